@@ -1,0 +1,142 @@
+-- The store of asyncq in SQLite 3.37 or later, schema 1. Every table is `asyncq_*`: it may live beside your own tables.
+-- Times are milliseconds since 1970-01-01 UTC. Clients write asyncq_job only, as docs/sql.md says; asyncq does the rest.
+
+CREATE TABLE asyncq_schema (version INTEGER NOT NULL) STRICT;         -- an older store is upgraded, a newer one refused
+INSERT INTO asyncq_schema VALUES (1);
+
+CREATE TABLE asyncq_service (
+  name        TEXT NOT NULL PRIMARY KEY
+              CHECK (name GLOB '[a-z0-9]*' AND name NOT GLOB '*[^a-z0-9._-]*' AND length(name) <= 255),
+  concurrency INTEGER NOT NULL DEFAULT 1 CHECK (concurrency > 0),     -- how many of its calls may be running at once
+  paused      INTEGER NOT NULL DEFAULT 0 CHECK (paused IN (0, 1)),    -- 1: accepts calls and runs none
+  created_at  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE asyncq_function (
+  service     TEXT NOT NULL REFERENCES asyncq_service ON DELETE CASCADE,
+  name        TEXT NOT NULL
+              CHECK (name GLOB '[A-Za-z_]*' AND name NOT GLOB '*[^A-Za-z0-9_.:-]*' AND length(name) <= 255),
+  command     TEXT NOT NULL,                                          -- program and first arguments, a JSON array
+  site        TEXT NOT NULL,                                          -- the directory of definition; it runs there
+  env         TEXT NOT NULL DEFAULT '{}',                             -- recorded environment variables, a JSON object
+  timeout     INTEGER CHECK (timeout > 0),                            -- how many milliseconds an attempt may take
+  created_at  INTEGER NOT NULL,
+  PRIMARY KEY (service, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE asyncq_job (
+  id          INTEGER PRIMARY KEY AUTOINCREMENT,                      -- never used again
+  service     TEXT NOT NULL,                                          -- a client sets these two
+  function    TEXT NOT NULL,
+  args        TEXT DEFAULT '[]',                                      -- and may set these eight; a JSON array
+  kwargs      TEXT DEFAULT '{}',                                      -- a JSON object; both are NULL when in asyncq_large
+  principal   TEXT,                                                   -- on whose behalf; NULL: nobody is logged in
+  site        TEXT,                                                   -- run here instead of in the function's site
+  state       TEXT NOT NULL DEFAULT 'queued'
+              CHECK (state IN ('held', 'delayed', 'queued', 'processing', 'completed', 'error', 'cancelled')),
+  priority    INTEGER NOT NULL DEFAULT 0,                             -- smaller runs first
+  run_at      INTEGER NOT NULL                                        -- when it is due
+              DEFAULT (CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)),
+  key         TEXT UNIQUE,                                            -- makes a repeat safe: same key, same job
+  created_at  INTEGER NOT NULL
+              DEFAULT (CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)),
+  os_user     TEXT,                                                   -- who ran `asyncq enqueue`; NULL: a plain INSERT
+  parent      INTEGER,                                                -- the job inside which this call was made
+  immediate   INTEGER NOT NULL DEFAULT 0 CHECK (immediate IN (0, 1)), -- 1: ran at once, as a part of its parent
+  depth       INTEGER NOT NULL DEFAULT 0,                             -- how many immediate calls deep
+  attempt     INTEGER NOT NULL DEFAULT 0,                             -- the latest attempt; each claim adds one
+  processor   INTEGER,                                                -- who claimed that attempt
+  token       TEXT,                                                   -- the secret of that attempt while it runs
+  started_at  INTEGER,                                                -- when that attempt began
+  finished_at INTEGER,                                                -- when the job ended
+  cancelling  INTEGER NOT NULL DEFAULT 0 CHECK (cancelling IN (0, 1)),-- 1: its processor is asked to end it
+  failures    INTEGER NOT NULL DEFAULT 0,                             -- since last queued by hand: attempts that failed,
+  conflicts   INTEGER NOT NULL DEFAULT 0,                             -- that asked to be tried again,
+  crashes     INTEGER NOT NULL DEFAULT 0,                             -- and whose processor died
+  error       TEXT,                                                   -- JSON: {kind, message, exit_code, signal}
+  result      TEXT                                                    -- what the function left as its result, JSON
+) STRICT;
+-- One index for each thing that is looked for; what has ended is in none of the first four.
+CREATE INDEX asyncq_job_queued     ON asyncq_job (service, priority, run_at, id) WHERE state = 'queued';
+CREATE INDEX asyncq_job_delayed    ON asyncq_job (service, run_at) WHERE state = 'delayed';
+CREATE INDEX asyncq_job_retry      ON asyncq_job (service, run_at) WHERE state = 'delayed' AND attempt > 0;
+CREATE INDEX asyncq_job_processing ON asyncq_job (processor) WHERE state = 'processing';
+CREATE INDEX asyncq_job_parent     ON asyncq_job (parent) WHERE parent IS NOT NULL;
+
+CREATE TABLE asyncq_large (                                           -- arguments too large for a row that changes
+  job         INTEGER PRIMARY KEY REFERENCES asyncq_job ON DELETE CASCADE,
+  args        TEXT NOT NULL,
+  kwargs      TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE asyncq_attempt (                                         -- one run of a job; no row for a silent success
+  job         INTEGER NOT NULL REFERENCES asyncq_job ON DELETE CASCADE,
+  number      INTEGER NOT NULL,                                       -- from 1
+  processor   INTEGER NOT NULL,
+  started_at  INTEGER NOT NULL,
+  finished_at INTEGER NOT NULL,
+  ending      TEXT NOT NULL
+              CHECK (ending IN ('completed', 'conflict', 'error', 'interrupted', 'cancelled', 'crash')),
+  error       TEXT,                                                   -- as in asyncq_job
+  dropped     INTEGER NOT NULL DEFAULT 0,                             -- bytes of output between head and tail, not kept
+  gap         INTEGER NOT NULL DEFAULT 0,                             -- where in the log they were
+  pieces      TEXT,                                                   -- [[1 or 2, bytes], ...]; NULL: all to stdout
+  log         BLOB,                                                   -- what it printed, both streams as they came
+  PRIMARY KEY (job, number)
+) STRICT;
+
+CREATE TABLE asyncq_processor (                                       -- the processors at work, or dead at it
+  id          INTEGER PRIMARY KEY AUTOINCREMENT,
+  folder      TEXT NOT NULL UNIQUE,                                   -- it lives while it locks the file in there
+  host        TEXT NOT NULL,                                          -- where and what it is, should that file be gone:
+  boot        TEXT NOT NULL,                                          -- machine, boot of it,
+  pid         INTEGER NOT NULL,                                       -- process,
+  pid_start   INTEGER NOT NULL,                                       -- and clock ticks from boot to its start
+  started_at  INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE asyncq_slot (                                            -- how many calls a processor may be running
+  service     TEXT NOT NULL REFERENCES asyncq_service,
+  processor   INTEGER NOT NULL REFERENCES asyncq_processor ON DELETE CASCADE,
+  taken       INTEGER NOT NULL CHECK (taken > 0),
+  PRIMARY KEY (service, processor)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER asyncq_job_insert BEFORE INSERT ON asyncq_job BEGIN
+  SELECT CASE
+    WHEN NOT EXISTS (SELECT 1 FROM asyncq_service WHERE name = NEW.service)
+    THEN RAISE(ABORT, 'asyncq: no such service')
+    WHEN NOT EXISTS (SELECT 1 FROM asyncq_function WHERE service = NEW.service AND name = NEW.function)
+    THEN RAISE(ABORT, 'asyncq: no such function on this service')
+    WHEN NEW.state NOT IN ('queued', 'held', 'delayed')
+    THEN RAISE(ABORT, 'asyncq: state must be queued, held or delayed')
+    WHEN NOT coalesce(json_valid(NEW.args), 0) OR json_type(NEW.args) <> 'array'
+    THEN RAISE(ABORT, 'asyncq: args must be a JSON array')
+    WHEN NOT coalesce(json_valid(NEW.kwargs), 0) OR json_type(NEW.kwargs) <> 'object'
+    THEN RAISE(ABORT, 'asyncq: kwargs must be a JSON object')
+    WHEN length(CAST(NEW.args AS BLOB)) > 1048576 OR length(CAST(NEW.kwargs AS BLOB)) > 1048576
+    THEN RAISE(ABORT, 'asyncq: args and kwargs must be at most 1 MiB each')
+    WHEN NEW.run_at < 100000000000
+    THEN RAISE(ABORT, 'asyncq: run_at must be in milliseconds since 1970')
+    WHEN NEW.key IS NOT NULL AND EXISTS (
+      SELECT 1 FROM asyncq_job AS old LEFT JOIN asyncq_large AS large ON large.job = old.id
+      WHERE old.key = NEW.key AND NOT (old.service = NEW.service AND old.function = NEW.function
+        AND coalesce(old.args, large.args) = NEW.args AND coalesce(old.kwargs, large.kwargs) = NEW.kwargs
+        AND old.principal IS NEW.principal AND old.site IS NEW.site))
+    THEN RAISE(ABORT, 'asyncq: this key belongs to another call')
+  END;
+END;
+
+CREATE TRIGGER asyncq_job_later AFTER INSERT ON asyncq_job WHEN NEW.state = 'queued' AND NEW.run_at > NEW.created_at
+BEGIN UPDATE asyncq_job SET state = 'delayed' WHERE id = NEW.id; END;
+
+CREATE TRIGGER asyncq_job_large AFTER INSERT ON asyncq_job WHEN length(NEW.args) + length(NEW.kwargs) > 2000 BEGIN
+  INSERT INTO asyncq_large (job, args, kwargs) VALUES (NEW.id, NEW.args, NEW.kwargs);
+  UPDATE asyncq_job SET args = NULL, kwargs = NULL WHERE id = NEW.id;
+END;
+
+-- A function that completes its own job, in its own transaction, need not know what time it is.
+CREATE TRIGGER asyncq_job_completed AFTER UPDATE OF state ON asyncq_job
+WHEN NEW.state = 'completed' AND NEW.finished_at IS NULL BEGIN
+  UPDATE asyncq_job SET finished_at = CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) WHERE id = NEW.id;
+END;

@@ -1,0 +1,134 @@
+//! `asyncq enqueue`.
+
+use clap::Args;
+
+use super::session::{Session, environment};
+use super::{exit, say};
+use crate::commands::enqueue::{self, inside};
+use crate::commands::{Enqueued, Store, nested};
+use crate::domain::call::{Call, Key, Principal, keywords, positional};
+use crate::domain::function::FunctionName;
+use crate::domain::job::{NewJob, Outcome, Running};
+use crate::domain::service::ServiceName;
+use crate::domain::text::visible;
+use crate::error::{Error, Kind};
+
+/// Call a function: put the call on its service's queue and print the job's number
+///
+/// Inside a running function the call is run at once instead, in place: its output is printed, and the exit code is 0, 75
+/// for a conflict, or 1.
+#[derive(Debug, Args)]
+pub struct Enqueue {
+    /// A keyword argument
+    #[arg(short, long = "kwarg", value_name = "NAME=VALUE")]
+    kwargs: Vec<String>,
+
+    /// On whose behalf the call is made; '' for nobody [default: $ASYNCQ_PRINCIPAL]
+    #[arg(long, value_name = "NAME")]
+    principal: Option<String>,
+
+    /// Makes a repeat safe: the same call with the same key is the same job
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+
+    /// Let the job wait until `asyncq job start` releases it
+    #[arg(long)]
+    hold: bool,
+
+    /// Inside a running function: queue the call all the same
+    #[arg(long)]
+    defer: bool,
+
+    /// The service
+    service: String,
+
+    /// The function
+    function: String,
+
+    /// The arguments: each is JSON if it parses as JSON, else the string itself
+    #[arg(value_name = "ARG", allow_negative_numbers = true)]
+    args: Vec<String>,
+}
+
+impl Enqueue {
+    /// Does what is asked.
+    pub fn run(self, session: &Session) -> anyhow::Result<u8> {
+        let mut new = self.parse()?;
+        let mut store = session.open()?;
+        if let Some(running) = inside(&mut store, &environment())? {
+            enqueue::refuse_principal(self.principal.is_some())?;
+            new.call.principal.clone_from(&running.principal);
+            new.call.site.clone_from(&running.site);
+            new.parent = Some(running.fence.job);
+            if !self.defer {
+                enqueue::check_nested(&new)?;
+                return run_now(session, &mut store, &running, &new);
+            }
+        } else if new.call.principal.is_none() && self.principal.is_none() {
+            new.call.principal = inherited_principal()?;
+        }
+        let enqueued = store.enqueue(&new)?;
+        say(enqueued.id())?;
+        if let Enqueued::Same(id) = enqueued {
+            session.whisper(&format!("job {id} has this key and is this call"));
+        }
+        Ok(exit::DONE)
+    }
+
+    fn parse(&self) -> anyhow::Result<NewJob> {
+        let mut pairs = Vec::with_capacity(self.kwargs.len());
+        for text in &self.kwargs {
+            match text.split_once('=') {
+                Some((name, value)) if !name.is_empty() => pairs.push((name, value)),
+                _ => {
+                    let message = format!("`-k {}` is no keyword argument", visible(text));
+                    return Err(Error::new(Kind::Usage, message).hint("write `-k NAME=VALUE`").into());
+                }
+            }
+        }
+        Ok(NewJob {
+            call: Call {
+                service: ServiceName::parse(&self.service)?,
+                function: FunctionName::parse(&self.function)?,
+                args: positional(&self.args)?,
+                kwargs: keywords(&pairs)?,
+                principal: self.principal.as_deref().filter(|it| !it.is_empty()).map(Principal::parse).transpose()?,
+                site: None,
+            },
+            key: self.key.as_deref().map(Key::parse).transpose()?,
+            hold: self.hold,
+            os_user: Some(enqueue::os_user()),
+            parent: None,
+        })
+    }
+}
+
+fn inherited_principal() -> anyhow::Result<Option<Principal>> {
+    let text = std::env::var("ASYNCQ_PRINCIPAL").unwrap_or_default();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Principal::parse(&text)?))
+}
+
+fn run_now(session: &Session, store: &mut Store, running: &Running, new: &NewJob) -> anyhow::Result<u8> {
+    let (surroundings, echo) = super::process::equipment(store, &running.folder)?;
+    let ran = nested::run(store, running, new, &surroundings, echo)?;
+    let job = ran.job;
+    let (service, function) = (&new.call.service, &new.call.function);
+    if ran.late {
+        session.talk(&format!("job {job} (`{service}` `{function}`): the job that made this call had ended before"));
+    }
+    match ran.outcome {
+        Outcome::Completed => Ok(exit::DONE),
+        Outcome::Conflict => {
+            session.talk(&format!("job {job} (`{service}` `{function}`): a conflict"));
+            Ok(exit::BUSY)
+        }
+        Outcome::Failed(failure) => {
+            session.talk(&format!("job {job} (`{service}` `{function}`): {}", failure.message));
+            Ok(exit::FAILED)
+        }
+        Outcome::Interrupted | Outcome::Cancelled => Ok(exit::FAILED),
+    }
+}

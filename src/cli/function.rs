@@ -1,0 +1,237 @@
+//! `asyncq function`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::exit;
+use super::output::{self, Sheet, Table};
+use super::service::tell_removed;
+use super::session::{Session, here, now};
+use crate::commands::function::{Here, Typed, change, define};
+use crate::commands::{Added, IfWaiting};
+use crate::domain::function::{self, FunctionName};
+use crate::domain::service::ServiceName;
+use crate::domain::time::{parse_span, write_span};
+
+/// Functions: names on a service, and how each is run
+#[derive(Debug, Subcommand)]
+pub enum Function {
+    /// Add a function; adding the same one again changes nothing
+    ///
+    /// The program is started for each call, in the directory in which it was added. It gets the call's arguments as its
+    /// last arguments, the whole call as a line of JSON on stdin, and its result from the file that $ASYNCQ_RESULT names.
+    /// Exit code 0 means done, 75 try again, anything else failed.
+    Add {
+        #[command(flatten)]
+        name: Name,
+        #[command(flatten)]
+        site: Site,
+        /// How long one run may take, as in 90s or 1h30m
+        #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+        timeout: Option<Duration>,
+        /// The program and its first arguments; there is no shell unless you name one, as in sh -c '...'
+        #[arg(last = true, required = true, value_names = ["PROGRAM", "ARG"])]
+        command: Vec<String>,
+    },
+    /// List the functions of a service, or of all
+    List {
+        /// The service
+        service: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one function
+    Show {
+        #[command(flatten)]
+        name: Name,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change a function; calls that wait are run as it is then
+    Set {
+        #[command(flatten)]
+        name: Name,
+        #[command(flatten)]
+        site: Site,
+        /// Forget a recorded environment variable
+        #[arg(long, value_name = "NAME")]
+        unset_env: Vec<String>,
+        /// How long one run may take, as in 90s or 1h30m
+        #[arg(long, value_name = "SPAN", value_parser = parse_span, conflicts_with = "no_timeout")]
+        timeout: Option<Duration>,
+        /// Let runs take as long as they want
+        #[arg(long)]
+        no_timeout: bool,
+        /// Another program and its first arguments
+        #[arg(last = true, value_names = ["PROGRAM", "ARG"])]
+        command: Vec<String>,
+    },
+    /// Remove a function; jobs that have ended stay
+    Remove {
+        #[command(flatten)]
+        name: Name,
+        /// Cancel the jobs that wait
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// Which function.
+#[derive(Debug, Args)]
+pub struct Name {
+    /// The service
+    service: String,
+    /// The function's name: letters, digits, `_`, `.`, `:` and `-`
+    #[arg(value_name = "FUNCTION")]
+    name: String,
+}
+
+impl Name {
+    fn parse(&self) -> anyhow::Result<(ServiceName, FunctionName)> {
+        Ok((ServiceName::parse(&self.service)?, FunctionName::parse(&self.name)?))
+    }
+}
+
+/// Where a function runs.
+#[derive(Debug, Args)]
+pub struct Site {
+    /// The directory in which it runs [default when adding: the one in which you are]
+    #[arg(long, value_name = "DIR")]
+    site: Option<String>,
+    /// Record an environment variable with it: a value, or the one that it has now
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+}
+
+impl Function {
+    /// Does what is asked.
+    pub fn run(self, session: &Session) -> anyhow::Result<u8> {
+        match self {
+            Function::Add { name, site, timeout, command } => {
+                let (service, name) = name.parse()?;
+                let typed = Typed {
+                    command,
+                    site: site.site,
+                    env: site.env,
+                    unset_env: Vec::new(),
+                    timeout: timeout.map(Some),
+                };
+                let mut store = session.open()?;
+                // Who mistypes the service wants to hear that first.
+                store.service(&service)?;
+                let definition = define(&typed, surroundings(&here()?))?;
+                let added = store.add_function(&service, &name, &definition)?;
+                session.whisper(&match added {
+                    Added::New => format!("added function `{name}` to service `{service}`"),
+                    Added::Same => format!("service `{service}` has that function `{name}` already"),
+                });
+            }
+            Function::List { service, json } => {
+                let service = service.as_deref().map(ServiceName::parse).transpose()?;
+                let functions = session.open()?.functions(service.as_ref())?;
+                if json {
+                    output::json(&functions.iter().map(View::of).collect::<Vec<_>>())?;
+                } else {
+                    let mut table = Table::new(["SERVICE", "FUNCTION", "COMMAND", "SITE", "TIMEOUT"]);
+                    for it in &functions {
+                        let timeout = it.definition.timeout.map(write_span);
+                        table.row([
+                            it.service.to_string(),
+                            it.name.to_string(),
+                            output::text(&command_line(&it.definition.command)),
+                            output::text(&it.definition.site),
+                            output::or_dash(timeout.as_deref()),
+                        ]);
+                    }
+                    table.print()?;
+                }
+            }
+            Function::Show { name, json } => {
+                let (service, name) = name.parse()?;
+                let function = session.open()?.function(&service, &name)?;
+                if json { output::json(&View::of(&function))? } else { show(&function)? }
+            }
+            Function::Set { name, site, unset_env, timeout, no_timeout, command } => {
+                let (service, name) = name.parse()?;
+                let timeout = if no_timeout { Some(None) } else { timeout.map(Some) };
+                let typed = Typed { command, site: site.site, env: site.env, unset_env, timeout };
+                let mut store = session.open()?;
+                let old = store.function(&service, &name)?;
+                let change = change(&typed, &old.definition, surroundings(&here()?))?;
+                store.set_function(&service, &name, &change)?;
+            }
+            Function::Remove { name, force } => {
+                let (service, name) = name.parse()?;
+                let waiting = if force { IfWaiting::Cancel } else { IfWaiting::Refuse };
+                let removed = session.open()?.remove_function(&service, &name, waiting)?;
+                tell_removed(session, &removed);
+            }
+        }
+        Ok(exit::DONE)
+    }
+}
+
+fn surroundings(folder: &std::path::Path) -> Here<'_> {
+    Here { folder, variable: |name| std::env::var_os(name) }
+}
+
+/// A command as a shell would take it.
+fn command_line(command: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,+@%".contains(c);
+    let words = command.iter().map(|word| {
+        if !word.is_empty() && word.chars().all(plain) {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// What `--json` gives of a function; `timeout` is in seconds.
+#[derive(Serialize)]
+struct View<'a> {
+    service: &'a str,
+    name: &'a str,
+    command: &'a [String],
+    site: &'a str,
+    env: &'a BTreeMap<String, String>,
+    timeout: Option<f64>,
+    created_at: String,
+}
+
+impl View<'_> {
+    fn of(function: &function::Function) -> View<'_> {
+        let definition = &function.definition;
+        View {
+            service: function.service.as_str(),
+            name: function.name.as_str(),
+            command: &definition.command,
+            site: &definition.site,
+            env: &definition.env,
+            timeout: definition.timeout.map(|timeout| timeout.as_secs_f64()),
+            created_at: function.created_at.to_string(),
+        }
+    }
+}
+
+fn show(function: &function::Function) -> anyhow::Result<()> {
+    let definition = &function.definition;
+    let mut sheet = Sheet::new();
+    sheet.line("service", function.service.to_string());
+    sheet.line("function", function.name.to_string());
+    sheet.line("command", output::text(&command_line(&definition.command)));
+    sheet.line("site", output::text(&definition.site));
+    for (name, value) in &definition.env {
+        sheet.line("env", output::text(&format!("{name}={value}")));
+    }
+    sheet.line("timeout", output::or_dash(definition.timeout.map(write_span).as_deref()));
+    let created = function.created_at;
+    sheet.line("created", format!("{created}  {}", output::relative(created, now())));
+    sheet.print()
+}

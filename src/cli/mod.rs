@@ -1,0 +1,118 @@
+//! The command line.
+//!
+//! Invariant: the only module that prints, and the only one that reads the environment of its caller. One file a noun,
+//! each with its arguments and what they do; the comments of the arguments are the help texts.
+
+mod enqueue;
+mod exit;
+mod function;
+mod inside;
+mod job;
+mod job_view;
+mod output;
+mod process;
+mod service;
+mod session;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use session::{Global, Session};
+
+/// Call it now, run it later: functions queued in one SQLite file, drained from cron
+#[derive(Debug, Parser)]
+#[command(name = "asyncq", version = VERSION.as_str(), max_term_width = 100, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 a call failed; 2 wrong usage; 65 bad data; 66 no such service, function or job; 69 there is no \
+store; 74 input or output failed; 75 busy, try again; 77 not allowed.";
+
+static VERSION: std::sync::LazyLock<String> =
+    std::sync::LazyLock::new(|| format!("{} (SQLite {})", env!("CARGO_PKG_VERSION"), crate::commands::store_version()));
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create a store, or upgrade an old one
+    Init,
+    /// Services: named queues and their limits
+    #[command(subcommand)]
+    Service(service::Service),
+    /// Functions: names on a service, and how each is run
+    #[command(subcommand)]
+    Function(function::Function),
+    /// Call a function: put the call on its service's queue and print the job's number
+    Enqueue(enqueue::Enqueue),
+    /// Run the calls that are ready, then end
+    Process(process::Process),
+    /// Jobs: calls in the store, and what became of them
+    #[command(subcommand)]
+    Job(job::Job),
+    /// Tell whether this runs inside a function that asyncq runs: true (exit code 0) or false (1)
+    IsAsync,
+    /// Print the principal on whose behalf this runs, or nothing (exit code 1)
+    Whoami,
+}
+
+/// Runs the command line and says how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; nobody may be reading them any more.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::DONE });
+        }
+    };
+    let session = Session::new(cli.global);
+    let done = run(&session, cli.command);
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if output::nobody_reads(&error) => ExitCode::from(exit::DONE),
+        Err(error) => {
+            session.show_error(&error);
+            ExitCode::from(exit::code(&error))
+        }
+    }
+}
+
+fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
+    match command {
+        Command::Init => {
+            let (store, made) = session.create()?;
+            let place = store.location();
+            session.talk(&if made { format!("created `{place}`") } else { format!("`{place}` is up to date") });
+            Ok(exit::DONE)
+        }
+        Command::Service(service) => service.run(session),
+        Command::Function(function) => function.run(session),
+        Command::Enqueue(enqueue) => enqueue.run(session),
+        Command::Process(process) => process.run(session),
+        Command::Job(job) => job.run(session),
+        Command::IsAsync => inside::is_async(session),
+        Command::Whoami => inside::whoami(session),
+    }
+}
+
+/// The reference of the command line, in Markdown, as `docs/cli.md` holds it.
+#[must_use]
+pub fn reference() -> String {
+    output::reference(&mut Cli::command())
+}
+
+/// Writes a line of data; what fails, fails the command.
+fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()?;
+    Ok(())
+}

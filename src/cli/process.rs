@@ -1,0 +1,141 @@
+//! `asyncq process`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::exit;
+use super::session::Session;
+use crate::commands::Store;
+use crate::commands::process::{self, Echo, Equipment, Event, Options, Report, RunFolder, Surroundings};
+use crate::domain::job::{Ending, State};
+use crate::domain::processor::Processor;
+use crate::domain::service::ServiceName;
+use crate::domain::time::{parse_span, show_span};
+
+/// Run the calls that are ready, then end
+///
+/// Drains the services one after the other. What functions print appears on stdout and stderr. The exit code is 1 when a
+/// job ended in an error. A first signal to stop lets what is running end, a second one ends it and puts it back.
+#[derive(Debug, Args)]
+pub struct Process {
+    /// The services [default: all, by name]
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+
+    /// Run at most so many calls
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_jobs: Option<u64>,
+
+    /// Begin no call any more after this time, as in 50s
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    max_time: Option<Duration>,
+
+    /// Wait for the calls that are to be tried again
+    #[arg(long)]
+    wait_retries: bool,
+}
+
+impl Process {
+    /// Does what is asked.
+    pub fn run(self, session: &Session) -> anyhow::Result<u8> {
+        let options = Options {
+            services: self.services.iter().map(|name| ServiceName::parse(name)).collect::<Result<_, _>>()?,
+            max_jobs: self.max_jobs,
+            max_time: self.max_time,
+            wait_retries: self.wait_retries,
+        };
+        let mut store = session.open()?;
+        let equipment = Equipment { run_folder: run_folder(&store)?, echo: echo(), patience: session.patience() };
+        let summary = process::process(&mut store, &options, equipment, &mut |event| tell(session, &options, &event))?;
+        if session.is_verbose() {
+            session.talk(&format!("ran {} attempts, {} jobs ended in an error", summary.attempts, summary.errors));
+        }
+        Ok(if summary.errors > 0 { exit::FAILED } else { exit::DONE })
+    }
+}
+
+fn run_folder(store: &Store) -> anyhow::Result<RunFolder> {
+    Ok(RunFolder {
+        path: store.location().run_folder(),
+        program: std::env::current_exe()?,
+        env: std::env::vars_os().collect(),
+    })
+}
+
+fn echo() -> Echo {
+    Echo::start(Box::new(std::io::stdout()), Box::new(std::io::stderr()))
+}
+
+/// What a nested call is run with, in the folder of the processor that runs its parent.
+pub fn equipment(store: &Store, folder: &str) -> anyhow::Result<(Surroundings, Echo)> {
+    let run = run_folder(store)?;
+    let surroundings =
+        Surroundings::new(store.location().to_string(), run.path.join(folder), run.env.into_iter(), &run.program);
+    Ok((surroundings, echo()))
+}
+
+fn tell(session: &Session, options: &Options, event: &Event<'_>) {
+    match event {
+        Event::Busy { service, concurrency, holders } => {
+            let by: Vec<String> = holders.iter().map(name).collect();
+            let slots =
+                if *concurrency == 1 { "its one slot is".to_owned() } else { format!("its {concurrency} slots are") };
+            session.talk(&format!("service `{service}` is busy: {slots} taken by {}", by.join(", ")));
+        }
+        // Cron drains all services every minute; a pause is no news there.
+        Event::Paused { service } if options.services.contains(service) => {
+            session.talk(&format!("service `{service}` is paused; `asyncq service resume {service}` lets it run"));
+        }
+        Event::Paused { service } => session.whisper(&format!("service `{service}` is paused")),
+        Event::Begins { job, service, function } => {
+            session.whisper(&format!("job {job} (`{service}` `{function}`) begins"));
+        }
+        Event::Ended(report) => tell_end(session, report),
+        Event::Late { job } => {
+            session
+                .talk(&format!("job {job} was taken over by another processor; what it did here counts for nothing"));
+        }
+        Event::Rescued { processor, jobs } => {
+            let count = |state| jobs.iter().filter(|(_, now)| *now == state).count();
+            let back = count(State::Queued);
+            let failed = count(State::Error);
+            let mut text = format!("{} died", name(processor));
+            if back > 0 {
+                text += &format!("; {back} of its jobs put back");
+            }
+            if failed > 0 {
+                text += &format!("; {failed} of its jobs ended in an error, because that happened too often");
+            }
+            session.talk(&text);
+        }
+        Event::NotRescued { processor } => {
+            session.talk(&format!("{} died, and what it ran cannot be ended", name(processor)));
+        }
+        Event::Stopping { running } => {
+            let jobs = if *running == 1 { "one job".to_owned() } else { format!("{running} jobs") };
+            session.talk(&format!("stopping; waiting for {jobs} to end (once more: end and put back)"));
+        }
+        Event::StoreFails { error } => session.talk(&format!("{error}; trying again, because jobs have ended")),
+    }
+}
+
+fn tell_end(session: &Session, report: &Report) {
+    let Report { job, service, function, .. } = report;
+    let what = format!("job {job} (`{service}` `{function}`)");
+    let took = show_span(report.took);
+    match (&report.error, report.ending) {
+        (Some(error), _) => session.talk(&format!("{what}: {}", error.message)),
+        (None, Ending::Conflict) => {
+            let pause = report.pause.unwrap_or_default().as_secs_f64();
+            session.whisper(&format!("{what}: a conflict; tried again in {pause:.1}s"));
+        }
+        (None, Ending::Interrupted) => session.talk(&format!("{what}: ended and put back")),
+        (None, Ending::Cancelled) => session.whisper(&format!("{what}: cancelled after {took}")),
+        (None, _) => session.whisper(&format!("{what}: {} after {took}", report.state)),
+    }
+}
+
+fn name(processor: &Processor) -> String {
+    format!("processor {} (process {} on {})", processor.id.0, processor.is.pid, processor.is.host)
+}

@@ -1,0 +1,174 @@
+//! `asyncq service`.
+
+use std::num::NonZeroU32;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::exit;
+use super::output::{self, Sheet, Table};
+use super::session::{Session, now};
+use crate::commands::{Added, IfWaiting, Removed};
+use crate::domain::service::{self, ServiceChange, ServiceName};
+
+/// Services: named queues and their limits
+#[derive(Debug, Subcommand)]
+pub enum Service {
+    /// Add a service; adding the same one again changes nothing
+    Add {
+        /// Its name: lower-case letters, digits, `.`, `_` and `-`
+        name: String,
+        #[command(flatten)]
+        limits: Limits,
+    },
+    /// List all services
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one service
+    Show {
+        /// Its name
+        name: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change a service
+    Set {
+        /// Its name
+        name: String,
+        /// How many of its calls may be running at once, over all processors
+        #[arg(long, value_name = "N")]
+        concurrency: NonZeroU32,
+    },
+    /// Accept calls, but run none
+    Pause {
+        /// Its name
+        name: String,
+    },
+    /// Run calls again
+    Resume {
+        /// Its name
+        name: String,
+    },
+    /// Remove a service and its functions; jobs that have ended stay
+    Remove {
+        /// Its name
+        name: String,
+        /// Cancel the jobs that wait
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// The limits of a service.
+#[derive(Debug, Args)]
+pub struct Limits {
+    /// How many of its calls may be running at once, over all processors
+    #[arg(long, value_name = "N", default_value = "1")]
+    concurrency: NonZeroU32,
+}
+
+impl Service {
+    /// Does what is asked.
+    pub fn run(self, session: &Session) -> anyhow::Result<u8> {
+        match self {
+            Service::Add { name, limits } => {
+                let name = ServiceName::parse(&name)?;
+                let (mut store, made) = session.create()?;
+                if made {
+                    session.whisper(&format!("created `{}`", store.location()));
+                }
+                let added = store.add_service(&name, limits.concurrency)?;
+                session.whisper(&match added {
+                    Added::New => format!("added service `{name}`"),
+                    Added::Same => format!("service `{name}` is there already"),
+                });
+            }
+            Service::List { json } => {
+                let services = session.open()?.services()?;
+                if json {
+                    output::json(&services.iter().map(View::of).collect::<Vec<_>>())?;
+                } else {
+                    let mut table = Table::new(["SERVICE", "CONCURRENCY", "STATE"]);
+                    for it in &services {
+                        table.row([it.name.to_string(), it.concurrency.to_string(), standing(it).to_owned()]);
+                    }
+                    table.print()?;
+                }
+            }
+            Service::Show { name, json } => {
+                let service = session.open()?.service(&ServiceName::parse(&name)?)?;
+                if json { output::json(&View::of(&service))? } else { show(&service)? }
+            }
+            Service::Set { name, concurrency } => {
+                change(session, &name, ServiceChange { concurrency: Some(concurrency), paused: None })?;
+            }
+            Service::Pause { name } => {
+                change(session, &name, ServiceChange { concurrency: None, paused: Some(true) })?;
+            }
+            Service::Resume { name } => {
+                change(session, &name, ServiceChange { concurrency: None, paused: Some(false) })?;
+            }
+            Service::Remove { name, force } => {
+                let waiting = if force { IfWaiting::Cancel } else { IfWaiting::Refuse };
+                let removed = session.open()?.remove_service(&ServiceName::parse(&name)?, waiting)?;
+                tell_removed(session, &removed);
+            }
+        }
+        Ok(exit::DONE)
+    }
+}
+
+/// What `--json` gives of a service.
+#[derive(Serialize)]
+struct View<'a> {
+    name: &'a str,
+    concurrency: u32,
+    paused: bool,
+    created_at: String,
+}
+
+impl View<'_> {
+    fn of(service: &service::Service) -> View<'_> {
+        View {
+            name: service.name.as_str(),
+            concurrency: service.concurrency.get(),
+            paused: service.paused,
+            created_at: service.created_at.to_string(),
+        }
+    }
+}
+
+fn standing(service: &service::Service) -> &'static str {
+    if service.paused { "paused" } else { "active" }
+}
+
+fn show(service: &service::Service) -> anyhow::Result<()> {
+    let mut sheet = Sheet::new();
+    sheet.line("service", service.name.to_string());
+    sheet.line("concurrency", service.concurrency.to_string());
+    sheet.line("state", standing(service));
+    let created = service.created_at;
+    sheet.line("created", format!("{created}  {}", output::relative(created, now())));
+    sheet.print()
+}
+
+fn change(session: &Session, name: &str, change: ServiceChange) -> anyhow::Result<()> {
+    session.open()?.set_service(&ServiceName::parse(name)?, change)?;
+    Ok(())
+}
+
+/// Says which jobs were cancelled by a removal.
+pub fn tell_removed(session: &Session, removed: &Removed) {
+    if removed.cancelled == 0 {
+        return;
+    }
+    let named: Vec<String> = removed.oldest.iter().map(ToString::to_string).collect();
+    let more = removed.cancelled - removed.oldest.len() as u64;
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let noun = if removed.cancelled == 1 { "job" } else { "jobs" };
+    session.talk(&format!("cancelled {} waiting {noun}: {}{more}", removed.cancelled, named.join(", ")));
+}

@@ -1,0 +1,152 @@
+//! What holds for every command: which store, how much talk, which colours.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::{Args, ColorChoice};
+
+use crate::commands::enqueue::Environment;
+use crate::commands::{self, Location, Patience, Store};
+use crate::domain::text::visible;
+use crate::domain::time::{Timestamp, millis, parse_span};
+use crate::error::{Error, Kind};
+
+/// The options that every command takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options for every command")]
+pub struct Global {
+    /// The store: a SQLite file [default: asyncq/queue.db in the user's data directory]
+    #[arg(long, global = true, value_name = "PATH", env = "ASYNCQ_DB", hide_env_values = true)]
+    db: Option<String>,
+
+    /// How long to wait for a store that somebody else has locked
+    #[arg(
+        long, global = true, value_name = "SPAN", env = "ASYNCQ_LOCK_TIMEOUT", hide_env_values = true,
+        default_value = "30s", value_parser = parse_span
+    )]
+    lock_timeout: Duration,
+
+    /// Say nothing on stderr but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+
+    /// Say more on stderr
+    #[arg(short, long, global = true)]
+    verbose: bool,
+
+    /// When to use colours
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: ColorChoice,
+}
+
+/// One run of the command line.
+pub struct Session {
+    global: Global,
+}
+
+impl Session {
+    /// A run with these options.
+    pub fn new(global: Global) -> Session {
+        let choice = match global.color {
+            ColorChoice::Auto => anstream::ColorChoice::Auto,
+            ColorChoice::Always => anstream::ColorChoice::Always,
+            ColorChoice::Never => anstream::ColorChoice::Never,
+        };
+        choice.write_global();
+        Session { global }
+    }
+
+    /// Where the store is.
+    pub fn location(&self) -> anyhow::Result<Location> {
+        let text = match self.global.db.as_deref() {
+            Some(text) if !text.is_empty() => text.to_owned(),
+            _ => return default_location(),
+        };
+        Ok(Location::parse(&text, &here()?)?)
+    }
+
+    /// Opens the store.
+    pub fn open(&self) -> anyhow::Result<Store> {
+        Ok(commands::open(&self.location()?, self.patience())?)
+    }
+
+    /// Opens the store and makes it first if there is none.
+    pub fn create(&self) -> anyhow::Result<(Store, bool)> {
+        Ok(commands::create(&self.location()?, self.patience())?)
+    }
+
+    /// How long to wait for a locked store.
+    pub fn patience(&self) -> Patience {
+        Patience::Deadline(self.global.lock_timeout)
+    }
+
+    /// Whether to say more.
+    pub fn is_verbose(&self) -> bool {
+        self.global.verbose
+    }
+
+    /// Says something that matters to a person.
+    pub fn talk(&self, text: &str) {
+        if !self.global.quiet {
+            eprint_line("asyncq", text);
+        }
+    }
+
+    /// Says something for whoever wants to know more.
+    pub fn whisper(&self, text: &str) {
+        if self.global.verbose {
+            self.talk(text);
+        }
+    }
+
+    /// Shows a failure and the way out.
+    #[expect(clippy::unused_self, reason = "a session may be asked for errors in another form one day")]
+    pub fn show_error(&self, error: &anyhow::Error) {
+        let style = anstyle::AnsiColor::Red.on_default().bold();
+        eprint_line(&format!("{style}error{style:#}"), &format!("{error}"));
+        if let Some(hint) = error.downcast_ref::<Error>().and_then(Error::way_out) {
+            let style = anstyle::AnsiColor::Green.on_default().bold();
+            eprint_line(&format!("{style}hint{style:#}"), hint);
+        }
+    }
+}
+
+/// Writes a line to stderr. Nobody may be listening there, and that is no reason to stop.
+fn eprint_line(label: &str, text: &str) {
+    let _ = writeln!(anstream::stderr(), "{label}: {}", visible(text));
+}
+
+fn default_location() -> anyhow::Result<Location> {
+    use etcetera::BaseStrategy;
+    let Ok(base) = etcetera::choose_base_strategy() else {
+        return Err(Error::new(Kind::Unreachable, "there is no home directory, and so no default place for the store")
+            .hint("`--db` or `$ASYNCQ_DB` names a place")
+            .into());
+    };
+    Ok(Location::File(base.data_dir().join("asyncq").join("queue.db")))
+}
+
+/// The working directory.
+pub fn here() -> anyhow::Result<PathBuf> {
+    std::env::current_dir().map_err(|error| {
+        Error::new(Kind::NotFound, format!("the working directory is gone: {error}"))
+            .hint("`cd` to a directory that exists")
+            .into()
+    })
+}
+
+/// What the environment says about where this is run.
+pub fn environment() -> Environment {
+    Environment { job: std::env::var("ASYNCQ_JOB").ok(), token: std::env::var("ASYNCQ_TOKEN").ok() }
+}
+
+/// What time it is for a person.
+pub fn now() -> Timestamp {
+    Timestamp(millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()))
+}
+
+/// Whether a person reads what is printed.
+pub fn to_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}

@@ -1,0 +1,177 @@
+//! Defining functions: what is typed is looked up and made absolute here, so that it means the same under cron.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::domain::function::{Definition, FunctionChange};
+use crate::domain::text::visible;
+use crate::error::{Error, Kind, Result};
+
+/// A definition as it is typed; what is `None` is left as it is, or at its default.
+#[derive(Debug, Clone, Default)]
+pub struct Typed {
+    /// The program and its first arguments; empty when not given.
+    pub command: Vec<String>,
+    /// The site.
+    pub site: Option<String>,
+    /// `NAME=VALUE`, or `NAME` for the value that it has now.
+    pub env: Vec<String>,
+    /// Names to forget.
+    pub unset_env: Vec<String>,
+    /// The time limit, or none.
+    pub timeout: Option<Option<Duration>>,
+}
+
+/// Where something is typed: the folder, and the environment.
+#[derive(Debug, Clone, Copy)]
+pub struct Here<'a> {
+    /// The working directory.
+    pub folder: &'a Path,
+    /// Looks up an environment variable.
+    pub variable: fn(&str) -> Option<std::ffi::OsString>,
+}
+
+/// The definition of a new function; its site is `here` unless another one is typed.
+///
+/// # Errors
+/// [`Kind::NotFound`] when the site or the program is missing, [`Kind::Denied`] when the program is not executable,
+/// [`Kind::Usage`] for what cannot be recorded.
+pub fn define(typed: &Typed, here: Here<'_>) -> Result<Definition> {
+    let blank = Definition {
+        command: Vec::new(),
+        site: site(typed.site.as_deref().unwrap_or("."), here)?,
+        env: BTreeMap::new(),
+        timeout: None,
+    };
+    let change = change(typed, &blank, here)?;
+    Ok(change.apply(blank))
+}
+
+/// The change to a function that is defined already.
+///
+/// # Errors
+/// As for [`define`].
+pub fn change(typed: &Typed, old: &Definition, here: Here<'_>) -> Result<FunctionChange> {
+    let new_site = typed.site.as_deref().map(|text| site(text, here)).transpose()?;
+    let in_site = new_site.as_deref().unwrap_or(&old.site);
+    let command = match typed.command.split_first() {
+        None => None,
+        Some((program, first)) => {
+            let mut command = vec![find_program(program, in_site, here)?];
+            command.extend_from_slice(first);
+            Some(command)
+        }
+    };
+    let mut env = BTreeMap::new();
+    for name in &typed.unset_env {
+        env.insert(variable_name(name)?, None);
+    }
+    for entry in &typed.env {
+        let (name, value) = match entry.split_once('=') {
+            Some((name, value)) => (variable_name(name)?, value.to_owned()),
+            None => (variable_name(entry)?, current(entry, here)?),
+        };
+        env.insert(name, Some(value));
+    }
+    Ok(FunctionChange { command, site: new_site, env, timeout: typed.timeout })
+}
+
+fn site(text: &str, here: Here<'_>) -> Result<String> {
+    let path = here.folder.join(text);
+    let shown = path.display();
+    let hint = "a site is the directory in which the function runs";
+    match path.metadata() {
+        Ok(meta) if meta.is_dir() => {}
+        Ok(_) => return Err(Error::new(Kind::Usage, format!("the site `{shown}` is no directory")).hint(hint)),
+        Err(error) => return Err(Error::new(Kind::NotFound, format!("the site `{shown}`: {error}")).hint(hint)),
+    }
+    let path = path.canonicalize().map_err(|error| super::io_error(&format!("the site `{shown}`"), error))?;
+    match path.into_os_string().into_string() {
+        Ok(text) => Ok(text),
+        Err(path) => Err(Error::new(Kind::Usage, format!("the site `{}` is not UTF-8", path.display()))
+            .hint("run the function from a directory with a UTF-8 name")),
+    }
+}
+
+/// A bare name is looked up now and recorded as an absolute path, because cron's `PATH` is another; a path with a slash
+/// is kept as it is and counts from the site.
+fn find_program(program: &str, site: &str, here: Here<'_>) -> Result<String> {
+    if program.contains('/') {
+        let path = Path::new(site).join(program);
+        return match runnable(&path) {
+            Runnable::Yes => Ok(program.to_owned()),
+            Runnable::No => Err(not_executable(&path)),
+            Runnable::Missing => Err(Error::new(Kind::NotFound, format!("there is no program `{}`", path.display()))
+                .hint("a path with a slash counts from the site of the function")),
+        };
+    }
+    let path = (here.variable)("PATH").unwrap_or_default();
+    let mut refused = None;
+    for entry in std::env::split_paths(&path) {
+        let found = here.folder.join(entry).join(program);
+        match (runnable(&found), found.into_os_string().into_string()) {
+            (Runnable::Yes, Ok(text)) if !program.is_empty() => return Ok(text),
+            (Runnable::No, Ok(text)) => refused = refused.or(Some(text)),
+            _ => {}
+        }
+    }
+    if let Some(refused) = refused {
+        return Err(not_executable(Path::new(&refused)));
+    }
+    let error = Error::new(Kind::NotFound, format!("there is no program `{}` in `$PATH`", visible(program)));
+    Err(if matches!(runnable(&Path::new(site).join(program)), Runnable::Yes | Runnable::No) && !program.is_empty() {
+        error.hint(format!("did you mean `./{program}`?"))
+    } else {
+        error.hint("name a program, then its first arguments, as in `-- /usr/bin/python3 job.py`")
+    })
+}
+
+enum Runnable {
+    Yes,
+    No,
+    Missing,
+}
+
+fn runnable(path: &Path) -> Runnable {
+    match path.metadata() {
+        Ok(meta) if meta.is_file() && meta.permissions().mode() & 0o111 != 0 => Runnable::Yes,
+        Ok(_) => Runnable::No,
+        Err(_) => Runnable::Missing,
+    }
+}
+
+fn not_executable(path: &Path) -> Error {
+    let shown: PathBuf = path.into();
+    let error = Error::new(Kind::Denied, format!("`{}` is not executable", shown.display()));
+    if shown.is_dir() {
+        return error.hint("it is a directory; name a program");
+    }
+    error.hint(format!("`chmod +x {}` makes it so", shown.display()))
+}
+
+fn variable_name(name: &str) -> Result<String> {
+    let hint = "`--env NAME=VALUE` records a value, `--env NAME` the one that it has now";
+    if name.is_empty() || name.contains('=') || name.contains(char::is_control) {
+        let message = format!("`{}` cannot be the name of an environment variable", visible(name));
+        return Err(Error::new(Kind::Usage, message).hint(hint));
+    }
+    if name.starts_with("ASYNCQ_") {
+        let message = format!("`{name}` is set by asyncq itself");
+        return Err(Error::new(Kind::Usage, message).hint("record a variable with another name"));
+    }
+    Ok(name.to_owned())
+}
+
+fn current(name: &str, here: Here<'_>) -> Result<String> {
+    let value = (here.variable)(name);
+    match value.as_deref().map(OsStr::to_str) {
+        Some(Some(value)) => Ok(value.to_owned()),
+        Some(None) => Err(Error::new(Kind::Usage, format!("the value of `{name}` is not UTF-8"))
+            .hint("record it inside the function instead")),
+        None => Err(Error::new(Kind::Usage, format!("the environment variable `{name}` is not set"))
+            .hint(format!("`--env {name}=VALUE` records a value"))),
+    }
+}

@@ -1,0 +1,60 @@
+//! A call made inside a running function: executed at once, in place, and recorded as a child of its job.
+
+use std::sync::Arc;
+
+use super::new_token;
+use crate::domain::job::{Failure, FailureKind, Finish, JobId, NewJob, Outcome, Running, State};
+use crate::domain::retry::decide_once;
+use crate::error::Result;
+use crate::runner::command::{self, Output};
+use crate::runner::{Control, Echo, Request, Stop, Surroundings, signals};
+use crate::store::{Patience, Store};
+
+/// How a nested call ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// The job that records it.
+    pub job: JobId,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Whether its parent had ended before it did, so that its own end counts for nothing.
+    pub late: bool,
+}
+
+/// Runs `new` inside a running job; its output goes to `echo`. On a signal to stop, the function is ended as well.
+///
+/// # Errors
+/// As [`Store::begin_nested`]; and whatever the store answers when the end is recorded.
+pub fn run(store: &mut Store, inside: &Running, new: &NewJob, around: &Surroundings, echo: Echo) -> Result<Ran> {
+    let control = Arc::new(Control::new().map_err(|error| super::io_error("cannot watch a function", error))?);
+    let asked = Arc::clone(&control);
+    signals::on_stop(move || {
+        asked.stop(if asked.asked() == Stop::No { Stop::Interrupt } else { Stop::Kill });
+    })
+    .map_err(|error| super::io_error("cannot watch for signals", error))?;
+
+    let claim = store.begin_nested(&inside.fence, new, &new_token()?)?;
+    let (Ok(call), Some(definition)) = (&claim.call, &claim.definition) else {
+        unreachable!("a nested call was valid, and its function defined, in the transaction that began it")
+    };
+    let request = Request { fence: &claim.fence, token: &claim.token, call, definition };
+    let ended = command::run(&request, around, Output { echo: &echo, whole_lines: false }, &control);
+    drop(echo);
+
+    let outcome = match ended.outcome {
+        Outcome::Interrupted => Outcome::Failed(Failure::new(FailureKind::Parent, "it was told to stop")),
+        outcome => outcome,
+    };
+    let finish = Finish {
+        fence: claim.fence,
+        verdict: decide_once(&outcome, 1),
+        result: ended.result,
+        took: ended.took,
+        log: ended.output.into_log(),
+    };
+    // The function has run: its outcome is not given up because somebody holds the store.
+    store.be_patient(Patience::Endless);
+    let state = store.finish_nested(&finish)?;
+    let outcome = if state == Some(State::Completed) { Outcome::Completed } else { outcome };
+    Ok(Ran { job: claim.fence.job, outcome, late: state.is_none() })
+}

@@ -1,0 +1,158 @@
+//! Draining services: claim, run, finish, until nothing is ready.
+//!
+//! Invariant: one thread talks to the store; each slot is a thread that runs one call at a time and knows no store. Only
+//! here do store and runner meet.
+
+mod drain;
+mod over;
+mod presence;
+mod rescue;
+mod slots;
+
+use std::time::Duration;
+
+pub use presence::RunFolder;
+
+use crate::domain::job::{Ending, Failure, JobId, State};
+use crate::domain::processor::Processor;
+use crate::domain::service::ServiceName;
+use crate::error::{Error, Result};
+use crate::runner::signals;
+pub use crate::runner::{Echo, Surroundings};
+use crate::store::{Patience, Store};
+
+/// What to drain, and when to stop early.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// These services, in this order; all of them, by name, when there are none.
+    pub services: Vec<ServiceName>,
+    /// Claim at most so many calls.
+    pub max_jobs: Option<u64>,
+    /// Claim nothing any more after this time.
+    pub max_time: Option<Duration>,
+    /// Wait for the calls that are to be tried again.
+    pub wait_retries: bool,
+}
+
+/// What a processor works with, besides the store.
+#[derive(Debug)]
+pub struct Equipment {
+    /// Where its folder is and what functions inherit.
+    pub run_folder: RunFolder,
+    /// Where output of functions goes.
+    pub echo: Echo,
+    /// How long the store may be locked while nothing is at stake.
+    pub patience: Patience,
+}
+
+/// What happens while a processor works, for whoever wants to tell it.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// There is work, but others have taken all slots of the service.
+    Busy {
+        /// The service.
+        service: &'a ServiceName,
+        /// How many slots it has.
+        concurrency: i64,
+        /// Who has them.
+        holders: &'a [Processor],
+    },
+    /// There is work, but the service is paused.
+    Paused {
+        /// The service.
+        service: &'a ServiceName,
+    },
+    /// A call begins.
+    Begins {
+        /// Its job.
+        job: JobId,
+        /// Its service.
+        service: &'a ServiceName,
+        /// Its function.
+        function: &'a str,
+    },
+    /// A call has ended and that is recorded.
+    Ended(&'a Report),
+    /// A call has ended, but was no longer this processor's to finish.
+    Late {
+        /// Its job.
+        job: JobId,
+    },
+    /// The jobs of a processor that died were put back.
+    Rescued {
+        /// The dead one.
+        processor: &'a Processor,
+        /// Its jobs, with their states now.
+        jobs: &'a [(JobId, State)],
+    },
+    /// A processor died, but what it ran cannot be ended; that is tried again later.
+    NotRescued {
+        /// The dead one.
+        processor: &'a Processor,
+    },
+    /// The processor was asked to stop and waits for what is running.
+    Stopping {
+        /// How many calls are running.
+        running: usize,
+    },
+    /// The store is failing; it is tried again because outcomes are to be recorded.
+    StoreFails {
+        /// How it fails.
+        error: &'a Error,
+    },
+}
+
+/// How a call ended.
+#[derive(Debug)]
+pub struct Report {
+    /// The job.
+    pub job: JobId,
+    /// Its service.
+    pub service: ServiceName,
+    /// Its function.
+    pub function: String,
+    /// How the attempt ended.
+    pub ending: Ending,
+    /// Why it failed.
+    pub error: Option<Failure>,
+    /// How long it waits to be tried again.
+    pub pause: Option<Duration>,
+    /// Where the job stands now.
+    pub state: State,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// What a processor has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// How many attempts it ran.
+    pub attempts: u64,
+    /// How many jobs ended in an error with it.
+    pub errors: u64,
+}
+
+/// Drains services one after the other, then ends. A first signal to stop claims nothing more, a second one ends what is
+/// running and puts it back, a third one does so at once.
+///
+/// # Errors
+/// [`crate::Kind::NotFound`] when a service is not there, before anything is run; and whatever the store answers.
+pub fn process(
+    store: &mut Store,
+    options: &Options,
+    equipment: Equipment,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<Summary> {
+    let mut services = Vec::new();
+    for name in &options.services {
+        services.push(store.service(name)?.name);
+    }
+    if services.is_empty() {
+        services.extend(store.services()?.into_iter().map(|service| service.name));
+    }
+    let mut drain = drain::Drain::new(store, options, equipment, tell);
+    let asked = drain.stop_button();
+    signals::on_stop(move || asked.press()).map_err(|error| super::io_error("cannot watch for signals", error))?;
+    let done = services.iter().try_for_each(|service| drain.service(service));
+    drain.leave(done)
+}

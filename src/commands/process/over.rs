@@ -1,0 +1,73 @@
+//! Calls that have ended, on their way into the store.
+
+use std::time::Duration;
+
+use super::slots::Done;
+use super::{Event, Report, Summary};
+use crate::commands::draw;
+use crate::domain::job::{Claim, Ending, Failure, FailureKind, Fence, Finish, Outcome, State};
+use crate::domain::log::Log;
+use crate::domain::retry::decide;
+use crate::domain::service::ServiceName;
+use crate::error::Result;
+
+/// A call that has ended and is not recorded yet.
+pub(super) struct Over {
+    fence: Fence,
+    service: ServiceName,
+    function: String,
+    pub(super) finish: Finish,
+}
+
+impl Over {
+    /// What a slot gave back.
+    pub(super) fn of(done: Done) -> Result<Over> {
+        let Done { claim, ended, .. } = done;
+        let verdict = decide(&ended.outcome, claim.conflicts, draw()?);
+        let (result, took, log) = (ended.result, ended.took, ended.output.into_log());
+        Ok(Over::new(&claim, Finish { fence: claim.fence, verdict, result, took, log }))
+    }
+
+    /// A claim that cannot be run at all; `None` when it can.
+    pub(super) fn unfit(claim: &Claim) -> Option<Over> {
+        let failure = match (&claim.call, &claim.definition) {
+            (Ok(_), Some(_)) => return None,
+            (Err(failure), _) => failure.clone(),
+            (Ok(_), None) => Failure {
+                exit_code: Some(127),
+                ..Failure::new(FailureKind::CannotRun, "its function was removed meanwhile")
+            },
+        };
+        let verdict = decide(&Outcome::Failed(failure), claim.conflicts, 0.0);
+        let (took, log) = (Duration::ZERO, Log::default());
+        Some(Over::new(claim, Finish { fence: claim.fence, verdict, result: None, took, log }))
+    }
+
+    fn new(claim: &Claim, finish: Finish) -> Over {
+        Over { fence: claim.fence, service: claim.service.clone(), function: claim.function.clone(), finish }
+    }
+
+    /// Tells what was recorded: the state in which the job is now, or that it was no longer ours.
+    pub(super) fn report(self, state: Option<State>, summary: &mut Summary, tell: &mut dyn FnMut(Event<'_>)) {
+        summary.attempts += 1;
+        let Some(state) = state else {
+            return tell(Event::Late { job: self.fence.job });
+        };
+        if state == State::Error {
+            summary.errors += 1;
+        }
+        let verdict = self.finish.verdict;
+        // It may have completed itself before it was ended.
+        let itself = state == State::Completed && verdict.ending != Ending::Completed;
+        tell(Event::Ended(&Report {
+            job: self.fence.job,
+            service: self.service,
+            function: self.function,
+            ending: if itself { Ending::Completed } else { verdict.ending },
+            error: verdict.error.filter(|_| !itself),
+            pause: verdict.pause,
+            state,
+            took: self.finish.took,
+        }));
+    }
+}

@@ -1,0 +1,47 @@
+//! Taking over from processors that died.
+
+use std::time::Duration;
+
+use super::Event;
+use crate::domain::processor::{Processor, ProcessorId};
+use crate::error::Result;
+use crate::runner::folder::{Life, life, process_lives};
+use crate::runner::leftover;
+use crate::store::Store;
+
+/// How long what a dead processor ran may take to end once it is killed; only the kernel can keep it longer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Puts back the jobs of every processor that is dead, after ending what it left running. `own` is not looked at.
+pub(super) fn rescue(store: &mut Store, own: Option<ProcessorId>, tell: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+    let run_folder = store.location().run_folder();
+    for processor in store.processors()? {
+        if Some(processor.id) == own {
+            continue;
+        }
+        let fail = |error| super::super::io_error("cannot look whether another processor lives", error);
+        let remains = match life(&run_folder, &processor.is.folder).map_err(fail)? {
+            Life::Alive => continue,
+            Life::NoFolder if process_lives(&processor.is) => continue,
+            Life::NoFolder => None,
+            Life::Dead(remains) => Some(remains),
+        };
+        take_over(store, &processor, tell)?;
+        if let Some(remains) = remains {
+            remains.remove();
+        }
+    }
+    Ok(())
+}
+
+fn take_over(store: &mut Store, dead: &Processor, tell: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+    if !leftover::end(&store.tokens(dead.id)?, PATIENCE) {
+        tell(Event::NotRescued { processor: dead });
+        return Ok(());
+    }
+    let rescued = store.rescue(dead.id)?;
+    if !rescued.jobs.is_empty() {
+        tell(Event::Rescued { processor: dead, jobs: &rescued.jobs });
+    }
+    Ok(())
+}

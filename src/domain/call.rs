@@ -1,0 +1,162 @@
+//! A call: which function, with which arguments, on whose behalf, in which site.
+
+use std::fmt;
+
+use super::function::FunctionName;
+use super::json::{self, Flaw, Json};
+use super::service::{MAX_NAME_BYTES, ServiceName};
+use super::text::{steers, visible};
+use crate::error::{Error, Kind, Result};
+
+/// On whose behalf a call is made and run: any text of 1 to 255 bytes that is safe to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal(Box<str>);
+
+impl Principal {
+    /// Validates `text`.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] when it is empty, too long, or holds characters that steer a terminal.
+    pub fn parse(text: &str) -> Result<Principal> {
+        if !text.is_empty() && text.len() <= MAX_NAME_BYTES && !text.contains(steers) {
+            return Ok(Principal(text.into()));
+        }
+        let message = format!("`{}` cannot be a principal", visible(text));
+        let hint = format!("a principal is 1 to {MAX_NAME_BYTES} bytes of text without control characters");
+        Err(Error::new(Kind::Usage, message).hint(hint))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The key that makes repeating an enqueue safe: any text of 1 to 255 bytes without control characters, unique in a
+/// store as long as its job exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key(Box<str>);
+
+impl Key {
+    /// Validates `text`.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] when it cannot be a key.
+    pub fn parse(text: &str) -> Result<Key> {
+        if !text.is_empty() && text.len() <= MAX_NAME_BYTES && !text.contains(char::is_control) {
+            return Ok(Key(text.into()));
+        }
+        let message = format!("`{}` cannot be a key", visible(text));
+        let hint = format!("a key is 1 to {MAX_NAME_BYTES} bytes of text without control characters");
+        Err(Error::new(Kind::Usage, message).hint(hint))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A validated call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The service on which the function is registered.
+    pub service: ServiceName,
+    /// The function.
+    pub function: FunctionName,
+    /// Positional arguments, a JSON array.
+    pub args: Json,
+    /// Keyword arguments, a JSON object.
+    pub kwargs: Json,
+    /// On whose behalf; `None` when nobody is logged in.
+    pub principal: Option<Principal>,
+    /// The directory to run in when it is not the one in which the function was defined; absolute.
+    pub site: Option<String>,
+}
+
+/// Positional arguments as typed on a command line: each is JSON if it parses as JSON, else the string itself.
+///
+/// # Errors
+/// [`Kind::Invalid`] when one is JSON that is refused, or all together are too large.
+pub fn positional<S: AsRef<str>>(words: &[S]) -> Result<Json> {
+    let mut text = String::from("[");
+    for (index, word) in words.iter().enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        text += &value(word.as_ref()).map_err(|flaw| refuse(&format!("argument {}", index + 1), &flaw))?;
+    }
+    text.push(']');
+    Json::parse(&text).map_err(|flaw| refuse("the arguments together", &flaw))
+}
+
+/// Keyword arguments as typed on a command line, with values read as in [`positional`].
+///
+/// # Errors
+/// [`Kind::Invalid`] when a name occurs twice, a value is JSON that is refused, or all together are too large.
+pub fn keywords<S: AsRef<str>>(pairs: &[(S, S)]) -> Result<Json> {
+    let mut text = String::from("{");
+    for (index, (name, word)) in pairs.iter().enumerate() {
+        let name = name.as_ref();
+        if index > 0 {
+            text.push(',');
+        }
+        text += &json::quote(name);
+        text.push(':');
+        text += &value(word.as_ref()).map_err(|flaw| refuse(&format!("argument `{}`", visible(name)), &flaw))?;
+    }
+    text.push('}');
+    Json::parse(&text).map_err(|flaw| refuse("the keyword arguments together", &flaw))
+}
+
+/// A word as JSON text: itself if it is JSON, else quoted. A word that is JSON but refused is never taken for a string.
+fn value(word: &str) -> Result<String, Flaw> {
+    match Json::parse(word) {
+        Ok(json) => Ok(json.to_string()),
+        Err(Flaw::Syntax(_)) => Json::string(word).map(|json| json.to_string()),
+        Err(flaw) => Err(flaw),
+    }
+}
+
+fn refuse(what: &str, flaw: &Flaw) -> Error {
+    let error = Error::new(Kind::Invalid, format!("{what}: {flaw}"));
+    match flaw {
+        Flaw::TooLarge(_) => error.hint("put the data into a file and pass its path"),
+        Flaw::DuplicateKey(_) => error.hint("readers disagree about which value counts, so name each key once"),
+        Flaw::Syntax(_) | Flaw::TooDeep | Flaw::Nul | Flaw::Surrogate => {
+            error.hint("to pass the text itself, quote it as a JSON string, as in '\"...\"'")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_json_or_strings() {
+        let words =
+            ["2", "true", "null", "\"2\"", "{\"a\": 1.10}", "bob@example.com", "-7", "", "18446744073709551616", "[1"];
+        let args = positional(&words).unwrap();
+        assert_eq!(args.as_str(), r#"[2,true,null,"2",{"a": 1.10},"bob@example.com",-7,"",18446744073709551616,"[1"]"#);
+        assert_eq!(positional::<&str>(&[]).unwrap().as_str(), "[]");
+        assert_eq!(keywords(&[("b", "x"), ("a", "1")]).unwrap().as_str(), r#"{"b":"x","a":1}"#);
+    }
+
+    #[test]
+    fn refused_json_is_no_string() {
+        for word in [r#"{"a":1,"a":2}"#, r#""\u0000""#, &format!("{}{}", "[".repeat(70), "]".repeat(70))] {
+            assert_eq!(positional(&[word]).unwrap_err().kind(), Kind::Invalid);
+        }
+        let twice = keywords(&[("a", "1"), ("a", "2")]).unwrap_err();
+        assert_eq!(twice.to_string(), "the keyword arguments together: the key `a` twice in one object");
+    }
+}

@@ -1,0 +1,403 @@
+//! A job: a call in the store, its states, its attempts, and how they end.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::call::{Call, Key, Principal};
+use super::function::Definition;
+use super::json::Json;
+use super::log::Log;
+use super::processor::ProcessorId;
+use super::service::ServiceName;
+use super::time::Timestamp;
+
+/// The number of a job in its store; never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(pub i64);
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How deep nested calls may be: a job that was queued is at depth 0, a call made by it at once is at depth 1.
+pub const MAX_NESTING: i64 = 32;
+
+/// Where a job stands. `docs/states.md` draws the transitions; a test holds the drawing against [`State::may_become`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// Waits until somebody starts it.
+    Held,
+    /// Waits for its moment.
+    Delayed,
+    /// Ready to run.
+    Queued,
+    /// Claimed by a processor.
+    Processing,
+    /// Ended well.
+    Completed,
+    /// Ended badly; can be retried by hand.
+    Error,
+    /// Ended on request.
+    Cancelled,
+}
+
+impl State {
+    /// All of them, in the order of a job's life.
+    pub const ALL: [State; 7] = [
+        State::Held,
+        State::Delayed,
+        State::Queued,
+        State::Processing,
+        State::Completed,
+        State::Error,
+        State::Cancelled,
+    ];
+
+    /// Those in which nothing happens any more by itself.
+    pub const ENDED: [State; 3] = [State::Completed, State::Error, State::Cancelled];
+
+    /// Its name, in the store and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Held => "held",
+            State::Delayed => "delayed",
+            State::Queued => "queued",
+            State::Processing => "processing",
+            State::Completed => "completed",
+            State::Error => "error",
+            State::Cancelled => "cancelled",
+        }
+    }
+
+    /// The state of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<State> {
+        State::ALL.into_iter().find(|state| state.as_str() == name)
+    }
+
+    /// Whether a job in this state has ended.
+    #[must_use]
+    pub fn has_ended(self) -> bool {
+        State::ENDED.contains(&self)
+    }
+
+    /// Whether a job in this state waits to be run.
+    #[must_use]
+    pub fn is_waiting(self) -> bool {
+        matches!(self, State::Held | State::Delayed | State::Queued)
+    }
+
+    /// Whether a job may go from this state to `next`.
+    #[must_use]
+    pub fn may_become(self, next: State) -> bool {
+        match self {
+            State::Held => matches!(next, State::Queued | State::Delayed | State::Cancelled),
+            State::Delayed => matches!(next, State::Queued | State::Cancelled),
+            State::Queued => matches!(next, State::Processing | State::Cancelled),
+            State::Processing => {
+                matches!(next, State::Queued | State::Delayed | State::Completed | State::Error | State::Cancelled)
+            }
+            State::Error | State::Cancelled => next == State::Queued,
+            State::Completed => false,
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why an attempt, or a whole job, failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The kind of failure, for programs.
+    pub kind: FailureKind,
+    /// One sentence for a person.
+    pub message: String,
+    /// The exit code, when the function exited.
+    pub exit_code: Option<i32>,
+    /// The number of the signal, when one ended the function.
+    pub signal: Option<i32>,
+}
+
+impl Failure {
+    /// A failure without exit code and signal.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Failure {
+        Failure { kind, message: message.into(), exit_code: None, signal: None }
+    }
+}
+
+/// The kinds of failure, as they stand in `error.kind` of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureKind {
+    /// The function exited with a code other than 0 and 75.
+    Exit,
+    /// A signal ended the function.
+    Signal,
+    /// The function took longer than its time limit.
+    Timeout,
+    /// A conflict (exit code 75) in every attempt.
+    Conflict,
+    /// The function could not be started: program or site are gone, exit code 126 or 127.
+    CannotRun,
+    /// The stored call is not valid: only a client's own INSERT can bring that about.
+    BadCall,
+    /// The function succeeded, but what it left as its result is refused.
+    BadResult,
+    /// The processor died while it ran the function, too often.
+    Crash,
+    /// The call that made this nested call ended first.
+    Parent,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The function succeeded.
+    Completed,
+    /// The function asked to be tried again (exit code 75).
+    Conflict,
+    /// The function failed for good.
+    Failed(Failure),
+    /// The processor was told to stop and ended the function: it goes back and nothing is counted.
+    Interrupted,
+    /// Somebody cancelled the job while it ran.
+    Cancelled,
+}
+
+/// How an attempt ended, in one word, as it is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The function succeeded.
+    Completed,
+    /// The function asked to be tried again.
+    Conflict,
+    /// The function failed.
+    Error,
+    /// The processor was told to stop.
+    Interrupted,
+    /// Somebody cancelled the job.
+    Cancelled,
+    /// The processor died.
+    Crash,
+}
+
+impl Ending {
+    const ALL: [Ending; 6] =
+        [Ending::Completed, Ending::Conflict, Ending::Error, Ending::Interrupted, Ending::Cancelled, Ending::Crash];
+
+    /// Its name, in the store and in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Ending::Completed => "completed",
+            Ending::Conflict => "conflict",
+            Ending::Error => "error",
+            Ending::Interrupted => "interrupted",
+            Ending::Cancelled => "cancelled",
+            Ending::Crash => "crash",
+        }
+    }
+
+    /// The ending of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Ending> {
+        Ending::ALL.into_iter().find(|ending| ending.as_str() == name)
+    }
+}
+
+/// The secret of one attempt: whoever knows it is inside that attempt. 32 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token(Box<str>);
+
+impl Token {
+    /// A token of 128 random bits, which the caller draws.
+    #[must_use]
+    pub fn from_random(bits: u128) -> Token {
+        Token(format!("{bits:032x}").into())
+    }
+
+    /// A token as it was found in the environment or in the store; anything that is no token matches no attempt.
+    #[must_use]
+    pub fn from_text(text: &str) -> Token {
+        Token(text.into())
+    }
+
+    /// The digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What is put on a queue.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// The call.
+    pub call: Call,
+    /// Makes a repeat safe: the same key with the same call is the same job.
+    pub key: Option<Key>,
+    /// Whether the job waits until somebody starts it.
+    pub hold: bool,
+    /// The operating system's name for who enqueues.
+    pub os_user: Option<String>,
+    /// The job inside which this call is made, if any.
+    pub parent: Option<JobId>,
+}
+
+/// What fences every change that a processor makes: it holds only while exactly this attempt is being processed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fence {
+    /// The job.
+    pub job: JobId,
+    /// Its attempt.
+    pub attempt: i64,
+    /// Who processes it.
+    pub processor: ProcessorId,
+}
+
+/// A job that was claimed and is to be run now.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// What its processor shows to change it.
+    pub fence: Fence,
+    /// The secret of this attempt.
+    pub token: Token,
+    /// The call, or what is wrong with the stored one (only a client's own INSERT can bring that about).
+    pub call: Result<Call, Failure>,
+    /// How the function is run; `None` when it was removed meanwhile.
+    pub definition: Option<Definition>,
+    /// Its service.
+    pub service: ServiceName,
+    /// Its function, as stored.
+    pub function: String,
+    /// How many attempts ended in a conflict so far.
+    pub conflicts: i64,
+}
+
+/// The job inside which something is called, found by its number and token.
+#[derive(Debug, Clone)]
+pub struct Running {
+    /// What fences it.
+    pub fence: Fence,
+    /// On whose behalf it runs.
+    pub principal: Option<Principal>,
+    /// The site that its caller asked for, if any.
+    pub site: Option<String>,
+    /// How deep it is nested.
+    pub depth: i64,
+    /// The folder of its processor among the run files.
+    pub folder: String,
+}
+
+/// A job as it stands in the store, for showing.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Its number.
+    pub id: JobId,
+    /// Its service.
+    pub service: String,
+    /// Its function.
+    pub function: String,
+    /// Positional arguments, as stored.
+    pub args: String,
+    /// Keyword arguments, as stored.
+    pub kwargs: String,
+    /// On whose behalf it was called.
+    pub principal: Option<String>,
+    /// The site asked for, else that of the function, if it still exists.
+    pub site: Option<String>,
+    /// Where it stands.
+    pub state: State,
+    /// Whether it ran at once, inside another job.
+    pub immediate: bool,
+    /// The job inside which it was called.
+    pub parent: Option<JobId>,
+    /// The number of its latest attempt; 0 before the first.
+    pub attempt: i64,
+    /// When it was enqueued.
+    pub created_at: Timestamp,
+    /// When it is or was due.
+    pub run_at: Timestamp,
+    /// When its latest attempt began.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// What the function left as its result.
+    pub result: Option<String>,
+    /// Why it ended in an error.
+    pub error: Option<Failure>,
+    /// Smaller runs first.
+    pub priority: i64,
+    /// The key under which it was enqueued.
+    pub key: Option<String>,
+    /// The operating system's name for who enqueued it; `None` for a client's own INSERT.
+    pub os_user: Option<String>,
+    /// Whether somebody asked to cancel it while it runs.
+    pub cancelling: bool,
+}
+
+/// One attempt of a job, for showing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its number, from 1.
+    pub number: i64,
+    /// When it began.
+    pub started_at: Option<Timestamp>,
+    /// When it ended; `None` while it runs.
+    pub finished_at: Option<Timestamp>,
+    /// How it ended; `None` while it runs.
+    pub ending: Option<Ending>,
+    /// Why it failed.
+    pub error: Option<Failure>,
+    /// How many bytes of its output are kept.
+    pub log_bytes: i64,
+    /// How many bytes of its output were dropped.
+    pub log_dropped: i64,
+}
+
+/// One attempt's end, as its processor records it.
+#[derive(Debug, Clone)]
+pub struct Finish {
+    /// Which attempt.
+    pub fence: Fence,
+    /// How it ended and what follows.
+    pub verdict: super::retry::Verdict,
+    /// What the function left as its result; it counts only if the job is completed.
+    pub result: Option<Json>,
+    /// How long it took.
+    pub took: std::time::Duration,
+    /// What it printed.
+    pub log: Log,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_states_and_endings_are_read_back() {
+        for state in State::ALL {
+            assert_eq!(State::from_name(state.as_str()), Some(state));
+        }
+        for ending in Ending::ALL {
+            assert_eq!(Ending::from_name(ending.as_str()), Some(ending));
+        }
+        assert_eq!(State::from_name("done"), None);
+    }
+
+    #[test]
+    fn a_failure_reads_as_documented() {
+        let failure = Failure { exit_code: Some(3), ..Failure::new(FailureKind::CannotRun, "no") };
+        let json = r#"{"kind":"cannot-run","message":"no","exit_code":3,"signal":null}"#;
+        assert_eq!(serde_json::to_string(&failure).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Failure>(json).unwrap(), failure);
+    }
+}

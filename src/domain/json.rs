@@ -1,0 +1,292 @@
+//! JSON text that is kept byte for byte and validated once.
+//!
+//! Invariant: a [`Json`] is one JSON value, UTF-8, at most [`MAX_BYTES`] long and [`MAX_DEPTH`] deep, without a NUL
+//! character, a lone surrogate or a key that occurs twice in one object. Numbers keep their digits: nothing is parsed
+//! into a float on the way.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{Deserializer as _, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// The longest JSON text that is accepted as arguments or as a result, in bytes.
+pub const MAX_BYTES: usize = 1024 * 1024;
+
+/// How deep arrays and objects may be nested; `[]` is 1 deep.
+pub const MAX_DEPTH: usize = 64;
+
+/// Why a text is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Flaw {
+    /// Not JSON at all; holds what the parser says.
+    Syntax(String),
+    /// Longer than [`MAX_BYTES`]; holds its length.
+    TooLarge(usize),
+    /// Nested deeper than [`MAX_DEPTH`].
+    TooDeep,
+    /// A string holds the character U+0000, which PostgreSQL and C programs cannot hold.
+    Nul,
+    /// A string holds half of a surrogate pair, which is no character.
+    Surrogate,
+    /// An object holds this key twice, so that readers would disagree about its value.
+    DuplicateKey(String),
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Flaw::Syntax(reason) => write!(f, "not valid JSON: {reason}"),
+            Flaw::TooLarge(bytes) => write!(f, "too large: {bytes} bytes, at most {MAX_BYTES} are allowed"),
+            Flaw::TooDeep => write!(f, "nested too deep: at most {MAX_DEPTH} levels are allowed"),
+            Flaw::Nul => write!(f, "a NUL character in a string"),
+            Flaw::Surrogate => write!(f, "a lone surrogate in a string"),
+            Flaw::DuplicateKey(key) => write!(f, "the key `{}` twice in one object", super::text::visible(key)),
+        }
+    }
+}
+
+/// One valid JSON value, as the bytes that were given, without white space around it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Json(Box<str>);
+
+impl Json {
+    /// Validates `text` and keeps it.
+    ///
+    /// # Errors
+    /// The first [`Flaw`] found.
+    pub fn parse(text: &str) -> Result<Json, Flaw> {
+        if text.len() > MAX_BYTES {
+            return Err(Flaw::TooLarge(text.len()));
+        }
+        let value = raw(text)?;
+        check(value)?;
+        Ok(Json(value.get().into()))
+    }
+
+    /// A string as JSON.
+    ///
+    /// # Errors
+    /// When it is too long or holds a NUL.
+    pub fn string(text: &str) -> Result<Json, Flaw> {
+        Json::parse(&quote(text))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether this is an array.
+    #[must_use]
+    pub fn is_array(&self) -> bool {
+        self.0.starts_with('[')
+    }
+
+    /// Whether this is an object.
+    #[must_use]
+    pub fn is_object(&self) -> bool {
+        self.0.starts_with('{')
+    }
+
+    /// The elements when this is an array, each as its own bytes; none otherwise.
+    #[must_use]
+    pub fn elements(&self) -> Vec<&str> {
+        array(&self.0).unwrap_or_default().into_iter().map(RawValue::get).collect()
+    }
+
+    /// Keys and values when this is an object, each value as its own bytes; none otherwise.
+    #[must_use]
+    pub fn entries(&self) -> Vec<(String, &str)> {
+        let entries = object(&self.0).unwrap_or_default();
+        entries.into_iter().map(|(key, value)| (key.into_owned(), value.get())).collect()
+    }
+}
+
+impl fmt::Display for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// `text` as a JSON string with its quotes.
+#[must_use]
+pub fn quote(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// The characters of a JSON string, or `None` when `value` is another kind of value.
+#[must_use]
+pub fn unquote(value: &str) -> Option<Cow<'_, str>> {
+    value.starts_with('"').then(|| string(value).ok()).flatten()
+}
+
+/// The same value without white space between its tokens; numbers and strings keep their bytes.
+#[must_use]
+pub fn compact(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    let (mut inside, mut escaped) = (false, false);
+    for c in value.chars() {
+        if inside {
+            inside = escaped || c != '"';
+            escaped = !escaped && c == '\\';
+        } else if c.is_ascii_whitespace() {
+            continue;
+        } else {
+            inside = c == '"';
+        }
+        out.push(c);
+    }
+    out
+}
+
+fn raw(text: &str) -> Result<&RawValue, Flaw> {
+    serde_json::from_str(text).map_err(|error| Flaw::Syntax(error.to_string()))
+}
+
+/// Walks containers by hand, so that depth costs no stack; serde_json takes each one apart.
+fn check(value: &RawValue) -> Result<(), Flaw> {
+    let mut waiting = vec![(value, 0)];
+    while let Some((value, above)) = waiting.pop() {
+        let text = value.get();
+        let inside = |child: &RawValue| match child.get().as_bytes()[0] {
+            b'"' => string(child.get()).map(|_| false),
+            first => Ok(matches!(first, b'[' | b'{')),
+        };
+        let children = match text.as_bytes()[0] {
+            b'"' => {
+                string(text)?;
+                continue;
+            }
+            b'[' => array(text)?,
+            b'{' => {
+                let entries = object(text)?;
+                let mut seen = HashSet::with_capacity(entries.len());
+                let mut values = Vec::with_capacity(entries.len());
+                for (key, value) in entries {
+                    values.push(value);
+                    if let Some(twice) = seen.replace(key) {
+                        return Err(Flaw::DuplicateKey(twice.into_owned()));
+                    }
+                }
+                values
+            }
+            _ => continue,
+        };
+        if above == MAX_DEPTH {
+            return Err(Flaw::TooDeep);
+        }
+        for child in children {
+            if inside(child)? {
+                waiting.push((child, above + 1));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn string(text: &str) -> Result<Cow<'_, str>, Flaw> {
+    if !text.contains('\\') {
+        return Ok(Cow::Borrowed(&text[1..text.len() - 1]));
+    }
+    // The grammar was checked before: what can still fail in a string is half of a surrogate pair.
+    let decoded: String = serde_json::from_str(text).map_err(|_| Flaw::Surrogate)?;
+    if decoded.contains('\0') { Err(Flaw::Nul) } else { Ok(Cow::Owned(decoded)) }
+}
+
+struct Elements;
+
+impl<'de> Visitor<'de> for Elements {
+    type Value = Vec<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut found = Vec::new();
+        while let Some(element) = seq.next_element()? {
+            found.push(element);
+        }
+        Ok(found)
+    }
+}
+
+fn array(text: &str) -> Result<Vec<&RawValue>, Flaw> {
+    let mut parser = serde_json::Deserializer::from_str(text);
+    parser.deserialize_seq(Elements).map_err(|error| Flaw::Syntax(error.to_string()))
+}
+
+struct Entries;
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = Vec<(&'de RawValue, &'de RawValue)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            found.push(entry);
+        }
+        Ok(found)
+    }
+}
+
+fn object(text: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, Flaw> {
+    let mut parser = serde_json::Deserializer::from_str(text);
+    let entries = parser.deserialize_map(Entries).map_err(|error| Flaw::Syntax(error.to_string()))?;
+    entries.into_iter().map(|(key, value)| Ok((string(key.get())?, value))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nested(depth: usize) -> String {
+        format!("{}{}", "[".repeat(depth), "]".repeat(depth))
+    }
+
+    #[test]
+    fn bytes_survive() {
+        for text in ["1.10", "18446744073709551616", "1e400", "-0", r#"{"b":1, "a":[ 2 ]}"#, r#""\u00e4😀""#, "[]"] {
+            assert_eq!(Json::parse(text).map(|json| json.to_string()), Ok(text.to_owned()));
+        }
+        assert_eq!(Json::parse(" [1]\n").unwrap().as_str(), "[1]");
+    }
+
+    #[test]
+    fn flaws_are_told_apart() {
+        assert!(matches!(Json::parse("[1,]"), Err(Flaw::Syntax(_))));
+        assert!(matches!(Json::parse("NaN"), Err(Flaw::Syntax(_))));
+        assert!(matches!(Json::parse("\"a\nb\""), Err(Flaw::Syntax(_))));
+        assert_eq!(Json::parse(r#"{"a":[{"b":1,"\u0062":2}]}"#), Err(Flaw::DuplicateKey("b".into())));
+        assert_eq!(Json::parse(r#"["\u0000"]"#), Err(Flaw::Nul));
+        assert_eq!(Json::parse(r#"{"a\u0000":1}"#), Err(Flaw::Nul));
+        assert_eq!(Json::parse(r#"["\ud800"]"#), Err(Flaw::Surrogate));
+        assert_eq!(Json::parse(r#"{"\udc00":1}"#), Err(Flaw::Surrogate));
+        assert!(Json::parse(r#""\\u0000""#).is_ok());
+        assert!(Json::parse(&nested(MAX_DEPTH)).is_ok());
+        assert_eq!(Json::parse(&nested(MAX_DEPTH + 1)), Err(Flaw::TooDeep));
+        assert_eq!(Json::parse(&nested(100_000)), Err(Flaw::TooDeep));
+        let long = Json::string(&"x".repeat(MAX_BYTES));
+        assert_eq!(long, Err(Flaw::TooLarge(MAX_BYTES + 2)));
+    }
+
+    #[test]
+    fn compacting_keeps_strings_and_numbers() {
+        assert_eq!(compact("{ \"a b\" : [ 1.10 ,\n\"x \\\" y\" ] }"), r#"{"a b":[1.10,"x \" y"]}"#);
+    }
+
+    #[test]
+    fn parts_keep_their_bytes() {
+        let json = Json::parse(r#"[1.0, "a", {"k": [1, 2]}]"#).unwrap();
+        assert_eq!(json.elements(), ["1.0", "\"a\"", "{\"k\": [1, 2]}"]);
+        let json = Json::parse(r#"{"\u0061": 1.50}"#).unwrap();
+        assert_eq!(json.entries(), [("a".to_owned(), "1.50")]);
+    }
+}

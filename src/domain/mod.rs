@@ -1,0 +1,15 @@
+//! The words of asyncq as types: services, functions, calls, jobs, outcomes and what follows from them.
+//!
+//! Invariant: no SQL, no clap, no clock, no processes, no files. Everything here can be tested with values alone.
+
+pub mod call;
+pub mod function;
+pub mod job;
+pub mod json;
+pub mod log;
+pub mod processor;
+pub mod retry;
+pub mod service;
+pub mod suggest;
+pub mod text;
+pub mod time;

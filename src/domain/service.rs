@@ -1,0 +1,83 @@
+//! A service: a named queue and its limits.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use super::time::Timestamp;
+use crate::error::{Error, Kind, Result};
+
+/// The longest name of a service, a function or a principal, in bytes.
+pub const MAX_NAME_BYTES: usize = 255;
+
+/// The name of a service: `[a-z0-9][a-z0-9._-]*`, at most [`MAX_NAME_BYTES`] long.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceName(Box<str>);
+
+impl ServiceName {
+    /// Validates `text`.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] when it cannot be a name.
+    pub fn parse(text: &str) -> Result<ServiceName> {
+        let mut bytes = text.bytes();
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let first = bytes.next().is_some_and(plain);
+        if first && bytes.all(|b| plain(b) || b"._-".contains(&b)) && text.len() <= MAX_NAME_BYTES {
+            return Ok(ServiceName(text.into()));
+        }
+        let message = format!("`{}` cannot be the name of a service", super::text::visible(text));
+        Err(Error::new(Kind::Usage, message).hint(format!(
+            "a name starts with a lower-case letter or a digit and goes on with those, `.`, `_` and `-`, at most \
+             {MAX_NAME_BYTES} bytes"
+        )))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A service as it is registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Its name, unique in a store.
+    pub name: ServiceName,
+    /// How many of its calls may be running at once, over all processors of the store.
+    pub concurrency: NonZeroU32,
+    /// A paused service accepts calls and runs none.
+    pub paused: bool,
+    /// When it was added.
+    pub created_at: Timestamp,
+}
+
+/// What `service set`, `pause` and `resume` change; `None` leaves a thing as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ServiceChange {
+    /// The new limit of calls running at once.
+    pub concurrency: Option<NonZeroU32>,
+    /// Whether calls wait from now on.
+    pub paused: Option<bool>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for good in ["events", "0", "a.b_c-d", &"x".repeat(255)] {
+            assert_eq!(ServiceName::parse(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "Events", ".a", "-a", "a b", "a/b", "ä", "a\n", &"x".repeat(256)] {
+            assert_eq!(ServiceName::parse(bad).unwrap_err().kind(), Kind::Usage, "{bad}");
+        }
+    }
+}

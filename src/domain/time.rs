@@ -1,0 +1,120 @@
+//! Moments and spans, as numbers and as text. Nothing here asks what time it is.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A moment in milliseconds since 1970-01-01 UTC, the unit of every time in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// This moment moved by `span` into the future.
+    #[must_use]
+    pub fn after(self, span: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_add(millis(span)))
+    }
+
+    /// This moment moved by `span` into the past.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_sub(millis(span)))
+    }
+
+    /// The time from `earlier` until this moment; zero when `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: Timestamp) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds, as in `2026-11-23T22:29:00.000Z`.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(moment) => write!(f, "{moment:.3}"),
+            // Only a client can put such a number into the store: the year is beyond 9999.
+            Err(_) => write!(f, "@{}", self.0),
+        }
+    }
+}
+
+/// A span in whole milliseconds.
+#[must_use]
+pub fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Reads a span such as `500ms`, `90s`, `10m`, `1h30m` or `2d` (a day is 24 hours here).
+///
+/// # Errors
+/// A sentence for a person when `text` is no such span, or zero, or longer than a hundred years.
+pub fn parse_span(text: &str) -> Result<Duration, String> {
+    let example = "a span is a number with its unit, as in `90s`, `10m` or `1h30m`";
+    if text.trim().parse::<f64>().is_ok() {
+        return Err(format!("the unit is missing: {example}"));
+    }
+    let span: jiff::Span = text.parse().map_err(|_| example.to_owned())?;
+    let relative = jiff::SpanRelativeTo::days_are_24_hours();
+    let exact = span.to_duration(relative).map_err(|_| format!("months and years have no fixed length: {example}"))?;
+    let exact = Duration::try_from(exact).map_err(|_| "a span cannot be negative".to_owned())?;
+    if exact < Duration::from_millis(1) {
+        return Err("a span must be at least one millisecond".to_owned());
+    }
+    if exact > Duration::from_secs(100 * 366 * 86_400) {
+        return Err("a span must be at most a hundred years".to_owned());
+    }
+    Ok(exact)
+}
+
+/// A span for a person, rounded down to its largest unit: `350ms`, `12s`, `3m`, `5h`, `2d`.
+#[must_use]
+pub fn show_span(span: Duration) -> String {
+    match span.as_secs() {
+        0 => format!("{}ms", span.as_millis()),
+        seconds @ 1..60 => format!("{seconds}s"),
+        seconds @ 60..3600 => format!("{}m", seconds / 60),
+        seconds @ 3600..172_800 => format!("{}h", seconds / 3600),
+        seconds => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// A span written so that [`parse_span`] reads the same again: `1h30m`, `1s500ms`.
+#[must_use]
+pub fn write_span(span: Duration) -> String {
+    let mut left = span.as_millis();
+    let mut out = String::new();
+    for (unit, length) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)] {
+        if left >= length {
+            out += &format!("{}{unit}", left / length);
+            left %= length;
+        }
+    }
+    if out.is_empty() { "0ms".to_owned() } else { out }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_read_and_written() {
+        for (text, millis) in
+            [("500ms", 500), ("90s", 90_000), ("1h30m", 5_400_000), ("2d", 172_800_000), ("1w", 604_800_000)]
+        {
+            let span = parse_span(text).unwrap();
+            assert_eq!(span.as_millis(), millis);
+            assert_eq!(parse_span(&write_span(span)), Ok(span));
+        }
+        for text in ["", "90", "0s", "-5s", "5 parsecs", "1mo", "300y"] {
+            assert!(parse_span(text).is_err(), "{text}");
+        }
+        assert_eq!(show_span(Duration::from_secs(7300)), "2h");
+    }
+
+    #[test]
+    fn moments_are_rfc_3339() {
+        assert_eq!(Timestamp(0).to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(Timestamp(1_795_474_163_341).to_string(), "2026-11-23T22:49:23.341Z");
+        assert_eq!(Timestamp(i64::MAX).to_string(), "@9223372036854775807");
+    }
+}

@@ -1,0 +1,96 @@
+//! The one error type of the library: what kind of failure it is, one sentence, and the way out.
+//!
+//! Invariant: knows no exit codes and prints nothing; `cli` turns a [`Kind`] into an exit code.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// What went wrong, as far as a caller must tell cases apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The request itself is malformed: a name that cannot be a name, options that exclude each other.
+    Usage,
+    /// Data that is not what it should be: invalid JSON, a file that is no store, a damaged store.
+    Invalid,
+    /// No such service, function or job.
+    NotFound,
+    /// There is no store where one was looked for, or it cannot be reached.
+    Unreachable,
+    /// Reading or writing failed: a full disk, a store that was moved away.
+    Io,
+    /// Somebody else is in the way: a lock held past the deadline, a newer schema. Trying later may help.
+    Busy,
+    /// Understood, and refused: a name that is taken, missing rights, a running job.
+    Denied,
+}
+
+/// The result of anything here that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// One failure: one lower-case sentence without a full stop, and a hint that names the way out.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    message: String,
+    hint: Option<String>,
+    passing: bool,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// A failure without a hint.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Error {
+        Error { kind, message: message.into(), hint: None, passing: false, source: None }
+    }
+
+    /// The same failure with the way out, a sentence that names a command where one helps.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Error {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same failure with what lies under it, for [`StdError::source`].
+    #[must_use]
+    pub fn because(mut self, source: impl StdError + Send + Sync + 'static) -> Error {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// The same failure, marked as one that the same request may not meet again: a full disk has room later.
+    #[must_use]
+    pub fn passing(mut self) -> Error {
+        self.passing = true;
+        self
+    }
+
+    /// Whether the same request may succeed later without anybody changing it.
+    #[must_use]
+    pub fn can_pass(&self) -> bool {
+        self.passing || self.kind == Kind::Busy
+    }
+
+    /// What kind of failure this is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The way out, if one is known.
+    #[must_use]
+    pub fn way_out(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

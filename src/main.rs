@@ -1,0 +1,5 @@
+//! The `asyncq` command.
+
+fn main() -> std::process::ExitCode {
+    asyncq::cli::main()
+}

@@ -1,0 +1,271 @@
+//! Keeping what a function prints: the head and the tail, in bounded memory.
+//!
+//! Invariant: at most [`MEMORY`] bytes of one call's output are in memory, however much it prints; the rest of what is
+//! kept waits in a file without a name. Losing log never fails a call: what cannot be kept is counted as dropped.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::domain::log::{Log, MAX_LOG_BYTES, Stream};
+
+/// How much output is kept in memory before a file takes it.
+const MEMORY: usize = 64 * 1024;
+
+/// How much of the kept output is the head.
+const HEAD: usize = MAX_LOG_BYTES / 4;
+
+/// How much of it is the tail, at most.
+const TAIL: usize = MAX_LOG_BYTES - HEAD;
+
+/// How many pieces head and tail may each consist of: a function that alternates between its streams byte by byte
+/// keeps less of its output instead of taking more memory.
+const PIECES: usize = 8192;
+
+/// The output of one call while it runs.
+#[derive(Debug)]
+pub struct Capture {
+    space: Space,
+    head: VecDeque<(Stream, usize)>,
+    head_bytes: usize,
+    head_closed: bool,
+    tail: VecDeque<(Stream, usize)>,
+    tail_bytes: usize,
+    /// Where in the ring the next byte of the tail goes.
+    tail_end: usize,
+    dropped: u64,
+}
+
+impl Capture {
+    /// Nothing printed yet; a file, if one is needed, is made in `folder`.
+    #[must_use]
+    pub fn new(folder: &Path) -> Capture {
+        Capture {
+            space: Space::Memory { bytes: Vec::new(), folder: folder.to_owned() },
+            head: VecDeque::new(),
+            head_bytes: 0,
+            head_closed: false,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            tail_end: 0,
+            dropped: 0,
+        }
+    }
+
+    /// Takes what was read from a stream.
+    pub fn push(&mut self, stream: Stream, mut bytes: &[u8]) {
+        if !self.head_closed {
+            let room = bytes.len().min(HEAD - self.head_bytes);
+            let (now, later) = bytes.split_at(room);
+            if self.space.write(self.head_bytes, now) {
+                add(&mut self.head, stream, now.len());
+                self.head_bytes += now.len();
+            } else {
+                self.dropped += now.len() as u64;
+            }
+            self.head_closed = self.head_bytes == HEAD || self.head.len() == PIECES;
+            bytes = later;
+        }
+        if bytes.len() > TAIL {
+            let (gone, rest) = bytes.split_at(bytes.len() - TAIL);
+            self.dropped += gone.len() as u64;
+            bytes = rest;
+        }
+        if bytes.is_empty() {
+            return;
+        }
+        self.forget((self.tail_bytes + bytes.len()).saturating_sub(TAIL));
+        while self.tail.len() >= PIECES {
+            self.forget(self.tail[0].1);
+        }
+        let first = bytes.len().min(TAIL - self.tail_end);
+        let (to_end, from_start) = bytes.split_at(first);
+        if self.space.write(HEAD + self.tail_end, to_end) && self.space.write(HEAD, from_start) {
+            add(&mut self.tail, stream, bytes.len());
+            self.tail_bytes += bytes.len();
+            self.tail_end = (self.tail_end + bytes.len()) % TAIL;
+        } else {
+            self.forget(self.tail_bytes);
+            self.tail_end = 0;
+            self.dropped += bytes.len() as u64;
+        }
+    }
+
+    /// Drops the oldest bytes of the tail.
+    fn forget(&mut self, mut count: usize) {
+        self.dropped += count as u64;
+        self.tail_bytes -= count;
+        while count > 0 {
+            let Some(oldest) = self.tail.front_mut() else { break };
+            let gone = count.min(oldest.1);
+            oldest.1 -= gone;
+            count -= gone;
+            if oldest.1 == 0 {
+                self.tail.pop_front();
+            }
+        }
+    }
+
+    /// How many bytes are kept.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.head_bytes + self.tail_bytes
+    }
+
+    /// What is kept, as it goes into the store.
+    #[must_use]
+    pub fn into_log(self) -> Log {
+        let mut bytes = vec![0; self.kept()];
+        let (head, tail) = bytes.split_at_mut(self.head_bytes);
+        let start = (self.tail_end + TAIL - self.tail_bytes) % TAIL;
+        let (to_end, from_start) = tail.split_at_mut(self.tail_bytes.min(TAIL - start));
+        let read =
+            self.space.read(0, head) && self.space.read(HEAD + start, to_end) && self.space.read(HEAD, from_start);
+        if !read {
+            return Log { dropped: self.dropped + bytes.len() as u64, ..Log::default() };
+        }
+        let mut pieces: VecDeque<(Stream, usize)> = self.head;
+        for (stream, length) in self.tail {
+            // Never across the gap, so that a reader can say where it is.
+            if self.dropped > 0 && pieces.iter().map(|piece| piece.1).sum::<usize>() == self.head_bytes {
+                pieces.push_back((stream, length));
+            } else {
+                add(&mut pieces, stream, length);
+            }
+        }
+        Log { bytes, pieces: pieces.into(), dropped: self.dropped, gap: self.head_bytes }
+    }
+}
+
+fn add(pieces: &mut VecDeque<(Stream, usize)>, stream: Stream, length: usize) {
+    match pieces.back_mut() {
+        _ if length == 0 => {}
+        Some(last) if last.0 == stream => last.1 += length,
+        _ => pieces.push_back((stream, length)),
+    }
+}
+
+/// [`MAX_LOG_BYTES`] bytes that are written and read at any place.
+#[derive(Debug)]
+enum Space {
+    Memory {
+        bytes: Vec<u8>,
+        folder: PathBuf,
+    },
+    File(File),
+    /// No file could be made or written: the disk is full.
+    Lost,
+}
+
+impl Space {
+    fn write(&mut self, at: usize, new: &[u8]) -> bool {
+        if new.is_empty() {
+            return true;
+        }
+        if let Space::Memory { bytes, folder } = self {
+            let end = at + new.len();
+            if end <= MEMORY {
+                if bytes.len() < end {
+                    bytes.resize(end, 0);
+                }
+                bytes[at..end].copy_from_slice(new);
+                return true;
+            }
+            let moved = tempfile::tempfile_in(folder).and_then(|file| file.write_all_at(bytes, 0).map(|()| file));
+            // What was in memory is lost with it; it is told as unreadable, not as something else.
+            *self = moved.map_or(Space::Lost, Space::File);
+        }
+        match self {
+            Space::File(file) => file.write_all_at(new, at as u64).is_ok(),
+            Space::Memory { .. } | Space::Lost => false,
+        }
+    }
+
+    fn read(&self, at: usize, into: &mut [u8]) -> bool {
+        match self {
+            _ if into.is_empty() => true,
+            Space::Memory { bytes, .. } => match bytes.get(at..at + into.len()) {
+                Some(found) => {
+                    into.copy_from_slice(found);
+                    true
+                }
+                None => false,
+            },
+            Space::File(file) => file.read_exact_at(into, at as u64).is_ok(),
+            Space::Lost => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn capture() -> Capture {
+        Capture::new(&std::env::temp_dir())
+    }
+
+    #[test]
+    fn short_output_is_kept_whole_and_in_order() {
+        let mut capture = capture();
+        capture.push(Stream::Out, b"one\n");
+        capture.push(Stream::Err, b"two\n");
+        capture.push(Stream::Err, b"three\n");
+        let log = capture.into_log();
+        assert_eq!(log.bytes, b"one\ntwo\nthree\n");
+        assert_eq!(log.pieces, [(Stream::Out, 4), (Stream::Err, 10)]);
+        assert_eq!((log.dropped, log.parts().count()), (0, 2));
+    }
+
+    #[test]
+    fn long_output_keeps_head_and_tail() {
+        let mut capture = capture();
+        let mut all = Vec::new();
+        for number in 0..400_000_u32 {
+            let line = format!("{number}\n");
+            let stream = if number % 1000 == 0 { Stream::Err } else { Stream::Out };
+            capture.push(stream, line.as_bytes());
+            all.extend_from_slice(line.as_bytes());
+        }
+        assert_eq!(capture.kept(), MAX_LOG_BYTES);
+        let log = capture.into_log();
+        assert_eq!(log.dropped as usize, all.len() - MAX_LOG_BYTES);
+        assert_eq!(log.bytes[..HEAD], all[..HEAD]);
+        assert_eq!(log.bytes[HEAD..], all[all.len() - TAIL..]);
+        assert_eq!(log.pieces.iter().map(|piece| piece.1).sum::<usize>(), MAX_LOG_BYTES);
+        assert_eq!(log.parts().filter(|part| part.2).count(), 1);
+    }
+
+    #[test]
+    fn one_huge_write_is_like_many_small_ones() {
+        let all: Vec<u8> = (0..5_000_000_u32).map(|n| (n % 251) as u8).collect();
+        let (mut once, mut often) = (capture(), capture());
+        once.push(Stream::Out, &all);
+        for part in all.chunks(7001) {
+            often.push(Stream::Out, part);
+        }
+        assert_eq!(once.into_log(), often.into_log());
+    }
+
+    #[test]
+    fn alternating_streams_take_no_more_memory() {
+        let mut capture = capture();
+        for number in 0..100_000 {
+            capture.push(if number % 2 == 0 { Stream::Out } else { Stream::Err }, b"x");
+        }
+        assert_eq!(capture.kept(), 2 * PIECES);
+        let log = capture.into_log();
+        assert_eq!(log.dropped as usize + log.bytes.len(), 100_000);
+        assert_eq!(log.pieces.len(), 2 * PIECES);
+    }
+
+    #[test]
+    fn a_full_disk_loses_log_and_nothing_else() {
+        let mut capture = Capture::new(Path::new("/nonexistent"));
+        capture.push(Stream::Out, &[b'x'; 100_000]);
+        capture.push(Stream::Out, b"more");
+        let log = capture.into_log();
+        assert_eq!((log.bytes.len(), log.dropped), (0, 100_004));
+    }
+}

@@ -1,0 +1,144 @@
+//! Passing on what functions print, while they run.
+//!
+//! Invariant: a reader who does not read never keeps a function from being ended, nor its outcome from being recorded:
+//! only a thread of its own writes, and what waits for it is bounded.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+
+use crate::domain::log::Stream;
+
+/// How many bytes may wait to be written before functions that print are no longer read.
+const WAITING: usize = 256 * 1024;
+
+/// Where a stream is passed on to.
+pub type Sink = Box<dyn Write + Send>;
+
+/// Passes output on, in the order in which it comes.
+pub struct Echo {
+    shared: Arc<Shared>,
+    writer: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    chunks: VecDeque<(Stream, Vec<u8>)>,
+    bytes: usize,
+    closed: bool,
+}
+
+impl Echo {
+    /// Starts to pass on to `out` and `err`. A sink that fails once is not written to again: nobody is listening.
+    #[must_use]
+    pub fn start(out: Sink, err: Sink) -> Echo {
+        let shared = Arc::new(Shared::default());
+        let of_writer = Arc::clone(&shared);
+        let writer = std::thread::spawn(move || of_writer.write(Some(out), Some(err)));
+        Echo { shared, writer: Some(writer) }
+    }
+
+    /// Whether more may be pushed now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.shared.lock().bytes < WAITING
+    }
+
+    /// Passes `bytes` on, in one piece.
+    pub fn push(&self, stream: Stream, bytes: Vec<u8>) {
+        if bytes.is_empty() {
+            return;
+        }
+        let mut queue = self.shared.lock();
+        queue.bytes += bytes.len();
+        queue.chunks.push_back((stream, bytes));
+        self.shared.filled.notify_one();
+    }
+}
+
+/// Waits until everything is written.
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.filled.notify_one();
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn write(&self, mut out: Option<Sink>, mut err: Option<Sink>) {
+        loop {
+            let mut queue = self.lock();
+            while queue.chunks.is_empty() && !queue.closed {
+                queue = self.filled.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner);
+            }
+            let Some((stream, bytes)) = queue.chunks.pop_front() else { return };
+            drop(queue);
+            let sink = match stream {
+                Stream::Out => &mut out,
+                Stream::Err => &mut err,
+            };
+            if let Some(open) = sink
+                && open.write_all(&bytes).and_then(|()| open.flush()).is_err()
+            {
+                *sink = None;
+            }
+            // Counted down only now: what is being written still takes room.
+            self.lock().bytes -= bytes.len();
+        }
+    }
+}
+
+impl std::fmt::Debug for Echo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Echo").field("waiting", &self.shared.lock().bytes).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    struct Slow(mpsc::Receiver<()>, Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let _ = self.0.recv();
+            self.1.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_who_does_not_read_blocks_nobody() {
+        let (go, wait) = mpsc::channel();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let echo = Echo::start(Box::new(Slow(wait, Arc::clone(&seen))), Box::new(std::io::sink()));
+        while echo.has_room() {
+            echo.push(Stream::Out, vec![b'x'; 50_000]);
+        }
+        assert!(seen.lock().unwrap().is_empty());
+        drop(go);
+        drop(echo);
+        assert_eq!(seen.lock().unwrap().len(), 300_000);
+    }
+}

@@ -1,0 +1,91 @@
+//! Running functions: processes, their output, and what a processor keeps on disk while it works.
+//!
+//! Invariant: knows processes and files, knows no database. What follows from an outcome is decided elsewhere.
+
+mod capture;
+pub mod command;
+mod control;
+mod echo;
+pub mod folder;
+pub mod leftover;
+mod result;
+pub mod signals;
+
+pub use capture::Capture;
+pub use control::{Control, Stop};
+pub use echo::Echo;
+pub use folder::Folder;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::domain::call::Call;
+use crate::domain::function::Definition;
+use crate::domain::job::{Fence, Outcome, Token};
+use crate::domain::json::Json;
+
+/// One call to run.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Which attempt of which job this is.
+    pub fence: &'a Fence,
+    /// The secret that the function gets.
+    pub token: &'a Token,
+    /// The call.
+    pub call: &'a Call,
+    /// How the function is run.
+    pub definition: &'a Definition,
+}
+
+/// What is the same for all functions that a processor runs.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// The store, as functions find it in `ASYNCQ_DB`.
+    pub store: String,
+    /// Where results and long outputs are put while a function runs.
+    pub folder: PathBuf,
+    /// The environment that functions inherit, without any `ASYNCQ_*`, and with asyncq itself on the `PATH`.
+    pub env: Vec<(OsString, OsString)>,
+}
+
+impl Surroundings {
+    /// Takes `env`, the processor's own environment, and `program`, the path of asyncq itself, as they are.
+    pub fn new(
+        store: String,
+        folder: PathBuf,
+        env: impl Iterator<Item = (OsString, OsString)>,
+        program: &Path,
+    ) -> Self {
+        let mut env: Vec<_> = env.filter(|(name, _)| !name.as_encoded_bytes().starts_with(b"ASYNCQ_")).collect();
+        if let Some(own) = program.parent() {
+            let path = env.iter_mut().find(|(name, _)| name == "PATH");
+            match path {
+                Some((_, path)) if std::env::split_paths(&path).any(|entry| entry == own) => {}
+                Some((_, path)) => {
+                    path.push(":");
+                    path.push(own);
+                }
+                None => {
+                    let mut path = OsString::from("/usr/local/bin:/usr/bin:/bin:");
+                    path.push(own);
+                    env.push(("PATH".into(), path));
+                }
+            }
+        }
+        Surroundings { store, folder, env }
+    }
+}
+
+/// How a call ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// What the function left as its result, if that is valid.
+    pub result: Option<Json>,
+    /// How long it took.
+    pub took: Duration,
+    /// What it printed.
+    pub output: Capture,
+}

@@ -1,0 +1,185 @@
+//! What differs between database engines, and nothing else.
+//!
+//! Invariant: verbs above this seam hold one copy of the SQL, in the subset that SQLite and PostgreSQL share;
+//! placeholders are `?1` to `?n` and may occur more than once and in any order.
+
+use std::time::Duration;
+
+use crate::domain::time::Timestamp;
+use crate::error::{Error, Kind, Result};
+
+/// How a transaction begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Sees one state of the store and delays no writer.
+    Read,
+    /// Is alone with the store from its first statement on.
+    Write,
+}
+
+/// How long to wait for a store that somebody else has locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// Give up after this time with [`Kind::Busy`].
+    Deadline(Duration),
+    /// Wait as long as it takes, so that an outcome is not lost.
+    Endless,
+}
+
+/// One connection to one store.
+pub(super) trait Engine: Send {
+    /// Runs `work` in one transaction: commits when it returns `Ok`, else rolls back. A write is durable when this
+    /// returns `Ok`, and was made to the store that the path still names.
+    fn transact(&mut self, mode: Mode, work: &mut dyn FnMut(&mut dyn Tx) -> Result<()>) -> Result<()>;
+
+    /// Sets how long the following transactions wait for locks.
+    fn be_patient(&mut self, patience: Patience);
+
+    /// Whether somebody else may have changed the store since this was last asked; never misses a change.
+    fn changed(&mut self) -> Result<bool>;
+}
+
+/// One transaction.
+pub(super) trait Tx {
+    /// Runs a statement and tells how many rows it changed.
+    fn execute(&mut self, sql: &str, args: &[Value<'_>]) -> Result<u64>;
+
+    /// Runs a statement and hands each row it gives to `each`.
+    fn query(&mut self, sql: &str, args: &[Value<'_>], each: &mut dyn FnMut(&dyn Row) -> Result<()>) -> Result<()>;
+
+    /// Runs a script without parameters; only for schemas.
+    fn script(&mut self, sql: &str) -> Result<()>;
+
+    /// Whether the store has a table of that name.
+    fn has_table(&mut self, name: &str) -> Result<bool>;
+
+    /// The database's clock, read once at the start of the transaction, so that hosts need not agree.
+    fn now(&self) -> Timestamp;
+}
+
+/// A parameter.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Value<'a> {
+    Null,
+    Int(i64),
+    Text(&'a str),
+    Blob(&'a [u8]),
+}
+
+impl From<i64> for Value<'_> {
+    fn from(value: i64) -> Self {
+        Value::Int(value)
+    }
+}
+
+impl From<bool> for Value<'_> {
+    fn from(value: bool) -> Self {
+        Value::Int(value.into())
+    }
+}
+
+impl From<Timestamp> for Value<'_> {
+    fn from(value: Timestamp) -> Self {
+        Value::Int(value.0)
+    }
+}
+
+impl<'a> From<&'a str> for Value<'a> {
+    fn from(value: &'a str) -> Self {
+        Value::Text(value)
+    }
+}
+
+impl<'a> From<&'a String> for Value<'a> {
+    fn from(value: &'a String) -> Self {
+        Value::Text(value)
+    }
+}
+
+impl<'a> From<&'a [u8]> for Value<'a> {
+    fn from(value: &'a [u8]) -> Self {
+        Value::Blob(value)
+    }
+}
+
+impl<'a, T: Into<Value<'a>>> From<Option<T>> for Value<'a> {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Value::Null, Into::into)
+    }
+}
+
+/// One row of a result. Columns are counted from 0. A value of another type than asked for is damage.
+pub(super) trait Row {
+    fn int(&self, column: usize) -> Result<Option<i64>>;
+    fn text(&self, column: usize) -> Result<Option<&str>>;
+    /// The bytes of a blob or of a text, which a client may have filled with bytes that are no UTF-8.
+    fn bytes(&self, column: usize) -> Result<Option<&[u8]>>;
+}
+
+/// Reading rows without repeating what must be there.
+impl dyn Row + '_ {
+    pub(super) fn i64(&self, column: usize) -> Result<i64> {
+        self.int(column)?.ok_or_else(|| missing(column))
+    }
+
+    pub(super) fn str(&self, column: usize) -> Result<&str> {
+        self.text(column)?.ok_or_else(|| missing(column))
+    }
+
+    pub(super) fn bool(&self, column: usize) -> Result<bool> {
+        Ok(self.i64(column)? != 0)
+    }
+
+    pub(super) fn lossy(&self, column: usize) -> Result<Option<String>> {
+        Ok(self.bytes(column)?.map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
+    }
+
+    pub(super) fn time(&self, column: usize) -> Result<Option<Timestamp>> {
+        Ok(self.int(column)?.map(Timestamp))
+    }
+}
+
+fn missing(column: usize) -> Error {
+    damaged(&format!("column {column} is empty"))
+}
+
+/// The error for a store that holds what it cannot hold.
+pub(super) fn damaged(what: &str) -> Error {
+    Error::new(Kind::Invalid, format!("the store is damaged: {what}"))
+        .hint("stop every processor, keep a copy of the file, and restore a backup")
+}
+
+/// Reading through a transaction.
+impl dyn Tx + '_ {
+    /// The first row that a statement gives, read by `read`.
+    pub(super) fn first<T>(
+        &mut self,
+        sql: &str,
+        args: &[Value<'_>],
+        mut read: impl FnMut(&dyn Row) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let mut found = None;
+        self.query(sql, args, &mut |row| {
+            if found.is_none() {
+                found = Some(read(row)?);
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Every row that a statement gives, read by `read`.
+    pub(super) fn all<T>(
+        &mut self,
+        sql: &str,
+        args: &[Value<'_>],
+        mut read: impl FnMut(&dyn Row) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let mut found = Vec::new();
+        self.query(sql, args, &mut |row| {
+            found.push(read(row)?);
+            Ok(())
+        })?;
+        Ok(found)
+    }
+}

@@ -1,0 +1,174 @@
+//! Functions in the store.
+
+use std::time::Duration;
+
+use super::engine::{Row, Tx, damaged};
+use super::service::{Added, IfWaiting, Removed};
+use super::{Store, job, service};
+use crate::domain::function::{Definition, Function, FunctionChange, FunctionName};
+use crate::domain::service::ServiceName;
+use crate::domain::suggest::nearest;
+use crate::domain::time::millis;
+use crate::error::{Error, Kind, Result};
+
+const FUNCTION: &str = "SELECT service, name, command, site, env, timeout, created_at FROM asyncq_function
+    WHERE service = ?1 AND name = ?2";
+const FUNCTIONS: &str = "SELECT service, name, command, site, env, timeout, created_at FROM asyncq_function
+    WHERE service = ?1 ORDER BY name";
+const ALL_FUNCTIONS: &str = "SELECT service, name, command, site, env, timeout, created_at FROM asyncq_function
+    ORDER BY service, name";
+const NAMES: &str = "SELECT name FROM asyncq_function WHERE service = ?1 ORDER BY name";
+const ADD: &str = "INSERT INTO asyncq_function (service, name, command, site, env, timeout, created_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+const SET: &str = "UPDATE asyncq_function SET command = ?3, site = ?4, env = ?5, timeout = ?6
+    WHERE service = ?1 AND name = ?2";
+const REMOVE: &str = "DELETE FROM asyncq_function WHERE service = ?1 AND name = ?2";
+
+impl Store {
+    /// Registers a function on a service.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such service, [`Kind::Denied`] when the name is taken by a function that is
+    /// defined differently.
+    pub fn add_function(&mut self, service: &ServiceName, name: &FunctionName, is: &Definition) -> Result<Added> {
+        self.write(|tx| {
+            service::find(tx, service)?;
+            let Some(there) = tx.first(FUNCTION, &[service.as_str().into(), name.as_str().into()], read)? else {
+                let now = tx.now();
+                let (command, env, timeout) = columns(is);
+                tx.execute(
+                    ADD,
+                    &[
+                        service.as_str().into(),
+                        name.as_str().into(),
+                        (&command).into(),
+                        (&is.site).into(),
+                        (&env).into(),
+                        timeout.into(),
+                        now.into(),
+                    ],
+                )?;
+                return Ok(Added::New);
+            };
+            if there.definition == *is {
+                return Ok(Added::Same);
+            }
+            let message = format!("service `{service}` has a function `{name}` that is defined differently");
+            let hint = format!(
+                "`asyncq function show {service} {name}` shows it, `asyncq function set {service} {name}` changes it"
+            );
+            Err(Error::new(Kind::Denied, message).hint(hint))
+        })
+    }
+
+    /// The function of that name.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such service or function.
+    pub fn function(&mut self, service: &ServiceName, name: &FunctionName) -> Result<Function> {
+        self.read(|tx| find(tx, service, name))
+    }
+
+    /// The functions of one service, or of all, by name.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such service.
+    pub fn functions(&mut self, service: Option<&ServiceName>) -> Result<Vec<Function>> {
+        self.read(|tx| match service {
+            None => tx.all(ALL_FUNCTIONS, &[], read),
+            Some(name) => {
+                service::find(tx, name)?;
+                tx.all(FUNCTIONS, &[name.as_str().into()], read)
+            }
+        })
+    }
+
+    /// Changes a function; calls that wait are run as it is defined then.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is none of that name.
+    pub fn set_function(
+        &mut self,
+        service: &ServiceName,
+        name: &FunctionName,
+        change: &FunctionChange,
+    ) -> Result<Function> {
+        self.write(|tx| {
+            let mut function = find(tx, service, name)?;
+            function.definition = change.apply(function.definition);
+            let (command, env, timeout) = columns(&function.definition);
+            tx.execute(
+                SET,
+                &[
+                    service.as_str().into(),
+                    name.as_str().into(),
+                    (&command).into(),
+                    (&function.definition.site).into(),
+                    (&env).into(),
+                    timeout.into(),
+                ],
+            )?;
+            Ok(function)
+        })
+    }
+
+    /// Removes a function. Jobs that have ended stay.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] when jobs of it are running, or when jobs wait and are not to be cancelled.
+    pub fn remove_function(
+        &mut self,
+        service: &ServiceName,
+        name: &FunctionName,
+        waiting: IfWaiting,
+    ) -> Result<Removed> {
+        self.write(|tx| {
+            find(tx, service, name)?;
+            let removed = job::cancel_waiting(tx, service, Some(name), waiting)?;
+            tx.execute(REMOVE, &[service.as_str().into(), name.as_str().into()])?;
+            Ok(removed)
+        })
+    }
+}
+
+fn columns(is: &Definition) -> (String, String, Option<i64>) {
+    let command = serde_json::Value::from(is.command.clone()).to_string();
+    let env = serde_json::to_string(&is.env).unwrap_or_else(|_| "{}".to_owned());
+    (command, env, is.timeout.map(millis))
+}
+
+fn read(row: &dyn Row) -> Result<Function> {
+    let (service, name) = (row.str(0)?, row.str(1)?);
+    let broken = |what: String| damaged(&format!("function `{name}` of service `{service}`: {what}"));
+    Ok(Function {
+        service: ServiceName::parse(service).map_err(|error| broken(error.to_string()))?,
+        name: FunctionName::parse(name).map_err(|error| broken(error.to_string()))?,
+        definition: Definition {
+            command: serde_json::from_str(row.str(2)?).map_err(|error| broken(format!("its command: {error}")))?,
+            site: row.str(3)?.to_owned(),
+            env: serde_json::from_str(row.str(4)?).map_err(|error| broken(format!("its environment: {error}")))?,
+            timeout: row.int(5)?.map(|millis| Duration::from_millis(millis.unsigned_abs())),
+        },
+        created_at: row.time(6)?.ok_or_else(|| broken("no time".to_owned()))?,
+    })
+}
+
+/// The definition of a function, if it exists.
+pub(super) fn definition(tx: &mut dyn Tx, service: &str, name: &str) -> Result<Option<Definition>> {
+    Ok(tx.first(FUNCTION, &[service.into(), name.into()], read)?.map(|function| function.definition))
+}
+
+/// The function of that name, or the error that says which name was perhaps meant.
+pub(super) fn find(tx: &mut dyn Tx, service: &ServiceName, name: &FunctionName) -> Result<Function> {
+    if let Some(function) = tx.first(FUNCTION, &[service.as_str().into(), name.as_str().into()], read)? {
+        return Ok(function);
+    }
+    service::find(tx, service)?;
+    let names: Vec<_> = tx.all(NAMES, &[service.as_str().into()], |row| Ok(row.str(0)?.to_owned()))?;
+    let error = Error::new(Kind::NotFound, format!("service `{service}` has no function `{name}`"));
+    Err(match nearest(name.as_str(), names.iter().map(String::as_str)) {
+        Some(near) => error.hint(format!("did you mean `{near}`? `asyncq function list {service}` shows all")),
+        None if names.is_empty() => error.hint(format!("`asyncq function add {service} {name} -- PROGRAM` adds it")),
+        None => error.hint(format!("`asyncq function list {service}` shows all")),
+    })
+}

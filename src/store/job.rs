@@ -1,0 +1,325 @@
+//! Putting jobs on queues, and what people do with them by hand.
+
+use std::time::Duration;
+
+use super::engine::{Tx, damaged};
+use super::service::{IfWaiting, Removed};
+use super::{Store, function, one};
+use crate::domain::call::Call;
+use crate::domain::function::FunctionName;
+use crate::domain::job::{JobId, NewJob, State};
+use crate::domain::service::ServiceName;
+use crate::error::{Error, Kind, Result};
+
+/// What enqueueing did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enqueued {
+    /// A job was made.
+    New(JobId),
+    /// The same call was there already under the same key.
+    Same(JobId),
+}
+
+impl Enqueued {
+    /// The job that now stands for the call.
+    #[must_use]
+    pub fn id(self) -> JobId {
+        match self {
+            Enqueued::New(id) | Enqueued::Same(id) => id,
+        }
+    }
+}
+
+/// What cancelling a job did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It was waiting and is cancelled.
+    Now,
+    /// It is running; its processor was asked to end it.
+    Requested,
+    /// It had ended before.
+    Ended(State),
+}
+
+/// Which ended jobs to remove.
+#[derive(Debug, Clone)]
+pub struct CleanQuery {
+    /// In these states; all of them must be final ones.
+    pub states: Vec<State>,
+    /// That ended at least this long ago.
+    pub older_than: Duration,
+}
+
+/// How many jobs one step of cleaning looks at, so that no transaction takes long.
+const CLEAN_STEP: i64 = 2000;
+
+const INSERT: &str = "INSERT INTO asyncq_job
+    (service, function, args, kwargs, principal, site, state, key, os_user, parent)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) RETURNING id";
+const BY_KEY: &str = "SELECT j.id, j.service, j.function, COALESCE(j.args, l.args), COALESCE(j.kwargs, l.kwargs),
+    j.principal, j.site FROM asyncq_job j LEFT JOIN asyncq_large l ON l.job = j.id WHERE j.key = ?1";
+const STATE: &str = "SELECT state, immediate, parent, run_at FROM asyncq_job WHERE id = ?1";
+const NEWEST: &str = "SELECT MAX(id) FROM asyncq_job";
+const CANCEL: &str = "UPDATE asyncq_job SET state = 'cancelled', finished_at = ?2 WHERE id = ?1";
+const CANCELLING: &str = "UPDATE asyncq_job SET cancelling = 1 WHERE id = ?1";
+const RETRY: &str = "UPDATE asyncq_job SET state = 'queued', run_at = ?2, finished_at = NULL, error = NULL,
+    result = NULL, failures = 0, conflicts = 0, crashes = 0, cancelling = 0 WHERE id = ?1";
+const START: &str = "UPDATE asyncq_job SET state = ?2 WHERE id = ?1";
+const ANY_ENDED: &str = "SELECT id, state, finished_at FROM asyncq_job WHERE id > ?1 ORDER BY id LIMIT ?2";
+const REMOVE: &str = "DELETE FROM asyncq_job WHERE id = ?1";
+
+const ACTIVE: &str = "SELECT id, function, state FROM asyncq_job WHERE service = ?1 AND state = ";
+
+impl Store {
+    /// Puts a call on its service's queue; durable when this returns. The job waits if it is to be held.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such service or function; [`Kind::Denied`] when the key belongs to another
+    /// call.
+    pub fn enqueue(&mut self, new: &NewJob) -> Result<Enqueued> {
+        self.write(|tx| {
+            let call = &new.call;
+            function::find(tx, &call.service, &call.function)?;
+            if let Some(key) = &new.key
+                && let Some((id, same)) = tx.first(BY_KEY, &[key.as_str().into()], |row| {
+                    let same = row.str(1)? == call.service.as_str()
+                        && row.str(2)? == call.function.as_str()
+                        && row.bytes(3)? == Some(call.args.as_str().as_bytes())
+                        && row.bytes(4)? == Some(call.kwargs.as_str().as_bytes())
+                        && row.bytes(5)? == call.principal.as_ref().map(|it| it.as_str().as_bytes())
+                        && row.bytes(6)? == call.site.as_ref().map(String::as_bytes);
+                    Ok((JobId(row.i64(0)?), same))
+                })?
+            {
+                return if same { Ok(Enqueued::Same(id)) } else { Err(other_call(key.as_str(), id)) };
+            }
+            let state = if new.hold { State::Held } else { State::Queued };
+            insert(tx, new, state).map(Enqueued::New)
+        })
+    }
+
+    /// Cancels a job that waits, or asks the processor of one that runs to end it.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such job, [`Kind::Denied`] for one that runs as a part of another.
+    pub fn cancel(&mut self, id: JobId) -> Result<Cancelled> {
+        self.write(|tx| {
+            let job = find(tx, id)?;
+            let now = tx.now();
+            match job.state {
+                State::Held | State::Delayed | State::Queued => {
+                    tx.execute(CANCEL, &[id.0.into(), now.into()])?;
+                    Ok(Cancelled::Now)
+                }
+                State::Processing if job.immediate => Err(part_of(id, job.parent, "cancel")),
+                State::Processing => {
+                    tx.execute(CANCELLING, &[id.0.into()])?;
+                    Ok(Cancelled::Requested)
+                }
+                ended => Ok(Cancelled::Ended(ended)),
+            }
+        })
+    }
+
+    /// Queues a job again that ended in an error or was cancelled, with all its budgets renewed.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such job, [`Kind::Denied`] when it is in another state or ran as a part of
+    /// another job.
+    pub fn retry(&mut self, id: JobId) -> Result<()> {
+        self.write(|tx| {
+            let job = find(tx, id)?;
+            if job.immediate {
+                return Err(part_of(id, job.parent, "retry"));
+            }
+            let hint = match job.state {
+                State::Error | State::Cancelled => {
+                    let now = tx.now();
+                    return tx.execute(RETRY, &[id.0.into(), now.into()]).map(|_| ());
+                }
+                State::Completed => "enqueue the call once more to run it once more".to_owned(),
+                State::Held => format!("`asyncq job start {id}` releases it"),
+                State::Processing => format!("`asyncq job cancel {id}` ends it first"),
+                State::Delayed | State::Queued => "it will run by itself".to_owned(),
+            };
+            Err(Error::new(Kind::Denied, format!("job {id} is {}, nothing to retry", job.state)).hint(hint))
+        })
+    }
+
+    /// Releases a held job; gives the state in which it is then.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such job, [`Kind::Denied`] when it is not held.
+    pub fn start(&mut self, id: JobId) -> Result<State> {
+        self.write(|tx| {
+            let job = find(tx, id)?;
+            if job.state != State::Held {
+                let error = Error::new(Kind::Denied, format!("job {id} is {}, not held", job.state));
+                return Err(match job.state {
+                    State::Error | State::Cancelled => error.hint(format!("`asyncq job retry {id}` queues it again")),
+                    _ => error.hint("only a held job can be started"),
+                });
+            }
+            let state = if job.run_at > tx.now().0 { State::Delayed } else { State::Queued };
+            tx.execute(START, &[id.0.into(), state.as_str().into()])?;
+            Ok(state)
+        })
+    }
+
+    /// Removes ended jobs among the next few after `after`; gives how many, and where to go on unless all are seen.
+    ///
+    /// # Errors
+    /// Whatever the database answers.
+    pub fn clean(&mut self, query: &CleanQuery, after: JobId) -> Result<(u64, Option<JobId>)> {
+        let (found, next) = self.read(|tx| {
+            let limit = tx.now().before(query.older_than);
+            let mut last = None;
+            let mut seen = 0;
+            let mut found = Vec::new();
+            tx.query(ANY_ENDED, &[after.0.into(), CLEAN_STEP.into()], &mut |row| {
+                let id = JobId(row.i64(0)?);
+                seen += 1;
+                last = Some(id);
+                if query.states.contains(&self::state(row.str(1)?)?) && row.time(2)?.is_none_or(|ended| ended <= limit)
+                {
+                    found.push(id);
+                }
+                Ok(())
+            })?;
+            Ok((found, last.filter(|_| seen == CLEAN_STEP)))
+        })?;
+        if found.is_empty() {
+            return Ok((0, next));
+        }
+        let removed = self.write(|tx| {
+            let mut removed = 0;
+            for id in &found {
+                // Somebody may have retried it since it was read.
+                let state = tx.first(STATE, &[id.0.into()], |row| Ok(State::from_name(row.str(0)?)))?;
+                if state.flatten().is_some_and(|state| query.states.contains(&state)) {
+                    removed += tx.execute(REMOVE, &[id.0.into()])?;
+                }
+            }
+            Ok(removed)
+        })?;
+        Ok((removed, next))
+    }
+}
+
+/// What the verbs here must know of a job.
+struct Standing {
+    state: State,
+    immediate: bool,
+    parent: Option<JobId>,
+    run_at: i64,
+}
+
+fn find(tx: &mut dyn Tx, id: JobId) -> Result<Standing> {
+    let found = tx.first(STATE, &[id.0.into()], |row| {
+        Ok(Standing {
+            state: state(row.str(0)?)?,
+            immediate: row.bool(1)?,
+            parent: row.int(2)?.map(JobId),
+            run_at: row.i64(3)?,
+        })
+    })?;
+    found.map_or_else(|| Err(no_job(tx, id)), Ok)
+}
+
+/// The error for a number that no job has.
+pub(super) fn no_job(tx: &mut dyn Tx, id: JobId) -> Error {
+    let newest = tx.first(NEWEST, &[], |row| row.int(0));
+    let error = Error::new(Kind::NotFound, format!("there is no job {id}"));
+    match newest {
+        Ok(Some(Some(newest))) => error.hint(format!("the newest is {newest}; `asyncq job list` shows the newest 50")),
+        Ok(_) => error.hint("there are no jobs at all"),
+        Err(error) => error,
+    }
+}
+
+/// A state as stored.
+pub(super) fn state(name: &str) -> Result<State> {
+    State::from_name(name).ok_or_else(|| damaged(&format!("`{name}` is no state of a job")))
+}
+
+/// Inserts a job just as any client would, so that the triggers see it.
+pub(super) fn insert(tx: &mut dyn Tx, new: &NewJob, state: State) -> Result<JobId> {
+    let Call { service, function, args, kwargs, principal, site } = &new.call;
+    let id = tx.first(
+        INSERT,
+        &[
+            service.as_str().into(),
+            function.as_str().into(),
+            args.as_str().into(),
+            kwargs.as_str().into(),
+            principal.as_ref().map(|it| it.as_str()).into(),
+            site.as_ref().into(),
+            state.as_str().into(),
+            new.key.as_ref().map(|it| it.as_str()).into(),
+            new.os_user.as_ref().into(),
+            new.parent.map(|it| it.0).into(),
+        ],
+        |row| row.i64(0),
+    )?;
+    one(id).map(JobId)
+}
+
+/// Cancels what waits for a service, or for one function of it, or refuses because something does.
+pub(super) fn cancel_waiting(
+    tx: &mut dyn Tx,
+    service: &ServiceName,
+    function: Option<&FunctionName>,
+    waiting: IfWaiting,
+) -> Result<Removed> {
+    let what = match function {
+        None => format!("service `{service}`"),
+        Some(function) => format!("function `{function}` of service `{service}`"),
+    };
+    let mut found = Vec::new();
+    for state in [State::Processing, State::Held, State::Delayed, State::Queued] {
+        // The state stands in the text, so that its partial index serves.
+        let sql = format!("{ACTIVE}'{state}' ORDER BY id");
+        tx.query(&sql, &[service.as_str().into()], &mut |row| {
+            let name = row.str(1)?;
+            if function.is_none_or(|function| function.as_str() == name) {
+                found.push(JobId(row.i64(0)?));
+            }
+            Ok(())
+        })?;
+        if state == State::Processing && !found.is_empty() {
+            let message = format!("{what} has {}", count(found.len(), "running job"));
+            let hint = format!("wait for job {} to end, or `asyncq job cancel {}`", found[0], found[0]);
+            return Err(Error::new(Kind::Busy, message).hint(hint));
+        }
+    }
+    found.sort_unstable();
+    if !found.is_empty() && waiting == IfWaiting::Refuse {
+        let message = format!("{what} has {}", count(found.len(), "waiting job"));
+        return Err(Error::new(Kind::Denied, message).hint("`--force` removes it and cancels them"));
+    }
+    let now = tx.now();
+    for id in &found {
+        tx.execute(CANCEL, &[id.0.into(), now.into()])?;
+    }
+    let cancelled = found.len() as u64;
+    found.truncate(10);
+    Ok(Removed { cancelled, oldest: found })
+}
+
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+fn other_call(key: &str, id: JobId) -> Error {
+    let key = crate::domain::text::visible(key);
+    Error::new(Kind::Denied, format!("key `{key}` belongs to job {id}, which is another call"))
+        .hint(format!("`asyncq job show {id}` shows that call; a new call needs a new key"))
+}
+
+fn part_of(id: JobId, parent: Option<JobId>, verb: &str) -> Error {
+    let error = Error::new(Kind::Denied, format!("job {id} ran at once, as a part of another job"));
+    match parent {
+        Some(parent) => error.hint(format!("`asyncq job {verb} {parent}` concerns the whole")),
+        None => error,
+    }
+}

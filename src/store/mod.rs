@@ -1,0 +1,145 @@
+//! The store: services, functions and jobs in a database.
+//!
+//! Invariant: the only module that holds SQL. [`Store`] is concrete; its verbs say what happened, each is one
+//! transaction, and there is one copy of each, over the private engine seam.
+
+mod drain;
+mod engine;
+mod function;
+mod job;
+mod migrate;
+mod nested;
+mod place;
+mod query;
+mod rescue;
+mod service;
+mod sqlite;
+
+pub use drain::{Advance, Outlook, Plan};
+pub use engine::Patience;
+pub use job::{Cancelled, CleanQuery, Enqueued};
+pub use place::Location;
+pub use query::JobQuery;
+pub use rescue::Rescued;
+pub use service::{Added, IfWaiting, Removed};
+
+use engine::{Engine, Mode, Tx};
+use migrate::{Found, SCHEMA, Schema};
+use sqlite::Sqlite;
+
+use crate::error::{Error, Kind, Result};
+
+/// One connection to one store.
+pub struct Store {
+    engine: Box<dyn Engine>,
+    location: Location,
+    schema: Schema,
+}
+
+impl Store {
+    /// Opens a store that exists. An older one is upgraded by the first verb.
+    ///
+    /// # Errors
+    /// [`Kind::Unreachable`] when there is none, and whatever the file system answers. That a file holds no store, or
+    /// a newer one, is told by the first verb.
+    pub fn open(location: &Location, patience: Patience) -> Result<Store> {
+        let Location::File(path) = location;
+        Ok(Store { engine: Box::new(Sqlite::open(path, patience)?), location: location.clone(), schema: SCHEMA })
+    }
+
+    /// Opens a store and makes it first if there is none: a new file, readable by its owner only, or the tables in a
+    /// database that an application made. Says whether anything was made or upgraded.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] when the file of an earlier store is gone but its WAL is there.
+    pub fn create(location: &Location, patience: Patience) -> Result<(Store, bool)> {
+        let Location::File(path) = location;
+        let mut made = false;
+        if std::fs::symlink_metadata(path).is_err() {
+            let draft = place::Draft::new(path)?;
+            let mut engine = Sqlite::open(draft.path(), patience)?;
+            engine.transact(Mode::Write, &mut |tx| SCHEMA.bring(tx, Found::Nothing))?;
+            engine.use_wal()?;
+            engine.close()?;
+            made = draft.publish()?;
+        }
+        let mut store = Store::open(location, patience)?;
+        if !made {
+            let schema = store.schema;
+            store.engine.transact(Mode::Write, &mut |tx| {
+                let found = schema.look(tx)?;
+                made = found != Found::Current;
+                schema.bring(tx, found)
+            })?;
+        }
+        Ok((store, made))
+    }
+
+    /// The version of the SQLite that is built in.
+    #[must_use]
+    pub fn sqlite_version() -> &'static str {
+        rusqlite::version()
+    }
+
+    /// Where this store is.
+    #[must_use]
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// Sets how long verbs wait for a store that somebody else has locked.
+    pub fn be_patient(&mut self, patience: Patience) {
+        self.engine.be_patient(patience);
+    }
+
+    /// Whether somebody else may have changed the store since this was last asked; never misses a change.
+    ///
+    /// # Errors
+    /// Whatever the database answers.
+    pub fn changed(&mut self) -> Result<bool> {
+        self.engine.changed()
+    }
+
+    /// Runs `work` alone with the store; it may run more than once.
+    fn write<T>(&mut self, mut work: impl FnMut(&mut dyn Tx) -> Result<T>) -> Result<T> {
+        let (schema, location) = (self.schema, &self.location);
+        let mut result = None;
+        self.engine.transact(Mode::Write, &mut |tx| {
+            match schema.look(tx)? {
+                Found::Nothing => return Err(no_store(location)),
+                found => schema.bring(tx, found)?,
+            }
+            result = Some(work(tx)?);
+            Ok(())
+        })?;
+        Ok(result.expect("a committed transaction has run its work"))
+    }
+
+    /// Runs `work` on one state of the store.
+    fn read<T>(&mut self, mut work: impl FnMut(&mut dyn Tx) -> Result<T>) -> Result<T> {
+        let (schema, location) = (self.schema, &self.location);
+        let mut result = None;
+        self.engine.transact(Mode::Read, &mut |tx| {
+            match schema.look(tx)? {
+                Found::Nothing => return Err(no_store(location)),
+                Found::Older(_) => {}
+                Found::Current => result = Some(work(tx)?),
+            }
+            Ok(())
+        })?;
+        match result {
+            Some(result) => Ok(result),
+            None => self.write(work),
+        }
+    }
+}
+
+fn no_store(location: &Location) -> Error {
+    Error::new(Kind::Unreachable, format!("`{location}` holds no store"))
+        .hint("`asyncq init` makes one in it, beside the tables that it has; `--db` names another file")
+}
+
+/// The one row that a statement must give.
+fn one<T>(row: Option<T>) -> Result<T> {
+    row.ok_or_else(|| engine::damaged("a row is missing"))
+}

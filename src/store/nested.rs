@@ -1,0 +1,86 @@
+//! Calls made inside a running job: who is asking, and the record of what is run at once.
+
+use super::engine::{Row, Tx};
+use super::{Store, drain, function, job};
+use crate::domain::call::Principal;
+use crate::domain::job::{Claim, Fence, Finish, JobId, MAX_NESTING, NewJob, Running, State, Token};
+use crate::domain::processor::ProcessorId;
+use crate::error::{Error, Kind, Result};
+
+const RUNNING: &str = "SELECT j.attempt, j.processor, j.principal, j.site, j.depth, p.folder
+    FROM asyncq_job j JOIN asyncq_processor p ON p.id = j.processor
+    WHERE j.id = ?1 AND j.token = ?2 AND j.state = 'processing'";
+const STILL: &str = "SELECT depth FROM asyncq_job
+    WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'processing'";
+const BEGIN: &str = "UPDATE asyncq_job SET state = 'processing', immediate = 1, depth = ?2, attempt = 1,
+    processor = ?3, token = ?4, started_at = ?5 WHERE id = ?1";
+
+impl Store {
+    /// The job of that number, if the token is that of the attempt which is being processed now.
+    ///
+    /// # Errors
+    /// Whatever the database answers.
+    pub fn running(&mut self, id: JobId, token: &Token) -> Result<Option<Running>> {
+        self.read(|tx| {
+            tx.first(RUNNING, &[id.0.into(), token.as_str().into()], |row: &dyn Row| {
+                let principal = row.lossy(2)?.and_then(|text| Principal::parse(&text).ok());
+                Ok(Running {
+                    fence: Fence { job: id, attempt: row.i64(0)?, processor: ProcessorId(row.i64(1)?) },
+                    principal,
+                    site: row.lossy(3)?,
+                    depth: row.i64(4)?,
+                    folder: row.str(5)?.to_owned(),
+                })
+            })
+        })
+    }
+
+    /// Records that a call is run at once inside a running job, and hands it out like a claim.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such service or function; [`Kind::Denied`] when the job has ended meanwhile
+    /// or calls are nested too deep.
+    pub fn begin_nested(&mut self, inside: &Fence, new: &NewJob, token: &Token) -> Result<Claim> {
+        self.write(|tx| {
+            let call = &new.call;
+            let function = function::find(tx, &call.service, &call.function)?;
+            let depth = 1 + depth(tx, inside)?;
+            if depth > MAX_NESTING {
+                let message = format!("calls are nested too deep: at most {MAX_NESTING} levels are allowed");
+                let hint = "a function that calls itself needs an end; `--defer` queues a call instead of running it";
+                return Err(Error::new(Kind::Denied, message).hint(hint));
+            }
+            let id = job::insert(tx, new, State::Held)?;
+            let now = tx.now();
+            let processor = inside.processor;
+            tx.execute(BEGIN, &[id.0.into(), depth.into(), processor.0.into(), token.as_str().into(), now.into()])?;
+            Ok(Claim {
+                fence: Fence { job: id, attempt: 1, processor },
+                token: token.clone(),
+                call: Ok(call.clone()),
+                definition: Some(function.definition),
+                conflicts: 0,
+                service: call.service.clone(),
+                function: call.function.as_str().to_owned(),
+            })
+        })
+    }
+
+    /// Records the end of a nested call; gives its state, or `None` when its parent had ended before.
+    ///
+    /// # Errors
+    /// Whatever the database answers.
+    pub fn finish_nested(&mut self, end: &Finish) -> Result<Option<State>> {
+        self.write(|tx| drain::finish(tx, end))
+    }
+}
+
+fn depth(tx: &mut dyn Tx, inside: &Fence) -> Result<i64> {
+    let Fence { job: JobId(job), attempt, processor } = *inside;
+    let found = tx.first(STILL, &[job.into(), attempt.into(), processor.0.into()], |row| row.i64(0))?;
+    match found {
+        Some(depth) => Ok(depth),
+        None => Err(Error::new(Kind::Denied, format!("job {job} has ended, nothing can be called inside it any more"))
+            .hint("`--defer` queues a call")),
+    }
+}

@@ -1,0 +1,143 @@
+//! Where a store is, and making the file of a new one.
+//!
+//! Invariant: a store appears at its path complete and readable by its owner only, or not at all.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Kind, Result};
+
+/// Where a store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// A SQLite file; an absolute path.
+    File(PathBuf),
+}
+
+impl Location {
+    /// Reads what stands after `--db` or in `$ASYNCQ_DB`; a relative path counts from `folder`.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] when the text is empty or names an engine that this build does not have.
+    pub fn parse(text: &str, folder: &Path) -> Result<Location> {
+        if let Some((scheme, _)) = text.split_once("://") {
+            let message = format!("`{}` stores are not supported", crate::domain::text::visible(scheme));
+            return Err(Error::new(Kind::Usage, message).hint("name a SQLite file, as in `--db queue.db`"));
+        }
+        if text.is_empty() || text.contains('\0') {
+            let hint = "name a SQLite file, as in `--db queue.db`";
+            return Err(Error::new(Kind::Usage, "the name of the store is empty").hint(hint));
+        }
+        Ok(Location::File(folder.join(text)))
+    }
+
+    /// The folder beside the store in which processors keep their lock files and what they need while they run.
+    #[must_use]
+    pub fn run_folder(&self) -> PathBuf {
+        let Location::File(path) = self;
+        with_suffix(path, "-asyncq")
+    }
+}
+
+impl std::fmt::Display for Location {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Location::File(path) = self;
+        path.display().fmt(f)
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// A file for a new store that nobody sees yet; removed again unless it is [put in place](Draft::publish).
+pub(super) struct Draft {
+    target: PathBuf,
+    file: tempfile::TempPath,
+}
+
+impl Draft {
+    /// Makes an empty file, mode 0600 whatever the umask, in the folder of `target`, which is made with mode 0700 if
+    /// it is missing.
+    pub(super) fn new(target: &Path) -> Result<Draft> {
+        let fail = |error: std::io::Error| cannot_create(target, &error);
+        refuse_leftovers(target)?;
+        let folder = target.parent().unwrap_or(Path::new("/"));
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail)?;
+        let mut name = OsString::from(".");
+        name.push(target.file_name().unwrap_or_default());
+        let file = tempfile::Builder::new()
+            .prefix(&name)
+            .suffix(".new")
+            .make_in(folder, |path| OpenOptions::new().write(true).create_new(true).mode(0o600).open(path))
+            .map_err(fail)?;
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o600)).map_err(fail)?;
+        // Closed before SQLite opens it: a descriptor closed later would drop SQLite's locks.
+        Ok(Draft { target: target.to_owned(), file: file.into_temp_path() })
+    }
+
+    /// Where the draft is until then.
+    pub(super) fn path(&self) -> &Path {
+        &self.file
+    }
+
+    /// Gives the file its name. Says whether it did: when somebody else was faster, theirs stays.
+    pub(super) fn publish(self) -> Result<bool> {
+        let fail = |error: std::io::Error| cannot_create(&self.target, &error);
+        refuse_leftovers(&self.target)?;
+        // A link fails when the name is taken, a rename would not; afterwards only one name is left.
+        match fs::hard_link(&self.file, &self.target) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
+            Err(error) => return Err(fail(error)),
+        }
+        let folder = self.target.parent().unwrap_or(Path::new("/"));
+        let target = self.target.clone();
+        self.file.close().map_err(|error| cannot_create(&target, &error))?;
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| cannot_create(&target, &error))?;
+        Ok(true)
+    }
+}
+
+/// A WAL without its database holds acknowledged calls; a new database beside it would destroy them.
+fn refuse_leftovers(target: &Path) -> Result<()> {
+    for suffix in ["-wal", "-shm", "-journal"] {
+        let sidecar = with_suffix(target, suffix);
+        if fs::symlink_metadata(&sidecar).is_ok() {
+            let message = format!("`{}` is gone, but `{}` is there", target.display(), sidecar.display());
+            return Err(Error::new(Kind::Io, message).hint(
+                "the store was moved or removed; put it back together with that file, which may hold calls, or move \
+                 that file away",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn cannot_create(target: &Path, error: &std::io::Error) -> Error {
+    let kind = match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Kind::Denied,
+        _ => Kind::Io,
+    };
+    Error::new(kind, format!("cannot create the store `{}`: {error}", target.display()))
+        .hint("`--db` or `$ASYNCQ_DB` names another place")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places() {
+        let at = |text| Location::parse(text, Path::new("/here"));
+        assert_eq!(at("q.db").unwrap(), Location::File("/here/q.db".into()));
+        assert_eq!(at("/q.db").unwrap().run_folder(), Path::new("/q.db-asyncq"));
+        assert_eq!(at("").unwrap_err().kind(), Kind::Usage);
+        assert_eq!(at("mysql://host/db").unwrap_err().to_string(), "`mysql` stores are not supported");
+    }
+}

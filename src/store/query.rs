@@ -1,0 +1,185 @@
+//! Reading jobs, their attempts and their output.
+
+use super::engine::{Row, Value, damaged};
+use super::{Store, job};
+use crate::domain::job::{Attempt, Ending, Failure, Job, JobId, State};
+use crate::domain::log::{Log, Stream};
+use crate::error::{Error, Kind, Result};
+
+/// Which jobs to list, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct JobQuery {
+    /// Of this service.
+    pub service: Option<String>,
+    /// Of this function, on whatever service.
+    pub function: Option<String>,
+    /// In this state.
+    pub state: Option<State>,
+    /// On behalf of this principal.
+    pub principal: Option<String>,
+    /// Called at once by this job.
+    pub parent: Option<JobId>,
+    /// Older than this one, for the next page.
+    pub before: Option<JobId>,
+    /// At most so many; `None` for all.
+    pub limit: Option<u32>,
+}
+
+const JOB: &str = "SELECT j.id, j.service, j.function, COALESCE(j.args, l.args), COALESCE(j.kwargs, l.kwargs),
+    j.principal, COALESCE(j.site, f.site), j.state, j.immediate, j.parent, j.attempt, j.created_at, j.run_at,
+    j.started_at, j.finished_at, j.result, j.error, j.priority, j.key, j.os_user, j.cancelling
+    FROM asyncq_job j
+    LEFT JOIN asyncq_large l ON l.job = j.id
+    LEFT JOIN asyncq_function f ON f.service = j.service AND f.name = j.function";
+const ATTEMPTS: &str = "SELECT number, started_at, finished_at, ending, error, LENGTH(log), dropped
+    FROM asyncq_attempt WHERE job = ?1 ORDER BY number";
+const LOG: &str = "SELECT log, pieces, dropped, gap FROM asyncq_attempt WHERE job = ?1 AND number = ?2";
+
+impl Store {
+    /// The job of that number.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is none.
+    pub fn job(&mut self, id: JobId) -> Result<Job> {
+        self.read(|tx| {
+            let found = tx.first(&format!("{JOB} WHERE j.id = ?1"), &[id.0.into()], read)?;
+            found.map_or_else(|| Err(job::no_job(tx, id)), Ok)
+        })
+    }
+
+    /// The jobs that `query` describes, newest first.
+    ///
+    /// # Errors
+    /// Whatever the database answers.
+    pub fn jobs(&mut self, query: &JobQuery) -> Result<Vec<Job>> {
+        self.read(|tx| {
+            let mut sql = JOB.to_owned();
+            let mut args: Vec<Value<'_>> = Vec::new();
+            let mut condition = |text: &str, arg| {
+                sql += if args.is_empty() && !sql.contains(" WHERE ") { " WHERE " } else { " AND " };
+                sql += text;
+                if let Some(arg) = arg {
+                    args.push(arg);
+                    sql += &format!("?{}", args.len());
+                }
+            };
+            if let Some(service) = &query.service {
+                condition("j.service = ", Some(service.into()));
+            }
+            if let Some(function) = &query.function {
+                condition("j.function = ", Some(function.into()));
+            }
+            if let Some(state) = query.state {
+                // Stands in the text, so that a partial index may serve.
+                condition(&format!("j.state = '{state}'"), None);
+            }
+            if let Some(principal) = &query.principal {
+                condition("j.principal = ", Some(principal.into()));
+            }
+            if let Some(parent) = query.parent {
+                condition("j.parent = ", Some(parent.0.into()));
+            }
+            if let Some(before) = query.before {
+                condition("j.id < ", Some(before.0.into()));
+            }
+            sql += " ORDER BY j.id DESC";
+            if let Some(limit) = query.limit {
+                args.push(i64::from(limit).into());
+                sql += &format!(" LIMIT ?{}", args.len());
+            }
+            tx.all(&sql, &args, read)
+        })
+    }
+
+    /// The attempts of a job, oldest first; the latest one stands in the job itself when it has nothing more to tell.
+    ///
+    /// # Errors
+    /// Whatever the database answers.
+    pub fn attempts(&mut self, job: &Job) -> Result<Vec<Attempt>> {
+        let mut attempts = self.read(|tx| tx.all(ATTEMPTS, &[job.id.0.into()], read_attempt))?;
+        let told = attempts.iter().any(|attempt| attempt.number == job.attempt);
+        if job.attempt > 0 && !told && matches!(job.state, State::Processing | State::Completed) {
+            let ended = job.state == State::Completed;
+            attempts.push(Attempt {
+                number: job.attempt,
+                started_at: job.started_at,
+                finished_at: job.finished_at,
+                ending: ended.then_some(Ending::Completed),
+                error: None,
+                log_bytes: 0,
+                log_dropped: 0,
+            });
+        }
+        Ok(attempts)
+    }
+
+    /// What an attempt of a job printed; nothing when it printed nothing, still runs, or never was.
+    ///
+    /// # Errors
+    /// Whatever the database answers.
+    pub fn log(&mut self, job: JobId, attempt: i64) -> Result<Log> {
+        let log = self.read(|tx| tx.first(LOG, &[job.0.into(), attempt.into()], read_log))?;
+        Ok(log.unwrap_or_default())
+    }
+}
+
+fn read(row: &dyn Row) -> Result<Job> {
+    let time = |column| row.time(column)?.ok_or_else(|| damaged("a job without its times"));
+    Ok(Job {
+        id: JobId(row.i64(0)?),
+        service: row.lossy(1)?.unwrap_or_default(),
+        function: row.lossy(2)?.unwrap_or_default(),
+        args: row.lossy(3)?.unwrap_or_default(),
+        kwargs: row.lossy(4)?.unwrap_or_default(),
+        principal: row.lossy(5)?,
+        site: row.lossy(6)?,
+        state: job::state(row.str(7)?)?,
+        immediate: row.bool(8)?,
+        parent: row.int(9)?.map(JobId),
+        attempt: row.i64(10)?,
+        created_at: time(11)?,
+        run_at: time(12)?,
+        started_at: row.time(13)?,
+        finished_at: row.time(14)?,
+        result: row.lossy(15)?,
+        error: failure(row, 16)?,
+        priority: row.i64(17)?,
+        key: row.lossy(18)?,
+        os_user: row.lossy(19)?,
+        cancelling: row.bool(20)?,
+    })
+}
+
+fn read_attempt(row: &dyn Row) -> Result<Attempt> {
+    let ending = row.str(3)?;
+    Ok(Attempt {
+        number: row.i64(0)?,
+        started_at: row.time(1)?,
+        finished_at: row.time(2)?,
+        ending: Some(Ending::from_name(ending).ok_or_else(|| damaged(&format!("`{ending}` is no ending")))?),
+        error: failure(row, 4)?,
+        log_bytes: row.int(5)?.unwrap_or(0),
+        log_dropped: row.i64(6)?,
+    })
+}
+
+fn failure(row: &dyn Row, column: usize) -> Result<Option<Failure>> {
+    let text = row.text(column)?;
+    text.map(serde_json::from_str).transpose().map_err(|error| damaged(&format!("an error of a job: {error}")))
+}
+
+fn read_log(row: &dyn Row) -> Result<Log> {
+    let bytes = row.bytes(0)?.unwrap_or_default().to_vec();
+    let pieces = match row.text(1)? {
+        None => vec![(Stream::Out, bytes.len())],
+        Some(text) => pieces(text)
+            .filter(|pieces| pieces.iter().map(|piece| piece.1).sum::<usize>() == bytes.len())
+            .ok_or_else(|| Error::new(Kind::Invalid, "the store is damaged: a log whose pieces are not its own"))?,
+    };
+    Ok(Log { bytes, pieces, dropped: row.i64(2)?.unsigned_abs(), gap: usize::try_from(row.i64(3)?).unwrap_or(0) })
+}
+
+fn pieces(text: &str) -> Option<Vec<(Stream, usize)>> {
+    let pairs: Vec<(i64, usize)> = serde_json::from_str(text).ok()?;
+    pairs.into_iter().map(|(fd, length)| Some((Stream::from_fd(fd)?, length))).collect()
+}

@@ -1,0 +1,106 @@
+//! Taking over from a processor that died.
+
+use super::engine::Tx;
+use super::{Store, drain};
+use crate::domain::job::{Failure, FailureKind, JobId, State, Token};
+use crate::domain::processor::ProcessorId;
+use crate::domain::retry::CRASHES;
+use crate::error::Result;
+
+/// What became of the jobs of a dead processor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rescued {
+    /// Each of its jobs with the state in which it is now.
+    pub jobs: Vec<(JobId, State)>,
+}
+
+const JOBS: &str = "SELECT id, attempt, crashes, cancelling, started_at FROM asyncq_job
+    WHERE state = 'processing' AND processor = ?1 AND immediate = 0 ORDER BY id";
+const TOKENS: &str = "SELECT token FROM asyncq_job WHERE state = 'processing' AND processor = ?1";
+const PUT_BACK: &str = "UPDATE asyncq_job SET state = ?2, finished_at = ?3, error = ?4, crashes = crashes + 1,
+    token = NULL, cancelling = 0 WHERE id = ?1";
+const ATTEMPT: &str = "INSERT INTO asyncq_attempt (job, number, processor, started_at, finished_at, ending, error)
+    VALUES (?1, ?2, ?3, ?4, ?5, 'crash', ?6) ON CONFLICT (job, number) DO NOTHING";
+const CHILDREN: &str = "SELECT id FROM asyncq_job WHERE state = 'processing' AND processor = ?1 AND immediate = 1";
+const END_CHILD: &str = "UPDATE asyncq_job SET state = 'error', finished_at = ?2, error = ?3, token = NULL
+    WHERE id = ?1";
+const FORGET: &str = "DELETE FROM asyncq_processor WHERE id = ?1";
+
+impl Store {
+    /// The secrets of everything that a processor runs, by which what it left running is found.
+    ///
+    /// # Errors
+    /// Whatever the database answers.
+    pub fn tokens(&mut self, processor: ProcessorId) -> Result<Vec<Token>> {
+        self.read(|tx| {
+            let tokens = tx.all(TOKENS, &[processor.0.into()], |row| row.text(0).map(|it| it.map(Token::from_text)))?;
+            Ok(tokens.into_iter().flatten().collect())
+        })
+    }
+
+    /// Puts the jobs of a processor back on their queues and forgets the processor. The caller has proven that it is
+    /// dead and that nothing of what it ran is left. A job whose processors died too often ends in an error.
+    ///
+    /// # Errors
+    /// Whatever the database answers; then nothing of it happened.
+    pub fn rescue(&mut self, dead: ProcessorId) -> Result<Rescued> {
+        self.write(|tx| {
+            let found = tx.all(JOBS, &[dead.0.into()], |row| {
+                Ok(Found {
+                    id: JobId(row.i64(0)?),
+                    attempt: row.i64(1)?,
+                    crashes: row.i64(2)?,
+                    cancelling: row.bool(3)?,
+                    started_at: row.int(4)?,
+                })
+            })?;
+            let mut jobs = Vec::with_capacity(found.len());
+            for job in found {
+                jobs.push((job.id, put_back(tx, &job, dead)?));
+                drain::end_children(tx, job.id)?;
+            }
+            // Their parent completed itself, so that it was not among the jobs above.
+            let now = tx.now();
+            let error = failure(FailureKind::Parent, "the processor of the job that made this call died");
+            for child in tx.all(CHILDREN, &[dead.0.into()], |row| row.i64(0))? {
+                tx.execute(END_CHILD, &[child.into(), now.into(), (&error).into()])?;
+            }
+            tx.execute(FORGET, &[dead.0.into()])?;
+            Ok(Rescued { jobs })
+        })
+    }
+}
+
+struct Found {
+    id: JobId,
+    attempt: i64,
+    crashes: i64,
+    cancelling: bool,
+    started_at: Option<i64>,
+}
+
+fn put_back(tx: &mut dyn Tx, job: &Found, dead: ProcessorId) -> Result<State> {
+    let now = tx.now();
+    let crashes = job.crashes + 1;
+    let (state, message) = if job.cancelling {
+        (State::Cancelled, "the processor died".to_owned())
+    } else if crashes >= CRASHES {
+        (State::Error, format!("the processor died in {crashes} attempts"))
+    } else {
+        (State::Queued, "the processor died".to_owned())
+    };
+    let error = failure(FailureKind::Crash, &message);
+    let final_error = (state == State::Error).then_some(&error);
+    let finished_at = state.has_ended().then_some(now);
+    tx.execute(PUT_BACK, &[job.id.0.into(), state.as_str().into(), finished_at.into(), final_error.into()])?;
+    let started_at = job.started_at.unwrap_or(now.0);
+    tx.execute(
+        ATTEMPT,
+        &[job.id.0.into(), job.attempt.into(), dead.0.into(), started_at.into(), now.into(), (&error).into()],
+    )?;
+    Ok(state)
+}
+
+fn failure(kind: FailureKind, message: &str) -> String {
+    drain::error_text(&Failure::new(kind, message))
+}

@@ -1,0 +1,133 @@
+//! Services in the store.
+
+use std::num::NonZeroU32;
+
+use super::engine::{Row, Tx, damaged};
+use super::{Store, job};
+use crate::domain::job::JobId;
+use crate::domain::service::{Service, ServiceChange, ServiceName};
+use crate::domain::suggest::nearest;
+use crate::error::{Error, Kind, Result};
+
+/// What adding something under a name did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Added {
+    /// It is there now.
+    New,
+    /// The same was there already; nothing was changed.
+    Same,
+}
+
+/// What to do with jobs that wait for what is to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfWaiting {
+    /// Remove nothing.
+    Refuse,
+    /// Cancel them.
+    Cancel,
+}
+
+/// What removing a service or a function did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removed {
+    /// How many waiting jobs were cancelled.
+    pub cancelled: u64,
+    /// The oldest of them, at most ten.
+    pub oldest: Vec<JobId>,
+}
+
+const SERVICE: &str = "SELECT name, concurrency, paused, created_at FROM asyncq_service WHERE name = ?1";
+const SERVICES: &str = "SELECT name, concurrency, paused, created_at FROM asyncq_service ORDER BY name";
+const ADD: &str = "INSERT INTO asyncq_service (name, concurrency, created_at) VALUES (?1, ?2, ?3)";
+const SET: &str = "UPDATE asyncq_service SET concurrency = ?2, paused = ?3 WHERE name = ?1";
+const REMOVE: &str = "DELETE FROM asyncq_service WHERE name = ?1";
+
+impl Store {
+    /// Registers a service.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] when the name is taken by a service with another limit.
+    pub fn add_service(&mut self, name: &ServiceName, concurrency: NonZeroU32) -> Result<Added> {
+        self.write(|tx| {
+            let Some(there) = tx.first(SERVICE, &[name.as_str().into()], read)? else {
+                let now = tx.now();
+                tx.execute(ADD, &[name.as_str().into(), i64::from(concurrency.get()).into(), now.into()])?;
+                return Ok(Added::New);
+            };
+            if there.concurrency == concurrency {
+                return Ok(Added::Same);
+            }
+            let message = format!("service `{name}` exists with concurrency {}", there.concurrency);
+            let hint = format!("`asyncq service set {name} --concurrency {concurrency}` changes it");
+            Err(Error::new(Kind::Denied, message).hint(hint))
+        })
+    }
+
+    /// The service of that name.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is none.
+    pub fn service(&mut self, name: &ServiceName) -> Result<Service> {
+        self.read(|tx| find(tx, name))
+    }
+
+    /// All services, by name.
+    ///
+    /// # Errors
+    /// Whatever the database answers.
+    pub fn services(&mut self) -> Result<Vec<Service>> {
+        self.read(|tx| tx.all(SERVICES, &[], read))
+    }
+
+    /// Changes a service.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is none of that name.
+    pub fn set_service(&mut self, name: &ServiceName, change: ServiceChange) -> Result<Service> {
+        self.write(|tx| {
+            let mut service = find(tx, name)?;
+            service.concurrency = change.concurrency.unwrap_or(service.concurrency);
+            service.paused = change.paused.unwrap_or(service.paused);
+            let concurrency = i64::from(service.concurrency.get());
+            tx.execute(SET, &[name.as_str().into(), concurrency.into(), service.paused.into()])?;
+            Ok(service)
+        })
+    }
+
+    /// Removes a service and its functions. Jobs that have ended stay.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] when jobs of it are running, or when jobs wait and are not to be cancelled.
+    pub fn remove_service(&mut self, name: &ServiceName, waiting: IfWaiting) -> Result<Removed> {
+        self.write(|tx| {
+            find(tx, name)?;
+            let removed = job::cancel_waiting(tx, name, None, waiting)?;
+            tx.execute(REMOVE, &[name.as_str().into()])?;
+            Ok(removed)
+        })
+    }
+}
+
+fn read(row: &dyn Row) -> Result<Service> {
+    let concurrency = u32::try_from(row.i64(1)?).ok().and_then(NonZeroU32::new);
+    Ok(Service {
+        name: ServiceName::parse(row.str(0)?).map_err(|error| damaged(&error.to_string()))?,
+        concurrency: concurrency.ok_or_else(|| damaged("a service with an impossible concurrency"))?,
+        paused: row.bool(2)?,
+        created_at: row.time(3)?.ok_or_else(|| damaged("a service without a time"))?,
+    })
+}
+
+/// The service of that name, or the error that says which name was perhaps meant.
+pub(super) fn find(tx: &mut dyn Tx, name: &ServiceName) -> Result<Service> {
+    if let Some(service) = tx.first(SERVICE, &[name.as_str().into()], read)? {
+        return Ok(service);
+    }
+    let names: Vec<_> = tx.all(SERVICES, &[], |row| Ok(row.str(0)?.to_owned()))?;
+    let error = Error::new(Kind::NotFound, format!("there is no service `{name}`"));
+    Err(match nearest(name.as_str(), names.iter().map(String::as_str)) {
+        Some(near) => error.hint(format!("did you mean `{near}`? `asyncq service list` shows all")),
+        None if names.is_empty() => error.hint(format!("`asyncq service add {name}` adds it")),
+        None => error.hint("`asyncq service list` shows all"),
+    })
+}

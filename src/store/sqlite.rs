@@ -1,0 +1,375 @@
+//! SQLite behind the seam.
+//!
+//! Invariant: nothing but SQLite ever opens the database file, its `-wal` or its `-shm`: closing any descriptor of
+//! them would drop the locks that SQLite holds for this process. Whatever must be known about them is asked by `stat`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rusqlite::config::DbConfig;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::wal::CheckpointMode;
+use rusqlite::{Connection, ErrorCode, FileControl, MAIN_DB, OpenFlags, ToSql, ffi};
+
+use super::engine::{Engine, Mode, Patience, Row, Tx, Value, damaged};
+use crate::domain::time::Timestamp;
+use crate::error::{Error, Kind, Result};
+
+/// The oldest SQLite that does not lose commits when one connection writes while another one resets the WAL
+/// (<https://sqlite.org/wal.html#walresetbug>).
+const OLDEST: i32 = 3_051_003;
+
+/// After how many pages in the WAL its content is copied into the database file. Small, because whoever opens a store
+/// that nobody else has open reads the whole WAL once.
+const CHECKPOINT_PAGES: i32 = 50;
+
+/// The number of milliseconds that stands for [`Patience::Endless`].
+const ENDLESS: u64 = u64::MAX;
+
+/// One connection to one SQLite file.
+pub(super) struct Sqlite {
+    connection: Connection,
+    path: PathBuf,
+    /// How long to wait for locks, in milliseconds; shared with the busy handler.
+    patience: Arc<AtomicU64>,
+    /// How many pages the WAL had after the latest commit, as SQLite told the WAL hook.
+    wal_pages: Arc<AtomicI32>,
+    /// How many pages the WAL had when a checkpoint was last tried.
+    tried_at: i32,
+    data_version: i64,
+}
+
+impl Sqlite {
+    /// Opens a file that exists. `path` is absolute.
+    pub(super) fn open(path: &Path, patience: Patience) -> Result<Sqlite> {
+        let version = rusqlite::version_number();
+        if version < OLDEST {
+            let message = format!("SQLite {} loses commits under load", rusqlite::version());
+            return Err(Error::new(Kind::Unreachable, message).hint("build asyncq with SQLite 3.51.3 or later"));
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(|error| explain(path, error))?;
+        let mut engine = Sqlite {
+            connection,
+            path: path.to_owned(),
+            patience: Arc::default(),
+            wal_pages: Arc::default(),
+            tried_at: 0,
+            data_version: 0,
+        };
+        engine.be_patient(patience);
+        engine.configure().map_err(|error| explain(path, error))?;
+        Ok(engine)
+    }
+
+    fn configure(&mut self) -> rusqlite::Result<()> {
+        let connection = &mut self.connection;
+        connection.set_prepared_statement_cache_capacity(64);
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        // A checkpoint on close would be one that nobody checks; ours follow commits and report their errors.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, true)?;
+        let patience = Arc::clone(&self.patience);
+        let mut since = Instant::now();
+        connection.busy_handler(Some(move |tries| {
+            if tries == 0 {
+                since = Instant::now();
+            }
+            wait(since, patience.load(Ordering::Relaxed))
+        }))?;
+        let pages = Arc::clone(&self.wal_pages);
+        // This also switches the automatic checkpoints off: SQLite makes them with a WAL hook of its own.
+        connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, count| {
+            pages.store(count, Ordering::Relaxed);
+            Ok(())
+        }))?;
+        connection.execute_batch("PRAGMA synchronous=FULL; PRAGMA mmap_size=0; PRAGMA cell_size_check=ON;")
+    }
+
+    /// Switches a file that asyncq made itself to write-ahead logging.
+    pub(super) fn use_wal(&mut self) -> Result<()> {
+        let fail = |error| explain(&self.path, error);
+        let pragma = "PRAGMA journal_mode=WAL";
+        let mode: String = self.connection.query_row(pragma, [], |row| row.get(0)).map_err(fail)?;
+        if mode == "wal" {
+            return Ok(());
+        }
+        let message = format!("the store `{}` cannot use write-ahead logging here", self.path.display());
+        Err(Error::new(Kind::Io, message).hint("put the store on a local file system"))
+    }
+
+    /// Moves everything into the database file and ends the connection, leaving no `-wal` behind.
+    pub(super) fn close(self) -> Result<()> {
+        let fail = |error| explain(&self.path, error);
+        self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(fail)?;
+        self.connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::TRUNCATE).map_err(fail)?;
+        self.connection.close().map_err(|(_, error)| explain(&self.path, error))
+    }
+
+    /// In WAL mode SQLite goes on acknowledging commits to a file that was moved, replaced or removed.
+    fn still_there(&self) -> Result<()> {
+        let mut moved = 0;
+        self.connection
+            .file_control(Some(MAIN_DB), FileControl::HasMoved(&mut moved))
+            .map_err(|error| explain(&self.path, error))?;
+        if moved == 0 {
+            return Ok(());
+        }
+        let message = format!("the store `{}` was moved, replaced or removed while in use", self.path.display());
+        Err(Error::new(Kind::Io, message).hint("nothing was acknowledged; put the file back, or run the command again"))
+    }
+
+    fn command(&self, sql: &'static str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(sql)?.raw_execute().map(|_| ())
+    }
+
+    fn begin(&self, mode: Mode) -> Result<()> {
+        let sql = match mode {
+            Mode::Read => "BEGIN",
+            Mode::Write => "BEGIN IMMEDIATE",
+        };
+        let since = Instant::now();
+        loop {
+            match self.command(sql) {
+                Ok(()) => return Ok(()),
+                // A race between openers, for which SQLite does not call the busy handler.
+                Err(error)
+                    if error.sqlite_error_code() == Some(ErrorCode::FileLockingProtocolFailed)
+                        && wait(since, self.patience.load(Ordering::Relaxed)) => {}
+                Err(error) => return Err(explain(&self.path, error)),
+            }
+        }
+    }
+
+    fn commit(&mut self, mode: Mode, work: &mut dyn FnMut(&mut dyn Tx) -> Result<()>) -> Result<()> {
+        if mode == Mode::Read {
+            self.still_there()?;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut tx = SqliteTx { engine: self, now: Timestamp(crate::domain::time::millis(now)) };
+        work(&mut tx)?;
+        if mode == Mode::Write {
+            self.still_there()?;
+        }
+        self.command("COMMIT").map_err(|error| explain(&self.path, error))
+    }
+
+    /// Copies the WAL into the database file when it has grown by enough pages since this was last tried. What was
+    /// committed is durable before; an error here says that the disk fails, so that nothing is built on it.
+    fn checkpoint(&mut self) -> Result<()> {
+        let pages = self.wal_pages.load(Ordering::Relaxed);
+        if pages < self.tried_at {
+            self.tried_at = 0;
+        }
+        if pages - self.tried_at < CHECKPOINT_PAGES {
+            return Ok(());
+        }
+        self.tried_at = pages;
+        match self.connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::PASSIVE) {
+            Ok(_) => Ok(()),
+            // Somebody else is at it.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
+            Err(error) => Err(explain(&self.path, error)),
+        }
+    }
+}
+
+impl Engine for Sqlite {
+    fn transact(&mut self, mode: Mode, work: &mut dyn FnMut(&mut dyn Tx) -> Result<()>) -> Result<()> {
+        self.begin(mode)?;
+        let done = self.commit(mode, work);
+        if done.is_err() && !self.connection.is_autocommit() {
+            // The first error is the one to report; a connection that cannot roll back loses the transaction anyway.
+            let _ = self.command("ROLLBACK");
+        }
+        done?;
+        if mode == Mode::Write {
+            self.still_there()?;
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    fn be_patient(&mut self, patience: Patience) {
+        let millis = match patience {
+            Patience::Deadline(time) => u64::try_from(time.as_millis()).unwrap_or(ENDLESS - 1),
+            Patience::Endless => ENDLESS,
+        };
+        self.patience.store(millis, Ordering::Relaxed);
+    }
+
+    fn changed(&mut self) -> Result<bool> {
+        let version = self
+            .connection
+            .prepare_cached("PRAGMA data_version")
+            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+            .map_err(|error| explain(&self.path, error))?;
+        Ok(std::mem::replace(&mut self.data_version, version) != version)
+    }
+}
+
+/// Sleeps a little unless `millis` have passed since `since`; says whether to try again. A short, even pause: growing
+/// ones starve whoever has waited longest.
+fn wait(since: Instant, millis: u64) -> bool {
+    if millis != ENDLESS && since.elapsed() >= Duration::from_millis(millis) {
+        return false;
+    }
+    let jitter = since.elapsed().subsec_nanos() % 1_000_000;
+    std::thread::sleep(Duration::from_nanos(500_000 + u64::from(jitter)));
+    true
+}
+
+struct SqliteTx<'a> {
+    engine: &'a Sqlite,
+    now: Timestamp,
+}
+
+impl SqliteTx<'_> {
+    fn fail(&self, error: rusqlite::Error) -> Error {
+        explain(&self.engine.path, error)
+    }
+}
+
+impl Tx for SqliteTx<'_> {
+    fn execute(&mut self, sql: &str, args: &[Value<'_>]) -> Result<u64> {
+        let run = || {
+            let mut statement = self.engine.connection.prepare_cached(sql)?;
+            statement.execute(rusqlite::params_from_iter(args))
+        };
+        run().map(|count| count as u64).map_err(|error| self.fail(error))
+    }
+
+    fn query(&mut self, sql: &str, args: &[Value<'_>], each: &mut dyn FnMut(&dyn Row) -> Result<()>) -> Result<()> {
+        let mut statement = self.engine.connection.prepare_cached(sql).map_err(|error| self.fail(error))?;
+        let mut rows = statement.query(rusqlite::params_from_iter(args)).map_err(|error| self.fail(error))?;
+        while let Some(row) = rows.next().map_err(|error| self.fail(error))? {
+            each(row)?;
+        }
+        Ok(())
+    }
+
+    fn script(&mut self, sql: &str) -> Result<()> {
+        self.engine.connection.execute_batch(sql).map_err(|error| self.fail(error))
+    }
+
+    fn has_table(&mut self, name: &str) -> Result<bool> {
+        let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+        let found = (self as &mut dyn Tx).first(sql, &[name.into()], |_| Ok(()))?;
+        Ok(found.is_some())
+    }
+
+    fn now(&self) -> Timestamp {
+        self.now
+    }
+}
+
+impl ToSql for Value<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Value::Null => ValueRef::Null,
+            Value::Int(value) => ValueRef::Integer(*value),
+            Value::Text(text) => ValueRef::Text(text.as_bytes()),
+            Value::Blob(bytes) => ValueRef::Blob(bytes),
+        }))
+    }
+}
+
+impl Row for rusqlite::Row<'_> {
+    fn int(&self, column: usize) -> Result<Option<i64>> {
+        match self.get_ref(column) {
+            Ok(ValueRef::Null) => Ok(None),
+            Ok(ValueRef::Integer(value)) => Ok(Some(value)),
+            _ => Err(damaged(&format!("column {column} is no integer"))),
+        }
+    }
+
+    fn text(&self, column: usize) -> Result<Option<&str>> {
+        let text = self.bytes(column)?.map(std::str::from_utf8).transpose();
+        text.map_err(|_| damaged(&format!("column {column} is no text")))
+    }
+
+    fn bytes(&self, column: usize) -> Result<Option<&[u8]>> {
+        match self.get_ref(column) {
+            Ok(ValueRef::Null) => Ok(None),
+            Ok(ValueRef::Text(bytes) | ValueRef::Blob(bytes)) => Ok(Some(bytes)),
+            _ => Err(damaged(&format!("column {column} is no text"))),
+        }
+    }
+}
+
+/// An error of SQLite in the words of asyncq, with the way out.
+fn explain(path: &Path, error: rusqlite::Error) -> Error {
+    let store = path.display();
+    let Some(failure) = error.sqlite_error().copied() else {
+        return Error::new(Kind::Io, format!("the store `{store}` failed: {error}")).because(error);
+    };
+    let mut detail = error.to_string();
+    if failure.extended_code == ffi::SQLITE_CONSTRAINT_TRIGGER
+        && let Some(refusal) = detail.strip_prefix("asyncq: ")
+    {
+        return Error::new(Kind::Denied, refusal);
+    }
+    let (kind, message, hint) = match failure.code {
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => (
+            Kind::Busy,
+            format!("the store `{store}` is locked by another process"),
+            "try again; a writer that is stopped or works in one long transaction keeps everybody waiting",
+        ),
+        ErrorCode::NotADatabase => (
+            Kind::Invalid,
+            format!("`{store}` is not a SQLite database"),
+            "check `--db` and `$ASYNCQ_DB`; the file was left as it is",
+        ),
+        ErrorCode::DatabaseCorrupt => {
+            return damaged(&detail).because(error);
+        }
+        ErrorCode::ReadOnly => (
+            Kind::Denied,
+            format!("the store `{store}` is read-only"),
+            "asyncq must be able to write the file and the folder it is in",
+        ),
+        ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied => {
+            (Kind::Denied, format!("not allowed to use the store `{store}`"), "it belongs to the user who created it")
+        }
+        ErrorCode::DiskFull => {
+            (Kind::Io, format!("no space left for the store `{store}`"), "nothing was changed; make room and try again")
+        }
+        ErrorCode::CannotOpen => return cannot_open(path, error),
+        _ => {
+            if let Some(system) = system_error(&failure) {
+                detail = format!("{detail} ({system})");
+            }
+            let message = format!("the store `{store}` failed: {detail}");
+            return Error::new(Kind::Io, message).because(error);
+        }
+    };
+    Error::new(kind, message).hint(hint).because(error)
+}
+
+fn system_error(failure: &ffi::Error) -> Option<&'static str> {
+    match failure.extended_code {
+        ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => Some("the disk did not confirm a write"),
+        ffi::SQLITE_IOERR_WRITE => Some("a write failed"),
+        ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ => Some("a read failed"),
+        _ => None,
+    }
+}
+
+/// Why a file could not be opened; SQLite does not tell.
+fn cannot_open(path: &Path, error: rusqlite::Error) -> Error {
+    let store = path.display();
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => Error::new(Kind::Unreachable, format!("`{store}` is a directory, not a store"))
+            .hint("name a file, as in `--db queue.db`"),
+        Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => {
+            Error::new(Kind::Unreachable, format!("there is no store at `{store}`"))
+                .hint("`asyncq init` creates one; `--db` or `$ASYNCQ_DB` names another place")
+        }
+        _ => Error::new(Kind::Denied, format!("the store `{store}` cannot be opened"))
+            .hint("asyncq must be able to write the file and the folder it is in"),
+    }
+    .because(error)
+}
