@@ -7,7 +7,7 @@ use crate::domain::job::{Failure, FailureKind, Finish, JobId, NewJob, Outcome, R
 use crate::domain::retry::decide_once;
 use crate::error::Result;
 use crate::runner::command::{self, Output};
-use crate::runner::{Control, Echo, Request, Stop, Surroundings, signals};
+use crate::runner::{Control, Echo, Request, Stop, Surroundings, descriptors, signals};
 use crate::store::{Patience, Store};
 
 /// How a nested call ended.
@@ -26,6 +26,7 @@ pub struct Ran {
 /// # Errors
 /// As [`Store::begin_nested`]; and whatever the store answers when the end is recorded.
 pub fn run(store: &mut Store, inside: &Running, new: &NewJob, around: &Surroundings, echo: Echo) -> Result<Ran> {
+    descriptors::keep_to_ourselves().map_err(|error| super::io_error("cannot look at `/proc`", error))?;
     let control = Arc::new(Control::new().map_err(|error| super::io_error("cannot watch a function", error))?);
     let asked = Arc::clone(&control);
     signals::on_stop(move || {

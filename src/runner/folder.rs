@@ -2,9 +2,9 @@
 //!
 //! Invariant: a folder is removed only by whoever holds its lock, so that a lock which can be taken proves a death.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::domain::processor::NewProcessor;
@@ -43,10 +43,14 @@ impl Folder {
     /// # Errors
     /// Whatever the file system answers.
     pub fn make(run_folder: &Path, name: String) -> io::Result<Folder> {
-        DirBuilder::new().recursive(true).mode(0o700).create(run_folder)?;
+        match private(run_folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
         let path = run_folder.join(&name);
-        DirBuilder::new().mode(0o700).create(&path)?;
+        private(&path)?;
         let lock = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path.join(LOCK))?;
+        lock.set_permissions(Permissions::from_mode(0o600))?;
         lock.try_lock()?;
         Ok(Folder { path, name, _lock: lock })
     }
@@ -85,6 +89,12 @@ impl Remains {
     pub fn remove(self) {
         let _ = fs::remove_dir_all(&self.path);
     }
+}
+
+/// Makes a folder for its owner only, whatever the umask.
+fn private(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(folder)?;
+    fs::set_permissions(folder, Permissions::from_mode(0o700))
 }
 
 /// Looks whether the processor that made this folder lives.

@@ -5,6 +5,7 @@
 mod capture;
 pub mod command;
 mod control;
+pub mod descriptors;
 mod echo;
 pub mod folder;
 pub mod leftover;

@@ -37,7 +37,7 @@ impl ResultFile {
             return bad("not a regular file");
         }
         match read(file) {
-            Ok(bytes) if bytes.is_empty() => Ok(None),
+            Ok(bytes) if bytes.trim_ascii().is_empty() => Ok(None),
             Ok(bytes) if bytes.len() > MAX_BYTES => bad(&format!("too large: at most {MAX_BYTES} bytes are allowed")),
             Ok(bytes) => match String::from_utf8(bytes).map(|text| Json::parse(&text)) {
                 Ok(Ok(json)) => Ok(Some(json)),

@@ -6,7 +6,7 @@ use super::engine::{Row, Tx, damaged};
 use super::{Store, function, one};
 use crate::domain::call::{Call, Principal};
 use crate::domain::function::{Definition, FunctionName};
-use crate::domain::job::{Claim, Failure, FailureKind, Fence, Finish, JobId, State, Token};
+use crate::domain::job::{Claim, Ending, Failure, FailureKind, Fence, Finish, JobId, State, Token};
 use crate::domain::json::Json;
 use crate::domain::log::{Log, Stream};
 use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
@@ -380,16 +380,16 @@ pub(super) fn finish(tx: &mut dyn Tx, end: &Finish) -> Result<Option<State>> {
         ],
         |row| super::job::state(row.str(0)?),
     )?;
-    let state = match state {
-        Some(state) => Some(state),
+    let (state, ending) = match state {
+        Some(state) => (state, verdict.ending),
         None => {
             let args = [fence[0], fence[1], fence[2], result.into(), started_at.into()];
-            (tx.execute(COMPLETED_ITSELF, &args)? == 1).then_some(State::Completed)
+            if tx.execute(COMPLETED_ITSELF, &args)? == 0 {
+                return Ok(None);
+            }
+            (State::Completed, Ending::Completed)
         }
     };
-    if state.is_none() {
-        return Ok(None);
-    }
     let silent = verdict.error.is_none() && verdict.state == State::Completed && end.log.is_empty();
     if !silent {
         let pieces = pieces(&end.log);
@@ -401,7 +401,7 @@ pub(super) fn finish(tx: &mut dyn Tx, end: &Finish) -> Result<Option<State>> {
                 fence[2],
                 started_at.into(),
                 now.into(),
-                verdict.ending.as_str().into(),
+                ending.as_str().into(),
                 error.as_ref().into(),
                 i64::try_from(end.log.dropped).unwrap_or(i64::MAX).into(),
                 i64::try_from(end.log.gap).unwrap_or(i64::MAX).into(),
@@ -411,7 +411,7 @@ pub(super) fn finish(tx: &mut dyn Tx, end: &Finish) -> Result<Option<State>> {
         )?;
     }
     end_children(tx, job)?;
-    Ok(state)
+    Ok(Some(state))
 }
 
 /// Ends the nested calls of a job that ends: whatever of them is left is gone with it.
@@ -439,7 +439,6 @@ pub(super) fn error_text(failure: &Failure) -> String {
 }
 
 fn counts(verdict: &Verdict) -> (i64, i64) {
-    use crate::domain::job::Ending;
     match verdict.ending {
         Ending::Error => (1, 0),
         Ending::Conflict => (0, 1),

@@ -3,9 +3,9 @@
 //! Invariant: a store appears at its path complete and readable by its owner only, or not at all.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
@@ -65,18 +65,14 @@ impl Draft {
     /// Makes an empty file, mode 0600 whatever the umask, in the folder of `target`, which is made with mode 0700 if
     /// it is missing.
     pub(super) fn new(target: &Path) -> Result<Draft> {
-        let fail = |error: std::io::Error| cannot_create(target, &error);
+        let fail = |error: io::Error| cannot_create(target, &error);
         refuse_leftovers(target)?;
         let folder = target.parent().unwrap_or(Path::new("/"));
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail)?;
+        make_folder(folder).map_err(fail)?;
         let mut name = OsString::from(".");
         name.push(target.file_name().unwrap_or_default());
-        let file = tempfile::Builder::new()
-            .prefix(&name)
-            .suffix(".new")
-            .make_in(folder, |path| OpenOptions::new().write(true).create_new(true).mode(0o600).open(path))
-            .map_err(fail)?;
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o600)).map_err(fail)?;
+        let file = tempfile::Builder::new().prefix(&name).suffix(".new").tempfile_in(folder).map_err(fail)?;
+        file.as_file().set_permissions(Permissions::from_mode(0o600)).map_err(fail)?;
         // Closed before SQLite opens it: a descriptor closed later would drop SQLite's locks.
         Ok(Draft { target: target.to_owned(), file: file.into_temp_path() })
     }
@@ -88,19 +84,31 @@ impl Draft {
 
     /// Gives the file its name. Says whether it did: when somebody else was faster, theirs stays.
     pub(super) fn publish(self) -> Result<bool> {
-        let fail = |error: std::io::Error| cannot_create(&self.target, &error);
         refuse_leftovers(&self.target)?;
-        // A link fails when the name is taken, a rename would not; afterwards only one name is left.
-        match fs::hard_link(&self.file, &self.target) {
+        match self.file.persist_noclobber(&self.target) {
             Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
-            Err(error) => return Err(fail(error)),
+            Err(refused) if refused.error.kind() == ErrorKind::AlreadyExists => return Ok(false),
+            Err(refused) => return Err(cannot_create(&self.target, &refused.error)),
         }
         let folder = self.target.parent().unwrap_or(Path::new("/"));
-        let target = self.target.clone();
-        self.file.close().map_err(|error| cannot_create(&target, &error))?;
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| cannot_create(&target, &error))?;
+        let synced = File::open(folder).and_then(|folder| folder.sync_all());
+        synced.map_err(|error| cannot_create(&self.target, &error))?;
         Ok(true)
+    }
+}
+
+/// Makes a folder and those above it that are missing, each for its owner only, whatever the umask.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = folder.parent() {
+        make_folder(above)?;
+    }
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Ok(()) => fs::set_permissions(folder, Permissions::from_mode(0o700)),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
@@ -108,7 +116,8 @@ impl Draft {
 fn refuse_leftovers(target: &Path) -> Result<()> {
     for suffix in ["-wal", "-shm", "-journal"] {
         let sidecar = with_suffix(target, suffix);
-        if fs::symlink_metadata(&sidecar).is_ok() {
+        // Looked for in this order: if the store is there after all, somebody has just made it, and the sidecar is its own.
+        if fs::symlink_metadata(&sidecar).is_ok() && fs::symlink_metadata(target).is_err() {
             let message = format!("`{}` is gone, but `{}` is there", target.display(), sidecar.display());
             return Err(Error::new(Kind::Io, message).hint(
                 "the store was moved or removed; put it back together with that file, which may hold calls, or move \
@@ -119,7 +128,7 @@ fn refuse_leftovers(target: &Path) -> Result<()> {
     Ok(())
 }
 
-fn cannot_create(target: &Path, error: &std::io::Error) -> Error {
+fn cannot_create(target: &Path, error: &io::Error) -> Error {
     let kind = match error.kind() {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Kind::Denied,
         _ => Kind::Io,

@@ -305,11 +305,11 @@ impl<'a> Drain<'a> {
     /// Looks what others have done meanwhile: processors that died, jobs to cancel, calls that became ready. Gives the
     /// service as it is now, unless it is as it was.
     fn look_around(&mut self, service: &ServiceName, view: &View) -> Result<Option<View>> {
+        let mut changed = self.store.changed()?;
         if self.looked_for_dead.elapsed() >= LOOK_FOR_DEAD {
             self.looked_for_dead = Instant::now();
-            rescue::rescue(self.store, self.own_id(), self.tell)?;
+            changed |= rescue::rescue(self.store, self.own_id(), self.tell)?;
         }
-        let changed = self.store.changed()?;
         if let (true, Some(id)) = (changed, self.own_id()) {
             for fence in self.store.cancelling(id)? {
                 self.slots.stop(Some(fence), Stop::Cancel);

@@ -17,8 +17,8 @@ use crate::domain::job::{Ending, Failure, JobId, State};
 use crate::domain::processor::Processor;
 use crate::domain::service::ServiceName;
 use crate::error::{Error, Result};
-use crate::runner::signals;
 pub use crate::runner::{Echo, Surroundings};
+use crate::runner::{descriptors, signals};
 use crate::store::{Patience, Store};
 
 /// What to drain, and when to stop early.
@@ -143,6 +143,7 @@ pub fn process(
     equipment: Equipment,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Summary> {
+    descriptors::keep_to_ourselves().map_err(|error| super::io_error("cannot look at `/proc`", error))?;
     let mut services = Vec::new();
     for name in &options.services {
         services.push(store.service(name)?.name);

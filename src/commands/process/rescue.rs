@@ -12,8 +12,10 @@ use crate::store::Store;
 /// How long what a dead processor ran may take to end once it is killed; only the kernel can keep it longer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Puts back the jobs of every processor that is dead, after ending what it left running. `own` is not looked at.
-pub(super) fn rescue(store: &mut Store, own: Option<ProcessorId>, tell: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+/// Puts back the jobs of every processor that is dead, after ending what it left running; says whether there was one.
+/// `own` is not looked at.
+pub(super) fn rescue(store: &mut Store, own: Option<ProcessorId>, tell: &mut dyn FnMut(Event<'_>)) -> Result<bool> {
+    let mut any = false;
     let run_folder = store.location().run_folder();
     for processor in store.processors()? {
         if Some(processor.id) == own {
@@ -26,22 +28,25 @@ pub(super) fn rescue(store: &mut Store, own: Option<ProcessorId>, tell: &mut dyn
             Life::NoFolder => None,
             Life::Dead(remains) => Some(remains),
         };
-        take_over(store, &processor, tell)?;
+        if !take_over(store, &processor, tell)? {
+            continue;
+        }
+        any = true;
         if let Some(remains) = remains {
             remains.remove();
         }
     }
-    Ok(())
+    Ok(any)
 }
 
-fn take_over(store: &mut Store, dead: &Processor, tell: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+fn take_over(store: &mut Store, dead: &Processor, tell: &mut dyn FnMut(Event<'_>)) -> Result<bool> {
     if !leftover::end(&store.tokens(dead.id)?, PATIENCE) {
         tell(Event::NotRescued { processor: dead });
-        return Ok(());
+        return Ok(false);
     }
     let rescued = store.rescue(dead.id)?;
     if !rescued.jobs.is_empty() {
         tell(Event::Rescued { processor: dead, jobs: &rescued.jobs });
     }
-    Ok(())
+    Ok(true)
 }

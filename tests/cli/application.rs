@@ -1,0 +1,238 @@
+//! An application's own database: enqueueing by INSERT, in its own transactions, from other languages' SQLite.
+
+use std::process::Command;
+
+use crate::place::Place;
+
+/// An application with a database of its own, in the state in which its own libraries leave it.
+fn application(journal_mode: &str) -> Place {
+    let mut place = Place::new();
+    place.write(
+        "setup.py",
+        &format!(
+            "import sqlite3
+db = sqlite3.connect('app.db')
+db.executescript('''
+    PRAGMA journal_mode={journal_mode}; PRAGMA user_version=42; PRAGMA application_id=4711;
+    CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT NOT NULL);
+    CREATE TABLE sent (order_id INTEGER PRIMARY KEY);
+    INSERT INTO orders (item) VALUES ('the first');
+''')
+"
+        ),
+    );
+    place.program("mail", "#!/bin/sh\necho \"mail for order $1, ${2#--greeting=}\"\n");
+    place.stdout("python3 setup.py");
+    place.set("ASYNCQ_DB", "app.db");
+    place.stdout("asyncq service add shop && asyncq function add shop mail -- ./mail");
+    place
+}
+
+#[test]
+fn a_transaction_that_writes_an_order_and_enqueues_its_mail() {
+    for journal_mode in ["DELETE", "WAL"] {
+        let place = application(journal_mode);
+        place.write(
+            "order.py",
+            "import sqlite3, sys
+db = sqlite3.connect('app.db')
+with db:
+    for item in ('tea', 'milk'):
+        order = db.execute('INSERT INTO orders (item) VALUES (?) RETURNING id', (item,)).fetchone()[0]
+        job = db.execute('''INSERT INTO asyncq_job (service, function, args, kwargs)
+                            VALUES ('shop', 'mail', json_array(?), '{\"greeting\": \"hello\"}') RETURNING id''', (order,)).fetchone()[0]
+    print('job', job)
+    if sys.argv[1] == 'fail':
+        raise SystemExit('rolled back')
+",
+        );
+        place.session(
+            r#"
+            $ python3 order.py fail
+            job 2
+            ! rolled back
+            ? 1
+            $ asyncq job list
+            $ asyncq process
+            $ python3 order.py succeed
+            job 2
+            $ asyncq job list --json
+            [
+            {"id":2,"service":"shop","function":"mail","args":[3],"kwargs":{"greeting": "hello"},"principal":null,[..]"os_user":null},
+            {"id":1,[..]
+            ]
+            "#,
+        );
+        place.session("$ asyncq process\nmail for order 2, hello\nmail for order 3, hello");
+    }
+}
+
+#[test]
+fn nothing_of_the_application_is_touched() {
+    for journal_mode in ["delete", "persist", "wal"] {
+        let place = application(journal_mode);
+        let journal_mode = if journal_mode == "wal" { "wal" } else { "delete" };
+        place.stdout(
+            "sqlite3 app.db \"INSERT INTO asyncq_job (service, function, args) VALUES ('shop', 'mail', '[1]')\"",
+        );
+        place.stdout("asyncq process && asyncq job clean && asyncq init && asyncq service list");
+        let question = "PRAGMA user_version; PRAGMA application_id; PRAGMA journal_mode; SELECT item FROM orders;
+            SELECT count(*) FROM sqlite_schema WHERE name NOT LIKE 'asyncq_%' AND name NOT LIKE 'sqlite_%' AND tbl_name NOT LIKE 'asyncq_%';
+            PRAGMA integrity_check; PRAGMA foreign_key_check;";
+        let answer = place.stdout(&format!("sqlite3 app.db \"{question}\""));
+        assert_eq!(answer, format!("42\n4711\n{journal_mode}\nthe first\n2\nok\n"));
+        assert_eq!(place.stdout("sqlite3 app.db \"SELECT count(*) FROM sqlite_schema WHERE name LIKE 'asyncq_%'\" | sed 's/[1-9][0-9]*/some/'"), "some\n");
+    }
+}
+
+/// The statements of the documented contract, with what the database answers.
+#[test]
+fn what_the_database_refuses_and_accepts() {
+    let place = application("WAL");
+    let insert = |columns: &str, values: &str| {
+        let sql = format!("INSERT INTO asyncq_job ({columns}) VALUES ({values}) RETURNING id, state");
+        let output = Command::new("sqlite3").arg("-batch").arg(place.at("app.db")).arg(&sql).output().unwrap();
+        let text = if output.status.success() { output.stdout } else { output.stderr };
+        String::from_utf8(text).unwrap().trim().replace(" (19)", "")
+    };
+    let one = "service, function";
+    let refused = [
+        (one, "'shpo', 'mail'", "no such service"),
+        (one, "'shop', 'mial'", "no such function on this service"),
+        ("service, function, state", "'shop', 'mail', 'processing'", "state must be queued, held or delayed"),
+        ("service, function, state", "'shop', 'mail', 'completed'", "state must be queued, held or delayed"),
+        ("service, function, args", "'shop', 'mail', '{}'", "args must be a JSON array"),
+        ("service, function, args", "'shop', 'mail', 'no json'", "args must be a JSON array"),
+        ("service, function, args", "'shop', 'mail', NULL", "args must be a JSON array"),
+        ("service, function, args", "'shop', 'mail', 7", "args must be a JSON array"),
+        ("service, function, kwargs", "'shop', 'mail', '[]'", "kwargs must be a JSON object"),
+        ("service, function, kwargs", "'shop', 'mail', NULL", "kwargs must be a JSON object"),
+        ("service, function, run_at", "'shop', 'mail', 1800000000", "run_at must be in milliseconds since 1970"),
+        (
+            "service, function, args",
+            "'shop', 'mail', '[\"' || hex(zeroblob(600000)) || '\"]'",
+            "args and kwargs must be at most 1 MiB each",
+        ),
+    ];
+    for (columns, values, message) in refused {
+        let said = insert(columns, values);
+        assert!(said.ends_with(&format!(" asyncq: {message}")), "{values}: {said}");
+    }
+    assert_eq!(insert(one, "'shop', 'mail'"), "1|queued");
+    assert_eq!(insert("service, function, state", "'shop', 'mail', 'held'"), "2|held");
+    // A call for later is delayed by itself; RETURNING still shows the row as it was inserted.
+    assert_eq!(insert("service, function, run_at", "'shop', 'mail', 4102444800000"), "3|queued");
+    assert_eq!(insert("service, function, state", "'shop', 'mail', 'delayed'"), "4|delayed");
+    assert_eq!(insert("service, function, args", "'shop', 'mail', '[\"' || hex(zeroblob(50000)) || '\"]'"), "5|queued");
+    place.session(
+        r#"
+        $ asyncq job list --json --limit 4 | cut -c -40
+        [
+        {"id":5,"service":"shop","function":"mai
+        {"id":4,"service":"shop","function":"mai
+        {"id":3,"service":"shop","function":"mai
+        {"id":2,"service":"shop","function":"mai
+        ]
+        $ asyncq job list --json | grep -o '"state":"[a-z]*"'
+        "state":"queued"
+        "state":"delayed"
+        "state":"delayed"
+        "state":"held"
+        "state":"queued"
+        $ asyncq process | cut -c -20 | tr , .
+        mail for order .[..]
+        mail for order .[..]
+        mail for order 00000
+        "#,
+    );
+    let lengths = place.stdout("asyncq job log 5 | wc -c; asyncq job show 5 --json | wc -c");
+    assert!(lengths.lines().all(|length| length.trim().parse::<usize>().unwrap() > 100_000), "{lengths}");
+}
+
+#[test]
+fn a_key_is_safe_to_repeat_by_insert() {
+    let place = application("WAL");
+    let enqueue = |args: &str, key: &str| {
+        let sql = format!(
+            "INSERT INTO asyncq_job (service, function, args, key) VALUES ('shop', 'mail', {args}, '{key}')
+             ON CONFLICT (key) DO UPDATE SET key = excluded.key RETURNING id"
+        );
+        let output = Command::new("sqlite3").arg("-batch").arg(place.at("app.db")).arg(&sql).output().unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    let large = "'[\"' || hex(zeroblob(5000)) || '\"]'";
+    assert_eq!(enqueue("'[1]'", "order-1"), "1\n");
+    assert_eq!(enqueue("'[1]'", "order-1"), "1\n");
+    assert!(enqueue("'[2]'", "order-1").contains("asyncq: this key belongs to another call"));
+    let second = enqueue(large, "order-2");
+    assert_eq!(enqueue(large, "order-2"), second);
+    assert!(enqueue("'[1]'", "order-2").contains("asyncq: this key belongs to another call"));
+    // Both mouths mean the same.
+    place.session(
+        "$ asyncq enqueue shop mail 1 --key order-1\n1\n$ asyncq process | head -1 | tr , .\nmail for order 1. ",
+    );
+    assert_eq!(enqueue("'[1]'", "order-1"), "1\n");
+}
+
+#[test]
+fn a_function_completes_its_job_in_its_own_transaction() {
+    let place = application("WAL");
+    place.program(
+        "deliver",
+        "#!/usr/bin/env python3
+import json, os, signal, sqlite3, sys
+call = json.loads(sys.stdin.readline())
+db = sqlite3.connect(os.environ['ASYNCQ_DB'], isolation_level=None)
+db.execute('BEGIN IMMEDIATE')
+db.execute('INSERT INTO sent VALUES (?)', call['args'])
+changed = db.execute('''UPDATE asyncq_job SET state = 'completed'
+    WHERE id = :job AND attempt = :attempt AND token = :token AND state = 'processing' ''',
+    {'job': call['job'], 'attempt': call['attempt'], 'token': os.environ['ASYNCQ_TOKEN']}).rowcount
+assert changed == 1, changed
+with open(os.environ['ASYNCQ_RESULT'], 'w') as result:
+    result.write('\"delivered\"')
+print('delivered', flush=True)
+if call['kwargs'].get('die') == 'before':
+    os.kill(os.getpid(), signal.SIGKILL)
+db.execute('COMMIT')
+if call['kwargs'].get('die') == 'after':
+    os.kill(os.getpid(), signal.SIGKILL)
+if call['kwargs'].get('die') == 'with':
+    os.kill(os.getppid(), signal.SIGKILL)
+    signal.pause()
+",
+    );
+    place.session(
+        r#"
+        $ asyncq function add shop deliver -- ./deliver
+        $ asyncq enqueue shop deliver 1; asyncq process; asyncq job result 1
+        1
+        delivered
+        "delivered"
+        $ asyncq enqueue shop deliver 2 -k die=after; asyncq process; asyncq job result 2
+        2
+        delivered
+        "delivered"
+        $ asyncq job show 2 --json
+        {[..]"state":"completed",[..]"finished_at":"2[..]"error":null,[..]"attempts":[{"attempt":1,[..]"ending":"completed","error":{"kind":"signal","message":"ended by signal 9 (SIGKILL)",[..]
+        $ asyncq job log 2
+        delivered
+        $ asyncq enqueue shop deliver 3 -k die=before; asyncq process
+        3
+        delivered
+        ! asyncq: job 3 (`shop` `deliver`): ended by signal 9 (SIGKILL)
+        ? 1
+        $ asyncq job retry 3; sqlite3 app.db "UPDATE asyncq_job SET kwargs = '{}' WHERE id = 3"; asyncq process
+        delivered
+        $ asyncq enqueue shop deliver 4 -k die=with; sh -c 'asyncq process; exit $?' >/dev/null 2>&1
+        4
+        ? 137
+        $ asyncq process
+        $ asyncq job show 4 --json
+        {[..]"state":"completed",[..]"attempt":1,[..]"finished_at":"2[..]
+        $ sqlite3 app.db 'SELECT group_concat(order_id) FROM sent; SELECT count(*) FROM asyncq_processor'
+        1,2,3,4
+        0
+        "#,
+    );
+}

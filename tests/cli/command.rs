@@ -1,0 +1,259 @@
+//! Functions that are commands: what they get, and how their ends are understood.
+
+use crate::place::{Place, runs};
+
+#[test]
+fn exit_codes_and_signals() {
+    let place = Place::with_functions(&[("end", "eval \"$1\"")]);
+    place.session(
+        r#"
+        $ asyncq enqueue events end 'exit 3'; asyncq enqueue events end 'exit 126'; asyncq enqueue events end 'exit 127'
+        1
+        2
+        3
+        $ asyncq enqueue events end 'kill -9 $$'; asyncq enqueue events end 'exit 0'
+        4
+        5
+        $ asyncq process
+        ! asyncq: job 1 (`events` `end`): exit code 3
+        ! asyncq: job 2 (`events` `end`): exit code 126: not executable
+        ! asyncq: job 3 (`events` `end`): exit code 127: a command was not found
+        ! asyncq: job 4 (`events` `end`): ended by signal 9 (SIGKILL)
+        ? 1
+        $ asyncq process
+        $ for i in 1 2 3 4 5; do asyncq job show $i --json | sed 's/.*"result":null,\("error":[^}]*\).*/\1/'; done
+        "error":{"kind":"exit","message":"exit code 3","exit_code":3,"signal":null
+        "error":{"kind":"cannot-run","message":"exit code 126: not executable","exit_code":126,"signal":null
+        "error":{"kind":"cannot-run","message":"exit code 127: a command was not found","exit_code":127,"signal":null
+        "error":{"kind":"signal","message":"ended by signal 9 (SIGKILL)","exit_code":null,"signal":9
+        "error":null,"priority":0,"key":null,"os_user":"[..]","attempts":[{"attempt":1,[..]"ending":"completed",[..]
+        "#,
+    );
+}
+
+#[test]
+fn the_environment() {
+    let mut place = Place::with_functions(&[("env", "env | grep -v '^_=\\|^OLDPWD=\\|^SHLVL=' | sort")]);
+    place.set("ASYNCQ_EXTRA", "not for functions");
+    place.set("FROM_PROCESS", "inherited");
+    place.session(
+        r"
+        $ asyncq enqueue events env --principal zope.user
+        1
+        $ asyncq process | sed 's/[0-9a-f]\{32\}/<hex>/g; s|'$HOME'|~|g'
+        ASYNCQ_ATTEMPT=1
+        ASYNCQ_DB=~/.local/share/asyncq/queue.db
+        ASYNCQ_FUNCTION=env
+        ASYNCQ_JOB=1
+        ASYNCQ_PRINCIPAL=zope.user
+        ASYNCQ_RESULT=~/.local/share/asyncq/queue.db-asyncq/<hex>/result-1-1
+        ASYNCQ_SERVICE=events
+        ASYNCQ_SITE=~
+        ASYNCQ_TOKEN=<hex>
+        FROM_PROCESS=inherited
+        HOME=~
+        PATH=[..]/debug:/usr/local/bin:/usr/bin:/bin
+        PWD=~
+        ",
+    );
+}
+
+#[test]
+fn asyncq_is_found_by_functions_even_where_the_path_is_short() {
+    let place = Place::with_functions(&[("nested", "asyncq is-async")]);
+    place.session(
+        "
+        $ asyncq enqueue events nested
+        1
+        $ asyncq=$(which asyncq); PATH=/usr/bin:/bin $asyncq process
+        true
+        $ asyncq enqueue events nested
+        2
+        $ asyncq=$(which asyncq); unset PATH; $asyncq process
+        true
+        ",
+    );
+}
+
+#[test]
+fn a_result_is_json_in_a_file() {
+    let place = Place::with_functions(&[("give", "cat > \"$ASYNCQ_RESULT\" <<END\n$1\nEND")]);
+    place.session(
+        r#"
+        $ asyncq enqueue events give '"[1, 2.50, {\"a\": null}]"'
+        1
+        $ asyncq job result 1
+        ! error: job 1 has no result yet, it is queued
+        ! hint: try again when it has ended
+        ? 75
+        $ asyncq process; asyncq job result 1
+        [1, 2.50, {"a": null}]
+        $ asyncq enqueue events give 'no json'; asyncq process; asyncq job result 2
+        2
+        ! asyncq: job 2 (`events` `give`): its result is not valid JSON: expected ident at line 1 column 2
+        ! asyncq: job 2 ended in an error: its result is not valid JSON: expected ident at line 1 column 2
+        ? 1
+        $ asyncq job show 2 --json
+        {[..]"result":null,"error":{"kind":"bad-result",[..]
+        $ asyncq enqueue events give ''; asyncq process; asyncq job result 3
+        3
+        null
+        "#,
+    );
+    let place = Place::with_functions(&[
+        ("large", "head -c 2000000 /dev/zero | tr '\\0' 1 > \"$ASYNCQ_RESULT\""),
+        ("folder", "mkdir \"$ASYNCQ_RESULT\""),
+        ("pipe", "mkfifo \"$ASYNCQ_RESULT\""),
+        ("link", "ln -s /etc/passwd \"$ASYNCQ_RESULT\""),
+        ("fails", "echo 1 > \"$ASYNCQ_RESULT\"; exit 4"),
+    ]);
+    place.session(
+        "
+        $ for f in large folder pipe link fails; do asyncq enqueue events $f; done >/dev/null; asyncq process
+        ! asyncq: job 1 (`events` `large`): its result is too large: at most 1048576 bytes are allowed
+        ! asyncq: job 2 (`events` `folder`): its result is not a regular file
+        ! asyncq: job 3 (`events` `pipe`): its result is not a regular file
+        ! asyncq: job 4 (`events` `link`): its result is unreadable: Too many levels of symbolic links (os error 40)
+        ! asyncq: job 5 (`events` `fails`): exit code 4
+        ? 1
+        $ ls -A .local/share/asyncq/queue.db-asyncq
+        ",
+    );
+}
+
+#[test]
+fn arguments_too_long_for_a_command_line_reach_it_on_stdin() {
+    let place = Place::with_functions(&[("count", r#"echo "$# ${#1} ${#2} ${#3}"; wc -c"#)]);
+    let store = rusqlite::Connection::open(place.store()).unwrap();
+    let insert = "INSERT INTO asyncq_job (service, function, args, kwargs) VALUES ('events', 'count', ?1, ?2)";
+    let long = "x".repeat(200_000);
+    store.execute(insert, (format!(r#"["a","{long}","b"]"#), format!(r#"{{"k":"{long}"}}"#))).unwrap();
+    let ones = format!("[{}1]", "1,".repeat(400_000));
+    store.execute(insert, (ones, "{}")).unwrap();
+    drop(store);
+    let lines = place.stdout("asyncq process");
+    let lines: Vec<&str> = lines.lines().collect();
+    assert_eq!((lines[0], lines[2]), ("3 1 0 1", "0 0 0 0"));
+    assert!(lines[1].trim().parse::<usize>().unwrap() > 400_000);
+    assert!(lines[3].trim().parse::<usize>().unwrap() > 800_000);
+}
+
+#[test]
+fn a_call_is_one_line_on_stdin() {
+    let place = Place::with_functions(&[("lines", "wc -l; :"), ("ignores", "exec <&-; sleep 0.05")]);
+    let store = rusqlite::Connection::open(place.store()).unwrap();
+    let insert = "INSERT INTO asyncq_job (service, function, args) VALUES ('events', ?1, ?2)";
+    store.execute(insert, ("lines", "[1,\n \"a\\nb\",\r\n2]")).unwrap();
+    // More than a pipe holds, and nobody reads it.
+    store.execute(insert, ("ignores", format!("[\"{}\"]", "x".repeat(900_000)))).unwrap();
+    drop(store);
+    place.session("$ asyncq process\n1\n$ asyncq job list --state error");
+}
+
+#[test]
+fn there_is_no_shell_unless_one_is_named() {
+    let place = Place::with_functions(&[]);
+    place.session(
+        "
+        $ asyncq function add events say -- echo '$HOME;' '*'
+        $ asyncq enqueue events say '$(id)' '`id`' '; id'
+        1
+        $ asyncq process
+        $HOME; * $(id) `id` ; id
+        ",
+    );
+}
+
+#[test]
+fn what_is_gone_is_told() {
+    let place = Place::with_functions(&[("one", "echo one"), ("two", "echo two"), ("three", "echo three")]);
+    place.program("script", "#!/nonexistent/interpreter\n");
+    place.program("text", "echo no first line\n");
+    place.session(
+        "
+        $ asyncq function add events script -- ./script; asyncq function add events text -- ./text
+        $ mkdir site && cp one site && asyncq function add events four --site site -- ./one
+        $ for f in one two three four script text; do asyncq enqueue events $f; done >/dev/null
+        $ rm one; chmod -x two; rm -r site; mkdir site2; asyncq process
+        three
+        ! asyncq: job 1 (`events` `one`): its program `/[..]/./one` is gone
+        ! asyncq: job 2 (`events` `two`): its program `/[..]/./two` is not executable
+        ! asyncq: job 4 (`events` `four`): its site `/[..]/site` is gone
+        ! asyncq: job 5 (`events` `script`): the interpreter that `/[..]/./script` names in its first line is missing
+        ! asyncq: job 6 (`events` `text`): its program `/[..]/./text` is neither a binary nor a script that begins with `#!`
+        ? 1
+        $ asyncq job show 4 --json
+        {[..]\"error\":{\"kind\":\"cannot-run\",\"message\":\"its site `/[..]/site` is gone\",\"exit_code\":127,\"signal\":null},[..]
+        $ asyncq job show 2 --json
+        {[..]\"exit_code\":126,[..]
+        ",
+    );
+}
+
+#[test]
+fn a_time_limit_ends_the_whole_group() {
+    let place = Place::with_functions(&[]);
+    place.function(
+        "polite",
+        "--timeout 2s",
+        "trap 'echo ended; exit 0' TERM; touch here; while :; do sleep 0.01; done",
+    );
+    place.function("family", "--timeout 100ms", "sleep 1000 & sleep 1001 & echo $! > child; wait 2>/dev/null");
+    place.function("stopped", "--timeout 100ms", "kill -STOP $$");
+    place.session(
+        "
+        $ for f in polite family stopped; do asyncq enqueue events $f; done >/dev/null
+        $ asyncq process 2>&1 | grep -v -e '^Terminated' -e '^$'; asyncq job list --state completed
+        ended
+        asyncq: job 1 (`events` `polite`): took longer than its time limit
+        asyncq: job 2 (`events` `family`): took longer than its time limit
+        asyncq: job 3 (`events` `stopped`): took longer than its time limit
+        $ asyncq job show 1 --json
+        {[..]\"error\":{\"kind\":\"timeout\",\"message\":\"took longer than its time limit\",\"exit_code\":null,\"signal\":null},[..]
+        $ asyncq job show 3 --json
+        {[..]\"kind\":\"timeout\",[..]\"signal\":15},[..]
+        ",
+    );
+    assert!(!runs(&place.read("child")));
+}
+
+#[test]
+fn who_ignores_the_request_to_end_is_made_to() {
+    let place = Place::with_functions(&[]);
+    place.function("stubborn", "--timeout 100ms", "trap '' TERM; while :; do sleep 0.1; done");
+    let began = std::time::Instant::now();
+    place.session(
+        "
+        $ asyncq enqueue events stubborn; asyncq process
+        1
+        ! asyncq: job 1 (`events` `stubborn`): took longer than its time limit
+        ? 1
+        $ asyncq job show 1 --json
+        {[..]\"signal\":9},[..]
+        ",
+    );
+    assert!(began.elapsed() >= std::time::Duration::from_secs(10), "it got its grace");
+}
+
+#[test]
+fn what_a_program_leaves_behind_ends_with_it() {
+    let place = Place::with_functions(&[
+        ("leaves", "sleep 1000 & echo $! > pid; echo done"),
+        ("stubborn", "(trap '' TERM; while :; do sleep 0.01; done) & echo $! > pid2; sleep 0.05"),
+    ]);
+    place.session(
+        "
+        $ asyncq enqueue events leaves; asyncq process
+        1
+        done
+        $ asyncq enqueue events stubborn; asyncq process
+        2
+        $ asyncq job list --json
+        [
+        {\"id\":2,[..]\"state\":\"completed\",[..]
+        {\"id\":1,[..]\"state\":\"completed\",[..]
+        ]
+        ",
+    );
+    assert!(!runs(&place.read("pid")) && !runs(&place.read("pid2")));
+}

@@ -1,0 +1,155 @@
+//! Functions on the command line.
+
+use crate::place::Place;
+
+#[test]
+fn adding_listing_showing_changing() {
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    place.session(
+        r#"
+        $ asyncq function add events shell --timeout 1h30m --env GREETING=hi -- sh -c 'echo "$GREETING"'
+        $ asyncq function list
+        SERVICE  FUNCTION  COMMAND[..]SITE[..]TIMEOUT
+        events   hello     ./hello [..] /[..]  -
+        events   shell     /[..]bin/sh -c 'echo "$GREETING"'  /[..]  1h30m
+        $ asyncq function show events shell
+        service   events
+        function  shell
+        command   /[..]bin/sh -c 'echo "$GREETING"'
+        site      /[..]
+        env       GREETING=hi
+        timeout   1h30m
+        created   20[..]Z  now
+        $ asyncq function show events shell --json
+        {"service":"events","name":"shell","command":["/[..]bin/sh","-c","echo \"$GREETING\""],"site":"/[..]","env":{"GREETING":"hi"},"timeout":5400.0,"created_at":"20[..]Z"}
+        $ mkdir other
+        $ asyncq function set events shell --site other --env NAME=you --unset-env GREETING --no-timeout -- sh -c 'echo "$NAME in $(basename "$PWD")"'
+        $ asyncq enqueue events shell
+        1
+        $ asyncq process
+        you in other
+        $ asyncq function show events shell --json
+        {[..]"site":"/[..]/other","env":{"NAME":"you"},"timeout":null,[..]}
+        $ asyncq function list events --json
+        [{"service":"events","name":"hello",[..]},{"service":"events","name":"shell",[..]}]
+        $ asyncq function remove events shell
+        $ asyncq function remove events shell
+        ! error: service `events` has no function `shell`
+        ! hint: `asyncq function list events` shows all
+        ? 66
+        "#,
+    );
+}
+
+#[test]
+fn adding_twice() {
+    Place::with_functions(&[("hello", "echo hello")]).session(
+        "
+        $ asyncq -v function add events hello -- ./hello
+        ! asyncq: service `events` has that function `hello` already
+        $ asyncq function add events hello --timeout 5s -- ./hello
+        ! error: service `events` has a function `hello` that is defined differently
+        ! hint: `asyncq function show events hello` shows it, `asyncq function set events hello` changes it
+        ? 77
+        $ mkdir elsewhere && cd elsewhere && asyncq function add events hello -- ../hello
+        ! error: service `events` has a function `hello` that is defined differently
+        ! hint: `asyncq function show events hello` shows it, `asyncq function set events hello` changes it
+        ? 77
+        $ asyncq enqueue events hello
+        1
+        $ asyncq process
+        hello
+        ",
+    );
+}
+
+#[test]
+fn the_site_is_restored() {
+    let place = Place::with_functions(&[("where", r#"echo "$PWD $ASYNCQ_SITE" | sed "s|$HOME|~|g""#)]);
+    place.session(
+        "
+        $ mkdir -p a/b && cd a/b && cp ../../where . && asyncq function add events deep -- ./where
+        $ asyncq enqueue events where; asyncq enqueue events deep
+        1
+        2
+        $ cd / && asyncq process
+        ~ ~
+        ~/a/b ~/a/b
+        ",
+    );
+}
+
+#[test]
+fn a_variable_is_recorded_with_its_value_of_now() {
+    Place::with_functions(&[]).session(
+        "
+        $ COLOUR=blue asyncq function add events show --env COLOUR -- sh -c 'echo $COLOUR $SHADE'
+        $ asyncq enqueue events show
+        1
+        $ COLOUR=red SHADE=dark asyncq process
+        blue dark
+        $ asyncq function set events show --env SHADE
+        ! error: the environment variable `SHADE` is not set
+        ! hint: `--env SHADE=VALUE` records a value
+        ? 2
+        $ asyncq function set events show --env ASYNCQ_DB=/elsewhere
+        ! error: `ASYNCQ_DB` is set by asyncq itself
+        ! hint: record a variable with another name
+        ? 2
+        $ asyncq function set events show --env =x
+        ! error: `` cannot be the name of an environment variable
+        ! hint: `--env NAME=VALUE` records a value, `--env NAME` the one that it has now
+        ? 2
+        ",
+    );
+}
+
+#[test]
+fn programs_are_looked_up_when_they_are_named() {
+    let place = Place::with_functions(&[]);
+    place.program("tool", "#!/bin/sh\necho tool\n");
+    place.write("notes", "no program");
+    place.session(
+        "
+        $ PATH=$PATH:$HOME asyncq function add events tool -- tool
+        $ asyncq enqueue events tool
+        1
+        $ asyncq process
+        tool
+        $ asyncq function add events x -- tool
+        ! error: there is no program `tool` in `$PATH`
+        ! hint: did you mean `./tool`?
+        ? 66
+        $ asyncq function add events x -- nonsense
+        ! error: there is no program `nonsense` in `$PATH`
+        ! hint: name a program, then its first arguments, as in `-- /usr/bin/python3 job.py`
+        ? 66
+        $ asyncq function add events x -- ./nonsense
+        ! error: there is no program `/[..]/./nonsense`
+        ! hint: a path with a slash counts from the site of the function
+        ? 66
+        $ asyncq function add events x -- ./notes
+        ! error: `/[..]/./notes` is not executable
+        ! hint: `chmod +x /[..]/./notes` makes it so
+        ? 77
+        $ PATH=$PATH:$HOME asyncq function add events x -- notes
+        ! error: `/[..]/notes` is not executable
+        ! hint: `chmod +x /[..]/notes` makes it so
+        ? 77
+        $ asyncq function add events x -- /tmp
+        ! error: `/tmp` is not executable
+        ! hint: it is a directory; name a program
+        ? 77
+        $ asyncq function add events x --site nowhere -- ./tool
+        ! error: the site `/[..]/nowhere`: No such file or directory (os error 2)
+        ! hint: a site is the directory in which the function runs
+        ? 66
+        $ asyncq function add events x --site notes -- ./tool
+        ! error: the site `/[..]/notes` is no directory
+        ! hint: a site is the directory in which the function runs
+        ? 2
+        $ asyncq function list --json
+        [{\"service\":\"events\",\"name\":\"tool\",\"command\":[\"/[..]/tool\"],[..]}]
+        ",
+    );
+}

@@ -1,0 +1,20 @@
+//! The command line as a user types it: real programs, real files, stdout and stderr compared in full.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod place;
+
+mod application;
+mod command;
+mod cron;
+mod enqueue;
+mod function;
+mod job;
+mod nested;
+mod process;
+mod rescue;
+mod retry;
+mod seed;
+mod service;
+mod signals;
+mod store;

@@ -1,0 +1,231 @@
+//! Sessions that read like a shell's.
+//!
+//! ```text
+//! $ asyncq enqueue events heavy_computng 2 7
+//! ! error: service `events` has no function `heavy_computng`
+//! ! hint: did you mean `heavy_computing`? `asyncq function list events` shows all
+//! ? 66
+//! ```
+//! A line with `$` is run by `sh`, in an empty directory that is also the home; lines with `>` continue it. What follows
+//! is everything that it prints: lines with `!` to stderr, the others to stdout, and with `?` the exit code if it is not 0.
+//! `[..]` stands for any text within a line, a line of `...` for any lines.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// An empty directory with a user in it.
+pub struct Place {
+    folder: TempDir,
+    env: Vec<(String, String)>,
+}
+
+impl Place {
+    pub fn new() -> Place {
+        Place { folder: tempfile::tempdir().unwrap(), env: Vec::new() }
+    }
+
+    /// A place with the service `events` and functions on it, each a shell script.
+    pub fn with_functions(functions: &[(&str, &str)]) -> Place {
+        let place = Place::new();
+        place.session("$ asyncq service add events");
+        for (name, script) in functions {
+            place.function(name, "", script);
+        }
+        place
+    }
+
+    /// Adds a shell script as a function of the service `events`.
+    pub fn function(&self, name: &str, options: &str, script: &str) {
+        self.program(name, &format!("#!/bin/sh\n{script}\n"));
+        self.session(&format!("$ asyncq function add events {name} {options} -- ./{name}"));
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The default place of the store.
+    pub fn store(&self) -> PathBuf {
+        self.at(".local/share/asyncq/queue.db")
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.at(name)).unwrap_or_default()
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        fs::write(self.at(name), text).unwrap();
+    }
+
+    pub fn program(&self, name: &str, text: &str) {
+        self.write(name, text);
+        fs::set_permissions(self.at(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// A shell command here, not started yet.
+    pub fn command(&self, line: &str) -> Command {
+        let asyncq = Path::new(env!("CARGO_BIN_EXE_asyncq"));
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", line]).current_dir(self.path()).env_clear();
+        command.env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", asyncq.parent().unwrap().display()));
+        command.env("HOME", self.path()).envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub fn run(&self, line: &str) -> Output {
+        self.command(line).output().unwrap()
+    }
+
+    /// What a command that succeeds prints to stdout.
+    pub fn stdout(&self, line: &str) -> String {
+        let output = self.run(line);
+        assert!(output.status.success(), "{line}\n{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// A single value from the store.
+    pub fn query(&self, sql: &str) -> String {
+        let store = rusqlite::Connection::open(self.store()).unwrap();
+        let value: rusqlite::types::Value = store.query_row(sql, [], |row| row.get(0)).unwrap();
+        match value {
+            rusqlite::types::Value::Null => "NULL".to_owned(),
+            rusqlite::types::Value::Integer(number) => number.to_string(),
+            rusqlite::types::Value::Real(number) => number.to_string(),
+            rusqlite::types::Value::Text(text) => text,
+            rusqlite::types::Value::Blob(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        }
+    }
+
+    /// Starts a shell command, which is killed when this is dropped.
+    pub fn start(&self, line: &str) -> Running {
+        Running(self.command(&format!("exec {line}")).spawn().unwrap())
+    }
+
+    /// Plays a session and compares everything.
+    pub fn session(&self, script: &str) {
+        for step in steps(script) {
+            let output = self.run(&step.command);
+            let actual = show(&output);
+            assert!(
+                matches(&step.expected, &actual),
+                "\n$ {}\n--- expected\n{}\n--- actual\n{}\n---",
+                step.command,
+                step.expected.join("\n"),
+                actual.join("\n")
+            );
+        }
+    }
+}
+
+/// A program in the background.
+pub struct Running(pub Child);
+
+impl Running {
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([&format!("-{signal}"), &self.0.id().to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+
+    pub fn wait(mut self) -> Output {
+        let child = std::mem::replace(&mut self.0, Command::new("true").spawn().unwrap());
+        child.wait_with_output().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whether a process runs; one that is only waiting to be reaped by whoever adopted it does not.
+pub fn runs(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, after)| !after.starts_with('Z'))
+}
+
+/// Waits until a condition holds; fails after a time that is far longer than it can take.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_mins(1);
+    while !holds() {
+        assert!(Instant::now() < end, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+struct Step {
+    command: String,
+    expected: Vec<String>,
+}
+
+fn steps(script: &str) -> Vec<Step> {
+    let indent = script.lines().find(|line| line.trim_start().starts_with("$ ")).unwrap();
+    let indent = indent.len() - indent.trim_start().len();
+    let mut steps: Vec<Step> = Vec::new();
+    for line in script.lines() {
+        let line = line.get(indent..).unwrap_or_else(|| line.trim_start());
+        if let Some(command) = line.strip_prefix("$ ") {
+            steps.push(Step { command: command.to_owned(), expected: Vec::new() });
+        } else if let Some(more) = line.strip_prefix("> ") {
+            write!(steps.last_mut().unwrap().command, "\n{more}").unwrap();
+        } else if let Some(step) = steps.last_mut()
+            && !line.starts_with('#')
+        {
+            step.expected.push(line.to_owned());
+        }
+    }
+    for step in &mut steps {
+        while step.expected.last().is_some_and(String::is_empty) {
+            step.expected.pop();
+        }
+    }
+    steps
+}
+
+fn show(output: &Output) -> Vec<String> {
+    let mut lines: Vec<String> = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
+    lines.extend(String::from_utf8_lossy(&output.stderr).lines().map(|line| format!("! {line}").trim_end().to_owned()));
+    match output.status.code() {
+        Some(0) => {}
+        Some(code) => lines.push(format!("? {code}")),
+        None => lines.push("? signal".to_owned()),
+    }
+    while lines.last().is_some_and(String::is_empty) {
+        lines.pop();
+    }
+    lines
+}
+
+fn matches(expected: &[String], actual: &[String]) -> bool {
+    match (expected.split_first(), actual.split_first()) {
+        (None, None) => true,
+        (Some((first, rest)), _) if first == "..." => (0..=actual.len()).any(|skip| matches(rest, &actual[skip..])),
+        (Some((first, rest)), Some((line, others))) => line_matches(first, line) && matches(rest, others),
+        _ => false,
+    }
+}
+
+fn line_matches(pattern: &str, line: &str) -> bool {
+    match pattern.split_once("[..]") {
+        None => pattern == line,
+        Some((before, after)) => line.strip_prefix(before).is_some_and(|rest| {
+            (0..=rest.len()).any(|at| rest.get(at..).is_some_and(|tail| line_matches(after, tail)))
+        }),
+    }
+}

@@ -1,0 +1,243 @@
+//! Draining: order, slots, limits, output.
+
+use std::io::Read;
+
+use crate::place::{Place, wait_until};
+
+/// A function that says when it begins, and ends when it may.
+const WAITS: &str =
+    r#"echo "begin $1"; touch "begun-$1"; until [ -e "go-$1" ] || [ -e go ]; do sleep 0.01; done; echo "end $1""#;
+
+#[test]
+fn by_priority_then_when_due_then_first_come() {
+    let place = Place::with_functions(&[("say", "echo $1")]);
+    let store = rusqlite::Connection::open(place.store()).unwrap();
+    for (word, priority, run_at) in [
+        ("c", 0, 1_700_000_000_002_i64),
+        ("d", 0, 1_700_000_000_002),
+        ("e", 1, 1_600_000_000_000),
+        ("b", 0, 1_700_000_000_001),
+        ("a", -1, 1_700_000_000_003),
+    ] {
+        let insert =
+            "INSERT INTO asyncq_job (service, function, args, priority, run_at) VALUES ('events', 'say', ?1, ?2, ?3)";
+        store.execute(insert, (format!("[\"{word}\"]"), priority, run_at)).unwrap();
+    }
+    drop(store);
+    place.session("$ asyncq process\na\nb\nc\nd\ne");
+}
+
+#[test]
+fn services_one_after_the_other() {
+    let place = Place::new();
+    place.program("say", "#!/bin/sh\necho $ASYNCQ_SERVICE $1\n");
+    for service in ["b", "a", "c"] {
+        place.stdout(&format!("asyncq service add {service} && asyncq function add {service} say -- ./say"));
+    }
+    let enqueue = "for s in c b a; do asyncq enqueue $s say 1; asyncq enqueue $s say 2; done >/dev/null";
+    place.stdout(enqueue);
+    place.session("$ asyncq process\na 1\na 2\nb 1\nb 2\nc 1\nc 2");
+    place.stdout(enqueue);
+    place.session("$ asyncq process c a\nc 1\nc 2\na 1\na 2\n$ asyncq process\nb 1\nb 2");
+}
+
+#[test]
+fn never_more_at_once_than_the_service_allows() {
+    let place = Place::with_functions(&[("waits", WAITS)]);
+    place.stdout(
+        "asyncq service set events --concurrency 3; for i in 1 2 3 4 5; do asyncq enqueue events waits $i; done",
+    );
+    let first = place.start("asyncq process --max-jobs 2");
+    wait_until("two calls begin", || place.at("begun-1").exists() && place.at("begun-2").exists());
+    let second = place.start("asyncq process");
+    wait_until("a third call begins", || place.at("begun-3").exists());
+    // A third processor finds no slot.
+    let busy = place.run("asyncq process");
+    assert!(busy.status.success() && busy.stdout.is_empty());
+    let word = String::from_utf8(busy.stderr).unwrap();
+    assert!(
+        word.starts_with("asyncq: service `events` is busy: its 3 slots are taken by processor 1 (process "),
+        "{word}"
+    );
+    assert!(word.contains(", processor 2 (process ") && word.lines().count() == 1, "{word}");
+    assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'processing'"), "3");
+    assert_eq!(place.query("SELECT group_concat(taken) FROM asyncq_slot"), "2,1");
+    // A slot that becomes free is taken by the one who freed it, or by whoever works on the same queue.
+    place.write("go-1", "");
+    wait_until("the fourth call begins", || place.at("begun-4").exists());
+    place.write("go", "");
+    assert!(first.wait().status.success() && second.wait().status.success());
+    assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed'"), "5");
+    assert_eq!(place.query("SELECT (SELECT count(*) FROM asyncq_slot) + (SELECT count(*) FROM asyncq_processor)"), "0");
+}
+
+#[test]
+fn what_becomes_ready_while_it_works_is_run() {
+    let place = Place::with_functions(&[("waits", WAITS), ("hello", "echo hello")]);
+    place.stdout("asyncq service set events --concurrency 2; asyncq enqueue events waits 1");
+    let process = place.start("asyncq process");
+    wait_until("the call begins", || place.at("begun-1").exists());
+    place.stdout("asyncq enqueue events hello");
+    wait_until("the new call ends", || place.query("SELECT state FROM asyncq_job WHERE id = 2") == "completed");
+    place.write("go", "");
+    let output = process.wait();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "begin 1\nhello\nend 1\n");
+}
+
+#[test]
+fn limits_end_it_early_and_politely() {
+    let place = Place::with_functions(&[("say", "echo $1"), ("slow", "sleep 1.2; echo slow")]);
+    place.session(
+        "
+        $ for i in 1 2 3; do asyncq enqueue events say $i; done >/dev/null; asyncq process --max-jobs 2
+        1
+        2
+        $ asyncq process --max-jobs 5
+        3
+        $ for i in 1 2 3; do asyncq enqueue events slow; done >/dev/null; asyncq process --max-time 1s
+        slow
+        $ asyncq job list --state queued --json | grep -c '\"id\"'
+        2
+        $ asyncq process --max-jobs 0
+        ! error: invalid value '0' for '--max-jobs <N>': 0 is not in 1..18446744073709551615
+        !
+        ! For more information, try '--help'.
+        ? 2
+        $ asyncq process --max-time 5
+        ! error: invalid value '5' for '--max-time <SPAN>': the unit is missing: a span is a number with its unit, as in `90s`, `10m` or `1h30m`
+        !
+        ! For more information, try '--help'.
+        ? 2
+        ",
+    );
+}
+
+#[test]
+fn output_is_live_and_unaltered() {
+    let place = Place::with_functions(&[(
+        "drip",
+        r"printf 'no line end'; until [ -e go ]; do sleep 0.01; done; printf '\033[1m\000\377' >&2; exit 3",
+    )]);
+    place.stdout("asyncq enqueue events drip");
+    let mut process = place.start("asyncq -q process");
+    let mut seen = [0; 11];
+    process.0.stdout.as_mut().unwrap().read_exact(&mut seen).unwrap();
+    assert_eq!(&seen, b"no line end");
+    place.write("go", "");
+    let output = process.wait();
+    assert_eq!((output.stdout, output.stderr), (Vec::new(), b"\x1b[1m\0\xff".to_vec()));
+    assert_eq!(output.status.code(), Some(1));
+    let log = place.run("asyncq job log 1");
+    assert_eq!((log.stdout, log.stderr), (b"no line end".to_vec(), b"\x1b[1m\0\xff".to_vec()));
+}
+
+#[test]
+fn several_at_once_print_whole_lines() {
+    let line = "x".repeat(300);
+    let place = Place::with_functions(&[("lines", &format!("for i in $(seq 200); do printf $1{line}; echo $1; done"))]);
+    place
+        .stdout("asyncq service set events --concurrency 2; for i in 1 2 3 4; do asyncq enqueue events lines $i; done");
+    let output = place.stdout("asyncq process");
+    assert_eq!(output.lines().count(), 800);
+    for printed in output.lines() {
+        let (first, last) = (&printed[..1], &printed[printed.len() - 1..]);
+        assert!(printed.len() == 302 && first == last, "{printed}");
+    }
+}
+
+#[test]
+fn long_output_is_kept_in_part() {
+    let place = Place::with_functions(&[("flood", "seq 1000000")]);
+    place.stdout("asyncq enqueue events flood");
+    let all = place.stdout("asyncq process");
+    assert_eq!(all.lines().count(), 1_000_000);
+    let log = place.run("asyncq job log 1");
+    let kept = String::from_utf8(log.stdout).unwrap();
+    assert_eq!(kept.len(), 1024 * 1024);
+    assert!(all.starts_with(&kept[..256 * 1024]) && all.ends_with(&kept[256 * 1024..]));
+    let dropped = all.len() - kept.len();
+    assert_eq!(String::from_utf8(log.stderr).unwrap(), format!("... {dropped} bytes are not kept ...\n"));
+    place.session(&format!(
+        "
+        $ asyncq job show 1 --json
+        {{[..]\"log_bytes\":1048576,\"log_dropped\":{dropped}}}]}}
+        "
+    ));
+}
+
+#[test]
+fn a_reader_who_goes_away_is_no_reason_to_stop() {
+    let place = Place::with_functions(&[("flood", "seq 100000")]);
+    place.session(
+        "
+        $ for i in 1 2 3; do asyncq enqueue events flood; done >/dev/null
+        $ asyncq process | head -1
+        1
+        $ asyncq job list --state completed --json | grep -c '\"id\"'
+        3
+        ",
+    );
+}
+
+#[test]
+fn a_function_never_reads_what_was_meant_for_the_processor() {
+    let place = Place::with_functions(&[("cat", "cat")]);
+    place.session(
+        "
+        $ asyncq enqueue events cat; echo secret | asyncq process
+        1
+        {\"job\":1,[..]
+        ",
+    );
+}
+
+#[test]
+fn a_function_inherits_no_descriptors_but_its_own() {
+    let place = Place::with_functions(&[("fds", "echo $(ls -1 /proc/self/fd | grep -v '^3$')")]);
+    place.session("$ asyncq enqueue events fds; asyncq process 7</dev/null 8<.\n1\n0 1 2");
+}
+
+#[test]
+fn what_sql_cannot_check_is_checked_at_the_claim() {
+    let place = Place::with_functions(&[("say", "echo $1")]);
+    let store = rusqlite::Connection::open(place.store()).unwrap();
+    let insert = "INSERT INTO asyncq_job (service, function, args, kwargs, principal, site) VALUES ('events', 'say', ?1, ?2, ?3, ?4)";
+    let deep = format!("{}{}", "[".repeat(65), "]".repeat(65));
+    let none: Option<&str> = None;
+    for (args, kwargs, principal, site) in [
+        ("[{\"a\":1,\"a\":2}]", "{}", none, none),
+        (&deep, "{}", none, none),
+        ("[\"\\u0000\"]", "{}", none, none),
+        ("[]", "{\"k\":\"\\ud800\"}", none, none),
+        ("[]", "{}", Some("a\x1b[m"), none),
+        ("[]", "{}", none, Some("relative")),
+        ("[\"fine\"]", "{}", none, none),
+    ] {
+        store.execute(insert, (args, kwargs, principal, site)).unwrap();
+    }
+    store
+        .execute(
+            "INSERT INTO asyncq_job (service, function, args) VALUES ('events', 'say', CAST(x'5B22FF225D' AS TEXT))",
+            [],
+        )
+        .unwrap();
+    drop(store);
+    place.session(
+        r"
+        $ asyncq process
+        fine
+        ! asyncq: job 1 (`events` `say`): args: the key `a` twice in one object
+        ! asyncq: job 2 (`events` `say`): args: nested too deep: at most 64 levels are allowed
+        ! asyncq: job 3 (`events` `say`): args: a NUL character in a string
+        ! asyncq: job 4 (`events` `say`): kwargs: a lone surrogate in a string
+        ! asyncq: job 5 (`events` `say`): principal: `a\u{1b}[m` cannot be a principal
+        ! asyncq: job 6 (`events` `say`): site: not an absolute path
+        ! asyncq: job 8 (`events` `say`): args: bytes that are no UTF-8
+        ? 1
+        $ asyncq job list
+        ...
+        5   events   say       []  [..]  a\u{1b}[m  error      [..]
+        ...
+        ",
+    );
+}

@@ -1,0 +1,84 @@
+//! Processors that die.
+
+use crate::place::{Place, runs, wait_until};
+
+#[test]
+fn the_jobs_of_a_dead_processor_are_run_again() {
+    let place = Place::with_functions(&[(
+        "once",
+        "echo $$ >> pids; [ $ASYNCQ_ATTEMPT = 2 ] || { trap '' TERM; while :; do sleep 0.05; done; }; echo attempt $ASYNCQ_ATTEMPT",
+    )]);
+    place.stdout("asyncq enqueue events once");
+    let process = place.start("asyncq process");
+    wait_until("the call begins", || place.at("pids").exists());
+    process.signal("KILL");
+    drop(process);
+    place.session(
+        r#"
+        $ asyncq process
+        attempt 2
+        ! asyncq: processor 1 (process [..] on [..]) died; 1 of its jobs put back
+        $ asyncq job show 1 --json
+        {[..]"state":"completed",[..]"attempts":[{"attempt":1,[..]"ending":"crash","error":{"kind":"crash","message":"the processor died",[..]},{"attempt":2,[..]"ending":"completed",[..]
+        $ ls -A .local/share/asyncq/queue.db-asyncq
+        "#,
+    );
+    assert!(place.read("pids").lines().all(|pid| !runs(pid)));
+    assert_eq!(place.query("SELECT crashes FROM asyncq_job"), "1");
+    assert_eq!(place.query("SELECT (SELECT count(*) FROM asyncq_slot) + (SELECT count(*) FROM asyncq_processor)"), "0");
+}
+
+#[test]
+fn another_processor_takes_over_while_it_works() {
+    let place = Place::with_functions(&[
+        ("victim", "touch victim-$ASYNCQ_ATTEMPT; [ $ASYNCQ_ATTEMPT = 2 ] || sleep 1000"),
+        ("waits", "touch begun; until [ -e go ]; do sleep 0.01; done"),
+    ]);
+    place
+        .stdout("asyncq service set events --concurrency 2; asyncq enqueue events victim; asyncq enqueue events waits");
+    let dies = place.start("asyncq process --max-jobs 1");
+    wait_until("the victim begins", || place.at("victim-1").exists());
+    let lives = place.start("asyncq process");
+    wait_until("the other call begins", || place.at("begun").exists());
+    dies.signal("KILL");
+    drop(dies);
+    wait_until("the victim is run again", || place.at("victim-2").exists());
+    place.write("go", "");
+    assert!(lives.wait().status.success());
+    assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed'"), "2");
+}
+
+#[test]
+fn a_job_whose_processors_die_ends_in_an_error() {
+    let place = Place::with_functions(&[("poison", "kill -9 $PPID; sleep 1000")]);
+    place.stdout("asyncq enqueue events poison");
+    for _ in 0..3 {
+        let _ = place.run("asyncq process");
+    }
+    place.session(
+        r#"
+        $ asyncq process
+        ! asyncq: processor 3 (process [..] on [..]) died; 1 of its jobs ended in an error, because that happened too often
+        $ asyncq job show 1 --json
+        {[..]"state":"error",[..]"error":{"kind":"crash","message":"the processor died in 3 attempts","exit_code":null,"signal":null},[..]
+        "#,
+    );
+}
+
+#[test]
+fn a_processor_whose_folder_is_removed_is_not_taken_for_dead() {
+    let place = Place::with_functions(&[("waits", "touch begun; until [ -e go ]; do sleep 0.01; done; echo done")]);
+    place.stdout("asyncq enqueue events waits; asyncq enqueue events waits");
+    let process = place.start("asyncq process");
+    wait_until("the call begins", || place.at("begun").exists());
+    place.session(
+        "
+        $ rm -r .local/share/asyncq/queue.db-asyncq
+        $ asyncq process
+        ! asyncq: service `events` is busy: its one slot is taken by processor 1 (process [..] on [..])
+        ",
+    );
+    place.write("go", "");
+    assert_eq!(String::from_utf8_lossy(&process.wait().stdout), "done\ndone\n");
+    place.session("$ asyncq job list --state completed --json | grep -c '\"id\"'\n2");
+}

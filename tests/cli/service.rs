@@ -1,0 +1,127 @@
+//! Services on the command line.
+
+use crate::place::Place;
+
+#[test]
+fn adding_listing_showing_changing() {
+    Place::new().session(
+        r#"
+        $ asyncq service add events
+        $ asyncq service add mail --concurrency 4
+        $ asyncq service list
+        SERVICE  CONCURRENCY  STATE
+        events   1            active
+        mail     4            active
+        $ asyncq service set events --concurrency 2
+        $ asyncq service pause mail
+        $ asyncq service show events
+        service      events
+        concurrency  2
+        state        active
+        created      20[..]Z  now
+        $ asyncq service list --json
+        [{"name":"events","concurrency":2,"paused":false,"created_at":"20[..]Z"},{"name":"mail","concurrency":4,"paused":true,"created_at":"20[..]Z"}]
+        $ asyncq service show mail --json
+        {"name":"mail","concurrency":4,"paused":true,"created_at":"20[..]Z"}
+        $ asyncq service resume mail
+        $ asyncq service remove mail
+        $ asyncq service list
+        SERVICE  CONCURRENCY  STATE
+        events   2            active
+        "#,
+    );
+}
+
+#[test]
+fn adding_twice() {
+    Place::new().session(
+        "
+        $ asyncq -v service add events --concurrency 2
+        ! asyncq: created `[..]/.local/share/asyncq/queue.db`
+        ! asyncq: added service `events`
+        $ asyncq -v service add events --concurrency 2
+        ! asyncq: service `events` is there already
+        $ asyncq service add events --concurrency 3
+        ! error: service `events` exists with concurrency 2
+        ! hint: `asyncq service set events --concurrency 3` changes it
+        ? 77
+        $ asyncq service show events --json
+        {\"name\":\"events\",\"concurrency\":2,[..]
+        ",
+    );
+}
+
+#[test]
+fn a_paused_service_accepts_calls_and_runs_none() {
+    Place::with_functions(&[("hello", "echo hello")]).session(
+        "
+        $ asyncq service pause events
+        $ asyncq enqueue events hello
+        1
+        $ asyncq process
+        $ asyncq process events
+        ! asyncq: service `events` is paused; `asyncq service resume events` lets it run
+        $ asyncq service resume events
+        $ asyncq process
+        hello
+        ",
+    );
+}
+
+#[test]
+fn removing_asks_before_it_cancels() {
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    place.session(
+        "
+        $ asyncq enqueue events hello
+        1
+        $ asyncq enqueue events hello --hold
+        2
+        $ asyncq service remove events
+        ! error: service `events` has 2 waiting jobs
+        ! hint: `--force` removes it and cancels them
+        ? 77
+        $ asyncq function remove events hello
+        ! error: function `hello` of service `events` has 2 waiting jobs
+        ! hint: `--force` removes it and cancels them
+        ? 77
+        $ asyncq service remove events --force
+        ! asyncq: cancelled 2 waiting jobs: 1, 2
+        $ asyncq job list
+        ID  SERVICE  FUNCTION  ARGUMENTS  PRINCIPAL  STATE      WHEN
+        2   events   hello     []         -          cancelled  [..]
+        1   events   hello     []         -          cancelled  [..]
+        $ asyncq function list
+        ",
+    );
+}
+
+#[test]
+fn a_service_with_a_running_job_stays() {
+    let place = Place::with_functions(&[("long", "touch began; until [ -e go ]; do sleep 0.01; done")]);
+    place.session(
+        "
+        $ asyncq enqueue events long
+        1
+        $ asyncq process & until [ -e began ]; do sleep 0.01; done; asyncq service remove events --force; echo $?; touch go; wait
+        75
+        ! error: service `events` has 1 running job
+        ! hint: wait for job 1 to end, or `asyncq job cancel 1`
+        $ asyncq service remove events
+        ",
+    );
+}
+
+#[test]
+fn many_cancelled_jobs_are_counted() {
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    for _ in 0..12 {
+        place.stdout("asyncq enqueue events hello");
+    }
+    place.session(
+        "
+        $ asyncq function remove events hello --force
+        ! asyncq: cancelled 12 waiting jobs: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more
+        ",
+    );
+}

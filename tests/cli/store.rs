@@ -1,0 +1,298 @@
+//! Where the store is, who makes it, and stores that are not what they should be.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::time::Duration;
+
+use crate::place::{Place, wait_until};
+
+fn mode(path: &std::path::Path) -> u32 {
+    fs::metadata(path).unwrap().mode() & 0o7777
+}
+
+#[test]
+fn only_init_and_service_add_make_a_store() {
+    let place = Place::new();
+    for command in [
+        "service list",
+        "service show a",
+        "service set a --concurrency 2",
+        "service remove a",
+        "function list",
+        "job list",
+        "function add a b -- true",
+        "enqueue a b",
+        "process",
+        "job clean",
+        "job show 1",
+    ] {
+        place.session(&format!(
+            "
+            $ asyncq {command}
+            ! error: there is no store at `[..]/.local/share/asyncq/queue.db`
+            ! hint: `asyncq init` creates one; `--db` or `$ASYNCQ_DB` names another place
+            ? 69
+            "
+        ));
+    }
+    assert!(!place.at(".local").exists());
+    place.session(
+        "
+        $ asyncq init
+        ! asyncq: created `[..]/.local/share/asyncq/queue.db`
+        $ asyncq init
+        ! asyncq: `[..]/.local/share/asyncq/queue.db` is up to date
+        $ asyncq -q init
+        $ asyncq --db other.db service add events; asyncq service list --db other.db
+        SERVICE  CONCURRENCY  STATE
+        events   1            active
+        $ ASYNCQ_DB=$HOME/other.db asyncq service list
+        SERVICE  CONCURRENCY  STATE
+        events   1            active
+        $ XDG_DATA_HOME=$HOME/data asyncq -v service add x
+        ! asyncq: created `[..]/data/asyncq/queue.db`
+        ! asyncq: added service `x`
+        ",
+    );
+}
+
+#[test]
+fn a_new_store_is_its_owners_whatever_the_umask() {
+    for umask in ["000", "022", "777"] {
+        let place = Place::with_functions(&[]);
+        place.stdout(&format!("umask {umask}; asyncq --db deep/er/q.db service add events"));
+        place.stdout("asyncq --db deep/er/q.db function add events hello --site . -- true");
+        assert_eq!((mode(&place.at("deep")), mode(&place.at("deep/er"))), (0o700, 0o700));
+        assert_eq!(mode(&place.at("deep/er/q.db")), 0o600);
+        place.stdout(&format!("umask {umask}; asyncq --db deep/er/q.db enqueue events hello"));
+        assert_eq!(mode(&place.at("deep/er/q.db-wal")), 0o600);
+        assert_eq!(mode(&place.at("deep/er/q.db-shm")), 0o600);
+        place.stdout(&format!("umask {umask}; asyncq --db deep/er/q.db process"));
+        assert_eq!(mode(&place.at("deep/er/q.db-asyncq")), 0o700);
+        let files: Vec<_> = fs::read_dir(place.at("deep/er")).unwrap().map(|it| it.unwrap().file_name()).collect();
+        assert!(files.iter().all(|name| name.to_str().unwrap().starts_with("q.db")), "{files:?}");
+    }
+}
+
+#[test]
+fn a_new_store_is_never_made_beside_an_old_wal() {
+    for suffix in ["-wal", "-shm", "-journal"] {
+        let place = Place::new();
+        place.write(&format!("q.db{suffix}"), "what is left");
+        place.session(&format!(
+            "
+            $ asyncq --db q.db service add events
+            ! error: `/[..]/q.db` is gone, but `/[..]/q.db{suffix}` is there
+            ! hint: the store was moved or removed; put it back together with that file, which may hold calls, or move that file away
+            ? 74
+            $ ls
+            q.db{suffix}
+            "
+        ));
+        assert_eq!(place.read(&format!("q.db{suffix}")), "what is left");
+    }
+}
+
+#[test]
+fn two_who_make_it_at_once_get_one_store() {
+    let place = Place::new();
+    place.stdout("for i in 1 2 3 4 5 6 7 8; do asyncq service add s$i & done; wait");
+    assert_eq!(place.stdout("asyncq service list").lines().count(), 9);
+}
+
+#[test]
+fn what_is_no_store_is_told_and_left_alone() {
+    let place = Place::new();
+    place.write(
+        "text.db",
+        "this is no database, it is only a text that is long enough to be looked at, and looked at closely",
+    );
+    place.write("empty.db", "");
+    fs::create_dir(place.at("folder.db")).unwrap();
+    place.session(
+        "
+        $ asyncq --db text.db enqueue events x; asyncq --db text.db init
+        ! error: `/[..]/text.db` is not a SQLite database
+        ! hint: check `--db` and `$ASYNCQ_DB`; the file was left as it is
+        ! error: `/[..]/text.db` is not a SQLite database
+        ! hint: check `--db` and `$ASYNCQ_DB`; the file was left as it is
+        ? 65
+        $ asyncq --db folder.db job list; asyncq --db folder.db init
+        ! error: `/[..]/folder.db` is a directory, not a store
+        ! hint: name a file, as in `--db queue.db`
+        ! error: `/[..]/folder.db` is a directory, not a store
+        ! hint: name a file, as in `--db queue.db`
+        ? 69
+        $ asyncq --db empty.db job list
+        ! error: `/[..]/empty.db` holds no store
+        ! hint: `asyncq init` makes one in it, beside the tables that it has; `--db` names another file
+        ? 69
+        $ asyncq --db postgres://host/db job list
+        ! error: `postgres` stores are not supported
+        ! hint: name a SQLite file, as in `--db queue.db`
+        ? 2
+        $ wc -c < empty.db; cat text.db
+        0
+        this is no database, it is only a text that is long enough to be looked at, and looked at closely
+        $ ls
+        empty.db
+        folder.db
+        text.db
+        ",
+    );
+}
+
+#[test]
+fn a_store_that_cannot_be_written() {
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    place.stdout("asyncq enqueue events hello");
+    fs::copy(place.store(), place.at("q.db")).unwrap();
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(place.at("q.db"), fs::Permissions::from_mode(0o444)).unwrap();
+    // Root may write everywhere, so somebody else is to try.
+    let other =
+        if place.stdout("id -u").trim() == "0" { "setpriv --reuid 65534 --regid 65534 --clear-groups" } else { "" };
+    let asyncq = env!("CARGO_BIN_EXE_asyncq");
+    let copy = std::env::temp_dir().join(format!("asyncq-{}", std::process::id()));
+    fs::copy(asyncq, &copy).unwrap();
+    let line = format!("{other} {} --db {} enqueue events hello", copy.display(), place.at("q.db").display());
+    let refused = place.run(&line);
+    fs::set_permissions(place.at("q.db"), fs::Permissions::from_mode(0o600)).unwrap();
+    if !other.is_empty() {
+        let unreadable = place.run(&line);
+        assert_eq!(unreadable.status.code(), Some(77));
+        let said = String::from_utf8(unreadable.stderr).unwrap();
+        assert!(
+            said.starts_with("error: the store `/")
+                && said.contains("/q.db` cannot be opened\nhint: asyncq must be able to write"),
+            "{said}"
+        );
+    }
+    fs::remove_file(&copy).unwrap();
+    assert_eq!(refused.status.code(), Some(77), "{refused:?}");
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.starts_with("error: the store `/") && said.lines().count() == 2, "{said}");
+    assert!(said.ends_with("\nhint: asyncq must be able to write the file and the folder it is in\n"), "{said}");
+}
+
+#[test]
+fn a_full_disk() {
+    let place = Place::new();
+    fs::create_dir(place.at("disk")).unwrap();
+    place.program("hello", "#!/bin/sh\necho hello\n");
+    // A file system of its own, small, and gone with the namespace in which it is mounted.
+    place.write(
+        "full",
+        "mount -t tmpfs -o size=400k none disk || exit 99
+         asyncq --db disk/q.db service add events && asyncq --db disk/q.db function add events hello -- ./hello
+         asyncq --db disk/q.db enqueue events hello
+         head -c 400k /dev/zero > disk/filler 2>/dev/null
+         n=0; code=0; while [ $code = 0 ]; do asyncq --db disk/q.db enqueue events hello >> acknowledged 2> said; code=$?; n=$((n + 1)); [ $n -lt 1000 ] || exit 98; done
+         cat said >&2; echo code $code
+         rm disk/filler
+         asyncq --db disk/q.db job list --limit 0 --state queued --json | grep -c '\"id\"' > there
+         asyncq --db disk/q.db enqueue events hello > /dev/null && asyncq --db disk/q.db process | sort | uniq -c",
+    );
+    let unshare = if place.stdout("id -u").trim() == "0" { "unshare -m" } else { "unshare -rm" };
+    let output = place.run(&format!("{unshare} sh ./full"));
+    assert_ne!(output.status.code(), Some(99), "cannot mount: {output:?}");
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.starts_with("error: no space left for the store `/")
+            && said.contains("hint: nothing was changed; make room and try again"),
+        "{said}"
+    );
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(told.contains("code 74\n"), "{told}");
+    // Whatever was acknowledged is there, and nothing else; and all of it is run once there is room.
+    let acknowledged = place.read("acknowledged").lines().count() + 1;
+    assert_eq!(place.read("there").trim(), acknowledged.to_string());
+    assert!(told.ends_with(&format!(" {} hello\n", acknowledged + 1)), "{told} {acknowledged}");
+}
+
+#[test]
+fn a_store_that_is_locked_past_the_deadline() {
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    let other = rusqlite::Connection::open(place.store()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    place.session(
+        "
+        $ asyncq enqueue events hello --lock-timeout 200ms
+        ! error: the store `/[..]/queue.db` is locked by another process
+        ! hint: try again; a writer that is stopped or works in one long transaction keeps everybody waiting
+        ? 75
+        $ ASYNCQ_LOCK_TIMEOUT=100ms asyncq service add more
+        ! error: the store `/[..]/queue.db` is locked by another process
+        ! hint: try again; a writer that is stopped or works in one long transaction keeps everybody waiting
+        ? 75
+        $ asyncq service list
+        SERVICE  CONCURRENCY  STATE
+        events   1            active
+        ",
+    );
+    // Who waits longer than the lock is held gets in.
+    let waits = place.start("asyncq enqueue events hello");
+    std::thread::sleep(Duration::from_millis(50));
+    other.execute_batch("COMMIT").unwrap();
+    assert_eq!(String::from_utf8(waits.wait().stdout).unwrap(), "1\n");
+}
+
+#[test]
+fn an_outcome_waits_for_a_locked_store_as_long_as_it_must() {
+    let place = Place::with_functions(&[(
+        "hello",
+        "touch begun; until [ -e go ]; do sleep 0.01; done; touch ended; echo hello",
+    )]);
+    place.stdout("asyncq enqueue events hello");
+    let process = place.start("asyncq process --lock-timeout 100ms");
+    wait_until("the call begins", || place.at("begun").exists());
+    let other = rusqlite::Connection::open(place.store()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    place.write("go", "");
+    wait_until("the call ends", || place.at("ended").exists());
+    std::thread::sleep(Duration::from_millis(500));
+    other.execute_batch("COMMIT").unwrap();
+    drop(other);
+    assert!(process.wait().status.success());
+    assert_eq!(place.query("SELECT state FROM asyncq_job"), "completed");
+}
+
+#[test]
+fn a_newer_store_is_refused() {
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    place.stdout("asyncq enqueue events hello");
+    let store = rusqlite::Connection::open(place.store()).unwrap();
+    store.execute("UPDATE asyncq_schema SET version = 99", []).unwrap();
+    drop(store);
+    for command in ["enqueue events hello", "process", "job list", "init", "service add events"] {
+        place.session(&format!(
+            "
+            $ asyncq {command}
+            ! error: the store has schema 99, this asyncq knows schemas up to [..]
+            ! hint: a newer asyncq has upgraded it: install that version here too
+            ? 75
+            "
+        ));
+    }
+    assert_eq!(place.query("SELECT state FROM asyncq_job"), "queued");
+}
+
+#[test]
+fn a_store_that_moves_away_under_a_processor() {
+    let place = Place::with_functions(&[("hello", "touch begun; until [ -e go ]; do sleep 0.01; done")]);
+    place.stdout("asyncq enqueue events hello");
+    let process = place.start("asyncq process");
+    wait_until("the call begins", || place.at("begun").exists());
+    fs::rename(place.store(), place.at("moved.db")).unwrap();
+    place.write("go", "");
+    let output = process.wait();
+    assert_eq!(output.status.code(), Some(74), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("was moved, replaced or removed while in use\nhint: nothing was acknowledged; put the file back"),
+        "{said}"
+    );
+    fs::rename(place.at("moved.db"), place.store()).unwrap();
+    place.session("$ asyncq process 2>/dev/null; asyncq job list --state completed --json | grep -c '\"id\"'\n1");
+}
