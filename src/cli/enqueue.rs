@@ -6,9 +6,10 @@ use super::session::{Session, environment};
 use super::{exit, say};
 use crate::commands::enqueue::{self, inside};
 use crate::commands::{Enqueued, Store, nested};
+use crate::domain::attempt::Outcome;
 use crate::domain::call::{Call, Key, Principal, keywords, positional};
 use crate::domain::function::FunctionName;
-use crate::domain::job::{NewJob, Outcome, Running};
+use crate::domain::job::{NewJob, Running};
 use crate::domain::service::ServiceName;
 use crate::domain::text::visible;
 use crate::error::{Error, Kind};
@@ -23,7 +24,7 @@ pub struct Enqueue {
     #[arg(short, long = "kwarg", value_name = "NAME=VALUE")]
     kwargs: Vec<String>,
 
-    /// On whose behalf the call is made; '' for nobody [default: $ASYNCQ_PRINCIPAL]
+    /// On whose behalf the call is made; '' for nobody [default: $`ASYNCQ_PRINCIPAL`]
     #[arg(long, value_name = "NAME")]
     principal: Option<String>,
 

@@ -157,9 +157,9 @@ impl Job {
                 }
                 print_log(&store.log(JobId(id), number)?, raw)?;
             }
-            Job::Cancel(ids) => return ids.each(session, |id| job::cancel(&mut store, id)),
-            Job::Retry(ids) => return ids.each(session, |id| store.retry(id)),
-            Job::Start(ids) => return ids.each(session, |id| store.start(id).map(|_| ())),
+            Job::Cancel(ids) => return Ok(ids.each(session, |id| job::cancel(&mut store, id))),
+            Job::Retry(ids) => return Ok(ids.each(session, |id| store.retry(id))),
+            Job::Start(ids) => return Ok(ids.each(session, |id| store.start(id).map(|_| ()))),
             Job::Clean { state, older_than } => {
                 let states =
                     if state.is_empty() { State::ENDED.to_vec() } else { state.iter().map(|it| it.0).collect() };
@@ -222,7 +222,7 @@ impl List {
 
 impl Ids {
     /// Does the same with each job; a failure of one keeps nobody from the others.
-    fn each(self, session: &Session, mut verb: impl FnMut(JobId) -> crate::Result<()>) -> anyhow::Result<u8> {
+    fn each(self, session: &Session, mut verb: impl FnMut(JobId) -> crate::Result<()>) -> u8 {
         let mut code = exit::DONE;
         for id in self.ids {
             if let Err(error) = verb(JobId(id)) {
@@ -231,7 +231,7 @@ impl Ids {
                 code = code.max(exit::code(&error));
             }
         }
-        Ok(code)
+        code
     }
 }
 
@@ -242,9 +242,9 @@ fn result(session: &Session, store: &mut Store, id: JobId) -> anyhow::Result<u8>
             let result = job.result.as_deref().unwrap_or("null");
             // JSON as it was left, unless it could steer the terminal on which it would appear.
             if to_terminal() {
-                say(visible(result))?
+                say(visible(result))?;
             } else {
-                say(result)?
+                say(result)?;
             }
             Ok(exit::DONE)
         }

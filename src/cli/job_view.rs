@@ -6,7 +6,8 @@ use serde_json::value::RawValue;
 use super::output::{self, Sheet, Table, or_dash, relative, text};
 use super::session::now;
 use crate::commands::{JobQuery, Store};
-use crate::domain::job::{Attempt, Failure, Job, State};
+use crate::domain::attempt::{Attempt, Failure};
+use crate::domain::job::{Job, State};
 use crate::domain::json::quote;
 use crate::domain::time::{Timestamp, show_span};
 
@@ -137,7 +138,7 @@ fn print_attempts(attempts: &[Attempt]) -> anyhow::Result<()> {
             it.number.to_string(),
             or_dash(it.started_at.map(|start| start.to_string()).as_deref()),
             or_dash(took.as_deref()),
-            or_dash(it.ending.map(crate::domain::job::Ending::as_str)),
+            or_dash(it.ending.map(crate::domain::attempt::Ending::as_str)),
             output,
             or_dash(it.error.as_ref().map(|error| error.message.as_str())),
         ]);
@@ -218,7 +219,7 @@ impl<'a> AttemptView<'a> {
             attempt: attempt.number,
             started_at: attempt.started_at.map(|it| it.to_string()),
             finished_at: attempt.finished_at.map(|it| it.to_string()),
-            ending: attempt.ending.map(crate::domain::job::Ending::as_str),
+            ending: attempt.ending.map(crate::domain::attempt::Ending::as_str),
             error: attempt.error.as_ref(),
             log_bytes: attempt.log_bytes,
             log_dropped: attempt.log_dropped,

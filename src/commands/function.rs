@@ -88,7 +88,7 @@ fn site(text: &str, here: Here<'_>) -> Result<String> {
         Ok(_) => return Err(Error::new(Kind::Usage, format!("the site `{shown}` is no directory")).hint(hint)),
         Err(error) => return Err(Error::new(Kind::NotFound, format!("the site `{shown}`: {error}")).hint(hint)),
     }
-    let path = path.canonicalize().map_err(|error| super::io_error(&format!("the site `{shown}`"), error))?;
+    let path = path.canonicalize().map_err(|error| super::io_error(&format!("the site `{shown}`"), &error))?;
     match path.into_os_string().into_string() {
         Ok(text) => Ok(text),
         Err(path) => Err(Error::new(Kind::Usage, format!("the site `{}` is not UTF-8", path.display()))

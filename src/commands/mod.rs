@@ -55,7 +55,7 @@ fn random(bits: &mut [u8]) -> Result<()> {
     getrandom::fill(bits).map_err(|error| Error::new(Kind::Io, format!("the system gives no random numbers: {error}")))
 }
 
-fn io_error(what: &str, error: std::io::Error) -> Error {
+fn io_error(what: &str, error: &std::io::Error) -> Error {
     let kind = match error.kind() {
         std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => Kind::Denied,
         _ => Kind::Io,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::new_token;
-use crate::domain::job::{Failure, FailureKind, Finish, JobId, NewJob, Outcome, Running, State};
+use crate::domain::attempt::{Failure, FailureKind, Outcome};
+use crate::domain::job::{Finish, JobId, NewJob, Running, State};
 use crate::domain::retry::decide_once;
 use crate::error::Result;
 use crate::runner::command::{self, Output};
@@ -26,13 +27,13 @@ pub struct Ran {
 /// # Errors
 /// As [`Store::begin_nested`]; and whatever the store answers when the end is recorded.
 pub fn run(store: &mut Store, inside: &Running, new: &NewJob, around: &Surroundings, echo: Echo) -> Result<Ran> {
-    descriptors::keep_to_ourselves().map_err(|error| super::io_error("cannot look at `/proc`", error))?;
-    let control = Arc::new(Control::new().map_err(|error| super::io_error("cannot watch a function", error))?);
+    descriptors::keep_to_ourselves().map_err(|error| super::io_error("cannot look at `/proc`", &error))?;
+    let control = Arc::new(Control::new().map_err(|error| super::io_error("cannot watch a function", &error))?);
     let asked = Arc::clone(&control);
     signals::on_stop(move || {
         asked.stop(if asked.asked() == Stop::No { Stop::Interrupt } else { Stop::Kill });
     })
-    .map_err(|error| super::io_error("cannot watch for signals", error))?;
+    .map_err(|error| super::io_error("cannot watch for signals", &error))?;
 
     let claim = store.begin_nested(&inside.fence, new, &new_token()?)?;
     let (Ok(call), Some(definition)) = (&claim.call, &claim.definition) else {

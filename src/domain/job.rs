@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-
+use super::attempt::Failure;
 use super::call::{Call, Key, Principal};
 use super::function::Definition;
 use super::json::Json;
@@ -110,106 +109,6 @@ impl State {
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
-    }
-}
-
-/// Why an attempt, or a whole job, failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
-    /// The kind of failure, for programs.
-    pub kind: FailureKind,
-    /// One sentence for a person.
-    pub message: String,
-    /// The exit code, when the function exited.
-    pub exit_code: Option<i32>,
-    /// The number of the signal, when one ended the function.
-    pub signal: Option<i32>,
-}
-
-impl Failure {
-    /// A failure without exit code and signal.
-    pub fn new(kind: FailureKind, message: impl Into<String>) -> Failure {
-        Failure { kind, message: message.into(), exit_code: None, signal: None }
-    }
-}
-
-/// The kinds of failure, as they stand in `error.kind` of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FailureKind {
-    /// The function exited with a code other than 0 and 75.
-    Exit,
-    /// A signal ended the function.
-    Signal,
-    /// The function took longer than its time limit.
-    Timeout,
-    /// A conflict (exit code 75) in every attempt.
-    Conflict,
-    /// The function could not be started: program or site are gone, exit code 126 or 127.
-    CannotRun,
-    /// The stored call is not valid: only a client's own INSERT can bring that about.
-    BadCall,
-    /// The function succeeded, but what it left as its result is refused.
-    BadResult,
-    /// The processor died while it ran the function, too often.
-    Crash,
-    /// The call that made this nested call ended first.
-    Parent,
-}
-
-/// How an attempt ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// The function succeeded.
-    Completed,
-    /// The function asked to be tried again (exit code 75).
-    Conflict,
-    /// The function failed for good.
-    Failed(Failure),
-    /// The processor was told to stop and ended the function: it goes back and nothing is counted.
-    Interrupted,
-    /// Somebody cancelled the job while it ran.
-    Cancelled,
-}
-
-/// How an attempt ended, in one word, as it is recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// The function succeeded.
-    Completed,
-    /// The function asked to be tried again.
-    Conflict,
-    /// The function failed.
-    Error,
-    /// The processor was told to stop.
-    Interrupted,
-    /// Somebody cancelled the job.
-    Cancelled,
-    /// The processor died.
-    Crash,
-}
-
-impl Ending {
-    const ALL: [Ending; 6] =
-        [Ending::Completed, Ending::Conflict, Ending::Error, Ending::Interrupted, Ending::Cancelled, Ending::Crash];
-
-    /// Its name, in the store and in JSON.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Ending::Completed => "completed",
-            Ending::Conflict => "conflict",
-            Ending::Error => "error",
-            Ending::Interrupted => "interrupted",
-            Ending::Cancelled => "cancelled",
-            Ending::Crash => "crash",
-        }
-    }
-
-    /// The ending of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Ending> {
-        Ending::ALL.into_iter().find(|ending| ending.as_str() == name)
     }
 }
 
@@ -344,25 +243,6 @@ pub struct Job {
     pub cancelling: bool,
 }
 
-/// One attempt of a job, for showing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attempt {
-    /// Its number, from 1.
-    pub number: i64,
-    /// When it began.
-    pub started_at: Option<Timestamp>,
-    /// When it ended; `None` while it runs.
-    pub finished_at: Option<Timestamp>,
-    /// How it ended; `None` while it runs.
-    pub ending: Option<Ending>,
-    /// Why it failed.
-    pub error: Option<Failure>,
-    /// How many bytes of its output are kept.
-    pub log_bytes: i64,
-    /// How many bytes of its output were dropped.
-    pub log_dropped: i64,
-}
-
 /// One attempt's end, as its processor records it.
 #[derive(Debug, Clone)]
 pub struct Finish {
@@ -383,21 +263,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_states_and_endings_are_read_back() {
+    fn names_are_read_back() {
         for state in State::ALL {
             assert_eq!(State::from_name(state.as_str()), Some(state));
         }
-        for ending in Ending::ALL {
-            assert_eq!(Ending::from_name(ending.as_str()), Some(ending));
-        }
         assert_eq!(State::from_name("done"), None);
-    }
-
-    #[test]
-    fn a_failure_reads_as_documented() {
-        let failure = Failure { exit_code: Some(3), ..Failure::new(FailureKind::CannotRun, "no") };
-        let json = r#"{"kind":"cannot-run","message":"no","exit_code":3,"signal":null}"#;
-        assert_eq!(serde_json::to_string(&failure).unwrap(), json);
-        assert_eq!(serde_json::from_str::<Failure>(json).unwrap(), failure);
     }
 }

@@ -146,7 +146,7 @@ fn raw(text: &str) -> Result<&RawValue, Flaw> {
     serde_json::from_str(text).map_err(|error| Flaw::Syntax(error.to_string()))
 }
 
-/// Walks containers by hand, so that depth costs no stack; serde_json takes each one apart.
+/// Walks containers by hand, so that depth costs no stack; `serde_json` takes each one apart.
 fn check(value: &RawValue) -> Result<(), Flaw> {
     let mut waiting = vec![(value, 0)];
     while let Some((value, above)) = waiting.pop() {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::job::{Ending, Failure, FailureKind, Outcome, State};
+use super::attempt::{Ending, Failure, FailureKind, Outcome};
+use super::job::State;
 
 /// How often a function that reports a conflict is run in all.
 pub const CONFLICT_ATTEMPTS: i64 = 3;

@@ -230,7 +230,7 @@ mod tests {
         }
         assert_eq!(capture.kept(), MAX_LOG_BYTES);
         let log = capture.into_log();
-        assert_eq!(log.dropped as usize, all.len() - MAX_LOG_BYTES);
+        assert_eq!(log.dropped, (all.len() - MAX_LOG_BYTES) as u64);
         assert_eq!(log.bytes[..HEAD], all[..HEAD]);
         assert_eq!(log.bytes[HEAD..], all[all.len() - TAIL..]);
         assert_eq!(log.pieces.iter().map(|piece| piece.1).sum::<usize>(), MAX_LOG_BYTES);
@@ -256,14 +256,14 @@ mod tests {
         }
         assert_eq!(capture.kept(), 2 * PIECES);
         let log = capture.into_log();
-        assert_eq!(log.dropped as usize + log.bytes.len(), 100_000);
+        assert_eq!(log.dropped + log.bytes.len() as u64, 100_000);
         assert_eq!(log.pieces.len(), 2 * PIECES);
     }
 
     #[test]
     fn a_full_disk_loses_log_and_nothing_else() {
         let mut capture = Capture::new(Path::new("/nonexistent"));
-        capture.push(Stream::Out, &[b'x'; 100_000]);
+        capture.push(Stream::Out, &vec![b'x'; 100_000]);
         capture.push(Stream::Out, b"more");
         let log = capture.into_log();
         assert_eq!((log.bytes.len(), log.dropped), (0, 100_004));

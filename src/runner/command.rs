@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, t
 
 use super::result::ResultFile;
 use super::{Capture, Control, Echo, Ended, Request, Stop, Surroundings};
-use crate::domain::job::{Failure, FailureKind, Outcome};
+use crate::domain::attempt::{Failure, FailureKind, Outcome};
 use crate::domain::json;
 use crate::domain::log::Stream;
 
@@ -55,7 +55,7 @@ pub fn run(request: &Request<'_>, around: &Surroundings, output: Output<'_>, con
             let limit = request.definition.timeout.map(|timeout| began + timeout);
             let call = stdin_line(request);
             match Running::new(child, call, Reader::new(&mut capture, output)) {
-                Ok(running) => running.to_its_end(limit, control),
+                Ok(running) => running.until_the_end(limit, control),
                 Err(error) => Outcome::Failed(cannot_run(126, format!("cannot be watched: {error}"))),
             }
         }
@@ -140,7 +140,7 @@ fn stdin_line(request: &Request<'_>) -> Vec<u8> {
         json::quote(call.function.as_str()),
         call.args,
         call.kwargs,
-        text(call.principal.as_ref().map(|it| it.as_str())),
+        text(call.principal.as_ref().map(super::super::domain::call::Principal::as_str)),
         text(Some(call.site.as_deref().unwrap_or(&request.definition.site))),
     );
     // JSON has line ends only between its tokens, where a space means the same.
@@ -231,7 +231,7 @@ impl<'a> Running<'a> {
         Ok(Running { child, group, ended, stdin, streams: [stdout, stderr], reader })
     }
 
-    fn to_its_end(mut self, limit: Option<Instant>, control: &Control) -> Outcome {
+    fn until_the_end(mut self, limit: Option<Instant>, control: &Control) -> Outcome {
         let mut ending: Option<Ending> = None;
         self.write();
         loop {

@@ -104,7 +104,7 @@ impl Shared {
 
 impl std::fmt::Debug for Echo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Echo").field("waiting", &self.shared.lock().bytes).finish()
+        f.debug_struct("Echo").field("waiting", &self.shared.lock().bytes).finish_non_exhaustive()
     }
 }
 

@@ -21,9 +21,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::domain::attempt::Outcome;
 use crate::domain::call::Call;
 use crate::domain::function::Definition;
-use crate::domain::job::{Fence, Outcome, Token};
+use crate::domain::job::{Fence, Token};
 use crate::domain::json::Json;
 
 /// One call to run.

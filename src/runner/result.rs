@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use crate::domain::job::{Failure, FailureKind, Fence};
+use crate::domain::attempt::{Failure, FailureKind};
+use crate::domain::job::Fence;
 use crate::domain::json::{Json, MAX_BYTES};
 
 /// A place for the result of one attempt. The file itself is the function's to make; it is gone when this is dropped.

@@ -3,8 +3,10 @@
 //! Invariant: the only module that holds SQL. [`Store`] is concrete; its verbs say what happened, each is one
 //! transaction, and there is one copy of each, over the private engine seam.
 
+mod claim;
 mod drain;
 mod engine;
+mod finish;
 mod function;
 mod job;
 mod migrate;

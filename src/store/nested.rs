@@ -1,7 +1,7 @@
 //! Calls made inside a running job: who is asking, and the record of what is run at once.
 
 use super::engine::{Row, Tx};
-use super::{Store, drain, function, job};
+use super::{Store, finish, function, job};
 use crate::domain::call::Principal;
 use crate::domain::job::{Claim, Fence, Finish, JobId, MAX_NESTING, NewJob, Running, State, Token};
 use crate::domain::processor::ProcessorId;
@@ -71,7 +71,7 @@ impl Store {
     /// # Errors
     /// Whatever the database answers.
     pub fn finish_nested(&mut self, end: &Finish) -> Result<Option<State>> {
-        self.write(|tx| drain::finish(tx, end))
+        self.write(|tx| finish::finish(tx, end))
     }
 }
 

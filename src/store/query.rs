@@ -2,7 +2,8 @@
 
 use super::engine::{Row, Value, damaged};
 use super::{Store, job};
-use crate::domain::job::{Attempt, Ending, Failure, Job, JobId, State};
+use crate::domain::attempt::{Attempt, Ending, Failure};
+use crate::domain::job::{Job, JobId, State};
 use crate::domain::log::{Log, Stream};
 use crate::error::{Error, Kind, Result};
 

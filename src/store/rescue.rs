@@ -1,8 +1,9 @@
 //! Taking over from a processor that died.
 
 use super::engine::Tx;
-use super::{Store, drain};
-use crate::domain::job::{Failure, FailureKind, JobId, State, Token};
+use super::{Store, finish};
+use crate::domain::attempt::{Failure, FailureKind};
+use crate::domain::job::{JobId, State, Token};
 use crate::domain::processor::ProcessorId;
 use crate::domain::retry::CRASHES;
 use crate::error::Result;
@@ -57,7 +58,7 @@ impl Store {
             let mut jobs = Vec::with_capacity(found.len());
             for job in found {
                 jobs.push((job.id, put_back(tx, &job, dead)?));
-                drain::end_children(tx, job.id)?;
+                finish::end_children(tx, job.id)?;
             }
             // Their parent completed itself, so that it was not among the jobs above.
             let now = tx.now();
@@ -102,5 +103,5 @@ fn put_back(tx: &mut dyn Tx, job: &Found, dead: ProcessorId) -> Result<State> {
 }
 
 fn failure(kind: FailureKind, message: &str) -> String {
-    drain::error_text(&Failure::new(kind, message))
+    finish::error_text(&Failure::new(kind, message))
 }

@@ -339,7 +339,7 @@ fn explain(path: &Path, error: rusqlite::Error) -> Error {
         }
         ErrorCode::CannotOpen => return cannot_open(path, error),
         _ => {
-            if let Some(system) = system_error(&failure) {
+            if let Some(system) = system_error(failure) {
                 detail = format!("{detail} ({system})");
             }
             let message = format!("the store `{store}` failed: {detail}");
@@ -349,7 +349,7 @@ fn explain(path: &Path, error: rusqlite::Error) -> Error {
     Error::new(kind, message).hint(hint).because(error)
 }
 
-fn system_error(failure: &ffi::Error) -> Option<&'static str> {
+fn system_error(failure: ffi::Error) -> Option<&'static str> {
     match failure.extended_code {
         ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => Some("the disk did not confirm a write"),
         ffi::SQLITE_IOERR_WRITE => Some("a write failed"),

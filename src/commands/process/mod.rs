@@ -13,7 +13,8 @@ use std::time::Duration;
 
 pub use presence::RunFolder;
 
-use crate::domain::job::{Ending, Failure, JobId, State};
+use crate::domain::attempt::{Ending, Failure};
+use crate::domain::job::{JobId, State};
 use crate::domain::processor::Processor;
 use crate::domain::service::ServiceName;
 use crate::error::{Error, Result};
@@ -143,7 +144,7 @@ pub fn process(
     equipment: Equipment,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Summary> {
-    descriptors::keep_to_ourselves().map_err(|error| super::io_error("cannot look at `/proc`", error))?;
+    descriptors::keep_to_ourselves().map_err(|error| super::io_error("cannot look at `/proc`", &error))?;
     let mut services = Vec::new();
     for name in &options.services {
         services.push(store.service(name)?.name);
@@ -153,7 +154,7 @@ pub fn process(
     }
     let mut drain = drain::Drain::new(store, options, equipment, tell);
     let asked = drain.stop_button();
-    signals::on_stop(move || asked.press()).map_err(|error| super::io_error("cannot watch for signals", error))?;
+    signals::on_stop(move || asked.press()).map_err(|error| super::io_error("cannot watch for signals", &error))?;
     let done = services.iter().try_for_each(|service| drain.service(service));
     drain.leave(done)
 }

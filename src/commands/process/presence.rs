@@ -33,7 +33,7 @@ impl Presence {
     pub(super) fn begin(store: &mut Store, run: &RunFolder) -> Result<Presence> {
         let fail = |error| {
             let what = format!("cannot work in `{}`", run.path.display());
-            super::super::io_error(&what, error)
+            super::super::io_error(&what, &error)
         };
         let name = super::super::new_token()?.as_str().to_owned();
         let folder = Folder::make(&run.path, name).map_err(fail)?;

@@ -21,7 +21,7 @@ pub(super) fn rescue(store: &mut Store, own: Option<ProcessorId>, tell: &mut dyn
         if Some(processor.id) == own {
             continue;
         }
-        let fail = |error| super::super::io_error("cannot look whether another processor lives", error);
+        let fail = |error| super::super::io_error("cannot look whether another processor lives", &error);
         let remains = match life(&run_folder, &processor.is.folder).map_err(fail)? {
             Life::Alive => continue,
             Life::NoFolder if process_lives(&processor.is) => continue,

@@ -86,7 +86,7 @@ impl Slots {
     }
 
     fn add(&mut self) -> Result<usize> {
-        let fail = |error| super::super::io_error("cannot run more at once", error);
+        let fail = |error| super::super::io_error("cannot run more at once", &error);
         let index = self.slots.len();
         let control = Arc::new(Control::new().map_err(fail)?);
         let (work, of_thread) = channel();

@@ -1,0 +1,259 @@
+//! Registering, claiming, finishing.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use asyncq::domain::attempt::{Ending, Failure, FailureKind, Outcome};
+use asyncq::domain::job::State;
+use asyncq::domain::json::Json;
+use asyncq::domain::log::Stream;
+use asyncq::domain::processor::ProcessorId;
+use asyncq::domain::service::ServiceChange;
+use asyncq::store::IfWaiting;
+
+use crate::fixture::{
+    advance, again, call, claim, definition, ends, enqueue, function, log, new_processor, processor, service, state,
+    two, with_events,
+};
+
+conformance! {
+    fn processors_come_and_go(store: &mut Store) {
+        let (first, second) = (processor(store, 1), processor(store, 2));
+        let found = store.processors().unwrap();
+        assert_eq!(found.iter().map(|it| it.id).collect::<Vec<_>>(), [first, second]);
+        assert_eq!(found[0].is, new_processor(1));
+        store.unregister(first).unwrap();
+        assert_eq!(store.processors().unwrap().len(), 1);
+        assert_ne!(processor(store, 3), first);
+    }
+
+    fn a_claim_has_all_that_is_needed_to_run_it(store: &mut Store) {
+        with_events(store);
+        let id = enqueue(store, 5);
+        let processor = processor(store, 1);
+        let claim = claim(store, processor);
+        assert_eq!((claim.fence.job, claim.fence.attempt, claim.fence.processor), (id, 1, processor));
+        assert_eq!(claim.call.unwrap(), call(5).call);
+        assert_eq!(claim.definition, Some(definition()));
+        assert_eq!((claim.service, claim.function.as_str(), claim.conflicts), (service("events"), "compute", 0));
+        let job = store.job(id).unwrap();
+        assert_eq!((job.state, job.attempt), (State::Processing, 1));
+        assert!(job.started_at.is_some() && job.finished_at.is_none());
+        assert_eq!(store.tokens(processor).unwrap(), [claim.token]);
+    }
+
+    fn claims_come_in_order_and_within_the_limit(store: &mut Store) {
+        with_events(store);
+        let ids: Vec<_> = (1..=5).map(|number| enqueue(store, number)).collect();
+        let (one, other) = (processor(store, 1), processor(store, 2));
+        let first = advance(store, one, &[], 0, 1);
+        assert_eq!(first.claims[0].fence.job, ids[0]);
+        assert_eq!((first.outlook.concurrency, first.outlook.taken, first.outlook.free()), (2, 0, 2));
+        // The other has room for three, but only one slot is free.
+        let second = advance(store, other, &[], 0, 3);
+        assert_eq!(second.claims.iter().map(|it| it.fence.job).collect::<Vec<_>>(), [ids[1]]);
+        assert_eq!((second.outlook.taken, second.outlook.free(), second.outlook.ready), (1, 1, true));
+        assert!(advance(store, one, &[], 1, 3).claims.is_empty());
+        let holders = store.holders(&service("events")).unwrap();
+        assert_eq!(holders.iter().map(|it| it.id).collect::<Vec<_>>(), [one, other]);
+        // Finishing and claiming the next is one step.
+        let third = advance(store, one, &[&ends(&first.claims[0], &Outcome::Completed)], 0, 1);
+        assert_eq!((third.finished, third.claims[0].fence.job), (vec![Some(State::Completed)], ids[2]));
+        // Who runs nothing any more has no slots.
+        advance(store, other, &[&ends(&second.claims[0], &Outcome::Completed)], 0, 0);
+        assert_eq!(store.holders(&service("events")).unwrap().len(), 1);
+        assert_eq!(store.outlook(&service("events"), Some(other)).unwrap().taken, 1);
+        assert_eq!(store.outlook(&service("events"), None).unwrap().taken, 1);
+    }
+
+    fn a_lowered_limit_holds_for_the_next_claim(store: &mut Store) {
+        with_events(store);
+        for number in 1..=4 {
+            enqueue(store, number);
+        }
+        let processor = processor(store, 1);
+        let both = advance(store, processor, &[], 0, 2).claims;
+        let one = ServiceChange { concurrency: Some(NonZeroU32::MIN), paused: None };
+        store.set_service(&service("events"), one).unwrap();
+        assert!(advance(store, processor, &[&ends(&both[0], &Outcome::Completed)], 1, 2).claims.is_empty());
+        assert_eq!(advance(store, processor, &[&ends(&both[1], &Outcome::Completed)], 0, 2).claims.len(), 1);
+    }
+
+    fn a_paused_service_gives_no_claims(store: &mut Store) {
+        with_events(store);
+        enqueue(store, 1);
+        let paused = |paused| ServiceChange { paused: Some(paused), concurrency: None };
+        store.set_service(&service("events"), paused(true)).unwrap();
+        let processor = processor(store, 1);
+        let none = advance(store, processor, &[], 0, 1);
+        assert!(none.claims.is_empty() && none.outlook.paused && none.outlook.ready && none.outlook.free() == 0);
+        store.set_service(&service("events"), paused(false)).unwrap();
+        assert_eq!(advance(store, processor, &[], 0, 1).claims.len(), 1);
+    }
+
+    fn each_job_is_claimed_once_however_many_claim(store: &mut Store) {
+        store.add_service(&service("events"), NonZeroU32::new(100).unwrap()).unwrap();
+        store.add_function(&service("events"), &function("compute"), &definition()).unwrap();
+        let ids: Vec<_> = (0..200).map(|number| enqueue(store, number)).collect();
+        let claimed: Vec<_> = std::thread::scope(|scope| {
+            let claimers: Vec<_> = (0..4)
+                .map(|number| {
+                    let mut store = again(store);
+                    scope.spawn(move || {
+                        let processor = processor(&mut store, number);
+                        let mut mine = Vec::new();
+                        let mut last = Vec::new();
+                        loop {
+                            let finished: Vec<_> = last.iter().map(|claim| ends(claim, &Outcome::Completed)).collect();
+                            let finished: Vec<_> = finished.iter().collect();
+                            last = advance(&mut store, processor, &finished, 0, 3).claims;
+                            if last.is_empty() {
+                                return mine;
+                            }
+                            mine.extend(last.iter().map(|claim| claim.fence.job));
+                        }
+                    })
+                })
+                .collect();
+            claimers.into_iter().flat_map(|claimer| claimer.join().unwrap()).collect()
+        });
+        let mut sorted = claimed.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, ids);
+    }
+
+    fn an_end_is_recorded_whole(store: &mut Store) {
+        with_events(store);
+        let id = enqueue(store, 1);
+        let processor = processor(store, 1);
+        let claim = claim(store, processor);
+        let mut end = ends(&claim, &Outcome::Completed);
+        end.result = Some(Json::parse("[9.50]").unwrap());
+        end.log = log();
+        let done = advance(store, processor, &[&end], 0, 0);
+        assert_eq!(done.finished, [Some(State::Completed)]);
+        let job = store.job(id).unwrap();
+        assert_eq!((job.state, job.result.as_deref(), job.attempt), (State::Completed, Some("[9.50]"), 1));
+        let (started, finished) = (job.started_at.unwrap(), job.finished_at.unwrap());
+        assert_eq!(finished.since(started), Duration::from_millis(1234));
+        let attempts = store.attempts(&job).unwrap();
+        assert_eq!(attempts.len(), 1);
+        assert_eq!((attempts[0].number, attempts[0].ending, &attempts[0].error), (1, Some(Ending::Completed), &None));
+        assert_eq!((attempts[0].log_bytes, attempts[0].log_dropped), (18, 5555));
+        assert_eq!((attempts[0].started_at, attempts[0].finished_at), (Some(started), Some(finished)));
+        let kept = store.log(id, 1).unwrap();
+        assert_eq!(kept, log());
+        let parts: Vec<_> = kept.parts().collect();
+        assert_eq!(parts, [(Stream::Out, &b"to stdout"[..], false), (Stream::Err, &b"to stderr"[..], true)]);
+        assert!(store.log(id, 2).unwrap().is_empty());
+    }
+
+    fn a_silent_success_is_told_without_a_row_of_its_own(store: &mut Store) {
+        with_events(store);
+        let id = enqueue(store, 1);
+        let processor = processor(store, 1);
+        let claim = claim(store, processor);
+        let running = store.job(id).unwrap();
+        let attempts = store.attempts(&running).unwrap();
+        assert_eq!((attempts[0].number, attempts[0].ending, attempts[0].started_at), (1, None, running.started_at));
+        advance(store, processor, &[&ends(&claim, &Outcome::Completed)], 0, 0);
+        let job = store.job(id).unwrap();
+        let attempts = store.attempts(&job).unwrap();
+        assert_eq!((attempts.len(), attempts[0].ending, attempts[0].finished_at), (1, Some(Ending::Completed), job.finished_at));
+    }
+
+    fn a_conflict_waits_and_is_tried_again(store: &mut Store) {
+        with_events(store);
+        let id = enqueue(store, 1);
+        let processor = processor(store, 1);
+        let first = claim(store, processor);
+        let mut end = ends(&first, &Outcome::Conflict);
+        end.verdict.pause = Some(Duration::from_hours(1));
+        let done = advance(store, processor, &[&end], 0, 1);
+        assert_eq!((done.finished, done.claims.len(), done.outlook.ready), (vec![Some(State::Delayed)], 0, false));
+        let due = store.job(id).unwrap().run_at;
+        assert_eq!((done.outlook.next_retry, done.outlook.next_due), (Some(due), Some(due)));
+        assert_eq!(due.since(done.outlook.now), Duration::from_hours(1));
+        // By hand it is ready at once, and its budget is renewed.
+        store.cancel(id).unwrap();
+        store.retry(id).unwrap();
+        let second = claim(store, processor);
+        assert_eq!((second.fence.attempt, second.conflicts), (2, 0));
+    }
+
+    fn due_calls_are_made_ready_by_the_claim(store: &mut Store) {
+        with_events(store);
+        enqueue(store, 1);
+        let processor = processor(store, 1);
+        let claim = claim(store, processor);
+        let mut end = ends(&claim, &Outcome::Conflict);
+        end.verdict.pause = Some(Duration::ZERO);
+        advance(store, processor, &[&end], 0, 0);
+        assert_eq!(state(store, claim.fence.job), State::Delayed);
+        let next = advance(store, processor, &[], 0, 1);
+        assert_eq!((next.claims[0].fence.attempt, next.claims[0].conflicts), (2, 1));
+    }
+
+    fn nobody_finishes_what_is_not_theirs(store: &mut Store) {
+        with_events(store);
+        let id = enqueue(store, 1);
+        let (one, other) = (processor(store, 1), processor(store, 2));
+        let stale = claim(store, one);
+        let mut forged = ends(&stale, &Outcome::Completed);
+        forged.fence.processor = other;
+        assert_eq!(advance(store, other, &[&forged], 0, 0).finished, [None]);
+        forged = ends(&stale, &Outcome::Completed);
+        forged.fence.attempt = 2;
+        assert_eq!(advance(store, one, &[&forged], 0, 0).finished, [None]);
+        assert_eq!(state(store, id), State::Processing);
+        store.rescue(one).unwrap();
+        let current = claim(store, other);
+        let mut late = ends(&stale, &Outcome::Completed);
+        late.result = Some(Json::parse("1").unwrap());
+        late.log = log();
+        assert_eq!(advance(store, one, &[&late], 0, 0).finished, [None]);
+        assert_eq!((state(store, id), store.job(id).unwrap().result), (State::Processing, None));
+        assert_eq!(advance(store, other, &[&ends(&current, &Outcome::Completed)], 0, 0).finished, [Some(State::Completed)]);
+        assert_eq!(advance(store, other, &[&ends(&current, &Outcome::Completed)], 0, 0).finished, [None]);
+    }
+
+    fn put_back_when_interrupted(store: &mut Store) {
+        with_events(store);
+        let id = enqueue(store, 1);
+        let processor = processor(store, 1);
+        let first = claim(store, processor);
+        let done = advance(store, processor, &[&ends(&first, &Outcome::Interrupted)], 0, 0);
+        assert_eq!((done.finished, done.outlook.ready), (vec![Some(State::Queued)], true));
+        assert_eq!(store.running(id, &first.token).unwrap().map(|it| it.depth), None);
+        let second = claim(store, processor);
+        assert_eq!((second.fence.attempt, second.conflicts), (2, 0));
+        assert_ne!(first.token, second.token);
+    }
+
+    fn a_function_that_was_removed_is_claimed_without_a_definition(store: &mut Store) {
+        with_events(store);
+        let id = enqueue(store, 1);
+        store.remove_function(&service("events"), &function("compute"), IfWaiting::Cancel).unwrap();
+        store.retry(id).unwrap();
+        let processor = processor(store, 1);
+        let claim = claim(store, processor);
+        assert!(claim.definition.is_none() && claim.call.is_ok());
+        let failed = Outcome::Failed(Failure::new(FailureKind::CannotRun, "gone"));
+        advance(store, processor, &[&ends(&claim, &failed)], 0, 0);
+        assert_eq!(store.job(id).unwrap().error.unwrap().kind, FailureKind::CannotRun);
+    }
+
+    fn a_service_that_is_not_there_has_nothing_to_do(store: &mut Store) {
+        let outlook = store.outlook(&service("nothing"), Some(ProcessorId(1))).unwrap();
+        assert!(outlook.paused && !outlook.ready && outlook.free() == 0);
+        store.add_service(&service("nothing"), two()).unwrap();
+        let outlook = store.outlook(&service("nothing"), None).unwrap();
+        assert!(!outlook.paused && !outlook.ready && outlook.free() == 2 && outlook.next_due.is_none());
+    }
+
+    fn a_patient_store_still_works(store: &mut Store) {
+        store.be_patient(asyncq::store::Patience::Endless);
+        with_events(store);
+        enqueue(store, 1);
+    }
+}

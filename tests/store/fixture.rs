@@ -1,0 +1,132 @@
+//! Stores to test with, and what is put into them. No two things in here have the same value, so that one that is taken
+//! for another is seen.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use asyncq::domain::attempt::Outcome;
+use asyncq::domain::call::{Call, Principal, keywords, positional};
+use asyncq::domain::function::{Definition, FunctionName};
+use asyncq::domain::job::{Claim, Finish, JobId, NewJob, State, Token};
+use asyncq::domain::log::{Log, Stream};
+use asyncq::domain::processor::{NewProcessor, ProcessorId};
+use asyncq::domain::retry::decide;
+use asyncq::domain::service::ServiceName;
+use asyncq::store::{Advance, Location, Patience, Plan, Store};
+
+pub const PATIENCE: Patience = Patience::Deadline(Duration::from_secs(20));
+
+/// Runs a test on an empty SQLite store.
+pub fn sqlite(test: fn(&mut Store)) {
+    let folder = tempfile::tempdir().unwrap();
+    let location = Location::parse("queue.db", folder.path()).unwrap();
+    test(&mut Store::create(&location, PATIENCE).unwrap().0);
+}
+
+/// Another connection to the same store.
+pub fn again(store: &Store) -> Store {
+    Store::open(store.location(), PATIENCE).unwrap()
+}
+
+pub fn service(name: &str) -> ServiceName {
+    ServiceName::parse(name).unwrap()
+}
+
+pub fn function(name: &str) -> FunctionName {
+    FunctionName::parse(name).unwrap()
+}
+
+pub fn two() -> NonZeroU32 {
+    NonZeroU32::new(2).unwrap()
+}
+
+pub fn definition() -> Definition {
+    Definition {
+        command: vec!["/bin/program".to_owned(), "first argument".to_owned()],
+        site: "/the/site".to_owned(),
+        env: BTreeMap::from([("NAME".to_owned(), "the value".to_owned())]),
+        timeout: Some(Duration::from_millis(7001)),
+    }
+}
+
+/// Adds the service `events`, two calls at once, with the function `compute`.
+pub fn with_events(store: &mut Store) {
+    store.add_service(&service("events"), two()).unwrap();
+    store.add_function(&service("events"), &function("compute"), &definition()).unwrap();
+}
+
+pub fn call(number: i64) -> NewJob {
+    NewJob {
+        call: Call {
+            service: service("events"),
+            function: function("compute"),
+            args: positional(&[number.to_string()]).unwrap(),
+            kwargs: keywords(&[("key", "word")]).unwrap(),
+            principal: Some(Principal::parse("the principal").unwrap()),
+            site: None,
+        },
+        key: None,
+        hold: false,
+        os_user: Some("the user".to_owned()),
+        parent: None,
+    }
+}
+
+pub fn enqueue(store: &mut Store, number: i64) -> JobId {
+    store.enqueue(&call(number)).unwrap().id()
+}
+
+pub fn processor(store: &mut Store, number: i64) -> ProcessorId {
+    store.register(&new_processor(number)).unwrap()
+}
+
+pub fn new_processor(number: i64) -> NewProcessor {
+    NewProcessor {
+        folder: format!("folder {number}"),
+        host: "the host".to_owned(),
+        boot: "the boot".to_owned(),
+        pid: 4000 + number,
+        pid_start: 90_000 + number,
+    }
+}
+
+pub fn tokens(count: u128) -> Vec<Token> {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    (0..count).map(|_| Token::from_random(NEXT.fetch_add(1, std::sync::atomic::Ordering::SeqCst).into())).collect()
+}
+
+/// Records ends and claims up to `room` calls of `events`.
+pub fn advance(store: &mut Store, processor: ProcessorId, finished: &[&Finish], running: usize, room: u128) -> Advance {
+    let service = service("events");
+    let tokens = tokens(room);
+    store.advance(&Plan { processor, service: &service, finished, running, tokens: &tokens }).unwrap()
+}
+
+/// Claims the one call that is ready.
+pub fn claim(store: &mut Store, processor: ProcessorId) -> Claim {
+    advance(store, processor, &[], 0, 1).claims.pop().unwrap()
+}
+
+pub fn ends(claim: &Claim, outcome: &Outcome) -> Finish {
+    Finish {
+        fence: claim.fence,
+        verdict: decide(outcome, claim.conflicts, 0.5),
+        result: None,
+        took: Duration::from_millis(1234),
+        log: Log::default(),
+    }
+}
+
+pub fn log() -> Log {
+    Log {
+        bytes: b"to stdoutto stderr".to_vec(),
+        pieces: vec![(Stream::Out, 9), (Stream::Err, 9)],
+        dropped: 5555,
+        gap: 9,
+    }
+}
+
+pub fn state(store: &mut Store, id: JobId) -> State {
+    store.job(id).unwrap().state
+}

@@ -1,0 +1,78 @@
+//! Functions.
+
+use std::collections::BTreeMap;
+
+use asyncq::Kind;
+use asyncq::domain::function::{Definition, FunctionChange};
+use asyncq::store::{Added, IfWaiting};
+
+use crate::fixture::{definition, enqueue, function, service, two, with_events};
+
+conformance! {
+    fn everything_is_kept(store: &mut Store) {
+        with_events(store);
+        let kept = store.function(&service("events"), &function("compute")).unwrap();
+        assert_eq!((kept.service, kept.name, kept.definition), (service("events"), function("compute"), definition()));
+        let bare = Definition { env: BTreeMap::new(), timeout: None, ..definition() };
+        store.add_function(&service("events"), &function("bare"), &bare).unwrap();
+        assert_eq!(store.function(&service("events"), &function("bare")).unwrap().definition, bare);
+    }
+
+    fn adding_is_idempotent(store: &mut Store) {
+        with_events(store);
+        let (on, name) = (service("events"), function("compute"));
+        assert_eq!(store.add_function(&on, &name, &definition()).unwrap(), Added::Same);
+        for other in [
+            Definition { command: vec!["/other".to_owned()], ..definition() },
+            Definition { site: "/other".to_owned(), ..definition() },
+            Definition { env: BTreeMap::new(), ..definition() },
+            Definition { timeout: None, ..definition() },
+        ] {
+            assert_eq!(store.add_function(&on, &name, &other).unwrap_err().kind(), Kind::Denied);
+        }
+        let unknown = store.add_function(&service("evnts"), &function("compute"), &definition()).unwrap_err();
+        assert_eq!(unknown.kind(), Kind::NotFound);
+        assert!(unknown.way_out().unwrap().contains("`events`"));
+    }
+
+    fn functions_are_listed_by_service_and_name(store: &mut Store) {
+        with_events(store);
+        store.add_service(&service("a"), two()).unwrap();
+        for (on, name) in [("events", "b"), ("a", "z"), ("a", "y")] {
+            store.add_function(&service(on), &function(name), &definition()).unwrap();
+        }
+        let names = |found: Vec<asyncq::domain::function::Function>| -> Vec<String> {
+            found.into_iter().map(|it| format!("{} {}", it.service, it.name)).collect()
+        };
+        assert_eq!(names(store.functions(None).unwrap()), ["a y", "a z", "events b", "events compute"]);
+        assert_eq!(names(store.functions(Some(&service("a"))).unwrap()), ["a y", "a z"]);
+        assert_eq!(store.functions(Some(&service("b"))).unwrap_err().kind(), Kind::NotFound);
+    }
+
+    fn changes_leave_the_rest_as_it_is(store: &mut Store) {
+        with_events(store);
+        let change = FunctionChange { timeout: Some(None), ..FunctionChange::default() };
+        let set = store.set_function(&service("events"), &function("compute"), &change).unwrap();
+        assert_eq!(set.definition, Definition { timeout: None, ..definition() });
+        let change = FunctionChange {
+            env: BTreeMap::from([("NAME".to_owned(), None), ("NEW".to_owned(), Some("value".to_owned()))]),
+            ..FunctionChange::default()
+        };
+        store.set_function(&service("events"), &function("compute"), &change).unwrap();
+        let env = store.function(&service("events"), &function("compute")).unwrap().definition.env;
+        assert_eq!(env, BTreeMap::from([("NEW".to_owned(), "value".to_owned())]));
+        assert_eq!(store.set_function(&service("events"), &function("x"), &change).unwrap_err().kind(), Kind::NotFound);
+    }
+
+    fn removing_cancels_only_its_own_jobs(store: &mut Store) {
+        with_events(store);
+        store.add_function(&service("events"), &function("other"), &definition()).unwrap();
+        let id = enqueue(store, 1);
+        store.remove_function(&service("events"), &function("other"), IfWaiting::Refuse).unwrap();
+        let error = store.remove_function(&service("events"), &function("compute"), IfWaiting::Refuse).unwrap_err();
+        assert_eq!(error.to_string(), "function `compute` of service `events` has 1 waiting job");
+        let removed = store.remove_function(&service("events"), &function("compute"), IfWaiting::Cancel).unwrap();
+        assert_eq!((removed.cancelled, removed.oldest), (1, vec![id]));
+        assert_eq!(store.function(&service("events"), &function("compute")).unwrap_err().kind(), Kind::NotFound);
+    }
+}

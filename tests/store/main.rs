@@ -1,0 +1,20 @@
+//! The verbs of the store, each test once on each engine.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+/// Makes a test on each engine out of a function that takes an empty store: an engine is one line here.
+macro_rules! conformance {
+    ($($(#[$meta:meta])* fn $name:ident($store:ident: &mut Store) $body:block)*) => {
+        $($(#[$meta])* fn $name($store: &mut asyncq::store::Store) $body)*
+        mod sqlite { $(#[test] fn $name() { crate::fixture::sqlite(super::$name); })* }
+    };
+}
+
+mod drain;
+mod fixture;
+mod function;
+mod job;
+mod nested;
+mod place;
+mod rescue;
+mod service;

@@ -1,0 +1,56 @@
+//! Opening, making, upgrading.
+
+use asyncq::Kind;
+use asyncq::store::{Location, Store};
+
+use crate::fixture::{PATIENCE, again, service, two};
+
+conformance! {
+    fn a_store_is_made_once(store: &mut Store) {
+        store.add_service(&service("events"), two()).unwrap();
+        let (mut same, made) = Store::create(store.location(), PATIENCE).unwrap();
+        assert!(!made);
+        assert_eq!(same.services().unwrap().len(), 1);
+        assert!(store.location().run_folder().to_string_lossy().ends_with("-asyncq"));
+    }
+
+    fn what_others_change_is_seen(store: &mut Store) {
+        let mut other = again(store);
+        store.changed().unwrap();
+        assert!(!store.changed().unwrap());
+        store.services().unwrap();
+        assert!(!store.changed().unwrap());
+        other.add_service(&service("events"), two()).unwrap();
+        assert!(store.changed().unwrap());
+        assert!(!store.changed().unwrap());
+    }
+}
+
+#[test]
+fn there_is_no_store_where_there_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let location = Location::parse("queue.db", folder.path()).unwrap();
+    let error = Store::open(&location, PATIENCE).err().unwrap();
+    assert_eq!(error.kind(), Kind::Unreachable);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_sqlite_inside_does_not_lose_commits() {
+    let version: Vec<u32> = Store::sqlite_version().split('.').map(|part| part.parse().unwrap()).collect();
+    assert!(version >= vec![3, 51, 3], "{version:?}");
+}
+
+#[test]
+fn an_application_database_becomes_a_store_without_being_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.db");
+    let app = rusqlite::Connection::open(&path).unwrap();
+    app.execute_batch("PRAGMA user_version = 7; CREATE TABLE orders (id INTEGER PRIMARY KEY)").unwrap();
+    let (mut store, made) = Store::create(&Location::File(path), PATIENCE).unwrap();
+    assert!(made);
+    store.add_service(&service("events"), two()).unwrap();
+    let version: i64 = app.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    let mode: String = app.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+    assert_eq!((version, mode.as_str()), (7, "delete"));
+}

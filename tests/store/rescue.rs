@@ -1,0 +1,73 @@
+//! Taking over from the dead.
+
+use asyncq::domain::attempt::{Ending, FailureKind, Outcome};
+use asyncq::domain::job::State;
+
+use crate::fixture::{advance, call, claim, ends, enqueue, processor, service, state, tokens, with_events};
+
+conformance! {
+    fn jobs_go_back_and_the_processor_is_forgotten(store: &mut Store) {
+        with_events(store);
+        let (first, second) = (enqueue(store, 1), enqueue(store, 2));
+        let (dead, alive) = (processor(store, 1), processor(store, 2));
+        claim(store, dead);
+        let theirs = claim(store, alive);
+        let rescued = store.rescue(dead).unwrap();
+        assert_eq!(rescued.jobs, [(first, State::Queued)]);
+        assert_eq!(state(store, second), State::Processing);
+        assert_eq!(store.processors().unwrap().iter().map(|it| it.id).collect::<Vec<_>>(), [alive]);
+        assert_eq!(store.outlook(&service("events"), Some(alive)).unwrap().taken, 0);
+        let job = store.job(first).unwrap();
+        let attempts = store.attempts(&job).unwrap();
+        assert_eq!((attempts.len(), attempts[0].ending), (1, Some(Ending::Crash)));
+        assert_eq!(attempts[0].error.as_ref().unwrap().kind, FailureKind::Crash);
+        assert_eq!(advance(store, alive, &[], 1, 1).claims[0].fence.attempt, 2);
+        assert_eq!(theirs.fence.job, second);
+        // Once more changes nothing.
+        assert!(store.rescue(dead).unwrap().jobs.is_empty());
+    }
+
+    fn after_three_crashes_it_is_an_error(store: &mut Store) {
+        with_events(store);
+        let id = enqueue(store, 1);
+        for (number, expected) in [(1, State::Queued), (2, State::Queued), (3, State::Error)] {
+            let dead = processor(store, number);
+            claim(store, dead);
+            assert_eq!(store.rescue(dead).unwrap().jobs, [(id, expected)]);
+        }
+        let job = store.job(id).unwrap();
+        assert_eq!(job.error.as_ref().unwrap().kind, FailureKind::Crash);
+        assert!(job.finished_at.is_some());
+        assert_eq!(store.attempts(&job).unwrap().len(), 3);
+        store.retry(id).unwrap();
+        let dead = processor(store, 4);
+        claim(store, dead);
+        assert_eq!(store.rescue(dead).unwrap().jobs, [(id, State::Queued)]);
+    }
+
+    fn what_was_to_be_cancelled_is(store: &mut Store) {
+        with_events(store);
+        let id = enqueue(store, 1);
+        let dead = processor(store, 1);
+        claim(store, dead);
+        store.cancel(id).unwrap();
+        assert_eq!(store.rescue(dead).unwrap().jobs, [(id, State::Cancelled)]);
+        assert!(!store.job(id).unwrap().cancelling);
+    }
+
+    fn nested_calls_end_with_their_parents(store: &mut Store) {
+        with_events(store);
+        enqueue(store, 1);
+        let dead = processor(store, 1);
+        let parent = claim(store, dead);
+        let child = store.begin_nested(&parent.fence, &call(2), &tokens(1)[0]).unwrap();
+        let grandchild = store.begin_nested(&child.fence, &call(3), &tokens(1)[0]).unwrap();
+        assert_eq!(store.tokens(dead).unwrap().len(), 3);
+        assert_eq!(store.rescue(dead).unwrap().jobs, [(parent.fence.job, State::Queued)]);
+        for ended in [&child, &grandchild] {
+            let job = store.job(ended.fence.job).unwrap();
+            assert_eq!((job.state, job.error.unwrap().kind), (State::Error, FailureKind::Parent));
+        }
+        assert_eq!(store.finish_nested(&ends(&child, &Outcome::Completed)).unwrap(), None);
+    }
+}

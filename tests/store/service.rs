@@ -1,0 +1,65 @@
+//! Services.
+
+use std::num::NonZeroU32;
+
+use asyncq::Kind;
+use asyncq::domain::attempt::Outcome;
+use asyncq::domain::job::State;
+use asyncq::domain::service::ServiceChange;
+use asyncq::store::{Added, IfWaiting};
+
+use crate::fixture::{advance, call, claim, ends, enqueue, processor, service, state, two, with_events};
+
+conformance! {
+    fn adding_is_idempotent(store: &mut Store) {
+        assert_eq!(store.add_service(&service("events"), two()).unwrap(), Added::New);
+        assert_eq!(store.add_service(&service("events"), two()).unwrap(), Added::Same);
+        let error = store.add_service(&service("events"), NonZeroU32::MIN).unwrap_err();
+        assert_eq!(error.kind(), Kind::Denied);
+        assert!(error.way_out().unwrap().contains("service set events --concurrency 1"));
+        assert_eq!(store.service(&service("events")).unwrap().concurrency, two());
+    }
+
+    fn services_are_listed_by_name(store: &mut Store) {
+        for name in ["b", "c", "a"] {
+            store.add_service(&service(name), two()).unwrap();
+        }
+        let names: Vec<_> = store.services().unwrap().into_iter().map(|it| it.name.to_string()).collect();
+        assert_eq!(names, ["a", "b", "c"]);
+        assert_eq!(store.service(&service("d")).unwrap_err().kind(), Kind::NotFound);
+    }
+
+    fn changes_leave_the_rest_as_it_is(store: &mut Store) {
+        store.add_service(&service("events"), two()).unwrap();
+        store.set_service(&service("events"), ServiceChange { paused: Some(true), ..ServiceChange::default() }).unwrap();
+        let three = NonZeroU32::new(3);
+        let set = store.set_service(&service("events"), ServiceChange { concurrency: three, paused: None }).unwrap();
+        assert_eq!((Some(set.concurrency), set.paused), (three, true));
+        assert_eq!(store.service(&service("events")).unwrap(), set);
+        assert_eq!(store.set_service(&service("x"), ServiceChange::default()).unwrap_err().kind(), Kind::NotFound);
+    }
+
+    fn removing_cancels_only_when_told(store: &mut Store) {
+        with_events(store);
+        let first = enqueue(store, 1);
+        let second = store.enqueue(&asyncq::domain::job::NewJob { hold: true, ..call(2) }).unwrap().id();
+        let error = store.remove_service(&service("events"), IfWaiting::Refuse).unwrap_err();
+        assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Denied, "service `events` has 2 waiting jobs"));
+        let removed = store.remove_service(&service("events"), IfWaiting::Cancel).unwrap();
+        assert_eq!((removed.cancelled, removed.oldest), (2, vec![first, second]));
+        assert_eq!((state(store, first), state(store, second)), (State::Cancelled, State::Cancelled));
+        assert!(store.services().unwrap().is_empty() && store.functions(None).unwrap().is_empty());
+    }
+
+    fn a_service_with_a_running_job_stays(store: &mut Store) {
+        with_events(store);
+        enqueue(store, 1);
+        let processor = processor(store, 1);
+        let claim = claim(store, processor);
+        let error = store.remove_service(&service("events"), IfWaiting::Cancel).unwrap_err();
+        assert_eq!(error.kind(), Kind::Busy);
+        advance(store, processor, &[&ends(&claim, &Outcome::Completed)], 0, 0);
+        store.remove_service(&service("events"), IfWaiting::Refuse).unwrap();
+        assert_eq!(state(store, claim.fence.job), State::Completed);
+    }
+}
