@@ -7,8 +7,7 @@ use crate::domain::attempt::{Failure, FailureKind, Outcome};
 use crate::domain::job::{Finish, JobId, NewJob, Running, State};
 use crate::domain::retry::decide_once;
 use crate::error::Result;
-use crate::runner::command::{self, Output};
-use crate::runner::{Control, Echo, Request, Stop, Surroundings, descriptors, signals};
+use crate::runner::{Control, Echo, Output, Request, Stop, Surroundings, command, descriptors, signals};
 use crate::store::{Patience, Store};
 
 /// How a nested call ended.

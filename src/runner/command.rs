@@ -4,19 +4,18 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, test_kill_process_group};
 
+use super::reader::{Output, Reader};
 use super::result::ResultFile;
-use super::{Capture, Control, Echo, Ended, Request, Stop, Surroundings};
+use super::{Capture, Control, Ended, Request, Stop, Surroundings, start};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
-use crate::domain::json;
 use crate::domain::log::Stream;
 
 /// How long a function that was asked to end may take before it is made to.
@@ -25,23 +24,11 @@ pub const GRACE: Duration = Duration::from_secs(10);
 /// How long what is left of a process group may take to end, after the program itself has ended.
 const REST_GRACE: Duration = Duration::from_secs(2);
 
-/// The longest argument that Linux passes to a program, in bytes (`MAX_ARG_STRLEN`, execve(2), without the NUL).
-const LONGEST_ARGUMENT: usize = 128 * 1024 - 1;
-
 /// How much a pipe can hold, in bytes (the default of `/proc/sys/fs/pipe-max-size`, pipe(7)).
 const LARGEST_PIPE: usize = 1024 * 1024;
 
 /// The exit code by which a function asks to be tried again (`EX_TEMPFAIL` of sysexits.h).
 const CONFLICT: i32 = 75;
-
-/// How a function's output is passed on.
-#[derive(Debug, Clone, Copy)]
-pub struct Output<'a> {
-    /// To whom.
-    pub echo: &'a Echo,
-    /// Only in whole lines, because other functions may print at the same time.
-    pub whole_lines: bool,
-}
 
 /// Runs a call to its end.
 #[must_use]
@@ -49,14 +36,14 @@ pub fn run(request: &Request<'_>, around: &Surroundings, output: Output<'_>, con
     let began = Instant::now();
     let result = ResultFile::new(&around.folder, request.fence);
     let mut capture = Capture::new(&around.folder);
-    let outcome = match spawn(request, around, &result) {
+    let outcome = match start::start(request, around, &result) {
         Err(failure) => Outcome::Failed(failure),
         Ok(child) => {
             let limit = request.definition.timeout.map(|timeout| began + timeout);
-            let call = stdin_line(request);
+            let call = start::stdin_line(request);
             match Running::new(child, call, Reader::new(&mut capture, output)) {
                 Ok(running) => running.until_the_end(limit, control),
-                Err(error) => Outcome::Failed(cannot_run(126, format!("cannot be watched: {error}"))),
+                Err(error) => Outcome::Failed(start::cannot_run(126, format!("cannot be watched: {error}"))),
             }
         }
     };
@@ -67,114 +54,6 @@ pub fn run(request: &Request<'_>, around: &Surroundings, output: Output<'_>, con
         (outcome, Err(_)) => (outcome, None),
     };
     Ended { outcome, result, took, output: capture }
-}
-
-fn spawn(request: &Request<'_>, around: &Surroundings, result: &ResultFile) -> Result<Child, Failure> {
-    let definition = request.definition;
-    let site = Path::new(request.call.site.as_deref().unwrap_or(&definition.site));
-    let Some((program, first)) = definition.command.split_first() else {
-        return Err(cannot_run(127, "the function has no program".to_owned()));
-    };
-    let program = site.join(program);
-    let start = |args: &[String]| {
-        let mut command = Command::new(&program);
-        command.args(first).args(args).current_dir(site);
-        command.env_clear().envs(around.env.iter().map(|(name, value)| (name, value))).envs(&definition.env);
-        command.envs(variables(request, around)).env("ASYNCQ_RESULT", result.path()).env("ASYNCQ_SITE", site);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.process_group(0).spawn()
-    };
-    let child = match start(&arguments(request)) {
-        // Too much for one command line all together: then it reaches the function on stdin only.
-        Err(error) if error.raw_os_error() == Some(Errno::TOOBIG.raw_os_error()) => start(&[]),
-        child => child,
-    };
-    child.map_err(|error| why_not(&error, &program, site))
-}
-
-fn variables<'a>(request: &Request<'a>, around: &'a Surroundings) -> Vec<(&'static str, String)> {
-    let call = request.call;
-    let mut variables = vec![
-        ("ASYNCQ_JOB", request.fence.job.to_string()),
-        ("ASYNCQ_ATTEMPT", request.fence.attempt.to_string()),
-        ("ASYNCQ_SERVICE", call.service.to_string()),
-        ("ASYNCQ_FUNCTION", call.function.to_string()),
-        ("ASYNCQ_DB", around.store.clone()),
-        ("ASYNCQ_TOKEN", request.token.as_str().to_owned()),
-    ];
-    if let Some(principal) = &call.principal {
-        variables.push(("ASYNCQ_PRINCIPAL", principal.to_string()));
-    }
-    variables
-}
-
-/// The call's arguments as words. One that is too long for a command line is left to stdin: an empty word stands in
-/// its place, so that the others keep theirs.
-fn arguments(request: &Request<'_>) -> Vec<String> {
-    let word = |value: &str| match json::unquote(value) {
-        Some(text) => text.into_owned(),
-        None => json::compact(value),
-    };
-    let mut words: Vec<String> = request.call.args.elements().into_iter().map(word).collect();
-    for long in words.iter_mut().filter(|word| word.len() > LONGEST_ARGUMENT) {
-        long.clear();
-    }
-    for (name, value) in request.call.kwargs.entries() {
-        let option = format!("--{name}={}", word(value));
-        if option.len() <= LONGEST_ARGUMENT {
-            words.push(option);
-        }
-    }
-    words
-}
-
-/// The whole call as one line of JSON.
-fn stdin_line(request: &Request<'_>) -> Vec<u8> {
-    let call = request.call;
-    let text = |text: Option<&str>| text.map_or("null".to_owned(), json::quote);
-    let line = format!(
-        r#"{{"job":{},"attempt":{},"service":{},"function":{},"args":{},"kwargs":{},"principal":{},"site":{}}}"#,
-        request.fence.job,
-        request.fence.attempt,
-        json::quote(call.service.as_str()),
-        json::quote(call.function.as_str()),
-        call.args,
-        call.kwargs,
-        text(call.principal.as_ref().map(super::super::domain::call::Principal::as_str)),
-        text(Some(call.site.as_deref().unwrap_or(&request.definition.site))),
-    );
-    // JSON has line ends only between its tokens, where a space means the same.
-    let mut line: Vec<u8> =
-        line.into_bytes().into_iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { b }).collect();
-    line.push(b'\n');
-    line
-}
-
-fn cannot_run(exit_code: i32, message: String) -> Failure {
-    Failure { exit_code: Some(exit_code), ..Failure::new(FailureKind::CannotRun, message) }
-}
-
-fn why_not(error: &io::Error, program: &Path, site: &Path) -> Failure {
-    let shown = program.display();
-    match site.metadata() {
-        Ok(meta) if meta.is_dir() => {}
-        Ok(_) => return cannot_run(127, format!("its site `{}` is no directory any more", site.display())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return cannot_run(127, format!("its site `{}` is gone", site.display()));
-        }
-        Err(error) => return cannot_run(126, format!("its site `{}` cannot be entered: {error}", site.display())),
-    }
-    match Errno::from_io_error(error) {
-        Some(Errno::NOENT) if program.exists() => {
-            cannot_run(127, format!("the interpreter that `{shown}` names in its first line is missing"))
-        }
-        Some(Errno::NOENT) => cannot_run(127, format!("its program `{shown}` is gone")),
-        Some(Errno::ACCESS) => cannot_run(126, format!("its program `{shown}` is not executable")),
-        Some(Errno::NOEXEC) => {
-            cannot_run(126, format!("its program `{shown}` is neither a binary nor a script that begins with `#!`"))
-        }
-        _ => cannot_run(126, format!("its program `{shown}` cannot be started: {error}")),
-    }
 }
 
 /// A function's process and the pipes to it.
@@ -407,56 +286,5 @@ fn signal_name(number: i32) -> String {
     match signal_hook::low_level::signal_name(number) {
         Some(name) => format!("{number} ({name})"),
         None => number.to_string(),
-    }
-}
-
-/// Takes a function's output from its pipes into the capture and to the echo.
-struct Reader<'a> {
-    capture: &'a mut Capture,
-    output: Output<'a>,
-    buffer: Vec<u8>,
-    /// The beginnings of lines that have no end yet, by stream.
-    unfinished: [Vec<u8>; 2],
-}
-
-/// How much is read at once, and how long a line may be before it is passed on in parts.
-const BUFFER: usize = 64 * 1024;
-
-impl<'a> Reader<'a> {
-    fn new(capture: &'a mut Capture, output: Output<'a>) -> Reader<'a> {
-        Reader { capture, output, buffer: Vec::new(), unfinished: [Vec::new(), Vec::new()] }
-    }
-
-    fn has_room(&self) -> bool {
-        self.output.echo.has_room()
-    }
-
-    fn read(&mut self, stream: Stream, pipe: std::os::fd::BorrowedFd<'_>) -> Result<usize, Errno> {
-        self.buffer.resize(BUFFER, 0);
-        let count = rustix::io::read(pipe, &mut self.buffer[..])?;
-        let bytes = &self.buffer[..count];
-        self.capture.push(stream, bytes);
-        if !self.output.whole_lines {
-            self.output.echo.push(stream, bytes.to_vec());
-            return Ok(count);
-        }
-        let unfinished = &mut self.unfinished[usize::from(stream == Stream::Err)];
-        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
-        if whole > 0 {
-            let mut lines = std::mem::take(unfinished);
-            lines.extend_from_slice(&bytes[..whole]);
-            self.output.echo.push(stream, lines);
-        }
-        unfinished.extend_from_slice(&bytes[whole..]);
-        if unfinished.len() >= BUFFER {
-            self.output.echo.push(stream, std::mem::take(unfinished));
-        }
-        Ok(count)
-    }
-
-    fn finish(&mut self) {
-        for (unfinished, stream) in self.unfinished.iter_mut().zip([Stream::Out, Stream::Err]) {
-            self.output.echo.push(stream, std::mem::take(unfinished));
-        }
     }
 }

@@ -9,13 +9,16 @@ pub mod descriptors;
 mod echo;
 pub mod folder;
 pub mod leftover;
+mod reader;
 mod result;
 pub mod signals;
+mod start;
 
 pub use capture::Capture;
 pub use control::{Control, Stop};
 pub use echo::Echo;
 pub use folder::Folder;
+pub use reader::Output;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -71,3 +71,93 @@ impl Schema {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::engine::{Engine, Mode, Patience};
+    use super::super::sqlite::Sqlite;
+    use super::*;
+
+    const OLD: Schema = Schema {
+        version: 1,
+        fresh: "CREATE TABLE asyncq_schema (version INTEGER NOT NULL); INSERT INTO asyncq_schema VALUES (1);
+            CREATE TABLE asyncq_thing (a INTEGER); INSERT INTO asyncq_thing VALUES (7);",
+        steps: &[],
+    };
+    const NEW: Schema = Schema {
+        version: 3,
+        fresh: "",
+        steps: &[
+            "ALTER TABLE asyncq_thing ADD COLUMN b INTEGER NOT NULL DEFAULT 8",
+            "UPDATE asyncq_thing SET a = a + b",
+        ],
+    };
+
+    fn engine() -> (tempfile::TempDir, Sqlite) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("q.db");
+        std::fs::write(&path, "").unwrap();
+        let engine = Sqlite::open(&path, Patience::Deadline(Duration::from_secs(1))).unwrap();
+        (folder, engine)
+    }
+
+    fn bring(engine: &mut Sqlite, schema: Schema) -> Result<Found> {
+        let mut found = None;
+        engine.transact(Mode::Write, &mut |tx| {
+            let here = schema.look(tx)?;
+            found = Some(here);
+            schema.bring(tx, here)
+        })?;
+        Ok(found.unwrap())
+    }
+
+    fn sum(engine: &mut Sqlite) -> i64 {
+        let mut sum = 0;
+        engine
+            .transact(Mode::Read, &mut |tx| {
+                sum = tx.first("SELECT SUM(a) FROM asyncq_thing", &[], |row| row.i64(0))?.unwrap();
+                Ok(())
+            })
+            .unwrap();
+        sum
+    }
+
+    #[test]
+    fn an_older_store_is_upgraded_once() {
+        let (_folder, mut engine) = engine();
+        assert_eq!(bring(&mut engine, OLD).unwrap(), Found::Nothing);
+        assert_eq!(bring(&mut engine, OLD).unwrap(), Found::Current);
+        assert_eq!(bring(&mut engine, NEW).unwrap(), Found::Older(1));
+        assert_eq!(bring(&mut engine, NEW).unwrap(), Found::Current);
+        assert_eq!(sum(&mut engine), 15);
+    }
+
+    #[test]
+    fn a_newer_store_is_left_alone() {
+        let (_folder, mut engine) = engine();
+        bring(&mut engine, OLD).unwrap();
+        bring(&mut engine, NEW).unwrap();
+        assert_eq!(bring(&mut engine, OLD).unwrap_err().kind(), Kind::Busy);
+        assert_eq!(sum(&mut engine), 15);
+    }
+
+    #[test]
+    fn an_upgrade_that_fails_leaves_the_old_store() {
+        const STEPS: &[&str] = &[NEW.steps[0], "UPDATE asyncq_nothing SET a = 1"];
+        let (_folder, mut engine) = engine();
+        bring(&mut engine, OLD).unwrap();
+        let broken = Schema { steps: STEPS, ..NEW };
+        assert!(bring(&mut engine, broken).is_err());
+        assert_eq!(bring(&mut engine, NEW).unwrap(), Found::Older(1));
+        assert_eq!(sum(&mut engine), 15);
+    }
+
+    #[test]
+    fn the_schema_says_its_own_version() {
+        assert!(SCHEMA.fresh.contains(&format!("INSERT INTO asyncq_schema VALUES ({});", SCHEMA.version)));
+        assert!(SCHEMA.fresh.contains(&format!("schema {}.", SCHEMA.version)));
+        assert_eq!(SCHEMA.steps.len() + 1, usize::try_from(SCHEMA.version).unwrap());
+    }
+}

@@ -21,9 +21,16 @@ use crate::error::{Error, Kind, Result};
 /// (<https://sqlite.org/wal.html#walresetbug>).
 const OLDEST: i32 = 3_051_003;
 
-/// After how many pages in the WAL its content is copied into the database file. Small, because whoever opens a store
-/// that nobody else has open reads the whole WAL once.
-const CHECKPOINT_PAGES: i32 = 50;
+/// After how many more pages in the WAL a connection that works on copies its content into the database file; others
+/// then begin the WAL anew. SQLite's own default.
+const CHECKPOINT_PAGES: i32 = 1000;
+
+/// The same for a connection that has only made a few commits, as that of `asyncq enqueue`, and small: whoever opens a
+/// store that nobody else has open reads the whole WAL once, and such openers never begin it anew by themselves.
+const CHECKPOINT_PAGES_AT_FIRST: i32 = 50;
+
+/// How many commits are a few.
+const FIRST_COMMITS: u32 = 4;
 
 /// The number of milliseconds that stands for [`Patience::Endless`].
 const ENDLESS: u64 = u64::MAX;
@@ -38,6 +45,7 @@ pub(super) struct Sqlite {
     wal_pages: Arc<AtomicI32>,
     /// How many pages the WAL had when a checkpoint was last tried.
     tried_at: i32,
+    commits: u32,
     data_version: i64,
 }
 
@@ -57,6 +65,7 @@ impl Sqlite {
             patience: Arc::default(),
             wal_pages: Arc::default(),
             tried_at: 0,
+            commits: 0,
             data_version: 0,
         };
         engine.be_patient(patience);
@@ -69,6 +78,8 @@ impl Sqlite {
         connection.set_prepared_statement_cache_capacity(64);
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        // Otherwise statements are compiled anew whenever a parameter changes that might concern a partial index.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         // A checkpoint on close would be one that nobody checks; ours follow commits and report their errors.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, true)?;
@@ -157,20 +168,30 @@ impl Sqlite {
         self.command("COMMIT").map_err(|error| explain(&self.path, error))
     }
 
-    /// Copies the WAL into the database file when it has grown by enough pages since this was last tried. What was
-    /// committed is durable before; an error here says that the disk fails, so that nothing is built on it.
+    /// Copies the WAL into the database file when it has grown enough. What was committed is durable before; an error
+    /// here says that the disk fails, so that nothing is built on it.
     fn checkpoint(&mut self) -> Result<()> {
         let pages = self.wal_pages.load(Ordering::Relaxed);
+        self.commits = self.commits.saturating_add(1);
         if pages < self.tried_at {
             self.tried_at = 0;
         }
-        if pages - self.tried_at < CHECKPOINT_PAGES {
+        let grown = pages - self.tried_at;
+        let mode = if self.commits <= FIRST_COMMITS && grown >= CHECKPOINT_PAGES_AT_FIRST {
+            // Only this keeps the next opener from reading the same pages again.
+            CheckpointMode::TRUNCATE
+        } else if grown >= CHECKPOINT_PAGES {
+            CheckpointMode::PASSIVE
+        } else {
             return Ok(());
-        }
+        };
         self.tried_at = pages;
-        match self.connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::PASSIVE) {
+        let patience = self.patience.swap(0, Ordering::Relaxed);
+        let done = self.connection.wal_checkpoint_v2(Some(MAIN_DB), mode);
+        self.patience.store(patience, Ordering::Relaxed);
+        match done {
             Ok(_) => Ok(()),
-            // Somebody else is at it.
+            // Others are at work; whoever of them is last to write does it.
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
             Err(error) => Err(explain(&self.path, error)),
         }

@@ -7,8 +7,7 @@ use std::thread::JoinHandle;
 use super::drain::Wake;
 use crate::domain::job::{Claim, Fence};
 use crate::error::Result;
-use crate::runner::command::{self, Output};
-use crate::runner::{Control, Echo, Ended, Request, Stop, Surroundings};
+use crate::runner::{Control, Echo, Ended, Output, Request, Stop, Surroundings, command};
 
 /// How much stack a slot needs: it runs no recursion.
 const STACK: usize = 256 * 1024;

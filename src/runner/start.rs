@@ -1,0 +1,126 @@
+//! Starting the program of a function: its arguments, its environment, and why it could not be started.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use rustix::io::Errno;
+
+use super::result::ResultFile;
+use super::{Request, Surroundings};
+use crate::domain::attempt::{Failure, FailureKind};
+use crate::domain::json;
+
+/// The longest argument that Linux passes to a program, in bytes (`MAX_ARG_STRLEN`, execve(2), without the NUL).
+const LONGEST_ARGUMENT: usize = 128 * 1024 - 1;
+
+/// Starts the program of a function, in its own process group and its site, with pipes to its stdin, stdout and stderr.
+pub(super) fn start(request: &Request<'_>, around: &Surroundings, result: &ResultFile) -> Result<Child, Failure> {
+    let definition = request.definition;
+    let site = Path::new(request.call.site.as_deref().unwrap_or(&definition.site));
+    let Some((program, first)) = definition.command.split_first() else {
+        return Err(cannot_run(127, "the function has no program".to_owned()));
+    };
+    let program = site.join(program);
+    let with = |args: &[String]| {
+        let mut command = Command::new(&program);
+        command.args(first).args(args).current_dir(site);
+        command.env_clear().envs(around.env.iter().map(|(name, value)| (name, value))).envs(&definition.env);
+        command.envs(variables(request, around)).env("ASYNCQ_RESULT", result.path()).env("ASYNCQ_SITE", site);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.process_group(0).spawn()
+    };
+    let child = match with(&arguments(request)) {
+        // Too much for one command line all together: then it reaches the function on stdin only.
+        Err(error) if error.raw_os_error() == Some(Errno::TOOBIG.raw_os_error()) => with(&[]),
+        child => child,
+    };
+    child.map_err(|error| why_not(&error, &program, site))
+}
+
+fn variables<'a>(request: &Request<'a>, around: &'a Surroundings) -> Vec<(&'static str, String)> {
+    let call = request.call;
+    let mut variables = vec![
+        ("ASYNCQ_JOB", request.fence.job.to_string()),
+        ("ASYNCQ_ATTEMPT", request.fence.attempt.to_string()),
+        ("ASYNCQ_SERVICE", call.service.to_string()),
+        ("ASYNCQ_FUNCTION", call.function.to_string()),
+        ("ASYNCQ_DB", around.store.clone()),
+        ("ASYNCQ_TOKEN", request.token.as_str().to_owned()),
+    ];
+    if let Some(principal) = &call.principal {
+        variables.push(("ASYNCQ_PRINCIPAL", principal.to_string()));
+    }
+    variables
+}
+
+/// The call's arguments as words. One that is too long for a command line is left to stdin: an empty word stands in
+/// its place, so that the others keep theirs.
+fn arguments(request: &Request<'_>) -> Vec<String> {
+    let word = |value: &str| match json::unquote(value) {
+        Some(text) => text.into_owned(),
+        None => json::compact(value),
+    };
+    let mut words: Vec<String> = request.call.args.elements().into_iter().map(word).collect();
+    for long in words.iter_mut().filter(|word| word.len() > LONGEST_ARGUMENT) {
+        long.clear();
+    }
+    for (name, value) in request.call.kwargs.entries() {
+        let option = format!("--{name}={}", word(value));
+        if option.len() <= LONGEST_ARGUMENT {
+            words.push(option);
+        }
+    }
+    words
+}
+
+/// The whole call as one line of JSON.
+pub(super) fn stdin_line(request: &Request<'_>) -> Vec<u8> {
+    let call = request.call;
+    let text = |text: Option<&str>| text.map_or("null".to_owned(), json::quote);
+    let line = format!(
+        r#"{{"job":{},"attempt":{},"service":{},"function":{},"args":{},"kwargs":{},"principal":{},"site":{}}}"#,
+        request.fence.job,
+        request.fence.attempt,
+        json::quote(call.service.as_str()),
+        json::quote(call.function.as_str()),
+        call.args,
+        call.kwargs,
+        text(call.principal.as_ref().map(super::super::domain::call::Principal::as_str)),
+        text(Some(call.site.as_deref().unwrap_or(&request.definition.site))),
+    );
+    // JSON has line ends only between its tokens, where a space means the same.
+    let mut line: Vec<u8> =
+        line.into_bytes().into_iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { b }).collect();
+    line.push(b'\n');
+    line
+}
+
+/// A failure to run a program at all.
+pub(super) fn cannot_run(exit_code: i32, message: String) -> Failure {
+    Failure { exit_code: Some(exit_code), ..Failure::new(FailureKind::CannotRun, message) }
+}
+
+fn why_not(error: &io::Error, program: &Path, site: &Path) -> Failure {
+    let shown = program.display();
+    match site.metadata() {
+        Ok(meta) if meta.is_dir() => {}
+        Ok(_) => return cannot_run(127, format!("its site `{}` is no directory any more", site.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return cannot_run(127, format!("its site `{}` is gone", site.display()));
+        }
+        Err(error) => return cannot_run(126, format!("its site `{}` cannot be entered: {error}", site.display())),
+    }
+    match Errno::from_io_error(error) {
+        Some(Errno::NOENT) if program.exists() => {
+            cannot_run(127, format!("the interpreter that `{shown}` names in its first line is missing"))
+        }
+        Some(Errno::NOENT) => cannot_run(127, format!("its program `{shown}` is gone")),
+        Some(Errno::ACCESS) => cannot_run(126, format!("its program `{shown}` is not executable")),
+        Some(Errno::NOEXEC) => {
+            cannot_run(126, format!("its program `{shown}` is neither a binary nor a script that begins with `#!`"))
+        }
+        _ => cannot_run(126, format!("its program `{shown}` cannot be started: {error}")),
+    }
+}

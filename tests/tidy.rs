@@ -1,0 +1,253 @@
+//! The rules of the project that no compiler checks: layers, documents that tell the truth, nothing forgotten.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use asyncq::domain::job::State;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.to_string_lossy().ends_with(ending) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// What each layer may import; `docs/architecture.md` draws the same.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("error", &[]),
+    ("domain", &["error"]),
+    ("store", &["domain", "error"]),
+    ("runner", &["domain", "error"]),
+    ("commands", &["domain", "error", "runner", "store"]),
+    ("cli", &["commands", "domain", "error"]),
+];
+
+/// The layer of a source file: the first part of its path below `src`.
+fn layer(path: &Path) -> String {
+    let first = path.strip_prefix(root().join("src")).unwrap().iter().next().unwrap();
+    first.to_string_lossy().trim_end_matches(".rs").to_owned()
+}
+
+/// The layers that a source file names, by `crate::LAYER`.
+fn imports(source: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for part in source.split("crate::").skip(1) {
+        let name = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+        match part.strip_prefix('{') {
+            Some(group) => {
+                let group = group.split('}').next().unwrap();
+                found.extend(group.split(',').map(|item| name(item.trim())));
+            }
+            None => drop(found.insert(name(part))),
+        }
+    }
+    // What the top level hands on belongs to the layer `error`.
+    for top in ["Error", "Kind", "Result"] {
+        if found.remove(top) {
+            found.insert("error".to_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn layers_import_only_what_they_may() {
+    let allowed: BTreeMap<&str, &[&str]> = LAYERS.iter().copied().collect();
+    let mut seen = BTreeSet::new();
+    for path in files("src", ".rs") {
+        let layer = layer(&path);
+        if layer == "main" || layer == "lib" {
+            continue;
+        }
+        let may = allowed.get(layer.as_str()).unwrap_or_else(|| panic!("{} is in no layer", path.display()));
+        for import in imports(&fs::read_to_string(&path).unwrap()) {
+            let fine = import == layer || may.contains(&import.as_str());
+            assert!(fine, "{} imports `{import}`, which `{layer}` may not", path.display());
+        }
+        seen.insert(layer);
+    }
+    assert_eq!(seen.len(), LAYERS.len(), "a layer of the table is gone");
+}
+
+#[test]
+fn the_layer_test_can_fail() {
+    let source =
+        "use crate::store::Store;\nuse crate::{error::Error, runner};\nfn f() { crate::domain::x() } crate::Kind";
+    let found: Vec<_> = imports(source).into_iter().collect();
+    assert_eq!(found, ["domain", "error", "runner", "store"]);
+}
+
+#[test]
+fn each_layer_keeps_its_secrets() {
+    for path in files("src", ".rs") {
+        let (layer, source) = (layer(&path), fs::read_to_string(&path).unwrap());
+        let code = source.split("#[cfg(test)]").next().unwrap();
+        let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        let secrets: &[(&str, &[&str])] = &[
+            ("rusqlite", &["store"]),
+            ("clap", &["cli"]),
+            ("tabled", &["cli"]),
+            ("println!", &["cli"]),
+            ("stdout()", &["cli"]),
+            ("stderr()", &["cli"]),
+            ("std::process::Command", &["runner"]),
+            ("signal_hook", &["runner"]),
+            ("SystemTime::now", &["store", "cli"]),
+            ("env::var", &["cli"]),
+        ];
+        for (secret, owners) in secrets {
+            let fine = owners.contains(&layer.as_str()) || !code.contains(secret);
+            assert!(fine, "{} uses `{secret}`, which belongs to {owners:?}", path.display());
+        }
+        if layer == "domain" {
+            for impure in ["std::fs", "std::process", "Instant", "std::env", "std::thread"] {
+                assert!(!code.contains(impure), "{} uses `{impure}`", path.display());
+            }
+        }
+    }
+}
+
+/// Nothing in the process may open the files of a database but SQLite.
+#[test]
+fn nobody_but_sqlite_opens_the_database() {
+    for path in files("src/store", ".rs") {
+        let source = fs::read_to_string(&path).unwrap();
+        let code = source.split("#[cfg(test)]").next().unwrap();
+        for (number, line) in code.lines().enumerate() {
+            let opens = line.contains("File::open") || line.contains("fs::read(") || line.contains("fs::copy");
+            let fine = !opens || line.contains("File::open(folder)");
+            assert!(fine, "{}:{} opens a file: {line}", path.display(), number + 1);
+        }
+    }
+}
+
+#[test]
+fn every_verb_of_the_store_is_tested() {
+    let tests: String = files("tests/store", ".rs").into_iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let mut verbs = Vec::new();
+    for path in files("src/store", ".rs") {
+        let source = fs::read_to_string(&path).unwrap();
+        for part in source.split("\nimpl Store {\n").skip(1) {
+            let body = part.split("\n}\n").next().unwrap();
+            let public = body.split("    pub fn ").skip(1);
+            verbs.extend(public.map(|it| it.split(['(', '<']).next().unwrap().to_owned()));
+        }
+    }
+    assert!(verbs.len() > 30, "only {} verbs found: this test is broken", verbs.len());
+    for verb in verbs {
+        assert!(
+            tests.contains(&format!(".{verb}(")) || tests.contains(&format!("::{verb}(")),
+            "`Store::{verb}` has no test"
+        );
+    }
+}
+
+#[test]
+fn no_test_file_is_forgotten() {
+    for folder in ["tests/cli", "tests/store"] {
+        let main = read(format!("{folder}/main.rs"));
+        for path in files(folder, ".rs") {
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            assert!(name == "main" || main.contains(&format!("mod {name};")), "{} is never compiled", path.display());
+        }
+    }
+}
+
+#[test]
+fn files_stay_readable() {
+    for path in files("src", ".rs") {
+        let source = fs::read_to_string(&path).unwrap();
+        let code = source.split("#[cfg(test)]").next().unwrap().lines().count();
+        assert!(code <= 400, "{} has {code} lines without its tests: split it by noun", path.display());
+        assert!(source.starts_with("//! "), "{} does not say what it is", path.display());
+    }
+    assert!(read("src/main.rs").lines().count() < 10);
+    assert!(read("README.md").lines().count() <= 130, "the README is longer than two screens");
+}
+
+#[test]
+fn the_changelog_knows_this_version() {
+    let changelog = read("CHANGELOG.md");
+    let version = env!("CARGO_PKG_VERSION");
+    let heading = changelog.lines().find(|line| line.starts_with("## ")).unwrap();
+    assert!(heading.starts_with("## Unreleased") || heading.starts_with(&format!("## {version}")), "{heading}");
+    assert!(changelog.lines().any(|line| line.starts_with("- ")));
+}
+
+#[test]
+fn the_drawing_of_the_states_is_the_table_of_transitions() {
+    let drawn: BTreeSet<(String, String)> = read("docs/states.md")
+        .lines()
+        .filter_map(|line| line.trim().split_once(" --> "))
+        .map(|(from, to)| (from.to_owned(), to.split(':').next().unwrap().trim().to_owned()))
+        .filter(|(from, to)| from != "[*]" && to != "[*]")
+        .collect();
+    let mut table = BTreeSet::new();
+    for from in State::ALL {
+        for to in State::ALL.into_iter().filter(|to| from.may_become(*to)) {
+            table.insert((from.to_string(), to.to_string()));
+        }
+    }
+    assert_eq!(drawn, table);
+}
+
+#[test]
+fn the_command_line_reference_is_current() {
+    let path = root().join("docs/cli.md");
+    let current = asyncq::cli::reference();
+    let kept = fs::read_to_string(&path).unwrap_or_default();
+    if kept != current {
+        fs::write(&path, &current).unwrap();
+        panic!("docs/cli.md was not current; it is now: look at it and commit it");
+    }
+}
+
+#[test]
+fn the_documented_refusals_are_those_of_the_schema() {
+    let quoted = |text: &str, open: &str, close: char| -> BTreeSet<String> {
+        text.split(open).skip(1).map(|part| part.split(close).next().unwrap().to_owned()).collect()
+    };
+    let schema = quoted(&read("schema.sql"), "RAISE(ABORT, 'asyncq: ", '\'');
+    let documented = quoted(&read("docs/sql.md"), "`asyncq: ", '`');
+    assert_eq!(schema, documented);
+    let tests = read("tests/cli/application.rs");
+    for message in schema {
+        assert!(tests.contains(&message), "`{message}` has no test");
+    }
+}
+
+#[test]
+fn documents_name_only_files_that_exist() {
+    for document in files("docs", ".md").into_iter().chain([root().join("README.md")]) {
+        let text = fs::read_to_string(&document).unwrap();
+        for link in text.split("](").skip(1).map(|part| part.split([')', '#']).next().unwrap()) {
+            if link.is_empty() || link.contains("://") {
+                continue;
+            }
+            let target = document.parent().unwrap().join(link);
+            assert!(target.exists(), "{} links to `{link}`, which is not there", document.display());
+        }
+    }
+}
