@@ -190,7 +190,9 @@ fn claim_all(path: &Path, expected: usize) -> Duration {
     let time = timed(|| {
         loop {
             let finished: Vec<&Finish> = last.iter().collect();
-            let plan = Plan { processor, service: &service, finished: &finished, running: 0, tokens: &token };
+            let (finished, returned) = (&finished[..], &[][..]);
+            let (held, running, ahead, tokens) = (0, 0, 0, &token[..]);
+            let plan = Plan { processor, service: &service, finished, returned, held, running, ahead, tokens };
             let Some(claim) = store.advance(&plan).unwrap().claims.pop() else { break };
             claimed += 1;
             let verdict = decide(&Outcome::Completed, 0, 0.0);
@@ -220,7 +222,12 @@ fn memory() {
     let status = bench.command(&["process"]).stderr(Stdio::null()).status().unwrap();
     assert!(status.success());
     let text = fs::read_to_string(bench.folder.path().join("peak")).unwrap();
-    let kib: u64 = text.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let kib: u32 = text.split_whitespace().nth(1).unwrap().parse().unwrap();
     println!("memory: a processor with 4 slots, 300,000 jobs in the store, 12 functions that print 220 MB each");
-    println!("{:<58} {:>7.1} MiB{:>26}(to reach: under 20 MiB)", "peak resident memory (VmHWM)", kib as f64 / 1024.0, "");
+    println!(
+        "{:<58} {:>7.1} MiB{:>26}(to reach: under 20 MiB)",
+        "peak resident memory (VmHWM)",
+        f64::from(kib) / 1024.0,
+        ""
+    );
 }

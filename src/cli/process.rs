@@ -89,9 +89,6 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
             session.talk(&format!("service `{service}` is paused; `asyncq service resume {service}` lets it run"));
         }
         Event::Paused { service } => session.whisper(&format!("service `{service}` is paused")),
-        Event::Begins { job, service, function } => {
-            session.whisper(&format!("job {job} (`{service}` `{function}`) begins"));
-        }
         Event::Ended(report) => tell_end(session, report),
         Event::Late { job } => {
             session

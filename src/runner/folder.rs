@@ -1,23 +1,37 @@
-//! What a processor keeps beside the store while it runs: a folder of its own, and in it the lock that proves its life.
+//! What a processor keeps beside the store while it runs: a folder of its own, and in it the lock that proves its life,
+//! with marks that tell which calls it runs.
 //!
 //! Invariant: a folder is removed only by whoever holds its lock, so that a lock which can be taken proves a death.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::domain::job::JobId;
 use crate::domain::processor::NewProcessor;
 
 const LOCK: &str = "lock";
 
-/// The folder of this processor, locked until this is dropped, when the folder is removed.
+/// How many bytes a mark takes: the number of a job, or 0.
+const MARK: usize = 8;
+
+/// How many marks have their place from the start, so that a full disk keeps nobody from making them.
+const MARKS: usize = 512;
+
+/// The folder of this processor, locked until this is dropped.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
     name: String,
-    _lock: File,
+    marks: Arc<Marks>,
 }
+
+/// The lock file; what is in it tells which calls are running. It outlives a process that is killed; nobody asks it after
+/// a power cut.
+#[derive(Debug)]
+pub struct Marks(File);
 
 /// What the lock of another processor's folder says.
 #[derive(Debug)]
@@ -34,7 +48,7 @@ pub enum Life {
 #[derive(Debug)]
 pub struct Remains {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Folder {
@@ -52,13 +66,25 @@ impl Folder {
         let lock = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path.join(LOCK))?;
         lock.set_permissions(Permissions::from_mode(0o600))?;
         lock.try_lock()?;
-        Ok(Folder { path, name, _lock: lock })
+        lock.write_all_at(&[0; MARK * MARKS], 0)?;
+        Ok(Folder { path, name, marks: Arc::new(Marks(lock)) })
     }
 
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Removes it, once nothing refers to it any more. Where that is not done, a rescuer finds it.
+    pub fn remove(self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+
+    /// The marks in its lock file.
+    #[must_use]
+    pub fn marks(&self) -> Arc<Marks> {
+        Arc::clone(&self.marks)
     }
 
     /// What this process tells about itself, with this folder.
@@ -77,14 +103,27 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // The lock is still held; left-overs are swept by whoever finds the folder without an owner.
-        let _ = fs::remove_dir_all(&self.path);
+impl Marks {
+    /// Notes which job a slot runs, if any.
+    pub fn set(&self, slot: usize, job: Option<JobId>) {
+        let mark = job.map_or(0, |job| job.0).to_ne_bytes();
+        // Where this fails, a crash is not counted; the call itself is safe.
+        let _ = self.0.write_all_at(&mark, (slot * MARK) as u64);
     }
 }
 
 impl Remains {
+    /// The jobs that were running when the processor died.
+    ///
+    /// # Errors
+    /// Whatever the file system answers; then it is not known.
+    pub fn begun(&self) -> io::Result<Vec<JobId>> {
+        let mut bytes = Vec::new();
+        (&self.lock).read_to_end(&mut bytes)?;
+        let marks = bytes.as_chunks::<MARK>().0.iter().map(|mark| i64::from_ne_bytes(*mark));
+        Ok(marks.filter(|job| *job != 0).map(JobId).collect())
+    }
+
     /// Removes the folder, once nothing refers to it any more.
     pub fn remove(self) {
         let _ = fs::remove_dir_all(&self.path);
@@ -103,13 +142,13 @@ fn private(folder: &Path) -> io::Result<()> {
 /// Whatever the file system answers; then nothing is known.
 pub fn life(run_folder: &Path, name: &str) -> io::Result<Life> {
     let path = run_folder.join(name);
-    let lock = match OpenOptions::new().write(true).open(path.join(LOCK)) {
+    let lock = match OpenOptions::new().read(true).write(true).open(path.join(LOCK)) {
         Ok(lock) => lock,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Life::NoFolder),
         Err(error) => return Err(error),
     };
     match lock.try_lock() {
-        Ok(()) => Ok(Life::Dead(Remains { path, _lock: lock })),
+        Ok(()) => Ok(Life::Dead(Remains { path, lock })),
         Err(TryLockError::WouldBlock) => Ok(Life::Alive),
         Err(TryLockError::Error(error)) => Err(error),
     }
@@ -120,8 +159,13 @@ pub fn life(run_folder: &Path, name: &str) -> io::Result<Life> {
 #[must_use]
 pub fn process_lives(is: &NewProcessor) -> bool {
     let here = rustix::system::uname().nodename().to_string_lossy() == is.host;
-    let same_boot = boot().is_ok_and(|boot| boot == is.boot);
-    !here || same_boot && started(is.pid).is_ok_and(|start| start == is.pid_start)
+    !here || same_boot(is) && started(is.pid).is_ok_and(|start| start == is.pid_start)
+}
+
+/// Whether the machine has not been started anew since a processor registered.
+#[must_use]
+pub fn same_boot(is: &NewProcessor) -> bool {
+    boot().is_ok_and(|boot| boot == is.boot)
 }
 
 fn boot() -> io::Result<String> {

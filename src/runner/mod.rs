@@ -17,7 +17,7 @@ mod start;
 pub use capture::Capture;
 pub use control::{Control, Stop};
 pub use echo::Echo;
-pub use folder::Folder;
+pub use folder::{Folder, Marks};
 pub use reader::Output;
 
 use std::ffi::OsString;

@@ -2,6 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
 use super::{Capture, Echo};
@@ -38,8 +39,9 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn read(&mut self, stream: Stream, pipe: BorrowedFd<'_>) -> Result<usize, Errno> {
-        self.buffer.resize(BUFFER, 0);
-        let count = rustix::io::read(pipe, &mut self.buffer[..])?;
+        self.buffer.clear();
+        self.buffer.reserve_exact(BUFFER);
+        let count = rustix::io::read(pipe, spare_capacity(&mut self.buffer))?;
         let bytes = &self.buffer[..count];
         self.capture.push(stream, bytes);
         if !self.output.whole_lines {

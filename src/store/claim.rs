@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::drain::Plan;
+use super::drain::{self, Outlook, Plan};
 use super::engine::{Row, Tx};
-use super::{function, one};
+use super::function;
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::call::{Call, Principal};
 use crate::domain::function::{Definition, FunctionName};
@@ -18,26 +18,29 @@ const PROMOTE_STEP: i64 = 1000;
 
 const PROMOTE: &str = "UPDATE asyncq_job SET state = 'queued' WHERE id IN (
     SELECT id FROM asyncq_job WHERE state = 'delayed' AND service = ?1 AND run_at <= ?2 ORDER BY run_at LIMIT ?3)";
-pub(super) const NEXT: &str = "SELECT id FROM asyncq_job WHERE state = 'queued' AND service = ?1
-    ORDER BY priority, run_at, id LIMIT ?2";
+pub(super) const READY: &str = "SELECT id FROM asyncq_job WHERE state = 'queued' AND service = ?1 LIMIT 1";
+const NEXT: &str = "SELECT id, attempt, function, args, kwargs, principal, site, conflicts FROM asyncq_job
+    WHERE state = 'queued' AND service = ?1 ORDER BY priority, run_at, id LIMIT ?2";
 const TAKE: &str = "UPDATE asyncq_job SET state = 'processing', attempt = attempt + 1, processor = ?2, token = ?3,
-    started_at = ?4 WHERE id = ?1 RETURNING attempt, function, args, kwargs, principal, site, conflicts";
+    started_at = ?4 WHERE id = ?1";
 const LARGE: &str = "SELECT args, kwargs FROM asyncq_large WHERE job = ?1";
 
-/// Makes due calls of a service ready, and claims as many as there is room for.
-pub(super) fn claim(tx: &mut dyn Tx, plan: &Plan<'_>, room: usize) -> Result<Vec<Claim>> {
-    if room == 0 {
-        return Ok(Vec::new());
-    }
+/// Makes due calls of a service ready, and claims as many as there is room for; tells in `outlook` what is left.
+pub(super) fn claim(tx: &mut dyn Tx, plan: &Plan<'_>, room: usize, outlook: &mut Outlook) -> Result<Vec<Claim>> {
     let name = plan.service.as_str();
-    let now = tx.now();
-    tx.execute(PROMOTE, &[name.into(), now.into(), PROMOTE_STEP.into()])?;
-    let limit = i64::try_from(room).unwrap_or(i64::MAX);
-    let ids = tx.all(NEXT, &[name.into(), limit.into()], |row| row.i64(0).map(JobId))?;
+    if outlook.ready {
+        tx.execute(PROMOTE, &[name.into(), outlook.now.into(), PROMOTE_STEP.into()])?;
+        outlook.next_due = drain::next_due(tx, plan.service)?;
+    }
+    // One more than there is room for, to know whether more is ready.
+    let limit = i64::try_from(room).unwrap_or(i64::MAX).saturating_add(1);
+    let mut next = tx.all(NEXT, &[name.into(), limit.into()], Stored::read)?;
+    outlook.ready = next.len() > room;
+    next.truncate(room);
     let mut definitions = HashMap::new();
-    let mut claims = Vec::with_capacity(ids.len());
-    for (id, token) in ids.into_iter().zip(plan.tokens) {
-        claims.push(take(tx, plan, id, token, &mut definitions)?);
+    let mut claims = Vec::with_capacity(next.len());
+    for (stored, token) in next.into_iter().zip(plan.tokens) {
+        claims.push(take(tx, plan, stored, token, &mut definitions)?);
     }
     Ok(claims)
 }
@@ -45,24 +48,14 @@ pub(super) fn claim(tx: &mut dyn Tx, plan: &Plan<'_>, room: usize) -> Result<Vec
 fn take(
     tx: &mut dyn Tx,
     plan: &Plan<'_>,
-    id: JobId,
+    stored: Stored,
     token: &Token,
     definitions: &mut HashMap<String, Option<Definition>>,
 ) -> Result<Claim> {
     let now = tx.now();
-    let args = [id.0.into(), plan.processor.0.into(), token.as_str().into(), now.into()];
-    let stored = one(tx.first(TAKE, &args, |row| {
-        Ok(Stored {
-            attempt: row.i64(0)?,
-            function: row.lossy(1)?.unwrap_or_default(),
-            args: row.bytes(2)?.map(<[u8]>::to_vec),
-            kwargs: row.bytes(3)?.map(<[u8]>::to_vec),
-            principal: row.bytes(4)?.map(<[u8]>::to_vec),
-            site: row.bytes(5)?.map(<[u8]>::to_vec),
-            conflicts: row.i64(6)?,
-        })
-    })?)?;
-    let stored = stored.with_large(tx, id)?;
+    let fence = Fence { job: stored.id, attempt: stored.attempt + 1, processor: plan.processor };
+    tx.execute(TAKE, &[fence.job.0.into(), fence.processor.0.into(), token.as_str().into(), now.into()])?;
+    let stored = stored.with_large(tx)?;
     let definition = if let Some(known) = definitions.get(&stored.function) {
         known.clone()
     } else {
@@ -71,7 +64,7 @@ fn take(
         found
     };
     Ok(Claim {
-        fence: Fence { job: id, attempt: stored.attempt, processor: plan.processor },
+        fence,
         token: token.clone(),
         call: stored.call(plan.service),
         definition,
@@ -83,6 +76,7 @@ fn take(
 
 /// A call as a client may have stored it: what the triggers cannot check cheaply is checked here.
 struct Stored {
+    id: JobId,
     attempt: i64,
     function: String,
     args: Option<Vec<u8>>,
@@ -93,10 +87,24 @@ struct Stored {
 }
 
 impl Stored {
-    fn with_large(mut self, tx: &mut dyn Tx, id: JobId) -> Result<Stored> {
+    fn read(row: &dyn Row) -> Result<Stored> {
+        let bytes = |column| Ok(row.bytes(column)?.map(<[u8]>::to_vec));
+        Ok(Stored {
+            id: JobId(row.i64(0)?),
+            attempt: row.i64(1)?,
+            function: row.lossy(2)?.unwrap_or_default(),
+            args: bytes(3)?,
+            kwargs: bytes(4)?,
+            principal: bytes(5)?,
+            site: bytes(6)?,
+            conflicts: row.i64(7)?,
+        })
+    }
+
+    fn with_large(mut self, tx: &mut dyn Tx) -> Result<Stored> {
         if self.args.is_none() {
             let bytes = |row: &dyn Row, column| Ok(row.bytes(column)?.map(<[u8]>::to_vec));
-            let large = tx.first(LARGE, &[id.0.into()], |row| Ok((bytes(row, 0)?, bytes(row, 1)?)))?;
+            let large = tx.first(LARGE, &[self.id.0.into()], |row| Ok((bytes(row, 0)?, bytes(row, 1)?)))?;
             (self.args, self.kwargs) = large.unwrap_or_default();
         }
         Ok(self)

@@ -1,8 +1,8 @@
 //! What a processor does: register, see whether there is work, finish calls and claim the next ones.
 
-use super::claim::{NEXT, claim};
+use super::claim::{READY, claim};
 use super::engine::{Row, Tx, damaged};
-use super::finish::finish;
+use super::finish::{finish, give_back};
 use super::{Store, one};
 use crate::domain::job::{Claim, Fence, Finish, JobId, State, Token};
 use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
@@ -19,18 +19,16 @@ pub struct Outlook {
     pub concurrency: i64,
     /// How many slots other processors have taken.
     pub taken: i64,
-    /// Whether a call is ready.
+    /// Whether a call is ready to be claimed.
     pub ready: bool,
-    /// When the next call is due that waits to be tried again.
-    pub next_retry: Option<Timestamp>,
-    /// When the next call is due at all.
+    /// When the next call is due that is not ready yet.
     pub next_due: Option<Timestamp>,
     /// The database's clock.
     pub now: Timestamp,
 }
 
 impl Outlook {
-    /// How many slots are free for this processor, including those that it has.
+    /// How many slots this processor may have, including those that it has.
     #[must_use]
     pub fn free(&self) -> usize {
         if self.paused { 0 } else { usize::try_from(self.concurrency - self.taken).unwrap_or(0) }
@@ -46,9 +44,15 @@ pub struct Plan<'a> {
     pub service: &'a ServiceName,
     /// The calls that have ended.
     pub finished: &'a [&'a Finish],
-    /// How many of its calls go on running.
+    /// The calls that were claimed and never begun, and are given back.
+    pub returned: &'a [Fence],
+    /// How many other calls of the service it has claimed.
+    pub held: usize,
+    /// How many of those are running.
     pub running: usize,
-    /// The secrets for the calls that it could begin now: as many as it has room for.
+    /// How many calls it may hold beyond its slots, so that a slot need not wait for the store.
+    pub ahead: usize,
+    /// The secrets for new claims, at most one for each.
     pub tokens: &'a [Token],
 }
 
@@ -57,8 +61,10 @@ pub struct Plan<'a> {
 pub struct Advance {
     /// For each finished call the state of its job now; `None` when it was no longer this attempt's to finish.
     pub finished: Vec<Option<State>>,
-    /// The calls to begin, most urgent first.
+    /// The new claims, most urgent first.
     pub claims: Vec<Claim>,
+    /// How many of its calls the processor may have running at once from now on.
+    pub slots: usize,
     /// How things stand after that.
     pub outlook: Outlook,
 }
@@ -135,30 +141,47 @@ impl Store {
     /// # Errors
     /// Whatever the database answers.
     pub fn outlook(&mut self, service: &ServiceName, processor: Option<ProcessorId>) -> Result<Outlook> {
-        self.read(|tx| Ok(look(tx, service, processor.unwrap_or(ProcessorId(0)))?.0))
+        self.read(|tx| {
+            let (mut outlook, _) = look(tx, service, processor.unwrap_or(ProcessorId(0)))?;
+            outlook.ready = outlook.ready || tx.first(READY, &[service.as_str().into()], |_| Ok(()))?.is_some();
+            Ok(outlook)
+        })
     }
 
-    /// Records calls that have ended, makes due calls ready, and claims the next ones, in one transaction. Takes slots
-    /// for what is running then, and frees the others.
+    /// When the next call of a service is due that waits to be tried again.
+    ///
+    /// # Errors
+    /// Whatever the database answers.
+    pub fn next_retry(&mut self, service: &ServiceName) -> Result<Option<Timestamp>> {
+        self.read(|tx| tx.first(NEXT_RETRY, &[service.as_str().into()], |row| row.i64(0).map(Timestamp)))
+    }
+
+    /// Records calls that have ended, takes back those that were never begun, makes due calls ready, and claims the next
+    /// ones, in one transaction. Takes slots for what may be running then, and frees the others.
     ///
     /// # Errors
     /// Whatever the database answers; then nothing of it happened.
     pub fn advance(&mut self, plan: &Plan<'_>) -> Result<Advance> {
         self.write(|tx| {
             let finished = plan.finished.iter().map(|one| finish(tx, one)).collect::<Result<_>>()?;
-            let (before, taken) = look(tx, plan.service, plan.processor)?;
-            let room = before.free().saturating_sub(plan.running).min(plan.tokens.len());
-            let claims = claim(tx, plan, room)?;
-            let running = i64::try_from(plan.running + claims.len()).unwrap_or(i64::MAX);
-            if running != taken {
+            for fence in plan.returned {
+                give_back(tx, fence)?;
+            }
+            let (mut outlook, taken) = look(tx, plan.service, plan.processor)?;
+            let free = outlook.free();
+            let target = if free == 0 { 0 } else { free + plan.ahead };
+            let room = target.saturating_sub(plan.held).min(plan.tokens.len());
+            let claims = claim(tx, plan, room, &mut outlook)?;
+            let slots = free.min(plan.held + claims.len());
+            let taking = i64::try_from(slots.max(plan.running)).unwrap_or(i64::MAX);
+            if taking != taken {
                 let who = [plan.service.as_str().into(), plan.processor.0.into()];
-                match running {
+                match taking {
                     0 => tx.execute(FREE_SLOTS, &who)?,
-                    _ => tx.execute(TAKE_SLOTS, &[who[0], who[1], running.into()])?,
+                    _ => tx.execute(TAKE_SLOTS, &[who[0], who[1], taking.into()])?,
                 };
             }
-            let (outlook, _) = look(tx, plan.service, plan.processor)?;
-            Ok(Advance { finished, claims, outlook })
+            Ok(Advance { finished, claims, slots, outlook })
         })
     }
 
@@ -189,7 +212,8 @@ fn read_processor(row: &dyn Row) -> Result<Processor> {
     })
 }
 
-/// The outlook, and how many slots the processor has itself.
+/// The outlook, and how many slots the processor has itself. Whether a call is ready is only known as far as one that is
+/// due is not made ready yet.
 fn look(tx: &mut dyn Tx, service: &ServiceName, processor: ProcessorId) -> Result<(Outlook, i64)> {
     let name = service.as_str().into();
     let limits = tx.first(SERVICE, &[name, processor.0.into()], |row| {
@@ -197,16 +221,12 @@ fn look(tx: &mut dyn Tx, service: &ServiceName, processor: ProcessorId) -> Resul
     })?;
     let (concurrency, paused, taken, own) = limits.unwrap_or((0, true, 0, 0));
     let now = tx.now();
-    let ready = tx.first(NEXT, &[name, 1.into()], |_| Ok(()))?.is_some();
-    let next_due = tx.first(NEXT_DUE, &[name], |row| row.i64(0))?.map(Timestamp);
-    let outlook = Outlook {
-        paused,
-        concurrency,
-        taken,
-        ready: ready || next_due.is_some_and(|due| due <= now),
-        next_retry: tx.first(NEXT_RETRY, &[name], |row| row.i64(0))?.map(Timestamp),
-        next_due,
-        now,
-    };
-    Ok((outlook, own))
+    let next_due = next_due(tx, service)?;
+    let ready = next_due.is_some_and(|due| due <= now);
+    Ok((Outlook { paused, concurrency, taken, ready, next_due, now }, own))
+}
+
+/// When the next delayed call of a service is due.
+pub(super) fn next_due(tx: &mut dyn Tx, service: &ServiceName) -> Result<Option<Timestamp>> {
+    tx.first(NEXT_DUE, &[service.as_str().into()], |row| row.i64(0).map(Timestamp))
 }

@@ -1,21 +1,28 @@
 //! Recording how attempts end.
 
-use super::engine::Tx;
+use super::engine::{Tx, Value};
 use crate::domain::attempt::{Ending, Failure, FailureKind};
 use crate::domain::job::{Fence, Finish, JobId, State};
 use crate::domain::json::Json;
 use crate::domain::log::{Log, Stream};
 use crate::domain::retry::Verdict;
+use crate::domain::time::Timestamp;
 use crate::error::Result;
 
-const FINISH: &str = "UPDATE asyncq_job SET
-    state = CASE WHEN cancelling = 1 AND ?4 IN ('queued', 'delayed') THEN 'cancelled' ELSE ?4 END,
-    finished_at = CASE WHEN cancelling = 1 OR ?4 NOT IN ('queued', 'delayed') THEN ?5 END,
-    started_at = ?6, run_at = COALESCE(?7, run_at), result = CASE WHEN ?4 = 'completed' THEN ?8 END, error = ?9,
-    failures = failures + ?10, conflicts = conflicts + ?11, token = NULL, cancelling = 0
-    WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'processing' RETURNING state";
+const COMPLETE: &str = "UPDATE asyncq_job SET state = 'completed', started_at = ?4, finished_at = ?5, result = ?6,
+    token = NULL, cancelling = 0
+    WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'processing'";
+const END: &str = "UPDATE asyncq_job SET state = ?6, started_at = ?4, finished_at = ?5, error = ?7,
+    failures = failures + ?8, conflicts = conflicts + ?9, token = NULL, cancelling = 0
+    WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'processing'";
+const AGAIN: &str = "UPDATE asyncq_job SET state = ?5, started_at = ?4, run_at = COALESCE(?6, run_at),
+    conflicts = conflicts + ?7, token = NULL
+    WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'processing' AND cancelling = 0";
 const COMPLETED_ITSELF: &str = "UPDATE asyncq_job SET result = ?4, started_at = ?5, token = NULL, cancelling = 0
     WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'completed' AND token IS NOT NULL";
+const GIVE_BACK: &str = "UPDATE asyncq_job SET state = CASE WHEN cancelling = 1 THEN 'cancelled' ELSE 'queued' END,
+    finished_at = CASE WHEN cancelling = 1 THEN ?4 END, started_at = NULL, token = NULL, cancelling = 0
+    WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'processing'";
 const ATTEMPT: &str = "INSERT INTO asyncq_attempt
     (job, number, processor, started_at, finished_at, ending, error, dropped, gap, pieces, log)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (job, number) DO NOTHING";
@@ -23,64 +30,97 @@ const CHILDREN: &str = "SELECT id FROM asyncq_job WHERE parent = ?1 AND immediat
 const END_CHILD: &str = "UPDATE asyncq_job SET state = 'error', finished_at = ?2, error = ?3, token = NULL
     WHERE id = ?1";
 
-/// Records the end of an attempt, unless it is no longer this attempt's job.
+/// Records the end of an attempt, unless it is no longer this attempt's job; gives the job's state then.
 pub(super) fn finish(tx: &mut dyn Tx, end: &Finish) -> Result<Option<State>> {
-    let Fence { job, attempt, processor } = end.fence;
-    let verdict = &end.verdict;
-    let now = tx.now();
-    let started_at = now.before(end.took);
-    let error = verdict.error.as_ref().map(error_text);
-    let result = end.result.as_ref().map(Json::as_str);
-    let counts = counts(verdict);
-    let fence = [job.0.into(), attempt.into(), processor.0.into()];
-    let state = tx.first(
-        FINISH,
-        &[
-            fence[0],
-            fence[1],
-            fence[2],
-            verdict.state.as_str().into(),
-            now.into(),
-            started_at.into(),
-            verdict.pause.map(|pause| now.after(pause)).into(),
-            result.into(),
-            error.as_ref().into(),
-            counts.0.into(),
-            counts.1.into(),
-        ],
-        |row| super::job::state(row.str(0)?),
-    )?;
-    let (state, ending) = if let Some(state) = state {
-        (state, verdict.ending)
+    let started_at = tx.now().before(end.took);
+    let (state, ending) = if let Some(state) = settle(tx, end, started_at)? {
+        (state, end.verdict.ending)
     } else {
-        let args = [fence[0], fence[1], fence[2], result.into(), started_at.into()];
-        if tx.execute(COMPLETED_ITSELF, &args)? == 0 {
+        let result = end.result.as_ref().map(Json::as_str);
+        let [job, attempt, processor] = fence(&end.fence);
+        if tx.execute(COMPLETED_ITSELF, &[job, attempt, processor, result.into(), started_at.into()])? == 0 {
             return Ok(None);
         }
         (State::Completed, Ending::Completed)
     };
-    let silent = verdict.error.is_none() && verdict.state == State::Completed && end.log.is_empty();
+    let silent = end.verdict.error.is_none() && end.verdict.state == State::Completed && end.log.is_empty();
     if !silent {
-        let pieces = pieces(&end.log);
-        tx.execute(
-            ATTEMPT,
-            &[
-                fence[0],
-                fence[1],
-                fence[2],
-                started_at.into(),
-                now.into(),
-                ending.as_str().into(),
-                error.as_ref().into(),
-                i64::try_from(end.log.dropped).unwrap_or(i64::MAX).into(),
-                i64::try_from(end.log.gap).unwrap_or(i64::MAX).into(),
-                pieces.as_ref().into(),
-                (!end.log.bytes.is_empty()).then_some(end.log.bytes.as_slice()).into(),
-            ],
-        )?;
+        record(tx, end, ending, started_at)?;
     }
-    end_children(tx, job)?;
+    end_children(tx, end.fence.job)?;
     Ok(Some(state))
+}
+
+fn fence(fence: &Fence) -> [Value<'static>; 3] {
+    [fence.job.0.into(), fence.attempt.into(), fence.processor.0.into()]
+}
+
+/// Brings the job into the state of the verdict; `None` when the fence does not hold.
+fn settle(tx: &mut dyn Tx, end: &Finish, started_at: Timestamp) -> Result<Option<State>> {
+    let verdict = &end.verdict;
+    let now = tx.now();
+    let [job, attempt, processor] = fence(&end.fence);
+    let (failed, met) = counts(verdict);
+    if verdict.state == State::Completed {
+        let result = end.result.as_ref().map(Json::as_str);
+        let args = [job, attempt, processor, started_at.into(), now.into(), result.into()];
+        return Ok((tx.execute(COMPLETE, &args)? == 1).then_some(State::Completed));
+    }
+    let mut state = verdict.state;
+    if state.is_waiting() {
+        let due = verdict.pause.map(|pause| now.after(pause));
+        let args = [job, attempt, processor, started_at.into(), state.as_str().into(), due.into(), met.into()];
+        if tx.execute(AGAIN, &args)? == 1 {
+            return Ok(Some(state));
+        }
+        // Not again, because somebody cancelled it meanwhile; or not ours at all, which the next statement tells.
+        state = State::Cancelled;
+    }
+    let error = verdict.error.as_ref().map(error_text);
+    let args = [
+        job,
+        attempt,
+        processor,
+        started_at.into(),
+        now.into(),
+        state.as_str().into(),
+        error.as_ref().into(),
+        failed.into(),
+        met.into(),
+    ];
+    Ok((tx.execute(END, &args)? == 1).then_some(state))
+}
+
+/// Keeps what is to be told of an attempt beyond that it succeeded.
+fn record(tx: &mut dyn Tx, end: &Finish, ending: Ending, started_at: Timestamp) -> Result<()> {
+    let log = &end.log;
+    let now = tx.now();
+    let [job, attempt, processor] = fence(&end.fence);
+    let error = end.verdict.error.as_ref().map(error_text);
+    let pieces = pieces(log);
+    let args = [
+        job,
+        attempt,
+        processor,
+        started_at.into(),
+        now.into(),
+        ending.as_str().into(),
+        error.as_ref().into(),
+        i64::try_from(log.dropped).unwrap_or(i64::MAX).into(),
+        i64::try_from(log.gap).unwrap_or(i64::MAX).into(),
+        pieces.as_ref().into(),
+        (!log.bytes.is_empty()).then_some(log.bytes.as_slice()).into(),
+    ];
+    tx.execute(ATTEMPT, &args)?;
+    Ok(())
+}
+
+/// Puts a call back that was claimed and never begun, as if it had not been claimed.
+pub(super) fn give_back(tx: &mut dyn Tx, fence: &Fence) -> Result<()> {
+    let now = tx.now();
+    let [job, attempt, processor] = self::fence(fence);
+    tx.execute(GIVE_BACK, &[job, attempt, processor, now.into()])?;
+    Ok(())
 }
 
 /// Ends the nested calls of a job that ends: whatever of them is left is gone with it.

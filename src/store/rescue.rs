@@ -3,7 +3,7 @@
 use super::engine::Tx;
 use super::{Store, finish};
 use crate::domain::attempt::{Failure, FailureKind};
-use crate::domain::job::{JobId, State, Token};
+use crate::domain::job::{Fence, JobId, State, Token};
 use crate::domain::processor::ProcessorId;
 use crate::domain::retry::CRASHES;
 use crate::error::Result;
@@ -40,25 +40,32 @@ impl Store {
     }
 
     /// Puts the jobs of a processor back on their queues and forgets the processor. The caller has proven that it is
-    /// dead and that nothing of what it ran is left. A job whose processors died too often ends in an error.
+    /// dead and that nothing of what it ran is left, and knows which jobs it had begun, if that can be known. A job whose
+    /// processors died too often while they ran it ends in an error.
     ///
     /// # Errors
     /// Whatever the database answers; then nothing of it happened.
-    pub fn rescue(&mut self, dead: ProcessorId) -> Result<Rescued> {
+    pub fn rescue(&mut self, dead: ProcessorId, begun: Option<&[JobId]>) -> Result<Rescued> {
         self.write(|tx| {
             let found = tx.all(JOBS, &[dead.0.into()], |row| {
                 Ok(Found {
-                    id: JobId(row.i64(0)?),
-                    attempt: row.i64(1)?,
+                    fence: Fence { job: JobId(row.i64(0)?), attempt: row.i64(1)?, processor: dead },
                     crashes: row.i64(2)?,
                     cancelling: row.bool(3)?,
                     started_at: row.int(4)?,
                 })
             })?;
             let mut jobs = Vec::with_capacity(found.len());
-            for job in found {
-                jobs.push((job.id, put_back(tx, &job, dead)?));
-                finish::end_children(tx, job.id)?;
+            for found in found {
+                let job = found.fence.job;
+                let state = if begun.is_none_or(|begun| begun.contains(&job)) {
+                    crashed(tx, &found)?
+                } else {
+                    finish::give_back(tx, &found.fence)?;
+                    if found.cancelling { State::Cancelled } else { State::Queued }
+                };
+                jobs.push((job, state));
+                finish::end_children(tx, job)?;
             }
             // Their parent completed itself, so that it was not among the jobs above.
             let now = tx.now();
@@ -73,14 +80,14 @@ impl Store {
 }
 
 struct Found {
-    id: JobId,
-    attempt: i64,
+    fence: Fence,
     crashes: i64,
     cancelling: bool,
     started_at: Option<i64>,
 }
 
-fn put_back(tx: &mut dyn Tx, job: &Found, dead: ProcessorId) -> Result<State> {
+fn crashed(tx: &mut dyn Tx, job: &Found) -> Result<State> {
+    let Fence { job: id, attempt, processor: dead } = job.fence;
     let now = tx.now();
     let crashes = job.crashes + 1;
     let (state, message) = if job.cancelling {
@@ -93,12 +100,9 @@ fn put_back(tx: &mut dyn Tx, job: &Found, dead: ProcessorId) -> Result<State> {
     let error = failure(FailureKind::Crash, &message);
     let final_error = (state == State::Error).then_some(&error);
     let finished_at = state.has_ended().then_some(now);
-    tx.execute(PUT_BACK, &[job.id.0.into(), state.as_str().into(), finished_at.into(), final_error.into()])?;
+    tx.execute(PUT_BACK, &[id.0.into(), state.as_str().into(), finished_at.into(), final_error.into()])?;
     let started_at = job.started_at.unwrap_or(now.0);
-    tx.execute(
-        ATTEMPT,
-        &[job.id.0.into(), job.attempt.into(), dead.0.into(), started_at.into(), now.into(), (&error).into()],
-    )?;
+    tx.execute(ATTEMPT, &[id.0.into(), attempt.into(), dead.0.into(), started_at.into(), now.into(), (&error).into()])?;
     Ok(state)
 }
 

@@ -85,6 +85,24 @@ fn what_becomes_ready_while_it_works_is_run() {
 }
 
 #[test]
+fn one_slow_call_strands_nobody() {
+    let place = Place::with_functions(&[("quick", ":"), ("waits", WAITS), ("hello", "echo hello $1")]);
+    place.stdout("for i in $(seq 20); do asyncq enqueue events quick; done; asyncq enqueue events waits 1");
+    place.stdout("asyncq enqueue events hello 2; asyncq enqueue events hello 3");
+    let process = place.start("asyncq process");
+    wait_until("the slow call begins", || place.at("begun-1").exists());
+    // Whatever was claimed ahead of its turn goes back.
+    let held = "SELECT count(*) FROM asyncq_job WHERE state = 'processing' OR state = 'completed'";
+    wait_until("the others are given back", || place.query(held) == "21");
+    place.stdout("asyncq service pause events");
+    place.write("go", "");
+    let output = process.wait();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "begin 1\nend 1\n");
+    place.session("$ asyncq service resume events; asyncq process\nhello 2\nhello 3");
+    assert_eq!(place.query("SELECT sum(failures + conflicts + crashes) FROM asyncq_job"), "0");
+}
+
+#[test]
 fn limits_end_it_early_and_politely() {
     let place = Place::with_functions(&[("say", "echo $1"), ("slow", "sleep 1.2; echo slow")]);
     place.session(

@@ -4,16 +4,16 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use asyncq::domain::attempt::{Ending, Failure, FailureKind, Outcome};
-use asyncq::domain::job::State;
+use asyncq::domain::job::{Fence, Finish, State};
 use asyncq::domain::json::Json;
 use asyncq::domain::log::Stream;
 use asyncq::domain::processor::ProcessorId;
 use asyncq::domain::service::ServiceChange;
-use asyncq::store::IfWaiting;
+use asyncq::store::{IfWaiting, Plan};
 
 use crate::fixture::{
     advance, again, call, claim, definition, ends, enqueue, function, log, new_processor, processor, service, state,
-    two, with_events,
+    tokens, two, with_events,
 };
 
 conformance! {
@@ -77,6 +77,28 @@ conformance! {
         store.set_service(&service("events"), one).unwrap();
         assert!(advance(store, processor, &[&ends(&both[0], &Outcome::Completed)], 1, 2).claims.is_empty());
         assert_eq!(advance(store, processor, &[&ends(&both[1], &Outcome::Completed)], 0, 2).claims.len(), 1);
+    }
+
+    fn what_is_claimed_ahead_takes_no_slot_and_can_be_given_back(store: &mut Store) {
+        with_events(store);
+        let ids: Vec<_> = (1..=5).map(|number| enqueue(store, number)).collect();
+        let (one, other) = (processor(store, 1), processor(store, 2));
+        let (events, tokens) = (service("events"), tokens(5));
+        let (finished, returned): (&[&Finish], &[Fence]) = (&[], &[]);
+        let plan = Plan { processor: one, service: &events, finished, returned, held: 0, running: 0, ahead: 1, tokens: &tokens };
+        let first = store.advance(&plan).unwrap();
+        assert_eq!((first.claims.len(), first.slots, first.outlook.ready), (3, 2, true));
+        assert_eq!(store.outlook(&events, Some(other)).unwrap().taken, 2);
+        store.cancel(ids[1]).unwrap();
+        let returned = [first.claims[1].fence, first.claims[2].fence];
+        let plan = Plan { returned: &returned, held: 1, running: 1, ahead: 0, tokens: &[], ..plan };
+        let second = store.advance(&plan).unwrap();
+        assert_eq!((second.claims.len(), second.slots), (0, 1));
+        assert_eq!((state(store, ids[1]), state(store, ids[2])), (State::Cancelled, State::Queued));
+        let back = store.job(ids[2]).unwrap();
+        assert_eq!((back.attempt, back.started_at), (1, None));
+        assert!(store.attempts(&back).unwrap().is_empty());
+        assert_eq!(advance(store, other, &[], 0, 1).claims[0].fence.job, ids[2]);
     }
 
     fn a_paused_service_gives_no_claims(store: &mut Store) {
@@ -172,7 +194,7 @@ conformance! {
         let done = advance(store, processor, &[&end], 0, 1);
         assert_eq!((done.finished, done.claims.len(), done.outlook.ready), (vec![Some(State::Delayed)], 0, false));
         let due = store.job(id).unwrap().run_at;
-        assert_eq!((done.outlook.next_retry, done.outlook.next_due), (Some(due), Some(due)));
+        assert_eq!((store.next_retry(&service("events")).unwrap(), done.outlook.next_due), (Some(due), Some(due)));
         assert_eq!(due.since(done.outlook.now), Duration::from_hours(1));
         // By hand it is ready at once, and its budget is renewed.
         store.cancel(id).unwrap();
@@ -187,8 +209,11 @@ conformance! {
         let processor = processor(store, 1);
         let claim = claim(store, processor);
         let mut end = ends(&claim, &Outcome::Conflict);
-        end.verdict.pause = Some(Duration::ZERO);
-        advance(store, processor, &[&end], 0, 0);
+        end.verdict.pause = Some(Duration::from_millis(20));
+        assert_eq!(advance(store, processor, &[&end], 0, 1).finished, [Some(State::Delayed)]);
+        while !store.outlook(&service("events"), None).unwrap().ready {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         assert_eq!(state(store, claim.fence.job), State::Delayed);
         let next = advance(store, processor, &[], 0, 1);
         assert_eq!((next.claims[0].fence.attempt, next.claims[0].conflicts), (2, 1));
@@ -206,7 +231,7 @@ conformance! {
         forged.fence.attempt = 2;
         assert_eq!(advance(store, one, &[&forged], 0, 0).finished, [None]);
         assert_eq!(state(store, id), State::Processing);
-        store.rescue(one).unwrap();
+        store.rescue(one, None).unwrap();
         let current = claim(store, other);
         let mut late = ends(&stale, &Outcome::Completed);
         late.result = Some(Json::parse("1").unwrap());

@@ -100,7 +100,17 @@ pub fn tokens(count: u128) -> Vec<Token> {
 pub fn advance(store: &mut Store, processor: ProcessorId, finished: &[&Finish], running: usize, room: u128) -> Advance {
     let service = service("events");
     let tokens = tokens(room);
-    store.advance(&Plan { processor, service: &service, finished, running, tokens: &tokens }).unwrap()
+    let plan = Plan {
+        processor,
+        service: &service,
+        finished,
+        returned: &[],
+        held: running,
+        running,
+        ahead: 0,
+        tokens: &tokens,
+    };
+    store.advance(&plan).unwrap()
 }
 
 /// Claims the one call that is ready.

@@ -12,7 +12,7 @@ conformance! {
         let (dead, alive) = (processor(store, 1), processor(store, 2));
         claim(store, dead);
         let theirs = claim(store, alive);
-        let rescued = store.rescue(dead).unwrap();
+        let rescued = store.rescue(dead, None).unwrap();
         assert_eq!(rescued.jobs, [(first, State::Queued)]);
         assert_eq!(state(store, second), State::Processing);
         assert_eq!(store.processors().unwrap().iter().map(|it| it.id).collect::<Vec<_>>(), [alive]);
@@ -24,7 +24,7 @@ conformance! {
         assert_eq!(advance(store, alive, &[], 1, 1).claims[0].fence.attempt, 2);
         assert_eq!(theirs.fence.job, second);
         // Once more changes nothing.
-        assert!(store.rescue(dead).unwrap().jobs.is_empty());
+        assert!(store.rescue(dead, None).unwrap().jobs.is_empty());
     }
 
     fn after_three_crashes_it_is_an_error(store: &mut Store) {
@@ -33,7 +33,7 @@ conformance! {
         for (number, expected) in [(1, State::Queued), (2, State::Queued), (3, State::Error)] {
             let dead = processor(store, number);
             claim(store, dead);
-            assert_eq!(store.rescue(dead).unwrap().jobs, [(id, expected)]);
+            assert_eq!(store.rescue(dead, None).unwrap().jobs, [(id, expected)]);
         }
         let job = store.job(id).unwrap();
         assert_eq!(job.error.as_ref().unwrap().kind, FailureKind::Crash);
@@ -42,7 +42,23 @@ conformance! {
         store.retry(id).unwrap();
         let dead = processor(store, 4);
         claim(store, dead);
-        assert_eq!(store.rescue(dead).unwrap().jobs, [(id, State::Queued)]);
+        assert_eq!(store.rescue(dead, None).unwrap().jobs, [(id, State::Queued)]);
+    }
+
+    fn what_had_not_begun_did_not_crash(store: &mut Store) {
+        with_events(store);
+        let (first, second) = (enqueue(store, 1), enqueue(store, 2));
+        for number in 1..=4 {
+            let dead = processor(store, number);
+            assert_eq!(advance(store, dead, &[], 0, 2).claims.len(), 2);
+            let begun = if number == 4 { vec![second] } else { Vec::new() };
+            let back = store.rescue(dead, Some(&begun)).unwrap();
+            assert_eq!(back.jobs, [(first, State::Queued), (second, State::Queued)]);
+        }
+        let job = store.job(first).unwrap();
+        assert!(job.attempt == 4 && store.attempts(&job).unwrap().is_empty());
+        let job = store.job(second).unwrap();
+        assert_eq!(store.attempts(&job).unwrap().len(), 1);
     }
 
     fn what_was_to_be_cancelled_is(store: &mut Store) {
@@ -51,7 +67,7 @@ conformance! {
         let dead = processor(store, 1);
         claim(store, dead);
         store.cancel(id).unwrap();
-        assert_eq!(store.rescue(dead).unwrap().jobs, [(id, State::Cancelled)]);
+        assert_eq!(store.rescue(dead, None).unwrap().jobs, [(id, State::Cancelled)]);
         assert!(!store.job(id).unwrap().cancelling);
     }
 
@@ -63,7 +79,7 @@ conformance! {
         let child = store.begin_nested(&parent.fence, &call(2), &tokens(1)[0]).unwrap();
         let grandchild = store.begin_nested(&child.fence, &call(3), &tokens(1)[0]).unwrap();
         assert_eq!(store.tokens(dead).unwrap().len(), 3);
-        assert_eq!(store.rescue(dead).unwrap().jobs, [(parent.fence.job, State::Queued)]);
+        assert_eq!(store.rescue(dead, None).unwrap().jobs, [(parent.fence.job, State::Queued)]);
         for ended in [&child, &grandchild] {
             let job = store.job(ended.fence.job).unwrap();
             assert_eq!((job.state, job.error.unwrap().kind), (State::Error, FailureKind::Parent));

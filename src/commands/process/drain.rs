@@ -7,18 +7,21 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::over::Over;
-use super::presence::Presence;
-use super::slots::{Done, Slots};
+use super::presence::{Presence, RunFolder};
+use super::slots::Done;
 use super::{Equipment, Event, Options, Summary, rescue};
 use crate::commands::new_token;
-use crate::domain::job::{Finish, Token};
+use crate::domain::attempt::Outcome;
+use crate::domain::job::{Claim, Fence, Finish, Token};
 use crate::domain::processor::ProcessorId;
 use crate::domain::service::ServiceName;
+use crate::domain::time::Timestamp;
 use crate::error::{Kind, Result};
-use crate::runner::Stop;
+use crate::runner::{Echo, Stop};
 use crate::store::{Advance, Outlook, Patience, Plan, Store};
 
-/// How often a processor looks around while its calls run: for calls that became ready, for jobs to cancel.
+/// How often a processor looks around while its calls run: for calls that became ready, for jobs to cancel. Also how long
+/// a call may be held that has not begun.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// How often it looks whether another processor died.
@@ -30,6 +33,12 @@ const FAILING: Duration = Duration::from_millis(500);
 /// How many bytes of output one transaction records, about: memory is bounded by this, not by how many calls end at
 /// once.
 const LOGS_AT_ONCE: usize = 4 * 1024 * 1024;
+
+/// How many calls are claimed ahead for each slot, while calls are quick.
+const AHEAD: usize = 2;
+
+/// How long the latest call may have taken for the next ones to be claimed ahead.
+const QUICK: Duration = Duration::from_millis(20);
 
 /// What wakes the loop.
 pub(super) enum Wake {
@@ -60,8 +69,12 @@ struct View {
 }
 
 impl View {
+    fn new(outlook: Outlook) -> View {
+        View { outlook, at: Instant::now() }
+    }
+
     /// How long from now until `due`; zero when that has passed.
-    fn until(&self, due: crate::domain::time::Timestamp) -> Duration {
+    fn until(&self, due: Timestamp) -> Duration {
         due.since(self.outlook.now).saturating_sub(self.at.elapsed())
     }
 }
@@ -69,19 +82,23 @@ impl View {
 pub(super) struct Drain<'a> {
     store: &'a mut Store,
     options: &'a Options,
-    run_folder: super::RunFolder,
-    patience: Patience,
     tell: &'a mut dyn FnMut(Event<'_>),
+    patience: Patience,
+    /// What the presence is made of, until it is made.
+    equipment: Option<(RunFolder, Echo)>,
     presence: Option<Presence>,
-    slots: Slots,
     wakes: Receiver<Wake>,
     button: StopButton,
     /// How many presses of the stop button were acted on.
     heeded: usize,
     /// Calls that have ended, as the slots gave them back.
     done: VecDeque<Done>,
-    /// Claims that cannot be run, and so have ended as well.
-    unfit: Vec<Over>,
+    /// Claims that were not run at all, and so are over as well.
+    unrun: Vec<Over>,
+    /// Claims that have not begun and are given back.
+    returned: Vec<Fence>,
+    /// Whether the latest call was quick, so that it is worth claiming ahead.
+    quick: bool,
     claimed: u64,
     summary: Summary,
     began: Instant,
@@ -99,16 +116,17 @@ impl<'a> Drain<'a> {
         Drain {
             store,
             options,
-            run_folder: equipment.run_folder,
-            patience: equipment.patience,
             tell,
+            patience: equipment.patience,
+            equipment: Some((equipment.run_folder, equipment.echo)),
             presence: None,
-            slots: Slots::new(equipment.echo, wake.clone()),
             wakes,
             button: StopButton { pressed: Arc::default(), wake },
             heeded: 0,
             done: VecDeque::new(),
-            unfit: Vec::new(),
+            unrun: Vec::new(),
+            returned: Vec::new(),
+            quick: false,
             claimed: 0,
             summary: Summary::default(),
             began: Instant::now(),
@@ -123,36 +141,38 @@ impl<'a> Drain<'a> {
     /// Drains one service.
     pub(super) fn service(&mut self, service: &ServiceName) -> Result<()> {
         rescue::rescue(self.store, self.own_id(), self.tell)?;
+        self.quick = false;
         let mut view = self.look(service)?;
         if view.outlook.ready && view.outlook.free() == 0 && self.may_claim() {
             return self.tell_why_not(service, &view.outlook);
         }
         loop {
-            while self.has_ended() || self.could_claim(&view.outlook) {
+            while self.has_news() || self.could_claim(&view.outlook) {
                 view = self.advance(service, &view.outlook)?;
             }
-            if self.slots.running() > 0 {
+            if self.held() > 0 {
                 self.wait(LOOK);
+            } else if let Some(time) = self.time_to_retry(service, &view)? {
+                self.wait(time);
             } else {
-                match view.outlook.next_retry {
-                    Some(due) if self.options.wait_retries && self.may_claim() && view.outlook.free() > 0 => {
-                        self.wait(view.until(due).clamp(Duration::from_millis(1), LOOK_FOR_DEAD));
-                    }
-                    _ => return Ok(()),
-                }
+                return Ok(());
             }
             self.heed_signals();
             if let Some(new) = self.look_around(service, &view)? {
                 view = new;
             }
+            self.give_back_what_waits(&view.outlook);
         }
     }
 
     /// Ends. After an error, what runs is ended as well; whoever comes next puts it back.
     pub(super) fn leave(mut self, done: Result<()>) -> Result<Summary> {
-        if done.is_err() {
-            self.slots.stop(None, Stop::Kill);
-            while self.slots.running() > 0 {
+        if done.is_err()
+            && let Some(presence) = &mut self.presence
+        {
+            presence.slots.take_back(None);
+            presence.slots.stop(None, Stop::Kill);
+            while self.held() > 0 {
                 self.wait(LOOK);
             }
         }
@@ -167,6 +187,11 @@ impl<'a> Drain<'a> {
         self.presence.as_ref().map(|presence| presence.id)
     }
 
+    /// How many claims are not over yet.
+    fn held(&self) -> usize {
+        self.presence.as_ref().map_or(0, |presence| presence.slots.held())
+    }
+
     fn pressed(&self) -> usize {
         self.button.pressed.load(Ordering::SeqCst)
     }
@@ -177,17 +202,31 @@ impl<'a> Drain<'a> {
             && self.options.max_time.is_none_or(|max| self.began.elapsed() < max)
     }
 
-    fn could_claim(&self, outlook: &Outlook) -> bool {
-        outlook.ready && outlook.free() > self.slots.running() && self.may_claim()
+    /// How many more calls could be claimed now.
+    fn room(&self, outlook: &Outlook) -> usize {
+        if !self.may_claim() || outlook.free() == 0 {
+            return 0;
+        }
+        let room = (outlook.free() + self.ahead(outlook)).saturating_sub(self.held());
+        let left = self.options.max_jobs.map_or(u64::MAX, |max| max - self.claimed);
+        room.min(usize::try_from(left).unwrap_or(usize::MAX))
     }
 
-    fn has_ended(&self) -> bool {
-        !self.done.is_empty() || !self.unfit.is_empty()
+    fn ahead(&self, outlook: &Outlook) -> usize {
+        if self.quick { outlook.free() * AHEAD } else { 0 }
+    }
+
+    fn could_claim(&self, outlook: &Outlook) -> bool {
+        outlook.ready && self.room(outlook) > 0
+    }
+
+    /// Whether there is something to record.
+    fn has_news(&self) -> bool {
+        !self.done.is_empty() || !self.unrun.is_empty() || !self.returned.is_empty()
     }
 
     fn look(&mut self, service: &ServiceName) -> Result<View> {
-        let outlook = self.store.outlook(service, self.own_id())?;
-        Ok(View { outlook, at: Instant::now() })
+        self.store.outlook(service, self.own_id()).map(View::new)
     }
 
     fn tell_why_not(&mut self, service: &ServiceName, outlook: &Outlook) -> Result<()> {
@@ -200,38 +239,59 @@ impl<'a> Drain<'a> {
         Ok(())
     }
 
-    /// Records what has ended, claims what there is room for, and begins it.
+    /// How long to wait for calls that are to be tried again, if that is wanted and there are any.
+    fn time_to_retry(&mut self, service: &ServiceName, view: &View) -> Result<Option<Duration>> {
+        if !self.options.wait_retries || !self.may_claim() || view.outlook.free() == 0 {
+            return Ok(None);
+        }
+        let due = self.store.next_retry(service)?;
+        Ok(due.map(|due| view.until(due).clamp(Duration::from_millis(1), LOOK_FOR_DEAD)))
+    }
+
+    /// Records what is over, claims what there is room for, and begins it.
     fn advance(&mut self, service: &ServiceName, before: &Outlook) -> Result<View> {
-        let presence = match &self.presence {
-            Some(presence) => presence,
-            None => self.presence.insert(Presence::begin(self.store, &self.run_folder)?),
-        };
-        let (processor, around) = (presence.id, Arc::clone(&presence.around));
+        let processor = self.presence()?.id;
         let over = self.collect()?;
-        let tokens = self.tokens(before)?;
+        let returned = std::mem::take(&mut self.returned);
+        let tokens: Vec<Token> = (0..self.room(before)).map(|_| new_token()).collect::<Result<_>>()?;
         let finished: Vec<&Finish> = over.iter().map(|over| &over.finish).collect();
-        let running = self.slots.running() + self.done.len();
-        let at_stake = running > 0 || !finished.is_empty();
+        let slots = &self.presence()?.slots;
+        let (held, running) = (slots.held(), slots.running());
+        let plan = Plan {
+            processor,
+            service,
+            finished: &finished,
+            returned: &returned,
+            // What came back and is not recorded yet still counts.
+            held: held + self.done.len(),
+            running,
+            ahead: self.ahead(before),
+            tokens: &tokens,
+        };
+        let at_stake = plan.held > 0 || !finished.is_empty();
         self.store.be_patient(if at_stake { Patience::Endless } else { self.patience });
-        let plan = Plan { processor, service, finished: &finished, running, tokens: &tokens };
-        let Advance { finished: states, claims, outlook } = self.persist(&plan)?;
+        let Advance { finished: states, claims, slots, outlook } = self.persist(&plan)?;
         for (over, state) in over.into_iter().zip(states) {
             over.report(state, &mut self.summary, self.tell);
         }
-        for claim in claims {
-            self.claimed += 1;
-            (self.tell)(Event::Begins { job: claim.fence.job, service, function: &claim.function });
-            match Over::unfit(&claim) {
-                Some(over) => self.unfit.push(over),
-                None => self.slots.begin(claim, &around, outlook.concurrency > 1)?,
-            }
-        }
-        Ok(View { outlook, at: Instant::now() })
+        self.claimed += claims.len() as u64;
+        let (fit, unfit): (Vec<Claim>, Vec<Claim>) = claims.into_iter().partition(Over::can_run);
+        self.unrun.extend(unfit.iter().map(Over::unfit));
+        self.presence()?.slots.begin(fit, slots, outlook.concurrency > 1)?;
+        Ok(View::new(outlook))
     }
 
-    /// What has ended, as much of it as one transaction may hold.
+    /// The presence, which is made when it is needed for the first time.
+    fn presence(&mut self) -> Result<&mut Presence> {
+        if let Some((run_folder, echo)) = self.equipment.take() {
+            self.presence = Some(Presence::begin(self.store, run_folder, echo, self.button.wake.clone())?);
+        }
+        Ok(self.presence.as_mut().expect("it is made of the equipment, once"))
+    }
+
+    /// What is over, as much of it as one transaction may hold.
     fn collect(&mut self) -> Result<Vec<Over>> {
-        let mut over = std::mem::take(&mut self.unfit);
+        let mut over = std::mem::take(&mut self.unrun);
         let mut bytes = 0;
         while bytes < LOGS_AT_ONCE
             && let Some(done) = self.done.pop_front()
@@ -240,18 +300,6 @@ impl<'a> Drain<'a> {
             over.push(Over::of(done)?);
         }
         Ok(over)
-    }
-
-    /// As many secrets as calls could be begun now.
-    fn tokens(&self, outlook: &Outlook) -> Result<Vec<Token>> {
-        if !self.may_claim() {
-            return Ok(Vec::new());
-        }
-        let mut room = outlook.free().saturating_sub(self.slots.running());
-        if let Some(max) = self.options.max_jobs {
-            room = room.min(usize::try_from(max - self.claimed).unwrap_or(usize::MAX));
-        }
-        (0..room).map(|_| new_token()).collect()
     }
 
     /// A store that fails while there are outcomes to record, on a full disk for instance, is tried until it does not:
@@ -278,8 +326,9 @@ impl<'a> Drain<'a> {
     fn wait(&mut self, time: Duration) {
         let mut next = self.wakes.recv_timeout(time).ok();
         while let Some(wake) = next {
-            if let Wake::Done(done) = wake {
-                self.slots.free(&done);
+            if let (Wake::Done(done), Some(presence)) = (wake, &mut self.presence) {
+                presence.slots.came_back();
+                self.quick = done.ended.took < QUICK;
                 self.done.push_back(*done);
             }
             next = self.wakes.try_recv().ok();
@@ -288,17 +337,16 @@ impl<'a> Drain<'a> {
 
     fn heed_signals(&mut self) {
         let pressed = self.pressed();
-        if pressed == self.heeded {
-            return;
-        }
-        if self.heeded == 0 && self.slots.running() > 0 {
-            (self.tell)(Event::Stopping { running: self.slots.running() });
+        let Some(presence) = self.presence.as_ref().filter(|_| pressed != self.heeded) else { return };
+        let running = presence.slots.running();
+        if self.heeded == 0 && running > 0 {
+            (self.tell)(Event::Stopping { running });
         }
         self.heeded = pressed;
         match pressed {
             0 | 1 => {}
-            2 => self.slots.stop(None, Stop::Interrupt),
-            _ => self.slots.stop(None, Stop::Kill),
+            2 => presence.slots.stop(None, Stop::Interrupt),
+            _ => presence.slots.stop(None, Stop::Kill),
         }
     }
 
@@ -310,12 +358,29 @@ impl<'a> Drain<'a> {
             self.looked_for_dead = Instant::now();
             changed |= rescue::rescue(self.store, self.own_id(), self.tell)?;
         }
-        if let (true, Some(id)) = (changed, self.own_id()) {
-            for fence in self.store.cancelling(id)? {
-                self.slots.stop(Some(fence), Stop::Cancel);
+        if let (true, Some(presence)) = (changed, &mut self.presence) {
+            for fence in self.store.cancelling(presence.id)? {
+                let unrun = presence.slots.take_back(Some(fence));
+                self.unrun.extend(unrun.iter().map(|claim| Over::unrun(claim, &Outcome::Cancelled)));
+                presence.slots.stop(Some(fence), Stop::Cancel);
             }
         }
         let due = view.outlook.next_due.is_some_and(|due| view.until(due).is_zero());
         if changed || due { self.look(service).map(Some) } else { Ok(None) }
+    }
+
+    /// A call that was claimed ahead does not wait for one that takes long, nor where nothing is to begin any more.
+    fn give_back_what_waits(&mut self, outlook: &Outlook) {
+        let stops = self.pressed() > 0 || outlook.free() == 0;
+        let late = self.options.max_time.is_some_and(|max| self.began.elapsed() >= max);
+        let Some(presence) = &mut self.presence else { return };
+        // Nothing ended since the last look, or it would have begun.
+        let stuck = self.done.is_empty() && presence.slots.waiting() > 0;
+        if stops || late || stuck {
+            let claims = presence.slots.take_back(None);
+            self.claimed -= claims.len() as u64;
+            self.quick &= claims.is_empty();
+            self.returned.extend(claims.iter().map(|claim| claim.fence));
+        }
     }
 }

@@ -63,15 +63,6 @@ pub enum Event<'a> {
         /// The service.
         service: &'a ServiceName,
     },
-    /// A call begins.
-    Begins {
-        /// Its job.
-        job: JobId,
-        /// Its service.
-        service: &'a ServiceName,
-        /// Its function.
-        function: &'a str,
-    },
     /// A call has ended and that is recorded.
     Ended(&'a Report),
     /// A call has ended, but was no longer this processor's to finish.

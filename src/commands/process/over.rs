@@ -23,25 +23,34 @@ pub(super) struct Over {
 impl Over {
     /// What a slot gave back.
     pub(super) fn of(done: Done) -> Result<Over> {
-        let Done { claim, ended, .. } = done;
+        let Done { claim, ended } = done;
         let verdict = decide(&ended.outcome, claim.conflicts, draw()?);
         let (result, took, log) = (ended.result, ended.took, ended.output.into_log());
         Ok(Over::new(&claim, Finish { fence: claim.fence, verdict, result, took, log }))
     }
 
-    /// A claim that cannot be run at all; `None` when it can.
-    pub(super) fn unfit(claim: &Claim) -> Option<Over> {
-        let failure = match (&claim.call, &claim.definition) {
-            (Ok(_), Some(_)) => return None,
-            (Err(failure), _) => failure.clone(),
-            (Ok(_), None) => Failure {
+    /// Whether a claim can be run: the stored call is valid, and its function still exists.
+    pub(super) fn can_run(claim: &Claim) -> bool {
+        claim.call.is_ok() && claim.definition.is_some()
+    }
+
+    /// A claim that cannot be run.
+    pub(super) fn unfit(claim: &Claim) -> Over {
+        let failure = match &claim.call {
+            Err(failure) => failure.clone(),
+            Ok(_) => Failure {
                 exit_code: Some(127),
                 ..Failure::new(FailureKind::CannotRun, "its function was removed meanwhile")
             },
         };
-        let verdict = decide(&Outcome::Failed(failure), claim.conflicts, 0.0);
+        Over::unrun(claim, &Outcome::Failed(failure))
+    }
+
+    /// A claim that was not run.
+    pub(super) fn unrun(claim: &Claim, outcome: &Outcome) -> Over {
+        let verdict = decide(outcome, claim.conflicts, 0.0);
         let (took, log) = (Duration::ZERO, Log::default());
-        Some(Over::new(claim, Finish { fence: claim.fence, verdict, result: None, took, log }))
+        Over::new(claim, Finish { fence: claim.fence, verdict, result: None, took, log })
     }
 
     fn new(claim: &Claim, finish: Finish) -> Over {

@@ -2,11 +2,13 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
+use super::drain::Wake;
+use super::slots::{Common, Slots};
 use crate::domain::processor::ProcessorId;
 use crate::error::Result;
-use crate::runner::{Folder, Surroundings};
+use crate::runner::{Echo, Folder, Surroundings};
 use crate::store::Store;
 
 /// Where processors have their folders, and what functions inherit.
@@ -20,17 +22,16 @@ pub struct RunFolder {
     pub env: Vec<(OsString, OsString)>,
 }
 
-/// A registered processor with its locked folder.
-#[derive(Debug)]
+/// A registered processor with its locked folder and its slots.
 pub(super) struct Presence {
     pub(super) id: ProcessorId,
-    pub(super) around: Arc<Surroundings>,
+    pub(super) slots: Slots,
     folder: Folder,
 }
 
 impl Presence {
     /// Locks first and registers then, so that nobody who sees the registration can think us dead.
-    pub(super) fn begin(store: &mut Store, run: &RunFolder) -> Result<Presence> {
+    pub(super) fn begin(store: &mut Store, run: RunFolder, echo: Echo, wake: Sender<Wake>) -> Result<Presence> {
         let fail = |error| {
             let what = format!("cannot work in `{}`", run.path.display());
             super::super::io_error(&what, &error)
@@ -38,19 +39,17 @@ impl Presence {
         let name = super::super::new_token()?.as_str().to_owned();
         let folder = Folder::make(&run.path, name).map_err(fail)?;
         let id = store.register(&folder.describe().map_err(fail)?)?;
-        let around = Surroundings::new(
-            store.location().to_string(),
-            folder.path().to_owned(),
-            run.env.iter().cloned(),
-            &run.program,
-        );
-        Ok(Presence { id, around: Arc::new(around), folder })
+        let (location, path) = (store.location().to_string(), folder.path().to_owned());
+        let around = Surroundings::new(location, path, run.env.into_iter(), &run.program);
+        let slots = Slots::new(Common { around, marks: folder.marks(), echo }, wake);
+        Ok(Presence { id, slots, folder })
     }
 
-    /// Leaves nothing behind.
+    /// Ends when nothing is held any more, and leaves nothing behind.
     pub(super) fn end(self, store: &mut Store) -> Result<()> {
         store.unregister(self.id)?;
-        drop(self.folder);
+        drop(self.slots);
+        self.folder.remove();
         Ok(())
     }
 }

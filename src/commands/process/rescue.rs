@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::Event;
+use crate::domain::job::JobId;
 use crate::domain::processor::{Processor, ProcessorId};
 use crate::error::Result;
-use crate::runner::folder::{Life, life, process_lives};
+use crate::runner::folder::{Life, life, process_lives, same_boot};
 use crate::runner::leftover;
 use crate::store::Store;
 
@@ -28,7 +29,9 @@ pub(super) fn rescue(store: &mut Store, own: Option<ProcessorId>, tell: &mut dyn
             Life::NoFolder => None,
             Life::Dead(remains) => Some(remains),
         };
-        if !take_over(store, &processor, tell)? {
+        // After a power cut, or without its folder, whatever it had claimed may have been running.
+        let begun = remains.as_ref().filter(|_| same_boot(&processor.is)).and_then(|remains| remains.begun().ok());
+        if !take_over(store, &processor, begun.as_deref(), tell)? {
             continue;
         }
         any = true;
@@ -39,12 +42,17 @@ pub(super) fn rescue(store: &mut Store, own: Option<ProcessorId>, tell: &mut dyn
     Ok(any)
 }
 
-fn take_over(store: &mut Store, dead: &Processor, tell: &mut dyn FnMut(Event<'_>)) -> Result<bool> {
+fn take_over(
+    store: &mut Store,
+    dead: &Processor,
+    begun: Option<&[JobId]>,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<bool> {
     if !leftover::end(&store.tokens(dead.id)?, PATIENCE) {
         tell(Event::NotRescued { processor: dead });
         return Ok(false);
     }
-    let rescued = store.rescue(dead.id)?;
+    let rescued = store.rescue(dead.id, begun)?;
     if !rescued.jobs.is_empty() {
         tell(Event::Rescued { processor: dead, jobs: &rescued.jobs });
     }
