@@ -33,7 +33,8 @@ CREATE TABLE asyncq_job (
   principal   TEXT,                                                   -- on whose behalf; NULL: nobody is logged in
   site        TEXT,                                                   -- run here instead of in the function's site
   state       TEXT NOT NULL DEFAULT 'queued'
-              CHECK (state IN ('held', 'delayed', 'queued', 'processing', 'completed', 'error', 'cancelled')),
+              CHECK (state = 'queued' OR state = 'processing' OR state = 'completed' OR state = 'delayed'
+                     OR state = 'held' OR state = 'error' OR state = 'cancelled'),
   priority    INTEGER NOT NULL DEFAULT 0,                             -- smaller runs first
   run_at      INTEGER NOT NULL                                        -- when it is due
               DEFAULT (CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)),
@@ -76,7 +77,8 @@ CREATE TABLE asyncq_attempt (                                         -- one run
   started_at  INTEGER NOT NULL,
   finished_at INTEGER NOT NULL,
   ending      TEXT NOT NULL
-              CHECK (ending IN ('completed', 'conflict', 'error', 'interrupted', 'cancelled', 'crash')),
+              CHECK (ending = 'completed' OR ending = 'conflict' OR ending = 'error' OR ending = 'interrupted'
+                     OR ending = 'cancelled' OR ending = 'crash'),
   error       TEXT,                                                   -- as in asyncq_job
   dropped     INTEGER NOT NULL DEFAULT 0,                             -- bytes of output between head and tail, not kept
   gap         INTEGER NOT NULL DEFAULT 0,                             -- where in the log they were
@@ -108,7 +110,7 @@ CREATE TRIGGER asyncq_job_insert BEFORE INSERT ON asyncq_job BEGIN
     THEN RAISE(ABORT, 'asyncq: no such service')
     WHEN NOT EXISTS (SELECT 1 FROM asyncq_function WHERE service = NEW.service AND name = NEW.function)
     THEN RAISE(ABORT, 'asyncq: no such function on this service')
-    WHEN NEW.state NOT IN ('queued', 'held', 'delayed')
+    WHEN NEW.state <> 'queued' AND NEW.state <> 'held' AND NEW.state <> 'delayed'
     THEN RAISE(ABORT, 'asyncq: state must be queued, held or delayed')
     WHEN NOT coalesce(json_valid(NEW.args), 0) OR json_type(NEW.args) <> 'array'
     THEN RAISE(ABORT, 'asyncq: args must be a JSON array')

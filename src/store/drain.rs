@@ -162,7 +162,7 @@ impl Store {
     /// # Errors
     /// Whatever the database answers; then nothing of it happened.
     pub fn advance(&mut self, plan: &Plan<'_>) -> Result<Advance> {
-        self.write(|tx| {
+        self.write_without_triggers(|tx| {
             let finished = plan.finished.iter().map(|one| finish(tx, one)).collect::<Result<_>>()?;
             for fence in plan.returned {
                 give_back(tx, fence)?;

@@ -35,6 +35,9 @@ pub(super) trait Engine: Send {
     /// Sets how long the following transactions wait for locks.
     fn be_patient(&mut self, patience: Patience);
 
+    /// Whether the schema's triggers, which check and complete what clients write, run in the following transactions.
+    fn use_triggers(&mut self, on: bool) -> Result<()>;
+
     /// Whether somebody else may have changed the store since this was last asked; never misses a change.
     fn changed(&mut self) -> Result<bool>;
 }

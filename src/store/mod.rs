@@ -6,6 +6,7 @@
 mod claim;
 mod drain;
 mod engine;
+mod explain;
 mod finish;
 mod function;
 mod job;
@@ -103,7 +104,19 @@ impl Store {
     }
 
     /// Runs `work` alone with the store; it may run more than once.
-    fn write<T>(&mut self, mut work: impl FnMut(&mut dyn Tx) -> Result<T>) -> Result<T> {
+    fn write<T>(&mut self, work: impl FnMut(&mut dyn Tx) -> Result<T>) -> Result<T> {
+        self.engine.use_triggers(true)?;
+        self.change(work)
+    }
+
+    /// Like [`Store::write`], for work that needs nothing of what the triggers do for clients, and is to be fast: with
+    /// triggers on a table, SQLite gathers the rows to update in a table of its own first.
+    fn write_without_triggers<T>(&mut self, work: impl FnMut(&mut dyn Tx) -> Result<T>) -> Result<T> {
+        self.engine.use_triggers(false)?;
+        self.change(work)
+    }
+
+    fn change<T>(&mut self, mut work: impl FnMut(&mut dyn Tx) -> Result<T>) -> Result<T> {
         let (schema, location) = (self.schema, &self.location);
         let mut result = None;
         self.engine.transact(Mode::Write, &mut |tx| {

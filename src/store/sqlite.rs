@@ -11,9 +11,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::wal::CheckpointMode;
-use rusqlite::{Connection, ErrorCode, FileControl, MAIN_DB, OpenFlags, ToSql, ffi};
+use rusqlite::{Connection, ErrorCode, FileControl, MAIN_DB, OpenFlags, ToSql};
 
 use super::engine::{Engine, Mode, Patience, Row, Tx, Value, damaged};
+use super::explain::explain;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Kind, Result};
 
@@ -47,6 +48,8 @@ pub(super) struct Sqlite {
     tried_at: i32,
     commits: u32,
     data_version: i64,
+    /// Whether triggers run; SQLite's default.
+    triggers: bool,
 }
 
 impl Sqlite {
@@ -67,6 +70,7 @@ impl Sqlite {
             tried_at: 0,
             commits: 0,
             data_version: 0,
+            triggers: true,
         };
         engine.be_patient(patience);
         engine.configure().map_err(|error| explain(path, error))?;
@@ -222,6 +226,15 @@ impl Engine for Sqlite {
         self.patience.store(millis, Ordering::Relaxed);
     }
 
+    fn use_triggers(&mut self, on: bool) -> Result<()> {
+        if self.triggers != on {
+            let config = DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER;
+            self.connection.set_db_config(config, on).map_err(|error| explain(&self.path, error))?;
+            self.triggers = on;
+        }
+        Ok(())
+    }
+
     fn changed(&mut self) -> Result<bool> {
         let version = self
             .connection
@@ -319,78 +332,4 @@ impl Row for rusqlite::Row<'_> {
             _ => Err(damaged(&format!("column {column} is no text"))),
         }
     }
-}
-
-/// An error of SQLite in the words of asyncq, with the way out.
-fn explain(path: &Path, error: rusqlite::Error) -> Error {
-    let store = path.display();
-    let Some(failure) = error.sqlite_error().copied() else {
-        return Error::new(Kind::Io, format!("the store `{store}` failed: {error}")).because(error);
-    };
-    let mut detail = error.to_string();
-    if failure.extended_code == ffi::SQLITE_CONSTRAINT_TRIGGER
-        && let Some(refusal) = detail.strip_prefix("asyncq: ")
-    {
-        return Error::new(Kind::Denied, refusal);
-    }
-    let (kind, message, hint) = match failure.code {
-        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => (
-            Kind::Busy,
-            format!("the store `{store}` is locked by another process"),
-            "try again; a writer that is stopped or works in one long transaction keeps everybody waiting",
-        ),
-        ErrorCode::NotADatabase => (
-            Kind::Invalid,
-            format!("`{store}` is not a SQLite database"),
-            "check `--db` and `$ASYNCQ_DB`; the file was left as it is",
-        ),
-        ErrorCode::DatabaseCorrupt => {
-            return damaged(&detail).because(error);
-        }
-        ErrorCode::ReadOnly => (
-            Kind::Denied,
-            format!("the store `{store}` is read-only"),
-            "asyncq must be able to write the file and the folder it is in",
-        ),
-        ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied => {
-            (Kind::Denied, format!("not allowed to use the store `{store}`"), "it belongs to the user who created it")
-        }
-        ErrorCode::DiskFull => {
-            (Kind::Io, format!("no space left for the store `{store}`"), "nothing was changed; make room and try again")
-        }
-        ErrorCode::CannotOpen => return cannot_open(path, error),
-        _ => {
-            if let Some(system) = system_error(failure) {
-                detail = format!("{detail} ({system})");
-            }
-            let message = format!("the store `{store}` failed: {detail}");
-            return Error::new(Kind::Io, message).because(error);
-        }
-    };
-    Error::new(kind, message).hint(hint).because(error)
-}
-
-fn system_error(failure: ffi::Error) -> Option<&'static str> {
-    match failure.extended_code {
-        ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => Some("the disk did not confirm a write"),
-        ffi::SQLITE_IOERR_WRITE => Some("a write failed"),
-        ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ => Some("a read failed"),
-        _ => None,
-    }
-}
-
-/// Why a file could not be opened; SQLite does not tell.
-fn cannot_open(path: &Path, error: rusqlite::Error) -> Error {
-    let store = path.display();
-    match std::fs::metadata(path) {
-        Ok(meta) if meta.is_dir() => Error::new(Kind::Unreachable, format!("`{store}` is a directory, not a store"))
-            .hint("name a file, as in `--db queue.db`"),
-        Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => {
-            Error::new(Kind::Unreachable, format!("there is no store at `{store}`"))
-                .hint("`asyncq init` creates one; `--db` or `$ASYNCQ_DB` names another place")
-        }
-        _ => Error::new(Kind::Denied, format!("the store `{store}` cannot be opened"))
-            .hint("asyncq must be able to write the file and the folder it is in"),
-    }
-    .because(error)
 }

@@ -1,14 +1,13 @@
 //! The loop of a processor.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::over::Over;
 use super::presence::{Presence, RunFolder};
 use super::slots::Done;
+use super::wake::{StopButton, Wake};
 use super::{Equipment, Event, Options, Summary, rescue};
 use crate::commands::new_token;
 use crate::domain::attempt::Outcome;
@@ -34,33 +33,12 @@ const FAILING: Duration = Duration::from_millis(500);
 /// once.
 const LOGS_AT_ONCE: usize = 4 * 1024 * 1024;
 
-/// How many calls are claimed ahead for each slot, while calls are quick.
-const AHEAD: usize = 2;
+/// How much work is claimed ahead for each slot, as time, taken that calls go on as the latest one went: a few times what
+/// a slow disk takes to record outcomes.
+const AHEAD: Duration = Duration::from_millis(20);
 
-/// How long the latest call may have taken for the next ones to be claimed ahead.
-const QUICK: Duration = Duration::from_millis(20);
-
-/// What wakes the loop.
-pub(super) enum Wake {
-    /// A call has ended.
-    Done(Box<Done>),
-    /// A signal to stop came.
-    Stop,
-}
-
-/// Counts the signals to stop.
-pub(super) struct StopButton {
-    pressed: Arc<AtomicUsize>,
-    wake: Sender<Wake>,
-}
-
-impl StopButton {
-    pub(super) fn press(&self) {
-        self.pressed.fetch_add(1, Ordering::SeqCst);
-        // Without a listener the processor is ending anyway.
-        let _ = self.wake.send(Wake::Stop);
-    }
-}
+/// How many calls that may be at most, for each slot.
+const MOST_AHEAD: u128 = 16;
 
 /// A service as it was seen at a moment.
 struct View {
@@ -87,6 +65,7 @@ pub(super) struct Drain<'a> {
     /// What the presence is made of, until it is made.
     equipment: Option<(RunFolder, Echo)>,
     presence: Option<Presence>,
+    wake: Sender<Wake>,
     wakes: Receiver<Wake>,
     button: StopButton,
     /// How many presses of the stop button were acted on.
@@ -97,11 +76,12 @@ pub(super) struct Drain<'a> {
     unrun: Vec<Over>,
     /// Claims that have not begun and are given back.
     returned: Vec<Fence>,
-    /// Whether the latest call was quick, so that it is worth claiming ahead.
-    quick: bool,
+    /// How many calls to claim ahead for each slot.
+    ahead: usize,
     claimed: u64,
     summary: Summary,
     began: Instant,
+    looked_around: Instant,
     looked_for_dead: Instant,
 }
 
@@ -121,27 +101,29 @@ impl<'a> Drain<'a> {
             equipment: Some((equipment.run_folder, equipment.echo)),
             presence: None,
             wakes,
-            button: StopButton { pressed: Arc::default(), wake },
+            button: StopButton::new(wake.clone()),
+            wake,
             heeded: 0,
             done: VecDeque::new(),
             unrun: Vec::new(),
             returned: Vec::new(),
-            quick: false,
+            ahead: 0,
             claimed: 0,
             summary: Summary::default(),
             began: Instant::now(),
+            looked_around: Instant::now(),
             looked_for_dead: Instant::now(),
         }
     }
 
     pub(super) fn stop_button(&self) -> StopButton {
-        StopButton { pressed: Arc::clone(&self.button.pressed), wake: self.button.wake.clone() }
+        self.button.clone()
     }
 
     /// Drains one service.
     pub(super) fn service(&mut self, service: &ServiceName) -> Result<()> {
         rescue::rescue(self.store, self.own_id(), self.tell)?;
-        self.quick = false;
+        self.ahead = 0;
         let mut view = self.look(service)?;
         if view.outlook.ready && view.outlook.free() == 0 && self.may_claim() {
             return self.tell_why_not(service, &view.outlook);
@@ -193,7 +175,7 @@ impl<'a> Drain<'a> {
     }
 
     fn pressed(&self) -> usize {
-        self.button.pressed.load(Ordering::SeqCst)
+        self.button.pressed()
     }
 
     fn may_claim(&self) -> bool {
@@ -207,13 +189,18 @@ impl<'a> Drain<'a> {
         if !self.may_claim() || outlook.free() == 0 {
             return 0;
         }
-        let room = (outlook.free() + self.ahead(outlook)).saturating_sub(self.held());
+        let ahead = self.ahead(outlook);
+        let room = (outlook.free() + ahead).saturating_sub(self.held());
+        // Many at once is cheaper; and while more are held than can run, nobody waits for it.
+        if self.held() > outlook.free() && room < ahead.div_ceil(2) {
+            return 0;
+        }
         let left = self.options.max_jobs.map_or(u64::MAX, |max| max - self.claimed);
         room.min(usize::try_from(left).unwrap_or(usize::MAX))
     }
 
     fn ahead(&self, outlook: &Outlook) -> usize {
-        if self.quick { outlook.free() * AHEAD } else { 0 }
+        outlook.free() * self.ahead
     }
 
     fn could_claim(&self, outlook: &Outlook) -> bool {
@@ -284,7 +271,7 @@ impl<'a> Drain<'a> {
     /// The presence, which is made when it is needed for the first time.
     fn presence(&mut self) -> Result<&mut Presence> {
         if let Some((run_folder, echo)) = self.equipment.take() {
-            self.presence = Some(Presence::begin(self.store, run_folder, echo, self.button.wake.clone())?);
+            self.presence = Some(Presence::begin(self.store, run_folder, echo, self.wake.clone())?);
         }
         Ok(self.presence.as_mut().expect("it is made of the equipment, once"))
     }
@@ -328,7 +315,7 @@ impl<'a> Drain<'a> {
         while let Some(wake) = next {
             if let (Wake::Done(done), Some(presence)) = (wake, &mut self.presence) {
                 presence.slots.came_back();
-                self.quick = done.ended.took < QUICK;
+                self.ahead = how_many_ahead(done.ended.took);
                 self.done.push_back(*done);
             }
             next = self.wakes.try_recv().ok();
@@ -353,6 +340,11 @@ impl<'a> Drain<'a> {
     /// Looks what others have done meanwhile: processors that died, jobs to cancel, calls that became ready. Gives the
     /// service as it is now, unless it is as it was.
     fn look_around(&mut self, service: &ServiceName, view: &View) -> Result<Option<View>> {
+        let due = view.outlook.next_due.is_some_and(|due| view.until(due).is_zero());
+        if !due && self.looked_around.elapsed() < LOOK {
+            return Ok(None);
+        }
+        self.looked_around = Instant::now();
         let mut changed = self.store.changed()?;
         if self.looked_for_dead.elapsed() >= LOOK_FOR_DEAD {
             self.looked_for_dead = Instant::now();
@@ -365,7 +357,6 @@ impl<'a> Drain<'a> {
                 presence.slots.stop(Some(fence), Stop::Cancel);
             }
         }
-        let due = view.outlook.next_due.is_some_and(|due| view.until(due).is_zero());
         if changed || due { self.look(service).map(Some) } else { Ok(None) }
     }
 
@@ -379,8 +370,16 @@ impl<'a> Drain<'a> {
         if stops || late || stuck {
             let claims = presence.slots.take_back(None);
             self.claimed -= claims.len() as u64;
-            self.quick &= claims.is_empty();
+            if !claims.is_empty() {
+                self.ahead = 0;
+            }
             self.returned.extend(claims.iter().map(|claim| claim.fence));
         }
     }
+}
+
+/// How many calls to claim ahead for each slot when the latest one took so long.
+fn how_many_ahead(took: Duration) -> usize {
+    let many = AHEAD.as_micros() / took.as_micros().max(1);
+    usize::try_from(many.min(MOST_AHEAD)).unwrap_or(0)
 }

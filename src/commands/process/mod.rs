@@ -8,6 +8,7 @@ mod over;
 mod presence;
 mod rescue;
 mod slots;
+mod wake;
 
 use std::time::Duration;
 

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 
-use super::drain::Wake;
 use super::slots::{Common, Slots};
+use super::wake::Wake;
 use crate::domain::processor::ProcessorId;
 use crate::error::Result;
 use crate::runner::{Echo, Folder, Surroundings};

@@ -8,7 +8,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use super::drain::Wake;
+use super::wake::Wake;
 use crate::domain::job::{Claim, Fence};
 use crate::error::Result;
 use crate::runner::{Control, Echo, Ended, Marks, Output, Request, Stop, Surroundings, command};
