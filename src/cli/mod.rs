@@ -90,7 +90,11 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
         Command::Init => {
             let (store, made) = session.create()?;
             let place = store.location();
-            session.talk(&if made { format!("created `{place}`") } else { format!("`{place}` is up to date") });
+            session.talk(&if made {
+                format!("the store `{place}` is ready")
+            } else {
+                format!("`{place}` is up to date")
+            });
             Ok(exit::DONE)
         }
         Command::Service(service) => service.run(session),

@@ -79,7 +79,7 @@ impl Service {
                 let name = ServiceName::parse(&name)?;
                 let (mut store, made) = session.create()?;
                 if made {
-                    session.whisper(&format!("created `{}`", store.location()));
+                    session.whisper(&format!("the store `{}` is ready", store.location()));
                 }
                 let added = store.add_service(&name, limits.concurrency)?;
                 session.whisper(&match added {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::io::Errno;
@@ -22,7 +22,8 @@ pub(super) fn start(request: &Request<'_>, around: &Surroundings, result: &Resul
     let Some((program, first)) = definition.command.split_first() else {
         return Err(cannot_run(127, "the function has no program".to_owned()));
     };
-    let program = site.join(program);
+    // Without the dots that were typed, which would only be in the way where the path is shown.
+    let program: PathBuf = site.join(program).components().collect();
     let with = |args: &[String]| {
         let mut command = Command::new(&program);
         command.args(first).args(args).current_dir(site);

@@ -176,11 +176,11 @@ fn what_is_gone_is_told() {
         $ for f in one two three four script text; do asyncq enqueue events $f; done >/dev/null
         $ rm one; chmod -x two; rm -r site; mkdir site2; asyncq process
         three
-        ! asyncq: job 1 (`events` `one`): its program `/[..]/./one` is gone
-        ! asyncq: job 2 (`events` `two`): its program `/[..]/./two` is not executable
+        ! asyncq: job 1 (`events` `one`): its program `/[..]/one` is gone
+        ! asyncq: job 2 (`events` `two`): its program `/[..]/two` is not executable
         ! asyncq: job 4 (`events` `four`): its site `/[..]/site` is gone
-        ! asyncq: job 5 (`events` `script`): the interpreter that `/[..]/./script` names in its first line is missing
-        ! asyncq: job 6 (`events` `text`): its program `/[..]/./text` is neither a binary nor a script that begins with `#!`
+        ! asyncq: job 5 (`events` `script`): the interpreter that `/[..]/script` names in its first line is missing
+        ! asyncq: job 6 (`events` `text`): its program `/[..]/text` is neither a binary nor a script that begins with `#!`
         ? 1
         $ asyncq job show 4 --json
         {[..]\"error\":{\"kind\":\"cannot-run\",\"message\":\"its site `/[..]/site` is gone\",\"exit_code\":127,\"signal\":null},[..]

@@ -125,12 +125,12 @@ fn programs_are_looked_up_when_they_are_named() {
         ! hint: name a program, then its first arguments, as in `-- /usr/bin/python3 job.py`
         ? 66
         $ asyncq function add events x -- ./nonsense
-        ! error: there is no program `/[..]/./nonsense`
+        ! error: there is no program `/[..]/nonsense`
         ! hint: a path with a slash counts from the site of the function
         ? 66
         $ asyncq function add events x -- ./notes
-        ! error: `/[..]/./notes` is not executable
-        ! hint: `chmod +x /[..]/./notes` makes it so
+        ! error: `/[..]/notes` is not executable
+        ! hint: `chmod +x /[..]/notes` makes it so
         ? 77
         $ PATH=$PATH:$HOME asyncq function add events x -- notes
         ! error: `/[..]/notes` is not executable

@@ -7,6 +7,7 @@ mod place;
 mod application;
 mod command;
 mod cron;
+mod documents;
 mod enqueue;
 mod function;
 mod job;

@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -116,20 +116,41 @@ impl Place {
         Running(self.command(&format!("exec {line}")).spawn().unwrap())
     }
 
+    /// Plays the sessions of a document, the blocks marked `console`: there both streams appear as on a terminal, and
+    /// exit codes do not. `cat FILE` shows a program that the reader writes, so it is written before.
+    pub fn document(&mut self, text: &str) {
+        let blocks = text.split("```console\n").skip(1).map(|part| part.split("```").next().unwrap());
+        let steps: Vec<Step> = blocks.flat_map(steps).collect();
+        assert!(!steps.is_empty(), "no session in this document");
+        for Step { command, expected } in steps {
+            if let Some(setting) = command.strip_prefix("export ") {
+                let (name, value) = setting.split_once('=').unwrap();
+                self.set(name, value);
+                continue;
+            }
+            if let Some(name) = command.strip_prefix("cat ")
+                && !self.at(name).exists()
+            {
+                self.program(name, &(expected.join("\n") + "\n"));
+            }
+            let mut output = self.run(&format!("exec 2>&1\n{command}"));
+            output.status = ExitStatus::default();
+            compare(&command, &expected, &output);
+        }
+    }
+
     /// Plays a session and compares everything.
     pub fn session(&self, script: &str) {
         for step in steps(script) {
-            let output = self.run(&step.command);
-            let actual = show(&output);
-            assert!(
-                matches(&step.expected, &actual),
-                "\n$ {}\n--- expected\n{}\n--- actual\n{}\n---",
-                step.command,
-                step.expected.join("\n"),
-                actual.join("\n")
-            );
+            compare(&step.command, &step.expected, &self.run(&step.command));
         }
     }
+}
+
+fn compare(command: &str, expected: &[String], output: &Output) {
+    let actual = show(output);
+    let (wanted, got) = (expected.join("\n"), actual.join("\n"));
+    assert!(matches(expected, &actual), "\n$ {command}\n--- expected\n{wanted}\n--- actual\n{got}\n---");
 }
 
 /// A program in the background.
@@ -185,7 +206,7 @@ fn steps(script: &str) -> Vec<Step> {
         } else if let Some(more) = line.strip_prefix("> ") {
             write!(steps.last_mut().unwrap().command, "\n{more}").unwrap();
         } else if let Some(step) = steps.last_mut()
-            && !line.starts_with('#')
+            && !line.starts_with("# ")
         {
             step.expected.push(line.to_owned());
         }

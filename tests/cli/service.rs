@@ -37,7 +37,7 @@ fn adding_twice() {
     Place::new().session(
         "
         $ asyncq -v service add events --concurrency 2
-        ! asyncq: created `[..]/.local/share/asyncq/queue.db`
+        ! asyncq: the store `[..]/.local/share/asyncq/queue.db` is ready
         ! asyncq: added service `events`
         $ asyncq -v service add events --concurrency 2
         ! asyncq: service `events` is there already

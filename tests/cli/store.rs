@@ -39,7 +39,7 @@ fn only_init_and_service_add_make_a_store() {
     place.session(
         "
         $ asyncq init
-        ! asyncq: created `[..]/.local/share/asyncq/queue.db`
+        ! asyncq: the store `[..]/.local/share/asyncq/queue.db` is ready
         $ asyncq init
         ! asyncq: `[..]/.local/share/asyncq/queue.db` is up to date
         $ asyncq -q init
@@ -50,7 +50,7 @@ fn only_init_and_service_add_make_a_store() {
         SERVICE  CONCURRENCY  STATE
         events   1            active
         $ XDG_DATA_HOME=$HOME/data asyncq -v service add x
-        ! asyncq: created `[..]/data/asyncq/queue.db`
+        ! asyncq: the store `[..]/data/asyncq/queue.db` is ready
         ! asyncq: added service `x`
         ",
     );

@@ -1,0 +1,21 @@
+#!/bin/sh
+# Installs what the tests use on a Debian-like system, as root, and passes all tests. A filter of `cargo test` may follow.
+set -eu
+cd "$(dirname "$0")/.."
+
+# Each command with the package that brings it.
+missing=
+for pair in cc:gcc sqlite3:sqlite3 python3:python3 kill:procps script:bsdutils setpriv:util-linux unshare:util-linux \
+    mount:mount cmp:diffutils gzip:gzip; do
+    # Not the shell's own command of that name.
+    env which "${pair%%:*}" > /dev/null 2>&1 || missing="$missing ${pair#*:}"
+done
+[ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
+if [ -n "$missing" ]; then
+    echo "installing$missing"
+    apt-get update -q
+    # shellcheck disable=SC2086 # one word for each package
+    DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $missing
+fi
+
+exec cargo test "$@"
