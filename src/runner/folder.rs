@@ -136,6 +136,15 @@ fn private(folder: &Path) -> io::Result<()> {
     fs::set_permissions(folder, Permissions::from_mode(0o700))
 }
 
+/// The names of all folders that processors have made and that are still there.
+///
+/// # Errors
+/// Whatever the file system answers.
+pub fn names(run_folder: &Path) -> io::Result<Vec<String>> {
+    let entries = fs::read_dir(run_folder)?;
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
 /// Looks whether the processor that made this folder lives.
 ///
 /// # Errors

@@ -82,3 +82,18 @@ fn a_processor_whose_folder_is_removed_is_not_taken_for_dead() {
     assert_eq!(String::from_utf8_lossy(&process.wait().stdout), "done\ndone\n");
     place.session("$ asyncq job list --state completed --json | grep -c '\"id\"'\n2");
 }
+
+#[test]
+fn what_a_processor_left_that_was_never_registered_is_swept_away() {
+    let place = Place::with_functions(&[("ls", "ls -A .local/share/asyncq/queue.db-asyncq | wc -l")]);
+    place.session(
+        "
+        $ mkdir -p .local/share/asyncq/queue.db-asyncq/0123456789abcdef && touch .local/share/asyncq/queue.db-asyncq/0123456789abcdef/lock
+        $ asyncq enqueue events ls
+        1
+        $ asyncq process
+        1
+        $ ls -A .local/share/asyncq/queue.db-asyncq
+        ",
+    );
+}

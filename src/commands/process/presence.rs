@@ -1,13 +1,14 @@
 //! The processor's presence in the store and beside it: made with its first claim, gone when it ends.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 
 use super::slots::{Common, Slots};
 use super::wake::Wake;
 use crate::domain::processor::ProcessorId;
 use crate::error::Result;
+use crate::runner::folder::{self, Life};
 use crate::runner::{Echo, Folder, Surroundings};
 use crate::store::Store;
 
@@ -41,6 +42,7 @@ impl Presence {
         let id = store.register(&folder.describe().map_err(fail)?)?;
         let (location, path) = (store.location().to_string(), folder.path().to_owned());
         let around = Surroundings::new(location, path, run.env.into_iter(), &run.program);
+        sweep(store, &run.path)?;
         let slots = Slots::new(Common { around, marks: folder.marks(), echo }, wake);
         Ok(Presence { id, slots, folder })
     }
@@ -52,4 +54,17 @@ impl Presence {
         self.folder.remove();
         Ok(())
     }
+}
+
+/// Removes the folders of processors that died before they were registered, or after.
+fn sweep(store: &mut Store, run_folder: &Path) -> Result<()> {
+    let registered = store.processors()?;
+    for name in folder::names(run_folder).unwrap_or_default() {
+        if registered.iter().all(|processor| processor.is.folder != name)
+            && let Ok(Life::Dead(remains)) = folder::life(run_folder, &name)
+        {
+            remains.remove();
+        }
+    }
+    Ok(())
 }
