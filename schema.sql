@@ -61,7 +61,7 @@ CREATE TABLE asyncq_job (
 CREATE INDEX asyncq_job_queued     ON asyncq_job (service, priority, run_at, id) WHERE state = 'queued';
 CREATE INDEX asyncq_job_delayed    ON asyncq_job (service, run_at) WHERE state = 'delayed';
 CREATE INDEX asyncq_job_retry      ON asyncq_job (service, run_at) WHERE state = 'delayed' AND attempt > 0;
-CREATE INDEX asyncq_job_processing ON asyncq_job (processor) WHERE state = 'processing';
+CREATE INDEX asyncq_job_token      ON asyncq_job (processor) WHERE token IS NOT NULL;
 CREATE INDEX asyncq_job_parent     ON asyncq_job (parent) WHERE parent IS NOT NULL;
 
 CREATE TABLE asyncq_large (                                           -- arguments too large for a row that changes

@@ -50,7 +50,7 @@ impl Process {
         let equipment = Equipment { run_folder: run_folder(&store)?, echo: echo(), patience: session.patience() };
         let summary = process::process(&mut store, &options, equipment, &mut |event| tell(session, &options, &event))?;
         if session.is_verbose() {
-            session.talk(&format!("ran {} attempts, {} jobs ended in an error", summary.attempts, summary.errors));
+            session.talk(&format!("attempts: {}; jobs that ended in an error: {}", summary.attempts, summary.errors));
         }
         Ok(if summary.errors > 0 { exit::FAILED } else { exit::DONE })
     }
@@ -72,7 +72,7 @@ fn echo() -> Echo {
 pub fn equipment(store: &Store, folder: &str) -> anyhow::Result<(Surroundings, Echo)> {
     let run = run_folder(store)?;
     let surroundings =
-        Surroundings::new(store.location().to_string(), run.path.join(folder), run.env.into_iter(), &run.program);
+        Surroundings::new(store.location().to_string(), run.path.join(folder), run.env.into_iter(), &run.program)?;
     Ok((surroundings, echo()))
 }
 
@@ -110,6 +110,9 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
         Event::NotRescued { processor } => {
             session.talk(&format!("{} died, and what it ran cannot be ended", name(processor)));
         }
+        Event::Unsure { processor, error } => {
+            session.whisper(&format!("cannot tell whether {} lives: {error}", name(processor)));
+        }
         Event::Stopping { running } => {
             let jobs = if *running == 1 { "one job".to_owned() } else { format!("{running} jobs") };
             session.talk(&format!("stopping; waiting for {jobs} to end (once more: end and put back)"));
@@ -124,7 +127,7 @@ fn tell_end(session: &Session, report: &Report) {
     let took = show_span(report.took);
     match (&report.error, report.ending) {
         (Some(error), _) => session.talk(&format!("{what}: {}", error.message)),
-        (None, Ending::Conflict) => {
+        (None, Ending::Conflict) if report.state == State::Delayed => {
             let pause = report.pause.unwrap_or_default().as_secs_f64();
             session.whisper(&format!("{what}: a conflict; tried again in {pause:.1}s"));
         }

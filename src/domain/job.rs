@@ -112,7 +112,8 @@ impl fmt::Display for State {
     }
 }
 
-/// The secret of one attempt: whoever knows it is inside that attempt. 32 hexadecimal digits.
+/// The secret of one attempt: whoever knows it is inside that attempt. 32 hexadecimal digits; that of a nested call has
+/// the token of the attempt which made it before them, and a dot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token(Box<str>);
 
@@ -127,6 +128,12 @@ impl Token {
     #[must_use]
     pub fn from_text(text: &str) -> Token {
         Token(text.into())
+    }
+
+    /// This token as that of a call made inside the attempt whose token is `outer`.
+    #[must_use]
+    pub fn inside(&self, outer: &Token) -> Token {
+        Token(format!("{}.{}", outer.0, self.0).into())
     }
 
     /// The digits.
@@ -186,6 +193,8 @@ pub struct Claim {
 pub struct Running {
     /// What fences it.
     pub fence: Fence,
+    /// The secret of its attempt.
+    pub token: Token,
     /// On whose behalf it runs.
     pub principal: Option<Principal>,
     /// The site that its caller asked for, if any.

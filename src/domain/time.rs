@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// A moment in milliseconds since 1970-01-01 UTC, the unit of every time in the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(pub i64);
 
 impl Timestamp {

@@ -1,6 +1,6 @@
 //! Functions that are commands: one process started for each call.
 //!
-//! Invariant: when [`run`] returns, the process has ended and so has its process group.
+//! Invariant: when [`run`] returns, the process has ended and so has all that it left behind.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, test_kill_process_group};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, test_kill_process_group, waitpgid,
+};
 
+use super::leftover::Family;
 use super::reader::{Output, Reader};
 use super::result::ResultFile;
 use super::{Capture, Control, Ended, Request, Stop, Surroundings, start};
@@ -41,7 +44,8 @@ pub fn run(request: &Request<'_>, around: &Surroundings, output: Output<'_>, con
         Ok(child) => {
             let limit = request.definition.timeout.map(|timeout| began + timeout);
             let call = start::stdin_line(request);
-            match Running::new(child, call, Reader::new(&mut capture, output)) {
+            let family = Family::new(&around.orphans, request.token, Pid::from_child(&child));
+            match Running::new(child, family, call, Reader::new(&mut capture, output)) {
                 Ok(running) => running.until_the_end(limit, control),
                 Err(error) => Outcome::Failed(start::cannot_run(126, format!("cannot be watched: {error}"))),
             }
@@ -60,6 +64,7 @@ pub fn run(request: &Request<'_>, around: &Surroundings, output: Output<'_>, con
 struct Running<'a> {
     child: Child,
     group: Pid,
+    family: Family<'a>,
     ended: OwnedFd,
     stdin: Option<(OwnedFd, Vec<u8>)>,
     streams: [Option<OwnedFd>; 2],
@@ -83,7 +88,7 @@ enum Why {
 }
 
 impl<'a> Running<'a> {
-    fn new(mut child: Child, call: Vec<u8>, reader: Reader<'a>) -> io::Result<Running<'a>> {
+    fn new(mut child: Child, family: Family<'a>, call: Vec<u8>, reader: Reader<'a>) -> io::Result<Running<'a>> {
         let group = Pid::from_child(&child);
         let pipes = [
             child.stdin.take().map(OwnedFd::from),
@@ -107,7 +112,7 @@ impl<'a> Running<'a> {
         };
         let [stdin, stdout, stderr] = pipes;
         let stdin = stdin.map(|pipe| (pipe, call));
-        Ok(Running { child, group, ended, stdin, streams: [stdout, stderr], reader })
+        Ok(Running { child, group, family, ended, stdin, streams: [stdout, stderr], reader })
     }
 
     fn until_the_end(mut self, limit: Option<Instant>, control: &Control) -> Outcome {
@@ -151,18 +156,25 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// The program has ended: ends what it left behind in its group, and reads what all of them have printed.
+    /// The program has ended: ends what it left behind, in its group and out of it, and reads what all of them have
+    /// printed.
     fn end_the_rest(&mut self, control: &Control) -> io::Result<ExitStatus> {
         // Its number still belongs to the group: it is not reaped yet.
         self.signal(Signal::TERM);
         let status = self.child.wait();
-        let mut kill_at = Instant::now() + REST_GRACE;
+        let kill_at = Instant::now() + REST_GRACE;
         let mut pause = Duration::from_millis(1);
-        while test_kill_process_group(self.group).is_ok() {
-            if Instant::now() >= kill_at || control.asked() == Stop::Kill {
+        loop {
+            let kill = Instant::now() >= kill_at || control.asked() == Stop::Kill;
+            if kill {
                 self.signal(Signal::KILL);
-                kill_at = Instant::now() + REST_GRACE;
             }
+            let orphans = self.family.end(kill);
+            if !orphans && test_kill_process_group(self.group).is_err() {
+                break;
+            }
+            // The dead count as there until they are reaped, and have fallen to us.
+            while let Ok(Some(_)) = waitpgid(self.group, WaitOptions::NOHANG) {}
             self.read();
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(50));

@@ -1,10 +1,11 @@
-//! Keeping descriptors from functions: what the processor was started with is not theirs.
+//! Descriptors: those that the processor was started with are kept from functions, and there must be enough of them.
 
 use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
 
 use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::{Resource, getrlimit};
 
 /// Marks every descriptor but stdin, stdout and stderr to be closed in the programs that this process starts. Our own
 /// are marked from the start; these were inherited.
@@ -18,6 +19,20 @@ pub fn keep_to_ourselves() -> io::Result<()> {
         mark(number);
     }
     Ok(())
+}
+
+/// How many descriptors one running function takes at most: pipes, what watches it, what keeps its output, and spare.
+const FOR_A_FUNCTION: u64 = 12;
+
+/// How many descriptors everything else takes.
+const FOR_THE_REST: u64 = 16;
+
+/// How many functions this process may run at once, by its limit of descriptors; at least one.
+#[must_use]
+pub fn functions_at_once() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let many = limit.saturating_sub(FOR_THE_REST) / FOR_A_FUNCTION;
+    usize::try_from(many.max(1)).unwrap_or(usize::MAX)
 }
 
 #[expect(unsafe_code, reason = "a descriptor that was inherited has no owner in this program")]

@@ -7,7 +7,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::domain::job::JobId;
 use crate::domain::processor::NewProcessor;
@@ -28,10 +28,18 @@ pub struct Folder {
     marks: Arc<Marks>,
 }
 
-/// The lock file; what is in it tells which calls are running. It outlives a process that is killed; nobody asks it after
-/// a power cut.
+/// The lock file; what is in it tells which calls have begun and are not recorded yet. It outlives a process that is
+/// killed; nobody asks it after a power cut.
 #[derive(Debug)]
-pub struct Marks(File);
+pub struct Marks {
+    file: File,
+    /// Which places in the file hold a mark.
+    used: Mutex<Vec<bool>>,
+}
+
+/// The place of one mark.
+#[derive(Debug)]
+pub struct Mark(usize);
 
 /// What the lock of another processor's folder says.
 #[derive(Debug)]
@@ -63,11 +71,14 @@ impl Folder {
         }
         let path = run_folder.join(&name);
         private(&path)?;
-        let lock = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path.join(LOCK))?;
+        // Nobody sees it before it is locked.
+        let draft = path.join("draft");
+        let lock = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         lock.set_permissions(Permissions::from_mode(0o600))?;
         lock.try_lock()?;
         lock.write_all_at(&[0; MARK * MARKS], 0)?;
-        Ok(Folder { path, name, marks: Arc::new(Marks(lock)) })
+        fs::rename(&draft, path.join(LOCK))?;
+        Ok(Folder { path, name, marks: Arc::new(Marks { file: lock, used: Mutex::default() }) })
     }
 
     /// Where it is.
@@ -104,11 +115,29 @@ impl Folder {
 }
 
 impl Marks {
-    /// Notes which job a slot runs, if any.
-    pub fn set(&self, slot: usize, job: Option<JobId>) {
-        let mark = job.map_or(0, |job| job.0).to_ne_bytes();
+    /// Notes that a job has begun.
+    pub fn set(&self, job: JobId) -> Mark {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = used.iter().position(|used| !used).unwrap_or(used.len());
+        if place == used.len() {
+            used.push(true);
+        } else {
+            used[place] = true;
+        }
+        self.write(place, job.0);
+        Mark(place)
+    }
+
+    /// Forgets a job whose outcome is recorded.
+    pub fn clear(&self, mark: &Mark) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write(mark.0, 0);
+        used[mark.0] = false;
+    }
+
+    fn write(&self, place: usize, job: i64) {
         // Where this fails, a crash is not counted; the call itself is safe.
-        let _ = self.0.write_all_at(&mark, (slot * MARK) as u64);
+        let _ = self.file.write_all_at(&job.to_ne_bytes(), (place * MARK) as u64);
     }
 }
 

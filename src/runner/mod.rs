@@ -17,11 +17,14 @@ mod start;
 pub use capture::Capture;
 pub use control::{Control, Stop};
 pub use echo::Echo;
-pub use folder::{Folder, Marks};
+pub use folder::{Folder, Mark, Marks};
+pub use leftover::Orphans;
 pub use reader::Output;
 
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::attempt::Outcome;
@@ -52,16 +55,22 @@ pub struct Surroundings {
     pub folder: PathBuf,
     /// The environment that functions inherit, without any `ASYNCQ_*`, and with asyncq itself on the `PATH`.
     pub env: Vec<(OsString, OsString)>,
+    /// What got away from its function.
+    pub orphans: Arc<Orphans>,
 }
 
 impl Surroundings {
-    /// Takes `env`, the processor's own environment, and `program`, the path of asyncq itself, as they are.
+    /// Takes `env`, the processor's own environment, and `program`, the path of asyncq itself, as they are. From now on,
+    /// this process adopts what its functions leave behind.
+    ///
+    /// # Errors
+    /// As [`Orphans::adopt`].
     pub fn new(
         store: String,
         folder: PathBuf,
         env: impl Iterator<Item = (OsString, OsString)>,
         program: &Path,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let mut env: Vec<_> = env.filter(|(name, _)| !name.as_encoded_bytes().starts_with(b"ASYNCQ_")).collect();
         if let Some(own) = program.parent() {
             let path = env.iter_mut().find(|(name, _)| name == "PATH");
@@ -78,7 +87,7 @@ impl Surroundings {
                 }
             }
         }
-        Surroundings { store, folder, env }
+        Ok(Surroundings { store, folder, env, orphans: Arc::new(Orphans::adopt()?) })
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
@@ -14,6 +15,9 @@ use crate::domain::json;
 
 /// The longest argument that Linux passes to a program, in bytes (`MAX_ARG_STRLEN`, execve(2), without the NUL).
 const LONGEST_ARGUMENT: usize = 128 * 1024 - 1;
+
+/// How long to wait for processes, descriptors or memory, when there are too few to start a program.
+const SCARCE: Duration = Duration::from_secs(10);
 
 /// Starts the program of a function, in its own process group and its site, with pipes to its stdin, stdout and stderr.
 pub(super) fn start(request: &Request<'_>, around: &Surroundings, result: &ResultFile) -> Result<Child, Failure> {
@@ -32,12 +36,24 @@ pub(super) fn start(request: &Request<'_>, around: &Surroundings, result: &Resul
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0).spawn()
     };
-    let child = match with(&arguments(request)) {
-        // Too much for one command line all together: then it reaches the function on stdin only.
-        Err(error) if error.raw_os_error() == Some(Errno::TOOBIG.raw_os_error()) => with(&[]),
-        child => child,
+    let mut arguments = arguments(request);
+    let until = Instant::now() + SCARCE;
+    let child = loop {
+        match with(&arguments) {
+            // Too much for one command line all together: then it reaches the function on stdin only.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::TOOBIG) && !arguments.is_empty() => {
+                arguments.clear();
+            }
+            Err(error) if is_scarcity(&error) && Instant::now() < until => std::thread::sleep(SCARCE / 100),
+            child => break child,
+        }
     };
     child.map_err(|error| why_not(&error, &program, site))
+}
+
+/// Whether there are too many processes or descriptors, or too little memory, just now.
+fn is_scarcity(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
 fn variables<'a>(request: &Request<'a>, around: &'a Surroundings) -> Vec<(&'static str, String)> {

@@ -11,7 +11,7 @@ use crate::domain::time::Timestamp;
 use crate::error::Result;
 
 /// How things stand with a service, for one processor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Outlook {
     /// Whether it is paused (or was removed).
     pub paused: bool,
@@ -86,7 +86,7 @@ const TAKE_SLOTS: &str = "INSERT INTO asyncq_slot (service, processor, taken) VA
     ON CONFLICT (service, processor) DO UPDATE SET taken = excluded.taken";
 const FREE_SLOTS: &str = "DELETE FROM asyncq_slot WHERE service = ?1 AND processor = ?2";
 const CANCELLING: &str = "SELECT id, attempt FROM asyncq_job
-    WHERE state = 'processing' AND processor = ?1 AND cancelling = 1 AND immediate = 0";
+    WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND cancelling = 1 AND immediate = 0";
 
 impl Store {
     /// Registers a processor, which holds the lock on its file from before until it is gone.

@@ -42,15 +42,23 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
             (Kind::Denied, format!("not allowed to use the store `{store}`"), "it belongs to the user who created it")
         }
         ErrorCode::DiskFull => {
-            (Kind::Io, format!("no space left for the store `{store}`"), "nothing was changed; make room and try again")
+            let message = format!("no space left for the store `{store}`");
+            let hint = "nothing was changed; make room and try again";
+            return Error::new(Kind::Io, message).hint(hint).because(error).passing();
         }
         ErrorCode::CannotOpen => return cannot_open(path, error),
+        _ if detail.starts_with("no such table: asyncq_") || detail.starts_with("no such column: ") => {
+            return damaged(&detail).because(error);
+        }
         _ => {
             if let Some(system) = system_error(failure) {
                 detail = format!("{detail} ({system})");
             }
             let message = format!("the store `{store}` failed: {detail}");
-            return Error::new(Kind::Io, message).because(error);
+            return Error::new(Kind::Io, message)
+                .hint("look at the disk; nothing was acknowledged")
+                .because(error)
+                .passing();
         }
     };
     Error::new(kind, message).hint(hint).because(error)

@@ -26,6 +26,7 @@ impl Store {
                 let principal = row.lossy(2)?.and_then(|text| Principal::parse(&text).ok());
                 Ok(Running {
                     fence: Fence { job: id, attempt: row.i64(0)?, processor: ProcessorId(row.i64(1)?) },
+                    token: token.clone(),
                     principal,
                     site: row.lossy(3)?,
                     depth: row.i64(4)?,

@@ -16,13 +16,15 @@ pub struct Rescued {
 }
 
 const JOBS: &str = "SELECT id, attempt, crashes, cancelling, started_at FROM asyncq_job
-    WHERE state = 'processing' AND processor = ?1 AND immediate = 0 ORDER BY id";
-const TOKENS: &str = "SELECT token FROM asyncq_job WHERE state = 'processing' AND processor = ?1";
+    WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 0 ORDER BY id";
+const TOKENS: &str = "SELECT token FROM asyncq_job WHERE token IS NOT NULL AND processor = ?1";
 const PUT_BACK: &str = "UPDATE asyncq_job SET state = ?2, finished_at = ?3, error = ?4, crashes = crashes + 1,
     token = NULL, cancelling = 0 WHERE id = ?1";
 const ATTEMPT: &str = "INSERT INTO asyncq_attempt (job, number, processor, started_at, finished_at, ending, error)
     VALUES (?1, ?2, ?3, ?4, ?5, 'crash', ?6) ON CONFLICT (job, number) DO NOTHING";
-const CHILDREN: &str = "SELECT id FROM asyncq_job WHERE state = 'processing' AND processor = ?1 AND immediate = 1";
+const CHILDREN: &str = "SELECT id FROM asyncq_job
+    WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 1";
+const FORGET_TOKENS: &str = "UPDATE asyncq_job SET token = NULL WHERE token IS NOT NULL AND processor = ?1";
 const END_CHILD: &str = "UPDATE asyncq_job SET state = 'error', finished_at = ?2, error = ?3, token = NULL
     WHERE id = ?1";
 const FORGET: &str = "DELETE FROM asyncq_processor WHERE id = ?1";
@@ -73,6 +75,8 @@ impl Store {
             for child in tx.all(CHILDREN, &[dead.0.into()], |row| row.i64(0))? {
                 tx.execute(END_CHILD, &[child.into(), now.into(), (&error).into()])?;
             }
+            // Those of jobs that completed themselves.
+            tx.execute(FORGET_TOKENS, &[dead.0.into()])?;
             tx.execute(FORGET, &[dead.0.into()])?;
             Ok(Rescued { jobs })
         })

@@ -40,6 +40,7 @@ const SERVICE: &str = "SELECT name, concurrency, paused, created_at FROM asyncq_
 const SERVICES: &str = "SELECT name, concurrency, paused, created_at FROM asyncq_service ORDER BY name";
 const ADD: &str = "INSERT INTO asyncq_service (name, concurrency, created_at) VALUES (?1, ?2, ?3)";
 const SET: &str = "UPDATE asyncq_service SET concurrency = ?2, paused = ?3 WHERE name = ?1";
+const BUSY: &str = "SELECT 1 FROM asyncq_slot WHERE service = ?1 LIMIT 1";
 const REMOVE: &str = "DELETE FROM asyncq_service WHERE name = ?1";
 
 impl Store {
@@ -102,6 +103,10 @@ impl Store {
         self.write(|tx| {
             find(tx, name)?;
             let removed = job::cancel_waiting(tx, name, None, waiting)?;
+            if tx.first(BUSY, &[name.as_str().into()], |_| Ok(()))?.is_some() {
+                let message = format!("a processor is at work on service `{name}`");
+                return Err(Error::new(Kind::Denied, message).hint("wait until it has ended, or end it"));
+            }
             tx.execute(REMOVE, &[name.as_str().into()])?;
             Ok(removed)
         })

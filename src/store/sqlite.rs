@@ -47,6 +47,8 @@ pub(super) struct Sqlite {
     /// How many pages the WAL had when a checkpoint was last tried.
     tried_at: i32,
     commits: u32,
+    /// How the latest checkpoint failed.
+    failed: Option<Error>,
     data_version: i64,
     /// Whether triggers run; SQLite's default.
     triggers: bool,
@@ -69,6 +71,7 @@ impl Sqlite {
             wal_pages: Arc::default(),
             tried_at: 0,
             commits: 0,
+            failed: None,
             data_version: 0,
             triggers: true,
         };
@@ -172,8 +175,8 @@ impl Sqlite {
         self.command("COMMIT").map_err(|error| explain(&self.path, error))
     }
 
-    /// Copies the WAL into the database file when it has grown enough. What was committed is durable before; an error
-    /// here says that the disk fails, so that nothing is built on it.
+    /// Copies the WAL into the database file when it has grown enough. What was committed is durable before, and stays
+    /// acknowledged; an error here says that the disk fails, so that the next transaction is not begun.
     fn checkpoint(&mut self) -> Result<()> {
         let pages = self.wal_pages.load(Ordering::Relaxed);
         self.commits = self.commits.saturating_add(1);
@@ -195,8 +198,11 @@ impl Sqlite {
         self.patience.store(patience, Ordering::Relaxed);
         match done {
             Ok(_) => Ok(()),
-            // Others are at work; whoever of them is last to write does it.
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
+            // Others are at work, and whoever of them is last to write does it; or there is no room, which the next commit
+            // finds out for itself.
+            Err(error) if matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DiskFull)) => {
+                Ok(())
+            }
             Err(error) => Err(explain(&self.path, error)),
         }
     }
@@ -204,6 +210,11 @@ impl Sqlite {
 
 impl Engine for Sqlite {
     fn transact(&mut self, mode: Mode, work: &mut dyn FnMut(&mut dyn Tx) -> Result<()>) -> Result<()> {
+        if mode == Mode::Write
+            && let Some(error) = self.failed.take()
+        {
+            return Err(error);
+        }
         self.begin(mode)?;
         let done = self.commit(mode, work);
         if done.is_err() && !self.connection.is_autocommit() {
@@ -213,7 +224,7 @@ impl Engine for Sqlite {
         done?;
         if mode == Mode::Write {
             self.still_there()?;
-            self.checkpoint()?;
+            self.failed = self.checkpoint().err();
         }
         Ok(())
     }

@@ -64,7 +64,8 @@ fn a_signal_while_nothing_runs_ends_the_wait() {
     let process = place.start("asyncq process --wait-retries");
     wait_until("it waits", || place.query("SELECT state FROM asyncq_job") == "delayed");
     process.signal("TERM");
-    assert!(process.wait().status.code().is_some());
+    assert!(process.wait().status.success());
+    assert_eq!(place.query("SELECT state FROM asyncq_job"), "delayed");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::over::Over;
+use super::pace::Pace;
 use super::presence::{Presence, RunFolder};
 use super::slots::Done;
 use super::wake::{StopButton, Wake};
@@ -32,13 +33,6 @@ const FAILING: Duration = Duration::from_millis(500);
 /// How many bytes of output one transaction records, about: memory is bounded by this, not by how many calls end at
 /// once.
 const LOGS_AT_ONCE: usize = 4 * 1024 * 1024;
-
-/// How much work is claimed ahead for each slot, as time, taken that calls go on as the latest one went: a few times what
-/// a slow disk takes to record outcomes.
-const AHEAD: Duration = Duration::from_millis(20);
-
-/// How many calls that may be at most, for each slot.
-const MOST_AHEAD: u128 = 16;
 
 /// A service as it was seen at a moment.
 struct View {
@@ -76,11 +70,8 @@ pub(super) struct Drain<'a> {
     unrun: Vec<Over>,
     /// Claims that have not begun and are given back.
     returned: Vec<Fence>,
-    /// How many calls to claim ahead for each slot.
-    ahead: usize,
-    claimed: u64,
+    pace: Pace<'a>,
     summary: Summary,
-    began: Instant,
     looked_around: Instant,
     looked_for_dead: Instant,
 }
@@ -107,10 +98,8 @@ impl<'a> Drain<'a> {
             done: VecDeque::new(),
             unrun: Vec::new(),
             returned: Vec::new(),
-            ahead: 0,
-            claimed: 0,
+            pace: Pace::new(options),
             summary: Summary::default(),
-            began: Instant::now(),
             looked_around: Instant::now(),
             looked_for_dead: Instant::now(),
         }
@@ -120,10 +109,19 @@ impl<'a> Drain<'a> {
         self.button.clone()
     }
 
-    /// Drains one service.
+    /// Drains one service. After an error, what runs is ended, and what has ended is recorded if that is possible;
+    /// whoever comes next puts back the rest.
     pub(super) fn service(&mut self, service: &ServiceName) -> Result<()> {
-        rescue::rescue(self.store, self.own_id(), self.tell)?;
-        self.ahead = 0;
+        let done = self.drain(service);
+        if done.is_err() {
+            self.abandon(service);
+        }
+        done
+    }
+
+    fn drain(&mut self, service: &ServiceName) -> Result<()> {
+        self.rescue()?;
+        self.pace.careful();
         let mut view = self.look(service)?;
         if view.outlook.ready && view.outlook.free() == 0 && self.may_claim() {
             return self.tell_why_not(service, &view.outlook);
@@ -140,29 +138,53 @@ impl<'a> Drain<'a> {
                 return Ok(());
             }
             self.heed_signals();
-            if let Some(new) = self.look_around(service, &view)? {
-                view = new;
+            match self.look_around(service, &view) {
+                Ok(Some(new)) => view = new,
+                Ok(None) => {}
+                // Not worth ending what runs; what cannot be recorded later is told then.
+                Err(error) if error.can_pass() && self.held() > 0 => {}
+                Err(error) => return Err(error),
             }
             self.give_back_what_waits(&view.outlook);
         }
     }
 
-    /// Ends. After an error, what runs is ended as well; whoever comes next puts it back.
-    pub(super) fn leave(mut self, done: Result<()>) -> Result<Summary> {
-        if done.is_err()
-            && let Some(presence) = &mut self.presence
-        {
-            presence.slots.take_back(None);
-            presence.slots.stop(None, Stop::Kill);
-            while self.held() > 0 {
-                self.wait(LOOK);
+    fn abandon(&mut self, service: &ServiceName) {
+        self.pace.halt();
+        let Some(presence) = &mut self.presence else { return };
+        presence.slots.take_back(None);
+        presence.slots.brake().pull(Stop::Kill);
+        while self.held() > 0 {
+            self.wait(LOOK);
+        }
+        let nothing = Outlook { ready: false, ..Outlook::default() };
+        while self.has_news() {
+            // The first error is the one that is told.
+            if self.advance(service, &nothing).is_err() {
+                return;
             }
         }
+    }
+
+    /// Ends.
+    pub(super) fn leave(mut self, done: Result<()>) -> Result<Summary> {
         done?;
+        self.be_patient();
         if let Some(presence) = self.presence.take() {
             presence.end(self.store)?;
         }
         Ok(self.summary)
+    }
+
+    /// A processor with calls in flight waits for a locked store as long as it must: so no outcome is lost.
+    fn be_patient(&mut self) {
+        let at_stake = self.held() > 0 || self.has_news();
+        self.store.be_patient(if at_stake { Patience::Endless } else { self.patience });
+    }
+
+    fn rescue(&mut self) -> Result<bool> {
+        self.be_patient();
+        rescue::rescue(self.store, self.own_id(), self.tell)
     }
 
     fn own_id(&self) -> Option<ProcessorId> {
@@ -179,28 +201,12 @@ impl<'a> Drain<'a> {
     }
 
     fn may_claim(&self) -> bool {
-        self.pressed() == 0
-            && self.options.max_jobs.is_none_or(|max| self.claimed < max)
-            && self.options.max_time.is_none_or(|max| self.began.elapsed() < max)
+        self.pressed() == 0 && self.pace.may_claim()
     }
 
     /// How many more calls could be claimed now.
     fn room(&self, outlook: &Outlook) -> usize {
-        if !self.may_claim() || outlook.free() == 0 {
-            return 0;
-        }
-        let ahead = self.ahead(outlook);
-        let room = (outlook.free() + ahead).saturating_sub(self.held());
-        // Many at once is cheaper; and while more are held than can run, nobody waits for it.
-        if self.held() > outlook.free() && room < ahead.div_ceil(2) {
-            return 0;
-        }
-        let left = self.options.max_jobs.map_or(u64::MAX, |max| max - self.claimed);
-        room.min(usize::try_from(left).unwrap_or(usize::MAX))
-    }
-
-    fn ahead(&self, outlook: &Outlook) -> usize {
-        outlook.free() * self.ahead
+        if self.pressed() == 0 { self.pace.room(outlook, self.held()) } else { 0 }
     }
 
     fn could_claim(&self, outlook: &Outlook) -> bool {
@@ -213,6 +219,7 @@ impl<'a> Drain<'a> {
     }
 
     fn look(&mut self, service: &ServiceName) -> Result<View> {
+        self.be_patient();
         self.store.outlook(service, self.own_id()).map(View::new)
     }
 
@@ -252,16 +259,17 @@ impl<'a> Drain<'a> {
             // What came back and is not recorded yet still counts.
             held: held + self.done.len(),
             running,
-            ahead: self.ahead(before),
+            ahead: self.pace.ahead(before),
             tokens: &tokens,
         };
-        let at_stake = plan.held > 0 || !finished.is_empty();
-        self.store.be_patient(if at_stake { Patience::Endless } else { self.patience });
         let Advance { finished: states, claims, slots, outlook } = self.persist(&plan)?;
         for (over, state) in over.into_iter().zip(states) {
+            if let (Some(mark), Some(presence)) = (&over.mark, &self.presence) {
+                presence.slots.recorded(mark);
+            }
             over.report(state, &mut self.summary, self.tell);
         }
-        self.claimed += claims.len() as u64;
+        self.pace.claimed(claims.len());
         let (fit, unfit): (Vec<Claim>, Vec<Claim>) = claims.into_iter().partition(Over::can_run);
         self.unrun.extend(unfit.iter().map(Over::unfit));
         self.presence()?.slots.begin(fit, slots, outlook.concurrency > 1)?;
@@ -271,7 +279,9 @@ impl<'a> Drain<'a> {
     /// The presence, which is made when it is needed for the first time.
     fn presence(&mut self) -> Result<&mut Presence> {
         if let Some((run_folder, echo)) = self.equipment.take() {
-            self.presence = Some(Presence::begin(self.store, run_folder, echo, self.wake.clone())?);
+            let presence = Presence::begin(self.store, run_folder, echo, self.wake.clone())?;
+            self.button.connect(presence.slots.brake());
+            self.presence = Some(presence);
         }
         Ok(self.presence.as_mut().expect("it is made of the equipment, once"))
     }
@@ -292,10 +302,12 @@ impl<'a> Drain<'a> {
     /// A store that fails while there are outcomes to record, on a full disk for instance, is tried until it does not:
     /// an outcome is lost only with the processor.
     fn persist(&mut self, plan: &Plan<'_>) -> Result<Advance> {
+        let at_stake = plan.held > 0 || !plan.finished.is_empty();
+        self.store.be_patient(if at_stake { Patience::Endless } else { self.patience });
         let mut told = false;
         loop {
             match self.store.advance(plan) {
-                Err(error) if error.kind() == Kind::Io && error.can_pass() && !plan.finished.is_empty() => {
+                Err(error) if error.kind() == Kind::Io && error.can_pass() && at_stake && !self.pace.is_halted() => {
                     if self.pressed() > 1 {
                         return Err(error);
                     }
@@ -315,13 +327,14 @@ impl<'a> Drain<'a> {
         while let Some(wake) = next {
             if let (Wake::Done(done), Some(presence)) = (wake, &mut self.presence) {
                 presence.slots.came_back();
-                self.ahead = how_many_ahead(done.ended.took);
+                self.pace.took(done.ended.took);
                 self.done.push_back(*done);
             }
             next = self.wakes.try_recv().ok();
         }
     }
 
+    /// The slots heed signals themselves; here they are told.
     fn heed_signals(&mut self) {
         let pressed = self.pressed();
         let Some(presence) = self.presence.as_ref().filter(|_| pressed != self.heeded) else { return };
@@ -330,11 +343,6 @@ impl<'a> Drain<'a> {
             (self.tell)(Event::Stopping { running });
         }
         self.heeded = pressed;
-        match pressed {
-            0 | 1 => {}
-            2 => presence.slots.stop(None, Stop::Interrupt),
-            _ => presence.slots.stop(None, Stop::Kill),
-        }
     }
 
     /// Looks what others have done meanwhile: processors that died, jobs to cancel, calls that became ready. Gives the
@@ -345,16 +353,17 @@ impl<'a> Drain<'a> {
             return Ok(None);
         }
         self.looked_around = Instant::now();
+        self.be_patient();
         let mut changed = self.store.changed()?;
         if self.looked_for_dead.elapsed() >= LOOK_FOR_DEAD {
             self.looked_for_dead = Instant::now();
-            changed |= rescue::rescue(self.store, self.own_id(), self.tell)?;
+            changed |= self.rescue()?;
         }
         if let (true, Some(presence)) = (changed, &mut self.presence) {
             for fence in self.store.cancelling(presence.id)? {
                 let unrun = presence.slots.take_back(Some(fence));
                 self.unrun.extend(unrun.iter().map(|claim| Over::unrun(claim, &Outcome::Cancelled)));
-                presence.slots.stop(Some(fence), Stop::Cancel);
+                presence.slots.cancel(fence);
             }
         }
         if changed || due { self.look(service).map(Some) } else { Ok(None) }
@@ -363,23 +372,14 @@ impl<'a> Drain<'a> {
     /// A call that was claimed ahead does not wait for one that takes long, nor where nothing is to begin any more.
     fn give_back_what_waits(&mut self, outlook: &Outlook) {
         let stops = self.pressed() > 0 || outlook.free() == 0;
-        let late = self.options.max_time.is_some_and(|max| self.began.elapsed() >= max);
+        let late = self.pace.is_late();
         let Some(presence) = &mut self.presence else { return };
         // Nothing ended since the last look, or it would have begun.
         let stuck = self.done.is_empty() && presence.slots.waiting() > 0;
         if stops || late || stuck {
             let claims = presence.slots.take_back(None);
-            self.claimed -= claims.len() as u64;
-            if !claims.is_empty() {
-                self.ahead = 0;
-            }
+            self.pace.gave_back(claims.len());
             self.returned.extend(claims.iter().map(|claim| claim.fence));
         }
     }
-}
-
-/// How many calls to claim ahead for each slot when the latest one took so long.
-fn how_many_ahead(took: Duration) -> usize {
-    let many = AHEAD.as_micros() / took.as_micros().max(1);
-    usize::try_from(many.min(MOST_AHEAD)).unwrap_or(0)
 }

@@ -5,6 +5,7 @@
 
 mod drain;
 mod over;
+mod pace;
 mod presence;
 mod rescue;
 mod slots;
@@ -82,6 +83,13 @@ pub enum Event<'a> {
     NotRescued {
         /// The dead one.
         processor: &'a Processor,
+    },
+    /// It cannot be told whether a processor lives.
+    Unsure {
+        /// Which one.
+        processor: &'a Processor,
+        /// Why.
+        error: &'a std::io::Error,
     },
     /// The processor was asked to stop and waits for what is running.
     Stopping {

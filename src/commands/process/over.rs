@@ -11,6 +11,7 @@ use crate::domain::log::Log;
 use crate::domain::retry::decide;
 use crate::domain::service::ServiceName;
 use crate::error::Result;
+use crate::runner::Mark;
 
 /// A call that has ended and is not recorded yet.
 pub(super) struct Over {
@@ -18,15 +19,18 @@ pub(super) struct Over {
     service: ServiceName,
     function: String,
     pub(super) finish: Finish,
+    /// Unless it never began.
+    pub(super) mark: Option<Mark>,
 }
 
 impl Over {
     /// What a slot gave back.
     pub(super) fn of(done: Done) -> Result<Over> {
-        let Done { claim, ended } = done;
+        let Done { claim, ended, mark } = done;
         let verdict = decide(&ended.outcome, claim.conflicts, draw()?);
         let (result, took, log) = (ended.result, ended.took, ended.output.into_log());
-        Ok(Over::new(&claim, Finish { fence: claim.fence, verdict, result, took, log }))
+        let finish = Finish { fence: claim.fence, verdict, result, took, log };
+        Ok(Over { mark: Some(mark), ..Over::new(&claim, finish) })
     }
 
     /// Whether a claim can be run: the stored call is valid, and its function still exists.
@@ -54,7 +58,13 @@ impl Over {
     }
 
     fn new(claim: &Claim, finish: Finish) -> Over {
-        Over { fence: claim.fence, service: claim.service.clone(), function: claim.function.clone(), finish }
+        Over {
+            fence: claim.fence,
+            service: claim.service.clone(),
+            function: claim.function.clone(),
+            finish,
+            mark: None,
+        }
     }
 
     /// Tells what was recorded: the state in which the job is now, or that it was no longer ours.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use super::slots::{Common, Slots};
@@ -9,7 +10,7 @@ use super::wake::Wake;
 use crate::domain::processor::ProcessorId;
 use crate::error::Result;
 use crate::runner::folder::{self, Life};
-use crate::runner::{Echo, Folder, Surroundings};
+use crate::runner::{Echo, Folder, Orphans, Surroundings};
 use crate::store::Store;
 
 /// Where processors have their folders, and what functions inherit.
@@ -28,6 +29,7 @@ pub(super) struct Presence {
     pub(super) id: ProcessorId,
     pub(super) slots: Slots,
     folder: Folder,
+    orphans: Arc<Orphans>,
 }
 
 impl Presence {
@@ -41,16 +43,19 @@ impl Presence {
         let folder = Folder::make(&run.path, name).map_err(fail)?;
         let id = store.register(&folder.describe().map_err(fail)?)?;
         let (location, path) = (store.location().to_string(), folder.path().to_owned());
-        let around = Surroundings::new(location, path, run.env.into_iter(), &run.program);
+        let around = Surroundings::new(location, path, run.env.into_iter(), &run.program).map_err(fail)?;
+        let orphans = Arc::clone(&around.orphans);
         sweep(store, &run.path)?;
         let slots = Slots::new(Common { around, marks: folder.marks(), echo }, wake);
-        Ok(Presence { id, slots, folder })
+        Ok(Presence { id, slots, folder, orphans })
     }
 
     /// Ends when nothing is held any more, and leaves nothing behind.
     pub(super) fn end(self, store: &mut Store) -> Result<()> {
-        store.unregister(self.id)?;
         drop(self.slots);
+        // Those of them that cleared their environment, while other calls ran.
+        self.orphans.end();
+        store.unregister(self.id)?;
         self.folder.remove();
         Ok(())
     }

@@ -22,8 +22,15 @@ pub(super) fn rescue(store: &mut Store, own: Option<ProcessorId>, tell: &mut dyn
         if Some(processor.id) == own {
             continue;
         }
-        let fail = |error| super::super::io_error("cannot look whether another processor lives", &error);
-        let remains = match life(&run_folder, &processor.is.folder).map_err(fail)? {
+        let life = match life(&run_folder, &processor.is.folder) {
+            // Nobody is dead who is not proven to be: its folder may be another user's.
+            Err(error) => {
+                tell(Event::Unsure { processor: &processor, error: &error });
+                continue;
+            }
+            Ok(life) => life,
+        };
+        let remains = match life {
             Life::Alive => continue,
             Life::NoFolder if process_lives(&processor.is) => continue,
             Life::NoFolder => None,

@@ -1,7 +1,7 @@
 //! The slots of a processor: threads that run one call after another, without waiting for the store in between.
 //!
-//! Invariant: at most as many calls run at once as the width says; which calls run is marked, before they begin, where a
-//! rescuer finds it.
+//! Invariant: at most as many calls run at once as the width says; which calls have begun is marked, before they do and
+//! until their outcome is recorded, where a rescuer finds it.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::Sender;
@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use super::wake::Wake;
 use crate::domain::job::{Claim, Fence};
 use crate::error::Result;
-use crate::runner::{Control, Echo, Ended, Marks, Output, Request, Stop, Surroundings, command};
+use crate::runner::{Control, Echo, Ended, Mark, Marks, Output, Request, Stop, Surroundings, command, descriptors};
 
 /// How much stack a slot needs: it runs no recursion.
 const STACK: usize = 256 * 1024;
@@ -21,6 +21,8 @@ const STACK: usize = 256 * 1024;
 pub(super) struct Done {
     pub(super) claim: Claim,
     pub(super) ended: Ended,
+    /// Says that it had begun, until its outcome is recorded.
+    pub(super) mark: Mark,
 }
 
 /// What all calls of a processor have in common.
@@ -34,6 +36,8 @@ pub(super) struct Common {
 pub(super) struct Slots {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    /// How many there can be.
+    most: usize,
     /// How many calls were handed in and did not come back yet.
     held: usize,
 }
@@ -41,6 +45,11 @@ pub(super) struct Slots {
 struct Shared {
     common: Common,
     wake: Sender<Wake>,
+    board: Arc<Board>,
+}
+
+/// Where the slots find what to do.
+struct Board {
     work: Mutex<Work>,
     changed: Condvar,
 }
@@ -53,6 +62,8 @@ struct Work {
     /// What each slot runs, and the switch that ends it.
     slots: Vec<(Option<Fence>, Arc<Control>)>,
     whole_lines: bool,
+    /// Whether nothing is to begin any more.
+    halted: bool,
     closed: bool,
 }
 
@@ -65,9 +76,17 @@ impl Work {
 impl Slots {
     /// No slots yet; they tell `wake` when a call has ended.
     pub(super) fn new(common: Common, wake: Sender<Wake>) -> Slots {
-        let work = Work { waiting: VecDeque::new(), width: 0, slots: Vec::new(), whole_lines: false, closed: false };
-        let shared = Shared { common, wake, work: Mutex::new(work), changed: Condvar::new() };
-        Slots { shared: Arc::new(shared), threads: Vec::new(), held: 0 }
+        let work = Work {
+            waiting: VecDeque::new(),
+            width: 0,
+            slots: Vec::new(),
+            whole_lines: false,
+            halted: false,
+            closed: false,
+        };
+        let board = Arc::new(Board { work: Mutex::new(work), changed: Condvar::new() });
+        let shared = Shared { common, wake, board };
+        Slots { shared: Arc::new(shared), threads: Vec::new(), most: descriptors::functions_at_once(), held: 0 }
     }
 
     /// How many calls were claimed and are not over yet.
@@ -77,25 +96,30 @@ impl Slots {
 
     /// How many of those are running.
     pub(super) fn running(&self) -> usize {
-        self.shared.work().running()
+        self.shared.board.work().running()
     }
 
     /// How many of those have not begun.
     pub(super) fn waiting(&self) -> usize {
-        self.shared.work().waiting.len()
+        self.shared.board.work().waiting.len()
     }
 
     /// Hands in valid claims, and says how many calls may run at once from now on, and whether they share the output.
     pub(super) fn begin(&mut self, claims: Vec<Claim>, width: usize, whole_lines: bool) -> Result<()> {
         self.held += claims.len();
-        while self.threads.len() < width.min(self.held) {
-            self.add()?;
-        }
-        let mut work = self.shared.work();
+        let mut work = self.shared.board.work();
         work.waiting.extend(claims);
         work.width = width;
         work.whole_lines = whole_lines;
-        self.shared.changed.notify_all();
+        drop(work);
+        while self.threads.len() < width.min(self.held).min(self.most) {
+            match self.add() {
+                // Fewer slots than there could be are enough.
+                Err(_) if !self.threads.is_empty() => break,
+                added => added?,
+            }
+        }
+        self.shared.board.changed.notify_all();
         Ok(())
     }
 
@@ -106,7 +130,7 @@ impl Slots {
 
     /// Takes back what has not begun: all of it, or one attempt.
     pub(super) fn take_back(&mut self, which: Option<Fence>) -> Vec<Claim> {
-        let mut work = self.shared.work();
+        let mut work = self.shared.board.work();
         let waiting = std::mem::take(&mut work.waiting);
         let (taken, left): (VecDeque<_>, _) =
             waiting.into_iter().partition(|claim| which.is_none_or(|which| which == claim.fence));
@@ -115,20 +139,29 @@ impl Slots {
         taken.into()
     }
 
-    /// Asks what is running to end: one attempt, or all.
-    pub(super) fn stop(&self, which: Option<Fence>, how: Stop) {
-        for (busy, control) in &self.shared.work().slots {
-            if busy.is_some_and(|busy| which.is_none_or(|which| which == busy)) {
-                control.stop(how);
-            }
+    /// Asks one attempt to end, if it is running.
+    pub(super) fn cancel(&self, which: Fence) {
+        let work = self.shared.board.work();
+        for (_, control) in work.slots.iter().filter(|(busy, _)| *busy == Some(which)) {
+            control.stop(Stop::Cancel);
         }
+    }
+
+    /// Notes that the outcome of a call is recorded.
+    pub(super) fn recorded(&self, mark: &Mark) {
+        self.shared.common.marks.clear(mark);
+    }
+
+    /// What stops them, for another thread.
+    pub(super) fn brake(&self) -> Brake {
+        Brake(Arc::clone(&self.shared.board))
     }
 
     fn add(&mut self) -> Result<()> {
         let fail = |error| super::super::io_error("cannot run more at once", &error);
         let control = Arc::new(Control::new().map_err(fail)?);
         let slot = self.threads.len();
-        self.shared.work().slots.push((None, Arc::clone(&control)));
+        self.shared.board.work().slots.push((None, Arc::clone(&control)));
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new()
             .name(format!("slot {}", slot + 1))
@@ -140,11 +173,29 @@ impl Slots {
     }
 }
 
-impl Shared {
+/// Stops all slots, whatever their owner is waiting for.
+pub(super) struct Brake(Arc<Board>);
+
+impl Brake {
+    /// Lets nothing begin any more, and asks what is running to end, unless that is [`Stop::No`].
+    pub(super) fn pull(&self, how: Stop) {
+        let mut work = self.0.work();
+        work.halted = true;
+        if how != Stop::No {
+            for (_, control) in work.slots.iter().filter(|(busy, _)| busy.is_some()) {
+                control.stop(how);
+            }
+        }
+    }
+}
+
+impl Board {
     fn work(&self) -> MutexGuard<'_, Work> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
+impl Shared {
     /// A slot's life: one call after another.
     fn run(&self, slot: usize, control: &Control) {
         while let Some((claim, whole_lines)) = self.next(slot, control) {
@@ -152,39 +203,40 @@ impl Shared {
                 unreachable!("a call that cannot be run never gets to a slot")
             };
             let Common { around, marks, echo } = &self.common;
-            marks.set(slot, Some(claim.fence.job));
+            let mark = marks.set(claim.fence.job);
             let request = Request { fence: &claim.fence, token: &claim.token, call, definition };
             let ended = command::run(&request, around, Output { echo, whole_lines }, control);
-            marks.set(slot, None);
+            // Before it is told, so that whoever hears of it does not count it as running.
+            self.board.work().slots[slot].0 = None;
             // Without a listener the processor is ending, and with it this thread.
-            let _ = self.wake.send(Wake::Done(Box::new(Done { claim, ended })));
+            let _ = self.wake.send(Wake::Done(Box::new(Done { claim, ended, mark })));
         }
     }
 
     /// Waits for the next call that may begin; `None` when there will be none.
     fn next(&self, slot: usize, control: &Control) -> Option<(Claim, bool)> {
-        let mut work = self.work();
-        work.slots[slot].0 = None;
+        let mut work = self.board.work();
         loop {
             if work.closed {
                 return None;
             }
-            if work.running() < work.width
+            if !work.halted
+                && work.running() < work.width
                 && let Some(claim) = work.waiting.pop_front()
             {
                 control.reset();
                 work.slots[slot].0 = Some(claim.fence);
                 return Some((claim, work.whole_lines));
             }
-            work = self.changed.wait(work).unwrap_or_else(PoisonError::into_inner);
+            work = self.board.changed.wait(work).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
 
 impl Drop for Slots {
     fn drop(&mut self) {
-        self.shared.work().closed = true;
-        self.shared.changed.notify_all();
+        self.shared.board.work().closed = true;
+        self.shared.board.changed.notify_all();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }

@@ -1,0 +1,98 @@
+//! What functions leave running when they end.
+
+use crate::place::{Place, runs, wait_until};
+
+const STUBBORN: &str = "trap '' TERM HUP; echo $$ > pid; while :; do sleep 0.05; done";
+const UNTIL_IT_RUNS: &str = "until [ -s pid ]; do sleep 0.01; done";
+
+fn left(how: &str) -> Place {
+    let place = Place::with_functions(&[("leaves", &format!("{how} & {UNTIL_IT_RUNS}"))]);
+    place.program("stubborn", &format!("#!/bin/sh\n{STUBBORN}\n"));
+    place.session("$ asyncq function add events stubborn -- ./stubborn\n$ asyncq enqueue events leaves\n1");
+    place
+}
+
+#[test]
+fn what_a_function_leaves_behind_is_ended_before_its_job_is_over() {
+    for how in ["./stubborn", "setsid ./stubborn", "(setsid ./stubborn &)", "env -i setsid ./stubborn"] {
+        let place = left(how);
+        place.session("$ asyncq process\n");
+        assert!(!runs(&place.read("pid")), "{how}");
+    }
+}
+
+#[test]
+fn what_others_have_left_is_not_taken_for_it() {
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    // A child of the shell in whose place asyncq is started is a child of asyncq.
+    place.session("$ asyncq enqueue events hello\n1\n$ sh -c 'sleep 1000 >/dev/null 2>&1 & echo $! > pid; exec asyncq process'\nhello");
+    let pid = place.read("pid");
+    assert!(runs(&pid));
+    place.stdout(&format!("kill {pid}"));
+}
+
+#[test]
+fn among_several_calls_each_is_rid_of_its_own() {
+    let place = left("setsid ./stubborn");
+    place.function(
+        "waits",
+        "",
+        "touch begun; setsid sh -c 'echo $$ > kept; exec sleep 1000' & until [ -e go ]; do sleep 0.01; done",
+    );
+    place.stdout("asyncq service set events --concurrency 2; asyncq enqueue events waits");
+    let process = place.start("asyncq process");
+    wait_until("the first call is over", || place.query("SELECT state FROM asyncq_job WHERE id = 1") == "completed");
+    wait_until("the other has begun", || !place.read("kept").is_empty());
+    assert!(!runs(&place.read("pid")) && runs(&place.read("kept")));
+    place.write("go", "");
+    assert!(process.wait().status.success());
+    assert!(!runs(&place.read("kept")));
+}
+
+#[test]
+fn a_nested_call_in_the_background_ends_with_its_parent() {
+    let place = left("asyncq enqueue events stubborn");
+    place.session(
+        r#"
+        $ asyncq process
+        ...
+        $ asyncq job show 2 --json
+        {[..]"state":"error",[..]"error":{"kind":"parent",[..]
+        "#,
+    );
+    assert!(!runs(&place.read("pid")));
+}
+
+#[test]
+fn a_system_that_reaps_nobody_keeps_nobody_waiting() {
+    let place = Place::with_functions(&[("leaves", "sleep 1000 & echo left")]);
+    let unshare = if place.stdout("id -u").trim() == "0" { "unshare" } else { "unshare -r" };
+    place.session(&format!("$ asyncq enqueue events leaves\n1\n$ {unshare} -pf asyncq process\nleft"));
+    assert_eq!(place.query("SELECT state FROM asyncq_job"), "completed");
+}
+
+#[test]
+fn a_function_that_completed_its_job_is_ended_with_its_dead_processor() {
+    let place = Place::with_functions(&[(
+        "completes",
+        &format!(
+            "sqlite3 \"$ASYNCQ_DB\" \"UPDATE asyncq_job SET state = 'completed' WHERE id = $ASYNCQ_JOB AND attempt = $ASYNCQ_ATTEMPT AND token = '$ASYNCQ_TOKEN' AND state = 'processing'\"; {STUBBORN}"
+        ),
+    )]);
+    place.stdout("asyncq enqueue events completes");
+    let process = place.start("asyncq process");
+    wait_until("it has completed its job", || !place.read("pid").is_empty());
+    place.session(
+        "
+        $ asyncq service remove events
+        ! error: a processor is at work on service `events`
+        ! hint: wait until it has ended, or end it
+        ? 77
+        ",
+    );
+    process.signal("KILL");
+    drop(process);
+    place.session("$ asyncq process");
+    assert!(!runs(&place.read("pid")));
+    assert_eq!(place.query("SELECT state || attempt || count(token) FROM asyncq_job"), "completed10");
+}

@@ -1,0 +1,125 @@
+//! Outcomes at stake: what goes wrong while calls run costs none of them.
+
+use std::time::Duration;
+
+use crate::place::{Place, runs, wait_until};
+
+const WAITS: &str = "echo $ASYNCQ_JOB >> runs; touch begun; until [ -e go ]; do sleep 0.01; done";
+
+#[test]
+fn a_full_disk_keeps_outcomes_waiting() {
+    let place = Place::new();
+    place.program("fill", "#!/bin/sh\necho run >> runs\nhead -c 10M /dev/zero > disk/filler 2>/dev/null\n:\n");
+    std::fs::create_dir(place.at("disk")).unwrap();
+    place.write(
+        "full",
+        "mount -t tmpfs -o size=400k none disk || exit 99
+         export ASYNCQ_DB=disk/q.db
+         asyncq service add events && asyncq function add events fill -- ./fill && asyncq enqueue events fill
+         asyncq process 2> said & process=$!
+         until grep -q 'trying again' said; do sleep 0.01; done
+         rm disk/filler
+         wait $process && asyncq job list --json",
+    );
+    let unshare = if place.stdout("id -u").trim() == "0" { "unshare -m" } else { "unshare -rm" };
+    let told = place.stdout(&format!("{unshare} sh ./full"));
+    assert!(told.contains(r#""state":"completed""#) && told.contains(r#""attempt":1"#), "{told}");
+    assert_eq!(place.read("runs"), "run\n");
+    let said = place.read("said");
+    assert!(said.starts_with("asyncq: no space left for the store `") && said.lines().count() == 1, "{said}");
+}
+
+#[test]
+fn an_application_that_locks_its_database_ends_no_call() {
+    let mut place = Place::new();
+    place.stdout("sqlite3 app.db 'PRAGMA journal_mode=DELETE; CREATE TABLE t (x)'");
+    place.set("ASYNCQ_DB", "app.db");
+    place.stdout("asyncq service add events");
+    place.function("waits", "", WAITS);
+    place.stdout("asyncq enqueue events waits");
+    let process = place.start("asyncq process --lock-timeout 100ms");
+    wait_until("the call begins", || place.at("begun").exists());
+    let application = rusqlite::Connection::open(place.at("app.db")).unwrap();
+    application.busy_timeout(Duration::from_secs(30)).unwrap();
+    application.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    // Longer than the deadline that somebody has who has nothing at stake.
+    std::thread::sleep(Duration::from_millis(400));
+    application.execute_batch("COMMIT").unwrap();
+    place.write("go", "");
+    let output = process.wait();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(place.read("runs"), "1\n");
+}
+
+#[test]
+fn few_descriptors_make_fewer_slots() {
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    place
+        .stdout("asyncq service set events --concurrency 60; for i in $(seq 60); do asyncq enqueue events hello; done");
+    place.session("$ ulimit -n 40; asyncq process | sort | uniq -c\n[..]     60 hello");
+    assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed'"), "60");
+}
+
+#[test]
+fn a_drained_service_is_free() {
+    let place = Place::new();
+    place.program("slots", "#!/bin/sh\nsqlite3 \"$ASYNCQ_DB\" 'SELECT count(*) FROM asyncq_slot'\n");
+    for number in 10..30 {
+        place.stdout(&format!("asyncq service add s{number}; asyncq function add s{number} slots -- ./slots; asyncq enqueue s{number} slots"));
+    }
+    assert_eq!(place.stdout("taskset -c 0 asyncq process"), "1\n".repeat(20));
+}
+
+#[test]
+fn a_processor_that_dies_before_it_records_an_outcome_is_a_crash() {
+    let place = Place::with_functions(&[(
+        "hello",
+        "[ $ASYNCQ_ATTEMPT = 2 ] || until [ -e go ]; do touch begun; sleep 0.01; done; touch ended; echo hello",
+    )]);
+    place.stdout("asyncq enqueue events hello");
+    let process = place.start("asyncq process");
+    wait_until("the call begins", || place.at("begun").exists());
+    let other = rusqlite::Connection::open(place.store()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    place.write("go", "");
+    wait_until("the call has ended", || place.at("ended").exists());
+    // Give it the time to come back to the processor, which cannot be seen from outside.
+    std::thread::sleep(Duration::from_millis(200));
+    process.signal("KILL");
+    drop(process);
+    other.execute_batch("COMMIT").unwrap();
+    place.session("$ asyncq process\nhello\n! asyncq: processor 1 (process [..] on [..]) died; 1 of its jobs put back");
+    assert_eq!(place.query("SELECT crashes || ' ' || attempt || ' ' || state FROM asyncq_job"), "1 2 completed");
+}
+
+#[test]
+fn a_processor_of_which_nothing_can_be_told_disturbs_nobody() {
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    place.stdout("mkdir -p .local/share/asyncq/queue.db-asyncq/other/lock; asyncq enqueue events hello");
+    place.query("SELECT 1");
+    let store = rusqlite::Connection::open(place.store()).unwrap();
+    let other = "INSERT INTO asyncq_processor (folder, host, boot, pid, pid_start, started_at) VALUES ('other', 'h', 'b', 1, 1, 1)";
+    store.execute(other, []).unwrap();
+    place.session("$ asyncq process\nhello\n$ asyncq -v process\n! asyncq: cannot tell whether processor 1 (process 1 on h) lives: [..]\n! asyncq: attempts: 0; jobs that ended in an error: 0");
+}
+
+#[test]
+fn signals_are_heeded_while_an_outcome_waits_for_the_store() {
+    let place = Place::with_functions(&[("slow", "echo $$ > pid; while :; do sleep 0.05; done"), ("waits", WAITS)]);
+    place.stdout("asyncq service set events --concurrency 2; asyncq enqueue events slow; asyncq enqueue events waits");
+    let process = place.start("asyncq process");
+    wait_until("both have begun", || place.at("begun").exists() && !place.read("pid").is_empty());
+    let other = rusqlite::Connection::open(place.store()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    place.write("go", "");
+    process.signal("TERM");
+    // A second signal that comes too early is the same as the first one.
+    std::thread::sleep(Duration::from_millis(50));
+    process.signal("TERM");
+    wait_until("the slow call is ended", || !runs(&place.read("pid")));
+    other.execute_batch("COMMIT").unwrap();
+    assert!(process.wait().status.success());
+    let states = place
+        .query("SELECT group_concat(state || failures || crashes, ' ') FROM (SELECT * FROM asyncq_job ORDER BY id)");
+    assert_eq!(states, "queued00 completed00");
+}
