@@ -25,7 +25,7 @@ CREATE TABLE asyncq_function (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE asyncq_job (
-  id          INTEGER PRIMARY KEY AUTOINCREMENT,                      -- never used again
+  id          INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id > 0),       -- never used again
   service     TEXT NOT NULL,                                          -- a client sets these two
   function    TEXT NOT NULL,
   args        TEXT DEFAULT '[]',                                      -- and may set these eight; a JSON array
@@ -112,6 +112,10 @@ CREATE TRIGGER asyncq_job_insert BEFORE INSERT ON asyncq_job BEGIN
     THEN RAISE(ABORT, 'asyncq: no such function on this service')
     WHEN NEW.state <> 'queued' AND NEW.state <> 'held' AND NEW.state <> 'delayed'
     THEN RAISE(ABORT, 'asyncq: state must be queued, held or delayed')
+    WHEN NEW.attempt <> 0 OR NEW.processor IS NOT NULL OR NEW.token IS NOT NULL OR NEW.started_at IS NOT NULL
+      OR NEW.finished_at IS NOT NULL OR NEW.cancelling <> 0 OR NEW.failures <> 0 OR NEW.conflicts <> 0
+      OR NEW.crashes <> 0 OR NEW.error IS NOT NULL OR NEW.result IS NOT NULL OR NEW.immediate <> 0 OR NEW.depth <> 0
+    THEN RAISE(ABORT, 'asyncq: leave out the columns that asyncq keeps itself')
     WHEN NOT coalesce(json_valid(NEW.args), 0) OR json_type(NEW.args) <> 'array'
     THEN RAISE(ABORT, 'asyncq: args must be a JSON array')
     WHEN NOT coalesce(json_valid(NEW.kwargs), 0) OR json_type(NEW.kwargs) <> 'object'

@@ -1,7 +1,11 @@
 //! `asyncq enqueue`.
 
+use std::env::VarError;
+use std::ffi::OsString;
+
 use clap::Args;
 
+use super::output::nobody_reads;
 use super::session::{Session, environment};
 use super::{exit, say};
 use crate::commands::enqueue::{self, inside};
@@ -69,7 +73,14 @@ impl Enqueue {
             new.call.principal = inherited_principal()?;
         }
         let enqueued = store.enqueue(&new)?;
-        say(enqueued.id())?;
+        let id = enqueued.id();
+        say(id).map_err(|error| {
+            if nobody_reads(&error) {
+                return error;
+            }
+            let message = format!("the call is job {id}, but that could not be printed: {error}");
+            Error::new(Kind::Io, message).hint(format!("do not make it again; `asyncq job show {id}` shows it")).into()
+        })?;
         if let Enqueued::Same(id) = enqueued {
             session.whisper(&format!("job {id} has this key and is this call"));
         }
@@ -91,7 +102,7 @@ impl Enqueue {
             call: Call {
                 service: ServiceName::parse(&self.service)?,
                 function: FunctionName::parse(&self.function)?,
-                args: positional(&self.args)?,
+                args: positional(&self.args.iter().map(|arg| arg.trim_start_matches(SHIELD)).collect::<Vec<_>>())?,
                 kwargs: keywords(&pairs)?,
                 principal: self.principal.as_deref().filter(|it| !it.is_empty()).map(Principal::parse).transpose()?,
                 site: None,
@@ -105,11 +116,25 @@ impl Enqueue {
 }
 
 fn inherited_principal() -> anyhow::Result<Option<Principal>> {
-    let text = std::env::var("ASYNCQ_PRINCIPAL").unwrap_or_default();
-    if text.is_empty() {
-        return Ok(None);
+    match std::env::var("ASYNCQ_PRINCIPAL") {
+        Ok(text) if !text.is_empty() => Ok(Some(Principal::parse(&text)?)),
+        Ok(_) | Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(Error::new(Kind::Usage, "`$ASYNCQ_PRINCIPAL` is no UTF-8")
+            .hint("unset it, or give another one with `--principal`")
+            .into()),
     }
-    Ok(Some(Principal::parse(&text)?))
+}
+
+/// Stands before a number that clap would take for an option: nothing typed can contain it.
+const SHIELD: char = '\0';
+
+/// Hides a negative number with a signed exponent from clap, which knows only the other negative numbers.
+pub fn shield(word: OsString) -> OsString {
+    let is_number = |text: &str| text.starts_with('-') && text.contains(['e', 'E']) && text.parse::<f64>().is_ok();
+    match word.to_str() {
+        Some(text) if is_number(text) => format!("{SHIELD}{text}").into(),
+        _ => word,
+    }
 }
 
 fn run_now(session: &Session, store: &mut Store, running: &Running, new: &NewJob) -> anyhow::Result<u8> {

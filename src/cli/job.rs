@@ -13,6 +13,7 @@ use crate::domain::function::FunctionName;
 use crate::domain::job::{JobId, State};
 use crate::domain::log::{Log, Stream};
 use crate::domain::service::ServiceName;
+use crate::domain::suggest::nearest;
 use crate::domain::text::{visible, visible_lines};
 use crate::domain::time::parse_span;
 use crate::error::{Error, Kind};
@@ -149,7 +150,7 @@ impl Job {
             Job::Log { id, attempt, raw } => {
                 let job = store.job(JobId(id))?;
                 let number = attempt.unwrap_or(job.attempt);
-                if number != 0 && !(1..=job.attempt).contains(&number) {
+                if (attempt.is_some() || number != 0) && !(1..=job.attempt).contains(&number) {
                     let message = format!("job {id} has no attempt {number}");
                     return Err(Error::new(Kind::NotFound, message)
                         .hint(format!("`asyncq job show {id}` shows all"))
@@ -176,6 +177,39 @@ impl List {
     /// As many are read at once.
     const PAGE: u32 = 1000;
 
+    /// A mistyped name is better told than answered with nothing; but what was removed still has jobs.
+    fn refuse_unknown_names(&self, store: &mut Store) -> anyhow::Result<()> {
+        let service = self.service.as_deref().map(ServiceName::parse).transpose()?;
+        let function = self.function.as_deref().map(FunctionName::parse).transpose()?;
+        let unknown = match (&service, &function) {
+            (None, None) => return Ok(()),
+            (Some(service), None) => store.service(service).err(),
+            (Some(service), Some(function)) => store.function(service, function).err(),
+            (None, Some(function)) => {
+                let all = store.functions(None)?;
+                let names = all.iter().map(|it| it.name.as_str());
+                if names.clone().any(|name| name == function.as_str()) {
+                    return Ok(());
+                }
+                let error = Error::new(Kind::NotFound, format!("no service has a function `{function}`"));
+                Some(error.hint(match nearest(function.as_str(), names) {
+                    Some(near) => format!("did you mean `{near}`? `asyncq function list` shows all"),
+                    None => "`asyncq function list` shows all".to_owned(),
+                }))
+            }
+        };
+        let named = JobQuery {
+            service: service.map(|it| it.to_string()),
+            function: function.map(|it| it.to_string()),
+            limit: Some(1),
+            ..JobQuery::default()
+        };
+        match unknown {
+            Some(error) if store.jobs(&named)?.is_empty() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
     fn run(&self, session: &Session, store: &mut Store) -> anyhow::Result<()> {
         let mut query = JobQuery {
             service: self.service.as_deref().map(ServiceName::parse).transpose()?.map(|it| it.to_string()),
@@ -186,16 +220,7 @@ impl List {
             before: self.before.map(JobId),
             limit: None,
         };
-        if let Some(name) = &query.service {
-            // A mistyped name is better told than answered with nothing, but removed services still have jobs.
-            let name = ServiceName::parse(name)?;
-            let unknown = store.service(&name).err();
-            if let Some(error) = unknown
-                && store.jobs(&JobQuery { limit: Some(1), ..query.clone() })?.is_empty()
-            {
-                return Err(error.into());
-            }
-        }
+        self.refuse_unknown_names(store)?;
         let mut left = self.limit;
         let mut first = true;
         loop {
@@ -210,7 +235,9 @@ impl List {
             query.before = Some(oldest.id);
             if last {
                 if full && !self.json {
-                    session.whisper(&format!("`--before {}` shows the next page", oldest.id));
+                    let more = format!("`--before {}` shows the next page", oldest.id);
+                    // A person does not see what is missing; a script has said what it wants.
+                    if to_terminal() { session.talk(&more) } else { session.whisper(&more) }
                 }
                 break;
             }

@@ -38,7 +38,7 @@ pub fn print_jobs(jobs: &[Job], json: bool, first: bool, last: bool) -> anyhow::
             relative(latest(job), now),
         ]);
     }
-    table.print()
+    table.print_page(first)
 }
 
 /// When what a job's state says came about, or will.

@@ -13,6 +13,7 @@ mod output;
 mod process;
 mod service;
 mod session;
+mod usage;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -65,13 +66,9 @@ enum Command {
 /// Runs the command line and says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(std::env::args_os().map(enqueue::shield)) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are no errors; nobody may be reading them any more.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::DONE });
-        }
+        Err(error) => return usage::tell(&error),
     };
     let session = Session::new(cli.global);
     let done = run(&session, cli.command);

@@ -37,6 +37,11 @@ impl Table {
 
     /// Prints it: as wide as the terminal at most, or as wide as it is when nobody looks. Nothing without rows.
     pub fn print(self) -> anyhow::Result<()> {
+        self.print_page(true)
+    }
+
+    /// The same for a part of a longer table; only the first part has the names of the columns.
+    pub fn print_page(self, first: bool) -> anyhow::Result<()> {
         if self.rows == 0 {
             return Ok(());
         }
@@ -46,7 +51,7 @@ impl Table {
             table.with(Width::truncate(width + 2).suffix("…").priority(Priority::max(true)));
         }
         let mut out = anstream::stdout().lock();
-        for line in table.to_string().lines() {
+        for line in table.to_string().lines().skip(usize::from(!first)) {
             writeln!(out, "{}", line.trim_end())?;
         }
         out.flush()?;
@@ -130,7 +135,10 @@ pub fn relative(moment: Timestamp, now: Timestamp) -> String {
 /// Whether this failed because the reader of our output has gone, as `head` does: that is no failure.
 pub fn nobody_reads(error: &anyhow::Error) -> bool {
     let is_pipe = |error: &std::io::Error| error.kind() == ErrorKind::BrokenPipe;
-    error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(is_pipe))
+    error.chain().any(|cause| {
+        let json = cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+        json == Some(ErrorKind::BrokenPipe) || cause.downcast_ref::<std::io::Error>().is_some_and(is_pipe)
+    })
 }
 
 /// The help of a command and of all below it, in Markdown.

@@ -8,7 +8,7 @@ use super::exit;
 use super::session::Session;
 use crate::commands::Store;
 use crate::commands::process::{self, Echo, Equipment, Event, Options, Report, RunFolder, Surroundings};
-use crate::domain::attempt::Ending;
+use crate::domain::attempt::{Ending, FailureKind};
 use crate::domain::job::State;
 use crate::domain::processor::Processor;
 use crate::domain::service::ServiceName;
@@ -126,7 +126,12 @@ fn tell_end(session: &Session, report: &Report) {
     let what = format!("job {job} (`{service}` `{function}`)");
     let took = show_span(report.took);
     match (&report.error, report.ending) {
-        (Some(error), _) => session.talk(&format!("{what}: {}", error.message)),
+        (Some(error), _) => {
+            session.talk(&format!("{what}: {}", error.message));
+            if error.kind == FailureKind::CannotRun {
+                session.hint(&format!("`asyncq function set {service} {function}` changes its program or its site"));
+            }
+        }
         (None, Ending::Conflict) if report.state == State::Delayed => {
             let pause = report.pause.unwrap_or_default().as_secs_f64();
             session.whisper(&format!("{what}: a conflict; tried again in {pause:.1}s"));

@@ -63,7 +63,9 @@ impl Session {
             Some(text) if !text.is_empty() => text.to_owned(),
             _ => return default_location(),
         };
-        Ok(Location::parse(&text, &here()?)?)
+        // Where it is absolute, nobody needs the working directory, which may be gone.
+        let folder = if text.starts_with('/') { PathBuf::from("/") } else { here()? };
+        Ok(Location::parse(&text, &folder)?)
     }
 
     /// Opens the store.
@@ -103,13 +105,29 @@ impl Session {
     /// Shows a failure and the way out.
     #[expect(clippy::unused_self, reason = "a session may be asked for errors in another form one day")]
     pub fn show_error(&self, error: &anyhow::Error) {
-        let style = anstyle::AnsiColor::Red.on_default().bold();
-        eprint_line(&format!("{style}error{style:#}"), &format!("{error}"));
-        if let Some(hint) = error.downcast_ref::<Error>().and_then(Error::way_out) {
-            let style = anstyle::AnsiColor::Green.on_default().bold();
-            eprint_line(&format!("{style}hint{style:#}"), hint);
+        show(&error.to_string(), error.downcast_ref::<Error>().and_then(Error::way_out));
+    }
+
+    /// Says what can be done about what was said before.
+    pub fn hint(&self, text: &str) {
+        if !self.global.quiet {
+            show_hint(text);
         }
     }
+}
+
+/// Shows a failure and the way out.
+pub fn show(error: &str, hint: Option<&str>) {
+    let style = anstyle::AnsiColor::Red.on_default().bold();
+    eprint_line(&format!("{style}error{style:#}"), error);
+    if let Some(hint) = hint {
+        show_hint(hint);
+    }
+}
+
+fn show_hint(hint: &str) {
+    let style = anstyle::AnsiColor::Green.on_default().bold();
+    eprint_line(&format!("{style}hint{style:#}"), hint);
 }
 
 /// Writes a line to stderr. Nobody may be listening there, and that is no reason to stop.

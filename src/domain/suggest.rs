@@ -1,12 +1,14 @@
 //! "Did you mean ...?"
 
 /// The candidate that `given` was most likely meant to be, if one is near enough: at most a third of its letters
-/// (and at least one) mistyped, left out, added or swapped (Damerau-Levenshtein distance).
+/// mistyped, left out, added or swapped (Damerau-Levenshtein distance), or only its end missing.
 pub fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(given, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.chars().count() / 3).max(1))
+        .filter(|(distance, candidate)| {
+            *distance <= candidate.chars().count() / 3 || given.len() > 2 && candidate.starts_with(given)
+        })
         .min()
         .map(|(_, candidate)| candidate)
 }
@@ -19,6 +21,7 @@ mod tests {
     fn near_names_only() {
         assert_eq!(nearest("heavy_computng", ["mail", "heavy_computing"]), Some("heavy_computing"));
         assert_eq!(nearest("evnets", ["events", "event-log"]), Some("events"));
-        assert_eq!(nearest("x", ["events", "mail"]), None);
+        assert_eq!(nearest("heavy", ["mail", "heavy_computing"]), Some("heavy_computing"));
+        assert_eq!(nearest("x", ["y", "events", "mail"]), None);
     }
 }

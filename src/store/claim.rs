@@ -120,7 +120,8 @@ impl Stored {
             let text = text(what, bytes)?.ok_or_else(|| bad(what, "missing"))?;
             Json::parse(&text).map_err(|flaw| bad(what, &flaw.to_string()))
         };
-        let principal = text("principal", &self.principal)?;
+        // Applications that know no NULL leave it empty.
+        let principal = text("principal", &self.principal)?.filter(|text| !text.is_empty());
         let site = text("site", &self.site)?;
         let call = Call {
             service: service.clone(),

@@ -79,6 +79,10 @@ fn cannot_open(path: &Path, error: rusqlite::Error) -> Error {
     match std::fs::metadata(path) {
         Ok(meta) if meta.is_dir() => Error::new(Kind::Unreachable, format!("`{store}` is a directory, not a store"))
             .hint("name a file, as in `--db queue.db`"),
+        Err(_) if path.is_symlink() => {
+            Error::new(Kind::Unreachable, format!("`{store}` is a link to a file that is not there"))
+                .hint("remove the link, or put the file back")
+        }
         Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => {
             Error::new(Kind::Unreachable, format!("there is no store at `{store}`"))
                 .hint("`asyncq init` creates one; `--db` or `$ASYNCQ_DB` names another place")

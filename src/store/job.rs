@@ -59,6 +59,7 @@ const INSERT: &str = "INSERT INTO asyncq_job
 const BY_KEY: &str = "SELECT j.id, j.service, j.function, COALESCE(j.args, l.args), COALESCE(j.kwargs, l.kwargs),
     j.principal, j.site FROM asyncq_job j LEFT JOIN asyncq_large l ON l.job = j.id WHERE j.key = ?1";
 const STATE: &str = "SELECT state, immediate, parent, run_at FROM asyncq_job WHERE id = ?1";
+const CALLED: &str = "SELECT service, function FROM asyncq_job WHERE id = ?1";
 const NEWEST: &str = "SELECT MAX(id) FROM asyncq_job";
 const CANCEL: &str = "UPDATE asyncq_job SET state = 'cancelled', finished_at = ?2 WHERE id = ?1";
 const CANCELLING: &str = "UPDATE asyncq_job SET cancelling = 1 WHERE id = ?1";
@@ -124,7 +125,7 @@ impl Store {
     /// Queues a job again that ended in an error or was cancelled, with all its budgets renewed.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is no such job, [`Kind::Denied`] when it is in another state or ran as a part of
+    /// [`Kind::NotFound`] when there is no such job, or its service or function was removed; [`Kind::Denied`] when it is in another state or ran as a part of
     /// another job.
     pub fn retry(&mut self, id: JobId) -> Result<()> {
         self.write(|tx| {
@@ -134,6 +135,7 @@ impl Store {
             }
             let hint = match job.state {
                 State::Error | State::Cancelled => {
+                    can_run(tx, id)?;
                     let now = tx.now();
                     return tx.execute(RETRY, &[id.0.into(), now.into()]).map(|_| ());
                 }
@@ -149,7 +151,7 @@ impl Store {
     /// Releases a held job; gives the state in which it is then.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is no such job, [`Kind::Denied`] when it is not held.
+    /// As for [`Store::retry`]: [`Kind::Denied`] when it is not held.
     pub fn start(&mut self, id: JobId) -> Result<State> {
         self.write(|tx| {
             let job = find(tx, id)?;
@@ -160,6 +162,7 @@ impl Store {
                     _ => error.hint("only a held job can be started"),
                 });
             }
+            can_run(tx, id)?;
             let state = if job.run_at > tx.now().0 { State::Delayed } else { State::Queued };
             tx.execute(START, &[id.0.into(), state.as_str().into()])?;
             Ok(state)
@@ -212,6 +215,16 @@ struct Standing {
     immediate: bool,
     parent: Option<JobId>,
     run_at: i64,
+}
+
+/// Refuses a job that nothing could run.
+fn can_run(tx: &mut dyn Tx, id: JobId) -> Result<()> {
+    let called = tx.first(CALLED, &[id.0.into()], |row| Ok((row.str(0)?.to_owned(), row.str(1)?.to_owned())))?;
+    let (service, function) = one(called)?;
+    let (Ok(service), Ok(function)) = (ServiceName::parse(&service), FunctionName::parse(&function)) else {
+        return Ok(());
+    };
+    function::find(tx, &service, &function).map(|_| ())
 }
 
 fn find(tx: &mut dyn Tx, id: JobId) -> Result<Standing> {

@@ -101,6 +101,8 @@ fn what_the_database_refuses_and_accepts() {
         (one, "'shop', 'mial'", "no such function on this service"),
         ("service, function, state", "'shop', 'mail', 'processing'", "state must be queued, held or delayed"),
         ("service, function, state", "'shop', 'mail', 'completed'", "state must be queued, held or delayed"),
+        ("service, function, error", "'shop', 'mail', 'x'", "leave out the columns that asyncq keeps itself"),
+        ("service, function, attempt", "'shop', 'mail', 7", "leave out the columns that asyncq keeps itself"),
         ("service, function, args", "'shop', 'mail', '{}'", "args must be a JSON array"),
         ("service, function, args", "'shop', 'mail', 'no json'", "args must be a JSON array"),
         ("service, function, args", "'shop', 'mail', NULL", "args must be a JSON array"),

@@ -17,7 +17,9 @@ fn exit_codes_and_signals() {
         $ asyncq process
         ! asyncq: job 1 (`events` `end`): exit code 3
         ! asyncq: job 2 (`events` `end`): exit code 126: not executable
+        ! hint: `asyncq function set events end` changes its program or its site
         ! asyncq: job 3 (`events` `end`): exit code 127: a command was not found
+        ! hint: `asyncq function set events end` changes its program or its site
         ! asyncq: job 4 (`events` `end`): ended by signal 9 (SIGKILL)
         ? 1
         $ asyncq process
@@ -177,10 +179,15 @@ fn what_is_gone_is_told() {
         $ rm one; chmod -x two; rm -r site; mkdir site2; asyncq process
         three
         ! asyncq: job 1 (`events` `one`): its program `/[..]/one` is gone
+        ! hint: `asyncq function set events one` changes its program or its site
         ! asyncq: job 2 (`events` `two`): its program `/[..]/two` is not executable
+        ! hint: `asyncq function set events two` changes its program or its site
         ! asyncq: job 4 (`events` `four`): its site `/[..]/site` is gone
+        ! hint: `asyncq function set events four` changes its program or its site
         ! asyncq: job 5 (`events` `script`): the interpreter that `/[..]/script` names in its first line is missing
+        ! hint: `asyncq function set events script` changes its program or its site
         ! asyncq: job 6 (`events` `text`): its program `/[..]/text` is neither a binary nor a script that begins with `#!`
+        ! hint: `asyncq function set events text` changes its program or its site
         ? 1
         $ asyncq job show 4 --json
         {[..]\"error\":{\"kind\":\"cannot-run\",\"message\":\"its site `/[..]/site` is gone\",\"exit_code\":127,\"signal\":null},[..]

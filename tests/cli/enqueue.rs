@@ -211,3 +211,35 @@ fn unknown_names() {
         ",
     );
 }
+
+#[test]
+fn negative_numbers_need_no_dashes() {
+    let place = Place::with_functions(&[("say", "echo \"$@\"")]);
+    place.session(
+        "
+        $ asyncq enqueue events say -1 -2.5 -1e5 -1e-5 -1.5E+3 -k low=-3e-7
+        1
+        $ asyncq process
+        -1 -2.5 -1e5 -1e-5 -1.5E+3 --low=-3e-7
+        ",
+    );
+}
+
+#[test]
+fn a_number_that_cannot_be_printed_is_told() {
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    place.session(
+        "
+        $ asyncq enqueue events hello > /dev/full
+        ! error: the call is job 1, but that could not be printed: No space left on device (os error 28)
+        ! hint: do not make it again; `asyncq job show 1` shows it
+        ? 74
+        $ ASYNCQ_PRINCIPAL=$(printf 'e\\377') asyncq enqueue events hello
+        ! error: `$ASYNCQ_PRINCIPAL` is no UTF-8
+        ! hint: unset it, or give another one with `--principal`
+        ? 2
+        $ asyncq process
+        hello
+        ",
+    );
+}

@@ -41,10 +41,8 @@ fn lists_are_filtered_and_newest_first() {
         ! hint: did you mean `mail`? `asyncq service list` shows all
         ? 66
         $ asyncq job list --state finished
-        ! error: invalid value 'finished' for '--state <STATE>'
-        !   [possible values: held, delayed, queued, processing, completed, error, cancelled]
-        !
-        ! For more information, try '--help'.
+        ! error: invalid value `finished` for `--state <STATE>` [possible values: held, delayed, queued, processing, completed, error, cancelled]
+        ! hint: `asyncq job list --help` shows how
         ? 2
         $ asyncq job show 2
         job        2
@@ -125,10 +123,8 @@ fn cleaning_removes_what_has_ended() {
         $ asyncq job clean --state error
         ! asyncq: removed 1 job
         $ asyncq job clean --state queued
-        ! error: invalid value 'queued' for '--state <STATE>'
-        !   [possible values: completed, error, cancelled]
-        !
-        ! For more information, try '--help'.
+        ! error: invalid value `queued` for `--state <STATE>` [possible values: completed, error, cancelled]
+        ! hint: `asyncq job clean --help` shows how
         ? 2
         $ asyncq -q job clean
         $ asyncq job list
@@ -236,4 +232,55 @@ fn a_terminal_sees_fitted_tables_and_no_control_characters() {
     let shown = on_terminal("asyncq --color never job show 1");
     assert!(!shown.contains('\x1b') && shown.contains("esc \\u001b[2J"), "{shown}");
     assert!(!on_terminal("asyncq --color never job show 1 --json").contains('\x1b'));
+}
+
+#[test]
+fn a_long_list_is_one_table_and_one_array() {
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    let many = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 2500)";
+    let store = rusqlite::Connection::open(place.store()).unwrap();
+    let insert = "INSERT INTO asyncq_job (service, function, args)";
+    store
+        .execute(&format!("{insert} {many} SELECT 'events', 'hello', json_array(hex(zeroblob(500))) FROM n"), [])
+        .unwrap();
+    drop(store);
+    place.session(
+        r"
+        $ asyncq job list --limit 0 | grep -c SERVICE
+        1
+        $ asyncq job list --limit 0 | wc -l
+        2501
+        $ asyncq job list --limit 0 --json | head -n 1
+        [
+        $ asyncq job list --limit 0 --json | python3 -c 'import json, sys; print(len(json.load(sys.stdin)))'
+        2500
+        ",
+    );
+}
+
+#[test]
+fn mistyped_names_are_told_and_removed_ones_listed() {
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    place.session(
+        "
+        $ asyncq enqueue events hello; asyncq process
+        1
+        hello
+        $ asyncq job list --function helo
+        ! error: no service has a function `helo`
+        ! hint: did you mean `hello`? `asyncq function list` shows all
+        ? 66
+        $ asyncq job list --service events --function helo
+        ! error: service `events` has no function `helo`
+        ! hint: did you mean `hello`? `asyncq function list events` shows all
+        ? 66
+        $ asyncq service remove events && asyncq job list --service events --function hello --state queued
+        $ asyncq job list --service events --json | grep -c id
+        1
+        $ asyncq job log 1 --attempt 0
+        ! error: job 1 has no attempt 0
+        ! hint: `asyncq job show 1` shows all
+        ? 66
+        ",
+    );
 }

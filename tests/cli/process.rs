@@ -117,14 +117,12 @@ fn limits_end_it_early_and_politely() {
         $ asyncq job list --state queued --json | grep -c '\"id\"'
         2
         $ asyncq process --max-jobs 0
-        ! error: invalid value '0' for '--max-jobs <N>': 0 is not in 1..18446744073709551615
-        !
-        ! For more information, try '--help'.
+        ! error: invalid value `0` for `--max-jobs <N>`: 0 is not in 1..18446744073709551615
+        ! hint: `asyncq process --help` shows how
         ? 2
         $ asyncq process --max-time 5
-        ! error: invalid value '5' for '--max-time <SPAN>': the unit is missing: a span is a number with its unit, as in `90s`, `10m` or `1h30m`
-        !
-        ! For more information, try '--help'.
+        ! error: invalid value `5` for `--max-time <SPAN>`: the unit is missing: a span is a number with its unit, as in `90s`, `10m` or `1h30m`
+        ! hint: `asyncq process --help` shows how
         ? 2
         ",
     );

@@ -296,3 +296,19 @@ fn a_store_that_moves_away_under_a_processor() {
     fs::rename(place.at("moved.db"), place.store()).unwrap();
     place.session("$ asyncq process 2>/dev/null; asyncq job list --state completed --json | grep -c '\"id\"'\n1");
 }
+
+#[test]
+fn a_link_to_nothing_and_a_folder_that_is_gone() {
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    place.session(
+        "
+        $ ln -s nothing q.db; asyncq --db q.db init
+        ! error: `/[..]/q.db` is a link to a file that is not there
+        ! hint: remove the link, or put the file back
+        ? 69
+        $ asyncq enqueue events hello; mkdir gone; cd gone; rmdir ../gone; asyncq process
+        1
+        hello
+        ",
+    );
+}

@@ -3,13 +3,13 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use asyncq::domain::attempt::{Ending, Failure, FailureKind, Outcome};
+use asyncq::domain::attempt::{Ending, Outcome};
 use asyncq::domain::job::{Fence, Finish, State};
 use asyncq::domain::json::Json;
 use asyncq::domain::log::Stream;
 use asyncq::domain::processor::ProcessorId;
 use asyncq::domain::service::ServiceChange;
-use asyncq::store::{IfWaiting, Plan};
+use asyncq::store::{JobQuery, Patience, Plan};
 
 use crate::fixture::{
     advance, again, call, claim, definition, ends, enqueue, function, log, new_processor, processor, service, state,
@@ -255,19 +255,6 @@ conformance! {
         assert_ne!(first.token, second.token);
     }
 
-    fn a_function_that_was_removed_is_claimed_without_a_definition(store: &mut Store) {
-        with_events(store);
-        let id = enqueue(store, 1);
-        store.remove_function(&service("events"), &function("compute"), IfWaiting::Cancel).unwrap();
-        store.retry(id).unwrap();
-        let processor = processor(store, 1);
-        let claim = claim(store, processor);
-        assert!(claim.definition.is_none() && claim.call.is_ok());
-        let failed = Outcome::Failed(Failure::new(FailureKind::CannotRun, "gone"));
-        advance(store, processor, &[&ends(&claim, &failed)], 0, 0);
-        assert_eq!(store.job(id).unwrap().error.unwrap().kind, FailureKind::CannotRun);
-    }
-
     fn a_service_that_is_not_there_has_nothing_to_do(store: &mut Store) {
         let outlook = store.outlook(&service("nothing"), Some(ProcessorId(1))).unwrap();
         assert!(outlook.paused && !outlook.ready && outlook.free() == 0);
@@ -276,9 +263,17 @@ conformance! {
         assert!(!outlook.paused && !outlook.ready && outlook.free() == 2 && outlook.next_due.is_none());
     }
 
-    fn a_patient_store_still_works(store: &mut Store) {
-        store.be_patient(asyncq::store::Patience::Endless);
+    fn the_patient_wait_for_each_other(store: &mut Store) {
         with_events(store);
-        enqueue(store, 1);
+        let mut other = again(store);
+        for store in [&mut *store, &mut other] {
+            store.be_patient(Patience::Deadline(Duration::ZERO));
+            store.be_patient(Patience::Endless);
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..100).map(|number| enqueue(&mut other, number)).count());
+            assert_eq!((100..200).map(|number| enqueue(store, number)).count(), 100);
+        });
+        assert_eq!(store.jobs(&JobQuery::default()).unwrap().len(), 200);
     }
 }

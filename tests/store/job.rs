@@ -6,7 +6,7 @@ use asyncq::Kind;
 use asyncq::domain::attempt::{Failure, FailureKind, Outcome};
 use asyncq::domain::call::{Key, Principal, positional};
 use asyncq::domain::job::{JobId, NewJob, State};
-use asyncq::store::{Cancelled, CleanQuery, Enqueued, JobQuery};
+use asyncq::store::{Cancelled, CleanQuery, Enqueued, IfWaiting, JobQuery};
 
 use crate::fixture::{advance, call, claim, ends, enqueue, function, processor, service, state, two, with_events};
 
@@ -157,6 +157,19 @@ conformance! {
         assert_eq!(store.start(id).unwrap(), State::Queued);
         assert_eq!(store.start(id).unwrap_err().kind(), Kind::Denied);
         assert_eq!(store.start(JobId(9)).unwrap_err().kind(), Kind::NotFound);
+    }
+
+    fn what_nothing_could_run_is_not_queued_again(store: &mut Store) {
+        with_events(store);
+        let (cancelled, held) = (enqueue(store, 1), store.enqueue(&NewJob { hold: true, ..call(2) }).unwrap().id());
+        store.remove_function(&service("events"), &function("compute"), IfWaiting::Cancel).unwrap();
+        for id in [cancelled, held] {
+            let refused = store.retry(id).unwrap_err();
+            assert_eq!((refused.kind(), refused.to_string().contains("`compute`")), (Kind::NotFound, true));
+        }
+        store.remove_service(&service("events"), IfWaiting::Refuse).unwrap();
+        assert_eq!(store.retry(held).unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(state(store, held), State::Cancelled);
     }
 
     fn cleaning(store: &mut Store) {
