@@ -55,7 +55,7 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, around: &Surroundi
     };
     // The function has run: its outcome is not given up because somebody holds the store.
     store.be_patient(Patience::Endless);
-    let state = store.finish_nested(&finish)?;
+    let state = store.finish(&[&finish])?.pop().flatten();
     let outcome = if state == Some(State::Completed) { Outcome::Completed } else { outcome };
     Ok(Ran { job: claim.fence.job, outcome, late: state.is_none() })
 }

@@ -121,10 +121,12 @@ impl Orphans {
     fn children(&self) -> Vec<Pid> {
         let Some(list) = &self.list else { return Vec::new() };
         let (mut text, mut chunk) = (Vec::new(), [0; 512]);
-        while let Ok(count) = list.read_at(&mut chunk, text.len() as u64)
-            && count > 0
-        {
+        while let Ok(count) = list.read_at(&mut chunk, text.len() as u64) {
             text.extend_from_slice(&chunk[..count]);
+            // The kernel fills what it is given, as long as there is more.
+            if count < chunk.len() / 2 {
+                break;
+            }
         }
         let pids = text.split(u8::is_ascii_whitespace).filter_map(|number| str::from_utf8(number).ok()?.parse().ok());
         pids.filter_map(Pid::from_raw).filter(|pid| !self.before.contains(pid)).collect()

@@ -185,6 +185,15 @@ impl Store {
         })
     }
 
+    /// Records calls that have ended, and nothing else, in one transaction; gives for each the state of its job now, or
+    /// `None` when it was no longer this attempt's to finish: for a nested call, when its parent had ended before.
+    ///
+    /// # Errors
+    /// Whatever the database answers; then nothing of it happened.
+    pub fn finish(&mut self, finished: &[&Finish]) -> Result<Vec<Option<State>>> {
+        self.write_without_triggers(|tx| finished.iter().map(|one| finish(tx, one)).collect())
+    }
+
     /// The jobs of a processor that somebody wants to be ended.
     ///
     /// # Errors

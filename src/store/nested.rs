@@ -1,9 +1,9 @@
 //! Calls made inside a running job: who is asking, and the record of what is run at once.
 
 use super::engine::{Row, Tx};
-use super::{Store, finish, function, job};
+use super::{Store, function, job};
 use crate::domain::call::Principal;
-use crate::domain::job::{Claim, Fence, Finish, JobId, MAX_NESTING, NewJob, Running, State, Token};
+use crate::domain::job::{Claim, Fence, JobId, MAX_NESTING, NewJob, Running, State, Token};
 use crate::domain::processor::ProcessorId;
 use crate::error::{Error, Kind, Result};
 
@@ -65,14 +65,6 @@ impl Store {
                 function: call.function.as_str().to_owned(),
             })
         })
-    }
-
-    /// Records the end of a nested call; gives its state, or `None` when its parent had ended before.
-    ///
-    /// # Errors
-    /// Whatever the database answers.
-    pub fn finish_nested(&mut self, end: &Finish) -> Result<Option<State>> {
-        self.write(|tx| finish::finish(tx, end))
     }
 }
 

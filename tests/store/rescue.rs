@@ -84,6 +84,6 @@ conformance! {
             let job = store.job(ended.fence.job).unwrap();
             assert_eq!((job.state, job.error.unwrap().kind), (State::Error, FailureKind::Parent));
         }
-        assert_eq!(store.finish_nested(&ends(&child, &Outcome::Completed)).unwrap(), None);
+        assert_eq!(store.finish(&[&ends(&child, &Outcome::Completed)]).unwrap().pop().flatten(), None);
     }
 }

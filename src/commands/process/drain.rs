@@ -12,7 +12,7 @@ use super::wake::{StopButton, Wake};
 use super::{Equipment, Event, Options, Summary, rescue};
 use crate::commands::new_token;
 use crate::domain::attempt::Outcome;
-use crate::domain::job::{Claim, Fence, Finish, Token};
+use crate::domain::job::{Claim, Fence, Finish, State, Token};
 use crate::domain::processor::ProcessorId;
 use crate::domain::service::ServiceName;
 use crate::domain::time::Timestamp;
@@ -128,7 +128,7 @@ impl<'a> Drain<'a> {
         }
         loop {
             while self.has_news() || self.could_claim(&view.outlook) {
-                view = self.advance(service, &view.outlook)?;
+                view = self.advance(service, &view.outlook)?.unwrap_or(view);
             }
             if self.held() > 0 {
                 self.wait(LOOK);
@@ -242,8 +242,9 @@ impl<'a> Drain<'a> {
         Ok(due.map(|due| view.until(due).clamp(Duration::from_millis(1), LOOK_FOR_DEAD)))
     }
 
-    /// Records what is over, claims what there is room for, and begins it.
-    fn advance(&mut self, service: &ServiceName, before: &Outlook) -> Result<View> {
+    /// Records what is over, claims what there is room for, and begins it. Gives the service as it is now, unless nobody
+    /// looked, because more calls are held than can run.
+    fn advance(&mut self, service: &ServiceName, before: &Outlook) -> Result<Option<View>> {
         let processor = self.presence()?.id;
         let over = self.collect()?;
         let returned = std::mem::take(&mut self.returned);
@@ -251,6 +252,11 @@ impl<'a> Drain<'a> {
         let finished: Vec<&Finish> = over.iter().map(|over| &over.finish).collect();
         let slots = &self.presence()?.slots;
         let (held, running) = (slots.held(), slots.running());
+        if tokens.is_empty() && returned.is_empty() && (1..held).contains(&before.free()) {
+            let states = self.persist(true, |store| store.finish(&finished))?;
+            self.report(over, states);
+            return Ok(None);
+        }
         let plan = Plan {
             processor,
             service,
@@ -262,18 +268,24 @@ impl<'a> Drain<'a> {
             ahead: self.pace.ahead(before),
             tokens: &tokens,
         };
-        let Advance { finished: states, claims, slots, outlook } = self.persist(&plan)?;
+        let at_stake = plan.held > 0 || !finished.is_empty();
+        let done = self.persist(at_stake, |store| store.advance(&plan))?;
+        let Advance { finished: states, claims, slots, outlook } = done;
+        self.report(over, states);
+        self.pace.claimed(claims.len());
+        let (fit, unfit): (Vec<Claim>, Vec<Claim>) = claims.into_iter().partition(Over::can_run);
+        self.unrun.extend(unfit.iter().map(Over::unfit));
+        self.presence()?.slots.begin(fit, slots, outlook.concurrency > 1)?;
+        Ok(Some(View::new(outlook)))
+    }
+
+    fn report(&mut self, over: Vec<Over>, states: Vec<Option<State>>) {
         for (over, state) in over.into_iter().zip(states) {
             if let (Some(mark), Some(presence)) = (&over.mark, &self.presence) {
                 presence.slots.recorded(mark);
             }
             over.report(state, &mut self.summary, self.tell);
         }
-        self.pace.claimed(claims.len());
-        let (fit, unfit): (Vec<Claim>, Vec<Claim>) = claims.into_iter().partition(Over::can_run);
-        self.unrun.extend(unfit.iter().map(Over::unfit));
-        self.presence()?.slots.begin(fit, slots, outlook.concurrency > 1)?;
-        Ok(View::new(outlook))
     }
 
     /// The presence, which is made when it is needed for the first time.
@@ -301,12 +313,11 @@ impl<'a> Drain<'a> {
 
     /// A store that fails while there are outcomes to record, on a full disk for instance, is tried until it does not:
     /// an outcome is lost only with the processor.
-    fn persist(&mut self, plan: &Plan<'_>) -> Result<Advance> {
-        let at_stake = plan.held > 0 || !plan.finished.is_empty();
+    fn persist<T>(&mut self, at_stake: bool, mut work: impl FnMut(&mut Store) -> Result<T>) -> Result<T> {
         self.store.be_patient(if at_stake { Patience::Endless } else { self.patience });
         let mut told = false;
         loop {
-            match self.store.advance(plan) {
+            match work(self.store) {
                 Err(error) if error.kind() == Kind::Io && error.can_pass() && at_stake && !self.pace.is_halted() => {
                     if self.pressed() > 1 {
                         return Err(error);
