@@ -53,8 +53,9 @@ pub struct Surroundings {
     pub store: String,
     /// Where results and long outputs are put while a function runs.
     pub folder: PathBuf,
-    /// The environment that functions inherit, without any `ASYNCQ_*`, and with asyncq itself on the `PATH`.
-    pub env: Vec<(OsString, OsString)>,
+    /// How the environment that functions inherit differs from this process's own: it has no `ASYNCQ_*`, and asyncq itself
+    /// is on the `PATH`.
+    pub env: Vec<(OsString, Option<OsString>)>,
     /// What got away from its function.
     pub orphans: Arc<Orphans>,
 }
@@ -71,23 +72,23 @@ impl Surroundings {
         env: impl Iterator<Item = (OsString, OsString)>,
         program: &Path,
     ) -> io::Result<Self> {
-        let mut env: Vec<_> = env.filter(|(name, _)| !name.as_encoded_bytes().starts_with(b"ASYNCQ_")).collect();
-        if let Some(own) = program.parent() {
-            let path = env.iter_mut().find(|(name, _)| name == "PATH");
-            match path {
-                Some((_, path)) if std::env::split_paths(&path).any(|entry| entry == own) => {}
-                Some((_, path)) => {
-                    path.push(":");
-                    path.push(own);
-                }
-                None => {
-                    let mut path = OsString::from("/usr/local/bin:/usr/bin:/bin:");
-                    path.push(own);
-                    env.push(("PATH".into(), path));
-                }
+        let (mut path, mut changes) = (None, Vec::new());
+        for (name, value) in env {
+            if name == "PATH" {
+                path = Some(value);
+            } else if name.as_encoded_bytes().starts_with(b"ASYNCQ_") {
+                changes.push((name, None));
             }
         }
-        Ok(Surroundings { store, folder, env, orphans: Arc::new(Orphans::adopt()?) })
+        if let Some(own) = program.parent() {
+            let mut path = path.unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+            if !std::env::split_paths(&path).any(|entry| entry == own) {
+                path.push(":");
+                path.push(own);
+            }
+            changes.push(("PATH".into(), Some(path)));
+        }
+        Ok(Surroundings { store, folder, env: changes, orphans: Arc::new(Orphans::adopt()?) })
     }
 }
 

@@ -31,7 +31,13 @@ pub(super) fn start(request: &Request<'_>, around: &Surroundings, result: &Resul
     let with = |args: &[String]| {
         let mut command = Command::new(&program);
         command.args(first).args(args).current_dir(site);
-        command.env_clear().envs(around.env.iter().map(|(name, value)| (name, value))).envs(&definition.env);
+        for (name, value) in &around.env {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.envs(&definition.env);
         command.envs(variables(request, around)).env("ASYNCQ_RESULT", result.path()).env("ASYNCQ_SITE", site);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0).spawn()

@@ -71,6 +71,17 @@ impl Work {
     fn running(&self) -> usize {
         self.slots.iter().filter(|slot| slot.0.is_some()).count()
     }
+
+    /// Takes the next call for a slot, if it may begin; says also whether it shares the output with others.
+    fn pick(&mut self, slot: usize, control: &Control) -> Option<(Claim, bool)> {
+        if self.closed || self.halted || self.running() >= self.width {
+            return None;
+        }
+        let claim = self.waiting.pop_front()?;
+        control.reset();
+        self.slots[slot].0 = Some(claim.fence);
+        Some((claim, self.whole_lines))
+    }
 }
 
 impl Slots {
@@ -198,7 +209,8 @@ impl Board {
 impl Shared {
     /// A slot's life: one call after another.
     fn run(&self, slot: usize, control: &Control) {
-        while let Some((claim, whole_lines)) = self.next(slot, control) {
+        let mut done = None;
+        while let Some((claim, whole_lines)) = self.next(slot, control, done.take()) {
             let (Ok(call), Some(definition)) = (&claim.call, &claim.definition) else {
                 unreachable!("a call that cannot be run never gets to a slot")
             };
@@ -206,30 +218,32 @@ impl Shared {
             let mark = marks.set(claim.fence.job);
             let request = Request { fence: &claim.fence, token: &claim.token, call, definition };
             let ended = command::run(&request, around, Output { echo, whole_lines }, control);
-            // Before it is told, so that whoever hears of it does not count it as running.
-            self.board.work().slots[slot].0 = None;
-            // Without a listener the processor is ending, and with it this thread.
-            let _ = self.wake.send(Wake::Done(Box::new(Done { claim, ended, mark })));
+            done = Some(Box::new(Done { claim, ended, mark }));
         }
     }
 
-    /// Waits for the next call that may begin; `None` when there will be none.
-    fn next(&self, slot: usize, control: &Control) -> Option<(Claim, bool)> {
+    /// Tells that a call is done, and waits for the next one that may begin; `None` when there will be none.
+    fn next(&self, slot: usize, control: &Control, done: Option<Box<Done>>) -> Option<(Claim, bool)> {
         let mut work = self.board.work();
-        loop {
-            if work.closed {
-                return None;
+        // Before it is told, so that whoever hears of it does not count it as running.
+        work.slots[slot].0 = None;
+        let mut next = work.pick(slot, control);
+        if let Some(done) = done {
+            drop(work);
+            // Without a listener the processor is ending, and with it this thread.
+            let _ = self.wake.send(Wake::Done(done));
+            if next.is_some() {
+                return next;
             }
-            if !work.halted
-                && work.running() < work.width
-                && let Some(claim) = work.waiting.pop_front()
-            {
-                control.reset();
-                work.slots[slot].0 = Some(claim.fence);
-                return Some((claim, work.whole_lines));
-            }
-            work = self.board.changed.wait(work).unwrap_or_else(PoisonError::into_inner);
+            work = self.board.work();
         }
+        while next.is_none() && !work.closed {
+            next = work.pick(slot, control);
+            if next.is_none() {
+                work = self.board.changed.wait(work).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        next
     }
 }
 
