@@ -86,7 +86,10 @@ fn site(text: &str, here: Here<'_>) -> Result<String> {
     match path.metadata() {
         Ok(meta) if meta.is_dir() => {}
         Ok(_) => return Err(Error::new(Kind::Usage, format!("the site `{shown}` is no directory")).hint(hint)),
-        Err(error) => return Err(Error::new(Kind::NotFound, format!("the site `{shown}`: {error}")).hint(hint)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::new(Kind::NotFound, format!("there is no directory `{shown}`")).hint(hint));
+        }
+        Err(error) => return Err(super::io_error(&format!("the site `{shown}`"), &error).hint(hint)),
     }
     let path = path.canonicalize().map_err(|error| super::io_error(&format!("the site `{shown}`"), &error))?;
     match path.into_os_string().into_string() {
@@ -99,6 +102,10 @@ fn site(text: &str, here: Here<'_>) -> Result<String> {
 /// A bare name is looked up now and recorded as an absolute path, because cron's `PATH` is another; a path with a slash
 /// is kept as it is and counts from the site.
 fn find_program(program: &str, site: &str, here: Here<'_>) -> Result<String> {
+    let name_one = "name a program, then its first arguments, as in `-- /usr/bin/python3 job.py`";
+    if program.is_empty() {
+        return Err(Error::new(Kind::Usage, "a program needs a name").hint(name_one));
+    }
     if program.contains('/') {
         let path = Path::new(site).join(program);
         return match runnable(&path) {
@@ -113,7 +120,7 @@ fn find_program(program: &str, site: &str, here: Here<'_>) -> Result<String> {
     for entry in std::env::split_paths(&path) {
         let found = here.folder.join(entry).join(program);
         match (runnable(&found), found.into_os_string().into_string()) {
-            (Runnable::Yes, Ok(text)) if !program.is_empty() => return Ok(text),
+            (Runnable::Yes, Ok(text)) => return Ok(text),
             (Runnable::No, Ok(text)) => refused = refused.or(Some(text)),
             _ => {}
         }
@@ -122,10 +129,10 @@ fn find_program(program: &str, site: &str, here: Here<'_>) -> Result<String> {
         return Err(not_executable(Path::new(&refused)));
     }
     let error = Error::new(Kind::NotFound, format!("there is no program `{}` in `$PATH`", visible(program)));
-    Err(if matches!(runnable(&Path::new(site).join(program)), Runnable::Yes | Runnable::No) && !program.is_empty() {
+    Err(if matches!(runnable(&Path::new(site).join(program)), Runnable::Yes | Runnable::No) {
         error.hint(format!("did you mean `./{program}`?"))
     } else {
-        error.hint("name a program, then its first arguments, as in `-- /usr/bin/python3 job.py`")
+        error.hint(name_one)
     })
 }
 

@@ -133,7 +133,7 @@ fn cannot_create(target: &Path, error: &io::Error) -> Error {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Kind::Denied,
         _ => Kind::Io,
     };
-    Error::new(kind, format!("cannot create the store `{}`: {error}", target.display()))
+    Error::new(kind, format!("cannot create the store `{}`: {}", target.display(), error.kind()))
         .hint("`--db` or `$ASYNCQ_DB` names another place")
 }
 

@@ -141,7 +141,7 @@ fn programs_are_looked_up_when_they_are_named() {
         ! hint: it is a directory; name a program
         ? 77
         $ asyncq function add events x --site nowhere -- ./tool
-        ! error: the site `/[..]/nowhere`: No such file or directory (os error 2)
+        ! error: there is no directory `/[..]/nowhere`
         ! hint: a site is the directory in which the function runs
         ? 66
         $ asyncq function add events x --site notes -- ./tool
@@ -150,6 +150,23 @@ fn programs_are_looked_up_when_they_are_named() {
         ? 2
         $ asyncq function list --json
         [{\"service\":\"events\",\"name\":\"tool\",\"command\":[\"/[..]/tool\"],[..]}]
+        ",
+    );
+}
+
+#[test]
+fn a_program_without_a_name_and_a_site_that_is_not_there() {
+    let place = Place::with_functions(&[]);
+    place.session(
+        "
+        $ asyncq function add events nothing -- ''
+        ! error: a program needs a name
+        ! hint: name a program, then its first arguments, as in `-- /usr/bin/python3 job.py`
+        ? 2
+        $ asyncq function add events ls --site gone -- ls
+        ! error: there is no directory `/[..]/gone`
+        ! hint: a site is the directory in which the function runs
+        ? 66
         ",
     );
 }
