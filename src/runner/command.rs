@@ -14,7 +14,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, test_kill_process_group, waitpgid,
 };
 
-use super::leftover::Family;
+use super::leftover::{Attempt, Family};
 use super::reader::{Output, Reader};
 use super::result::ResultFile;
 use super::{Capture, Control, Ended, Request, Stop, Surroundings, start};
@@ -39,12 +39,13 @@ pub fn run(request: &Request<'_>, around: &Surroundings, output: Output<'_>, con
     let began = Instant::now();
     let result = ResultFile::new(&around.folder, request.fence);
     let mut capture = Capture::new(&around.folder);
+    let attempt = Attempt::begin(&around.orphans);
     let outcome = match start::start(request, around, &result) {
         Err(failure) => Outcome::Failed(failure),
         Ok(child) => {
             let limit = request.definition.timeout.map(|timeout| began + timeout);
             let call = start::stdin_line(request);
-            let family = Family::new(&around.orphans, request.token, Pid::from_child(&child));
+            let family = Family::new(attempt, request.token, Pid::from_child(&child));
             match Running::new(child, family, call, Reader::new(&mut capture, output)) {
                 Ok(running) => running.until_the_end(limit, control),
                 Err(error) => Outcome::Failed(start::cannot_run(126, format!("cannot be watched: {error}"))),

@@ -10,12 +10,16 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_open, pidfd_send_signal, set_child_subreaper,
     waitpid,
 };
 
 use crate::domain::job::Token;
+
+/// How long to wait for orphans that were killed; only the kernel can keep one longer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Ends every process that carries one of these tokens, at once, and waits until none is left; says whether that was
 /// reached within `patience`.
@@ -38,19 +42,30 @@ pub fn end(tokens: &[Token], patience: Duration) -> bool {
 
 /// Kills those that are there now, and counts them; a process that is only waiting to be reaped is gone already.
 fn kill_all(marks: &[Mark]) -> usize {
-    let Ok(processes) = fs::read_dir("/proc") else { return 0 };
+    let Ok(processes) = fs::read_dir("/proc") else { return 1 };
     let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut found = 0;
     for pid in pids.filter_map(Pid::from_raw) {
         // Held before its environment is read, so that the signal meets the process that was read.
-        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-        let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { continue };
-        if marks.iter().any(|mark| mark.is_on(&environment)) {
-            found += 1;
-            let _ = pidfd_send_signal(&process, Signal::KILL);
+        let read = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from);
+        let read = read.and_then(|process| Ok((process, fs::read(format!("/proc/{pid}/environ"))?)));
+        match read {
+            Ok((process, environment)) if marks.iter().any(|mark| mark.is_on(&environment)) => {
+                found += 1;
+                let _ = pidfd_send_signal(&process, Signal::KILL);
+            }
+            Ok(_) => {}
+            Err(error) if is_gone_or_strange(&error) => {}
+            // Who cannot look has not seen that nothing is left.
+            Err(_) => found += 1,
         }
     }
     found
+}
+
+/// Whether a process could not be looked at because it has ended, or is another user's.
+fn is_gone_or_strange(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::SRCH | Errno::NOENT | Errno::ACCESS | Errno::PERM))
 }
 
 /// What the environment of every process of an attempt contains.
@@ -76,7 +91,7 @@ pub struct Orphans {
     /// The children that this process had before, from a program in whose place it was started.
     before: Vec<Pid>,
     /// How many attempts run now.
-    families: AtomicUsize,
+    attempts: AtomicUsize,
 }
 
 impl Orphans {
@@ -88,34 +103,45 @@ impl Orphans {
         let own = getpid();
         set_child_subreaper(Some(own))?;
         let list = File::open(format!("/proc/{own}/task/{own}/children")).ok();
-        let mut orphans = Orphans { list, before: Vec::new(), families: AtomicUsize::new(0) };
+        let mut orphans = Orphans { list, before: Vec::new(), attempts: AtomicUsize::new(0) };
         orphans.before = orphans.children();
         Ok(orphans)
     }
 
     /// Ends all of them, at once; only when no attempt runs any more.
     pub fn end(&self) {
-        loop {
-            let living = self.living(None, None);
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            let (living, reaped) = self.look(None);
+            let living = if self.are_ours() { living } else { Vec::new() };
             // One that may not be killed is not waited for.
-            if living.iter().all(|pid| kill_process(*pid, Signal::KILL).is_err()) {
+            let killed = living.iter().filter(|pid| kill_process(**pid, Signal::KILL).is_ok()).count();
+            if killed + reaped == 0 {
                 return;
             }
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// Reaps the dead, and gives those that live: all but `child`, or only those that bear a mark.
-    fn living(&self, mark: Option<&Mark>, child: Option<Pid>) -> Vec<Pid> {
+    /// Reaps those that have ended, which nobody else does.
+    pub fn reap(&self) {
+        self.look(None);
+    }
+
+    /// Whether whatever falls to this process must come from its functions. Not so where others fall to it as well: below
+    /// a program in whose place it was started, and as a system's first process.
+    fn are_ours(&self) -> bool {
+        self.before.is_empty() && getpid() != Pid::INIT
+    }
+
+    /// Reaps the dead but `child`, and gives those that live, and how many were reaped.
+    fn look(&self, child: Option<Pid>) -> (Vec<Pid>, usize) {
         let mut pids = self.children();
-        pids.retain(|pid| {
-            Some(*pid) != child
-                && matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(None))
-                && mark.is_none_or(|mark| {
-                    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| mark.is_on(&environment))
-                })
-        });
-        pids
+        pids.retain(|pid| Some(*pid) != child);
+        let all = pids.len();
+        pids.retain(|pid| matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(None)));
+        let reaped = all - pids.len();
+        (pids, reaped)
     }
 
     fn children(&self) -> Vec<Pid> {
@@ -133,10 +159,27 @@ impl Orphans {
     }
 }
 
-/// The orphans of one attempt, as long as it runs.
+/// Says that an attempt runs, from before its program is started, so that nobody else takes its orphans for his own.
+#[derive(Debug)]
+pub(super) struct Attempt<'a>(&'a Orphans);
+
+impl<'a> Attempt<'a> {
+    pub(super) fn begin(orphans: &'a Orphans) -> Attempt<'a> {
+        orphans.attempts.fetch_add(1, Ordering::SeqCst);
+        Attempt(orphans)
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.0.attempts.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// The orphans of one attempt.
 #[derive(Debug)]
 pub(super) struct Family<'a> {
-    orphans: &'a Orphans,
+    attempt: Attempt<'a>,
     mark: Mark,
     /// The program of the attempt itself, in case it is a child of the main thread.
     child: Pid,
@@ -146,17 +189,24 @@ pub(super) struct Family<'a> {
 
 impl<'a> Family<'a> {
     /// The family of the attempt with this token, whose program is `child`.
-    pub(super) fn new(orphans: &'a Orphans, token: &Token, child: Pid) -> Family<'a> {
-        orphans.families.fetch_add(1, Ordering::SeqCst);
-        Family { orphans, mark: Mark::new(token), child, asked: Vec::new() }
+    pub(super) fn new(attempt: Attempt<'a>, token: &Token, child: Pid) -> Family<'a> {
+        Family { attempt, mark: Mark::new(token), child, asked: Vec::new() }
     }
 
-    /// Asks every orphan to end, once, or makes it; says whether any are left that obey.
+    /// Asks every orphan to end, once, or makes it; says whether any may be left that obey.
     pub(super) fn end(&mut self, kill: bool) -> bool {
-        // Where no other attempt runs, even one without a mark can only belong to this one.
-        let alone = self.orphans.families.load(Ordering::SeqCst) == 1;
-        let mut left = false;
-        for pid in self.orphans.living((!alone).then_some(&self.mark), Some(self.child)) {
+        let orphans = self.attempt.0;
+        let (living, reaped) = orphans.look(Some(self.child));
+        // Where no other attempt runs, even one without a mark can only belong to this one. Asked after the list was read:
+        // an attempt that has begun since has none in it.
+        let alone = orphans.are_ours() && orphans.attempts.load(Ordering::SeqCst) == 1;
+        // What was reaped may have left children that were not in the list yet.
+        let mut left = reaped > 0;
+        for pid in living {
+            let is_mine = || fs::read(format!("/proc/{pid}/environ")).is_ok_and(|it| self.mark.is_on(&it));
+            if !alone && !is_mine() {
+                continue;
+            }
             left |= if kill {
                 kill_process(pid, Signal::KILL).is_ok()
             } else if self.asked.contains(&pid) {
@@ -169,11 +219,5 @@ impl<'a> Family<'a> {
             };
         }
         left
-    }
-}
-
-impl Drop for Family<'_> {
-    fn drop(&mut self) {
-        self.orphans.families.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use super::over::Over;
-use super::pace::Pace;
+use super::over::{self, Over};
+use super::pace::{Pace, View};
 use super::presence::{Presence, RunFolder};
 use super::slots::Done;
 use super::wake::{StopButton, Wake};
@@ -15,8 +15,7 @@ use crate::domain::attempt::Outcome;
 use crate::domain::job::{Claim, Fence, Finish, State, Token};
 use crate::domain::processor::ProcessorId;
 use crate::domain::service::ServiceName;
-use crate::domain::time::Timestamp;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::runner::{Echo, Stop};
 use crate::store::{Advance, Outlook, Patience, Plan, Store};
 
@@ -29,27 +28,6 @@ const LOOK_FOR_DEAD: Duration = Duration::from_millis(500);
 
 /// How long it waits before it tries a store again that failed while outcomes were to be recorded.
 const FAILING: Duration = Duration::from_millis(500);
-
-/// How many bytes of output one transaction records, about: memory is bounded by this, not by how many calls end at
-/// once.
-const LOGS_AT_ONCE: usize = 4 * 1024 * 1024;
-
-/// A service as it was seen at a moment.
-struct View {
-    outlook: Outlook,
-    at: Instant,
-}
-
-impl View {
-    fn new(outlook: Outlook) -> View {
-        View { outlook, at: Instant::now() }
-    }
-
-    /// How long from now until `due`; zero when that has passed.
-    fn until(&self, due: Timestamp) -> Duration {
-        due.since(self.outlook.now).saturating_sub(self.at.elapsed())
-    }
-}
 
 pub(super) struct Drain<'a> {
     store: &'a mut Store,
@@ -73,6 +51,8 @@ pub(super) struct Drain<'a> {
     pace: Pace<'a>,
     summary: Summary,
     looked_around: Instant,
+    /// Whether somebody changed the store, and that was not looked at yet.
+    changed: bool,
     looked_for_dead: Instant,
 }
 
@@ -101,6 +81,7 @@ impl<'a> Drain<'a> {
             pace: Pace::new(options),
             summary: Summary::default(),
             looked_around: Instant::now(),
+            changed: false,
             looked_for_dead: Instant::now(),
         }
     }
@@ -114,7 +95,7 @@ impl<'a> Drain<'a> {
     pub(super) fn service(&mut self, service: &ServiceName) -> Result<()> {
         let done = self.drain(service);
         if done.is_err() {
-            self.abandon(service);
+            self.abandon();
         }
         done
     }
@@ -142,14 +123,14 @@ impl<'a> Drain<'a> {
                 Ok(Some(new)) => view = new,
                 Ok(None) => {}
                 // Not worth ending what runs; what cannot be recorded later is told then.
-                Err(error) if error.can_pass() && self.held() > 0 => {}
+                Err(error) if error.can_pass() && (self.held() > 0 || self.has_news()) => {}
                 Err(error) => return Err(error),
             }
             self.give_back_what_waits(&view.outlook);
         }
     }
 
-    fn abandon(&mut self, service: &ServiceName) {
+    fn abandon(&mut self) {
         self.pace.halt();
         let Some(presence) = &mut self.presence else { return };
         presence.slots.take_back(None);
@@ -157,12 +138,12 @@ impl<'a> Drain<'a> {
         while self.held() > 0 {
             self.wait(LOOK);
         }
-        let nothing = Outlook { ready: false, ..Outlook::default() };
-        while self.has_news() {
-            // The first error is the one that is told.
-            if self.advance(service, &nothing).is_err() {
-                return;
-            }
+        // The first error is the one that is told. What was claimed and did not begin is put back by who comes next.
+        while !self.done.is_empty() || !self.unrun.is_empty() {
+            let Ok(over) = self.collect() else { return };
+            let finished: Vec<&Finish> = over.iter().map(|over| &over.finish).collect();
+            let Ok(states) = self.store.finish(&finished) else { return };
+            self.report(over, states);
         }
     }
 
@@ -253,9 +234,13 @@ impl<'a> Drain<'a> {
         let slots = &self.presence()?.slots;
         let (held, running) = (slots.held(), slots.running());
         if tokens.is_empty() && returned.is_empty() && (1..held).contains(&before.free()) {
-            let states = self.persist(true, |store| store.finish(&finished))?;
-            self.report(over, states);
-            return Ok(None);
+            return match self.persist(true, |store| store.finish(&finished)) {
+                Ok(states) => {
+                    self.report(over, states);
+                    Ok(None)
+                }
+                Err(error) => Err(self.keep(over, returned, error)),
+            };
         }
         let plan = Plan {
             processor,
@@ -269,14 +254,24 @@ impl<'a> Drain<'a> {
             tokens: &tokens,
         };
         let at_stake = plan.held > 0 || !finished.is_empty();
-        let done = self.persist(at_stake, |store| store.advance(&plan))?;
-        let Advance { finished: states, claims, slots, outlook } = done;
+        let Advance { finished: states, claims, slots, outlook } =
+            match self.persist(at_stake, |store| store.advance(&plan)) {
+                Ok(done) => done,
+                Err(error) => return Err(self.keep(over, returned, error)),
+            };
         self.report(over, states);
         self.pace.claimed(claims.len());
         let (fit, unfit): (Vec<Claim>, Vec<Claim>) = claims.into_iter().partition(Over::can_run);
         self.unrun.extend(unfit.iter().map(Over::unfit));
         self.presence()?.slots.begin(fit, slots, outlook.concurrency > 1)?;
         Ok(Some(View::new(outlook)))
+    }
+
+    /// Keeps what could not be recorded, for another time.
+    fn keep(&mut self, over: Vec<Over>, returned: Vec<Fence>, error: Error) -> Error {
+        self.unrun.extend(over);
+        self.returned.extend(returned);
+        error
     }
 
     fn report(&mut self, over: Vec<Over>, states: Vec<Option<State>>) {
@@ -300,15 +295,7 @@ impl<'a> Drain<'a> {
 
     /// What is over, as much of it as one transaction may hold.
     fn collect(&mut self) -> Result<Vec<Over>> {
-        let mut over = std::mem::take(&mut self.unrun);
-        let mut bytes = 0;
-        while bytes < LOGS_AT_ONCE
-            && let Some(done) = self.done.pop_front()
-        {
-            bytes += done.ended.output.kept();
-            over.push(Over::of(done)?);
-        }
-        Ok(over)
+        over::collect(&mut self.unrun, &mut self.done)
     }
 
     /// A store that fails while there are outcomes to record, on a full disk for instance, is tried until it does not:
@@ -365,19 +352,24 @@ impl<'a> Drain<'a> {
         }
         self.looked_around = Instant::now();
         self.be_patient();
-        let mut changed = self.store.changed()?;
+        self.changed |= self.store.changed()?;
         if self.looked_for_dead.elapsed() >= LOOK_FOR_DEAD {
             self.looked_for_dead = Instant::now();
-            changed |= self.rescue()?;
+            self.changed |= self.rescue()?;
+            if let Some(presence) = &self.presence {
+                presence.reap();
+            }
         }
-        if let (true, Some(presence)) = (changed, &mut self.presence) {
+        if let (true, Some(presence)) = (self.changed, &mut self.presence) {
             for fence in self.store.cancelling(presence.id)? {
                 let unrun = presence.slots.take_back(Some(fence));
                 self.unrun.extend(unrun.iter().map(|claim| Over::unrun(claim, &Outcome::Cancelled)));
                 presence.slots.cancel(fence);
             }
         }
-        if changed || due { self.look(service).map(Some) } else { Ok(None) }
+        let new = if self.changed || due { Some(self.look(service)?) } else { None };
+        self.changed = false;
+        Ok(new)
     }
 
     /// A call that was claimed ahead does not wait for one that takes long, nor where nothing is to begin any more.

@@ -1,5 +1,6 @@
 //! Calls that have ended, on their way into the store.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::slots::Done;
@@ -12,6 +13,23 @@ use crate::domain::retry::decide;
 use crate::domain::service::ServiceName;
 use crate::error::Result;
 use crate::runner::Mark;
+
+/// How many bytes of output one transaction records, about: memory is bounded by this, not by how many calls end at
+/// once.
+const LOGS_AT_ONCE: usize = 4 * 1024 * 1024;
+
+/// What is over, as much of it as one transaction may hold: what never ran, and what came back.
+pub(super) fn collect(unrun: &mut Vec<Over>, done: &mut VecDeque<Done>) -> Result<Vec<Over>> {
+    let mut over = std::mem::take(unrun);
+    let mut bytes = 0;
+    while bytes < LOGS_AT_ONCE
+        && let Some(done) = done.pop_front()
+    {
+        bytes += done.ended.output.kept();
+        over.push(Over::of(done)?);
+    }
+    Ok(over)
+}
 
 /// A call that has ended and is not recorded yet.
 pub(super) struct Over {

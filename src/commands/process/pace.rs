@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::Options;
+use crate::domain::time::Timestamp;
+use crate::runner::descriptors;
 use crate::store::Outlook;
 
 /// How much work is claimed ahead for each slot, as time, taken that calls go on as the latest one went: a few times what
@@ -12,6 +14,26 @@ const AHEAD: Duration = Duration::from_millis(20);
 /// How many calls that may be at most, for each slot.
 const MOST_AHEAD: u128 = 16;
 
+/// How many calls one transaction claims at most.
+const MOST_AT_ONCE: usize = 1000;
+
+/// A service as it was seen at a moment.
+pub(super) struct View {
+    pub(super) outlook: Outlook,
+    at: Instant,
+}
+
+impl View {
+    pub(super) fn new(outlook: Outlook) -> View {
+        View { outlook, at: Instant::now() }
+    }
+
+    /// How long from now until `due`; zero when that has passed.
+    pub(super) fn until(&self, due: Timestamp) -> Duration {
+        due.since(self.outlook.now).saturating_sub(self.at.elapsed())
+    }
+}
+
 /// What was claimed so far, and how quick calls are.
 pub(super) struct Pace<'a> {
     options: &'a Options,
@@ -20,11 +42,20 @@ pub(super) struct Pace<'a> {
     /// How many calls to claim ahead for each slot.
     ahead: usize,
     halted: bool,
+    /// How many calls can run at once here, whatever a service allows.
+    most: usize,
 }
 
 impl<'a> Pace<'a> {
     pub(super) fn new(options: &'a Options) -> Pace<'a> {
-        Pace { options, began: Instant::now(), claimed: 0, ahead: 0, halted: false }
+        Pace {
+            options,
+            began: Instant::now(),
+            claimed: 0,
+            ahead: 0,
+            halted: false,
+            most: descriptors::functions_at_once(),
+        }
     }
 
     /// Nothing is known about the next calls, so that nothing is claimed ahead.
@@ -69,7 +100,7 @@ impl<'a> Pace<'a> {
 
     /// How many calls may be held beyond those that can run.
     pub(super) fn ahead(&self, outlook: &Outlook) -> usize {
-        outlook.free() * self.ahead
+        outlook.free().min(self.most) * self.ahead
     }
 
     /// How many more calls to claim now, when so many are held.
@@ -77,10 +108,10 @@ impl<'a> Pace<'a> {
         if !self.may_claim() || outlook.free() == 0 {
             return 0;
         }
-        let ahead = self.ahead(outlook);
-        let room = (outlook.free() + ahead).saturating_sub(held);
+        let (slots, ahead) = (outlook.free().min(self.most), self.ahead(outlook));
+        let room = (slots + ahead).saturating_sub(held).min(MOST_AT_ONCE);
         // Many at once is cheaper; and while more are held than can run, nobody waits for it.
-        if held > outlook.free() && room < ahead.div_ceil(2) {
+        if held > slots && room < ahead.div_ceil(2) {
             return 0;
         }
         let left = self.options.max_jobs.map_or(u64::MAX, |max| max - self.claimed);

@@ -50,6 +50,11 @@ impl Presence {
         Ok(Presence { id, slots, folder, orphans })
     }
 
+    /// Reaps what functions have orphaned and has ended.
+    pub(super) fn reap(&self) {
+        self.orphans.reap();
+    }
+
     /// Ends when nothing is held any more, and leaves nothing behind.
     pub(super) fn end(self, store: &mut Store) -> Result<()> {
         drop(self.slots);

@@ -177,9 +177,11 @@ impl Slots {
         let thread = std::thread::Builder::new()
             .name(format!("slot {}", slot + 1))
             .stack_size(STACK)
-            .spawn(move || shared.run(slot, &control))
-            .map_err(fail)?;
-        self.threads.push(thread);
+            .spawn(move || shared.run(slot, &control));
+        if thread.is_err() {
+            self.shared.board.work().slots.pop();
+        }
+        self.threads.push(thread.map_err(fail)?);
         Ok(())
     }
 }
