@@ -96,3 +96,18 @@ fn a_function_that_completed_its_job_is_ended_with_its_dead_processor() {
     assert!(!runs(&place.read("pid")));
     assert_eq!(place.query("SELECT state || attempt || count(token) FROM asyncq_job"), "completed10");
 }
+
+#[test]
+fn the_dead_do_not_pile_up_while_a_function_runs() {
+    let place = Place::with_functions(&[(
+        "forks",
+        "for number in $(seq 50); do (true &); done; touch begun; until [ -e go ]; do sleep 0.01; done",
+    )]);
+    place.stdout("asyncq enqueue events forks");
+    let process = place.start("asyncq process");
+    wait_until("it has forked", || place.at("begun").exists());
+    let children = format!("/proc/{0}/task/{0}/children", process.0.id());
+    wait_until("they are reaped", || std::fs::read_to_string(&children).unwrap().is_empty());
+    place.write("go", "");
+    assert!(process.wait().status.success());
+}

@@ -123,3 +123,26 @@ fn signals_are_heeded_while_an_outcome_waits_for_the_store() {
         .query("SELECT group_concat(state || failures || crashes, ' ') FROM (SELECT * FROM asyncq_job ORDER BY id)");
     assert_eq!(states, "queued00 completed00");
 }
+
+#[test]
+fn what_cannot_be_claimed_costs_no_outcome() {
+    let place = Place::with_functions(&[("waits", WAITS), ("damaged", "echo never")]);
+    place.stdout("asyncq enqueue events waits; asyncq enqueue events damaged");
+    let process = place.start("asyncq process");
+    wait_until("the call begins", || place.at("begun").exists());
+    let store = rusqlite::Connection::open(place.store()).unwrap();
+    store.execute("UPDATE asyncq_function SET command = '[7]' WHERE name = 'damaged'", []).unwrap();
+    place.write("go", "");
+    let output = process.wait();
+    assert_eq!(output.status.code(), Some(65), "{output:?}");
+    assert_eq!(place.query("SELECT state || attempt FROM asyncq_job WHERE id = 1"), "completed1");
+    assert_eq!(place.query("SELECT state FROM asyncq_job WHERE id = 2"), "queued");
+}
+
+#[test]
+fn a_concurrency_that_no_machine_has_does_no_harm() {
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    place.session(
+        "$ asyncq service set events --concurrency 4294967295; asyncq enqueue events hello; asyncq process\n1\nhello",
+    );
+}
