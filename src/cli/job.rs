@@ -26,6 +26,7 @@ pub enum Job {
     /// Show one job and its attempts
     Show {
         /// Its number
+        #[arg(value_parser = job_number, allow_negative_numbers = true)]
         id: i64,
         /// Print JSON
         #[arg(long)]
@@ -34,11 +35,13 @@ pub enum Job {
     /// Print what a job left as its result, as JSON
     Result {
         /// Its number
+        #[arg(value_parser = job_number, allow_negative_numbers = true)]
         id: i64,
     },
     /// Print what a job printed: stdout to stdout, stderr to stderr
     Log {
         /// Its number
+        #[arg(value_parser = job_number, allow_negative_numbers = true)]
         id: i64,
         /// Of this attempt [default: the latest]
         #[arg(long, value_name = "N")]
@@ -80,7 +83,7 @@ pub struct List {
     #[arg(long, value_name = "NAME")]
     principal: Option<String>,
     /// Older than this job, for the next page
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = job_number, allow_negative_numbers = true)]
     before: Option<i64>,
     /// At most so many; 0 for all
     #[arg(long, value_name = "N", default_value_t = 50)]
@@ -94,7 +97,7 @@ pub struct List {
 #[derive(Debug, Args)]
 pub struct Ids {
     /// Their numbers
-    #[arg(value_name = "ID", required = true)]
+    #[arg(value_name = "ID", required = true, value_parser = job_number, allow_negative_numbers = true)]
     ids: Vec<i64>,
 }
 
@@ -245,6 +248,11 @@ impl List {
         }
         Ok(())
     }
+}
+
+fn job_number(text: &str) -> Result<i64, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "the number of a job is a whole number from 1".to_owned())
 }
 
 impl Ids {

@@ -117,7 +117,7 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
             let jobs = if *running == 1 { "one job".to_owned() } else { format!("{running} jobs") };
             session.talk(&format!("stopping; waiting for {jobs} to end (once more: end and put back)"));
         }
-        Event::StoreFails { error } => session.talk(&format!("{error}; trying again, because jobs have ended")),
+        Event::StoreFails { error } => session.talk(&format!("{error}; trying again, so that no outcome is lost")),
     }
 }
 

@@ -40,7 +40,7 @@ pub enum Service {
         /// Its name
         name: String,
         /// How many of its calls may be running at once, over all processors
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = parse_concurrency, allow_negative_numbers = true)]
         concurrency: NonZeroU32,
     },
     /// Accept calls, but run none
@@ -67,8 +67,12 @@ pub enum Service {
 #[derive(Debug, Args)]
 pub struct Limits {
     /// How many of its calls may be running at once, over all processors
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = parse_concurrency, allow_negative_numbers = true)]
     concurrency: NonZeroU32,
+}
+
+fn parse_concurrency(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| format!("a concurrency is a whole number from 1 to {}", u32::MAX))
 }
 
 impl Service {

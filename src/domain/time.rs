@@ -53,7 +53,9 @@ pub fn parse_span(text: &str) -> Result<Duration, String> {
     if text.trim().parse::<f64>().is_ok() {
         return Err(format!("the unit is missing: {example}"));
     }
-    let span: jiff::Span = text.parse().map_err(|_| example.to_owned())?;
+    let span: jiff::Span = text.parse().map_err(|error: jiff::Error| {
+        if error.is_range() { "a span must be at most a hundred years".to_owned() } else { example.to_owned() }
+    })?;
     let relative = jiff::SpanRelativeTo::days_are_24_hours();
     let exact = span.to_duration(relative).map_err(|_| format!("months and years have no fixed length: {example}"))?;
     let exact = Duration::try_from(exact).map_err(|_| "a span cannot be negative".to_owned())?;

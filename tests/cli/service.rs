@@ -125,3 +125,27 @@ fn many_cancelled_jobs_are_counted() {
         ",
     );
 }
+
+#[test]
+fn numbers_are_explained() {
+    Place::new().session(
+        "
+        $ asyncq service add events --concurrency 0
+        ! error: invalid value `0` for `--concurrency <N>`: a concurrency is a whole number from 1 to 4294967295
+        ! hint: `asyncq service add --help` shows how
+        ? 2
+        $ asyncq service add events --concurrency -1
+        ! error: invalid value `-1` for `--concurrency <N>`: a concurrency is a whole number from 1 to 4294967295
+        ! hint: `asyncq service add --help` shows how
+        ? 2
+        $ asyncq job show abc
+        ! error: invalid value `abc` for `<ID>`: the number of a job is a whole number from 1
+        ! hint: `asyncq job show --help` shows how
+        ? 2
+        $ asyncq function add events f --timeout 9999999d -- true
+        ! error: invalid value `9999999d` for `--timeout <SPAN>`: a span must be at most a hundred years
+        ! hint: `asyncq function add --help` shows how
+        ? 2
+        ",
+    );
+}
