@@ -7,6 +7,7 @@ pub mod cli;
 pub mod commands;
 pub mod domain;
 mod error;
+mod failpoint;
 pub mod runner;
 pub mod store;
 

@@ -20,6 +20,7 @@ use super::result::ResultFile;
 use super::{Capture, Control, Ended, Request, Stop, Surroundings, start};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
 use crate::domain::log::Stream;
+use crate::failpoint::reached;
 
 /// How long a function that was asked to end may take before it is made to.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -43,6 +44,7 @@ pub fn run(request: &Request<'_>, around: &Surroundings, output: Output<'_>, con
     let outcome = match start::start(request, around, &result) {
         Err(failure) => Outcome::Failed(failure),
         Ok(child) => {
+            reached("program started");
             let limit = request.definition.timeout.map(|timeout| began + timeout);
             let call = start::stdin_line(request);
             let family = Family::new(attempt, request.token, Pid::from_child(&child));

@@ -17,6 +17,7 @@ use super::engine::{Engine, Mode, Patience, Row, Tx, Value, damaged};
 use super::explain::explain;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::reached;
 
 /// The oldest SQLite that does not lose commits when one connection writes while another one resets the WAL
 /// (<https://sqlite.org/wal.html#walresetbug>).
@@ -171,6 +172,7 @@ impl Sqlite {
         work(&mut tx)?;
         if mode == Mode::Write {
             self.still_there()?;
+            reached("transaction done");
         }
         self.command("COMMIT").map_err(|error| explain(&self.path, error))
     }
@@ -193,9 +195,11 @@ impl Sqlite {
             return Ok(());
         };
         self.tried_at = pages;
+        reached("checkpoint due");
         let patience = self.patience.swap(0, Ordering::Relaxed);
         let done = self.connection.wal_checkpoint_v2(Some(MAIN_DB), mode);
         self.patience.store(patience, Ordering::Relaxed);
+        reached("checkpoint made");
         match done {
             Ok(_) => Ok(()),
             // Others are at work, and whoever of them is last to write does it; or there is no room, which the next commit
@@ -216,6 +220,9 @@ impl Engine for Sqlite {
             return Err(error);
         }
         self.begin(mode)?;
+        if mode == Mode::Write {
+            reached("transaction begun");
+        }
         let done = self.commit(mode, work);
         if done.is_err() && !self.connection.is_autocommit() {
             // The first error is the one to report; a connection that cannot roll back loses the transaction anyway.
@@ -223,6 +230,7 @@ impl Engine for Sqlite {
         }
         done?;
         if mode == Mode::Write {
+            reached("transaction committed");
             self.still_there()?;
             self.failed = self.checkpoint().err();
         }

@@ -16,6 +16,7 @@ use crate::domain::job::{Claim, Fence, Finish, State, Token};
 use crate::domain::processor::ProcessorId;
 use crate::domain::service::ServiceName;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::reached;
 use crate::runner::{Echo, Stop};
 use crate::store::{Advance, Outlook, Patience, Plan, Store};
 
@@ -259,6 +260,7 @@ impl<'a> Drain<'a> {
                 Ok(done) => done,
                 Err(error) => return Err(self.keep(over, returned, error)),
             };
+        reached("claims made");
         self.report(over, states);
         self.pace.claimed(claims.len());
         let (fit, unfit): (Vec<Claim>, Vec<Claim>) = claims.into_iter().partition(Over::can_run);

@@ -9,6 +9,7 @@ use super::slots::{Common, Slots};
 use super::wake::Wake;
 use crate::domain::processor::ProcessorId;
 use crate::error::Result;
+use crate::failpoint::reached;
 use crate::runner::folder::{self, Life};
 use crate::runner::{Echo, Folder, Orphans, Surroundings};
 use crate::store::Store;
@@ -41,7 +42,9 @@ impl Presence {
         };
         let name = super::super::new_token()?.as_str().to_owned();
         let folder = Folder::make(&run.path, name).map_err(fail)?;
+        reached("folder locked");
         let id = store.register(&folder.describe().map_err(fail)?)?;
+        reached("processor registered");
         let (location, path) = (store.location().to_string(), folder.path().to_owned());
         let around = Surroundings::new(location, path, run.env.into_iter(), &run.program).map_err(fail)?;
         let orphans = Arc::clone(&around.orphans);
@@ -61,6 +64,7 @@ impl Presence {
         // Those of them that cleared their environment, while other calls ran.
         self.orphans.end();
         store.unregister(self.id)?;
+        reached("processor unregistered");
         self.folder.remove();
         Ok(())
     }

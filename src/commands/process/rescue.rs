@@ -6,6 +6,7 @@ use super::Event;
 use crate::domain::job::JobId;
 use crate::domain::processor::{Processor, ProcessorId};
 use crate::error::Result;
+use crate::failpoint::reached;
 use crate::runner::folder::{Life, life, process_lives, same_boot};
 use crate::runner::leftover;
 use crate::store::Store;
@@ -59,7 +60,9 @@ fn take_over(
         tell(Event::NotRescued { processor: dead });
         return Ok(false);
     }
+    reached("leftovers ended");
     let rescued = store.rescue(dead.id, begun)?;
+    reached("processor rescued");
     if !rescued.jobs.is_empty() {
         tell(Event::Rescued { processor: dead, jobs: &rescued.jobs });
     }

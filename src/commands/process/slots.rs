@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use super::wake::Wake;
 use crate::domain::job::{Claim, Fence};
 use crate::error::Result;
+use crate::failpoint::reached;
 use crate::runner::{Control, Echo, Ended, Mark, Marks, Output, Request, Stop, Surroundings, command, descriptors};
 
 /// How much stack a slot needs: it runs no recursion.
@@ -218,8 +219,10 @@ impl Shared {
             };
             let Common { around, marks, echo } = &self.common;
             let mark = marks.set(claim.fence.job);
+            reached("call marked");
             let request = Request { fence: &claim.fence, token: &claim.token, call, definition };
             let ended = command::run(&request, around, Output { echo, whole_lines }, control);
+            reached("call ended");
             done = Some(Box::new(Done { claim, ended, mark }));
         }
     }

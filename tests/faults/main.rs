@@ -1,0 +1,11 @@
+//! Faults: kills, cuts, full disks, moved files, and a count of what came of each.
+//!
+//! Each test runs small and seeded with `cargo test`. `sh tests/faults.sh [TEST]...` runs them at full size, with
+//! optimized code and a new seed, and prints their figures; `ASYNCQ_SEED` repeats a seed.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "../cli/place.rs"]
+#[allow(dead_code, reason = "each suite uses what it needs of it")]
+mod place;
+mod scale;
