@@ -1,5 +1,7 @@
 //! `asyncq process`.
 
+use std::ffi::OsString;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -7,7 +9,7 @@ use clap::Args;
 use super::exit;
 use super::session::Session;
 use crate::commands::Store;
-use crate::commands::process::{self, Echo, Equipment, Event, Options, Report, RunFolder, Surroundings};
+use crate::commands::process::{self, Echo, Equipment, Event, Line, Options, Report, RunFolder, Surroundings};
 use crate::domain::attempt::{Ending, FailureKind};
 use crate::domain::job::State;
 use crate::domain::processor::Processor;
@@ -40,6 +42,11 @@ pub struct Process {
 impl Process {
     /// Does what is asked.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
+        let supervisor = std::env::var(process::SUPERVISOR).ok();
+        let Some(line) = Line::of_this_process(supervisor.as_deref()) else {
+            let words: Vec<OsString> = std::env::args_os().collect();
+            return Ok(process::supervise(&words)?);
+        };
         let options = Options {
             services: self.services.iter().map(|name| ServiceName::parse(name)).collect::<Result<_, _>>()?,
             max_jobs: self.max_jobs,
@@ -47,7 +54,10 @@ impl Process {
             wait_retries: self.wait_retries,
         };
         let mut store = session.open()?;
-        let equipment = Equipment { run_folder: run_folder(&store)?, echo: echo(), patience: session.patience() };
+        let line = Arc::new(line);
+        let run_folder =
+            RunFolder { path: store.location().run_folder(), program: std::env::current_exe()?, env: env(), line };
+        let equipment = Equipment { run_folder, echo: echo(), patience: session.patience() };
         let summary = process::process(&mut store, &options, equipment, &mut |event| tell(session, &options, &event))?;
         if session.is_verbose() {
             session.talk(&format!("attempts: {}; jobs that ended in an error: {}", summary.attempts, summary.errors));
@@ -56,12 +66,8 @@ impl Process {
     }
 }
 
-fn run_folder(store: &Store) -> anyhow::Result<RunFolder> {
-    Ok(RunFolder {
-        path: store.location().run_folder(),
-        program: std::env::current_exe()?,
-        env: std::env::vars_os().collect(),
-    })
+fn env() -> Vec<(OsString, OsString)> {
+    std::env::vars_os().collect()
 }
 
 fn echo() -> Echo {
@@ -70,9 +76,9 @@ fn echo() -> Echo {
 
 /// What a nested call is run with, in the folder of the processor that runs its parent.
 pub fn equipment(store: &Store, folder: &str) -> anyhow::Result<(Surroundings, Echo)> {
-    let run = run_folder(store)?;
-    let surroundings =
-        Surroundings::new(store.location().to_string(), run.path.join(folder), run.env.into_iter(), &run.program)?;
+    let folder = store.location().run_folder().join(folder);
+    let location = store.location().to_string();
+    let surroundings = Surroundings::new(location, folder, env().into_iter(), &std::env::current_exe()?)?;
     Ok((surroundings, echo()))
 }
 

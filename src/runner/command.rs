@@ -17,7 +17,7 @@ use rustix::process::{
 use super::leftover::{Attempt, Family};
 use super::reader::{Output, Reader};
 use super::result::ResultFile;
-use super::{Capture, Control, Ended, Request, Stop, Surroundings, start};
+use super::{Capture, Control, Ended, Request, Stop, Surroundings, signals, start};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
 use crate::domain::log::Stream;
 use crate::failpoint::reached;
@@ -292,14 +292,7 @@ fn outcome(status: io::Result<ExitStatus>) -> Outcome {
         (Some(code @ 126), _) => failure(FailureKind::CannotRun, format!("exit code {code}: not executable")),
         (Some(code @ 127), _) => failure(FailureKind::CannotRun, format!("exit code {code}: a command was not found")),
         (Some(code), _) => failure(FailureKind::Exit, format!("exit code {code}")),
-        (None, Some(signal)) => failure(FailureKind::Signal, format!("ended by signal {}", signal_name(signal))),
+        (None, Some(signal)) => failure(FailureKind::Signal, format!("ended by {}", signals::name(signal))),
         (None, None) => failure(FailureKind::Exit, "neither an exit code nor a signal".to_owned()),
     })
-}
-
-fn signal_name(number: i32) -> String {
-    match signal_hook::low_level::signal_name(number) {
-        Some(name) => format!("{number} ({name})"),
-        None => number.to_string(),
-    }
 }

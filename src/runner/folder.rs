@@ -5,6 +5,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -81,6 +82,12 @@ impl Folder {
         Ok(Folder { path, name, marks: Arc::new(Marks { file: lock, used: Mutex::default() }) })
     }
 
+    /// The lock.
+    #[must_use]
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.marks.file.as_fd()
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -98,12 +105,11 @@ impl Folder {
         Arc::clone(&self.marks)
     }
 
-    /// What this process tells about itself, with this folder.
+    /// What the processor with this folder tells about itself; `pid` is the process that was started.
     ///
     /// # Errors
     /// When `/proc` cannot be read.
-    pub fn describe(&self) -> io::Result<NewProcessor> {
-        let pid = i64::from(std::process::id());
+    pub fn describe(&self, pid: i64) -> io::Result<NewProcessor> {
         Ok(NewProcessor {
             folder: self.name.clone(),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -192,8 +198,8 @@ pub fn life(run_folder: &Path, name: &str) -> io::Result<Life> {
     }
 }
 
-/// Whether the very process that registered is still there, on this machine. Only asked when its folder is gone: the
-/// lock is the proof, this is the best guess without one.
+/// Whether the very process that registered is still there, on this machine. The lock is the proof; this is the best guess
+/// without one, and tells who is about to die.
 #[must_use]
 pub fn process_lives(is: &NewProcessor) -> bool {
     let here = rustix::system::uname().nodename().to_string_lossy() == is.host;
@@ -211,10 +217,13 @@ fn boot() -> io::Result<String> {
 }
 
 /// When a process began, in clock ticks since boot: field 22 of `/proc/PID/stat` (proc(5)), counted after the program's
-/// name, which may hold anything.
+/// name, which may hold anything. One that only waits to be reaped is gone.
 fn started(pid: i64) -> io::Result<i64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+    let after = stat.rsplit_once(") ").map_or("", |(_, after)| after);
+    if after.starts_with('Z') {
+        return Err(io::ErrorKind::NotFound.into());
+    }
     let field = after.split_ascii_whitespace().nth(19);
     field.and_then(|text| text.parse().ok()).ok_or_else(|| io::Error::other("`/proc` has another form"))
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_open, pidfd_send_signal, set_child_subreaper,
-    waitpid,
+    wait, waitpid,
 };
 
 use crate::domain::job::Token;
@@ -108,15 +108,22 @@ impl Orphans {
         Ok(orphans)
     }
 
-    /// Ends all of them, at once; only when no attempt runs any more.
+    /// Ends all of them, at once, and whatever falls to this process meanwhile; only when no attempt runs any more.
     pub fn end(&self) {
         let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
-            let (living, reaped) = self.look(None);
-            let living = if self.are_ours() { living } else { Vec::new() };
+        while self.are_ours() && Instant::now() < until {
             // One that may not be killed is not waited for.
-            let killed = living.iter().filter(|pid| kill_process(**pid, Signal::KILL).is_ok()).count();
-            if killed + reaped == 0 {
+            let killed = self.children().iter().filter(|pid| kill_process(**pid, Signal::KILL).is_ok()).count();
+            let mut reaped = 0;
+            // Unlike the kernel's list, this never overlooks a child.
+            let none_left = loop {
+                match wait(WaitOptions::NOHANG) {
+                    Ok(Some(_)) => reaped += 1,
+                    Ok(None) => break false,
+                    Err(error) => break error == Errno::CHILD,
+                }
+            };
+            if none_left || self.list.is_none() || killed + reaped == 0 {
                 return;
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -185,12 +192,17 @@ pub(super) struct Family<'a> {
     child: Pid,
     /// Who was asked to end.
     asked: Vec<Pid>,
+    /// Who had no environment, and since when: it may be about to become another program.
+    bare: Vec<(Pid, Instant)>,
 }
+
+/// How long a process has no environment, at most, while it becomes another program.
+const BECOMING: Duration = Duration::from_millis(100);
 
 impl<'a> Family<'a> {
     /// The family of the attempt with this token, whose program is `child`.
     pub(super) fn new(attempt: Attempt<'a>, token: &Token, child: Pid) -> Family<'a> {
-        Family { attempt, mark: Mark::new(token), child, asked: Vec::new() }
+        Family { attempt, mark: Mark::new(token), child, asked: Vec::new(), bare: Vec::new() }
     }
 
     /// Asks every orphan to end, once, or makes it; says whether any may be left that obey.
@@ -203,9 +215,12 @@ impl<'a> Family<'a> {
         // What was reaped may have left children that were not in the list yet.
         let mut left = reaped > 0;
         for pid in living {
-            let is_mine = || fs::read(format!("/proc/{pid}/environ")).is_ok_and(|it| self.mark.is_on(&it));
-            if !alone && !is_mine() {
-                continue;
+            if !alone {
+                let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+                if !self.mark.is_on(&environment) {
+                    left |= environment.is_empty() && self.may_be_becoming(pid);
+                    continue;
+                }
             }
             left |= if kill {
                 kill_process(pid, Signal::KILL).is_ok()
@@ -219,5 +234,14 @@ impl<'a> Family<'a> {
             };
         }
         left
+    }
+
+    /// Whether a process without an environment was not seen without it for long.
+    fn may_be_becoming(&mut self, pid: Pid) -> bool {
+        if let Some((_, since)) = self.bare.iter().find(|(known, _)| *known == pid) {
+            return since.elapsed() < BECOMING;
+        }
+        self.bare.push((pid, Instant::now()));
+        true
     }
 }

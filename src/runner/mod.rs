@@ -13,6 +13,7 @@ mod reader;
 mod result;
 pub mod signals;
 mod start;
+pub mod supervisor;
 
 pub use capture::Capture;
 pub use control::{Control, Stop};

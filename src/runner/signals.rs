@@ -2,6 +2,7 @@
 
 use std::io;
 
+use rustix::process::{Signal, getpid, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -17,4 +18,20 @@ pub fn on_stop(mut asked: impl FnMut() + Send + 'static) -> io::Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// Ends this process as SIGKILL does.
+pub fn die() -> ! {
+    let _ = kill_process(getpid(), Signal::KILL);
+    // A process may always signal itself.
+    std::process::abort();
+}
+
+/// A signal for a person, as in `signal 9 (SIGKILL)`.
+#[must_use]
+pub fn name(number: i32) -> String {
+    match signal_hook::low_level::signal_name(number) {
+        Some(name) => format!("signal {number} ({name})"),
+        None => format!("signal {number}"),
+    }
 }

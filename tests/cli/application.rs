@@ -228,7 +228,7 @@ if call['kwargs'].get('die') == 'with':
         delivered
         $ asyncq enqueue shop deliver 4 -k die=with; sh -c 'asyncq process; exit $?' >/dev/null 2>&1
         4
-        ? 137
+        ? 75
         $ asyncq process
         $ asyncq job show 4 --json
         {[..]"state":"completed",[..]"attempt":1,[..]"finished_at":"2[..]

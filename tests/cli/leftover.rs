@@ -106,7 +106,7 @@ fn the_dead_do_not_pile_up_while_a_function_runs() {
     place.stdout("asyncq enqueue events forks");
     let process = place.start("asyncq process");
     wait_until("it has forked", || place.at("begun").exists());
-    let children = format!("/proc/{0}/task/{0}/children", process.0.id());
+    let children = format!("/proc/{0}/task/{0}/children", process.engine());
     wait_until("they are reaped", || std::fs::read_to_string(&children).unwrap().is_empty());
     place.write("go", "");
     assert!(process.wait().status.success());

@@ -21,3 +21,4 @@ mod service;
 mod signals;
 mod stake;
 mod store;
+mod supervisor;

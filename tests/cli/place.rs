@@ -157,6 +157,12 @@ fn compare(command: &str, expected: &[String], output: &Output) {
 pub struct Running(pub Child);
 
 impl Running {
+    /// The process that does the work of a processor: the child of the one that was started.
+    pub fn engine(&self) -> String {
+        let children = format!("/proc/{0}/task/{0}/children", self.0.id());
+        fs::read_to_string(children).unwrap_or_default().trim().to_owned()
+    }
+
     pub fn signal(&self, signal: &str) {
         let status = Command::new("kill").args([&format!("-{signal}"), &self.0.id().to_string()]).status();
         assert!(status.unwrap().success());

@@ -102,6 +102,7 @@ impl<'a> Drain<'a> {
     }
 
     fn drain(&mut self, service: &ServiceName) -> Result<()> {
+        rescue::wait_for_the_dying(self.store)?;
         self.rescue()?;
         self.pace.careful();
         let mut view = self.look(service)?;
@@ -325,6 +326,7 @@ impl<'a> Drain<'a> {
     fn wait(&mut self, time: Duration) {
         let mut next = self.wakes.recv_timeout(time).ok();
         while let Some(wake) = next {
+            self.button.stay_if_lost();
             if let (Wake::Done(done), Some(presence)) = (wake, &mut self.presence) {
                 presence.slots.came_back();
                 self.pace.took(done.ended.took);

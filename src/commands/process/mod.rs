@@ -11,6 +11,9 @@ mod rescue;
 mod slots;
 mod wake;
 
+use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use presence::RunFolder;
@@ -19,9 +22,10 @@ use crate::domain::attempt::{Ending, Failure};
 use crate::domain::job::{JobId, State};
 use crate::domain::processor::Processor;
 use crate::domain::service::ServiceName;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+pub use crate::runner::supervisor::{Line, SUPERVISOR};
 pub use crate::runner::{Echo, Surroundings};
-use crate::runner::{descriptors, signals};
+use crate::runner::{descriptors, signals, supervisor};
 use crate::store::{Patience, Store};
 
 /// What to drain, and when to stop early.
@@ -133,6 +137,21 @@ pub struct Summary {
     pub errors: u64,
 }
 
+/// Runs this very program again, with the same words, as a processor, and sees to it that nothing of what it ran is left
+/// when it has ended; gives its exit code.
+///
+/// # Errors
+/// [`Kind::Busy`] when it was killed: whoever processes next puts back what it ran.
+pub fn supervise(words: &[OsString]) -> Result<u8> {
+    let status = supervisor::supervise(words).map_err(|error| super::io_error("cannot start a processor", &error))?;
+    if let Some(code) = status.code() {
+        return Ok(u8::try_from(code).unwrap_or(u8::MAX));
+    }
+    let signal = status.signal().map_or_else(|| "a signal".to_owned(), signals::name);
+    Err(Error::new(Kind::Busy, format!("the processor was ended by {signal}"))
+        .hint("nothing is lost: the next `asyncq process` puts back what was running"))
+}
+
 /// Drains services one after the other, then ends. A first signal to stop claims nothing more, a second one ends what is
 /// running and puts it back, a third one does so at once.
 ///
@@ -145,6 +164,7 @@ pub fn process(
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Summary> {
     descriptors::keep_to_ourselves().map_err(|error| super::io_error("cannot look at `/proc`", &error))?;
+    let line = Arc::clone(&equipment.run_folder.line);
     let mut services = Vec::new();
     for name in &options.services {
         services.push(store.service(name)?.name);
@@ -153,8 +173,10 @@ pub fn process(
         services.extend(store.services()?.into_iter().map(|service| service.name));
     }
     let mut drain = drain::Drain::new(store, options, equipment, tell);
-    let asked = drain.stop_button();
-    signals::on_stop(move || asked.press()).map_err(|error| super::io_error("cannot watch for signals", &error))?;
+    let fail = |error| super::io_error("cannot watch for signals", &error);
+    let (asked, passed_on, lost) = (drain.stop_button(), drain.stop_button(), drain.stop_button());
+    signals::on_stop(move || asked.press()).map_err(fail)?;
+    line.listen(move || passed_on.press(), move || lost.lose()).map_err(fail)?;
     let done = services.iter().try_for_each(|service| drain.service(service));
     drain.leave(done)
 }

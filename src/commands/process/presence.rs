@@ -11,6 +11,7 @@ use crate::domain::processor::ProcessorId;
 use crate::error::Result;
 use crate::failpoint::reached;
 use crate::runner::folder::{self, Life};
+use crate::runner::supervisor::{self, Line};
 use crate::runner::{Echo, Folder, Orphans, Surroundings};
 use crate::store::Store;
 
@@ -23,6 +24,8 @@ pub struct RunFolder {
     pub program: PathBuf,
     /// The processor's own environment.
     pub env: Vec<(OsString, OsString)>,
+    /// The line to the supervisor of this process.
+    pub line: Arc<Line>,
 }
 
 /// A registered processor with its locked folder and its slots.
@@ -42,8 +45,9 @@ impl Presence {
         };
         let name = super::super::new_token()?.as_str().to_owned();
         let folder = Folder::make(&run.path, name).map_err(fail)?;
+        run.line.hand_over(folder.lock()).map_err(fail)?;
         reached("folder locked");
-        let id = store.register(&folder.describe().map_err(fail)?)?;
+        let id = store.register(&folder.describe(supervisor::visible_pid()).map_err(fail)?)?;
         reached("processor registered");
         let (location, path) = (store.location().to_string(), folder.path().to_owned());
         let around = Surroundings::new(location, path, run.env.into_iter(), &run.program).map_err(fail)?;

@@ -1,6 +1,6 @@
 //! Taking over from processors that died.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Event;
 use crate::domain::job::JobId;
@@ -13,6 +13,24 @@ use crate::store::Store;
 
 /// How long what a dead processor ran may take to end once it is killed; only the kernel can keep it longer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long to wait for one half of a processor that ends what functions left, after the other half was killed.
+const DYING: Duration = Duration::from_secs(5);
+
+/// Waits for processors that are just about to die, because somebody has killed the process that was started.
+pub(super) fn wait_for_the_dying(store: &mut Store) -> Result<()> {
+    let run_folder = store.location().run_folder();
+    let until = Instant::now() + DYING;
+    for processor in store.processors()? {
+        while !process_lives(&processor.is)
+            && matches!(life(&run_folder, &processor.is.folder), Ok(Life::Alive))
+            && Instant::now() < until
+        {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    Ok(())
+}
 
 /// Puts back the jobs of every processor that is dead, after ending what it left running; says whether there was one.
 /// `own` is not looked at.

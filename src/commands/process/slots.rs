@@ -12,7 +12,9 @@ use super::wake::Wake;
 use crate::domain::job::{Claim, Fence};
 use crate::error::Result;
 use crate::failpoint::reached;
-use crate::runner::{Control, Echo, Ended, Mark, Marks, Output, Request, Stop, Surroundings, command, descriptors};
+use crate::runner::{
+    Control, Echo, Ended, Mark, Marks, Orphans, Output, Request, Stop, Surroundings, command, descriptors,
+};
 
 /// How much stack a slot needs: it runs no recursion.
 const STACK: usize = 256 * 1024;
@@ -166,7 +168,7 @@ impl Slots {
 
     /// What stops them, for another thread.
     pub(super) fn brake(&self) -> Brake {
-        Brake(Arc::clone(&self.shared.board))
+        Brake { board: Arc::clone(&self.shared.board), orphans: Arc::clone(&self.shared.common.around.orphans) }
     }
 
     fn add(&mut self) -> Result<()> {
@@ -188,18 +190,31 @@ impl Slots {
 }
 
 /// Stops all slots, whatever their owner is waiting for.
-pub(super) struct Brake(Arc<Board>);
+pub(super) struct Brake {
+    board: Arc<Board>,
+    orphans: Arc<Orphans>,
+}
 
 impl Brake {
     /// Lets nothing begin any more, and asks what is running to end, unless that is [`Stop::No`].
     pub(super) fn pull(&self, how: Stop) {
-        let mut work = self.0.work();
+        let mut work = self.board.work();
         work.halted = true;
         if how != Stop::No {
             for (_, control) in work.slots.iter().filter(|(busy, _)| busy.is_some()) {
                 control.stop(how);
             }
         }
+    }
+
+    /// Ends everything at once and returns when nothing is left.
+    pub(super) fn end_everything(&self) {
+        self.pull(Stop::Kill);
+        let mut work = self.board.work();
+        while work.running() > 0 {
+            work = self.board.changed.wait(work).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.orphans.end();
     }
 }
 
@@ -232,6 +247,9 @@ impl Shared {
         let mut work = self.board.work();
         // Before it is told, so that whoever hears of it does not count it as running.
         work.slots[slot].0 = None;
+        if work.halted {
+            self.board.changed.notify_all();
+        }
         let mut next = work.pick(slot, control);
         if let Some(done) = done {
             drop(work);

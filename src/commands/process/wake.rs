@@ -1,11 +1,13 @@
 //! What wakes a processor that waits.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::slots::{Brake, Done};
 use crate::runner::Stop;
+use crate::runner::signals::die;
 
 /// What wakes the loop.
 pub(super) enum Wake {
@@ -15,17 +17,29 @@ pub(super) enum Wake {
     Stop,
 }
 
+/// Signals to stop that come as quickly as this after each other are one: whoever ends a whole process group, or looks
+/// for programs by name, sends several.
+const ONE_PRESS: Duration = Duration::from_millis(200);
+
 /// Counts the signals to stop.
 #[derive(Clone)]
 pub(super) struct StopButton {
-    pressed: Arc<AtomicUsize>,
+    presses: Arc<Presses>,
     brake: Arc<OnceLock<Brake>>,
     wake: Sender<Wake>,
 }
 
+#[derive(Default)]
+struct Presses {
+    count: AtomicUsize,
+    latest: Mutex<Option<Instant>>,
+    /// Whether the supervisor has died.
+    lost: AtomicBool,
+}
+
 impl StopButton {
     pub(super) fn new(wake: Sender<Wake>) -> StopButton {
-        StopButton { pressed: Arc::default(), brake: Arc::default(), wake }
+        StopButton { presses: Arc::default(), brake: Arc::default(), wake }
     }
 
     /// From now on, signals reach the slots themselves: the loop may be waiting for the store.
@@ -47,13 +61,35 @@ impl StopButton {
 
     /// How many signals have come.
     pub(super) fn pressed(&self) -> usize {
-        self.pressed.load(Ordering::SeqCst)
+        self.presses.count.load(Ordering::SeqCst)
     }
 
     pub(super) fn press(&self) {
-        self.pressed.fetch_add(1, Ordering::SeqCst);
+        let mut latest = self.presses.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if latest.is_some_and(|latest| latest.elapsed() < ONE_PRESS) {
+            return;
+        }
+        *latest = Some(Instant::now());
+        self.presses.count.fetch_add(1, Ordering::SeqCst);
         self.pull();
         // Without a listener the processor is ending anyway.
         let _ = self.wake.send(Wake::Stop);
+    }
+
+    /// The supervisor has died, and this process is to follow it: whoever ended it meant both. What runs is ended, and
+    /// found by a rescuer as what a dead processor ran.
+    pub(super) fn lose(&self) {
+        self.presses.lost.store(true, Ordering::SeqCst);
+        if let Some(brake) = self.brake.get() {
+            brake.end_everything();
+        }
+        die();
+    }
+
+    /// Does not return once the supervisor has died: how calls end from then on is nobody's outcome.
+    pub(super) fn stay_if_lost(&self) {
+        while self.presses.lost.load(Ordering::SeqCst) {
+            std::thread::park();
+        }
     }
 }

@@ -1,0 +1,84 @@
+//! The two processes of a processor: whichever is killed, nothing is left and nothing runs twice.
+
+use crate::place::{Place, Running, runs, wait_until};
+
+/// Functions that get away from whoever runs them, as far as they can, and say who they are.
+fn hostile() -> Place {
+    let place = Place::with_functions(&[]);
+    place.program("stubborn", "#!/bin/sh\ntrap '' TERM HUP\necho $$ >> pids\nwhile :; do sleep 0.05; done\n");
+    for (name, how) in [
+        ("stays", "exec ./stubborn"),
+        ("session", "setsid ./stubborn & wait"),
+        ("bare", "(env -i setsid ./stubborn &)"),
+    ] {
+        place.function(name, "", &format!("[ $ASYNCQ_ATTEMPT = 1 ] || exit 0\n{how}\nwhile :; do sleep 0.05; done"));
+        place.stdout(&format!("asyncq enqueue events {name}"));
+    }
+    place.stdout("asyncq service set events --concurrency 3");
+    place
+}
+
+fn pids(place: &Place) -> Vec<String> {
+    place.read("pids").lines().map(str::to_owned).collect()
+}
+
+fn at_work(place: &Place) -> Running {
+    let process = place.start("setsid asyncq process");
+    wait_until("all are at work", || pids(place).len() == 3);
+    process
+}
+
+fn all_is_put_back_and_nothing_left(place: &Place) {
+    place.session("$ asyncq process\n! asyncq: processor 1 (process [..] on [..]) died; 3 of its jobs put back");
+    assert!(pids(place).iter().all(|pid| !runs(pid)));
+    assert_eq!(
+        place.query("SELECT group_concat(state || attempt || crashes) FROM asyncq_job"),
+        "completed21,completed21,completed21"
+    );
+}
+
+#[test]
+fn a_processor_whose_engine_is_killed_leaves_nothing() {
+    let place = hostile();
+    let process = at_work(&place);
+    place.stdout(&format!("kill -9 {}", process.engine()));
+    let output = process.wait();
+    assert_eq!(output.status.code(), Some(75));
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "error: the processor was ended by signal 9 (SIGKILL)\n\
+         hint: nothing is lost: the next `asyncq process` puts back what was running\n"
+    );
+    assert!(pids(&place).iter().all(|pid| !runs(pid)));
+    all_is_put_back_and_nothing_left(&place);
+}
+
+#[test]
+fn a_processor_that_is_killed_leaves_nothing() {
+    for whom in ["", "-"] {
+        let place = hostile();
+        let process = at_work(&place);
+        place.stdout(&format!("kill -9 {whom}{}", process.0.id()));
+        wait_until("the signal has arrived", || !runs(&process.0.id().to_string()));
+        all_is_put_back_and_nothing_left(&place);
+    }
+}
+
+#[test]
+fn both_halves_stop_at_the_terminals_wish_and_go_on() {
+    let place = Place::with_functions(&[("waits", "touch begun; until [ -e go ]; do sleep 0.01; done; echo done")]);
+    place.stdout("asyncq enqueue events waits; asyncq enqueue events waits");
+    let process = place.start("asyncq process");
+    wait_until("the call begins", || place.at("begun").exists());
+    let state = |pid: &str| {
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().rsplit_once(") ").unwrap().1[..1].to_owned()
+    };
+    let both = [process.0.id().to_string(), process.engine()];
+    process.signal("TSTP");
+    wait_until("both are stopped", || both.iter().all(|pid| state(pid) == "T"));
+    process.signal("CONT");
+    place.write("go", "");
+    let output = process.wait();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "done\ndone\n");
+}
