@@ -5,7 +5,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod books;
 #[path = "../cli/place.rs"]
 #[allow(dead_code, reason = "each suite uses what it needs of it")]
 mod place;
+mod referee;
 mod scale;
+mod storm;

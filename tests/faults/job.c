@@ -1,0 +1,99 @@
+/* A function that keeps the books: what it does is written outside the store, each line by one write, so that a referee
+ * can compare it with what the store says. It holds a lock on its job's byte of a file for as long as it or anything that it
+ * started lives: whoever finds it taken runs at the same time as another attempt.
+ *
+ * job MODE [ARG]...        BOOK and LOCKS, recorded with the function, name the two files
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static int book;
+static const char *job, *attempt;
+
+static void fail(const char *what) { perror(what); exit(99); }
+
+static void note(const char *word) {
+    char line[200];
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    int length = snprintf(line, sizeof line, "%s %s %s %d %lld\n", word, job, attempt, (int)getpid(),
+                          now.tv_sec * 1000000LL + now.tv_nsec / 1000);
+    if (write(book, line, length) != length) fail("book");
+}
+
+static void milliseconds(long count) {
+    struct timespec time = {count / 1000, count % 1000 * 1000000};
+    while (nanosleep(&time, &time) != 0) {}
+}
+
+/* Leaves a process behind that nobody is the parent of, in a session of its own, that wants to stay. */
+static void daemonize(int stubborn) {
+    int ready[2];
+    char byte;
+    if (pipe(ready) != 0) fail("pipe");
+    if (fork() == 0) {
+        setsid();
+        if (fork() == 0) {
+            if (stubborn) { signal(SIGTERM, SIG_IGN); signal(SIGHUP, SIG_IGN); }
+            note("DAEMON");
+            close(ready[0]);
+            close(ready[1]);
+            for (;;) pause();
+        }
+        _exit(0);
+    }
+    close(ready[1]);
+    (void)!read(ready[0], &byte, 1); /* until the daemon has noted itself */
+    close(ready[0]);
+    wait(NULL);
+}
+
+int main(int count, char **words) {
+    const char *mode = count > 1 ? words[1] : "";
+    long number = count > 2 ? atol(words[2]) : 0;
+    job = getenv("ASYNCQ_JOB");
+    attempt = getenv("ASYNCQ_ATTEMPT");
+    book = open(getenv("BOOK"), O_WRONLY | O_APPEND | O_CLOEXEC);
+    int locks = open(getenv("LOCKS"), O_RDWR);
+    if (book < 0 || locks < 0) fail("books");
+
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = atoll(job), .l_len = 1};
+    if (fcntl(locks, F_OFD_SETLK, &lock) != 0) note("OVERLAP");
+    note("START");
+
+    int code = 0;
+    int first = strcmp(attempt, "1") == 0;
+    if (strcmp(mode, "sleep") == 0) {
+        milliseconds(number);
+    } else if (strcmp(mode, "fail") == 0) {
+        code = 3;
+    } else if (strcmp(mode, "conflict") == 0) {
+        code = first ? 75 : 0;
+    } else if (strcmp(mode, "daemon") == 0 || strcmp(mode, "stubborn") == 0) {
+        daemonize(mode[0] == 's');
+        if (first) for (;;) pause();
+    } else if (strcmp(mode, "waits") == 0) {
+        if (first) for (;;) pause();
+    } else if (strcmp(mode, "session") == 0) {
+        if (first) { setsid(); signal(SIGTERM, SIG_IGN); for (;;) pause(); }
+    } else if (strcmp(mode, "around") == 0) {
+        pid_t child = fork();
+        int status;
+        if (child == 0) { execv(words[2], words + 2); _exit(127); }
+        while (waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) return 98;
+    }
+    const char *result = getenv("ASYNCQ_RESULT");
+    int file = result ? open(result, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : -1;
+    if (file >= 0 && write(file, attempt, strlen(attempt)) < 0) fail("result");
+    note(code == 75 ? "CONFLICT" : "END");
+    return code;
+}

@@ -1,0 +1,248 @@
+//! The referee: compares what clients were told, what functions did, and what the store says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use crate::books::Books;
+
+/// The function that completes its own job: it may be killed after that, before its end.
+pub const OWN: &str = "own";
+
+/// What the referee counted, and every rule that was broken.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    pub acknowledged: usize,
+    pub jobs: usize,
+    pub starts: usize,
+    /// Starts beyond the first of each job that neither a conflict nor somebody's wish explains.
+    pub extra_starts: usize,
+    pub crashes: usize,
+    pub violations: Vec<String>,
+}
+
+impl Verdict {
+    pub fn is_clean(&self) {
+        let shown = self.violations.iter().take(20).map(String::as_str).collect::<Vec<_>>().join("\n");
+        assert!(self.violations.is_empty(), "{} violations, the first of them:\n{shown}", self.violations.len());
+    }
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Verdict { acknowledged, jobs, starts, extra_starts, crashes, violations } = self;
+        write!(
+            f,
+            "{acknowledged} acknowledged, {jobs} jobs, {starts} starts, {extra_starts} of them again after {crashes} \
+             crashed attempts, {} violations",
+            violations.len()
+        )
+    }
+}
+
+/// A job as the store tells it.
+struct Told {
+    function: String,
+    state: String,
+    attempt: i64,
+    result: Option<String>,
+    key: Option<String>,
+    /// How each recorded attempt ended.
+    endings: BTreeMap<i64, String>,
+}
+
+/// Judges a store that has been drained.
+pub fn judge(books: &Books, store: &Path) -> Verdict {
+    let told = read(store);
+    let mut verdict = Verdict { jobs: told.len(), ..Verdict::default() };
+    let mut broken = Vec::new();
+    clients(books, &told, &mut verdict, &mut broken);
+    let (starts, ends) = functions(books, &mut broken);
+    for (job, attempts) in &starts {
+        verdict.starts += attempts.len();
+        let Some(told) = told.get(job) else {
+            broken.push(format!("job {job} ran and is not in the store"));
+            continue;
+        };
+        let last = attempts.last().copied().unwrap_or(0);
+        for attempt in attempts.iter().filter(|attempt| **attempt != last) {
+            match told.endings.get(attempt).map(String::as_str) {
+                Some("crash") => verdict.extra_starts += 1,
+                Some("conflict" | "interrupted") => {}
+                ending => {
+                    broken.push(format!("job {job} ran again after attempt {attempt}, which ended as {ending:?}"));
+                }
+            }
+        }
+    }
+    for (job, told) in &told {
+        verdict.crashes += told.endings.values().filter(|ending| *ending == "crash").count();
+        recorded(*job, told, &starts, &ends, &mut broken);
+    }
+    verdict.violations = broken;
+    verdict
+}
+
+/// Every acknowledged call is one job, whichever of its repeats was answered, and has ended.
+fn clients(books: &Books, told: &BTreeMap<i64, Told>, verdict: &mut Verdict, broken: &mut Vec<String>) {
+    for (key, ids) in books.keys() {
+        verdict.acknowledged += 1;
+        if ids.iter().any(|id| *id != ids[0]) {
+            broken.push(format!("key {key} was acknowledged as jobs {ids:?}"));
+        }
+        match told.get(&ids[0]) {
+            None => broken.push(format!("job {} was acknowledged and is lost", ids[0])),
+            Some(told) if told.key.as_ref() != Some(&key) => {
+                broken.push(format!("job {} has not the key {key} under which it was acknowledged", ids[0]));
+            }
+            Some(_) => {}
+        }
+    }
+    let keys: Vec<&String> = told.values().filter_map(|told| told.key.as_ref()).collect();
+    if keys.iter().collect::<BTreeSet<_>>().len() != keys.len() {
+        broken.push("a key is there twice".to_owned());
+    }
+}
+
+type Attempts = BTreeMap<i64, BTreeSet<i64>>;
+
+/// Which attempts of which jobs have begun, and which have come to their end.
+fn functions(books: &Books, broken: &mut Vec<String>) -> (Attempts, Attempts) {
+    let (mut starts, mut ends) = (Attempts::new(), Attempts::new());
+    for line in books.lines() {
+        let (job, attempt) = (line.job, line.attempt);
+        match line.word.as_str() {
+            "START" if !starts.entry(job).or_default().insert(attempt) => {
+                broken.push(format!("attempt {attempt} of job {job} began twice"));
+            }
+            "END" => drop(ends.entry(job).or_default().insert(attempt)),
+            "OVERLAP" => broken.push(format!("attempt {attempt} of job {job} began while another one was running")),
+            _ => {}
+        }
+    }
+    (starts, ends)
+}
+
+/// What the store says of a job is what its function did.
+fn recorded(job: i64, told: &Told, starts: &Attempts, ends: &Attempts, broken: &mut Vec<String>) {
+    if !["completed", "error", "cancelled"].contains(&told.state.as_str()) {
+        broken.push(format!("job {job} is {} after draining", told.state));
+    }
+    let successes = told.endings.iter().filter(|(_, ending)| *ending == "completed").count();
+    if successes > 1 {
+        broken.push(format!("job {job} has {successes} recorded successes"));
+    }
+    if told.state != "completed" {
+        return;
+    }
+    if starts.get(&job).is_some_and(|attempts| attempts.iter().any(|attempt| *attempt > told.attempt)) {
+        broken.push(format!("job {job} ran again after its success"));
+    }
+    if told.function == OWN {
+        return;
+    }
+    let did = |books: &Attempts| books.get(&job).is_some_and(|attempts| attempts.contains(&told.attempt));
+    if !did(starts) || !did(ends) {
+        broken.push(format!("job {job} is completed by attempt {}, which did not come to its end", told.attempt));
+    }
+    if told.result != Some(told.attempt.to_string()) {
+        broken.push(format!("job {job} has the result {:?} of another attempt than {}", told.result, told.attempt));
+    }
+}
+
+fn read(store: &Path) -> BTreeMap<i64, Told> {
+    let store = Connection::open(store).unwrap();
+    let mut jobs = BTreeMap::new();
+    let mut statement = store.prepare("SELECT id, state, attempt, result, key, function FROM asyncq_job").unwrap();
+    let mut rows = statement.query([]).unwrap();
+    while let Some(row) = rows.next().unwrap() {
+        let told = Told {
+            state: row.get(1).unwrap(),
+            attempt: row.get(2).unwrap(),
+            result: row.get(3).unwrap(),
+            key: row.get(4).unwrap(),
+            function: row.get(5).unwrap(),
+            endings: BTreeMap::new(),
+        };
+        jobs.insert(row.get(0).unwrap(), told);
+    }
+    let mut statement = store.prepare("SELECT job, number, ending FROM asyncq_attempt").unwrap();
+    let mut rows = statement.query([]).unwrap();
+    while let Some(row) = rows.next().unwrap() {
+        let (job, number): (i64, i64) = (row.get(0).unwrap(), row.get(1).unwrap());
+        if let Some(told) = jobs.get_mut(&job) {
+            told.endings.insert(number, row.get(2).unwrap());
+        }
+    }
+    jobs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::place::Place;
+
+    /// A store in which two jobs ran well, with its books.
+    fn played() -> (Place, Books) {
+        let (place, books) = (Place::with_functions(&[]), Books::open());
+        books.function(&place, "events quick", "quick");
+        for id in [1, 2] {
+            place.session(&format!("$ asyncq enqueue events quick --key k{id}\n{id}"));
+            books.acknowledged(id, &format!("k{id}"));
+        }
+        place.session("$ asyncq process");
+        (place, books)
+    }
+
+    fn sees(what: &str, spoil: impl Fn(&Place, &Books)) {
+        let (place, books) = played();
+        judge(&books, &place.store()).is_clean();
+        spoil(&place, &books);
+        let verdict = judge(&books, &place.store());
+        assert!(verdict.violations.iter().any(|broken| broken.contains(what)), "{what}: {verdict:?}");
+    }
+
+    fn change(place: &Place, sql: &str) {
+        Connection::open(place.store()).unwrap().execute_batch(sql).unwrap();
+    }
+
+    #[test]
+    fn the_referee_sees_every_broken_rule() {
+        sees("was acknowledged and is lost", |_, books| books.acknowledged(7, "k7"));
+        sees("is queued after draining", |place, _| drop(place.stdout("asyncq enqueue events quick")));
+        sees("has 2 recorded successes", |place, _| {
+            change(
+                place,
+                "INSERT INTO asyncq_attempt (job, number, processor, started_at, finished_at, ending)
+                 VALUES (1, 1, 1, 1, 1, 'completed'), (1, 2, 1, 1, 1, 'completed')",
+            );
+        });
+        sees("ran again after attempt 1, which ended as None", |_, books| books.write("START 1 2 77 1"));
+        sees("ran again after its success", |_, books| books.write("START 1 2 77 1"));
+        sees("began twice", |_, books| books.write("START 1 1 77 1"));
+        sees("while another one was running", |_, books| books.write("OVERLAP 1 2 77 1"));
+        sees("of another attempt", |place, _| change(place, "UPDATE asyncq_job SET result = '2' WHERE id = 1"));
+        sees("did not come to its end", |place, _| change(place, "UPDATE asyncq_job SET attempt = 3 WHERE id = 2"));
+        sees("was acknowledged as jobs [1, 2]", |_, books| books.acknowledged(2, "k1"));
+        sees("has not the key", |_, books| books.acknowledged(2, "k3"));
+        sees("is not in the store", |_, books| books.write("START 9 1 77 1"));
+    }
+
+    #[test]
+    fn the_lock_of_a_job_tells_two_that_run_at_once() {
+        let (place, books) = (Place::with_functions(&[]), Books::open());
+        books.function(&place, "events waits", "waits");
+        place.stdout("asyncq enqueue events waits");
+        let process = place.start("asyncq process");
+        crate::place::wait_until("it has begun", || books.count("START") == 1);
+        // What must never be: the job is put back although it runs.
+        change(
+            &place,
+            "UPDATE asyncq_job SET state = 'queued', token = NULL; UPDATE asyncq_service SET concurrency = 2",
+        );
+        place.session("$ asyncq process");
+        assert_eq!(books.count("OVERLAP"), 1);
+        drop(process);
+    }
+}
