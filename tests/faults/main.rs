@@ -8,4 +8,5 @@
 #[path = "../cli/place.rs"]
 #[allow(dead_code, reason = "each suite uses what it needs of it")]
 mod place;
+mod rights;
 mod scale;
