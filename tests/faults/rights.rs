@@ -483,7 +483,7 @@ fn root_runs_no_functions_out_of_a_store_that_others_can_change_unless_told_to()
         format!("{weaknesses} weaknesses, each refused before the store is opened, and passed with the flag"),
     );
     let states = yard.states();
-    assert_eq!(states.len(), 2 * (weaknesses + 3));
+    assert_eq!(states.len(), 2 * (weaknesses + 2));
     assert!(states.values().all(|state| state == "completed"), "{states:?}");
 }
 
@@ -492,7 +492,7 @@ fn creation(call: &str) -> Option<(&str, u32)> {
     let makes =
         call.contains("mkdir(") || call.contains("mkdirat(") || call.contains("O_CREAT") || call.contains("O_TMPFILE");
     let (call, answer) = call.rsplit_once(" = ")?;
-    if !makes || answer.starts_with('-') {
+    if !makes || answer.starts_with('-') || call.contains("\"/proc/") {
         return None;
     }
     let mode = call.rsplit_once(", ")?.1.trim_end().trim_end_matches(')');
