@@ -206,6 +206,9 @@ pub fn life(run_folder: &Path, name: &str) -> io::Result<Life> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Life::NoFolder),
         Err(error) => return Err(error),
     };
+    if !lock.metadata()?.is_file() {
+        return Err(io::Error::other("its lock is not a file"));
+    }
     match lock.try_lock() {
         Ok(()) => Ok(Life::Dead(Remains { path, lock })),
         Err(TryLockError::WouldBlock) => Ok(Life::Alive),

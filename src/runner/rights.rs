@@ -5,7 +5,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::failpoint::reached;
@@ -59,7 +60,13 @@ impl Access {
         let draft = tempfile::Builder::new().prefix(&name).suffix(".new").permissions(private).tempdir_in(parent)?;
         self.give(&open_folder(draft.path())?)?;
         reached("run folder drafted");
-        match fs::rename(draft.path(), path) {
+        // Never in place of one in which somebody else is about to work.
+        let renamed = match renameat_with(CWD, draft.path(), CWD, path, RenameFlags::NOREPLACE) {
+            // A file system that cannot do that.
+            Err(Errno::INVAL) => fs::rename(draft.path(), path),
+            renamed => renamed.map_err(io::Error::from),
+        };
+        match renamed {
             Ok(()) => drop(draft.keep()),
             // Somebody else was faster.
             Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty) => {}
