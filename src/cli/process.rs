@@ -1,5 +1,6 @@
 //! `asyncq process`.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,12 @@ pub struct Process {
     /// Wait for the calls that are to be tried again
     #[arg(long)]
     wait_retries: bool,
+
+    /// As root, run functions even out of a store that others can change
+    ///
+    /// Whoever can write the store, or a folder that it is in, decides what root runs.
+    #[arg(long)]
+    trust_store_writers: bool,
 }
 
 impl Process {
@@ -53,12 +60,20 @@ impl Process {
             max_time: self.max_time,
             wait_retries: self.wait_retries,
         };
+        if !self.trust_store_writers {
+            process::mind_root(&session.location()?)?;
+        }
         let mut store = session.open()?;
         let line = Arc::new(line);
         let run_folder =
             RunFolder { path: store.location().run_folder(), program: std::env::current_exe()?, env: env(), line };
         let equipment = Equipment { run_folder, echo: echo(), patience: session.patience() };
-        let summary = process::process(&mut store, &options, equipment, &mut |event| tell(session, &options, &event))?;
+        let mut out_of_reach = BTreeSet::new();
+        let summary = process::process(&mut store, &options, equipment, &mut |event| match event {
+            // Found again whenever it is looked for the dead.
+            Event::OutOfReach { processor, .. } if !out_of_reach.insert(processor.id) => {}
+            event => tell(session, &options, &event),
+        })?;
         if session.is_verbose() {
             session.talk(&format!("attempts: {}; jobs that ended in an error: {}", summary.attempts, summary.errors));
         }
@@ -115,6 +130,13 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
         }
         Event::NotRescued { processor } => {
             session.talk(&format!("{} died, and what it ran cannot be ended", name(processor)));
+        }
+        Event::OutOfReach { processor, user } => {
+            session.talk(&format!(
+                "{} of user {user} died; only that user or root can put its jobs back",
+                name(processor)
+            ));
+            session.hint("one of them must run `asyncq process`");
         }
         Event::Unsure { processor, error } => {
             session.whisper(&format!("cannot tell whether {} lives: {error}", name(processor)));

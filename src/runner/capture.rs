@@ -8,6 +8,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
+
 use crate::domain::log::{Log, MAX_LOG_BYTES, Stream};
 
 /// How much output is kept in memory before a file takes it.
@@ -172,7 +174,9 @@ impl Space {
                 bytes[at..end].copy_from_slice(new);
                 return true;
             }
-            let moved = tempfile::tempfile_in(folder).and_then(|file| file.write_all_at(bytes, 0).map(|()| file));
+            // Unlike one that never has a name, it is closed to others from the start.
+            let file = NamedTempFile::new_in(folder).map(NamedTempFile::into_file);
+            let moved = file.and_then(|file| file.write_all_at(bytes, 0).map(|()| file));
             // What was in memory is lost with it; it is told as unreadable, not as something else.
             *self = moved.map_or(Space::Lost, Space::File);
         }

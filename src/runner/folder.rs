@@ -6,10 +6,14 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
+
+use super::rights::{Access, open_folder};
 use crate::domain::job::JobId;
 use crate::domain::processor::NewProcessor;
 
@@ -61,21 +65,21 @@ pub struct Remains {
 }
 
 impl Folder {
-    /// Makes and locks a folder among the others in `run_folder`, for its owner only. `name` must be new.
+    /// Makes and locks a folder among the others in `run_folder`. `name` must be new. What is in it is for its owner only;
+    /// who may use the store may look at the lock.
     ///
     /// # Errors
-    /// Whatever the file system answers.
-    pub fn make(run_folder: &Path, name: String) -> io::Result<Folder> {
-        match private(run_folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
+    /// When the run folder is not the store's, and whatever the file system answers.
+    pub fn make(run_folder: &Path, name: String, access: Access) -> io::Result<Folder> {
+        access.make_run_folder(run_folder)?;
         let path = run_folder.join(&name);
         private(&path)?;
+        access.show(&open_folder(&path)?, 0o710)?;
         // Nobody sees it before it is locked.
         let draft = path.join("draft");
         let lock = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         lock.set_permissions(Permissions::from_mode(0o600))?;
+        access.show(&lock, 0o640)?;
         lock.try_lock()?;
         lock.write_all_at(&[0; MARK * MARKS], 0)?;
         fs::rename(&draft, path.join(LOCK))?;
@@ -159,6 +163,15 @@ impl Remains {
         Ok(marks.filter(|job| *job != 0).map(JobId).collect())
     }
 
+    /// The user whose processor it was, if that is somebody whose processes this one can neither see nor end.
+    ///
+    /// # Errors
+    /// Whatever the file system answers; then it is not known.
+    pub fn out_of_reach(&self) -> io::Result<Option<u32>> {
+        let (user, me) = (self.lock.metadata()?.uid(), geteuid());
+        Ok((!me.is_root() && me.as_raw() != user).then_some(user))
+    }
+
     /// Removes the folder, once nothing refers to it any more.
     pub fn remove(self) {
         let _ = fs::remove_dir_all(&self.path);
@@ -186,11 +199,16 @@ pub fn names(run_folder: &Path) -> io::Result<Vec<String>> {
 /// Whatever the file system answers; then nothing is known.
 pub fn life(run_folder: &Path, name: &str) -> io::Result<Life> {
     let path = run_folder.join(name);
-    let lock = match OpenOptions::new().read(true).write(true).open(path.join(LOCK)) {
+    // Neither a link to somewhere else nor a pipe that would keep us waiting.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let lock = match OpenOptions::new().read(true).custom_flags(flags).open(path.join(LOCK)) {
         Ok(lock) => lock,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Life::NoFolder),
         Err(error) => return Err(error),
     };
+    if !lock.metadata()?.is_file() {
+        return Err(io::Error::other("its lock is not a file"));
+    }
     match lock.try_lock() {
         Ok(()) => Ok(Life::Dead(Remains { path, lock })),
         Err(TryLockError::WouldBlock) => Ok(Life::Alive),

@@ -63,7 +63,8 @@ fn kill_all(marks: &[Mark]) -> usize {
     found
 }
 
-/// Whether a process could not be looked at because it has ended, or is another user's.
+/// Whether a process could not be looked at because it has ended, or is another user's. The tokens are those of processors
+/// of this user, unless this is root, who can look at all.
 fn is_gone_or_strange(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::SRCH | Errno::NOENT | Errno::ACCESS | Errno::PERM))
 }

@@ -11,6 +11,7 @@ pub mod folder;
 pub mod leftover;
 mod reader;
 mod result;
+mod rights;
 pub mod signals;
 mod start;
 pub mod supervisor;
@@ -21,6 +22,7 @@ pub use echo::Echo;
 pub use folder::{Folder, Mark, Marks};
 pub use leftover::Orphans;
 pub use reader::Output;
+pub use rights::Access;
 
 use std::ffi::OsString;
 use std::io;

@@ -15,6 +15,7 @@ mod nested;
 mod place;
 mod query;
 mod rescue;
+mod rights;
 mod service;
 mod sqlite;
 
@@ -43,10 +44,12 @@ impl Store {
     /// Opens a store that exists. An older one is upgraded by the first verb.
     ///
     /// # Errors
-    /// [`Kind::Unreachable`] when there is none, and whatever the file system answers. That a file holds no store, or
+    /// [`Kind::Unreachable`] when there is none, [`Kind::Denied`] when this user cannot use it without harm to others, and
+    /// whatever the file system answers. That a file holds no store, or
     /// a newer one, is told by the first verb.
     pub fn open(location: &Location, patience: Patience) -> Result<Store> {
         let Location::File(path) = location;
+        rights::allow_use(path)?;
         Ok(Store { engine: Box::new(Sqlite::open(path, patience)?), location: location.clone(), schema: SCHEMA })
     }
 

@@ -10,5 +10,6 @@ mod books;
 #[allow(dead_code, reason = "each suite uses what it needs of it")]
 mod place;
 mod referee;
+mod rights;
 mod scale;
 mod storm;

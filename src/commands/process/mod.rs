@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use presence::RunFolder;
+use rustix::process::geteuid;
 
 use crate::domain::attempt::{Ending, Failure};
 use crate::domain::job::{JobId, State};
@@ -26,7 +27,7 @@ use crate::error::{Error, Kind, Result};
 pub use crate::runner::supervisor::{Line, SUPERVISOR};
 pub use crate::runner::{Echo, Surroundings};
 use crate::runner::{descriptors, signals, supervisor};
-use crate::store::{Patience, Store};
+use crate::store::{Location, Patience, Store};
 
 /// What to drain, and when to stop early.
 #[derive(Debug, Clone, Default)]
@@ -87,6 +88,13 @@ pub enum Event<'a> {
     NotRescued {
         /// The dead one.
         processor: &'a Processor,
+    },
+    /// The processor of another user died; only that user and root can see and end what it left running.
+    OutOfReach {
+        /// The dead one.
+        processor: &'a Processor,
+        /// The number of its user.
+        user: u32,
     },
     /// It cannot be told whether a processor lives.
     Unsure {
@@ -150,6 +158,14 @@ pub fn supervise(words: &[OsString]) -> Result<u8> {
     let signal = status.signal().map_or_else(|| "a signal".to_owned(), signals::name);
     Err(Error::new(Kind::Busy, format!("the processor was ended by {signal}"))
         .hint("nothing is lost: the next `asyncq process` puts back what was running"))
+}
+
+/// Refuses to let root run functions out of a store that somebody else could change.
+///
+/// # Errors
+/// [`crate::Kind::Denied`] when this process is root's and there is somebody.
+pub fn mind_root(location: &Location) -> Result<()> {
+    if geteuid().is_root() { location.only_root_can_change() } else { Ok(()) }
 }
 
 /// Drains services one after the other, then ends. A first signal to stop claims nothing more, a second one ends what is

@@ -8,11 +8,11 @@ use std::sync::mpsc::Sender;
 use super::slots::{Common, Slots};
 use super::wake::Wake;
 use crate::domain::processor::ProcessorId;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::failpoint::reached;
 use crate::runner::folder::{self, Life};
 use crate::runner::supervisor::{self, Line};
-use crate::runner::{Echo, Folder, Orphans, Surroundings};
+use crate::runner::{Access, Echo, Folder, Orphans, Surroundings};
 use crate::store::Store;
 
 /// Where processors have their folders, and what functions inherit.
@@ -27,6 +27,10 @@ pub struct RunFolder {
     /// The line to the supervisor of this process.
     pub line: Arc<Line>,
 }
+
+/// What to do about a run folder that cannot be used.
+const WHOSE: &str =
+    "it must belong to whom the store belongs to: let root `chown` it, or move it away if a stranger made it";
 
 /// A registered processor with its locked folder and its slots.
 pub(super) struct Presence {
@@ -44,7 +48,11 @@ impl Presence {
             super::super::io_error(&what, &error)
         };
         let name = super::super::new_token()?.as_str().to_owned();
-        let folder = Folder::make(&run.path, name).map_err(fail)?;
+        let access = Access::of(&store.location().metadata().map_err(fail)?);
+        let folder = Folder::make(&run.path, name, access).map_err(|error| match fail(error) {
+            error if error.kind() == Kind::Denied => error.hint(WHOSE),
+            error => error,
+        })?;
         run.line.hand_over(folder.lock()).map_err(fail)?;
         reached("folder locked");
         let id = store.register(&folder.describe(supervisor::visible_pid()).map_err(fail)?)?;

@@ -7,7 +7,7 @@ use crate::domain::job::JobId;
 use crate::domain::processor::{Processor, ProcessorId};
 use crate::error::Result;
 use crate::failpoint::reached;
-use crate::runner::folder::{Life, life, process_lives, same_boot};
+use crate::runner::folder::{Life, Remains, life, process_lives, same_boot};
 use crate::runner::leftover;
 use crate::store::Store;
 
@@ -55,6 +55,10 @@ pub(super) fn rescue(store: &mut Store, own: Option<ProcessorId>, tell: &mut dyn
             Life::NoFolder => None,
             Life::Dead(remains) => Some(remains),
         };
+        if let Some(user) = out_of_reach(&processor, remains.as_ref()) {
+            tell(Event::OutOfReach { processor: &processor, user });
+            continue;
+        }
         // After a power cut, or without its folder, whatever it had claimed may have been running.
         let begun = remains.as_ref().filter(|_| same_boot(&processor.is)).and_then(|remains| remains.begun().ok());
         if !take_over(store, &processor, begun.as_deref(), tell)? {
@@ -66,6 +70,13 @@ pub(super) fn rescue(store: &mut Store, own: Option<ProcessorId>, tell: &mut dyn
         }
     }
     Ok(any)
+}
+
+/// Whose processor it was, if what it ran may still run where this process cannot see it: as another user. Nothing is
+/// left after the machine has been started anew.
+fn out_of_reach(dead: &Processor, remains: Option<&Remains>) -> Option<u32> {
+    let remains = remains.filter(|_| same_boot(&dead.is))?;
+    remains.out_of_reach().ok().flatten()
 }
 
 fn take_over(

@@ -1,0 +1,148 @@
+//! Who may use a store, and who could change it.
+//!
+//! Invariant: asked by `stat` and `access`, before SQLite opens a file and without opening one.
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::process::{getegid, geteuid};
+
+use super::Location;
+use super::place::with_suffix;
+use crate::error::{Error, Kind, Result};
+
+/// What SQLite keeps beside a database.
+const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+const SET_GID: u32 = 0o2000;
+const STICKY: u32 = 0o1000;
+const GROUP_MAY_USE: u32 = 0o060;
+const OTHERS_MAY_USE: u32 = 0o006;
+const GROUP_OR_OTHERS_MAY_WRITE: u32 = 0o022;
+const GROUP_OR_OTHERS_MAY_ENTER: u32 = 0o011;
+
+/// Refuses a store that this process may not write, one whose sidecars are not its own, and one beside which this process
+/// would leave files that lock out its owner. What is no file, or not there, is left to SQLite.
+pub(super) fn allow_use(path: &Path) -> Result<()> {
+    let Ok(path) = fs::canonicalize(path) else { return Ok(()) };
+    let Ok(store) = fs::metadata(&path) else { return Ok(()) };
+    if !store.is_file() {
+        return Ok(());
+    }
+    if !may_use(&path) {
+        return Err(Error::new(Kind::Denied, format!("the store `{}` cannot be opened", path.display()))
+            .hint("asyncq must be able to write the file and the folder it is in"));
+    }
+    for sidecar in SIDECARS.map(|suffix| with_suffix(&path, suffix)) {
+        match fs::symlink_metadata(&sidecar) {
+            Ok(found) if !belongs_to(&store, &found) => return Err(foreign(&sidecar, &found)),
+            Ok(_) if !may_use(&sidecar) => return Err(closed(&sidecar)),
+            _ => {}
+        }
+    }
+    if would_lock_out(&store, &path) { Err(no_common_group(&path)) } else { Ok(()) }
+}
+
+fn may_use(path: &Path) -> bool {
+    accessat(CWD, path, Access::READ_OK | Access::WRITE_OK, AtFlags::EACCESS).is_ok()
+}
+
+/// Whether a sidecar was made by somebody who may use the store. A journal that a stranger made would be played back.
+fn belongs_to(store: &Metadata, sidecar: &Metadata) -> bool {
+    let shared = store.mode() & GROUP_MAY_USE == GROUP_MAY_USE && sidecar.gid() == store.gid();
+    let anybody = store.mode() & OTHERS_MAY_USE == OTHERS_MAY_USE;
+    shared || anybody || [store.uid(), 0, geteuid().as_raw()].contains(&sidecar.uid())
+}
+
+/// Whether the store's owner could not open what SQLite makes here: it has the mode of the store, but its own owner and
+/// group, unless root makes it.
+fn would_lock_out(store: &Metadata, path: &Path) -> bool {
+    let user = geteuid();
+    if user.is_root() || user.as_raw() == store.uid() || store.mode() & OTHERS_MAY_USE == OTHERS_MAY_USE {
+        return false;
+    }
+    let inherited = path.parent().and_then(|folder| fs::metadata(folder).ok()).filter(|it| it.mode() & SET_GID != 0);
+    let group = inherited.map_or_else(|| getegid().as_raw(), |folder| folder.gid());
+    group != store.gid() || store.mode() & GROUP_MAY_USE != GROUP_MAY_USE
+}
+
+fn foreign(sidecar: &Path, found: &Metadata) -> Error {
+    let what = format!("`{}` belongs to user {}, not to the store's owner or group", sidecar.display(), found.uid());
+    Error::new(Kind::Denied, what).hint(
+        "a member of the group may have left it, then `chgrp` it to the store's group; from a stranger it could change \
+         the store, then move it away",
+    )
+}
+
+fn closed(sidecar: &Path) -> Error {
+    Error::new(Kind::Denied, format!("`{}` cannot be opened", sidecar.display()))
+        .hint("give it the owner, the group and the mode of the store: `chown` and `chmod` it")
+}
+
+fn no_common_group(path: &Path) -> Error {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let what = format!("using the store `{}` would lock out its owner", path.display());
+    Error::new(Kind::Denied, what)
+        .hint(format!("new files beside it must get its group: `chmod g+s {}`", folder.display()))
+}
+
+impl Location {
+    /// Owner, group and mode of the store.
+    ///
+    /// # Errors
+    /// Whatever the file system answers.
+    pub fn metadata(&self) -> std::io::Result<Metadata> {
+        let Location::File(path) = self;
+        fs::metadata(path)
+    }
+
+    /// Refuses a store that somebody else than root could change, in place or by what is put beside it: whoever can do
+    /// that decides what functions are.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] when there is somebody. A store that is not there is nobody's.
+    pub fn only_root_can_change(&self) -> Result<()> {
+        let Location::File(path) = self;
+        let Ok(path) = fs::canonicalize(path) else { return Ok(()) };
+        weakness(&path).map_or(Ok(()), |why| Err(changeable(&path, &why)))
+    }
+}
+
+/// The folders that a store is in, from the top, and then the store and what is beside it.
+fn places(store: &Path) -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> = store.ancestors().skip(1).map(Path::to_owned).collect();
+    folders.reverse();
+    folders.push(store.to_owned());
+    folders.extend(SIDECARS.into_iter().chain(["-asyncq"]).map(|suffix| with_suffix(store, suffix)));
+    folders
+}
+
+/// Why somebody else than root can change a store, if that is so.
+fn weakness(store: &Path) -> Option<String> {
+    let mut writable = GROUP_OR_OTHERS_MAY_WRITE;
+    for place in places(store) {
+        let Ok(found) = fs::symlink_metadata(&place) else { continue };
+        if found.uid() != 0 {
+            return Some(format!("`{}` belongs to user {}", place.display(), found.uid()));
+        }
+        // Nobody can replace what root owns in a sticky folder; but beside a store anybody could put a journal.
+        let above = store.parent().is_some_and(|folder| folder != place && folder.starts_with(&place));
+        let safe = above && found.mode() & STICKY != 0;
+        if found.mode() & writable != 0 && !safe {
+            return Some(format!("others can write `{}`", place.display()));
+        }
+        // What is in a folder that only root can enter is out of reach.
+        if found.is_dir() && found.mode() & GROUP_OR_OTHERS_MAY_ENTER == 0 {
+            writable = 0;
+        }
+    }
+    None
+}
+
+fn changeable(store: &Path, why: &str) -> Error {
+    let what = format!("root runs no functions out of `{}`, which others can change: {why}", store.display());
+    Error::new(Kind::Denied, what)
+        .hint("let its owner process it, or trust all who can write it, with `--trust-store-writers`")
+}
