@@ -49,7 +49,7 @@ impl std::fmt::Display for Location {
     }
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
@@ -113,7 +113,7 @@ fn make_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// A WAL without its database holds acknowledged calls; a new database beside it would destroy them.
-fn refuse_leftovers(target: &Path) -> Result<()> {
+pub(super) fn refuse_leftovers(target: &Path) -> Result<()> {
     for suffix in ["-wal", "-shm", "-journal"] {
         let sidecar = with_suffix(target, suffix);
         // Looked for in this order: if the store is there after all, somebody has just made it, and the sidecar is its own.
