@@ -32,7 +32,7 @@ pub(super) struct Holder {
 /// The process that keeps others from writing the store at `path` now, as far as can be told: not where processes are
 /// hidden, nor on file systems whose device numbers differ from those of their locks (btrfs).
 pub(super) fn holder(path: &Path) -> Option<Holder> {
-    let locks: Vec<Lock> = fs::read_to_string("/proc/locks").ok()?.lines().filter_map(Lock::parse).collect();
+    let locks = locks("POSIX");
     let shared_memory = File::of(&with_suffix(path, "-shm"));
     let find = |file: &File, range: &RangeInclusive<u64>, also_readers: bool| {
         let here = |lock: &&Lock| lock.file == *file && (lock.writes || also_readers) && overlap(&lock.range, range);
@@ -46,6 +46,18 @@ pub(super) fn holder(path: &Path) -> Option<Holder> {
     let file = File::of(path)?;
     // With a WAL everybody who has the store open shares the lock of its readers, and keeps nobody from anything.
     find(&file, &FILE, false).or_else(|| find(&file, &FILE, true).filter(|_| shared_memory.is_none()))
+}
+
+/// Whether a process that was stopped holds the lock of the kind `flock` on `path`.
+pub(super) fn held_by_a_stopped_one(path: &Path) -> bool {
+    let Some(file) = File::of(path) else { return false };
+    let holders = locks("FLOCK").into_iter().filter(|lock| lock.file == file);
+    holders.filter_map(|lock| Holder::look(lock.pid)).any(|holder| holder.stopped)
+}
+
+fn locks(kind: &str) -> Vec<Lock> {
+    let text = fs::read_to_string("/proc/locks").unwrap_or_default();
+    text.lines().filter_map(|line| Lock::parse(line, kind)).collect()
 }
 
 impl Holder {
@@ -84,9 +96,9 @@ struct Lock {
 }
 
 impl Lock {
-    fn parse(line: &str) -> Option<Lock> {
+    fn parse(line: &str, kind: &str) -> Option<Lock> {
         let mut words = line.split_ascii_whitespace().skip(1);
-        if words.next()? != "POSIX" {
+        if words.next()? != kind {
             return None;
         }
         let writes = words.nth(1)? == "WRITE";
@@ -114,12 +126,13 @@ mod tests {
 
     #[test]
     fn lines_of_the_kernel() {
+        let posix = |line| Lock::parse(line, "POSIX");
         let file = File { device: (0xfd, 1), inode: 5678 };
         assert_eq!(
-            Lock::parse("1: POSIX  ADVISORY  WRITE 1234 fd:01:5678 120 120"),
+            posix("1: POSIX  ADVISORY  WRITE 1234 fd:01:5678 120 120"),
             Some(Lock { writes: true, pid: 1234, file, range: 120..=120 })
         );
-        assert_eq!(Lock::parse("2: POSIX  ADVISORY  READ 7 00:1c:5 128 EOF").unwrap().range, 128..=u64::MAX);
+        assert_eq!(posix("2: POSIX  ADVISORY  READ 7 00:1c:5 128 EOF").unwrap().range, 128..=u64::MAX);
         for other in [
             "",
             "1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF",
@@ -128,7 +141,7 @@ mod tests {
             "1: OFDLCK ADVISORY  WRITE -1 fd:01:5678 120 120",
             "1: POSIX  ADVISORY  WRITE 1234 fd:01",
         ] {
-            assert_eq!(Lock::parse(other), None, "{other}");
+            assert_eq!(posix(other), None, "{other}");
         }
     }
 }

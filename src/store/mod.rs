@@ -20,6 +20,7 @@ mod query;
 mod rescue;
 mod service;
 mod sqlite;
+mod turnstile;
 
 pub use drain::{Advance, Outlook, Plan};
 pub use engine::Patience;
@@ -74,6 +75,8 @@ impl Store {
             made = draft.publish()?;
         }
         let mut store = Store::open(location, patience)?;
+        let Location::File(path) = &store.location;
+        place::make_run_folder(path);
         if !made {
             let schema = store.schema;
             store.engine.transact(Mode::Write, &mut |tx| {

@@ -16,6 +16,8 @@ use rusqlite::{Connection, ErrorCode, FileControl, MAIN_DB, OpenFlags, ToSql};
 use super::engine::{Engine, Mode, Patience, Row, Tx, Value, damaged};
 use super::explain::{explain, moved};
 use super::file::StoreFile;
+use super::place::run_folder;
+use super::turnstile::wait_for_turn;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
@@ -50,6 +52,8 @@ pub(super) struct Sqlite {
     path: PathBuf,
     /// The file at `path`, shared with the busy handler.
     file: Arc<StoreFile>,
+    /// The folder at which writers wait in line.
+    line: PathBuf,
     /// How long to wait for locks, in milliseconds; shared with the busy handler.
     patience: Arc<AtomicU64>,
     /// How many pages the WAL had after the latest commit, as SQLite told the WAL hook.
@@ -78,6 +82,7 @@ impl Sqlite {
         let connection = Connection::open_with_flags(&path, flags).map_err(|error| explain(&path, error))?;
         let mut engine = Sqlite {
             connection,
+            line: run_folder(&path),
             path,
             file: Arc::new(file),
             patience: Arc::default(),
@@ -183,12 +188,24 @@ impl Sqlite {
 
     fn begin(&self, mode: Mode) -> Result<()> {
         let begun = match mode {
-            Mode::Write => self.patiently(|| self.command("BEGIN IMMEDIATE")),
+            Mode::Write => self.begin_in_turn(),
             // Only the first statement that reads takes a lock.
             Mode::Read => self.command("BEGIN").and_then(|()| self.patiently(|| self.command(TAKE_A_LOOK))),
         };
         begun.map_err(|error| self.fail(error))?;
         self.still_there()
+    }
+
+    fn begin_in_turn(&self) -> rusqlite::Result<()> {
+        let (since, patience) = (Instant::now(), self.patience.load(Ordering::Relaxed));
+        let _turn = wait_for_turn(&self.line, Duration::from_millis(patience));
+        if patience != ENDLESS {
+            let waited = u64::try_from(since.elapsed().as_millis()).unwrap_or(ENDLESS);
+            self.patience.store(patience.saturating_sub(waited), Ordering::Relaxed);
+        }
+        let begun = self.patiently(|| self.command("BEGIN IMMEDIATE"));
+        self.patience.store(patience, Ordering::Relaxed);
+        begun
     }
 
     fn commit(&mut self, mode: Mode, work: &mut dyn FnMut(&mut dyn Tx) -> Result<()>) -> Result<()> {
