@@ -5,6 +5,7 @@ use std::path::Path;
 use rusqlite::{ErrorCode, ffi};
 
 use super::engine::damaged;
+use super::holder::holder;
 use crate::error::{Error, Kind};
 
 /// An error of SQLite in the words of asyncq, with the way out.
@@ -20,11 +21,9 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
         return Error::new(Kind::Denied, refusal);
     }
     let (kind, message, hint) = match failure.code {
-        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => (
-            Kind::Busy,
-            format!("the store `{store}` is locked by another process"),
-            "try again; a writer that is stopped or works in one long transaction keeps everybody waiting",
-        ),
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => {
+            return locked(path).because(error);
+        }
         ErrorCode::NotADatabase => (
             Kind::Invalid,
             format!("`{store}` is not a SQLite database"),
@@ -32,6 +31,9 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
         ),
         ErrorCode::DatabaseCorrupt => {
             return damaged(&detail).because(error);
+        }
+        ErrorCode::ReadOnly if failure.extended_code == ffi::SQLITE_READONLY_DBMOVED => {
+            return moved("the store", path).because(error);
         }
         ErrorCode::ReadOnly => (
             Kind::Denied,
@@ -62,6 +64,27 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
         }
     };
     Error::new(kind, message).hint(hint).because(error)
+}
+
+/// The error for a file that is not the one that was opened.
+pub(super) fn moved(what: &str, path: &Path) -> Error {
+    let message = format!("{what} `{}` was moved, replaced or removed while in use", path.display());
+    Error::new(Kind::Io, message).hint("nothing was acknowledged; put the file back, or run the command again")
+}
+
+fn locked(path: &Path) -> Error {
+    let store = path.display();
+    let Some(holder) = holder(path) else {
+        return Error::new(Kind::Busy, format!("the store `{store}` is locked by another process"))
+            .hint("try again; a writer that is stopped or works in one long transaction keeps everybody waiting");
+    };
+    let pid = holder.pid;
+    let error = Error::new(Kind::Busy, format!("the store `{store}` is locked by process {pid} (`{}`)", holder.name));
+    if holder.stopped {
+        error.hint(format!("that process is stopped and keeps everybody waiting: `kill -CONT {pid}` lets it go on"))
+    } else {
+        error.hint("try again; a writer that works in one long transaction keeps everybody waiting")
+    }
 }
 
 fn system_error(failure: ffi::Error) -> Option<&'static str> {

@@ -7,8 +7,11 @@ mod claim;
 mod drain;
 mod engine;
 mod explain;
+mod file;
+mod filesystem;
 mod finish;
 mod function;
+mod holder;
 mod job;
 mod migrate;
 mod nested;
@@ -18,6 +21,7 @@ mod rescue;
 mod rights;
 mod service;
 mod sqlite;
+mod turnstile;
 
 pub use drain::{Advance, Outlook, Plan};
 pub use engine::Patience;
@@ -50,7 +54,10 @@ impl Store {
     pub fn open(location: &Location, patience: Patience) -> Result<Store> {
         let Location::File(path) = location;
         rights::allow_use(path)?;
-        Ok(Store { engine: Box::new(Sqlite::open(path, patience)?), location: location.clone(), schema: SCHEMA })
+        let engine = Sqlite::open(path, patience)?;
+        // Whoever comes through a link must find the same files beside it.
+        let location = Location::File(engine.path().to_owned());
+        Ok(Store { engine: Box::new(engine), location, schema: SCHEMA })
     }
 
     /// Opens a store and makes it first if there is none: a new file, readable by its owner only, or the tables in a
@@ -62,6 +69,7 @@ impl Store {
         let Location::File(path) = location;
         let mut made = false;
         if std::fs::symlink_metadata(path).is_err() {
+            filesystem::refuse_network(path)?;
             let draft = place::Draft::new(path)?;
             let mut engine = Sqlite::open(draft.path(), patience)?;
             engine.transact(Mode::Write, &mut |tx| SCHEMA.bring(tx, Found::Nothing))?;
@@ -70,6 +78,8 @@ impl Store {
             made = draft.publish()?;
         }
         let mut store = Store::open(location, patience)?;
+        let Location::File(path) = &store.location;
+        place::make_run_folder(path);
         if !made {
             let schema = store.schema;
             store.engine.transact(Mode::Write, &mut |tx| {

@@ -5,8 +5,10 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::process::geteuid;
 
 use crate::error::{Error, Kind, Result};
 
@@ -38,7 +40,20 @@ impl Location {
     #[must_use]
     pub fn run_folder(&self) -> PathBuf {
         let Location::File(path) = self;
-        with_suffix(path, "-asyncq")
+        run_folder(path)
+    }
+}
+
+/// The same, of a file.
+pub(super) fn run_folder(path: &Path) -> PathBuf {
+    with_suffix(path, "-asyncq")
+}
+
+/// Makes that folder, if it is missing and the store is this user's: another one could lock the owner out.
+pub(super) fn make_run_folder(path: &Path) {
+    if fs::metadata(path).is_ok_and(|meta| meta.uid() == geteuid().as_raw()) {
+        // Processors make it themselves; until then, writers do not wait in line.
+        let _ = make_folder(&run_folder(path));
     }
 }
 
@@ -113,7 +128,7 @@ fn make_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// A WAL without its database holds acknowledged calls; a new database beside it would destroy them.
-fn refuse_leftovers(target: &Path) -> Result<()> {
+pub(super) fn refuse_leftovers(target: &Path) -> Result<()> {
     for suffix in ["-wal", "-shm", "-journal"] {
         let sidecar = with_suffix(target, suffix);
         // Looked for in this order: if the store is there after all, somebody has just made it, and the sidecar is its own.

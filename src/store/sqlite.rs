@@ -14,7 +14,10 @@ use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode, FileControl, MAIN_DB, OpenFlags, ToSql};
 
 use super::engine::{Engine, Mode, Patience, Row, Tx, Value, damaged};
-use super::explain::explain;
+use super::explain::{explain, moved};
+use super::file::StoreFile;
+use super::place::run_folder;
+use super::turnstile::wait_for_turn;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
@@ -34,6 +37,12 @@ const CHECKPOINT_PAGES_AT_FIRST: i32 = 50;
 /// How many commits are a few.
 const FIRST_COMMITS: u32 = 4;
 
+/// Reads, and gives no row.
+const TAKE_A_LOOK: &str = "SELECT 1 FROM sqlite_schema WHERE 0";
+
+/// After how many tries to get a lock it is looked whether the file is still there: about 0.1 s.
+const LOOK_AT_FILE: i32 = 100;
+
 /// The number of milliseconds that stands for [`Patience::Endless`].
 const ENDLESS: u64 = u64::MAX;
 
@@ -41,6 +50,10 @@ const ENDLESS: u64 = u64::MAX;
 pub(super) struct Sqlite {
     connection: Connection,
     path: PathBuf,
+    /// The file at `path`, shared with the busy handler.
+    file: Arc<StoreFile>,
+    /// The folder at which writers wait in line.
+    line: PathBuf,
     /// How long to wait for locks, in milliseconds; shared with the busy handler.
     patience: Arc<AtomicU64>,
     /// How many pages the WAL had after the latest commit, as SQLite told the WAL hook.
@@ -63,11 +76,15 @@ impl Sqlite {
             let message = format!("SQLite {} loses commits under load", rusqlite::version());
             return Err(Error::new(Kind::Unreachable, message).hint("build asyncq with SQLite 3.51.3 or later"));
         }
+        let file = StoreFile::find(path)?;
+        let path = file.path().to_owned();
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(|error| explain(path, error))?;
+        let connection = Connection::open_with_flags(&path, flags).map_err(|error| explain(&path, error))?;
         let mut engine = Sqlite {
             connection,
-            path: path.to_owned(),
+            line: run_folder(&path),
+            path,
+            file: Arc::new(file),
             patience: Arc::default(),
             wal_pages: Arc::default(),
             tried_at: 0,
@@ -77,8 +94,13 @@ impl Sqlite {
             triggers: true,
         };
         engine.be_patient(patience);
-        engine.configure().map_err(|error| explain(path, error))?;
+        engine.configure().map_err(|error| explain(&engine.path, error))?;
         Ok(engine)
+    }
+
+    /// The path of the file, without links.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     fn configure(&mut self) -> rusqlite::Result<()> {
@@ -91,13 +113,15 @@ impl Sqlite {
         // A checkpoint on close would be one that nobody checks; ours follow commits and report their errors.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, true)?;
-        let patience = Arc::clone(&self.patience);
+        let (patience, file) = (Arc::clone(&self.patience), Arc::clone(&self.file));
         let mut since = Instant::now();
         connection.busy_handler(Some(move |tries| {
             if tries == 0 {
                 since = Instant::now();
             }
-            wait(since, patience.load(Ordering::Relaxed))
+            // Nobody needs to wait for a file that is not there any more.
+            let lost = tries % LOOK_AT_FILE == LOOK_AT_FILE - 1 && file.check_name().is_err();
+            !lost && wait(since, patience.load(Ordering::Relaxed))
         }))?;
         let pages = Arc::clone(&self.wal_pages);
         // This also switches the automatic checkpoints off: SQLite makes them with a WAL hook of its own.
@@ -105,7 +129,8 @@ impl Sqlite {
             pages.store(count, Ordering::Relaxed);
             Ok(())
         }))?;
-        connection.execute_batch("PRAGMA synchronous=FULL; PRAGMA mmap_size=0; PRAGMA cell_size_check=ON;")
+        let settings = "PRAGMA synchronous=FULL; PRAGMA mmap_size=0; PRAGMA cell_size_check=ON;";
+        self.patiently(|| self.connection.execute_batch(settings))
     }
 
     /// Switches a file that asyncq made itself to write-ahead logging.
@@ -128,17 +153,33 @@ impl Sqlite {
         self.connection.close().map_err(|(_, error)| explain(&self.path, error))
     }
 
-    /// In WAL mode SQLite goes on acknowledging commits to a file that was moved, replaced or removed.
+    /// Makes sure that what SQLite has open is the file that the path names.
     fn still_there(&self) -> Result<()> {
-        let mut moved = 0;
+        let mut has_moved = 0;
         self.connection
-            .file_control(Some(MAIN_DB), FileControl::HasMoved(&mut moved))
+            .file_control(Some(MAIN_DB), FileControl::HasMoved(&mut has_moved))
             .map_err(|error| explain(&self.path, error))?;
-        if moved == 0 {
-            return Ok(());
+        if has_moved == 0 { self.file.check() } else { Err(moved("the store", &self.path)) }
+    }
+
+    /// An error in the words of asyncq; who waited for a file that is gone was not kept waiting by a lock.
+    fn fail(&self, error: rusqlite::Error) -> Error {
+        let busy = error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy);
+        let gone = if busy { self.file.check_name().err() } else { None };
+        gone.unwrap_or_else(|| explain(&self.path, error))
+    }
+
+    /// Does what takes a lock. Races between openers are for the busy handler too, but SQLite does not call it for them.
+    fn patiently<T>(&self, work: impl Fn() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        let since = Instant::now();
+        loop {
+            match work() {
+                Err(error)
+                    if error.sqlite_error_code() == Some(ErrorCode::FileLockingProtocolFailed)
+                        && wait(since, self.patience.load(Ordering::Relaxed)) => {}
+                done => return done,
+            }
         }
-        let message = format!("the store `{}` was moved, replaced or removed while in use", self.path.display());
-        Err(Error::new(Kind::Io, message).hint("nothing was acknowledged; put the file back, or run the command again"))
     }
 
     fn command(&self, sql: &'static str) -> rusqlite::Result<()> {
@@ -146,27 +187,28 @@ impl Sqlite {
     }
 
     fn begin(&self, mode: Mode) -> Result<()> {
-        let sql = match mode {
-            Mode::Read => "BEGIN",
-            Mode::Write => "BEGIN IMMEDIATE",
+        let begun = match mode {
+            Mode::Write => self.begin_in_turn(),
+            // Only the first statement that reads takes a lock.
+            Mode::Read => self.command("BEGIN").and_then(|()| self.patiently(|| self.command(TAKE_A_LOOK))),
         };
-        let since = Instant::now();
-        loop {
-            match self.command(sql) {
-                Ok(()) => return Ok(()),
-                // A race between openers, for which SQLite does not call the busy handler.
-                Err(error)
-                    if error.sqlite_error_code() == Some(ErrorCode::FileLockingProtocolFailed)
-                        && wait(since, self.patience.load(Ordering::Relaxed)) => {}
-                Err(error) => return Err(explain(&self.path, error)),
-            }
+        begun.map_err(|error| self.fail(error))?;
+        self.still_there()
+    }
+
+    fn begin_in_turn(&self) -> rusqlite::Result<()> {
+        let (since, patience) = (Instant::now(), self.patience.load(Ordering::Relaxed));
+        let _turn = wait_for_turn(&self.line, Duration::from_millis(patience));
+        if patience != ENDLESS {
+            let waited = u64::try_from(since.elapsed().as_millis()).unwrap_or(ENDLESS);
+            self.patience.store(patience.saturating_sub(waited), Ordering::Relaxed);
         }
+        let begun = self.patiently(|| self.command("BEGIN IMMEDIATE"));
+        self.patience.store(patience, Ordering::Relaxed);
+        begun
     }
 
     fn commit(&mut self, mode: Mode, work: &mut dyn FnMut(&mut dyn Tx) -> Result<()>) -> Result<()> {
-        if mode == Mode::Read {
-            self.still_there()?;
-        }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut tx = SqliteTx { engine: self, now: Timestamp(crate::domain::time::millis(now)) };
         work(&mut tx)?;
@@ -174,7 +216,7 @@ impl Sqlite {
             self.still_there()?;
             reached("transaction done");
         }
-        self.command("COMMIT").map_err(|error| explain(&self.path, error))
+        self.command("COMMIT").map_err(|error| self.fail(error))
     }
 
     /// Copies the WAL into the database file when it has grown enough. What was committed is durable before, and stays
@@ -219,11 +261,12 @@ impl Engine for Sqlite {
         {
             return Err(error);
         }
-        self.begin(mode)?;
-        if mode == Mode::Write {
-            reached("transaction begun");
-        }
-        let done = self.commit(mode, work);
+        let done = self.begin(mode).and_then(|()| {
+            if mode == Mode::Write {
+                reached("transaction begun");
+            }
+            self.commit(mode, work)
+        });
         if done.is_err() && !self.connection.is_autocommit() {
             // The first error is the one to report; a connection that cannot roll back loses the transaction anyway.
             let _ = self.command("ROLLBACK");
@@ -255,11 +298,8 @@ impl Engine for Sqlite {
     }
 
     fn changed(&mut self) -> Result<bool> {
-        let version = self
-            .connection
-            .prepare_cached("PRAGMA data_version")
-            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
-            .map_err(|error| explain(&self.path, error))?;
+        let ask = || self.connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0));
+        let version = self.patiently(ask).map_err(|error| self.fail(error))?;
         Ok(std::mem::replace(&mut self.data_version, version) != version)
     }
 }
@@ -282,7 +322,7 @@ struct SqliteTx<'a> {
 
 impl SqliteTx<'_> {
     fn fail(&self, error: rusqlite::Error) -> Error {
-        explain(&self.engine.path, error)
+        self.engine.fail(error)
     }
 }
 

@@ -219,12 +219,12 @@ fn a_store_that_is_locked_past_the_deadline() {
     place.session(
         "
         $ asyncq enqueue events hello --lock-timeout 200ms
-        ! error: the store `/[..]/queue.db` is locked by another process
-        ! hint: try again; a writer that is stopped or works in one long transaction keeps everybody waiting
+        ! error: the store `/[..]/queue.db` is locked by process [..] (`[..]`)
+        ! hint: try again; a writer that works in one long transaction keeps everybody waiting
         ? 75
         $ ASYNCQ_LOCK_TIMEOUT=100ms asyncq service add more
-        ! error: the store `/[..]/queue.db` is locked by another process
-        ! hint: try again; a writer that is stopped or works in one long transaction keeps everybody waiting
+        ! error: the store `/[..]/queue.db` is locked by process [..] (`[..]`)
+        ! hint: try again; a writer that works in one long transaction keeps everybody waiting
         ? 75
         $ asyncq service list
         SERVICE  CONCURRENCY  STATE

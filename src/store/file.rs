@@ -1,0 +1,186 @@
+//! Which file a store is, and whether its path still names it.
+//!
+//! In WAL mode SQLite goes on acknowledging commits to a file that was moved, replaced or removed, and so it does when
+//! its `-wal` or `-shm` was. A second name of the file would have a second WAL. And it plays whatever WAL lies beside a
+//! file into it, also that of another file which had the same name before.
+
+use std::fs::{self, Metadata};
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::UNIX_EPOCH;
+
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, XattrFlags, getxattr, setxattr, statx};
+
+use super::explain::moved;
+use super::filesystem::refuse_network;
+use super::place::{refuse_leftovers, with_suffix};
+use crate::error::{Error, Kind, Result};
+
+/// The extended attribute of a WAL that says which file it belongs to.
+const MARK: &str = "user.asyncq.store";
+
+/// The file of an open store, its path, and what SQLite keeps beside it.
+pub(super) struct StoreFile {
+    /// The path that was asked for, maybe through links.
+    given: PathBuf,
+    /// The path without links: SQLite keeps its other files beside it.
+    path: PathBuf,
+    id: OnceLock<Id>,
+    wal: Sidecar,
+    shm: Sidecar,
+}
+
+/// A file beside the store, as it was when it was first used.
+struct Sidecar {
+    path: PathBuf,
+    id: Mutex<Option<Id>>,
+}
+
+/// What a file is on this machine, whatever its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Id {
+    device: u64,
+    inode: u64,
+}
+
+impl StoreFile {
+    /// Looks where a path leads, before SQLite opens anything there. Whether there is a file is left to SQLite.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] where a store must not be used: on a network file system, under several names, or with the WAL of
+    /// another file.
+    pub(super) fn find(given: &Path) -> Result<StoreFile> {
+        refuse_network(given)?;
+        let path = fs::canonicalize(given).unwrap_or_else(|_| given.to_owned());
+        let sidecar = |suffix| Sidecar { path: with_suffix(&path, suffix), id: Mutex::default() };
+        let (wal, shm) = (sidecar("-wal"), sidecar("-shm"));
+        let found = StoreFile { given: given.to_owned(), path, id: OnceLock::new(), wal, shm };
+        match fs::metadata(given) {
+            Ok(meta) => found.refuse(&meta)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => refuse_leftovers(given)?,
+            Err(_) => {}
+        }
+        Ok(found)
+    }
+
+    /// The path without links.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn refuse(&self, meta: &Metadata) -> Result<()> {
+        if !meta.is_file() {
+            return Ok(());
+        }
+        self.id.get_or_init(|| Id::of(meta));
+        self.refuse_links(meta)?;
+        self.refuse_mount()?;
+        self.refuse_foreign_wal(meta)
+    }
+
+    /// Makes sure that the path still names the file, and no other path does.
+    pub(super) fn check_name(&self) -> Result<Metadata> {
+        let meta = fs::metadata(&self.given).map_err(|_| moved("the store", &self.given))?;
+        if *self.id.get_or_init(|| Id::of(&meta)) != Id::of(&meta) {
+            return Err(moved("the store", &self.given));
+        }
+        self.refuse_links(&meta)?;
+        Ok(meta)
+    }
+
+    /// The same, and for the files beside it too. To be asked within a transaction: then SQLite has them open, and nobody
+    /// may remove them.
+    pub(super) fn check(&self) -> Result<()> {
+        let meta = self.check_name()?;
+        if let Some(wal) = self.wal.check()? {
+            self.mark(&meta, &wal);
+        }
+        self.shm.check().map(drop)
+    }
+
+    fn refuse_links(&self, meta: &Metadata) -> Result<()> {
+        if meta.nlink() <= 1 {
+            return Ok(());
+        }
+        let message = format!("the store `{}` has a second name (a hard link)", self.path.display());
+        Err(Error::new(Kind::Io, message).hint(format!(
+            "who uses another name loses what is done under this one; `find / -inum {} 2>/dev/null` shows them: \
+             remove all but one, or make a symbolic link",
+            meta.ino()
+        )))
+    }
+
+    /// A file that is mounted by itself, as containers do, has its name in two folders, and a WAL in each.
+    fn refuse_mount(&self) -> Result<()> {
+        let Ok(stat) = statx(CWD, &self.path, AtFlags::empty(), StatxFlags::TYPE) else { return Ok(()) };
+        let root = StatxAttributes::MOUNT_ROOT;
+        if !(stat.stx_attributes & stat.stx_attributes_mask).contains(root) {
+            return Ok(());
+        }
+        let message = format!("the store `{}` is mounted without its folder", self.path.display());
+        Err(Error::new(Kind::Io, message)
+            .hint("its calls are also in the files beside it: mount the folder that they are in"))
+    }
+
+    fn refuse_foreign_wal(&self, meta: &Metadata) -> Result<()> {
+        let Some(wal) = fs::metadata(&self.wal.path).ok().filter(|wal| wal.len() > 0) else { return Ok(()) };
+        let (Some(store), Some(own), Some(mark)) = (lasting_id(meta), lasting_id(&wal), self.marked()) else {
+            return Ok(());
+        };
+        // A mark that says another WAL came here with a copy.
+        if mark.strip_prefix(&own).is_none_or(|marked| marked == store) {
+            return Ok(());
+        }
+        let (path, wal) = (self.path.display(), self.wal.path.display());
+        Err(Error::new(Kind::Io, format!("`{wal}` does not belong to the store `{path}`, which was replaced")).hint(
+            format!(
+                "to use the store as it is now, move `{wal}` away; to keep the calls in that file, put the store back \
+                 that was here before"
+            ),
+        ))
+    }
+
+    /// Writes down on the WAL which file it belongs to. Where that is not possible, only the warning is missing.
+    fn mark(&self, store: &Metadata, wal: &Metadata) {
+        if let (Some(store), Some(own)) = (lasting_id(store), lasting_id(wal)) {
+            let mark = own + &store;
+            if self.marked().as_ref() != Some(&mark) {
+                let _ = setxattr(&self.wal.path, MARK, mark.as_bytes(), XattrFlags::empty());
+            }
+        }
+    }
+
+    fn marked(&self) -> Option<String> {
+        let mut mark = [0_u8; 128];
+        let length = getxattr(&self.wal.path, MARK, &mut mark[..]).ok()?;
+        std::str::from_utf8(&mark[..length]).ok().map(str::to_owned)
+    }
+}
+
+impl Sidecar {
+    /// Makes sure that this is the file which it was before. Gives what it is, when it is met for the first time.
+    fn check(&self) -> Result<Option<Metadata>> {
+        let meta = fs::metadata(&self.path).ok();
+        let now = meta.as_ref().map(Id::of);
+        let mut known = self.id.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_none() {
+            *known = now;
+            return Ok(meta);
+        }
+        if *known == now { Ok(None) } else { Err(moved("the file", &self.path)) }
+    }
+}
+
+impl Id {
+    fn of(meta: &Metadata) -> Id {
+        Id { device: meta.dev(), inode: meta.ino() }
+    }
+}
+
+/// What a file is, also after the machine was started anew, and after another file has got its number.
+fn lasting_id(meta: &Metadata) -> Option<String> {
+    let born = meta.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(format!("{}@{};", meta.ino(), born.as_nanos()))
+}

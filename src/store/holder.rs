@@ -1,0 +1,147 @@
+//! Who holds the lock that somebody waited for in vain.
+//!
+//! The kernel tells it in `/proc/locks`. Asking about the files themselves (`F_GETLK`) would take a descriptor of them,
+//! and closing that would drop the locks of this process.
+
+use std::fs;
+use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{major, minor};
+
+use super::place::with_suffix;
+
+/// What SQLite locks in the `-shm`, one byte for each purpose: writing, recovering the WAL, setting it up.
+const SHARED_MEMORY: [RangeInclusive<u64>; 3] = [120..=120, 122..=122, 128..=128];
+
+/// What SQLite locks in the database file: pending, reserved, and the bytes that readers share.
+const FILE: RangeInclusive<u64> = 0x4000_0000..=0x4000_01ff;
+
+/// A process that holds a lock.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Holder {
+    /// Its id.
+    pub(super) pid: u32,
+    /// The name of its program.
+    pub(super) name: String,
+    /// Whether it was stopped, and does nothing until it is told to continue.
+    pub(super) stopped: bool,
+}
+
+/// The process that keeps others from writing the store at `path` now, as far as can be told: not where processes are
+/// hidden, nor on file systems whose device numbers differ from those of their locks (btrfs).
+pub(super) fn holder(path: &Path) -> Option<Holder> {
+    let locks = locks("POSIX");
+    let shared_memory = File::of(&with_suffix(path, "-shm"));
+    let find = |file: &File, range: &RangeInclusive<u64>, also_readers: bool| {
+        let here = |lock: &&Lock| lock.file == *file && (lock.writes || also_readers) && overlap(&lock.range, range);
+        locks.iter().filter(here).find_map(|lock| Holder::look(lock.pid))
+    };
+    if let Some(file) = &shared_memory
+        && let Some(found) = SHARED_MEMORY.iter().find_map(|range| find(file, range, false))
+    {
+        return Some(found);
+    }
+    let file = File::of(path)?;
+    // With a WAL everybody who has the store open shares the lock of its readers, and keeps nobody from anything.
+    find(&file, &FILE, false).or_else(|| find(&file, &FILE, true).filter(|_| shared_memory.is_none()))
+}
+
+/// Whether a process that was stopped holds the lock of the kind `flock` on `path`.
+pub(super) fn held_by_a_stopped_one(path: &Path) -> bool {
+    let Some(file) = File::of(path) else { return false };
+    let holders = locks("FLOCK").into_iter().filter(|lock| lock.file == file);
+    holders.filter_map(|lock| Holder::look(lock.pid)).any(|holder| holder.stopped)
+}
+
+fn locks(kind: &str) -> Vec<Lock> {
+    let text = fs::read_to_string("/proc/locks").unwrap_or_default();
+    text.lines().filter_map(|line| Lock::parse(line, kind)).collect()
+}
+
+impl Holder {
+    fn look(pid: u32) -> Option<Holder> {
+        if pid == std::process::id() {
+            return None;
+        }
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let stopped = stat.rsplit_once(") ").is_some_and(|(_, after)| after.starts_with('T'));
+        Some(Holder { pid, name, stopped })
+    }
+}
+
+/// A file as the kernel names it.
+#[derive(Debug, PartialEq, Eq)]
+struct File {
+    device: (u32, u32),
+    inode: u64,
+}
+
+impl File {
+    fn of(path: &Path) -> Option<File> {
+        let meta = fs::metadata(path).ok()?;
+        Some(File { device: (major(meta.dev()), minor(meta.dev())), inode: meta.ino() })
+    }
+}
+
+/// A line of `/proc/locks`.
+#[derive(Debug, PartialEq, Eq)]
+struct Lock {
+    writes: bool,
+    pid: u32,
+    file: File,
+    range: RangeInclusive<u64>,
+}
+
+impl Lock {
+    fn parse(line: &str, kind: &str) -> Option<Lock> {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        if words.next()? != kind {
+            return None;
+        }
+        let writes = words.nth(1)? == "WRITE";
+        let pid = words.next()?.parse().ok().filter(|pid| *pid > 0)?;
+        let mut file = words.next()?.split(':');
+        let mut hex = || u32::from_str_radix(file.next()?, 16).ok();
+        let device = (hex()?, hex()?);
+        let file = File { device, inode: file.next()?.parse().ok()? };
+        let first = words.next()?.parse().ok()?;
+        let last = match words.next()? {
+            "EOF" => u64::MAX,
+            number => number.parse().ok()?,
+        };
+        Some(Lock { writes, pid, file, range: first..=last })
+    }
+}
+
+fn overlap(one: &RangeInclusive<u64>, other: &RangeInclusive<u64>) -> bool {
+    one.start() <= other.end() && other.start() <= one.end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_kernel() {
+        let posix = |line| Lock::parse(line, "POSIX");
+        let file = File { device: (0xfd, 1), inode: 5678 };
+        assert_eq!(
+            posix("1: POSIX  ADVISORY  WRITE 1234 fd:01:5678 120 120"),
+            Some(Lock { writes: true, pid: 1234, file, range: 120..=120 })
+        );
+        assert_eq!(posix("2: POSIX  ADVISORY  READ 7 00:1c:5 128 EOF").unwrap().range, 128..=u64::MAX);
+        for other in [
+            "",
+            "1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF",
+            "1: -> POSIX  ADVISORY  WRITE 1234 fd:01:5678 120 120",
+            "1: POSIX  ADVISORY  WRITE 0 fd:01:5678 120 120",
+            "1: OFDLCK ADVISORY  WRITE -1 fd:01:5678 120 120",
+            "1: POSIX  ADVISORY  WRITE 1234 fd:01",
+        ] {
+            assert_eq!(posix(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Whoever wants to write waits in line.
+//!
+//! SQLite has no queue: who waits for its lock tries again and again, many who wait take the processor from the one who
+//! has the lock, and who has just given it back is the fastest to take it again. So only one asyncq at a time tries, and
+//! the others sleep in the kernel until it is their turn. Other clients take no part, and nothing depends on it: without
+//! the folder, or behind somebody who was stopped in the line, all try as they please.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::holder::held_by_a_stopped_one;
+
+/// How long the line is respected.
+const AT_MOST: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether the first one in the line was stopped.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The right to try; given back when it is dropped.
+pub(super) struct Turn(File);
+
+/// Waits for a turn, at most for `patience`. The line is the kernel's lock on `folder`.
+pub(super) fn wait_for_turn(folder: &Path, patience: Duration) -> Option<Turn> {
+    let turn = Turn(File::open(folder).ok()?);
+    if flock(&turn.0, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        return Some(turn);
+    }
+    // The kernel's lock has no deadline. A turn that comes too late is dropped with the channel.
+    let (hand, mine) = channel();
+    let wait = move || {
+        if flock(&turn.0, FlockOperation::LockExclusive).is_ok() {
+            let _ = hand.send(turn);
+        }
+    };
+    thread::Builder::new().spawn(wait).ok()?;
+    let until = Instant::now() + patience.min(AT_MOST);
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        match mine.recv_timeout(left.min(LOOK)) {
+            Ok(turn) => return Some(turn),
+            Err(RecvTimeoutError::Timeout) if left > LOOK && !held_by_a_stopped_one(folder) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // Closing is not enough while a program that is being started has a copy of the descriptor.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}

@@ -1,0 +1,225 @@
+//! Many at once: nobody is told that the store is locked, nobody starves, and who waits for a stopped writer is told.
+
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::place::{Place, Running, wait_until};
+use crate::scale::{figure, full, many};
+
+/// What the crowd has done.
+#[derive(Default)]
+struct Crowd {
+    over: AtomicBool,
+    /// How long each `asyncq enqueue` took.
+    latencies: Mutex<Vec<Duration>>,
+    /// How many calls each of the enqueuers made.
+    counts: Mutex<Vec<usize>>,
+    processed: AtomicUsize,
+    listed: AtomicUsize,
+}
+
+impl Crowd {
+    fn enqueue(&self, place: &Place, go_on: impl Fn(usize) -> bool) {
+        let mut latencies = Vec::new();
+        while go_on(latencies.len()) {
+            let begun = Instant::now();
+            succeed(asyncq(place).args(["enqueue", "events", "nothing"]));
+            latencies.push(begun.elapsed());
+        }
+        self.counts.lock().unwrap().push(latencies.len());
+        self.latencies.lock().unwrap().extend(latencies);
+    }
+
+    fn process(&self, place: &Place) {
+        while !self.over.load(Ordering::SeqCst) {
+            succeed(asyncq(place).args(["--quiet", "process"]));
+            self.processed.fetch_add(1, Ordering::SeqCst);
+            // Cron would wait a minute.
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn list(&self, place: &Place) {
+        while !self.over.load(Ordering::SeqCst) {
+            succeed(asyncq(place).args(["job", "list", "--json"]));
+            self.listed.fetch_add(1, Ordering::SeqCst);
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+fn asyncq(place: &Place) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_asyncq"));
+    command.env_clear().env("HOME", place.path()).current_dir(place.path());
+    command
+}
+
+/// Runs a command that must succeed and has nothing to complain about.
+fn succeed(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{command:?}\n{output:?}");
+}
+
+#[test]
+fn a_crowd_of_enqueuers_and_processors_never_sees_a_locked_store_and_nobody_starves() {
+    let name = "contention";
+    let place = Place::with_functions(&[]);
+    place.session("$ asyncq service set events --concurrency 16; asyncq function add events nothing -- true");
+    let crowd = Crowd::default();
+    let (enqueuers, processors) = (many(64, 16), many(16, 4));
+    let time = Duration::from_secs(std::env::var("ASYNCQ_SECONDS").map_or(600, |text| text.parse().unwrap()));
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        let enqueuing: Vec<_> = (0..enqueuers)
+            .map(|_| {
+                scope.spawn(|| crowd.enqueue(&place, |made| if full() { begun.elapsed() < time } else { made < 25 }))
+            })
+            .collect();
+        let others: Vec<_> = (0..processors).map(|_| scope.spawn(|| crowd.process(&place))).collect();
+        let reading = scope.spawn(|| crowd.list(&place));
+        let failed = enqueuing.into_iter().filter_map(|one| one.join().err()).count();
+        crowd.over.store(true, Ordering::SeqCst);
+        let failed = failed + others.into_iter().chain([reading]).filter_map(|one| one.join().err()).count();
+        assert_eq!(failed, 0, "so many of the crowd had an error");
+    });
+    let seconds = begun.elapsed().as_secs_f64();
+    let mut latencies = crowd.latencies.into_inner().unwrap();
+    latencies.sort_unstable();
+    let all = latencies.len();
+    let at = |share: usize| latencies[(all * share / 10_000).min(all - 1)];
+    let counts = crowd.counts.into_inner().unwrap();
+    let slowest = *counts.iter().min().unwrap() * 100 * counts.len() / all;
+    let (processed, listed) = (crowd.processed.into_inner(), crowd.listed.into_inner());
+    figure(
+        name,
+        format!(
+            "{enqueuers} enqueuers and {processors} processors for {seconds:.0} s: {all} calls enqueued, no error; \
+             p50 {:?}, p99 {:?}, p99.9 {:?}, max {:?}; the slowest enqueuer made {slowest} % of the mean; \
+             {processed} processors ran, {listed} lists",
+            at(5000),
+            at(9900),
+            at(9990),
+            at(10_000),
+        ),
+    );
+    place.stdout("asyncq --quiet process");
+    let states = place.query("SELECT group_concat(DISTINCT state) || ' ' || count(*) FROM asyncq_job");
+    assert_eq!(states, format!("completed {all}"));
+    if full() {
+        assert!(at(9990) <= Duration::from_secs(1), "p99.9 is {:?}", at(9990));
+        assert!(at(10_000) <= Duration::from_secs(5), "the longest took {:?}", at(10_000));
+        assert!(slowest >= 50, "the slowest enqueuer made only {slowest} % of the mean");
+    }
+}
+
+/// Waits until a process has stopped itself.
+fn wait_until_stopped(process: &Running) {
+    let stat = format!("/proc/{}/stat", process.0.id());
+    wait_until("it stops", || {
+        std::fs::read_to_string(&stat).is_ok_and(|stat| stat.rsplit_once(") ").unwrap().1.starts_with('T'))
+    });
+}
+
+/// Everybody who writes gives up at the deadline and names who holds the lock; who only reads is not kept.
+fn others_name_the_holder(place: &Place, holder: &Running, program: &str) {
+    let pid = holder.0.id();
+    for command in ["enqueue events nothing", "service add more", "service pause events", "process", "job cancel 1"] {
+        let begun = Instant::now();
+        place.session(&format!(
+            "
+            $ asyncq {command} --lock-timeout 200ms
+            ! error: the store `/[..].db` is locked by process {pid} (`{program}`)
+            ! hint: that process is stopped and keeps everybody waiting: `kill -CONT {pid}` lets it go on
+            ? 75
+            "
+        ));
+        assert!(begun.elapsed() >= Duration::from_millis(200));
+        assert!(begun.elapsed() < Duration::from_secs(20), "`asyncq {command}` took {:?}", begun.elapsed());
+    }
+}
+
+#[test]
+fn who_waits_for_a_stopped_asyncq_gives_up_at_the_deadline_and_is_told_its_pid() {
+    for step in ["transaction begun", "transaction done"] {
+        let place = Place::with_functions(&[("nothing", "true")]);
+        place.stdout("asyncq enqueue events nothing");
+        let stopped = place.start(&format!("env ASYNCQ_FAILPOINT='{step}=stop' asyncq enqueue events nothing"));
+        wait_until_stopped(&stopped);
+        others_name_the_holder(&place, &stopped, "asyncq");
+        place.stdout("asyncq job list --lock-timeout 200ms");
+        stopped.signal("CONT");
+        assert_eq!(String::from_utf8(stopped.wait().stdout).unwrap(), "2\n");
+        place.stdout("asyncq enqueue events nothing --lock-timeout 200ms");
+    }
+}
+
+#[test]
+fn who_waits_for_a_stopped_client_is_told_its_pid_whatever_the_journal() {
+    for mode in ["wal", "delete"] {
+        let mut place = Place::new();
+        place.set("ASYNCQ_DB", "shop.db");
+        place.stdout(&format!("sqlite3 shop.db 'PRAGMA journal_mode = {mode}; CREATE TABLE orders (id)'"));
+        place.session(
+            "
+            $ asyncq service add events; asyncq function add events nothing -- true; asyncq enqueue events nothing
+            1
+            ",
+        );
+        place.program(
+            "client",
+            "import os, signal, sqlite3\ndb = sqlite3.connect('shop.db', isolation_level=None)\n\
+             db.execute('BEGIN IMMEDIATE')\ndb.execute('INSERT INTO orders VALUES (1)')\n\
+             os.kill(os.getpid(), signal.SIGSTOP)\ndb.execute('COMMIT')\n",
+        );
+        // In its own name, whatever stands between it and `PATH`.
+        let client = place.start("\"$(python3 -c 'import sys; print(sys.executable)')\" client");
+        wait_until_stopped(&client);
+        let program = std::fs::read_to_string(format!("/proc/{}/comm", client.0.id())).unwrap();
+        others_name_the_holder(&place, &client, program.trim_end());
+        place.stdout("asyncq job list --lock-timeout 200ms");
+        client.signal("CONT");
+        assert!(client.wait().status.success());
+        place.stdout("asyncq enqueue events nothing --lock-timeout 2s");
+    }
+}
+
+/// Where a processor, or an enqueuer, can be stopped, and whether it then has the store to itself.
+const STEPS: &[(&str, bool)] = &[
+    ("transaction begun", true),
+    ("transaction done", true),
+    ("transaction committed", false),
+    ("folder locked", false),
+    ("processor registered", false),
+    ("claims made", false),
+    ("processor unregistered", false),
+];
+
+#[test]
+fn wherever_a_processor_is_stopped_nobody_hangs() {
+    let bar = Duration::from_secs(if full() { 2 } else { 20 });
+    for (step, locks) in STEPS {
+        for time in 1..=many(3, 1) {
+            let place = Place::with_functions(&[("nothing", "true")]);
+            place.stdout("asyncq enqueue events nothing");
+            let stopped = place.start(&format!("env ASYNCQ_FAILPOINT='{step}:{time}=stop' asyncq process"));
+            let stat = format!("/proc/{}/stat", stopped.0.id());
+            let state = || std::fs::read_to_string(&stat).unwrap().rsplit_once(") ").unwrap().1.as_bytes()[0];
+            wait_until("it stops or ends", || matches!(state(), b'T' | b'Z'));
+            let begun = Instant::now();
+            let code = place.run("asyncq enqueue events nothing --lock-timeout 200ms").status.code();
+            let expected = if *locks && state() == b'T' { 75 } else { 0 };
+            assert_eq!(code, Some(expected), "a processor stopped at `{step}`, time {time}");
+            assert!(begun.elapsed() < bar, "`{step}`: {:?}", begun.elapsed());
+            if state() == b'T' {
+                stopped.signal("CONT");
+            }
+            assert!(stopped.wait().status.success());
+            place.stdout("asyncq process");
+            let left = place.query("SELECT count(*) FROM asyncq_job WHERE state <> 'completed'");
+            assert_eq!(left, "0", "a processor stopped at `{step}`, time {time}");
+        }
+    }
+}

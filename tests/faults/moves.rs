@@ -1,0 +1,396 @@
+//! The store is moved, removed, replaced or gets a second name while it is in use: nothing is acknowledged to a file that
+//! is not at the path, and everybody is told within a second.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::place::{Place, Running, wait_until};
+use crate::scale::{figure, full, many, random};
+
+/// What can become of a store while it is in use; a shell command each, in the folder that `deep/q.db` counts from.
+const MOVES: &[(&str, &str)] = &[
+    ("removed", "rm deep/q.db"),
+    ("renamed", "mv deep/q.db deep/away.db"),
+    ("replaced by another store", "mv other.db deep/q.db"),
+    ("restored from a copy", "cp deep/q.db copy.db && mv copy.db deep/q.db"),
+    ("given a second name", "ln deep/q.db second.db"),
+    ("moved with its folder", "mv deep deeper"),
+    ("moved with its folder, and another one put there", "mv deep deeper && mkdir deep && mv other.db deep/q.db"),
+    ("robbed of its WAL", "rm deep/q.db-wal"),
+    ("robbed of its shared memory", "rm deep/q.db-shm"),
+    ("robbed of both", "rm deep/q.db-*m deep/q.db-*l"),
+];
+
+/// How long the news may take; a small run shares the machine with all other tests.
+fn soon() -> Duration {
+    Duration::from_secs(if full() { 1 } else { 15 })
+}
+
+/// A place with a store in `deep`, and a second one.
+fn two_stores() -> Place {
+    let mut place = Place::new();
+    place.set("ASYNCQ_DB", "deep/q.db");
+    place.program("hello", "#!/bin/sh\ntouch begun; until [ -e go ]; do sleep 0.01; done\n");
+    for store in ["other.db", "deep/q.db"] {
+        place.session(&format!(
+            "$ export ASYNCQ_DB={store}; asyncq service add events; asyncq function add events hello -- ./hello"
+        ));
+    }
+    place.stdout("asyncq enqueue events hello");
+    // The last client to close it leaves everything in one file.
+    place.stdout("sqlite3 other.db 'PRAGMA integrity_check'");
+    place
+}
+
+fn state(process: &Running) -> u8 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.0.id())).unwrap();
+    stat.rsplit_once(") ").unwrap().1.as_bytes()[0]
+}
+
+fn wait_until_stopped(process: &Running) {
+    wait_until("it stops", || state(process) == b'T');
+}
+
+/// Waits for the end of a process, and says how long that took.
+fn end(process: Running) -> (Output, Duration) {
+    let begun = Instant::now();
+    wait_until("it ends", || state(&process) == b'Z');
+    (process.wait(), begun.elapsed())
+}
+
+fn told(what: &str, output: &Output) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(74), "{what}: {output:?}");
+    assert!(output.stdout.is_empty(), "{what}: acknowledged: {output:?}");
+    assert!(
+        said.contains("was moved, replaced or removed while in use\nhint: nothing was acknowledged")
+            || said.contains("has a second name (a hard link)\nhint: "),
+        "{what}: {said}"
+    );
+}
+
+#[test]
+fn an_enqueuer_acknowledges_nothing_to_a_file_that_is_not_at_the_path() {
+    let mut longest = Duration::ZERO;
+    for (what, fault) in MOVES {
+        for step in ["transaction begun", "transaction done", "transaction committed"] {
+            let place = two_stores();
+            let enqueue = place.start(&format!("env ASYNCQ_FAILPOINT='{step}=stop' asyncq enqueue events hello"));
+            wait_until_stopped(&enqueue);
+            place.stdout(fault);
+            enqueue.signal("CONT");
+            let (output, took) = end(enqueue);
+            told(&format!("{what} at `{step}`"), &output);
+            longest = longest.max(took);
+        }
+    }
+    figure(
+        "moves",
+        format!("{} moves under an enqueuer at 3 steps, 0 acknowledged, told within {longest:?}", MOVES.len()),
+    );
+    assert!(longest <= soon(), "{longest:?}");
+}
+
+#[test]
+fn a_processor_whose_store_moves_away_ends_what_it_runs_and_says_so() {
+    let mut longest = Duration::ZERO;
+    for (what, fault) in MOVES {
+        let place = two_stores();
+        let process = place.start("asyncq process");
+        wait_until("the call begins", || place.at("begun").exists());
+        place.stdout(fault);
+        let (output, took) = end(process);
+        told(what, &output);
+        longest = longest.max(took);
+    }
+    figure("moves", format!("{} moves under a processor that runs a call: told within {longest:?}", MOVES.len()));
+    assert!(longest <= soon(), "{longest:?}");
+}
+
+#[test]
+fn who_waits_for_a_lock_is_told_when_the_file_is_gone() {
+    for fault in ["rm deep/q.db", "mv other.db deep/q.db", "ln deep/q.db second.db"] {
+        let place = two_stores();
+        let holder = rusqlite::Connection::open(place.at("deep/q.db")).unwrap();
+        holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let enqueue = place.start("asyncq enqueue events hello");
+        let waits = format!("/proc/{}/wchan", enqueue.0.id());
+        wait_until("it waits", || fs::read_to_string(&waits).is_ok_and(|at| at.contains("sleep")));
+        place.stdout(fault);
+        let (output, took) = end(enqueue);
+        told(fault, &output);
+        assert!(took <= soon(), "{fault}: {took:?}");
+    }
+}
+
+#[test]
+fn an_application_database_without_a_wal_is_watched_as_well() {
+    for step in ["transaction begun", "transaction done", "transaction committed"] {
+        for fault in ["rm shop.db", "mv shop.db away.db", "cp shop.db x; mv x shop.db", "ln shop.db second.db"] {
+            let mut place = Place::new();
+            place.set("ASYNCQ_DB", "shop.db");
+            place.stdout(
+                "sqlite3 shop.db 'CREATE TABLE orders (id)'; asyncq service add events; \
+                 asyncq function add events hello -- true",
+            );
+            let enqueue = place.start(&format!("env ASYNCQ_FAILPOINT='{step}=stop' asyncq enqueue events hello"));
+            wait_until_stopped(&enqueue);
+            place.stdout(fault);
+            enqueue.signal("CONT");
+            told(&format!("`{fault}` at `{step}`"), &end(enqueue).0);
+        }
+    }
+}
+
+#[test]
+fn a_link_that_leads_elsewhere_and_one_that_does_not() {
+    let mut place = two_stores();
+    place.session(
+        "
+        $ ln -s deep/q.db link.db; ln -s deep folder; ln -s ../link.db deep/chain.db
+        $ for db in link.db folder/q.db deep/../deep/./q.db deep/chain.db $HOME/link.db; do asyncq --db $db enqueue events hello; done
+        2
+        3
+        4
+        5
+        6
+        $ ls | grep -v hello; ls deep
+        deep
+        folder
+        link.db
+        other.db
+        other.db-asyncq
+        chain.db
+        q.db
+        q.db-asyncq
+        q.db-shm
+        q.db-wal
+        ",
+    );
+    // Through whatever name they come, processors see each other.
+    let one = place.start("asyncq --db link.db process");
+    wait_until("the call begins", || place.at("begun").exists());
+    for db in ["deep/q.db", "folder/q.db", "deep/chain.db"] {
+        place.session(&format!(
+            "
+            $ asyncq --db {db} process
+            ! asyncq: service `events` is busy: its one slot is taken by processor 1 (process {} on [..])
+            ",
+            one.0.id()
+        ));
+    }
+    place.write("go", "");
+    assert!(one.wait().status.success());
+    place.set("ASYNCQ_DB", "link.db");
+    let enqueue = place.start("env ASYNCQ_FAILPOINT='transaction done=stop' asyncq enqueue events hello");
+    wait_until_stopped(&enqueue);
+    place.stdout("ln -sf other.db link.db");
+    enqueue.signal("CONT");
+    told("the link leads elsewhere", &end(enqueue).0);
+}
+
+#[test]
+fn a_store_with_a_second_name_is_refused_under_both() {
+    let place = two_stores();
+    place.session(
+        "
+        $ ln deep/q.db second.db
+        $ asyncq enqueue events hello
+        ! error: the store `/[..]/deep/q.db` has a second name (a hard link)
+        ! hint: who uses another name loses what is done under this one; `find / -inum [..] 2>/dev/null` shows them: remove all but one, or make a symbolic link
+        ? 74
+        $ asyncq --db second.db job list 2> said; echo $?; head -1 said; asyncq process 2> said; echo $?; ls
+        74
+        error: the store `/[..]/second.db` has a second name (a hard link)
+        74
+        deep
+        hello
+        other.db
+        other.db-asyncq
+        said
+        second.db
+        $ rm second.db; asyncq enqueue events hello
+        2
+        ",
+    );
+}
+
+#[test]
+fn a_file_that_is_mounted_without_its_folder_is_refused() {
+    let place = two_stores();
+    place.write("mounted", "touch q.db; mount --bind deep/q.db q.db || exit 99; asyncq --db q.db enqueue events hello");
+    let unshare = if place.stdout("id -u").trim() == "0" { "unshare -m" } else { "unshare -rm" };
+    place.session(&format!(
+        "
+        $ {unshare} sh ./mounted
+        ! error: the store `/[..]/q.db` is mounted without its folder
+        ! hint: its calls are also in the files beside it: mount the folder that they are in
+        ? 74
+        "
+    ));
+}
+
+#[test]
+fn a_network_file_system_is_refused_before_anything_is_written() {
+    let place = two_stores();
+    for (number, name) in [("6969000000000000", "NFS"), ("424d53fe00000000", "SMB2"), ("9719020100000000", "9p")] {
+        let strace = format!("strace -f -o trace -e inject=statfs:poke_exit=@arg2={number}");
+        place.session(&format!(
+            "
+            $ {strace} asyncq enqueue events hello
+            ! error: the store `/[..]/q.db` would be on a network file system ({name})
+            ! hint: SQLite loses or damages data there; put the store on a local disk, beside whoever uses it
+            ? 74
+            $ {strace} asyncq --db new/q.db init; ls new
+            ! error: the store `/[..]/new/q.db` would be on a network file system ({name})
+            ! hint: SQLite loses or damages data there; put the store on a local disk, beside whoever uses it
+            ! ls: cannot access 'new': No such file or directory
+            ? 2
+            "
+        ));
+    }
+    // What only looks like one is fine.
+    place.session(
+        "$ strace -f -o trace -e inject=statfs:poke_exit=@arg2=53ef000000000000 asyncq enqueue events hello\n2",
+    );
+}
+
+#[test]
+fn nobody_plays_the_wal_of_an_old_file_into_the_one_that_replaced_it() {
+    let place = two_stores();
+    for command in ["enqueue events hello", "process", "job list", "service add more", "init"] {
+        place.stdout("rm -rf now; cp -a deep now; cp now/q.db backup.db; mv backup.db deep/q.db");
+        place.session(&format!(
+            "
+            $ asyncq {command}
+            ! error: `/[..]/deep/q.db-wal` does not belong to the store `/[..]/deep/q.db`, which was replaced
+            ! hint: to use the store as it is now, move `/[..]/q.db-wal` away; to keep the calls in that file, put the store back that was here before
+            ? 74
+            $ rm -r deep; mv now deep
+            "
+        ));
+        // The folder is a copy: its mark says nothing until somebody writes.
+        place.stdout("asyncq enqueue events hello");
+    }
+    place.session(
+        "
+        $ mv deep/q.db old.db; mv other.db deep/q.db; asyncq job list 2>/dev/null
+        ? 74
+        $ mkdir old; mv deep/q.db-wal deep/q.db-shm old; asyncq enqueue events hello
+        1
+        ",
+    );
+}
+
+#[test]
+fn copies_and_moves_of_a_whole_folder_are_no_false_alarm() {
+    let place = two_stores();
+    place.session(
+        "
+        $ for i in 2 3 4; do asyncq enqueue events hello; done
+        2
+        3
+        4
+        $ cp -a deep copy; cp -r deep plain; tar cf deep.tar deep; mv deep moved; mkdir out; tar xf deep.tar -C out
+        $ for db in copy plain moved out/deep; do asyncq --db $db/q.db enqueue events hello; done
+        5
+        5
+        5
+        5
+        $ rm -r moved/*; cp -a copy/* moved; asyncq --db moved/q.db enqueue events hello
+        6
+        $ cp -a plain/q.db* moved; asyncq --db moved/q.db enqueue events hello
+        6
+        $ sqlite3 moved/q.db 'PRAGMA integrity_check; VACUUM'; asyncq --db moved/q.db enqueue events hello
+        ok
+        7
+        ",
+    );
+}
+
+#[test]
+fn without_its_file_a_store_with_a_wal_is_not_taken_for_none() {
+    let place = two_stores();
+    for command in ["enqueue events hello", "process", "job list", "service add more", "init"] {
+        place.session(&format!(
+            "
+            $ mv deep/q.db away.db; asyncq {command}
+            ! error: `/[..]/deep/q.db` is gone, but `/[..]/deep/q.db-wal` is there
+            ! hint: the store was moved or removed; put it back together with that file, which may hold calls, or move that file away
+            ? 74
+            $ mv away.db deep/q.db; asyncq service list | wc -l
+            2
+            "
+        ));
+    }
+}
+
+/// Where each store that was at the path is now.
+fn worlds(place: &Place, moved: usize) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = (0..moved).map(|number| place.at(&format!("gone{number}/q.db"))).collect();
+    all.push(place.at("deep/q.db"));
+    all
+}
+
+fn keys(store: &Path) -> Vec<String> {
+    let store = rusqlite::Connection::open(store).unwrap();
+    let check: String = store.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(check, "ok");
+    let mut keys = store.prepare("SELECT key FROM asyncq_job WHERE key IS NOT NULL").unwrap();
+    keys.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+#[test]
+fn whatever_was_acknowledged_while_stores_come_and_go_is_in_the_file_that_was_there() {
+    let (rounds, writers) = (many(200, 10), many(8, 4));
+    let place = two_stores();
+    place.stdout("asyncq --db other.db function set events hello -- true; asyncq function set events hello -- true");
+    let mut random = random("moves");
+    let (over, refused) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let acknowledged = Mutex::new(BTreeSet::new());
+    let enqueue = |writer: usize| {
+        for number in 0.. {
+            if over.load(Ordering::SeqCst) {
+                break;
+            }
+            let key = format!("{writer}-{number}");
+            let output = place.run(&format!("asyncq enqueue --key {key} events hello"));
+            match output.status.code() {
+                Some(0) => drop(acknowledged.lock().unwrap().insert(key)),
+                Some(74) => drop(refused.fetch_add(1, Ordering::SeqCst)),
+                // Between the old one and the new one there is none.
+                Some(69) => {}
+                _ => panic!("{output:?}"),
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let writers: Vec<_> = (0..writers).map(|writer| scope.spawn(move || enqueue(writer))).collect();
+        for round in 0..rounds {
+            thread::sleep(Duration::from_millis(random.u64(20..200)));
+            place.stdout(&format!("mkdir new; cp other.db new/q.db; mv deep gone{round}; mv new deep"));
+        }
+        over.store(true, Ordering::SeqCst);
+        let failed = writers.into_iter().filter_map(|writer| writer.join().err()).count();
+        assert_eq!(failed, 0);
+    });
+    let acknowledged = acknowledged.into_inner().unwrap();
+    let there: Vec<String> = worlds(&place, rounds).iter().flat_map(|store| keys(store)).collect();
+    let lost = acknowledged.iter().filter(|key| !there.contains(key)).count();
+    figure(
+        "moves",
+        format!(
+            "{rounds} times another store was put at the path: {} calls acknowledged, {lost} of them lost; {} refused",
+            acknowledged.len(),
+            refused.into_inner()
+        ),
+    );
+    assert!(acknowledged.len() > rounds);
+    assert_eq!(lost, 0);
+}
