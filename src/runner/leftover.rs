@@ -16,6 +16,7 @@ use rustix::process::{
     waitpid,
 };
 
+use super::environ;
 use crate::domain::job::Token;
 
 /// How long to wait for orphans that were killed; only the kernel can keep one longer.
@@ -48,13 +49,15 @@ fn kill_all(marks: &[Mark]) -> usize {
     for pid in pids.filter_map(Pid::from_raw) {
         // Held before its environment is read, so that the signal meets the process that was read.
         let read = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from);
-        let read = read.and_then(|process| Ok((process, fs::read(format!("/proc/{pid}/environ"))?)));
+        let read = read.and_then(|process| Ok((process, environ::read(pid)?)));
         match read {
-            Ok((process, environment)) if marks.iter().any(|mark| mark.is_on(&environment)) => {
+            Ok((process, Some(environment))) if marks.iter().any(|mark| mark.is_on(&environment)) => {
                 found += 1;
                 let _ = pidfd_send_signal(&process, Signal::KILL);
             }
-            Ok(_) => {}
+            Ok((_, Some(_))) => {}
+            // It begins just now, and may be one of those.
+            Ok((_, None)) => found += 1,
             Err(error) if is_gone_or_strange(&error) => {}
             // Who cannot look has not seen that nothing is left.
             Err(_) => found += 1,
@@ -203,9 +206,16 @@ impl<'a> Family<'a> {
         // What was reaped may have left children that were not in the list yet.
         let mut left = reaped > 0;
         for pid in living {
-            let is_mine = || fs::read(format!("/proc/{pid}/environ")).is_ok_and(|it| self.mark.is_on(&it));
-            if !alone && !is_mine() {
-                continue;
+            if !alone {
+                match environ::read(pid) {
+                    Ok(Some(environment)) if self.mark.is_on(&environment) => {}
+                    // It begins just now, and may be one of them.
+                    Ok(None) => {
+                        left = true;
+                        continue;
+                    }
+                    Ok(Some(_)) | Err(_) => continue,
+                }
             }
             left |= if kill {
                 kill_process(pid, Signal::KILL).is_ok()
