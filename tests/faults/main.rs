@@ -5,7 +5,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod explorer;
+mod model;
 #[path = "../cli/place.rs"]
 #[allow(dead_code, reason = "each suite uses what it needs of it")]
 mod place;
+mod protocol;
 mod scale;
+mod steps;
