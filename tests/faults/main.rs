@@ -6,10 +6,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod explorer;
+#[path = "../store/fixture.rs"]
+#[allow(dead_code, reason = "each suite uses what it needs of it")]
+mod fixture;
 mod model;
 #[path = "../cli/place.rs"]
 #[allow(dead_code, reason = "each suite uses what it needs of it")]
 mod place;
+mod properties;
 mod protocol;
+mod reference;
 mod scale;
 mod steps;
