@@ -16,6 +16,7 @@ use rustix::process::{
     wait, waitpid,
 };
 
+use super::environ;
 use crate::domain::job::Token;
 
 /// How long to wait for orphans that were killed; only the kernel can keep one longer.
@@ -48,16 +49,16 @@ fn kill_all(marks: &[Mark]) -> usize {
     for pid in pids.filter_map(Pid::from_raw) {
         // Held before its environment is read, so that the signal meets the process that was read.
         let read = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from);
-        let read = read.and_then(|process| Ok((process, fs::read(format!("/proc/{pid}/environ"))?)));
+        let read = read.and_then(|process| Ok((process, environ::read(pid)?)));
         match read {
-            Ok((process, environment)) if marks.iter().any(|mark| mark.is_on(&environment)) => {
+            Ok((process, Some(environment))) if marks.iter().any(|mark| mark.is_on(&environment)) => {
                 found += 1;
                 let _ = pidfd_send_signal(&process, Signal::KILL);
             }
-            Ok(_) => {}
+            Ok((_, Some(_))) => {}
             Err(error) if is_gone_or_strange(&error) => {}
-            // Who cannot look has not seen that nothing is left.
-            Err(_) => found += 1,
+            // One that begins just now may be one of those; and who cannot look has not seen that nothing is left.
+            Ok((_, None)) | Err(_) => found += 1,
         }
     }
     found
@@ -193,17 +194,12 @@ pub(super) struct Family<'a> {
     child: Pid,
     /// Who was asked to end.
     asked: Vec<Pid>,
-    /// Who had no environment, and since when: it may be about to become another program.
-    bare: Vec<(Pid, Instant)>,
 }
-
-/// How long a process has no environment, at most, while it becomes another program.
-const BECOMING: Duration = Duration::from_millis(100);
 
 impl<'a> Family<'a> {
     /// The family of the attempt with this token, whose program is `child`.
     pub(super) fn new(attempt: Attempt<'a>, token: &Token, child: Pid) -> Family<'a> {
-        Family { attempt, mark: Mark::new(token), child, asked: Vec::new(), bare: Vec::new() }
+        Family { attempt, mark: Mark::new(token), child, asked: Vec::new() }
     }
 
     /// Asks every orphan to end, once, or makes it; says whether any may be left that obey.
@@ -217,10 +213,14 @@ impl<'a> Family<'a> {
         let mut left = reaped > 0;
         for pid in living {
             if !alone {
-                let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-                if !self.mark.is_on(&environment) {
-                    left |= environment.is_empty() && self.may_be_becoming(pid);
-                    continue;
+                match environ::read(pid) {
+                    Ok(Some(environment)) if self.mark.is_on(&environment) => {}
+                    // It begins just now, and may be one of them.
+                    Ok(None) => {
+                        left = true;
+                        continue;
+                    }
+                    Ok(Some(_)) | Err(_) => continue,
                 }
             }
             left |= if kill {
@@ -235,14 +235,5 @@ impl<'a> Family<'a> {
             };
         }
         left
-    }
-
-    /// Whether a process without an environment was not seen without it for long.
-    fn may_be_becoming(&mut self, pid: Pid) -> bool {
-        if let Some((_, since)) = self.bare.iter().find(|(known, _)| *known == pid) {
-            return since.elapsed() < BECOMING;
-        }
-        self.bare.push((pid, Instant::now()));
-        true
     }
 }

@@ -7,6 +7,7 @@ pub mod command;
 mod control;
 pub mod descriptors;
 mod echo;
+mod environ;
 pub mod folder;
 pub mod leftover;
 mod reader;

@@ -72,6 +72,8 @@ pub struct Advance {
 const REGISTER: &str = "INSERT INTO asyncq_processor (folder, host, boot, pid, pid_start, started_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING id";
 const UNREGISTER: &str = "DELETE FROM asyncq_processor WHERE id = ?1";
+const UNHEARD: &str = "SELECT id, attempt FROM asyncq_job
+    WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 0";
 const PROCESSORS: &str = "SELECT id, folder, host, boot, pid, pid_start, started_at FROM asyncq_processor ORDER BY id";
 const SERVICE: &str = "SELECT s.concurrency, s.paused,
     (SELECT CAST(COALESCE(SUM(taken), 0) AS BIGINT) FROM asyncq_slot WHERE service = s.name AND processor <> ?2),
@@ -112,12 +114,19 @@ impl Store {
         })
     }
 
-    /// Removes a processor that has finished all its calls.
+    /// Removes a processor that has finished all its calls. What it still has here goes back: a commit may be told as a
+    /// failure, so that it never heard of the claims in it.
     ///
     /// # Errors
     /// Whatever the database answers.
     pub fn unregister(&mut self, processor: ProcessorId) -> Result<()> {
-        self.write(|tx| tx.execute(UNREGISTER, &[processor.0.into()]).map(|_| ()))
+        self.write(|tx| {
+            let unheard = tx.all(UNHEARD, &[processor.0.into()], |row| read_fence(row, processor))?;
+            for fence in &unheard {
+                give_back(tx, fence)?;
+            }
+            tx.execute(UNREGISTER, &[processor.0.into()]).map(|_| ())
+        })
     }
 
     /// The registered processors, oldest first: those at work, and those that died at it.
@@ -199,12 +208,12 @@ impl Store {
     /// # Errors
     /// Whatever the database answers.
     pub fn cancelling(&mut self, processor: ProcessorId) -> Result<Vec<Fence>> {
-        self.read(|tx| {
-            tx.all(CANCELLING, &[processor.0.into()], |row| {
-                Ok(Fence { job: JobId(row.i64(0)?), attempt: row.i64(1)?, processor })
-            })
-        })
+        self.read(|tx| tx.all(CANCELLING, &[processor.0.into()], |row| read_fence(row, processor)))
     }
+}
+
+fn read_fence(row: &dyn Row, processor: ProcessorId) -> Result<Fence> {
+    Ok(Fence { job: JobId(row.i64(0)?), attempt: row.i64(1)?, processor })
 }
 
 fn read_processor(row: &dyn Row) -> Result<Processor> {

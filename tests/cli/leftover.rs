@@ -1,5 +1,13 @@
 //! What functions leave running when they end.
 
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::time::Duration;
+
+use asyncq::domain::job::Token;
+use asyncq::runner::leftover;
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::place::{Place, runs, wait_until};
 
 const STUBBORN: &str = "trap '' TERM HUP; echo $$ > pid; while :; do sleep 0.05; done";
@@ -112,4 +120,20 @@ fn the_dead_do_not_pile_up_while_a_function_runs() {
     wait_until("they are reaped", || std::fs::read_to_string(&children).unwrap().is_empty());
     place.write("go", "");
     assert!(process.wait().status.success());
+}
+
+#[test]
+fn what_a_processor_was_just_starting_when_it_died_is_found() {
+    for number in 0..50 {
+        let token = Token::from_random(number);
+        let mut command = Command::new("sleep");
+        let mut program = command.arg("1000").env("ASYNCQ_TOKEN", token.as_str()).spawn().unwrap();
+        // Mostly, the program is in the middle of `execve` now: the old environment is gone, the new one not there yet.
+        let ended = leftover::end(&[token], Duration::from_secs(20));
+        // Does nothing to one that was killed before.
+        let pid = Pid::from_child(&program);
+        kill_process(pid, Signal::TERM).unwrap();
+        let signal = program.wait().unwrap().signal();
+        assert_eq!((ended, signal), (true, Some(9)), "program {number}");
+    }
 }

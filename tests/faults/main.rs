@@ -7,11 +7,20 @@
 
 mod books;
 mod contention;
+mod explorer;
+#[path = "../store/fixture.rs"]
+#[allow(dead_code, reason = "each suite uses what it needs of it")]
+mod fixture;
+mod model;
 mod moves;
 #[path = "../cli/place.rs"]
 #[allow(dead_code, reason = "each suite uses what it needs of it")]
 mod place;
+mod properties;
+mod protocol;
 mod referee;
+mod reference;
 mod rights;
 mod scale;
+mod steps;
 mod storm;

@@ -27,6 +27,20 @@ conformance! {
         assert_ne!(processor(store, 3), first);
     }
 
+    fn a_claim_that_its_processor_never_heard_of_goes_back_when_it_ends(store: &mut Store) {
+        with_events(store);
+        let (unheard, cancelled) = (enqueue(store, 1), enqueue(store, 2));
+        let processor = processor(store, 1);
+        // A commit can be told as a failure, so that the claims in it are nobody's.
+        assert_eq!(advance(store, processor, &[], 0, 2).claims.len(), 2);
+        store.cancel(cancelled).unwrap();
+        store.unregister(processor).unwrap();
+        assert_eq!((state(store, unheard), state(store, cancelled)), (State::Queued, State::Cancelled));
+        assert!(store.tokens(processor).unwrap().is_empty() && store.processors().unwrap().is_empty());
+        let next = self::processor(store, 2);
+        assert_eq!(claim(store, next).fence.attempt, 2);
+    }
+
     fn a_claim_has_all_that_is_needed_to_run_it(store: &mut Store) {
         with_events(store);
         let id = enqueue(store, 5);

@@ -1,0 +1,89 @@
+//! The environment of another process, by which it is known to whom it belongs.
+
+use std::fs;
+use std::io;
+use std::sync::LazyLock;
+
+use rustix::process::{Pid, getpid};
+
+/// Flags of a process (`PF_EXITING` and `PF_KTHREAD` of the kernel's `sched.h`): one that ends, or that is the kernel's own,
+/// has no memory, and so no environment.
+const WITHOUT_MEMORY: u64 = 0x4 | 0x0020_0000;
+
+/// How often a process is looked at that always has another environment than it had a moment ago.
+const LOOKS: usize = 3;
+
+/// Whether the kernel tells where environments are, as Linux does; its imitations may not.
+static IS_TOLD: LazyLock<bool> = LazyLock::new(|| Memory::of(getpid()).is_ok_and(|own| own.end != 0));
+
+/// Reads the environment of a process; `None` in the middle of `execve`, when the old one is gone and the new one is not
+/// there yet. The locks that the process inherited may be gone by then.
+///
+/// # Errors
+/// Whatever `/proc` answers.
+pub(super) fn read(pid: Pid) -> io::Result<Option<Vec<u8>>> {
+    for _ in 0..LOOKS {
+        let environment = fs::read(format!("/proc/{pid}/environ"))?;
+        if !environment.is_empty() {
+            return Ok(Some(environment));
+        }
+        let memory = Memory::of(pid)?;
+        if memory.is_being_made() {
+            return Ok(None);
+        }
+        if memory.start == memory.end {
+            break;
+        }
+        // It was there a moment later.
+    }
+    Ok(Some(Vec::new()))
+}
+
+/// What `/proc/PID/stat` tells of a process's memory (proc(5)).
+struct Memory {
+    /// Field 9.
+    flags: u64,
+    /// Field 50: where the environment begins.
+    start: u64,
+    /// Field 51: where it ends.
+    end: u64,
+}
+
+impl Memory {
+    fn of(pid: Pid) -> io::Result<Memory> {
+        let stat = fs::read(format!("/proc/{pid}/stat"))?;
+        // The name of the program, in brackets, may hold anything.
+        let after = stat.iter().rposition(|b| *b == b')').map_or(&stat[..0], |end| &stat[end + 1..]);
+        let text = String::from_utf8_lossy(after);
+        let fields: Vec<u64> = text.split_ascii_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+        let field = |number: usize| fields.get(number - 3).copied().unwrap_or(0);
+        Ok(Memory { flags: field(9), start: field(50), end: field(51) })
+    }
+
+    fn is_being_made(&self) -> bool {
+        self.end == 0 && self.flags & WITHOUT_MEMORY == 0 && *IS_TOLD
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn it_is_told_of_every_process_that_may_be_looked_at() {
+        let mut sleeping = Command::new("sleep").arg("1000").env_clear().stdin(Stdio::null()).spawn().unwrap();
+        let pid = Pid::from_child(&sleeping);
+        // Of one that has none, it is told as well, once it has started.
+        while read(pid).unwrap().is_none() {}
+        assert_eq!(read(pid).unwrap(), Some(Vec::new()));
+        sleeping.kill().unwrap();
+        // Killed and not reaped.
+        while fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") S") {}
+        assert_eq!(read(pid).unwrap(), Some(Vec::new()));
+        sleeping.wait().unwrap();
+        assert!(read(pid).is_err());
+        assert!(!read(getpid()).unwrap().unwrap().is_empty());
+    }
+}

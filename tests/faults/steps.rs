@@ -1,0 +1,422 @@
+//! The steps of the protocol: of people, of processors and their slots, of programs, of rescuers, and misfortunes.
+
+use asyncq::domain::job::State;
+
+use crate::explorer::Model;
+use crate::protocol::{Asked, Call, Check, End, Fence, JOBS, Life, Phase, Processor, Protocol, Rescue, World};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// `job start`, and a delayed job that is due.
+    Start(usize),
+    Due(usize),
+    Cancel(usize),
+    Retry(usize),
+    /// `Presence::begin`, and its `sweep` of folders.
+    Come(usize),
+    Sweep(usize),
+    /// `Store::advance`, and whether its answer is heard.
+    Advance {
+        processor: usize,
+        claims: usize,
+        heard: bool,
+    },
+    /// `Drain::give_back_what_waits`.
+    PutBack(Fence),
+    /// `Store::cancelling`, and what `Drain::look_around` does then.
+    Heed(usize),
+    /// Two signals to stop.
+    Stop(usize),
+    /// `Presence::end`.
+    Leave(usize),
+    /// A slot, and the program that it starts: `Marks::set`, fork, `execve`, and on.
+    Begin(Fence, &'static str),
+    CompleteItself(Fence),
+    Ends(Fence, End),
+    /// `rescue::rescue`: who looks, at whom.
+    Look(usize, usize),
+    Tokens(usize),
+    Kill(usize, Fence),
+    NotRescued(usize),
+    Rescue(usize),
+    Remove(usize),
+    /// SIGKILL.
+    Crash(usize),
+    Restore,
+    Unseen(usize),
+}
+
+/// Every step that can be taken now.
+pub fn all(protocol: &Protocol, now: &World) -> Vec<(Step, World)> {
+    let mut steps = Steps { protocol, now, found: Vec::new() };
+    steps.people();
+    for processor in 0..now.processors.len() {
+        steps.main_thread(processor);
+        steps.take_over(processor);
+        steps.misfortunes(processor);
+    }
+    steps.slots();
+    steps.found
+}
+
+/// The steps found so far.
+struct Steps<'a> {
+    protocol: &'a Protocol,
+    now: &'a World,
+    found: Vec<(Step, World)>,
+}
+
+impl Steps<'_> {
+    fn without(&self, check: Check) -> bool {
+        self.protocol.without == Some(check)
+    }
+
+    fn add(&mut self, step: Step, change: impl FnOnce(&mut World)) {
+        let mut world = self.now.clone();
+        change(&mut world);
+        world.calls.sort_unstable();
+        self.found.push((step, world));
+    }
+
+    fn people(&mut self) {
+        for (job, row) in self.now.rows.iter().enumerate() {
+            match row.state {
+                State::Held => self.add(Step::Start(job), |world| world.rows[job].become_(State::Queued)),
+                State::Delayed => self.add(Step::Due(job), |world| world.rows[job].become_(State::Queued)),
+                State::Error | State::Cancelled if self.now.left.retries > 0 => self.add(Step::Retry(job), |world| {
+                    world.left.retries -= 1;
+                    let row = &mut world.rows[job];
+                    row.become_(State::Queued);
+                    (row.conflicts, row.crashes, row.cancelling, row.result) = (0, 0, false, None);
+                }),
+                _ => {}
+            }
+            if self.now.left.cancels > 0 && !row.state.has_ended() && !row.cancelling {
+                self.add(Step::Cancel(job), |world| {
+                    world.left.cancels -= 1;
+                    match world.rows[job].state {
+                        State::Processing => world.rows[job].cancelling = true,
+                        _ => world.rows[job].become_(State::Cancelled),
+                    }
+                });
+            }
+        }
+    }
+
+    fn misfortunes(&mut self, processor: usize) {
+        let left = self.now.left;
+        if left.crashes > 0 && self.now.lives(processor) {
+            self.add(Step::Crash(processor), |world| {
+                world.left.crashes -= 1;
+                world.processors[processor].life = Life::Over;
+                world.processors[processor].rescue = None;
+                world.calls.retain(|call| usize::from(call.fence.processor) != processor || call.phase.is_process());
+            });
+        }
+        if left.unseen > 0 && self.now.lives(processor) {
+            self.add(Step::Unseen(processor), |world| {
+                world.left.unseen -= 1;
+                world.processors[processor].unseen = true;
+                world.processors[processor].folder = false;
+            });
+        }
+        if processor == 0 && left.restores > 0 {
+            let rows = self.protocol.first().rows;
+            self.add(Step::Restore, |world| {
+                world.left.restores -= 1;
+                world.rows = rows;
+            });
+        }
+    }
+
+    fn main_thread(&mut self, processor: usize) {
+        let is = self.now.processors[processor];
+        let there = (0..self.now.processors.len()).filter(|other| self.now.lives(*other)).count();
+        let next = self.now.processors.iter().position(|it| it.life == Life::NotYet);
+        if next == Some(processor) && there < self.protocol.processors {
+            self.add(Step::Come(processor), |world| {
+                let it = &mut world.processors[processor];
+                (it.life, it.registered, it.folder) = (Life::Alive, true, true);
+            });
+        }
+        // Whoever sweeps has read which are registered before this one was, and looks at its folder after it died.
+        if is.life == Life::Over && is.folder && !self.is_locked(processor) && there > 0 {
+            self.add(Step::Sweep(processor), |world| world.processors[processor].folder = false);
+        }
+        if !self.now.is_free(processor) {
+            return;
+        }
+        self.advance(processor);
+        let asked = self.to_cancel(processor);
+        if asked.iter().any(|which| self.now.calls[*which].asked == Asked::Nothing) {
+            self.add(Step::Heed(processor), |world| {
+                asked.iter().for_each(|which| heed_cancel(&mut world.calls[*which]))
+            });
+        }
+        for (which, call) in self.now.calls.iter().enumerate() {
+            if usize::from(call.fence.processor) == processor
+                && call.phase == Phase::Held
+                && self.now.left.put_backs > 0
+            {
+                self.add(Step::PutBack(call.fence), |world| {
+                    world.left.put_backs -= 1;
+                    world.change(which, Phase::Returned);
+                });
+            }
+        }
+        if is.life == Life::Alive && self.now.left.stops > 0 {
+            self.add(Step::Stop(processor), |world| {
+                world.left.stops -= 1;
+                world.processors[processor].life = Life::Stopping;
+                let theirs = world.calls.iter_mut().filter(|call| usize::from(call.fence.processor) == processor);
+                theirs.for_each(interrupt);
+            });
+        }
+        let ready = self.now.rows.iter().any(|row| row.state == State::Queued);
+        if (is.life == Life::Stopping || !ready) && self.now.of(processor).next().is_none() {
+            let unheard = !self.without(Check::Unheard);
+            self.add(Step::Leave(processor), |world| leave(world, processor, unheard));
+        }
+        for dead in (0..self.now.processors.len()).filter(|dead| *dead != processor) {
+            self.look(processor, dead);
+        }
+    }
+
+    /// The calls of a processor that the store has as to be cancelled.
+    fn to_cancel(&self, processor: usize) -> Vec<usize> {
+        let wanted = |call: &Call| {
+            let row = &self.now.rows[usize::from(call.fence.job)];
+            let theirs = usize::from(call.fence.processor) == processor && row.owner == Some(call.fence.processor);
+            theirs && row.cancelling && row.state == State::Processing && row.attempt == call.fence.attempt
+        };
+        let can = |call: &Call| !matches!(call.phase, Phase::Returned | Phase::Over(_));
+        let calls = self.now.calls.iter().enumerate();
+        calls.filter(|(_, call)| wanted(call) && can(call)).map(|(which, _)| which).collect()
+    }
+
+    fn advance(&mut self, processor: usize) {
+        let is = self.now.processors[processor];
+        let over = |call: &Call| matches!(call.phase, Phase::Over(_) | Phase::Returned);
+        let news = self.now.of(processor).any(over);
+        let queued = self.now.rows.iter().filter(|row| row.state == State::Queued).count();
+        // What is put back or interrupted can be claimed in the same transaction.
+        let back = self.now.of(processor).filter(|call| over(call)).count();
+        let most = if is.life == Life::Alive && is.registered { queued + back } else { 0 };
+        for claims in 0..=most {
+            for heard in [true, false] {
+                if (news || claims > 0) && (heard || self.now.left.unheard > 0) {
+                    let without = self.protocol.without;
+                    self.add(Step::Advance { processor, claims, heard }, |world| {
+                        advance(world, processor, claims, heard, without);
+                    });
+                }
+            }
+        }
+    }
+
+    fn slots(&mut self) {
+        for (which, call) in self.now.calls.iter().enumerate() {
+            let (fence, lives) = (call.fence, self.now.lives(call.fence.processor.into()));
+            let mark = |world: &mut World| world.processors[usize::from(fence.processor)].marks |= 1 << fence.job;
+            let late = self.without(Check::MarkFirst);
+            let (word, phase) = match call.phase {
+                Phase::Held if self.now.processors[usize::from(fence.processor)].life == Life::Alive => {
+                    ("mark", Phase::Marked)
+                }
+                Phase::Marked if lives => ("fork", Phase::Forked),
+                Phase::Forked => ("exec", Phase::Starting),
+                Phase::Starting => ("run", Phase::Running),
+                _ => continue,
+            };
+            let marks = call.phase == if late { Phase::Starting } else { Phase::Held };
+            self.add(Step::Begin(fence, word), |world| {
+                world.change(which, phase);
+                if phase == Phase::Forked {
+                    world.row(fence).began = fence.attempt;
+                }
+                if marks && lives {
+                    mark(world);
+                }
+            });
+        }
+        for (which, call) in self.now.calls.iter().enumerate().filter(|(_, call)| call.phase.has_token()) {
+            self.program(which, call);
+        }
+    }
+
+    /// What a running program does.
+    fn program(&mut self, which: usize, call: &Call) {
+        let fence = call.fence;
+        let row = &self.now.rows[usize::from(fence.job)];
+        // The statement of `docs/sql.md`, whose token is that of one attempt only.
+        let theirs = row.token && row.owner == Some(fence.processor) && row.attempt == fence.attempt;
+        if call.phase == Phase::Running && theirs && row.state == State::Processing {
+            self.add(Step::CompleteItself(fence), |world| {
+                world.row(fence).become_(State::Completed);
+                world.change(which, Phase::CompletedItself);
+            });
+        }
+        let asked = match call.asked {
+            Asked::Nothing => None,
+            Asked::Cancel => Some(End::Cancelled),
+            Asked::Interrupt => Some(End::Interrupted),
+        };
+        for end in [End::Completed, End::Conflict, End::Failed].into_iter().chain(asked) {
+            self.add(Step::Ends(fence, end), |world| {
+                if world.lives(fence.processor.into()) {
+                    world.change(which, Phase::Over(end));
+                } else {
+                    world.calls.remove(which);
+                }
+            });
+        }
+    }
+
+    /// Whether somebody holds the lock on the file of a processor.
+    fn is_locked(&self, dead: usize) -> bool {
+        let starting = |call: &Call| call.phase == Phase::Forked && !self.without(Check::LockWhileStarting);
+        let rescuer = |it: &Processor| it.rescue.is_some_and(|it| usize::from(it.dead) == dead && it.locked);
+        let held = self.now.lives(dead) && !self.without(Check::Lock);
+        held || self.now.of(dead).any(starting) || self.now.processors.iter().any(rescuer)
+    }
+
+    /// `folder::life`, and `Remains::begun`. The list of processors may have been read long ago, so that one can be looked
+    /// at that is forgotten already.
+    fn look(&mut self, rescuer: usize, dead: usize) {
+        let is = self.now.processors[dead];
+        let gone = !is.folder && (!self.now.lives(dead) || is.unseen);
+        if is.life == Life::NotYet || is.folder && self.is_locked(dead) || !is.folder && !gone {
+            return;
+        }
+        // Nothing can come of it.
+        if !is.registered && !is.folder {
+            return;
+        }
+        let tokens = self.without(Check::TokensAfterLock).then(|| [0; JOBS]);
+        let number = u8::try_from(dead).expect("few processors");
+        let begun = is.folder.then_some(is.marks);
+        self.add(Step::Look(rescuer, dead), |world| {
+            let rescue = Rescue { dead: number, locked: is.folder, begun, tokens, done: false };
+            world.processors[rescuer].rescue = Some(rescue);
+        });
+    }
+
+    /// `rescue::take_over`, step by step.
+    fn take_over(&mut self, rescuer: usize) {
+        let Some(rescue) = self.now.processors[rescuer].rescue.filter(|_| self.now.lives(rescuer)) else { return };
+        let dead = usize::from(rescue.dead);
+        let next = |world: &mut World, change: &dyn Fn(&mut Rescue)| {
+            world.processors[rescuer].rescue.as_mut().into_iter().for_each(change);
+        };
+        if rescue.done {
+            return self.add(Step::Remove(rescuer), |world| {
+                world.processors[rescuer].rescue = None;
+                if rescue.locked {
+                    world.processors[dead].folder = false;
+                }
+            });
+        }
+        let Some(tokens) = rescue.tokens else {
+            return self.add(Step::Tokens(rescuer), |world| {
+                let mut tokens = [0; JOBS];
+                world.owned(dead).for_each(|(job, row)| tokens[job] = row.attempt);
+                next(world, &|rescue| rescue.tokens = Some(tokens));
+            });
+        };
+        let hidden = self.now.processors[dead].unseen;
+        let is_left = |call: &Call| {
+            let marked = call.phase.has_token() && tokens[usize::from(call.fence.job)] == call.fence.attempt;
+            marked && usize::from(call.fence.processor) == dead && !hidden
+        };
+        let starts = |call: &Call| call.phase == Phase::Starting && !self.without(Check::Starting) && !hidden;
+        let leftovers = !self.without(Check::Leftovers);
+        if leftovers && self.now.calls.iter().any(|call| is_left(call) || starts(call)) {
+            self.add(Step::NotRescued(rescuer), |world| world.processors[rescuer].rescue = None);
+            for (which, call) in self.now.calls.iter().enumerate().filter(|(_, call)| is_left(call)) {
+                // A processor that lives hears of it.
+                self.add(Step::Kill(rescuer, call.fence), |world| {
+                    if world.lives(dead) {
+                        world.change(which, Phase::Over(End::Failed));
+                    } else {
+                        world.calls.remove(which);
+                    }
+                });
+            }
+            return;
+        }
+        self.add(Step::Rescue(rescuer), |world| {
+            put_back(world, dead, rescue.begun);
+            next(world, &|rescue| rescue.done = true);
+        });
+    }
+}
+
+/// `Slots::take_back` and `Slots::cancel`.
+fn heed_cancel(call: &mut Call) {
+    match call.phase {
+        Phase::Held => call.phase = Phase::Over(End::Cancelled),
+        _ if call.asked == Asked::Nothing => call.asked = Asked::Cancel,
+        _ => {}
+    }
+}
+
+/// `Brake::pull`, and `Drain::give_back_what_waits`.
+fn interrupt(call: &mut Call) {
+    match call.phase {
+        Phase::Held => call.phase = Phase::Returned,
+        Phase::Returned | Phase::Over(_) => {}
+        _ if call.asked == Asked::Nothing => call.asked = Asked::Interrupt,
+        _ => {}
+    }
+}
+
+/// `Store::advance`: what is over is recorded, what did not begin goes back, and the first that are queued are claimed.
+fn advance(world: &mut World, processor: usize, claims: usize, heard: bool, without: Option<Check>) {
+    let calls = world.calls.clone();
+    for call in calls.iter().filter(|call| usize::from(call.fence.processor) == processor) {
+        match call.phase {
+            Phase::Over(end) => world.row(call.fence).finish(call.fence, end, call.conflicts, without),
+            Phase::Returned => world.row(call.fence).give_back(call.fence, without),
+            _ => continue,
+        }
+        if heard {
+            world.calls.retain(|other| other != call);
+            world.processors[processor].marks &= !(1 << call.fence.job);
+        }
+    }
+    let owner = u8::try_from(processor).expect("few processors");
+    let queued = world.rows.iter_mut().enumerate().filter(|(_, row)| row.state == State::Queued);
+    for (job, row) in queued.take(claims) {
+        row.become_(State::Processing);
+        (row.attempt, row.owner, row.token) = (row.attempt + 1, Some(owner), true);
+        let job = u8::try_from(job).expect("few jobs");
+        let fence = Fence { job, attempt: row.attempt, processor: owner };
+        if heard {
+            let (conflicts, phase, asked) = (row.conflicts, Phase::Held, Asked::Nothing);
+            world.calls.push(Call { fence, conflicts, phase, asked });
+        }
+    }
+    world.left.unheard -= u8::from(!heard);
+}
+
+/// `Store::rescue`.
+fn put_back(world: &mut World, dead: usize, begun: Option<u8>) {
+    for (job, row) in world.owned(dead).filter(|(_, row)| row.state == State::Processing) {
+        if begun.is_none_or(|begun| begun & (1 << job) != 0) {
+            row.crashed();
+        } else {
+            row.go_back();
+        }
+    }
+    world.owned(dead).for_each(|(_, row)| row.token = false);
+    world.processors[dead].registered = false;
+}
+
+/// `Presence::end`, with `Store::unregister`.
+fn leave(world: &mut World, processor: usize, unheard: bool) {
+    if unheard {
+        put_back(world, processor, Some(0));
+    }
+    // Nothing of it is left, so that its place can stand for the next one.
+    world.processors[processor] = Processor::NONE;
+}
