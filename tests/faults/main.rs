@@ -9,3 +9,4 @@
 #[allow(dead_code, reason = "each suite uses what it needs of it")]
 mod place;
 mod scale;
+mod upgrade;
