@@ -26,6 +26,13 @@ pub fn reached(name: &'static str) {
     }
 }
 
+/// Whether a debug build is to play the next version of asyncq, with a schema that comes after this one: with
+/// `ASYNCQ_FUTURE_SCHEMA` in the environment, one program is both sides of an upgrade.
+#[cfg(debug_assertions)]
+pub fn plays_a_newer_build() -> bool {
+    std::env::var_os("ASYNCQ_FUTURE_SCHEMA").is_some()
+}
+
 #[cfg(debug_assertions)]
 struct Wanted {
     name: String,

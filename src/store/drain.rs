@@ -15,6 +15,8 @@ use crate::error::Result;
 pub struct Outlook {
     /// Whether it is paused (or was removed).
     pub paused: bool,
+    /// Whether a newer build has upgraded the store, so that this one may only end what it has begun.
+    pub outdated: bool,
     /// How many of its calls may be running at once.
     pub concurrency: i64,
     /// How many slots other processors have taken.
@@ -31,7 +33,7 @@ impl Outlook {
     /// How many slots this processor may have, including those that it has.
     #[must_use]
     pub fn free(&self) -> usize {
-        if self.paused { 0 } else { usize::try_from(self.concurrency - self.taken).unwrap_or(0) }
+        if self.paused || self.outdated { 0 } else { usize::try_from(self.concurrency - self.taken).unwrap_or(0) }
     }
 }
 
@@ -115,12 +117,12 @@ impl Store {
     }
 
     /// Removes a processor that has finished all its calls. What it still has here goes back: a commit may be told as a
-    /// failure, so that it never heard of the claims in it.
+    /// failure, so that it never heard of the claims in it. Also from a store that a newer build has upgraded.
     ///
     /// # Errors
     /// Whatever the database answers.
     pub fn unregister(&mut self, processor: ProcessorId) -> Result<()> {
-        self.write(|tx| {
+        self.conclude(|tx, _| {
             let unheard = tx.all(UNHEARD, &[processor.0.into()], |row| read_fence(row, processor))?;
             for fence in &unheard {
                 give_back(tx, fence)?;
@@ -166,21 +168,23 @@ impl Store {
     }
 
     /// Records calls that have ended, takes back those that were never begun, makes due calls ready, and claims the next
-    /// ones, in one transaction. Takes slots for what may be running then, and frees the others.
+    /// ones, in one transaction. Takes slots for what may be running then, and frees the others. In a store that a newer
+    /// build has upgraded it claims nothing.
     ///
     /// # Errors
     /// Whatever the database answers; then nothing of it happened.
     pub fn advance(&mut self, plan: &Plan<'_>) -> Result<Advance> {
-        self.write_without_triggers(|tx| {
+        self.conclude(|tx, outdated| {
             let finished = plan.finished.iter().map(|one| finish(tx, one)).collect::<Result<_>>()?;
             for fence in plan.returned {
                 give_back(tx, fence)?;
             }
             let (mut outlook, taken) = look(tx, plan.service, plan.processor)?;
+            outlook.outdated = outdated;
             let free = outlook.free();
             let target = if free == 0 { 0 } else { free + plan.ahead };
             let room = target.saturating_sub(plan.held).min(plan.tokens.len());
-            let claims = claim(tx, plan, room, &mut outlook)?;
+            let claims = if outdated { Vec::new() } else { claim(tx, plan, room, &mut outlook)? };
             let slots = free.min(plan.held + claims.len());
             let taking = i64::try_from(slots.max(plan.running)).unwrap_or(i64::MAX);
             if taking != taken {
@@ -195,12 +199,13 @@ impl Store {
     }
 
     /// Records calls that have ended, and nothing else, in one transaction; gives for each the state of its job now, or
-    /// `None` when it was no longer this attempt's to finish: for a nested call, when its parent had ended before.
+    /// `None` when it was no longer this attempt's to finish: for a nested call, when its parent had ended before. Also in
+    /// a store that a newer build has upgraded.
     ///
     /// # Errors
     /// Whatever the database answers; then nothing of it happened.
     pub fn finish(&mut self, finished: &[&Finish]) -> Result<Vec<Option<State>>> {
-        self.write_without_triggers(|tx| finished.iter().map(|one| finish(tx, one)).collect())
+        self.conclude(|tx, _| finished.iter().map(|one| finish(tx, one)).collect())
     }
 
     /// The jobs of a processor that somebody wants to be ended.
@@ -241,7 +246,7 @@ fn look(tx: &mut dyn Tx, service: &ServiceName, processor: ProcessorId) -> Resul
     let now = tx.now();
     let next_due = next_due(tx, service)?;
     let ready = next_due.is_some_and(|due| due <= now);
-    Ok((Outlook { paused, concurrency, taken, ready, next_due, now }, own))
+    Ok((Outlook { paused, outdated: false, concurrency, taken, ready, next_due, now }, own))
 }
 
 /// When the next delayed call of a service is due.

@@ -1,14 +1,22 @@
 //! The version of the schema: a new store gets the newest, an older one is upgraded, a newer one is refused.
 //!
 //! Invariant: whatever happens, happens in the caller's transaction; a store is never seen half upgraded.
+//!
+//! An upgrade waits for nobody: processors of the older build may be at work while it happens. They are refused
+//! everything but to end that work ([`Store::conclude`](super::Store)): to record how their calls ended, give back those
+//! that they had not begun, and unregister. So there are two rules for steps:
+//! - A step only adds: tables, indexes, triggers, columns that may be left out. All that an older build writes to end its
+//!   work stays valid, though it fills nothing new.
+//! - No step relies on a trigger to complete what processors write: they work without triggers. Triggers are for clients,
+//!   which need not know of them.
 
 use std::cmp::Ordering;
 
 use super::engine::Tx;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::reached;
 
-/// What this build works with.
-pub(super) const SCHEMA: Schema = Schema { version: 1, fresh: include_str!("../../schema.sql"), steps: &[] };
+const SCHEMA: Schema = Schema { version: 1, fresh: include_str!("../../schema.sql"), steps: &[] };
 
 /// A schema and the way to it.
 #[derive(Debug, Clone, Copy)]
@@ -17,8 +25,8 @@ pub(super) struct Schema {
     pub(super) version: i64,
     /// The script that makes it in a database without one.
     pub(super) fresh: &'static str,
-    /// The scripts that lead from version 1 to 2, from 2 to 3, and so on; each only adds.
-    pub(super) steps: &'static [&'static str],
+    /// The statements that lead from version 1 to 2, from 2 to 3, and so on.
+    pub(super) steps: &'static [&'static [&'static str]],
 }
 
 /// What was found in a database.
@@ -30,13 +38,21 @@ pub(super) enum Found {
     Current,
     /// An older one, with its number.
     Older(i64),
+    /// A newer one, with its number.
+    Newer(i64),
 }
 
 impl Schema {
+    /// What this build works with.
+    pub(super) fn of_this_build() -> Schema {
+        #[cfg(debug_assertions)]
+        if crate::failpoint::plays_a_newer_build() {
+            return super::future::SCHEMA;
+        }
+        SCHEMA
+    }
+
     /// Looks which schema the store has.
-    ///
-    /// # Errors
-    /// [`Kind::Busy`] when it is newer than this build.
     pub(super) fn look(&self, tx: &mut dyn Tx) -> Result<Found> {
         let version = match tx.first("SELECT version FROM asyncq_schema", &[], |row| row.i64(0)) {
             Ok(version) => version,
@@ -45,28 +61,36 @@ impl Schema {
             Err(error) => return Err(error),
         };
         let version = version.ok_or_else(|| super::engine::damaged("`asyncq_schema` is empty"))?;
-        match version.cmp(&self.version) {
-            Ordering::Equal => Ok(Found::Current),
-            Ordering::Less => Ok(Found::Older(version)),
-            Ordering::Greater => Err(Error::new(
-                Kind::Busy,
-                format!("the store has schema {version}, this asyncq knows schemas up to {}", self.version),
-            )
-            .hint("a newer asyncq has upgraded it: install that version here too")),
-        }
+        Ok(match version.cmp(&self.version) {
+            Ordering::Equal => Found::Current,
+            Ordering::Less => Found::Older(version),
+            Ordering::Greater => Found::Newer(version),
+        })
+    }
+
+    /// The error for a store that is newer than this build.
+    pub(super) fn refuse(&self, newer: i64) -> Error {
+        let message = format!("the store has schema {newer}, this asyncq knows schemas up to {}", self.version);
+        Error::new(Kind::Busy, message).hint("a newer asyncq has upgraded it: install that version here too")
     }
 
     /// Brings the store to this schema.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] when it is newer than this build.
     pub(super) fn bring(&self, tx: &mut dyn Tx, found: Found) -> Result<()> {
         let from = match found {
             Found::Current => return Ok(()),
             Found::Nothing => return tx.script(self.fresh),
+            Found::Newer(version) => return Err(self.refuse(version)),
             Found::Older(from) => from,
         };
         let done = usize::try_from(from - 1).map_err(|_| super::engine::damaged("a schema before the first"))?;
-        for step in &self.steps[done..] {
-            tx.script(step)?;
+        for statement in self.steps[done..].iter().copied().flatten() {
+            reached("upgrade statement");
+            tx.script(statement)?;
         }
+        reached("upgrade statement");
         tx.execute("UPDATE asyncq_schema SET version = ?1", &[self.version.into()])?;
         Ok(())
     }
@@ -90,8 +114,8 @@ mod tests {
         version: 3,
         fresh: "",
         steps: &[
-            "ALTER TABLE asyncq_thing ADD COLUMN b INTEGER NOT NULL DEFAULT 8",
-            "UPDATE asyncq_thing SET a = a + b",
+            &["ALTER TABLE asyncq_thing ADD COLUMN b INTEGER NOT NULL DEFAULT 8"],
+            &["UPDATE asyncq_thing SET a = a + b", "UPDATE asyncq_thing SET a = a * 2"],
         ],
     };
 
@@ -131,7 +155,7 @@ mod tests {
         assert_eq!(bring(&mut engine, OLD).unwrap(), Found::Current);
         assert_eq!(bring(&mut engine, NEW).unwrap(), Found::Older(1));
         assert_eq!(bring(&mut engine, NEW).unwrap(), Found::Current);
-        assert_eq!(sum(&mut engine), 15);
+        assert_eq!(sum(&mut engine), 30);
     }
 
     #[test]
@@ -140,18 +164,18 @@ mod tests {
         bring(&mut engine, OLD).unwrap();
         bring(&mut engine, NEW).unwrap();
         assert_eq!(bring(&mut engine, OLD).unwrap_err().kind(), Kind::Busy);
-        assert_eq!(sum(&mut engine), 15);
+        assert_eq!(sum(&mut engine), 30);
     }
 
     #[test]
     fn an_upgrade_that_fails_leaves_the_old_store() {
-        const STEPS: &[&str] = &[NEW.steps[0], "UPDATE asyncq_nothing SET a = 1"];
+        const STEPS: &[&[&str]] = &[NEW.steps[0], &["UPDATE asyncq_nothing SET a = 1"]];
         let (_folder, mut engine) = engine();
         bring(&mut engine, OLD).unwrap();
         let broken = Schema { steps: STEPS, ..NEW };
         assert!(bring(&mut engine, broken).is_err());
         assert_eq!(bring(&mut engine, NEW).unwrap(), Found::Older(1));
-        assert_eq!(sum(&mut engine), 15);
+        assert_eq!(sum(&mut engine), 30);
     }
 
     #[test]

@@ -11,6 +11,8 @@ mod file;
 mod filesystem;
 mod finish;
 mod function;
+#[cfg(debug_assertions)]
+mod future;
 mod holder;
 mod job;
 mod migrate;
@@ -32,7 +34,7 @@ pub use rescue::Rescued;
 pub use service::{Added, IfWaiting, Removed};
 
 use engine::{Engine, Mode, Tx};
-use migrate::{Found, SCHEMA, Schema};
+use migrate::{Found, Schema};
 use sqlite::Sqlite;
 
 use crate::error::{Error, Kind, Result};
@@ -57,7 +59,7 @@ impl Store {
         let engine = Sqlite::open(path, patience)?;
         // Whoever comes through a link must find the same files beside it.
         let location = Location::File(engine.path().to_owned());
-        Ok(Store { engine: Box::new(engine), location, schema: SCHEMA })
+        Ok(Store { engine: Box::new(engine), location, schema: Schema::of_this_build() })
     }
 
     /// Opens a store and makes it first if there is none: a new file, readable by its owner only, or the tables in a
@@ -72,7 +74,7 @@ impl Store {
             filesystem::refuse_network(path)?;
             let draft = place::Draft::new(path)?;
             let mut engine = Sqlite::open(draft.path(), patience)?;
-            engine.transact(Mode::Write, &mut |tx| SCHEMA.bring(tx, Found::Nothing))?;
+            engine.transact(Mode::Write, &mut |tx| Schema::of_this_build().bring(tx, Found::Nothing))?;
             engine.use_wal()?;
             engine.close()?;
             made = draft.publish()?;
@@ -122,22 +124,39 @@ impl Store {
         self.change(work)
     }
 
-    /// Like [`Store::write`], for work that needs nothing of what the triggers do for clients, and is to be fast: with
-    /// triggers on a table, SQLite gathers the rows to update in a table of its own first.
-    fn write_without_triggers<T>(&mut self, work: impl FnMut(&mut dyn Tx) -> Result<T>) -> Result<T> {
+    /// Like [`Store::write`], for what ends work that was begun before: accepted even when a newer build has upgraded the
+    /// store since. `work` is told whether that is so; it may write nothing else then. Runs without the triggers, which
+    /// do nothing for it, and is to be fast: with triggers on a table, SQLite gathers the rows to update in a table of its
+    /// own first.
+    fn conclude<T>(&mut self, mut work: impl FnMut(&mut dyn Tx, bool) -> Result<T>) -> Result<T> {
         self.engine.use_triggers(false)?;
-        self.change(work)
+        let schema = self.schema;
+        self.change_whatever(|tx, found| {
+            let newer = matches!(found, Found::Newer(_));
+            if !newer {
+                schema.bring(tx, found)?;
+            }
+            work(tx, newer)
+        })
     }
 
     fn change<T>(&mut self, mut work: impl FnMut(&mut dyn Tx) -> Result<T>) -> Result<T> {
+        let schema = self.schema;
+        self.change_whatever(|tx, found| {
+            schema.bring(tx, found)?;
+            work(tx)
+        })
+    }
+
+    /// Runs `work` on a store of whatever schema.
+    fn change_whatever<T>(&mut self, mut work: impl FnMut(&mut dyn Tx, Found) -> Result<T>) -> Result<T> {
         let (schema, location) = (self.schema, &self.location);
         let mut result = None;
         self.engine.transact(Mode::Write, &mut |tx| {
-            match schema.look(tx)? {
+            result = match schema.look(tx)? {
                 Found::Nothing => return Err(no_store(location)),
-                found => schema.bring(tx, found)?,
-            }
-            result = Some(work(tx)?);
+                found => Some(work(tx, found)?),
+            };
             Ok(())
         })?;
         Ok(result.expect("a committed transaction has run its work"))
@@ -150,6 +169,7 @@ impl Store {
         self.engine.transact(Mode::Read, &mut |tx| {
             match schema.look(tx)? {
                 Found::Nothing => return Err(no_store(location)),
+                Found::Newer(version) => return Err(schema.refuse(version)),
                 Found::Older(_) => {}
                 Found::Current => result = Some(work(tx)?),
             }

@@ -24,3 +24,4 @@ mod rights;
 mod scale;
 mod steps;
 mod storm;
+mod upgrade;

@@ -115,6 +115,9 @@ impl<'a> Drain<'a> {
             }
             if self.held() > 0 {
                 self.wait(LOOK);
+            } else if view.outlook.outdated {
+                // It is refused, with the way out.
+                return self.look(service).map(drop);
             } else if let Some(time) = self.time_to_retry(service, &view)? {
                 self.wait(time);
             } else {
@@ -135,7 +138,7 @@ impl<'a> Drain<'a> {
     fn abandon(&mut self) {
         self.pace.halt();
         let Some(presence) = &mut self.presence else { return };
-        presence.slots.take_back(None);
+        self.returned.extend(presence.slots.take_back(None).iter().map(|claim| claim.fence));
         presence.slots.brake().pull(Stop::Kill);
         while self.held() > 0 {
             self.wait(LOOK);
@@ -144,15 +147,21 @@ impl<'a> Drain<'a> {
         while !self.done.is_empty() || !self.unrun.is_empty() {
             let Ok(over) = self.collect() else { return };
             let finished: Vec<&Finish> = over.iter().map(|over| &over.finish).collect();
-            let Ok(states) = self.store.finish(&finished) else { return };
+            let Ok(states) = self.store.finish(&finished) else { return drop(self.presence.take()) };
             self.report(over, states);
         }
     }
 
-    /// Ends.
+    /// Ends. Who is refused with nothing in its hands leaves too, so that nobody has to find it dead.
     pub(super) fn leave(mut self, done: Result<()>) -> Result<Summary> {
-        done?;
         self.be_patient();
+        if let Err(error) = done {
+            if error.kind() == Kind::Busy && self.held() == 0 && !self.has_news() {
+                self.store.be_patient(Patience::Deadline(Duration::ZERO));
+                let _ = self.presence.take().map(|presence| presence.end(self.store));
+            }
+            return Err(error);
+        }
         if let Some(presence) = self.presence.take() {
             presence.end(self.store)?;
         }

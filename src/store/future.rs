@@ -1,0 +1,33 @@
+//! A schema that will never be: the next one as tests of upgrades need it. Only in builds with debug assertions.
+//!
+//! Invariant: its steps are such as a true upgrade may have; nothing else knows of what they make.
+
+use super::migrate::Schema;
+
+/// Gives the same statements as the step from schema 1 and as the end of the script for a new store.
+macro_rules! future {
+    ($($statement:literal,)*) => {
+        const STEP: &[&str] = &[$($statement),*];
+        const FRESH: &str = concat!(
+            include_str!("../../schema.sql"),
+            $($statement, ";\n",)*
+            "UPDATE asyncq_schema SET version = 2;"
+        );
+    };
+}
+
+future! {
+    "ALTER TABLE asyncq_job ADD COLUMN test_future_weight INTEGER NOT NULL DEFAULT 1",
+    "CREATE TABLE asyncq_test_future_tag (
+        job INTEGER NOT NULL REFERENCES asyncq_job ON DELETE CASCADE, tag TEXT NOT NULL, PRIMARY KEY (job, tag)
+     ) STRICT, WITHOUT ROWID",
+    "CREATE INDEX asyncq_test_future_weight ON asyncq_job (service, test_future_weight) WHERE state = 'queued'",
+    "UPDATE asyncq_job SET test_future_weight = 1 + length(function)",
+    "INSERT INTO asyncq_test_future_tag SELECT id, 'old' FROM asyncq_job",
+    "CREATE TRIGGER asyncq_test_future_tagged AFTER INSERT ON asyncq_job BEGIN
+        INSERT INTO asyncq_test_future_tag VALUES (NEW.id, 'new');
+     END",
+}
+
+/// Schema 2 of the tests.
+pub(super) const SCHEMA: Schema = Schema { version: 2, fresh: FRESH, steps: &[STEP] };
