@@ -80,8 +80,6 @@ impl Store {
             made = draft.publish()?;
         }
         let mut store = Store::open(location, patience)?;
-        let Location::File(path) = &store.location;
-        place::make_run_folder(path);
         if !made {
             let schema = store.schema;
             store.engine.transact(Mode::Write, &mut |tx| {

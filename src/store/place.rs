@@ -5,10 +5,8 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-
-use rustix::process::geteuid;
 
 use crate::error::{Error, Kind, Result};
 
@@ -47,14 +45,6 @@ impl Location {
 /// The same, of a file.
 pub(super) fn run_folder(path: &Path) -> PathBuf {
     with_suffix(path, "-asyncq")
-}
-
-/// Makes that folder, if it is missing and the store is this user's: another one could lock the owner out.
-pub(super) fn make_run_folder(path: &Path) {
-    if fs::metadata(path).is_ok_and(|meta| meta.uid() == geteuid().as_raw()) {
-        // Processors make it themselves; until then, writers do not wait in line.
-        let _ = make_folder(&run_folder(path));
-    }
 }
 
 impl std::fmt::Display for Location {

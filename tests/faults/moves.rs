@@ -165,10 +165,8 @@ fn a_link_that_leads_elsewhere_and_one_that_does_not() {
         folder
         link.db
         other.db
-        other.db-asyncq
         chain.db
         q.db
-        q.db-asyncq
         q.db-shm
         q.db-wal
         ",
@@ -212,7 +210,6 @@ fn a_store_with_a_second_name_is_refused_under_both() {
         deep
         hello
         other.db
-        other.db-asyncq
         said
         second.db
         $ rm second.db; asyncq enqueue events hello

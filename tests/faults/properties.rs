@@ -307,7 +307,9 @@ impl Both<'_> {
 
         let ends: Vec<_> = finished.iter().map(|(finish, far)| self.reference.finish(finish, *far)).collect();
         assert_eq!(told.finished, ends);
-        back.iter().for_each(|fence| self.reference.give_back(fence));
+        for fence in &back {
+            self.reference.give_back(fence);
+        }
         // When what is to be tried again is due is known only now.
         self.learn_times();
         let room = Room { held: count, running, ahead: held.ahead, tokens: held.tokens };

@@ -150,7 +150,9 @@ impl Steps<'_> {
         let asked = self.to_cancel(processor);
         if asked.iter().any(|which| self.now.calls[*which].asked == Asked::Nothing) {
             self.add(Step::Heed(processor), |world| {
-                asked.iter().for_each(|which| heed_cancel(&mut world.calls[*which]))
+                for which in &asked {
+                    heed_cancel(&mut world.calls[*which]);
+                }
             });
         }
         for (which, call) in self.now.calls.iter().enumerate() {
@@ -240,12 +242,12 @@ impl Steps<'_> {
             });
         }
         for (which, call) in self.now.calls.iter().enumerate().filter(|(_, call)| call.phase.has_token()) {
-            self.program(which, call);
+            self.program(which, *call);
         }
     }
 
     /// What a running program does.
-    fn program(&mut self, which: usize, call: &Call) {
+    fn program(&mut self, which: usize, call: Call) {
         let fence = call.fence;
         let row = &self.now.rows[usize::from(fence.job)];
         // The statement of `docs/sql.md`, whose token is that of one attempt only.
@@ -292,7 +294,7 @@ impl Steps<'_> {
         if !is.registered && !is.folder {
             return;
         }
-        let tokens = self.without(Check::TokensAfterLock).then(|| [0; JOBS]);
+        let tokens = self.without(Check::TokensAfterLock).then_some([0; JOBS]);
         let number = u8::try_from(dead).expect("few processors");
         let begun = is.folder.then_some(is.marks);
         self.add(Step::Look(rescuer, dead), |world| {

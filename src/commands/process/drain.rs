@@ -155,13 +155,15 @@ impl<'a> Drain<'a> {
     /// Ends. Who is refused with nothing in its hands leaves too, so that nobody has to find it dead.
     pub(super) fn leave(mut self, done: Result<()>) -> Result<Summary> {
         self.be_patient();
-        if let Err(error) = done {
-            if error.kind() == Kind::Busy && self.held() == 0 && !self.has_news() {
-                self.store.be_patient(Patience::Deadline(Duration::ZERO));
-                let _ = self.presence.take().map(|presence| presence.end(self.store));
-            }
-            return Err(error);
+        if let Err(error) = &done
+            && error.kind() == Kind::Busy
+            && self.held() == 0
+            && !self.has_news()
+        {
+            self.store.be_patient(Patience::Deadline(Duration::ZERO));
+            let _ = self.presence.take().map(|presence| presence.end(self.store));
         }
+        done?;
         if let Some(presence) = self.presence.take() {
             presence.end(self.store)?;
         }
@@ -188,17 +190,13 @@ impl<'a> Drain<'a> {
         self.presence.as_ref().map_or(0, |presence| presence.slots.held())
     }
 
-    fn pressed(&self) -> usize {
-        self.button.pressed()
-    }
-
     fn may_claim(&self) -> bool {
-        self.pressed() == 0 && self.pace.may_claim()
+        self.button.pressed() == 0 && self.pace.may_claim()
     }
 
     /// How many more calls could be claimed now.
     fn room(&self, outlook: &Outlook) -> usize {
-        if self.pressed() == 0 { self.pace.room(outlook, self.held()) } else { 0 }
+        if self.button.pressed() == 0 { self.pace.room(outlook, self.held()) } else { 0 }
     }
 
     fn could_claim(&self, outlook: &Outlook) -> bool {
@@ -318,7 +316,7 @@ impl<'a> Drain<'a> {
         loop {
             match work(self.store) {
                 Err(error) if error.kind() == Kind::Io && error.can_pass() && at_stake && !self.pace.is_halted() => {
-                    if self.pressed() > 1 {
+                    if self.button.pressed() > 1 {
                         return Err(error);
                     }
                     if !std::mem::replace(&mut told, true) {
@@ -347,7 +345,7 @@ impl<'a> Drain<'a> {
 
     /// The slots heed signals themselves; here they are told.
     fn heed_signals(&mut self) {
-        let pressed = self.pressed();
+        let pressed = self.button.pressed();
         let Some(presence) = self.presence.as_ref().filter(|_| pressed != self.heeded) else { return };
         let running = presence.slots.running();
         if self.heeded == 0 && running > 0 {
@@ -387,7 +385,7 @@ impl<'a> Drain<'a> {
 
     /// A call that was claimed ahead does not wait for one that takes long, nor where nothing is to begin any more.
     fn give_back_what_waits(&mut self, outlook: &Outlook) {
-        let stops = self.pressed() > 0 || outlook.free() == 0;
+        let stops = self.button.pressed() > 0 || outlook.free() == 0;
         let late = self.pace.is_late();
         let Some(presence) = &mut self.presence else { return };
         // Nothing ended since the last look, or it would have begun.
