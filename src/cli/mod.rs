@@ -42,7 +42,7 @@ static VERSION: std::sync::LazyLock<String> =
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create a store, or upgrade an old one
+    /// Create a store, or upgrade an old one; one that is up to date is searched for damage, all of it
     Init,
     /// Services: named queues and their limits
     #[command(subcommand)]
@@ -85,7 +85,10 @@ pub fn main() -> ExitCode {
 fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Init => {
-            let (store, made) = session.create()?;
+            let (mut store, made) = session.create()?;
+            if !made {
+                store.check()?;
+            }
             let place = store.location();
             session.talk(&if made {
                 format!("the store `{place}` is ready")

@@ -35,7 +35,7 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, around: &Surroundi
     .map_err(|error| super::io_error("cannot watch for signals", &error))?;
 
     let claim = store.begin_nested(&inside.fence, new, &new_token()?.inside(&inside.token))?;
-    let (Ok(call), Some(definition)) = (&claim.call, &claim.definition) else {
+    let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else {
         unreachable!("a nested call was valid, and its function defined, in the transaction that began it")
     };
     let request = Request { fence: &claim.fence, token: &claim.token, call, definition };

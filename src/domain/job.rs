@@ -178,8 +178,8 @@ pub struct Claim {
     pub token: Token,
     /// The call, or what is wrong with the stored one (only a client's own INSERT can bring that about).
     pub call: Result<Call, Failure>,
-    /// How the function is run; `None` when it was removed meanwhile.
-    pub definition: Option<Definition>,
+    /// How the function is run, or why it cannot be: it was removed meanwhile, or what is stored of it is damaged.
+    pub definition: Result<Definition, Failure>,
     /// Its service.
     pub service: ServiceName,
     /// Its function, as stored.

@@ -50,7 +50,7 @@ fn take(
     plan: &Plan<'_>,
     stored: Stored,
     token: &Token,
-    definitions: &mut HashMap<String, Option<Definition>>,
+    definitions: &mut HashMap<String, Result<Definition, Failure>>,
 ) -> Result<Claim> {
     let now = tx.now();
     let fence = Fence { job: stored.id, attempt: stored.attempt + 1, processor: plan.processor };

@@ -53,6 +53,9 @@ pub(super) trait Tx {
     /// Runs a script without parameters; only for schemas.
     fn script(&mut self, sql: &str) -> Result<()>;
 
+    /// Looks through the whole store for damage; gives the first that it finds.
+    fn flaw(&mut self) -> Result<Option<String>>;
+
     /// Whether the store has a table of that name.
     fn has_table(&mut self, name: &str) -> Result<bool>;
 
@@ -146,10 +149,14 @@ fn missing(column: usize) -> Error {
     damaged(&format!("column {column} is empty"))
 }
 
+/// `COPY` stands for the copy of the store. What saves something works on that, and makes a new file: a damaged one
+/// is never written.
+pub(super) const WAY_OUT_OF_DAMAGE: &str = "stop every processor, and copy the file together with its `-wal`; then \
+    restore a backup, or save what can be read: `sqlite3 COPY .dump | sed 's/^ROLLBACK.*/COMMIT;/' | sqlite3 NEW`";
+
 /// The error for a store that holds what it cannot hold.
 pub(super) fn damaged(what: &str) -> Error {
-    Error::new(Kind::Invalid, format!("the store is damaged: {what}"))
-        .hint("stop every processor, keep a copy of the file, and restore a backup")
+    Error::new(Kind::Invalid, format!("the store is damaged: {what}")).hint(WAY_OUT_OF_DAMAGE)
 }
 
 /// Reading through a transaction.

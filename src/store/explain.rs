@@ -18,7 +18,9 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
     if failure.extended_code == ffi::SQLITE_CONSTRAINT_TRIGGER
         && let Some(refusal) = detail.strip_prefix("asyncq: ")
     {
-        return Error::new(Kind::Denied, refusal);
+        return Error::new(Kind::Denied, refusal).hint(
+            "the store's own rules refuse it; where that cannot be, `asyncq init` searches the store for damage",
+        );
     }
     let (kind, message, hint) = match failure.code {
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => {
@@ -27,14 +29,20 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
         ErrorCode::NotADatabase => (
             Kind::Invalid,
             format!("`{store}` is not a SQLite database"),
-            "check `--db` and `$ASYNCQ_DB`; the file was left as it is",
+            "check `--db` and `$ASYNCQ_DB`; the file was left as it is; if it was a store, restore a backup",
         ),
-        ErrorCode::DatabaseCorrupt => {
-            return damaged(&detail).because(error);
-        }
+        // The schema allows all that asyncq does; so what it refuses, or cannot do, says that something there is not as
+        // it was made.
+        ErrorCode::DatabaseCorrupt
+        | ErrorCode::Unknown
+        | ErrorCode::ConstraintViolation
+        | ErrorCode::TooBig
+        | ErrorCode::TypeMismatch => return damaged(&detail).because(error),
         ErrorCode::ReadOnly if failure.extended_code == ffi::SQLITE_READONLY_DBMOVED => {
             return moved("the store", path).because(error);
         }
+        // SQLite tells it apart from a read that failed.
+        _ if failure.extended_code == ffi::SQLITE_IOERR_SHORT_READ => return damaged("it is cut short").because(error),
         ErrorCode::ReadOnly => (
             Kind::Denied,
             format!("the store `{store}` is read-only"),
@@ -49,9 +57,6 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
             return Error::new(Kind::Io, message).hint(hint).because(error).passing();
         }
         ErrorCode::CannotOpen => return cannot_open(path, error),
-        _ if detail.starts_with("no such table: asyncq_") || detail.starts_with("no such column: ") => {
-            return damaged(&detail).because(error);
-        }
         _ => {
             if let Some(system) = system_error(failure) {
                 detail = format!("{detail} ({system})");
@@ -91,7 +96,7 @@ fn system_error(failure: ffi::Error) -> Option<&'static str> {
     match failure.extended_code {
         ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => Some("the disk did not confirm a write"),
         ffi::SQLITE_IOERR_WRITE => Some("a write failed"),
-        ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ => Some("a read failed"),
+        ffi::SQLITE_IOERR_READ => Some("a read failed"),
         _ => None,
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::engine::{Row, Tx, damaged};
 use super::service::{Added, IfWaiting, Removed};
 use super::{Store, job, service};
+use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::function::{Definition, Function, FunctionChange, FunctionName};
 use crate::domain::service::ServiceName;
 use crate::domain::suggest::nearest;
@@ -153,9 +154,13 @@ fn read(row: &dyn Row) -> Result<Function> {
     })
 }
 
-/// The definition of a function, if it exists.
-pub(super) fn definition(tx: &mut dyn Tx, service: &str, name: &str) -> Result<Option<Definition>> {
-    Ok(tx.first(FUNCTION, &[service.into(), name.into()], read)?.map(|function| function.definition))
+/// The definition of a function, or why it has none that can be run: that costs only its own calls.
+pub(super) fn definition(tx: &mut dyn Tx, service: &str, name: &str) -> Result<Result<Definition, Failure>> {
+    let cannot = |why: String| Failure { exit_code: Some(127), ..Failure::new(FailureKind::CannotRun, why) };
+    let found = tx.first(FUNCTION, &[service.into(), name.into()], |row| {
+        Ok(read(row).map(|function| function.definition).map_err(|error| cannot(error.to_string())))
+    })?;
+    Ok(found.unwrap_or_else(|| Err(cannot("its function was removed meanwhile".to_owned()))))
 }
 
 /// The function of that name, or the error that says which name was perhaps meant.

@@ -82,6 +82,10 @@ impl Store {
         let mut store = Store::open(location, patience)?;
         if !made {
             let schema = store.schema;
+            // What has lost its tables looks like a database that never had them.
+            if store.found()? == Found::Nothing {
+                store.check()?;
+            }
             store.engine.transact(Mode::Write, &mut |tx| {
                 let found = schema.look(tx)?;
                 made = found != Found::Current;
@@ -89,6 +93,22 @@ impl Store {
             })?;
         }
         Ok((store, made))
+    }
+
+    fn found(&mut self) -> Result<Found> {
+        let (schema, mut found) = (self.schema, Found::Nothing);
+        self.engine.transact(Mode::Read, &mut |tx| schema.look(tx).map(|it| found = it))?;
+        Ok(found)
+    }
+
+    /// Looks through the whole store for damage, whatever else the file holds; delays no writer.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] with the first damage found.
+    pub fn check(&mut self) -> Result<()> {
+        let mut flaw = None;
+        self.engine.transact(Mode::Read, &mut |tx| tx.flaw().map(|it| flaw = it))?;
+        flaw.map_or(Ok(()), |flaw| Err(engine::damaged(&flaw)))
     }
 
     /// The version of the SQLite that is built in.

@@ -59,7 +59,7 @@ impl Store {
                 fence: Fence { job: id, attempt: 1, processor },
                 token: token.clone(),
                 call: Ok(call.clone()),
-                definition: Some(function.definition),
+                definition: Ok(function.definition),
                 conflicts: 0,
                 service: call.service.clone(),
                 function: call.function.as_str().to_owned(),

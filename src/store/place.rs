@@ -133,6 +133,20 @@ pub(super) fn refuse_leftovers(target: &Path) -> Result<()> {
     Ok(())
 }
 
+/// SQLite removes the WAL of a database without a single byte; but if that was a store, the WAL holds its calls.
+pub(super) fn refuse_emptied(store: &Path) -> Result<()> {
+    let length = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
+    if length(store) > 0 {
+        return Ok(());
+    }
+    let store = fs::canonicalize(store).unwrap_or_else(|_| store.to_owned());
+    let wal = with_suffix(&store, "-wal");
+    if length(&wal) == 0 || fs::metadata(&store).is_err() {
+        return Ok(());
+    }
+    Err(super::engine::damaged(&format!("`{}` is empty, but `{}` is not", store.display(), wal.display())))
+}
+
 fn cannot_create(target: &Path, error: &io::Error) -> Error {
     let kind = match error.kind() {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Kind::Denied,

@@ -78,6 +78,7 @@ impl Sqlite {
         }
         let file = StoreFile::find(path)?;
         let path = file.path().to_owned();
+        super::place::refuse_emptied(&path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&path, flags).map_err(|error| explain(&path, error))?;
         let mut engine = Sqlite {
@@ -346,6 +347,11 @@ impl Tx for SqliteTx<'_> {
 
     fn script(&mut self, sql: &str) -> Result<()> {
         self.engine.connection.execute_batch(sql).map_err(|error| self.fail(error))
+    }
+
+    fn flaw(&mut self) -> Result<Option<String>> {
+        let found = (self as &mut dyn Tx).first("PRAGMA integrity_check(1)", &[], |row| Ok(row.str(0)?.to_owned()))?;
+        Ok(found.filter(|answer| answer != "ok"))
     }
 
     fn has_table(&mut self, name: &str) -> Result<bool> {

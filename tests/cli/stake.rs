@@ -126,7 +126,7 @@ fn signals_are_heeded_while_an_outcome_waits_for_the_store() {
 }
 
 #[test]
-fn what_cannot_be_claimed_costs_no_outcome() {
+fn a_damaged_definition_costs_its_own_calls_and_nothing_else() {
     let place = Place::with_functions(&[("waits", WAITS), ("damaged", "echo never")]);
     place.stdout("asyncq enqueue events waits; asyncq enqueue events damaged");
     let process = place.start("asyncq process");
@@ -135,9 +135,11 @@ fn what_cannot_be_claimed_costs_no_outcome() {
     store.execute("UPDATE asyncq_function SET command = '[7]' WHERE name = 'damaged'", []).unwrap();
     place.write("go", "");
     let output = process.wait();
-    assert_eq!(output.status.code(), Some(65), "{output:?}");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("function `damaged` of service `events`: its command: "), "{said}");
     assert_eq!(place.query("SELECT state || attempt FROM asyncq_job WHERE id = 1"), "completed1");
-    assert_eq!(place.query("SELECT state FROM asyncq_job WHERE id = 2"), "queued");
+    assert_eq!(place.query("SELECT state FROM asyncq_job WHERE id = 2"), "error");
 }
 
 #[test]

@@ -113,9 +113,9 @@ fn what_is_no_store_is_told_and_left_alone() {
         "
         $ asyncq --db text.db enqueue events x; asyncq --db text.db init
         ! error: `/[..]/text.db` is not a SQLite database
-        ! hint: check `--db` and `$ASYNCQ_DB`; the file was left as it is
+        ! hint: check `--db` and `$ASYNCQ_DB`; the file was left as it is; if it was a store, restore a backup
         ! error: `/[..]/text.db` is not a SQLite database
-        ! hint: check `--db` and `$ASYNCQ_DB`; the file was left as it is
+        ! hint: check `--db` and `$ASYNCQ_DB`; the file was left as it is; if it was a store, restore a backup
         ? 65
         $ asyncq --db folder.db job list; asyncq --db folder.db init
         ! error: `/[..]/folder.db` is a directory, not a store

@@ -7,6 +7,7 @@
 
 mod books;
 mod contention;
+mod damage;
 mod explorer;
 #[path = "../store/fixture.rs"]
 #[allow(dead_code, reason = "each suite uses what it needs of it")]

@@ -39,6 +39,7 @@ pub fn figure(test: &str, text: impl Display) {
     let line = format!("{test} (seed {}): {text}", seed());
     eprintln!("{line}");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/faults.txt");
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
     writeln!(file, "{}{line}", if full() { "full: " } else { "" }).unwrap();
 }

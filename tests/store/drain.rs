@@ -48,7 +48,7 @@ conformance! {
         let claim = claim(store, processor);
         assert_eq!((claim.fence.job, claim.fence.attempt, claim.fence.processor), (id, 1, processor));
         assert_eq!(claim.call.unwrap(), call(5).call);
-        assert_eq!(claim.definition, Some(definition()));
+        assert_eq!(claim.definition, Ok(definition()));
         assert_eq!((claim.service, claim.function.as_str(), claim.conflicts), (service("events"), "compute", 0));
         let job = store.job(id).unwrap();
         assert_eq!((job.state, job.attempt), (State::Processing, 1));

@@ -11,6 +11,7 @@ conformance! {
         let (mut same, made) = Store::create(store.location(), PATIENCE).unwrap();
         assert!(!made);
         assert_eq!(same.services().unwrap().len(), 1);
+        same.check().unwrap();
         assert!(store.location().run_folder().to_string_lossy().ends_with("-asyncq"));
     }
 

@@ -51,20 +51,15 @@ impl Over {
         Ok(Over { mark: Some(mark), ..Over::new(&claim, finish) })
     }
 
-    /// Whether a claim can be run: the stored call is valid, and its function still exists.
+    /// Whether a claim can be run: the stored call is valid, and so is its function.
     pub(super) fn can_run(claim: &Claim) -> bool {
-        claim.call.is_ok() && claim.definition.is_some()
+        claim.call.is_ok() && claim.definition.is_ok()
     }
 
     /// A claim that cannot be run.
     pub(super) fn unfit(claim: &Claim) -> Over {
-        let failure = match &claim.call {
-            Err(failure) => failure.clone(),
-            Ok(_) => Failure {
-                exit_code: Some(127),
-                ..Failure::new(FailureKind::CannotRun, "its function was removed meanwhile")
-            },
-        };
+        let flaw = claim.call.as_ref().err().or(claim.definition.as_ref().err());
+        let failure = flaw.cloned().unwrap_or_else(|| Failure::new(FailureKind::CannotRun, "it cannot be run"));
         Over::unrun(claim, &Outcome::Failed(failure))
     }
 

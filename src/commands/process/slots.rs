@@ -229,7 +229,7 @@ impl Shared {
     fn run(&self, slot: usize, control: &Control) {
         let mut done = None;
         while let Some((claim, whole_lines)) = self.next(slot, control, done.take()) {
-            let (Ok(call), Some(definition)) = (&claim.call, &claim.definition) else {
+            let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else {
                 unreachable!("a call that cannot be run never gets to a slot")
             };
             let Common { around, marks, echo } = &self.common;

@@ -1,0 +1,497 @@
+//! Stores that a disk has damaged: flipped bits, zeroed and swapped pages, cut files, in the database and its WAL.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use asyncq::domain::call::{Call, Key, keywords, positional};
+use asyncq::domain::function::FunctionName;
+use asyncq::domain::job::{JobId, NewJob, State, Token};
+use asyncq::domain::processor::NewProcessor;
+use asyncq::domain::service::ServiceName;
+use asyncq::store::{CleanQuery, JobQuery, Location, Patience, Plan, Store};
+use asyncq::{Error, Kind};
+use fastrand::Rng;
+
+use crate::place::Place;
+use crate::scale::{figure, many, random};
+
+const PAGE: usize = 4096;
+
+/// Longer than anything here may take.
+const HANG: Duration = Duration::from_secs(30);
+
+/// The files of a store, as bytes.
+#[derive(Clone, PartialEq)]
+struct Files {
+    db: Vec<u8>,
+    wal: Vec<u8>,
+    shm: Vec<u8>,
+}
+
+impl Files {
+    fn read(db: &Path) -> Files {
+        let beside = |suffix: &str| fs::read(format!("{}{suffix}", db.display())).unwrap_or_default();
+        Files { db: beside(""), wal: beside("-wal"), shm: beside("-shm") }
+    }
+
+    fn write(&self, db: &Path) {
+        for (suffix, bytes) in [("", &self.db), ("-wal", &self.wal), ("-shm", &self.shm)] {
+            let path = format!("{}{suffix}", db.display());
+            if suffix.is_empty() || !bytes.is_empty() {
+                fs::write(path, bytes).unwrap();
+            } else {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+
+    /// Whether the content is the same; what SQLite builds anew from it does not count.
+    fn holds_the_same(&self, other: &Files) -> bool {
+        self.db == other.db && self.wal == other.wal
+    }
+}
+
+/// The files of the store, after one more call if a checkpoint has just emptied the WAL.
+fn with_a_wal(place: &Place) -> Files {
+    loop {
+        let files = Files::read(&place.store());
+        if !files.wal.is_empty() {
+            return files;
+        }
+        place.stdout("asyncq enqueue events note");
+    }
+}
+
+/// A store with all that stores hold, when most of it is in the database file, and when most of it is in the WAL.
+fn stores() -> (Place, Vec<Files>) {
+    let place = Place::with_functions(&[
+        ("prints", "head -c $((ASYNCQ_JOB * 100)) /dev/zero | tr '\\0' x; echo \"$ASYNCQ_JOB\" > \"$ASYNCQ_RESULT\""),
+        ("fails", "echo no >&2; exit 3"),
+        ("nests", "asyncq enqueue events prints"),
+        ("note", "true"),
+    ]);
+    place.stdout(
+        "asyncq service add other --concurrency 3; asyncq service set events --concurrency 2
+         large=$(head -c 9000 /dev/zero | tr '\\0' y)
+         for i in 1 2 3 4 5 6 7 8; do asyncq enqueue events prints $i $large --key key$i; asyncq enqueue events fails
+            asyncq enqueue events nests --principal me; done
+         asyncq process; asyncq enqueue events note --hold; asyncq enqueue events note 7; true",
+    );
+    let wal = with_a_wal(&place);
+    let checkpointed = {
+        let store = rusqlite::Connection::open(place.store()).unwrap();
+        store.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        drop(store);
+        Files::read(&place.store())
+    };
+    place.stdout("for i in 1 2 3 4 5 6; do asyncq enqueue events note $i --key more$i; done; asyncq enqueue events fails; asyncq process events --max-jobs 3; true");
+    let both = with_a_wal(&place);
+    assert!(checkpointed.wal.is_empty());
+    (place, vec![wal, checkpointed, both])
+}
+
+/// One damage; says what it was.
+fn damage(files: &mut Files, random: &mut Rng) -> String {
+    let in_wal = !files.wal.is_empty() && random.bool();
+    let (bytes, name) = if in_wal { (&mut files.wal, "wal") } else { (&mut files.db, "db") };
+    let length = bytes.len();
+    let at = random.usize(..length);
+    let page = at / PAGE * PAGE;
+    let end = |from: usize, count: usize| (from + count).min(length);
+    let what = match random.u32(..8) {
+        0 | 1 => {
+            for _ in 0..random.usize(1..4) {
+                bytes[random.usize(..length)] ^= 1 << random.u32(..8);
+            }
+            "bits flipped"
+        }
+        2 => {
+            bytes[at..end(at, random.usize(1..600))].fill(0);
+            "bytes zeroed"
+        }
+        3 => {
+            bytes[page..end(page, PAGE)].fill(0);
+            "page zeroed"
+        }
+        // Nothing at all is a database that was never used; nobody can tell.
+        4 => {
+            bytes.truncate(at.max(1));
+            "cut"
+        }
+        5 => {
+            bytes.truncate(page.max(PAGE));
+            "cut between pages"
+        }
+        6 => {
+            let other = random.usize(..length / PAGE) * PAGE;
+            let (first, second) = (page.min(other), page.max(other));
+            for offset in 0..PAGE.min(length - second) {
+                bytes.swap(first + offset, second + offset);
+            }
+            "pages swapped"
+        }
+        _ => {
+            let garbage = random.usize(1..200).min(length);
+            bytes[..garbage].fill_with(|| random.u8(..));
+            "garbage at the beginning"
+        }
+    };
+    format!("{name}: {what}")
+}
+
+fn open(db: &Path) -> asyncq::Result<Store> {
+    Store::open(&Location::File(db.to_owned()), Patience::Deadline(Duration::from_secs(5)))
+}
+
+/// What a verb answers about each thing, as text.
+type Answer = asyncq::Result<BTreeMap<String, String>>;
+
+type Verb = (&'static str, fn(&Path, &mut Rng) -> Answer);
+
+fn events() -> ServiceName {
+    ServiceName::parse("events").unwrap()
+}
+
+fn none<T>(_: T) -> BTreeMap<String, String> {
+    BTreeMap::new()
+}
+
+/// What people and programs ask of a store; what they are told can be compared with what was told before the damage.
+const READING: &[Verb] = &[
+    ("list", |db, _| {
+        let jobs = open(db)?.jobs(&JobQuery::default())?;
+        Ok(jobs.into_iter().map(|job| (format!("job {}", job.id), format!("{job:?}"))).collect())
+    }),
+    ("list one state", |db, _| {
+        let query = JobQuery { state: Some(State::Queued), service: Some("events".to_owned()), ..JobQuery::default() };
+        let jobs = open(db)?.jobs(&query)?;
+        Ok(jobs.into_iter().map(|job| (format!("queued {}", job.id), format!("{job:?}"))).collect())
+    }),
+    ("show", |db, random| {
+        let mut store = open(db)?;
+        let mut shown = BTreeMap::new();
+        for _ in 0..6 {
+            let job = store.job(JobId(random.i64(1..30)))?;
+            let attempts = store.attempts(&job)?;
+            let log = store.log(job.id, job.attempt)?;
+            shown.insert(format!("job {} whole", job.id), format!("{job:?} {attempts:?} {log:?}"));
+        }
+        Ok(shown)
+    }),
+    ("services", |db, _| {
+        let mut store = open(db)?;
+        let services = store.services()?.into_iter().map(|it| (format!("service {}", it.name), format!("{it:?}")));
+        let services: BTreeMap<_, _> = services.collect();
+        let functions =
+            store.functions(None)?.into_iter().map(|it| (format!("function {}", it.name), format!("{it:?}")));
+        Ok(services.into_iter().chain(functions).collect())
+    }),
+];
+
+const WRITING: &[Verb] = &[
+    ("enqueue", |db, random| {
+        let call = Call {
+            service: events(),
+            function: FunctionName::parse("note")?,
+            args: positional(&["1".to_owned()])?,
+            kwargs: keywords::<&str>(&[])?,
+            principal: None,
+            site: None,
+        };
+        let key = Some(Key::parse(&format!("new{}", random.u32(..)))?);
+        let new = NewJob { call, key, hold: false, os_user: None, parent: None };
+        open(db)?.enqueue(&new).map(none)
+    }),
+    ("process", |db, _| {
+        let is = NewProcessor { folder: "f".into(), host: "h".into(), boot: "b".into(), pid: 1, pid_start: 2 };
+        open(db)?.register(&is).map(none)
+    }),
+    ("claim", |db, random| {
+        let mut store = open(db)?;
+        let Some(processor) = store.processors()?.pop() else { return Ok(BTreeMap::new()) };
+        let (service, tokens) = (events(), [Token::from_random(random.u128(..)), Token::from_random(random.u128(..))]);
+        let plan = Plan {
+            processor: processor.id,
+            service: &service,
+            finished: &[],
+            returned: &[],
+            held: 0,
+            running: 0,
+            ahead: 0,
+            tokens: &tokens,
+        };
+        store.advance(&plan).map(none)
+    }),
+    ("rescue", |db, _| {
+        let mut store = open(db)?;
+        let Some(processor) = store.processors()?.pop() else { return Ok(BTreeMap::new()) };
+        store.rescue(processor.id, None).map(none)
+    }),
+    ("clean", |db, _| {
+        let query = CleanQuery { states: vec![State::Error], older_than: Duration::ZERO };
+        open(db)?.clean(&query, JobId(0)).map(none)
+    }),
+];
+
+/// What `asyncq init` does.
+fn init(db: &Path) -> asyncq::Result<()> {
+    let (mut store, made) = Store::create(&Location::File(db.to_owned()), Patience::Deadline(Duration::from_secs(5)))?;
+    assert!(!made, "nothing is made in what was a store");
+    store.check()
+}
+
+fn check_error(what: &str, error: &Error) {
+    assert!(error.way_out().is_some(), "{what}: `{error}` without a way out");
+    // A flipped bit in a name, a version or a state is another name, version or state; input fails when it is cut.
+    let kinds = [Kind::Invalid, Kind::NotFound, Kind::Unreachable, Kind::Busy, Kind::Denied];
+    assert!(kinds.contains(&error.kind()), "{what}: {:?} {error}", error.kind());
+}
+
+#[derive(Default)]
+struct Count {
+    verbs: usize,
+    told: usize,
+    /// Copies that answered differently, without an error, though `init` finds the damage.
+    findable: usize,
+    /// Copies that did so because the WAL ends before the damage.
+    cut_off: usize,
+    /// Copies that did so and in which nothing can find any: the content of a cell is another.
+    hidden: usize,
+    programs: usize,
+}
+
+struct Trial<'a> {
+    db: PathBuf,
+    what: String,
+    truth: &'a BTreeMap<String, String>,
+    count: &'a mut Count,
+}
+
+impl Trial<'_> {
+    /// Runs one verb: it neither panics nor hangs, and when it says that the store is damaged, nothing was written.
+    fn run(&mut self, (name, verb): &Verb, random: &mut Rng) -> Answer {
+        let before = Files::read(&self.db);
+        let began = Instant::now();
+        let what = format!("{} {name} after {}", self.db.display(), self.what);
+        let answer = catch_unwind(AssertUnwindSafe(|| verb(&self.db, random)));
+        let answer = answer.unwrap_or_else(|_| panic!("{what}: a panic"));
+        assert!(began.elapsed() < HANG, "{what}: took {:?}", began.elapsed());
+        self.count.verbs += 1;
+        if let Err(error) = &answer {
+            check_error(&what, error);
+            self.count.told += 1;
+            assert!(Files::read(&self.db).holds_the_same(&before), "{what}: `{error}`, and wrote");
+        }
+        answer
+    }
+
+    /// Whether an answer differs from the truth.
+    fn differs(&self, name: &str, answer: &Answer) -> bool {
+        let Ok(answer) = answer else { return false };
+        let whole = ["list", "services"].contains(&name);
+        let prefixes: &[&str] = if name == "list" { &["job "] } else { &["service ", "function "] };
+        let expected = self.truth.iter().filter(|(key, _)| {
+            whole && !key.ends_with("whole") && prefixes.iter().any(|prefix| key.starts_with(prefix))
+        });
+        answer.iter().any(|(key, value)| self.truth.get(key) != Some(value))
+            || expected.count() != if whole { answer.len() } else { 0 }
+    }
+}
+
+/// A place for copies that need not be durable.
+fn quick_place() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let db = folder.path().join("q.db");
+    (folder, db)
+}
+
+/// All that can be read of a sound store.
+fn truth(db: &Path) -> BTreeMap<String, String> {
+    let mut truth = BTreeMap::new();
+    for (_, verb) in READING {
+        for seed in 0..60 {
+            truth.append(&mut verb(db, &mut Rng::with_seed(seed)).unwrap());
+        }
+    }
+    truth
+}
+
+/// Plays everything on one damaged copy.
+fn trial(trial: &mut Trial<'_>, random: &mut Rng) {
+    let in_wal = trial.what.starts_with("wal");
+    let mut differ = 0;
+    for verb in READING {
+        let answer = trial.run(verb, random);
+        // Jobs that are not there are an answer too.
+        let missing = answer.as_ref().is_err_and(|error| error.kind() == Kind::NotFound);
+        differ += usize::from(missing || trial.differs(verb.0, &answer));
+    }
+    let sound = trial.run(&("init", |db, _| init(db).map(none)), random).is_ok();
+    match (differ > 0, in_wal, sound) {
+        (false, ..) => {}
+        (true, true, true) => trial.count.cut_off += 1,
+        (true, _, true) => trial.count.hidden += 1,
+        (true, _, false) => trial.count.findable += 1,
+    }
+    for verb in WRITING {
+        // What was called is not called any more, or not twice.
+        let _ = trial.run(verb, random);
+    }
+}
+
+/// The same by the program, whose exit codes and words are what people see.
+fn program(place: &Place, files: &Files, what: &str, count: &mut Count) {
+    let db = place.store();
+    files.write(&db);
+    for command in
+        ["job list --limit 0", "job show 3", "service list", "init", "enqueue events note", "process", "job clean"]
+    {
+        let before = Files::read(&db);
+        let output = place.run(&format!("exec timeout 60 asyncq {command}"));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let code = output.status.code().unwrap_or(-1);
+        assert!([0, 1, 65, 66, 69, 75, 77].contains(&code), "{what}: {command}: {code} {said}");
+        assert!(!said.contains("panicked"), "{what}: {command}: {said}");
+        assert!(code < 65 || said.contains("hint: "), "{what}: {command}: {said}");
+        // A processor may have recorded something before it found the damage.
+        if code == 65 && command != "process" {
+            assert!(Files::read(&db).holds_the_same(&before), "{what}: {command} wrote: {said}");
+        }
+        assert!(!Files::read(&db).db.is_empty() || before.db.is_empty(), "{what}: {command} emptied it");
+        count.programs += 1;
+    }
+}
+
+#[test]
+fn damage_is_told_and_never_made_worse() {
+    let name = "damage: told and never made worse";
+    let (place, stores) = stores();
+    let mut random = random(name);
+    let mut count = Count::default();
+    let (_folder, db) = quick_place();
+    let truths: Vec<_> = stores
+        .iter()
+        .map(|files| {
+            files.write(&db);
+            truth(&db)
+        })
+        .collect();
+    let rounds = many(10_000, 150);
+    for round in 0..rounds {
+        let which = random.usize(..stores.len());
+        let mut files = stores[which].clone();
+        let what = damage(&mut files, &mut random);
+        files.write(&db);
+        trial(&mut Trial { db: db.clone(), what: what.clone(), truth: &truths[which], count: &mut count }, &mut random);
+        if round % 15 == 0 {
+            program(&place, &files, &what, &mut count);
+        }
+    }
+    let Count { verbs, told, findable, cut_off, hidden, programs } = count;
+    // With checks that never fire, or fire always, this would count nothing.
+    assert!(told > rounds && told < verbs && hidden < rounds / 4, "{told} of {verbs}, {hidden} of {rounds}");
+    figure(
+        name,
+        format_args!(
+            "{rounds} damaged stores: {verbs} verbs and {programs} programs, 0 panics, 0 hangs, {told} errors with a way \
+             out, 0 writes by who told it; answers that differ: {hidden} by another content of a cell, {cut_off} by a \
+             WAL that ends before its damage, {findable} more that `init` finds"
+        ),
+    );
+}
+
+#[test]
+fn a_damaged_index_of_the_wal_does_no_harm() {
+    let name = "damage: -shm";
+    let (_place, stores) = stores();
+    let mut random = random(name);
+    let (_folder, db) = quick_place();
+    let rounds = many(1000, 30);
+    let sound = &stores[2];
+    sound.write(&db);
+    let truth = truth(&db);
+    assert!(!sound.shm.is_empty());
+    for _ in 0..rounds {
+        let mut files = sound.clone();
+        let length = files.shm.len();
+        match random.u32(..4) {
+            0 => files.shm[random.usize(..length)] ^= 1 << random.u32(..8),
+            1 => files.shm.fill_with(|| random.u8(..)),
+            2 => files.shm.truncate(random.usize(1..length)),
+            _ => files.shm[..200].fill(0),
+        }
+        files.write(&db);
+        for (verb, read) in READING {
+            let answer = read(&db, &mut random).unwrap_or_else(|error| panic!("{verb}: {error}"));
+            assert!(answer.iter().all(|(key, value)| truth.get(key) == Some(value)), "{verb}");
+        }
+        init(&db).unwrap();
+    }
+    figure(name, format_args!("{rounds} damaged, 0 answers that differ"));
+}
+
+#[test]
+fn an_emptied_store_keeps_its_wal() {
+    let place = Place::with_functions(&[("note", "true")]);
+    place.stdout("asyncq enqueue events note");
+    let before = Files::read(&place.store());
+    assert!(!before.wal.is_empty());
+    let emptied = Files { db: Vec::new(), ..before };
+    emptied.write(&place.store());
+    place.stdout("ln -s .local/share/asyncq/queue.db link.db");
+    for command in ["job list", "init", "enqueue events note", "process", "--db link.db init"] {
+        place.session(&format!(
+            "
+            $ asyncq {command}
+            ! error: the store is damaged: `[..]/queue.db` is empty, but `[..]/queue.db-wal` is not
+            ! hint: stop every processor, and copy [..]
+            ? 65
+            "
+        ));
+        assert!(Files::read(&place.store()).holds_the_same(&emptied), "{command}");
+    }
+}
+
+#[test]
+fn a_store_that_lost_its_tables_is_not_made_anew() {
+    let place = Place::with_functions(&[("note", "true")]);
+    place.stdout("asyncq enqueue events note; sqlite3 .local/share/asyncq/queue.db 'PRAGMA wal_checkpoint(TRUNCATE)'");
+    let mut files = Files::read(&place.store());
+    // The first page says that the schema has no rows at all.
+    files.db[103..105].fill(0);
+    files.db[100] = 13;
+    files.write(&place.store());
+    let output = place.run("asyncq service add more");
+    assert_eq!(output.status.code(), Some(65), "{output:?}");
+    assert!(Files::read(&place.store()).holds_the_same(&files));
+}
+
+#[test]
+fn the_way_out_of_damage_works_as_it_is_told() {
+    let place = Place::with_functions(&[("note", "echo $ASYNCQ_JOB >> runs")]);
+    place.stdout(
+        "large=$(head -c 1900 /dev/zero | tr '\\0' y); for i in $(seq 60); do asyncq enqueue events note $large; done
+         sqlite3 .local/share/asyncq/queue.db 'PRAGMA wal_checkpoint(TRUNCATE)'",
+    );
+    let mut files = Files::read(&place.store());
+    // A page in the midst of the jobs.
+    let page = place.query("SELECT max(pageno) FROM dbstat WHERE name = 'asyncq_job' AND pagetype = 'leaf'");
+    let at = (page.parse::<usize>().unwrap() - 1) * PAGE;
+    files.db[at..at + PAGE].fill(0xee);
+    files.write(&place.store());
+    let output = place.run("asyncq job list --limit 0");
+    assert_eq!(output.status.code(), Some(65), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    let recipe = said.split("save what can be read: `").nth(1).unwrap().split('`').next().unwrap();
+    place.stdout("cp .local/share/asyncq/queue.db copy.db; cp .local/share/asyncq/queue.db-wal copy.db-wal");
+    place.stdout(&recipe.replace("COPY", "copy.db").replace("NEW", "new.db"));
+    assert!(Files::read(&place.store()).holds_the_same(&files), "what is damaged is left as it is");
+    place.session("$ asyncq --db new.db init\n! asyncq: `[..]/new.db` is up to date");
+    place.stdout("asyncq --db new.db process");
+    let saved = place.read("runs").lines().count();
+    assert!((50..60).contains(&saved), "all but those of one page: {saved} of 60");
+    place.session("$ asyncq --db new.db enqueue events note | grep -c .\n1");
+}
