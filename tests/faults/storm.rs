@@ -19,9 +19,9 @@ const PROCESSORS: usize = 8;
 /// How many slots each service has.
 const SLOTS: usize = 4;
 
-/// How many calls of one slot may have begun without their outcome being recorded: the one that runs, and those that have
-/// ended while the store was slow, as many as are claimed ahead.
-const HELD: usize = 17;
+/// How many calls of one slot may have begun without their outcome being recorded: the one that runs and, while outcomes
+/// are recorded quickly, one that has ended.
+const HELD: usize = 2;
 
 /// How many bytes a job leaves in the functions' book, about.
 const BYTES_OF_A_JOB: u64 = 80;
@@ -270,7 +270,10 @@ fn a_storm_of_kills_loses_nothing_and_runs_nothing_twice() {
     let verdict = storm.rage(kill);
     scale::figure("kill storm", format!("{kills} kills; {verdict}"));
     verdict.is_clean();
-    assert!(verdict.acknowledged >= jobs && verdict.extra_starts <= kills * SLOTS * HELD);
+    assert!(verdict.acknowledged >= jobs);
+    // Few kills may all meet full slots.
+    let at_most = if scale::full() { kills * SLOTS } else { kills * SLOTS * HELD };
+    assert!(verdict.extra_starts <= at_most, "{} extra starts", verdict.extra_starts);
     storm.effects_are_there_once();
 }
 

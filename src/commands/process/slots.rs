@@ -1,12 +1,14 @@
 //! The slots of a processor: threads that run one call after another, without waiting for the store in between.
 //!
-//! Invariant: at most as many calls run at once as the width says; which calls have begun is marked, before they do and
-//! until their outcome is recorded, where a rescuer finds it.
+//! Invariant: at most as many calls run at once as the width says, and at most as many again have ended without their
+//! outcome being recorded; which calls have begun is marked, before they do and until that is done, where a rescuer finds
+//! it.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use super::wake::Wake;
 use crate::domain::job::{Claim, Fence};
@@ -18,6 +20,10 @@ use crate::runner::{
 
 /// How much stack a slot needs: it runs no recursion.
 const STACK: usize = 256 * 1024;
+
+/// How long it may take until an outcome is recorded, for slots to go on meanwhile. A processor's death repeats what has
+/// ended and is not recorded: where many share a store, that would be more with every call that begins.
+const QUICK: Duration = Duration::from_millis(5);
 
 /// A call that has ended in a slot.
 #[derive(Debug)]
@@ -64,6 +70,10 @@ struct Work {
     width: usize,
     /// What each slot runs, and the switch that ends it.
     slots: Vec<(Option<Fence>, Arc<Control>)>,
+    /// When calls ended whose outcome is not recorded yet.
+    unrecorded: VecDeque<Instant>,
+    /// How long the latest outcome took to be recorded.
+    recording: Duration,
     whole_lines: bool,
     /// Whether nothing is to begin any more.
     halted: bool,
@@ -77,7 +87,9 @@ impl Work {
 
     /// Takes the next call for a slot, if it may begin; says also whether it shares the output with others.
     fn pick(&mut self, slot: usize, control: &Control) -> Option<(Claim, bool)> {
-        if self.closed || self.halted || self.running() >= self.width {
+        let spare = if self.recording < QUICK { self.width } else { 0 };
+        let busy = self.running() + self.unrecorded.len().saturating_sub(spare);
+        if self.closed || self.halted || busy >= self.width {
             return None;
         }
         let claim = self.waiting.pop_front()?;
@@ -94,6 +106,8 @@ impl Slots {
             waiting: VecDeque::new(),
             width: 0,
             slots: Vec::new(),
+            unrecorded: VecDeque::new(),
+            recording: Duration::ZERO,
             whole_lines: false,
             halted: false,
             closed: false,
@@ -164,6 +178,13 @@ impl Slots {
     /// Notes that the outcome of a call is recorded.
     pub(super) fn recorded(&self, mark: &Mark) {
         self.shared.common.marks.clear(mark);
+        let mut work = self.shared.board.work();
+        if let Some(ended) = work.unrecorded.pop_front() {
+            work.recording = ended.elapsed();
+        }
+        if !work.waiting.is_empty() {
+            self.shared.board.changed.notify_all();
+        }
     }
 
     /// What stops them, for another thread.
@@ -249,6 +270,9 @@ impl Shared {
         work.slots[slot].0 = None;
         if work.halted {
             self.board.changed.notify_all();
+        }
+        if done.is_some() {
+            work.unrecorded.push_back(Instant::now());
         }
         let mut next = work.pick(slot, control);
         if let Some(done) = done {
