@@ -72,22 +72,10 @@ fn a_drained_service_is_free() {
 
 #[test]
 fn a_processor_that_dies_before_it_records_an_outcome_is_a_crash() {
-    let place = Place::with_functions(&[(
-        "hello",
-        "[ $ASYNCQ_ATTEMPT = 2 ] || until [ -e go ]; do touch begun; sleep 0.01; done; touch ended; echo hello",
-    )]);
+    let place = Place::with_functions(&[("hello", "echo $ASYNCQ_ATTEMPT >> runs; echo hello")]);
     place.stdout("asyncq enqueue events hello");
-    let process = place.start("asyncq process");
-    wait_until("the call begins", || place.at("begun").exists());
-    let other = rusqlite::Connection::open(place.store()).unwrap();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    place.write("go", "");
-    wait_until("the call has ended", || place.at("ended").exists());
-    // Give it the time to come back to the processor, which cannot be seen from outside.
-    std::thread::sleep(Duration::from_millis(200));
-    process.signal("KILL");
-    drop(process);
-    other.execute_batch("COMMIT").unwrap();
+    let output = place.run("env ASYNCQ_FAILPOINT='call ended:1=kill' asyncq process");
+    assert_eq!((output.status.code(), place.read("runs").as_str()), (Some(75), "1\n"), "{output:?}");
     place.session("$ asyncq process\nhello\n! asyncq: processor 1 (process [..] on [..]) died; 1 of its jobs put back");
     assert_eq!(place.query("SELECT crashes || ' ' || attempt || ' ' || state FROM asyncq_job"), "1 2 completed");
 }
