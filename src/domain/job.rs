@@ -186,6 +186,8 @@ pub struct Claim {
     pub function: String,
     /// How many attempts ended in a conflict so far.
     pub conflicts: i64,
+    /// How many of its processors died while they ran it.
+    pub crashes: i64,
 }
 
 /// The job inside which something is called, found by its number and token.

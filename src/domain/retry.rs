@@ -11,6 +11,10 @@ pub const CONFLICT_ATTEMPTS: i64 = 3;
 /// After how many deaths of the processor that ran it a job ends in an error.
 pub const CRASHES: i64 = 3;
 
+/// From how many deaths on a job runs alone in its processor, so that its last one is nobody else's doing: those that run
+/// beside a job that kills its processor would else meet the same end as often as it does.
+pub const SUSPECT: i64 = CRASHES - 1;
+
 /// What follows for the job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {

@@ -10,6 +10,7 @@ use crate::domain::call::{Call, Principal};
 use crate::domain::function::{Definition, FunctionName};
 use crate::domain::job::{Claim, Fence, JobId, Token};
 use crate::domain::json::Json;
+use crate::domain::retry::SUSPECT;
 use crate::domain::service::ServiceName;
 use crate::error::Result;
 
@@ -19,8 +20,13 @@ const PROMOTE_STEP: i64 = 1000;
 const PROMOTE: &str = "UPDATE asyncq_job SET state = 'queued' WHERE id IN (
     SELECT id FROM asyncq_job WHERE state = 'delayed' AND service = ?1 AND run_at <= ?2 ORDER BY run_at LIMIT ?3)";
 pub(super) const READY: &str = "SELECT id FROM asyncq_job WHERE state = 'queued' AND service = ?1 LIMIT 1";
-const NEXT: &str = "SELECT id, attempt, function, args, kwargs, principal, site, conflicts FROM asyncq_job
+const NEXT: &str = "SELECT id, attempt, function, args, kwargs, principal, site, conflicts, crashes FROM asyncq_job
     WHERE state = 'queued' AND service = ?1 ORDER BY priority, run_at, id LIMIT ?2";
+const NEXT_UNSUSPECTED: &str = "SELECT id, attempt, function, args, kwargs, principal, site, conflicts, crashes
+    FROM asyncq_job WHERE state = 'queued' AND service = ?1 AND crashes < ?3 ORDER BY priority, run_at, id LIMIT ?2";
+const SUSPECT_RUNS: &str = "SELECT 1 FROM asyncq_job
+    WHERE token IS NOT NULL AND state = 'processing' AND immediate = 0 AND service = ?1 AND crashes >= ?2 LIMIT 1";
+const OLDEST: &str = "SELECT processor FROM asyncq_slot WHERE service = ?1 ORDER BY processor LIMIT 1";
 const TAKE: &str = "UPDATE asyncq_job SET state = 'processing', attempt = attempt + 1, processor = ?2, token = ?3,
     started_at = ?4 WHERE id = ?1";
 const LARGE: &str = "SELECT args, kwargs FROM asyncq_large WHERE job = ?1";
@@ -32,17 +38,42 @@ pub(super) fn claim(tx: &mut dyn Tx, plan: &Plan<'_>, room: usize, outlook: &mut
         tx.execute(PROMOTE, &[name.into(), outlook.now.into(), PROMOTE_STEP.into()])?;
         outlook.next_due = drain::next_due(tx, plan.service)?;
     }
-    // One more than there is room for, to know whether more is ready.
-    let limit = i64::try_from(room).unwrap_or(i64::MAX).saturating_add(1);
-    let mut next = tx.all(NEXT, &[name.into(), limit.into()], Stored::read)?;
-    outlook.ready = next.len() > room;
-    next.truncate(room);
+    let next = choose(tx, plan, room, outlook)?;
     let mut definitions = HashMap::new();
     let mut claims = Vec::with_capacity(next.len());
     for (stored, token) in next.into_iter().zip(plan.tokens) {
         claims.push(take(tx, plan, stored, token, &mut definitions)?);
     }
     Ok(claims)
+}
+
+/// The next calls, as many as there is room for. A suspect is for a processor whose hands are empty, which takes nothing
+/// besides; until it is taken, what comes after it has to wait, unless it is passed over.
+fn choose(tx: &mut dyn Tx, plan: &Plan<'_>, room: usize, outlook: &mut Outlook) -> Result<Vec<Stored>> {
+    let name = plan.service.as_str();
+    // One more than there is room for, to know whether more is ready.
+    let limit = i64::try_from(room).unwrap_or(i64::MAX).saturating_add(1);
+    let mut next = tx.all(NEXT, &[name.into(), limit.into()], Stored::read)?;
+    if let Some(first) = next.iter().take(room).position(Stored::is_suspect) {
+        if passes_suspects_over(tx, plan)? {
+            next = tx.all(NEXT_UNSUSPECTED, &[name.into(), limit.into(), SUSPECT.into()], Stored::read)?;
+        } else {
+            next.truncate(if plan.held == 0 { first.max(1) } else { first });
+        }
+    }
+    outlook.ready = next.len() > room;
+    next.truncate(room);
+    Ok(next)
+}
+
+/// Whether a processor leaves suspects to others. One at a time is enough, so that the other processors do the other work;
+/// and so that it gets its turn, the oldest processor empties its hands for it.
+fn passes_suspects_over(tx: &mut dyn Tx, plan: &Plan<'_>) -> Result<bool> {
+    let name = plan.service.as_str().into();
+    if tx.first(SUSPECT_RUNS, &[name, SUSPECT.into()], |_| Ok(()))?.is_some() {
+        return Ok(true);
+    }
+    Ok(plan.held > 0 && tx.first(OLDEST, &[name], |row| row.i64(0))? != Some(plan.processor.0))
 }
 
 fn take(
@@ -69,6 +100,7 @@ fn take(
         call: stored.call(plan.service),
         definition,
         conflicts: stored.conflicts,
+        crashes: stored.crashes,
         service: plan.service.clone(),
         function: stored.function,
     })
@@ -84,6 +116,7 @@ struct Stored {
     principal: Option<Vec<u8>>,
     site: Option<Vec<u8>>,
     conflicts: i64,
+    crashes: i64,
 }
 
 impl Stored {
@@ -98,7 +131,12 @@ impl Stored {
             principal: bytes(5)?,
             site: bytes(6)?,
             conflicts: row.i64(7)?,
+            crashes: row.i64(8)?,
         })
+    }
+
+    fn is_suspect(&self) -> bool {
+        self.crashes >= SUSPECT
     }
 
     fn with_large(mut self, tx: &mut dyn Tx) -> Result<Stored> {

@@ -61,6 +61,7 @@ impl Store {
                 call: Ok(call.clone()),
                 definition: Ok(function.definition),
                 conflicts: 0,
+                crashes: 0,
                 service: call.service.clone(),
                 function: call.function.as_str().to_owned(),
             })

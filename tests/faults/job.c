@@ -56,6 +56,56 @@ static void daemonize(int stubborn) {
     wait(NULL);
 }
 
+static pid_t parent_of(pid_t pid) {
+    char path[40];
+    int parent = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *stat = fopen(path, "r");
+    if (!stat || fscanf(stat, "%*d (%*[^)]) %*c %d", &parent) != 1) fail("stat");
+    fclose(stat);
+    return parent;
+}
+
+static int is_asyncq(pid_t pid) {
+    char path[40], name[20] = "";
+    snprintf(path, sizeof path, "/proc/%d/comm", (int)pid);
+    FILE *comm = fopen(path, "r");
+    if (comm && !fgets(name, sizeof name, comm)) *name = 0;
+    if (comm) fclose(comm);
+    return strcmp(name, "asyncq\n") == 0;
+}
+
+/* Kills what runs it: the engine, its supervisor, both, or the process group that the engine leads. */
+static void poison(const char *whom) {
+    pid_t engine = getppid(), supervisor = is_asyncq(engine) ? parent_of(engine) : 0;
+    /* Somebody else may have killed them just now. */
+    if (!is_asyncq(supervisor)) for (;;) pause();
+    if (strcmp(whom, "group") == 0) {
+        kill(-engine, SIGKILL);
+    } else {
+        if (strcmp(whom, "engine") != 0) kill(supervisor, SIGKILL);
+        if (strcmp(whom, "supervisor") != 0) kill(engine, SIGKILL);
+    }
+    for (;;) pause();
+}
+
+static void take(size_t bytes) {
+    char *piece = malloc(bytes);
+    if (!piece) for (;;) pause();
+    memset(piece, 1, bytes);
+}
+
+/* Offers the engine to the kernel before itself, and spreads over many what it takes. */
+static void eat_slyly(void) {
+    char path[40];
+    snprintf(path, sizeof path, "/proc/%d/oom_score_adj", (int)getppid());
+    int score = open(path, O_WRONLY);
+    if (score < 0 || write(score, "1000", 4) < 0) fail(path);
+    while (fork() > 0) milliseconds(1);
+    take(2 << 20);
+    for (;;) pause();
+}
+
 int main(int count, char **words) {
     const char *mode = count > 1 ? words[1] : "";
     long number = count > 2 ? atol(words[2]) : 0;
@@ -82,6 +132,12 @@ int main(int count, char **words) {
         if (first) for (;;) pause();
     } else if (strcmp(mode, "waits") == 0) {
         if (first) for (;;) pause();
+    } else if (strcmp(mode, "poison") == 0) {
+        poison(words[2]);
+    } else if (strcmp(mode, "eat") == 0) {
+        for (;;) take(1 << 20);
+    } else if (strcmp(mode, "slyly") == 0) {
+        eat_slyly();
     } else if (strcmp(mode, "session") == 0) {
         if (first) { setsid(); signal(SIGTERM, SIG_IGN); for (;;) pause(); }
     } else if (strcmp(mode, "around") == 0) {

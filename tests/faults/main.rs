@@ -17,6 +17,7 @@ mod moves;
 #[path = "../cli/place.rs"]
 #[allow(dead_code, reason = "each suite uses what it needs of it")]
 mod place;
+mod poison;
 mod properties;
 mod protocol;
 mod referee;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use asyncq::Kind;
 use asyncq::domain::attempt::{Ending, FailureKind};
 use asyncq::domain::job::{Fence, Finish, State};
-use asyncq::domain::retry::CRASHES;
+use asyncq::domain::retry::{CRASHES, SUSPECT};
 
 pub type Name = (u8, u8);
 
@@ -315,7 +315,8 @@ impl Reference {
         }
         ready.sort_unstable();
         let count = target.saturating_sub(room.held).min(room.tokens);
-        let claims: Vec<i64> = ready.into_iter().take(count).map(|(.., id)| id).collect();
+        let ready = ready.into_iter().map(|(.., id)| id).collect();
+        let claims = self.choose((service, processor), ready, count, room.held);
         for id in &claims {
             let job = self.jobs.get_mut(id).unwrap();
             job.go(State::Processing);
@@ -327,6 +328,25 @@ impl Reference {
             taken => self.slots.insert((service, processor), taken),
         };
         (claims, slots)
+    }
+
+    /// What two processors died of is claimed with empty hands only, alone, and one at a time; the oldest processor takes
+    /// nothing before it.
+    fn choose(&self, who: (u8, i64), mut ready: Vec<i64>, count: usize, held: usize) -> Vec<i64> {
+        let is_suspect = |id: &i64| self.jobs[id].crashes >= SUSPECT;
+        let on =
+            |job: &Job| job.called.name.0 == who.0 && job.depth == 0 && job.state == State::Processing && job.token;
+        let one_runs = self.jobs.iter().any(|(id, job)| on(job) && is_suspect(id));
+        let oldest = self.slots.keys().filter(|slot| slot.0 == who.0).map(|slot| slot.1).min();
+        if let Some(first) = ready.iter().take(count).position(is_suspect) {
+            if one_runs || held > 0 && oldest != Some(who.1) {
+                ready.retain(|id| !is_suspect(id));
+            } else {
+                ready.truncate(if held == 0 { first.max(1) } else { first });
+            }
+        }
+        ready.truncate(count);
+        ready
     }
 
     fn forget(&mut self, processor: i64) {

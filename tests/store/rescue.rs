@@ -1,7 +1,11 @@
 //! Taking over from the dead.
 
+use std::num::NonZeroU32;
+
 use asyncq::domain::attempt::{Ending, FailureKind, Outcome};
 use asyncq::domain::job::State;
+use asyncq::domain::service::ServiceChange;
+use asyncq::store::Advance;
 
 use crate::fixture::{advance, call, claim, ends, enqueue, processor, service, state, tokens, with_events};
 
@@ -43,6 +47,34 @@ conformance! {
         let dead = processor(store, 4);
         claim(store, dead);
         assert_eq!(store.rescue(dead, None).unwrap().jobs, [(id, State::Queued)]);
+    }
+
+    fn what_two_processors_died_of_is_claimed_alone(store: &mut Store) {
+        with_events(store);
+        let change = ServiceChange { concurrency: NonZeroU32::new(9), ..ServiceChange::default() };
+        store.set_service(&service("events"), change).unwrap();
+        let (oldest, younger) = (processor(store, 1), processor(store, 2));
+        enqueue(store, 1);
+        let before = claim(store, oldest);
+        let suspects = [enqueue(store, 2), enqueue(store, 3)];
+        for number in 3..=4 {
+            let dead = processor(store, number);
+            assert_eq!(advance(store, dead, &[], 0, 2).claims.len(), 2);
+            store.rescue(dead, None).unwrap();
+        }
+        let (second, third) = (enqueue(store, 4), enqueue(store, 5));
+        let jobs = |advance: &Advance| advance.claims.iter().map(|claim| claim.fence.job).collect::<Vec<_>>();
+        // Whoever has something in his hands passes them over, unless he is the oldest: then he waits until he has not.
+        let passed = advance(store, younger, &[], 1, 1);
+        assert_eq!((jobs(&passed), passed.outlook.ready), (vec![second], true));
+        let waits = advance(store, oldest, &[], 1, 3);
+        assert_eq!((jobs(&waits), waits.outlook.ready), (vec![], false));
+        let alone = advance(store, oldest, &[&ends(&before, &Outcome::Completed)], 0, 3);
+        assert_eq!((jobs(&alone), alone.claims[0].crashes, alone.slots), (vec![suspects[0]], 2, 1));
+        // While one runs, the others are nobody's, even if his hands are empty.
+        assert_eq!(jobs(&advance(store, younger, &[], 0, 3)), [third]);
+        let end = ends(&alone.claims[0], &Outcome::Completed);
+        assert_eq!(jobs(&advance(store, oldest, &[&end], 0, 3)), [suspects[1]]);
     }
 
     fn what_had_not_begun_did_not_crash(store: &mut Store) {

@@ -270,7 +270,7 @@ impl<'a> Drain<'a> {
             };
         reached("claims made");
         self.report(over, states);
-        self.pace.claimed(claims.len());
+        self.pace.claimed(&claims);
         let (fit, unfit): (Vec<Claim>, Vec<Claim>) = claims.into_iter().partition(Over::can_run);
         self.unrun.extend(unfit.iter().map(Over::unfit));
         self.presence()?.slots.begin(fit, slots, outlook.concurrency > 1)?;

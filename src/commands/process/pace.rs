@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::Options;
+use crate::domain::job::Claim;
+use crate::domain::retry::SUSPECT;
 use crate::domain::time::Timestamp;
 use crate::runner::descriptors;
 use crate::store::Outlook;
@@ -41,6 +43,8 @@ pub(super) struct Pace<'a> {
     claimed: u64,
     /// How many calls to claim ahead for each slot.
     ahead: usize,
+    /// Whether the latest call claimed is to run alone.
+    alone: bool,
     halted: bool,
     /// How many calls can run at once here, whatever a service allows.
     most: usize,
@@ -53,6 +57,7 @@ impl<'a> Pace<'a> {
             began: Instant::now(),
             claimed: 0,
             ahead: 0,
+            alone: false,
             halted: false,
             most: descriptors::functions_at_once(),
         }
@@ -69,8 +74,11 @@ impl<'a> Pace<'a> {
         self.ahead = usize::try_from(many.min(MOST_AHEAD)).unwrap_or(0);
     }
 
-    pub(super) fn claimed(&mut self, count: usize) {
-        self.claimed += count as u64;
+    pub(super) fn claimed(&mut self, claims: &[Claim]) {
+        self.claimed += claims.len() as u64;
+        if let Some(latest) = claims.last() {
+            self.alone = latest.crashes >= SUSPECT;
+        }
     }
 
     /// Claims that were ahead of their turn were given back.
@@ -105,7 +113,7 @@ impl<'a> Pace<'a> {
 
     /// How many more calls to claim now, when so many are held.
     pub(super) fn room(&self, outlook: &Outlook, held: usize) -> usize {
-        if !self.may_claim() || outlook.free() == 0 {
+        if !self.may_claim() || outlook.free() == 0 || self.alone && held > 0 {
             return 0;
         }
         let (slots, ahead) = (outlook.free().min(self.most), self.ahead(outlook));
