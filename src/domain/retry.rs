@@ -8,6 +8,9 @@ use super::job::State;
 /// How often a function that reports a conflict is run in all.
 pub const CONFLICT_ATTEMPTS: i64 = 3;
 
+/// The longest time that a job waits until it is tried again. One that would wait longer has seen the clock go back.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(1 << (CONFLICT_ATTEMPTS - 1));
+
 /// After how many deaths of the processor that ran it a job ends in an error.
 pub const CRASHES: i64 = 3;
 
@@ -84,7 +87,7 @@ mod tests {
         let pauses: Vec<_> = [(0, 0.0), (0, 1.0), (1, 0.5), (1, 1.0)]
             .map(|(conflicts, draw)| decide(&Outcome::Conflict, conflicts, draw).pause.unwrap().as_secs_f64())
             .into();
-        assert_eq!(pauses, [0.0, 2.0, 2.0, 4.0]);
+        assert_eq!(pauses, [0.0, 2.0, 2.0, LONGEST_PAUSE.as_secs_f64()]);
         let last = decide(&Outcome::Conflict, 2, 0.5);
         assert_eq!((last.state, last.ending), (State::Error, Ending::Conflict));
         assert_eq!(last.error.unwrap().message, "a conflict in all of 3 attempts");

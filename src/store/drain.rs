@@ -6,6 +6,7 @@ use super::finish::{finish, give_back};
 use super::{Store, one};
 use crate::domain::job::{Claim, Fence, Finish, JobId, State, Token};
 use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
+use crate::domain::retry::LONGEST_PAUSE;
 use crate::domain::service::ServiceName;
 use crate::domain::time::Timestamp;
 use crate::error::Result;
@@ -86,6 +87,8 @@ const HOLDERS: &str = "SELECT p.id, p.folder, p.host, p.boot, p.pid, p.pid_start
 const NEXT_DUE: &str = "SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1";
 const NEXT_RETRY: &str = "SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND attempt > 0 AND service = ?1
     ORDER BY run_at LIMIT 1";
+const STRETCHED: &str = "SELECT 1 FROM asyncq_job
+    WHERE state = 'delayed' AND attempt > 0 AND service = ?1 AND run_at > ?2 LIMIT 1";
 const TAKE_SLOTS: &str = "INSERT INTO asyncq_slot (service, processor, taken) VALUES (?1, ?2, ?3)
     ON CONFLICT (service, processor) DO UPDATE SET taken = excluded.taken";
 const FREE_SLOTS: &str = "DELETE FROM asyncq_slot WHERE service = ?1 AND processor = ?2";
@@ -245,7 +248,9 @@ fn look(tx: &mut dyn Tx, service: &ServiceName, processor: ProcessorId) -> Resul
     let (concurrency, paused, taken, own) = limits.unwrap_or((0, true, 0, 0));
     let now = tx.now();
     let next_due = next_due(tx, service)?;
-    let ready = next_due.is_some_and(|due| due <= now);
+    // A pause that a clock which was put back has stretched is for the next claim to shorten.
+    let stretched = [name, now.after(LONGEST_PAUSE).into()];
+    let ready = next_due.is_some_and(|due| due <= now) || tx.first(STRETCHED, &stretched, |_| Ok(()))?.is_some();
     Ok((Outlook { paused, outdated: false, concurrency, taken, ready, next_due, now }, own))
 }
 

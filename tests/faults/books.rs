@@ -103,18 +103,21 @@ impl Line {
 
 /// `job.c`, compiled once for all tests.
 fn program() -> &'static Path {
-    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let (source, program) = (root.join("tests/faults/job.c"), folder.join("job"));
-        // Others may run the one that is there: it is replaced, not written.
-        let draft = folder.join(format!("job.{}", std::process::id()));
-        let lock = File::create(folder.join("job.lock")).unwrap();
-        lock.lock().unwrap();
-        let status = Command::new("cc").args(["-O1", "-Wall", "-o"]).arg(&draft).arg(source).status();
-        assert!(status.unwrap().success());
-        fs::rename(&draft, &program).unwrap();
-        program
-    });
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| compiled("job", &[]));
     &PROGRAM
+}
+
+/// Compiles one of the C files beside this one; gives where what was made of it is.
+pub fn compiled(name: &str, options: &[&str]) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/faults/{name}.c"));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let made = folder.join(name);
+    // Others may run the one that is there: it is replaced, not written.
+    let draft = folder.join(format!("{name}.{}", std::process::id()));
+    let lock = File::create(folder.join(format!("{name}.lock"))).unwrap();
+    lock.lock().unwrap();
+    let status = Command::new("cc").args(["-O1", "-Wall", "-o"]).arg(&draft).args(options).arg(source).status();
+    assert!(status.unwrap().success());
+    fs::rename(&draft, &made).unwrap();
+    made
 }

@@ -8,6 +8,7 @@ use asyncq::domain::job::{Fence, Finish, State};
 use asyncq::domain::json::Json;
 use asyncq::domain::log::Stream;
 use asyncq::domain::processor::ProcessorId;
+use asyncq::domain::retry::LONGEST_PAUSE;
 use asyncq::domain::service::ServiceChange;
 use asyncq::store::{JobQuery, Patience, Plan};
 
@@ -204,17 +205,32 @@ conformance! {
         let processor = processor(store, 1);
         let first = claim(store, processor);
         let mut end = ends(&first, &Outcome::Conflict);
-        end.verdict.pause = Some(Duration::from_hours(1));
+        end.verdict.pause = Some(LONGEST_PAUSE);
         let done = advance(store, processor, &[&end], 0, 1);
         assert_eq!((done.finished, done.claims.len(), done.outlook.ready), (vec![Some(State::Delayed)], 0, false));
         let due = store.job(id).unwrap().run_at;
         assert_eq!((store.next_retry(&service("events")).unwrap(), done.outlook.next_due), (Some(due), Some(due)));
-        assert_eq!(due.since(done.outlook.now), Duration::from_hours(1));
+        assert_eq!(due.since(done.outlook.now), LONGEST_PAUSE);
         // By hand it is ready at once, and its budget is renewed.
         store.cancel(id).unwrap();
         store.retry(id).unwrap();
         let second = claim(store, processor);
         assert_eq!((second.fence.attempt, second.conflicts), (2, 0));
+    }
+
+    fn a_pause_that_a_clock_put_back_has_stretched_is_shortened_again(store: &mut Store) {
+        with_events(store);
+        let (id, processor) = (enqueue(store, 1), processor(store, 1));
+        let mut end = ends(&claim(store, processor), &Outcome::Conflict);
+        // As if the clock had been an hour ahead.
+        end.verdict.pause = Some(Duration::from_hours(1));
+        assert_eq!(store.finish(&[&end]).unwrap(), [Some(State::Delayed)]);
+        let before = store.outlook(&service("events"), None).unwrap();
+        assert!(before.ready && before.next_due.unwrap().since(before.now) > LONGEST_PAUSE);
+        let after = advance(store, processor, &[], 0, 1);
+        let due = store.job(id).unwrap().run_at;
+        assert_eq!((after.claims.len(), after.outlook.ready, after.outlook.next_due), (0, false, Some(due)));
+        assert_eq!(due.since(after.outlook.now), LONGEST_PAUSE);
     }
 
     fn due_calls_are_made_ready_by_the_claim(store: &mut Store) {

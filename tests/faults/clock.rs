@@ -1,0 +1,230 @@
+//! The clock of the machine is set, stops, or runs wild while processors work.
+//!
+//! What is early is told by the clock that processors see: a call must not begin before its moment by that clock. Only
+//! the clock that people set is changed; the one that counts since the machine was started never is, on any machine.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::books::{Books, compiled};
+use crate::place::{Place, wait_until};
+use crate::referee::judge;
+use crate::scale;
+
+const PROCESSORS: usize = 3;
+const SECOND: i64 = 1_000_000;
+const HOUR: i64 = 3600 * SECOND;
+const TEN_YEARS: i64 = 3652 * 24 * HOUR;
+
+/// How early a call may begin.
+const EARLY: i64 = SECOND;
+
+/// From a moment on, the clock shows another one, and goes faster. All in microseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+struct Setting {
+    from: i64,
+    shows: i64,
+    speed: i64,
+}
+
+impl Setting {
+    fn at(self, moment: i64) -> i64 {
+        self.shows + (moment - self.from) * self.speed
+    }
+}
+
+/// The clock that everything in a place sees, but for the functions.
+struct Clock {
+    file: File,
+    path: PathBuf,
+    settings: Vec<Setting>,
+}
+
+impl Clock {
+    fn new(books: &Books) -> Clock {
+        let path = books.at("clock");
+        fs::write(&path, [0; 4096]).unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        let mut clock = Clock { file, path, settings: Vec::new() };
+        clock.set(0, 1);
+        clock
+    }
+
+    /// Sets it so far ahead of what is true, and so fast.
+    fn set(&mut self, ahead: i64, speed: i64) {
+        let number = self.settings.len() as u64;
+        let from = truth();
+        self.settings.push(Setting { from, shows: from + ahead, speed });
+        for (at, value) in (0..).zip([from, from + ahead, speed]) {
+            self.file.write_all_at(&value.to_ne_bytes(), 8 * (1 + 3 * number + at)).unwrap();
+        }
+        self.file.write_all_at(&number.to_ne_bytes(), 0).unwrap();
+    }
+
+    fn now(&self) -> i64 {
+        self.settings.last().unwrap().at(truth())
+    }
+
+    /// The latest that it has shown between two moments.
+    fn latest(&self, from: i64, until: i64) -> i64 {
+        let ends = self.settings.iter().skip(1).map(|next| next.from).chain([i64::MAX]);
+        let held = self.settings.iter().zip(ends).filter(|(setting, end)| setting.from <= until && *end >= from);
+        held.map(|(setting, end)| setting.at(until.min(end))).max().unwrap()
+    }
+}
+
+fn truth() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros().try_into().unwrap()
+}
+
+/// A place whose processors, and clients, see a clock of its own.
+struct Watch {
+    place: Place,
+    books: Books,
+    over: AtomicBool,
+}
+
+impl Watch {
+    fn new() -> (Watch, Clock) {
+        let (mut place, books) = (Place::new(), Books::open());
+        let clock = Clock::new(&books);
+        place.set("CLOCK", clock.path.to_str().unwrap());
+        place.set("LD_PRELOAD", compiled("clock", &["-shared", "-fPIC"]).to_str().unwrap());
+        place.session("$ asyncq service add events --concurrency 6");
+        for (name, how) in [("quick", "quick"), ("slow", "sleep 30"), ("meet", "conflict")] {
+            // Functions keep their books by the true clock.
+            books.function(&place, &format!("events {name} --env LD_PRELOAD="), how);
+        }
+        (Watch { place, books, over: AtomicBool::new(false) }, clock)
+    }
+
+    fn keep_processing(&self) {
+        while !self.over.load(Ordering::SeqCst) {
+            let mut command = self.place.command("exec asyncq -q process --wait-retries");
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Makes calls, one in five of them for later; gives when that was.
+    fn call(&self, count: usize, clock: &Clock, random: &mut fastrand::Rng) -> i64 {
+        let made = truth();
+        let mut store = Connection::open(self.place.store()).unwrap();
+        store.busy_timeout(Duration::from_mins(1)).unwrap();
+        let transaction = store.transaction().unwrap();
+        let now = clock.now() / 1000;
+        for _ in 0..count {
+            let later = if random.u8(..5) == 0 { random.i64(1000..3000) } else { 0 };
+            let function = if later > 0 { "quick" } else { random.choice(["quick", "slow", "slow", "meet"]).unwrap() };
+            let insert = "INSERT INTO asyncq_job (service, function, key, created_at, run_at)
+                VALUES ('events', ?1, ?2, ?3, ?4) RETURNING id";
+            let key = format!("k{:x}", random.u64(..));
+            let id = transaction.query_row(insert, (function, &key, now, now + later), |row| row.get(0)).unwrap();
+            self.books.acknowledged(id, &key);
+        }
+        transaction.commit().unwrap();
+        made
+    }
+
+    fn none_is(&self, condition: &str) -> bool {
+        self.place.query(&format!("SELECT count(*) FROM asyncq_job WHERE {condition}")) == "0"
+    }
+
+    /// How much too early any call began, at most. What has been due once stays so, whatever the clock shows then. `made` is
+    /// when each batch of calls was. The store knows when a job was due latest: earlier attempts are not judged.
+    fn earliest(&self, clock: &Clock, made: &[i64]) -> i64 {
+        let store = Connection::open(self.place.store()).unwrap();
+        let mut due = store.prepare("SELECT run_at * 1000 FROM asyncq_job WHERE id = ?1 AND attempt = ?2").unwrap();
+        let lines = self.books.lines();
+        let put_back: BTreeMap<i64, i64> =
+            lines.iter().filter(|line| line.word == "CONFLICT").map(|line| (line.job, line.time)).collect();
+        let batch = lines.iter().map(|line| line.job).max().unwrap() / i64::try_from(made.len()).unwrap();
+        let early = lines.iter().filter(|line| line.word == "START").filter_map(|line| {
+            let due: i64 = due.query_row([line.job, line.attempt], |row| row.get(0)).optional().unwrap()?;
+            let made = made[usize::try_from((line.job - 1) / batch).unwrap()];
+            Some(due - clock.latest(*put_back.get(&line.job).unwrap_or(&made), line.time))
+        });
+        early.max().unwrap()
+    }
+}
+
+/// Ends what waits for it.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Shows another clock in the middle of a drain, and later the true one again. Until then everything is done that this
+/// clock lets become due; and in the end all.
+fn withstands(name: &str, ahead: i64, speed: i64) {
+    let (watch, mut clock) = Watch::new();
+    let (mut random, count) = (scale::random(name), scale::many(1000, 60));
+    let mut made = vec![watch.call(count, &clock, &mut random)];
+    std::thread::scope(|scope| {
+        let _end = End(&watch.over);
+        for _ in 0..PROCESSORS {
+            scope.spawn(|| watch.keep_processing());
+        }
+        wait_until("some have begun", || watch.books.count("START") > count / 3);
+        clock.set(ahead, speed);
+        made.push(watch.call(count, &clock, &mut random));
+        let soon = if speed == 0 { 0 } else { clock.now() / 1000 + 10_000 };
+        let left = format!(
+            "state IN ('queued', 'processing') OR state = 'delayed' AND (run_at < {soon} OR attempt > 0 AND {speed} > 0)"
+        );
+        wait_until("what this clock lets become due is done", || watch.none_is(&left));
+        clock.set(0, 1);
+        made.push(watch.call(count, &clock, &mut random));
+        wait_until("all is done", || watch.none_is("state IN ('queued', 'processing', 'delayed')"));
+    });
+    let (verdict, early) = (judge(&watch.books, &watch.place.store()), watch.earliest(&clock, &made));
+    scale::figure(name, format!("{verdict}; the earliest call began {} ms too early", early.max(0) / 1000));
+    verdict.is_clean();
+    assert_eq!((verdict.acknowledged, verdict.extra_starts, verdict.crashes), (3 * count, 0, 0));
+    assert!(early <= EARLY, "{early} microseconds");
+}
+
+#[test]
+fn a_clock_set_ten_years_ahead_loses_and_repeats_nothing() {
+    withstands("clock ten years ahead", TEN_YEARS, 1);
+}
+
+#[test]
+fn a_clock_set_ten_years_back_loses_and_repeats_nothing_and_nobody_waits_for_it() {
+    withstands("clock ten years back", -TEN_YEARS, 1);
+}
+
+#[test]
+fn a_clock_set_an_hour_back_loses_and_repeats_nothing_and_nobody_waits_for_it() {
+    withstands("clock an hour back", -HOUR, 1);
+}
+
+#[test]
+fn a_clock_that_stands_still_loses_and_repeats_nothing() {
+    withstands("clock frozen", 0, 0);
+}
+
+#[test]
+fn a_clock_a_hundred_times_too_fast_loses_and_repeats_nothing() {
+    withstands("clock a hundred times faster", 0, 100);
+}
+
+#[test]
+fn processors_see_the_clock_that_a_test_sets() {
+    let (watch, mut clock) = Watch::new();
+    watch.place.session("$ asyncq enqueue events quick\n1");
+    clock.set(-TEN_YEARS, 1);
+    watch.place.session("$ asyncq process");
+    assert!(watch.none_is(&format!("abs(finished_at - {}) > 60000", clock.now() / 1000)));
+    assert!((truth() - watch.books.lines()[0].time).abs() < 60 * SECOND);
+}
