@@ -74,15 +74,13 @@ impl Folder {
         access.make_run_folder(run_folder)?;
         let path = run_folder.join(&name);
         private(&path)?;
-        access.show(&open_folder(&path)?, 0o710)?;
         // Nobody sees it before it is locked.
         let draft = path.join("draft");
-        let lock = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-        lock.set_permissions(Permissions::from_mode(0o600))?;
-        access.show(&lock, 0o640)?;
-        lock.try_lock()?;
-        lock.write_all_at(&[0; MARK * MARKS], 0)?;
-        fs::rename(&draft, path.join(LOCK))?;
+        let lock = new_lock(&path, &draft, access).inspect_err(|_| {
+            // Others do not dare to: without a lock, nobody knows that it is not just being made.
+            let _ = fs::remove_file(&draft);
+            let _ = fs::remove_dir(&path);
+        })?;
         Ok(Folder { path, name, marks: Arc::new(Marks { file: lock, used: Mutex::default() }) })
     }
 
@@ -176,6 +174,18 @@ impl Remains {
     pub fn remove(self) {
         let _ = fs::remove_dir_all(&self.path);
     }
+}
+
+/// Makes the lock of a new folder, and takes it.
+fn new_lock(folder: &Path, draft: &Path, access: Access) -> io::Result<File> {
+    access.show(&open_folder(folder)?, 0o710)?;
+    let lock = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
+    lock.set_permissions(Permissions::from_mode(0o600))?;
+    access.show(&lock, 0o640)?;
+    lock.try_lock()?;
+    lock.write_all_at(&[0; MARK * MARKS], 0)?;
+    fs::rename(draft, folder.join(LOCK))?;
+    Ok(lock)
 }
 
 /// Makes a folder for its owner only, whatever the umask.
