@@ -70,12 +70,13 @@ impl Session {
 
     /// Opens the store.
     pub fn open(&self) -> anyhow::Result<Store> {
-        Ok(commands::open(&self.location()?, self.patience())?)
+        Ok(telling(commands::open(&self.location()?, self.patience())?))
     }
 
     /// Opens the store and makes it first if there is none.
     pub fn create(&self) -> anyhow::Result<(Store, bool)> {
-        Ok(commands::create(&self.location()?, self.patience())?)
+        let (store, made) = commands::create(&self.location()?, self.patience())?;
+        Ok((telling(store), made))
     }
 
     /// How long to wait for a locked store.
@@ -114,6 +115,12 @@ impl Session {
             show_hint(text);
         }
     }
+}
+
+/// Has a store tell what goes wrong behind what it has done.
+fn telling(mut store: Store) -> Store {
+    store.on_trouble(|error| show(&error.to_string(), error.way_out()));
+    store
 }
 
 /// Shows a failure and the way out.

@@ -26,6 +26,9 @@ pub enum Patience {
     Endless,
 }
 
+/// Who is told what goes wrong after a transaction that is done and stays so.
+pub(super) type Trouble = Box<dyn FnMut(&Error) + Send>;
+
 /// One connection to one store.
 pub(super) trait Engine: Send {
     /// Runs `work` in one transaction: commits when it returns `Ok`, else rolls back. A write is durable when this
@@ -34,6 +37,9 @@ pub(super) trait Engine: Send {
 
     /// Sets how long the following transactions wait for locks.
     fn be_patient(&mut self, patience: Patience);
+
+    /// Sets who is told what goes wrong after a transaction that is done and stays so.
+    fn on_trouble(&mut self, trouble: Trouble);
 
     /// Whether the schema's triggers, which check and complete what clients write, run in the following transactions.
     fn use_triggers(&mut self, on: bool) -> Result<()>;

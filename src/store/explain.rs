@@ -1,11 +1,15 @@
 //! What SQLite's errors mean for a user.
 
+use std::io;
 use std::path::Path;
 
 use rusqlite::{ErrorCode, ffi};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::io::Errno;
 
 use super::engine::damaged;
 use super::holder::holder;
+use super::place::with_suffix;
 use crate::error::{Error, Kind};
 
 /// An error of SQLite in the words of asyncq, with the way out.
@@ -43,6 +47,8 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
         }
         // SQLite tells it apart from a read that failed.
         _ if failure.extended_code == ffi::SQLITE_IOERR_SHORT_READ => return damaged("it is cut short").because(error),
+        // Where a file cannot be opened for writing, SQLite opens it for reading, whatever the reason.
+        ErrorCode::ReadOnly if may_write(path) => return cannot_be_opened(path).because(error),
         ErrorCode::ReadOnly => (
             Kind::Denied,
             format!("the store `{store}` is read-only"),
@@ -115,8 +121,39 @@ fn cannot_open(path: &Path, error: rusqlite::Error) -> Error {
             Error::new(Kind::Unreachable, format!("there is no store at `{store}`"))
                 .hint("`asyncq init` creates one; `--db` or `$ASYNCQ_DB` names another place")
         }
+        _ if may_write(path) => cannot_be_opened(path),
         _ => Error::new(Kind::Denied, format!("the store `{store}` cannot be opened"))
             .hint("asyncq must be able to write the file and the folder it is in"),
     }
     .because(error)
+}
+
+/// The error for a folder that the disk did not confirm.
+pub(super) fn cannot_sync(store: &Path, error: io::Error) -> Error {
+    let message = format!("the folder of the store `{}` cannot be synced: {}", store.display(), error.kind());
+    let failure = if error.kind() == io::ErrorKind::PermissionDenied {
+        Error::new(Kind::Denied, message).hint("asyncq must be able to read the folder")
+    } else {
+        Error::new(Kind::Io, message).hint("look at the disk; nothing was acknowledged").passing()
+    };
+    failure.because(error)
+}
+
+/// An error for a store that this user may use, and of which some file cannot be opened all the same.
+fn cannot_be_opened(path: &Path) -> Error {
+    Error::new(Kind::Io, format!("opening the store `{}` failed", path.display()))
+        .hint("look at the disk; nothing was acknowledged")
+        .passing()
+}
+
+/// Whether this user may write the store, what belongs to it, and the folder it is in.
+fn may_write(path: &Path) -> bool {
+    let Ok(path) = path.canonicalize() else { return false };
+    let may = |path: &Path, how| accessat(CWD, path, how, AtFlags::EACCESS);
+    let file = |suffix: &str| {
+        let answer = may(&with_suffix(&path, suffix), Access::READ_OK | Access::WRITE_OK);
+        answer.is_ok() || !suffix.is_empty() && answer == Err(Errno::NOENT)
+    };
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    ["", "-wal", "-shm", "-journal"].into_iter().all(file) && may(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok()
 }

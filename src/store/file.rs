@@ -80,6 +80,11 @@ impl StoreFile {
         self.refuse_foreign_wal(meta)
     }
 
+    /// Whether the WAL has any content; not in a store without one.
+    pub(super) fn has_written_wal(&self) -> bool {
+        fs::metadata(&self.wal.path).is_ok_and(|wal| wal.len() > 0)
+    }
+
     /// Makes sure that the path still names the file, and no other path does.
     pub(super) fn check_name(&self) -> Result<Metadata> {
         let meta = fs::metadata(&self.given).map_err(|_| moved("the store", &self.given))?;

@@ -21,6 +21,7 @@ mod place;
 mod query;
 mod rescue;
 mod rights;
+mod row;
 mod service;
 mod sqlite;
 mod turnstile;
@@ -74,8 +75,9 @@ impl Store {
             filesystem::refuse_network(path)?;
             let draft = place::Draft::new(path)?;
             let mut engine = Sqlite::open(draft.path(), patience)?;
-            engine.transact(Mode::Write, &mut |tx| Schema::of_this_build().bring(tx, Found::Nothing))?;
+            // Before anything is in it: after that, every page is written and synced by steps that tell how they end.
             engine.use_wal()?;
+            engine.transact(Mode::Write, &mut |tx| Schema::of_this_build().bring(tx, Found::Nothing))?;
             engine.close()?;
             made = draft.publish()?;
         }
@@ -126,6 +128,11 @@ impl Store {
     /// Sets how long verbs wait for a store that somebody else has locked.
     pub fn be_patient(&mut self, patience: Patience) {
         self.engine.be_patient(patience);
+    }
+
+    /// Sets who is told what goes wrong after a verb that is done and stays so: a failing disk, usually.
+    pub fn on_trouble(&mut self, tell: impl FnMut(&Error) + Send + 'static) {
+        self.engine.on_trouble(Box::new(tell));
     }
 
     /// Whether somebody else may have changed the store since this was last asked; never misses a change.

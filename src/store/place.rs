@@ -95,11 +95,15 @@ impl Draft {
             Err(refused) if refused.error.kind() == ErrorKind::AlreadyExists => return Ok(false),
             Err(refused) => return Err(cannot_create(&self.target, &refused.error)),
         }
-        let folder = self.target.parent().unwrap_or(Path::new("/"));
-        let synced = File::open(folder).and_then(|folder| folder.sync_all());
-        synced.map_err(|error| cannot_create(&self.target, &error))?;
+        sync_folder(&self.target).map_err(|error| cannot_create(&self.target, &error))?;
         Ok(true)
     }
+}
+
+/// Has the disk keep the names in the folder of a file.
+pub(super) fn sync_folder(file: &Path) -> io::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    File::open(folder)?.sync_all()
 }
 
 /// Makes a folder and those above it that are missing, each for its owner only, whatever the umask.

@@ -9,14 +9,13 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::config::DbConfig;
-use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::wal::CheckpointMode;
-use rusqlite::{Connection, ErrorCode, FileControl, MAIN_DB, OpenFlags, ToSql};
+use rusqlite::{Connection, ErrorCode, FileControl, MAIN_DB, OpenFlags, ffi};
 
-use super::engine::{Engine, Mode, Patience, Row, Tx, Value, damaged};
-use super::explain::{explain, moved};
+use super::engine::{Engine, Mode, Patience, Row, Trouble, Tx, Value};
+use super::explain::{cannot_sync, explain, moved};
 use super::file::StoreFile;
-use super::place::run_folder;
+use super::place::{run_folder, sync_folder};
 use super::turnstile::wait_for_turn;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Kind, Result};
@@ -43,6 +42,9 @@ const TAKE_A_LOOK: &str = "SELECT 1 FROM sqlite_schema WHERE 0";
 /// After how many tries to get a lock it is looked whether the file is still there: about 0.1 s.
 const LOOK_AT_FILE: i32 = 100;
 
+/// How many milliseconds are spent on others who keep a commit that failed from being cleared away.
+const PATIENCE_TO_CLEAR: u64 = 500;
+
 /// The number of milliseconds that stands for [`Patience::Endless`].
 const ENDLESS: u64 = u64::MAX;
 
@@ -61,8 +63,8 @@ pub(super) struct Sqlite {
     /// How many pages the WAL had when a checkpoint was last tried.
     tried_at: i32,
     commits: u32,
-    /// How the latest checkpoint failed.
-    failed: Option<Error>,
+    /// Who is told how a checkpoint failed.
+    trouble: Trouble,
     data_version: i64,
     /// Whether triggers run; SQLite's default.
     triggers: bool,
@@ -90,7 +92,7 @@ impl Sqlite {
             wal_pages: Arc::default(),
             tried_at: 0,
             commits: 0,
-            failed: None,
+            trouble: Box::new(|_| ()),
             data_version: 0,
             triggers: true,
         };
@@ -130,16 +132,21 @@ impl Sqlite {
             pages.store(count, Ordering::Relaxed);
             Ok(())
         }))?;
-        let settings = "PRAGMA synchronous=FULL; PRAGMA mmap_size=0; PRAGMA cell_size_check=ON;";
+        // With a WAL, EXTRA is FULL. With an application's rollback journal, deleting that is the commit, and only EXTRA has
+        // the disk keep it.
+        let settings = "PRAGMA synchronous=EXTRA; PRAGMA mmap_size=0; PRAGMA cell_size_check=ON;";
         self.patiently(|| self.connection.execute_batch(settings))
     }
 
     /// Switches a file that asyncq made itself to write-ahead logging.
     pub(super) fn use_wal(&mut self) -> Result<()> {
-        let fail = |error| explain(&self.path, error);
-        let pragma = "PRAGMA journal_mode=WAL";
-        let mode: String = self.connection.query_row(pragma, [], |row| row.get(0)).map_err(fail)?;
-        if mode == "wal" {
+        // To its very end, where it commits: what it gives before that is only the mode that it wants.
+        let switch = || -> rusqlite::Result<Vec<String>> {
+            let mut statement = self.connection.prepare("PRAGMA journal_mode=WAL")?;
+            statement.query_map([], |row| row.get(0))?.collect()
+        };
+        let modes = switch().map_err(|error| explain(&self.path, error))?;
+        if modes == ["wal"] {
             return Ok(());
         }
         let message = format!("the store `{}` cannot use write-ahead logging here", self.path.display());
@@ -215,13 +222,41 @@ impl Sqlite {
         work(&mut tx)?;
         if mode == Mode::Write {
             self.still_there()?;
+            self.keep_names()?;
             reached("transaction done");
         }
-        self.command("COMMIT").map_err(|error| self.fail(error))
+        let done = self.command("COMMIT");
+        let error = done.as_ref().err().and_then(rusqlite::Error::sqlite_error);
+        if error.is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_FSYNC) {
+            self.clear_away();
+        }
+        done.map_err(|error| self.fail(error))
+    }
+
+    /// Has the disk keep the name of a new WAL or rollback journal before a commit relies on it: SQLite tries that too, and
+    /// says nothing when it fails.
+    fn keep_names(&self) -> Result<()> {
+        if self.file.has_written_wal() {
+            return Ok(());
+        }
+        sync_folder(&self.path).map_err(|error| cannot_sync(&self.path, error))
+    }
+
+    /// Empties the WAL after a commit whose sync failed. For those who have the store open that commit does not count, but
+    /// it stands whole in the WAL: whoever reads the WAL later would take it for done, and acknowledge what follows it,
+    /// although the disk may never have got it, and no later sync tells so.
+    fn clear_away(&self) {
+        let patience = self.patience.load(Ordering::Relaxed);
+        self.patience.store(patience.min(PATIENCE_TO_CLEAR), Ordering::Relaxed);
+        // After this, nothing but the transaction keeps the WAL from being emptied.
+        let _ = self.command("ROLLBACK");
+        // If it fails, the disk still does, which was told; or somebody else is at work, whose next commit takes the place.
+        let _ = self.connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::TRUNCATE);
+        self.patience.store(patience, Ordering::Relaxed);
     }
 
     /// Copies the WAL into the database file when it has grown enough. What was committed is durable before, and stays
-    /// acknowledged; an error here says that the disk fails, so that the next transaction is not begun.
+    /// acknowledged. A checkpoint that fails is made anew from its first page, so that a sync which failed costs nothing.
     fn checkpoint(&mut self) -> Result<()> {
         let pages = self.wal_pages.load(Ordering::Relaxed);
         self.commits = self.commits.saturating_add(1);
@@ -245,11 +280,8 @@ impl Sqlite {
         reached("checkpoint made");
         match done {
             Ok(_) => Ok(()),
-            // Others are at work, and whoever of them is last to write does it; or there is no room, which the next commit
-            // finds out for itself.
-            Err(error) if matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DiskFull)) => {
-                Ok(())
-            }
+            // Others are at work, and whoever of them is last to write does it.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
             Err(error) => Err(explain(&self.path, error)),
         }
     }
@@ -257,11 +289,6 @@ impl Sqlite {
 
 impl Engine for Sqlite {
     fn transact(&mut self, mode: Mode, work: &mut dyn FnMut(&mut dyn Tx) -> Result<()>) -> Result<()> {
-        if mode == Mode::Write
-            && let Some(error) = self.failed.take()
-        {
-            return Err(error);
-        }
         let done = self.begin(mode).and_then(|()| {
             if mode == Mode::Write {
                 reached("transaction begun");
@@ -276,7 +303,9 @@ impl Engine for Sqlite {
         if mode == Mode::Write {
             reached("transaction committed");
             self.still_there()?;
-            self.failed = self.checkpoint().err();
+            if let Err(error) = self.checkpoint() {
+                (self.trouble)(&error.hint("what was done is safe; look at the disk"));
+            }
         }
         Ok(())
     }
@@ -287,6 +316,10 @@ impl Engine for Sqlite {
             Patience::Endless => ENDLESS,
         };
         self.patience.store(millis, Ordering::Relaxed);
+    }
+
+    fn on_trouble(&mut self, trouble: Trouble) {
+        self.trouble = trouble;
     }
 
     fn use_triggers(&mut self, on: bool) -> Result<()> {
@@ -362,39 +395,5 @@ impl Tx for SqliteTx<'_> {
 
     fn now(&self) -> Timestamp {
         self.now
-    }
-}
-
-impl ToSql for Value<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(match self {
-            Value::Null => ValueRef::Null,
-            Value::Int(value) => ValueRef::Integer(*value),
-            Value::Text(text) => ValueRef::Text(text.as_bytes()),
-            Value::Blob(bytes) => ValueRef::Blob(bytes),
-        }))
-    }
-}
-
-impl Row for rusqlite::Row<'_> {
-    fn int(&self, column: usize) -> Result<Option<i64>> {
-        match self.get_ref(column) {
-            Ok(ValueRef::Null) => Ok(None),
-            Ok(ValueRef::Integer(value)) => Ok(Some(value)),
-            _ => Err(damaged(&format!("column {column} is no integer"))),
-        }
-    }
-
-    fn text(&self, column: usize) -> Result<Option<&str>> {
-        let text = self.bytes(column)?.map(std::str::from_utf8).transpose();
-        text.map_err(|_| damaged(&format!("column {column} is no text")))
-    }
-
-    fn bytes(&self, column: usize) -> Result<Option<&[u8]>> {
-        match self.get_ref(column) {
-            Ok(ValueRef::Null) => Ok(None),
-            Ok(ValueRef::Text(bytes) | ValueRef::Blob(bytes)) => Ok(Some(bytes)),
-            _ => Err(damaged(&format!("column {column} is no text"))),
-        }
     }
 }

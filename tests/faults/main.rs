@@ -13,6 +13,7 @@ mod explorer;
 #[path = "../store/fixture.rs"]
 #[allow(dead_code, reason = "each suite uses what it needs of it")]
 mod fixture;
+mod io;
 mod model;
 mod moves;
 #[path = "../cli/place.rs"]
@@ -25,6 +26,7 @@ mod referee;
 mod reference;
 mod rights;
 mod scale;
+mod shim;
 mod steps;
 mod storm;
 mod upgrade;

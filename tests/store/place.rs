@@ -1,9 +1,13 @@
 //! Opening, making, upgrading.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use asyncq::Kind;
+use asyncq::domain::call::positional;
 use asyncq::store::{Location, Store};
 
-use crate::fixture::{PATIENCE, again, service, two};
+use crate::fixture::{PATIENCE, again, call, service, two, with_events};
 
 conformance! {
     fn a_store_is_made_once(store: &mut Store) {
@@ -24,6 +28,22 @@ conformance! {
         other.add_service(&service("events"), two()).unwrap();
         assert!(store.changed().unwrap());
         assert!(!store.changed().unwrap());
+    }
+
+    fn no_trouble_is_told_where_others_are_only_in_the_way(store: &mut Store) {
+        with_events(store);
+        let Location::File(path) = store.location();
+        let reader = rusqlite::Connection::open(path).unwrap();
+        reader.execute_batch("BEGIN; SELECT count(*) FROM asyncq_job").unwrap();
+        let troubles = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&troubles);
+        store.on_trouble(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        let mut large = call(1);
+        large.call.args = positional(&["x".repeat(500_000)]).unwrap();
+        store.enqueue(&large).unwrap();
+        assert_eq!(troubles.load(Ordering::SeqCst), 0);
     }
 }
 
