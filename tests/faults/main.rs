@@ -9,6 +9,7 @@ mod books;
 mod clock;
 mod contention;
 mod damage;
+mod descriptors;
 mod explorer;
 #[path = "../store/fixture.rs"]
 #[allow(dead_code, reason = "each suite uses what it needs of it")]
