@@ -16,8 +16,10 @@ pub enum Kind {
     NotFound,
     /// There is no store where one was looked for, or it cannot be reached.
     Unreachable,
-    /// Reading or writing failed: a full disk, a store that was moved away.
+    /// Reading or writing failed: a failing disk, a store that was moved away.
     Io,
+    /// There is no space to write to: a full disk, a quota, a limit on the size of files. There may be some later.
+    Full,
     /// Somebody else is in the way: a lock held past the deadline, a newer schema. Trying later may help.
     Busy,
     /// Understood, and refused: a name that is taken, missing rights, a running job.
@@ -57,7 +59,7 @@ impl Error {
         self
     }
 
-    /// The same failure, marked as one that the same request may not meet again: a full disk has room later.
+    /// The same failure, marked as one that the same request may not meet again.
     #[must_use]
     pub fn passing(mut self) -> Error {
         self.passing = true;
@@ -67,7 +69,7 @@ impl Error {
     /// Whether the same request may succeed later without anybody changing it.
     #[must_use]
     pub fn can_pass(&self) -> bool {
-        self.passing || self.kind == Kind::Busy
+        self.passing || matches!(self.kind, Kind::Busy | Kind::Full)
     }
 
     /// What kind of failure this is.

@@ -28,7 +28,7 @@ pub fn code(error: &anyhow::Error) -> u8 {
         Some(Kind::Invalid) => DATA,
         Some(Kind::NotFound) => NOT_FOUND,
         Some(Kind::Unreachable) => UNREACHABLE,
-        Some(Kind::Io) | None => IO,
+        Some(Kind::Io | Kind::Full) | None => IO,
         Some(Kind::Busy) => BUSY,
         Some(Kind::Denied) => DENIED,
     }

@@ -83,6 +83,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
+    crate::commands::outlive_limits()?;
     match command {
         Command::Init => {
             let (mut store, made) = session.create()?;

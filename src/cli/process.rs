@@ -146,6 +146,7 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
             session.talk(&format!("stopping; waiting for {jobs} to end (once more: end and put back)"));
         }
         Event::StoreFails { error } => session.talk(&format!("{error}; trying again, so that no outcome is lost")),
+        Event::NoSpace { error } => session.talk(&format!("{error}; nothing begins until there is some")),
     }
 }
 

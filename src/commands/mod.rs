@@ -7,10 +7,14 @@ pub mod enqueue;
 pub mod function;
 pub mod job;
 pub mod nested;
+mod outcome;
 pub mod process;
+
+use std::io::ErrorKind;
 
 use crate::domain::job::Token;
 use crate::error::{Error, Kind, Result};
+use crate::runner::signals;
 pub use crate::store::{
     Added, Cancelled, CleanQuery, Enqueued, IfWaiting, JobQuery, Location, Patience, Removed, Store,
 };
@@ -37,6 +41,14 @@ pub fn store_version() -> &'static str {
     Store::sqlite_version()
 }
 
+/// A write that exceeds the size that files may have (`ulimit -f`) fails from now on, instead of ending this process.
+///
+/// # Errors
+/// When the system refuses handlers.
+pub fn outlive_limits() -> Result<()> {
+    signals::outlive_limits().map_err(|error| io_error("cannot handle signals", &error))
+}
+
 /// A secret that nobody can guess.
 fn new_token() -> Result<Token> {
     let mut bits = [0; 16];
@@ -57,8 +69,10 @@ fn random(bits: &mut [u8]) -> Result<()> {
 
 fn io_error(what: &str, error: &std::io::Error) -> Error {
     let kind = match error.kind() {
-        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => Kind::Denied,
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Kind::Denied,
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Kind::Full,
         _ => Kind::Io,
     };
-    Error::new(kind, format!("{what}: {error}"))
+    let error = Error::new(kind, format!("{what}: {error}"));
+    if kind == Kind::Full { error.hint("make room and try again") } else { error }
 }

@@ -1,14 +1,18 @@
 //! A call made inside a running function: executed at once, in place, and recorded as a child of its job.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::new_token;
+use super::{new_token, outcome};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
 use crate::domain::job::{Finish, JobId, NewJob, Running, State};
 use crate::domain::retry::decide_once;
-use crate::error::Result;
-use crate::runner::{Control, Echo, Output, Request, Stop, Surroundings, command, descriptors, signals};
+use crate::error::{Kind, Result};
+use crate::runner::{Control, Echo, Output, Request, Reserve, Stop, Surroundings, command, descriptors, signals};
 use crate::store::{Patience, Store};
+
+/// How long it waits before it tries to record an outcome again for which there was no space.
+const FULL: Duration = Duration::from_millis(250);
 
 /// How a nested call ended.
 #[derive(Debug)]
@@ -46,16 +50,22 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, around: &Surroundi
         Outcome::Interrupted => Outcome::Failed(Failure::new(FailureKind::Parent, "it was told to stop")),
         outcome => outcome,
     };
-    let finish = Finish {
+    let mut finish = Finish {
         fence: claim.fence,
         verdict: decide_once(&outcome, 1),
         result: ended.result,
         took: ended.took,
         log: ended.output.into_log(),
     };
-    // The function has run: its outcome is not given up because somebody holds the store.
+    // The function has run: its outcome is not given up because somebody holds the store, or the disk is full.
     store.be_patient(Patience::Endless);
-    let state = store.finish(&[&finish])?.pop().flatten();
+    let reserve = Reserve::of(&around.folder);
+    let state = loop {
+        match outcome::record(store, &reserve, &mut finish) {
+            Err(error) if error.kind() == Kind::Full && control.asked() == Stop::No => std::thread::sleep(FULL),
+            done => break done?,
+        }
+    };
     let outcome = if state == Some(State::Completed) { Outcome::Completed } else { outcome };
     Ok(Ran { job: claim.fence.job, outcome, late: state.is_none() })
 }

@@ -62,4 +62,56 @@ impl Log {
             (stream, &self.bytes[start..at], self.dropped > 0 && start == self.gap)
         })
     }
+
+    /// Keeps the end of it, at most so many bytes; says whether that is less than there was.
+    pub fn keep_end(&mut self, most: usize) -> bool {
+        if self.bytes.len() <= most {
+            return false;
+        }
+        // Not across the gap, as there can only be one.
+        let after = if self.dropped > 0 { self.bytes.len() - self.gap } else { self.bytes.len() };
+        let mut gone = self.bytes.len() - most.min(after);
+        self.dropped += gone as u64;
+        self.gap = 0;
+        self.bytes.drain(..gone);
+        for piece in &mut self.pieces {
+            let less = gone.min(piece.1);
+            piece.1 -= less;
+            gone -= less;
+        }
+        self.pieces.retain(|piece| piece.1 > 0);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(gap: Option<usize>) -> Log {
+        let pieces = vec![(Stream::Out, 3), (Stream::Err, 4), (Stream::Out, 3)];
+        let dropped = if gap.is_some() { 100 } else { 0 };
+        Log { bytes: b"oneERR2two".to_vec(), pieces, dropped, gap: gap.unwrap_or(10) }
+    }
+
+    #[test]
+    fn the_end_is_kept_and_the_rest_counted() {
+        let mut cut = log(None);
+        assert!(!cut.keep_end(10));
+        assert_eq!(cut, log(None));
+        assert!(cut.keep_end(5));
+        let parts: Vec<_> = cut.parts().collect();
+        assert_eq!(parts, [(Stream::Err, &b"R2"[..], true), (Stream::Out, &b"two"[..], false)]);
+        assert_eq!(cut.dropped, 5);
+        assert!(cut.keep_end(0) && !cut.keep_end(0));
+        assert_eq!((cut.bytes.len(), cut.pieces.len(), cut.dropped), (0, 0, 10));
+    }
+
+    #[test]
+    fn there_is_still_one_gap() {
+        let mut cut = log(Some(7));
+        assert!(cut.keep_end(5));
+        assert_eq!(cut.parts().collect::<Vec<_>>(), [(Stream::Out, &b"two"[..], true)]);
+        assert_eq!(cut.dropped, 107);
+    }
 }

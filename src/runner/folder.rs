@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
+use super::reserve::Reserve;
 use super::rights::{Access, open_folder};
 use crate::domain::job::JobId;
 use crate::domain::processor::NewProcessor;
@@ -168,6 +169,12 @@ impl Remains {
     pub fn out_of_reach(&self) -> io::Result<Option<u32>> {
         let (user, me) = (self.lock.metadata()?.uid(), geteuid());
         Ok((!me.is_root() && me.as_raw() != user).then_some(user))
+    }
+
+    /// Gives up the space that the dead processor kept: who puts its jobs back may need it.
+    pub fn give_space(&self) {
+        let reserve = Reserve::of(&self.path);
+        while reserve.give() {}
     }
 
     /// Removes the folder, once nothing refers to it any more.

@@ -11,6 +11,7 @@ mod environ;
 pub mod folder;
 pub mod leftover;
 mod reader;
+mod reserve;
 mod result;
 mod rights;
 pub mod signals;
@@ -23,6 +24,7 @@ pub use echo::Echo;
 pub use folder::{Folder, Mark, Marks};
 pub use leftover::Orphans;
 pub use reader::Output;
+pub use reserve::Reserve;
 pub use rights::Access;
 
 use std::ffi::OsString;

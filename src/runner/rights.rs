@@ -57,7 +57,9 @@ impl Access {
         name.push(path.file_name().unwrap_or_default());
         let private = Permissions::from_mode(0o700);
         let parent = path.parent().unwrap_or(Path::new("/"));
-        let draft = tempfile::Builder::new().prefix(&name).suffix(".new").permissions(private).tempdir_in(parent)?;
+        let draft = tempfile::Builder::new().prefix(&name).suffix(".new").permissions(private).tempdir_in(parent);
+        // What it was to be called helps nobody.
+        let draft = draft.map_err(|error| error.kind())?;
         self.give(&open_folder(draft.path())?)?;
         reached("run folder drafted");
         // Never in place of one in which somebody else is about to work.

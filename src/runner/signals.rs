@@ -1,9 +1,12 @@
-//! The signals by which a person, cron or a service manager asks a program to stop.
+//! The signals by which a person, cron or a service manager asks a program to stop, and the one that is outlived.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use rustix::process::{Signal, getpid, kill_process};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 /// Calls `asked` in a thread of its own whenever this process is asked to stop, from now on until it ends.
@@ -34,4 +37,13 @@ pub fn name(number: i32) -> String {
         Some(name) => format!("signal {number} ({name})"),
         None => format!("signal {number}"),
     }
+}
+
+/// A write that exceeds the size that files may have (`ulimit -f`) fails from now on, and ends this process no more.
+/// Functions do not inherit that: a handler is gone when a program is started, where a signal that is ignored stays so.
+///
+/// # Errors
+/// When the system refuses handlers.
+pub fn outlive_limits() -> io::Result<()> {
+    flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map(|_| ())
 }

@@ -4,13 +4,17 @@ use std::io;
 use std::path::Path;
 
 use rusqlite::{ErrorCode, ffi};
-use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::fs::{Access, AtFlags, CWD, accessat, statvfs};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use super::engine::damaged;
 use super::holder::holder;
 use super::place::with_suffix;
 use crate::error::{Error, Kind};
+
+/// By how much a file of a store grows at once, at most, in bytes: its index in shared memory grows by this.
+const GROWTH: u64 = 32 * 1024;
 
 /// An error of SQLite in the words of asyncq, with the way out.
 pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
@@ -57,11 +61,7 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
         ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied => {
             (Kind::Denied, format!("not allowed to use the store `{store}`"), "it belongs to the user who created it")
         }
-        ErrorCode::DiskFull => {
-            let message = format!("no space left for the store `{store}`");
-            let hint = "nothing was changed; make room and try again";
-            return Error::new(Kind::Io, message).hint(hint).because(error).passing();
-        }
+        _ if has_no_space(path, failure) => return no_space(path).because(error),
         ErrorCode::CannotOpen => return cannot_open(path, error),
         _ => {
             if let Some(system) = system_error(failure) {
@@ -98,6 +98,41 @@ fn locked(path: &Path) -> Error {
     }
 }
 
+/// Whether a write failed because there is no space for it. SQLite has one code for a full disk, others for a file that
+/// may not grow, and for its index in shared memory, of which it writes only what makes the file longer.
+fn has_no_space(path: &Path, failure: ffi::Error) -> bool {
+    match failure.extended_code {
+        ffi::SQLITE_FULL | ffi::SQLITE_IOERR_SHMSIZE => true,
+        ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_TRUNCATE => may_not_grow(path),
+        _ => false,
+    }
+}
+
+/// The error for a write that failed because there is no space for it.
+pub(super) fn no_space(path: &Path) -> Error {
+    let store = path.display();
+    if may_not_grow(path) {
+        let message = format!("no space left for the store `{store}`: its files have the size that files may have");
+        return Error::new(Kind::Full, message).hint("nothing was changed; `ulimit -f` shows the limit, in blocks");
+    }
+    Error::new(Kind::Full, format!("no space left for the store `{store}`"))
+        .hint("nothing was changed; make room and try again")
+}
+
+/// Whether a file of the store is about as large as files may be.
+fn may_not_grow(path: &Path) -> bool {
+    let Some(limit) = getrlimit(Resource::Fsize).current else { return false };
+    ["", "-wal", "-shm", "-journal"].iter().any(|suffix| {
+        let size = std::fs::metadata(with_suffix(path, suffix)).map_or(0, |meta| meta.len());
+        size + GROWTH > limit
+    })
+}
+
+/// Whether the file system of the store can hold no more files, where it counts them.
+fn no_more_files(path: &Path) -> bool {
+    statvfs(path).is_ok_and(|is| is.f_files > 0 && is.f_favail == 0)
+}
+
 fn system_error(failure: ffi::Error) -> Option<&'static str> {
     match failure.extended_code {
         ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => Some("the disk did not confirm a write"),
@@ -121,6 +156,8 @@ fn cannot_open(path: &Path, error: rusqlite::Error) -> Error {
             Error::new(Kind::Unreachable, format!("there is no store at `{store}`"))
                 .hint("`asyncq init` creates one; `--db` or `$ASYNCQ_DB` names another place")
         }
+        // Files that SQLite makes beside it.
+        _ if no_more_files(path) => no_space(path),
         _ if may_write(path) => cannot_be_opened(path),
         _ => Error::new(Kind::Denied, format!("the store `{store}` cannot be opened"))
             .hint("asyncq must be able to write the file and the folder it is in"),

@@ -35,6 +35,7 @@ pub use rescue::Rescued;
 pub use service::{Added, IfWaiting, Removed};
 
 use engine::{Engine, Mode, Tx};
+use explain::no_space;
 use migrate::{Found, Schema};
 use sqlite::Sqlite;
 
@@ -74,11 +75,10 @@ impl Store {
         if std::fs::symlink_metadata(path).is_err() {
             filesystem::refuse_network(path)?;
             let draft = place::Draft::new(path)?;
-            let mut engine = Sqlite::open(draft.path(), patience)?;
-            // Before anything is in it: after that, every page is written and synced by steps that tell how they end.
-            engine.use_wal()?;
-            engine.transact(Mode::Write, &mut |tx| Schema::of_this_build().bring(tx, Found::Nothing))?;
-            engine.close()?;
+            fill(&draft, patience).map_err(|error| {
+                draft.remove_sidecars();
+                if error.kind() == Kind::Full { no_space(path) } else { error }
+            })?;
             made = draft.publish()?;
         }
         let mut store = Store::open(location, patience)?;
@@ -210,6 +210,15 @@ impl Store {
 fn no_store(location: &Location) -> Error {
     Error::new(Kind::Unreachable, format!("`{location}` holds no store"))
         .hint("`asyncq init` makes one in it, beside the tables that it has; `--db` names another file")
+}
+
+/// Makes a store of an empty file.
+fn fill(draft: &place::Draft, patience: Patience) -> Result<()> {
+    let mut engine = Sqlite::open(draft.path(), patience)?;
+    // Before anything is in it: after that, every page is written and synced by steps that tell how they end.
+    engine.use_wal()?;
+    engine.transact(Mode::Write, &mut |tx| Schema::of_this_build().bring(tx, Found::Nothing))?;
+    engine.close()
 }
 
 /// The one row that a statement must give.

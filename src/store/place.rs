@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
 
+/// What SQLite keeps beside a database.
+const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
 /// Where a store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
@@ -87,6 +90,13 @@ impl Draft {
         &self.file
     }
 
+    /// Removes what SQLite left beside it, where it could not be made a store and is not in use any more.
+    pub(super) fn remove_sidecars(&self) {
+        for suffix in SIDECARS {
+            let _ = fs::remove_file(with_suffix(self.path(), suffix));
+        }
+    }
+
     /// Gives the file its name. Says whether it did: when somebody else was faster, theirs stays.
     pub(super) fn publish(self) -> Result<bool> {
         refuse_leftovers(&self.target)?;
@@ -123,7 +133,7 @@ fn make_folder(folder: &Path) -> io::Result<()> {
 
 /// A WAL without its database holds acknowledged calls; a new database beside it would destroy them.
 pub(super) fn refuse_leftovers(target: &Path) -> Result<()> {
-    for suffix in ["-wal", "-shm", "-journal"] {
+    for suffix in SIDECARS {
         let sidecar = with_suffix(target, suffix);
         // Looked for in this order: if the store is there after all, somebody has just made it, and the sidecar is its own.
         if fs::symlink_metadata(&sidecar).is_ok() && fs::symlink_metadata(target).is_err() {

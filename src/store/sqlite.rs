@@ -3,6 +3,8 @@
 //! Invariant: nothing but SQLite ever opens the database file, its `-wal` or its `-shm`: closing any descriptor of
 //! them would drop the locks that SQLite holds for this process. Whatever must be known about them is asked by `stat`.
 
+mod checkpoint;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
@@ -13,9 +15,9 @@ use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode, FileControl, MAIN_DB, OpenFlags, ffi};
 
 use super::engine::{Engine, Mode, Patience, Row, Trouble, Tx, Value};
-use super::explain::{cannot_sync, explain, moved};
+use super::explain::{explain, moved};
 use super::file::StoreFile;
-use super::place::{run_folder, sync_folder};
+use super::place::run_folder;
 use super::turnstile::wait_for_turn;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Kind, Result};
@@ -25,16 +27,9 @@ use crate::failpoint::reached;
 /// (<https://sqlite.org/wal.html#walresetbug>).
 const OLDEST: i32 = 3_051_003;
 
-/// After how many more pages in the WAL a connection that works on copies its content into the database file; others
-/// then begin the WAL anew. SQLite's own default.
-const CHECKPOINT_PAGES: i32 = 1000;
-
-/// The same for a connection that has only made a few commits, as that of `asyncq enqueue`, and small: whoever opens a
-/// store that nobody else has open reads the whole WAL once, and such openers never begin it anew by themselves.
-const CHECKPOINT_PAGES_AT_FIRST: i32 = 50;
-
-/// How many commits are a few.
-const FIRST_COMMITS: u32 = 4;
+/// After how many commits it is taken that a disk that was full is so no more. Until then each of them is copied into the
+/// database file: a WAL that grows would take all the space there is, and leave none to copy it to.
+const SCARCE_COMMITS: u32 = 100;
 
 /// Reads, and gives no row.
 const TAKE_A_LOOK: &str = "SELECT 1 FROM sqlite_schema WHERE 0";
@@ -42,15 +37,13 @@ const TAKE_A_LOOK: &str = "SELECT 1 FROM sqlite_schema WHERE 0";
 /// After how many tries to get a lock it is looked whether the file is still there: about 0.1 s.
 const LOOK_AT_FILE: i32 = 100;
 
-/// How many milliseconds are spent on others who keep a commit that failed from being cleared away.
-const PATIENCE_TO_CLEAR: u64 = 500;
-
 /// The number of milliseconds that stands for [`Patience::Endless`].
 const ENDLESS: u64 = u64::MAX;
 
 /// One connection to one SQLite file.
 pub(super) struct Sqlite {
     connection: Connection,
+    /// What errors call it.
     path: PathBuf,
     /// The file at `path`, shared with the busy handler.
     file: Arc<StoreFile>,
@@ -63,6 +56,8 @@ pub(super) struct Sqlite {
     /// How many pages the WAL had when a checkpoint was last tried.
     tried_at: i32,
     commits: u32,
+    /// How many commits will do with little space, since the disk was full.
+    scarce: u32,
     /// Who is told how a checkpoint failed.
     trouble: Trouble,
     data_version: i64,
@@ -92,6 +87,7 @@ impl Sqlite {
             wal_pages: Arc::default(),
             tried_at: 0,
             commits: 0,
+            scarce: 0,
             trouble: Box::new(|_| ()),
             data_version: 0,
             triggers: true,
@@ -233,73 +229,34 @@ impl Sqlite {
         done.map_err(|error| self.fail(error))
     }
 
-    /// Has the disk keep the name of a new WAL or rollback journal before a commit relies on it: SQLite tries that too, and
-    /// says nothing when it fails.
-    fn keep_names(&self) -> Result<()> {
-        if self.file.has_written_wal() {
-            return Ok(());
+    fn try_once(&mut self, mode: Mode, work: &mut dyn FnMut(&mut dyn Tx) -> Result<()>) -> Result<()> {
+        self.begin(mode)?;
+        if mode == Mode::Write {
+            reached("transaction begun");
         }
-        sync_folder(&self.path).map_err(|error| cannot_sync(&self.path, error))
-    }
-
-    /// Empties the WAL after a commit whose sync failed. For those who have the store open that commit does not count, but
-    /// it stands whole in the WAL: whoever reads the WAL later would take it for done, and acknowledge what follows it,
-    /// although the disk may never have got it, and no later sync tells so.
-    fn clear_away(&self) {
-        let patience = self.patience.load(Ordering::Relaxed);
-        self.patience.store(patience.min(PATIENCE_TO_CLEAR), Ordering::Relaxed);
-        // After this, nothing but the transaction keeps the WAL from being emptied.
-        let _ = self.command("ROLLBACK");
-        // If it fails, the disk still does, which was told; or somebody else is at work, whose next commit takes the place.
-        let _ = self.connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::TRUNCATE);
-        self.patience.store(patience, Ordering::Relaxed);
-    }
-
-    /// Copies the WAL into the database file when it has grown enough. What was committed is durable before, and stays
-    /// acknowledged. A checkpoint that fails is made anew from its first page, so that a sync which failed costs nothing.
-    fn checkpoint(&mut self) -> Result<()> {
-        let pages = self.wal_pages.load(Ordering::Relaxed);
-        self.commits = self.commits.saturating_add(1);
-        if pages < self.tried_at {
-            self.tried_at = 0;
+        let done = self.commit(mode, work);
+        if done.is_err() && !self.connection.is_autocommit() {
+            // The first error is the one to report; a connection that cannot roll back loses the transaction anyway.
+            let _ = self.command("ROLLBACK");
         }
-        let grown = pages - self.tried_at;
-        let mode = if self.commits <= FIRST_COMMITS && grown >= CHECKPOINT_PAGES_AT_FIRST {
-            // Only this keeps the next opener from reading the same pages again.
-            CheckpointMode::TRUNCATE
-        } else if grown >= CHECKPOINT_PAGES {
-            CheckpointMode::PASSIVE
-        } else {
-            return Ok(());
-        };
-        self.tried_at = pages;
-        reached("checkpoint due");
-        let patience = self.patience.swap(0, Ordering::Relaxed);
-        let done = self.connection.wal_checkpoint_v2(Some(MAIN_DB), mode);
-        self.patience.store(patience, Ordering::Relaxed);
-        reached("checkpoint made");
-        match done {
-            Ok(_) => Ok(()),
-            // Others are at work, and whoever of them is last to write does it.
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
-            Err(error) => Err(explain(&self.path, error)),
-        }
+        done
     }
 }
 
 impl Engine for Sqlite {
     fn transact(&mut self, mode: Mode, work: &mut dyn FnMut(&mut dyn Tx) -> Result<()>) -> Result<()> {
-        let done = self.begin(mode).and_then(|()| {
-            if mode == Mode::Write {
-                reached("transaction begun");
+        match self.try_once(mode, work) {
+            // The WAL cannot grow; but it may hold only what can be copied into the database file, in whose place there is
+            // room then.
+            Err(error) if mode == Mode::Write && error.kind() == Kind::Full => {
+                self.scarce = SCARCE_COMMITS;
+                if !self.empty_wal(CheckpointMode::PASSIVE)? {
+                    return Err(error);
+                }
+                self.try_once(mode, work)?;
             }
-            self.commit(mode, work)
-        });
-        if done.is_err() && !self.connection.is_autocommit() {
-            // The first error is the one to report; a connection that cannot roll back loses the transaction anyway.
-            let _ = self.command("ROLLBACK");
+            done => done?,
         }
-        done?;
         if mode == Mode::Write {
             reached("transaction committed");
             self.still_there()?;

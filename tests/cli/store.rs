@@ -183,10 +183,10 @@ fn a_full_disk() {
     // A file system of its own, small, and gone with the namespace in which it is mounted.
     place.write(
         "full",
-        "mount -t tmpfs -o size=400k none disk || exit 99
+        "mount -t tmpfs -o size=4M none disk || exit 99
          asyncq --db disk/q.db service add events && asyncq --db disk/q.db function add events hello -- ./hello
          asyncq --db disk/q.db enqueue events hello
-         head -c 400k /dev/zero > disk/filler 2>/dev/null
+         head -c 4M /dev/zero > disk/filler 2>/dev/null
          n=0; code=0; while [ $code = 0 ]; do asyncq --db disk/q.db enqueue events hello >> acknowledged 2> said; code=$?; n=$((n + 1)); [ $n -lt 1000 ] || exit 98; done
          cat said >&2; echo code $code
          rm disk/filler

@@ -10,6 +10,7 @@ mod clock;
 mod contention;
 mod damage;
 mod descriptors;
+mod disk;
 mod explorer;
 #[path = "../store/fixture.rs"]
 #[allow(dead_code, reason = "each suite uses what it needs of it")]

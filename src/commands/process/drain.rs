@@ -1,8 +1,12 @@
 //! The loop of a processor.
 
+mod failing;
+
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
+
+use failing::Shortage;
 
 use super::over::{self, Over};
 use super::pace::{Pace, View};
@@ -15,7 +19,7 @@ use crate::domain::attempt::Outcome;
 use crate::domain::job::{Claim, Fence, Finish, State, Token};
 use crate::domain::processor::ProcessorId;
 use crate::domain::service::ServiceName;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::failpoint::reached;
 use crate::runner::{Echo, Stop};
 use crate::store::{Advance, Outlook, Patience, Plan, Store};
@@ -26,9 +30,6 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// How often it looks whether another processor died.
 const LOOK_FOR_DEAD: Duration = Duration::from_millis(500);
-
-/// How long it waits before it tries a store again that failed while outcomes were to be recorded.
-const FAILING: Duration = Duration::from_millis(500);
 
 pub(super) struct Drain<'a> {
     store: &'a mut Store,
@@ -45,7 +46,7 @@ pub(super) struct Drain<'a> {
     heeded: usize,
     /// Calls that have ended, as the slots gave them back.
     done: VecDeque<Done>,
-    /// Claims that were not run at all, and so are over as well.
+    /// Claims that were not run at all, and so are over as well; and outcomes that could not be recorded.
     unrun: Vec<Over>,
     /// Claims that have not begun and are given back.
     returned: Vec<Fence>,
@@ -55,6 +56,10 @@ pub(super) struct Drain<'a> {
     /// Whether somebody changed the store, and that was not looked at yet.
     changed: bool,
     looked_for_dead: Instant,
+    /// While the disk is full.
+    shortage: Option<Shortage>,
+    /// Whether that was told since the latest claim.
+    told_of_shortage: bool,
 }
 
 impl<'a> Drain<'a> {
@@ -84,6 +89,8 @@ impl<'a> Drain<'a> {
             looked_around: Instant::now(),
             changed: false,
             looked_for_dead: Instant::now(),
+            shortage: None,
+            told_of_shortage: false,
         }
     }
 
@@ -110,10 +117,11 @@ impl<'a> Drain<'a> {
             return self.tell_why_not(service, &view.outlook);
         }
         loop {
-            while self.has_news() || self.could_claim(&view.outlook) {
+            self.do_with_the_reserve(service)?;
+            while self.shortage.is_none() && (self.has_news() || self.could_claim(&view.outlook)) {
                 view = self.advance(service, &view.outlook)?.unwrap_or(view);
             }
-            if self.held() > 0 {
+            if self.held() > 0 || self.waits_for_space(&view.outlook) {
                 self.wait(LOOK);
             } else if view.outlook.outdated {
                 // It is refused, with the way out.
@@ -128,7 +136,7 @@ impl<'a> Drain<'a> {
                 Ok(Some(new)) => view = new,
                 Ok(None) => {}
                 // Not worth ending what runs; what cannot be recorded later is told then.
-                Err(error) if error.can_pass() && (self.held() > 0 || self.has_news()) => {}
+                Err(error) if error.can_pass() && (self.held() > 0 || self.has_news() || self.shortage.is_some()) => {}
                 Err(error) => return Err(error),
             }
             self.give_back_what_waits(&view.outlook);
@@ -144,11 +152,8 @@ impl<'a> Drain<'a> {
             self.wait(LOOK);
         }
         // The first error is the one that is told. What was claimed and did not begin is put back by who comes next.
-        while !self.done.is_empty() || !self.unrun.is_empty() {
-            let Ok(over) = self.collect() else { return };
-            let finished: Vec<&Finish> = over.iter().map(|over| &over.finish).collect();
-            let Ok(states) = self.store.finish(&finished) else { return drop(self.presence.take()) };
-            self.report(over, states);
+        if self.record_one_by_one(true).is_err() {
+            self.presence = None;
         }
     }
 
@@ -178,7 +183,11 @@ impl<'a> Drain<'a> {
 
     fn rescue(&mut self) -> Result<bool> {
         self.be_patient();
-        rescue::rescue(self.store, self.own_id(), self.tell)
+        match rescue::rescue(self.store, self.own_id(), self.tell) {
+            // Others can be looked after when there is space again.
+            Err(error) if error.kind() == Kind::Full && self.presence.is_some() => Ok(false),
+            done => done,
+        }
     }
 
     fn own_id(&self) -> Option<ProcessorId> {
@@ -248,7 +257,7 @@ impl<'a> Drain<'a> {
                     self.report(over, states);
                     Ok(None)
                 }
-                Err(error) => Err(self.keep(over, returned, error)),
+                Err(error) => self.keep(over, returned).round_failed(service, error),
             };
         }
         let plan = Plan {
@@ -266,9 +275,10 @@ impl<'a> Drain<'a> {
         let Advance { finished: states, claims, slots, outlook } =
             match self.persist(at_stake, |store| store.advance(&plan)) {
                 Ok(done) => done,
-                Err(error) => return Err(self.keep(over, returned, error)),
+                Err(error) => return self.keep(over, returned).round_failed(service, error),
             };
         reached("claims made");
+        self.told_of_shortage = false;
         self.report(over, states);
         self.pace.claimed(&claims);
         let (fit, unfit): (Vec<Claim>, Vec<Claim>) = claims.into_iter().partition(Over::can_run);
@@ -278,10 +288,10 @@ impl<'a> Drain<'a> {
     }
 
     /// Keeps what could not be recorded, for another time.
-    fn keep(&mut self, over: Vec<Over>, returned: Vec<Fence>, error: Error) -> Error {
+    fn keep(&mut self, over: Vec<Over>, returned: Vec<Fence>) -> &mut Self {
         self.unrun.extend(over);
         self.returned.extend(returned);
-        error
+        self
     }
 
     fn report(&mut self, over: Vec<Over>, states: Vec<Option<State>>) {
@@ -306,27 +316,6 @@ impl<'a> Drain<'a> {
     /// What is over, as much of it as one transaction may hold.
     fn collect(&mut self) -> Result<Vec<Over>> {
         over::collect(&mut self.unrun, &mut self.done)
-    }
-
-    /// A store that fails while there are outcomes to record, on a full disk for instance, is tried until it does not:
-    /// an outcome is lost only with the processor.
-    fn persist<T>(&mut self, at_stake: bool, mut work: impl FnMut(&mut Store) -> Result<T>) -> Result<T> {
-        self.store.be_patient(if at_stake { Patience::Endless } else { self.patience });
-        let mut told = false;
-        loop {
-            match work(self.store) {
-                Err(error) if error.kind() == Kind::Io && error.can_pass() && at_stake && !self.pace.is_halted() => {
-                    if self.button.pressed() > 1 {
-                        return Err(error);
-                    }
-                    if !std::mem::replace(&mut told, true) {
-                        (self.tell)(Event::StoreFails { error: &error });
-                    }
-                    std::thread::sleep(FAILING);
-                }
-                answer => return answer,
-            }
-        }
     }
 
     /// Sleeps until something happens, at most for `time`, and takes all that has happened.
@@ -385,7 +374,7 @@ impl<'a> Drain<'a> {
 
     /// A call that was claimed ahead does not wait for one that takes long, nor where nothing is to begin any more.
     fn give_back_what_waits(&mut self, outlook: &Outlook) {
-        let stops = self.button.pressed() > 0 || outlook.free() == 0;
+        let stops = self.button.pressed() > 0 || outlook.free() == 0 || self.shortage.is_some();
         let late = self.pace.is_late();
         let Some(presence) = &mut self.presence else { return };
         // Nothing ended since the last look, or it would have begun.

@@ -113,6 +113,11 @@ pub enum Event<'a> {
         /// How it fails.
         error: &'a Error,
     },
+    /// The disk is full: outcomes are recorded, and nothing begins until there is space.
+    NoSpace {
+        /// How that was met.
+        error: &'a Error,
+    },
 }
 
 /// How a call ended.

@@ -12,7 +12,7 @@ use crate::error::{Kind, Result};
 use crate::failpoint::reached;
 use crate::runner::folder::{self, Life};
 use crate::runner::supervisor::{self, Line};
-use crate::runner::{Access, Echo, Folder, Orphans, Surroundings};
+use crate::runner::{Access, Echo, Folder, Orphans, Reserve, Surroundings};
 use crate::store::Store;
 
 /// Where processors have their folders, and what functions inherit.
@@ -36,6 +36,8 @@ const WHOSE: &str =
 pub(super) struct Presence {
     pub(super) id: ProcessorId,
     pub(super) slots: Slots,
+    /// What outcomes are recorded with on a full disk.
+    pub(super) reserve: Arc<Reserve>,
     folder: Folder,
     orphans: Arc<Orphans>,
 }
@@ -55,14 +57,25 @@ impl Presence {
         })?;
         run.line.hand_over(folder.lock()).map_err(fail)?;
         reached("folder locked");
-        let id = store.register(&folder.describe(supervisor::visible_pid()).map_err(fail)?)?;
+        let reserve = Arc::new(Reserve::of(folder.path()));
+        let filled = reserve.fill().map_err(fail);
+        let registered =
+            filled.and_then(|()| store.register(&folder.describe(supervisor::visible_pid()).map_err(fail)?));
+        let id = match registered {
+            Ok(id) => id,
+            Err(error) => {
+                // On a full disk it leaves nothing behind.
+                folder.remove();
+                return Err(error);
+            }
+        };
         reached("processor registered");
         let (location, path) = (store.location().to_string(), folder.path().to_owned());
         let around = Surroundings::new(location, path, run.env.into_iter(), &run.program).map_err(fail)?;
         let orphans = Arc::clone(&around.orphans);
         sweep(store, &run.path)?;
         let slots = Slots::new(Common { around, marks: folder.marks(), echo }, wake);
-        Ok(Presence { id, slots, folder, orphans })
+        Ok(Presence { id, slots, reserve, folder, orphans })
     }
 
     /// Reaps what functions have orphaned and has ended.
@@ -75,7 +88,11 @@ impl Presence {
         drop(self.slots);
         // Those of them that cleared their environment, while other calls ran.
         self.orphans.end();
-        store.unregister(self.id)?;
+        while let Err(error) = store.unregister(self.id) {
+            if error.kind() != Kind::Full || !self.reserve.give() {
+                return Err(error);
+            }
+        }
         reached("processor unregistered");
         self.folder.remove();
         Ok(())

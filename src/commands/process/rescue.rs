@@ -53,7 +53,10 @@ pub(super) fn rescue(store: &mut Store, own: Option<ProcessorId>, tell: &mut dyn
             Life::Alive => continue,
             Life::NoFolder if process_lives(&processor.is) => continue,
             Life::NoFolder => None,
-            Life::Dead(remains) => Some(remains),
+            Life::Dead(remains) => {
+                remains.give_space();
+                Some(remains)
+            }
         };
         if let Some(user) = out_of_reach(&processor, remains.as_ref()) {
             tell(Event::OutOfReach { processor: &processor, user });
