@@ -167,6 +167,17 @@ pub(super) fn damaged(what: &str) -> Error {
 
 /// Reading through a transaction.
 impl dyn Tx + '_ {
+    /// Makes sure that what is there survives a power cut, where that is the answer and nothing is left to change: whoever
+    /// committed it may have been killed before it was on the disk. Only a commit that changes something syncs, and what was
+    /// committed before along with it.
+    pub(super) fn confirm(&mut self) -> Result<()> {
+        // The second time it is as it was, and yet a page has changed.
+        for _ in 0..2 {
+            self.execute("UPDATE asyncq_schema SET version = -version", &[])?;
+        }
+        Ok(())
+    }
+
     /// The first row that a statement gives, read by `read`.
     pub(super) fn first<T>(
         &mut self,

@@ -52,6 +52,7 @@ impl Store {
                 return Ok(Added::New);
             };
             if there.definition == *is {
+                tx.confirm()?;
                 return Ok(Added::Same);
             }
             let message = format!("service `{service}` has a function `{name}` that is defined differently");

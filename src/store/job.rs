@@ -92,7 +92,11 @@ impl Store {
                     Ok((JobId(row.i64(0)?), same))
                 })?
             {
-                return if same { Ok(Enqueued::Same(id)) } else { Err(other_call(key.as_str(), id)) };
+                if !same {
+                    return Err(other_call(key.as_str(), id));
+                }
+                tx.confirm()?;
+                return Ok(Enqueued::Same(id));
             }
             let state = if new.hold { State::Held } else { State::Queued };
             insert(tx, new, state).map(Enqueued::New)

@@ -110,13 +110,14 @@ impl Draft {
     }
 }
 
-/// Has the disk keep the names in the folder of a file.
+/// Has the disk keep the names in the folder of a file or folder.
 pub(super) fn sync_folder(file: &Path) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("/"));
     File::open(folder)?.sync_all()
 }
 
-/// Makes a folder and those above it that are missing, each for its owner only, whatever the umask.
+/// Makes a folder and those above it that are missing, each for its owner only, whatever the umask. Their names survive
+/// a power cut.
 fn make_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
@@ -125,9 +126,14 @@ fn make_folder(folder: &Path) -> io::Result<()> {
         make_folder(above)?;
     }
     match DirBuilder::new().mode(0o700).create(folder) {
-        Ok(()) => fs::set_permissions(folder, Permissions::from_mode(0o700)),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
+        Ok(()) => fs::set_permissions(folder, Permissions::from_mode(0o700))?,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    match sync_folder(folder) {
+        // Who may only add names to a folder cannot sync it; common file systems do that along with the store's file.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
     }
 }
 
