@@ -22,6 +22,7 @@ mod moves;
 #[allow(dead_code, reason = "each suite uses what it needs of it")]
 mod place;
 mod poison;
+mod power;
 mod properties;
 mod protocol;
 mod referee;
