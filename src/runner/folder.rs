@@ -20,6 +20,10 @@ use crate::domain::processor::NewProcessor;
 
 const LOCK: &str = "lock";
 
+/// The file that the engine alone has locked, not its supervisor: free while [`LOCK`] is not, it tells that the engine has
+/// died and what it left is being ended.
+const ENGINE: &str = "engine";
+
 /// How many bytes a mark takes: the number of a job, or 0.
 const MARK: usize = 8;
 
@@ -32,6 +36,8 @@ pub struct Folder {
     path: PathBuf,
     name: String,
     marks: Arc<Marks>,
+    /// Locked for as long as this process lives.
+    _engine: File,
 }
 
 /// The lock file; what is in it tells which calls have begun and are not recorded yet. It outlives a process that is
@@ -75,14 +81,11 @@ impl Folder {
         access.make_run_folder(run_folder)?;
         let path = run_folder.join(&name);
         private(&path)?;
-        // Nobody sees it before it is locked.
-        let draft = path.join("draft");
-        let lock = new_lock(&path, &draft, access).inspect_err(|_| {
+        let (lock, engine) = new_locks(&path, access).inspect_err(|_| {
             // Others do not dare to: without a lock, nobody knows that it is not just being made.
-            let _ = fs::remove_file(&draft);
-            let _ = fs::remove_dir(&path);
+            let _ = fs::remove_dir_all(&path);
         })?;
-        Ok(Folder { path, name, marks: Arc::new(Marks { file: lock, used: Mutex::default() }) })
+        Ok(Folder { path, name, marks: Arc::new(Marks { file: lock, used: Mutex::default() }), _engine: engine })
     }
 
     /// The lock.
@@ -183,22 +186,31 @@ impl Remains {
     }
 }
 
-/// Makes the lock of a new folder, and takes it.
-fn new_lock(folder: &Path, draft: &Path, access: Access) -> io::Result<File> {
+/// Makes the locks of a new folder, and takes them: that of the processor, and the engine's.
+fn new_locks(folder: &Path, access: Access) -> io::Result<(File, File)> {
     access.show(&open_folder(folder)?, 0o710)?;
-    let lock = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
-    lock.set_permissions(Permissions::from_mode(0o600))?;
-    access.show(&lock, 0o640)?;
-    lock.try_lock()?;
+    let engine = locked(&folder.join(ENGINE), access)?;
+    // Nobody sees it before it is locked.
+    let draft = folder.join("draft");
+    let lock = locked(&draft, access)?;
     lock.write_all_at(&[0; MARK * MARKS], 0)?;
     fs::rename(draft, folder.join(LOCK))?;
-    Ok(lock)
+    Ok((lock, engine))
 }
 
 /// Makes a folder for its owner only, whatever the umask.
 fn private(folder: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(folder)?;
     fs::set_permissions(folder, Permissions::from_mode(0o700))
+}
+
+/// Makes a file and locks it.
+fn locked(path: &Path, access: Access) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    access.show(&file, 0o640)?;
+    file.try_lock()?;
+    Ok(file)
 }
 
 /// The names of all folders that processors have made and that are still there.
@@ -216,16 +228,11 @@ pub fn names(run_folder: &Path) -> io::Result<Vec<String>> {
 /// Whatever the file system answers; then nothing is known.
 pub fn life(run_folder: &Path, name: &str) -> io::Result<Life> {
     let path = run_folder.join(name);
-    // Neither a link to somewhere else nor a pipe that would keep us waiting.
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-    let lock = match OpenOptions::new().read(true).custom_flags(flags).open(path.join(LOCK)) {
+    let lock = match open_lock(&path.join(LOCK)) {
         Ok(lock) => lock,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Life::NoFolder),
         Err(error) => return Err(error),
     };
-    if !lock.metadata()?.is_file() {
-        return Err(io::Error::other("its lock is not a file"));
-    }
     match lock.try_lock() {
         Ok(()) => Ok(Life::Dead(Remains { path, lock })),
         Err(TryLockError::WouldBlock) => Ok(Life::Alive),
@@ -233,8 +240,24 @@ pub fn life(run_folder: &Path, name: &str) -> io::Result<Life> {
     }
 }
 
+/// Whether one of the two processes of a processor is gone, and the other one is ending what functions have left.
+#[must_use]
+pub fn is_dying(run_folder: &Path, is: &NewProcessor) -> bool {
+    // Shared, so that those who look at the same time do not take each other for the engine.
+    let engine = open_lock(&run_folder.join(&is.folder).join(ENGINE));
+    let engine_is_gone = engine.is_ok_and(|lock| lock.try_lock_shared().is_ok());
+    (engine_is_gone || !process_lives(is)) && matches!(life(run_folder, &is.folder), Ok(Life::Alive))
+}
+
+fn open_lock(path: &Path) -> io::Result<File> {
+    // Neither a link to somewhere else nor a pipe that would keep us waiting.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let lock = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if lock.metadata()?.is_file() { Ok(lock) } else { Err(io::Error::other("its lock is not a file")) }
+}
+
 /// Whether the very process that registered is still there, on this machine. The lock is the proof; this is the best guess
-/// without one, and tells who is about to die.
+/// without one.
 #[must_use]
 pub fn process_lives(is: &NewProcessor) -> bool {
     let here = rustix::system::uname().nodename().to_string_lossy() == is.host;

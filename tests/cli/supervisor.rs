@@ -65,6 +65,24 @@ fn a_processor_that_is_killed_leaves_nothing() {
 }
 
 #[test]
+fn a_processor_that_is_just_dying_is_waited_for() {
+    let place = hostile();
+    let process = at_work(&place);
+    let engine = process.engine();
+    process.signal("STOP");
+    place.stdout(&format!("kill -9 {engine}"));
+    let next = place.start("asyncq process");
+    // Time enough to find nothing to do, which would be wrong.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    process.signal("CONT");
+    let said = String::from_utf8(next.wait().stderr).unwrap();
+    assert!(said.contains("died; 3 of its jobs put back"), "{said}");
+    assert!(pids(&place).iter().all(|pid| !runs(pid)));
+    drop(process);
+    assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed'"), "3");
+}
+
+#[test]
 fn both_halves_stop_at_the_terminals_wish_and_go_on() {
     let place = Place::with_functions(&[("waits", "touch begun; until [ -e go ]; do sleep 0.01; done; echo done")]);
     place.stdout("asyncq enqueue events waits; asyncq enqueue events waits");

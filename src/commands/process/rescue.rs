@@ -7,7 +7,7 @@ use crate::domain::job::JobId;
 use crate::domain::processor::{Processor, ProcessorId};
 use crate::error::Result;
 use crate::failpoint::reached;
-use crate::runner::folder::{Life, Remains, life, process_lives, same_boot};
+use crate::runner::folder::{Life, Remains, is_dying, life, process_lives, same_boot};
 use crate::runner::leftover;
 use crate::store::Store;
 
@@ -17,15 +17,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long to wait for one half of a processor that ends what functions left, after the other half was killed.
 const DYING: Duration = Duration::from_secs(5);
 
-/// Waits for processors that are just about to die, because somebody has killed the process that was started.
+/// Waits for processors that are just about to die, because somebody has killed one half of them.
 pub(super) fn wait_for_the_dying(store: &mut Store) -> Result<()> {
     let run_folder = store.location().run_folder();
     let until = Instant::now() + DYING;
     for processor in store.processors()? {
-        while !process_lives(&processor.is)
-            && matches!(life(&run_folder, &processor.is.folder), Ok(Life::Alive))
-            && Instant::now() < until
-        {
+        while is_dying(&run_folder, &processor.is) && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
