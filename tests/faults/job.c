@@ -34,16 +34,23 @@ static void milliseconds(long count) {
     while (nanosleep(&time, &time) != 0) {}
 }
 
-/* Leaves a process behind that nobody is the parent of, in a session of its own, that wants to stay. */
-static void daemonize(int stubborn) {
+static void be_deaf(void) {
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+}
+
+/* Leaves a process behind that nobody is the parent of, in a session of its own, that wants to stay; with `bare` it has
+ * no environment any more, and that word on its command line. */
+static void daemonize(int stubborn, char *bare) {
     int ready[2];
     char byte;
-    if (pipe(ready) != 0) fail("pipe");
+    if (pipe2(ready, O_CLOEXEC) != 0) fail("pipe");
     if (fork() == 0) {
         setsid();
         if (fork() == 0) {
-            if (stubborn) { signal(SIGTERM, SIG_IGN); signal(SIGHUP, SIG_IGN); }
+            if (stubborn) be_deaf();
             note("DAEMON");
+            if (bare) execve("/proc/self/exe", (char *[]){"job", "stay", bare, NULL}, (char *[]){NULL});
             close(ready[0]);
             close(ready[1]);
             for (;;) pause();
@@ -106,15 +113,57 @@ static void eat_slyly(void) {
     for (;;) pause();
 }
 
+/* Waits for a child; gives 0 if it ended well. */
+static int await(pid_t child) {
+    int status;
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : 98;
+}
+
+static void until(const char *file) {
+    while (access(file, F_OK) != 0) milliseconds(1);
+}
+
+/* Grows a tree of processes that get away from whoever ends the program, as the letters of `shape` say: the program
+ * works in a `s`ession of its own, has a `c`hild in a process group of its own, and daemons that `h`old the pipes, are
+ * `q`uiet, or have a `b`are environment; all of them may be `d`eaf. */
+static void grow(const char *shape, char *name) {
+    int deaf = strchr(shape, 'd') != NULL;
+    if (deaf) be_deaf();
+    if (strchr(shape, 's')) {
+        pid_t child = fork();
+        if (child != 0) exit(await(child));
+        setsid();
+        note("CHILD");
+    }
+    if (strchr(shape, 'c') && fork() == 0) {
+        setpgid(0, 0);
+        note("CHILD");
+        for (;;) pause();
+    }
+    if (strchr(shape, 'h')) daemonize(deaf, NULL);
+    if (strchr(shape, 'b')) daemonize(deaf, name);
+    if (strchr(shape, 'q')) {
+        close(0);
+        close(1);
+        close(2);
+        daemonize(deaf, NULL);
+    }
+    note("GROWN");
+}
+
 int main(int count, char **words) {
     const char *mode = count > 1 ? words[1] : "";
     long number = count > 2 ? atol(words[2]) : 0;
+    if (strcmp(mode, "stay") == 0) for (;;) pause();
     job = getenv("ASYNCQ_JOB");
     attempt = getenv("ASYNCQ_ATTEMPT");
     book = open(getenv("BOOK"), O_WRONLY | O_APPEND | O_CLOEXEC);
     int locks = open(getenv("LOCKS"), O_RDWR);
     if (book < 0 || locks < 0) fail("books");
 
+    /* A tree grows where its file is not there yet, at its first start. */
+    int grows = strcmp(mode, "tree") == 0 && access(words[3], F_OK) != 0;
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = atoll(job), .l_len = 1};
     if (fcntl(locks, F_OFD_SETLK, &lock) != 0) note("OVERLAP");
     note("START");
@@ -128,7 +177,7 @@ int main(int count, char **words) {
     } else if (strcmp(mode, "conflict") == 0) {
         code = first ? 75 : 0;
     } else if (strcmp(mode, "daemon") == 0 || strcmp(mode, "stubborn") == 0) {
-        daemonize(mode[0] == 's');
+        daemonize(mode[0] == 's', NULL);
         if (first) for (;;) pause();
     } else if (strcmp(mode, "waits") == 0) {
         if (first) for (;;) pause();
@@ -140,12 +189,17 @@ int main(int count, char **words) {
         eat_slyly();
     } else if (strcmp(mode, "session") == 0) {
         if (first) { setsid(); signal(SIGTERM, SIG_IGN); for (;;) pause(); }
+    } else if (strcmp(mode, "until") == 0) {
+        until(words[2]);
+    } else if (grows) {
+        until(words[3]);
+        grow(words[2], words[3]);
+        /* Deaf ones, in their time of grace, outlive a program that `e`nds. */
+        if (!strchr(words[2], 'e')) for (;;) pause();
     } else if (strcmp(mode, "around") == 0) {
         pid_t child = fork();
-        int status;
         if (child == 0) { execv(words[2], words + 2); _exit(127); }
-        while (waitpid(child, &status, 0) < 0 && errno == EINTR) {}
-        if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) return 98;
+        if (await(child) != 0) return 98;
     }
     const char *result = getenv("ASYNCQ_RESULT");
     int file = result ? open(result, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : -1;

@@ -32,4 +32,5 @@ mod scale;
 mod shim;
 mod steps;
 mod storm;
+mod trees;
 mod upgrade;
