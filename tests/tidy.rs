@@ -130,6 +130,21 @@ fn each_layer_keeps_its_secrets() {
     }
 }
 
+/// What only tests are to have is made in one place, which a release build leaves out.
+#[test]
+fn only_debug_builds_know_the_failpoints() {
+    for path in files("src", ".rs") {
+        let source = fs::read_to_string(&path).unwrap();
+        let code: Vec<&str> = source.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        let reads = |line: &str| line.contains("ASYNCQ_FAILPOINT") || line.contains("ASYNCQ_FUTURE_SCHEMA");
+        for (number, line) in code.iter().enumerate().filter(|(_, line)| reads(line)) {
+            let item = code[..number].iter().rposition(|line| line.starts_with("pub fn ")).unwrap();
+            let fine = layer(&path) == "failpoint" && code[item - 1] == "#[cfg(debug_assertions)]";
+            assert!(fine, "{}: a release build knows `{}`", path.display(), line.trim());
+        }
+    }
+}
+
 /// Nothing in the process may open the files of a database but SQLite.
 #[test]
 fn nobody_but_sqlite_opens_the_database() {

@@ -12,6 +12,7 @@ mod damage;
 mod descriptors;
 mod disk;
 mod explorer;
+mod failpoints;
 #[path = "../store/fixture.rs"]
 #[allow(dead_code, reason = "each suite uses what it needs of it")]
 mod fixture;
