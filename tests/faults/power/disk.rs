@@ -66,9 +66,13 @@ pub fn act(call: &Call, root: &Path) -> Option<Act> {
     | Deed::Rename { from: path, .. }
     | Deed::Link { from: path, .. }) = &deed;
     assert!(path.is_absolute(), "nobody knows where that is: {deed:?}");
-    // SQLite makes the -shm anew after a power cut, and never syncs it.
-    let counts = path.starts_with(root) && !path.to_string_lossy().ends_with("-shm");
+    let counts = path.starts_with(root) && !is_never_read_again(path);
     counts.then_some(Act { deed, begun: call.begun, ended: call.ended })
+}
+
+/// SQLite makes the -shm anew after a power cut, and never syncs it; of a reserve only the space is of use.
+fn is_never_read_again(path: &Path) -> bool {
+    path.to_string_lossy().ends_with("-shm") || path.ends_with("reserve")
 }
 
 fn understand(call: &Call) -> Option<Deed> {
@@ -96,6 +100,7 @@ fn understand(call: &Call) -> Option<Deed> {
         ("unlink" | "unlinkat" | "rmdir", _) => Deed::Remove(path(0)?),
         ("rename" | "link", _) => two(&call.name, path(0)?, path(1)?),
         ("renameat" | "renameat2" | "linkat", _) => two(&call.name, path(0)?, path(2)?),
+        ("fallocate", _) if is_never_read_again(&path(0)?) => return None,
         ("execve" | "exited", _) => return None,
         (name, arguments) => panic!("what `{name}` does to files is not simulated: {arguments:?}"),
     })
