@@ -10,11 +10,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, test_kill_process_group, waitpgid,
-};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use super::leftover::{Attempt, Family};
+use super::leftover::{Attempt, Family, Left};
 use super::reader::{Output, Reader};
 use super::result::ResultFile;
 use super::{Capture, Control, Ended, Request, Stop, Surroundings, signals, start};
@@ -27,6 +25,10 @@ pub const GRACE: Duration = Duration::from_secs(10);
 
 /// How long what is left of a process group may take to end, after the program itself has ended.
 const REST_GRACE: Duration = Duration::from_secs(2);
+
+/// How often to look again what is left of a call that is to end: at first, and where something changes; and at last.
+const LOOK: Duration = Duration::from_millis(1);
+const LAST_LOOK: Duration = Duration::from_millis(50);
 
 /// How much a pipe can hold, in bytes (the default of `/proc/sys/fs/pipe-max-size`, pipe(7)).
 const LARGEST_PIPE: usize = 1024 * 1024;
@@ -44,10 +46,10 @@ pub fn run(request: &Request<'_>, around: &Surroundings, output: Output<'_>, con
     let outcome = match start::start(request, around, &result) {
         Err(failure) => Outcome::Failed(failure),
         Ok(child) => {
+            let family = Family::new(attempt, request.token, &child);
             reached("program started");
             let limit = request.definition.timeout.map(|timeout| began + timeout);
             let call = start::stdin_line(request);
-            let family = Family::new(attempt, request.token, Pid::from_child(&child));
             match Running::new(child, family, call, Reader::new(&mut capture, output)) {
                 Ok(running) => running.until_the_end(limit, control),
                 Err(error) => Outcome::Failed(start::cannot_run(126, format!("cannot be watched: {error}"))),
@@ -78,9 +80,16 @@ struct Running<'a> {
 #[derive(Clone, Copy)]
 struct Ending {
     why: Why,
-    /// When it is made to end.
+    /// When it is made to end, with all that it has left.
     kill_at: Instant,
-    killed: bool,
+}
+
+/// What is left of a program that has ended.
+struct Rest {
+    /// Whether its group is there. Once it is not, its number may be another's.
+    group: bool,
+    /// How the program ended, once that is known.
+    status: Option<io::Result<ExitStatus>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -121,11 +130,7 @@ impl<'a> Running<'a> {
     fn until_the_end(mut self, limit: Option<Instant>, control: &Control) -> Outcome {
         let mut ending: Option<Ending> = None;
         self.write();
-        loop {
-            let deadline = ending.map_or(limit, |ending| (!ending.killed).then_some(ending.kill_at));
-            if self.wait(deadline, Some(control)) {
-                break;
-            }
+        while !self.wait(ending.map_or(limit, |_| Some(Instant::now() + LAST_LOOK)), control) {
             let now = Instant::now();
             let asked = match control.asked() {
                 Stop::No => limit.filter(|limit| now >= *limit).map(|_| (Why::TooLong, GRACE)),
@@ -134,20 +139,20 @@ impl<'a> Running<'a> {
                 Stop::Kill => Some((Why::Interrupted, Duration::ZERO)),
             };
             if let (None, Some((why, grace))) = (&ending, asked) {
-                ending = Some(Ending { why, kill_at: now + grace, killed: false });
-                self.signal(Signal::TERM);
-                // A stopped process does not see the signal before it goes on.
-                self.signal(Signal::CONT);
+                ending = Some(Ending { why, kill_at: now + grace });
+                self.ask();
             }
-            if let Some(ending) = &mut ending
-                && !ending.killed
-                && (now >= ending.kill_at || control.asked() == Stop::Kill)
-            {
-                ending.killed = true;
-                self.signal(Signal::KILL);
+            if let Some(ending) = &ending {
+                let kill = now >= ending.kill_at || control.asked() == Stop::Kill;
+                if kill {
+                    self.signal(Signal::KILL);
+                    self.family.end_tracer();
+                }
+                self.family.end(kill);
             }
         }
-        let status = self.end_the_rest(control);
+        let soon = Instant::now() + REST_GRACE;
+        let status = self.end_the_rest(ending.map_or(soon, |ending| soon.min(ending.kill_at)), control);
         match ending.map(|ending| ending.why) {
             None => outcome(status),
             Some(Why::Cancelled) => Outcome::Cancelled,
@@ -161,30 +166,49 @@ impl<'a> Running<'a> {
 
     /// The program has ended: ends what it left behind, in its group and out of it, and reads what all of them have
     /// printed.
-    fn end_the_rest(&mut self, control: &Control) -> io::Result<ExitStatus> {
+    fn end_the_rest(&mut self, kill_at: Instant, control: &Control) -> io::Result<ExitStatus> {
         // Its number still belongs to the group: it is not reaped yet.
-        self.signal(Signal::TERM);
-        let status = self.child.wait();
-        let kill_at = Instant::now() + REST_GRACE;
-        let mut pause = Duration::from_millis(1);
-        loop {
+        self.ask();
+        let mut rest = Rest { group: true, status: None };
+        let mut pause = LOOK;
+        let status = loop {
             let kill = Instant::now() >= kill_at || control.asked() == Stop::Kill;
-            if kill {
+            if kill && rest.group {
                 self.signal(Signal::KILL);
             }
             let orphans = self.family.end(kill);
-            if !orphans && test_kill_process_group(self.group).is_err() {
-                break;
+            self.reap(&mut rest);
+            if orphans == Left::Nobody
+                && !rest.group
+                && let Some(status) = rest.status.take()
+            {
+                break status;
             }
-            // The dead count as there until they are reaped, and have fallen to us.
-            while let Ok(Some(_)) = waitpgid(self.group, WaitOptions::NOHANG) {}
             self.read();
             std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(50));
-        }
+            pause = if orphans == Left::Others { LOOK } else { (pause * 2).min(LAST_LOOK) };
+        };
         self.read_what_is_left();
         self.reader.finish();
         status
+    }
+
+    /// Takes note of the dead.
+    fn reap(&mut self, rest: &mut Rest) {
+        if rest.status.is_none() {
+            // Never waited for: as long as somebody traces it, it is not ours.
+            rest.status = self.child.try_wait().transpose();
+        }
+        if rest.status.is_some() && rest.group {
+            rest.group = self.family.has_group(self.group);
+        }
+    }
+
+    /// Asks the whole group to end.
+    fn ask(&self) {
+        self.signal(Signal::TERM);
+        // A stopped process does not see the signal before it goes on.
+        self.signal(Signal::CONT);
     }
 
     fn signal(&self, signal: Signal) {
@@ -193,13 +217,11 @@ impl<'a> Running<'a> {
     }
 
     /// Waits until something happens, and passes on what can be; says whether the program has ended.
-    fn wait(&mut self, deadline: Option<Instant>, control: Option<&Control>) -> bool {
+    fn wait(&mut self, deadline: Option<Instant>, control: &Control) -> bool {
         let listening = self.reader.has_room();
         let mut fds = Vec::with_capacity(5);
         fds.push(PollFd::new(&self.ended, PollFlags::IN));
-        if let Some(control) = control {
-            fds.push(PollFd::from_borrowed_fd(control.wake(), PollFlags::IN));
-        }
+        fds.push(PollFd::from_borrowed_fd(control.wake(), PollFlags::IN));
         if listening {
             fds.extend(self.streams.iter().flatten().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         }
@@ -220,9 +242,7 @@ impl<'a> Running<'a> {
             Err(_) => std::thread::sleep(Duration::from_millis(10)),
         }
         let ended = !fds[0].revents().is_empty();
-        if let Some(control) = control {
-            control.drain();
-        }
+        control.drain();
         self.write();
         self.read();
         ended

@@ -13,6 +13,9 @@ use crate::domain::log::Stream;
 /// How many bytes may wait to be written before functions that print are no longer read.
 const WAITING: usize = 256 * 1024;
 
+/// How much room a piece takes besides its bytes, about: its place in the queue, and what the allocator needs.
+const PIECE: usize = 64;
+
 /// Where a stream is passed on to.
 pub type Sink = Box<dyn Write + Send>;
 
@@ -31,6 +34,7 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     chunks: VecDeque<(Stream, Vec<u8>)>,
+    /// How much room they take, with those that are being written.
     bytes: usize,
     closed: bool,
 }
@@ -57,7 +61,7 @@ impl Echo {
             return;
         }
         let mut queue = self.shared.lock();
-        queue.bytes += bytes.len();
+        queue.bytes += bytes.len() + PIECE;
         queue.chunks.push_back((stream, bytes));
         self.shared.filled.notify_one();
     }
@@ -97,7 +101,7 @@ impl Shared {
                 *sink = None;
             }
             // Counted down only now: what is being written still takes room.
-            self.lock().bytes -= bytes.len();
+            self.lock().bytes -= bytes.len() + PIECE;
         }
     }
 }
@@ -140,5 +144,17 @@ mod tests {
         drop(go);
         drop(echo);
         assert_eq!(seen.lock().unwrap().len(), 300_000);
+    }
+    #[test]
+    fn small_pieces_take_room_as_well() {
+        let (go, wait) = mpsc::channel();
+        let echo = Echo::start(Box::new(Slow(wait, Arc::default())), Box::new(std::io::sink()));
+        let mut pieces = 0;
+        while echo.has_room() {
+            echo.push(Stream::Out, vec![b'x']);
+            pieces += 1;
+        }
+        assert!(pieces <= WAITING / PIECE);
+        drop(go);
     }
 }

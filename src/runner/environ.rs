@@ -1,14 +1,16 @@
-//! The environment of another process, by which it is known to whom it belongs.
+//! Other processes as the kernel shows them, above all their environment, by which it is known to whom they belong.
 
 use std::fs;
 use std::io;
 use std::sync::LazyLock;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, getpid};
 
 /// Flags of a process (`PF_EXITING` and `PF_KTHREAD` of the kernel's `sched.h`): one that ends, or that is the kernel's own,
 /// has no memory, and so no environment.
-const WITHOUT_MEMORY: u64 = 0x4 | 0x0020_0000;
+const EXITING: u64 = 0x4;
+const WITHOUT_MEMORY: u64 = EXITING | 0x0020_0000;
 
 /// How often a process is looked at that always has another environment than it had a moment ago.
 const LOOKS: usize = 3;
@@ -23,11 +25,18 @@ static IS_TOLD: LazyLock<bool> = LazyLock::new(|| Memory::of(getpid()).is_ok_and
 /// Whatever `/proc` answers.
 pub(super) fn read(pid: Pid) -> io::Result<Option<Vec<u8>>> {
     for _ in 0..LOOKS {
-        let environment = fs::read(format!("/proc/{pid}/environ"))?;
+        let environment = match fs::read(format!("/proc/{pid}/environ")) {
+            // Some kernels say so when the first thread has ended, whether or not there are others.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => Vec::new(),
+            read => read?,
+        };
         if !environment.is_empty() {
             return Ok(Some(environment));
         }
         let memory = Memory::of(pid)?;
+        if memory.threads > 1 && memory.flags & EXITING != 0 {
+            return Ok(Some(of_other_threads(pid)));
+        }
         if memory.is_being_made() {
             return Ok(None);
         }
@@ -39,10 +48,31 @@ pub(super) fn read(pid: Pid) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(Vec::new()))
 }
 
+/// Whether a process has ended, or is about to.
+pub(super) fn is_gone(pid: Pid) -> bool {
+    Memory::of(pid).map_or(true, |memory| memory.flags & EXITING != 0 && memory.threads < 2)
+}
+
+/// Who traces a process (proc(5)), if anybody.
+pub(super) fn tracer(pid: Pid) -> Option<Pid> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?;
+    Pid::from_raw(tracer.trim().parse().ok()?)
+}
+
+/// The environment of a process that lives on without its first thread, which has none any more.
+fn of_other_threads(pid: Pid) -> Vec<u8> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut read = threads.filter_map(|thread| fs::read(thread.path().join("environ")).ok());
+    read.find(|environment| !environment.is_empty()).unwrap_or_default()
+}
+
 /// What `/proc/PID/stat` tells of a process's memory (proc(5)).
 struct Memory {
     /// Field 9.
     flags: u64,
+    /// Field 20: how many threads share it.
+    threads: u64,
     /// Field 50: where the environment begins.
     start: u64,
     /// Field 51: where it ends.
@@ -57,7 +87,7 @@ impl Memory {
         let text = String::from_utf8_lossy(after);
         let fields: Vec<u64> = text.split_ascii_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
         let field = |number: usize| fields.get(number - 3).copied().unwrap_or(0);
-        Ok(Memory { flags: field(9), start: field(50), end: field(51) })
+        Ok(Memory { flags: field(9), threads: field(20), start: field(50), end: field(51) })
     }
 
     fn is_being_made(&self) -> bool {

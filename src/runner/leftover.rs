@@ -4,19 +4,21 @@
 //! clears its environment. The token of a nested call begins with that of the attempt which made it, so that whatever
 //! began inside an attempt, however deep, is found by the attempt's own token.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::process::Child;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_open, pidfd_send_signal, set_child_subreaper,
-    wait, waitpid,
+    test_kill_process_group, wait, waitpgid, waitpid,
 };
 
-use super::environ;
+use super::{environ, score};
 use crate::domain::job::Token;
 
 /// How long to wait for orphans that were killed; only the kernel can keep one longer.
@@ -74,14 +76,21 @@ fn is_gone_or_strange(error: &io::Error) -> bool {
 #[derive(Debug)]
 struct Mark(String);
 
+/// With what the mark of any attempt begins.
+const ANY: &str = "ASYNCQ_TOKEN=";
+
 impl Mark {
     fn new(token: &Token) -> Mark {
-        Mark(format!("ASYNCQ_TOKEN={}", token.as_str()))
+        Mark(format!("{ANY}{}", token.as_str()))
     }
 
     fn is_on(&self, environment: &[u8]) -> bool {
-        environment.split(|b| *b == 0).any(|entry| entry.starts_with(self.0.as_bytes()))
+        is_marked(environment, &self.0)
     }
+}
+
+fn is_marked(environment: &[u8], mark: &str) -> bool {
+    environment.split(|b| *b == 0).any(|entry| entry.starts_with(mark.as_bytes()))
 }
 
 /// The processes that have fallen to this one because their parents ended before them.
@@ -90,10 +99,12 @@ pub struct Orphans {
     /// The kernel's list of the main thread's children, which is where orphans go; functions are children of the threads
     /// that run them. A kernel without that list (`CONFIG_PROC_CHILDREN`) tells nothing, and only process groups are ended.
     list: Option<File>,
+    /// Held while the list is read, and while somebody on it is reaped: the kernel overlooks others when one goes meanwhile.
+    looking: Mutex<()>,
     /// The children that this process had before, from a program in whose place it was started.
     before: Vec<Pid>,
-    /// How many attempts run now.
-    attempts: AtomicUsize,
+    /// The attempts that run now, by numbers which no two of them share.
+    attempts: Mutex<BTreeSet<i32>>,
 }
 
 impl Orphans {
@@ -105,7 +116,7 @@ impl Orphans {
         let own = getpid();
         set_child_subreaper(Some(own))?;
         let list = File::open(format!("/proc/{own}/task/{own}/children")).ok();
-        let mut orphans = Orphans { list, before: Vec::new(), attempts: AtomicUsize::new(0) };
+        let mut orphans = Orphans { list, looking: Mutex::default(), before: Vec::new(), attempts: Mutex::default() };
         orphans.before = orphans.children();
         Ok(orphans)
     }
@@ -134,7 +145,15 @@ impl Orphans {
 
     /// Reaps those that have ended, which nobody else does.
     pub fn reap(&self) {
-        self.look(None);
+        self.look(None, None);
+    }
+
+    /// Reaps those of a process group that have ended; says whether any of it are there.
+    pub(super) fn reap_group(&self, group: Pid) -> bool {
+        let _alone = self.looking.lock();
+        // The dead count as there until they are reaped, and have fallen to us.
+        while let Ok(Some(_)) = waitpgid(group, WaitOptions::NOHANG) {}
+        test_kill_process_group(group).is_ok()
     }
 
     /// Whether whatever falls to this process must come from its functions. Not so where others fall to it as well: below
@@ -143,14 +162,25 @@ impl Orphans {
         self.before.is_empty() && getpid() != Pid::INIT
     }
 
-    /// Reaps the dead but `child`, and gives those that live, and how many were reaped.
-    fn look(&self, child: Option<Pid>) -> (Vec<Pid>, usize) {
+    /// Reaps the dead but `child`, and gives those that live; says whether any of the dead may have been of the attempt with
+    /// this number.
+    fn look(&self, child: Option<Pid>, number: Option<i32>) -> (Vec<Pid>, bool) {
+        let _alone = self.looking.lock();
         let mut pids = self.children();
         pids.retain(|pid| Some(*pid) != child);
-        let all = pids.len();
-        pids.retain(|pid| matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(None)));
-        let reaped = all - pids.len();
-        (pids, reaped)
+        let mut ours = false;
+        pids.retain(|pid| {
+            // Told of the dead as well, until they are reaped.
+            let whose = number.and_then(|_| score::attempt(*pid));
+            let lives = matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(None));
+            ours |= !lives && (whose.is_none() || whose == number);
+            lives
+        });
+        (pids, ours)
+    }
+
+    fn attempts(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn children(&self) -> Vec<Pid> {
@@ -170,19 +200,40 @@ impl Orphans {
 
 /// Says that an attempt runs, from before its program is started, so that nobody else takes its orphans for his own.
 #[derive(Debug)]
-pub(super) struct Attempt<'a>(&'a Orphans);
+pub(super) struct Attempt<'a> {
+    orphans: &'a Orphans,
+    number: i32,
+}
 
 impl<'a> Attempt<'a> {
     pub(super) fn begin(orphans: &'a Orphans) -> Attempt<'a> {
-        orphans.attempts.fetch_add(1, Ordering::SeqCst);
-        Attempt(orphans)
+        let mut running = orphans.attempts();
+        let number = (0..i32::MAX).find(|number| !running.contains(number)).unwrap_or(i32::MAX);
+        running.insert(number);
+        Attempt { orphans, number }
+    }
+
+    /// Whether no other one runs, so that even what has no mark can only belong to this one.
+    fn is_alone(&self) -> bool {
+        self.orphans.are_ours() && self.orphans.attempts().len() == 1
     }
 }
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        self.0.attempts.fetch_sub(1, Ordering::SeqCst);
+        self.orphans.attempts().remove(&self.number);
     }
+}
+
+/// What is left of a family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Nobody who obeys.
+    Nobody,
+    /// Some, as it seems, who do not obey yet.
+    Some,
+    /// Some have just died, and who knows whom they have left.
+    Others,
 }
 
 /// The orphans of one attempt.
@@ -193,47 +244,90 @@ pub(super) struct Family<'a> {
     /// The program of the attempt itself, in case it is a child of the main thread.
     child: Pid,
     /// Who was asked to end.
-    asked: Vec<Pid>,
+    asked: BTreeSet<i32>,
+}
+
+/// To whom an orphan belongs.
+enum Kin {
+    Ours,
+    Others,
+    /// It begins or ends just now.
+    Unknown,
 }
 
 impl<'a> Family<'a> {
-    /// The family of the attempt with this token, whose program is `child`.
-    pub(super) fn new(attempt: Attempt<'a>, token: &Token, child: Pid) -> Family<'a> {
-        Family { attempt, mark: Mark::new(token), child, asked: Vec::new() }
+    /// The family of the attempt with this token, whose program `child` was just started.
+    pub(super) fn new(attempt: Attempt<'a>, token: &Token, child: &Child) -> Family<'a> {
+        score::offer(child, attempt.number);
+        Family { attempt, mark: Mark::new(token), child: Pid::from_child(child), asked: BTreeSet::new() }
+    }
+
+    /// Whether anybody of its process group is left, now that the program has ended. The dead of it are reaped.
+    pub(super) fn has_group(&self, group: Pid) -> bool {
+        self.attempt.orphans.reap_group(group)
+    }
+
+    /// Ends who traces the program, if that is one of its own: it can keep the program from ending.
+    pub(super) fn end_tracer(&self) {
+        let tracer = environ::tracer(self.child);
+        // Held before it is looked at, so that the signal meets whom was looked at.
+        let Some((pid, held)) = tracer.and_then(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?))) else {
+            return;
+        };
+        if matches!(self.kin(pid), Kin::Ours) {
+            let _ = pidfd_send_signal(&held, Signal::KILL);
+        }
     }
 
     /// Asks every orphan to end, once, or makes it; says whether any may be left that obey.
-    pub(super) fn end(&mut self, kill: bool) -> bool {
-        let orphans = self.attempt.0;
-        let (living, reaped) = orphans.look(Some(self.child));
-        // Where no other attempt runs, even one without a mark can only belong to this one. Asked after the list was read:
-        // an attempt that has begun since has none in it.
-        let alone = orphans.are_ours() && orphans.attempts.load(Ordering::SeqCst) == 1;
-        // What was reaped may have left children that were not in the list yet.
-        let mut left = reaped > 0;
+    pub(super) fn end(&mut self, kill: bool) -> Left {
+        let (living, dead) = self.attempt.orphans.look(Some(self.child), Some(self.attempt.number));
+        // Asked after the list was read: an attempt that has begun since has none in it.
+        let alone = self.attempt.is_alone();
+        let mut left = false;
         for pid in living {
-            if !alone {
-                match environ::read(pid) {
-                    Ok(Some(environment)) if self.mark.is_on(&environment) => {}
-                    // It begins just now, and may be one of them.
-                    Ok(None) => {
-                        left = true;
-                        continue;
-                    }
-                    Ok(Some(_)) | Err(_) => continue,
-                }
-            }
-            left |= if kill {
-                kill_process(pid, Signal::KILL).is_ok()
-            } else if self.asked.contains(&pid) {
-                true
-            } else {
-                self.asked.push(pid);
-                let told = kill_process(pid, Signal::TERM).is_ok();
-                // A stopped process does not see the signal before it goes on.
-                told && kill_process(pid, Signal::CONT).is_ok()
+            left |= match if alone { Kin::Ours } else { self.kin(pid) } {
+                Kin::Ours if kill => obeys(pid, Signal::KILL),
+                Kin::Ours => self.ask(pid),
+                Kin::Unknown => true,
+                Kin::Others => false,
             };
         }
-        left
+        match (dead, left) {
+            (true, _) => Left::Others,
+            (false, true) => Left::Some,
+            (false, false) => Left::Nobody,
+        }
     }
+
+    fn kin(&self, pid: Pid) -> Kin {
+        match score::attempt(pid) {
+            Some(number) if number == self.attempt.number => return Kin::Ours,
+            Some(_) => return Kin::Others,
+            None => {}
+        }
+        match environ::read(pid) {
+            Ok(None) => Kin::Unknown,
+            Ok(Some(environment)) if self.mark.is_on(&environment) => Kin::Ours,
+            Ok(Some(environment)) if is_marked(&environment, ANY) => Kin::Others,
+            // It has no environment any more, and leaves who knows whom.
+            Ok(Some(_)) | Err(_) if environ::is_gone(pid) => Kin::Unknown,
+            Ok(Some(_)) | Err(_) => Kin::Others,
+        }
+    }
+
+    fn ask(&mut self, pid: Pid) -> bool {
+        if !self.asked.insert(pid.as_raw_nonzero().get()) {
+            return true;
+        }
+        let told = obeys(pid, Signal::TERM);
+        // A stopped process does not see the signal before it goes on.
+        told && obeys(pid, Signal::CONT)
+    }
+}
+
+/// Sends a signal; whether the process may be signalled. One that another attempt's thread has reaped meanwhile counts: it may
+/// have left others.
+fn obeys(pid: Pid, signal: Signal) -> bool {
+    kill_process(pid, signal) != Err(Errno::PERM)
 }

@@ -14,6 +14,7 @@ mod reader;
 mod reserve;
 mod result;
 mod rights;
+mod score;
 pub mod signals;
 mod start;
 pub mod supervisor;

@@ -4,7 +4,6 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -55,25 +54,7 @@ pub(super) fn start(request: &Request<'_>, around: &Surroundings, result: &Resul
             child => break child,
         }
     };
-    if let Ok(child) = &child {
-        offer_to_the_oom_killer(child);
-    }
     child.map_err(|error| why_not(&error, &program, site))
-}
-
-/// How much more than its processor a function is a victim for the kernel when memory runs out, in the units of
-/// `/proc/PID/oom_score_adj` (proc(5)): thousandths of all memory.
-const OFFER: i32 = 500;
-
-/// Lets the kernel end the function rather than its processor when memory runs out.
-fn offer_to_the_oom_killer(child: &Child) {
-    static SCORE: LazyLock<String> = LazyLock::new(|| {
-        let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok();
-        let own: i32 = own.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-        (own + OFFER).min(1000).to_string()
-    });
-    // Raising it is always allowed; where there is no such file, there is no such killer.
-    let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), SCORE.as_bytes());
 }
 
 /// Whether there are too many processes or descriptors, or too little memory, just now.

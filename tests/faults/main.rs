@@ -16,6 +16,8 @@ mod failpoints;
 #[path = "../store/fixture.rs"]
 #[allow(dead_code, reason = "each suite uses what it needs of it")]
 mod fixture;
+mod flood;
+mod hostile;
 mod io;
 mod model;
 mod moves;
@@ -24,6 +26,7 @@ mod moves;
 mod place;
 mod poison;
 mod power;
+mod process;
 mod properties;
 mod protocol;
 mod referee;
