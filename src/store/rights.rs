@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
 use super::Location;
@@ -31,22 +32,26 @@ pub(super) fn allow_use(path: &Path) -> Result<()> {
     if !store.is_file() {
         return Ok(());
     }
-    if !may_use(&path) {
+    if may_use(&path).is_err() {
         return Err(Error::new(Kind::Denied, format!("the store `{}` cannot be opened", path.display()))
             .hint("asyncq must be able to write the file and the folder it is in"));
     }
     for sidecar in SIDECARS.map(|suffix| with_suffix(&path, suffix)) {
-        match fs::symlink_metadata(&sidecar) {
-            Ok(found) if !belongs_to(&store, &found) => return Err(foreign(&sidecar, &found)),
-            Ok(_) if !may_use(&sidecar) => return Err(closed(&sidecar)),
-            _ => {}
+        let Ok(found) = fs::symlink_metadata(&sidecar) else { continue };
+        if !belongs_to(&store, &found) {
+            return Err(foreign(&sidecar, &found));
+        }
+        match may_use(&sidecar) {
+            // Whoever was last to use the store has just removed it.
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(_) => return Err(closed(&sidecar)),
         }
     }
     if would_lock_out(&store, &path) { Err(no_common_group(&path)) } else { Ok(()) }
 }
 
-fn may_use(path: &Path) -> bool {
-    accessat(CWD, path, Access::READ_OK | Access::WRITE_OK, AtFlags::EACCESS).is_ok()
+fn may_use(path: &Path) -> rustix::io::Result<()> {
+    accessat(CWD, path, Access::READ_OK | Access::WRITE_OK, AtFlags::EACCESS)
 }
 
 /// Whether a sidecar was made by somebody who may use the store. A journal that a stranger made would be played back.

@@ -259,6 +259,16 @@ fn a_network_file_system_is_refused_before_anything_is_written() {
 }
 
 #[test]
+fn a_wal_that_its_last_user_removes_while_another_one_comes_is_no_error() {
+    let place = two_stores();
+    let killed = "ASYNCQ_FAILPOINT='transaction committed:1=kill' asyncq enqueue events hello";
+    place.stdout(&format!("{killed}; test -e deep/q.db-wal"));
+    // It is there when its owner is asked for, and gone when its rights are.
+    let strace = "strace -f -o trace -P $PWD/deep/q.db-wal -e inject=faccessat,faccessat2:error=ENOENT";
+    place.session(&format!("$ {strace} asyncq enqueue events hello && grep -c INJECTED trace\n3\n1"));
+}
+
+#[test]
 fn nobody_plays_the_wal_of_an_old_file_into_the_one_that_replaced_it() {
     let place = two_stores();
     for command in ["enqueue events hello", "process", "job list", "service add more", "init"] {
