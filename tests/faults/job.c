@@ -204,6 +204,6 @@ int main(int count, char **words) {
     const char *result = getenv("ASYNCQ_RESULT");
     int file = result ? open(result, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : -1;
     if (file >= 0 && write(file, attempt, strlen(attempt)) < 0) fail("result");
-    note(code == 75 ? "CONFLICT" : "END");
+    note(code == 0 ? "END" : code == 75 ? "CONFLICT" : "FAIL");
     return code;
 }

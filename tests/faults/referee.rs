@@ -10,6 +10,9 @@ use crate::books::Books;
 /// The function that completes its own job: it may be killed after that, before its end.
 pub const OWN: &str = "own";
 
+/// After how many crashes a job ends in an error.
+const CRASHES: i64 = 3;
+
 /// What the referee counted, and every rule that was broken.
 #[derive(Debug, Default)]
 pub struct Verdict {
@@ -19,6 +22,12 @@ pub struct Verdict {
     /// Starts beyond the first of each job that neither a conflict nor somebody's wish explains.
     pub extra_starts: usize,
     pub crashes: usize,
+    /// Attempts that were put back before they had come to their end, because their processor was told to stop.
+    pub interrupted: usize,
+    /// Jobs that ended in an error because three of their attempts crashed.
+    pub given_up: usize,
+    /// Jobs that completed themselves in an attempt which did not come to its end.
+    pub cut_off: usize,
     pub violations: Vec<String>,
 }
 
@@ -31,12 +40,12 @@ impl Verdict {
 
 impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Verdict { acknowledged, jobs, starts, extra_starts, crashes, violations } = self;
+        let Verdict { acknowledged, jobs, starts, extra_starts, crashes, given_up, .. } = self;
         write!(
             f,
             "{acknowledged} acknowledged, {jobs} jobs, {starts} starts, {extra_starts} of them again after {crashes} \
-             crashed attempts, {} violations",
-            violations.len()
+             crashed attempts, {given_up} given up after three, {} violations",
+            self.violations.len()
         )
     }
 }
@@ -46,6 +55,7 @@ struct Told {
     function: String,
     state: String,
     attempt: i64,
+    crashes: i64,
     result: Option<String>,
     key: Option<String>,
     /// How each recorded attempt ended.
@@ -58,8 +68,8 @@ pub fn judge(books: &Books, store: &Path) -> Verdict {
     let mut verdict = Verdict { jobs: told.len(), ..Verdict::default() };
     let mut broken = Vec::new();
     clients(books, &told, &mut verdict, &mut broken);
-    let (starts, ends) = functions(books, &mut broken);
-    for (job, attempts) in &starts {
+    let did = functions(books, &mut broken);
+    for (job, attempts) in &did.starts {
         verdict.starts += attempts.len();
         let Some(told) = told.get(job) else {
             broken.push(format!("job {job} ran and is not in the store"));
@@ -69,7 +79,8 @@ pub fn judge(books: &Books, store: &Path) -> Verdict {
         for attempt in attempts.iter().filter(|attempt| **attempt != last) {
             match told.endings.get(attempt).map(String::as_str) {
                 Some("crash") => verdict.extra_starts += 1,
-                Some("conflict" | "interrupted") => {}
+                Some("conflict") if has(&did.conflicts, *job, *attempt) => {}
+                Some("interrupted") => verdict.interrupted += 1,
                 ending => {
                     broken.push(format!("job {job} ran again after attempt {attempt}, which ended as {ending:?}"));
                 }
@@ -78,7 +89,10 @@ pub fn judge(books: &Books, store: &Path) -> Verdict {
     }
     for (job, told) in &told {
         verdict.crashes += told.endings.values().filter(|ending| *ending == "crash").count();
-        recorded(*job, told, &starts, &ends, &mut broken);
+        recorded(*job, told, &did, &mut broken);
+        verdict.given_up += usize::from(gave_up(told));
+        let own = told.function == OWN && told.state == "completed";
+        verdict.cut_off += usize::from(own && !has(&did.ends, *job, told.attempt));
     }
     verdict.violations = broken;
     verdict
@@ -107,46 +121,71 @@ fn clients(books: &Books, told: &BTreeMap<i64, Told>, verdict: &mut Verdict, bro
 
 type Attempts = BTreeMap<i64, BTreeSet<i64>>;
 
-/// Which attempts of which jobs have begun, and which have come to their end.
-fn functions(books: &Books, broken: &mut Vec<String>) -> (Attempts, Attempts) {
-    let (mut starts, mut ends) = (Attempts::new(), Attempts::new());
+fn has(attempts: &Attempts, job: i64, attempt: i64) -> bool {
+    attempts.get(&job).is_some_and(|attempts| attempts.contains(&attempt))
+}
+
+/// Which attempts of which jobs have begun, and how they have come to their end.
+#[derive(Default)]
+struct Did {
+    starts: Attempts,
+    ends: Attempts,
+    failures: Attempts,
+    conflicts: Attempts,
+}
+
+fn functions(books: &Books, broken: &mut Vec<String>) -> Did {
+    let mut did = Did::default();
     for line in books.lines() {
         let (job, attempt) = (line.job, line.attempt);
-        match line.word.as_str() {
-            "START" if !starts.entry(job).or_default().insert(attempt) => {
-                broken.push(format!("attempt {attempt} of job {job} began twice"));
+        let book = match line.word.as_str() {
+            "START" => &mut did.starts,
+            "END" => &mut did.ends,
+            "FAIL" => &mut did.failures,
+            "CONFLICT" => &mut did.conflicts,
+            "OVERLAP" => {
+                broken.push(format!("attempt {attempt} of job {job} began while another one was running"));
+                continue;
             }
-            "END" => drop(ends.entry(job).or_default().insert(attempt)),
-            "OVERLAP" => broken.push(format!("attempt {attempt} of job {job} began while another one was running")),
-            _ => {}
+            _ => continue,
+        };
+        if !book.entry(job).or_default().insert(attempt) && line.word == "START" {
+            broken.push(format!("attempt {attempt} of job {job} began twice"));
         }
     }
-    (starts, ends)
+    did
+}
+
+/// Whether a job has ended in an error although no attempt failed: because too many crashed.
+fn gave_up(told: &Told) -> bool {
+    told.state == "error" && told.crashes == CRASHES
 }
 
 /// What the store says of a job is what its function did.
-fn recorded(job: i64, told: &Told, starts: &Attempts, ends: &Attempts, broken: &mut Vec<String>) {
-    if !["completed", "error", "cancelled"].contains(&told.state.as_str()) {
-        broken.push(format!("job {job} is {} after draining", told.state));
-    }
+fn recorded(job: i64, told: &Told, did: &Did, broken: &mut Vec<String>) {
     let successes = told.endings.iter().filter(|(_, ending)| *ending == "completed").count();
     if successes > 1 {
         broken.push(format!("job {job} has {successes} recorded successes"));
     }
-    if told.state != "completed" {
-        return;
+    match told.state.as_str() {
+        "completed" => succeeded(job, told, did, broken),
+        "error" if gave_up(told) || has(&did.failures, job, told.attempt) => {}
+        "error" => broken.push(format!("job {job} is in error, and its attempt {} did not fail", told.attempt)),
+        "cancelled" => broken.push(format!("job {job} is cancelled, which nobody asked for")),
+        state => broken.push(format!("job {job} is {state} after draining")),
     }
-    if starts.get(&job).is_some_and(|attempts| attempts.iter().any(|attempt| *attempt > told.attempt)) {
+}
+
+fn succeeded(job: i64, told: &Told, did: &Did, broken: &mut Vec<String>) {
+    if did.starts.get(&job).is_some_and(|attempts| attempts.iter().any(|attempt| *attempt > told.attempt)) {
         broken.push(format!("job {job} ran again after its success"));
     }
-    if told.function == OWN {
-        return;
-    }
-    let did = |books: &Attempts| books.get(&job).is_some_and(|attempts| attempts.contains(&told.attempt));
-    if !did(starts) || !did(ends) {
+    let began = has(&did.starts, job, told.attempt);
+    // Who completes its own job may be killed after that.
+    if !began || told.function != OWN && !has(&did.ends, job, told.attempt) {
         broken.push(format!("job {job} is completed by attempt {}, which did not come to its end", told.attempt));
     }
-    if told.result != Some(told.attempt.to_string()) {
+    if told.function != OWN && told.result != Some(told.attempt.to_string()) {
         broken.push(format!("job {job} has the result {:?} of another attempt than {}", told.result, told.attempt));
     }
 }
@@ -154,7 +193,8 @@ fn recorded(job: i64, told: &Told, starts: &Attempts, ends: &Attempts, broken: &
 fn read(store: &Path) -> BTreeMap<i64, Told> {
     let store = Connection::open(store).unwrap();
     let mut jobs = BTreeMap::new();
-    let mut statement = store.prepare("SELECT id, state, attempt, result, key, function FROM asyncq_job").unwrap();
+    let mut statement =
+        store.prepare("SELECT id, state, attempt, result, key, function, crashes FROM asyncq_job").unwrap();
     let mut rows = statement.query([]).unwrap();
     while let Some(row) = rows.next().unwrap() {
         let told = Told {
@@ -163,6 +203,7 @@ fn read(store: &Path) -> BTreeMap<i64, Told> {
             result: row.get(3).unwrap(),
             key: row.get(4).unwrap(),
             function: row.get(5).unwrap(),
+            crashes: row.get(6).unwrap(),
             endings: BTreeMap::new(),
         };
         jobs.insert(row.get(0).unwrap(), told);
@@ -227,6 +268,22 @@ mod tests {
         sees("was acknowledged as jobs [1, 2]", |_, books| books.acknowledged(2, "k1"));
         sees("has not the key", |_, books| books.acknowledged(2, "k3"));
         sees("is not in the store", |_, books| books.write("START 9 1 77 1"));
+        sees("did not fail", |place, _| change(place, "UPDATE asyncq_job SET state = 'error' WHERE id = 1"));
+        sees("nobody asked for", |place, _| change(place, "UPDATE asyncq_job SET state = 'cancelled' WHERE id = 1"));
+        sees("a key is there twice", |place, _| {
+            change(
+                place,
+                "PRAGMA foreign_keys = OFF; CREATE TABLE free AS SELECT * FROM asyncq_job; DROP TABLE asyncq_job;
+                 ALTER TABLE free RENAME TO asyncq_job; UPDATE asyncq_job SET key = 'k1' WHERE id = 2",
+            );
+        });
+        // The store says that it met with a conflict, the function that it came to its end.
+        sees("which ended as Some(\"conflict\")", |place, books| {
+            books.write("START 1 2 77 1");
+            let attempt =
+                "(job, number, processor, started_at, finished_at, ending) VALUES (1, 1, 1, 1, 1, 'conflict')";
+            change(place, &format!("INSERT INTO asyncq_attempt {attempt}"));
+        });
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The storm: many processors and clients at once, which are killed, or told to stop, all the time.
 
+use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::books::Books;
@@ -23,11 +25,11 @@ const SLOTS: usize = 4;
 /// are recorded quickly, one that has ended.
 const HELD: usize = 2;
 
-/// How many bytes a job leaves in the functions' book, about.
-const BYTES_OF_A_JOB: u64 = 80;
+/// How many bytes a job leaves in the functions' book, at least: the last fault happens before the last job.
+const BYTES_OF_A_JOB: u64 = 70;
 
-/// How often something happens to a client, and how often one of them is the command line.
-const OF_A_HUNDRED_CLIENTS: usize = 5;
+/// How many of a hundred clients are the command line; the others make some 25 calls at once.
+const BY_HAND: usize = 30;
 
 /// What is done to a processor now and then.
 type Fault = fn(&mut fastrand::Rng, &Child);
@@ -37,16 +39,22 @@ struct Storm {
     books: Books,
     jobs: usize,
     faults: usize,
+    /// Whether the faults end processors at once.
+    kills: bool,
     /// The processors, and no one where one has ended and the next was not started yet.
     processors: Vec<Mutex<Option<Child>>>,
     /// To which process the latest fault happened.
     met: Mutex<Vec<u32>>,
+    /// How many attempts were running where a fault happened, by what the store said just before.
+    in_flight: AtomicUsize,
+    /// How many calls were made although the client got no answer, so that it repeated them.
+    repeated: AtomicUsize,
     enqueued: AtomicUsize,
     over: AtomicBool,
 }
 
 impl Storm {
-    fn new(jobs: usize, faults: usize) -> Storm {
+    fn new(jobs: usize, faults: usize, kills: bool) -> Storm {
         let (place, books) = (Place::new(), Books::open());
         let helper = std::env::current_exe().unwrap();
         let own = format!("around {} --quiet --ignored --exact storm::completes_its_own_job", helper.display());
@@ -60,9 +68,10 @@ impl Storm {
         }
         Connection::open(place.store()).unwrap().execute_batch("CREATE TABLE effect (job INTEGER)").unwrap();
         let processors = (0..PROCESSORS).map(|_| Mutex::new(None)).collect();
-        let (enqueued, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let (in_flight, repeated, enqueued) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
         let met = Mutex::new(vec![0; PROCESSORS]);
-        Storm { place, books, jobs, faults, processors, met, enqueued, over }
+        let over = AtomicBool::new(false);
+        Storm { place, books, jobs, faults, kills, processors, met, in_flight, repeated, enqueued, over }
     }
 
     /// Lets it rage until every call is enqueued and every fault has happened, then drains what is left.
@@ -94,11 +103,24 @@ impl Storm {
         let services: Vec<String> = (0..PROCESSORS).map(|n| format!("s{}", (number + n) % PROCESSORS)).collect();
         let line = format!("exec asyncq -q process {}", services.join(" "));
         while !self.over.load(Ordering::SeqCst) {
+            let said = self.place.at(&format!("said{number}"));
             let mut command = self.place.command(&line);
-            *self.processor(number) = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-            while self.processor(number).as_mut().unwrap().try_wait().unwrap().is_none() {
+            command.stdout(Stdio::null()).stderr(File::create(&said).unwrap());
+            *self.processor(number) = Some(command.spawn().unwrap());
+            let (pid, status) = loop {
+                let mut processor = self.processor(number);
+                let child = processor.as_mut().unwrap();
+                if let Some(status) = child.try_wait().unwrap() {
+                    break (child.id(), status);
+                }
+                drop(processor);
                 std::thread::sleep(Duration::from_millis(3));
-            }
+            };
+            // Some calls fail, which is told by a 1.
+            let well = matches!(status.code(), Some(0 | 1));
+            // Also who is told to stop before it can hear that.
+            let met = self.met.lock().unwrap()[number] == pid && (self.kills || status.signal() == Some(15));
+            assert!(well || met, "{status}: {}", std::fs::read_to_string(said).unwrap());
         }
         *self.processor(number) = None;
     }
@@ -108,7 +130,7 @@ impl Storm {
         let _end = End(&self.over);
         let mut random = scale::random(&format!("client {client}"));
         while self.enqueued.load(Ordering::SeqCst) < self.jobs && !self.over.load(Ordering::SeqCst) {
-            if random.usize(..100) < OF_A_HUNDRED_CLIENTS {
+            if random.usize(..100) < BY_HAND {
                 self.call_by_hand(&mut random);
             } else {
                 self.call_by_sql(&mut random);
@@ -119,15 +141,16 @@ impl Storm {
     fn next(&self, random: &mut fastrand::Rng) -> (String, String, String) {
         let number = self.enqueued.fetch_add(1, Ordering::SeqCst);
         let function = match random.usize(..1000) {
-            0..10 => OWN,
-            10..20 => "meet",
-            20..40 => "fail",
-            40..150 => "slow",
+            0..30 => OWN,
+            30..40 => "meet",
+            40..60 => "fail",
+            60..170 => "slow",
             _ => "quick",
         };
         (format!("k{number}"), format!("s{}", random.usize(..PROCESSORS)), function.to_owned())
     }
 
+    /// A command line that is killed now and then, and typed again.
     fn call_by_hand(&self, random: &mut fastrand::Rng) {
         let (key, service, function) = self.next(random);
         loop {
@@ -143,10 +166,13 @@ impl Storm {
                 return self.books.acknowledged(id.trim().parse().unwrap(), &key);
             }
             assert_eq!(output.status.code(), None, "{output:?}");
+            let made = self.place.query(&format!("SELECT count(*) FROM asyncq_job WHERE key = '{key}'"));
+            self.repeated.fetch_add(made.parse().unwrap(), Ordering::SeqCst);
         }
     }
 
-    /// A transaction of an application; now and then it is rolled back and made again.
+    /// A transaction of an application; now and then it is rolled back, or nobody hears that it was committed, and it is
+    /// made again.
     fn call_by_sql(&self, random: &mut fastrand::Rng) {
         let calls: Vec<_> = (0..random.usize(1..50)).map(|_| self.next(random)).collect();
         let mut store = connect(&self.place);
@@ -164,6 +190,10 @@ impl Storm {
                 continue;
             }
             transaction.commit().unwrap();
+            if random.u8(..20) == 0 {
+                self.repeated.fetch_add(calls.len(), Ordering::SeqCst);
+                continue;
+            }
             for (id, (key, ..)) in ids.into_iter().zip(&calls) {
                 self.books.acknowledged(id, key);
             }
@@ -206,26 +236,42 @@ impl Storm {
         if std::mem::replace(&mut self.met.lock().unwrap()[whom], child.id()) == child.id() {
             return false;
         }
+        let running = format!(
+            "SELECT count(*) FROM asyncq_job JOIN asyncq_processor ON asyncq_processor.id = processor
+             WHERE pid = {} AND state = 'processing'",
+            child.id()
+        );
+        let running: usize = self.place.query(&running).parse().unwrap();
+        self.in_flight.fetch_add(running.min(SLOTS), Ordering::SeqCst);
         fault(random, child);
         true
     }
 
     fn wait_until_drained(&self) {
         let store = connect(&self.place);
-        let left = "SELECT 1 FROM asyncq_job WHERE state IN ('queued', 'processing') LIMIT 1";
-        while store.query_row(left, [], |_| Ok(())).optional().unwrap().is_some() && !self.over.load(Ordering::SeqCst) {
+        let left = || -> i64 {
+            let count = "SELECT count(*) FROM asyncq_job WHERE state IN ('queued', 'processing')";
+            store.query_row(count, [], |row| row.get(0)).unwrap()
+        };
+        let (mut least, mut since) = (i64::MAX, Instant::now());
+        while !self.over.load(Ordering::SeqCst) {
+            match left() {
+                0 => return,
+                fewer if fewer < least => (least, since) = (fewer, Instant::now()),
+                same => assert!(since.elapsed() < Duration::from_mins(1), "{same} jobs do not get on"),
+            }
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+}
 
-    /// What functions did in a transaction of their own is there once for each that succeeded, and for no other.
-    fn effects_are_there_once(&self) {
-        let wrong = "SELECT count(*) FROM asyncq_job LEFT JOIN (SELECT job, count(*) AS times FROM effect GROUP BY job) ON job = id
-            WHERE coalesce(times, 0) <> (function = 'own' AND state = 'completed')";
-        assert_eq!(self.place.query(wrong), "0");
-        let own = self.place.query("SELECT count(*) FROM effect");
-        assert_ne!(own, "0");
-    }
+/// What functions did in a transaction of their own is there once for each that succeeded, and for no other.
+fn effects_are_there_once(place: &Place) {
+    let wrong =
+        "SELECT count(*) FROM asyncq_job LEFT JOIN (SELECT job, count(*) AS times FROM effect GROUP BY job) ON job = id
+        WHERE coalesce(times, 0) <> (function = 'own' AND state = 'completed')";
+    assert_eq!(place.query(wrong), "0");
+    assert_ne!(place.query("SELECT count(*) FROM effect"), "0");
 }
 
 /// Ends the storm when a part of it fails.
@@ -266,28 +312,37 @@ fn kill(random: &mut fastrand::Rng, child: &Child) {
 #[test]
 fn a_storm_of_kills_loses_nothing_and_runs_nothing_twice() {
     let (jobs, kills) = (scale::many(1_000_000, 10_000), scale::many(10_000, 100));
-    let storm = Storm::new(jobs, kills);
+    let storm = Storm::new(jobs, kills, true);
     let verdict = storm.rage(kill);
-    scale::figure("kill storm", format!("{kills} kills; {verdict}"));
+    let (repeated, cut_off) = (storm.repeated.into_inner(), verdict.cut_off);
+    let in_flight = storm.in_flight.into_inner();
+    scale::figure(
+        "kill storm",
+        format!(
+            "{kills} kills, {in_flight} attempts in flight at them; {repeated} calls repeated that were there; {cut_off} \
+             completed themselves and were killed before their end; {verdict}"
+        ),
+    );
     verdict.is_clean();
-    assert!(verdict.acknowledged >= jobs);
+    assert!(verdict.acknowledged >= jobs && repeated > 0 && verdict.interrupted == 0);
+    assert!(cut_off > 0 || !scale::full());
     // Few kills may all meet full slots.
-    let at_most = if scale::full() { kills * SLOTS } else { kills * SLOTS * HELD };
+    let at_most = if scale::full() { in_flight } else { in_flight * HELD };
     assert!(verdict.extra_starts <= at_most, "{} extra starts", verdict.extra_starts);
-    storm.effects_are_there_once();
+    effects_are_there_once(&storm.place);
 }
 
 #[test]
 fn rolling_restarts_lose_nothing_and_burn_no_attempt() {
     let (jobs, restarts) = (scale::many(100_000, 1000), scale::many(1000, 30));
-    let storm = Storm::new(jobs, restarts);
+    let storm = Storm::new(jobs, restarts, false);
     let verdict = storm.rage(|_, child| kill_process(Pid::from_child(child), Signal::TERM).unwrap());
     scale::figure("rolling restarts", format!("{restarts} restarts; {verdict}"));
     verdict.is_clean();
-    assert_eq!((verdict.extra_starts, verdict.crashes), (0, 0));
+    assert_eq!((verdict.extra_starts, verdict.crashes, verdict.interrupted), (0, 0, 0));
+    assert_eq!((verdict.given_up, verdict.cut_off), (0, 0));
     assert_eq!(storm.place.query("SELECT count(*) FROM asyncq_job WHERE crashes > 0"), "0");
-    assert_eq!(storm.place.query("SELECT count(*) FROM asyncq_attempt WHERE ending = 'interrupted'"), "0");
-    storm.effects_are_there_once();
+    effects_are_there_once(&storm.place);
 }
 
 /// No test, but a function: it has its effect, and completes its job, in one transaction.
