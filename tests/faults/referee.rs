@@ -56,6 +56,8 @@ struct Told {
     state: String,
     attempt: i64,
     crashes: i64,
+    /// Whether it ended in an error because the job that made the call, and waits for it, ended first.
+    abandoned: bool,
     result: Option<String>,
     key: Option<String>,
     /// How each recorded attempt ended.
@@ -169,7 +171,7 @@ fn recorded(job: i64, told: &Told, did: &Did, broken: &mut Vec<String>) {
     }
     match told.state.as_str() {
         "completed" => succeeded(job, told, did, broken),
-        "error" if gave_up(told) || has(&did.failures, job, told.attempt) => {}
+        "error" if gave_up(told) || told.abandoned || has(&did.failures, job, told.attempt) => {}
         "error" => broken.push(format!("job {job} is in error, and its attempt {} did not fail", told.attempt)),
         "cancelled" => broken.push(format!("job {job} is cancelled, which nobody asked for")),
         state => broken.push(format!("job {job} is {state} after draining")),
@@ -193,8 +195,9 @@ fn succeeded(job: i64, told: &Told, did: &Did, broken: &mut Vec<String>) {
 fn read(store: &Path) -> BTreeMap<i64, Told> {
     let store = Connection::open(store).unwrap();
     let mut jobs = BTreeMap::new();
-    let mut statement =
-        store.prepare("SELECT id, state, attempt, result, key, function, crashes FROM asyncq_job").unwrap();
+    let select = "SELECT id, state, attempt, result, key, function, crashes,
+        immediate AND coalesce(error ->> 'kind' = 'parent', 0) FROM asyncq_job";
+    let mut statement = store.prepare(select).unwrap();
     let mut rows = statement.query([]).unwrap();
     while let Some(row) = rows.next().unwrap() {
         let told = Told {
@@ -204,6 +207,7 @@ fn read(store: &Path) -> BTreeMap<i64, Told> {
             key: row.get(4).unwrap(),
             function: row.get(5).unwrap(),
             crashes: row.get(6).unwrap(),
+            abandoned: row.get(7).unwrap(),
             endings: BTreeMap::new(),
         };
         jobs.insert(row.get(0).unwrap(), told);
