@@ -1,10 +1,12 @@
 #!/bin/sh
-# Runs the tests of tests/faults at full size, all or those named, and prints their figures. Takes hours in all.
-# `ASYNCQ_SEED=N` repeats a run as far as the system allows.
+# Runs the tests of tests/faults at full size, all or those whose names contain one of the words given, and prints their
+# figures. Takes hours in all. `ASYNCQ_SEED=N` repeats a run as far as the system allows.
 set -eu
 cd "$(dirname "$0")/.."
 export ASYNCQ_FAULTS=full
 [ $# -gt 0 ] || set -- ""
+faults() { cargo test --profile faults --test faults -- "$@"; }
 for name in "$@"; do
-    cargo test --profile faults --test faults -- --nocapture --test-threads=1 "$name"
+    faults --list "$name" | grep -q ': test$' || { echo "no test has \`$name\` in its name" >&2; exit 66; }
+    faults --nocapture --test-threads=1 "$name"
 done

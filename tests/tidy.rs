@@ -270,3 +270,26 @@ fn documents_name_only_files_that_exist() {
         }
     }
 }
+
+/// Each part of the tests for faults stands behind a promise, and each promise names tests that are there.
+#[test]
+fn every_promise_has_its_tests() {
+    let document = read("docs/reliability.md");
+    let rows = document.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let named: Vec<&str> = rows.map(|row| row.split('|').nth(2).unwrap().trim().trim_matches('`')).collect();
+    for name in &named {
+        let (module, test) = name.split_once("::").unwrap();
+        let file = format!("tests/faults/{module}.rs");
+        let file = if root().join(&file).exists() { file } else { format!("tests/faults/{module}/mod.rs") };
+        assert!(read(file).contains(&format!("fn {test}")), "no test has `{name}` in its name");
+    }
+    for path in files("tests/faults", ".rs") {
+        let source = fs::read_to_string(&path).unwrap();
+        // What counts the others is tested by tests of its own.
+        if source.contains("\n#[test]\n") {
+            let stem = if path.ends_with("mod.rs") { path.parent().unwrap() } else { &path }.file_stem().unwrap();
+            let prefix = format!("{}::", stem.to_string_lossy());
+            assert!(named.iter().any(|name| name.starts_with(&prefix)), "docs/reliability.md does not name `{prefix}`");
+        }
+    }
+}
