@@ -75,19 +75,15 @@ fn told(what: &str, output: &Output) {
     );
 }
 
+/// Where a verb that writes may be when the store moves.
+const STEPS: [&str; 3] = ["transaction begun", "transaction done", "transaction committed"];
+
 #[test]
 fn an_enqueuer_acknowledges_nothing_to_a_file_that_is_not_at_the_path() {
     let mut longest = Duration::ZERO;
     for (what, fault) in MOVES {
-        for step in ["transaction begun", "transaction done", "transaction committed"] {
-            let place = two_stores();
-            let enqueue = place.start(&format!("env ASYNCQ_FAILPOINT='{step}=stop' asyncq enqueue events hello"));
-            wait_until_stopped(&enqueue);
-            place.stdout(fault);
-            enqueue.signal("CONT");
-            let (output, took) = end(enqueue);
-            told(&format!("{what} at `{step}`"), &output);
-            longest = longest.max(took);
+        for step in STEPS {
+            longest = longest.max(move_under("enqueue events hello", step, (what, fault)));
         }
     }
     figure(
@@ -95,6 +91,92 @@ fn an_enqueuer_acknowledges_nothing_to_a_file_that_is_not_at_the_path() {
         format!("{} moves under an enqueuer at 3 steps, 0 acknowledged, told within {longest:?}", MOVES.len()),
     );
     assert!(longest <= soon(), "{longest:?}");
+}
+
+/// Plays one move under a command that is stopped at a step; gives how long it took to tell.
+fn move_under(command: &str, step: &str, (what, fault): (&str, &str)) -> Duration {
+    let place = two_stores();
+    place.stdout("asyncq enqueue events hello; asyncq job cancel 2; asyncq enqueue --hold events hello");
+    let stopped = place.start(&format!("env ASYNCQ_FAILPOINT='{step}=stop' asyncq {command}"));
+    wait_until_stopped(&stopped);
+    place.stdout(fault);
+    stopped.signal("CONT");
+    let (output, took) = end(stopped);
+    told(&format!("{command}: {what} at `{step}`"), &output);
+    took
+}
+
+/// What people change by hand; the second job is cancelled, the third one held.
+const BY_HAND: [&str; 8] = [
+    "job cancel 1",
+    "job retry 2",
+    "job start 3",
+    "service add more",
+    "service pause events",
+    "service set events --concurrency 2",
+    "function set events hello -- true",
+    "function add events more -- true",
+];
+
+#[test]
+fn nothing_that_people_change_is_acknowledged_to_a_file_that_is_not_at_the_path() {
+    let (mut longest, mut count) = (Duration::ZERO, 0);
+    for (number, &(what, fault)) in MOVES.iter().enumerate() {
+        for (nth, command) in BY_HAND.into_iter().cycle().skip(number).take(many(BY_HAND.len(), 2)).enumerate() {
+            for step in STEPS.into_iter().cycle().skip(number + nth).take(many(STEPS.len(), 1)) {
+                longest = longest.max(move_under(command, step, (what, fault)));
+                count += 1;
+            }
+        }
+    }
+    figure("moves", format!("{count} moves under changes by hand, 0 acknowledged, told within {longest:?}"));
+    assert!(longest <= soon(), "{longest:?}");
+}
+
+/// Where a processor may be when the store moves: it registers, claims, records, and unregisters.
+const STEPS_OF_A_PROCESSOR: [&str; 10] = [
+    "transaction begun:1",
+    "transaction done:1",
+    "transaction committed:1",
+    "transaction begun:2",
+    "transaction done:2",
+    "transaction committed:2",
+    "claims made",
+    "transaction begun:3",
+    "transaction done:3",
+    "transaction committed:3",
+];
+
+#[test]
+fn a_processor_acknowledges_no_claim_and_no_end_to_a_file_that_is_not_at_the_path() {
+    let (mut longest, mut count) = (Duration::ZERO, 0);
+    for (number, (what, fault)) in MOVES.iter().enumerate() {
+        for step in STEPS_OF_A_PROCESSOR.into_iter().cycle().skip(number).take(many(STEPS_OF_A_PROCESSOR.len(), 2)) {
+            let place = two_stores();
+            place.write("go", "");
+            let process = place.start(&format!("env ASYNCQ_FAILPOINT='{step}=stop' asyncq process"));
+            let stopped = || fs::read_to_string(format!("/proc/{}/stat", process.engine())).unwrap_or_default();
+            wait_until("its engine stops", || stopped().contains(") T "));
+            place.stdout(&format!("{fault}; kill -CONT {}", process.engine()));
+            let (output, took) = end(process);
+            told(&format!("{what} at `{step}`"), &output);
+            // Whatever is at the path now has no call that anybody claimed.
+            if what.contains("another") {
+                assert_eq!(count_jobs(&place), 0, "{what} at `{step}`");
+            }
+            (longest, count) = (longest.max(took), count + 1);
+        }
+    }
+    figure("moves", format!("{count} moves under a processor that claims and records: told within {longest:?}"));
+    assert!(longest <= soon(), "{longest:?}");
+}
+
+/// How many jobs are in the file at the path, without the WAL of the one that was there before.
+fn count_jobs(place: &Place) -> i64 {
+    let copy = place.at("copy.db");
+    fs::copy(place.at("deep/q.db"), &copy).unwrap();
+    let store = rusqlite::Connection::open(copy).unwrap();
+    store.query_row("SELECT count(*) FROM asyncq_job", [], |row| row.get(0)).unwrap()
 }
 
 #[test]
@@ -113,6 +195,18 @@ fn a_processor_whose_store_moves_away_ends_what_it_runs_and_says_so() {
     assert!(longest <= soon(), "{longest:?}");
 }
 
+fn has_open(process: &Running, name: &str) -> bool {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{}/fd", process.0.id())) else { return false };
+    descriptors.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|path| path.ends_with(name)))
+}
+
+/// How often a process has gone to sleep.
+fn sleeps(process: &Running) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.0.id())).unwrap();
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count.unwrap().trim().parse().unwrap()
+}
+
 #[test]
 fn who_waits_for_a_lock_is_told_when_the_file_is_gone() {
     for fault in ["rm deep/q.db", "mv other.db deep/q.db", "ln deep/q.db second.db"] {
@@ -120,8 +214,9 @@ fn who_waits_for_a_lock_is_told_when_the_file_is_gone() {
         let holder = rusqlite::Connection::open(place.at("deep/q.db")).unwrap();
         holder.execute_batch("BEGIN IMMEDIATE").unwrap();
         let enqueue = place.start("asyncq enqueue events hello");
-        let waits = format!("/proc/{}/wchan", enqueue.0.id());
-        wait_until("it waits", || fs::read_to_string(&waits).is_ok_and(|at| at.contains("sleep")));
+        wait_until("it has the store open", || has_open(&enqueue, "q.db-shm"));
+        let before = sleeps(&enqueue);
+        wait_until("it tries again and again", || sleeps(&enqueue) > before + 20);
         place.stdout(fault);
         let (output, took) = end(enqueue);
         told(fault, &output);
