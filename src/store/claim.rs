@@ -17,7 +17,8 @@ use crate::error::Result;
 /// How many delayed calls one transaction makes ready.
 const PROMOTE_STEP: i64 = 1000;
 
-const PROMOTE: &str = "UPDATE asyncq_job SET state = 'queued' WHERE id IN (
+// Indexes say which jobs wait. Where the job itself says otherwise, the store is damaged, and NULL is refused.
+const PROMOTE: &str = "UPDATE asyncq_job SET state = CASE state WHEN 'delayed' THEN 'queued' END WHERE id IN (
     SELECT id FROM asyncq_job WHERE state = 'delayed' AND service = ?1 AND run_at <= ?2 ORDER BY run_at LIMIT ?3)";
 const HASTEN: &str = "UPDATE asyncq_job SET run_at = ?2
     WHERE state = 'delayed' AND attempt > 0 AND service = ?1 AND run_at > ?2";
@@ -29,8 +30,8 @@ const NEXT_UNSUSPECTED: &str = "SELECT id, attempt, function, args, kwargs, prin
 const SUSPECT_RUNS: &str = "SELECT 1 FROM asyncq_job
     WHERE token IS NOT NULL AND state = 'processing' AND immediate = 0 AND service = ?1 AND crashes >= ?2 LIMIT 1";
 const OLDEST: &str = "SELECT processor FROM asyncq_slot WHERE service = ?1 ORDER BY processor LIMIT 1";
-const TAKE: &str = "UPDATE asyncq_job SET state = 'processing', attempt = attempt + 1, processor = ?2, token = ?3,
-    started_at = ?4 WHERE id = ?1";
+const TAKE: &str = "UPDATE asyncq_job SET state = CASE state WHEN 'queued' THEN 'processing' END,
+    attempt = attempt + 1, processor = ?2, token = ?3, started_at = ?4 WHERE id = ?1";
 const LARGE: &str = "SELECT args, kwargs FROM asyncq_large WHERE job = ?1";
 
 /// Makes due calls of a service ready, and claims as many as there is room for; tells in `outlook` what is left.

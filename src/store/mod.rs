@@ -3,6 +3,7 @@
 //! Invariant: the only module that holds SQL. [`Store`] is concrete; its verbs say what happened, each is one
 //! transaction, and there is one copy of each, over the private engine seam.
 
+mod check;
 mod claim;
 mod drain;
 mod engine;
@@ -109,7 +110,7 @@ impl Store {
     /// [`Kind::Invalid`] with the first damage found.
     pub fn check(&mut self) -> Result<()> {
         let mut flaw = None;
-        self.engine.transact(Mode::Read, &mut |tx| tx.flaw().map(|it| flaw = it))?;
+        self.engine.transact(Mode::Read, &mut |tx| check::flaw(tx).map(|it| flaw = it))?;
         flaw.map_or(Ok(()), |flaw| Err(engine::damaged(&flaw)))
     }
 

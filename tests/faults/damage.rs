@@ -15,8 +15,11 @@ use asyncq::store::{CleanQuery, JobQuery, Location, Patience, Plan, Store};
 use asyncq::{Error, Kind};
 use fastrand::Rng;
 
+use self::oracle::{Finding, Oracle};
 use crate::place::Place;
 use crate::scale::{figure, many, random};
+
+mod oracle;
 
 const PAGE: usize = 4096;
 
@@ -203,7 +206,8 @@ const WRITING: &[Verb] = &[
         };
         let key = Some(Key::parse(&format!("new{}", random.u32(..)))?);
         let new = NewJob { call, key, hold: false, os_user: None, parent: None };
-        open(db)?.enqueue(&new).map(none)
+        let job = open(db)?.enqueue(&new)?.id();
+        Ok(BTreeMap::from([(job.to_string(), String::new())]))
     }),
     ("process", |db, _| {
         let is = NewProcessor { folder: "f".into(), host: "h".into(), boot: "b".into(), pid: 1, pid_start: 2 };
@@ -223,7 +227,8 @@ const WRITING: &[Verb] = &[
             ahead: 0,
             tokens: &tokens,
         };
-        store.advance(&plan).map(none)
+        let claims = store.advance(&plan)?.claims;
+        Ok(claims.into_iter().map(|claim| (claim.fence.job.to_string(), String::new())).collect())
     }),
     ("rescue", |db, _| {
         let mut store = open(db)?;
@@ -254,12 +259,21 @@ fn check_error(what: &str, error: &Error) {
 struct Count {
     verbs: usize,
     told: usize,
-    /// Copies that answered differently, without an error, though `init` finds the damage.
+    /// Copies in which SQLite by itself finds damage; so does `init` in each.
+    flawed: usize,
+    /// Copies of those that answered differently, without an error.
     findable: usize,
     /// Copies that did so because the WAL ends before the damage.
     cut_off: usize,
     /// Copies that did so and in which nothing can find any: the content of a cell is another.
     hidden: usize,
+    /// Calls that were acknowledged.
+    acknowledged: usize,
+    /// Those to a store in which SQLite finds damage.
+    unaware: usize,
+    /// Those of them besides which something else changed.
+    harmful: usize,
+    claimed: usize,
     programs: usize,
 }
 
@@ -267,11 +281,13 @@ struct Trial<'a> {
     db: PathBuf,
     what: String,
     truth: &'a BTreeMap<String, String>,
+    oracle: &'a Oracle,
     count: &'a mut Count,
 }
 
 impl Trial<'_> {
-    /// Runs one verb: it neither panics nor hangs, and when it says that the store is damaged, nothing was written.
+    /// Runs one verb: it neither panics nor hangs, and when it only reads, or says that the store is damaged, nothing was
+    /// written.
     fn run(&mut self, (name, verb): &Verb, random: &mut Rng) -> Answer {
         let before = Files::read(&self.db);
         let began = Instant::now();
@@ -283,9 +299,59 @@ impl Trial<'_> {
         if let Err(error) = &answer {
             check_error(&what, error);
             self.count.told += 1;
-            assert!(Files::read(&self.db).holds_the_same(&before), "{what}: `{error}`, and wrote");
+        }
+        if answer.is_err() || !WRITING.iter().any(|(writing, _)| writing == name) {
+            assert!(Files::read(&self.db).holds_the_same(&before), "{what}: {answer:?}, and wrote");
         }
         answer
+    }
+
+    fn look(&self) -> Finding {
+        self.oracle.look(&Files::read(&self.db))
+    }
+
+    /// What SQLite finds by itself, `init` finds, and who reads all jobs is told what SQLite tells who does that.
+    fn must_be_told(&self, finding: &Finding, listed: &Answer, checked: &Answer) {
+        let what = &self.what;
+        let tells = |answer: &Answer| {
+            let newer = finding.version.is_some_and(|version| version > 1);
+            answer.as_ref().is_err_and(|error| error.kind() == if newer { Kind::Busy } else { Kind::Invalid })
+        };
+        if let Some(flaw) = &finding.flaw {
+            assert!(tells(checked), "{what}: SQLite finds `{flaw}`, and `init` {checked:?}");
+        }
+        assert!(!finding.jobs_are_damaged || tells(listed), "{what}: list: {listed:?}");
+    }
+
+    /// A call that is acknowledged is there, and nothing else has changed.
+    fn check_enqueued(&mut self, before: &Finding, after: &Finding, answer: &Answer) {
+        let Ok(answer) = answer else { return };
+        self.count.acknowledged += 1;
+        let job = JobId(answer.keys().next().unwrap().parse().unwrap());
+        let there = open(&self.db).and_then(|mut store| store.job(job));
+        let clean = match (&before.rows, &after.rows) {
+            (Some(before), Some(after)) => after.is_one_more_than(before),
+            (None, _) => true,
+            (Some(_), None) => false,
+        };
+        if before.flaw.is_none() {
+            assert!(clean && after.flaw.is_none(), "{}: a call has changed more than itself", self.what);
+            assert!(there.is_ok(), "{}: acknowledged {job}, but {there:?}", self.what);
+        } else {
+            self.count.unaware += 1;
+            // Reading it may meet the damage.
+            let lost = there.is_err_and(|error| error.kind() == Kind::NotFound);
+            self.count.harmful += usize::from(!clean || lost);
+        }
+    }
+
+    /// What is claimed was waiting.
+    fn check_claimed(&mut self, before: &Finding, answer: &Answer) {
+        for job in answer.iter().flatten().map(|(job, _)| job) {
+            self.count.claimed += 1;
+            let may_run = before.rows.as_ref().is_none_or(|rows| rows.may_run(job.parse().unwrap()));
+            assert!(may_run, "{}: job {job} is run again", self.what);
+        }
     }
 
     /// Whether an answer differs from the truth.
@@ -322,42 +388,73 @@ fn truth(db: &Path) -> BTreeMap<String, String> {
 /// Plays everything on one damaged copy.
 fn trial(trial: &mut Trial<'_>, random: &mut Rng) {
     let in_wal = trial.what.starts_with("wal");
-    let mut differ = 0;
-    for verb in READING {
-        let answer = trial.run(verb, random);
+    let finding = trial.look();
+    let answers: Vec<Answer> = READING.iter().map(|verb| trial.run(verb, random)).collect();
+    let differs = READING.iter().zip(&answers).any(|(verb, answer)| {
         // Jobs that are not there are an answer too.
         let missing = answer.as_ref().is_err_and(|error| error.kind() == Kind::NotFound);
-        differ += usize::from(missing || trial.differs(verb.0, &answer));
-    }
-    let sound = trial.run(&("init", |db, _| init(db).map(none)), random).is_ok();
-    match (differ > 0, in_wal, sound) {
+        missing || trial.differs(verb.0, answer)
+    });
+    let checked = trial.run(&("init", |db, _| init(db).map(none)), random);
+    trial.must_be_told(&finding, &answers[0], &checked);
+    trial.count.flawed += usize::from(finding.flaw.is_some());
+    match (differs, in_wal, finding.flaw.is_some()) {
         (false, ..) => {}
-        (true, true, true) => trial.count.cut_off += 1,
-        (true, _, true) => trial.count.hidden += 1,
-        (true, _, false) => trial.count.findable += 1,
+        (true, _, true) => trial.count.findable += 1,
+        (true, true, false) => trial.count.cut_off += 1,
+        (true, false, false) => trial.count.hidden += 1,
     }
+    let mut before = finding;
     for verb in WRITING {
-        // What was called is not called any more, or not twice.
-        let _ = trial.run(verb, random);
+        let answer = trial.run(verb, random);
+        match verb.0 {
+            "enqueue" => {
+                let after = trial.look();
+                trial.check_enqueued(&before, &after, &answer);
+                before = after;
+            }
+            "claim" => trial.check_claimed(&before, &answer),
+            _ => {}
+        }
+    }
+}
+
+/// The exit codes that a command may end with on a damaged store.
+fn codes(command: &str, finding: &Finding) -> Vec<i32> {
+    let own: &[i32] = match command.split(' ').next().unwrap() {
+        // A job, a service or a function that is not found, because it has another name now.
+        "job" if command.starts_with("job show") => &[0, 65, 66],
+        "enqueue" => &[0, 65, 66],
+        // Some of what it runs fails on a good store too.
+        "process" => &[0, 1, 65],
+        "init" if finding.flaw.is_some() => &[65],
+        _ => &[0, 65],
+    };
+    match finding.version {
+        Some(1) if command.starts_with("job list") && finding.jobs_are_damaged => vec![65],
+        Some(version) if version > 1 => vec![75],
+        _ => own.to_vec(),
     }
 }
 
 /// The same by the program, whose exit codes and words are what people see.
-fn program(place: &Place, files: &Files, what: &str, count: &mut Count) {
+fn program(place: &Place, oracle: &Oracle, (files, what): (&Files, &str), count: &mut Count) {
     let db = place.store();
     files.write(&db);
     for command in
         ["job list --limit 0", "job show 3", "service list", "init", "enqueue events note", "process", "job clean"]
     {
         let before = Files::read(&db);
+        let expected = codes(command, &oracle.look(&before));
         let output = place.run(&format!("exec timeout 60 asyncq {command}"));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let code = output.status.code().unwrap_or(-1);
-        assert!([0, 1, 65, 66, 69, 75, 77].contains(&code), "{what}: {command}: {code} {said}");
+        assert!(expected.contains(&code), "{what}: {command}: {code}, not {expected:?}: {said}");
         assert!(!said.contains("panicked"), "{what}: {command}: {said}");
         assert!(code < 65 || said.contains("hint: "), "{what}: {command}: {said}");
         // A processor may have recorded something before it found the damage.
-        if code == 65 && command != "process" {
+        let writes = ["enqueue events note", "process", "job clean"].contains(&command);
+        if !writes || code == 65 && command != "process" {
             assert!(Files::read(&db).holds_the_same(&before), "{what}: {command} wrote: {said}");
         }
         assert!(!Files::read(&db).db.is_empty() || before.db.is_empty(), "{what}: {command} emptied it");
@@ -370,7 +467,7 @@ fn damage_is_told_and_never_made_worse() {
     let name = "damage: told and never made worse";
     let (place, stores) = stores();
     let mut random = random(name);
-    let mut count = Count::default();
+    let (oracle, mut count) = (Oracle::new(), Count::default());
     let (_folder, db) = quick_place();
     let truths: Vec<_> = stores
         .iter()
@@ -385,22 +482,131 @@ fn damage_is_told_and_never_made_worse() {
         let mut files = stores[which].clone();
         let what = damage(&mut files, &mut random);
         files.write(&db);
-        trial(&mut Trial { db: db.clone(), what: what.clone(), truth: &truths[which], count: &mut count }, &mut random);
+        let truth = &truths[which];
+        let mut one = Trial { db: db.clone(), what: what.clone(), truth, oracle: &oracle, count: &mut count };
+        trial(&mut one, &mut random);
         if round % 15 == 0 {
-            program(&place, &files, &what, &mut count);
+            program(&place, &oracle, (&files, &what), &mut count);
         }
     }
-    let Count { verbs, told, findable, cut_off, hidden, programs } = count;
-    // With checks that never fire, or fire always, this would count nothing.
-    assert!(told > rounds && told < verbs && hidden < rounds / 4, "{told} of {verbs}, {hidden} of {rounds}");
+    let Count { verbs, told, flawed, findable, cut_off, hidden, .. } = count;
+    let Count { acknowledged, unaware, harmful, claimed, programs, .. } = count;
     figure(
         name,
         format_args!(
-            "{rounds} damaged stores: {verbs} verbs and {programs} programs, 0 panics, 0 hangs, {told} errors with a way \
-             out, 0 writes by who told it; answers that differ: {hidden} by another content of a cell, {cut_off} by a \
-             WAL that ends before its damage, {findable} more that `init` finds"
+            "{rounds} damaged stores, {flawed} of them by what SQLite finds itself, and each told by `init`: {verbs} verbs \
+             and {programs} programs, 0 panics, 0 hangs, {told} errors with a way out, 0 writes by who told it or only \
+             reads; answers that differ: {hidden} by another content of a cell, {cut_off} by a WAL that ends before its \
+             damage, {findable} more that `init` finds; {acknowledged} calls acknowledged, {unaware} of them beside \
+             damage, which {harmful} made worse; {claimed} claimed, 0 that had ended"
         ),
     );
+    // With checks that never fire, or fire always, this would count nothing.
+    assert!(told > rounds && told < verbs && flawed > rounds / 4, "{told} of {verbs}, {flawed} of {rounds}");
+    assert!(acknowledged > rounds / 8 && claimed > rounds / 8, "{acknowledged}, {claimed}");
+    assert!(hidden < rounds / 4 && findable < rounds / 10 && harmful <= rounds / 100);
+}
+
+/// Commands that must read something, by what it is.
+const READERS: [(&str, &[&str]); 9] = [
+    ("sqlite_schema", &["job list", "enqueue events note", "service add more", "process", "init"]),
+    ("asyncq_schema", &["job list", "enqueue events note", "process", "init"]),
+    ("asyncq_service", &["service list", "enqueue events note", "process", "init"]),
+    ("asyncq_function", &["function list events", "enqueue events note", "init"]),
+    ("asyncq_job", &["job list --limit 0", "job show 3", "enqueue events note", "process", "job clean", "init"]),
+    ("asyncq_job_queued", &["enqueue events note", "process", "init"]),
+    ("sqlite_autoindex_asyncq_job_1", &["enqueue events note --key other", "enqueue events note", "init"]),
+    ("asyncq_large", &["job show 1", "job list --limit 0", "init"]),
+    ("asyncq_attempt", &["job log 2", "init"]),
+];
+
+#[test]
+fn every_command_that_meets_damage_ends_with_exit_code_65() {
+    let (place, stores) = stores();
+    stores[1].write(&place.store());
+    let mut commands_run = 0;
+    let pages =
+        READERS.map(|(name, _)| place.query(&format!("SELECT group_concat(pageno) FROM dbstat WHERE name = '{name}'")));
+    for ((name, commands), pages) in READERS.into_iter().zip(pages) {
+        let mut files = stores[1].clone();
+        for page in pages.split(',').map(|page| page.parse::<usize>().unwrap()) {
+            // The header of the file is in the first one.
+            let begin = if page == 1 { 100 } else { (page - 1) * PAGE };
+            files.db[begin..page * PAGE].fill(0xee);
+        }
+        for command in commands {
+            files.write(&place.store());
+            let output = place.run(&format!("exec timeout 60 asyncq {command}"));
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(65), "{command} without {name}: {output:?}");
+            assert!(said.contains("the store is damaged: ") && said.contains("\nhint: "), "{command}: {said}");
+            // A processor was registered before it met the damage.
+            let unchanged = *command == "process" || Files::read(&place.store()).holds_the_same(&files);
+            assert!(unchanged && output.stdout.is_empty(), "{command} without {name}: {output:?}");
+            commands_run += 1;
+        }
+    }
+    figure("damage: met", format_args!("{commands_run} commands, each on a store without what it must read: 65"));
+}
+
+/// Makes changes of which the disk loses what an index, of one page, has of the last one.
+fn lose_a_write(place: &Place, index: &str, changes: [&str; 2]) {
+    let page = place.query(&format!("SELECT rootpage FROM sqlite_schema WHERE name = '{index}'"));
+    let end = page.parse::<usize>().unwrap() * PAGE;
+    let [before, mut after] = changes.map(|sql| {
+        place.stdout(&format!("sqlite3 {} \"{sql}; PRAGMA wal_checkpoint(TRUNCATE)\"", place.store().display()));
+        Files::read(&place.store())
+    });
+    assert_ne!(before.db[end - PAGE..end], after.db[end - PAGE..end], "{index}");
+    after.db[end - PAGE..end].copy_from_slice(&before.db[end - PAGE..end]);
+    after.write(&place.store());
+}
+
+#[test]
+fn a_job_that_ended_is_not_run_again_because_a_damaged_index_says_that_it_waits() {
+    for state in ["queued", "delayed"] {
+        let place = Place::with_functions(&[("note", "echo $ASYNCQ_JOB >> runs")]);
+        let waiting = format!(
+            "INSERT INTO asyncq_job (service, function, state, run_at) VALUES ('events', 'note', '{state}', 1700000000000)"
+        );
+        lose_a_write(&place, &format!("asyncq_job_{state}"), [&waiting, "UPDATE asyncq_job SET state = 'completed'"]);
+        place.session(
+            "
+            $ asyncq process
+            ! error: the store is damaged: [..]
+            ! hint: stop every processor, and copy [..]
+            ? 65
+            ",
+        );
+        assert_eq!(place.read("runs"), "", "{state}");
+        assert_eq!(place.query("SELECT state FROM asyncq_job NOT INDEXED"), "completed");
+    }
+}
+
+#[test]
+fn init_finds_an_entry_too_many_in_every_index_that_has_only_some_jobs() {
+    let place = Place::with_functions(&[("note", "true")]);
+    let partial = "type = 'index' AND tbl_name = 'asyncq_job' AND sql LIKE '%WHERE%'";
+    let indexes = place.query(&format!("SELECT group_concat(name) FROM sqlite_schema WHERE {partial}"));
+    assert_eq!(indexes.split(',').count(), 5, "{indexes}");
+    for index in indexes.split(',') {
+        let place = Place::with_functions(&[("note", "true")]);
+        let in_all =
+            "INSERT INTO asyncq_job (service, function, parent) VALUES ('events', 'note', 1), ('events', 'note', 1);
+            UPDATE asyncq_job SET state = 'delayed', attempt = 1, token = 'x' WHERE id = 2";
+        let in_none = "UPDATE asyncq_job SET state = 'completed', attempt = 0, token = NULL, parent = NULL";
+        lose_a_write(&place, index, [in_all, in_none]);
+        let damaged = Files::read(&place.store());
+        place.session(&format!(
+            "
+            $ asyncq init
+            ! error: the store is damaged: wrong number of entries in index {index}
+            ! hint: stop every processor, and copy [..]
+            ? 65
+            "
+        ));
+        assert!(Files::read(&place.store()).holds_the_same(&damaged));
+    }
 }
 
 #[test]

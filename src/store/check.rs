@@ -1,0 +1,34 @@
+//! Looking through a whole store for damage.
+
+use super::engine::Tx;
+use super::one;
+use crate::error::Result;
+
+/// The indexes that have only some of the jobs, and which.
+const PARTIAL: [(&str, &str); 5] = [
+    ("asyncq_job_queued", "state = 'queued'"),
+    ("asyncq_job_delayed", "state = 'delayed'"),
+    ("asyncq_job_retry", "state = 'delayed' AND attempt > 0"),
+    ("asyncq_job_token", "token IS NOT NULL"),
+    ("asyncq_job_parent", "parent IS NOT NULL"),
+];
+
+/// The first damage found.
+pub(super) fn flaw(tx: &mut dyn Tx) -> Result<Option<String>> {
+    let found = tx.flaw()?;
+    if found.is_some() || !tx.has_table("asyncq_job")? {
+        return Ok(found);
+    }
+    let counted = PARTIAL.map(|(_, which)| format!("count(*) FILTER (WHERE {which})")).join(", ");
+    let expected = tx.first(&format!("SELECT {counted} FROM asyncq_job NOT INDEXED"), &[], |row| {
+        (0..PARTIAL.len()).map(|column| row.i64(column)).collect::<Result<Vec<_>>>()
+    })?;
+    for ((index, which), expected) in PARTIAL.into_iter().zip(one(expected)?) {
+        // SQLite makes sure that they have those, and not that they have no others.
+        let count = format!("SELECT count(*) FROM asyncq_job INDEXED BY {index} WHERE {which}");
+        if one(tx.first(&count, &[], |row| row.i64(0))?)? != expected {
+            return Ok(Some(format!("wrong number of entries in index {index}")));
+        }
+    }
+    Ok(None)
+}
