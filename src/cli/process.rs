@@ -146,6 +146,8 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
             session.talk(&format!("stopping; waiting for {jobs} to end (once more: end and put back)"));
         }
         Event::StoreFails { error } => session.talk(&format!("{error}; trying again, so that no outcome is lost")),
+        Event::Unmarked { error } => session
+            .talk(&format!("cannot write down which calls run: {error}; a crash may not be counted against them")),
         Event::NoSpace { error } => session.talk(&format!("{error}; nothing begins until there is some")),
     }
 }

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
@@ -23,6 +23,9 @@ const LOCK: &str = "lock";
 /// The file that the engine alone has locked, not its supervisor: free while [`LOCK`] is not, it tells that the engine has
 /// died and what it left is being ended.
 const ENGINE: &str = "engine";
+
+/// The lock, before it is what it should be.
+const DRAFT: &str = "draft";
 
 /// How many bytes a mark takes: the number of a job, or 0.
 const MARK: usize = 8;
@@ -47,6 +50,8 @@ pub struct Marks {
     file: File,
     /// Which places in the file hold a mark.
     used: Mutex<Vec<bool>>,
+    /// Why one of them could not be written.
+    flaw: OnceLock<io::Error>,
 }
 
 /// The place of one mark.
@@ -82,10 +87,14 @@ impl Folder {
         let path = run_folder.join(&name);
         private(&path)?;
         let (lock, engine) = new_locks(&path, access).inspect_err(|_| {
-            // Others do not dare to: without a lock, nobody knows that it is not just being made.
-            let _ = fs::remove_dir_all(&path);
+            // Others do not dare to: without a lock, nobody knows that it is not just being made. By name, as who cannot
+            // open files may not be able to look into a folder.
+            for name in [DRAFT, ENGINE] {
+                let _ = fs::remove_file(path.join(name));
+            }
+            let _ = fs::remove_dir(&path);
         })?;
-        Ok(Folder { path, name, marks: Arc::new(Marks { file: lock, used: Mutex::default() }), _engine: engine })
+        Ok(Folder { path, name, marks: Arc::new(Marks::new(lock)), _engine: engine })
     }
 
     /// The lock.
@@ -111,6 +120,12 @@ impl Folder {
         Arc::clone(&self.marks)
     }
 
+    /// Why its marks cannot be relied on, if they cannot.
+    #[must_use]
+    pub fn flaw(&self) -> Option<&io::Error> {
+        self.marks.flaw()
+    }
+
     /// What the processor with this folder tells about itself; `pid` is the process that was started.
     ///
     /// # Errors
@@ -127,6 +142,10 @@ impl Folder {
 }
 
 impl Marks {
+    fn new(file: File) -> Marks {
+        Marks { file, used: Mutex::default(), flaw: OnceLock::new() }
+    }
+
     /// Notes that a job has begun.
     pub fn set(&self, job: JobId) -> Mark {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,8 +167,16 @@ impl Marks {
     }
 
     fn write(&self, place: usize, job: i64) {
-        // Where this fails, a crash is not counted; the call itself is safe.
-        let _ = self.file.write_all_at(&job.to_ne_bytes(), (place * MARK) as u64);
+        // Where this fails, a crash is not counted; the call itself is safe, so it runs.
+        if let Err(error) = self.file.write_all_at(&job.to_ne_bytes(), (place * MARK) as u64) {
+            self.flaw.get_or_init(|| error);
+        }
+    }
+
+    /// Why a mark could not be written: the first of them.
+    #[must_use]
+    pub fn flaw(&self) -> Option<&io::Error> {
+        self.flaw.get()
     }
 }
 
@@ -191,7 +218,7 @@ fn new_locks(folder: &Path, access: Access) -> io::Result<(File, File)> {
     access.show(&open_folder(folder)?, 0o710)?;
     let engine = locked(&folder.join(ENGINE), access)?;
     // Nobody sees it before it is locked.
-    let draft = folder.join("draft");
+    let draft = folder.join(DRAFT);
     let lock = locked(&draft, access)?;
     lock.write_all_at(&[0; MARK * MARKS], 0)?;
     fs::rename(draft, folder.join(LOCK))?;

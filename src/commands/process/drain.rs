@@ -60,6 +60,8 @@ pub(super) struct Drain<'a> {
     shortage: Option<Shortage>,
     /// Whether that was told since the latest claim.
     told_of_shortage: bool,
+    /// Whether it was told that marks cannot be written.
+    told_of_marks: bool,
 }
 
 impl<'a> Drain<'a> {
@@ -91,6 +93,7 @@ impl<'a> Drain<'a> {
             looked_for_dead: Instant::now(),
             shortage: None,
             told_of_shortage: false,
+            told_of_marks: false,
         }
     }
 
@@ -301,6 +304,7 @@ impl<'a> Drain<'a> {
             }
             over.report(state, &mut self.summary, self.tell);
         }
+        self.mind_the_marks();
     }
 
     /// The presence, which is made when it is needed for the first time.
@@ -330,6 +334,7 @@ impl<'a> Drain<'a> {
             }
             next = self.wakes.try_recv().ok();
         }
+        self.mind_the_marks();
     }
 
     /// The slots heed signals themselves; here they are told.

@@ -113,6 +113,11 @@ pub enum Event<'a> {
         /// How it fails.
         error: &'a Error,
     },
+    /// It cannot be written down which calls run; they do, and a crash might not be counted.
+    Unmarked {
+        /// Why.
+        error: &'a std::io::Error,
+    },
     /// The disk is full: outcomes are recorded, and nothing begins until there is space.
     NoSpace {
         /// How that was met.

@@ -83,6 +83,11 @@ impl Presence {
         self.orphans.reap();
     }
 
+    /// Why it is not known for sure, should this processor die, which calls it ran.
+    pub(super) fn flaw(&self) -> Option<&std::io::Error> {
+        self.folder.flaw()
+    }
+
     /// Ends when nothing is held any more, and leaves nothing behind.
     pub(super) fn end(self, store: &mut Store) -> Result<()> {
         drop(self.slots);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::super::Event;
 use super::super::over::Over;
+use super::super::presence::Presence;
 use super::{Drain, View};
 use crate::commands::outcome;
 use crate::domain::service::ServiceName;
@@ -42,10 +43,20 @@ impl Drain<'_> {
                     if !std::mem::replace(&mut told, true) {
                         (self.tell)(Event::StoreFails { error: &error });
                     }
+                    self.mind_the_marks();
                     std::thread::sleep(FAILING);
                 }
                 answer => return answer,
             }
+        }
+    }
+
+    /// Tells, once, that it could not be written down which calls run.
+    pub(super) fn mind_the_marks(&mut self) {
+        if let Some(error) = self.presence.as_ref().and_then(Presence::flaw)
+            && !std::mem::replace(&mut self.told_of_marks, true)
+        {
+            (self.tell)(Event::Unmarked { error });
         }
     }
 
