@@ -2,14 +2,16 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
 use crate::books::Books;
-use crate::place::Place;
+use crate::place::{Place, wait_until};
 use crate::referee::judge;
 use crate::scale;
 
@@ -25,6 +27,10 @@ const KILLED: [&str; 4] = ["engine", "supervisor", "both", "group"];
 
 /// How much memory a processor and its functions have, in bytes.
 const CAGE: &str = "67108864";
+
+/// By how many seconds one poisonous job may make a drain longer: three crashes, each with a processor that is started and
+/// finds the dead one.
+const COST: f64 = 2.0;
 
 const POISON: &str = "function <> 'other'";
 
@@ -55,28 +61,51 @@ fn laden(others: usize, poisons: usize) -> (Place, Books) {
     (place, books)
 }
 
-/// Starts one processor after the other until nothing is left to do; gives how long that took.
-fn drain(place: &Place) -> Duration {
-    let began = Instant::now();
+/// How the processors of a drain have ended.
+#[derive(Debug, Default)]
+struct Ends {
+    killed: usize,
+    /// What those have said that were not killed and did not end as they should.
+    wrong: Vec<String>,
+}
+
+impl Ends {
+    fn note(&mut self, output: &Output) {
+        // So does a processor end of which only the half was killed that does the work.
+        let halved = String::from_utf8_lossy(&output.stderr).contains("the processor was ended by signal 9");
+        match (output.status.code(), output.status.signal()) {
+            (Some(0 | 1), _) => {}
+            (Some(75), _) if halved => self.killed += 1,
+            (_, Some(9)) => self.killed += 1,
+            _ => self.wrong.push(format!("{output:?}")),
+        }
+    }
+}
+
+/// Starts one processor after the other until nothing is left to do; tells how long that took, and how they ended.
+fn drain(place: &Place) -> (Duration, Ends) {
+    let (began, ends) = (Instant::now(), Mutex::<Ends>::default());
+    let left = || {
+        let left = "SELECT EXISTS (SELECT 1 FROM asyncq_job WHERE state = 'queued')
+            OR EXISTS (SELECT 1 FROM asyncq_job WHERE token IS NOT NULL)";
+        place.query(left) == "1"
+    };
     std::thread::scope(|scope| {
-        let left = || {
-            let left = "SELECT EXISTS (SELECT 1 FROM asyncq_job WHERE state = 'queued')
-                OR EXISTS (SELECT 1 FROM asyncq_job WHERE token IS NOT NULL)";
-            place.query(left) == "1"
-        };
         for number in 0..PROCESSORS {
+            let (left, ends) = (&left, &ends);
             scope.spawn(move || {
                 let services: Vec<String> =
                     (0..PROCESSORS).map(|n| format!("s{}", (number + n) % PROCESSORS)).collect();
                 while left() {
                     let mut command = place.command(&format!("exec asyncq -q process {}", services.join(" ")));
-                    command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+                    let output = command.stdout(Stdio::null()).output().unwrap();
+                    ends.lock().unwrap().note(&output);
                     std::thread::sleep(Duration::from_millis(20));
                 }
             });
         }
     });
-    began.elapsed()
+    (began.elapsed(), ends.into_inner().unwrap())
 }
 
 #[test]
@@ -84,7 +113,7 @@ fn a_job_that_kills_its_processor_ends_in_an_error_after_three_crashes_and_no_ot
     let (others, poisons) = (scale::many(12_000, 240), scale::many(12, 8));
     let ((clean, clean_books), (place, books)) = (laden(others, 0), laden(others, poisons));
     // At the same time, so that whatever else the machine does meets both.
-    let (alone, among) = std::thread::scope(|scope| {
+    let ((alone, alone_ends), (among, ends)) = std::thread::scope(|scope| {
         let alone = scope.spawn(|| drain(&clean));
         let among = drain(&place);
         (alone.join().unwrap(), among)
@@ -92,10 +121,18 @@ fn a_job_that_kills_its_processor_ends_in_an_error_after_three_crashes_and_no_ot
     judge(&clean_books, &clean.store()).is_clean();
     assert_eq!(clean_books.count("END"), others);
     let verdict = judge(&books, &place.store());
-    let ratio = alone.as_secs_f64() / among.as_secs_f64();
-    let speed = format!("others at {:.1} % ({alone:.1?} alone, {among:.1?} among them)", 100.0 * ratio);
-    scale::figure("poison", format!("{poisons} poisonous jobs; {verdict}; {speed}"));
+    let (quick, slow) = (alone.as_secs_f64(), among.as_secs_f64());
+    let ratio = quick / slow;
+    let each = (slow - quick) / f64::from(u32::try_from(poisons).unwrap());
+    let speed = format!(
+        "others at {:.1} % of their speed ({quick:.1} s alone, {slow:.1} s among them: {each:.2} s for each)",
+        100.0 * ratio
+    );
+    let density = format!("{poisons} poisonous jobs among {others} others, {} processors killed", ends.killed);
+    scale::figure("poison", format!("{density}; {verdict}; {speed}"));
     verdict.is_clean();
+    assert!(alone_ends.killed == 0 && alone_ends.wrong.is_empty(), "{alone_ends:#?}");
+    assert!(ends.killed >= 3 && ends.wrong.is_empty(), "{ends:#?}");
     let count = |condition: &str| place.query(&format!("SELECT count(*) FROM asyncq_job WHERE {condition}"));
     let harmed = "SELECT coalesce(group_concat(id || ': ' || crashes || ' ' || error, char(10)), '') FROM asyncq_job
         WHERE function = 'other' AND state <> 'completed'";
@@ -103,6 +140,7 @@ fn a_job_that_kills_its_processor_ends_in_an_error_after_three_crashes_and_no_ot
     let crashed = "state = 'error' AND crashes = 3 AND failures = 0 AND conflicts = 0";
     assert_eq!(count(&format!("{POISON} AND {crashed}")), poisons.to_string());
     assert!(!scale::full() || ratio >= 0.95);
+    assert!(each <= COST, "{each} s for each poisonous job");
 }
 
 #[test]
@@ -161,6 +199,7 @@ impl Cage {
                 return Some(cage);
             }
         }
+        assert!(!scale::full(), "no memory cgroup that this process may use");
         scale::figure(name.as_str(), "left out: no memory cgroup that this process may use");
         None
     }
@@ -173,9 +212,12 @@ impl Cage {
 
 impl Drop for Cage {
     fn drop(&mut self) {
-        // It is busy as long as the kernel has not quite forgotten the last one in it.
-        while fs::remove_dir(&self.0).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy) {
-            std::thread::sleep(Duration::from_millis(5));
+        let is_busy = || fs::remove_dir(&self.0).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy);
+        if std::thread::panicking() {
+            is_busy();
+        } else {
+            // As long as the kernel has not quite forgotten the last one in it.
+            wait_until("nothing lives in the cage", || !is_busy());
         }
     }
 }
