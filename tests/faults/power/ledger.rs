@@ -5,9 +5,9 @@ use std::path::Path;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::trace::{Argument, Call};
+use super::trace::{self, Argument};
 
 /// Something told.
 #[derive(Debug)]
@@ -19,13 +19,13 @@ pub enum Fact {
     /// The schema has this version.
     Version(i64),
     /// The call is queued.
-    Promised { job: i64, args: String },
+    Promised { job: i64, call: Call },
     /// The function runs.
     Began { job: i64, attempt: i64 },
-    /// The job is completed.
-    Completed(i64),
-    /// All jobs while nobody is at work, with their states and latest attempts.
-    All(Vec<(i64, String, i64)>),
+    /// The job is completed, with this result.
+    Completed { job: i64, result: String },
+    /// All jobs while nobody is at work.
+    All(Vec<(i64, Job)>),
     /// Somebody asks for these to be run again,
     Reopening(Vec<i64>),
     /// and for those that have ended to be removed.
@@ -38,7 +38,7 @@ impl Fact {
         Some(match self {
             Fact::Promised { .. } => "enqueue",
             Fact::Began { .. } => "claim",
-            Fact::Completed(_) => "finish",
+            Fact::Completed { .. } => "finish",
             Fact::Reopening(_) => "retry",
             Fact::Cleaning => "clean",
             Fact::Version(2..) => "upgrade",
@@ -47,8 +47,44 @@ impl Fact {
     }
 }
 
+/// What a call says, with JSON as its text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    args: String,
+    kwargs: String,
+    key: Option<String>,
+    principal: Option<String>,
+}
+
+impl Call {
+    fn plain(args: String) -> Call {
+        Call { args, kwargs: "{}".to_owned(), key: None, principal: None }
+    }
+
+    /// As the words that follow `asyncq enqueue` say.
+    fn enqueued(words: &[&str]) -> Option<Call> {
+        let events = words.iter().position(|word| *word == "events")?;
+        let mut call = Call::plain(format!("[{}]", words[events + 2..].join(",")));
+        for option in words[..events].windows(2) {
+            match *option {
+                ["--key", key] => call.key = Some(key.to_owned()),
+                ["--principal", name] => call.principal = Some(name.to_owned()),
+                ["-k", kwarg] => {
+                    let (name, value) = kwarg.split_once('=')?;
+                    call.kwargs = json!({ name: value }).to_string();
+                }
+                _ => {}
+            }
+        }
+        Some(call)
+    }
+}
+
+/// A result that is none.
+const NOTHING: &str = "null";
+
 /// The facts in a trace, each with the line after which it is known.
-pub fn facts(calls: &[Call]) -> Vec<(usize, Fact)> {
+pub fn facts(calls: &[trace::Call]) -> Vec<(usize, Fact)> {
     let mut reporter = Reporter::default();
     for call in calls {
         reporter.hear(call);
@@ -91,7 +127,7 @@ impl Stream {
 }
 
 impl Reporter {
-    fn hear(&mut self, call: &Call) {
+    fn hear(&mut self, call: &trace::Call) {
         match (call.name.as_str(), &call.arguments[..]) {
             ("execve", [_, Argument::List(arguments), ..]) => {
                 let arguments = arguments.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect();
@@ -134,19 +170,19 @@ impl Program {
 
     fn fact(&self, line: &str) -> Option<Fact> {
         if let ["enqueue", ref words @ ..] = self.words()[..] {
-            let call = words.iter().position(|word| *word == "events")?;
-            let args = format!("[{}]", words[call + 2..].join(","));
-            return Some(Fact::Promised { job: line.parse().ok()?, args });
+            return Some(Fact::Promised { job: line.parse().ok()?, call: Call::enqueued(words)? });
         }
         if let Some(promised) = line.strip_prefix("promised|") {
-            let (job, args) = promised.split_once('|')?;
-            return Some(Fact::Promised { job: job.parse().ok()?, args: args.to_owned() });
+            let (job, rest) = promised.split_once('|')?;
+            let (key, args) = rest.split_once('|')?;
+            let call = Call { key: Some(key.to_owned()), ..Call::plain(args.to_owned()) };
+            return Some(Fact::Promised { job: job.parse().ok()?, call });
         }
         if let Some(version) = line.strip_prefix("version|") {
             return version.parse().ok().map(Fact::Version);
         }
         if let Some(job) = line.strip_prefix("finished|") {
-            return job.parse().ok().map(Fact::Completed);
+            return Some(Fact::Completed { job: job.parse().ok()?, result: NOTHING.to_owned() });
         }
         if let Some(began) = line.strip_prefix("began ") {
             let (job, attempt) = began.split_once(' ')?;
@@ -154,7 +190,8 @@ impl Program {
         }
         // What `asyncq process -v` tells about each call.
         let (job, end) = line.strip_prefix("asyncq: job ")?.split_once(" (")?;
-        end.contains("): completed after ").then(|| job.parse().ok().map(Fact::Completed))?
+        let result = if end.contains("`say`") { "\"said\"" } else { NOTHING }.to_owned();
+        end.contains("): completed after ").then(|| Some(Fact::Completed { job: job.parse().ok()?, result }))?
     }
 
     fn end(&self, code: i64) -> Option<Fact> {
@@ -164,9 +201,7 @@ impl Program {
             ["function", "add", _, name, ..] if code == 0 => Some(Fact::Defined(format!("function {name}"))),
             ["job", "list", ..] => {
                 let jobs: Vec<Value> = serde_json::from_slice(&self.stdout.text).unwrap();
-                let number = |job: &Value, name: &str| job[name].as_i64().unwrap();
-                let row = |job| (number(job, "id"), job["state"].as_str().unwrap().to_owned(), number(job, "attempt"));
-                Some(Fact::All(jobs.iter().map(row).collect()))
+                Some(Fact::All(jobs.iter().map(|job| (job["id"].as_i64().unwrap(), Job::listed(job))).collect()))
             }
             _ => None,
         }
@@ -176,7 +211,9 @@ impl Program {
 /// What is known of a job.
 #[derive(Debug, Default, Clone)]
 struct Known {
-    args: Option<String>,
+    call: Option<Call>,
+    /// What its function gave back, as its text.
+    result: Option<String>,
     /// The latest attempt that is known.
     attempt: i64,
     /// The state in which it has ended.
@@ -207,12 +244,30 @@ pub struct Faults {
     pub revived: Vec<String>,
 }
 
+impl Faults {
+    fn is_empty(&self) -> bool {
+        self.lost.is_empty() && self.broken.is_empty() && self.revived.is_empty()
+    }
+}
+
 /// A job as a store has it.
-#[derive(Debug, PartialEq)]
-struct Job {
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
     state: String,
     attempt: i64,
-    args: Option<String>,
+    call: Call,
+    result: String,
+}
+
+impl Job {
+    /// As `asyncq job list` shows it.
+    fn listed(job: &Value) -> Job {
+        let text = |name: &str| job[name].as_str().map(str::to_owned);
+        let json = |name: &str| job[name].to_string();
+        let call = Call { args: json("args"), kwargs: json("kwargs"), key: text("key"), principal: text("principal") };
+        let attempt = job["attempt"].as_i64().unwrap();
+        Job { state: text("state").unwrap(), attempt, call, result: json("result") }
+    }
 }
 
 fn has_ended(state: &str) -> bool {
@@ -225,12 +280,15 @@ impl Ledger {
             Fact::Made => self.made = true,
             Fact::Version(version) => self.version = *version,
             Fact::Defined(what) => drop(self.defined.insert(what.clone())),
-            Fact::Promised { job, args } => self.job(*job).args = Some(args.clone()),
+            Fact::Promised { job, call } => self.job(*job).call = Some(call.clone()),
             Fact::Began { job, attempt } => {
                 let job = self.job(*job);
                 job.attempt = job.attempt.max(*attempt);
             }
-            Fact::Completed(job) => self.job(*job).ended = Some("completed".to_owned()),
+            Fact::Completed { job, result } => {
+                let job = self.job(*job);
+                (job.ended, job.result) = (Some("completed".to_owned()), Some(result.clone()));
+            }
             Fact::All(jobs) => self.compare(jobs),
             Fact::Reopening(jobs) => {
                 for job in jobs {
@@ -249,7 +307,7 @@ impl Ledger {
         self.jobs.entry(job).or_default()
     }
 
-    fn compare(&mut self, jobs: &[(i64, String, i64)]) {
+    fn compare(&mut self, jobs: &[(i64, Job)]) {
         let there: BTreeSet<i64> = jobs.iter().map(|(job, ..)| *job).collect();
         for (job, known) in &mut self.jobs {
             let gone = !there.contains(job);
@@ -257,17 +315,17 @@ impl Ledger {
             known.gone = gone;
             known.may_go = false;
         }
-        for (job, state, attempt) in jobs {
+        for (job, found) in jobs {
             let known = self.job(*job);
-            assert!(
-                known.ended.as_ref().is_none_or(|ended| ended == state),
-                "job {job} is {state} without a power cut"
-            );
-            known.attempt = known.attempt.max(*attempt);
-            if has_ended(state) {
-                known.ended = Some(state.clone());
+            let mut faults = Faults::default();
+            known.compare(*job, Some(found), &mut faults);
+            assert!(faults.is_empty(), "without a power cut: {faults:?}");
+            known.attempt = found.attempt;
+            known.call = Some(found.call.clone());
+            if has_ended(&found.state) {
+                (known.ended, known.result) = (Some(found.state.clone()), Some(found.result.clone()));
             } else {
-                known.reopened = Some(*attempt);
+                known.reopened = Some(found.attempt);
             }
         }
     }
@@ -326,9 +384,10 @@ impl Known {
         if self.gone || self.ended.as_ref().is_some_and(|ended| *ended != found.state) {
             faults.revived.push(text());
         }
-        let is_other = self.args.is_some() && self.args != found.args;
+        let is_other = self.call.as_ref().is_some_and(|call| *call != found.call);
+        let is_fruitless = self.ended.is_some() && self.result.as_ref().is_some_and(|result| *result != found.result);
         let is_closed = found.state == "error" && self.ended.is_none() && self.reopened == Some(found.attempt);
-        if is_other || is_closed || found.attempt < self.attempt {
+        if is_other || is_fruitless || is_closed || found.attempt < self.attempt {
             faults.lost.push(text());
         }
     }
@@ -362,11 +421,13 @@ fn look(store: &Path) -> rusqlite::Result<Look> {
     let defined =
         "SELECT 'service ' || name FROM asyncq_service UNION ALL SELECT 'function ' || name FROM asyncq_function";
     let defined = texts(defined)?.into_iter().collect();
-    let sql = "SELECT id, state, attempt, coalesce(job.args, large.args) FROM asyncq_job job
-        LEFT JOIN asyncq_large large ON large.job = job.id";
+    let sql = "SELECT id, state, attempt, coalesce(job.args, large.args), coalesce(job.kwargs, large.kwargs), key,
+        principal, coalesce(result, 'null') FROM asyncq_job job LEFT JOIN asyncq_large large ON large.job = job.id";
     let mut statement = connection.prepare(sql)?;
-    let jobs = statement
-        .query_map([], |row| Ok((row.get(0)?, Job { state: row.get(1)?, attempt: row.get(2)?, args: row.get(3)? })))?;
+    let jobs = statement.query_map([], |row| {
+        let call = Call { args: row.get(3)?, kwargs: row.get(4)?, key: row.get(5)?, principal: row.get(6)? };
+        Ok((row.get(0)?, Job { state: row.get(1)?, attempt: row.get(2)?, call, result: row.get(7)? }))
+    })?;
     Ok(Look { is_foreign: false, version, complaints, defined, jobs: jobs.collect::<Result<_, _>>()? })
 }
 
@@ -381,4 +442,32 @@ pub fn start_anew(store: &Path) -> i64 {
 /// The states of all jobs in a store.
 pub fn states(store: &Path) -> BTreeMap<i64, String> {
     look(store).unwrap().jobs.into_iter().map(|(job, found)| (job, found.state)).collect()
+}
+
+#[test]
+fn the_books_see_whatever_of_a_call_is_not_as_it_was() {
+    let words = ["--key", "1", "-k", "mode=fast", "--principal", "bob", "events", "say", "1"];
+    let call = Call::enqueued(&words).unwrap();
+    let mut ledger = Ledger::default();
+    ledger.learn(&Fact::Promised { job: 1, call: call.clone() });
+    ledger.learn(&Fact::Completed { job: 1, result: "7".to_owned() });
+    let lost = |job: &Job| {
+        let mut faults = Faults::default();
+        ledger.jobs[&1].compare(1, Some(job), &mut faults);
+        faults.lost.len()
+    };
+    let right = Job { state: "completed".to_owned(), attempt: 1, call, result: "7".to_owned() };
+    assert_eq!(lost(&right), 0);
+    let spoils: [fn(&mut Job); 5] = [
+        |job| job.call.args = "[2]".to_owned(),
+        |job| job.call.kwargs = "{}".to_owned(),
+        |job| job.call.key = None,
+        |job| job.call.principal = None,
+        |job| job.result = NOTHING.to_owned(),
+    ];
+    for (number, spoil) in spoils.into_iter().enumerate() {
+        let mut job = right.clone();
+        spoil(&mut job);
+        assert_eq!(lost(&job), 1, "{number}: {job:?}");
+    }
 }

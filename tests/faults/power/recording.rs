@@ -71,7 +71,7 @@ insert() {
         INSERT INTO asyncq_job (service, function, args, key)
             SELECT 'events', '$3', json_array(n, '$1'), '$1-' || n FROM counted;
         COMMIT;
-        SELECT 'promised', id, args FROM asyncq_job WHERE key LIKE '$1-%'"
+        SELECT 'promised', id, key, args FROM asyncq_job WHERE key LIKE '$1-%'"
 }
 large() { head -c "$1" /dev/zero | tr '\0' y; }
 define() {
