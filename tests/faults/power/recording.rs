@@ -250,6 +250,11 @@ pub struct Checkpoints {
 }
 
 impl Recording {
+    /// How many calls of asyncq can be followed by a power cut.
+    pub fn calls(&self) -> usize {
+        self.acts.len() - self.before
+    }
+
     /// How often each thing was done, as far as it was told.
     pub fn verbs(&self) -> BTreeMap<&'static str, usize> {
         let mut verbs = BTreeMap::new();

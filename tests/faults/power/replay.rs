@@ -19,7 +19,7 @@ const THREADS: usize = 2;
 pub struct Replay<'a> {
     pub recording: &'a Recording,
     pub names: Names,
-    /// How many states are made: several after each call that leaves something open.
+    /// How many states are made: one after each call and several where it leaves something open, or else a sample of those.
     pub states: usize,
     /// Of so many states one is also worked on by asyncq itself.
     pub drained: usize,
@@ -86,7 +86,7 @@ impl Replay<'_> {
         let begin = Instant::now();
         let cuts = self.cuts();
         let (cuts, threads) = (&cuts, THREADS);
-        let mut tally = Tally { calls: self.recording.acts.len() - self.recording.before, ..Tally::default() };
+        let mut tally = Tally { calls: self.recording.calls(), ..Tally::default() };
         std::thread::scope(|scope| {
             let parts: Vec<_> = (0..threads).map(|part| scope.spawn(move || self.part(cuts, part))).collect();
             for part in parts {
