@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::{Child, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::Connection;
 
 use crate::books;
 use crate::place::{Place, Running, wait_until};
-use crate::process::{self, Process, enqueue, only_waits};
+use crate::process::{self, Dead, Process, enqueue, only_waits};
 use crate::scale;
 
 /// What `hostile.c` can be.
@@ -58,6 +58,24 @@ const MORE_MEMORY: i64 = 4096;
 /// How much longer a job may take: in a small run, the machine may have much else to do.
 fn slack() -> Duration {
     Duration::from_secs(if scale::full() { 2 } else { 10 })
+}
+
+/// How long the dead may wait to be reaped: a processor looks twice a second.
+fn reaping() -> Duration {
+    Duration::from_secs(if scale::full() { 2 } else { 10 })
+}
+
+/// Waits until nothing of it is left, as long as it gets less.
+fn wait_while_less(what: &str, mut left: impl FnMut() -> i64) {
+    let (mut least, mut since) = (i64::MAX, Instant::now());
+    while least > 0 {
+        let now = left();
+        if now < least {
+            (least, since) = (now, Instant::now());
+        }
+        assert!(since.elapsed() < Duration::from_mins(1), "nothing goes on: {what}, {least} left");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// A store with the service `events`, on which `waits` keeps a processor at work until a file is there.
@@ -182,7 +200,9 @@ impl Hostile {
     /// While the processor is still at work, nothing of them is left, not even a name in the kernel's list.
     fn nothing_is_left(&self) {
         let processor = [self.processor.0.id().to_string(), self.processor.engine()];
-        wait_until("the dead are reaped", || processor.iter().all(|pid| process::zombies(pid) == 0));
+        let mut dead = Dead::default();
+        wait_until("the dead are reaped", || dead.look(&processor) == 0);
+        assert!(dead.longest <= reaping(), "the dead are reaped after {:?}", dead.longest);
         assert_eq!(process::running(&self.place.at("hostile")), Vec::<String>::new());
     }
 }
@@ -228,6 +248,7 @@ fn whatever_shape_it_takes_a_function_is_over_in_time_and_nothing_is_left() {
         ),
     );
     assert!(latest <= millis(slack()), "{overtime:?}");
+    assert!(!scale::full() || unable == 0, "{unable} shapes are not allowed here");
 }
 
 #[test]
@@ -245,25 +266,28 @@ fn many_jobs_leave_no_descriptor_and_no_memory_and_no_dead_behind() {
     enqueue(&place, "quick", "", jobs);
     enqueue(&place, "waits", "second", 1);
     place.write("go-first", "");
-    let mut most = 0;
-    wait_until("all have run", || {
-        most = most.max(process::zombies(&pids[1]) + process::zombies(&pids[0]));
-        place.query("SELECT count(*) = 1 FROM asyncq_job WHERE state IN ('queued', 'processing')") == "1"
+    let mut dead = Dead::default();
+    wait_while_less("jobs", || {
+        dead.look(&pids);
+        place.query("SELECT count(*) - 1 FROM asyncq_job WHERE state IN ('queued', 'processing')").parse().unwrap()
     });
     only_waits(&place);
-    wait_until("the dead are reaped", || pids.iter().all(|pid| process::zombies(pid) == 0));
+    wait_until("the dead are reaped", || dead.look(&pids) == 0);
     let after = look();
     scale::figure(
         "descriptors",
         format!(
-            "{jobs} jobs: (descriptors, KiB) of both processes {before:?} before, {after:?} after; at most {most} dead at once"
+            "{jobs} jobs: (descriptors, KiB) of both processes {before:?} before, {after:?} after; at most {} dead at once, \
+             for {:?} at most",
+            dead.most, dead.longest
         ),
     );
     for (before, after) in before.into_iter().zip(after) {
         assert!(after.0 <= before.0 && after.1 - before.1 <= MORE_MEMORY, "{before:?} {after:?}");
     }
+    assert!(dead.longest <= reaping(), "reaped after {:?}", dead.longest);
     // Those that were just ending in four slots, and what they left.
-    assert!(most <= 50, "{most} dead at once");
+    assert!(dead.most <= 50, "{} dead at once", dead.most);
     place.write("go-second", "");
     assert!(processor.wait().status.success());
 }

@@ -1,9 +1,10 @@
 //! Processes as the kernel shows them.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::place::{Place, Running, wait_until};
 
@@ -48,9 +49,32 @@ fn all() -> impl Iterator<Item = String> {
     processes.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name.parse::<u32>().is_ok())
 }
 
-/// How many children of a process wait to be reaped.
-pub fn zombies(parent: &str) -> usize {
-    all().filter_map(|pid| stat(&pid)).filter(|stat| stat[PARENT] == parent && is_dead(stat)).count()
+/// The children of some processes that wait to be reaped, and for how long each was seen to.
+#[derive(Default)]
+pub struct Dead {
+    seen: HashMap<(String, String), Instant>,
+    /// The most of them at once,
+    pub most: usize,
+    /// and the longest time.
+    pub longest: Duration,
+}
+
+impl Dead {
+    /// Looks once; gives how many there are now.
+    pub fn look(&mut self, parents: &[String]) -> usize {
+        let stats = all().filter_map(|pid| Some((stat(&pid)?, pid)));
+        let now: Vec<(String, String)> = stats
+            .filter(|(stat, _)| parents.contains(&stat[PARENT]) && is_dead(stat))
+            .map(|(stat, pid)| (pid, stat[START].clone()))
+            .collect();
+        self.seen.retain(|one, _| now.contains(one));
+        self.most = self.most.max(now.len());
+        let count = now.len();
+        for one in now {
+            self.longest = self.longest.max(self.seen.entry(one).or_insert_with(Instant::now).elapsed());
+        }
+        count
+    }
 }
 
 /// The processes that run this program.
