@@ -18,7 +18,7 @@ use super::engine::{Engine, Mode, Patience, Row, Trouble, Tx, Value};
 use super::explain::{explain, moved};
 use super::file::StoreFile;
 use super::place::run_folder;
-use super::turnstile::wait_for_turn;
+use super::turnstile::Line;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
@@ -47,8 +47,8 @@ pub(super) struct Sqlite {
     path: PathBuf,
     /// The file at `path`, shared with the busy handler.
     file: Arc<StoreFile>,
-    /// The folder at which writers wait in line.
-    line: PathBuf,
+    /// Where writers wait in line.
+    line: Line,
     /// How long to wait for locks, in milliseconds; shared with the busy handler.
     patience: Arc<AtomicU64>,
     /// How many pages the WAL had after the latest commit, as SQLite told the WAL hook.
@@ -80,7 +80,7 @@ impl Sqlite {
         let connection = Connection::open_with_flags(&path, flags).map_err(|error| explain(&path, error))?;
         let mut engine = Sqlite {
             connection,
-            line: run_folder(&path),
+            line: Line::at(run_folder(&path)),
             path,
             file: Arc::new(file),
             patience: Arc::default(),
@@ -190,7 +190,7 @@ impl Sqlite {
         self.connection.prepare_cached(sql)?.raw_execute().map(|_| ())
     }
 
-    fn begin(&self, mode: Mode) -> Result<()> {
+    fn begin(&mut self, mode: Mode) -> Result<()> {
         let begun = match mode {
             Mode::Write => self.begin_in_turn(),
             // Only the first statement that reads takes a lock.
@@ -200,9 +200,9 @@ impl Sqlite {
         self.still_there()
     }
 
-    fn begin_in_turn(&self) -> rusqlite::Result<()> {
+    fn begin_in_turn(&mut self) -> rusqlite::Result<()> {
         let (since, patience) = (Instant::now(), self.patience.load(Ordering::Relaxed));
-        let _turn = wait_for_turn(&self.line, Duration::from_millis(patience));
+        let _turn = self.line.wait_for_turn(Duration::from_millis(patience));
         if patience != ENDLESS {
             let waited = u64::try_from(since.elapsed().as_millis()).unwrap_or(ENDLESS);
             self.patience.store(patience.saturating_sub(waited), Ordering::Relaxed);

@@ -12,6 +12,7 @@ mod enqueue;
 mod function;
 mod job;
 mod leftover;
+mod line;
 mod nested;
 mod process;
 mod rescue;
