@@ -23,12 +23,8 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
         return Error::new(Kind::Io, format!("the store `{store}` failed: {error}")).because(error);
     };
     let mut detail = error.to_string();
-    if failure.extended_code == ffi::SQLITE_CONSTRAINT_TRIGGER
-        && let Some(refusal) = detail.strip_prefix("asyncq: ")
-    {
-        return Error::new(Kind::Denied, refusal).hint(
-            "the store's own rules refuse it; where that cannot be, `asyncq init` searches the store for damage",
-        );
+    if failure.extended_code == ffi::SQLITE_CONSTRAINT_TRIGGER {
+        return refused(&detail).because(error);
     }
     let (kind, message, hint) = match failure.code {
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => {
@@ -75,6 +71,16 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
         }
     };
     Error::new(kind, message).hint(hint).because(error)
+}
+
+/// What a trigger refuses: one of asyncq's own, or one that an application has added.
+fn refused(why: &str) -> Error {
+    match why.strip_prefix("asyncq: ") {
+        Some(rule) => Error::new(Kind::Denied, rule)
+            .hint("the store's own rules refuse it; where that cannot be, `asyncq init` searches the store for damage"),
+        None => Error::new(Kind::Denied, format!("a trigger in the store refuses this: {why}"))
+            .hint("it is not one of asyncq's; who made it knows what it wants"),
+    }
 }
 
 /// The error for a file that is not the one that was opened.

@@ -150,6 +150,12 @@ impl Store {
         self.change(work)
     }
 
+    /// Like [`Store::write`], without the triggers: those of an application have no say in what becomes of its calls.
+    fn write_untriggered<T>(&mut self, work: impl FnMut(&mut dyn Tx) -> Result<T>) -> Result<T> {
+        self.engine.use_triggers(false)?;
+        self.change(work)
+    }
+
     /// Like [`Store::write`], for what ends work that was begun before: accepted even when a newer build has upgraded the
     /// store since. `work` is told whether that is so; it may write nothing else then. Runs without the triggers, which
     /// do nothing for it, and is to be fast: with triggers on a table, SQLite gathers the rows to update in a table of its

@@ -48,7 +48,7 @@ impl Store {
     /// # Errors
     /// Whatever the database answers; then nothing of it happened.
     pub fn rescue(&mut self, dead: ProcessorId, begun: Option<&[JobId]>) -> Result<Rescued> {
-        self.write(|tx| {
+        self.write_untriggered(|tx| {
             let found = tx.all(JOBS, &[dead.0.into()], |row| {
                 Ok(Found {
                     fence: Fence { job: JobId(row.i64(0)?), attempt: row.i64(1)?, processor: dead },

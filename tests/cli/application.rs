@@ -238,3 +238,32 @@ if call['kwargs'].get('die') == 'with':
         "#,
     );
 }
+
+#[test]
+fn a_trigger_of_the_application_that_refuses_is_told_as_such() {
+    let place = application("WAL");
+    trigger(&place, "BEFORE INSERT ON asyncq_job BEGIN SELECT RAISE(ABORT, 'too many calls today'); END");
+    place.session(
+        "
+        $ asyncq enqueue shop mail
+        ! error: a trigger in the store refuses this: too many calls today
+        ! hint: it is not one of asyncq's; who made it knows what it wants
+        ? 77
+        ",
+    );
+}
+
+#[test]
+fn no_trigger_of_the_application_keeps_the_calls_of_a_dead_processor() {
+    let place = application("WAL");
+    place.program("mail", "#!/bin/sh\n[ $ASYNCQ_ATTEMPT = 2 ] || kill -9 $PPID\necho sent\n");
+    place.stdout("asyncq enqueue shop mail");
+    trigger(&place, "BEFORE UPDATE ON asyncq_job BEGIN SELECT RAISE(ABORT, 'leave my jobs alone'); END");
+    place.run("asyncq process");
+    place.session("$ asyncq process\nsent\n! asyncq: processor 1 [..] died; 1 of its jobs put back");
+}
+
+fn trigger(place: &Place, definition: &str) {
+    let database = rusqlite::Connection::open(place.at("app.db")).unwrap();
+    database.execute_batch(&format!("CREATE TRIGGER own {definition}")).unwrap();
+}
