@@ -139,7 +139,8 @@ pub fn shield(word: OsString) -> OsString {
 
 fn run_now(session: &Session, store: &mut Store, running: &Running, new: &NewJob) -> anyhow::Result<u8> {
     let (surroundings, echo) = super::process::equipment(store, &running.folder)?;
-    let ran = nested::run(store, running, new, &surroundings, echo)?;
+    let ran = nested::run(store, running, new, &surroundings, &echo)?;
+    drop(echo);
     let job = ran.job;
     let (service, function) = (&new.call.service, &new.call.function);
     if ran.late {

@@ -29,7 +29,7 @@ pub struct Ran {
 ///
 /// # Errors
 /// As [`Store::begin_nested`]; and whatever the store answers when the end is recorded.
-pub fn run(store: &mut Store, inside: &Running, new: &NewJob, around: &Surroundings, echo: Echo) -> Result<Ran> {
+pub fn run(store: &mut Store, inside: &Running, new: &NewJob, around: &Surroundings, echo: &Echo) -> Result<Ran> {
     descriptors::keep_to_ourselves().map_err(|error| super::io_error("cannot look at `/proc`", &error))?;
     let control = Arc::new(Control::new().map_err(|error| super::io_error("cannot watch a function", &error))?);
     let asked = Arc::clone(&control);
@@ -43,8 +43,7 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, around: &Surroundi
         unreachable!("a nested call was valid, and its function defined, in the transaction that began it")
     };
     let request = Request { fence: &claim.fence, token: &claim.token, call, definition };
-    let ended = command::run(&request, around, Output { echo: &echo, whole_lines: false }, &control);
-    drop(echo);
+    let ended = command::run(&request, around, Output { echo, whole_lines: false }, &control);
 
     let outcome = match ended.outcome {
         Outcome::Interrupted => Outcome::Failed(Failure::new(FailureKind::Parent, "it was told to stop")),

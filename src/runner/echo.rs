@@ -5,8 +5,8 @@
 
 use std::collections::VecDeque;
 use std::io::Write;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::domain::log::Stream;
 
@@ -16,19 +16,26 @@ const WAITING: usize = 256 * 1024;
 /// How much room a piece takes besides its bytes, about: its place in the queue, and what the allocator needs.
 const PIECE: usize = 64;
 
+/// How long a reader may take for the rest, once there is a [`Hurry`].
+const REST: Duration = Duration::from_secs(1);
+
 /// Where a stream is passed on to.
 pub type Sink = Box<dyn Write + Send>;
 
 /// Passes output on, in the order in which it comes.
 pub struct Echo {
     shared: Arc<Shared>,
-    writer: Option<JoinHandle<()>>,
 }
+
+/// Keeps the end of an [`Echo`] from waiting for a reader who does not read.
+pub struct Hurry(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
     queue: Mutex<Queue>,
     filled: Condvar,
+    /// Told when the writer is over, or there is a hurry.
+    ending: Condvar,
 }
 
 #[derive(Default)]
@@ -37,6 +44,9 @@ struct Queue {
     /// How much room they take, with those that are being written.
     bytes: usize,
     closed: bool,
+    /// Whether everything is written.
+    over: bool,
+    hurried: bool,
 }
 
 impl Echo {
@@ -45,8 +55,18 @@ impl Echo {
     pub fn start(out: Sink, err: Sink) -> Echo {
         let shared = Arc::new(Shared::default());
         let of_writer = Arc::clone(&shared);
-        let writer = std::thread::spawn(move || of_writer.write(Some(out), Some(err)));
-        Echo { shared, writer: Some(writer) }
+        std::thread::spawn(move || {
+            of_writer.write(Some(out), Some(err));
+            of_writer.lock().over = true;
+            of_writer.ending.notify_all();
+        });
+        Echo { shared }
+    }
+
+    /// What ends the wait for its reader.
+    #[must_use]
+    pub fn hurry(&self) -> Hurry {
+        Hurry(Arc::clone(&self.shared))
     }
 
     /// Whether more may be pushed now.
@@ -67,27 +87,36 @@ impl Echo {
     }
 }
 
-/// Waits until everything is written.
+/// Waits until everything is written; in a hurry, not for long.
 impl Drop for Echo {
     fn drop(&mut self) {
-        self.shared.lock().closed = true;
+        let mut queue = self.shared.lock();
+        queue.closed = true;
         self.shared.filled.notify_one();
-        if let Some(writer) = self.writer.take() {
-            let _ = writer.join();
-        }
+        let waiting = self.shared.ending.wait_while(queue, |queue| !queue.over && !queue.hurried);
+        let queue = waiting.unwrap_or_else(PoisonError::into_inner);
+        drop(self.shared.ending.wait_timeout_while(queue, REST, |queue| !queue.over));
+    }
+}
+
+impl Hurry {
+    /// From now on, the end does not wait long.
+    pub fn up(&self) {
+        self.0.lock().hurried = true;
+        self.0.ending.notify_all();
     }
 }
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self, mut out: Option<Sink>, mut err: Option<Sink>) {
         loop {
             let mut queue = self.lock();
             while queue.chunks.is_empty() && !queue.closed {
-                queue = self.filled.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner);
+                queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
             let Some((stream, bytes)) = queue.chunks.pop_front() else { return };
             drop(queue);

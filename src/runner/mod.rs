@@ -21,7 +21,7 @@ pub mod supervisor;
 
 pub use capture::Capture;
 pub use control::{Control, Stop};
-pub use echo::Echo;
+pub use echo::{Echo, Hurry};
 pub use folder::{Folder, Mark, Marks};
 pub use leftover::Orphans;
 pub use reader::Output;

@@ -132,3 +132,30 @@ fn cancelling_a_parent_ends_its_nested_call() {
     );
     assert!(process.wait().status.success() && !runs(&place.read("pid")));
 }
+
+#[test]
+fn a_processor_whose_output_nobody_reads_ends_at_the_second_signal() {
+    let place = Place::with_functions(&[("flood", "touch begun; seq 200000")]);
+    place.stdout("asyncq enqueue events flood");
+    let process = place.start("asyncq process");
+    wait_until("the call begins", || place.at("begun").exists());
+    let pid = process.0.id().to_string();
+    wait_until("it ends", || {
+        process.signal("TERM");
+        !runs(&pid)
+    });
+    assert_eq!(place.query("SELECT state FROM asyncq_job"), "queued");
+    assert_eq!(place.query("SELECT count(*) FROM asyncq_processor"), "0");
+}
+
+#[test]
+fn a_processor_that_only_waits_for_its_reader_is_none_any_more() {
+    let place = Place::with_functions(&[("prints", "seq 40000")]);
+    place.stdout("asyncq enqueue events prints");
+    let process = place.start("asyncq process");
+    wait_until("the call ends", || place.query("SELECT state FROM asyncq_job") == "completed");
+    wait_until("it leaves the store", || place.query("SELECT count(*) FROM asyncq_processor") == "0");
+    assert!(runs(&process.0.id().to_string()));
+    let printed = String::from_utf8(process.wait().stdout).unwrap();
+    assert_eq!(printed.lines().count(), 40000);
+}

@@ -40,6 +40,8 @@ pub(super) struct Presence {
     pub(super) reserve: Arc<Reserve>,
     folder: Folder,
     orphans: Arc<Orphans>,
+    /// Kept to the end: whoever reads slowly, or not at all, is waited for when nothing else is left to do.
+    echo: Arc<Echo>,
 }
 
 impl Presence {
@@ -74,8 +76,9 @@ impl Presence {
         let around = Surroundings::new(location, path, run.env.into_iter(), &run.program).map_err(fail)?;
         let orphans = Arc::clone(&around.orphans);
         sweep(store, &run.path)?;
-        let slots = Slots::new(Common { around, marks: folder.marks(), echo }, wake);
-        Ok(Presence { id, slots, reserve, folder, orphans })
+        let echo = Arc::new(echo);
+        let slots = Slots::new(Common { around, marks: folder.marks(), echo: Arc::clone(&echo) }, wake);
+        Ok(Presence { id, slots, reserve, folder, orphans, echo })
     }
 
     /// Reaps what functions have orphaned and has ended.
@@ -100,6 +103,7 @@ impl Presence {
         }
         reached("processor unregistered");
         self.folder.remove();
+        drop(self.echo);
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use crate::domain::job::{Claim, Fence};
 use crate::error::Result;
 use crate::failpoint::reached;
 use crate::runner::{
-    Control, Echo, Ended, Mark, Marks, Orphans, Output, Request, Stop, Surroundings, command, descriptors,
+    Control, Echo, Ended, Hurry, Mark, Marks, Orphans, Output, Request, Stop, Surroundings, command, descriptors,
 };
 
 /// How much stack a slot needs: it runs no recursion.
@@ -38,7 +38,7 @@ pub(super) struct Done {
 pub(super) struct Common {
     pub(super) around: Surroundings,
     pub(super) marks: Arc<Marks>,
-    pub(super) echo: Echo,
+    pub(super) echo: Arc<Echo>,
 }
 
 /// All slots of a processor; they end when this is dropped.
@@ -189,7 +189,8 @@ impl Slots {
 
     /// What stops them, for another thread.
     pub(super) fn brake(&self) -> Brake {
-        Brake { board: Arc::clone(&self.shared.board), orphans: Arc::clone(&self.shared.common.around.orphans) }
+        let Common { around, echo, .. } = &self.shared.common;
+        Brake { board: Arc::clone(&self.shared.board), orphans: Arc::clone(&around.orphans), hurry: echo.hurry() }
     }
 
     fn add(&mut self) -> Result<()> {
@@ -214,9 +215,15 @@ impl Slots {
 pub(super) struct Brake {
     board: Arc<Board>,
     orphans: Arc<Orphans>,
+    hurry: Hurry,
 }
 
 impl Brake {
+    /// Lets nobody who does not read what functions have printed keep the processor from ending.
+    pub(super) fn hurry(&self) {
+        self.hurry.up();
+    }
+
     /// Lets nothing begin any more, and asks what is running to end, unless that is [`Stop::No`].
     pub(super) fn pull(&self, how: Stop) {
         let mut work = self.board.work();

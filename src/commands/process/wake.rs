@@ -57,6 +57,9 @@ impl StopButton {
             2 => brake.pull(Stop::Interrupt),
             _ => brake.pull(Stop::Kill),
         }
+        if self.pressed() > 1 {
+            brake.hurry();
+        }
     }
 
     /// How many signals have come.
