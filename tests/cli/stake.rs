@@ -152,3 +152,23 @@ fn a_concurrency_that_no_machine_has_does_no_harm() {
         "$ asyncq service set events --concurrency 4294967295; asyncq enqueue events hello; asyncq process\n1\nhello",
     );
 }
+
+#[test]
+fn an_outcome_that_a_second_signal_gives_up_counts_for_nothing() {
+    let place = Place::with_functions(&[("waits", WAITS)]);
+    place.stdout("asyncq enqueue events waits");
+    let process = place.start("asyncq process 2> said");
+    wait_until("the call begins", || place.at("begun").exists());
+    // None of its files may grow any more, as on a full disk without a reserve.
+    place.stdout(&format!("prlimit --fsize=4096 --pid {}", process.engine()));
+    place.write("go", "");
+    wait_until("it waits for space", || place.read("said").contains("nothing begins until there is some"));
+    let pid = process.0.id().to_string();
+    wait_until("it gives up", || {
+        process.signal("TERM");
+        !runs(&pid)
+    });
+    assert_eq!(process.wait().status.code(), Some(74), "{}", place.read("said"));
+    place.session("$ asyncq process\n! asyncq: processor 1 (process [..] on [..]) died; 1 of its jobs put back");
+    assert_eq!(place.query("SELECT crashes || ' ' || failures || ' ' || state FROM asyncq_job"), "0 0 completed");
+}

@@ -149,13 +149,19 @@ impl<'a> Drain<'a> {
     fn abandon(&mut self) {
         self.pace.halt();
         let Some(presence) = &mut self.presence else { return };
-        self.returned.extend(presence.slots.take_back(None).iter().map(|claim| claim.fence));
+        // What was claimed and did not begin is put back when it leaves the store, or by who comes next.
+        presence.slots.take_back(None);
+        self.returned.clear();
         presence.slots.brake().pull(Stop::Kill);
         while self.held() > 0 {
             self.wait(LOOK);
         }
-        // The first error is the one that is told. What was claimed and did not begin is put back by who comes next.
-        if self.record_one_by_one(true).is_err() {
+        // The first error is the one that is told.
+        let recorded = self.record_one_by_one(true);
+        if self.button.pressed() > 1 {
+            self.give_up();
+        }
+        if recorded.is_err() {
             self.presence = None;
         }
     }

@@ -175,9 +175,14 @@ impl Slots {
         }
     }
 
+    /// Forgets that a call has begun.
+    pub(super) fn forget(&self, mark: &Mark) {
+        self.shared.common.marks.clear(mark);
+    }
+
     /// Notes that the outcome of a call is recorded.
     pub(super) fn recorded(&self, mark: &Mark) {
-        self.shared.common.marks.clear(mark);
+        self.forget(mark);
         let mut work = self.shared.board.work();
         if let Some(ended) = work.unrecorded.pop_front() {
             work.recording = ended.elapsed();

@@ -160,6 +160,16 @@ impl Drain<'_> {
         }
     }
 
+    /// Gives up, as it was told to, the outcomes that cannot be recorded: their calls are put back by who comes next, and
+    /// this processor did not crash with them.
+    pub(super) fn give_up(&self) {
+        let Some(presence) = &self.presence else { return };
+        let unrun = self.unrun.iter().filter_map(|over| over.mark.as_ref());
+        for mark in unrun.chain(self.done.iter().map(|done| &done.mark)) {
+            presence.slots.forget(mark);
+        }
+    }
+
     fn reserve(&self) -> Option<Arc<Reserve>> {
         self.presence.as_ref().map(|presence| Arc::clone(&presence.reserve))
     }
