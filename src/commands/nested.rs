@@ -7,12 +7,12 @@ use super::{new_token, outcome};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
 use crate::domain::job::{Finish, JobId, NewJob, Running, State};
 use crate::domain::retry::decide_once;
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::runner::{Control, Echo, Output, Request, Reserve, Stop, Surroundings, command, descriptors, signals};
 use crate::store::{Patience, Store};
 
-/// How long it waits before it tries to record an outcome again for which there was no space.
-const FULL: Duration = Duration::from_millis(250);
+/// How long it waits before it tries again to record an outcome, for which there was no space, or which the disk refused.
+const FAILING: Duration = Duration::from_millis(250);
 
 /// How a nested call ended.
 #[derive(Debug)]
@@ -56,12 +56,12 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, around: &Surroundi
         took: ended.took,
         log: ended.output.into_log(),
     };
-    // The function has run: its outcome is not given up because somebody holds the store, or the disk is full.
+    // The function has run: its outcome is not given up because somebody holds the store, or the disk is full or fails.
     store.be_patient(Patience::Endless);
     let reserve = Reserve::of(&around.folder);
     let state = loop {
         match outcome::record(store, &reserve, &mut finish) {
-            Err(error) if error.kind() == Kind::Full && control.asked() == Stop::No => std::thread::sleep(FULL),
+            Err(error) if error.can_pass() && control.asked() == Stop::No => std::thread::sleep(FAILING),
             done => break done?,
         }
     };

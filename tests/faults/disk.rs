@@ -1,14 +1,16 @@
-//! Full disks: small file systems that are filled and freed again, and limits on the size of files.
+//! Full disks: small file systems that are filled and freed again, limits on the size of files, and a disk that fails
+//! for a while.
 //!
 //! The books of what was begun and ended are kept outside of the small file system.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use crate::place::{Place, Running, wait_until};
 use crate::scale;
+use crate::shim::{Error, Fault, Shim};
 
 /// Leaves so many pages of the small file system, once the store has given back what it could use again.
 const LEAVE: &str = r#"#!/bin/sh
@@ -418,4 +420,34 @@ fn functions_are_limited_as_everybody_else() {
         assert_eq!(u64::from_str_radix(mask, 16).unwrap() & 1 << 24, 0, "{told}");
     }
     assert_eq!(writes, "153");
+}
+
+#[test]
+fn a_disk_that_fails_for_a_while_costs_no_nested_call_its_outcome() {
+    let mut place = Place::new();
+    place.set("ASYNCQ_DB", "data/q.db");
+    fs::create_dir(place.at("data")).unwrap();
+    place.session("$ asyncq service add events");
+    place.function("inner", "", "echo run");
+    // It stops itself when it is about to record the outcome.
+    let nested =
+        "#!/bin/sh\necho $$ > pid\nASYNCQ_FAILPOINT='transaction begun:2=stop' exec asyncq enqueue events inner\n";
+    place.program("nested", nested);
+    place.function("outer", "", "./nested; echo exit code $?");
+    place.stdout("asyncq enqueue events outer");
+    let shim = Shim::new(&place.at("data"), place.path(), Fault { error: Error::Eio, first: 0, last: 0 });
+    let mut command = place.command("exec asyncq process --trust-store-writers");
+    shim.preload(&mut command);
+    let process = Running(command.spawn().unwrap());
+    let stat = || fs::read_to_string(format!("/proc/{}/stat", place.read("pid").trim())).unwrap_or_default();
+    wait_until("it is stopped", || stat().contains(") T "));
+
+    shim.fail();
+    assert!(Command::new("kill").args(["-CONT", place.read("pid").trim()]).status().unwrap().success());
+    wait_until("the disk fails", || shim.fired() > 0);
+    shim.heal();
+    let output = process.wait();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "run\nexit code 0\n", "{output:?}");
+    let states = "sqlite3 data/q.db 'SELECT group_concat(state) FROM asyncq_job'";
+    assert_eq!(place.stdout(states), "completed,completed\n");
 }

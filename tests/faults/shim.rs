@@ -81,6 +81,12 @@ impl Shim {
         command.env("SHIM_FOLDER", &self.folder).env("SHIM_LOG", &self.log);
     }
 
+    /// From now on, everything fails.
+    pub fn fail(&self) {
+        let words = [1, u32::MAX].map(u32::to_ne_bytes).concat();
+        File::options().write(true).open(&self.control).unwrap().write_all_at(&words, 0).unwrap();
+    }
+
     /// From now on, nothing fails any more.
     pub fn heal(&self) {
         File::options().write(true).open(&self.control).unwrap().write_all_at(&[0; 4], 0).unwrap();
