@@ -230,11 +230,11 @@ impl Sqlite {
     }
 
     fn try_once(&mut self, mode: Mode, work: &mut dyn FnMut(&mut dyn Tx) -> Result<()>) -> Result<()> {
-        self.begin(mode)?;
-        if mode == Mode::Write {
+        let begun = self.begin(mode);
+        if begun.is_ok() && mode == Mode::Write {
             reached("transaction begun");
         }
-        let done = self.commit(mode, work);
+        let done = begun.and_then(|()| self.commit(mode, work));
         if done.is_err() && !self.connection.is_autocommit() {
             // The first error is the one to report; a connection that cannot roll back loses the transaction anyway.
             let _ = self.command("ROLLBACK");

@@ -30,6 +30,21 @@ conformance! {
         assert!(!store.changed().unwrap());
     }
 
+    fn a_store_that_was_moved_away_is_of_use_when_it_is_back(store: &mut Store) {
+        let Location::File(path) = store.location().clone();
+        let away = path.with_extension("away");
+        for _ in 0..2 {
+            std::fs::rename(&path, &away).unwrap();
+            assert_eq!(store.add_service(&service("events"), two()).unwrap_err().kind(), Kind::Io);
+            assert_eq!(store.services().unwrap_err().kind(), Kind::Io);
+            std::fs::rename(&away, &path).unwrap();
+            again(store).services().unwrap();
+            store.services().unwrap();
+        }
+        again(store).add_service(&service("events"), two()).unwrap();
+        store.add_service(&service("more"), two()).unwrap();
+    }
+
     fn no_trouble_is_told_where_others_are_only_in_the_way(store: &mut Store) {
         with_events(store);
         let Location::File(path) = store.location();
