@@ -64,6 +64,10 @@ impl Process {
             process::mind_root(&session.location()?)?;
         }
         let mut store = session.open()?;
+        // What was opened need not be what a link led to before.
+        if !self.trust_store_writers {
+            process::mind_root(store.location())?;
+        }
         let line = Arc::new(line);
         let run_folder =
             RunFolder { path: store.location().run_folder(), program: std::env::current_exe()?, env: env(), line };

@@ -41,6 +41,7 @@ use migrate::{Found, Schema};
 use sqlite::Sqlite;
 
 use crate::error::{Error, Kind, Result};
+use crate::failpoint::reached;
 
 /// One connection to one store.
 pub struct Store {
@@ -59,6 +60,7 @@ impl Store {
     pub fn open(location: &Location, patience: Patience) -> Result<Store> {
         let Location::File(path) = location;
         rights::allow_use(path)?;
+        reached("store looked at");
         let engine = Sqlite::open(path, patience)?;
         // Whoever comes through a link must find the same files beside it.
         let location = Location::File(engine.path().to_owned());

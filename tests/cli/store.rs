@@ -312,3 +312,31 @@ fn a_link_to_nothing_and_a_folder_that_is_gone() {
         ",
     );
 }
+
+#[test]
+fn root_is_not_led_elsewhere_by_a_link_that_changes_once_it_was_looked_at() {
+    let place = Place::new();
+    if place.stdout("id -u") != "0\n" {
+        return;
+    }
+    place.program("work", "#!/bin/sh\necho $ASYNCQ_DB >> ran\n");
+    place.stdout(
+        "mkdir ours theirs
+         for db in ours/q.db theirs/q.db; do
+             export ASYNCQ_DB=$db
+             asyncq service add events && asyncq function add events work -- ./work && asyncq enqueue events work
+         done
+         chown -R 65001 theirs; ln -s ours/q.db link",
+    );
+    let process = place.start("env ASYNCQ_FAILPOINT='store looked at=stop' asyncq --db link process");
+    wait_until("it has looked", || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.engine())).unwrap_or_default();
+        stat.contains(") T ")
+    });
+    place.stdout("ln -sfn theirs/q.db link");
+    place.stdout(&format!("kill -CONT {}", process.engine()));
+    let output = process.wait();
+    assert_eq!((output.status.code(), place.read("ran").as_str()), (Some(77), ""), "{output:?}");
+    place.stdout("rm link; ln -s ours/q.db link; asyncq --db link process");
+    assert_eq!(place.read("ran").lines().count(), 1);
+}
