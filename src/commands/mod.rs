@@ -12,6 +12,8 @@ pub mod process;
 
 use std::io::ErrorKind;
 
+use rustix::io::Errno;
+
 use crate::domain::job::Token;
 use crate::error::{Error, Kind, Result};
 use crate::runner::signals;
@@ -64,7 +66,9 @@ fn draw() -> Result<f64> {
 }
 
 fn random(bits: &mut [u8]) -> Result<()> {
-    getrandom::fill(bits).map_err(|error| Error::new(Kind::Io, format!("the system gives no random numbers: {error}")))
+    getrandom::fill(bits).map_err(|error| {
+        Error::new(Kind::Io, format!("the system gives no random numbers: {error}")).hint("asyncq needs `getrandom(2)`")
+    })
 }
 
 fn io_error(what: &str, error: &std::io::Error) -> Error {
@@ -73,6 +77,18 @@ fn io_error(what: &str, error: &std::io::Error) -> Error {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Kind::Full,
         _ => Kind::Io,
     };
-    let error = Error::new(kind, format!("{what}: {error}"));
-    if kind == Kind::Full { error.hint("make room and try again") } else { error }
+    Error::new(kind, format!("{what}: {error}")).hint(way_out(error))
+}
+
+fn way_out(error: &std::io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => "make room and try again",
+        Some(Errno::MFILE | Errno::NFILE) => "too many files are open; `ulimit -n` shows how many there may be",
+        Some(Errno::AGAIN | Errno::NOMEM) => {
+            "try again when there is more memory, and fewer processes; `ulimit -u` shows how many there may be"
+        }
+        Some(Errno::NOENT | Errno::NOTDIR) => "look whether it is there; asyncq also needs `/proc`",
+        Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => "let its owner change what asyncq may do there",
+        _ => "look at the disk, and at `dmesg` for what the system says about it; then try again",
+    }
 }

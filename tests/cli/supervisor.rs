@@ -100,3 +100,16 @@ fn both_halves_stop_at_the_terminals_wish_and_go_on() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "done\ndone\n");
 }
+
+#[test]
+fn what_the_system_refuses_is_told_with_the_way_out() {
+    let place = Place::with_functions(&[]);
+    place.session(
+        "
+        $ ulimit -n 8; asyncq process
+        ! error: cannot start a processor: Too many open files (os error 24)
+        ! hint: too many files are open; `ulimit -n` shows how many there may be
+        ? 74
+        ",
+    );
+}
