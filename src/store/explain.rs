@@ -10,7 +10,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::engine::damaged;
 use super::holder::holder;
-use super::place::with_suffix;
+use super::place::{SIDECARS, with_suffix};
 use crate::error::{Error, Kind};
 
 /// By how much a file of a store grows at once, at most, in bytes: its index in shared memory grows by this.
@@ -128,7 +128,7 @@ pub(super) fn no_space(path: &Path) -> Error {
 /// Whether a file of the store is about as large as files may be.
 fn may_not_grow(path: &Path) -> bool {
     let Some(limit) = getrlimit(Resource::Fsize).current else { return false };
-    ["", "-wal", "-shm", "-journal"].iter().any(|suffix| {
+    files().any(|suffix| {
         let size = std::fs::metadata(with_suffix(path, suffix)).map_or(0, |meta| meta.len());
         size + GROWTH > limit
     })
@@ -137,6 +137,11 @@ fn may_not_grow(path: &Path) -> bool {
 /// Whether the file system of the store can hold no more files, where it counts them.
 fn no_more_files(path: &Path) -> bool {
     statvfs(path).is_ok_and(|is| is.f_files > 0 && is.f_favail == 0)
+}
+
+/// What the names of a store's files end with.
+fn files() -> impl Iterator<Item = &'static str> {
+    [""].into_iter().chain(SIDECARS)
 }
 
 fn system_error(failure: ffi::Error) -> Option<&'static str> {
@@ -198,5 +203,5 @@ fn may_write(path: &Path) -> bool {
         answer.is_ok() || !suffix.is_empty() && answer == Err(Errno::NOENT)
     };
     let folder = path.parent().unwrap_or(Path::new("/"));
-    ["", "-wal", "-shm", "-journal"].into_iter().all(file) && may(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok()
+    files().all(file) && may(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok()
 }

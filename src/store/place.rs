@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Kind, Result};
 
 /// What SQLite keeps beside a database.
-const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
+pub(super) const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// Where a store is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,11 +11,8 @@ use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
 use super::Location;
-use super::place::with_suffix;
+use super::place::{SIDECARS, with_suffix};
 use crate::error::{Error, Kind, Result};
-
-/// What SQLite keeps beside a database.
-const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 const SET_GID: u32 = 0o2000;
 const STICKY: u32 = 0o1000;
