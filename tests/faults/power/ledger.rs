@@ -444,30 +444,35 @@ pub fn states(store: &Path) -> BTreeMap<i64, String> {
     look(store).unwrap().jobs.into_iter().map(|(job, found)| (job, found.state)).collect()
 }
 
-#[test]
-fn the_books_see_whatever_of_a_call_is_not_as_it_was() {
-    let words = ["--key", "1", "-k", "mode=fast", "--principal", "bob", "events", "say", "1"];
-    let call = Call::enqueued(&words).unwrap();
-    let mut ledger = Ledger::default();
-    ledger.learn(&Fact::Promised { job: 1, call: call.clone() });
-    ledger.learn(&Fact::Completed { job: 1, result: "7".to_owned() });
-    let lost = |job: &Job| {
-        let mut faults = Faults::default();
-        ledger.jobs[&1].compare(1, Some(job), &mut faults);
-        faults.lost.len()
-    };
-    let right = Job { state: "completed".to_owned(), attempt: 1, call, result: "7".to_owned() };
-    assert_eq!(lost(&right), 0);
-    let spoils: [fn(&mut Job); 5] = [
-        |job| job.call.args = "[2]".to_owned(),
-        |job| job.call.kwargs = "{}".to_owned(),
-        |job| job.call.key = None,
-        |job| job.call.principal = None,
-        |job| job.result = NOTHING.to_owned(),
-    ];
-    for (number, spoil) in spoils.into_iter().enumerate() {
-        let mut job = right.clone();
-        spoil(&mut job);
-        assert_eq!(lost(&job), 1, "{number}: {job:?}");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_books_see_whatever_of_a_call_is_not_as_it_was() {
+        let words = ["--key", "1", "-k", "mode=fast", "--principal", "bob", "events", "say", "1"];
+        let call = Call::enqueued(&words).unwrap();
+        let mut ledger = Ledger::default();
+        ledger.learn(&Fact::Promised { job: 1, call: call.clone() });
+        ledger.learn(&Fact::Completed { job: 1, result: "7".to_owned() });
+        let lost = |job: &Job| {
+            let mut faults = Faults::default();
+            ledger.jobs[&1].compare(1, Some(job), &mut faults);
+            faults.lost.len()
+        };
+        let right = Job { state: "completed".to_owned(), attempt: 1, call, result: "7".to_owned() };
+        assert_eq!(lost(&right), 0);
+        let spoils: [fn(&mut Job); 5] = [
+            |job| job.call.args = "[2]".to_owned(),
+            |job| job.call.kwargs = "{}".to_owned(),
+            |job| job.call.key = None,
+            |job| job.call.principal = None,
+            |job| job.result = NOTHING.to_owned(),
+        ];
+        for (number, spoil) in spoils.into_iter().enumerate() {
+            let mut job = right.clone();
+            spoil(&mut job);
+            assert_eq!(lost(&job), 1, "{number}: {job:?}");
+        }
     }
 }
