@@ -101,7 +101,8 @@ impl Hostile {
         let place = place(2 * shapes.len() + 1);
         let count = scale::many(200, 60);
         let each = |line: &dyn Fn(&str) -> String| shapes.iter().map(|shape| line(shape)).collect::<String>();
-        let add = |shape: &str| format!("add {shape} --timeout {}s; add {shape}_\n", LIMIT.as_secs());
+        // Those that are to be cancelled have a limit too, so that nothing storms on for ever should this test be killed.
+        let add = |shape: &str| format!("add {shape} --timeout {}s; add {shape}_ --timeout 5m\n", LIMIT.as_secs());
         place.program(
             "add",
             &format!(
