@@ -20,7 +20,12 @@ const GROWTH: u64 = 32 * 1024;
 pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
     let store = path.display();
     let Some(failure) = error.sqlite_error().copied() else {
-        return Error::new(Kind::Io, format!("the store `{store}` failed: {error}")).because(error);
+        // What is read, or asked for, is not there, or has another form.
+        let what = match &error {
+            rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
+            other => other.to_string(),
+        };
+        return damaged(&what).because(error);
     };
     let mut detail = error.to_string();
     if failure.extended_code == ffi::SQLITE_CONSTRAINT_TRIGGER {

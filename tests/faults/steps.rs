@@ -233,8 +233,10 @@ impl Steps<'_> {
             let marks = call.phase == if late { Phase::Starting } else { Phase::Held };
             self.add(Step::Begin(fence, word), |world| {
                 world.change(which, phase);
-                if phase == Phase::Forked {
-                    world.row(fence).began = fence.attempt;
+                let row = world.row(fence);
+                // After a restore, another claim may have the same number.
+                if phase == Phase::Forked && row.owner == Some(fence.processor) {
+                    row.began = fence.attempt;
                 }
                 if marks && lives {
                     mark(world);
