@@ -10,7 +10,7 @@ use clap::Args;
 use super::exit;
 use super::session::Session;
 use crate::commands::Store;
-use crate::commands::process::{self, Echo, Equipment, Event, Line, Options, Report, RunFolder, Surroundings};
+use crate::commands::process::{self, Barrier, Echo, Equipment, Event, Line, Options, Report, RunFolder, Surroundings};
 use crate::domain::attempt::{Ending, FailureKind};
 use crate::domain::job::State;
 use crate::domain::processor::Processor;
@@ -135,12 +135,19 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
         Event::NotRescued { processor } => {
             session.talk(&format!("{} died, and what it ran cannot be ended", name(processor)));
         }
-        Event::OutOfReach { processor, user } => {
+        Event::OutOfReach { processor, barrier: Barrier::User(user) } => {
             session.talk(&format!(
                 "{} of user {user} died; only that user or root can put its jobs back",
                 name(processor)
             ));
             session.hint("one of them must run `asyncq process`");
+        }
+        Event::OutOfReach { processor, barrier: Barrier::Namespace } => {
+            session.talk(&format!(
+                "{} died in another container; what it ran may go on there, so its jobs are not put back",
+                name(processor)
+            ));
+            session.hint("`asyncq process` can do it there, or where it sees all processes: on the machine itself");
         }
         Event::Unsure { processor, error } => {
             session.whisper(&format!("cannot tell whether {} lives: {error}", name(processor)));

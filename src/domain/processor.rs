@@ -14,7 +14,7 @@ pub struct NewProcessor {
     pub folder: String,
     /// The name of its machine.
     pub host: String,
-    /// The id that the kernel drew when that machine booted.
+    /// The id that the kernel drew when that machine booted, a space, and the PID namespace, as containers have their own.
     pub boot: String,
     /// Its process id.
     pub pid: i64,

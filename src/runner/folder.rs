@@ -15,6 +15,7 @@ use rustix::process::geteuid;
 
 use super::reserve::Reserve;
 use super::rights::{Access, open_folder};
+use super::whereabouts::{self, process_lives};
 use crate::domain::job::JobId;
 use crate::domain::processor::NewProcessor;
 
@@ -134,9 +135,9 @@ impl Folder {
         Ok(NewProcessor {
             folder: self.name.clone(),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            boot: boot()?,
+            boot: whereabouts::here()?,
             pid,
-            pid_start: started(pid)?,
+            pid_start: whereabouts::started(pid)?,
         })
     }
 }
@@ -281,34 +282,4 @@ fn open_lock(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let lock = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     if lock.metadata()?.is_file() { Ok(lock) } else { Err(io::Error::other("its lock is not a file")) }
-}
-
-/// Whether the very process that registered is still there, on this machine. The lock is the proof; this is the best guess
-/// without one.
-#[must_use]
-pub fn process_lives(is: &NewProcessor) -> bool {
-    let here = rustix::system::uname().nodename().to_string_lossy() == is.host;
-    !here || same_boot(is) && started(is.pid).is_ok_and(|start| start == is.pid_start)
-}
-
-/// Whether the machine has not been started anew since a processor registered.
-#[must_use]
-pub fn same_boot(is: &NewProcessor) -> bool {
-    boot().is_ok_and(|boot| boot == is.boot)
-}
-
-fn boot() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
-}
-
-/// When a process began, in clock ticks since boot: field 22 of `/proc/PID/stat` (proc(5)), counted after the program's
-/// name, which may hold anything. One that only waits to be reaped is gone.
-fn started(pid: i64) -> io::Result<i64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let after = stat.rsplit_once(") ").map_or("", |(_, after)| after);
-    if after.starts_with('Z') {
-        return Err(io::ErrorKind::NotFound.into());
-    }
-    let field = after.split_ascii_whitespace().nth(19);
-    field.and_then(|text| text.parse().ok()).ok_or_else(|| io::Error::other("`/proc` has another form"))
 }

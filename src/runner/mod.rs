@@ -18,6 +18,7 @@ mod score;
 pub mod signals;
 mod start;
 pub mod supervisor;
+pub mod whereabouts;
 
 pub use capture::Capture;
 pub use control::{Control, Stop};

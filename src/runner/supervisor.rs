@@ -200,8 +200,8 @@ impl Line {
     }
 }
 
-/// Who was started: the supervisor of this process.
+/// Who was started: the supervisor of this process, also when it is dead and another process is the parent.
 #[must_use]
 pub fn visible_pid() -> i64 {
-    getppid().map_or(0, |pid| pid.as_raw_nonzero().get().into())
+    socket_peercred(rustix::stdio::stdin()).map_or(0, |peer| peer.pid.as_raw_nonzero().get().into())
 }

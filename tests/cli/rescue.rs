@@ -1,6 +1,6 @@
 //! Processors that die.
 
-use crate::place::{Place, runs, wait_until};
+use crate::place::{Place, Running, runs, wait_until};
 
 #[test]
 fn the_jobs_of_a_dead_processor_are_run_again() {
@@ -96,4 +96,77 @@ fn what_a_processor_left_that_was_never_registered_is_swept_away() {
         $ ls -A .local/share/asyncq/queue.db-asyncq
         ",
     );
+}
+
+fn is_root(place: &Place) -> bool {
+    place.stdout("id -u").trim() == "0"
+}
+
+/// Runs a shell command in a PID namespace of its own, as containers do.
+fn contained(place: &Place, command: &str) -> String {
+    let unshare = if is_root(place) { "unshare" } else { "unshare -r" };
+    // For a user in a namespace of his own, the folders above belong to nobody.
+    let command = command.replace("asyncq process", "asyncq process --trust-store-writers");
+    format!("{unshare} -pf --mount-proc {command}")
+}
+
+/// The only child of a process.
+fn child(pid: &str) -> String {
+    let mut child = String::new();
+    wait_until("there is a child", || {
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        children.split(' ').next().unwrap_or_default().clone_into(&mut child);
+        !child.is_empty()
+    });
+    child
+}
+
+/// A call that begins in a container, whose first process `command` is, and goes on until it is told not to.
+fn begun_in_a_container(command: &str) -> (Place, Running) {
+    let place = Place::with_functions(&[(
+        "once",
+        "echo $ASYNCQ_ATTEMPT >> begun; [ $ASYNCQ_ATTEMPT = 2 ] || { trap '' TERM; while :; do sleep 0.05; done; }",
+    )]);
+    place.stdout("asyncq enqueue events once");
+    let container = place.start(&contained(&place, command));
+    wait_until("the call begins", || place.read("begun") == "1\n");
+    (place, container)
+}
+
+#[test]
+fn what_died_in_another_container_is_not_run_beside_what_it_left() {
+    let (place, container) = begun_in_a_container("sh -c 'asyncq process & sleep 1000'");
+    let first = child(&container.0.id().to_string());
+    let supervisor = child(&first);
+    // Neither is to see the other one die.
+    let both = format!("{supervisor} {}", child(&supervisor));
+    place.stdout(&format!("kill -STOP {both}; kill -9 {both}"));
+    let next = contained(&place, "sh -c 'asyncq process; true'");
+    place.session(&format!(
+        "
+        $ {next}
+        ! asyncq: processor 1 (process [..] on [..]) died in another container; what it ran may go on there, so its jobs are not put back
+        ! hint: `asyncq process` can do it there, or where it sees all processes: on the machine itself
+        "
+    ));
+    assert_eq!(place.read("begun"), "1\n");
+    let enter = if is_root(&place) { "nsenter" } else { "nsenter -U --preserve-credentials" };
+    place.session(&format!(
+        "
+        $ {enter} -t {first} -m -p asyncq process --trust-store-writers
+        ! asyncq: processor 1 (process [..] on [..]) died; 1 of its jobs put back
+        "
+    ));
+    assert_eq!(place.read("begun"), "1\n2\n");
+    place.stdout(&format!("kill -9 {first}"));
+}
+
+#[test]
+fn a_container_that_was_a_processor_is_known_to_be_gone_with_it() {
+    let (place, container) = begun_in_a_container("asyncq process");
+    let first = child(&container.0.id().to_string());
+    place.stdout(&format!("kill -9 {first}"));
+    let next = contained(&place, "asyncq process");
+    place.session(&format!("$ {next}\n! asyncq: processor 1 (process 1 on [..]) died; 1 of its jobs put back"));
+    assert_eq!(place.read("begun"), "1\n2\n");
 }

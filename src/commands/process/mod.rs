@@ -89,12 +89,12 @@ pub enum Event<'a> {
         /// The dead one.
         processor: &'a Processor,
     },
-    /// The processor of another user died; only that user and root can see and end what it left running.
+    /// A processor died, and what it left running can neither be seen nor ended from here.
     OutOfReach {
         /// The dead one.
         processor: &'a Processor,
-        /// The number of its user.
-        user: u32,
+        /// Why not.
+        barrier: Barrier,
     },
     /// It cannot be told whether a processor lives.
     Unsure {
@@ -123,6 +123,15 @@ pub enum Event<'a> {
         /// How that was met.
         error: &'a Error,
     },
+}
+
+/// What keeps what a dead processor has left out of sight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Barrier {
+    /// It belongs to the user with this number; only that user and root can see and end it.
+    User(u32),
+    /// It is in another PID namespace, as of another container.
+    Namespace,
 }
 
 /// How a call ended.

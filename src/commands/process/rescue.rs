@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::Event;
+use super::{Barrier, Event};
 use crate::domain::job::JobId;
 use crate::domain::processor::{Processor, ProcessorId};
 use crate::error::Result;
 use crate::failpoint::reached;
-use crate::runner::folder::{Life, Remains, is_dying, life, process_lives, same_boot};
+use crate::runner::folder::{Life, Remains, is_dying, life};
 use crate::runner::leftover;
+use crate::runner::whereabouts::{Sight, process_lives, same_boot, sight};
 use crate::store::Store;
 
 /// How long what a dead processor ran may take to end once it is killed; only the kernel can keep it longer.
@@ -16,6 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long to wait for one half of a processor that ends what functions left, after the other half was killed.
 const DYING: Duration = Duration::from_secs(5);
+
+/// How long a PID namespace may take to end with its first process: the kernel frees that one's lock a moment before it kills
+/// the others.
+const NAMESPACE_ENDS: Duration = Duration::from_millis(100);
 
 /// Waits for processors that are just about to die, because somebody has killed one half of them.
 pub(super) fn wait_for_the_dying(store: &mut Store) -> Result<()> {
@@ -55,8 +60,8 @@ pub(super) fn rescue(store: &mut Store, own: Option<ProcessorId>, tell: &mut dyn
                 Some(remains)
             }
         };
-        if let Some(user) = out_of_reach(&processor, remains.as_ref()) {
-            tell(Event::OutOfReach { processor: &processor, user });
+        if let Some(barrier) = out_of_reach(&processor, remains.as_ref()) {
+            tell(Event::OutOfReach { processor: &processor, barrier });
             continue;
         }
         // After a power cut, or without its folder, whatever it had claimed may have been running.
@@ -72,11 +77,16 @@ pub(super) fn rescue(store: &mut Store, own: Option<ProcessorId>, tell: &mut dyn
     Ok(any)
 }
 
-/// Whose processor it was, if what it ran may still run where this process cannot see it: as another user. Nothing is
-/// left after the machine has been started anew.
-fn out_of_reach(dead: &Processor, remains: Option<&Remains>) -> Option<u32> {
+/// Why what it ran may still run where this process cannot see it, if so: as another user, or in another PID namespace.
+/// Nothing is left after the machine has been started anew.
+fn out_of_reach(dead: &Processor, remains: Option<&Remains>) -> Option<Barrier> {
     let remains = remains.filter(|_| same_boot(&dead.is))?;
-    remains.out_of_reach().ok().flatten()
+    match sight(&dead.is) {
+        Sight::Hidden => return Some(Barrier::Namespace),
+        Sight::Ending => std::thread::sleep(NAMESPACE_ENDS),
+        Sight::Clear => {}
+    }
+    remains.out_of_reach().ok().flatten().map(Barrier::User)
 }
 
 fn take_over(

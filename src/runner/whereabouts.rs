@@ -1,0 +1,114 @@
+//! Where a processor runs: in which boot of the machine and, as containers have their own, in which PID namespace. What
+//! a dead one has left can be seen and ended only from the same one, or from the machine's first one.
+//!
+//! A namespace is known by its number, which the kernel gives to another one when it is over. That is harmless: all
+//! processes of a namespace that is over are gone.
+
+use std::fs;
+use std::io;
+
+use rustix::process::getpid;
+
+use crate::domain::processor::NewProcessor;
+
+/// The machine's first PID namespace, in which all processes are seen (`PROC_PID_INIT_INO` of the kernel).
+const FIRST: &str = "pid:[4026531836]";
+
+/// What can be known here of what a dead processor has left running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// All of it is seen, by who has the right to.
+    Clear,
+    /// It ends by itself: the processor was the first process of its namespace, which the kernel takes along.
+    Ending,
+    /// It may run where it is not seen.
+    Hidden,
+}
+
+/// What can be seen here of what this processor, which is dead, has left.
+#[must_use]
+pub fn sight(dead: &NewProcessor) -> Sight {
+    let theirs = namespace_of(dead).filter(|_| same_boot(dead));
+    match theirs {
+        // Before namespaces were written down, or the machine has been started anew since.
+        None => Sight::Clear,
+        Some(_) if dead.pid == 1 => Sight::Ending,
+        Some(theirs) => match namespace() {
+            Ok(own) if (own == theirs || own == FIRST) && proc_is_ours() => Sight::Clear,
+            Ok(_) | Err(_) => Sight::Hidden,
+        },
+    }
+}
+
+/// Whether the very process that registered is still there, on this machine. The lock is the proof; this is the best guess
+/// without one.
+#[must_use]
+pub fn process_lives(is: &NewProcessor) -> bool {
+    let here = rustix::system::uname().nodename().to_string_lossy() == is.host;
+    let seen = || namespace_of(is).is_none_or(|theirs| namespace().is_ok_and(|own| own == theirs));
+    !here || same_boot(is) && (!seen() || started(is.pid).is_ok_and(|start| start == is.pid_start))
+}
+
+/// Whether the machine has not been started anew since a processor registered.
+#[must_use]
+pub fn same_boot(is: &NewProcessor) -> bool {
+    boot().is_ok_and(|boot| is.boot.split(' ').next() == Some(&boot))
+}
+
+/// The boot and the namespace of this process, as a processor registers them.
+pub(super) fn here() -> io::Result<String> {
+    Ok(format!("{} {}", boot()?, namespace()?))
+}
+
+/// When a process began, in clock ticks since boot: field 22 of `/proc/PID/stat` (proc(5)), counted after the program's
+/// name, which may hold anything. One that only waits to be reaped is gone.
+pub(super) fn started(pid: i64) -> io::Result<i64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let after = stat.rsplit_once(") ").map_or("", |(_, after)| after);
+    if after.starts_with('Z') {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    let field = after.split_ascii_whitespace().nth(19);
+    field.and_then(|text| text.parse().ok()).ok_or_else(|| io::Error::other("`/proc` has another form"))
+}
+
+fn boot() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+fn namespace() -> io::Result<String> {
+    Ok(fs::read_link("/proc/self/ns/pid")?.to_string_lossy().into_owned())
+}
+
+fn namespace_of(is: &NewProcessor) -> Option<&str> {
+    is.boot.split_once(' ').map(|(_, namespace)| namespace)
+}
+
+/// Whether `/proc` shows the namespace of this process, and not the one above it.
+fn proc_is_ours() -> bool {
+    fs::read_link("/proc/self").is_ok_and(|own| own.to_str() == Some(&getpid().to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dead(boot: String, pid: i64) -> NewProcessor {
+        NewProcessor { folder: "folder".to_owned(), host: "host".to_owned(), boot, pid, pid_start: 1 }
+    }
+
+    #[test]
+    fn only_the_same_namespace_and_the_first_one_see_what_is_left() {
+        let boot = boot().unwrap();
+        let elsewhere = if namespace().unwrap() == FIRST { Sight::Clear } else { Sight::Hidden };
+        for (registered, pid, seen) in [
+            (here().unwrap(), 7, Sight::Clear),
+            (format!("{boot} pid:[1]"), 7, elsewhere),
+            (format!("{boot} pid:[1]"), 1, Sight::Ending),
+            ("another pid:[1]".to_owned(), 7, Sight::Clear),
+            (boot.clone(), 7, Sight::Clear),
+        ] {
+            assert_eq!(sight(&dead(registered.clone(), pid)), seen, "{registered} {pid}");
+        }
+    }
+}
