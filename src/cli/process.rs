@@ -39,6 +39,12 @@ pub struct Process {
     #[arg(long)]
     wait_retries: bool,
 
+    /// Take it that a container in which a processor died has ended
+    ///
+    /// For a store that only one container uses at a time. Where two do, calls could run twice at once.
+    #[arg(long)]
+    one_container: bool,
+
     /// As root, run functions even out of a store that others can change
     ///
     /// Whoever can write the store, or a folder that it is in, decides what root runs.
@@ -59,6 +65,7 @@ impl Process {
             max_jobs: self.max_jobs,
             max_time: self.max_time,
             wait_retries: self.wait_retries,
+            one_container: self.one_container,
         };
         if !self.trust_store_writers {
             process::mind_root(&session.location()?)?;
@@ -147,7 +154,7 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
                 "{} died in another container; what it ran may go on there, so its jobs are not put back",
                 name(processor)
             ));
-            session.hint("`asyncq process` can do it there, or where it sees all processes: on the machine itself");
+            session.hint("`asyncq process` can do it there or outside of containers, and `--one-container` if that one has ended");
         }
         Event::Unsure { processor, error } => {
             session.whisper(&format!("cannot tell whether {} lives: {error}", name(processor)));

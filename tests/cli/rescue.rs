@@ -146,7 +146,7 @@ fn what_died_in_another_container_is_not_run_beside_what_it_left() {
         "
         $ {next}
         ! asyncq: processor 1 (process [..] on [..]) died in another container; what it ran may go on there, so its jobs are not put back
-        ! hint: `asyncq process` can do it there, or where it sees all processes: on the machine itself
+        ! hint: `asyncq process` can do it there or outside of containers, and `--one-container` if that one has ended
         "
     ));
     assert_eq!(place.read("begun"), "1\n");
@@ -168,5 +168,19 @@ fn a_container_that_was_a_processor_is_known_to_be_gone_with_it() {
     place.stdout(&format!("kill -9 {first}"));
     let next = contained(&place, "asyncq process");
     place.session(&format!("$ {next}\n! asyncq: processor 1 (process 1 on [..]) died; 1 of its jobs put back"));
+    assert_eq!(place.read("begun"), "1\n2\n");
+}
+
+#[test]
+fn a_container_that_has_ended_is_taken_over_from_by_who_says_that_there_is_one() {
+    let (place, container) = begun_in_a_container("sh -c 'asyncq process & sleep 1000'");
+    let first = child(&container.0.id().to_string());
+    place.stdout(&format!("kill -9 {first}"));
+    for (option, told) in
+        [("", "died in another container; [..]"), (" --one-container", "died; 1 of its jobs put back")]
+    {
+        let next = contained(&place, &format!("sh -c 'asyncq process{option} 2>&1 | grep -v hint'"));
+        place.session(&format!("$ {next}\nasyncq: processor 1 (process [..] on [..]) {told}"));
+    }
     assert_eq!(place.read("begun"), "1\n2\n");
 }

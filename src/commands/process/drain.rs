@@ -192,7 +192,7 @@ impl<'a> Drain<'a> {
 
     fn rescue(&mut self) -> Result<bool> {
         self.be_patient();
-        match rescue::rescue(self.store, self.own_id(), self.tell) {
+        match rescue::rescue(self.store, self.own_id(), self.options, self.tell) {
             // Others can be looked after when there is space again.
             Err(error) if error.kind() == Kind::Full && self.presence.is_some() => Ok(false),
             done => done,

@@ -40,6 +40,8 @@ pub struct Options {
     pub max_time: Option<Duration>,
     /// Wait for the calls that are to be tried again.
     pub wait_retries: bool,
+    /// A container in which a processor died is gone, as only one at a time uses the store.
+    pub one_container: bool,
 }
 
 /// What a processor works with, besides the store.

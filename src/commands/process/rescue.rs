@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Barrier, Event};
+use super::{Barrier, Event, Options};
 use crate::domain::job::JobId;
 use crate::domain::processor::{Processor, ProcessorId};
 use crate::error::Result;
@@ -36,7 +36,12 @@ pub(super) fn wait_for_the_dying(store: &mut Store) -> Result<()> {
 
 /// Puts back the jobs of every processor that is dead, after ending what it left running; says whether there was one.
 /// `own` is not looked at.
-pub(super) fn rescue(store: &mut Store, own: Option<ProcessorId>, tell: &mut dyn FnMut(Event<'_>)) -> Result<bool> {
+pub(super) fn rescue(
+    store: &mut Store,
+    own: Option<ProcessorId>,
+    options: &Options,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<bool> {
     let mut any = false;
     let run_folder = store.location().run_folder();
     for processor in store.processors()? {
@@ -60,7 +65,7 @@ pub(super) fn rescue(store: &mut Store, own: Option<ProcessorId>, tell: &mut dyn
                 Some(remains)
             }
         };
-        if let Some(barrier) = out_of_reach(&processor, remains.as_ref()) {
+        if let Some(barrier) = out_of_reach(&processor, remains.as_ref(), options) {
             tell(Event::OutOfReach { processor: &processor, barrier });
             continue;
         }
@@ -79,12 +84,12 @@ pub(super) fn rescue(store: &mut Store, own: Option<ProcessorId>, tell: &mut dyn
 
 /// Why what it ran may still run where this process cannot see it, if so: as another user, or in another PID namespace.
 /// Nothing is left after the machine has been started anew.
-fn out_of_reach(dead: &Processor, remains: Option<&Remains>) -> Option<Barrier> {
+fn out_of_reach(dead: &Processor, remains: Option<&Remains>, options: &Options) -> Option<Barrier> {
     let remains = remains.filter(|_| same_boot(&dead.is))?;
     match sight(&dead.is) {
-        Sight::Hidden => return Some(Barrier::Namespace),
+        Sight::Hidden if !options.one_container => return Some(Barrier::Namespace),
         Sight::Ending => std::thread::sleep(NAMESPACE_ENDS),
-        Sight::Clear => {}
+        Sight::Hidden | Sight::Clear => {}
     }
     remains.out_of_reach().ok().flatten().map(Barrier::User)
 }
