@@ -93,7 +93,7 @@ impl Sqlite {
             triggers: true,
         };
         engine.be_patient(patience);
-        engine.configure().map_err(|error| explain(&engine.path, error))?;
+        engine.configure().map_err(|error| engine.or_moved(explain(&engine.path, error)))?;
         Ok(engine)
     }
 
@@ -239,7 +239,13 @@ impl Sqlite {
             // The first error is the one to report; a connection that cannot roll back loses the transaction anyway.
             let _ = self.command("ROLLBACK");
         }
-        done
+        done.map_err(|error| self.or_moved(error))
+    }
+
+    /// The error to report: a file looks damaged together with the WAL of the one that has taken its place.
+    fn or_moved(&self, error: Error) -> Error {
+        let moved = if error.kind() == Kind::Invalid { self.still_there().err() } else { None };
+        moved.unwrap_or(error)
     }
 }
 

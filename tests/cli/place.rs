@@ -181,10 +181,19 @@ impl Drop for Running {
     }
 }
 
-/// Whether a process runs; one that is only waiting to be reaped by whoever adopted it does not.
+/// Whether a process runs, and be it in one thread that is not its first; one that is only waiting to be reaped by
+/// whoever adopted it does not.
 pub fn runs(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, after)| !after.starts_with('Z'))
+    // From the third field of proc(5) on; the twentieth counts the threads.
+    let fields: Vec<&str> = stat.rsplit_once(") ").map(|(_, after)| after.split(' ').collect()).unwrap_or_default();
+    fields.first().is_some_and(|state| *state != "Z" || fields[17] != "1")
+}
+
+/// Copies a program, by another process: what is started from here at the same time would have a file open for writing that
+/// this one had, and nobody can run such a file.
+pub fn install(program: &Path, copy: &Path) {
+    assert!(Command::new("cp").arg(program).arg(copy).status().unwrap().success());
 }
 
 /// Waits until a condition holds; fails after a time that is far longer than it can take.

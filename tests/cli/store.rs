@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::time::Duration;
 
-use crate::place::{Place, wait_until};
+use crate::place::{Place, install, wait_until};
 
 fn mode(path: &std::path::Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
@@ -152,9 +153,8 @@ fn a_store_that_cannot_be_written() {
     // Root may write everywhere, so somebody else is to try.
     let other =
         if place.stdout("id -u").trim() == "0" { "setpriv --reuid 65534 --regid 65534 --clear-groups" } else { "" };
-    let asyncq = env!("CARGO_BIN_EXE_asyncq");
     let copy = std::env::temp_dir().join(format!("asyncq-{}", std::process::id()));
-    fs::copy(asyncq, &copy).unwrap();
+    install(Path::new(env!("CARGO_BIN_EXE_asyncq")), &copy);
     let line = format!("{other} {} --db {} enqueue events hello", copy.display(), place.at("q.db").display());
     let refused = place.run(&line);
     fs::set_permissions(place.at("q.db"), fs::Permissions::from_mode(0o600)).unwrap();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rusqlite::Connection;
 
 use crate::books;
-use crate::place::{Place, Running, wait_until};
+use crate::place::{Place, Running, install, wait_until};
 use crate::process::{self, Dead, Process, enqueue, only_waits};
 use crate::scale;
 
@@ -84,7 +84,7 @@ pub fn place(concurrency: usize) -> Place {
     place.session(&format!("$ asyncq service set events --concurrency {concurrency}"));
     fs::create_dir(place.at("pids")).unwrap();
     // A program of its own, by which its processes are known.
-    fs::copy(books::compiled("hostile", &["-pthread"]), place.at("hostile")).unwrap();
+    install(&books::compiled("hostile", &["-pthread"]), &place.at("hostile"));
     place
 }
 

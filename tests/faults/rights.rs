@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::place::{Running, runs, wait_until};
+use crate::place::{Running, install, runs, wait_until};
 use crate::scale::{figure, full, many, random};
 
 /// Who shares stores.
@@ -63,7 +63,7 @@ impl Yard {
         }
         let yard = Yard(tempfile::tempdir().unwrap());
         rights(yard.0.path(), Root, 0, 0o755);
-        fs::copy(env!("CARGO_BIN_EXE_asyncq"), yard.at("asyncq")).unwrap();
+        install(Path::new(env!("CARGO_BIN_EXE_asyncq")), &yard.at("asyncq"));
         yard.folder("pids", Root, 0, 0o1777);
         let work = "#!/bin/sh\n[ \"$1\" != slow ] || [ $ASYNCQ_ATTEMPT != 1 ] || {\n    echo $$ > pids/$ASYNCQ_JOB.new\n    \
                     mv pids/$ASYNCQ_JOB.new pids/$ASYNCQ_JOB\n    exec sleep 1000\n}\n";
@@ -261,7 +261,12 @@ fn nobody_locks_anybody_out_and_nothing_acknowledged_is_lost_whoever_dies_under_
         yard.does(Root, "asyncq process --trust-store-writers");
         let states = yard.states();
         for job in &kept {
-            assert_eq!(states.get(job).map(String::as_str), Some("completed"), "job {job} of {}", layout.name);
+            let state = states.get(job).map(String::as_str);
+            // Whoever is killed may have met the same job three times.
+            let given_up = || {
+                yard.does(Root, &format!("asyncq job show {job} --json")).matches("\"ending\":\"crash\"").count() >= 3
+            };
+            assert!(state == Some("completed") || state == Some("error") && given_up(), "job {job} of {}", layout.name);
         }
         acknowledged += kept.len();
     }
