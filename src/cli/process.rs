@@ -79,10 +79,10 @@ impl Process {
         let run_folder =
             RunFolder { path: store.location().run_folder(), program: std::env::current_exe()?, env: env(), line };
         let equipment = Equipment { run_folder, echo: echo(), patience: session.patience() };
-        let mut out_of_reach = BTreeSet::new();
+        let mut told = BTreeSet::new();
         let summary = process::process(&mut store, &options, equipment, &mut |event| match event {
             // Found again whenever it is looked for the dead.
-            Event::OutOfReach { processor, .. } if !out_of_reach.insert(processor.id) => {}
+            Event::OutOfReach { processor, .. } | Event::NotRescued { processor } if !told.insert(processor.id) => {}
             event => tell(session, &options, &event),
         })?;
         if session.is_verbose() {
@@ -141,6 +141,9 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
         }
         Event::NotRescued { processor } => {
             session.talk(&format!("{} died, and what it ran cannot be ended", name(processor)));
+            session.hint(
+                "its jobs are put back once that is gone; `ps -eo pid,stat,args` shows what waits for the kernel (D)",
+            );
         }
         Event::OutOfReach { processor, barrier: Barrier::User(user) } => {
             session.talk(&format!(

@@ -15,6 +15,9 @@ use crate::store::Store;
 /// How long what a dead processor ran may take to end once it is killed; only the kernel can keep it longer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The same for who is at work: every outcome waits meanwhile, and it looks again before long.
+const PATIENCE_AT_WORK: Duration = Duration::from_millis(50);
+
 /// How long to wait for one half of a processor that ends what functions left, after the other half was killed.
 const DYING: Duration = Duration::from_secs(5);
 
@@ -71,9 +74,12 @@ pub(super) fn rescue(
         }
         // After a power cut, or without its folder, whatever it had claimed may have been running.
         let begun = remains.as_ref().filter(|_| same_boot(&processor.is)).and_then(|remains| remains.begun().ok());
-        if !take_over(store, &processor, begun.as_deref(), tell)? {
+        let patience = if own.is_some() { PATIENCE_AT_WORK } else { PATIENCE };
+        if !leftover::end(&store.tokens(processor.id)?, patience) {
+            tell(Event::NotRescued { processor: &processor });
             continue;
         }
+        take_over(store, &processor, begun.as_deref(), tell)?;
         any = true;
         if let Some(remains) = remains {
             remains.remove();
@@ -99,16 +105,12 @@ fn take_over(
     dead: &Processor,
     begun: Option<&[JobId]>,
     tell: &mut dyn FnMut(Event<'_>),
-) -> Result<bool> {
-    if !leftover::end(&store.tokens(dead.id)?, PATIENCE) {
-        tell(Event::NotRescued { processor: dead });
-        return Ok(false);
-    }
+) -> Result<()> {
     reached("leftovers ended");
     let rescued = store.rescue(dead.id, begun)?;
     reached("processor rescued");
     if !rescued.jobs.is_empty() {
         tell(Event::Rescued { processor: dead, jobs: &rescued.jobs });
     }
-    Ok(true)
+    Ok(())
 }
