@@ -5,7 +5,7 @@
 //! is held by both, so that it falls when nothing is left.
 
 use std::ffi::OsString;
-use std::fs::Metadata;
+use std::fs::{self, Metadata};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,7 +21,10 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType, recvmsg, send, sendmsg, socketpair, sockopt::socket_peercred,
 };
-use rustix::process::{Pid, PidfdFlags, Signal, getpid, getppid, kill_process, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, getpid, getppid, kill_process, pidfd_open, set_parent_process_death_signal, setpgid,
+    setsid,
+};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 use signal_hook::low_level::pipe;
 
@@ -109,8 +112,7 @@ impl Supervisor {
                 return self.child.wait();
             }
             if stop && arrived(&self.signals.stop) {
-                // The child reads it, or is about to end.
-                let _ = send(&self.line, &[0], SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+                self.pass_on_stop();
             }
             if suspend && arrived(&self.signals.suspend) {
                 self.suspend();
@@ -131,6 +133,13 @@ impl Supervisor {
                 self.lock = descriptors.last().or(self.lock.take());
             }
         }
+    }
+
+    fn pass_on_stop(&self) {
+        // The child reads it, or is about to end.
+        let _ = send(&self.line, &[0], SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        // Who is stopped reads nothing.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::CONT);
     }
 
     /// Stops both processes, as the terminal wants it, until somebody lets this one go on.
@@ -159,7 +168,13 @@ impl Line {
         let supervisor = Pid::from_raw(supervisor?.parse().ok()?)?;
         let stdin = rustix::stdio::stdin();
         let is_ours = getppid() == Some(supervisor) && socket_peercred(stdin).ok()?.pid == supervisor;
-        if is_ours { Some(Line(stdin.try_clone_to_owned().ok()?)) } else { None }
+        if !is_ours {
+            return None;
+        }
+        leave_terminal(supervisor);
+        // The supervisor may die while it has stopped this process: nobody else would let it go on.
+        let _ = set_parent_process_death_signal(Some(Signal::CONT));
+        Some(Line(stdin.try_clone_to_owned().ok()?))
     }
 
     /// Lets the supervisor hold a lock as well.
@@ -198,6 +213,26 @@ impl Line {
         std::thread::Builder::new().name("line".to_owned()).stack_size(64 * 1024).spawn(listen)?;
         Ok(())
     }
+}
+
+/// Makes this process the leader of a session of its own, without a terminal. To the terminal of the supervisor its group
+/// would be one in the background, which `stty tostop` stops when it writes; and so would be those of functions.
+///
+/// A leader of a group cannot do that: it joins the supervisor's group, for a moment. That it is not there from its start
+/// on keeps signals for that group away while nothing handles them yet. Where it fails, all but the terminal is the same.
+fn leave_terminal(supervisor: Pid) {
+    let joined = group(supervisor).is_some_and(|group| setpgid(None, Some(group)).is_ok());
+    if joined && setsid().is_err() {
+        let _ = setpgid(None, None);
+    }
+}
+
+/// The process group of a process, unless it is one of another container (field 5 of `/proc/PID/stat`, proc(5)). Here
+/// `getpgid` has no way to say "of another container".
+fn group(pid: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, after) = stat.rsplit_once(") ")?;
+    Pid::from_raw(after.split_ascii_whitespace().nth(2)?.parse().ok()?)
 }
 
 /// Who was started: the supervisor of this process, also when it is dead and another process is the parent.

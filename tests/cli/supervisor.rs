@@ -82,18 +82,60 @@ fn a_processor_that_is_just_dying_is_waited_for() {
     assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed'"), "3");
 }
 
+fn is_stopped(pid: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().rsplit_once(") ").unwrap().1.starts_with('T')
+}
+
+#[test]
+fn a_terminal_that_stops_who_writes_in_the_background_stops_no_processor() {
+    let place = Place::with_functions(&[("prints", "(echo aloud >/dev/tty) 2>/dev/null; echo done")]);
+    place.stdout("asyncq enqueue events prints; asyncq enqueue events prints");
+    let process = place.start("script -qec 'stty tostop; asyncq process' /dev/null");
+    let pid = process.0.id().to_string();
+    wait_until("it ends", || !runs(&pid));
+    let output = process.wait();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).matches("done\r\n").count(), 2, "{output:?}");
+}
+
+#[test]
+fn a_stopped_engine_hears_the_request_to_stop() {
+    let place = Place::with_functions(&[("waits", "touch begun; until [ -e go ]; do sleep 0.01; done; echo done")]);
+    place.stdout("asyncq enqueue events waits; asyncq enqueue events waits");
+    let process = place.start("asyncq process");
+    wait_until("the call begins", || place.at("begun").exists());
+    let (pid, engine) = (process.0.id().to_string(), process.engine());
+    place.stdout(&format!("kill -STOP {engine}"));
+    wait_until("the engine is stopped", || is_stopped(&engine));
+    process.signal("TERM");
+    place.write("go", "");
+    wait_until("it ends", || !runs(&pid));
+    let output = process.wait();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n");
+}
+
+#[test]
+fn a_processor_that_is_killed_while_it_is_stopped_leaves_nothing() {
+    let place = hostile();
+    let process = at_work(&place);
+    let both = [process.0.id().to_string(), process.engine()];
+    process.signal("TSTP");
+    wait_until("both are stopped", || both.iter().all(|pid| is_stopped(pid)));
+    process.signal("KILL");
+    wait_until("both are gone", || both.iter().all(|pid| !runs(pid)));
+    all_is_put_back_and_nothing_left(&place);
+}
+
 #[test]
 fn both_halves_stop_at_the_terminals_wish_and_go_on() {
     let place = Place::with_functions(&[("waits", "touch begun; until [ -e go ]; do sleep 0.01; done; echo done")]);
     place.stdout("asyncq enqueue events waits; asyncq enqueue events waits");
     let process = place.start("asyncq process");
     wait_until("the call begins", || place.at("begun").exists());
-    let state = |pid: &str| {
-        std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().rsplit_once(") ").unwrap().1[..1].to_owned()
-    };
     let both = [process.0.id().to_string(), process.engine()];
     process.signal("TSTP");
-    wait_until("both are stopped", || both.iter().all(|pid| state(pid) == "T"));
+    wait_until("both are stopped", || both.iter().all(|pid| is_stopped(pid)));
     process.signal("CONT");
     place.write("go", "");
     let output = process.wait();
