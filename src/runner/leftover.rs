@@ -121,12 +121,12 @@ impl Orphans {
         Ok(orphans)
     }
 
-    /// Ends all of them, at once, and whatever falls to this process meanwhile; only when no attempt runs any more.
+    /// Ends all of them that come from functions, at once, and those which fall to this process meanwhile; only when no
+    /// attempt runs any more.
     pub fn end(&self) {
         let until = Instant::now() + PATIENCE;
-        while self.are_ours() && Instant::now() < until {
-            // One that may not be killed is not waited for.
-            let killed = self.children().iter().filter(|pid| kill_process(**pid, Signal::KILL).is_ok()).count();
+        while Instant::now() < until {
+            let killed = self.children().into_iter().filter(|pid| self.kill(*pid)).count();
             let mut reaped = 0;
             // Unlike the kernel's list, this never overlooks a child.
             let none_left = loop {
@@ -156,6 +156,15 @@ impl Orphans {
         test_kill_process_group(group).is_ok()
     }
 
+    /// Kills an orphan that comes from a function; says whether it is waited for. One that may not be killed is not.
+    fn kill(&self, pid: Pid) -> bool {
+        match if self.are_ours() { Kin::Ours } else { kin(pid, is_of_a_function, |_| true) } {
+            Kin::Ours => kill_process(pid, Signal::KILL).is_ok(),
+            Kin::Unknown => true,
+            Kin::Others => false,
+        }
+    }
+
     /// Whether whatever falls to this process must come from its functions. Not so where others fall to it as well: below
     /// a program in whose place it was started, and as a system's first process.
     fn are_ours(&self) -> bool {
@@ -166,12 +175,13 @@ impl Orphans {
     /// this number.
     fn look(&self, child: Option<Pid>, number: Option<i32>) -> (Vec<Pid>, bool) {
         let _alone = self.looking.lock();
+        let running = number.map(|_| self.attempts().clone()).unwrap_or_default();
         let mut pids = self.children();
         pids.retain(|pid| Some(*pid) != child);
         let mut ours = false;
         pids.retain(|pid| {
-            // Told of the dead as well, until they are reaped.
-            let whose = number.and_then(|_| score::attempt(*pid));
+            // Told of the dead as well, until they are reaped. What no attempt has, somebody has given himself.
+            let whose = number.and_then(|_| score::attempt(*pid)).filter(|number| running.contains(number));
             let lives = matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(None));
             ours |= !lives && (whose.is_none() || whose == number);
             lives
@@ -196,6 +206,39 @@ impl Orphans {
         let pids = text.split(u8::is_ascii_whitespace).filter_map(|number| str::from_utf8(number).ok()?.parse().ok());
         pids.filter_map(Pid::from_raw).filter(|pid| !self.before.contains(pid)).collect()
     }
+}
+
+/// To whom an orphan belongs.
+enum Kin {
+    Ours,
+    Others,
+    /// It begins or ends just now.
+    Unknown,
+}
+
+/// To whom an orphan belongs, by the marks in its environment, as far as `marked` knows them, and otherwise by the number
+/// that its score tells.
+fn kin(pid: Pid, marked: impl Fn(&[u8]) -> Option<bool>, numbered: impl Fn(i32) -> bool) -> Kin {
+    let mark = match environ::read(pid) {
+        Ok(None) => return Kin::Unknown,
+        Ok(Some(environment)) => marked(&environment),
+        Err(_) => None,
+    };
+    // The score comes second: everybody may raise his own.
+    match mark.or_else(|| score::attempt(pid).map(&numbered)) {
+        Some(true) => Kin::Ours,
+        // It has no environment any more, and leaves who knows whom.
+        _ if mark.is_none() && environ::is_gone(pid) => Kin::Unknown,
+        _ => Kin::Others,
+    }
+}
+
+/// Whether a process was started by a function of this processor, if its environment tells: not if this processor was
+/// itself started by a function, and what it finds has the mark of that one.
+fn is_of_a_function(environment: &[u8]) -> Option<bool> {
+    let own = environ::read(getpid()).ok().flatten().unwrap_or_default();
+    let mut entries = environment.split(|b| *b == 0).filter(|entry| entry.starts_with(ANY.as_bytes()));
+    entries.any(|entry| own.split(|b| *b == 0).all(|ours| ours != entry)).then_some(true)
 }
 
 /// Says that an attempt runs, from before its program is started, so that nobody else takes its orphans for his own.
@@ -247,14 +290,6 @@ pub(super) struct Family<'a> {
     asked: BTreeSet<i32>,
 }
 
-/// To whom an orphan belongs.
-enum Kin {
-    Ours,
-    Others,
-    /// It begins or ends just now.
-    Unknown,
-}
-
 impl<'a> Family<'a> {
     /// The family of the attempt with this token, whose program `child` was just started.
     pub(super) fn new(attempt: Attempt<'a>, token: &Token, child: &Child) -> Family<'a> {
@@ -301,19 +336,8 @@ impl<'a> Family<'a> {
     }
 
     fn kin(&self, pid: Pid) -> Kin {
-        match score::attempt(pid) {
-            Some(number) if number == self.attempt.number => return Kin::Ours,
-            Some(_) => return Kin::Others,
-            None => {}
-        }
-        match environ::read(pid) {
-            Ok(None) => Kin::Unknown,
-            Ok(Some(environment)) if self.mark.is_on(&environment) => Kin::Ours,
-            Ok(Some(environment)) if is_marked(&environment, ANY) => Kin::Others,
-            // It has no environment any more, and leaves who knows whom.
-            Ok(Some(_)) | Err(_) if environ::is_gone(pid) => Kin::Unknown,
-            Ok(Some(_)) | Err(_) => Kin::Others,
-        }
+        let marked = |environment: &[u8]| is_marked(environment, ANY).then(|| self.mark.is_on(environment));
+        kin(pid, marked, |number| number == self.attempt.number)
     }
 
     fn ask(&mut self, pid: Pid) -> bool {

@@ -1,6 +1,9 @@
 //! What the kernel is told about functions: that they are to go first when memory runs out. The same number also tells
 //! attempts that run at the same time apart: every descendant has it, whatever becomes of its environment.
 //!
+//! It tells only of those who have no token any more, as everybody may raise his own. It tells nothing where there is no room
+//! for numbers: below a processor whose own score is 500 or more, and so in nested calls.
+//!
 //! A program that forks in the very moment in which it is started may be faster than this; what it has left by then has
 //! its processor's score.
 

@@ -58,6 +58,50 @@ fn among_several_calls_each_is_rid_of_its_own() {
 }
 
 #[test]
+fn who_offers_itself_to_the_memory_killer_still_ends_with_its_call() {
+    let daemon = "(echo 700 > /proc/self/oom_score_adj; exec setsid ./stubborn)";
+    let place = left(&format!("until [ -e begun ]; do sleep 0.01; done; {daemon}"));
+    place.function("waits", "", "touch begun; until [ -e go ]; do sleep 0.01; done");
+    place.stdout("asyncq service set events --concurrency 2; asyncq enqueue events waits");
+    let process = place.start("asyncq process");
+    wait_until("the first call is over", || place.query("SELECT state FROM asyncq_job WHERE id = 1") == "completed");
+    let survives = runs(&place.read("pid"));
+    place.write("go", "");
+    assert!(process.wait().status.success());
+    assert!(!survives);
+    assert_eq!(place.query("SELECT state FROM asyncq_job WHERE id = 2"), "completed");
+}
+
+#[test]
+fn a_supervisor_with_children_of_its_own_ends_what_its_dead_engine_leaves_and_no_other() {
+    let place = Place::with_functions(&[]);
+    place.program("stubborn", &format!("#!/bin/sh\n{}\n", STUBBORN.replace("> pid", ">> pids")));
+    place.function("offered", "", "echo 1000 > /proc/self/oom_score_adj; exec ./stubborn");
+    place.function("bare", "", "exec env -i ./stubborn");
+    // Only the score tells whose what is bare is; where scores are high already, it tells nothing.
+    let own: i32 = place.stdout("cat /proc/self/oom_score_adj").trim().parse().unwrap();
+    let functions: &[&str] = if own < 500 { &["offered", "bare"] } else { &["offered"] };
+    for function in functions {
+        place.stdout(&format!("asyncq enqueue events {function}"));
+    }
+    place.stdout("asyncq service set events --concurrency 2");
+    let process = place.start("sh -c 'sleep 1000 >/dev/null 2>&1 & echo $! > kept; exec asyncq process'");
+    let pids = || place.read("pids").lines().map(str::to_owned).collect::<Vec<_>>();
+    wait_until("all are at work", || pids().len() == functions.len());
+    let kept = place.read("kept").trim().to_owned();
+    let children = process.engine();
+    let engine = children.split(' ').find(|pid| *pid != kept).unwrap();
+    place.stdout(&format!("kill -9 {engine}"));
+    let status = process.wait().status;
+    let survivors: Vec<String> = pids().into_iter().filter(|pid| runs(pid)).collect();
+    let keeps = runs(&kept);
+    for pid in survivors.iter().chain([&kept]) {
+        place.run(&format!("kill -9 {pid}"));
+    }
+    assert_eq!((status.code(), survivors, keeps), (Some(75), Vec::new(), true));
+}
+
+#[test]
 fn a_nested_call_in_the_background_ends_with_its_parent() {
     let place = left("asyncq enqueue events stubborn");
     place.session(
