@@ -50,9 +50,10 @@ pub fn run(request: &Request<'_>, around: &Surroundings, output: Output<'_>, con
             reached("program started");
             let limit = request.definition.timeout.map(|timeout| began + timeout);
             let call = start::stdin_line(request);
-            match Running::new(child, family, call, Reader::new(&mut capture, output)) {
-                Ok(running) => running.until_the_end(limit, control),
-                Err(error) => Outcome::Failed(start::cannot_run(126, format!("cannot be watched: {error}"))),
+            let running = Running::new(child, family, call, Reader::new(&mut capture, output));
+            match running.watch() {
+                Ok(ended) => running.until_the_end(&ended, limit, control),
+                Err(error) => running.give_up(&error, control),
             }
         }
     };
@@ -70,7 +71,6 @@ struct Running<'a> {
     child: Child,
     group: Pid,
     family: Family<'a>,
-    ended: OwnedFd,
     stdin: Option<(OwnedFd, Vec<u8>)>,
     streams: [Option<OwnedFd>; 2],
     reader: Reader<'a>,
@@ -100,37 +100,34 @@ enum Why {
 }
 
 impl<'a> Running<'a> {
-    fn new(mut child: Child, family: Family<'a>, call: Vec<u8>, reader: Reader<'a>) -> io::Result<Running<'a>> {
+    fn new(mut child: Child, family: Family<'a>, call: Vec<u8>, reader: Reader<'a>) -> Running<'a> {
         let group = Pid::from_child(&child);
-        let pipes = [
-            child.stdin.take().map(OwnedFd::from),
-            child.stdout.take().map(OwnedFd::from),
-            child.stderr.take().map(OwnedFd::from),
-        ];
-        let prepared = pidfd_open(group, PidfdFlags::empty()).and_then(|ended| {
-            for pipe in pipes.iter().flatten() {
-                rustix::io::ioctl_fionbio(pipe, true)?;
-            }
-            Ok(ended)
-        });
-        let ended = match prepared {
-            Ok(ended) => ended,
-            Err(error) => {
-                // Nothing that nobody watches may go on.
-                let _ = kill_process_group(group, Signal::KILL);
-                let _ = child.wait();
-                return Err(error.into());
-            }
-        };
-        let [stdin, stdout, stderr] = pipes;
-        let stdin = stdin.map(|pipe| (pipe, call));
-        Ok(Running { child, group, family, ended, stdin, streams: [stdout, stderr], reader })
+        let stdin = child.stdin.take().map(|pipe| (OwnedFd::from(pipe), call));
+        let streams = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
+        Running { child, group, family, stdin, streams, reader }
     }
 
-    fn until_the_end(mut self, limit: Option<Instant>, control: &Control) -> Outcome {
+    /// Prepares to wait for the program and its pipes together; gives what tells that the program has ended.
+    fn watch(&self) -> io::Result<OwnedFd> {
+        for pipe in self.stdin.iter().map(|(pipe, _)| pipe).chain(self.streams.iter().flatten()) {
+            rustix::io::ioctl_fionbio(pipe, true)?;
+        }
+        Ok(pidfd_open(self.group, PidfdFlags::empty())?)
+    }
+
+    /// Ends a program that cannot be watched, at once, with all that it has left: nothing that nobody watches may go on.
+    fn give_up(mut self, error: &io::Error, control: &Control) -> Outcome {
+        // Reading from them might wait.
+        self.streams = [None, None];
+        self.signal(Signal::KILL);
+        let _ = self.end_the_rest(Instant::now(), control);
+        Outcome::Failed(start::cannot_run(126, format!("cannot be watched: {error}")))
+    }
+
+    fn until_the_end(mut self, ended: &OwnedFd, limit: Option<Instant>, control: &Control) -> Outcome {
         let mut ending: Option<Ending> = None;
         self.write();
-        while !self.wait(ending.map_or(limit, |_| Some(Instant::now() + LAST_LOOK)), control) {
+        while !self.wait(ended, ending.map_or(limit, |_| Some(Instant::now() + LAST_LOOK)), control) {
             let now = Instant::now();
             let asked = match control.asked() {
                 Stop::No => limit.filter(|limit| now >= *limit).map(|_| (Why::TooLong, GRACE)),
@@ -217,10 +214,10 @@ impl<'a> Running<'a> {
     }
 
     /// Waits until something happens, and passes on what can be; says whether the program has ended.
-    fn wait(&mut self, deadline: Option<Instant>, control: &Control) -> bool {
+    fn wait(&mut self, ended: &OwnedFd, deadline: Option<Instant>, control: &Control) -> bool {
         let listening = self.reader.has_room();
         let mut fds = Vec::with_capacity(5);
-        fds.push(PollFd::new(&self.ended, PollFlags::IN));
+        fds.push(PollFd::new(ended, PollFlags::IN));
         fds.push(PollFd::from_borrowed_fd(control.wake(), PollFlags::IN));
         if listening {
             fds.extend(self.streams.iter().flatten().map(|pipe| PollFd::new(pipe, PollFlags::IN)));

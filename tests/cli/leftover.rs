@@ -73,6 +73,22 @@ fn who_offers_itself_to_the_memory_killer_still_ends_with_its_call() {
 }
 
 #[test]
+fn a_program_that_cannot_be_watched_leaves_nothing() {
+    let place = left("setsid ./stubborn");
+    place.function("looks", "", "! kill -0 $(cat pid) 2>/dev/null");
+    place.stdout("asyncq service set events --concurrency 1; asyncq job cancel 1");
+    place.stdout("asyncq enqueue events looks; asyncq enqueue events leaves; asyncq enqueue events looks");
+    // The second time that a thread wants to watch somebody, it gets no descriptor, and late: somebody has got away by then.
+    let refuse = "-e inject=pidfd_open:error=EMFILE:delay_enter=1000000:when=2";
+    place.run(&format!("strace -f -qq -o /dev/null -e trace=pidfd_open {refuse} asyncq process"));
+    assert!(place.stdout("asyncq job show 3 --json").contains("cannot be watched"));
+    assert_eq!(
+        place.query("SELECT group_concat(state) FROM (SELECT state FROM asyncq_job ORDER BY id)"),
+        "cancelled,completed,error,completed"
+    );
+}
+
+#[test]
 fn a_supervisor_with_children_of_its_own_ends_what_its_dead_engine_leaves_and_no_other() {
     let place = Place::with_functions(&[]);
     place.program("stubborn", &format!("#!/bin/sh\n{}\n", STUBBORN.replace("> pid", ">> pids")));
