@@ -1,5 +1,6 @@
 //! The signals by which a person, cron or a service manager asks a program to stop, and the one that is outlived.
 
+use std::fs;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -9,12 +10,26 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-/// Calls `asked` in a thread of its own whenever this process is asked to stop, from now on until it ends.
+/// Those of some signals that this process does not ignore. What was ignored when it started, as `nohup` wants it, stays
+/// so, and functions inherit that.
 ///
 /// # Errors
-/// When the system refuses handlers.
+/// When `/proc` cannot be read.
+pub fn heard(signals: &[i32]) -> io::Result<Vec<i32>> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let ignored = ignored.ok_or_else(|| io::Error::other("`/proc` has another form"))?;
+    Ok(signals.iter().copied().filter(|signal| ignored & (1 << (signal - 1)) == 0).collect())
+}
+
+/// Calls `asked` in a thread of its own whenever this process is asked to stop, from now on until it ends, by a signal that it
+/// does not ignore.
+///
+/// # Errors
+/// When the system refuses handlers, or `/proc` cannot be read.
 pub fn on_stop(mut asked: impl FnMut() + Send + 'static) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let mut signals = Signals::new(heard(&[SIGINT, SIGTERM, SIGHUP])?)?;
     std::thread::Builder::new().name("signals".to_owned()).stack_size(64 * 1024).spawn(move || {
         for _ in signals.forever() {
             asked();

@@ -29,6 +29,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 use signal_hook::low_level::pipe;
 
 use super::leftover::Orphans;
+use super::signals;
 
 /// Tells the child who supervises it.
 pub const SUPERVISOR: &str = "ASYNCQ_SUPERVISOR";
@@ -62,7 +63,7 @@ fn this_program() -> io::Result<PathBuf> {
     Ok(if is_there.unwrap_or(false) { path } else { link })
 }
 
-/// The signals that reach this process, as descriptors.
+/// The signals that reach this process, and that it does not ignore, as descriptors.
 struct Caught {
     stop: UnixStream,
     suspend: UnixStream,
@@ -73,8 +74,8 @@ impl Caught {
         let caught = |signals: &[i32]| {
             let (ours, handlers) = UnixStream::pair()?;
             ours.set_nonblocking(true)?;
-            for signal in signals {
-                pipe::register(*signal, handlers.try_clone()?)?;
+            for signal in signals::heard(signals)? {
+                pipe::register(signal, handlers.try_clone()?)?;
             }
             Ok::<_, io::Error>(ours)
         };

@@ -26,6 +26,22 @@ fn a_first_signal_lets_what_is_running_end() {
 }
 
 #[test]
+fn a_signal_that_was_ignored_from_the_start_stays_so_for_functions_too() {
+    for (signal, line) in [("HUP", "nohup asyncq process"), ("INT", "sh -c 'trap \"\" INT; exec asyncq process'")] {
+        let place = Place::with_functions(&[("waits", &format!("kill -{signal} $$; {WAITS}"))]);
+        place.stdout("asyncq enqueue events waits; asyncq enqueue events waits");
+        let process = place.start(line);
+        wait_until("the call begins", || place.at("begun").exists());
+        process.signal(signal);
+        place.write("go", "");
+        let output = process.wait();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "done\ndone\n");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    }
+}
+
+#[test]
 fn a_second_signal_puts_back_without_counting() {
     let place = Place::with_functions(&[(
         "waits",
