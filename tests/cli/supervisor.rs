@@ -71,6 +71,7 @@ fn a_processor_that_is_just_dying_is_waited_for() {
     let engine = process.engine();
     process.signal("STOP");
     place.stdout(&format!("kill -9 {engine}"));
+    wait_until("the engine is dead, all of it", || !runs(&engine));
     let next = place.start("asyncq process");
     // Time enough to find nothing to do, which would be wrong.
     std::thread::sleep(std::time::Duration::from_millis(500));

@@ -231,12 +231,12 @@ impl Steps<'_> {
                 _ => continue,
             };
             let marks = call.phase == if late { Phase::Starting } else { Phase::Held };
+            let restores = self.protocol.times.restores;
             self.add(Step::Begin(fence, word), |world| {
                 world.change(which, phase);
-                let row = world.row(fence);
-                // After a restore, another claim may have the same number.
-                if phase == Phase::Forked && row.owner == Some(fence.processor) {
-                    row.began = fence.attempt;
+                // After a restore, another claim may have the same number, and of the same processor.
+                if phase == Phase::Forked && world.left.restores == restores {
+                    world.row(fence).began = fence.attempt;
                 }
                 if marks && lives {
                     mark(world);

@@ -162,12 +162,13 @@ impl Drain<'_> {
 
     /// Gives up, as it was told to, the outcomes that cannot be recorded: their calls are put back by who comes next, and
     /// this processor did not crash with them.
-    pub(super) fn give_up(&self) {
+    pub(super) fn give_up(&mut self) {
         let Some(presence) = &self.presence else { return };
         let unrun = self.unrun.iter().filter_map(|over| over.mark.as_ref());
         for mark in unrun.chain(self.done.iter().map(|done| &done.mark)) {
             presence.slots.forget(mark);
         }
+        self.mind_the_marks();
     }
 
     fn reserve(&self) -> Option<Arc<Reserve>> {
