@@ -7,6 +7,8 @@ use std::sync::LazyLock;
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid};
 
+use super::stat::Stat;
+
 /// Flags of a process (`PF_EXITING` and `PF_KTHREAD` of the kernel's `sched.h`): one that ends, or that is the kernel's own,
 /// has no memory, and so no environment.
 const EXITING: u64 = 0x4;
@@ -81,13 +83,8 @@ struct Memory {
 
 impl Memory {
     fn of(pid: Pid) -> io::Result<Memory> {
-        let stat = fs::read(format!("/proc/{pid}/stat"))?;
-        // The name of the program, in brackets, may hold anything.
-        let after = stat.iter().rposition(|b| *b == b')').map_or(&stat[..0], |end| &stat[end + 1..]);
-        let text = String::from_utf8_lossy(after);
-        let fields: Vec<u64> = text.split_ascii_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
-        let field = |number: usize| fields.get(number - 3).copied().unwrap_or(0);
-        Ok(Memory { flags: field(9), threads: field(20), start: field(50), end: field(51) })
+        let stat = Stat::of(pid)?;
+        Ok(Memory { flags: stat.number(9), threads: stat.number(20), start: stat.number(50), end: stat.number(51) })
     }
 
     fn is_being_made(&self) -> bool {

@@ -17,6 +17,7 @@ mod rights;
 mod score;
 pub mod signals;
 mod start;
+mod stat;
 pub mod supervisor;
 pub mod whereabouts;
 

@@ -5,7 +5,7 @@
 //! is held by both, so that it falls when nothing is left.
 
 use std::ffi::OsString;
-use std::fs::{self, Metadata};
+use std::fs::Metadata;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,6 +30,7 @@ use signal_hook::low_level::pipe;
 
 use super::leftover::Orphans;
 use super::signals;
+use super::stat::Stat;
 
 /// Tells the child who supervises it.
 pub const SUPERVISOR: &str = "ASYNCQ_SUPERVISOR";
@@ -228,12 +229,10 @@ fn leave_terminal(supervisor: Pid) {
     }
 }
 
-/// The process group of a process, unless it is one of another container (field 5 of `/proc/PID/stat`, proc(5)). Here
-/// `getpgid` has no way to say "of another container".
+/// The process group of a process (field 5), unless it is one of another container, for which `getpgid` here has no way to
+/// say so.
 fn group(pid: Pid) -> Option<Pid> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, after) = stat.rsplit_once(") ")?;
-    Pid::from_raw(after.split_ascii_whitespace().nth(2)?.parse().ok()?)
+    Pid::from_raw(Stat::of(pid).ok()?.field(5).parse().ok()?)
 }
 
 /// Who was started: the supervisor of this process, also when it is dead and another process is the parent.

@@ -9,6 +9,7 @@ use std::io;
 
 use rustix::process::getpid;
 
+use super::stat::Stat;
 use crate::domain::processor::NewProcessor;
 
 /// The machine's first PID namespace, in which all processes are seen (`PROC_PID_INIT_INO` of the kernel).
@@ -60,16 +61,13 @@ pub(super) fn here() -> io::Result<String> {
     Ok(format!("{} {}", boot()?, namespace()?))
 }
 
-/// When a process began, in clock ticks since boot: field 22 of `/proc/PID/stat` (proc(5)), counted after the program's
-/// name, which may hold anything. One that only waits to be reaped is gone.
+/// When a process began, in clock ticks since boot (field 22). One that only waits to be reaped is gone.
 pub(super) fn started(pid: i64) -> io::Result<i64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let after = stat.rsplit_once(") ").map_or("", |(_, after)| after);
-    if after.starts_with('Z') {
+    let stat = Stat::of(pid)?;
+    if stat.field(3) == "Z" {
         return Err(io::ErrorKind::NotFound.into());
     }
-    let field = after.split_ascii_whitespace().nth(19);
-    field.and_then(|text| text.parse().ok()).ok_or_else(|| io::Error::other("`/proc` has another form"))
+    stat.field(22).parse().map_err(|_| io::Error::other("`/proc` has another form"))
 }
 
 fn boot() -> io::Result<String> {

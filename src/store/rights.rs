@@ -104,10 +104,13 @@ impl Location {
     /// that decides what functions are.
     ///
     /// # Errors
-    /// [`Kind::Denied`] when there is somebody. A store that is not there is nobody's.
+    /// [`Kind::Denied`] when there is somebody. A store that is not there is nobody's, and a folder is none.
     pub fn only_root_can_change(&self) -> Result<()> {
         let Location::File(path) = self;
         let Ok(path) = fs::canonicalize(path) else { return Ok(()) };
+        if path.is_dir() {
+            return Ok(());
+        }
         weakness(&path).map_or(Ok(()), |why| Err(changeable(&path, &why)))
     }
 }

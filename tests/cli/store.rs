@@ -139,6 +139,10 @@ fn what_is_no_store_is_told_and_left_alone() {
         empty.db
         folder.db
         text.db
+        $ mkdir -m 777 anybodys; asyncq --db anybodys process
+        ! error: `/[..]/anybodys` is a directory, not a store
+        ! hint: name a file, as in `--db queue.db`
+        ? 69
         ",
     );
 }
