@@ -6,10 +6,12 @@ use std::ffi::OsString;
 use clap::Args;
 
 use super::output::nobody_reads;
+use super::process;
 use super::session::{Session, environment};
 use super::{exit, say};
 use crate::commands::enqueue::{self, inside};
-use crate::commands::{Enqueued, Store, nested};
+use crate::commands::nested::{self, Means};
+use crate::commands::{Enqueued, Store};
 use crate::domain::attempt::Outcome;
 use crate::domain::call::{Call, Key, Principal, keywords, positional};
 use crate::domain::function::FunctionName;
@@ -138,8 +140,9 @@ pub fn shield(word: OsString) -> OsString {
 }
 
 fn run_now(session: &Session, store: &mut Store, running: &Running, new: &NewJob) -> anyhow::Result<u8> {
-    let (surroundings, echo) = super::process::equipment(store, &running.folder)?;
-    let ran = nested::run(store, running, new, &surroundings, &echo)?;
+    let (surroundings, echo) = process::equipment(store, &running.folder)?;
+    let tell = |error: &Error| session.talk(&process::trying_again(error));
+    let ran = nested::run(store, running, new, &Means { around: &surroundings, echo: &echo, tell: &tell })?;
     drop(echo);
     let job = ran.job;
     let (service, function) = (&new.call.service, &new.call.function);

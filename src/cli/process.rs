@@ -16,6 +16,7 @@ use crate::domain::job::State;
 use crate::domain::processor::Processor;
 use crate::domain::service::ServiceName;
 use crate::domain::time::{parse_span, show_span};
+use crate::error::Error;
 
 /// Run the calls that are ready, then end
 ///
@@ -108,6 +109,11 @@ pub fn equipment(store: &Store, folder: &str) -> anyhow::Result<(Surroundings, E
     Ok((surroundings, echo()))
 }
 
+/// What is told when an outcome cannot be recorded yet.
+pub(super) fn trying_again(error: &Error) -> String {
+    format!("{error}; trying again, so that no outcome is lost")
+}
+
 fn tell(session: &Session, options: &Options, event: &Event<'_>) {
     match event {
         Event::Busy { service, concurrency, holders } => {
@@ -166,7 +172,7 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
             let jobs = if *running == 1 { "one job".to_owned() } else { format!("{running} jobs") };
             session.talk(&format!("stopping; waiting for {jobs} to end (once more: end and put back)"));
         }
-        Event::StoreFails { error } => session.talk(&format!("{error}; trying again, so that no outcome is lost")),
+        Event::StoreFails { error } => session.talk(&trying_again(error)),
         Event::Unmarked { error } => session
             .talk(&format!("cannot write down which calls run: {error}; a crash may not be counted against them")),
         Event::NoSpace { error } => session.talk(&format!("{error}; nothing begins until there is some")),

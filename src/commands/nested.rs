@@ -7,12 +7,22 @@ use super::{new_token, outcome};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
 use crate::domain::job::{Finish, JobId, NewJob, Running, State};
 use crate::domain::retry::decide_once;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::runner::{Control, Echo, Output, Request, Reserve, Stop, Surroundings, command, descriptors, signals};
 use crate::store::{Patience, Store};
 
 /// How long it waits before it tries again to record an outcome, for which there was no space, or which the disk refused.
 const FAILING: Duration = Duration::from_millis(250);
+
+/// What a nested call works with, besides the store.
+pub struct Means<'a> {
+    /// What its function gets.
+    pub around: &'a Surroundings,
+    /// Where its output goes.
+    pub echo: &'a Echo,
+    /// Is told, once, why its outcome cannot be recorded yet.
+    pub tell: &'a dyn Fn(&Error),
+}
 
 /// How a nested call ended.
 #[derive(Debug)]
@@ -29,7 +39,8 @@ pub struct Ran {
 ///
 /// # Errors
 /// As [`Store::begin_nested`]; and whatever the store answers when the end is recorded.
-pub fn run(store: &mut Store, inside: &Running, new: &NewJob, around: &Surroundings, echo: &Echo) -> Result<Ran> {
+pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &Means<'_>) -> Result<Ran> {
+    let Means { around, echo, tell } = means;
     descriptors::keep_to_ourselves().map_err(|error| super::io_error("cannot look at `/proc`", &error))?;
     let control = Arc::new(Control::new().map_err(|error| super::io_error("cannot watch a function", &error))?);
     let asked = Arc::clone(&control);
@@ -59,9 +70,15 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, around: &Surroundi
     // The function has run: its outcome is not given up because somebody holds the store, or the disk is full or fails.
     store.be_patient(Patience::Endless);
     let reserve = Reserve::of(&around.folder);
+    let mut told = false;
     let state = loop {
         match outcome::record(store, &reserve, &mut finish) {
-            Err(error) if error.can_pass() && control.asked() == Stop::No => std::thread::sleep(FAILING),
+            Err(error) if error.can_pass() && control.asked() == Stop::No => {
+                if !std::mem::replace(&mut told, true) {
+                    tell(&error);
+                }
+                std::thread::sleep(FAILING);
+            }
             done => break done?,
         }
     };

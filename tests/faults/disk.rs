@@ -450,4 +450,6 @@ fn a_disk_that_fails_for_a_while_costs_no_nested_call_its_outcome() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "run\nexit code 0\n", "{output:?}");
     let states = "sqlite3 data/q.db 'SELECT group_concat(state) FROM asyncq_job'";
     assert_eq!(place.stdout(states), "completed,completed\n");
+    let said = place.stdout("asyncq job log 1 2>&1");
+    assert_eq!(said.matches("; trying again, so that no outcome is lost").count(), 1, "{said}");
 }
