@@ -41,7 +41,7 @@ pub struct Ran {
 /// As [`Store::begin_nested`]; and whatever the store answers when the end is recorded.
 pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &Means<'_>) -> Result<Ran> {
     let Means { around, echo, tell } = means;
-    descriptors::keep_to_ourselves().map_err(|error| super::io_error("cannot look at `/proc`", &error))?;
+    descriptors::prepare().map_err(|error| super::io_error("cannot run functions", &error))?;
     let control = Arc::new(Control::new().map_err(|error| super::io_error("cannot watch a function", &error))?);
     let asked = Arc::clone(&control);
     signals::on_stop(move || {

@@ -112,7 +112,7 @@ impl<'a> Running<'a> {
         for pipe in self.stdin.iter().map(|(pipe, _)| pipe).chain(self.streams.iter().flatten()) {
             rustix::io::ioctl_fionbio(pipe, true)?;
         }
-        Ok(pidfd_open(self.group, PidfdFlags::empty())?)
+        start::patiently(|| Ok(pidfd_open(self.group, PidfdFlags::empty())?))
     }
 
     /// Ends a program that cannot be watched, at once, with all that it has left: nothing that nobody watches may go on.

@@ -4,15 +4,18 @@ use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{Resource, getrlimit};
 
-/// Marks every descriptor but stdin, stdout and stderr to be closed in the programs that this process starts. Our own
-/// are marked from the start; these were inherited.
+/// Makes this process ready to run functions: marks every descriptor but stdin, stdout and stderr to be closed in the
+/// programs that it starts. Our own are marked from the start; these were inherited.
 ///
 /// # Errors
-/// When `/proc` cannot be read.
-pub fn keep_to_ourselves() -> io::Result<()> {
+/// When `/proc` cannot be read, and where too few descriptors are allowed to run even one function.
+pub fn prepare() -> io::Result<()> {
+    if limit() < FOR_THE_REST + FOR_A_FUNCTION {
+        return Err(Errno::MFILE.into());
+    }
     let open = fs::read_dir("/proc/self/fd")?;
     let numbers: Vec<i32> = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     for number in numbers.into_iter().filter(|number| *number > 2) {
@@ -27,11 +30,14 @@ const FOR_A_FUNCTION: u64 = 12;
 /// How many descriptors everything else takes.
 const FOR_THE_REST: u64 = 16;
 
+fn limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// How many functions this process may run at once, by its limit of descriptors; at least one.
 #[must_use]
 pub fn functions_at_once() -> usize {
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let many = limit.saturating_sub(FOR_THE_REST) / FOR_A_FUNCTION;
+    let many = limit().saturating_sub(FOR_THE_REST) / FOR_A_FUNCTION;
     usize::try_from(many.max(1)).unwrap_or(usize::MAX)
 }
 

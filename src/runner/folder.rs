@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
@@ -27,6 +28,9 @@ const ENGINE: &str = "engine";
 
 /// The lock, before it is what it should be.
 const DRAFT: &str = "draft";
+
+/// How long nobody takes to make a folder.
+const UNFINISHED: Duration = Duration::from_hours(1);
 
 /// How many bytes a mark takes: the number of a job, or 0.
 const MARK: usize = 8;
@@ -248,6 +252,19 @@ fn locked(path: &Path, access: Access) -> io::Result<File> {
 pub fn names(run_folder: &Path) -> io::Result<Vec<String>> {
     let entries = fs::read_dir(run_folder)?;
     entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+/// Removes a folder whose processor was killed while it made it, long ago: it has no lock that could tell.
+pub fn remove_unfinished(run_folder: &Path, name: &str) {
+    if !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return;
+    }
+    let path = run_folder.join(name);
+    let age = fs::symlink_metadata(&path).and_then(|meta| meta.modified()).map(|time| time.elapsed());
+    if matches!(age, Ok(Ok(age)) if age > UNFINISHED) && fs::symlink_metadata(path.join(LOCK)).is_err() {
+        // Should somebody be making it after all, that fails now, and nothing depends on it yet.
+        let _ = fs::remove_dir_all(&path);
+    }
 }
 
 /// Looks whether the processor that made this folder lives.

@@ -16,7 +16,7 @@ use crate::domain::json;
 /// The longest argument that Linux passes to a program, in bytes (`MAX_ARG_STRLEN`, execve(2), without the NUL).
 const LONGEST_ARGUMENT: usize = 128 * 1024 - 1;
 
-/// How long to wait for processes, descriptors or memory, when there are too few to start a program.
+/// How long to wait for processes, descriptors or memory, when there are too few to run a program.
 const SCARCE: Duration = Duration::from_secs(10);
 
 /// Starts the program of a function, in its own process group and its site, with pipes to its stdin, stdout and stderr.
@@ -43,23 +43,29 @@ pub(super) fn start(request: &Request<'_>, around: &Surroundings, result: &Resul
         command.process_group(0).spawn()
     };
     let mut arguments = arguments(request);
-    let until = Instant::now() + SCARCE;
-    let child = loop {
-        match with(&arguments) {
-            // Too much for one command line all together: then it reaches the function on stdin only.
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::TOOBIG) && !arguments.is_empty() => {
-                arguments.clear();
-            }
-            Err(error) if is_scarcity(&error) && Instant::now() < until => std::thread::sleep(SCARCE / 100),
-            child => break child,
+    let child = patiently(|| match with(&arguments) {
+        // Too much for one command line all together: then it reaches the function on stdin only.
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::TOOBIG) => {
+            arguments.clear();
+            with(&arguments)
         }
-    };
+        child => child,
+    });
     child.map_err(|error| why_not(&error, &program, site))
 }
 
-/// Whether there are too many processes or descriptors, or too little memory, just now.
-fn is_scarcity(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+/// Does what fails while there are too many processes or descriptors, or too little memory; these may be temporary.
+pub(super) fn patiently<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let until = Instant::now() + SCARCE;
+    loop {
+        let done = work();
+        let errno = done.as_ref().err().and_then(Errno::from_io_error);
+        if !matches!(errno, Some(Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOMEM)) || Instant::now() >= until
+        {
+            return done;
+        }
+        std::thread::sleep(SCARCE / 100);
+    }
 }
 
 fn variables<'a>(request: &Request<'a>, around: &'a Surroundings) -> Vec<(&'static str, String)> {

@@ -98,6 +98,23 @@ fn what_a_processor_left_that_was_never_registered_is_swept_away() {
     );
 }
 
+#[test]
+fn folders_whose_making_was_never_ended_are_removed_after_an_hour() {
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    place.session(
+        "
+        $ mkdir -m 700 .local/share/asyncq/queue.db-asyncq
+        $ cd .local/share/asyncq/queue.db-asyncq; mkdir 0abc 1abc mine; touch -d '2 hours ago' 0abc mine
+        $ asyncq enqueue events hello; asyncq process
+        1
+        hello
+        $ ls .local/share/asyncq/queue.db-asyncq
+        1abc
+        mine
+        ",
+    );
+}
+
 fn is_root(place: &Place) -> bool {
     place.stdout("id -u").trim() == "0"
 }

@@ -155,4 +155,17 @@ fn what_the_system_refuses_is_told_with_the_way_out() {
         ? 74
         ",
     );
+    // A call costs nothing where none can be run.
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    place.stdout("asyncq enqueue events hello");
+    place.session(
+        "
+        $ ulimit -n 20; asyncq process
+        ! error: cannot run functions: Too many open files (os error 24)
+        ! hint: too many files are open; `ulimit -n` shows how many there may be
+        ? 74
+        $ asyncq process
+        hello
+        ",
+    );
 }

@@ -200,7 +200,7 @@ pub fn process(
     equipment: Equipment,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Summary> {
-    descriptors::keep_to_ourselves().map_err(|error| super::io_error("cannot look at `/proc`", &error))?;
+    descriptors::prepare().map_err(|error| super::io_error("cannot run functions", &error))?;
     let line = Arc::clone(&equipment.run_folder.line);
     let mut services = Vec::new();
     for name in &options.services {

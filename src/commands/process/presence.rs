@@ -112,10 +112,13 @@ impl Presence {
 fn sweep(store: &mut Store, run_folder: &Path) -> Result<()> {
     let registered = store.processors()?;
     for name in folder::names(run_folder).unwrap_or_default() {
-        if registered.iter().all(|processor| processor.is.folder != name)
-            && let Ok(Life::Dead(remains)) = folder::life(run_folder, &name)
-        {
-            remains.remove();
+        if registered.iter().any(|processor| processor.is.folder == name) {
+            continue;
+        }
+        match folder::life(run_folder, &name) {
+            Ok(Life::Dead(remains)) => remains.remove(),
+            Ok(Life::NoFolder) => folder::remove_unfinished(run_folder, &name),
+            Ok(Life::Alive) | Err(_) => {}
         }
     }
     Ok(())
