@@ -173,6 +173,13 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
             session.talk(&format!("stopping; waiting for {jobs} to end (once more: end and put back)"));
         }
         Event::StoreFails { error } => session.talk(&trying_again(error)),
+        Event::GivenUp { jobs } => {
+            let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();
+            session.talk(&format!(
+                "could not record the outcomes of jobs {}; who processes next may run them once more",
+                jobs.join(", ")
+            ));
+        }
         Event::Unmarked { error } => session
             .talk(&format!("cannot write down which calls run: {error}; a crash may not be counted against them")),
         Event::NoSpace { error } => session.talk(&format!("{error}; nothing begins until there is some")),

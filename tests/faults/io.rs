@@ -444,6 +444,7 @@ impl Bench {
             _ if *took >= limit(Duration::from_secs(2)) => return Some("too long"),
             End::Done | End::Recovered if !done => return Some("a false end"),
             End::GaveUp | End::GaveIn if !error => return Some("gave up without a word"),
+            End::GaveIn if given_up(stderr).is_empty() => return Some("does not tell whose outcomes it gives up"),
             End::Done if calls.iter().all(|call| !call.failed) || told(stderr) => {}
             End::Done if harmless(fault.error, self.named(), calls).is_none() => return Some("swallowed"),
             _ => {}
@@ -456,7 +457,9 @@ impl Bench {
         // cannot be read.
         let mut failed =
             (1..=6).filter(|job| self.ask(&format!("SELECT state = 'error' FROM asyncq_job WHERE id = {job}")) == 1);
-        if failed.any(|job| !stderr.contains(&format!("job {job} ("))) {
+        let given_up = given_up(stderr);
+        let told = |job: i64| stderr.contains(&format!("job {job} (")) || given_up.contains(&&*job.to_string());
+        if failed.any(|job| !told(job)) {
             return Some("failed in silence");
         }
         let process = self.place.run("asyncq process");
@@ -485,6 +488,12 @@ impl Bench {
 /// Whether a processor tells that it waits for a disk that works.
 fn goes_on(stderr: &str) -> bool {
     ["; trying again", "; nothing begins until"].iter().any(|words| stderr.contains(words))
+}
+
+/// The jobs whose outcomes it gives up.
+fn given_up(stderr: &str) -> Vec<&str> {
+    let lines = stderr.lines().filter_map(|line| line.strip_prefix("asyncq: could not record the outcomes of jobs "));
+    lines.flat_map(|line| line.split(';').next().unwrap().split(", ")).collect()
 }
 
 /// What a processor tells that cannot write a mark.

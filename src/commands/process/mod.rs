@@ -115,6 +115,11 @@ pub enum Event<'a> {
         /// How it fails.
         error: &'a Error,
     },
+    /// It was told to end, and outcomes cannot be recorded.
+    GivenUp {
+        /// Whose.
+        jobs: &'a [JobId],
+    },
     /// It cannot be written down which calls run; they do, and a crash might not be counted.
     Unmarked {
         /// Why.

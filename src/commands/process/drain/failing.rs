@@ -10,6 +10,7 @@ use super::super::over::Over;
 use super::super::presence::Presence;
 use super::{Drain, View};
 use crate::commands::outcome;
+use crate::domain::job::JobId;
 use crate::domain::service::ServiceName;
 use crate::error::{Error, Kind, Result};
 use crate::runner::Reserve;
@@ -161,9 +162,14 @@ impl Drain<'_> {
     }
 
     /// Gives up, as it was told to, the outcomes that cannot be recorded: their calls are put back by who comes next, and
-    /// this processor did not crash with them.
+    /// this processor did not crash with them. A commit that the disk did not confirm may be there all the same.
     pub(super) fn give_up(&mut self) {
         let Some(presence) = &self.presence else { return };
+        let ended = self.done.iter().map(|done| done.claim.fence.job);
+        let jobs: Vec<JobId> = self.unrun.iter().map(|over| over.finish.fence.job).chain(ended).collect();
+        if !jobs.is_empty() {
+            (self.tell)(Event::GivenUp { jobs: &jobs });
+        }
         let unrun = self.unrun.iter().filter_map(|over| over.mark.as_ref());
         for mark in unrun.chain(self.done.iter().map(|done| &done.mark)) {
             presence.slots.forget(mark);
