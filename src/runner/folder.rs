@@ -254,14 +254,18 @@ pub fn names(run_folder: &Path) -> io::Result<Vec<String>> {
     entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
-/// Removes a folder whose processor was killed while it made it, long ago: it has no lock that could tell.
-pub fn remove_unfinished(run_folder: &Path, name: &str) {
+/// Removes a folder beside this one whose processor was killed while it made it, long ago: it has no lock that could tell.
+/// How long ago, only the file system's own clock knows.
+pub fn remove_unfinished(this: &Path, name: &str) {
     if !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return;
     }
-    let path = run_folder.join(name);
-    let age = fs::symlink_metadata(&path).and_then(|meta| meta.modified()).map(|time| time.elapsed());
-    if matches!(age, Ok(Ok(age)) if age > UNFINISHED) && fs::symlink_metadata(path.join(LOCK)).is_err() {
+    let path = this.with_file_name(name);
+    let modified = |path: &Path| fs::symlink_metadata(path).and_then(|meta| meta.modified());
+    if let (Ok(now), Ok(then)) = (modified(this), modified(&path))
+        && now.duration_since(then).is_ok_and(|age| age > UNFINISHED)
+        && fs::symlink_metadata(path.join(LOCK)).is_err()
+    {
         // Should somebody be making it after all, that fails now, and nothing depends on it yet.
         let _ = fs::remove_dir_all(&path);
     }

@@ -48,10 +48,11 @@ pub(super) fn holder(path: &Path) -> Option<Holder> {
     find(&file, &FILE, false).or_else(|| find(&file, &FILE, true).filter(|_| shared_memory.is_none()))
 }
 
-/// Whether a process that was stopped holds the lock of the kind `flock` on `path`.
-pub(super) fn held_by_a_stopped_one(path: &Path) -> bool {
+/// Whether a process that was stopped has locked a byte of the file at `path` before this one.
+pub(super) fn a_stopped_one_is_before(path: &Path, byte: i64) -> bool {
     let Some(file) = File::of(path) else { return false };
-    let holders = locks("FLOCK").into_iter().filter(|lock| lock.file == file);
+    let before = |lock: &Lock| lock.file == file && i64::try_from(*lock.range.start()).is_ok_and(|start| start < byte);
+    let holders = locks("POSIX").into_iter().filter(before);
     holders.filter_map(|lock| Holder::look(lock.pid)).any(|holder| holder.stopped)
 }
 

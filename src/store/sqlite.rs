@@ -80,7 +80,7 @@ impl Sqlite {
         let connection = Connection::open_with_flags(&path, flags).map_err(|error| explain(&path, error))?;
         let mut engine = Sqlite {
             connection,
-            line: Line::at(run_folder(&path)),
+            line: Line::at(&run_folder(&path)),
             path,
             file: Arc::new(file),
             patience: Arc::default(),

@@ -3,18 +3,29 @@
 //! SQLite has no queue: who waits for its lock tries again and again, many who wait take the processor from the one who
 //! has the lock, and who has just given it back is the fastest to take it again. So only one asyncq at a time tries, and
 //! the others sleep in the kernel until it is their turn. Other clients take no part, and nothing depends on it: without
-//! the folder, or behind somebody who was stopped in the line, all try as they please; and whoever has waited in vain goes
-//! past the line until it moves again.
+//! the line's file, or behind somebody who was stopped in the line, all try as they please; and whoever has waited in vain
+//! goes past the line until it moves again.
+//!
+//! The kernel's locks alone are no line either: one that is given back is free until who waits for it is awake, and goes
+//! to who comes by meanwhile. Here everybody locks the byte of the line's file whose number is the time at which they came,
+//! and then waits for all bytes below. Nobody who comes later is in their way.
 
-use std::fs::File;
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
+use rustix::time::{ClockId, clock_gettime};
 
-use super::holder::held_by_a_stopped_one;
+use super::holder::a_stopped_one_is_before;
 
 /// How long the line is respected.
 const AT_MOST: Duration = Duration::from_secs(10);
@@ -22,45 +33,57 @@ const AT_MOST: Duration = Duration::from_secs(10);
 /// How much stack it takes to wait.
 const STACK: usize = 64 * 1024;
 
-/// How often it is looked whether the first one in the line was stopped.
+/// How often it is looked whether somebody further in front was stopped.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// The right to try; given back when it is dropped.
-pub(super) struct Turn(File);
+/// How often somebody comes at the same nanosecond as somebody else, or after those who came later, at most.
+const TICKETS: usize = 100;
+
+/// The right to try; given back when it is dropped, which closes the file, and so unlocks it.
+pub(super) struct Turn {
+    _place: Place,
+}
 
 /// The line at one store, as one connection knows it.
 pub(super) struct Line {
-    /// The line is the kernel's lock on it.
-    folder: PathBuf,
-    /// The thread that waits in the line, or did: the kernel's lock has no deadline.
+    /// Its file.
+    path: PathBuf,
+    /// The thread that waits in the line, or did: the kernel's locks have no deadline.
     waiter: Option<JoinHandle<()>>,
 }
 
+/// Somebody's place in the line.
+struct Place {
+    file: File,
+    /// The byte that is theirs.
+    byte: i64,
+}
+
 impl Line {
-    pub(super) fn at(folder: PathBuf) -> Line {
-        Line { folder, waiter: None }
+    pub(super) fn at(run_folder: &Path) -> Line {
+        Line { path: run_folder.join(".line"), waiter: None }
     }
 
     /// Waits for a turn, at most for `patience`.
     pub(super) fn wait_for_turn(&mut self, patience: Duration) -> Option<Turn> {
-        // Until the turn has come that was given up, the line stands still, and nobody waits in it once more.
+        // Until the turn has come that was given up, nobody waits once more; they have their place.
         if self.waiter.as_ref().is_some_and(|waiter| !waiter.is_finished()) {
             return None;
         }
-        let folder = &self.folder;
-        let turn = Turn(File::open(folder).ok()?);
-        if flock(&turn.0, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            return Some(turn);
+        let place = Place::last(&self.path).ok()?;
+        if place.is_first() {
+            return Some(Turn { _place: place });
         }
+        let byte = place.byte;
         // A turn that comes too late is dropped with the channel.
         let (hand, mine) = channel();
         let wait = move || {
-            if flock(&turn.0, FlockOperation::LockExclusive).is_ok() {
-                let _ = hand.send(turn);
+            if place.become_first() {
+                let _ = hand.send(Turn { _place: place });
             }
         };
         let waiter = thread::Builder::new().stack_size(STACK).spawn(wait).ok()?;
-        let turn = self.receive(&mine, patience);
+        let turn = self.receive(&mine, patience, byte);
         if turn.is_some() {
             // It has nothing left to do, and must not be taken for one who still waits.
             let _ = waiter.join();
@@ -70,22 +93,83 @@ impl Line {
         turn
     }
 
-    fn receive(&self, mine: &Receiver<Turn>, patience: Duration) -> Option<Turn> {
+    fn receive(&self, mine: &Receiver<Turn>, patience: Duration, byte: i64) -> Option<Turn> {
         let until = Instant::now() + patience.min(AT_MOST);
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match mine.recv_timeout(left.min(LOOK)) {
                 Ok(turn) => return Some(turn),
-                Err(RecvTimeoutError::Timeout) if left > LOOK && !held_by_a_stopped_one(&self.folder) => {}
+                Err(RecvTimeoutError::Timeout) if left > LOOK && !a_stopped_one_is_before(&self.path, byte) => {}
                 Err(_) => return None,
             }
         }
     }
 }
 
-impl Drop for Turn {
-    fn drop(&mut self) {
-        // Closing is not enough while a program that is being started has a copy of the descriptor.
-        let _ = flock(&self.0, FlockOperation::Unlock);
+impl Place {
+    /// The last place in the line.
+    fn last(path: &Path) -> io::Result<Place> {
+        let mut file = match open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                make(path)?;
+                open(path)
+            }
+            opened => opened,
+        }?;
+        for _ in 0..TICKETS {
+            let now = clock_gettime(ClockId::Boottime);
+            let place = Place { file, byte: now.tv_sec * 1_000_000_000 + now.tv_nsec };
+            if place.lock(place.byte, 1, false).is_ok() {
+                return Ok(place);
+            }
+            file = place.file;
+        }
+        Err(Errno::EAGAIN.into())
+    }
+
+    fn is_first(&self) -> bool {
+        self.lock(0, self.byte, false).is_ok()
+    }
+
+    fn become_first(&self) -> bool {
+        loop {
+            match self.lock(0, self.byte, true) {
+                Err(Errno::EINTR) => {}
+                done => return done.is_ok(),
+            }
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "they are 1 and 0")]
+    fn lock(&self, first: i64, count: i64, wait: bool) -> nix::Result<()> {
+        let lock = libc::flock {
+            l_type: libc::F_WRLCK as _,
+            l_whence: libc::SEEK_SET as _,
+            l_start: first,
+            l_len: count,
+            l_pid: 0,
+        };
+        fcntl(&self.file, if wait { FcntlArg::F_SETLKW(&lock) } else { FcntlArg::F_SETLK(&lock) }).map(drop)
+    }
+}
+
+/// Opens the line's file, but nothing that was put in its place.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)
+}
+
+/// Makes the line's file, for those who may use its folder, unless somebody else does.
+fn make(path: &Path) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let whose = folder.symlink_metadata()?;
+    let draft = tempfile::NamedTempFile::new_in(folder)?;
+    if geteuid().is_root() {
+        fchown(draft.as_file(), Some(whose.uid()), Some(whose.gid()))?;
+    }
+    draft.as_file().set_permissions(Permissions::from_mode(whose.mode() & 0o660))?;
+    match draft.persist_noclobber(path) {
+        Err(failed) if failed.error.kind() != ErrorKind::AlreadyExists => Err(failed.error),
+        _ => Ok(()),
     }
 }

@@ -118,7 +118,7 @@ fn a_result_is_json_in_a_file() {
         ! asyncq: job 4 (`events` `link`): its result is unreadable: Too many levels of symbolic links (os error 40)
         ! asyncq: job 5 (`events` `fails`): exit code 4
         ? 1
-        $ ls -A .local/share/asyncq/queue.db-asyncq
+        $ ls .local/share/asyncq/queue.db-asyncq
         ",
     );
 }

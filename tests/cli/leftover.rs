@@ -78,14 +78,20 @@ fn a_program_that_cannot_be_watched_leaves_nothing() {
     place.function("looks", "", "! kill -0 $(cat pid) 2>/dev/null");
     place.stdout("asyncq service set events --concurrency 1; asyncq job cancel 1");
     place.stdout("asyncq enqueue events looks; asyncq enqueue events leaves; asyncq enqueue events looks");
-    // The second time that a thread wants to watch somebody, it gets no descriptor, and late: somebody has got away by then.
-    let refuse = "-e inject=pidfd_open:error=EMFILE:delay_enter=1000000:when=2";
-    place.run(&format!("strace -f -qq -o /dev/null -e trace=pidfd_open {refuse} asyncq process"));
+    // The second time that a thread wants to watch somebody, it is refused that, and late: somebody has got away by then.
+    let refuse = "inject=pidfd_open:error=EPERM:delay_enter=1000000:when=2";
+    place.run(&format!("strace -f -qq -o /dev/null -e trace=pidfd_open -e {refuse} asyncq process"));
     assert!(place.stdout("asyncq job show 3 --json").contains("cannot be watched"));
     assert_eq!(
         place.query("SELECT group_concat(state) FROM (SELECT state FROM asyncq_job ORDER BY id)"),
         "cancelled,completed,error,completed"
     );
+    // Too few descriptors, that passes.
+    place.stdout("asyncq enqueue events looks; asyncq enqueue events looks");
+    place.stdout(
+        "strace -f -qq -o /dev/null -e trace=pidfd_open -e inject=pidfd_open:error=EMFILE:when=2 asyncq process",
+    );
+    assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE id > 4 AND state = 'completed'"), "2");
 }
 
 #[test]

@@ -1,16 +1,22 @@
 //! Writers wait in line, and nothing depends on it.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use rusqlite::Connection;
 
 use crate::place::{Place, Running, wait_until};
 
-/// Whether a process has the kernel's lock that is the line, or waits for it.
-fn is_in_line(process: &Running) -> bool {
+/// Whether a process has a place in the line.
+fn is_in_line(place: &Place, process: &Running) -> bool {
     let pid = process.0.id().to_string();
+    let Ok(line) = fs::metadata(format!("{}-asyncq/.line", place.store().display())) else { return false };
+    let file = format!(":{}", line.ino());
     let locks = fs::read_to_string("/proc/locks").unwrap();
-    locks.lines().any(|line| line.contains(" FLOCK ") && line.split_ascii_whitespace().any(|word| word == pid))
+    locks.lines().any(|lock| {
+        let words: Vec<&str> = lock.split_ascii_whitespace().collect();
+        words.contains(&&*pid) && words.iter().any(|word| word.ends_with(&file))
+    })
 }
 
 #[test]
@@ -21,7 +27,7 @@ fn a_writer_that_is_stopped_first_in_line_costs_a_processor_no_more_than_one_thr
     let application = Connection::open(place.store()).unwrap();
     application.execute_batch("BEGIN IMMEDIATE").unwrap();
     let stopped = place.start("asyncq enqueue events count");
-    wait_until("it is first in line", || is_in_line(&stopped));
+    wait_until("it is first in line", || is_in_line(&place, &stopped));
     stopped.signal("STOP");
     application.execute_batch("COMMIT").unwrap();
 
@@ -35,4 +41,22 @@ fn a_writer_that_is_stopped_first_in_line_costs_a_processor_no_more_than_one_thr
     assert!(stopped.wait().status.success());
     place.stdout("asyncq process");
     assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed'"), "10");
+}
+
+#[test]
+fn who_comes_first_is_served_first() {
+    let place = Place::with_functions(&[("nothing", "true")]);
+    place.stdout("asyncq enqueue events nothing && asyncq process");
+    let application = Connection::open(place.store()).unwrap();
+    application.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let crowd: Vec<Running> = (2..12)
+        .map(|_| {
+            let one = place.start("asyncq enqueue events nothing");
+            wait_until("it is in line", || is_in_line(&place, &one));
+            one
+        })
+        .collect();
+    application.execute_batch("COMMIT").unwrap();
+    let ids: Vec<String> = crowd.into_iter().map(|one| String::from_utf8(one.wait().stdout).unwrap()).collect();
+    assert_eq!(ids.concat(), "2\n3\n4\n5\n6\n7\n8\n9\n10\n11\n");
 }

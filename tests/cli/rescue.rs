@@ -20,7 +20,7 @@ fn the_jobs_of_a_dead_processor_are_run_again() {
         ! asyncq: processor 1 (process [..] on [..]) died; 1 of its jobs put back
         $ asyncq job show 1 --json
         {[..]"state":"completed",[..]"attempts":[{"attempt":1,[..]"ending":"crash","error":{"kind":"crash","message":"the processor died",[..]},{"attempt":2,[..]"ending":"completed",[..]
-        $ ls -A .local/share/asyncq/queue.db-asyncq
+        $ ls .local/share/asyncq/queue.db-asyncq
         "#,
     );
     assert!(place.read("pids").lines().all(|pid| !runs(pid)));
@@ -85,7 +85,7 @@ fn a_processor_whose_folder_is_removed_is_not_taken_for_dead() {
 
 #[test]
 fn what_a_processor_left_that_was_never_registered_is_swept_away() {
-    let place = Place::with_functions(&[("ls", "ls -A .local/share/asyncq/queue.db-asyncq | wc -l")]);
+    let place = Place::with_functions(&[("ls", "ls .local/share/asyncq/queue.db-asyncq | wc -l")]);
     place.session(
         "
         $ mkdir -p .local/share/asyncq/queue.db-asyncq/0123456789abcdef && touch .local/share/asyncq/queue.db-asyncq/0123456789abcdef/lock
@@ -93,7 +93,7 @@ fn what_a_processor_left_that_was_never_registered_is_swept_away() {
         1
         $ asyncq process
         1
-        $ ls -A .local/share/asyncq/queue.db-asyncq
+        $ ls .local/share/asyncq/queue.db-asyncq
         ",
     );
 }

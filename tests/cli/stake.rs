@@ -14,7 +14,7 @@ fn a_full_disk_keeps_no_outcome_waiting() {
         "fill",
         "#!/bin/sh
          echo run >> runs; [ $ASYNCQ_JOB = 1 ] || exit 0
-         sqlite3 $ASYNCQ_DB 'PRAGMA wal_checkpoint(TRUNCATE)' > /dev/null
+         until sqlite3 $ASYNCQ_DB 'PRAGMA wal_checkpoint(TRUNCATE)' | grep -q '^0'; do :; done
          head -c 10M /dev/zero > disk/filler 2>/dev/null
          echo full",
     );
@@ -27,7 +27,7 @@ fn a_full_disk_keeps_no_outcome_waiting() {
          asyncq enqueue events fill && asyncq enqueue events fill || exit 97
          asyncq process --trust-store-writers 2> said & process=$!
          until [ \"$(asyncq job list --state completed --json | grep -c completed)\" = 1 ] && grep -q begins said; do
-             kill -0 $process || exit 96
+             kill -0 $process || { cat said >&2; asyncq job list >&2; exit 96; }
          done
          asyncq job list --json
          asyncq process --trust-store-writers 2> late || exit 95

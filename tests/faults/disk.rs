@@ -270,7 +270,7 @@ fn outcomes_are_recorded_and_work_goes_on_at_every_page() {
         let output = process.wait();
         assert!(is_done(&output, &when) && String::from_utf8_lossy(&output.stderr).lines().count() <= 1, "{output:?}");
         disk.is_settled(calls.len(), &when);
-        assert_eq!(disk.stdout("ls -A disk/q.db-asyncq 2> /dev/null || :"), "", "{when}");
+        assert_eq!(disk.stdout("ls disk/q.db-asyncq 2> /dev/null || :"), "", "{when}");
     }
     assert!(waited > 0);
     assert!(longest < soon(), "{longest:?}");
@@ -313,7 +313,7 @@ fn a_processor_begins_nothing_that_it_may_not_be_able_to_record_at_every_page() 
         let output = Output { stderr: disk.place.read("said").into_bytes(), ..process.wait() };
         let done = is_done(&output, &when);
         assert_eq!(disk.book("begun").len(), if done { jobs } else { jobs - 1 }, "{when}");
-        assert_eq!(disk.stdout("ls -A disk/q.db-asyncq 2> /dev/null || :"), "", "{when}");
+        assert_eq!(disk.stdout("ls disk/q.db-asyncq 2> /dev/null || :"), "", "{when}");
         assert_eq!(disk.query("SELECT count(*) FROM asyncq_processor"), "0", "{when}");
         if done {
             disk.stdout("asyncq enqueue events work no 10");

@@ -360,7 +360,8 @@ fn make_one(yard: &Yard, who: Who, umask: &str, makes: bool) {
         yard.may_not(other, "asyncq job list");
         yard.may_not(other, "asyncq enqueue events work");
     }
-    yard.does(Owner, "rm -rf here/q.db* && asyncq init && asyncq service add events");
+    yard.does(Owner, "mv here/q.db-a* here/other && rm -rf here/q.db* && asyncq init && asyncq service add events");
+    yard.does(Root, "rm -r here/other");
 }
 
 /// What is left of a store that was never finished is in nobody's way.
@@ -443,7 +444,11 @@ fn members_see_whether_each_others_processors_live_and_nothing_else_of_them() {
     wait_until("the function runs", || yard.at("pids/1").exists());
     let said = String::from_utf8(yard.run(Owner, "asyncq -v process").stderr).unwrap();
     assert!(said.contains("its one slot is taken by processor 1") && !said.contains("cannot tell"), "{said}");
-    let folder = fs::read_dir(yard.at("here/q.db-asyncq")).unwrap().next().unwrap().unwrap().path();
+    let mut folders = fs::read_dir(yard.at("here/q.db-asyncq")).unwrap().map(|entry| entry.unwrap().path());
+    let folder = folders.find(|path| path.is_dir()).unwrap();
+    // All of them wait in one line.
+    let line = stat(&yard.at("here/q.db-asyncq/.line"));
+    assert_eq!((line.gid(), line.mode() & 0o777), (GROUP, 0o660));
     assert!(!yard.run(Owner, &format!("ls {}", folder.display())).status.success());
     assert!(!yard.run(Owner, &format!("touch {}/lock", folder.display())).status.success());
     process.signal("KILL");

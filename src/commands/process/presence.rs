@@ -75,7 +75,7 @@ impl Presence {
         let (location, path) = (store.location().to_string(), folder.path().to_owned());
         let around = Surroundings::new(location, path, run.env.into_iter(), &run.program).map_err(fail)?;
         let orphans = Arc::clone(&around.orphans);
-        sweep(store, &run.path)?;
+        sweep(store, &run.path, folder.path())?;
         let echo = Arc::new(echo);
         let slots = Slots::new(Common { around, marks: folder.marks(), echo: Arc::clone(&echo) }, wake);
         Ok(Presence { id, slots, reserve, folder, orphans, echo })
@@ -109,7 +109,7 @@ impl Presence {
 }
 
 /// Removes the folders of processors that died before they were registered, or after.
-fn sweep(store: &mut Store, run_folder: &Path) -> Result<()> {
+fn sweep(store: &mut Store, run_folder: &Path, ours: &Path) -> Result<()> {
     let registered = store.processors()?;
     for name in folder::names(run_folder).unwrap_or_default() {
         if registered.iter().any(|processor| processor.is.folder == name) {
@@ -117,7 +117,7 @@ fn sweep(store: &mut Store, run_folder: &Path) -> Result<()> {
         }
         match folder::life(run_folder, &name) {
             Ok(Life::Dead(remains)) => remains.remove(),
-            Ok(Life::NoFolder) => folder::remove_unfinished(run_folder, &name),
+            Ok(Life::NoFolder) => folder::remove_unfinished(ours, &name),
             Ok(Life::Alive) | Err(_) => {}
         }
     }
