@@ -2,6 +2,8 @@
 
 use std::env::VarError;
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -25,6 +27,9 @@ use crate::error::{Error, Kind};
 /// Inside a running function the call is run at once instead, in place: its output is printed, and the exit code is 0, 75
 /// for a conflict, or 1.
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "asyncq enqueue [OPTIONS] <SERVICE> <FUNCTION> [ARG]...\n       asyncq enqueue [OPTIONS] --batch <FILE>"
+)]
 pub struct Enqueue {
     /// A keyword argument
     #[arg(short, long = "kwarg", value_name = "NAME=VALUE")]
@@ -32,7 +37,7 @@ pub struct Enqueue {
 
     /// On whose behalf the call is made; '' for nobody [default: $`ASYNCQ_PRINCIPAL`]
     #[arg(long, value_name = "NAME")]
-    principal: Option<String>,
+    pub(super) principal: Option<String>,
 
     /// Makes a repeat safe: the same call with the same key is the same job
     #[arg(long, value_name = "KEY")]
@@ -40,17 +45,31 @@ pub struct Enqueue {
 
     /// Let the job wait until `asyncq job start` releases it
     #[arg(long)]
-    hold: bool,
+    pub(super) hold: bool,
 
     /// Inside a running function: queue the call all the same
     #[arg(long)]
-    defer: bool,
+    pub(super) defer: bool,
+
+    /// Enqueue the calls in a file, each a line of JSON; `-` reads stdin
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kwargs", "key", "service", "function", "args"])]
+    batch: Option<PathBuf>,
+
+    /// With --batch: enqueue all calls or none
+    #[arg(long, requires = "batch", conflicts_with = "batch_size")]
+    pub(super) atomic: bool,
+
+    /// With --batch: how many calls go into one transaction at most
+    #[arg(long, requires = "batch", value_name = "N", default_value = "1000")]
+    pub(super) batch_size: NonZeroUsize,
 
     /// The service
-    service: String,
+    #[arg(required_unless_present = "batch")]
+    service: Option<String>,
 
     /// The function
-    function: String,
+    #[arg(required_unless_present = "batch")]
+    function: Option<String>,
 
     /// The arguments: each is JSON if it parses as JSON, else the string itself
     #[arg(value_name = "ARG", allow_negative_numbers = true)]
@@ -60,6 +79,9 @@ pub struct Enqueue {
 impl Enqueue {
     /// Does what is asked.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
+        if let Some(file) = &self.batch {
+            return super::batch::run(session, &self, file);
+        }
         let mut new = self.parse()?;
         let mut store = session.open()?;
         if let Some(running) = inside(&mut store, &environment())? {
@@ -89,6 +111,11 @@ impl Enqueue {
         Ok(exit::DONE)
     }
 
+    /// The principal that is named.
+    pub fn own_principal(&self) -> Result<Option<Principal>, Error> {
+        self.principal.as_deref().filter(|it| !it.is_empty()).map(Principal::parse).transpose()
+    }
+
     fn parse(&self) -> anyhow::Result<NewJob> {
         let mut pairs = Vec::with_capacity(self.kwargs.len());
         for text in &self.kwargs {
@@ -102,11 +129,11 @@ impl Enqueue {
         }
         Ok(NewJob {
             call: Call {
-                service: ServiceName::parse(&self.service)?,
-                function: FunctionName::parse(&self.function)?,
+                service: ServiceName::parse(self.service.as_deref().unwrap_or_default())?,
+                function: FunctionName::parse(self.function.as_deref().unwrap_or_default())?,
                 args: positional(&self.args.iter().map(|arg| arg.trim_start_matches(SHIELD)).collect::<Vec<_>>())?,
                 kwargs: keywords(&pairs)?,
-                principal: self.principal.as_deref().filter(|it| !it.is_empty()).map(Principal::parse).transpose()?,
+                principal: self.own_principal()?,
                 site: None,
             },
             key: self.key.as_deref().map(Key::parse).transpose()?,
@@ -117,7 +144,8 @@ impl Enqueue {
     }
 }
 
-fn inherited_principal() -> anyhow::Result<Option<Principal>> {
+/// The principal of the environment.
+pub fn inherited_principal() -> anyhow::Result<Option<Principal>> {
     match std::env::var("ASYNCQ_PRINCIPAL") {
         Ok(text) if !text.is_empty() => Ok(Some(Principal::parse(&text)?)),
         Ok(_) | Err(VarError::NotPresent) => Ok(None),

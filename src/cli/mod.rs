@@ -3,6 +3,7 @@
 //! Invariant: the only module that prints, and the only one that reads the environment of its caller. One file a noun,
 //! each with its arguments and what they do; the comments of the arguments are the help texts.
 
+mod batch;
 mod enqueue;
 mod exit;
 mod function;

@@ -89,6 +89,11 @@ impl Session {
         self.global.verbose
     }
 
+    /// Whether to say nothing but errors.
+    pub fn is_quiet(&self) -> bool {
+        self.global.quiet
+    }
+
     /// Says something that matters to a person.
     pub fn talk(&self, text: &str) {
         if !self.global.quiet {

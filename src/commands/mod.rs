@@ -3,9 +3,11 @@
 //! Invariant: no clap and no printing here. What is only one verb of the store is asked of the store itself, which
 //! [`open`] hands out.
 
+pub mod batch;
 pub mod enqueue;
 pub mod function;
 pub mod job;
+pub mod lines;
 pub mod nested;
 mod outcome;
 pub mod process;

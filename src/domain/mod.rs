@@ -3,6 +3,7 @@
 //! Invariant: no SQL, no clap, no clock, no processes, no files. Everything here can be tested with values alone.
 
 pub mod attempt;
+pub mod batch;
 pub mod call;
 pub mod function;
 pub mod job;

@@ -65,6 +65,9 @@ pub(super) trait Tx {
     /// Whether the store has a table of that name.
     fn has_table(&mut self, name: &str) -> Result<bool>;
 
+    /// Whether an application has a trigger of its own on that table of the store's.
+    fn has_foreign_trigger(&mut self, table: &str) -> Result<bool>;
+
     /// The database's clock, read once at the start of the transaction, so that hosts need not agree.
     fn now(&self) -> Timestamp;
 }

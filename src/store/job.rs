@@ -1,34 +1,14 @@
-//! Putting jobs on queues, and what people do with them by hand.
+//! What people do with jobs by hand.
 
 use std::time::Duration;
 
 use super::engine::{Tx, damaged};
 use super::service::{IfWaiting, Removed};
 use super::{Store, function, one};
-use crate::domain::call::Call;
 use crate::domain::function::FunctionName;
-use crate::domain::job::{JobId, NewJob, State};
+use crate::domain::job::{JobId, State};
 use crate::domain::service::ServiceName;
 use crate::error::{Error, Kind, Result};
-
-/// What enqueueing did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Enqueued {
-    /// A job was made.
-    New(JobId),
-    /// The same call was there already under the same key.
-    Same(JobId),
-}
-
-impl Enqueued {
-    /// The job that now stands for the call.
-    #[must_use]
-    pub fn id(self) -> JobId {
-        match self {
-            Enqueued::New(id) | Enqueued::Same(id) => id,
-        }
-    }
-}
 
 /// What cancelling a job did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,11 +33,6 @@ pub struct CleanQuery {
 /// How many jobs one step of cleaning looks at, so that no transaction takes long.
 const CLEAN_STEP: i64 = 2000;
 
-const INSERT: &str = "INSERT INTO asyncq_job
-    (service, function, args, kwargs, principal, site, state, key, os_user, parent)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) RETURNING id";
-const BY_KEY: &str = "SELECT j.id, j.service, j.function, COALESCE(j.args, l.args), COALESCE(j.kwargs, l.kwargs),
-    j.principal, j.site FROM asyncq_job j LEFT JOIN asyncq_large l ON l.job = j.id WHERE j.key = ?1";
 const STATE: &str = "SELECT state, immediate, parent, run_at FROM asyncq_job WHERE id = ?1";
 const CALLED: &str = "SELECT service, function FROM asyncq_job WHERE id = ?1";
 const NEWEST: &str = "SELECT MAX(id) FROM asyncq_job";
@@ -72,37 +47,6 @@ const REMOVE: &str = "DELETE FROM asyncq_job WHERE id = ?1";
 const ACTIVE: &str = "SELECT id, function, state FROM asyncq_job WHERE service = ?1 AND state = ";
 
 impl Store {
-    /// Puts a call on its service's queue; durable when this returns. The job waits if it is to be held.
-    ///
-    /// # Errors
-    /// [`Kind::NotFound`] when there is no such service or function; [`Kind::Denied`] when the key belongs to another
-    /// call.
-    pub fn enqueue(&mut self, new: &NewJob) -> Result<Enqueued> {
-        self.write(|tx| {
-            let call = &new.call;
-            function::find(tx, &call.service, &call.function)?;
-            if let Some(key) = &new.key
-                && let Some((id, same)) = tx.first(BY_KEY, &[key.as_str().into()], |row| {
-                    let same = row.str(1)? == call.service.as_str()
-                        && row.str(2)? == call.function.as_str()
-                        && row.bytes(3)? == Some(call.args.as_str().as_bytes())
-                        && row.bytes(4)? == Some(call.kwargs.as_str().as_bytes())
-                        && row.bytes(5)? == call.principal.as_ref().map(|it| it.as_str().as_bytes())
-                        && row.bytes(6)? == call.site.as_ref().map(String::as_bytes);
-                    Ok((JobId(row.i64(0)?), same))
-                })?
-            {
-                if !same {
-                    return Err(other_call(key.as_str(), id));
-                }
-                tx.confirm()?;
-                return Ok(Enqueued::Same(id));
-            }
-            let state = if new.hold { State::Held } else { State::Queued };
-            insert(tx, new, state).map(Enqueued::New)
-        })
-    }
-
     /// Cancels a job that waits, or asks the processor of one that runs to end it.
     ///
     /// # Errors
@@ -259,28 +203,6 @@ pub(super) fn state(name: &str) -> Result<State> {
     State::from_name(name).ok_or_else(|| damaged(&format!("`{name}` is no state of a job")))
 }
 
-/// Inserts a job just as any client would, so that the triggers see it.
-pub(super) fn insert(tx: &mut dyn Tx, new: &NewJob, state: State) -> Result<JobId> {
-    let Call { service, function, args, kwargs, principal, site } = &new.call;
-    let id = tx.first(
-        INSERT,
-        &[
-            service.as_str().into(),
-            function.as_str().into(),
-            args.as_str().into(),
-            kwargs.as_str().into(),
-            principal.as_ref().map(super::super::domain::call::Principal::as_str).into(),
-            site.as_ref().into(),
-            state.as_str().into(),
-            new.key.as_ref().map(super::super::domain::call::Key::as_str).into(),
-            new.os_user.as_ref().into(),
-            new.parent.map(|it| it.0).into(),
-        ],
-        |row| row.i64(0),
-    )?;
-    one(id).map(JobId)
-}
-
 /// Cancels what waits for a service, or for one function of it, or refuses because something does.
 pub(super) fn cancel_waiting(
     tx: &mut dyn Tx,
@@ -325,12 +247,6 @@ pub(super) fn cancel_waiting(
 
 fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-}
-
-fn other_call(key: &str, id: JobId) -> Error {
-    let key = crate::domain::text::visible(key);
-    Error::new(Kind::Denied, format!("key `{key}` belongs to job {id}, which is another call"))
-        .hint(format!("`asyncq job show {id}` shows that call; a new call needs a new key"))
 }
 
 fn part_of(id: JobId, parent: Option<JobId>, verb: &str) -> Error {

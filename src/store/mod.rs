@@ -7,6 +7,7 @@ mod check;
 mod claim;
 mod drain;
 mod engine;
+mod enqueue;
 mod explain;
 mod file;
 mod filesystem;
@@ -29,7 +30,8 @@ mod turnstile;
 
 pub use drain::{Advance, Outlook, Plan};
 pub use engine::Patience;
-pub use job::{Cancelled, CleanQuery, Enqueued};
+pub use enqueue::{Enqueued, Refused};
+pub use job::{Cancelled, CleanQuery};
 pub use place::Location;
 pub use query::JobQuery;
 pub use rescue::Rescued;

@@ -1,7 +1,7 @@
 //! Calls made inside a running job: who is asking, and the record of what is run at once.
 
 use super::engine::{Row, Tx};
-use super::{Store, function, job};
+use super::{Store, enqueue, function};
 use crate::domain::call::Principal;
 use crate::domain::job::{Claim, Fence, JobId, MAX_NESTING, NewJob, Running, State, Token};
 use crate::domain::processor::ProcessorId;
@@ -51,7 +51,7 @@ impl Store {
                 let hint = "a function that calls itself needs an end; `--defer` queues a call instead of running it";
                 return Err(Error::new(Kind::Denied, message).hint(hint));
             }
-            let id = job::insert(tx, new, State::Held)?;
+            let id = enqueue::insert(tx, new, State::Held)?;
             let now = tx.now();
             let processor = inside.processor;
             tx.execute(BEGIN, &[id.0.into(), depth.into(), processor.0.into(), token.as_str().into(), now.into()])?;

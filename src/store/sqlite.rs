@@ -356,6 +356,13 @@ impl Tx for SqliteTx<'_> {
         Ok(found.is_some())
     }
 
+    fn has_foreign_trigger(&mut self, table: &str) -> Result<bool> {
+        let sql = "SELECT 1 FROM sqlite_schema
+            WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE AND name NOT LIKE 'asyncq!_%' ESCAPE '!'";
+        let found = (self as &mut dyn Tx).first(sql, &[table.into()], |_| Ok(()))?;
+        Ok(found.is_some())
+    }
+
     fn now(&self) -> Timestamp {
         self.now
     }

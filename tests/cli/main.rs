@@ -5,6 +5,7 @@
 mod place;
 
 mod application;
+mod batch;
 mod command;
 mod cron;
 mod documents;

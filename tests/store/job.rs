@@ -54,6 +54,31 @@ conformance! {
         assert!(store.jobs(&JobQuery::default()).unwrap().is_empty());
     }
 
+    fn calls_that_come_together_are_enqueued_together_or_not_at_all(store: &mut Store) {
+        with_events(store);
+        let keyed = |number| NewJob { key: Some(Key::parse("k").unwrap()), ..call(number) };
+        let mut large = NewJob { hold: true, ..call(0) };
+        large.call.args = positional(&["x".repeat(5000)]).unwrap();
+        let done = store.enqueue_all(&[keyed(1), large.clone(), keyed(1)]).unwrap();
+        assert_eq!(done, [Enqueued::New(JobId(1)), Enqueued::New(JobId(2)), Enqueued::Same(JobId(1))]);
+        let job = store.job(JobId(2)).unwrap();
+        assert_eq!((job.state, job.args.as_str()), (State::Held, large.call.args.as_str()));
+        assert!(store.enqueue_all(&[]).unwrap().is_empty());
+        // What is known to be there is as durable as what is new.
+        assert_eq!(store.enqueue_all(&[keyed(1)]).unwrap(), [Enqueued::Same(JobId(1))]);
+
+        let mut unknown = call(9);
+        unknown.call.function = function("compuet");
+        for (calls, at, kind) in [
+            ([call(5), keyed(2), unknown.clone()], 1, Kind::Denied),
+            ([call(5), call(6), unknown.clone()], 2, Kind::NotFound),
+        ] {
+            let refused = store.enqueue_all(&calls).unwrap_err();
+            assert_eq!((refused.call, refused.error.kind()), (Some(at), kind));
+        }
+        assert_eq!(store.jobs(&JobQuery::default()).unwrap().len(), 2);
+    }
+
     fn a_key_stands_for_one_call(store: &mut Store) {
         with_events(store);
         let keyed = |number| NewJob { key: Some(Key::parse("k").unwrap()), ..call(number) };

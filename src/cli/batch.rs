@@ -1,0 +1,119 @@
+//! `asyncq enqueue --batch`.
+
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::enqueue::{Enqueue, inherited_principal};
+use super::exit;
+use super::output::nobody_reads;
+use super::session::{Session, environment};
+use crate::commands::Enqueued;
+use crate::commands::batch::{self, Options, Progress};
+use crate::commands::enqueue::{self, inside};
+use crate::commands::lines::Lines;
+use crate::domain::batch::{Caller, LONGEST_LINE};
+use crate::domain::text::visible;
+use crate::error::{Error, Kind};
+
+/// How often the progress is drawn anew while nothing happens.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Enqueues all calls in a file and prints the numbers of their jobs, one a line, in the order of the lines.
+pub fn run(session: &Session, options: &Enqueue, path: &Path) -> anyhow::Result<u8> {
+    let input = open(path)?;
+    let mut store = session.open()?;
+    let mut caller = Caller {
+        principal: options.own_principal()?,
+        for_others: true,
+        hold: options.hold,
+        os_user: Some(enqueue::os_user()),
+        ..Caller::default()
+    };
+    if let Some(running) = inside(&mut store, &environment())? {
+        if !options.defer {
+            return Err(Error::new(Kind::Usage, "inside a running function calls are run at once, one after another")
+                .hint("`--defer` queues a batch; `asyncq enqueue SERVICE FUNCTION` runs one call")
+                .into());
+        }
+        enqueue::refuse_principal(options.principal.is_some())?;
+        caller.principal = running.principal;
+        caller.for_others = false;
+        caller.site = running.site;
+        caller.parent = Some(running.fence.job);
+    } else if options.principal.is_none() {
+        caller.principal = inherited_principal()?;
+    }
+    let bar = bar(session, &input);
+    let mut lines = Lines::of(input, LONGEST_LINE);
+    let how = Options { atomic: options.atomic, at_once: options.batch_size.get() };
+    let mut count = 0;
+    let done = batch::enqueue(&mut store, &mut lines, &caller, how, |progress: &Progress<'_>| {
+        count += progress.jobs.len();
+        bar.set_position(progress.bytes);
+        bar.set_message(format!("{count} calls"));
+        bar.suspend(|| print(progress.jobs))
+    });
+    bar.finish_and_clear();
+    done.map(|()| exit::DONE)
+}
+
+fn open(path: &Path) -> anyhow::Result<File> {
+    let input = if path == Path::new("-") {
+        io::stdin().as_fd().try_clone_to_owned().map(File::from)
+    } else {
+        File::open(path)
+    };
+    let input = input.and_then(|file| {
+        let is_folder = file.metadata()?.is_dir();
+        if is_folder { Err(io::ErrorKind::IsADirectory.into()) } else { Ok(file) }
+    });
+    input.map_err(|error| {
+        let kind = match error.kind() {
+            io::ErrorKind::NotFound => Kind::NotFound,
+            io::ErrorKind::PermissionDenied => Kind::Denied,
+            _ => Kind::Io,
+        };
+        let name = visible(&path.to_string_lossy()).into_owned();
+        Error::new(kind, format!("cannot read `{name}`: {error}")).hint("`--batch -` reads stdin").into()
+    })
+}
+
+/// Shows a person how far it is.
+fn bar(session: &Session, input: &File) -> ProgressBar {
+    if session.is_quiet() || !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let length = input.metadata().ok().filter(std::fs::Metadata::is_file).map(|meta| meta.len());
+    let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
+    let style = if length.is_some() { "{bar:30} {percent}%, {msg}, {eta} left" } else { "{spinner} {msg}" };
+    bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(TICK);
+    bar
+}
+
+fn print(jobs: &[Enqueued]) -> anyhow::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let printed = jobs.iter().try_for_each(|job| writeln!(out, "{}", job.id())).and_then(|()| out.flush());
+    match printed.map_err(anyhow::Error::from) {
+        // Whoever does not want the numbers still wants the calls.
+        Err(error) if nobody_reads(&error) => Ok(()),
+        Err(error) => {
+            let (first, last) = (jobs.first().map(|job| job.id()), jobs.last().map(|job| job.id()));
+            let message = match (first, last) {
+                (Some(first), Some(last)) => {
+                    format!("jobs {first} to {last} are made, but that could not be printed: {error}")
+                }
+                _ => error.to_string(),
+            };
+            Err(Error::new(Kind::Io, message)
+                .hint("do not make these calls again; `asyncq job list` shows them")
+                .into())
+        }
+        Ok(()) => Ok(()),
+    }
+}

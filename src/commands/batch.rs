@@ -1,0 +1,136 @@
+//! Many calls out of one file or pipe, a line each.
+//!
+//! Invariant: at every moment all lines up to one are enqueued, and none after it.
+
+use super::lines::{Line, Lines};
+use crate::domain::batch::{Caller, parse};
+use crate::domain::job::NewJob;
+use crate::error::{Error, Kind, Result};
+use crate::store::{Enqueued, Refused, Store};
+
+/// How many bytes of calls one transaction holds at most, about: memory is bounded by this, not by their count.
+const BYTES_AT_ONCE: u64 = 8 * 1024 * 1024;
+
+/// How a batch goes into the store.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// All of it or nothing.
+    pub atomic: bool,
+    /// How many calls go into one transaction at most.
+    pub at_once: usize,
+}
+
+/// What is enqueued now.
+#[derive(Debug)]
+pub struct Progress<'a> {
+    /// The jobs of the latest transaction, in the order of the lines.
+    pub jobs: &'a [Enqueued],
+    /// How many bytes of the input are read.
+    pub bytes: u64,
+}
+
+/// Calls that are read and not enqueued yet.
+struct Pending {
+    options: Options,
+    calls: Vec<NewJob>,
+    /// In which line each of them is.
+    lines: Vec<u64>,
+    /// Why nothing after them will be enqueued.
+    flaw: Option<Error>,
+}
+
+/// Enqueues all calls in `lines`, as many in one transaction as there are at once.
+///
+/// # Errors
+/// The first line that is no call, or that the store refuses; all lines before it are enqueued, or nothing when the
+/// options say so. Whatever the store or `told` answers.
+pub fn enqueue<E: From<Error>>(
+    store: &mut Store,
+    lines: &mut Lines,
+    caller: &Caller,
+    options: Options,
+    mut told: impl FnMut(&Progress<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut pending = Pending { options, calls: Vec::new(), lines: Vec::new(), flaw: None };
+    let (mut goes_on, mut since) = (true, 0);
+    while goes_on {
+        goes_on = pending.read(lines, caller);
+        let full = pending.calls.len() >= options.at_once || lines.bytes() - since >= BYTES_AT_ONCE;
+        if goes_on && (options.atomic || !full && lines.has_more()) {
+            continue;
+        }
+        since = lines.bytes();
+        if let Some(jobs) = pending.put(store)? {
+            told(&Progress { jobs: &jobs, bytes: since })?;
+        }
+    }
+    pending.flaw.map_or(Ok(()), |flaw| Err(flaw.into()))
+}
+
+impl Pending {
+    /// Reads one line; says whether that was not the last one.
+    fn read(&mut self, lines: &mut Lines, caller: &Caller) -> bool {
+        match lines.next() {
+            Ok(Some(line)) if line.is_blank() => {}
+            Ok(Some(line)) => match call(&line, caller) {
+                Ok(call) => {
+                    self.calls.push(call);
+                    self.lines.push(line.number);
+                }
+                Err(error) => self.flaw = Some(self.in_line(line.number, &error)),
+            },
+            Ok(None) => return false,
+            Err(error) => self.flaw = Some(super::io_error("the calls cannot be read", &error)),
+        }
+        self.flaw.is_none()
+    }
+
+    /// Enqueues what was read, up to the first call that is refused.
+    fn put(&mut self, store: &mut Store) -> Result<Option<Vec<Enqueued>>> {
+        while !(self.calls.is_empty() || self.options.atomic && self.flaw.is_some()) {
+            match store.enqueue_all(&self.calls) {
+                Ok(jobs) => {
+                    self.calls.clear();
+                    self.lines.clear();
+                    return Ok(Some(jobs));
+                }
+                Err(Refused { call: Some(index), error }) => {
+                    self.flaw = Some(self.in_line(self.lines[index], &error));
+                    self.calls.truncate(index);
+                }
+                Err(Refused { call: None, error }) if self.options.atomic || self.lines[0] == 1 => return Err(error),
+                Err(Refused { call: None, error }) => {
+                    let message = format!("{error}; the lines before line {} are enqueued", self.lines[0]);
+                    return Err(again(error.kind(), message, &error));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// An error about a line, which ends the batch.
+    fn in_line(&self, number: u64, error: &Error) -> Error {
+        // What is wrong there is in the data, not on the command line.
+        let kind = if error.kind() == Kind::Usage { Kind::Invalid } else { error.kind() };
+        let done =
+            if self.options.atomic || number == 1 { "nothing is enqueued" } else { "the lines before are enqueued" };
+        again(kind, format!("line {number}: {error}; {done}"), error)
+    }
+}
+
+fn again(kind: Kind, message: String, error: &Error) -> Error {
+    let told = Error::new(kind, message);
+    match error.way_out() {
+        Some(hint) => told.hint(hint),
+        None => told,
+    }
+}
+
+fn call(line: &Line, caller: &Caller) -> Result<NewJob> {
+    let Some(bytes) = &line.bytes else {
+        return Err(Error::new(Kind::Invalid, "too long for a call").hint("put the data into a file and pass its path"));
+    };
+    let text = str::from_utf8(bytes)
+        .map_err(|error| Error::new(Kind::Invalid, format!("no UTF-8 from its byte {} on", error.valid_up_to() + 1)))?;
+    parse(text, caller)
+}

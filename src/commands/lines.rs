@@ -1,0 +1,73 @@
+//! Lines of a file or a pipe, and whether there are more of them already.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// How much is read at once, in bytes.
+const BUFFER: usize = 256 * 1024;
+
+/// Lines as they come.
+#[derive(Debug)]
+pub struct Lines {
+    input: BufReader<File>,
+    longest: usize,
+    number: u64,
+    bytes: u64,
+}
+
+/// One line, without its end.
+pub(super) struct Line {
+    /// Its number, from 1.
+    pub(super) number: u64,
+    /// What is in it; `None` when it is too long.
+    pub(super) bytes: Option<Vec<u8>>,
+}
+
+impl Line {
+    pub(super) fn is_blank(&self) -> bool {
+        self.bytes.as_ref().is_some_and(|bytes| bytes.trim_ascii().is_empty())
+    }
+}
+
+impl Lines {
+    /// The lines of `input`, each of at most `longest` bytes.
+    #[must_use]
+    pub fn of(input: File, longest: usize) -> Lines {
+        Lines { input: BufReader::with_capacity(BUFFER, input), longest, number: 0, bytes: 0 }
+    }
+
+    /// How many bytes were read.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The next line, waited for if need be; `None` at the end.
+    pub(super) fn next(&mut self) -> io::Result<Option<Line>> {
+        let mut line = Vec::new();
+        let most = self.longest as u64 + 2;
+        let count = (&mut self.input).take(most).read_until(b'\n', &mut line)?;
+        if count == 0 {
+            return Ok(None);
+        }
+        self.number += 1;
+        self.bytes += count as u64;
+        if line.last() == Some(&b'\n') {
+            line.pop();
+        }
+        let fits = line.len() <= self.longest;
+        Ok(Some(Line { number: self.number, bytes: fits.then_some(line) }))
+    }
+
+    /// Whether there is more to read at once.
+    pub(super) fn has_more(&self) -> bool {
+        if self.input.buffer().contains(&b'\n') {
+            return true;
+        }
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut ready = [PollFd::new(self.input.get_ref(), PollFlags::IN)];
+        // Who cannot tell waits for it.
+        poll(&mut ready, Some(&now)).is_ok_and(|count| count > 0)
+    }
+}

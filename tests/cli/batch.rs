@@ -1,0 +1,204 @@
+//! `asyncq enqueue --batch`.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+
+use crate::place::Place;
+
+const FUNCTIONS: &[(&str, &str)] = &[("mail", "cat"), ("print", "true")];
+
+#[test]
+fn each_line_is_a_call_and_gets_a_number() {
+    let place = Place::with_functions(FUNCTIONS);
+    place.write(
+        "calls",
+        r#"{"service":"events","function":"mail"}
+{"service":"events","function":"mail","args":[ 2, 7.10 ],"kwargs":{"to":"bob"},"principal":"alice","key":"k","hold":true}
+
+{ "function" : "print", "service" : "events", "args" : null, "principal" : null }
+"#,
+    );
+    place.session(
+        r#"
+        $ ASYNCQ_PRINCIPAL=carol asyncq enqueue --batch calls
+        1
+        2
+        3
+        $ asyncq job start 2; asyncq process
+        {"job":1,"attempt":1,"service":"events","function":"mail","args":[],"kwargs":{},"principal":"carol","site":"/[..]"}
+        {"job":2,"attempt":1,"service":"events","function":"mail","args":[ 2, 7.10 ],"kwargs":{"to":"bob"},"principal":"alice","site":"/[..]"}
+        $ asyncq job show 3 --json
+        [..]"principal":null[..]
+        "#,
+    );
+}
+
+#[test]
+fn a_first_bad_line_is_told_and_what_stands_before_is_enqueued() {
+    let place = Place::with_functions(FUNCTIONS);
+    let good = r#"{"service":"events","function":"mail"}"#;
+    for (bad, code, said) in [
+        ("{", 65, "no call in JSON: EOF while parsing an object, at column 1"),
+        (r#"{"service":"events"}"#, 65, "no call in JSON: missing field `function`, at column 20"),
+        (r#"{"service":"events","function":"mail","delay":1}"#, 65, "no call in JSON: unknown field `delay`"),
+        (r#"{"service":"events","function":"mail","args":{}}"#, 65, "`args` is not an array, as in [2,7]"),
+        (
+            r#"{"service":"events","function":"mail","kwargs":[1]}"#,
+            65,
+            r#"`kwargs` is not an object, as in {"to":"bob"}"#,
+        ),
+        (
+            r#"{"service":"events","function":"mail","kwargs":{"a":1,"a":2}}"#,
+            65,
+            "`kwargs`: the key `a` twice in one object",
+        ),
+        (r#"{"service":"Events","function":"mail"}"#, 65, "`Events` cannot be the name of a service"),
+        (r#"{"service":"event","function":"mail"}"#, 66, "there is no service `event`"),
+        (r#"{"service":"events","function":"male"}"#, 66, "service `events` has no function `male`"),
+        (r#"{"service":"events","function":"mail","key":""}"#, 65, "`` cannot be a key"),
+        ("\u{fffd}\u{fffd}", 65, "no call in JSON: expected value, at column 1"),
+    ] {
+        let before = place.query("SELECT count(*) FROM asyncq_job");
+        place.write("calls", &format!("{good}\n{good}\n\n{bad}\n{good}\n"));
+        let output = place.run("asyncq enqueue --batch calls");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.starts_with(&format!("error: line 4: {said}")), "{bad}: {stderr}");
+        assert!(stderr.lines().next().unwrap().ends_with("; the lines before are enqueued"), "{bad}: {stderr}");
+        assert_eq!(output.status.code(), Some(code), "{bad}: {stderr}");
+        let after = place.query("SELECT count(*) FROM asyncq_job");
+        assert_eq!(after.parse::<u32>().unwrap(), before.parse::<u32>().unwrap() + 2, "{bad}");
+        assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 2, "{bad}");
+
+        let output = place.run("asyncq enqueue --batch calls --atomic");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.lines().next().unwrap().ends_with("; nothing is enqueued"), "{bad}: {stderr}");
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(code), &b""[..]), "{bad}: {stderr}");
+        assert_eq!(place.query("SELECT count(*) FROM asyncq_job"), after, "{bad}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_told() {
+    let place = Place::with_functions(FUNCTIONS);
+    place.session(
+        "
+        $ asyncq enqueue --batch nowhere
+        ! error: cannot read `nowhere`: No such file or directory (os error 2)
+        ! hint: `--batch -` reads stdin
+        ? 66
+        $ asyncq enqueue --batch .
+        ! error: cannot read `.`: is a directory
+        ! hint: `--batch -` reads stdin
+        ? 74
+        $ printf '{\\n\\377' | asyncq enqueue --batch -
+        ! error: line 1: no call in JSON: EOF while parsing an object, at column 1; nothing is enqueued
+        ! hint: write {\"service\":\"events\",\"function\":\"mail\",\"args\":[2,7]}
+        ? 65
+        $ printf '\\377' | asyncq enqueue --batch -
+        ! error: line 1: no UTF-8 from its byte 1 on; nothing is enqueued
+        ? 65
+        $ head -c 5000000 /dev/zero | tr '\\0' ' ' | asyncq enqueue --batch -
+        ! error: line 1: too long for a call; nothing is enqueued
+        ! hint: put the data into a file and pass its path
+        ? 65
+        $ asyncq enqueue --batch - events mail < /dev/null
+        ! error: [..]
+        ! hint: [..]
+        ? 2
+        $ asyncq enqueue --batch - < /dev/null
+        ",
+    );
+}
+
+#[test]
+fn keys_make_a_batch_safe_to_repeat() {
+    let place = Place::with_functions(FUNCTIONS);
+    let mut calls = String::new();
+    for number in 0..2500 {
+        writeln!(calls, r#"{{"service":"events","function":"print","args":[{number}],"key":"{number}"}}"#).unwrap();
+    }
+    place.write("calls", &calls);
+    let numbers = place.stdout("seq 2500");
+    assert_eq!(place.stdout("asyncq enqueue --batch calls"), numbers);
+    assert_eq!(place.stdout("asyncq enqueue --batch calls --batch-size 7"), numbers);
+    place.write("calls", &calls.replace("[2400]", "[1]"));
+    place.session(
+        "
+        $ asyncq enqueue --batch calls --atomic
+        ! error: line 2401: key `2400` belongs to job 2401, which is another call; nothing is enqueued
+        ! hint: `asyncq job show 2401` shows that call; a new call needs a new key
+        ? 77
+        $ asyncq enqueue --batch calls | tail -1
+        2400
+        ! error: line 2401: key `2400` belongs to job 2401, which is another call; the lines before are enqueued
+        ! hint: `asyncq job show 2401` shows that call; a new call needs a new key
+        ",
+    );
+}
+
+#[test]
+fn who_writes_a_call_into_a_pipe_is_answered_at_once() {
+    let place = Place::with_functions(FUNCTIONS);
+    let mut command = place.command("exec asyncq enqueue --batch -");
+    let mut process = command.stdin(Stdio::piped()).spawn().unwrap();
+    let (mut calls, numbers) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
+    let mut numbers = BufReader::new(numbers).lines();
+    for number in 1..=3 {
+        calls.write_all(b"{\"service\":\"events\",\"function\":\"mail\"}\n").unwrap();
+        assert_eq!(numbers.next().unwrap().unwrap(), number.to_string());
+        assert_eq!(place.query("SELECT count(*) FROM asyncq_job"), number.to_string());
+    }
+    drop(calls);
+    assert!(process.wait().unwrap().success());
+}
+
+#[test]
+fn who_does_not_read_the_numbers_gets_all_calls() {
+    let place = Place::with_functions(FUNCTIONS);
+    place.write("calls", &"{\"service\":\"events\",\"function\":\"mail\"}\n".repeat(5000));
+    assert_eq!(place.stdout("asyncq enqueue --batch calls | head -1"), "1\n");
+    assert_eq!(place.query("SELECT count(*) FROM asyncq_job"), "5000");
+}
+
+#[test]
+fn large_arguments_and_application_triggers_are_as_with_one_call() {
+    let place = Place::with_functions(FUNCTIONS);
+    place.write(
+        "calls",
+        &format!("{{\"service\":\"events\",\"function\":\"mail\",\"args\":[\"{}\"]}}\n", "x".repeat(5000)),
+    );
+    place.stdout("asyncq enqueue --batch calls");
+    assert_eq!(place.query("SELECT args IS NULL AND (SELECT count(*) FROM asyncq_large) FROM asyncq_job"), "1");
+    let watch = "CREATE TABLE seen (job);
+        CREATE TRIGGER sees AFTER INSERT ON asyncq_job BEGIN INSERT INTO seen VALUES (NEW.id); END;";
+    rusqlite::Connection::open(place.store()).unwrap().execute_batch(watch).unwrap();
+    place.stdout("asyncq enqueue --batch calls && asyncq enqueue events mail");
+    assert_eq!(place.query("SELECT group_concat(job) FROM seen"), "2,3");
+    assert_eq!(place.query("SELECT count(*) FROM asyncq_large"), "2");
+}
+
+#[test]
+fn inside_a_function_a_batch_is_deferred_and_inherits() {
+    let place = Place::with_functions(&[("print", "true"), ("outer", "asyncq enqueue --batch calls $1")]);
+    place.write("calls", "{\"service\":\"events\",\"function\":\"print\"}\n");
+    place.session(
+        "
+        $ asyncq enqueue events outer; asyncq --quiet process
+        1
+        ! error: inside a running function calls are run at once, one after another
+        ! hint: `--defer` queues a batch; `asyncq enqueue SERVICE FUNCTION` runs one call
+        ? 1
+        $ asyncq enqueue --principal bob events outer -- --defer && asyncq process
+        2
+        3
+        $ asyncq job show 3 --json
+        [..]\"principal\":\"bob\"[..]\"parent\":2[..]
+        ",
+    );
+    place.write("calls", "{\"service\":\"events\",\"function\":\"print\",\"principal\":\"eve\"}\n");
+    let output = place.run("asyncq enqueue events outer -- --defer; asyncq process");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("line 1: a call inside a running function has the principal")
+    );
+}
