@@ -2,27 +2,36 @@
 //!
 //! ```sh
 //! cargo bench --bench speed                # everything; a few minutes
-//! cargo bench --bench speed -- enqueue     # or: drain, claim, memory
+//! cargo bench --bench speed -- enqueue     # or: bulk, stream, drain, engine, claim, idle, size, memory
 //! ```
 //!
 //! Every store is durable (`journal_mode=WAL`, `synchronous=FULL`). Machines differ: what counts is the ratio.
 
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot go on fails")]
 
+mod enqueue;
+mod store;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use asyncq::domain::job::Token;
-use asyncq::domain::processor::NewProcessor;
-use asyncq::domain::service::ServiceName;
-use asyncq::store::{Location, Patience, Plan, Store};
 use tempfile::TempDir;
 
 fn main() {
     let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let measures: &[(&str, fn())] = &[("enqueue", enqueue), ("drain", drain), ("claim", claim), ("memory", memory)];
+    let measures: &[(&str, fn())] = &[
+        ("enqueue", enqueue::one),
+        ("bulk", enqueue::bulk),
+        ("stream", enqueue::stream),
+        ("drain", drain),
+        ("engine", store::engine),
+        ("claim", store::claim),
+        ("idle", store::idle),
+        ("size", store::size),
+        ("memory", memory),
+    ];
     for (name, measure) in measures {
         if asked.is_empty() || asked.iter().any(|it| it == name) {
             measure();
@@ -84,34 +93,15 @@ fn timed(work: impl FnOnce()) -> Duration {
     began.elapsed()
 }
 
+/// How many of them in a second, in thousands.
+fn rate(count: u32, time: Duration) -> f64 {
+    f64::from(count) / time.as_secs_f64() / 1000.0
+}
+
 /// Prints a comparison: what was reached, what it is compared with, and the ratio that is to be reached.
 fn tell(what: &str, ours: Duration, theirs: Duration, goal: &str) {
     let ratio = ours.as_secs_f64() / theirs.as_secs_f64();
     println!("{what:<58} {ours:>10.1?} {theirs:>10.1?}   {ratio:.2} x   (to reach: {goal})");
-}
-
-/// One durable call, as a whole process: `asyncq enqueue` against the `sqlite3` shell.
-fn enqueue() {
-    let bench = Bench::new(1);
-    let like = bench.folder.path().join("like.db");
-    let schema = include_str!("../schema.sql");
-    let shell = |sql: &str| {
-        let mut command = Command::new("sqlite3");
-        command.arg(&like).arg(sql).stdout(Stdio::null());
-        assert!(command.status().unwrap().success());
-    };
-    // The same tables and indexes, but nothing that checks what is inserted.
-    let tables: String = schema.split("CREATE TRIGGER").next().unwrap().replace("asyncq_", "like_");
-    shell(&format!("PRAGMA journal_mode=WAL; {tables}"));
-    let insert = "INSERT INTO like_job (service, function, args) VALUES ('events', 'true', '[2,7]') RETURNING id";
-    let (mut ours, mut theirs, mut floor) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..500 {
-        ours.push(timed(|| bench.asyncq(&["enqueue", "events", "true", "2", "7"])));
-        theirs.push(timed(|| shell(insert)));
-        floor.push(timed(|| assert!(Command::new("/bin/true").status().unwrap().success())));
-    }
-    println!("enqueue: medians of 500 processes, in turn with the other; /bin/true takes {:.1?}", median(floor));
-    tell("asyncq enqueue | sqlite3 INSERT into a like table", median(ours), median(theirs), "at most 1.0");
 }
 
 /// Draining jobs of `/bin/true` against a bare loop that starts and awaits as many.
@@ -142,67 +132,6 @@ fn spawn_loop(jobs: u32, threads: u32) {
             });
         }
     });
-}
-
-/// A claim beside millions of jobs that cannot run, against one in a store that is almost empty.
-fn claim() {
-    let (small, large) = (Bench::new(1), Bench::new(1));
-    for bench in [&small, &large] {
-        bench.asyncq(&["service", "add", "other"]);
-        bench.asyncq(&["function", "add", "other", "true", "--", "/bin/true"]);
-    }
-    let rows = |count: u32, values: &str| {
-        format!(
-            "INSERT INTO asyncq_job (service, function, state, run_at)
-             WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {count}) SELECT {values} FROM n;"
-        )
-    };
-    large.sql(&rows(1_000_000, "'events', 'true', 'delayed', 4102444800000 + i"));
-    large.sql(&rows(1_000_000, "'events', 'true', 'held', 1700000000000 + i"));
-    large.sql("UPDATE asyncq_job SET state = 'completed', attempt = 1, finished_at = run_at WHERE state = 'held'");
-    large.sql(&rows(100_000, "'other', 'true', 'queued', 1700000000000 + i"));
-    let mut times = [Vec::new(), Vec::new()];
-    for _ in 0..5 {
-        for (bench, times) in [&large, &small].into_iter().zip(&mut times) {
-            bench.fill(200, "true");
-            times.push(claim_all(&bench.path(), 200));
-        }
-    }
-    let [large, small] = times.map(median);
-    println!("claim: finish one and claim the next, medians of 5 runs of 200, in turn with the other; per claim");
-    tell("beside 1M delayed, 1M finished, 100k others | alone", large / 200, small / 200, "at most 1.5");
-}
-
-/// Claims every call of `events`, one at a time, finishing the one before.
-fn claim_all(path: &Path, expected: usize) -> Duration {
-    use asyncq::domain::attempt::Outcome;
-    use asyncq::domain::job::Finish;
-    use asyncq::domain::log::Log;
-    use asyncq::domain::retry::decide;
-
-    let mut store = Store::open(&Location::File(path.to_owned()), Patience::Endless).unwrap();
-    let service = ServiceName::parse("events").unwrap();
-    let is = NewProcessor { folder: "bench".into(), host: "h".into(), boot: "b".into(), pid: 1, pid_start: 1 };
-    let processor = store.register(&is).unwrap();
-    let token = [Token::from_random(7)];
-    let mut claimed = 0;
-    let mut last: Option<Finish> = None;
-    let time = timed(|| {
-        loop {
-            let finished: Vec<&Finish> = last.iter().collect();
-            let (finished, returned) = (&finished[..], &[][..]);
-            let (held, running, ahead, tokens) = (0, 0, 0, &token[..]);
-            let plan = Plan { processor, service: &service, finished, returned, held, running, ahead, tokens };
-            let Some(claim) = store.advance(&plan).unwrap().claims.pop() else { break };
-            claimed += 1;
-            let verdict = decide(&Outcome::Completed, 0, 0.0);
-            let (took, log) = (Duration::ZERO, Log::default());
-            last = Some(Finish { fence: claim.fence, verdict, result: None, took, log });
-        }
-    });
-    assert_eq!(claimed, expected);
-    store.unregister(processor).unwrap();
-    time
 }
 
 /// The memory that a processor needs, whatever waits and whatever functions print.
