@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use super::engine::Tx;
-use super::{Store, function, one};
+use super::{Store, function, one, service};
 use crate::domain::call::{Call, Key, Principal};
 use crate::domain::job::{JobId, NewJob, State};
 use crate::error::{Error, Kind, Result};
@@ -101,9 +101,10 @@ fn put_all(tx: &mut dyn Tx, new: &[NewJob], insert: Insert, at: &mut Option<usiz
     let mut done = Vec::with_capacity(new.len());
     for (index, new) in new.iter().enumerate() {
         *at = Some(index);
-        let Call { service, function, .. } = &new.call;
-        if known.insert((service.as_str(), function.as_str())) {
-            function::find(tx, service, function)?;
+        let Call { service: on, function: name, .. } = &new.call;
+        if known.insert((on.as_str(), name.as_str())) {
+            service::find(tx, on)?;
+            function::find(tx, on, name)?;
         }
         done.push(match same(tx, new)? {
             Some(id) => Enqueued::Same(id),
