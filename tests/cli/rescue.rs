@@ -192,6 +192,8 @@ fn a_container_that_was_a_processor_is_known_to_be_gone_with_it() {
 fn a_container_that_has_ended_is_taken_over_from_by_who_says_that_there_is_one() {
     let (place, container) = begun_in_a_container("sh -c 'asyncq process & sleep 1000'");
     let first = child(&container.0.id().to_string());
+    // Otherwise the next container might get the number of its namespace, and know that nothing is left in that.
+    let _held = std::fs::File::open(format!("/proc/{first}/ns/pid")).unwrap();
     place.stdout(&format!("kill -9 {first}"));
     for (option, told) in
         [("", "died in another container; [..]"), (" --one-container", "died; 1 of its jobs put back")]
