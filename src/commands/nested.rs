@@ -65,7 +65,7 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &Means<'_>)
         verdict: decide_once(&outcome, 1),
         result: ended.result,
         took: ended.took,
-        log: ended.output.into_log(),
+        log: ended.output.log(),
     };
     // The function has run: its outcome is not given up because somebody holds the store, or the disk is full or fails.
     store.be_patient(Patience::Endless);

@@ -117,7 +117,7 @@ impl Capture {
 
     /// What is kept, as it goes into the store.
     #[must_use]
-    pub fn into_log(self) -> Log {
+    pub fn log(&self) -> Log {
         let mut bytes = vec![0; self.kept()];
         let (head, tail) = bytes.split_at_mut(self.head_bytes);
         let start = (self.tail_end + TAIL - self.tail_bytes) % TAIL;
@@ -127,8 +127,8 @@ impl Capture {
         if !read {
             return Log { dropped: self.dropped + bytes.len() as u64, ..Log::default() };
         }
-        let mut pieces: VecDeque<(Stream, usize)> = self.head;
-        for (stream, length) in self.tail {
+        let mut pieces = self.head.clone();
+        for &(stream, length) in &self.tail {
             // Never across the gap, so that a reader can say where it is.
             if self.dropped > 0 && pieces.iter().map(|piece| piece.1).sum::<usize>() == self.head_bytes {
                 pieces.push_back((stream, length));
@@ -216,7 +216,7 @@ mod tests {
         capture.push(Stream::Out, b"one\n");
         capture.push(Stream::Err, b"two\n");
         capture.push(Stream::Err, b"three\n");
-        let log = capture.into_log();
+        let log = capture.log();
         assert_eq!(log.bytes, b"one\ntwo\nthree\n");
         assert_eq!(log.pieces, [(Stream::Out, 4), (Stream::Err, 10)]);
         assert_eq!((log.dropped, log.parts().count()), (0, 2));
@@ -233,7 +233,7 @@ mod tests {
             all.extend_from_slice(line.as_bytes());
         }
         assert_eq!(capture.kept(), MAX_LOG_BYTES);
-        let log = capture.into_log();
+        let log = capture.log();
         assert_eq!(log.dropped, (all.len() - MAX_LOG_BYTES) as u64);
         assert_eq!(log.bytes[..HEAD], all[..HEAD]);
         assert_eq!(log.bytes[HEAD..], all[all.len() - TAIL..]);
@@ -249,7 +249,7 @@ mod tests {
         for part in all.chunks(7001) {
             often.push(Stream::Out, part);
         }
-        assert_eq!(once.into_log(), often.into_log());
+        assert_eq!(once.log(), often.log());
     }
 
     #[test]
@@ -259,7 +259,7 @@ mod tests {
             capture.push(if number % 2 == 0 { Stream::Out } else { Stream::Err }, b"x");
         }
         assert_eq!(capture.kept(), 2 * PIECES);
-        let log = capture.into_log();
+        let log = capture.log();
         assert_eq!(log.dropped + log.bytes.len() as u64, 100_000);
         assert_eq!(log.pieces.len(), 2 * PIECES);
     }
@@ -269,7 +269,7 @@ mod tests {
         let mut capture = Capture::new(Path::new("/nonexistent"));
         capture.push(Stream::Out, &vec![b'x'; 100_000]);
         capture.push(Stream::Out, b"more");
-        let log = capture.into_log();
+        let log = capture.log();
         assert_eq!((log.bytes.len(), log.dropped), (0, 100_004));
     }
 }

@@ -4,7 +4,7 @@
 //! Invariant: a folder is removed only by whoever holds its lock, so that a lock which can be taken proves a death.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -35,6 +35,18 @@ const UNFINISHED: Duration = Duration::from_hours(1);
 /// How many bytes a mark takes: the number of a job, or 0.
 const MARK: usize = 8;
 
+/// The file with the outcomes of calls that have ended, a place for each mark.
+const OUTCOMES: &str = "outcomes";
+
+/// How many bytes a place in it has: a page, which is written whole or not at all, whenever the writer is killed.
+const NOTE: usize = 4096;
+
+/// What precedes an outcome: its job, and how long it is.
+const NOTE_HEAD: usize = MARK + 4;
+
+/// How long a noted outcome may be, in bytes.
+pub const LONGEST_NOTE: usize = NOTE - NOTE_HEAD;
+
 /// How many marks have their place from the start, so that a full disk keeps nobody from making them.
 const MARKS: usize = 512;
 
@@ -53,15 +65,21 @@ pub struct Folder {
 #[derive(Debug)]
 pub struct Marks {
     file: File,
+    /// What came of the calls that have ended; as long-lived as the marks.
+    outcomes: File,
     /// Which places in the file hold a mark.
     used: Mutex<Vec<bool>>,
     /// Why one of them could not be written.
     flaw: OnceLock<io::Error>,
 }
 
-/// The place of one mark.
+/// One mark.
 #[derive(Debug)]
-pub struct Mark(usize);
+pub struct Mark {
+    place: usize,
+    /// Whether the outcome of the call is noted there, so that its processor's death does not repeat it.
+    pub noted: bool,
+}
 
 /// What the lock of another processor's folder says.
 #[derive(Debug)]
@@ -91,15 +109,15 @@ impl Folder {
         access.make_run_folder(run_folder)?;
         let path = run_folder.join(&name);
         private(&path)?;
-        let (lock, engine) = new_locks(&path, access).inspect_err(|_| {
+        let (marks, engine) = new_locks(&path, access).inspect_err(|_| {
             // Others do not dare to: without a lock, nobody knows that it is not just being made. By name, as who cannot
             // open files may not be able to look into a folder.
-            for name in [DRAFT, ENGINE] {
+            for name in [DRAFT, OUTCOMES, ENGINE] {
                 let _ = fs::remove_file(path.join(name));
             }
             let _ = fs::remove_dir(&path);
         })?;
-        Ok(Folder { path, name, marks: Arc::new(Marks::new(lock)), _engine: engine })
+        Ok(Folder { path, name, marks: Arc::new(marks), _engine: engine })
     }
 
     /// The lock.
@@ -147,10 +165,6 @@ impl Folder {
 }
 
 impl Marks {
-    fn new(file: File) -> Marks {
-        Marks { file, used: Mutex::default(), flaw: OnceLock::new() }
-    }
-
     /// Notes that a job has begun.
     pub fn set(&self, job: JobId) -> Mark {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
@@ -161,14 +175,22 @@ impl Marks {
             used[place] = true;
         }
         self.write(place, job.0);
-        Mark(place)
+        Mark { place, noted: false }
+    }
+
+    /// Notes what came of a job, at most [`LONGEST_NOTE`] bytes. Where that is not possible, the death of its processor
+    /// repeats the call.
+    pub fn note(&self, mark: &mut Mark, job: JobId, outcome: &[u8]) {
+        let Some(length) = u32::try_from(outcome.len()).ok().filter(|_| outcome.len() <= LONGEST_NOTE) else { return };
+        let note = [&job.0.to_ne_bytes()[..], &length.to_ne_bytes()[..], outcome].concat();
+        mark.noted = self.outcomes.write_all_at(&note, (mark.place * NOTE) as u64).is_ok();
     }
 
     /// Forgets a job whose outcome is recorded.
     pub fn clear(&self, mark: &Mark) {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        self.write(mark.0, 0);
-        used[mark.0] = false;
+        self.write(mark.place, 0);
+        used[mark.place] = false;
     }
 
     fn write(&self, place: usize, job: i64) {
@@ -186,15 +208,42 @@ impl Marks {
 }
 
 impl Remains {
-    /// The jobs that were running when the processor died.
+    /// The jobs that were running, or had just ended, when the processor died.
     ///
     /// # Errors
     /// Whatever the file system answers; then it is not known.
     pub fn begun(&self) -> io::Result<Vec<JobId>> {
+        Ok(self.marks()?.into_iter().map(|(_, job)| job).collect())
+    }
+
+    /// What came of those that had ended, as it was noted.
+    ///
+    /// # Errors
+    /// Whatever the file system answers; then it is not known.
+    pub fn outcomes(&self) -> io::Result<Vec<(JobId, Vec<u8>)>> {
+        let file = open_file(&self.path.join(OUTCOMES))?;
+        let mut found = Vec::new();
+        for (place, job) in self.marks()? {
+            let mut note = [0; NOTE];
+            let count = file.read_at(&mut note, (place * NOTE) as u64)?;
+            let (head, outcome) = note[..count].split_at(count.min(NOTE_HEAD));
+            // What stood there before this job was marked is another's.
+            if let (Some(of), Some(length)) = (head.first_chunk(), head.last_chunk())
+                && i64::from_ne_bytes(*of) == job.0
+                && let Some(outcome) = outcome.get(..u32::from_ne_bytes(*length) as usize)
+            {
+                found.push((job, outcome.to_owned()));
+            }
+        }
+        Ok(found)
+    }
+
+    fn marks(&self) -> io::Result<Vec<(usize, JobId)>> {
         let mut bytes = Vec::new();
+        (&self.lock).rewind()?;
         (&self.lock).read_to_end(&mut bytes)?;
-        let marks = bytes.as_chunks::<MARK>().0.iter().map(|mark| i64::from_ne_bytes(*mark));
-        Ok(marks.filter(|job| *job != 0).map(JobId).collect())
+        let marks = bytes.as_chunks::<MARK>().0.iter().map(|mark| JobId(i64::from_ne_bytes(*mark)));
+        Ok(marks.enumerate().filter(|(_, job)| job.0 != 0).collect())
     }
 
     /// The user whose processor it was, if that is somebody whose processes this one can neither see nor end.
@@ -219,15 +268,16 @@ impl Remains {
 }
 
 /// Makes the locks of a new folder, and takes them: that of the processor, and the engine's.
-fn new_locks(folder: &Path, access: Access) -> io::Result<(File, File)> {
+fn new_locks(folder: &Path, access: Access) -> io::Result<(Marks, File)> {
     access.show(&open_folder(folder)?, 0o710)?;
     let engine = locked(&folder.join(ENGINE), access)?;
+    let outcomes = new(&folder.join(OUTCOMES), access)?;
     // Nobody sees it before it is locked.
     let draft = folder.join(DRAFT);
     let lock = locked(&draft, access)?;
     lock.write_all_at(&[0; MARK * MARKS], 0)?;
     fs::rename(draft, folder.join(LOCK))?;
-    Ok((lock, engine))
+    Ok((Marks { file: lock, outcomes, used: Mutex::default(), flaw: OnceLock::new() }, engine))
 }
 
 /// Makes a folder for its owner only, whatever the umask.
@@ -238,10 +288,16 @@ fn private(folder: &Path) -> io::Result<()> {
 
 /// Makes a file and locks it.
 fn locked(path: &Path, access: Access) -> io::Result<File> {
+    let file = new(path, access)?;
+    file.try_lock()?;
+    Ok(file)
+}
+
+/// Makes a file that its owner writes, and who may use the store may read.
+fn new(path: &Path, access: Access) -> io::Result<File> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
     access.show(&file, 0o640)?;
-    file.try_lock()?;
     Ok(file)
 }
 
@@ -277,7 +333,7 @@ pub fn remove_unfinished(this: &Path, name: &str) {
 /// Whatever the file system answers; then nothing is known.
 pub fn life(run_folder: &Path, name: &str) -> io::Result<Life> {
     let path = run_folder.join(name);
-    let lock = match open_lock(&path.join(LOCK)) {
+    let lock = match open_file(&path.join(LOCK)) {
         Ok(lock) => lock,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Life::NoFolder),
         Err(error) => return Err(error),
@@ -293,14 +349,14 @@ pub fn life(run_folder: &Path, name: &str) -> io::Result<Life> {
 #[must_use]
 pub fn is_dying(run_folder: &Path, is: &NewProcessor) -> bool {
     // Shared, so that those who look at the same time do not take each other for the engine.
-    let engine = open_lock(&run_folder.join(&is.folder).join(ENGINE));
+    let engine = open_file(&run_folder.join(&is.folder).join(ENGINE));
     let engine_is_gone = engine.is_ok_and(|lock| lock.try_lock_shared().is_ok());
     (engine_is_gone || !process_lives(is)) && matches!(life(run_folder, &is.folder), Ok(Life::Alive))
 }
 
-fn open_lock(path: &Path) -> io::Result<File> {
+fn open_file(path: &Path) -> io::Result<File> {
     // Neither a link to somewhere else nor a pipe that would keep us waiting.
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-    let lock = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if lock.metadata()?.is_file() { Ok(lock) } else { Err(io::Error::other("its lock is not a file")) }
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a file")) }
 }

@@ -24,7 +24,7 @@ pub mod whereabouts;
 pub use capture::Capture;
 pub use control::{Control, Stop};
 pub use echo::{Echo, Hurry};
-pub use folder::{Folder, Mark, Marks};
+pub use folder::{Folder, LONGEST_NOTE, Mark, Marks};
 pub use leftover::Orphans;
 pub use reader::Output;
 pub use reserve::Reserve;

@@ -115,6 +115,34 @@ fn folders_whose_making_was_never_ended_are_removed_after_an_hour() {
     );
 }
 
+#[test]
+fn what_had_ended_is_recorded_and_not_run_again() {
+    let place = Place::with_functions(&[(
+        "done",
+        "echo $1 >> runs; echo said $1; echo '{\"a\": 1}' > $ASYNCQ_RESULT; exit $1",
+    )]);
+    place.stdout("asyncq enqueue events 'done' 0; asyncq enqueue events 'done' 3");
+    for _ in 1..=2 {
+        place.run("ASYNCQ_FAILPOINT='outcome noted=kill' asyncq process");
+    }
+    place.session(
+        "
+        $ asyncq process
+        ! asyncq: job 2 (`events` `done`): exit code 3
+        ? 1
+        $ cat runs
+        0
+        3
+        $ asyncq job log 1; asyncq job log 2
+        said 0
+        said 3
+        $ asyncq job show 1 --json | grep -o '\"result\":{[^}]*}'
+        \"result\":{\"a\": 1}
+        ",
+    );
+    assert_eq!(place.query("SELECT group_concat(state || attempt || crashes) FROM asyncq_job"), "completed10,error10");
+}
+
 fn is_root(place: &Place) -> bool {
     place.stdout("id -u").trim() == "0"
 }

@@ -108,7 +108,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// `dead` processors have each left a call that runs.
+    /// `dead` processors have each left a call that runs; and one more, if there are any, one that has ended.
     fn new(dead: usize) -> Scene {
         let (place, books) = (Place::with_functions(&[]), Books::open());
         place.stdout("asyncq service set events --concurrency 8");
@@ -119,13 +119,20 @@ impl Scene {
         store.busy_timeout(std::time::Duration::from_mins(1)).unwrap();
         store.execute_batch("PRAGMA wal_autocheckpoint = 0").unwrap();
         let mut scene = Scene { place, books, store, calls: 0 };
+        let mut processors = Vec::new();
+        if dead > 0 {
+            scene.call("quick", &[]);
+            let noted = scene.place.start("env 'ASYNCQ_FAILPOINT=outcome noted=stop' asyncq -q process --max-jobs 1");
+            wait_until("it has noted an outcome", || state(&noted.engine()) == Some(b'T'));
+            processors.push(noted);
+        }
         // Once there is a file of this name, what is started anew ends.
         let file = scene.place.at("grow");
         for _ in 0..dead {
             scene.call("stays", &["h", file.to_str().unwrap()]);
         }
-        let processors: Vec<_> = (0..dead).map(|_| scene.place.start("asyncq -q process --max-jobs 1")).collect();
-        wait_until("they are at work", || scene.books.count("START") == dead);
+        processors.extend((0..dead).map(|_| scene.place.start("asyncq -q process --max-jobs 1")));
+        wait_until("they are at work", || scene.books.count("START") == processors.len());
         fs::write(&file, "").unwrap();
         wait_until("the daemons are there", || scene.books.count("GROWN") == dead);
         for processor in processors {

@@ -141,6 +141,8 @@ pub enum Phase {
     /// It has completed its own job in a transaction of its own.
     CompletedItself,
     Over(End),
+    /// Its processor is dead, and had noted that.
+    Noted(End),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -193,6 +195,8 @@ pub struct Rescue {
     pub begun: Option<u8>,
     /// For each job the attempt whose token was found, or 0.
     pub tokens: Option<[u8; JOBS]>,
+    /// Whether what was noted is recorded, and the rest put back.
+    pub recorded: bool,
     pub done: bool,
 }
 
@@ -388,7 +392,7 @@ impl Model for Protocol {
 
     fn is_misfortune(&self, step: Step) -> bool {
         let by_people = matches!(step, Step::Cancel(_) | Step::Retry(_) | Step::Stop(_));
-        let rare = matches!(step, Step::Crash(_) | Step::Restore | Step::Unseen(_) | Step::PutBack(_));
+        let rare = matches!(step, Step::Crash(..) | Step::Restore | Step::Unseen(_) | Step::PutBack(_));
         by_people || rare || matches!(step, Step::Advance { heard: false, .. })
     }
 }

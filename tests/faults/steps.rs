@@ -38,10 +38,11 @@ pub enum Step {
     Tokens(usize),
     Kill(usize, Fence),
     NotRescued(usize),
+    Record(usize),
     Rescue(usize),
     Remove(usize),
-    /// SIGKILL.
-    Crash(usize),
+    /// SIGKILL, before or after `Marks::note`.
+    Crash(usize, bool),
     Restore,
     Unseen(usize),
 }
@@ -106,12 +107,26 @@ impl Steps<'_> {
     fn misfortunes(&mut self, processor: usize) {
         let left = self.now.left;
         if left.crashes > 0 && self.now.lives(processor) {
-            self.add(Step::Crash(processor), |world| {
-                world.left.crashes -= 1;
-                world.processors[processor].life = Life::Over;
-                world.processors[processor].rescue = None;
-                world.calls.retain(|call| usize::from(call.fence.processor) != processor || call.phase.is_process());
-            });
+            let folder = self.now.processors[processor].folder;
+            let ended = |call: &Call| matches!(call.phase, Phase::Over(End::Completed | End::Conflict | End::Failed));
+            let can_note = folder && self.now.of(processor).any(ended);
+            for noted in [false, true].into_iter().take(1 + usize::from(can_note)) {
+                self.add(Step::Crash(processor, noted), |world| {
+                    world.left.crashes -= 1;
+                    world.processors[processor].life = Life::Over;
+                    world.processors[processor].rescue = None;
+                    world.calls.retain_mut(|call| {
+                        if usize::from(call.fence.processor) != processor || call.phase.is_process() {
+                            return true;
+                        }
+                        let stays = noted && ended(call);
+                        if let Phase::Over(end) = call.phase {
+                            call.phase = Phase::Noted(end);
+                        }
+                        stays
+                    });
+                });
+            }
         }
         if left.unseen > 0 && self.now.lives(processor) {
             self.add(Step::Unseen(processor), |world| {
@@ -141,7 +156,7 @@ impl Steps<'_> {
         }
         // Whoever sweeps has read which are registered before this one was, and looks at its folder after it died.
         if is.life == Life::Over && is.folder && !self.is_locked(processor) && there > 0 {
-            self.add(Step::Sweep(processor), |world| world.processors[processor].folder = false);
+            self.add(Step::Sweep(processor), |world| remove(world, processor));
         }
         if !self.now.is_free(processor) {
             return;
@@ -284,7 +299,7 @@ impl Steps<'_> {
         held || self.now.of(dead).any(starting) || self.now.processors.iter().any(rescuer)
     }
 
-    /// `folder::life`, and `Remains::begun`. The list of processors may have been read long ago, so that one can be looked
+    /// `folder::life`, `Remains::begun` and `Remains::outcomes`. The list of processors may have been read long ago, so that one can be looked
     /// at that is forgotten already.
     fn look(&mut self, rescuer: usize, dead: usize) {
         let is = self.now.processors[dead];
@@ -300,12 +315,13 @@ impl Steps<'_> {
         let number = u8::try_from(dead).expect("few processors");
         let begun = is.folder.then_some(is.marks);
         self.add(Step::Look(rescuer, dead), |world| {
-            let rescue = Rescue { dead: number, locked: is.folder, begun, tokens, done: false };
+            let (locked, recorded, done) = (is.folder, false, false);
+            let rescue = Rescue { dead: number, locked, begun, tokens, recorded, done };
             world.processors[rescuer].rescue = Some(rescue);
         });
     }
 
-    /// `rescue::take_over`, step by step.
+    /// `rescue::rescue`, step by step.
     fn take_over(&mut self, rescuer: usize) {
         let Some(rescue) = self.now.processors[rescuer].rescue.filter(|_| self.now.lives(rescuer)) else { return };
         let dead = usize::from(rescue.dead);
@@ -316,7 +332,7 @@ impl Steps<'_> {
             return self.add(Step::Remove(rescuer), |world| {
                 world.processors[rescuer].rescue = None;
                 if rescue.locked {
-                    world.processors[dead].folder = false;
+                    remove(world, dead);
                 }
             });
         }
@@ -347,6 +363,19 @@ impl Steps<'_> {
                 });
             }
             return;
+        }
+        let noted = |call: &&Call| matches!(call.phase, Phase::Noted(_));
+        if rescue.locked && !rescue.recorded && self.now.of(dead).any(|call| noted(&call)) {
+            let without = self.protocol.without;
+            return self.add(Step::Record(rescuer), |world| {
+                let calls = world.calls.clone();
+                for call in calls.iter().filter(|call| usize::from(call.fence.processor) == dead) {
+                    if let Phase::Noted(end) = call.phase {
+                        world.row(call.fence).finish(call.fence, end, call.conflicts, without);
+                    }
+                }
+                next(world, &|rescue| rescue.recorded = true);
+            });
         }
         self.add(Step::Rescue(rescuer), |world| {
             put_back(world, dead, rescue.begun);
@@ -414,6 +443,13 @@ fn put_back(world: &mut World, dead: usize, begun: Option<u8>) {
     }
     world.owned(dead).for_each(|(_, row)| row.token = false);
     world.processors[dead].registered = false;
+}
+
+/// The folder is removed, with what is noted in it.
+fn remove(world: &mut World, dead: usize) {
+    world.processors[dead].folder = false;
+    let noted = |call: &Call| matches!(call.phase, Phase::Noted(_));
+    world.calls.retain(|call| usize::from(call.fence.processor) != dead || !noted(call));
 }
 
 /// `Presence::end`, with `Store::unregister`.

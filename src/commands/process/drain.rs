@@ -192,9 +192,10 @@ impl<'a> Drain<'a> {
 
     fn rescue(&mut self) -> Result<bool> {
         self.be_patient();
-        match rescue::rescue(self.store, self.own_id(), self.options, self.tell) {
+        let (own, options, summary, tell) = (self.own_id(), self.options, &mut self.summary, &mut *self.tell);
+        match rescue::rescue(self.store, &mut rescue::Rescuer { own, options, summary, tell }) {
             // Others can be looked after when there is space again.
-            Err(error) if error.kind() == Kind::Full && self.presence.is_some() => Ok(false),
+            Err(error) if error.kind() == Kind::Full && own.is_some() => Ok(false),
             done => done,
         }
     }

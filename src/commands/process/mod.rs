@@ -4,6 +4,7 @@
 //! here do store and runner meet.
 
 mod drain;
+mod note;
 mod over;
 mod pace;
 mod presence;

@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::note::Note;
 use super::slots::Done;
 use super::{Event, Report, Summary};
 use crate::commands::draw;
 use crate::domain::attempt::{Ending, Failure, FailureKind, Outcome};
-use crate::domain::job::{Claim, Fence, Finish, State};
+use crate::domain::job::{Claim, Finish, State};
 use crate::domain::log::Log;
 use crate::domain::retry::decide;
 use crate::domain::service::ServiceName;
@@ -33,7 +34,6 @@ pub(super) fn collect(unrun: &mut Vec<Over>, done: &mut VecDeque<Done>) -> Resul
 
 /// A call that has ended and is not recorded yet.
 pub(super) struct Over {
-    fence: Fence,
     service: ServiceName,
     function: String,
     pub(super) finish: Finish,
@@ -46,9 +46,16 @@ impl Over {
     pub(super) fn of(done: Done) -> Result<Over> {
         let Done { claim, ended, mark } = done;
         let verdict = decide(&ended.outcome, claim.conflicts, draw()?);
-        let (result, took, log) = (ended.result, ended.took, ended.output.into_log());
+        let (result, took, log) = (ended.result, ended.took, ended.output.log());
         let finish = Finish { fence: claim.fence, verdict, result, took, log };
         Ok(Over { mark: Some(mark), ..Over::new(&claim, finish) })
+    }
+
+    /// What a dead processor has noted.
+    pub(super) fn noted(note: Note) -> Result<Over> {
+        let Note { fence, service, function, conflicts, outcome, result, took, log } = note;
+        let verdict = decide(&outcome, conflicts, draw()?);
+        Ok(Over { service, function, finish: Finish { fence, verdict, result, took, log }, mark: None })
     }
 
     /// Whether a claim can be run: the stored call is valid, and so is its function.
@@ -71,20 +78,14 @@ impl Over {
     }
 
     fn new(claim: &Claim, finish: Finish) -> Over {
-        Over {
-            fence: claim.fence,
-            service: claim.service.clone(),
-            function: claim.function.clone(),
-            finish,
-            mark: None,
-        }
+        Over { service: claim.service.clone(), function: claim.function.clone(), finish, mark: None }
     }
 
     /// Tells what was recorded: the state in which the job is now, or that it was no longer ours.
     pub(super) fn report(self, state: Option<State>, summary: &mut Summary, tell: &mut dyn FnMut(Event<'_>)) {
         summary.attempts += 1;
         let Some(state) = state else {
-            return tell(Event::Late { job: self.fence.job });
+            return tell(Event::Late { job: self.finish.fence.job });
         };
         if state == State::Error {
             summary.errors += 1;
@@ -93,7 +94,7 @@ impl Over {
         // It may have completed itself before it was ended.
         let itself = state == State::Completed && verdict.ending != Ending::Completed;
         tell(Event::Ended(&Report {
-            job: self.fence.job,
+            job: self.finish.fence.job,
             service: self.service,
             function: self.function,
             ending: if itself { Ending::Completed } else { verdict.ending },

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Barrier, Event, Options};
+use super::over::Over;
+use super::{Barrier, Event, Options, Summary, note};
 use crate::domain::job::JobId;
 use crate::domain::processor::{Processor, ProcessorId};
 use crate::error::Result;
@@ -37,14 +38,19 @@ pub(super) fn wait_for_the_dying(store: &mut Store) -> Result<()> {
     Ok(())
 }
 
-/// Puts back the jobs of every processor that is dead, after ending what it left running; says whether there was one.
-/// `own` is not looked at.
-pub(super) fn rescue(
-    store: &mut Store,
-    own: Option<ProcessorId>,
-    options: &Options,
-    tell: &mut dyn FnMut(Event<'_>),
-) -> Result<bool> {
+/// Who looks after the dead.
+pub(super) struct Rescuer<'a> {
+    /// The processor itself, if it is one already.
+    pub(super) own: Option<ProcessorId>,
+    pub(super) options: &'a Options,
+    pub(super) summary: &'a mut Summary,
+    pub(super) tell: &'a mut dyn FnMut(Event<'_>),
+}
+
+/// Records what every processor that is dead has noted, and puts back its other jobs, after ending what it left running;
+/// says whether there was one.
+pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_>) -> Result<bool> {
+    let (own, options) = (rescuer.own, rescuer.options);
     let mut any = false;
     let run_folder = store.location().run_folder();
     for processor in store.processors()? {
@@ -54,7 +60,7 @@ pub(super) fn rescue(
         let life = match life(&run_folder, &processor.is.folder) {
             // Nobody is dead who is not proven to be: its folder may be another user's.
             Err(error) => {
-                tell(Event::Unsure { processor: &processor, error: &error });
+                (rescuer.tell)(Event::Unsure { processor: &processor, error: &error });
                 continue;
             }
             Ok(life) => life,
@@ -69,17 +75,21 @@ pub(super) fn rescue(
             }
         };
         if let Some(barrier) = out_of_reach(&processor, remains.as_ref(), options) {
-            tell(Event::OutOfReach { processor: &processor, barrier });
+            (rescuer.tell)(Event::OutOfReach { processor: &processor, barrier });
             continue;
         }
         // After a power cut, or without its folder, whatever it had claimed may have been running.
-        let begun = remains.as_ref().filter(|_| same_boot(&processor.is)).and_then(|remains| remains.begun().ok());
+        let known = remains.as_ref().filter(|_| same_boot(&processor.is));
+        let begun = known.and_then(|remains| remains.begun().ok());
+        let outcomes = known.and_then(|remains| remains.outcomes().ok()).unwrap_or_default();
         let patience = if own.is_some() { PATIENCE_AT_WORK } else { PATIENCE };
         if !leftover::end(&store.tokens(processor.id)?, patience) {
-            tell(Event::NotRescued { processor: &processor });
+            (rescuer.tell)(Event::NotRescued { processor: &processor });
             continue;
         }
-        take_over(store, &processor, begun.as_deref(), tell)?;
+        reached("leftovers ended");
+        record(store, processor.id, &outcomes, rescuer)?;
+        put_back(store, &processor, begun.as_deref(), rescuer.tell)?;
         any = true;
         if let Some(remains) = remains {
             remains.remove();
@@ -100,13 +110,35 @@ fn out_of_reach(dead: &Processor, remains: Option<&Remains>, options: &Options) 
     remains.out_of_reach().ok().flatten().map(Barrier::User)
 }
 
-fn take_over(
+/// Records what the dead processor has noted, as it would have done itself.
+fn record(
+    store: &mut Store,
+    dead: ProcessorId,
+    outcomes: &[(JobId, Vec<u8>)],
+    rescuer: &mut Rescuer<'_>,
+) -> Result<()> {
+    let notes = outcomes.iter().filter_map(|(job, text)| note::read(dead, *job, text));
+    let over: Vec<Over> = notes.map(Over::noted).collect::<Result<_>>()?;
+    if over.is_empty() {
+        return Ok(());
+    }
+    let states = store.finish(&over.iter().map(|over| &over.finish).collect::<Vec<_>>())?;
+    reached("outcomes recorded");
+    for (over, state) in over.into_iter().zip(states) {
+        // The dead one may have recorded it after all.
+        if state.is_some() {
+            over.report(state, rescuer.summary, rescuer.tell);
+        }
+    }
+    Ok(())
+}
+
+fn put_back(
     store: &mut Store,
     dead: &Processor,
     begun: Option<&[JobId]>,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<()> {
-    reached("leftovers ended");
     let rescued = store.rescue(dead.id, begun)?;
     reached("processor rescued");
     if !rescued.jobs.is_empty() {

@@ -1,8 +1,8 @@
 //! The slots of a processor: threads that run one call after another, without waiting for the store in between.
 //!
 //! Invariant: at most as many calls run at once as the width says, and at most as many again have ended without their
-//! outcome being recorded; which calls have begun is marked, before they do and until that is done, where a rescuer finds
-//! it.
+//! outcome being recorded or noted; which calls have begun is marked, before they do and until that is done, where a rescuer
+//! finds it, and what came of them is noted there.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::Sender;
@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::note;
 use super::wake::Wake;
 use crate::domain::job::{Claim, Fence};
 use crate::error::Result;
@@ -70,7 +71,7 @@ struct Work {
     width: usize,
     /// What each slot runs, and the switch that ends it.
     slots: Vec<(Option<Fence>, Arc<Control>)>,
-    /// When calls ended whose outcome is not recorded yet.
+    /// When calls ended whose outcome is neither noted nor recorded yet.
     unrecorded: VecDeque<Instant>,
     /// How long the latest outcome took to be recorded.
     recording: Duration,
@@ -184,7 +185,9 @@ impl Slots {
     pub(super) fn recorded(&self, mark: &Mark) {
         self.forget(mark);
         let mut work = self.shared.board.work();
-        if let Some(ended) = work.unrecorded.pop_front() {
+        if !mark.noted
+            && let Some(ended) = work.unrecorded.pop_front()
+        {
             work.recording = ended.elapsed();
         }
         if !work.waiting.is_empty() {
@@ -266,11 +269,15 @@ impl Shared {
                 unreachable!("a call that cannot be run never gets to a slot")
             };
             let Common { around, marks, echo } = &self.common;
-            let mark = marks.set(claim.fence.job);
+            let mut mark = marks.set(claim.fence.job);
             reached("call marked");
             let request = Request { fence: &claim.fence, token: &claim.token, call, definition };
             let ended = command::run(&request, around, Output { echo, whole_lines }, control);
             reached("call ended");
+            if let Some(note) = note::write(&claim, &ended) {
+                marks.note(&mut mark, claim.fence.job, &note);
+            }
+            reached("outcome noted");
             done = Some(Box::new(Done { claim, ended, mark }));
         }
     }
@@ -283,7 +290,7 @@ impl Shared {
         if work.halted {
             self.board.changed.notify_all();
         }
-        if done.is_some() {
+        if done.as_ref().is_some_and(|done| !done.mark.noted) {
             work.unrecorded.push_back(Instant::now());
         }
         let mut next = work.pick(slot, control);

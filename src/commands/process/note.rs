@@ -1,0 +1,98 @@
+//! What came of a call, as it is noted beside the store until it is recorded: who takes over from a dead processor
+//! records it then, instead of repeating the call.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::attempt::Outcome;
+use crate::domain::job::{Claim, Fence, JobId};
+use crate::domain::json::Json;
+use crate::domain::log::{Log, Stream};
+use crate::domain::processor::ProcessorId;
+use crate::domain::service::ServiceName;
+use crate::runner::{Ended, LONGEST_NOTE};
+
+/// How many bytes of output are noted with a call at most; one that has printed more is repeated.
+const SHORT: usize = LONGEST_NOTE / 2;
+
+/// From which exit code on shells tell that a program was killed.
+const KILLED: i32 = 128;
+
+/// A call that has ended.
+pub(super) struct Note {
+    pub(super) fence: Fence,
+    pub(super) service: ServiceName,
+    pub(super) function: String,
+    pub(super) conflicts: i64,
+    pub(super) outcome: Outcome,
+    pub(super) result: Option<Json>,
+    pub(super) took: Duration,
+    pub(super) log: Log,
+}
+
+/// All of it but what was printed, which follows in the next line.
+#[derive(Serialize, Deserialize)]
+struct Head<'a> {
+    attempt: i64,
+    service: &'a str,
+    function: String,
+    conflicts: i64,
+    outcome: Outcome,
+    result: Option<String>,
+    took: Duration,
+    /// Of the output, each piece's stream and length.
+    pieces: Vec<(i64, usize)>,
+}
+
+/// Writes it down, unless it is too long for that, or is not for sure the function's own doing: what kills a processor may
+/// end its functions a moment before, and that has to count as a crash.
+pub(super) fn write(claim: &Claim, ended: &Ended) -> Option<Vec<u8>> {
+    let by_itself = match &ended.outcome {
+        Outcome::Completed | Outcome::Conflict => true,
+        Outcome::Failed(failure) => failure.exit_code.is_some_and(|code| code < KILLED),
+        Outcome::Interrupted | Outcome::Cancelled => false,
+    };
+    if !by_itself || ended.output.kept() > SHORT {
+        return None;
+    }
+    let log = ended.output.log();
+    if log.dropped > 0 {
+        return None;
+    }
+    let head = Head {
+        attempt: claim.fence.attempt,
+        service: claim.service.as_str(),
+        function: claim.function.clone(),
+        conflicts: claim.conflicts,
+        outcome: ended.outcome.clone(),
+        result: ended.result.as_ref().map(Json::to_string),
+        took: ended.took,
+        pieces: log.pieces.iter().map(|(stream, length)| (stream.fd(), *length)).collect(),
+    };
+    let mut text = serde_json::to_vec(&head).ok()?;
+    text.push(b'\n');
+    text.extend(log.bytes);
+    Some(text)
+}
+
+/// Reads what a processor has noted of a job; `None` when it cannot be read.
+pub(super) fn read(processor: ProcessorId, job: JobId, text: &[u8]) -> Option<Note> {
+    let end = text.iter().position(|byte| *byte == b'\n')?;
+    let head: Head<'_> = serde_json::from_slice(&text[..end]).ok()?;
+    let pieces = head.pieces.iter().map(|(fd, length)| Some((Stream::from_fd(*fd)?, *length)));
+    let log = Log { bytes: text[end + 1..].to_owned(), pieces: pieces.collect::<Option<_>>()?, ..Log::default() };
+    if log.pieces.iter().map(|(_, length)| length).sum::<usize>() != log.bytes.len() {
+        return None;
+    }
+    Some(Note {
+        fence: Fence { job, attempt: head.attempt, processor },
+        service: ServiceName::parse(head.service).ok()?,
+        function: head.function,
+        conflicts: head.conflicts,
+        outcome: head.outcome,
+        result: head.result.as_deref().map(Json::parse).transpose().ok()?,
+        took: head.took,
+        log,
+    })
+}
