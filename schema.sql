@@ -20,6 +20,7 @@ CREATE TABLE asyncq_function (
   site        TEXT NOT NULL,                                          -- the directory of definition; it runs there
   env         TEXT NOT NULL DEFAULT '{}',                             -- recorded environment variables, a JSON object
   timeout     INTEGER CHECK (timeout > 0),                            -- how many milliseconds an attempt may take
+  worker      TEXT,                                                   -- how its program is kept, JSON; NULL: not at all
   created_at  INTEGER NOT NULL,
   PRIMARY KEY (service, name)
 ) STRICT, WITHOUT ROWID;

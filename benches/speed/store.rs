@@ -7,7 +7,7 @@ use asyncq::domain::attempt::Outcome;
 use asyncq::domain::job::{Finish, Token};
 use asyncq::domain::log::Log;
 use asyncq::domain::processor::NewProcessor;
-use asyncq::domain::retry::decide;
+use asyncq::domain::retry::{Tally, decide};
 use asyncq::domain::service::ServiceName;
 use asyncq::store::{Location, Patience, Plan, Store};
 use rusqlite::Connection;
@@ -153,7 +153,7 @@ fn claim_all(path: &Path, at_once: u32, expected: u32) -> Duration {
             }
             claimed += claims.len();
             let ended = claims.into_iter().map(|claim| {
-                let verdict = decide(&Outcome::Completed, 0, 0.0);
+                let verdict = decide(&Outcome::Completed, Tally::default(), 0.0);
                 let (took, log) = (Duration::ZERO, Log::default());
                 Finish { fence: claim.fence, verdict, result: None, took, log }
             });

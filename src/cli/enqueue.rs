@@ -178,13 +178,17 @@ fn run_now(session: &Session, store: &mut Store, running: &Running, new: &NewJob
         session.talk(&format!("job {job} (`{service}` `{function}`): the job that made this call had ended before"));
     }
     match ran.outcome {
-        Outcome::Completed => Ok(exit::DONE),
-        Outcome::Conflict => {
+        Outcome::Completed | Outcome::CompletedItself => Ok(exit::DONE),
+        Outcome::Conflict(_) => {
             session.talk(&format!("job {job} (`{service}` `{function}`): a conflict"));
             Ok(exit::BUSY)
         }
         Outcome::Failed(failure) => {
             session.talk(&format!("job {job} (`{service}` `{function}`): {}", failure.message));
+            Ok(exit::FAILED)
+        }
+        Outcome::Crashed(how) => {
+            session.talk(&format!("job {job} (`{service}` `{function}`): {how}"));
             Ok(exit::FAILED)
         }
         Outcome::Interrupted | Outcome::Cancelled => Ok(exit::FAILED),

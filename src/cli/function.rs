@@ -10,10 +10,11 @@ use super::exit;
 use super::output::{self, Sheet, Table};
 use super::service::tell_removed;
 use super::session::{Session, here, now};
-use crate::commands::function::{Here, Typed, change, define};
+use crate::commands::function::{Here, Typed, TypedWorker, change, define};
 use crate::commands::{Added, IfWaiting};
 use crate::domain::function::{self, FunctionName};
 use crate::domain::service::ServiceName;
+use crate::domain::size::{parse_size, write_size};
 use crate::domain::time::{parse_span, write_span};
 
 /// Functions: names on a service, and how each is run
@@ -24,11 +25,19 @@ pub enum Function {
     /// The program is started for each call, in the directory in which it was added. It gets the call's arguments as its
     /// last arguments, the whole call as a line of JSON on stdin, and its result from the file that $`ASYNCQ_RESULT` names.
     /// Exit code 0 means done, 75 try again, anything else failed.
+    ///
+    /// A worker's program is started once, and gets call after call as docs/protocol.md tells. Functions with the same
+    /// program, site and environment share their workers.
     Add {
         #[command(flatten)]
         name: Name,
         #[command(flatten)]
         site: Site,
+        /// The program is a worker: it stays, and runs one call after another
+        #[arg(long)]
+        worker: bool,
+        #[command(flatten)]
+        keep: Keep,
         /// How long one run may take, as in 90s or 1h30m
         #[arg(long, value_name = "SPAN", value_parser = parse_span)]
         timeout: Option<Duration>,
@@ -58,6 +67,14 @@ pub enum Function {
         name: Name,
         #[command(flatten)]
         site: Site,
+        /// The program is a worker: it stays, and runs one call after another
+        #[arg(long, conflicts_with = "no_worker")]
+        worker: bool,
+        /// The program is a command: it is started for each call
+        #[arg(long, conflicts_with = "keep")]
+        no_worker: bool,
+        #[command(flatten)]
+        keep: Keep,
         /// Forget a recorded environment variable
         #[arg(long, value_name = "NAME")]
         unset_env: Vec<String>,
@@ -108,11 +125,32 @@ pub struct Site {
     env: Vec<String>,
 }
 
+/// How long a worker is kept.
+#[derive(Debug, Args)]
+#[group(id = "keep", multiple = true)]
+pub struct Keep {
+    /// End a worker after so many calls
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    calls_per_worker: Option<u64>,
+    /// End a worker that had nothing to do for so long [default: 1m]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    idle: Option<Duration>,
+    /// End a worker that uses so much more memory than at its start, as in 500M
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    memory_growth: Option<u64>,
+}
+
+impl Keep {
+    fn typed(&self, is: Option<bool>) -> TypedWorker {
+        TypedWorker { is, calls: self.calls_per_worker, idle: self.idle, growth: self.memory_growth }
+    }
+}
+
 impl Function {
     /// Does what is asked.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
         match self {
-            Function::Add { name, site, timeout, command } => {
+            Function::Add { name, site, worker, keep, timeout, command } => {
                 let (service, name) = name.parse()?;
                 let typed = Typed {
                     command,
@@ -120,6 +158,7 @@ impl Function {
                     env: site.env,
                     unset_env: Vec::new(),
                     timeout: timeout.map(Some),
+                    worker: keep.typed(worker.then_some(true)),
                 };
                 let mut store = session.open()?;
                 // Who mistypes the service wants to hear that first.
@@ -137,12 +176,13 @@ impl Function {
                 if json {
                     output::json(&functions.iter().map(View::of).collect::<Vec<_>>())?;
                 } else {
-                    let mut table = Table::new(["SERVICE", "FUNCTION", "COMMAND", "SITE", "TIMEOUT"]);
+                    let mut table = Table::new(["SERVICE", "FUNCTION", "RUNS", "PROGRAM", "SITE", "TIMEOUT"]);
                     for it in &functions {
                         let timeout = it.definition.timeout.map(write_span);
                         table.row([
                             it.service.to_string(),
                             it.name.to_string(),
+                            if it.definition.worker.is_some() { "worker" } else { "command" }.to_owned(),
                             output::text(&command_line(&it.definition.command)),
                             output::text(&it.definition.site),
                             output::or_dash(timeout.as_deref()),
@@ -156,10 +196,11 @@ impl Function {
                 let function = session.open()?.function(&service, &name)?;
                 if json { output::json(&View::of(&function))? } else { show(&function)? }
             }
-            Function::Set { name, site, unset_env, timeout, no_timeout, command } => {
+            Function::Set { name, site, worker, no_worker, keep, unset_env, timeout, no_timeout, command } => {
                 let (service, name) = name.parse()?;
+                let worker = keep.typed((worker || no_worker).then_some(worker));
                 let timeout = if no_timeout { Some(None) } else { timeout.map(Some) };
-                let typed = Typed { command, site: site.site, env: site.env, unset_env, timeout };
+                let typed = Typed { command, site: site.site, env: site.env, unset_env, timeout, worker };
                 let mut store = session.open()?;
                 let old = store.function(&service, &name)?;
                 let change = change(&typed, &old.definition, surroundings(&here()?))?;
@@ -193,7 +234,22 @@ fn command_line(command: &[String]) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// What `--json` gives of a function; `timeout` is in seconds.
+/// What `--json` gives of how a worker is kept; `idle` is in seconds, `memory_growth` in bytes.
+#[derive(Serialize)]
+struct WorkerView {
+    calls_per_worker: Option<u64>,
+    idle: f64,
+    memory_growth: Option<u64>,
+}
+
+impl WorkerView {
+    fn of(keep: &function::Keep) -> WorkerView {
+        let idle = keep.idle().as_secs_f64();
+        WorkerView { calls_per_worker: keep.calls, idle, memory_growth: keep.growth }
+    }
+}
+
+/// What `--json` gives of a function; `timeout` is in seconds, `worker` null for a command.
 #[derive(Serialize)]
 struct View<'a> {
     service: &'a str,
@@ -202,6 +258,7 @@ struct View<'a> {
     site: &'a str,
     env: &'a BTreeMap<String, String>,
     timeout: Option<f64>,
+    worker: Option<WorkerView>,
     created_at: String,
 }
 
@@ -215,6 +272,7 @@ impl View<'_> {
             site: &definition.site,
             env: &definition.env,
             timeout: definition.timeout.map(|timeout| timeout.as_secs_f64()),
+            worker: definition.worker.as_ref().map(WorkerView::of),
             created_at: function.created_at.to_string(),
         }
     }
@@ -229,6 +287,16 @@ fn show(function: &function::Function) -> anyhow::Result<()> {
     sheet.line("site", output::text(&definition.site));
     for (name, value) in &definition.env {
         sheet.line("env", output::text(&format!("{name}={value}")));
+    }
+    if let Some(keep) = &definition.worker {
+        let mut text = format!("ended after {} without a call", write_span(keep.idle()));
+        if let Some(calls) = keep.calls {
+            text += &format!(", or {calls} calls");
+        }
+        if let Some(growth) = keep.growth {
+            text += &format!(", or with {} more memory", write_size(growth));
+        }
+        sheet.line("worker", text);
     }
     sheet.line("timeout", output::or_dash(definition.timeout.map(write_span).as_deref()));
     let created = function.created_at;

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::domain::function::{Definition, FunctionChange};
+use crate::domain::function::{Definition, FunctionChange, Keep};
 use crate::domain::text::visible;
 use crate::error::{Error, Kind, Result};
 
@@ -23,6 +23,44 @@ pub struct Typed {
     pub unset_env: Vec<String>,
     /// The time limit, or none.
     pub timeout: Option<Option<Duration>>,
+    /// How its program is kept.
+    pub worker: TypedWorker,
+}
+
+/// How a program is kept, as it is typed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TypedWorker {
+    /// As a worker, or not.
+    pub is: Option<bool>,
+    /// For how many calls.
+    pub calls: Option<u64>,
+    /// How long without any.
+    pub idle: Option<Duration>,
+    /// How much more memory it may use than at its start, in bytes.
+    pub growth: Option<u64>,
+}
+
+impl TypedWorker {
+    fn change(self, old: Option<Keep>) -> Result<Option<Option<Keep>>> {
+        let says = self.calls.is_some() || self.idle.is_some() || self.growth.is_some();
+        let Some(kept) = old.or_else(|| (self.is == Some(true)).then(Keep::default)) else {
+            if says {
+                return Err(Error::new(Kind::Usage, "only a worker is kept, and this function is a command")
+                    .hint("`--worker` makes it one, if its program speaks the worker protocol"));
+            }
+            return Ok(None);
+        };
+        let kept = Keep {
+            calls: self.calls.or(kept.calls),
+            idle: self.idle.or(kept.idle),
+            growth: self.growth.or(kept.growth),
+        };
+        Ok(match self.is {
+            Some(false) => Some(None),
+            None if !says => None,
+            _ => Some(Some(kept)),
+        })
+    }
 }
 
 /// Where something is typed: the folder, and the environment.
@@ -45,6 +83,7 @@ pub fn define(typed: &Typed, here: Here<'_>) -> Result<Definition> {
         site: site(typed.site.as_deref().unwrap_or("."), here)?,
         env: BTreeMap::new(),
         timeout: None,
+        worker: None,
     };
     let change = change(typed, &blank, here)?;
     Ok(change.apply(blank))
@@ -76,7 +115,13 @@ pub fn change(typed: &Typed, old: &Definition, here: Here<'_>) -> Result<Functio
         };
         env.insert(name, Some(value));
     }
-    Ok(FunctionChange { command, site: new_site, env, timeout: typed.timeout })
+    Ok(FunctionChange {
+        command,
+        site: new_site,
+        env,
+        timeout: typed.timeout,
+        worker: typed.worker.change(old.worker)?,
+    })
 }
 
 fn site(text: &str, here: Here<'_>) -> Result<String> {

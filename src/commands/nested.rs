@@ -8,6 +8,7 @@ use crate::domain::attempt::{Failure, FailureKind, Outcome};
 use crate::domain::job::{Finish, JobId, NewJob, Running, State};
 use crate::domain::retry::decide_once;
 use crate::error::{Error, Result};
+use crate::runner::worker::once;
 use crate::runner::{Control, Echo, Output, Request, Reserve, Stop, Surroundings, command, descriptors, signals};
 use crate::store::{Patience, Store};
 
@@ -53,8 +54,13 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &Means<'_>)
     let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else {
         unreachable!("a nested call was valid, and its function defined, in the transaction that began it")
     };
-    let request = Request { fence: &claim.fence, token: &claim.token, call, definition };
-    let ended = command::run(&request, around, Output { echo, whole_lines: false }, &control);
+    let output = Output { echo, whole_lines: false };
+    let ended = if definition.worker.is_some() {
+        once::run(&claim, around, output, &control)
+    } else {
+        let request = Request { fence: &claim.fence, token: &claim.token, call, definition };
+        command::run(&request, around, output, &control)
+    };
 
     let outcome = match ended.outcome {
         Outcome::Interrupted => Outcome::Failed(Failure::new(FailureKind::Parent, "it was told to stop")),

@@ -1,5 +1,7 @@
 //! An attempt: one run of a job, and how it ends.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::time::Timestamp;
@@ -49,6 +51,8 @@ impl Failure {
 pub enum FailureKind {
     /// The function exited with a code other than 0 and 75.
     Exit,
+    /// The function, run by a worker, said that it failed.
+    Error,
     /// A signal ended the function.
     Signal,
     /// The function took longer than its time limit.
@@ -61,7 +65,7 @@ pub enum FailureKind {
     BadCall,
     /// The function succeeded, but what it left as its result is refused.
     BadResult,
-    /// The processor died while it ran the function, too often.
+    /// The processor, or the worker, died while it ran the function, too often.
     Crash,
     /// The call that made this nested call ended first.
     Parent,
@@ -72,10 +76,14 @@ pub enum FailureKind {
 pub enum Outcome {
     /// The function succeeded.
     Completed,
-    /// The function asked to be tried again (exit code 75).
-    Conflict,
+    /// The function says that it has completed its job in its own transaction, so that nobody else is to do it.
+    CompletedItself,
+    /// The function asked to be tried again (exit code 75), perhaps after this pause.
+    Conflict(Option<Duration>),
     /// The function failed for good.
     Failed(Failure),
+    /// Its worker died, and that may be the function's doing; says how.
+    Crashed(String),
     /// The processor was told to stop and ended the function: it goes back and nothing is counted.
     Interrupted,
     /// Somebody cancelled the job while it ran.
@@ -95,7 +103,7 @@ pub enum Ending {
     Interrupted,
     /// Somebody cancelled the job.
     Cancelled,
-    /// The processor died.
+    /// The processor or the worker died.
     Crash,
 }
 

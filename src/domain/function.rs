@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::service::{MAX_NAME_BYTES, ServiceName};
 use super::time::Timestamp;
 use crate::error::{Error, Kind, Result};
@@ -55,6 +57,44 @@ pub struct Definition {
     pub env: BTreeMap<String, String>,
     /// How long one attempt may take.
     pub timeout: Option<Duration>,
+    /// How its program is kept, if it is a worker; else it is a command, started for each call.
+    pub worker: Option<Keep>,
+}
+
+impl Definition {
+    /// Whether a worker that runs the one in `site` can run the other in `other_site`: same program, same surroundings.
+    #[must_use]
+    pub fn shares_worker(&self, site: &str, other: &Definition, other_site: &str) -> bool {
+        self.worker.is_some() == other.worker.is_some()
+            && site == other_site
+            && self.command == other.command
+            && self.env == other.env
+    }
+}
+
+/// How long a worker is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keep {
+    /// It is ended after so many calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls: Option<u64>,
+    /// It is ended when it had nothing to do for so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Duration>,
+    /// It is ended when it has so many more bytes of memory in use than when it said hello.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub growth: Option<u64>,
+}
+
+/// How long an idle worker is kept, unless its function says otherwise.
+pub const IDLE: Duration = Duration::from_mins(1);
+
+impl Keep {
+    /// How long it may be idle.
+    #[must_use]
+    pub fn idle(&self) -> Duration {
+        self.idle.unwrap_or(IDLE)
+    }
 }
 
 /// A function as it is registered.
@@ -81,6 +121,8 @@ pub struct FunctionChange {
     pub env: BTreeMap<String, Option<String>>,
     /// Another time limit, or none (`Some(None)`).
     pub timeout: Option<Option<Duration>>,
+    /// To be kept as a worker so, or to be a command (`Some(None)`).
+    pub worker: Option<Option<Keep>>,
 }
 
 impl FunctionChange {
@@ -95,6 +137,9 @@ impl FunctionChange {
         }
         if let Some(timeout) = self.timeout {
             definition.timeout = timeout;
+        }
+        if let Some(worker) = self.worker {
+            definition.worker = worker;
         }
         for (name, value) in &self.env {
             match value {

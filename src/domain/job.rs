@@ -1,6 +1,7 @@
 //! A job: a call in the store, its states, its attempts, and how they end.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::attempt::Failure;
 use super::call::{Call, Key, Principal};
@@ -8,6 +9,7 @@ use super::function::Definition;
 use super::json::Json;
 use super::log::Log;
 use super::processor::ProcessorId;
+use super::retry::Tally;
 use super::service::ServiceName;
 use super::time::Timestamp;
 
@@ -179,15 +181,13 @@ pub struct Claim {
     /// The call, or what is wrong with the stored one (only a client's own INSERT can bring that about).
     pub call: Result<Call, Failure>,
     /// How the function is run, or why it cannot be: it was removed meanwhile, or what is stored of it is damaged.
-    pub definition: Result<Definition, Failure>,
+    pub definition: Result<Arc<Definition>, Failure>,
     /// Its service.
     pub service: ServiceName,
     /// Its function, as stored.
     pub function: String,
-    /// How many attempts ended in a conflict so far.
-    pub conflicts: i64,
-    /// How many of its processors died while they ran it.
-    pub crashes: i64,
+    /// How its attempts have ended so far.
+    pub before: Tally,
 }
 
 /// The job inside which something is called, found by its number and token.

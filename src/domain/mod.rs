@@ -12,6 +12,7 @@ pub mod log;
 pub mod processor;
 pub mod retry;
 pub mod service;
+pub mod size;
 pub mod suggest;
 pub mod text;
 pub mod time;

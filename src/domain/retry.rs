@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::attempt::{Ending, Failure, FailureKind, Outcome};
 use super::job::State;
 
@@ -9,9 +11,9 @@ use super::job::State;
 pub const CONFLICT_ATTEMPTS: i64 = 3;
 
 /// The longest time that a job waits until it is tried again. One that would wait longer has seen the clock go back.
-pub const LONGEST_PAUSE: Duration = Duration::from_secs(1 << (CONFLICT_ATTEMPTS - 1));
+pub const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
-/// After how many deaths of the processor that ran it a job ends in an error.
+/// After how many deaths of the processor, or the worker, that ran it a job ends in an error.
 pub const CRASHES: i64 = 3;
 
 /// From how many deaths on a job runs alone in its processor, so that its last one is nobody else's doing: those that run
@@ -29,32 +31,64 @@ pub struct Verdict {
     pub error: Option<Failure>,
     /// How the attempt is recorded.
     pub ending: Ending,
+    /// Whether the function is to have brought its job there itself, so that this is only looked up.
+    pub by_itself: bool,
 }
 
 impl Verdict {
     fn of(state: State, ending: Ending) -> Verdict {
-        Verdict { state, pause: None, error: None, ending }
+        Verdict { state, pause: None, error: None, ending, by_itself: false }
     }
 }
 
-/// Decides after an attempt of a queued job. `conflicts` counts the attempts that ended in one before; `draw` is a
-/// random number from 0 up to 1.
+/// How attempts of a job have ended before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// How many in a conflict.
+    pub conflicts: i64,
+    /// How many because who ran them died.
+    pub crashes: i64,
+}
+
+/// Decides after an attempt of a queued job; `draw` is a random number from 0 up to 1.
 ///
 /// After the n-th conflict the job pauses for a random time between 0 and 2^n seconds, so that calls which met once
-/// do not meet again (as `gocept.async` did).
+/// do not meet again (as `gocept.async` did), unless the function says for how long.
 #[must_use]
-pub fn decide(outcome: &Outcome, conflicts: i64, draw: f64) -> Verdict {
-    let now = conflicts + 1;
+pub fn decide(outcome: &Outcome, before: Tally, draw: f64) -> Verdict {
+    let now = before.conflicts + 1;
     match outcome {
-        Outcome::Conflict if now < CONFLICT_ATTEMPTS => {
+        Outcome::Conflict(pause) if now < CONFLICT_ATTEMPTS => {
             let longest = f64::from(2_i32.pow(u32::try_from(now).unwrap_or(1)));
+            let drawn = Duration::from_secs_f64(longest * draw.clamp(0.0, 1.0));
             Verdict {
-                pause: Some(Duration::from_secs_f64(longest * draw.clamp(0.0, 1.0))),
+                pause: Some(pause.unwrap_or(drawn).min(LONGEST_PAUSE)),
                 ..Verdict::of(State::Delayed, Ending::Conflict)
             }
         }
+        Outcome::Crashed(how) => after_crash(how, before.crashes),
         outcome => decide_once(outcome, now),
     }
+}
+
+/// Decides after who ran a job has died, which `how` says.
+#[must_use]
+pub fn after_crash(how: &str, crashes: i64) -> Verdict {
+    let now = crashes + 1;
+    let (state, message) = match now {
+        CRASHES.. => (State::Error, format!("{how} in {now} attempts")),
+        _ => (State::Queued, how.to_owned()),
+    };
+    Verdict { error: Some(Failure::new(FailureKind::Crash, message)), ..Verdict::of(state, Ending::Crash) }
+}
+
+/// What follows when a function said that it had completed its job itself, and the store knows nothing of that: what it did
+/// in that transaction is undone.
+#[must_use]
+pub fn not_by_itself() -> Verdict {
+    let message = "it said that it completed its job in its own transaction, but that was not committed";
+    let error = Failure::new(FailureKind::BadResult, message);
+    Verdict { error: Some(error), ..Verdict::of(State::Error, Ending::Error) }
 }
 
 /// Decides after a nested call, which is never tried again: `conflicts` counts this one as well.
@@ -62,13 +96,18 @@ pub fn decide(outcome: &Outcome, conflicts: i64, draw: f64) -> Verdict {
 pub fn decide_once(outcome: &Outcome, conflicts: i64) -> Verdict {
     match outcome {
         Outcome::Completed => Verdict::of(State::Completed, Ending::Completed),
-        Outcome::Conflict => {
+        Outcome::CompletedItself => Verdict { by_itself: true, ..Verdict::of(State::Completed, Ending::Completed) },
+        Outcome::Conflict(_) => {
             let message = match conflicts {
                 1 => "a conflict".to_owned(),
                 n => format!("a conflict in all of {n} attempts"),
             };
             let error = Failure { exit_code: Some(75), ..Failure::new(FailureKind::Conflict, message) };
             Verdict { error: Some(error), ..Verdict::of(State::Error, Ending::Conflict) }
+        }
+        Outcome::Crashed(how) => {
+            let failure = Failure::new(FailureKind::Crash, how.as_str());
+            Verdict { error: Some(failure), ..Verdict::of(State::Error, Ending::Crash) }
         }
         Outcome::Failed(failure) => {
             Verdict { error: Some(failure.clone()), ..Verdict::of(State::Error, Ending::Error) }
@@ -84,11 +123,15 @@ mod tests {
 
     #[test]
     fn a_conflict_is_tried_three_times_in_all() {
+        let after = |conflicts| Tally { conflicts, ..Tally::default() };
         let pauses: Vec<_> = [(0, 0.0), (0, 1.0), (1, 0.5), (1, 1.0)]
-            .map(|(conflicts, draw)| decide(&Outcome::Conflict, conflicts, draw).pause.unwrap().as_secs_f64())
+            .map(|(conflicts, draw)| decide(&Outcome::Conflict(None), after(conflicts), draw).pause.unwrap())
             .into();
-        assert_eq!(pauses, [0.0, 2.0, 2.0, LONGEST_PAUSE.as_secs_f64()]);
-        let last = decide(&Outcome::Conflict, 2, 0.5);
+        assert_eq!(pauses, [0, 2, 2, 4].map(Duration::from_secs));
+        for (asked, given) in [(Duration::ZERO, Duration::ZERO), (Duration::from_hours(1), LONGEST_PAUSE)] {
+            assert_eq!(decide(&Outcome::Conflict(Some(asked)), after(0), 0.5).pause, Some(given));
+        }
+        let last = decide(&Outcome::Conflict(None), after(2), 0.5);
         assert_eq!((last.state, last.ending), (State::Error, Ending::Conflict));
         assert_eq!(last.error.unwrap().message, "a conflict in all of 3 attempts");
     }
@@ -102,9 +145,16 @@ mod tests {
             (Outcome::Interrupted, State::Queued),
             (Outcome::Cancelled, State::Cancelled),
         ] {
-            assert_eq!(decide(&outcome, 0, 0.5).state, state);
+            assert_eq!(decide(&outcome, Tally::default(), 0.5).state, state);
             assert!(State::Processing.may_become(state));
         }
-        assert_eq!(decide_once(&Outcome::Conflict, 1).state, State::Error);
+        assert_eq!(decide_once(&Outcome::Conflict(None), 1).state, State::Error);
+    }
+
+    #[test]
+    fn a_crash_is_tried_three_times_in_all() {
+        let after = |crashes| decide(&Outcome::Crashed("it died".to_owned()), Tally { crashes, conflicts: 9 }, 0.5);
+        assert_eq!([0, 1, 2].map(|crashes| after(crashes).state), [State::Queued, State::Queued, State::Error]);
+        assert_eq!(after(2).error.unwrap().message, "it died in 3 attempts");
     }
 }

@@ -5,30 +5,19 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ExitStatus};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use super::leftover::{Attempt, Family, Left};
 use super::reader::{Output, Reader};
 use super::result::ResultFile;
+use super::tree::{GRACE, LAST_LOOK, Tree, soon};
 use super::{Capture, Control, Ended, Request, Stop, Surroundings, signals, start};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
 use crate::domain::log::Stream;
 use crate::failpoint::reached;
-
-/// How long a function that was asked to end may take before it is made to.
-pub const GRACE: Duration = Duration::from_secs(10);
-
-/// How long what is left of a process group may take to end, after the program itself has ended.
-const REST_GRACE: Duration = Duration::from_secs(2);
-
-/// How often to look again what is left of a call that is to end: at first, and where something changes; and at last.
-const LOOK: Duration = Duration::from_millis(1);
-const LAST_LOOK: Duration = Duration::from_millis(50);
 
 /// How much a pipe can hold, in bytes (the default of `/proc/sys/fs/pipe-max-size`, pipe(7)).
 const LARGEST_PIPE: usize = 1024 * 1024;
@@ -42,18 +31,17 @@ pub fn run(request: &Request<'_>, around: &Surroundings, output: Output<'_>, con
     let began = Instant::now();
     let result = ResultFile::new(&around.folder, request.fence);
     let mut capture = Capture::new(&around.folder);
-    let attempt = Attempt::begin(&around.orphans);
-    let outcome = match start::start(request, around, &result) {
+    let tree = Tree::start(&around.orphans, request.token, || start::start(request, around, &result));
+    let outcome = match tree {
         Err(failure) => Outcome::Failed(failure),
-        Ok(child) => {
-            let family = Family::new(attempt, request.token, &child);
+        Ok(tree) => {
             reached("program started");
             let limit = request.definition.timeout.map(|timeout| began + timeout);
             let call = start::stdin_line(request);
-            let running = Running::new(child, family, call, Reader::new(&mut capture, output));
+            let running = Running::new(tree, call, Reader::new(&mut capture, output));
             match running.watch() {
                 Ok(ended) => running.until_the_end(&ended, limit, control),
-                Err(error) => running.give_up(&error, control),
+                Err(error) => running.give_up(&error),
             }
         }
     };
@@ -68,9 +56,7 @@ pub fn run(request: &Request<'_>, around: &Surroundings, output: Output<'_>, con
 
 /// A function's process and the pipes to it.
 struct Running<'a> {
-    child: Child,
-    group: Pid,
-    family: Family<'a>,
+    tree: Tree,
     stdin: Option<(OwnedFd, Vec<u8>)>,
     streams: [Option<OwnedFd>; 2],
     reader: Reader<'a>,
@@ -84,14 +70,6 @@ struct Ending {
     kill_at: Instant,
 }
 
-/// What is left of a program that has ended.
-struct Rest {
-    /// Whether its group is there. Once it is not, its number may be another's.
-    group: bool,
-    /// How the program ended, once that is known.
-    status: Option<io::Result<ExitStatus>>,
-}
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Why {
     TooLong,
@@ -100,11 +78,11 @@ enum Why {
 }
 
 impl<'a> Running<'a> {
-    fn new(mut child: Child, family: Family<'a>, call: Vec<u8>, reader: Reader<'a>) -> Running<'a> {
-        let group = Pid::from_child(&child);
+    fn new(mut tree: Tree, call: Vec<u8>, reader: Reader<'a>) -> Running<'a> {
+        let child = tree.child();
         let stdin = child.stdin.take().map(|pipe| (OwnedFd::from(pipe), call));
         let streams = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
-        Running { child, group, family, stdin, streams, reader }
+        Running { tree, stdin, streams, reader }
     }
 
     /// Prepares to wait for the program and its pipes together; gives what tells that the program has ended.
@@ -112,15 +90,15 @@ impl<'a> Running<'a> {
         for pipe in self.stdin.iter().map(|(pipe, _)| pipe).chain(self.streams.iter().flatten()) {
             rustix::io::ioctl_fionbio(pipe, true)?;
         }
-        start::patiently(|| Ok(pidfd_open(self.group, PidfdFlags::empty())?))
+        self.tree.watch()
     }
 
     /// Ends a program that cannot be watched, at once, with all that it has left: nothing that nobody watches may go on.
-    fn give_up(mut self, error: &io::Error, control: &Control) -> Outcome {
+    fn give_up(mut self, error: &io::Error) -> Outcome {
         // Reading from them might wait.
         self.streams = [None, None];
-        self.signal(Signal::KILL);
-        let _ = self.end_the_rest(Instant::now(), control);
+        let _ = self.tree.kill();
+        self.reader.finish();
         Outcome::Failed(start::cannot_run(126, format!("cannot be watched: {error}")))
     }
 
@@ -137,19 +115,13 @@ impl<'a> Running<'a> {
             };
             if let (None, Some((why, grace))) = (&ending, asked) {
                 ending = Some(Ending { why, kill_at: now + grace });
-                self.ask();
+                self.tree.ask();
             }
             if let Some(ending) = &ending {
-                let kill = now >= ending.kill_at || control.asked() == Stop::Kill;
-                if kill {
-                    self.signal(Signal::KILL);
-                    self.family.end_tracer();
-                }
-                self.family.end(kill);
+                self.tree.press(now >= ending.kill_at || control.asked() == Stop::Kill);
             }
         }
-        let soon = Instant::now() + REST_GRACE;
-        let status = self.end_the_rest(ending.map_or(soon, |ending| soon.min(ending.kill_at)), control);
+        let status = self.end_the_rest(soon(ending.map(|ending| ending.kill_at)), control);
         match ending.map(|ending| ending.why) {
             None => outcome(status),
             Some(Why::Cancelled) => Outcome::Cancelled,
@@ -164,53 +136,12 @@ impl<'a> Running<'a> {
     /// The program has ended: ends what it left behind, in its group and out of it, and reads what all of them have
     /// printed.
     fn end_the_rest(&mut self, kill_at: Instant, control: &Control) -> io::Result<ExitStatus> {
-        // Its number still belongs to the group: it is not reaped yet.
-        self.ask();
-        let mut rest = Rest { group: true, status: None };
-        let mut pause = LOOK;
-        let status = loop {
-            let kill = Instant::now() >= kill_at || control.asked() == Stop::Kill;
-            if kill && rest.group {
-                self.signal(Signal::KILL);
-            }
-            let orphans = self.family.end(kill);
-            self.reap(&mut rest);
-            if orphans == Left::Nobody
-                && !rest.group
-                && let Some(status) = rest.status.take()
-            {
-                break status;
-            }
-            self.read();
-            std::thread::sleep(pause);
-            pause = if orphans == Left::Others { LOOK } else { (pause * 2).min(LAST_LOOK) };
-        };
+        let Running { tree, streams, reader, .. } = self;
+        let kill = || Instant::now() >= kill_at || control.asked() == Stop::Kill;
+        let status = tree.end_the_rest(kill, || read(streams, reader));
         self.read_what_is_left();
         self.reader.finish();
         status
-    }
-
-    /// Takes note of the dead.
-    fn reap(&mut self, rest: &mut Rest) {
-        if rest.status.is_none() {
-            // Never waited for: as long as somebody traces it, it is not ours.
-            rest.status = self.child.try_wait().transpose();
-        }
-        if rest.status.is_some() && rest.group {
-            rest.group = self.family.has_group(self.group);
-        }
-    }
-
-    /// Asks the whole group to end.
-    fn ask(&self) {
-        self.signal(Signal::TERM);
-        // A stopped process does not see the signal before it goes on.
-        self.signal(Signal::CONT);
-    }
-
-    fn signal(&self, signal: Signal) {
-        // The only way to fail is that the whole group is gone.
-        let _ = kill_process_group(self.group, signal);
     }
 
     /// Waits until something happens, and passes on what can be; says whether the program has ended.
@@ -241,7 +172,7 @@ impl<'a> Running<'a> {
         let ended = !fds[0].revents().is_empty();
         control.drain();
         self.write();
-        self.read();
+        read(&mut self.streams, &mut self.reader);
         ended
     }
 
@@ -255,15 +186,6 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// Reads what is there from both streams, as long as somebody takes it.
-    fn read(&mut self) {
-        for (slot, stream) in self.streams.iter_mut().zip([Stream::Out, Stream::Err]) {
-            if self.reader.has_room() {
-                read_once(slot, stream, &mut self.reader);
-            }
-        }
-    }
-
     /// Reads what the pipes still hold, whether or not anybody takes it: nobody writes into them any more, or somebody
     /// who got away from the group does, and is not to keep the call from ending.
     fn read_what_is_left(&mut self) {
@@ -274,6 +196,15 @@ impl<'a> Running<'a> {
             {
                 left = left.saturating_sub(count);
             }
+        }
+    }
+}
+
+/// Reads what is there from both streams, as long as somebody takes it.
+fn read(streams: &mut [Option<OwnedFd>; 2], reader: &mut Reader<'_>) {
+    for (slot, stream) in streams.iter_mut().zip([Stream::Out, Stream::Err]) {
+        if reader.has_room() {
+            read_once(slot, stream, reader);
         }
     }
 }
@@ -305,7 +236,7 @@ fn outcome(status: io::Result<ExitStatus>) -> Outcome {
         |kind, message| Failure { exit_code: status.code(), signal: status.signal(), ..Failure::new(kind, message) };
     Outcome::Failed(match (status.code(), status.signal()) {
         (Some(0), _) => return Outcome::Completed,
-        (Some(CONFLICT), _) => return Outcome::Conflict,
+        (Some(CONFLICT), _) => return Outcome::Conflict(None),
         (Some(code @ 126), _) => failure(FailureKind::CannotRun, format!("exit code {code}: not executable")),
         (Some(code @ 127), _) => failure(FailureKind::CannotRun, format!("exit code {code}: a command was not found")),
         (Some(code), _) => failure(FailureKind::Exit, format!("exit code {code}")),

@@ -39,6 +39,11 @@ impl Control {
     /// Asks the running call to end; never takes back a harder request.
     pub fn stop(&self, how: Stop) {
         self.stop.fetch_max(how as u8, Ordering::SeqCst);
+        self.nudge();
+    }
+
+    /// Wakes who waits, for something else.
+    pub fn nudge(&self) {
         // Only fails when the counter is full: then the sleeper is awake already.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
     }

@@ -3,12 +3,14 @@
 //!
 //! Invariant: a folder is removed only by whoever holds its lock, so that a lock which can be taken proves a death.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
@@ -17,7 +19,7 @@ use rustix::process::geteuid;
 use super::reserve::Reserve;
 use super::rights::{Access, open_folder};
 use super::whereabouts::{self, process_lives};
-use crate::domain::job::JobId;
+use crate::domain::job::{JobId, Token};
 use crate::domain::processor::NewProcessor;
 
 const LOCK: &str = "lock";
@@ -67,10 +69,27 @@ pub struct Marks {
     file: File,
     /// What came of the calls that have ended; as long-lived as the marks.
     outcomes: File,
-    /// Which places in the file hold a mark.
-    used: Mutex<Vec<bool>>,
+    /// Which places in the file hold no mark: all from a number on, and some before.
+    free: Mutex<Free>,
     /// Why one of them could not be written.
     flaw: OnceLock<io::Error>,
+}
+
+/// Places that hold no mark.
+#[derive(Debug, Default)]
+struct Free {
+    from: usize,
+    before: BinaryHeap<Reverse<usize>>,
+}
+
+impl Free {
+    fn take(&mut self) -> usize {
+        if let Some(Reverse(place)) = self.before.pop() {
+            return place;
+        }
+        self.from += 1;
+        self.from - 1
+    }
 }
 
 /// One mark.
@@ -79,6 +98,8 @@ pub struct Mark {
     place: usize,
     /// Whether the outcome of the call is noted there, so that its processor's death does not repeat it.
     pub noted: bool,
+    /// Whether a slot waits until the outcome is recorded.
+    pub awaited: bool,
 }
 
 /// What the lock of another processor's folder says.
@@ -132,6 +153,12 @@ impl Folder {
         &self.path
     }
 
+    /// With what the tokens of its workers begin.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        token_of(&self.name)
+    }
+
     /// Removes it, once nothing refers to it any more. Where that is not done, a rescuer finds it.
     pub fn remove(self) {
         let _ = fs::remove_dir_all(&self.path);
@@ -167,15 +194,9 @@ impl Folder {
 impl Marks {
     /// Notes that a job has begun.
     pub fn set(&self, job: JobId) -> Mark {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = used.iter().position(|used| !used).unwrap_or(used.len());
-        if place == used.len() {
-            used.push(true);
-        } else {
-            used[place] = true;
-        }
+        let place = self.free().take();
         self.write(place, job.0);
-        Mark { place, noted: false }
+        Mark { place, noted: false, awaited: false }
     }
 
     /// Notes what came of a job, at most [`LONGEST_NOTE`] bytes. Where that is not possible, the death of its processor
@@ -188,9 +209,12 @@ impl Marks {
 
     /// Forgets a job whose outcome is recorded.
     pub fn clear(&self, mark: &Mark) {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         self.write(mark.place, 0);
-        used[mark.place] = false;
+        self.free().before.push(Reverse(mark.place));
+    }
+
+    fn free(&self) -> MutexGuard<'_, Free> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self, place: usize, job: i64) {
@@ -277,7 +301,7 @@ fn new_locks(folder: &Path, access: Access) -> io::Result<(Marks, File)> {
     let lock = locked(&draft, access)?;
     lock.write_all_at(&[0; MARK * MARKS], 0)?;
     fs::rename(draft, folder.join(LOCK))?;
-    Ok((Marks { file: lock, outcomes, used: Mutex::default(), flaw: OnceLock::new() }, engine))
+    Ok((Marks { file: lock, outcomes, free: Mutex::default(), flaw: OnceLock::new() }, engine))
 }
 
 /// Makes a folder for its owner only, whatever the umask.
@@ -299,6 +323,12 @@ fn new(path: &Path, access: Access) -> io::Result<File> {
     file.set_permissions(Permissions::from_mode(0o600))?;
     access.show(&file, 0o640)?;
     Ok(file)
+}
+
+/// With what the tokens of the workers begin that belong to the processor with a folder of this name.
+#[must_use]
+pub fn token_of(name: &str) -> Token {
+    Token::from_text(name)
 }
 
 /// The names of all folders that processors have made and that are still there.

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::process::Child;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -243,17 +243,17 @@ fn is_of_a_function(environment: &[u8]) -> Option<bool> {
 
 /// Says that an attempt runs, from before its program is started, so that nobody else takes its orphans for his own.
 #[derive(Debug)]
-pub(super) struct Attempt<'a> {
-    orphans: &'a Orphans,
+pub(super) struct Attempt {
+    orphans: Arc<Orphans>,
     number: i32,
 }
 
-impl<'a> Attempt<'a> {
-    pub(super) fn begin(orphans: &'a Orphans) -> Attempt<'a> {
+impl Attempt {
+    pub(super) fn begin(orphans: &Arc<Orphans>) -> Attempt {
         let mut running = orphans.attempts();
         let number = (0..i32::MAX).find(|number| !running.contains(number)).unwrap_or(i32::MAX);
         running.insert(number);
-        Attempt { orphans, number }
+        Attempt { orphans: Arc::clone(orphans), number }
     }
 
     /// Whether no other one runs, so that even what has no mark can only belong to this one.
@@ -262,7 +262,7 @@ impl<'a> Attempt<'a> {
     }
 }
 
-impl Drop for Attempt<'_> {
+impl Drop for Attempt {
     fn drop(&mut self) {
         self.orphans.attempts().remove(&self.number);
     }
@@ -281,8 +281,8 @@ pub(super) enum Left {
 
 /// The orphans of one attempt.
 #[derive(Debug)]
-pub(super) struct Family<'a> {
-    attempt: Attempt<'a>,
+pub(super) struct Family {
+    attempt: Attempt,
     mark: Mark,
     /// The program of the attempt itself, in case it is a child of the main thread.
     child: Pid,
@@ -290,9 +290,9 @@ pub(super) struct Family<'a> {
     asked: BTreeSet<i32>,
 }
 
-impl<'a> Family<'a> {
+impl Family {
     /// The family of the attempt with this token, whose program `child` was just started.
-    pub(super) fn new(attempt: Attempt<'a>, token: &Token, child: &Child) -> Family<'a> {
+    pub(super) fn new(attempt: Attempt, token: &Token, child: &Child) -> Family {
         score::offer(child, attempt.number);
         Family { attempt, mark: Mark::new(token), child: Pid::from_child(child), asked: BTreeSet::new() }
     }

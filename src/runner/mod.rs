@@ -19,7 +19,9 @@ pub mod signals;
 mod start;
 mod stat;
 pub mod supervisor;
+mod tree;
 pub mod whereabouts;
+pub mod worker;
 
 pub use capture::Capture;
 pub use control::{Control, Stop};

@@ -17,21 +17,54 @@ pub struct Output<'a> {
     pub whole_lines: bool,
 }
 
+/// Passes a function's output on as it comes, or line by line.
+#[derive(Debug, Default)]
+pub(super) struct Passing {
+    /// The beginnings of lines that have no end yet, by stream.
+    unfinished: [Vec<u8>; 2],
+}
+
+impl Passing {
+    pub(super) fn push(&mut self, output: Output<'_>, stream: Stream, bytes: &[u8]) {
+        let unfinished = &mut self.unfinished[usize::from(stream == Stream::Err)];
+        if !output.whole_lines {
+            let mut piece = std::mem::take(unfinished);
+            piece.extend_from_slice(bytes);
+            return output.echo.push(stream, piece);
+        }
+        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+        if whole > 0 {
+            let mut lines = std::mem::take(unfinished);
+            lines.extend_from_slice(&bytes[..whole]);
+            output.echo.push(stream, lines);
+        }
+        unfinished.extend_from_slice(&bytes[whole..]);
+        if unfinished.len() >= BUFFER {
+            output.echo.push(stream, std::mem::take(unfinished));
+        }
+    }
+
+    pub(super) fn finish(&mut self, output: Output<'_>) {
+        for (unfinished, stream) in self.unfinished.iter_mut().zip([Stream::Out, Stream::Err]) {
+            output.echo.push(stream, std::mem::take(unfinished));
+        }
+    }
+}
+
 /// Takes a function's output from its pipes into the capture and to the echo.
 pub(super) struct Reader<'a> {
     capture: &'a mut Capture,
     output: Output<'a>,
     buffer: Vec<u8>,
-    /// The beginnings of lines that have no end yet, by stream.
-    unfinished: [Vec<u8>; 2],
+    passing: Passing,
 }
 
 /// How much is read at once, and how long a line may be before it is passed on in parts.
-const BUFFER: usize = 64 * 1024;
+pub(super) const BUFFER: usize = 64 * 1024;
 
 impl<'a> Reader<'a> {
     pub(super) fn new(capture: &'a mut Capture, output: Output<'a>) -> Reader<'a> {
-        Reader { capture, output, buffer: Vec::new(), unfinished: [Vec::new(), Vec::new()] }
+        Reader { capture, output, buffer: Vec::new(), passing: Passing::default() }
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -44,27 +77,11 @@ impl<'a> Reader<'a> {
         let count = rustix::io::read(pipe, spare_capacity(&mut self.buffer))?;
         let bytes = &self.buffer[..count];
         self.capture.push(stream, bytes);
-        if !self.output.whole_lines {
-            self.output.echo.push(stream, bytes.to_vec());
-            return Ok(count);
-        }
-        let unfinished = &mut self.unfinished[usize::from(stream == Stream::Err)];
-        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
-        if whole > 0 {
-            let mut lines = std::mem::take(unfinished);
-            lines.extend_from_slice(&bytes[..whole]);
-            self.output.echo.push(stream, lines);
-        }
-        unfinished.extend_from_slice(&bytes[whole..]);
-        if unfinished.len() >= BUFFER {
-            self.output.echo.push(stream, std::mem::take(unfinished));
-        }
+        self.passing.push(self.output, stream, bytes);
         Ok(count)
     }
 
     pub(super) fn finish(&mut self) {
-        for (unfinished, stream) in self.unfinished.iter_mut().zip([Stream::Out, Stream::Err]) {
-            self.output.echo.push(stream, std::mem::take(unfinished));
-        }
+        self.passing.finish(self.output);
     }
 }

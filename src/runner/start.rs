@@ -1,16 +1,20 @@
 //! Starting the program of a function: its arguments, its environment, and why it could not be started.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use command_fds::{CommandFdExt, FdMapping};
 use rustix::io::Errno;
 
 use super::result::ResultFile;
 use super::{Request, Surroundings};
 use crate::domain::attempt::{Failure, FailureKind};
+use crate::domain::function::Definition;
+use crate::domain::job::Token;
 use crate::domain::json;
 
 /// The longest argument that Linux passes to a program, in bytes (`MAX_ARG_STRLEN`, execve(2), without the NUL).
@@ -21,26 +25,14 @@ const SCARCE: Duration = Duration::from_secs(10);
 
 /// Starts the program of a function, in its own process group and its site, with pipes to its stdin, stdout and stderr.
 pub(super) fn start(request: &Request<'_>, around: &Surroundings, result: &ResultFile) -> Result<Child, Failure> {
-    let definition = request.definition;
-    let site = Path::new(request.call.site.as_deref().unwrap_or(&definition.site));
-    let Some((program, first)) = definition.command.split_first() else {
-        return Err(cannot_run(127, "the function has no program".to_owned()));
-    };
-    // Without the dots that were typed, which would only be in the way where the path is shown.
-    let program: PathBuf = site.join(program).components().collect();
+    let site = request.call.site.as_deref().unwrap_or(&request.definition.site);
+    let of = Program { definition: request.definition, site };
+    // Known once, so that every try is the same but for its arguments.
+    let (_, program) = of.command(around)?;
     let with = |args: &[String]| {
-        let mut command = Command::new(&program);
-        command.args(first).args(args).current_dir(site);
-        for (name, value) in &around.env {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        command.envs(&definition.env);
-        command.envs(variables(request, around)).env("ASYNCQ_RESULT", result.path()).env("ASYNCQ_SITE", site);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.process_group(0).spawn()
+        let (mut command, _) = of.command(around).map_err(|failure| io::Error::other(failure.message))?;
+        command.args(args).envs(variables(request)).env("ASYNCQ_RESULT", result.path());
+        command.stdin(Stdio::piped()).spawn()
     };
     let mut arguments = arguments(request);
     let child = patiently(|| match with(&arguments) {
@@ -51,7 +43,7 @@ pub(super) fn start(request: &Request<'_>, around: &Surroundings, result: &Resul
         }
         child => child,
     });
-    child.map_err(|error| why_not(&error, &program, site))
+    child.map_err(|error| why_not(&error, &program, Path::new(site)))
 }
 
 /// Does what fails while there are too many processes or descriptors, or too little memory; these may be temporary.
@@ -68,14 +60,58 @@ pub(super) fn patiently<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Resul
     }
 }
 
-fn variables<'a>(request: &Request<'a>, around: &'a Surroundings) -> Vec<(&'static str, String)> {
+/// The program of a function, to be started in a site.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Program<'a> {
+    pub(super) definition: &'a Definition,
+    pub(super) site: &'a str,
+}
+
+impl Program<'_> {
+    /// The command without what belongs to a call, and the path of the program.
+    fn command(self, around: &Surroundings) -> Result<(Command, PathBuf), Failure> {
+        let site = Path::new(self.site);
+        let Some((program, first)) = self.definition.command.split_first() else {
+            return Err(cannot_run(127, "the function has no program".to_owned()));
+        };
+        // Without the dots that were typed, which would only be in the way where the path is shown.
+        let program: PathBuf = site.join(program).components().collect();
+        let mut command = Command::new(&program);
+        command.args(first).current_dir(site);
+        for (name, value) in &around.env {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.envs(&self.definition.env);
+        command.env("ASYNCQ_DB", &around.store).env("ASYNCQ_SITE", site);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        Ok((command, program))
+    }
+
+    /// Starts it as a worker, with `line` as its descriptor 3.
+    pub(super) fn start_worker(self, token: &Token, around: &Surroundings, line: OwnedFd) -> Result<Child, Failure> {
+        let (mut command, program) = self.command(around)?;
+        command.env("ASYNCQ_WORKER", WORKER_LINE.to_string()).env("ASYNCQ_TOKEN", token.as_str());
+        command.stdin(Stdio::null());
+        let cannot = |error: &io::Error| why_not(error, &program, Path::new(self.site));
+        let mapping = FdMapping { parent_fd: line, child_fd: WORKER_LINE };
+        command.fd_mappings(vec![mapping]).map_err(|error| cannot(&io::Error::other(error)))?;
+        patiently(|| command.spawn()).map_err(|error| cannot(&error))
+    }
+}
+
+/// The descriptor at which a worker finds its line.
+const WORKER_LINE: i32 = 3;
+
+fn variables(request: &Request<'_>) -> Vec<(&'static str, String)> {
     let call = request.call;
     let mut variables = vec![
         ("ASYNCQ_JOB", request.fence.job.to_string()),
         ("ASYNCQ_ATTEMPT", request.fence.attempt.to_string()),
         ("ASYNCQ_SERVICE", call.service.to_string()),
         ("ASYNCQ_FUNCTION", call.function.to_string()),
-        ("ASYNCQ_DB", around.store.clone()),
         ("ASYNCQ_TOKEN", request.token.as_str().to_owned()),
     ];
     if let Some(principal) = &call.principal {

@@ -1,6 +1,7 @@
 //! Claiming calls: the most urgent ones that are ready, with all that is needed to run them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::drain::{self, Outlook, Plan};
 use super::engine::{Row, Tx};
@@ -10,7 +11,7 @@ use crate::domain::call::{Call, Principal};
 use crate::domain::function::{Definition, FunctionName};
 use crate::domain::job::{Claim, Fence, JobId, Token};
 use crate::domain::json::Json;
-use crate::domain::retry::{LONGEST_PAUSE, SUSPECT};
+use crate::domain::retry::{LONGEST_PAUSE, SUSPECT, Tally};
 use crate::domain::service::ServiceName;
 use crate::error::Result;
 
@@ -85,7 +86,7 @@ fn take(
     plan: &Plan<'_>,
     stored: Stored,
     token: &Token,
-    definitions: &mut HashMap<String, Result<Definition, Failure>>,
+    definitions: &mut HashMap<String, Result<Arc<Definition>, Failure>>,
 ) -> Result<Claim> {
     let now = tx.now();
     let fence = Fence { job: stored.id, attempt: stored.attempt + 1, processor: plan.processor };
@@ -94,7 +95,7 @@ fn take(
     let definition = if let Some(known) = definitions.get(&stored.function) {
         known.clone()
     } else {
-        let found = function::definition(tx, plan.service.as_str(), &stored.function)?;
+        let found = function::definition(tx, plan.service.as_str(), &stored.function)?.map(Arc::new);
         definitions.insert(stored.function.clone(), found.clone());
         found
     };
@@ -103,8 +104,7 @@ fn take(
         token: token.clone(),
         call: stored.call(plan.service),
         definition,
-        conflicts: stored.conflicts,
-        crashes: stored.crashes,
+        before: stored.before,
         service: plan.service.clone(),
         function: stored.function,
     })
@@ -119,8 +119,7 @@ struct Stored {
     kwargs: Option<Vec<u8>>,
     principal: Option<Vec<u8>>,
     site: Option<Vec<u8>>,
-    conflicts: i64,
-    crashes: i64,
+    before: Tally,
 }
 
 impl Stored {
@@ -134,13 +133,12 @@ impl Stored {
             kwargs: bytes(4)?,
             principal: bytes(5)?,
             site: bytes(6)?,
-            conflicts: row.i64(7)?,
-            crashes: row.i64(8)?,
+            before: Tally { conflicts: row.i64(7)?, crashes: row.i64(8)? },
         })
     }
 
     fn is_suspect(&self) -> bool {
-        self.crashes >= SUSPECT
+        self.before.crashes >= SUSPECT
     }
 
     fn with_large(mut self, tx: &mut dyn Tx) -> Result<Stored> {

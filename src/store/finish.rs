@@ -5,7 +5,7 @@ use crate::domain::attempt::{Ending, Failure, FailureKind};
 use crate::domain::job::{Fence, Finish, JobId, State};
 use crate::domain::json::Json;
 use crate::domain::log::{Log, Stream};
-use crate::domain::retry::Verdict;
+use crate::domain::retry::{Verdict, not_by_itself};
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 
@@ -13,10 +13,10 @@ const COMPLETE: &str = "UPDATE asyncq_job SET state = 'completed', started_at = 
     token = NULL, cancelling = 0
     WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'processing'";
 const END: &str = "UPDATE asyncq_job SET state = ?6, started_at = ?4, finished_at = ?5, error = ?7,
-    failures = failures + ?8, conflicts = conflicts + ?9, token = NULL, cancelling = 0
+    failures = failures + ?8, conflicts = conflicts + ?9, crashes = crashes + ?10, token = NULL, cancelling = 0
     WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'processing'";
 const AGAIN: &str = "UPDATE asyncq_job SET state = ?5, started_at = ?4, run_at = COALESCE(?6, run_at),
-    conflicts = conflicts + ?7, token = NULL
+    conflicts = conflicts + ?7, crashes = crashes + ?8, token = NULL
     WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'processing' AND cancelling = 0";
 const COMPLETED_ITSELF: &str = "UPDATE asyncq_job SET result = ?4, started_at = ?5, token = NULL, cancelling = 0
     WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'completed' AND token IS NOT NULL";
@@ -33,22 +33,36 @@ const END_CHILD: &str = "UPDATE asyncq_job SET state = 'error', finished_at = ?2
 /// Records the end of an attempt, unless it is no longer this attempt's job; gives the job's state then.
 pub(super) fn finish(tx: &mut dyn Tx, end: &Finish) -> Result<Option<State>> {
     let started_at = tx.now().before(end.took);
-    let (state, ending) = if let Some(state) = settle(tx, end, started_at)? {
-        (state, end.verdict.ending)
-    } else {
-        let result = end.result.as_ref().map(Json::as_str);
-        let [job, attempt, processor] = fence(&end.fence);
-        if tx.execute(COMPLETED_ITSELF, &[job, attempt, processor, result.into(), started_at.into()])? == 0 {
-            return Ok(None);
+    let verdict = &end.verdict;
+    let settled = if verdict.by_itself {
+        let undone = not_by_itself();
+        if completed_itself(tx, end, started_at)? {
+            Some((State::Completed, Ending::Completed, None))
+        } else {
+            settle(tx, end, &undone, started_at)?.map(|state| (state, undone.ending, undone.error))
         }
-        (State::Completed, Ending::Completed)
+    } else {
+        match settle(tx, end, verdict, started_at)? {
+            Some(state) => Some((state, verdict.ending, verdict.error.clone())),
+            None if completed_itself(tx, end, started_at)? => {
+                Some((State::Completed, Ending::Completed, verdict.error.clone()))
+            }
+            None => None,
+        }
     };
-    let silent = end.verdict.error.is_none() && end.verdict.state == State::Completed && end.log.is_empty();
-    if !silent {
-        record(tx, end, ending, started_at)?;
+    let Some((state, ending, error)) = settled else { return Ok(None) };
+    if error.is_some() || ending != Ending::Completed || !end.log.is_empty() {
+        record(tx, end, &(ending, error), started_at)?;
     }
     end_children(tx, end.fence.job)?;
     Ok(Some(state))
+}
+
+/// Adds to a job that its function has completed what only its processor knows; says whether it was so.
+fn completed_itself(tx: &mut dyn Tx, end: &Finish, started_at: Timestamp) -> Result<bool> {
+    let result = end.result.as_ref().map(Json::as_str);
+    let [job, attempt, processor] = fence(&end.fence);
+    Ok(tx.execute(COMPLETED_ITSELF, &[job, attempt, processor, result.into(), started_at.into()])? > 0)
 }
 
 fn fence(fence: &Fence) -> [Value<'static>; 3] {
@@ -56,11 +70,11 @@ fn fence(fence: &Fence) -> [Value<'static>; 3] {
 }
 
 /// Brings the job into the state of the verdict; `None` when the fence does not hold.
-fn settle(tx: &mut dyn Tx, end: &Finish, started_at: Timestamp) -> Result<Option<State>> {
-    let verdict = &end.verdict;
+fn settle(tx: &mut dyn Tx, end: &Finish, verdict: &Verdict, started_at: Timestamp) -> Result<Option<State>> {
     let now = tx.now();
     let [job, attempt, processor] = fence(&end.fence);
-    let (failed, met) = counts(verdict);
+    let count = |ending| i64::from(verdict.ending == ending);
+    let (failed, met, crashed) = (count(Ending::Error), count(Ending::Conflict), count(Ending::Crash));
     if verdict.state == State::Completed {
         let result = end.result.as_ref().map(Json::as_str);
         let args = [job, attempt, processor, started_at.into(), now.into(), result.into()];
@@ -69,7 +83,8 @@ fn settle(tx: &mut dyn Tx, end: &Finish, started_at: Timestamp) -> Result<Option
     let mut state = verdict.state;
     if state.is_waiting() {
         let due = verdict.pause.map(|pause| now.after(pause));
-        let args = [job, attempt, processor, started_at.into(), state.as_str().into(), due.into(), met.into()];
+        let args =
+            [job, attempt, processor, started_at.into(), state.as_str().into(), due.into(), met.into(), crashed.into()];
         if tx.execute(AGAIN, &args)? == 1 {
             return Ok(Some(state));
         }
@@ -87,16 +102,22 @@ fn settle(tx: &mut dyn Tx, end: &Finish, started_at: Timestamp) -> Result<Option
         error.as_ref().into(),
         failed.into(),
         met.into(),
+        crashed.into(),
     ];
     Ok((tx.execute(END, &args)? == 1).then_some(state))
 }
 
 /// Keeps what is to be told of an attempt beyond that it succeeded.
-fn record(tx: &mut dyn Tx, end: &Finish, ending: Ending, started_at: Timestamp) -> Result<()> {
+fn record(
+    tx: &mut dyn Tx,
+    end: &Finish,
+    (ending, error): &(Ending, Option<Failure>),
+    started_at: Timestamp,
+) -> Result<()> {
     let log = &end.log;
     let now = tx.now();
     let [job, attempt, processor] = fence(&end.fence);
-    let error = end.verdict.error.as_ref().map(error_text);
+    let error = error.as_ref().map(error_text);
     let pieces = pieces(log);
     let args = [
         job,
@@ -145,14 +166,6 @@ pub(super) fn end_children(tx: &mut dyn Tx, parent: JobId) -> Result<()> {
 /// A failure as it is stored.
 pub(super) fn error_text(failure: &Failure) -> String {
     serde_json::to_string(failure).unwrap_or_default()
-}
-
-fn counts(verdict: &Verdict) -> (i64, i64) {
-    match verdict.ending {
-        Ending::Error => (1, 0),
-        Ending::Conflict => (0, 1),
-        Ending::Completed | Ending::Interrupted | Ending::Cancelled | Ending::Crash => (0, 0),
-    }
 }
 
 fn pieces(log: &Log) -> Option<String> {

@@ -12,16 +12,16 @@ use crate::domain::suggest::nearest;
 use crate::domain::time::millis;
 use crate::error::{Error, Kind, Result};
 
-const FUNCTION: &str = "SELECT service, name, command, site, env, timeout, created_at FROM asyncq_function
+const FUNCTION: &str = "SELECT service, name, command, site, env, timeout, worker, created_at FROM asyncq_function
     WHERE service = ?1 AND name = ?2";
-const FUNCTIONS: &str = "SELECT service, name, command, site, env, timeout, created_at FROM asyncq_function
+const FUNCTIONS: &str = "SELECT service, name, command, site, env, timeout, worker, created_at FROM asyncq_function
     WHERE service = ?1 ORDER BY name";
-const ALL_FUNCTIONS: &str = "SELECT service, name, command, site, env, timeout, created_at FROM asyncq_function
+const ALL_FUNCTIONS: &str = "SELECT service, name, command, site, env, timeout, worker, created_at FROM asyncq_function
     ORDER BY service, name";
 const NAMES: &str = "SELECT name FROM asyncq_function WHERE service = ?1 ORDER BY name";
-const ADD: &str = "INSERT INTO asyncq_function (service, name, command, site, env, timeout, created_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-const SET: &str = "UPDATE asyncq_function SET command = ?3, site = ?4, env = ?5, timeout = ?6
+const ADD: &str = "INSERT INTO asyncq_function (service, name, command, site, env, timeout, worker, created_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+const SET: &str = "UPDATE asyncq_function SET command = ?3, site = ?4, env = ?5, timeout = ?6, worker = ?7
     WHERE service = ?1 AND name = ?2";
 const REMOVE: &str = "DELETE FROM asyncq_function WHERE service = ?1 AND name = ?2";
 
@@ -36,7 +36,7 @@ impl Store {
             service::find(tx, service)?;
             let Some(there) = tx.first(FUNCTION, &[service.as_str().into(), name.as_str().into()], read)? else {
                 let now = tx.now();
-                let (command, env, timeout) = columns(is);
+                let Columns { command, env, timeout, worker } = columns(is);
                 tx.execute(
                     ADD,
                     &[
@@ -46,6 +46,7 @@ impl Store {
                         (&is.site).into(),
                         (&env).into(),
                         timeout.into(),
+                        worker.as_ref().into(),
                         now.into(),
                     ],
                 )?;
@@ -98,7 +99,7 @@ impl Store {
         self.write(|tx| {
             let mut function = find(tx, service, name)?;
             function.definition = change.apply(function.definition);
-            let (command, env, timeout) = columns(&function.definition);
+            let Columns { command, env, timeout, worker } = columns(&function.definition);
             tx.execute(
                 SET,
                 &[
@@ -108,6 +109,7 @@ impl Store {
                     (&function.definition.site).into(),
                     (&env).into(),
                     timeout.into(),
+                    worker.as_ref().into(),
                 ],
             )?;
             Ok(function)
@@ -133,10 +135,22 @@ impl Store {
     }
 }
 
-fn columns(is: &Definition) -> (String, String, Option<i64>) {
-    let command = serde_json::Value::from(is.command.clone()).to_string();
-    let env = serde_json::to_string(&is.env).unwrap_or_else(|_| "{}".to_owned());
-    (command, env, is.timeout.map(millis))
+/// A definition as it is stored, but for its site.
+struct Columns {
+    command: String,
+    env: String,
+    timeout: Option<i64>,
+    worker: Option<String>,
+}
+
+fn columns(is: &Definition) -> Columns {
+    let text = |json: serde_json::Result<String>| json.unwrap_or_else(|_| "{}".to_owned());
+    Columns {
+        command: serde_json::Value::from(is.command.clone()).to_string(),
+        env: text(serde_json::to_string(&is.env)),
+        timeout: is.timeout.map(millis),
+        worker: is.worker.map(|worker| text(serde_json::to_string(&worker))),
+    }
 }
 
 fn read(row: &dyn Row) -> Result<Function> {
@@ -150,8 +164,13 @@ fn read(row: &dyn Row) -> Result<Function> {
             site: row.str(3)?.to_owned(),
             env: serde_json::from_str(row.str(4)?).map_err(|error| broken(format!("its environment: {error}")))?,
             timeout: row.int(5)?.map(|millis| Duration::from_millis(millis.unsigned_abs())),
+            worker: row
+                .text(6)?
+                .map(serde_json::from_str)
+                .transpose()
+                .map_err(|error| broken(format!("how its worker is kept: {error}")))?,
         },
-        created_at: row.time(6)?.ok_or_else(|| broken("no time".to_owned()))?,
+        created_at: row.time(7)?.ok_or_else(|| broken("no time".to_owned()))?,
     })
 }
 

@@ -1,10 +1,13 @@
 //! Calls made inside a running job: who is asking, and the record of what is run at once.
 
+use std::sync::Arc;
+
 use super::engine::{Row, Tx};
 use super::{Store, enqueue, function};
 use crate::domain::call::Principal;
 use crate::domain::job::{Claim, Fence, JobId, MAX_NESTING, NewJob, Running, State, Token};
 use crate::domain::processor::ProcessorId;
+use crate::domain::retry::Tally;
 use crate::error::{Error, Kind, Result};
 
 const RUNNING: &str = "SELECT j.attempt, j.processor, j.principal, j.site, j.depth, p.folder
@@ -59,9 +62,8 @@ impl Store {
                 fence: Fence { job: id, attempt: 1, processor },
                 token: token.clone(),
                 call: Ok(call.clone()),
-                definition: Ok(function.definition),
-                conflicts: 0,
-                crashes: 0,
+                definition: Ok(Arc::new(function.definition)),
+                before: Tally::default(),
                 service: call.service.clone(),
                 function: call.function.as_str().to_owned(),
             })

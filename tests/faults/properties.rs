@@ -250,14 +250,14 @@ impl Both<'_> {
         let nested = claim.token.as_str().contains('.');
         let outcome = match ended.how {
             0 | 1 => Outcome::Completed,
-            2 => Outcome::Conflict,
+            2 => Outcome::Conflict(None),
             3 => Outcome::Failed(Failure { exit_code: Some(3), ..Failure::new(FailureKind::Exit, "exit code 3") }),
             // What runs inside another call is never put back or cancelled by itself.
             _ if nested => Outcome::Failed(Failure::new(FailureKind::Parent, "it was told to stop")),
             4 => Outcome::Interrupted,
             _ => Outcome::Cancelled,
         };
-        let mut verdict = if nested { decide_once(&outcome, 1) } else { decide(&outcome, claim.conflicts, 0.0) };
+        let mut verdict = if nested { decide_once(&outcome, 1) } else { decide(&outcome, claim.before, 0.0) };
         verdict.pause = verdict.pause.map(|_| if ended.far { LONGEST_PAUSE } else { Duration::ZERO });
         let mut fence = claim.fence;
         match ended.forged {
@@ -318,7 +318,7 @@ impl Both<'_> {
         assert_eq!((jobs, told.slots, told.outlook.free()), (claims, slots, free));
         for claim in &told.claims {
             let job = &self.reference.jobs[&claim.fence.job.0];
-            assert_eq!((claim.fence.attempt, claim.conflicts), (job.attempt, job.conflicts));
+            assert_eq!((claim.fence.attempt, claim.before.conflicts), (job.attempt, job.conflicts));
             assert_eq!(claim.call.as_ref().unwrap(), &new_job(&job.called).call);
             assert_eq!(claim.definition.is_ok(), self.reference.functions.contains(&job.called.name));
         }

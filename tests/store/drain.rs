@@ -49,8 +49,8 @@ conformance! {
         let claim = claim(store, processor);
         assert_eq!((claim.fence.job, claim.fence.attempt, claim.fence.processor), (id, 1, processor));
         assert_eq!(claim.call.unwrap(), call(5).call);
-        assert_eq!(claim.definition, Ok(definition()));
-        assert_eq!((claim.service, claim.function.as_str(), claim.conflicts), (service("events"), "compute", 0));
+        assert_eq!(claim.definition.as_deref(), Ok(&definition()));
+        assert_eq!((claim.service, claim.function.as_str(), claim.before.conflicts), (service("events"), "compute", 0));
         let job = store.job(id).unwrap();
         assert_eq!((job.state, job.attempt), (State::Processing, 1));
         assert!(job.started_at.is_some() && job.finished_at.is_none());
@@ -204,7 +204,7 @@ conformance! {
         let id = enqueue(store, 1);
         let processor = processor(store, 1);
         let first = claim(store, processor);
-        let mut end = ends(&first, &Outcome::Conflict);
+        let mut end = ends(&first, &Outcome::Conflict(None));
         end.verdict.pause = Some(LONGEST_PAUSE);
         let done = advance(store, processor, &[&end], 0, 1);
         assert_eq!((done.finished, done.claims.len(), done.outlook.ready), (vec![Some(State::Delayed)], 0, false));
@@ -215,13 +215,13 @@ conformance! {
         store.cancel(id).unwrap();
         store.retry(id).unwrap();
         let second = claim(store, processor);
-        assert_eq!((second.fence.attempt, second.conflicts), (2, 0));
+        assert_eq!((second.fence.attempt, second.before.conflicts), (2, 0));
     }
 
     fn a_pause_that_a_clock_put_back_has_stretched_is_shortened_again(store: &mut Store) {
         with_events(store);
         let (id, processor) = (enqueue(store, 1), processor(store, 1));
-        let mut end = ends(&claim(store, processor), &Outcome::Conflict);
+        let mut end = ends(&claim(store, processor), &Outcome::Conflict(None));
         // As if the clock had been an hour ahead.
         end.verdict.pause = Some(Duration::from_hours(1));
         assert_eq!(store.finish(&[&end]).unwrap(), [Some(State::Delayed)]);
@@ -238,7 +238,7 @@ conformance! {
         enqueue(store, 1);
         let processor = processor(store, 1);
         let claim = claim(store, processor);
-        let mut end = ends(&claim, &Outcome::Conflict);
+        let mut end = ends(&claim, &Outcome::Conflict(None));
         end.verdict.pause = Some(Duration::from_millis(20));
         assert_eq!(advance(store, processor, &[&end], 0, 1).finished, [Some(State::Delayed)]);
         while !store.outlook(&service("events"), None).unwrap().ready {
@@ -246,7 +246,7 @@ conformance! {
         }
         assert_eq!(state(store, claim.fence.job), State::Delayed);
         let next = advance(store, processor, &[], 0, 1);
-        assert_eq!((next.claims[0].fence.attempt, next.claims[0].conflicts), (2, 1));
+        assert_eq!((next.claims[0].fence.attempt, next.claims[0].before.conflicts), (2, 1));
     }
 
     fn nobody_finishes_what_is_not_theirs(store: &mut Store) {
@@ -281,7 +281,7 @@ conformance! {
         assert_eq!((done.finished, done.outlook.ready), (vec![Some(State::Queued)], true));
         assert_eq!(store.running(id, &first.token).unwrap().map(|it| it.depth), None);
         let second = claim(store, processor);
-        assert_eq!((second.fence.attempt, second.conflicts), (2, 0));
+        assert_eq!((second.fence.attempt, second.before.conflicts), (2, 0));
         assert_ne!(first.token, second.token);
     }
 

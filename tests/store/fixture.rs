@@ -46,6 +46,7 @@ pub fn definition() -> Definition {
         command: vec!["/bin/program".to_owned(), "first argument".to_owned()],
         site: "/the/site".to_owned(),
         env: BTreeMap::from([("NAME".to_owned(), "the value".to_owned())]),
+        worker: None,
         timeout: Some(Duration::from_millis(7001)),
     }
 }
@@ -121,7 +122,7 @@ pub fn claim(store: &mut Store, processor: ProcessorId) -> Claim {
 pub fn ends(claim: &Claim, outcome: &Outcome) -> Finish {
     Finish {
         fence: claim.fence,
-        verdict: decide(outcome, claim.conflicts, 0.5),
+        verdict: decide(outcome, claim.before, 0.5),
         result: None,
         took: Duration::from_millis(1234),
         log: Log::default(),

@@ -134,7 +134,7 @@ conformance! {
         assert!(store.job(first).unwrap().cancelling);
         assert_eq!(store.cancelling(processor).unwrap(), [claim.fence]);
         // It may have met a conflict instead: it is not tried again.
-        let ended = advance(store, processor, &[&ends(&claim, &Outcome::Conflict)], 0, 0);
+        let ended = advance(store, processor, &[&ends(&claim, &Outcome::Conflict(None))], 0, 0);
         assert_eq!(ended.finished, [Some(State::Cancelled)]);
         let job = store.job(first).unwrap();
         assert!(!job.cancelling && job.finished_at.is_some());
@@ -165,7 +165,7 @@ conformance! {
         let job = store.job(id).unwrap();
         assert_eq!((job.state, job.error, job.finished_at, job.attempt), (State::Queued, None, None, 1));
         let second = claim(store, processor);
-        assert_eq!((second.fence.attempt, second.conflicts), (2, 0));
+        assert_eq!((second.fence.attempt, second.before.conflicts), (2, 0));
         advance(store, processor, &[&ends(&second, &Outcome::Completed)], 0, 0);
         assert_eq!(store.retry(id).unwrap_err().kind(), Kind::Denied);
         let waiting = enqueue(store, 2);

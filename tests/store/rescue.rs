@@ -70,7 +70,7 @@ conformance! {
         let waits = advance(store, oldest, &[], 1, 3);
         assert_eq!((jobs(&waits), waits.outlook.ready), (vec![], false));
         let alone = advance(store, oldest, &[&ends(&before, &Outcome::Completed)], 0, 3);
-        assert_eq!((jobs(&alone), alone.claims[0].crashes, alone.slots), (vec![suspects[0]], 2, 1));
+        assert_eq!((jobs(&alone), alone.claims[0].before.crashes, alone.slots), (vec![suspects[0]], 2, 1));
         // While one runs, the others are nobody's, even if his hands are empty.
         assert_eq!(jobs(&advance(store, younger, &[], 0, 3)), [third]);
         let end = ends(&alone.claims[0], &Outcome::Completed);

@@ -11,7 +11,6 @@ use failing::Shortage;
 use super::over::{self, Over};
 use super::pace::{Pace, View};
 use super::presence::{Presence, RunFolder};
-use super::slots::Done;
 use super::wake::{StopButton, Wake};
 use super::{Equipment, Event, Options, Summary, rescue};
 use crate::commands::new_token;
@@ -21,6 +20,7 @@ use crate::domain::processor::ProcessorId;
 use crate::domain::service::ServiceName;
 use crate::error::{Kind, Result};
 use crate::failpoint::reached;
+use crate::runner::worker::Done;
 use crate::runner::{Echo, Stop};
 use crate::store::{Advance, Outlook, Patience, Plan, Store};
 
@@ -150,7 +150,7 @@ impl<'a> Drain<'a> {
         self.pace.halt();
         let Some(presence) = &mut self.presence else { return };
         // What was claimed and did not begin is put back when it leaves the store, or by who comes next.
-        presence.slots.take_back(None);
+        presence.slots.take_back(|_| true);
         self.returned.clear();
         presence.slots.brake().pull(Stop::Kill);
         while self.held() > 0 {
@@ -260,7 +260,7 @@ impl<'a> Drain<'a> {
         let tokens: Vec<Token> = (0..self.room(before)).map(|_| new_token()).collect::<Result<_>>()?;
         let finished: Vec<&Finish> = over.iter().map(|over| &over.finish).collect();
         let slots = &self.presence()?.slots;
-        let (held, running) = (slots.held(), slots.running());
+        let (held, running) = (slots.held_of(service), slots.running_of(service));
         if tokens.is_empty() && returned.is_empty() && (1..held).contains(&before.free()) {
             return match self.persist(true, |store| store.finish(&finished)) {
                 Ok(states) => {
@@ -293,7 +293,9 @@ impl<'a> Drain<'a> {
         self.pace.claimed(&claims);
         let (fit, unfit): (Vec<Claim>, Vec<Claim>) = claims.into_iter().partition(Over::can_run);
         self.unrun.extend(unfit.iter().map(Over::unfit));
-        self.presence()?.slots.begin(fit, slots, outlook.concurrency > 1)?;
+        let presence = self.presence()?;
+        presence.slots.share_output(outlook.concurrency > 1);
+        presence.slots.begin(service, fit, slots)?;
         Ok(Some(View::new(outlook)))
     }
 
@@ -307,7 +309,7 @@ impl<'a> Drain<'a> {
     fn report(&mut self, over: Vec<Over>, states: Vec<Option<State>>) {
         for (over, state) in over.into_iter().zip(states) {
             if let (Some(mark), Some(presence)) = (&over.mark, &self.presence) {
-                presence.slots.recorded(mark);
+                presence.slots.recorded(&over.service, mark);
             }
             over.report(state, &mut self.summary, self.tell);
         }
@@ -335,9 +337,11 @@ impl<'a> Drain<'a> {
         while let Some(wake) = next {
             self.button.stay_if_lost();
             if let (Wake::Done(done), Some(presence)) = (wake, &mut self.presence) {
-                presence.slots.came_back();
-                self.pace.took(done.ended.took);
-                self.done.push_back(*done);
+                presence.slots.came_back(done.iter().map(|done| &done.claim));
+                if let Some(latest) = done.last() {
+                    self.pace.took(latest.ended.took);
+                }
+                self.done.extend(done);
             }
             next = self.wakes.try_recv().ok();
         }
@@ -374,7 +378,7 @@ impl<'a> Drain<'a> {
         }
         if let (true, Some(presence)) = (self.changed, &mut self.presence) {
             for fence in self.store.cancelling(presence.id)? {
-                let unrun = presence.slots.take_back(Some(fence));
+                let unrun = presence.slots.take_back(|claim| claim.fence == fence);
                 self.unrun.extend(unrun.iter().map(|claim| Over::unrun(claim, &Outcome::Cancelled)));
                 presence.slots.cancel(fence);
             }
@@ -392,7 +396,7 @@ impl<'a> Drain<'a> {
         // Nothing ended since the last look, or it would have begun.
         let stuck = self.done.is_empty() && presence.slots.waiting() > 0;
         if stops || late || stuck {
-            let claims = presence.slots.take_back(None);
+            let claims = presence.slots.take_back(|_| true);
             self.pace.gave_back(claims.len());
             self.returned.extend(claims.iter().map(|claim| claim.fence));
         }

@@ -3,6 +3,7 @@
 //! Invariant: one thread talks to the store; each slot is a thread that runs one call at a time and knows no store. Only
 //! here do store and runner meet.
 
+mod board;
 mod drain;
 mod note;
 mod over;
@@ -11,6 +12,7 @@ mod presence;
 mod rescue;
 mod slots;
 mod wake;
+mod workers;
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;

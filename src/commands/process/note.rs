@@ -10,6 +10,7 @@ use crate::domain::job::{Claim, Fence, JobId};
 use crate::domain::json::Json;
 use crate::domain::log::{Log, Stream};
 use crate::domain::processor::ProcessorId;
+use crate::domain::retry::Tally;
 use crate::domain::service::ServiceName;
 use crate::runner::{Ended, LONGEST_NOTE};
 
@@ -24,7 +25,7 @@ pub(super) struct Note {
     pub(super) fence: Fence,
     pub(super) service: ServiceName,
     pub(super) function: String,
-    pub(super) conflicts: i64,
+    pub(super) before: Tally,
     pub(super) outcome: Outcome,
     pub(super) result: Option<Json>,
     pub(super) took: Duration,
@@ -37,7 +38,7 @@ struct Head<'a> {
     attempt: i64,
     service: &'a str,
     function: String,
-    conflicts: i64,
+    before: Tally,
     outcome: Outcome,
     result: Option<String>,
     took: Duration,
@@ -49,9 +50,9 @@ struct Head<'a> {
 /// end its functions a moment before, and that has to count as a crash.
 pub(super) fn write(claim: &Claim, ended: &Ended) -> Option<Vec<u8>> {
     let by_itself = match &ended.outcome {
-        Outcome::Completed | Outcome::Conflict => true,
+        Outcome::Completed | Outcome::CompletedItself | Outcome::Conflict(_) => true,
         Outcome::Failed(failure) => failure.exit_code.is_some_and(|code| code < KILLED),
-        Outcome::Interrupted | Outcome::Cancelled => false,
+        Outcome::Crashed(_) | Outcome::Interrupted | Outcome::Cancelled => false,
     };
     if !by_itself || ended.output.kept() > SHORT {
         return None;
@@ -64,7 +65,7 @@ pub(super) fn write(claim: &Claim, ended: &Ended) -> Option<Vec<u8>> {
         attempt: claim.fence.attempt,
         service: claim.service.as_str(),
         function: claim.function.clone(),
-        conflicts: claim.conflicts,
+        before: claim.before,
         outcome: ended.outcome.clone(),
         result: ended.result.as_ref().map(Json::to_string),
         took: ended.took,
@@ -89,7 +90,7 @@ pub(super) fn read(processor: ProcessorId, job: JobId, text: &[u8]) -> Option<No
         fence: Fence { job, attempt: head.attempt, processor },
         service: ServiceName::parse(head.service).ok()?,
         function: head.function,
-        conflicts: head.conflicts,
+        before: head.before,
         outcome: head.outcome,
         result: head.result.as_deref().map(Json::parse).transpose().ok()?,
         took: head.took,

@@ -4,16 +4,16 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::note::Note;
-use super::slots::Done;
 use super::{Event, Report, Summary};
 use crate::commands::draw;
 use crate::domain::attempt::{Ending, Failure, FailureKind, Outcome};
 use crate::domain::job::{Claim, Finish, State};
 use crate::domain::log::Log;
-use crate::domain::retry::decide;
+use crate::domain::retry::{decide, not_by_itself};
 use crate::domain::service::ServiceName;
 use crate::error::Result;
 use crate::runner::Mark;
+use crate::runner::worker::Done;
 
 /// How many bytes of output one transaction records, about: memory is bounded by this, not by how many calls end at
 /// once.
@@ -34,7 +34,7 @@ pub(super) fn collect(unrun: &mut Vec<Over>, done: &mut VecDeque<Done>) -> Resul
 
 /// A call that has ended and is not recorded yet.
 pub(super) struct Over {
-    service: ServiceName,
+    pub(super) service: ServiceName,
     function: String,
     pub(super) finish: Finish,
     /// Unless it never began.
@@ -45,16 +45,16 @@ impl Over {
     /// What a slot gave back.
     pub(super) fn of(done: Done) -> Result<Over> {
         let Done { claim, ended, mark } = done;
-        let verdict = decide(&ended.outcome, claim.conflicts, draw()?);
+        let verdict = decide(&ended.outcome, claim.before, draw()?);
         let (result, took, log) = (ended.result, ended.took, ended.output.log());
         let finish = Finish { fence: claim.fence, verdict, result, took, log };
-        Ok(Over { mark: Some(mark), ..Over::new(&claim, finish) })
+        Ok(Over { mark, ..Over::new(&claim, finish) })
     }
 
     /// What a dead processor has noted.
     pub(super) fn noted(note: Note) -> Result<Over> {
-        let Note { fence, service, function, conflicts, outcome, result, took, log } = note;
-        let verdict = decide(&outcome, conflicts, draw()?);
+        let Note { fence, service, function, before, outcome, result, took, log } = note;
+        let verdict = decide(&outcome, before, draw()?);
         Ok(Over { service, function, finish: Finish { fence, verdict, result, took, log }, mark: None })
     }
 
@@ -72,7 +72,7 @@ impl Over {
 
     /// A claim that was not run.
     pub(super) fn unrun(claim: &Claim, outcome: &Outcome) -> Over {
-        let verdict = decide(outcome, claim.conflicts, 0.0);
+        let verdict = decide(outcome, claim.before, 0.0);
         let (took, log) = (Duration::ZERO, Log::default());
         Over::new(claim, Finish { fence: claim.fence, verdict, result: None, took, log })
     }
@@ -91,6 +91,7 @@ impl Over {
             summary.errors += 1;
         }
         let verdict = self.finish.verdict;
+        let verdict = if verdict.by_itself && state != State::Completed { not_by_itself() } else { verdict };
         // It may have completed itself before it was ended.
         let itself = state == State::Completed && verdict.ending != Ending::Completed;
         tell(Event::Ended(&Report {

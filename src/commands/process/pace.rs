@@ -77,7 +77,7 @@ impl<'a> Pace<'a> {
     pub(super) fn claimed(&mut self, claims: &[Claim]) {
         self.claimed += claims.len() as u64;
         if let Some(latest) = claims.last() {
-            self.alone = latest.crashes >= SUSPECT;
+            self.alone = latest.before.crashes >= SUSPECT;
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::mpsc::Sender;
 
 use super::slots::{Common, Slots};
 use super::wake::Wake;
+use super::workers::Workers;
 use crate::domain::processor::ProcessorId;
 use crate::error::{Kind, Result};
 use crate::failpoint::reached;
@@ -77,7 +78,8 @@ impl Presence {
         let orphans = Arc::clone(&around.orphans);
         sweep(store, &run.path, folder.path())?;
         let echo = Arc::new(echo);
-        let slots = Slots::new(Common { around, marks: folder.marks(), echo: Arc::clone(&echo) }, wake);
+        let workers = Arc::new(Workers::new(Arc::clone(&echo), folder.token()));
+        let slots = Slots::new(Common { around, marks: folder.marks(), echo: Arc::clone(&echo), workers }, wake);
         Ok(Presence { id, slots, reserve, folder, orphans, echo })
     }
 

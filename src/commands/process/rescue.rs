@@ -8,7 +8,7 @@ use crate::domain::job::JobId;
 use crate::domain::processor::{Processor, ProcessorId};
 use crate::error::Result;
 use crate::failpoint::reached;
-use crate::runner::folder::{Life, Remains, is_dying, life};
+use crate::runner::folder::{Life, Remains, is_dying, life, token_of};
 use crate::runner::leftover;
 use crate::runner::whereabouts::{Sight, process_lives, same_boot, sight};
 use crate::store::Store;
@@ -83,7 +83,9 @@ pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_>) -> Result<boo
         let begun = known.and_then(|remains| remains.begun().ok());
         let outcomes = known.and_then(|remains| remains.outcomes().ok()).unwrap_or_default();
         let patience = if own.is_some() { PATIENCE_AT_WORK } else { PATIENCE };
-        if !leftover::end(&store.tokens(processor.id)?, patience) {
+        let mut tokens = store.tokens(processor.id)?;
+        tokens.push(token_of(&processor.is.folder));
+        if !leftover::end(&tokens, patience) {
             (rescuer.tell)(Event::NotRescued { processor: &processor });
             continue;
         }

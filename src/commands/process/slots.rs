@@ -1,45 +1,44 @@
-//! The slots of a processor: threads that run one call after another, without waiting for the store in between.
+//! The slots of a processor: threads that run one call after another, or feed a worker, without waiting for the store in
+//! between.
 //!
-//! Invariant: at most as many calls run at once as the width says, and at most as many again have ended without their
-//! outcome being recorded or noted; which calls have begun is marked, before they do and until that is done, where a rescuer
-//! finds it, and what came of them is noted there.
+//! Invariant: at most as many calls of commands again as can run have ended without their outcome being recorded or noted;
+//! which calls have begun is marked, before they do and until that is done, where a rescuer finds it, and what came of them is
+//! noted there.
 
-use std::collections::VecDeque;
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::board::{Board, Seat, Work};
 use super::note;
 use super::wake::Wake;
+use super::workers::Workers;
+use crate::domain::attempt::{Failure, Outcome};
 use crate::domain::job::{Claim, Fence};
+use crate::domain::service::ServiceName;
 use crate::error::Result;
 use crate::failpoint::reached;
+use crate::runner::worker::{Begun, Desk, Done, Fate};
 use crate::runner::{
-    Control, Echo, Ended, Hurry, Mark, Marks, Orphans, Output, Request, Stop, Surroundings, command, descriptors,
+    Capture, Control, Echo, Ended, Hurry, Mark, Marks, Orphans, Output, Request, Stop, Surroundings, command,
+    descriptors,
 };
 
 /// How much stack a slot needs: it runs no recursion.
 const STACK: usize = 256 * 1024;
 
-/// How long it may take until an outcome is recorded, for slots to go on meanwhile. A processor's death repeats what has
-/// ended and is not recorded: where many share a store, that would be more with every call that begins.
-const QUICK: Duration = Duration::from_millis(5);
-
-/// A call that has ended in a slot.
-#[derive(Debug)]
-pub(super) struct Done {
-    pub(super) claim: Claim,
-    pub(super) ended: Ended,
-    /// Says that it had begun, until its outcome is recorded.
-    pub(super) mark: Mark,
-}
+/// How long a call of a worker must have taken for its outcome to be noted: to repeat a quicker one costs less.
+const WORTH_A_NOTE: Duration = Duration::from_millis(1);
 
 /// What all calls of a processor have in common.
 pub(super) struct Common {
     pub(super) around: Surroundings,
     pub(super) marks: Arc<Marks>,
     pub(super) echo: Arc<Echo>,
+    pub(super) workers: Arc<Workers>,
 }
 
 /// All slots of a processor; they end when this is dropped.
@@ -48,8 +47,8 @@ pub(super) struct Slots {
     threads: Vec<JoinHandle<()>>,
     /// How many there can be.
     most: usize,
-    /// How many calls were handed in and did not come back yet.
-    held: usize,
+    /// How many calls of each service were handed in and did not come back yet.
+    held: BTreeMap<ServiceName, usize>,
 }
 
 struct Shared {
@@ -58,122 +57,85 @@ struct Shared {
     board: Arc<Board>,
 }
 
-/// Where the slots find what to do.
-struct Board {
-    work: Mutex<Work>,
-    changed: Condvar,
-}
-
-struct Work {
-    /// What may begin, most urgent first.
-    waiting: VecDeque<Claim>,
-    /// How many calls may run at once.
-    width: usize,
-    /// What each slot runs, and the switch that ends it.
-    slots: Vec<(Option<Fence>, Arc<Control>)>,
-    /// When calls ended whose outcome is neither noted nor recorded yet.
-    unrecorded: VecDeque<Instant>,
-    /// How long the latest outcome took to be recorded.
-    recording: Duration,
-    whole_lines: bool,
-    /// Whether nothing is to begin any more.
-    halted: bool,
-    closed: bool,
-}
-
-impl Work {
-    fn running(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.0.is_some()).count()
-    }
-
-    /// Takes the next call for a slot, if it may begin; says also whether it shares the output with others.
-    fn pick(&mut self, slot: usize, control: &Control) -> Option<(Claim, bool)> {
-        let spare = if self.recording < QUICK { self.width } else { 0 };
-        let busy = self.running() + self.unrecorded.len().saturating_sub(spare);
-        if self.closed || self.halted || busy >= self.width {
-            return None;
-        }
-        let claim = self.waiting.pop_front()?;
-        control.reset();
-        self.slots[slot].0 = Some(claim.fence);
-        Some((claim, self.whole_lines))
-    }
-}
-
 impl Slots {
     /// No slots yet; they tell `wake` when a call has ended.
     pub(super) fn new(common: Common, wake: Sender<Wake>) -> Slots {
-        let work = Work {
-            waiting: VecDeque::new(),
-            width: 0,
-            slots: Vec::new(),
-            unrecorded: VecDeque::new(),
-            recording: Duration::ZERO,
-            whole_lines: false,
-            halted: false,
-            closed: false,
-        };
-        let board = Arc::new(Board { work: Mutex::new(work), changed: Condvar::new() });
-        let shared = Shared { common, wake, board };
-        Slots { shared: Arc::new(shared), threads: Vec::new(), most: descriptors::functions_at_once(), held: 0 }
+        let shared = Shared { common, wake, board: Arc::new(Board::new()) };
+        Slots {
+            shared: Arc::new(shared),
+            threads: Vec::new(),
+            most: descriptors::functions_at_once(),
+            held: BTreeMap::new(),
+        }
     }
 
     /// How many calls were claimed and are not over yet.
     pub(super) fn held(&self) -> usize {
-        self.held
+        self.held.values().sum()
     }
 
-    /// How many of those are running.
+    /// How many of them are of a service.
+    pub(super) fn held_of(&self, service: &ServiceName) -> usize {
+        self.held.get(service).copied().unwrap_or(0)
+    }
+
+    /// How many calls run.
     pub(super) fn running(&self) -> usize {
         self.shared.board.work().running()
     }
 
-    /// How many of those have not begun.
-    pub(super) fn waiting(&self) -> usize {
-        self.shared.board.work().waiting.len()
+    /// How many calls of a service run.
+    pub(super) fn running_of(&self, service: &ServiceName) -> usize {
+        self.shared.board.work().running_of(service)
     }
 
-    /// Hands in valid claims, and says how many calls may run at once from now on, and whether they share the output.
-    pub(super) fn begin(&mut self, claims: Vec<Claim>, width: usize, whole_lines: bool) -> Result<()> {
-        self.held += claims.len();
+    /// How many calls were handed in and have not begun.
+    pub(super) fn waiting(&self) -> usize {
+        self.shared.board.work().waiting()
+    }
+
+    /// Hands in valid claims of a service, and says how many of its calls may run at once from now on.
+    pub(super) fn begin(&mut self, service: &ServiceName, claims: Vec<Claim>, width: usize) -> Result<()> {
+        *self.held.entry(service.clone()).or_default() += claims.len();
         let mut work = self.shared.board.work();
-        work.waiting.extend(claims);
-        work.width = width;
-        work.whole_lines = whole_lines;
+        work.add(service, claims, width);
+        let busy = work.running() + work.waiting_of(service).min(width);
         drop(work);
-        while self.threads.len() < width.min(self.held).min(self.most) {
+        while self.threads.len() < busy.min(self.most) {
             match self.add() {
                 // Fewer slots than there could be are enough.
                 Err(_) if !self.threads.is_empty() => break,
                 added => added?,
             }
         }
-        self.shared.board.changed.notify_all();
+        self.shared.board.tell();
         Ok(())
     }
 
-    /// Notes that a call came back.
-    pub(super) fn came_back(&mut self) {
-        self.held -= 1;
+    /// Whether calls share the output from now on.
+    pub(super) fn share_output(&self, whole_lines: bool) {
+        self.shared.board.work().whole_lines = whole_lines;
     }
 
-    /// Takes back what has not begun: all of it, or one attempt.
-    pub(super) fn take_back(&mut self, which: Option<Fence>) -> Vec<Claim> {
-        let mut work = self.shared.board.work();
-        let waiting = std::mem::take(&mut work.waiting);
-        let (taken, left): (VecDeque<_>, _) =
-            waiting.into_iter().partition(|claim| which.is_none_or(|which| which == claim.fence));
-        work.waiting = left;
-        self.held -= taken.len();
-        taken.into()
+    /// Takes back what has not begun and is asked for.
+    pub(super) fn take_back(&mut self, which: impl Fn(&Claim) -> bool) -> Vec<Claim> {
+        let taken = self.shared.board.work().take_out(which);
+        self.came_back(&taken);
+        taken
+    }
+
+    /// Notes that calls came back.
+    pub(super) fn came_back<'a>(&mut self, claims: impl IntoIterator<Item = &'a Claim>) {
+        for claim in claims {
+            if let Some(held) = self.held.get_mut(&claim.service) {
+                *held -= 1;
+            }
+        }
     }
 
     /// Asks one attempt to end, if it is running.
     pub(super) fn cancel(&self, which: Fence) {
-        let work = self.shared.board.work();
-        for (_, control) in work.slots.iter().filter(|(busy, _)| *busy == Some(which)) {
-            control.stop(Stop::Cancel);
-        }
+        self.shared.board.work().cancel(which);
     }
 
     /// Forgets that a call has begun.
@@ -182,37 +144,47 @@ impl Slots {
     }
 
     /// Notes that the outcome of a call is recorded.
-    pub(super) fn recorded(&self, mark: &Mark) {
+    pub(super) fn recorded(&self, service: &ServiceName, mark: &Mark) {
         self.forget(mark);
-        let mut work = self.shared.board.work();
-        if !mark.noted
-            && let Some(ended) = work.unrecorded.pop_front()
-        {
-            work.recording = ended.elapsed();
+        if mark.awaited {
+            self.shared.board.work().recorded(service);
+            self.shared.board.tell();
         }
-        if !work.waiting.is_empty() {
-            self.shared.board.changed.notify_all();
-        }
+    }
+
+    /// Ends the workers that have been idle for long enough.
+    pub(super) fn retire_idle(&self) {
+        self.shared.common.workers.retire_idle();
+    }
+
+    /// When the next worker has been idle for long enough.
+    pub(super) fn next_retirement(&self) -> Option<Duration> {
+        self.shared.common.workers.next_end()
     }
 
     /// What stops them, for another thread.
     pub(super) fn brake(&self) -> Brake {
-        let Common { around, echo, .. } = &self.shared.common;
-        Brake { board: Arc::clone(&self.shared.board), orphans: Arc::clone(&around.orphans), hurry: echo.hurry() }
+        let Common { around, echo, workers, .. } = &self.shared.common;
+        Brake {
+            board: Arc::clone(&self.shared.board),
+            orphans: Arc::clone(&around.orphans),
+            workers: Arc::clone(workers),
+            hurry: echo.hurry(),
+        }
     }
 
     fn add(&mut self) -> Result<()> {
         let fail = |error| super::super::io_error("cannot run more at once", &error);
         let control = Arc::new(Control::new().map_err(fail)?);
         let slot = self.threads.len();
-        self.shared.board.work().slots.push((None, Arc::clone(&control)));
+        self.shared.board.work().seats.push(Seat::new(Arc::clone(&control)));
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new()
             .name(format!("slot {}", slot + 1))
             .stack_size(STACK)
             .spawn(move || shared.run(slot, &control));
         if thread.is_err() {
-            self.shared.board.work().slots.pop();
+            self.shared.board.work().seats.pop();
         }
         self.threads.push(thread.map_err(fail)?);
         Ok(())
@@ -223,6 +195,7 @@ impl Slots {
 pub(super) struct Brake {
     board: Arc<Board>,
     orphans: Arc<Orphans>,
+    workers: Arc<Workers>,
     hurry: Hurry,
 }
 
@@ -237,9 +210,7 @@ impl Brake {
         let mut work = self.board.work();
         work.halted = true;
         if how != Stop::No {
-            for (_, control) in work.slots.iter().filter(|(busy, _)| busy.is_some()) {
-                control.stop(how);
-            }
+            work.stop(how);
         }
     }
 
@@ -248,77 +219,246 @@ impl Brake {
         self.pull(Stop::Kill);
         let mut work = self.board.work();
         while work.running() > 0 {
-            work = self.board.changed.wait(work).unwrap_or_else(PoisonError::into_inner);
+            work = self.board.wait(work);
         }
+        drop(work);
+        self.workers.kill();
         self.orphans.end();
-    }
-}
-
-impl Board {
-    fn work(&self) -> MutexGuard<'_, Work> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Shared {
     /// A slot's life: one call after another.
     fn run(&self, slot: usize, control: &Control) {
-        let mut done = None;
-        while let Some((claim, whole_lines)) = self.next(slot, control, done.take()) {
-            let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else {
-                unreachable!("a call that cannot be run never gets to a slot")
-            };
-            let Common { around, marks, echo } = &self.common;
-            let mut mark = marks.set(claim.fence.job);
-            reached("call marked");
-            let request = Request { fence: &claim.fence, token: &claim.token, call, definition };
-            let ended = command::run(&request, around, Output { echo, whole_lines }, control);
-            reached("call ended");
-            if let Some(note) = note::write(&claim, &ended) {
-                marks.note(&mut mark, claim.fence.job, &note);
+        let mut done = Vec::new();
+        while let Some((claim, whole_lines)) = self.next(slot, control, std::mem::take(&mut done)) {
+            let output = Output { echo: &self.common.echo, whole_lines };
+            if claim.definition.as_ref().is_ok_and(|definition| definition.worker.is_some()) {
+                self.feed(slot, control, claim, output);
+            } else {
+                done.push(self.run_command(control, claim, output));
             }
-            reached("outcome noted");
-            done = Some(Box::new(Done { claim, ended, mark }));
         }
     }
 
-    /// Tells that a call is done, and waits for the next one that may begin; `None` when there will be none.
-    fn next(&self, slot: usize, control: &Control, done: Option<Box<Done>>) -> Option<(Claim, bool)> {
+    /// Tells that calls are done, and waits for the next one that may begin; `None` when there will be none. Says also
+    /// whether it shares the output.
+    fn next(&self, slot: usize, control: &Control, done: Vec<Done>) -> Option<(Claim, bool)> {
         let mut work = self.board.work();
-        // Before it is told, so that whoever hears of it does not count it as running.
-        work.slots[slot].0 = None;
-        if work.halted {
-            self.board.changed.notify_all();
-        }
-        if done.as_ref().is_some_and(|done| !done.mark.noted) {
-            work.unrecorded.push_back(Instant::now());
-        }
-        let mut next = work.pick(slot, control);
-        if let Some(done) = done {
-            drop(work);
-            // Without a listener the processor is ending, and with it this thread.
-            let _ = self.wake.send(Wake::Done(done));
-            if next.is_some() {
-                return next;
+        if !done.is_empty() {
+            Shared::release(&mut work, slot, &done);
+            control.reset();
+            let next = work.pick(slot);
+            self.tell(work, done);
+            if let Some(claim) = next {
+                return Some(claim);
             }
             work = self.board.work();
         }
-        while next.is_none() && !work.closed {
-            next = work.pick(slot, control);
-            if next.is_none() {
-                work = self.board.changed.wait(work).unwrap_or_else(PoisonError::into_inner);
+        while !work.closed {
+            // Before it is there, so that whoever stops it does so after this.
+            control.reset();
+            if let Some(next) = work.pick(slot) {
+                return Some(next);
+            }
+            work = self.board.wait(work);
+        }
+        None
+    }
+
+    fn run_command(&self, control: &Control, claim: Claim, output: Output<'_>) -> Done {
+        let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else {
+            unreachable!("a call that cannot be run never gets to a slot")
+        };
+        let Common { around, marks, .. } = &self.common;
+        let mut mark = marks.set(claim.fence.job);
+        reached("call marked");
+        let request = Request { fence: &claim.fence, token: &claim.token, call, definition };
+        let ended = command::run(&request, around, output, control);
+        reached("call ended");
+        if let Some(note) = note::write(&claim, &ended) {
+            marks.note(&mut mark, claim.fence.job, &note);
+        }
+        reached("outcome noted");
+        mark.awaited = !mark.noted;
+        Done { claim, ended, mark: Some(mark) }
+    }
+
+    /// Notes that a slot has these calls no more, before that is told, so that whoever hears of it does not count them.
+    fn release(work: &mut Work, slot: usize, done: &[Done]) {
+        for done in done {
+            work.release(slot, done.claim.fence);
+            if done.mark.as_ref().is_some_and(|mark| mark.awaited) {
+                work.await_record(&done.claim.service);
             }
         }
-        next
+    }
+
+    /// Tells that calls are over.
+    fn tell(&self, work: MutexGuard<'_, Work>, done: Vec<Done>) {
+        if work.halted || work.seats.len() > 1 {
+            self.board.tell();
+        }
+        drop(work);
+        // Without a listener the processor is ending, and with it this thread.
+        let _ = self.wake.send(Wake::Done(done));
+    }
+
+    fn over(&self, slot: usize, done: Vec<Done>) {
+        let mut work = self.board.work();
+        Shared::release(&mut work, slot, &done);
+        self.tell(work, done);
+    }
+
+    /// Feeds the worker that runs a call with this one and those after it, until it has nothing to do.
+    fn feed(&self, slot: usize, control: &Control, claim: Claim, output: Output<'_>) {
+        let Common { around, workers, .. } = &self.common;
+        if let Some(failure) = workers.flaw(&claim) {
+            return self.refuse(slot, claim, failure, Capture::new(&around.folder));
+        }
+        let started = match workers.take(&claim) {
+            Some(idle) => Ok(idle),
+            None => workers.start(&claim, around),
+        };
+        let worker = match started {
+            Ok(worker) => worker,
+            Err(failure) => {
+                workers.broke(&claim, &failure);
+                return self.refuse(slot, claim, failure, Capture::new(&around.folder));
+            }
+        };
+        self.board.work().serve(slot, Some((&worker, worker.at_once())));
+        let (definition, site) = worker.made_of();
+        let desk = SlotDesk {
+            shared: self,
+            slot,
+            definition: Arc::clone(definition),
+            site: site.to_owned(),
+            first: Cell::new(Some(claim)),
+        };
+        let fate = worker.serve(&desk, output, control);
+        let first = desk.first.take();
+        self.board.work().serve(slot, None);
+        match fate {
+            Fate::Idle(worker) => workers.put(worker),
+            Fate::Worn(worker) => workers.retire(worker),
+            Fate::Gone => {}
+            Fate::Broken(failure, capture) => {
+                if let Some(claim) = first {
+                    workers.broke(&claim, &failure);
+                    self.refuse(slot, claim, failure, capture);
+                }
+                return self.board.tell();
+            }
+        }
+        if let Some(claim) = first {
+            // It waited for this worker only.
+            let mut work = self.board.work();
+            work.release(slot, claim.fence);
+            work.put_back(vec![claim]);
+        }
+        self.board.tell();
+    }
+
+    /// A call cannot be run, as its worker cannot be started.
+    fn refuse(&self, slot: usize, claim: Claim, failure: Failure, output: Capture) {
+        let (outcome, took) = (Outcome::Failed(failure), Duration::ZERO);
+        let ended = Ended { outcome, result: None, took, output };
+        self.over(slot, vec![Done { claim, ended, mark: None }]);
+    }
+}
+
+/// The desk at which a worker gets its calls from a slot.
+struct SlotDesk<'a> {
+    shared: &'a Shared,
+    slot: usize,
+    definition: Arc<crate::domain::function::Definition>,
+    site: String,
+    /// The call for which the worker was taken, until it has it.
+    first: Cell<Option<Claim>>,
+}
+
+impl SlotDesk<'_> {
+    fn is_for(&self, claim: &Claim) -> bool {
+        let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return false };
+        let site = call.site.as_deref().unwrap_or(&definition.site);
+        Arc::ptr_eq(definition, &self.definition) && site == self.site
+            || self.definition.shares_worker(&self.site, definition, site)
+    }
+}
+
+impl Desk for SlotDesk<'_> {
+    fn next(&self, held: usize, at_once: usize) -> Option<Begun> {
+        let Shared { board, common, .. } = self.shared;
+        let mut work = board.work();
+        if held == 0 && work.learn(self.slot, at_once) {
+            board.tell();
+        }
+        if work.halted || work.closed {
+            return None;
+        }
+        let claim = match self.first.take() {
+            Some(claim) => claim,
+            None => work.pick_more(self.slot, |claim| self.is_for(claim), at_once)?,
+        };
+        drop(work);
+        let mark = common.marks.set(claim.fence.job);
+        reached("call marked");
+        Some(Begun { claim, mark: Some(mark) })
+    }
+
+    fn done(&self, mut done: Vec<Done>) {
+        if done.is_empty() {
+            return;
+        }
+        reached("call ended");
+        for done in &mut done {
+            if done.ended.took >= WORTH_A_NOTE
+                && let (Some(mark), Some(note)) = (&mut done.mark, note::write(&done.claim, &done.ended))
+            {
+                self.shared.common.marks.note(mark, done.claim.fence.job, &note);
+            }
+        }
+        reached("outcome noted");
+        self.shared.over(self.slot, done);
+    }
+
+    fn back(&self, begun: Vec<Begun>) {
+        if begun.is_empty() {
+            return;
+        }
+        let mut claims = Vec::with_capacity(begun.len());
+        let mut work = self.shared.board.work();
+        for Begun { claim, mark } in begun {
+            work.release(self.slot, claim.fence);
+            if let Some(mark) = mark {
+                self.shared.common.marks.clear(&mark);
+            }
+            claims.push(claim);
+        }
+        work.put_back(claims);
+        drop(work);
+        self.shared.board.tell();
+        // What waits now may be for others.
+        let _ = self.shared.wake.send(Wake::Back);
+    }
+
+    fn cancelled(&self) -> Vec<Fence> {
+        std::mem::take(&mut self.shared.board.work().seats[self.slot].cancels)
+    }
+
+    fn progress(&self, fence: Fence, text: String) {
+        let _ = self.shared.wake.send(Wake::Progress(fence, text));
     }
 }
 
 impl Drop for Slots {
     fn drop(&mut self) {
         self.shared.board.work().closed = true;
-        self.shared.board.changed.notify_all();
+        self.shared.board.tell();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+        self.shared.common.workers.end();
     }
 }

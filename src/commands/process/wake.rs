@@ -5,14 +5,20 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::slots::{Brake, Done};
+use super::slots::Brake;
+use crate::domain::job::Fence;
 use crate::runner::Stop;
 use crate::runner::signals::die;
+use crate::runner::worker::Done;
 
 /// What wakes the loop.
 pub(super) enum Wake {
-    /// A call has ended.
-    Done(Box<Done>),
+    /// Calls have ended.
+    Done(Vec<Done>),
+    /// Calls that were on their way to a worker wait again.
+    Back,
+    /// A call tells how far it is.
+    Progress(Fence, String),
     /// A signal to stop came.
     Stop,
 }

@@ -139,7 +139,8 @@ impl Drain<'_> {
     /// Gives back what was claimed and never begun.
     fn give_back_alone(&mut self, service: &ServiceName) -> Result<()> {
         let Some(presence) = self.presence.as_ref().filter(|_| !self.returned.is_empty()) else { return Ok(()) };
-        let (held, running) = (presence.slots.held() + self.done.len() + self.unrun.len(), presence.slots.running());
+        let (held, running) =
+            (presence.slots.held_of(service) + self.done.len() + self.unrun.len(), presence.slots.running_of(service));
         let (processor, reserve) = (presence.id, Arc::clone(&presence.reserve));
         let returned = std::mem::take(&mut self.returned);
         let plan =
@@ -171,7 +172,7 @@ impl Drain<'_> {
             (self.tell)(Event::GivenUp { jobs: &jobs });
         }
         let unrun = self.unrun.iter().filter_map(|over| over.mark.as_ref());
-        for mark in unrun.chain(self.done.iter().map(|done| &done.mark)) {
+        for mark in unrun.chain(self.done.iter().filter_map(|done| done.mark.as_ref())) {
             presence.slots.forget(mark);
         }
         self.mind_the_marks();

@@ -1,0 +1,291 @@
+//! The board on which the slots of a processor find what to do.
+//!
+//! Invariant: of each service at most as many calls run at once as its width says. A call that waits in the pipe of a worker
+//! which runs one after another does not count until its turn.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::domain::function::Definition;
+use crate::domain::job::{Claim, Fence};
+use crate::domain::service::ServiceName;
+use crate::runner::worker::Worker;
+use crate::runner::{Control, Stop};
+
+/// How long it may take until an outcome is recorded, for slots to go on meanwhile. A processor's death repeats what has
+/// ended and is not recorded: where many share a store, that would be more with every call that begins.
+const QUICK: Duration = Duration::from_millis(5);
+
+/// The board.
+pub(super) struct Board {
+    work: Mutex<Work>,
+    changed: Condvar,
+}
+
+/// What is on it.
+#[derive(Default)]
+pub(super) struct Work {
+    lanes: Vec<Lane>,
+    /// Which lane is looked at first, so that none is always last.
+    turn: usize,
+    /// One for each slot.
+    pub(super) seats: Vec<Seat>,
+    /// How long the latest outcome took to be recorded.
+    recording: Duration,
+    /// Whether calls share the output, so that it is passed on in whole lines.
+    pub(super) whole_lines: bool,
+    /// Whether nothing is to begin any more.
+    pub(super) halted: bool,
+    pub(super) closed: bool,
+}
+
+/// The calls of one service.
+struct Lane {
+    service: ServiceName,
+    /// What may begin, most urgent first.
+    waiting: VecDeque<Claim>,
+    /// How many calls may run at once.
+    width: usize,
+    /// When calls ended whose outcome is neither noted nor recorded yet.
+    unrecorded: VecDeque<Instant>,
+}
+
+/// What a slot does.
+pub(super) struct Seat {
+    /// The calls that it has, and where they belong to.
+    fences: VecDeque<Fence>,
+    lane: usize,
+    /// Whether one that a crash was charged to is among them.
+    suspect: bool,
+    serving: Option<Serving>,
+    /// Those that are to be cancelled, for a worker.
+    pub(super) cancels: Vec<Fence>,
+    /// What ends what runs in the slot, or makes it look here.
+    pub(super) control: Arc<Control>,
+}
+
+/// A worker that a slot feeds.
+struct Serving {
+    definition: Arc<Definition>,
+    site: String,
+    /// How many calls it runs at once, once it has said so.
+    at_once: Option<usize>,
+}
+
+impl Serving {
+    fn is_for(&self, claim: &Claim) -> bool {
+        let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return false };
+        let site = call.site.as_deref().unwrap_or(&definition.site);
+        self.definition.shares_worker(&self.site, definition, site)
+    }
+}
+
+impl Seat {
+    /// An empty one.
+    pub(super) fn new(control: Arc<Control>) -> Seat {
+        Seat { fences: VecDeque::new(), lane: 0, suspect: false, serving: None, cancels: Vec::new(), control }
+    }
+
+    fn running(&self) -> usize {
+        let at_once = self.serving.as_ref().map_or(1, |serving| serving.at_once.unwrap_or(1));
+        self.fences.len().min(at_once)
+    }
+}
+
+impl Board {
+    pub(super) fn new() -> Board {
+        Board { work: Mutex::default(), changed: Condvar::new() }
+    }
+
+    pub(super) fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes whoever waits for a change.
+    pub(super) fn tell(&self) {
+        self.changed.notify_all();
+    }
+
+    /// Waits for a change.
+    pub(super) fn wait<'a>(&self, work: MutexGuard<'a, Work>) -> MutexGuard<'a, Work> {
+        self.changed.wait(work).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Work {
+    /// How many calls run.
+    pub(super) fn running(&self) -> usize {
+        self.seats.iter().map(Seat::running).sum()
+    }
+
+    /// How many calls of a service run.
+    pub(super) fn running_of(&self, service: &ServiceName) -> usize {
+        self.find(service).map_or(0, |lane| self.running_in(lane))
+    }
+
+    /// How many calls have not begun.
+    pub(super) fn waiting(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.waiting.len()).sum()
+    }
+
+    /// How many calls of a service have not begun.
+    pub(super) fn waiting_of(&self, service: &ServiceName) -> usize {
+        self.find(service).map_or(0, |lane| self.lanes[lane].waiting.len())
+    }
+
+    fn running_in(&self, lane: usize) -> usize {
+        self.seats.iter().filter(|seat| seat.lane == lane).map(Seat::running).sum()
+    }
+
+    fn find(&self, service: &ServiceName) -> Option<usize> {
+        self.lanes.iter().position(|lane| lane.service == *service)
+    }
+
+    fn lane(&mut self, service: &ServiceName) -> usize {
+        self.find(service).unwrap_or_else(|| {
+            let (waiting, unrecorded) = (VecDeque::new(), VecDeque::new());
+            self.lanes.push(Lane { service: service.clone(), waiting, width: 0, unrecorded });
+            self.lanes.len() - 1
+        })
+    }
+
+    /// Adds calls of a service, of which from now on so many may run at once; wakes the workers that may take them.
+    pub(super) fn add(&mut self, service: &ServiceName, claims: Vec<Claim>, width: usize) {
+        let lane = self.lane(service);
+        self.lanes[lane].waiting.extend(claims);
+        self.lanes[lane].width = width;
+        for seat in self.seats.iter().filter(|seat| seat.serving.is_some() && seat.lane == lane) {
+            seat.control.nudge();
+        }
+    }
+
+    /// Whether one more call may begin in a lane.
+    fn has_room(&self, lane: usize) -> bool {
+        let Lane { width, unrecorded, .. } = &self.lanes[lane];
+        let spare = if self.recording < QUICK { *width } else { 0 };
+        !self.closed && !self.halted && self.running_in(lane) + unrecorded.len().saturating_sub(spare) < *width
+    }
+
+    /// Takes the next call for a slot that has none, if one may begin; says also whether it shares the output.
+    pub(super) fn pick(&mut self, slot: usize) -> Option<(Claim, bool)> {
+        let count = self.lanes.len();
+        let lane = (0..count).map(|step| (self.turn + step) % count).find(|lane| {
+            let claim = self.lanes[*lane].waiting.front();
+            claim.is_some_and(|claim| self.has_room(*lane) && !self.is_for_another(claim))
+        })?;
+        self.turn = lane + 1;
+        Some((self.take(slot, lane)?, self.whole_lines))
+    }
+
+    /// Whether a worker that another slot feeds can take a call, or may turn out to: it is just starting.
+    fn is_for_another(&self, claim: &Claim) -> bool {
+        self.seats.iter().any(|seat| {
+            let Some(serving) = &seat.serving else { return false };
+            let spare = serving.at_once.is_none_or(|at_once| at_once > 1 && seat.fences.len() < at_once);
+            spare && !seat.suspect && claim.before.crashes == 0 && serving.is_for(claim)
+        })
+    }
+
+    /// Takes the next call for the worker that a slot feeds, and which runs so many at once.
+    pub(super) fn pick_more(&mut self, slot: usize, worker: impl Fn(&Claim) -> bool, at_once: usize) -> Option<Claim> {
+        let seat = &self.seats[slot];
+        let lane = seat.lane;
+        let next = self.lanes[lane].waiting.front()?;
+        let alone = seat.suspect || next.before.crashes > 0;
+        // In the pipe of a worker which runs one after another, a call takes no slot of its own.
+        let in_turn = at_once == 1 && !seat.fences.is_empty() && !self.closed && !self.halted;
+        if alone && !seat.fences.is_empty() || !in_turn && !self.has_room(lane) || !worker(next) {
+            return None;
+        }
+        self.take(slot, lane)
+    }
+
+    fn take(&mut self, slot: usize, lane: usize) -> Option<Claim> {
+        let claim = self.lanes[lane].waiting.pop_front()?;
+        let seat = &mut self.seats[slot];
+        if seat.fences.is_empty() {
+            seat.suspect = false;
+        }
+        seat.lane = lane;
+        seat.suspect |= claim.before.crashes > 0;
+        seat.fences.push_back(claim.fence);
+        Some(claim)
+    }
+
+    /// A slot feeds a worker, which runs so many calls at once, if that is known; or none any more.
+    pub(super) fn serve(&mut self, slot: usize, worker: Option<(&Worker, Option<usize>)>) {
+        self.seats[slot].serving = worker.map(|(worker, at_once)| {
+            let (definition, site) = worker.made_of();
+            Serving { definition: Arc::clone(definition), site: site.to_owned(), at_once }
+        });
+    }
+
+    /// The worker that a slot feeds runs so many calls at once.
+    pub(super) fn learn(&mut self, slot: usize, at_once: usize) -> bool {
+        let serving = self.seats[slot].serving.as_mut();
+        serving.is_some_and(|serving| serving.at_once.replace(at_once) != Some(at_once))
+    }
+
+    /// A slot has a call no more.
+    pub(super) fn release(&mut self, slot: usize, fence: Fence) {
+        let seat = &mut self.seats[slot];
+        if let Some(place) = seat.fences.iter().position(|which| *which == fence) {
+            seat.fences.remove(place);
+        }
+        seat.cancels.retain(|which| *which != fence);
+    }
+
+    /// Puts calls back that were picked and have not begun; the first one was the most urgent.
+    pub(super) fn put_back(&mut self, claims: Vec<Claim>) {
+        for claim in claims.into_iter().rev() {
+            let lane = self.lane(&claim.service);
+            self.lanes[lane].waiting.push_front(claim);
+        }
+    }
+
+    /// A call has ended in a slot that waits until its outcome is recorded.
+    pub(super) fn await_record(&mut self, service: &ServiceName) {
+        let lane = self.lane(service);
+        self.lanes[lane].unrecorded.push_back(Instant::now());
+    }
+
+    /// The outcome of such a call is recorded.
+    pub(super) fn recorded(&mut self, service: &ServiceName) {
+        let lane = self.lane(service);
+        if let Some(ended) = self.lanes[lane].unrecorded.pop_front() {
+            self.recording = ended.elapsed();
+        }
+    }
+
+    /// Takes out what has not begun: all of it, that of a service, or one attempt.
+    pub(super) fn take_out(&mut self, which: impl Fn(&Claim) -> bool) -> Vec<Claim> {
+        let mut taken = Vec::new();
+        for lane in &mut self.lanes {
+            let waiting = std::mem::take(&mut lane.waiting);
+            let (out, left): (VecDeque<_>, VecDeque<_>) = waiting.into_iter().partition(&which);
+            lane.waiting = left;
+            taken.extend(out);
+        }
+        taken
+    }
+
+    /// Asks one attempt to end, if it is running.
+    pub(super) fn cancel(&mut self, fence: Fence) {
+        for seat in self.seats.iter_mut().filter(|seat| seat.fences.contains(&fence)) {
+            if seat.serving.is_some() {
+                seat.cancels.push(fence);
+                seat.control.nudge();
+            } else {
+                seat.control.stop(Stop::Cancel);
+            }
+        }
+    }
+
+    /// Asks everything that runs to end.
+    pub(super) fn stop(&self, how: Stop) {
+        for seat in self.seats.iter().filter(|seat| !seat.fences.is_empty()) {
+            seat.control.stop(how);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The workers of a processor that have nothing to do, those that are on their way out, and those that cannot be started.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::commands::new_token;
+use crate::domain::attempt::{Failure, FailureKind};
+use crate::domain::function::Definition;
+use crate::domain::job::{Claim, Token};
+use crate::runner::worker::Worker;
+use crate::runner::{Echo, Output, Surroundings, descriptors};
+
+/// How long not to try again to start what cannot be started.
+const BROKEN: Duration = Duration::from_secs(30);
+
+/// How much stack a thread needs that waits for a worker's end.
+const STACK: usize = 128 * 1024;
+
+/// The workers that no slot feeds.
+pub(super) struct Workers {
+    shelf: Mutex<Shelf>,
+    echo: Arc<Echo>,
+    /// With what the tokens of all of them begin, so that whoever comes after this processor finds them.
+    token: Token,
+}
+
+#[derive(Default)]
+struct Shelf {
+    idle: Vec<(Instant, Box<Worker>)>,
+    leaving: Vec<JoinHandle<()>>,
+    broken: Vec<Broken>,
+}
+
+struct Broken {
+    definition: Arc<Definition>,
+    site: String,
+    failure: Failure,
+    since: Instant,
+}
+
+impl Workers {
+    /// None yet.
+    pub(super) fn new(echo: Arc<Echo>, token: Token) -> Workers {
+        Workers { shelf: Mutex::default(), echo, token }
+    }
+
+    /// Starts the worker for a claim.
+    pub(super) fn start(&self, claim: &Claim, around: &Surroundings) -> Result<Box<Worker>, Failure> {
+        let token = new_token().map_err(|error| Failure::new(FailureKind::CannotRun, error.to_string()))?;
+        Worker::start(claim, &token.inside(&self.token), around).map(Box::new)
+    }
+
+    /// An idle worker that runs the function of a claim.
+    pub(super) fn take(&self, claim: &Claim) -> Option<Box<Worker>> {
+        let mut shelf = self.shelf();
+        loop {
+            // The latest one: the others may go.
+            let place = shelf.idle.iter().rposition(|(_, worker)| worker.runs(claim))?;
+            let (_, worker) = shelf.idle.remove(place);
+            if worker.lives() {
+                return Some(worker);
+            }
+            self.let_go(&mut shelf, worker);
+        }
+    }
+
+    /// Keeps a worker that has nothing to do; if there are too many, the one goes that has been idle for longest.
+    pub(super) fn put(&self, worker: Box<Worker>) {
+        let mut shelf = self.shelf();
+        shelf.idle.push((Instant::now(), worker));
+        if shelf.idle.len() > descriptors::functions_at_once() {
+            let (_, oldest) = shelf.idle.remove(0);
+            self.let_go(&mut shelf, oldest);
+        }
+    }
+
+    /// Ends a worker, in a thread of its own.
+    pub(super) fn retire(&self, worker: Box<Worker>) {
+        self.let_go(&mut self.shelf(), worker);
+    }
+
+    /// Ends those that have been idle for long enough.
+    pub(super) fn retire_idle(&self) {
+        let mut shelf = self.shelf();
+        let idle = std::mem::take(&mut shelf.idle);
+        for (since, worker) in idle {
+            if since.elapsed() >= worker.idle() || !worker.lives() {
+                self.let_go(&mut shelf, worker);
+            } else {
+                shelf.idle.push((since, worker));
+            }
+        }
+        shelf.leaving.retain(|thread| !thread.is_finished());
+    }
+
+    /// When the next one has been idle for long enough.
+    pub(super) fn next_end(&self) -> Option<Duration> {
+        let shelf = self.shelf();
+        shelf.idle.iter().map(|(since, worker)| worker.idle().saturating_sub(since.elapsed())).min()
+    }
+
+    /// Ends all of them, and waits until they are gone.
+    pub(super) fn end(&self) {
+        let mut shelf = self.shelf();
+        let idle = std::mem::take(&mut shelf.idle);
+        for (_, worker) in idle {
+            self.let_go(&mut shelf, worker);
+        }
+        let leaving = std::mem::take(&mut shelf.leaving);
+        drop(shelf);
+        for thread in leaving {
+            let _ = thread.join();
+        }
+    }
+
+    /// Ends all that are idle, at once.
+    pub(super) fn kill(&self) {
+        let idle = std::mem::take(&mut self.shelf().idle);
+        for (_, worker) in idle {
+            worker.kill();
+        }
+    }
+
+    fn let_go(&self, shelf: &mut Shelf, worker: Box<Worker>) {
+        worker.close();
+        let echo = Arc::clone(&self.echo);
+        let end = move || worker.end(Output { echo: &echo, whole_lines: true });
+        let thread = std::thread::Builder::new().name("worker's end".to_owned()).stack_size(STACK).spawn(end);
+        // Without a thread it was dropped, and has read the end of its line; what is left of it ends with this processor.
+        shelf.leaving.extend(thread);
+    }
+
+    /// Why the worker for a claim cannot be started, if that was tried a short time ago.
+    pub(super) fn flaw(&self, claim: &Claim) -> Option<Failure> {
+        let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return None };
+        let site = call.site.as_deref().unwrap_or(&definition.site);
+        let mut shelf = self.shelf();
+        shelf.broken.retain(|broken| broken.since.elapsed() < BROKEN);
+        let broken = shelf.broken.iter().find(|broken| broken.definition.shares_worker(&broken.site, definition, site));
+        broken.map(|broken| broken.failure.clone())
+    }
+
+    /// Notes that the worker for a claim cannot be started.
+    pub(super) fn broke(&self, claim: &Claim, failure: &Failure) {
+        let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return };
+        let site = call.site.as_deref().unwrap_or(&definition.site).to_owned();
+        let (definition, failure, since) = (Arc::clone(definition), failure.clone(), Instant::now());
+        self.shelf().broken.push(Broken { definition, site, failure, since });
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

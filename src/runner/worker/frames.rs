@@ -1,0 +1,389 @@
+//! The messages of the worker protocol, as `docs/protocol.md` has them word for word.
+
+use std::borrow::Cow;
+use std::io::Write;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::domain::call::Principal;
+use crate::domain::job::Claim;
+use crate::domain::json;
+use crate::domain::log::Stream;
+use crate::domain::time::Timestamp;
+
+/// The version of the protocol that this build speaks.
+const PROTOCOL: u64 = 1;
+
+/// The code of an error that says that parameters are wrong (JSON-RPC 2.0).
+const INVALID_PARAMS: i64 = -32602;
+
+/// What a worker tells of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub(super) struct Hello {
+    protocol: u64,
+    /// Name and version.
+    pub(super) worker: Option<String>,
+    /// The functions that it has; any when it does not say.
+    pub(super) functions: Option<Vec<String>>,
+    /// How many calls it runs at the same time.
+    #[serde(default = "one")]
+    pub(super) calls: usize,
+    output: Option<String>,
+    /// Whether it listens while it runs a call.
+    #[serde(default)]
+    pub(super) cancel: bool,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl Hello {
+    /// Whether it runs one call after another.
+    pub(super) fn is_serial(&self) -> bool {
+        self.calls <= 1
+    }
+
+    /// Whether its answers count what was printed.
+    pub(super) fn counts_output(&self) -> bool {
+        self.output.as_deref() == Some("counted")
+    }
+}
+
+/// What a worker may say.
+#[derive(Debug, PartialEq)]
+pub(super) enum Said {
+    /// The beginning: the id of the request as it was written, and what is in it, or why it is refused.
+    Hello(String, Result<Hello, String>),
+    /// To the call with this id.
+    Answer(u64, Answer),
+    /// A call of this job has printed.
+    Output(i64, Stream, String),
+    /// How far the call of this job is.
+    Progress(i64, String),
+    /// Something of a later version.
+    Nothing,
+}
+
+/// How a call ended, in the worker's words.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Answer {
+    pub(super) end: End,
+    /// What was printed since the answer before, as the worker counts.
+    pub(super) printed: Option<[u64; 2]>,
+}
+
+/// How a call ended.
+#[derive(Debug, PartialEq)]
+pub(super) enum End {
+    /// With this value, as JSON text, unless there is none; and whether the function has completed its job itself.
+    Value(Option<String>, bool),
+    /// It is to be tried again, perhaps after this pause.
+    Conflict(Option<Duration>),
+    /// It could not be begun, with the code and why.
+    CannotRun(i32, String),
+    /// It failed for good.
+    Error(String),
+}
+
+impl Default for End {
+    fn default() -> End {
+        End::Value(None, false)
+    }
+}
+
+#[derive(Deserialize)]
+struct Frame<'a> {
+    jsonrpc: Cow<'a, str>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    method: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    params: Option<&'a RawValue>,
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Returned<'a> {
+    #[serde(borrow)]
+    value: Option<&'a RawValue>,
+    output: Option<[u64; 2]>,
+    #[serde(default)]
+    completed: bool,
+}
+
+#[derive(Deserialize)]
+struct Raised<'a> {
+    code: i64,
+    #[serde(borrow)]
+    message: Cow<'a, str>,
+    data: Option<Details>,
+}
+
+#[derive(Deserialize, Default)]
+struct Details {
+    kind: Option<Kind>,
+    pause: Option<f64>,
+    output: Option<[u64; 2]>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "kebab-case")]
+enum Kind {
+    Error,
+    Conflict,
+    CannotRun,
+}
+
+#[derive(Deserialize)]
+struct Printed {
+    job: i64,
+    stream: Fd,
+    text: String,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "kebab-case")]
+enum Fd {
+    Out,
+    Err,
+}
+
+#[derive(Deserialize)]
+struct Progress<'a> {
+    job: i64,
+    #[serde(borrow)]
+    done: Option<&'a RawValue>,
+    #[serde(borrow)]
+    of: Option<&'a RawValue>,
+    note: Option<String>,
+}
+
+/// Reads a frame.
+///
+/// # Errors
+/// What is wrong with it, to go on after "the worker".
+pub(super) fn read(line: &[u8]) -> Result<Said, String> {
+    let no_message = |what: &str| format!("wrote what is no message: {what}");
+    let text = str::from_utf8(line).map_err(|_| no_message("it is not UTF-8"))?;
+    let frame: Frame<'_> = serde_json::from_str(text).map_err(|error| no_message(&error.to_string()))?;
+    if frame.jsonrpc != "2.0" {
+        return Err(no_message("`jsonrpc` is not \"2.0\""));
+    }
+    let params = frame.params.map_or("{}", RawValue::get);
+    let wrong = |error: serde_json::Error| no_message(&error.to_string());
+    Ok(match (frame.method.as_deref(), frame.id) {
+        (Some("hello"), Some(id)) => Said::Hello(id.get().to_owned(), hello(params)),
+        (Some("output"), None) => {
+            let Printed { job, stream, text } = serde_json::from_str(params).map_err(wrong)?;
+            Said::Output(job, if matches!(stream, Fd::Out) { Stream::Out } else { Stream::Err }, text)
+        }
+        (Some("progress"), None) => {
+            let Progress { job, done, of, note } = serde_json::from_str(params).map_err(wrong)?;
+            Said::Progress(job, progress(done, of, note.as_deref()))
+        }
+        (Some(_), None) => Said::Nothing,
+        (Some(method), Some(_)) => return Err(format!("asked for `{method}`, which there is not")),
+        (None, None) => return Err(no_message("it has neither `method` nor `id`")),
+        (None, Some(id)) => {
+            let id: u64 = serde_json::from_str(id.get()).map_err(|_| no_message("its `id` is no number of ours"))?;
+            Said::Answer(id, answer(frame.result, frame.error).map_err(|error| no_message(&error))?)
+        }
+    })
+}
+
+fn hello(params: &str) -> Result<Hello, String> {
+    let hello: Hello = serde_json::from_str(params).map_err(|error| error.to_string())?;
+    if hello.protocol != PROTOCOL {
+        return Err(format!("this asyncq speaks protocol {PROTOCOL}"));
+    }
+    match hello.output.as_deref() {
+        None | Some("counted") => Ok(hello),
+        Some(_) => Err("`output` can only be \"counted\"".to_owned()),
+    }
+}
+
+fn answer(result: Option<&RawValue>, error: Option<&RawValue>) -> Result<Answer, String> {
+    match (result, error) {
+        (Some(result), None) => {
+            let Returned { value, output, completed } =
+                serde_json::from_str(result.get()).map_err(|error| error.to_string())?;
+            Ok(Answer { end: End::Value(value.map(|value| value.get().to_owned()), completed), printed: output })
+        }
+        (None, Some(error)) => {
+            let Raised { code, message, data } =
+                serde_json::from_str(error.get()).map_err(|error| error.to_string())?;
+            let Details { kind, pause, output } = data.unwrap_or_default();
+            let kind = kind.unwrap_or(match code {
+                75 => Kind::Conflict,
+                126 | 127 => Kind::CannotRun,
+                _ => Kind::Error,
+            });
+            let end = match kind {
+                Kind::Error => End::Error(message.into_owned()),
+                Kind::Conflict => {
+                    End::Conflict(pause.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok()))
+                }
+                Kind::CannotRun => End::CannotRun(if code == 126 { 126 } else { 127 }, message.into_owned()),
+            };
+            Ok(Answer { end, printed: output })
+        }
+        _ => Err("it has not one of `result` and `error`".to_owned()),
+    }
+}
+
+/// Progress as it is kept: the words that matter of what was said.
+fn progress(done: Option<&RawValue>, of: Option<&RawValue>, note: Option<&str>) -> String {
+    let number = |value: Option<&RawValue>| value.and_then(|value| value.get().parse::<f64>().ok());
+    let mut text = match (number(done), number(of)) {
+        (Some(done), Some(of)) => format!("{done} of {of}"),
+        (Some(done), None) => done.to_string(),
+        (None, _) => String::new(),
+    };
+    if let Some(note) = note.filter(|note| !note.is_empty()) {
+        let note: String = note.chars().take(200).collect();
+        text += &if text.is_empty() { note } else { format!(": {note}") };
+    }
+    text
+}
+
+/// The answer to a hello.
+pub(super) fn write_welcome(into: &mut Vec<u8>, id: &str, refused: Option<&str>) {
+    let _ = match refused {
+        None => write!(
+            into,
+            r#"{{"jsonrpc":"2.0","id":{id},"result":{{"protocol":{PROTOCOL},"asyncq":"{}"}}}}"#,
+            env!("CARGO_PKG_VERSION")
+        ),
+        Some(why) => write!(
+            into,
+            r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{INVALID_PARAMS},"message":{}}}}}"#,
+            json::quote(why)
+        ),
+    };
+    into.push(b'\n');
+}
+
+/// A call, with this id. Where its call or its definition is not valid, nothing is written.
+pub(super) fn write_call(into: &mut Vec<u8>, id: u64, claim: &Claim, deadline: Option<Timestamp>) {
+    let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return };
+    let from = into.len();
+    let text = |text: Option<&str>| text.map_or(Cow::Borrowed("null"), |text| json::quote(text).into());
+    let _ = write!(
+        into,
+        concat!(
+            r#"{{"jsonrpc":"2.0","id":{},"method":"call","params":{{"job":{},"attempt":{},"token":"{}","service":"{}","#,
+            r#""function":"{}","args":{},"kwargs":{},"principal":{},"site":{},"deadline":{}}}}}"#
+        ),
+        id,
+        claim.fence.job,
+        claim.fence.attempt,
+        claim.token.as_str(),
+        call.service,
+        call.function,
+        call.args,
+        call.kwargs,
+        text(call.principal.as_ref().map(Principal::as_str)),
+        text(Some(call.site.as_deref().unwrap_or(&definition.site))),
+        deadline.map_or(Cow::Borrowed("null"), |deadline| format!("\"{deadline}\"").into()),
+    );
+    // JSON has line ends only between its tokens, where a space means the same.
+    for byte in into[from..].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
+        *byte = b' ';
+    }
+    into.push(b'\n');
+}
+
+/// The wish that a call ends.
+pub(super) fn write_cancel(into: &mut Vec<u8>, claim: &Claim, why: &str) {
+    let job = claim.fence.job;
+    let _ = writeln!(into, r#"{{"jsonrpc":"2.0","method":"cancel","params":{{"job":{job},"why":"{why}"}}}}"#);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(params: &str) -> Result<Said, String> {
+        read(format!(r#"{{"jsonrpc":"2.0",{params}}}"#).as_bytes())
+    }
+
+    #[test]
+    fn hello_is_understood() {
+        let Ok(Said::Hello(id, Ok(hello))) = said(r#""id":"a","method":"hello","params":{"protocol":1,"new":[]}"#)
+        else {
+            panic!("no hello")
+        };
+        assert_eq!(
+            (id.as_str(), hello.is_serial(), hello.counts_output(), hello.cancel),
+            ("\"a\"", true, false, false)
+        );
+        for (params, why) in [
+            (r#"{"protocol":2}"#, "this asyncq speaks protocol 1"),
+            ("{}", "missing field `protocol`"),
+            (r#"{"protocol":1,"output":"some"}"#, "can only be"),
+        ] {
+            match said(&format!(r#""id":0,"method":"hello","params":{params}"#)) {
+                Ok(Said::Hello(_, Err(refused))) => assert!(refused.contains(why), "{refused}"),
+                other => panic!("{params}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn answers_are_understood() {
+        let end = |text: &str| match said(&format!(r#""id":7,{text}"#)) {
+            Ok(Said::Answer(7, answer)) => answer.end,
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!(end(r#""result":{}"#), End::Value(None, false));
+        assert_eq!(end(r#""result":{"value":null}"#), End::Value(None, false));
+        assert_eq!(end(r#""result":{"value":1.10,"completed":true}"#), End::Value(Some("1.10".to_owned()), true));
+        let error = |code, data: &str| end(&format!(r#""error":{{"code":{code},"message":"no\n"{data}}}"#));
+        assert_eq!(error(1, ""), End::Error("no\n".to_owned()));
+        assert_eq!(error(75, ""), End::Conflict(None));
+        assert_eq!(error(126, ""), End::CannotRun(126, "no\n".to_owned()));
+        assert_eq!(error(75, r#","data":{"kind":"error"}"#), End::Error("no\n".to_owned()));
+        assert_eq!(error(1, r#","data":{"kind":"cannot-run"}"#), End::CannotRun(127, "no\n".to_owned()));
+        let pause = error(1, r#","data":{"kind":"conflict","pause":0.5}"#);
+        assert_eq!(pause, End::Conflict(Some(Duration::from_millis(500))));
+        assert_eq!(error(75, r#","data":{"pause":-1}"#), End::Conflict(Some(Duration::ZERO)));
+        assert_eq!(error(75, r#","data":{"pause":1e300}"#), End::Conflict(None));
+    }
+
+    #[test]
+    fn progress_is_told_in_words() {
+        let progress = |params: &str| match said(&format!(r#""method":"progress","params":{params}"#)) {
+            Ok(Said::Progress(job, text)) => (job, text),
+            other => panic!("{params}: {other:?}"),
+        };
+        assert_eq!(progress(r#"{"job":1,"done":3,"of":10,"note":"x"}"#), (1, "3 of 10: x".to_owned()));
+        assert_eq!(progress(r#"{"job":1,"done":0.5}"#), (1, "0.5".to_owned()));
+        assert_eq!(progress(r#"{"job":1,"note":"x"}"#), (1, "x".to_owned()));
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused() {
+        for bad in ["", "no", "[]", "{}", r#""id":1"#, r#"{"jsonrpc":"1.0","id":1,"result":{}}"#] {
+            assert!(read(bad.as_bytes()).is_err(), "{bad}");
+        }
+        assert!(read(b"\xff").is_err());
+        for bad in [
+            r#""id":1"#,
+            r#""id":1,"result":{},"error":{"code":1,"message":""}"#,
+            r#""id":"x","result":{}"#,
+            r#""id":1,"result":3"#,
+            r#""id":1,"id":1,"result":{}"#,
+            r#""id":1,"method":"drop","params":{}"#,
+            r#""method":"output","params":{"job":1,"stream":"up","text":""}"#,
+        ] {
+            assert!(said(bad).is_err(), "{bad}");
+        }
+        assert_eq!(said(r#""method":"later","params":[1]"#), Ok(Said::Nothing));
+    }
+}

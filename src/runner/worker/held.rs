@@ -1,0 +1,214 @@
+//! The calls that a worker holds, and when each is to end.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::frames::{Answer, End};
+use super::{Begun, Done};
+use crate::domain::attempt::{Failure, FailureKind, Outcome};
+use crate::domain::job::Fence;
+use crate::domain::json::Json;
+use crate::runner::{Capture, Ended, start};
+
+/// The calls that are sent and not answered, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    calls: VecDeque<Call>,
+    next_id: u64,
+    /// When the latest answer came.
+    latest: Option<Instant>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) id: u64,
+    pub(super) begun: Begun,
+    /// Where on the line it begins, in bytes.
+    pub(super) from: u64,
+    sent: Instant,
+    pub(super) capture: Capture,
+    /// How much of its output it has been given.
+    pub(super) printed: [u64; 2],
+    pub(super) ending: Option<Ending>,
+}
+
+/// What is to become of a call that does not end by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ending {
+    pub(super) why: Why,
+    /// When it is made to end.
+    pub(super) kill_at: Instant,
+}
+
+/// Why a call is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    Cancelled,
+    TooLong,
+    Interrupted,
+}
+
+impl Why {
+    /// In the words of the protocol.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Why::Cancelled => "cancelled",
+            Why::TooLong => "timeout",
+            Why::Interrupted => "stop",
+        }
+    }
+
+    pub(super) fn outcome(self) -> Outcome {
+        match self {
+            Why::Cancelled => Outcome::Cancelled,
+            Why::Interrupted => Outcome::Interrupted,
+            Why::TooLong => Outcome::Failed(Failure::new(FailureKind::Timeout, "took longer than its time limit")),
+        }
+    }
+}
+
+impl Held {
+    pub(super) fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    /// Takes a call that begins there on the line; gives its id.
+    pub(super) fn push(&mut self, begun: Begun, from: u64, folder: &Path) -> u64 {
+        self.next_id += 1;
+        self.calls.push_back(Call {
+            id: self.next_id,
+            begun,
+            from,
+            sent: Instant::now(),
+            capture: Capture::new(folder),
+            printed: [0, 0],
+            ending: None,
+        });
+        self.next_id
+    }
+
+    /// The oldest one, and the latest that was sent.
+    pub(super) fn oldest(&mut self) -> Option<&mut Call> {
+        self.calls.front_mut()
+    }
+
+    pub(super) fn latest(&self) -> Option<&Call> {
+        self.calls.back()
+    }
+
+    /// The call with that id: the oldest, where the worker runs one after another.
+    pub(super) fn remove(&mut self, id: u64, serial: bool) -> Option<Call> {
+        let place = self.calls.iter().take(if serial { 1 } else { usize::MAX }).position(|call| call.id == id)?;
+        self.calls.remove(place)
+    }
+
+    pub(super) fn of_job(&mut self, job: i64) -> Option<&mut Call> {
+        self.calls.iter_mut().find(|call| call.begun.claim.fence.job.0 == job)
+    }
+
+    /// Those that may be running.
+    pub(super) fn running(&mut self, serial: bool) -> impl Iterator<Item = &mut Call> {
+        self.calls.iter_mut().take(if serial { 1 } else { usize::MAX })
+    }
+
+    /// Since when a call runs: since it was sent, or, one after another, since the answer before.
+    pub(super) fn since(&self, call: &Call, serial: bool) -> Instant {
+        self.latest.filter(|_| serial).map_or(call.sent, |latest| latest.max(call.sent))
+    }
+
+    /// How long the oldest one has been running.
+    pub(super) fn longest(&self) -> Duration {
+        self.calls.front().map_or(Duration::ZERO, |oldest| self.since(oldest, true).elapsed())
+    }
+
+    /// When the next one of those that run is at its time limit.
+    pub(super) fn next_limit(&self, serial: bool) -> Option<Instant> {
+        self.limits(serial).flatten().min()
+    }
+
+    /// When each of those that run is at its time limit.
+    pub(super) fn limits(&self, serial: bool) -> impl Iterator<Item = Option<Instant>> {
+        self.calls.iter().take(if serial { 1 } else { usize::MAX }).map(move |call| {
+            let definition = call.begun.claim.definition.as_ref().ok()?;
+            self.since(call, serial).checked_add(definition.timeout?)
+        })
+    }
+
+    /// Notes that answers have come; gives how long each of those calls took, taken that all took the same.
+    pub(super) fn answered(&mut self, done: &mut [Done], serial: bool) {
+        let now = Instant::now();
+        if serial && let (Some(first), Ok(count)) = (done.first(), u32::try_from(done.len())) {
+            // The first one has been told how long all of them took.
+            let each = first.ended.took / count;
+            for done in done.iter_mut() {
+                done.ended.took = each;
+            }
+        }
+        self.latest = Some(now);
+    }
+
+    /// Those that begin there on the line, or later.
+    pub(super) fn take_from(&mut self, offset: u64) -> Vec<Call> {
+        let first = self.calls.iter().position(|call| call.from >= offset).unwrap_or(self.calls.len());
+        self.calls.split_off(first).into()
+    }
+
+    /// All of them.
+    pub(super) fn take(&mut self) -> Vec<Call> {
+        std::mem::take(&mut self.calls).into()
+    }
+}
+
+impl Call {
+    pub(super) fn fence(&self) -> Fence {
+        self.begun.claim.fence
+    }
+
+    /// The end of a call that was answered after it had run for `took`.
+    pub(super) fn answered(self, answer: Answer, took: Duration) -> Done {
+        let failed = |kind, message: String| Outcome::Failed(Failure::new(kind, message));
+        let (outcome, result) = match answer.end {
+            End::Value(value, by_itself) => {
+                let outcome = if by_itself { Outcome::CompletedItself } else { Outcome::Completed };
+                match value.map(|value| Json::parse(&value)).transpose() {
+                    Ok(result) => (outcome, result),
+                    Err(flaw) => (failed(FailureKind::BadResult, format!("its result is {flaw}")), None),
+                }
+            }
+            // However it ended: it was to.
+            _ if self.ending.is_some() => (self.ending.map_or(Outcome::Completed, |it| it.why.outcome()), None),
+            End::Conflict(pause) => (Outcome::Conflict(pause), None),
+            End::CannotRun(code, why) => (Outcome::Failed(start::cannot_run(code, told(&why))), None),
+            End::Error(why) => (failed(FailureKind::Error, told(&why)), None),
+        };
+        self.over(outcome, result, took)
+    }
+
+    /// The end of a call that was not answered.
+    pub(super) fn ended(self, outcome: Outcome) -> Done {
+        let took = self.sent.elapsed();
+        self.over(outcome, None, took)
+    }
+
+    fn over(self, outcome: Outcome, result: Option<Json>, took: Duration) -> Done {
+        let Begun { claim, mark } = self.begun;
+        Done { claim, ended: Ended { outcome, result, took, output: self.capture }, mark }
+    }
+}
+
+/// How long a message of a function may be, in characters.
+const LONGEST_MESSAGE: usize = 2000;
+
+fn told(message: &str) -> String {
+    let text = message.trim();
+    if text.is_empty() {
+        return "it failed, and did not say why".to_owned();
+    }
+    text.chars().take(LONGEST_MESSAGE).collect()
+}

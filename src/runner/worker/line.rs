@@ -1,0 +1,200 @@
+//! The line to a worker: frames that go out and come in, and those that the worker has not read yet.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, send, shutdown, socketpair,
+};
+
+/// The longest frame that a worker may write, in bytes: a result of 1 MiB in the longest way to write it in, and the rest.
+const LONGEST: usize = 4 * 1024 * 1024;
+
+/// How much is read at once, in bytes.
+const CHUNK: usize = 64 * 1024;
+
+/// One end of a socket pair, with what waits at it.
+#[derive(Debug)]
+pub(super) struct Line {
+    ours: OwnedFd,
+    /// The worker's end as well: what it has not read can be taken back there.
+    theirs: Option<OwnedFd>,
+    /// What waits to be written.
+    outgoing: Vec<u8>,
+    /// How many bytes were written in all.
+    written: u64,
+    /// What was read, of it from `at` on not handed out yet.
+    incoming: Vec<u8>,
+    at: usize,
+    /// How far the rest of it has been searched for its end.
+    searched: usize,
+    /// Whether the other side is closed.
+    over: bool,
+}
+
+impl Line {
+    /// A new line, and the end for the worker.
+    pub(super) fn new() -> io::Result<(Line, OwnedFd)> {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let kept = theirs.try_clone()?;
+        Ok((Line { theirs: Some(kept), ..Line::at(ours)? }, theirs))
+    }
+
+    /// The line whose end this is.
+    pub(super) fn at(ours: OwnedFd) -> io::Result<Line> {
+        rustix::io::ioctl_fionbio(&ours, true)?;
+        Ok(Line {
+            ours,
+            theirs: None,
+            outgoing: Vec::new(),
+            written: 0,
+            incoming: Vec::new(),
+            at: 0,
+            searched: 0,
+            over: false,
+        })
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.ours.as_fd()
+    }
+
+    /// Where the next frame begins, counted in bytes from the first one.
+    pub(super) fn end(&self) -> u64 {
+        self.written + self.outgoing.len() as u64
+    }
+
+    /// What comes next on the line is written here, and sent with [`Line::write`].
+    pub(super) fn outgoing(&mut self) -> &mut Vec<u8> {
+        &mut self.outgoing
+    }
+
+    /// Whether something waits to be written.
+    pub(super) fn is_writing(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// Writes as much as fits. What a worker that is gone does not take is nobody's error.
+    pub(super) fn write(&mut self) {
+        let mut done = 0;
+        while done < self.outgoing.len() {
+            match send(&self.ours, &self.outgoing[done..], SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+                Ok(count) => done += count,
+                Err(Errno::INTR) => {}
+                Err(_) => break,
+            }
+        }
+        self.written += done as u64;
+        self.outgoing.drain(..done);
+    }
+
+    /// Reads what is there; says whether anything was.
+    pub(super) fn read(&mut self) -> bool {
+        self.incoming.drain(..self.at);
+        self.searched -= self.at;
+        self.at = 0;
+        let before = self.incoming.len();
+        while self.incoming.len() <= LONGEST {
+            self.incoming.reserve(CHUNK);
+            match recv(&self.ours, spare_capacity(&mut self.incoming), RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => self.over = true,
+                Ok((_, count)) if count < CHUNK => {}
+                Ok(_) | Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => {}
+                Err(_) => self.over = true,
+            }
+            break;
+        }
+        self.incoming.len() > before
+    }
+
+    /// Whether the other side has closed it, so that nothing comes any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// The next whole frame of what was read; an error when it is too long.
+    pub(super) fn next(&mut self) -> Option<Result<&[u8], String>> {
+        let found = self.incoming[self.searched..].iter().position(|byte| *byte == b'\n');
+        let Some(found) = found else {
+            self.searched = self.incoming.len();
+            let long = self.searched - self.at > LONGEST;
+            return long.then(|| Err(format!("wrote a line of more than {} MiB", LONGEST >> 20)));
+        };
+        let frame = self.at..self.searched + found;
+        (self.at, self.searched) = (frame.end + 1, frame.end + 1);
+        Some(Ok(&self.incoming[frame]))
+    }
+
+    /// Takes back what the worker has not read yet, at once, so that it cannot read a part of it meanwhile; gives where
+    /// that begins, counted in bytes from the first frame, and what it is.
+    pub(super) fn take_back(&mut self) -> (u64, Vec<u8>) {
+        let mut back = Vec::new();
+        if let Some(theirs) = &self.theirs {
+            // More than a socket holds.
+            back.reserve(LONGEST);
+            let _ = recv(theirs, spare_capacity(&mut back), RecvFlags::DONTWAIT);
+        }
+        self.written -= back.len() as u64;
+        back.append(&mut self.outgoing);
+        (self.written, back)
+    }
+
+    /// Closes this side: the worker reads the end.
+    pub(super) fn close(&self) {
+        let _ = shutdown(&self.ours, Shutdown::Write);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn what_was_not_read_is_taken_back_to_the_byte() {
+        let (mut line, theirs) = Line::new().unwrap();
+        let mut worker = UnixStream::from(theirs);
+        for frame in ["one\n", "two\n", "three\n"] {
+            line.outgoing().extend_from_slice(frame.as_bytes());
+        }
+        line.write();
+        let mut read = [0; 6];
+        worker.read_exact(&mut read).unwrap();
+        line.outgoing().extend_from_slice(b"four\n");
+        assert_eq!((&read, line.take_back(), line.end()), (b"one\ntw", (6, b"o\nthree\nfour\n".to_vec()), 6));
+        line.outgoing().extend_from_slice(b"o\n");
+        line.write();
+        let mut rest = String::new();
+        BufReader::new(worker).read_line(&mut rest).unwrap();
+        assert_eq!((rest.as_str(), line.end()), ("o\n", 8));
+    }
+
+    #[test]
+    fn frames_come_whole() {
+        let (mut line, theirs) = Line::new().unwrap();
+        let mut worker = UnixStream::from(theirs);
+        let mut frames = Vec::new();
+        for part in ["a", "b\n\nc", "d\ne", "\n"] {
+            worker.write_all(part.as_bytes()).unwrap();
+            assert!(line.read());
+            while let Some(frame) = line.next() {
+                frames.push(String::from_utf8(frame.unwrap().to_vec()).unwrap());
+            }
+        }
+        assert_eq!(frames, ["ab", "", "cd", "e"]);
+        assert!(!line.read() && !line.is_over());
+        let flaw = loop {
+            worker.write_all(&vec![b'x'; CHUNK]).unwrap();
+            line.read();
+            if let Some(frame) = line.next() {
+                break frame.unwrap_err();
+            }
+        };
+        assert!(flaw.contains("4 MiB"), "{flaw}");
+    }
+}

@@ -1,0 +1,258 @@
+//! Functions that are run by workers: programs that stay, and get one call after another over a line of their own.
+//!
+//! Invariant: a call is charged with its worker's end only if it may have begun; one that the worker had not read goes back
+//! untouched. When a worker is gone, so is all that it has started.
+
+mod frames;
+mod held;
+mod line;
+pub mod once;
+mod output;
+mod serve;
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Pid;
+
+use self::frames::Hello;
+use self::held::Held;
+use self::line::Line;
+use self::output::Printed;
+use super::tree::{GRACE, Tree};
+use super::{Ended, Mark, Output, Surroundings, signals, start};
+use crate::domain::attempt::Failure;
+use crate::domain::function::{Definition, Keep};
+use crate::domain::job::{Claim, Fence, Token};
+use crate::failpoint::reached;
+
+/// How long a worker may take to say hello.
+const HELLO: Duration = Duration::from_secs(30);
+
+/// How many calls a worker holds at most that runs them one after another, so that it need not wait for the next one.
+const WINDOW: usize = 1024;
+
+/// A call that is handed to a worker.
+#[derive(Debug)]
+pub struct Begun {
+    /// The claim.
+    pub claim: Claim,
+    /// Says that it may have begun.
+    pub mark: Option<Mark>,
+}
+
+/// A call that has ended.
+#[derive(Debug)]
+pub struct Done {
+    /// The claim.
+    pub claim: Claim,
+    /// How it ended.
+    pub ended: Ended,
+    /// Says that it had begun, if it had, until its outcome is recorded.
+    pub mark: Option<Mark>,
+}
+
+/// Where a worker's calls come from and go to.
+pub trait Desk {
+    /// The next call for the worker, if there is one that it may have now; it holds so many, and runs so many at once.
+    fn next(&self, held: usize, at_once: usize) -> Option<Begun>;
+    /// Calls have ended.
+    fn done(&self, done: Vec<Done>);
+    /// Calls have not begun and will not; the first one was to be the next.
+    fn back(&self, begun: Vec<Begun>);
+    /// Attempts that are to be cancelled, each told once.
+    fn cancelled(&self) -> Vec<Fence>;
+    /// A call tells how far it is.
+    fn progress(&self, fence: Fence, text: String);
+}
+
+/// What became of a worker for which there is nothing to do.
+#[derive(Debug)]
+pub enum Fate {
+    /// It waits for more.
+    Idle(Box<Worker>),
+    /// It has done enough, and is to be ended.
+    Worn(Box<Worker>),
+    /// It is gone.
+    Gone,
+    /// It cannot be started; with what it has printed.
+    Broken(Failure, super::Capture),
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub struct Worker {
+    tree: Tree,
+    /// Tells that it has ended.
+    ended: OwnedFd,
+    line: Line,
+    printed: Printed,
+    /// How its program was started.
+    definition: Arc<Definition>,
+    site: String,
+    hello: Option<Hello>,
+    held: Held,
+    /// Attempts that are to be cancelled.
+    cancelling: Vec<Fence>,
+    started: Instant,
+    answered: u64,
+    /// How much memory it used when it said hello, in bytes.
+    memory: u64,
+    /// When that was looked at, and whether it is too much by now.
+    measured: Instant,
+    has_grown: bool,
+    /// How its latest call wants it to be kept.
+    keep: Keep,
+    /// Where long outputs are put.
+    folder: PathBuf,
+}
+
+impl Worker {
+    /// Starts the worker that runs the function of a claim; every process that it starts carries `token`.
+    ///
+    /// # Errors
+    /// The failure of every call that it would run.
+    pub fn start(claim: &Claim, token: &Token, around: &Surroundings) -> Result<Worker, Failure> {
+        let (call, definition) = match (&claim.call, &claim.definition) {
+            (Ok(call), Ok(definition)) => (call, definition),
+            (Err(flaw), _) | (_, Err(flaw)) => return Err(flaw.clone()),
+        };
+        let site = call.site.as_deref().unwrap_or(&definition.site);
+        let cannot = |error: std::io::Error| start::cannot_run(126, format!("its worker cannot be started: {error}"));
+        let (line, theirs) = start::patiently(Line::new).map_err(cannot)?;
+        let program = start::Program { definition, site };
+        let mut tree = Tree::start(&around.orphans, token, || program.start_worker(token, around, theirs))?;
+        reached("worker started");
+        let child = tree.child();
+        let printed = Printed::of([child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)]);
+        let ended = tree.watch().inspect_err(|_| drop(tree.kill())).map_err(cannot)?;
+        Ok(Worker {
+            tree,
+            ended,
+            line,
+            printed,
+            definition: Arc::clone(definition),
+            site: site.to_owned(),
+            hello: None,
+            held: Held::default(),
+            cancelling: Vec::new(),
+            started: Instant::now(),
+            answered: 0,
+            memory: 0,
+            measured: Instant::now(),
+            has_grown: false,
+            keep: Keep::default(),
+            folder: around.folder.clone(),
+        })
+    }
+
+    /// Whether it runs the function of a claim.
+    #[must_use]
+    pub fn runs(&self, claim: &Claim) -> bool {
+        let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return false };
+        let site = call.site.as_deref().unwrap_or(&definition.site);
+        let same = Arc::ptr_eq(definition, &self.definition) && site == self.site;
+        same || self.definition.shares_worker(&self.site, definition, site)
+    }
+
+    /// How its program was started: as what function, and in which site.
+    #[must_use]
+    pub fn made_of(&self) -> (&Arc<Definition>, &str) {
+        (&self.definition, &self.site)
+    }
+
+    /// How many calls it runs at once, if it has said so.
+    #[must_use]
+    pub fn at_once(&self) -> Option<usize> {
+        self.hello.as_ref().map(|hello| hello.calls.max(1))
+    }
+
+    /// Lets it read the end of its line.
+    pub fn close(&self) {
+        self.line.close();
+    }
+
+    /// Ends it at once.
+    pub fn kill(mut self: Box<Self>) {
+        let _ = self.tree.kill();
+    }
+
+    /// Whether it is still there.
+    #[must_use]
+    pub fn lives(&self) -> bool {
+        !self.has_ended()
+    }
+
+    /// How long it may be idle.
+    #[must_use]
+    pub fn idle(&self) -> Duration {
+        self.keep.idle()
+    }
+
+    /// Lets it end, and makes it, if it does not; what it prints meanwhile goes to `output`.
+    pub fn end(mut self: Box<Self>, output: Output<'_>) {
+        self.line.close();
+        let by = Instant::now() + GRACE;
+        while !self.has_ended() && Instant::now() < by {
+            self.wait_for(&[], by.saturating_duration_since(Instant::now()), output);
+            self.printed.pass_on(output);
+        }
+        let _ = self.bury();
+        self.printed.pass_on(output);
+        self.printed.finish(output);
+    }
+
+    /// Ends what is left of it, and keeps what it has printed; gives how it ended.
+    fn bury(&mut self) -> std::io::Result<ExitStatus> {
+        let kill_at = super::tree::soon(None);
+        let Worker { tree, printed, .. } = self;
+        let status = tree.end_the_rest(|| Instant::now() >= kill_at, || printed.take());
+        self.printed.take_all();
+        status
+    }
+
+    fn has_ended(&self) -> bool {
+        let mut fds = [PollFd::new(&self.ended, PollFlags::IN)];
+        matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..))
+    }
+
+    /// Sleeps until something happens: on its line, its streams, its end, or the others.
+    fn wait_for(&self, others: &[PollFd<'_>], time: Duration, output: Output<'_>) {
+        let listening = output.echo.has_room();
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(4 + others.len());
+        fds.push(PollFd::new(&self.ended, PollFlags::IN));
+        let writing = if self.line.is_writing() { PollFlags::OUT } else { PollFlags::empty() };
+        if !self.line.is_over() {
+            fds.push(PollFd::from_borrowed_fd(self.line.fd(), PollFlags::IN | writing));
+        }
+        if listening {
+            fds.extend(self.printed.streams().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+        }
+        fds.extend_from_slice(others);
+        let time = if listening { time } else { time.min(Duration::from_millis(10)) };
+        let time = Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() };
+        // Interrupted or not: whoever waits looks what has happened.
+        let _ = poll(&mut fds, Some(&time));
+    }
+
+    /// How much memory a process has in use, in bytes; 0 when that cannot be told.
+    fn memory(pid: Pid) -> u64 {
+        let pages = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok();
+        let resident = pages.and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
+        resident.unwrap_or(0) * u64::try_from(rustix::param::page_size()).unwrap_or(0)
+    }
+}
+
+/// How a worker ended, to go on after "its worker".
+fn how(status: &std::io::Result<ExitStatus>) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match status.as_ref().map(|status| (status.code(), status.signal())) {
+        Ok((Some(code), _)) => format!("ended with exit code {code}"),
+        Ok((None, Some(signal))) => format!("was ended by {}", signals::name(signal)),
+        _ => "ended".to_owned(),
+    }
+}
