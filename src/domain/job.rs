@@ -190,6 +190,20 @@ pub struct Claim {
     pub before: Tally,
 }
 
+impl Claim {
+    /// How many bytes its arguments have.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.call.as_ref().map_or(0, |call| call.args.as_str().len() + call.kwargs.as_str().len())
+    }
+
+    /// Whether a worker runs it.
+    #[must_use]
+    pub fn is_for_worker(&self) -> bool {
+        self.definition.as_ref().is_ok_and(|definition| definition.worker.is_some())
+    }
+}
+
 /// The job inside which something is called, found by its number and token.
 #[derive(Debug, Clone)]
 pub struct Running {

@@ -57,6 +57,9 @@ pub struct Request<'a> {
     pub definition: &'a Definition,
 }
 
+/// What systemd tells a service about itself: functions are not to speak for their processor.
+const OF_SYSTEMD: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
 /// What is the same for all functions that a processor runs.
 #[derive(Debug, Clone)]
 pub struct Surroundings {
@@ -64,8 +67,8 @@ pub struct Surroundings {
     pub store: String,
     /// Where results and long outputs are put while a function runs.
     pub folder: PathBuf,
-    /// How the environment that functions inherit differs from this process's own: it has no `ASYNCQ_*`, and asyncq itself
-    /// is on the `PATH`.
+    /// How the environment that functions inherit differs from this process's own: it has no `ASYNCQ_*`, nor what
+    /// systemd tells the processor, and asyncq itself is on the `PATH`.
     pub env: Vec<(OsString, Option<OsString>)>,
     /// What got away from its function.
     pub orphans: Arc<Orphans>,
@@ -87,7 +90,7 @@ impl Surroundings {
         for (name, value) in env {
             if name == "PATH" {
                 path = Some(value);
-            } else if name.as_encoded_bytes().starts_with(b"ASYNCQ_") {
+            } else if name.as_encoded_bytes().starts_with(b"ASYNCQ_") || OF_SYSTEMD.iter().any(|its| name == *its) {
                 changes.push((name, None));
             }
         }

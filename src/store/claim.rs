@@ -46,8 +46,15 @@ pub(super) fn claim(tx: &mut dyn Tx, plan: &Plan<'_>, room: usize, outlook: &mut
     let next = choose(tx, plan, room, outlook)?;
     let mut definitions = HashMap::new();
     let mut claims = Vec::with_capacity(next.len());
+    let mut bytes = 0;
     for (stored, token) in next.into_iter().zip(plan.tokens) {
-        claims.push(take(tx, plan, stored, token, &mut definitions)?);
+        if bytes >= plan.bytes {
+            outlook.ready = true;
+            break;
+        }
+        let claim = take(tx, plan, stored, token, &mut definitions)?;
+        bytes += claim.bytes();
+        claims.push(claim);
     }
     Ok(claims)
 }
@@ -63,7 +70,9 @@ fn choose(tx: &mut dyn Tx, plan: &Plan<'_>, room: usize, outlook: &mut Outlook) 
         if passes_suspects_over(tx, plan)? {
             next = tx.all(NEXT_UNSUSPECTED, &[name.into(), limit.into(), SUSPECT.into()], Stored::read)?;
         } else {
-            next.truncate(if plan.held == 0 { first.max(1) } else { first });
+            let empty_handed = plan.held + plan.elsewhere == 0;
+            next.truncate(if empty_handed { first.max(1) } else { first });
+            outlook.wants_alone = first == 0 && !empty_handed;
         }
     }
     outlook.ready = next.len() > room;
@@ -78,7 +87,11 @@ fn passes_suspects_over(tx: &mut dyn Tx, plan: &Plan<'_>) -> Result<bool> {
     if tx.first(SUSPECT_RUNS, &[name, SUSPECT.into()], |_| Ok(()))?.is_some() {
         return Ok(true);
     }
-    Ok(plan.held > 0 && tx.first(OLDEST, &[name], |row| row.i64(0))? != Some(plan.processor.0))
+    if plan.held + plan.elsewhere == 0 {
+        return Ok(false);
+    }
+    let oldest = tx.first(OLDEST, &[name], |row| row.i64(0))?;
+    Ok(oldest.is_some_and(|oldest| oldest != plan.processor.0))
 }
 
 fn take(

@@ -24,6 +24,8 @@ pub struct Outlook {
     pub taken: i64,
     /// Whether a call is ready to be claimed.
     pub ready: bool,
+    /// Whether the next call is one that only this processor may take, and only when it holds nothing else.
+    pub wants_alone: bool,
     /// When the next call is due that is not ready yet.
     pub next_due: Option<Timestamp>,
     /// The database's clock.
@@ -51,12 +53,16 @@ pub struct Plan<'a> {
     pub returned: &'a [Fence],
     /// How many other calls of the service it has claimed.
     pub held: usize,
+    /// How many calls of other services it has claimed.
+    pub elsewhere: usize,
     /// How many of those are running.
     pub running: usize,
     /// How many calls it may hold beyond its slots, so that a slot need not wait for the store.
     pub ahead: usize,
     /// The secrets for new claims, at most one for each.
     pub tokens: &'a [Token],
+    /// After how many bytes of arguments no more calls are claimed.
+    pub bytes: usize,
 }
 
 /// What came of a [`Plan`].
@@ -251,7 +257,8 @@ fn look(tx: &mut dyn Tx, service: &ServiceName, processor: ProcessorId) -> Resul
     // A pause that a clock which was put back has stretched is for the next claim to shorten.
     let stretched = [name, now.after(LONGEST_PAUSE).into()];
     let ready = next_due.is_some_and(|due| due <= now) || tx.first(STRETCHED, &stretched, |_| Ok(()))?.is_some();
-    Ok((Outlook { paused, outdated: false, concurrency, taken, ready, next_due, now }, own))
+    let outlook = Outlook { paused, outdated: false, concurrency, taken, ready, wants_alone: false, next_due, now };
+    Ok((outlook, own))
 }
 
 /// When the next delayed call of a service is due.

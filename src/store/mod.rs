@@ -27,6 +27,7 @@ mod row;
 mod service;
 mod sqlite;
 mod turnstile;
+mod watch;
 
 pub use drain::{Advance, Outlook, Plan};
 pub use engine::Patience;
@@ -36,6 +37,7 @@ pub use place::Location;
 pub use query::JobQuery;
 pub use rescue::Rescued;
 pub use service::{Added, IfWaiting, Removed};
+pub use watch::Watch;
 
 use engine::{Engine, Mode, Tx};
 use explain::no_space;

@@ -100,7 +100,7 @@ conformance! {
         let (one, other) = (processor(store, 1), processor(store, 2));
         let (events, tokens) = (service("events"), tokens(5));
         let (finished, returned): (&[&Finish], &[Fence]) = (&[], &[]);
-        let plan = Plan { processor: one, service: &events, finished, returned, held: 0, running: 0, ahead: 1, tokens: &tokens };
+        let plan = Plan { processor: one, service: &events, finished, returned, held: 0, elsewhere: 0, running: 0, ahead: 1, tokens: &tokens, bytes: usize::MAX };
         let first = store.advance(&plan).unwrap();
         assert_eq!((first.claims.len(), first.slots, first.outlook.ready), (3, 2, true));
         assert_eq!(store.outlook(&events, Some(other)).unwrap().taken, 2);

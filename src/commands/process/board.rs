@@ -124,11 +124,6 @@ impl Work {
         self.find(service).map_or(0, |lane| self.running_in(lane))
     }
 
-    /// How many calls have not begun.
-    pub(super) fn waiting(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.waiting.len()).sum()
-    }
-
     /// How many calls of a service have not begun.
     pub(super) fn waiting_of(&self, service: &ServiceName) -> usize {
         self.find(service).map_or(0, |lane| self.lanes[lane].waiting.len())

@@ -7,14 +7,14 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::board::{Board, Seat, Work};
 use super::note;
-use super::wake::Wake;
+use super::pace::Load;
+use super::wake::{Wake, Wakes};
 use super::workers::Workers;
 use crate::domain::attempt::{Failure, Outcome};
 use crate::domain::job::{Claim, Fence};
@@ -47,20 +47,20 @@ pub(super) struct Slots {
     threads: Vec<JoinHandle<()>>,
     /// How many there can be.
     most: usize,
-    /// How many calls of each service were handed in and did not come back yet.
-    held: BTreeMap<ServiceName, usize>,
+    /// How many calls of each service were handed in and did not come back yet, and the bytes of their arguments.
+    held: BTreeMap<ServiceName, (usize, usize)>,
 }
 
 struct Shared {
     common: Common,
-    wake: Sender<Wake>,
+    wakes: Arc<Wakes>,
     board: Arc<Board>,
 }
 
 impl Slots {
-    /// No slots yet; they tell `wake` when a call has ended.
-    pub(super) fn new(common: Common, wake: Sender<Wake>) -> Slots {
-        let shared = Shared { common, wake, board: Arc::new(Board::new()) };
+    /// No slots yet; they tell `wakes` when a call has ended.
+    pub(super) fn new(common: Common, wakes: Arc<Wakes>) -> Slots {
+        let shared = Shared { common, wakes, board: Arc::new(Board::new()) };
         Slots {
             shared: Arc::new(shared),
             threads: Vec::new(),
@@ -71,12 +71,13 @@ impl Slots {
 
     /// How many calls were claimed and are not over yet.
     pub(super) fn held(&self) -> usize {
-        self.held.values().sum()
+        self.held.values().map(|(count, _)| count).sum()
     }
 
-    /// How many of them are of a service.
-    pub(super) fn held_of(&self, service: &ServiceName) -> usize {
-        self.held.get(service).copied().unwrap_or(0)
+    /// How many of them are of a service, and of others.
+    pub(super) fn load(&self, service: &ServiceName) -> Load {
+        let held = self.held.get(service).map_or(0, |(count, _)| *count);
+        Load { held, elsewhere: self.held() - held, bytes: self.held.values().map(|(_, bytes)| bytes).sum() }
     }
 
     /// How many calls run.
@@ -89,14 +90,16 @@ impl Slots {
         self.shared.board.work().running_of(service)
     }
 
-    /// How many calls were handed in and have not begun.
-    pub(super) fn waiting(&self) -> usize {
-        self.shared.board.work().waiting()
+    /// How many calls of a service were handed in and have not begun.
+    pub(super) fn waiting_of(&self, service: &ServiceName) -> usize {
+        self.shared.board.work().waiting_of(service)
     }
 
     /// Hands in valid claims of a service, and says how many of its calls may run at once from now on.
     pub(super) fn begin(&mut self, service: &ServiceName, claims: Vec<Claim>, width: usize) -> Result<()> {
-        *self.held.entry(service.clone()).or_default() += claims.len();
+        let held = self.held.entry(service.clone()).or_default();
+        held.0 += claims.len();
+        held.1 += claims.iter().map(Claim::bytes).sum::<usize>();
         let mut work = self.shared.board.work();
         work.add(service, claims, width);
         let busy = work.running() + work.waiting_of(service).min(width);
@@ -112,7 +115,7 @@ impl Slots {
         Ok(())
     }
 
-    /// Whether calls share the output from now on.
+    /// Whether calls share the output, from now on.
     pub(super) fn share_output(&self, whole_lines: bool) {
         self.shared.board.work().whole_lines = whole_lines;
     }
@@ -128,7 +131,8 @@ impl Slots {
     pub(super) fn came_back<'a>(&mut self, claims: impl IntoIterator<Item = &'a Claim>) {
         for claim in claims {
             if let Some(held) = self.held.get_mut(&claim.service) {
-                *held -= 1;
+                held.0 -= 1;
+                held.1 -= claim.bytes();
             }
         }
     }
@@ -233,7 +237,7 @@ impl Shared {
         let mut done = Vec::new();
         while let Some((claim, whole_lines)) = self.next(slot, control, std::mem::take(&mut done)) {
             let output = Output { echo: &self.common.echo, whole_lines };
-            if claim.definition.as_ref().is_ok_and(|definition| definition.worker.is_some()) {
+            if claim.is_for_worker() {
                 self.feed(slot, control, claim, output);
             } else {
                 done.push(self.run_command(control, claim, output));
@@ -300,8 +304,7 @@ impl Shared {
             self.board.tell();
         }
         drop(work);
-        // Without a listener the processor is ending, and with it this thread.
-        let _ = self.wake.send(Wake::Done(done));
+        self.wakes.send(Wake::Done(done));
     }
 
     fn over(&self, slot: usize, done: Vec<Done>) {
@@ -440,7 +443,7 @@ impl Desk for SlotDesk<'_> {
         drop(work);
         self.shared.board.tell();
         // What waits now may be for others.
-        let _ = self.shared.wake.send(Wake::Back);
+        self.shared.wakes.send(Wake::Back);
     }
 
     fn cancelled(&self) -> Vec<Fence> {
@@ -448,7 +451,7 @@ impl Desk for SlotDesk<'_> {
     }
 
     fn progress(&self, fence: Fence, text: String) {
-        let _ = self.shared.wake.send(Wake::Progress(fence, text));
+        self.shared.wakes.send(Wake::Progress(fence, text));
     }
 }
 
