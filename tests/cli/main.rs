@@ -10,6 +10,7 @@ mod command;
 mod cron;
 mod documents;
 mod enqueue;
+mod follow;
 mod function;
 mod job;
 mod leftover;

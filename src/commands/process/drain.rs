@@ -27,8 +27,8 @@ use crate::store::{Outlook, Patience, Store};
 /// a call may be held that has not begun.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How often it looks whether another processor died.
-const LOOK_FOR_DEAD: Duration = Duration::from_millis(500);
+/// How often it looks whether another processor died, or a service was added.
+const LOOK_FOR_OTHERS: Duration = Duration::from_millis(500);
 
 pub(super) struct Drain<'a> {
     store: &'a mut Store,
@@ -51,7 +51,11 @@ pub(super) struct Drain<'a> {
     looked_around: Instant,
     /// Whether somebody changed the store, and that was not looked at yet.
     changed: bool,
-    looked_for_dead: Instant,
+    looked_for_others: Instant,
+    /// Whether the store has changed since.
+    news_of_others: bool,
+    /// Whether there were other processors.
+    has_company: bool,
     /// When it last told that it is there.
     told_of_life: Instant,
     /// While the disk is full.
@@ -86,7 +90,9 @@ impl<'a> Drain<'a> {
             summary: Summary::default(),
             looked_around: Instant::now(),
             changed: false,
-            looked_for_dead: Instant::now(),
+            looked_for_others: Instant::now(),
+            news_of_others: true,
+            has_company: true,
             told_of_life: Instant::now(),
             shortage: None,
             told_of_shortage: false,
@@ -185,14 +191,17 @@ impl<'a> Drain<'a> {
         self.store.be_patient(if at_stake { Patience::Endless } else { self.patience });
     }
 
-    fn rescue(&mut self) -> Result<bool> {
+    fn rescue(&mut self) -> Result<()> {
         self.be_patient();
         let (own, options, summary, tell) = (self.own_id(), self.options, &mut self.summary, &mut *self.tell);
-        match rescue::rescue(self.store, &mut rescue::Rescuer { own, options, summary, tell }) {
-            // Others can be looked after when there is space again.
-            Err(error) if error.kind() == Kind::Full && own.is_some() => Ok(false),
-            done => done,
-        }
+        let others = match rescue::rescue(self.store, &mut rescue::Rescuer { own, options, summary, tell }) {
+            // They can be looked after when there is space again.
+            Err(error) if error.kind() == Kind::Full && own.is_some() => return Ok(()),
+            done => done?,
+        };
+        self.changed |= others.rescued;
+        self.has_company = others.any;
+        Ok(())
     }
 
     fn own_id(&self) -> Option<ProcessorId> {
@@ -261,7 +270,7 @@ impl<'a> Drain<'a> {
             if self.options.wait_retries
                 && let Some(due) = self.store.next_retry(&served.name)?
             {
-                let due = served.view.until(due).clamp(Duration::from_millis(1), LOOK_FOR_DEAD);
+                let due = served.view.until(due).clamp(Duration::from_millis(1), LOOK_FOR_OTHERS);
                 time = Some(time.map_or(due, |time: Duration| time.min(due)));
             }
         }
@@ -315,13 +324,18 @@ impl<'a> Drain<'a> {
         self.looked_around = Instant::now();
         self.be_patient();
         self.changed |= self.store.changed()?;
-        if self.looked_for_dead.elapsed() >= LOOK_FOR_DEAD {
-            self.looked_for_dead = Instant::now();
-            self.changed |= self.rescue()?;
+        let mut others = false;
+        if self.looked_for_others.elapsed() >= LOOK_FOR_OTHERS {
+            self.looked_for_others = Instant::now();
+            others = self.changed || std::mem::take(&mut self.news_of_others);
+            if others || self.has_company {
+                self.rescue()?;
+            }
             if let Some(presence) = &self.presence {
                 presence.tidy_up();
             }
         }
+        self.news_of_others |= self.changed && !others;
         if self.changed {
             if let Some(ear) = &mut self.ear {
                 ear.prick();
@@ -329,6 +343,8 @@ impl<'a> Drain<'a> {
             for fence in self.cancelling()? {
                 self.cancel(fence);
             }
+        }
+        if others {
             self.look_for_services()?;
         }
         for index in 0..self.served.len() {
@@ -342,7 +358,8 @@ impl<'a> Drain<'a> {
     }
 
     fn cancelling(&mut self) -> Result<Vec<Fence>> {
-        self.own_id().map_or(Ok(Vec::new()), |own| self.store.cancelling(own))
+        let own = self.own_id().filter(|_| self.held() > 0);
+        own.map_or(Ok(Vec::new()), |own| self.store.cancelling(own))
     }
 
     fn cancel(&mut self, fence: Fence) {

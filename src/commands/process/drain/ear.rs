@@ -9,8 +9,8 @@ use super::Drain;
 use crate::error::{Kind, Result};
 use crate::store::Watch;
 
-/// How often to look whether the store has changed where nothing was heard: a look costs 2 µs.
-const NET: Duration = Duration::from_millis(100);
+/// How often to look whether the store has changed where nothing was heard.
+const NET: Duration = Duration::from_millis(500);
 
 /// The same where the system tells nothing.
 const NET_OF_THE_DEAF: Duration = Duration::from_millis(10);
