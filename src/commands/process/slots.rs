@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, MutexGuard, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -168,7 +168,7 @@ impl Slots {
         Brake {
             board: Arc::clone(&self.shared.board),
             orphans: Arc::clone(&around.orphans),
-            workers: Arc::clone(workers),
+            workers: Arc::downgrade(workers),
             hurry: echo.hurry(),
         }
     }
@@ -195,7 +195,8 @@ impl Slots {
 pub(super) struct Brake {
     board: Arc<Board>,
     orphans: Arc<Orphans>,
-    workers: Arc<Workers>,
+    /// Not kept from going with the slots: what they print is waited for when nobody can print any more.
+    workers: Weak<Workers>,
     hurry: Hurry,
 }
 
@@ -222,7 +223,9 @@ impl Brake {
             work = self.board.wait(work);
         }
         drop(work);
-        self.workers.kill();
+        if let Some(workers) = self.workers.upgrade() {
+            workers.kill();
+        }
         self.orphans.end();
     }
 }
