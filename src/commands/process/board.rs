@@ -114,6 +114,18 @@ impl Board {
 }
 
 impl Work {
+    /// Whether calls may still begin.
+    pub(super) fn is_open(&self) -> bool {
+        !self.halted && !self.closed
+    }
+
+    /// Lets those who feed workers look here.
+    pub(super) fn wake_workers(&self) {
+        for seat in self.seats.iter().filter(|seat| seat.serving.is_some()) {
+            seat.control.nudge();
+        }
+    }
+
     /// How many calls run.
     pub(super) fn running(&self) -> usize {
         self.seats.iter().map(Seat::running).sum()
@@ -164,7 +176,7 @@ impl Work {
     fn has_room(&self, lane: usize) -> bool {
         let Lane { width, unrecorded, .. } = &self.lanes[lane];
         let spare = if self.recording < QUICK { *width } else { 0 };
-        !self.closed && !self.halted && self.running_in(lane) + unrecorded.len().saturating_sub(spare) < *width
+        self.is_open() && self.running_in(lane) + unrecorded.len().saturating_sub(spare) < *width
     }
 
     /// Takes the next call for a slot that has none, if one may begin; says also whether it shares the output.
@@ -194,7 +206,7 @@ impl Work {
         let next = self.lanes[lane].waiting.front()?;
         let alone = seat.suspect || next.before.crashes > 0;
         // In the pipe of a worker which runs one after another, a call takes no slot of its own.
-        let in_turn = at_once == 1 && !seat.fences.is_empty() && !self.closed && !self.halted;
+        let in_turn = at_once == 1 && !seat.fences.is_empty() && self.is_open();
         if alone && !seat.fences.is_empty() || !in_turn && !self.has_room(lane) || !worker(next) {
             return None;
         }
@@ -273,8 +285,9 @@ impl Work {
     /// Asks one attempt to end, if it is running.
     pub(super) fn cancel(&mut self, fence: Fence) {
         for seat in self.seats.iter_mut().filter(|seat| seat.fences.contains(&fence)) {
+            // A slot that is just taking a worker hears of it when it has one.
+            seat.cancels.push(fence);
             if seat.serving.is_some() {
-                seat.cancels.push(fence);
                 seat.control.nudge();
             } else {
                 seat.control.stop(Stop::Cancel);
