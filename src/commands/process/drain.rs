@@ -2,7 +2,7 @@
 
 mod failing;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use super::wake::{StopButton, Wake};
 use super::{Equipment, Event, Options, Summary, rescue};
 use crate::commands::new_token;
 use crate::domain::attempt::Outcome;
-use crate::domain::job::{Claim, Fence, Finish, State, Token};
+use crate::domain::job::{Claim, Fence, Finish, JobId, State, Token};
 use crate::domain::processor::ProcessorId;
 use crate::domain::service::ServiceName;
 use crate::error::{Kind, Result};
@@ -53,6 +53,8 @@ pub(super) struct Drain<'a> {
     pace: Pace<'a>,
     summary: Summary,
     looked_around: Instant,
+    /// How far calls are, as they told and it is not recorded.
+    progress: BTreeMap<JobId, (Fence, String)>,
     /// Whether somebody changed the store, and that was not looked at yet.
     changed: bool,
     looked_for_dead: Instant,
@@ -89,6 +91,7 @@ impl<'a> Drain<'a> {
             pace: Pace::new(options),
             summary: Summary::default(),
             looked_around: Instant::now(),
+            progress: BTreeMap::new(),
             changed: false,
             looked_for_dead: Instant::now(),
             shortage: None,
@@ -336,12 +339,16 @@ impl<'a> Drain<'a> {
         let mut next = self.wakes.recv_timeout(time).ok();
         while let Some(wake) = next {
             self.button.stay_if_lost();
-            if let (Wake::Done(done), Some(presence)) = (wake, &mut self.presence) {
-                presence.slots.came_back(done.iter().map(|done| &done.claim));
-                if let Some(latest) = done.last() {
-                    self.pace.took(latest.ended.took);
+            match (wake, &mut self.presence) {
+                (Wake::Done(done), Some(presence)) => {
+                    presence.slots.came_back(done.iter().map(|done| &done.claim));
+                    if let Some(latest) = done.last() {
+                        self.pace.took(latest.ended.took);
+                    }
+                    self.done.extend(done);
                 }
-                self.done.extend(done);
+                (Wake::Progress(fence, text), _) => drop(self.progress.insert(fence.job, (fence, text))),
+                (Wake::Done(_) | Wake::Back | Wake::Stop, _) => {}
             }
             next = self.wakes.try_recv().ok();
         }
@@ -367,6 +374,7 @@ impl<'a> Drain<'a> {
             return Ok(None);
         }
         self.looked_around = Instant::now();
+        self.pass_on_progress();
         self.be_patient();
         self.changed |= self.store.changed()?;
         if self.looked_for_dead.elapsed() >= LOOK_FOR_DEAD {
@@ -374,6 +382,7 @@ impl<'a> Drain<'a> {
             self.changed |= self.rescue()?;
             if let Some(presence) = &self.presence {
                 presence.reap();
+                presence.slots.retire_idle();
             }
         }
         if let (true, Some(presence)) = (self.changed, &mut self.presence) {
@@ -386,6 +395,16 @@ impl<'a> Drain<'a> {
         let new = if self.changed || due { Some(self.look(service)?) } else { None };
         self.changed = false;
         Ok(new)
+    }
+
+    /// Records how far calls are; not worth waiting for, nor ending what runs.
+    fn pass_on_progress(&mut self) {
+        let Some(own) = self.own_id().filter(|_| !self.progress.is_empty() && self.shortage.is_none()) else { return };
+        let told: Vec<(Fence, String)> = self.progress.values().cloned().collect();
+        self.store.be_patient(Patience::Deadline(Duration::ZERO));
+        if self.store.tell_progress(own, &told).is_ok() {
+            self.progress.clear();
+        }
     }
 
     /// A call that was claimed ahead does not wait for one that takes long, nor where nothing is to begin any more.
