@@ -24,3 +24,4 @@ mod signals;
 mod stake;
 mod store;
 mod supervisor;
+mod worker;

@@ -74,6 +74,14 @@ struct Serving {
 }
 
 impl Serving {
+    /// The worker for a call, if it needs one; it is to be taken or started.
+    fn begin(claim: &Claim) -> Option<Serving> {
+        let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return None };
+        definition.worker?;
+        let site = call.site.as_deref().unwrap_or(&definition.site).to_owned();
+        Some(Serving { definition: Arc::clone(definition), site, at_once: None })
+    }
+
     fn is_for(&self, claim: &Claim) -> bool {
         let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return false };
         let site = call.site.as_deref().unwrap_or(&definition.site);
@@ -220,6 +228,8 @@ impl Work {
             seat.suspect = false;
         }
         seat.lane = lane;
+        // From the moment on in which the call is taken, so that no other slot starts a second worker for what this one may run.
+        seat.serving = seat.serving.take().or_else(|| Serving::begin(&claim));
         seat.suspect |= claim.before.crashes > 0;
         seat.fences.push_back(claim.fence);
         Some(claim)

@@ -363,6 +363,7 @@ impl Shared {
 
     /// A call cannot be run, as its worker cannot be started.
     fn refuse(&self, slot: usize, Begun { claim, mark }: Begun, failure: Failure, output: Capture) {
+        self.board.work().serve(slot, None);
         let (outcome, took) = (Outcome::Failed(failure), Duration::ZERO);
         let ended = Ended { outcome, result: None, took, output };
         self.over(slot, vec![Done { claim, ended, mark }]);
