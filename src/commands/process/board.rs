@@ -144,9 +144,11 @@ impl Work {
         self.find(service).map_or(0, |lane| self.running_in(lane))
     }
 
-    /// How many calls have not begun.
+    /// How many calls have not begun, and do not only wait until their worker has started.
     pub(super) fn waiting(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.waiting.len()).sum()
+        let starting: Vec<&Serving> = self.seats.iter().filter_map(|seat| seat.serving.as_ref()).collect();
+        let starts = |claim: &Claim| starting.iter().any(|it| it.at_once.is_none() && it.is_for(claim));
+        self.lanes.iter().flat_map(|lane| &lane.waiting).filter(|claim| !starts(claim)).count()
     }
 
     /// How many calls of a service have not begun.
@@ -192,17 +194,18 @@ impl Work {
         let count = self.lanes.len();
         let lane = (0..count).map(|step| (self.turn + step) % count).find(|lane| {
             let claim = self.lanes[*lane].waiting.front();
-            claim.is_some_and(|claim| self.has_room(*lane) && !self.is_for_another(claim))
+            claim.is_some_and(|claim| self.has_room(*lane) && !self.is_for_another(*lane, claim))
         })?;
         self.turn = lane + 1;
         Some((self.take(slot, lane)?, self.whole_lines))
     }
 
-    /// Whether a worker that another slot feeds can take a call, or may turn out to: it is just starting.
-    fn is_for_another(&self, claim: &Claim) -> bool {
-        self.seats.iter().any(|seat| {
+    /// Whether a worker that another slot feeds can take a call, or may turn out to: it is just starting, or its slot is about
+    /// to look for the next one.
+    fn is_for_another(&self, lane: usize, claim: &Claim) -> bool {
+        self.seats.iter().filter(|seat| seat.lane == lane).any(|seat| {
             let Some(serving) = &seat.serving else { return false };
-            let spare = serving.at_once.is_none_or(|at_once| at_once > 1 && seat.fences.len() < at_once);
+            let spare = serving.at_once.is_none_or(|at_once| seat.fences.len() < at_once);
             spare && !seat.suspect && claim.before.crashes == 0 && serving.is_for(claim)
         })
     }
@@ -213,9 +216,11 @@ impl Work {
         let lane = seat.lane;
         let next = self.lanes[lane].waiting.front()?;
         let alone = seat.suspect || next.before.crashes > 0;
-        // In the pipe of a worker which runs one after another, a call takes no slot of its own.
-        let in_turn = at_once == 1 && !seat.fences.is_empty() && self.is_open();
-        if alone && !seat.fences.is_empty() || !in_turn && !self.has_room(lane) || !worker(next) {
+        // In the pipe of a worker which runs one after another, a call takes no slot of its own; but it does not wait there
+        // while another slot could run it.
+        let in_turn = at_once == 1 && !seat.fences.is_empty();
+        let may = self.is_open() && self.has_room(lane) != in_turn;
+        if alone && !seat.fences.is_empty() || !may || !worker(next) {
             return None;
         }
         self.take(slot, lane)

@@ -164,7 +164,7 @@ impl Worker {
             Flaw::Ended => how(&status),
         };
         let no_hello = self.hello.is_none();
-        if no_hello || (self.answered == 0 && self.held.is_empty() && !untouched.is_empty()) {
+        if no_hello || (self.answered == 0 && self.held.is_empty()) {
             let when = if no_hello { "before it said hello" } else { "before it read a call" };
             let when = if matches!(flaw, Flaw::Ended) { format!(" {when}") } else { String::new() };
             let mut untouched = untouched.into_iter().map(|call| call.begun);
