@@ -105,6 +105,13 @@ CREATE TABLE asyncq_slot (                                            -- how man
   PRIMARY KEY (service, processor)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE asyncq_progress (                                        -- how far calls are, as their workers tell
+  job         INTEGER PRIMARY KEY REFERENCES asyncq_job ON DELETE CASCADE,
+  attempt     INTEGER NOT NULL,                                       -- it says nothing of any other one
+  processor   INTEGER NOT NULL REFERENCES asyncq_processor ON DELETE CASCADE,
+  told        TEXT NOT NULL                                           -- in words, for people
+) STRICT;
+
 CREATE TRIGGER asyncq_job_insert BEFORE INSERT ON asyncq_job BEGIN
   SELECT CASE
     WHEN NOT EXISTS (SELECT 1 FROM asyncq_service WHERE name = NEW.service)

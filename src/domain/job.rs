@@ -266,6 +266,8 @@ pub struct Job {
     pub os_user: Option<String>,
     /// Whether somebody asked to cancel it while it runs.
     pub cancelling: bool,
+    /// How far it is, in the words of its function, if it runs and has told.
+    pub progress: Option<String>,
 }
 
 /// One attempt's end, as its processor records it.

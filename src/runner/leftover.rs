@@ -283,7 +283,10 @@ pub(super) enum Left {
 #[derive(Debug)]
 pub(super) struct Family {
     attempt: Attempt,
-    mark: Mark,
+    /// Its own, and those of the calls that a worker runs.
+    marks: Vec<Mark>,
+    /// Whether it runs one call after another, so that it may have left some whose marks are forgotten.
+    is_of_worker: bool,
     /// The program of the attempt itself, in case it is a child of the main thread.
     child: Pid,
     /// Who was asked to end.
@@ -294,7 +297,15 @@ impl Family {
     /// The family of the attempt with this token, whose program `child` was just started.
     pub(super) fn new(attempt: Attempt, token: &Token, child: &Child) -> Family {
         score::offer(child, attempt.number);
-        Family { attempt, mark: Mark::new(token), child: Pid::from_child(child), asked: BTreeSet::new() }
+        let marks = vec![Mark::new(token)];
+        Family { attempt, marks, is_of_worker: false, child: Pid::from_child(child), asked: BTreeSet::new() }
+    }
+
+    /// It is that of a worker, which runs the attempts with these tokens now.
+    pub(super) fn runs<'a>(&mut self, tokens: impl Iterator<Item = &'a Token>) {
+        self.is_of_worker = true;
+        self.marks.truncate(1);
+        self.marks.extend(tokens.map(Mark::new));
     }
 
     /// Whether anybody of its process group is left, now that the program has ended. The dead of it are reaped.
@@ -336,7 +347,10 @@ impl Family {
     }
 
     fn kin(&self, pid: Pid) -> Kin {
-        let marked = |environment: &[u8]| is_marked(environment, ANY).then(|| self.mark.is_on(environment));
+        let marked = |environment: &[u8]| {
+            let ours = self.marks.iter().any(|mark| mark.is_on(environment));
+            (ours || !self.is_of_worker && is_marked(environment, ANY)).then_some(ours)
+        };
         kin(pid, marked, |number| number == self.attempt.number)
     }
 

@@ -20,6 +20,7 @@ mod job;
 mod migrate;
 mod nested;
 mod place;
+mod progress;
 mod query;
 mod rescue;
 mod rights;

@@ -25,3 +25,4 @@ mod signals;
 mod stake;
 mod store;
 mod supervisor;
+mod worker;

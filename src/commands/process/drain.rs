@@ -4,6 +4,7 @@ mod ear;
 mod failing;
 mod round;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use super::presence::{Presence, RunFolder};
 use super::served::{Served, View};
 use super::wake::{StopButton, Wake, Wakes};
 use super::{Equipment, Event, Options, Summary, rescue};
-use crate::domain::job::Fence;
+use crate::domain::job::{Fence, JobId};
 use crate::domain::processor::ProcessorId;
 use crate::domain::service::ServiceName;
 use crate::error::{Kind, Result};
@@ -49,6 +50,8 @@ pub(super) struct Drain<'a> {
     pace: Pace<'a>,
     summary: Summary,
     looked_around: Instant,
+    /// How far calls are, as they told and it is not recorded.
+    progress: BTreeMap<JobId, (Fence, String)>,
     /// Whether somebody changed the store, and that was not looked at yet.
     changed: bool,
     looked_for_others: Instant,
@@ -89,6 +92,7 @@ impl<'a> Drain<'a> {
             pace: Pace::new(options),
             summary: Summary::default(),
             looked_around: Instant::now(),
+            progress: BTreeMap::new(),
             changed: false,
             looked_for_others: Instant::now(),
             news_of_others: true,
@@ -284,8 +288,10 @@ impl<'a> Drain<'a> {
         self.wakes.wait(ear.map_or(time, |ear| ear.at_most(time)), ear.map(Ear::watched).flatten());
         for wake in self.wakes.take() {
             self.button.stay_if_lost();
-            if let Wake::Done(done) = wake {
-                self.take_in(done);
+            match wake {
+                Wake::Done(done) => self.take_in(done),
+                Wake::Progress(fence, text) => drop(self.progress.insert(fence.job, (fence, text))),
+                Wake::Back | Wake::Stop => {}
             }
         }
         self.mind_the_marks();
@@ -322,6 +328,7 @@ impl<'a> Drain<'a> {
             return Ok(());
         }
         self.looked_around = Instant::now();
+        self.pass_on_progress();
         self.be_patient();
         self.changed |= self.store.changed()?;
         let mut others = false;
@@ -373,6 +380,16 @@ impl<'a> Drain<'a> {
         }
     }
 
+    /// Records how far calls are; not worth waiting for, nor ending what runs.
+    fn pass_on_progress(&mut self) {
+        let Some(own) = self.own_id().filter(|_| !self.progress.is_empty() && self.shortage.is_none()) else { return };
+        let told: Vec<(Fence, String)> = self.progress.values().cloned().collect();
+        self.store.be_patient(Patience::Deadline(Duration::ZERO));
+        if self.store.tell_progress(own, &told).is_ok() {
+            self.progress.clear();
+        }
+    }
+
     /// A call that was claimed ahead does not wait for one that takes long, nor where nothing is to begin any more.
     fn give_back_what_waits(&mut self) {
         let over = self.button.pressed() > 0 || self.shortage.is_some() || self.pace.is_late();
@@ -380,7 +397,7 @@ impl<'a> Drain<'a> {
         for served in &mut self.served {
             let stops = over || served.view.outlook.free() == 0;
             // Nothing ended for a while, or it would have begun.
-            let stuck = served.is_stuck(LOOK) && presence.slots.waiting_of(&served.name) > 0;
+            let stuck = served.is_stuck(LOOK) && presence.slots.stranded_of(&served.name) > 0;
             if stops || stuck {
                 let claims = presence.slots.take_back(|claim| claim.service == served.name);
                 self.pace.gave_back(claims.len());

@@ -4,6 +4,7 @@
 //! here do store and runner meet.
 
 mod board;
+mod desk;
 mod drain;
 mod note;
 mod over;

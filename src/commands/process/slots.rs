@@ -7,11 +7,12 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, MutexGuard, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::board::{Board, Seat, Work};
+use super::desk::SlotDesk;
 use super::note;
 use super::pace::Load;
 use super::wake::{Wake, Wakes};
@@ -21,7 +22,7 @@ use crate::domain::job::{Claim, Fence};
 use crate::domain::service::ServiceName;
 use crate::error::Result;
 use crate::failpoint::reached;
-use crate::runner::worker::{Begun, Desk, Done, Fate};
+use crate::runner::worker::{Begun, Broken, Done, Fate};
 use crate::runner::{
     Capture, Control, Echo, Ended, Hurry, Mark, Marks, Orphans, Output, Request, Stop, Surroundings, command,
     descriptors,
@@ -29,9 +30,6 @@ use crate::runner::{
 
 /// How much stack a slot needs: it runs no recursion.
 const STACK: usize = 256 * 1024;
-
-/// How long a call of a worker must have taken for its outcome to be noted: to repeat a quicker one costs less.
-const WORTH_A_NOTE: Duration = Duration::from_millis(1);
 
 /// What all calls of a processor have in common.
 pub(super) struct Common {
@@ -51,10 +49,11 @@ pub(super) struct Slots {
     held: BTreeMap<ServiceName, (usize, usize)>,
 }
 
-struct Shared {
-    common: Common,
-    wakes: Arc<Wakes>,
-    board: Arc<Board>,
+/// What all slots have in common.
+pub(super) struct Shared {
+    pub(super) common: Common,
+    pub(super) wakes: Arc<Wakes>,
+    pub(super) board: Arc<Board>,
 }
 
 impl Slots {
@@ -90,9 +89,9 @@ impl Slots {
         self.shared.board.work().running_of(service)
     }
 
-    /// How many calls of a service were handed in and have not begun.
-    pub(super) fn waiting_of(&self, service: &ServiceName) -> usize {
-        self.shared.board.work().waiting_of(service)
+    /// How many calls of a service were handed in, have not begun, and do not only wait until their worker has started.
+    pub(super) fn stranded_of(&self, service: &ServiceName) -> usize {
+        self.shared.board.work().stranded_of(service)
     }
 
     /// Hands in valid claims of a service, and says how many of its calls may run at once from now on.
@@ -172,7 +171,7 @@ impl Slots {
         Brake {
             board: Arc::clone(&self.shared.board),
             orphans: Arc::clone(&around.orphans),
-            workers: Arc::clone(workers),
+            workers: Arc::downgrade(workers),
             hurry: echo.hurry(),
         }
     }
@@ -199,7 +198,8 @@ impl Slots {
 pub(super) struct Brake {
     board: Arc<Board>,
     orphans: Arc<Orphans>,
-    workers: Arc<Workers>,
+    /// Not kept from going with the slots: what they print is waited for when nobody can print any more.
+    workers: Weak<Workers>,
     hurry: Hurry,
 }
 
@@ -213,6 +213,7 @@ impl Brake {
     pub(super) fn pull(&self, how: Stop) {
         let mut work = self.board.work();
         work.halted = true;
+        work.wake_workers();
         if how != Stop::No {
             work.stop(how);
         }
@@ -226,7 +227,9 @@ impl Brake {
             work = self.board.wait(work);
         }
         drop(work);
-        self.workers.kill();
+        if let Some(workers) = self.workers.upgrade() {
+            workers.kill();
+        }
         self.orphans.end();
     }
 }
@@ -307,7 +310,7 @@ impl Shared {
         self.wakes.send(Wake::Done(done));
     }
 
-    fn over(&self, slot: usize, done: Vec<Done>) {
+    pub(super) fn over(&self, slot: usize, done: Vec<Done>) {
         let mut work = self.board.work();
         Shared::release(&mut work, slot, &done);
         self.tell(work, done);
@@ -317,7 +320,8 @@ impl Shared {
     fn feed(&self, slot: usize, control: &Control, claim: Claim, output: Output<'_>) {
         let Common { around, workers, .. } = &self.common;
         if let Some(failure) = workers.flaw(&claim) {
-            return self.refuse(slot, claim, failure, Capture::new(&around.folder));
+            let first = Begun { claim, mark: None };
+            return self.refuse(slot, first, failure, Capture::new(&around.folder));
         }
         let started = match workers.take(&claim) {
             Some(idle) => Ok(idle),
@@ -327,18 +331,14 @@ impl Shared {
             Ok(worker) => worker,
             Err(failure) => {
                 workers.broke(&claim, &failure);
-                return self.refuse(slot, claim, failure, Capture::new(&around.folder));
+                let first = Begun { claim, mark: None };
+                return self.refuse(slot, first, failure, Capture::new(&around.folder));
             }
         };
         self.board.work().serve(slot, Some((&worker, worker.at_once())));
         let (definition, site) = worker.made_of();
-        let desk = SlotDesk {
-            shared: self,
-            slot,
-            definition: Arc::clone(definition),
-            site: site.to_owned(),
-            first: Cell::new(Some(claim)),
-        };
+        let worker_of = (Arc::clone(definition), site.to_owned());
+        let desk = SlotDesk { shared: self, slot, worker_of, first: Cell::new(Some(claim)) };
         let fate = worker.serve(&desk, output, control);
         let first = desk.first.take();
         self.board.work().serve(slot, None);
@@ -346,10 +346,11 @@ impl Shared {
             Fate::Idle(worker) => workers.put(worker),
             Fate::Worn(worker) => workers.retire(worker),
             Fate::Gone => {}
-            Fate::Broken(failure, capture) => {
-                if let Some(claim) = first {
-                    workers.broke(&claim, &failure);
-                    self.refuse(slot, claim, failure, capture);
+            Fate::Broken(broken) => {
+                let Broken { failure, printed, first: unread } = *broken;
+                if let Some(first) = unread.or(first.map(|claim| Begun { claim, mark: None })) {
+                    workers.broke(&first.claim, &failure);
+                    self.refuse(slot, first, failure, printed);
                 }
                 return self.board.tell();
             }
@@ -364,94 +365,11 @@ impl Shared {
     }
 
     /// A call cannot be run, as its worker cannot be started.
-    fn refuse(&self, slot: usize, claim: Claim, failure: Failure, output: Capture) {
+    fn refuse(&self, slot: usize, Begun { claim, mark }: Begun, failure: Failure, output: Capture) {
+        self.board.work().serve(slot, None);
         let (outcome, took) = (Outcome::Failed(failure), Duration::ZERO);
         let ended = Ended { outcome, result: None, took, output };
-        self.over(slot, vec![Done { claim, ended, mark: None }]);
-    }
-}
-
-/// The desk at which a worker gets its calls from a slot.
-struct SlotDesk<'a> {
-    shared: &'a Shared,
-    slot: usize,
-    definition: Arc<crate::domain::function::Definition>,
-    site: String,
-    /// The call for which the worker was taken, until it has it.
-    first: Cell<Option<Claim>>,
-}
-
-impl SlotDesk<'_> {
-    fn is_for(&self, claim: &Claim) -> bool {
-        let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return false };
-        let site = call.site.as_deref().unwrap_or(&definition.site);
-        Arc::ptr_eq(definition, &self.definition) && site == self.site
-            || self.definition.shares_worker(&self.site, definition, site)
-    }
-}
-
-impl Desk for SlotDesk<'_> {
-    fn next(&self, held: usize, at_once: usize) -> Option<Begun> {
-        let Shared { board, common, .. } = self.shared;
-        let mut work = board.work();
-        if held == 0 && work.learn(self.slot, at_once) {
-            board.tell();
-        }
-        if work.halted || work.closed {
-            return None;
-        }
-        let claim = match self.first.take() {
-            Some(claim) => claim,
-            None => work.pick_more(self.slot, |claim| self.is_for(claim), at_once)?,
-        };
-        drop(work);
-        let mark = common.marks.set(claim.fence.job);
-        reached("call marked");
-        Some(Begun { claim, mark: Some(mark) })
-    }
-
-    fn done(&self, mut done: Vec<Done>) {
-        if done.is_empty() {
-            return;
-        }
-        reached("call ended");
-        for done in &mut done {
-            if done.ended.took >= WORTH_A_NOTE
-                && let (Some(mark), Some(note)) = (&mut done.mark, note::write(&done.claim, &done.ended))
-            {
-                self.shared.common.marks.note(mark, done.claim.fence.job, &note);
-            }
-        }
-        reached("outcome noted");
-        self.shared.over(self.slot, done);
-    }
-
-    fn back(&self, begun: Vec<Begun>) {
-        if begun.is_empty() {
-            return;
-        }
-        let mut claims = Vec::with_capacity(begun.len());
-        let mut work = self.shared.board.work();
-        for Begun { claim, mark } in begun {
-            work.release(self.slot, claim.fence);
-            if let Some(mark) = mark {
-                self.shared.common.marks.clear(&mark);
-            }
-            claims.push(claim);
-        }
-        work.put_back(claims);
-        drop(work);
-        self.shared.board.tell();
-        // What waits now may be for others.
-        self.shared.wakes.send(Wake::Back);
-    }
-
-    fn cancelled(&self) -> Vec<Fence> {
-        std::mem::take(&mut self.shared.board.work().seats[self.slot].cancels)
-    }
-
-    fn progress(&self, fence: Fence, text: String) {
-        self.shared.wakes.send(Wake::Progress(fence, text));
+        self.over(slot, vec![Done { claim, ended, mark }]);
     }
 }
 

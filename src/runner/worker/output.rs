@@ -84,18 +84,17 @@ impl Printed {
     }
 
     /// Gives a call, of whose output so many bytes were given to it before, what it has printed as it counts, or else all
-    /// that there is.
+    /// that there is; says whether that is anything.
     pub(super) fn settle(
         &mut self,
         call: &mut Capture,
         before: [u64; 2],
         counted: Option<[u64; 2]>,
         output: Output<'_>,
-    ) {
+    ) -> bool {
         let Some(counted) = counted else {
             self.take_all();
-            self.give(call, output);
-            return;
+            return self.give(call, output) != [0, 0];
         };
         let missing = [0, 1].map(|which| usize::try_from(counted[which].saturating_sub(before[which])).unwrap_or(0));
         self.take_until(missing);
@@ -107,6 +106,7 @@ impl Printed {
                 self.passing.push(output, stream, &bytes);
             }
         }
+        missing != [0, 0]
     }
 
     /// Gives a call all that there is; says how much that was.
