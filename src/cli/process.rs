@@ -26,6 +26,7 @@ use crate::error::Error;
 /// Drains the services one after the other. What functions print appears on stdout and stderr. The exit code is 1 when a
 /// job ended in an error. A first signal to stop lets what is running end, a second one ends it and puts it back.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub struct Process {
     /// The services [default: all, by name]
     #[arg(value_name = "SERVICE")]

@@ -10,7 +10,7 @@ pub fn tell(what: &[NotifyState<'_>]) {
 }
 
 /// How often systemd wants to hear that the service lives: twice in the time after which it takes it for dead
-/// (`$WATCHDOG_USEC`, sd_watchdog_enabled(3)).
+/// (`$WATCHDOG_USEC`, `sd_watchdog_enabled(3)`).
 pub fn pulse() -> Option<Duration> {
     // `$WATCHDOG_PID` names the process that systemd has started, which supervises this one.
     let time: u64 = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;

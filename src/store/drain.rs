@@ -13,6 +13,7 @@ use crate::error::Result;
 
 /// How things stand with a service, for one processor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
 pub struct Outlook {
     /// Whether it is paused (or was removed).
     pub paused: bool,

@@ -2,6 +2,7 @@
 
 mod ear;
 mod failing;
+mod look;
 mod round;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use failing::Shortage;
 
 use super::pace::Pace;
 use super::presence::{Presence, RunFolder};
-use super::served::{Served, View};
+use super::served::Served;
 use super::wake::{StopButton, Wake, Wakes};
 use super::{Equipment, Event, Options, Summary, rescue};
 use crate::domain::job::{Fence, JobId};
@@ -31,6 +32,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How often it looks whether another processor died, or a service was added.
 const LOOK_FOR_OTHERS: Duration = Duration::from_millis(500);
 
+#[expect(clippy::struct_excessive_bools, reason = "each notes one thing that was told, or is to be looked at")]
 pub(super) struct Drain<'a> {
     store: &'a mut Store,
     options: &'a Options,
@@ -285,7 +287,7 @@ impl<'a> Drain<'a> {
     fn wait(&mut self, time: Duration) {
         let listen = self.could_begin_more();
         let ear = self.ear.as_ref().filter(|_| listen);
-        self.wakes.wait(ear.map_or(time, |ear| ear.at_most(time)), ear.map(Ear::watched).flatten());
+        self.wakes.wait(ear.map_or(time, |ear| ear.at_most(time)), ear.and_then(Ear::watched));
         for wake in self.wakes.take() {
             self.button.stay_if_lost();
             match wake {
@@ -316,78 +318,6 @@ impl<'a> Drain<'a> {
             (self.tell)(Event::Stopping { running });
         }
         self.heeded = pressed;
-    }
-
-    /// Looks what others have done meanwhile: processors that died, jobs to cancel, calls that became ready.
-    fn look_around(&mut self) -> Result<()> {
-        self.tell_of_life();
-        let heard = self.ear.as_mut().is_some_and(Ear::heard);
-        let due = |served: &Served| served.view.until_next().is_some_and(|time| time.is_zero());
-        let is_due = self.served.iter().any(due);
-        if !is_due && !heard && self.looked_around.elapsed() < LOOK {
-            return Ok(());
-        }
-        self.looked_around = Instant::now();
-        self.pass_on_progress();
-        self.be_patient();
-        self.changed |= self.store.changed()?;
-        let mut others = false;
-        if self.looked_for_others.elapsed() >= LOOK_FOR_OTHERS {
-            self.looked_for_others = Instant::now();
-            others = self.changed || std::mem::take(&mut self.news_of_others);
-            if others || self.has_company {
-                self.rescue()?;
-            }
-            if let Some(presence) = &self.presence {
-                presence.tidy_up();
-            }
-        }
-        self.news_of_others |= self.changed && !others;
-        if self.changed {
-            if let Some(ear) = &mut self.ear {
-                ear.prick();
-            }
-            for fence in self.cancelling()? {
-                self.cancel(fence);
-            }
-        }
-        if others {
-            self.look_for_services()?;
-        }
-        for index in 0..self.served.len() {
-            if self.changed || due(&self.served[index]) {
-                let name = self.served[index].name.clone();
-                self.served[index].view = View::new(self.look(&name)?);
-            }
-        }
-        self.changed = false;
-        Ok(())
-    }
-
-    fn cancelling(&mut self) -> Result<Vec<Fence>> {
-        let own = self.own_id().filter(|_| self.held() > 0);
-        own.map_or(Ok(Vec::new()), |own| self.store.cancelling(own))
-    }
-
-    fn cancel(&mut self, fence: Fence) {
-        let Some(presence) = &mut self.presence else { return };
-        let unrun = presence.slots.take_back(|claim| claim.fence == fence);
-        presence.slots.cancel(fence);
-        for claim in unrun {
-            if let Some(served) = self.served.iter_mut().find(|served| served.name == claim.service) {
-                served.cancelled(&[claim]);
-            }
-        }
-    }
-
-    /// Records how far calls are; not worth waiting for, nor ending what runs.
-    fn pass_on_progress(&mut self) {
-        let Some(own) = self.own_id().filter(|_| !self.progress.is_empty() && self.shortage.is_none()) else { return };
-        let told: Vec<(Fence, String)> = self.progress.values().cloned().collect();
-        self.store.be_patient(Patience::Deadline(Duration::ZERO));
-        if self.store.tell_progress(own, &told).is_ok() {
-            self.progress.clear();
-        }
     }
 
     /// A call that was claimed ahead does not wait for one that takes long, nor where nothing is to begin any more.

@@ -113,7 +113,8 @@ impl Drain<'_> {
         for index in 0..self.served.len() {
             let mut outcomes = self.served[index].outcomes(all)?.into_iter();
             while let Some(over) = outcomes.next() {
-                if let Err((over, error)) = self.record(over) {
+                if let Err(failed) = self.record(over) {
+                    let (over, error) = *failed;
                     self.served[index].never_ran([over]);
                     if error.kind() != Kind::Full {
                         self.served[index].never_ran(outcomes);
@@ -125,11 +126,11 @@ impl Drain<'_> {
         Ok(())
     }
 
-    fn record(&mut self, mut over: Over) -> Result<(), (Over, Error)> {
+    fn record(&mut self, mut over: Over) -> Result<(), Box<(Over, Error)>> {
         let Some(reserve) = self.reserve() else { return Ok(()) };
         match self.persist(true, |store| outcome::record(store, &reserve, &mut over.finish)) {
             Ok(state) => self.report(vec![over], vec![state]),
-            Err(error) => return Err((over, error)),
+            Err(error) => return Err(Box::new((over, error))),
         }
         Ok(())
     }
