@@ -18,7 +18,8 @@ STANDS_FOR = [
 def bring_about(line):
     """What makes asyncq want to end a call; a time limit comes by itself."""
     if '"why":"cancelled"' in line:
-        subprocess.run(["asyncq", "job", "cancel", re.search(r'"job":(\d+)', line)[1]], check=True)
+        # Not waited for: it waits itself, until the call has ended.
+        subprocess.Popen(["asyncq", "job", "cancel", re.search(r'"job":(\d+)', line)[1]])
     if '"why":"stop"' in line:
         os.kill(os.getppid(), signal.SIGTERM)
         time.sleep(0.3)  # two that come at once would be one
