@@ -7,6 +7,7 @@ mod place;
 mod application;
 mod batch;
 mod command;
+mod conversation;
 mod cron;
 mod documents;
 mod enqueue;

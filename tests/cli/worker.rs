@@ -533,12 +533,12 @@ fn a_worker_that_dies_takes_its_nested_calls_with_it() {
 def run(call):
     if call['attempt'] == 1:
         subprocess.Popen(['asyncq', 'enqueue', 'events', 'inner'], env=inside(call))
-        until(lambda: lines('inner'))
+        until(lambda: lines('pids'))
         os.kill(os.getpid(), signal.SIGKILL)
-    return [pid for pid in lines('inner') if os.path.exists(f'/proc/{pid}')]
+    return [pid for pid in lines('pids') if os.path.exists(f'/proc/{pid}')]
 serve(run)";
     let place = place("", body);
-    place.function("inner", "", "echo $$ >> inner; exec sleep 1000");
+    place.function("inner", "", "echo $$ >> pids; exec sleep 1000");
     enqueue(&place, &["work"]);
     place.stdout("asyncq process --wait-retries");
     assert_eq!(place.query("SELECT result FROM asyncq_job WHERE id = 1"), "[]");

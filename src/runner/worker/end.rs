@@ -150,8 +150,9 @@ impl Worker {
     /// The worker does not go on: ends all of it, and tells what becomes of its calls.
     pub(super) fn end_with(mut self, flaw: &Flaw, desk: &dyn Desk, output: Output<'_>) -> Fate {
         let untouched = self.take_unread();
-        if matches!(flaw, Flaw::Ended) {
-            // One that closes its line is about to end.
+        if matches!(flaw, Flaw::Ended | Flaw::Refused(_)) {
+            // One that closes its line is about to end; one that was refused may want to say so.
+            self.line.close();
             self.linger(REST_GRACE, output);
         } else {
             self.tree.runs(self.held.tokens());
