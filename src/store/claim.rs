@@ -39,8 +39,8 @@ const TAKE_AT_ONCE: usize = 16;
 /// Like [`TAKE`], for [`TAKE_AT_ONCE`] of them.
 static TAKE_MANY: LazyLock<String> = LazyLock::new(|| {
     let job = |index| format!("?{}", 3 + 2 * index);
-    let tokens: String =
-        (0..TAKE_AT_ONCE).map(|index| format!(" WHEN {} THEN ?{}", job(index), 4 + 2 * index)).collect();
+    let token = |index| format!(" WHEN {} THEN ?{}", job(index), 4 + 2 * index);
+    let tokens = (0..TAKE_AT_ONCE).map(token).collect::<Vec<_>>().concat();
     let jobs: Vec<_> = (0..TAKE_AT_ONCE).map(job).collect();
     format!(
         "UPDATE asyncq_job SET state = CASE state WHEN 'queued' THEN 'processing' END, attempt = attempt + 1,

@@ -36,11 +36,11 @@ pub(super) fn finish_all(tx: &mut dyn Tx, ends: &[&Finish]) -> Result<Vec<Option
     let states = ends.iter().map(|end| finish(tx, end)).collect::<Result<Vec<_>>>()?;
     let ended = || ends.iter().zip(&states).filter(|(_, state)| state.is_some()).map(|(end, _)| end.fence.job);
     // Hardly any call has made others: it is asked once whether one of them may have.
-    if let (Some(least), Some(most)) = (ended().map(|job| job.0).min(), ended().map(|job| job.0).max()) {
-        if tx.first(ANY_CHILD, &[least.into(), most.into()], |_| Ok(()))?.is_some() {
-            for job in ended() {
-                end_children(tx, job)?;
-            }
+    if let (Some(least), Some(most)) = (ended().map(|job| job.0).min(), ended().map(|job| job.0).max())
+        && tx.first(ANY_CHILD, &[least.into(), most.into()], |_| Ok(()))?.is_some()
+    {
+        for job in ended() {
+            end_children(tx, job)?;
         }
     }
     Ok(states)
