@@ -59,7 +59,7 @@ CREATE TABLE asyncq_job (
   result      TEXT                                                    -- what the function left as its result, JSON
 ) STRICT;
 -- One index for each thing that is looked for; what has ended is in none of the first four.
-CREATE INDEX asyncq_job_queued     ON asyncq_job (service, priority, run_at, id) WHERE state = 'queued';
+CREATE INDEX asyncq_job_queued     ON asyncq_job (service, priority, run_at) WHERE state = 'queued';  -- and by id
 CREATE INDEX asyncq_job_delayed    ON asyncq_job (service, run_at) WHERE state = 'delayed';
 CREATE INDEX asyncq_job_retry      ON asyncq_job (service, run_at) WHERE state = 'delayed' AND attempt > 0;
 CREATE INDEX asyncq_job_token      ON asyncq_job (processor) WHERE token IS NOT NULL;

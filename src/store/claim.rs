@@ -1,10 +1,10 @@
 //! Claiming calls: the most urgent ones that are ready, with all that is needed to run them.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::drain::{self, Outlook, Plan};
-use super::engine::{Row, Tx};
+use super::engine::{Row, Tx, Value};
 use super::function;
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::call::{Call, Principal};
@@ -33,6 +33,21 @@ const SUSPECT_RUNS: &str = "SELECT 1 FROM asyncq_job
 const OLDEST: &str = "SELECT processor FROM asyncq_slot WHERE service = ?1 ORDER BY processor LIMIT 1";
 const TAKE: &str = "UPDATE asyncq_job SET state = CASE state WHEN 'queued' THEN 'processing' END,
     attempt = attempt + 1, processor = ?2, token = ?3, started_at = ?4 WHERE id = ?1";
+/// How many calls one statement claims. More gain next to nothing.
+const TAKE_AT_ONCE: usize = 16;
+
+/// Like [`TAKE`], for [`TAKE_AT_ONCE`] of them.
+static TAKE_MANY: LazyLock<String> = LazyLock::new(|| {
+    let job = |index| format!("?{}", 3 + 2 * index);
+    let token = |index| format!(" WHEN {} THEN ?{}", job(index), 4 + 2 * index);
+    let tokens = (0..TAKE_AT_ONCE).map(token).collect::<Vec<_>>().concat();
+    let jobs: Vec<_> = (0..TAKE_AT_ONCE).map(job).collect();
+    format!(
+        "UPDATE asyncq_job SET state = CASE state WHEN 'queued' THEN 'processing' END, attempt = attempt + 1,
+         processor = ?1, started_at = ?2, token = CASE id{tokens} END WHERE id IN ({})",
+        jobs.join(",")
+    )
+});
 const LARGE: &str = "SELECT args, kwargs FROM asyncq_large WHERE job = ?1";
 
 /// Makes due calls of a service ready, and claims as many as there is room for; tells in `outlook` what is left.
@@ -46,15 +61,10 @@ pub(super) fn claim(tx: &mut dyn Tx, plan: &Plan<'_>, room: usize, outlook: &mut
     let next = choose(tx, plan, room, outlook)?;
     let mut definitions = HashMap::new();
     let mut claims = Vec::with_capacity(next.len());
-    let mut bytes = 0;
+    let next = weigh(tx, plan, next, outlook)?;
+    take(tx, plan, &next)?;
     for (stored, token) in next.into_iter().zip(plan.tokens) {
-        if bytes >= plan.bytes {
-            outlook.ready = true;
-            break;
-        }
-        let claim = take(tx, plan, stored, token, &mut definitions)?;
-        bytes += claim.bytes();
-        claims.push(claim);
+        claims.push(hand_out(tx, plan, (stored, token), &mut definitions)?);
     }
     Ok(claims)
 }
@@ -94,17 +104,48 @@ fn passes_suspects_over(tx: &mut dyn Tx, plan: &Plan<'_>) -> Result<bool> {
     Ok(oldest.is_some_and(|oldest| oldest != plan.processor.0))
 }
 
-fn take(
+/// The first of the next calls, with their arguments, as many bytes of these as the processor wants; one at least.
+fn weigh(tx: &mut dyn Tx, plan: &Plan<'_>, next: Vec<Stored>, outlook: &mut Outlook) -> Result<Vec<Stored>> {
+    let mut some = Vec::with_capacity(next.len());
+    let mut bytes = 0;
+    for stored in next {
+        if bytes >= plan.bytes && !some.is_empty() {
+            outlook.ready = true;
+            break;
+        }
+        let stored = stored.with_large(tx)?;
+        bytes += [&stored.args, &stored.kwargs].into_iter().flatten().map(Vec::len).sum::<usize>();
+        some.push(stored);
+    }
+    Ok(some)
+}
+
+/// Marks calls as the processor's.
+fn take(tx: &mut dyn Tx, plan: &Plan<'_>, next: &[Stored]) -> Result<()> {
+    let (processor, now) = (plan.processor.0, tx.now());
+    for (jobs, tokens) in next.chunks(TAKE_AT_ONCE).zip(plan.tokens.chunks(TAKE_AT_ONCE)) {
+        let each = jobs.iter().map(|stored| Value::Int(stored.id.0)).zip(tokens.iter().map(|it| it.as_str().into()));
+        if jobs.len() == TAKE_AT_ONCE {
+            let mut args = vec![processor.into(), now.into()];
+            args.extend(each.flat_map(|(job, token)| [job, token]));
+            tx.execute(&TAKE_MANY, &args)?;
+            continue;
+        }
+        for (job, token) in each {
+            tx.execute(TAKE, &[job, processor.into(), token, now.into()])?;
+        }
+    }
+    Ok(())
+}
+
+/// A call that was taken, with all that is needed to run it.
+fn hand_out(
     tx: &mut dyn Tx,
     plan: &Plan<'_>,
-    stored: Stored,
-    token: &Token,
+    (stored, token): (Stored, &Token),
     definitions: &mut HashMap<String, Result<Arc<Definition>, Failure>>,
 ) -> Result<Claim> {
-    let now = tx.now();
     let fence = Fence { job: stored.id, attempt: stored.attempt + 1, processor: plan.processor };
-    tx.execute(TAKE, &[fence.job.0.into(), fence.processor.0.into(), token.as_str().into(), now.into()])?;
-    let stored = stored.with_large(tx)?;
     let definition = if let Some(known) = definitions.get(&stored.function) {
         known.clone()
     } else {

@@ -2,7 +2,7 @@
 
 use super::claim::{READY, claim};
 use super::engine::{Row, Tx, damaged};
-use super::finish::{finish, give_back};
+use super::finish::{finish_all, give_back};
 use super::{Store, one};
 use crate::domain::job::{Claim, Fence, Finish, JobId, State, Token};
 use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
@@ -185,7 +185,7 @@ impl Store {
     /// Whatever the database answers; then nothing of it happened.
     pub fn advance(&mut self, plan: &Plan<'_>) -> Result<Advance> {
         self.conclude(|tx, outdated| {
-            let finished = plan.finished.iter().map(|one| finish(tx, one)).collect::<Result<_>>()?;
+            let finished = finish_all(tx, plan.finished)?;
             for fence in plan.returned {
                 give_back(tx, fence)?;
             }
@@ -215,7 +215,7 @@ impl Store {
     /// # Errors
     /// Whatever the database answers; then nothing of it happened.
     pub fn finish(&mut self, finished: &[&Finish]) -> Result<Vec<Option<State>>> {
-        self.conclude(|tx, _| finished.iter().map(|one| finish(tx, one)).collect())
+        self.conclude(|tx, _| finish_all(tx, finished))
     }
 
     /// The jobs of a processor that somebody wants to be ended.

@@ -16,6 +16,7 @@ mod function;
 #[cfg(debug_assertions)]
 mod future;
 mod holder;
+mod insert;
 mod job;
 mod migrate;
 mod nested;
