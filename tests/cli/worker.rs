@@ -163,7 +163,7 @@ serve(run)";
         place.write("calls", &calls.join("\n"));
         place.stdout("asyncq enqueue --batch calls");
         let output = place.run("asyncq process");
-        let expected = |stream: &str| (1..=60).map(|n| format!("{stream} {n}\n")).collect::<String>();
+        let expected = |stream: &str| (1..=60).map(|n| format!("{stream} {n}")).collect::<Vec<_>>().join("\n") + "\n";
         assert_eq!(String::from_utf8_lossy(&output.stdout), expected("out"));
         assert_eq!(String::from_utf8_lossy(&output.stderr), expected("err"));
         assert_eq!(place.query("SELECT count(*) FROM asyncq_attempt WHERE CAST(log AS TEXT) = 'out ' || job || char(10) || 'err ' || job || char(10) OR CAST(log AS TEXT) = 'err ' || job || char(10) || 'out ' || job || char(10)"), "60");
@@ -499,7 +499,7 @@ def run(call):
 serve(run)",
     );
     place.session(
-        r#"
+        r"
         $ asyncq enqueue --principal zope.user events work
         1
         $ asyncq process
@@ -520,7 +520,7 @@ serve(run)",
         1   events   work      []         zope.user  completed  [..]
         $ asyncq job result 3
         6
-        "#,
+        ",
     );
     assert_eq!(place.query("SELECT group_concat(depth || coalesce(parent, 0), ' ') FROM asyncq_job"), "00 11 11 23");
     nothing_is_left(&place);
