@@ -25,7 +25,7 @@ DRIVERS = {
     "huey": [THERE / "python/bin/python", HERE / "python/driver.py"],
 }
 OWN = {  # what a peer sets by itself
-    "asyncq": "WAL, EXTRA (at least FULL)",
+    "asyncq": "WAL, EXTRA (FULL or more)",
     "honker": "WAL, NORMAL",
     "apalis-sqlite": "WAL, OFF",
     "effectum": "rollback journal, NORMAL",
@@ -69,10 +69,14 @@ def row(peer, measure, count, sync="own", before=(), what="", at_once=1, functio
         for earlier, number in before:
             drive(peer, earlier, number, folder, sync)
         return drive(peer, measure, count, folder, sync)
-    durability = OWN[peer] + (" (its own)" if peer != "asyncq" else "") if sync == "own" else f"WAL, {sync}"
-    if peer == "effectum" and sync == "NORMAL":
-        durability = "WAL (set beforehand), NORMAL"
-    return Row(f"{peer}{what and ', '}{what}", durability, count, run)
+    return Row(f"{peer}{what and ', '}{what}", how(peer, sync), count, run)
+
+
+def how(peer, sync):
+    """How a peer makes jobs durable with this setting."""
+    if sync == "own":
+        return OWN[peer] if peer == "asyncq" else f"{OWN[peer]} (its own)"
+    return f"WAL{' (set beforehand)' if peer == 'effectum' else ''}, {sync}"
 
 
 def asyncq_store(folder, at_once=1, function=("--", TRUE), name="noop"):
@@ -248,7 +252,7 @@ def used(pid):
     return total / 1e9
 
 
-def latency(peer, count, sync="own", idle=5.0):
+def latency(peer, count, sync="own", idle=3.0):
     """From the commit in one process to the start of the function in another; and what waiting costs."""
     def run(folder):
         times = folder / "times"
@@ -279,8 +283,7 @@ def latency(peer, count, sync="own", idle=5.0):
             worker.terminate()
             worker.wait(LIMIT)
         return {"seconds": took[len(took) // 2], "p99": took[int(len(took) * 0.99)], "cpu": cpu, "kib": kib}
-    row = Row(peer, OWN.get(peer, "") if sync == "own" else f"WAL, {sync}", 1, run)
-    return row
+    return Row(peer, how(peer, sync), 1, run)
 
 
 def measures(n):
@@ -311,7 +314,7 @@ def measures(n):
         row("plainjob", "each", queued),
         row("honker", "each", queued),
         row("River", "each", some, "NORMAL"),
-        row("effectum", "each", some, "NORMAL"),
+        row("effectum", "each", queued, "NORMAL"),
         row("apalis-sqlite", "each", some),
     ])
     many = n(200000)
@@ -341,8 +344,10 @@ def measures(n):
         tables[f"processes-{slots}"] = (f"Draining /bin/true, {slots} at once", "rate", rows)
     drained = lambda peer, count, sync="own", **more: row(peer, "drain", count, sync, [("bulk", count)], **more)
     tables["workers"] = ("Draining jobs that do nothing, in workers", "rate", [
-        drained("asyncq", n(200000), what="worker in Rust", function=rust),
-        drained("asyncq", n(100000), what="worker in Python", function=python),
+        drained("asyncq", n(200000), what="a worker in Rust", function=rust),
+        drained("asyncq", n(200000), what="two workers in Rust", function=rust, at_once=2),
+        drained("asyncq", n(100000), what="a worker in Python", function=python),
+        drained("asyncq", n(100000), what="two workers in Python", function=python, at_once=2),
         row("honker", "claim-128", queued, "FULL", [("bulk", queued)], "batches of 128"),
         drained("plainjob", some, "FULL"),
         drained("River", queued, "FULL"),
@@ -352,7 +357,7 @@ def measures(n):
         row("honker", "claim-128", queued, before=[("bulk", queued)], what="batches of 128"),
         drained("plainjob", queued),
         drained("River", queued, "NORMAL"),
-        drained("effectum", some, "NORMAL"),
+        drained("effectum", queued, "NORMAL"),
         drained("apalis-sqlite", n(2000)),
     ])
     for backlog in (n(20000), n(100000)):
@@ -373,7 +378,7 @@ def measures(n):
         nothing("asyncq", n(20000)), nothing("bare table", n(20000), "FULL"), nothing("plainjob", n(20000)),
         nothing("honker", n(500)),
     ])
-    calls = n(200)
+    calls = n(100)
     tables["latency"] = ("From commit in one process to the start of a function in another that is idle", "ms", [
         latency("asyncq", calls), latency("honker", calls, "FULL"), latency("River", calls, "FULL"),
         latency("honker", calls), latency("River", calls, "NORMAL"),
@@ -383,7 +388,7 @@ def measures(n):
 
 INSERT = "INSERT INTO like_job (service, function, args) VALUES ('events', 'noop', '[2,7]') RETURNING id"
 UNITS = {
-    "rate": ("jobs a second", lambda each: f"{1 / each:,.0f}"),
+    "rate": ("jobs a second", lambda each: f"{1 / each:,.0f}" if each < 0.1 else f"{1 / each:.1f}"),
     "ms": ("ms", lambda each: f"{1000 * each:.2f}"),
     "µs": ("µs", lambda each: f"{1e6 * each:,.1f}"),
 }
@@ -435,12 +440,12 @@ def measure_once(it, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("measure", nargs="*", help="only these; enqueue stands for all that begin with it")
+    parser.add_argument("measure", nargs="*", help="only these; `processes` is both `processes-1` and `processes-2`")
     parser.add_argument("--quick", action="store_true", help="one round with a tenth of the jobs, to see that all works")
     asked = parser.parse_args()
     rounds = 1 if asked.quick else 5
     chosen = {name: it for name, it in measures(lambda count: max(2, count // 10) if asked.quick else count).items()
-              if not asked.measure or any(name.startswith(word) for word in asked.measure)}
+              if not asked.measure or any(word in (name, name.rsplit("-", 1)[0]) for word in asked.measure)}
     if not chosen:
         sys.exit("there is no such measure")
     stores = THERE / "stores"

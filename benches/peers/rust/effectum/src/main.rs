@@ -48,7 +48,7 @@ async fn main() {
     queue.close(Duration::from_secs(60)).await.unwrap();
     let took = began.elapsed();
     let db = Connection::open(task.store()).unwrap();
-    let which = if task.measure == "drain" { "status = 'success'" } else { "finished_at IS NULL" };
+    let which = if task.measure == "drain" { "status = 'succeeded'" } else { "finished_at IS NULL" };
     let query = format!("SELECT COUNT(*) FROM jobs WHERE {which}");
     let found: i64 = db.query_row(&query, [], |row| row.get(0)).unwrap();
     assert_eq!(found.unsigned_abs(), task.count);
