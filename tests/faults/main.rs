@@ -38,3 +38,4 @@ mod steps;
 mod storm;
 mod trees;
 mod upgrade;
+mod workers;
