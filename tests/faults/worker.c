@@ -94,11 +94,14 @@ static void become(const struct call *call, char **words) {
     _exit(127);
 }
 
-/* Forks a child that lets go of the line. */
+/* Forks a child that lets go of the line, and prints nothing: what others print is not counted. */
 static pid_t begin(void) {
     pid_t child = fork();
     if (child < 0) fail("fork");
-    if (child == 0) close(LINE);
+    if (child == 0) {
+        close(LINE);
+        dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), 1);
+    }
     return child;
 }
 

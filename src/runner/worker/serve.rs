@@ -173,9 +173,15 @@ impl Worker {
         if output.echo.has_room() {
             self.printed.take();
         }
-        self.line.read();
         let mut done = Vec::new();
-        let heard = self.hear_frames(desk, output, &mut done);
+        let heard = loop {
+            self.line.read();
+            let heard = self.hear_frames(desk, output, &mut done);
+            // Looked for what an answer counts, it may have read what was printed after answers that came meanwhile.
+            if heard.is_err() || !self.printed.was_read_ahead() {
+                break heard;
+            }
+        };
         // What is left was printed after the last answer.
         if serial && !self.printed.is_empty() {
             let Worker { held, printed, .. } = self;
