@@ -39,7 +39,7 @@ pub type Fault<'a> = &'a (dyn Fn(&mut fastrand::Rng, &Child) + Sync);
 
 pub struct Storm {
     pub place: Place,
-    pub books: Books,
+    books: Books,
     /// Which function every thousandth to thousandth call is of, up to these numbers; the rest is `quick`.
     mix: &'static [(usize, &'static str)],
     jobs: usize,

@@ -215,6 +215,12 @@ impl Work {
 
     /// A slot feeds a worker, which runs so many calls at once, if that is known; or none any more.
     pub(super) fn serve(&mut self, slot: usize, worker: Option<(&Worker, Option<usize>)>) {
+        let seat = &mut self.seats[slot];
+        // Who was to be cancelled while there was no worker yet is told as a worker is.
+        if worker.is_some() && seat.control.asked() == Stop::Cancel {
+            seat.control.reset();
+            seat.cancels.extend(seat.fences.front());
+        }
         self.seats[slot].serving = worker.map(|(worker, at_once)| {
             let (definition, site) = worker.made_of();
             Serving { definition: Arc::clone(definition), site: site.to_owned(), at_once }

@@ -21,7 +21,7 @@ use crate::domain::job::{Claim, Fence};
 use crate::domain::service::ServiceName;
 use crate::error::Result;
 use crate::failpoint::reached;
-use crate::runner::worker::{Begun, Desk, Done, Fate};
+use crate::runner::worker::{Begun, Desk, Done, Fate, Unfit};
 use crate::runner::{
     Capture, Control, Echo, Ended, Hurry, Mark, Marks, Orphans, Output, Request, Stop, Surroundings, command,
     descriptors,
@@ -323,7 +323,9 @@ impl Shared {
         let worker = match started {
             Ok(worker) => worker,
             Err(failure) => {
-                workers.broke(&claim, &failure);
+                if let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) {
+                    workers.broke(definition, call.site.as_deref().unwrap_or(&definition.site), &failure);
+                }
                 return self.refuse(slot, claim, failure, Capture::new(&around.folder));
             }
         };
@@ -343,10 +345,14 @@ impl Shared {
             Fate::Idle(worker) => workers.put(worker),
             Fate::Worn(worker) => workers.retire(worker),
             Fate::Gone => {}
-            Fate::Broken(failure, capture) => {
-                if let Some(claim) = first {
-                    workers.broke(&claim, &failure);
-                    self.refuse(slot, claim, failure, capture);
+            Fate::Unfit(Unfit { outcome, output, call }) => {
+                if let Outcome::Failed(failure) = &outcome {
+                    workers.broke(&desk.definition, &desk.site, failure);
+                }
+                let call = call.or(first.map(|claim| Begun { claim, mark: None }));
+                if let Some(Begun { claim, mark }) = call {
+                    let ended = Ended { outcome, result: None, took: Duration::ZERO, output };
+                    self.over(slot, vec![Done { claim, ended, mark }]);
                 }
                 return self.board.tell();
             }
@@ -413,7 +419,8 @@ impl Desk for SlotDesk<'_> {
         }
         reached("call ended");
         for done in &mut done {
-            if done.ended.took >= WORTH_A_NOTE
+            // A call that a crash was charged to shall not be charged again with what it has outlived.
+            if (done.ended.took >= WORTH_A_NOTE || done.claim.before.crashes > 0)
                 && let (Some(mark), Some(note)) = (&mut done.mark, note::write(&done.claim, &done.ended))
             {
                 self.shared.common.marks.note(mark, done.claim.fence.job, &note);

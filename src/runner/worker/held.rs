@@ -159,6 +159,11 @@ impl Held {
         self.calls.split_off(first).into()
     }
 
+    /// Keeps the oldest after all.
+    pub(super) fn put_back(&mut self, oldest: Call) {
+        self.calls.push_front(oldest);
+    }
+
     /// All of them.
     pub(super) fn take(&mut self) -> Vec<Call> {
         std::mem::take(&mut self.calls).into()

@@ -15,6 +15,9 @@ const LONGEST: usize = 4 * 1024 * 1024;
 /// How much is read at once, in bytes.
 const CHUNK: usize = 64 * 1024;
 
+/// How much waits to be written at most before no more is added, in bytes: more than a socket takes at once.
+const WAITING: usize = 256 * 1024;
+
 /// One end of a socket pair, with what waits at it.
 #[derive(Debug)]
 pub(super) struct Line {
@@ -74,6 +77,11 @@ impl Line {
     /// Whether something waits to be written.
     pub(super) fn is_writing(&self) -> bool {
         !self.outgoing.is_empty()
+    }
+
+    /// Whether so much waits to be written that more would only take memory.
+    pub(super) fn is_full(&self) -> bool {
+        self.outgoing.len() >= WAITING
     }
 
     /// Writes as much as fits. What a worker that is gone does not take is nobody's error.

@@ -26,7 +26,7 @@ pub fn run(claim: &Claim, around: &Surroundings, output: Output<'_>, control: &C
             }
             done.ended
         }
-        (Fate::Broken(failure, printed), None) => ended(Outcome::Failed(failure), printed),
+        (Fate::Unfit(unfit), None) => ended(unfit.outcome, unfit.output),
         // It was told to end before it had begun.
         (_, None) => ended(Outcome::Interrupted, Capture::new(&around.folder)),
     }

@@ -1,12 +1,15 @@
 //! Feeding a worker and hearing it, until it holds nothing and there is nothing for it.
 
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::process::Signal;
 
 use super::frames::{self, Said};
 use super::held::{Call, Ending, Why};
-use super::{Begun, Desk, Done, Fate, HELLO, WINDOW, Worker, how};
+use super::{Begun, Desk, Done, Fate, HELLO, Unfit, WINDOW, Worker, how};
 use crate::domain::attempt::Outcome;
 use crate::domain::time::Timestamp;
 use crate::failpoint::reached;
@@ -31,6 +34,8 @@ enum Flaw {
     Nonsense(String),
     /// It has ended, or closed its line.
     Ended,
+    /// The processor stops before it has said hello.
+    Stopped,
     /// What is wrong with its hello.
     Refused(String),
 }
@@ -66,8 +71,9 @@ impl Worker {
             if flaw.is_none() {
                 self.mind(desk, control);
             }
-            if self.hello.is_none() && control.asked() != Stop::No {
-                flaw = Some(Flaw::Ended);
+            if self.hello.is_none() && control.asked() > Stop::Cancel {
+                self.tree.press(control.asked() == Stop::Kill);
+                flaw = Some(Flaw::Stopped);
             }
         }
     }
@@ -89,7 +95,7 @@ impl Worker {
     /// Sends what may be sent. A call that a crash is charged with has the worker for itself.
     fn fill(&mut self, desk: &dyn Desk) {
         let at_once = self.hello.as_ref().map_or(1, |hello| hello.calls.max(1));
-        while self.held.len() < self.window() && !self.is_worn() && !self.is_ending() {
+        while self.held.len() < self.window() && !self.is_worn() && !self.is_ending() && !self.line.is_full() {
             let Some(begun) = desk.next(self.held.len(), at_once) else { return };
             self.send(begun, desk);
         }
@@ -117,6 +123,7 @@ impl Worker {
             return desk.done(call.map(|call| call.ended(outcome)).into_iter().collect());
         }
         let claim = self.held.latest().map(|call| &call.begun.claim);
+        self.took_back = false;
         if let Some(claim) = claim {
             let limit = claim.definition.as_ref().ok().and_then(|definition| definition.timeout);
             let deadline = limit.map(|limit| now().after(limit));
@@ -137,7 +144,7 @@ impl Worker {
     /// Whether it has done enough.
     fn is_worn(&self) -> bool {
         let ahead = self.answered + self.held.len() as u64;
-        self.has_grown || self.keep.calls.is_some_and(|calls| ahead >= calls)
+        self.has_grown || self.asked || self.keep.calls.is_some_and(|calls| ahead >= calls)
     }
 
     /// Looks whether it has grown too much: now and then, and when it has nothing to do.
@@ -158,8 +165,13 @@ impl Worker {
         }
         let serial = self.is_serial();
         let limit = self.held.next_limit(serial).map(|limit| limit.saturating_duration_since(Instant::now()));
-        let stranded = (serial && self.held.len() > 1).then(|| STRANDED.saturating_sub(self.held.longest()));
+        let stranded = self.may_strand().then(|| STRANDED.saturating_sub(self.held.longest()));
         limit.into_iter().chain(stranded).min().unwrap_or(LONG).max(Duration::from_micros(100))
+    }
+
+    /// Whether calls wait on the line behind one that may take long.
+    fn may_strand(&self) -> bool {
+        self.is_serial() && self.held.len() > 1 && !self.took_back
     }
 
     fn greet_late(&self) -> Option<Flaw> {
@@ -250,17 +262,17 @@ impl Worker {
         let serial = self.is_serial();
         let cancelled = desk.cancelled();
         let stop = control.asked();
-        let stranded = serial && self.held.len() > 1 && self.held.longest() >= STRANDED;
+        let stranded = self.may_strand() && self.held.longest() >= STRANDED;
         if !cancelled.is_empty() || stranded || stop > Stop::Cancel {
             self.cancelling.extend(cancelled);
-            self.take_back(desk);
+            self.take_back(desk, serial && stop <= Stop::Cancel);
         }
         let now = Instant::now();
         let limits: Vec<bool> = {
             let held = &self.held;
             held.limits(serial).map(|limit| limit.is_some_and(|limit| limit <= now)).collect()
         };
-        let Worker { held, line, cancelling, hello, tree, .. } = self;
+        let Worker { held, line, cancelling, hello, tree, asked: told, .. } = self;
         let mut asked = false;
         for (call, late) in held.running(serial).zip(limits).filter(|(call, _)| call.ending.is_none()) {
             let fence = call.fence();
@@ -280,6 +292,7 @@ impl Worker {
         }
         if asked && !hello.as_ref().is_some_and(|hello| hello.cancel) {
             tree.ask();
+            *told = true;
         }
         let kill_at = held.running(serial).filter_map(|call| Some(call.ending?.kill_at)).min();
         if let Some(kill_at) = kill_at {
@@ -290,9 +303,13 @@ impl Worker {
         }
     }
 
-    /// Takes back the calls that the worker has not read yet.
-    fn take_back(&mut self, desk: &dyn Desk) {
-        let taken = self.take_unread();
+    /// Takes back the calls that the worker has not read yet; if `one_after_another`, not the one whose turn it is, unless
+    /// that is to be cancelled: its time goes on.
+    fn take_back(&mut self, desk: &dyn Desk, one_after_another: bool) {
+        let Worker { held, cancelling, .. } = self;
+        let keep = one_after_another && held.oldest().is_some_and(|oldest| !cancelling.contains(&oldest.fence()));
+        let taken = self.take_unread(keep);
+        self.took_back = true;
         let (cancelled, back): (Vec<Call>, Vec<Call>) = taken.into_iter().partition(|call| {
             let fence = call.fence();
             self.cancelling.contains(&fence)
@@ -302,9 +319,12 @@ impl Worker {
         desk.done(cancelled.into_iter().map(|call| call.ended(Outcome::Cancelled)).collect());
     }
 
-    fn take_unread(&mut self) -> Vec<Call> {
+    fn take_unread(&mut self, keep_oldest: bool) -> Vec<Call> {
         let (from, mut bytes) = self.line.take_back();
-        let taken = self.held.take_from(from);
+        let mut taken = self.held.take_from(from);
+        if keep_oldest && self.held.is_empty() && !taken.is_empty() {
+            self.held.put_back(taken.remove(0));
+        }
         if let Some(first) = taken.first() {
             bytes.truncate(usize::try_from(first.from - from).unwrap_or(usize::MAX));
         }
@@ -316,27 +336,29 @@ impl Worker {
 
     /// The worker does not go on: ends all of it, and tells what becomes of its calls.
     fn end_with(mut self, flaw: &Flaw, desk: &dyn Desk, output: Output<'_>) -> Fate {
-        let untouched = self.take_unread();
-        if !matches!(flaw, Flaw::Ended) {
+        let untouched = self.take_unread(false);
+        if matches!(flaw, Flaw::Nonsense(_) | Flaw::Refused(_)) {
             self.tree.press(true);
         }
         let status = self.bury();
-        let serial = self.is_serial();
+        if matches!(flaw, Flaw::Stopped) {
+            self.printed.pass_on(output);
+            self.printed.finish(output);
+            return Fate::Gone;
+        }
         let how = match flaw {
             Flaw::Nonsense(what) => what.clone(),
             Flaw::Refused(why) => format!("was refused: {why}"),
-            Flaw::Ended => how(&status),
+            Flaw::Ended | Flaw::Stopped => how(&status),
         };
-        let no_hello = self.hello.is_none();
-        if no_hello || (self.answered == 0 && self.held.is_empty() && !untouched.is_empty()) {
-            let mut capture = Capture::new(&self.folder);
-            self.printed.give(&mut capture, output);
-            self.printed.finish(output);
-            desk.back(untouched.into_iter().map(|call| call.begun).collect());
-            let when = if no_hello { "before it said hello" } else { "before it read a call" };
-            let when = if matches!(flaw, Flaw::Ended) { format!(" {when}") } else { String::new() };
-            let last = last_line(&capture).map(|line| format!(": {line}")).unwrap_or_default();
-            return Fate::Broken(start::cannot_run(126, format!("its worker {how}{when}{last}")), capture);
+        if self.answered == 0 && self.held.is_empty() {
+            let when = match flaw {
+                Flaw::Ended if self.hello.is_none() => " before it said hello",
+                Flaw::Ended => " before it read a call",
+                _ => "",
+            };
+            let killed = matches!(flaw, Flaw::Ended) && was_killed(&status);
+            return self.never_begun(&format!("{how}{when}"), killed, untouched, (desk, output));
         }
         if let Some(oldest) = self.held.oldest() {
             self.printed.give(&mut oldest.capture, output);
@@ -344,6 +366,7 @@ impl Worker {
         self.printed.pass_on(output);
         self.printed.finish(output);
         let ended_by_us = self.is_ending();
+        let serial = self.is_serial();
         let mut back = Vec::new();
         let mut done = Vec::new();
         for (place, call) in self.held.take().into_iter().enumerate() {
@@ -363,6 +386,31 @@ impl Worker {
         desk.done(done);
         Fate::Gone
     }
+
+    /// It is gone before it has begun a single call. That it cannot be started, or that somebody has killed it, is told of the
+    /// call which was to be its first: so it is not tried for ever.
+    fn never_begun(mut self, how: &str, killed: bool, untouched: Vec<Call>, to: (&dyn Desk, Output<'_>)) -> Fate {
+        let (desk, output) = to;
+        let mut untouched = untouched.into_iter().map(|call| call.begun);
+        let call = untouched.next();
+        desk.back(untouched.collect());
+        let mut capture = Capture::new(&self.folder);
+        self.printed.give(&mut capture, output);
+        self.printed.finish(output);
+        let outcome = if killed {
+            Outcome::Crashed(format!("its worker {how}"))
+        } else {
+            let last = last_line(&capture).map(|line| format!(": {line}")).unwrap_or_default();
+            Outcome::Failed(start::cannot_run(126, format!("its worker {how}{last}")))
+        };
+        Fate::Unfit(Unfit { outcome, output: capture, call })
+    }
+}
+
+/// Whether somebody else has ended it.
+fn was_killed(status: &std::io::Result<ExitStatus>) -> bool {
+    let signal = status.as_ref().ok().and_then(ExitStatusExt::signal);
+    signal.is_some_and(|signal| [Signal::KILL, Signal::TERM].map(Signal::as_raw).contains(&signal))
 }
 
 fn now() -> Timestamp {
