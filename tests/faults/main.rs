@@ -18,6 +18,7 @@ mod failpoints;
 mod fixture;
 mod flood;
 mod hostile;
+mod hostile_workers;
 mod io;
 mod model;
 mod moves;
