@@ -70,6 +70,8 @@ pub struct Surroundings {
     /// How the environment that functions inherit differs from this process's own: it has no `ASYNCQ_*`, nor what
     /// systemd tells the processor, and asyncq itself is on the `PATH`.
     pub env: Vec<(OsString, Option<OsString>)>,
+    /// Whether this process itself belongs to a worker, whose token all that it starts carries on.
+    pub in_worker: bool,
     /// What got away from its function.
     pub orphans: Arc<Orphans>,
 }
@@ -86,10 +88,12 @@ impl Surroundings {
         env: impl Iterator<Item = (OsString, OsString)>,
         program: &Path,
     ) -> io::Result<Self> {
-        let (mut path, mut changes) = (None, Vec::new());
+        let (mut path, mut changes, mut in_worker) = (None, Vec::new(), false);
         for (name, value) in env {
             if name == "PATH" {
                 path = Some(value);
+            } else if name == leftover::WORKER_TOKEN {
+                in_worker = true;
             } else if name.as_encoded_bytes().starts_with(b"ASYNCQ_") || OF_SYSTEMD.iter().any(|its| name == *its) {
                 changes.push((name, None));
             }
@@ -102,7 +106,7 @@ impl Surroundings {
             }
             changes.push(("PATH".into(), Some(path)));
         }
-        Ok(Surroundings { store, folder, env: changes, orphans: Arc::new(Orphans::adopt()?) })
+        Ok(Surroundings { store, folder, env: changes, in_worker, orphans: Arc::new(Orphans::adopt()?) })
     }
 }
 

@@ -61,11 +61,6 @@ impl Tree {
         self.group
     }
 
-    /// It is that of a worker, which runs the attempts with these tokens now: what has them is a part of it.
-    pub(super) fn runs<'a>(&mut self, tokens: impl Iterator<Item = &'a Token>) {
-        self.family.runs(tokens);
-    }
-
     /// What tells that the program has ended.
     pub(super) fn watch(&self) -> io::Result<OwnedFd> {
         start::patiently(|| Ok(pidfd_open(self.group, PidfdFlags::empty())?))

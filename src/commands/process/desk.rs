@@ -60,7 +60,8 @@ impl Desk for SlotDesk<'_> {
         }
         reached("call ended");
         for done in &mut done {
-            if done.ended.took >= WORTH_A_NOTE
+            // A call that a crash was charged to shall not be charged again with what it has outlived.
+            if (done.ended.took >= WORTH_A_NOTE || done.claim.before.crashes > 0)
                 && let (Some(mark), Some(note)) = (&mut done.mark, note::write(&done.claim, &done.ended))
             {
                 self.shared.common.marks.note(mark, done.claim.fence.job, &note);

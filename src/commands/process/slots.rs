@@ -17,12 +17,12 @@ use super::note;
 use super::pace::Load;
 use super::wake::{Wake, Wakes};
 use super::workers::Workers;
-use crate::domain::attempt::{Failure, Outcome};
+use crate::domain::attempt::Outcome;
 use crate::domain::job::{Claim, Fence};
 use crate::domain::service::ServiceName;
 use crate::error::Result;
 use crate::failpoint::reached;
-use crate::runner::worker::{Begun, Broken, Done, Fate};
+use crate::runner::worker::{Begun, Done, Fate, Unfit};
 use crate::runner::{
     Capture, Control, Echo, Ended, Hurry, Mark, Marks, Orphans, Output, Request, Stop, Surroundings, command,
     descriptors,
@@ -321,7 +321,7 @@ impl Shared {
         let Common { around, workers, .. } = &self.common;
         if let Some(failure) = workers.flaw(&claim) {
             let first = Begun { claim, mark: None };
-            return self.refuse(slot, first, failure, Capture::new(&around.folder));
+            return self.refuse(slot, first, Outcome::Failed(failure), Capture::new(&around.folder));
         }
         let started = match workers.take(&claim) {
             Some(idle) => Ok(idle),
@@ -330,9 +330,11 @@ impl Shared {
         let worker = match started {
             Ok(worker) => worker,
             Err(failure) => {
-                workers.broke(&claim, &failure);
+                if let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) {
+                    workers.broke(definition, call.site.as_deref().unwrap_or(&definition.site), &failure);
+                }
                 let first = Begun { claim, mark: None };
-                return self.refuse(slot, first, failure, Capture::new(&around.folder));
+                return self.refuse(slot, first, Outcome::Failed(failure), Capture::new(&around.folder));
             }
         };
         self.board.work().serve(slot, Some((&worker, worker.at_once())));
@@ -346,11 +348,14 @@ impl Shared {
             Fate::Idle(worker) => workers.put(worker),
             Fate::Worn(worker) => workers.retire(worker),
             Fate::Gone => {}
-            Fate::Broken(broken) => {
-                let Broken { failure, printed, first: unread } = *broken;
+            Fate::Unfit(unfit) => {
+                let Unfit { outcome, printed, first: unread } = *unfit;
+                if let Outcome::Failed(failure) = &outcome {
+                    let (definition, site) = &desk.worker_of;
+                    workers.broke(definition, site, failure);
+                }
                 if let Some(first) = unread.or(first.map(|claim| Begun { claim, mark: None })) {
-                    workers.broke(&first.claim, &failure);
-                    self.refuse(slot, first, failure, printed);
+                    self.refuse(slot, first, outcome, printed);
                 }
                 return self.board.tell();
             }
@@ -365,10 +370,9 @@ impl Shared {
     }
 
     /// A call cannot be run, as its worker cannot be started.
-    fn refuse(&self, slot: usize, Begun { claim, mark }: Begun, failure: Failure, output: Capture) {
+    fn refuse(&self, slot: usize, Begun { claim, mark }: Begun, outcome: Outcome, output: Capture) {
         self.board.work().serve(slot, None);
-        let (outcome, took) = (Outcome::Failed(failure), Duration::ZERO);
-        let ended = Ended { outcome, result: None, took, output };
+        let ended = Ended { outcome, result: None, took: Duration::ZERO, output };
         self.over(slot, vec![Done { claim, ended, mark }]);
     }
 }

@@ -4,9 +4,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use super::held::{Call, Ending, Why};
 use super::serve::STRANDED;
-use super::{Broken, Desk, Fate, Worker, frames};
+use super::{Desk, Fate, Unfit, Worker, frames};
 use crate::domain::attempt::Outcome;
 use crate::domain::log::Stream;
 use crate::runner::tree::{GRACE, REST_GRACE, soon};
@@ -63,8 +65,7 @@ impl Worker {
     /// Ends what is left of it, and keeps what it has printed; gives how it ended.
     fn bury(&mut self) -> std::io::Result<ExitStatus> {
         let kill_at = soon(None);
-        let Worker { tree, printed, held, .. } = self;
-        tree.runs(held.tokens());
+        let Worker { tree, printed, .. } = self;
         let status = tree.end_the_rest(|| Instant::now() >= kill_at, || printed.take());
         self.printed.take_all();
         status
@@ -75,18 +76,16 @@ impl Worker {
         let serial = self.is_serial();
         let cancelled = desk.cancelled();
         let stop = control.asked();
-        let stranded = serial && self.held.len() > 1 && self.held.longest() >= STRANDED;
+        let stranded = self.may_strand() && self.held.longest() >= STRANDED;
         if !cancelled.is_empty() || stranded || stop > Stop::Cancel {
             self.cancelling.extend(cancelled);
-            self.take_back(desk);
+            self.take_back(desk, serial && stop <= Stop::Cancel);
         }
         let asked = self.ask_to_end(stop);
         let listens = self.hello.as_ref().is_some_and(|hello| hello.cancel);
-        if asked {
-            self.tree.runs(self.held.tokens());
-            if !listens {
-                self.tree.ask();
-            }
+        if asked && !listens {
+            self.tree.ask();
+            self.asked = true;
         }
         let kill_at = self.held.running(serial).filter_map(|call| Some(call.ending?.kill_at)).min();
         if let Some(kill_at) = kill_at {
@@ -123,9 +122,13 @@ impl Worker {
         asked
     }
 
-    /// Takes back the calls that the worker has not read yet.
-    fn take_back(&mut self, desk: &dyn Desk) {
-        let taken = self.take_unread();
+    /// Takes back the calls that the worker has not read yet; if `one_after_another`, not the one whose turn it is, unless
+    /// that is to be cancelled: its time goes on.
+    fn take_back(&mut self, desk: &dyn Desk, one_after_another: bool) {
+        let Worker { held, cancelling, .. } = self;
+        let keep = one_after_another && held.oldest().is_some_and(|oldest| !cancelling.contains(&oldest.fence()));
+        let taken = self.take_unread(keep);
+        self.took_back = true;
         let (cancelled, back): (Vec<Call>, Vec<Call>) = taken.into_iter().partition(|call| {
             let fence = call.fence();
             self.cancelling.contains(&fence)
@@ -135,9 +138,12 @@ impl Worker {
         desk.done(cancelled.into_iter().map(|call| call.ended(Outcome::Cancelled)).collect());
     }
 
-    fn take_unread(&mut self) -> Vec<Call> {
+    fn take_unread(&mut self, keep_oldest: bool) -> Vec<Call> {
         let (from, mut bytes) = self.line.take_back();
-        let taken = self.held.take_from(from);
+        let mut taken = self.held.take_from(from);
+        if keep_oldest && self.held.is_empty() && !taken.is_empty() {
+            self.held.put_back(taken.remove(0));
+        }
         if let Some(first) = taken.first() {
             bytes.truncate(usize::try_from(first.from - from).unwrap_or(usize::MAX));
         }
@@ -149,13 +155,12 @@ impl Worker {
 
     /// The worker does not go on: ends all of it, and tells what becomes of its calls.
     pub(super) fn end_with(mut self, flaw: &Flaw, desk: &dyn Desk, output: Output<'_>) -> Fate {
-        let untouched = self.take_unread();
+        let untouched = self.take_unread(false);
         if matches!(flaw, Flaw::Ended | Flaw::Refused(_)) {
             // One that closes its line is about to end; one that was refused may want to say so.
             self.line.close();
             self.linger(REST_GRACE, output);
         } else {
-            self.tree.runs(self.held.tokens());
             self.tree.press(true);
         }
         let status = self.bury();
@@ -171,7 +176,8 @@ impl Worker {
             let mut untouched = untouched.into_iter().map(|call| call.begun);
             let first = untouched.next();
             desk.back(untouched.collect());
-            return Fate::Broken(Box::new(self.broken(&format!("{how}{when}"), first, output)));
+            let killed = matches!(flaw, Flaw::Ended) && was_killed(&status);
+            return Fate::Unfit(Box::new(self.unfit(&format!("{how}{when}"), killed, first, output)));
         }
         if let Some(oldest) = self.held.oldest() {
             self.printed.give(&mut oldest.capture, output);
@@ -199,13 +205,25 @@ impl Worker {
         Fate::Gone
     }
 
-    fn broken(mut self, how: &str, first: Option<super::Begun>, output: Output<'_>) -> Broken {
+    /// It is gone before it has begun a single call. That it cannot be started, or that somebody has killed it, is told of the
+    /// call which was to be its first: so it is not tried for ever.
+    fn unfit(mut self, how: &str, killed: bool, first: Option<super::Begun>, output: Output<'_>) -> Unfit {
         self.printed.give(&mut self.before, output);
         self.printed.finish(output);
-        let last = last_line(&self.before).map(|line| format!(": {line}")).unwrap_or_default();
-        let failure = start::cannot_run(126, format!("its worker {how}{last}"));
-        Broken { failure, printed: self.before, first }
+        let outcome = if killed {
+            Outcome::Crashed(format!("its worker {how}"))
+        } else {
+            let last = last_line(&self.before).map(|line| format!(": {line}")).unwrap_or_default();
+            Outcome::Failed(start::cannot_run(126, format!("its worker {how}{last}")))
+        };
+        Unfit { outcome, printed: self.before, first }
     }
+}
+
+/// Whether somebody else has ended it.
+fn was_killed(status: &std::io::Result<ExitStatus>) -> bool {
+    let signal = status.as_ref().ok().and_then(ExitStatusExt::signal);
+    signal.is_some_and(|signal| [Signal::KILL, Signal::TERM].map(Signal::as_raw).contains(&signal))
 }
 
 /// How a worker ended, to go on after "its worker".

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::frames::{Answer, End};
 use super::{Begun, Done};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
-use crate::domain::job::{Fence, Token};
+use crate::domain::job::Fence;
 use crate::domain::json::Json;
 use crate::runner::{Capture, Ended, start};
 
@@ -151,11 +151,6 @@ impl Held {
         calls.filter(|call| call.progress.is_some()).map(Call::until_told).min()
     }
 
-    /// The tokens of all of them.
-    pub(super) fn tokens(&self) -> impl Iterator<Item = &Token> {
-        self.calls.iter().map(|call| &call.begun.claim.token)
-    }
-
     /// Those that may be running.
     pub(super) fn running(&mut self, serial: bool) -> impl Iterator<Item = &mut Call> {
         self.calls.iter_mut().take(if serial { 1 } else { usize::MAX })
@@ -201,6 +196,11 @@ impl Held {
     pub(super) fn take_from(&mut self, offset: u64) -> Vec<Call> {
         let first = self.calls.iter().position(|call| call.from >= offset).unwrap_or(self.calls.len());
         self.calls.split_off(first).into()
+    }
+
+    /// Keeps the oldest after all.
+    pub(super) fn put_back(&mut self, oldest: Call) {
+        self.calls.push_front(oldest);
     }
 
     /// All of them.

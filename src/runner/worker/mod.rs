@@ -25,7 +25,7 @@ use self::line::Line;
 use self::output::Printed;
 use super::tree::Tree;
 use super::{Capture, Ended, Mark, Output, Surroundings, start};
-use crate::domain::attempt::Failure;
+use crate::domain::attempt::{Failure, Outcome};
 use crate::domain::function::{Definition, Keep};
 use crate::domain::job::{Claim, Fence, Token};
 use crate::failpoint::reached;
@@ -84,15 +84,15 @@ pub enum Fate {
     Worn(Box<Worker>),
     /// It is gone.
     Gone,
-    /// It cannot be started.
-    Broken(Box<Broken>),
+    /// It is gone before it has begun a call.
+    Unfit(Box<Unfit>),
 }
 
-/// A worker that cannot be started.
+/// A worker that cannot be started, or was killed before it could begin.
 #[derive(Debug)]
-pub struct Broken {
-    /// Why.
-    pub failure: Failure,
+pub struct Unfit {
+    /// What that means for the call for which it was started: it has failed if the worker cannot be started.
+    pub outcome: Outcome,
     /// What it has printed.
     pub printed: Capture,
     /// The call that it has got and not read, if it came as far as that.
@@ -118,6 +118,10 @@ pub struct Worker {
     held: Held,
     /// Attempts that are to be cancelled.
     cancelling: Vec<Fence>,
+    /// Whether it was asked to end, so that it gets no more calls.
+    asked: bool,
+    /// Whether what it has not read was taken back since the latest call was sent.
+    took_back: bool,
     started: Instant,
     answered: u64,
     /// How much memory it used when it said hello, in bytes.
@@ -162,6 +166,8 @@ impl Worker {
             hello: None,
             held: Held::default(),
             cancelling: Vec::new(),
+            asked: false,
+            took_back: false,
             started: Instant::now(),
             answered: 0,
             memory: 0,

@@ -18,17 +18,17 @@ pub fn run(claim: &Claim, around: &Surroundings, output: Output<'_>, control: &C
     };
     let desk = OneCall { call: Cell::new(Some(claim.clone())), done: RefCell::default(), control };
     let fate = worker.serve(&desk, output, control);
-    let broken = match fate {
+    let unfit = match fate {
         Fate::Idle(worker) | Fate::Worn(worker) => {
             worker.end(output);
             None
         }
         Fate::Gone => None,
-        Fate::Broken(broken) => Some(broken),
+        Fate::Unfit(unfit) => Some(unfit),
     };
-    match (desk.done.into_inner(), broken) {
+    match (desk.done.into_inner(), unfit) {
         (Some(done), _) => done.ended,
-        (None, Some(broken)) => ended(Outcome::Failed(broken.failure), broken.printed),
+        (None, Some(unfit)) => ended(unfit.outcome, unfit.printed),
         // It was told to end before it had begun.
         (None, None) => ended(Outcome::Interrupted, Capture::new(&around.folder)),
     }

@@ -19,6 +19,8 @@ const STREAMS: [Stream; 2] = [Stream::Out, Stream::Err];
 pub(super) struct Printed {
     pipes: [Option<OwnedFd>; 2],
     fresh: [Vec<u8>; 2],
+    /// Whether something was read since the line was.
+    ahead: bool,
     passing: Passing,
 }
 
@@ -28,7 +30,7 @@ impl Printed {
             // Where that fails, reading may wait; it does not fail for pipes.
             let _ = rustix::io::ioctl_fionbio(pipe, true);
         }
-        Printed { pipes, fresh: [Vec::new(), Vec::new()], passing: Passing::default() }
+        Printed { pipes, fresh: [Vec::new(), Vec::new()], ahead: false, passing: Passing::default() }
     }
 
     /// Those that are open.
@@ -55,11 +57,23 @@ impl Printed {
         }
     }
 
-    /// Reads, where less is there, until so many bytes of each stream are.
+    /// Reads, where less is there, until so many bytes of each stream are, or as many as can have been there.
     fn take_until(&mut self, counts: [usize; 2]) {
         for (which, count) in counts.into_iter().enumerate() {
-            while self.fresh[which].len() < count && self.read(which).is_some() {}
+            let mut left = LARGEST_PIPE;
+            while self.fresh[which].len() < count
+                && left > 0
+                && let Some(read) = self.read(which)
+            {
+                left = left.saturating_sub(read);
+                self.ahead = true;
+            }
         }
+    }
+
+    /// Whether, since this was asked, more was read than what had been printed when the line was read.
+    pub(super) fn was_read_ahead(&mut self) -> bool {
+        std::mem::take(&mut self.ahead)
     }
 
     /// Reads once from a pipe, and closes it at its end; `None` when nothing is there now.

@@ -114,6 +114,7 @@ impl Worker {
             return desk.done(call.map(|call| call.ended(outcome)).into_iter().collect());
         }
         let claim = self.held.latest().map(|call| &call.begun.claim);
+        self.took_back = false;
         if let Some(claim) = claim {
             let limit = claim.definition.as_ref().ok().and_then(|definition| definition.timeout);
             let deadline = limit.map(|limit| now().after(limit));
@@ -134,7 +135,7 @@ impl Worker {
     /// Whether it has done enough.
     fn is_worn(&self) -> bool {
         let ahead = self.answered + self.held.len() as u64;
-        self.has_grown || self.keep.calls.is_some_and(|calls| ahead >= calls)
+        self.has_grown || self.asked || self.keep.calls.is_some_and(|calls| ahead >= calls)
     }
 
     /// Looks whether it has grown too much: now and then, and when it has nothing to do.
@@ -156,8 +157,13 @@ impl Worker {
         let serial = self.is_serial();
         let limit = self.held.next_limit(serial).map(|limit| limit.saturating_duration_since(Instant::now()));
         let progress = self.held.next_progress();
-        let stranded = (serial && self.held.len() > 1).then(|| STRANDED.saturating_sub(self.held.longest()));
+        let stranded = self.may_strand().then(|| STRANDED.saturating_sub(self.held.longest()));
         limit.into_iter().chain(stranded).chain(progress).min().unwrap_or(LONG).max(Duration::from_micros(100))
+    }
+
+    /// Whether calls wait on the line behind one that may take long.
+    pub(super) fn may_strand(&self) -> bool {
+        self.is_serial() && self.held.len() > 1 && !self.took_back
     }
 
     /// Tells how far calls are: the latest of each, now and then.
@@ -182,9 +188,15 @@ impl Worker {
         if last || output.echo.has_room() {
             self.printed.take();
         }
-        self.line.read();
         let mut done = Vec::new();
-        let heard = self.hear_frames(output, &mut done, last);
+        let heard = loop {
+            self.line.read();
+            let heard = self.hear_frames(output, &mut done, last);
+            // Looked for what an answer counts, it may have read what was printed after answers that came meanwhile.
+            if heard.is_err() || !self.printed.was_read_ahead() {
+                break heard;
+            }
+        };
         let serial = self.is_serial();
         // What is left was printed after the last answer.
         if serial && !self.printed.is_empty() {
