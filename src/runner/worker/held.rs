@@ -147,7 +147,7 @@ impl Held {
 
     /// How long until there are such.
     pub(super) fn next_progress(&self) -> Option<Duration> {
-        let calls = if self.has_progress { self.calls.iter() } else { std::collections::vec_deque::Iter::default() };
+        let calls = self.calls.iter().take(if self.has_progress { usize::MAX } else { 0 });
         calls.filter(|call| call.progress.is_some()).map(Call::until_told).min()
     }
 

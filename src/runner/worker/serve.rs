@@ -36,7 +36,7 @@ impl Worker {
             if let Some(flaw) = flaw.take() {
                 return self.end_with(&flaw, desk, output);
             }
-            if control.asked() > Stop::Cancel && self.held.is_empty() || self.hello.is_none() && !desk.is_open() {
+            if self.hello.is_none() && (control.asked() > Stop::Cancel || !desk.is_open()) {
                 return self.leave(output);
             }
             if self.hello.is_some() {
