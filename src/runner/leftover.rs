@@ -348,9 +348,9 @@ impl Family {
     }
 
     fn kin(&self, pid: Pid) -> Kin {
-        let marked = |environment: &[u8]| match self.mark.is_on(environment) {
-            true => Some(true),
-            false => is_marked(environment).then_some(false),
+        let marked = |environment: &[u8]| {
+            let ours = self.mark.is_on(environment);
+            (ours || is_marked(environment)).then_some(ours)
         };
         kin(pid, marked, |number| number == self.attempt.number)
     }

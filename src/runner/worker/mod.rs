@@ -101,6 +101,7 @@ pub struct Unfit {
 
 /// A running worker.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each notes one thing that has happened to it")]
 pub struct Worker {
     tree: Tree,
     /// Tells that it has ended.
