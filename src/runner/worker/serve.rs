@@ -336,7 +336,10 @@ impl Worker {
 
     /// The worker does not go on: ends all of it, and tells what becomes of its calls.
     fn end_with(mut self, flaw: &Flaw, desk: &dyn Desk, output: Output<'_>) -> Fate {
-        let untouched = self.take_unread(false);
+        let unread = self.take_unread(false);
+        // One whose time is over before the worker has read it does not go back.
+        let (overdue, untouched): (Vec<Call>, Vec<Call>) = unread.into_iter().partition(|call| call.ending.is_some());
+        let ended_by_us = self.is_ending() || !overdue.is_empty();
         if matches!(flaw, Flaw::Nonsense(_) | Flaw::Refused(_)) {
             self.tree.press(true);
         }
@@ -351,7 +354,7 @@ impl Worker {
             Flaw::Refused(why) => format!("was refused: {why}"),
             Flaw::Ended | Flaw::Stopped => how(&status),
         };
-        if self.answered == 0 && self.held.is_empty() {
+        if self.answered == 0 && self.held.is_empty() && !ended_by_us {
             let when = match flaw {
                 Flaw::Ended if self.hello.is_none() => " before it said hello",
                 Flaw::Ended => " before it read a call",
@@ -365,10 +368,10 @@ impl Worker {
         }
         self.printed.pass_on(output);
         self.printed.finish(output);
-        let ended_by_us = self.is_ending();
         let serial = self.is_serial();
         let mut back = Vec::new();
-        let mut done = Vec::new();
+        let ended = |call: Call| call.ending.map(|ending| call.ended(ending.why.outcome()));
+        let mut done: Vec<Done> = overdue.into_iter().filter_map(ended).collect();
         for (place, call) in self.held.take().into_iter().enumerate() {
             if serial && place > 0 {
                 back.push(call.begun);
