@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use super::held::{Call, Ending, Why};
 use super::serve::STRANDED;
-use super::{Desk, Fate, Unfit, Worker, frames};
+use super::{Desk, Done, Fate, Unfit, Worker, frames};
 use crate::domain::attempt::Outcome;
 use crate::domain::log::Stream;
 use crate::runner::tree::{GRACE, REST_GRACE, soon};
@@ -155,7 +155,10 @@ impl Worker {
 
     /// The worker does not go on: ends all of it, and tells what becomes of its calls.
     pub(super) fn end_with(mut self, flaw: &Flaw, desk: &dyn Desk, output: Output<'_>) -> Fate {
-        let untouched = self.take_unread(false);
+        let unread = self.take_unread(false);
+        // One whose time is over before the worker has read it does not go back.
+        let (overdue, untouched): (Vec<Call>, Vec<Call>) = unread.into_iter().partition(|call| call.ending.is_some());
+        let ended_by_us = self.is_ending() || !overdue.is_empty();
         if matches!(flaw, Flaw::Ended | Flaw::Refused(_)) {
             // One that closes its line is about to end; one that was refused may want to say so.
             self.line.close();
@@ -170,7 +173,7 @@ impl Worker {
             Flaw::Ended => how(&status),
         };
         let no_hello = self.hello.is_none();
-        if no_hello || (self.answered == 0 && self.held.is_empty()) {
+        if no_hello || (self.answered == 0 && self.held.is_empty() && !ended_by_us) {
             let when = if no_hello { "before it said hello" } else { "before it read a call" };
             let when = if matches!(flaw, Flaw::Ended) { format!(" {when}") } else { String::new() };
             let mut untouched = untouched.into_iter().map(|call| call.begun);
@@ -184,9 +187,10 @@ impl Worker {
         }
         self.printed.pass_on(output);
         self.printed.finish(output);
-        let (serial, ended_by_us) = (self.is_serial(), self.is_ending());
+        let serial = self.is_serial();
         let mut back = Vec::new();
-        let mut done = Vec::new();
+        let ended = |call: Call| call.ending.map(|ending| call.ended(ending.why.outcome()));
+        let mut done: Vec<Done> = overdue.into_iter().filter_map(ended).collect();
         for (place, call) in self.held.take().into_iter().enumerate() {
             if serial && place > 0 {
                 back.push(call.begun);
