@@ -11,7 +11,7 @@ use crate::domain::call::{Call, Principal};
 use crate::domain::function::{Definition, FunctionName};
 use crate::domain::job::{Claim, Fence, JobId, Token};
 use crate::domain::json::Json;
-use crate::domain::retry::{LONGEST_PAUSE, SUSPECT, Tally};
+use crate::domain::retry::{LONGEST_DRAWN_PAUSE, LONGEST_PAUSE, SUSPECT, Tally};
 use crate::domain::service::ServiceName;
 use crate::error::Result;
 
@@ -21,7 +21,7 @@ const PROMOTE_STEP: i64 = 1000;
 // Indexes say which jobs wait. Where the job itself says otherwise, the store is damaged, and NULL is refused.
 const PROMOTE: &str = "UPDATE asyncq_job SET state = CASE state WHEN 'delayed' THEN 'queued' END WHERE id IN (
     SELECT id FROM asyncq_job WHERE state = 'delayed' AND service = ?1 AND run_at <= ?2 ORDER BY run_at LIMIT ?3)";
-const HASTEN: &str = "UPDATE asyncq_job SET run_at = ?2
+const HASTEN: &str = "UPDATE asyncq_job SET run_at = ?3
     WHERE state = 'delayed' AND attempt > 0 AND service = ?1 AND run_at > ?2";
 pub(super) const READY: &str = "SELECT id FROM asyncq_job WHERE state = 'queued' AND service = ?1 LIMIT 1";
 const NEXT: &str = "SELECT id, attempt, function, args, kwargs, principal, site, conflicts, crashes FROM asyncq_job
@@ -55,7 +55,8 @@ pub(super) fn claim(tx: &mut dyn Tx, plan: &Plan<'_>, room: usize, outlook: &mut
     let name = plan.service.as_str();
     if outlook.ready {
         tx.execute(PROMOTE, &[name.into(), outlook.now.into(), PROMOTE_STEP.into()])?;
-        tx.execute(HASTEN, &[name.into(), outlook.now.after(LONGEST_PAUSE).into()])?;
+        let [latest, soon] = [LONGEST_PAUSE, LONGEST_DRAWN_PAUSE].map(|pause| outlook.now.after(pause));
+        tx.execute(HASTEN, &[name.into(), latest.into(), soon.into()])?;
         outlook.next_due = drain::next_due(tx, plan.service)?;
     }
     let next = choose(tx, plan, room, outlook)?;
