@@ -4,7 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use asyncq::domain::attempt::Outcome;
-use asyncq::domain::job::{Finish, Token};
+use asyncq::domain::call::Call;
+use asyncq::domain::function::FunctionName;
+use asyncq::domain::job::{Finish, NewJob, Token};
+use asyncq::domain::json::Json;
 use asyncq::domain::log::Log;
 use asyncq::domain::processor::NewProcessor;
 use asyncq::domain::retry::{Tally, decide};
@@ -125,6 +128,45 @@ pub fn size() {
     let bytes = std::fs::metadata(bench.path()).unwrap().len();
     println!("size: the store after {JOBS} jobs without arguments");
     println!("{:<58} {:>5} bytes{:>25}(to reach: at most 250)", "a job that is done", bytes / u64::from(JOBS), "");
+}
+
+/// How often arguments of 100 KB are written on their way through the store.
+pub fn large() {
+    const JOBS: u32 = 100;
+    let bench = Bench::new(1000);
+    let argument = format!("[\"{}\"]", "x".repeat(100_000));
+    let service = ServiceName::parse("events").unwrap();
+    let call = Call {
+        service: service.clone(),
+        function: FunctionName::parse("true").unwrap(),
+        args: Json::parse(&argument).unwrap(),
+        kwargs: Json::parse("{}").unwrap(),
+        principal: None,
+        site: None,
+    };
+    let new = NewJob { call, key: None, hold: false, os_user: None, parent: None };
+    let mut store = Store::open(&Location::File(bench.path()), Patience::Endless).unwrap();
+    let before = written();
+    for _ in 0..JOBS {
+        store.enqueue(&new).unwrap();
+    }
+    let enqueued = written();
+    claim_some(&bench.path(), Run { at_once: 1, count: JOBS, durable: true });
+    let claimed = written();
+    let times = |bytes: u64| bytes as f64 / f64::from(JOBS) / argument.len() as f64;
+    println!(
+        "large: bytes written for each byte of arguments, {JOBS} calls of 100 KB, one at a time; 2 are WAL and file"
+    );
+    for (what, times) in [("enqueue", times(enqueued - before)), ("claim and finish", times(claimed - enqueued))] {
+        println!("{what:<58} {times:>8.2} x");
+    }
+}
+
+/// How many bytes this process has written.
+fn written() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/io").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap();
+    line.parse().unwrap()
 }
 
 /// A claim beside millions of jobs that cannot run, and one in front of a million that can, against one in a store that
