@@ -59,7 +59,7 @@ CREATE TABLE asyncq_job (
   result      TEXT                                                    -- what the function left as its result, JSON
 ) STRICT;
 -- One index for each thing that is looked for; what has ended is in none of the first four.
-CREATE INDEX asyncq_job_queued     ON asyncq_job (service, priority, run_at, id) WHERE state = 'queued';
+CREATE INDEX asyncq_job_queued     ON asyncq_job (service, priority, run_at) WHERE state = 'queued';  -- and by id
 CREATE INDEX asyncq_job_delayed    ON asyncq_job (service, run_at) WHERE state = 'delayed';
 CREATE INDEX asyncq_job_retry      ON asyncq_job (service, run_at) WHERE state = 'delayed' AND attempt > 0;
 CREATE INDEX asyncq_job_token      ON asyncq_job (processor) WHERE token IS NOT NULL;
@@ -104,6 +104,13 @@ CREATE TABLE asyncq_slot (                                            -- how man
   taken       INTEGER NOT NULL CHECK (taken > 0),
   PRIMARY KEY (service, processor)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE asyncq_progress (                                        -- how far calls are, as their workers tell
+  job         INTEGER PRIMARY KEY REFERENCES asyncq_job ON DELETE CASCADE,
+  attempt     INTEGER NOT NULL,                                       -- it says nothing of any other one
+  processor   INTEGER NOT NULL REFERENCES asyncq_processor ON DELETE CASCADE,
+  told        TEXT NOT NULL                                           -- in words, for people
+) STRICT;
 
 CREATE TRIGGER asyncq_job_insert BEFORE INSERT ON asyncq_job BEGIN
   SELECT CASE

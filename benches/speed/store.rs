@@ -145,8 +145,19 @@ fn claim_all(path: &Path, at_once: u32, expected: u32) -> Duration {
         loop {
             let finished: Vec<&Finish> = last.iter().collect();
             let (finished, returned) = (&finished[..], &[][..]);
-            let (held, running, ahead, tokens) = (0, 0, 0, &tokens[..]);
-            let plan = Plan { processor, service: &service, finished, returned, held, running, ahead, tokens };
+            let (held, elsewhere, running, ahead, tokens, bytes) = (0, 0, 0, 0, &tokens[..], usize::MAX);
+            let plan = Plan {
+                processor,
+                service: &service,
+                finished,
+                returned,
+                held,
+                elsewhere,
+                running,
+                ahead,
+                tokens,
+                bytes,
+            };
             let claims = store.advance(&plan).unwrap().claims;
             if claims.is_empty() {
                 break;

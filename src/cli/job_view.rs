@@ -101,6 +101,9 @@ pub fn print_job(store: &mut Store, job: &Job, attempts: &[Attempt], json: bool)
     if let Some(started) = job.started_at {
         sheet.line("started", moment(started));
     }
+    if let Some(progress) = &job.progress {
+        sheet.line("progress", text(progress));
+    }
     if let Some(finished) = job.finished_at {
         let took = job.started_at.map(|started| format!("  took {}", show_span(finished.since(started))));
         sheet.line("finished", moment(finished) + &took.unwrap_or_default());
@@ -170,6 +173,8 @@ struct JobView<'a> {
     key: Option<&'a str>,
     os_user: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     attempts: Option<Vec<AttemptView<'a>>>,
 }
 
@@ -208,6 +213,7 @@ impl<'a> JobView<'a> {
             priority: job.priority,
             key: job.key.as_deref(),
             os_user: job.os_user.as_deref(),
+            progress: job.progress.as_deref(),
             attempts: attempts.map(|all| all.iter().map(AttemptView::of).collect()),
         }
     }

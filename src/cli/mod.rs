@@ -14,6 +14,7 @@ mod output;
 mod process;
 mod service;
 mod session;
+mod systemd;
 mod usage;
 
 use std::io::Write;

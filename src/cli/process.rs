@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use clap::Args;
 
+use sd_notify::NotifyState;
+
 use super::exit;
 use super::session::Session;
+use super::systemd;
 use crate::commands::Store;
 use crate::commands::process::{self, Barrier, Echo, Equipment, Event, Line, Options, Report, RunFolder, Surroundings};
 use crate::domain::attempt::{Ending, FailureKind};
@@ -23,6 +26,7 @@ use crate::error::Error;
 /// Drains the services one after the other. What functions print appears on stdout and stderr. The exit code is 1 when a
 /// job ended in an error. A first signal to stop lets what is running end, a second one ends it and puts it back.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub struct Process {
     /// The services [default: all, by name]
     #[arg(value_name = "SERVICE")]
@@ -39,6 +43,12 @@ pub struct Process {
     /// Wait for the calls that are to be tried again
     #[arg(long)]
     wait_retries: bool,
+
+    /// Stay, and run calls as they come, of all the services at once, until told to stop
+    ///
+    /// Tells systemd when it is ready and that it lives, if that asks (docs/follow.md).
+    #[arg(long, conflicts_with = "wait_retries")]
+    follow: bool,
 
     /// Take it that a container in which a processor died has ended
     ///
@@ -66,6 +76,8 @@ impl Process {
             max_jobs: self.max_jobs,
             max_time: self.max_time,
             wait_retries: self.wait_retries,
+            follow: self.follow,
+            pulse: if self.follow { systemd::pulse() } else { None },
             one_container: self.one_container,
         };
         if !self.trust_store_writers {
@@ -168,7 +180,18 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
         Event::Unsure { processor, error } => {
             session.whisper(&format!("cannot tell whether {} lives: {error}", name(processor)));
         }
+        Event::Ready => {
+            systemd::tell(&[NotifyState::Ready]);
+            session.whisper("ready; a signal stops it");
+        }
+        Event::Alive => systemd::tell(&[NotifyState::Watchdog]),
+        Event::Deaf { error } => {
+            session.talk(&format!("cannot watch the store: {error}; looking at it a hundred times a second instead"));
+            session.hint("`sysctl fs.inotify.max_user_instances` says how many watchers a user may have");
+        }
+        Event::Stopping { running: 0 } => systemd::tell(&[NotifyState::Stopping]),
         Event::Stopping { running } => {
+            systemd::tell(&[NotifyState::Stopping]);
             let jobs = if *running == 1 { "one job".to_owned() } else { format!("{running} jobs") };
             session.talk(&format!("stopping; waiting for {jobs} to end (once more: end and put back)"));
         }

@@ -2,6 +2,9 @@
 //!
 //! Invariant: at every moment all lines up to one are enqueued, and none after it.
 
+use std::panic::resume_unwind;
+use std::thread;
+
 use super::lines::{Line, Lines};
 use crate::domain::batch::{Caller, parse};
 use crate::domain::job::NewJob;
@@ -35,11 +38,16 @@ struct Pending {
     calls: Vec<NewJob>,
     /// In which line each of them is.
     lines: Vec<u64>,
+    /// Where the input stands after them.
+    bytes: u64,
+    /// Whether more of it is to be read then.
+    goes_on: bool,
     /// Why nothing after them will be enqueued.
     flaw: Option<Error>,
 }
 
-/// Enqueues all calls in `lines`, as many in one transaction as there are at once.
+/// Enqueues all calls in `lines`, as many in one transaction as there are at once. While they go into the store, the next
+/// ones are read, if they are there.
 ///
 /// # Errors
 /// The first line that is no call, or that the store refuses; all lines before it are enqueued, or nothing when the
@@ -51,25 +59,48 @@ pub fn enqueue<E: From<Error>>(
     options: Options,
     mut told: impl FnMut(&Progress<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut pending = Pending { options, calls: Vec::new(), lines: Vec::new(), flaw: None };
-    let (mut goes_on, mut since) = (true, 0);
-    while goes_on {
-        goes_on = pending.read(lines, caller);
-        let full = pending.calls.len() >= options.at_once || lines.bytes() - since >= BYTES_AT_ONCE;
-        if goes_on && (options.atomic || !full && lines.has_more()) {
-            continue;
+    let mut next = None;
+    loop {
+        let mut pending = next.take().unwrap_or_else(|| Pending::read(lines, caller, options));
+        let more = pending.goes_on && lines.has_more();
+        thread::scope(|scope| -> Result<(), E> {
+            let read = || Pending::read(lines, caller, options);
+            // Where no thread can be had, it is read afterwards.
+            let reader = if more { thread::Builder::new().spawn_scoped(scope, read).ok() } else { None };
+            if let Some(jobs) = pending.put(store)? {
+                told(&Progress { jobs: &jobs, bytes: pending.bytes })?;
+            }
+            next = reader.map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            Ok(())
+        })?;
+        if let Some(flaw) = pending.flaw {
+            return Err(flaw.into());
         }
-        since = lines.bytes();
-        if let Some(jobs) = pending.put(store)? {
-            told(&Progress { jobs: &jobs, bytes: since })?;
+        if !pending.goes_on {
+            return Ok(());
         }
     }
-    pending.flaw.map_or(Ok(()), |flaw| Err(flaw.into()))
 }
 
 impl Pending {
+    /// Reads as many calls as go into one transaction, or as there are.
+    fn read(lines: &mut Lines, caller: &Caller, options: Options) -> Pending {
+        let mut pending =
+            Pending { options, calls: Vec::new(), lines: Vec::new(), bytes: 0, goes_on: true, flaw: None };
+        let since = lines.bytes();
+        while pending.goes_on {
+            pending.goes_on = pending.read_line(lines, caller);
+            let full = pending.calls.len() >= options.at_once || lines.bytes() - since >= BYTES_AT_ONCE;
+            if !options.atomic && (full || !lines.has_more()) {
+                break;
+            }
+        }
+        pending.bytes = lines.bytes();
+        pending
+    }
+
     /// Reads one line; says whether that was not the last one.
-    fn read(&mut self, lines: &mut Lines, caller: &Caller) -> bool {
+    fn read_line(&mut self, lines: &mut Lines, caller: &Caller) -> bool {
         match lines.next() {
             Ok(Some(line)) if line.is_blank() => {}
             Ok(Some(line)) => match call(&line, caller) {
@@ -89,11 +120,7 @@ impl Pending {
     fn put(&mut self, store: &mut Store) -> Result<Option<Vec<Enqueued>>> {
         while !(self.calls.is_empty() || self.options.atomic && self.flaw.is_some()) {
             match store.enqueue_all(&self.calls) {
-                Ok(jobs) => {
-                    self.calls.clear();
-                    self.lines.clear();
-                    return Ok(Some(jobs));
-                }
+                Ok(jobs) => return Ok(Some(jobs)),
                 Err(Refused { call: Some(index), error }) => {
                     self.flaw = Some(self.in_line(self.lines[index], &error));
                     self.calls.truncate(index);

@@ -41,6 +41,7 @@ pub struct TypedWorker {
 }
 
 impl TypedWorker {
+    #[expect(clippy::option_option, reason = "as in the change: none, to be a command, or to be kept so")]
     fn change(self, old: Option<Keep>) -> Result<Option<Option<Keep>>> {
         let says = self.calls.is_some() || self.idle.is_some() || self.growth.is_some();
         let Some(kept) = old.or_else(|| (self.is == Some(true)).then(Keep::default)) else {

@@ -190,6 +190,20 @@ pub struct Claim {
     pub before: Tally,
 }
 
+impl Claim {
+    /// How many bytes its arguments have.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.call.as_ref().map_or(0, |call| call.args.as_str().len() + call.kwargs.as_str().len())
+    }
+
+    /// Whether a worker runs it.
+    #[must_use]
+    pub fn is_for_worker(&self) -> bool {
+        self.definition.as_ref().is_ok_and(|definition| definition.worker.is_some())
+    }
+}
+
 /// The job inside which something is called, found by its number and token.
 #[derive(Debug, Clone)]
 pub struct Running {
@@ -252,6 +266,8 @@ pub struct Job {
     pub os_user: Option<String>,
     /// Whether somebody asked to cancel it while it runs.
     pub cancelling: bool,
+    /// How far it is, in the words of its function, if it runs and has told.
+    pub progress: Option<String>,
 }
 
 /// One attempt's end, as its processor records it.

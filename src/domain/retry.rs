@@ -13,6 +13,9 @@ pub const CONFLICT_ATTEMPTS: i64 = 3;
 /// The longest time that a job waits until it is tried again. One that would wait longer has seen the clock go back.
 pub const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
+/// The longest time that it waits where its function has not said for how long.
+pub const LONGEST_DRAWN_PAUSE: Duration = Duration::from_secs(1 << (CONFLICT_ATTEMPTS - 1));
+
 /// After how many deaths of the processor, or the worker, that ran it a job ends in an error.
 pub const CRASHES: i64 = 3;
 

@@ -2,7 +2,8 @@
 //!
 //! What belongs to an attempt is known by the attempt's token in its environment, which every descendant inherits unless it
 //! clears its environment. The token of a nested call begins with that of the attempt which made it, so that whatever
-//! began inside an attempt, however deep, is found by the attempt's own token.
+//! began inside an attempt, however deep, is found by the attempt's own token. A worker gives what it starts the token of a
+//! call; what belongs to the worker has its token in a variable of its own.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -72,25 +73,36 @@ fn is_gone_or_strange(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::SRCH | Errno::NOENT | Errno::ACCESS | Errno::PERM))
 }
 
-/// What the environment of every process of an attempt contains.
+/// The token that the environment of every process of an attempt, or of a worker, contains.
 #[derive(Debug)]
-struct Mark(String);
+struct Mark(Token);
 
 /// With what the mark of any attempt begins.
 const ANY: &str = "ASYNCQ_TOKEN=";
 
+/// Where what a worker has started carries the worker's own token, whatever call it was started for.
+pub(super) const WORKER_TOKEN: &str = "ASYNCQ_WORKER_TOKEN";
+
 impl Mark {
     fn new(token: &Token) -> Mark {
-        Mark(format!("{ANY}{}", token.as_str()))
+        Mark(token.clone())
     }
 
     fn is_on(&self, environment: &[u8]) -> bool {
-        is_marked(environment, &self.0)
+        entries(environment).any(|entry| {
+            let of_worker = || entry.strip_prefix(WORKER_TOKEN.as_bytes())?.strip_prefix(b"=");
+            let token = entry.strip_prefix(ANY.as_bytes()).or_else(of_worker);
+            token.is_some_and(|token| token.starts_with(self.0.as_str().as_bytes()))
+        })
     }
 }
 
-fn is_marked(environment: &[u8], mark: &str) -> bool {
-    environment.split(|b| *b == 0).any(|entry| entry.starts_with(mark.as_bytes()))
+fn entries(environment: &[u8]) -> impl Iterator<Item = &[u8]> {
+    environment.split(|b| *b == 0)
+}
+
+fn is_marked(environment: &[u8]) -> bool {
+    entries(environment).any(|entry| entry.starts_with(ANY.as_bytes()))
 }
 
 /// The processes that have fallen to this one because their parents ended before them.
@@ -237,8 +249,8 @@ fn kin(pid: Pid, marked: impl Fn(&[u8]) -> Option<bool>, numbered: impl Fn(i32) 
 /// itself started by a function, and what it finds has the mark of that one.
 fn is_of_a_function(environment: &[u8]) -> Option<bool> {
     let own = environ::read(getpid()).ok().flatten().unwrap_or_default();
-    let mut entries = environment.split(|b| *b == 0).filter(|entry| entry.starts_with(ANY.as_bytes()));
-    entries.any(|entry| own.split(|b| *b == 0).all(|ours| ours != entry)).then_some(true)
+    let mut marks = entries(environment).filter(|entry| entry.starts_with(ANY.as_bytes()));
+    marks.any(|mark| entries(&own).all(|ours| ours != mark)).then_some(true)
 }
 
 /// Says that an attempt runs, from before its program is started, so that nobody else takes its orphans for his own.
@@ -336,7 +348,10 @@ impl Family {
     }
 
     fn kin(&self, pid: Pid) -> Kin {
-        let marked = |environment: &[u8]| is_marked(environment, ANY).then(|| self.mark.is_on(environment));
+        let marked = |environment: &[u8]| {
+            let ours = self.mark.is_on(environment);
+            (ours || is_marked(environment)).then_some(ours)
+        };
         kin(pid, marked, |number| number == self.attempt.number)
     }
 

@@ -57,6 +57,9 @@ pub struct Request<'a> {
     pub definition: &'a Definition,
 }
 
+/// What systemd tells a service about itself: functions are not to speak for their processor.
+const OF_SYSTEMD: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
 /// What is the same for all functions that a processor runs.
 #[derive(Debug, Clone)]
 pub struct Surroundings {
@@ -64,9 +67,11 @@ pub struct Surroundings {
     pub store: String,
     /// Where results and long outputs are put while a function runs.
     pub folder: PathBuf,
-    /// How the environment that functions inherit differs from this process's own: it has no `ASYNCQ_*`, and asyncq itself
-    /// is on the `PATH`.
+    /// How the environment that functions inherit differs from this process's own: it has no `ASYNCQ_*`, nor what
+    /// systemd tells the processor, and asyncq itself is on the `PATH`.
     pub env: Vec<(OsString, Option<OsString>)>,
+    /// Whether this process itself belongs to a worker, whose token all that it starts carries on.
+    pub in_worker: bool,
     /// What got away from its function.
     pub orphans: Arc<Orphans>,
 }
@@ -83,11 +88,13 @@ impl Surroundings {
         env: impl Iterator<Item = (OsString, OsString)>,
         program: &Path,
     ) -> io::Result<Self> {
-        let (mut path, mut changes) = (None, Vec::new());
+        let (mut path, mut changes, mut in_worker) = (None, Vec::new(), false);
         for (name, value) in env {
             if name == "PATH" {
                 path = Some(value);
-            } else if name.as_encoded_bytes().starts_with(b"ASYNCQ_") {
+            } else if name == leftover::WORKER_TOKEN {
+                in_worker = true;
+            } else if name.as_encoded_bytes().starts_with(b"ASYNCQ_") || OF_SYSTEMD.iter().any(|its| name == *its) {
                 changes.push((name, None));
             }
         }
@@ -99,7 +106,7 @@ impl Surroundings {
             }
             changes.push(("PATH".into(), Some(path)));
         }
-        Ok(Surroundings { store, folder, env: changes, orphans: Arc::new(Orphans::adopt()?) })
+        Ok(Surroundings { store, folder, env: changes, in_worker, orphans: Arc::new(Orphans::adopt()?) })
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::io::Errno;
 
+use super::leftover::WORKER_TOKEN;
 use super::result::ResultFile;
 use super::{Request, Surroundings};
 use crate::domain::attempt::{Failure, FailureKind};
@@ -94,6 +95,9 @@ impl Program<'_> {
     pub(super) fn start_worker(self, token: &Token, around: &Surroundings, line: OwnedFd) -> Result<Child, Failure> {
         let (mut command, program) = self.command(around)?;
         command.env("ASYNCQ_WORKER", WORKER_LINE.to_string()).env("ASYNCQ_TOKEN", token.as_str());
+        if !around.in_worker {
+            command.env(WORKER_TOKEN, token.as_str());
+        }
         command.stdin(Stdio::null());
         let cannot = |error: &io::Error| why_not(error, &program, Path::new(self.site));
         let mapping = FdMapping { parent_fd: line, child_fd: WORKER_LINE };

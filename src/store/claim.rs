@@ -1,17 +1,17 @@
 //! Claiming calls: the most urgent ones that are ready, with all that is needed to run them.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::drain::{self, Outlook, Plan};
-use super::engine::{Row, Tx};
+use super::engine::{Row, Tx, Value};
 use super::function;
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::call::{Call, Principal};
 use crate::domain::function::{Definition, FunctionName};
 use crate::domain::job::{Claim, Fence, JobId, Token};
 use crate::domain::json::Json;
-use crate::domain::retry::{LONGEST_PAUSE, SUSPECT, Tally};
+use crate::domain::retry::{LONGEST_DRAWN_PAUSE, LONGEST_PAUSE, SUSPECT, Tally};
 use crate::domain::service::ServiceName;
 use crate::error::Result;
 
@@ -21,7 +21,7 @@ const PROMOTE_STEP: i64 = 1000;
 // Indexes say which jobs wait. Where the job itself says otherwise, the store is damaged, and NULL is refused.
 const PROMOTE: &str = "UPDATE asyncq_job SET state = CASE state WHEN 'delayed' THEN 'queued' END WHERE id IN (
     SELECT id FROM asyncq_job WHERE state = 'delayed' AND service = ?1 AND run_at <= ?2 ORDER BY run_at LIMIT ?3)";
-const HASTEN: &str = "UPDATE asyncq_job SET run_at = ?2
+const HASTEN: &str = "UPDATE asyncq_job SET run_at = ?3
     WHERE state = 'delayed' AND attempt > 0 AND service = ?1 AND run_at > ?2";
 pub(super) const READY: &str = "SELECT id FROM asyncq_job WHERE state = 'queued' AND service = ?1 LIMIT 1";
 const NEXT: &str = "SELECT id, attempt, function, args, kwargs, principal, site, conflicts, crashes FROM asyncq_job
@@ -33,6 +33,21 @@ const SUSPECT_RUNS: &str = "SELECT 1 FROM asyncq_job
 const OLDEST: &str = "SELECT processor FROM asyncq_slot WHERE service = ?1 ORDER BY processor LIMIT 1";
 const TAKE: &str = "UPDATE asyncq_job SET state = CASE state WHEN 'queued' THEN 'processing' END,
     attempt = attempt + 1, processor = ?2, token = ?3, started_at = ?4 WHERE id = ?1";
+/// How many calls one statement claims. More gain next to nothing.
+const TAKE_AT_ONCE: usize = 16;
+
+/// Like [`TAKE`], for [`TAKE_AT_ONCE`] of them.
+static TAKE_MANY: LazyLock<String> = LazyLock::new(|| {
+    let job = |index| format!("?{}", 3 + 2 * index);
+    let token = |index| format!(" WHEN {} THEN ?{}", job(index), 4 + 2 * index);
+    let tokens = (0..TAKE_AT_ONCE).map(token).collect::<Vec<_>>().concat();
+    let jobs: Vec<_> = (0..TAKE_AT_ONCE).map(job).collect();
+    format!(
+        "UPDATE asyncq_job SET state = CASE state WHEN 'queued' THEN 'processing' END, attempt = attempt + 1,
+         processor = ?1, started_at = ?2, token = CASE id{tokens} END WHERE id IN ({})",
+        jobs.join(",")
+    )
+});
 const LARGE: &str = "SELECT args, kwargs FROM asyncq_large WHERE job = ?1";
 
 /// Makes due calls of a service ready, and claims as many as there is room for; tells in `outlook` what is left.
@@ -40,14 +55,17 @@ pub(super) fn claim(tx: &mut dyn Tx, plan: &Plan<'_>, room: usize, outlook: &mut
     let name = plan.service.as_str();
     if outlook.ready {
         tx.execute(PROMOTE, &[name.into(), outlook.now.into(), PROMOTE_STEP.into()])?;
-        tx.execute(HASTEN, &[name.into(), outlook.now.after(LONGEST_PAUSE).into()])?;
+        let [latest, soon] = [LONGEST_PAUSE, LONGEST_DRAWN_PAUSE].map(|pause| outlook.now.after(pause));
+        tx.execute(HASTEN, &[name.into(), latest.into(), soon.into()])?;
         outlook.next_due = drain::next_due(tx, plan.service)?;
     }
     let next = choose(tx, plan, room, outlook)?;
     let mut definitions = HashMap::new();
     let mut claims = Vec::with_capacity(next.len());
+    let next = weigh(tx, plan, next, outlook)?;
+    take(tx, plan, &next)?;
     for (stored, token) in next.into_iter().zip(plan.tokens) {
-        claims.push(take(tx, plan, stored, token, &mut definitions)?);
+        claims.push(hand_out(tx, plan, (stored, token), &mut definitions)?);
     }
     Ok(claims)
 }
@@ -63,7 +81,9 @@ fn choose(tx: &mut dyn Tx, plan: &Plan<'_>, room: usize, outlook: &mut Outlook) 
         if passes_suspects_over(tx, plan)? {
             next = tx.all(NEXT_UNSUSPECTED, &[name.into(), limit.into(), SUSPECT.into()], Stored::read)?;
         } else {
-            next.truncate(if plan.held == 0 { first.max(1) } else { first });
+            let empty_handed = plan.held + plan.elsewhere == 0;
+            next.truncate(if empty_handed { first.max(1) } else { first });
+            outlook.wants_alone = first == 0 && !empty_handed;
         }
     }
     outlook.ready = next.len() > room;
@@ -78,20 +98,55 @@ fn passes_suspects_over(tx: &mut dyn Tx, plan: &Plan<'_>) -> Result<bool> {
     if tx.first(SUSPECT_RUNS, &[name, SUSPECT.into()], |_| Ok(()))?.is_some() {
         return Ok(true);
     }
-    Ok(plan.held > 0 && tx.first(OLDEST, &[name], |row| row.i64(0))? != Some(plan.processor.0))
+    if plan.held + plan.elsewhere == 0 {
+        return Ok(false);
+    }
+    let oldest = tx.first(OLDEST, &[name], |row| row.i64(0))?;
+    Ok(oldest.is_some_and(|oldest| oldest != plan.processor.0))
 }
 
-fn take(
+/// The first of the next calls, with their arguments, as many bytes of these as the processor wants; one at least.
+fn weigh(tx: &mut dyn Tx, plan: &Plan<'_>, next: Vec<Stored>, outlook: &mut Outlook) -> Result<Vec<Stored>> {
+    let mut some = Vec::with_capacity(next.len());
+    let mut bytes = 0;
+    for stored in next {
+        if bytes >= plan.bytes && !some.is_empty() {
+            outlook.ready = true;
+            break;
+        }
+        let stored = stored.with_large(tx)?;
+        bytes += [&stored.args, &stored.kwargs].into_iter().flatten().map(Vec::len).sum::<usize>();
+        some.push(stored);
+    }
+    Ok(some)
+}
+
+/// Marks calls as the processor's.
+fn take(tx: &mut dyn Tx, plan: &Plan<'_>, next: &[Stored]) -> Result<()> {
+    let (processor, now) = (plan.processor.0, tx.now());
+    for (jobs, tokens) in next.chunks(TAKE_AT_ONCE).zip(plan.tokens.chunks(TAKE_AT_ONCE)) {
+        let each = jobs.iter().map(|stored| Value::Int(stored.id.0)).zip(tokens.iter().map(|it| it.as_str().into()));
+        if jobs.len() == TAKE_AT_ONCE {
+            let mut args = vec![processor.into(), now.into()];
+            args.extend(each.flat_map(|(job, token)| [job, token]));
+            tx.execute(&TAKE_MANY, &args)?;
+            continue;
+        }
+        for (job, token) in each {
+            tx.execute(TAKE, &[job, processor.into(), token, now.into()])?;
+        }
+    }
+    Ok(())
+}
+
+/// A call that was taken, with all that is needed to run it.
+fn hand_out(
     tx: &mut dyn Tx,
     plan: &Plan<'_>,
-    stored: Stored,
-    token: &Token,
+    (stored, token): (Stored, &Token),
     definitions: &mut HashMap<String, Result<Arc<Definition>, Failure>>,
 ) -> Result<Claim> {
-    let now = tx.now();
     let fence = Fence { job: stored.id, attempt: stored.attempt + 1, processor: plan.processor };
-    tx.execute(TAKE, &[fence.job.0.into(), fence.processor.0.into(), token.as_str().into(), now.into()])?;
-    let stored = stored.with_large(tx)?;
     let definition = if let Some(known) = definitions.get(&stored.function) {
         known.clone()
     } else {

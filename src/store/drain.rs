@@ -2,7 +2,7 @@
 
 use super::claim::{READY, claim};
 use super::engine::{Row, Tx, damaged};
-use super::finish::{finish, give_back};
+use super::finish::{finish_all, give_back};
 use super::{Store, one};
 use crate::domain::job::{Claim, Fence, Finish, JobId, State, Token};
 use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
@@ -13,6 +13,7 @@ use crate::error::Result;
 
 /// How things stand with a service, for one processor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
 pub struct Outlook {
     /// Whether it is paused (or was removed).
     pub paused: bool,
@@ -24,6 +25,8 @@ pub struct Outlook {
     pub taken: i64,
     /// Whether a call is ready to be claimed.
     pub ready: bool,
+    /// Whether the next call is one that only this processor may take, and only when it holds nothing else.
+    pub wants_alone: bool,
     /// When the next call is due that is not ready yet.
     pub next_due: Option<Timestamp>,
     /// The database's clock.
@@ -51,12 +54,16 @@ pub struct Plan<'a> {
     pub returned: &'a [Fence],
     /// How many other calls of the service it has claimed.
     pub held: usize,
+    /// How many calls of other services it has claimed.
+    pub elsewhere: usize,
     /// How many of those are running.
     pub running: usize,
     /// How many calls it may hold beyond its slots, so that a slot need not wait for the store.
     pub ahead: usize,
     /// The secrets for new claims, at most one for each.
     pub tokens: &'a [Token],
+    /// After how many bytes of arguments no more calls are claimed.
+    pub bytes: usize,
 }
 
 /// What came of a [`Plan`].
@@ -178,7 +185,7 @@ impl Store {
     /// Whatever the database answers; then nothing of it happened.
     pub fn advance(&mut self, plan: &Plan<'_>) -> Result<Advance> {
         self.conclude(|tx, outdated| {
-            let finished = plan.finished.iter().map(|one| finish(tx, one)).collect::<Result<_>>()?;
+            let finished = finish_all(tx, plan.finished)?;
             for fence in plan.returned {
                 give_back(tx, fence)?;
             }
@@ -208,7 +215,7 @@ impl Store {
     /// # Errors
     /// Whatever the database answers; then nothing of it happened.
     pub fn finish(&mut self, finished: &[&Finish]) -> Result<Vec<Option<State>>> {
-        self.conclude(|tx, _| finished.iter().map(|one| finish(tx, one)).collect())
+        self.conclude(|tx, _| finish_all(tx, finished))
     }
 
     /// The jobs of a processor that somebody wants to be ended.
@@ -251,7 +258,8 @@ fn look(tx: &mut dyn Tx, service: &ServiceName, processor: ProcessorId) -> Resul
     // A pause that a clock which was put back has stretched is for the next claim to shorten.
     let stretched = [name, now.after(LONGEST_PAUSE).into()];
     let ready = next_due.is_some_and(|due| due <= now) || tx.first(STRETCHED, &stretched, |_| Ok(()))?.is_some();
-    Ok((Outlook { paused, outdated: false, concurrency, taken, ready, next_due, now }, own))
+    let outlook = Outlook { paused, outdated: false, concurrency, taken, ready, wants_alone: false, next_due, now };
+    Ok((outlook, own))
 }
 
 /// When the next delayed call of a service is due.

@@ -53,6 +53,9 @@ pub(super) trait Tx {
     /// Runs a statement and tells how many rows it changed.
     fn execute(&mut self, sql: &str, args: &[Value<'_>]) -> Result<u64>;
 
+    /// Runs an INSERT of jobs, which get numbers that follow each other; gives the last.
+    fn insert(&mut self, sql: &str, args: &[Value<'_>]) -> Result<i64>;
+
     /// Runs a statement and hands each row it gives to `each`.
     fn query(&mut self, sql: &str, args: &[Value<'_>], each: &mut dyn FnMut(&dyn Row) -> Result<()>) -> Result<()>;
 

@@ -5,8 +5,8 @@
 use std::collections::HashSet;
 
 use super::engine::Tx;
-use super::{Store, function, one, service};
-use crate::domain::call::{Call, Key, Principal};
+use super::{Store, function, insert, one, service};
+use crate::domain::call::Call;
 use crate::domain::job::{JobId, NewJob, State};
 use crate::error::{Error, Kind, Result};
 
@@ -38,18 +38,6 @@ pub struct Refused {
     pub error: Error,
 }
 
-/// How many bytes of arguments stand in the job's own row at most, as in the schema's trigger `asyncq_job_large`.
-const SMALL: usize = 2000;
-
-/// As a client writes it.
-const INSERT: &str = "INSERT INTO asyncq_job
-    (service, function, args, kwargs, principal, site, state, key, os_user, parent)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) RETURNING id";
-/// Complete, where no trigger completes it.
-const INSERT_ALL: &str = "INSERT INTO asyncq_job
-    (service, function, args, kwargs, principal, site, state, key, os_user, parent, run_at, created_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11) RETURNING id";
-const INSERT_LARGE: &str = "INSERT INTO asyncq_large (job, args, kwargs) VALUES (?1, ?2, ?3)";
 const BY_KEY: &str = "SELECT j.id, j.service, j.function, COALESCE(j.args, l.args), COALESCE(j.kwargs, l.kwargs),
     j.principal, j.site FROM asyncq_job j LEFT JOIN asyncq_large l ON l.job = j.id WHERE j.key = ?1";
 
@@ -83,32 +71,47 @@ impl Store {
             if tx.has_foreign_trigger("asyncq_job")? {
                 return Ok(None);
             }
-            put_all(tx, new, insert_complete, at).map(Some)
+            put_all(tx, new, Way::Own, at).map(Some)
         })?;
         match done {
             Some(done) => Ok(done),
-            None => self.write(|tx| put_all(tx, new, insert, at)),
+            None => self.write(|tx| put_all(tx, new, Way::Clients, at)),
         }
     }
 }
 
-/// One way to insert a job.
-type Insert = fn(&mut dyn Tx, &NewJob, State) -> Result<JobId>;
+/// How calls are inserted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Complete, without triggers.
+    Own,
+    /// As clients do it, for the triggers to see.
+    Clients,
+}
 
 /// Puts calls on their queues; `at` tells where it stands.
-fn put_all(tx: &mut dyn Tx, new: &[NewJob], insert: Insert, at: &mut Option<usize>) -> Result<Vec<Enqueued>> {
+fn put_all(tx: &mut dyn Tx, new: &[NewJob], way: Way, at: &mut Option<usize>) -> Result<Vec<Enqueued>> {
     let mut known = HashSet::new();
     let mut done = Vec::with_capacity(new.len());
-    for (index, new) in new.iter().enumerate() {
-        *at = Some(index);
-        let Call { service: on, function: name, .. } = &new.call;
+    while let Some(first) = new.get(done.len()) {
+        *at = Some(done.len());
+        let Call { service: on, function: name, .. } = &first.call;
         if known.insert((on.as_str(), name.as_str())) {
             service::find(tx, on)?;
             function::find(tx, on, name)?;
         }
-        done.push(match same(tx, new)? {
+        let state = if first.hold { State::Held } else { State::Queued };
+        let rest = &new[done.len()..];
+        let alike = if way == Way::Own { insert::alike(rest) } else { 0 };
+        if alike > 0 {
+            let JobId(id) = insert::many(tx, &rest[..alike], state)?;
+            done.extend((id..).take(alike).map(|id| Enqueued::New(JobId(id))));
+            continue;
+        }
+        done.push(match same(tx, first)? {
             Some(id) => Enqueued::Same(id),
-            None => Enqueued::New(insert(tx, new, if new.hold { State::Held } else { State::Queued })?),
+            None if way == Way::Own => Enqueued::New(insert::complete(tx, first, state)?),
+            None => Enqueued::New(insert::as_client(tx, first, state)?),
         });
     }
     *at = None;
@@ -134,58 +137,6 @@ fn same(tx: &mut dyn Tx, new: &NewJob) -> Result<Option<JobId>> {
         Some((id, false)) => Err(other_call(key.as_str(), id)),
         found => Ok(found.map(|(id, _)| id)),
     }
-}
-
-/// Inserts a job just as any client would, so that the triggers see it.
-pub(super) fn insert(tx: &mut dyn Tx, new: &NewJob, state: State) -> Result<JobId> {
-    let Call { service, function, args, kwargs, principal, site } = &new.call;
-    let id = tx.first(
-        INSERT,
-        &[
-            service.as_str().into(),
-            function.as_str().into(),
-            args.as_str().into(),
-            kwargs.as_str().into(),
-            principal.as_ref().map(Principal::as_str).into(),
-            site.as_ref().into(),
-            state.as_str().into(),
-            new.key.as_ref().map(Key::as_str).into(),
-            new.os_user.as_ref().into(),
-            new.parent.map(|it| it.0).into(),
-        ],
-        |row| row.i64(0),
-    )?;
-    one(id).map(JobId)
-}
-
-/// Inserts a job as the triggers would leave it.
-fn insert_complete(tx: &mut dyn Tx, new: &NewJob, state: State) -> Result<JobId> {
-    let Call { service, function, args, kwargs, principal, site } = &new.call;
-    let (args, kwargs) = (args.as_str(), kwargs.as_str());
-    let small = args.len() + kwargs.len() <= SMALL;
-    let now = tx.now();
-    let id = tx.first(
-        INSERT_ALL,
-        &[
-            service.as_str().into(),
-            function.as_str().into(),
-            small.then_some(args).into(),
-            small.then_some(kwargs).into(),
-            principal.as_ref().map(Principal::as_str).into(),
-            site.as_ref().into(),
-            state.as_str().into(),
-            new.key.as_ref().map(Key::as_str).into(),
-            new.os_user.as_ref().into(),
-            new.parent.map(|it| it.0).into(),
-            now.into(),
-        ],
-        |row| row.i64(0),
-    )?;
-    let id = one(id)?;
-    if !small {
-        tx.execute(INSERT_LARGE, &[id.into(), args.into(), kwargs.into()])?;
-    }
-    Ok(JobId(id))
 }
 
 fn other_call(key: &str, id: JobId) -> Error {

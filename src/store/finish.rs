@@ -27,11 +27,27 @@ const ATTEMPT: &str = "INSERT INTO asyncq_attempt
     (job, number, processor, started_at, finished_at, ending, error, dropped, gap, pieces, log)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (job, number) DO NOTHING";
 const CHILDREN: &str = "SELECT id FROM asyncq_job WHERE parent = ?1 AND immediate = 1 AND state = 'processing'";
+const ANY_CHILD: &str = "SELECT 1 FROM asyncq_job WHERE parent >= ?1 AND parent <= ?2 LIMIT 1";
 const END_CHILD: &str = "UPDATE asyncq_job SET state = 'error', finished_at = ?2, error = ?3, token = NULL
     WHERE id = ?1";
 
+/// Records the ends of attempts; gives for each the state of its job now, or `None` when that was no longer its job.
+pub(super) fn finish_all(tx: &mut dyn Tx, ends: &[&Finish]) -> Result<Vec<Option<State>>> {
+    let states = ends.iter().map(|end| finish(tx, end)).collect::<Result<Vec<_>>>()?;
+    let ended = || ends.iter().zip(&states).filter(|(_, state)| state.is_some()).map(|(end, _)| end.fence.job);
+    // Hardly any call has made others: it is asked once whether one of them may have.
+    if let (Some(least), Some(most)) = (ended().map(|job| job.0).min(), ended().map(|job| job.0).max())
+        && tx.first(ANY_CHILD, &[least.into(), most.into()], |_| Ok(()))?.is_some()
+    {
+        for job in ended() {
+            end_children(tx, job)?;
+        }
+    }
+    Ok(states)
+}
+
 /// Records the end of an attempt, unless it is no longer this attempt's job; gives the job's state then.
-pub(super) fn finish(tx: &mut dyn Tx, end: &Finish) -> Result<Option<State>> {
+fn finish(tx: &mut dyn Tx, end: &Finish) -> Result<Option<State>> {
     let started_at = tx.now().before(end.took);
     let verdict = &end.verdict;
     let settled = if verdict.by_itself {
@@ -54,7 +70,6 @@ pub(super) fn finish(tx: &mut dyn Tx, end: &Finish) -> Result<Option<State>> {
     if error.is_some() || ending != Ending::Completed || !end.log.is_empty() {
         record(tx, end, &(ending, error), started_at)?;
     }
-    end_children(tx, end.fence.job)?;
     Ok(Some(state))
 }
 

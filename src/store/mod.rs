@@ -16,10 +16,12 @@ mod function;
 #[cfg(debug_assertions)]
 mod future;
 mod holder;
+mod insert;
 mod job;
 mod migrate;
 mod nested;
 mod place;
+mod progress;
 mod query;
 mod rescue;
 mod rights;
@@ -27,6 +29,7 @@ mod row;
 mod service;
 mod sqlite;
 mod turnstile;
+mod watch;
 
 pub use drain::{Advance, Outlook, Plan};
 pub use engine::Patience;
@@ -36,6 +39,7 @@ pub use place::Location;
 pub use query::JobQuery;
 pub use rescue::Rescued;
 pub use service::{Added, IfWaiting, Removed};
+pub use watch::Watch;
 
 use engine::{Engine, Mode, Tx};
 use explain::no_space;

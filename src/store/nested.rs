@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::engine::{Row, Tx};
-use super::{Store, enqueue, function};
+use super::{Store, function, insert};
 use crate::domain::call::Principal;
 use crate::domain::job::{Claim, Fence, JobId, MAX_NESTING, NewJob, Running, State, Token};
 use crate::domain::processor::ProcessorId;
@@ -54,7 +54,7 @@ impl Store {
                 let hint = "a function that calls itself needs an end; `--defer` queues a call instead of running it";
                 return Err(Error::new(Kind::Denied, message).hint(hint));
             }
-            let id = enqueue::insert(tx, new, State::Held)?;
+            let id = insert::as_client(tx, new, State::Held)?;
             let now = tx.now();
             let processor = inside.processor;
             tx.execute(BEGIN, &[id.0.into(), depth.into(), processor.0.into(), token.as_str().into(), now.into()])?;

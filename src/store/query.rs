@@ -28,10 +28,12 @@ pub struct JobQuery {
 
 const JOB: &str = "SELECT j.id, j.service, j.function, COALESCE(j.args, l.args), COALESCE(j.kwargs, l.kwargs),
     j.principal, COALESCE(j.site, f.site), j.state, j.immediate, j.parent, j.attempt, j.created_at, j.run_at,
-    j.started_at, j.finished_at, j.result, j.error, j.priority, j.key, j.os_user, j.cancelling
+    j.started_at, j.finished_at, j.result, j.error, j.priority, j.key, j.os_user, j.cancelling,
+    p.told
     FROM asyncq_job j
     LEFT JOIN asyncq_large l ON l.job = j.id
-    LEFT JOIN asyncq_function f ON f.service = j.service AND f.name = j.function";
+    LEFT JOIN asyncq_function f ON f.service = j.service AND f.name = j.function
+    LEFT JOIN asyncq_progress p ON p.job = j.id AND p.attempt = j.attempt AND j.state = 'processing'";
 const ATTEMPTS: &str = "SELECT number, started_at, finished_at, ending, error, LENGTH(log), dropped
     FROM asyncq_attempt WHERE job = ?1 ORDER BY number";
 const LOG: &str = "SELECT log, pieces, dropped, gap FROM asyncq_attempt WHERE job = ?1 AND number = ?2";
@@ -148,6 +150,7 @@ fn read(row: &dyn Row) -> Result<Job> {
         key: row.lossy(18)?,
         os_user: row.lossy(19)?,
         cancelling: row.bool(20)?,
+        progress: row.lossy(21)?,
     })
 }
 

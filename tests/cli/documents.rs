@@ -12,7 +12,9 @@ fn read(name: &str) -> String {
 
 #[test]
 fn the_sessions_of_the_documents_are_true() {
-    for document in ["README.md", "docs/functions.md", "docs/batches.md", "docs/cron.md", "docs/sql.md"] {
+    for document in
+        ["README.md", "docs/functions.md", "docs/batches.md", "docs/workers.md", "docs/cron.md", "docs/sql.md"]
+    {
         Place::new().document(&read(document));
     }
 }

@@ -9,9 +9,9 @@ fn adding_listing_showing_changing() {
         r#"
         $ asyncq function add events shell --timeout 1h30m --env GREETING=hi -- sh -c 'echo "$GREETING"'
         $ asyncq function list
-        SERVICE  FUNCTION  COMMAND[..]SITE[..]TIMEOUT
-        events   hello     ./hello [..] /[..]  -
-        events   shell     /[..]bin/sh -c 'echo "$GREETING"'  /[..]  1h30m
+        SERVICE  FUNCTION  RUNS     PROGRAM[..]SITE[..]TIMEOUT
+        events   hello     command  ./hello [..] /[..]  -
+        events   shell     command  /[..]bin/sh -c 'echo "$GREETING"'  /[..]  1h30m
         $ asyncq function show events shell
         service   events
         function  shell
@@ -21,7 +21,7 @@ fn adding_listing_showing_changing() {
         timeout   1h30m
         created   20[..]Z  now
         $ asyncq function show events shell --json
-        {"service":"events","name":"shell","command":["/[..]bin/sh","-c","echo \"$GREETING\""],"site":"/[..]","env":{"GREETING":"hi"},"timeout":5400.0,"created_at":"20[..]Z"}
+        {"service":"events","name":"shell","command":["/[..]bin/sh","-c","echo \"$GREETING\""],"site":"/[..]","env":{"GREETING":"hi"},"timeout":5400.0,"worker":null,"created_at":"20[..]Z"}
         $ mkdir other
         $ asyncq function set events shell --site other --env NAME=you --unset-env GREETING --no-timeout -- sh -c 'echo "$NAME in $(basename "$PWD")"'
         $ asyncq enqueue events shell

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use tempfile::TempDir;
 
-use crate::place::Place;
+use crate::place::{Place, install};
 
 /// One book for a test, on another file system than the store where there is one.
 pub struct Books {
@@ -50,6 +50,21 @@ impl Books {
             book.display(),
             locks.display(),
             program().display()
+        ));
+    }
+
+    /// Adds a function that a worker runs, and that keeps the books; `how` is what `worker.c` takes. The place gets a copy of
+    /// the program, `worker`, by which its processes are known; `own` is what completes a job.
+    pub fn worker(&self, place: &Place, name: &str, how: &str, own: &str) {
+        let (book, locks, program) = (self.at("functions"), self.at("locks"), place.at("worker"));
+        if !program.exists() {
+            install(&compiled("worker", &[]), &program);
+        }
+        place.session(&format!(
+            "$ asyncq function add {name} --worker --env BOOK={} --env LOCKS={} --env 'OWN={own}' -- {} {how}",
+            book.display(),
+            locks.display(),
+            program.display()
         ));
     }
 

@@ -298,9 +298,11 @@ impl Both<'_> {
             finished: &finishes,
             returned: &back,
             held: count,
+            elsewhere: 0,
             running,
             ahead: held.ahead,
             tokens: &tokens,
+            bytes: usize::MAX,
         };
         let told = self.store.advance(&plan).unwrap();
 

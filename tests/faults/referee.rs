@@ -56,7 +56,8 @@ struct Told {
     state: String,
     attempt: i64,
     crashes: i64,
-    /// Whether it ended in an error because the job that made the call, and waits for it, ended first.
+    /// Whether it ended in an error because the job that made the call, and waits for it, ended first; or, as such a call is
+    /// never tried again, because its worker was killed.
     abandoned: bool,
     result: Option<String>,
     key: Option<String>,
@@ -196,7 +197,7 @@ fn read(store: &Path) -> BTreeMap<i64, Told> {
     let store = Connection::open(store).unwrap();
     let mut jobs = BTreeMap::new();
     let select = "SELECT id, state, attempt, result, key, function, crashes,
-        immediate AND coalesce(error ->> 'kind' = 'parent', 0) FROM asyncq_job";
+        immediate AND coalesce(error ->> 'kind' IN ('parent', 'crash'), 0) FROM asyncq_job";
     let mut statement = store.prepare(select).unwrap();
     let mut rows = statement.query([]).unwrap();
     while let Some(row) = rows.next().unwrap() {

@@ -35,49 +35,67 @@ const BY_HAND: usize = 30;
 const EFFECTS: &str = "CREATE TABLE effect (job INTEGER)";
 
 /// What is done to a processor now and then.
-type Fault = fn(&mut fastrand::Rng, &Child);
+pub type Fault<'a> = &'a (dyn Fn(&mut fastrand::Rng, &Child) + Sync);
 
-struct Storm {
-    place: Place,
+pub struct Storm {
+    pub place: Place,
     books: Books,
+    /// Which function every thousandth to thousandth call is of, up to these numbers; the rest is `quick`.
+    mix: &'static [(usize, &'static str)],
     jobs: usize,
     faults: usize,
     /// Whether the faults end processors at once.
     kills: bool,
+    /// How many calls of a processor may be running when it meets its fault.
+    most: usize,
     /// The processors, and no one where one has ended and the next was not started yet.
     processors: Vec<Mutex<Option<Child>>>,
     /// To which process the latest fault happened.
     met: Mutex<Vec<u32>>,
     /// How many attempts were running where a fault happened, by what the store said just before.
-    in_flight: AtomicUsize,
+    pub in_flight: AtomicUsize,
     /// How many calls were made although the client got no answer, so that it repeated them.
-    repeated: AtomicUsize,
+    pub repeated: AtomicUsize,
     enqueued: AtomicUsize,
     over: AtomicBool,
 }
 
 impl Storm {
     fn new(jobs: usize, faults: usize, kills: bool) -> Storm {
+        let own = format!("around {}", own_command());
+        let functions =
+            [("quick", "quick"), ("slow", "sleep 10"), ("fail", "fail"), ("meet", "conflict"), (OWN, own.as_str())];
+        let mix = &[(30, OWN), (40, "meet"), (60, "fail"), (170, "slow")];
+        let storm = Storm::of([jobs, faults], mix, |place, books, number| {
+            for (name, how) in functions {
+                books.function(place, &format!("s{number} {name}"), how);
+            }
+        });
+        Storm { kills, most: SLOTS, ..storm }
+    }
+
+    /// So many jobs and kills, and the functions that `add` adds to each service.
+    pub fn of(
+        [jobs, faults]: [usize; 2],
+        mix: &'static [(usize, &'static str)],
+        add: impl Fn(&Place, &Books, usize),
+    ) -> Storm {
         let (place, books) = (Place::new(), Books::open());
-        let own = own_function();
         for number in 0..PROCESSORS {
             place.session(&format!("$ asyncq service add s{number} --concurrency {SLOTS}"));
-            let functions =
-                [("quick", "quick"), ("slow", "sleep 10"), ("fail", "fail"), ("meet", "conflict"), (OWN, own.as_str())];
-            for (name, how) in functions {
-                books.function(&place, &format!("s{number} {name}"), how);
-            }
+            add(&place, &books, number);
         }
         Connection::open(place.store()).unwrap().execute_batch(EFFECTS).unwrap();
         let processors = (0..PROCESSORS).map(|_| Mutex::new(None)).collect();
         let (in_flight, repeated, enqueued) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
         let met = Mutex::new(vec![0; PROCESSORS]);
         let over = AtomicBool::new(false);
-        Storm { place, books, jobs, faults, kills, processors, met, in_flight, repeated, enqueued, over }
+        let (kills, most) = (true, usize::MAX);
+        Storm { place, books, mix, jobs, faults, kills, most, processors, met, in_flight, repeated, enqueued, over }
     }
 
     /// Lets it rage until every call is enqueued and every fault has happened, then drains what is left.
-    fn rage(&self, fault: Fault) -> Verdict {
+    pub fn rage(&self, fault: Fault<'_>) -> Verdict {
         std::thread::scope(|scope| {
             let _end = End(&self.over);
             let keepers: Vec<_> = (0..PROCESSORS).map(|number| scope.spawn(move || self.keep(number))).collect();
@@ -142,13 +160,8 @@ impl Storm {
 
     fn next(&self, random: &mut fastrand::Rng) -> (String, String, String) {
         let number = self.enqueued.fetch_add(1, Ordering::SeqCst);
-        let function = match random.usize(..1000) {
-            0..30 => OWN,
-            30..40 => "meet",
-            40..60 => "fail",
-            60..170 => "slow",
-            _ => "quick",
-        };
+        let draw = random.usize(..1000);
+        let function = self.mix.iter().find(|(up_to, _)| draw < *up_to).map_or("quick", |(_, function)| function);
         (format!("k{number}"), format!("s{}", random.usize(..PROCESSORS)), function.to_owned())
     }
 
@@ -204,15 +217,30 @@ impl Storm {
     }
 
     /// Lets the faults happen, evenly over the jobs.
-    fn disturb(&self, fault: Fault) {
-        let mut random = scale::random("faults");
-        let every = (self.jobs as u64 * BYTES_OF_A_JOB) / (self.faults as u64 + 1);
-        for number in 0..self.faults as u64 {
+    fn disturb(&self, fault: Fault<'_>) {
+        self.at_moments(self.faults, "faults", |random| {
+            let mut whom = random.usize(..PROCESSORS);
+            while !self.try_fault(whom, random, fault) && !self.is_over() {
+                whom = (whom + 1) % PROCESSORS;
+            }
+        });
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+
+    /// Does something so many times, at random moments, evenly over the jobs.
+    pub fn at_moments(&self, count: usize, name: &str, act: impl Fn(&mut fastrand::Rng)) {
+        let _end = End(&self.over);
+        let mut random = scale::random(name);
+        let every = (self.jobs as u64 * BYTES_OF_A_JOB) / (count as u64 + 1);
+        for number in 0..count as u64 {
             let mark = number * every + random.u64(..every);
             let book = self.books.at("functions");
             let undisturbed = || self.place.query("SELECT count(*) FROM asyncq_job WHERE state = 'queued'") == "0";
             let mut looks = 0;
-            while book.metadata().unwrap().len() < mark && !self.over.load(Ordering::SeqCst) {
+            while book.metadata().unwrap().len() < mark && !self.is_over() {
                 std::thread::sleep(Duration::from_millis(1));
                 looks += 1;
                 // Jobs that end without a line in the book are fewer than the estimate.
@@ -220,14 +248,11 @@ impl Storm {
                     break;
                 }
             }
-            let mut whom = random.usize(..PROCESSORS);
-            while !self.try_fault(whom, &mut random, fault) && !self.over.load(Ordering::SeqCst) {
-                whom = (whom + 1) % PROCESSORS;
-            }
+            act(&mut random);
         }
     }
 
-    fn try_fault(&self, whom: usize, random: &mut fastrand::Rng, fault: Fault) -> bool {
+    fn try_fault(&self, whom: usize, random: &mut fastrand::Rng, fault: Fault<'_>) -> bool {
         let mut processor = self.processor(whom);
         let Some(child) = processor.as_mut() else { return false };
         // Not reaped while this is locked, so that its number is still its own.
@@ -244,7 +269,7 @@ impl Storm {
             child.id()
         );
         let running: usize = self.place.query(&running).parse().unwrap();
-        self.in_flight.fetch_add(running.min(SLOTS), Ordering::SeqCst);
+        self.in_flight.fetch_add(running.min(self.most), Ordering::SeqCst);
         fault(random, child);
         true
     }
@@ -268,7 +293,7 @@ impl Storm {
 }
 
 /// What functions did in a transaction of their own is there once for each that succeeded, and for no other.
-fn effects_are_there_once(place: &Place) {
+pub fn effects_are_there_once(place: &Place) {
     let wrong =
         "SELECT count(*) FROM asyncq_job LEFT JOIN (SELECT job, count(*) AS times FROM effect GROUP BY job) ON job = id
         WHERE coalesce(times, 0) <> (function = 'own' AND state = 'completed')";
@@ -295,7 +320,7 @@ fn connect(place: &Place) -> Connection {
 }
 
 /// Kills the process that was started, the one that does the work, or both.
-fn kill(random: &mut fastrand::Rng, child: &Child) {
+pub fn kill(random: &mut fastrand::Rng, child: &Child) {
     let started = Pid::from_child(child);
     let children = std::fs::read_to_string(format!("/proc/{started}/task/{started}/children")).unwrap_or_default();
     let engine = children.split(' ').next().and_then(|text| text.parse().ok()).and_then(Pid::from_raw);
@@ -315,7 +340,7 @@ fn kill(random: &mut fastrand::Rng, child: &Child) {
 fn a_storm_of_kills_loses_nothing_and_runs_nothing_twice() {
     let (jobs, kills) = (scale::many(1_000_000, 10_000), scale::many(10_000, 100));
     let storm = Storm::new(jobs, kills, true);
-    let verdict = storm.rage(kill);
+    let verdict = storm.rage(&kill);
     let (repeated, cut_off) = (storm.repeated.into_inner(), verdict.cut_off);
     let in_flight = storm.in_flight.into_inner();
     scale::figure(
@@ -338,7 +363,7 @@ fn a_storm_of_kills_loses_nothing_and_runs_nothing_twice() {
 fn rolling_restarts_lose_nothing_and_burn_no_attempt() {
     let (jobs, restarts) = (scale::many(100_000, 1000), scale::many(1000, 30));
     let storm = Storm::new(jobs, restarts, false);
-    let verdict = storm.rage(|_, child| kill_process(Pid::from_child(child), Signal::TERM).unwrap());
+    let verdict = storm.rage(&|_, child| kill_process(Pid::from_child(child), Signal::TERM).unwrap());
     scale::figure("rolling restarts", format!("{restarts} restarts; {verdict}"));
     verdict.is_clean();
     assert_eq!((verdict.extra_starts, verdict.crashes, verdict.interrupted), (0, 0, 0));
@@ -347,10 +372,10 @@ fn rolling_restarts_lose_nothing_and_burn_no_attempt() {
     effects_are_there_once(&storm.place);
 }
 
-/// How `job.c` calls the function below.
-fn own_function() -> String {
+/// What completes a job in the transaction of its effect: the function below.
+pub fn own_command() -> String {
     let program = std::env::current_exe().unwrap();
-    format!("around {} --quiet --exact {OWN_TEST}", program.display())
+    format!("{} --quiet --exact {OWN_TEST}", program.display())
 }
 
 const OWN_TEST: &str = "storm::a_function_completes_its_own_job_in_the_transaction_of_its_effect";
@@ -363,7 +388,7 @@ fn a_function_completes_its_own_job_in_the_transaction_of_its_effect() {
     }
     let (place, books) = (Place::with_functions(&[]), Books::open());
     connect(&place).execute_batch(EFFECTS).unwrap();
-    books.function(&place, &format!("events {OWN}"), &own_function());
+    books.function(&place, &format!("events {OWN}"), &format!("around {}", own_command()));
     place.stdout("asyncq enqueue events own --key k1");
     books.acknowledged(1, "k1");
     place.stdout("asyncq -q process");

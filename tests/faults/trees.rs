@@ -229,7 +229,7 @@ impl Drop for Lane {
 }
 
 /// The processes with a word on their command line that begins with this name, `but` the one who wrote this line.
-fn trees(name: &str, but: Option<&Line>) -> Vec<String> {
+pub fn trees(name: &str, but: Option<&Line>) -> Vec<String> {
     let pids = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     pids.filter(|pid| pid.bytes().all(|b| b.is_ascii_digit()) && but.is_none_or(|line| line.pid != *pid))
         .filter(|pid| {

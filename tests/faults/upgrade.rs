@@ -235,8 +235,18 @@ impl Old {
         let returned: Vec<_> = returned.iter().map(|claim| claim.fence).collect();
         let tokens: Vec<_> = (1..4).map(Token::from_random).collect();
         let (processor, service) = (self.processor, &self.service);
-        let plan =
-            Plan { processor, service, finished, returned: &returned, held, running: held, ahead: 1, tokens: &tokens };
+        let plan = Plan {
+            processor,
+            service,
+            finished,
+            returned: &returned,
+            held,
+            running: held,
+            elsewhere: 0,
+            ahead: 1,
+            tokens: &tokens,
+            bytes: usize::MAX,
+        };
         self.store.advance(&plan).unwrap()
     }
 }

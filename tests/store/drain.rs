@@ -8,7 +8,7 @@ use asyncq::domain::job::{Fence, Finish, State};
 use asyncq::domain::json::Json;
 use asyncq::domain::log::Stream;
 use asyncq::domain::processor::ProcessorId;
-use asyncq::domain::retry::LONGEST_PAUSE;
+use asyncq::domain::retry::{LONGEST_DRAWN_PAUSE, LONGEST_PAUSE};
 use asyncq::domain::service::ServiceChange;
 use asyncq::store::{JobQuery, Patience, Plan};
 
@@ -100,7 +100,7 @@ conformance! {
         let (one, other) = (processor(store, 1), processor(store, 2));
         let (events, tokens) = (service("events"), tokens(5));
         let (finished, returned): (&[&Finish], &[Fence]) = (&[], &[]);
-        let plan = Plan { processor: one, service: &events, finished, returned, held: 0, running: 0, ahead: 1, tokens: &tokens };
+        let plan = Plan { processor: one, service: &events, finished, returned, held: 0, elsewhere: 0, running: 0, ahead: 1, tokens: &tokens, bytes: usize::MAX };
         let first = store.advance(&plan).unwrap();
         assert_eq!((first.claims.len(), first.slots, first.outlook.ready), (3, 2, true));
         assert_eq!(store.outlook(&events, Some(other)).unwrap().taken, 2);
@@ -230,7 +230,7 @@ conformance! {
         let after = advance(store, processor, &[], 0, 1);
         let due = store.job(id).unwrap().run_at;
         assert_eq!((after.claims.len(), after.outlook.ready, after.outlook.next_due), (0, false, Some(due)));
-        assert_eq!(due.since(after.outlook.now), LONGEST_PAUSE);
+        assert_eq!(due.since(after.outlook.now), LONGEST_DRAWN_PAUSE);
     }
 
     fn due_calls_are_made_ready_by_the_claim(store: &mut Store) {

@@ -107,9 +107,11 @@ pub fn advance(store: &mut Store, processor: ProcessorId, finished: &[&Finish], 
         finished,
         returned: &[],
         held: running,
+        elsewhere: 0,
         running,
         ahead: 0,
         tokens: &tokens,
+        bytes: usize::MAX,
     };
     store.advance(&plan).unwrap()
 }

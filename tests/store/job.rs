@@ -5,7 +5,7 @@ use std::time::Duration;
 use asyncq::Kind;
 use asyncq::domain::attempt::{Failure, FailureKind, Outcome};
 use asyncq::domain::call::{Key, Principal, positional};
-use asyncq::domain::job::{JobId, NewJob, State};
+use asyncq::domain::job::{Fence, JobId, NewJob, State};
 use asyncq::store::{Cancelled, CleanQuery, Enqueued, IfWaiting, JobQuery};
 
 use crate::fixture::{advance, call, claim, ends, enqueue, function, processor, service, state, two, with_events};
@@ -77,6 +77,27 @@ conformance! {
             assert_eq!((refused.call, refused.error.kind()), (Some(at), kind));
         }
         assert_eq!(store.jobs(&JobQuery::default()).unwrap().len(), 2);
+    }
+
+    fn how_far_a_call_is_stands_there_while_it_runs(store: &mut Store) {
+        with_events(store);
+        let id = enqueue(store, 1);
+        let processor = processor(store, 1);
+        let claim = claim(store, processor);
+        let told = |store: &mut asyncq::store::Store| store.job(id).unwrap().progress;
+        assert_eq!(told(store), None);
+        let stale = Fence { attempt: 7, ..claim.fence };
+        for (fence, text, shown) in
+            [(claim.fence, "1 of 3", "1 of 3"), (claim.fence, "2 of 3", "2 of 3"), (stale, "late", "2 of 3")]
+        {
+            store.tell_progress(processor, &[(fence, text.to_owned())]).unwrap();
+            assert_eq!(told(store).as_deref(), Some(shown));
+        }
+        advance(store, processor, &[&ends(&claim, &Outcome::Completed)], 0, 0);
+        assert_eq!(told(store), None);
+        store.tell_progress(processor, &[(claim.fence, "late".to_owned())]).unwrap();
+        assert_eq!(told(store), None);
+        store.unregister(processor).unwrap();
     }
 
     fn a_key_stands_for_one_call(store: &mut Store) {

@@ -18,3 +18,4 @@ mod nested;
 mod place;
 mod rescue;
 mod service;
+mod watch;

@@ -74,6 +74,14 @@ struct Serving {
 }
 
 impl Serving {
+    /// The worker for a call, if it needs one; it is to be taken or started.
+    fn begin(claim: &Claim) -> Option<Serving> {
+        let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return None };
+        definition.worker?;
+        let site = call.site.as_deref().unwrap_or(&definition.site).to_owned();
+        Some(Serving { definition: Arc::clone(definition), site, at_once: None })
+    }
+
     fn is_for(&self, claim: &Claim) -> bool {
         let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return false };
         let site = call.site.as_deref().unwrap_or(&definition.site);
@@ -114,6 +122,18 @@ impl Board {
 }
 
 impl Work {
+    /// Whether calls may still begin.
+    pub(super) fn is_open(&self) -> bool {
+        !self.halted && !self.closed
+    }
+
+    /// Lets those who feed workers look here.
+    pub(super) fn wake_workers(&self) {
+        for seat in self.seats.iter().filter(|seat| seat.serving.is_some()) {
+            seat.control.nudge();
+        }
+    }
+
     /// How many calls run.
     pub(super) fn running(&self) -> usize {
         self.seats.iter().map(Seat::running).sum()
@@ -124,9 +144,12 @@ impl Work {
         self.find(service).map_or(0, |lane| self.running_in(lane))
     }
 
-    /// How many calls have not begun.
-    pub(super) fn waiting(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.waiting.len()).sum()
+    /// How many calls of a service have not begun, and do not only wait until their worker has started.
+    pub(super) fn stranded_of(&self, service: &ServiceName) -> usize {
+        let starting: Vec<&Serving> = self.seats.iter().filter_map(|seat| seat.serving.as_ref()).collect();
+        let starts = |claim: &Claim| starting.iter().any(|it| it.at_once.is_none() && it.is_for(claim));
+        let waiting = self.find(service).map(|lane| self.lanes[lane].waiting.iter());
+        waiting.into_iter().flatten().filter(|claim| !starts(claim)).count()
     }
 
     /// How many calls of a service have not begun.
@@ -164,7 +187,7 @@ impl Work {
     fn has_room(&self, lane: usize) -> bool {
         let Lane { width, unrecorded, .. } = &self.lanes[lane];
         let spare = if self.recording < QUICK { *width } else { 0 };
-        !self.closed && !self.halted && self.running_in(lane) + unrecorded.len().saturating_sub(spare) < *width
+        self.is_open() && self.running_in(lane) + unrecorded.len().saturating_sub(spare) < *width
     }
 
     /// Takes the next call for a slot that has none, if one may begin; says also whether it shares the output.
@@ -172,17 +195,18 @@ impl Work {
         let count = self.lanes.len();
         let lane = (0..count).map(|step| (self.turn + step) % count).find(|lane| {
             let claim = self.lanes[*lane].waiting.front();
-            claim.is_some_and(|claim| self.has_room(*lane) && !self.is_for_another(claim))
+            claim.is_some_and(|claim| self.has_room(*lane) && !self.is_for_another(*lane, claim))
         })?;
         self.turn = lane + 1;
         Some((self.take(slot, lane)?, self.whole_lines))
     }
 
-    /// Whether a worker that another slot feeds can take a call, or may turn out to: it is just starting.
-    fn is_for_another(&self, claim: &Claim) -> bool {
-        self.seats.iter().any(|seat| {
+    /// Whether a worker that another slot feeds can take a call, or may turn out to: it is just starting, or its slot is about
+    /// to look for the next one.
+    fn is_for_another(&self, lane: usize, claim: &Claim) -> bool {
+        self.seats.iter().filter(|seat| seat.lane == lane).any(|seat| {
             let Some(serving) = &seat.serving else { return false };
-            let spare = serving.at_once.is_none_or(|at_once| at_once > 1 && seat.fences.len() < at_once);
+            let spare = serving.at_once.is_none_or(|at_once| seat.fences.len() < at_once);
             spare && !seat.suspect && claim.before.crashes == 0 && serving.is_for(claim)
         })
     }
@@ -193,9 +217,11 @@ impl Work {
         let lane = seat.lane;
         let next = self.lanes[lane].waiting.front()?;
         let alone = seat.suspect || next.before.crashes > 0;
-        // In the pipe of a worker which runs one after another, a call takes no slot of its own.
-        let in_turn = at_once == 1 && !seat.fences.is_empty() && !self.closed && !self.halted;
-        if alone && !seat.fences.is_empty() || !in_turn && !self.has_room(lane) || !worker(next) {
+        // In the pipe of a worker which runs one after another, a call takes no slot of its own; but it does not wait there
+        // while another slot could run it.
+        let in_turn = at_once == 1 && !seat.fences.is_empty();
+        let may = self.is_open() && self.has_room(lane) != in_turn;
+        if alone && !seat.fences.is_empty() || !may || !worker(next) {
             return None;
         }
         self.take(slot, lane)
@@ -208,6 +234,8 @@ impl Work {
             seat.suspect = false;
         }
         seat.lane = lane;
+        // From the moment on in which the call is taken, so that no other slot starts a second worker for what this one may run.
+        seat.serving = seat.serving.take().or_else(|| Serving::begin(&claim));
         seat.suspect |= claim.before.crashes > 0;
         seat.fences.push_back(claim.fence);
         Some(claim)
@@ -273,8 +301,9 @@ impl Work {
     /// Asks one attempt to end, if it is running.
     pub(super) fn cancel(&mut self, fence: Fence) {
         for seat in self.seats.iter_mut().filter(|seat| seat.fences.contains(&fence)) {
+            // A slot that is just taking a worker hears of it when it has one.
+            seat.cancels.push(fence);
             if seat.serving.is_some() {
-                seat.cancels.push(fence);
                 seat.control.nudge();
             } else {
                 seat.control.stop(Stop::Cancel);

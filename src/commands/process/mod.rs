@@ -4,12 +4,14 @@
 //! here do store and runner meet.
 
 mod board;
+mod desk;
 mod drain;
 mod note;
 mod over;
 mod pace;
 mod presence;
 mod rescue;
+mod served;
 mod slots;
 mod wake;
 mod workers;
@@ -43,6 +45,10 @@ pub struct Options {
     pub max_time: Option<Duration>,
     /// Wait for the calls that are to be tried again.
     pub wait_retries: bool,
+    /// Stay, and run calls as they come, of all services at once, until told to stop.
+    pub follow: bool,
+    /// Tell this often that it lives.
+    pub pulse: Option<Duration>,
     /// A container in which a processor died is gone, as only one at a time uses the store.
     pub one_container: bool,
 }
@@ -105,6 +111,15 @@ pub enum Event<'a> {
     Unsure {
         /// Which one.
         processor: &'a Processor,
+        /// Why.
+        error: &'a std::io::Error,
+    },
+    /// The processor stays from now on, and runs calls as they come.
+    Ready,
+    /// It is there and works, as its pulse tells.
+    Alive,
+    /// The system does not tell when the store changes; it is looked at often instead.
+    Deaf {
         /// Why.
         error: &'a std::io::Error,
     },
@@ -197,7 +212,7 @@ pub fn mind_root(location: &Location) -> Result<()> {
     if geteuid().is_root() { location.only_root_can_change() } else { Ok(()) }
 }
 
-/// Drains services one after the other, then ends. A first signal to stop claims nothing more, a second one ends what is
+/// Drains services one after the other, then ends; or stays, and follows all of them at once. A first signal to stop claims nothing more, a second one ends what is
 /// running and puts it back, a third one does so at once.
 ///
 /// # Errors
@@ -217,11 +232,16 @@ pub fn process(
     if services.is_empty() {
         services.extend(store.services()?.into_iter().map(|service| service.name));
     }
-    let mut drain = drain::Drain::new(store, options, equipment, tell);
+    let no_bell = |error| super::io_error("cannot wait for what happens", &error);
+    let mut drain = drain::Drain::new(store, options, equipment, tell).map_err(no_bell)?;
     let fail = |error| super::io_error("cannot watch for signals", &error);
     let (asked, passed_on, lost) = (drain.stop_button(), drain.stop_button(), drain.stop_button());
     signals::on_stop(move || asked.press()).map_err(fail)?;
     line.listen(move || passed_on.press(), move || lost.lose()).map_err(fail)?;
-    let done = services.iter().try_for_each(|service| drain.service(service));
+    let done = if options.follow {
+        drain.drain(&services)
+    } else {
+        services.iter().try_for_each(|service| drain.drain(std::slice::from_ref(service)))
+    };
     drain.leave(done)
 }

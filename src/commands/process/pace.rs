@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use super::Options;
 use crate::domain::job::Claim;
 use crate::domain::retry::SUSPECT;
-use crate::domain::time::Timestamp;
 use crate::runner::descriptors;
 use crate::store::Outlook;
 
@@ -13,36 +12,55 @@ use crate::store::Outlook;
 /// a slow disk takes to record outcomes.
 const AHEAD: Duration = Duration::from_millis(20);
 
-/// How many calls that may be at most, for each slot.
-const MOST_AHEAD: u128 = 16;
+/// How many calls that may be at most, for each slot, when each starts a program.
+const MOST_COMMANDS_AHEAD: u128 = 16;
+
+/// The same for calls that go to a worker: enough to keep it busy while outcomes are recorded.
+const MOST_AHEAD: u128 = 2048;
 
 /// How many calls one transaction claims at most.
 const MOST_AT_ONCE: usize = 1000;
 
-/// A service as it was seen at a moment.
-pub(super) struct View {
-    pub(super) outlook: Outlook,
-    at: Instant,
+/// How many bytes of arguments are claimed at most, about, for calls that cannot begin at once.
+pub(super) const MOST_BYTES: usize = 4 * 1024 * 1024;
+
+/// How quick the calls of a service are.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Gait {
+    /// How many calls to claim ahead for each slot.
+    ahead: usize,
 }
 
-impl View {
-    pub(super) fn new(outlook: Outlook) -> View {
-        View { outlook, at: Instant::now() }
+impl Gait {
+    /// Learns from a call that took so long.
+    pub(super) fn learn(&mut self, claim: &Claim, took: Duration) {
+        let many = AHEAD.as_nanos() / took.as_nanos().max(1);
+        let most = if claim.is_for_worker() { MOST_AHEAD } else { MOST_COMMANDS_AHEAD };
+        self.ahead = usize::try_from(many.min(most)).unwrap_or(0);
     }
 
-    /// How long from now until `due`; zero when that has passed.
-    pub(super) fn until(&self, due: Timestamp) -> Duration {
-        due.since(self.outlook.now).saturating_sub(self.at.elapsed())
+    /// Nothing is known about the next calls, so that nothing is claimed ahead.
+    pub(super) fn careful(&mut self) {
+        self.ahead = 0;
     }
 }
 
-/// What was claimed so far, and how quick calls are.
+/// What a processor holds, of a service and besides.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Load {
+    /// How many calls of the service.
+    pub(super) held: usize,
+    /// How many of others.
+    pub(super) elsewhere: usize,
+    /// How many bytes of arguments, in all.
+    pub(super) bytes: usize,
+}
+
+/// What was claimed so far.
 pub(super) struct Pace<'a> {
     options: &'a Options,
     began: Instant,
     claimed: u64,
-    /// How many calls to claim ahead for each slot.
-    ahead: usize,
     /// Whether the latest call claimed is to run alone.
     alone: bool,
     halted: bool,
@@ -52,26 +70,8 @@ pub(super) struct Pace<'a> {
 
 impl<'a> Pace<'a> {
     pub(super) fn new(options: &'a Options) -> Pace<'a> {
-        Pace {
-            options,
-            began: Instant::now(),
-            claimed: 0,
-            ahead: 0,
-            alone: false,
-            halted: false,
-            most: descriptors::functions_at_once(),
-        }
-    }
-
-    /// Nothing is known about the next calls, so that nothing is claimed ahead.
-    pub(super) fn careful(&mut self) {
-        self.ahead = 0;
-    }
-
-    /// Learns how long a call took.
-    pub(super) fn took(&mut self, took: Duration) {
-        let many = AHEAD.as_micros() / took.as_micros().max(1);
-        self.ahead = usize::try_from(many.min(MOST_AHEAD)).unwrap_or(0);
+        let most = descriptors::functions_at_once();
+        Pace { options, began: Instant::now(), claimed: 0, alone: false, halted: false, most }
     }
 
     pub(super) fn claimed(&mut self, claims: &[Claim]) {
@@ -84,9 +84,6 @@ impl<'a> Pace<'a> {
     /// Claims that were ahead of their turn were given back.
     pub(super) fn gave_back(&mut self, count: usize) {
         self.claimed -= count as u64;
-        if count > 0 {
-            self.careful();
-        }
     }
 
     /// Claims nothing more.
@@ -99,7 +96,12 @@ impl<'a> Pace<'a> {
     }
 
     pub(super) fn is_late(&self) -> bool {
-        self.options.max_time.is_some_and(|max| self.began.elapsed() >= max)
+        self.time_left().is_some_and(|left| left.is_zero())
+    }
+
+    /// How long it may go on claiming, if that has an end.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        self.options.max_time.map(|max| max.saturating_sub(self.began.elapsed()))
     }
 
     pub(super) fn may_claim(&self) -> bool {
@@ -107,19 +109,20 @@ impl<'a> Pace<'a> {
     }
 
     /// How many calls may be held beyond those that can run.
-    pub(super) fn ahead(&self, outlook: &Outlook) -> usize {
-        outlook.free().min(self.most) * self.ahead
+    pub(super) fn ahead(&self, outlook: &Outlook, gait: Gait) -> usize {
+        outlook.free().min(self.most) * gait.ahead
     }
 
-    /// How many more calls to claim now, when so many are held.
-    pub(super) fn room(&self, outlook: &Outlook, held: usize) -> usize {
-        if !self.may_claim() || outlook.free() == 0 || self.alone && held > 0 {
+    /// How many more calls of a service to claim now.
+    pub(super) fn room(&self, outlook: &Outlook, gait: Gait, load: Load) -> usize {
+        let Load { held, elsewhere, bytes } = load;
+        if !self.may_claim() || outlook.free() == 0 || self.alone && held + elsewhere > 0 {
             return 0;
         }
-        let (slots, ahead) = (outlook.free().min(self.most), self.ahead(outlook));
+        let (slots, ahead) = (outlook.free().min(self.most), self.ahead(outlook, gait));
         let room = (slots + ahead).saturating_sub(held).min(MOST_AT_ONCE);
         // Many at once is cheaper; and while more are held than can run, nobody waits for it.
-        if held > slots && room < ahead.div_ceil(2) {
+        if held > slots && (room < ahead.div_ceil(2).min(MOST_AT_ONCE) || bytes >= MOST_BYTES) {
             return 0;
         }
         let left = self.options.max_jobs.map_or(u64::MAX, |max| max - self.claimed);

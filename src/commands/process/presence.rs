@@ -3,10 +3,9 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 
 use super::slots::{Common, Slots};
-use super::wake::Wake;
+use super::wake::Wakes;
 use super::workers::Workers;
 use crate::domain::processor::ProcessorId;
 use crate::error::{Kind, Result};
@@ -47,7 +46,7 @@ pub(super) struct Presence {
 
 impl Presence {
     /// Locks first and registers then, so that nobody who sees the registration can think us dead.
-    pub(super) fn begin(store: &mut Store, run: RunFolder, echo: Echo, wake: Sender<Wake>) -> Result<Presence> {
+    pub(super) fn begin(store: &mut Store, run: RunFolder, echo: Echo, wakes: Arc<Wakes>) -> Result<Presence> {
         let fail = |error| {
             let what = format!("cannot work in `{}`", run.path.display());
             super::super::io_error(&what, &error)
@@ -79,13 +78,14 @@ impl Presence {
         sweep(store, &run.path, folder.path())?;
         let echo = Arc::new(echo);
         let workers = Arc::new(Workers::new(Arc::clone(&echo), folder.token()));
-        let slots = Slots::new(Common { around, marks: folder.marks(), echo: Arc::clone(&echo), workers }, wake);
+        let slots = Slots::new(Common { around, marks: folder.marks(), echo: Arc::clone(&echo), workers }, wakes);
         Ok(Presence { id, slots, reserve, folder, orphans, echo })
     }
 
-    /// Reaps what functions have orphaned and has ended.
-    pub(super) fn reap(&self) {
+    /// Reaps what functions have orphaned and has ended, and ends workers that have been idle for long enough.
+    pub(super) fn tidy_up(&self) {
         self.orphans.reap();
+        self.slots.retire_idle();
     }
 
     /// Why it is not known for sure, should this processor die, which calls it ran.

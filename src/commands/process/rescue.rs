@@ -47,16 +47,25 @@ pub(super) struct Rescuer<'a> {
     pub(super) tell: &'a mut dyn FnMut(Event<'_>),
 }
 
-/// Records what every processor that is dead has noted, and puts back its other jobs, after ending what it left running;
-/// says whether there was one.
-pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_>) -> Result<bool> {
+/// What was found of other processors.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Others {
+    /// Whether there are any, dead or alive.
+    pub(super) any: bool,
+    /// Whether jobs of a dead one were put back.
+    pub(super) rescued: bool,
+}
+
+/// Records what every processor that is dead has noted, and puts back its other jobs, after ending what it left running.
+pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_>) -> Result<Others> {
     let (own, options) = (rescuer.own, rescuer.options);
-    let mut any = false;
+    let mut others = Others::default();
     let run_folder = store.location().run_folder();
     for processor in store.processors()? {
         if Some(processor.id) == own {
             continue;
         }
+        others.any = true;
         let life = match life(&run_folder, &processor.is.folder) {
             // Nobody is dead who is not proven to be: its folder may be another user's.
             Err(error) => {
@@ -92,12 +101,12 @@ pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_>) -> Result<boo
         reached("leftovers ended");
         record(store, processor.id, &outcomes, rescuer)?;
         put_back(store, &processor, begun.as_deref(), rescuer.tell)?;
-        any = true;
+        others.rescued = true;
         if let Some(remains) = remains {
             remains.remove();
         }
     }
-    Ok(any)
+    Ok(others)
 }
 
 /// Why what it ran may still run where this process cannot see it, if so: as another user, or in another PID namespace.

@@ -7,21 +7,22 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::mpsc::Sender;
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, MutexGuard, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::board::{Board, Seat, Work};
+use super::desk::SlotDesk;
 use super::note;
-use super::wake::Wake;
+use super::pace::Load;
+use super::wake::{Wake, Wakes};
 use super::workers::Workers;
-use crate::domain::attempt::{Failure, Outcome};
+use crate::domain::attempt::Outcome;
 use crate::domain::job::{Claim, Fence};
 use crate::domain::service::ServiceName;
 use crate::error::Result;
 use crate::failpoint::reached;
-use crate::runner::worker::{Begun, Desk, Done, Fate};
+use crate::runner::worker::{Begun, Done, Fate, Unfit};
 use crate::runner::{
     Capture, Control, Echo, Ended, Hurry, Mark, Marks, Orphans, Output, Request, Stop, Surroundings, command,
     descriptors,
@@ -29,9 +30,6 @@ use crate::runner::{
 
 /// How much stack a slot needs: it runs no recursion.
 const STACK: usize = 256 * 1024;
-
-/// How long a call of a worker must have taken for its outcome to be noted: to repeat a quicker one costs less.
-const WORTH_A_NOTE: Duration = Duration::from_millis(1);
 
 /// What all calls of a processor have in common.
 pub(super) struct Common {
@@ -47,20 +45,21 @@ pub(super) struct Slots {
     threads: Vec<JoinHandle<()>>,
     /// How many there can be.
     most: usize,
-    /// How many calls of each service were handed in and did not come back yet.
-    held: BTreeMap<ServiceName, usize>,
+    /// How many calls of each service were handed in and did not come back yet, and the bytes of their arguments.
+    held: BTreeMap<ServiceName, (usize, usize)>,
 }
 
-struct Shared {
-    common: Common,
-    wake: Sender<Wake>,
-    board: Arc<Board>,
+/// What all slots have in common.
+pub(super) struct Shared {
+    pub(super) common: Common,
+    pub(super) wakes: Arc<Wakes>,
+    pub(super) board: Arc<Board>,
 }
 
 impl Slots {
-    /// No slots yet; they tell `wake` when a call has ended.
-    pub(super) fn new(common: Common, wake: Sender<Wake>) -> Slots {
-        let shared = Shared { common, wake, board: Arc::new(Board::new()) };
+    /// No slots yet; they tell `wakes` when a call has ended.
+    pub(super) fn new(common: Common, wakes: Arc<Wakes>) -> Slots {
+        let shared = Shared { common, wakes, board: Arc::new(Board::new()) };
         Slots {
             shared: Arc::new(shared),
             threads: Vec::new(),
@@ -71,12 +70,13 @@ impl Slots {
 
     /// How many calls were claimed and are not over yet.
     pub(super) fn held(&self) -> usize {
-        self.held.values().sum()
+        self.held.values().map(|(count, _)| count).sum()
     }
 
-    /// How many of them are of a service.
-    pub(super) fn held_of(&self, service: &ServiceName) -> usize {
-        self.held.get(service).copied().unwrap_or(0)
+    /// How many of them are of a service, and of others.
+    pub(super) fn load(&self, service: &ServiceName) -> Load {
+        let held = self.held.get(service).map_or(0, |(count, _)| *count);
+        Load { held, elsewhere: self.held() - held, bytes: self.held.values().map(|(_, bytes)| bytes).sum() }
     }
 
     /// How many calls run.
@@ -89,14 +89,16 @@ impl Slots {
         self.shared.board.work().running_of(service)
     }
 
-    /// How many calls were handed in and have not begun.
-    pub(super) fn waiting(&self) -> usize {
-        self.shared.board.work().waiting()
+    /// How many calls of a service were handed in, have not begun, and do not only wait until their worker has started.
+    pub(super) fn stranded_of(&self, service: &ServiceName) -> usize {
+        self.shared.board.work().stranded_of(service)
     }
 
     /// Hands in valid claims of a service, and says how many of its calls may run at once from now on.
     pub(super) fn begin(&mut self, service: &ServiceName, claims: Vec<Claim>, width: usize) -> Result<()> {
-        *self.held.entry(service.clone()).or_default() += claims.len();
+        let held = self.held.entry(service.clone()).or_default();
+        held.0 += claims.len();
+        held.1 += claims.iter().map(Claim::bytes).sum::<usize>();
         let mut work = self.shared.board.work();
         work.add(service, claims, width);
         let busy = work.running() + work.waiting_of(service).min(width);
@@ -112,7 +114,7 @@ impl Slots {
         Ok(())
     }
 
-    /// Whether calls share the output from now on.
+    /// Whether calls share the output, from now on.
     pub(super) fn share_output(&self, whole_lines: bool) {
         self.shared.board.work().whole_lines = whole_lines;
     }
@@ -128,7 +130,8 @@ impl Slots {
     pub(super) fn came_back<'a>(&mut self, claims: impl IntoIterator<Item = &'a Claim>) {
         for claim in claims {
             if let Some(held) = self.held.get_mut(&claim.service) {
-                *held -= 1;
+                held.0 -= 1;
+                held.1 -= claim.bytes();
             }
         }
     }
@@ -168,7 +171,7 @@ impl Slots {
         Brake {
             board: Arc::clone(&self.shared.board),
             orphans: Arc::clone(&around.orphans),
-            workers: Arc::clone(workers),
+            workers: Arc::downgrade(workers),
             hurry: echo.hurry(),
         }
     }
@@ -195,7 +198,8 @@ impl Slots {
 pub(super) struct Brake {
     board: Arc<Board>,
     orphans: Arc<Orphans>,
-    workers: Arc<Workers>,
+    /// Not kept from going with the slots: what they print is waited for when nobody can print any more.
+    workers: Weak<Workers>,
     hurry: Hurry,
 }
 
@@ -209,6 +213,7 @@ impl Brake {
     pub(super) fn pull(&self, how: Stop) {
         let mut work = self.board.work();
         work.halted = true;
+        work.wake_workers();
         if how != Stop::No {
             work.stop(how);
         }
@@ -222,7 +227,9 @@ impl Brake {
             work = self.board.wait(work);
         }
         drop(work);
-        self.workers.kill();
+        if let Some(workers) = self.workers.upgrade() {
+            workers.kill();
+        }
         self.orphans.end();
     }
 }
@@ -233,7 +240,7 @@ impl Shared {
         let mut done = Vec::new();
         while let Some((claim, whole_lines)) = self.next(slot, control, std::mem::take(&mut done)) {
             let output = Output { echo: &self.common.echo, whole_lines };
-            if claim.definition.as_ref().is_ok_and(|definition| definition.worker.is_some()) {
+            if claim.is_for_worker() {
                 self.feed(slot, control, claim, output);
             } else {
                 done.push(self.run_command(control, claim, output));
@@ -300,11 +307,10 @@ impl Shared {
             self.board.tell();
         }
         drop(work);
-        // Without a listener the processor is ending, and with it this thread.
-        let _ = self.wake.send(Wake::Done(done));
+        self.wakes.send(Wake::Done(done));
     }
 
-    fn over(&self, slot: usize, done: Vec<Done>) {
+    pub(super) fn over(&self, slot: usize, done: Vec<Done>) {
         let mut work = self.board.work();
         Shared::release(&mut work, slot, &done);
         self.tell(work, done);
@@ -314,7 +320,8 @@ impl Shared {
     fn feed(&self, slot: usize, control: &Control, claim: Claim, output: Output<'_>) {
         let Common { around, workers, .. } = &self.common;
         if let Some(failure) = workers.flaw(&claim) {
-            return self.refuse(slot, claim, failure, Capture::new(&around.folder));
+            let first = Begun { claim, mark: None };
+            return self.refuse(slot, first, Outcome::Failed(failure), Capture::new(&around.folder));
         }
         let started = match workers.take(&claim) {
             Some(idle) => Ok(idle),
@@ -323,19 +330,17 @@ impl Shared {
         let worker = match started {
             Ok(worker) => worker,
             Err(failure) => {
-                workers.broke(&claim, &failure);
-                return self.refuse(slot, claim, failure, Capture::new(&around.folder));
+                if let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) {
+                    workers.broke(definition, call.site.as_deref().unwrap_or(&definition.site), &failure);
+                }
+                let first = Begun { claim, mark: None };
+                return self.refuse(slot, first, Outcome::Failed(failure), Capture::new(&around.folder));
             }
         };
         self.board.work().serve(slot, Some((&worker, worker.at_once())));
         let (definition, site) = worker.made_of();
-        let desk = SlotDesk {
-            shared: self,
-            slot,
-            definition: Arc::clone(definition),
-            site: site.to_owned(),
-            first: Cell::new(Some(claim)),
-        };
+        let worker_of = (Arc::clone(definition), site.to_owned());
+        let desk = SlotDesk { shared: self, slot, worker_of, first: Cell::new(Some(claim)) };
         let fate = worker.serve(&desk, output, control);
         let first = desk.first.take();
         self.board.work().serve(slot, None);
@@ -343,10 +348,14 @@ impl Shared {
             Fate::Idle(worker) => workers.put(worker),
             Fate::Worn(worker) => workers.retire(worker),
             Fate::Gone => {}
-            Fate::Broken(failure, capture) => {
-                if let Some(claim) = first {
-                    workers.broke(&claim, &failure);
-                    self.refuse(slot, claim, failure, capture);
+            Fate::Unfit(unfit) => {
+                let Unfit { outcome, printed, first: unread } = *unfit;
+                if let Outcome::Failed(failure) = &outcome {
+                    let (definition, site) = &desk.worker_of;
+                    workers.broke(definition, site, failure);
+                }
+                if let Some(first) = unread.or(first.map(|claim| Begun { claim, mark: None })) {
+                    self.refuse(slot, first, outcome, printed);
                 }
                 return self.board.tell();
             }
@@ -361,94 +370,10 @@ impl Shared {
     }
 
     /// A call cannot be run, as its worker cannot be started.
-    fn refuse(&self, slot: usize, claim: Claim, failure: Failure, output: Capture) {
-        let (outcome, took) = (Outcome::Failed(failure), Duration::ZERO);
-        let ended = Ended { outcome, result: None, took, output };
-        self.over(slot, vec![Done { claim, ended, mark: None }]);
-    }
-}
-
-/// The desk at which a worker gets its calls from a slot.
-struct SlotDesk<'a> {
-    shared: &'a Shared,
-    slot: usize,
-    definition: Arc<crate::domain::function::Definition>,
-    site: String,
-    /// The call for which the worker was taken, until it has it.
-    first: Cell<Option<Claim>>,
-}
-
-impl SlotDesk<'_> {
-    fn is_for(&self, claim: &Claim) -> bool {
-        let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return false };
-        let site = call.site.as_deref().unwrap_or(&definition.site);
-        Arc::ptr_eq(definition, &self.definition) && site == self.site
-            || self.definition.shares_worker(&self.site, definition, site)
-    }
-}
-
-impl Desk for SlotDesk<'_> {
-    fn next(&self, held: usize, at_once: usize) -> Option<Begun> {
-        let Shared { board, common, .. } = self.shared;
-        let mut work = board.work();
-        if held == 0 && work.learn(self.slot, at_once) {
-            board.tell();
-        }
-        if work.halted || work.closed {
-            return None;
-        }
-        let claim = match self.first.take() {
-            Some(claim) => claim,
-            None => work.pick_more(self.slot, |claim| self.is_for(claim), at_once)?,
-        };
-        drop(work);
-        let mark = common.marks.set(claim.fence.job);
-        reached("call marked");
-        Some(Begun { claim, mark: Some(mark) })
-    }
-
-    fn done(&self, mut done: Vec<Done>) {
-        if done.is_empty() {
-            return;
-        }
-        reached("call ended");
-        for done in &mut done {
-            if done.ended.took >= WORTH_A_NOTE
-                && let (Some(mark), Some(note)) = (&mut done.mark, note::write(&done.claim, &done.ended))
-            {
-                self.shared.common.marks.note(mark, done.claim.fence.job, &note);
-            }
-        }
-        reached("outcome noted");
-        self.shared.over(self.slot, done);
-    }
-
-    fn back(&self, begun: Vec<Begun>) {
-        if begun.is_empty() {
-            return;
-        }
-        let mut claims = Vec::with_capacity(begun.len());
-        let mut work = self.shared.board.work();
-        for Begun { claim, mark } in begun {
-            work.release(self.slot, claim.fence);
-            if let Some(mark) = mark {
-                self.shared.common.marks.clear(&mark);
-            }
-            claims.push(claim);
-        }
-        work.put_back(claims);
-        drop(work);
-        self.shared.board.tell();
-        // What waits now may be for others.
-        let _ = self.shared.wake.send(Wake::Back);
-    }
-
-    fn cancelled(&self) -> Vec<Fence> {
-        std::mem::take(&mut self.shared.board.work().seats[self.slot].cancels)
-    }
-
-    fn progress(&self, fence: Fence, text: String) {
-        let _ = self.shared.wake.send(Wake::Progress(fence, text));
+    fn refuse(&self, slot: usize, Begun { claim, mark }: Begun, outcome: Outcome, output: Capture) {
+        self.board.work().serve(slot, None);
+        let ended = Ended { outcome, result: None, took: Duration::ZERO, output };
+        self.over(slot, vec![Done { claim, ended, mark }]);
     }
 }
 

@@ -1,9 +1,12 @@
 //! What wakes a processor that waits.
 
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::slots::Brake;
 use crate::domain::job::Fence;
@@ -23,6 +26,48 @@ pub(super) enum Wake {
     Stop,
 }
 
+/// What has come and was not looked at yet, in the order in which it came.
+pub(super) struct Wakes {
+    arrived: Mutex<Vec<Wake>>,
+    /// Readable while something is there that was not looked at.
+    bell: OwnedFd,
+}
+
+impl Wakes {
+    /// Nothing yet.
+    pub(super) fn new() -> io::Result<Wakes> {
+        Ok(Wakes { arrived: Mutex::default(), bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
+    }
+
+    /// Wakes who waits.
+    pub(super) fn send(&self, wake: Wake) {
+        let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+        arrived.push(wake);
+        if arrived.len() == 1 {
+            // Only fails when the counter is full: then the sleeper is awake already.
+            let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+        }
+    }
+
+    /// Takes what is there.
+    pub(super) fn take(&self) -> Vec<Wake> {
+        let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+        if !arrived.is_empty() {
+            let _ = rustix::io::read(&self.bell, &mut [0_u8; 8]);
+        }
+        std::mem::take(&mut arrived)
+    }
+
+    /// Sleeps until something is there, or `other` is readable, at most for `time`.
+    pub(super) fn wait(&self, time: Duration, other: Option<BorrowedFd<'_>>) {
+        let mut fds = vec![PollFd::new(&self.bell, PollFlags::IN)];
+        fds.extend(other.map(|other| PollFd::from_borrowed_fd(other, PollFlags::IN)));
+        let time = Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() };
+        // Interrupted or not: whoever waits looks what has happened.
+        let _ = poll(&mut fds, Some(&time));
+    }
+}
+
 /// Signals to stop that come as quickly as this after each other are one: whoever ends a whole process group, or looks
 /// for programs by name, sends several.
 const ONE_PRESS: Duration = Duration::from_millis(200);
@@ -32,7 +77,7 @@ const ONE_PRESS: Duration = Duration::from_millis(200);
 pub(super) struct StopButton {
     presses: Arc<Presses>,
     brake: Arc<OnceLock<Brake>>,
-    wake: Sender<Wake>,
+    wakes: Arc<Wakes>,
 }
 
 #[derive(Default)]
@@ -44,8 +89,8 @@ struct Presses {
 }
 
 impl StopButton {
-    pub(super) fn new(wake: Sender<Wake>) -> StopButton {
-        StopButton { presses: Arc::default(), brake: Arc::default(), wake }
+    pub(super) fn new(wakes: Arc<Wakes>) -> StopButton {
+        StopButton { presses: Arc::default(), brake: Arc::default(), wakes }
     }
 
     /// From now on, signals reach the slots themselves: the loop may be waiting for the store.
@@ -81,8 +126,7 @@ impl StopButton {
         *latest = Some(Instant::now());
         self.presses.count.fetch_add(1, Ordering::SeqCst);
         self.pull();
-        // Without a listener the processor is ending anyway.
-        let _ = self.wake.send(Wake::Stop);
+        self.wakes.send(Wake::Stop);
     }
 
     /// The supervisor has died, and this process is to follow it: whoever ended it meant both. What runs is ended, and

@@ -141,12 +141,10 @@ impl Workers {
         broken.map(|broken| broken.failure.clone())
     }
 
-    /// Notes that the worker for a claim cannot be started.
-    pub(super) fn broke(&self, claim: &Claim, failure: &Failure) {
-        let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return };
-        let site = call.site.as_deref().unwrap_or(&definition.site).to_owned();
-        let (definition, failure, since) = (Arc::clone(definition), failure.clone(), Instant::now());
-        self.shelf().broken.push(Broken { definition, site, failure, since });
+    /// Notes that the worker of a definition cannot be started in a site.
+    pub(super) fn broke(&self, definition: &Arc<Definition>, site: &str, failure: &Failure) {
+        let (definition, site, failure) = (Arc::clone(definition), site.to_owned(), failure.clone());
+        self.shelf().broken.push(Broken { definition, site, failure, since: Instant::now() });
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {

@@ -18,6 +18,8 @@ pub(super) struct Held {
     next_id: u64,
     /// When the latest answer came.
     latest: Option<Instant>,
+    /// Whether calls have told how far they are, and that may not be passed on yet.
+    has_progress: bool,
 }
 
 /// One of them.
@@ -32,7 +34,14 @@ pub(super) struct Call {
     /// How much of its output it has been given.
     pub(super) printed: [u64; 2],
     pub(super) ending: Option<Ending>,
+    /// How far it is, unless that was passed on.
+    progress: Option<String>,
+    /// When that was passed on.
+    told: Option<Instant>,
 }
+
+/// How often it is passed on how far a call is.
+const PROGRESS: Duration = Duration::from_millis(250);
 
 /// What is to become of a call that does not end by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +98,8 @@ impl Held {
             capture: Capture::new(folder),
             printed: [0, 0],
             ending: None,
+            progress: None,
+            told: None,
         });
         self.next_id
     }
@@ -110,6 +121,34 @@ impl Held {
 
     pub(super) fn of_job(&mut self, job: i64) -> Option<&mut Call> {
         self.calls.iter_mut().find(|call| call.begun.claim.fence.job.0 == job)
+    }
+
+    /// A call tells how far it is.
+    pub(super) fn note_progress(&mut self, job: i64, text: String) {
+        if let Some(call) = self.of_job(job) {
+            call.progress = Some(text);
+            self.has_progress = true;
+        }
+    }
+
+    /// How far calls are of which that is to be passed on now.
+    pub(super) fn due_progress(&mut self) -> Vec<(Fence, String)> {
+        let mut due = Vec::new();
+        if !self.has_progress {
+            return due;
+        }
+        for call in self.calls.iter_mut().filter(|call| call.progress.is_some() && call.until_told().is_zero()) {
+            call.told = Some(Instant::now());
+            due.extend(call.progress.take().map(|text| (call.fence(), text)));
+        }
+        self.has_progress = self.calls.iter().any(|call| call.progress.is_some());
+        due
+    }
+
+    /// How long until there are such.
+    pub(super) fn next_progress(&self) -> Option<Duration> {
+        let calls = self.calls.iter().take(if self.has_progress { usize::MAX } else { 0 });
+        calls.filter(|call| call.progress.is_some()).map(Call::until_told).min()
     }
 
     /// Those that may be running.
@@ -159,6 +198,11 @@ impl Held {
         self.calls.split_off(first).into()
     }
 
+    /// Keeps the oldest after all.
+    pub(super) fn put_back(&mut self, oldest: Call) {
+        self.calls.push_front(oldest);
+    }
+
     /// All of them.
     pub(super) fn take(&mut self) -> Vec<Call> {
         std::mem::take(&mut self.calls).into()
@@ -168,6 +212,10 @@ impl Held {
 impl Call {
     pub(super) fn fence(&self) -> Fence {
         self.begun.claim.fence
+    }
+
+    fn until_told(&self) -> Duration {
+        self.told.map_or(Duration::ZERO, |told| PROGRESS.saturating_sub(told.elapsed()))
     }
 
     /// The end of a call that was answered after it had run for `took`.

@@ -71,9 +71,9 @@ impl Line {
         &mut self.outgoing
     }
 
-    /// Whether something waits to be written.
-    pub(super) fn is_writing(&self) -> bool {
-        !self.outgoing.is_empty()
+    /// How many bytes wait to be written.
+    pub(super) fn waiting(&self) -> usize {
+        self.outgoing.len()
     }
 
     /// Writes as much as fits. What a worker that is gone does not take is nobody's error.
@@ -126,6 +126,12 @@ impl Line {
         let frame = self.at..self.searched + found;
         (self.at, self.searched) = (frame.end + 1, frame.end + 1);
         Some(Ok(&self.incoming[frame]))
+    }
+
+    /// Forgets what was read and not handed out.
+    pub(super) fn forget(&mut self) {
+        self.at = self.incoming.len();
+        self.searched = self.at;
     }
 
     /// Takes back what the worker has not read yet, at once, so that it cannot read a part of it meanwhile; gives where

@@ -3,6 +3,7 @@
 //! Invariant: a call is charged with its worker's end only if it may have begun; one that the worker had not read goes back
 //! untouched. When a worker is gone, so is all that it has started.
 
+mod end;
 mod frames;
 mod held;
 mod line;
@@ -12,7 +13,6 @@ mod serve;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,9 +23,9 @@ use self::frames::Hello;
 use self::held::Held;
 use self::line::Line;
 use self::output::Printed;
-use super::tree::{GRACE, Tree};
-use super::{Ended, Mark, Output, Surroundings, signals, start};
-use crate::domain::attempt::Failure;
+use super::tree::Tree;
+use super::{Capture, Ended, Mark, Output, Surroundings, start};
+use crate::domain::attempt::{Failure, Outcome};
 use crate::domain::function::{Definition, Keep};
 use crate::domain::job::{Claim, Fence, Token};
 use crate::failpoint::reached;
@@ -35,6 +35,9 @@ const HELLO: Duration = Duration::from_secs(30);
 
 /// How many calls a worker holds at most that runs them one after another, so that it need not wait for the next one.
 const WINDOW: usize = 1024;
+
+/// How many bytes of calls may wait to be written to a worker, before it gets no more.
+const AHEAD: usize = 1024 * 1024;
 
 /// A call that is handed to a worker.
 #[derive(Debug)]
@@ -66,6 +69,8 @@ pub trait Desk {
     fn back(&self, begun: Vec<Begun>);
     /// Attempts that are to be cancelled, each told once.
     fn cancelled(&self) -> Vec<Fence>;
+    /// Whether calls may still begin.
+    fn is_open(&self) -> bool;
     /// A call tells how far it is.
     fn progress(&self, fence: Fence, text: String);
 }
@@ -79,18 +84,34 @@ pub enum Fate {
     Worn(Box<Worker>),
     /// It is gone.
     Gone,
-    /// It cannot be started; with what it has printed.
-    Broken(Failure, super::Capture),
+    /// It is gone before it has begun a call.
+    Unfit(Box<Unfit>),
+}
+
+/// A worker that cannot be started, or was killed before it could begin.
+#[derive(Debug)]
+pub struct Unfit {
+    /// What that means for the call for which it was started: it has failed if the worker cannot be started.
+    pub outcome: Outcome,
+    /// What it has printed.
+    pub printed: Capture,
+    /// The call that it has got and not read, if it came as far as that.
+    pub first: Option<Begun>,
 }
 
 /// A running worker.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each notes one thing that has happened to it")]
 pub struct Worker {
     tree: Tree,
     /// Tells that it has ended.
     ended: OwnedFd,
     line: Line,
     printed: Printed,
+    /// What it has printed before it said hello.
+    before: Capture,
+    /// Whether it has printed while nobody took it: then it is not listened to until somebody does.
+    is_clogged: bool,
     /// How its program was started.
     definition: Arc<Definition>,
     site: String,
@@ -98,6 +119,10 @@ pub struct Worker {
     held: Held,
     /// Attempts that are to be cancelled.
     cancelling: Vec<Fence>,
+    /// Whether it was asked to end, so that it gets no more calls.
+    asked: bool,
+    /// Whether what it has not read was taken back since the latest call was sent.
+    took_back: bool,
     started: Instant,
     answered: u64,
     /// How much memory it used when it said hello, in bytes.
@@ -135,11 +160,15 @@ impl Worker {
             ended,
             line,
             printed,
+            before: Capture::new(&around.folder),
+            is_clogged: false,
             definition: Arc::clone(definition),
             site: site.to_owned(),
             hello: None,
             held: Held::default(),
             cancelling: Vec::new(),
+            asked: false,
+            took_back: false,
             started: Instant::now(),
             answered: 0,
             memory: 0,
@@ -176,11 +205,6 @@ impl Worker {
         self.line.close();
     }
 
-    /// Ends it at once.
-    pub fn kill(mut self: Box<Self>) {
-        let _ = self.tree.kill();
-    }
-
     /// Whether it is still there.
     #[must_use]
     pub fn lives(&self) -> bool {
@@ -193,28 +217,6 @@ impl Worker {
         self.keep.idle()
     }
 
-    /// Lets it end, and makes it, if it does not; what it prints meanwhile goes to `output`.
-    pub fn end(mut self: Box<Self>, output: Output<'_>) {
-        self.line.close();
-        let by = Instant::now() + GRACE;
-        while !self.has_ended() && Instant::now() < by {
-            self.wait_for(&[], by.saturating_duration_since(Instant::now()), output);
-            self.printed.pass_on(output);
-        }
-        let _ = self.bury();
-        self.printed.pass_on(output);
-        self.printed.finish(output);
-    }
-
-    /// Ends what is left of it, and keeps what it has printed; gives how it ended.
-    fn bury(&mut self) -> std::io::Result<ExitStatus> {
-        let kill_at = super::tree::soon(None);
-        let Worker { tree, printed, .. } = self;
-        let status = tree.end_the_rest(|| Instant::now() >= kill_at, || printed.take());
-        self.printed.take_all();
-        status
-    }
-
     fn has_ended(&self) -> bool {
         let mut fds = [PollFd::new(&self.ended, PollFlags::IN)];
         matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..))
@@ -225,8 +227,8 @@ impl Worker {
         let listening = output.echo.has_room();
         let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(4 + others.len());
         fds.push(PollFd::new(&self.ended, PollFlags::IN));
-        let writing = if self.line.is_writing() { PollFlags::OUT } else { PollFlags::empty() };
-        if !self.line.is_over() {
+        let writing = if self.line.waiting() > 0 { PollFlags::OUT } else { PollFlags::empty() };
+        if !self.line.is_over() && !self.is_clogged {
             fds.push(PollFd::from_borrowed_fd(self.line.fd(), PollFlags::IN | writing));
         }
         if listening {
@@ -244,15 +246,5 @@ impl Worker {
         let pages = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok();
         let resident = pages.and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
         resident.unwrap_or(0) * u64::try_from(rustix::param::page_size()).unwrap_or(0)
-    }
-}
-
-/// How a worker ended, to go on after "its worker".
-fn how(status: &std::io::Result<ExitStatus>) -> String {
-    use std::os::unix::process::ExitStatusExt;
-    match status.as_ref().map(|status| (status.code(), status.signal())) {
-        Ok((Some(code), _)) => format!("ended with exit code {code}"),
-        Ok((None, Some(signal))) => format!("was ended by {}", signals::name(signal)),
-        _ => "ended".to_owned(),
     }
 }

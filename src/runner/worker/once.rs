@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Begun, Desk, Done, Fate, Worker};
 use crate::domain::attempt::Outcome;
 use crate::domain::job::{Claim, Fence};
-use crate::runner::{Capture, Control, Ended, Output, Surroundings};
+use crate::runner::{Capture, Control, Ended, Output, Stop, Surroundings};
 
 /// Starts a worker, runs a call to its end, and ends the worker.
 #[must_use]
@@ -16,30 +16,34 @@ pub fn run(claim: &Claim, around: &Surroundings, output: Output<'_>, control: &C
         Ok(worker) => Box::new(worker),
         Err(failure) => return ended(Outcome::Failed(failure), Capture::new(&around.folder)),
     };
-    let desk = OneCall { call: Cell::new(Some(claim.clone())), done: RefCell::default() };
+    let desk = OneCall { call: Cell::new(Some(claim.clone())), done: RefCell::default(), control };
     let fate = worker.serve(&desk, output, control);
-    let done = desk.done.into_inner();
-    match (fate, done) {
-        (fate, Some(done)) => {
-            if let Fate::Idle(worker) | Fate::Worn(worker) = fate {
-                worker.end(output);
-            }
-            done.ended
+    let unfit = match fate {
+        Fate::Idle(worker) | Fate::Worn(worker) => {
+            worker.end(output);
+            None
         }
-        (Fate::Broken(failure, printed), None) => ended(Outcome::Failed(failure), printed),
+        Fate::Gone => None,
+        Fate::Unfit(unfit) => Some(unfit),
+    };
+    match (desk.done.into_inner(), unfit) {
+        (Some(done), _) => done.ended,
+        (None, Some(unfit)) => ended(unfit.outcome, unfit.printed),
         // It was told to end before it had begun.
-        (_, None) => ended(Outcome::Interrupted, Capture::new(&around.folder)),
+        (None, None) => ended(Outcome::Interrupted, Capture::new(&around.folder)),
     }
 }
 
-struct OneCall {
+struct OneCall<'a> {
     call: Cell<Option<Claim>>,
     done: RefCell<Option<Done>>,
+    control: &'a Control,
 }
 
-impl Desk for OneCall {
+impl Desk for OneCall<'_> {
     fn next(&self, _held: usize, _at_once: usize) -> Option<Begun> {
-        self.call.take().map(|claim| Begun { claim, mark: None })
+        let claim = self.call.take().filter(|_| self.is_open())?;
+        Some(Begun { claim, mark: None })
     }
 
     fn done(&self, done: Vec<Done>) {
@@ -54,6 +58,10 @@ impl Desk for OneCall {
 
     fn cancelled(&self) -> Vec<Fence> {
         Vec::new()
+    }
+
+    fn is_open(&self) -> bool {
+        self.control.asked() == Stop::No
     }
 
     fn progress(&self, _fence: Fence, _text: String) {}

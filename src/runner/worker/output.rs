@@ -19,6 +19,8 @@ const STREAMS: [Stream; 2] = [Stream::Out, Stream::Err];
 pub(super) struct Printed {
     pipes: [Option<OwnedFd>; 2],
     fresh: [Vec<u8>; 2],
+    /// Whether something was read since the line was.
+    ahead: bool,
     passing: Passing,
 }
 
@@ -28,7 +30,7 @@ impl Printed {
             // Where that fails, reading may wait; it does not fail for pipes.
             let _ = rustix::io::ioctl_fionbio(pipe, true);
         }
-        Printed { pipes, fresh: [Vec::new(), Vec::new()], passing: Passing::default() }
+        Printed { pipes, fresh: [Vec::new(), Vec::new()], ahead: false, passing: Passing::default() }
     }
 
     /// Those that are open.
@@ -55,11 +57,23 @@ impl Printed {
         }
     }
 
-    /// Reads, where less is there, until so many bytes of each stream are.
+    /// Reads, where less is there, until so many bytes of each stream are, or as many as can have been there.
     fn take_until(&mut self, counts: [usize; 2]) {
         for (which, count) in counts.into_iter().enumerate() {
-            while self.fresh[which].len() < count && self.read(which).is_some() {}
+            let mut left = LARGEST_PIPE;
+            while self.fresh[which].len() < count
+                && left > 0
+                && let Some(read) = self.read(which)
+            {
+                left = left.saturating_sub(read);
+                self.ahead = true;
+            }
         }
+    }
+
+    /// Whether, since this was asked, more was read than what had been printed when the line was read.
+    pub(super) fn was_read_ahead(&mut self) -> bool {
+        std::mem::take(&mut self.ahead)
     }
 
     /// Reads once from a pipe, and closes it at its end; `None` when nothing is there now.
@@ -84,18 +98,17 @@ impl Printed {
     }
 
     /// Gives a call, of whose output so many bytes were given to it before, what it has printed as it counts, or else all
-    /// that there is.
+    /// that there is; says whether that is anything.
     pub(super) fn settle(
         &mut self,
         call: &mut Capture,
         before: [u64; 2],
         counted: Option<[u64; 2]>,
         output: Output<'_>,
-    ) {
+    ) -> bool {
         let Some(counted) = counted else {
             self.take_all();
-            self.give(call, output);
-            return;
+            return self.give(call, output) != [0, 0];
         };
         let missing = [0, 1].map(|which| usize::try_from(counted[which].saturating_sub(before[which])).unwrap_or(0));
         self.take_until(missing);
@@ -107,6 +120,7 @@ impl Printed {
                 self.passing.push(output, stream, &bytes);
             }
         }
+        missing != [0, 0]
     }
 
     /// Gives a call all that there is; says how much that was.

@@ -4,17 +4,17 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
+use super::end::Flaw;
 use super::frames::{self, Said};
-use super::held::{Call, Ending, Why};
-use super::{Begun, Desk, Done, Fate, HELLO, WINDOW, Worker, how};
+use super::{AHEAD, Begun, Desk, Done, Fate, HELLO, WINDOW, Worker};
 use crate::domain::attempt::Outcome;
 use crate::domain::time::Timestamp;
 use crate::failpoint::reached;
-use crate::runner::tree::{GRACE, LAST_LOOK};
-use crate::runner::{Capture, Control, Output, Stop, start};
+use crate::runner::tree::LAST_LOOK;
+use crate::runner::{Control, Output, Stop, start};
 
 /// How long a call may run before those behind it are taken back.
-const STRANDED: Duration = Duration::from_millis(50);
+pub(super) const STRANDED: Duration = Duration::from_millis(50);
 
 /// How quick calls must be for others to wait behind one.
 const QUICK: Duration = Duration::from_millis(5);
@@ -25,29 +25,23 @@ const MEASURE: Duration = Duration::from_millis(100);
 /// How long to sleep when nothing is to be watched but descriptors.
 const LONG: Duration = Duration::from_mins(10);
 
-/// A worker does not go on.
-enum Flaw {
-    /// It does not keep to the protocol, which goes on after "its worker".
-    Nonsense(String),
-    /// It has ended, or closed its line.
-    Ended,
-    /// What is wrong with its hello.
-    Refused(String),
-}
-
 impl Worker {
     /// Runs calls from `desk` until it has none for this worker and all are answered.
     #[must_use]
     pub fn serve(mut self: Box<Self>, desk: &dyn Desk, output: Output<'_>, control: &Control) -> Fate {
+        self.cancelling.clear();
         // What it said and printed while nobody listened.
-        let mut flaw = self.hear(desk, output).err();
+        let mut flaw = self.hear(desk, output, false).err();
         loop {
             if let Some(flaw) = flaw.take() {
                 return self.end_with(&flaw, desk, output);
             }
+            if self.hello.is_none() && (control.asked() > Stop::Cancel || !desk.is_open()) {
+                return self.leave(output);
+            }
             if self.hello.is_some() {
                 self.fill(desk);
-                if self.held.is_empty() {
+                if self.held.is_empty() && !(self.is_clogged && desk.is_open()) {
                     self.printed.finish(output);
                     return if self.is_worn() { Fate::Worn(self) } else { Fate::Idle(self) };
                 }
@@ -59,20 +53,18 @@ impl Worker {
             control.drain();
             // Looked at first: what it said before it ended is there then.
             let ended = self.has_ended();
-            flaw = self.hear(desk, output).err();
+            flaw = self.hear(desk, output, ended).err();
             if flaw.is_none() {
-                flaw = (ended || self.line.is_over()).then_some(Flaw::Ended).or_else(|| self.greet_late());
+                let over = ended || self.line.is_over() && !self.is_clogged;
+                flaw = over.then_some(Flaw::Ended).or_else(|| self.greet_late());
             }
             if flaw.is_none() {
                 self.mind(desk, control);
             }
-            if self.hello.is_none() && control.asked() != Stop::No {
-                flaw = Some(Flaw::Ended);
-            }
         }
     }
 
-    fn is_serial(&self) -> bool {
+    pub(super) fn is_serial(&self) -> bool {
         self.hello.as_ref().is_none_or(super::Hello::is_serial)
     }
 
@@ -89,7 +81,12 @@ impl Worker {
     /// Sends what may be sent. A call that a crash is charged with has the worker for itself.
     fn fill(&mut self, desk: &dyn Desk) {
         let at_once = self.hello.as_ref().map_or(1, |hello| hello.calls.max(1));
-        while self.held.len() < self.window() && !self.is_worn() && !self.is_ending() {
+        while self.held.len() < self.window()
+            && self.line.waiting() < AHEAD
+            && !self.is_worn()
+            && !self.is_ending()
+            && !self.is_clogged
+        {
             let Some(begun) = desk.next(self.held.len(), at_once) else { return };
             self.send(begun, desk);
         }
@@ -117,6 +114,7 @@ impl Worker {
             return desk.done(call.map(|call| call.ended(outcome)).into_iter().collect());
         }
         let claim = self.held.latest().map(|call| &call.begun.claim);
+        self.took_back = false;
         if let Some(claim) = claim {
             let limit = claim.definition.as_ref().ok().and_then(|definition| definition.timeout);
             let deadline = limit.map(|limit| now().after(limit));
@@ -129,7 +127,7 @@ impl Worker {
         place.map(|place| self.cancelling.swap_remove(place)).is_some()
     }
 
-    fn is_ending(&mut self) -> bool {
+    pub(super) fn is_ending(&mut self) -> bool {
         let serial = self.is_serial();
         self.held.running(serial).any(|call| call.ending.is_some())
     }
@@ -137,7 +135,7 @@ impl Worker {
     /// Whether it has done enough.
     fn is_worn(&self) -> bool {
         let ahead = self.answered + self.held.len() as u64;
-        self.has_grown || self.keep.calls.is_some_and(|calls| ahead >= calls)
+        self.has_grown || self.asked || self.keep.calls.is_some_and(|calls| ahead >= calls)
     }
 
     /// Looks whether it has grown too much: now and then, and when it has nothing to do.
@@ -158,8 +156,21 @@ impl Worker {
         }
         let serial = self.is_serial();
         let limit = self.held.next_limit(serial).map(|limit| limit.saturating_duration_since(Instant::now()));
-        let stranded = (serial && self.held.len() > 1).then(|| STRANDED.saturating_sub(self.held.longest()));
-        limit.into_iter().chain(stranded).min().unwrap_or(LONG).max(Duration::from_micros(100))
+        let progress = self.held.next_progress();
+        let stranded = self.may_strand().then(|| STRANDED.saturating_sub(self.held.longest()));
+        limit.into_iter().chain(stranded).chain(progress).min().unwrap_or(LONG).max(Duration::from_micros(100))
+    }
+
+    /// Whether calls wait on the line behind one that may take long.
+    pub(super) fn may_strand(&self) -> bool {
+        self.is_serial() && self.held.len() > 1 && !self.took_back
+    }
+
+    /// Tells how far calls are: the latest of each, now and then.
+    fn tell_progress(&mut self, desk: &dyn Desk) {
+        for (fence, text) in self.held.due_progress() {
+            desk.progress(fence, text);
+        }
     }
 
     fn greet_late(&self) -> Option<Flaw> {
@@ -167,15 +178,26 @@ impl Worker {
         late.then(|| Flaw::Nonsense(format!("did not say hello in {} seconds", HELLO.as_secs())))
     }
 
-    /// Takes what it has printed and said. What it printed before an answer was read before that answer.
-    fn hear(&mut self, desk: &dyn Desk, output: Output<'_>) -> Result<(), Flaw> {
-        let serial = self.is_serial();
-        if output.echo.has_room() {
+    /// Takes what it has printed and said; the last of it whoever takes what it prints. What it printed before an answer was
+    /// read before that answer.
+    fn hear(&mut self, desk: &dyn Desk, output: Output<'_>, last: bool) -> Result<(), Flaw> {
+        self.is_clogged &= !last && !output.echo.has_room();
+        if self.is_clogged {
+            return Ok(());
+        }
+        if last || output.echo.has_room() {
             self.printed.take();
         }
-        self.line.read();
         let mut done = Vec::new();
-        let heard = self.hear_frames(desk, output, &mut done);
+        let heard = loop {
+            self.line.read();
+            let heard = self.hear_frames(output, &mut done, last);
+            // Looked for what an answer counts, it may have read what was printed after answers that came meanwhile.
+            if heard.is_err() || !self.printed.was_read_ahead() {
+                break heard;
+            }
+        };
+        let serial = self.is_serial();
         // What is left was printed after the last answer.
         if serial && !self.printed.is_empty() {
             let Worker { held, printed, .. } = self;
@@ -188,7 +210,10 @@ impl Worker {
         }
         if self.hello.is_some() {
             self.printed.pass_on(output);
+        } else {
+            self.printed.give(&mut self.before, output);
         }
+        self.tell_progress(desk);
         if !done.is_empty() {
             self.answered += done.len() as u64;
             self.held.answered(&mut done, serial);
@@ -199,8 +224,10 @@ impl Worker {
         heard
     }
 
-    fn hear_frames(&mut self, desk: &dyn Desk, output: Output<'_>, done: &mut Vec<Done>) -> Result<(), Flaw> {
-        while let Some(frame) = self.line.next() {
+    fn hear_frames(&mut self, output: Output<'_>, done: &mut Vec<Done>, last: bool) -> Result<(), Flaw> {
+        while !self.is_clogged
+            && let Some(frame) = self.line.next()
+        {
             let said = frame.and_then(frames::read).map_err(Flaw::Nonsense)?;
             match (said, self.hello.is_some()) {
                 (Said::Nothing, _) => {}
@@ -217,8 +244,8 @@ impl Worker {
                     let Some(mut call) = self.held.remove(id, serial) else {
                         return Err(Flaw::Nonsense(format!("gave an answer with the id {id}, which no open call has")));
                     };
-                    if serial {
-                        self.printed.settle(&mut call.capture, call.printed, answer.printed, output);
+                    if serial && self.printed.settle(&mut call.capture, call.printed, answer.printed, output) {
+                        self.is_clogged = !last && !output.echo.has_room();
                     }
                     let took = self.held.since(&call, serial).elapsed();
                     done.push(call.answered(answer, took));
@@ -228,151 +255,18 @@ impl Worker {
                         call.capture.push(stream, text.as_bytes());
                     }
                     self.printed.say(stream, &text, output);
+                    self.is_clogged = !last && !output.echo.has_room();
                 }
                 (Said::Progress(job, text), true) => {
-                    if let Some(call) = self.held.of_job(job) {
-                        desk.progress(call.fence(), text);
-                    }
+                    self.held.note_progress(job, text);
                 }
             }
         }
         Ok(())
-    }
-
-    /// Ends calls that are to end, and takes back those that wait behind a long one.
-    fn mind(&mut self, desk: &dyn Desk, control: &Control) {
-        let serial = self.is_serial();
-        let cancelled = desk.cancelled();
-        let stop = control.asked();
-        let stranded = serial && self.held.len() > 1 && self.held.longest() >= STRANDED;
-        if !cancelled.is_empty() || stranded || stop > Stop::Cancel {
-            self.cancelling.extend(cancelled);
-            self.take_back(desk);
-        }
-        let now = Instant::now();
-        let limits: Vec<bool> = {
-            let held = &self.held;
-            held.limits(serial).map(|limit| limit.is_some_and(|limit| limit <= now)).collect()
-        };
-        let Worker { held, line, cancelling, hello, tree, .. } = self;
-        let mut asked = false;
-        for (call, late) in held.running(serial).zip(limits).filter(|(call, _)| call.ending.is_none()) {
-            let fence = call.fence();
-            let why = if cancelling.contains(&fence) {
-                cancelling.retain(|which| *which != fence);
-                Why::Cancelled
-            } else if stop > Stop::Cancel {
-                Why::Interrupted
-            } else if late {
-                Why::TooLong
-            } else {
-                continue;
-            };
-            call.ending = Some(Ending { why, kill_at: now + GRACE });
-            frames::write_cancel(line.outgoing(), &call.begun.claim, why.as_str());
-            asked = true;
-        }
-        if asked && !hello.as_ref().is_some_and(|hello| hello.cancel) {
-            tree.ask();
-        }
-        let kill_at = held.running(serial).filter_map(|call| Some(call.ending?.kill_at)).min();
-        if let Some(kill_at) = kill_at {
-            let kill = now >= kill_at || stop == Stop::Kill;
-            if kill || hello.as_ref().is_none_or(|hello| !hello.cancel) {
-                tree.press(kill);
-            }
-        }
-    }
-
-    /// Takes back the calls that the worker has not read yet.
-    fn take_back(&mut self, desk: &dyn Desk) {
-        let taken = self.take_unread();
-        let (cancelled, back): (Vec<Call>, Vec<Call>) = taken.into_iter().partition(|call| {
-            let fence = call.fence();
-            self.cancelling.contains(&fence)
-        });
-        self.cancelling.retain(|which| !cancelled.iter().any(|call| call.fence() == *which));
-        desk.back(back.into_iter().map(|call| call.begun).collect());
-        desk.done(cancelled.into_iter().map(|call| call.ended(Outcome::Cancelled)).collect());
-    }
-
-    fn take_unread(&mut self) -> Vec<Call> {
-        let (from, mut bytes) = self.line.take_back();
-        let taken = self.held.take_from(from);
-        if let Some(first) = taken.first() {
-            bytes.truncate(usize::try_from(first.from - from).unwrap_or(usize::MAX));
-        }
-        // The rest of a frame that it is in the middle of, and what is no call.
-        self.line.outgoing().extend_from_slice(&bytes);
-        self.line.write();
-        taken
-    }
-
-    /// The worker does not go on: ends all of it, and tells what becomes of its calls.
-    fn end_with(mut self, flaw: &Flaw, desk: &dyn Desk, output: Output<'_>) -> Fate {
-        let untouched = self.take_unread();
-        if !matches!(flaw, Flaw::Ended) {
-            self.tree.press(true);
-        }
-        let status = self.bury();
-        let serial = self.is_serial();
-        let how = match flaw {
-            Flaw::Nonsense(what) => what.clone(),
-            Flaw::Refused(why) => format!("was refused: {why}"),
-            Flaw::Ended => how(&status),
-        };
-        let no_hello = self.hello.is_none();
-        if no_hello || (self.answered == 0 && self.held.is_empty() && !untouched.is_empty()) {
-            let mut capture = Capture::new(&self.folder);
-            self.printed.give(&mut capture, output);
-            self.printed.finish(output);
-            desk.back(untouched.into_iter().map(|call| call.begun).collect());
-            let when = if no_hello { "before it said hello" } else { "before it read a call" };
-            let when = if matches!(flaw, Flaw::Ended) { format!(" {when}") } else { String::new() };
-            let last = last_line(&capture).map(|line| format!(": {line}")).unwrap_or_default();
-            return Fate::Broken(start::cannot_run(126, format!("its worker {how}{when}{last}")), capture);
-        }
-        if let Some(oldest) = self.held.oldest() {
-            self.printed.give(&mut oldest.capture, output);
-        }
-        self.printed.pass_on(output);
-        self.printed.finish(output);
-        let ended_by_us = self.is_ending();
-        let mut back = Vec::new();
-        let mut done = Vec::new();
-        for (place, call) in self.held.take().into_iter().enumerate() {
-            if serial && place > 0 {
-                back.push(call.begun);
-                continue;
-            }
-            let outcome = match call.ending {
-                Some(ending) => ending.why.outcome(),
-                None if ended_by_us => Outcome::Interrupted,
-                None => Outcome::Crashed(format!("its worker {how}")),
-            };
-            done.push(call.ended(outcome));
-        }
-        back.extend(untouched.into_iter().map(|call| call.begun));
-        desk.back(back);
-        desk.done(done);
-        Fate::Gone
     }
 }
 
 fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}
-
-/// The last line of what was printed, to stderr if there is any.
-fn last_line(printed: &Capture) -> Option<String> {
-    use crate::domain::log::Stream;
-    let log = printed.log();
-    let text = |stream| {
-        let parts = log.parts().filter(|part| part.0 == stream).flat_map(|part| part.1.to_vec());
-        String::from_utf8_lossy(&parts.collect::<Vec<u8>>()).into_owned()
-    };
-    let (err, out) = (text(Stream::Err), text(Stream::Out));
-    let line = |text: &str| text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned);
-    line(&err).or_else(|| line(&out)).map(|line| line.chars().take(300).collect())
 }

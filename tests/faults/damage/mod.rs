@@ -223,9 +223,11 @@ const WRITING: &[Verb] = &[
             finished: &[],
             returned: &[],
             held: 0,
+            elsewhere: 0,
             running: 0,
             ahead: 0,
             tokens: &tokens,
+            bytes: usize::MAX,
         };
         let claims = store.advance(&plan)?.claims;
         Ok(claims.into_iter().map(|claim| (claim.fence.job.to_string(), String::new())).collect())

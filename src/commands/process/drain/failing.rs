@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use super::super::Event;
 use super::super::over::Over;
 use super::super::presence::Presence;
-use super::{Drain, View};
+use super::super::served::{News, Served};
+use super::Drain;
 use crate::commands::outcome;
 use crate::domain::job::JobId;
-use crate::domain::service::ServiceName;
 use crate::error::{Error, Kind, Result};
 use crate::runner::Reserve;
-use crate::store::{Outlook, Patience, Plan, Store};
+use crate::store::{Patience, Plan, Store};
 
 /// How long it waits before it tries a store again that failed while outcomes were to be recorded.
 const FAILING: Duration = Duration::from_millis(500);
@@ -62,7 +62,7 @@ impl Drain<'_> {
     }
 
     /// A round failed; what was to be recorded is kept. When that is for want of space, begins to do with the reserve.
-    pub(super) fn round_failed(&mut self, service: &ServiceName, error: Error) -> Result<Option<View>> {
+    pub(super) fn round_failed(&mut self, error: Error) -> Result<()> {
         if error.kind() != Kind::Full {
             return Err(error);
         }
@@ -70,19 +70,19 @@ impl Drain<'_> {
             (self.tell)(Event::NoSpace { error: &error });
         }
         self.shortage = Some(Shortage { error, looked: Instant::now() });
-        self.spare(service, true)?;
-        Ok(None)
+        self.spare(true)
     }
 
     /// Whether there is something to do that waits for space.
-    pub(super) fn waits_for_space(&self, outlook: &Outlook) -> bool {
-        let could_claim = outlook.ready && outlook.free() > 0 && self.may_claim();
+    pub(super) fn waits_for_space(&self) -> bool {
+        let ready = |served: &Served| served.view.outlook.ready && served.view.outlook.free() > 0;
+        let could_claim = self.may_claim() && self.served.iter().any(ready);
         self.shortage.is_some() && (self.has_news() || could_claim)
     }
 
     /// While the disk is full: looks now and then whether the reserve can be whole again, which ends that, and records
     /// what has ended.
-    pub(super) fn do_with_the_reserve(&mut self, service: &ServiceName) -> Result<()> {
+    pub(super) fn do_with_the_reserve(&mut self) -> Result<()> {
         let Some(shortage) = &mut self.shortage else { return Ok(()) };
         let look = shortage.looked.elapsed() >= LOOK_FOR_SPACE;
         if look {
@@ -92,7 +92,7 @@ impl Drain<'_> {
                 return Ok(());
             }
         }
-        self.spare(service, look)?;
+        self.spare(look)?;
         if self.button.pressed() > 1
             && self.has_news()
             && let Some(shortage) = self.shortage.take()
@@ -103,48 +103,60 @@ impl Drain<'_> {
     }
 
     /// Records what has just ended, and on `all` also what could not be recorded before.
-    fn spare(&mut self, service: &ServiceName, all: bool) -> Result<()> {
+    fn spare(&mut self, all: bool) -> Result<()> {
         self.record_one_by_one(all)?;
-        if all { self.give_back_alone(service) } else { Ok(()) }
+        if all { (0..self.served.len()).try_for_each(|index| self.give_back_alone(index)) } else { Ok(()) }
     }
 
     /// Records outcomes each for itself, so that a large one is in no other's way. What does not fit is kept.
     pub(super) fn record_one_by_one(&mut self, all: bool) -> Result<()> {
-        let before = if all { self.unrun.len() } else { 0 };
-        for _ in 0..before {
-            let over = self.unrun.remove(0);
-            self.record(over)?;
-        }
-        while let Some(done) = self.done.pop_front() {
-            let over = Over::of(done)?;
-            self.record(over)?;
-        }
-        Ok(())
-    }
-
-    fn record(&mut self, mut over: Over) -> Result<()> {
-        let Some(reserve) = self.reserve() else { return Ok(()) };
-        match self.persist(true, |store| outcome::record(store, &reserve, &mut over.finish)) {
-            Ok(state) => self.report(vec![over], vec![state]),
-            Err(error) => {
-                self.unrun.push(over);
-                if error.kind() != Kind::Full {
-                    return Err(error);
+        for index in 0..self.served.len() {
+            let mut outcomes = self.served[index].outcomes(all)?.into_iter();
+            while let Some(over) = outcomes.next() {
+                if let Err(failed) = self.record(over) {
+                    let (over, error) = *failed;
+                    self.served[index].never_ran([over]);
+                    if error.kind() != Kind::Full {
+                        self.served[index].never_ran(outcomes);
+                        return Err(error);
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    /// Gives back what was claimed and never begun.
-    fn give_back_alone(&mut self, service: &ServiceName) -> Result<()> {
-        let Some(presence) = self.presence.as_ref().filter(|_| !self.returned.is_empty()) else { return Ok(()) };
-        let (held, running) =
-            (presence.slots.held_of(service) + self.done.len() + self.unrun.len(), presence.slots.running_of(service));
-        let (processor, reserve) = (presence.id, Arc::clone(&presence.reserve));
-        let returned = std::mem::take(&mut self.returned);
-        let plan =
-            Plan { processor, service, finished: &[], returned: &returned, held, running, ahead: 0, tokens: &[] };
+    fn record(&mut self, mut over: Over) -> Result<(), Box<(Over, Error)>> {
+        let Some(reserve) = self.reserve() else { return Ok(()) };
+        match self.persist(true, |store| outcome::record(store, &reserve, &mut over.finish)) {
+            Ok(state) => self.report(vec![over], vec![state]),
+            Err(error) => return Err(Box::new((over, error))),
+        }
+        Ok(())
+    }
+
+    /// Gives back what was claimed of a service and never begun.
+    fn give_back_alone(&mut self, index: usize) -> Result<()> {
+        let served = &mut self.served[index];
+        let Some(presence) = &self.presence else { return Ok(()) };
+        let returned = served.returned();
+        if returned.is_empty() {
+            return Ok(());
+        }
+        let load = presence.slots.load(&served.name);
+        let (processor, reserve, service) = (presence.id, Arc::clone(&presence.reserve), served.name.clone());
+        let plan = Plan {
+            processor,
+            service: &service,
+            finished: &[],
+            returned: &returned,
+            held: load.held + served.over(),
+            elsewhere: load.elsewhere,
+            running: presence.slots.running_of(&service),
+            ahead: 0,
+            tokens: &[],
+            bytes: 0,
+        };
         let given = self.persist(true, |store| {
             loop {
                 match store.advance(&plan) {
@@ -156,7 +168,7 @@ impl Drain<'_> {
         match given {
             Ok(_) => Ok(()),
             Err(error) => {
-                self.returned = returned;
+                self.served[index].keep(News { over: Vec::new(), returned });
                 if error.kind() == Kind::Full { Ok(()) } else { Err(error) }
             }
         }
@@ -166,13 +178,12 @@ impl Drain<'_> {
     /// this processor did not crash with them. A commit that the disk did not confirm may be there all the same.
     pub(super) fn give_up(&mut self) {
         let Some(presence) = &self.presence else { return };
-        let ended = self.done.iter().map(|done| done.claim.fence.job);
-        let jobs: Vec<JobId> = self.unrun.iter().map(|over| over.finish.fence.job).chain(ended).collect();
+        let unrecorded: Vec<_> = self.served.iter().flat_map(Served::unrecorded).collect();
+        let jobs: Vec<JobId> = unrecorded.iter().map(|(job, _)| *job).collect();
         if !jobs.is_empty() {
             (self.tell)(Event::GivenUp { jobs: &jobs });
         }
-        let unrun = self.unrun.iter().filter_map(|over| over.mark.as_ref());
-        for mark in unrun.chain(self.done.iter().filter_map(|done| done.mark.as_ref())) {
+        for mark in unrecorded.iter().filter_map(|(_, mark)| *mark) {
             presence.slots.forget(mark);
         }
         self.mind_the_marks();

@@ -1,0 +1,105 @@
+//! Between a slot and the worker that it feeds: what goes to the worker is marked before it does, and what comes back is noted.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::note;
+use super::slots::Shared;
+use super::wake::Wake;
+use crate::domain::function::Definition;
+use crate::domain::job::{Claim, Fence};
+use crate::failpoint::reached;
+use crate::runner::worker::{Begun, Desk, Done};
+
+/// How long a call of a worker must have taken for its outcome to be noted: to repeat a quicker one costs less.
+const WORTH_A_NOTE: Duration = Duration::from_millis(1);
+
+/// The desk at which a worker gets its calls from a slot.
+pub(super) struct SlotDesk<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) slot: usize,
+    /// How the program of the worker was started: as what function, and in which site.
+    pub(super) worker_of: (Arc<Definition>, String),
+    /// The call for which the worker was taken, until it has it.
+    pub(super) first: Cell<Option<Claim>>,
+}
+
+impl SlotDesk<'_> {
+    fn is_for(&self, claim: &Claim) -> bool {
+        let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return false };
+        let site = call.site.as_deref().unwrap_or(&definition.site);
+        let (own, own_site) = &self.worker_of;
+        Arc::ptr_eq(definition, own) && site == own_site || own.shares_worker(own_site, definition, site)
+    }
+}
+
+impl Desk for SlotDesk<'_> {
+    fn next(&self, held: usize, at_once: usize) -> Option<Begun> {
+        let Shared { board, common, .. } = self.shared;
+        let mut work = board.work();
+        if held == 0 && work.learn(self.slot, at_once) {
+            board.tell();
+        }
+        if !work.is_open() {
+            return None;
+        }
+        let claim = match self.first.take() {
+            Some(claim) => claim,
+            None => work.pick_more(self.slot, |claim| self.is_for(claim), at_once)?,
+        };
+        drop(work);
+        let mark = common.marks.set(claim.fence.job);
+        reached("call marked");
+        Some(Begun { claim, mark: Some(mark) })
+    }
+
+    fn done(&self, mut done: Vec<Done>) {
+        if done.is_empty() {
+            return;
+        }
+        reached("call ended");
+        for done in &mut done {
+            // A call that a crash was charged to shall not be charged again with what it has outlived.
+            if (done.ended.took >= WORTH_A_NOTE || done.claim.before.crashes > 0)
+                && let (Some(mark), Some(note)) = (&mut done.mark, note::write(&done.claim, &done.ended))
+            {
+                self.shared.common.marks.note(mark, done.claim.fence.job, &note);
+            }
+        }
+        reached("outcome noted");
+        self.shared.over(self.slot, done);
+    }
+
+    fn back(&self, begun: Vec<Begun>) {
+        if begun.is_empty() {
+            return;
+        }
+        let mut claims = Vec::with_capacity(begun.len());
+        let mut work = self.shared.board.work();
+        for Begun { claim, mark } in begun {
+            work.release(self.slot, claim.fence);
+            if let Some(mark) = mark {
+                self.shared.common.marks.clear(&mark);
+            }
+            claims.push(claim);
+        }
+        work.put_back(claims);
+        drop(work);
+        self.shared.board.tell();
+        // What waits now may be for others.
+        self.shared.wakes.send(Wake::Back);
+    }
+
+    fn cancelled(&self) -> Vec<Fence> {
+        std::mem::take(&mut self.shared.board.work().seats[self.slot].cancels)
+    }
+
+    fn is_open(&self) -> bool {
+        self.shared.board.work().is_open()
+    }
+
+    fn progress(&self, fence: Fence, text: String) {
+        self.shared.wakes.send(Wake::Progress(fence, text));
+    }
+}

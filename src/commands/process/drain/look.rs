@@ -1,0 +1,84 @@
+//! Looking what others have done.
+
+use std::time::{Duration, Instant};
+
+use super::super::served::{Served, View};
+use super::ear::Ear;
+use super::{Drain, LOOK, LOOK_FOR_OTHERS};
+use crate::domain::job::Fence;
+use crate::error::Result;
+use crate::store::Patience;
+
+impl Drain<'_> {
+    /// Looks what others have done meanwhile: processors that died, jobs to cancel, calls that became ready.
+    pub(super) fn look_around(&mut self) -> Result<()> {
+        self.tell_of_life();
+        let heard = self.ear.as_mut().is_some_and(Ear::heard);
+        let due = |served: &Served| served.view.until_next().is_some_and(|time| time.is_zero());
+        let is_due = self.served.iter().any(due);
+        if !is_due && !heard && self.looked_around.elapsed() < LOOK {
+            return Ok(());
+        }
+        self.looked_around = Instant::now();
+        self.pass_on_progress();
+        self.be_patient();
+        self.changed |= self.store.changed()?;
+        let mut others = false;
+        if self.looked_for_others.elapsed() >= LOOK_FOR_OTHERS {
+            self.looked_for_others = Instant::now();
+            others = self.changed || std::mem::take(&mut self.news_of_others);
+            if others || self.has_company {
+                self.rescue()?;
+            }
+            if let Some(presence) = &self.presence {
+                presence.tidy_up();
+            }
+        }
+        self.news_of_others |= self.changed && !others;
+        if self.changed {
+            if let Some(ear) = &mut self.ear {
+                ear.prick();
+            }
+            for fence in self.cancelling()? {
+                self.cancel(fence);
+            }
+        }
+        if others {
+            self.look_for_services()?;
+        }
+        for index in 0..self.served.len() {
+            if self.changed || due(&self.served[index]) {
+                let name = self.served[index].name.clone();
+                self.served[index].view = View::new(self.look(&name)?);
+            }
+        }
+        self.changed = false;
+        Ok(())
+    }
+
+    fn cancelling(&mut self) -> Result<Vec<Fence>> {
+        let own = self.own_id().filter(|_| self.held() > 0);
+        own.map_or(Ok(Vec::new()), |own| self.store.cancelling(own))
+    }
+
+    fn cancel(&mut self, fence: Fence) {
+        let Some(presence) = &mut self.presence else { return };
+        let unrun = presence.slots.take_back(|claim| claim.fence == fence);
+        presence.slots.cancel(fence);
+        for claim in unrun {
+            if let Some(served) = self.served.iter_mut().find(|served| served.name == claim.service) {
+                served.cancelled(&[claim]);
+            }
+        }
+    }
+
+    /// Records how far calls are; not worth waiting for, nor ending what runs.
+    fn pass_on_progress(&mut self) {
+        let Some(own) = self.own_id().filter(|_| !self.progress.is_empty() && self.shortage.is_none()) else { return };
+        let told: Vec<(Fence, String)> = self.progress.values().cloned().collect();
+        self.store.be_patient(Patience::Deadline(Duration::ZERO));
+        if self.store.tell_progress(own, &told).is_ok() {
+            self.progress.clear();
+        }
+    }
+}

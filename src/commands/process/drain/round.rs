@@ -1,0 +1,138 @@
+//! Rounds: each is one transaction for one service, which records what ended and claims what there is room for.
+
+use super::super::over::Over;
+use super::super::pace::MOST_BYTES;
+use super::super::presence::Presence;
+use super::super::served::{News, View};
+use super::Drain;
+use crate::commands::new_tokens;
+use crate::domain::job::{Claim, Finish, State};
+use crate::error::Result;
+use crate::failpoint::reached;
+use crate::store::{Advance, Plan};
+
+impl Drain<'_> {
+    /// Makes rounds for the services, in turn, until there is nothing to record and nothing to claim.
+    pub(super) fn make_rounds(&mut self) -> Result<()> {
+        let mut any = true;
+        while std::mem::take(&mut any) {
+            for index in 0..self.served.len() {
+                let due = self.served[index].has_news() || self.could_claim(index);
+                if due && self.shortage.is_none() {
+                    self.advance(index)?;
+                    any = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How many more calls of a service could be claimed now.
+    fn room(&self, index: usize) -> usize {
+        let served = &self.served[index];
+        let waits = |other: &usize| *other != index && self.served[*other].view.outlook.wants_alone;
+        // What waits for empty hands gets them.
+        if self.button.pressed() > 0 || (0..self.served.len()).any(|other| waits(&other)) {
+            return 0;
+        }
+        let load = self.presence.as_ref().map(|presence| presence.slots.load(&served.name)).unwrap_or_default();
+        self.pace.room(&served.view.outlook, served.gait, load)
+    }
+
+    fn could_claim(&self, index: usize) -> bool {
+        let outlook = &self.served[index].view.outlook;
+        let alone = outlook.wants_alone && self.held() == 0;
+        (outlook.ready || alone) && self.room(index) > 0
+    }
+
+    /// Records what is over of a service, claims what there is room for, and begins it. Afterwards the service is seen as
+    /// it is now, unless nobody looked, because more calls are held than can run.
+    fn advance(&mut self, index: usize) -> Result<()> {
+        let processor = self.presence()?.id;
+        let room = self.room(index);
+        let missing = room.saturating_sub(self.tokens.len());
+        if missing > 0 {
+            self.tokens.extend(new_tokens(missing)?);
+        }
+        let tokens = std::mem::take(&mut self.tokens);
+        let served = &mut self.served[index];
+        let (service, before, gait) = (served.name.clone(), served.view.outlook, served.gait);
+        let news = served.news()?;
+        let ended = served.ended();
+        let finished: Vec<&Finish> = news.over.iter().map(|over| &over.finish).collect();
+        let slots = &self.presence()?.slots;
+        let (load, running) = (slots.load(&service), slots.running_of(&service));
+        if room == 0 && news.returned.is_empty() && (1..load.held).contains(&before.free()) {
+            self.tokens = tokens;
+            return match self.persist(true, |store| store.finish(&finished)) {
+                Ok(states) => {
+                    self.report(news.over, states);
+                    Ok(())
+                }
+                Err(error) => self.keep(index, news).round_failed(error),
+            };
+        }
+        let plan = Plan {
+            processor,
+            service: &service,
+            finished: &finished,
+            returned: &news.returned,
+            // What came back and is not recorded yet still counts.
+            held: load.held + ended,
+            elsewhere: load.elsewhere,
+            running,
+            ahead: self.pace.ahead(&before, gait),
+            tokens: &tokens[..room],
+            bytes: MOST_BYTES.saturating_sub(load.bytes).max(1),
+        };
+        let at_stake = plan.held > 0 || !finished.is_empty();
+        let done = self.persist(at_stake, |store| store.advance(&plan));
+        // Those that no call got are for the next. What failed may be there all the same, with some of them.
+        if let Ok(done) = &done {
+            self.tokens.extend(tokens.into_iter().skip(done.claims.len()));
+        }
+        let Advance { finished: states, claims, slots, outlook } = match done {
+            Ok(done) => done,
+            Err(error) => return self.keep(index, news).round_failed(error),
+        };
+        reached("claims made");
+        self.told_of_shortage = false;
+        self.report(news.over, states);
+        self.pace.claimed(&claims);
+        let whole_lines = outlook.concurrency > 1 || self.served.len() > 1;
+        let (fit, unfit): (Vec<Claim>, Vec<Claim>) = claims.into_iter().partition(Over::can_run);
+        let served = &mut self.served[index];
+        served.never_ran(unfit.iter().map(Over::unfit));
+        served.view = View::new(outlook);
+        served.begins();
+        let presence = self.presence()?;
+        presence.slots.share_output(whole_lines);
+        presence.slots.begin(&service, fit, slots)
+    }
+
+    /// Keeps what could not be recorded, for another time.
+    fn keep(&mut self, index: usize, news: News) -> &mut Self {
+        self.served[index].keep(news);
+        self
+    }
+
+    pub(super) fn report(&mut self, over: Vec<Over>, states: Vec<Option<State>>) {
+        for (over, state) in over.into_iter().zip(states) {
+            if let (Some(mark), Some(presence)) = (&over.mark, &self.presence) {
+                presence.slots.recorded(&over.service, mark);
+            }
+            over.report(state, &mut self.summary, self.tell);
+        }
+        self.mind_the_marks();
+    }
+
+    /// The presence, which is made when it is needed for the first time.
+    pub(super) fn presence(&mut self) -> Result<&mut Presence> {
+        if let Some((run_folder, echo)) = self.equipment.take() {
+            let presence = Presence::begin(self.store, run_folder, echo, std::sync::Arc::clone(&self.wakes))?;
+            self.button.connect(presence.slots.brake());
+            self.presence = Some(presence);
+        }
+        Ok(self.presence.as_mut().expect("it is made of the equipment, once"))
+    }
+}

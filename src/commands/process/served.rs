@@ -1,0 +1,163 @@
+//! A service that a processor works for: how it was last seen, and what of it is to be told to the store.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::over::{self, Over};
+use super::pace::Gait;
+use crate::domain::attempt::Outcome;
+use crate::domain::job::{Claim, Fence, JobId};
+use crate::domain::service::ServiceName;
+use crate::domain::time::Timestamp;
+use crate::error::Result;
+use crate::runner::Mark;
+use crate::runner::worker::Done;
+use crate::store::Outlook;
+
+/// A service as it was seen at a moment.
+pub(super) struct View {
+    pub(super) outlook: Outlook,
+    at: Instant,
+}
+
+impl View {
+    pub(super) fn new(outlook: Outlook) -> View {
+        View { outlook, at: Instant::now() }
+    }
+
+    /// How long from now until `due`; zero when that has passed.
+    pub(super) fn until(&self, due: Timestamp) -> Duration {
+        due.since(self.outlook.now).saturating_sub(self.at.elapsed())
+    }
+
+    /// How long from now until the next call is due that is not ready yet, if there is one.
+    pub(super) fn until_next(&self) -> Option<Duration> {
+        self.outlook.next_due.map(|due| self.until(due))
+    }
+}
+
+/// A service that a processor works for.
+pub(super) struct Served {
+    pub(super) name: ServiceName,
+    pub(super) view: View,
+    pub(super) gait: Gait,
+    /// Calls that have ended, as the slots gave them back.
+    done: VecDeque<Done>,
+    /// Claims that were not run at all, and so are over as well; and outcomes that could not be recorded.
+    unrun: Vec<Over>,
+    /// Claims that have not begun and are given back.
+    returned: Vec<Fence>,
+    /// When a call of it last began or ended.
+    moved: Instant,
+}
+
+/// What a transaction has to record.
+#[derive(Default)]
+pub(super) struct News {
+    pub(super) over: Vec<Over>,
+    pub(super) returned: Vec<Fence>,
+}
+
+impl Served {
+    pub(super) fn new(name: ServiceName, outlook: Outlook) -> Served {
+        Served {
+            name,
+            view: View::new(outlook),
+            gait: Gait::default(),
+            done: VecDeque::new(),
+            unrun: Vec::new(),
+            returned: Vec::new(),
+            moved: Instant::now(),
+        }
+    }
+
+    /// Whether there is something to record.
+    pub(super) fn has_news(&self) -> bool {
+        !self.done.is_empty() || !self.unrun.is_empty() || !self.returned.is_empty()
+    }
+
+    /// How many calls are over and not recorded.
+    pub(super) fn over(&self) -> usize {
+        self.done.len() + self.unrun.len()
+    }
+
+    /// How many came back from slots and are not recorded.
+    pub(super) fn ended(&self) -> usize {
+        self.done.len()
+    }
+
+    /// What is to be recorded, as much of it as one transaction may hold.
+    pub(super) fn news(&mut self) -> Result<News> {
+        let over = over::collect(&mut self.unrun, &mut self.done)?;
+        Ok(News { over, returned: std::mem::take(&mut self.returned) })
+    }
+
+    /// Keeps what could not be recorded, for another time.
+    pub(super) fn keep(&mut self, news: News) {
+        self.unrun.extend(news.over);
+        self.returned.extend(news.returned);
+    }
+
+    /// A call has ended.
+    pub(super) fn ends(&mut self, done: Done) {
+        self.gait.learn(&done.claim, done.ended.took);
+        self.moved = Instant::now();
+        self.done.push_back(done);
+    }
+
+    /// Calls may begin from now on.
+    pub(super) fn begins(&mut self) {
+        self.moved = Instant::now();
+    }
+
+    /// These claims were not run at all.
+    pub(super) fn never_ran(&mut self, over: impl IntoIterator<Item = Over>) {
+        self.unrun.extend(over);
+    }
+
+    /// These were cancelled before they began.
+    pub(super) fn cancelled(&mut self, claims: &[Claim]) {
+        self.unrun.extend(claims.iter().map(|claim| Over::unrun(claim, &Outcome::Cancelled)));
+    }
+
+    /// These have not begun and are given back.
+    pub(super) fn gives_back(&mut self, claims: &[Claim]) {
+        self.returned.extend(claims.iter().map(|claim| claim.fence));
+        if !claims.is_empty() {
+            self.gait.careful();
+        }
+    }
+
+    /// What is to be given back, which is taken to do that.
+    pub(super) fn returned(&mut self) -> Vec<Fence> {
+        std::mem::take(&mut self.returned)
+    }
+
+    /// Forgets what it would give back: that is done by who comes next.
+    pub(super) fn gives_nothing_back(&mut self) {
+        self.returned.clear();
+    }
+
+    /// Whether calls that wait for a slot have done so for as long, and nothing has moved.
+    pub(super) fn is_stuck(&self, time: Duration) -> bool {
+        self.done.is_empty() && self.moved.elapsed() >= time
+    }
+
+    /// Takes the next outcome alone; those that could not be recorded before are taken on `all`.
+    pub(super) fn outcomes(&mut self, all: bool) -> Result<Vec<Over>> {
+        let mut over = if all { std::mem::take(&mut self.unrun) } else { Vec::new() };
+        while let Some(done) = self.done.pop_front() {
+            over.push(Over::of(done)?);
+        }
+        Ok(over)
+    }
+
+    /// What is over and not recorded.
+    pub(super) fn unrecorded(&self) -> impl Iterator<Item = Unrecorded<'_>> {
+        let unrun = self.unrun.iter().map(|over| (over.finish.fence.job, over.mark.as_ref()));
+        unrun.chain(self.done.iter().map(|done| (done.claim.fence.job, done.mark.as_ref())))
+    }
+}
+
+/// The job of a call that is over, and what says that it had begun.
+pub(super) type Unrecorded<'a> = (JobId, Option<&'a Mark>);

@@ -1,0 +1,138 @@
+//! The worker protocol word for word: conversations that asyncq is held to, and workers.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::place::Place;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn conversations(folder: &str) -> Vec<PathBuf> {
+    let files = fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
+    let mut found: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|ending| ending == "txt")).collect();
+    found.sort();
+    found
+}
+
+/// What stands between two words.
+fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
+    text.split_once(from).unwrap().1.split_once(to).unwrap().0
+}
+
+/// What the conversations say about asyncq is what it writes; and what becomes of the jobs.
+#[test]
+fn asyncq_writes_what_the_conversations_say() {
+    let ends = [
+        ("cancelled", "cancelled"),
+        ("cannot_run", "error: the module `shop.reports` is gone"),
+        ("completed", "completed 14"),
+        ("completed_not", "error: "),
+        ("conflict", "completed"),
+        ("conflict_by_code", "completed \"at last\""),
+        ("counted", "completed, error: printed and failed"),
+        ("deadline", "error: took longer than its time limit"),
+        ("failed", "error: ZeroDivisionError: division by zero"),
+        ("refused", "error: its worker was refused: this asyncq speaks protocol 1"),
+        ("several", "completed \"one\", completed \"two\""),
+        ("stopped", "queued"),
+        ("values", "completed {\"n\":1.10,\"big\":18446744073709551616,\"text\":\"ä\"}"),
+    ];
+    let files = conversations("tests/protocol");
+    assert_eq!(files.len(), ends.len(), "{files:?}");
+    for (file, (name, end)) in files.iter().zip(ends) {
+        assert_eq!(file.file_stem().unwrap(), name);
+        let text = fs::read_to_string(file).unwrap();
+        let place = Place::new();
+        let hear = root().join("tests/protocol/hear.py");
+        let limit = if text.contains("DEADLINE") { "--timeout 300ms" } else { "" };
+        place.stdout(&format!(
+            "asyncq service add events --concurrency 2 && asyncq function add events heavy_computing --worker {limit} -- {} {} verdict",
+            hear.display(),
+            file.display()
+        ));
+        let store = rusqlite::Connection::open(place.store()).unwrap();
+        let mut calls: BTreeSet<&str> = text.lines().filter(|line| line.contains(r#""attempt":1,"#)).collect();
+        if calls.is_empty() {
+            calls.insert(r#""args":[],"kwargs":{},"principal":null,"site""#);
+        }
+        // One after another where they come so: a second one would be for a second worker.
+        if !text.contains(r#""calls":2"#) {
+            place.stdout("asyncq service set events --concurrency 1");
+        }
+        for call in calls {
+            let principal: Option<String> =
+                serde_json::from_str(between(call, r#""principal":"#, r#","site""#)).unwrap();
+            let insert = "INSERT INTO asyncq_job (service, function, args, kwargs, principal) VALUES ('events', 'heavy_computing', ?1, ?2, ?3)";
+            let (args, kwargs) =
+                (between(call, r#""args":"#, r#","kwargs""#), between(call, r#""kwargs":"#, r#","principal""#));
+            store.execute(insert, (args, kwargs, principal)).unwrap();
+        }
+        let output = place.run("asyncq process --wait-retries");
+        assert_eq!(place.read("verdict"), "as it should be\n", "{name}: {output:?}");
+        let jobs = "SELECT group_concat(state || coalesce(' ' || result, ': ' || json_extract(error, '$.message'), ''), ', ' ORDER BY id) FROM asyncq_job";
+        let told = place.query(jobs);
+        assert!(told == end || name == "completed_not" && told.starts_with(end), "{name}: {told}");
+    }
+}
+
+/// The workers that are shown as examples are the protocol's, too.
+#[test]
+fn the_workers_of_the_examples_do_what_the_conversations_say() {
+    let (play, conversations) = (root().join("tests/protocol/play.py"), conversations("tests/protocol/worker"));
+    assert!(conversations.len() > 10);
+    let folder = tempfile::tempdir().unwrap();
+    for worker in ["worker.py", "worker.mjs", "worker.sh"] {
+        let missing = worker == "worker.mjs" && Command::new("node").arg("--version").output().is_err();
+        if missing {
+            continue;
+        }
+        let mut command = Command::new(&play);
+        // It says itself that it reads no escapes.
+        let theirs = conversations.iter().filter(|path| worker != "worker.sh" || !path.ends_with("escapes.txt"));
+        command.args(theirs).arg("--").arg(root().join("examples").join(worker)).current_dir(folder.path());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{worker}: {}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+/// A player that finds nothing wrong with anybody would be no test.
+#[test]
+fn the_player_finds_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = fs::read_to_string(root().join("examples/worker.py")).unwrap();
+    let files = ["hello", "two_in_one_write"].map(|name| root().join(format!("tests/protocol/worker/{name}.txt")));
+    for (right, wrong) in [
+        ("return FUNCTIONS[", "return 0, FUNCTIONS["),
+        ("asyncq.sendall(reply)", "asyncq.sendall(reply + reply)"),
+        ("asyncq.sendall(reply)", "break"),
+        ("id=id, result", "id=id + 1, result"),
+        ("\"protocol\": 1", "\"protocol\": 2"),
+    ] {
+        assert!(good.contains(right));
+        let worker = folder.path().join("worker.py");
+        fs::write(&worker, good.replace(right, wrong)).unwrap();
+        let mut command = Command::new(root().join("tests/protocol/play.py"));
+        command.args(["--timeout", "5"]).args(&files).args(["--", "python3"]).arg(&worker);
+        let status = command.current_dir(folder.path()).output().unwrap().status;
+        assert_eq!(status.code(), Some(1), "{wrong}");
+    }
+}
+
+/// Each message that the protocol's page shows stands in one of the conversations.
+#[test]
+fn every_message_of_the_protocol_is_in_a_conversation() {
+    let frames = |text: &str| -> BTreeSet<String> {
+        let lines = text.lines().filter(|line| line.starts_with("> {") || line.starts_with("< {"));
+        lines.map(|line| line.replace(env!("CARGO_PKG_VERSION"), "VERSION")).collect()
+    };
+    let page = frames(&fs::read_to_string(root().join("docs/protocol.md")).unwrap());
+    let all: Vec<PathBuf> =
+        conversations("tests/protocol").into_iter().chain(conversations("tests/protocol/worker")).collect();
+    let played: BTreeSet<String> = all.iter().flat_map(|path| frames(&fs::read_to_string(path).unwrap())).collect();
+    let missing: Vec<&String> = page.difference(&played).collect();
+    assert!(page.len() > 10 && missing.is_empty(), "{missing:#?}");
+}

@@ -1,0 +1,204 @@
+//! A processor that stays: `asyncq process --follow`.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+
+use crate::place::{Place, Running, wait_until};
+
+fn state(place: &Place, job: u32) -> String {
+    place.query(&format!("SELECT COALESCE((SELECT state FROM asyncq_job WHERE id = {job}), 'none')"))
+}
+
+/// A processor that follows, once it does.
+fn following(place: &Place, options: &str) -> Running {
+    let process = place.start(&format!("asyncq process --follow {options}"));
+    wait_until("it is there", || place.query("SELECT count(*) FROM asyncq_processor") == "1");
+    process
+}
+
+#[test]
+fn calls_run_as_they_come_whoever_makes_them() {
+    let place = Place::with_functions(&[("hello", "echo Hello $1")]);
+    let process = following(&place, "");
+    place.stdout("asyncq enqueue events hello there");
+    wait_until("the call has run", || state(&place, 1) == "completed");
+    let application = rusqlite::Connection::open(place.store()).unwrap();
+    application
+        .execute_batch("INSERT INTO asyncq_job (service, function, args) VALUES ('events', 'hello', '[\"SQL\"]')")
+        .unwrap();
+    wait_until("a plain INSERT has run", || state(&place, 2) == "completed");
+    process.signal("TERM");
+    let output = process.wait();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "Hello there\nHello SQL\n");
+    assert_eq!(place.query("SELECT count(*) FROM asyncq_processor"), "0");
+}
+
+#[test]
+fn a_delayed_call_runs_when_it_is_due_and_a_conflict_is_tried_again() {
+    let place = Place::with_functions(&[("hello", "echo $1"), ("meets", "[ $ASYNCQ_ATTEMPT = 3 ] || exit 75")]);
+    let process = following(&place, "");
+    let application = rusqlite::Connection::open(place.store()).unwrap();
+    application
+        .execute_batch(
+            "INSERT INTO asyncq_job (service, function, run_at)
+             VALUES ('events', 'hello', CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) + 300)",
+        )
+        .unwrap();
+    assert_eq!(state(&place, 1), "delayed");
+    wait_until("it was due", || state(&place, 1) == "completed");
+    assert_eq!(place.query("SELECT started_at >= run_at FROM asyncq_job WHERE id = 1"), "1");
+    place.stdout("asyncq enqueue events meets");
+    wait_until("it was tried three times", || state(&place, 2) == "completed");
+    process.signal("TERM");
+    assert!(process.wait().status.success());
+}
+
+#[test]
+fn many_services_run_at_once_each_within_its_concurrency() {
+    let place = Place::with_functions(&[]);
+    place.stdout("asyncq service set events --concurrency 2 && asyncq service add others");
+    // Each says that it has begun, and ends when it may.
+    place.program("waits", "#!/bin/sh\ntouch begun.$ASYNCQ_JOB\nuntil [ -e end ]; do sleep 0.02; done\n");
+    for service in ["events", "others"] {
+        place.stdout(&format!("asyncq function add {service} waits -- ./waits"));
+    }
+    let process = following(&place, "");
+    place.stdout("for n in 1 2 3; do asyncq enqueue events waits; asyncq enqueue others waits; done");
+    wait_until("all slots are taken", || [1, 2, 3].iter().all(|job| place.at(&format!("begun.{job}")).exists()));
+    assert_eq!(place.query("SELECT group_concat(service || taken) FROM asyncq_slot"), "events2,others1");
+    assert!([4, 5, 6].iter().all(|job| !place.at(&format!("begun.{job}")).exists()));
+    place.write("end", "");
+    wait_until("all have run", || place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed'") == "6");
+    wait_until("no slot is kept", || place.query("SELECT count(*) FROM asyncq_slot") == "0");
+    process.signal("TERM");
+    assert!(process.wait().status.success());
+}
+
+#[test]
+fn what_is_defined_meanwhile_is_heeded() {
+    let place = Place::with_functions(&[("says", "echo before > said")]);
+    let process = following(&place, "");
+    place.stdout("asyncq enqueue events says");
+    wait_until("it has run", || place.read("said") == "before\n");
+    place.program("says_more", "#!/bin/sh\necho after > said\n");
+    place.stdout("asyncq function set events says -- ./says_more && asyncq enqueue events says");
+    wait_until("the new program has run", || place.read("said") == "after\n");
+    place.stdout("asyncq service add new && asyncq function add new says -- ./says");
+    place.stdout("asyncq enqueue new says");
+    wait_until("the new service is served", || place.read("said") == "before\n");
+    place.stdout("asyncq service pause events && asyncq enqueue events says && asyncq enqueue new says");
+    wait_until("the other one is served", || state(&place, 5) == "completed");
+    assert_eq!(state(&place, 4), "queued");
+    place.stdout("asyncq service resume events");
+    wait_until("it is resumed", || state(&place, 4) == "completed");
+    place.stdout("asyncq service remove new");
+    place.stdout("asyncq enqueue events says");
+    wait_until("those that are left are served", || state(&place, 6) == "completed");
+    process.signal("TERM");
+    assert!(process.wait().status.success());
+}
+
+#[test]
+fn only_what_is_named_is_followed() {
+    let place = Place::with_functions(&[("hello", "echo $1")]);
+    place.stdout("asyncq service add other && asyncq function add other hello -- ./hello");
+    let process = following(&place, "other");
+    place.stdout("asyncq enqueue events hello 1; asyncq enqueue other hello 2");
+    wait_until("it is served", || state(&place, 2) == "completed");
+    assert_eq!(state(&place, 1), "queued");
+    process.signal("TERM");
+    assert!(process.wait().status.success());
+    place.session(
+        "
+        $ asyncq process --follow nothing
+        ! error: there is no service `nothing`
+        ! hint: `asyncq service list` shows all
+        ? 66
+        ",
+    );
+}
+
+#[test]
+fn a_signal_lets_what_runs_end_and_cancelling_is_heard() {
+    let place = Place::with_functions(&[("waits", "touch begun.$ASYNCQ_JOB; until [ -e end ]; do sleep 0.02; done")]);
+    let process = following(&place, "");
+    place.stdout("asyncq enqueue events waits");
+    wait_until("it has begun", || place.at("begun.1").exists());
+    place.stdout("asyncq job cancel 1");
+    assert_eq!(state(&place, 1), "cancelled");
+    place.stdout("asyncq enqueue events waits && asyncq enqueue events waits");
+    wait_until("the next one has begun", || place.at("begun.2").exists());
+    process.signal("TERM");
+    place.write("end", "");
+    let output = process.wait();
+    assert!(output.status.success());
+    assert_eq!((state(&place, 2), state(&place, 3)), ("completed".to_owned(), "queued".to_owned()));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("stopping; waiting for one job to end"), "{told}");
+}
+
+#[test]
+fn it_ends_after_so_many_calls_or_so_much_time() {
+    let place = Place::with_functions(&[("hello", "echo $1")]);
+    place.stdout("for n in 1 2 3; do asyncq enqueue events hello $n; done");
+    assert_eq!(place.stdout("asyncq process --follow --max-jobs 2"), "1\n2\n");
+    assert_eq!(place.stdout("asyncq process --follow --max-time 200ms"), "3\n");
+}
+
+#[test]
+fn a_dead_processor_is_taken_over_from_while_nothing_else_happens() {
+    let place = Place::with_functions(&[(
+        "dies",
+        "[ $ASYNCQ_ATTEMPT != 1 ] || touch begun; until [ -e end ]; do sleep 0.02; done",
+    )]);
+    let process = following(&place, "");
+    place.stdout("asyncq enqueue events dies");
+    wait_until("it has begun", || place.at("begun").exists());
+    let other = place.start("asyncq process --follow");
+    wait_until("there are two", || place.query("SELECT count(*) FROM asyncq_processor") == "2");
+    process.signal("KILL");
+    wait_until("the other one runs it", || place.query("SELECT attempt FROM asyncq_job") == "2");
+    place.write("end", "");
+    wait_until("the other one has run it", || state(&place, 1) == "completed");
+    assert_eq!(place.query("SELECT attempt || ' ' || crashes FROM asyncq_job"), "2 1");
+    other.signal("TERM");
+    assert!(other.wait().status.success());
+}
+
+#[test]
+fn systemd_hears_that_it_is_ready_and_lives_and_functions_do_not_speak_for_it() {
+    let mut place = Place::with_functions(&[("env", "echo \"${NOTIFY_SOCKET-none} ${WATCHDOG_USEC-none}\"")]);
+    let socket = UnixDatagram::bind(place.at("notify")).unwrap();
+    let path = place.at("notify");
+    place.set("NOTIFY_SOCKET", path.to_str().unwrap());
+    place.set("WATCHDOG_USEC", "100000");
+    let process = place.start("asyncq process --follow");
+    let mut heard = Vec::new();
+    let mut next = || {
+        let mut space = [0; 256];
+        let count = socket.recv(&mut space).unwrap();
+        let text = String::from_utf8(space[..count].to_vec()).unwrap();
+        heard.push(text.trim().to_owned());
+        text.trim().to_owned()
+    };
+    assert_eq!(next(), "READY=1");
+    for _ in 0..3 {
+        assert_eq!(next(), "WATCHDOG=1");
+    }
+    place.stdout("asyncq enqueue events env");
+    wait_until("it has run", || state(&place, 1) == "completed");
+    process.signal("TERM");
+    while next() != "STOPPING=1" {}
+    assert_eq!(String::from_utf8(process.wait().stdout).unwrap(), "none none\n");
+    fs::remove_file(place.at("notify")).unwrap();
+}
+
+#[test]
+fn the_unit_of_the_documents_is_the_one_in_the_examples() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let unit = fs::read_to_string(root.join("examples/asyncq.service")).unwrap();
+    let page = fs::read_to_string(root.join("docs/follow.md")).unwrap();
+    let shown = page.split("```ini\n").nth(1).unwrap().split("```").next().unwrap();
+    assert_eq!(shown, unit);
+}

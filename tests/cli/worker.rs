@@ -1,0 +1,730 @@
+//! Functions that are run by workers: programs that stay, and get one call after another.
+
+use std::collections::BTreeSet;
+
+use crate::place::{Place, runs, wait_until};
+
+/// A place with the service `events`, and a worker as its function `work`.
+fn place(options: &str, body: &str) -> Place {
+    let place = Place::with_functions(&[]);
+    worker(&place, "work", options, body);
+    place
+}
+
+fn worker(place: &Place, name: &str, options: &str, body: &str) {
+    place.program(&format!("{name}.py"), &format!("{}{body}", include_str!("worker.py")));
+    place.stdout(&format!("asyncq function add events {name} --worker {options} -- ./{name}.py"));
+}
+
+fn words(place: &Place, file: &str) -> Vec<String> {
+    place.read(file).split_ascii_whitespace().map(str::to_owned).collect()
+}
+
+/// The workers that were started.
+fn started(place: &Place) -> Vec<String> {
+    words(place, "started")
+}
+
+fn nothing_is_left(place: &Place) {
+    assert!(started(place).iter().all(|pid| !runs(pid)), "a worker is left");
+    assert_eq!(place.query("SELECT count(*) FROM asyncq_processor"), "0");
+}
+
+fn states(place: &Place) -> String {
+    place.query("SELECT group_concat(state || coalesce(' ' || result, ''), ', ' ORDER BY id) FROM asyncq_job")
+}
+
+fn enqueue(place: &Place, calls: &[&str]) {
+    let all: Vec<String> = calls.iter().map(|call| format!("asyncq enqueue events {call}")).collect();
+    place.stdout(&all.join(" && "));
+}
+
+#[test]
+fn functions_with_the_same_program_share_their_workers() {
+    let place = place("", "serve(lambda call: os.getpid())");
+    place.session(
+        "
+        $ asyncq service add others
+        $ asyncq function add events again --worker --timeout 1h -- ./work.py
+        $ asyncq function add events elsewhere --worker --env COLOUR=red -- ./work.py
+        $ asyncq function add others work --worker -- ./work.py
+        ",
+    );
+    enqueue(&place, &["work", "again", "elsewhere", "work"]);
+    place.stdout("asyncq enqueue others work");
+    place.session("$ asyncq process");
+    let results = place.query("SELECT json_group_array(json(result) ORDER BY id) FROM asyncq_job");
+    let pids: Vec<u32> = serde_json::from_str(&results).unwrap();
+    assert!(pids[0] == pids[1] && pids[0] == pids[3] && pids[0] == pids[4] && pids[0] != pids[2], "{pids:?}");
+    assert_eq!(started(&place).len(), 2);
+    nothing_is_left(&place);
+}
+
+#[test]
+fn as_many_are_started_as_calls_may_run_at_once_and_no_more() {
+    let body = "
+def run(call):
+    note('at', os.getpid())
+    until(lambda: len(set(lines('at'))) >= 3)
+    return 1
+serve(run)";
+    let place = place("", body);
+    place.stdout("asyncq service set events --concurrency 3");
+    enqueue(&place, &["work"; 9]);
+    place.session("$ asyncq process");
+    assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed'"), "9");
+    assert_eq!(started(&place).len(), 3);
+    nothing_is_left(&place);
+}
+
+#[test]
+fn workers_are_replaced_after_so_many_calls_or_when_they_have_grown() {
+    let place = place("--calls-per-worker 2", "serve(lambda call: 1, output='counted')");
+    enqueue(&place, &["work"; 5]);
+    place.session("$ asyncq process");
+    assert_eq!(
+        (started(&place).len(), states(&place).as_str()),
+        (3, "completed 1, completed 1, completed 1, completed 1, completed 1")
+    );
+    nothing_is_left(&place);
+
+    let body = "
+kept = []
+def run(call):
+    kept.append(b'x' * (call['args'][0] << 20))
+serve(run)";
+    let place = self::place("--memory-growth 20M", body);
+    enqueue(&place, &["work 1", "work 1", "work 30", "work 1"]);
+    place.session("$ asyncq process");
+    assert_eq!((started(&place).len(), states(&place).as_str()), (2, "completed, completed, completed, completed"));
+    nothing_is_left(&place);
+}
+
+#[test]
+fn an_idle_worker_is_ended() {
+    let place = place("--idle 50ms", "serve(lambda call: 1)");
+    place.function("waits", "", "while [ ! -e started ] || kill -0 $(cat started) 2>/dev/null; do sleep 0.01; done");
+    place.stdout("asyncq service set events --concurrency 2");
+    enqueue(&place, &["work", "waits"]);
+    place.session("$ asyncq process");
+    assert_eq!((started(&place).len(), states(&place).as_str()), (1, "completed 1, completed"));
+}
+
+#[test]
+fn workers_are_gone_with_all_that_they_have_started_before_the_processor_is() {
+    let body = "
+def run(call):
+    own = subprocess.Popen(['sleep', '1000'], env=inside(call))
+    away = subprocess.run(['sh', '-c', 'setsid sleep 1000 >&- 2>&- & echo $!'], stdout=subprocess.PIPE, text=True, env=inside(call))
+    note('started', own.pid), note('started', away.stdout)
+serve(run)";
+    let place = place("", body);
+    enqueue(&place, &["work", "work"]);
+    place.session("$ asyncq process");
+    assert_eq!(started(&place).len(), 5);
+    nothing_is_left(&place);
+}
+
+#[test]
+fn a_worker_inherits_four_descriptors() {
+    let body = "
+def run(call):
+    return sorted(os.listdir('/proc/self/fd'), key=int)[:-1] + [os.readlink('/proc/self/fd/0')]
+serve(run)";
+    let place = place("", body);
+    enqueue(&place, &["work"]);
+    place.session("$ asyncq process 5</dev/null 7</dev/null");
+    assert_eq!(states(&place), r#"completed ["0", "1", "2", "3", "/dev/null"]"#);
+}
+
+#[test]
+fn what_is_printed_belongs_to_the_call_that_printed_it() {
+    let counted = "
+printed = [0, 0]
+def run(call):
+    for which, text in enumerate([f\"out {call['args'][0]}\\n\", f\"err {call['args'][0]}\\n\"]):
+        os.write(1 + which, text.encode())
+        printed[which] += len(text)
+note('started', os.getpid())
+hello(output='counted')
+while message := hear():
+    printed = [0, 0]
+    run(message['params'])
+    say(id=message['id'], result={'output': printed})";
+    let plain = "
+def run(call):
+    print('out', call['args'][0])
+    print('err', call['args'][0], file=sys.stderr)
+serve(run)";
+    for body in [counted, plain] {
+        let place = place("", body);
+        let calls: Vec<String> =
+            (1..=60).map(|n| format!(r#"{{"service":"events","function":"work","args":[{n}]}}"#)).collect();
+        place.write("calls", &calls.join("\n"));
+        place.stdout("asyncq enqueue --batch calls");
+        let output = place.run("asyncq process");
+        let expected = |stream: &str| (1..=60).map(|n| format!("{stream} {n}")).collect::<Vec<_>>().join("\n") + "\n";
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected("out"));
+        assert_eq!(String::from_utf8_lossy(&output.stderr), expected("err"));
+        assert_eq!(place.query("SELECT count(*) FROM asyncq_attempt WHERE CAST(log AS TEXT) = 'out ' || job || char(10) || 'err ' || job || char(10) OR CAST(log AS TEXT) = 'err ' || job || char(10) || 'out ' || job || char(10)"), "60");
+        assert_eq!(started(&place).len(), 1);
+    }
+}
+
+#[test]
+fn a_worker_that_runs_several_calls_answers_in_any_order_and_sends_what_they_print() {
+    let body = "
+note('started', os.getpid())
+hello(calls=3)
+print('of the worker', file=sys.stderr, flush=True)
+calls = [hear() for _ in range(3)]
+for message in reversed(calls):
+    job = message['params']['job']
+    for stream in ('out', 'err'):
+        say(method='output', params={'job': job, 'stream': stream, 'text': f'{stream} {job}\\n'})
+    say(id=message['id'], result={'value': len(calls)})
+hear()";
+    let place = place("", body);
+    place.stdout("asyncq service set events --concurrency 5");
+    enqueue(&place, &["work"; 3]);
+    place.session(
+        "
+        $ asyncq process
+        out 3
+        out 2
+        out 1
+        ...
+        $ asyncq job log 3
+        out 3
+        ! err 3
+        $ asyncq job log 2
+        out 2
+        ! err 2
+        ",
+    );
+    assert_eq!((started(&place).len(), states(&place).as_str()), (1, "completed 3, completed 3, completed 3"));
+    nothing_is_left(&place);
+}
+
+#[test]
+fn what_an_answer_says_becomes_of_the_job() {
+    let body = "
+def run(call):
+    what = call['args'][0]
+    if what == 'conflict' and call['attempt'] == 1:
+        note('conflicts', time.time())
+    if what == 'error': raise ValueError('it does not work')
+    if what == 'conflict' and call['attempt'] == 1: raise Conflict('busy')
+    if what == 'cannot': raise CannotRun('no module')
+    return {'value': [1.5, None], 'nothing': None, 'conflict': 'second time'}[what]
+serve(run)";
+    let place = place("", body);
+    enqueue(&place, &["work value", "work nothing", "work error", "work cannot", "work conflict"]);
+    place.session(
+        r#"
+        $ asyncq process --wait-retries
+        ! asyncq: job 3 (`events` `work`): it does not work
+        ! asyncq: job 4 (`events` `work`): no module
+        ! hint: `asyncq function set events work` changes its program or its site
+        ? 1
+        $ asyncq job show 3 --json
+        {[..]"state":"error",[..]"error":{"kind":"error","message":"it does not work","exit_code":null,"signal":null},[..]
+        $ asyncq job show 4 --json
+        {[..]"state":"error",[..]"error":{"kind":"cannot-run","message":"no module","exit_code":127,"signal":null},[..]
+        $ asyncq job result 1; asyncq job result 2; asyncq job result 5
+        [1.5, null]
+        null
+        "second time"
+        "#,
+    );
+    assert_eq!(
+        place.query("SELECT group_concat(failures || conflicts || crashes || attempt, ' ') FROM asyncq_job"),
+        "0001 0001 1001 1001 0102"
+    );
+    assert_eq!(started(&place).len(), 1);
+}
+
+/// A call that ends in the function's own transaction is completed once, whatever the worker says or fails to say then.
+#[test]
+fn a_function_may_complete_its_own_job() {
+    let body = "
+import sqlite3
+hello()
+while message := hear():
+    call = message['params']
+    if call['args'] == ['does']:
+        store = sqlite3.connect(os.environ['ASYNCQ_DB'])
+        with store:
+            changed = store.execute('''UPDATE asyncq_job SET state = 'completed' WHERE id = ? AND attempt = ? AND token = ?
+                AND state = 'processing' ''', (call['job'], call['attempt'], call['token'])).rowcount
+        store.close()
+        assert changed == 1
+    say(id=message['id'], result={'completed': True, 'value': 7})";
+    let place = place("", body);
+    enqueue(&place, &["work does", "work says"]);
+    let output = place.run("asyncq process");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(states(&place), "completed 7, error");
+    place.session("$ asyncq job result 2\n! asyncq: job 2 ended in an error: [..]\n? 1");
+}
+
+/// Only the oldest call can have begun; those behind it are as if they had never been sent.
+#[test]
+fn when_a_worker_dies_only_the_oldest_call_is_charged() {
+    let body = "
+def run(call):
+    if call['args'] == ['die']:
+        os._exit(9)
+    note('ran', call['job'])
+serve(run, output='counted')";
+    let place = place("", body);
+    let calls: Vec<String> = (1..=300)
+        .map(|n| {
+            format!(r#"{{"service":"events","function":"work","args":["{}"]}}"#, if n == 150 { "die" } else { "go" })
+        })
+        .collect();
+    place.write("calls", &calls.join("\n"));
+    place.stdout("asyncq enqueue --batch calls");
+    place.session(
+        "
+        $ asyncq process --wait-retries
+        ! asyncq: job 150 (`events` `work`): its worker ended with exit code 9
+        ! asyncq: job 150 (`events` `work`): its worker ended with exit code 9
+        ! asyncq: job 150 (`events` `work`): its worker ended with exit code 9 in 3 attempts
+        ? 1
+        $ asyncq job show 150 --json
+        {[..]\"error\":{\"kind\":\"crash\",[..]
+        ",
+    );
+    assert_eq!(words(&place, "ran").len(), 299);
+    assert_eq!(words(&place, "ran").into_iter().collect::<BTreeSet<_>>().len(), 299);
+    assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed' AND crashes = 0 AND conflicts = 0 AND failures = 0"), "299");
+    assert_eq!(place.query("SELECT group_concat(DISTINCT job) FROM asyncq_attempt"), "150");
+    nothing_is_left(&place);
+}
+
+/// Of several calls at once, all may have begun.
+#[test]
+fn when_a_worker_dies_that_runs_several_calls_all_are_charged() {
+    let body = "
+note('started', os.getpid())
+hello(calls=2)
+if len(lines('started')) == 1:
+    hear(), hear()
+    os.kill(os.getpid(), signal.SIGKILL)
+while message := hear():
+    say(id=message['id'], result={'value': message['params']['attempt']})";
+    let place = place("", body);
+    place.stdout("asyncq service set events --concurrency 2");
+    enqueue(&place, &["work"; 2]);
+    place.stdout("asyncq process --wait-retries");
+    assert_eq!(states(&place), "completed 2, completed 2");
+    assert_eq!(
+        place.query("SELECT group_concat(ending || ' ' || json_extract(error, '$.message'), ', ') FROM asyncq_attempt"),
+        "crash its worker was ended by signal 9 (SIGKILL), crash its worker was ended by signal 9 (SIGKILL)"
+    );
+    nothing_is_left(&place);
+}
+
+#[test]
+fn what_is_no_protocol_costs_the_calls_that_the_worker_holds_and_no_others() {
+    for (bad, why) in [
+        ("write('hello there')", "its worker wrote what is no message: [..]"),
+        ("say(id=4711, result={})", "its worker gave an answer with the id 4711, which no open call has"),
+        ("hello()", "its worker said hello twice"),
+        ("say(id=9, method='drop', params={})", "its worker asked for `drop`, which there is not"),
+        ("say(id=message['id'], result=3)", "its worker wrote what is no message: [..]"),
+        ("write('x' * (5 << 20))", "its worker wrote a line of more than 4 MiB"),
+        ("line.shutdown(socket.SHUT_RDWR); sys.exit(3)", "its worker ended with exit code 3"),
+    ] {
+        let body = format!(
+            "
+note('started', os.getpid())
+hello()
+while message := hear():
+    if message['params']['args'] == ['bad']:
+        {bad}
+        time.sleep(1000)
+    say(id=message['id'], result={{}})"
+        );
+        let place = place("", &body);
+        enqueue(&place, &["work good", "work bad", "work good"]);
+        place.session(&format!(
+            "$ asyncq process --wait-retries
+...
+! asyncq: job 2 (`events` `work`): {why} in 3 attempts
+? 1"
+        ));
+        assert_eq!(
+            (states(&place).as_str(), place.query("SELECT crashes FROM asyncq_job WHERE id = 2").as_str()),
+            ("completed, error, completed", "3"),
+            "{bad}"
+        );
+        nothing_is_left(&place);
+    }
+}
+
+/// The call had its answer; the second one costs the worker.
+#[test]
+fn a_second_answer_costs_the_worker_and_no_call() {
+    let body = "
+note('started', os.getpid())
+hello()
+while message := hear():
+    for _ in range(2 if message['params']['args'] == ['twice'] else 1):
+        say(id=message['id'], result={'value': message['params']['attempt']})";
+    let place = place("", body);
+    enqueue(&place, &["work twice"]);
+    place.stdout("asyncq process");
+    enqueue(&place, &["work once"]);
+    place.session("$ asyncq process");
+    assert_eq!(states(&place), "completed 1, completed 1");
+    nothing_is_left(&place);
+}
+
+#[test]
+fn a_time_limit_ends_the_worker_and_the_next_call_gets_another() {
+    let body = "
+def run(call):
+    if call['args'] == ['hang']:
+        subprocess.run(['sh', '-c', 'echo $$ >> started; exec sleep 1000'])
+    return os.getpid()
+serve(run)";
+    let place = place("--timeout 500ms", body);
+    enqueue(&place, &["work hang", "work"]);
+    place.session(
+        r#"
+        $ asyncq process
+        ! asyncq: job 1 (`events` `work`): took longer than its time limit
+        ? 1
+        $ asyncq job show 1 --json
+        {[..]"error":{"kind":"timeout",[..]
+        "#,
+    );
+    assert_eq!((states(&place).starts_with("error, completed"), started(&place).len()), (true, 3));
+    nothing_is_left(&place);
+}
+
+#[test]
+fn a_job_is_cancelled_while_its_worker_runs_it() {
+    let listens = "
+hello(cancel=True)
+note('started', os.getpid())
+while message := hear():
+    if message['params'].get('args') == ['long']:
+        note('begun', message['params']['job'])
+        wish = hear()
+        note('wishes', json.dumps(wish, separators=(',', ':')))
+        say(id=message['id'], error={'code': 1, 'message': 'as you wish'})
+    else:
+        say(id=message['id'], result={'value': len(lines('started'))})";
+    let deaf = "
+def run(call):
+    if call['args'] == ['long']:
+        note('begun', call['job'])
+        time.sleep(1000)
+    return len(lines('started'))
+serve(run)";
+    for (body, workers) in [(listens, 1), (deaf, 2)] {
+        let place = place("", body);
+        enqueue(&place, &["work long", "work"]);
+        let process = place.start("asyncq process");
+        wait_until("the call begins", || place.at("begun").exists());
+        place.session("$ asyncq job cancel 1");
+        let output = process.wait();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(states(&place), format!("cancelled, completed {workers}"));
+        if workers == 1 {
+            let wish = r#"{"jsonrpc":"2.0","method":"cancel","params":{"job":1,"why":"cancelled"}}"#;
+            assert_eq!(place.read("wishes").trim(), wish);
+        }
+        nothing_is_left(&place);
+    }
+}
+
+#[test]
+fn how_far_a_call_is_is_shown_while_it_runs() {
+    let body = "
+def run(call):
+    for done in range(4):
+        say(method='progress', params={'job': call['job'], 'done': done, 'of': 10, 'note': 'thumb\\x1bnails'})
+    note('begun', 1)
+    until(lambda: os.path.exists('go'))
+serve(run)";
+    let place = place("", body);
+    enqueue(&place, &["work"]);
+    let process = place.start("asyncq process");
+    let shown = || place.stdout("asyncq job show 1 --json");
+    wait_until("it is shown", || shown().contains(r#""progress":"3 of 10: thumb\u001bnails""#));
+    place.session("$ asyncq job show 1\n...\nprogress   3 of 10: thumb[..]nails\n...");
+    place.write("go", "");
+    assert!(process.wait().status.success());
+    assert!(!shown().contains("progress"), "{}", shown());
+}
+
+#[test]
+fn a_worker_that_tells_too_much_holds_nobody_up() {
+    let body = "
+def run(call):
+    for done in range(100000):
+        line.sendall(b'{\"jsonrpc\":\"2.0\",\"method\":\"progress\",\"params\":{\"job\":%d,\"done\":%d}}\\n' % (call['job'], done))
+    return done
+serve(run)";
+    let place = place("", body);
+    enqueue(&place, &["work"]);
+    place.session("$ asyncq process");
+    assert_eq!(states(&place), "completed 99999");
+}
+
+#[test]
+fn calls_inside_a_call_of_a_worker() {
+    let body = "
+def run(call):
+    at_once = [['asyncq', 'is-async'], ['asyncq', 'whoami'], ['asyncq', 'enqueue', 'events', 'inner', '5'], ['asyncq', 'enqueue', 'events', 'nested', '6']]
+    for command in at_once:
+        code = subprocess.run(command, env=inside(call)).returncode
+        print('exit code', code, flush=True)
+serve(run)";
+    let place = place("", body);
+    place.function("inner", "", "echo inner $1 for $(asyncq whoami)");
+    worker(
+        &place,
+        "nested",
+        "",
+        "
+def run(call):
+    print('nested', call['args'][0], 'for', call['principal'], flush=True)
+    subprocess.run(['asyncq', 'enqueue', 'events', 'inner', '7'], env=inside(call))
+    return call['args'][0]
+serve(run)",
+    );
+    place.session(
+        r"
+        $ asyncq enqueue --principal zope.user events work
+        1
+        $ asyncq process
+        true
+        exit code 0
+        zope.user
+        exit code 0
+        inner 5 for zope.user
+        exit code 0
+        nested 6 for zope.user
+        inner 7 for zope.user
+        exit code 0
+        $ asyncq job list
+        ID  SERVICE  FUNCTION  ARGUMENTS  PRINCIPAL  STATE      WHEN
+        4   events   inner     [7]        zope.user  completed  [..]
+        3   events   nested    [6]        zope.user  completed  [..]
+        2   events   inner     [5]        zope.user  completed  [..]
+        1   events   work      []         zope.user  completed  [..]
+        $ asyncq job result 3
+        6
+        ",
+    );
+    assert_eq!(place.query("SELECT group_concat(depth || coalesce(parent, 0), ' ') FROM asyncq_job"), "00 11 11 23");
+    nothing_is_left(&place);
+}
+
+/// The rerun of a call makes its nested calls anew, so none of the first run may go on.
+#[test]
+fn a_worker_that_dies_takes_its_nested_calls_with_it() {
+    let body = "
+def run(call):
+    if call['attempt'] == 1:
+        subprocess.Popen(['asyncq', 'enqueue', 'events', 'inner'], env=inside(call))
+        until(lambda: lines('pids'))
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [pid for pid in lines('pids') if os.path.exists(f'/proc/{pid}')]
+serve(run)";
+    let place = place("", body);
+    place.function("inner", "", "echo $$ >> pids; exec sleep 1000");
+    enqueue(&place, &["work"]);
+    place.stdout("asyncq process --wait-retries");
+    assert_eq!(place.query("SELECT result FROM asyncq_job WHERE id = 1"), "[]");
+    assert_eq!(
+        place.query("SELECT state || json_extract(error, '$.kind') FROM asyncq_job WHERE id = 2"),
+        "errorparent"
+    );
+}
+
+/// One that cannot be started is one error for each call, told clearly and at once, and not tried again for each.
+#[test]
+fn a_worker_that_cannot_start_is_started_once() {
+    for (body, why) in [
+        (
+            "raise SystemExit('no module `shop`')",
+            "its worker ended with exit code 1 before it said hello: no module `shop`",
+        ),
+        (
+            "sys.stdout.write('x\\n' * 1000000); sys.stdout.flush(); print('the last', file=sys.stderr); os._exit(3)",
+            "its worker ended with exit code 3 before it said hello: the last",
+        ),
+        (
+            "say(id=0, method='hello', params={'protocol': 1}); os._exit(4)",
+            "its worker ended with exit code 4 before it read a call",
+        ),
+        (
+            "say(id=0, method='hello', params={'protocol': 2}); hear(); time.sleep(1000)",
+            "its worker was refused: this asyncq speaks protocol 1",
+        ),
+        ("write('hello')", "its worker wrote what is no message: [..]"),
+        ("say(id=0, result={})", "its worker did not begin with hello"),
+        ("hello(functions=['other', 'more'])\nhear()", "its worker has no function `work`; it has other, more"),
+    ] {
+        let place = place("", &format!("note('started', os.getpid())\n{body}"));
+        let calls = [r#"{"service":"events","function":"work"}"#; 1000];
+        place.write("calls", &calls.join("\n"));
+        place.stdout("asyncq enqueue --batch calls; asyncq service set events --concurrency 2");
+        let output = place.run("asyncq process >/dev/null");
+        assert_eq!(output.status.code(), Some(1), "{body}");
+        let told = String::from_utf8(output.stderr).unwrap();
+        place.session(&format!("$ asyncq job result 1\n! asyncq: job 1 ended in an error: {why}\n? 1"));
+        assert_eq!(told.matches("`events` `work`): its worker").count(), 1000, "{told}");
+        assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'error' AND crashes = 0"), "1000");
+        assert!(started(&place).len() <= 3, "{body}: {} were started", started(&place).len());
+        nothing_is_left(&place);
+    }
+}
+
+#[test]
+fn a_worker_that_cannot_start_keeps_no_other_function_from_running() {
+    let place = place("", "sys.exit(1)");
+    worker(&place, "good", "", "serve(lambda call: 1)");
+    enqueue(&place, &["work", "good", "work", "good"]);
+    assert_eq!(place.run("asyncq process").status.code(), Some(1));
+    assert_eq!(states(&place), "error, completed 1, error, completed 1");
+}
+
+#[test]
+fn a_first_signal_lets_workers_end_what_they_run() {
+    let body = "
+def run(call):
+    note('begun', call['job'])
+    until(lambda: os.path.exists('go'))
+serve(run)";
+    let place = place("", body);
+    worker(&place, "idle", "", "serve(lambda call: 1)");
+    place.stdout("asyncq service set events --concurrency 2");
+    enqueue(&place, &["idle", "work", "work", "work"]);
+    let process = place.start("asyncq process");
+    wait_until("two calls run", || words(&place, "begun").len() == 2);
+    process.signal("TERM");
+    let pid = process.0.id().to_string();
+    wait_until("it has heard", || place.query("SELECT count(*) FROM asyncq_job WHERE state = 'queued'") == "1");
+    place.write("go", "");
+    wait_until("it ends", || !runs(&pid));
+    assert!(process.wait().status.success());
+    assert_eq!(states(&place), "completed 1, completed, completed, queued");
+    nothing_is_left(&place);
+}
+
+#[test]
+fn a_second_signal_puts_back_what_workers_run() {
+    for hello in ["", ", cancel=True", ", calls=2"] {
+        let body = format!(
+            "
+def run(call):
+    note('begun', call['job'])
+    time.sleep(1000)
+serve(run{hello})"
+        );
+        // Who listens is not asked by a signal, and would have ten seconds.
+        let body = body.replace(
+            "time.sleep(1000)",
+            if hello.contains("cancel") { "hear()\n    raise ValueError('ended')" } else { "time.sleep(1000)" },
+        );
+        let place = place("", &body);
+        enqueue(&place, &["work", "work"]);
+        let process = place.start("asyncq process");
+        wait_until("a call runs", || place.at("begun").exists());
+        let pid = process.0.id().to_string();
+        wait_until("it ends", || {
+            process.signal("TERM");
+            !runs(&pid)
+        });
+        assert_eq!(states(&place), "queued, queued");
+        assert_eq!(place.query("SELECT sum(failures + conflicts + crashes) FROM asyncq_job"), "0");
+        nothing_is_left(&place);
+    }
+}
+
+/// A worker that is only starting is no call that failed.
+#[test]
+fn a_signal_while_a_worker_starts_puts_its_call_back() {
+    let place = place("", "note('started', os.getpid())\ntime.sleep(1000)");
+    enqueue(&place, &["work"]);
+    let process = place.start("asyncq process");
+    wait_until("it starts", || !started(&place).is_empty());
+    process.signal("TERM");
+    let pid = process.0.id().to_string();
+    wait_until("it ends", || !runs(&pid));
+    assert_eq!(states(&place), "queued");
+    nothing_is_left(&place);
+}
+
+#[test]
+fn a_worker_whose_output_nobody_reads_is_ended_at_the_second_signal() {
+    let said = "
+hello(calls=2)
+note('started', os.getpid())
+message = hear()
+note('begun', 1)
+while True:
+    say(method='output', params={'job': message['params']['job'], 'stream': 'out', 'text': 'x' * 100000})";
+    let printed = "
+def run(call):
+    note('begun', 1)
+    while True:
+        print('x' * 100000)
+serve(run)";
+    for body in [said, printed] {
+        let place = place("", body);
+        enqueue(&place, &["work"]);
+        let process = place.start("asyncq process");
+        wait_until("the call begins", || place.at("begun").exists());
+        // Long enough for a processor without bounds to take much memory.
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        let status = std::fs::read_to_string(format!("/proc/{}/status", process.engine())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB");
+        assert!(peak.parse::<u32>().unwrap() < 60_000, "{peak} kB");
+        let pid = process.0.id().to_string();
+        wait_until("it ends", || {
+            process.signal("TERM");
+            !runs(&pid)
+        });
+        assert_eq!(states(&place), "queued");
+        nothing_is_left(&place);
+    }
+}
+
+#[test]
+fn a_worker_may_print_much_while_it_ends() {
+    let body = "
+serve(lambda call: print('in the call'))
+say(method='later', params={})
+print('x' * 1000000)
+note('ended', 1)";
+    let place = place("", body);
+    enqueue(&place, &["work"]);
+    assert_eq!(place.stdout("asyncq process").len(), "in the call\n".len() + 1_000_001);
+    assert_eq!(place.read("ended"), "1\n");
+    assert_eq!(place.stdout("asyncq job log 1"), "in the call\n");
+}
+
+/// Arguments go through at their full length, and so do results.
+#[test]
+fn a_worker_gets_and_gives_a_mebibyte() {
+    let place = place("", "serve(lambda call: call['args'][0], output='counted')");
+    place.write(
+        "calls",
+        &format!("{{\"service\":\"events\",\"function\":\"work\",\"args\":[\"{}\"]}}\n", "u".repeat(1_000_000))
+            .repeat(4),
+    );
+    place.stdout("asyncq enqueue --batch calls");
+    place.session("$ asyncq process");
+    assert_eq!(
+        place.query("SELECT group_concat(state || length(result), ' ') FROM asyncq_job"),
+        "completed1000002 completed1000002 completed1000002 completed1000002"
+    );
+}

@@ -1,0 +1,169 @@
+//! Workers that do not keep to the protocol, or do not want to end: each costs the calls that it held, and no other one.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::books::{Books, compiled};
+use crate::place::{Place, Running, install, wait_until};
+use crate::process::{self, Dead, enqueue, only_waits};
+use crate::scale::{figure, full, many};
+
+/// What `hostile_worker.c` can be, and how a call ends that such a worker holds: the kind of its error, none if it is
+/// completed, and after how many attempts.
+const SHAPES: [(&str, &str, i64); 25] = [
+    ("no_hello", "cannot-run", 1),
+    ("versions", "cannot-run", 1),
+    ("leaves", "cannot-run", 1),
+    ("killed", "crash", 3),
+    ("killed_later", "crash", 3),
+    ("dies", "crash", 3),
+    ("half_an_answer", "crash", 3),
+    ("nonsense", "crash", 3),
+    ("hello_again", "crash", 3),
+    ("no_such_call", "crash", 3),
+    ("long", "crash", 3),
+    ("survived", "crash", 3),
+    ("shuts", "crash", 3),
+    ("twice", "", 1),
+    ("miscounts", "", 1),
+    ("slow", "", 1),
+    ("unread", "timeout", 1),
+    ("closes", "timeout", 1),
+    ("half_and_silence", "timeout", 1),
+    ("hangs", "timeout", 1),
+    ("stops", "timeout", 1),
+    ("progress", "timeout", 1),
+    ("unknown", "timeout", 1),
+    ("output", "timeout", 1),
+    ("talks", "timeout", 1),
+];
+
+/// How much more memory a processor may have after many calls, in KiB.
+const MORE_MEMORY: i64 = 4096;
+
+/// A store with a function `waits`, on which a processor stays until there is a file.
+fn place(concurrency: usize) -> Place {
+    let place = Place::with_functions(&[("waits", "until [ -e go-$1 ]; do sleep 0.02; done")]);
+    place.session(&format!("$ asyncq service set events --concurrency {concurrency}"));
+    install(&compiled("hostile_worker", &[]), &place.at("hostile_worker"));
+    place
+}
+
+fn add(place: &Place, shape: &str) {
+    let function = format!("asyncq function add events {shape} --worker --timeout 1s -- ./hostile_worker {shape}");
+    place.session(&format!("$ {function}"));
+}
+
+/// The process that does the work.
+fn start(place: &Place) -> (Running, String) {
+    enqueue(place, "waits", "end", 1);
+    let processor = process::start(place, "asyncq -q process --trust-store-writers");
+    wait_until("it is at work", || place.query("SELECT count(*) FROM asyncq_job WHERE state = 'processing'") == "1");
+    let engine = processor.engine();
+    (processor, engine)
+}
+
+#[test]
+fn whatever_a_worker_does_it_costs_only_the_calls_that_it_held() {
+    for _ in 0..many(10, 1) {
+        let (place, books) = (place(2 * SHAPES.len() + 4), Books::open());
+        for (shape, ..) in SHAPES {
+            add(&place, shape);
+        }
+        books.worker(&place, "events quick", "65536", "");
+        for (shape, ..) in SHAPES {
+            enqueue(&place, shape, "x", 1);
+            // A second one, which waits on the line of the first where it can.
+            if ["unread", "slow", "twice"].contains(&shape) {
+                enqueue(&place, shape, "x", 1);
+            }
+            enqueue(&place, "quick", "x", 20);
+        }
+        // Nothing else keeps it at work: what has crashed twice runs with empty hands only.
+        let output = place.run("asyncq -q process --trust-store-writers > /dev/null");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let wrong: Vec<String> = SHAPES
+            .into_iter()
+            .map(|(shape, kind, attempts)| {
+                let told = format!(
+                    "SELECT group_concat(DISTINCT coalesce(error ->> 'kind', '') || ' ' || attempt) FROM asyncq_job
+                     WHERE function = '{shape}'"
+                );
+                (format!("{shape}: {kind} {attempts}"), format!("{shape}: {}", place.query(&told)))
+            })
+            .filter(|(wanted, told)| wanted != told)
+            .map(|(wanted, told)| format!("{wanted}, not {told}"))
+            .collect();
+        assert_eq!(wrong, Vec::<String>::new());
+        let others =
+            "SELECT count(*) FROM asyncq_job WHERE function = 'quick' AND (state <> 'completed' OR attempt > 1)";
+        assert_eq!(place.query(others), "0");
+        assert_eq!(process::running(&place.at("hostile_worker")), Vec::<String>::new());
+        figure("hostile workers", format!("{} shapes at once: each cost its own calls", SHAPES.len()));
+    }
+}
+
+/// Also those that have not begun are not charged: of several at once all, of those one after another the oldest.
+#[test]
+fn those_behind_a_worker_that_dies_are_not_charged() {
+    let place = place(1);
+    place.session("$ asyncq function add events several --worker -- ./hostile_worker several");
+    place.session("$ asyncq service set events --concurrency 4");
+    enqueue(&place, "several", "x", 4);
+    let output = place.run("asyncq -q process");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(place.query("SELECT count(*) FROM asyncq_attempt WHERE ending = 'crash'"), "4");
+}
+
+#[test]
+fn a_processor_that_is_told_to_stop_while_a_worker_starts_gives_the_call_back() {
+    let place = place(1);
+    place.session("$ asyncq function add events silent --worker -- ./hostile_worker silent");
+    enqueue(&place, "silent", "x", 2);
+    let processor = process::start(&place, "asyncq -q process");
+    wait_until("its worker starts", || !process::running(&place.at("hostile_worker")).is_empty());
+    processor.signal("TERM");
+    std::thread::sleep(Duration::from_millis(300));
+    // The first signal lets what runs come to its end, the second one does not.
+    processor.signal("TERM");
+    processor.wait();
+    let told = "SELECT group_concat(state || crashes || coalesce(error, '')) FROM asyncq_job";
+    assert_eq!(place.query(told), "queued0,queued0");
+    assert_eq!(process::running(&place.at("hostile_worker")), Vec::<String>::new());
+}
+
+#[test]
+fn many_calls_and_workers_leave_no_descriptor_and_no_memory_behind() {
+    let calls = many(10_000, 1500);
+    let place = place(5);
+    let add = |name: &str, more: &str| {
+        place.session(&format!("$ asyncq function add events {name} --worker {more} -- ./hostile_worker {name}"));
+    };
+    add("quick", "--calls-per-worker 50");
+    let (processor, engine) = start(&place);
+    enqueue(&place, "quick", "x", 500);
+    only_waits(&place);
+    let pids = [processor.0.id().to_string(), engine];
+    let look = || pids.each_ref().map(|pid| (process::descriptors(pid), process::memory(pid, "VmRSS")));
+    wait_until("no worker is on its way out", || process::running(&place.at("hostile_worker")).len() <= 5);
+    let before = look();
+    enqueue(&place, "quick", "x", calls);
+    only_waits(&place);
+    let mut dead = Dead::default();
+    wait_until("all is as before", || {
+        dead.look(&pids) == 0 && look().iter().zip(&before).all(|(now, before)| now.0 <= before.0 + 5 * 5)
+    });
+    let after = look();
+    figure(
+        "descriptors of workers",
+        format!("{calls} calls: (descriptors, KiB) of both {before:?} before, {after:?} after"),
+    );
+    for (before, after) in before.into_iter().zip(after) {
+        // The slots may have as many idle workers as there are slots, more than before.
+        assert!(after.1 - before.1 <= MORE_MEMORY, "{before:?} {after:?}");
+    }
+    assert!(!full() || dead.most <= 50, "{} dead at once", dead.most);
+    fs::write(place.at("go-end"), "").unwrap();
+    processor.wait();
+    assert_eq!(process::running(&place.at("hostile_worker")), Vec::<String>::new());
+}

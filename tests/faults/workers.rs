@@ -1,0 +1,148 @@
+//! Workers: what holds for functions that are programs holds for those that are run by workers, and a worker that is killed
+//! costs no more than the calls that it may have begun.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+
+use crate::books::Books;
+use crate::place::{Place, Running, wait_until};
+use crate::process;
+use crate::referee::{OWN, judge};
+use crate::scale::{self, figure, full};
+use crate::storm::{Storm, effects_are_there_once, kill, own_command};
+use crate::trees::trees;
+
+/// How many calls the workers of the last two services run at once.
+const AT_ONCE: usize = 4;
+
+/// How the workers of each service read, and how many calls they run at once: most swallow all that there is on their line,
+/// some leave calls on it.
+fn how(number: usize) -> String {
+    match number {
+        0..4 => "65536".to_owned(),
+        4..6 => "300".to_owned(),
+        _ => format!("65536 {AT_ONCE}"),
+    }
+}
+
+/// Kills one of the processes that run the workers' program: a worker, or what it is just starting; some are stopped before.
+/// Says whether there was one.
+fn kill_a_worker(storm: &Storm, random: &mut fastrand::Rng) -> bool {
+    let program = storm.place.at("worker");
+    let workers = process::running(&program);
+    if workers.is_empty() {
+        return false;
+    }
+    let pid = Pid::from_raw(workers[random.usize(..workers.len())].parse().unwrap()).unwrap();
+    let Ok(held) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
+    // It is still the one that was found, and stays it.
+    if std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program) {
+        if random.u8(..4) == 0 {
+            let _ = pidfd_send_signal(&held, Signal::STOP);
+            std::thread::sleep(Duration::from_millis(random.u64(..20)));
+        }
+        return pidfd_send_signal(&held, Signal::KILL).is_ok();
+    }
+    false
+}
+
+/// How many attempts ended in a crash of which is told so.
+fn crashes(storm: &Storm, told: &str) -> usize {
+    let count = "SELECT count(*) FROM asyncq_attempt WHERE ending = 'crash' AND error ->> 'message'";
+    storm.place.query(&format!("{count} LIKE '{told}%'")).parse().unwrap()
+}
+
+#[test]
+fn a_storm_of_kills_of_workers_and_processors_loses_nothing_and_runs_nothing_twice() {
+    let (jobs, faults) = (scale::many(300_000, 6000), [scale::many(3000, 50), scale::many(3000, 50)]);
+    let mix = &[(5, OWN), (15, "meet"), (35, "fail"), (95, "slow"), (100, "nests"), (110, "child"), (300, "print")];
+    let storm = Storm::of([jobs, faults[0]], mix, |place, books, number| {
+        for name in ["quick", "slow", "fail", "meet", "nests", "child", "print", OWN] {
+            books.worker(place, &format!("s{number} {name}"), &how(number), &own_command());
+        }
+    });
+    let killed = AtomicUsize::new(0);
+    let verdict = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            storm.at_moments(faults[1], "kills of workers", |random| {
+                while !kill_a_worker(&storm, random) && !storm.is_over() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                killed.fetch_add(1, Ordering::SeqCst);
+            });
+        });
+        storm.rage(&kill)
+    });
+    let [workers, processors] = ["its worker", "the processor"].map(|whose| crashes(&storm, whose));
+    let in_flight = storm.in_flight.load(Ordering::SeqCst);
+    let killed = killed.into_inner();
+    figure(
+        "worker storm",
+        format!(
+            "{} kills of processors, {in_flight} calls in their hands, {processors} charged; {killed} of workers, {workers} \
+             charged; {verdict}",
+            faults[0]
+        ),
+    );
+    verdict.is_clean();
+    assert!(verdict.acknowledged >= jobs && verdict.interrupted == 0);
+    assert!(workers <= killed * AT_ONCE && workers > 0, "{workers} calls charged for {killed} kills of workers");
+    assert!(verdict.extra_starts <= in_flight + workers, "{} extra starts", verdict.extra_starts);
+    assert!(processors > 0 || !full());
+    effects_are_there_once(&storm.place);
+    assert_eq!(process::running(&storm.place.at("worker")), Vec::<String>::new());
+    each_has_its_own_output(&storm.place);
+}
+
+/// What a call has printed is its own.
+fn each_has_its_own_output(place: &Place) {
+    let wrong =
+        "SELECT count(*) FROM asyncq_job AS job LEFT JOIN asyncq_attempt ON job = job.id AND number = job.attempt
+        WHERE state = 'completed' AND CAST(coalesce(log, '') AS TEXT) <>
+        iif(function = 'print', job.id || ' ' || job.attempt || char(10), '')";
+    assert_eq!(place.query(wrong), "0");
+}
+
+#[test]
+fn what_calls_print_is_their_own_however_quick_they_are() {
+    let (place, books) = (Place::with_functions(&[]), Books::open());
+    for name in ["quick", "print"] {
+        books.worker(&place, &format!("events {name}"), &how(0), "");
+    }
+    for _ in 0..scale::many(100, 10) {
+        process::enqueue(&place, "print", "", 100);
+        process::enqueue(&place, "quick", "", 400);
+    }
+    place.session("$ asyncq -q process > /dev/null");
+    each_has_its_own_output(&place);
+}
+
+/// A worker that runs a call which does not end, in itself and in a program in a session of its own, both deaf, beside
+/// another call, which ends when there is a file `go`. Also what is on the command line of that program.
+fn busy(place: &Place, books: &Books) -> (Running, String) {
+    place.stdout("asyncq service set events --concurrency 2");
+    books.worker(place, "events waits", &how(0), "");
+    books.function(place, "events until", &format!("until {}", place.at("go").display()));
+    let name = place.at("other").display().to_string();
+    place.stdout(&format!("asyncq enqueue events until; asyncq enqueue events waits {name}"));
+    let processor = place.start("asyncq -q process");
+    wait_until("all of it is there", || books.count("START") == 2 && trees(&name, None).len() == 1);
+    (processor, name)
+}
+
+#[test]
+fn what_a_worker_has_started_is_gone_before_its_call_runs_again() {
+    let (place, books) = (Place::with_functions(&[]), Books::open());
+    let (processor, name) = busy(&place, &books);
+    let other = trees(&name, None);
+    for pid in process::running(&place.at("worker")).iter().filter(|pid| !other.contains(pid)) {
+        kill_process(pid.parse().ok().and_then(Pid::from_raw).unwrap(), Signal::KILL).unwrap();
+    }
+    wait_until("it has run again", || books.count("START") == 3);
+    place.write("go", "");
+    assert!(processor.wait().status.success());
+    judge(&books, &place.store()).is_clean();
+    assert_eq!(trees(&name, None), Vec::<String>::new());
+}
