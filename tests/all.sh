@@ -6,11 +6,13 @@ cd "$(dirname "$0")/.."
 # Each command with the package that brings it.
 missing=
 for pair in cc:gcc sqlite3:sqlite3 python3:python3 kill:procps script:bsdutils setpriv:util-linux unshare:util-linux \
-    mount:mount strace:strace cmp:diffutils gzip:gzip tar:tar node:nodejs; do
+    mount:mount strace:strace cmp:diffutils gzip:gzip tar:tar node:nodejs valgrind:valgrind; do
     # Not the shell's own command of that name.
     env which "${pair%%:*}" > /dev/null 2>&1 || missing="$missing ${pair#*:}"
 done
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
+# valgrind has to find its way in the C library.
+case "$missing" in *valgrind*) missing="$missing libc6-dbg" ;; esac
 if [ -n "$missing" ]; then
     echo "installing$missing"
     apt-get update -q

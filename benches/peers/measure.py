@@ -87,10 +87,10 @@ def asyncq_store(folder, at_once=1, function=("--", TRUE), name="noop"):
     return env
 
 
-def spawn(count, folder, words, env=None, threads=1):
-    """Runs a program so many times, one after the other in each thread."""
-    words = [*DRIVERS["bare table"], "spawn", count, folder, "own", threads, *words]
-    return json.loads(call(words, env))
+def spawn(count, folder, words, env=None, threads=None):
+    """Runs a program so many times; by threads that do so one after the other, or else timed one by one."""
+    how = ["spawn", count, folder, "own", threads] if threads else ["median", count, folder, "own"]
+    return json.loads(call([*DRIVERS["bare table"], *how, *words], env))
 
 
 # One process for each call.

@@ -16,6 +16,7 @@ use std::io::ErrorKind;
 
 use rustix::io::Errno;
 
+use crate::domain::attempt::Outcome;
 use crate::domain::job::Token;
 use crate::error::{Error, Kind, Result};
 use crate::runner::signals;
@@ -58,6 +59,18 @@ fn new_token() -> Result<Token> {
     let mut bits = [0; 16];
     random(&mut bits)?;
     Ok(Token::from_random(u128::from_ne_bytes(bits)))
+}
+
+/// So many new secrets, drawn at once.
+fn new_tokens(count: usize) -> Result<impl Iterator<Item = Token>> {
+    let mut bits = vec![[0; 16]; count];
+    random(bits.as_flattened_mut())?;
+    Ok(bits.into_iter().map(|bits| Token::from_random(u128::from_ne_bytes(bits))))
+}
+
+/// What decides how long a call that ended so waits to be tried again.
+fn draw_for(outcome: &Outcome) -> Result<f64> {
+    if matches!(outcome, Outcome::Conflict(_)) { draw() } else { Ok(0.0) }
 }
 
 /// A random number from 0 up to 1.

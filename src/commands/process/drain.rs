@@ -17,7 +17,7 @@ use super::presence::{Presence, RunFolder};
 use super::served::Served;
 use super::wake::{StopButton, Wake, Wakes};
 use super::{Equipment, Event, Options, Summary, rescue};
-use crate::domain::job::{Fence, JobId};
+use crate::domain::job::{Fence, JobId, Token};
 use crate::domain::processor::ProcessorId;
 use crate::domain::service::ServiceName;
 use crate::error::{Kind, Result};
@@ -50,6 +50,8 @@ pub(super) struct Drain<'a> {
     /// Hears of changes, for who stays.
     ear: Option<Ear>,
     pace: Pace<'a>,
+    /// Secrets for the next claims, drawn and not used.
+    tokens: Vec<Token>,
     summary: Summary,
     looked_around: Instant,
     /// How far calls are, as they told and it is not recorded.
@@ -92,6 +94,7 @@ impl<'a> Drain<'a> {
             served: Vec::new(),
             ear: None,
             pace: Pace::new(options),
+            tokens: Vec::new(),
             summary: Summary::default(),
             looked_around: Instant::now(),
             progress: BTreeMap::new(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::note::Note;
 use super::{Event, Report, Summary};
-use crate::commands::draw;
+use crate::commands::draw_for;
 use crate::domain::attempt::{Ending, Failure, FailureKind, Outcome};
 use crate::domain::job::{Claim, Finish, State};
 use crate::domain::log::Log;
@@ -45,7 +45,7 @@ impl Over {
     /// What a slot gave back.
     pub(super) fn of(done: Done) -> Result<Over> {
         let Done { claim, ended, mark } = done;
-        let verdict = decide(&ended.outcome, claim.before, draw()?);
+        let verdict = decide(&ended.outcome, claim.before, draw_for(&ended.outcome)?);
         let (result, took, log) = (ended.result, ended.took, ended.output.log());
         let finish = Finish { fence: claim.fence, verdict, result, took, log };
         Ok(Over { mark, ..Over::new(&claim, finish) })
@@ -54,7 +54,7 @@ impl Over {
     /// What a dead processor has noted.
     pub(super) fn noted(note: Note) -> Result<Over> {
         let Note { fence, service, function, before, outcome, result, took, log } = note;
-        let verdict = decide(&outcome, before, draw()?);
+        let verdict = decide(&outcome, before, draw_for(&outcome)?);
         Ok(Over { service, function, finish: Finish { fence, verdict, result, took, log }, mark: None })
     }
 

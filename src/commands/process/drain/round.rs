@@ -5,8 +5,8 @@ use super::super::pace::MOST_BYTES;
 use super::super::presence::Presence;
 use super::super::served::{News, View};
 use super::Drain;
-use crate::commands::new_token;
-use crate::domain::job::{Claim, Finish, State, Token};
+use crate::commands::new_tokens;
+use crate::domain::job::{Claim, Finish, State};
 use crate::error::Result;
 use crate::failpoint::reached;
 use crate::store::{Advance, Plan};
@@ -49,7 +49,12 @@ impl Drain<'_> {
     /// it is now, unless nobody looked, because more calls are held than can run.
     fn advance(&mut self, index: usize) -> Result<()> {
         let processor = self.presence()?.id;
-        let tokens: Vec<Token> = (0..self.room(index)).map(|_| new_token()).collect::<Result<_>>()?;
+        let room = self.room(index);
+        let missing = room.saturating_sub(self.tokens.len());
+        if missing > 0 {
+            self.tokens.extend(new_tokens(missing)?);
+        }
+        let tokens = std::mem::take(&mut self.tokens);
         let served = &mut self.served[index];
         let (service, before, gait) = (served.name.clone(), served.view.outlook, served.gait);
         let news = served.news()?;
@@ -57,7 +62,8 @@ impl Drain<'_> {
         let finished: Vec<&Finish> = news.over.iter().map(|over| &over.finish).collect();
         let slots = &self.presence()?.slots;
         let (load, running) = (slots.load(&service), slots.running_of(&service));
-        if tokens.is_empty() && news.returned.is_empty() && (1..load.held).contains(&before.free()) {
+        if room == 0 && news.returned.is_empty() && (1..load.held).contains(&before.free()) {
+            self.tokens = tokens;
             return match self.persist(true, |store| store.finish(&finished)) {
                 Ok(states) => {
                     self.report(news.over, states);
@@ -76,15 +82,19 @@ impl Drain<'_> {
             elsewhere: load.elsewhere,
             running,
             ahead: self.pace.ahead(&before, gait),
-            tokens: &tokens,
+            tokens: &tokens[..room],
             bytes: MOST_BYTES.saturating_sub(load.bytes).max(1),
         };
         let at_stake = plan.held > 0 || !finished.is_empty();
-        let Advance { finished: states, claims, slots, outlook } =
-            match self.persist(at_stake, |store| store.advance(&plan)) {
-                Ok(done) => done,
-                Err(error) => return self.keep(index, news).round_failed(error),
-            };
+        let done = self.persist(at_stake, |store| store.advance(&plan));
+        // Those that no call got are for the next. What failed may be there all the same, with some of them.
+        if let Ok(done) = &done {
+            self.tokens.extend(tokens.into_iter().skip(done.claims.len()));
+        }
+        let Advance { finished: states, claims, slots, outlook } = match done {
+            Ok(done) => done,
+            Err(error) => return self.keep(index, news).round_failed(error),
+        };
         reached("claims made");
         self.told_of_shortage = false;
         self.report(news.over, states);
