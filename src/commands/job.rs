@@ -44,7 +44,7 @@ fn too_late(id: JobId, state: State) -> Error {
 }
 
 /// Removes ended jobs, in steps that keep nobody waiting; gives how many. Clients that write plain SQL know no line to
-/// wait in: they look now and then whether they may write, so every other moment is theirs.
+/// wait in: they look now and then whether they may write, so most moments are theirs.
 ///
 /// # Errors
 /// Whatever the store answers; what was removed until then stays removed.
@@ -57,7 +57,7 @@ pub fn clean(store: &mut Store, query: &CleanQuery) -> Result<u64> {
         removed += count;
         after = next;
         if count > 0 && after.is_some() {
-            std::thread::sleep(began.elapsed().min(LONGEST_BREATH));
+            std::thread::sleep((began.elapsed() * 3).min(LONGEST_BREATH));
         }
     }
     Ok(removed)
