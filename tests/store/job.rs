@@ -254,6 +254,13 @@ conformance! {
         assert_eq!(store.jobs(&JobQuery::default()).unwrap().len(), 1);
     }
 
+    fn what_is_measured_without_the_disk_does_the_same(store: &mut Store) {
+        with_events(store);
+        store.measure_without_disk().unwrap();
+        let id = enqueue(store, 1);
+        assert_eq!(state(store, id), State::Queued);
+    }
+
     fn what_is_rare_is_found_beyond_the_newest_jobs(store: &mut Store) {
         with_events(store);
         let processor = processor(store, 1);
