@@ -98,7 +98,7 @@ struct Run {
 /// Runs that differ by their time only; the first at which the step is not reached is the last.
 type Runs = Vec<Run>;
 
-/// A store with calls of which some belong to dead processors, and its books.
+/// A store with calls, some of them for a worker, of which some belong to dead processors, and its books.
 struct Scene {
     place: Place,
     books: Books,
@@ -115,6 +115,7 @@ impl Scene {
         for (name, how) in [("quick", "quick"), ("fails", "fail"), ("stays", "tree")] {
             books.function(&place, &format!("events {name}"), how);
         }
+        books.worker(&place, "events slow", "65536", "");
         let store = Connection::open(place.store()).unwrap();
         store.busy_timeout(std::time::Duration::from_mins(1)).unwrap();
         store.execute_batch("PRAGMA wal_autocheckpoint = 0").unwrap();
@@ -149,6 +150,7 @@ impl Scene {
             self.call("quick", &[&large]);
             self.call("quick", &[]);
             self.call("fails", &[]);
+            self.call("slow", &[]);
         }
     }
 
