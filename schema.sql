@@ -64,6 +64,8 @@ CREATE INDEX asyncq_job_delayed    ON asyncq_job (service, run_at) WHERE state =
 CREATE INDEX asyncq_job_retry      ON asyncq_job (service, run_at) WHERE state = 'delayed' AND attempt > 0;
 CREATE INDEX asyncq_job_token      ON asyncq_job (processor) WHERE token IS NOT NULL;
 CREATE INDEX asyncq_job_parent     ON asyncq_job (parent) WHERE parent IS NOT NULL;
+CREATE INDEX asyncq_job_stopped    ON asyncq_job (state)
+  WHERE state = 'error' OR state = 'cancelled' OR state = 'held';     -- what people look for among millions
 
 CREATE TABLE asyncq_large (                                           -- arguments too large for a row that changes
   job         INTEGER PRIMARY KEY REFERENCES asyncq_job ON DELETE CASCADE,

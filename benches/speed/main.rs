@@ -2,7 +2,8 @@
 //!
 //! ```sh
 //! cargo bench --bench speed                # everything; a few minutes
-//! cargo bench --bench speed -- enqueue     # or: bulk, stream, drain, engine, claim, idle, size, memory
+//! cargo bench --bench speed -- enqueue     # or: bulk, stream, drain, engine, claim, idle, size, large, memory
+//! cargo bench --bench speed -- huge        # only when asked for: 10,000,000 jobs, 3 GB of disk
 //! ```
 //!
 //! Every store is durable (`journal_mode=WAL`, `synchronous=FULL`). Machines differ: what counts is the ratio.
@@ -10,6 +11,7 @@
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot go on fails")]
 
 mod enqueue;
+mod huge;
 mod store;
 
 use std::fs;
@@ -30,10 +32,12 @@ fn main() {
         ("claim", store::claim),
         ("idle", store::idle),
         ("size", store::size),
+        ("large", store::large),
+        ("huge", huge::huge),
         ("memory", memory),
     ];
     for (name, measure) in measures {
-        if asked.is_empty() || asked.iter().any(|it| it == name) {
+        if (asked.is_empty() && *name != "huge") || asked.iter().any(|it| it == name) {
             measure();
         }
     }

@@ -4,7 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use asyncq::domain::attempt::Outcome;
-use asyncq::domain::job::{Finish, Token};
+use asyncq::domain::call::Call;
+use asyncq::domain::function::FunctionName;
+use asyncq::domain::job::{Finish, NewJob, Token};
+use asyncq::domain::json::Json;
 use asyncq::domain::log::Log;
 use asyncq::domain::processor::NewProcessor;
 use asyncq::domain::retry::{Tally, decide};
@@ -14,37 +17,61 @@ use rusqlite::Connection;
 
 use super::{Bench, median, rate, tell, timed};
 
+/// How claims are made, and how many.
+#[derive(Clone, Copy)]
+struct Run {
+    /// In batches of so many.
+    at_once: u32,
+    /// So many in all.
+    count: u32,
+    /// Whether each commit waits for the disk, as all of asyncq's do (`FULL`), or none (`NORMAL`).
+    durable: bool,
+}
+
+impl Run {
+    fn name(self) -> String {
+        let Run { at_once, durable, .. } = self;
+        let batches = if at_once == 1 { "one at a time".to_owned() } else { format!("{at_once} at once") };
+        format!("{batches}, {}", if durable { "FULL" } else { "NORMAL" })
+    }
+}
+
 /// Finishing and claiming, in batches and one at a time, against the same in a bare table.
 pub fn engine() {
     println!(
         "engine: finish some and claim as many, in one transaction; medians of 5 runs, in turn with the other; per job"
     );
-    for (backlog, at_once, goal) in
-        [(20_000, 128, "150,000 a second"), (100_000, 128, "150,000 a second"), (5000, 1, "at most 1.18")]
-    {
+    for (at_once, count, durable, goal) in [
+        (128, 20_000, true, "150,000 a second"),
+        (128, 100_000, true, "150,000 a second"),
+        (1, 5000, true, "at most 1.18"),
+        (1, 20_000, false, "at most 1.18"),
+    ] {
+        let run = Run { at_once, count, durable };
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for _ in 0..5 {
             let bench = Bench::new(1000);
-            bench.fill(backlog, "true");
-            ours.push(claim_all(&bench.path(), at_once, backlog));
-            theirs.push(bare(&bench, at_once, backlog));
+            bench.fill(count, "true");
+            ours.push(claim_some(&bench.path(), run));
+            theirs.push(bare(&bench, run));
         }
         let (ours, theirs) = (median(ours), median(theirs));
-        let what = format!("{at_once} at once of {backlog}: {:.1},000 a second | bare", rate(backlog, ours));
-        tell(&what, ours / backlog, theirs / backlog, goal);
+        let what = format!("{} of {count}: {:.1},000 a second | bare", run.name(), rate(count, ours));
+        tell(&what, ours / count, theirs / count, goal);
     }
 }
 
 /// The least that a queue in SQLite can do: no retries, no limits, no fences, no outcomes.
-fn bare(bench: &Bench, at_once: u32, backlog: u32) -> Duration {
+fn bare(bench: &Bench, Run { at_once, count, durable }: Run) -> Duration {
     let db = Connection::open(bench.folder.path().join("bare.db")).unwrap();
-    let schema = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;
+    db.execute_batch(&format!("PRAGMA synchronous={}", if durable { "FULL" } else { "NORMAL" })).unwrap();
+    let schema = "PRAGMA journal_mode=WAL;
         CREATE TABLE job (id INTEGER PRIMARY KEY, service TEXT, function TEXT, args TEXT, state INTEGER, run_at INTEGER);
         CREATE INDEX ready ON job (service, run_at, id) WHERE state = 0;";
     db.execute_batch(schema).unwrap();
     db.execute_batch(&format!(
         "INSERT INTO job (service, function, args, state, run_at)
-         WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {backlog})
+         WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {count})
          SELECT 'events', 'true', '[]', 0, 1 FROM n"
     ))
     .unwrap();
@@ -96,17 +123,58 @@ pub fn size() {
     const JOBS: u32 = 1_000_000;
     let bench = Bench::new(1000);
     bench.fill(JOBS, "true");
-    claim_all(&bench.path(), 1000, JOBS);
+    claim_some(&bench.path(), Run { at_once: 1000, count: JOBS, durable: true });
     bench.sql("PRAGMA wal_checkpoint(TRUNCATE)");
     let bytes = std::fs::metadata(bench.path()).unwrap().len();
     println!("size: the store after {JOBS} jobs without arguments");
     println!("{:<58} {:>5} bytes{:>25}(to reach: at most 250)", "a job that is done", bytes / u64::from(JOBS), "");
 }
 
-/// A claim beside millions of jobs that cannot run, against one in a store that is almost empty.
+/// How often arguments of 100 KB are written on their way through the store.
+pub fn large() {
+    const JOBS: u32 = 100;
+    let bench = Bench::new(1000);
+    let argument = format!("[\"{}\"]", "x".repeat(100_000));
+    let service = ServiceName::parse("events").unwrap();
+    let call = Call {
+        service: service.clone(),
+        function: FunctionName::parse("true").unwrap(),
+        args: Json::parse(&argument).unwrap(),
+        kwargs: Json::parse("{}").unwrap(),
+        principal: None,
+        site: None,
+    };
+    let new = NewJob { call, key: None, hold: false, os_user: None, parent: None };
+    let mut store = Store::open(&Location::File(bench.path()), Patience::Endless).unwrap();
+    let before = written();
+    for _ in 0..JOBS {
+        store.enqueue(&new).unwrap();
+    }
+    let enqueued = written();
+    claim_some(&bench.path(), Run { at_once: 1, count: JOBS, durable: true });
+    let claimed = written();
+    let times = |bytes: u64| bytes as f64 / f64::from(JOBS) / argument.len() as f64;
+    println!(
+        "large: bytes written for each byte of arguments, {JOBS} calls of 100 KB, one at a time; 2 are WAL and file"
+    );
+    for (what, times) in [("enqueue", times(enqueued - before)), ("claim and finish", times(claimed - enqueued))] {
+        println!("{what:<58} {times:>8.2} x");
+    }
+}
+
+/// How many bytes this process has written.
+fn written() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/io").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap();
+    line.parse().unwrap()
+}
+
+/// A claim beside millions of jobs that cannot run, and one in front of a million that can, against one in a store that
+/// is almost empty.
 pub fn claim() {
-    let (small, large) = (Bench::new(1), Bench::new(1));
-    for bench in [&small, &large] {
+    println!("claim: finish and claim the next, medians of 5 runs, in turn with the other; per job");
+    let [small, large, backlog] = [(); 3].map(|()| Bench::new(1000));
+    for bench in [&small, &large, &backlog] {
         bench.asyncq(&["service", "add", "other"]);
         bench.asyncq(&["function", "add", "other", "true", "--", "/bin/true"]);
     }
@@ -120,21 +188,30 @@ pub fn claim() {
     large.sql(&rows(1_000_000, "'events', 'true', 'held', 1700000000000 + i"));
     large.sql("UPDATE asyncq_job SET state = 'completed', attempt = 1, finished_at = run_at WHERE state = 'held'");
     large.sql(&rows(100_000, "'other', 'true', 'queued', 1700000000000 + i"));
-    let mut times = [Vec::new(), Vec::new()];
-    for _ in 0..5 {
-        for (bench, times) in [&large, &small].into_iter().zip(&mut times) {
-            bench.fill(200, "true");
-            times.push(claim_all(&bench.path(), 1, 200));
+    backlog.fill(1_000_000, "true");
+    for (at_once, count, durable) in [(1, 2000, true), (1, 20_000, false), (128, 20_000, true), (128, 20_000, false)] {
+        let run = Run { at_once, count, durable };
+        let mut times = [Vec::new(), Vec::new(), Vec::new()];
+        for _ in 0..5 {
+            for (bench, times) in [&small, &large, &backlog].into_iter().zip(&mut times) {
+                if !std::ptr::eq(bench, &backlog) {
+                    bench.fill(count, "true");
+                }
+                times.push(claim_some(&bench.path(), run));
+            }
         }
+        let [small, large, backlog] = times.map(|times| median(times) / count);
+        tell(&format!("{}: beside 2.1M others | alone", run.name()), large, small, "at most 1.11");
+        tell(&format!("{}: in front of 1M | alone", run.name()), backlog, small, "at most 1.11");
     }
-    let [large, small] = times.map(median);
-    println!("claim: finish one and claim the next, medians of 5 runs of 200, in turn with the other; per claim");
-    tell("beside 1M delayed, 1M finished, 100k others | alone", large / 200, small / 200, "at most 1.5");
 }
 
-/// Claims every call of `events`, so many at a time, finishing those before.
-fn claim_all(path: &Path, at_once: u32, expected: u32) -> Duration {
+/// Claims calls of `events`, finishing those before, and finishes the last.
+fn claim_some(path: &Path, Run { at_once, count, durable }: Run) -> Duration {
     let mut store = Store::open(&Location::File(path.to_owned()), Patience::Endless).unwrap();
+    if !durable {
+        store.measure_without_disk().unwrap();
+    }
     let service = ServiceName::parse("events").unwrap();
     let is = NewProcessor { folder: "bench".into(), host: "h".into(), boot: "b".into(), pid: 1, pid_start: 1 };
     let processor = store.register(&is).unwrap();
@@ -144,8 +221,9 @@ fn claim_all(path: &Path, at_once: u32, expected: u32) -> Duration {
     let time = timed(|| {
         loop {
             let finished: Vec<&Finish> = last.iter().collect();
+            let room = tokens.len().min(count as usize - claimed);
             let (finished, returned) = (&finished[..], &[][..]);
-            let (held, elsewhere, running, ahead, tokens, bytes) = (0, 0, 0, 0, &tokens[..], usize::MAX);
+            let (held, elsewhere, running, ahead, tokens, bytes) = (0, 0, 0, 0, &tokens[..room], usize::MAX);
             let plan = Plan {
                 processor,
                 service: &service,
@@ -171,7 +249,7 @@ fn claim_all(path: &Path, at_once: u32, expected: u32) -> Duration {
             last = ended.collect();
         }
     });
-    assert_eq!(claimed, expected as usize);
+    assert_eq!(claimed, count as usize);
     store.unregister(processor).unwrap();
     time
 }

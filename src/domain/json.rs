@@ -60,6 +60,10 @@ impl Json {
         if text.len() > MAX_BYTES {
             return Err(Flaw::TooLarge(text.len()));
         }
+        // What most calls have, and processors read millions of times.
+        if text == "[]" || text == "{}" {
+            return Ok(Json(text.into()));
+        }
         let value = raw(text)?;
         check(value)?;
         Ok(Json(value.get().into()))

@@ -143,7 +143,7 @@ fn take(tx: &mut dyn Tx, plan: &Plan<'_>, next: &[Stored]) -> Result<()> {
 fn hand_out(
     tx: &mut dyn Tx,
     plan: &Plan<'_>,
-    (stored, token): (Stored, &Token),
+    (mut stored, token): (Stored, &Token),
     definitions: &mut HashMap<String, Result<Arc<Definition>, Failure>>,
 ) -> Result<Claim> {
     let fence = Fence { job: stored.id, attempt: stored.attempt + 1, processor: plan.processor };
@@ -205,24 +205,25 @@ impl Stored {
         Ok(self)
     }
 
-    fn call(&self, service: &ServiceName) -> Result<Call, Failure> {
+    /// Takes the call out.
+    fn call(&mut self, service: &ServiceName) -> Result<Call, Failure> {
         let bad = |what: &str, why: &str| Failure::new(FailureKind::BadCall, format!("{what}: {why}"));
-        let text = |what, bytes: &Option<Vec<u8>>| {
-            let bytes = bytes.clone().map(String::from_utf8).transpose();
+        let text = |what, bytes: &mut Option<Vec<u8>>| {
+            let bytes = bytes.take().map(String::from_utf8).transpose();
             bytes.map_err(|_| bad(what, "bytes that are no UTF-8"))
         };
-        let json = |what, bytes| {
+        let json = |what, bytes: &mut Option<Vec<u8>>| {
             let text = text(what, bytes)?.ok_or_else(|| bad(what, "missing"))?;
             Json::parse(&text).map_err(|flaw| bad(what, &flaw.to_string()))
         };
         // Applications that know no NULL leave it empty.
-        let principal = text("principal", &self.principal)?.filter(|text| !text.is_empty());
-        let site = text("site", &self.site)?;
+        let principal = text("principal", &mut self.principal)?.filter(|text| !text.is_empty());
+        let site = text("site", &mut self.site)?;
         let call = Call {
             service: service.clone(),
             function: FunctionName::parse(&self.function).map_err(|error| bad("function", &error.to_string()))?,
-            args: json("args", &self.args)?,
-            kwargs: json("kwargs", &self.kwargs)?,
+            args: json("args", &mut self.args)?,
+            kwargs: json("kwargs", &mut self.kwargs)?,
             principal: principal
                 .map(|text| Principal::parse(&text).map_err(|error| bad("principal", &error.to_string())))
                 .transpose()?,

@@ -87,15 +87,15 @@ const UNHEARD: &str = "SELECT id, attempt FROM asyncq_job
 const PROCESSORS: &str = "SELECT id, folder, host, boot, pid, pid_start, started_at FROM asyncq_processor ORDER BY id";
 const SERVICE: &str = "SELECT s.concurrency, s.paused,
     (SELECT CAST(COALESCE(SUM(taken), 0) AS BIGINT) FROM asyncq_slot WHERE service = s.name AND processor <> ?2),
-    (SELECT taken FROM asyncq_slot WHERE service = s.name AND processor = ?2)
+    (SELECT taken FROM asyncq_slot WHERE service = s.name AND processor = ?2),
+    (SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1),
+    (SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND attempt > 0 AND service = ?1 AND run_at > ?3 LIMIT 1)
     FROM asyncq_service s WHERE s.name = ?1";
 const HOLDERS: &str = "SELECT p.id, p.folder, p.host, p.boot, p.pid, p.pid_start, p.started_at
     FROM asyncq_slot s JOIN asyncq_processor p ON p.id = s.processor WHERE s.service = ?1 ORDER BY p.id";
 const NEXT_DUE: &str = "SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1";
 const NEXT_RETRY: &str = "SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND attempt > 0 AND service = ?1
     ORDER BY run_at LIMIT 1";
-const STRETCHED: &str = "SELECT 1 FROM asyncq_job
-    WHERE state = 'delayed' AND attempt > 0 AND service = ?1 AND run_at > ?2 LIMIT 1";
 const TAKE_SLOTS: &str = "INSERT INTO asyncq_slot (service, processor, taken) VALUES (?1, ?2, ?3)
     ON CONFLICT (service, processor) DO UPDATE SET taken = excluded.taken";
 const FREE_SLOTS: &str = "DELETE FROM asyncq_slot WHERE service = ?1 AND processor = ?2";
@@ -248,18 +248,17 @@ fn read_processor(row: &dyn Row) -> Result<Processor> {
 /// The outlook, and how many slots the processor has itself. Whether a call is ready is only known as far as one that is
 /// due is not made ready yet.
 fn look(tx: &mut dyn Tx, service: &ServiceName, processor: ProcessorId) -> Result<(Outlook, i64)> {
-    let name = service.as_str().into();
-    let limits = tx.first(SERVICE, &[name, processor.0.into()], |row| {
-        Ok((row.i64(0)?, row.bool(1)?, row.i64(2)?, row.int(3)?.unwrap_or(0)))
-    })?;
-    let (concurrency, paused, taken, own) = limits.unwrap_or((0, true, 0, 0));
     let now = tx.now();
-    let next_due = next_due(tx, service)?;
-    // A pause that a clock which was put back has stretched is for the next claim to shorten.
-    let stretched = [name, now.after(LONGEST_PAUSE).into()];
-    let ready = next_due.is_some_and(|due| due <= now) || tx.first(STRETCHED, &stretched, |_| Ok(()))?.is_some();
-    let outlook = Outlook { paused, outdated: false, concurrency, taken, ready, wants_alone: false, next_due, now };
-    Ok((outlook, own))
+    let args = [service.as_str().into(), processor.0.into(), now.after(LONGEST_PAUSE).into()];
+    let found = tx.first(SERVICE, &args, |row| {
+        let next_due = row.time(4)?;
+        // A pause that a clock which was put back has stretched is for the next claim to shorten.
+        let ready = next_due.is_some_and(|due| due <= now) || row.int(5)?.is_some();
+        let (concurrency, paused, taken) = (row.i64(0)?, row.bool(1)?, row.i64(2)?);
+        let outlook = Outlook { paused, outdated: false, concurrency, taken, ready, wants_alone: false, next_due, now };
+        Ok((outlook, row.int(3)?.unwrap_or(0)))
+    })?;
+    Ok(found.unwrap_or_else(|| (Outlook { paused: true, now, ..Outlook::default() }, 0)))
 }
 
 /// When the next delayed call of a service is due.

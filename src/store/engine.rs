@@ -44,6 +44,9 @@ pub(super) trait Engine: Send {
     /// Whether the schema's triggers, which check and complete what clients write, run in the following transactions.
     fn use_triggers(&mut self, on: bool) -> Result<()>;
 
+    /// Has commits wait for the disk no more, so that the rest of what they cost can be measured.
+    fn measure_without_disk(&mut self) -> Result<()>;
+
     /// Whether somebody else may have changed the store since this was last asked; never misses a change.
     fn changed(&mut self) -> Result<bool>;
 }

@@ -42,7 +42,8 @@ const RETRY: &str = "UPDATE asyncq_job SET state = 'queued', run_at = ?2, finish
     result = NULL, failures = 0, conflicts = 0, crashes = 0, cancelling = 0 WHERE id = ?1";
 const START: &str = "UPDATE asyncq_job SET state = ?2 WHERE id = ?1";
 const ANY_ENDED: &str = "SELECT id, state, finished_at FROM asyncq_job WHERE id > ?1 ORDER BY id LIMIT ?2";
-const REMOVE: &str = "DELETE FROM asyncq_job WHERE id = ?1";
+const REMOVE: &str = "DELETE FROM asyncq_job
+    WHERE id = ?1 AND state = ?2 AND COALESCE(finished_at, 0) = COALESCE(?3, 0)";
 
 const ACTIVE: &str = "SELECT id, function, state FROM asyncq_job WHERE service = ?1 AND state = ";
 
@@ -131,9 +132,9 @@ impl Store {
                 let id = JobId(row.i64(0)?);
                 seen += 1;
                 last = Some(id);
-                if query.states.contains(&self::state(row.str(1)?)?) && row.time(2)?.is_none_or(|ended| ended <= limit)
-                {
-                    found.push(id);
+                let (state, ended) = (self::state(row.str(1)?)?, row.time(2)?);
+                if query.states.contains(&state) && ended.is_none_or(|ended| ended <= limit) {
+                    found.push((id, state, ended));
                 }
                 Ok(())
             })?;
@@ -144,12 +145,9 @@ impl Store {
         }
         let removed = self.write(|tx| {
             let mut removed = 0;
-            for id in &found {
-                // Somebody may have retried it since it was read.
-                let state = tx.first(STATE, &[id.0.into()], |row| Ok(State::from_name(row.str(0)?)))?;
-                if state.flatten().is_some_and(|state| query.states.contains(&state)) {
-                    removed += tx.execute(REMOVE, &[id.0.into()])?;
-                }
+            for (id, state, ended) in &found {
+                // Unless somebody has retried it since it was read.
+                removed += tx.execute(REMOVE, &[id.0.into(), state.as_str().into(), (*ended).into()])?;
             }
             Ok(removed)
         })?;

@@ -144,6 +144,16 @@ impl Store {
         self.engine.on_trouble(Box::new(tell));
     }
 
+    /// For measurements only, which no command makes: verbs are durable no more, so that what they cost beyond the disk
+    /// shows.
+    ///
+    /// # Errors
+    /// Whatever the database answers.
+    #[doc(hidden)]
+    pub fn measure_without_disk(&mut self) -> Result<()> {
+        self.engine.measure_without_disk()
+    }
+
     /// Whether somebody else may have changed the store since this was last asked; never misses a change.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Reading jobs, their attempts and their output.
 
-use super::engine::{Row, Value, damaged};
+use super::check::STOPPED;
+use super::engine::{Row, Tx, Value, damaged};
 use super::{Store, job};
 use crate::domain::attempt::{Attempt, Ending, Failure};
 use crate::domain::job::{Job, JobId, State};
@@ -25,6 +26,27 @@ pub struct JobQuery {
     /// At most so many; `None` for all.
     pub limit: Option<u32>,
 }
+
+impl JobQuery {
+    /// Whether there is an index of just the jobs in this state, or of those with this parent.
+    fn is_indexed(&self) -> bool {
+        self.parent.is_some() || self.state.is_some_and(|state| state != State::Completed)
+    }
+}
+
+/// Where jobs are looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Through {
+    /// From the newest on until there are enough.
+    All,
+    /// Likewise, but not beyond these.
+    Newest,
+    /// In an index of few.
+    Index,
+}
+
+/// How many of the newest jobs are looked at before an index.
+const NEAR: u32 = 10_000;
 
 const JOB: &str = "SELECT j.id, j.service, j.function, COALESCE(j.args, l.args), COALESCE(j.kwargs, l.kwargs),
     j.principal, COALESCE(j.site, f.site), j.state, j.immediate, j.parent, j.attempt, j.created_at, j.run_at,
@@ -56,41 +78,12 @@ impl Store {
     /// Whatever the database answers.
     pub fn jobs(&mut self, query: &JobQuery) -> Result<Vec<Job>> {
         self.read(|tx| {
-            let mut sql = JOB.to_owned();
-            let mut args: Vec<Value<'_>> = Vec::new();
-            let mut condition = |text: &str, arg| {
-                sql += if args.is_empty() && !sql.contains(" WHERE ") { " WHERE " } else { " AND " };
-                sql += text;
-                if let Some(arg) = arg {
-                    args.push(arg);
-                    sql += &format!("?{}", args.len());
-                }
+            let Some(limit) = query.limit.filter(|_| query.is_indexed()) else {
+                return list(tx, query, Through::All);
             };
-            if let Some(service) = &query.service {
-                condition("j.service = ", Some(service.into()));
-            }
-            if let Some(function) = &query.function {
-                condition("j.function = ", Some(function.into()));
-            }
-            if let Some(state) = query.state {
-                // Stands in the text, so that a partial index may serve.
-                condition(&format!("j.state = '{state}'"), None);
-            }
-            if let Some(principal) = &query.principal {
-                condition("j.principal = ", Some(principal.into()));
-            }
-            if let Some(parent) = query.parent {
-                condition("j.parent = ", Some(parent.0.into()));
-            }
-            if let Some(before) = query.before {
-                condition("j.id < ", Some(before.0.into()));
-            }
-            sql += " ORDER BY j.id DESC";
-            if let Some(limit) = query.limit {
-                args.push(i64::from(limit).into());
-                sql += &format!(" LIMIT ?{}", args.len());
-            }
-            tx.all(&sql, &args, read)
+            // Among the newest there usually are enough; if not, the index knows the few that there are.
+            let found = list(tx, query, Through::Newest)?;
+            if found.len() >= limit as usize { Ok(found) } else { list(tx, query, Through::Index) }
         })
     }
 
@@ -124,6 +117,58 @@ impl Store {
         let log = self.read(|tx| tx.first(LOG, &[job.0.into(), attempt.into()], read_log))?;
         Ok(log.unwrap_or_default())
     }
+}
+
+/// The jobs that `query` describes, newest first.
+fn list(tx: &mut dyn Tx, query: &JobQuery, through: Through) -> Result<Vec<Job>> {
+    let mut args: Vec<Value<'_>> = Vec::new();
+    let mut conditions = Vec::new();
+    let mut condition = |text: &str, arg| {
+        args.push(arg);
+        conditions.push(format!("{text} ?{}", args.len()));
+    };
+    if let Some(service) = &query.service {
+        condition("service =", service.into());
+    }
+    if let Some(function) = &query.function {
+        condition("function =", function.into());
+    }
+    if let Some(principal) = &query.principal {
+        condition("principal =", principal.into());
+    }
+    if let Some(parent) = query.parent {
+        condition("parent =", parent.0.into());
+    }
+    if let Some(before) = query.before {
+        condition("id <", before.0.into());
+    }
+    if let Some(state) = query.state {
+        // Stands in the text, so that a partial index may serve.
+        conditions.push(format!("state = '{state}'"));
+        if state == State::Processing {
+            conditions.push("token IS NOT NULL".to_owned());
+        }
+        if matches!(state, State::Error | State::Cancelled | State::Held) {
+            conditions.push(format!("({STOPPED})"));
+        }
+    }
+    let (from, order) = match through {
+        Through::All => ("asyncq_job".to_owned(), "id"),
+        Through::Newest => {
+            let before = query.before.map_or(i64::MAX, |before| before.0);
+            let columns = "id, service, function, state, principal, parent, token";
+            (format!("(SELECT {columns} FROM asyncq_job WHERE id < {before} ORDER BY id DESC LIMIT {NEAR})"), "id")
+        }
+        // The sign keeps the order from deciding for a walk through all jobs.
+        Through::Index => ("asyncq_job".to_owned(), "+id"),
+    };
+    let conditions = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
+    let mut sql = format!("{JOB} WHERE j.id IN (SELECT id FROM {from} {conditions} ORDER BY {order} DESC");
+    if let Some(limit) = query.limit {
+        args.push(i64::from(limit).into());
+        sql += &format!(" LIMIT ?{}", args.len());
+    }
+    tx.all(&(sql + ") ORDER BY j.id DESC"), &args, read)
 }
 
 fn read(row: &dyn Row) -> Result<Job> {

@@ -197,7 +197,8 @@ impl Sqlite {
             Mode::Read => self.command("BEGIN").and_then(|()| self.patiently(|| self.command(TAKE_A_LOOK))),
         };
         begun.map_err(|error| self.fail(error))?;
-        self.still_there()
+        // A writer finds out before it commits.
+        if mode == Mode::Read { self.still_there() } else { Ok(()) }
     }
 
     fn begin_in_turn(&mut self) -> rusqlite::Result<()> {
@@ -242,9 +243,11 @@ impl Sqlite {
         done.map_err(|error| self.or_moved(error))
     }
 
-    /// The error to report: a file looks damaged together with the WAL of the one that has taken its place.
+    /// The error to report: in the file that was here before nothing may be as it is in the one that has taken its place,
+    /// and it looks damaged together with the WAL of that.
     fn or_moved(&self, error: Error) -> Error {
-        let moved = if error.kind() == Kind::Invalid { self.still_there().err() } else { None };
+        let disk_fails = matches!(error.kind(), Kind::Io | Kind::Full);
+        let moved = if disk_fails { None } else { self.still_there().err() };
         moved.unwrap_or(error)
     }
 }
@@ -292,6 +295,10 @@ impl Engine for Sqlite {
             self.triggers = on;
         }
         Ok(())
+    }
+
+    fn measure_without_disk(&mut self) -> Result<()> {
+        self.patiently(|| self.connection.execute_batch("PRAGMA synchronous=NORMAL")).map_err(|error| self.fail(error))
     }
 
     fn changed(&mut self) -> Result<bool> {

@@ -1,8 +1,9 @@
 //! Listing, showing and cleaning jobs.
 
+use std::fs;
 use std::process::Command;
 
-use crate::place::Place;
+use crate::place::{Place, wait_until};
 
 fn place() -> Place {
     let place = Place::with_functions(&[("say", "echo $1"), ("fail", "echo trouble >&2; exit 1")]);
@@ -140,6 +141,30 @@ fn cleaning_removes_what_has_ended() {
     assert_eq!(place.query("SELECT count(*) FROM asyncq_attempt"), "0");
     // Numbers are never used again.
     place.session("$ asyncq job cancel 4 5; asyncq -q job clean; asyncq enqueue events say 6\n6");
+}
+
+#[test]
+fn who_enqueues_gets_in_between_the_steps_of_cleaning() {
+    let place = place();
+    let made = rusqlite::Connection::open(place.store()).unwrap().execute_batch(
+        "INSERT INTO asyncq_job (service, function)
+         WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 4500)
+         SELECT 'events', 'say' FROM n;
+         UPDATE asyncq_job SET state = 'completed', finished_at = run_at",
+    );
+    made.unwrap();
+    // Between the second step and the third.
+    let clean = place.start("env ASYNCQ_FAILPOINT='transaction committed:2=stop' asyncq job clean");
+    let process = clean.0.id();
+    wait_until("it has made two steps", || {
+        fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default().contains(") T ")
+    });
+    place.session("$ asyncq enqueue events say now\n4501");
+    assert_eq!(place.query("SELECT count(*) || ' from ' || min(id) FROM asyncq_job"), "501 from 4001");
+    place.stdout(&format!("kill -CONT {process}"));
+    let output = clean.wait();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "asyncq: removed 4500 jobs\n");
+    assert_eq!(place.query("SELECT count(*) || ' from ' || min(id) FROM asyncq_job"), "1 from 4501");
 }
 
 #[test]

@@ -247,6 +247,52 @@ conformance! {
         let all = CleanQuery { states: State::ENDED.to_vec(), older_than: Duration::ZERO };
         let (removed, next) = store.clean(&all, JobId(0)).unwrap();
         assert_eq!((removed, next), (2000, Some(JobId(2000))));
+        // Nobody has to wait for the rest.
+        let between = enqueue(store, 2004);
         assert_eq!(store.clean(&all, next.unwrap()).unwrap(), (3, None));
+        assert_eq!(state(store, between), State::Queued);
+        assert_eq!(store.jobs(&JobQuery::default()).unwrap().len(), 1);
+    }
+
+    fn what_is_rare_is_found_beyond_the_newest_jobs(store: &mut Store) {
+        with_events(store);
+        let processor = processor(store, 1);
+        let error = enqueue(store, 1);
+        let first = claim(store, processor);
+        advance(store, processor, &[&ends(&first, &failed())], 0, 0);
+        let [cancelled, running] = [2, 3].map(|number| enqueue(store, number));
+        store.cancel(cancelled).unwrap();
+        claim(store, processor);
+        let child = store.enqueue(&NewJob { parent: Some(JobId(77)), ..call(4) }).unwrap().id();
+        let held = store.enqueue(&NewJob { hold: true, ..call(5) }).unwrap().id();
+        store.cancel(child).unwrap();
+        let queued = enqueue(store, 6);
+        let list = |store: &mut asyncq::store::Store, query: JobQuery| {
+            let jobs = store.jobs(&JobQuery { limit: Some(50), ..query }).unwrap();
+            jobs.into_iter().map(|job| job.id).collect::<Vec<_>>()
+        };
+        let look = |store: &mut asyncq::store::Store, before| {
+            for (state, expected) in [
+                (State::Error, vec![error]),
+                (State::Cancelled, vec![child, cancelled]),
+                (State::Processing, vec![running]),
+                (State::Held, vec![held]),
+            ] {
+                let query = JobQuery { state: Some(state), before, ..JobQuery::default() };
+                assert_eq!(list(store, query.clone()), expected, "{state}");
+                assert_eq!(list(store, JobQuery { service: Some("events".into()), ..query.clone() }), expected);
+                assert_eq!(list(store, JobQuery { service: Some("other".into()), ..query }), []);
+            }
+            let parent = JobQuery { parent: Some(JobId(77)), before, ..JobQuery::default() };
+            assert_eq!(list(store, parent), [child]);
+        };
+        look(store, None);
+        let many: Vec<NewJob> = (0..10_100).map(call).collect();
+        let last = store.enqueue_all(&many).unwrap().last().unwrap().id();
+        look(store, None);
+        look(store, Some(last));
+        assert_eq!(list(store, JobQuery { state: Some(State::Error), before: Some(error), ..JobQuery::default() }), []);
+        let waiting = JobQuery { state: Some(State::Queued), before: Some(JobId(queued.0 + 2)), ..JobQuery::default() };
+        assert_eq!(list(store, waiting), [JobId(queued.0 + 1), queued]);
     }
 }

@@ -190,8 +190,8 @@ fn claim(task: &Task) {
             let finished: Vec<&Finish> = last.iter().collect();
             let (finished, returned) = (&finished[..], &[][..]);
             let tokens = if claimed < task.count { &tokens[..] } else { &[] };
-            let (held, running, ahead) = (0, 0, 0);
-            let plan = Plan { processor, service: &service, finished, returned, held, running, ahead, tokens };
+            let (held, elsewhere, running, ahead, bytes) = (0, 0, 0, 0, usize::MAX);
+            let plan = Plan { processor, service: &service, finished, returned, held, elsewhere, running, ahead, tokens, bytes };
             let claims = store.advance(&plan).unwrap().claims;
             if claims.is_empty() {
                 break;
