@@ -180,3 +180,26 @@ fn what_the_workers_of_a_dead_processor_are_is_gone_before_its_calls_run_again()
     assert_eq!(books.count("START"), 4, "both that were running have run again");
     assert_eq!(books.count("OVERLAP"), 0);
 }
+
+/// A call that runs inside of its caller is not tried again.
+#[test]
+fn a_nested_call_ends_with_the_worker_that_ran_it() {
+    let (place, books) = (Place::with_functions(&[]), Books::open());
+    let name = place.at("other").display().to_string();
+    books.worker(&place, "events waits", &how(0), "");
+    place.stdout(&format!(
+        "asyncq function add events calls -- asyncq enqueue events waits {name} > /dev/null; asyncq enqueue events calls"
+    ));
+    let processor = place.start("asyncq -q process");
+    wait_until("all of it is there", || books.count("START") == 1 && trees(&name, None).len() == 1);
+    let other = trees(&name, None);
+    for pid in process::running(&place.at("worker")).iter().filter(|pid| !other.contains(pid)) {
+        kill_process(pid.parse().ok().and_then(Pid::from_raw).unwrap(), Signal::KILL).unwrap();
+    }
+    processor.wait();
+    let told = "SELECT state || ' ' || attempt || ' ' || (error ->> 'kind') || ': ' || (error ->> 'message')
+        FROM asyncq_job WHERE immediate";
+    assert_eq!(place.query(told), "error 1 crash: its worker was ended by signal 9 (SIGKILL)");
+    assert_eq!(books.count("START"), 1);
+    assert_eq!(trees(&name, None), Vec::<String>::new());
+}
