@@ -140,6 +140,7 @@ int main(int count, char **words) {
         answer("\"output\":[9000000000000000000,9000000000000000000]");
         read_call();
     }
+    if (is("stays")) { deaf(); answer("\"output\":[0,0]"); stay(); }
     if (is("twice")) { answer(""); answer(""); stay(); }
     if (is("several") && strcmp(attempt, "1") == 0) {
         for (int open = 1; open < 4; open++) read_call();

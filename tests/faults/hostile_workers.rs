@@ -41,6 +41,9 @@ const SHAPES: [(&str, &str, i64); 25] = [
 /// How much more memory a processor may have after many calls, in KiB.
 const MORE_MEMORY: i64 = 4096;
 
+/// How much memory a processor may need for workers that say something without end, in KiB.
+const MOST_OF_A_FLOOD: i64 = 32_768;
+
 /// A store with a function `waits`, on which a processor stays until there is a file.
 fn place(concurrency: usize) -> Place {
     let place = Place::with_functions(&[("waits", "until [ -e go-$1 ]; do sleep 0.02; done")]);
@@ -166,4 +169,28 @@ fn many_calls_and_workers_leave_no_descriptor_and_no_memory_behind() {
     fs::write(place.at("go-end"), "").unwrap();
     processor.wait();
     assert_eq!(process::running(&place.at("hostile_worker")), Vec::<String>::new());
+}
+
+/// Workers talk without end, and nobody reads what the processor prints: they wait, and it keeps little of what they say.
+#[test]
+fn what_workers_say_without_end_does_not_fill_the_memory_of_their_processor() {
+    let place = place(4);
+    let floods = ["output", "progress", "unknown", "talks"];
+    for shape in floods {
+        add(&place, shape);
+    }
+    enqueue(&place, "waits", "end", 1);
+    let processor = place.start("asyncq -q process --trust-store-writers");
+    wait_until("it is at work", || place.query("SELECT count(*) FROM asyncq_job WHERE state = 'processing'") == "1");
+    let engine = processor.engine();
+    let before = process::memory(&engine, "VmHWM");
+    for shape in floods {
+        enqueue(&place, shape, "x", 1);
+    }
+    only_waits(&place);
+    let more = process::memory(&engine, "VmHWM") - before;
+    figure("floods of workers", format!("{floods:?}, unread: {more} KiB more at the peak"));
+    assert!(more <= MOST_OF_A_FLOOD, "{more} KiB more");
+    fs::write(place.at("go-end"), "").unwrap();
+    processor.wait();
 }

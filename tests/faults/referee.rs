@@ -26,6 +26,8 @@ pub struct Verdict {
     pub interrupted: usize,
     /// Jobs that ended in an error because three of their attempts crashed.
     pub given_up: usize,
+    /// Nested calls that ended in an error because their worker was killed.
+    pub nested_crashes: usize,
     /// Jobs that completed themselves in an attempt which did not come to its end.
     pub cut_off: usize,
     pub violations: Vec<String>,
@@ -56,9 +58,10 @@ struct Told {
     state: String,
     attempt: i64,
     crashes: i64,
-    /// Whether it ended in an error because the job that made the call, and waits for it, ended first; or, as such a call is
-    /// never tried again, because its worker was killed.
+    /// Whether it ended in an error because the job that made the call, and waits for it, ended first.
     abandoned: bool,
+    /// Whether it is a nested call, which is never tried again, and ended in an error because its worker was killed.
+    lost_its_worker: bool,
     result: Option<String>,
     key: Option<String>,
     /// How each recorded attempt ended.
@@ -94,6 +97,7 @@ pub fn judge(books: &Books, store: &Path) -> Verdict {
         verdict.crashes += told.endings.values().filter(|ending| *ending == "crash").count();
         recorded(*job, told, &did, &mut broken);
         verdict.given_up += usize::from(gave_up(told));
+        verdict.nested_crashes += usize::from(told.lost_its_worker);
         let own = told.function == OWN && told.state == "completed";
         verdict.cut_off += usize::from(own && !has(&did.ends, *job, told.attempt));
     }
@@ -172,7 +176,8 @@ fn recorded(job: i64, told: &Told, did: &Did, broken: &mut Vec<String>) {
     }
     match told.state.as_str() {
         "completed" => succeeded(job, told, did, broken),
-        "error" if gave_up(told) || told.abandoned || has(&did.failures, job, told.attempt) => {}
+        "error" if gave_up(told) || told.abandoned || told.lost_its_worker || has(&did.failures, job, told.attempt) => {
+        }
         "error" => broken.push(format!("job {job} is in error, and its attempt {} did not fail", told.attempt)),
         "cancelled" => broken.push(format!("job {job} is cancelled, which nobody asked for")),
         state => broken.push(format!("job {job} is {state} after draining")),
@@ -197,7 +202,9 @@ fn read(store: &Path) -> BTreeMap<i64, Told> {
     let store = Connection::open(store).unwrap();
     let mut jobs = BTreeMap::new();
     let select = "SELECT id, state, attempt, result, key, function, crashes,
-        immediate AND coalesce(error ->> 'kind' IN ('parent', 'crash'), 0) FROM asyncq_job";
+        immediate AND coalesce(error ->> 'kind' = 'parent', 0),
+        immediate AND attempt = 1 AND coalesce(error ->> 'kind' = 'crash'
+            AND error ->> 'message' LIKE 'its worker was ended by signal 9 (SIGKILL)%', 0) FROM asyncq_job";
     let mut statement = store.prepare(select).unwrap();
     let mut rows = statement.query([]).unwrap();
     while let Some(row) = rows.next().unwrap() {
@@ -209,6 +216,7 @@ fn read(store: &Path) -> BTreeMap<i64, Told> {
             function: row.get(5).unwrap(),
             crashes: row.get(6).unwrap(),
             abandoned: row.get(7).unwrap(),
+            lost_its_worker: row.get(8).unwrap(),
             endings: BTreeMap::new(),
         };
         jobs.insert(row.get(0).unwrap(), told);
@@ -274,6 +282,18 @@ mod tests {
         sees("has not the key", |_, books| books.acknowledged(2, "k3"));
         sees("is not in the store", |_, books| books.write("START 9 1 77 1"));
         sees("did not fail", |place, _| change(place, "UPDATE asyncq_job SET state = 'error' WHERE id = 1"));
+        // Only of a nested call, and only if its worker was killed.
+        for (immediate, how) in [(0, "was ended by signal 9 (SIGKILL)"), (1, "ended with exit code 3")] {
+            sees("did not fail", |place, _| {
+                let error = format!(r#"{{"kind":"crash","message":"its worker {how}"}}"#);
+                change(
+                    place,
+                    &format!(
+                        "UPDATE asyncq_job SET state = 'error', immediate = {immediate}, error = '{error}' WHERE id = 1"
+                    ),
+                );
+            });
+        }
         sees("nobody asked for", |place, _| change(place, "UPDATE asyncq_job SET state = 'cancelled' WHERE id = 1"));
         sees("a key is there twice", |place, _| {
             change(

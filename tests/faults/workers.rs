@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
-use crate::books::Books;
-use crate::place::{Place, Running, wait_until};
+use crate::books::{Books, compiled};
+use crate::place::{Place, Running, install, runs, wait_until};
 use crate::process;
 use crate::referee::{OWN, judge};
 use crate::scale::{self, figure, full};
@@ -76,13 +76,15 @@ fn a_storm_of_kills_of_workers_and_processors_loses_nothing_and_runs_nothing_twi
         storm.rage(&kill)
     });
     let [workers, processors] = ["its worker", "the processor"].map(|whose| crashes(&storm, whose));
+    // Each such call has lost its worker to one of the kills, or with the worker that it was made in.
+    let nested = verdict.nested_crashes;
     let in_flight = storm.in_flight.load(Ordering::SeqCst);
     let killed = killed.into_inner();
     figure(
         "worker storm",
         format!(
             "{} kills of processors, {in_flight} calls in their hands, {processors} charged; {killed} of workers, {workers} \
-             charged; {verdict}",
+             charged, {nested} nested; {verdict}",
             faults[0]
         ),
     );
@@ -122,7 +124,7 @@ fn what_calls_print_is_their_own_however_quick_they_are() {
 /// A worker that runs a call which does not end, in itself and in a program in a session of its own, both deaf, beside
 /// another call, which ends when there is a file `go`. Also what is on the command line of that program.
 fn busy(place: &Place, books: &Books) -> (Running, String) {
-    place.stdout("asyncq service set events --concurrency 2");
+    place.stdout("asyncq service set events --concurrency 3");
     books.worker(place, "events waits", &how(0), "");
     books.function(place, "events until", &format!("until {}", place.at("go").display()));
     let name = place.at("other").display().to_string();
@@ -144,5 +146,64 @@ fn what_a_worker_has_started_is_gone_before_its_call_runs_again() {
     place.write("go", "");
     assert!(processor.wait().status.success());
     judge(&books, &place.store()).is_clean();
+    assert_eq!(trees(&name, None), Vec::<String>::new());
+}
+
+/// Both halves of a processor are killed at once; a worker that is busy is left, and one that is idle, and does not mind that
+/// its line has ended.
+#[test]
+fn what_the_workers_of_a_dead_processor_are_is_gone_before_its_calls_run_again() {
+    let (place, books) = (Place::with_functions(&[]), Books::open());
+    let (processor, name) = busy(&place, &books);
+    let (worker, idle) = (place.at("worker"), place.at("hostile_worker"));
+    install(&compiled("hostile_worker", &[]), &idle);
+    let job = place.stdout(
+        "asyncq function add events stays --worker -- ./hostile_worker stays > /dev/null; asyncq enqueue events stays",
+    );
+    let state = format!("SELECT state FROM asyncq_job WHERE id = {job}");
+    wait_until("its only call is over", || place.query(&state) == "completed");
+
+    let halves = [processor.0.id().to_string(), processor.engine()];
+    for pid in &halves {
+        kill_process(pid.parse().ok().and_then(Pid::from_raw).unwrap(), Signal::KILL).unwrap();
+    }
+    processor.wait();
+    wait_until("both halves are dead", || halves.iter().all(|pid| !runs(pid)));
+    let left = [&worker, &idle].map(|program| process::running(program).len());
+    assert_eq!(left, [2, 1], "the busy one with what it has started, and the idle one");
+
+    place.write("go", "");
+    // The locks that the books keep tell whoever begins beside what is left of an attempt.
+    place.stdout("asyncq -q process");
+    assert_eq!([worker, idle].map(|program| process::running(&program)), [const { Vec::<String>::new() }; 2]);
+    assert_eq!(trees(&name, None), Vec::<String>::new());
+    assert_eq!(books.count("START"), 4, "both that were running have run again");
+    assert_eq!(books.count("OVERLAP"), 0);
+}
+
+/// A call that runs inside of its caller is not tried again.
+#[test]
+fn a_nested_call_ends_with_the_worker_that_ran_it() {
+    let (place, books) = (Place::with_functions(&[]), Books::open());
+    let name = place.at("other").display().to_string();
+    books.worker(&place, "events waits", &how(0), "");
+    place.stdout(&format!(
+        "asyncq function add events calls -- asyncq enqueue events waits {name} > /dev/null; asyncq enqueue events calls"
+    ));
+    let processor = place.start("asyncq -q process");
+    // The caller has the name among its words too: of those that run the worker's program, one is the worker.
+    let workers = || {
+        let named = trees(&name, None);
+        process::running(&place.at("worker")).into_iter().partition::<Vec<_>, _>(|pid| !named.contains(pid))
+    };
+    wait_until("all of it is there", || [workers().0.len(), workers().1.len()] == [1, 1]);
+    for pid in workers().0 {
+        kill_process(pid.parse().ok().and_then(Pid::from_raw).unwrap(), Signal::KILL).unwrap();
+    }
+    processor.wait();
+    let told = "SELECT state || ' ' || attempt || ' ' || (error ->> 'kind') || ': ' || (error ->> 'message')
+        FROM asyncq_job WHERE immediate";
+    assert_eq!(place.query(told), "error 1 crash: its worker was ended by signal 9 (SIGKILL)");
+    assert_eq!(books.count("START"), 1);
     assert_eq!(trees(&name, None), Vec::<String>::new());
 }
