@@ -39,10 +39,10 @@ record() {
     name=$1 title=$2
     shift 2
     perf record -q -F 997 -e cpu-clock --call-graph fp -o "$work/perf.data" -- "$@" > /dev/null
-    # Hashes of names tell nothing, and the slots are alike: one tower for all of them. Code of the C library, without
-    # frame pointers, begins with many unknown frames: one will do.
+    # The slots, `slot 1` and so on, are one tower. Hashes of names tell nothing. Code of the C library, without frame
+    # pointers, begins with many unknown frames: one will do.
     perf script -i "$work/perf.data" 2> /dev/null | "$built/bin/inferno-collapse-perf" |
-        sed -nE 's/::h[0-9a-f]{16}//g; s/^slot[ _][0-9]+/slots/; /^(asyncq|slots);/p' |
+        sed -nE 's/::h[0-9a-f]{16}//g; /^(asyncq|slot);/p' |
         "$built/bin/inferno-collapse-recursive" > "$built/$name.stacks"
     "$built/bin/inferno-flamegraph" --title "$title" --minwidth 0.2 --hash "$built/$name.stacks" > "docs/flame-$name.svg"
 }
