@@ -18,6 +18,9 @@ const MOST_COMMANDS_AHEAD: u128 = 16;
 /// The same for calls that go to a worker: enough to keep it busy while outcomes are recorded.
 const MOST_AHEAD: u128 = 2048;
 
+/// How many calls of a service that may be at most for all slots: they take memory.
+const MOST_AHEAD_IN_ALL: usize = 3072;
+
 /// How many calls one transaction claims at most.
 const MOST_AT_ONCE: usize = 1000;
 
@@ -110,7 +113,7 @@ impl<'a> Pace<'a> {
 
     /// How many calls may be held beyond those that can run.
     pub(super) fn ahead(&self, outlook: &Outlook, gait: Gait) -> usize {
-        outlook.free().min(self.most) * gait.ahead
+        (outlook.free().min(self.most) * gait.ahead).min(MOST_AHEAD_IN_ALL)
     }
 
     /// How many more calls of a service to claim now.
