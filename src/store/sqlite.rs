@@ -197,8 +197,7 @@ impl Sqlite {
             Mode::Read => self.command("BEGIN").and_then(|()| self.patiently(|| self.command(TAKE_A_LOOK))),
         };
         begun.map_err(|error| self.fail(error))?;
-        // A writer finds out before it commits.
-        if mode == Mode::Read { self.still_there() } else { Ok(()) }
+        self.still_there()
     }
 
     fn begin_in_turn(&mut self) -> rusqlite::Result<()> {

@@ -183,8 +183,8 @@ fn what_died_in_another_container_is_not_run_beside_what_it_left() {
     let (place, container) = begun_in_a_container("sh -c 'asyncq process & sleep 1000'");
     let first = child(&container.0.id().to_string());
     let supervisor = child(&first);
-    // Neither is to see the other one die.
-    let both = format!("{supervisor} {}", child(&supervisor));
+    // Neither is to see the other one die: the engine goes on when its supervisor has, and the other way round not.
+    let both = format!("{} {supervisor}", child(&supervisor));
     place.stdout(&format!("kill -STOP {both}; kill -9 {both}"));
     let next = contained(&place, "sh -c 'asyncq process; true'");
     place.session(&format!(
