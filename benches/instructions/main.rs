@@ -29,9 +29,9 @@ use asyncq::store::{Location, Patience, Plan, Store};
 const MEASURES: &[(&str, usize, u64)] = &[
     ("enqueue one", 200, 88_000),
     ("enqueue a thousand", 10, 10_600_000),
-    ("claim and finish one", 200, 117_000),
-    ("claim and finish 128", 20, 6_000_000),
-    ("look for work", 500, 28_000),
+    ("claim and finish one", 200, 115_500),
+    ("claim and finish 128", 20, 4_950_000),
+    ("look for work", 500, 25_000),
 ];
 
 fn main() {

@@ -120,6 +120,9 @@ impl fmt::Display for State {
 pub struct Token(Box<str>);
 
 impl Token {
+    /// How many digits one of random bits has.
+    pub const DIGITS: usize = 32;
+
     /// A token of 128 random bits, which the caller draws.
     #[must_use]
     pub fn from_random(bits: u128) -> Token {

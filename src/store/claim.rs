@@ -1,7 +1,7 @@
 //! Claiming calls: the most urgent ones that are ready, with all that is needed to run them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use super::drain::{self, Outlook, Plan};
 use super::engine::{Row, Tx, Value};
@@ -31,23 +31,21 @@ const NEXT_UNSUSPECTED: &str = "SELECT id, attempt, function, args, kwargs, prin
 const SUSPECT_RUNS: &str = "SELECT 1 FROM asyncq_job
     WHERE token IS NOT NULL AND state = 'processing' AND immediate = 0 AND service = ?1 AND crashes >= ?2 LIMIT 1";
 const OLDEST: &str = "SELECT processor FROM asyncq_slot WHERE service = ?1 ORDER BY processor LIMIT 1";
-const TAKE: &str = "UPDATE asyncq_job SET state = CASE state WHEN 'queued' THEN 'processing' END,
-    attempt = attempt + 1, processor = ?2, token = ?3, started_at = ?4 WHERE id = ?1";
-/// How many calls one statement claims. More gain next to nothing.
-const TAKE_AT_ONCE: usize = 16;
-
-/// Like [`TAKE`], for [`TAKE_AT_ONCE`] of them.
-static TAKE_MANY: LazyLock<String> = LazyLock::new(|| {
-    let job = |index| format!("?{}", 3 + 2 * index);
-    let token = |index| format!(" WHEN {} THEN ?{}", job(index), 4 + 2 * index);
-    let tokens = (0..TAKE_AT_ONCE).map(token).collect::<Vec<_>>().concat();
-    let jobs: Vec<_> = (0..TAKE_AT_ONCE).map(job).collect();
-    format!(
-        "UPDATE asyncq_job SET state = CASE state WHEN 'queued' THEN 'processing' END, attempt = attempt + 1,
-         processor = ?1, started_at = ?2, token = CASE id{tokens} END WHERE id IN ({})",
-        jobs.join(",")
-    )
-});
+/// One job, and all up to another one; as a statement for one is the cheaper.
+macro_rules! take {
+    ($token:literal, $which:literal) => {
+        concat!(
+            "UPDATE asyncq_job SET state = CASE state WHEN 'queued' THEN 'processing' END, attempt = attempt + 1,
+            processor = ?2, started_at = ?3, token = ",
+            $token,
+            " WHERE ",
+            $which
+        )
+    };
+}
+const TAKE: &str = take!("?4", "id = ?1");
+// Of bytes, as a piece of a text is found by counting its characters from the start.
+const TAKE_RUN: &str = take!("CAST(substr(?4, (id - ?1) * 32 + 1, 32) AS TEXT)", "id >= ?1 AND id <= ?5");
 const LARGE: &str = "SELECT args, kwargs FROM asyncq_large WHERE job = ?1";
 
 /// Makes due calls of a service ready, and claims as many as there is room for; tells in `outlook` what is left.
@@ -121,20 +119,18 @@ fn weigh(tx: &mut dyn Tx, plan: &Plan<'_>, next: Vec<Stored>, outlook: &mut Outl
     Ok(some)
 }
 
-/// Marks calls as the processor's.
+/// Marks calls as the processor's: those whose numbers follow each other, as they mostly do, by one statement.
 fn take(tx: &mut dyn Tx, plan: &Plan<'_>, next: &[Stored]) -> Result<()> {
     let (processor, now) = (plan.processor.0, tx.now());
-    for (jobs, tokens) in next.chunks(TAKE_AT_ONCE).zip(plan.tokens.chunks(TAKE_AT_ONCE)) {
-        let each = jobs.iter().map(|stored| Value::Int(stored.id.0)).zip(tokens.iter().map(|it| it.as_str().into()));
-        if jobs.len() == TAKE_AT_ONCE {
-            let mut args = vec![processor.into(), now.into()];
-            args.extend(each.flat_map(|(job, token)| [job, token]));
-            tx.execute(&TAKE_MANY, &args)?;
-            continue;
-        }
-        for (job, token) in each {
-            tx.execute(TAKE, &[job, processor.into(), token, now.into()])?;
-        }
+    let mut tokens = plan.tokens.iter();
+    for run in next.chunk_by(|one, other| one.id.0 + 1 == other.id.0) {
+        let secrets: String = tokens.by_ref().take(run.len()).map(Token::as_str).collect();
+        let [job, who, when]: [Value<'_>; 3] = [run[0].id.0.into(), processor.into(), now.into()];
+        match run {
+            [_] => tx.execute(TAKE, &[job, who, when, (&secrets).into()])?,
+            [.., last] => tx.execute(TAKE_RUN, &[job, who, when, secrets.as_bytes().into(), last.id.0.into()])?,
+            [] => 0,
+        };
     }
     Ok(())
 }

@@ -9,9 +9,21 @@ use crate::domain::retry::{Verdict, not_by_itself};
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 
-const COMPLETE: &str = "UPDATE asyncq_job SET state = 'completed', started_at = ?4, finished_at = ?5, result = ?6,
-    token = NULL, cancelling = 0
-    WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'processing'";
+/// One job, and all up to another one; as a statement for one is the cheaper.
+macro_rules! complete {
+    ($which:literal) => {
+        concat!(
+            "UPDATE asyncq_job SET state = 'completed', started_at = ?4, finished_at = ?5, result = ?6, token = NULL,
+            cancelling = 0 WHERE ",
+            $which,
+            " AND attempt = ?2 AND processor = ?3 AND state = 'processing'"
+        )
+    };
+}
+const COMPLETE: &str = complete!("id = ?1");
+const COMPLETE_RUN: &str = complete!("id >= ?1 AND id <= ?7");
+const JUST_COMPLETED: &str = "SELECT id FROM asyncq_job WHERE id >= ?1 AND id <= ?2 AND attempt = ?3 AND processor = ?4
+    AND state = 'completed' AND token IS NULL AND finished_at = ?5 ORDER BY id";
 const END: &str = "UPDATE asyncq_job SET state = ?6, started_at = ?4, finished_at = ?5, error = ?7,
     failures = failures + ?8, conflicts = conflicts + ?9, crashes = crashes + ?10, token = NULL, cancelling = 0
     WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'processing'";
@@ -33,7 +45,16 @@ const END_CHILD: &str = "UPDATE asyncq_job SET state = 'error', finished_at = ?2
 
 /// Records the ends of attempts; gives for each the state of its job now, or `None` when that was no longer its job.
 pub(super) fn finish_all(tx: &mut dyn Tx, ends: &[&Finish]) -> Result<Vec<Option<State>>> {
-    let states = ends.iter().map(|end| finish(tx, end)).collect::<Result<Vec<_>>>()?;
+    let mut states = vec![None; ends.len()];
+    let mut order: Vec<usize> = (0..ends.len()).collect();
+    order.sort_by_key(|index| ends[*index].fence.job);
+    for run in order.chunk_by(|one, other| are_recorded_together(ends[*one], ends[*other])) {
+        let done = if run.len() > 1 { complete_all(tx, ends[run[0]], run.len())? } else { Vec::new() };
+        for index in run {
+            let is_done = done.binary_search(&ends[*index].fence.job).is_ok();
+            states[*index] = if is_done { Some(State::Completed) } else { finish(tx, ends[*index])? };
+        }
+    }
     let ended = || ends.iter().zip(&states).filter(|(_, state)| state.is_some()).map(|(end, _)| end.fence.job);
     // Hardly any call has made others: it is asked once whether one of them may have.
     if let (Some(least), Some(most)) = (ended().map(|job| job.0).min(), ended().map(|job| job.0).max())
@@ -44,6 +65,31 @@ pub(super) fn finish_all(tx: &mut dyn Tx, ends: &[&Finish]) -> Result<Vec<Option
         }
     }
     Ok(states)
+}
+
+/// Whether the ends of two jobs are the same but for their numbers, which follow each other, and nothing is to be told of
+/// either but that it succeeded.
+fn are_recorded_together(one: &Finish, other: &Finish) -> bool {
+    let says_nothing = |end: &Finish| {
+        let Verdict { state, error, ending, by_itself, pause: _ } = &end.verdict;
+        let succeeded = *state == State::Completed && *ending == Ending::Completed && error.is_none() && !by_itself;
+        succeeded && end.result.is_none() && end.log.is_empty()
+    };
+    let next = Fence { job: JobId(one.fence.job.0 + 1), ..one.fence };
+    other.fence == next && one.took.as_millis() == other.took.as_millis() && says_nothing(one) && says_nothing(other)
+}
+
+/// Records that attempts have succeeded, of so many jobs from that one on; gives those that were theirs to finish, in order.
+fn complete_all(tx: &mut dyn Tx, first: &Finish, count: usize) -> Result<Vec<JobId>> {
+    let JobId(least) = first.fence.job;
+    let most = least + i64::try_from(count).unwrap_or(i64::MAX) - 1;
+    let (now, [_, attempt, processor]) = (tx.now(), fence(&first.fence));
+    let started_at = now.before(first.took);
+    let args = [least.into(), attempt, processor, started_at.into(), now.into(), Value::Null, most.into()];
+    if tx.execute(COMPLETE_RUN, &args)? == count as u64 {
+        return Ok((least..=most).map(JobId).collect());
+    }
+    tx.all(JUST_COMPLETED, &[least.into(), most.into(), attempt, processor, now.into()], |row| row.i64(0).map(JobId))
 }
 
 /// Records the end of an attempt, unless it is no longer this attempt's job; gives the job's state then.

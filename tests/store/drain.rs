@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use asyncq::domain::attempt::{Ending, Outcome};
+use asyncq::domain::attempt::{Ending, Failure, FailureKind, Outcome};
 use asyncq::domain::job::{Fence, Finish, State};
 use asyncq::domain::json::Json;
 use asyncq::domain::log::Stream;
@@ -270,6 +270,54 @@ conformance! {
         assert_eq!((state(store, id), store.job(id).unwrap().result), (State::Processing, None));
         assert_eq!(advance(store, other, &[&ends(&current, &Outcome::Completed)], 0, 0).finished, [Some(State::Completed)]);
         assert_eq!(advance(store, other, &[&ends(&current, &Outcome::Completed)], 0, 0).finished, [None]);
+    }
+
+    fn calls_that_end_together_are_each_recorded_as_they_ended(store: &mut Store) {
+        with_events(store);
+        let eight = ServiceChange { concurrency: NonZeroU32::new(8), paused: None };
+        store.set_service(&service("events"), eight).unwrap();
+        let ids: Vec<_> = (1..=9).map(|number| enqueue(store, number)).collect();
+        store.cancel(ids[1]).unwrap();
+        let processor = processor(store, 1);
+        let claims = advance(store, processor, &[], 0, 8).claims;
+        let claimed: Vec<_> = claims.iter().map(|claim| claim.fence.job).collect();
+        assert_eq!(claimed, [&ids[..1], &ids[2..]].concat());
+        for claim in &claims {
+            assert_eq!(store.running(claim.fence.job, &claim.token).unwrap().unwrap().fence, claim.fence);
+        }
+        let mut finished: Vec<_> = claims.iter().map(|claim| ends(claim, &Outcome::Completed)).collect();
+        // All but the first two are neighbours; of these the second says something, and the third is not this attempt's.
+        finished[3].result = Some(Json::parse("14").unwrap());
+        finished[4].fence.attempt = 2;
+        finished[7] = ends(&claims[7], &Outcome::Failed(Failure::new(FailureKind::Exit, "no")));
+        finished.reverse();
+        let done = advance(store, processor, &finished.iter().collect::<Vec<_>>(), 0, 0);
+        let (completed, error) = (Some(State::Completed), Some(State::Error));
+        assert_eq!(done.finished, [error, completed, completed, None, completed, completed, completed, completed]);
+        let said: Vec<_> = ids.iter().map(|id| store.job(*id).unwrap()).map(|job| (job.state, job.result)).collect();
+        let (quiet, result) = ((State::Completed, None), Some("14".to_owned()));
+        assert_eq!(said[0], quiet);
+        assert_eq!(said[1], (State::Cancelled, None));
+        assert_eq!(said[2..], [quiet.clone(), quiet.clone(), (State::Completed, result), (State::Processing, None), quiet.clone(), quiet, (State::Error, None)]);
+    }
+
+    fn one_of_many_that_end_together_may_not_be_its_processors_any_more(store: &mut Store) {
+        with_events(store);
+        let eight = ServiceChange { concurrency: NonZeroU32::new(8), paused: None };
+        store.set_service(&service("events"), eight).unwrap();
+        let ids: Vec<_> = (1..=5).map(|number| enqueue(store, number)).collect();
+        let processor = processor(store, 1);
+        let claims = advance(store, processor, &[], 0, 8).claims;
+        let finished: Vec<_> = claims.iter().map(|claim| ends(claim, &Outcome::Completed)).collect();
+        let early = ends(&claims[2], &Outcome::Interrupted);
+        assert_eq!(store.finish(&[&early]).unwrap(), [Some(State::Queued)]);
+        let completed = Some(State::Completed);
+        let told = store.finish(&finished.iter().collect::<Vec<_>>()).unwrap();
+        assert_eq!(told, [completed, completed, None, completed, completed]);
+        assert_eq!(state(store, ids[2]), State::Queued);
+        let job = store.job(ids[4]).unwrap();
+        assert_eq!(job.finished_at.unwrap().0 - job.started_at.unwrap().0, 1234);
+        assert_eq!(store.running(ids[4], &claims[4].token).unwrap().map(|it| it.depth), None);
     }
 
     fn put_back_when_interrupted(store: &mut Store) {
