@@ -144,7 +144,8 @@ fn many_calls_and_workers_leave_no_descriptor_and_no_memory_behind() {
     };
     add("quick", "--calls-per-worker 50");
     let (processor, engine) = start(&place);
-    enqueue(&place, "quick", "x", 500);
+    // As many as later: what is claimed ahead grows with how many wait, to its limit.
+    enqueue(&place, "quick", "x", calls);
     only_waits(&place);
     let pids = [processor.0.id().to_string(), engine];
     let look = || pids.each_ref().map(|pid| (process::descriptors(pid), process::memory(pid, "VmRSS")));
