@@ -97,6 +97,8 @@ impl Enqueue {
             new.call.principal = inherited_principal()?;
         }
         let enqueued = store.enqueue(&new)?;
+        // The end of the process closes it too, at less cost.
+        std::mem::forget(store);
         let id = enqueued.id();
         say(id).map_err(|error| {
             if nobody_reads(&error) {

@@ -43,6 +43,7 @@ static VERSION: std::sync::LazyLock<String> =
     std::sync::LazyLock::new(|| format!("{} (SQLite {})", env!("CARGO_PKG_VERSION"), crate::commands::store_version()));
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum Command {
     /// Create a store, or upgrade an old one; one that is up to date is searched for damage, all of it
     Init,

@@ -32,6 +32,7 @@ fn words(said: &str) -> (String, String) {
 fn asked() -> String {
     let mut name = "asyncq".to_owned();
     let mut command = Cli::command();
+    command.build();
     for word in std::env::args_os().skip(1) {
         let Some(inner) = word.to_str().and_then(|word| command.find_subcommand(word)).cloned() else { continue };
         name = format!("{name} {}", inner.get_name());
