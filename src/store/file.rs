@@ -30,6 +30,8 @@ pub(super) struct StoreFile {
     id: OnceLock<Id>,
     wal: Sidecar,
     shm: Sidecar,
+    /// Set once the WAL has had content.
+    written_wal: OnceLock<()>,
 }
 
 /// A file beside the store, as it was when it was first used.
@@ -56,7 +58,8 @@ impl StoreFile {
         let path = fs::canonicalize(given).unwrap_or_else(|_| given.to_owned());
         let sidecar = |suffix| Sidecar { path: with_suffix(&path, suffix), id: Mutex::default() };
         let (wal, shm) = (sidecar("-wal"), sidecar("-shm"));
-        let found = StoreFile { given: given.to_owned(), path, id: OnceLock::new(), wal, shm };
+        let found =
+            StoreFile { given: given.to_owned(), path, id: OnceLock::new(), wal, shm, written_wal: OnceLock::new() };
         match fs::metadata(given) {
             Ok(meta) => found.refuse(&meta)?,
             Err(error) if error.kind() == ErrorKind::NotFound => refuse_leftovers(given)?,
@@ -80,9 +83,10 @@ impl StoreFile {
         self.refuse_foreign_wal(meta)
     }
 
-    /// Whether the WAL has any content; not in a store without one.
+    /// Whether the WAL, which is checked not to be another one, has had any content; not in a store without one.
     pub(super) fn has_written_wal(&self) -> bool {
-        fs::metadata(&self.wal.path).is_ok_and(|wal| wal.len() > 0)
+        self.written_wal.get().is_some()
+            || fs::metadata(&self.wal.path).is_ok_and(|wal| wal.len() > 0 && self.written_wal.set(()).is_ok())
     }
 
     /// Makes sure that the path still names the file, and no other path does.

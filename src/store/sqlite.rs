@@ -157,7 +157,8 @@ impl Sqlite {
         self.connection.close().map_err(|(_, error)| explain(&self.path, error))
     }
 
-    /// Makes sure that what SQLite has open is the file that the path names.
+    /// Makes sure that what SQLite has open is the file that the path names. After that, while the path names this file,
+    /// it is so.
     fn still_there(&self) -> Result<()> {
         let mut has_moved = 0;
         self.connection
@@ -217,7 +218,7 @@ impl Sqlite {
         let mut tx = SqliteTx { engine: self, now: Timestamp(crate::domain::time::millis(now)) };
         work(&mut tx)?;
         if mode == Mode::Write {
-            self.still_there()?;
+            self.file.check()?;
             self.keep_names()?;
             reached("transaction done");
         }
@@ -267,7 +268,7 @@ impl Engine for Sqlite {
         }
         if mode == Mode::Write {
             reached("transaction committed");
-            self.still_there()?;
+            self.file.check()?;
             if let Err(error) = self.checkpoint() {
                 (self.trouble)(&error.hint("what was done is safe; look at the disk"));
             }
