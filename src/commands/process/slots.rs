@@ -343,22 +343,32 @@ impl Shared {
         let desk = SlotDesk { shared: self, slot, worker_of, first: Cell::new(Some(claim)) };
         let fate = worker.serve(&desk, output, control);
         let first = desk.first.take();
-        self.board.work().serve(slot, None);
-        match fate {
-            Fate::Idle(worker) => workers.put(worker),
-            Fate::Worn(worker) => workers.retire(worker),
-            Fate::Gone => {}
+        // Before the seat is free, so that nobody who looks meanwhile starts another one in its place.
+        let unfit = match fate {
+            Fate::Idle(worker) => {
+                workers.put(worker);
+                None
+            }
+            Fate::Worn(worker) => {
+                workers.retire(worker);
+                None
+            }
+            Fate::Gone => None,
             Fate::Unfit(unfit) => {
-                let Unfit { outcome, printed, first: unread } = *unfit;
-                if let Outcome::Failed(failure) = &outcome {
+                if let Outcome::Failed(failure) = &unfit.outcome {
                     let (definition, site) = &desk.worker_of;
                     workers.broke(definition, site, failure);
                 }
-                if let Some(first) = unread.or(first.map(|claim| Begun { claim, mark: None })) {
-                    self.refuse(slot, first, outcome, printed);
-                }
-                return self.board.tell();
+                Some(unfit)
             }
+        };
+        self.board.work().serve(slot, None);
+        if let Some(unfit) = unfit {
+            let Unfit { outcome, printed, first: unread } = *unfit;
+            if let Some(first) = unread.or(first.map(|claim| Begun { claim, mark: None })) {
+                self.refuse(slot, first, outcome, printed);
+            }
+            return self.board.tell();
         }
         if let Some(claim) = first {
             // It waited for this worker only.
