@@ -344,24 +344,19 @@ impl Shared {
         let fate = worker.serve(&desk, output, control);
         let first = desk.first.take();
         // Before the seat is free, so that nobody who looks meanwhile starts another one in its place.
-        let unfit = match fate {
-            Fate::Idle(worker) => {
-                workers.put(worker);
-                None
-            }
-            Fate::Worn(worker) => {
-                workers.retire(worker);
-                None
-            }
-            Fate::Gone => None,
-            Fate::Unfit(unfit) => {
-                if let Outcome::Failed(failure) = &unfit.outcome {
+        let mut unfit = None;
+        match fate {
+            Fate::Idle(worker) => workers.put(worker),
+            Fate::Worn(worker) => workers.retire(worker),
+            Fate::Gone => {}
+            Fate::Unfit(gone) => {
+                if let Outcome::Failed(failure) = &gone.outcome {
                     let (definition, site) = &desk.worker_of;
                     workers.broke(definition, site, failure);
                 }
-                Some(unfit)
+                unfit = Some(gone);
             }
-        };
+        }
         self.board.work().serve(slot, None);
         if let Some(unfit) = unfit {
             let Unfit { outcome, printed, first: unread } = *unfit;
@@ -389,7 +384,11 @@ impl Shared {
 
 impl Drop for Slots {
     fn drop(&mut self) {
-        self.shared.board.work().closed = true;
+        let mut work = self.shared.board.work();
+        work.closed = true;
+        // One that just starts, for a call that was cancelled, is not waited for.
+        work.wake_workers();
+        drop(work);
         self.shared.board.tell();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
