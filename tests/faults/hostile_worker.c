@@ -77,6 +77,12 @@ static void daemonize(void) {
     wait(NULL);
 }
 
+static void asked(int signal) {
+    (void)signal;
+    close(creat("asked", 0600));
+    _exit(0);
+}
+
 static void flood(int file, const char *text) {
     size_t length = strlen(text), many = 65536 / length + 1;
     char *block = malloc(many * length);
@@ -91,6 +97,14 @@ int main(int count, char **words) {
     if (is("no_hello")) return 3;
     if (is("killed")) raise(SIGKILL);
     if (is("silent")) stay();
+    if (is("mute")) { close(creat("mute", 0600)); deaf(); daemonize(); stay(); }
+    if (is("listens")) {
+        say("{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"hello\",\"params\":{\"protocol\":1,\"calls\":2,\"cancel\":true}}\n");
+        read_call();
+        /* Does not do what it is told to, with two calls in its hands. */
+        if (strcmp(attempt, "1") == 0) { read_call(); deaf(); daemonize(); stay(); }
+        for (;; read_call()) answer("\"value\":\"at last\"");
+    }
     hello(is("versions") ? 99 : 1, is("several") ? 4 : 1);
     if (is("leaves")) return 0;
     if (is("killed_later")) raise(SIGKILL);
@@ -141,6 +155,9 @@ int main(int count, char **words) {
         read_call();
     }
     if (is("stays")) { deaf(); answer("\"output\":[0,0]"); stay(); }
+    /* Both do not mind that their line has ended; one of them not even what it is told then. */
+    if (is("lingers")) { deaf(); daemonize(); answer("\"output\":[0,0]"); stay(); }
+    if (is("dawdles")) { signal(SIGTERM, asked); answer("\"output\":[0,0]"); stay(); }
     if (is("twice")) { answer(""); answer(""); stay(); }
     if (is("several") && strcmp(attempt, "1") == 0) {
         for (int open = 1; open < 4; open++) read_call();
