@@ -42,7 +42,7 @@ const SHAPES: [(&str, &str, i64); 25] = [
 const MORE_MEMORY: i64 = 4096;
 
 /// How much memory a processor may need for workers that say something without end, in KiB.
-const MOST_OF_A_FLOOD: i64 = 32_768;
+const MOST_OF_A_FLOOD: i64 = 24_576;
 
 /// A store with a function `waits`, on which a processor stays until there is a file.
 fn place(concurrency: usize) -> Place {
