@@ -116,6 +116,20 @@ int main(int count, char **words) {
     if (is("dies")) return 3;
     if (is("half_an_answer")) { say("{\"jsonrpc\":\"2.0\",\"id\":"); return 0; }
     if (is("half_and_silence")) { say("{\"jsonrpc\":\"2.0\",\"id\":"); stay(); }
+    if (is("closes_later")) { close(LINE); stay(); }
+    if (is("hands_on")) {
+        /* What it has started answers for it. */
+        pid_t child = fork();
+        if (child != 0) { close(LINE); waitpid(child, NULL, 0); return 0; }
+        sleep(8);
+    }
+    if (is("moves")) {
+        int other = fcntl(LINE, F_DUPFD, 70);
+        close(LINE);
+        sleep(8);
+        dup2(other, LINE);
+        close(other);
+    }
     if (is("nonsense")) { deaf(); say("what?\n"); stay(); }
     if (is("hello_again")) { hello(1, 1); stay(); }
     if (is("no_such_call")) { say("{\"jsonrpc\":\"2.0\",\"id\":999999,\"result\":{}}\n"); stay(); }

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::books::{Books, compiled};
-use crate::place::{Place, Running, install, wait_until};
+use crate::place::{Place, Running, install, runs, wait_until};
 use crate::process::{self, Dead, enqueue, only_waits};
 use crate::scale::{figure, full, many};
 
@@ -151,6 +151,28 @@ fn a_worker_that_never_says_hello_is_ended_after_a_while_and_is_one_error() {
     let told = "SELECT group_concat(DISTINCT state || attempt || crashes || (error ->> 'kind') || ': ' || (error ->> 'message'))
         FROM asyncq_job WHERE function = 'mute'";
     assert_eq!(place.query(told), "error10cannot-run: its worker did not say hello in 30 seconds");
+    nothing_is_left(&place);
+}
+
+/// An answer can only come from who has the other end of the line: the worker under whatever number, or what it has started.
+#[test]
+fn a_worker_that_closes_its_line_and_stays_has_crashed_but_not_one_that_hands_it_on() {
+    let place = place(4);
+    let shapes = ["closes_later", "closes", "hands_on", "moves"];
+    for shape in shapes {
+        place.session(&format!("$ asyncq function add events {shape} --worker -- ./hostile_worker {shape}"));
+        enqueue(&place, shape, "x", 1);
+    }
+    let processor = process::start(&place, "asyncq -q process --wait-retries");
+    let pid = processor.0.id().to_string();
+    wait_until("all of it is over", || !runs(&pid));
+    let told = "SELECT group_concat(function || ': ' || state || attempt || coalesce(' ' || (error ->> 'kind') || ', ' || (error ->> 'message'), ''), '; ')
+        FROM asyncq_job";
+    assert_eq!(
+        place.query(told),
+        "closes_later: error3 crash, its worker closed its line in 3 attempts; closes: error1 cannot-run, its worker closed its \
+         line; hands_on: completed1; moves: completed1"
+    );
     nothing_is_left(&place);
 }
 
