@@ -316,6 +316,26 @@ serve(run, output='counted')";
     nothing_is_left(&place);
 }
 
+/// What it has outlived is noted, though it took too little time to be worth a note otherwise.
+#[test]
+fn a_call_that_was_charged_with_a_crash_is_not_charged_with_a_death_after_its_end() {
+    let body = "
+def run(call):
+    if call['attempt'] == 1:
+        os._exit(9)
+    return call['attempt']
+serve(run, output='counted')";
+    let place = place("", body);
+    enqueue(&place, &["work"]);
+    // The outcome of the second attempt.
+    place.run("ASYNCQ_FAILPOINT='outcome noted:2=kill' asyncq process --wait-retries");
+    assert_eq!(states(&place), "processing");
+    place.stdout("asyncq process --wait-retries");
+    assert_eq!(states(&place), "completed 2");
+    assert_eq!(place.query("SELECT crashes FROM asyncq_job"), "1");
+    nothing_is_left(&place);
+}
+
 /// Of several calls at once, all may have begun.
 #[test]
 fn when_a_worker_dies_that_runs_several_calls_all_are_charged() {
@@ -451,7 +471,7 @@ fn a_time_limit_of_one_of_several_calls_at_once_is_told_to_who_listens() {
     let body = "
 note('started', os.getpid())
 hello(calls=3, cancel=True)
-open_calls, told = {}, False
+open_calls, told = {}, len(lines('started')) > 1
 while message := hear():
     if message['method'] == 'call':
         open_calls[message['params']['job']] = message['id']

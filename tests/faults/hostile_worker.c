@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -97,7 +98,7 @@ int main(int count, char **words) {
     if (is("no_hello")) return 3;
     if (is("killed")) raise(SIGKILL);
     if (is("silent")) stay();
-    if (is("mute")) { close(creat("mute", 0600)); deaf(); daemonize(); stay(); }
+    if (is("mute")) { deaf(); daemonize(); stay(); }
     if (is("listens")) {
         say("{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"hello\",\"params\":{\"protocol\":1,\"calls\":2,\"cancel\":true}}\n");
         read_call();
@@ -123,6 +124,8 @@ int main(int count, char **words) {
         if (child != 0) { close(LINE); waitpid(child, NULL, 0); return 0; }
         sleep(8);
     }
+    /* Nobody but root may look which descriptors it has. */
+    if (is("hides")) { prctl(PR_SET_DUMPABLE, 0); sleep(8); }
     if (is("moves")) {
         int other = fcntl(LINE, F_DUPFD, 70);
         close(LINE);

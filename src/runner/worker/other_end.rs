@@ -4,7 +4,7 @@
 //! that may have it could not be looked at.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -15,8 +15,8 @@ use crate::runner::stat::Stat;
 /// How often it is looked for, while a call is not answered.
 pub(super) const RHYTHM: Duration = Duration::from_secs(2);
 
-/// Which field of `/proc/PID/stat` tells when a process was started (proc(5)).
-const START: usize = 22;
+/// Which field of `/proc/PID/stat` names the parent (proc(5)).
+const PARENT: usize = 4;
 
 /// What was seen of the other end of a line.
 #[derive(Debug)]
@@ -52,14 +52,12 @@ impl OtherEnd {
     pub(super) fn is_gone(&mut self, socket: u64, worker: Pid) -> bool {
         self.looked = Instant::now();
         let link = format!("socket:[{socket}]");
-        let is_it = |path: &PathBuf| std::fs::read_link(path).is_ok_and(|to| to.as_os_str() == link.as_str());
-        if self.at.as_ref().is_some_and(is_it) {
-            self.missing = false;
-            return false;
-        }
         let before = self.missing;
         self.missing = false;
-        match holder(worker, is_it) {
+        if self.at.as_ref().is_some_and(|path| is_it(path, &link).unwrap_or(false)) {
+            return false;
+        }
+        match holder(worker, &link) {
             Holder::At(path) => self.at = Some(path),
             Holder::Unknown => {}
             // It may have been on its way from one to another.
@@ -70,42 +68,65 @@ impl OtherEnd {
 }
 
 /// Looks at the worker first, then at all others: what it has started, and whoever got the descriptor from it.
-fn holder(worker: Pid, is_it: impl Fn(&PathBuf) -> bool) -> Holder {
-    let (Ok(processes), Ok(since)) = (std::fs::read_dir("/proc"), Stat::of(worker)) else { return Holder::Unknown };
+fn holder(worker: Pid, link: &str) -> Holder {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Holder::Unknown };
+    // Whoever does not see that this process has it would not see who else has.
+    if !matches!(find(getpid(), link), Ok(Some(_))) {
+        return Holder::Unknown;
+    }
     let others = processes.flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
     let mut found = Holder::Nobody;
     for pid in [worker].into_iter().chain(others).filter(|pid| *pid != getpid()) {
-        match descriptors(pid) {
-            Ok(paths) => {
-                if let Some(path) = paths.into_iter().find(&is_it) {
-                    return Holder::At(path);
-                }
-            }
-            // One that was started later may be the worker's.
-            Err(error) if !is_gone(&error) => {
-                if Stat::of(pid).is_ok_and(|stat| stat.number(START) >= since.number(START)) {
-                    found = Holder::Unknown;
-                }
-            }
-            Err(_) => {}
+        match find(pid, link) {
+            Ok(Some(path)) => return Holder::At(path),
+            Err(_) if descends(pid) => found = Holder::Unknown,
+            Ok(None) | Err(_) => {}
         }
     }
     found
 }
 
-/// The descriptors of a process, as links.
-fn descriptors(pid: Pid) -> io::Result<Vec<PathBuf>> {
-    let list = |path: String| -> io::Result<Vec<PathBuf>> {
-        std::fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect()
-    };
-    let found = list(format!("/proc/{pid}/fd"))?;
-    if !found.is_empty() {
-        return Ok(found);
+/// Whether a process comes from this one, to which orphans fall.
+fn descends(pid: Pid) -> bool {
+    let parent = |pid: Pid| Pid::from_raw(i32::try_from(Stat::of(pid).ok()?.number(PARENT)).ok()?);
+    std::iter::successors(Some(pid), |pid| parent(*pid)).any(|pid| pid == getpid())
+}
+
+/// Where it is among the descriptors of a process.
+fn find(pid: Pid, link: &str) -> io::Result<Option<PathBuf>> {
+    let mut found = list(&PathBuf::from(format!("/proc/{pid}/fd")))?;
+    if found.is_empty() {
+        // When the first thread has ended, only the others have them.
+        for thread in list(&PathBuf::from(format!("/proc/{pid}/task")))? {
+            found.append(&mut list(&thread.join("fd"))?);
+        }
     }
-    // When the first thread has ended, only the others have them.
-    let threads = list(format!("/proc/{pid}/task"))?;
-    let lists = threads.into_iter().map(|thread| list(thread.join("fd").display().to_string()));
-    Ok(lists.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
+    for path in found {
+        if is_it(&path, link)? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// What is in a folder of `/proc`; nothing, when whose it was has ended.
+fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    match std::fs::read_dir(folder) {
+        Ok(entries) => {
+            entries.map(|entry| Ok(entry?.path())).filter(|path| !path.as_ref().is_err_and(is_gone)).collect()
+        }
+        Err(error) if is_gone(&error) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a descriptor is that; not, when it was just closed.
+fn is_it(path: &Path, link: &str) -> io::Result<bool> {
+    match std::fs::read_link(path) {
+        Ok(to) => Ok(to.as_os_str() == link),
+        Err(error) if is_gone(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn is_gone(error: &io::Error) -> bool {
