@@ -851,20 +851,22 @@ while message := hear():
     nothing_is_left(&place);
 }
 
-/// A worker that has nobody to start for any more is not waited for.
+/// A worker that has nobody to start for any more is not waited for, whenever its processor finds that it can end.
 #[test]
 fn a_worker_that_just_starts_ends_with_its_processor_when_its_only_call_is_cancelled() {
-    let place = place("", "note('started', os.getpid())\ntime.sleep(1000)");
-    enqueue(&place, &["work"]);
-    let process = place.start("asyncq process");
-    wait_until("it starts", || !started(&place).is_empty());
-    let cancelled = std::time::Instant::now();
-    place.session("$ asyncq job cancel 1");
-    assert!(process.wait().status.success());
-    // It would have 30 seconds to say hello.
-    assert!(cancelled.elapsed().as_secs() < 20, "{:?}", cancelled.elapsed());
-    assert_eq!(states(&place), "cancelled");
-    nothing_is_left(&place);
+    for _ in 0..10 {
+        let place = place("", "note('started', os.getpid())\ntime.sleep(1000)");
+        enqueue(&place, &["work"]);
+        let process = place.start("asyncq process");
+        wait_until("it starts", || !started(&place).is_empty());
+        let cancelled = std::time::Instant::now();
+        place.session("$ asyncq job cancel 1");
+        assert!(process.wait().status.success());
+        // It would have 30 seconds to say hello.
+        assert!(cancelled.elapsed().as_secs() < 20, "{:?}", cancelled.elapsed());
+        assert_eq!(states(&place), "cancelled");
+        nothing_is_left(&place);
+    }
 }
 
 #[test]

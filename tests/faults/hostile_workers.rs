@@ -1,6 +1,7 @@
 //! Workers that do not keep to the protocol, or do not want to end: each costs the calls that it held, and no other one.
 
 use std::fs;
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use crate::books::{Books, compiled};
@@ -123,6 +124,13 @@ fn nothing_is_left(place: &Place) {
     assert_eq!(process::running(&place.at("hostile_worker")), Vec::<String>::new());
 }
 
+/// Waits until a processor has ended; fails where it does not.
+fn ends(processor: Running) -> Output {
+    let pid = processor.0.id().to_string();
+    wait_until("it ends", || !runs(&pid));
+    processor.wait()
+}
+
 /// It has 30 seconds, others run meanwhile and after it, and those that are for it too end in the same error.
 #[test]
 fn a_worker_that_never_says_hello_is_ended_after_a_while_and_is_one_error() {
@@ -145,7 +153,7 @@ fn a_worker_that_never_says_hello_is_ended_after_a_while_and_is_one_error() {
         place.query("SELECT group_concat(state) FROM asyncq_job WHERE function = 'mute'"),
         "processing,processing"
     );
-    let output = processor.wait();
+    let output = ends(processor);
     assert!(begun.elapsed() >= Duration::from_secs(30), "{:?}", begun.elapsed());
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let told = "SELECT group_concat(DISTINCT state || attempt || crashes || (error ->> 'kind') || ': ' || (error ->> 'message'))
@@ -164,8 +172,7 @@ fn a_worker_that_closes_its_line_and_stays_has_crashed_but_not_one_that_hands_it
         enqueue(&place, shape, "x", 1);
     }
     let processor = process::start(&place, "asyncq -q process --wait-retries");
-    let pid = processor.0.id().to_string();
-    wait_until("all of it is over", || !runs(&pid));
+    ends(processor);
     let told = "SELECT group_concat(function || ': ' || state || attempt || coalesce(' ' || (error ->> 'kind') || ', ' || (error ->> 'message'), ''), '; ')
         FROM asyncq_job";
     assert_eq!(
@@ -195,7 +202,7 @@ fn a_worker_that_is_deaf_has_ten_seconds() {
     // Each of the three with what it has started.
     wait_until("all of it is there", || process::running(&place.at("hostile_worker")).len() == 3 + 2);
     place.run("asyncq job cancel 1");
-    processor.wait();
+    ends(processor);
     let told = "SELECT group_concat(function || ': ' || state || ' ' || coalesce(error ->> 'kind', result, ''), ', ') FROM asyncq_job";
     assert_eq!(place.query(told), "hangs: cancelled , late: error timeout, listens: completed \"at last\"");
     let endings = "SELECT group_concat(job || ' ' || ending, ', ' ORDER BY job) FROM asyncq_attempt WHERE number = 1";
@@ -223,7 +230,7 @@ fn a_worker_that_does_not_end_with_its_processor_has_twelve_seconds() {
     let processor = process::start(&place, "asyncq -q process");
     wait_until("one is asked to end", || place.at("asked").exists());
     assert!(begun.elapsed() >= Duration::from_secs(10), "{:?}", begun.elapsed());
-    processor.wait();
+    ends(processor);
     assert!(begun.elapsed() >= Duration::from_secs(12), "{:?}", begun.elapsed());
     assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed'"), "2");
     nothing_is_left(&place);
