@@ -107,6 +107,7 @@ fn the_player_finds_what_is_wrong() {
     let files = ["hello", "two_in_one_write"].map(|name| root().join(format!("tests/protocol/worker/{name}.txt")));
     for (right, wrong) in [
         ("return FUNCTIONS[", "return 0, FUNCTIONS["),
+        ("sys.stdout.flush(), sys.stderr.flush()", "pass"),
         ("asyncq.sendall(reply)", "asyncq.sendall(reply + reply)"),
         ("asyncq.sendall(reply)", "break"),
         ("id=id, result", "id=id + 1, result"),
@@ -116,6 +117,8 @@ fn the_player_finds_what_is_wrong() {
         let worker = folder.path().join("worker.py");
         fs::write(&worker, good.replace(right, wrong)).unwrap();
         let mut command = Command::new(root().join("tests/protocol/play.py"));
+        // As where the tests themselves run with it.
+        command.env("PYTHONUNBUFFERED", "1");
         command.args(["--timeout", "5"]).args(&files).args(["--", "python3"]).arg(&worker);
         let status = command.current_dir(folder.path()).output().unwrap().status;
         assert_eq!(status.code(), Some(1), "{wrong}");

@@ -77,6 +77,19 @@ serve(run)";
     nothing_is_left(&place);
 }
 
+/// There are more slots than calls may run at once: while one puts its worker aside, another one looks for work.
+#[test]
+fn a_worker_that_is_just_put_aside_is_found() {
+    let place = place("", "serve(lambda call: 1)");
+    place.stdout("asyncq service set events --concurrency 2");
+    let calls = [r#"{"service":"events","function":"work"}"#; 1000];
+    place.write("calls", &calls.join("\n"));
+    place.stdout("asyncq enqueue --batch calls");
+    place.session("$ asyncq process");
+    assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed'"), "1000");
+    assert!(started(&place).len() <= 2, "{} were started", started(&place).len());
+}
+
 #[test]
 fn workers_are_replaced_after_so_many_calls_or_when_they_have_grown() {
     let place = place("--calls-per-worker 2", "serve(lambda call: 1, output='counted')");
@@ -303,6 +316,26 @@ serve(run, output='counted')";
     nothing_is_left(&place);
 }
 
+/// What it has outlived is noted, though it took too little time to be worth a note otherwise.
+#[test]
+fn a_call_that_was_charged_with_a_crash_is_not_charged_with_a_death_after_its_end() {
+    let body = "
+def run(call):
+    if call['attempt'] == 1:
+        os._exit(9)
+    return call['attempt']
+serve(run, output='counted')";
+    let place = place("", body);
+    enqueue(&place, &["work"]);
+    // The outcome of the second attempt.
+    place.run("ASYNCQ_FAILPOINT='outcome noted:2=kill' asyncq process --wait-retries");
+    assert_eq!(states(&place), "processing");
+    place.stdout("asyncq process --wait-retries");
+    assert_eq!(states(&place), "completed 2");
+    assert_eq!(place.query("SELECT crashes FROM asyncq_job"), "1");
+    nothing_is_left(&place);
+}
+
 /// Of several calls at once, all may have begun.
 #[test]
 fn when_a_worker_dies_that_runs_several_calls_all_are_charged() {
@@ -403,6 +436,126 @@ serve(run)";
     );
     assert_eq!((states(&place).starts_with("error, completed"), started(&place).len()), (true, 3));
     nothing_is_left(&place);
+}
+
+/// A worker that does not listen ends with the call that took too long; the others that it ran are run once more.
+#[test]
+fn a_time_limit_of_one_of_several_calls_at_once_puts_the_others_back() {
+    let body = "
+note('started', os.getpid())
+hello(calls=3)
+if len(lines('started')) == 1:
+    for _ in range(3): note('begun', hear()['params']['job'])
+    time.sleep(1000)
+while message := hear():
+    say(id=message['id'], result={'value': message['params']['attempt']})";
+    let place = place("", body);
+    place.stdout(
+        "asyncq function add events late --worker --timeout 2s -- ./work.py; asyncq service set events --concurrency 3",
+    );
+    enqueue(&place, &["work", "late", "work"]);
+    place
+        .session("$ asyncq process\n...\n! asyncq: job 2 (`events` `late`): took longer than its time limit\n...\n? 1");
+    assert_eq!(words(&place, "begun").len(), 3);
+    assert_eq!(states(&place), "completed 2, error, completed 2");
+    let others = "SELECT sum(failures + conflicts + crashes) FROM asyncq_job WHERE function = 'work'";
+    let endings = "SELECT group_concat(job || ending, ' ' ORDER BY job) FROM asyncq_attempt WHERE number = 1";
+    assert_eq!([others, endings].map(|told| place.query(told)), ["0", "1interrupted 2error 3interrupted"]);
+    assert_eq!(started(&place).len(), 2);
+    nothing_is_left(&place);
+}
+
+/// One that listens ends only that call, and goes on with the others.
+#[test]
+fn a_time_limit_of_one_of_several_calls_at_once_is_told_to_who_listens() {
+    let body = "
+note('started', os.getpid())
+hello(calls=3, cancel=True)
+open_calls, told = {}, len(lines('started')) > 1
+while message := hear():
+    if message['method'] == 'call':
+        open_calls[message['params']['job']] = message['id']
+    else:
+        told = True
+        note('wishes', json.dumps(message['params'], separators=(',', ':')))
+        say(id=open_calls.pop(message['params']['job']), error={'code': 1, 'message': 'as you wish'})
+    if told:
+        for id in open_calls.values(): say(id=id, result={'value': len(lines('started'))})
+        open_calls = {}";
+    let place = place("", body);
+    place.stdout(
+        "asyncq function add events late --worker --timeout 1s -- ./work.py; asyncq service set events --concurrency 3",
+    );
+    enqueue(&place, &["work", "late", "work"]);
+    place.session("$ asyncq process\n! asyncq: job 2 (`events` `late`): took longer than its time limit\n? 1");
+    assert_eq!(states(&place), "completed 1, error, completed 1");
+    assert_eq!(words(&place, "wishes"), [r#"{"job":2,"why":"timeout"}"#]);
+    assert_eq!(place.query("SELECT count(*) FROM asyncq_attempt WHERE ending <> 'error'"), "0");
+    assert_eq!(started(&place).len(), 1);
+    nothing_is_left(&place);
+}
+
+/// It was asked to end, and may do so at any moment, even if it has answered.
+#[test]
+fn a_worker_that_was_asked_to_end_gets_no_more_calls() {
+    let body = "
+def asked(*_): raise ValueError('asked to end')
+signal.signal(signal.SIGTERM, asked)
+def run(call):
+    if call['args'] == ['long']:
+        note('begun', call['job'])
+        time.sleep(1000)
+    return len(lines('started'))
+serve(run)";
+    let place = place("", body);
+    enqueue(&place, &["work long", "work"]);
+    let process = place.start("asyncq process");
+    wait_until("the call begins", || place.at("begun").exists());
+    place.session("$ asyncq job cancel 1");
+    assert!(process.wait().status.success());
+    assert_eq!(states(&place), "cancelled, completed 2");
+    nothing_is_left(&place);
+}
+
+/// Calls that a worker has read ahead cannot be taken back, and looking again and again does not help.
+#[test]
+fn a_slow_call_with_others_behind_it_keeps_no_processor_busy() {
+    let body = "
+note('started', os.getpid())
+hello(output='counted')
+messages = [hear()]
+say(id=messages.pop()['id'], result={})
+# All that is there, as with a buffer of its own.
+while len(messages) < 3: messages.append(hear())
+note('begun', 1)
+until(lambda: os.path.exists('go'))
+for message in messages: say(id=message['id'], result={})
+while message := hear(): say(id=message['id'], result={})";
+    let place = place("", body);
+    enqueue(&place, &["work"; 5]);
+    let process = place.start("asyncq process");
+    wait_until("the slow call begins", || place.at("begun").exists());
+    let tasks = format!("/proc/{}/task", process.engine());
+    // How often all of its threads have slept.
+    let slept = || -> u64 {
+        let tasks = std::fs::read_dir(&tasks).unwrap().map(|task| task.unwrap().path().join("status"));
+        let counts = tasks.filter_map(|path| {
+            std::fs::read_to_string(path)
+                .ok()?
+                .lines()
+                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok())
+        });
+        counts.sum()
+    };
+    // Until it has looked what can be taken back, and taken note.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let before = slept();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let more = slept() - before;
+    assert!(more < 200, "it woke {more} times in a second");
+    place.write("go", "");
+    assert!(process.wait().status.success());
+    assert_eq!(states(&place), "completed, completed, completed, completed, completed");
 }
 
 #[test]
@@ -551,26 +704,31 @@ serve(run)";
 /// One that cannot be started is one error for each call, told clearly and at once, and not tried again for each.
 #[test]
 fn a_worker_that_cannot_start_is_started_once() {
-    for (body, why) in [
+    for (body, why, starts) in [
         (
             "raise SystemExit('no module `shop`')",
             "its worker ended with exit code 1 before it said hello: no module `shop`",
+            1,
         ),
         (
             "sys.stdout.write('x\\n' * 1000000); sys.stdout.flush(); print('the last', file=sys.stderr); os._exit(3)",
             "its worker ended with exit code 3 before it said hello: the last",
+            1,
         ),
+        // One that says hello is taken for one that runs: the other slot starts its own.
         (
             "say(id=0, method='hello', params={'protocol': 1}); os._exit(4)",
             "its worker ended with exit code 4 before it read a call",
+            2,
         ),
         (
             "say(id=0, method='hello', params={'protocol': 2}); hear(); time.sleep(1000)",
             "its worker was refused: this asyncq speaks protocol 1",
+            1,
         ),
-        ("write('hello')", "its worker wrote what is no message: [..]"),
-        ("say(id=0, result={})", "its worker did not begin with hello"),
-        ("hello(functions=['other', 'more'])\nhear()", "its worker has no function `work`; it has other, more"),
+        ("write('hello')", "its worker wrote what is no message: [..]", 1),
+        ("say(id=0, result={})", "its worker did not begin with hello", 1),
+        ("hello(functions=['other', 'more'])\nhear()", "its worker has no function `work`; it has other, more", 2),
     ] {
         let place = place("", &format!("note('started', os.getpid())\n{body}"));
         let calls = [r#"{"service":"events","function":"work"}"#; 1000];
@@ -582,7 +740,7 @@ fn a_worker_that_cannot_start_is_started_once() {
         place.session(&format!("$ asyncq job result 1\n! asyncq: job 1 ended in an error: {why}\n? 1"));
         assert_eq!(told.matches("`events` `work`): its worker").count(), 1000, "{told}");
         assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'error' AND crashes = 0"), "1000");
-        assert!(started(&place).len() <= 3, "{body}: {} were started", started(&place).len());
+        assert!(started(&place).len() <= starts, "{body}: {} were started", started(&place).len());
         nothing_is_left(&place);
     }
 }
@@ -649,18 +807,66 @@ serve(run{hello})"
     }
 }
 
-/// A worker that is only starting is no call that failed.
+/// A worker that is only starting is no call that failed: neither the one for which it starts, nor those that wait for it.
 #[test]
-fn a_signal_while_a_worker_starts_puts_its_call_back() {
+fn a_signal_while_a_worker_starts_puts_its_calls_back() {
     let place = place("", "note('started', os.getpid())\ntime.sleep(1000)");
-    enqueue(&place, &["work"]);
+    place.stdout("asyncq service set events --concurrency 2");
+    enqueue(&place, &["work"; 3]);
     let process = place.start("asyncq process");
     wait_until("it starts", || !started(&place).is_empty());
     process.signal("TERM");
-    let pid = process.0.id().to_string();
-    wait_until("it ends", || !runs(&pid));
-    assert_eq!(states(&place), "queued");
+    let output = process.wait();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(states(&place), "queued, queued, queued");
+    assert_eq!(place.query("SELECT sum(failures + conflicts + crashes) FROM asyncq_job"), "0");
+    assert_eq!(place.query("SELECT count(*) FROM asyncq_attempt"), "0");
+    assert_eq!(started(&place).len(), 1);
     nothing_is_left(&place);
+}
+
+/// The calls that were cancelled end at once and never begin, and the worker is there for the others.
+#[test]
+fn jobs_are_cancelled_while_their_worker_starts() {
+    let body = "
+note('started', os.getpid())
+until(lambda: os.path.exists('go'))
+hello()
+while message := hear():
+    note('ran', message['params']['job'])
+    say(id=message['id'], result={'value': message['params']['attempt']})";
+    let place = place("", body);
+    place.stdout("asyncq service set events --concurrency 2");
+    enqueue(&place, &["work"; 4]);
+    let process = place.start("asyncq process");
+    wait_until("it starts", || !started(&place).is_empty());
+    // The one for which it starts, and one that waits for it.
+    place.session("$ asyncq job cancel 1\n$ asyncq job cancel 3");
+    assert_eq!(place.query("SELECT group_concat(state) FROM asyncq_job WHERE id IN (1, 3)"), "cancelled,cancelled");
+    place.write("go", "");
+    let output = process.wait();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(states(&place), "cancelled, completed 1, cancelled, completed 1");
+    assert_eq!(words(&place, "ran").into_iter().collect::<BTreeSet<_>>().len(), 2);
+    nothing_is_left(&place);
+}
+
+/// A worker that has nobody to start for any more is not waited for, whenever its processor finds that it can end.
+#[test]
+fn a_worker_that_just_starts_ends_with_its_processor_when_its_only_call_is_cancelled() {
+    for _ in 0..10 {
+        let place = place("", "note('started', os.getpid())\ntime.sleep(1000)");
+        enqueue(&place, &["work"]);
+        let process = place.start("asyncq process");
+        wait_until("it starts", || !started(&place).is_empty());
+        let cancelled = std::time::Instant::now();
+        place.session("$ asyncq job cancel 1");
+        assert!(process.wait().status.success());
+        // It would have 30 seconds to say hello.
+        assert!(cancelled.elapsed().as_secs() < 20, "{:?}", cancelled.elapsed());
+        assert_eq!(states(&place), "cancelled");
+        nothing_is_left(&place);
+    }
 }
 
 #[test]

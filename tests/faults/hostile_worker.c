@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -77,6 +78,12 @@ static void daemonize(void) {
     wait(NULL);
 }
 
+static void asked(int signal) {
+    (void)signal;
+    close(creat("asked", 0600));
+    _exit(0);
+}
+
 static void flood(int file, const char *text) {
     size_t length = strlen(text), many = 65536 / length + 1;
     char *block = malloc(many * length);
@@ -91,6 +98,14 @@ int main(int count, char **words) {
     if (is("no_hello")) return 3;
     if (is("killed")) raise(SIGKILL);
     if (is("silent")) stay();
+    if (is("mute")) { deaf(); daemonize(); stay(); }
+    if (is("listens")) {
+        say("{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"hello\",\"params\":{\"protocol\":1,\"calls\":2,\"cancel\":true}}\n");
+        read_call();
+        /* Does not do what it is told to, with two calls in its hands. */
+        if (strcmp(attempt, "1") == 0) { read_call(); deaf(); daemonize(); stay(); }
+        for (;; read_call()) answer("\"value\":\"at last\"");
+    }
     hello(is("versions") ? 99 : 1, is("several") ? 4 : 1);
     if (is("leaves")) return 0;
     if (is("killed_later")) raise(SIGKILL);
@@ -102,6 +117,22 @@ int main(int count, char **words) {
     if (is("dies")) return 3;
     if (is("half_an_answer")) { say("{\"jsonrpc\":\"2.0\",\"id\":"); return 0; }
     if (is("half_and_silence")) { say("{\"jsonrpc\":\"2.0\",\"id\":"); stay(); }
+    if (is("closes_later")) { close(LINE); stay(); }
+    if (is("hands_on")) {
+        /* What it has started answers for it. */
+        pid_t child = fork();
+        if (child != 0) { close(LINE); waitpid(child, NULL, 0); return 0; }
+        sleep(8);
+    }
+    /* Nobody but root may look which descriptors it has. */
+    if (is("hides")) { prctl(PR_SET_DUMPABLE, 0); sleep(8); }
+    if (is("moves")) {
+        int other = fcntl(LINE, F_DUPFD, 70);
+        close(LINE);
+        sleep(8);
+        dup2(other, LINE);
+        close(other);
+    }
     if (is("nonsense")) { deaf(); say("what?\n"); stay(); }
     if (is("hello_again")) { hello(1, 1); stay(); }
     if (is("no_such_call")) { say("{\"jsonrpc\":\"2.0\",\"id\":999999,\"result\":{}}\n"); stay(); }
@@ -141,6 +172,9 @@ int main(int count, char **words) {
         read_call();
     }
     if (is("stays")) { deaf(); answer("\"output\":[0,0]"); stay(); }
+    /* Both do not mind that their line has ended; one of them not even what it is told then. */
+    if (is("lingers")) { deaf(); daemonize(); answer("\"output\":[0,0]"); stay(); }
+    if (is("dawdles")) { signal(SIGTERM, asked); answer("\"output\":[0,0]"); stay(); }
     if (is("twice")) { answer(""); answer(""); stay(); }
     if (is("several") && strcmp(attempt, "1") == 0) {
         for (int open = 1; open < 4; open++) read_call();

@@ -1,10 +1,11 @@
 //! Workers that do not keep to the protocol, or do not want to end: each costs the calls that it held, and no other one.
 
 use std::fs;
-use std::time::Duration;
+use std::process::Output;
+use std::time::{Duration, Instant};
 
 use crate::books::{Books, compiled};
-use crate::place::{Place, Running, install, wait_until};
+use crate::place::{Place, Running, install, runs, wait_until};
 use crate::process::{self, Dead, enqueue, only_waits};
 use crate::scale::{figure, full, many};
 
@@ -42,7 +43,7 @@ const SHAPES: [(&str, &str, i64); 25] = [
 const MORE_MEMORY: i64 = 4096;
 
 /// How much memory a processor may need for workers that say something without end, in KiB.
-const MOST_OF_A_FLOOD: i64 = 32_768;
+const MOST_OF_A_FLOOD: i64 = 24_576;
 
 /// A store with a function `waits`, on which a processor stays until there is a file.
 fn place(concurrency: usize) -> Place {
@@ -116,6 +117,123 @@ fn those_behind_a_worker_that_dies_are_not_charged() {
     let output = place.run("asyncq -q process");
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(place.query("SELECT count(*) FROM asyncq_attempt WHERE ending = 'crash'"), "4");
+}
+
+/// Nothing of the worker, and of what it has started, is there any more.
+fn nothing_is_left(place: &Place) {
+    assert_eq!(process::running(&place.at("hostile_worker")), Vec::<String>::new());
+}
+
+/// Waits until a processor has ended; fails where it does not.
+fn ends(processor: Running) -> Output {
+    let pid = processor.0.id().to_string();
+    wait_until("it ends", || !runs(&pid));
+    processor.wait()
+}
+
+/// It has 30 seconds, others run meanwhile and after it, and those that are for it too end in the same error.
+#[test]
+fn a_worker_that_never_says_hello_is_ended_after_a_while_and_is_one_error() {
+    // The second call for it waits, and has its place while it does.
+    let place = place(3);
+    place.session(
+        "
+        $ asyncq function add events mute --worker -- ./hostile_worker mute
+        $ asyncq function add events quick --worker -- ./hostile_worker quick
+        ",
+    );
+    enqueue(&place, "mute", "x", 2);
+    enqueue(&place, "quick", "x", 1);
+    let begun = Instant::now();
+    let processor = place.start("asyncq process");
+    wait_until("the other one is not kept", || {
+        place.query("SELECT state FROM asyncq_job WHERE function = 'quick'") == "completed"
+    });
+    assert_eq!(
+        place.query("SELECT group_concat(state) FROM asyncq_job WHERE function = 'mute'"),
+        "processing,processing"
+    );
+    let output = ends(processor);
+    assert!(begun.elapsed() >= Duration::from_secs(30), "{:?}", begun.elapsed());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let told = "SELECT group_concat(DISTINCT state || attempt || crashes || (error ->> 'kind') || ': ' || (error ->> 'message'))
+        FROM asyncq_job WHERE function = 'mute'";
+    assert_eq!(place.query(told), "error10cannot-run: its worker did not say hello in 30 seconds");
+    nothing_is_left(&place);
+}
+
+/// An answer can only come from who has the other end of the line: the worker under whatever number, or what it has started.
+#[test]
+fn a_worker_that_closes_its_line_and_stays_has_crashed_but_not_one_that_hands_it_on() {
+    let place = place(5);
+    let shapes = ["closes_later", "closes", "hands_on", "hides", "moves"];
+    for shape in shapes {
+        place.session(&format!("$ asyncq function add events {shape} --worker -- ./hostile_worker {shape}"));
+        enqueue(&place, shape, "x", 1);
+    }
+    let processor = process::start(&place, "asyncq -q process --wait-retries");
+    ends(processor);
+    let told = "SELECT group_concat(function || ': ' || state || attempt || coalesce(' ' || (error ->> 'kind') || ', ' || (error ->> 'message'), ''), '; ')
+        FROM asyncq_job";
+    assert_eq!(
+        place.query(told),
+        "closes_later: error3 crash, its worker closed its line in 3 attempts; closes: error1 cannot-run, its worker closed its \
+         line; hands_on: completed1; hides: completed1; moves: completed1"
+    );
+    nothing_is_left(&place);
+}
+
+/// A cancel, and a time limit of one of several calls: ten seconds later all of the worker is killed. The other call that it ran
+/// is run once more.
+#[test]
+fn a_worker_that_is_deaf_has_ten_seconds() {
+    let place = place(4);
+    place.session(
+        "
+        $ asyncq function add events hangs --worker -- ./hostile_worker hangs
+        $ asyncq function add events listens --worker -- ./hostile_worker listens
+        $ asyncq function add events late --worker --timeout 3s -- ./hostile_worker listens
+        ",
+    );
+    enqueue(&place, "hangs", "x", 1);
+    enqueue(&place, "late", "x", 1);
+    enqueue(&place, "listens", "x", 1);
+    let processor = process::start(&place, "asyncq -q process");
+    // Each of the three with what it has started.
+    wait_until("all of it is there", || process::running(&place.at("hostile_worker")).len() == 3 + 2);
+    place.run("asyncq job cancel 1");
+    ends(processor);
+    let told = "SELECT group_concat(function || ': ' || state || ' ' || coalesce(error ->> 'kind', result, ''), ', ') FROM asyncq_job";
+    assert_eq!(place.query(told), "hangs: cancelled , late: error timeout, listens: completed \"at last\"");
+    let endings = "SELECT group_concat(job || ' ' || ending, ', ' ORDER BY job) FROM asyncq_attempt WHERE number = 1";
+    assert_eq!(place.query(endings), "1 cancelled, 2 error, 3 interrupted");
+    assert_eq!(place.query("SELECT sum(failures + conflicts + crashes) FROM asyncq_job WHERE id = 3"), "0");
+    let shortest: i64 =
+        place.query("SELECT min(finished_at - started_at) FROM asyncq_attempt WHERE number = 1").parse().unwrap();
+    assert!(shortest >= 10_000, "{shortest} ms");
+    nothing_is_left(&place);
+}
+
+/// Ten seconds after its line has ended a worker is asked to end, and two later killed.
+#[test]
+fn a_worker_that_does_not_end_with_its_processor_has_twelve_seconds() {
+    let place = place(2);
+    place.session(
+        "
+        $ asyncq function add events lingers --worker -- ./hostile_worker lingers
+        $ asyncq function add events dawdles --worker -- ./hostile_worker dawdles
+        ",
+    );
+    enqueue(&place, "lingers", "x", 1);
+    enqueue(&place, "dawdles", "x", 1);
+    let begun = Instant::now();
+    let processor = process::start(&place, "asyncq -q process");
+    wait_until("one is asked to end", || place.at("asked").exists());
+    assert!(begun.elapsed() >= Duration::from_secs(10), "{:?}", begun.elapsed());
+    ends(processor);
+    assert!(begun.elapsed() >= Duration::from_secs(12), "{:?}", begun.elapsed());
+    assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed'"), "2");
+    nothing_is_left(&place);
 }
 
 #[test]

@@ -164,8 +164,10 @@ fn what_the_workers_of_a_dead_processor_are_is_gone_before_its_calls_run_again()
     wait_until("its only call is over", || place.query(&state) == "completed");
 
     let halves = [processor.0.id().to_string(), processor.engine()];
-    for pid in &halves {
-        kill_process(pid.parse().ok().and_then(Pid::from_raw).unwrap(), Signal::KILL).unwrap();
+    // One is stopped before, so that it has no time to end what the other one leaves.
+    let [supervisor, engine] = halves.each_ref().map(|pid| pid.parse().ok().and_then(Pid::from_raw).unwrap());
+    for (pid, signal) in [(supervisor, Signal::STOP), (engine, Signal::KILL), (supervisor, Signal::KILL)] {
+        kill_process(pid, signal).unwrap();
     }
     processor.wait();
     wait_until("both halves are dead", || halves.iter().all(|pid| !runs(pid)));

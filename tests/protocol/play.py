@@ -72,6 +72,8 @@ class Worker:
         os.close(theirs)
         self.files = [tempfile.TemporaryFile(), tempfile.TemporaryFile()]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ASYNCQ_")}
+        # Whoever forgets to flush is not to be helped.
+        environment.pop("PYTHONUNBUFFERED", None)
         # The `asyncq` that functions find is a stand-in, which tells what it was given.
         environment.update(ASYNCQ_WORKER="3", PATH=f"{HERE / 'worker'}:{environment.get('PATH', os.defpath)}")
         out, err = self.files

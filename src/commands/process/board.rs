@@ -193,12 +193,24 @@ impl Work {
     /// Takes the next call for a slot that has none, if one may begin; says also whether it shares the output.
     pub(super) fn pick(&mut self, slot: usize) -> Option<(Claim, bool)> {
         let count = self.lanes.len();
-        let lane = (0..count).map(|step| (self.turn + step) % count).find(|lane| {
-            let claim = self.lanes[*lane].waiting.front();
-            claim.is_some_and(|claim| self.has_room(*lane) && !self.is_for_another(*lane, claim))
-        })?;
+        let mut lanes = (0..count).map(|step| (self.turn + step) % count);
+        let (lane, place) = lanes.find_map(|lane| Some((lane, self.next_in(lane)?)))?;
         self.turn = lane + 1;
-        Some((self.take(slot, lane)?, self.whole_lines))
+        Some((self.take(slot, lane, place)?, self.whole_lines))
+    }
+
+    /// The first call of a lane that may begin in a slot that has none. While a worker starts, which may take long, that is one
+    /// which is not for it.
+    fn next_in(&self, lane: usize) -> Option<usize> {
+        let waiting = &self.lanes[lane].waiting;
+        let first = waiting.front().filter(|_| self.has_room(lane))?;
+        if !self.is_for_another(lane, first) {
+            return Some(0);
+        }
+        let mut starting = self.seats.iter().filter_map(|seat| seat.serving.as_ref());
+        let starts = starting.any(|serving| serving.at_once.is_none() && serving.is_for(first));
+        let mut others = waiting.iter().take(if starts { usize::MAX } else { 0 });
+        others.position(|claim| !self.is_for_another(lane, claim))
     }
 
     /// Whether a worker that another slot feeds can take a call, or may turn out to: it is just starting, or its slot is about
@@ -224,11 +236,11 @@ impl Work {
         if alone && !seat.fences.is_empty() || !may || !worker(next) {
             return None;
         }
-        self.take(slot, lane)
+        self.take(slot, lane, 0)
     }
 
-    fn take(&mut self, slot: usize, lane: usize) -> Option<Claim> {
-        let claim = self.lanes[lane].waiting.pop_front()?;
+    fn take(&mut self, slot: usize, lane: usize, place: usize) -> Option<Claim> {
+        let claim = self.lanes[lane].waiting.remove(place)?;
         let seat = &mut self.seats[slot];
         if seat.fences.is_empty() {
             seat.suspect = false;

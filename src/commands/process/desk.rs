@@ -7,10 +7,12 @@ use std::time::Duration;
 use super::note;
 use super::slots::Shared;
 use super::wake::Wake;
+use crate::domain::attempt::Outcome;
 use crate::domain::function::Definition;
 use crate::domain::job::{Claim, Fence};
 use crate::failpoint::reached;
 use crate::runner::worker::{Begun, Desk, Done};
+use crate::runner::{Capture, Ended};
 
 /// How long a call of a worker must have taken for its outcome to be noted: to repeat a quicker one costs less.
 const WORTH_A_NOTE: Duration = Duration::from_millis(1);
@@ -92,7 +94,19 @@ impl Desk for SlotDesk<'_> {
     }
 
     fn cancelled(&self) -> Vec<Fence> {
-        std::mem::take(&mut self.shared.board.work().seats[self.slot].cancels)
+        let mut cancels = std::mem::take(&mut self.shared.board.work().seats[self.slot].cancels);
+        // The one for which the worker just starts need not wait for it.
+        if let Some(claim) = self.first.take() {
+            let Some(place) = cancels.iter().position(|which| *which == claim.fence) else {
+                self.first.set(Some(claim));
+                return cancels;
+            };
+            cancels.swap_remove(place);
+            let output = Capture::new(&self.shared.common.around.folder);
+            let ended = Ended { outcome: Outcome::Cancelled, result: None, took: Duration::ZERO, output };
+            self.shared.over(self.slot, vec![Done { claim, ended, mark: None }]);
+        }
+        cancels
     }
 
     fn is_open(&self) -> bool {

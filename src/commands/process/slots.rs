@@ -343,22 +343,27 @@ impl Shared {
         let desk = SlotDesk { shared: self, slot, worker_of, first: Cell::new(Some(claim)) };
         let fate = worker.serve(&desk, output, control);
         let first = desk.first.take();
-        self.board.work().serve(slot, None);
+        // Before the seat is free, so that nobody who looks meanwhile starts another one in its place.
+        let mut unfit = None;
         match fate {
             Fate::Idle(worker) => workers.put(worker),
             Fate::Worn(worker) => workers.retire(worker),
             Fate::Gone => {}
-            Fate::Unfit(unfit) => {
-                let Unfit { outcome, printed, first: unread } = *unfit;
-                if let Outcome::Failed(failure) = &outcome {
+            Fate::Unfit(gone) => {
+                if let Outcome::Failed(failure) = &gone.outcome {
                     let (definition, site) = &desk.worker_of;
                     workers.broke(definition, site, failure);
                 }
-                if let Some(first) = unread.or(first.map(|claim| Begun { claim, mark: None })) {
-                    self.refuse(slot, first, outcome, printed);
-                }
-                return self.board.tell();
+                unfit = Some(gone);
             }
+        }
+        self.board.work().serve(slot, None);
+        if let Some(unfit) = unfit {
+            let Unfit { outcome, printed, first: unread } = *unfit;
+            if let Some(first) = unread.or(first.map(|claim| Begun { claim, mark: None })) {
+                self.refuse(slot, first, outcome, printed);
+            }
+            return self.board.tell();
         }
         if let Some(claim) = first {
             // It waited for this worker only.
@@ -379,7 +384,11 @@ impl Shared {
 
 impl Drop for Slots {
     fn drop(&mut self) {
-        self.shared.board.work().closed = true;
+        let mut work = self.shared.board.work();
+        work.closed = true;
+        // One that just starts, for a call that was cancelled, is not waited for.
+        work.wake_workers();
+        drop(work);
         self.shared.board.tell();
         for thread in self.threads.drain(..) {
             let _ = thread.join();

@@ -61,6 +61,11 @@ impl Line {
         self.ours.as_fd()
     }
 
+    /// The inode of the other end's socket, if that is here too.
+    pub(super) fn other_end(&self) -> Option<u64> {
+        Some(rustix::fs::fstat(self.theirs.as_ref()?).ok()?.st_ino)
+    }
+
     /// Where the next frame begins, counted in bytes from the first one.
     pub(super) fn end(&self) -> u64 {
         self.written + self.outgoing.len() as u64

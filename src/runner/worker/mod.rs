@@ -8,6 +8,7 @@ mod frames;
 mod held;
 mod line;
 pub mod once;
+mod other_end;
 mod output;
 mod serve;
 
@@ -22,6 +23,7 @@ use rustix::process::Pid;
 use self::frames::Hello;
 use self::held::Held;
 use self::line::Line;
+use self::other_end::OtherEnd;
 use self::output::Printed;
 use super::tree::Tree;
 use super::{Capture, Ended, Mark, Output, Surroundings, start};
@@ -107,6 +109,7 @@ pub struct Worker {
     /// Tells that it has ended.
     ended: OwnedFd,
     line: Line,
+    other_end: OtherEnd,
     printed: Printed,
     /// What it has printed before it said hello.
     before: Capture,
@@ -159,6 +162,7 @@ impl Worker {
             tree,
             ended,
             line,
+            other_end: OtherEnd::new(),
             printed,
             before: Capture::new(&around.folder),
             is_clogged: false,

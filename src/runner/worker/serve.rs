@@ -19,6 +19,9 @@ pub(super) const STRANDED: Duration = Duration::from_millis(50);
 /// How quick calls must be for others to wait behind one.
 const QUICK: Duration = Duration::from_millis(5);
 
+/// How long a call must take for it to be looked whether its worker still has its line.
+const SILENT: Duration = Duration::from_secs(1);
+
 /// How often to look how much memory a worker uses.
 const MEASURE: Duration = Duration::from_millis(100);
 
@@ -60,6 +63,7 @@ impl Worker {
             }
             if flaw.is_none() {
                 self.mind(desk, control);
+                flaw = self.hang_up();
             }
         }
     }
@@ -155,10 +159,18 @@ impl Worker {
             return LAST_LOOK;
         }
         let serial = self.is_serial();
+        let look = (!self.held.is_empty()).then(|| self.until_silent().max(self.other_end.next_look()));
         let limit = self.held.next_limit(serial).map(|limit| limit.saturating_duration_since(Instant::now()));
         let progress = self.held.next_progress();
         let stranded = self.may_strand().then(|| STRANDED.saturating_sub(self.held.longest()));
-        limit.into_iter().chain(stranded).chain(progress).min().unwrap_or(LONG).max(Duration::from_micros(100))
+        limit
+            .into_iter()
+            .chain(look)
+            .chain(stranded)
+            .chain(progress)
+            .min()
+            .unwrap_or(LONG)
+            .max(Duration::from_micros(100))
     }
 
     /// Whether calls wait on the line behind one that may take long.
@@ -176,6 +188,20 @@ impl Worker {
     fn greet_late(&self) -> Option<Flaw> {
         let late = self.hello.is_none() && self.started.elapsed() >= HELLO;
         late.then(|| Flaw::Nonsense(format!("did not say hello in {} seconds", HELLO.as_secs())))
+    }
+
+    fn until_silent(&self) -> Duration {
+        SILENT.saturating_sub(self.held.longest())
+    }
+
+    /// Looks now and then, while a call takes long, whether an answer can come at all.
+    fn hang_up(&mut self) -> Option<Flaw> {
+        let due = !self.held.is_empty() && self.until_silent().is_zero() && self.other_end.next_look().is_zero();
+        if !due || self.is_ending() {
+            return None;
+        }
+        let gone = self.other_end.is_gone(self.line.other_end()?, self.tree.pid());
+        gone.then(|| Flaw::Nonsense("closed its line".to_owned()))
     }
 
     /// Takes what it has printed and said; the last of it whoever takes what it prints. What it printed before an answer was
