@@ -32,7 +32,7 @@ impl Drain<'_> {
         let served = &self.served[index];
         let waits = |other: &usize| *other != index && self.served[*other].view.outlook.wants_alone;
         // What waits for empty hands gets them.
-        if self.button.pressed() > 0 || (0..self.served.len()).any(|other| waits(&other)) {
+        if self.button.pressed() > 0 || self.lost.is_some() || (0..self.served.len()).any(|other| waits(&other)) {
             return 0;
         }
         // What is first in line waits for the host, here or elsewhere: it is not to be claimed and given back all the time.
