@@ -199,12 +199,12 @@ until(exists('go'))";
     let place = place("--timeout 1s", host);
     place.function("command", "", "[ -e code ] || until [ -e closed ]; do sleep 0.01; done");
     place.stdout("asyncq service set events --concurrency 3");
-    enqueue(&place, &["work", "work", "command", "command"]);
+    enqueue(&place, &["work", "work", "command", "command", "command"]);
     let host = place.start("./host.py");
     wait_until("the processor gives up", || place.at("code").exists());
     assert_eq!(place.read("code"), "74\n");
-    assert_eq!(states(&place), "processing, completed \"here\", completed, queued");
-    assert_eq!(counts(&place), "100 100 100 000");
+    assert_eq!(states(&place), "processing, completed \"here\", completed, completed, queued");
+    assert_eq!(counts(&place), "100 100 100 100 000");
     let pid = host.0.id();
     place.session(&format!(
         "
@@ -213,7 +213,7 @@ until(exists('go'))";
         ! hint: it waits until that process has ended, or starts `asyncq process` anew and says `\"idle\":true`
         "
     ));
-    assert_eq!(states(&place), "processing, completed \"here\", completed, completed");
+    assert_eq!(states(&place), "processing, completed \"here\", completed, completed, completed");
     place.write("go", "");
     let told = String::from_utf8(host.wait().stderr).unwrap();
     assert!(
@@ -221,8 +221,8 @@ until(exists('go'))";
         "{told}"
     );
     place.session("$ asyncq process\n! asyncq: processor 1 (process [..] on [..]) died; 1 of its jobs put back");
-    assert_eq!(states(&place), "completed \"elsewhere\", completed \"here\", completed, completed");
-    assert_eq!(counts(&place), "210 100 100 100");
+    assert_eq!(states(&place), "completed \"elsewhere\", completed \"here\", completed, completed, completed");
+    assert_eq!(counts(&place), "210 100 100 100 100");
     nothing_is_left(&place);
 }
 

@@ -85,7 +85,7 @@ impl Work {
             let place = waiting.iter().position(|claim| self.is_hosted(claim))?;
             let alone = host.suspect || waiting[place].before.crashes > 0;
             // Those before it are for slots.
-            let may = self.room(lane) > place && !(alone && !host.calls.is_empty());
+            let may = self.room(lane) > place && (host.calls.is_empty() || !alone);
             may.then_some((lane, place))
         })?;
         let claim = self.lanes[lane].waiting.remove(place)?;
