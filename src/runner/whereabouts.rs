@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 
 use rustix::io::Errno;
-use rustix::process::getpid;
+use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
 use super::stat::Stat;
 use crate::domain::processor::NewProcessor;
@@ -71,7 +71,7 @@ pub(super) fn look(pid: i64, start: i64, place: &str) -> Sighting {
         return Sighting::Hidden;
     }
     match Stat::of(pid) {
-        Err(error) if is_none(&error) => Sighting::Gone,
+        Err(error) if is_none(&error) => not_listed(pid),
         // Nobody is gone of whom that is not told.
         Err(_) => Sighting::There,
         // The first thread of a process may end before the others.
@@ -79,6 +79,13 @@ pub(super) fn look(pid: i64, start: i64, place: &str) -> Sighting {
         Ok(stat) if stat.field(22) == start.to_string() => Sighting::There,
         Ok(_) => Sighting::Gone,
     }
+}
+
+/// What to think of a process that `/proc` does not show: it may show only those of this user (`hidepid`).
+fn not_listed(pid: i64) -> Sighting {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let is_free = pid.is_none_or(|pid| pidfd_open(pid, PidfdFlags::empty()).err() == Some(Errno::SRCH));
+    if is_free { Sighting::Gone } else { Sighting::There }
 }
 
 fn is_none(error: &io::Error) -> bool {

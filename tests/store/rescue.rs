@@ -125,7 +125,7 @@ conformance! {
         store.set_service(&service("events"), change).unwrap();
         let dead = processor(store, 1);
         let jobs: Vec<_> = (1..=3).map(|number| enqueue(store, number)).collect();
-        let claims = advance(store, dead, &[], 3, 3).claims;
+        let claims = advance(store, dead, &[], 0, 3).claims;
         let inner = claims[0].token.inside(&claims[0].token);
         store.begin_nested(&claims[0].fence, &call(4), &inner).unwrap();
         assert_eq!(store.tokens_but(dead, &jobs[..1]).unwrap(), [claims[1].token.clone(), claims[2].token.clone()]);

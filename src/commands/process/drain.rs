@@ -6,7 +6,7 @@ mod hosted;
 mod look;
 mod round;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -74,6 +74,8 @@ pub(super) struct Drain<'a> {
     told_of_shortage: bool,
     /// Whether it was told that marks cannot be written.
     told_of_marks: bool,
+    /// Dead processors of which only that is left which a host holds.
+    held_elsewhere: BTreeSet<ProcessorId>,
     /// A host that runs no call of an earlier processor any more, until that was made use of.
     idle: Option<Host>,
     /// A host in which nothing can be run any more: nothing else begins either.
@@ -113,6 +115,7 @@ impl<'a> Drain<'a> {
             shortage: None,
             told_of_shortage: false,
             told_of_marks: false,
+            held_elsewhere: BTreeSet::new(),
             idle: None,
             lost: None,
         })
@@ -192,6 +195,7 @@ impl<'a> Drain<'a> {
             && error.kind() == Kind::Busy
             && self.held() == 0
             && !self.has_news()
+            && self.lost.is_none()
         {
             self.store.be_patient(Patience::Deadline(Duration::ZERO));
             let _ = self.presence.take().map(|presence| presence.end(self.store));
@@ -214,8 +218,9 @@ impl<'a> Drain<'a> {
     fn rescue(&mut self) -> Result<()> {
         self.be_patient();
         let (own, options, summary, tell) = (self.own_id(), self.options, &mut self.summary, &mut *self.tell);
-        let idle = self.idle.take();
-        let others = match rescue::rescue(self.store, &mut rescue::Rescuer { own, options, idle, summary, tell }) {
+        let (idle, held) = (self.idle.take(), &mut self.held_elsewhere);
+        let others = match rescue::rescue(self.store, &mut rescue::Rescuer { own, options, idle, held, summary, tell })
+        {
             // They can be looked after when there is space again.
             Err(error) if error.kind() == Kind::Full && own.is_some() => return Ok(()),
             done => done?,

@@ -1,5 +1,6 @@
 //! Taking over from processors that died.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::over::Over;
@@ -46,6 +47,8 @@ pub(super) struct Rescuer<'a> {
     pub(super) options: &'a Options,
     /// A host that runs no call of an earlier processor any more.
     pub(super) idle: Option<Host>,
+    /// The dead of which all that is left was ended, but for what is in a host: it is not looked for again.
+    pub(super) held: &'a mut BTreeSet<ProcessorId>,
     pub(super) summary: &'a mut Summary,
     pub(super) tell: &'a mut dyn FnMut(Event<'_>),
 }
@@ -108,6 +111,9 @@ pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_>) -> Result<Oth
         let mut tokens = store.tokens_but(processor.id, &held)?;
         let only_held = !held.is_empty() && tokens.is_empty();
         tokens.push(token_of(&processor.is.folder));
+        if only_held && rescuer.held.contains(&processor.id) {
+            continue;
+        }
         if !leftover::end(&tokens, patience) {
             (rescuer.tell)(Event::NotRescued { processor: &processor });
             continue;
@@ -120,6 +126,7 @@ pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_>) -> Result<Oth
         }
         match hold.filter(|_| !held.is_empty()) {
             Some(Hold { host, .. }) => {
+                rescuer.held.insert(processor.id);
                 (rescuer.tell)(Event::InHost { processor: &processor, host: host.pid, jobs: &held });
             }
             None => drop(remains.map(Remains::remove)),
