@@ -56,6 +56,13 @@ pub struct Process {
     #[arg(long)]
     one_container: bool,
 
+    /// Run calls of workers in the calling program itself, which speaks the worker protocol on the other end of this socket
+    ///
+    /// The number of an inherited descriptor: one end of a `socketpair(AF_UNIX, SOCK_STREAM)` that the calling program has made
+    /// (docs/protocol.md). Its hello names the functions that run in it.
+    #[arg(long, value_name = "FD")]
+    worker_socket: Option<u32>,
+
     /// As root, run functions even out of a store that others can change
     ///
     /// Whoever can write the store, or a folder that it is in, decides what root runs.
@@ -66,10 +73,12 @@ pub struct Process {
 impl Process {
     /// Does what is asked.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
+        // Before anything is opened here.
+        let socket = self.worker_socket.map(process::inherit).transpose()?;
         let supervisor = std::env::var(process::SUPERVISOR).ok();
         let Some(line) = Line::of_this_process(supervisor.as_deref()) else {
             let words: Vec<OsString> = std::env::args_os().collect();
-            return Ok(process::supervise(&words)?);
+            return Ok(process::supervise(&words, socket)?);
         };
         let options = Options {
             services: self.services.iter().map(|name| ServiceName::parse(name)).collect::<Result<_, _>>()?,
@@ -91,11 +100,12 @@ impl Process {
         let line = Arc::new(line);
         let run_folder =
             RunFolder { path: store.location().run_folder(), program: std::env::current_exe()?, env: env(), line };
-        let equipment = Equipment { run_folder, echo: echo(), patience: session.patience() };
+        let equipment = Equipment { run_folder, echo: echo(), patience: session.patience(), socket };
         let mut told = BTreeSet::new();
         let summary = process::process(&mut store, &options, equipment, &mut |event| match event {
             // Found again whenever it is looked for the dead.
-            Event::OutOfReach { processor, .. } | Event::NotRescued { processor } if !told.insert(processor.id) => {}
+            Event::OutOfReach { processor, .. } | Event::NotRescued { processor } | Event::InHost { processor, .. }
+                if !told.insert(processor.id) => {}
             event => tell(session, &options, &event),
         })?;
         if session.is_verbose() {
@@ -176,6 +186,18 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
                 name(processor)
             ));
             session.hint("`asyncq process` can do it there or outside of containers, and `--one-container` if that one has ended");
+        }
+        Event::InHost { processor, host, jobs } => {
+            let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();
+            let (of, wait) = if jobs.len() == 1 { ("job", "it waits") } else { ("jobs", "they wait") };
+            session.talk(&format!(
+                "{} died, and process {host}, which it drained into, may still run {of} {}",
+                name(processor),
+                jobs.join(", ")
+            ));
+            session.hint(&format!(
+                "{wait} until that process has ended, or starts `asyncq process` anew and says `\"idle\":true`"
+            ));
         }
         Event::Unsure { processor, error } => {
             session.whisper(&format!("cannot tell whether {} lives: {error}", name(processor)));

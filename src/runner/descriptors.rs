@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
 use rustix::process::{Resource, getrlimit};
 
 /// Makes this process ready to run functions: marks every descriptor but stdin, stdout and stderr to be closed in the
@@ -39,6 +39,16 @@ fn limit() -> u64 {
 pub fn functions_at_once() -> usize {
     let many = limit().saturating_sub(FOR_THE_REST) / FOR_A_FUNCTION;
     usize::try_from(many.max(1)).unwrap_or(usize::MAX)
+}
+
+/// Takes a descriptor that this process has inherited, if it is open; asked before anything else is opened, and once.
+#[expect(unsafe_code, reason = "a descriptor that was inherited has no owner in this program")]
+pub(super) fn take(number: i32) -> Option<OwnedFd> {
+    // SAFETY: the number is only used for this call, which changes nothing.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+    fcntl_getfd(descriptor).ok()?;
+    // SAFETY: it is open, and nothing in this program has opened it, nor takes it but the one who asks.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 #[expect(unsafe_code, reason = "a descriptor that was inherited has no owner in this program")]

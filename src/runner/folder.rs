@@ -3,6 +3,8 @@
 //!
 //! Invariant: a folder is removed only by whoever holds its lock, so that a lock which can be taken proves a death.
 
+mod hold;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
@@ -34,7 +36,7 @@ const DRAFT: &str = "draft";
 /// How long nobody takes to make a folder.
 const UNFINISHED: Duration = Duration::from_hours(1);
 
-/// How many bytes a mark takes: the number of a job, or 0.
+/// How many bytes a mark takes: the number of a job, negative where that is in a host, or 0.
 const MARK: usize = 8;
 
 /// The file with the outcomes of calls that have ended, a place for each mark.
@@ -237,7 +239,7 @@ impl Remains {
     /// # Errors
     /// Whatever the file system answers; then it is not known.
     pub fn begun(&self) -> io::Result<Vec<JobId>> {
-        Ok(self.marks()?.into_iter().map(|(_, job)| job).collect())
+        Ok(self.marks()?.into_iter().map(|(_, mark)| hold::job(mark)).collect())
     }
 
     /// What came of those that had ended, as it was noted.
@@ -247,7 +249,8 @@ impl Remains {
     pub fn outcomes(&self) -> io::Result<Vec<(JobId, Vec<u8>)>> {
         let file = open_file(&self.path.join(OUTCOMES))?;
         let mut found = Vec::new();
-        for (place, job) in self.marks()? {
+        for (place, mark) in self.marks()? {
+            let job = hold::job(mark);
             let mut note = [0; NOTE];
             let count = file.read_at(&mut note, (place * NOTE) as u64)?;
             let (head, outcome) = note[..count].split_at(count.min(NOTE_HEAD));
@@ -262,12 +265,13 @@ impl Remains {
         Ok(found)
     }
 
-    fn marks(&self) -> io::Result<Vec<(usize, JobId)>> {
+    /// What stands in each place that is not free.
+    fn marks(&self) -> io::Result<Vec<(usize, i64)>> {
         let mut bytes = Vec::new();
         (&self.lock).rewind()?;
         (&self.lock).read_to_end(&mut bytes)?;
-        let marks = bytes.as_chunks::<MARK>().0.iter().map(|mark| JobId(i64::from_ne_bytes(*mark)));
-        Ok(marks.enumerate().filter(|(_, job)| job.0 != 0).collect())
+        let marks = bytes.as_chunks::<MARK>().0.iter().map(|mark| i64::from_ne_bytes(*mark));
+        Ok(marks.enumerate().filter(|(_, mark)| *mark != 0).collect())
     }
 
     /// The user whose processor it was, if that is somebody whose processes this one can neither see nor end.

@@ -9,6 +9,7 @@ pub mod descriptors;
 mod echo;
 mod environ;
 pub mod folder;
+pub mod host;
 pub mod leftover;
 mod reader;
 mod reserve;

@@ -36,11 +36,12 @@ use super::stat::Stat;
 pub const SUPERVISOR: &str = "ASYNCQ_SUPERVISOR";
 
 /// Starts this very program once more, with these words (the first one its name) and a line to this process as its
-/// stdin; passes on signals to stop, and returns when it has ended and nothing of what it started is left.
+/// stdin; passes on signals to stop, and returns when it has ended and nothing of what it started is left. The child inherits
+/// what is `handed_on` as well, which this process keeps no longer than until then.
 ///
 /// # Errors
 /// When it cannot be started.
-pub fn supervise(words: &[OsString]) -> io::Result<ExitStatus> {
+pub fn supervise(words: &[OsString], handed_on: Option<OwnedFd>) -> io::Result<ExitStatus> {
     let orphans = Orphans::adopt()?;
     let signals = Caught::new()?;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
@@ -49,7 +50,7 @@ pub fn supervise(words: &[OsString]) -> io::Result<ExitStatus> {
     command.arg0(name).args(words).env(SUPERVISOR, getpid().to_string()).stdin(theirs);
     // What ends a whole process group at once leaves one of the two to clean up.
     let child = command.process_group(0).spawn()?;
-    drop(command);
+    drop((command, handed_on));
     let mut supervisor = Supervisor { child, line: ours, signals, lock: None };
     let status = supervisor.until_the_end();
     orphans.end();

@@ -7,7 +7,8 @@
 use std::fs;
 use std::io;
 
-use rustix::process::getpid;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
 use super::stat::Stat;
 use crate::domain::processor::NewProcessor;
@@ -48,6 +49,47 @@ pub fn process_lives(is: &NewProcessor) -> bool {
     let here = rustix::system::uname().nodename().to_string_lossy() == is.host;
     let seen = || namespace_of(is).is_none_or(|theirs| namespace().is_ok_and(|own| own == theirs));
     !here || same_boot(is) && (!seen() || started(is.pid).is_ok_and(|start| start == is.pid_start))
+}
+
+/// What can be seen from here of a process that is no part of asyncq.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sighting {
+    There,
+    Gone,
+    /// It is in another PID namespace.
+    Hidden,
+}
+
+/// Looks for a process that was in that place, as [`here`] tells places, and began at that moment.
+pub(super) fn look(pid: i64, start: i64, place: &str) -> Sighting {
+    let (in_boot, in_namespace) = place.split_once(' ').unwrap_or((place, ""));
+    // Where the boot cannot be told, nothing is known.
+    if boot().is_ok_and(|boot| boot != in_boot) {
+        return Sighting::Gone;
+    }
+    if !namespace().is_ok_and(|own| own == in_namespace) || !proc_is_ours() {
+        return Sighting::Hidden;
+    }
+    match Stat::of(pid) {
+        Err(error) if is_none(&error) => not_listed(pid),
+        // Nobody is gone of whom that is not told.
+        Err(_) => Sighting::There,
+        // The first thread of a process may end before the others.
+        Ok(stat) if stat.field(3) == "Z" && stat.number(20) < 2 => Sighting::Gone,
+        Ok(stat) if stat.field(22) == start.to_string() => Sighting::There,
+        Ok(_) => Sighting::Gone,
+    }
+}
+
+/// What to think of a process that `/proc` does not show: it may show only those of this user (`hidepid`).
+fn not_listed(pid: i64) -> Sighting {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let is_free = pid.is_none_or(|pid| pidfd_open(pid, PidfdFlags::empty()).err() == Some(Errno::SRCH));
+    if is_free { Sighting::Gone } else { Sighting::There }
+}
+
+fn is_none(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::SRCH))
 }
 
 /// Whether the machine has not been started anew since a processor registered.

@@ -13,11 +13,13 @@ use crate::error::Result;
 pub struct Rescued {
     /// Each of its jobs with the state in which it is now.
     pub jobs: Vec<(JobId, State)>,
+    /// Those that stay with it.
+    pub held: Vec<JobId>,
 }
 
-const JOBS: &str = "SELECT id, attempt, crashes, cancelling, started_at FROM asyncq_job
+const JOBS: &str = "SELECT id, attempt, crashes, cancelling, started_at, service FROM asyncq_job
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 0 ORDER BY id";
-const TOKENS: &str = "SELECT token FROM asyncq_job WHERE token IS NOT NULL AND processor = ?1";
+const TOKENS: &str = "SELECT token, id FROM asyncq_job WHERE token IS NOT NULL AND processor = ?1";
 const PUT_BACK: &str = "UPDATE asyncq_job SET state = ?2, finished_at = ?3, error = ?4, crashes = crashes + 1,
     token = NULL, cancelling = 0 WHERE id = ?1";
 const ATTEMPT: &str = "INSERT INTO asyncq_attempt (job, number, processor, started_at, finished_at, ending, error)
@@ -27,6 +29,9 @@ const CHILDREN: &str = "SELECT id FROM asyncq_job
 const FORGET_TOKENS: &str = "UPDATE asyncq_job SET token = NULL WHERE token IS NOT NULL AND processor = ?1";
 const END_CHILD: &str = "UPDATE asyncq_job SET state = 'error', finished_at = ?2, error = ?3, token = NULL
     WHERE id = ?1";
+const FREE_SLOTS: &str = "DELETE FROM asyncq_slot WHERE processor = ?1";
+const TAKE_SLOT: &str = "INSERT INTO asyncq_slot (service, processor, taken) VALUES (?1, ?2, 1)
+    ON CONFLICT (service, processor) DO UPDATE SET taken = taken + 1";
 const FORGET: &str = "DELETE FROM asyncq_processor WHERE id = ?1";
 
 impl Store {
@@ -35,9 +40,19 @@ impl Store {
     /// # Errors
     /// Whatever the database answers.
     pub fn tokens(&mut self, processor: ProcessorId) -> Result<Vec<Token>> {
+        self.tokens_but(processor, &[])
+    }
+
+    /// The same without those of some jobs, and of the calls made inside them.
+    ///
+    /// # Errors
+    /// Whatever the database answers.
+    pub fn tokens_but(&mut self, processor: ProcessorId, held: &[JobId]) -> Result<Vec<Token>> {
         self.read(|tx| {
-            let tokens = tx.all(TOKENS, &[processor.0.into()], |row| row.text(0).map(|it| it.map(Token::from_text)))?;
-            Ok(tokens.into_iter().flatten().collect())
+            let all = tx.all(TOKENS, &[processor.0.into()], |row| Ok((row.str(0)?.to_owned(), JobId(row.i64(1)?))))?;
+            let (kept, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, job)| held.contains(job));
+            let inside = |token: &str| kept.iter().any(|(outer, _)| token.starts_with(outer));
+            Ok(others.iter().filter(|(token, _)| !inside(token)).map(|(token, _)| Token::from_text(token)).collect())
         })
     }
 
@@ -48,6 +63,15 @@ impl Store {
     /// # Errors
     /// Whatever the database answers; then nothing of it happened.
     pub fn rescue(&mut self, dead: ProcessorId, begun: Option<&[JobId]>) -> Result<Rescued> {
+        self.rescue_but(dead, begun, &[])
+    }
+
+    /// The same, but for jobs that may still run in a program which outlives the processor: these stay as they are, with the
+    /// slots that they take, and as long as there are any the processor is not forgotten.
+    ///
+    /// # Errors
+    /// Whatever the database answers; then nothing of it happened.
+    pub fn rescue_but(&mut self, dead: ProcessorId, begun: Option<&[JobId]>, held: &[JobId]) -> Result<Rescued> {
         self.write_untriggered(|tx| {
             let found = tx.all(JOBS, &[dead.0.into()], |row| {
                 Ok(Found {
@@ -55,8 +79,11 @@ impl Store {
                     crashes: row.i64(2)?,
                     cancelling: row.bool(3)?,
                     started_at: row.int(4)?,
+                    service: row.str(5)?.to_owned(),
                 })
             })?;
+            let (kept, found): (Vec<Found>, Vec<Found>) =
+                found.into_iter().partition(|found| held.contains(&found.fence.job));
             let mut jobs = Vec::with_capacity(found.len());
             for found in found {
                 let job = found.fence.job;
@@ -69,6 +96,14 @@ impl Store {
                 jobs.push((job, state));
                 finish::end_children(tx, job)?;
             }
+            let held: Vec<JobId> = kept.iter().map(|kept| kept.fence.job).collect();
+            if !held.is_empty() {
+                tx.execute(FREE_SLOTS, &[dead.0.into()])?;
+                for kept in &kept {
+                    tx.execute(TAKE_SLOT, &[kept.service.as_str().into(), dead.0.into()])?;
+                }
+                return Ok(Rescued { jobs, held });
+            }
             // Their parent completed itself, so that it was not among the jobs above.
             let now = tx.now();
             let error = failure(FailureKind::Parent, "the processor of the job that made this call died");
@@ -78,7 +113,7 @@ impl Store {
             // Those of jobs that completed themselves.
             tx.execute(FORGET_TOKENS, &[dead.0.into()])?;
             tx.execute(FORGET, &[dead.0.into()])?;
-            Ok(Rescued { jobs })
+            Ok(Rescued { jobs, held })
         })
     }
 }
@@ -88,6 +123,7 @@ struct Found {
     crashes: i64,
     cancelling: bool,
     started_at: Option<i64>,
+    service: String,
 }
 
 fn crashed(tx: &mut dyn Tx, job: &Found) -> Result<State> {

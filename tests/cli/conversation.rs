@@ -79,6 +79,27 @@ fn asyncq_writes_what_the_conversations_say() {
     }
 }
 
+/// The same with a program that drains into itself.
+#[test]
+fn asyncq_writes_what_the_conversations_with_a_host_say() {
+    let ends = [("cancelled", "cancelled"), ("drained", "completed 14"), ("refused", "queued")];
+    let files = conversations("tests/protocol/host");
+    assert_eq!(files.len(), ends.len(), "{files:?}");
+    for (file, (name, end)) in files.iter().zip(ends) {
+        assert_eq!(file.file_stem().unwrap(), name);
+        let place = Place::new();
+        let principal = if name == "drained" { "--principal zope.user" } else { "" };
+        place.stdout(&format!(
+            "asyncq service add events; asyncq function add events heavy_computing --worker -- /bin/false; asyncq enqueue {principal} events heavy_computing 2 7"
+        ));
+        let output =
+            place.run(&format!("{} {} verdict", root().join("tests/protocol/hear.py").display(), file.display()));
+        assert_eq!(place.read("verdict"), "as it should be\n", "{name}: {output:?}");
+        let told = "SELECT state || coalesce(' ' || result, '') FROM asyncq_job";
+        assert_eq!(place.query(told), end, "{name}: {output:?}");
+    }
+}
+
 /// The workers that are shown as examples are the protocol's, too.
 #[test]
 fn the_workers_of_the_examples_do_what_the_conversations_say() {
@@ -134,7 +155,7 @@ fn every_message_of_the_protocol_is_in_a_conversation() {
     };
     let page = frames(&fs::read_to_string(root().join("docs/protocol.md")).unwrap());
     let all: Vec<PathBuf> =
-        conversations("tests/protocol").into_iter().chain(conversations("tests/protocol/worker")).collect();
+        ["", "/host", "/worker"].into_iter().flat_map(|of| conversations(&format!("tests/protocol{of}"))).collect();
     let played: BTreeSet<String> = all.iter().flat_map(|path| frames(&fs::read_to_string(path).unwrap())).collect();
     let missing: Vec<&String> = page.difference(&played).collect();
     assert!(page.len() > 10 && missing.is_empty(), "{missing:#?}");

@@ -23,6 +23,7 @@ mod retry;
 mod seed;
 mod service;
 mod signals;
+mod socket;
 mod stake;
 mod store;
 mod supervisor;

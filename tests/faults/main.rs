@@ -19,6 +19,7 @@ mod fixture;
 mod flood;
 mod hostile;
 mod hostile_workers;
+mod hosts;
 mod io;
 mod model;
 mod moves;

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""A worker that plays a conversation, and tells in a file whether asyncq wrote what it should, word for word.
+"""A worker that plays a conversation, and tells in a file whether asyncq wrote what it should, word for word. Where asyncq has
+not started it, it is a host, and starts asyncq.
 
     hear.py CONVERSATION VERDICT
 
@@ -46,7 +47,15 @@ def play(conversation, line):
     return f"asyncq goes on: {rest.decode()}" if rest else "as it should be"
 
 
+def host():
+    ours, theirs = socket.socketpair()
+    with theirs:
+        subprocess.Popen(["asyncq", "process", "--worker-socket", str(theirs.fileno())], pass_fds=[theirs.fileno()])
+    return ours
+
+
 conversation, verdict = sys.argv[1:]
-result = play(conversation, socket.socket(fileno=int(os.environ["ASYNCQ_WORKER"])))
+number = os.environ.get("ASYNCQ_WORKER")
+result = play(conversation, socket.socket(fileno=int(number)) if number else host())
 with open(verdict, "a") as file:
     file.write(f"{result}\n")

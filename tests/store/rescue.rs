@@ -118,4 +118,25 @@ conformance! {
         }
         assert_eq!(store.finish(&[&ends(&child, &Outcome::Completed)]).unwrap().pop().flatten(), None);
     }
+
+    fn what_outlives_its_processor_stays_with_its_slots(store: &mut Store) {
+        with_events(store);
+        let change = ServiceChange { concurrency: NonZeroU32::new(3), ..ServiceChange::default() };
+        store.set_service(&service("events"), change).unwrap();
+        let dead = processor(store, 1);
+        let jobs: Vec<_> = (1..=3).map(|number| enqueue(store, number)).collect();
+        let claims = advance(store, dead, &[], 0, 3).claims;
+        let inner = claims[0].token.inside(&claims[0].token);
+        store.begin_nested(&claims[0].fence, &call(4), &inner).unwrap();
+        assert_eq!(store.tokens_but(dead, &jobs[..1]).unwrap(), [claims[1].token.clone(), claims[2].token.clone()]);
+        let rescued = store.rescue_but(dead, Some(&jobs[..2]), &jobs[..1]).unwrap();
+        assert_eq!((rescued.jobs, rescued.held), (vec![(jobs[1], State::Queued), (jobs[2], State::Queued)], vec![jobs[0]]));
+        let other = processor(store, 2);
+        assert_eq!(store.outlook(&service("events"), Some(other)).unwrap().taken, 1);
+        assert!(store.running(jobs[0], &claims[0].token).unwrap().is_some());
+        assert_eq!(store.job(jobs[0]).unwrap().state, State::Processing);
+        let rescued = store.rescue(dead, Some(&jobs)).unwrap();
+        assert_eq!((rescued.jobs, rescued.held), (vec![(jobs[0], State::Queued)], vec![]));
+        assert_eq!(store.processors().unwrap().iter().map(|it| it.id).collect::<Vec<_>>(), [other]);
+    }
 }

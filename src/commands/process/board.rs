@@ -3,6 +3,8 @@
 //! Invariant: of each service at most as many calls run at once as its width says. A call that waits in the pipe of a worker
 //! which runs one after another does not count until its turn.
 
+mod hosted;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +18,8 @@ use crate::runner::{Control, Stop};
 /// How long it may take until an outcome is recorded, for slots to go on meanwhile. A processor's death repeats what has
 /// ended and is not recorded: where many share a store, that would be more with every call that begins.
 const QUICK: Duration = Duration::from_millis(5);
+
+pub(super) use hosted::HostSeat;
 
 /// The board.
 pub(super) struct Board {
@@ -31,6 +35,8 @@ pub(super) struct Work {
     turn: usize,
     /// One for each slot.
     pub(super) seats: Vec<Seat>,
+    /// The program that some calls run in, if there is one.
+    pub(super) host: Option<HostSeat>,
     /// How long the latest outcome took to be recorded.
     recording: Duration,
     /// Whether calls share the output, so that it is passed on in whole lines.
@@ -136,7 +142,7 @@ impl Work {
 
     /// How many calls run.
     pub(super) fn running(&self) -> usize {
-        self.seats.iter().map(Seat::running).sum()
+        self.seats.iter().map(Seat::running).sum::<usize>() + self.hosted()
     }
 
     /// How many calls of a service run.
@@ -158,7 +164,8 @@ impl Work {
     }
 
     fn running_in(&self, lane: usize) -> usize {
-        self.seats.iter().filter(|seat| seat.lane == lane).map(Seat::running).sum()
+        let in_seats: usize = self.seats.iter().filter(|seat| seat.lane == lane).map(Seat::running).sum();
+        in_seats + self.hosted_of(lane)
     }
 
     fn find(&self, service: &ServiceName) -> Option<usize> {
@@ -181,13 +188,20 @@ impl Work {
         for seat in self.seats.iter().filter(|seat| seat.serving.is_some() && seat.lane == lane) {
             seat.control.nudge();
         }
+        self.call_host();
     }
 
     /// Whether one more call may begin in a lane.
     fn has_room(&self, lane: usize) -> bool {
+        self.room(lane) > 0
+    }
+
+    /// How many more calls may begin in a lane.
+    fn room(&self, lane: usize) -> usize {
         let Lane { width, unrecorded, .. } = &self.lanes[lane];
         let spare = if self.recording < QUICK { *width } else { 0 };
-        self.is_open() && self.running_in(lane) + unrecorded.len().saturating_sub(spare) < *width
+        let busy = self.running_in(lane) + unrecorded.len().saturating_sub(spare);
+        if self.is_open() { width.saturating_sub(busy) } else { 0 }
     }
 
     /// Takes the next call for a slot that has none, if one may begin; says also whether it shares the output.
@@ -203,14 +217,18 @@ impl Work {
     /// which is not for it.
     fn next_in(&self, lane: usize) -> Option<usize> {
         let waiting = &self.lanes[lane].waiting;
-        let first = waiting.front().filter(|_| self.has_room(lane))?;
+        let place = self.first_for_slots(lane).filter(|place| self.has_room_behind_hosted(lane, *place))?;
+        let first = &waiting[place];
         if !self.is_for_another(lane, first) {
-            return Some(0);
+            return Some(place);
         }
         let mut starting = self.seats.iter().filter_map(|seat| seat.serving.as_ref());
-        let starts = starting.any(|serving| serving.at_once.is_none() && serving.is_for(first));
-        let mut others = waiting.iter().take(if starts { usize::MAX } else { 0 });
-        others.position(|claim| !self.is_for_another(lane, claim))
+        if !starting.any(|serving| serving.at_once.is_none() && serving.is_for(first)) {
+            return None;
+        }
+        let other = waiting.iter().position(|claim| !self.is_hosted(claim) && !self.is_for_another(lane, claim))?;
+        let hosted = waiting.iter().take(other).filter(|claim| self.is_hosted(claim)).count();
+        self.has_room_behind_hosted(lane, hosted).then_some(other)
     }
 
     /// Whether a worker that another slot feeds can take a call, or may turn out to: it is just starting, or its slot is about
@@ -227,7 +245,8 @@ impl Work {
     pub(super) fn pick_more(&mut self, slot: usize, worker: impl Fn(&Claim) -> bool, at_once: usize) -> Option<Claim> {
         let seat = &self.seats[slot];
         let lane = seat.lane;
-        let next = self.lanes[lane].waiting.front()?;
+        let place = self.first_for_slots(lane)?;
+        let next = &self.lanes[lane].waiting[place];
         let alone = seat.suspect || next.before.crashes > 0;
         // In the pipe of a worker which runs one after another, a call takes no slot of its own; but it does not wait there
         // while another slot could run it.
@@ -236,7 +255,7 @@ impl Work {
         if alone && !seat.fences.is_empty() || !may || !worker(next) {
             return None;
         }
-        self.take(slot, lane, 0)
+        self.take(slot, lane, place)
     }
 
     fn take(&mut self, slot: usize, lane: usize, place: usize) -> Option<Claim> {
@@ -274,6 +293,7 @@ impl Work {
             seat.fences.remove(place);
         }
         seat.cancels.retain(|which| *which != fence);
+        self.call_host();
     }
 
     /// Puts calls back that were picked and have not begun; the first one was the most urgent.
@@ -296,6 +316,7 @@ impl Work {
         if let Some(ended) = self.lanes[lane].unrecorded.pop_front() {
             self.recording = ended.elapsed();
         }
+        self.call_host();
     }
 
     /// Takes out what has not begun: all of it, that of a service, or one attempt.
@@ -321,12 +342,16 @@ impl Work {
                 seat.control.stop(Stop::Cancel);
             }
         }
+        self.cancel_in_host(fence);
     }
 
     /// Asks everything that runs to end.
     pub(super) fn stop(&self, how: Stop) {
         for seat in self.seats.iter().filter(|seat| !seat.fences.is_empty()) {
             seat.control.stop(how);
+        }
+        if let Some(host) = &self.host {
+            host.control.stop(how);
         }
     }
 }

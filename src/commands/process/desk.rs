@@ -11,11 +11,20 @@ use crate::domain::attempt::Outcome;
 use crate::domain::function::Definition;
 use crate::domain::job::{Claim, Fence};
 use crate::failpoint::reached;
+use crate::runner::Marks;
 use crate::runner::worker::{Begun, Desk, Done};
 use crate::runner::{Capture, Ended};
 
 /// How long a call of a worker must have taken for its outcome to be noted: to repeat a quicker one costs less.
 const WORTH_A_NOTE: Duration = Duration::from_millis(1);
+
+/// Notes what came of a call, if that can be noted; says whether it is.
+pub(super) fn note(marks: &Marks, done: &mut Done) -> bool {
+    if let (Some(mark), Some(note)) = (&mut done.mark, note::write(&done.claim, &done.ended)) {
+        marks.note(mark, done.claim.fence.job, &note);
+    }
+    done.mark.as_ref().is_some_and(|mark| mark.noted)
+}
 
 /// The desk at which a worker gets its calls from a slot.
 pub(super) struct SlotDesk<'a> {
@@ -63,10 +72,8 @@ impl Desk for SlotDesk<'_> {
         reached("call ended");
         for done in &mut done {
             // A call that a crash was charged to shall not be charged again with what it has outlived.
-            if (done.ended.took >= WORTH_A_NOTE || done.claim.before.crashes > 0)
-                && let (Some(mark), Some(note)) = (&mut done.mark, note::write(&done.claim, &done.ended))
-            {
-                self.shared.common.marks.note(mark, done.claim.fence.job, &note);
+            if done.ended.took >= WORTH_A_NOTE || done.claim.before.crashes > 0 {
+                note(&self.shared.common.marks, done);
             }
         }
         reached("outcome noted");

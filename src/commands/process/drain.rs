@@ -2,18 +2,20 @@
 
 mod ear;
 mod failing;
+mod hosted;
 mod look;
 mod round;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ear::Ear;
 use failing::Shortage;
 
+use super::host::Lost;
 use super::pace::Pace;
-use super::presence::{Presence, RunFolder};
+use super::presence::{Means, Presence};
 use super::served::Served;
 use super::wake::{StopButton, Wake, Wakes};
 use super::{Equipment, Event, Options, Summary, rescue};
@@ -21,8 +23,9 @@ use crate::domain::job::{Fence, JobId, Token};
 use crate::domain::processor::ProcessorId;
 use crate::domain::service::ServiceName;
 use crate::error::{Kind, Result};
+use crate::runner::Stop;
+use crate::runner::host::Host;
 use crate::runner::worker::Done;
-use crate::runner::{Echo, Stop};
 use crate::store::{Outlook, Patience, Store};
 
 /// How often a processor looks around while its calls run: for calls that became ready, for jobs to cancel. Also how long
@@ -39,7 +42,7 @@ pub(super) struct Drain<'a> {
     tell: &'a mut dyn FnMut(Event<'_>),
     patience: Patience,
     /// What the presence is made of, until it is made.
-    equipment: Option<(RunFolder, Echo)>,
+    means: Option<Means>,
     presence: Option<Presence>,
     wakes: Arc<Wakes>,
     button: StopButton,
@@ -71,6 +74,12 @@ pub(super) struct Drain<'a> {
     told_of_shortage: bool,
     /// Whether it was told that marks cannot be written.
     told_of_marks: bool,
+    /// Dead processors of which only that is left which a host holds.
+    held_elsewhere: BTreeSet<ProcessorId>,
+    /// A host that runs no call of an earlier processor any more, until that was made use of.
+    idle: Option<Host>,
+    /// A host in which nothing can be run any more: nothing else begins either.
+    lost: Option<Lost>,
 }
 
 impl<'a> Drain<'a> {
@@ -86,7 +95,7 @@ impl<'a> Drain<'a> {
             options,
             tell,
             patience: equipment.patience,
-            equipment: Some((equipment.run_folder, equipment.echo)),
+            means: Some(Means { run: equipment.run_folder, echo: equipment.echo, host: None }),
             presence: None,
             button: StopButton::new(Arc::clone(&wakes)),
             wakes,
@@ -106,6 +115,9 @@ impl<'a> Drain<'a> {
             shortage: None,
             told_of_shortage: false,
             told_of_marks: false,
+            held_elsewhere: BTreeSet::new(),
+            idle: None,
+            lost: None,
         })
     }
 
@@ -183,15 +195,18 @@ impl<'a> Drain<'a> {
             && error.kind() == Kind::Busy
             && self.held() == 0
             && !self.has_news()
+            && self.lost.is_none()
         {
             self.store.be_patient(Patience::Deadline(Duration::ZERO));
             let _ = self.presence.take().map(|presence| presence.end(self.store));
         }
         done?;
-        if let Some(presence) = self.presence.take() {
-            presence.end(self.store)?;
+        match self.presence.take() {
+            Some(presence) if presence.slots.left() > 0 => presence.leave_behind(),
+            Some(presence) => presence.end(self.store)?,
+            None => {}
         }
-        Ok(self.summary)
+        self.lost.map_or(Ok(self.summary), |lost| Err(lost.error()))
     }
 
     /// A processor with calls in flight waits for a locked store as long as it must: so no outcome is lost.
@@ -203,7 +218,9 @@ impl<'a> Drain<'a> {
     fn rescue(&mut self) -> Result<()> {
         self.be_patient();
         let (own, options, summary, tell) = (self.own_id(), self.options, &mut self.summary, &mut *self.tell);
-        let others = match rescue::rescue(self.store, &mut rescue::Rescuer { own, options, summary, tell }) {
+        let (idle, held) = (self.idle.take(), &mut self.held_elsewhere);
+        let others = match rescue::rescue(self.store, &mut rescue::Rescuer { own, options, idle, held, summary, tell })
+        {
             // They can be looked after when there is space again.
             Err(error) if error.kind() == Kind::Full && own.is_some() => return Ok(()),
             done => done?,
@@ -217,13 +234,13 @@ impl<'a> Drain<'a> {
         self.presence.as_ref().map(|presence| presence.id)
     }
 
-    /// How many claims are not over yet.
+    /// How many claims are not over yet, nor left to a host.
     fn held(&self) -> usize {
-        self.presence.as_ref().map_or(0, |presence| presence.slots.held())
+        self.presence.as_ref().map_or(0, |presence| presence.slots.open())
     }
 
     fn may_claim(&self) -> bool {
-        self.button.pressed() == 0 && self.pace.may_claim()
+        self.button.pressed() == 0 && self.lost.is_none() && self.pace.may_claim()
     }
 
     /// Whether there is something to record.
@@ -296,6 +313,7 @@ impl<'a> Drain<'a> {
             match wake {
                 Wake::Done(done) => self.take_in(done),
                 Wake::Progress(fence, text) => drop(self.progress.insert(fence.job, (fence, text))),
+                Wake::Lost(lost) => self.lose_host(lost),
                 Wake::Back | Wake::Stop => {}
             }
         }
@@ -325,7 +343,7 @@ impl<'a> Drain<'a> {
 
     /// A call that was claimed ahead does not wait for one that takes long, nor where nothing is to begin any more.
     fn give_back_what_waits(&mut self) {
-        let over = self.button.pressed() > 0 || self.shortage.is_some() || self.pace.is_late();
+        let over = self.button.pressed() > 0 || self.lost.is_some() || self.shortage.is_some() || self.pace.is_late();
         let Some(presence) = &mut self.presence else { return };
         for served in &mut self.served {
             let stops = over || served.view.outlook.free() == 0;
@@ -334,6 +352,7 @@ impl<'a> Drain<'a> {
             if stops || stuck {
                 let claims = presence.slots.take_back(|claim| claim.service == served.name);
                 self.pace.gave_back(claims.len());
+                served.awaits_host = claims.iter().any(|claim| presence.slots.waits_for_host(claim));
                 served.gives_back(&claims);
             }
         }

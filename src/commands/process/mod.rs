@@ -4,8 +4,10 @@
 //! here do store and runner meet.
 
 mod board;
+mod brake;
 mod desk;
 mod drain;
+mod host;
 mod note;
 mod over;
 mod pace;
@@ -17,6 +19,7 @@ mod wake;
 mod workers;
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +32,7 @@ use crate::domain::job::{JobId, State};
 use crate::domain::processor::Processor;
 use crate::domain::service::ServiceName;
 use crate::error::{Error, Kind, Result};
+pub use crate::runner::host::inherit;
 pub use crate::runner::supervisor::{Line, SUPERVISOR};
 pub use crate::runner::{Echo, Surroundings};
 use crate::runner::{descriptors, signals, supervisor};
@@ -53,6 +57,9 @@ pub struct Options {
     pub one_container: bool,
 }
 
+/// How much stack a thread needs that runs calls or feeds who does: it runs no recursion.
+const STACK_OF_A_FEEDER: usize = 256 * 1024;
+
 /// What a processor works with, besides the store.
 #[derive(Debug)]
 pub struct Equipment {
@@ -62,6 +69,8 @@ pub struct Equipment {
     pub echo: Echo,
     /// How long the store may be locked while nothing is at stake.
     pub patience: Patience,
+    /// The socket to the program that it drains into, if there is one: it is waited for its hello before anything is run.
+    pub socket: Option<OwnedFd>,
 }
 
 /// What happens while a processor works, for whoever wants to tell it.
@@ -106,6 +115,15 @@ pub enum Event<'a> {
         processor: &'a Processor,
         /// Why not.
         barrier: Barrier,
+    },
+    /// A processor died, and the program that it drained into, which lives, may still run calls of it.
+    InHost {
+        /// The dead one.
+        processor: &'a Processor,
+        /// The process of that program.
+        host: i64,
+        /// Their jobs.
+        jobs: &'a [JobId],
     },
     /// It cannot be told whether a processor lives.
     Unsure {
@@ -190,12 +208,13 @@ pub struct Summary {
 }
 
 /// Runs this very program again, with the same words, as a processor, and sees to it that nothing of what it ran is left
-/// when it has ended; gives its exit code.
+/// when it has ended; gives its exit code. A socket to the program that is drained into is handed on.
 ///
 /// # Errors
 /// [`Kind::Busy`] when it was killed: whoever processes next puts back what it ran.
-pub fn supervise(words: &[OsString]) -> Result<u8> {
-    let status = supervisor::supervise(words).map_err(|error| super::io_error("cannot start a processor", &error))?;
+pub fn supervise(words: &[OsString], socket: Option<OwnedFd>) -> Result<u8> {
+    let status =
+        supervisor::supervise(words, socket).map_err(|error| super::io_error("cannot start a processor", &error))?;
     if let Some(code) = status.code() {
         return Ok(u8::try_from(code).unwrap_or(u8::MAX));
     }
@@ -220,7 +239,7 @@ pub fn mind_root(location: &Location) -> Result<()> {
 pub fn process(
     store: &mut Store,
     options: &Options,
-    equipment: Equipment,
+    mut equipment: Equipment,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Summary> {
     descriptors::prepare().map_err(|error| super::io_error("cannot run functions", &error))?;
@@ -233,11 +252,13 @@ pub fn process(
         services.extend(store.services()?.into_iter().map(|service| service.name));
     }
     let no_bell = |error| super::io_error("cannot wait for what happens", &error);
+    let socket = equipment.socket.take();
     let mut drain = drain::Drain::new(store, options, equipment, tell).map_err(no_bell)?;
     let fail = |error| super::io_error("cannot watch for signals", &error);
     let (asked, passed_on, lost) = (drain.stop_button(), drain.stop_button(), drain.stop_button());
     signals::on_stop(move || asked.press()).map_err(fail)?;
     line.listen(move || passed_on.press(), move || lost.lose()).map_err(fail)?;
+    socket.map_or(Ok(()), |socket| drain.greet(socket))?;
     let done = if options.follow {
         drain.drain(&services)
     } else {

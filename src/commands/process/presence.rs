@@ -12,6 +12,7 @@ use crate::error::{Kind, Result};
 use crate::failpoint::reached;
 use crate::runner::folder::{self, Life};
 use crate::runner::supervisor::{self, Line};
+use crate::runner::worker::hosted::Hosted;
 use crate::runner::{Access, Echo, Folder, Orphans, Reserve, Surroundings};
 use crate::store::Store;
 
@@ -26,6 +27,16 @@ pub struct RunFolder {
     pub env: Vec<(OsString, OsString)>,
     /// The line to the supervisor of this process.
     pub line: Arc<Line>,
+}
+
+/// What a presence is made of.
+pub(super) struct Means {
+    /// Where its folder is and what functions inherit.
+    pub(super) run: RunFolder,
+    /// Where output of functions goes.
+    pub(super) echo: Echo,
+    /// The program that it drains into, if there is one.
+    pub(super) host: Option<Hosted>,
 }
 
 /// What to do about a run folder that cannot be used.
@@ -46,7 +57,8 @@ pub(super) struct Presence {
 
 impl Presence {
     /// Locks first and registers then, so that nobody who sees the registration can think us dead.
-    pub(super) fn begin(store: &mut Store, run: RunFolder, echo: Echo, wakes: Arc<Wakes>) -> Result<Presence> {
+    pub(super) fn begin(store: &mut Store, means: Means, wakes: Arc<Wakes>) -> Result<Presence> {
+        let Means { run, echo, host } = means;
         let fail = |error| {
             let what = format!("cannot work in `{}`", run.path.display());
             super::super::io_error(&what, &error)
@@ -60,7 +72,8 @@ impl Presence {
         run.line.hand_over(folder.lock()).map_err(fail)?;
         reached("folder locked");
         let reserve = Arc::new(Reserve::of(folder.path()));
-        let filled = reserve.fill().map_err(fail);
+        let noted = host.as_ref().map_or(Ok(()), |hosted| folder.note_host(hosted.host(), access));
+        let filled = noted.and_then(|()| reserve.fill()).map_err(fail);
         let registered =
             filled.and_then(|()| store.register(&folder.describe(supervisor::visible_pid()).map_err(fail)?));
         let id = match registered {
@@ -78,7 +91,8 @@ impl Presence {
         sweep(store, &run.path, folder.path())?;
         let echo = Arc::new(echo);
         let workers = Arc::new(Workers::new(Arc::clone(&echo), folder.token()));
-        let slots = Slots::new(Common { around, marks: folder.marks(), echo: Arc::clone(&echo), workers }, wakes);
+        let mut slots = Slots::new(Common { around, marks: folder.marks(), echo: Arc::clone(&echo), workers }, wakes);
+        host.map_or(Ok(()), |hosted| slots.drain_into(hosted))?;
         Ok(Presence { id, slots, reserve, folder, orphans, echo })
     }
 
@@ -91,6 +105,12 @@ impl Presence {
     /// Why it is not known for sure, should this processor die, which calls it ran.
     pub(super) fn flaw(&self) -> Option<&std::io::Error> {
         self.folder.flaw()
+    }
+
+    /// Ends as if it had died, because a host may still run calls: what else it held is over, and recorded.
+    pub(super) fn leave_behind(self) {
+        drop(self.slots);
+        self.orphans.end();
     }
 
     /// Ends when nothing is held any more, and leaves nothing behind.

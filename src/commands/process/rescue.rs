@@ -1,5 +1,6 @@
 //! Taking over from processors that died.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::over::Over;
@@ -9,6 +10,7 @@ use crate::domain::processor::{Processor, ProcessorId};
 use crate::error::Result;
 use crate::failpoint::reached;
 use crate::runner::folder::{Life, Remains, is_dying, life, token_of};
+use crate::runner::host::Host;
 use crate::runner::leftover;
 use crate::runner::whereabouts::{Sight, process_lives, same_boot, sight};
 use crate::store::Store;
@@ -43,6 +45,10 @@ pub(super) struct Rescuer<'a> {
     /// The processor itself, if it is one already.
     pub(super) own: Option<ProcessorId>,
     pub(super) options: &'a Options,
+    /// A host that runs no call of an earlier processor any more.
+    pub(super) idle: Option<Host>,
+    /// The dead of which all that is left was ended, but for what is in a host: it is not looked for again.
+    pub(super) held: &'a mut BTreeSet<ProcessorId>,
     pub(super) summary: &'a mut Summary,
     pub(super) tell: &'a mut dyn FnMut(Event<'_>),
 }
@@ -87,26 +93,66 @@ pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_>) -> Result<Oth
             (rescuer.tell)(Event::OutOfReach { processor: &processor, barrier });
             continue;
         }
+        let hold = match remains.as_ref().map(|remains| hold(remains, rescuer)).transpose() {
+            // Nor is a call given to somebody else while it may run.
+            Err(error) => {
+                (rescuer.tell)(Event::Unsure { processor: &processor, error: &error });
+                continue;
+            }
+            Ok(hold) => hold.flatten(),
+        };
         // After a power cut, or without its folder, whatever it had claimed may have been running.
         let known = remains.as_ref().filter(|_| same_boot(&processor.is));
         let begun = known.and_then(|remains| remains.begun().ok());
         let outcomes = known.and_then(|remains| remains.outcomes().ok()).unwrap_or_default();
+        let mut held = hold.as_ref().map(|hold| hold.jobs.clone()).unwrap_or_default();
+        held.retain(|job| outcomes.iter().all(|(noted, _)| noted != job));
         let patience = if own.is_some() { PATIENCE_AT_WORK } else { PATIENCE };
-        let mut tokens = store.tokens(processor.id)?;
+        let mut tokens = store.tokens_but(processor.id, &held)?;
+        let only_held = !held.is_empty() && tokens.is_empty();
         tokens.push(token_of(&processor.is.folder));
+        if only_held && rescuer.held.contains(&processor.id) {
+            continue;
+        }
         if !leftover::end(&tokens, patience) {
             (rescuer.tell)(Event::NotRescued { processor: &processor });
             continue;
         }
         reached("leftovers ended");
-        record(store, processor.id, &outcomes, rescuer)?;
-        put_back(store, &processor, begun.as_deref(), rescuer.tell)?;
-        others.rescued = true;
-        if let Some(remains) = remains {
-            remains.remove();
+        if !only_held {
+            record(store, processor.id, &outcomes, rescuer)?;
+            held = put_back(store, &processor, (begun.as_deref(), &held), rescuer.tell)?;
+            others.rescued = true;
+        }
+        match hold.filter(|_| !held.is_empty()) {
+            Some(Hold { host, .. }) => {
+                rescuer.held.insert(processor.id);
+                (rescuer.tell)(Event::InHost { processor: &processor, host: host.pid, jobs: &held });
+            }
+            None => drop(remains.map(Remains::remove)),
         }
     }
     Ok(others)
+}
+
+/// What keeps jobs of a dead processor from being put back: the program that it drained into, which lives.
+struct Hold {
+    host: Host,
+    jobs: Vec<JobId>,
+}
+
+/// Looks whether a host may still run calls of a dead processor.
+fn hold(remains: &Remains, rescuer: &Rescuer<'_>) -> std::io::Result<Option<Hold>> {
+    let Some(host) = remains.host()? else { return Ok(None) };
+    if rescuer.idle.as_ref() == Some(&host) {
+        remains.forget_host()?;
+        return Ok(None);
+    }
+    if !host.lives(rescuer.options.one_container) {
+        return Ok(None);
+    }
+    let jobs = remains.in_host()?;
+    Ok((!jobs.is_empty()).then_some(Hold { host, jobs }))
 }
 
 /// Why what it ran may still run where this process cannot see it, if so: as another user, or in another PID namespace.
@@ -144,16 +190,17 @@ fn record(
     Ok(())
 }
 
+/// Puts its jobs back but those that are held; gives those of them that are still there.
 fn put_back(
     store: &mut Store,
     dead: &Processor,
-    begun: Option<&[JobId]>,
+    (begun, held): (Option<&[JobId]>, &[JobId]),
     tell: &mut dyn FnMut(Event<'_>),
-) -> Result<()> {
-    let rescued = store.rescue(dead.id, begun)?;
+) -> Result<Vec<JobId>> {
+    let rescued = store.rescue_but(dead.id, begun, held)?;
     reached("processor rescued");
     if !rescued.jobs.is_empty() {
         tell(Event::Rescued { processor: dead, jobs: &rescued.jobs });
     }
-    Ok(())
+    Ok(rescued.held)
 }

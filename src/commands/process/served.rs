@@ -49,6 +49,8 @@ pub(super) struct Served {
     returned: Vec<Fence>,
     /// When a call of it last began or ended.
     moved: Instant,
+    /// Whether calls were given back as the host had no room for them.
+    pub(super) awaits_host: bool,
 }
 
 /// What a transaction has to record.
@@ -68,6 +70,7 @@ impl Served {
             unrun: Vec::new(),
             returned: Vec::new(),
             moved: Instant::now(),
+            awaits_host: false,
         }
     }
 

@@ -7,12 +7,15 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::{Arc, MutexGuard, Weak};
+use std::sync::{Arc, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::STACK_OF_A_FEEDER;
 use super::board::{Board, Seat, Work};
+use super::brake::Brake;
 use super::desk::SlotDesk;
+use super::host;
 use super::note;
 use super::pace::Load;
 use super::wake::{Wake, Wakes};
@@ -22,14 +25,9 @@ use crate::domain::job::{Claim, Fence};
 use crate::domain::service::ServiceName;
 use crate::error::Result;
 use crate::failpoint::reached;
+use crate::runner::worker::hosted::Hosted;
 use crate::runner::worker::{Begun, Done, Fate, Unfit};
-use crate::runner::{
-    Capture, Control, Echo, Ended, Hurry, Mark, Marks, Orphans, Output, Request, Stop, Surroundings, command,
-    descriptors,
-};
-
-/// How much stack a slot needs: it runs no recursion.
-const STACK: usize = 256 * 1024;
+use crate::runner::{Capture, Control, Echo, Ended, Mark, Marks, Output, Request, Surroundings, command, descriptors};
 
 /// What all calls of a processor have in common.
 pub(super) struct Common {
@@ -47,6 +45,10 @@ pub(super) struct Slots {
     most: usize,
     /// How many calls of each service were handed in and did not come back yet, and the bytes of their arguments.
     held: BTreeMap<ServiceName, (usize, usize)>,
+    /// Feeds the host, if there is one.
+    host: Option<JoinHandle<()>>,
+    /// How many of those held are left to a host.
+    left: usize,
 }
 
 /// What all slots have in common.
@@ -65,11 +67,46 @@ impl Slots {
             threads: Vec::new(),
             most: descriptors::functions_at_once(),
             held: BTreeMap::new(),
+            host: None,
+            left: 0,
         }
     }
 
+    /// Runs in this host from now on what it can run.
+    pub(super) fn drain_into(&mut self, hosted: Hosted) -> Result<()> {
+        let fail = |error| super::super::io_error("cannot speak to the host", &error);
+        self.host = Some(host::feed(&self.shared, hosted).map_err(fail)?);
+        Ok(())
+    }
+
+    /// Whether a call waits for the host, and would while that has no room.
+    pub(super) fn waits_for_host(&self, claim: &Claim) -> bool {
+        let work = self.shared.board.work();
+        work.host_is_full() && work.is_hosted(claim)
+    }
+
+    /// Whether the host can take no more calls now.
+    pub(super) fn host_is_full(&self) -> bool {
+        self.host.is_some() && self.shared.board.work().host_is_full()
+    }
+
+    /// Notes that so many calls are left to a host: they count as running for others, and nothing comes of them here.
+    pub(super) fn leave_to_host(&mut self, count: usize) {
+        self.left += count;
+    }
+
+    /// How many calls are left to a host.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// How many calls were claimed and are not over yet, nor left to a host.
+    pub(super) fn open(&self) -> usize {
+        self.held() - self.left
+    }
+
     /// How many calls were claimed and are not over yet.
-    pub(super) fn held(&self) -> usize {
+    fn held(&self) -> usize {
         self.held.values().map(|(count, _)| count).sum()
     }
 
@@ -167,13 +204,7 @@ impl Slots {
 
     /// What stops them, for another thread.
     pub(super) fn brake(&self) -> Brake {
-        let Common { around, echo, workers, .. } = &self.shared.common;
-        Brake {
-            board: Arc::clone(&self.shared.board),
-            orphans: Arc::clone(&around.orphans),
-            workers: Arc::downgrade(workers),
-            hurry: echo.hurry(),
-        }
+        Brake::of(&self.shared)
     }
 
     fn add(&mut self) -> Result<()> {
@@ -184,53 +215,13 @@ impl Slots {
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new()
             .name(format!("slot {}", slot + 1))
-            .stack_size(STACK)
+            .stack_size(STACK_OF_A_FEEDER)
             .spawn(move || shared.run(slot, &control));
         if thread.is_err() {
             self.shared.board.work().seats.pop();
         }
         self.threads.push(thread.map_err(fail)?);
         Ok(())
-    }
-}
-
-/// Stops all slots, whatever their owner is waiting for.
-pub(super) struct Brake {
-    board: Arc<Board>,
-    orphans: Arc<Orphans>,
-    /// Not kept from going with the slots: what they print is waited for when nobody can print any more.
-    workers: Weak<Workers>,
-    hurry: Hurry,
-}
-
-impl Brake {
-    /// Lets nobody who does not read what functions have printed keep the processor from ending.
-    pub(super) fn hurry(&self) {
-        self.hurry.up();
-    }
-
-    /// Lets nothing begin any more, and asks what is running to end, unless that is [`Stop::No`].
-    pub(super) fn pull(&self, how: Stop) {
-        let mut work = self.board.work();
-        work.halted = true;
-        work.wake_workers();
-        if how != Stop::No {
-            work.stop(how);
-        }
-    }
-
-    /// Ends everything at once and returns when nothing is left.
-    pub(super) fn end_everything(&self) {
-        self.pull(Stop::Kill);
-        let mut work = self.board.work();
-        while work.running() > 0 {
-            work = self.board.wait(work);
-        }
-        drop(work);
-        if let Some(workers) = self.workers.upgrade() {
-            workers.kill();
-        }
-        self.orphans.end();
     }
 }
 
@@ -302,8 +293,8 @@ impl Shared {
     }
 
     /// Tells that calls are over.
-    fn tell(&self, work: MutexGuard<'_, Work>, done: Vec<Done>) {
-        if work.halted || work.seats.len() > 1 {
+    pub(super) fn tell(&self, work: MutexGuard<'_, Work>, done: Vec<Done>) {
+        if work.halted || work.seats.len() > 1 || work.host.is_some() {
             self.board.tell();
         }
         drop(work);
@@ -388,9 +379,10 @@ impl Drop for Slots {
         work.closed = true;
         // One that just starts, for a call that was cancelled, is not waited for.
         work.wake_workers();
+        work.call_host();
         drop(work);
         self.shared.board.tell();
-        for thread in self.threads.drain(..) {
+        for thread in self.threads.drain(..).chain(self.host.take()) {
             let _ = thread.join();
         }
         self.shared.common.workers.end();

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use super::slots::Brake;
+use super::brake::Brake;
+use super::host::Lost;
 use crate::domain::job::Fence;
 use crate::runner::Stop;
 use crate::runner::signals::die;
@@ -22,6 +23,8 @@ pub(super) enum Wake {
     Back,
     /// A call tells how far it is.
     Progress(Fence, String),
+    /// Nothing can be run in the host any more.
+    Lost(Lost),
     /// A signal to stop came.
     Stop,
 }

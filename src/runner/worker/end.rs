@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::held::{Call, Ending, Why};
+use super::held::Call;
 use super::serve::STRANDED;
 use super::{Desk, Done, Fate, Unfit, Worker, frames};
 use crate::domain::attempt::Outcome;
@@ -99,27 +99,12 @@ impl Worker {
     /// Tells the worker which of the calls that run are to end; says whether any are that were not before.
     fn ask_to_end(&mut self, stop: Stop) -> bool {
         let serial = self.is_serial();
-        let now = Instant::now();
         let Worker { held, line, cancelling, .. } = self;
-        let limits: Vec<bool> = held.limits(serial).map(|limit| limit.is_some_and(|limit| limit <= now)).collect();
-        let mut asked = false;
-        for (call, late) in held.running(serial).zip(limits).filter(|(call, _)| call.ending.is_none()) {
-            let fence = call.fence();
-            let why = if cancelling.contains(&fence) {
-                cancelling.retain(|which| *which != fence);
-                Why::Cancelled
-            } else if stop > Stop::Cancel {
-                Why::Interrupted
-            } else if late {
-                Why::TooLong
-            } else {
-                continue;
-            };
-            call.ending = Some(Ending { why, kill_at: now + GRACE });
+        let asked = held.ask_to_end(serial, stop, cancelling);
+        for (call, why) in &asked {
             frames::write_cancel(line.outgoing(), &call.begun.claim, why.as_str());
-            asked = true;
         }
-        asked
+        !asked.is_empty()
     }
 
     /// Takes back the calls that the worker has not read yet; if `one_after_another`, not the one whose turn it is, unless

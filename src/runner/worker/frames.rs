@@ -34,6 +34,9 @@ pub(super) struct Hello {
     /// Whether it listens while it runs a call.
     #[serde(default)]
     pub(super) cancel: bool,
+    /// Whether a host runs no call of an earlier processor any more.
+    #[serde(default)]
+    pub(super) idle: bool,
 }
 
 fn one() -> usize {

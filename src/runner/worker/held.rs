@@ -9,7 +9,8 @@ use super::{Begun, Done};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
 use crate::domain::job::Fence;
 use crate::domain::json::Json;
-use crate::runner::{Capture, Ended, start};
+use crate::runner::tree::GRACE;
+use crate::runner::{Capture, Ended, Stop, start};
 
 /// The calls that are sent and not answered, oldest first.
 #[derive(Debug, Default)]
@@ -177,6 +178,30 @@ impl Held {
             let definition = call.begun.claim.definition.as_ref().ok()?;
             self.since(call, serial).checked_add(definition.timeout?)
         })
+    }
+
+    /// Notes which of those that run are to end and were not before, as they are cancelled, as their time is over, or by `stop`;
+    /// gives them, and why.
+    pub(super) fn ask_to_end(&mut self, serial: bool, stop: Stop, cancelling: &mut Vec<Fence>) -> Vec<(&Call, Why)> {
+        let now = Instant::now();
+        let limits: Vec<bool> = self.limits(serial).map(|limit| limit.is_some_and(|limit| limit <= now)).collect();
+        let mut asked = Vec::new();
+        for (call, late) in self.running(serial).zip(limits).filter(|(call, _)| call.ending.is_none()) {
+            let fence = call.fence();
+            let why = if cancelling.contains(&fence) {
+                cancelling.retain(|which| *which != fence);
+                Why::Cancelled
+            } else if stop > Stop::Cancel {
+                Why::Interrupted
+            } else if late {
+                Why::TooLong
+            } else {
+                continue;
+            };
+            call.ending = Some(Ending { why, kill_at: now + GRACE });
+            asked.push((&*call, why));
+        }
+        asked
     }
 
     /// Notes that answers have come; gives how long each of those calls took, taken that all took the same.

@@ -6,6 +6,7 @@
 mod end;
 mod frames;
 mod held;
+pub mod hosted;
 mod line;
 pub mod once;
 mod other_end;

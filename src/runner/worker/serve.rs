@@ -26,7 +26,7 @@ const SILENT: Duration = Duration::from_secs(1);
 const MEASURE: Duration = Duration::from_millis(100);
 
 /// How long to sleep when nothing is to be watched but descriptors.
-const LONG: Duration = Duration::from_mins(10);
+pub(super) const LONG: Duration = Duration::from_mins(10);
 
 impl Worker {
     /// Runs calls from `desk` until it has none for this worker and all are answered.
@@ -292,7 +292,7 @@ impl Worker {
     }
 }
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

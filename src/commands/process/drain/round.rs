@@ -32,7 +32,11 @@ impl Drain<'_> {
         let served = &self.served[index];
         let waits = |other: &usize| *other != index && self.served[*other].view.outlook.wants_alone;
         // What waits for empty hands gets them.
-        if self.button.pressed() > 0 || (0..self.served.len()).any(|other| waits(&other)) {
+        if self.button.pressed() > 0 || self.lost.is_some() || (0..self.served.len()).any(|other| waits(&other)) {
+            return 0;
+        }
+        // What is first in line waits for the host, here or elsewhere: it is not to be claimed and given back all the time.
+        if served.awaits_host && self.presence.as_ref().is_some_and(|presence| presence.slots.host_is_full()) {
             return 0;
         }
         let load = self.presence.as_ref().map(|presence| presence.slots.load(&served.name)).unwrap_or_default();
@@ -128,8 +132,8 @@ impl Drain<'_> {
 
     /// The presence, which is made when it is needed for the first time.
     pub(super) fn presence(&mut self) -> Result<&mut Presence> {
-        if let Some((run_folder, echo)) = self.equipment.take() {
-            let presence = Presence::begin(self.store, run_folder, echo, std::sync::Arc::clone(&self.wakes))?;
+        if let Some(means) = self.means.take() {
+            let presence = Presence::begin(self.store, means, std::sync::Arc::clone(&self.wakes))?;
             self.button.connect(presence.slots.brake());
             self.presence = Some(presence);
         }

@@ -1,0 +1,47 @@
+//! Draining into the program that has started this processor: waiting for its hello, and losing it.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::host::{Lost, lost};
+use super::Drain;
+use crate::error::{Error, Kind, Result};
+use crate::runner::host::Host;
+use crate::runner::worker::hosted::Hosted;
+
+impl Drain<'_> {
+    /// Waits for the hello of the host at the other end of a socket, unless it is told to stop. Calls run there from then on.
+    pub(in super::super) fn greet(&mut self, socket: OwnedFd) -> Result<()> {
+        let (host, ended) = Host::behind(&socket).map_err(|error| {
+            Error::new(Kind::Io, format!("the host cannot be watched: {error}"))
+                .hint("the program that made the socket has to live for as long as calls run in it")
+        })?;
+        let pid = host.pid;
+        let (wakes, button) = (Arc::clone(&self.wakes), self.button.clone());
+        let wait = |end: BorrowedFd<'_>, time: Duration| {
+            wakes.wait(time, Some(end));
+            drop(wakes.take());
+            button.stay_if_lost();
+            button.pressed() == 0
+        };
+        let hosted = Hosted::greet(socket, (host, ended), wait).map_err(|loss| lost(pid, &loss))?;
+        if let Some(hosted) = &hosted
+            && hosted.is_idle()
+        {
+            self.idle = Some(hosted.host().clone());
+        }
+        if let Some(means) = &mut self.means {
+            means.host = hosted;
+        }
+        Ok(())
+    }
+
+    /// Nothing can be run in the host any more: nothing else begins.
+    pub(super) fn lose_host(&mut self, lost: Lost) {
+        if let Some(presence) = &mut self.presence {
+            presence.slots.leave_to_host(lost.left.len());
+        }
+        self.lost = Some(lost);
+    }
+}

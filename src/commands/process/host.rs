@@ -1,0 +1,134 @@
+//! The program that this processor drains into, if there is one: a thread feeds it, as slots feed workers.
+//!
+//! Invariant: when the host is lost, the calls that it may be running keep their marks, and stay with this processor.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use super::STACK_OF_A_FEEDER;
+use super::board::HostSeat;
+use super::desk::note;
+use super::slots::Shared;
+use super::wake::Wake;
+use crate::domain::job::{Claim, Fence};
+use crate::error::{Error, Kind};
+use crate::failpoint::reached;
+use crate::runner::worker::hosted::{Hosted, Loss};
+use crate::runner::worker::{Begun, Desk, Done};
+use crate::runner::{Control, Output};
+
+/// A host in which nothing can be run any more.
+#[derive(Debug)]
+pub(super) struct Lost {
+    /// Its process.
+    pub(super) pid: i64,
+    /// What it did.
+    pub(super) loss: Loss,
+    /// The calls that it may still be running.
+    pub(super) left: Vec<Claim>,
+}
+
+impl Lost {
+    /// What there is to tell of it.
+    pub(super) fn error(&self) -> Error {
+        let error = lost(self.pid, &self.loss);
+        if self.left.is_empty() {
+            return error;
+        }
+        let jobs: Vec<String> = self.left.iter().map(|claim| claim.fence.job.to_string()).collect();
+        let jobs = if jobs.len() == 1 { format!("job {}", jobs[0]) } else { format!("jobs {}", jobs.join(", ")) };
+        error.hint(format!(
+            "{jobs} may still run there: `asyncq process` puts that back when the process has ended, or says `\"idle\":true` in a new hello"
+        ))
+    }
+}
+
+/// That nothing can be run in a host.
+pub(super) fn lost(pid: i64, loss: &Loss) -> Error {
+    let (what, hint) = match loss {
+        Loss::Ended => ("has ended", "what it was running was put back, or has failed"),
+        Loss::Flaw(what) => (what.as_str(), "docs/protocol.md tells what a program has to say that is drained into"),
+    };
+    Error::new(Kind::Io, format!("the host (process {pid}) {what}")).hint(hint)
+}
+
+/// Feeds a host from now on, in a thread of its own.
+///
+/// # Errors
+/// When the system gives no thread, or no descriptor.
+pub(super) fn feed(shared: &Arc<Shared>, mut hosted: Hosted) -> std::io::Result<JoinHandle<()>> {
+    let control = Arc::new(Control::new()?);
+    let seat = HostSeat::new(hosted.functions(), hosted.at_once(), Arc::clone(&control));
+    shared.board.work().host = Some(seat);
+    let shared = Arc::clone(shared);
+    let feed = move || {
+        let output = Output { echo: &shared.common.echo, whole_lines: true };
+        let desk = HostDesk { shared: &shared };
+        let closed = || shared.board.work().closed;
+        let Some(loss) = hosted.serve(&desk, (output, &shared.common.around.folder), &control, closed) else { return };
+        let pid = hosted.host().pid;
+        let left = hosted.part(&loss, &desk);
+        shared.board.work().lose_host();
+        shared.board.tell();
+        shared.wakes.send(Wake::Lost(Lost { pid, loss, left }));
+    };
+    std::thread::Builder::new().name("host".to_owned()).stack_size(STACK_OF_A_FEEDER).spawn(feed)
+}
+
+/// The desk at which a host gets its calls.
+struct HostDesk<'a> {
+    shared: &'a Shared,
+}
+
+impl Desk for HostDesk<'_> {
+    fn next(&self, _held: usize, _at_once: usize) -> Option<Begun> {
+        let claim = self.shared.board.work().pick_hosted()?;
+        let mark = self.shared.common.marks.set_in_host(claim.fence.job);
+        reached("call marked");
+        Some(Begun { claim, mark: Some(mark) })
+    }
+
+    fn done(&self, mut done: Vec<Done>) {
+        reached("call ended");
+        let marks = &self.shared.common.marks;
+        for done in &mut done {
+            if note(marks, done) {
+                continue;
+            }
+            if let Some(mark) = &done.mark {
+                marks.came_out(mark, done.claim.fence.job);
+            }
+        }
+        reached("outcome noted");
+        let mut work = self.shared.board.work();
+        for done in &done {
+            work.release_hosted(done.claim.fence);
+        }
+        self.shared.tell(work, done);
+    }
+
+    fn back(&self, begun: Vec<Begun>) {
+        let mut work = self.shared.board.work();
+        let mut claims = Vec::with_capacity(begun.len());
+        for Begun { claim, mark } in begun {
+            work.release_hosted(claim.fence);
+            if let Some(mark) = mark {
+                self.shared.common.marks.clear(&mark);
+            }
+            claims.push(claim);
+        }
+        work.put_back(claims);
+    }
+
+    fn cancelled(&self) -> Vec<Fence> {
+        self.shared.board.work().hosted_to_cancel()
+    }
+
+    fn is_open(&self) -> bool {
+        self.shared.board.work().is_open()
+    }
+
+    fn progress(&self, fence: Fence, text: String) {
+        self.shared.wakes.send(Wake::Progress(fence, text));
+    }
+}

@@ -1,0 +1,77 @@
+//! What a processor's folder tells of its host, the program that it drained into, and that may go on when the processor is
+//! dead: who it is, and which calls are in it.
+//!
+//! Invariant: the host is written down before the first call is sent to it. A call in the host is marked by the negative
+//! number of its job, from before it is sent until its answer has come.
+
+use std::fs;
+use std::io::{self, Write};
+
+use super::{Folder, Mark, Marks, Remains, new, open_file};
+use crate::domain::job::JobId;
+use crate::runner::Access;
+use crate::runner::host::Host;
+
+/// The file that tells who the host is.
+const HOST: &str = "host";
+
+/// The job of a mark.
+pub(super) fn job(mark: i64) -> JobId {
+    JobId(mark.abs())
+}
+
+impl Folder {
+    /// Writes down that calls may run in a host.
+    ///
+    /// # Errors
+    /// Whatever the file system answers.
+    pub fn note_host(&self, host: &Host, access: Access) -> io::Result<()> {
+        new(&self.path().join(HOST), access)?.write_all(host.note().as_bytes())
+    }
+}
+
+impl Marks {
+    /// Notes that a job is sent to the host.
+    pub fn set_in_host(&self, job: JobId) -> Mark {
+        let place = self.free().take();
+        self.write(place, -job.0);
+        Mark { place, noted: false, awaited: false }
+    }
+
+    /// Notes that a job is in the host no more.
+    pub fn came_out(&self, mark: &Mark, job: JobId) {
+        self.write(mark.place, job.0);
+    }
+}
+
+impl Remains {
+    /// The host of the dead processor, if it had one and that may still run its calls.
+    ///
+    /// # Errors
+    /// Whatever the file system answers; then it is not known.
+    pub fn host(&self) -> io::Result<Option<Host>> {
+        let path = self.path.join(HOST);
+        let file = match open_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let host = Host::parse(&io::read_to_string(file)?);
+        host.map(Some).ok_or_else(|| io::Error::other("what it tells of its host cannot be read"))
+    }
+
+    /// The jobs that were in the host.
+    ///
+    /// # Errors
+    /// Whatever the file system answers; then it is not known.
+    pub fn in_host(&self) -> io::Result<Vec<JobId>> {
+        Ok(self.marks()?.into_iter().filter(|(_, mark)| *mark < 0).map(|(_, mark)| job(mark)).collect())
+    }
+
+    /// Notes that the host runs none of them any more.
+    ///
+    /// # Errors
+    /// Whatever the file system answers; then nothing has changed.
+    pub fn forget_host(&self) -> io::Result<()> {
+        fs::remove_file(self.path.join(HOST))
+    }
+}

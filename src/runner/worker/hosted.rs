@@ -1,0 +1,309 @@
+//! Calls that run in a host: a program which has started the processor itself, and is spoken to as workers are, but is neither
+//! started nor ended by asyncq.
+//!
+//! Invariant: a call that was written to the host and not answered is given to nobody else while the host lives. Nothing is
+//! written ahead, as it could not be taken back.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::frames::{self, Hello, Said};
+use super::held::{Call, Held};
+use super::line::Line;
+use super::output::Printed;
+use super::serve::{LONG, now};
+use super::{Begun, Desk, Done, HELLO};
+use crate::domain::attempt::Outcome;
+use crate::domain::job::{Claim, Fence, Token};
+use crate::failpoint::reached;
+use crate::runner::host::Host;
+use crate::runner::tree::{GRACE, LAST_LOOK, REST_GRACE};
+use crate::runner::{Control, Output, Stop, leftover};
+
+/// How long a wait for its hello lasts at most, before it is looked whether it still lives.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How long what a host has started inside its calls may take to end, once the host has ended and that is killed.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why nothing more is sent to a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Loss {
+    /// It has ended.
+    Ended,
+    /// Says what it did, to go on after "the host"; it lives.
+    Flaw(String),
+}
+
+/// A host that has said hello.
+#[derive(Debug)]
+pub struct Hosted {
+    host: Host,
+    /// Tells that it has ended.
+    ended: OwnedFd,
+    line: Line,
+    hello: Hello,
+    held: Held,
+    cancelling: Vec<Fence>,
+    /// Passes on what its calls say that they have printed; it has no streams.
+    printed: Printed,
+}
+
+impl Hosted {
+    /// Waits until the host at the other end of a socket says hello. `wait` waits for that end, so long, and says whether to go
+    /// on; `None` when not.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub fn greet(
+        socket: OwnedFd,
+        (host, ended): (Host, OwnedFd),
+        wait: impl Fn(BorrowedFd<'_>, Duration) -> bool,
+    ) -> Result<Option<Hosted>, Loss> {
+        let cannot = |error: std::io::Error| Loss::Flaw(format!("cannot be spoken to: {error}"));
+        let mut line = Line::at(socket).map_err(cannot)?;
+        let began = Instant::now();
+        loop {
+            // Looked at first: what it said before it ended is there then.
+            let is_gone = is_over(&ended);
+            line.read();
+            while let Some(frame) = line.next() {
+                match frame.and_then(frames::read).map_err(Loss::Flaw)? {
+                    Said::Nothing => {}
+                    Said::Hello(id, hello) => {
+                        let hello = hello.and_then(with_functions);
+                        let refused = hello.as_ref().err().map(String::as_str);
+                        frames::write_welcome(line.outgoing(), &id, refused);
+                        line.write();
+                        let hello = hello.map_err(|why| Loss::Flaw(format!("was refused: {why}")))?;
+                        let (held, printed) = (Held::default(), Printed::of([None, None]));
+                        let cancelling = Vec::new();
+                        return Ok(Some(Hosted { host, ended, line, hello, held, cancelling, printed }));
+                    }
+                    _ => return Err(Loss::Flaw("did not begin with hello".to_owned())),
+                }
+            }
+            if is_gone || line.is_over() {
+                let before = |what| Loss::Flaw(format!("{what} before it said hello"));
+                return Err(before(if is_gone || lingers(&ended) { "ended" } else { "closed the socket" }));
+            }
+            let left = HELLO.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return Err(Loss::Flaw(format!("did not say hello in {} seconds", HELLO.as_secs())));
+            }
+            if !wait(line.fd(), left.min(LOOK)) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The functions that run in it.
+    #[must_use]
+    pub fn functions(&self) -> &[String] {
+        self.hello.functions.as_deref().unwrap_or_default()
+    }
+
+    /// How many calls it runs at once.
+    #[must_use]
+    pub fn at_once(&self) -> usize {
+        self.hello.calls.max(1)
+    }
+
+    /// Whether it has promised that no call of an earlier processor runs in it any more.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.hello.idle
+    }
+
+    /// Runs calls from `desk`, until that is `closed` and all are answered, or until nothing can be run in it any more: then
+    /// says why.
+    pub fn serve(
+        &mut self,
+        desk: &dyn Desk,
+        (output, folder): (Output<'_>, &Path),
+        control: &Control,
+        closed: impl Fn() -> bool,
+    ) -> Option<Loss> {
+        loop {
+            self.fill(desk, folder);
+            if self.held.is_empty() && closed() {
+                self.printed.finish(output);
+                return None;
+            }
+            self.line.write();
+            self.wait_for(control, output);
+            control.drain();
+            let is_gone = is_over(&self.ended);
+            let heard = self.hear(desk, output, is_gone);
+            if is_gone {
+                return Some(Loss::Ended);
+            }
+            let flaw = heard.err().or_else(|| self.line.is_over().then(|| "closed the socket".to_owned()));
+            if let Some(flaw) = flaw.or_else(|| self.mind(desk, control)) {
+                // One that ends closes its socket a moment before.
+                let ends = self.line.is_over() && lingers(&self.ended);
+                return Some(if ends || is_over(&self.ended) { Loss::Ended } else { Loss::Flaw(flaw) });
+            }
+        }
+    }
+
+    /// Nothing can be run in it any more: tells what becomes of its calls, and closes the socket. Gives those that it may be
+    /// running, if it lives.
+    #[must_use]
+    pub fn part(self, loss: &Loss, desk: &dyn Desk) -> Vec<Claim> {
+        let Hosted { mut line, mut held, .. } = self;
+        let (from, _) = line.take_back();
+        let unsent = held.take_from(from);
+        drop(line);
+        desk.back(unsent.into_iter().map(|call| call.begun).collect());
+        let begun = held.take();
+        let tokens: Vec<Token> = begun.iter().map(|call| call.begun.claim.token.clone()).collect();
+        if *loss != Loss::Ended || !leftover::end(&tokens, PATIENCE) {
+            // Not unmarked: who comes next finds out when they have ended.
+            return begun.into_iter().map(|call| call.begun.claim).collect();
+        }
+        let end = |call: Call| {
+            let outcome = call.ending.map_or_else(
+                || Outcome::Crashed("the program that it ran in has ended".to_owned()),
+                |ending| ending.why.outcome(),
+            );
+            call.ended(outcome)
+        };
+        desk.done(begun.into_iter().map(end).collect());
+        Vec::new()
+    }
+
+    fn fill(&mut self, desk: &dyn Desk, folder: &Path) {
+        while self.held.len() < self.at_once() && !self.is_ending() {
+            let Some(begun) = desk.next(self.held.len(), self.at_once()) else { return };
+            self.send(begun, folder);
+        }
+    }
+
+    fn send(&mut self, begun: Begun, folder: &Path) {
+        let from = self.line.end();
+        let id = self.held.push(begun, from, folder);
+        if let Some(call) = self.held.latest() {
+            let limit = call.begun.claim.definition.as_ref().ok().and_then(|definition| definition.timeout);
+            let deadline = limit.map(|limit| now().after(limit));
+            frames::write_call(self.line.outgoing(), id, &call.begun.claim, deadline);
+        }
+    }
+
+    fn is_ending(&mut self) -> bool {
+        self.held.running(false).any(|call| call.ending.is_some())
+    }
+
+    /// Sleeps until something happens.
+    fn wait_for(&mut self, control: &Control, output: Output<'_>) {
+        let listening = output.echo.has_room();
+        let wake = control.wake();
+        let mut fds = vec![PollFd::new(&self.ended, PollFlags::IN), PollFd::new(&wake, PollFlags::IN)];
+        let writing = if self.line.waiting() > 0 { PollFlags::OUT } else { PollFlags::empty() };
+        if listening {
+            fds.push(PollFd::from_borrowed_fd(self.line.fd(), PollFlags::IN | writing));
+        }
+        let limit = self.held.next_limit(false).map(|limit| limit.saturating_duration_since(Instant::now()));
+        let progress = self.held.next_progress();
+        let time = limit.into_iter().chain(progress).min().unwrap_or(LONG).max(Duration::from_micros(100));
+        let ending = self.held.running(false).any(|call| call.ending.is_some());
+        let time = if ending { LAST_LOOK } else { time };
+        let time = if listening { time } else { time.min(Duration::from_millis(10)) };
+        let time = Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() };
+        // Interrupted or not: whoever waits looks what has happened.
+        let _ = poll(&mut fds, Some(&time));
+    }
+
+    /// Takes what it has said, unless nobody takes what its calls print; the last of it whoever takes that.
+    fn hear(&mut self, desk: &dyn Desk, output: Output<'_>, last: bool) -> Result<(), String> {
+        let mut done = Vec::new();
+        if last || output.echo.has_room() {
+            self.line.read();
+        }
+        let heard = loop {
+            let Some(frame) = self.line.next() else { break Ok(()) };
+            let said = frame.and_then(frames::read);
+            if let Err(flaw) = said.and_then(|said| hear(self, said, &mut done, output)) {
+                break Err(flaw);
+            }
+        };
+        for (fence, text) in self.held.due_progress() {
+            desk.progress(fence, text);
+        }
+        if !done.is_empty() {
+            reached("calls answered");
+            desk.done(done);
+        }
+        heard
+    }
+
+    /// Tells it which calls are to end; says what it did when that was told long enough ago.
+    fn mind(&mut self, desk: &dyn Desk, control: &Control) -> Option<String> {
+        self.cancelling.extend(desk.cancelled());
+        let stop = control.asked();
+        let Hosted { held, line, cancelling, .. } = self;
+        for (call, why) in held.ask_to_end(false, stop, cancelling) {
+            frames::write_cancel(line.outgoing(), &call.begun.claim, why.as_str());
+        }
+        line.write();
+        if stop == Stop::Kill && !held.is_empty() {
+            return Some("was not waited for".to_owned());
+        }
+        let now = Instant::now();
+        let mut late = held.running(false).filter(|call| call.ending.is_some_and(|ending| now >= ending.kill_at));
+        late.next().map(|call| {
+            let (job, time) = (call.begun.claim.fence.job, GRACE.as_secs());
+            format!("did not end job {job} within {time} seconds")
+        })
+    }
+}
+
+fn hear(hosted: &mut Hosted, said: Said, done: &mut Vec<Done>, output: Output<'_>) -> Result<(), String> {
+    match said {
+        Said::Nothing => {}
+        Said::Hello(..) => return Err("said hello twice".to_owned()),
+        Said::Answer(id, answer) => {
+            let call = hosted.held.remove(id, false);
+            let call = call.ok_or_else(|| format!("gave an answer with the id {id}, which no open call has"))?;
+            let took = hosted.held.since(&call, false).elapsed();
+            done.push(call.answered(answer, took));
+        }
+        Said::Output(job, stream, text) => {
+            if let Some(call) = hosted.held.of_job(job) {
+                call.capture.push(stream, text.as_bytes());
+            }
+            hosted.printed.say(stream, &text, output);
+        }
+        Said::Progress(job, text) => hosted.held.note_progress(job, text),
+    }
+    Ok(())
+}
+
+/// A host says which functions run in it: it has not been registered for any.
+fn with_functions(hello: Hello) -> Result<Hello, String> {
+    if hello.functions.is_some() { Ok(hello) } else { Err("`functions` has to name what runs in it".to_owned()) }
+}
+
+fn is_over(ended: &OwnedFd) -> bool {
+    waits(ended, Duration::ZERO)
+}
+
+/// Whether a process that has closed its socket ends, too: it gets a moment for that.
+fn lingers(ended: &OwnedFd) -> bool {
+    waits(ended, REST_GRACE)
+}
+
+fn waits(ended: &OwnedFd, time: Duration) -> bool {
+    let time = Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() };
+    let mut fds = [PollFd::from_borrowed_fd(ended.as_fd(), PollFlags::IN)];
+    matches!(poll(&mut fds, Some(&time)), Ok(1..))
+}
