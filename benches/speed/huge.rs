@@ -10,7 +10,9 @@ const JOBS: u32 = 10_000_000;
 const FEW: u32 = 100;
 
 pub fn huge() {
-    println!("huge: among 10,000,000 jobs; the longest that a BEGIN IMMEDIATE of another connection waited meanwhile");
+    println!(
+        "huge: among 10,000,000 jobs; how long a BEGIN IMMEDIATE of another connection waited meanwhile: 99.9 %, all"
+    );
     let bench = Bench::new(1);
     bench.asyncq(&["service", "add", "other"]);
     bench.asyncq(&["function", "add", "other", "true", "--", "/bin/true"]);
@@ -62,23 +64,29 @@ fn fill(bench: &Bench, service: &str, count: u32, change: &str) {
 
 fn tell(bench: &Bench, args: &[&str]) {
     let done = AtomicBool::new(false);
-    let (time, longest) = std::thread::scope(|scope| {
+    let (time, mut waited) = std::thread::scope(|scope| {
         let waits = scope.spawn(|| {
             let db = rusqlite::Connection::open(bench.path()).unwrap();
             db.busy_timeout(Duration::from_mins(1)).unwrap();
-            let mut longest = Duration::ZERO;
+            let mut waited = Vec::new();
             while !done.load(Ordering::Relaxed) {
                 let began = Instant::now();
                 db.execute_batch("BEGIN IMMEDIATE").unwrap();
-                longest = longest.max(began.elapsed());
+                waited.push(began.elapsed());
                 db.execute_batch("ROLLBACK").unwrap();
                 std::thread::sleep(Duration::from_millis(2));
             }
-            longest
+            waited
         });
         let time = timed(|| bench.asyncq(args));
         done.store(true, Ordering::Relaxed);
         (time, waits.join().unwrap())
     });
-    println!("{:<58} {time:>10.1?} {longest:>10.1?}   (to reach: others wait at most 100 ms)", args.join(" "));
+    waited.sort_unstable();
+    let count = waited.len();
+    let (most, longest) = (waited[count - 1 - count / 1000], waited[count - 1]);
+    println!(
+        "{:<50} {time:>10.1?} {most:>10.1?} {longest:>10.1?}   (to reach: others wait at most 100 ms)",
+        args.join(" ")
+    );
 }
