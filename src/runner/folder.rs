@@ -219,11 +219,11 @@ impl Marks {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, place: usize, job: i64) {
-        // Where this fails, a crash is not counted; the call itself is safe, so it runs.
-        if let Err(error) = self.file.write_all_at(&job.to_ne_bytes(), (place * MARK) as u64) {
-            self.flaw.get_or_init(|| error);
-        }
+    /// Says whether it is written.
+    fn write(&self, place: usize, job: i64) -> bool {
+        // Where this fails, a crash is not counted; a call that ends with this process is safe, so it runs.
+        let written = self.file.write_all_at(&job.to_ne_bytes(), (place * MARK) as u64);
+        written.map_err(|error| self.flaw.get_or_init(|| error)).is_ok()
     }
 
     /// Why a mark could not be written: the first of them.

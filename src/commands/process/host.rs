@@ -2,6 +2,7 @@
 //!
 //! Invariant: when the host is lost, the calls that it may be running keep their marks, and stay with this processor.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -63,7 +64,7 @@ pub(super) fn feed(shared: &Arc<Shared>, mut hosted: Hosted) -> std::io::Result<
     let shared = Arc::clone(shared);
     let feed = move || {
         let output = Output { echo: &shared.common.echo, whole_lines: true };
-        let desk = HostDesk { shared: &shared };
+        let desk = HostDesk { shared: &shared, unmarked: Cell::new(false) };
         let closed = || shared.board.work().closed;
         let Some(loss) = hosted.serve(&desk, (output, &shared.common.around.folder), &control, closed) else { return };
         let pid = hosted.host().pid;
@@ -78,14 +79,21 @@ pub(super) fn feed(shared: &Arc<Shared>, mut hosted: Hosted) -> std::io::Result<
 /// The desk at which a host gets its calls.
 struct HostDesk<'a> {
     shared: &'a Shared,
+    /// Whether a call could not be marked.
+    unmarked: Cell<bool>,
 }
 
 impl Desk for HostDesk<'_> {
     fn next(&self, _held: usize, _at_once: usize) -> Option<Begun> {
         let claim = self.shared.board.work().pick_hosted()?;
         let mark = self.shared.common.marks.set_in_host(claim.fence.job);
+        if mark.is_none() {
+            self.unmarked.set(true);
+            self.back(vec![Begun { claim, mark }]);
+            return None;
+        }
         reached("call marked");
-        Some(Begun { claim, mark: Some(mark) })
+        Some(Begun { claim, mark })
     }
 
     fn done(&self, mut done: Vec<Done>) {
@@ -126,6 +134,11 @@ impl Desk for HostDesk<'_> {
 
     fn is_open(&self) -> bool {
         self.shared.board.work().is_open()
+    }
+
+    fn flaw(&self) -> Option<String> {
+        let error = self.shared.common.marks.flaw().filter(|_| self.unmarked.get())?;
+        Some(format!("can be given no call, as it cannot be written down that it has it: {error}"))
     }
 
     fn progress(&self, fence: Fence, text: String) {

@@ -31,11 +31,16 @@ impl Folder {
 }
 
 impl Marks {
-    /// Notes that a job is sent to the host.
-    pub fn set_in_host(&self, job: JobId) -> Mark {
+    /// Notes that a job is to be sent to the host; unless it cannot be written down: then it must not be sent, as it would be
+    /// run again beside the host if this process died.
+    pub fn set_in_host(&self, job: JobId) -> Option<Mark> {
         let place = self.free().take();
-        self.write(place, -job.0);
-        Mark { place, noted: false, awaited: false }
+        let mark = Mark { place, noted: false, awaited: false };
+        if self.write(place, -job.0) {
+            return Some(mark);
+        }
+        self.clear(&mark);
+        None
     }
 
     /// Notes that a job is in the host no more.
@@ -73,5 +78,25 @@ impl Remains {
     /// Whatever the file system answers; then nothing has changed.
     pub fn forget_host(&self) -> io::Result<()> {
         fs::remove_file(self.path.join(HOST))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, OnceLock};
+
+    use super::*;
+
+    #[test]
+    fn a_job_is_in_the_host_only_where_that_is_written_down() {
+        let [readable, writable] = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&readable));
+        let (file, free, flaw) = (fs::File::open(path).unwrap(), Mutex::default(), OnceLock::new());
+        let mut marks = Marks { file, outcomes: writable.try_clone().unwrap(), free, flaw };
+        assert!(marks.set_in_host(JobId(1)).is_none());
+        assert!(marks.flaw().is_some());
+        marks.file = writable;
+        let mark = marks.set_in_host(JobId(1)).unwrap();
+        assert_eq!(mark.place, 0, "a place that could not be used is not lost");
     }
 }

@@ -135,6 +135,9 @@ impl Hosted {
     ) -> Option<Loss> {
         loop {
             self.fill(desk, folder);
+            if let Some(flaw) = desk.flaw() {
+                return Some(Loss::Flaw(flaw));
+            }
             if self.held.is_empty() && closed() {
                 self.printed.finish(output);
                 return None;

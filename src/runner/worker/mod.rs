@@ -76,6 +76,10 @@ pub trait Desk {
     fn is_open(&self) -> bool;
     /// A call tells how far it is.
     fn progress(&self, fence: Fence, text: String);
+    /// Why no call may be given to it any more.
+    fn flaw(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What became of a worker for which there is nothing to do.
