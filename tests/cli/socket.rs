@@ -52,6 +52,26 @@ fn orphaned(place: &Place) -> Running {
     host
 }
 
+/// What an earlier attempt has noted, in the place that the next one takes, tells nothing of the call that runs.
+#[test]
+fn the_outcome_of_an_earlier_attempt_does_not_let_a_call_run_twice() {
+    let host = "
+start('events', '--wait-retries', functions=['work'])
+say(id=hear()['id'], error={'code': 75, 'message': 'not yet', 'data': {'kind': 'conflict', 'pause': 0}})
+hear(), note('begun', 1)
+until(exists('go'))";
+    let place = place("", host);
+    enqueue(&place, &["work"]);
+    let host = orphaned(&place);
+    place.run("asyncq process");
+    assert_eq!((states(&place).as_str(), counts(&place).as_str()), ("processing", "200"));
+    place.write("go", "");
+    host.wait();
+    place.run("asyncq process");
+    assert_eq!(states(&place), "completed \"elsewhere\"");
+    nothing_is_left(&place);
+}
+
 #[test]
 fn calls_run_in_the_program_itself() {
     let host = "

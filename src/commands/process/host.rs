@@ -100,9 +100,9 @@ impl Desk for HostDesk<'_> {
         reached("call ended");
         let marks = &self.shared.common.marks;
         for done in &mut done {
-            if note(marks, done) {
-                continue;
-            }
+            note(marks, done);
+            // Only now: from here on it is not held for the host. A note alone says nothing, as that of an earlier attempt may
+            // stand in the same place.
             if let Some(mark) = &done.mark {
                 marks.came_out(mark, done.claim.fence.job);
             }

@@ -106,7 +106,6 @@ pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_>) -> Result<Oth
         let begun = known.and_then(|remains| remains.begun().ok());
         let outcomes = known.and_then(|remains| remains.outcomes().ok()).unwrap_or_default();
         let mut held = hold.as_ref().map(|hold| hold.jobs.clone()).unwrap_or_default();
-        held.retain(|job| outcomes.iter().all(|(noted, _)| noted != job));
         let patience = if own.is_some() { PATIENCE_AT_WORK } else { PATIENCE };
         let mut tokens = store.tokens_but(processor.id, &held)?;
         let only_held = !held.is_empty() && tokens.is_empty();
