@@ -68,10 +68,14 @@ pub(super) fn feed(shared: &Arc<Shared>, mut hosted: Hosted) -> std::io::Result<
         let closed = || shared.board.work().closed;
         let Some(loss) = hosted.serve(&desk, (output, &shared.common.around.folder), &control, closed) else { return };
         let pid = hosted.host().pid;
-        let left = hosted.part(&loss, &desk);
+        let (left, ended) = hosted.part(&loss, &desk);
         shared.board.work().lose_host();
         shared.board.tell();
         shared.wakes.send(Wake::Lost(Lost { pid, loss, left }));
+        // After that, so that none of them is claimed anew by who does not know it yet.
+        if !ended.is_empty() {
+            desk.done(ended);
+        }
     };
     std::thread::Builder::new().name("host".to_owned()).stack_size(STACK_OF_A_FEEDER).spawn(feed)
 }

@@ -159,10 +159,10 @@ impl Hosted {
         }
     }
 
-    /// Nothing can be run in it any more: tells what becomes of its calls, and closes the socket. Gives those that it may be
-    /// running, if it lives.
+    /// Nothing can be run in it any more: gives back what it has not got, and closes the socket. Gives the calls that it may
+    /// be running, if it lives, and those that have ended with it.
     #[must_use]
-    pub fn part(self, loss: &Loss, desk: &dyn Desk) -> Vec<Claim> {
+    pub fn part(self, loss: &Loss, desk: &dyn Desk) -> (Vec<Claim>, Vec<Done>) {
         let Hosted { mut line, mut held, .. } = self;
         let (from, _) = line.take_back();
         let unsent = held.take_from(from);
@@ -172,7 +172,7 @@ impl Hosted {
         let tokens: Vec<Token> = begun.iter().map(|call| call.begun.claim.token.clone()).collect();
         if *loss != Loss::Ended || !leftover::end(&tokens, PATIENCE) {
             // Not unmarked: who comes next finds out when they have ended.
-            return begun.into_iter().map(|call| call.begun.claim).collect();
+            return (begun.into_iter().map(|call| call.begun.claim).collect(), Vec::new());
         }
         let end = |call: Call| {
             let outcome = call.ending.map_or_else(
@@ -181,8 +181,7 @@ impl Hosted {
             );
             call.ended(outcome)
         };
-        desk.done(begun.into_iter().map(end).collect());
-        Vec::new()
+        (Vec::new(), begun.into_iter().map(end).collect())
     }
 
     fn fill(&mut self, desk: &dyn Desk, folder: &Path) {
