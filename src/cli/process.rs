@@ -60,7 +60,7 @@ pub struct Process {
     ///
     /// The number of an inherited descriptor: one end of a `socketpair(AF_UNIX, SOCK_STREAM)` that the calling program has made
     /// (docs/protocol.md). Its hello names the functions that run in it.
-    #[arg(long, value_name = "FD")]
+    #[arg(long, value_name = "FD", value_parser = parse_descriptor, allow_negative_numbers = true)]
     worker_socket: Option<u32>,
 
     /// As root, run functions even out of a store that others can change
@@ -68,6 +68,10 @@ pub struct Process {
     /// Whoever can write the store, or a folder that it is in, decides what root runs.
     #[arg(long)]
     trust_store_writers: bool,
+}
+
+fn parse_descriptor(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "a descriptor is a whole number from 3".to_owned())
 }
 
 impl Process {

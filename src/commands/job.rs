@@ -31,7 +31,7 @@ pub fn cancel(store: &mut Store, id: JobId) -> Result<()> {
             State::Processing if Instant::now() < until => std::thread::sleep(Duration::from_millis(50)),
             State::Processing => {
                 return Err(Error::new(Kind::Busy, format!("job {id} is asked to end, but still runs"))
-                    .hint("if its processor died, the next `asyncq process` cancels it"));
+                    .hint("if its processor died, the next `asyncq process` cancels it, or tells what it waits for"));
             }
             state => return Err(too_late(id, state)),
         }

@@ -125,6 +125,7 @@ fn take(tx: &mut dyn Tx, plan: &Plan<'_>, next: &[Stored]) -> Result<()> {
     let mut tokens = plan.tokens.iter();
     for run in next.chunk_by(|one, other| one.id.0 + 1 == other.id.0) {
         let secrets: String = tokens.by_ref().take(run.len()).map(Token::as_str).collect();
+        debug_assert_eq!(secrets.len(), run.len() * Token::DIGITS, "each is as long as the statement takes it to be");
         let [job, who, when]: [Value<'_>; 3] = [run[0].id.0.into(), processor.into(), now.into()];
         match run {
             [_] => tx.execute(TAKE, &[job, who, when, (&secrets).into()])?,

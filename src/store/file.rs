@@ -85,8 +85,10 @@ impl StoreFile {
 
     /// Whether the WAL, which is checked not to be another one, has had any content; not in a store without one.
     pub(super) fn has_written_wal(&self) -> bool {
+        if self.written_wal.get().is_none() && fs::metadata(&self.wal.path).is_ok_and(|wal| wal.len() > 0) {
+            self.written_wal.get_or_init(|| ());
+        }
         self.written_wal.get().is_some()
-            || fs::metadata(&self.wal.path).is_ok_and(|wal| wal.len() > 0 && self.written_wal.set(()).is_ok())
     }
 
     /// Makes sure that the path still names the file, and no other path does.

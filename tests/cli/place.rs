@@ -19,6 +19,12 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+/// With what a worker begins that a test writes, in Python.
+pub const WORKER: &str = concat!(include_str!("speak.py"), include_str!("worker.py"));
+
+/// With what a host begins, a program that drains into itself.
+pub const HOST: &str = concat!(include_str!("speak.py"), include_str!("host.py"));
+
 /// An empty directory with a user in it.
 pub struct Place {
     folder: TempDir,

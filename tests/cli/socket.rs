@@ -1,14 +1,14 @@
 //! Programs that drain into themselves: calls run in the program which has started the processor.
 
-use crate::place::{Place, Running, runs, wait_until};
+use crate::place::{HOST, Place, Running, WORKER, runs, wait_until};
 
 /// A place with a worker as the function `work` of the service `events`, and with a program `host.py` that can run it, too.
 fn place(options: &str, host: &str) -> Place {
     let place = Place::with_functions(&[]);
     let worker = "serve(lambda call: 'elsewhere')";
-    place.program("work.py", &format!("{}{worker}", include_str!("worker.py")));
+    place.program("work.py", &format!("{WORKER}{worker}"));
     place.stdout(&format!("asyncq function add events work --worker {options} -- ./work.py"));
-    place.program("host.py", &format!("{}{host}", include_str!("host.py")));
+    place.program("host.py", &format!("{HOST}{host}"));
     place
 }
 
@@ -451,7 +451,7 @@ until(exists('go'))";
 #[test]
 fn a_descriptor_that_is_no_such_socket_is_refused_before_anything_happens() {
     let place = Place::new();
-    place.program("host.py", include_str!("host.py"));
+    place.program("host.py", HOST);
     let with = |descriptor: &str| {
         format!(
             "python3 -c 'import socket, subprocess, sys; from socket import *; s = {descriptor}; sys.exit(subprocess.run([\"asyncq\", \"process\", \"--worker-socket\", str(s.fileno())], pass_fds=[s.fileno()]).returncode)'"
@@ -479,6 +479,11 @@ fn a_descriptor_that_is_no_such_socket_is_refused_before_anything_happens() {
     ] {
         place.session(&format!(
             "$ {command}\n! error: `--worker-socket [..]` {told}\n! hint: give it one end of a `socketpair(AF_UNIX, SOCK_STREAM)` [..]\n? 2"
+        ));
+    }
+    for number in ["-1", "x"] {
+        place.session(&format!(
+            "$ asyncq process --worker-socket {number}\n! error: invalid value `{number}` for `--worker-socket <FD>`: a descriptor is a whole number from 3\n! hint: [..]\n? 2"
         ));
     }
     assert!(!place.at(".local").exists());

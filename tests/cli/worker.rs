@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::place::{Place, runs, wait_until};
+use crate::place::{Place, WORKER, runs, wait_until};
 
 /// A place with the service `events`, and a worker as its function `work`.
 fn place(options: &str, body: &str) -> Place {
@@ -12,7 +12,7 @@ fn place(options: &str, body: &str) -> Place {
 }
 
 fn worker(place: &Place, name: &str, options: &str, body: &str) {
-    place.program(&format!("{name}.py"), &format!("{}{body}", include_str!("worker.py")));
+    place.program(&format!("{name}.py"), &format!("{WORKER}{body}"));
     place.stdout(&format!("asyncq function add events {name} --worker {options} -- ./{name}.py"));
 }
 

@@ -11,19 +11,17 @@ use crate::domain::attempt::Outcome;
 use crate::domain::function::Definition;
 use crate::domain::job::{Claim, Fence};
 use crate::failpoint::reached;
-use crate::runner::Marks;
 use crate::runner::worker::{Begun, Desk, Done};
-use crate::runner::{Capture, Ended};
+use crate::runner::{Capture, Ended, Marks};
 
 /// How long a call of a worker must have taken for its outcome to be noted: to repeat a quicker one costs less.
 const WORTH_A_NOTE: Duration = Duration::from_millis(1);
 
-/// Notes what came of a call, if that can be noted; says whether it is.
-pub(super) fn note(marks: &Marks, done: &mut Done) -> bool {
+/// Notes what came of a call, if that can be noted.
+pub(super) fn note(marks: &Marks, done: &mut Done) {
     if let (Some(mark), Some(note)) = (&mut done.mark, note::write(&done.claim, &done.ended)) {
         marks.note(mark, done.claim.fence.job, &note);
     }
-    done.mark.as_ref().is_some_and(|mark| mark.noted)
 }
 
 /// The desk at which a worker gets its calls from a slot.
