@@ -123,12 +123,14 @@ impl Line {
     /// The next whole frame of what was read; an error when it is too long.
     pub(super) fn next(&mut self) -> Option<Result<&[u8], String>> {
         let found = self.incoming[self.searched..].iter().position(|byte| *byte == b'\n');
-        let Some(found) = found else {
-            self.searched = self.incoming.len();
-            let long = self.searched - self.at > LONGEST;
-            return long.then(|| Err(format!("wrote a line of more than {} MiB", LONGEST >> 20)));
-        };
-        let frame = self.at..self.searched + found;
+        let frame = self.at..found.map_or(self.incoming.len(), |found| self.searched + found);
+        if frame.len() > LONGEST {
+            return Some(Err(format!("wrote a line of more than {} MiB", LONGEST >> 20)));
+        }
+        if found.is_none() {
+            self.searched = frame.end;
+            return None;
+        }
         (self.at, self.searched) = (frame.end + 1, frame.end + 1);
         Some(Ok(&self.incoming[frame]))
     }
@@ -199,13 +201,22 @@ mod tests {
         }
         assert_eq!(frames, ["ab", "", "cd", "e"]);
         assert!(!line.read() && !line.is_over());
-        let flaw = loop {
-            worker.write_all(&vec![b'x'; CHUNK]).unwrap();
-            line.read();
-            if let Some(frame) = line.next() {
-                break frame.unwrap_err();
+    }
+
+    #[test]
+    fn a_frame_is_too_long_whether_its_end_is_there_or_not() {
+        for last in ["x", "x\n"] {
+            let (mut line, theirs) = Line::new().unwrap();
+            let mut worker = UnixStream::from(theirs);
+            for _ in 0..LONGEST / CHUNK {
+                worker.write_all(&[b'x'; CHUNK]).unwrap();
+                line.read();
+                assert!(line.next().is_none());
             }
-        };
-        assert!(flaw.contains("4 MiB"), "{flaw}");
+            worker.write_all(last.as_bytes()).unwrap();
+            line.read();
+            let flaw = line.next().unwrap().unwrap_err();
+            assert!(flaw.contains("4 MiB"), "{flaw}");
+        }
     }
 }
