@@ -5,13 +5,14 @@
 //! file into it, also that of another file which had the same name before.
 
 use std::fs::{self, Metadata};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::UNIX_EPOCH;
 
-use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, XattrFlags, getxattr, setxattr, statx};
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, XattrFlags, getxattr, makedev, setxattr, statx};
+use rustix::io::Errno;
 
 use super::explain::moved;
 use super::filesystem::refuse_network;
@@ -47,6 +48,13 @@ struct Id {
     inode: u64,
 }
 
+/// What is asked of a file with each commit.
+struct Named {
+    id: Id,
+    /// How many names it has.
+    links: u64,
+}
+
 impl StoreFile {
     /// Looks where a path leads, before SQLite opens anything there. Whether there is a file is left to SQLite.
     ///
@@ -77,8 +85,7 @@ impl StoreFile {
         if !meta.is_file() {
             return Ok(());
         }
-        self.id.get_or_init(|| Id::of(meta));
-        self.refuse_links(meta)?;
+        self.check_name()?;
         self.refuse_mount()?;
         self.refuse_foreign_wal(meta)
     }
@@ -92,34 +99,33 @@ impl StoreFile {
     }
 
     /// Makes sure that the path still names the file, and no other path does.
-    pub(super) fn check_name(&self) -> Result<Metadata> {
-        let meta = fs::metadata(&self.given).map_err(|_| moved("the store", &self.given))?;
-        if *self.id.get_or_init(|| Id::of(&meta)) != Id::of(&meta) {
+    pub(super) fn check_name(&self) -> Result<()> {
+        let named = Named::by(&self.given).map_err(|_| moved("the store", &self.given))?;
+        if *self.id.get_or_init(|| named.id) != named.id {
             return Err(moved("the store", &self.given));
         }
-        self.refuse_links(&meta)?;
-        Ok(meta)
+        self.refuse_links(&named)
     }
 
     /// The same, and for the files beside it too. To be asked within a transaction: then SQLite has them open, and nobody
     /// may remove them.
     pub(super) fn check(&self) -> Result<()> {
-        let meta = self.check_name()?;
-        if let Some(wal) = self.wal.check()? {
-            self.mark(&meta, &wal);
+        self.check_name()?;
+        if self.wal.check()? {
+            self.mark();
         }
         self.shm.check().map(drop)
     }
 
-    fn refuse_links(&self, meta: &Metadata) -> Result<()> {
-        if meta.nlink() <= 1 {
+    fn refuse_links(&self, named: &Named) -> Result<()> {
+        if named.links <= 1 {
             return Ok(());
         }
         let message = format!("the store `{}` has a second name (a hard link)", self.path.display());
         Err(Error::new(Kind::Io, message).hint(format!(
             "who uses another name loses what is done under this one; `find / -inum {} 2>/dev/null` shows them: \
              remove all but one, or make a symbolic link",
-            meta.ino()
+            named.id.inode
         )))
     }
 
@@ -154,8 +160,9 @@ impl StoreFile {
     }
 
     /// Writes down on the WAL which file it belongs to. Where that is not possible, only the warning is missing.
-    fn mark(&self, store: &Metadata, wal: &Metadata) {
-        if let (Some(store), Some(own)) = (lasting_id(store), lasting_id(wal)) {
+    fn mark(&self) {
+        let lasting = |path: &Path| fs::metadata(path).ok().as_ref().and_then(lasting_id);
+        if let (Some(store), Some(own)) = (lasting(&self.given), lasting(&self.wal.path)) {
             let mark = own + &store;
             if self.marked().as_ref() != Some(&mark) {
                 let _ = setxattr(&self.wal.path, MARK, mark.as_bytes(), XattrFlags::empty());
@@ -171,22 +178,34 @@ impl StoreFile {
 }
 
 impl Sidecar {
-    /// Makes sure that this is the file which it was before. Gives what it is, when it is met for the first time.
-    fn check(&self) -> Result<Option<Metadata>> {
-        let meta = fs::metadata(&self.path).ok();
-        let now = meta.as_ref().map(Id::of);
+    /// Makes sure that this is the file which it was before. Says whether it is met for the first time.
+    fn check(&self) -> Result<bool> {
+        let now = Named::by(&self.path).ok().map(|named| named.id);
         let mut known = self.id.lock().unwrap_or_else(PoisonError::into_inner);
         if known.is_none() {
             *known = now;
-            return Ok(meta);
+            return Ok(now.is_some());
         }
-        if *known == now { Ok(None) } else { Err(moved("the file", &self.path)) }
+        if *known == now { Ok(false) } else { Err(moved("the file", &self.path)) }
     }
 }
 
-impl Id {
-    fn of(meta: &Metadata) -> Id {
-        Id { device: meta.dev(), inode: meta.ino() }
+impl Named {
+    /// Asks for no times: since Linux 6.13 the next write to a file whose times somebody has asked for gives it new ones,
+    /// which took a third of a durable commit here.
+    fn by(path: &Path) -> io::Result<Named> {
+        match statx(CWD, path, AtFlags::empty(), StatxFlags::INO | StatxFlags::NLINK) {
+            Ok(stat) => {
+                let id = Id { device: makedev(stat.stx_dev_major, stat.stx_dev_minor), inode: stat.stx_ino };
+                Ok(Named { id, links: stat.stx_nlink.into() })
+            }
+            // Before Linux 4.11, and where a sandbox knows no such call.
+            Err(Errno::NOSYS) => {
+                let meta = fs::metadata(path)?;
+                Ok(Named { id: Id { device: meta.dev(), inode: meta.ino() }, links: meta.nlink() })
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

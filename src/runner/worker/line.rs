@@ -209,7 +209,7 @@ mod tests {
             let (mut line, theirs) = Line::new().unwrap();
             let mut worker = UnixStream::from(theirs);
             for _ in 0..LONGEST / CHUNK {
-                worker.write_all(&[b'x'; CHUNK]).unwrap();
+                worker.write_all(&vec![b'x'; CHUNK]).unwrap();
                 line.read();
                 assert!(line.next().is_none());
             }
