@@ -94,6 +94,14 @@ pub(super) fn moved(what: &str, path: &Path) -> Error {
     Error::new(Kind::Io, message).hint("nothing was acknowledged; put the file back, or run the command again")
 }
 
+/// The error for a store whose users were told in shared memory what stands in another one.
+pub(super) fn misled(path: &Path) -> Error {
+    let store = path.display();
+    let hint = format!("nothing was changed; end all that use it, which `fuser {store}-shm` shows, then try again");
+    Error::new(Kind::Busy, format!("the store `{store}` took the place of another one while somebody opened it"))
+        .hint(hint)
+}
+
 fn locked(path: &Path) -> Error {
     let store = path.display();
     let Some(holder) = holder(path) else {

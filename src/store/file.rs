@@ -90,12 +90,22 @@ impl StoreFile {
         self.refuse_foreign_wal(meta)
     }
 
+    /// How long the WAL is, in bytes; 0 where there is none.
+    pub(super) fn wal_length(&self) -> u64 {
+        fs::metadata(&self.wal.path).map_or(0, |wal| wal.len())
+    }
+
     /// Whether the WAL, which is checked not to be another one, has had any content; not in a store without one.
     pub(super) fn has_written_wal(&self) -> bool {
-        if self.written_wal.get().is_none() && fs::metadata(&self.wal.path).is_ok_and(|wal| wal.len() > 0) {
+        if self.written_wal.get().is_none() && self.wal_length() > 0 {
             self.written_wal.get_or_init(|| ());
         }
         self.written_wal.get().is_some()
+    }
+
+    /// Whether there was a file when it was looked for.
+    pub(super) fn was_there(&self) -> bool {
+        self.id.get().is_some()
     }
 
     /// Makes sure that the path still names the file, and no other path does.

@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
@@ -155,13 +155,12 @@ pub(super) fn refuse_leftovers(target: &Path) -> Result<()> {
 
 /// SQLite removes the WAL of a database without a single byte; but if that was a store, the WAL holds its calls.
 pub(super) fn refuse_emptied(store: &Path) -> Result<()> {
-    let length = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
-    if length(store) > 0 {
-        return Ok(());
-    }
+    // Asked twice: the WAL may be that of another store which has taken its place.
+    let empty = |path: &Path| fs::metadata(path).ok().filter(|meta| meta.len() == 0).map(|meta| meta.ino());
+    let Some(inode) = empty(store) else { return Ok(()) };
     let store = fs::canonicalize(store).unwrap_or_else(|_| store.to_owned());
     let wal = with_suffix(&store, "-wal");
-    if length(&wal) == 0 || fs::metadata(&store).is_err() {
+    if fs::metadata(&wal).map_or(0, |meta| meta.len()) == 0 || empty(&store) != Some(inode) {
         return Ok(());
     }
     Err(super::engine::damaged(&format!("`{}` is empty, but `{}` is not", store.display(), wal.display())))

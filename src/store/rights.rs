@@ -29,9 +29,14 @@ pub(super) fn allow_use(path: &Path) -> Result<()> {
     if !store.is_file() {
         return Ok(());
     }
-    if may_use(&path).is_err() {
-        return Err(Error::new(Kind::Denied, format!("the store `{}` cannot be opened", path.display()))
-            .hint("asyncq must be able to write the file and the folder it is in"));
+    match may_use(&path) {
+        Ok(()) => {}
+        // Somebody has just moved it away.
+        Err(Errno::NOENT) => return Ok(()),
+        Err(_) => {
+            return Err(Error::new(Kind::Denied, format!("the store `{}` cannot be opened", path.display()))
+                .hint("asyncq must be able to write the file and the folder it is in"));
+        }
     }
     for sidecar in SIDECARS.map(|suffix| with_suffix(&path, suffix)) {
         let Ok(found) = fs::symlink_metadata(&sidecar) else { continue };

@@ -4,6 +4,7 @@
 //! them would drop the locks that SQLite holds for this process. Whatever must be known about them is asked by `stat`.
 
 mod checkpoint;
+mod index;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use super::turnstile::Line;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
+
+use index::is_misled;
 
 /// The oldest SQLite that does not lose commits when one connection writes while another one resets the WAL
 /// (<https://sqlite.org/wal.html#walresetbug>).
@@ -66,8 +69,9 @@ pub(super) struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens a file that exists. `path` is absolute.
-    pub(super) fn open(path: &Path, patience: Patience) -> Result<Sqlite> {
+    /// Opens a file that exists; gives none where it was not there a moment ago, or those who use it are misled about its WAL.
+    /// `path` is absolute.
+    fn open_once(path: &Path, patience: Patience) -> Result<Option<Sqlite>> {
         let version = rusqlite::version_number();
         if version < OLDEST {
             let message = format!("SQLite {} loses commits under load", rusqlite::version());
@@ -77,7 +81,14 @@ impl Sqlite {
         let path = file.path().to_owned();
         super::place::refuse_emptied(&path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&path, flags).map_err(|error| explain(&path, error))?;
+        let connection = match Connection::open_with_flags(&path, flags) {
+            Ok(connection) => connection,
+            Err(_) if !file.was_there() && path.exists() => return Ok(None),
+            Err(error) if file.was_there() => {
+                return Err(file.check_name().err().unwrap_or_else(|| explain(&path, error)));
+            }
+            Err(error) => return Err(explain(&path, error)),
+        };
         let mut engine = Sqlite {
             connection,
             line: Line::at(&run_folder(&path)),
@@ -93,8 +104,12 @@ impl Sqlite {
             triggers: true,
         };
         engine.be_patient(patience);
-        engine.configure().map_err(|error| engine.or_moved(explain(&engine.path, error)))?;
-        Ok(engine)
+        match engine.configure().and_then(|()| engine.has_its_index()) {
+            Ok(true) => Ok(Some(engine)),
+            Ok(false) => Ok(None),
+            Err(error) if is_misled(&error) => Ok(None),
+            Err(error) => Err(engine.or_moved(explain(&engine.path, error))),
+        }
     }
 
     /// The path of the file, without links.
@@ -277,11 +292,7 @@ impl Engine for Sqlite {
     }
 
     fn be_patient(&mut self, patience: Patience) {
-        let millis = match patience {
-            Patience::Deadline(time) => u64::try_from(time.as_millis()).unwrap_or(ENDLESS - 1),
-            Patience::Endless => ENDLESS,
-        };
-        self.patience.store(millis, Ordering::Relaxed);
+        self.patience.store(millis(patience), Ordering::Relaxed);
     }
 
     fn on_trouble(&mut self, trouble: Trouble) {
@@ -305,6 +316,13 @@ impl Engine for Sqlite {
         let ask = || self.connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0));
         let version = self.patiently(ask).map_err(|error| self.fail(error))?;
         Ok(std::mem::replace(&mut self.data_version, version) != version)
+    }
+}
+
+fn millis(patience: Patience) -> u64 {
+    match patience {
+        Patience::Deadline(time) => u64::try_from(time.as_millis()).unwrap_or(ENDLESS - 1),
+        Patience::Endless => ENDLESS,
     }
 }
 

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
+
 use crate::place::{Place, Running, wait_until};
 use crate::scale::{figure, full, many, random};
 
@@ -431,6 +433,34 @@ fn without_its_file_a_store_with_a_wal_is_not_taken_for_none() {
             "
         ));
     }
+}
+
+/// Whoever opens a store while another one takes its place may have the WAL of the one, and tell in the shared index of
+/// the other what stands in there.
+#[test]
+fn a_store_whose_index_tells_of_another_ones_wal_is_not_used() {
+    let place = two_stores();
+    let open = |store: &str| {
+        let connection = rusqlite::Connection::open(place.at(store)).unwrap();
+        let _: i64 = connection.query_row("SELECT count(*) FROM asyncq_job", [], |row| row.get(0)).unwrap();
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+        connection
+    };
+    let (gone, there) = (open("deep/q.db"), open("other.db"));
+    place.stdout("dd conv=notrunc if=deep/q.db-shm of=other.db-shm");
+    place.session(
+        "
+        $ asyncq --db other.db --lock-timeout 200ms enqueue events hello
+        ! error: the store `/[..]/other.db` took the place of another one while somebody opened it
+        ! hint: nothing was changed; end all that use it, which `fuser /[..]/other.db-shm` shows, then try again
+        ? 75
+        ",
+    );
+    let waits = place.start("asyncq --db other.db enqueue --key waits events hello");
+    wait_until("it looks at the index", || has_open(&waits, "other.db-shm"));
+    drop((gone, there));
+    assert!(waits.wait().status.success());
+    assert_eq!(keys(&place.at("other.db")), ["waits"]);
 }
 
 /// Where each store that was at the path is now.

@@ -1,0 +1,65 @@
+//! Whether what the WAL's index, the `-shm`, tells is true of the WAL that is there.
+//!
+//! SQLite opens the `-wal` first and the `-shm` then. Whoever does that while another store takes the place of this one may
+//! have the WAL of the one and the index of the other. It finds out, and leaves; but where nobody else had that index before,
+//! it has written down there what stands in the wrong WAL, and those who open the right one meanwhile would rely on it. As
+//! soon as all of them have left, whoever comes next makes the index anew.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use rusqlite::wal::CheckpointMode;
+use rusqlite::{ErrorCode, MAIN_DB, ffi};
+
+use super::super::engine::Patience;
+use super::super::explain::misled;
+use super::{Sqlite, millis, wait};
+use crate::error::Result;
+
+/// What the WAL has in front of its frames, and each of those in front of its page, in bytes
+/// (<https://sqlite.org/fileformat2.html#walformat>).
+const WAL_HEADER: u64 = 32;
+const FRAME_HEADER: u64 = 24;
+
+/// How many milliseconds are spent on waiting until all who are misled have left.
+const PATIENCE: u64 = 10_000;
+
+impl Sqlite {
+    /// Opens a file that exists. `path` is absolute.
+    pub(in crate::store) fn open(path: &Path, patience: Patience) -> Result<Sqlite> {
+        let since = Instant::now();
+        loop {
+            if let Some(engine) = Sqlite::open_once(path, patience)? {
+                return Ok(engine);
+            }
+            // It is closed meanwhile, as whoever has it open keeps the index from being made anew.
+            if !wait(since, millis(patience).min(PATIENCE)) {
+                return Err(misled(path));
+            }
+        }
+    }
+
+    /// Whether the WAL is at least as long as its index says. To be asked before anything is relied on, and only then: an
+    /// index that is used by somebody is not made anew.
+    pub(super) fn has_its_index(&self) -> rusqlite::Result<bool> {
+        let since = Instant::now();
+        let (frames, _) = loop {
+            match self.connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::NOOP) {
+                // Somebody is just writing it; SQLite does not wait here.
+                Err(error)
+                    if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                        && wait(since, self.patience.load(Ordering::Relaxed)) => {}
+                asked => break asked?,
+            }
+        };
+        let Some(frames) = u64::try_from(frames).ok().filter(|frames| *frames > 0) else { return Ok(true) };
+        let page: u32 = self.connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+        Ok(self.file.wal_length() >= WAL_HEADER + frames * (FRAME_HEADER + u64::from(page)))
+    }
+}
+
+/// Whether an error may come from an index that tells of more than there is.
+pub(super) fn is_misled(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_SHORT_READ)
+}
