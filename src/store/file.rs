@@ -28,6 +28,7 @@ pub(super) struct StoreFile {
     given: PathBuf,
     /// The path without links: SQLite keeps its other files beside it.
     path: PathBuf,
+    was_there: bool,
     id: OnceLock<Id>,
     wal: Sidecar,
     shm: Sidecar,
@@ -66,11 +67,12 @@ impl StoreFile {
         let path = fs::canonicalize(given).unwrap_or_else(|_| given.to_owned());
         let sidecar = |suffix| Sidecar { path: with_suffix(&path, suffix), id: Mutex::default() };
         let (wal, shm) = (sidecar("-wal"), sidecar("-shm"));
-        let found =
-            StoreFile { given: given.to_owned(), path, id: OnceLock::new(), wal, shm, written_wal: OnceLock::new() };
-        match fs::metadata(given) {
+        let meta = fs::metadata(given);
+        let (given, was_there) = (given.to_owned(), meta.is_ok());
+        let found = StoreFile { given, path, was_there, id: OnceLock::new(), wal, shm, written_wal: OnceLock::new() };
+        match meta {
             Ok(meta) => found.refuse(&meta)?,
-            Err(error) if error.kind() == ErrorKind::NotFound => refuse_leftovers(given)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => refuse_leftovers(&found.given)?,
             Err(_) => {}
         }
         Ok(found)
@@ -103,9 +105,15 @@ impl StoreFile {
         self.written_wal.get().is_some()
     }
 
-    /// Whether there was a file when it was looked for.
+    /// Whether there was anything when it was looked for.
     pub(super) fn was_there(&self) -> bool {
-        self.id.get().is_some()
+        self.was_there
+    }
+
+    /// The error for a file that was there, and is another one now.
+    pub(super) fn replaced(&self) -> Option<Error> {
+        self.id.get()?;
+        self.check_name().err()
     }
 
     /// Makes sure that the path still names the file, and no other path does.

@@ -5,7 +5,9 @@
 
 mod checkpoint;
 mod index;
+mod moved;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
@@ -13,10 +15,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::config::DbConfig;
 use rusqlite::wal::CheckpointMode;
-use rusqlite::{Connection, ErrorCode, FileControl, MAIN_DB, OpenFlags, ffi};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, ffi};
 
 use super::engine::{Engine, Mode, Patience, Row, Trouble, Tx, Value};
-use super::explain::{explain, moved};
+use super::explain::explain;
 use super::file::StoreFile;
 use super::place::run_folder;
 use super::turnstile::Line;
@@ -50,6 +52,8 @@ pub(super) struct Sqlite {
     path: PathBuf,
     /// The file at `path`, shared with the busy handler.
     file: Arc<StoreFile>,
+    /// Whether SQLite has been seen to have this very file open.
+    is_known: Cell<bool>,
     /// Where writers wait in line.
     line: Line,
     /// How long to wait for locks, in milliseconds; shared with the busy handler.
@@ -84,16 +88,14 @@ impl Sqlite {
         let connection = match Connection::open_with_flags(&path, flags) {
             Ok(connection) => connection,
             Err(_) if !file.was_there() && path.exists() => return Ok(None),
-            Err(error) if file.was_there() => {
-                return Err(file.check_name().err().unwrap_or_else(|| explain(&path, error)));
-            }
-            Err(error) => return Err(explain(&path, error)),
+            Err(error) => return Err(file.replaced().unwrap_or_else(|| explain(&path, error))),
         };
         let mut engine = Sqlite {
             connection,
             line: Line::at(&run_folder(&path)),
             path,
             file: Arc::new(file),
+            is_known: Cell::default(),
             patience: Arc::default(),
             wal_pages: Arc::default(),
             tried_at: 0,
@@ -172,23 +174,6 @@ impl Sqlite {
         self.connection.close().map_err(|(_, error)| explain(&self.path, error))
     }
 
-    /// Makes sure that what SQLite has open is the file that the path names. After that, while the path names this file,
-    /// it is so.
-    fn still_there(&self) -> Result<()> {
-        let mut has_moved = 0;
-        self.connection
-            .file_control(Some(MAIN_DB), FileControl::HasMoved(&mut has_moved))
-            .map_err(|error| explain(&self.path, error))?;
-        if has_moved == 0 { self.file.check() } else { Err(moved("the store", &self.path)) }
-    }
-
-    /// An error in the words of asyncq; who waited for a file that is gone was not kept waiting by a lock.
-    fn fail(&self, error: rusqlite::Error) -> Error {
-        let busy = error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy);
-        let gone = if busy { self.file.check_name().err() } else { None };
-        gone.unwrap_or_else(|| explain(&self.path, error))
-    }
-
     /// Does what takes a lock. Races between openers are for the busy handler too, but SQLite does not call it for them.
     fn patiently<T>(&self, work: impl Fn() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let since = Instant::now();
@@ -213,7 +198,8 @@ impl Sqlite {
             Mode::Read => self.command("BEGIN").and_then(|()| self.patiently(|| self.command(TAKE_A_LOOK))),
         };
         begun.map_err(|error| self.fail(error))?;
-        self.still_there()
+        // Before its commit a write looks anyway.
+        if mode == Mode::Write && self.is_known.get() { Ok(()) } else { self.still_there() }
     }
 
     fn begin_in_turn(&mut self) -> rusqlite::Result<()> {
@@ -256,14 +242,6 @@ impl Sqlite {
             let _ = self.command("ROLLBACK");
         }
         done.map_err(|error| self.or_moved(error))
-    }
-
-    /// The error to report: in the file that was here before nothing may be as it is in the one that has taken its place,
-    /// and it looks damaged together with the WAL of that.
-    fn or_moved(&self, error: Error) -> Error {
-        let disk_fails = matches!(error.kind(), Kind::Io | Kind::Full);
-        let moved = if disk_fails { None } else { self.still_there().err() };
-        moved.unwrap_or(error)
     }
 }
 
