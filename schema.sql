@@ -58,13 +58,11 @@ CREATE TABLE asyncq_job (
   error       TEXT,                                                   -- JSON: {kind, message, exit_code, signal}
   result      TEXT                                                    -- what the function left as its result, JSON
 ) STRICT;
--- One index for each thing that is looked for; what has ended is in none of the first three. In the first the claimed stand
--- before the queued, so that a claim changes one page of it.
-CREATE INDEX asyncq_job_active     ON asyncq_job
-  (CASE WHEN token IS NULL THEN 0 ELSE -processor END, service, priority, run_at)                      -- and by id
-  WHERE state = 'queued' OR token IS NOT NULL;
+-- One index for each thing that is looked for; what has ended is in none of the first four.
+CREATE INDEX asyncq_job_queued     ON asyncq_job (service, priority, run_at) WHERE state = 'queued';  -- and by id
 CREATE INDEX asyncq_job_delayed    ON asyncq_job (service, run_at) WHERE state = 'delayed';
 CREATE INDEX asyncq_job_retry      ON asyncq_job (service, run_at) WHERE state = 'delayed' AND attempt > 0;
+CREATE INDEX asyncq_job_token      ON asyncq_job (processor) WHERE token IS NOT NULL;
 CREATE INDEX asyncq_job_parent     ON asyncq_job (parent) WHERE parent IS NOT NULL;
 CREATE INDEX asyncq_job_stopped    ON asyncq_job (state)
   WHERE state = 'error' OR state = 'cancelled' OR state = 'held';     -- what people look for among millions

@@ -1,18 +1,21 @@
 //! Looking through a whole store for damage.
 
-use super::active::STOPPED;
 use super::engine::Tx;
 use super::one;
 use crate::error::Result;
 
 /// The indexes that have only some of the jobs, and which.
-const PARTIAL: [(&str, &str); 5] = [
-    ("asyncq_job_active", "state = 'queued' OR token IS NOT NULL"),
+const PARTIAL: [(&str, &str); 6] = [
+    ("asyncq_job_queued", "state = 'queued'"),
     ("asyncq_job_delayed", "state = 'delayed'"),
     ("asyncq_job_retry", "state = 'delayed' AND attempt > 0"),
+    ("asyncq_job_token", "token IS NOT NULL"),
     ("asyncq_job_parent", "parent IS NOT NULL"),
     ("asyncq_job_stopped", STOPPED),
 ];
+
+/// Which jobs are in the index of those that nobody works on until somebody looks at them, as the schema says it.
+pub(super) const STOPPED: &str = "state = 'error' OR state = 'cancelled' OR state = 'held'";
 
 /// The first damage found.
 pub(super) fn flaw(tx: &mut dyn Tx) -> Result<Option<String>> {

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::active::{claimed_by_any, queued};
 use super::drain::{self, Outlook, Plan};
 use super::engine::{Row, Tx, Value};
 use super::function;
@@ -24,26 +23,13 @@ const PROMOTE: &str = "UPDATE asyncq_job SET state = CASE state WHEN 'delayed' T
     SELECT id FROM asyncq_job WHERE state = 'delayed' AND service = ?1 AND run_at <= ?2 ORDER BY run_at LIMIT ?3)";
 const HASTEN: &str = "UPDATE asyncq_job SET run_at = ?3
     WHERE state = 'delayed' AND attempt > 0 AND service = ?1 AND run_at > ?2";
-pub(super) const READY: &str = concat!("SELECT id FROM asyncq_job WHERE ", queued!(), " AND service = ?1 LIMIT 1");
-/// What is needed of the next jobs.
-macro_rules! next {
-    ($which:literal) => {
-        concat!(
-            "SELECT id, attempt, function, args, kwargs, principal, site, conflicts, crashes FROM asyncq_job WHERE ",
-            queued!(),
-            " AND service = ?1",
-            $which,
-            " ORDER BY priority, run_at, id LIMIT ?2"
-        )
-    };
-}
-const NEXT: &str = next!("");
-const NEXT_UNSUSPECTED: &str = next!(" AND crashes < ?3");
-const SUSPECT_RUNS: &str = concat!(
-    "SELECT 1 FROM asyncq_job WHERE ",
-    claimed_by_any!(),
-    " AND state = 'processing' AND immediate = 0 AND service = ?1 AND crashes >= ?2 LIMIT 1"
-);
+pub(super) const READY: &str = "SELECT id FROM asyncq_job WHERE state = 'queued' AND service = ?1 LIMIT 1";
+const NEXT: &str = "SELECT id, attempt, function, args, kwargs, principal, site, conflicts, crashes FROM asyncq_job
+    WHERE state = 'queued' AND service = ?1 ORDER BY priority, run_at, id LIMIT ?2";
+const NEXT_UNSUSPECTED: &str = "SELECT id, attempt, function, args, kwargs, principal, site, conflicts, crashes
+    FROM asyncq_job WHERE state = 'queued' AND service = ?1 AND crashes < ?3 ORDER BY priority, run_at, id LIMIT ?2";
+const SUSPECT_RUNS: &str = "SELECT 1 FROM asyncq_job
+    WHERE token IS NOT NULL AND state = 'processing' AND immediate = 0 AND service = ?1 AND crashes >= ?2 LIMIT 1";
 const OLDEST: &str = "SELECT processor FROM asyncq_slot WHERE service = ?1 ORDER BY processor LIMIT 1";
 /// One job, and all up to another one; as a statement for one is the cheaper.
 macro_rules! take {

@@ -1,6 +1,5 @@
 //! What a processor does: register, see whether there is work, finish calls and claim the next ones.
 
-use super::active::claimed;
 use super::claim::{READY, claim};
 use super::engine::{Row, Tx, damaged};
 use super::finish::{finish_all, give_back};
@@ -83,8 +82,8 @@ pub struct Advance {
 const REGISTER: &str = "INSERT INTO asyncq_processor (folder, host, boot, pid, pid_start, started_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING id";
 const UNREGISTER: &str = "DELETE FROM asyncq_processor WHERE id = ?1";
-const UNHEARD: &str =
-    concat!("SELECT id, attempt FROM asyncq_job WHERE ", claimed!(), " AND state = 'processing' AND immediate = 0");
+const UNHEARD: &str = "SELECT id, attempt FROM asyncq_job
+    WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 0";
 const PROCESSORS: &str = "SELECT id, folder, host, boot, pid, pid_start, started_at FROM asyncq_processor ORDER BY id";
 const SERVICE: &str = "SELECT s.concurrency, s.paused,
     (SELECT CAST(COALESCE(SUM(taken), 0) AS BIGINT) FROM asyncq_slot WHERE service = s.name AND processor <> ?2),
@@ -100,11 +99,8 @@ const NEXT_RETRY: &str = "SELECT run_at FROM asyncq_job WHERE state = 'delayed' 
 const TAKE_SLOTS: &str = "INSERT INTO asyncq_slot (service, processor, taken) VALUES (?1, ?2, ?3)
     ON CONFLICT (service, processor) DO UPDATE SET taken = excluded.taken";
 const FREE_SLOTS: &str = "DELETE FROM asyncq_slot WHERE service = ?1 AND processor = ?2";
-const CANCELLING: &str = concat!(
-    "SELECT id, attempt FROM asyncq_job WHERE ",
-    claimed!(),
-    " AND state = 'processing' AND cancelling = 1 AND immediate = 0"
-);
+const CANCELLING: &str = "SELECT id, attempt FROM asyncq_job
+    WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND cancelling = 1 AND immediate = 0";
 
 impl Store {
     /// Registers a processor, which holds the lock on its file from before until it is gone.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::active::are;
 use super::engine::{Tx, damaged};
 use super::service::{IfWaiting, Removed};
 use super::{Store, function, one};
@@ -46,7 +45,7 @@ const ANY_ENDED: &str = "SELECT id, state, finished_at FROM asyncq_job WHERE id 
 const REMOVE: &str = "DELETE FROM asyncq_job
     WHERE id = ?1 AND state = ?2 AND COALESCE(finished_at, 0) = COALESCE(?3, 0)";
 
-const ACTIVE: &str = "SELECT id, function, state FROM asyncq_job WHERE service = ?1 AND ";
+const ACTIVE: &str = "SELECT id, function, state FROM asyncq_job WHERE service = ?1 AND state = ";
 
 impl Store {
     /// Cancels a job that waits, or asks the processor of one that runs to end it.
@@ -216,7 +215,7 @@ pub(super) fn cancel_waiting(
     let mut found = Vec::new();
     for state in [State::Processing, State::Held, State::Delayed, State::Queued] {
         // The state stands in the text, so that its partial index serves.
-        let sql = format!("{ACTIVE}{} ORDER BY id", are(state));
+        let sql = format!("{ACTIVE}'{state}' ORDER BY id");
         tx.query(&sql, &[service.as_str().into()], &mut |row| {
             let name = row.str(1)?;
             if function.is_none_or(|function| function.as_str() == name) {

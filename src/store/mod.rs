@@ -3,7 +3,6 @@
 //! Invariant: the only module that holds SQL. [`Store`] is concrete; its verbs say what happened, each is one
 //! transaction, and there is one copy of each, over the private engine seam.
 
-mod active;
 mod check;
 mod claim;
 mod drain;

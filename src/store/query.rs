@@ -1,6 +1,6 @@
 //! Reading jobs, their attempts and their output.
 
-use super::active::are;
+use super::check::STOPPED;
 use super::engine::{Row, Tx, Value, damaged};
 use super::{Store, job};
 use crate::domain::attempt::{Attempt, Ending, Failure};
@@ -144,13 +144,19 @@ fn list(tx: &mut dyn Tx, query: &JobQuery, through: Through) -> Result<Vec<Job>>
     }
     if let Some(state) = query.state {
         // Stands in the text, so that a partial index may serve.
-        conditions.push(are(state));
+        conditions.push(format!("state = '{state}'"));
+        if state == State::Processing {
+            conditions.push("token IS NOT NULL".to_owned());
+        }
+        if matches!(state, State::Error | State::Cancelled | State::Held) {
+            conditions.push(format!("({STOPPED})"));
+        }
     }
     let (from, order) = match through {
         Through::All => ("asyncq_job".to_owned(), "id"),
         Through::Newest => {
             let before = query.before.map_or(i64::MAX, |before| before.0);
-            let columns = "id, service, function, state, principal, parent, token, processor";
+            let columns = "id, service, function, state, principal, parent, token";
             (format!("(SELECT {columns} FROM asyncq_job WHERE id < {before} ORDER BY id DESC LIMIT {NEAR})"), "id")
         }
         // The sign keeps the order from deciding for a walk through all jobs.

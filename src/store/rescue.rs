@@ -1,6 +1,5 @@
 //! Taking over from a processor that died.
 
-use super::active::claimed;
 use super::engine::Tx;
 use super::{Store, finish};
 use crate::domain::attempt::{Failure, FailureKind};
@@ -18,19 +17,16 @@ pub struct Rescued {
     pub held: Vec<JobId>,
 }
 
-const JOBS: &str = concat!(
-    "SELECT id, attempt, crashes, cancelling, started_at, service FROM asyncq_job WHERE ",
-    claimed!(),
-    " AND state = 'processing' AND immediate = 0 ORDER BY id"
-);
-const TOKENS: &str = concat!("SELECT token, id FROM asyncq_job WHERE ", claimed!());
+const JOBS: &str = "SELECT id, attempt, crashes, cancelling, started_at, service FROM asyncq_job
+    WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 0 ORDER BY id";
+const TOKENS: &str = "SELECT token, id FROM asyncq_job WHERE token IS NOT NULL AND processor = ?1";
 const PUT_BACK: &str = "UPDATE asyncq_job SET state = ?2, finished_at = ?3, error = ?4, crashes = crashes + 1,
     token = NULL, cancelling = 0 WHERE id = ?1";
 const ATTEMPT: &str = "INSERT INTO asyncq_attempt (job, number, processor, started_at, finished_at, ending, error)
     VALUES (?1, ?2, ?3, ?4, ?5, 'crash', ?6) ON CONFLICT (job, number) DO NOTHING";
-const CHILDREN: &str =
-    concat!("SELECT id FROM asyncq_job WHERE ", claimed!(), " AND state = 'processing' AND immediate = 1");
-const FORGET_TOKENS: &str = concat!("UPDATE asyncq_job SET token = NULL WHERE ", claimed!());
+const CHILDREN: &str = "SELECT id FROM asyncq_job
+    WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 1";
+const FORGET_TOKENS: &str = "UPDATE asyncq_job SET token = NULL WHERE token IS NOT NULL AND processor = ?1";
 const END_CHILD: &str = "UPDATE asyncq_job SET state = 'error', finished_at = ?2, error = ?3, token = NULL
     WHERE id = ?1";
 const FREE_SLOTS: &str = "DELETE FROM asyncq_slot WHERE processor = ?1";
