@@ -158,9 +158,19 @@ impl Work {
         waiting.into_iter().flatten().filter(|claim| !starts(claim)).count()
     }
 
-    /// How many calls of a service have not begun.
-    pub(super) fn waiting_of(&self, service: &ServiceName) -> usize {
-        self.find(service).map_or(0, |lane| self.lanes[lane].waiting.len())
+    /// How many slots have something to do: one for each call that may run at once. Where a worker runs it, another one for
+    /// each that has no call any more, but perhaps a worker to end.
+    pub(super) fn useful_slots(&self) -> usize {
+        let useful = |(number, lane): (usize, &Lane)| {
+            let in_seats = || self.seats.iter().filter(move |seat| seat.lane == number);
+            let busy: usize = in_seats().map(Seat::running).sum();
+            let waiting = lane.waiting.len();
+            if in_seats().any(|seat| seat.serving.is_some()) || lane.waiting.iter().any(Claim::is_for_worker) {
+                return busy + waiting.min(lane.width);
+            }
+            busy.max((busy + waiting).min(lane.width.saturating_sub(self.hosted_of(number))))
+        };
+        self.lanes.iter().enumerate().map(useful).sum()
     }
 
     fn running_in(&self, lane: usize) -> usize {

@@ -138,9 +138,9 @@ impl Slots {
         held.1 += claims.iter().map(Claim::bytes).sum::<usize>();
         let mut work = self.shared.board.work();
         work.add(service, claims, width);
-        let busy = work.running() + work.waiting_of(service).min(width);
+        let useful = work.useful_slots();
         drop(work);
-        while self.threads.len() < busy.min(self.most) {
+        while self.threads.len() < useful.min(self.most) {
             match self.add() {
                 // Fewer slots than there could be are enough.
                 Err(_) if !self.threads.is_empty() => break,
