@@ -61,8 +61,8 @@ pub fn engine() {
     }
 }
 
-/// The least that a queue in SQLite can do: no retries, no limits, no fences, no outcomes.
-fn bare(bench: &Bench, Run { at_once, count, durable }: Run) -> Duration {
+/// A bare table with calls in it.
+pub fn bare_table(bench: &Bench, count: u32, durable: bool) -> Connection {
     let db = Connection::open(bench.folder.path().join("bare.db")).unwrap();
     db.execute_batch(&format!("PRAGMA synchronous={}", if durable { "FULL" } else { "NORMAL" })).unwrap();
     let schema = "PRAGMA journal_mode=WAL;
@@ -75,6 +75,12 @@ fn bare(bench: &Bench, Run { at_once, count, durable }: Run) -> Duration {
          SELECT 'events', 'true', '[]', 0, 1 FROM n"
     ))
     .unwrap();
+    db
+}
+
+/// The least that a queue in SQLite can do: no retries, no limits, no fences, no outcomes.
+fn bare(bench: &Bench, Run { at_once, count, durable }: Run) -> Duration {
+    let db = bare_table(bench, count, durable);
     let claim = "UPDATE job SET state = 1 WHERE id IN
         (SELECT id FROM job WHERE state = 0 AND service = ?1 ORDER BY run_at, id LIMIT ?2) RETURNING id, function, args";
     timed(|| {
