@@ -180,11 +180,11 @@ impl StoreFile {
     /// Writes down on the WAL which file it belongs to. Where that is not possible, only the warning is missing.
     fn mark(&self) {
         let lasting = |path: &Path| fs::metadata(path).ok().as_ref().and_then(lasting_id);
-        if let (Some(store), Some(own)) = (lasting(&self.given), lasting(&self.wal.path)) {
-            let mark = own + &store;
-            if self.marked().as_ref() != Some(&mark) {
-                let _ = setxattr(&self.wal.path, MARK, mark.as_bytes(), XattrFlags::empty());
-            }
+        // The store last: while it is this one, so was the WAL.
+        let (Some(own), Some(store)) = (lasting(&self.wal.path), lasting(&self.given)) else { return };
+        let mark = own + &store;
+        if self.check_name().is_ok() && self.marked().as_ref() != Some(&mark) {
+            let _ = setxattr(&self.wal.path, MARK, mark.as_bytes(), XattrFlags::empty());
         }
     }
 
