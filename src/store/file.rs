@@ -28,6 +28,7 @@ pub(super) struct StoreFile {
     given: PathBuf,
     /// The path without links: SQLite keeps its other files beside it.
     path: PathBuf,
+    /// Whether there was anything when it was looked for.
     was_there: bool,
     id: OnceLock<Id>,
     wal: Sidecar,
@@ -54,6 +55,7 @@ struct Named {
     id: Id,
     /// How many names it has.
     links: u64,
+    length: u64,
 }
 
 impl StoreFile {
@@ -94,7 +96,7 @@ impl StoreFile {
 
     /// How long the WAL is, in bytes; 0 where there is none.
     pub(super) fn wal_length(&self) -> u64 {
-        fs::metadata(&self.wal.path).map_or(0, |wal| wal.len())
+        Named::by(&self.wal.path).map_or(0, |wal| wal.length)
     }
 
     /// Whether the WAL, which is checked not to be another one, has had any content; not in a store without one.
@@ -212,15 +214,16 @@ impl Named {
     /// Asks for no times: since Linux 6.13 the next write to a file whose times somebody has asked for gives it new ones,
     /// which took a third of a durable commit here.
     fn by(path: &Path) -> io::Result<Named> {
-        match statx(CWD, path, AtFlags::empty(), StatxFlags::INO | StatxFlags::NLINK) {
+        match statx(CWD, path, AtFlags::empty(), StatxFlags::INO | StatxFlags::NLINK | StatxFlags::SIZE) {
             Ok(stat) => {
                 let id = Id { device: makedev(stat.stx_dev_major, stat.stx_dev_minor), inode: stat.stx_ino };
-                Ok(Named { id, links: stat.stx_nlink.into() })
+                Ok(Named { id, links: stat.stx_nlink.into(), length: stat.stx_size })
             }
             // Before Linux 4.11, and where a sandbox knows no such call.
             Err(Errno::NOSYS) => {
                 let meta = fs::metadata(path)?;
-                Ok(Named { id: Id { device: meta.dev(), inode: meta.ino() }, links: meta.nlink() })
+                let id = Id { device: meta.dev(), inode: meta.ino() };
+                Ok(Named { id, links: meta.nlink(), length: meta.len() })
             }
             Err(error) => Err(error.into()),
         }

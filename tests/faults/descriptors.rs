@@ -284,3 +284,20 @@ fn functions_inherit_their_own_three_descriptors_whatever_their_processor_has() 
 const NESTS: &str = "asyncq enqueue events tells < /dev/null; asyncq enqueue events tells <&- >&- 2>&-
     echo x | asyncq enqueue events tells; asyncq enqueue events tells 3< $ASYNCQ_DB 4< . 9> spare
     asyncq enqueue events tells";
+
+/// Since Linux 6.13, a file of which somebody has asked when it was written last gets new times with its next write, which
+/// makes a durable commit a third slower.
+#[test]
+fn nobody_asks_with_each_commit_when_the_wal_was_written() {
+    let place = Place::with_functions(&[("hello", "#!/bin/sh\n")]);
+    place.stdout("for i in 1 2 3 4 5; do asyncq enqueue events hello; done");
+    place.stdout("strace -f -s 4096 -e signal=none -e trace=statx,?stat,?newfstatat,fdatasync -o trace asyncq process");
+    let trace = place.read("trace");
+    let of_the_wal =
+        trace.lines().skip_while(|line| !line.contains("fdatasync(")).filter(|line| line.contains("-wal\""));
+    let asked: Vec<&str> = of_the_wal.map(|line| line.split(", {").next().unwrap()).collect();
+    assert!(asked.len() >= 5, "{asked:?}");
+    let for_times =
+        |line: &&str| !line.contains("statx(") || ["TIME", "BASIC", "ALL"].iter().any(|it| line.contains(it));
+    assert_eq!(asked.into_iter().filter(for_times).collect::<Vec<_>>(), [""; 0]);
+}
