@@ -10,6 +10,7 @@ use super::exit;
 use super::output::{self, Sheet, Table};
 use super::service::tell_removed;
 use super::session::{Session, here, now};
+use super::usage::parse_count;
 use crate::commands::function::{Here, Typed, TypedWorker, change, define};
 use crate::commands::{Added, IfWaiting};
 use crate::domain::function::{self, FunctionName};
@@ -130,7 +131,7 @@ pub struct Site {
 #[group(id = "keep", multiple = true)]
 pub struct Keep {
     /// End a worker after so many calls
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
     calls_per_worker: Option<u64>,
     /// End a worker that had nothing to do for so long [default: 1m]
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]

@@ -12,6 +12,7 @@ use sd_notify::NotifyState;
 use super::exit;
 use super::session::Session;
 use super::systemd;
+use super::usage::parse_count;
 use crate::commands::Store;
 use crate::commands::process::{self, Barrier, Echo, Equipment, Event, Line, Options, Report, RunFolder, Surroundings};
 use crate::domain::attempt::{Ending, FailureKind};
@@ -33,7 +34,7 @@ pub struct Process {
     services: Vec<String>,
 
     /// Run at most so many calls
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
     max_jobs: Option<u64>,
 
     /// Begin no call any more after this time, as in 50s

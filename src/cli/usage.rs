@@ -56,6 +56,15 @@ fn ticked(text: &str) -> String {
     ticked
 }
 
+/// Reads how many calls are meant.
+///
+/// # Errors
+/// What such a number has to be.
+pub fn parse_count(text: &str) -> Result<u64, String> {
+    let count = text.parse().ok().filter(|count| *count > 0);
+    count.ok_or_else(|| "a number of calls is a whole number from 1".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::words;

@@ -117,7 +117,11 @@ fn limits_end_it_early_and_politely() {
         $ asyncq job list --state queued --json | grep -c '\"id\"'
         2
         $ asyncq process --max-jobs 0
-        ! error: invalid value `0` for `--max-jobs <N>`: 0 is not in 1..18446744073709551615
+        ! error: invalid value `0` for `--max-jobs <N>`: a number of calls is a whole number from 1
+        ! hint: `asyncq process --help` shows how
+        ? 2
+        $ asyncq process --max-jobs -1
+        ! error: invalid value `-1` for `--max-jobs <N>`: a number of calls is a whole number from 1
         ! hint: `asyncq process --help` shows how
         ? 2
         $ asyncq process --max-time 5
