@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
 
 use crate::place::{Place, Running, wait_until};
 
