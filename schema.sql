@@ -1,8 +1,8 @@
--- The store of asyncq in SQLite 3.37 or later, schema 1. Every table is `asyncq_*`: it may live beside your own tables.
+-- The store of asyncq in SQLite 3.37 or later, schema 2. Every table is `asyncq_*`: it may live beside your own tables.
 -- Times are milliseconds since 1970-01-01 UTC. Clients write asyncq_job only, as docs/sql.md says; asyncq does the rest.
 
 CREATE TABLE asyncq_schema (version INTEGER NOT NULL) STRICT;         -- an older store is upgraded, a newer one refused
-INSERT INTO asyncq_schema VALUES (1);
+INSERT INTO asyncq_schema VALUES (2);
 
 CREATE TABLE asyncq_service (
   name        TEXT NOT NULL PRIMARY KEY
@@ -22,6 +22,11 @@ CREATE TABLE asyncq_function (
   timeout     INTEGER CHECK (timeout > 0),                            -- how many milliseconds an attempt may take
   worker      TEXT,                                                   -- how its program is kept, JSON; NULL: not at all
   created_at  INTEGER NOT NULL,
+  args        TEXT NOT NULL DEFAULT 'words'                           -- words: the program's last arguments; or stdin:
+              CHECK (args = 'words' OR args = 'stdin'),               -- the call comes on standard input alone
+  stdin       TEXT NOT NULL DEFAULT 'call'                            -- call: its standard input is the call; none: empty
+              CHECK (stdin = 'call' OR stdin = 'none' AND args = 'words'),
+  generation  INTEGER NOT NULL DEFAULT 0,                             -- workers of an older one end after their call
   PRIMARY KEY (service, name)
 ) STRICT, WITHOUT ROWID;
 

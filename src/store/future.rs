@@ -2,16 +2,16 @@
 //!
 //! Invariant: its steps are such as a true upgrade may have; nothing else knows of what they make.
 
-use super::migrate::Schema;
+use super::migrate::{Schema, TO_2};
 
-/// Gives the same statements as the step from schema 1 and as the end of the script for a new store.
+/// Gives the same statements as the step from this build's schema and as the end of the script for a new store.
 macro_rules! future {
     ($($statement:literal,)*) => {
         const STEP: &[&str] = &[$($statement),*];
         const FRESH: &str = concat!(
             include_str!("../../schema.sql"),
             $($statement, ";\n",)*
-            "UPDATE asyncq_schema SET version = 2;"
+            "UPDATE asyncq_schema SET version = 3;"
         );
     };
 }
@@ -29,5 +29,5 @@ future! {
      END",
 }
 
-/// Schema 2 of the tests.
-pub(super) const SCHEMA: Schema = Schema { version: 2, fresh: FRESH, steps: &[STEP] };
+/// The schema of the tests.
+pub(super) const SCHEMA: Schema = Schema { version: 3, fresh: FRESH, steps: &[TO_2, STEP] };

@@ -16,7 +16,18 @@ use super::engine::Tx;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
 
-const SCHEMA: Schema = Schema { version: 1, fresh: include_str!("../../schema.sql"), steps: &[] };
+const SCHEMA: Schema = Schema { version: 2, fresh: include_str!("../../schema.sql"), steps: STEPS };
+
+/// The steps to the schema of this build, from version 1 on.
+const STEPS: &[&[&str]] = &[TO_2];
+
+/// How functions take their calls, and which workers are too old.
+pub(super) const TO_2: &[&str] = &[
+    "ALTER TABLE asyncq_function ADD COLUMN args TEXT NOT NULL DEFAULT 'words' CHECK (args = 'words' OR args = 'stdin')",
+    "ALTER TABLE asyncq_function ADD COLUMN stdin TEXT NOT NULL DEFAULT 'call'
+        CHECK (stdin = 'call' OR stdin = 'none' AND args = 'words')",
+    "ALTER TABLE asyncq_function ADD COLUMN generation INTEGER NOT NULL DEFAULT 0",
+];
 
 /// A schema and the way to it.
 #[derive(Debug, Clone, Copy)]
