@@ -102,7 +102,8 @@ CREATE TABLE asyncq_processor (                                       -- the pro
   boot        TEXT NOT NULL,                                          -- machine, boot of it,
   pid         INTEGER NOT NULL,                                       -- process,
   pid_start   INTEGER NOT NULL,                                       -- and clock ticks from boot to its start
-  started_at  INTEGER NOT NULL
+  started_at  INTEGER NOT NULL,
+  store       TEXT                                                    -- which file it works on; a copy is another one
 ) STRICT;
 
 CREATE TABLE asyncq_slot (                                            -- how many calls a processor may be running

@@ -163,7 +163,8 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
             let count = |state| jobs.iter().filter(|(_, now)| *now == state).count();
             let back = count(State::Queued);
             let failed = count(State::Error);
-            let mut text = format!("{} died", name(processor));
+            let what = if processor.of_original { "belongs to the original of this copy" } else { "died" };
+            let mut text = format!("{} {what}", name(processor));
             if back > 0 {
                 text += &format!("; {back} of its jobs put back");
             }

@@ -31,4 +31,6 @@ pub struct Processor {
     pub is: NewProcessor,
     /// When it registered.
     pub started_at: Timestamp,
+    /// Whether it registered with another file, of which this store is a copy: it does not work here.
+    pub of_original: bool,
 }

@@ -42,19 +42,25 @@ pub fn sight(dead: &NewProcessor) -> Sight {
     }
 }
 
-/// Whether the very process that registered is still there, on this machine. The lock is the proof; this is the best guess
-/// without one.
+/// Whether the very process that registered is still there. The lock is the proof; this is the best guess without one. A
+/// machine is known by its boot, as its name may change: no process of another machine, or of an earlier boot, lives.
 #[must_use]
 pub fn process_lives(is: &NewProcessor) -> bool {
-    let here = rustix::system::uname().nodename().to_string_lossy() == is.host;
-    let seen = || namespace_of(is).is_none_or(|theirs| namespace().is_ok_and(|own| own == theirs));
-    !here || same_boot(is) && (!seen() || started(is.pid).is_ok_and(|start| start == is.pid_start))
+    same_boot(is) && process(is) != Sighting::Gone
 }
 
-/// What can be seen from here of a process that is no part of asyncq.
+/// What can be seen from here of the process that registered.
+#[must_use]
+pub fn process(is: &NewProcessor) -> Sighting {
+    look(is.pid, is.pid_start, &is.boot)
+}
+
+/// What can be seen from here of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sighting {
+pub enum Sighting {
+    /// It is there.
     There,
+    /// It has ended.
     Gone,
     /// It is in another PID namespace.
     Hidden,

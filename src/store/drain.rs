@@ -79,19 +79,20 @@ pub struct Advance {
     pub outlook: Outlook,
 }
 
-const REGISTER: &str = "INSERT INTO asyncq_processor (folder, host, boot, pid, pid_start, started_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING id";
+const REGISTER: &str = "INSERT INTO asyncq_processor (folder, host, boot, pid, pid_start, started_at, store)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id";
 const UNREGISTER: &str = "DELETE FROM asyncq_processor WHERE id = ?1";
 const UNHEARD: &str = "SELECT id, attempt FROM asyncq_job
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 0";
-const PROCESSORS: &str = "SELECT id, folder, host, boot, pid, pid_start, started_at FROM asyncq_processor ORDER BY id";
+const PROCESSORS: &str = "SELECT id, folder, host, boot, pid, pid_start, started_at, store <> ?1
+    FROM asyncq_processor ORDER BY id";
 const SERVICE: &str = "SELECT s.concurrency, s.paused,
     (SELECT CAST(COALESCE(SUM(taken), 0) AS BIGINT) FROM asyncq_slot WHERE service = s.name AND processor <> ?2),
     (SELECT taken FROM asyncq_slot WHERE service = s.name AND processor = ?2),
     (SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1),
     (SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND attempt > 0 AND service = ?1 AND run_at > ?3 LIMIT 1)
     FROM asyncq_service s WHERE s.name = ?1";
-const HOLDERS: &str = "SELECT p.id, p.folder, p.host, p.boot, p.pid, p.pid_start, p.started_at
+const HOLDERS: &str = "SELECT p.id, p.folder, p.host, p.boot, p.pid, p.pid_start, p.started_at, p.store <> ?2
     FROM asyncq_slot s JOIN asyncq_processor p ON p.id = s.processor WHERE s.service = ?1 ORDER BY p.id";
 const NEXT_DUE: &str = "SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1";
 const NEXT_RETRY: &str = "SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND attempt > 0 AND service = ?1
@@ -109,7 +110,7 @@ impl Store {
     /// Whatever the database answers.
     pub fn register(&mut self, is: &NewProcessor) -> Result<ProcessorId> {
         self.write(|tx| {
-            let now = tx.now();
+            let (now, store) = (tx.now(), tx.identity().map(str::to_owned));
             let id = tx.first(
                 REGISTER,
                 &[
@@ -119,6 +120,7 @@ impl Store {
                     is.pid.into(),
                     is.pid_start.into(),
                     now.into(),
+                    store.as_ref().into(),
                 ],
                 |row| row.i64(0),
             )?;
@@ -146,7 +148,10 @@ impl Store {
     /// # Errors
     /// Whatever the database answers.
     pub fn processors(&mut self) -> Result<Vec<Processor>> {
-        self.read(|tx| tx.all(PROCESSORS, &[], read_processor))
+        self.read(|tx| {
+            let here = tx.identity().map(str::to_owned);
+            tx.all(PROCESSORS, &[here.as_ref().into()], read_processor)
+        })
     }
 
     /// The processors that have taken slots of a service.
@@ -154,7 +159,10 @@ impl Store {
     /// # Errors
     /// Whatever the database answers.
     pub fn holders(&mut self, service: &ServiceName) -> Result<Vec<Processor>> {
-        self.read(|tx| tx.all(HOLDERS, &[service.as_str().into()], read_processor))
+        self.read(|tx| {
+            let here = tx.identity().map(str::to_owned);
+            tx.all(HOLDERS, &[service.as_str().into(), here.as_ref().into()], read_processor)
+        })
     }
 
     /// Looks how things stand with a service, without changing anything.
@@ -242,6 +250,8 @@ fn read_processor(row: &dyn Row) -> Result<Processor> {
             pid_start: row.i64(5)?,
         },
         started_at: row.time(6)?.ok_or_else(|| damaged("a processor without a time"))?,
+        // NULL where either is not known.
+        of_original: row.int(7)? == Some(1),
     })
 }
 

@@ -74,6 +74,9 @@ pub(super) trait Tx {
     /// Whether an application has a trigger of its own on that table of the store's.
     fn has_foreign_trigger(&mut self, table: &str) -> Result<bool>;
 
+    /// What tells this store from its copies, for as long as it is there; `None` where the system does not tell.
+    fn identity(&self) -> Option<&str>;
+
     /// The database's clock, read once at the start of the transaction, so that hosts need not agree.
     fn now(&self) -> Timestamp;
 }

@@ -9,7 +9,6 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::UNIX_EPOCH;
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, XattrFlags, getxattr, makedev, setxattr, statx};
 use rustix::io::Errno;
@@ -31,6 +30,8 @@ pub(super) struct StoreFile {
     /// Whether there was anything when it was looked for.
     was_there: bool,
     id: OnceLock<Id>,
+    /// See [`StoreFile::lasting_id`].
+    lasting: OnceLock<Option<String>>,
     wal: Sidecar,
     shm: Sidecar,
     /// Set once the WAL has had content.
@@ -71,7 +72,8 @@ impl StoreFile {
         let (wal, shm) = (sidecar("-wal"), sidecar("-shm"));
         let meta = fs::metadata(given);
         let (given, was_there) = (given.to_owned(), meta.is_ok());
-        let found = StoreFile { given, path, was_there, id: OnceLock::new(), wal, shm, written_wal: OnceLock::new() };
+        let (id, lasting, written_wal) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        let found = StoreFile { given, path, was_there, id, lasting, wal, shm, written_wal };
         match meta {
             Ok(meta) => found.refuse(&meta)?,
             Err(error) if error.kind() == ErrorKind::NotFound => refuse_leftovers(&found.given)?,
@@ -91,7 +93,13 @@ impl StoreFile {
         }
         self.check_name()?;
         self.refuse_mount()?;
-        self.refuse_foreign_wal(meta)
+        self.refuse_foreign_wal()
+    }
+
+    /// What the file is, also after a new start of the machine; no copy of it has the same. To be asked while the path
+    /// is known to name the file. `None` where the file system keeps no time of creation.
+    pub(super) fn lasting_id(&self) -> Option<&str> {
+        self.lasting.get_or_init(|| lasting_id(&self.given)).as_deref()
     }
 
     /// How long the WAL is, in bytes; 0 where there is none.
@@ -161,9 +169,12 @@ impl StoreFile {
             .hint("its calls are also in the files beside it: mount the folder that they are in"))
     }
 
-    fn refuse_foreign_wal(&self, meta: &Metadata) -> Result<()> {
-        let Some(wal) = fs::metadata(&self.wal.path).ok().filter(|wal| wal.len() > 0) else { return Ok(()) };
-        let (Some(store), Some(own), Some(mark)) = (lasting_id(meta), lasting_id(&wal), self.marked()) else {
+    fn refuse_foreign_wal(&self) -> Result<()> {
+        if self.wal_length() == 0 {
+            return Ok(());
+        }
+        let (store, own) = (lasting_id(&self.given), lasting_id(&self.wal.path));
+        let (Some(store), Some(own), Some(mark)) = (store, own, self.marked()) else {
             return Ok(());
         };
         // A mark that says another WAL came here with a copy.
@@ -181,9 +192,8 @@ impl StoreFile {
 
     /// Writes down on the WAL which file it belongs to. Where that is not possible, only the warning is missing.
     fn mark(&self) {
-        let lasting = |path: &Path| fs::metadata(path).ok().as_ref().and_then(lasting_id);
         // The store last: while it is this one, so was the WAL.
-        let (Some(own), Some(store)) = (lasting(&self.wal.path), lasting(&self.given)) else { return };
+        let (Some(own), Some(store)) = (lasting_id(&self.wal.path), lasting_id(&self.given)) else { return };
         let mark = own + &store;
         if self.check_name().is_ok() && self.marked().as_ref() != Some(&mark) {
             let _ = setxattr(&self.wal.path, MARK, mark.as_bytes(), XattrFlags::empty());
@@ -230,8 +240,11 @@ impl Named {
     }
 }
 
-/// What a file is, also after the machine was started anew, and after another file has got its number.
-fn lasting_id(meta: &Metadata) -> Option<String> {
-    let born = meta.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
-    Some(format!("{}@{};", meta.ino(), born.as_nanos()))
+/// What a file is, also after the machine was started anew, and after another file has got its number. Asks for no times
+/// of the last change, as [`Named::by`].
+fn lasting_id(path: &Path) -> Option<String> {
+    let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::INO | StatxFlags::BTIME).ok()?;
+    let born = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME).then_some(stat.stx_btime)?;
+    let nanos = i128::from(born.tv_sec) * 1_000_000_000 + i128::from(born.tv_nsec);
+    Some(format!("{}@{nanos};", stat.stx_ino))
 }

@@ -21,12 +21,13 @@ const SCHEMA: Schema = Schema { version: 2, fresh: include_str!("../../schema.sq
 /// The steps to the schema of this build, from version 1 on.
 const STEPS: &[&[&str]] = &[TO_2];
 
-/// How functions take their calls, and which workers are too old.
+/// How functions take their calls, which workers are too old, and on which file a processor works.
 pub(super) const TO_2: &[&str] = &[
     "ALTER TABLE asyncq_function ADD COLUMN args TEXT NOT NULL DEFAULT 'words' CHECK (args = 'words' OR args = 'stdin')",
     "ALTER TABLE asyncq_function ADD COLUMN stdin TEXT NOT NULL DEFAULT 'call'
         CHECK (stdin = 'call' OR stdin = 'none' AND args = 'words')",
     "ALTER TABLE asyncq_function ADD COLUMN generation INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE asyncq_processor ADD COLUMN store TEXT",
 ];
 
 /// A schema and the way to it.

@@ -29,6 +29,7 @@ const CHILDREN: &str = "SELECT id FROM asyncq_job
 const FORGET_TOKENS: &str = "UPDATE asyncq_job SET token = NULL WHERE token IS NOT NULL AND processor = ?1";
 const END_CHILD: &str = "UPDATE asyncq_job SET state = 'error', finished_at = ?2, error = ?3, token = NULL
     WHERE id = ?1";
+const OF_ORIGINAL: &str = "SELECT store <> ?2 FROM asyncq_processor WHERE id = ?1";
 const FREE_SLOTS: &str = "DELETE FROM asyncq_slot WHERE processor = ?1";
 const TAKE_SLOT: &str = "INSERT INTO asyncq_slot (service, processor, taken) VALUES (?1, ?2, 1)
     ON CONFLICT (service, processor) DO UPDATE SET taken = taken + 1";
@@ -73,6 +74,9 @@ impl Store {
     /// Whatever the database answers; then nothing of it happened.
     pub fn rescue_but(&mut self, dead: ProcessorId, begun: Option<&[JobId]>, held: &[JobId]) -> Result<Rescued> {
         self.write_untriggered(|tx| {
+            let here = tx.identity().map(str::to_owned);
+            let copied = tx.first(OF_ORIGINAL, &[dead.0.into(), here.as_ref().into()], |row| row.int(0))?;
+            let why = if copied == Some(Some(1)) { "the store was copied while it ran" } else { "the processor died" };
             let found = tx.all(JOBS, &[dead.0.into()], |row| {
                 Ok(Found {
                     fence: Fence { job: JobId(row.i64(0)?), attempt: row.i64(1)?, processor: dead },
@@ -88,7 +92,7 @@ impl Store {
             for found in found {
                 let job = found.fence.job;
                 let state = if begun.is_none_or(|begun| begun.contains(&job)) {
-                    crashed(tx, &found)?
+                    crashed(tx, &found, why)?
                 } else {
                     finish::give_back(tx, &found.fence)?;
                     if found.cancelling { State::Cancelled } else { State::Queued }
@@ -126,16 +130,16 @@ struct Found {
     service: String,
 }
 
-fn crashed(tx: &mut dyn Tx, job: &Found) -> Result<State> {
+fn crashed(tx: &mut dyn Tx, job: &Found, why: &str) -> Result<State> {
     let Fence { job: id, attempt, processor: dead } = job.fence;
     let now = tx.now();
     let crashes = job.crashes + 1;
     let (state, message) = if job.cancelling {
-        (State::Cancelled, "the processor died".to_owned())
+        (State::Cancelled, why.to_owned())
     } else if crashes >= CRASHES {
         (State::Error, format!("the processor died in {crashes} attempts"))
     } else {
-        (State::Queued, "the processor died".to_owned())
+        (State::Queued, why.to_owned())
     };
     let error = failure(FailureKind::Crash, &message);
     let final_error = (state == State::Error).then_some(&error);

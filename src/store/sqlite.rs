@@ -372,6 +372,10 @@ impl Tx for SqliteTx<'_> {
         Ok(found.is_some())
     }
 
+    fn identity(&self) -> Option<&str> {
+        self.engine.file.lasting_id()
+    }
+
     fn now(&self) -> Timestamp {
         self.now
     }

@@ -117,6 +117,11 @@ impl Place {
         }
     }
 
+    /// Runs SQL on the store, as another client does.
+    pub fn execute(&self, sql: &str) {
+        rusqlite::Connection::open(self.store()).unwrap().execute_batch(sql).unwrap();
+    }
+
     /// Starts a shell command, which is killed when this is dropped.
     pub fn start(&self, line: &str) -> Running {
         Running(self.command(&format!("exec {line}")).spawn().unwrap())

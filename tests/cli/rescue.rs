@@ -231,3 +231,89 @@ fn a_container_that_has_ended_is_taken_over_from_by_who_says_that_there_is_one()
     }
     assert_eq!(place.read("begun"), "1\n2\n");
 }
+
+/// A call that is running, and a copy of its store, made meanwhile.
+fn copied_while_it_runs() -> (Place, Running) {
+    let place = Place::with_functions(&[(
+        "waits",
+        "echo $ASYNCQ_ATTEMPT >> begun; [ $ASYNCQ_ATTEMPT = 2 ] || until [ -e go ]; do sleep 0.01; done; echo done",
+    )]);
+    place.stdout("asyncq enqueue events waits");
+    let process = place.start("asyncq process");
+    wait_until("the call begins", || place.read("begun") == "1\n");
+    place.execute(&format!("VACUUM INTO '{}'", place.at("copy.db").display()));
+    (place, process)
+}
+
+const OF_THE_ORIGINAL: &str = "
+    $ asyncq --db copy.db process
+    done
+    ! asyncq: processor 1 (process [..] on [..]) belongs to the original of this copy; 1 of its jobs put back
+    ";
+
+#[test]
+fn a_copy_is_not_held_up_by_the_processor_of_the_original_and_ends_nothing_of_it() {
+    let (place, process) = copied_while_it_runs();
+    place.session(OF_THE_ORIGINAL);
+    place.session(
+        r#"
+        $ asyncq --db copy.db job show 1 --json
+        {[..]"state":"completed",[..]"attempts":[{"attempt":1,[..]"ending":"crash","error":{"kind":"crash","message":"the store was copied while it ran",[..]
+        "#,
+    );
+    place.write("go", "");
+    assert_eq!(String::from_utf8_lossy(&process.wait().stdout), "done\n");
+    place.session("$ asyncq job list --json | grep -o '\"state\":\"[a-z]*\"\\|\"attempt\":[0-9]*'\n\"state\":\"completed\"\n\"attempt\":1");
+}
+
+#[test]
+fn a_copy_with_its_folder_ends_nothing_of_the_original_either() {
+    let (place, process) = copied_while_it_runs();
+    place.stdout("cp -r .local/share/asyncq/queue.db-asyncq copy.db-asyncq");
+    place.session(OF_THE_ORIGINAL);
+    place.session("$ ls copy.db-asyncq");
+    place.write("go", "");
+    assert_eq!(String::from_utf8_lossy(&process.wait().stdout), "done\n");
+}
+
+#[test]
+fn what_ran_when_a_backup_was_made_is_run_again_on_a_machine_with_another_name() {
+    let (place, process) = copied_while_it_runs();
+    place.write("go", "");
+    assert!(process.wait().status.success());
+    let unshare = if is_root(&place) { "unshare -u" } else { "unshare -ru" };
+    place.session(&format!(
+        "
+        $ {unshare} sh -c 'hostname newbox; asyncq --db copy.db process --trust-store-writers'
+        done
+        ! asyncq: processor 1 (process [..] on [..]) belongs to the original of this copy; 1 of its jobs put back
+        $ asyncq --db copy.db job list --json | grep -o '\"state\":\"[a-z]*\"'
+        \"state\":\"completed\"
+        "
+    ));
+}
+
+#[test]
+fn a_machine_is_known_by_its_boot_and_not_by_its_name() {
+    let (place, process) = copied_while_it_runs();
+    place.session("$ rm -r .local/share/asyncq/queue.db-asyncq");
+    let unshare = if is_root(&place) { "unshare -u" } else { "unshare -ru" };
+    // The same machine with another name: what runs there runs here.
+    place.session(&format!(
+        "
+        $ {unshare} sh -c 'hostname newname; asyncq enqueue events waits; asyncq process --trust-store-writers'
+        2
+        ! asyncq: service `events` is busy: its one slot is taken by processor 1 (process [..] on [..])
+        "
+    ));
+    // Another machine with the same name, or after a new start.
+    place.execute("UPDATE asyncq_processor SET boot = 'another pid:[1]'");
+    place.session(
+        "
+        $ asyncq process --max-jobs 1
+        done
+        ! asyncq: processor 1 (process [..] on [..]) died; 1 of its jobs put back
+        ",
+    );
+    drop(process);
+}

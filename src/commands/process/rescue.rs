@@ -12,7 +12,7 @@ use crate::failpoint::reached;
 use crate::runner::folder::{Life, Remains, is_dying, life, token_of};
 use crate::runner::host::Host;
 use crate::runner::leftover;
-use crate::runner::whereabouts::{Sight, process_lives, same_boot, sight};
+use crate::runner::whereabouts::{Sight, Sighting, process, process_lives, same_boot, sight};
 use crate::store::Store;
 
 /// How long what a dead processor ran may take to end once it is killed; only the kernel can keep it longer.
@@ -82,13 +82,21 @@ pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_>) -> Result<Oth
         };
         let remains = match life {
             Life::Alive => continue,
-            Life::NoFolder if process_lives(&processor.is) => continue,
+            Life::NoFolder if process_lives(&processor.is) && !processor.of_original => continue,
             Life::NoFolder => None,
             Life::Dead(remains) => {
                 remains.give_space();
                 Some(remains)
             }
         };
+        // A copy takes its jobs, and leaves alone what the original runs.
+        let runs_for_original =
+            processor.of_original && (remains.is_none() || process(&processor.is) == Sighting::There);
+        if runs_for_original {
+            take_from_original(store, &processor, remains, rescuer)?;
+            others.rescued = true;
+            continue;
+        }
         if let Some(barrier) = out_of_reach(&processor, remains.as_ref(), options) {
             (rescuer.tell)(Event::OutOfReach { processor: &processor, barrier });
             continue;
@@ -101,10 +109,7 @@ pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_>) -> Result<Oth
             }
             Ok(hold) => hold.flatten(),
         };
-        // After a power cut, or without its folder, whatever it had claimed may have been running.
-        let known = remains.as_ref().filter(|_| same_boot(&processor.is));
-        let begun = known.and_then(|remains| remains.begun().ok());
-        let outcomes = known.and_then(|remains| remains.outcomes().ok()).unwrap_or_default();
+        let Noted { begun, outcomes } = Noted::by(&processor, remains.as_ref());
         let mut held = hold.as_ref().map(|hold| hold.jobs.clone()).unwrap_or_default();
         let patience = if own.is_some() { PATIENCE_AT_WORK } else { PATIENCE };
         let mut tokens = store.tokens_but(processor.id, &held)?;
@@ -132,6 +137,38 @@ pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_>) -> Result<Oth
         }
     }
     Ok(others)
+}
+
+/// Puts back, in a copy of a store, what the original's processor ran when that was copied.
+fn take_from_original(
+    store: &mut Store,
+    processor: &Processor,
+    remains: Option<Remains>,
+    rescuer: &mut Rescuer<'_>,
+) -> Result<()> {
+    let Noted { begun, outcomes } = Noted::by(processor, remains.as_ref());
+    record(store, processor.id, &outcomes, rescuer)?;
+    put_back(store, processor, (begun.as_deref(), &[]), rescuer.tell)?;
+    if let Some(remains) = remains {
+        remains.remove();
+    }
+    Ok(())
+}
+
+/// What a processor has noted of its jobs.
+struct Noted {
+    /// Those that had begun, if that is known: after a power cut, or without its folder, all may have been running.
+    begun: Option<Vec<JobId>>,
+    /// What came of those that had ended.
+    outcomes: Vec<(JobId, Vec<u8>)>,
+}
+
+impl Noted {
+    fn by(processor: &Processor, remains: Option<&Remains>) -> Noted {
+        let known = remains.filter(|_| same_boot(&processor.is));
+        let begun = known.and_then(|remains| remains.begun().ok());
+        Noted { begun, outcomes: known.and_then(|remains| remains.outcomes().ok()).unwrap_or_default() }
+    }
 }
 
 /// What keeps jobs of a dead processor from being put back: the program that it drained into, which lives.
