@@ -13,7 +13,7 @@ use super::session::{Session, environment};
 use super::{exit, say};
 use crate::commands::enqueue::{self, inside};
 use crate::commands::nested::{self, Means};
-use crate::commands::{Enqueued, Store};
+use crate::commands::{Enqueued, Store, reset_signals};
 use crate::domain::attempt::Outcome;
 use crate::domain::call::{Call, Key, Principal, keywords, positional};
 use crate::domain::function::FunctionName;
@@ -170,6 +170,7 @@ pub fn shield(word: OsString) -> OsString {
 }
 
 fn run_now(session: &Session, store: &mut Store, running: &Running, new: &NewJob) -> anyhow::Result<u8> {
+    reset_signals()?;
     let (surroundings, echo) = process::equipment(store, &running.folder)?;
     let tell = |error: &Error| session.talk(&process::trying_again(error));
     let ran = nested::run(store, running, new, &Means { around: &surroundings, echo: &echo, tell: &tell })?;

@@ -13,8 +13,8 @@ use super::exit;
 use super::session::Session;
 use super::systemd;
 use super::usage::parse_count;
-use crate::commands::Store;
 use crate::commands::process::{self, Barrier, Echo, Equipment, Event, Line, Options, Report, RunFolder, Surroundings};
+use crate::commands::{Store, reset_signals};
 use crate::domain::attempt::{Ending, FailureKind};
 use crate::domain::job::State;
 use crate::domain::processor::Processor;
@@ -80,6 +80,7 @@ impl Process {
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
         // Before anything is opened here.
         let socket = self.worker_socket.map(process::inherit).transpose()?;
+        reset_signals()?;
         let supervisor = std::env::var(process::SUPERVISOR).ok();
         let Some(line) = Line::of_this_process(supervisor.as_deref()) else {
             let words: Vec<OsString> = std::env::args_os().collect();

@@ -54,6 +54,14 @@ pub fn outlive_limits() -> Result<()> {
     signals::outlive_limits().map_err(|error| io_error("cannot handle signals", &error))
 }
 
+/// Undoes what the caller has done to signals; every command that starts programs calls this first.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn reset_signals() -> Result<()> {
+    signals::reset().map_err(|error| io_error("cannot handle signals", &error))
+}
+
 /// A secret that nobody can guess.
 fn new_token() -> Result<Token> {
     let mut bits = [0; 16];

@@ -13,6 +13,7 @@ mod documents;
 mod enqueue;
 mod follow;
 mod function;
+mod inherit;
 mod job;
 mod leftover;
 mod line;

@@ -1,0 +1,94 @@
+//! What functions and processors inherit from whoever starts them, and what they do not.
+
+use crate::place::{Place, WORKER, wait_until};
+
+/// Becomes the program that it is given, with every signal blocked, and every signal ignored that may be.
+const SULLEN: &str = "#!/usr/bin/env python3
+import os, signal, sys
+for number in signal.valid_signals():
+    try: signal.signal(number, signal.SIG_IGN)
+    except OSError: pass
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+os.execvp(sys.argv[1], sys.argv[1:])
+";
+
+/// The same, and only ignores that its children end.
+const DEAF: &str = "#!/usr/bin/env python3
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execvp(sys.argv[1], sys.argv[1:])
+";
+
+/// The signals that `/proc` says are blocked or ignored, as one number; without 32 and 33, which the C library keeps for
+/// itself, and ignores in what it starts.
+fn signals(status: &str, field: &str) -> u64 {
+    let value = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+    u64::from_str_radix(value.trim(), 16).unwrap() & !(0b11 << 31)
+}
+
+#[test]
+fn a_caller_that_ignores_the_end_of_its_children_hides_no_outcome() {
+    let place = Place::with_functions(&[("ok", "exit 0"), ("fails", "exit 3")]);
+    place.program("deaf", DEAF);
+    place.function("caller", "", "exec ./deaf asyncq enqueue events ok");
+    place.program("worker.py", &format!("{WORKER}serve(lambda call: 1)"));
+    place.session("$ asyncq function add events work --worker -- ./worker.py");
+    place.function("calls_worker", "", "exec ./deaf asyncq enqueue events work");
+    place.session(
+        "
+        $ for f in ok fails caller work calls_worker; do asyncq enqueue events $f; done >/dev/null
+        $ ./deaf asyncq process
+        ! asyncq: job 2 (`events` `fails`): exit code 3
+        ? 1
+        ",
+    );
+    let states = "SELECT group_concat(state, ' ' ORDER BY id) FROM asyncq_job";
+    assert_eq!(place.query(states), "completed error completed completed completed completed completed");
+
+    place.stdout("asyncq enqueue events ok");
+    let process = place.start("./deaf asyncq process --follow");
+    wait_until("the call ends", || place.query("SELECT state FROM asyncq_job WHERE id = 8") == "completed");
+    process.signal("TERM");
+    let output = process.wait();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn functions_start_with_no_signal_blocked_and_only_those_ignored_that_a_terminal_sends() {
+    let place = Place::with_functions(&[("nested", "cat /proc/self/status > nested.seen")]);
+    place.program("sullen", SULLEN);
+    place.function("command", "", "cat /proc/self/status > command.seen");
+    place.function("caller", "", "exec ./sullen asyncq enqueue events nested");
+    place.program("worker.py", &format!("{WORKER}serve(lambda call: 1)"));
+    place.program("worker", "#!/bin/sh\ncat /proc/self/status > worker.seen\nexec ./worker.py\n");
+    place.session("$ asyncq function add events work --worker -- ./worker");
+    place.stdout("for f in command caller work; do asyncq enqueue events $f; done");
+    place.session("$ ./sullen asyncq process");
+    for kind in ["command", "nested", "worker"] {
+        let seen = place.read(&format!("{kind}.seen"));
+        // SIGHUP, SIGINT and SIGQUIT: `nohup` and a shell's `&` have programs ignore those.
+        assert_eq!((signals(&seen, "SigBlk:"), signals(&seen, "SigIgn:")), (0, 0b111), "{kind}: {seen}");
+    }
+    place.stdout("asyncq enqueue events command; asyncq process");
+    assert_eq!(signals(&place.read("command.seen"), "SigIgn:"), 0);
+}
+
+#[test]
+fn signals_that_the_caller_blocks_still_reach_functions_and_their_processor() {
+    let place = Place::with_functions(&[("waits", "touch begun; until [ -e go ]; do sleep 0.01; done")]);
+    place.program("sullen", SULLEN);
+    place.session("$ asyncq function add events naps --timeout 100ms -- sleep 1000\n$ asyncq enqueue events naps\n1");
+    place.run("./sullen asyncq process");
+    let told = place.stdout("asyncq job show 1 --json");
+    // It was asked to end, and did not have to be made to.
+    assert!(told.contains(r#""kind":"timeout""#) && told.contains(r#""signal":15"#), "{told}");
+
+    place.stdout("asyncq enqueue events waits; asyncq enqueue events waits");
+    let process = place.start("./sullen asyncq process");
+    wait_until("the call begins", || place.at("begun").exists());
+    process.signal("TERM");
+    place.write("go", "");
+    assert!(process.wait().status.success());
+    let states = "SELECT group_concat(state, ' ' ORDER BY id) FROM asyncq_job";
+    assert_eq!(place.query(states), "error completed queued");
+}
