@@ -85,7 +85,8 @@ impl Program<'_> {
                 None => command.env_remove(name),
             };
         }
-        command.envs(&self.definition.env);
+        // They tell of the folder in which the processor was started.
+        command.env_remove("OLDPWD").envs(&self.definition.env).env("PWD", site);
         command.env("ASYNCQ_DB", &around.store).env("ASYNCQ_SITE", site);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         Ok((command, program))

@@ -92,3 +92,28 @@ fn signals_that_the_caller_blocks_still_reach_functions_and_their_processor() {
     let states = "SELECT group_concat(state, ' ' ORDER BY id) FROM asyncq_job";
     assert_eq!(place.query(states), "error completed queued");
 }
+
+#[test]
+fn pwd_is_the_site_and_there_is_no_folder_before_it() {
+    let mut place = Place::with_functions(&[("outer", "cd /; exec asyncq enqueue events inner")]);
+    place.set("PWD", "/usr");
+    place.set("OLDPWD", "/usr/bin");
+    place.write("print.py", "import os\nprint(os.environ['PWD'], os.environ.get('OLDPWD'), flush=True)\n");
+    let worker = "exec(open('print.py').read()); serve(lambda call: 1)";
+    place.program("worker.py", &format!("{WORKER}{worker}"));
+    place.session(
+        "
+        $ asyncq function add events command -- python3 print.py
+        $ asyncq function add events recorded --env PWD=/bin -- python3 print.py
+        $ mkdir there && cp print.py there
+        $ asyncq function add events inner --site there -- python3 print.py
+        $ asyncq function add events work --worker -- ./worker.py
+        $ for f in command recorded outer work; do asyncq enqueue events $f; done >/dev/null
+        $ cd /usr && asyncq process | sed 's|'$HOME'|~|'
+        ~ None
+        ~ None
+        ~/there None
+        ~ None
+        ",
+    );
+}
