@@ -136,7 +136,8 @@ CREATE TRIGGER asyncq_job_insert BEFORE INSERT ON asyncq_job BEGIN
     THEN RAISE(ABORT, 'asyncq: args must be a JSON array')
     WHEN NOT coalesce(json_valid(NEW.kwargs), 0) OR json_type(NEW.kwargs) <> 'object'
     THEN RAISE(ABORT, 'asyncq: kwargs must be a JSON object')
-    WHEN length(CAST(NEW.args AS BLOB)) > 1048576 OR length(CAST(NEW.kwargs AS BLOB)) > 1048576
+    WHEN length(CAST(NEW.args AS BLOB)) > 1048576 * length(CAST('a' AS BLOB))
+      OR length(CAST(NEW.kwargs AS BLOB)) > 1048576 * length(CAST('a' AS BLOB))  -- 2 bytes in a UTF-16 database
     THEN RAISE(ABORT, 'asyncq: args and kwargs must be at most 1 MiB each')
     WHEN NEW.run_at < 100000000000
     THEN RAISE(ABORT, 'asyncq: run_at must be in milliseconds since 1970')

@@ -44,8 +44,8 @@ macro_rules! take {
     };
 }
 const TAKE: &str = take!("?4", "id = ?1");
-// Of bytes, as a piece of a text is found by counting its characters from the start.
-const TAKE_RUN: &str = take!("CAST(substr(?4, (id - ?1) * 32 + 1, 32) AS TEXT)", "id >= ?1 AND id <= ?5");
+// Of bytes, ?6 for each secret, as a piece of a text is found by counting its characters from the start.
+const TAKE_RUN: &str = take!("CAST(substr(?4, (id - ?1) * ?6 + 1, ?6) AS TEXT)", "id >= ?1 AND id <= ?5");
 const LARGE: &str = "SELECT args, kwargs FROM asyncq_large WHERE job = ?1";
 
 /// Makes due calls of a service ready, and claims as many as there is room for; tells in `outlook` what is left.
@@ -129,7 +129,11 @@ fn take(tx: &mut dyn Tx, plan: &Plan<'_>, next: &[Stored]) -> Result<()> {
         let [job, who, when]: [Value<'_>; 3] = [run[0].id.0.into(), processor.into(), now.into()];
         match run {
             [_] => tx.execute(TAKE, &[job, who, when, (&secrets).into()])?,
-            [.., last] => tx.execute(TAKE_RUN, &[job, who, when, secrets.as_bytes().into(), last.id.0.into()])?,
+            [.., last] => {
+                let secrets = tx.as_kept(&secrets)?;
+                let each = i64::try_from(secrets.len() / run.len()).unwrap_or(i64::MAX);
+                tx.execute(TAKE_RUN, &[job, who, when, (&*secrets).into(), last.id.0.into(), each.into()])?
+            }
             [] => 0,
         };
     }

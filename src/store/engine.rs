@@ -3,6 +3,7 @@
 //! Invariant: verbs above this seam hold one copy of the SQL, in the subset that SQLite and PostgreSQL share;
 //! placeholders are `?1` to `?n` and may occur more than once and in any order.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::domain::time::Timestamp;
@@ -73,6 +74,9 @@ pub(super) trait Tx {
 
     /// Whether an application has a trigger of its own on that table of the store's.
     fn has_foreign_trigger(&mut self, table: &str) -> Result<bool>;
+
+    /// A text as the bytes in which the database keeps it, out of which a statement can cut pieces.
+    fn as_kept<'a>(&mut self, text: &'a str) -> Result<Cow<'a, [u8]>>;
 
     /// What tells this store from its copies, for as long as it is there; `None` where the system does not tell.
     fn identity(&self) -> Option<&str>;

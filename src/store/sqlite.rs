@@ -4,10 +4,12 @@
 //! them would drop the locks that SQLite holds for this process. Whatever must be known about them is asked by `stat`.
 
 mod checkpoint;
+mod encoding;
 mod index;
 mod moved;
 
-use std::cell::Cell;
+use std::borrow::Cow;
+use std::cell::{Cell, OnceCell};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
@@ -26,6 +28,7 @@ use crate::domain::time::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
 
+use encoding::Encoding;
 use index::is_misled;
 
 /// The oldest SQLite that does not lose commits when one connection writes while another one resets the WAL
@@ -70,6 +73,8 @@ pub(super) struct Sqlite {
     data_version: i64,
     /// Whether triggers run; SQLite's default.
     triggers: bool,
+    /// How the database keeps text, once that was asked.
+    encoding: OnceCell<Encoding>,
 }
 
 impl Sqlite {
@@ -104,6 +109,7 @@ impl Sqlite {
             trouble: Box::new(|_| ()),
             data_version: 0,
             triggers: true,
+            encoding: OnceCell::new(),
         };
         engine.be_patient(patience);
         match engine.configure().and_then(|()| engine.has_its_index()) {
@@ -370,6 +376,14 @@ impl Tx for SqliteTx<'_> {
             WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE AND name NOT LIKE 'asyncq!_%' ESCAPE '!'";
         let found = (self as &mut dyn Tx).first(sql, &[table.into()], |_| Ok(()))?;
         Ok(found.is_some())
+    }
+
+    fn as_kept<'a>(&mut self, text: &'a str) -> Result<Cow<'a, [u8]>> {
+        if self.engine.encoding.get().is_none() {
+            let name = (self as &mut dyn Tx).first("PRAGMA encoding", &[], |row| Ok(row.str(0)?.to_owned()))?;
+            let _ = self.engine.encoding.set(Encoding::named(name.as_deref().unwrap_or_default()));
+        }
+        Ok(self.engine.encoding.get().map_or(Cow::Borrowed(text.as_bytes()), |encoding| encoding.of(text)))
     }
 
     fn identity(&self) -> Option<&str> {

@@ -240,6 +240,39 @@ if call['kwargs'].get('die') == 'with':
 }
 
 #[test]
+fn an_application_may_keep_its_text_as_utf_16() {
+    for encoding in ["UTF-16le", "UTF-16be"] {
+        let mut place = Place::new();
+        place.set("ASYNCQ_DB", "app.db");
+        place.stdout(&format!("sqlite3 app.db \"PRAGMA encoding = '{encoding}'; CREATE TABLE orders (id)\""));
+        place.program("mail", "#!/bin/sh\nasyncq is-async; asyncq enqueue shop echo \"$1\" ${2:+done}\n");
+        place.session(
+            "
+            $ asyncq service add shop --concurrency 2; asyncq function add shop mail -- ./mail; asyncq function add shop echo -- echo
+            $ asyncq enqueue shop mail käse; asyncq enqueue shop mail 🧀; asyncq process | sort
+            1
+            2
+            käse
+            true
+            true
+            🧀
+            $ asyncq job list --json | grep -c '\"state\":\"completed\"'
+            4
+            ",
+        );
+        // Limits count as in any other database.
+        let insert = |bytes: usize| {
+            let args = format!("'[\"' || hex(zeroblob({})) || '\"]'", bytes / 2 - 2);
+            let sql = format!("INSERT INTO asyncq_job (service, function, args) VALUES ('shop', 'echo', {args})");
+            let output = Command::new("sqlite3").arg("-batch").arg(place.at("app.db")).arg(&sql).output().unwrap();
+            String::from_utf8(output.stderr).unwrap()
+        };
+        assert_eq!(insert(1 << 20), "");
+        assert!(insert((1 << 20) + 2).contains("asyncq: args and kwargs must be at most 1 MiB each"));
+    }
+}
+
+#[test]
 fn a_trigger_of_the_application_that_refuses_is_told_as_such() {
     let place = application("WAL");
     trigger(&place, "BEFORE INSERT ON asyncq_job BEGIN SELECT RAISE(ABORT, 'too many calls today'); END");

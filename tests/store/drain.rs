@@ -18,6 +18,20 @@ use crate::fixture::{
 };
 
 conformance! {
+    fn calls_that_are_claimed_together_have_the_secrets_that_were_handed_out(store: &mut Store) {
+        with_events(store);
+        for number in 1..=4 {
+            enqueue(store, number);
+        }
+        let processor = processor(store, 1);
+        let first = claim(store, processor);
+        let more = advance(store, processor, &[], 1, 1).claims;
+        let run = advance(store, processor, &[], 0, 2).claims;
+        for claim in [&[first][..], &more, &run].concat() {
+            assert!(store.running(claim.fence.job, &claim.token).unwrap().is_some());
+        }
+    }
+
     fn processors_come_and_go(store: &mut Store) {
         let (first, second) = (processor(store, 1), processor(store, 2));
         let found = store.processors().unwrap();

@@ -24,6 +24,16 @@ pub fn sqlite(test: fn(&mut Store)) {
     test(&mut Store::create(&location, PATIENCE).unwrap().0);
 }
 
+/// Runs a test on an empty store in the database of an application that keeps text as UTF-16.
+pub fn utf16(test: fn(&mut Store)) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.db");
+    let app = rusqlite::Connection::open(&path).unwrap();
+    app.execute_batch("PRAGMA encoding = 'UTF-16'; PRAGMA journal_mode = WAL; CREATE TABLE orders (id INTEGER)")
+        .unwrap();
+    test(&mut Store::create(&Location::File(path), PATIENCE).unwrap().0);
+}
+
 /// Another connection to the same store.
 pub fn again(store: &Store) -> Store {
     Store::open(store.location(), PATIENCE).unwrap()

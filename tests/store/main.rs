@@ -2,11 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-/// Makes a test on each engine out of a function that takes an empty store: an engine is one line here.
+/// Makes a test on each engine out of a function that takes an empty store: an engine is one line here. So is a database
+/// that keeps text in another way.
 macro_rules! conformance {
     ($($(#[$meta:meta])* fn $name:ident($store:ident: &mut Store) $body:block)*) => {
         $($(#[$meta])* fn $name($store: &mut asyncq::store::Store) $body)*
         mod sqlite { $(#[test] fn $name() { crate::fixture::sqlite(super::$name); })* }
+        mod utf16 { $(#[test] fn $name() { crate::fixture::utf16(super::$name); })* }
     };
 }
 
