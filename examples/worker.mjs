@@ -21,12 +21,17 @@ function run({ job, token, principal, function: name, args, kwargs }) {
   return functions.get(name)(...args, kwargs);
 }
 const line = (message) => JSON.stringify({ jsonrpc: '2.0', ...message }) + '\n';
+const told = (error) => { // anything can be thrown, also what cannot be shown
+  try {
+    console.error(error); // on Linux, what the console writes is written when it returns: nothing to flush
+    return String(error);
+  } catch { return 'threw what cannot be shown'; }
+};
 const answer = async (id, call) => {
   try {
     return line({ id, result: { value: await run(call) } }); // a value that is no JSON is an error too
   } catch (error) {
-    console.error(error); // on Linux, what the console writes is written when it returns: nothing to flush
-    return line({ id, error: { code: Number.isInteger(error?.code) ? error.code : 1, message: String(error) } });
+    return line({ id, error: { code: Number.isSafeInteger(error?.code) ? error.code : 1, message: told(error) } });
   }
 };
 const asyncq = new Socket({ fd: Number(process.env.ASYNCQ_WORKER) }).setEncoding('utf8');

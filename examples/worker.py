@@ -25,16 +25,21 @@ def line(**message):
 def answer(id, call):
     try:
         return line(id=id, result={"value": run(call)})  # a value that is no JSON is an error too
-    except (Exception, SystemExit) as error:  # a function that exits must not end the worker
+    except BaseException as error:  # whatever a function raises, SystemExit and KeyboardInterrupt too: the worker goes on
+        if os.getpid() != WORKER: raise  # the function has forked: a child does not answer for its parent
         traceback.print_exc()
         code = {Conflict: 75, CannotRun: 127}.get(type(error), 1)
-        return line(id=id, error={"code": code, "message": f"{type(error).__name__}: {error}"})
+        told = "".join(traceback.format_exception_only(type(error), error))  # unlike str(error), this never fails
+        return line(id=id, error={"code": code, "message": told})
 
+WORKER = os.getpid()
+sys.stdout.reconfigure(errors="surrogateescape")  # file names that are not UTF-8 are printed as they are
 asyncq = socket.socket(fileno=int(os.environ["ASYNCQ_WORKER"]))
 asyncq.set_inheritable(False)  # what functions start must not write there
 asyncq.sendall(line(id=0, method="hello", params={"protocol": 1, "worker": "worker.py", "functions": list(FUNCTIONS)}))
 for message in map(json.loads, asyncq.makefile("rb")):
     if message.get("method") == "call":
         reply = answer(message["id"], message["params"])
+        if os.getpid() != WORKER: sys.exit()
         sys.stdout.flush(), sys.stderr.flush()  # what is printed before the answer belongs to the call
         asyncq.sendall(reply)

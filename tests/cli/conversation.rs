@@ -120,6 +120,83 @@ fn the_workers_of_the_examples_do_what_the_conversations_say() {
     }
 }
 
+/// What a function of an example raises, prints, forks or returns costs no more than its call: `go CASE` does it.
+#[test]
+fn the_programs_of_the_examples_outlive_their_functions() {
+    let python = r"
+import asyncio
+class Silent(Exception):
+    def __str__(self): raise ValueError('no text')
+def go(case):
+    open('runs', 'a').write(case + '\n')
+    if case == 'interrupted': raise KeyboardInterrupt
+    if case == 'cancelled': raise asyncio.CancelledError
+    if case == 'silent': raise Silent
+    if case == 'raises': raise ValueError(os.fsdecode(b'caf\xff'))
+    if case == 'returns': return os.fsdecode(b'caf\xff')
+    if case == 'prints': print(os.fsdecode(b'caf\xff'))
+    if case == 'long': print('x' * (5 << 20))
+    if case in ('exits', 'goes on'):
+        child = os.fork()
+        if child == 0 and case == 'exits': sys.exit(3)
+        return child and os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+";
+    let node = r"
+import { appendFileSync } from 'node:fs';
+const go = (word) => {
+  appendFileSync('runs', word + '\n');
+  if (word === 'raises') throw new Error('caf\u{1f600}'.slice(0, 4));
+  if (word === 'nothing') throw null;
+  if (word === 'silent') throw Object.create(null);
+  if (word === 'code') throw { code: 1e300 };
+  return 'caf\u{1f600}'.slice(0, 4);
+};
+";
+    let ended = [
+        ("interrupted", "error KeyboardInterrupt"),
+        ("cancelled", "error asyncio.exceptions.CancelledError"),
+        ("silent", "error Silent: <exception str() failed>"),
+        ("raises", "error ValueError: caf\u{fffd}"),
+        ("returns", "error its result is a lone surrogate in a string"),
+        ("prints", "completed"),
+        ("long", "completed"),
+        ("exits", "completed 3"),
+        ("goes on", "completed 0"),
+    ];
+    let in_node = [
+        ("raises", "error Error: caf\u{fffd}"),
+        ("nothing", "error null"),
+        ("silent", "error threw what cannot be shown"),
+        ("code", "error [object Object]"),
+        ("returns", "error its result is a lone surrogate in a string"),
+    ];
+    outlives("worker.py", ["\nclass Conflict", "(heavy_computing, "], python, &ended);
+    outlives("worker.mjs", ["\nclass Conflict", "heavy_computing: (a, b) => a * b,"], node, &in_node);
+    outlives("drain.py", ["\ndef heavy_computing", "(heavy_computing, "], python, &ended);
+}
+
+/// An example, with functions put before a line of it and `go` into its list, ends each case like this, in one run.
+fn outlives(example: &str, [first, list]: [&str; 2], functions: &str, ends: &[(&str, &str)]) {
+    if example == "worker.mjs" && Command::new("node").arg("--version").output().is_err() {
+        return;
+    }
+    let source = fs::read_to_string(root().join("examples").join(example)).unwrap();
+    assert!(source.contains(first) && source.contains(list), "{example}");
+    let source = source.replacen(first, &(functions.to_owned() + first.trim_start()), 1);
+    let place = Place::with_functions(&[]);
+    place.program(example, &source.replacen(list, &list.replacen("heavy", "go, heavy", 1), 1));
+    place.stdout(&format!("asyncq function add events go --worker -- ./{example}"));
+    let calls: Vec<String> = ends.iter().map(|(case, _)| format!("asyncq enqueue events go '{case}'")).collect();
+    place.stdout(&calls.join(" && "));
+    let output = place.run(if example == "drain.py" { "./drain.py events" } else { "asyncq process" });
+    assert_eq!(output.status.code(), Some(1), "{example}: {}", String::from_utf8_lossy(&output.stderr));
+    let told = "SELECT group_concat(state || coalesce(' ' || result, ' ' || trim(error ->> 'message'), ''), char(10) ORDER BY id)
+                FROM asyncq_job";
+    let ends: Vec<&str> = ends.iter().map(|(_, end)| *end).collect();
+    assert_eq!(place.query(told), ends.join("\n"), "{example}");
+    assert_eq!(place.read("runs").lines().count(), ends.len(), "{example}");
+}
+
 /// A player that finds nothing wrong with anybody would be no test.
 #[test]
 fn the_player_finds_what_is_wrong() {

@@ -103,6 +103,35 @@ print('ended with', serve(run))";
     nothing_is_left(&place);
 }
 
+/// The drain goes on with the calls after it.
+#[test]
+fn texts_that_are_no_unicode_or_too_long_do_not_end_a_drain() {
+    let host = r"
+texts = ['caf\ud83d', 'x' * (5 << 20)]
+def run(call):
+    note('runs', call['job'])
+    how, text = call['args'][0], texts[call['args'][1]]
+    if how == 'output': say(method='output', params={'job': call['job'], 'stream': 'out', 'text': text})
+    if how == 'progress': say(method='progress', params={'job': call['job'], 'note': text})
+    if how == 'error': raise ValueError(text)
+    return text if how == 'value' else 1
+start('events', functions=['work'])
+sys.exit(serve(run))";
+    let place = place("", host);
+    let calls: Vec<String> = ["output", "progress", "error", "value"]
+        .iter()
+        .flat_map(|how| [0, 1].map(|text| format!("work {how} {text}")))
+        .collect();
+    enqueue(&place, &calls.iter().map(String::as_str).collect::<Vec<_>>());
+    let output = place.run("./host.py");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let kinds = "SELECT group_concat(coalesce(error ->> 'kind', state), ', ' ORDER BY id) FROM asyncq_job";
+    let ends = "completed, completed, completed, completed, error, error, bad-result, bad-result";
+    assert_eq!(place.query(kinds), ends);
+    assert_eq!(place.read("runs").lines().count(), 8);
+    nothing_is_left(&place);
+}
+
 #[test]
 fn a_program_runs_several_at_once_beside_commands() {
     let host = "

@@ -397,6 +397,68 @@ while message := hear():
     }
 }
 
+/// What the worker says of a call, how the job ends, and what is kept of its output and of how far it is.
+#[test]
+fn texts_that_are_no_unicode_or_too_long_cost_one_run() {
+    let body = r#"
+note('started', os.getpid())
+hello()
+def send(text):
+    line.sendall(text + b'\n')
+def output(id, call, text):
+    send(b'{"jsonrpc":"2.0","method":"output","params":{"job":%d,"stream":"out","text":"%s"}}' % (call['job'], text))
+    say(id=id, result={})
+def value(id, call, text):
+    send(b'{"jsonrpc":"2.0","id":%d,"result":{"value":%s}}' % (id, text))
+def error(id, call, text, code=1):
+    send(b'{"jsonrpc":"2.0","error":{"code":%d,"message":"%s"},"id":%d}' % (code, text, id))
+def progress(id, call, text):
+    send(b'{"jsonrpc":"2.0","method":"progress","params":{"job":%d,"note":"%s"}}' % (call['job'], text))
+    say(id=id, result={})
+def unnamed(id, call, text):
+    send(b'{"jsonrpc":"2.0","id":%d,"\\ud83d":"%s","result":{"value":1}}' % (id, text))
+texts = {'half': b'caf\\ud83d', 'bytes': b'caf\xff', 'long': b'x' * (5 << 20)}
+while message := hear():
+    call = message['params']
+    note('runs', call['job'])
+    how, which = call['args']
+    text = b'[%s]' % (b'1,' * (3 << 20) + b'1') if (how, which) == ('value', 'long') else texts[which]
+    globals()[how](message['id'], call, b'"%s"' % text if how == 'value' and which != 'long' else text)"#;
+    let place = place("", body);
+    let told = [
+        ("error half", "error error: caf\u{fffd}", None),
+        ("error bytes", "error error: caf\u{fffd}", None),
+        ("error long", &*format!("error error: {}", "x".repeat(2000)), None),
+        ("value half", "error bad-result: its result is a lone surrogate in a string", None),
+        ("value bytes", "error bad-result: its result has a string that is not valid Unicode", None),
+        ("value long", "error bad-result: its answer is longer than 4 MiB", None),
+        ("output half", "completed", Some("caf\u{fffd}")),
+        ("output bytes", "completed", Some("caf\u{fffd}")),
+        ("output long", "completed", Some("x\nasyncq: the rest is left out, as the message is longer than 4 MiB\n")),
+        ("progress half", "completed", None),
+        ("progress bytes", "completed", None),
+        ("progress long", "completed", None),
+        ("unnamed half", "completed 1", None),
+    ];
+    enqueue(&place, &told.map(|(call, ..)| format!("work {call}")).each_ref().map(|call| &**call));
+    let output = place.run("asyncq process");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    for (id, (call, end, log)) in (1..).zip(told) {
+        let told = place.query(&format!(
+            "SELECT state || coalesce(' ' || result, '') || coalesce(' ' || (error ->> 'kind') || ': ' || (error ->> 'message'), '')
+             FROM asyncq_job WHERE id = {id}"
+        ));
+        assert_eq!(told, end, "{call}");
+        if let Some(end) = log {
+            let log = place.stdout(&format!("asyncq job log {id}"));
+            assert!(log.ends_with(end), "{call}: {}", &log[log.len().saturating_sub(200)..]);
+        }
+    }
+    assert_eq!(words(&place, "runs").len(), told.len());
+    assert_eq!(started(&place).len(), 1);
+    nothing_is_left(&place);
+}
+
 /// The call had its answer; the second one costs the worker.
 #[test]
 fn a_second_answer_costs_the_worker_and_no_call() {

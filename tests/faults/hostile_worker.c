@@ -164,6 +164,10 @@ int main(int count, char **words) {
                  job, 1);
         flood(LINE, text);
     }
+    if (is("endless")) {
+        say("{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"value\":[");
+        flood(LINE, "[\"one\",{\"little\":\"drop\"}],");
+    }
     if (is("talks")) flood(1, "one little drop\n");
     if (is("miscounts")) {
         if (fork() == 0) { close(LINE); flood(1, "one little drop\n"); }

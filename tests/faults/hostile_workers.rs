@@ -11,7 +11,7 @@ use crate::scale::{figure, full, many};
 
 /// What `hostile_worker.c` can be, and how a call ends that such a worker holds: the kind of its error, none if it is
 /// completed, and after how many attempts.
-const SHAPES: [(&str, &str, i64); 25] = [
+const SHAPES: [(&str, &str, i64); 26] = [
     ("no_hello", "cannot-run", 1),
     ("versions", "cannot-run", 1),
     ("leaves", "cannot-run", 1),
@@ -36,6 +36,7 @@ const SHAPES: [(&str, &str, i64); 25] = [
     ("progress", "timeout", 1),
     ("unknown", "timeout", 1),
     ("output", "timeout", 1),
+    ("endless", "timeout", 1),
     ("talks", "timeout", 1),
 ];
 
@@ -293,8 +294,8 @@ fn many_calls_and_workers_leave_no_descriptor_and_no_memory_behind() {
 /// Workers talk without end, and nobody reads what the processor prints: they wait, and it keeps little of what they say.
 #[test]
 fn what_workers_say_without_end_does_not_fill_the_memory_of_their_processor() {
-    let place = place(4);
-    let floods = ["output", "progress", "unknown", "talks"];
+    let place = place(5);
+    let floods = ["output", "progress", "unknown", "endless", "talks"];
     for shape in floods {
         add(&place, shape);
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::line::{self, LONGEST};
 use crate::domain::call::Principal;
 use crate::domain::job::Claim;
 use crate::domain::json;
@@ -83,6 +84,8 @@ pub(super) struct Answer {
 pub(super) enum End {
     /// With this value, as JSON text, unless there is none; and whether the function has completed its job itself.
     Value(Option<String>, bool),
+    /// With a value that cannot be taken; says what is wrong with the answer, to go on after "its".
+    BadValue(String),
     /// It is to be tried again, perhaps after this pause.
     Conflict(Option<Duration>),
     /// It could not be begun, with the code and why.
@@ -167,13 +170,87 @@ struct Progress<'a> {
     note: Option<String>,
 }
 
-/// Reads a frame.
+/// Reads a frame. Where a text in it holds what is no character, U+FFFD takes its place.
 ///
 /// # Errors
 /// What is wrong with it, to go on after "the worker".
-pub(super) fn read(line: &[u8]) -> Result<Said, String> {
-    let no_message = |what: &str| format!("wrote what is no message: {what}");
-    let text = str::from_utf8(line).map_err(|_| no_message("it is not UTF-8"))?;
+pub(super) fn read(frame: line::Frame<'_>) -> Result<Said, String> {
+    let line::Frame { bytes, is_cut } = frame;
+    let said = str::from_utf8(bytes).map_err(|_| no_message("it is not UTF-8")).and_then(parse);
+    let said = match said {
+        Err(flaw) => mended(bytes).map_or(Err(flaw), |text| parse(&text).map(without_mended_value)),
+        said => said,
+    };
+    if is_cut { said.map(cut) } else { said }
+}
+
+/// The text of a line with U+FFFD in place of each byte that is no UTF-8, and of each half of a surrogate pair; `None` when
+/// there are none.
+fn mended(line: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(line);
+    let mut mended = String::with_capacity(text.len());
+    let mut rest = &*text;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        mended += before;
+        let length = match code_unit(escape) {
+            Some(0xd800..=0xdbff) if matches!(code_unit(&escape[6..]), Some(0xdc00..=0xdfff)) => 12,
+            Some(0xd800..=0xdfff) => {
+                mended.push(char::REPLACEMENT_CHARACTER);
+                rest = &escape[6..];
+                continue;
+            }
+            _ => 1 + escape[1..].chars().next().map_or(0, char::len_utf8),
+        };
+        let (whole, after) = escape.split_at(length);
+        mended += whole;
+        rest = after;
+    }
+    mended += rest;
+    (mended.as_bytes() != line).then_some(mended)
+}
+
+/// The number in an escape like `\u00e4` that a text begins with.
+fn code_unit(text: &str) -> Option<u16> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    u16::from_str_radix(digits, 16).ok()
+}
+
+/// A value is never changed, but refused.
+fn without_mended_value(said: Said) -> Said {
+    match said {
+        Said::Answer(id, Answer { end: End::Value(Some(value), _), printed })
+            if value.contains(char::REPLACEMENT_CHARACTER) =>
+        {
+            let end = End::BadValue("result has a string that is not valid Unicode".to_owned());
+            Said::Answer(id, Answer { end, printed })
+        }
+        said => said,
+    }
+}
+
+/// What a message that was longer than it may be means without what is missing.
+fn cut(said: Said) -> Said {
+    let too_long = |what: &str| format!("{what} is longer than {} MiB", LONGEST >> 20);
+    match said {
+        Said::Hello(id, _) => Said::Hello(id, Err(too_long("this hello"))),
+        Said::Answer(id, Answer { end: End::Value(..) | End::BadValue(_), printed }) => {
+            Said::Answer(id, Answer { end: End::BadValue(too_long("answer")), printed })
+        }
+        Said::Output(job, stream, mut text) => {
+            let end = if text.ends_with('\n') { "" } else { "\n" };
+            text += &format!("{end}asyncq: the rest is left out, as the message {}\n", too_long("").trim_start());
+            Said::Output(job, stream, text)
+        }
+        said => said,
+    }
+}
+
+fn no_message(what: &str) -> String {
+    format!("wrote what is no message: {what}")
+}
+
+fn parse(text: &str) -> Result<Said, String> {
     let frame: Frame<'_> = serde_json::from_str(text).map_err(|error| no_message(&error.to_string()))?;
     if frame.jsonrpc != "2.0" {
         return Err(no_message("`jsonrpc` is not \"2.0\""));
@@ -313,7 +390,11 @@ mod tests {
     use super::*;
 
     fn said(params: &str) -> Result<Said, String> {
-        read(format!(r#"{{"jsonrpc":"2.0",{params}}}"#).as_bytes())
+        read_all(format!(r#"{{"jsonrpc":"2.0",{params}}}"#).as_bytes())
+    }
+
+    fn read_all(bytes: &[u8]) -> Result<Said, String> {
+        read(line::Frame { bytes, is_cut: false })
     }
 
     #[test]
@@ -373,9 +454,9 @@ mod tests {
     #[test]
     fn what_is_no_message_is_refused() {
         for bad in ["", "no", "[]", "{}", r#""id":1"#, r#"{"jsonrpc":"1.0","id":1,"result":{}}"#] {
-            assert!(read(bad.as_bytes()).is_err(), "{bad}");
+            assert!(read_all(bad.as_bytes()).is_err(), "{bad}");
         }
-        assert!(read(b"\xff").is_err());
+        assert!(read_all(b"\xff").is_err());
         for bad in [
             r#""id":1"#,
             r#""id":1,"result":{},"error":{"code":1,"message":""}"#,
@@ -388,5 +469,49 @@ mod tests {
             assert!(said(bad).is_err(), "{bad}");
         }
         assert_eq!(said(r#""method":"later","params":[1]"#), Ok(Said::Nothing));
+    }
+
+    #[test]
+    fn what_is_no_character_is_replaced_in_texts_and_refused_in_values() {
+        let line = |text: &[u8]| {
+            let answer = [br#"{"jsonrpc":"2.0","\ud800":1,"id":7,"#, text, b"}"].concat();
+            match read_all(&answer) {
+                Ok(Said::Answer(7, answer)) => answer.end,
+                other => panic!("{}: {other:?}", text.escape_ascii()),
+            }
+        };
+        let error = |message: &[u8]| line(&[br#""error":{"code":1,"message":""#, message, br#""}"#].concat());
+        for (message, told) in [
+            (&br"caf\ud83d"[..], "caf\u{fffd}"),
+            (br"\uDC00\ud83d\udc00\\ud83d", "\u{fffd}\u{1f400}\\ud83d"),
+            (br"\ud83d\ud83d\udc00\ud83d\n", "\u{fffd}\u{1f400}\u{fffd}\n"),
+            (b"a\xffb\xc3", "a\u{fffd}b\u{fffd}"),
+            (b"\\ud83d\xed\xa0\xbd\xc3\xa4", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{e4}"),
+        ] {
+            assert_eq!(error(message), End::Error(told.to_owned()), "{}", message.escape_ascii());
+        }
+        let value = |value: &[u8]| line(&[br#""result":{"value":"#, value, b"}"].concat());
+        assert!(matches!(value(b"[\"\xff\"]"), End::BadValue(_)));
+        assert!(matches!(value(br#"["\ud83d"]"#), End::BadValue(_)));
+        assert_eq!(value("\"\u{e4}\"".as_bytes()), End::Value(Some("\"\u{e4}\"".to_owned()), false));
+        for bad in [&b"\"a\xff"[..], br#""\ud8""#, br#""\ud83d\x""#, b"\"\\\xff\""] {
+            assert!(read_all(&[br#"{"jsonrpc":"2.0","id":7,"result":{"value":"#, bad, b"}}"].concat()).is_err());
+        }
+    }
+
+    #[test]
+    fn what_was_cut_is_told() {
+        let cut = |params: &str| {
+            let line = format!(r#"{{"jsonrpc":"2.0",{params}}}"#);
+            read(line::Frame { bytes: line.as_bytes(), is_cut: true }).unwrap()
+        };
+        let too_long = End::BadValue("answer is longer than 4 MiB".to_owned());
+        let answer = |end, printed| Said::Answer(1, Answer { end, printed });
+        assert_eq!(cut(r#""id":1,"result":{"value":null,"output":[1,0]}"#), answer(too_long, Some([1, 0])));
+        assert_eq!(cut(r#""id":1,"error":{"code":75,"message":"x"}"#), answer(End::Conflict(None), None));
+        assert!(matches!(cut(r#""id":1,"method":"hello","params":{"protocol":1}"#), Said::Hello(_, Err(_))));
+        let text = "ab\nasyncq: the rest is left out, as the message is longer than 4 MiB\n".to_owned();
+        let params = r#""method":"output","params":{"job":1,"stream":"out","text":"ab"}"#;
+        assert_eq!(cut(params), Said::Output(1, Stream::Out, text));
     }
 }

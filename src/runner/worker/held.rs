@@ -254,6 +254,7 @@ impl Call {
                     Err(flaw) => (failed(FailureKind::BadResult, format!("its result is {flaw}")), None),
                 }
             }
+            End::BadValue(flaw) => (failed(FailureKind::BadResult, format!("its {flaw}")), None),
             // However it ended: it was to.
             _ if self.ending.is_some() => (self.ending.map_or(Outcome::Completed, |it| it.why.outcome()), None),
             End::Conflict(pause) => (Outcome::Conflict(pause), None),

@@ -9,8 +9,10 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, send, shutdown, socketpair,
 };
 
+use super::long::Long;
+
 /// The longest frame that a worker may write, in bytes: a result of 1 MiB in the longest way to write it in, and the rest.
-const LONGEST: usize = 4 * 1024 * 1024;
+pub(super) const LONGEST: usize = 4 * 1024 * 1024;
 
 /// How much is read at once, in bytes.
 const CHUNK: usize = 64 * 1024;
@@ -30,8 +32,20 @@ pub(super) struct Line {
     at: usize,
     /// How far the rest of it has been searched for its end.
     searched: usize,
+    /// The frame that is too long, as far as it was read.
+    long: Option<Long>,
+    /// What stays of the latest one.
+    cut: Vec<u8>,
     /// Whether the other side is closed.
     over: bool,
+}
+
+/// A message of a worker, without its line feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Frame<'a> {
+    pub(super) bytes: &'a [u8],
+    /// Whether it was longer than it may be, so that the ends of its texts are missing, and what is deep inside.
+    pub(super) is_cut: bool,
 }
 
 impl Line {
@@ -53,6 +67,8 @@ impl Line {
             incoming: Vec::new(),
             at: 0,
             searched: 0,
+            long: None,
+            cut: Vec::new(),
             over: false,
         })
     }
@@ -120,25 +136,33 @@ impl Line {
         self.over
     }
 
-    /// The next whole frame of what was read; an error when it is too long.
-    pub(super) fn next(&mut self) -> Option<Result<&[u8], String>> {
+    /// The next whole frame of what was read; an error when that is too long to be a message at all.
+    pub(super) fn next(&mut self) -> Option<Result<Frame<'_>, String>> {
         let found = self.incoming[self.searched..].iter().position(|byte| *byte == b'\n');
         let frame = self.at..found.map_or(self.incoming.len(), |found| self.searched + found);
-        if frame.len() > LONGEST {
-            return Some(Err(format!("wrote a line of more than {} MiB", LONGEST >> 20)));
+        if self.long.is_some() || frame.len() > LONGEST {
+            if let Err(flaw) = self.long.get_or_insert_default().push(&self.incoming[frame.clone()]) {
+                return Some(Err(flaw));
+            }
+            self.at = frame.end;
         }
         if found.is_none() {
             self.searched = frame.end;
             return None;
         }
         (self.at, self.searched) = (frame.end + 1, frame.end + 1);
-        Some(Ok(&self.incoming[frame]))
+        if let Some(long) = self.long.take() {
+            self.cut = long.kept();
+            return Some(Ok(Frame { bytes: &self.cut, is_cut: true }));
+        }
+        Some(Ok(Frame { bytes: &self.incoming[frame], is_cut: false }))
     }
 
     /// Forgets what was read and not handed out.
     pub(super) fn forget(&mut self) {
         self.at = self.incoming.len();
         self.searched = self.at;
+        self.long = None;
     }
 
     /// Takes back what the worker has not read yet, at once, so that it cannot read a part of it meanwhile; gives where
@@ -196,7 +220,7 @@ mod tests {
             worker.write_all(part.as_bytes()).unwrap();
             assert!(line.read());
             while let Some(frame) = line.next() {
-                frames.push(String::from_utf8(frame.unwrap().to_vec()).unwrap());
+                frames.push(String::from_utf8(frame.unwrap().bytes.to_vec()).unwrap());
             }
         }
         assert_eq!(frames, ["ab", "", "cd", "e"]);
@@ -218,5 +242,27 @@ mod tests {
             let flaw = line.next().unwrap().unwrap_err();
             assert!(flaw.contains("4 MiB"), "{flaw}");
         }
+    }
+
+    #[test]
+    fn what_comes_after_a_long_frame_is_whole() {
+        let (mut line, theirs) = Line::new().unwrap();
+        let mut worker = UnixStream::from(theirs);
+        let write = std::thread::spawn(move || {
+            let text = "x".repeat(3 * LONGEST);
+            worker.write_all(format!("{{\"a\":1}}\n{{\"b\":[\"{text}\"]}}\n{{\"c\":1}}\n").as_bytes()).unwrap();
+            worker
+        });
+        let mut frames = Vec::new();
+        while frames.len() < 3 {
+            line.read();
+            while let Some(frame) = line.next() {
+                let Frame { bytes, is_cut } = frame.unwrap();
+                frames.push((bytes.len(), is_cut));
+            }
+            assert!(line.incoming.capacity() < 3 * LONGEST);
+        }
+        assert_eq!(frames, [(7, false), (1024 * 1024 + 10, true), (7, false)]);
+        drop(write.join());
     }
 }

@@ -8,6 +8,7 @@ mod frames;
 mod held;
 pub mod hosted;
 mod line;
+mod long;
 pub mod once;
 mod other_end;
 mod output;
