@@ -186,7 +186,7 @@ fn run_now(session: &Session, store: &mut Store, running: &Running, new: &NewJob
             session.talk(&format!("job {job} (`{service}` `{function}`): a conflict"));
             Ok(exit::BUSY)
         }
-        Outcome::Failed(failure) => {
+        Outcome::Failed(failure) | Outcome::Unstarted(failure) => {
             session.talk(&format!("job {job} (`{service}` `{function}`): {}", failure.message));
             Ok(exit::FAILED)
         }

@@ -242,7 +242,11 @@ fn tell_end(session: &Session, report: &Report) {
     let Report { job, service, function, .. } = report;
     let what = format!("job {job} (`{service}` `{function}`)");
     let took = show_span(report.took);
+    let pause = report.pause.unwrap_or_default().as_secs_f64();
     match (&report.error, report.ending) {
+        (Some(error), _) if report.state == State::Delayed => {
+            session.whisper(&format!("{what}: {}; tried again in {pause:.1}s", error.message));
+        }
         (Some(error), _) => {
             session.talk(&format!("{what}: {}", error.message));
             if error.kind == FailureKind::CannotRun {
@@ -250,7 +254,6 @@ fn tell_end(session: &Session, report: &Report) {
             }
         }
         (None, Ending::Conflict) if report.state == State::Delayed => {
-            let pause = report.pause.unwrap_or_default().as_secs_f64();
             session.whisper(&format!("{what}: a conflict; tried again in {pause:.1}s"));
         }
         (None, Ending::Interrupted) => session.talk(&format!("{what}: ended and put back")),

@@ -78,7 +78,7 @@ fn new_tokens(count: usize) -> Result<impl Iterator<Item = Token>> {
 
 /// What decides how long a call that ended so waits to be tried again.
 fn draw_for(outcome: &Outcome) -> Result<f64> {
-    if matches!(outcome, Outcome::Conflict(_)) { draw() } else { Ok(0.0) }
+    if matches!(outcome, Outcome::Conflict(_) | Outcome::Unstarted(_)) { draw() } else { Ok(0.0) }
 }
 
 /// A random number from 0 up to 1.

@@ -59,7 +59,7 @@ pub enum FailureKind {
     Timeout,
     /// A conflict (exit code 75) in every attempt.
     Conflict,
-    /// The function could not be started: program or site are gone, exit code 126 or 127.
+    /// The function could not be started: its program or its site is missing, or it exited with 126 or 127.
     CannotRun,
     /// The stored call is not valid: only a client's own INSERT can bring that about.
     BadCall,
@@ -82,6 +82,9 @@ pub enum Outcome {
     Conflict(Option<Duration>),
     /// The function failed for good.
     Failed(Failure),
+    /// The program could not be started, so that nothing of the call was executed. It is tried again: a program is missing
+    /// for a moment while a new one takes its place.
+    Unstarted(Failure),
     /// Its worker died, and that may be the function's doing; says how.
     Crashed(String),
     /// The processor was told to stop and ended the function: it goes back and nothing is counted.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::attempt::{Ending, Failure, FailureKind, Outcome};
 use super::job::State;
 
-/// How often a function that reports a conflict is run in all.
+/// How often a function that reports a conflict, or that cannot be started, is tried in all.
 pub const CONFLICT_ATTEMPTS: i64 = 3;
 
 /// The longest time that a job waits until it is tried again. One that would wait longer has seen the clock go back.
@@ -56,18 +56,20 @@ pub struct Tally {
 /// Decides after an attempt of a queued job; `draw` is a random number from 0 up to 1.
 ///
 /// After the n-th conflict the job pauses for a random time between 0 and 2^n seconds, so that calls which met once
-/// do not meet again (as `gocept.async` did), unless the function says for how long.
+/// do not meet again (as `gocept.async` did), unless the function says for how long. A call that could not be started
+/// pauses just as often, for the longer half of that time: whoever replaces its program has 3 seconds for it.
 #[must_use]
 pub fn decide(outcome: &Outcome, before: Tally, draw: f64) -> Verdict {
     let now = before.conflicts + 1;
+    let longest = f64::from(2_i32.pow(u32::try_from(now.clamp(1, CONFLICT_ATTEMPTS)).unwrap_or(1)));
+    let pause = |part: f64| Duration::from_secs_f64(longest * part.clamp(0.0, 1.0));
+    let again = Verdict::of(State::Delayed, Ending::Conflict);
     match outcome {
-        Outcome::Conflict(pause) if now < CONFLICT_ATTEMPTS => {
-            let longest = f64::from(2_i32.pow(u32::try_from(now).unwrap_or(1)));
-            let drawn = Duration::from_secs_f64(longest * draw.clamp(0.0, 1.0));
-            Verdict {
-                pause: Some(pause.unwrap_or(drawn).min(LONGEST_PAUSE)),
-                ..Verdict::of(State::Delayed, Ending::Conflict)
-            }
+        Outcome::Conflict(asked) if now < CONFLICT_ATTEMPTS => {
+            Verdict { pause: Some(asked.unwrap_or(pause(draw)).min(LONGEST_PAUSE)), ..again }
+        }
+        Outcome::Unstarted(failure) if now < CONFLICT_ATTEMPTS => {
+            Verdict { pause: Some(pause(f64::midpoint(1.0, draw))), error: Some(failure.clone()), ..again }
         }
         Outcome::Crashed(how) => after_crash(how, before.crashes),
         outcome => decide_once(outcome, now),
@@ -112,7 +114,7 @@ pub fn decide_once(outcome: &Outcome, conflicts: i64) -> Verdict {
             let failure = Failure::new(FailureKind::Crash, how.as_str());
             Verdict { error: Some(failure), ..Verdict::of(State::Error, Ending::Crash) }
         }
-        Outcome::Failed(failure) => {
+        Outcome::Failed(failure) | Outcome::Unstarted(failure) => {
             Verdict { error: Some(failure.clone()), ..Verdict::of(State::Error, Ending::Error) }
         }
         Outcome::Interrupted => Verdict::of(State::Queued, Ending::Interrupted),
@@ -137,6 +139,19 @@ mod tests {
         let last = decide(&Outcome::Conflict(None), after(2), 0.5);
         assert_eq!((last.state, last.ending), (State::Error, Ending::Conflict));
         assert_eq!(last.error.unwrap().message, "a conflict in all of 3 attempts");
+    }
+
+    #[test]
+    fn a_call_that_cannot_be_started_is_tried_three_times_in_all() {
+        let gone = Outcome::Unstarted(Failure::new(FailureKind::CannotRun, "its program is missing"));
+        let after = |conflicts, draw| decide(&gone, Tally { conflicts, ..Tally::default() }, draw);
+        let pauses = [(0, 0.0), (0, 1.0), (1, 0.0), (1, 1.0)].map(|(before, draw)| after(before, draw).pause.unwrap());
+        assert_eq!(pauses, [1, 2, 2, 4].map(Duration::from_secs));
+        assert_eq!((after(1, 0.5).state, after(1, 0.5).ending), (State::Delayed, Ending::Conflict));
+        let last = after(2, 0.5);
+        assert_eq!((last.state, last.ending, last.pause), (State::Error, Ending::Error, None));
+        assert_eq!(last.error.unwrap().message, "its program is missing");
+        assert_eq!(decide_once(&gone, 1).state, State::Error);
     }
 
     #[test]

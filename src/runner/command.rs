@@ -33,7 +33,7 @@ pub fn run(request: &Request<'_>, around: &Surroundings, output: Output<'_>, con
     let mut capture = Capture::new(&around.folder);
     let tree = Tree::start(&around.orphans, request.token, || start::start(request, around, &result));
     let outcome = match tree {
-        Err(failure) => Outcome::Failed(failure),
+        Err(failure) => Outcome::Unstarted(failure),
         Ok(tree) => {
             reached("program started");
             let limit = request.definition.timeout.map(|timeout| began + timeout);

@@ -176,25 +176,70 @@ fn what_is_gone_is_told() {
         $ asyncq function add events script -- ./script; asyncq function add events text -- ./text
         $ mkdir site && cp one site && asyncq function add events four --site site -- ./one
         $ for f in one two three four script text; do asyncq enqueue events $f; done >/dev/null
-        $ rm one; chmod -x two; rm -r site; mkdir site2; asyncq process
+        $ rm one; chmod -x two; rm -r site; mkdir site2; asyncq process --wait-retries 2>told; echo $?; sort told
         three
-        ! asyncq: job 1 (`events` `one`): its program `/[..]/one` is gone
-        ! hint: `asyncq function set events one` changes its program or its site
-        ! asyncq: job 2 (`events` `two`): its program `/[..]/two` is not executable
-        ! hint: `asyncq function set events two` changes its program or its site
-        ! asyncq: job 4 (`events` `four`): its site `/[..]/site` is gone
-        ! hint: `asyncq function set events four` changes its program or its site
-        ! asyncq: job 5 (`events` `script`): the interpreter that `/[..]/script` names in its first line is missing
-        ! hint: `asyncq function set events script` changes its program or its site
-        ! asyncq: job 6 (`events` `text`): its program `/[..]/text` is neither a binary nor a script that begins with `#!`
-        ! hint: `asyncq function set events text` changes its program or its site
-        ? 1
+        1
+        asyncq: job 1 (`events` `one`): its program `/[..]/one` is gone
+        asyncq: job 2 (`events` `two`): its program `/[..]/two` is not executable
+        asyncq: job 4 (`events` `four`): its site `/[..]/site` is gone
+        asyncq: job 5 (`events` `script`): the interpreter that `/[..]/script` names in its first line is missing
+        asyncq: job 6 (`events` `text`): its program `/[..]/text` is neither a binary nor a script that begins with `#!`
+        hint: `asyncq function set events four` changes its program or its site
+        hint: `asyncq function set events one` changes its program or its site
+        hint: `asyncq function set events script` changes its program or its site
+        hint: `asyncq function set events text` changes its program or its site
+        hint: `asyncq function set events two` changes its program or its site
         $ asyncq job show 4 --json
         {[..]\"error\":{\"kind\":\"cannot-run\",\"message\":\"its site `/[..]/site` is gone\",\"exit_code\":127,\"signal\":null},[..]
         $ asyncq job show 2 --json
         {[..]\"exit_code\":126,[..]
         ",
     );
+    assert_eq!(place.query("SELECT group_concat(DISTINCT attempt) FROM asyncq_job WHERE function <> 'three'"), "3");
+}
+
+/// As in a deploy: nothing of the calls was executed, so they are tried again, and succeed with the new program.
+#[test]
+fn a_program_that_is_gone_for_a_moment_costs_no_call() {
+    let place = Place::with_functions(&[("one", "echo one")]);
+    place.function("two", "--site .", "echo two");
+    place.session(
+        r#"
+        $ mkdir site; cp two site; asyncq function set events two --site site
+        $ for f in one two one two; do asyncq enqueue events $f; done >/dev/null
+        $ mv one old; mv site away; asyncq process -v
+        ! asyncq: job 1 (`events` `one`): its program `/[..]/one` is gone; tried again in 1.[..]s
+        ! asyncq: job 2 (`events` `two`): its site `/[..]/site` is gone; tried again in 1.[..]s
+        ! asyncq: job 3 (`events` `one`): its program `/[..]/one` is gone; tried again in 1.[..]s
+        ! asyncq: job 4 (`events` `two`): its site `/[..]/site` is gone; tried again in 1.[..]s
+        ! asyncq: attempts: 4; jobs that ended in an error: 0
+        $ asyncq job show 1 --json
+        {[..]"state":"delayed",[..]"error":null,[..]"attempts":[{"attempt":1,[..]"ending":"conflict","error":{"kind":"cannot-run","message":"its program `/[..]/one` is gone","exit_code":127,[..]
+        $ mv old one; mv away site; asyncq process --wait-retries | sort
+        one
+        one
+        two
+        two
+        $ asyncq job list --state error
+        "#,
+    );
+}
+
+/// What was executed is not repeated, nor is a call inside of a call.
+#[test]
+fn a_program_that_began_and_says_that_it_cannot_is_not_tried_again() {
+    let place =
+        Place::with_functions(&[("inner", ":"), ("outer", "asyncq enqueue events inner"), ("shell", "no-such")]);
+    place.session(
+        "
+        $ asyncq enqueue events shell; asyncq enqueue events outer; rm inner; asyncq -q process 2>/dev/null
+        1
+        2
+        ? 1
+        ",
+    );
+    let ends = "SELECT group_concat(state || attempt || (error ->> 'kind'), ' ') FROM asyncq_job";
+    assert_eq!(place.query(ends), "error1cannot-run error1exit error1cannot-run");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Functions that are run by workers: programs that stay, and get one call after another.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use crate::place::{Place, WORKER, runs, wait_until};
 
@@ -763,10 +764,11 @@ serve(run)";
     );
 }
 
-/// One that cannot be started is one error for each call, told clearly and at once, and not tried again for each.
+/// One that cannot be started is started now and then, not for each of its calls. Each of these is tried three times, and
+/// told once.
 #[test]
-fn a_worker_that_cannot_start_is_started_once() {
-    for (body, why, starts) in [
+fn a_worker_that_cannot_start_is_not_started_for_each_call() {
+    let bodies = [
         (
             "raise SystemExit('no module `shop`')",
             "its worker ended with exit code 1 before it said hello: no module `shop`",
@@ -791,20 +793,50 @@ fn a_worker_that_cannot_start_is_started_once() {
         ("write('hello')", "its worker wrote what is no message: [..]", 1),
         ("say(id=0, result={})", "its worker did not begin with hello", 1),
         ("hello(functions=['other', 'more'])\nhear()", "its worker has no function `work`; it has other, more", 2),
-    ] {
-        let place = place("", &format!("note('started', os.getpid())\n{body}"));
-        let calls = [r#"{"service":"events","function":"work"}"#; 1000];
-        place.write("calls", &calls.join("\n"));
-        place.stdout("asyncq enqueue --batch calls; asyncq service set events --concurrency 2");
-        let output = place.run("asyncq process >/dev/null");
-        assert_eq!(output.status.code(), Some(1), "{body}");
-        let told = String::from_utf8(output.stderr).unwrap();
-        place.session(&format!("$ asyncq job result 1\n! asyncq: job 1 ended in an error: {why}\n? 1"));
-        assert_eq!(told.matches("`events` `work`): its worker").count(), 1000, "{told}");
-        assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'error' AND crashes = 0"), "1000");
-        assert!(started(&place).len() <= starts, "{body}: {} were started", started(&place).len());
-        nothing_is_left(&place);
-    }
+    ];
+    // Most of the time they wait to be tried again.
+    std::thread::scope(|scope| {
+        for (body, why, starts) in bodies {
+            scope.spawn(move || {
+                let place = place("", &format!("note('started', os.getpid())\n{body}"));
+                let calls = [r#"{"service":"events","function":"work"}"#; 500];
+                place.write("calls", &calls.join("\n"));
+                place.stdout("asyncq enqueue --batch calls; asyncq service set events --concurrency 2");
+                let began = Instant::now();
+                let output = place.run("asyncq process --wait-retries >/dev/null");
+                assert_eq!(output.status.code(), Some(1), "{body}");
+                let most = starts * (1 + usize::try_from(began.elapsed().as_millis()).unwrap() / 500);
+                let told = String::from_utf8(output.stderr).unwrap();
+                place.session(&format!("$ asyncq job result 1\n! asyncq: job 1 ended in an error: {why}\n? 1"));
+                assert_eq!(told.matches("`events` `work`): its worker").count(), 500, "{told}");
+                let ends = "SELECT count(*) || ' ' || (SELECT count(*) FROM asyncq_attempt) FROM asyncq_job
+                    WHERE state = 'error' AND crashes = 0";
+                assert_eq!(place.query(ends), "500 1500");
+                assert!(started(&place).len() <= most, "{body}: {} were started", started(&place).len());
+                nothing_is_left(&place);
+            });
+        }
+    });
+}
+
+/// As in a deploy.
+#[test]
+fn a_worker_that_is_gone_for_a_moment_costs_no_call() {
+    let place = place("", "serve(lambda call: 1)");
+    place.program("broken.py", "#!/usr/bin/env python3\nraise SystemExit('half of it is there')\n");
+    enqueue(&place, &["work"; 4]);
+    place.session(
+        r"
+        $ mv work.py good; mv broken.py work.py; asyncq process
+        ! half of it is there
+        $ asyncq job list --state delayed | wc -l
+        5
+        $ mv good work.py; asyncq process --wait-retries
+        ",
+    );
+    assert_eq!(states(&place), "completed 1, completed 1, completed 1, completed 1");
+    let starts = "SELECT count(*) FROM asyncq_attempt WHERE ending <> 'conflict' OR error ->> 'kind' <> 'cannot-run'";
+    assert_eq!(place.query(starts), "0");
 }
 
 #[test]
@@ -812,8 +844,8 @@ fn a_worker_that_cannot_start_keeps_no_other_function_from_running() {
     let place = place("", "sys.exit(1)");
     worker(&place, "good", "", "serve(lambda call: 1)");
     enqueue(&place, &["work", "good", "work", "good"]);
-    assert_eq!(place.run("asyncq process").status.code(), Some(1));
-    assert_eq!(states(&place), "error, completed 1, error, completed 1");
+    assert_eq!(place.run("asyncq process").status.code(), Some(0));
+    assert_eq!(states(&place), "delayed, completed 1, delayed, completed 1");
 }
 
 #[test]

@@ -50,7 +50,7 @@ struct Head<'a> {
 /// end its functions a moment before, and that has to count as a crash.
 pub(super) fn write(claim: &Claim, ended: &Ended) -> Option<Vec<u8>> {
     let by_itself = match &ended.outcome {
-        Outcome::Completed | Outcome::CompletedItself | Outcome::Conflict(_) => true,
+        Outcome::Completed | Outcome::CompletedItself | Outcome::Conflict(_) | Outcome::Unstarted(_) => true,
         Outcome::Failed(failure) => failure.exit_code.is_some_and(|code| code < KILLED),
         Outcome::Crashed(_) | Outcome::Interrupted | Outcome::Cancelled => false,
     };

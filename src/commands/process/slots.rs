@@ -312,7 +312,7 @@ impl Shared {
         let Common { around, workers, .. } = &self.common;
         if let Some(failure) = workers.flaw(&claim) {
             let first = Begun { claim, mark: None };
-            return self.refuse(slot, first, Outcome::Failed(failure), Capture::new(&around.folder));
+            return self.refuse(slot, first, Outcome::Unstarted(failure), Capture::new(&around.folder));
         }
         let started = match workers.take(&claim) {
             Some(idle) => Ok(idle),
@@ -325,7 +325,7 @@ impl Shared {
                     workers.broke(definition, call.site.as_deref().unwrap_or(&definition.site), &failure);
                 }
                 let first = Begun { claim, mark: None };
-                return self.refuse(slot, first, Outcome::Failed(failure), Capture::new(&around.folder));
+                return self.refuse(slot, first, Outcome::Unstarted(failure), Capture::new(&around.folder));
             }
         };
         self.board.work().serve(slot, Some((&worker, worker.at_once())));
@@ -341,7 +341,7 @@ impl Shared {
             Fate::Worn(worker) => workers.retire(worker),
             Fate::Gone => {}
             Fate::Unfit(gone) => {
-                if let Outcome::Failed(failure) = &gone.outcome {
+                if let Outcome::Unstarted(failure) = &gone.outcome {
                     let (definition, site) = &desk.worker_of;
                     workers.broke(definition, site, failure);
                 }

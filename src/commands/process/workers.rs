@@ -11,8 +11,9 @@ use crate::domain::job::{Claim, Token};
 use crate::runner::worker::Worker;
 use crate::runner::{Echo, Output, Surroundings, descriptors};
 
-/// How long not to try again to start what cannot be started.
-const BROKEN: Duration = Duration::from_secs(30);
+/// How long not to try again to start what cannot be started: less than the shortest pause of a call that could not be
+/// started, so that each of its tries is a new one.
+const BROKEN: Duration = Duration::from_millis(500);
 
 /// How much stack a thread needs that waits for a worker's end.
 const STACK: usize = 128 * 1024;

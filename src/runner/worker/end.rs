@@ -203,7 +203,7 @@ impl Worker {
             Outcome::Crashed(format!("its worker {how}"))
         } else {
             let last = last_line(&self.before).map(|line| format!(": {line}")).unwrap_or_default();
-            Outcome::Failed(start::cannot_run(126, format!("its worker {how}{last}")))
+            Outcome::Unstarted(start::cannot_run(126, format!("its worker {how}{last}")))
         };
         Unfit { outcome, printed: self.before, first }
     }

@@ -14,7 +14,7 @@ pub fn run(claim: &Claim, around: &Surroundings, output: Output<'_>, control: &C
     let ended = |outcome, output| Ended { outcome, result: None, took: Duration::ZERO, output };
     let worker = match Worker::start(claim, &claim.token, around) {
         Ok(worker) => Box::new(worker),
-        Err(failure) => return ended(Outcome::Failed(failure), Capture::new(&around.folder)),
+        Err(failure) => return ended(Outcome::Unstarted(failure), Capture::new(&around.folder)),
     };
     let desk = OneCall { call: Cell::new(Some(claim.clone())), done: RefCell::default(), control };
     let fate = worker.serve(&desk, output, control);

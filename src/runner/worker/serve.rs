@@ -110,7 +110,7 @@ impl Worker {
         }
         let id = self.held.push(begun, from, &self.folder);
         let over = match unknown {
-            Some(failure) => Some(Outcome::Failed(failure)),
+            Some(failure) => Some(Outcome::Unstarted(failure)),
             None => self.is_cancelled(fence).then_some(Outcome::Cancelled),
         };
         if let Some(outcome) = over {
