@@ -11,7 +11,7 @@ use super::output::{self, Sheet, Table};
 use super::service::tell_removed;
 use super::session::{Session, here, now};
 use super::usage::parse_count;
-use crate::commands::function::{Here, Typed, TypedWorker, change, define};
+use crate::commands::function::{Here, Typed, TypedWorker, change, define, resolved};
 use crate::commands::{Added, IfWaiting};
 use crate::domain::function::{self, FunctionName};
 use crate::domain::service::ServiceName;
@@ -164,8 +164,12 @@ impl Function {
                 let mut store = session.open()?;
                 // Who mistypes the service wants to hear that first.
                 store.service(&service)?;
-                let definition = define(&typed, surroundings(&here()?))?;
-                let added = store.add_function(&service, &name, &definition)?;
+                let folder = here()?;
+                let definition = define(&typed, surroundings(&folder))?;
+                let added = match resolved(&typed, &definition, surroundings(&folder)) {
+                    Some(old) if store.repath_function(&service, &name, &old, &definition)? => Added::Same,
+                    _ => store.add_function(&service, &name, &definition)?,
+                };
                 session.whisper(&match added {
                     Added::New => format!("added function `{name}` to service `{service}`"),
                     Added::Same => format!("service `{service}` has that function `{name}` already"),

@@ -10,7 +10,7 @@ use clap::Args;
 use sd_notify::NotifyState;
 
 use super::exit;
-use super::session::Session;
+use super::session::{Session, program};
 use super::systemd;
 use super::usage::parse_count;
 use crate::commands::process::{self, Barrier, Echo, Equipment, Event, Line, Options, Report, RunFolder, Surroundings};
@@ -101,11 +101,10 @@ impl Process {
         let mut store = session.open()?;
         // What was opened need not be what a link led to before.
         if !self.trust_store_writers {
-            process::mind_root(store.location())?;
+            process::mind_root_of(&store)?;
         }
         let line = Arc::new(line);
-        let run_folder =
-            RunFolder { path: store.location().run_folder(), program: std::env::current_exe()?, env: env(), line };
+        let run_folder = RunFolder { path: store.run_folder(), program: program()?, env: env(), line };
         let equipment = Equipment { run_folder, echo: echo(), patience: session.patience(), socket };
         let mut told = BTreeSet::new();
         let summary = process::process(&mut store, &options, equipment, &mut |event| match event {
@@ -131,9 +130,9 @@ fn echo() -> Echo {
 
 /// What a nested call is run with, in the folder of the processor that runs its parent.
 pub fn equipment(store: &Store, folder: &str) -> anyhow::Result<(Surroundings, Echo)> {
-    let folder = store.location().run_folder().join(folder);
-    let location = store.location().to_string();
-    let surroundings = Surroundings::new(location, folder, env().into_iter(), &std::env::current_exe()?)?;
+    let folder = store.run_folder().join(folder);
+    let location = store.location().as_path().into();
+    let surroundings = Surroundings::new(location, folder, env().into_iter(), &program()?)?;
     Ok((surroundings, echo()))
 }
 

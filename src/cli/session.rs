@@ -157,13 +157,27 @@ fn default_location() -> anyhow::Result<Location> {
     Ok(Location::File(base.data_dir().join("asyncq").join("queue.db")))
 }
 
-/// The working directory.
+/// The working directory, as the shell shows it.
 pub fn here() -> anyhow::Result<PathBuf> {
-    std::env::current_dir().map_err(|error| {
+    let folder = std::env::current_dir().map_err(|error| {
         Error::new(Kind::NotFound, format!("the working directory is gone: {error}"))
             .hint("`cd` to a directory that exists")
-            .into()
-    })
+    })?;
+    Ok(commands::as_shown(folder, std::env::var_os("PWD").as_deref()))
+}
+
+/// The program that runs, under the name by which it was started where that leads to it: a link goes on leading to asyncq
+/// after an upgrade, and its folder goes on the `PATH` of functions.
+pub fn program() -> anyhow::Result<PathBuf> {
+    let is = std::env::current_exe()?;
+    let Some(name) = std::env::args_os().next().map(PathBuf::from) else { return Ok(is) };
+    let folders: Vec<PathBuf> = if name.components().count() > 1 {
+        here().into_iter().collect()
+    } else {
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).filter(|it| it.is_absolute()).collect()
+    };
+    let mut names = folders.iter().map(|folder| commands::absolute(folder, &name));
+    Ok(names.find(|named| commands::is_same(named, &is)).unwrap_or(is))
 }
 
 /// What the environment says about where this is run.

@@ -1,4 +1,5 @@
-//! Defining functions: what is typed is looked up and made absolute here, so that it means the same under cron.
+//! Defining functions: what is typed is looked up and made absolute here, so that it means the same under cron. Links stay
+//! links: they may lead to the next release tomorrow.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use crate::domain::function::{Definition, FunctionChange, Keep};
 use crate::domain::text::visible;
 use crate::error::{Error, Kind, Result};
+use crate::store::absolute;
 
 /// A definition as it is typed; what is `None` is left as it is, or at its default.
 #[derive(Debug, Clone, Default)]
@@ -67,7 +69,7 @@ impl TypedWorker {
 /// Where something is typed: the folder, and the environment.
 #[derive(Debug, Clone, Copy)]
 pub struct Here<'a> {
-    /// The working directory.
+    /// The working directory, as the shell shows it.
     pub folder: &'a Path,
     /// Looks up an environment variable.
     pub variable: fn(&str) -> Option<std::ffi::OsString>,
@@ -88,6 +90,16 @@ pub fn define(typed: &Typed, here: Here<'_>) -> Result<Definition> {
     };
     let change = change(typed, &blank, here)?;
     Ok(change.apply(blank))
+}
+
+/// The same definition with its paths resolved: as asyncq recorded it when it still followed links at once. None where that
+/// is the same, or cannot be recorded.
+#[must_use]
+pub fn resolved(typed: &Typed, is: &Definition, here: Here<'_>) -> Option<Definition> {
+    let site = Path::new(&is.site).canonicalize().ok()?.into_os_string().into_string().ok()?;
+    let folder = here.folder.canonicalize().ok()?;
+    let typed = Typed { site: Some(site), ..typed.clone() };
+    define(&typed, Here { folder: &folder, ..here }).ok().filter(|resolved| resolved != is)
 }
 
 /// The change to a function that is defined already.
@@ -126,7 +138,7 @@ pub fn change(typed: &Typed, old: &Definition, here: Here<'_>) -> Result<Functio
 }
 
 fn site(text: &str, here: Here<'_>) -> Result<String> {
-    let path = here.folder.join(text);
+    let path: PathBuf = absolute(here.folder, Path::new(text)).components().collect();
     let shown = path.display();
     let hint = "a site is the directory in which the function runs";
     match path.metadata() {
@@ -137,7 +149,6 @@ fn site(text: &str, here: Here<'_>) -> Result<String> {
         }
         Err(error) => return Err(super::io_error(&format!("the site `{shown}`"), &error).hint(hint)),
     }
-    let path = path.canonicalize().map_err(|error| super::io_error(&format!("the site `{shown}`"), &error))?;
     match path.into_os_string().into_string() {
         Ok(text) => Ok(text),
         Err(path) => Err(Error::new(Kind::Usage, format!("the site `{}` is not UTF-8", path.display()))

@@ -65,7 +65,7 @@ const OF_SYSTEMD: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"]
 #[derive(Debug, Clone)]
 pub struct Surroundings {
     /// The store, as functions find it in `ASYNCQ_DB`.
-    pub store: String,
+    pub store: OsString,
     /// Where results and long outputs are put while a function runs.
     pub folder: PathBuf,
     /// How the environment that functions inherit differs from this process's own: it has no `ASYNCQ_*`, nor what
@@ -84,7 +84,7 @@ impl Surroundings {
     /// # Errors
     /// As [`Orphans::adopt`].
     pub fn new(
-        store: String,
+        store: OsString,
         folder: PathBuf,
         env: impl Iterator<Item = (OsString, OsString)>,
         program: &Path,

@@ -10,7 +10,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::engine::damaged;
 use super::holder::holder;
-use super::place::{SIDECARS, with_suffix};
+use super::place::{SIDECARS, with_suffix, without_links};
 use crate::error::{Error, Kind};
 
 /// By how much a file of a store grows at once, at most, in bytes: its index in shared memory grows by this.
@@ -96,8 +96,9 @@ pub(super) fn moved(what: &str, path: &Path) -> Error {
 
 /// The error for a store whose users were told in shared memory what stands in another one.
 pub(super) fn misled(path: &Path) -> Error {
-    let store = path.display();
-    let hint = format!("nothing was changed; end all that use it, which `fuser {store}-shm` shows, then try again");
+    let (store, index) = (path.display(), with_suffix(&without_links(path), "-shm"));
+    let hint =
+        format!("nothing was changed; end all that use it, which `fuser {}` shows, then try again", index.display());
     Error::new(Kind::Busy, format!("the store `{store}` took the place of another one while somebody opened it"))
         .hint(hint)
 }
@@ -141,8 +142,9 @@ pub(super) fn no_space(path: &Path) -> Error {
 /// Whether a file of the store is about as large as files may be.
 fn may_not_grow(path: &Path) -> bool {
     let Some(limit) = getrlimit(Resource::Fsize).current else { return false };
+    let path = without_links(path);
     files().any(|suffix| {
-        let size = std::fs::metadata(with_suffix(path, suffix)).map_or(0, |meta| meta.len());
+        let size = std::fs::metadata(with_suffix(&path, suffix)).map_or(0, |meta| meta.len());
         size + GROWTH > limit
     })
 }
@@ -209,7 +211,7 @@ fn cannot_be_opened(path: &Path) -> Error {
 
 /// Whether this user may write the store, what belongs to it, and the folder it is in.
 fn may_write(path: &Path) -> bool {
-    let Ok(path) = path.canonicalize() else { return false };
+    let path = without_links(path);
     let may = |path: &Path, how| accessat(CWD, path, how, AtFlags::EACCESS);
     let file = |suffix: &str| {
         let answer = may(&with_suffix(&path, suffix), Access::READ_OK | Access::WRITE_OK);

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::explain::moved;
 use super::filesystem::refuse_network;
-use super::place::{refuse_leftovers, with_suffix};
+use super::place::{refuse_leftovers, with_suffix, without_links};
 use crate::error::{Error, Kind, Result};
 
 /// The extended attribute of a WAL that says which file it belongs to.
@@ -67,7 +67,7 @@ impl StoreFile {
     /// another file.
     pub(super) fn find(given: &Path) -> Result<StoreFile> {
         refuse_network(given)?;
-        let path = fs::canonicalize(given).unwrap_or_else(|_| given.to_owned());
+        let path = without_links(given);
         let sidecar = |suffix| Sidecar { path: with_suffix(&path, suffix), id: Mutex::default() };
         let (wal, shm) = (sidecar("-wal"), sidecar("-shm"));
         let meta = fs::metadata(given);
@@ -149,7 +149,7 @@ impl StoreFile {
         if named.links <= 1 {
             return Ok(());
         }
-        let message = format!("the store `{}` has a second name (a hard link)", self.path.display());
+        let message = format!("the store `{}` has a second name (a hard link)", self.given.display());
         Err(Error::new(Kind::Io, message).hint(format!(
             "who uses another name loses what is done under this one; `find / -inum {} 2>/dev/null` shows them: \
              remove all but one, or make a symbolic link",
@@ -164,7 +164,7 @@ impl StoreFile {
         if !(stat.stx_attributes & stat.stx_attributes_mask).contains(root) {
             return Ok(());
         }
-        let message = format!("the store `{}` is mounted without its folder", self.path.display());
+        let message = format!("the store `{}` is mounted without its folder", self.given.display());
         Err(Error::new(Kind::Io, message)
             .hint("its calls are also in the files beside it: mount the folder that they are in"))
     }
@@ -181,7 +181,7 @@ impl StoreFile {
         if mark.strip_prefix(&own).is_none_or(|marked| marked == store) {
             return Ok(());
         }
-        let (path, wal) = (self.path.display(), self.wal.path.display());
+        let (path, wal) = (self.given.display(), self.wal.path.display());
         Err(Error::new(Kind::Io, format!("`{wal}` does not belong to the store `{path}`, which was replaced")).hint(
             format!(
                 "to use the store as it is now, move `{wal}` away; to keep the calls in that file, put the store back \

@@ -23,6 +23,8 @@ const ADD: &str = "INSERT INTO asyncq_function (service, name, command, site, en
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 const SET: &str = "UPDATE asyncq_function SET command = ?3, site = ?4, env = ?5, timeout = ?6, worker = ?7
     WHERE service = ?1 AND name = ?2";
+const SET_PATHS: &str = "UPDATE asyncq_function SET command = ?3, site = ?4
+    WHERE service = ?1 AND name = ?2 AND site = ?5";
 const REMOVE: &str = "DELETE FROM asyncq_function WHERE service = ?1 AND name = ?2";
 
 impl Store {
@@ -61,6 +63,37 @@ impl Store {
                 "`asyncq function show {service} {name}` shows it, `asyncq function set {service} {name}` changes it"
             );
             Err(Error::new(Kind::Denied, message).hint(hint))
+        })
+    }
+
+    /// Gives a function that is defined as `old` the site and the program of `new`. Says whether there was one.
+    ///
+    /// # Errors
+    /// Whatever the database answers.
+    pub fn repath_function(
+        &mut self,
+        service: &ServiceName,
+        name: &FunctionName,
+        old: &Definition,
+        new: &Definition,
+    ) -> Result<bool> {
+        self.write(|tx| {
+            let there = tx.first(FUNCTION, &[service.as_str().into(), name.as_str().into()], read)?;
+            if there.is_none_or(|there| there.definition != *old) {
+                return Ok(false);
+            }
+            let command = columns(new).command;
+            let changed = tx.execute(
+                SET_PATHS,
+                &[
+                    service.as_str().into(),
+                    name.as_str().into(),
+                    (&command).into(),
+                    (&new.site).into(),
+                    (&old.site).into(),
+                ],
+            )?;
+            Ok(changed == 1)
         })
     }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use rustix::fs::{major, minor};
 
-use super::place::with_suffix;
+use super::place::{with_suffix, without_links};
 
 /// What SQLite locks in the `-shm`, one byte for each purpose: writing, recovering the WAL, setting it up.
 const SHARED_MEMORY: [RangeInclusive<u64>; 3] = [120..=120, 122..=122, 128..=128];
@@ -32,7 +32,7 @@ pub(super) struct Holder {
 /// The process that keeps others from writing the store at `path` now, as far as can be told: not where processes are
 /// hidden, nor on file systems whose device numbers differ from those of their locks (btrfs).
 pub(super) fn holder(path: &Path) -> Option<Holder> {
-    let locks = locks("POSIX");
+    let (path, locks) = (&without_links(path), locks("POSIX"));
     let shared_memory = File::of(&with_suffix(path, "-shm"));
     let find = |file: &File, range: &RangeInclusive<u64>, also_readers: bool| {
         let here = |lock: &&Lock| lock.file == *file && (lock.writes || also_readers) && overlap(&lock.range, range);

@@ -20,6 +20,7 @@ mod insert;
 mod job;
 mod migrate;
 mod nested;
+mod path;
 mod place;
 mod progress;
 mod query;
@@ -35,11 +36,14 @@ pub use drain::{Advance, Outlook, Plan};
 pub use engine::Patience;
 pub use enqueue::{Enqueued, Refused};
 pub use job::{Cancelled, CleanQuery};
+pub use path::{absolute, as_shown, is_same};
 pub use place::Location;
 pub use query::JobQuery;
 pub use rescue::Rescued;
 pub use service::{Added, IfWaiting, Removed};
 pub use watch::Watch;
+
+use std::path::PathBuf;
 
 use engine::{Engine, Mode, Tx};
 use explain::no_space;
@@ -52,7 +56,10 @@ use crate::failpoint::reached;
 /// One connection to one store.
 pub struct Store {
     engine: Box<dyn Engine>,
+    /// As it was named, maybe through links.
     location: Location,
+    /// The file without links: what belongs to it is beside it, whatever name led there.
+    file: PathBuf,
     schema: Schema,
 }
 
@@ -68,9 +75,8 @@ impl Store {
         rights::allow_use(path)?;
         reached("store looked at");
         let engine = Sqlite::open(path, patience)?;
-        // Whoever comes through a link must find the same files beside it.
-        let location = Location::File(engine.path().to_owned());
-        Ok(Store { engine: Box::new(engine), location, schema: Schema::of_this_build() })
+        let file = engine.path().to_owned();
+        Ok(Store { engine: Box::new(engine), location: location.clone(), file, schema: Schema::of_this_build() })
     }
 
     /// Opens a store and makes it first if there is none: a new file, readable by its owner only, or the tables in a
@@ -128,10 +134,17 @@ impl Store {
         rusqlite::version()
     }
 
-    /// Where this store is.
+    /// Where this store is, as it was named when it was opened.
     #[must_use]
     pub fn location(&self) -> &Location {
         &self.location
+    }
+
+    /// The folder beside the store in which processors keep their lock files and what they need while they run: the same
+    /// one for all who use the store, whatever link led them there.
+    #[must_use]
+    pub fn run_folder(&self) -> PathBuf {
+        place::run_folder(&self.file)
     }
 
     /// Sets how long verbs wait for a store that somebody else has locked.

@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::path::absolute;
 use crate::error::{Error, Kind, Result};
 
 /// What SQLite keeps beside a database.
@@ -16,7 +17,7 @@ pub(super) const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 /// Where a store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
-    /// A SQLite file; an absolute path.
+    /// A SQLite file; an absolute path, maybe through links.
     File(PathBuf),
 }
 
@@ -34,20 +35,22 @@ impl Location {
             let hint = "name a SQLite file, as in `--db queue.db`";
             return Err(Error::new(Kind::Usage, "the name of the store is empty").hint(hint));
         }
-        Ok(Location::File(folder.join(text)))
-    }
-
-    /// The folder beside the store in which processors keep their lock files and what they need while they run.
-    #[must_use]
-    pub fn run_folder(&self) -> PathBuf {
-        let Location::File(path) = self;
-        run_folder(path)
+        Ok(Location::File(absolute(folder, Path::new(text))))
     }
 }
 
-/// The same, of a file.
+/// The folder beside a store in which processors work. `path` is without links.
 pub(super) fn run_folder(path: &Path) -> PathBuf {
     with_suffix(path, "-asyncq")
+}
+
+impl Location {
+    /// The path, byte for byte.
+    #[must_use]
+    pub fn as_path(&self) -> &Path {
+        let Location::File(path) = self;
+        path
+    }
 }
 
 impl std::fmt::Display for Location {
@@ -55,6 +58,11 @@ impl std::fmt::Display for Location {
         let Location::File(path) = self;
         path.display().fmt(f)
     }
+}
+
+/// The file that a path leads to, beside which the others of the store are; the path itself where it leads nowhere.
+pub(super) fn without_links(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -158,9 +166,8 @@ pub(super) fn refuse_emptied(store: &Path) -> Result<()> {
     // Asked twice: the WAL may be that of another store which has taken its place.
     let empty = |path: &Path| fs::metadata(path).ok().filter(|meta| meta.len() == 0).map(|meta| meta.ino());
     let Some(inode) = empty(store) else { return Ok(()) };
-    let store = fs::canonicalize(store).unwrap_or_else(|_| store.to_owned());
-    let wal = with_suffix(&store, "-wal");
-    if fs::metadata(&wal).map_or(0, |meta| meta.len()) == 0 || empty(&store) != Some(inode) {
+    let wal = with_suffix(&without_links(store), "-wal");
+    if fs::metadata(&wal).map_or(0, |meta| meta.len()) == 0 || empty(store) != Some(inode) {
         return Ok(());
     }
     Err(super::engine::damaged(&format!("`{}` is empty, but `{}` is not", store.display(), wal.display())))
@@ -183,7 +190,7 @@ mod tests {
     fn places() {
         let at = |text| Location::parse(text, Path::new("/here"));
         assert_eq!(at("q.db").unwrap(), Location::File("/here/q.db".into()));
-        assert_eq!(at("/q.db").unwrap().run_folder(), Path::new("/q.db-asyncq"));
+        assert_eq!(run_folder(Path::new("/q.db")), Path::new("/q.db-asyncq"));
         assert_eq!(at("").unwrap_err().kind(), Kind::Usage);
         assert_eq!(at("mysql://host/db").unwrap_err().to_string(), "`mysql` stores are not supported");
     }

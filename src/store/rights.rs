@@ -2,6 +2,7 @@
 //!
 //! Invariant: asked by `stat` and `access`, before SQLite opens a file and without opening one.
 
+use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -10,8 +11,8 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
-use super::Location;
 use super::place::{SIDECARS, with_suffix};
+use super::{Location, Store};
 use crate::error::{Error, Kind, Result};
 
 const SET_GID: u32 = 0o2000;
@@ -23,8 +24,8 @@ const GROUP_OR_OTHERS_MAY_ENTER: u32 = 0o011;
 
 /// Refuses a store that this process may not write, one whose sidecars are not its own, and one beside which this process
 /// would leave files that lock out its owner. What is no file, or not there, is left to SQLite.
-pub(super) fn allow_use(path: &Path) -> Result<()> {
-    let Ok(path) = fs::canonicalize(path) else { return Ok(()) };
+pub(super) fn allow_use(given: &Path) -> Result<()> {
+    let Ok(path) = fs::canonicalize(given) else { return Ok(()) };
     let Ok(store) = fs::metadata(&path) else { return Ok(()) };
     if !store.is_file() {
         return Ok(());
@@ -34,7 +35,7 @@ pub(super) fn allow_use(path: &Path) -> Result<()> {
         // Somebody has just moved it away.
         Err(Errno::NOENT) => return Ok(()),
         Err(_) => {
-            return Err(Error::new(Kind::Denied, format!("the store `{}` cannot be opened", path.display()))
+            return Err(Error::new(Kind::Denied, format!("the store `{}` cannot be opened", given.display()))
                 .hint("asyncq must be able to write the file and the folder it is in"));
         }
     }
@@ -49,7 +50,7 @@ pub(super) fn allow_use(path: &Path) -> Result<()> {
             Err(_) => return Err(closed(&sidecar)),
         }
     }
-    if would_lock_out(&store, &path) { Err(no_common_group(&path)) } else { Ok(()) }
+    if would_lock_out(&store, &path) { Err(no_common_group(given, &path)) } else { Ok(()) }
 }
 
 fn may_use(path: &Path) -> rustix::io::Result<()> {
@@ -88,36 +89,116 @@ fn closed(sidecar: &Path) -> Error {
         .hint("give it the owner, the group and the mode of the store: `chown` and `chmod` it")
 }
 
-fn no_common_group(path: &Path) -> Error {
+fn no_common_group(given: &Path, path: &Path) -> Error {
     let folder = path.parent().unwrap_or(Path::new("/"));
-    let what = format!("using the store `{}` would lock out its owner", path.display());
+    let what = format!("using the store `{}` would lock out its owner", given.display());
     Error::new(Kind::Denied, what)
         .hint(format!("new files beside it must get its group: `chmod g+s {}`", folder.display()))
 }
 
-impl Location {
+impl Store {
     /// Owner, group and mode of the store.
     ///
     /// # Errors
     /// Whatever the file system answers.
     pub fn metadata(&self) -> std::io::Result<Metadata> {
-        let Location::File(path) = self;
-        fs::metadata(path)
+        fs::metadata(&self.file)
     }
 
-    /// Refuses a store that somebody else than root could change, in place or by what is put beside it: whoever can do
-    /// that decides what functions are.
+    /// Refuses a store that somebody else than root could change, as [`Location::only_root_can_change`] does, once it is
+    /// open: a link may have led elsewhere when it was asked for that.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] when there is somebody.
+    pub fn only_root_can_change(&self) -> Result<()> {
+        let Location::File(given) = &self.location;
+        refuse_changeable(given, &self.file)
+    }
+}
+
+impl Location {
+    /// Refuses a store that somebody else than root could change: in place, by what is put beside it, or by a link on the
+    /// way to it, which functions get as `ASYNCQ_DB`. Whoever can do that decides what functions are.
     ///
     /// # Errors
     /// [`Kind::Denied`] when there is somebody. A store that is not there is nobody's, and a folder is none.
     pub fn only_root_can_change(&self) -> Result<()> {
-        let Location::File(path) = self;
-        let Ok(path) = fs::canonicalize(path) else { return Ok(()) };
-        if path.is_dir() {
-            return Ok(());
+        let Location::File(given) = self;
+        match fs::canonicalize(given) {
+            Ok(path) if !path.is_dir() => refuse_changeable(given, &path),
+            _ => Ok(()),
         }
-        weakness(&path).map_or(Ok(()), |why| Err(changeable(&path, &why)))
     }
+}
+
+fn refuse_changeable(given: &Path, path: &Path) -> Result<()> {
+    if let Some(why) = weakness(path) {
+        return Err(changeable(given, &why)
+            .hint("let its owner process it, or trust all who can write it, with `--trust-store-writers`"));
+    }
+    match links(given).iter().find_map(|link| weak_link(link)) {
+        Some(why) => Err(changeable(given, &why).hint(format!(
+            "name the file itself, `{}`, or trust all who can change the links to it, with `--trust-store-writers`",
+            path.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// How many links there are on a path at most (`MAXSYMLINKS` of the kernel).
+const MAX_LINKS: usize = 40;
+
+/// The links that a path leads through, each in a folder without links.
+fn links(path: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut at = PathBuf::from("/");
+    let parts = |path: &Path| path.iter().rev().map(OsStr::to_owned).collect::<Vec<_>>();
+    let mut rest = parts(path);
+    while let Some(part) = rest.pop() {
+        if part == ".." {
+            at.pop();
+            continue;
+        }
+        let next = at.join(part);
+        match fs::read_link(&next) {
+            Ok(target) if found.len() < MAX_LINKS => {
+                found.push(next);
+                rest.extend(parts(&target));
+            }
+            // An absolute part begins at the root again.
+            _ => at = next,
+        }
+    }
+    found
+}
+
+/// Why somebody else than root can make a link lead elsewhere, if that is so.
+fn weak_link(link: &Path) -> Option<String> {
+    let mut folders: Vec<&Path> = link.ancestors().skip(1).collect();
+    folders.reverse();
+    for folder in folders {
+        let Ok(found) = fs::symlink_metadata(folder) else { continue };
+        let why = weak_owner(folder, &found).or_else(|| {
+            let open = found.mode() & GROUP_OR_OTHERS_MAY_WRITE != 0 && found.mode() & STICKY == 0;
+            open.then(|| others_can_write(folder))
+        });
+        if why.is_some() {
+            return why;
+        }
+        // What is in a folder that only root can enter is out of reach.
+        if found.mode() & GROUP_OR_OTHERS_MAY_ENTER == 0 {
+            return None;
+        }
+    }
+    weak_owner(link, &fs::symlink_metadata(link).ok()?)
+}
+
+fn weak_owner(place: &Path, found: &Metadata) -> Option<String> {
+    (found.uid() != 0).then(|| format!("`{}` belongs to user {}", place.display(), found.uid()))
+}
+
+fn others_can_write(place: &Path) -> String {
+    format!("others can write `{}`", place.display())
 }
 
 /// The folders that a store is in, from the top, and then the store and what is beside it.
@@ -134,14 +215,14 @@ fn weakness(store: &Path) -> Option<String> {
     let mut writable = GROUP_OR_OTHERS_MAY_WRITE;
     for place in places(store) {
         let Ok(found) = fs::symlink_metadata(&place) else { continue };
-        if found.uid() != 0 {
-            return Some(format!("`{}` belongs to user {}", place.display(), found.uid()));
+        if let Some(why) = weak_owner(&place, &found) {
+            return Some(why);
         }
         // Nobody can replace what root owns in a sticky folder; but beside a store anybody could put a journal.
         let above = store.parent().is_some_and(|folder| folder != place && folder.starts_with(&place));
         let safe = above && found.mode() & STICKY != 0;
         if found.mode() & writable != 0 && !safe {
-            return Some(format!("others can write `{}`", place.display()));
+            return Some(others_can_write(&place));
         }
         // What is in a folder that only root can enter is out of reach.
         if found.is_dir() && found.mode() & GROUP_OR_OTHERS_MAY_ENTER == 0 {
@@ -154,5 +235,4 @@ fn weakness(store: &Path) -> Option<String> {
 fn changeable(store: &Path, why: &str) -> Error {
     let what = format!("root runs no functions out of `{}`, which others can change: {why}", store.display());
     Error::new(Kind::Denied, what)
-        .hint("let its owner process it, or trust all who can write it, with `--trust-store-writers`")
 }

@@ -51,7 +51,7 @@ const ENDLESS: u64 = u64::MAX;
 /// One connection to one SQLite file.
 pub(super) struct Sqlite {
     connection: Connection,
-    /// What errors call it.
+    /// The path that was asked for, maybe through links: what errors call it.
     path: PathBuf,
     /// The file at `path`, shared with the busy handler.
     file: Arc<StoreFile>,
@@ -87,18 +87,17 @@ impl Sqlite {
             return Err(Error::new(Kind::Unreachable, message).hint("build asyncq with SQLite 3.51.3 or later"));
         }
         let file = StoreFile::find(path)?;
-        let path = file.path().to_owned();
-        super::place::refuse_emptied(&path)?;
+        super::place::refuse_emptied(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = match Connection::open_with_flags(&path, flags) {
+        let connection = match Connection::open_with_flags(file.path(), flags) {
             Ok(connection) => connection,
             Err(_) if !file.was_there() && path.exists() => return Ok(None),
-            Err(error) => return Err(file.replaced().unwrap_or_else(|| explain(&path, error))),
+            Err(error) => return Err(file.replaced().unwrap_or_else(|| explain(path, error))),
         };
         let mut engine = Sqlite {
             connection,
-            line: Line::at(&run_folder(&path)),
-            path,
+            line: Line::at(&run_folder(file.path())),
+            path: path.to_owned(),
             file: Arc::new(file),
             is_known: Cell::default(),
             patience: Arc::default(),
@@ -122,7 +121,7 @@ impl Sqlite {
 
     /// The path of the file, without links.
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     fn configure(&mut self) -> rusqlite::Result<()> {

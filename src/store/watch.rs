@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 
+use super::Store;
 use super::place::{SIDECARS, with_suffix};
-use super::{Location, Store};
 
 /// Becomes readable when somebody writes to the store, this process too. What is being written may not be committed yet:
 /// [`Store::changed`] tells.
@@ -23,7 +23,7 @@ impl Store {
     /// # Errors
     /// When the system watches no more files for this user (`/proc/sys/fs/inotify/max_user_instances`, `max_user_watches`).
     pub fn watch(&self) -> io::Result<Watch> {
-        let Location::File(path) = self.location();
+        let path = &self.file;
         let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         // A commit writes to the WAL, or to the file itself where an application keeps a rollback journal; who leaves
         // closes it, after its last commit.

@@ -17,6 +17,7 @@ mod inherit;
 mod job;
 mod leftover;
 mod line;
+mod link;
 mod nested;
 mod process;
 mod rescue;

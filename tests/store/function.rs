@@ -30,6 +30,17 @@ conformance! {
         ] {
             assert_eq!(store.add_function(&on, &name, &other).unwrap_err().kind(), Kind::Denied);
         }
+        let (mut from, mut to) = (definition(), definition());
+        "/the/release".clone_into(&mut from.site);
+        "/bin/link".clone_into(&mut to.command[0]);
+        assert!(!store.repath_function(&on, &name, &from, &to).unwrap());
+        assert!(!store.repath_function(&on, &function("other"), &definition(), &to).unwrap());
+        assert!(!store.repath_function(&service("evnts"), &name, &definition(), &to).unwrap());
+        assert_eq!(store.function(&on, &name).unwrap().definition, definition());
+        "/the/link".clone_into(&mut to.site);
+        assert!(store.repath_function(&on, &name, &definition(), &to).unwrap());
+        assert_eq!(store.function(&on, &name).unwrap().definition, to);
+        assert!(store.repath_function(&on, &name, &to, &definition()).unwrap());
         let unknown = store.add_function(&service("evnts"), &function("compute"), &definition()).unwrap_err();
         assert_eq!(unknown.kind(), Kind::NotFound);
         assert!(unknown.way_out().unwrap().contains("`events`"));

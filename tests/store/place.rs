@@ -1,5 +1,7 @@
 //! Opening, making, upgrading.
 
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,7 +18,7 @@ conformance! {
         assert!(!made);
         assert_eq!(same.services().unwrap().len(), 1);
         same.check().unwrap();
-        assert!(store.location().run_folder().to_string_lossy().ends_with("-asyncq"));
+        assert!(store.run_folder().to_string_lossy().ends_with("-asyncq"));
     }
 
     fn what_others_change_is_seen(store: &mut Store) {
@@ -60,6 +62,22 @@ conformance! {
         store.enqueue(&large).unwrap();
         assert_eq!(troubles.load(Ordering::SeqCst), 0);
     }
+}
+
+#[test]
+fn a_store_is_called_as_it_was_named_and_keeps_its_files_beside_the_real_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| Location::parse(name, folder.path()).unwrap();
+    let run_folder = Store::create(&at("q.db"), PATIENCE).unwrap().0.run_folder();
+    symlink("q.db", at("link.db").as_path()).unwrap();
+    let store = Store::open(&at("link.db"), PATIENCE).unwrap();
+    assert_eq!(store.location(), &at("link.db"));
+    assert_eq!(store.run_folder(), run_folder);
+    std::fs::remove_file(at("link.db").as_path()).unwrap();
+    assert_eq!(store.metadata().unwrap().ino(), at("q.db").as_path().metadata().unwrap().ino());
+    std::fs::set_permissions(at("q.db").as_path(), Permissions::from_mode(0o666)).unwrap();
+    assert_eq!(store.only_root_can_change().unwrap_err().kind(), Kind::Denied);
+    assert_eq!(at("q.db").only_root_can_change().unwrap_err().kind(), Kind::Denied);
 }
 
 #[test]

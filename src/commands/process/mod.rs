@@ -231,6 +231,14 @@ pub fn mind_root(location: &Location) -> Result<()> {
     if geteuid().is_root() { location.only_root_can_change() } else { Ok(()) }
 }
 
+/// The same once it is open.
+///
+/// # Errors
+/// As for [`mind_root`].
+pub fn mind_root_of(store: &Store) -> Result<()> {
+    if geteuid().is_root() { store.only_root_can_change() } else { Ok(()) }
+}
+
 /// Drains services one after the other, then ends; or stays, and follows all of them at once. A first signal to stop claims nothing more, a second one ends what is
 /// running and puts it back, a third one does so at once.
 ///

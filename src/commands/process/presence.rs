@@ -64,7 +64,7 @@ impl Presence {
             super::super::io_error(&what, &error)
         };
         let name = super::super::new_token()?.as_str().to_owned();
-        let access = Access::of(&store.location().metadata().map_err(fail)?);
+        let access = Access::of(&store.metadata().map_err(fail)?);
         let folder = Folder::make(&run.path, name, access).map_err(|error| match fail(error) {
             error if error.kind() == Kind::Denied => error.hint(WHOSE),
             error => error,
@@ -85,7 +85,7 @@ impl Presence {
             }
         };
         reached("processor registered");
-        let (location, path) = (store.location().to_string(), folder.path().to_owned());
+        let (location, path) = (store.location().as_path().into(), folder.path().to_owned());
         let around = Surroundings::new(location, path, run.env.into_iter(), &run.program).map_err(fail)?;
         let orphans = Arc::clone(&around.orphans);
         sweep(store, &run.path, folder.path())?;

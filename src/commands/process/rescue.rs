@@ -30,7 +30,7 @@ const NAMESPACE_ENDS: Duration = Duration::from_millis(100);
 
 /// Waits for processors that are just about to die, because somebody has killed one half of them.
 pub(super) fn wait_for_the_dying(store: &mut Store) -> Result<()> {
-    let run_folder = store.location().run_folder();
+    let run_folder = store.run_folder();
     let until = Instant::now() + DYING;
     for processor in store.processors()? {
         while is_dying(&run_folder, &processor.is) && Instant::now() < until {
@@ -66,7 +66,7 @@ pub(super) struct Others {
 pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_>) -> Result<Others> {
     let (own, options) = (rescuer.own, rescuer.options);
     let mut others = Others::default();
-    let run_folder = store.location().run_folder();
+    let run_folder = store.run_folder();
     for processor in store.processors()? {
         if Some(processor.id) == own {
             continue;
