@@ -1,30 +1,60 @@
 //! How jobs look: in lists, alone, as JSON.
 
+use std::io::Write;
+
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::output::{self, Sheet, Table, or_dash, relative, text};
 use super::session::now;
-use crate::commands::{JobQuery, Store};
+use crate::commands::{JobFilter, JobQuery, Store};
 use crate::domain::attempt::{Attempt, Failure};
-use crate::domain::job::{Job, State};
+use crate::domain::job::{Job, JobId, State};
 use crate::domain::json::quote;
 use crate::domain::time::{Timestamp, show_span};
 
-/// Prints one page of a list; a list in JSON is one array over all pages, a job a line.
-pub fn print_jobs(jobs: &[Job], json: bool, first: bool, last: bool) -> anyhow::Result<()> {
-    if json {
-        use std::io::Write;
+/// Prints a list of jobs, piece by piece.
+pub struct JobPrinter {
+    json: bool,
+    /// Whether a job was printed.
+    begun: bool,
+}
+
+impl JobPrinter {
+    /// A list of which nothing is printed yet.
+    pub fn new(json: bool) -> JobPrinter {
+        JobPrinter { json, begun: false }
+    }
+
+    /// Prints the next jobs of the list; in JSON it is one array, a job a line.
+    pub fn print(&mut self, jobs: &[Job]) -> anyhow::Result<()> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let first = !std::mem::replace(&mut self.begun, true);
+        if !self.json {
+            return print_jobs(jobs, first);
+        }
         let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-        out.write_all(if first { b"[" } else { b"" })?;
         for (index, job) in jobs.iter().enumerate() {
-            out.write_all(if first && index == 0 { b"\n" } else { b",\n" })?;
+            out.write_all(if first && index == 0 { b"[\n" } else { b",\n" })?;
             serde_json::to_writer(&mut out, &JobView::of(job, None))?;
         }
-        out.write_all(if last { b"\n]\n" } else { b"" })?;
         out.flush()?;
-        return Ok(());
+        Ok(())
     }
+
+    /// Ends the list.
+    pub fn end(self) -> anyhow::Result<()> {
+        match (self.json, self.begun) {
+            (true, true) => super::say("\n]"),
+            (true, false) => super::say("[\n]"),
+            (false, _) => Ok(()),
+        }
+    }
+}
+
+fn print_jobs(jobs: &[Job], first: bool) -> anyhow::Result<()> {
     let now = now();
     let mut table = Table::new(["ID", "SERVICE", "FUNCTION", "ARGUMENTS", "PRINCIPAL", "STATE", "WHEN"]);
     for job in jobs {
@@ -116,10 +146,16 @@ pub fn print_job(store: &mut Store, job: &Job, attempts: &[Attempt], json: bool)
     }
     sheet.print()?;
     print_attempts(attempts)?;
-    let children = store.jobs(&JobQuery { parent: Some(job.id), limit: Some(50), ..JobQuery::default() })?;
-    if !children.is_empty() {
+    print_children(store, job.id)
+}
+
+fn print_children(store: &mut Store, parent: JobId) -> anyhow::Result<()> {
+    const AT_MOST: u32 = 50;
+    let filter = JobFilter { parent: Some(parent), ..JobFilter::default() };
+    let children = store.jobs(&JobQuery { filter, limit: Some(AT_MOST), ..JobQuery::default() })?;
+    if !children.jobs.is_empty() {
         super::say("\ncalls that it made:")?;
-        print_jobs(&children, false, true, true)?;
+        print_jobs(&children.jobs, true)?;
     }
     Ok(())
 }

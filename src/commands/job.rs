@@ -4,16 +4,44 @@ use std::time::{Duration, Instant};
 
 use crate::domain::job::{JobId, State};
 use crate::error::{Error, Kind, Result};
-use crate::store::{Cancelled, CleanQuery, Store};
+use crate::store::{Cancelled, JobQuery, Many, Store};
 
 /// How long cancelling waits for a running job to end: its processor looks several times a second and gives the function
 /// ten seconds to end by itself.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long cleaning pauses at most after a step.
+/// How long a change of many jobs pauses at most after a step.
 const LONGEST_BREATH: Duration = Duration::from_millis(100);
 
-/// Cancels a job; waits until one that runs has ended. Gives the state in which it is then.
+/// What became of many jobs.
+#[derive(Debug, Default)]
+pub struct Changed {
+    /// How many were changed, or would be.
+    pub jobs: u64,
+    /// How many stayed as they are, as their service or function was removed.
+    pub removed: u64,
+    /// How many ended by themselves before they could be cancelled.
+    pub too_late: u64,
+    /// Those that were asked to end, and still run.
+    pub running: Vec<JobId>,
+}
+
+/// Whether there is a job that `query` describes.
+///
+/// # Errors
+/// Whatever the store answers.
+pub fn any(store: &mut Store, query: &JobQuery) -> Result<bool> {
+    let mut query = JobQuery { limit: Some(1), ..query.clone() };
+    loop {
+        let page = store.jobs(&query)?;
+        if page.next.is_none() || !page.jobs.is_empty() {
+            return Ok(!page.jobs.is_empty());
+        }
+        query.before = page.next;
+    }
+}
+
+/// Cancels a job; waits until one that runs has ended.
 ///
 /// # Errors
 /// [`Kind::Denied`] when it had ended before in another state, [`Kind::Busy`] when it has not ended yet.
@@ -24,17 +52,22 @@ pub fn cancel(store: &mut Store, id: JobId) -> Result<()> {
         Cancelled::Ended(state) => return Err(too_late(id, state)),
         Cancelled::Requested => {}
     }
+    match ended(store, id, until)? {
+        State::Cancelled => Ok(()),
+        State::Processing => Err(Error::new(Kind::Busy, format!("job {id} is asked to end, but still runs"))
+            .hint("if its processor died, the next `asyncq process` cancels it, or tells what it waits for")),
+        state => Err(too_late(id, state)),
+    }
+}
+
+/// The state of a job once it does not run, or at `until`.
+fn ended(store: &mut Store, id: JobId, until: Instant) -> Result<State> {
     loop {
         let state = store.job(id)?.state;
-        match state {
-            State::Cancelled => return Ok(()),
-            State::Processing if Instant::now() < until => std::thread::sleep(Duration::from_millis(50)),
-            State::Processing => {
-                return Err(Error::new(Kind::Busy, format!("job {id} is asked to end, but still runs"))
-                    .hint("if its processor died, the next `asyncq process` cancels it, or tells what it waits for"));
-            }
-            state => return Err(too_late(id, state)),
+        if state != State::Processing || Instant::now() >= until {
+            return Ok(state);
         }
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -43,22 +76,37 @@ fn too_late(id: JobId, state: State) -> Error {
     if state.has_ended() { error.hint(format!("`asyncq job show {id}` tells how it ended")) } else { error }
 }
 
-/// Removes ended jobs, in steps that keep nobody waiting; gives how many. Clients that write plain SQL know no line to
-/// wait in: they look now and then whether they may write, so most moments are theirs.
+/// Changes many jobs, in steps that keep nobody waiting. Clients that write plain SQL know no line to wait in: they look
+/// now and then whether they may write, so most moments are theirs. Of jobs that run it waits until they have ended.
 ///
 /// # Errors
-/// Whatever the store answers; what was removed until then stays removed.
-pub fn clean(store: &mut Store, query: &CleanQuery) -> Result<u64> {
-    let mut removed = 0;
+/// Whatever the store answers; what was done until then stays so.
+pub fn change_many(store: &mut Store, many: &Many) -> Result<Changed> {
+    let mut all = Changed::default();
+    let mut asked = Vec::new();
     let mut after = Some(JobId(0));
     while let Some(from) = after {
         let began = Instant::now();
-        let (count, next) = store.clean(query, from)?;
-        removed += count;
-        after = next;
-        if count > 0 && after.is_some() {
+        let step = store.change_many(many, from)?;
+        all.jobs += step.changed;
+        all.removed += step.removed;
+        asked.extend(step.asked);
+        after = step.next;
+        if step.changed > 0 && !many.dry_run && after.is_some() {
             std::thread::sleep((began.elapsed() * 3).min(LONGEST_BREATH));
         }
     }
-    Ok(removed)
+    let until = Instant::now() + CANCEL_PATIENCE;
+    for id in asked {
+        match ended(store, id, until) {
+            Ok(State::Cancelled) => continue,
+            Ok(State::Processing) => all.running.push(id),
+            Ok(_) => all.too_late += 1,
+            // It was cancelled, and somebody has removed it since.
+            Err(error) if error.kind() == Kind::NotFound => continue,
+            Err(error) => return Err(error),
+        }
+        all.jobs -= 1;
+    }
+    Ok(all)
 }

@@ -21,8 +21,8 @@ use crate::domain::job::Token;
 use crate::error::{Error, Kind, Result};
 use crate::runner::signals;
 pub use crate::store::{
-    Added, Cancelled, CleanQuery, Enqueued, IfWaiting, JobQuery, Location, Patience, Removed, Store, absolute,
-    as_shown, is_same,
+    Added, Cancelled, Change, Enqueued, IfWaiting, JobFilter, JobQuery, Location, Many, Patience, Removed, Store,
+    absolute, as_shown, is_same,
 };
 
 /// Opens a store that exists.

@@ -1,7 +1,5 @@
 //! What people do with jobs by hand.
 
-use std::time::Duration;
-
 use super::engine::{Tx, damaged};
 use super::service::{IfWaiting, Removed};
 use super::{Store, function, one};
@@ -21,29 +19,18 @@ pub enum Cancelled {
     Ended(State),
 }
 
-/// Which ended jobs to remove.
-#[derive(Debug, Clone)]
-pub struct CleanQuery {
-    /// In these states; all of them must be final ones.
-    pub states: Vec<State>,
-    /// That ended at least this long ago.
-    pub older_than: Duration,
-}
-
-/// How many jobs one step of cleaning looks at, so that no transaction takes long.
-const CLEAN_STEP: i64 = 2000;
-
 const STATE: &str = "SELECT state, immediate, parent, run_at FROM asyncq_job WHERE id = ?1";
 const CALLED: &str = "SELECT service, function FROM asyncq_job WHERE id = ?1";
 const NEWEST: &str = "SELECT MAX(id) FROM asyncq_job";
-const CANCEL: &str = "UPDATE asyncq_job SET state = 'cancelled', finished_at = ?2 WHERE id = ?1";
-const CANCELLING: &str = "UPDATE asyncq_job SET cancelling = 1 WHERE id = ?1";
-const RETRY: &str = "UPDATE asyncq_job SET state = 'queued', run_at = ?2, finished_at = NULL, error = NULL,
-    result = NULL, failures = 0, conflicts = 0, crashes = 0, cancelling = 0 WHERE id = ?1";
-const START: &str = "UPDATE asyncq_job SET state = ?2 WHERE id = ?1";
-const ANY_ENDED: &str = "SELECT id, state, finished_at FROM asyncq_job WHERE id > ?1 ORDER BY id LIMIT ?2";
-const REMOVE: &str = "DELETE FROM asyncq_job
-    WHERE id = ?1 AND state = ?2 AND COALESCE(finished_at, 0) = COALESCE(?3, 0)";
+pub(super) const CANCEL: &str =
+    "UPDATE asyncq_job SET state = 'cancelled', finished_at = ?2 WHERE id = ?1 AND state = ?3";
+pub(super) const CANCELLING: &str =
+    "UPDATE asyncq_job SET cancelling = 1 WHERE id = ?1 AND state = 'processing' AND immediate = 0";
+pub(super) const RETRY: &str = "UPDATE asyncq_job SET state = 'queued', run_at = ?2, finished_at = NULL, error = NULL,
+    result = NULL, failures = 0, conflicts = 0, crashes = 0, cancelling = 0
+    WHERE id = ?1 AND state = ?3 AND immediate = 0";
+pub(super) const START: &str = "UPDATE asyncq_job SET state = CASE WHEN run_at > ?2 THEN 'delayed' ELSE 'queued' END
+    WHERE id = ?1 AND state = 'held'";
 
 const ACTIVE: &str = "SELECT id, function, state FROM asyncq_job WHERE service = ?1 AND state = ";
 
@@ -58,7 +45,7 @@ impl Store {
             let now = tx.now();
             match job.state {
                 State::Held | State::Delayed | State::Queued => {
-                    tx.execute(CANCEL, &[id.0.into(), now.into()])?;
+                    tx.execute(CANCEL, &[id.0.into(), now.into(), job.state.as_str().into()])?;
                     Ok(Cancelled::Now)
                 }
                 State::Processing if job.immediate => Err(part_of(id, job.parent, "cancel")),
@@ -86,7 +73,7 @@ impl Store {
                 State::Error | State::Cancelled => {
                     can_run(tx, id)?;
                     let now = tx.now();
-                    return tx.execute(RETRY, &[id.0.into(), now.into()]).map(|_| ());
+                    return tx.execute(RETRY, &[id.0.into(), now.into(), job.state.as_str().into()]).map(|_| ());
                 }
                 State::Completed => "enqueue the call once more to run it once more".to_owned(),
                 State::Held => format!("`asyncq job start {id}` releases it"),
@@ -112,46 +99,10 @@ impl Store {
                 });
             }
             can_run(tx, id)?;
-            let state = if job.run_at > tx.now().0 { State::Delayed } else { State::Queued };
-            tx.execute(START, &[id.0.into(), state.as_str().into()])?;
-            Ok(state)
+            let now = tx.now();
+            tx.execute(START, &[id.0.into(), now.into()])?;
+            Ok(if job.run_at > now.0 { State::Delayed } else { State::Queued })
         })
-    }
-
-    /// Removes ended jobs among the next few after `after`; gives how many, and where to go on unless all are seen.
-    ///
-    /// # Errors
-    /// Whatever the database answers.
-    pub fn clean(&mut self, query: &CleanQuery, after: JobId) -> Result<(u64, Option<JobId>)> {
-        let (found, next) = self.read(|tx| {
-            let limit = tx.now().before(query.older_than);
-            let mut last = None;
-            let mut seen = 0;
-            let mut found = Vec::new();
-            tx.query(ANY_ENDED, &[after.0.into(), CLEAN_STEP.into()], &mut |row| {
-                let id = JobId(row.i64(0)?);
-                seen += 1;
-                last = Some(id);
-                let (state, ended) = (self::state(row.str(1)?)?, row.time(2)?);
-                if query.states.contains(&state) && ended.is_none_or(|ended| ended <= limit) {
-                    found.push((id, state, ended));
-                }
-                Ok(())
-            })?;
-            Ok((found, last.filter(|_| seen == CLEAN_STEP)))
-        })?;
-        if found.is_empty() {
-            return Ok((0, next));
-        }
-        let removed = self.write(|tx| {
-            let mut removed = 0;
-            for (id, state, ended) in &found {
-                // Unless somebody has retried it since it was read.
-                removed += tx.execute(REMOVE, &[id.0.into(), state.as_str().into(), (*ended).into()])?;
-            }
-            Ok(removed)
-        })?;
-        Ok((removed, next))
     }
 }
 
@@ -190,7 +141,9 @@ pub(super) fn no_job(tx: &mut dyn Tx, id: JobId) -> Error {
     let newest = tx.first(NEWEST, &[], |row| row.int(0));
     let error = Error::new(Kind::NotFound, format!("there is no job {id}"));
     match newest {
-        Ok(Some(Some(newest))) => error.hint(format!("the newest is {newest}; `asyncq job list` shows the newest 50")),
+        Ok(Some(Some(newest))) => {
+            error.hint(format!("the newest is {newest}; `asyncq job list` shows which there are"))
+        }
         Ok(_) => error.hint("there are no jobs at all"),
         Err(error) => error,
     }
@@ -212,35 +165,34 @@ pub(super) fn cancel_waiting(
         None => format!("service `{service}`"),
         Some(function) => format!("function `{function}` of service `{service}`"),
     };
-    let mut found = Vec::new();
+    let mut found: Vec<(JobId, State)> = Vec::new();
     for state in [State::Processing, State::Held, State::Delayed, State::Queued] {
         // The state stands in the text, so that its partial index serves.
         let sql = format!("{ACTIVE}'{state}' ORDER BY id");
         tx.query(&sql, &[service.as_str().into()], &mut |row| {
             let name = row.str(1)?;
             if function.is_none_or(|function| function.as_str() == name) {
-                found.push(JobId(row.i64(0)?));
+                found.push((JobId(row.i64(0)?), state));
             }
             Ok(())
         })?;
         if state == State::Processing && !found.is_empty() {
             let message = format!("{what} has {}", count(found.len(), "running job"));
-            let hint = format!("wait for job {} to end, or `asyncq job cancel {}`", found[0], found[0]);
+            let hint = format!("wait for job {0} to end, or `asyncq job cancel {0}`", found[0].0);
             return Err(Error::new(Kind::Busy, message).hint(hint));
         }
     }
-    found.sort_unstable();
+    found.sort_unstable_by_key(|(id, _)| *id);
     if !found.is_empty() && waiting == IfWaiting::Refuse {
         let message = format!("{what} has {}", count(found.len(), "waiting job"));
         return Err(Error::new(Kind::Denied, message).hint("`--force` removes it and cancels them"));
     }
     let now = tx.now();
-    for id in &found {
-        tx.execute(CANCEL, &[id.0.into(), now.into()])?;
+    for (id, state) in &found {
+        tx.execute(CANCEL, &[id.0.into(), now.into(), state.as_str().into()])?;
     }
-    let cancelled = found.len() as u64;
-    found.truncate(10);
-    Ok(Removed { cancelled, oldest: found })
+    let oldest = found.iter().take(10).map(|(id, _)| *id).collect();
+    Ok(Removed { cancelled: found.len() as u64, oldest })
 }
 
 fn count(number: usize, noun: &str) -> String {

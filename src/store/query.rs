@@ -1,8 +1,8 @@
 //! Reading jobs, their attempts and their output.
 
-use super::check::STOPPED;
-use super::engine::{Row, Tx, Value, damaged};
-use super::{Store, job};
+use super::engine::{Row, damaged};
+use super::select::{JobFilter, newest};
+use super::{Store, job, one};
 use crate::domain::attempt::{Attempt, Ending, Failure};
 use crate::domain::job::{Job, JobId, State};
 use crate::domain::log::{Log, Stream};
@@ -11,42 +11,28 @@ use crate::error::{Error, Kind, Result};
 /// Which jobs to list, newest first.
 #[derive(Debug, Clone, Default)]
 pub struct JobQuery {
-    /// Of this service.
-    pub service: Option<String>,
-    /// Of this function, on whatever service.
-    pub function: Option<String>,
-    /// In this state.
-    pub state: Option<State>,
-    /// On behalf of this principal.
-    pub principal: Option<String>,
-    /// Called at once by this job.
-    pub parent: Option<JobId>,
+    /// Those that are meant.
+    pub filter: JobFilter,
     /// Older than this one, for the next page.
     pub before: Option<JobId>,
-    /// At most so many; `None` for all.
+    /// At most this many; `None` for as many as one page holds.
     pub limit: Option<u32>,
 }
 
-impl JobQuery {
-    /// Whether there is an index of just the jobs in this state, or of those with this parent.
-    fn is_indexed(&self) -> bool {
-        self.parent.is_some() || self.state.is_some_and(|state| state != State::Completed)
-    }
+/// Some jobs of a list. A page may hold fewer than there are, even none, so that each is read in a moment.
+#[derive(Debug)]
+pub struct Page {
+    /// The jobs, newest first.
+    pub jobs: Vec<Job>,
+    /// Before which job the next page begins; `None` when there are no more.
+    pub next: Option<JobId>,
 }
 
-/// Where jobs are looked for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Through {
-    /// From the newest on until there are enough.
-    All,
-    /// Likewise, but not beyond these.
-    Newest,
-    /// In an index of few.
-    Index,
-}
+/// How many jobs a page holds at most.
+const PAGE: u32 = 1000;
 
-/// How many of the newest jobs are looked at before an index.
-const NEAR: u32 = 10_000;
+/// A page that holds at least as many bytes takes no further job.
+const PAGE_BYTES: usize = 1024 * 1024;
 
 const JOB: &str = "SELECT j.id, j.service, j.function, COALESCE(j.args, l.args), COALESCE(j.kwargs, l.kwargs),
     j.principal, COALESCE(j.site, f.site), j.state, j.immediate, j.parent, j.attempt, j.created_at, j.run_at,
@@ -72,18 +58,26 @@ impl Store {
         })
     }
 
-    /// The jobs that `query` describes, newest first.
+    /// One page of the jobs that `query` describes, newest first.
     ///
     /// # Errors
     /// Whatever the database answers.
-    pub fn jobs(&mut self, query: &JobQuery) -> Result<Vec<Job>> {
+    pub fn jobs(&mut self, query: &JobQuery) -> Result<Page> {
+        let limit = query.limit.map_or(PAGE, |limit| limit.min(PAGE));
         self.read(|tx| {
-            let Some(limit) = query.limit.filter(|_| query.is_indexed()) else {
-                return list(tx, query, Through::All);
-            };
-            // Among the newest there usually are enough; if not, the index knows the few that there are.
-            let found = list(tx, query, Through::Newest)?;
-            if found.len() >= limit as usize { Ok(found) } else { list(tx, query, Through::Index) }
+            let (ids, mut next) = newest(tx, &query.filter, query.before, limit)?;
+            let sql = format!("{JOB} WHERE j.id = ?1");
+            let (mut jobs, mut bytes) = (Vec::new(), 0);
+            for id in ids {
+                let job = one(tx.first(&sql, &[id.0.into()], read)?)?;
+                bytes += size(&job);
+                jobs.push(job);
+                if bytes >= PAGE_BYTES {
+                    next = Some(id);
+                    break;
+                }
+            }
+            Ok(Page { jobs, next })
         })
     }
 
@@ -119,56 +113,11 @@ impl Store {
     }
 }
 
-/// The jobs that `query` describes, newest first.
-fn list(tx: &mut dyn Tx, query: &JobQuery, through: Through) -> Result<Vec<Job>> {
-    let mut args: Vec<Value<'_>> = Vec::new();
-    let mut conditions = Vec::new();
-    let mut condition = |text: &str, arg| {
-        args.push(arg);
-        conditions.push(format!("{text} ?{}", args.len()));
-    };
-    if let Some(service) = &query.service {
-        condition("service =", service.into());
-    }
-    if let Some(function) = &query.function {
-        condition("function =", function.into());
-    }
-    if let Some(principal) = &query.principal {
-        condition("principal =", principal.into());
-    }
-    if let Some(parent) = query.parent {
-        condition("parent =", parent.0.into());
-    }
-    if let Some(before) = query.before {
-        condition("id <", before.0.into());
-    }
-    if let Some(state) = query.state {
-        // Stands in the text, so that a partial index may serve.
-        conditions.push(format!("state = '{state}'"));
-        if state == State::Processing {
-            conditions.push("token IS NOT NULL".to_owned());
-        }
-        if matches!(state, State::Error | State::Cancelled | State::Held) {
-            conditions.push(format!("({STOPPED})"));
-        }
-    }
-    let (from, order) = match through {
-        Through::All => ("asyncq_job".to_owned(), "id"),
-        Through::Newest => {
-            let before = query.before.map_or(i64::MAX, |before| before.0);
-            let columns = "id, service, function, state, principal, parent, token";
-            (format!("(SELECT {columns} FROM asyncq_job WHERE id < {before} ORDER BY id DESC LIMIT {NEAR})"), "id")
-        }
-        // The sign keeps the order from deciding for a walk through all jobs.
-        Through::Index => ("asyncq_job".to_owned(), "+id"),
-    };
-    let conditions = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
-    let mut sql = format!("{JOB} WHERE j.id IN (SELECT id FROM {from} {conditions} ORDER BY {order} DESC");
-    if let Some(limit) = query.limit {
-        args.push(i64::from(limit).into());
-        sql += &format!(" LIMIT ?{}", args.len());
-    }
-    tx.all(&(sql + ") ORDER BY j.id DESC"), &args, read)
+/// About how many bytes a job has.
+fn size(job: &Job) -> usize {
+    let result = job.result.as_ref().map_or(0, String::len);
+    let error = job.error.as_ref().map_or(0, |error| error.message.len());
+    job.args.len() + job.kwargs.len() + result + error
 }
 
 fn read(row: &dyn Row) -> Result<Job> {

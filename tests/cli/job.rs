@@ -1,7 +1,6 @@
 //! Listing, showing and cleaning jobs.
 
 use std::fs;
-use std::process::Command;
 
 use crate::place::{Place, wait_until};
 
@@ -70,17 +69,17 @@ fn lists_are_filtered_and_newest_first() {
         ? 1
         $ for verb in show result log cancel retry start; do asyncq job $verb 77; done
         ! error: there is no job 77
-        ! hint: the newest is 4; `asyncq job list` shows the newest 50
+        ! hint: the newest is 4; `asyncq job list` shows which there are
         ! error: there is no job 77
-        ! hint: the newest is 4; `asyncq job list` shows the newest 50
+        ! hint: the newest is 4; `asyncq job list` shows which there are
         ! error: there is no job 77
-        ! hint: the newest is 4; `asyncq job list` shows the newest 50
+        ! hint: the newest is 4; `asyncq job list` shows which there are
         ! error: there is no job 77
-        ! hint: the newest is 4; `asyncq job list` shows the newest 50
+        ! hint: the newest is 4; `asyncq job list` shows which there are
         ! error: there is no job 77
-        ! hint: the newest is 4; `asyncq job list` shows the newest 50
+        ! hint: the newest is 4; `asyncq job list` shows which there are
         ! error: there is no job 77
-        ! hint: the newest is 4; `asyncq job list` shows the newest 50
+        ! hint: the newest is 4; `asyncq job list` shows which there are
         ? 66
         "#,
     );
@@ -102,14 +101,186 @@ fn lists_are_paged() {
         let lines = place.stdout(command);
         lines.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect()
     };
-    assert_eq!(ids("asyncq job list"), (2296..=2345).rev().collect::<Vec<_>>());
+    assert_eq!(ids("asyncq job list"), (1..=2345).rev().collect::<Vec<_>>());
+    assert_eq!(ids("asyncq job list --limit 50"), (2296..=2345).rev().collect::<Vec<_>>());
     assert_eq!(ids("asyncq job list --before 2296 --limit 3"), [2295, 2294, 2293]);
     assert_eq!(ids("asyncq job list --limit 0"), (1..=2345).rev().collect::<Vec<_>>());
     assert_eq!(ids("asyncq job list --limit 1500"), (846..=2345).rev().collect::<Vec<_>>());
-    let json = place.stdout("asyncq job list --limit 0 --json");
+    let json = place.stdout("asyncq job list --json");
     let parsed: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(parsed.as_array().unwrap().len(), 2345);
-    place.session("$ asyncq -v job list --limit 1\nID[..]\n2345 [..]\n! asyncq: `--before 2345` shows the next page");
+    place.session(
+        "
+        $ asyncq -v job list --limit 1
+        ID[..]
+        2345 [..]
+        ! asyncq: these are 1 of more jobs; `--before 2345` shows the next, `--limit 0` all
+        $ asyncq -v job list --limit 1 --before 2
+        ID[..]
+        1 [..]
+        ",
+    );
+    // A person sees the newest 50 and is told that there are more.
+    let seen = place.on_terminal(100, "asyncq job list");
+    assert!(seen.contains("\n2296 ") && !seen.contains("\n2295 "), "{seen}");
+    assert!(seen.contains("asyncq: these are 50 of more jobs; `--before 2296` shows the next"), "{seen}");
+    let seen = place.on_terminal(100, "asyncq job list --before 51");
+    assert!(seen.contains("\n1 ") && !seen.contains("of more jobs"), "{seen}");
+}
+
+#[test]
+fn many_jobs_are_retried_cancelled_and_started_at_once() {
+    let place = place();
+    place.stdout(
+        "for i in $(seq 60); do asyncq enqueue events fail; done; asyncq enqueue events say 1; asyncq enqueue mail say 2",
+    );
+    place.run("asyncq process");
+    place.session(
+        "
+        $ asyncq job retry --state error --dry-run
+        ! asyncq: would queue 60 jobs again
+        $ asyncq job list --state error --json | grep -c id
+        60
+        $ asyncq job retry --all --service mail
+        ! asyncq: queued 0 jobs again
+        $ asyncq job retry --state error --service events --function fail --older-than 1h
+        ! asyncq: queued 0 jobs again
+        $ asyncq job retry --state error --service events --function fail
+        ! asyncq: queued 60 jobs again
+        $ asyncq job list --state error
+        $ asyncq job cancel --state queued --function fail --dry-run
+        ! asyncq: would cancel 60 jobs
+        $ asyncq job cancel --function fail
+        ! asyncq: cancelled 60 jobs
+        $ asyncq job retry --all
+        ! asyncq: queued 0 jobs again
+        $ asyncq enqueue mail say 3 --hold --principal bob; asyncq enqueue mail say 4 --hold
+        63
+        64
+        $ asyncq job start --principal bob
+        ! asyncq: released 1 job
+        $ asyncq job start --all
+        ! asyncq: released 1 job
+        $ asyncq job clean --service events --state cancelled --dry-run
+        ! asyncq: would remove 60 jobs
+        $ asyncq job clean --service events --state cancelled
+        ! asyncq: removed 60 jobs
+        $ asyncq job list --state queued --state completed
+        ID  SERVICE  FUNCTION  ARGUMENTS  PRINCIPAL  STATE      WHEN
+        64  mail     say       [4]        -          queued     [..]
+        63  mail     say       [3]        bob        queued     [..]
+        62  mail     say       [2]        -          completed  [..]
+        61  events   say       [1]        -          completed  [..]
+        ",
+    );
+}
+
+#[test]
+fn what_is_to_be_changed_is_said_one_way() {
+    let place = place();
+    place.session(
+        "
+        $ asyncq job retry
+        ! error: the following required arguments were not provided: <ID>...
+        ! hint: `asyncq job retry --help` shows how
+        ? 2
+        $ asyncq job retry 1 --all
+        ! error: the argument `[ID]...` cannot be used with `--all`
+        ! hint: `asyncq job retry --help` shows how
+        ? 2
+        $ asyncq job cancel 1 --dry-run
+        ! error: the argument `[ID]...` cannot be used with `--dry-run`
+        ! hint: `asyncq job cancel --help` shows how
+        ? 2
+        $ asyncq job start --state error
+        ! error: invalid value `error` for `--state <STATE>` [possible values: held]
+        ! hint: `asyncq job start --help` shows how
+        ? 2
+        $ asyncq job retry --function sya
+        ! error: no service has a function `sya`
+        ! hint: did you mean `say`? `asyncq function list` shows all
+        ? 66
+        ",
+    );
+}
+
+#[test]
+fn of_many_jobs_those_that_run_are_ended_and_those_that_nothing_could_run_stay() {
+    let place = place();
+    place.function("sleep", "", "echo > running; exec sleep 600");
+    place.stdout("asyncq enqueue events sleep; asyncq enqueue events sleep; asyncq enqueue mail say 1");
+    let process = place.start("asyncq process events");
+    wait_until("it runs", || place.at("running").exists());
+    place.session("$ asyncq job cancel --service events\n! asyncq: cancelled 2 jobs");
+    process.wait();
+    place.session(
+        "
+        $ asyncq job cancel 3 && asyncq service remove mail
+        $ asyncq job retry --state cancelled --dry-run
+        ! asyncq: would queue 2 jobs again
+        ! asyncq: 1 job stays as it is, as its function is removed
+        $ asyncq job retry --state cancelled
+        ! asyncq: queued 2 jobs again
+        ! asyncq: 1 job stays as it is, as its function is removed
+        ",
+    );
+}
+
+#[test]
+fn who_enqueues_gets_in_between_the_steps_of_a_retry() {
+    let place = place();
+    let made = rusqlite::Connection::open(place.store()).unwrap().execute_batch(
+        "INSERT INTO asyncq_job (service, function)
+         WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 4500)
+         SELECT 'events', 'say' FROM n;
+         UPDATE asyncq_job SET state = 'cancelled', finished_at = run_at",
+    );
+    made.unwrap();
+    let retry = place.start("env ASYNCQ_FAILPOINT='transaction committed:2=stop' asyncq job retry --state cancelled");
+    let process = retry.0.id();
+    wait_until("it has made two steps", || {
+        fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default().contains(") T ")
+    });
+    place.session("$ asyncq enqueue events say now\n4501");
+    assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'cancelled'"), "500");
+    place.stdout(&format!("kill -CONT {process}"));
+    let output = retry.wait();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "asyncq: queued 4500 jobs again\n");
+}
+
+#[test]
+fn a_slow_reader_of_a_list_holds_up_nobody_and_needs_little_memory() {
+    let place = place();
+    // Of a database with a rollback journal, a reader keeps every writer out.
+    place.stdout(
+        "sqlite3 app.db 'PRAGMA journal_mode=DELETE; CREATE TABLE mine (a)' && asyncq --db app.db init 2> /dev/null",
+    );
+    place.stdout("asyncq --db app.db service add events && asyncq --db app.db function add events say -- ./say");
+    let store = rusqlite::Connection::open(place.at("app.db")).unwrap();
+    store.busy_timeout(std::time::Duration::ZERO).unwrap();
+    let made = store.execute_batch(
+        "INSERT INTO asyncq_job (service, function, args)
+         WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 60)
+         SELECT 'events', 'say', json_array(hex(zeroblob(450000))) FROM n",
+    );
+    made.unwrap();
+    for options in ["", "--json"] {
+        let mut list = place.start(&format!("asyncq --db app.db job list {options}"));
+        let mut stdout = list.0.stdout.take().unwrap();
+        let mut begun = [0];
+        std::io::Read::read_exact(&mut stdout, &mut begun).unwrap();
+        store.execute("INSERT INTO mine VALUES (1)", []).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", list.0.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let peak: u64 = peak.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+        // All jobs together have 54 MB.
+        assert!(peak < 40_000, "{peak} kB");
+        let mut rest = String::new();
+        std::io::Read::read_to_string(&mut stdout, &mut rest).unwrap();
+        assert!(list.wait().status.success());
+        let jobs = rest.lines().count();
+        assert!((60..=62).contains(&jobs), "{jobs}");
+    }
 }
 
 #[test]
@@ -134,7 +305,7 @@ fn cleaning_removes_what_has_ended() {
         4   events   say       [4]        -          queued  [..]
         $ asyncq job show 1
         ! error: there is no job 1
-        ! hint: the newest is 5; `asyncq job list` shows the newest 50
+        ! hint: the newest is 5; `asyncq job list` shows which there are
         ? 66
         ",
     );
@@ -226,37 +397,18 @@ fn a_terminal_sees_fitted_tables_and_no_control_characters() {
     place.stdout("asyncq enqueue events say \"$(printf 'esc \\033[2J and a text so long that it does not fit into the terminal')\" --principal x");
     place.stdout("asyncq enqueue events evil; asyncq process > out");
     assert!(place.read("out").contains("red \x1b[31m bell \x07 text"));
-    // `script` gives its command a terminal.
-    let on_terminal = |line: &str| {
-        let command = format!("stty cols 60; {line}");
-        let mut script = place.command("");
-        let path = script.get_envs().find(|(name, _)| *name == "PATH").unwrap().1.unwrap().to_owned();
-        let output = Command::new("script")
-            .args(["-qec", &command, "/dev/null"])
-            .current_dir(place.path())
-            .env_clear()
-            .env("PATH", path)
-            .env("HOME", place.path())
-            .env("TERM", "xterm")
-            .env("SHELL", "/bin/sh")
-            .stdin(std::process::Stdio::null())
-            .output()
-            .unwrap();
-        script.stdout(std::process::Stdio::null());
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let table = on_terminal("asyncq --color never job list");
+    let table = place.on_terminal(60, "asyncq --color never job list");
     assert!(table.contains("…") && !table.contains('\x1b'), "{table}");
     for line in table.lines() {
         assert!(line.trim_end().chars().count() <= 60, "{line}");
     }
-    let coloured = on_terminal("asyncq job list");
+    let coloured = place.on_terminal(60, "asyncq job list");
     assert!(coloured.contains("\x1b[32mcompleted\x1b[0m") && !coloured.contains("\x1b[2J"), "{coloured:?}");
-    assert_eq!(on_terminal("asyncq job log 2"), "red \\u{1b}[31m bell \\u{7} text\r\n");
-    assert_eq!(on_terminal("asyncq job log 2 --raw"), "red \x1b[31m bell \x07 text\r\n");
-    let shown = on_terminal("asyncq --color never job show 1");
+    assert_eq!(place.on_terminal(60, "asyncq job log 2"), "red \\u{1b}[31m bell \\u{7} text\r\n");
+    assert_eq!(place.on_terminal(60, "asyncq job log 2 --raw"), "red \x1b[31m bell \x07 text\r\n");
+    let shown = place.on_terminal(60, "asyncq --color never job show 1");
     assert!(!shown.contains('\x1b') && shown.contains("esc \\u001b[2J"), "{shown}");
-    assert!(!on_terminal("asyncq --color never job show 1 --json").contains('\x1b'));
+    assert!(!place.on_terminal(60, "asyncq --color never job show 1 --json").contains('\x1b'));
 }
 
 #[test]

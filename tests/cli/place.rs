@@ -104,6 +104,18 @@ impl Place {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// What a person sees on a terminal that is so many columns wide.
+    pub fn on_terminal(&self, columns: u16, line: &str) -> String {
+        let command = format!("stty cols {columns}; {line}");
+        let shell = self.command("");
+        // `script` gives its command a terminal.
+        let mut script = Command::new("script");
+        script.args(["-qec", &command, "/dev/null"]).current_dir(self.path()).env_clear();
+        script.envs(shell.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let output = script.env("TERM", "xterm").env("SHELL", "/bin/sh").stdin(Stdio::null()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// A single value from the store.
     pub fn query(&self, sql: &str) -> String {
         let store = rusqlite::Connection::open(self.store()).unwrap();

@@ -13,7 +13,9 @@ use asyncq::domain::json::Json;
 use asyncq::domain::processor::ProcessorId;
 use asyncq::domain::retry::{LONGEST_PAUSE, decide, decide_once};
 use asyncq::domain::service::ServiceChange;
-use asyncq::store::{Added, Cancelled, CleanQuery, Enqueued, IfWaiting, JobQuery, Location, Plan, Removed, Store};
+use asyncq::store::{
+    Added, Cancelled, Change, Enqueued, IfWaiting, JobFilter, JobQuery, Location, Many, Plan, Removed, Store,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -391,15 +393,17 @@ impl Both<'_> {
             Verb::Clean(number) => {
                 let states = vec![State::ENDED[usize::from(number) % 3]];
                 let expected = self.reference.clean(&states);
-                let query = CleanQuery { states, older_than: Duration::ZERO };
-                assert_eq!(self.store.clean(&query, JobId(0)).unwrap(), (expected, None));
+                let filter = JobFilter { states, ..JobFilter::default() };
+                let many = Many { change: Change::Remove, filter, dry_run: false };
+                let step = self.store.change_many(&many, JobId(0)).unwrap();
+                assert_eq!((step.changed, step.next), (expected, None));
             }
             _ => unreachable!("all others are not by hand"),
         }
     }
 
     fn learn_times(&mut self) {
-        for job in self.store.jobs(&JobQuery::default()).unwrap() {
+        for job in self.store.jobs(&JobQuery::default()).unwrap().jobs {
             if let Some(known) = self.reference.jobs.get_mut(&job.id.0) {
                 known.run_at = job.run_at.0;
             }
@@ -408,7 +412,7 @@ impl Both<'_> {
 
     /// Holds all that can be seen of the store to the reference.
     fn compare(&mut self) {
-        let seen = self.store.jobs(&JobQuery::default()).unwrap();
+        let seen = self.store.jobs(&JobQuery::default()).unwrap().jobs;
         let ids: Vec<i64> = seen.iter().rev().map(|job| job.id.0).collect();
         assert_eq!(ids, self.reference.jobs.keys().copied().collect::<Vec<_>>());
         for job in &seen {
@@ -443,15 +447,16 @@ impl Both<'_> {
 
     /// What is not looked at after each verb.
     fn compare_the_rest(&mut self) {
-        for job in self.store.jobs(&JobQuery::default()).unwrap() {
+        for job in self.store.jobs(&JobQuery::default()).unwrap().jobs {
             let known = &self.reference.jobs[&job.id.0];
             let attempts = self.store.attempts(&job).unwrap();
             let told: HashMap<_, _> = attempts.iter().map(|it| (it.number, it.ending)).collect();
             for (number, ending) in &known.attempts {
                 assert_eq!(told.get(number), Some(&Some(*ending)), "attempt {number} of job {}", job.id);
             }
-            let all = JobQuery { state: Some(job.state), parent: job.parent, ..JobQuery::default() };
-            assert!(self.store.jobs(&all).unwrap().iter().any(|it| it.id == job.id));
+            let filter = JobFilter { states: vec![job.state], parent: job.parent, ..JobFilter::default() };
+            let all = JobQuery { filter, ..JobQuery::default() };
+            assert!(self.store.jobs(&all).unwrap().jobs.iter().any(|it| it.id == job.id));
             assert_eq!(self.store.job(job.id).unwrap().state, job.state);
         }
         for Claim { fence, token, .. } in self.claims.clone() {

@@ -366,6 +366,6 @@ conformance! {
             scope.spawn(|| (0..100).map(|number| enqueue(&mut other, number)).count());
             assert_eq!((100..200).map(|number| enqueue(store, number)).count(), 100);
         });
-        assert_eq!(store.jobs(&JobQuery::default()).unwrap().len(), 200);
+        assert_eq!(store.jobs(&JobQuery::default()).unwrap().jobs.len(), 200);
     }
 }

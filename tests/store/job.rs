@@ -6,12 +6,23 @@ use asyncq::Kind;
 use asyncq::domain::attempt::{Failure, FailureKind, Outcome};
 use asyncq::domain::call::{Key, Principal, positional};
 use asyncq::domain::job::{Fence, JobId, NewJob, State};
-use asyncq::store::{Cancelled, CleanQuery, Enqueued, IfWaiting, JobQuery};
+use asyncq::store::{Cancelled, Change, Enqueued, IfWaiting, JobFilter, JobQuery, Many, Step, Store};
 
 use crate::fixture::{advance, call, claim, ends, enqueue, function, processor, service, state, two, with_events};
 
 fn failed() -> Outcome {
     Outcome::Failed(Failure { exit_code: Some(3), ..Failure::new(FailureKind::Exit, "exit code 3") })
+}
+
+/// All that have ended.
+fn ended() -> JobFilter {
+    JobFilter { states: State::ENDED.to_vec(), ..JobFilter::default() }
+}
+
+/// One step of a change of many jobs, after the job of that number.
+fn step(store: &mut Store, change: Change, filter: &JobFilter, after: i64) -> Step {
+    let many = Many { change, filter: filter.clone(), dry_run: false };
+    store.change_many(&many, JobId(after)).unwrap()
 }
 
 conformance! {
@@ -51,7 +62,7 @@ conformance! {
         new.call.service = service("evens");
         let error = store.enqueue(&new).unwrap_err();
         assert_eq!((error.kind(), error.to_string().as_str()), (Kind::NotFound, "there is no service `evens`"));
-        assert!(store.jobs(&JobQuery::default()).unwrap().is_empty());
+        assert!(store.jobs(&JobQuery::default()).unwrap().jobs.is_empty());
     }
 
     fn calls_that_come_together_are_enqueued_together_or_not_at_all(store: &mut Store) {
@@ -76,7 +87,7 @@ conformance! {
             let refused = store.enqueue_all(&calls).unwrap_err();
             assert_eq!((refused.call, refused.error.kind()), (Some(at), kind));
         }
-        assert_eq!(store.jobs(&JobQuery::default()).unwrap().len(), 2);
+        assert_eq!(store.jobs(&JobQuery::default()).unwrap().jobs.len(), 2);
     }
 
     fn how_far_a_call_is_stands_there_while_it_runs(store: &mut Store) {
@@ -128,17 +139,42 @@ conformance! {
         other.call.service = service("other");
         other.call.principal = None;
         store.enqueue(&other).unwrap();
-        let mut ids = |query: &JobQuery| -> Vec<i64> { store.jobs(query).unwrap().iter().map(|job| job.id.0).collect() };
-        let all = JobQuery::default();
-        assert_eq!(ids(&all), [5, 4, 3, 2, 1]);
-        assert_eq!(ids(&JobQuery { limit: Some(2), ..all.clone() }), [5, 4]);
-        assert_eq!(ids(&JobQuery { before: Some(JobId(3)), ..all.clone() }), [2, 1]);
-        assert_eq!(ids(&JobQuery { service: Some("other".into()), ..all.clone() }), [5]);
-        assert_eq!(ids(&JobQuery { function: Some("compute".into()), limit: Some(1), ..all.clone() }), [5]);
-        assert_eq!(ids(&JobQuery { state: Some(State::Held), ..all.clone() }), [5]);
-        let theirs = JobQuery { principal: Some("the principal".into()), before: Some(JobId(4)), limit: Some(2), ..all.clone() };
-        assert_eq!(ids(&theirs), [3, 2]);
-        assert_eq!(ids(&JobQuery { parent: Some(JobId(1)), ..all }), Vec::<i64>::new());
+        let mut ids = |filter: JobFilter, before: Option<i64>, limit| -> Vec<i64> {
+            let page = store.jobs(&JobQuery { filter, before: before.map(JobId), limit }).unwrap();
+            page.jobs.iter().map(|job| job.id.0).collect()
+        };
+        let all = JobFilter::default();
+        assert_eq!(ids(all.clone(), None, None), [5, 4, 3, 2, 1]);
+        assert_eq!(ids(all.clone(), None, Some(2)), [5, 4]);
+        assert_eq!(ids(all.clone(), Some(3), None), [2, 1]);
+        assert_eq!(ids(JobFilter { service: Some("other".into()), ..all.clone() }, None, None), [5]);
+        assert_eq!(ids(JobFilter { function: Some("compute".into()), ..all.clone() }, None, Some(1)), [5]);
+        assert_eq!(ids(JobFilter { states: vec![State::Held], ..all.clone() }, None, None), [5]);
+        let waiting = JobFilter { states: vec![State::Held, State::Queued], ..all.clone() };
+        assert_eq!(ids(waiting, None, Some(3)), [5, 4, 3]);
+        let theirs = JobFilter { principal: Some("the principal".into()), ..all.clone() };
+        assert_eq!(ids(theirs, Some(4), Some(2)), [3, 2]);
+        assert_eq!(ids(JobFilter { older_than: Some(Duration::from_hours(1)), ..all.clone() }, None, None), Vec::<i64>::new());
+        assert_eq!(ids(JobFilter { parent: Some(JobId(1)), ..all }, None, None), Vec::<i64>::new());
+    }
+
+    fn a_page_holds_as_many_bytes_as_one_reads_in_a_moment(store: &mut Store) {
+        with_events(store);
+        let mut large = call(1);
+        large.call.args = positional(&["x".repeat(400_000)]).unwrap();
+        for _ in 0..7 {
+            store.enqueue(&large).unwrap();
+        }
+        let (mut query, mut pages) = (JobQuery::default(), Vec::new());
+        loop {
+            let page = store.jobs(&query).unwrap();
+            pages.push(page.jobs.iter().map(|job| job.id.0).collect::<Vec<_>>());
+            query.before = page.next;
+            if page.next.is_none() {
+                break;
+            }
+        }
+        assert_eq!(pages, [vec![7, 6, 5], vec![4, 3, 2], vec![1]]);
     }
 
     fn cancelling(store: &mut Store) {
@@ -227,14 +263,13 @@ conformance! {
             let claim = claim(store, processor);
             advance(store, processor, &[&ends(&claim, &outcome)], 0, 0);
         }
-        let old = CleanQuery { states: State::ENDED.to_vec(), older_than: Duration::from_hours(1) };
-        assert_eq!(store.clean(&old, JobId(0)).unwrap(), (0, None));
-        let errors = CleanQuery { states: vec![State::Error], older_than: Duration::ZERO };
-        assert_eq!(store.clean(&errors, ids[1]).unwrap(), (0, None));
-        assert_eq!(store.clean(&errors, JobId(0)).unwrap(), (1, None));
-        let all = CleanQuery { states: State::ENDED.to_vec(), older_than: Duration::ZERO };
-        assert_eq!(store.clean(&all, JobId(0)).unwrap(), (2, None));
-        assert_eq!(store.jobs(&JobQuery::default()).unwrap().len(), 1);
+        let old = JobFilter { older_than: Some(Duration::from_hours(1)), ..ended() };
+        assert_eq!(step(store, Change::Remove, &old, 0), Step::default());
+        let errors = JobFilter { states: vec![State::Error], ..JobFilter::default() };
+        assert_eq!(step(store, Change::Remove, &errors, ids[1].0), Step::default());
+        assert_eq!(step(store, Change::Remove, &errors, 0), Step { changed: 1, ..Step::default() });
+        assert_eq!(step(store, Change::Remove, &ended(), 0), Step { changed: 2, ..Step::default() });
+        assert_eq!(store.jobs(&JobQuery::default()).unwrap().jobs.len(), 1);
         assert_eq!(enqueue(store, 5), JobId(5));
     }
 
@@ -244,14 +279,82 @@ conformance! {
             let id = enqueue(store, number);
             store.cancel(id).unwrap();
         }
-        let all = CleanQuery { states: State::ENDED.to_vec(), older_than: Duration::ZERO };
-        let (removed, next) = store.clean(&all, JobId(0)).unwrap();
-        assert_eq!((removed, next), (2000, Some(JobId(2000))));
+        let first = step(store, Change::Remove, &ended(), 0);
+        assert_eq!(first, Step { changed: 2000, next: Some(JobId(2000)), ..Step::default() });
         // Nobody has to wait for the rest.
         let between = enqueue(store, 2004);
-        assert_eq!(store.clean(&all, next.unwrap()).unwrap(), (3, None));
+        assert_eq!(step(store, Change::Remove, &ended(), 2000), Step { changed: 3, ..Step::default() });
         assert_eq!(state(store, between), State::Queued);
-        assert_eq!(store.jobs(&JobQuery::default()).unwrap().len(), 1);
+        assert_eq!(store.jobs(&JobQuery::default()).unwrap().jobs.len(), 1);
+    }
+
+    fn many_are_changed_as_one_is(store: &mut Store) {
+        with_events(store);
+        let processor = processor(store, 1);
+        let failing: Vec<JobId> = (1..=2).map(|number| enqueue(store, number)).collect();
+        for _ in &failing {
+            let claim = claim(store, processor);
+            advance(store, processor, &[&ends(&claim, &failed())], 0, 0);
+        }
+        let running = enqueue(store, 3);
+        claim(store, processor);
+        let waiting = enqueue(store, 4);
+        let held = store.enqueue(&NewJob { hold: true, ..call(5) }).unwrap().id();
+        let filter = |states: &[State]| JobFilter { states: states.to_vec(), ..JobFilter::default() };
+        let one = Step { changed: 1, ..Step::default() };
+        let two = Step { changed: 2, ..Step::default() };
+
+        let errors = filter(&[State::Error]);
+        let dry = Many { change: Change::Retry, filter: errors.clone(), dry_run: true };
+        assert_eq!(store.change_many(&dry, JobId(0)).unwrap(), two);
+        assert_eq!(state(store, failing[0]), State::Error);
+        let theirs = JobFilter { principal: Some("nobody".to_owned()), ..errors.clone() };
+        assert_eq!(step(store, Change::Retry, &theirs, 0), Step::default());
+        assert_eq!(step(store, Change::Retry, &errors, 0), two);
+        let job = store.job(failing[1]).unwrap();
+        assert_eq!((job.state, job.error, job.finished_at, job.attempt), (State::Queued, None, None, 1));
+
+        assert_eq!(step(store, Change::Start, &filter(&[State::Held]), 0), one);
+        assert_eq!(state(store, held), State::Queued);
+
+        let active = filter(&[State::Held, State::Delayed, State::Queued, State::Processing]);
+        let cancelled = step(store, Change::Cancel, &active, failing[1].0);
+        assert_eq!(cancelled, Step { changed: 3, asked: vec![running], ..Step::default() });
+        assert!(store.job(running).unwrap().cancelling);
+        assert_eq!((state(store, waiting), state(store, held)), (State::Cancelled, State::Cancelled));
+        assert_eq!(step(store, Change::Cancel, &active, 0), Step { changed: 3, asked: vec![running], ..Step::default() });
+    }
+
+    fn of_many_those_that_nothing_could_run_stay(store: &mut Store) {
+        with_events(store);
+        let gone = enqueue(store, 1);
+        store.cancel(gone).unwrap();
+        store.remove_function(&service("events"), &function("compute"), IfWaiting::Refuse).unwrap();
+        store.add_function(&service("events"), &function("other"), &crate::fixture::definition()).unwrap();
+        let mut other = call(2);
+        other.call.function = function("other");
+        let other = store.enqueue(&other).unwrap().id();
+        store.cancel(other).unwrap();
+        let cancelled = JobFilter { states: vec![State::Cancelled], ..JobFilter::default() };
+        let done = Step { changed: 1, removed: 1, ..Step::default() };
+        assert_eq!(step(store, Change::Retry, &cancelled, 0), done);
+        assert_eq!((state(store, gone), state(store, other)), (State::Cancelled, State::Queued));
+    }
+
+    fn many_are_found_beyond_jobs_that_do_not_match(store: &mut Store) {
+        with_events(store);
+        let many: Vec<NewJob> = (0..10_100).map(call).collect();
+        let first = store.enqueue_all(&many).unwrap()[0].id();
+        let last = enqueue(store, 1);
+        store.cancel(first).unwrap();
+        store.cancel(last).unwrap();
+        // Few are cancelled, so that an index of those serves; of those that wait there is none by their ids.
+        let cancelled = JobFilter { states: vec![State::Cancelled], ..JobFilter::default() };
+        assert_eq!(step(store, Change::Retry, &cancelled, 0), Step { changed: 2, ..Step::default() });
+        store.cancel(last).unwrap();
+        let both = JobFilter { states: vec![State::Cancelled, State::Error], ..JobFilter::default() };
+        assert_eq!(step(store, Change::Retry, &both, 0), Step { next: Some(JobId(10_000)), ..Step::default() });
+        assert_eq!(step(store, Change::Retry, &both, 10_000), Step { changed: 1, ..Step::default() });
     }
 
     fn what_is_measured_without_the_disk_does_the_same(store: &mut Store) {
@@ -274,32 +377,45 @@ conformance! {
         let held = store.enqueue(&NewJob { hold: true, ..call(5) }).unwrap().id();
         store.cancel(child).unwrap();
         let queued = enqueue(store, 6);
-        let list = |store: &mut asyncq::store::Store, query: JobQuery| {
-            let jobs = store.jobs(&JobQuery { limit: Some(50), ..query }).unwrap();
-            jobs.into_iter().map(|job| job.id).collect::<Vec<_>>()
+        let list = |store: &mut Store, filter: JobFilter, before| {
+            let mut query = JobQuery { filter, before, limit: Some(50) };
+            let mut found = Vec::new();
+            loop {
+                let page = store.jobs(&query).unwrap();
+                found.extend(page.jobs.into_iter().map(|job| job.id));
+                query.before = page.next;
+                if page.next.is_none() {
+                    return found;
+                }
+            }
         };
-        let look = |store: &mut asyncq::store::Store, before| {
+        let look = |store: &mut Store, before| {
             for (state, expected) in [
                 (State::Error, vec![error]),
                 (State::Cancelled, vec![child, cancelled]),
                 (State::Processing, vec![running]),
                 (State::Held, vec![held]),
             ] {
-                let query = JobQuery { state: Some(state), before, ..JobQuery::default() };
-                assert_eq!(list(store, query.clone()), expected, "{state}");
-                assert_eq!(list(store, JobQuery { service: Some("events".into()), ..query.clone() }), expected);
-                assert_eq!(list(store, JobQuery { service: Some("other".into()), ..query }), []);
+                let filter = JobFilter { states: vec![state], ..JobFilter::default() };
+                assert_eq!(list(store, filter.clone(), before), expected, "{state}");
+                assert_eq!(list(store, JobFilter { service: Some("events".into()), ..filter.clone() }, before), expected);
+                assert_eq!(list(store, JobFilter { service: Some("other".into()), ..filter }, before), []);
             }
-            let parent = JobQuery { parent: Some(JobId(77)), before, ..JobQuery::default() };
-            assert_eq!(list(store, parent), [child]);
+            let stopped = vec![State::Held, State::Error, State::Cancelled];
+            let stopped = JobFilter { states: stopped, ..JobFilter::default() };
+            assert_eq!(list(store, stopped, before), [held, child, cancelled, error]);
+            let parent = JobFilter { parent: Some(JobId(77)), ..JobFilter::default() };
+            assert_eq!(list(store, parent, before), [child]);
         };
         look(store, None);
         let many: Vec<NewJob> = (0..10_100).map(call).collect();
         let last = store.enqueue_all(&many).unwrap().last().unwrap().id();
         look(store, None);
         look(store, Some(last));
-        assert_eq!(list(store, JobQuery { state: Some(State::Error), before: Some(error), ..JobQuery::default() }), []);
-        let waiting = JobQuery { state: Some(State::Queued), before: Some(JobId(queued.0 + 2)), ..JobQuery::default() };
-        assert_eq!(list(store, waiting), [JobId(queued.0 + 1), queued]);
+        let errors = JobFilter { states: vec![State::Error], ..JobFilter::default() };
+        assert_eq!(list(store, errors, Some(error)), []);
+        let waiting = JobFilter { states: vec![State::Queued], ..JobFilter::default() };
+        assert_eq!(list(store, waiting.clone(), Some(JobId(queued.0 + 2))), [JobId(queued.0 + 1), queued]);
+        assert_eq!(list(store, waiting, None).len(), 10_101);
     }
 }

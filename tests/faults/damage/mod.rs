@@ -11,7 +11,7 @@ use asyncq::domain::function::FunctionName;
 use asyncq::domain::job::{JobId, NewJob, State, Token};
 use asyncq::domain::processor::NewProcessor;
 use asyncq::domain::service::ServiceName;
-use asyncq::store::{CleanQuery, JobQuery, Location, Patience, Plan, Store};
+use asyncq::store::{Change, JobFilter, JobQuery, Location, Many, Patience, Plan, Store};
 use asyncq::{Error, Kind};
 use fastrand::Rng;
 
@@ -165,12 +165,13 @@ fn none<T>(_: T) -> BTreeMap<String, String> {
 /// What people and programs ask of a store; what they are told can be compared with what was told before the damage.
 const READING: &[Verb] = &[
     ("list", |db, _| {
-        let jobs = open(db)?.jobs(&JobQuery::default())?;
+        let jobs = open(db)?.jobs(&JobQuery::default())?.jobs;
         Ok(jobs.into_iter().map(|job| (format!("job {}", job.id), format!("{job:?}"))).collect())
     }),
     ("list one state", |db, _| {
-        let query = JobQuery { state: Some(State::Queued), service: Some("events".to_owned()), ..JobQuery::default() };
-        let jobs = open(db)?.jobs(&query)?;
+        let (states, service) = (vec![State::Queued], Some("events".to_owned()));
+        let filter = JobFilter { states, service, ..JobFilter::default() };
+        let jobs = open(db)?.jobs(&JobQuery { filter, ..JobQuery::default() })?.jobs;
         Ok(jobs.into_iter().map(|job| (format!("queued {}", job.id), format!("{job:?}"))).collect())
     }),
     ("show", |db, random| {
@@ -238,8 +239,8 @@ const WRITING: &[Verb] = &[
         store.rescue(processor.id, None).map(none)
     }),
     ("clean", |db, _| {
-        let query = CleanQuery { states: vec![State::Error], older_than: Duration::ZERO };
-        open(db)?.clean(&query, JobId(0)).map(none)
+        let filter = JobFilter { states: vec![State::Error], ..JobFilter::default() };
+        open(db)?.change_many(&Many { change: Change::Remove, filter, dry_run: false }, JobId(0)).map(none)
     }),
 ];
 

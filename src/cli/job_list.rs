@@ -1,0 +1,60 @@
+//! `asyncq job list`.
+
+use clap::Args;
+
+use super::job_view::JobPrinter;
+use super::job_which::{Filter, job_number, one_of};
+use super::session::{Session, to_terminal};
+use crate::commands::{JobQuery, Store, job};
+use crate::domain::job::{JobId, State};
+
+/// Which jobs to list.
+#[derive(Debug, Args)]
+pub struct List {
+    #[command(flatten)]
+    filter: Filter,
+    /// In this state, or in one of these
+    #[arg(long, value_name = "STATE", value_parser = one_of(&State::ALL))]
+    state: Vec<State>,
+    /// Older than this job, for the next page
+    #[arg(long, value_name = "ID", value_parser = job_number, allow_negative_numbers = true)]
+    before: Option<i64>,
+    /// At most this many; 0 for all [default: 50 on a terminal, else all]
+    #[arg(long, value_name = "N")]
+    limit: Option<u32>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl List {
+    /// How many jobs a terminal shows unless it is told.
+    const SCREEN: u32 = 50;
+
+    /// Prints the jobs page by page. Between the pages nothing of the store is held, so that a slow reader delays nobody.
+    pub fn run(&self, session: &Session, store: &mut Store) -> anyhow::Result<()> {
+        let filter = self.filter.parse(store, self.state.clone())?;
+        let limit = self.limit.unwrap_or(if to_terminal() { Self::SCREEN } else { 0 });
+        let mut query = JobQuery { filter, before: self.before.map(JobId), limit: (limit > 0).then_some(limit) };
+        let mut list = JobPrinter::new(self.json);
+        loop {
+            let page = store.jobs(&query)?;
+            list.print(&page.jobs)?;
+            query.before = page.next;
+            if let Some(left) = &mut query.limit {
+                *left -= u32::try_from(page.jobs.len()).unwrap_or(*left).min(*left);
+            }
+            if page.next.is_none() || query.limit == Some(0) {
+                break;
+            }
+        }
+        list.end()?;
+        let Some(next) = query.before.filter(|_| !self.json) else { return Ok(()) };
+        if job::any(store, &query)? {
+            let more = format!("these are {limit} of more jobs; `--before {next}` shows the next, `--limit 0` all");
+            // A person does not see what is missing; a script has said what it wants.
+            if to_terminal() { session.talk(&more) } else { session.whisper(&more) }
+        }
+        Ok(())
+    }
+}

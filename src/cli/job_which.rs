@@ -1,0 +1,197 @@
+//! Which jobs are meant: by their numbers, or by what they have in common.
+
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+use super::exit;
+use super::session::Session;
+use crate::commands::{Change, JobFilter, JobQuery, Many, Store, job};
+use crate::domain::function::FunctionName;
+use crate::domain::job::{JobId, State};
+use crate::domain::service::ServiceName;
+use crate::domain::suggest::nearest;
+use crate::domain::time::parse_span;
+use crate::error::{Error, Kind};
+
+/// What jobs have in common.
+#[derive(Debug, Clone, Args)]
+#[group(id = "filter", multiple = true)]
+pub struct Filter {
+    /// Of this service
+    #[arg(long)]
+    service: Option<String>,
+    /// Of this function
+    #[arg(long)]
+    function: Option<String>,
+    /// On behalf of this principal
+    #[arg(long, value_name = "NAME")]
+    principal: Option<String>,
+    /// Ended at least this long ago, as in 7d; or enqueued that long ago, if it has not ended
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    older_than: Option<Duration>,
+}
+
+/// Jobs by their numbers, or all that match.
+#[derive(Debug, Args)]
+pub struct Which {
+    /// Their numbers
+    #[arg(value_name = "ID", value_parser = job_number, allow_negative_numbers = true)]
+    #[arg(required_unless_present_any = ["filter", "state", "all"], conflicts_with_all = ["filter", "state", "all", "dry_run"])]
+    ids: Vec<i64>,
+    /// Every job in one of the states below
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    matching: Matching,
+}
+
+/// All jobs that match.
+#[derive(Debug, Args)]
+pub struct Matching {
+    #[command(flatten)]
+    filter: Filter,
+    /// Only say how many jobs match; change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Reads one of these states.
+pub fn one_of(states: &'static [State]) -> impl TypedValueParser<Value = State> {
+    let names = PossibleValuesParser::new(states.iter().map(|state| state.as_str()));
+    names.try_map(|name| State::from_name(&name).ok_or("no state has this name"))
+}
+
+/// Reads the number of a job.
+///
+/// # Errors
+/// What such a number has to be.
+pub fn job_number(text: &str) -> Result<i64, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "the number of a job is a whole number from 1".to_owned())
+}
+
+impl Filter {
+    /// The jobs in one of these states that match.
+    ///
+    /// A mistyped name is better told than answered with nothing; but what was removed still has jobs.
+    pub fn parse(&self, store: &mut Store, states: Vec<State>) -> anyhow::Result<JobFilter> {
+        let service = self.service.as_deref().map(ServiceName::parse).transpose()?;
+        let function = self.function.as_deref().map(FunctionName::parse).transpose()?;
+        let named = JobFilter {
+            service: service.as_ref().map(ToString::to_string),
+            function: function.as_ref().map(ToString::to_string),
+            ..JobFilter::default()
+        };
+        let unknown = unknown(store, service.as_ref(), function.as_ref())?;
+        let named = JobQuery { filter: named, ..JobQuery::default() };
+        match unknown {
+            Some(error) if !job::any(store, &named)? => Err(error.into()),
+            _ => {
+                let principal = self.principal.clone();
+                Ok(JobFilter { principal, states, older_than: self.older_than, ..named.filter })
+            }
+        }
+    }
+}
+
+/// The error for a service or a function that does not exist.
+fn unknown(
+    store: &mut Store,
+    service: Option<&ServiceName>,
+    function: Option<&FunctionName>,
+) -> anyhow::Result<Option<Error>> {
+    Ok(match (service, function) {
+        (None, None) => None,
+        (Some(service), None) => store.service(service).err(),
+        (Some(service), Some(function)) => store.function(service, function).err(),
+        (None, Some(function)) => {
+            let all = store.functions(None)?;
+            let names = all.iter().map(|it| it.name.as_str());
+            if names.clone().any(|name| name == function.as_str()) {
+                return Ok(None);
+            }
+            let error = Error::new(Kind::NotFound, format!("no service has a function `{function}`"));
+            Some(error.hint(match nearest(function.as_str(), names) {
+                Some(near) => format!("did you mean `{near}`? `asyncq function list` shows all"),
+                None => "`asyncq function list` shows all".to_owned(),
+            }))
+        }
+    })
+}
+
+impl Which {
+    /// Does the same with each job that has a number here, or changes all that match and are in one of these states.
+    pub fn each(
+        self,
+        session: &Session,
+        store: &mut Store,
+        many: (Change, Vec<State>),
+        verb: impl Fn(&mut Store, JobId) -> crate::Result<()>,
+    ) -> anyhow::Result<u8> {
+        if self.ids.is_empty() {
+            return self.matching.change(session, store, many);
+        }
+        let mut code = exit::DONE;
+        // A failure of one keeps nobody from the others.
+        for id in self.ids {
+            if let Err(error) = verb(store, JobId(id)) {
+                let error = error.into();
+                session.show_error(&error);
+                code = code.max(exit::code(&error));
+            }
+        }
+        Ok(code)
+    }
+}
+
+impl Matching {
+    /// Changes all jobs that match and are in one of these states.
+    pub fn change(
+        &self,
+        session: &Session,
+        store: &mut Store,
+        (change, states): (Change, Vec<State>),
+    ) -> anyhow::Result<u8> {
+        let many = Many { change, filter: self.filter.parse(store, states)?, dry_run: self.dry_run };
+        let done = job::change_many(store, &many)?;
+        session.talk(&said(change, self.dry_run, done.jobs));
+        if done.removed > 0 {
+            let what = count(
+                done.removed,
+                "job stays as it is, as its function is",
+                "jobs stay as they are, as their functions are",
+            );
+            session.talk(&format!("{what} removed"));
+        }
+        if done.too_late > 0 {
+            session.talk(&format!("{} ended before", count(done.too_late, "job", "jobs")));
+        }
+        let Some(oldest) = done.running.first() else { return Ok(exit::DONE) };
+        let still = count(
+            done.running.len() as u64,
+            "job is asked to end, but still runs",
+            "jobs are asked to end, but still run",
+        );
+        Err(Error::new(Kind::Busy, format!("{still}; the oldest is job {oldest}"))
+            .hint("if its processor died, the next `asyncq process` cancels it, or tells what it waits for")
+            .into())
+    }
+}
+
+/// What was done with so many jobs, or would be.
+fn said(change: Change, dry_run: bool, jobs: u64) -> String {
+    let (would, done, after) = match change {
+        Change::Cancel => ("cancel", "cancelled", ""),
+        Change::Retry => ("queue", "queued", " again"),
+        Change::Start => ("release", "released", ""),
+        Change::Remove => ("remove", "removed", ""),
+    };
+    let verb = if dry_run { format!("would {would}") } else { done.to_owned() };
+    format!("{verb} {}{after}", count(jobs, "job", "jobs"))
+}
+
+fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}

@@ -1,0 +1,270 @@
+//! Which jobs are meant, by a list or by a change of many, and how they are found without a long look.
+//!
+//! A look goes over at most [`AT_ONCE`] jobs, by id. Only where it finds next to nothing, an index of few jobs helps.
+
+use std::time::Duration;
+
+use super::check::STOPPED;
+use super::engine::{Row, Tx, Value};
+use crate::domain::job::{JobId, State};
+use crate::error::Result;
+
+/// Which jobs are meant: those that match everything that is said here.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    /// Of this service.
+    pub service: Option<String>,
+    /// Of this function, on whatever service.
+    pub function: Option<String>,
+    /// On behalf of this principal.
+    pub principal: Option<String>,
+    /// In one of these states; in any state when there are none.
+    pub states: Vec<State>,
+    /// Called at once by this job.
+    pub parent: Option<JobId>,
+    /// That ended at least this long ago or, while they have not ended, were enqueued at least this long ago.
+    pub older_than: Option<Duration>,
+}
+
+/// How many jobs one look goes over at most, so that no transaction takes long.
+pub(super) const AT_ONCE: i64 = 10_000;
+
+/// A look that finds fewer jobs than this asks an index for the rest.
+const FEW: usize = 10;
+
+/// How many jobs one look hands on for a change at most: more would keep other writers waiting.
+pub(super) const CHANGES_AT_ONCE: i64 = 2000;
+
+const NEAR_END: &str = "SELECT id FROM asyncq_job WHERE id < ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2";
+const COLUMNS: &str = "id, service, function, principal, parent, state, immediate, created_at, finished_at";
+
+/// An index of few jobs, which SQLite uses for a statement with this condition.
+struct Index {
+    condition: String,
+    /// Whether the index gives its jobs by id.
+    ordered: bool,
+}
+
+impl Index {
+    /// The id in a condition. The sign keeps the planner from a walk through all jobs in their order.
+    fn id(&self) -> &'static str {
+        if self.ordered { "id" } else { "+id" }
+    }
+}
+
+impl JobFilter {
+    /// The index of just the jobs in this state, or of those with this parent, if there is one.
+    fn index(&self) -> Option<Index> {
+        if let Some(parent) = self.parent {
+            return Some(Index { condition: format!("parent = {parent}"), ordered: true });
+        }
+        let [state] = self.states[..] else { return None };
+        let is = format!("state = '{state}'");
+        match state {
+            State::Error | State::Cancelled | State::Held => {
+                Some(Index { condition: format!("{is} AND ({STOPPED})"), ordered: true })
+            }
+            State::Processing => Some(Index { condition: format!("{is} AND token IS NOT NULL"), ordered: false }),
+            State::Queued | State::Delayed => Some(Index { condition: is, ordered: false }),
+            State::Completed => None,
+        }
+    }
+
+    /// What the jobs have to meet, and the values that are compared with; `first` is the number of the first of these.
+    fn conditions(&self, tx: &dyn Tx, first: usize) -> (String, Vec<Value<'_>>) {
+        let (mut text, mut values) = (String::from("1 = 1"), Vec::new());
+        let mut and = |condition: &str, value| {
+            text += &format!(" AND {condition} ?{}", first + values.len());
+            values.push(value);
+        };
+        for (column, value) in
+            [("service", &self.service), ("function", &self.function), ("principal", &self.principal)]
+        {
+            if let Some(value) = value {
+                and(&format!("{column} ="), value.into());
+            }
+        }
+        if let Some(parent) = self.parent {
+            and("parent =", parent.0.into());
+        }
+        if let Some(age) = self.older_than {
+            and("COALESCE(finished_at, created_at) <=", tx.now().before(age).into());
+        }
+        if !self.states.is_empty() {
+            let states: Vec<String> = self.states.iter().map(|state| format!("'{state}'")).collect();
+            text += &format!(" AND state IN ({})", states.join(", "));
+        }
+        (text, values)
+    }
+}
+
+/// The newest jobs of `filter` that are older than `before`, at most `limit`; and before which job to go on, unless
+/// there are no more.
+pub(super) fn newest(
+    tx: &mut dyn Tx,
+    filter: &JobFilter,
+    before: Option<JobId>,
+    limit: u32,
+) -> Result<(Vec<JobId>, Option<JobId>)> {
+    let before = before.map_or(i64::MAX, |before| before.0);
+    let (conditions, values) = filter.conditions(tx, 3);
+    let mut args: Vec<Value<'_>> = vec![before.into(), i64::from(limit).into()];
+    args.extend(values);
+    let read = |row: &dyn Row| row.i64(0).map(JobId);
+    let found = tx.all(&newest_near(&conditions), &args, read)?;
+    if found.len() == limit as usize {
+        let next = found.last().copied();
+        return Ok((found, next));
+    }
+    let end = tx.first(NEAR_END, &[before.into(), (AT_ONCE - 1).into()], read)?;
+    let index = filter.index().filter(|_| end.is_some() && found.len() < FEW);
+    let Some(index) = index else { return Ok((found, end)) };
+    let found = tx.all(&newest_in(&index, &conditions), &args, read)?;
+    let next = found.last().copied().filter(|_| found.len() == limit as usize);
+    Ok((found, next))
+}
+
+/// Of the newest jobs before `?1`, at most `?2` that match.
+fn newest_near(conditions: &str) -> String {
+    format!(
+        "SELECT id FROM (SELECT {COLUMNS} FROM asyncq_job WHERE id < ?1 ORDER BY id DESC LIMIT {AT_ONCE}) AS near
+        WHERE {conditions} ORDER BY id DESC LIMIT ?2"
+    )
+}
+
+/// The same, of those that an index has.
+fn newest_in(index: &Index, conditions: &str) -> String {
+    let (among, id) = (&index.condition, index.id());
+    format!("SELECT id FROM asyncq_job WHERE {among} AND {id} < ?1 AND {conditions} ORDER BY {id} DESC LIMIT ?2")
+}
+
+/// One look at the jobs of `filter` after `after`, oldest first: hands at most [`CHANGES_AT_ONCE`] of them to `each`, as
+/// rows of id, service, function, state, immediate and `finished_at`. Gives after which job to go on, unless there are no
+/// more.
+pub(super) fn oldest(
+    tx: &mut dyn Tx,
+    filter: &JobFilter,
+    after: JobId,
+    each: &mut dyn FnMut(&dyn Row) -> Result<()>,
+) -> Result<Option<JobId>> {
+    let (conditions, values) = filter.conditions(tx, 3);
+    let mut args: Vec<Value<'_>> = vec![after.0.into(), CHANGES_AT_ONCE.into()];
+    args.extend(values);
+    let [sql, end] = oldest_near(filter, &conditions);
+    let (mut found, mut last) = (0, None);
+    tx.query(&sql, &args, &mut |row| {
+        found += 1;
+        last = Some(JobId(row.i64(0)?));
+        each(row)
+    })?;
+    if found == CHANGES_AT_ONCE {
+        return Ok(last);
+    }
+    tx.first(&end, &[after.0.into(), (AT_ONCE - 1).into()], |row| row.i64(0).map(JobId))
+}
+
+/// Of the oldest jobs after `?1`, at most `?2` that match; and the last job of such a look.
+fn oldest_near(filter: &JobFilter, conditions: &str) -> [String; 2] {
+    let index = filter.index().filter(|index| index.ordered || filter.states == [State::Processing]);
+    let (among, id) = index.as_ref().map_or(("1 = 1", "id"), |index| (index.condition.as_str(), index.id()));
+    let from = format!("FROM asyncq_job WHERE {among} AND {id} > ?1 ORDER BY {id}");
+    [
+        format!(
+            "SELECT id, service, function, state, immediate, finished_at
+            FROM (SELECT {COLUMNS} {from} LIMIT {AT_ONCE}) AS near WHERE {conditions} ORDER BY id LIMIT ?2"
+        ),
+        format!("SELECT id {from} LIMIT 1 OFFSET ?2"),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::engine::{Engine, Mode, Patience};
+    use super::super::migrate::{Found, Schema};
+    use super::super::sqlite::Sqlite;
+    use super::*;
+
+    /// How SQLite runs the statements that `ask` gives, as far as jobs and sorting are concerned.
+    fn plans(filter: &JobFilter, ask: impl Fn(&str) -> Vec<String>) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("queue.db");
+        std::fs::write(&path, "").unwrap();
+        let mut engine = Sqlite::open(&path, Patience::Endless).unwrap();
+        let mut plans = Vec::new();
+        let explained = engine.transact(Mode::Write, &mut |tx| {
+            Schema::of_this_build().bring(tx, Found::Nothing)?;
+            let (conditions, values) = filter.conditions(tx, 3);
+            for sql in ask(&conditions) {
+                let mut args: Vec<Value<'_>> = vec![7.into(), 8.into()];
+                if sql.contains(&conditions) {
+                    args.extend(&values);
+                }
+                plans.extend(tx.all(&format!("EXPLAIN QUERY PLAN {sql}"), &args, |row| Ok(row.str(3)?.to_owned()))?);
+            }
+            Ok(())
+        });
+        explained.unwrap();
+        plans.retain(|step| step.contains("asyncq_job") || step.contains("B-TREE"));
+        plans
+    }
+
+    fn filters(states: &[State]) -> [JobFilter; 2] {
+        let filter = JobFilter { states: states.to_vec(), ..JobFilter::default() };
+        let name = Some("x".to_owned());
+        [filter.clone(), JobFilter { service: name.clone(), function: name.clone(), principal: name, ..filter }]
+    }
+
+    #[test]
+    fn a_list_walks_over_few_jobs_or_an_index_of_few() {
+        const WALK: &str = "SEARCH asyncq_job USING INTEGER PRIMARY KEY (rowid<?)";
+        for (state, index, sorts) in [
+            (State::Error, Some("asyncq_job_stopped (state=? AND rowid<?)"), false),
+            (State::Cancelled, Some("asyncq_job_stopped (state=? AND rowid<?)"), false),
+            (State::Held, Some("asyncq_job_stopped (state=? AND rowid<?)"), false),
+            (State::Processing, Some("asyncq_job_token"), true),
+            (State::Queued, Some("asyncq_job_queued"), true),
+            (State::Delayed, Some("asyncq_job_delayed"), true),
+            (State::Completed, None, false),
+        ] {
+            for filter in filters(&[state]) {
+                let steps = plans(&filter, |conditions| {
+                    let index = filter.index().map(|index| newest_in(&index, conditions));
+                    [newest_near(conditions), NEAR_END.to_owned()].into_iter().chain(index).collect()
+                });
+                assert_eq!(steps[..2], [WALK, WALK], "{steps:?}");
+                match index {
+                    Some(index) => assert!(steps[2].contains(index), "{steps:?}"),
+                    None => assert_eq!(steps.len(), 2, "{steps:?}"),
+                }
+                assert_eq!(steps.iter().any(|step| step.contains("B-TREE")), sorts, "{steps:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_walks_over_few_jobs_or_an_index_of_few() {
+        let walk = "USING INTEGER PRIMARY KEY (rowid>?)";
+        let stopped = "INDEX asyncq_job_stopped (state=? AND rowid>?)";
+        for (states, expected) in [
+            (vec![State::Error], stopped),
+            (vec![State::Cancelled], stopped),
+            (vec![State::Held], stopped),
+            (vec![State::Processing], "INDEX asyncq_job_token"),
+            (vec![State::Queued], walk),
+            (vec![State::Delayed], walk),
+            (State::ENDED.to_vec(), walk),
+            (vec![], walk),
+        ] {
+            for filter in filters(&states) {
+                let steps = plans(&filter, |conditions| oldest_near(&filter, conditions).to_vec());
+                let fits = steps.iter().all(|step| step.contains(expected) || step.contains("B-TREE"));
+                assert!(fits && !steps.is_empty(), "{states:?}: {steps:?}");
+                // Only the few that run are sorted.
+                assert!(
+                    states == [State::Processing] || !steps.iter().any(|step| step.contains("B-TREE")),
+                    "{steps:?}"
+                );
+            }
+        }
+    }
+}
