@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 
@@ -22,10 +22,10 @@ use rustix::net::{
     SendFlags, SocketFlags, SocketType, recvmsg, send, sendmsg, socketpair, sockopt::socket_peercred,
 };
 use rustix::process::{
-    Pid, PidfdFlags, Signal, getpid, getppid, kill_process, pidfd_open, set_parent_process_death_signal, setpgid,
-    setsid,
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, getppid, kill_process, pidfd_open, set_parent_process_death_signal,
+    setpgid, setsid, wait,
 };
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 use signal_hook::low_level::pipe;
 
 use super::leftover::Orphans;
@@ -69,6 +69,7 @@ fn this_program() -> io::Result<PathBuf> {
 struct Caught {
     stop: UnixStream,
     suspend: UnixStream,
+    children: UnixStream,
 }
 
 impl Caught {
@@ -81,7 +82,11 @@ impl Caught {
             }
             Ok::<_, io::Error>(ours)
         };
-        Ok(Caught { stop: caught(&[SIGINT, SIGTERM, SIGHUP])?, suspend: caught(&[SIGTSTP])? })
+        Ok(Caught {
+            stop: caught(&[SIGINT, SIGTERM, SIGHUP])?,
+            suspend: caught(&[SIGTSTP])?,
+            children: caught(&[SIGCHLD])?,
+        })
     }
 }
 
@@ -96,9 +101,14 @@ struct Supervisor {
 impl Supervisor {
     fn until_the_end(&mut self) -> io::Result<ExitStatus> {
         let ended = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?;
+        // Children that this process has had from before may have ended by now.
+        if let Some(status) = self.reap() {
+            return Ok(status);
+        }
         loop {
             let mut fds = [
                 PollFd::new(&ended, PollFlags::IN),
+                PollFd::new(&self.signals.children, PollFlags::IN),
                 PollFd::new(&self.signals.stop, PollFlags::IN),
                 PollFd::new(&self.signals.suspend, PollFlags::IN),
                 PollFd::new(&self.line, PollFlags::IN),
@@ -107,9 +117,15 @@ impl Supervisor {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            let [ended, stop, suspend, line] = fds.map(|fd| !fd.revents().is_empty());
+            let [ended, children, stop, suspend, line] = fds.map(|fd| !fd.revents().is_empty());
             if line {
                 self.take_lock();
+            }
+            if children
+                && arrived(&self.signals.children)
+                && let Some(status) = self.reap()
+            {
+                return Ok(status);
             }
             if ended {
                 return self.child.wait();
@@ -143,6 +159,19 @@ impl Supervisor {
         let _ = send(&self.line, &[0], SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
         // Who is stopped reads nothing.
         let _ = kill_process(Pid::from_child(&self.child), Signal::CONT);
+    }
+
+    /// Reaps all children that have ended, which nobody else does: as the first process of a container, this one also gets
+    /// what others orphan, and where a shell has become it by `exec`, what that had started. Tells how the engine ended, if it
+    /// is among them.
+    fn reap(&self) -> Option<ExitStatus> {
+        let mut status = None;
+        while let Ok(Some((pid, how))) = wait(WaitOptions::NOHANG) {
+            if pid == Pid::from_child(&self.child) {
+                status = Some(ExitStatus::from_raw(how.as_raw()));
+            }
+        }
+        status
     }
 
     /// Stops both processes, as the terminal wants it, until somebody lets this one go on.

@@ -117,3 +117,29 @@ fn pwd_is_the_site_and_there_is_no_folder_before_it() {
         ",
     );
 }
+
+#[test]
+fn no_zombies_pile_up_below_a_processor_that_is_a_containers_first_process() {
+    let unshare = "unshare -pf --mount-proc --propagation private";
+    let in_container = if Place::new().stdout("id -u").trim() == "0" { unshare } else { &format!("{unshare} -r") };
+    for how in ["", in_container] {
+        let place = Place::with_functions(&[]);
+        // A child of the shell that asyncq takes the place of, and later what it orphans.
+        let others = "(until [ -e go ]; do sleep 0.01; done; (true &); touch left) &";
+        let process =
+            place.start(&format!("{how} sh -c '{others} exec asyncq process --follow --trust-store-writers'"));
+        let children = |pid: &str| {
+            let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+            list.unwrap_or_default().trim().to_owned()
+        };
+        let own = process.0.id().to_string();
+        let supervisor = || if how.is_empty() { own.clone() } else { children(&own) };
+        wait_until("both run", || children(&supervisor()).contains(' '));
+        place.write("go", "");
+        wait_until("something was left", || place.at("left").exists());
+        wait_until("the dead are reaped", || !children(&supervisor()).contains(' '));
+        assert!(!children(&supervisor()).is_empty());
+        place.stdout(&format!("kill {}", supervisor()));
+        assert!(process.wait().status.success());
+    }
+}
