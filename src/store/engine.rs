@@ -66,8 +66,12 @@ pub(super) trait Tx {
     /// Runs a script without parameters; only for schemas.
     fn script(&mut self, sql: &str) -> Result<()>;
 
-    /// Looks through the whole store for damage; gives the first that it finds.
+    /// Looks through the whole store for damage; gives the first that it finds. What an application has in the same
+    /// database is not looked at.
     fn flaw(&mut self) -> Result<Option<String>>;
+
+    /// The error for a statement that did nothing although it should have: a trigger of the application made it so.
+    fn passed_over(&mut self) -> Error;
 
     /// Whether the store has a table of that name.
     fn has_table(&mut self, name: &str) -> Result<bool>;
@@ -179,6 +183,12 @@ pub(super) const WAY_OUT_OF_DAMAGE: &str = "stop every processor, and copy the f
 /// The error for a store that holds what it cannot hold.
 pub(super) fn damaged(what: &str) -> Error {
     Error::new(Kind::Invalid, format!("the store is damaged: {what}")).hint(WAY_OUT_OF_DAMAGE)
+}
+
+/// The error for what a rule of an application refuses.
+pub(super) fn rule_refuses(rule: &str, why: &str) -> Error {
+    Error::new(Kind::Denied, format!("{rule} refuses this: {why}"))
+        .hint("that belongs to the application, and not to asyncq: change it, or what it looks at")
 }
 
 /// Reading through a transaction.

@@ -8,7 +8,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat, statvfs};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use super::engine::damaged;
+use super::engine::{damaged, rule_refuses};
 use super::holder::holder;
 use super::place::{SIDECARS, with_suffix, without_links};
 use crate::error::{Error, Kind};
@@ -83,8 +83,7 @@ fn refused(why: &str) -> Error {
     match why.strip_prefix("asyncq: ") {
         Some(rule) => Error::new(Kind::Denied, rule)
             .hint("the store's own rules refuse it; where that cannot be, `asyncq init` searches the store for damage"),
-        None => Error::new(Kind::Denied, format!("a trigger in the store refuses this: {why}"))
-            .hint("it is not one of asyncq's; who made it knows what it wants"),
+        None => rule_refuses("a trigger", why),
     }
 }
 

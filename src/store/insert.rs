@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use super::engine::{Tx, Value};
-use super::one;
 use crate::domain::call::{Call, Key, Principal};
 use crate::domain::job::{JobId, NewJob, State};
 use crate::error::Result;
@@ -63,7 +62,7 @@ pub(super) fn as_client(tx: &mut dyn Tx, new: &NewJob, state: State) -> Result<J
         ],
         |row| row.i64(0),
     )?;
-    one(id).map(JobId)
+    id.map(JobId).ok_or_else(|| tx.passed_over())
 }
 
 /// Inserts a job as the triggers would leave it.

@@ -7,8 +7,9 @@ mod checkpoint;
 mod encoding;
 mod index;
 mod moved;
+mod rules;
+mod tx;
 
-use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, ffi};
 
-use super::engine::{Engine, Mode, Patience, Row, Trouble, Tx, Value};
+use super::engine::{Engine, Mode, Patience, Trouble, Tx};
 use super::explain::explain;
 use super::file::StoreFile;
 use super::place::run_folder;
@@ -30,6 +31,7 @@ use crate::failpoint::reached;
 
 use encoding::Encoding;
 use index::is_misled;
+use tx::SqliteTx;
 
 /// The oldest SQLite that does not lose commits when one connection writes while another one resets the WAL
 /// (<https://sqlite.org/wal.html#walresetbug>).
@@ -318,78 +320,4 @@ fn wait(since: Instant, millis: u64) -> bool {
     let jitter = since.elapsed().subsec_nanos() % 1_000_000;
     std::thread::sleep(Duration::from_nanos(500_000 + u64::from(jitter)));
     true
-}
-
-struct SqliteTx<'a> {
-    engine: &'a Sqlite,
-    now: Timestamp,
-}
-
-impl SqliteTx<'_> {
-    fn fail(&self, error: rusqlite::Error) -> Error {
-        self.engine.fail(error)
-    }
-}
-
-impl Tx for SqliteTx<'_> {
-    fn execute(&mut self, sql: &str, args: &[Value<'_>]) -> Result<u64> {
-        let run = || {
-            let mut statement = self.engine.connection.prepare_cached(sql)?;
-            statement.execute(rusqlite::params_from_iter(args))
-        };
-        run().map(|count| count as u64).map_err(|error| self.fail(error))
-    }
-
-    // Differs by necessity: RETURNING gathers its rows in a table of its own first, which takes as long as the INSERT.
-    fn insert(&mut self, sql: &str, args: &[Value<'_>]) -> Result<i64> {
-        self.execute(sql, args)?;
-        Ok(self.engine.connection.last_insert_rowid())
-    }
-
-    fn query(&mut self, sql: &str, args: &[Value<'_>], each: &mut dyn FnMut(&dyn Row) -> Result<()>) -> Result<()> {
-        let mut statement = self.engine.connection.prepare_cached(sql).map_err(|error| self.fail(error))?;
-        let mut rows = statement.query(rusqlite::params_from_iter(args)).map_err(|error| self.fail(error))?;
-        while let Some(row) = rows.next().map_err(|error| self.fail(error))? {
-            each(row)?;
-        }
-        Ok(())
-    }
-
-    fn script(&mut self, sql: &str) -> Result<()> {
-        self.engine.connection.execute_batch(sql).map_err(|error| self.fail(error))
-    }
-
-    fn flaw(&mut self) -> Result<Option<String>> {
-        let found = (self as &mut dyn Tx).first("PRAGMA integrity_check(1)", &[], |row| Ok(row.str(0)?.to_owned()))?;
-        Ok(found.filter(|answer| answer != "ok"))
-    }
-
-    fn has_table(&mut self, name: &str) -> Result<bool> {
-        let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
-        let found = (self as &mut dyn Tx).first(sql, &[name.into()], |_| Ok(()))?;
-        Ok(found.is_some())
-    }
-
-    fn has_foreign_trigger(&mut self, table: &str) -> Result<bool> {
-        let sql = "SELECT 1 FROM sqlite_schema
-            WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE AND name NOT LIKE 'asyncq!_%' ESCAPE '!'";
-        let found = (self as &mut dyn Tx).first(sql, &[table.into()], |_| Ok(()))?;
-        Ok(found.is_some())
-    }
-
-    fn as_kept<'a>(&mut self, text: &'a str) -> Result<Cow<'a, [u8]>> {
-        if self.engine.encoding.get().is_none() {
-            let name = (self as &mut dyn Tx).first("PRAGMA encoding", &[], |row| Ok(row.str(0)?.to_owned()))?;
-            let _ = self.engine.encoding.set(Encoding::named(name.as_deref().unwrap_or_default()));
-        }
-        Ok(self.engine.encoding.get().map_or(Cow::Borrowed(text.as_bytes()), |encoding| encoding.of(text)))
-    }
-
-    fn identity(&self) -> Option<&str> {
-        self.engine.file.lasting_id()
-    }
-
-    fn now(&self) -> Timestamp {
-        self.now
-    }
 }

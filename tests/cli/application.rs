@@ -279,8 +279,8 @@ fn a_trigger_of_the_application_that_refuses_is_told_as_such() {
     place.session(
         "
         $ asyncq enqueue shop mail
-        ! error: a trigger in the store refuses this: too many calls today
-        ! hint: it is not one of asyncq's; who made it knows what it wants
+        ! error: trigger `own` refuses this: too many calls today
+        ! hint: that belongs to the application, and not to asyncq: change it, or what it looks at
         ? 77
         ",
     );
@@ -299,4 +299,130 @@ fn no_trigger_of_the_application_keeps_the_calls_of_a_dead_processor() {
 fn trigger(place: &Place, definition: &str) {
     let database = rusqlite::Connection::open(place.at("app.db")).unwrap();
     database.execute_batch(&format!("CREATE TRIGGER own {definition}")).unwrap();
+}
+
+#[test]
+fn a_trigger_of_the_application_that_fails_is_named_and_no_damage() {
+    for (action, why) in [
+        ("INSERT INTO sent VALUES (1); INSERT INTO sent VALUES (1)", "UNIQUE constraint failed: sent.order_id"),
+        ("INSERT INTO orders (item) VALUES (NULL)", "NOT NULL constraint failed: orders.item"),
+        ("SELECT only_in_the_application(NEW.id)", "no such function: only_in_the_application"),
+        ("INSERT INTO not_there VALUES (1)", "no such table: main.not_there"),
+        ("SELECT RAISE(ROLLBACK, 'not today')", "not today"),
+        ("SELECT RAISE(FAIL, 'not today')", "not today"),
+        ("SELECT RAISE(IGNORE)", "it passes the call over"),
+    ] {
+        let place = application("WAL");
+        trigger(&place, &format!("BEFORE INSERT ON asyncq_job BEGIN {action}; END"));
+        place.session(&format!(
+            "
+            $ asyncq enqueue shop mail
+            ! error: trigger `own` refuses this: {why}
+            ! hint: that belongs to the application, and not to asyncq: change it, or what it looks at
+            ? 77
+            $ asyncq init; asyncq job list
+            ! asyncq: `[..]app.db` is up to date
+            "
+        ));
+    }
+}
+
+/// What Django and others make: checks and indexes with functions and collations that only the application has.
+const OWN_FUNCTIONS: &str = "import sqlite3
+db = sqlite3.connect('app.db')
+db.create_function('regexp', 2, lambda pattern, value: 1, deterministic=True)
+db.create_function('year_of', 1, lambda value: 2000, deterministic=True)
+db.create_collation('mine', lambda a, b: (a > b) - (a < b))
+db.executescript('''
+    CREATE TABLE codes (code TEXT CHECK (code REGEXP '^x'), made TEXT COLLATE mine);
+    CREATE INDEX codes_year ON codes (year_of(made));
+    CREATE INDEX codes_made ON codes (made);
+    CREATE INDEX codes_code ON codes (code);
+    CREATE TRIGGER codes_trigger AFTER INSERT ON codes BEGIN SELECT year_of(NEW.made); END;
+    CREATE VIEW years AS SELECT year_of(made) FROM codes;
+    INSERT INTO codes VALUES ('x1', 'today');
+''')
+";
+
+#[test]
+fn an_application_may_have_functions_and_collations_of_its_own() {
+    let mut place = Place::new();
+    place.set("ASYNCQ_DB", "app.db");
+    place.write("setup.py", OWN_FUNCTIONS);
+    place.stdout("python3 setup.py");
+    place.session(
+        "
+        $ asyncq service add shop; asyncq function add shop mail -- echo
+        $ asyncq enqueue shop mail sent; asyncq process
+        1
+        sent
+        $ asyncq init
+        ! asyncq: `[..]app.db` is up to date
+        ",
+    );
+    // asyncq looks through its own tables, and through no others.
+    let exchange = |index: &str, other: &str| {
+        let database = rusqlite::Connection::open(place.at("app.db")).unwrap();
+        let sql = "UPDATE sqlite_schema SET rootpage = (SELECT sum(rootpage) FROM sqlite_schema
+            WHERE name IN (?1, ?2)) - rootpage WHERE name IN (?1, ?2)";
+        database.execute_batch("PRAGMA writable_schema = 1").unwrap();
+        assert_eq!(database.execute(sql, [index, other]).unwrap(), 2);
+    };
+    exchange("codes_code", "codes_made");
+    place.session("$ asyncq init\n! asyncq: `[..]app.db` is up to date");
+    place.stdout("asyncq enqueue shop mail --hold");
+    exchange("asyncq_job_stopped", "asyncq_job_parent");
+    place.session("$ asyncq init\n! error: the store is damaged: [..]\n...\n? 65");
+}
+
+#[test]
+fn an_index_of_the_application_that_refuses_a_call_is_named_and_no_damage() {
+    let place = application("WAL");
+    place.write(
+        "index.py",
+        "import sqlite3
+db = sqlite3.connect('app.db')
+db.create_function('year_of', 1, lambda value: 2000, deterministic=True)
+db.execute('CREATE INDEX years ON asyncq_job (year_of(created_at))')
+",
+    );
+    place.session(
+        "
+        $ python3 index.py; asyncq enqueue shop mail
+        ! error: index `years` refuses this: unknown function: year_of()
+        ! hint: that belongs to the application, and not to asyncq: change it, or what it looks at
+        ? 77
+        $ asyncq init
+        ! error: index `years` refuses this: unknown function: year_of()
+        ! hint: that belongs to the application, and not to asyncq: change it, or what it looks at
+        ? 77
+        $ sqlite3 app.db 'DROP INDEX years; CREATE UNIQUE INDEX only_once ON asyncq_job (function, args)'
+        $ asyncq enqueue shop mail 1; asyncq enqueue shop mail 1
+        1
+        ! error: index `only_once` refuses this: UNIQUE constraint failed: asyncq_job.function, asyncq_job.args
+        ! hint: that belongs to the application, and not to asyncq: change it, or what it looks at
+        ? 77
+        $ sqlite3 app.db 'DROP INDEX only_once; CREATE UNIQUE INDEX only_once ON asyncq_job (lower(args))'
+        $ asyncq enqueue shop mail 1 2>&1 | head -1
+        error: index `only_once` refuses this: UNIQUE constraint failed: index 'only_once'
+        ",
+    );
+}
+
+#[test]
+fn a_service_that_an_application_refers_to_stays() {
+    for how in ["", "DEFERRABLE INITIALLY DEFERRED", "ON DELETE RESTRICT", "ON DELETE SET NULL NOT NULL"] {
+        let place = application("WAL");
+        place.stdout(&format!(
+            "sqlite3 app.db \"CREATE TABLE shops (name TEXT REFERENCES asyncq_service (name) {how}); INSERT INTO shops VALUES ('shop')\""
+        ));
+        place.session(
+            "
+            $ asyncq service remove shop
+            ! error: a foreign key of table `shops` refuses this: [..]
+            ! hint: that belongs to the application, and not to asyncq: change it, or what it looks at
+            ? 77
+            ",
+        );
+    }
 }

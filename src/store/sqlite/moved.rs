@@ -28,7 +28,7 @@ impl Sqlite {
     pub(super) fn fail(&self, error: rusqlite::Error) -> Error {
         let busy = error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy);
         let gone = if busy { self.file.check_name().err() } else { None };
-        gone.unwrap_or_else(|| explain(&self.path, error))
+        gone.or_else(|| self.rule_behind(&error)).unwrap_or_else(|| explain(&self.path, error))
     }
 
     /// The error to report: in the file that was here before nothing may be as it is in the one that has taken its place,

@@ -1,0 +1,114 @@
+//! What an application has put on the store's tables, and which of it is behind a refusal.
+//!
+//! The schema allows all that asyncq does. So whatever SQLite refuses is a rule of the application's, where it has one that
+//! fits, and damage where it has none.
+
+use rusqlite::{Error as SqliteError, ffi};
+
+use super::super::engine::rule_refuses;
+use super::Sqlite;
+use crate::error::Error;
+
+/// An application's own things are named otherwise than the store's, and otherwise than those that SQLite makes by itself.
+macro_rules! foreign {
+    ($name:literal) => {
+        concat!($name, " NOT LIKE 'asyncq!_%' ESCAPE '!' AND ", $name, " NOT LIKE 'sqlite!_%' ESCAPE '!'")
+    };
+}
+
+const OWN_TABLES: &str =
+    "SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'asyncq!_%' ESCAPE '!' ORDER BY name";
+const FOREIGN_TABLE: &str =
+    concat!("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND ", foreign!("name"), " LIMIT 1");
+const TRIGGERS: &str = concat!(
+    "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name LIKE 'asyncq!_%' ESCAPE '!' AND ",
+    foreign!("name")
+);
+const INDEXES: &str = concat!(
+    "SELECT m.name, (SELECT group_concat(m.tbl_name || '.' || i.name, ', ') FROM pragma_index_info(m.name) i)
+     FROM sqlite_schema m WHERE m.type = 'index' AND m.tbl_name LIKE 'asyncq!_%' ESCAPE '!' AND ",
+    foreign!("m.name")
+);
+const REFERRING: &str = concat!(
+    "SELECT DISTINCT m.name FROM sqlite_schema m, pragma_foreign_key_list(m.name) f
+     WHERE m.type = 'table' AND f.\"table\" LIKE 'asyncq!_%' ESCAPE '!' AND ",
+    foreign!("m.name")
+);
+
+impl Sqlite {
+    /// The names of the store's tables, if the database holds tables of an application too.
+    pub(super) fn own_tables_among_others(&self) -> rusqlite::Result<Option<Vec<String>>> {
+        let mut others = self.connection.prepare_cached(FOREIGN_TABLE)?;
+        if others.exists([])? { self.names(OWN_TABLES).map(Some) } else { Ok(None) }
+    }
+
+    /// The error that names the application's rule behind what SQLite refuses, if it is one.
+    pub(super) fn rule_behind(&self, error: &SqliteError) -> Option<Error> {
+        let (code, text) = match error {
+            SqliteError::SqliteFailure(failure, Some(text)) => (failure.extended_code, text),
+            SqliteError::SqlInputError { error, msg, .. } => (error.extended_code, msg),
+            _ => return None,
+        };
+        let is_refusal = code == ffi::SQLITE_ERROR || code & 0xff == ffi::SQLITE_CONSTRAINT;
+        if !is_refusal || text.starts_with("asyncq: ") {
+            return None;
+        }
+        // What cannot be asked in a damaged store has no answer.
+        let rules = self.rules(code, text).unwrap_or_default();
+        (!rules.is_empty()).then(|| rule_refuses(&rules.join(" or "), text))
+    }
+
+    /// The rules that fit an error.
+    fn rules(&self, code: i32, text: &str) -> rusqlite::Result<Vec<String>> {
+        let about = text.split_once(" failed: ").map_or("", |(_, about)| about);
+        let is_own = about.starts_with("asyncq_");
+        if text == "FOREIGN KEY constraint failed" {
+            let references = self.references()?;
+            return if references.is_empty() { self.triggers() } else { Ok(references) };
+        }
+        match code {
+            ffi::SQLITE_ERROR if text.contains(": asyncq_") || text.contains(": main.asyncq_") => Ok(Vec::new()),
+            ffi::SQLITE_ERROR => Ok([self.triggers()?, self.indexes(|_, _| true)?].concat()),
+            ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID => {
+                let by_name = |name: &str| about.strip_prefix("index '").is_some_and(|rest| rest == format!("{name}'"));
+                let indexes = self.indexes(|name, columns| by_name(name) || columns == about)?;
+                if is_own || !indexes.is_empty() { Ok(indexes) } else { self.triggers() }
+            }
+            _ if is_own => Ok(Vec::new()),
+            _ => {
+                let triggers = self.triggers()?;
+                if triggers.is_empty() { self.references() } else { Ok(triggers) }
+            }
+        }
+    }
+
+    /// The application's triggers on tables of the store, if triggers run.
+    pub(super) fn triggers(&self) -> rusqlite::Result<Vec<String>> {
+        let names = if self.triggers { self.names(TRIGGERS)? } else { Vec::new() };
+        Ok(names.iter().map(|name| format!("trigger `{name}`")).collect())
+    }
+
+    /// The application's indexes on tables of the store that fit, by name and columns.
+    fn indexes(&self, fits: impl Fn(&str, &str) -> bool) -> rusqlite::Result<Vec<String>> {
+        let mut statement = self.connection.prepare_cached(INDEXES)?;
+        let mut rows = statement.query([])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let (name, columns): (String, Option<String>) = (row.get(0)?, row.get(1)?);
+            if fits(&name, columns.as_deref().unwrap_or_default()) {
+                found.push(format!("index `{name}`"));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The application's foreign keys to tables of the store.
+    fn references(&self) -> rusqlite::Result<Vec<String>> {
+        Ok(self.names(REFERRING)?.iter().map(|table| format!("a foreign key of table `{table}`")).collect())
+    }
+
+    fn names(&self, sql: &str) -> rusqlite::Result<Vec<String>> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        statement.query_map([], |row| row.get(0))?.collect()
+    }
+}

@@ -1,0 +1,108 @@
+//! A transaction of SQLite's.
+
+use std::borrow::Cow;
+
+use super::super::engine::{Row, Tx, Value, damaged, rule_refuses};
+use super::Sqlite;
+use super::encoding::Encoding;
+use crate::domain::time::Timestamp;
+use crate::error::{Error, Result};
+
+/// One transaction of a connection.
+pub(super) struct SqliteTx<'a> {
+    pub(super) engine: &'a Sqlite,
+    pub(super) now: Timestamp,
+}
+
+impl SqliteTx<'_> {
+    fn fail(&self, error: rusqlite::Error) -> Error {
+        self.engine.fail(error)
+    }
+
+    /// The first damage that SQLite finds in a table, or in the whole database.
+    fn integrity_check(&mut self, what: &str) -> Result<Option<String>> {
+        let sql = format!("PRAGMA integrity_check({what})");
+        let found = (self as &mut dyn Tx).first(&sql, &[], |row| Ok(row.str(0)?.to_owned()))?;
+        Ok(found.filter(|answer| answer != "ok"))
+    }
+}
+
+impl Tx for SqliteTx<'_> {
+    fn execute(&mut self, sql: &str, args: &[Value<'_>]) -> Result<u64> {
+        let run = || {
+            let mut statement = self.engine.connection.prepare_cached(sql)?;
+            statement.execute(rusqlite::params_from_iter(args))
+        };
+        run().map(|count| count as u64).map_err(|error| self.fail(error))
+    }
+
+    // Differs by necessity: RETURNING gathers its rows in a table of its own first, which takes as long as the INSERT.
+    fn insert(&mut self, sql: &str, args: &[Value<'_>]) -> Result<i64> {
+        self.execute(sql, args)?;
+        Ok(self.engine.connection.last_insert_rowid())
+    }
+
+    fn query(&mut self, sql: &str, args: &[Value<'_>], each: &mut dyn FnMut(&dyn Row) -> Result<()>) -> Result<()> {
+        let mut statement = self.engine.connection.prepare_cached(sql).map_err(|error| self.fail(error))?;
+        let mut rows = statement.query(rusqlite::params_from_iter(args)).map_err(|error| self.fail(error))?;
+        while let Some(row) = rows.next().map_err(|error| self.fail(error))? {
+            each(row)?;
+        }
+        Ok(())
+    }
+
+    fn script(&mut self, sql: &str) -> Result<()> {
+        self.engine.connection.execute_batch(sql).map_err(|error| self.fail(error))
+    }
+
+    fn flaw(&mut self) -> Result<Option<String>> {
+        let Some(tables) = self.engine.own_tables_among_others().map_err(|error| self.fail(error))? else {
+            return self.integrity_check("1");
+        };
+        // The whole database can be looked through only with the application's own functions and collations.
+        for table in ["sqlite_schema".to_owned()].into_iter().chain(tables) {
+            let found = self.integrity_check(&format!("'{}'", table.replace('\'', "''")))?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    fn passed_over(&mut self) -> Error {
+        match self.engine.triggers() {
+            Ok(triggers) if triggers.is_empty() => damaged("a row is missing"),
+            Ok(triggers) => rule_refuses(&triggers.join(" or "), "it passes the call over"),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn has_table(&mut self, name: &str) -> Result<bool> {
+        let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+        let found = (self as &mut dyn Tx).first(sql, &[name.into()], |_| Ok(()))?;
+        Ok(found.is_some())
+    }
+
+    fn has_foreign_trigger(&mut self, table: &str) -> Result<bool> {
+        let sql = "SELECT 1 FROM sqlite_schema
+            WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE AND name NOT LIKE 'asyncq!_%' ESCAPE '!'";
+        let found = (self as &mut dyn Tx).first(sql, &[table.into()], |_| Ok(()))?;
+        Ok(found.is_some())
+    }
+
+    fn as_kept<'a>(&mut self, text: &'a str) -> Result<Cow<'a, [u8]>> {
+        if self.engine.encoding.get().is_none() {
+            let name = (self as &mut dyn Tx).first("PRAGMA encoding", &[], |row| Ok(row.str(0)?.to_owned()))?;
+            let _ = self.engine.encoding.set(Encoding::named(name.as_deref().unwrap_or_default()));
+        }
+        Ok(self.engine.encoding.get().map_or(Cow::Borrowed(text.as_bytes()), |encoding| encoding.of(text)))
+    }
+
+    fn identity(&self) -> Option<&str> {
+        self.engine.file.lasting_id()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.now
+    }
+}
