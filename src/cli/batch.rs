@@ -1,7 +1,7 @@
 //! `asyncq enqueue --batch`.
 
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
@@ -12,11 +12,13 @@ use super::enqueue::{Enqueue, inherited_principal};
 use super::exit;
 use super::output::nobody_reads;
 use super::session::{Session, environment};
+use super::stdio::{self, Sink};
 use crate::commands::Enqueued;
 use crate::commands::batch::{self, Options, Progress};
 use crate::commands::enqueue::{self, inside};
 use crate::commands::lines::Lines;
 use crate::domain::batch::{Caller, LONGEST_LINE};
+use crate::domain::log::Stream;
 use crate::domain::text::visible;
 use crate::error::{Error, Kind};
 
@@ -85,7 +87,7 @@ fn open(path: &Path) -> anyhow::Result<File> {
 
 /// Shows a person how far it is.
 fn bar(session: &Session, input: &File) -> ProgressBar {
-    if session.is_quiet() || !io::stderr().is_terminal() {
+    if session.is_quiet() || !stdio::is_terminal(Stream::Err) {
         return ProgressBar::hidden();
     }
     let length = input.metadata().ok().filter(std::fs::Metadata::is_file).map(|meta| meta.len());
@@ -97,7 +99,7 @@ fn bar(session: &Session, input: &File) -> ProgressBar {
 }
 
 fn print(jobs: &[Enqueued]) -> anyhow::Result<()> {
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::new(Sink(Stream::Out));
     let printed = jobs.iter().try_for_each(|job| writeln!(out, "{}", job.id())).and_then(|()| out.flush());
     match printed.map_err(anyhow::Error::from) {
         // Whoever does not want the numbers still wants the calls.

@@ -10,6 +10,7 @@ use clap::Args;
 use super::output::nobody_reads;
 use super::process;
 use super::session::{Session, environment};
+use super::stdio;
 use super::{exit, say};
 use crate::commands::enqueue::{self, inside};
 use crate::commands::nested::{self, Means};
@@ -175,6 +176,7 @@ fn run_now(session: &Session, store: &mut Store, running: &Running, new: &NewJob
     let tell = |error: &Error| session.talk(&process::trying_again(error));
     let ran = nested::run(store, running, new, &Means { around: &surroundings, echo: &echo, tell: &tell })?;
     drop(echo);
+    stdio::tell_losses(true);
     let job = ran.job;
     let (service, function) = (&new.call.service, &new.call.function);
     if ran.late {

@@ -1,5 +1,6 @@
 //! `asyncq job`.
 
+use std::borrow::Cow;
 use std::io::Write;
 
 use clap::Subcommand;
@@ -8,10 +9,11 @@ use super::job_list::List;
 use super::job_view::print_job;
 use super::job_which::{Matching, Which, job_number, one_of};
 use super::session::{Session, to_terminal};
+use super::stdio::{self, Sink, is_terminal};
 use super::{exit, say};
 use crate::commands::{Change, Store, job};
 use crate::domain::job::{JobId, State};
-use crate::domain::log::{Log, Stream};
+use crate::domain::log::Log;
 use crate::domain::text::{visible, visible_lines};
 use crate::error::{Error, Kind};
 
@@ -174,25 +176,14 @@ fn print_log(log: &Log, raw: bool) -> anyhow::Result<()> {
     for (stream, bytes, after_gap) in log.parts() {
         if after_gap {
             told = true;
-            std::io::stderr().write_all(gap.as_bytes())?;
+            stdio::tell(&gap);
         }
-        match stream {
-            Stream::Out => write_log(std::io::stdout(), bytes, raw)?,
-            Stream::Err => write_log(std::io::stderr(), bytes, raw)?,
-        }
+        let safe = is_terminal(stream) && !raw;
+        let bytes = if safe { visible_lines(bytes).into_bytes().into() } else { Cow::from(bytes) };
+        Sink(stream).write_all(&bytes)?;
     }
     if !told {
-        std::io::stderr().write_all(gap.as_bytes())?;
+        stdio::tell(&gap);
     }
-    Ok(())
-}
-
-fn write_log(mut to: impl Write + std::io::IsTerminal, bytes: &[u8], raw: bool) -> anyhow::Result<()> {
-    if to.is_terminal() && !raw {
-        to.write_all(visible_lines(bytes).as_bytes())?;
-    } else {
-        to.write_all(bytes)?;
-    }
-    to.flush()?;
     Ok(())
 }

@@ -7,10 +7,12 @@ use serde_json::value::RawValue;
 
 use super::output::{self, Sheet, Table, or_dash, relative, text};
 use super::session::now;
+use super::stdio::Sink;
 use crate::commands::{JobFilter, JobQuery, Store};
 use crate::domain::attempt::{Attempt, Failure};
 use crate::domain::job::{Job, JobId, State};
 use crate::domain::json::quote;
+use crate::domain::log::Stream;
 use crate::domain::time::{Timestamp, show_span};
 
 /// Prints a list of jobs, piece by piece.
@@ -35,7 +37,7 @@ impl JobPrinter {
         if !self.json {
             return print_jobs(jobs, first);
         }
-        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        let mut out = std::io::BufWriter::new(Sink(Stream::Out));
         for (index, job) in jobs.iter().enumerate() {
             out.write_all(if first && index == 0 { b"[\n" } else { b",\n" })?;
             serde_json::to_writer(&mut out, &JobView::of(job, None))?;

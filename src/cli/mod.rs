@@ -16,6 +16,7 @@ mod output;
 mod process;
 mod service;
 mod session;
+mod stdio;
 mod systemd;
 mod usage;
 
@@ -25,6 +26,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use session::{Global, Session};
+use stdio::Sink;
+
+use crate::domain::log::Stream;
 
 /// Call it now, run it later: functions queued in one SQLite file, drained from cron
 #[derive(Debug, Parser)]
@@ -121,8 +125,5 @@ pub fn reference() -> String {
 
 /// Writes a line of data; what fails, fails the command.
 fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")?;
-    out.flush()?;
-    Ok(())
+    Ok(Sink(Stream::Out).write_all(format!("{line}\n").as_bytes())?)
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: text that somebody else wrote reaches a terminal only through [`visible`].
 
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
@@ -11,6 +11,7 @@ use tabled::settings::peaker::Priority;
 use tabled::settings::{Padding, Style as Border, Width};
 
 use super::session::to_terminal;
+use super::stdio;
 use crate::domain::job::State;
 use crate::domain::text::visible;
 use crate::domain::time::{Timestamp, show_span};
@@ -50,12 +51,12 @@ impl Table {
         if let Some(width) = terminal_width() {
             table.with(Width::truncate(width + 2).suffix("…").priority(Priority::max(true)));
         }
-        let mut out = anstream::stdout().lock();
+        let mut lines = String::new();
         for line in table.to_string().lines().skip(usize::from(!first)) {
-            writeln!(out, "{}", line.trim_end())?;
+            lines += line.trim_end();
+            lines.push('\n');
         }
-        out.flush()?;
-        Ok(())
+        stdio::print(&lines)
     }
 }
 
@@ -85,12 +86,12 @@ impl Sheet {
     /// Prints it.
     pub fn print(self) -> anyhow::Result<()> {
         let width = self.0.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-        let mut out = anstream::stdout().lock();
+        let mut lines = String::new();
         for (name, value) in &self.0 {
-            writeln!(out, "{}", format!("{name:width$}  {value}").trim_end())?;
+            lines += format!("{name:width$}  {value}").trim_end();
+            lines.push('\n');
         }
-        out.flush()?;
-        Ok(())
+        stdio::print(&lines)
     }
 }
 

@@ -11,6 +11,7 @@ use sd_notify::NotifyState;
 
 use super::exit;
 use super::session::{Session, program};
+use super::stdio;
 use super::systemd;
 use super::usage::parse_count;
 use crate::commands::process::{self, Barrier, Echo, Equipment, Event, Line, Options, Report, RunFolder, Surroundings};
@@ -105,7 +106,7 @@ impl Process {
         }
         let line = Arc::new(line);
         let run_folder = RunFolder { path: store.run_folder(), program: program()?, env: env(), line };
-        let equipment = Equipment { run_folder, echo: echo(), patience: session.patience(), socket };
+        let equipment = Equipment { run_folder, echo: stdio::echo(), patience: session.patience(), socket };
         let mut told = BTreeSet::new();
         let summary = process::process(&mut store, &options, equipment, &mut |event| match event {
             // Found again whenever it is looked for the dead.
@@ -116,7 +117,13 @@ impl Process {
         if session.is_verbose() {
             session.talk(&format!("attempts: {}; jobs that ended in an error: {}", summary.attempts, summary.errors));
         }
-        Ok(if summary.errors > 0 { exit::FAILED } else { exit::DONE })
+        let told = stdio::tell_losses(true);
+        Ok(match (summary.errors, told) {
+            (1.., _) => exit::FAILED,
+            (0, true) => exit::DONE,
+            // Nothing but the exit code can say that output is lost.
+            (0, false) => exit::IO,
+        })
     }
 }
 
@@ -124,16 +131,12 @@ fn env() -> Vec<(OsString, OsString)> {
     std::env::vars_os().collect()
 }
 
-fn echo() -> Echo {
-    Echo::start(Box::new(std::io::stdout()), Box::new(std::io::stderr()))
-}
-
 /// What a nested call is run with, in the folder of the processor that runs its parent.
 pub fn equipment(store: &Store, folder: &str) -> anyhow::Result<(Surroundings, Echo)> {
     let folder = store.run_folder().join(folder);
     let location = store.location().as_path().into();
     let surroundings = Surroundings::new(location, folder, env().into_iter(), &program()?)?;
-    Ok((surroundings, echo()))
+    Ok((surroundings, stdio::echo()))
 }
 
 /// What is told when an outcome cannot be recorded yet.
@@ -174,36 +177,36 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
             session.talk(&text);
         }
         Event::NotRescued { processor } => {
-            session.talk(&format!("{} died, and what it ran cannot be ended", name(processor)));
-            session.hint(
+            session.talk_with_hint(
+                &format!("{} died, and what it ran cannot be ended", name(processor)),
                 "its jobs are put back once that is gone; `ps -eo pid,stat,args` shows what waits for the kernel (D)",
             );
         }
         Event::OutOfReach { processor, barrier: Barrier::User(user) } => {
-            session.talk(&format!(
-                "{} of user {user} died; only that user or root can put its jobs back",
-                name(processor)
-            ));
-            session.hint("one of them must run `asyncq process`");
+            session.talk_with_hint(
+                &format!("{} of user {user} died; only that user or root can put its jobs back", name(processor)),
+                "one of them must run `asyncq process`",
+            );
         }
         Event::OutOfReach { processor, barrier: Barrier::Namespace } => {
-            session.talk(&format!(
+            session.talk_with_hint(&format!(
                 "{} died in another container; what it ran may go on there, so its jobs are not put back",
                 name(processor)
-            ));
-            session.hint("`asyncq process` can do it there or outside of containers, and `--one-container` if that one has ended");
+            ), "`asyncq process` can do it there or outside of containers, and `--one-container` if that one has ended");
         }
         Event::InHost { processor, host, jobs } => {
             let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();
             let (of, wait) = if jobs.len() == 1 { ("job", "it waits") } else { ("jobs", "they wait") };
-            session.talk(&format!(
-                "{} died, and process {host}, which it drained into, may still run {of} {}",
-                name(processor),
-                jobs.join(", ")
-            ));
-            session.hint(&format!(
-                "{wait} until that process has ended, or starts `asyncq process` anew and says `\"idle\":true`"
-            ));
+            session.talk_with_hint(
+                &format!(
+                    "{} died, and process {host}, which it drained into, may still run {of} {}",
+                    name(processor),
+                    jobs.join(", ")
+                ),
+                &format!(
+                    "{wait} until that process has ended, or starts `asyncq process` anew and says `\"idle\":true`"
+                ),
+            );
         }
         Event::Unsure { processor, error } => {
             session.whisper(&format!("cannot tell whether {} lives: {error}", name(processor)));
@@ -214,8 +217,10 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
         }
         Event::Alive => systemd::tell(&[NotifyState::Watchdog]),
         Event::Deaf { error } => {
-            session.talk(&format!("cannot watch the store: {error}; looking at it a hundred times a second instead"));
-            session.hint("`sysctl fs.inotify.max_user_instances` says how many watchers a user may have");
+            session.talk_with_hint(
+                &format!("cannot watch the store: {error}; looking at it a hundred times a second instead"),
+                "`sysctl fs.inotify.max_user_instances` says how many watchers a user may have",
+            );
         }
         Event::Stopping { running: 0 } => systemd::tell(&[NotifyState::Stopping]),
         Event::Stopping { running } => {
@@ -246,12 +251,11 @@ fn tell_end(session: &Session, report: &Report) {
         (Some(error), _) if report.state == State::Delayed => {
             session.whisper(&format!("{what}: {}; tried again in {pause:.1}s", error.message));
         }
-        (Some(error), _) => {
-            session.talk(&format!("{what}: {}", error.message));
-            if error.kind == FailureKind::CannotRun {
-                session.hint(&format!("`asyncq function set {service} {function}` changes its program or its site"));
-            }
-        }
+        (Some(error), _) if error.kind == FailureKind::CannotRun => session.talk_with_hint(
+            &format!("{what}: {}", error.message),
+            &format!("`asyncq function set {service} {function}` changes its program or its site"),
+        ),
+        (Some(error), _) => session.talk(&format!("{what}: {}", error.message)),
         (None, Ending::Conflict) if report.state == State::Delayed => {
             session.whisper(&format!("{what}: a conflict; tried again in {pause:.1}s"));
         }

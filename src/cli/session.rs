@@ -1,13 +1,14 @@
 //! What holds for every command: which store, how much talk, which colours.
 
-use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ColorChoice};
 
+use super::stdio;
 use crate::commands::enqueue::Environment;
 use crate::commands::{self, Location, Patience, Store};
+use crate::domain::log::Stream;
 use crate::domain::text::visible;
 use crate::domain::time::{Timestamp, millis, parse_span};
 use crate::error::{Error, Kind};
@@ -94,10 +95,17 @@ impl Session {
         self.global.quiet
     }
 
-    /// Says something that matters to a person.
+    /// Says that a call has failed, or what else is amiss.
     pub fn talk(&self, text: &str) {
         if !self.global.quiet {
-            eprint_line("asyncq", text);
+            say(text, None);
+        }
+    }
+
+    /// The same, with what can be done about it.
+    pub fn talk_with_hint(&self, text: &str, hint: &str) {
+        if !self.global.quiet {
+            say(text, Some(hint));
         }
     }
 
@@ -113,13 +121,6 @@ impl Session {
     pub fn show_error(&self, error: &anyhow::Error) {
         show(&error.to_string(), error.downcast_ref::<Error>().and_then(Error::way_out));
     }
-
-    /// Says what can be done about what was said before.
-    pub fn hint(&self, text: &str) {
-        if !self.global.quiet {
-            show_hint(text);
-        }
-    }
 }
 
 /// Has a store tell what goes wrong behind what it has done.
@@ -131,20 +132,21 @@ fn telling(mut store: Store) -> Store {
 /// Shows a failure and the way out.
 pub fn show(error: &str, hint: Option<&str>) {
     let style = anstyle::AnsiColor::Red.on_default().bold();
-    eprint_line(&format!("{style}error{style:#}"), error);
+    tell(&format!("{style}error{style:#}"), error, hint);
+}
+
+fn say(text: &str, hint: Option<&str>) {
+    tell("asyncq", text, hint);
+}
+
+/// Says one message, with its hint if it has one.
+fn tell(label: &str, text: &str, hint: Option<&str>) {
+    let mut message = format!("{label}: {}\n", visible(text));
     if let Some(hint) = hint {
-        show_hint(hint);
+        let style = anstyle::AnsiColor::Green.on_default().bold();
+        message += &format!("{style}hint{style:#}: {}\n", visible(hint));
     }
-}
-
-fn show_hint(hint: &str) {
-    let style = anstyle::AnsiColor::Green.on_default().bold();
-    eprint_line(&format!("{style}hint{style:#}"), hint);
-}
-
-/// Writes a line to stderr. Nobody may be listening there, and that is no reason to stop.
-fn eprint_line(label: &str, text: &str) {
-    let _ = writeln!(anstream::stderr(), "{label}: {}", visible(text));
+    stdio::tell(&message);
 }
 
 fn default_location() -> anyhow::Result<Location> {
@@ -192,5 +194,5 @@ pub fn now() -> Timestamp {
 
 /// Whether a person reads what is printed.
 pub fn to_terminal() -> bool {
-    std::io::stdout().is_terminal()
+    stdio::is_terminal(Stream::Out)
 }

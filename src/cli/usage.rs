@@ -5,13 +5,24 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 
-use super::{Cli, exit, session};
+use super::output::nobody_reads;
+use super::{Cli, exit, session, stdio};
 
 /// Tells it. Help and version are no errors; nobody may be reading them any more.
 pub fn tell(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        let _ = error.print();
-        return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::DONE });
+    let text = error.render().ansi().to_string();
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        stdio::tell(&text);
+        return ExitCode::from(exit::USAGE);
+    }
+    if !error.use_stderr() {
+        return match stdio::print(&text) {
+            Err(error) if !nobody_reads(&error) => {
+                session::show(&error.to_string(), None);
+                ExitCode::from(exit::IO)
+            }
+            _ => ExitCode::from(exit::DONE),
+        };
     }
     let (message, hint) = words(&error.render().to_string());
     session::show(&message, Some(&hint));

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 /// How much is read at once, in bytes.
 const BUFFER: usize = 256 * 1024;
@@ -11,10 +12,30 @@ const BUFFER: usize = 256 * 1024;
 /// Lines as they come.
 #[derive(Debug)]
 pub struct Lines {
-    input: BufReader<File>,
+    input: BufReader<Waiting>,
     longest: usize,
     number: u64,
     bytes: u64,
+}
+
+/// A file that is waited for, also when somebody who shares it has set `O_NONBLOCK`.
+#[derive(Debug)]
+struct Waiting(File);
+
+impl Read for Waiting {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], None) {
+                        Ok(_) | Err(Errno::INTR) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
 }
 
 /// One line, without its end.
@@ -35,7 +56,7 @@ impl Lines {
     /// The lines of `input`, each of at most `longest` bytes.
     #[must_use]
     pub fn of(input: File, longest: usize) -> Lines {
-        Lines { input: BufReader::with_capacity(BUFFER, input), longest, number: 0, bytes: 0 }
+        Lines { input: BufReader::with_capacity(BUFFER, Waiting(input)), longest, number: 0, bytes: 0 }
     }
 
     /// How many bytes were read.
@@ -66,7 +87,7 @@ impl Lines {
             return true;
         }
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut ready = [PollFd::new(self.input.get_ref(), PollFlags::IN)];
+        let mut ready = [PollFd::new(&self.input.get_ref().0, PollFlags::IN)];
         // Who cannot tell waits for it.
         poll(&mut ready, Some(&now)).is_ok_and(|count| count > 0)
     }

@@ -1,10 +1,9 @@
-//! Passing on what functions print, while they run.
+//! Passing on what functions print, and what the processor says about them, while they run.
 //!
 //! Invariant: a reader who does not read never keeps a function from being ended, nor its outcome from being recorded:
-//! only a thread of its own writes, and what waits for it is bounded.
+//! only threads of its own write, and what waits for them is bounded.
 
 use std::collections::VecDeque;
-use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,16 +12,51 @@ use crate::domain::log::Stream;
 /// How many bytes may wait to be written before functions that print are no longer read.
 const WAITING: usize = 256 * 1024;
 
+/// How many bytes of messages may wait besides.
+const WAITING_MESSAGES: usize = 256 * 1024;
+
 /// How much room a piece takes besides its bytes, about: its place in the queue, and what the allocator needs.
 const PIECE: usize = 64;
 
 /// How long a reader may take for the rest, once there is a [`Hurry`].
 const REST: Duration = Duration::from_secs(1);
 
-/// Where a stream is passed on to.
-pub type Sink = Box<dyn Write + Send>;
+/// What is written at once.
+#[derive(Debug)]
+pub struct Piece {
+    /// To which stream.
+    pub stream: Stream,
+    /// What.
+    pub bytes: Vec<u8>,
+    /// What it is.
+    pub kind: PieceKind,
+}
 
-/// Passes output on, in the order in which it comes.
+/// What a piece is, and so where it may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PieceKind {
+    /// Output that goes on where the last piece ended.
+    Output,
+    /// Output that begins a line of its own.
+    Lines,
+    /// A message of the processor, on a line of its own.
+    Message,
+}
+
+impl Piece {
+    /// How much room it takes.
+    fn room(&self) -> usize {
+        self.bytes.len() + PIECE
+    }
+}
+
+/// How much stack a writer needs.
+const STACK: usize = 256 * 1024;
+
+/// Writes a piece, and waits for its reader.
+type Write = Arc<dyn Fn(&Piece) + Send + Sync>;
+
+/// Passes output on, each stream in the order in which it comes, both in one order where they end in the same file.
 pub struct Echo {
     shared: Arc<Shared>,
 }
@@ -30,36 +64,69 @@ pub struct Echo {
 /// Keeps the end of an [`Echo`] from waiting for a reader who does not read.
 pub struct Hurry(Arc<Shared>);
 
-#[derive(Default)]
+/// Says messages through an [`Echo`], after the output that came before them.
+#[derive(Clone)]
+pub struct Voice(Arc<Shared>);
+
 struct Shared {
+    write: Write,
     queue: Mutex<Queue>,
-    filled: Condvar,
-    /// Told when the writer is over, or there is a hurry.
+    /// Told when there is something to write, by lane.
+    filled: [Condvar; 2],
+    /// Told when a message is written, or there is a hurry.
+    room: Condvar,
+    /// Told when a writer is over, or there is a hurry.
     ending: Condvar,
 }
 
 #[derive(Default)]
 struct Queue {
-    chunks: VecDeque<(Stream, Vec<u8>)>,
-    /// How much room they take, with those that are being written.
-    bytes: usize,
+    lanes: [Lane; 2],
+    /// How much room output takes, with what is being written.
+    output: usize,
+    /// How much room messages take.
+    messages: usize,
     closed: bool,
-    /// Whether everything is written.
-    over: bool,
     hurried: bool,
 }
 
+/// What a thread of its own writes.
+#[derive(Default)]
+struct Lane {
+    pieces: VecDeque<Piece>,
+    stage: Stage,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nobody has needed it yet.
+    #[default]
+    Unused,
+    Open,
+    /// Everything is written, or the other lane takes what belongs here.
+    Over,
+}
+
 impl Echo {
-    /// Starts to pass on to `out` and `err`. A sink that fails once is not written to again: nobody is listening.
+    /// Starts to pass on to `write`. Where both streams end in the same file, they are `joint`: one thread writes all, in
+    /// one order. Otherwise a reader of one stream who does not read does not keep back what the other one gets.
     #[must_use]
-    pub fn start(out: Sink, err: Sink) -> Echo {
-        let shared = Arc::new(Shared::default());
-        let of_writer = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            of_writer.write(Some(out), Some(err));
-            of_writer.lock().over = true;
-            of_writer.ending.notify_all();
+    pub fn start(joint: bool, write: impl Fn(&Piece) + Send + Sync + 'static) -> Echo {
+        let shared = Arc::new(Shared {
+            write: Arc::new(write),
+            queue: Mutex::default(),
+            filled: Default::default(),
+            room: Condvar::new(),
+            ending: Condvar::new(),
         });
+        let mut queue = shared.lock();
+        queue.lanes[0].stage = Stage::Open;
+        if joint {
+            queue.lanes[1].stage = Stage::Over;
+        }
+        drop(queue);
+        let of_writer = Arc::clone(&shared);
+        std::thread::spawn(move || of_writer.work(0));
         Echo { shared }
     }
 
@@ -69,21 +136,23 @@ impl Echo {
         Hurry(Arc::clone(&self.shared))
     }
 
+    /// What says messages through it.
+    #[must_use]
+    pub fn voice(&self) -> Voice {
+        Voice(Arc::clone(&self.shared))
+    }
+
     /// Whether more may be pushed now.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.shared.lock().bytes < WAITING
+        self.shared.lock().output < WAITING
     }
 
-    /// Passes `bytes` on, in one piece.
-    pub fn push(&self, stream: Stream, bytes: Vec<u8>) {
-        if bytes.is_empty() {
-            return;
+    /// Passes output on, in one piece.
+    pub fn push(&self, stream: Stream, bytes: Vec<u8>, kind: PieceKind) {
+        if !bytes.is_empty() {
+            self.shared.push(&mut self.shared.lock(), Piece { stream, bytes, kind });
         }
-        let mut queue = self.shared.lock();
-        queue.bytes += bytes.len() + PIECE;
-        queue.chunks.push_back((stream, bytes));
-        self.shared.filled.notify_one();
     }
 }
 
@@ -92,10 +161,11 @@ impl Drop for Echo {
     fn drop(&mut self) {
         let mut queue = self.shared.lock();
         queue.closed = true;
-        self.shared.filled.notify_one();
-        let waiting = self.shared.ending.wait_while(queue, |queue| !queue.over && !queue.hurried);
+        self.shared.filled.iter().for_each(Condvar::notify_one);
+        self.shared.room.notify_all();
+        let waiting = self.shared.ending.wait_while(queue, |queue| !queue.is_over() && !queue.hurried);
         let queue = waiting.unwrap_or_else(PoisonError::into_inner);
-        drop(self.shared.ending.wait_timeout_while(queue, REST, |queue| !queue.over));
+        drop(self.shared.ending.wait_timeout_while(queue, REST, |queue| !queue.is_over()));
     }
 }
 
@@ -103,7 +173,36 @@ impl Hurry {
     /// From now on, the end does not wait long.
     pub fn up(&self) {
         self.0.lock().hurried = true;
+        self.0.room.notify_all();
         self.0.ending.notify_all();
+    }
+}
+
+impl Voice {
+    /// Says a message on stderr, its line feed included. Waits while many have not been written yet, unless there is a
+    /// hurry. Gives it back when the echo has ended: then nothing comes after what was written before.
+    ///
+    /// # Errors
+    /// The message itself.
+    pub fn say(&self, message: Vec<u8>) -> Result<(), Vec<u8>> {
+        let full = |queue: &mut Queue| queue.messages >= WAITING_MESSAGES && !queue.hurried && !queue.closed;
+        let mut queue = self.0.room.wait_while(self.0.lock(), full).unwrap_or_else(PoisonError::into_inner);
+        if queue.closed {
+            return Err(message);
+        }
+        self.0.push(&mut queue, Piece { stream: Stream::Err, bytes: message, kind: PieceKind::Message });
+        Ok(())
+    }
+}
+
+impl Queue {
+    fn is_over(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.stage != Stage::Open)
+    }
+
+    /// The room that pieces of this kind take.
+    fn taken(&mut self, kind: PieceKind) -> &mut usize {
+        if kind == PieceKind::Message { &mut self.messages } else { &mut self.output }
     }
 }
 
@@ -112,32 +211,56 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, mut out: Option<Sink>, mut err: Option<Sink>) {
-        loop {
-            let mut queue = self.lock();
-            while queue.chunks.is_empty() && !queue.closed {
-                queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
-            }
-            let Some((stream, bytes)) = queue.chunks.pop_front() else { return };
-            drop(queue);
-            let sink = match stream {
-                Stream::Out => &mut out,
-                Stream::Err => &mut err,
-            };
-            if let Some(open) = sink
-                && open.write_all(&bytes).and_then(|()| open.flush()).is_err()
-            {
-                *sink = None;
-            }
-            // Counted down only now: what is being written still takes room.
-            self.lock().bytes -= bytes.len() + PIECE;
+    fn push(self: &Arc<Self>, queue: &mut Queue, piece: Piece) {
+        let mut lane = usize::from(piece.stream == Stream::Err);
+        if queue.lanes[lane].stage == Stage::Unused {
+            let of_writer = Arc::clone(self);
+            let started = std::thread::Builder::new().stack_size(STACK).spawn(move || of_writer.work(1));
+            // Where there is no thread to be had, the first one writes all.
+            queue.lanes[lane].stage = if started.is_ok() { Stage::Open } else { Stage::Over };
         }
+        if queue.lanes[lane].stage == Stage::Over {
+            lane = 0;
+        }
+        *queue.taken(piece.kind) += piece.room();
+        queue.lanes[lane].pieces.push_back(piece);
+        self.filled[lane].notify_one();
+    }
+
+    /// The life of a writer.
+    fn work(&self, lane: usize) {
+        let mut queue = self.lock();
+        loop {
+            let Some(piece) = queue.lanes[lane].pieces.pop_front() else {
+                if queue.closed {
+                    break;
+                }
+                queue = self.filled[lane].wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            drop(queue);
+            (self.write)(&piece);
+            queue = self.lock();
+            // Counted down only now: what is being written still takes room.
+            *queue.taken(piece.kind) -= piece.room();
+            if piece.kind == PieceKind::Message {
+                self.room.notify_all();
+            }
+        }
+        queue.lanes[lane].stage = Stage::Over;
+        self.ending.notify_all();
     }
 }
 
 impl std::fmt::Debug for Echo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Echo").field("waiting", &self.shared.lock().bytes).finish_non_exhaustive()
+        f.debug_struct("Echo").field("waiting", &self.shared.lock().output).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Voice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Voice").field("waiting", &self.0.lock().messages).finish_non_exhaustive()
     }
 }
 
@@ -147,43 +270,88 @@ mod tests {
 
     use super::*;
 
-    struct Slow(mpsc::Receiver<()>, Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Slow {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            let _ = self.0.recv();
-            self.1.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
+    /// An echo whose writer waits for a word before each piece, and what it has written.
+    fn slow(joint: bool, wait: mpsc::Receiver<()>) -> (Echo, Arc<Mutex<Vec<u8>>>) {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (of_writer, wait) = (Arc::clone(&seen), Mutex::new(wait));
+        let echo = Echo::start(joint, move |piece| {
+            if piece.stream == Stream::Out {
+                let _ = wait.lock().unwrap().recv();
+            }
+            of_writer.lock().unwrap().extend_from_slice(&piece.bytes);
+        });
+        (echo, seen)
     }
 
     #[test]
     fn a_reader_who_does_not_read_blocks_nobody() {
         let (go, wait) = mpsc::channel();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let echo = Echo::start(Box::new(Slow(wait, Arc::clone(&seen))), Box::new(std::io::sink()));
+        let (echo, seen) = slow(true, wait);
         while echo.has_room() {
-            echo.push(Stream::Out, vec![b'x'; 50_000]);
+            echo.push(Stream::Out, vec![b'x'; 50_000], PieceKind::Output);
         }
         assert!(seen.lock().unwrap().is_empty());
         drop(go);
         drop(echo);
         assert_eq!(seen.lock().unwrap().len(), 300_000);
     }
+
     #[test]
     fn small_pieces_take_room_as_well() {
         let (go, wait) = mpsc::channel();
-        let echo = Echo::start(Box::new(Slow(wait, Arc::default())), Box::new(std::io::sink()));
+        let (echo, _) = slow(true, wait);
         let mut pieces = 0;
         while echo.has_room() {
-            echo.push(Stream::Out, vec![b'x']);
+            echo.push(Stream::Out, vec![b'x'], PieceKind::Output);
             pieces += 1;
         }
         assert!(pieces <= WAITING / PIECE);
+        drop(go);
+    }
+
+    #[test]
+    fn messages_come_after_what_was_printed_before_them() {
+        let (go, wait) = mpsc::channel();
+        let (echo, seen) = slow(true, wait);
+        let voice = echo.voice();
+        let mut expected = Vec::new();
+        for number in 0..100_u8 {
+            echo.push(Stream::Out, vec![b'o', number], PieceKind::Output);
+            voice.say(vec![b'm', number]).unwrap();
+            expected.extend([b'o', number, b'm', number]);
+        }
+        drop(go);
+        drop(echo);
+        assert_eq!(*seen.lock().unwrap(), expected);
+        assert_eq!(voice.say(b"late".to_vec()), Err(b"late".to_vec()));
+    }
+
+    #[test]
+    fn messages_do_not_wait_for_a_reader_of_stdout_who_does_not_read() {
+        let (go, wait) = mpsc::channel();
+        let (echo, seen) = slow(false, wait);
+        while echo.has_room() {
+            echo.push(Stream::Out, vec![b'x'; 50_000], PieceKind::Output);
+        }
+        let voice = echo.voice();
+        // Each waits until there is room for it.
+        for _ in 0..10 {
+            voice.say(vec![b'm'; WAITING_MESSAGES]).unwrap();
+        }
+        assert!(seen.lock().unwrap().iter().all(|byte| *byte == b'm'));
+        drop(go);
+    }
+
+    #[test]
+    fn in_a_hurry_messages_wait_for_nobody() {
+        let (go, wait) = mpsc::channel();
+        let (echo, _) = slow(true, wait);
+        echo.push(Stream::Out, vec![b'x'], PieceKind::Output);
+        echo.hurry().up();
+        let voice = echo.voice();
+        for _ in 0..3 {
+            voice.say(vec![b'm'; WAITING_MESSAGES]).unwrap();
+        }
         drop(go);
     }
 }

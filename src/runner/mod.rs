@@ -26,7 +26,7 @@ pub mod worker;
 
 pub use capture::Capture;
 pub use control::{Control, Stop};
-pub use echo::{Echo, Hurry};
+pub use echo::{Echo, Hurry, Piece, PieceKind, Voice};
 pub use folder::{Folder, LONGEST_NOTE, Mark, Marks};
 pub use leftover::Orphans;
 pub use reader::Output;

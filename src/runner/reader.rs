@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
-use super::{Capture, Echo};
+use super::{Capture, Echo, PieceKind};
 use crate::domain::log::Stream;
 
 /// How a function's output is passed on.
@@ -20,34 +20,52 @@ pub struct Output<'a> {
 /// Passes a function's output on as it comes, or line by line.
 #[derive(Debug, Default)]
 pub(super) struct Passing {
-    /// The beginnings of lines that have no end yet, by stream.
-    unfinished: [Vec<u8>; 2],
+    streams: [Passed; 2],
+}
+
+/// One stream of it.
+#[derive(Debug, Default)]
+struct Passed {
+    /// The beginning of a line that has no end yet.
+    unfinished: Vec<u8>,
+    /// Whether what was passed on ended within a line.
+    within: bool,
 }
 
 impl Passing {
     pub(super) fn push(&mut self, output: Output<'_>, stream: Stream, bytes: &[u8]) {
-        let unfinished = &mut self.unfinished[usize::from(stream == Stream::Err)];
+        let passed = &mut self.streams[usize::from(stream == Stream::Err)];
         if !output.whole_lines {
-            let mut piece = std::mem::take(unfinished);
+            let mut piece = std::mem::take(&mut passed.unfinished);
             piece.extend_from_slice(bytes);
-            return output.echo.push(stream, piece);
+            passed.within = piece.last().is_some_and(|last| *last != b'\n');
+            return output.echo.push(stream, piece, PieceKind::Output);
         }
         let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
         if whole > 0 {
-            let mut lines = std::mem::take(unfinished);
-            lines.extend_from_slice(&bytes[..whole]);
-            output.echo.push(stream, lines);
+            passed.unfinished.extend_from_slice(&bytes[..whole]);
+            passed.pass(output, stream);
         }
-        unfinished.extend_from_slice(&bytes[whole..]);
-        if unfinished.len() >= BUFFER {
-            output.echo.push(stream, std::mem::take(unfinished));
+        passed.unfinished.extend_from_slice(&bytes[whole..]);
+        if passed.unfinished.len() >= BUFFER {
+            passed.pass(output, stream);
         }
     }
 
     pub(super) fn finish(&mut self, output: Output<'_>) {
-        for (unfinished, stream) in self.unfinished.iter_mut().zip([Stream::Out, Stream::Err]) {
-            output.echo.push(stream, std::mem::take(unfinished));
+        for (passed, stream) in self.streams.iter_mut().zip([Stream::Out, Stream::Err]) {
+            passed.pass(output, stream);
         }
+    }
+}
+
+impl Passed {
+    /// Passes on what there is, on a line of its own unless it goes on with one.
+    fn pass(&mut self, output: Output<'_>, stream: Stream) {
+        let piece = std::mem::take(&mut self.unfinished);
+        let kind = if self.within || !output.whole_lines { PieceKind::Output } else { PieceKind::Lines };
+        self.within = piece.last().is_some_and(|last| *last != b'\n') || (self.within && piece.is_empty());
+        output.echo.push(stream, piece, kind);
     }
 }
 

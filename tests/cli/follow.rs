@@ -1,6 +1,7 @@
 //! A processor that stays: `asyncq process --follow`.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixDatagram;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -125,7 +126,7 @@ fn only_what_is_named_is_followed() {
 #[test]
 fn a_signal_lets_what_runs_end_and_cancelling_is_heard() {
     let place = Place::with_functions(&[("waits", "touch begun.$ASYNCQ_JOB; until [ -e end ]; do sleep 0.02; done")]);
-    let process = following(&place, "");
+    let mut process = following(&place, "");
     place.stdout("asyncq enqueue events waits");
     wait_until("it has begun", || place.at("begun.1").exists());
     place.stdout("asyncq job cancel 1");
@@ -133,12 +134,12 @@ fn a_signal_lets_what_runs_end_and_cancelling_is_heard() {
     place.stdout("asyncq enqueue events waits && asyncq enqueue events waits");
     wait_until("the next one has begun", || place.at("begun.2").exists());
     process.signal("TERM");
-    place.write("end", "");
-    let output = process.wait();
-    assert!(output.status.success());
-    assert_eq!((state(&place, 2), state(&place, 3)), ("completed".to_owned(), "queued".to_owned()));
-    let told = String::from_utf8(output.stderr).unwrap();
+    let mut told = String::new();
+    BufReader::new(process.0.stderr.take().unwrap()).read_line(&mut told).unwrap();
     assert!(told.contains("stopping; waiting for one job to end"), "{told}");
+    place.write("end", "");
+    assert!(process.wait().status.success());
+    assert_eq!((state(&place, 2), state(&place, 3)), ("completed".to_owned(), "queued".to_owned()));
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod service;
 mod signals;
 mod socket;
 mod stake;
+mod stdio;
 mod store;
 mod supervisor;
 mod worker;

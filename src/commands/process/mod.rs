@@ -34,7 +34,7 @@ use crate::domain::service::ServiceName;
 use crate::error::{Error, Kind, Result};
 pub use crate::runner::host::inherit;
 pub use crate::runner::supervisor::{Line, SUPERVISOR};
-pub use crate::runner::{Echo, Surroundings};
+pub use crate::runner::{Echo, Piece, PieceKind, Surroundings, Voice};
 use crate::runner::{descriptors, signals, supervisor};
 use crate::store::{Location, Patience, Store};
 

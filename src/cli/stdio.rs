@@ -1,0 +1,249 @@
+//! stdin, stdout and stderr, as this process shares them with others.
+//!
+//! Invariants: when somebody sets `O_NONBLOCK` on one of them, asyncq waits, and loses nothing. A message is one write, on
+//! a line of its own. What cannot be written while a processor works is counted and told; the next piece is tried again.
+
+use std::borrow::Cow;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::BorrowedFd;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anstream::{AutoStream, ColorChoice};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use crate::commands::process::{Echo, Piece, PieceKind, Voice};
+use crate::domain::log::Stream;
+
+/// stdout or stderr, without a buffer.
+#[derive(Debug, Clone, Copy)]
+pub struct Sink(pub Stream);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let fd = descriptor(self.0);
+        let mut refused = false;
+        loop {
+            match rustix::io::write(fd, bytes) {
+                Ok(count) => {
+                    state().note(self.0, &bytes[..count]);
+                    return Ok(count);
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    wait_for(fd, PollFlags::OUT, refused);
+                    refused = true;
+                }
+                // It is open for reading alone: as good as closed.
+                Err(Errno::BADF) => return Ok(bytes.len()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Waits until a descriptor may be ready for this; after a moment, when it said so before and was not.
+fn wait_for(fd: BorrowedFd<'_>, what: PollFlags, refused: bool) {
+    if refused {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let _ = poll(&mut [PollFd::from_borrowed_fd(fd, what)], None);
+}
+
+fn descriptor(stream: Stream) -> BorrowedFd<'static> {
+    match stream {
+        Stream::Out => rustix::stdio::stdout(),
+        Stream::Err => rustix::stdio::stderr(),
+    }
+}
+
+/// Whether a stream is a terminal.
+pub fn is_terminal(stream: Stream) -> bool {
+    descriptor(stream).is_terminal()
+}
+
+/// Whether both streams end in the same file.
+static JOINT: LazyLock<bool> = LazyLock::new(|| {
+    let ends = [Stream::Out, Stream::Err].map(|stream| rustix::fs::fstat(descriptor(stream)));
+    matches!(ends, [Ok(out), Ok(err)] if (out.st_dev, out.st_ino) == (err.st_dev, err.st_ino))
+});
+
+/// Writes text with styles to stdout, without them where they are not wanted; what fails, fails the command.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    Sink(Stream::Out).write_all(styled(Stream::Out, text).as_bytes())?;
+    Ok(())
+}
+
+fn styled(stream: Stream, text: &str) -> Cow<'_, str> {
+    let choice = match stream {
+        Stream::Out => AutoStream::choice(&io::stdout()),
+        Stream::Err => AutoStream::choice(&io::stderr()),
+    };
+    if choice == ColorChoice::Never { anstream::adapter::strip_str(text).to_string().into() } else { text.into() }
+}
+
+/// Says something on stderr, on lines of its own; `text` ends with a line feed. While functions print, it comes after what
+/// they have printed before. Nobody may be listening there, and that is no reason to stop.
+pub fn tell(text: &str) {
+    let bytes = styled(Stream::Err, text).into_owned().into_bytes();
+    let voice = state().voice.clone();
+    let unsaid = match voice {
+        Some(voice) => voice.say(bytes).err(),
+        None => Some(bytes),
+    };
+    if let Some(bytes) = unsaid {
+        put(&Piece { stream: Stream::Err, bytes, kind: PieceKind::Message });
+    }
+}
+
+/// Starts to pass on what functions print; messages take the same way until it ends.
+pub fn echo() -> Echo {
+    let echo = Echo::start(*JOINT, put);
+    state().voice = Some(echo.voice());
+    echo
+}
+
+/// Writes a piece, and waits for its reader. What is lost is counted, unless nobody reads.
+fn put(piece: &Piece) {
+    let stream = piece.stream;
+    let breaks = state().breaks_line(stream, piece.kind != PieceKind::Output);
+    let bytes = if breaks { [b"\n", &piece.bytes[..]].concat().into() } else { Cow::from(&piece.bytes) };
+    match write_all(stream, &bytes) {
+        Ok(()) => tell_losses(false),
+        Err((error, _)) if error.kind() == io::ErrorKind::BrokenPipe => true,
+        Err((error, rest)) => {
+            let tells = state().lose(stream, rest.min(piece.bytes.len()), &error);
+            let text =
+                format!("asyncq: cannot write to {}: {error}; trying again with what comes next\n", name(stream));
+            tells && complain(&text)
+        }
+    };
+}
+
+/// Writes all of it, or says what failed and how much was left.
+fn write_all(stream: Stream, bytes: &[u8]) -> Result<(), (io::Error, usize)> {
+    let mut left = bytes;
+    while !left.is_empty() {
+        match Sink(stream).write(left) {
+            Ok(0) => return Err((io::ErrorKind::WriteZero.into(), left.len())),
+            Ok(count) => left = &left[count..],
+            Err(error) => return Err((error, left.len())),
+        }
+    }
+    state().of(stream).failing = false;
+    Ok(())
+}
+
+fn name(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Out => "stdout",
+        Stream::Err => "stderr",
+    }
+}
+
+/// Says what was lost and not told yet, of streams that can be written to again, or of both. Says whether all of it is told.
+pub fn tell_losses(of_both: bool) -> bool {
+    let mut all = true;
+    for stream in [Stream::Out, Stream::Err] {
+        let text = {
+            let mut state = state();
+            let one = state.of(stream);
+            let Some(why) = &one.why else { continue };
+            if one.failing && !of_both {
+                continue;
+            }
+            format!("asyncq: {} bytes could not be written to {}: {why}\n", one.lost, name(stream))
+        };
+        if complain(&text) {
+            let mut state = state();
+            let one = state.of(stream);
+            (one.lost, one.why) = (0, None);
+        } else {
+            all = false;
+        }
+    }
+    all
+}
+
+/// Says on stderr, at once, what is wrong with the streams themselves; says whether it could.
+fn complain(text: &str) -> bool {
+    let line = if state().breaks_line(Stream::Err, true) { format!("\n{text}") } else { text.to_owned() };
+    write_all(Stream::Err, line.as_bytes()).is_ok()
+}
+
+/// What is known of the streams.
+#[derive(Default)]
+struct State {
+    streams: [Standing; 2],
+    voice: Option<Voice>,
+}
+
+/// Where a stream stands.
+#[derive(Default)]
+struct Standing {
+    line: Line,
+    /// Whether the last write failed.
+    failing: bool,
+    /// Whether a failure was told.
+    complained: bool,
+    /// How many bytes are lost and not told yet, and why.
+    lost: u64,
+    why: Option<io::Error>,
+}
+
+/// How the last line stands that was written.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    #[default]
+    Ended,
+    Begun,
+    /// It has no end because the rest of it was lost.
+    Torn,
+}
+
+fn state() -> MutexGuard<'static, State> {
+    static STATE: LazyLock<Mutex<State>> = LazyLock::new(Mutex::default);
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    fn of(&mut self, stream: Stream) -> &mut Standing {
+        &mut self.streams[usize::from(stream == Stream::Err)]
+    }
+
+    /// Remembers what was written.
+    fn note(&mut self, stream: Stream, bytes: &[u8]) {
+        let Some(last) = bytes.last() else { return };
+        let line = if *last == b'\n' { Line::Ended } else { Line::Begun };
+        for one in if *JOINT { &mut self.streams[..] } else { std::slice::from_mut(self.of(stream)) } {
+            one.line = line;
+        }
+    }
+
+    /// Whether a line feed comes first: what wants a line of its own, or comes after a loss, does not go on with another.
+    fn breaks_line(&mut self, stream: Stream, own_line: bool) -> bool {
+        match self.of(stream).line {
+            Line::Ended => false,
+            Line::Begun => own_line,
+            Line::Torn => true,
+        }
+    }
+
+    /// Counts what is lost; says whether that is to be told at once.
+    fn lose(&mut self, stream: Stream, bytes: usize, error: &io::Error) -> bool {
+        let stderr_works = !*JOINT && stream == Stream::Out && !self.of(Stream::Err).failing;
+        let one = self.of(stream);
+        one.lost += bytes as u64;
+        one.why = error.raw_os_error().map(io::Error::from_raw_os_error).or_else(|| Some(error.kind().into()));
+        one.failing = true;
+        if one.line == Line::Begun {
+            one.line = Line::Torn;
+        }
+        !std::mem::replace(&mut one.complained, true) && stderr_works
+    }
+}
