@@ -16,7 +16,7 @@ use crate::commands::enqueue::{self, inside};
 use crate::commands::nested::{self, Means};
 use crate::commands::{Enqueued, Store, reset_signals};
 use crate::domain::attempt::Outcome;
-use crate::domain::call::{Call, Key, Principal, keywords, positional};
+use crate::domain::call::{Call, Key, Principal, Reading};
 use crate::domain::function::FunctionName;
 use crate::domain::job::{NewJob, Running};
 use crate::domain::service::ServiceName;
@@ -31,10 +31,15 @@ use crate::error::{Error, Kind};
 #[command(
     override_usage = "asyncq enqueue [OPTIONS] <SERVICE> <FUNCTION> [ARG]...\n       asyncq enqueue [OPTIONS] --batch <FILE>"
 )]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub struct Enqueue {
     /// A keyword argument
     #[arg(short, long = "kwarg", value_name = "NAME=VALUE")]
     kwargs: Vec<String>,
+
+    /// Take every argument as a string, even one that is JSON
+    #[arg(long)]
+    raw: bool,
 
     /// On whose behalf the call is made; '' for nobody [default: $`ASYNCQ_PRINCIPAL`]
     #[arg(long, value_name = "NAME")]
@@ -53,7 +58,7 @@ pub struct Enqueue {
     pub(super) defer: bool,
 
     /// Enqueue the calls in a file, each a line of JSON; `-` reads stdin
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["kwargs", "key", "service", "function", "args"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kwargs", "raw", "key", "service", "function", "args"])]
     batch: Option<PathBuf>,
 
     /// With --batch: enqueue all calls or none
@@ -72,7 +77,7 @@ pub struct Enqueue {
     #[arg(required_unless_present = "batch")]
     function: Option<String>,
 
-    /// The arguments: each is JSON if it parses as JSON, else the string itself
+    /// The arguments: each is JSON if it is JSON without space around it, else the string itself
     #[arg(value_name = "ARG", allow_negative_numbers = true)]
     args: Vec<String>,
 }
@@ -130,12 +135,14 @@ impl Enqueue {
                 }
             }
         }
+        let words: Vec<_> = self.args.iter().map(|arg| arg.trim_start_matches(SHIELD)).collect();
+        let reading = if self.raw { Reading::Raw } else { Reading::Json };
         Ok(NewJob {
             call: Call {
                 service: ServiceName::parse(self.service.as_deref().unwrap_or_default())?,
                 function: FunctionName::parse(self.function.as_deref().unwrap_or_default())?,
-                args: positional(&self.args.iter().map(|arg| arg.trim_start_matches(SHIELD)).collect::<Vec<_>>())?,
-                kwargs: keywords(&pairs)?,
+                args: reading.positional(&words)?,
+                kwargs: reading.keywords(&pairs)?,
                 principal: self.own_principal()?,
                 site: None,
             },

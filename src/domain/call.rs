@@ -82,20 +82,22 @@ pub struct Call {
     pub site: Option<String>,
 }
 
-/// Positional arguments as typed on a command line: each is JSON if it parses as JSON, else the string itself.
+/// How words of a command line become values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// A word is JSON if it is JSON without space around it, else the string itself.
+    Json,
+    /// Each word is the string itself.
+    Raw,
+}
+
+/// Positional arguments as typed on a command line: each is JSON if it is JSON without space around it, else the string
+/// itself.
 ///
 /// # Errors
 /// [`Kind::Invalid`] when one is JSON that is refused, or all together are too large.
 pub fn positional<S: AsRef<str>>(words: &[S]) -> Result<Json> {
-    let mut text = String::from("[");
-    for (index, word) in words.iter().enumerate() {
-        if index > 0 {
-            text.push(',');
-        }
-        text += &value(word.as_ref()).map_err(|flaw| refuse(&format!("argument {}", index + 1), &flaw))?;
-    }
-    text.push(']');
-    Json::parse(&text).map_err(|flaw| refuse("the arguments together", &flaw))
+    Reading::Json.positional(words)
 }
 
 /// Keyword arguments as typed on a command line, with values read as in [`positional`].
@@ -103,26 +105,57 @@ pub fn positional<S: AsRef<str>>(words: &[S]) -> Result<Json> {
 /// # Errors
 /// [`Kind::Invalid`] when a name occurs twice, a value is JSON that is refused, or all together are too large.
 pub fn keywords<S: AsRef<str>>(pairs: &[(S, S)]) -> Result<Json> {
-    let mut text = String::from("{");
-    for (index, (name, word)) in pairs.iter().enumerate() {
-        let name = name.as_ref();
-        if index > 0 {
-            text.push(',');
-        }
-        text += &json::quote(name);
-        text.push(':');
-        text += &value(word.as_ref()).map_err(|flaw| refuse(&format!("argument `{}`", visible(name)), &flaw))?;
-    }
-    text.push('}');
-    Json::parse(&text).map_err(|flaw| refuse("the keyword arguments together", &flaw))
+    Reading::Json.keywords(pairs)
 }
 
-/// A word as JSON text: itself if it is JSON, else quoted. A word that is JSON but refused is never taken for a string.
-fn value(word: &str) -> Result<String, Flaw> {
-    match Json::parse(word) {
-        Ok(json) => Ok(json.to_string()),
-        Err(Flaw::Syntax(_)) => Json::string(word).map(|json| json.to_string()),
-        Err(flaw) => Err(flaw),
+impl Reading {
+    /// Positional arguments.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] when a word is refused, or all together are too large.
+    pub fn positional<S: AsRef<str>>(self, words: &[S]) -> Result<Json> {
+        let mut text = String::from("[");
+        for (index, word) in words.iter().enumerate() {
+            if index > 0 {
+                text.push(',');
+            }
+            text += &self.value(word.as_ref()).map_err(|flaw| refuse(&format!("argument {}", index + 1), &flaw))?;
+        }
+        text.push(']');
+        Json::parse(&text).map_err(|flaw| refuse("the arguments together", &flaw))
+    }
+
+    /// Keyword arguments.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] when a name occurs twice, a value is refused, or all together are too large.
+    pub fn keywords<S: AsRef<str>>(self, pairs: &[(S, S)]) -> Result<Json> {
+        let mut text = String::from("{");
+        for (index, (name, word)) in pairs.iter().enumerate() {
+            let name = name.as_ref();
+            if index > 0 {
+                text.push(',');
+            }
+            text += &json::quote(name);
+            text.push(':');
+            let value = self.value(word.as_ref());
+            text += &value.map_err(|flaw| refuse(&format!("argument `{}`", visible(name)), &flaw))?;
+        }
+        text.push('}');
+        Json::parse(&text).map_err(|flaw| refuse("the keyword arguments together", &flaw))
+    }
+
+    /// A word as JSON text. A word that is JSON but refused is never taken for a string.
+    fn value(self, word: &str) -> Result<String, Flaw> {
+        let spaced = |c: char| matches!(c, ' ' | '\t' | '\n' | '\r');
+        if self == Reading::Raw || word.starts_with(spaced) || word.ends_with(spaced) {
+            return Json::string(word).map(|json| json.to_string());
+        }
+        match Json::parse(word) {
+            Ok(json) => Ok(json.to_string()),
+            Err(Flaw::Syntax(_)) => Json::string(word).map(|json| json.to_string()),
+            Err(flaw) => Err(flaw),
+        }
     }
 }
 
@@ -131,9 +164,7 @@ fn refuse(what: &str, flaw: &Flaw) -> Error {
     match flaw {
         Flaw::TooLarge(_) => error.hint("put the data into a file and pass its path"),
         Flaw::DuplicateKey(_) => error.hint("readers disagree about which value counts, so name each key once"),
-        Flaw::Syntax(_) | Flaw::TooDeep | Flaw::Nul | Flaw::Surrogate => {
-            error.hint("to pass the text itself, quote it as a JSON string, as in '\"...\"'")
-        }
+        Flaw::Syntax(_) | Flaw::TooDeep | Flaw::Nul | Flaw::Surrogate => error.hint("`--raw` passes the text itself"),
     }
 }
 
@@ -148,7 +179,16 @@ mod tests {
         let args = positional(&words).unwrap();
         assert_eq!(args.as_str(), r#"[2,true,null,"2",{"a": 1.10},"bob@example.com",-7,"",18446744073709551616,"[1"]"#);
         assert_eq!(positional::<&str>(&[]).unwrap().as_str(), "[]");
+        assert_eq!(positional(&["  3 ", "3\n", "\t{}", "\u{a0}3"]).unwrap().as_str(), r#"["  3 ","3\n","\t{}"," 3"]"#);
         assert_eq!(keywords(&[("b", "x"), ("a", "1")]).unwrap().as_str(), r#"{"b":"x","a":1}"#);
+    }
+
+    #[test]
+    fn raw_words_are_strings() {
+        let words = ["2", "null", r#""quoted""#, " ", r#"{"a":1,"a":2}"#];
+        let args = Reading::Raw.positional(&words).unwrap();
+        assert_eq!(args.as_str(), r#"["2","null","\"quoted\""," ","{\"a\":1,\"a\":2}"]"#);
+        assert_eq!(Reading::Raw.keywords(&[("a", "1")]).unwrap().as_str(), r#"{"a":"1"}"#);
     }
 
     #[test]

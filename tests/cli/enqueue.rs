@@ -33,6 +33,51 @@ fn arguments_are_json_or_strings() {
 }
 
 #[test]
+fn an_argument_with_space_around_it_is_a_string() {
+    place().session(
+        r#"
+        $ asyncq enqueue events show '  3 ' "$(printf '[1]\nx')" ' {"a": 1}' -k 'n= 2' -k m=2
+        1
+        $ asyncq process
+        <  3 >
+        <[1]
+        x>
+        < {"a": 1}>
+        <--n= 2>
+        <--m=2>
+        {"job":1,"attempt":1,"service":"events","function":"show","args":["  3 ","[1]\nx"," {\"a\": 1}"],"kwargs":{"n":" 2","m":2},"principal":null,"site":"/[..]"}
+        "#,
+    );
+}
+
+#[test]
+fn raw_arguments_are_strings_as_given() {
+    place().session(
+        r#"
+        $ asyncq enqueue --raw events show '"quoted subject"' '{"a": 1}' -7 null '{"a":1,"a":2}' -1e5 -k n=2
+        1
+        $ asyncq process
+        <"quoted subject">
+        <{"a": 1}>
+        <-7>
+        <null>
+        <{"a":1,"a":2}>
+        <-1e5>
+        <--n=2>
+        {"job":1,"attempt":1,"service":"events","function":"show","args":["\"quoted subject\"","{\"a\": 1}","-7","null","{\"a\":1,\"a\":2}","-1e5"],"kwargs":{"n":"2"},"principal":null,"site":"/[..]"}
+        $ asyncq enqueue events show '{"a":1,"a":2}'
+        ! error: argument 1: the key `a` twice in one object
+        ! hint: readers disagree about which value counts, so name each key once
+        ? 65
+        $ asyncq enqueue events show '"\u0000"'
+        ! error: argument 1: a NUL character in a string
+        ! hint: `--raw` passes the text itself
+        ? 65
+        "#,
+    );
+}
+
+#[test]
 fn keyword_arguments_and_options_may_stand_anywhere() {
     place().session(
         r#"
@@ -134,15 +179,15 @@ fn refused_arguments() {
         ? 65
         $ asyncq enqueue events show ok '"\u0000"'
         ! error: argument 2: a NUL character in a string
-        ! hint: to pass the text itself, quote it as a JSON string, as in '"..."'
+        ! hint: `--raw` passes the text itself
         ? 65
         $ asyncq enqueue events show '"\ud800"'
         ! error: argument 1: a lone surrogate in a string
-        ! hint: to pass the text itself, quote it as a JSON string, as in '"..."'
+        ! hint: `--raw` passes the text itself
         ? 65
         $ asyncq enqueue events show "$(cat deep)"
         ! error: argument 1: nested too deep: at most 64 levels are allowed
-        ! hint: to pass the text itself, quote it as a JSON string, as in '"..."'
+        ! hint: `--raw` passes the text itself
         ? 65
         $ asyncq enqueue events show -k a=1 -k a=2
         ! error: the keyword arguments together: the key `a` twice in one object

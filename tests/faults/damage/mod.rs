@@ -317,7 +317,7 @@ impl Trial<'_> {
     fn must_be_told(&self, finding: &Finding, listed: &Answer, checked: &Answer) {
         let what = &self.what;
         let tells = |answer: &Answer| {
-            let newer = finding.version.is_some_and(|version| version > 1);
+            let newer = finding.version.is_some_and(|version| version > SCHEMA);
             answer.as_ref().is_err_and(|error| error.kind() == if newer { Kind::Busy } else { Kind::Invalid })
         };
         if let Some(flaw) = &finding.flaw {
@@ -422,6 +422,9 @@ fn trial(trial: &mut Trial<'_>, random: &mut Rng) {
     }
 }
 
+/// The schema that this build knows.
+const SCHEMA: i64 = 2;
+
 /// The exit codes that a command may end with on a damaged store.
 fn codes(command: &str, finding: &Finding) -> Vec<i32> {
     let own: &[i32] = match command.split(' ').next().unwrap() {
@@ -434,8 +437,8 @@ fn codes(command: &str, finding: &Finding) -> Vec<i32> {
         _ => &[0, 65],
     };
     match finding.version {
-        Some(1) if command.starts_with("job list") && finding.jobs_are_damaged => vec![65],
-        Some(version) if version > 1 => vec![75],
+        Some(SCHEMA) if command.starts_with("job list") && finding.jobs_are_damaged => vec![65],
+        Some(version) if version > SCHEMA => vec![75],
         _ => own.to_vec(),
     }
 }
