@@ -5,86 +5,95 @@ CREATE TABLE asyncq_schema (version INTEGER NOT NULL) STRICT;         -- an olde
 INSERT INTO asyncq_schema VALUES (2);
 
 CREATE TABLE asyncq_service (
-  name        TEXT NOT NULL PRIMARY KEY
+  name        TEXT NOT NULL PRIMARY KEY CONSTRAINT asyncq_service_name
               CHECK (name GLOB '[a-z0-9]*' AND name NOT GLOB '*[^a-z0-9._-]*' AND length(name) <= 255),
-  concurrency INTEGER NOT NULL DEFAULT 1 CHECK (concurrency > 0),     -- how many of its calls may be running at once
-  paused      INTEGER NOT NULL DEFAULT 0 CHECK (paused IN (0, 1)),    -- 1: accepts calls and runs none
+  concurrency INTEGER NOT NULL DEFAULT 1                              -- how many of its calls may be running at once
+              CONSTRAINT asyncq_service_concurrency CHECK (concurrency > 0),
+  paused      INTEGER NOT NULL DEFAULT 0                              -- 1: accepts calls and runs none
+              CONSTRAINT asyncq_service_paused CHECK (paused IN (0, 1)),
   created_at  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE asyncq_function (
-  service     TEXT NOT NULL REFERENCES asyncq_service ON DELETE CASCADE,
-  name        TEXT NOT NULL
+  service     TEXT NOT NULL REFERENCES asyncq_service (name) ON DELETE CASCADE,
+  name        TEXT NOT NULL CONSTRAINT asyncq_function_name
               CHECK (name GLOB '[A-Za-z_]*' AND name NOT GLOB '*[^A-Za-z0-9_.:-]*' AND length(name) <= 255),
   command     TEXT NOT NULL,                                          -- program and first arguments, a JSON array
   site        TEXT NOT NULL,                                          -- the directory of definition; it runs there
   env         TEXT NOT NULL DEFAULT '{}',                             -- recorded environment variables, a JSON object
-  timeout     INTEGER CHECK (timeout > 0),                            -- how many milliseconds an attempt may take
+  timeout     INTEGER                                                 -- how many milliseconds an attempt may take
+              CONSTRAINT asyncq_function_timeout CHECK (timeout > 0),
   worker      TEXT,                                                   -- how its program is kept, JSON; NULL: not at all
   created_at  INTEGER NOT NULL,
   args        TEXT NOT NULL DEFAULT 'words'                           -- words: the program's last arguments; or stdin:
-              CHECK (args = 'words' OR args = 'stdin'),               -- the call comes on standard input alone
+              CONSTRAINT asyncq_function_args                         -- the call comes on standard input alone
+              CHECK (args = 'words' OR args = 'stdin'),
   stdin       TEXT NOT NULL DEFAULT 'call'                            -- call: its standard input is the call; none: empty
-              CHECK (stdin = 'call' OR stdin = 'none' AND args = 'words'),
+              CONSTRAINT asyncq_function_stdin CHECK (stdin = 'call' OR stdin = 'none' AND args = 'words'),
   generation  INTEGER NOT NULL DEFAULT 0,                             -- workers of an older one end after their call
   PRIMARY KEY (service, name)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE asyncq_job (
-  id          INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id > 0),       -- never used again
+  id          INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT              -- never used again
+              CONSTRAINT asyncq_job_id CHECK (id > 0),
   service     TEXT NOT NULL,                                          -- a client sets these two
   function    TEXT NOT NULL,
   args        TEXT DEFAULT '[]',                                      -- and may set these eight; a JSON array
   kwargs      TEXT DEFAULT '{}',                                      -- a JSON object; both are NULL when in asyncq_large
   principal   TEXT,                                                   -- on whose behalf; NULL: nobody is logged in
   site        TEXT,                                                   -- run here instead of in the function's site
-  state       TEXT NOT NULL DEFAULT 'queued'
+  state       TEXT NOT NULL DEFAULT 'queued' CONSTRAINT asyncq_job_state
               CHECK (state = 'queued' OR state = 'processing' OR state = 'completed' OR state = 'delayed'
                      OR state = 'held' OR state = 'error' OR state = 'cancelled'),
   priority    INTEGER NOT NULL DEFAULT 0,                             -- smaller runs first
   run_at      INTEGER NOT NULL                                        -- when it is due
               DEFAULT (CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)),
-  key         TEXT UNIQUE,                                            -- makes a repeat safe: same key, same job
+  key         TEXT,                                                   -- makes a repeat safe: same key, same job
   created_at  INTEGER NOT NULL
               DEFAULT (CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)),
   os_user     TEXT,                                                   -- who ran `asyncq enqueue`; NULL: a plain INSERT
   parent      INTEGER,                                                -- the job inside which this call was made
-  immediate   INTEGER NOT NULL DEFAULT 0 CHECK (immediate IN (0, 1)), -- 1: ran at once, as a part of its parent
+  immediate   INTEGER NOT NULL DEFAULT 0                              -- 1: ran at once, as a part of its parent
+              CONSTRAINT asyncq_job_immediate CHECK (immediate IN (0, 1)),
   depth       INTEGER NOT NULL DEFAULT 0,                             -- how many immediate calls deep
-  attempt     INTEGER NOT NULL DEFAULT 0,                             -- the latest attempt; each claim adds one
+  attempt     INTEGER NOT NULL DEFAULT 0,                             -- the latest attempt, counted from 1
   processor   INTEGER,                                                -- who claimed that attempt
   token       TEXT,                                                   -- the secret of that attempt while it runs
   started_at  INTEGER,                                                -- when that attempt began
   finished_at INTEGER,                                                -- when the job ended
-  cancelling  INTEGER NOT NULL DEFAULT 0 CHECK (cancelling IN (0, 1)),-- 1: its processor is asked to end it
+  cancelling  INTEGER NOT NULL DEFAULT 0                              -- 1: its processor is asked to end it
+              CONSTRAINT asyncq_job_cancelling CHECK (cancelling IN (0, 1)),
   failures    INTEGER NOT NULL DEFAULT 0,                             -- since last queued by hand: attempts that failed,
   conflicts   INTEGER NOT NULL DEFAULT 0,                             -- that asked to be tried again,
   crashes     INTEGER NOT NULL DEFAULT 0,                             -- and whose processor died
   error       TEXT,                                                   -- JSON: {kind, message, exit_code, signal}
-  result      TEXT                                                    -- what the function left as its result, JSON
-) STRICT;
+  result      TEXT,                                                   -- what the function left as its result, JSON
+  claim       INTEGER NOT NULL DEFAULT 0                              -- how often a processor has claimed it; a claim
+) STRICT;                                                             -- that goes back before it began is no attempt
+CREATE UNIQUE INDEX asyncq_job_key ON asyncq_job (key);
 -- One index for each thing that is looked for; what has ended is in none of the first four.
 CREATE INDEX asyncq_job_queued     ON asyncq_job (service, priority, run_at) WHERE state = 'queued';  -- and by id
 CREATE INDEX asyncq_job_delayed    ON asyncq_job (service, run_at) WHERE state = 'delayed';
-CREATE INDEX asyncq_job_retry      ON asyncq_job (service, run_at) WHERE state = 'delayed' AND attempt > 0;
-CREATE INDEX asyncq_job_token      ON asyncq_job (processor) WHERE token IS NOT NULL;
+CREATE INDEX asyncq_job_retry      ON asyncq_job (service, run_at) WHERE state = 'delayed' AND claim + attempt > 0;
+CREATE INDEX asyncq_job_token      ON asyncq_job (processor) WHERE token IS NOT NULL OR state = 'processing';
 CREATE INDEX asyncq_job_parent     ON asyncq_job (parent) WHERE parent IS NOT NULL;
 CREATE INDEX asyncq_job_stopped    ON asyncq_job (state)
   WHERE state = 'error' OR state = 'cancelled' OR state = 'held';     -- what people look for among millions
 
 CREATE TABLE asyncq_large (                                           -- arguments too large for a row that changes
-  job         INTEGER PRIMARY KEY REFERENCES asyncq_job ON DELETE CASCADE,
+  job         INTEGER NOT NULL PRIMARY KEY REFERENCES asyncq_job (id) ON DELETE CASCADE,
   args        TEXT NOT NULL,
   kwargs      TEXT NOT NULL
 ) STRICT;
 
 CREATE TABLE asyncq_attempt (                                         -- one run of a job; no row for a silent success
-  job         INTEGER NOT NULL REFERENCES asyncq_job ON DELETE CASCADE,
-  number      INTEGER NOT NULL,                                       -- from 1
+  job         INTEGER NOT NULL REFERENCES asyncq_job (id) ON DELETE CASCADE,
+  number      INTEGER NOT NULL,                                       -- from 1; claims that never began have none
   processor   INTEGER NOT NULL,
   started_at  INTEGER NOT NULL,
   finished_at INTEGER NOT NULL,
-  ending      TEXT NOT NULL
+  ending      TEXT NOT NULL CONSTRAINT asyncq_attempt_ending
               CHECK (ending = 'completed' OR ending = 'conflict' OR ending = 'error' OR ending = 'interrupted'
                      OR ending = 'cancelled' OR ending = 'crash'),
   error       TEXT,                                                   -- as in asyncq_job
@@ -96,7 +105,7 @@ CREATE TABLE asyncq_attempt (                                         -- one run
 ) STRICT;
 
 CREATE TABLE asyncq_processor (                                       -- the processors at work, or dead at it
-  id          INTEGER PRIMARY KEY AUTOINCREMENT,
+  id          INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
   folder      TEXT NOT NULL UNIQUE,                                   -- it lives while it locks the file in there
   host        TEXT NOT NULL,                                          -- where and what it is, should that file be gone:
   boot        TEXT NOT NULL,                                          -- machine, boot of it,
@@ -107,16 +116,16 @@ CREATE TABLE asyncq_processor (                                       -- the pro
 ) STRICT;
 
 CREATE TABLE asyncq_slot (                                            -- how many calls a processor may be running
-  service     TEXT NOT NULL REFERENCES asyncq_service,
-  processor   INTEGER NOT NULL REFERENCES asyncq_processor ON DELETE CASCADE,
-  taken       INTEGER NOT NULL CHECK (taken > 0),
+  service     TEXT NOT NULL REFERENCES asyncq_service (name),
+  processor   INTEGER NOT NULL REFERENCES asyncq_processor (id) ON DELETE CASCADE,
+  taken       INTEGER NOT NULL CONSTRAINT asyncq_slot_taken CHECK (taken > 0),
   PRIMARY KEY (service, processor)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE asyncq_progress (                                        -- how far calls are, as their workers tell
-  job         INTEGER PRIMARY KEY REFERENCES asyncq_job ON DELETE CASCADE,
+  job         INTEGER NOT NULL PRIMARY KEY REFERENCES asyncq_job (id) ON DELETE CASCADE,
   attempt     INTEGER NOT NULL,                                       -- it says nothing of any other one
-  processor   INTEGER NOT NULL REFERENCES asyncq_processor ON DELETE CASCADE,
+  processor   INTEGER NOT NULL REFERENCES asyncq_processor (id) ON DELETE CASCADE,
   told        TEXT NOT NULL                                           -- in words, for people
 ) STRICT;
 
@@ -131,6 +140,7 @@ CREATE TRIGGER asyncq_job_insert BEFORE INSERT ON asyncq_job BEGIN
     WHEN NEW.attempt <> 0 OR NEW.processor IS NOT NULL OR NEW.token IS NOT NULL OR NEW.started_at IS NOT NULL
       OR NEW.finished_at IS NOT NULL OR NEW.cancelling <> 0 OR NEW.failures <> 0 OR NEW.conflicts <> 0
       OR NEW.crashes <> 0 OR NEW.error IS NOT NULL OR NEW.result IS NOT NULL OR NEW.immediate <> 0 OR NEW.depth <> 0
+      OR NEW.claim <> 0
     THEN RAISE(ABORT, 'asyncq: leave out the columns that asyncq keeps itself')
     WHEN NOT coalesce(json_valid(NEW.args), 0) OR json_type(NEW.args) <> 'array'
     THEN RAISE(ABORT, 'asyncq: args must be a JSON array')

@@ -163,13 +163,15 @@ pub struct NewJob {
     pub parent: Option<JobId>,
 }
 
-/// What fences every change that a processor makes: it holds only while exactly this attempt is being processed.
+/// What fences every change that a processor makes: it holds only while exactly this claim is being processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence {
     /// The job.
     pub job: JobId,
-    /// Its attempt.
+    /// Its attempt, counted from 1. A claim that goes back before it began gives its number to the next one.
     pub attempt: i64,
+    /// How often the job has been claimed, with this claim. Older builds do not count claims and leave it as it was.
+    pub claim: i64,
     /// Who processes it.
     pub processor: ProcessorId,
 }

@@ -8,8 +8,8 @@ use crate::error::Result;
 const PARTIAL: [(&str, &str); 6] = [
     ("asyncq_job_queued", "state = 'queued'"),
     ("asyncq_job_delayed", "state = 'delayed'"),
-    ("asyncq_job_retry", "state = 'delayed' AND attempt > 0"),
-    ("asyncq_job_token", "token IS NOT NULL"),
+    ("asyncq_job_retry", "state = 'delayed' AND claim + attempt > 0"),
+    ("asyncq_job_token", "token IS NOT NULL OR state = 'processing'"),
     ("asyncq_job_parent", "parent IS NOT NULL"),
     ("asyncq_job_stopped", STOPPED),
 ];

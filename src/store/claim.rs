@@ -22,11 +22,11 @@ const PROMOTE_STEP: i64 = 1000;
 const PROMOTE: &str = "UPDATE asyncq_job SET state = CASE state WHEN 'delayed' THEN 'queued' END WHERE id IN (
     SELECT id FROM asyncq_job WHERE state = 'delayed' AND service = ?1 AND run_at <= ?2 ORDER BY run_at LIMIT ?3)";
 const HASTEN: &str = "UPDATE asyncq_job SET run_at = ?3
-    WHERE state = 'delayed' AND attempt > 0 AND service = ?1 AND run_at > ?2";
+    WHERE state = 'delayed' AND claim + attempt > 0 AND service = ?1 AND run_at > ?2";
 pub(super) const READY: &str = "SELECT id FROM asyncq_job WHERE state = 'queued' AND service = ?1 LIMIT 1";
-const NEXT: &str = "SELECT id, attempt, function, args, kwargs, principal, site, conflicts, crashes FROM asyncq_job
-    WHERE state = 'queued' AND service = ?1 ORDER BY priority, run_at, id LIMIT ?2";
-const NEXT_UNSUSPECTED: &str = "SELECT id, attempt, function, args, kwargs, principal, site, conflicts, crashes
+const NEXT: &str = "SELECT id, attempt, claim, function, args, kwargs, principal, site, conflicts, crashes
+    FROM asyncq_job WHERE state = 'queued' AND service = ?1 ORDER BY priority, run_at, id LIMIT ?2";
+const NEXT_UNSUSPECTED: &str = "SELECT id, attempt, claim, function, args, kwargs, principal, site, conflicts, crashes
     FROM asyncq_job WHERE state = 'queued' AND service = ?1 AND crashes < ?3 ORDER BY priority, run_at, id LIMIT ?2";
 const SUSPECT_RUNS: &str = "SELECT 1 FROM asyncq_job
     WHERE token IS NOT NULL AND state = 'processing' AND immediate = 0 AND service = ?1 AND crashes >= ?2 LIMIT 1";
@@ -36,7 +36,7 @@ macro_rules! take {
     ($token:literal, $which:literal) => {
         concat!(
             "UPDATE asyncq_job SET state = CASE state WHEN 'queued' THEN 'processing' END, attempt = attempt + 1,
-            processor = ?2, started_at = ?3, token = ",
+            claim = claim + 1, processor = ?2, started_at = ?3, token = ",
             $token,
             " WHERE ",
             $which
@@ -147,7 +147,8 @@ fn hand_out(
     (mut stored, token): (Stored, &Token),
     definitions: &mut HashMap<String, Result<Arc<Definition>, Failure>>,
 ) -> Result<Claim> {
-    let fence = Fence { job: stored.id, attempt: stored.attempt + 1, processor: plan.processor };
+    let Stored { id: job, attempt, claim, .. } = stored;
+    let fence = Fence { job, attempt: attempt + 1, claim: claim + 1, processor: plan.processor };
     let definition = if let Some(known) = definitions.get(&stored.function) {
         known.clone()
     } else {
@@ -170,6 +171,7 @@ fn hand_out(
 struct Stored {
     id: JobId,
     attempt: i64,
+    claim: i64,
     function: String,
     args: Option<Vec<u8>>,
     kwargs: Option<Vec<u8>>,
@@ -184,12 +186,13 @@ impl Stored {
         Ok(Stored {
             id: JobId(row.i64(0)?),
             attempt: row.i64(1)?,
-            function: row.lossy(2)?.unwrap_or_default(),
-            args: bytes(3)?,
-            kwargs: bytes(4)?,
-            principal: bytes(5)?,
-            site: bytes(6)?,
-            before: Tally { conflicts: row.i64(7)?, crashes: row.i64(8)? },
+            claim: row.i64(2)?,
+            function: row.lossy(3)?.unwrap_or_default(),
+            args: bytes(4)?,
+            kwargs: bytes(5)?,
+            principal: bytes(6)?,
+            site: bytes(7)?,
+            before: Tally { conflicts: row.i64(8)?, crashes: row.i64(9)? },
         })
     }
 

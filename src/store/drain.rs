@@ -82,7 +82,7 @@ pub struct Advance {
 const REGISTER: &str = "INSERT INTO asyncq_processor (folder, host, boot, pid, pid_start, started_at, store)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id";
 const UNREGISTER: &str = "DELETE FROM asyncq_processor WHERE id = ?1";
-const UNHEARD: &str = "SELECT id, attempt FROM asyncq_job
+const UNHEARD: &str = "SELECT id, attempt, claim FROM asyncq_job
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 0";
 const PROCESSORS: &str = "SELECT id, folder, host, boot, pid, pid_start, started_at, store <> ?1
     FROM asyncq_processor ORDER BY id";
@@ -90,17 +90,18 @@ const SERVICE: &str = "SELECT s.concurrency, s.paused,
     (SELECT CAST(COALESCE(SUM(taken), 0) AS BIGINT) FROM asyncq_slot WHERE service = s.name AND processor <> ?2),
     (SELECT taken FROM asyncq_slot WHERE service = s.name AND processor = ?2),
     (SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1),
-    (SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND attempt > 0 AND service = ?1 AND run_at > ?3 LIMIT 1)
+    (SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND claim + attempt > 0 AND service = ?1 AND run_at > ?3 LIMIT 1)
     FROM asyncq_service s WHERE s.name = ?1";
 const HOLDERS: &str = "SELECT p.id, p.folder, p.host, p.boot, p.pid, p.pid_start, p.started_at, p.store <> ?2
     FROM asyncq_slot s JOIN asyncq_processor p ON p.id = s.processor WHERE s.service = ?1 ORDER BY p.id";
 const NEXT_DUE: &str = "SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1";
-const NEXT_RETRY: &str = "SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND attempt > 0 AND service = ?1
+const NEXT_RETRY: &str =
+    "SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND claim + attempt > 0 AND service = ?1
     ORDER BY run_at LIMIT 1";
 const TAKE_SLOTS: &str = "INSERT INTO asyncq_slot (service, processor, taken) VALUES (?1, ?2, ?3)
     ON CONFLICT (service, processor) DO UPDATE SET taken = excluded.taken";
 const FREE_SLOTS: &str = "DELETE FROM asyncq_slot WHERE service = ?1 AND processor = ?2";
-const CANCELLING: &str = "SELECT id, attempt FROM asyncq_job
+const CANCELLING: &str = "SELECT id, attempt, claim FROM asyncq_job
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND cancelling = 1 AND immediate = 0";
 
 impl Store {
@@ -236,7 +237,7 @@ impl Store {
 }
 
 fn read_fence(row: &dyn Row, processor: ProcessorId) -> Result<Fence> {
-    Ok(Fence { job: JobId(row.i64(0)?), attempt: row.i64(1)?, processor })
+    Ok(Fence { job: JobId(row.i64(0)?), attempt: row.i64(1)?, claim: row.i64(2)?, processor })
 }
 
 fn read_processor(row: &dyn Row) -> Result<Processor> {

@@ -66,6 +66,13 @@ pub(super) trait Tx {
     /// Runs a script without parameters; only for schemas.
     fn script(&mut self, sql: &str) -> Result<()>;
 
+    /// Puts other words for a table into the schema, which change neither its columns nor its rows; leaves it as it is where
+    /// the table has other columns than the words say, as an application may have added some. Only for upgrades.
+    fn reword(&mut self, table: &str, words: &str) -> Result<()>;
+
+    /// Whether a table has an index that a UNIQUE among its own words has made. Only for upgrades.
+    fn has_inline_unique(&mut self, table: &str) -> Result<bool>;
+
     /// Looks through the whole store for damage; gives the first that it finds. What an application has in the same
     /// database is not looked at.
     fn flaw(&mut self) -> Result<Option<String>>;

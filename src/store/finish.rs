@@ -9,32 +9,56 @@ use crate::domain::retry::{Verdict, not_by_itself};
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 
+/// What a fence says, as the first four parameters. The claim alone tells what this build has claimed; what an older one
+/// has claimed is told by the attempt, as it does not count claims.
+macro_rules! fenced {
+    () => {
+        " AND attempt = ?2 AND processor = ?3 AND claim = ?4 AND state = "
+    };
+}
 /// One job, and all up to another one; as a statement for one is the cheaper.
 macro_rules! complete {
     ($which:literal) => {
         concat!(
-            "UPDATE asyncq_job SET state = 'completed', started_at = ?4, finished_at = ?5, result = ?6, token = NULL,
+            "UPDATE asyncq_job SET state = 'completed', started_at = ?5, finished_at = ?6, result = ?7, token = NULL,
             cancelling = 0 WHERE ",
             $which,
-            " AND attempt = ?2 AND processor = ?3 AND state = 'processing'"
+            fenced!(),
+            "'processing'"
         )
     };
 }
 const COMPLETE: &str = complete!("id = ?1");
-const COMPLETE_RUN: &str = complete!("id >= ?1 AND id <= ?7");
-const JUST_COMPLETED: &str = "SELECT id FROM asyncq_job WHERE id >= ?1 AND id <= ?2 AND attempt = ?3 AND processor = ?4
-    AND state = 'completed' AND token IS NULL AND finished_at = ?5 ORDER BY id";
-const END: &str = "UPDATE asyncq_job SET state = ?6, started_at = ?4, finished_at = ?5, error = ?7,
-    failures = failures + ?8, conflicts = conflicts + ?9, crashes = crashes + ?10, token = NULL, cancelling = 0
-    WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'processing'";
-const AGAIN: &str = "UPDATE asyncq_job SET state = ?5, started_at = ?4, run_at = COALESCE(?6, run_at),
-    conflicts = conflicts + ?7, crashes = crashes + ?8, token = NULL
-    WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'processing' AND cancelling = 0";
-const COMPLETED_ITSELF: &str = "UPDATE asyncq_job SET result = ?4, started_at = ?5, token = NULL, cancelling = 0
-    WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'completed' AND token IS NOT NULL";
-const GIVE_BACK: &str = "UPDATE asyncq_job SET state = CASE WHEN cancelling = 1 THEN 'cancelled' ELSE 'queued' END,
-    finished_at = CASE WHEN cancelling = 1 THEN ?4 END, started_at = NULL, token = NULL, cancelling = 0
-    WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'processing'";
+const COMPLETE_RUN: &str = complete!("id >= ?1 AND id <= ?8");
+const JUST_COMPLETED: &str = concat!(
+    "SELECT id FROM asyncq_job WHERE id >= ?1 AND id <= ?5",
+    fenced!(),
+    "'completed' AND token IS NULL AND finished_at = ?6 ORDER BY id"
+);
+const END: &str = concat!(
+    "UPDATE asyncq_job SET state = ?7, started_at = ?5, finished_at = ?6, error = ?8, failures = failures + ?9,
+    conflicts = conflicts + ?10, crashes = crashes + ?11, token = NULL, cancelling = 0 WHERE id = ?1",
+    fenced!(),
+    "'processing'"
+);
+const AGAIN: &str = concat!(
+    "UPDATE asyncq_job SET state = ?6, started_at = ?5, run_at = COALESCE(?7, run_at), conflicts = conflicts + ?8,
+    crashes = crashes + ?9, token = NULL WHERE id = ?1",
+    fenced!(),
+    "'processing' AND cancelling = 0"
+);
+const COMPLETED_ITSELF: &str = concat!(
+    "UPDATE asyncq_job SET result = ?5, started_at = ?6, token = NULL, cancelling = 0 WHERE id = ?1",
+    fenced!(),
+    "'completed' AND token IS NOT NULL"
+);
+const GIVE_BACK: &str = concat!(
+    "UPDATE asyncq_job SET state = CASE WHEN cancelling = 1 THEN 'cancelled' ELSE 'queued' END,
+    finished_at = CASE WHEN cancelling = 1 THEN ?5 END, started_at = NULL, attempt = attempt - 1, token = NULL,
+    cancelling = 0 WHERE id = ?1",
+    fenced!(),
+    "'processing'"
+);
 const ATTEMPT: &str = "INSERT INTO asyncq_attempt
     (job, number, processor, started_at, finished_at, ending, error, dropped, gap, pieces, log)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (job, number) DO NOTHING";
@@ -83,13 +107,14 @@ fn are_recorded_together(one: &Finish, other: &Finish) -> bool {
 fn complete_all(tx: &mut dyn Tx, first: &Finish, count: usize) -> Result<Vec<JobId>> {
     let JobId(least) = first.fence.job;
     let most = least + i64::try_from(count).unwrap_or(i64::MAX) - 1;
-    let (now, [_, attempt, processor]) = (tx.now(), fence(&first.fence));
+    let (now, [_, attempt, processor, claim]) = (tx.now(), fence(&first.fence));
     let started_at = now.before(first.took);
-    let args = [least.into(), attempt, processor, started_at.into(), now.into(), Value::Null, most.into()];
+    let args = [least.into(), attempt, processor, claim, started_at.into(), now.into(), Value::Null, most.into()];
     if tx.execute(COMPLETE_RUN, &args)? == count as u64 {
         return Ok((least..=most).map(JobId).collect());
     }
-    tx.all(JUST_COMPLETED, &[least.into(), most.into(), attempt, processor, now.into()], |row| row.i64(0).map(JobId))
+    let args = [least.into(), attempt, processor, claim, most.into(), now.into()];
+    tx.all(JUST_COMPLETED, &args, |row| row.i64(0).map(JobId))
 }
 
 /// Records the end of an attempt, unless it is no longer this attempt's job; gives the job's state then.
@@ -122,30 +147,39 @@ fn finish(tx: &mut dyn Tx, end: &Finish) -> Result<Option<State>> {
 /// Adds to a job that its function has completed what only its processor knows; says whether it was so.
 fn completed_itself(tx: &mut dyn Tx, end: &Finish, started_at: Timestamp) -> Result<bool> {
     let result = end.result.as_ref().map(Json::as_str);
-    let [job, attempt, processor] = fence(&end.fence);
-    Ok(tx.execute(COMPLETED_ITSELF, &[job, attempt, processor, result.into(), started_at.into()])? > 0)
+    let [job, attempt, processor, claim] = fence(&end.fence);
+    Ok(tx.execute(COMPLETED_ITSELF, &[job, attempt, processor, claim, result.into(), started_at.into()])? > 0)
 }
 
-fn fence(fence: &Fence) -> [Value<'static>; 3] {
-    [fence.job.0.into(), fence.attempt.into(), fence.processor.0.into()]
+fn fence(fence: &Fence) -> [Value<'static>; 4] {
+    [fence.job.0.into(), fence.attempt.into(), fence.processor.0.into(), fence.claim.into()]
 }
 
 /// Brings the job into the state of the verdict; `None` when the fence does not hold.
 fn settle(tx: &mut dyn Tx, end: &Finish, verdict: &Verdict, started_at: Timestamp) -> Result<Option<State>> {
     let now = tx.now();
-    let [job, attempt, processor] = fence(&end.fence);
+    let [job, attempt, processor, claim] = fence(&end.fence);
     let count = |ending| i64::from(verdict.ending == ending);
     let (failed, met, crashed) = (count(Ending::Error), count(Ending::Conflict), count(Ending::Crash));
     if verdict.state == State::Completed {
         let result = end.result.as_ref().map(Json::as_str);
-        let args = [job, attempt, processor, started_at.into(), now.into(), result.into()];
+        let args = [job, attempt, processor, claim, started_at.into(), now.into(), result.into()];
         return Ok((tx.execute(COMPLETE, &args)? == 1).then_some(State::Completed));
     }
     let mut state = verdict.state;
     if state.is_waiting() {
         let due = verdict.pause.map(|pause| now.after(pause));
-        let args =
-            [job, attempt, processor, started_at.into(), state.as_str().into(), due.into(), met.into(), crashed.into()];
+        let args = [
+            job,
+            attempt,
+            processor,
+            claim,
+            started_at.into(),
+            state.as_str().into(),
+            due.into(),
+            met.into(),
+            crashed.into(),
+        ];
         if tx.execute(AGAIN, &args)? == 1 {
             return Ok(Some(state));
         }
@@ -157,6 +191,7 @@ fn settle(tx: &mut dyn Tx, end: &Finish, verdict: &Verdict, started_at: Timestam
         job,
         attempt,
         processor,
+        claim,
         started_at.into(),
         now.into(),
         state.as_str().into(),
@@ -177,7 +212,7 @@ fn record(
 ) -> Result<()> {
     let log = &end.log;
     let now = tx.now();
-    let [job, attempt, processor] = fence(&end.fence);
+    let [job, attempt, processor, _] = fence(&end.fence);
     let error = error.as_ref().map(error_text);
     let pieces = pieces(log);
     let args = [
@@ -197,11 +232,11 @@ fn record(
     Ok(())
 }
 
-/// Puts a call back that was claimed and never begun, as if it had not been claimed.
+/// Puts a call back that was claimed and never begun: the next claim has the same attempt.
 pub(super) fn give_back(tx: &mut dyn Tx, fence: &Fence) -> Result<()> {
     let now = tx.now();
-    let [job, attempt, processor] = self::fence(fence);
-    tx.execute(GIVE_BACK, &[job, attempt, processor, now.into()])?;
+    let [job, attempt, processor, claim] = self::fence(fence);
+    tx.execute(GIVE_BACK, &[job, attempt, processor, claim, now.into()])?;
     Ok(())
 }
 

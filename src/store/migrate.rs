@@ -4,31 +4,63 @@
 //!
 //! An upgrade waits for nobody: processors of the older build may be at work while it happens. They are refused
 //! everything but to end that work ([`Store::conclude`](super::Store)): to record how their calls ended, give back those
-//! that they had not begun, and unregister. So there are two rules for steps:
+//! that they had not begun, and unregister. So there are three rules for steps:
 //! - A step only adds: tables, indexes, triggers, columns that may be left out. All that an older build writes to end its
 //!   work stays valid, though it fills nothing new.
 //! - No step relies on a trigger to complete what processors write: they work without triggers. Triggers are for clients,
 //!   which need not know of them.
+//! - No step rewrites rows of `asyncq_job`, of which there may be millions, nor copies a table: an application may have
+//!   indexes, triggers and foreign keys of its own there.
 
 use std::cmp::Ordering;
 
 use super::engine::Tx;
+use super::script::{FRESH, part};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
 
-const SCHEMA: Schema = Schema { version: 2, fresh: include_str!("../../schema.sql"), steps: STEPS };
+const SCHEMA: Schema = Schema { version: 2, fresh: FRESH, steps: STEPS };
 
 /// The steps to the schema of this build, from version 1 on.
-const STEPS: &[&[&str]] = &[TO_2];
+const STEPS: &[&[Change]] = &[TO_2];
 
-/// How functions take their calls, which workers are too old, and on which file a processor works.
-pub(super) const TO_2: &[&str] = &[
-    "ALTER TABLE asyncq_function ADD COLUMN args TEXT NOT NULL DEFAULT 'words' CHECK (args = 'words' OR args = 'stdin')",
-    "ALTER TABLE asyncq_function ADD COLUMN stdin TEXT NOT NULL DEFAULT 'call'
-        CHECK (stdin = 'call' OR stdin = 'none' AND args = 'words')",
-    "ALTER TABLE asyncq_function ADD COLUMN generation INTEGER NOT NULL DEFAULT 0",
-    "ALTER TABLE asyncq_processor ADD COLUMN store TEXT",
+/// One change on the way to a newer schema.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Change {
+    /// A statement.
+    Run(&'static str),
+    /// Gives a table the words that it has in the script for new stores: its columns are those already, and their values
+    /// stay as they are.
+    Reword(&'static str),
+    /// Makes an index or a trigger as the script does, instead of one that may be there.
+    Remake(&'static str),
+}
+use Change::{Remake, Reword, Run};
+
+/// How functions take their calls, which workers are too old, and on which file a processor works. Claims are counted, and fence what processors write, so
+/// that `attempt` can be the number of runs that began. Names and columns in constraints, as tools expect them.
+pub(super) const TO_2: &[Change] = &[
+    Run("ALTER TABLE asyncq_function ADD COLUMN args TEXT NOT NULL DEFAULT 'words'"),
+    Run("ALTER TABLE asyncq_function ADD COLUMN stdin TEXT NOT NULL DEFAULT 'call'"),
+    Run("ALTER TABLE asyncq_function ADD COLUMN generation INTEGER NOT NULL DEFAULT 0"),
+    Run("ALTER TABLE asyncq_job ADD COLUMN claim INTEGER NOT NULL DEFAULT 0"),
+    Run("ALTER TABLE asyncq_processor ADD COLUMN store TEXT"),
+    Reword("asyncq_service"),
+    Reword("asyncq_function"),
+    Reword("asyncq_job"),
+    Reword("asyncq_large"),
+    Reword("asyncq_attempt"),
+    Reword("asyncq_processor"),
+    Reword("asyncq_slot"),
+    Reword("asyncq_progress"),
+    Remake("asyncq_job_retry"),
+    Remake("asyncq_job_token"),
+    Remake("asyncq_job_insert"),
 ];
+
+/// How `key` stands in the script for new stores, and how in a table that an older build has made: the index of an inline
+/// UNIQUE cannot be dropped.
+const KEY: [&str; 2] = ["  key         TEXT,       ", "  key         TEXT UNIQUE,"];
 
 /// A schema and the way to it.
 #[derive(Debug, Clone, Copy)]
@@ -37,8 +69,8 @@ pub(super) struct Schema {
     pub(super) version: i64,
     /// The script that makes it in a database without one.
     pub(super) fresh: &'static str,
-    /// The statements that lead from version 1 to 2, from 2 to 3, and so on.
-    pub(super) steps: &'static [&'static [&'static str]],
+    /// What leads from version 1 to 2, from 2 to 3, and so on.
+    pub(super) steps: &'static [&'static [Change]],
 }
 
 /// What was found in a database.
@@ -98,14 +130,40 @@ impl Schema {
             Found::Older(from) => from,
         };
         let done = usize::try_from(from - 1).map_err(|_| super::engine::damaged("a schema before the first"))?;
-        for statement in self.steps[done..].iter().copied().flatten() {
+        for change in self.steps[done..].iter().copied().flatten() {
             reached("upgrade statement");
-            tx.script(statement)?;
+            change.make(tx)?;
         }
         reached("upgrade statement");
         tx.execute("UPDATE asyncq_schema SET version = ?1", &[self.version.into()])?;
         Ok(())
     }
+}
+
+impl Change {
+    fn make(self, tx: &mut dyn Tx) -> Result<()> {
+        match self {
+            Run(sql) => tx.script(sql),
+            Reword(name) => {
+                let words = script_of(name)?;
+                let inline = name == "asyncq_job" && tx.has_inline_unique(name)?;
+                let words = if inline { words.replace(KEY[0], KEY[1]) } else { words.to_owned() };
+                tx.reword(name, &words)
+            }
+            Remake(name) => {
+                let part = part(name).ok_or_else(|| unknown(name))?;
+                tx.script(&format!("DROP {} IF EXISTS {name}; {}", part.kind, part.sql))
+            }
+        }
+    }
+}
+
+fn script_of(name: &str) -> Result<&'static str> {
+    part(name).map(|part| part.sql).ok_or_else(|| unknown(name))
+}
+
+fn unknown(name: &str) -> Error {
+    super::engine::damaged(&format!("no schema has `{name}`"))
 }
 
 #[cfg(test)]
@@ -126,8 +184,8 @@ mod tests {
         version: 3,
         fresh: "",
         steps: &[
-            &["ALTER TABLE asyncq_thing ADD COLUMN b INTEGER NOT NULL DEFAULT 8"],
-            &["UPDATE asyncq_thing SET a = a + b", "UPDATE asyncq_thing SET a = a * 2"],
+            &[Run("ALTER TABLE asyncq_thing ADD COLUMN b INTEGER NOT NULL DEFAULT 8")],
+            &[Run("UPDATE asyncq_thing SET a = a + b"), Run("UPDATE asyncq_thing SET a = a * 2")],
         ],
     };
 
@@ -181,7 +239,7 @@ mod tests {
 
     #[test]
     fn an_upgrade_that_fails_leaves_the_old_store() {
-        const STEPS: &[&[&str]] = &[NEW.steps[0], &["UPDATE asyncq_nothing SET a = 1"]];
+        const STEPS: &[&[Change]] = &[NEW.steps[0], &[Run("UPDATE asyncq_nothing SET a = 1")]];
         let (_folder, mut engine) = engine();
         bring(&mut engine, OLD).unwrap();
         let broken = Schema { steps: STEPS, ..NEW };

@@ -28,6 +28,7 @@ mod query;
 mod rescue;
 mod rights;
 mod row;
+mod script;
 mod select;
 mod service;
 mod sqlite;

@@ -10,12 +10,12 @@ use crate::domain::processor::ProcessorId;
 use crate::domain::retry::Tally;
 use crate::error::{Error, Kind, Result};
 
-const RUNNING: &str = "SELECT j.attempt, j.processor, j.principal, j.site, j.depth, p.folder
+const RUNNING: &str = "SELECT j.attempt, j.claim, j.processor, j.principal, j.site, j.depth, p.folder
     FROM asyncq_job j JOIN asyncq_processor p ON p.id = j.processor
     WHERE j.id = ?1 AND j.token = ?2 AND j.state = 'processing'";
 const STILL: &str = "SELECT depth FROM asyncq_job
-    WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'processing'";
-const BEGIN: &str = "UPDATE asyncq_job SET state = 'processing', immediate = 1, depth = ?2, attempt = 1,
+    WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND claim = ?4 AND state = 'processing'";
+const BEGIN: &str = "UPDATE asyncq_job SET state = 'processing', immediate = 1, depth = ?2, attempt = 1, claim = 1,
     processor = ?3, token = ?4, started_at = ?5 WHERE id = ?1";
 
 impl Store {
@@ -26,14 +26,19 @@ impl Store {
     pub fn running(&mut self, id: JobId, token: &Token) -> Result<Option<Running>> {
         self.read(|tx| {
             tx.first(RUNNING, &[id.0.into(), token.as_str().into()], |row: &dyn Row| {
-                let principal = row.lossy(2)?.and_then(|text| Principal::parse(&text).ok());
+                let principal = row.lossy(3)?.and_then(|text| Principal::parse(&text).ok());
                 Ok(Running {
-                    fence: Fence { job: id, attempt: row.i64(0)?, processor: ProcessorId(row.i64(1)?) },
+                    fence: Fence {
+                        job: id,
+                        attempt: row.i64(0)?,
+                        claim: row.i64(1)?,
+                        processor: ProcessorId(row.i64(2)?),
+                    },
                     token: token.clone(),
                     principal,
-                    site: row.lossy(3)?,
-                    depth: row.i64(4)?,
-                    folder: row.str(5)?.to_owned(),
+                    site: row.lossy(4)?,
+                    depth: row.i64(5)?,
+                    folder: row.str(6)?.to_owned(),
                 })
             })
         })
@@ -59,7 +64,7 @@ impl Store {
             let processor = inside.processor;
             tx.execute(BEGIN, &[id.0.into(), depth.into(), processor.0.into(), token.as_str().into(), now.into()])?;
             Ok(Claim {
-                fence: Fence { job: id, attempt: 1, processor },
+                fence: Fence { job: id, attempt: 1, claim: 1, processor },
                 token: token.clone(),
                 call: Ok(call.clone()),
                 definition: Ok(Arc::new(function.definition)),
@@ -72,8 +77,8 @@ impl Store {
 }
 
 fn depth(tx: &mut dyn Tx, inside: &Fence) -> Result<i64> {
-    let Fence { job: JobId(job), attempt, processor } = *inside;
-    let found = tx.first(STILL, &[job.into(), attempt.into(), processor.0.into()], |row| row.i64(0))?;
+    let Fence { job: JobId(job), attempt, claim, processor } = *inside;
+    let found = tx.first(STILL, &[job.into(), attempt.into(), processor.0.into(), claim.into()], |row| row.i64(0))?;
     match found {
         Some(depth) => Ok(depth),
         None => Err(Error::new(Kind::Denied, format!("job {job} has ended, nothing can be called inside it any more"))

@@ -7,7 +7,7 @@ use crate::error::Result;
 
 const TELL: &str = "INSERT INTO asyncq_progress (job, attempt, processor, told)
     SELECT id, attempt, processor, ?4 FROM asyncq_job
-    WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'processing'
+    WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND claim = ?5 AND state = 'processing'
     ON CONFLICT (job) DO UPDATE SET attempt = excluded.attempt, processor = excluded.processor, told = excluded.told";
 const FORGET: &str = "DELETE FROM asyncq_progress WHERE processor = ?1 AND NOT EXISTS (SELECT 1 FROM asyncq_job j
     WHERE j.id = asyncq_progress.job AND j.attempt = asyncq_progress.attempt AND j.state = 'processing')";
@@ -20,8 +20,8 @@ impl Store {
     pub fn tell_progress(&mut self, processor: ProcessorId, told: &[(Fence, String)]) -> Result<()> {
         self.write(|tx| {
             for (fence, text) in told {
-                let Fence { job, attempt, processor } = fence;
-                tx.execute(TELL, &[job.0.into(), (*attempt).into(), processor.0.into(), text.into()])?;
+                let Fence { job, attempt, claim, processor } = fence;
+                tx.execute(TELL, &[job.0.into(), (*attempt).into(), processor.0.into(), text.into(), (*claim).into()])?;
             }
             tx.execute(FORGET, &[processor.0.into()])?;
             Ok(())

@@ -17,7 +17,7 @@ pub struct Rescued {
     pub held: Vec<JobId>,
 }
 
-const JOBS: &str = "SELECT id, attempt, crashes, cancelling, started_at, service FROM asyncq_job
+const JOBS: &str = "SELECT id, attempt, claim, crashes, cancelling, started_at, service FROM asyncq_job
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 0 ORDER BY id";
 const TOKENS: &str = "SELECT token, id FROM asyncq_job WHERE token IS NOT NULL AND processor = ?1";
 const PUT_BACK: &str = "UPDATE asyncq_job SET state = ?2, finished_at = ?3, error = ?4, crashes = crashes + 1,
@@ -79,11 +79,11 @@ impl Store {
             let why = if copied == Some(Some(1)) { "the store was copied while it ran" } else { "the processor died" };
             let found = tx.all(JOBS, &[dead.0.into()], |row| {
                 Ok(Found {
-                    fence: Fence { job: JobId(row.i64(0)?), attempt: row.i64(1)?, processor: dead },
-                    crashes: row.i64(2)?,
-                    cancelling: row.bool(3)?,
-                    started_at: row.int(4)?,
-                    service: row.str(5)?.to_owned(),
+                    fence: Fence { job: JobId(row.i64(0)?), attempt: row.i64(1)?, claim: row.i64(2)?, processor: dead },
+                    crashes: row.i64(3)?,
+                    cancelling: row.bool(4)?,
+                    started_at: row.int(5)?,
+                    service: row.str(6)?.to_owned(),
                 })
             })?;
             let (kept, found): (Vec<Found>, Vec<Found>) =
@@ -131,7 +131,7 @@ struct Found {
 }
 
 fn crashed(tx: &mut dyn Tx, job: &Found, why: &str) -> Result<State> {
-    let Fence { job: id, attempt, processor: dead } = job.fence;
+    let Fence { job: id, attempt, processor: dead, .. } = job.fence;
     let now = tx.now();
     let crashes = job.crashes + 1;
     let (state, message) = if job.cancelling {

@@ -9,6 +9,7 @@ mod index;
 mod moved;
 mod rules;
 mod tx;
+mod words;
 
 use std::cell::{Cell, OnceCell};
 use std::path::{Path, PathBuf};

@@ -286,6 +286,26 @@ fn a_trigger_of_the_application_that_refuses_is_told_as_such() {
     );
 }
 
+/// Whatever its name begins with, it sees each call once.
+#[test]
+fn a_trigger_of_the_application_sees_every_call() {
+    let place = application("WAL");
+    let audit = "CREATE TABLE audit (call, by);
+        CREATE TRIGGER asyncq_audit AFTER INSERT ON asyncq_job BEGIN INSERT INTO audit VALUES (NEW.id, NEW.os_user); END";
+    rusqlite::Connection::open(place.at("app.db")).unwrap().execute_batch(audit).unwrap();
+    place.session(
+        r#"
+        $ asyncq enqueue shop mail 1
+        1
+        $ echo '{"service":"shop","function":"mail"}' | asyncq enqueue --batch -
+        2
+        $ sqlite3 app.db "INSERT INTO asyncq_job (service, function) VALUES ('shop', 'mail')"
+        $ sqlite3 app.db "SELECT group_concat(call), count(by) FROM audit"
+        1,2,3|2
+        "#,
+    );
+}
+
 #[test]
 fn no_trigger_of_the_application_keeps_the_calls_of_a_dead_processor() {
     let place = application("WAL");

@@ -103,6 +103,33 @@ fn one_slow_call_strands_nobody() {
 }
 
 #[test]
+fn attempts_are_counted_from_one_without_gaps() {
+    let complete = "sqlite3 -cmd '.timeout 9000' \"$ASYNCQ_DB\" \"UPDATE asyncq_job SET state = 'completed'
+        WHERE id = $ASYNCQ_JOB AND attempt = $ASYNCQ_ATTEMPT AND token = '$ASYNCQ_TOKEN' AND state = 'processing'\"";
+    let place = Place::with_functions(&[
+        ("quick", ":"),
+        ("waits", WAITS),
+        ("itself", &format!("echo attempt $ASYNCQ_ATTEMPT; [ $ASYNCQ_ATTEMPT = 2 ] || exit 75\n{complete}")),
+    ]);
+    place.stdout("for i in $(seq 20); do asyncq enqueue events quick; done; asyncq enqueue events waits 1");
+    place.stdout("asyncq enqueue events itself");
+    let process = place.start("asyncq process --wait-retries");
+    wait_until("the slow call begins", || place.at("begun-1").exists());
+    let call = "SELECT claim || state || attempt FROM asyncq_job WHERE id = 22";
+    wait_until("the call behind it is given back", || place.query(call) == "1queued0");
+    place.write("go", "");
+    let output = process.wait();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "begin 1\nend 1\nattempt 1\nattempt 2\n");
+    assert_eq!(place.query(call), "3completed2");
+    place.session(
+        r#"
+        $ asyncq job show 22 --json
+        {[..]"state":"completed",[..]"attempt":2,[..]"attempts":[{"attempt":1,[..]"ending":"conflict",[..]},{"attempt":2,[..]"ending":"completed",[..]
+        "#,
+    );
+}
+
+#[test]
 fn limits_end_it_early_and_politely() {
     let place = Place::with_functions(&[("say", "echo $1"), ("slow", "sleep 1.2; echo slow")]);
     place.session(

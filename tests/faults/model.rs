@@ -67,15 +67,15 @@ fn without_a_proof_of_death_the_fences_are_left() {
     hold(&[protocol(2, 1, Times { unseen: 1, ..times }), protocol(2, 1, Times { restores: 1, ..times })]);
 }
 
-/// The processor's number is needed only where attempts can be counted twice, as after a restored copy: otherwise a job and
-/// its attempt name one claim.
+/// The processor's number is needed only where claims can be counted twice, as after a restored copy: otherwise a job and
+/// the count of its claims name one claim.
 #[test]
 fn each_check_is_needed() {
     let crash = Times { crashes: 1, ..NONE };
     for (check, times, fault) in [
-        (Check::Attempt, Times { unheard: 2, ..NONE }, "NotTheirs"),
-        (Check::Attempt, Times { unheard: 1, put_backs: 1, ..NONE }, "NotTheirs"),
-        (Check::Attempt, Times { restores: 1, ..NONE }, "NotTheirs"),
+        (Check::Claim, Times { unheard: 2, ..NONE }, "NotTheirs"),
+        (Check::Claim, Times { unheard: 1, put_backs: 1, ..NONE }, "NotTheirs"),
+        (Check::Claim, Times { restores: 1, ..NONE }, "NotTheirs"),
         (Check::Processor, Times { restores: 1, ..NONE }, "NotTheirs"),
         (Check::Lock, NONE, "a program runs whose attempt is over"),
         (Check::LockWhileStarting, crash, "a program runs whose attempt is over"),

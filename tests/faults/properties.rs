@@ -264,7 +264,7 @@ impl Both<'_> {
         let mut fence = claim.fence;
         match ended.forged {
             0 => {}
-            1 => fence.attempt += 1,
+            1 => fence.claim += 1,
             _ => fence.processor.0 += 1,
         }
         let result = Json::parse(&ended.claim.to_string()).ok();
@@ -322,7 +322,8 @@ impl Both<'_> {
         assert_eq!((jobs, told.slots, told.outlook.free()), (claims, slots, free));
         for claim in &told.claims {
             let job = &self.reference.jobs[&claim.fence.job.0];
-            assert_eq!((claim.fence.attempt, claim.before.conflicts), (job.attempt, job.conflicts));
+            let Claim { fence, before, .. } = claim;
+            assert_eq!((fence.attempt, fence.claim, before.conflicts), (job.attempt, job.claim, job.conflicts));
             assert_eq!(claim.call.as_ref().unwrap(), &new_job(&job.called).call);
             assert_eq!(claim.definition.is_ok(), self.reference.functions.contains(&job.called.name));
         }
@@ -358,7 +359,7 @@ impl Both<'_> {
     /// Whether this attempt is processed now, for the reference.
     fn store_has(&self, fence: Fence) -> bool {
         let job = self.reference.jobs.get(&fence.job.0);
-        job.is_some_and(|job| job.token && job.attempt == fence.attempt && job.state == State::Processing)
+        job.is_some_and(|job| job.token && job.claim == fence.claim && job.state == State::Processing)
     }
 
     fn rescue(&mut self, number: u8, begun: Option<u8>) {

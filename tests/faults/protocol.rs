@@ -20,8 +20,8 @@ pub const JOBS: usize = 2;
 /// What can be left out, to see that it is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
-    /// `attempt = ?2` in the statements of `store/finish.rs`.
-    Attempt,
+    /// `claim = ?4` in the statements of `store/finish.rs`.
+    Claim,
     /// `processor = ?3` there.
     Processor,
     /// `folder::life`: who holds the lock on its file is alive.
@@ -84,15 +84,15 @@ pub struct Protocol {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Row {
     pub state: State,
-    pub attempt: u8,
+    pub claim: u8,
     pub owner: Option<u8>,
     pub token: bool,
     pub cancelling: bool,
     pub conflicts: u8,
     pub crashes: u8,
-    /// Of which attempt the result is.
+    /// Of which claim the result is.
     pub result: Option<u8>,
-    /// From here on what the store does not know: how often a success was recorded, which attempt began to run, and what
+    /// From here on what the store does not know: how often a success was recorded, which claim began to run, and what
     /// went wrong.
     pub successes: u8,
     pub began: u8,
@@ -111,7 +111,7 @@ pub enum Wrong {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fence {
     pub job: u8,
-    pub attempt: u8,
+    pub claim: u8,
     pub processor: u8,
 }
 
@@ -193,7 +193,7 @@ pub struct Rescue {
     /// Whether it holds the lock; not if there was no folder.
     pub locked: bool,
     pub begun: Option<u8>,
-    /// For each job the attempt whose token was found, or 0.
+    /// For each job the claim whose token was found, or 0.
     pub tokens: Option<[u8; JOBS]>,
     /// Whether what was noted is recorded, and the rest put back.
     pub recorded: bool,
@@ -211,9 +211,9 @@ pub struct World {
 
 impl Row {
     fn new(state: State) -> Row {
-        let (attempt, conflicts, crashes, successes, began) = (0, 0, 0, 0, 0);
+        let (claim, conflicts, crashes, successes, began) = (0, 0, 0, 0, 0);
         let (owner, result, wrong, token, cancelling) = (None, None, None, false, false);
-        Row { state, attempt, owner, token, cancelling, conflicts, crashes, result, successes, began, wrong }
+        Row { state, claim, owner, token, cancelling, conflicts, crashes, result, successes, began, wrong }
     }
 
     pub fn become_(&mut self, next: State) {
@@ -224,14 +224,14 @@ impl Row {
         self.state = next;
     }
 
-    /// Whether the attempt of the row is that of the fence, for all that the statements look at.
+    /// Whether the claim of the row is that of the fence, for all that the statements look at.
     fn is_of(&mut self, fence: Fence, state: State, without: Option<Check>) -> bool {
-        let attempt = self.attempt == fence.attempt;
+        let claim = self.claim == fence.claim;
         let processor = self.owner == Some(fence.processor);
         let holds = self.state == state
-            && (attempt || without == Some(Check::Attempt))
+            && (claim || without == Some(Check::Claim))
             && (processor || without == Some(Check::Processor));
-        if holds && !(attempt && processor) {
+        if holds && !(claim && processor) {
             self.wrong = Some(Wrong::NotTheirs);
         }
         holds
@@ -243,7 +243,7 @@ impl Row {
         if !self.is_of(fence, State::Processing, without) {
             // `COMPLETED_ITSELF`.
             if self.token && self.is_of(fence, State::Completed, without) {
-                (self.result, self.token, self.cancelling) = (Some(fence.attempt), false, false);
+                (self.result, self.token, self.cancelling) = (Some(fence.claim), false, false);
             }
             return;
         }
@@ -257,7 +257,7 @@ impl Row {
             self.cancelling = false;
         }
         if state == State::Completed {
-            self.result = Some(fence.attempt);
+            self.result = Some(fence.claim);
         }
     }
 
@@ -269,7 +269,7 @@ impl Row {
     }
 
     pub fn go_back(&mut self) {
-        if self.began == self.attempt {
+        if self.began == self.claim {
             self.wrong = Some(Wrong::NotCharged);
         }
         self.become_(if self.cancelling { State::Cancelled } else { State::Queued });
@@ -364,7 +364,7 @@ impl Model for Protocol {
             if row.successes > 1 {
                 return Some("two successes of one job".to_owned());
             }
-            if row.state == State::Completed && row.result.is_some_and(|attempt| attempt != row.attempt) {
+            if row.state == State::Completed && row.result.is_some_and(|claim| claim != row.claim) {
                 return Some("the result of another attempt".to_owned());
             }
             let running =
@@ -377,7 +377,7 @@ impl Model for Protocol {
             if running.len() > 1 {
                 return Some("two programs of one job at once".to_owned());
             }
-            let theirs = |call: &&&Call| row.owner == Some(call.fence.processor) && row.attempt == call.fence.attempt;
+            let theirs = |call: &&&Call| row.owner == Some(call.fence.processor) && row.claim == call.fence.claim;
             let is_current = matches!(row.state, State::Processing | State::Completed);
             if running.iter().any(|call| !is_current || !theirs(&call)) {
                 return Some("a program runs whose attempt is over".to_owned());

@@ -30,6 +30,7 @@ pub struct Job {
     pub called: Called,
     pub state: State,
     pub attempt: i64,
+    pub claim: i64,
     pub owner: Option<i64>,
     /// Whether the attempt has its secret still.
     pub token: bool,
@@ -78,12 +79,13 @@ impl Job {
     }
 
     fn is_of(&self, fence: &Fence) -> bool {
-        self.attempt == fence.attempt && self.owner == Some(fence.processor.0)
+        (self.attempt, self.claim) == (fence.attempt, fence.claim) && self.owner == Some(fence.processor.0)
     }
 
     fn give_back(&mut self) {
         self.go(if self.cancelling { State::Cancelled } else { State::Queued });
         (self.token, self.cancelling) = (false, false);
+        self.attempt -= 1;
     }
 
     fn crash(&mut self) {
@@ -196,6 +198,7 @@ impl Reference {
             called: called.clone(),
             state,
             attempt: 0,
+            claim: 0,
             owner: None,
             token: false,
             cancelling: false,
@@ -220,7 +223,7 @@ impl Reference {
         let (_, id) = self.enqueue(called, State::Held)?;
         let job = self.jobs.get_mut(&id).unwrap();
         (job.state, job.attempt, job.owner, job.token) = (State::Processing, 1, Some(inside.processor.0), true);
-        (job.parent, job.depth) = (Some(inside.job.0), depth);
+        (job.parent, job.depth, job.claim) = (Some(inside.job.0), depth, 1);
         Ok(id)
     }
 
@@ -320,7 +323,8 @@ impl Reference {
         for id in &claims {
             let job = self.jobs.get_mut(id).unwrap();
             job.go(State::Processing);
-            (job.attempt, job.owner, job.token) = (job.attempt + 1, Some(processor), true);
+            (job.attempt, job.claim) = (job.attempt + 1, job.claim + 1);
+            (job.owner, job.token) = (Some(processor), true);
         }
         let slots = free.min(room.held + claims.len());
         match slots.max(room.running) {

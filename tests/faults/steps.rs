@@ -204,7 +204,7 @@ impl Steps<'_> {
         let wanted = |call: &Call| {
             let row = &self.now.rows[usize::from(call.fence.job)];
             let theirs = usize::from(call.fence.processor) == processor && row.owner == Some(call.fence.processor);
-            theirs && row.cancelling && row.state == State::Processing && row.attempt == call.fence.attempt
+            theirs && row.cancelling && row.state == State::Processing && row.claim == call.fence.claim
         };
         let can = |call: &Call| !matches!(call.phase, Phase::Returned | Phase::Over(_));
         let calls = self.now.calls.iter().enumerate();
@@ -251,7 +251,7 @@ impl Steps<'_> {
                 world.change(which, phase);
                 // After a restore, another claim may have the same number, and of the same processor.
                 if phase == Phase::Forked && world.left.restores == restores {
-                    world.row(fence).began = fence.attempt;
+                    world.row(fence).began = fence.claim;
                 }
                 if marks && lives {
                     mark(world);
@@ -267,8 +267,8 @@ impl Steps<'_> {
     fn program(&mut self, which: usize, call: Call) {
         let fence = call.fence;
         let row = &self.now.rows[usize::from(fence.job)];
-        // The statement of `docs/sql.md`, whose token is that of one attempt only.
-        let theirs = row.token && row.owner == Some(fence.processor) && row.attempt == fence.attempt;
+        // The statement of `docs/sql.md`, whose token is that of one claim only.
+        let theirs = row.token && row.owner == Some(fence.processor) && row.claim == fence.claim;
         if call.phase == Phase::Running && theirs && row.state == State::Processing {
             self.add(Step::CompleteItself(fence), |world| {
                 world.row(fence).become_(State::Completed);
@@ -339,13 +339,13 @@ impl Steps<'_> {
         let Some(tokens) = rescue.tokens else {
             return self.add(Step::Tokens(rescuer), |world| {
                 let mut tokens = [0; JOBS];
-                world.owned(dead).for_each(|(job, row)| tokens[job] = row.attempt);
+                world.owned(dead).for_each(|(job, row)| tokens[job] = row.claim);
                 next(world, &|rescue| rescue.tokens = Some(tokens));
             });
         };
         let hidden = self.now.processors[dead].unseen;
         let is_left = |call: &Call| {
-            let marked = call.phase.has_token() && tokens[usize::from(call.fence.job)] == call.fence.attempt;
+            let marked = call.phase.has_token() && tokens[usize::from(call.fence.job)] == call.fence.claim;
             marked && usize::from(call.fence.processor) == dead && !hidden
         };
         let starts = |call: &Call| call.phase == Phase::Starting && !self.without(Check::Starting) && !hidden;
@@ -421,9 +421,9 @@ fn advance(world: &mut World, processor: usize, claims: usize, heard: bool, with
     let queued = world.rows.iter_mut().enumerate().filter(|(_, row)| row.state == State::Queued);
     for (job, row) in queued.take(claims) {
         row.become_(State::Processing);
-        (row.attempt, row.owner, row.token) = (row.attempt + 1, Some(owner), true);
+        (row.claim, row.owner, row.token) = (row.claim + 1, Some(owner), true);
         let job = u8::try_from(job).expect("few jobs");
-        let fence = Fence { job, attempt: row.attempt, processor: owner };
+        let fence = Fence { job, claim: row.claim, processor: owner };
         if heard {
             let (conflicts, phase, asked) = (row.conflicts, Phase::Held, Asked::Nothing);
             world.calls.push(Call { fence, conflicts, phase, asked });

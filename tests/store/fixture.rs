@@ -126,6 +126,24 @@ pub fn advance(store: &mut Store, processor: ProcessorId, finished: &[&Finish], 
     store.advance(&plan).unwrap()
 }
 
+/// Gives a claim back that never began, and claims the next call.
+pub fn give_back(store: &mut Store, processor: ProcessorId, claim: &Claim) -> Advance {
+    let (service, tokens) = (service("events"), tokens(1));
+    let plan = Plan {
+        processor,
+        service: &service,
+        finished: &[],
+        returned: &[claim.fence],
+        held: 0,
+        elsewhere: 0,
+        running: 0,
+        ahead: 0,
+        tokens: &tokens,
+        bytes: usize::MAX,
+    };
+    store.advance(&plan).unwrap()
+}
+
 /// Claims the one call that is ready.
 pub fn claim(store: &mut Store, processor: ProcessorId) -> Claim {
     advance(store, processor, &[], 0, 1).claims.pop().unwrap()

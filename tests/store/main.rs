@@ -20,4 +20,5 @@ mod nested;
 mod place;
 mod rescue;
 mod service;
+mod upgrade;
 mod watch;

@@ -88,7 +88,7 @@ conformance! {
             assert_eq!(back.jobs, [(first, State::Queued), (second, State::Queued)]);
         }
         let job = store.job(first).unwrap();
-        assert!(job.attempt == 4 && store.attempts(&job).unwrap().is_empty());
+        assert!(job.attempt == 0 && store.attempts(&job).unwrap().is_empty());
         let job = store.job(second).unwrap();
         assert_eq!(store.attempts(&job).unwrap().len(), 1);
     }

@@ -36,6 +36,9 @@ pub(super) struct Note {
 #[derive(Serialize, Deserialize)]
 struct Head<'a> {
     attempt: i64,
+    /// Missing in notes of older builds, which do not count claims.
+    #[serde(default)]
+    claim: i64,
     service: &'a str,
     function: String,
     before: Tally,
@@ -63,6 +66,7 @@ pub(super) fn write(claim: &Claim, ended: &Ended) -> Option<Vec<u8>> {
     }
     let head = Head {
         attempt: claim.fence.attempt,
+        claim: claim.fence.claim,
         service: claim.service.as_str(),
         function: claim.function.clone(),
         before: claim.before,
@@ -87,7 +91,7 @@ pub(super) fn read(processor: ProcessorId, job: JobId, text: &[u8]) -> Option<No
         return None;
     }
     Some(Note {
-        fence: Fence { job, attempt: head.attempt, processor },
+        fence: Fence { job, attempt: head.attempt, claim: head.claim, processor },
         service: ServiceName::parse(head.service).ok()?,
         function: head.function,
         before: head.before,

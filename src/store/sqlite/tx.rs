@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use super::super::engine::{Row, Tx, Value, damaged, rule_refuses};
-use super::Sqlite;
 use super::encoding::Encoding;
+use super::{Sqlite, words};
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
@@ -15,7 +15,7 @@ pub(super) struct SqliteTx<'a> {
 }
 
 impl SqliteTx<'_> {
-    fn fail(&self, error: rusqlite::Error) -> Error {
+    pub(super) fn fail(&self, error: rusqlite::Error) -> Error {
         self.engine.fail(error)
     }
 
@@ -55,6 +55,14 @@ impl Tx for SqliteTx<'_> {
         self.engine.connection.execute_batch(sql).map_err(|error| self.fail(error))
     }
 
+    fn reword(&mut self, table: &str, words: &str) -> Result<()> {
+        words::set(self, table, words)
+    }
+
+    fn has_inline_unique(&mut self, table: &str) -> Result<bool> {
+        words::have_unique(self, table)
+    }
+
     fn flaw(&mut self) -> Result<Option<String>> {
         let Some(tables) = self.engine.own_tables_among_others().map_err(|error| self.fail(error))? else {
             return self.integrity_check("1");
@@ -78,16 +86,11 @@ impl Tx for SqliteTx<'_> {
     }
 
     fn has_table(&mut self, name: &str) -> Result<bool> {
-        let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
-        let found = (self as &mut dyn Tx).first(sql, &[name.into()], |_| Ok(()))?;
-        Ok(found.is_some())
+        words::have_table(self, name)
     }
 
     fn has_foreign_trigger(&mut self, table: &str) -> Result<bool> {
-        let sql = "SELECT 1 FROM sqlite_schema
-            WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE AND name NOT LIKE 'asyncq!_%' ESCAPE '!'";
-        let found = (self as &mut dyn Tx).first(sql, &[table.into()], |_| Ok(()))?;
-        Ok(found.is_some())
+        words::have_foreign_trigger(self, table)
     }
 
     fn as_kept<'a>(&mut self, text: &'a str) -> Result<Cow<'a, [u8]>> {

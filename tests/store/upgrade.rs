@@ -1,0 +1,184 @@
+//! Stores that an older asyncq has made.
+
+use std::time::Duration;
+
+use asyncq::domain::attempt::{Ending, Outcome};
+use asyncq::domain::job::{JobId, State};
+use asyncq::domain::processor::ProcessorId;
+use asyncq::store::{Location, Store};
+use rusqlite::Connection;
+
+use crate::fixture::{PATIENCE, advance, ends, state, with_events};
+
+/// The schema of version 1, and what stood in such a store.
+const SCHEMA_1: &str = include_str!("fixtures/schema-1.sql");
+const ROWS_1: &str = "
+    INSERT INTO asyncq_service (name, concurrency, created_at) VALUES ('events', 9, 100000000001);
+    INSERT INTO asyncq_function (service, name, command, site, created_at)
+        VALUES ('events', 'compute', '[\"/bin/program\"]', '/the/site', 100000000002);
+    INSERT INTO asyncq_job (service, function, key) VALUES ('events', 'compute', 'the key');
+    INSERT INTO asyncq_job (service, function, args) VALUES ('events', 'compute', json_array(hex(zeroblob(3000))));
+    INSERT INTO asyncq_job (service, function) VALUES ('events', 'compute'), ('events', 'compute'),
+        ('events', 'compute'), ('events', 'compute'), ('events', 'compute'), ('events', 'compute');
+    INSERT INTO asyncq_processor (folder, host, boot, pid, pid_start, started_at) VALUES ('old', 'h', 'b', 1, 2, 3);
+    INSERT INTO asyncq_slot (service, processor, taken) VALUES ('events', 1, 5);
+    UPDATE asyncq_job SET state = 'processing', attempt = 3, processor = 1, token = 'secret ' || id,
+        started_at = 100000000003 WHERE id BETWEEN 3 AND 7;
+    INSERT INTO asyncq_attempt (job, number, processor, started_at, finished_at, ending) VALUES
+        (3, 1, 1, 100000000001, 100000000002, 'conflict'), (3, 2, 1, 100000000001, 100000000002, 'interrupted');
+    INSERT INTO asyncq_progress (job, attempt, processor, told) VALUES (3, 3, 1, 'half of it');
+    UPDATE asyncq_job SET state = 'delayed', attempt = 1, run_at = 4102444800000 WHERE id = 8;";
+
+/// What an older processor writes to end its work, in its own words: job, attempt, processor and a moment.
+const OLD_COMPLETE: &str =
+    "UPDATE asyncq_job SET state = 'completed', started_at = ?4, finished_at = ?4, result = NULL,
+    token = NULL, cancelling = 0 WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'processing'";
+const OLD_AGAIN: &str = "UPDATE asyncq_job SET state = 'delayed', started_at = ?4, run_at = ?4,
+    conflicts = conflicts + 1, token = NULL
+    WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'processing' AND cancelling = 0";
+const OLD_GIVE_BACK: &str = "UPDATE asyncq_job SET state = CASE WHEN cancelling = 1 THEN 'cancelled' ELSE 'queued' END,
+    finished_at = CASE WHEN cancelling = 1 THEN ?4 END, started_at = NULL, token = NULL, cancelling = 0
+    WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'processing'";
+const OLD_ATTEMPT: &str = "INSERT INTO asyncq_attempt
+    (job, number, processor, started_at, finished_at, ending, error, dropped, gap, pieces, log)
+    VALUES (?1, ?2, ?3, ?4, ?4, 'conflict', NULL, 0, 0, NULL, NULL) ON CONFLICT (job, number) DO NOTHING";
+
+struct Upgraded {
+    _folder: tempfile::TempDir,
+    store: Store,
+    /// A client of plain SQL, or an older processor.
+    other: Connection,
+}
+
+/// A store of version 1, after the first command of this version.
+fn upgraded(more: &str) -> Upgraded {
+    let folder = tempfile::tempdir().unwrap();
+    let other = Connection::open(folder.path().join("queue.db")).unwrap();
+    other.execute_batch(&format!("PRAGMA journal_mode=WAL; {SCHEMA_1} {ROWS_1} {more}")).unwrap();
+    let mut store = Store::open(&Location::parse("queue.db", folder.path()).unwrap(), PATIENCE).unwrap();
+    store.services().unwrap();
+    Upgraded { _folder: folder, store, other }
+}
+
+/// Every part of the schema, by name, but for the application's.
+fn parts(database: &Connection) -> Vec<(String, String)> {
+    let sql = "SELECT name, sql FROM sqlite_schema WHERE name LIKE 'asyncq%' ORDER BY name";
+    let mut statement = database.prepare(sql).unwrap();
+    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+fn one<T: rusqlite::types::FromSql>(database: &Connection, sql: &str) -> T {
+    database.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn an_upgraded_store_has_the_schema_of_a_new_one() {
+    let Upgraded { other, _folder, .. } = upgraded("");
+    let new = Connection::open_in_memory().unwrap();
+    new.execute_batch(include_str!("../../schema.sql")).unwrap();
+    let mut expected = parts(&new);
+    // The index of an inline UNIQUE cannot be dropped.
+    expected.retain(|(name, _)| name != "asyncq_job_key");
+    let job = expected.iter_mut().find(|(name, _)| name == "asyncq_job").unwrap();
+    job.1 = job.1.replacen("key         TEXT,       ", "key         TEXT UNIQUE,", 1);
+    assert_eq!(parts(&other), expected);
+    assert_eq!(
+        one::<i64>(&other, "SELECT version FROM asyncq_schema"),
+        one::<i64>(&new, "SELECT version FROM asyncq_schema")
+    );
+    for check in
+        ["PRAGMA integrity_check", "SELECT coalesce(group_concat(\"table\"), 'ok') FROM pragma_foreign_key_check"]
+    {
+        assert_eq!(one::<String>(&other, check), "ok");
+    }
+    // Who has it open already is told too, and so is the one that upgrades it.
+    assert_eq!(one::<i64>(&other, "SELECT sum(claim) FROM asyncq_job"), 0);
+    let refused = other.execute("INSERT INTO asyncq_slot VALUES ('events', 1, 0)", []).unwrap_err().to_string();
+    assert!(refused.contains("asyncq_slot_taken"), "{refused}");
+}
+
+#[test]
+fn what_stood_in_an_older_store_stays() {
+    let Upgraded { mut store, other, _folder } = upgraded("");
+    let job = store.job(JobId(3)).unwrap();
+    assert_eq!((job.state, job.attempt, job.progress.as_deref()), (State::Processing, 3, Some("half of it")));
+    assert_eq!(store.attempts(&job).unwrap().len(), 3);
+    assert_eq!(store.job(JobId(1)).unwrap().key.as_deref(), Some("the key"));
+    assert!(store.job(JobId(2)).unwrap().args.len() > 6000);
+    let repeat = "INSERT INTO asyncq_job (service, function, key) VALUES ('events', 'compute', 'the key')
+        ON CONFLICT (key) DO UPDATE SET key = excluded.key RETURNING id";
+    assert_eq!(one::<i64>(&other, repeat), 1);
+    // It waits to be tried again, also by the index.
+    assert!(store.next_retry(&crate::fixture::service("events")).unwrap().is_some());
+}
+
+#[test]
+fn columns_that_an_application_has_added_stay_its_own() {
+    let Upgraded { mut store, other, _folder } =
+        upgraded("ALTER TABLE asyncq_job ADD COLUMN mine TEXT; UPDATE asyncq_job SET mine = 'note ' || id;");
+    assert_eq!(one::<String>(&other, "SELECT mine || claim FROM asyncq_job WHERE id = 4"), "note 40");
+    assert_eq!(store.job(JobId(4)).unwrap().attempt, 3);
+    assert_eq!(one::<String>(&other, "PRAGMA integrity_check"), "ok");
+}
+
+#[test]
+fn an_older_processor_ends_its_work_after_the_upgrade() {
+    let Upgraded { mut store, other, _folder } = upgraded("");
+    // Processors work without triggers.
+    other.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
+    let moment = 100_000_000_009_i64;
+    for (sql, job) in [(OLD_COMPLETE, 3), (OLD_AGAIN, 4), (OLD_ATTEMPT, 4), (OLD_GIVE_BACK, 5)] {
+        assert_eq!(other.execute(sql, (job, 3, 1, moment)).unwrap(), 1, "{sql}");
+    }
+    let now = |store: &mut Store, id| state(store, JobId(id));
+    assert_eq!([3, 4, 5].map(|id| now(&mut store, id)), [State::Completed, State::Delayed, State::Queued]);
+    // What it dies with goes back: the one that it had begun, and the one that it had not.
+    store.rescue(ProcessorId(1), Some(&[JobId(6)])).unwrap();
+    assert_eq!([6, 7].map(|id| now(&mut store, id)), [State::Queued, State::Queued]);
+    assert_eq!([6, 7].map(|id| store.job(JobId(id)).unwrap().attempt), [3, 2]);
+    let six = store.job(JobId(6)).unwrap();
+    assert_eq!(store.attempts(&six).unwrap().last().unwrap().ending, Some(Ending::Crash));
+}
+
+#[test]
+fn what_an_older_processor_noted_is_recorded_for_its_own_attempt_alone() {
+    let Upgraded { mut store, _folder, .. } = upgraded("");
+    let fence = |attempt| asyncq::domain::job::Fence { job: JobId(3), attempt, claim: 0, processor: ProcessorId(1) };
+    let end = |attempt| asyncq::domain::job::Finish {
+        fence: fence(attempt),
+        verdict: asyncq::domain::retry::decide(&Outcome::Completed, asyncq::domain::retry::Tally::default(), 0.5),
+        result: None,
+        took: Duration::from_millis(1),
+        log: asyncq::domain::log::Log::default(),
+    };
+    assert_eq!(store.finish(&[&end(2)]).unwrap(), [None]);
+    assert_eq!(store.finish(&[&end(3)]).unwrap(), [Some(State::Completed)]);
+}
+
+#[test]
+fn a_claim_that_goes_back_before_it_began_is_no_attempt() {
+    crate::fixture::sqlite(|store| {
+        with_events(store);
+        let id = crate::fixture::enqueue(store, 1);
+        let processor = crate::fixture::processor(store, 1);
+        let late = crate::fixture::claim(store, processor);
+        let given = crate::fixture::give_back(store, processor, &late);
+        assert_eq!((late.fence.attempt, given.claims[0].fence.attempt), (1, 1));
+        // The claim tells them apart.
+        let second = given.claims.into_iter().next().unwrap();
+        assert_ne!(late.fence, second.fence);
+        assert_eq!(store.finish(&[&ends(&late, &Outcome::Completed)]).unwrap(), [None]);
+        let again = advance(store, processor, &[&ends(&second, &Outcome::Interrupted)], 0, 1);
+        assert_eq!(again.claims[0].fence.attempt, 2, "it began");
+        // A dead one had claimed it, and had not begun.
+        store.rescue(processor, Some(&[])).unwrap();
+        let other = crate::fixture::processor(store, 2);
+        let third = crate::fixture::claim(store, other);
+        assert_eq!((third.fence.attempt, third.fence.claim), (2, 4));
+        store.unregister(other).unwrap();
+        assert_eq!(store.job(id).unwrap().attempt, 1);
+        let job = store.job(id).unwrap();
+        let told = store.attempts(&job).unwrap();
+        assert_eq!(told.iter().map(|it| it.number).collect::<Vec<_>>(), [1]);
+    });
+}
