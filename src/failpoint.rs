@@ -30,7 +30,7 @@ pub fn reached(name: &'static str) {
 /// `ASYNCQ_FUTURE_SCHEMA` in the environment, one program is both sides of an upgrade.
 #[cfg(debug_assertions)]
 pub fn plays_a_newer_build() -> bool {
-    std::env::var_os("ASYNCQ_FUTURE_SCHEMA").is_some()
+    std::env::var_os("ASYNCQ_FUTURE_SCHEMA").is_some_and(|value| !value.is_empty())
 }
 
 #[cfg(debug_assertions)]

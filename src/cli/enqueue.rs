@@ -1,6 +1,5 @@
 //! `asyncq enqueue`.
 
-use std::env::VarError;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -9,7 +8,7 @@ use clap::Args;
 
 use super::output::nobody_reads;
 use super::process;
-use super::session::{Session, environment};
+use super::session::{Session, environment, variable};
 use super::stdio;
 use super::{exit, say};
 use crate::commands::enqueue::{self, inside};
@@ -156,10 +155,10 @@ impl Enqueue {
 
 /// The principal of the environment.
 pub fn inherited_principal() -> anyhow::Result<Option<Principal>> {
-    match std::env::var("ASYNCQ_PRINCIPAL") {
-        Ok(text) if !text.is_empty() => Ok(Some(Principal::parse(&text)?)),
-        Ok(_) | Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => Err(Error::new(Kind::Usage, "`$ASYNCQ_PRINCIPAL` is no UTF-8")
+    match variable("ASYNCQ_PRINCIPAL").map(OsString::into_string) {
+        None => Ok(None),
+        Some(Ok(text)) => Ok(Some(Principal::parse(&text)?)),
+        Some(Err(_)) => Err(Error::new(Kind::Usage, "`$ASYNCQ_PRINCIPAL` is no UTF-8")
             .hint("unset it, or give another one with `--principal`")
             .into()),
     }

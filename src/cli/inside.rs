@@ -1,6 +1,6 @@
 //! Questions that a running function asks about itself.
 
-use super::session::{Session, environment};
+use super::session::{Session, environment, variable};
 use super::{exit, say};
 use crate::commands::enqueue::inside;
 use crate::domain::job::Running;
@@ -18,7 +18,7 @@ pub fn is_async(session: &Session) -> anyhow::Result<u8> {
 pub fn whoami(session: &Session) -> anyhow::Result<u8> {
     let principal = match running(session)? {
         Some(running) => running.principal.map(|principal| principal.to_string()),
-        None => std::env::var("ASYNCQ_PRINCIPAL").ok().filter(|text| !text.is_empty()),
+        None => variable("ASYNCQ_PRINCIPAL").and_then(|text| text.into_string().ok()),
     };
     let Some(principal) = principal else { return Ok(exit::FAILED) };
     say(visible(&principal))?;

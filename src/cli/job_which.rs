@@ -6,7 +6,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::exit;
-use super::session::Session;
+use super::session::{Session, show_error};
 use crate::commands::{Change, JobFilter, JobQuery, Many, Store, job};
 use crate::domain::function::FunctionName;
 use crate::domain::job::{JobId, State};
@@ -138,7 +138,7 @@ impl Which {
         for id in self.ids {
             if let Err(error) = verb(store, JobId(id)) {
                 let error = error.into();
-                session.show_error(&error);
+                show_error(&error);
                 code = code.max(exit::code(&error));
             }
         }

@@ -79,13 +79,12 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage::tell(&error),
     };
-    let session = Session::new(cli.global);
-    let done = run(&session, cli.command);
+    let done = Session::new(cli.global).map_err(Into::into).and_then(|session| run(&session, cli.command));
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) if output::nobody_reads(&error) => ExitCode::from(exit::DONE),
         Err(error) => {
-            session.show_error(&error);
+            session::show_error(&error);
             ExitCode::from(exit::code(&error))
         }
     }

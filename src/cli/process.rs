@@ -10,7 +10,7 @@ use clap::Args;
 use sd_notify::NotifyState;
 
 use super::exit;
-use super::session::{Session, program};
+use super::session::{Session, program, variable};
 use super::stdio;
 use super::systemd;
 use super::usage::parse_count;
@@ -82,7 +82,7 @@ impl Process {
         // Before anything is opened here.
         let socket = self.worker_socket.map(process::inherit).transpose()?;
         reset_signals()?;
-        let supervisor = std::env::var(process::SUPERVISOR).ok();
+        let supervisor = variable(process::SUPERVISOR).and_then(|pid| pid.into_string().ok());
         let Some(line) = Line::of_this_process(supervisor.as_deref()) else {
             let words: Vec<OsString> = std::env::args_os().collect();
             return Ok(process::supervise(&words, socket)?);
@@ -106,7 +106,7 @@ impl Process {
         }
         let line = Arc::new(line);
         let run_folder = RunFolder { path: store.run_folder(), program: program()?, env: env(), line };
-        let equipment = Equipment { run_folder, echo: stdio::echo(), patience: session.patience(), socket };
+        let equipment = Equipment { run_folder, echo: stdio::echo(), patience: session.patience()?, socket };
         let mut told = BTreeSet::new();
         let summary = process::process(&mut store, &options, equipment, &mut |event| match event {
             // Found again whenever it is looked for the dead.

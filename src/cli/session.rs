@@ -1,6 +1,7 @@
 //! What holds for every command: which store, how much talk, which colours.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ColorChoice};
@@ -17,16 +18,13 @@ use crate::error::{Error, Kind};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options for every command")]
 pub struct Global {
-    /// The store: a SQLite file [default: asyncq/queue.db in the user's data directory]
-    #[arg(long, global = true, value_name = "PATH", env = "ASYNCQ_DB", hide_env_values = true)]
-    db: Option<String>,
+    /// The store: a SQLite file [env: `ASYNCQ_DB`] [default: asyncq/queue.db in the user's data directory]
+    #[arg(long, global = true, value_name = "PATH")]
+    db: Option<OsString>,
 
-    /// How long to wait for a store that somebody else has locked
-    #[arg(
-        long, global = true, value_name = "SPAN", env = "ASYNCQ_LOCK_TIMEOUT", hide_env_values = true,
-        default_value = "30s", value_parser = parse_span
-    )]
-    lock_timeout: Duration,
+    /// How long to wait for a store that somebody else has locked [env: `ASYNCQ_LOCK_TIMEOUT`] [default: 30s]
+    #[arg(long, global = true, value_name = "SPAN", value_parser = parse_span)]
+    lock_timeout: Option<Duration>,
 
     /// Say nothing on stderr but errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
@@ -41,6 +39,9 @@ pub struct Global {
     color: ColorChoice,
 }
 
+/// How long to wait for a store that somebody else has locked, unless something else is said.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// One run of the command line.
 pub struct Session {
     global: Global,
@@ -48,41 +49,54 @@ pub struct Session {
 
 impl Session {
     /// A run with these options.
-    pub fn new(global: Global) -> Session {
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] when the store is named by nothing: the variable of a script that is not set is no reason to use
+    /// another store.
+    pub fn new(global: Global) -> Result<Session, Error> {
+        if global.db.as_ref().is_some_and(|text| text.is_empty()) {
+            return Err(Error::new(Kind::Usage, "`--db` is empty")
+                .hint("name a SQLite file, as in `--db queue.db`, or leave `--db` out"));
+        }
         let choice = match global.color {
             ColorChoice::Auto => anstream::ColorChoice::Auto,
             ColorChoice::Always => anstream::ColorChoice::Always,
             ColorChoice::Never => anstream::ColorChoice::Never,
         };
         choice.write_global();
-        Session { global }
+        Ok(Session { global })
     }
 
     /// Where the store is.
     pub fn location(&self) -> anyhow::Result<Location> {
-        let text = match self.global.db.as_deref() {
-            Some(text) if !text.is_empty() => text.to_owned(),
-            _ => return default_location(),
-        };
+        let Some(text) = self.global.db.clone().or_else(|| variable("ASYNCQ_DB")) else { return default_location() };
         // Where it is absolute, nobody needs the working directory, which may be gone.
-        let folder = if text.starts_with('/') { PathBuf::from("/") } else { here()? };
+        let folder = if Path::new(&text).is_absolute() { PathBuf::from("/") } else { here()? };
         Ok(Location::parse(&text, &folder)?)
     }
 
     /// Opens the store.
     pub fn open(&self) -> anyhow::Result<Store> {
-        Ok(telling(commands::open(&self.location()?, self.patience())?))
+        Ok(telling(commands::open(&self.location()?, self.patience()?)?))
     }
 
     /// Opens the store and makes it first if there is none.
     pub fn create(&self) -> anyhow::Result<(Store, bool)> {
-        let (store, made) = commands::create(&self.location()?, self.patience())?;
+        let (store, made) = commands::create(&self.location()?, self.patience()?)?;
         Ok((telling(store), made))
     }
 
     /// How long to wait for a locked store.
-    pub fn patience(&self) -> Patience {
-        Patience::Deadline(self.global.lock_timeout)
+    pub fn patience(&self) -> Result<Patience, Error> {
+        let span = match (self.global.lock_timeout, variable("ASYNCQ_LOCK_TIMEOUT")) {
+            (Some(span), _) => span,
+            (None, None) => LOCK_TIMEOUT,
+            (None, Some(text)) => parse_span(&text.to_string_lossy()).map_err(|error| {
+                let message = format!("`$ASYNCQ_LOCK_TIMEOUT` is `{}`: {error}", text.display());
+                Error::new(Kind::Usage, message).hint("set it to a time, as in 10s, or unset it")
+            })?,
+        };
+        Ok(Patience::Deadline(span))
     }
 
     /// Whether to say more.
@@ -115,18 +129,17 @@ impl Session {
             self.talk(text);
         }
     }
-
-    /// Shows a failure and the way out.
-    #[expect(clippy::unused_self, reason = "a session may be asked for errors in another form one day")]
-    pub fn show_error(&self, error: &anyhow::Error) {
-        show(&error.to_string(), error.downcast_ref::<Error>().and_then(Error::way_out));
-    }
 }
 
 /// Has a store tell what goes wrong behind what it has done.
 fn telling(mut store: Store) -> Store {
     store.on_trouble(|error| show(&error.to_string(), error.way_out()));
     store
+}
+
+/// Shows what failed a command.
+pub fn show_error(error: &anyhow::Error) {
+    show(&error.to_string(), error.downcast_ref::<Error>().and_then(Error::way_out));
 }
 
 /// Shows a failure and the way out.
@@ -151,12 +164,18 @@ fn tell(label: &str, text: &str, hint: Option<&str>) {
 
 fn default_location() -> anyhow::Result<Location> {
     use etcetera::BaseStrategy;
-    let Ok(base) = etcetera::choose_base_strategy() else {
+    let data = etcetera::choose_base_strategy().ok().map(|base| base.data_dir()).filter(|folder| folder.is_absolute());
+    let Some(data) = data else {
         return Err(Error::new(Kind::Unreachable, "there is no home directory, and so no default place for the store")
-            .hint("`--db` or `$ASYNCQ_DB` names a place")
+            .hint("`--db` or `$ASYNCQ_DB` names a place; `$HOME` has to be an absolute path")
             .into());
     };
-    Ok(Location::File(base.data_dir().join("asyncq").join("queue.db")))
+    Ok(Location::File(data.join("asyncq").join("queue.db")))
+}
+
+/// An environment variable. One that is empty counts as not set, as services and containers pass on those that are not set.
+pub fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// The working directory, as the shell shows it.
@@ -184,7 +203,8 @@ pub fn program() -> anyhow::Result<PathBuf> {
 
 /// What the environment says about where this is run.
 pub fn environment() -> Environment {
-    Environment { job: std::env::var("ASYNCQ_JOB").ok(), token: std::env::var("ASYNCQ_TOKEN").ok() }
+    let text = |name| variable(name)?.into_string().ok();
+    Environment { job: text("ASYNCQ_JOB"), token: text("ASYNCQ_TOKEN") }
 }
 
 /// What time it is for a person.

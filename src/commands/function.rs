@@ -138,9 +138,12 @@ pub fn change(typed: &Typed, old: &Definition, here: Here<'_>) -> Result<Functio
 }
 
 fn site(text: &str, here: Here<'_>) -> Result<String> {
+    let hint = "a site is the directory in which the function runs";
+    if text.is_empty() {
+        return Err(Error::new(Kind::Usage, "`--site` is empty").hint(hint));
+    }
     let path: PathBuf = absolute(here.folder, Path::new(text)).components().collect();
     let shown = path.display();
-    let hint = "a site is the directory in which the function runs";
     match path.metadata() {
         Ok(meta) if meta.is_dir() => {}
         Ok(_) => return Err(Error::new(Kind::Usage, format!("the site `{shown}` is no directory")).hint(hint)),

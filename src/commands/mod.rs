@@ -105,6 +105,9 @@ fn io_error(what: &str, error: &std::io::Error) -> Error {
 }
 
 fn way_out(error: &std::io::Error) -> &'static str {
+    if error.kind() == ErrorKind::InvalidFilename {
+        return "a name in it is too long; put the store where its path is shorter";
+    }
     match Errno::from_io_error(error) {
         Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => "make room and try again",
         Some(Errno::MFILE | Errno::NFILE) => "too many files are open; `ulimit -n` shows how many there may be",

@@ -101,8 +101,9 @@ fn entries(environment: &[u8]) -> impl Iterator<Item = &[u8]> {
     environment.split(|b| *b == 0)
 }
 
-fn is_marked(environment: &[u8]) -> bool {
-    entries(environment).any(|entry| entry.starts_with(ANY.as_bytes()))
+/// The marks of any attempts. One without a token is none.
+fn marks(environment: &[u8]) -> impl Iterator<Item = &[u8]> {
+    entries(environment).filter(|entry| entry.starts_with(ANY.as_bytes()) && entry.len() > ANY.len())
 }
 
 /// The processes that have fallen to this one because their parents ended before them.
@@ -249,8 +250,7 @@ fn kin(pid: Pid, marked: impl Fn(&[u8]) -> Option<bool>, numbered: impl Fn(i32) 
 /// itself started by a function, and what it finds has the mark of that one.
 fn is_of_a_function(environment: &[u8]) -> Option<bool> {
     let own = environ::read(getpid()).ok().flatten().unwrap_or_default();
-    let mut marks = entries(environment).filter(|entry| entry.starts_with(ANY.as_bytes()));
-    marks.any(|mark| entries(&own).all(|ours| ours != mark)).then_some(true)
+    marks(environment).any(|mark| entries(&own).all(|ours| ours != mark)).then_some(true)
 }
 
 /// Says that an attempt runs, from before its program is started, so that nobody else takes its orphans for his own.
@@ -350,7 +350,7 @@ impl Family {
     fn kin(&self, pid: Pid) -> Kin {
         let marked = |environment: &[u8]| {
             let ours = self.mark.is_on(environment);
-            (ours || is_marked(environment)).then_some(ours)
+            (ours || marks(environment).next().is_some()).then_some(ours)
         };
         kin(pid, marked, |number| number == self.attempt.number)
     }

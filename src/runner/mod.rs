@@ -93,7 +93,7 @@ impl Surroundings {
         for (name, value) in env {
             if name == "PATH" {
                 path = Some(value);
-            } else if name == leftover::WORKER_TOKEN {
+            } else if name == leftover::WORKER_TOKEN && !value.is_empty() {
                 in_worker = true;
             } else if name.as_encoded_bytes().starts_with(b"ASYNCQ_") || OF_SYSTEMD.iter().any(|its| name == *its) {
                 changes.push((name, None));

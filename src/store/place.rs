@@ -2,9 +2,10 @@
 //!
 //! Invariant: a store appears at its path complete and readable by its owner only, or not at all.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -26,12 +27,13 @@ impl Location {
     ///
     /// # Errors
     /// [`Kind::Usage`] when the text is empty or names an engine that this build does not have.
-    pub fn parse(text: &str, folder: &Path) -> Result<Location> {
-        if let Some((scheme, _)) = text.split_once("://") {
+    pub fn parse(text: impl AsRef<OsStr>, folder: &Path) -> Result<Location> {
+        let text = text.as_ref();
+        if let Some((scheme, _)) = text.to_str().and_then(|text| text.split_once("://")) {
             let message = format!("`{}` stores are not supported", crate::domain::text::visible(scheme));
             return Err(Error::new(Kind::Usage, message).hint("name a SQLite file, as in `--db queue.db`"));
         }
-        if text.is_empty() || text.contains('\0') {
+        if text.is_empty() || text.as_bytes().contains(&0) {
             let hint = "name a SQLite file, as in `--db queue.db`";
             return Err(Error::new(Kind::Usage, "the name of the store is empty").hint(hint));
         }
@@ -71,6 +73,33 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// The longest path that SQLite opens, in bytes: with a suffix it has at most 512 (`MAX_PATHNAME` of its `os_unix.c`).
+const LONGEST_PATH: usize = 512 - LONGEST_SUFFIX;
+
+/// The longest name of a file that SQLite opens, in bytes: with a suffix it has at most `NAME_MAX` of common file systems.
+const LONGEST_NAME: usize = 255 - LONGEST_SUFFIX;
+
+/// How many bytes `-journal` has.
+const LONGEST_SUFFIX: usize = 8;
+
+/// How many bytes the name of a file has before it is published, besides the name that it gets: `.NAMEXXXXXX.new`.
+const DRAFT_NAME: usize = 11;
+
+/// Refuses a path that SQLite does not open, or would not with `more` bytes in its name. `path` is without links.
+pub(super) fn refuse_long(path: &Path, more: usize) -> Result<()> {
+    let parts = [
+        ("path", path.as_os_str(), LONGEST_PATH - more),
+        ("name", path.file_name().unwrap_or_default(), LONGEST_NAME - more),
+    ];
+    for (what, text, most) in parts {
+        if text.len() > most {
+            let message = format!("the {what} of the store has {} bytes, and at most {most} are possible", text.len());
+            return Err(Error::new(Kind::Usage, message).hint("name a shorter one with `--db` or `$ASYNCQ_DB`"));
+        }
+    }
+    Ok(())
+}
+
 /// A file for a new store that nobody sees yet; removed again unless it is [put in place](Draft::publish).
 pub(super) struct Draft {
     target: PathBuf,
@@ -84,6 +113,7 @@ impl Draft {
         let fail = |error: io::Error| cannot_create(target, &error);
         refuse_leftovers(target)?;
         let folder = target.parent().unwrap_or(Path::new("/"));
+        refuse_long(&without_links(folder).join(target.file_name().unwrap_or_default()), DRAFT_NAME)?;
         make_folder(folder).map_err(fail)?;
         let mut name = OsString::from(".");
         name.push(target.file_name().unwrap_or_default());

@@ -90,6 +90,7 @@ impl Sqlite {
             return Err(Error::new(Kind::Unreachable, message).hint("build asyncq with SQLite 3.51.3 or later"));
         }
         let file = StoreFile::find(path)?;
+        super::place::refuse_long(file.path(), 0)?;
         super::place::refuse_emptied(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = match Connection::open_with_flags(file.path(), flags) {

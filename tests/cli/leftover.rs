@@ -41,7 +41,13 @@ fn what_others_have_left_is_not_taken_for_it() {
 
 #[test]
 fn among_several_calls_each_is_rid_of_its_own() {
-    let place = left("setsid ./stubborn");
+    for how in ["setsid ./stubborn", "ASYNCQ_TOKEN= setsid ./stubborn"] {
+        among_several(how);
+    }
+}
+
+fn among_several(how: &str) {
+    let place = left(how);
     place.function(
         "waits",
         "",

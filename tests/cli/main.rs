@@ -30,4 +30,5 @@ mod stake;
 mod stdio;
 mod store;
 mod supervisor;
+mod variable;
 mod worker;

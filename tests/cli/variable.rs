@@ -1,0 +1,164 @@
+//! What the environment says, and what it says when it is empty, no text, or too long.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+
+use crate::place::Place;
+
+#[test]
+fn an_empty_store_option_is_refused_and_changes_no_other_store() {
+    let mut place = Place::with_functions(&[]);
+    place.stdout("asyncq -q --db prod.db init");
+    place.set("ASYNCQ_DB", "prod.db");
+    for command in ["service list", "service remove events --force", "init", "process", "whoami", "is-async"] {
+        for db in ["--db ''", "--db=", "--db \"$UNSET\""] {
+            place.session(&format!(
+                "
+                $ asyncq {db} {command}
+                ! error: `--db` is empty
+                ! hint: name a SQLite file, as in `--db queue.db`, or leave `--db` out
+                ? 2
+                "
+            ));
+        }
+    }
+    place.session("$ ASYNCQ_DB= asyncq service list\nSERVICE  CONCURRENCY  STATE\nevents   1            active");
+}
+
+#[test]
+fn an_empty_site_is_refused() {
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    for command in ["add events other --site '' -- ./hello", "set events hello --site ''"] {
+        place.session(&format!(
+            "
+            $ asyncq function {command}
+            ! error: `--site` is empty
+            ! hint: a site is the directory in which the function runs
+            ? 2
+            "
+        ));
+    }
+}
+
+#[test]
+fn every_empty_variable_counts_as_not_set() {
+    let mut place =
+        Place::with_functions(&[("hello", "asyncq is-async; asyncq whoami; env | grep -c '^ASYNCQ_[A-Z_]*=$'")]);
+    for name in
+        ["DB", "LOCK_TIMEOUT", "PRINCIPAL", "JOB", "TOKEN", "WORKER_TOKEN", "SUPERVISOR", "FAILPOINT", "FUTURE_SCHEMA"]
+    {
+        place.set(&format!("ASYNCQ_{name}"), "");
+    }
+    place.session(
+        "
+        $ asyncq init
+        ! asyncq: `[..]/.local/share/asyncq/queue.db` is up to date
+        $ asyncq is-async
+        false
+        ? 1
+        $ asyncq whoami
+        ? 1
+        $ asyncq enqueue events hello
+        1
+        $ asyncq process; asyncq job show 1 --json | grep -o '\"principal\":null'
+        true
+        0
+        \"principal\":null
+        ! asyncq: job 1 (`events` `hello`): exit code 1
+        ",
+    );
+}
+
+#[test]
+fn a_variable_that_says_no_time_is_named() {
+    Place::with_functions(&[]).session(
+        "
+        $ ASYNCQ_LOCK_TIMEOUT=abc asyncq service list
+        ! error: `$ASYNCQ_LOCK_TIMEOUT` is `abc`: [..]
+        ! hint: set it to a time, as in 10s, or unset it
+        ? 2
+        $ ASYNCQ_LOCK_TIMEOUT=abc asyncq --lock-timeout 1s service list | wc -l
+        2
+        $ asyncq --lock-timeout '' service list 2>&1 | head -1
+        error: [..]--lock-timeout[..]
+        ",
+    );
+}
+
+#[test]
+fn a_home_whose_name_is_no_text_keeps_its_store() {
+    let place = Place::new();
+    let home = place.path().join(OsStr::from_bytes(b"h\xff"));
+    fs::create_dir(&home).unwrap();
+    place.stdout(
+        "export HOME=$PWD/$(printf 'h\\377')
+         asyncq -q init; asyncq service add s
+         asyncq function add s inner -- true; asyncq function add s outer -- asyncq enqueue s inner
+         asyncq enqueue s outer; asyncq process",
+    );
+    place.session(
+        "
+        $ HOME=$PWD/$(printf 'h\\377') asyncq job list --json | grep -c completed
+        2
+        $ cd $(printf 'h\\377')/.local/share/asyncq; asyncq --db queue.db job list --json | grep -c completed
+        2
+        $ ASYNCQ_DB=$(printf 'h\\377')/.local/share/asyncq/queue.db asyncq job list --json | grep -c completed
+        2
+        $ ls
+        h\u{fffd}
+        ",
+    );
+}
+
+#[test]
+fn a_home_that_is_no_absolute_path_is_none() {
+    Place::new().session(
+        "
+        $ mkdir home; HOME=home asyncq init; ls home
+        ! error: there is no home directory, and so no default place for the store
+        ! hint: `--db` or `$ASYNCQ_DB` names a place; `$HOME` has to be an absolute path
+        $ HOME=home XDG_DATA_HOME=$PWD/data asyncq init; XDG_DATA_HOME= HOME=$PWD/home asyncq init
+        ! asyncq: the store `[..]/data/asyncq/queue.db` is ready
+        ! asyncq: the store `[..]/home/.local/share/asyncq/queue.db` is ready
+        ",
+    );
+}
+
+#[test]
+fn a_path_that_is_too_long_says_by_how_much() {
+    let place = Place::new();
+    let folder = format!("{}/{}", place.path().display(), "d".repeat(200));
+    let path = |length: usize| {
+        let folder = format!("{folder}/{}", "e".repeat(length - folder.len() - 102));
+        format!("{folder}/{}", "f".repeat(100))
+    };
+    let too_long = |command: &str, what: &str, most: usize| {
+        place.session(&format!(
+            "
+            $ asyncq --db {command}
+            ! error: the {what} of the store has {} bytes, and at most {most} are possible
+            ! hint: name a shorter one with `--db` or `$ASYNCQ_DB`
+            ? 2
+            ",
+            most + 1
+        ));
+    };
+    too_long(&format!("{} init", path(494)), "path", 493);
+    assert!(!place.at(&"d".repeat(200)).exists());
+    place.stdout(&format!("asyncq -q --db {} init", path(493)));
+    // One that is there needs no draft. A link shortens nothing, as SQLite opens the file itself.
+    for length in [504, 505] {
+        place.stdout(&format!("mkdir $(dirname {0}); cp {1} {0}; ln -sf {0} link.db", path(length), path(493)));
+        if length == 504 {
+            place.stdout("asyncq --db link.db service add s");
+        }
+    }
+    too_long("link.db service list", "path", 504);
+    too_long(&format!("{} init", "n".repeat(237)), "name", 236);
+    too_long(&format!("{} service list", "n".repeat(248)), "name", 247);
+    place.session(&format!(
+        "$ asyncq -q --db {0} init; asyncq --db {0} service add s; asyncq --db {0} process",
+        "n".repeat(236)
+    ));
+}
