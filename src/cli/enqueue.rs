@@ -102,6 +102,9 @@ impl Enqueue {
             new.call.principal = inherited_principal()?;
         }
         let enqueued = store.enqueue(&new)?;
+        // Nothing that fails from here on is worth more than the number of the job.
+        let is_paused =
+            !new.hold && session.is_watched() && store.service(&new.call.service).is_ok_and(|service| service.paused);
         // The end of the process closes it too, at less cost.
         std::mem::forget(store);
         let id = enqueued.id();
@@ -114,6 +117,8 @@ impl Enqueue {
         })?;
         if let Enqueued::Same(id) = enqueued {
             session.whisper(&format!("job {id} has this key and is this call"));
+        } else if is_paused {
+            session.news(&process::paused(&new.call.service));
         }
         Ok(exit::DONE)
     }
@@ -179,7 +184,7 @@ pub fn shield(word: OsString) -> OsString {
 fn run_now(session: &Session, store: &mut Store, running: &Running, new: &NewJob) -> anyhow::Result<u8> {
     reset_signals()?;
     let (surroundings, echo) = process::equipment(store, &running.folder)?;
-    let tell = |error: &Error| session.talk(&process::trying_again(error));
+    let tell = |error: &Error| session.warn(&process::trying_again(error));
     let ran = nested::run(store, running, new, &Means { around: &surroundings, echo: &echo, tell: &tell })?;
     drop(echo);
     stdio::tell_losses(true);

@@ -156,7 +156,13 @@ impl Matching {
     ) -> anyhow::Result<u8> {
         let many = Many { change, filter: self.filter.parse(store, states)?, dry_run: self.dry_run };
         let done = job::change_many(store, &many)?;
-        session.talk(&said(change, self.dry_run, done.jobs));
+        let said = said(change, self.dry_run, done.jobs);
+        // What cron removes each night is no trouble.
+        if change == Change::Remove && !self.dry_run {
+            session.news(&said);
+        } else {
+            session.talk(&said);
+        }
         if done.removed > 0 {
             let what = count(
                 done.removed,

@@ -144,19 +144,20 @@ pub(super) fn trying_again(error: &Error) -> String {
     format!("{error}; trying again, so that no outcome is lost")
 }
 
+/// What is told of calls that wait because their service is paused.
+pub(super) fn paused(service: &ServiceName) -> String {
+    format!("service `{service}` is paused; `asyncq service resume {service}` lets its calls run")
+}
+
 fn tell(session: &Session, options: &Options, event: &Event<'_>) {
     match event {
         Event::Busy { service, concurrency, holders } => {
             let by: Vec<String> = holders.iter().map(name).collect();
             let slots =
                 if *concurrency == 1 { "its one slot is".to_owned() } else { format!("its {concurrency} slots are") };
-            session.talk(&format!("service `{service}` is busy: {slots} taken by {}", by.join(", ")));
+            session.news(&format!("service `{service}` is busy: {slots} taken by {}", by.join(", ")));
         }
-        // Cron drains all services every minute; a pause is no news there.
-        Event::Paused { service } if options.services.contains(service) => {
-            session.talk(&format!("service `{service}` is paused; `asyncq service resume {service}` lets it run"));
-        }
-        Event::Paused { service } => session.whisper(&format!("service `{service}` is paused")),
+        Event::Paused { service } => session.news(&paused(service)),
         Event::Ended(report) => tell_end(session, report),
         Event::Late { job } => {
             session
@@ -217,7 +218,7 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
         }
         Event::Alive => systemd::tell(&[NotifyState::Watchdog]),
         Event::Deaf { error } => {
-            session.talk_with_hint(
+            session.warn_with_hint(
                 &format!("cannot watch the store: {error}; looking at it a hundred times a second instead"),
                 "`sysctl fs.inotify.max_user_instances` says how many watchers a user may have",
             );
@@ -226,19 +227,21 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
         Event::Stopping { running } => {
             systemd::tell(&[NotifyState::Stopping]);
             let jobs = if *running == 1 { "one job".to_owned() } else { format!("{running} jobs") };
-            session.talk(&format!("stopping; waiting for {jobs} to end (once more: end and put back)"));
+            let text = format!("stopping; waiting for {jobs} to end (once more: end and put back)");
+            // Where cron stops it each time, that is no trouble; in the log of a service it is of use.
+            if options.follow { session.talk(&text) } else { session.news(&text) }
         }
-        Event::StoreFails { error } => session.talk(&trying_again(error)),
+        Event::StoreFails { error } => session.warn(&trying_again(error)),
         Event::GivenUp { jobs } => {
             let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();
-            session.talk(&format!(
+            session.warn(&format!(
                 "could not record the outcomes of jobs {}; who processes next may run them once more",
                 jobs.join(", ")
             ));
         }
         Event::Unmarked { error } => session
-            .talk(&format!("cannot write down which calls run: {error}; a crash may not be counted against them")),
-        Event::NoSpace { error } => session.talk(&format!("{error}; nothing begins until there is some")),
+            .warn(&format!("cannot write down which calls run: {error}; a crash may not be counted against them")),
+        Event::NoSpace { error } => session.warn(&format!("{error}; nothing begins until there is some")),
     }
 }
 

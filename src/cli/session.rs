@@ -26,11 +26,11 @@ pub struct Global {
     #[arg(long, global = true, value_name = "SPAN", value_parser = parse_span)]
     lock_timeout: Option<Duration>,
 
-    /// Say nothing on stderr but errors
+    /// Say nothing on stderr but what asyncq itself cannot do: calls that fail are not told either
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
 
-    /// Say more on stderr
+    /// Say on stderr what goes well, too, and why nothing runs, as a terminal shows it anyway
     #[arg(short, long, global = true)]
     verbose: bool,
 
@@ -109,6 +109,18 @@ impl Session {
         self.global.quiet
     }
 
+    /// Says what asyncq itself cannot do, also to whoever wants to hear nothing else.
+    #[expect(clippy::unused_self, reason = "a session may be asked for messages in another form one day")]
+    pub fn warn(&self, text: &str) {
+        say(text, None);
+    }
+
+    /// The same, with what can be done about it.
+    #[expect(clippy::unused_self, reason = "a session may be asked for messages in another form one day")]
+    pub fn warn_with_hint(&self, text: &str, hint: &str) {
+        say(text, Some(hint));
+    }
+
     /// Says that a call has failed, or what else is amiss.
     pub fn talk(&self, text: &str) {
         if !self.global.quiet {
@@ -121,6 +133,18 @@ impl Session {
         if !self.global.quiet {
             say(text, Some(hint));
         }
+    }
+
+    /// Says what is not amiss, but of use to a person who watches: cron would mail it.
+    pub fn news(&self, text: &str) {
+        if self.global.verbose || self.is_watched() {
+            self.talk(text);
+        }
+    }
+
+    /// Whether a person reads what is said.
+    pub fn is_watched(&self) -> bool {
+        !self.global.quiet && stdio::is_terminal(Stream::Err)
     }
 
     /// Says something for whoever wants to know more.

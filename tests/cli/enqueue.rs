@@ -136,7 +136,6 @@ fn a_key_makes_a_repeat_safe() {
         1
         $ asyncq job clean; asyncq enqueue events show 1 --key order-5
         2
-        ! asyncq: removed 1 job
         $ asyncq enqueue events show --key ''
         ! error: `` cannot be a key
         ! hint: a key is 1 to 255 bytes of text without control characters

@@ -116,6 +116,13 @@ impl Place {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// What a command that succeeds shows on a terminal.
+    pub fn terminal(&self, line: &str) -> String {
+        let pty = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(['sh', '-c', sys.argv[1]])))";
+        self.write("on-a-terminal", line);
+        self.stdout(&format!("python3 -c \"{pty}\" '. ./on-a-terminal'")).replace("\r\n", "\n")
+    }
+
     /// A single value from the store.
     pub fn query(&self, sql: &str) -> String {
         let store = rusqlite::Connection::open(self.store()).unwrap();

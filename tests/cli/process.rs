@@ -52,14 +52,14 @@ fn never_more_at_once_than_the_service_allows() {
     let second = place.start("asyncq process");
     wait_until("a third call begins", || place.at("begun-3").exists());
     // A third processor finds no slot.
-    let busy = place.run("asyncq process");
+    let busy = place.run("asyncq --verbose process");
     assert!(busy.status.success() && busy.stdout.is_empty());
     let word = String::from_utf8(busy.stderr).unwrap();
     assert!(
         word.starts_with("asyncq: service `events` is busy: its 3 slots are taken by processor 1 (process "),
         "{word}"
     );
-    assert!(word.contains(", processor 2 (process ") && word.lines().count() == 1, "{word}");
+    assert!(word.contains(", processor 2 (process ") && word.lines().count() == 2, "{word}");
     assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'processing'"), "3");
     assert_eq!(place.query("SELECT group_concat(taken) FROM asyncq_slot"), "2,1");
     // A slot that becomes free is taken by the one who freed it, or by whoever works on the same queue.

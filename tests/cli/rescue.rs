@@ -74,8 +74,9 @@ fn a_processor_whose_folder_is_removed_is_not_taken_for_dead() {
     place.session(
         "
         $ rm -r .local/share/asyncq/queue.db-asyncq
-        $ asyncq process
+        $ asyncq --verbose process
         ! asyncq: service `events` is busy: its one slot is taken by processor 1 (process [..] on [..])
+        ! asyncq: attempts: 0; jobs that ended in an error: 0
         ",
     );
     place.write("go", "");
@@ -301,9 +302,10 @@ fn a_machine_is_known_by_its_boot_and_not_by_its_name() {
     // The same machine with another name: what runs there runs here.
     place.session(&format!(
         "
-        $ {unshare} sh -c 'hostname newname; asyncq enqueue events waits; asyncq process --trust-store-writers'
+        $ {unshare} sh -c 'hostname newname; asyncq enqueue events waits; asyncq -v process --trust-store-writers'
         2
         ! asyncq: service `events` is busy: its one slot is taken by processor 1 (process [..] on [..])
+        ! asyncq: attempts: 0; jobs that ended in an error: 0
         "
     ));
     // Another machine with the same name, or after a new start.

@@ -1,6 +1,6 @@
 //! Services on the command line.
 
-use crate::place::Place;
+use crate::place::{Place, wait_until};
 
 #[test]
 fn adding_listing_showing_changing() {
@@ -60,12 +60,54 @@ fn a_paused_service_accepts_calls_and_runs_none() {
         1
         $ asyncq process
         $ asyncq process events
-        ! asyncq: service `events` is paused; `asyncq service resume events` lets it run
+        $ asyncq --verbose process
+        ! asyncq: service `events` is paused; `asyncq service resume events` lets its calls run
+        ! asyncq: attempts: 0; jobs that ended in an error: 0
         $ asyncq service resume events
         $ asyncq process
         hello
         ",
     );
+}
+
+#[test]
+fn a_person_at_a_terminal_hears_that_calls_wait_for_the_end_of_a_pause() {
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    let told = "asyncq: service `events` is paused; `asyncq service resume events` lets its calls run\n";
+    place.stdout("asyncq service pause events");
+    assert_eq!(place.terminal("asyncq process; asyncq process events"), "");
+    assert_eq!(place.terminal("asyncq enqueue events hello"), format!("1\n{told}"));
+    assert_eq!(place.terminal("asyncq enqueue events hello --hold"), "2\n");
+    assert_eq!(place.terminal("asyncq process; asyncq process events"), told.repeat(2));
+    assert_eq!(place.terminal("asyncq -q enqueue events hello; asyncq -q process"), "3\n");
+    // A script has said what it wants.
+    place.session("$ asyncq enqueue events hello\n4");
+    place.stdout("asyncq service resume events");
+    assert_eq!(place.terminal("asyncq process"), "hello\nhello\nhello\n");
+}
+
+#[test]
+fn a_processor_that_follows_tells_each_pause_once() {
+    let place = Place::with_functions(&[("hello", "echo $1")]);
+    place.stdout("asyncq service add another && asyncq function add another hello -- ./hello");
+    let process = place.start("asyncq --verbose process --follow");
+    let run = |jobs: u32| {
+        let done = format!("SELECT count(*) = {jobs} FROM asyncq_job WHERE state = 'completed'");
+        wait_until("they have run", || place.query(&done) == "1");
+    };
+    for before in [0, 4] {
+        place.stdout("asyncq service pause events");
+        for more in 1..=2 {
+            place.stdout("asyncq enqueue events hello && asyncq enqueue another hello");
+            run(before + more);
+        }
+        place.stdout("asyncq service resume events");
+        run(before + 4);
+    }
+    process.signal("TERM");
+    let output = process.wait();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(told.matches("service `events` is paused").count(), 2, "{told}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ fn a_first_signal_lets_what_is_running_end() {
     for signal in ["TERM", "INT", "HUP"] {
         let place = Place::with_functions(&[("waits", WAITS)]);
         place.stdout("asyncq enqueue events waits; asyncq enqueue events waits");
-        let mut process = place.start("asyncq process");
+        let mut process = place.start("asyncq --verbose process");
         wait_until("the call begins", || place.at("begun").exists());
         process.signal(signal);
         let mut word = String::new();
@@ -98,7 +98,7 @@ fn cancelling_what_waits_and_what_has_ended() {
         ! error: job 1 is completed, nothing to cancel
         ! hint: `asyncq job show 1` tells how it ended
         ! error: there is no job 9
-        ! hint: the newest is 4; `asyncq job list` shows the newest 50
+        ! hint: the newest is 4; `asyncq job list` shows which there are
         ! error: job 3 is completed, nothing to cancel
         ! hint: `asyncq job show 3` tells how it ended
         ? 77

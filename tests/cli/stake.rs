@@ -30,7 +30,7 @@ fn a_full_disk_keeps_no_outcome_waiting() {
              kill -0 $process || { cat said >&2; asyncq job list >&2; exit 96; }
          done
          asyncq job list --json
-         asyncq process --trust-store-writers 2> late || exit 95
+         asyncq -v process --trust-store-writers 2> late || exit 95
          rm disk/filler
          wait $process && asyncq job list --json",
     );

@@ -274,8 +274,9 @@ fn a_link_that_leads_elsewhere_and_one_that_does_not() {
     for db in ["deep/q.db", "folder/q.db", "deep/chain.db"] {
         place.session(&format!(
             "
-            $ asyncq --db {db} process
+            $ asyncq --verbose --db {db} process
             ! asyncq: service `events` is busy: its one slot is taken by processor 1 (process {} on [..])
+            ! asyncq: attempts: 0; jobs that ended in an error: 0
             ",
             one.0.id()
         ));

@@ -153,6 +153,7 @@ impl<'a> Drain<'a> {
         loop {
             self.do_with_the_reserve()?;
             self.make_rounds()?;
+            self.tell_of_pauses();
             let Some(time) = self.time_to_wait()? else { return Ok(()) };
             self.wait(time);
             self.heed_signals();
@@ -259,15 +260,23 @@ impl<'a> Drain<'a> {
         if !self.may_claim() || !self.served.iter().all(blocked) {
             return Ok(false);
         }
+        self.tell_of_pauses();
         for Served { name: service, view, .. } in &self.served {
-            if view.outlook.paused {
-                (self.tell)(Event::Paused { service });
-            } else {
+            if !view.outlook.paused {
                 let holders = self.store.holders(service)?;
                 (self.tell)(Event::Busy { service, concurrency: view.outlook.concurrency, holders: &holders });
             }
         }
         Ok(!self.served.is_empty())
+    }
+
+    /// Tells of calls that wait because their service is paused, once in each pause.
+    fn tell_of_pauses(&mut self) {
+        for served in &mut self.served {
+            if served.pauses() {
+                (self.tell)(Event::Paused { service: &served.name });
+            }
+        }
     }
 
     /// How long to wait at most for what happens next; `None` when nothing is left to do.

@@ -51,6 +51,8 @@ pub(super) struct Served {
     moved: Instant,
     /// Whether calls were given back as the host had no room for them.
     pub(super) awaits_host: bool,
+    /// Whether it was told that its calls wait because it is paused.
+    told_of_pause: bool,
 }
 
 /// What a transaction has to record.
@@ -71,7 +73,15 @@ impl Served {
             returned: Vec::new(),
             moved: Instant::now(),
             awaits_host: false,
+            told_of_pause: false,
         }
+    }
+
+    /// Whether it is to be told, for the first time in this pause, that its calls wait for the end of it.
+    pub(super) fn pauses(&mut self) -> bool {
+        let Outlook { paused, ready, .. } = self.view.outlook;
+        self.told_of_pause &= paused;
+        paused && ready && !std::mem::replace(&mut self.told_of_pause, true)
     }
 
     /// Whether there is something to record.
