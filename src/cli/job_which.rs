@@ -174,7 +174,16 @@ impl Matching {
         if done.too_late > 0 {
             session.talk(&format!("{} ended before", count(done.too_late, "job", "jobs")));
         }
-        let Some(oldest) = done.running.first() else { return Ok(exit::DONE) };
+        let mut code = exit::DONE;
+        if let Some(refused) = done.refused {
+            let stay = count(refused.jobs, "job stays as it is", "jobs stay as they are");
+            let error = Error::new(Kind::Denied, format!("{stay}: {}", refused.why))
+                .hint("that rule belongs to the application, and not to asyncq: change it, or what it looks at")
+                .into();
+            show_error(&error);
+            code = exit::code(&error);
+        }
+        let Some(oldest) = done.running.first() else { return Ok(code) };
         let still = count(
             done.running.len() as u64,
             "job is asked to end, but still runs",

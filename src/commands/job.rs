@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::domain::job::{JobId, State};
 use crate::error::{Error, Kind, Result};
-use crate::store::{Cancelled, JobQuery, Many, Store};
+use crate::store::{Cancelled, JobQuery, Many, Refusal, Store};
 
 /// How long cancelling waits for a running job to end: its processor looks several times a second and gives the function
 /// ten seconds to end by itself.
@@ -24,6 +24,8 @@ pub struct Changed {
     pub too_late: u64,
     /// Those that were asked to end, and still run.
     pub running: Vec<JobId>,
+    /// Those that a rule of the application did not let change.
+    pub refused: Option<Refusal>,
 }
 
 /// Whether there is a job that `query` describes.
@@ -91,6 +93,9 @@ pub fn change_many(store: &mut Store, many: &Many) -> Result<Changed> {
         all.jobs += step.changed;
         all.removed += step.removed;
         asked.extend(step.asked);
+        if let Some(refused) = step.refused {
+            Refusal::add(&mut all.refused, refused);
+        }
         after = step.next;
         if step.changed > 0 && !many.dry_run && after.is_some() {
             std::thread::sleep((began.elapsed() * 3).min(LONGEST_BREATH));

@@ -57,6 +57,10 @@ pub(super) trait Tx {
     /// Runs a statement and tells how many rows it changed.
     fn execute(&mut self, sql: &str, args: &[Value<'_>]) -> Result<u64>;
 
+    /// Runs a statement that a rule of an application may refuse: then gives the error that names the rule, and the statement
+    /// has done nothing.
+    fn try_execute(&mut self, sql: &str, args: &[Value<'_>]) -> Result<Result<u64>>;
+
     /// Runs an INSERT of jobs, which get numbers that follow each other; gives the last.
     fn insert(&mut self, sql: &str, args: &[Value<'_>]) -> Result<i64>;
 
@@ -77,6 +81,9 @@ pub(super) trait Tx {
     /// database is not looked at.
     fn flaw(&mut self) -> Result<Option<String>>;
 
+    /// The application's foreign keys to tables of the store.
+    fn references(&mut self) -> Result<Vec<Reference>>;
+
     /// The error for a statement that did nothing although it should have: a trigger of the application made it so.
     fn passed_over(&mut self) -> Error;
 
@@ -94,6 +101,29 @@ pub(super) trait Tx {
 
     /// The database's clock, read once at the start of the transaction, so that hosts need not agree.
     fn now(&self) -> Timestamp;
+}
+
+/// A foreign key that an application has to a table of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reference {
+    /// The application's table.
+    pub(super) table: String,
+    /// The store's table.
+    pub(super) to: String,
+    /// Which columns of the one refer to which of the other.
+    pub(super) columns: Vec<(String, String)>,
+    /// Whether what refers to a row that goes is changed, or goes too; otherwise that row has to stay.
+    pub(super) follows: bool,
+}
+
+impl Reference {
+    /// The condition that a row of the store's table is referred to.
+    pub(super) fn condition(&self) -> String {
+        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+        let pairs = self.columns.iter().map(|(from, to)| format!("it.{} = {}.{}", quoted(from), self.to, quoted(to)));
+        let pairs: Vec<String> = pairs.collect();
+        format!("EXISTS (SELECT 1 FROM {} it WHERE {})", quoted(&self.table), pairs.join(" AND "))
+    }
 }
 
 /// A parameter.
@@ -209,6 +239,11 @@ impl dyn Tx + '_ {
             self.execute("UPDATE asyncq_schema SET version = -version", &[])?;
         }
         Ok(())
+    }
+
+    /// Runs a statement that changes a row, unless a trigger of an application makes it pass that over.
+    pub(super) fn change(&mut self, sql: &str, args: &[Value<'_>]) -> Result<()> {
+        if self.execute(sql, args)? == 0 { Err(self.passed_over()) } else { Ok(()) }
     }
 
     /// The first row that a statement gives, read by `read`.

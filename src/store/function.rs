@@ -39,7 +39,7 @@ impl Store {
             let Some(there) = tx.first(FUNCTION, &[service.as_str().into(), name.as_str().into()], read)? else {
                 let now = tx.now();
                 let Columns { command, env, timeout, worker } = columns(is);
-                tx.execute(
+                tx.change(
                     ADD,
                     &[
                         service.as_str().into(),
@@ -133,7 +133,7 @@ impl Store {
             let mut function = find(tx, service, name)?;
             function.definition = change.apply(function.definition);
             let Columns { command, env, timeout, worker } = columns(&function.definition);
-            tx.execute(
+            tx.change(
                 SET,
                 &[
                     service.as_str().into(),
@@ -162,7 +162,7 @@ impl Store {
         self.write(|tx| {
             find(tx, service, name)?;
             let removed = job::cancel_waiting(tx, service, Some(name), waiting)?;
-            tx.execute(REMOVE, &[service.as_str().into(), name.as_str().into()])?;
+            tx.change(REMOVE, &[service.as_str().into(), name.as_str().into()])?;
             Ok(removed)
         })
     }

@@ -45,12 +45,12 @@ impl Store {
             let now = tx.now();
             match job.state {
                 State::Held | State::Delayed | State::Queued => {
-                    tx.execute(CANCEL, &[id.0.into(), now.into(), job.state.as_str().into()])?;
+                    tx.change(CANCEL, &[id.0.into(), now.into(), job.state.as_str().into()])?;
                     Ok(Cancelled::Now)
                 }
                 State::Processing if job.immediate => Err(part_of(id, job.parent, "cancel")),
                 State::Processing => {
-                    tx.execute(CANCELLING, &[id.0.into()])?;
+                    tx.change(CANCELLING, &[id.0.into()])?;
                     Ok(Cancelled::Requested)
                 }
                 ended => Ok(Cancelled::Ended(ended)),
@@ -73,7 +73,7 @@ impl Store {
                 State::Error | State::Cancelled => {
                     can_run(tx, id)?;
                     let now = tx.now();
-                    return tx.execute(RETRY, &[id.0.into(), now.into(), job.state.as_str().into()]).map(|_| ());
+                    return tx.change(RETRY, &[id.0.into(), now.into(), job.state.as_str().into()]);
                 }
                 State::Completed => "enqueue the call once more to run it once more".to_owned(),
                 State::Held => format!("`asyncq job start {id}` releases it"),
@@ -100,7 +100,7 @@ impl Store {
             }
             can_run(tx, id)?;
             let now = tx.now();
-            tx.execute(START, &[id.0.into(), now.into()])?;
+            tx.change(START, &[id.0.into(), now.into()])?;
             Ok(if job.run_at > now.0 { State::Delayed } else { State::Queued })
         })
     }
@@ -189,7 +189,7 @@ pub(super) fn cancel_waiting(
     }
     let now = tx.now();
     for (id, state) in &found {
-        tx.execute(CANCEL, &[id.0.into(), now.into(), state.as_str().into()])?;
+        tx.change(CANCEL, &[id.0.into(), now.into(), state.as_str().into()])?;
     }
     let oldest = found.iter().take(10).map(|(id, _)| *id).collect();
     Ok(Removed { cancelled: found.len() as u64, oldest })

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::engine::{Tx, Value};
+use super::engine::{Reference, Tx, Value};
 use super::job::{CANCEL, CANCELLING, RETRY, START, state};
 use super::select::{JobFilter, oldest};
 use super::{Store, function};
@@ -45,8 +45,31 @@ pub struct Step {
     pub asked: Vec<JobId>,
     /// How many stayed as they are, as their service or function was removed.
     pub removed: u64,
+    /// Those that a rule of the application did not let change.
+    pub refused: Option<Refusal>,
     /// After which job the next step begins; `None` when all were seen.
     pub next: Option<JobId>,
+}
+
+/// Jobs that stay as they are because a rule of the application has it so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// How many.
+    pub jobs: u64,
+    /// The first of them.
+    pub first: JobId,
+    /// Which rule, and what it says of that one.
+    pub why: String,
+}
+
+impl Refusal {
+    /// Adds others, which come later.
+    pub fn add(known: &mut Option<Refusal>, more: Refusal) {
+        match known {
+            Some(known) => known.jobs += more.jobs,
+            None => *known = Some(more),
+        }
+    }
 }
 
 const REMOVE: &str = "DELETE FROM asyncq_job
@@ -75,18 +98,25 @@ impl Store {
             step.changed = found.len() as u64;
             return Ok(step);
         }
-        let (changed, asked) = self.write(|tx| {
-            let (mut changed, mut asked) = (0, Vec::new());
+        self.write(|tx| {
+            (step.changed, step.asked, step.refused) = (0, Vec::new(), None);
+            let references = if many.change == Change::Remove { holding(tx)? } else { Vec::new() };
             for job in &found {
-                let done = change(tx, many.change, job)?;
-                changed += done;
+                let done = match change(tx, many.change, job, &references)? {
+                    Ok(done) => done,
+                    Err(why) => {
+                        Refusal::add(&mut step.refused, Refusal { jobs: 1, first: job.id, why });
+                        continue;
+                    }
+                };
+                step.changed += done;
                 if done > 0 && many.change == Change::Cancel && job.state == State::Processing {
-                    asked.push(job.id);
+                    step.asked.push(job.id);
                 }
             }
-            Ok((changed, asked))
+            Ok(())
         })?;
-        Ok(Step { changed, asked, ..step })
+        Ok(step)
     }
 }
 
@@ -129,15 +159,45 @@ fn is_callable(tx: &mut dyn Tx, service: &str, function: &str) -> Result<bool> {
     }
 }
 
-/// Changes a job unless it is no longer as it was found; gives how many it changed.
-fn change(tx: &mut dyn Tx, change: Change, job: &Found) -> Result<u64> {
+/// The application's foreign keys that keep jobs from being removed.
+fn holding(tx: &mut dyn Tx) -> Result<Vec<Reference>> {
+    let mut references = tx.references()?;
+    references.retain(|it| !it.follows && it.to.eq_ignore_ascii_case("asyncq_job"));
+    Ok(references)
+}
+
+/// Removes a job unless it is no longer as it was found, or somebody refers to it: a foreign key may complain of that only
+/// when everything is done.
+fn remove(tx: &mut dyn Tx, job: &Found, references: &[Reference]) -> Result<Result<u64, String>> {
+    let args: [Value<'_>; 3] = [job.id.0.into(), job.state.as_str().into(), job.finished_at.into()];
+    let mut sql = REMOVE.to_owned();
+    for reference in references {
+        sql += " AND NOT ";
+        sql += &reference.condition();
+    }
+    match tx.try_execute(&sql, &args)? {
+        Ok(0) => {}
+        done => return Ok(done.map_err(|error| error.to_string())),
+    }
+    for reference in references {
+        let is_referred_to = format!("SELECT 1 FROM asyncq_job WHERE id = ?1 AND {}", reference.condition());
+        if tx.first(&is_referred_to, &args[..1], |_| Ok(()))?.is_some() {
+            return Ok(Err(format!("table `{}` refers to job {}", reference.table, job.id)));
+        }
+    }
+    Ok(Ok(0))
+}
+
+/// Changes a job unless it is no longer as it was found; gives how many it changed, or which rule refuses that.
+fn change(tx: &mut dyn Tx, change: Change, job: &Found, references: &[Reference]) -> Result<Result<u64, String>> {
     let (id, was): (Value<'_>, Value<'_>) = (job.id.0.into(), job.state.as_str().into());
     let now = tx.now();
-    match change {
-        Change::Cancel if job.state == State::Processing => tx.execute(CANCELLING, &[id]),
-        Change::Cancel => tx.execute(CANCEL, &[id, now.into(), was]),
-        Change::Retry => tx.execute(&format!("{RETRY} {IS_CALLABLE}"), &[id, now.into(), was]),
-        Change::Start => tx.execute(&format!("{START} {IS_CALLABLE}"), &[id, now.into()]),
-        Change::Remove => tx.execute(REMOVE, &[id, was, job.finished_at.into()]),
-    }
+    let done = match change {
+        Change::Cancel if job.state == State::Processing => tx.try_execute(CANCELLING, &[id]),
+        Change::Cancel => tx.try_execute(CANCEL, &[id, now.into(), was]),
+        Change::Retry => tx.try_execute(&format!("{RETRY} {IS_CALLABLE}"), &[id, now.into(), was]),
+        Change::Start => tx.try_execute(&format!("{START} {IS_CALLABLE}"), &[id, now.into()]),
+        Change::Remove => return remove(tx, job, references),
+    };
+    Ok(done?.map_err(|error| error.to_string()))
 }

@@ -39,7 +39,7 @@ pub use drain::{Advance, Outlook, Plan};
 pub use engine::Patience;
 pub use enqueue::{Enqueued, Refused};
 pub use job::Cancelled;
-pub use many::{Change, Many, Step};
+pub use many::{Change, Many, Refusal, Step};
 pub use path::{absolute, as_shown, is_same};
 pub use place::Location;
 pub use query::{JobQuery, Page};

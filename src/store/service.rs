@@ -52,7 +52,7 @@ impl Store {
         self.write(|tx| {
             let Some(there) = tx.first(SERVICE, &[name.as_str().into()], read)? else {
                 let now = tx.now();
-                tx.execute(ADD, &[name.as_str().into(), i64::from(concurrency.get()).into(), now.into()])?;
+                tx.change(ADD, &[name.as_str().into(), i64::from(concurrency.get()).into(), now.into()])?;
                 return Ok(Added::New);
             };
             if there.concurrency == concurrency {
@@ -91,7 +91,7 @@ impl Store {
             service.concurrency = change.concurrency.unwrap_or(service.concurrency);
             service.paused = change.paused.unwrap_or(service.paused);
             let concurrency = i64::from(service.concurrency.get());
-            tx.execute(SET, &[name.as_str().into(), concurrency.into(), service.paused.into()])?;
+            tx.change(SET, &[name.as_str().into(), concurrency.into(), service.paused.into()])?;
             Ok(service)
         })
     }
@@ -108,7 +108,7 @@ impl Store {
                 let message = format!("a processor is at work on service `{name}`");
                 return Err(Error::new(Kind::Denied, message).hint("wait until it has ended, or end it"));
             }
-            tx.execute(REMOVE, &[name.as_str().into()])?;
+            tx.change(REMOVE, &[name.as_str().into()])?;
             Ok(removed)
         })
     }

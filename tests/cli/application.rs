@@ -330,7 +330,7 @@ fn a_trigger_of_the_application_that_fails_is_named_and_no_damage() {
         ("INSERT INTO not_there VALUES (1)", "no such table: main.not_there"),
         ("SELECT RAISE(ROLLBACK, 'not today')", "not today"),
         ("SELECT RAISE(FAIL, 'not today')", "not today"),
-        ("SELECT RAISE(IGNORE)", "it passes the call over"),
+        ("SELECT RAISE(IGNORE)", "RAISE(IGNORE)"),
     ] {
         let place = application("WAL");
         trigger(&place, &format!("BEFORE INSERT ON asyncq_job BEGIN {action}; END"));
@@ -445,4 +445,66 @@ fn a_service_that_an_application_refers_to_stays() {
             ",
         );
     }
+}
+
+#[test]
+fn the_jobs_that_nobody_refers_to_are_removed() {
+    for (how, why) in [
+        ("REFERENCES asyncq_job (id)", "table `mails` refers to job 2"),
+        ("REFERENCES asyncq_job", "table `mails` refers to job 2"),
+        ("REFERENCES asyncq_job (id) DEFERRABLE INITIALLY DEFERRED", "table `mails` refers to job 2"),
+        ("REFERENCES asyncq_job (id) ON DELETE RESTRICT", "table `mails` refers to job 2"),
+        (
+            "NOT NULL REFERENCES asyncq_job (id) ON DELETE SET NULL",
+            "a foreign key of table `mails` refuses this: NOT NULL constraint failed: mails.job",
+        ),
+    ] {
+        let place = application("WAL");
+        place.stdout("for item in 1 2 3 4; do asyncq enqueue shop mail $item; done; asyncq process");
+        place.stdout(&format!(
+            "sqlite3 app.db \"CREATE TABLE mails (id INTEGER PRIMARY KEY, job INTEGER {how}); INSERT INTO mails (job) VALUES (2), (3)\""
+        ));
+        place.session(&format!(
+            "
+            $ asyncq job clean
+            ! asyncq: removed 2 jobs
+            ! error: 2 jobs stay as they are: {why}
+            ! hint: that rule belongs to the application, and not to asyncq: change it, or what it looks at
+            ? 77
+            $ asyncq job list --json | grep -o '\"id\":[0-9]*'
+            \"id\":3
+            \"id\":2
+            $ sqlite3 app.db 'DELETE FROM mails'; asyncq job clean
+            ! asyncq: removed 2 jobs
+            "
+        ));
+    }
+}
+
+#[test]
+fn what_an_application_refuses_of_many_keeps_nobody_from_the_others() {
+    let place = application("WAL");
+    place.stdout("for item in 1 2 3 4; do asyncq enqueue shop mail $item; done");
+    trigger(&place, "BEFORE UPDATE ON asyncq_job WHEN NEW.id = 2 BEGIN SELECT RAISE(ABORT, 'that one is mine'); END");
+    place.session(
+        "
+        $ asyncq job cancel --all
+        ! asyncq: cancelled 3 jobs
+        ! error: 1 job stays as it is: trigger `own` refuses this: that one is mine
+        ! hint: that rule belongs to the application, and not to asyncq: change it, or what it looks at
+        ? 77
+        $ sqlite3 app.db 'DROP TRIGGER own'
+        ",
+    );
+    trigger(&place, "BEFORE UPDATE ON asyncq_job BEGIN SELECT RAISE(IGNORE); END");
+    place.session(
+        "
+        $ asyncq job cancel 2
+        ! error: trigger `own` refuses this: RAISE(IGNORE)
+        ! hint: that belongs to the application, and not to asyncq: change it, or what it looks at
+        ? 77
+        $ asyncq job list --state queued | wc -l
+        2
+        ",
+    );
 }

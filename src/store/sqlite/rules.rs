@@ -5,7 +5,7 @@
 
 use rusqlite::{Error as SqliteError, ffi};
 
-use super::super::engine::rule_refuses;
+use super::super::engine::{Reference, rule_refuses};
 use super::Sqlite;
 use crate::error::Error;
 
@@ -29,10 +29,13 @@ const INDEXES: &str = concat!(
      FROM sqlite_schema m WHERE m.type = 'index' AND m.tbl_name LIKE 'asyncq!_%' ESCAPE '!' AND ",
     foreign!("m.name")
 );
-const REFERRING: &str = concat!(
-    "SELECT DISTINCT m.name FROM sqlite_schema m, pragma_foreign_key_list(m.name) f
+const REFERENCES: &str = concat!(
+    "SELECT m.name, f.id, f.\"from\", coalesce(f.\"to\", 'id'), f.\"table\",
+     f.on_delete = 'CASCADE' OR f.on_delete = 'SET NULL'
+     FROM sqlite_schema m, pragma_foreign_key_list(m.name) f
      WHERE m.type = 'table' AND f.\"table\" LIKE 'asyncq!_%' ESCAPE '!' AND ",
-    foreign!("m.name")
+    foreign!("m.name"),
+    " ORDER BY m.name, f.id, f.seq"
 );
 
 impl Sqlite {
@@ -63,7 +66,7 @@ impl Sqlite {
         let about = text.split_once(" failed: ").map_or("", |(_, about)| about);
         let is_own = about.starts_with("asyncq_");
         if text == "FOREIGN KEY constraint failed" {
-            let references = self.references()?;
+            let references = self.references_as_rules()?;
             return if references.is_empty() { self.triggers() } else { Ok(references) };
         }
         match code {
@@ -77,7 +80,7 @@ impl Sqlite {
             _ if is_own => Ok(Vec::new()),
             _ => {
                 let triggers = self.triggers()?;
-                if triggers.is_empty() { self.references() } else { Ok(triggers) }
+                if triggers.is_empty() { self.references_as_rules() } else { Ok(triggers) }
             }
         }
     }
@@ -102,9 +105,28 @@ impl Sqlite {
         Ok(found)
     }
 
+    fn references_as_rules(&self) -> rusqlite::Result<Vec<String>> {
+        let mut tables: Vec<String> = self.references()?.into_iter().map(|it| it.table).collect();
+        tables.dedup();
+        Ok(tables.iter().map(|table| format!("a foreign key of table `{table}`")).collect())
+    }
+
     /// The application's foreign keys to tables of the store.
-    fn references(&self) -> rusqlite::Result<Vec<String>> {
-        Ok(self.names(REFERRING)?.iter().map(|table| format!("a foreign key of table `{table}`")).collect())
+    pub(super) fn references(&self) -> rusqlite::Result<Vec<Reference>> {
+        let mut statement = self.connection.prepare_cached(REFERENCES)?;
+        let mut rows = statement.query([])?;
+        let mut found: Vec<(i64, Reference)> = Vec::new();
+        while let Some(row) = rows.next()? {
+            let (table, id, columns) = (row.get(0)?, row.get(1)?, (row.get(2)?, row.get(3)?));
+            match found.last_mut() {
+                Some((last, reference)) if *last == id && reference.table == table => reference.columns.push(columns),
+                _ => {
+                    let (to, follows) = (row.get(4)?, row.get(5)?);
+                    found.push((id, Reference { table, to, columns: vec![columns], follows }));
+                }
+            }
+        }
+        Ok(found.into_iter().map(|(_, reference)| reference).collect())
     }
 
     fn names(&self, sql: &str) -> rusqlite::Result<Vec<String>> {

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::super::engine::{Row, Tx, Value, damaged, rule_refuses};
+use super::super::engine::{Reference, Row, Tx, Value, damaged, rule_refuses};
 use super::encoding::Encoding;
 use super::{Sqlite, words};
 use crate::domain::time::Timestamp;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// One transaction of a connection.
 pub(super) struct SqliteTx<'a> {
@@ -34,6 +34,14 @@ impl Tx for SqliteTx<'_> {
             statement.execute(rusqlite::params_from_iter(args))
         };
         run().map(|count| count as u64).map_err(|error| self.fail(error))
+    }
+
+    fn try_execute(&mut self, sql: &str, args: &[Value<'_>]) -> Result<Result<u64>> {
+        match self.execute(sql, args) {
+            // Unless it has ended the transaction, as a trigger may.
+            Err(error) if error.kind() == Kind::Denied && !self.engine.connection.is_autocommit() => Ok(Err(error)),
+            done => done.map(Ok),
+        }
     }
 
     // Differs by necessity: RETURNING gathers its rows in a table of its own first, which takes as long as the INSERT.
@@ -77,10 +85,14 @@ impl Tx for SqliteTx<'_> {
         Ok(None)
     }
 
+    fn references(&mut self) -> Result<Vec<Reference>> {
+        self.engine.references().map_err(|error| self.fail(error))
+    }
+
     fn passed_over(&mut self) -> Error {
         match self.engine.triggers() {
             Ok(triggers) if triggers.is_empty() => damaged("a row is missing"),
-            Ok(triggers) => rule_refuses(&triggers.join(" or "), "it passes the call over"),
+            Ok(triggers) => rule_refuses(&triggers.join(" or "), "RAISE(IGNORE)"),
             Err(error) => self.fail(error),
         }
     }
