@@ -12,7 +12,7 @@ use super::session::{Session, to_terminal};
 use super::stdio::{self, Sink, is_terminal};
 use super::{exit, say};
 use crate::commands::{Change, Store, job};
-use crate::domain::job::{JobId, State};
+use crate::domain::job::{self as jobs, JobId, State};
 use crate::domain::log::Log;
 use crate::domain::text::{visible, visible_lines};
 use crate::error::{Error, Kind};
@@ -108,17 +108,7 @@ impl Job {
                 print_job(&mut store, &job, &attempts, json)?;
             }
             Job::Result { id } => return result(session, &mut store, JobId(id)),
-            Job::Log { id, attempt, raw } => {
-                let job = store.job(JobId(id))?;
-                let number = attempt.unwrap_or(job.attempt);
-                if (attempt.is_some() || number != 0) && !(1..=job.attempt).contains(&number) {
-                    let message = format!("job {id} has no attempt {number}");
-                    return Err(Error::new(Kind::NotFound, message)
-                        .hint(format!("`asyncq job show {id}` shows all"))
-                        .into());
-                }
-                print_log(&store.log(JobId(id), number)?, raw)?;
-            }
+            Job::Log { id, attempt, raw } => log(session, &mut store, JobId(id), attempt, raw)?,
             Job::Cancel { which, state } => {
                 let many = (Change::Cancel, or_default(state, CANCELLABLE));
                 return which.each(session, &mut store, many, job::cancel);
@@ -164,10 +154,48 @@ fn result(session: &Session, store: &mut Store, id: JobId) -> anyhow::Result<u8>
         }
         State::Held | State::Delayed | State::Queued | State::Processing => {
             Err(Error::new(Kind::Busy, format!("job {id} has no result yet, it is {}", job.state))
-                .hint("try again when it has ended")
+                .hint(when(&job))
                 .into())
         }
     }
+}
+
+/// What to do about a job that has not ended.
+fn when(job: &jobs::Job) -> String {
+    match job.state {
+        State::Processing => "try again when it has ended".to_owned(),
+        _ => format!("`asyncq job show {}` tells what it waits for", job.id),
+    }
+}
+
+/// Prints the log of an attempt, or of the latest one that has ended; of a job that has not ended, that is not all.
+fn log(session: &Session, store: &mut Store, id: JobId, attempt: Option<i64>, raw: bool) -> anyhow::Result<()> {
+    let job = store.job(id)?;
+    let number = attempt.unwrap_or(job.attempt);
+    if (attempt.is_some() || number != 0) && !(1..=job.attempt).contains(&number) {
+        let message = format!("job {id} has no attempt {number}");
+        return Err(Error::new(Kind::NotFound, message).hint(format!("`asyncq job show {id}` shows all")).into());
+    }
+    let runs = job.state == State::Processing && number == job.attempt;
+    let has_log = number > 0 && !runs;
+    if has_log {
+        print_log(&store.log(id, number)?, raw)?;
+    }
+    if job.state == State::Cancelled && number == 0 {
+        session.news(&format!("job {id} was cancelled before it began"));
+    }
+    if job.state.has_ended() || (attempt.is_some() && has_log) {
+        return Ok(());
+    }
+    let (message, hint) = if has_log {
+        (format!("that was attempt {number}; job {id} has not ended, it is {}", job.state), when(&job))
+    } else if runs && number > 1 {
+        let hint = format!("`asyncq job log {id} --attempt {}` prints that of the attempt before", number - 1);
+        (format!("attempt {number} of job {id} has no log yet, it is processing"), hint)
+    } else {
+        (format!("job {id} has no log yet, it is {}", job.state), when(&job))
+    };
+    Err(Error::new(Kind::Busy, message).hint(hint).into())
 }
 
 fn print_log(log: &Log, raw: bool) -> anyhow::Result<()> {

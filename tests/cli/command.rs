@@ -86,7 +86,7 @@ fn a_result_is_json_in_a_file() {
         1
         $ asyncq job result 1
         ! error: job 1 has no result yet, it is queued
-        ! hint: try again when it has ended
+        ! hint: `asyncq job show 1` tells what it waits for
         ? 75
         $ asyncq process; asyncq job result 1
         [1, 2.50, {"a": null}]

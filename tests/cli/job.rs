@@ -460,3 +460,79 @@ fn mistyped_names_are_told_and_removed_ones_listed() {
         ",
     );
 }
+
+#[test]
+fn the_log_of_a_job_that_has_not_ended_says_so() {
+    let place = Place::with_functions(&[(
+        "meets",
+        "echo attempt $ASYNCQ_ATTEMPT; [ $ASYNCQ_ATTEMPT != 1 ] || exit 75; touch begun; until [ -e go ]; do sleep 0.01; done",
+    )]);
+    place.session(
+        "
+        $ asyncq enqueue events meets --hold; asyncq job log 1
+        1
+        ! error: job 1 has no log yet, it is held
+        ! hint: `asyncq job show 1` tells what it waits for
+        ? 75
+        $ asyncq job start 1; asyncq job log 1
+        ! error: job 1 has no log yet, it is queued
+        ! hint: `asyncq job show 1` tells what it waits for
+        ? 75
+        $ asyncq process; asyncq job log 1
+        attempt 1
+        attempt 1
+        ! error: that was attempt 1; job 1 has not ended, it is delayed
+        ! hint: `asyncq job show 1` tells what it waits for
+        ? 75
+        $ asyncq job log 1 --attempt 1
+        attempt 1
+        $ asyncq job log 1 --attempt 2
+        ! error: job 1 has no attempt 2
+        ! hint: `asyncq job show 1` shows all
+        ? 66
+        ",
+    );
+    let process = place.start("asyncq process --wait-retries");
+    wait_until("the second attempt runs", || place.at("begun").exists());
+    place.session(
+        "
+        $ asyncq job log 1
+        ! error: attempt 2 of job 1 has no log yet, it is processing
+        ! hint: `asyncq job log 1 --attempt 1` prints that of the attempt before
+        ? 75
+        $ asyncq job log 1 --attempt 2
+        ! error: attempt 2 of job 1 has no log yet, it is processing
+        ! hint: `asyncq job log 1 --attempt 1` prints that of the attempt before
+        ? 75
+        $ asyncq job log 1 --attempt 1
+        attempt 1
+        ",
+    );
+    place.write("go", "");
+    assert!(process.wait().status.success());
+    place.session(
+        "
+        $ asyncq job log 1
+        attempt 2
+        $ rm go begun; asyncq enqueue events meets; asyncq job cancel 2; asyncq -v job log 2
+        2
+        ! asyncq: job 2 was cancelled before it began
+        ",
+    );
+    place.stdout("asyncq service set events --concurrency 2");
+    place.function("once", "", "touch begun; until [ -e go ]; do sleep 0.01; done; printf 'no line end'");
+    place.stdout("asyncq enqueue events once");
+    let process = place.start("asyncq process");
+    wait_until("it runs", || place.at("begun").exists());
+    place.session(
+        "
+        $ asyncq job log 3
+        ! error: job 3 has no log yet, it is processing
+        ! hint: try again when it has ended
+        ? 75
+        ",
+    );
+    place.write("go", "");
+    assert!(process.wait().status.success());
+    place.session("$ asyncq job log 3\nno line end");
+}
