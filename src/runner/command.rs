@@ -31,7 +31,7 @@ pub fn run(request: &Request<'_>, around: &Surroundings, output: Output<'_>, con
     let began = Instant::now();
     let result = ResultFile::new(&around.folder, request.fence);
     let mut capture = Capture::new(&around.folder);
-    let tree = Tree::start(&around.orphans, request.token, || start::start(request, around, &result));
+    let tree = Tree::start(&around.orphans, request.token, |offer| start::start(request, around, &result, offer));
     let outcome = match tree {
         Err(failure) => Outcome::Unstarted(failure),
         Ok(tree) => {

@@ -19,7 +19,8 @@ use rustix::process::{
     test_kill_process_group, wait, waitpgid, waitpid,
 };
 
-use super::{environ, score};
+use super::environ;
+use super::score::{self, Offer};
 use crate::domain::job::Token;
 
 /// How long to wait for orphans that were killed; only the kernel can keep one longer.
@@ -268,6 +269,11 @@ impl Attempt {
         Attempt { orphans: Arc::clone(orphans), number }
     }
 
+    /// What its program is started with.
+    pub(super) fn offer(&self) -> Offer {
+        Offer::new(self.number)
+    }
+
     /// Whether no other one runs, so that even what has no mark can only belong to this one.
     fn is_alone(&self) -> bool {
         self.orphans.are_ours() && self.orphans.attempts().len() == 1
@@ -305,7 +311,6 @@ pub(super) struct Family {
 impl Family {
     /// The family of the attempt with this token, whose program `child` was just started.
     pub(super) fn new(attempt: Attempt, token: &Token, child: &Child) -> Family {
-        score::offer(child, attempt.number);
         Family { attempt, mark: Mark::new(token), child: Pid::from_child(child), asked: BTreeSet::new() }
     }
 

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::leftover::WORKER_TOKEN;
 use super::result::ResultFile;
+use super::score::Offer;
 use super::{Request, Surroundings};
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::function::Definition;
@@ -25,15 +26,20 @@ const LONGEST_ARGUMENT: usize = 128 * 1024 - 1;
 const SCARCE: Duration = Duration::from_secs(10);
 
 /// Starts the program of a function, in its own process group and its site, with pipes to its stdin, stdout and stderr.
-pub(super) fn start(request: &Request<'_>, around: &Surroundings, result: &ResultFile) -> Result<Child, Failure> {
+pub(super) fn start(
+    request: &Request<'_>,
+    around: &Surroundings,
+    result: &ResultFile,
+    offer: Offer,
+) -> Result<Child, Failure> {
     let site = request.call.site.as_deref().unwrap_or(&request.definition.site);
-    let of = Program { definition: request.definition, site };
+    let of = Program { definition: request.definition, site, offer };
     // Known once, so that every try is the same but for its arguments.
     let (_, program) = of.command(around)?;
     let with = |args: &[String]| {
         let (mut command, _) = of.command(around).map_err(|failure| io::Error::other(failure.message))?;
         command.args(args).envs(variables(request)).env("ASYNCQ_RESULT", result.path());
-        command.stdin(Stdio::piped()).spawn()
+        offer.start(command.stdin(Stdio::piped()))
     };
     let mut arguments = arguments(request);
     let child = patiently(|| match with(&arguments) {
@@ -66,6 +72,7 @@ pub(super) fn patiently<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Resul
 pub(super) struct Program<'a> {
     pub(super) definition: &'a Definition,
     pub(super) site: &'a str,
+    pub(super) offer: Offer,
 }
 
 impl Program<'_> {
@@ -103,7 +110,7 @@ impl Program<'_> {
         let cannot = |error: &io::Error| why_not(error, &program, Path::new(self.site));
         let mapping = FdMapping { parent_fd: line, child_fd: WORKER_LINE };
         command.fd_mappings(vec![mapping]).map_err(|error| cannot(&io::Error::other(error)))?;
-        patiently(|| command.spawn()).map_err(|error| cannot(&error))
+        patiently(|| self.offer.start(&mut command)).map_err(|error| cannot(&error))
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::leftover::{Attempt, Family, Left, Orphans};
+use super::score::Offer;
 use super::start;
 use crate::domain::job::Token;
 
@@ -43,10 +44,10 @@ impl Tree {
     pub(super) fn start<E>(
         orphans: &Arc<Orphans>,
         token: &Token,
-        start: impl FnOnce() -> Result<Child, E>,
+        start: impl FnOnce(Offer) -> Result<Child, E>,
     ) -> Result<Tree, E> {
         let attempt = Attempt::begin(orphans);
-        let child = start()?;
+        let child = start(attempt.offer())?;
         let family = Family::new(attempt, token, &child);
         Ok(Tree { group: Pid::from_child(&child), child, family })
     }

@@ -119,6 +119,25 @@ fn pwd_is_the_site_and_there_is_no_folder_before_it() {
 }
 
 #[test]
+fn a_program_is_the_kernels_first_victim_from_its_first_instruction_on() {
+    let place = Place::with_functions(&[]);
+    place.program("worker", "#!/bin/sh\ncat /proc/self/oom_score_adj\nexec ./worker.py\n");
+    place.program("worker.py", &format!("{WORKER}serve(lambda call: 1)"));
+    let own: i32 = place.stdout("cat /proc/self/oom_score_adj").trim().parse().unwrap();
+    place.stdout(
+        "asyncq function add events score -- cat /proc/self/oom_score_adj
+        asyncq function add events work --worker -- ./worker
+        asyncq service set events --concurrency 4
+        for i in $(seq 100); do echo '{\"service\":\"events\",\"function\":\"score\"}'; done | asyncq enqueue --batch -
+        asyncq enqueue events work",
+    );
+    let told = place.stdout("asyncq process ");
+    let scores: Vec<i32> = told.lines().map(|line| line.parse().unwrap()).collect();
+    let at_least = (own + 500).min(1000);
+    assert!(scores.len() == 101 && scores.iter().all(|score| *score >= at_least), "{scores:?}");
+}
+
+#[test]
 fn no_zombies_pile_up_below_a_processor_that_is_a_containers_first_process() {
     let unshare = "unshare -pf --mount-proc --propagation private";
     let in_container = if Place::new().stdout("id -u").trim() == "0" { unshare } else { &format!("{unshare} -r") };

@@ -158,8 +158,9 @@ impl Worker {
         let site = call.site.as_deref().unwrap_or(&definition.site);
         let cannot = |error: std::io::Error| start::cannot_run(126, format!("its worker cannot be started: {error}"));
         let (line, theirs) = start::patiently(Line::new).map_err(cannot)?;
-        let program = start::Program { definition, site };
-        let mut tree = Tree::start(&around.orphans, token, || program.start_worker(token, around, theirs))?;
+        let mut tree = Tree::start(&around.orphans, token, |offer| {
+            start::Program { definition, site, offer }.start_worker(token, around, theirs)
+        })?;
         reached("worker started");
         let child = tree.child();
         let printed = Printed::of([child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)]);
