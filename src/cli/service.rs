@@ -15,6 +15,9 @@ use crate::domain::service::{self, ServiceChange, ServiceName};
 #[derive(Debug, Subcommand)]
 pub enum Service {
     /// Add a service; adding the same one again changes nothing
+    ///
+    /// Where there is no store yet, this creates one, and says so. Into a database that is there, only `asyncq init` adds a
+    /// store.
     Add {
         /// Its name: lower-case letters, digits, `.`, `_` and `-`
         name: String,
@@ -81,10 +84,7 @@ impl Service {
         match self {
             Service::Add { name, limits } => {
                 let name = ServiceName::parse(&name)?;
-                let (mut store, made) = session.create()?;
-                if made {
-                    session.whisper(&format!("the store `{}` is ready", store.location()));
-                }
+                let mut store = session.open_or_make()?;
                 let added = store.add_service(&name, limits.concurrency)?;
                 session.whisper(&match added {
                     Added::New => format!("added service `{name}`"),

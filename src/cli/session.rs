@@ -80,7 +80,16 @@ impl Session {
         Ok(telling(commands::open(&self.location()?, self.patience()?)?))
     }
 
-    /// Opens the store and makes it first if there is none.
+    /// Opens the store and makes a new file first if there is none; tells which, as the path may be mistyped.
+    pub fn open_or_make(&self) -> anyhow::Result<Store> {
+        let (store, made) = commands::open_or_make(&self.location()?, self.patience()?)?;
+        if made {
+            self.talk(&format!("created the store `{}`", store.location()));
+        }
+        Ok(telling(store))
+    }
+
+    /// Opens the store and makes it first if there is none, in a database that is there, too.
     pub fn create(&self) -> anyhow::Result<(Store, bool)> {
         let (store, made) = commands::create(&self.location()?, self.patience()?)?;
         Ok((telling(store), made))

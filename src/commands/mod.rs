@@ -33,6 +33,14 @@ pub fn open(location: &Location, patience: Patience) -> Result<Store> {
     Store::open(location, patience)
 }
 
+/// Opens a store, and makes its file first where there is none; says whether it did.
+///
+/// # Errors
+/// As [`Store::open_or_make`].
+pub fn open_or_make(location: &Location, patience: Patience) -> Result<(Store, bool)> {
+    Store::open_or_make(location, patience)
+}
+
 /// Opens a store, and makes or upgrades it first where that is needed; says whether it was.
 ///
 /// # Errors

@@ -84,12 +84,12 @@ impl Store {
         Ok(Store { engine: Box::new(engine), location: location.clone(), file, schema: Schema::of_this_build() })
     }
 
-    /// Opens a store and makes it first if there is none: a new file, readable by its owner only, or the tables in a
-    /// database that an application made. Says whether anything was made or upgraded.
+    /// Opens a store. Where there is no file, it makes one first, readable by its owner only, and says so. A file that is
+    /// there gets no tables: the first verb says that it holds no store.
     ///
     /// # Errors
     /// [`Kind::Io`] when the file of an earlier store is gone but its WAL is there.
-    pub fn create(location: &Location, patience: Patience) -> Result<(Store, bool)> {
+    pub fn open_or_make(location: &Location, patience: Patience) -> Result<(Store, bool)> {
         let Location::File(path) = location;
         let mut made = false;
         if std::fs::symlink_metadata(path).is_err() {
@@ -101,7 +101,16 @@ impl Store {
             })?;
             made = draft.publish()?;
         }
-        let mut store = Store::open(location, patience)?;
+        Ok((Store::open(location, patience)?, made))
+    }
+
+    /// Opens a store and makes it first if there is none: a new file, as [`Store::open_or_make`] does, or the tables in a
+    /// database that an application made. Says whether anything was made or upgraded.
+    ///
+    /// # Errors
+    /// As [`Store::open_or_make`].
+    pub fn create(location: &Location, patience: Patience) -> Result<(Store, bool)> {
+        let (mut store, mut made) = Store::open_or_make(location, patience)?;
         if !made {
             let schema = store.schema;
             // What has lost its tables looks like a database that never had them.

@@ -24,7 +24,7 @@ db.executescript('''
     place.program("mail", "#!/bin/sh\necho \"mail for order $1, ${2#--greeting=}\"\n");
     place.stdout("python3 setup.py");
     place.set("ASYNCQ_DB", "app.db");
-    place.stdout("asyncq service add shop && asyncq function add shop mail -- ./mail");
+    place.stdout("asyncq -q init && asyncq service add shop && asyncq function add shop mail -- ./mail");
     place
 }
 
@@ -248,7 +248,7 @@ fn an_application_may_keep_its_text_as_utf_16() {
         place.program("mail", "#!/bin/sh\nasyncq is-async; asyncq enqueue shop echo \"$1\" ${2:+done}\n");
         place.session(
             "
-            $ asyncq service add shop --concurrency 2; asyncq function add shop mail -- ./mail; asyncq function add shop echo -- echo
+            $ asyncq -q init; asyncq service add shop --concurrency 2; asyncq function add shop mail -- ./mail; asyncq function add shop echo -- echo
             $ asyncq enqueue shop mail käse; asyncq enqueue shop mail 🧀; asyncq process | sort
             1
             2
@@ -372,7 +372,7 @@ fn an_application_may_have_functions_and_collations_of_its_own() {
     place.stdout("python3 setup.py");
     place.session(
         "
-        $ asyncq service add shop; asyncq function add shop mail -- echo
+        $ asyncq -q init; asyncq service add shop; asyncq function add shop mail -- echo
         $ asyncq enqueue shop mail sent; asyncq process
         1
         sent

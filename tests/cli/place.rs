@@ -39,7 +39,7 @@ impl Place {
     /// A place with the service `events` and functions on it, each a shell script.
     pub fn with_functions(functions: &[(&str, &str)]) -> Place {
         let place = Place::new();
-        place.session("$ asyncq service add events");
+        place.session("$ asyncq -q service add events");
         for (name, script) in functions {
             place.function(name, "", script);
         }

@@ -10,7 +10,7 @@ fn seed() -> Place {
     place.program("is_async_test", "#!/bin/sh\nasyncq is-async\n");
     place.session(
         "
-        $ asyncq service add events
+        $ asyncq -q service add events
         $ asyncq function add events heavy_computing -- ./heavy_computing
         $ asyncq function add events who_am_i -- ./who_am_i
         $ asyncq function add events call_another -- ./call_another

@@ -6,7 +6,7 @@ use crate::place::{Place, wait_until};
 fn adding_listing_showing_changing() {
     Place::new().session(
         r#"
-        $ asyncq service add events
+        $ asyncq -q service add events
         $ asyncq service add mail --concurrency 4
         $ asyncq service list
         SERVICE  CONCURRENCY  STATE
@@ -37,7 +37,7 @@ fn adding_twice() {
     Place::new().session(
         "
         $ asyncq -v service add events --concurrency 2
-        ! asyncq: the store `[..]/.local/share/asyncq/queue.db` is ready
+        ! asyncq: created the store `[..]/.local/share/asyncq/queue.db`
         ! asyncq: added service `events`
         $ asyncq -v service add events --concurrency 2
         ! asyncq: service `events` is there already

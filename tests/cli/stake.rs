@@ -49,7 +49,7 @@ fn an_application_that_locks_its_database_ends_no_call() {
     let mut place = Place::new();
     place.stdout("sqlite3 app.db 'PRAGMA journal_mode=DELETE; CREATE TABLE t (x)'");
     place.set("ASYNCQ_DB", "app.db");
-    place.stdout("asyncq service add events");
+    place.stdout("asyncq -q init; asyncq service add events");
     place.function("waits", "", WAITS);
     place.stdout("asyncq enqueue events waits");
     let process = place.start("asyncq process --lock-timeout 100ms");

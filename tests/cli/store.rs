@@ -47,12 +47,46 @@ fn only_init_and_service_add_make_a_store() {
         $ asyncq --db other.db service add events; asyncq service list --db other.db
         SERVICE  CONCURRENCY  STATE
         events   1            active
+        ! asyncq: created the store `[..]/other.db`
+        $ asyncq --db other.db service add more; asyncq -q --db quiet.db service add events
         $ ASYNCQ_DB=$HOME/other.db asyncq service list
         SERVICE  CONCURRENCY  STATE
         events   1            active
+        more     1            active
         $ XDG_DATA_HOME=$HOME/data asyncq -v service add x
-        ! asyncq: the store `[..]/data/asyncq/queue.db` is ready
+        ! asyncq: created the store `[..]/data/asyncq/queue.db`
         ! asyncq: added service `x`
+        ",
+    );
+}
+
+#[test]
+fn only_init_adds_tables_to_a_file_that_is_there() {
+    let place = Place::new();
+    place
+        .stdout("sqlite3 places.db 'CREATE TABLE moz (a)'; : > empty.db; ln -s places.db link.db; cp places.db before");
+    for db in ["places.db", "empty.db", "link.db"] {
+        for command in
+            ["service add x", "service list", "function add x f -- true", "enqueue x f", "process", "job clean"]
+        {
+            place.session(&format!(
+                "
+                $ asyncq --db {db} {command}
+                ! error: `/[..]/{db}` holds no store
+                ! hint: `asyncq init` makes one in it, beside the tables that it has; `--db` names another file
+                ? 69
+                "
+            ));
+        }
+    }
+    place.session(
+        "
+        $ cmp before places.db; wc -c < empty.db
+        0
+        $ asyncq --db link.db init; asyncq --db places.db service add x; sqlite3 places.db .tables | grep -o 'moz\\|asyncq_service'
+        moz
+        asyncq_service
+        ! asyncq: the store `/[..]/link.db` is ready
         ",
     );
 }
@@ -188,7 +222,7 @@ fn a_full_disk() {
     place.write(
         "full",
         "mount -t tmpfs -o size=4M none disk || exit 99
-         asyncq --db disk/q.db service add events && asyncq --db disk/q.db function add events hello -- ./hello
+         asyncq -q --db disk/q.db service add events && asyncq --db disk/q.db function add events hello -- ./hello
          asyncq --db disk/q.db enqueue events hello
          head -c 4M /dev/zero > disk/filler 2>/dev/null
          n=0; code=0; while [ $code = 0 ]; do asyncq --db disk/q.db enqueue events hello >> acknowledged 2> said; code=$?; n=$((n + 1)); [ $n -lt 1000 ] || exit 98; done

@@ -96,7 +96,7 @@ impl Watch {
         let clock = Clock::new(&books);
         place.set("CLOCK", clock.path.to_str().unwrap());
         place.set("LD_PRELOAD", compiled("clock", &["-shared", "-fPIC"]).to_str().unwrap());
-        place.session("$ asyncq service add events --concurrency 6");
+        place.session("$ asyncq -q service add events --concurrency 6");
         for (name, how) in [("quick", "quick"), ("slow", "sleep 30"), ("meet", "conflict")] {
             // Functions keep their books by the true clock.
             books.function(&place, &format!("events {name} --env LD_PRELOAD="), how);

@@ -194,7 +194,7 @@ fn who_waits_for_a_stopped_client_is_told_its_pid_whatever_the_journal() {
         place.stdout(&format!("sqlite3 shop.db 'PRAGMA journal_mode = {mode}; CREATE TABLE orders (id)'"));
         place.session(
             "
-            $ asyncq service add events; asyncq function add events nothing -- true; asyncq enqueue events nothing
+            $ asyncq -q init; asyncq service add events; asyncq function add events nothing -- true; asyncq enqueue events nothing
             1
             ",
         );

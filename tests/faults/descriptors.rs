@@ -235,7 +235,7 @@ fn trace_a_suite(name: &str, modules: &[String], (stores, opens): (usize, usize)
 #[test]
 fn an_open_by_somebody_else_would_be_seen() {
     let place = Place::new();
-    place.session("$ asyncq service add events\n$ cp /bin/cat asyncq");
+    place.session("$ asyncq -q service add events\n$ cp /bin/cat asyncq");
     let (folder, trace) = traces();
     let wal = format!("{}-wal", place.store().display());
     place.stdout(&format!("{trace} sh -c 'asyncq service list; ./asyncq {wal}' > /dev/null"));

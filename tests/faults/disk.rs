@@ -427,7 +427,7 @@ fn a_disk_that_fails_for_a_while_costs_no_nested_call_its_outcome() {
     let mut place = Place::new();
     place.set("ASYNCQ_DB", "data/q.db");
     fs::create_dir(place.at("data")).unwrap();
-    place.session("$ asyncq service add events");
+    place.session("$ asyncq -q service add events");
     place.function("inner", "", "echo run");
     // It stops itself when it is about to record the outcome.
     let nested =

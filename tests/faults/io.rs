@@ -54,7 +54,7 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "enqueue into an application's database",
-        before: "mv $ASYNCQ_DB old; sqlite3 $ASYNCQ_DB 'CREATE TABLE t (x)'; FUNCTIONS",
+        before: "mv $ASYNCQ_DB old; sqlite3 $ASYNCQ_DB 'CREATE TABLE t (x)'; asyncq init; FUNCTIONS",
         command: "enqueue events well 7",
         done: "SELECT count(*) FROM asyncq_job WHERE args = '[7]'",
     },

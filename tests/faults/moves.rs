@@ -41,7 +41,7 @@ fn two_stores() -> Place {
     place.program("hello", "#!/bin/sh\ntouch begun; until [ -e go ]; do sleep 0.01; done\n");
     for store in ["other.db", "deep/q.db"] {
         place.session(&format!(
-            "$ export ASYNCQ_DB={store}; asyncq service add events; asyncq function add events hello -- ./hello"
+            "$ export ASYNCQ_DB={store}; asyncq -q service add events; asyncq function add events hello -- ./hello"
         ));
     }
     place.stdout("asyncq enqueue events hello");
@@ -233,7 +233,7 @@ fn an_application_database_without_a_wal_is_watched_as_well() {
             let mut place = Place::new();
             place.set("ASYNCQ_DB", "shop.db");
             place.stdout(
-                "sqlite3 shop.db 'CREATE TABLE orders (id)'; asyncq service add events; \
+                "sqlite3 shop.db 'CREATE TABLE orders (id)'; asyncq -q init; asyncq service add events; \
                  asyncq function add events hello -- true",
             );
             let enqueue = place.start(&format!("env ASYNCQ_FAILPOINT='{step}=stop' asyncq enqueue events hello"));

@@ -38,7 +38,7 @@ const POISON: &str = "function <> 'other'";
 fn laden(others: usize, poisons: usize) -> (Place, Books) {
     let (place, books) = (Place::new(), Books::open());
     for number in 0..PROCESSORS {
-        place.session(&format!("$ asyncq service add s{number} --concurrency {SLOTS}"));
+        place.session(&format!("$ asyncq -q service add s{number} --concurrency {SLOTS}"));
         books.function(&place, &format!("s{number} other"), "sleep 100");
         for whom in KILLED {
             books.function(&place, &format!("s{number} {whom}"), &format!("poison {whom}"));

@@ -82,7 +82,7 @@ impl Storm {
     ) -> Storm {
         let (place, books) = (Place::new(), Books::open());
         for number in 0..PROCESSORS {
-            place.session(&format!("$ asyncq service add s{number} --concurrency {SLOTS}"));
+            place.session(&format!("$ asyncq -q service add s{number} --concurrency {SLOTS}"));
             add(&place, &books, number);
         }
         Connection::open(place.store()).unwrap().execute_batch(EFFECTS).unwrap();

@@ -68,7 +68,10 @@ conformance! {
 fn a_store_is_called_as_it_was_named_and_keeps_its_files_beside_the_real_one() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| Location::parse(name, folder.path()).unwrap();
-    let run_folder = Store::create(&at("q.db"), PATIENCE).unwrap().0.run_folder();
+    let (mut made, new) = Store::open_or_make(&at("q.db"), PATIENCE).unwrap();
+    assert!(new);
+    made.add_service(&service("events"), two()).unwrap();
+    let run_folder = made.run_folder();
     symlink("q.db", at("link.db").as_path()).unwrap();
     let store = Store::open(&at("link.db"), PATIENCE).unwrap();
     assert_eq!(store.location(), &at("link.db"));
@@ -101,7 +104,10 @@ fn an_application_database_becomes_a_store_without_being_changed() {
     let path = folder.path().join("app.db");
     let app = rusqlite::Connection::open(&path).unwrap();
     app.execute_batch("PRAGMA user_version = 7; CREATE TABLE orders (id INTEGER PRIMARY KEY)").unwrap();
-    let (mut store, made) = Store::create(&Location::File(path), PATIENCE).unwrap();
+    let location = Location::File(path);
+    let (mut store, made) = Store::open_or_make(&location, PATIENCE).unwrap();
+    assert_eq!((made, store.add_service(&service("events"), two()).unwrap_err().kind()), (false, Kind::Unreachable));
+    let (mut store, made) = Store::create(&location, PATIENCE).unwrap();
     assert!(made);
     store.add_service(&service("events"), two()).unwrap();
     let version: i64 = app.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();

@@ -677,9 +677,11 @@ fn a_store_that_lost_its_tables_is_not_made_anew() {
     files.db[103..105].fill(0);
     files.db[100] = 13;
     files.write(&place.store());
-    let output = place.run("asyncq service add more");
-    assert_eq!(output.status.code(), Some(65), "{output:?}");
-    assert!(Files::read(&place.store()).holds_the_same(&files));
+    for (command, code) in [("init", 65), ("service add more", 69)] {
+        let output = place.run(&format!("asyncq {command}"));
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(Files::read(&place.store()).holds_the_same(&files));
+    }
 }
 
 #[test]
