@@ -118,11 +118,12 @@ impl Process {
             session.talk(&format!("attempts: {}; jobs that ended in an error: {}", summary.attempts, summary.errors));
         }
         let told = stdio::tell_losses(true);
-        Ok(match (summary.errors, told) {
-            (1.., _) => exit::FAILED,
-            (0, true) => exit::DONE,
+        Ok(match (summary.errors, summary.held_back, told) {
+            (1.., _, _) => exit::FAILED,
+            (0, 1.., _) => exit::DENIED,
+            (0, 0, true) => exit::DONE,
             // Nothing but the exit code can say that output is lost.
-            (0, false) => exit::IO,
+            (0, 0, false) => exit::IO,
         })
     }
 }
@@ -173,7 +174,7 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
                 text += &format!("; {back} of its jobs put back");
             }
             if failed > 0 {
-                text += &format!("; {failed} of its jobs ended in an error, because that happened too often");
+                text += &format!("; {failed} of its jobs ended in an error (`asyncq job list --state error` says why)");
             }
             session.talk(&text);
         }
@@ -212,6 +213,10 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
         Event::Unsure { processor, error } => {
             session.whisper(&format!("cannot tell whether {} lives: {error}", name(processor)));
         }
+        Event::HeldBack { error } => session.talk_with_hint(
+            &format!("{error}; what is held back is tried again every second"),
+            error.way_out().unwrap_or_default(),
+        ),
         Event::Ready => {
             systemd::tell(&[NotifyState::Ready]);
             session.whisper("ready; a signal stops it");

@@ -69,6 +69,8 @@ pub enum FailureKind {
     Crash,
     /// The call that made this nested call ended first.
     Parent,
+    /// A rule of the application, such as a unique index of its own, refuses the state in which the job should be now.
+    Refused,
 }
 
 /// How an attempt ended.

@@ -96,6 +96,13 @@ pub fn not_by_itself() -> Verdict {
     Verdict { error: Some(error), ..Verdict::of(State::Error, Ending::Error) }
 }
 
+/// The verdict on a call whose outcome a rule of the application refuses.
+#[must_use]
+pub fn refused(why: String) -> Verdict {
+    let error = Failure::new(FailureKind::Refused, why);
+    Verdict { error: Some(error), ..Verdict::of(State::Error, Ending::Error) }
+}
+
 /// Decides after a nested call, which is never tried again: `conflicts` counts this one as well.
 #[must_use]
 pub fn decide_once(outcome: &Outcome, conflicts: i64) -> Verdict {

@@ -1,7 +1,8 @@
 //! Claiming calls: the most urgent ones that are ready, with all that is needed to run them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::drain::{self, Outlook, Plan};
 use super::engine::{Row, Tx, Value};
@@ -13,7 +14,11 @@ use crate::domain::job::{Claim, Fence, JobId, Token};
 use crate::domain::json::Json;
 use crate::domain::retry::{LONGEST_DRAWN_PAUSE, LONGEST_PAUSE, SUSPECT, Tally};
 use crate::domain::service::ServiceName;
-use crate::error::Result;
+use crate::domain::time::Timestamp;
+use crate::error::{Error, Result};
+
+/// How long a call waits that a rule of the application holds back.
+const HELD_BACK: Duration = Duration::from_secs(1);
 
 /// How many delayed calls one transaction makes ready.
 const PROMOTE_STEP: i64 = 1000;
@@ -21,6 +26,11 @@ const PROMOTE_STEP: i64 = 1000;
 // Indexes say which jobs wait. Where the job itself says otherwise, the store is damaged, and NULL is refused.
 const PROMOTE: &str = "UPDATE asyncq_job SET state = CASE state WHEN 'delayed' THEN 'queued' END WHERE id IN (
     SELECT id FROM asyncq_job WHERE state = 'delayed' AND service = ?1 AND run_at <= ?2 ORDER BY run_at LIMIT ?3)";
+const DUE: &str =
+    "SELECT id FROM asyncq_job WHERE state = 'delayed' AND service = ?1 AND run_at <= ?2 ORDER BY run_at LIMIT ?3";
+const PROMOTE_ONE: &str = "UPDATE asyncq_job SET state = 'queued' WHERE id = ?1 AND state = 'delayed'";
+const PUT_OFF: &str = "UPDATE asyncq_job SET state = 'delayed', run_at = ?2
+    WHERE id = ?1 AND (state = 'delayed' OR state = 'queued')";
 const HASTEN: &str = "UPDATE asyncq_job SET run_at = ?3
     WHERE state = 'delayed' AND claim + attempt > 0 AND service = ?1 AND run_at > ?2";
 pub(super) const READY: &str = "SELECT id FROM asyncq_job WHERE state = 'queued' AND service = ?1 LIMIT 1";
@@ -48,24 +58,56 @@ const TAKE: &str = take!("?4", "id = ?1");
 const TAKE_RUN: &str = take!("CAST(substr(?4, (id - ?1) * ?6 + 1, ?6) AS TEXT)", "id >= ?1 AND id <= ?5");
 const LARGE: &str = "SELECT args, kwargs FROM asyncq_large WHERE job = ?1";
 
+/// What a claim came to.
+#[derive(Default)]
+pub(super) struct Claimed {
+    pub(super) claims: Vec<Claim>,
+    /// Why a rule of the application kept a call from being made ready or claimed: it is put off.
+    pub(super) refusal: Option<Error>,
+}
+
 /// Makes due calls of a service ready, and claims as many as there is room for; tells in `outlook` what is left.
-pub(super) fn claim(tx: &mut dyn Tx, plan: &Plan<'_>, room: usize, outlook: &mut Outlook) -> Result<Vec<Claim>> {
+pub(super) fn claim(tx: &mut dyn Tx, plan: &Plan<'_>, room: usize, outlook: &mut Outlook) -> Result<Claimed> {
     let name = plan.service.as_str();
-    if outlook.ready {
-        tx.execute(PROMOTE, &[name.into(), outlook.now.into(), PROMOTE_STEP.into()])?;
+    let mut claimed = Claimed::default();
+    let may_be_due = outlook.ready;
+    if may_be_due {
+        if tx.try_execute(PROMOTE, &[name.into(), outlook.now.into(), PROMOTE_STEP.into()])?.is_err() {
+            claimed.refusal = promote_one_by_one(tx, plan.service, outlook.now)?;
+        }
         let [latest, soon] = [LONGEST_PAUSE, LONGEST_DRAWN_PAUSE].map(|pause| outlook.now.after(pause));
-        tx.execute(HASTEN, &[name.into(), latest.into(), soon.into()])?;
-        outlook.next_due = drain::next_due(tx, plan.service)?;
+        // Where that is refused, the pause stays as long as it is.
+        let _ = tx.try_execute(HASTEN, &[name.into(), latest.into(), soon.into()])?;
     }
     let next = choose(tx, plan, room, outlook)?;
     let mut definitions = HashMap::new();
-    let mut claims = Vec::with_capacity(next.len());
     let next = weigh(tx, plan, next, outlook)?;
-    take(tx, plan, &next)?;
-    for (stored, token) in next.into_iter().zip(plan.tokens) {
-        claims.push(hand_out(tx, plan, (stored, token), &mut definitions)?);
+    for (stored, token) in take(tx, plan, next, &mut claimed.refusal)?.into_iter().zip(plan.tokens) {
+        claimed.claims.push(hand_out(tx, plan, (stored, token), &mut definitions)?);
     }
-    Ok(claims)
+    if may_be_due || claimed.refusal.is_some() {
+        outlook.next_due = drain::next_due(tx, plan.service)?;
+    }
+    Ok(claimed)
+}
+
+/// Makes those due calls ready that no rule of the application holds back, and puts the others off; gives the rule.
+fn promote_one_by_one(tx: &mut dyn Tx, service: &ServiceName, now: Timestamp) -> Result<Option<Error>> {
+    let mut refusal = None;
+    let due = tx.all(DUE, &[service.as_str().into(), now.into(), PROMOTE_STEP.into()], |row| row.i64(0))?;
+    for job in due {
+        if let Err(error) = tx.try_execute(PROMOTE_ONE, &[job.into()])? {
+            put_off(tx, JobId(job))?;
+            refusal.get_or_insert(error);
+        }
+    }
+    Ok(refusal)
+}
+
+/// Lets a call wait for a while that a rule of the application holds back, so that it is in no other's way.
+fn put_off(tx: &mut dyn Tx, job: JobId) -> Result<()> {
+    let later = tx.now().after(HELD_BACK);
+    tx.execute(PUT_OFF, &[job.0.into(), later.into()]).map(|_| ())
 }
 
 /// The next calls, as many as there is room for. A suspect is for a processor whose hands are empty, which takes nothing
@@ -119,25 +161,48 @@ fn weigh(tx: &mut dyn Tx, plan: &Plan<'_>, next: Vec<Stored>, outlook: &mut Outl
     Ok(some)
 }
 
-/// Marks calls as the processor's: those whose numbers follow each other, as they mostly do, by one statement.
-fn take(tx: &mut dyn Tx, plan: &Plan<'_>, next: &[Stored]) -> Result<()> {
-    let (processor, now) = (plan.processor.0, tx.now());
-    let mut tokens = plan.tokens.iter();
+/// Marks calls as the processor's: those whose numbers follow each other, as they mostly do, by one statement. Gives those
+/// that no rule of the application holds back, each with the next token; the others are put off.
+fn take(tx: &mut dyn Tx, plan: &Plan<'_>, mut next: Vec<Stored>, refusal: &mut Option<Error>) -> Result<Vec<Stored>> {
+    let mut tokens = plan.tokens;
+    let mut refused = BTreeSet::new();
     for run in next.chunk_by(|one, other| one.id.0 + 1 == other.id.0) {
-        let secrets: String = tokens.by_ref().take(run.len()).map(Token::as_str).collect();
-        debug_assert_eq!(secrets.len(), run.len() * Token::DIGITS, "each is as long as the statement takes it to be");
-        let [job, who, when]: [Value<'_>; 3] = [run[0].id.0.into(), processor.into(), now.into()];
-        match run {
-            [_] => tx.execute(TAKE, &[job, who, when, (&secrets).into()])?,
-            [.., last] => {
-                let secrets = tx.as_kept(&secrets)?;
-                let each = i64::try_from(secrets.len() / run.len()).unwrap_or(i64::MAX);
-                tx.execute(TAKE_RUN, &[job, who, when, (&*secrets).into(), last.id.0.into(), each.into()])?
+        if take_run(tx, plan, run, tokens)?.is_ok() {
+            tokens = &tokens[run.len()..];
+            continue;
+        }
+        for stored in run {
+            match take_run(tx, plan, std::slice::from_ref(stored), tokens)? {
+                Ok(()) => tokens = &tokens[1..],
+                Err(error) => {
+                    put_off(tx, stored.id)?;
+                    refused.insert(stored.id);
+                    refusal.get_or_insert(error);
+                }
             }
-            [] => 0,
-        };
+        }
     }
-    Ok(())
+    if !refused.is_empty() {
+        next.retain(|stored| !refused.contains(&stored.id));
+    }
+    Ok(next)
+}
+
+/// Marks calls whose numbers follow each other as the processor's, with the first of these tokens; all, or none where a rule
+/// of the application refuses that.
+fn take_run(tx: &mut dyn Tx, plan: &Plan<'_>, run: &[Stored], tokens: &[Token]) -> Result<Result<()>> {
+    let secrets: String = tokens.iter().take(run.len()).map(Token::as_str).collect();
+    debug_assert_eq!(secrets.len(), run.len() * Token::DIGITS, "each is as long as the statement takes it to be");
+    let [job, who, when]: [Value<'_>; 3] = [run[0].id.0.into(), plan.processor.0.into(), tx.now().into()];
+    let taken = match run {
+        [.., last] if run.len() > 1 => {
+            let secrets = tx.as_kept(&secrets)?;
+            let each = i64::try_from(secrets.len() / run.len()).unwrap_or(i64::MAX);
+            tx.try_execute(TAKE_RUN, &[job, who, when, (&*secrets).into(), last.id.0.into(), each.into()])?
+        }
+        _ => tx.try_execute(TAKE, &[job, who, when, (&secrets).into()])?,
+    };
+    Ok(taken.map(|_| ()))
 }
 
 /// A call that was taken, with all that is needed to run it.

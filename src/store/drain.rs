@@ -1,6 +1,6 @@
 //! What a processor does: register, see whether there is work, finish calls and claim the next ones.
 
-use super::claim::{READY, claim};
+use super::claim::{Claimed, READY, claim};
 use super::engine::{Row, Tx, damaged};
 use super::finish::{finish_all, give_back};
 use super::{Store, one};
@@ -9,7 +9,7 @@ use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
 use crate::domain::retry::LONGEST_PAUSE;
 use crate::domain::service::ServiceName;
 use crate::domain::time::Timestamp;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// How things stand with a service, for one processor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -73,6 +73,8 @@ pub struct Advance {
     pub finished: Vec<Option<State>>,
     /// The new claims, most urgent first.
     pub claims: Vec<Claim>,
+    /// Why a rule of the application holds a call back, if one does.
+    pub refusal: Option<Error>,
     /// How many of its calls the processor may have running at once from now on.
     pub slots: usize,
     /// How things stand after that.
@@ -203,7 +205,8 @@ impl Store {
             let free = outlook.free();
             let target = if free == 0 { 0 } else { free + plan.ahead };
             let room = target.saturating_sub(plan.held).min(plan.tokens.len());
-            let claims = if outdated { Vec::new() } else { claim(tx, plan, room, &mut outlook)? };
+            let Claimed { claims, refusal } =
+                if outdated { Claimed::default() } else { claim(tx, plan, room, &mut outlook)? };
             let slots = free.min(plan.held + claims.len());
             let taking = i64::try_from(slots.max(plan.running)).unwrap_or(i64::MAX);
             if taking != taken {
@@ -213,7 +216,7 @@ impl Store {
                     _ => tx.execute(TAKE_SLOTS, &[who[0], who[1], taking.into()])?,
                 };
             }
-            Ok(Advance { finished, claims, slots, outlook })
+            Ok(Advance { finished, claims, refusal, slots, outlook })
         })
     }
 

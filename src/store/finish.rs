@@ -5,7 +5,7 @@ use crate::domain::attempt::{Ending, Failure, FailureKind};
 use crate::domain::job::{Fence, Finish, JobId, State};
 use crate::domain::json::Json;
 use crate::domain::log::{Log, Stream};
-use crate::domain::retry::{Verdict, not_by_itself};
+use crate::domain::retry::{Verdict, not_by_itself, refused};
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 
@@ -110,8 +110,11 @@ fn complete_all(tx: &mut dyn Tx, first: &Finish, count: usize) -> Result<Vec<Job
     let (now, [_, attempt, processor, claim]) = (tx.now(), fence(&first.fence));
     let started_at = now.before(first.took);
     let args = [least.into(), attempt, processor, claim, started_at.into(), now.into(), Value::Null, most.into()];
-    if tx.execute(COMPLETE_RUN, &args)? == count as u64 {
-        return Ok((least..=most).map(JobId).collect());
+    match tx.try_execute(COMPLETE_RUN, &args)? {
+        Ok(done) if done == count as u64 => return Ok((least..=most).map(JobId).collect()),
+        Ok(_) => {}
+        // One by one it shows of which.
+        Err(_) => return Ok(Vec::new()),
     }
     let args = [least.into(), attempt, processor, claim, most.into(), now.into()];
     tx.all(JUST_COMPLETED, &args, |row| row.i64(0).map(JobId))
@@ -126,11 +129,11 @@ fn finish(tx: &mut dyn Tx, end: &Finish) -> Result<Option<State>> {
         if completed_itself(tx, end, started_at)? {
             Some((State::Completed, Ending::Completed, None))
         } else {
-            settle(tx, end, &undone, started_at)?.map(|state| (state, undone.ending, undone.error))
+            settle(tx, end, &undone, started_at)?
         }
     } else {
         match settle(tx, end, verdict, started_at)? {
-            Some(state) => Some((state, verdict.ending, verdict.error.clone())),
+            Some(settled) => Some(settled),
             None if completed_itself(tx, end, started_at)? => {
                 Some((State::Completed, Ending::Completed, verdict.error.clone()))
             }
@@ -155,8 +158,30 @@ fn fence(fence: &Fence) -> [Value<'static>; 4] {
     [fence.job.0.into(), fence.attempt.into(), fence.processor.0.into(), fence.claim.into()]
 }
 
-/// Brings the job into the state of the verdict; `None` when the fence does not hold.
-fn settle(tx: &mut dyn Tx, end: &Finish, verdict: &Verdict, started_at: Timestamp) -> Result<Option<State>> {
+/// What a job and its attempt have come to.
+type Settled = (State, Ending, Option<Failure>);
+
+/// Brings the job into the state of the verdict, or ends it in an error where a rule of the application refuses that state;
+/// `None` when the fence does not hold.
+fn settle(tx: &mut dyn Tx, end: &Finish, verdict: &Verdict, started_at: Timestamp) -> Result<Option<Settled>> {
+    let settled = |state, verdict: &Verdict| (state, verdict.ending, verdict.error.clone());
+    match try_settle(tx, end, verdict, started_at)? {
+        Ok(state) => Ok(state.map(|state| settled(state, verdict))),
+        Err(refusal) => {
+            let verdict = refused(refusal.to_string());
+            let state = try_settle(tx, end, &verdict, started_at)??;
+            Ok(state.map(|state| settled(state, &verdict)))
+        }
+    }
+}
+
+/// Brings the job into the state of the verdict, unless a rule of the application refuses that.
+fn try_settle(
+    tx: &mut dyn Tx,
+    end: &Finish,
+    verdict: &Verdict,
+    started_at: Timestamp,
+) -> Result<Result<Option<State>>> {
     let now = tx.now();
     let [job, attempt, processor, claim] = fence(&end.fence);
     let count = |ending| i64::from(verdict.ending == ending);
@@ -164,7 +189,7 @@ fn settle(tx: &mut dyn Tx, end: &Finish, verdict: &Verdict, started_at: Timestam
     if verdict.state == State::Completed {
         let result = end.result.as_ref().map(Json::as_str);
         let args = [job, attempt, processor, claim, started_at.into(), now.into(), result.into()];
-        return Ok((tx.execute(COMPLETE, &args)? == 1).then_some(State::Completed));
+        return Ok(tx.try_execute(COMPLETE, &args)?.map(|count| (count == 1).then_some(State::Completed)));
     }
     let mut state = verdict.state;
     if state.is_waiting() {
@@ -180,8 +205,9 @@ fn settle(tx: &mut dyn Tx, end: &Finish, verdict: &Verdict, started_at: Timestam
             met.into(),
             crashed.into(),
         ];
-        if tx.execute(AGAIN, &args)? == 1 {
-            return Ok(Some(state));
+        match tx.try_execute(AGAIN, &args)? {
+            Ok(0) => {}
+            done => return Ok(done.map(|_| Some(state))),
         }
         // Not again, because somebody cancelled it meanwhile; or not ours at all, which the next statement tells.
         state = State::Cancelled;
@@ -200,7 +226,7 @@ fn settle(tx: &mut dyn Tx, end: &Finish, verdict: &Verdict, started_at: Timestam
         met.into(),
         crashed.into(),
     ];
-    Ok((tx.execute(END, &args)? == 1).then_some(state))
+    Ok(tx.try_execute(END, &args)?.map(|count| (count == 1).then_some(state)))
 }
 
 /// Keeps what is to be told of an attempt beyond that it succeeded.
@@ -232,12 +258,21 @@ fn record(
     Ok(())
 }
 
-/// Puts a call back that was claimed and never begun: the next claim has the same attempt.
-pub(super) fn give_back(tx: &mut dyn Tx, fence: &Fence) -> Result<()> {
+/// Puts a call back that was claimed and never begun: the next claim has the same attempt. Says whether it went; where a
+/// rule of the application refuses that, it ends in an error.
+pub(super) fn give_back(tx: &mut dyn Tx, fence: &Fence) -> Result<bool> {
     let now = tx.now();
     let [job, attempt, processor, claim] = self::fence(fence);
-    tx.execute(GIVE_BACK, &[job, attempt, processor, claim, now.into()])?;
-    Ok(())
+    let Err(refusal) = tx.try_execute(GIVE_BACK, &[job, attempt, processor, claim, now.into()])? else {
+        return Ok(true);
+    };
+    let error = error_text(&Failure::new(FailureKind::Refused, refusal.to_string()));
+    let (state, none) = (State::Error.as_str(), Value::Int(0));
+    let started_at = now.into();
+    let args =
+        [job, attempt, processor, claim, started_at, now.into(), state.into(), (&error).into(), none, none, none];
+    tx.execute(END, &args)?;
+    Ok(false)
 }
 
 /// Ends the nested calls of a job that ends: whatever of them is left is gone with it.

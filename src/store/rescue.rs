@@ -94,8 +94,14 @@ impl Store {
                 let state = if begun.is_none_or(|begun| begun.contains(&job)) {
                     crashed(tx, &found, why)?
                 } else {
-                    finish::give_back(tx, &found.fence)?;
-                    if found.cancelling { State::Cancelled } else { State::Queued }
+                    let went = finish::give_back(tx, &found.fence)?;
+                    if !went {
+                        State::Error
+                    } else if found.cancelling {
+                        State::Cancelled
+                    } else {
+                        State::Queued
+                    }
                 };
                 jobs.push((job, state));
                 finish::end_children(tx, job)?;
@@ -134,7 +140,7 @@ fn crashed(tx: &mut dyn Tx, job: &Found, why: &str) -> Result<State> {
     let Fence { job: id, attempt, processor: dead, .. } = job.fence;
     let now = tx.now();
     let crashes = job.crashes + 1;
-    let (state, message) = if job.cancelling {
+    let (mut state, message) = if job.cancelling {
         (State::Cancelled, why.to_owned())
     } else if crashes >= CRASHES {
         (State::Error, format!("the processor died in {crashes} attempts"))
@@ -144,7 +150,12 @@ fn crashed(tx: &mut dyn Tx, job: &Found, why: &str) -> Result<State> {
     let error = failure(FailureKind::Crash, &message);
     let final_error = (state == State::Error).then_some(&error);
     let finished_at = state.has_ended().then_some(now);
-    tx.execute(PUT_BACK, &[id.0.into(), state.as_str().into(), finished_at.into(), final_error.into()])?;
+    let args = [id.0.into(), state.as_str().into(), finished_at.into(), final_error.into()];
+    if let Err(refusal) = tx.try_execute(PUT_BACK, &args)? {
+        state = State::Error;
+        let error = failure(FailureKind::Refused, &refusal.to_string());
+        tx.execute(PUT_BACK, &[id.0.into(), state.as_str().into(), now.into(), (&error).into()])?;
+    }
     let started_at = job.started_at.unwrap_or(now.0);
     tx.execute(ATTEMPT, &[id.0.into(), attempt.into(), dead.0.into(), started_at.into(), now.into(), (&error).into()])?;
     Ok(state)

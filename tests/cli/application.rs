@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::place::Place;
+use crate::place::{Place, wait_until};
 
 /// An application with a database of its own, in the state in which its own libraries leave it.
 fn application(journal_mode: &str) -> Place {
@@ -467,7 +467,6 @@ fn the_jobs_that_nobody_refers_to_are_removed() {
         place.session(&format!(
             "
             $ asyncq job clean
-            ! asyncq: removed 2 jobs
             ! error: 2 jobs stay as they are: {why}
             ! hint: that rule belongs to the application, and not to asyncq: change it, or what it looks at
             ? 77
@@ -475,7 +474,6 @@ fn the_jobs_that_nobody_refers_to_are_removed() {
             \"id\":3
             \"id\":2
             $ sqlite3 app.db 'DELETE FROM mails'; asyncq job clean
-            ! asyncq: removed 2 jobs
             "
         ));
     }
@@ -507,4 +505,79 @@ fn what_an_application_refuses_of_many_keeps_nobody_from_the_others() {
         2
         ",
     );
+}
+
+#[test]
+fn a_rule_of_the_application_that_refuses_one_outcome_keeps_no_processor_from_the_rest() {
+    let place = application("WAL");
+    place.program(
+        "again",
+        "#!/bin/sh\n[ -e second ] || asyncq enqueue --defer shop again >/dev/null; touch second; exit $1\n",
+    );
+    place.session(
+        "
+        $ asyncq function add shop again -- ./again
+        $ sqlite3 app.db \"CREATE UNIQUE INDEX one_waits ON asyncq_job (function) WHERE state IN ('queued', 'delayed')\"
+        $ asyncq enqueue shop again 75; asyncq enqueue shop mail 1; asyncq process
+        1
+        2
+        mail for order 1, 
+        ! asyncq: job 1 (`shop` `again`): a rule of the application refuses its outcome; `asyncq job show 1` names it
+        ? 1
+        $ asyncq job list --json | grep -o '\"state\":\"[a-z]*\"\\|\"message\":\"[^\"]*\"'
+        \"state\":\"completed\"
+        \"state\":\"completed\"
+        \"state\":\"error\"
+        \"message\":\"index `one_waits` refuses this: UNIQUE constraint failed: asyncq_job.function\"
+        $ asyncq process; sqlite3 app.db 'SELECT count(*) FROM asyncq_processor'
+        0
+        ",
+    );
+}
+
+#[test]
+fn what_a_dead_processor_cannot_get_back_ends_in_an_error() {
+    let place = application("WAL");
+    place.program(
+        "mail",
+        "#!/bin/sh\n[ -e again ] || { touch again; asyncq enqueue --defer shop mail >/dev/null; kill -9 $PPID; }\n",
+    );
+    place.stdout("sqlite3 app.db \"CREATE UNIQUE INDEX one_waits ON asyncq_job (function) WHERE state = 'queued'\"");
+    place.stdout("asyncq enqueue shop mail; asyncq process; true");
+    place.session(
+        "
+        $ asyncq process
+        ! asyncq: processor 1 (process [..] on [..]) died; 1 of its jobs ended in an error (`asyncq job list --state error` says why)
+        $ sqlite3 app.db 'SELECT group_concat(state) FROM asyncq_job'
+        error,completed
+        ",
+    );
+}
+
+#[test]
+fn calls_that_a_rule_of_the_application_holds_back_are_in_no_other_s_way() {
+    let place = application("WAL");
+    place.program("mail", "#!/bin/sh\necho \"$1\" >> begun\n[ $1 = 3 ] || until [ -e go ]; do sleep 0.01; done\n");
+    place.session(
+        "
+        $ asyncq service set shop --concurrency 3; asyncq function add shop other -- ./mail
+        $ sqlite3 app.db \"CREATE UNIQUE INDEX one_runs ON asyncq_job (function) WHERE state = 'processing'\"
+        $ asyncq enqueue shop mail 1; asyncq enqueue shop mail 2; asyncq enqueue shop other 3
+        1
+        2
+        3
+        ",
+    );
+    let process = place.start("asyncq process");
+    wait_until("the others begin", || place.read("begun").lines().count() == 2);
+    place.write("go", "");
+    let output = process.wait();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("index `one_runs` refuses this: UNIQUE constraint failed: asyncq_job.function; "), "{told}");
+    assert_eq!(output.status.code(), Some(77));
+    assert_eq!(place.stdout("sort begun"), "1\n3\n");
+    wait_until("the last one is run", || {
+        place.run("asyncq process");
+        place.stdout("sort begun") == "1\n2\n3\n"
+    });
 }

@@ -193,7 +193,7 @@ impl<'a> Drain<'a> {
     pub(super) fn leave(mut self, done: Result<()>) -> Result<Summary> {
         self.be_patient();
         if let Err(error) = &done
-            && error.kind() == Kind::Busy
+            && matches!(error.kind(), Kind::Busy | Kind::Denied)
             && self.held() == 0
             && !self.has_news()
             && self.lost.is_none()

@@ -132,6 +132,11 @@ pub enum Event<'a> {
         /// Why.
         error: &'a std::io::Error,
     },
+    /// A rule of the application holds calls back; they are tried again every second.
+    HeldBack {
+        /// Which rule, and why.
+        error: &'a Error,
+    },
     /// The processor stays from now on, and runs calls as they come.
     Ready,
     /// It is there and works, as its pulse tells.
@@ -205,6 +210,8 @@ pub struct Summary {
     pub attempts: u64,
     /// How many jobs ended in an error with it.
     pub errors: u64,
+    /// How often a rule of the application kept it from claiming a call.
+    pub held_back: u64,
 }
 
 /// Runs this very program again, with the same words, as a processor, and sees to it that nothing of what it ran is left

@@ -7,9 +7,9 @@ use super::note::Note;
 use super::{Event, Report, Summary};
 use crate::commands::draw_for;
 use crate::domain::attempt::{Ending, Failure, FailureKind, Outcome};
-use crate::domain::job::{Claim, Finish, State};
+use crate::domain::job::{Claim, Finish, JobId, State};
 use crate::domain::log::Log;
-use crate::domain::retry::{decide, not_by_itself};
+use crate::domain::retry::{Verdict, decide, not_by_itself, refused};
 use crate::domain::service::ServiceName;
 use crate::error::Result;
 use crate::runner::Mark;
@@ -92,6 +92,11 @@ impl Over {
         }
         let verdict = self.finish.verdict;
         let verdict = if verdict.by_itself && state != State::Completed { not_by_itself() } else { verdict };
+        let verdict = if state == State::Error && verdict.state != State::Error {
+            refused_here(self.finish.fence.job)
+        } else {
+            verdict
+        };
         // It may have completed itself before it was ended.
         let itself = state == State::Completed && verdict.ending != Ending::Completed;
         tell(Event::Ended(&Report {
@@ -105,4 +110,9 @@ impl Over {
             took: self.finish.took,
         }));
     }
+}
+
+/// The verdict that was recorded instead of the one that a rule of the application refuses; the job itself names the rule.
+fn refused_here(job: JobId) -> Verdict {
+    refused(format!("a rule of the application refuses its outcome; `asyncq job show {job}` names it"))
 }

@@ -1,5 +1,6 @@
 //! Rounds: each is one transaction for one service, which records what ended and claims what there is room for.
 
+use super::super::Event;
 use super::super::over::Over;
 use super::super::pace::MOST_BYTES;
 use super::super::presence::Presence;
@@ -7,7 +8,7 @@ use super::super::served::{News, View};
 use super::Drain;
 use crate::commands::new_tokens;
 use crate::domain::job::{Claim, Finish, State};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::failpoint::reached;
 use crate::store::{Advance, Plan};
 
@@ -95,7 +96,7 @@ impl Drain<'_> {
         if let Ok(done) = &done {
             self.tokens.extend(tokens.into_iter().skip(done.claims.len()));
         }
-        let Advance { finished: states, claims, slots, outlook } = match done {
+        let Advance { finished: states, claims, refusal, slots, outlook } = match done {
             Ok(done) => done,
             Err(error) => return self.keep(index, news).round_failed(error),
         };
@@ -103,6 +104,7 @@ impl Drain<'_> {
         self.told_of_shortage = false;
         self.report(news.over, states);
         self.pace.claimed(&claims);
+        self.tell_of_refusal(refusal.as_ref());
         let whole_lines = outlook.concurrency > 1 || self.served.len() > 1;
         let (fit, unfit): (Vec<Claim>, Vec<Claim>) = claims.into_iter().partition(Over::can_run);
         let served = &mut self.served[index];
@@ -112,6 +114,15 @@ impl Drain<'_> {
         let presence = self.presence()?;
         presence.slots.share_output(whole_lines);
         presence.slots.begin(&service, fit, slots)
+    }
+
+    /// Tells, the first time, that a rule of the application holds calls back.
+    fn tell_of_refusal(&mut self, refusal: Option<&Error>) {
+        let Some(error) = refusal else { return };
+        if self.summary.held_back == 0 {
+            (self.tell)(Event::HeldBack { error });
+        }
+        self.summary.held_back += 1;
     }
 
     /// Keeps what could not be recorded, for another time.
