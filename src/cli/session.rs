@@ -69,10 +69,25 @@ impl Session {
 
     /// Where the store is.
     pub fn location(&self) -> anyhow::Result<Location> {
-        let Some(text) = self.global.db.clone().or_else(|| variable("ASYNCQ_DB")) else { return default_location() };
+        let Some(text) = self.named() else { return default_location() };
         // Where it is absolute, nobody needs the working directory, which may be gone.
         let folder = if Path::new(&text).is_absolute() { PathBuf::from("/") } else { here()? };
         Ok(Location::parse(&text, &folder)?)
+    }
+
+    /// What the store is called, if it is not the default one.
+    fn named(&self) -> Option<OsString> {
+        self.global.db.clone().or_else(|| variable("ASYNCQ_DB"))
+    }
+
+    /// Where the store is, or is to be made. Nobody has asked for a default one in the home of another user, as it is with
+    /// `sudo -E`.
+    fn place_to_make(&self) -> anyhow::Result<Location> {
+        let location = self.location()?;
+        if self.named().is_none() {
+            location.refuse_foreign_folder()?;
+        }
+        Ok(location)
     }
 
     /// Opens the store.
@@ -82,7 +97,7 @@ impl Session {
 
     /// Opens the store and makes a new file first if there is none; tells which, as the path may be mistyped.
     pub fn open_or_make(&self) -> anyhow::Result<Store> {
-        let (store, made) = commands::open_or_make(&self.location()?, self.patience()?)?;
+        let (store, made) = commands::open_or_make(&self.place_to_make()?, self.patience()?)?;
         if made {
             self.talk(&format!("created the store `{}`", store.location()));
         }
@@ -91,7 +106,7 @@ impl Session {
 
     /// Opens the store and makes it first if there is none, in a database that is there, too.
     pub fn create(&self) -> anyhow::Result<(Store, bool)> {
-        let (store, made) = commands::create(&self.location()?, self.patience()?)?;
+        let (store, made) = commands::create(&self.place_to_make()?, self.patience()?)?;
         Ok((telling(store), made))
     }
 

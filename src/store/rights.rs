@@ -131,6 +131,27 @@ impl Location {
     }
 }
 
+impl Location {
+    /// Refuses to let root make a store in a folder of somebody else, who could not use it.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] when this process is root's, nothing is there, and somebody else owns the folder in which it would
+    /// make the first thing.
+    pub fn refuse_foreign_folder(&self) -> Result<()> {
+        let path = self.as_path();
+        if !geteuid().is_root() || fs::symlink_metadata(path).is_ok() {
+            return Ok(());
+        }
+        let owner = path.ancestors().find_map(|folder| fs::metadata(folder).ok()).map_or(0, |folder| folder.uid());
+        if owner == 0 {
+            return Ok(());
+        }
+        let what = format!("root would make `{self}` in a folder that belongs to user {owner}");
+        Err(Error::new(Kind::Denied, what)
+            .hint("run this as that user (`sudo -u`), with root's own home (`sudo -H`), or name the store with `--db`"))
+    }
+}
+
 fn refuse_changeable(given: &Path, path: &Path) -> Result<()> {
     if let Some(why) = weakness(path) {
         return Err(changeable(given, &why)

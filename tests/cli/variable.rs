@@ -162,3 +162,38 @@ fn a_path_that_is_too_long_says_by_how_much() {
         "n".repeat(236)
     ));
 }
+
+#[test]
+fn root_makes_no_store_in_the_home_of_another_user() {
+    let place = Place::new();
+    if place.stdout("id -u") != "0\n" {
+        return;
+    }
+    let home = place.path().display();
+    place.stdout("mkdir home data; chown 65003 home");
+    for command in ["init", "service add s"] {
+        place.session(&format!(
+            "
+            $ HOME=$PWD/home asyncq {command}; find home
+            home
+            ! error: root would make `{home}/home/.local/share/asyncq/queue.db` in a folder that belongs to user 65003
+            ! hint: run this as that user (`sudo -u`), with root's own home (`sudo -H`), or name the store with `--db`
+            "
+        ));
+    }
+    place.session(
+        "
+        $ HOME=$PWD/home asyncq job list
+        ! error: there is no store at `[..]/home/.local/share/asyncq/queue.db`
+        ! hint: `asyncq init` creates one; `--db` or `$ASYNCQ_DB` names another place
+        ? 69
+        $ HOME=$PWD/home XDG_DATA_HOME=$PWD/data asyncq init; find home
+        home
+        ! asyncq: the store `[..]/data/asyncq/queue.db` is ready
+        $ mkdir -p home/.local/share/asyncq; cp data/asyncq/queue.db home/.local/share/asyncq
+        $ chown -R 65003 home; export HOME=$PWD/home; asyncq init; asyncq service add s; find home ! -user 65003
+        ! asyncq: `[..]/home/.local/share/asyncq/queue.db` is up to date
+        $ export HOME=$PWD/home; asyncq -q --db home/q.db init; asyncq --db home/q.db service add s
+        ",
+    );
+}
