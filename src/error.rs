@@ -29,6 +29,16 @@ pub enum Kind {
 /// The result of anything here that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What the system says about a failure, without the number that Rust adds to it: `No such file or directory`.
+pub fn reason(error: &impl fmt::Display) -> String {
+    let mut said = error.to_string();
+    if let Some(at) = said.find(" (os error ") {
+        let end = said[at..].find(')').map_or(said.len(), |end| at + end + 1);
+        said.replace_range(at..end, "");
+    }
+    said
+}
+
 /// One failure: one lower-case sentence without a full stop, and a hint that names the way out.
 #[derive(Debug)]
 pub struct Error {
@@ -94,5 +104,18 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reason;
+
+    #[test]
+    fn a_reason_has_no_number() {
+        let error = std::io::Error::from_raw_os_error(2);
+        assert_eq!(reason(&error), "No such file or directory");
+        assert_eq!(reason(&format!("cannot look: {error}; go on")), "cannot look: No such file or directory; go on");
+        assert_eq!(reason(&"(os error"), "(os error");
     }
 }

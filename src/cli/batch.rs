@@ -20,7 +20,7 @@ use crate::commands::lines::Lines;
 use crate::domain::batch::{Caller, LONGEST_LINE};
 use crate::domain::log::Stream;
 use crate::domain::text::visible;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, reason};
 
 /// How often the progress is drawn anew while nothing happens.
 const TICK: Duration = Duration::from_millis(200);
@@ -52,7 +52,7 @@ pub fn run(session: &Session, options: &Enqueue, path: &Path) -> anyhow::Result<
     }
     let bar = bar(session, &input);
     let mut lines = Lines::of(input, LONGEST_LINE);
-    let how = Options { atomic: options.atomic, at_once: options.batch_size.get() };
+    let how = Options { atomic: options.atomic, at_once: usize::try_from(options.batch_size).unwrap_or(usize::MAX) };
     let mut count = 0;
     let done = batch::enqueue(&mut store, &mut lines, &caller, how, |progress: &Progress<'_>| {
         count += progress.jobs.len();
@@ -81,7 +81,7 @@ fn open(path: &Path) -> anyhow::Result<File> {
             _ => Kind::Io,
         };
         let name = visible(&path.to_string_lossy()).into_owned();
-        Error::new(kind, format!("cannot read `{name}`: {error}")).hint("`--batch -` reads stdin").into()
+        Error::new(kind, format!("cannot read `{name}`: {}", reason(&error))).hint("`--batch -` reads stdin").into()
     })
 }
 
@@ -108,7 +108,7 @@ fn print(jobs: &[Enqueued]) -> anyhow::Result<()> {
             let (first, last) = (jobs.first().map(|job| job.id()), jobs.last().map(|job| job.id()));
             let message = match (first, last) {
                 (Some(first), Some(last)) => {
-                    format!("jobs {first} to {last} are made, but that could not be printed: {error}")
+                    format!("jobs {first} to {last} are made, but that could not be printed: {}", reason(&error))
                 }
                 _ => error.to_string(),
             };

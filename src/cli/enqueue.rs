@@ -1,7 +1,6 @@
 //! `asyncq enqueue`.
 
 use std::ffi::OsString;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -10,6 +9,7 @@ use super::output::nobody_reads;
 use super::process;
 use super::session::{Session, environment, variable};
 use super::stdio;
+use super::usage::parse_count;
 use super::{exit, say};
 use crate::commands::enqueue::{self, inside};
 use crate::commands::nested::{self, Means};
@@ -20,7 +20,7 @@ use crate::domain::function::FunctionName;
 use crate::domain::job::{NewJob, Running};
 use crate::domain::service::ServiceName;
 use crate::domain::text::visible;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, reason};
 
 /// Call a function: put the call on its service's queue and print the job's number
 ///
@@ -66,7 +66,8 @@ pub struct Enqueue {
 
     /// With --batch: how many calls go into one transaction at most
     #[arg(long, requires = "batch", value_name = "N", default_value = "1000")]
-    pub(super) batch_size: NonZeroUsize,
+    #[arg(value_parser = parse_count, allow_negative_numbers = true)]
+    pub(super) batch_size: u64,
 
     /// The service
     #[arg(required_unless_present = "batch")]
@@ -112,7 +113,7 @@ impl Enqueue {
             if nobody_reads(&error) {
                 return error;
             }
-            let message = format!("the call is job {id}, but that could not be printed: {error}");
+            let message = format!("the call is job {id}, but that could not be printed: {}", reason(&error));
             Error::new(Kind::Io, message).hint(format!("do not make it again; `asyncq job show {id}` shows it")).into()
         })?;
         if let Enqueued::Same(id) = enqueued {

@@ -43,7 +43,7 @@ pub enum Job {
         #[arg(value_parser = job_number, allow_negative_numbers = true)]
         id: i64,
         /// Of this attempt [default: the latest]
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = attempt_number, allow_negative_numbers = true)]
         attempt: Option<i64>,
         /// Print control characters to a terminal as they are
         #[arg(long)]
@@ -91,6 +91,10 @@ const CANCELLABLE: &[State] = &[State::Held, State::Delayed, State::Queued, Stat
 const RETRIABLE: &[State] = &[State::Error, State::Cancelled];
 const RETRIED: &[State] = &[State::Error];
 const STARTABLE: &[State] = &[State::Held];
+
+fn attempt_number(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| "the number of an attempt is a whole number from 1".to_owned())
+}
 
 fn or_default(states: Vec<State>, default: &[State]) -> Vec<State> {
     if states.is_empty() { default.to_vec() } else { states }

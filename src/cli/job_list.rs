@@ -20,11 +20,15 @@ pub struct List {
     #[arg(long, value_name = "ID", value_parser = job_number, allow_negative_numbers = true)]
     before: Option<i64>,
     /// At most this many; 0 for all [default: 50 on a terminal, else all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_limit, allow_negative_numbers = true)]
     limit: Option<u32>,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+fn parse_limit(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("a limit is a whole number from 0 to {}", u32::MAX))
 }
 
 impl List {

@@ -21,7 +21,7 @@ use crate::domain::job::State;
 use crate::domain::processor::Processor;
 use crate::domain::service::ServiceName;
 use crate::domain::time::{parse_span, show_span};
-use crate::error::Error;
+use crate::error::{Error, reason};
 
 /// Run the calls that are ready, then end
 ///
@@ -211,7 +211,7 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
             );
         }
         Event::Unsure { processor, error } => {
-            session.whisper(&format!("cannot tell whether {} lives: {error}", name(processor)));
+            session.whisper(&format!("cannot tell whether {} lives: {}", name(processor), reason(&error)));
         }
         Event::HeldBack { error } => session.talk_with_hint(
             &format!("{error}; what is held back is tried again every second"),
@@ -224,7 +224,7 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
         Event::Alive => systemd::tell(&[NotifyState::Watchdog]),
         Event::Deaf { error } => {
             session.warn_with_hint(
-                &format!("cannot watch the store: {error}; looking at it a hundred times a second instead"),
+                &format!("cannot watch the store: {}; looking at it a hundred times a second instead", reason(&error)),
                 "`sysctl fs.inotify.max_user_instances` says how many watchers a user may have",
             );
         }
@@ -244,8 +244,10 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
                 jobs.join(", ")
             ));
         }
-        Event::Unmarked { error } => session
-            .warn(&format!("cannot write down which calls run: {error}; a crash may not be counted against them")),
+        Event::Unmarked { error } => session.warn(&format!(
+            "cannot write down which calls run: {}; a crash may not be counted against them",
+            reason(&error)
+        )),
         Event::NoSpace { error } => session.warn(&format!("{error}; nothing begins until there is some")),
     }
 }

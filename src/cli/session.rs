@@ -12,7 +12,7 @@ use crate::commands::{self, Location, Patience, Store};
 use crate::domain::log::Stream;
 use crate::domain::text::visible;
 use crate::domain::time::{Timestamp, millis, parse_span};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, reason};
 
 /// The options that every command takes.
 #[derive(Debug, Args)]
@@ -187,7 +187,7 @@ fn telling(mut store: Store) -> Store {
 
 /// Shows what failed a command.
 pub fn show_error(error: &anyhow::Error) {
-    show(&error.to_string(), error.downcast_ref::<Error>().and_then(Error::way_out));
+    show(&reason(error), error.downcast_ref::<Error>().and_then(Error::way_out));
 }
 
 /// Shows a failure and the way out.
@@ -229,7 +229,7 @@ pub fn variable(name: &str) -> Option<OsString> {
 /// The working directory, as the shell shows it.
 pub fn here() -> anyhow::Result<PathBuf> {
     let folder = std::env::current_dir().map_err(|error| {
-        Error::new(Kind::NotFound, format!("the working directory is gone: {error}"))
+        Error::new(Kind::NotFound, format!("the working directory is gone: {}", reason(&error)))
             .hint("`cd` to a directory that exists")
     })?;
     Ok(commands::as_shown(folder, std::env::var_os("PWD").as_deref()))

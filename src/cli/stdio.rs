@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use crate::commands::process::{Echo, Piece, PieceKind, Voice};
 use crate::domain::log::Stream;
+use crate::error::reason;
 
 /// stdout or stderr, without a buffer.
 #[derive(Debug, Clone, Copy)]
@@ -118,8 +119,11 @@ fn put(piece: &Piece) {
         Err((error, _)) if error.kind() == io::ErrorKind::BrokenPipe => true,
         Err((error, rest)) => {
             let tells = state().lose(stream, rest.min(piece.bytes.len()), &error);
-            let text =
-                format!("asyncq: cannot write to {}: {error}; trying again with what comes next\n", name(stream));
+            let text = format!(
+                "asyncq: cannot write to {}: {}; trying again with what comes next\n",
+                name(stream),
+                reason(&error)
+            );
             tells && complain(&text)
         }
     };
@@ -157,7 +161,7 @@ pub fn tell_losses(of_both: bool) -> bool {
             if one.failing && !of_both {
                 continue;
             }
-            format!("asyncq: {} bytes could not be written to {}: {why}\n", one.lost, name(stream))
+            format!("asyncq: {} bytes could not be written to {}: {}\n", one.lost, name(stream), reason(why))
         };
         if complain(&text) {
             let mut state = state();

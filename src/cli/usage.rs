@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 
 use super::output::nobody_reads;
 use super::{Cli, exit, session, stdio};
+use crate::error::reason;
 
 /// Tells it. Help and version are no errors; nobody may be reading them any more.
 pub fn tell(error: &clap::Error) -> ExitCode {
@@ -18,7 +19,7 @@ pub fn tell(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         return match stdio::print(&text) {
             Err(error) if !nobody_reads(&error) => {
-                session::show(&error.to_string(), None);
+                session::show(&reason(&error), None);
                 ExitCode::from(exit::IO)
             }
             _ => ExitCode::from(exit::DONE),

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use crate::domain::attempt::Outcome;
 use crate::domain::job::Token;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, reason};
 use crate::runner::signals;
 pub use crate::store::{
     Added, Cancelled, Change, Enqueued, IfWaiting, JobFilter, JobQuery, Location, Many, Patience, Removed, Store,
@@ -99,7 +99,8 @@ fn draw() -> Result<f64> {
 
 fn random(bits: &mut [u8]) -> Result<()> {
     getrandom::fill(bits).map_err(|error| {
-        Error::new(Kind::Io, format!("the system gives no random numbers: {error}")).hint("asyncq needs `getrandom(2)`")
+        Error::new(Kind::Io, format!("the system gives no random numbers: {}", reason(&error)))
+            .hint("asyncq needs `getrandom(2)`")
     })
 }
 
@@ -109,7 +110,7 @@ fn io_error(what: &str, error: &std::io::Error) -> Error {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Kind::Full,
         _ => Kind::Io,
     };
-    Error::new(kind, format!("{what}: {error}")).hint(way_out(error))
+    Error::new(kind, format!("{what}: {}", reason(&error))).hint(way_out(error))
 }
 
 fn way_out(error: &std::io::Error) -> &'static str {

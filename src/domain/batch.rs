@@ -9,6 +9,7 @@ use super::call::{Call, Key, Principal};
 use super::function::FunctionName;
 use super::job::{JobId, NewJob};
 use super::json::{Json, MAX_BYTES};
+use super::object;
 use super::service::ServiceName;
 use crate::error::{Error, Kind, Result};
 
@@ -70,11 +71,9 @@ impl From<Option<String>> for Whose {
 /// # Errors
 /// [`Kind::Invalid`] when it is no call; [`Kind::Denied`] for a principal where the caller may not give one.
 pub fn parse(line: &str, caller: &Caller) -> Result<NewJob> {
-    let line: Line<'_> = serde_json::from_str(line).map_err(|error| {
-        let text = error.to_string();
-        let reason = text.split(" at line ").next().unwrap_or_default();
-        let message = format!("no call in JSON: {reason}, at column {}", error.column());
-        Error::new(Kind::Invalid, message).hint(r#"write {"service":"events","function":"mail","args":[2,7]}"#)
+    let line: Line<'_> = object::read(line).map_err(|flaw| {
+        Error::new(Kind::Invalid, format!("not a call in JSON: {flaw}"))
+            .hint(r#"write {"service":"events","function":"mail","args":[2,7]}"#)
     })?;
     let Caller { principal, for_others, hold, site, os_user, parent } = caller.clone();
     if line.principal != Whose::Callers && !for_others {

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
+use super::object::explain;
 use serde::de::{Deserializer as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -20,7 +21,7 @@ pub const MAX_DEPTH: usize = 64;
 /// Why a text is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Flaw {
-    /// Not JSON at all; holds what the parser says.
+    /// Not JSON at all; holds what is wrong with it.
     Syntax(String),
     /// Longer than [`MAX_BYTES`]; holds its length.
     TooLarge(usize),
@@ -104,9 +105,15 @@ impl Json {
     /// Keys and values when this is an object, each value as its own bytes; none otherwise.
     #[must_use]
     pub fn entries(&self) -> Vec<(String, &str)> {
-        let entries = object(&self.0).unwrap_or_default();
-        entries.into_iter().map(|(key, value)| (key.into_owned(), value.get())).collect()
+        entries(&self.0)
     }
+}
+
+/// Keys and values of a text that is an object, each value as its own bytes; none otherwise.
+#[must_use]
+pub fn entries(text: &str) -> Vec<(String, &str)> {
+    let entries = object(text).unwrap_or_default();
+    entries.into_iter().map(|(key, value)| (key.into_owned(), value.get())).collect()
 }
 
 impl fmt::Display for Json {
@@ -147,7 +154,7 @@ pub fn compact(value: &str) -> String {
 }
 
 fn raw(text: &str) -> Result<&RawValue, Flaw> {
-    serde_json::from_str(text).map_err(|error| Flaw::Syntax(error.to_string()))
+    serde_json::from_str(text).map_err(|error| Flaw::Syntax(explain(text, &error)))
 }
 
 /// Walks containers by hand, so that depth costs no stack; `serde_json` takes each one apart.
@@ -220,7 +227,7 @@ impl<'de> Visitor<'de> for Elements {
 
 fn array(text: &str) -> Result<Vec<&RawValue>, Flaw> {
     let mut parser = serde_json::Deserializer::from_str(text);
-    parser.deserialize_seq(Elements).map_err(|error| Flaw::Syntax(error.to_string()))
+    parser.deserialize_seq(Elements).map_err(|error| Flaw::Syntax(explain(text, &error)))
 }
 
 struct Entries;
@@ -243,7 +250,7 @@ impl<'de> Visitor<'de> for Entries {
 
 fn object(text: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, Flaw> {
     let mut parser = serde_json::Deserializer::from_str(text);
-    let entries = parser.deserialize_map(Entries).map_err(|error| Flaw::Syntax(error.to_string()))?;
+    let entries = parser.deserialize_map(Entries).map_err(|error| Flaw::Syntax(explain(text, &error)))?;
     entries.into_iter().map(|(key, value)| Ok((string(key.get())?, value))).collect()
 }
 

@@ -9,6 +9,7 @@ pub mod function;
 pub mod job;
 pub mod json;
 pub mod log;
+pub mod object;
 pub mod processor;
 pub mod retry;
 pub mod service;

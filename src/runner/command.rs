@@ -17,6 +17,7 @@ use super::tree::{GRACE, LAST_LOOK, Tree, soon};
 use super::{Capture, Control, Ended, Request, Stop, Surroundings, signals, start};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
 use crate::domain::log::Stream;
+use crate::error::reason;
 use crate::failpoint::reached;
 
 /// How much a pipe can hold, in bytes (the default of `/proc/sys/fs/pipe-max-size`, pipe(7)).
@@ -99,7 +100,7 @@ impl<'a> Running<'a> {
         self.streams = [None, None];
         let _ = self.tree.kill();
         self.reader.finish();
-        Outcome::Failed(start::cannot_run(126, format!("cannot be watched: {error}")))
+        Outcome::Failed(start::cannot_run(126, format!("cannot be watched: {}", reason(&error))))
     }
 
     fn until_the_end(mut self, ended: &OwnedFd, limit: Option<Instant>, control: &Control) -> Outcome {
@@ -228,7 +229,7 @@ fn outcome(status: io::Result<ExitStatus>) -> Outcome {
     let status = match status {
         Ok(status) => status,
         Err(error) => {
-            let message = format!("it is unknown how it ended: {error}");
+            let message = format!("it is unknown how it ended: {}", reason(&error));
             return Outcome::Failed(Failure::new(FailureKind::Exit, message));
         }
     };

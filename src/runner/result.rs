@@ -10,6 +10,7 @@ use rustix::fs::OFlags;
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::job::Fence;
 use crate::domain::json::{Json, MAX_BYTES};
+use crate::error::reason;
 
 /// A place for the result of one attempt. The file itself is the function's to make; it is gone when this is dropped.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ impl ResultFile {
         let file = match OpenOptions::new().read(true).custom_flags(flags).open(&self.0) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return bad(&format!("unreadable: {error}")),
+            Err(error) => return bad(&format!("unreadable: {}", reason(&error))),
         };
         if !file.metadata().is_ok_and(|meta| meta.is_file()) {
             return bad("not a regular file");
@@ -45,7 +46,7 @@ impl ResultFile {
                 Ok(Err(flaw)) => bad(&flaw.to_string()),
                 Err(_) => bad("not UTF-8"),
             },
-            Err(error) => bad(&format!("unreadable: {error}")),
+            Err(error) => bad(&format!("unreadable: {}", reason(&error))),
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::function::Definition;
 use crate::domain::job::Token;
 use crate::domain::json;
+use crate::error::reason;
 
 /// The longest argument that Linux passes to a program, in bytes (`MAX_ARG_STRLEN`, execve(2), without the NUL).
 const LONGEST_ARGUMENT: usize = 128 * 1024 - 1;
@@ -187,7 +188,9 @@ fn why_not(error: &io::Error, program: &Path, site: &Path) -> Failure {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return cannot_run(127, format!("its site `{}` is gone", site.display()));
         }
-        Err(error) => return cannot_run(126, format!("its site `{}` cannot be entered: {error}", site.display())),
+        Err(error) => {
+            return cannot_run(126, format!("its site `{}` cannot be entered: {}", site.display(), reason(&error)));
+        }
     }
     match Errno::from_io_error(error) {
         Some(Errno::NOENT) if program.exists() => {
@@ -198,6 +201,6 @@ fn why_not(error: &io::Error, program: &Path, site: &Path) -> Failure {
         Some(Errno::NOEXEC) => {
             cannot_run(126, format!("its program `{shown}` is neither a binary nor a script that begins with `#!`"))
         }
-        _ => cannot_run(126, format!("its program `{shown}` cannot be started: {error}")),
+        _ => cannot_run(126, format!("its program `{shown}` cannot be started: {}", reason(&error))),
     }
 }

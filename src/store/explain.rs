@@ -11,7 +11,7 @@ use rustix::process::{Resource, getrlimit};
 use super::engine::{damaged, rule_refuses};
 use super::holder::holder;
 use super::place::{SIDECARS, with_suffix, without_links};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, reason};
 
 /// By how much a file of a store grows at once, at most, in bytes: its index in shared memory grows by this.
 const GROWTH: u64 = 32 * 1024;
@@ -23,7 +23,7 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
         // What is read, or asked for, is not there, or has another form.
         let what = match &error {
             rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
-            other => other.to_string(),
+            _ => "an answer has another form than asyncq asked for".to_owned(),
         };
         return damaged(&what).because(error);
     };
@@ -192,7 +192,7 @@ fn cannot_open(path: &Path, error: rusqlite::Error) -> Error {
 
 /// The error for a folder that the disk did not confirm.
 pub(super) fn cannot_sync(store: &Path, error: io::Error) -> Error {
-    let message = format!("the folder of the store `{}` cannot be synced: {}", store.display(), error.kind());
+    let message = format!("the folder of the store `{}` cannot be synced: {}", store.display(), reason(&error));
     let failure = if error.kind() == io::ErrorKind::PermissionDenied {
         Error::new(Kind::Denied, message).hint("asyncq must be able to read the folder")
     } else {

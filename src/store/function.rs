@@ -7,6 +7,7 @@ use super::service::{Added, IfWaiting, Removed};
 use super::{Store, job, service};
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::function::{Definition, Function, FunctionChange, FunctionName};
+use crate::domain::object;
 use crate::domain::service::ServiceName;
 use crate::domain::suggest::nearest;
 use crate::domain::time::millis;
@@ -188,22 +189,22 @@ fn columns(is: &Definition) -> Columns {
 
 fn read(row: &dyn Row) -> Result<Function> {
     let (service, name) = (row.str(0)?, row.str(1)?);
-    let broken = |what: String| damaged(&format!("function `{name}` of service `{service}`: {what}"));
+    let broken = |what: &str| damaged(&format!("function `{name}` of service `{service}`: {what}"));
     Ok(Function {
-        service: ServiceName::parse(service).map_err(|error| broken(error.to_string()))?,
-        name: FunctionName::parse(name).map_err(|error| broken(error.to_string()))?,
+        service: ServiceName::parse(service).map_err(|error| broken(&error.to_string()))?,
+        name: FunctionName::parse(name).map_err(|error| broken(&error.to_string()))?,
         definition: Definition {
-            command: serde_json::from_str(row.str(2)?).map_err(|error| broken(format!("its command: {error}")))?,
+            command: serde_json::from_str(row.str(2)?).map_err(|_| broken("its command is no array of strings"))?,
             site: row.str(3)?.to_owned(),
-            env: serde_json::from_str(row.str(4)?).map_err(|error| broken(format!("its environment: {error}")))?,
+            env: serde_json::from_str(row.str(4)?).map_err(|_| broken("its environment is no object of strings"))?,
             timeout: row.int(5)?.map(|millis| Duration::from_millis(millis.unsigned_abs())),
             worker: row
                 .text(6)?
-                .map(serde_json::from_str)
+                .map(object::read)
                 .transpose()
-                .map_err(|error| broken(format!("how its worker is kept: {error}")))?,
+                .map_err(|flaw| broken(&format!("how its worker is kept: {flaw}")))?,
         },
-        created_at: row.time(7)?.ok_or_else(|| broken("no time".to_owned()))?,
+        created_at: row.time(7)?.ok_or_else(|| broken("no time"))?,
     })
 }
 

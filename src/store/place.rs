@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::path::absolute;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, reason};
 
 /// What SQLite keeps beside a database.
 pub(super) const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
@@ -208,7 +208,7 @@ fn cannot_create(target: &Path, error: &io::Error) -> Error {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Kind::Denied,
         _ => Kind::Io,
     };
-    Error::new(kind, format!("cannot create the store `{}`: {}", target.display(), error.kind()))
+    Error::new(kind, format!("cannot create the store `{}`: {}", target.display(), reason(error)))
         .hint("`--db` or `$ASYNCQ_DB` names another place")
 }
 

@@ -6,6 +6,7 @@ use super::{Store, job, one};
 use crate::domain::attempt::{Attempt, Ending, Failure};
 use crate::domain::job::{Job, JobId, State};
 use crate::domain::log::{Log, Stream};
+use crate::domain::object;
 use crate::error::{Error, Kind, Result};
 
 /// Which jobs to list, newest first.
@@ -163,7 +164,7 @@ fn read_attempt(row: &dyn Row) -> Result<Attempt> {
 
 fn failure(row: &dyn Row, column: usize) -> Result<Option<Failure>> {
     let text = row.text(column)?;
-    text.map(serde_json::from_str).transpose().map_err(|error| damaged(&format!("an error of a job: {error}")))
+    text.map(object::read).transpose().map_err(|flaw| damaged(&format!("the error of a job: {flaw}")))
 }
 
 fn read_log(row: &dyn Row) -> Result<Log> {

@@ -39,9 +39,23 @@ fn a_first_bad_line_is_told_and_what_stands_before_is_enqueued() {
     let place = Place::with_functions(FUNCTIONS);
     let good = r#"{"service":"events","function":"mail"}"#;
     for (bad, code, said) in [
-        ("{", 65, "no call in JSON: EOF while parsing an object, at column 1"),
-        (r#"{"service":"events"}"#, 65, "no call in JSON: missing field `function`, at column 20"),
-        (r#"{"service":"events","function":"mail","delay":1}"#, 65, "no call in JSON: unknown field `delay`"),
+        ("{", 65, "not a call in JSON: it is not complete"),
+        (r#"["events","mail",[1],{},null,null,false]"#, 65, "not a call in JSON: it has to be an object"),
+        (r#"["events","mail",1]"#, 65, "not a call in JSON: it has to be an object"),
+        ("[1,", 65, "not a call in JSON: it has to be an object"),
+        (r#"{"service":"events","function":7}"#, 65, "not a call in JSON: `function` has to be a string"),
+        (
+            r#"{"service":"events","function":"mail","hold":1}"#,
+            65,
+            "not a call in JSON: `hold` has to be true or false",
+        ),
+        (
+            r#"{"service":"events","funktion":"mail"}"#,
+            65,
+            "not a call in JSON: `funktion` is not known, did you mean `function`?",
+        ),
+        (r#"{"service":"events"}"#, 65, "not a call in JSON: `function` is missing"),
+        (r#"{"service":"events","function":"mail","delay":1}"#, 65, "not a call in JSON: `delay` is not known"),
         (r#"{"service":"events","function":"mail","args":{}}"#, 65, "`args` is not an array, as in [2,7]"),
         (
             r#"{"service":"events","function":"mail","kwargs":[1]}"#,
@@ -57,7 +71,7 @@ fn a_first_bad_line_is_told_and_what_stands_before_is_enqueued() {
         (r#"{"service":"event","function":"mail"}"#, 66, "there is no service `event`"),
         (r#"{"service":"events","function":"male"}"#, 66, "service `events` has no function `male`"),
         (r#"{"service":"events","function":"mail","key":""}"#, 65, "`` cannot be a key"),
-        ("\u{fffd}\u{fffd}", 65, "no call in JSON: expected value, at column 1"),
+        ("\u{fffd}\u{fffd}", 65, "not a call in JSON: unexpected `\u{fffd}` at column 1"),
     ] {
         let before = place.query("SELECT count(*) FROM asyncq_job");
         place.write("calls", &format!("{good}\n{good}\n\n{bad}\n{good}\n"));
@@ -84,7 +98,7 @@ fn what_cannot_be_read_is_told() {
     place.session(
         "
         $ asyncq enqueue --batch nowhere
-        ! error: cannot read `nowhere`: No such file or directory (os error 2)
+        ! error: cannot read `nowhere`: No such file or directory
         ! hint: `--batch -` reads stdin
         ? 66
         $ asyncq enqueue --batch .
@@ -92,7 +106,7 @@ fn what_cannot_be_read_is_told() {
         ! hint: `--batch -` reads stdin
         ? 74
         $ printf '{\\n\\377' | asyncq enqueue --batch -
-        ! error: line 1: no call in JSON: EOF while parsing an object, at column 1; nothing is enqueued
+        ! error: line 1: not a call in JSON: it is not complete; nothing is enqueued
         ! hint: write {\"service\":\"events\",\"function\":\"mail\",\"args\":[2,7]}
         ? 65
         $ printf '\\377' | asyncq enqueue --batch -
@@ -102,6 +116,18 @@ fn what_cannot_be_read_is_told() {
         ! error: line 1: too long for a call; nothing is enqueued
         ! hint: put the data into a file and pass its path
         ? 65
+        $ asyncq enqueue --batch - --batch-size 0 < /dev/null
+        ! error: invalid value `0` for `--batch-size <N>`: a number of calls is a whole number from 1
+        ! hint: [..]
+        ? 2
+        $ asyncq job list --limit x
+        ! error: invalid value `x` for `--limit <N>`: a limit is a whole number from 0 to 4294967295
+        ! hint: [..]
+        ? 2
+        $ asyncq job log 1 --attempt 1st
+        ! error: invalid value `1st` for `--attempt <N>`: the number of an attempt is a whole number from 1
+        ! hint: [..]
+        ? 2
         $ asyncq enqueue --batch - events mail < /dev/null
         ! error: [..]
         ! hint: [..]

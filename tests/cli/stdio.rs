@@ -173,8 +173,8 @@ fn what_a_full_disk_takes_is_counted_and_told() {
         $ asyncq enqueue events say lost; asyncq enqueue events say again; asyncq process >/dev/full
         1
         2
-        ! asyncq: cannot write to stdout: No space left on device (os error 28); trying again with what comes next
-        ! asyncq: 11 bytes could not be written to stdout: No space left on device (os error 28)
+        ! asyncq: cannot write to stdout: No space left on device; trying again with what comes next
+        ! asyncq: 11 bytes could not be written to stdout: No space left on device
         $ asyncq job log 1
         lost
         # Where nothing can be said, the exit code does.

@@ -150,7 +150,7 @@ fn what_the_system_refuses_is_told_with_the_way_out() {
     place.session(
         "
         $ ulimit -n 8; asyncq process
-        ! error: cannot start a processor: Too many open files (os error 24)
+        ! error: cannot start a processor: Too many open files
         ! hint: too many files are open; `ulimit -n` shows how many there may be
         ? 74
         ",
@@ -161,7 +161,7 @@ fn what_the_system_refuses_is_told_with_the_way_out() {
     place.session(
         "
         $ ulimit -n 20; asyncq process
-        ! error: cannot run functions: Too many open files (os error 24)
+        ! error: cannot run functions: Too many open files
         ! hint: too many files are open; `ulimit -n` shows how many there may be
         ? 74
         $ asyncq process

@@ -12,7 +12,7 @@ use super::desk::note;
 use super::slots::Shared;
 use super::wake::Wake;
 use crate::domain::job::{Claim, Fence};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, reason};
 use crate::failpoint::reached;
 use crate::runner::worker::hosted::{Hosted, Loss};
 use crate::runner::worker::{Begun, Desk, Done};
@@ -142,7 +142,7 @@ impl Desk for HostDesk<'_> {
 
     fn flaw(&self) -> Option<String> {
         let error = self.shared.common.marks.flaw().filter(|_| self.unmarked.get())?;
-        Some(format!("can be given no call, as it cannot be written down that it has it: {error}"))
+        Some(format!("can be given no call, as it cannot be written down that it has it: {}", reason(&error)))
     }
 
     fn progress(&self, fence: Fence, text: String) {

@@ -12,6 +12,7 @@ use crate::domain::call::Principal;
 use crate::domain::job::Claim;
 use crate::domain::json;
 use crate::domain::log::Stream;
+use crate::domain::object;
 use crate::domain::time::Timestamp;
 
 /// The version of the protocol that this build speaks.
@@ -128,7 +129,8 @@ struct Raised<'a> {
     code: i64,
     #[serde(borrow)]
     message: Cow<'a, str>,
-    data: Option<Details>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize, Default)]
@@ -251,20 +253,20 @@ fn no_message(what: &str) -> String {
 }
 
 fn parse(text: &str) -> Result<Said, String> {
-    let frame: Frame<'_> = serde_json::from_str(text).map_err(|error| no_message(&error.to_string()))?;
+    let frame: Frame<'_> = object::read(text).map_err(|flaw| no_message(&flaw))?;
     if frame.jsonrpc != "2.0" {
         return Err(no_message("`jsonrpc` is not \"2.0\""));
     }
     let params = frame.params.map_or("{}", RawValue::get);
-    let wrong = |error: serde_json::Error| no_message(&error.to_string());
+    let wrong = |flaw: String| no_message(&format!("in its `params`, {flaw}"));
     Ok(match (frame.method.as_deref(), frame.id) {
         (Some("hello"), Some(id)) => Said::Hello(id.get().to_owned(), hello(params)),
         (Some("output"), None) => {
-            let Printed { job, stream, text } = serde_json::from_str(params).map_err(wrong)?;
+            let Printed { job, stream, text } = object::read(params).map_err(wrong)?;
             Said::Output(job, if matches!(stream, Fd::Out) { Stream::Out } else { Stream::Err }, text)
         }
         (Some("progress"), None) => {
-            let Progress { job, done, of, note } = serde_json::from_str(params).map_err(wrong)?;
+            let Progress { job, done, of, note } = object::read(params).map_err(wrong)?;
             Said::Progress(job, progress(done, of, note.as_deref()))
         }
         (Some(_), None) => Said::Nothing,
@@ -278,7 +280,7 @@ fn parse(text: &str) -> Result<Said, String> {
 }
 
 fn hello(params: &str) -> Result<Hello, String> {
-    let hello: Hello = serde_json::from_str(params).map_err(|error| error.to_string())?;
+    let hello: Hello = object::read(params)?;
     if hello.protocol != PROTOCOL {
         return Err(format!("this asyncq speaks protocol {PROTOCOL}"));
     }
@@ -292,13 +294,15 @@ fn answer(result: Option<&RawValue>, error: Option<&RawValue>) -> Result<Answer,
     match (result, error) {
         (Some(result), None) => {
             let Returned { value, output, completed } =
-                serde_json::from_str(result.get()).map_err(|error| error.to_string())?;
+                object::read(result.get()).map_err(|flaw| format!("in its `result`, {flaw}"))?;
             Ok(Answer { end: End::Value(value.map(|value| value.get().to_owned()), completed), printed: output })
         }
         (None, Some(error)) => {
             let Raised { code, message, data } =
-                serde_json::from_str(error.get()).map_err(|error| error.to_string())?;
-            let Details { kind, pause, output } = data.unwrap_or_default();
+                object::read(error.get()).map_err(|flaw| format!("in its `error`, {flaw}"))?;
+            let data = data.map(|data| object::read(data.get())).transpose();
+            let Details { kind, pause, output } =
+                data.map_err(|flaw| format!("in the `data` of its `error`, {flaw}"))?.unwrap_or_default();
             let kind = kind.unwrap_or(match code {
                 75 => Kind::Conflict,
                 126 | 127 => Kind::CannotRun,
@@ -409,7 +413,9 @@ mod tests {
         );
         for (params, why) in [
             (r#"{"protocol":2}"#, "this asyncq speaks protocol 1"),
-            ("{}", "missing field `protocol`"),
+            ("{}", "`protocol` is missing"),
+            (r#"{"protocol":"1"}"#, "`protocol` has to be a whole number from 0"),
+            ("[1,null,null,1,null,false,false]", "it has to be an object"),
             (r#"{"protocol":1,"output":"some"}"#, "can only be"),
         ] {
             match said(&format!(r#""id":0,"method":"hello","params":{params}"#)) {
@@ -453,7 +459,15 @@ mod tests {
 
     #[test]
     fn what_is_no_message_is_refused() {
-        for bad in ["", "no", "[]", "{}", r#""id":1"#, r#"{"jsonrpc":"1.0","id":1,"result":{}}"#] {
+        for bad in [
+            "",
+            "no",
+            "[]",
+            r#"["2.0",1,null,null,{},null]"#,
+            "{}",
+            r#""id":1"#,
+            r#"{"jsonrpc":"1.0","id":1,"result":{}}"#,
+        ] {
             assert!(read_all(bad.as_bytes()).is_err(), "{bad}");
         }
         assert!(read_all(b"\xff").is_err());
@@ -462,6 +476,11 @@ mod tests {
             r#""id":1,"result":{},"error":{"code":1,"message":""}"#,
             r#""id":"x","result":{}"#,
             r#""id":1,"result":3"#,
+            r#""id":1,"result":[null,null,false]"#,
+            r#""id":1,"error":[1,"no",null]"#,
+            r#""id":1,"error":{"code":1,"message":"no","data":["conflict",null,null]}"#,
+            r#""method":"output","params":[1,"out","text"]"#,
+            r#""method":"progress","params":[1,1,2,null]"#,
             r#""id":1,"id":1,"result":{}"#,
             r#""id":1,"method":"drop","params":{}"#,
             r#""method":"output","params":{"job":1,"stream":"up","text":""}"#,

@@ -18,6 +18,7 @@ use super::serve::{LONG, now};
 use super::{Begun, Desk, Done, HELLO};
 use crate::domain::attempt::Outcome;
 use crate::domain::job::{Claim, Fence, Token};
+use crate::error::reason;
 use crate::failpoint::reached;
 use crate::runner::host::Host;
 use crate::runner::tree::{GRACE, LAST_LOOK, REST_GRACE};
@@ -63,7 +64,7 @@ impl Hosted {
         (host, ended): (Host, OwnedFd),
         wait: impl Fn(BorrowedFd<'_>, Duration) -> bool,
     ) -> Result<Option<Hosted>, Loss> {
-        let cannot = |error: std::io::Error| Loss::Flaw(format!("cannot be spoken to: {error}"));
+        let cannot = |error: std::io::Error| Loss::Flaw(format!("cannot be spoken to: {}", reason(&error)));
         let mut line = Line::at(socket).map_err(cannot)?;
         let began = Instant::now();
         loop {

@@ -32,6 +32,7 @@ use super::{Capture, Ended, Mark, Output, Surroundings, start};
 use crate::domain::attempt::{Failure, Outcome};
 use crate::domain::function::{Definition, Keep};
 use crate::domain::job::{Claim, Fence, Token};
+use crate::error::reason;
 use crate::failpoint::reached;
 
 /// How long a worker may take to say hello.
@@ -156,7 +157,8 @@ impl Worker {
             (Err(flaw), _) | (_, Err(flaw)) => return Err(flaw.clone()),
         };
         let site = call.site.as_deref().unwrap_or(&definition.site);
-        let cannot = |error: std::io::Error| start::cannot_run(126, format!("its worker cannot be started: {error}"));
+        let cannot =
+            |error: std::io::Error| start::cannot_run(126, format!("its worker cannot be started: {}", reason(&error)));
         let (line, theirs) = start::patiently(Line::new).map_err(cannot)?;
         let mut tree = Tree::start(&around.orphans, token, |offer| {
             start::Program { definition, site, offer }.start_worker(token, around, theirs)

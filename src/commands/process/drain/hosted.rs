@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::host::{Lost, lost};
 use super::Drain;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, reason};
 use crate::runner::host::Host;
 use crate::runner::worker::hosted::Hosted;
 
@@ -14,7 +14,7 @@ impl Drain<'_> {
     /// Waits for the hello of the host at the other end of a socket, unless it is told to stop. Calls run there from then on.
     pub(in super::super) fn greet(&mut self, socket: OwnedFd) -> Result<()> {
         let (host, ended) = Host::behind(&socket).map_err(|error| {
-            Error::new(Kind::Io, format!("the host cannot be watched: {error}"))
+            Error::new(Kind::Io, format!("the host cannot be watched: {}", reason(&error)))
                 .hint("the program that made the socket has to live for as long as calls run in it")
         })?;
         let pid = host.pid;
