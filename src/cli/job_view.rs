@@ -5,9 +5,11 @@ use std::io::Write;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::job_waits;
 use super::output::{self, Sheet, Table, or_dash, relative, text};
 use super::session::now;
 use super::stdio::Sink;
+use crate::commands::waiting::Waiting;
 use crate::commands::{JobFilter, JobQuery, Store};
 use crate::domain::attempt::{Attempt, Failure};
 use crate::domain::job::{Job, JobId, State};
@@ -116,6 +118,9 @@ pub fn print_job(store: &mut Store, job: &Job, attempts: &[Attempt], json: bool)
         state += "  asked to end";
     }
     sheet.line("state", state);
+    if let Some(waiting) = Waiting::of(store, job)? {
+        sheet.line("waits for", text(&job_waits::words(job, &waiting, now)));
+    }
     if let Some(parent) = job.parent {
         sheet.line("parent", format!("{parent}{}", if job.immediate { "  run at once, as a part of it" } else { "" }));
     }

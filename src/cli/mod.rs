@@ -11,6 +11,7 @@ mod inside;
 mod job;
 mod job_list;
 mod job_view;
+mod job_waits;
 mod job_which;
 mod output;
 mod process;

@@ -275,6 +275,7 @@ fn tell_end(session: &Session, report: &Report) {
     }
 }
 
-fn name(processor: &Processor) -> String {
+/// How a processor is called.
+pub(super) fn name(processor: &Processor) -> String {
     format!("processor {} (process {} on {})", processor.id.0, processor.is.pid, processor.is.host)
 }

@@ -11,6 +11,7 @@ pub mod lines;
 pub mod nested;
 mod outcome;
 pub mod process;
+pub mod waiting;
 
 use std::io::ErrorKind;
 

@@ -42,7 +42,7 @@ pub use job::Cancelled;
 pub use many::{Change, Many, Refusal, Step};
 pub use path::{absolute, as_shown, is_same};
 pub use place::Location;
-pub use query::{JobQuery, Page};
+pub use query::{JobQuery, Line, Page};
 pub use rescue::Rescued;
 pub use select::JobFilter;
 pub use service::{Added, IfWaiting, Removed};

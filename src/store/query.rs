@@ -7,6 +7,8 @@ use crate::domain::attempt::{Attempt, Ending, Failure};
 use crate::domain::job::{Job, JobId, State};
 use crate::domain::log::{Log, Stream};
 use crate::domain::object;
+use crate::domain::processor::ProcessorId;
+use crate::domain::retry::SUSPECT;
 use crate::error::{Error, Kind, Result};
 
 /// Which jobs to list, newest first.
@@ -47,7 +49,46 @@ const ATTEMPTS: &str = "SELECT number, started_at, finished_at, ending, error, L
     FROM asyncq_attempt WHERE job = ?1 ORDER BY number";
 const LOG: &str = "SELECT log, pieces, dropped, gap FROM asyncq_attempt WHERE job = ?1 AND number = ?2";
 
+const LINE: &str = "SELECT j.processor, j.crashes, (SELECT COUNT(*) FROM (
+        SELECT 1 FROM asyncq_job o WHERE o.state = 'queued' AND o.service = ?2
+            AND (o.priority, o.run_at, o.id) < (?3, ?4, ?1) LIMIT ?5) AS before_it)
+    FROM asyncq_job j WHERE j.id = ?1";
+
+/// Where a job stands in the line of its service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line {
+    /// Who claimed it last.
+    pub processor: Option<ProcessorId>,
+    /// Whether it runs alone, as processors died while they ran it.
+    pub is_suspect: bool,
+    /// How many queued calls come before it, of at most [`Store::MOST_BEFORE`].
+    pub before: u64,
+}
+
 impl Store {
+    /// More calls than that are not counted before a job.
+    pub const MOST_BEFORE: u64 = 1000;
+
+    /// Where a job stands in the line of its service.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such job.
+    pub fn line(&mut self, job: &Job) -> Result<Line> {
+        let most = Store::MOST_BEFORE.cast_signed();
+        self.read(|tx| {
+            let (service, priority, due) = ((&job.service).into(), job.priority.into(), job.run_at.into());
+            let args = [job.id.0.into(), service, priority, due, most.into()];
+            let found = tx.first(LINE, &args, |row| {
+                Ok(Line {
+                    processor: row.int(0)?.map(ProcessorId),
+                    is_suspect: row.i64(1)? >= SUSPECT,
+                    before: row.i64(2)?.cast_unsigned(),
+                })
+            })?;
+            found.map_or_else(|| Err(job::no_job(tx, job.id)), Ok)
+        })
+    }
+
     /// The job of that number.
     ///
     /// # Errors
@@ -181,4 +222,38 @@ fn read_log(row: &dyn Row) -> Result<Log> {
 fn pieces(text: &str) -> Option<Vec<(Stream, usize)>> {
     let pairs: Vec<(i64, usize)> = serde_json::from_str(text).ok()?;
     pairs.into_iter().map(|(fd, length)| Some((Stream::from_fd(fd)?, length))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::engine::{Engine, Mode, Patience};
+    use super::super::migrate::{Found, Schema};
+    use super::super::sqlite::Sqlite;
+    use super::*;
+
+    #[test]
+    fn a_place_in_the_line_is_counted_in_the_index_of_what_is_queued() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("queue.db");
+        std::fs::write(&path, "").unwrap();
+        let mut engine = Sqlite::open(&path, Patience::Endless).unwrap();
+        let mut plan = Vec::new();
+        let explained = engine.transact(Mode::Write, &mut |tx| {
+            Schema::of_this_build().bring(tx, Found::Nothing)?;
+            let args = [7.into(), "events".into(), 0.into(), 0.into(), 1000.into()];
+            plan = tx.all(&format!("EXPLAIN QUERY PLAN {LINE}"), &args, |row| Ok(row.str(3)?.to_owned()))?;
+            Ok(())
+        });
+        explained.unwrap();
+        plan.retain(|step| step.starts_with("SEARCH") || step.starts_with("SCAN"));
+        plan.sort();
+        assert_eq!(
+            plan,
+            [
+                "SCAN before_it",
+                "SEARCH j USING INTEGER PRIMARY KEY (rowid=?)",
+                "SEARCH o USING COVERING INDEX asyncq_job_queued (service=? AND (priority,run_at)<(?,?))",
+            ]
+        );
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::place::{Place, wait_until};
+use crate::place::{Place, runs, wait_until};
 
 fn place() -> Place {
     let place = Place::with_functions(&[("say", "echo $1"), ("fail", "echo trouble >&2; exit 1")]);
@@ -537,4 +537,78 @@ fn the_log_of_a_job_that_has_not_ended_says_so() {
     place.write("go", "");
     assert!(process.wait().status.success());
     place.session("$ asyncq job log 3\nno line end");
+}
+
+/// What `job show` says that a job waits for.
+fn waits_for(place: &Place, job: u32) -> String {
+    let shown = place.stdout(&format!("asyncq job show {job}"));
+    let line = shown.lines().find_map(|line| line.strip_prefix("waits for  "));
+    line.unwrap_or("nothing").to_owned()
+}
+
+#[test]
+fn a_job_that_waits_says_for_what() {
+    let place = Place::with_functions(&[
+        ("waits", "touch begun.$ASYNCQ_JOB; until [ -e go ]; do sleep 0.01; done"),
+        ("meets", "exit 75"),
+    ]);
+    place.stdout("asyncq enqueue events waits --hold; asyncq enqueue events waits; asyncq enqueue events waits");
+    assert_eq!(waits_for(&place, 1), "its release: `asyncq job start 1`");
+    assert_eq!(waits_for(&place, 2), "`asyncq process`: no processor is at work");
+    place.stdout("asyncq service pause events");
+    assert_eq!(waits_for(&place, 2), "the end of a pause: `asyncq service resume events`");
+    assert_eq!(waits_for(&place, 1), "its release: `asyncq job start 1`");
+    let store = rusqlite::Connection::open(place.store()).unwrap();
+    let insert = "INSERT INTO asyncq_job (service, function, run_at) VALUES ('events', 'waits',
+        CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) + 3605000)";
+    store.execute(insert, []).unwrap();
+    assert_eq!(waits_for(&place, 4), "its time, in 1h; `asyncq service resume events` ends a pause");
+    place.stdout("asyncq service resume events");
+    assert_eq!(waits_for(&place, 4), "its time, in 1h");
+    // Due, and nobody has made it ready.
+    store.execute("UPDATE asyncq_job SET run_at = run_at - 7200000 WHERE id = 4", []).unwrap();
+    assert_eq!(waits_for(&place, 4), "`asyncq process`: no processor is at work");
+    store.execute("UPDATE asyncq_job SET run_at = run_at + 7200000 WHERE id = 4", []).unwrap();
+    drop(store);
+
+    // One that takes no calls of this service.
+    place.stdout("asyncq service add other");
+    let other = place.start("asyncq process --follow other");
+    wait_until("it is there", || place.query("SELECT count(*) FROM asyncq_processor") == "1");
+    let told = "`asyncq process events`: those at work have no slot of service `events`";
+    assert_eq!(waits_for(&place, 2), told);
+    other.signal("TERM");
+    assert!(other.wait().status.success());
+
+    place.stdout("asyncq enqueue events waits");
+    let process = place.start("asyncq process");
+    wait_until("the first one runs", || place.at("begun.2").exists());
+    let by = format!("taken by processor 2 (process {} on ", process.0.id());
+    let told = waits_for(&place, 3);
+    assert!(told.starts_with(&format!("a slot of service `events`: the only one is {by}")), "{told}");
+    assert!(told.ends_with(')'), "{told}");
+    let told = waits_for(&place, 5);
+    assert!(told.ends_with("); 1 call comes first"), "{told}");
+    assert_eq!(waits_for(&place, 2), "nothing");
+    place.stdout("asyncq service set events --concurrency 2");
+    // No processor has looked since; as soon as one has, it has begun.
+    let told = waits_for(&place, 3);
+    assert!(["its turn: it is next", "nothing"].contains(&&*told), "{told}");
+
+    let engine = process.engine();
+    place.stdout(&format!("kill -9 {engine} {}", process.0.id()));
+    wait_until("it is dead", || !runs(&engine));
+    let told = waits_for(&place, 2);
+    let died = "died, and the next one puts back its jobs";
+    assert!(told.starts_with("`asyncq process`: processor 2 (") && told.ends_with(died), "{told}");
+    place.stdout("asyncq service set events --concurrency 1");
+    let told = waits_for(&place, 5);
+    assert!(told.starts_with("`asyncq process`: processor 2 (") && told.ends_with(died), "{told}");
+    place.write("go", "");
+    place.stdout("asyncq -q process");
+    assert_eq!(waits_for(&place, 2), "nothing");
+    place.run("asyncq enqueue events meets; asyncq process");
+    assert!(waits_for(&place, 6).starts_with("its next attempt, in "), "{}", waits_for(&place, 6));
+    place.stdout("asyncq job cancel 6");
+    assert_eq!(waits_for(&place, 6), "nothing");
 }

@@ -41,6 +41,26 @@ conformance! {
         assert!(store.attempts(&job).unwrap().is_empty());
     }
 
+    fn a_job_knows_how_many_come_before_it(store: &mut Store) {
+        with_events(store);
+        let ids: Vec<_> = (1..=4).map(|number| enqueue(store, number)).collect();
+        let line = |store: &mut Store, id| {
+            let job = store.job(id).unwrap();
+            store.line(&job).unwrap()
+        };
+        let before = |store: &mut Store| ids.iter().map(|id| line(store, *id).before).collect::<Vec<_>>();
+        assert_eq!(before(store), [0, 1, 2, 3]);
+        let second = line(store, ids[1]);
+        assert!(second.processor.is_none() && !second.is_suspect);
+        let processor = processor(store, 1);
+        claim(store, processor);
+        assert_eq!(before(store), [0, 0, 1, 2]);
+        assert_eq!(line(store, ids[0]).processor, Some(processor));
+        let mut gone = store.job(ids[0]).unwrap();
+        gone.id = JobId(77);
+        assert_eq!(store.line(&gone).unwrap_err().kind(), Kind::NotFound);
+    }
+
     fn large_arguments_are_kept_whole(store: &mut Store) {
         with_events(store);
         let mut new = call(0);

@@ -63,6 +63,10 @@ conformance! {
             store.rescue(dead, None).unwrap();
         }
         let (second, third) = (enqueue(store, 4), enqueue(store, 5));
+        for (id, is_suspect) in [(suspects[0], true), (second, false)] {
+            let job = store.job(id).unwrap();
+            assert_eq!(store.line(&job).unwrap().is_suspect, is_suspect);
+        }
         let jobs = |advance: &Advance| advance.claims.iter().map(|claim| claim.fence.job).collect::<Vec<_>>();
         // Whoever has something in his hands passes them over, unless he is the oldest: then he waits until he has not.
         let passed = advance(store, younger, &[], 1, 1);

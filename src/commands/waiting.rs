@@ -1,0 +1,116 @@
+//! What a job waits for.
+
+use crate::domain::job::{Job, State};
+use crate::domain::processor::Processor;
+use crate::domain::service::ServiceName;
+use crate::domain::time::Timestamp;
+use crate::error::{Kind, Result};
+use crate::runner::folder::{self, Life};
+use crate::runner::whereabouts;
+use crate::store::Store;
+
+/// What a job waits for; the first of several reasons, in the order in which they have to go.
+#[derive(Debug)]
+pub enum Waiting {
+    /// Somebody has to release it.
+    Release,
+    /// It is not due.
+    Due {
+        /// When it is.
+        at: Timestamp,
+        /// Whether it is to be tried again.
+        again: bool,
+        /// Whether its service is paused besides.
+        paused: bool,
+    },
+    /// Its service is gone.
+    Service,
+    /// Its service is paused.
+    Resume,
+    /// All slots of its service are taken.
+    Slot {
+        /// How many there are.
+        concurrency: i64,
+        /// By whom.
+        holders: Vec<Processor>,
+        /// How many calls of the service come before it.
+        before: u64,
+    },
+    /// A processor died that had its slot, or was running it.
+    Rescue(Processor),
+    /// No processor is at work.
+    Processor,
+    /// Those that are at work have no slot of its service: they may be there for others.
+    AnotherProcessor,
+    /// A processor that runs nothing else, as others died while they ran it.
+    Alone,
+    /// It is in line, and processors are at work on its service.
+    Turn {
+        /// How many calls of the service come before it.
+        before: u64,
+    },
+}
+
+impl Waiting {
+    /// At least so many calls are before a job of which this is told: more are not counted.
+    pub const MANY: u64 = Store::MOST_BEFORE;
+
+    /// What a job waits for; nothing when it runs or has ended.
+    ///
+    /// # Errors
+    /// Whatever the store answers.
+    pub fn of(store: &mut Store, job: &Job) -> Result<Option<Waiting>> {
+        match job.state {
+            State::Completed | State::Error | State::Cancelled => Ok(None),
+            State::Held => Ok(Some(Waiting::Release)),
+            State::Processing => {
+                let by = store.line(job)?.processor;
+                let dead = store.processors()?.into_iter().find(|it| Some(it.id) == by).filter(|it| !lives(store, it));
+                Ok(dead.map(Waiting::Rescue))
+            }
+            State::Delayed | State::Queued => Waiting::in_line(store, job).map(Some),
+        }
+    }
+
+    fn in_line(store: &mut Store, job: &Job) -> Result<Waiting> {
+        let service = ServiceName::parse(&job.service)?;
+        match store.service(&service) {
+            Err(error) if error.kind() == Kind::NotFound => return Ok(Waiting::Service),
+            found => found?,
+        };
+        let outlook = store.outlook(&service, None)?;
+        if job.state == State::Delayed && job.run_at > outlook.now {
+            return Ok(Waiting::Due { at: job.run_at, again: job.attempt > 0, paused: outlook.paused });
+        }
+        if outlook.paused {
+            return Ok(Waiting::Resume);
+        }
+        let line = store.line(job)?;
+        let holders = store.holders(&service)?;
+        if outlook.free() == 0 {
+            let dead = holders.iter().find(|holder| !lives(store, holder));
+            return Ok(match dead {
+                Some(dead) => Waiting::Rescue(dead.clone()),
+                None => Waiting::Slot { concurrency: outlook.concurrency, holders, before: line.before },
+            });
+        }
+        let processors = store.processors()?;
+        let at_work: Vec<&Processor> = processors.iter().filter(|it| lives(store, it)).collect();
+        let is_here = |it: &&Processor| holders.iter().any(|holder| holder.id == it.id);
+        Ok(match (at_work.is_empty(), at_work.iter().any(is_here)) {
+            (true, _) => Waiting::Processor,
+            (false, false) => Waiting::AnotherProcessor,
+            (false, true) if line.is_suspect => Waiting::Alone,
+            (false, true) => Waiting::Turn { before: line.before },
+        })
+    }
+}
+
+/// Whether a processor works on this store, or may: nobody is dead who is not proven to be.
+fn lives(store: &Store, processor: &Processor) -> bool {
+    match folder::life(&store.run_folder(), &processor.is.folder) {
+        Ok(Life::Alive) | Err(_) => !processor.of_original,
+        Ok(Life::NoFolder) => !processor.of_original && whereabouts::process_lives(&processor.is),
+        Ok(Life::Dead(_)) => false,
+    }
+}
