@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -21,9 +20,6 @@ use crate::domain::batch::{Caller, LONGEST_LINE};
 use crate::domain::log::Stream;
 use crate::domain::text::visible;
 use crate::error::{Error, Kind, reason};
-
-/// How often the progress is drawn anew while nothing happens.
-const TICK: Duration = Duration::from_millis(200);
 
 /// Enqueues all calls in a file and prints the numbers of their jobs, one a line, in the order of the lines.
 pub fn run(session: &Session, options: &Enqueue, path: &Path) -> anyhow::Result<u8> {
@@ -94,7 +90,7 @@ fn bar(session: &Session, input: &File) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
     let style = if length.is_some() { "{bar:30} {percent}%, {msg}, {eta} left" } else { "{spinner} {msg}" };
     bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.enable_steady_tick(TICK);
+    bar.tick();
     bar
 }
 

@@ -106,7 +106,7 @@ impl Process {
         }
         let line = Arc::new(line);
         let run_folder = RunFolder { path: store.run_folder(), program: program()?, env: env(), line };
-        let equipment = Equipment { run_folder, echo: stdio::echo(), patience: session.patience()?, socket };
+        let equipment = Equipment { run_folder, echo: stdio::echo()?, patience: session.patience()?, socket };
         let mut told = BTreeSet::new();
         let summary = process::process(&mut store, &options, equipment, &mut |event| match event {
             // Found again whenever it is looked for the dead.
@@ -137,7 +137,7 @@ pub fn equipment(store: &Store, folder: &str) -> anyhow::Result<(Surroundings, E
     let folder = store.run_folder().join(folder);
     let location = store.location().as_path().into();
     let surroundings = Surroundings::new(location, folder, env().into_iter(), &program()?)?;
-    Ok((surroundings, stdio::echo()))
+    Ok((surroundings, stdio::echo()?))
 }
 
 /// What is told when an outcome cannot be recorded yet.
@@ -248,6 +248,7 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
             "cannot write down which calls run: {}; a crash may not be counted against them",
             reason(&error)
         )),
+        Event::Scarce { error } => session.warn(&format!("{error}; nothing begins until that is possible again")),
         Event::NoSpace { error } => session.warn(&format!("{error}; nothing begins until there is some")),
     }
 }

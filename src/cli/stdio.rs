@@ -13,7 +13,7 @@ use anstream::{AutoStream, ColorChoice};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use crate::commands::process::{Echo, Piece, PieceKind, Voice};
+use crate::commands::process::{self, Echo, Piece, PieceKind, Voice};
 use crate::domain::log::Stream;
 use crate::error::reason;
 
@@ -103,10 +103,13 @@ pub fn tell(text: &str) {
 }
 
 /// Starts to pass on what functions print; messages take the same way until it ends.
-pub fn echo() -> Echo {
-    let echo = Echo::start(*JOINT, put);
+///
+/// # Errors
+/// As [`process::echo`].
+pub fn echo() -> crate::error::Result<Echo> {
+    let echo = process::echo(*JOINT, put)?;
     state().voice = Some(echo.voice());
-    echo
+    Ok(echo)
 }
 
 /// Writes a piece, and waits for its reader. What is lost is counted, unless nobody reads.

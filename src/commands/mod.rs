@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use crate::domain::attempt::Outcome;
 use crate::domain::job::Token;
 use crate::error::{Error, Kind, Result, reason};
-use crate::runner::signals;
+use crate::runner::{in_words, signals};
 pub use crate::store::{
     Added, Cancelled, Change, Enqueued, IfWaiting, JobFilter, JobQuery, Location, Many, Patience, Removed, Store,
     absolute, as_shown, is_same,
@@ -109,9 +109,10 @@ fn io_error(what: &str, error: &std::io::Error) -> Error {
     let kind = match error.kind() {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Kind::Denied,
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Kind::Full,
+        ErrorKind::WouldBlock | ErrorKind::OutOfMemory => Kind::Busy,
         _ => Kind::Io,
     };
-    Error::new(kind, format!("{what}: {}", reason(&error))).hint(way_out(error))
+    Error::new(kind, format!("{what}: {}", in_words(error))).hint(way_out(error))
 }
 
 fn way_out(error: &std::io::Error) -> &'static str {
@@ -120,9 +121,9 @@ fn way_out(error: &std::io::Error) -> &'static str {
     }
     match Errno::from_io_error(error) {
         Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => "make room and try again",
-        Some(Errno::MFILE | Errno::NFILE) => "too many files are open; `ulimit -n` shows how many there may be",
+        Some(Errno::MFILE | Errno::NFILE) => "`ulimit -n` shows how many there may be; try again when there are fewer",
         Some(Errno::AGAIN | Errno::NOMEM) => {
-            "try again when there is more memory, and fewer processes; `ulimit -u` shows how many there may be"
+            "try again when fewer processes run and memory is free; `ulimit -u` and `ulimit -v` show the limits"
         }
         Some(Errno::NOENT | Errno::NOTDIR) => "look whether it is there; asyncq also needs `/proc`",
         Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => "let its owner change what asyncq may do there",

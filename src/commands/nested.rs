@@ -9,7 +9,9 @@ use crate::domain::job::{Finish, JobId, NewJob, Running, State};
 use crate::domain::retry::decide_once;
 use crate::error::{Error, Result};
 use crate::runner::worker::once;
-use crate::runner::{Control, Echo, Output, Request, Reserve, Stop, Surroundings, command, descriptors, signals};
+use crate::runner::{
+    Capture, Control, Echo, Ended, Hitch, Output, Request, Reserve, Stop, Surroundings, command, descriptors, signals,
+};
 use crate::store::{Patience, Store};
 
 /// How long it waits before it tries again to record an outcome, for which there was no space, or which the disk refused.
@@ -59,7 +61,8 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &Means<'_>)
         once::run(&claim, around, output, &control)
     } else {
         let request = Request { fence: &claim.fence, token: &claim.token, call, definition };
-        command::run(&request, around, output, &control)
+        let unstarted = |hitch: Hitch| Ended::unrun(hitch.outcome(), Capture::new(&around.folder));
+        command::run(&request, around, output, &control).unwrap_or_else(unstarted)
     };
 
     let outcome = match ended.outcome {

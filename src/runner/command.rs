@@ -13,8 +13,9 @@ use rustix::io::Errno;
 
 use super::reader::{Output, Reader};
 use super::result::ResultFile;
+use super::start::Way;
 use super::tree::{GRACE, LAST_LOOK, Tree, soon};
-use super::{Capture, Control, Ended, Request, Stop, Surroundings, signals, start};
+use super::{Capture, Control, Ended, Hitch, Request, Stop, Surroundings, signals, start};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
 use crate::domain::log::Stream;
 use crate::error::reason;
@@ -27,24 +28,28 @@ const LARGEST_PIPE: usize = 1024 * 1024;
 const CONFLICT: i32 = 75;
 
 /// Runs a call to its end.
-#[must_use]
-pub fn run(request: &Request<'_>, around: &Surroundings, output: Output<'_>, control: &Control) -> Ended {
+///
+/// # Errors
+/// When its program was not started.
+pub fn run(
+    request: &Request<'_>,
+    around: &Surroundings,
+    output: Output<'_>,
+    control: &Control,
+) -> Result<Ended, Hitch> {
     let began = Instant::now();
     let result = ResultFile::new(&around.folder, request.fence);
     let mut capture = Capture::new(&around.folder);
-    let tree = Tree::start(&around.orphans, request.token, |offer| start::start(request, around, &result, offer));
-    let outcome = match tree {
-        Err(failure) => Outcome::Unstarted(failure),
-        Ok(tree) => {
-            reached("program started");
-            let limit = request.definition.timeout.map(|timeout| began + timeout);
-            let call = start::stdin_line(request);
-            let running = Running::new(tree, call, Reader::new(&mut capture, output));
-            match running.watch() {
-                Ok(ended) => running.until_the_end(&ended, limit, control),
-                Err(error) => running.give_up(&error),
-            }
-        }
+    let tree = Tree::start(&around.orphans, request.token, |offer| {
+        start::start(request, &result, Way { around, offer, control })
+    })?;
+    reached("program started");
+    let limit = request.definition.timeout.map(|timeout| began + timeout);
+    let call = start::stdin_line(request);
+    let running = Running::new(tree, call, Reader::new(&mut capture, output));
+    let outcome = match running.watch() {
+        Ok(ended) => running.until_the_end(&ended, limit, control),
+        Err(error) => running.give_up(&error),
     };
     let took = began.elapsed();
     let (outcome, result) = match (outcome, result.take()) {
@@ -52,7 +57,7 @@ pub fn run(request: &Request<'_>, around: &Surroundings, output: Output<'_>, con
         (Outcome::Completed, Err(failure)) => (Outcome::Failed(failure), None),
         (outcome, Err(_)) => (outcome, None),
     };
-    Ended { outcome, result, took, output: capture }
+    Ok(Ended { outcome, result, took, output: capture })
 }
 
 /// A function's process and the pipes to it.

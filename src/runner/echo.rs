@@ -4,6 +4,7 @@
 //! only threads of its own write, and what waits for them is bounded.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -110,8 +111,10 @@ enum Stage {
 impl Echo {
     /// Starts to pass on to `write`. Where both streams end in the same file, they are `joint`: one thread writes all, in
     /// one order. Otherwise a reader of one stream who does not read does not keep back what the other one gets.
-    #[must_use]
-    pub fn start(joint: bool, write: impl Fn(&Piece) + Send + Sync + 'static) -> Echo {
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(joint: bool, write: impl Fn(&Piece) + Send + Sync + 'static) -> io::Result<Echo> {
         let shared = Arc::new(Shared {
             write: Arc::new(write),
             queue: Mutex::default(),
@@ -126,8 +129,8 @@ impl Echo {
         }
         drop(queue);
         let of_writer = Arc::clone(&shared);
-        std::thread::spawn(move || of_writer.work(0));
-        Echo { shared }
+        std::thread::Builder::new().stack_size(STACK).spawn(move || of_writer.work(0))?;
+        Ok(Echo { shared })
     }
 
     /// What ends the wait for its reader.
@@ -280,7 +283,7 @@ mod tests {
             }
             of_writer.lock().unwrap().extend_from_slice(&piece.bytes);
         });
-        (echo, seen)
+        (echo.unwrap(), seen)
     }
 
     #[test]

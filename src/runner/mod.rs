@@ -9,8 +9,10 @@ pub mod descriptors;
 mod echo;
 mod environ;
 pub mod folder;
+mod hitch;
 pub mod host;
 pub mod leftover;
+pub mod memory;
 mod reader;
 mod reserve;
 mod result;
@@ -28,6 +30,7 @@ pub use capture::Capture;
 pub use control::{Control, Stop};
 pub use echo::{Echo, Hurry, Piece, PieceKind, Voice};
 pub use folder::{Folder, LONGEST_NOTE, Mark, Marks};
+pub use hitch::{Hitch, Scarcity, in_words};
 pub use leftover::Orphans;
 pub use reader::Output;
 pub use reserve::Reserve;
@@ -75,6 +78,8 @@ pub struct Surroundings {
     pub in_worker: bool,
     /// What got away from its function.
     pub orphans: Arc<Orphans>,
+    /// Whether the system lets programs be started.
+    pub scarcity: Arc<Scarcity>,
 }
 
 impl Surroundings {
@@ -107,7 +112,8 @@ impl Surroundings {
             }
             changes.push(("PATH".into(), Some(path)));
         }
-        Ok(Surroundings { store, folder, env: changes, in_worker, orphans: Arc::new(Orphans::adopt()?) })
+        let (orphans, scarcity) = (Arc::new(Orphans::adopt()?), Arc::default());
+        Ok(Surroundings { store, folder, env: changes, in_worker, orphans, scarcity })
     }
 }
 
@@ -122,4 +128,12 @@ pub struct Ended {
     pub took: Duration,
     /// What it printed.
     pub output: Capture,
+}
+
+impl Ended {
+    /// The end of a call that was not run.
+    #[must_use]
+    pub fn unrun(outcome: Outcome, output: Capture) -> Ended {
+        Ended { outcome, result: None, took: Duration::ZERO, output }
+    }
 }

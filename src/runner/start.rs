@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::io::Errno;
@@ -13,7 +12,7 @@ use rustix::io::Errno;
 use super::leftover::WORKER_TOKEN;
 use super::result::ResultFile;
 use super::score::Offer;
-use super::{Request, Surroundings};
+use super::{Control, Hitch, Request, Surroundings, in_words};
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::function::Definition;
 use crate::domain::job::Token;
@@ -23,49 +22,37 @@ use crate::error::reason;
 /// The longest argument that Linux passes to a program, in bytes (`MAX_ARG_STRLEN`, execve(2), without the NUL).
 const LONGEST_ARGUMENT: usize = 128 * 1024 - 1;
 
-/// How long to wait for processes, descriptors or memory, when there are too few to run a program.
-const SCARCE: Duration = Duration::from_secs(10);
-
 /// Starts the program of a function, in its own process group and its site, with pipes to its stdin, stdout and stderr.
-pub(super) fn start(
-    request: &Request<'_>,
-    around: &Surroundings,
-    result: &ResultFile,
-    offer: Offer,
-) -> Result<Child, Failure> {
+pub(super) fn start(request: &Request<'_>, result: &ResultFile, way: Way<'_>) -> Result<Child, Hitch> {
     let site = request.call.site.as_deref().unwrap_or(&request.definition.site);
-    let of = Program { definition: request.definition, site, offer };
+    let of = Program { definition: request.definition, site, way };
     // Known once, so that every try is the same but for its arguments.
-    let (_, program) = of.command(around)?;
+    let (_, program) = of.command().map_err(Hitch::Unable)?;
     let with = |args: &[String]| {
-        let (mut command, _) = of.command(around).map_err(|failure| io::Error::other(failure.message))?;
+        let (mut command, _) = of.command().map_err(|failure| io::Error::other(failure.message))?;
         command.args(args).envs(variables(request)).env("ASYNCQ_RESULT", result.path());
-        offer.start(command.stdin(Stdio::piped()))
+        way.offer.start(command.stdin(Stdio::piped()))
     };
     let mut arguments = arguments(request);
-    let child = patiently(|| match with(&arguments) {
+    let start = || match with(&arguments) {
         // Too much for one command line all together: then it reaches the function on stdin only.
         Err(error) if Errno::from_io_error(&error) == Some(Errno::TOOBIG) => {
             arguments.clear();
             with(&arguments)
         }
         child => child,
-    });
-    child.map_err(|error| why_not(&error, &program, Path::new(site)))
+    };
+    way.around.scarcity.wait(way.control, start, |error| why_not(error, &program, Path::new(site)))
 }
 
-/// Does what fails while there are too many processes or descriptors, or too little memory; these may be temporary.
-pub(super) fn patiently<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let until = Instant::now() + SCARCE;
-    loop {
-        let done = work();
-        let errno = done.as_ref().err().and_then(Errno::from_io_error);
-        if !matches!(errno, Some(Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOMEM)) || Instant::now() >= until
-        {
-            return done;
-        }
-        std::thread::sleep(SCARCE / 100);
-    }
+/// How a program is started, whichever it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) around: &'a Surroundings,
+    /// What it is offered as to the kernel.
+    pub(super) offer: Offer,
+    /// What ends the wait for what is in the way.
+    pub(super) control: &'a Control,
 }
 
 /// The program of a function, to be started in a site.
@@ -73,12 +60,12 @@ pub(super) fn patiently<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Resul
 pub(super) struct Program<'a> {
     pub(super) definition: &'a Definition,
     pub(super) site: &'a str,
-    pub(super) offer: Offer,
+    pub(super) way: Way<'a>,
 }
 
 impl Program<'_> {
     /// The command without what belongs to a call, and the path of the program.
-    fn command(self, around: &Surroundings) -> Result<(Command, PathBuf), Failure> {
+    fn command(self) -> Result<(Command, PathBuf), Failure> {
         let site = Path::new(self.site);
         let Some((program, first)) = self.definition.command.split_first() else {
             return Err(cannot_run(127, "the function has no program".to_owned()));
@@ -87,7 +74,7 @@ impl Program<'_> {
         let program: PathBuf = site.join(program).components().collect();
         let mut command = Command::new(&program);
         command.args(first).current_dir(site);
-        for (name, value) in &around.env {
+        for (name, value) in &self.way.around.env {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
@@ -95,23 +82,24 @@ impl Program<'_> {
         }
         // They tell of the folder in which the processor was started.
         command.env_remove("OLDPWD").envs(&self.definition.env).env("PWD", site);
-        command.env("ASYNCQ_DB", &around.store).env("ASYNCQ_SITE", site);
+        command.env("ASYNCQ_DB", &self.way.around.store).env("ASYNCQ_SITE", site);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         Ok((command, program))
     }
 
     /// Starts it as a worker, with `line` as its descriptor 3.
-    pub(super) fn start_worker(self, token: &Token, around: &Surroundings, line: OwnedFd) -> Result<Child, Failure> {
-        let (mut command, program) = self.command(around)?;
+    pub(super) fn start_worker(self, token: &Token, line: OwnedFd) -> Result<Child, Hitch> {
+        let (mut command, program) = self.command().map_err(Hitch::Unable)?;
         command.env("ASYNCQ_WORKER", WORKER_LINE.to_string()).env("ASYNCQ_TOKEN", token.as_str());
-        if !around.in_worker {
+        if !self.way.around.in_worker {
             command.env(WORKER_TOKEN, token.as_str());
         }
         command.stdin(Stdio::null());
         let cannot = |error: &io::Error| why_not(error, &program, Path::new(self.site));
         let mapping = FdMapping { parent_fd: line, child_fd: WORKER_LINE };
-        command.fd_mappings(vec![mapping]).map_err(|error| cannot(&io::Error::other(error)))?;
-        patiently(|| self.offer.start(&mut command)).map_err(|error| cannot(&error))
+        let mapped = command.fd_mappings(vec![mapping]).map_err(io::Error::other);
+        mapped.map_err(|error| Hitch::Unable(cannot(&error)))?;
+        self.way.around.scarcity.wait(self.way.control, || self.way.offer.start(&mut command), cannot)
     }
 }
 
@@ -201,6 +189,7 @@ fn why_not(error: &io::Error, program: &Path, site: &Path) -> Failure {
         Some(Errno::NOEXEC) => {
             cannot_run(126, format!("its program `{shown}` is neither a binary nor a script that begins with `#!`"))
         }
-        _ => cannot_run(126, format!("its program `{shown}` cannot be started: {}", reason(&error))),
+        Some(Errno::TXTBSY) => cannot_run(126, format!("its program `{shown}` is being written")),
+        _ => cannot_run(126, format!("its program `{shown}` cannot be started: {}", in_words(error))),
     }
 }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
+use super::hitch::patiently;
 use super::leftover::{Attempt, Family, Left, Orphans};
 use super::score::Offer;
-use super::start;
 use crate::domain::job::Token;
 
 /// How long a program that was asked to end may take before it is made to.
@@ -64,7 +64,7 @@ impl Tree {
 
     /// What tells that the program has ended.
     pub(super) fn watch(&self) -> io::Result<OwnedFd> {
-        start::patiently(|| Ok(pidfd_open(self.group, PidfdFlags::empty())?))
+        patiently(|| Ok(pidfd_open(self.group, PidfdFlags::empty())?))
     }
 
     /// Asks the whole group to end.

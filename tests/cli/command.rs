@@ -208,10 +208,10 @@ fn a_program_that_is_gone_for_a_moment_costs_no_call() {
         $ mkdir site; cp two site; asyncq function set events two --site site
         $ for f in one two one two; do asyncq enqueue events $f; done >/dev/null
         $ mv one old; mv site away; asyncq process -v
-        ! asyncq: job 1 (`events` `one`): its program `/[..]/one` is gone; tried again in 1.[..]s
-        ! asyncq: job 2 (`events` `two`): its site `/[..]/site` is gone; tried again in 1.[..]s
-        ! asyncq: job 3 (`events` `one`): its program `/[..]/one` is gone; tried again in 1.[..]s
-        ! asyncq: job 4 (`events` `two`): its site `/[..]/site` is gone; tried again in 1.[..]s
+        ! asyncq: job 1 (`events` `one`): its program `/[..]/one` is gone; tried again in [..]s
+        ! asyncq: job 2 (`events` `two`): its site `/[..]/site` is gone; tried again in [..]s
+        ! asyncq: job 3 (`events` `one`): its program `/[..]/one` is gone; tried again in [..]s
+        ! asyncq: job 4 (`events` `two`): its site `/[..]/site` is gone; tried again in [..]s
         ! asyncq: attempts: 4; jobs that ended in an error: 0
         $ asyncq job show 1 --json
         {[..]"state":"delayed",[..]"error":null,[..]"attempts":[{"attempt":1,[..]"ending":"conflict","error":{"kind":"cannot-run","message":"its program `/[..]/one` is gone","exit_code":127,[..]

@@ -150,8 +150,8 @@ fn what_the_system_refuses_is_told_with_the_way_out() {
     place.session(
         "
         $ ulimit -n 8; asyncq process
-        ! error: cannot start a processor: Too many open files
-        ! hint: too many files are open; `ulimit -n` shows how many there may be
+        ! error: cannot start a processor: too many files are open
+        ! hint: `ulimit -n` shows how many there may be; try again when there are fewer
         ? 74
         ",
     );
@@ -161,8 +161,8 @@ fn what_the_system_refuses_is_told_with_the_way_out() {
     place.session(
         "
         $ ulimit -n 20; asyncq process
-        ! error: cannot run functions: Too many open files
-        ! hint: too many files are open; `ulimit -n` shows how many there may be
+        ! error: cannot run functions: too many files are open
+        ! hint: `ulimit -n` shows how many there may be; try again when there are fewer
         ? 74
         $ asyncq process
         hello

@@ -35,6 +35,7 @@ mod referee;
 mod reference;
 mod rights;
 mod scale;
+mod scarce;
 mod shim;
 mod steps;
 mod storm;

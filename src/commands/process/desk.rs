@@ -108,7 +108,7 @@ impl Desk for SlotDesk<'_> {
             };
             cancels.swap_remove(place);
             let output = Capture::new(&self.shared.common.around.folder);
-            let ended = Ended { outcome: Outcome::Cancelled, result: None, took: Duration::ZERO, output };
+            let ended = Ended::unrun(Outcome::Cancelled, output);
             self.shared.over(self.slot, vec![Done { claim, ended, mark: None }]);
         }
         cancels

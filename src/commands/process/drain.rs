@@ -5,6 +5,7 @@ mod failing;
 mod hosted;
 mod look;
 mod round;
+mod scarce;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use ear::Ear;
 use failing::Shortage;
+use scarce::Scarcity;
 
 use super::host::Lost;
 use super::pace::Pace;
@@ -19,6 +21,7 @@ use super::presence::{Means, Presence};
 use super::served::Served;
 use super::wake::{StopButton, Wake, Wakes};
 use super::{Equipment, Event, Options, Summary, rescue};
+use crate::domain::attempt::Outcome;
 use crate::domain::job::{Fence, JobId, Token};
 use crate::domain::processor::ProcessorId;
 use crate::domain::service::ServiceName;
@@ -74,6 +77,10 @@ pub(super) struct Drain<'a> {
     told_of_shortage: bool,
     /// Whether it was told that marks cannot be written.
     told_of_marks: bool,
+    /// While no program can be started.
+    scarcity: Option<Scarcity>,
+    /// Whether that was told since a call last ended.
+    told_of_scarcity: bool,
     /// Dead processors of which only that is left which a host holds.
     held_elsewhere: BTreeSet<ProcessorId>,
     /// A host that runs no call of an earlier processor any more, until that was made use of.
@@ -115,6 +122,8 @@ impl<'a> Drain<'a> {
             shortage: None,
             told_of_shortage: false,
             told_of_marks: false,
+            scarcity: None,
+            told_of_scarcity: false,
             held_elsewhere: BTreeSet::new(),
             idle: None,
             lost: None,
@@ -152,6 +161,7 @@ impl<'a> Drain<'a> {
         }
         loop {
             self.do_with_the_reserve()?;
+            self.outlast_scarcity();
             self.make_rounds()?;
             self.tell_of_pauses();
             let Some(time) = self.time_to_wait()? else { return Ok(()) };
@@ -284,6 +294,7 @@ impl<'a> Drain<'a> {
         if self.held() > 0 || self.waits_for_space() {
             return Ok(Some(LOOK));
         }
+        self.end_with_scarcity()?;
         if let Some(outdated) = self.served.iter().find(|served| served.view.outlook.outdated) {
             // It is refused, with the way out.
             let name = outdated.name.clone();
@@ -321,6 +332,7 @@ impl<'a> Drain<'a> {
             self.button.stay_if_lost();
             match wake {
                 Wake::Done(done) => self.take_in(done),
+                Wake::Unbegun(claim, hitch) => self.take_back_unbegun(&claim, hitch),
                 Wake::Progress(fence, text) => drop(self.progress.insert(fence.job, (fence, text))),
                 Wake::Lost(lost) => self.lose_host(lost),
                 Wake::Back | Wake::Stop => {}
@@ -330,6 +342,9 @@ impl<'a> Drain<'a> {
     }
 
     fn take_in(&mut self, done: Vec<Done>) {
+        if done.iter().any(|done| !matches!(done.ended.outcome, Outcome::Unstarted(_) | Outcome::Cancelled)) {
+            self.end_scarcity();
+        }
         let Some(presence) = &mut self.presence else { return };
         presence.slots.came_back(done.iter().map(|done| &done.claim));
         for done in done {
@@ -352,7 +367,11 @@ impl<'a> Drain<'a> {
 
     /// A call that was claimed ahead does not wait for one that takes long, nor where nothing is to begin any more.
     fn give_back_what_waits(&mut self) {
-        let over = self.button.pressed() > 0 || self.lost.is_some() || self.shortage.is_some() || self.pace.is_late();
+        let over = self.button.pressed() > 0
+            || self.lost.is_some()
+            || self.shortage.is_some()
+            || self.scarcity.is_some()
+            || self.pace.is_late();
         let Some(presence) = &mut self.presence else { return };
         for served in &mut self.served {
             let stops = over || served.view.outlook.free() == 0;

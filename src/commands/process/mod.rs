@@ -35,7 +35,7 @@ use crate::error::{Error, Kind, Result};
 pub use crate::runner::host::inherit;
 pub use crate::runner::supervisor::{Line, SUPERVISOR};
 pub use crate::runner::{Echo, Piece, PieceKind, Surroundings, Voice};
-use crate::runner::{descriptors, signals, supervisor};
+use crate::runner::{descriptors, memory, signals, supervisor};
 use crate::store::{Location, Patience, Store};
 
 /// What to drain, and when to stop early.
@@ -166,6 +166,11 @@ pub enum Event<'a> {
         /// Why.
         error: &'a std::io::Error,
     },
+    /// No program can be started: calls go back, and nothing begins until one can.
+    Scarce {
+        /// What the system lacks.
+        error: &'a Error,
+    },
     /// The disk is full: outcomes are recorded, and nothing begins until there is space.
     NoSpace {
         /// How that was met.
@@ -228,6 +233,15 @@ pub fn supervise(words: &[OsString], socket: Option<OwnedFd>) -> Result<u8> {
     let signal = status.signal().map_or_else(|| "a signal".to_owned(), signals::name);
     Err(Error::new(Kind::Busy, format!("the processor was ended by {signal}"))
         .hint("nothing is lost: the next `asyncq process` puts back what was running"))
+}
+
+/// Passes on what functions print, to `write`; [`Echo::start`] says how.
+///
+/// # Errors
+/// [`Kind::Busy`] when the system gives no thread, or too little memory for what follows.
+pub fn echo(joint: bool, write: impl Fn(&Piece) + Send + Sync + 'static) -> Result<Echo> {
+    memory::look().map_err(|error| super::io_error("cannot run functions", &error))?;
+    Echo::start(joint, write).map_err(|error| super::io_error("cannot pass on what functions print", &error))
 }
 
 /// Refuses to let root run functions out of a store that somebody else could change.

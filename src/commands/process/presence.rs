@@ -85,15 +85,27 @@ impl Presence {
             }
         };
         reached("processor registered");
-        let (location, path) = (store.location().as_path().into(), folder.path().to_owned());
-        let around = Surroundings::new(location, path, run.env.into_iter(), &run.program).map_err(fail)?;
-        let orphans = Arc::clone(&around.orphans);
-        sweep(store, &run.path, folder.path())?;
-        let echo = Arc::new(echo);
-        let workers = Arc::new(Workers::new(Arc::clone(&echo), folder.token()));
-        let mut slots = Slots::new(Common { around, marks: folder.marks(), echo: Arc::clone(&echo), workers }, wakes);
-        host.map_or(Ok(()), |hosted| slots.drain_into(hosted))?;
-        Ok(Presence { id, slots, reserve, folder, orphans, echo })
+        let (location, path, echo) = (store.location().as_path().into(), folder.path().to_owned(), Arc::new(echo));
+        let made = Surroundings::new(location, path, run.env.iter().cloned(), &run.program).map_err(fail);
+        let made = made.and_then(|around| {
+            let orphans = Arc::clone(&around.orphans);
+            sweep(store, &run.path, folder.path())?;
+            let workers = Arc::new(Workers::new(Arc::clone(&echo), folder.token()));
+            let common = Common { around, marks: folder.marks(), echo: Arc::clone(&echo), workers };
+            let mut slots = Slots::new(common, wakes);
+            host.map_or(Ok(()), |hosted| slots.drain_into(hosted))?;
+            Ok((slots, orphans))
+        });
+        match made {
+            Ok((slots, orphans)) => Ok(Presence { id, slots, reserve, folder, orphans, echo }),
+            Err(error) => {
+                // So that nobody has to find it dead.
+                if store.unregister(id).is_ok() {
+                    folder.remove();
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Reaps what functions have orphaned and has ended, and ends workers that have been idle for long enough.

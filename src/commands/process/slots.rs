@@ -5,29 +5,26 @@
 //! which calls have begun is marked, before they do and until that is done, where a rescuer finds it, and what came of them is
 //! noted there.
 
-use std::cell::Cell;
+mod slot;
+
 use std::collections::BTreeMap;
-use std::sync::{Arc, MutexGuard};
+use std::io;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::STACK_OF_A_FEEDER;
-use super::board::{Board, Seat, Work};
+use super::board::{Board, Seat};
 use super::brake::Brake;
-use super::desk::SlotDesk;
 use super::host;
-use super::note;
 use super::pace::Load;
-use super::wake::{Wake, Wakes};
+use super::wake::Wakes;
 use super::workers::Workers;
-use crate::domain::attempt::Outcome;
 use crate::domain::job::{Claim, Fence};
 use crate::domain::service::ServiceName;
 use crate::error::Result;
-use crate::failpoint::reached;
 use crate::runner::worker::hosted::Hosted;
-use crate::runner::worker::{Begun, Done, Fate, Unfit};
-use crate::runner::{Capture, Control, Echo, Ended, Mark, Marks, Output, Request, Surroundings, command, descriptors};
+use crate::runner::{Control, Echo, Mark, Marks, Surroundings, descriptors};
 
 /// What all calls of a processor have in common.
 pub(super) struct Common {
@@ -132,7 +129,10 @@ impl Slots {
     }
 
     /// Hands in valid claims of a service, and says how many of its calls may run at once from now on.
-    pub(super) fn begin(&mut self, service: &ServiceName, claims: Vec<Claim>, width: usize) -> Result<()> {
+    ///
+    /// # Errors
+    /// When there is no slot, and the system gives no thread or descriptor for one.
+    pub(super) fn begin(&mut self, service: &ServiceName, claims: Vec<Claim>, width: usize) -> io::Result<()> {
         let held = self.held.entry(service.clone()).or_default();
         held.0 += claims.len();
         held.1 += claims.iter().map(Claim::bytes).sum::<usize>();
@@ -207,9 +207,8 @@ impl Slots {
         Brake::of(&self.shared)
     }
 
-    fn add(&mut self) -> Result<()> {
-        let fail = |error| super::super::io_error("cannot run more at once", &error);
-        let control = Arc::new(Control::new().map_err(fail)?);
+    fn add(&mut self) -> io::Result<()> {
+        let control = Arc::new(Control::new()?);
         let slot = self.threads.len();
         self.shared.board.work().seats.push(Seat::new(Arc::clone(&control)));
         let shared = Arc::clone(&self.shared);
@@ -220,156 +219,8 @@ impl Slots {
         if thread.is_err() {
             self.shared.board.work().seats.pop();
         }
-        self.threads.push(thread.map_err(fail)?);
+        self.threads.push(thread?);
         Ok(())
-    }
-}
-
-impl Shared {
-    /// A slot's life: one call after another.
-    fn run(&self, slot: usize, control: &Control) {
-        let mut done = Vec::new();
-        while let Some((claim, whole_lines)) = self.next(slot, control, std::mem::take(&mut done)) {
-            let output = Output { echo: &self.common.echo, whole_lines };
-            if claim.is_for_worker() {
-                self.feed(slot, control, claim, output);
-            } else {
-                done.push(self.run_command(control, claim, output));
-            }
-        }
-    }
-
-    /// Tells that calls are done, and waits for the next one that may begin; `None` when there will be none. Says also
-    /// whether it shares the output.
-    fn next(&self, slot: usize, control: &Control, done: Vec<Done>) -> Option<(Claim, bool)> {
-        let mut work = self.board.work();
-        if !done.is_empty() {
-            Shared::release(&mut work, slot, &done);
-            control.reset();
-            let next = work.pick(slot);
-            self.tell(work, done);
-            if let Some(claim) = next {
-                return Some(claim);
-            }
-            work = self.board.work();
-        }
-        while !work.closed {
-            // Before it is there, so that whoever stops it does so after this.
-            control.reset();
-            if let Some(next) = work.pick(slot) {
-                return Some(next);
-            }
-            work = self.board.wait(work);
-        }
-        None
-    }
-
-    fn run_command(&self, control: &Control, claim: Claim, output: Output<'_>) -> Done {
-        let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else {
-            unreachable!("a call that cannot be run never gets to a slot")
-        };
-        let Common { around, marks, .. } = &self.common;
-        let mut mark = marks.set(claim.fence.job);
-        reached("call marked");
-        let request = Request { fence: &claim.fence, token: &claim.token, call, definition };
-        let ended = command::run(&request, around, output, control);
-        reached("call ended");
-        if let Some(note) = note::write(&claim, &ended) {
-            marks.note(&mut mark, claim.fence.job, &note);
-        }
-        reached("outcome noted");
-        mark.awaited = !mark.noted;
-        Done { claim, ended, mark: Some(mark) }
-    }
-
-    /// Notes that a slot has these calls no more, before that is told, so that whoever hears of it does not count them.
-    fn release(work: &mut Work, slot: usize, done: &[Done]) {
-        for done in done {
-            work.release(slot, done.claim.fence);
-            if done.mark.as_ref().is_some_and(|mark| mark.awaited) {
-                work.await_record(&done.claim.service);
-            }
-        }
-    }
-
-    /// Tells that calls are over.
-    pub(super) fn tell(&self, work: MutexGuard<'_, Work>, done: Vec<Done>) {
-        if work.halted || work.seats.len() > 1 || work.host.is_some() {
-            self.board.tell();
-        }
-        drop(work);
-        self.wakes.send(Wake::Done(done));
-    }
-
-    pub(super) fn over(&self, slot: usize, done: Vec<Done>) {
-        let mut work = self.board.work();
-        Shared::release(&mut work, slot, &done);
-        self.tell(work, done);
-    }
-
-    /// Feeds the worker that runs a call with this one and those after it, until it has nothing to do.
-    fn feed(&self, slot: usize, control: &Control, claim: Claim, output: Output<'_>) {
-        let Common { around, workers, .. } = &self.common;
-        if let Some(failure) = workers.flaw(&claim) {
-            let first = Begun { claim, mark: None };
-            return self.refuse(slot, first, Outcome::Unstarted(failure), Capture::new(&around.folder));
-        }
-        let started = match workers.take(&claim) {
-            Some(idle) => Ok(idle),
-            None => workers.start(&claim, around),
-        };
-        let worker = match started {
-            Ok(worker) => worker,
-            Err(failure) => {
-                if let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) {
-                    workers.broke(definition, call.site.as_deref().unwrap_or(&definition.site), &failure);
-                }
-                let first = Begun { claim, mark: None };
-                return self.refuse(slot, first, Outcome::Unstarted(failure), Capture::new(&around.folder));
-            }
-        };
-        self.board.work().serve(slot, Some((&worker, worker.at_once())));
-        let (definition, site) = worker.made_of();
-        let worker_of = (Arc::clone(definition), site.to_owned());
-        let desk = SlotDesk { shared: self, slot, worker_of, first: Cell::new(Some(claim)) };
-        let fate = worker.serve(&desk, output, control);
-        let first = desk.first.take();
-        // Before the seat is free, so that nobody who looks meanwhile starts another one in its place.
-        let mut unfit = None;
-        match fate {
-            Fate::Idle(worker) => workers.put(worker),
-            Fate::Worn(worker) => workers.retire(worker),
-            Fate::Gone => {}
-            Fate::Unfit(gone) => {
-                if let Outcome::Unstarted(failure) = &gone.outcome {
-                    let (definition, site) = &desk.worker_of;
-                    workers.broke(definition, site, failure);
-                }
-                unfit = Some(gone);
-            }
-        }
-        self.board.work().serve(slot, None);
-        if let Some(unfit) = unfit {
-            let Unfit { outcome, printed, first: unread } = *unfit;
-            if let Some(first) = unread.or(first.map(|claim| Begun { claim, mark: None })) {
-                self.refuse(slot, first, outcome, printed);
-            }
-            return self.board.tell();
-        }
-        if let Some(claim) = first {
-            // It waited for this worker only.
-            let mut work = self.board.work();
-            work.release(slot, claim.fence);
-            work.put_back(vec![claim]);
-        }
-        self.board.tell();
-    }
-
-    /// A call cannot be run, as its worker cannot be started.
-    fn refuse(&self, slot: usize, Begun { claim, mark }: Begun, outcome: Outcome, output: Capture) {
-        self.board.work().serve(slot, None);
-        let ended = Ended { outcome, result: None, took: Duration::ZERO, output };
-        self.over(slot, vec![Done { claim, ended, mark }]);
     }
 }
 

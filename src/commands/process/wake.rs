@@ -10,10 +10,10 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::brake::Brake;
 use super::host::Lost;
-use crate::domain::job::Fence;
-use crate::runner::Stop;
+use crate::domain::job::{Claim, Fence};
 use crate::runner::signals::die;
 use crate::runner::worker::Done;
+use crate::runner::{Hitch, Stop};
 
 /// What wakes the loop.
 pub(super) enum Wake {
@@ -21,6 +21,8 @@ pub(super) enum Wake {
     Done(Vec<Done>),
     /// Calls that were on their way to a worker wait again.
     Back,
+    /// A call has not begun, as something was in the way of its program.
+    Unbegun(Box<Claim>, Hitch),
     /// A call tells how far it is.
     Progress(Fence, String),
     /// Nothing can be run in the host any more.

@@ -8,8 +8,9 @@ use crate::commands::new_token;
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::function::Definition;
 use crate::domain::job::{Claim, Token};
+use crate::error::Error;
 use crate::runner::worker::Worker;
-use crate::runner::{Echo, Output, Surroundings, descriptors};
+use crate::runner::{Control, Echo, Hitch, Output, Surroundings, descriptors};
 
 /// How long not to try again to start what cannot be started: less than the shortest pause of a call that could not be
 /// started, so that each of its tries is a new one.
@@ -46,10 +47,15 @@ impl Workers {
         Workers { shelf: Mutex::default(), echo, token }
     }
 
-    /// Starts the worker for a claim.
-    pub(super) fn start(&self, claim: &Claim, around: &Surroundings) -> Result<Box<Worker>, Failure> {
-        let token = new_token().map_err(|error| Failure::new(FailureKind::CannotRun, error.to_string()))?;
-        Worker::start(claim, &token.inside(&self.token), around).map(Box::new)
+    /// Starts the worker for a claim; notes where that is not possible.
+    pub(super) fn start(&self, claim: &Claim, around: &Surroundings, control: &Control) -> Result<Box<Worker>, Hitch> {
+        let no_token = |error: Error| Hitch::Unable(Failure::new(FailureKind::CannotRun, error.to_string()));
+        let token = new_token().map_err(no_token)?;
+        Worker::start(claim, &token.inside(&self.token), around, control).map(Box::new).inspect_err(|hitch| {
+            if let (Hitch::Unable(failure), Ok(call), Ok(definition)) = (hitch, &claim.call, &claim.definition) {
+                self.broke(definition, call.site.as_deref().unwrap_or(&definition.site), failure);
+            }
+        })
     }
 
     /// An idle worker that runs the function of a claim.

@@ -27,12 +27,12 @@ use self::held::Held;
 use self::line::Line;
 use self::other_end::OtherEnd;
 use self::output::Printed;
+use super::start::Way;
 use super::tree::Tree;
-use super::{Capture, Ended, Mark, Output, Surroundings, start};
-use crate::domain::attempt::{Failure, Outcome};
+use super::{Capture, Control, Ended, Hitch, Mark, Output, Surroundings, in_words, start};
+use crate::domain::attempt::Outcome;
 use crate::domain::function::{Definition, Keep};
 use crate::domain::job::{Claim, Fence, Token};
-use crate::error::reason;
 use crate::failpoint::reached;
 
 /// How long a worker may take to say hello.
@@ -150,23 +150,25 @@ impl Worker {
     /// Starts the worker that runs the function of a claim; every process that it starts carries `token`.
     ///
     /// # Errors
-    /// The failure of every call that it would run.
-    pub fn start(claim: &Claim, token: &Token, around: &Surroundings) -> Result<Worker, Failure> {
+    /// When its program was not started.
+    pub fn start(claim: &Claim, token: &Token, around: &Surroundings, control: &Control) -> Result<Worker, Hitch> {
         let (call, definition) = match (&claim.call, &claim.definition) {
             (Ok(call), Ok(definition)) => (call, definition),
-            (Err(flaw), _) | (_, Err(flaw)) => return Err(flaw.clone()),
+            (Err(flaw), _) | (_, Err(flaw)) => return Err(Hitch::Unable(flaw.clone())),
         };
         let site = call.site.as_deref().unwrap_or(&definition.site);
-        let cannot =
-            |error: std::io::Error| start::cannot_run(126, format!("its worker cannot be started: {}", reason(&error)));
-        let (line, theirs) = start::patiently(Line::new).map_err(cannot)?;
+        let cannot = |error: &std::io::Error| {
+            start::cannot_run(126, format!("its worker cannot be started: {}", in_words(error)))
+        };
+        let (line, theirs) = around.scarcity.wait(control, Line::new, cannot)?;
         let mut tree = Tree::start(&around.orphans, token, |offer| {
-            start::Program { definition, site, offer }.start_worker(token, around, theirs)
+            start::Program { definition, site, way: Way { around, offer, control } }.start_worker(token, theirs)
         })?;
         reached("worker started");
         let child = tree.child();
         let printed = Printed::of([child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)]);
-        let ended = tree.watch().inspect_err(|_| drop(tree.kill())).map_err(cannot)?;
+        let watched = tree.watch().inspect_err(|_| drop(tree.kill()));
+        let ended = watched.map_err(|error| Hitch::of(error, cannot))?;
         Ok(Worker {
             tree,
             ended,

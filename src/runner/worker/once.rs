@@ -1,7 +1,6 @@
 //! A worker for a single call: one that is made inside a running function, and waits for nobody.
 
 use std::cell::{Cell, RefCell};
-use std::time::Duration;
 
 use super::{Begun, Desk, Done, Fate, Worker};
 use crate::domain::attempt::Outcome;
@@ -11,10 +10,9 @@ use crate::runner::{Capture, Control, Ended, Output, Stop, Surroundings};
 /// Starts a worker, runs a call to its end, and ends the worker.
 #[must_use]
 pub fn run(claim: &Claim, around: &Surroundings, output: Output<'_>, control: &Control) -> Ended {
-    let ended = |outcome, output| Ended { outcome, result: None, took: Duration::ZERO, output };
-    let worker = match Worker::start(claim, &claim.token, around) {
+    let worker = match Worker::start(claim, &claim.token, around, control) {
         Ok(worker) => Box::new(worker),
-        Err(failure) => return ended(Outcome::Unstarted(failure), Capture::new(&around.folder)),
+        Err(hitch) => return Ended::unrun(hitch.outcome(), Capture::new(&around.folder)),
     };
     let desk = OneCall { call: Cell::new(Some(claim.clone())), done: RefCell::default(), control };
     let fate = worker.serve(&desk, output, control);
@@ -28,9 +26,9 @@ pub fn run(claim: &Claim, around: &Surroundings, output: Output<'_>, control: &C
     };
     match (desk.done.into_inner(), unfit) {
         (Some(done), _) => done.ended,
-        (None, Some(unfit)) => ended(unfit.outcome, unfit.printed),
+        (None, Some(unfit)) => Ended::unrun(unfit.outcome, unfit.printed),
         // It was told to end before it had begun.
-        (None, None) => ended(Outcome::Interrupted, Capture::new(&around.folder)),
+        (None, None) => Ended::unrun(Outcome::Interrupted, Capture::new(&around.folder)),
     }
 }
 

@@ -78,7 +78,7 @@ impl Drain<'_> {
         let due = self.served.iter().filter_map(|served| served.view.until_next()).min();
         let rest = self.presence.as_ref().and_then(|presence| presence.slots.next_retirement());
         let pulse = self.options.pulse.map(|pulse| pulse.saturating_sub(self.told_of_life.elapsed()));
-        let times = [due, rest, pulse, self.pace.time_left()];
+        let times = [due, rest, pulse, self.pace.time_left(), self.rest_of_scarcity()];
         times.into_iter().flatten().min().unwrap_or(NET).min(NET)
     }
 
@@ -86,7 +86,8 @@ impl Drain<'_> {
     pub(super) fn could_begin_more(&self) -> bool {
         let Some(presence) = &self.presence else { return true };
         let room = |served: &Served| served.view.outlook.free() > presence.slots.load(&served.name).held;
-        self.may_claim() && self.shortage.is_none() && (self.held() == 0 || self.served.iter().any(room))
+        let may = self.may_claim() && self.shortage.is_none() && self.scarcity.is_none();
+        may && (self.held() == 0 || self.served.iter().any(room))
     }
 
     /// Tells that this processor lives, as often as that is wanted.

@@ -10,6 +10,7 @@ use crate::commands::new_tokens;
 use crate::domain::job::{Claim, Finish, State};
 use crate::error::{Error, Result};
 use crate::failpoint::reached;
+use crate::runner::memory;
 use crate::store::{Advance, Plan};
 
 impl Drain<'_> {
@@ -33,7 +34,8 @@ impl Drain<'_> {
         let served = &self.served[index];
         let waits = |other: &usize| *other != index && self.served[*other].view.outlook.wants_alone;
         // What waits for empty hands gets them.
-        if self.button.pressed() > 0 || self.lost.is_some() || (0..self.served.len()).any(|other| waits(&other)) {
+        let may = self.button.pressed() == 0 && self.lost.is_none() && self.scarcity.is_none();
+        if !may || (0..self.served.len()).any(|other| waits(&other)) {
             return 0;
         }
         // What is first in line waits for the host, here or elsewhere: it is not to be claimed and given back all the time.
@@ -54,7 +56,13 @@ impl Drain<'_> {
     /// it is now, unless nobody looked, because more calls are held than can run.
     fn advance(&mut self, index: usize) -> Result<()> {
         let processor = self.presence()?.id;
-        let room = self.room(index);
+        let mut room = self.room(index);
+        if self.could_claim(index)
+            && let Err(error) = memory::look()
+        {
+            self.meet_scarcity("cannot run functions", &error);
+            room = 0;
+        }
         let missing = room.saturating_sub(self.tokens.len());
         if missing > 0 {
             self.tokens.extend(new_tokens(missing)?);
@@ -113,7 +121,20 @@ impl Drain<'_> {
         served.begins();
         let presence = self.presence()?;
         presence.slots.share_output(whole_lines);
-        presence.slots.begin(&service, fit, slots)
+        let begun = presence.slots.begin(&service, fit, slots);
+        begun.or_else(|error| {
+            self.give_back_of(index);
+            self.meet_scarcity("cannot run functions", &error);
+            Ok(())
+        })
+    }
+
+    /// Gives back what has not begun of a service.
+    fn give_back_of(&mut self, index: usize) {
+        let (Some(presence), served) = (&mut self.presence, &mut self.served[index]) else { return };
+        let claims = presence.slots.take_back(|claim| claim.service == served.name);
+        self.pace.gave_back(claims.len());
+        served.gives_back(&claims);
     }
 
     /// Tells, the first time, that a rule of the application holds calls back.

@@ -1,0 +1,75 @@
+//! Going on while the system lacks processes, memory or descriptors: calls go back, nothing is claimed, and now and then it
+//! is tried again. Who does not stay ends with that when nothing runs any more.
+
+use std::time::{Duration, Instant};
+
+use super::super::Event;
+use super::Drain;
+use crate::commands::way_out;
+use crate::domain::job::Claim;
+use crate::error::{Error, Kind, Result};
+use crate::runner::{Hitch, in_words};
+
+/// How long nothing is claimed, then.
+const REST: Duration = Duration::from_secs(1);
+
+/// A system that lets no program be started.
+pub(super) struct Scarcity {
+    /// How it was met.
+    error: Error,
+    met: Instant,
+}
+
+impl Drain<'_> {
+    /// A call that was handed to a slot has not begun, and goes back.
+    pub(super) fn take_back_unbegun(&mut self, claim: &Claim, hitch: Hitch) {
+        let Some(presence) = &mut self.presence else { return };
+        presence.slots.came_back([claim]);
+        self.pace.gave_back(1);
+        if let Some(served) = self.served.iter_mut().find(|served| served.name == claim.service) {
+            served.gives_back(std::slice::from_ref(claim));
+        }
+        if let Hitch::Scarce(error) = hitch {
+            self.meet_scarcity("cannot start a program", &error);
+        }
+    }
+
+    /// Nothing is claimed for now, as `what` is not possible.
+    pub(super) fn meet_scarcity(&mut self, what: &str, error: &std::io::Error) {
+        let error = Error::new(Kind::Busy, format!("{what}: {}", in_words(error))).hint(way_out(error));
+        if self.options.follow && !std::mem::replace(&mut self.told_of_scarcity, true) {
+            (self.tell)(Event::Scarce { error: &error });
+        }
+        self.scarcity = Some(Scarcity { error, met: Instant::now() });
+    }
+
+    /// A call that has run makes room for others.
+    pub(super) fn end_scarcity(&mut self) {
+        self.scarcity = None;
+        self.told_of_scarcity = false;
+    }
+
+    /// Who stays tries again after a while.
+    pub(super) fn outlast_scarcity(&mut self) {
+        let rested = |scarcity: &Scarcity| scarcity.met.elapsed() >= REST;
+        if self.options.follow && self.scarcity.as_ref().is_some_and(rested) {
+            self.scarcity = None;
+        }
+    }
+
+    /// How long until then.
+    pub(super) fn rest_of_scarcity(&self) -> Option<Duration> {
+        self.scarcity.as_ref().map(|scarcity| REST.saturating_sub(scarcity.met.elapsed()))
+    }
+
+    /// Ends with nothing in its hands, unless it stays.
+    ///
+    /// # Errors
+    /// What the system lacks.
+    pub(super) fn end_with_scarcity(&mut self) -> Result<()> {
+        if self.options.follow {
+            return Ok(());
+        }
+        self.scarcity.take().map_or(Ok(()), |scarcity| Err(scarcity.error))
+    }
+}

@@ -1,0 +1,122 @@
+//! What keeps a program from being started for a moment, and how long that is waited for.
+
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::start::cannot_run;
+use super::{Control, Stop};
+use crate::domain::attempt::{Failure, Outcome};
+use crate::error::reason;
+
+/// How long to wait for what is in the way only for a moment.
+const MOMENT: Duration = Duration::from_secs(5);
+
+/// How often to look whether it still is.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Why a program was not started. Nothing of its call was executed.
+#[derive(Debug)]
+pub enum Hitch {
+    /// It cannot be started as it is.
+    Unable(Failure),
+    /// Somebody has been writing the program for too long.
+    Written(Failure),
+    /// The system has had no process, descriptor or memory for any program for too long.
+    Scarce(io::Error),
+    /// This was asked for meanwhile.
+    Stopped(Stop),
+}
+
+impl Hitch {
+    /// What an error means that is told as a failure by `why_not`, unless it is for another time.
+    pub(super) fn of(error: io::Error, why_not: impl Fn(&io::Error) -> Failure) -> Hitch {
+        match Errno::from_io_error(&error) {
+            Some(Errno::TXTBSY) => Hitch::Written(why_not(&error)),
+            _ if is_scarcity(&error) => Hitch::Scarce(error),
+            _ => Hitch::Unable(why_not(&error)),
+        }
+    }
+
+    /// How a call ends that waits no longer.
+    #[must_use]
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Hitch::Unable(failure) | Hitch::Written(failure) => Outcome::Unstarted(failure),
+            Hitch::Scarce(error) => {
+                Outcome::Unstarted(cannot_run(126, format!("its program cannot be started: {}", in_words(&error))))
+            }
+            Hitch::Stopped(Stop::Cancel) => Outcome::Cancelled,
+            Hitch::Stopped(_) => Outcome::Interrupted,
+        }
+    }
+}
+
+/// What the system lacks, in words for people; another error in its own.
+#[must_use]
+pub fn in_words(error: &io::Error) -> String {
+    match Errno::from_io_error(error) {
+        Some(Errno::AGAIN) => "the system gives no more processes and threads".to_owned(),
+        Some(Errno::NOMEM) => "the system gives no more memory".to_owned(),
+        Some(Errno::MFILE | Errno::NFILE) => "too many files are open".to_owned(),
+        _ => reason(error),
+    }
+}
+
+fn is_scarcity(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+}
+
+/// Since when the system has let no program be started, if it is so. All calls of a processor wait together: a queue does
+/// not wait once for each of its calls.
+#[derive(Debug, Default)]
+pub struct Scarcity(Mutex<Option<Instant>>);
+
+impl Scarcity {
+    /// Does what starts a program, and again for a moment where that fails for want of something or as the program is being
+    /// written; but not once `control` is told to stop.
+    pub(super) fn wait<T>(
+        &self,
+        control: &Control,
+        mut work: impl FnMut() -> io::Result<T>,
+        why_not: impl Fn(&io::Error) -> Failure,
+    ) -> Result<T, Hitch> {
+        let began = Instant::now();
+        loop {
+            let hitch = match work() {
+                Ok(done) => {
+                    *self.since() = None;
+                    return Ok(done);
+                }
+                Err(error) => Hitch::of(error, &why_not),
+            };
+            let since = match hitch {
+                Hitch::Scarce(_) => *self.since().get_or_insert(began),
+                Hitch::Written(_) => began,
+                Hitch::Unable(_) | Hitch::Stopped(_) => return Err(hitch),
+            };
+            match control.asked() {
+                Stop::No if since.elapsed() < MOMENT => std::thread::sleep(LOOK),
+                Stop::No => return Err(hitch),
+                stop => return Err(Hitch::Stopped(stop)),
+            }
+        }
+    }
+
+    fn since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Does what belongs to a program that runs already, and again for a moment where the system lacks something.
+pub(super) fn patiently<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let until = Instant::now() + MOMENT;
+    loop {
+        match work() {
+            Err(error) if is_scarcity(&error) && Instant::now() < until => std::thread::sleep(LOOK),
+            done => return done,
+        }
+    }
+}
