@@ -1,7 +1,8 @@
 -- The store of asyncq in SQLite 3.37 or later, schema 2. Every table is `asyncq_*`: it may live beside your own tables.
 -- Times are milliseconds since 1970-01-01 UTC. Clients write asyncq_job only, as docs/sql.md says; asyncq does the rest.
 
-CREATE TABLE asyncq_schema (version INTEGER NOT NULL) STRICT;         -- an older store is upgraded, a newer one refused
+CREATE TABLE asyncq_schema (version INTEGER NOT NULL) STRICT;         -- an older store is upgraded, a newer one refused;
+                                                                      -- negative while asyncq itself writes as a client
 INSERT INTO asyncq_schema VALUES (2);
 
 CREATE TABLE asyncq_service (
@@ -140,22 +141,37 @@ CREATE TRIGGER asyncq_job_insert BEFORE INSERT ON asyncq_job BEGIN
     WHEN NEW.attempt <> 0 OR NEW.processor IS NOT NULL OR NEW.token IS NOT NULL OR NEW.started_at IS NOT NULL
       OR NEW.finished_at IS NOT NULL OR NEW.cancelling <> 0 OR NEW.failures <> 0 OR NEW.conflicts <> 0
       OR NEW.crashes <> 0 OR NEW.error IS NOT NULL OR NEW.result IS NOT NULL OR NEW.immediate <> 0 OR NEW.depth <> 0
-      OR NEW.claim <> 0
+      OR NEW.claim <> 0 OR NEW.id > 0  -- the number is not known before an INSERT that leaves it out
+      OR NEW.created_at <> CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)
+      OR NEW.os_user IS NOT NULL AND (SELECT version FROM asyncq_schema) > 0
     THEN RAISE(ABORT, 'asyncq: leave out the columns that asyncq keeps itself')
-    WHEN NOT coalesce(json_valid(NEW.args), 0) OR json_type(NEW.args) <> 'array'
+    WHEN NEW.parent IS NOT NULL AND NOT EXISTS (SELECT 1 FROM asyncq_job WHERE id = NEW.parent)
+    THEN RAISE(ABORT, 'asyncq: parent must be a job that exists')
+    WHEN NOT coalesce(json_valid(NEW.args), 0) OR json_type(NEW.args) <> 'array' OR instr(NEW.args, char(0)) > 0
     THEN RAISE(ABORT, 'asyncq: args must be a JSON array')
-    WHEN NOT coalesce(json_valid(NEW.kwargs), 0) OR json_type(NEW.kwargs) <> 'object'
+    WHEN NOT coalesce(json_valid(NEW.kwargs), 0) OR json_type(NEW.kwargs) <> 'object' OR instr(NEW.kwargs, char(0)) > 0
     THEN RAISE(ABORT, 'asyncq: kwargs must be a JSON object')
     WHEN length(CAST(NEW.args AS BLOB)) > 1048576 * length(CAST('a' AS BLOB))
       OR length(CAST(NEW.kwargs AS BLOB)) > 1048576 * length(CAST('a' AS BLOB))  -- 2 bytes in a UTF-16 database
     THEN RAISE(ABORT, 'asyncq: args and kwargs must be at most 1 MiB each')
-    WHEN NEW.run_at < 100000000000
+    WHEN instr(NEW.args, '\u0000') > 0 AND instr(replace(NEW.args, '\\', ''), '\u0000') > 0
+      OR instr(NEW.kwargs, '\u0000') > 0 AND instr(replace(NEW.kwargs, '\\', ''), '\u0000') > 0
+    THEN RAISE(ABORT, 'asyncq: args and kwargs must not hold NUL characters')
+    WHEN length(CAST(NEW.principal AS BLOB)) > 255 * length(CAST('a' AS BLOB)) OR instr(NEW.principal, char(0)) > 0
+      OR NEW.principal GLOB '*[' || char(1, 45, 31, 127, 45, 159, 1564, 8203, 45, 8207, 8232, 45, 8238, 8288, 45, 8297,
+                                         65279) || ']*'
+    THEN RAISE(ABORT, 'asyncq: principal must be at most 255 bytes without control characters')
+    WHEN NEW.site <> '' AND NEW.site NOT GLOB '/*' OR instr(NEW.site, char(0)) > 0
+    THEN RAISE(ABORT, 'asyncq: site must be an absolute path')
+    WHEN NEW.run_at < 100000000000 OR NEW.run_at > 253402300799999
     THEN RAISE(ABORT, 'asyncq: run_at must be in milliseconds since 1970')
+    WHEN NEW.key = ''
+    THEN RAISE(ABORT, 'asyncq: key must not be empty')
     WHEN NEW.key IS NOT NULL AND EXISTS (
       SELECT 1 FROM asyncq_job AS old LEFT JOIN asyncq_large AS large ON large.job = old.id
       WHERE old.key = NEW.key AND NOT (old.service = NEW.service AND old.function = NEW.function
         AND coalesce(old.args, large.args) = NEW.args AND coalesce(old.kwargs, large.kwargs) = NEW.kwargs
-        AND old.principal IS NEW.principal AND old.site IS NEW.site))
+        AND nullif(old.principal, '') IS nullif(NEW.principal, '') AND nullif(old.site, '') IS nullif(NEW.site, '')))
     THEN RAISE(ABORT, 'asyncq: this key belongs to another call')
   END;
 END;
@@ -163,13 +179,54 @@ END;
 CREATE TRIGGER asyncq_job_later AFTER INSERT ON asyncq_job WHEN NEW.state = 'queued' AND NEW.run_at > NEW.created_at
 BEGIN UPDATE asyncq_job SET state = 'delayed' WHERE id = NEW.id; END;
 
+CREATE TRIGGER asyncq_job_empty AFTER INSERT ON asyncq_job WHEN NEW.principal = '' OR NEW.site = '' BEGIN
+  UPDATE asyncq_job SET principal = nullif(principal, ''), site = nullif(site, '') WHERE id = NEW.id;
+END;
+
 CREATE TRIGGER asyncq_job_large AFTER INSERT ON asyncq_job WHEN length(NEW.args) + length(NEW.kwargs) > 2000 BEGIN
   INSERT INTO asyncq_large (job, args, kwargs) VALUES (NEW.id, NEW.args, NEW.kwargs);
   UPDATE asyncq_job SET args = NULL, kwargs = NULL WHERE id = NEW.id;
 END;
 
+-- A client completes its own job, cancels what waits and releases what is held; the rest are the triggers here.
+CREATE TRIGGER asyncq_job_update BEFORE UPDATE ON asyncq_job WHEN (SELECT version FROM asyncq_schema) > 0 BEGIN
+  SELECT CASE WHEN NOT (
+    (NEW.id, NEW.service, NEW.function, NEW.priority, NEW.run_at, NEW.key, NEW.created_at, NEW.os_user, NEW.parent,
+     NEW.immediate, NEW.depth, NEW.attempt, NEW.claim, NEW.processor, NEW.token, NEW.started_at, NEW.cancelling,
+     NEW.failures, NEW.conflicts, NEW.crashes, NEW.error, NEW.result)
+    IS (OLD.id, OLD.service, OLD.function, OLD.priority, OLD.run_at, OLD.key, OLD.created_at, OLD.os_user, OLD.parent,
+     OLD.immediate, OLD.depth, OLD.attempt, OLD.claim, OLD.processor, OLD.token, OLD.started_at, OLD.cancelling,
+     OLD.failures, OLD.conflicts, OLD.crashes, OLD.error, OLD.result)
+    AND coalesce(NEW.principal, '') = coalesce(OLD.principal, '') AND coalesce(NEW.site, '') = coalesce(OLD.site, '')
+    AND (NEW.args IS OLD.args AND NEW.kwargs IS OLD.kwargs OR NEW.args IS NULL AND NEW.kwargs IS NULL AND EXISTS (
+      SELECT 1 FROM asyncq_large WHERE job = OLD.id AND args = OLD.args AND kwargs = OLD.kwargs))
+    AND (NEW.finished_at IS OLD.finished_at
+      OR OLD.finished_at IS NULL AND (OLD.state = 'completed' OR OLD.state = 'cancelled'))
+    AND CASE NEW.state
+      WHEN OLD.state THEN 1
+      WHEN 'completed' THEN OLD.state = 'processing' AND OLD.token IS NOT NULL
+      WHEN 'cancelled' THEN OLD.state = 'held' OR OLD.state = 'delayed' OR OLD.state = 'queued'
+      WHEN 'queued' THEN OLD.state = 'held'
+      WHEN 'delayed' THEN OLD.state = 'queued' AND OLD.run_at > OLD.created_at
+      ELSE 0
+    END)
+  THEN RAISE(ABORT, 'asyncq: a client may complete, cancel or release a job, and change nothing else') END;
+END;
+
+CREATE TRIGGER asyncq_job_released AFTER UPDATE OF state ON asyncq_job
+WHEN OLD.state = 'held' AND NEW.state = 'queued'
+  AND NEW.run_at > CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)
+BEGIN UPDATE asyncq_job SET state = 'delayed' WHERE id = NEW.id; END;
+
 -- A function that completes its own job, in its own transaction, need not know what time it is.
-CREATE TRIGGER asyncq_job_completed AFTER UPDATE OF state ON asyncq_job
-WHEN NEW.state = 'completed' AND NEW.finished_at IS NULL BEGIN
+CREATE TRIGGER asyncq_job_ended AFTER UPDATE OF state ON asyncq_job
+WHEN (NEW.state = 'completed' OR NEW.state = 'cancelled') AND NEW.finished_at IS NULL BEGIN
   UPDATE asyncq_job SET finished_at = CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) WHERE id = NEW.id;
+END;
+
+-- Most clients do without foreign keys.
+CREATE TRIGGER asyncq_job_delete AFTER DELETE ON asyncq_job WHEN (SELECT version FROM asyncq_schema) > 0 BEGIN
+  DELETE FROM asyncq_large WHERE job = OLD.id;
+  DELETE FROM asyncq_attempt WHERE job = OLD.id;
+  DELETE FROM asyncq_progress WHERE job = OLD.id;
 END;

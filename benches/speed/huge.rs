@@ -53,7 +53,7 @@ pub fn huge() {
 }
 
 fn fill(bench: &Bench, service: &str, count: u32, change: &str) {
-    bench.sql(&format!(
+    bench.change(&format!(
         "BEGIN; CREATE TEMP TABLE last AS SELECT coalesce(max(id), 0) AS id FROM asyncq_job;
          INSERT INTO asyncq_job (service, function, state)
          WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {count})

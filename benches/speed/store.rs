@@ -193,7 +193,7 @@ pub fn claim() {
     };
     large.sql(&rows(1_000_000, "'events', 'true', 'delayed', 4102444800000 + i"));
     large.sql(&rows(1_000_000, "'events', 'true', 'held', 1700000000000 + i"));
-    large.sql("UPDATE asyncq_job SET state = 'completed', attempt = 1, finished_at = run_at WHERE state = 'held'");
+    large.change("UPDATE asyncq_job SET state = 'completed', attempt = 1, finished_at = run_at WHERE state = 'held'");
     large.sql(&rows(100_000, "'other', 'true', 'queued', 1700000000000 + i"));
     backlog.fill(1_000_000, "true");
     for (at_once, count, durable) in [(1, 2000, true), (1, 20_000, false), (128, 20_000, true), (128, 20_000, false)] {

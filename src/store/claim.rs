@@ -285,9 +285,9 @@ impl Stored {
             let text = text(what, bytes)?.ok_or_else(|| bad(what, "missing"))?;
             Json::parse(&text).map_err(|flaw| bad(what, &flaw.to_string()))
         };
-        // Applications that know no NULL leave it empty.
+        // Applications that know no NULL leave them empty; older schemas have kept that.
         let principal = text("principal", &mut self.principal)?.filter(|text| !text.is_empty());
-        let site = text("site", &mut self.site)?;
+        let site = text("site", &mut self.site)?.filter(|text| !text.is_empty());
         let call = Call {
             service: service.clone(),
             function: FunctionName::parse(&self.function).map_err(|error| bad("function", &error.to_string()))?,

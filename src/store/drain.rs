@@ -112,7 +112,7 @@ impl Store {
     /// # Errors
     /// Whatever the database answers.
     pub fn register(&mut self, is: &NewProcessor) -> Result<ProcessorId> {
-        self.write(|tx| {
+        self.write_untriggered(|tx| {
             let (now, store) = (tx.now(), tx.identity().map(str::to_owned));
             let id = tx.first(
                 REGISTER,

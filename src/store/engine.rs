@@ -236,7 +236,7 @@ impl dyn Tx + '_ {
     pub(super) fn confirm(&mut self) -> Result<()> {
         // The second time it is as it was, and yet a page has changed.
         for _ in 0..2 {
-            self.execute("UPDATE asyncq_schema SET version = -version", &[])?;
+            self.turn_version()?;
         }
         Ok(())
     }
@@ -244,6 +244,12 @@ impl dyn Tx + '_ {
     /// Runs a statement that changes a row, unless a trigger of an application makes it pass that over.
     pub(super) fn change(&mut self, sql: &str, args: &[Value<'_>]) -> Result<()> {
         if self.execute(sql, args)? == 0 { Err(self.passed_over()) } else { Ok(()) }
+    }
+
+    /// Makes the version of the schema negative, by which the schema's triggers know asyncq, or positive again: nobody else
+    /// ever sees it negative.
+    pub(super) fn turn_version(&mut self) -> Result<()> {
+        self.execute("UPDATE asyncq_schema SET version = -version", &[]).map(|_| ())
     }
 
     /// The first row that a statement gives, read by `read`.

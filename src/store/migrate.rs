@@ -56,6 +56,12 @@ pub(super) const TO_2: &[Change] = &[
     Remake("asyncq_job_retry"),
     Remake("asyncq_job_token"),
     Remake("asyncq_job_insert"),
+    Remake("asyncq_job_empty"),
+    Remake("asyncq_job_update"),
+    Remake("asyncq_job_released"),
+    Run("DROP TRIGGER IF EXISTS asyncq_job_completed"),
+    Remake("asyncq_job_ended"),
+    Remake("asyncq_job_delete"),
 ];
 
 /// How `key` stands in the script for new stores, and how in a table that an older build has made: the index of an inline

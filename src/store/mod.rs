@@ -189,10 +189,16 @@ impl Store {
         self.engine.changed()
     }
 
-    /// Runs `work` alone with the store; it may run more than once.
-    fn write<T>(&mut self, work: impl FnMut(&mut dyn Tx) -> Result<T>) -> Result<T> {
+    /// Runs `work` alone with the store; it may run more than once. The triggers of an application see it as they see what
+    /// clients write; those of the schema let more pass than clients may do.
+    fn write<T>(&mut self, mut work: impl FnMut(&mut dyn Tx) -> Result<T>) -> Result<T> {
         self.engine.use_triggers(true)?;
-        self.change(work)
+        self.change(|tx| {
+            tx.turn_version()?;
+            let done = work(tx)?;
+            tx.turn_version()?;
+            Ok(done)
+        })
     }
 
     /// Like [`Store::write`], without the triggers: those of an application have no say in what becomes of its calls.

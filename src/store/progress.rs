@@ -18,7 +18,7 @@ impl Store {
     /// # Errors
     /// Whatever the database answers.
     pub fn tell_progress(&mut self, processor: ProcessorId, told: &[(Fence, String)]) -> Result<()> {
-        self.write(|tx| {
+        self.write_untriggered(|tx| {
             for (fence, text) in told {
                 let Fence { job, attempt, claim, processor } = fence;
                 tx.execute(TELL, &[job.0.into(), (*attempt).into(), processor.0.into(), text.into(), (*claim).into()])?;

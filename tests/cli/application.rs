@@ -85,6 +85,70 @@ fn nothing_of_the_application_is_touched() {
     }
 }
 
+/// Columns and values of an INSERT, and with what it is refused.
+const REFUSED: &[(&str, &str, &str)] = &[
+    ("service, function", "'shpo', 'mail'", "no such service"),
+    ("service, function", "'shop', 'mial'", "no such function on this service"),
+    ("service, function, state", "'shop', 'mail', 'processing'", "state must be queued, held or delayed"),
+    ("service, function, state", "'shop', 'mail', 'completed'", "state must be queued, held or delayed"),
+    ("service, function, error", "'shop', 'mail', 'x'", "leave out the columns that asyncq keeps itself"),
+    ("service, function, attempt", "'shop', 'mail', 7", "leave out the columns that asyncq keeps itself"),
+    ("service, function, claim", "'shop', 'mail', 7", "leave out the columns that asyncq keeps itself"),
+    ("service, function, id", "'shop', 'mail', 9223372036854775807", "leave out the columns that asyncq keeps itself"),
+    ("service, function, id", "'shop', 'mail', 1", "leave out the columns that asyncq keeps itself"),
+    ("service, function, os_user", "'shop', 'mail', 'root'", "leave out the columns that asyncq keeps itself"),
+    (
+        "service, function, created_at",
+        "'shop', 'mail', 1800000000000",
+        "leave out the columns that asyncq keeps itself",
+    ),
+    ("service, function, parent", "'shop', 'mail', 77", "parent must be a job that exists"),
+    ("service, function, args", "'shop', 'mail', '{}'", "args must be a JSON array"),
+    ("service, function, args", "'shop', 'mail', '[1]' || char(0) || 'more'", "args must be a JSON array"),
+    ("service, function, kwargs", "'shop', 'mail', '{}' || char(0)", "kwargs must be a JSON object"),
+    ("service, function, args", r#"'shop', 'mail', '["\u0000"]'"#, "args and kwargs must not hold NUL characters"),
+    (
+        "service, function, kwargs",
+        r#"'shop', 'mail', '{"a":"\\\u0000"}'"#,
+        "args and kwargs must not hold NUL characters",
+    ),
+    (
+        "service, function, principal",
+        "'shop', 'mail', printf('%256c', 'x')",
+        "principal must be at most 255 bytes without control characters",
+    ),
+    (
+        "service, function, principal",
+        "'shop', 'mail', 'a' || char(10)",
+        "principal must be at most 255 bytes without control characters",
+    ),
+    (
+        "service, function, principal",
+        "'shop', 'mail', 'a' || char(8238) || 'b'",
+        "principal must be at most 255 bytes without control characters",
+    ),
+    (
+        "service, function, principal",
+        "'shop', 'mail', 'a' || char(0) || 'b'",
+        "principal must be at most 255 bytes without control characters",
+    ),
+    ("service, function, site", "'shop', 'mail', 'tmp'", "site must be an absolute path"),
+    ("service, function, key", "'shop', 'mail', ''", "key must not be empty"),
+    ("service, function, run_at", "'shop', 'mail', 1795958267484123", "run_at must be in milliseconds since 1970"),
+    ("service, function, run_at", "'shop', 'mail', 253402300800000", "run_at must be in milliseconds since 1970"),
+    ("service, function, args", "'shop', 'mail', 'no json'", "args must be a JSON array"),
+    ("service, function, args", "'shop', 'mail', NULL", "args must be a JSON array"),
+    ("service, function, args", "'shop', 'mail', 7", "args must be a JSON array"),
+    ("service, function, kwargs", "'shop', 'mail', '[]'", "kwargs must be a JSON object"),
+    ("service, function, kwargs", "'shop', 'mail', NULL", "kwargs must be a JSON object"),
+    ("service, function, run_at", "'shop', 'mail', 1800000000", "run_at must be in milliseconds since 1970"),
+    (
+        "service, function, args",
+        "'shop', 'mail', '[\"' || hex(zeroblob(600000)) || '\"]'",
+        "args and kwargs must be at most 1 MiB each",
+    ),
+];
+
 /// The statements of the documented contract, with what the database answers.
 #[test]
 fn what_the_database_refuses_and_accepts() {
@@ -96,27 +160,7 @@ fn what_the_database_refuses_and_accepts() {
         String::from_utf8(text).unwrap().trim().replace(" (19)", "")
     };
     let one = "service, function";
-    let refused = [
-        (one, "'shpo', 'mail'", "no such service"),
-        (one, "'shop', 'mial'", "no such function on this service"),
-        ("service, function, state", "'shop', 'mail', 'processing'", "state must be queued, held or delayed"),
-        ("service, function, state", "'shop', 'mail', 'completed'", "state must be queued, held or delayed"),
-        ("service, function, error", "'shop', 'mail', 'x'", "leave out the columns that asyncq keeps itself"),
-        ("service, function, attempt", "'shop', 'mail', 7", "leave out the columns that asyncq keeps itself"),
-        ("service, function, args", "'shop', 'mail', '{}'", "args must be a JSON array"),
-        ("service, function, args", "'shop', 'mail', 'no json'", "args must be a JSON array"),
-        ("service, function, args", "'shop', 'mail', NULL", "args must be a JSON array"),
-        ("service, function, args", "'shop', 'mail', 7", "args must be a JSON array"),
-        ("service, function, kwargs", "'shop', 'mail', '[]'", "kwargs must be a JSON object"),
-        ("service, function, kwargs", "'shop', 'mail', NULL", "kwargs must be a JSON object"),
-        ("service, function, run_at", "'shop', 'mail', 1800000000", "run_at must be in milliseconds since 1970"),
-        (
-            "service, function, args",
-            "'shop', 'mail', '[\"' || hex(zeroblob(600000)) || '\"]'",
-            "args and kwargs must be at most 1 MiB each",
-        ),
-    ];
-    for (columns, values, message) in refused {
+    for (columns, values, message) in REFUSED {
         let said = insert(columns, values);
         assert!(said.ends_with(&format!(" asyncq: {message}")), "{values}: {said}");
     }
@@ -149,6 +193,130 @@ fn what_the_database_refuses_and_accepts() {
     );
     let lengths = place.stdout("asyncq job log 5 | wc -c; asyncq job show 5 --json | wc -c");
     assert!(lengths.lines().all(|length| length.trim().parse::<usize>().unwrap() > 100_000), "{lengths}");
+}
+
+/// What looks like one of the things that are refused, and is none.
+#[test]
+fn what_the_database_does_not_refuse() {
+    let place = application("WAL");
+    let other = place.stdout("sqlite3 app.db 'SELECT sqlite_version()'");
+    assert!(!other.is_empty());
+    place.write(
+        "calls.sql",
+        r#"INSERT INTO asyncq_job (service, function, args) VALUES ('shop', 'mail', '["\\u0000"]');
+           INSERT INTO asyncq_job (service, function, principal, site) VALUES ('shop', 'mail', '', '');
+           INSERT INTO asyncq_job (service, function, principal) VALUES ('shop', 'mail', 'Zoë-[Ω] ^ a');
+           INSERT INTO asyncq_job (id, service, function, parent) VALUES (NULL, 'shop', 'mail', 1);
+           INSERT INTO asyncq_job (service, function, run_at) VALUES ('shop', 'mail', 253402300799999);
+           INSERT INTO asyncq_job (service, function, args, key, principal) VALUES
+               ('shop', 'mail', '[1]', 'a', ''), ('shop', 'mail', '[2]', 'b', NULL), ('shop', 'mail', '[1]', 'a', NULL)
+               ON CONFLICT (key) DO UPDATE SET key = excluded.key;"#,
+    );
+    place.session(
+        r#"
+        $ sqlite3 app.db < calls.sql
+        $ sqlite3 app.db "SELECT id, principal IS NULL, site IS NULL, parent, state FROM asyncq_job"
+        1|1|1||queued
+        2|1|1||queued
+        3|0|1||queued
+        4|1|1|1|queued
+        5|1|1||delayed
+        6|1|1||queued
+        7|1|1||queued
+        $ asyncq process -q | wc -l
+        6
+        "#,
+    );
+}
+
+/// Each UPDATE of docs/sql.md, and what else an ORM or a person may write.
+#[test]
+fn what_a_client_may_change() {
+    let place = application("WAL");
+    place.program("slow", "#!/bin/sh\ntouch begun; until [ -e go ]; do sleep 0.01; done\n");
+    let calls = "asyncq function add shop slow -- ./slow; asyncq enqueue shop slow; asyncq enqueue shop mail; asyncq enqueue --hold shop mail; asyncq enqueue --hold shop mail
+        sqlite3 app.db \"INSERT INTO asyncq_job (service, function, run_at, key) VALUES ('shop', 'mail', 4102444800000, 'k')\"
+        sqlite3 app.db \"INSERT INTO asyncq_job (service, function, state, run_at) VALUES ('shop', 'mail', 'held', 4102444800000)\"";
+    place.stdout(calls);
+    let process = place.start("asyncq process");
+    crate::place::wait_until("it runs", || place.at("begun").exists());
+    let client = rusqlite::Connection::open(place.at("app.db")).unwrap();
+    client.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
+    let change = |what: &str, id: i64| client.execute(&format!("UPDATE asyncq_job SET {what} WHERE id = ?1"), [id]);
+    for (what, id) in [
+        ("state = 'queued'", 1),
+        ("state = 'queued', token = NULL, processor = NULL, attempt = 0", 1),
+        ("state = 'cancelled'", 1),
+        ("cancelling = 1", 1),
+        ("state = 'completed', result = '1'", 1),
+        ("state = 'completed', finished_at = 1", 1),
+        ("state = 'completed'", 2),
+        ("state = 'processing'", 2),
+        ("state = 'held'", 2),
+        ("state = 'delayed'", 2),
+        ("state = 'error'", 2),
+        ("id = 99", 2),
+        ("args = '[5]'", 2),
+        ("args = NULL, kwargs = NULL", 2),
+        ("service = 'other'", 2),
+        ("function = 'slow'", 2),
+        ("principal = 'eve'", 2),
+        ("site = '/tmp'", 2),
+        ("priority = -1", 2),
+        ("run_at = run_at + 1", 2),
+        ("key = 'mine'", 2),
+        ("created_at = created_at - 1", 2),
+        ("os_user = 'nobody at all'", 2),
+        ("parent = 1", 2),
+        ("finished_at = 1", 2),
+        ("claim = 7", 2),
+    ] {
+        let refused = change(what, id).expect_err(what).to_string();
+        assert_eq!(
+            refused, "asyncq: a client may complete, cancel or release a job, and change nothing else",
+            "{what}"
+        );
+    }
+    let state = |id: i64| {
+        let sql = "SELECT state || ifnull(finished_at > created_at - 1000, '') FROM asyncq_job WHERE id = ?1";
+        client.query_row(sql, [id], |row| row.get::<_, String>(0)).unwrap()
+    };
+    for (id, what, then) in [
+        (3, "state = 'queued'", "queued"),
+        (6, "state = 'queued'", "delayed"),
+        (4, "state = 'cancelled'", "cancelled1"),
+        (5, "key = 'k'", "delayed"),
+        (5, "state = 'cancelled'", "cancelled1"),
+        (2, "state = state, args = args, priority = priority", "queued"),
+        (2, "state = 'cancelled'", "cancelled1"),
+        (1, "state = 'completed'", "completed1"),
+    ] {
+        assert_eq!(change(what, id).unwrap(), 1, "{what}");
+        assert_eq!(state(id), then, "{what}");
+    }
+    for what in ["state = 'queued'", "state = 'error'", "finished_at = NULL", "result = '2'"] {
+        assert!(change(what, 5).is_err() && change(what, 1).is_err(), "{what}");
+    }
+    // What asyncq does by itself, and by hand, is another thing.
+    place.stdout("asyncq job retry 2; asyncq job cancel 6; asyncq enqueue --hold shop mail; asyncq job start 7");
+    place.write("go", "");
+    let output = process.wait();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!([2, 3, 6, 7].map(state), ["completed1", "completed1", "cancelled1", "completed1"]);
+}
+
+/// Most clients do without foreign keys.
+#[test]
+fn what_a_client_deletes_leaves_nothing_behind() {
+    let place = application("WAL");
+    place.stdout("asyncq enqueue shop mail; asyncq process");
+    place.session(
+        r#"
+        $ sqlite3 app.db "INSERT INTO asyncq_job (service, function, args) VALUES ('shop', 'mail', json_array(hex(zeroblob(2000))))"
+        $ sqlite3 app.db "DELETE FROM asyncq_job; SELECT (SELECT count(*) FROM asyncq_large) + (SELECT count(*) FROM asyncq_attempt)"
+        0
+        "#,
+    );
 }
 
 #[test]
@@ -224,7 +392,7 @@ if call['kwargs'].get('die') == 'with':
         delivered
         ! asyncq: job 3 (`shop` `deliver`): ended by signal 9 (SIGKILL)
         ? 1
-        $ asyncq job retry 3; sqlite3 app.db "UPDATE asyncq_job SET kwargs = '{}' WHERE id = 3"; asyncq process
+        $ asyncq job retry 3; sqlite3 app.db "DROP TRIGGER asyncq_job_update; UPDATE asyncq_job SET kwargs = '{}' WHERE id = 3"; asyncq process
         delivered
         $ asyncq enqueue shop deliver 4 -k die=with; sh -c 'asyncq process; exit $?' >/dev/null 2>&1
         4

@@ -560,7 +560,10 @@ fn lose_a_write(place: &Place, index: &str, changes: [&str; 2]) {
     let page = place.query(&format!("SELECT rootpage FROM sqlite_schema WHERE name = '{index}'"));
     let end = page.parse::<usize>().unwrap() * PAGE;
     let [before, mut after] = changes.map(|sql| {
-        place.stdout(&format!("sqlite3 {} \"{sql}; PRAGMA wal_checkpoint(TRUNCATE)\"", place.store().display()));
+        place.stdout(&format!(
+            "sqlite3 -cmd '.dbconfig enable_trigger off' {} \"{sql}; PRAGMA wal_checkpoint(TRUNCATE)\"",
+            place.store().display()
+        ));
         Files::read(&place.store())
     });
     assert_ne!(before.db[end - PAGE..end], after.db[end - PAGE..end], "{index}");
