@@ -521,7 +521,7 @@ const READERS: [(&str, &[&str]); 9] = [
     ("asyncq_function", &["function list events", "enqueue events note", "init"]),
     ("asyncq_job", &["job list --limit 0", "job show 3", "enqueue events note", "process", "job clean", "init"]),
     ("asyncq_job_queued", &["enqueue events note", "process", "init"]),
-    ("sqlite_autoindex_asyncq_job_1", &["enqueue events note --key other", "enqueue events note", "init"]),
+    ("asyncq_job_key", &["enqueue events note --key other", "enqueue events note", "init"]),
     ("asyncq_large", &["job show 1", "job list --limit 0", "init"]),
     ("asyncq_attempt", &["job log 2", "init"]),
 ];
