@@ -227,7 +227,7 @@ fn surroundings(folder: &std::path::Path) -> Here<'_> {
 }
 
 /// A command as a shell would take it.
-fn command_line(command: &[String]) -> String {
+pub fn command_line(command: &[String]) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,+@%".contains(c);
     let words = command.iter().map(|word| {
         if !word.is_empty() && word.chars().all(plain) {

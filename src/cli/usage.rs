@@ -1,71 +1,212 @@
-//! What is wrong with a command line, in the form of all other errors.
+//! What is wrong with a command line, in the form and the words of all other errors.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use super::function::command_line;
 use super::output::nobody_reads;
 use super::{Cli, exit, session, stdio};
+use crate::domain::suggest::nearest;
 use crate::error::reason;
 
 /// Tells it. Help and version are no errors; nobody may be reading them any more.
 pub fn tell(error: &clap::Error) -> ExitCode {
-    let text = error.render().ansi().to_string();
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        stdio::tell(&text);
-        return ExitCode::from(exit::USAGE);
+    let typed: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            stdio::tell(&asked(&typed).render_help().ansi().to_string());
+            return ExitCode::from(exit::USAGE);
+        }
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            return match stdio::print(&error.render().ansi().to_string()) {
+                Err(error) if !nobody_reads(&error) => {
+                    session::show(&reason(&error), None);
+                    ExitCode::from(exit::IO)
+                }
+                _ => ExitCode::from(exit::DONE),
+            };
+        }
+        _ => {}
     }
-    if !error.use_stderr() {
-        return match stdio::print(&text) {
-            Err(error) if !nobody_reads(&error) => {
-                session::show(&reason(&error), None);
-                ExitCode::from(exit::IO)
-            }
-            _ => ExitCode::from(exit::DONE),
-        };
-    }
-    let (message, hint) = words(&error.render().to_string());
+    let (message, hint) = words(error, &typed);
     session::show(&message, Some(&hint));
     ExitCode::from(exit::USAGE)
 }
 
-/// The sentence and the hint in what clap says: the first paragraph, and its tip or, without one, where help is.
-fn words(said: &str) -> (String, String) {
-    let mut paragraphs = said.split("\n\n");
-    let first = paragraphs.next().unwrap_or_default();
-    let message = ticked(first.strip_prefix("error: ").unwrap_or(first));
-    let rest: Vec<&str> = paragraphs.collect();
-    let tip = rest.iter().find_map(|part| part.trim_start().strip_prefix("tip: ").map(ticked));
-    (message, tip.unwrap_or_else(|| format!("`{} --help` shows how", asked())))
+/// The sentence and the hint for what clap found.
+fn words(error: &clap::Error, typed: &[OsString]) -> (String, String) {
+    let asked = asked(typed);
+    let name = asked.get_bin_name().unwrap_or("asyncq");
+    let help = format!("`{name} --help` shows how");
+    let arg = context(error, ContextKind::InvalidArg);
+    let arg = arg.first().map(|arg| plain(arg)).unwrap_or_default();
+    let value = context(error, ContextKind::InvalidValue).join(" ");
+    match error.kind() {
+        ErrorKind::UnknownArgument if arg.starts_with('-') => {
+            (format!("`{name}` has no option `{arg}`"), other_option(&asked, &arg))
+        }
+        ErrorKind::UnknownArgument => {
+            (format!("`{arg}` is one argument too many for `{name}`"), too_many(name, &arg, typed))
+        }
+        ErrorKind::InvalidSubcommand => {
+            let given = context(error, ContextKind::InvalidSubcommand).join(" ");
+            let near = nearest(&given, asked.get_subcommands().map(clap::Command::get_name));
+            let hint = match near {
+                Some(near) => format!("did you mean `{name} {near}`? `{name} --help` lists all commands"),
+                None => format!("`{name} --help` lists all commands"),
+            };
+            (format!("`{name}` has no command `{given}`"), hint)
+        }
+        ErrorKind::InvalidValue if value.is_empty() => (format!("`{arg}` needs a value"), help),
+        ErrorKind::InvalidValue => {
+            let may_be = context(error, ContextKind::ValidValue);
+            let near = nearest(&value, may_be.iter().map(String::as_str));
+            let hint = near.map_or(help, |near| format!("did you mean `{near}`?"));
+            (format!("`{arg}` cannot be `{value}`: it is {}", list(&may_be, "or")), hint)
+        }
+        ErrorKind::ValueValidation => {
+            let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            (format!("`{arg}` cannot be `{value}`: {why}"), help)
+        }
+        ErrorKind::ArgumentConflict => {
+            let others = context(error, ContextKind::PriorArg);
+            let others: Vec<String> = others.iter().map(|other| plain(other)).collect();
+            if others.is_empty() || others == [arg.clone()] {
+                return (format!("`{arg}` is given twice"), help);
+            }
+            (format!("`{arg}` cannot be used with {}", list(&others, "and")), help)
+        }
+        ErrorKind::MissingRequiredArgument => missing(error, &asked, help),
+        ErrorKind::TooManyValues => (format!("`{arg}` takes no value, and `{value}` is one"), help),
+        ErrorKind::InvalidUtf8 => not_text(typed),
+        _ => {
+            let said = error.render().to_string();
+            let first = said.lines().next().unwrap_or_default();
+            (first.strip_prefix("error: ").unwrap_or(first).to_owned(), help)
+        }
+    }
+}
+
+/// What clap tells beside the kind of its error.
+fn context(error: &clap::Error, kind: ContextKind) -> Vec<String> {
+    match error.get(kind) {
+        Some(ContextValue::String(text)) => vec![text.clone()],
+        Some(ContextValue::Strings(texts)) => texts.clone(),
+        _ => Vec::new(),
+    }
+}
+
+/// The name of an argument alone: `--limit` of `--limit <N>`, `ID` of `[ID]...`.
+fn plain(arg: &str) -> String {
+    let name = match arg.strip_prefix(['<', '[']) {
+        Some(inside) => inside.split(['>', ']']).next(),
+        None => arg.split([' ', '=']).next(),
+    };
+    name.unwrap_or(arg).to_owned()
+}
+
+/// Names with ticks, as in a sentence.
+fn list(names: &[String], and: &str) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    match names.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} {and} {last}", rest.join(", ")),
+        _ => names.join(""),
+    }
 }
 
 /// The command that was asked for, as far as there is one.
-fn asked() -> String {
-    let mut name = "asyncq".to_owned();
+fn asked(typed: &[OsString]) -> clap::Command {
     let mut command = Cli::command();
     command.build();
-    for word in std::env::args_os().skip(1) {
-        let Some(inner) = word.to_str().and_then(|word| command.find_subcommand(word)).cloned() else { continue };
-        name = format!("{name} {}", inner.get_name());
-        command = inner;
+    for word in typed {
+        if let Some(inner) = word.to_str().and_then(|word| command.find_subcommand(word)) {
+            command = inner.clone();
+        }
     }
-    name
+    command
 }
 
-/// One line, with ticks for quotes around what is named.
-fn ticked(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut ticked = String::with_capacity(line.len());
-    let mut before = ' ';
-    let mut chars = line.chars().peekable();
-    while let Some(c) = chars.next() {
-        let opens = before == ' ' && c == '\'';
-        let closes = c == '\'' && chars.peek().is_none_or(|next| " :,;".contains(*next));
-        ticked.push(if opens || closes { '`' } else { c });
-        before = c;
+/// The way out of an option that the command does not have.
+fn other_option(asked: &clap::Command, option: &str) -> String {
+    let name = asked.get_bin_name().unwrap_or("asyncq");
+    let long = option.trim_start_matches('-');
+    let own = asked.get_arguments().filter_map(clap::Arg::get_long);
+    if option.starts_with("--")
+        && let Some(near) = nearest(long, own)
+    {
+        return format!("did you mean `--{near}`? `{name} --help` lists all options");
     }
-    ticked
+    if name.starts_with("asyncq function") && asked.get_arguments().any(clap::Arg::is_last_set) {
+        return "options of the program stand behind it, and `--` before it".to_owned();
+    }
+    if name == "asyncq enqueue" {
+        if ["in", "at", "delay", "run-at"].contains(&long) {
+            return "a call that is to run later is made by SQL, with `run_at` (docs/sql.md)".to_owned();
+        }
+        return format!(
+            "if it is an argument of the call, put `--` before the arguments: `{name} SERVICE FUNCTION -- {option}`"
+        );
+    }
+    let mut others = Vec::new();
+    let mut root = Cli::command();
+    root.build();
+    commands_with(&root, long, &mut others);
+    if option.starts_with("--") && !others.is_empty() {
+        return format!("it is an option of {}", list(&others, "and"));
+    }
+    format!("`{name} --help` lists all options")
+}
+
+/// The names of all commands that have an option.
+fn commands_with(command: &clap::Command, long: &str, found: &mut Vec<String>) {
+    if command.get_arguments().any(|arg| arg.get_long() == Some(long)) {
+        found.extend(command.get_bin_name().map(str::to_owned));
+    }
+    for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+        commands_with(inner, long, found);
+    }
+}
+
+/// The way out of a word that the command has no place for.
+fn too_many(name: &str, word: &str, typed: &[OsString]) -> String {
+    if !["asyncq function add", "asyncq function set"].contains(&name) {
+        return format!("`{name} --help` shows how");
+    }
+    let at = typed.iter().rposition(|given| given == word).unwrap_or(typed.len());
+    let words = |words: &[OsString]| {
+        command_line(&words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>())
+    };
+    format!("put `--` before the program: `asyncq {} -- {}`", words(&typed[..at]), words(&typed[at..]))
+}
+
+/// The sentence about what has to be there and is not.
+fn missing(error: &clap::Error, asked: &clap::Command, help: String) -> (String, String) {
+    let name = asked.get_bin_name().unwrap_or("asyncq");
+    let missing: Vec<String> = context(error, ContextKind::InvalidArg).iter().map(|arg| plain(arg)).collect();
+    if missing.iter().any(|arg| arg == "ID") && asked.get_arguments().any(|arg| arg.get_long() == Some("all")) {
+        let hint = "name jobs by their numbers, or those that match with `--state`, `--service` and the like; `--all` means all";
+        return (format!("`{name}` is not told which jobs"), hint.to_owned());
+    }
+    let hint = if missing.iter().any(|arg| arg.starts_with("PROGRAM")) {
+        format!("put `--` and the program behind the rest, as in `{name} events mail -- ./mail`")
+    } else {
+        help
+    };
+    (format!("`{name}` needs {}", list(&missing, "and")), hint)
+}
+
+/// The sentence about arguments that are not text.
+fn not_text(typed: &[OsString]) -> (String, String) {
+    let bad = typed.iter().enumerate().filter(|(_, word)| word.to_str().is_none());
+    let bad: Vec<String> = bad.map(|(at, word)| format!("{} (`{}`)", at + 1, word.to_string_lossy())).collect();
+    let (what, are) = if bad.len() == 1 { ("argument", "is") } else { ("arguments", "are") };
+    (
+        format!("{what} {} {are} not UTF-8", bad.join(", ")),
+        "calls are kept as JSON, which is UTF-8: rename the file, or pass its name in another form, as `base64` writes it".to_owned(),
+    )
 }
 
 /// Reads how many calls are meant.
@@ -79,20 +220,107 @@ pub fn parse_count(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::words;
+    use clap::Parser;
+
+    use super::*;
+
+    fn said(line: &str) -> (String, String) {
+        let typed: Vec<OsString> = line.split(' ').skip(1).map(OsString::from).collect();
+        let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+        words(&error, &typed)
+    }
 
     #[test]
-    fn sentence_and_hint() {
-        let said = "error: the following required arguments were not provided:\n  <SERVICE>\n\nUsage: asyncq service add [OPTIONS] <NAME>\n\nFor more information, try '--help'.\n";
-        let (message, hint) = words(said);
-        assert_eq!(message, "the following required arguments were not provided: <SERVICE>");
-        assert_eq!(hint, "`asyncq --help` shows how");
-        let said =
-            "error: unexpected argument '--it's' found\n\n  tip: a similar argument exists: '--its'\n\nUsage: asyncq";
-        let (message, hint) = words(said);
-        assert_eq!(
-            (message.as_str(), hint.as_str()),
-            ("unexpected argument `--it's` found", "a similar argument exists: `--its`")
-        );
+    fn each_mistake_has_a_sentence_and_a_way_out() {
+        for (line, sentence, hint) in [
+            (
+                "asyncq jbo list",
+                "`asyncq` has no command `jbo`",
+                "did you mean `asyncq job`? `asyncq --help` lists all commands",
+            ),
+            (
+                "asyncq job shw",
+                "`asyncq job` has no command `shw`",
+                "did you mean `asyncq job show`? `asyncq job --help` lists all commands",
+            ),
+            ("asyncq job xyz", "`asyncq job` has no command `xyz`", "`asyncq job --help` lists all commands"),
+            (
+                "asyncq job list --limt 5",
+                "`asyncq job list` has no option `--limt`",
+                "did you mean `--limit`? `asyncq job list --help` lists all options",
+            ),
+            ("asyncq process -x", "`asyncq process` has no option `-x`", "`asyncq process --help` lists all options"),
+            (
+                "asyncq process --concurrency 4",
+                "`asyncq process` has no option `--concurrency`",
+                "it is an option of `asyncq service add` and `asyncq service set`",
+            ),
+            (
+                "asyncq process --in 5m",
+                "`asyncq process` has no option `--in`",
+                "`asyncq process --help` lists all options",
+            ),
+            (
+                "asyncq job log --follow 63",
+                "`asyncq job log` has no option `--follow`",
+                "it is an option of `asyncq process`",
+            ),
+            (
+                "asyncq enqueue --in 5m s f",
+                "`asyncq enqueue` has no option `--in`",
+                "a call that is to run later is made by SQL, with `run_at` (docs/sql.md)",
+            ),
+            (
+                "asyncq enqueue s f --size 3",
+                "`asyncq enqueue` has no option `--size`",
+                "if it is an argument of the call, put `--` before the arguments: `asyncq enqueue SERVICE FUNCTION -- --size`",
+            ),
+            (
+                "asyncq job show 1 2",
+                "`2` is one argument too many for `asyncq job show`",
+                "`asyncq job show --help` shows how",
+            ),
+            (
+                "asyncq function add s g echo hi",
+                "`echo` is one argument too many for `asyncq function add`",
+                "put `--` before the program: `asyncq function add s g -- echo hi`",
+            ),
+            (
+                "asyncq function set s g --timeout 5s ./g",
+                "`./g` is one argument too many for `asyncq function set`",
+                "put `--` before the program: `asyncq function set s g --timeout 5s -- ./g`",
+            ),
+            (
+                "asyncq function add s g",
+                "`asyncq function add` needs `PROGRAM`",
+                "put `--` and the program behind the rest, as in `asyncq function add events mail -- ./mail`",
+            ),
+            ("asyncq service add", "`asyncq service add` needs `NAME`", "`asyncq service add --help` shows how"),
+            ("asyncq enqueue", "`asyncq enqueue` needs `SERVICE` and `FUNCTION`", "`asyncq enqueue --help` shows how"),
+            ("asyncq job list --limit", "`--limit` needs a value", "`asyncq job list --help` shows how"),
+            (
+                "asyncq job list --state eror",
+                "`--state` cannot be `eror`: it is `held`, `delayed`, `queued`, `processing`, `completed`, `error` or `cancelled`",
+                "did you mean `error`?",
+            ),
+            (
+                "asyncq job show x",
+                "`ID` cannot be `x`: the number of a job is a whole number from 1",
+                "`asyncq job show --help` shows how",
+            ),
+            ("asyncq job list --json --json", "`--json` is given twice", "`asyncq job list --help` shows how"),
+            (
+                "asyncq job list --json=yes",
+                "`--json` takes no value, and `yes` is one",
+                "`asyncq job list --help` shows how",
+            ),
+            (
+                "asyncq process --follow --wait-retries",
+                "`--follow` cannot be used with `--wait-retries`",
+                "`asyncq process --help` shows how",
+            ),
+        ] {
+            assert_eq!(said(line), (sentence.to_owned(), hint.to_owned()), "{line}");
+        }
     }
 }

@@ -117,15 +117,15 @@ fn what_cannot_be_read_is_told() {
         ! hint: put the data into a file and pass its path
         ? 65
         $ asyncq enqueue --batch - --batch-size 0 < /dev/null
-        ! error: invalid value `0` for `--batch-size <N>`: a number of calls is a whole number from 1
+        ! error: `--batch-size` cannot be `0`: a number of calls is a whole number from 1
         ! hint: [..]
         ? 2
         $ asyncq job list --limit x
-        ! error: invalid value `x` for `--limit <N>`: a limit is a whole number from 0 to 4294967295
+        ! error: `--limit` cannot be `x`: a limit is a whole number from 0 to 4294967295
         ! hint: [..]
         ? 2
         $ asyncq job log 1 --attempt 1st
-        ! error: invalid value `1st` for `--attempt <N>`: the number of an attempt is a whole number from 1
+        ! error: `--attempt` cannot be `1st`: the number of an attempt is a whole number from 1
         ! hint: [..]
         ? 2
         $ asyncq enqueue --batch - events mail < /dev/null

@@ -41,7 +41,7 @@ fn lists_are_filtered_and_newest_first() {
         ! hint: did you mean `mail`? `asyncq service list` shows all
         ? 66
         $ asyncq job list --state finished
-        ! error: invalid value `finished` for `--state <STATE>` [possible values: held, delayed, queued, processing, completed, error, cancelled]
+        ! error: `--state` cannot be `finished`: it is `held`, `delayed`, `queued`, `processing`, `completed`, `error` or `cancelled`
         ! hint: `asyncq job list --help` shows how
         ? 2
         $ asyncq job show 2
@@ -181,19 +181,19 @@ fn what_is_to_be_changed_is_said_one_way() {
     place.session(
         "
         $ asyncq job retry
-        ! error: the following required arguments were not provided: <ID>...
-        ! hint: `asyncq job retry --help` shows how
+        ! error: `asyncq job retry` is not told which jobs
+        ! hint: name jobs by their numbers, or those that match with `--state`, `--service` and the like; `--all` means all
         ? 2
         $ asyncq job retry 1 --all
-        ! error: the argument `[ID]...` cannot be used with `--all`
+        ! error: `ID` cannot be used with `--all`
         ! hint: `asyncq job retry --help` shows how
         ? 2
         $ asyncq job cancel 1 --dry-run
-        ! error: the argument `[ID]...` cannot be used with `--dry-run`
+        ! error: `ID` cannot be used with `--dry-run`
         ! hint: `asyncq job cancel --help` shows how
         ? 2
         $ asyncq job start --state error
-        ! error: invalid value `error` for `--state <STATE>` [possible values: held]
+        ! error: `--state` cannot be `error`: it is `held`
         ! hint: `asyncq job start --help` shows how
         ? 2
         $ asyncq job retry --function sya
@@ -297,7 +297,7 @@ fn cleaning_removes_what_has_ended() {
         $ asyncq --verbose job clean --state error
         ! asyncq: removed 1 job
         $ asyncq job clean --state queued
-        ! error: invalid value `queued` for `--state <STATE>` [possible values: completed, error, cancelled]
+        ! error: `--state` cannot be `queued`: it is `completed`, `error` or `cancelled`
         ! hint: `asyncq job clean --help` shows how
         ? 2
         $ asyncq -q job clean

@@ -144,15 +144,15 @@ fn limits_end_it_early_and_politely() {
         $ asyncq job list --state queued --json | grep -c '\"id\"'
         2
         $ asyncq process --max-jobs 0
-        ! error: invalid value `0` for `--max-jobs <N>`: a number of calls is a whole number from 1
+        ! error: `--max-jobs` cannot be `0`: a number of calls is a whole number from 1
         ! hint: `asyncq process --help` shows how
         ? 2
         $ asyncq process --max-jobs -1
-        ! error: invalid value `-1` for `--max-jobs <N>`: a number of calls is a whole number from 1
+        ! error: `--max-jobs` cannot be `-1`: a number of calls is a whole number from 1
         ! hint: `asyncq process --help` shows how
         ? 2
         $ asyncq process --max-time 5
-        ! error: invalid value `5` for `--max-time <SPAN>`: the unit is missing: a span is a number with its unit, as in `90s`, `10m` or `1h30m`
+        ! error: `--max-time` cannot be `5`: the unit is missing: a span is a number with its unit, as in `90s`, `10m` or `1h30m`
         ! hint: `asyncq process --help` shows how
         ? 2
         ",

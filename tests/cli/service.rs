@@ -173,21 +173,43 @@ fn numbers_are_explained() {
     Place::new().session(
         "
         $ asyncq service add events --concurrency 0
-        ! error: invalid value `0` for `--concurrency <N>`: a concurrency is a whole number from 1 to 4294967295
+        ! error: `--concurrency` cannot be `0`: a concurrency is a whole number from 1 to 4294967295
         ! hint: `asyncq service add --help` shows how
         ? 2
         $ asyncq service add events --concurrency -1
-        ! error: invalid value `-1` for `--concurrency <N>`: a concurrency is a whole number from 1 to 4294967295
+        ! error: `--concurrency` cannot be `-1`: a concurrency is a whole number from 1 to 4294967295
         ! hint: `asyncq service add --help` shows how
         ? 2
         $ asyncq job show abc
-        ! error: invalid value `abc` for `<ID>`: the number of a job is a whole number from 1
+        ! error: `ID` cannot be `abc`: the number of a job is a whole number from 1
         ! hint: `asyncq job show --help` shows how
         ? 2
         $ asyncq function add events f --timeout 9999999d -- true
-        ! error: invalid value `9999999d` for `--timeout <SPAN>`: a span must be at most a hundred years
+        ! error: `--timeout` cannot be `9999999d`: a span must be at most a hundred years
         ! hint: `asyncq function add --help` shows how
         ? 2
         ",
     );
+}
+
+#[test]
+fn who_names_no_command_sees_which_there_are() {
+    let place = Place::new();
+    for (line, commands) in [
+        ("asyncq", ["init ", "enqueue ", "is-async "]),
+        ("asyncq -v", ["init ", "enqueue ", "is-async "]),
+        ("asyncq job", ["list ", "retry ", "clean "]),
+        ("asyncq --db queue.db job", ["list ", "retry ", "clean "]),
+        ("asyncq service", ["add ", "pause ", "remove "]),
+        ("asyncq function -q", ["add ", "set ", "remove "]),
+    ] {
+        let output = place.run(line);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]), "{line}: {said}");
+        let words: Vec<&str> =
+            line.split(' ').filter(|word| ["asyncq", "job", "service", "function"].contains(word)).collect();
+        assert!(said.contains(&format!("Usage: {} [OPTIONS] <COMMAND>", words.join(" "))), "{line}: {said}");
+        assert!(commands.iter().all(|command| said.contains(&format!("\n  {command}"))), "{line}: {said}");
+        assert!(!said.starts_with("error"), "{line}: {said}");
+    }
 }

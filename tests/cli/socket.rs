@@ -512,7 +512,7 @@ fn a_descriptor_that_is_no_such_socket_is_refused_before_anything_happens() {
     }
     for number in ["-1", "x"] {
         place.session(&format!(
-            "$ asyncq process --worker-socket {number}\n! error: invalid value `{number}` for `--worker-socket <FD>`: a descriptor is a whole number from 3\n! hint: [..]\n? 2"
+            "$ asyncq process --worker-socket {number}\n! error: `--worker-socket` cannot be `{number}`: a descriptor is a whole number from 3\n! hint: [..]\n? 2"
         ));
     }
     assert!(!place.at(".local").exists());

@@ -31,7 +31,12 @@ fn a_message_is_one_write() {
         Place::with_functions(&[("fails", "exit 3"), ("meets", "exit 75"), ("nests", "asyncq enqueue events fails")]);
     for (line, expected) in [
         ("asyncq job show 99", &["error: there is no job 99\nhint: there are no jobs at all\n"][..]),
-        ("asyncq job shw", &["error: unrecognized subcommand `shw`\nhint: a similar subcommand exists: `show`\n"]),
+        (
+            "asyncq job shw",
+            &[
+                "error: `asyncq job` has no command `shw`\nhint: did you mean `asyncq job show`? `asyncq job --help` lists all commands\n",
+            ],
+        ),
         ("asyncq enqueue events fails && asyncq process", &["asyncq: job 1 (`events` `fails`): exit code 3\n"]),
         (
             "asyncq enqueue events nests && asyncq process",
