@@ -1,6 +1,8 @@
 //! Draining under cron's conditions, and real batches.
 
 use std::fs;
+use std::path::Path;
+use std::process::Output;
 
 use crate::place::{Place, wait_until};
 
@@ -24,6 +26,84 @@ fn a_bare_environment_and_twice_at_once() {
     assert_eq!(place.read("runs").lines().count(), 3);
     let third = place.run(&line);
     assert!(third.status.success() && third.stdout.is_empty() && third.stderr.is_empty(), "{third:?}");
+}
+
+/// The lines of a document for a crontab, without their times.
+fn crontab(text: &str) -> Vec<&str> {
+    let is_time = |field: &&str| field.chars().all(|c| c.is_ascii_digit() || "*/,-".contains(c));
+    let command = |line: &&str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields.len() > 5 && fields.iter().take(5).all(is_time)
+    };
+    let after_times = |line: &'_ str| {
+        let mut rest = line;
+        for _ in 0..5 {
+            rest = rest.trim_start().split_once(char::is_whitespace).unwrap().1;
+        }
+        rest.trim_start().len()
+    };
+    text.lines().filter(command).map(|line| &line[line.len() - after_times(line)..]).collect()
+}
+
+/// As cron runs a line.
+fn under_cron(place: &Place, line: &str) -> Output {
+    assert!(!line.replace("\\%", "").contains('%'), "cron ends this line at its `%`: {line}");
+    place
+        .command("exec env -i HOME=\"$HOME\" LOGNAME=me SHELL=/bin/sh PATH=/usr/bin:/bin /bin/sh -c \"$LINE\"")
+        .env("LINE", line)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn the_crontab_lines_of_the_documents_work_as_they_stand() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents: Vec<_> = fs::read_dir(root.join("docs")).unwrap().map(|file| file.unwrap().path()).collect();
+    documents.push(root.join("README.md"));
+    let texts: Vec<_> = documents
+        .iter()
+        .filter(|path| path.extension().is_some_and(|it| it == "md"))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    // What has gaps is printed by a session, whose test is the next one.
+    let lines: Vec<_> = texts.iter().flat_map(|text| crontab(text)).filter(|line| !line.contains("[..]")).collect();
+    assert!(lines.len() >= 5, "{lines:?}");
+    for line in lines {
+        // As `cargo install` leaves it.
+        let place = Place::with_functions(&[("note", "asyncq is-async >> ran")]);
+        place.stdout("mkdir -p .cargo/bin; ln -s $(command -v asyncq) .cargo/bin/asyncq; asyncq enqueue events note");
+        for service in ["mails", "thumbnails", "exports"] {
+            place.stdout(&format!("asyncq service add {service}; asyncq function add {service} note -- ./note; asyncq enqueue {service} note"));
+        }
+        let output = under_cron(&place, line);
+        assert!(output.status.success() && output.stderr.is_empty(), "{line}\n{output:?}");
+        let services = ["mails", "thumbnails", "exports"].iter().filter(|service| line.contains(*service)).count();
+        let runs = if line.contains("job clean") {
+            0
+        } else if services == 0 {
+            4
+        } else {
+            services
+        };
+        assert_eq!(place.read("ran"), "true\n".repeat(runs), "{line}");
+    }
+}
+
+#[test]
+fn the_line_that_the_readme_prints_for_a_store_works_in_a_crontab() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let echo = readme.lines().find_map(|line| line.strip_prefix("$ echo \"* * * * * ")).unwrap();
+    let mut place = Place::new();
+    place.stdout("mkdir 'my shop' bin; ln -s $(command -v asyncq) bin/asyncq");
+    place.set("ASYNCQ_DB", place.at("my shop/shop.db").to_str().unwrap());
+    place.stdout("asyncq -q init; asyncq service add events");
+    place.function("note", "", "asyncq is-async >> ran");
+    place.stdout("asyncq enqueue events note");
+    let line = place.stdout(&format!("PATH=$HOME/bin:$PATH; echo \"* * * * * {echo}"));
+    assert!(line.contains(place.at("bin/asyncq").to_str().unwrap()), "{line}");
+    let output = under_cron(&place, crontab(&line)[0]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{line}\n{output:?}");
+    assert_eq!(place.read("ran"), "true\n");
 }
 
 #[test]

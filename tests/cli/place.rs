@@ -155,7 +155,8 @@ impl Place {
         for Step { command, expected } in steps {
             if let Some(setting) = command.strip_prefix("export ") {
                 let (name, value) = setting.split_once('=').unwrap();
-                self.set(name, value);
+                let value = self.stdout(&format!("echo \"{value}\""));
+                self.set(name, value.trim_end());
                 continue;
             }
             if let Some(name) = command.strip_prefix("cat ")
