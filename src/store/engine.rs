@@ -48,6 +48,9 @@ pub(super) trait Engine: Send {
     /// Has commits wait for the disk no more, so that the rest of what they cost can be measured.
     fn measure_without_disk(&mut self) -> Result<()>;
 
+    /// Makes sure that the path still names the store that is open.
+    fn look_where_it_is(&self) -> Result<()>;
+
     /// Whether somebody else may have changed the store since this was last asked; never misses a change.
     fn changed(&mut self) -> Result<bool>;
 }

@@ -181,6 +181,15 @@ impl Store {
         self.engine.measure_without_disk()
     }
 
+    /// Makes sure that the path still names the store that is open, and that what belongs to it is still beside it. Every
+    /// verb does that too; this is for who has nothing to do.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] when something of it was moved, replaced or removed.
+    pub fn still_there(&self) -> Result<()> {
+        self.engine.look_where_it_is()
+    }
+
     /// Whether somebody else may have changed the store since this was last asked; never misses a change.
     ///
     /// # Errors

@@ -299,6 +299,10 @@ impl Engine for Sqlite {
         self.patiently(|| self.connection.execute_batch("PRAGMA synchronous=NORMAL")).map_err(|error| self.fail(error))
     }
 
+    fn look_where_it_is(&self) -> Result<()> {
+        self.still_there()
+    }
+
     fn changed(&mut self) -> Result<bool> {
         let ask = || self.connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0));
         let version = self.patiently(ask).map_err(|error| self.fail(error))?;

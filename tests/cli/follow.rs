@@ -207,3 +207,34 @@ fn the_unit_of_the_documents_is_the_one_in_the_examples() {
     let shown = page.split("```ini\n").nth(1).unwrap().split("```").next().unwrap();
     assert_eq!(shown, unit);
 }
+
+#[test]
+fn who_follows_and_has_nothing_to_do_notices_that_the_store_is_another_one() {
+    let ways = [
+        ("mkdir before; mv queue.db* before; cp before/queue.db queue.db", ""),
+        ("mv queue.db moved.db", ""),
+        ("rm queue.db", ""),
+        ("cp queue.db copy.db; mv copy.db queue.db", ""),
+        ("rm queue.db-wal", "-wal"),
+        ("rm queue.db-shm", "-shm"),
+        ("rm queue.db-wal queue.db-shm", "-wal"),
+        ("cp queue.db-shm copy; mv copy queue.db-shm", "-shm"),
+    ];
+    let followers = ways.map(|(way, named)| {
+        let place = Place::with_functions(&[("hello", "echo hello")]);
+        let process = following(&place, "");
+        place.stdout("asyncq enqueue events hello");
+        wait_until("the call has run", || state(&place, 1) == "completed");
+        (place, process, way, named)
+    });
+    for (place, _, way, _) in &followers {
+        place.stdout(&format!("cd .local/share/asyncq; {way}"));
+    }
+    for (place, process, way, named) in followers {
+        let output = process.wait();
+        let told = String::from_utf8(output.stderr).unwrap();
+        let file = format!("{}{named}", place.store().display());
+        assert!(told.contains(&format!("`{file}` was moved, replaced or removed while in use\n")), "{way}: {told}");
+        assert_eq!(output.status.code(), Some(74), "{way}: {told}");
+    }
+}

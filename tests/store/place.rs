@@ -39,7 +39,9 @@ conformance! {
             std::fs::rename(&path, &away).unwrap();
             assert_eq!(store.add_service(&service("events"), two()).unwrap_err().kind(), Kind::Io);
             assert_eq!(store.services().unwrap_err().kind(), Kind::Io);
+            assert_eq!(store.still_there().unwrap_err().kind(), Kind::Io);
             std::fs::rename(&away, &path).unwrap();
+            store.still_there().unwrap();
             again(store).services().unwrap();
             store.services().unwrap();
         }

@@ -35,7 +35,7 @@ use crate::store::{Outlook, Patience, Store};
 /// a call may be held that has not begun.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How often it looks whether another processor died, or a service was added.
+/// How often it looks whether another processor died, a service was added, or the store is another one.
 const LOOK_FOR_OTHERS: Duration = Duration::from_millis(500);
 
 #[expect(clippy::struct_excessive_bools, reason = "each notes one thing that was told, or is to be looked at")]

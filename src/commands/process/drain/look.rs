@@ -26,6 +26,7 @@ impl Drain<'_> {
         let mut others = false;
         if self.looked_for_others.elapsed() >= LOOK_FOR_OTHERS {
             self.looked_for_others = Instant::now();
+            self.store.still_there()?;
             others = self.changed || std::mem::take(&mut self.news_of_others);
             if others || self.has_company {
                 self.rescue()?;
