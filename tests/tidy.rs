@@ -271,6 +271,47 @@ fn documents_name_only_files_that_exist() {
     }
 }
 
+/// The files of the project that a text names, in links or in words: all that begins with one of its folders.
+fn named_files(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || "_./-".contains(c)));
+    let words = words.map(|word| word.trim_end_matches(['.', '/']));
+    let folders = ["benches/", "docs/", "examples/", "src/", "tests/"];
+    words.filter(|word| folders.iter().any(|folder| word.starts_with(folder))).map(str::to_owned).collect()
+}
+
+#[test]
+fn texts_name_only_files_that_exist() {
+    let mut texts = vec![root().join("README.md"), root().join("schema.sql"), root().join("tests/all.sh")];
+    for (folder, ending) in [("docs", ".md"), ("src", ".rs"), ("benches", ".md"), ("benches", ".rs"), ("examples", "")]
+    {
+        texts.extend(files(folder, ending));
+    }
+    let mut named = 0;
+    for path in texts {
+        for file in named_files(&fs::read_to_string(&path).unwrap()) {
+            named += 1;
+            assert!(root().join(&file).exists(), "{} names `{file}`, which is not there", path.display());
+        }
+    }
+    assert!(named > 30, "only {named} files are named: this test is broken");
+}
+
+#[test]
+fn the_test_of_named_files_can_fail() {
+    let text =
+        "`benches/speed.rs` measures, `sh tests/faults.sh NAME`; see [x](../src/cli/mod.rs), docs/sql.md. target/x";
+    let found: Vec<_> = named_files(text).into_iter().collect();
+    assert_eq!(found, ["benches/speed.rs", "docs/sql.md", "tests/faults.sh"]);
+}
+
+#[test]
+fn variables_stand_in_ticks_with_their_dollar() {
+    for document in files("docs", ".md").into_iter().chain([root().join("README.md")]) {
+        let text = fs::read_to_string(&document).unwrap();
+        assert!(!text.contains("$`"), "{} has a dollar before a tick", document.display());
+    }
+}
+
 /// Each part of the tests for faults stands behind a promise, and each promise names tests that are there.
 #[test]
 fn every_promise_has_its_tests() {

@@ -40,7 +40,7 @@ pub struct Enqueue {
     #[arg(long)]
     raw: bool,
 
-    /// On whose behalf the call is made; '' for nobody [default: $`ASYNCQ_PRINCIPAL`]
+    /// On whose behalf the call is made; '' for nobody [default: `$ASYNCQ_PRINCIPAL`]
     #[arg(long, value_name = "NAME")]
     pub(super) principal: Option<String>,
 

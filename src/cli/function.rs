@@ -24,7 +24,7 @@ pub enum Function {
     /// Add a function; adding the same one again changes nothing
     ///
     /// The program is started for each call, in the directory in which it was added. It gets the call's arguments as its
-    /// last arguments, the whole call as a line of JSON on stdin, and its result from the file that $`ASYNCQ_RESULT` names.
+    /// last arguments, the whole call as a line of JSON on stdin, and its result from the file that `$ASYNCQ_RESULT` names.
     /// Exit code 0 means done, 75 try again, anything else failed.
     ///
     /// A worker's program is started once, and gets call after call as docs/protocol.md tells. Functions with the same

@@ -6,7 +6,7 @@ use crate::domain::job::{Fence, Finish, JobId, State};
 use crate::domain::json::Json;
 use crate::domain::log::{Log, Stream};
 use crate::domain::retry::{Verdict, not_by_itself, refused};
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Timestamp, millis};
 use crate::error::Result;
 
 /// What a fence says, as the first four parameters. The claim alone tells what this build has claimed; what an older one
@@ -48,7 +48,7 @@ const AGAIN: &str = concat!(
     "'processing' AND cancelling = 0"
 );
 const COMPLETED_ITSELF: &str = concat!(
-    "UPDATE asyncq_job SET result = ?5, started_at = ?6, token = NULL, cancelling = 0 WHERE id = ?1",
+    "UPDATE asyncq_job SET result = ?5, started_at = finished_at - ?6, token = NULL, cancelling = 0 WHERE id = ?1",
     fenced!(),
     "'completed' AND token IS NOT NULL"
 );
@@ -126,7 +126,7 @@ fn finish(tx: &mut dyn Tx, end: &Finish) -> Result<Option<State>> {
     let verdict = &end.verdict;
     let settled = if verdict.by_itself {
         let undone = not_by_itself();
-        if completed_itself(tx, end, started_at)? {
+        if completed_itself(tx, end)? {
             Some((State::Completed, Ending::Completed, None))
         } else {
             settle(tx, end, &undone, started_at)?
@@ -134,9 +134,7 @@ fn finish(tx: &mut dyn Tx, end: &Finish) -> Result<Option<State>> {
     } else {
         match settle(tx, end, verdict, started_at)? {
             Some(settled) => Some(settled),
-            None if completed_itself(tx, end, started_at)? => {
-                Some((State::Completed, Ending::Completed, verdict.error.clone()))
-            }
+            None if completed_itself(tx, end)? => Some((State::Completed, Ending::Completed, verdict.error.clone())),
             None => None,
         }
     };
@@ -147,11 +145,13 @@ fn finish(tx: &mut dyn Tx, end: &Finish) -> Result<Option<State>> {
     Ok(Some(state))
 }
 
-/// Adds to a job that its function has completed what only its processor knows; says whether it was so.
-fn completed_itself(tx: &mut dyn Tx, end: &Finish, started_at: Timestamp) -> Result<bool> {
+/// Adds to a job that its function has completed what only its processor knows; says whether it was so. When it ended is
+/// for the function to say, how long it took is measured.
+fn completed_itself(tx: &mut dyn Tx, end: &Finish) -> Result<bool> {
     let result = end.result.as_ref().map(Json::as_str);
+    let took = millis(end.took);
     let [job, attempt, processor, claim] = fence(&end.fence);
-    Ok(tx.execute(COMPLETED_ITSELF, &[job, attempt, processor, claim, result.into(), started_at.into()])? > 0)
+    Ok(tx.execute(COMPLETED_ITSELF, &[job, attempt, processor, claim, result.into(), took.into()])? > 0)
 }
 
 fn fence(fence: &Fence) -> [Value<'static>; 4] {

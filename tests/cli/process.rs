@@ -290,3 +290,26 @@ fn what_sql_cannot_check_is_checked_at_the_claim() {
         ",
     );
 }
+
+#[test]
+fn how_long_a_call_took_is_told_alike_everywhere() {
+    let place = Place::with_functions(&[
+        ("short", "true"),
+        ("long", "sleep 0.05; echo printed"),
+        (
+            "itself",
+            "sqlite3 $ASYNCQ_DB \".timeout 10000\" \"UPDATE asyncq_job SET state = 'completed' WHERE id = $ASYNCQ_JOB\"; sleep 0.05; echo $1",
+        ),
+    ]);
+    place.stdout("for call in short long itself 'itself word'; do asyncq enqueue events $call; done");
+    let output = place.run("asyncq --verbose process");
+    let told = String::from_utf8(output.stderr).unwrap();
+    for job in 1..=4 {
+        let line = told.lines().find(|line| line.starts_with(&format!("asyncq: job {job} "))).unwrap();
+        let took = line.rsplit_once(" completed after ").unwrap().1;
+        let shown = place.stdout(&format!("asyncq job show {job}"));
+        assert!(shown.contains(&format!("  took {took}\n")), "{line}\n{shown}");
+        let attempt = shown.lines().last().unwrap();
+        assert!(attempt.starts_with("1 ") && attempt.contains(&format!("Z  {took} ")), "{line}\n{shown}");
+    }
+}
