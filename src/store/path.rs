@@ -12,11 +12,12 @@ use std::path::{Component, Path, PathBuf};
 pub fn as_shown(folder: PathBuf, shown: Option<&OsStr>) -> PathBuf {
     let Some(shown) = shown.map(Path::new).filter(|shown| shown.is_absolute()) else { return folder };
     let plain = shown.components().all(|part| part != Component::ParentDir);
-    if plain && is_same(shown, &folder) { shown.components().collect() } else { folder }
+    if plain && !is_ones_own(shown) && is_same(shown, &folder) { shown.components().collect() } else { folder }
 }
 
 /// A path made absolute: a relative one counts from `folder`. Links stay as they are. A `..` goes together with the name
-/// before it where that leads to the same place, and stays where a link makes it lead elsewhere.
+/// before it where that leads to the same place, and stays where a link makes it lead elsewhere. Only what means something
+/// else to each process is resolved.
 #[must_use]
 pub fn absolute(folder: &Path, path: &Path) -> PathBuf {
     let mut made = PathBuf::new();
@@ -35,11 +36,24 @@ pub fn absolute(folder: &Path, path: &Path) -> PathBuf {
             (part, _) => made.push(part),
         }
     }
+    if is_ones_own(&made) {
+        made = resolved(&made).unwrap_or(made);
+    }
     // It says that a folder is meant.
     if path.as_os_str().as_bytes().ends_with(b"/") {
         made.push("");
     }
     made
+}
+
+/// Whether a path may mean something else to another process, as `/proc/self/cwd` does.
+fn is_ones_own(path: &Path) -> bool {
+    path.starts_with("/proc") || path.starts_with("/dev/fd")
+}
+
+/// A path without links; the last name need not be there.
+fn resolved(path: &Path) -> Option<PathBuf> {
+    fs::canonicalize(path).ok().or_else(|| Some(fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?)))
 }
 
 /// Whether both paths lead to the same file or folder.
@@ -87,5 +101,9 @@ mod tests {
         }
         assert_eq!(as_shown(here.clone(), Some(OsStr::new("current"))), here);
         assert_eq!(as_shown(here.clone(), None), here);
+        let own = std::env::current_dir().unwrap();
+        assert_eq!(absolute(&here, Path::new("/proc/self/cwd/src/..")), own);
+        assert_eq!(absolute(&here, Path::new("/proc/self/cwd/new")), own.join("new"));
+        assert_eq!(as_shown(own.clone(), Some(OsStr::new("/proc/self/cwd"))), own);
     }
 }

@@ -206,13 +206,18 @@ fn a_store_behind_a_link_is_called_by_that_name() {
         ));
     }
     other.execute_batch("ROLLBACK").unwrap();
-    place.session(
+    place.session(&format!(
         "
         $ cd linked; asyncq --db new.db init; ls new.db
         new.db
         ! asyncq: the store `[..]/linked/new.db` is ready
+        # A name that means something else to each process is no use to a function.
+        $ asyncq --db /proc/self/cwd/own.db init; asyncq --db /proc/self/cwd/own.db init
+        ! asyncq: the store `{0}/own.db` is ready
+        ! asyncq: `{0}/own.db` is up to date
         ",
-    );
+        place.path().display()
+    ));
 }
 
 #[test]
