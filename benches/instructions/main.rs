@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use asyncq::domain::attempt::Outcome;
 use asyncq::domain::call::Call;
-use asyncq::domain::function::{Definition, FunctionName};
+use asyncq::domain::function::{Definition, FunctionName, Takes};
 use asyncq::domain::job::{Finish, NewJob, Token};
 use asyncq::domain::json::Json;
 use asyncq::domain::log::Log;
@@ -111,6 +111,7 @@ impl Bench {
             env: std::collections::BTreeMap::new(),
             timeout: None,
             worker: None,
+            takes: Takes::default(),
         };
         store.add_function(&service, &function, &definition).unwrap();
         let [args, kwargs] = ["[2,7]", "{}"].map(|text| Json::parse(text).unwrap());

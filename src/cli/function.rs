@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -13,7 +14,7 @@ use super::session::{Session, here, now};
 use super::usage::parse_count;
 use crate::commands::function::{Here, Typed, TypedWorker, change, define, resolved};
 use crate::commands::{Added, IfWaiting};
-use crate::domain::function::{self, FunctionName};
+use crate::domain::function::{self, Args as Passing, FunctionName, Stdin};
 use crate::domain::service::ServiceName;
 use crate::domain::size::{parse_size, write_size};
 use crate::domain::time::{parse_span, write_span};
@@ -39,6 +40,8 @@ pub enum Function {
         worker: bool,
         #[command(flatten)]
         keep: Keep,
+        #[command(flatten)]
+        takes: Takes,
         /// How long one run may take, as in 90s or 1h30m
         #[arg(long, value_name = "SPAN", value_parser = parse_span)]
         timeout: Option<Duration>,
@@ -76,6 +79,8 @@ pub enum Function {
         no_worker: bool,
         #[command(flatten)]
         keep: Keep,
+        #[command(flatten)]
+        takes: Takes,
         /// Forget a recorded environment variable
         #[arg(long, value_name = "NAME")]
         unset_env: Vec<String>,
@@ -141,6 +146,24 @@ pub struct Keep {
     memory_growth: Option<u64>,
 }
 
+/// How a command gets its call.
+#[derive(Debug, Args)]
+pub struct Takes {
+    /// How a command gets the arguments of its call: as words, or on standard input alone [default when adding: words]
+    #[arg(long, value_name = "HOW", value_parser = one_of(Passing::ALL.map(Passing::as_str), Passing::from_name))]
+    args: Option<Passing>,
+    /// What a command finds on its standard input: its call, or nothing [default when adding: call]
+    #[arg(long, value_name = "WHAT", value_parser = one_of(Stdin::ALL.map(Stdin::as_str), Stdin::from_name))]
+    stdin: Option<Stdin>,
+}
+
+fn one_of<T: Clone + Send + Sync + 'static>(
+    names: [&'static str; 2],
+    find: fn(&str) -> Option<T>,
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(names).try_map(move |name| find(&name).ok_or("no such name"))
+}
+
 impl Keep {
     fn typed(&self, is: Option<bool>) -> TypedWorker {
         TypedWorker { is, calls: self.calls_per_worker, idle: self.idle, growth: self.memory_growth }
@@ -151,7 +174,7 @@ impl Function {
     /// Does what is asked.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
         match self {
-            Function::Add { name, site, worker, keep, timeout, command } => {
+            Function::Add { name, site, worker, keep, takes, timeout, command } => {
                 let (service, name) = name.parse()?;
                 let typed = Typed {
                     command,
@@ -160,6 +183,8 @@ impl Function {
                     unset_env: Vec::new(),
                     timeout: timeout.map(Some),
                     worker: keep.typed(worker.then_some(true)),
+                    args: takes.args,
+                    stdin: takes.stdin,
                 };
                 let mut store = session.open()?;
                 // Who mistypes the service wants to hear that first.
@@ -201,11 +226,12 @@ impl Function {
                 let function = session.open()?.function(&service, &name)?;
                 if json { output::json(&View::of(&function))? } else { show(&function)? }
             }
-            Function::Set { name, site, worker, no_worker, keep, unset_env, timeout, no_timeout, command } => {
+            Function::Set { name, site, worker, no_worker, keep, takes, unset_env, timeout, no_timeout, command } => {
                 let (service, name) = name.parse()?;
                 let worker = keep.typed((worker || no_worker).then_some(worker));
                 let timeout = if no_timeout { Some(None) } else { timeout.map(Some) };
-                let typed = Typed { command, site: site.site, env: site.env, unset_env, timeout, worker };
+                let Takes { args, stdin } = takes;
+                let typed = Typed { command, site: site.site, env: site.env, unset_env, timeout, worker, args, stdin };
                 let mut store = session.open()?;
                 let old = store.function(&service, &name)?;
                 let change = change(&typed, &old.definition, surroundings(&here()?))?;
@@ -254,7 +280,7 @@ impl WorkerView {
     }
 }
 
-/// What `--json` gives of a function; `timeout` is in seconds, `worker` null for a command.
+/// What `--json` gives of a function; `timeout` is in seconds, `worker` null for a command, `args` and `stdin` for a worker.
 #[derive(Serialize)]
 struct View<'a> {
     service: &'a str,
@@ -264,12 +290,15 @@ struct View<'a> {
     env: &'a BTreeMap<String, String>,
     timeout: Option<f64>,
     worker: Option<WorkerView>,
+    args: Option<&'static str>,
+    stdin: Option<&'static str>,
     created_at: String,
 }
 
 impl View<'_> {
     fn of(function: &function::Function) -> View<'_> {
         let definition = &function.definition;
+        let takes = definition.worker.is_none().then_some(definition.takes);
         View {
             service: function.service.as_str(),
             name: function.name.as_str(),
@@ -278,6 +307,8 @@ impl View<'_> {
             env: &definition.env,
             timeout: definition.timeout.map(|timeout| timeout.as_secs_f64()),
             worker: definition.worker.as_ref().map(WorkerView::of),
+            args: takes.map(|takes| takes.args().as_str()),
+            stdin: takes.map(|takes| takes.stdin().as_str()),
             created_at: function.created_at.to_string(),
         }
     }
@@ -302,6 +333,9 @@ fn show(function: &function::Function) -> anyhow::Result<()> {
             text += &format!(", or with {} more memory", write_size(growth));
         }
         sheet.line("worker", text);
+    } else {
+        sheet.line("args", definition.takes.args().as_str().to_owned());
+        sheet.line("stdin", definition.takes.stdin().as_str().to_owned());
     }
     sheet.line("timeout", output::or_dash(definition.timeout.map(write_span).as_deref()));
     let created = function.created_at;

@@ -262,10 +262,12 @@ fn tell_end(session: &Session, report: &Report) {
         (Some(error), _) if report.state == State::Delayed => {
             session.whisper(&format!("{what}: {}; tried again in {pause:.1}s", error.message));
         }
-        (Some(error), _) if error.kind == FailureKind::CannotRun => session.talk_with_hint(
-            &format!("{what}: {}", error.message),
-            &format!("`asyncq function set {service} {function}` changes its program or its site"),
-        ),
+        // Without a code, the message names the way out.
+        (Some(error), _) if error.kind == FailureKind::CannotRun && error.exit_code.is_some() => session
+            .talk_with_hint(
+                &format!("{what}: {}", error.message),
+                &format!("`asyncq function set {service} {function}` changes its program or its site"),
+            ),
         (Some(error), _) => session.talk(&format!("{what}: {}", error.message)),
         (None, Ending::Conflict) if report.state == State::Delayed => {
             session.whisper(&format!("{what}: a conflict; tried again in {pause:.1}s"));

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::domain::function::{Definition, FunctionChange, Keep};
+use crate::domain::function::{Args, Definition, FunctionChange, Keep, Stdin, Takes};
 use crate::domain::text::visible;
 use crate::error::{Error, Kind, Result};
 use crate::store::absolute;
@@ -27,6 +27,28 @@ pub struct Typed {
     pub timeout: Option<Option<Duration>>,
     /// How its program is kept.
     pub worker: TypedWorker,
+    /// How a command gets the arguments of its call.
+    pub args: Option<Args>,
+    /// What a command finds on its standard input.
+    pub stdin: Option<Stdin>,
+}
+
+impl Typed {
+    /// How the function gets its call from now on, if that changes. A worker gets its calls as the protocol says.
+    fn takes(&self, old: Takes, is_worker: bool) -> Result<Option<Takes>> {
+        if !is_worker {
+            let (args, stdin) = (self.args.unwrap_or(old.args()), self.stdin.unwrap_or(old.stdin()));
+            return Ok(Some(Takes::new(args, stdin)?).filter(|takes| *takes != old));
+        }
+        if self.args.is_some() || self.stdin.is_some() {
+            return Err(Error::new(
+                Kind::Usage,
+                "`--args` and `--stdin` are for commands, and this function is a worker",
+            )
+            .hint("leave them out: a worker gets its calls as messages (docs/protocol.md)"));
+        }
+        Ok((old != Takes::default()).then(Takes::default))
+    }
 }
 
 /// How a program is kept, as it is typed.
@@ -87,6 +109,7 @@ pub fn define(typed: &Typed, here: Here<'_>) -> Result<Definition> {
         env: BTreeMap::new(),
         timeout: None,
         worker: None,
+        takes: Takes::default(),
     };
     let change = change(typed, &blank, here)?;
     Ok(change.apply(blank))
@@ -128,13 +151,9 @@ pub fn change(typed: &Typed, old: &Definition, here: Here<'_>) -> Result<Functio
         };
         env.insert(name, Some(value));
     }
-    Ok(FunctionChange {
-        command,
-        site: new_site,
-        env,
-        timeout: typed.timeout,
-        worker: typed.worker.change(old.worker)?,
-    })
+    let worker = typed.worker.change(old.worker)?;
+    let takes = typed.takes(old.takes, worker.unwrap_or(old.worker).is_some())?;
+    Ok(FunctionChange { command, site: new_site, env, timeout: typed.timeout, worker, takes })
 }
 
 fn site(text: &str, here: Here<'_>) -> Result<String> {

@@ -59,6 +59,108 @@ pub struct Definition {
     pub timeout: Option<Duration>,
     /// How its program is kept, if it is a worker; else it is a command, started for each call.
     pub worker: Option<Keep>,
+    /// How a command gets its call.
+    pub takes: Takes,
+}
+
+/// How a command gets its call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Takes {
+    /// The arguments as words, and the whole call on standard input.
+    #[default]
+    WordsAndStdin,
+    /// The arguments as words; its standard input is empty.
+    Words,
+    /// The call on standard input alone.
+    Stdin,
+}
+
+/// How a command gets the arguments of its call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Args {
+    /// As the last words of its command line.
+    Words,
+    /// On its standard input, with the rest of the call.
+    Stdin,
+}
+
+/// What a command finds on its standard input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stdin {
+    /// The whole call.
+    Call,
+    /// Nothing.
+    Nothing,
+}
+
+impl Takes {
+    /// Both together.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] where the call would not reach the command at all.
+    pub fn new(args: Args, stdin: Stdin) -> Result<Takes> {
+        match (args, stdin) {
+            (Args::Words, Stdin::Call) => Ok(Takes::WordsAndStdin),
+            (Args::Words, Stdin::Nothing) => Ok(Takes::Words),
+            (Args::Stdin, Stdin::Call) => Ok(Takes::Stdin),
+            (Args::Stdin, Stdin::Nothing) => {
+                Err(Error::new(Kind::Usage, "with `--args stdin` and `--stdin none` the program gets no arguments")
+                    .hint("`--args words` passes them as words, `--stdin call` on standard input"))
+            }
+        }
+    }
+
+    /// How it gets the arguments.
+    #[must_use]
+    pub fn args(self) -> Args {
+        if self == Takes::Stdin { Args::Stdin } else { Args::Words }
+    }
+
+    /// What it finds on its standard input.
+    #[must_use]
+    pub fn stdin(self) -> Stdin {
+        if self == Takes::Words { Stdin::Nothing } else { Stdin::Call }
+    }
+}
+
+impl Args {
+    /// All of them.
+    pub const ALL: [Args; 2] = [Args::Words, Args::Stdin];
+
+    /// Its name, in the store and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Args::Words => "words",
+            Args::Stdin => "stdin",
+        }
+    }
+
+    /// The one of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Args> {
+        Args::ALL.into_iter().find(|args| args.as_str() == name)
+    }
+}
+
+impl Stdin {
+    /// All of them.
+    pub const ALL: [Stdin; 2] = [Stdin::Call, Stdin::Nothing];
+
+    /// Its name, in the store and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stdin::Call => "call",
+            Stdin::Nothing => "none",
+        }
+    }
+
+    /// The one of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Stdin> {
+        Stdin::ALL.into_iter().find(|stdin| stdin.as_str() == name)
+    }
 }
 
 impl Definition {
@@ -123,6 +225,8 @@ pub struct FunctionChange {
     pub timeout: Option<Option<Duration>>,
     /// To be kept as a worker so, or to be a command (`Some(None)`).
     pub worker: Option<Option<Keep>>,
+    /// Another way in which the command gets its call.
+    pub takes: Option<Takes>,
 }
 
 impl FunctionChange {
@@ -140,6 +244,9 @@ impl FunctionChange {
         }
         if let Some(worker) = self.worker {
             definition.worker = worker;
+        }
+        if let Some(takes) = self.takes {
+            definition.takes = takes;
         }
         for (name, value) in &self.env {
             match value {

@@ -22,6 +22,8 @@ const LOOK: Duration = Duration::from_millis(100);
 pub enum Hitch {
     /// It cannot be started as it is.
     Unable(Failure),
+    /// The call cannot be passed to it, and never will.
+    Unfit(Failure),
     /// Somebody has been writing the program for too long.
     Written(Failure),
     /// The system has had no process, descriptor or memory for any program for too long.
@@ -35,6 +37,7 @@ impl Hitch {
     pub(super) fn of(error: io::Error, why_not: impl Fn(&io::Error) -> Failure) -> Hitch {
         match Errno::from_io_error(&error) {
             Some(Errno::TXTBSY) => Hitch::Written(why_not(&error)),
+            Some(Errno::TOOBIG) => Hitch::Unfit(why_not(&error)),
             _ if is_scarcity(&error) => Hitch::Scarce(error),
             _ => Hitch::Unable(why_not(&error)),
         }
@@ -45,6 +48,7 @@ impl Hitch {
     pub fn outcome(self) -> Outcome {
         match self {
             Hitch::Unable(failure) | Hitch::Written(failure) => Outcome::Unstarted(failure),
+            Hitch::Unfit(failure) => Outcome::Failed(failure),
             Hitch::Scarce(error) => {
                 Outcome::Unstarted(cannot_run(126, format!("its program cannot be started: {}", in_words(&error))))
             }
@@ -95,7 +99,7 @@ impl Scarcity {
             let since = match hitch {
                 Hitch::Scarce(_) => *self.since().get_or_insert(began),
                 Hitch::Written(_) => began,
-                Hitch::Unable(_) | Hitch::Stopped(_) => return Err(hitch),
+                Hitch::Unable(_) | Hitch::Unfit(_) | Hitch::Stopped(_) => return Err(hitch),
             };
             match control.asked() {
                 Stop::No if since.elapsed() < MOMENT => std::thread::sleep(LOOK),

@@ -1,5 +1,6 @@
 //! Starting the program of a function: its arguments, its environment, and why it could not be started.
 
+use std::fmt::Display;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -14,9 +15,11 @@ use super::result::ResultFile;
 use super::score::Offer;
 use super::{Control, Hitch, Request, Surroundings, in_words};
 use crate::domain::attempt::{Failure, FailureKind};
-use crate::domain::function::Definition;
+use crate::domain::call::Call;
+use crate::domain::function::{Args, Definition, Stdin as Holds};
 use crate::domain::job::Token;
 use crate::domain::json;
+use crate::domain::text::visible;
 use crate::error::reason;
 
 /// The longest argument that Linux passes to a program, in bytes (`MAX_ARG_STRLEN`, execve(2), without the NUL).
@@ -26,23 +29,19 @@ const LONGEST_ARGUMENT: usize = 128 * 1024 - 1;
 pub(super) fn start(request: &Request<'_>, result: &ResultFile, way: Way<'_>) -> Result<Child, Hitch> {
     let site = request.call.site.as_deref().unwrap_or(&request.definition.site);
     let of = Program { definition: request.definition, site, way };
-    // Known once, so that every try is the same but for its arguments.
+    // Known once, so that every try is the same.
     let (_, program) = of.command().map_err(Hitch::Unable)?;
-    let with = |args: &[String]| {
+    let words = words(request).map_err(Hitch::Unfit)?;
+    let start = || {
         let (mut command, _) = of.command().map_err(|failure| io::Error::other(failure.message))?;
-        command.args(args).envs(variables(request)).env("ASYNCQ_RESULT", result.path());
-        way.offer.start(command.stdin(Stdio::piped()))
+        command.args(&words).envs(variables(request)).env("ASYNCQ_RESULT", result.path());
+        command.stdin(if request.definition.takes.stdin() == Holds::Call { Stdio::piped() } else { Stdio::null() });
+        way.offer.start(&mut command)
     };
-    let mut arguments = arguments(request);
-    let start = || match with(&arguments) {
-        // Too much for one command line all together: then it reaches the function on stdin only.
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::TOOBIG) => {
-            arguments.clear();
-            with(&arguments)
-        }
-        child => child,
-    };
-    way.around.scarcity.wait(way.control, start, |error| why_not(error, &program, Path::new(site)))
+    way.around.scarcity.wait(way.control, start, |error| match Errno::from_io_error(error) {
+        Some(Errno::TOOBIG) if !words.is_empty() => too_many(request, &words),
+        _ => why_not(error, &program, Path::new(site)),
+    })
 }
 
 /// How a program is started, whichever it is.
@@ -121,24 +120,46 @@ fn variables(request: &Request<'_>) -> Vec<(&'static str, String)> {
     variables
 }
 
-/// The call's arguments as words. One that is too long for a command line is left to stdin: an empty word stands in
-/// its place, so that the others keep theirs.
-fn arguments(request: &Request<'_>) -> Vec<String> {
-    let word = |value: &str| match json::unquote(value) {
+/// The call's arguments as words, if its function takes them so.
+fn words(request: &Request<'_>) -> Result<Vec<String>, Failure> {
+    if request.definition.takes.args() == Args::Stdin {
+        return Ok(Vec::new());
+    }
+    let text = |value: &str| match json::unquote(value) {
         Some(text) => text.into_owned(),
         None => json::compact(value),
     };
-    let mut words: Vec<String> = request.call.args.elements().into_iter().map(word).collect();
-    for long in words.iter_mut().filter(|word| word.len() > LONGEST_ARGUMENT) {
-        long.clear();
+    let mut words = Vec::new();
+    for (index, value) in request.call.args.elements().into_iter().enumerate() {
+        words.push(word(request, &(index + 1), text(value))?);
     }
     for (name, value) in request.call.kwargs.entries() {
-        let option = format!("--{name}={}", word(value));
-        if option.len() <= LONGEST_ARGUMENT {
-            words.push(option);
-        }
+        words.push(word(request, &format_args!("`{}`", visible(&name)), format!("--{name}={}", text(value)))?);
     }
-    words
+    Ok(words)
+}
+
+/// A word that can stand on a command line.
+fn word(request: &Request<'_>, which: &impl Display, word: String) -> Result<String, Failure> {
+    if word.len() <= LONGEST_ARGUMENT {
+        return Ok(word);
+    }
+    let size = word.len();
+    let what = format!("its argument {which} is a word of {size} bytes, and one may have at most {LONGEST_ARGUMENT}");
+    Err(does_not_fit(request, &what))
+}
+
+fn too_many(request: &Request<'_>, words: &[String]) -> Failure {
+    let (count, size) = (words.len(), words.iter().map(String::len).sum::<usize>());
+    does_not_fit(request, &format!("its {count} arguments have {size} bytes in all, too many for a command line"))
+}
+
+/// A failure to run a call that its program cannot get as words, with the way out.
+fn does_not_fit(request: &Request<'_>, what: &str) -> Failure {
+    let Call { service, function, .. } = request.call;
+    let way_out =
+        format!("`asyncq function set {service} {function} --args stdin` passes the call on standard input alone");
+    Failure::new(FailureKind::CannotRun, format!("{what}; {way_out}"))
 }
 
 /// The whole call as one line of JSON.
@@ -189,6 +210,10 @@ fn why_not(error: &io::Error, program: &Path, site: &Path) -> Failure {
         Some(Errno::NOEXEC) => {
             cannot_run(126, format!("its program `{shown}` is neither a binary nor a script that begins with `#!`"))
         }
+        Some(Errno::TOOBIG) => cannot_run(
+            126,
+            format!("its program `{shown}` cannot be started: its command and its environment are too long"),
+        ),
         Some(Errno::TXTBSY) => cannot_run(126, format!("its program `{shown}` is being written")),
         _ => cannot_run(126, format!("its program `{shown}` cannot be started: {}", in_words(error))),
     }

@@ -6,24 +6,28 @@ use super::engine::{Row, Tx, damaged};
 use super::service::{Added, IfWaiting, Removed};
 use super::{Store, job, service};
 use crate::domain::attempt::{Failure, FailureKind};
-use crate::domain::function::{Definition, Function, FunctionChange, FunctionName};
+use crate::domain::function::{Args, Definition, Function, FunctionChange, FunctionName, Stdin, Takes};
 use crate::domain::object;
 use crate::domain::service::ServiceName;
 use crate::domain::suggest::nearest;
 use crate::domain::time::millis;
 use crate::error::{Error, Kind, Result};
 
-const FUNCTION: &str = "SELECT service, name, command, site, env, timeout, worker, created_at FROM asyncq_function
+const FUNCTION: &str =
+    "SELECT service, name, command, site, env, timeout, worker, created_at, args, stdin FROM asyncq_function
     WHERE service = ?1 AND name = ?2";
-const FUNCTIONS: &str = "SELECT service, name, command, site, env, timeout, worker, created_at FROM asyncq_function
+const FUNCTIONS: &str =
+    "SELECT service, name, command, site, env, timeout, worker, created_at, args, stdin FROM asyncq_function
     WHERE service = ?1 ORDER BY name";
-const ALL_FUNCTIONS: &str = "SELECT service, name, command, site, env, timeout, worker, created_at FROM asyncq_function
+const ALL_FUNCTIONS: &str =
+    "SELECT service, name, command, site, env, timeout, worker, created_at, args, stdin FROM asyncq_function
     ORDER BY service, name";
 const NAMES: &str = "SELECT name FROM asyncq_function WHERE service = ?1 ORDER BY name";
-const ADD: &str = "INSERT INTO asyncq_function (service, name, command, site, env, timeout, worker, created_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-const SET: &str = "UPDATE asyncq_function SET command = ?3, site = ?4, env = ?5, timeout = ?6, worker = ?7
-    WHERE service = ?1 AND name = ?2";
+const ADD: &str =
+    "INSERT INTO asyncq_function (service, name, command, site, env, timeout, worker, created_at, args, stdin)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+const SET: &str = "UPDATE asyncq_function SET command = ?3, site = ?4, env = ?5, timeout = ?6, worker = ?7,
+    args = ?8, stdin = ?9 WHERE service = ?1 AND name = ?2";
 const SET_PATHS: &str = "UPDATE asyncq_function SET command = ?3, site = ?4
     WHERE service = ?1 AND name = ?2 AND site = ?5";
 const REMOVE: &str = "DELETE FROM asyncq_function WHERE service = ?1 AND name = ?2";
@@ -39,7 +43,7 @@ impl Store {
             service::find(tx, service)?;
             let Some(there) = tx.first(FUNCTION, &[service.as_str().into(), name.as_str().into()], read)? else {
                 let now = tx.now();
-                let Columns { command, env, timeout, worker } = columns(is);
+                let Columns { command, env, timeout, worker, args, stdin } = columns(is);
                 tx.change(
                     ADD,
                     &[
@@ -51,6 +55,8 @@ impl Store {
                         timeout.into(),
                         worker.as_ref().into(),
                         now.into(),
+                        args.into(),
+                        stdin.into(),
                     ],
                 )?;
                 return Ok(Added::New);
@@ -133,7 +139,7 @@ impl Store {
         self.write(|tx| {
             let mut function = find(tx, service, name)?;
             function.definition = change.apply(function.definition);
-            let Columns { command, env, timeout, worker } = columns(&function.definition);
+            let Columns { command, env, timeout, worker, args, stdin } = columns(&function.definition);
             tx.change(
                 SET,
                 &[
@@ -144,6 +150,8 @@ impl Store {
                     (&env).into(),
                     timeout.into(),
                     worker.as_ref().into(),
+                    args.into(),
+                    stdin.into(),
                 ],
             )?;
             Ok(function)
@@ -175,6 +183,8 @@ struct Columns {
     env: String,
     timeout: Option<i64>,
     worker: Option<String>,
+    args: &'static str,
+    stdin: &'static str,
 }
 
 fn columns(is: &Definition) -> Columns {
@@ -184,6 +194,8 @@ fn columns(is: &Definition) -> Columns {
         env: text(serde_json::to_string(&is.env)),
         timeout: is.timeout.map(millis),
         worker: is.worker.map(|worker| text(serde_json::to_string(&worker))),
+        args: is.takes.args().as_str(),
+        stdin: is.takes.stdin().as_str(),
     }
 }
 
@@ -203,6 +215,10 @@ fn read(row: &dyn Row) -> Result<Function> {
                 .map(object::read)
                 .transpose()
                 .map_err(|flaw| broken(&format!("how its worker is kept: {flaw}")))?,
+            takes: Args::from_name(row.str(8)?)
+                .zip(Stdin::from_name(row.str(9)?))
+                .and_then(|(args, stdin)| Takes::new(args, stdin).ok())
+                .ok_or_else(|| broken("how it gets its calls is unknown"))?,
         },
         created_at: row.time(7)?.ok_or_else(|| broken("no time"))?,
     })

@@ -123,26 +123,68 @@ fn a_result_is_json_in_a_file() {
     );
 }
 
+/// Nothing is left out: such a call ends in an error, unless its function takes it on standard input alone.
 #[test]
-fn arguments_too_long_for_a_command_line_reach_it_on_stdin() {
-    let place = Place::with_functions(&[("count", r#"echo "$# ${#1} ${#2} ${#3}"; wc -c"#)]);
-    let store = rusqlite::Connection::open(place.store()).unwrap();
-    let insert = "INSERT INTO asyncq_job (service, function, args, kwargs) VALUES ('events', 'count', ?1, ?2)";
-    let long = "x".repeat(200_000);
-    store.execute(insert, (format!(r#"["a","{long}","b"]"#), format!(r#"{{"k":"{long}"}}"#))).unwrap();
-    let ones = format!("[{}1]", "1,".repeat(400_000));
-    store.execute(insert, (ones, "{}")).unwrap();
-    drop(store);
-    let lines = place.stdout("asyncq process");
-    let lines: Vec<&str> = lines.lines().collect();
-    assert_eq!((lines[0], lines[2]), ("3 1 0 1", "0 0 0 0"));
-    assert!(lines[1].trim().parse::<usize>().unwrap() > 400_000);
-    assert!(lines[3].trim().parse::<usize>().unwrap() > 800_000);
+fn a_call_that_does_not_fit_on_a_command_line_is_told_with_the_way_out() {
+    let place = Place::with_functions(&[("count", "echo \"$# words\"; wc -c")]);
+    let call = |call: &str| format!(r#"{{"service":"events","function":"count",{call}}}"#);
+    let long = "x".repeat(131_072);
+    let calls = [
+        call(&format!(r#""args":["a","{long}","b"]"#)),
+        call(&format!(r#""kwargs":{{"key":"{}"}}"#, &long[6..])),
+        // One byte less each.
+        call(&format!(r#""args":["{}"],"kwargs":{{"key":"{}"}}"#, &long[1..], &long[7..])),
+        call(&format!(r#""args":[{}1]"#, "1,".repeat(399_999))),
+    ];
+    place.write("calls", &calls.join("\n"));
+    let way_out = "`asyncq function set events count --args stdin` passes the call on standard input alone";
+    place.session(&format!(
+        "
+        $ asyncq enqueue --batch calls > /dev/null; asyncq process
+        2 words
+        262270
+        ! asyncq: job 1 (`events` `count`): its argument 2 is a word of 131072 bytes, and one may have at most 131071; {way_out}
+        ! asyncq: job 2 (`events` `count`): its argument `key` is a word of 131072 bytes, and one may have at most 131071; {way_out}
+        ! asyncq: job 4 (`events` `count`): its 400000 arguments have 400000 bytes in all, too many for a command line; {way_out}
+        ? 1
+        $ asyncq job show 4 --json
+        {{[..]\"error\":{{\"kind\":\"cannot-run\",[..]\"attempts\":[{{\"attempt\":1,[..]}}]}}
+        $ asyncq function set events count --args stdin; asyncq job retry 1 2 4 && asyncq process
+        0 words
+        131206
+        0 words
+        131198
+        0 words
+        800123
+        "
+    ));
+}
+
+/// Some programs take whatever stands on their standard input.
+#[test]
+fn a_function_gets_its_call_as_it_is_defined() {
+    let place = Place::with_functions(&[]);
+    place.function("words", "--stdin none", "echo \"$#: $*\"; wc -c; ls -l /proc/self/fd/0 | grep -o '/dev/null$'");
+    place.function("line", "--args stdin", "echo \"$#: $*\"; cat");
+    place.session(
+        r#"
+        $ asyncq enqueue events words a 1 -k b=2; asyncq enqueue events line a 1 -k b=2
+        1
+        2
+        $ asyncq process
+        3: a 1 --b=2
+        0
+        /dev/null
+        0:[..]
+        {"job":2,"attempt":1,"service":"events","function":"line","args":["a",1],"kwargs":{"b":2},"principal":null,"site":"[..]"}
+        "#,
+    );
 }
 
 #[test]
 fn a_call_is_one_line_on_stdin() {
-    let place = Place::with_functions(&[("lines", "wc -l; :"), ("ignores", "exec <&-; sleep 0.05")]);
+    let place = Place::with_functions(&[("lines", "wc -l; :")]);
+    place.function("ignores", "--args stdin", "exec <&-; sleep 0.05");
     let store = rusqlite::Connection::open(place.store()).unwrap();
     let insert = "INSERT INTO asyncq_job (service, function, args) VALUES ('events', ?1, ?2)";
     store.execute(insert, ("lines", "[1,\n \"a\\nb\",\r\n2]")).unwrap();

@@ -18,10 +18,12 @@ fn adding_listing_showing_changing() {
         command   /[..]bin/sh -c 'echo "$GREETING"'
         site      /[..]
         env       GREETING=hi
+        args      words
+        stdin     call
         timeout   1h30m
         created   20[..]Z  now
         $ asyncq function show events shell --json
-        {"service":"events","name":"shell","command":["/[..]bin/sh","-c","echo \"$GREETING\""],"site":"/[..]","env":{"GREETING":"hi"},"timeout":5400.0,"worker":null,"created_at":"20[..]Z"}
+        {"service":"events","name":"shell","command":["/[..]bin/sh","-c","echo \"$GREETING\""],"site":"/[..]","env":{"GREETING":"hi"},"timeout":5400.0,"worker":null,"args":"words","stdin":"call","created_at":"20[..]Z"}
         $ mkdir other
         $ asyncq function set events shell --site other --env NAME=you --unset-env GREETING --no-timeout -- sh -c 'echo "$NAME in $(basename "$PWD")"'
         $ asyncq enqueue events shell
@@ -168,5 +170,48 @@ fn a_program_without_a_name_and_a_site_that_is_not_there() {
         ! hint: a site is the directory in which the function runs
         ? 66
         ",
+    );
+}
+
+#[test]
+fn how_a_function_gets_its_call() {
+    let place = Place::new();
+    place.program("hello", "#!/bin/sh\necho hello\n");
+    place.session(
+        r#"
+        $ asyncq service add events -q; asyncq function add events hello --args stdin -- ./hello
+        $ asyncq function add events hello --args stdin -- ./hello
+        $ asyncq function add events hello -- ./hello
+        ! error: service `events` has a function `hello` that is defined differently
+        ! hint: `asyncq function show events hello` shows it, `asyncq function set events hello` changes it
+        ? 77
+        $ asyncq function set events hello --stdin none
+        ! error: with `--args stdin` and `--stdin none` the program gets no arguments
+        ! hint: `--args words` passes them as words, `--stdin call` on standard input
+        ? 2
+        $ asyncq function set events hello --stdin none --args words; asyncq function list --json
+        [{"service":"events","name":"hello",[..]"worker":null,"args":"words","stdin":"none","created_at":"[..]"}]
+        $ asyncq function add events other --args stdin --stdin none -- ./hello
+        ! error: with `--args stdin` and `--stdin none` the program gets no arguments
+        ! hint: `--args words` passes them as words, `--stdin call` on standard input
+        ? 2
+        $ asyncq function add events other --args line -- ./hello
+        ! error: `--args` cannot be `line`: it is `words` or `stdin`
+        ! hint: `asyncq function add --help` shows how
+        ? 2
+        $ asyncq function add events other --worker --args words -- ./hello
+        ! error: `--args` and `--stdin` are for commands, and this function is a worker
+        ! hint: leave them out: a worker gets its calls as messages (docs/protocol.md)
+        ? 2
+        $ asyncq function set events hello --worker; asyncq function show events hello --json
+        {[..]"worker":{[..]},"args":null,"stdin":null,[..]
+        $ asyncq function set events hello --stdin none
+        ! error: `--args` and `--stdin` are for commands, and this function is a worker
+        ! hint: leave them out: a worker gets its calls as messages (docs/protocol.md)
+        ? 2
+        $ asyncq function set events hello --no-worker --stdin none; asyncq function show events hello | grep -e args -e stdin
+        args      words
+        stdin     none
+        "#,
     );
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use asyncq::Kind;
-use asyncq::domain::function::{Definition, FunctionChange};
+use asyncq::domain::function::{Definition, FunctionChange, Takes};
 use asyncq::store::{Added, IfWaiting};
 
 use crate::fixture::{definition, enqueue, function, service, two, with_events};
@@ -16,6 +16,11 @@ conformance! {
         let bare = Definition { env: BTreeMap::new(), timeout: None, ..definition() };
         store.add_function(&service("events"), &function("bare"), &bare).unwrap();
         assert_eq!(store.function(&service("events"), &function("bare")).unwrap().definition, bare);
+        for takes in [Takes::Words, Takes::Stdin, Takes::WordsAndStdin] {
+            let change = FunctionChange { takes: Some(takes), ..FunctionChange::default() };
+            store.set_function(&service("events"), &function("bare"), &change).unwrap();
+            assert_eq!(store.function(&service("events"), &function("bare")).unwrap().definition.takes, takes);
+        }
     }
 
     fn adding_is_idempotent(store: &mut Store) {
@@ -27,6 +32,7 @@ conformance! {
             Definition { site: "/other".to_owned(), ..definition() },
             Definition { env: BTreeMap::new(), ..definition() },
             Definition { timeout: None, ..definition() },
+            Definition { takes: Takes::Words, ..definition() },
         ] {
             assert_eq!(store.add_function(&on, &name, &other).unwrap_err().kind(), Kind::Denied);
         }

@@ -52,7 +52,9 @@ impl Workers {
         let no_token = |error: Error| Hitch::Unable(Failure::new(FailureKind::CannotRun, error.to_string()));
         let token = new_token().map_err(no_token)?;
         Worker::start(claim, &token.inside(&self.token), around, control).map(Box::new).inspect_err(|hitch| {
-            if let (Hitch::Unable(failure), Ok(call), Ok(definition)) = (hitch, &claim.call, &claim.definition) {
+            if let (Hitch::Unable(failure) | Hitch::Unfit(failure), Ok(call), Ok(definition)) =
+                (hitch, &claim.call, &claim.definition)
+            {
                 self.broke(definition, call.site.as_deref().unwrap_or(&definition.site), failure);
             }
         })

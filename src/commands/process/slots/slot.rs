@@ -84,7 +84,7 @@ impl Shared {
     /// How a call ends whose program was not started, if it ends.
     fn settle(&self, hitch: Hitch) -> Result<Ended, Hitch> {
         match hitch {
-            Hitch::Unable(_) | Hitch::Stopped(Stop::Cancel) => {
+            Hitch::Unable(_) | Hitch::Unfit(_) | Hitch::Stopped(Stop::Cancel) => {
                 Ok(Ended::unrun(hitch.outcome(), Capture::new(&self.common.around.folder)))
             }
             Hitch::Written(_) | Hitch::Scarce(_) | Hitch::Stopped(_) => Err(hitch),
