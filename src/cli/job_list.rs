@@ -1,12 +1,16 @@
 //! `asyncq job list`.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 
 use super::job_view::JobPrinter;
 use super::job_which::{Filter, job_number, one_of};
+use super::process::paused;
 use super::session::{Session, to_terminal};
 use crate::commands::{JobQuery, Store, job};
 use crate::domain::job::{JobId, State};
+use crate::domain::service::ServiceName;
 
 /// Which jobs to list.
 #[derive(Debug, Args)]
@@ -41,9 +45,12 @@ impl List {
         let limit = self.limit.unwrap_or(if to_terminal() { Self::SCREEN } else { 0 });
         let mut query = JobQuery { filter, before: self.before.map(JobId), limit: (limit > 0).then_some(limit) };
         let mut list = JobPrinter::new(self.json);
+        let mut waited_for = BTreeSet::new();
         loop {
             let page = store.jobs(&query)?;
             list.print(&page.jobs)?;
+            let waiting = page.jobs.iter().filter(|job| matches!(job.state, State::Delayed | State::Queued));
+            waited_for.extend(waiting.map(|job| job.service.clone()).filter(|_| session.is_watched()));
             query.before = page.next;
             if let Some(left) = &mut query.limit {
                 *left -= u32::try_from(page.jobs.len()).unwrap_or(*left).min(*left);
@@ -53,6 +60,11 @@ impl List {
             }
         }
         list.end()?;
+        for service in waited_for.iter().filter_map(|name| ServiceName::parse(name).ok()) {
+            if store.service(&service).is_ok_and(|service| service.paused) {
+                session.news(&paused(&service));
+            }
+        }
         let Some(next) = query.before.filter(|_| !self.json) else { return Ok(()) };
         if job::any(store, &query)? {
             let more = format!("these are {limit} of more jobs; `--before {next}` shows the next, `--limit 0` all");

@@ -78,6 +78,9 @@ fn a_person_at_a_terminal_hears_that_calls_wait_for_the_end_of_a_pause() {
     assert_eq!(place.terminal("asyncq process; asyncq process events"), "");
     assert_eq!(place.terminal("asyncq enqueue events hello"), format!("1\n{told}"));
     assert_eq!(place.terminal("asyncq enqueue events hello --hold"), "2\n");
+    let listed = place.terminal("asyncq job list");
+    assert!(listed.starts_with("ID") && listed.ends_with(&format!("\n{told}")), "{listed}");
+    assert!(!place.terminal("asyncq job list --state held").contains("paused"));
     assert_eq!(place.terminal("asyncq process; asyncq process events"), told.repeat(2));
     assert_eq!(place.terminal("asyncq -q enqueue events hello; asyncq -q process"), "3\n");
     // A script has said what it wants.

@@ -25,7 +25,7 @@ fn a_full_disk_keeps_no_outcome_waiting() {
          export ASYNCQ_DB=disk/q.db
          asyncq service add events && asyncq function add events fill -- ./fill || exit 98
          asyncq enqueue events fill && asyncq enqueue events fill || exit 97
-         asyncq process --trust-store-writers 2> said & process=$!
+         asyncq -q process --trust-store-writers 2> said & process=$!
          until [ \"$(asyncq job list --state completed --json | grep -c completed)\" = 1 ] && grep -q begins said; do
              kill -0 $process || { cat said >&2; asyncq job list >&2; exit 96; }
          done
@@ -140,7 +140,7 @@ fn a_damaged_definition_costs_its_own_calls_and_nothing_else() {
     let output = process.wait();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("function `damaged` of service `events`: its command: "), "{said}");
+    assert!(said.contains("function `damaged` of service `events`: its command is "), "{said}");
     assert_eq!(place.query("SELECT state || attempt FROM asyncq_job WHERE id = 1"), "completed1");
     assert_eq!(place.query("SELECT state FROM asyncq_job WHERE id = 2"), "error");
 }

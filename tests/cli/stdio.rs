@@ -224,3 +224,28 @@ fn a_log_that_could_not_grow_is_written_again_when_it_can() {
     assert!(out.lines().all(|line| line.chars().all(|c| c == '0') || line == "8"), "{out}");
     assert!(err.contains("bytes could not be written to stderr: File too large"), "{err}");
 }
+
+#[test]
+fn a_terminal_that_is_gone_ends_no_call() {
+    let place = Place::with_functions(&[("say", "echo hello")]);
+    place.stdout("asyncq enqueue events say");
+    // Nobody has the other end of the terminal any more.
+    place.write(
+        "gone.py",
+        "import os, pty, subprocess
+ours, theirs = pty.openpty()
+process = subprocess.Popen(['asyncq', 'process'], stdout=theirs)
+os.close(theirs), os.close(ours)
+raise SystemExit(process.wait())
+",
+    );
+    place.session(
+        "
+        $ python3 gone.py
+        ! asyncq: cannot write to stdout: Input/output error; trying again with what comes next
+        ! asyncq: 6 bytes could not be written to stdout: Input/output error
+        $ asyncq job log 1
+        hello
+        ",
+    );
+}
