@@ -13,7 +13,7 @@ use crate::commands::waiting::Waiting;
 use crate::commands::{JobFilter, JobQuery, Store};
 use crate::domain::attempt::{Attempt, Failure};
 use crate::domain::job::{Job, JobId, State};
-use crate::domain::json::quote;
+use crate::domain::json::{is_too_deep, quote};
 use crate::domain::log::Stream;
 use crate::domain::time::{Timestamp, show_span};
 
@@ -276,8 +276,9 @@ impl<'a> AttemptView<'a> {
     }
 }
 
-/// Stored JSON byte for byte; what a client stored that is none, as a string.
+/// Stored JSON byte for byte. What a client stored that is not JSON, or that is nested deeper than readers can follow, is
+/// a string.
 fn raw(text: &str) -> Box<RawValue> {
-    let own = RawValue::from_string(text.to_owned());
-    own.or_else(|_| RawValue::from_string(quote(text))).unwrap_or_default()
+    let own = Some(text).filter(|text| !is_too_deep(text)).and_then(|text| RawValue::from_string(text.to_owned()).ok());
+    own.or_else(|| RawValue::from_string(quote(text)).ok()).unwrap_or_default()
 }

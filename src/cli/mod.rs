@@ -98,6 +98,11 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
             let (mut store, made) = session.create()?;
             if !made {
                 store.check()?;
+                store.check_numbers()?;
+                let unowned = crate::commands::job::put_back_unowned(&mut store)?;
+                if !unowned.is_empty() {
+                    session.talk(&process::unowned(&unowned));
+                }
             }
             let place = store.location();
             session.talk(&if made {

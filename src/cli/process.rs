@@ -17,7 +17,7 @@ use super::usage::parse_count;
 use crate::commands::process::{self, Barrier, Echo, Equipment, Event, Line, Options, Report, RunFolder, Surroundings};
 use crate::commands::{Store, reset_signals};
 use crate::domain::attempt::{Ending, FailureKind};
-use crate::domain::job::State;
+use crate::domain::job::{JobId, State};
 use crate::domain::processor::Processor;
 use crate::domain::service::ServiceName;
 use crate::domain::time::{parse_span, show_span};
@@ -150,6 +150,22 @@ pub(super) fn paused(service: &ServiceName) -> String {
     format!("service `{service}` is paused; `asyncq service resume {service}` lets its calls run")
 }
 
+/// What is told of a call whose outcome nobody wants any more.
+fn late(job: JobId, now: Option<State>) -> String {
+    let why = match now {
+        None => "is not in the store any more".to_owned(),
+        Some(State::Processing) => "was taken over by another processor".to_owned(),
+        Some(state) => format!("is {state} now, which was not done here"),
+    };
+    format!("job {job} {why}; what it did here counts for nothing")
+}
+
+/// What is told of jobs that were put back, as they belonged to no processor.
+pub(super) fn unowned(jobs: &[(JobId, State)]) -> String {
+    let list: Vec<String> = jobs.iter().map(|(job, state)| format!("job {job} is {state}")).collect();
+    format!("found `processing` without a processor, and put back: {}", list.join(", "))
+}
+
 fn tell(session: &Session, options: &Options, event: &Event<'_>) {
     match event {
         Event::Busy { service, concurrency, holders } => {
@@ -160,10 +176,8 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
         }
         Event::Paused { service } => session.news(&paused(service)),
         Event::Ended(report) => tell_end(session, report),
-        Event::Late { job } => {
-            session
-                .talk(&format!("job {job} was taken over by another processor; what it did here counts for nothing"));
-        }
+        Event::Late { job, now } => session.talk(&late(*job, *now)),
+        Event::Unowned { jobs } => session.talk(&unowned(jobs)),
         Event::Rescued { processor, jobs } => {
             let count = |state| jobs.iter().filter(|(_, now)| *now == state).count();
             let back = count(State::Queued);

@@ -4,11 +4,15 @@ use std::time::{Duration, Instant};
 
 use crate::domain::job::{JobId, State};
 use crate::error::{Error, Kind, Result};
+use crate::runner::leftover;
 use crate::store::{Cancelled, JobQuery, Many, Refusal, Store};
 
 /// How long cancelling waits for a running job to end: its processor looks several times a second and gives the function
 /// ten seconds to end by itself.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long what a job without a processor has left may take to end once it is killed.
+const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a change of many jobs pauses at most after a step.
 const LONGEST_BREATH: Duration = Duration::from_millis(100);
@@ -52,7 +56,7 @@ pub fn cancel(store: &mut Store, id: JobId) -> Result<()> {
     match store.cancel(id)? {
         Cancelled::Now | Cancelled::Ended(State::Cancelled) => return Ok(()),
         Cancelled::Ended(state) => return Err(too_late(id, state)),
-        Cancelled::Requested => {}
+        Cancelled::Requested => drop(put_back_unowned(store)?),
     }
     match ended(store, id, until)? {
         State::Cancelled => Ok(()),
@@ -60,6 +64,23 @@ pub fn cancel(store: &mut Store, id: JobId) -> Result<()> {
             .hint("if its processor died, the next `asyncq process` cancels it, or tells what it waits for")),
         state => Err(too_late(id, state)),
     }
+}
+
+/// Puts back what is `processing` and belongs to no processor, after ending what it may have left running.
+///
+/// # Errors
+/// Whatever the store answers.
+pub fn put_back_unowned(store: &mut Store) -> Result<Vec<(JobId, State)>> {
+    let unowned = store.unowned()?;
+    if unowned.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (jobs, tokens): (Vec<_>, Vec<_>) = unowned.into_iter().unzip();
+    let tokens: Vec<_> = tokens.into_iter().flatten().collect();
+    if !tokens.is_empty() && !leftover::end(&tokens, LEFTOVER_PATIENCE) {
+        return Ok(Vec::new());
+    }
+    store.put_back_unowned(&jobs)
 }
 
 /// The state of a job once it does not run, or at `until`.
@@ -102,6 +123,9 @@ pub fn change_many(store: &mut Store, many: &Many) -> Result<Changed> {
         }
     }
     let until = Instant::now() + CANCEL_PATIENCE;
+    if !asked.is_empty() {
+        put_back_unowned(store)?;
+    }
     for id in asked {
         match ended(store, id, until) {
             Ok(State::Cancelled) => continue,

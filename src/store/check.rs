@@ -1,8 +1,11 @@
 //! Looking through a whole store for damage.
 
 use super::engine::Tx;
-use super::one;
-use crate::error::Result;
+use super::{Location, one};
+use crate::error::{Error, Kind, Result};
+
+/// The greatest number that every reader of JSON can hold; at a million calls a second it is reached after 285 years.
+const GREATEST: i64 = (1 << 53) - 1;
 
 /// The indexes that have only some of the jobs, and which.
 const PARTIAL: [(&str, &str); 6] = [
@@ -35,4 +38,21 @@ pub(super) fn flaw(tx: &mut dyn Tx) -> Result<Option<String>> {
         }
     }
     Ok(None)
+}
+
+/// Refuses a store whose jobs have come to numbers that only a client can have set.
+pub(super) fn numbers(last: i64, location: &Location) -> Result<()> {
+    if last <= GREATEST {
+        return Ok(());
+    }
+    let message = if last == i64::MAX {
+        format!("no call can be enqueued: a client has given a job the greatest number, {last}")
+    } else {
+        format!("a client has given a job the number {last}, which is too great for programs that read JSON")
+    };
+    let way_out = format!(
+        "stop every processor, and take the number out: `sqlite3 '{location}' \"DELETE FROM asyncq_job WHERE id > {GREATEST}; \
+         UPDATE sqlite_sequence SET seq = (SELECT coalesce(max(id), 0) FROM asyncq_job) WHERE name = 'asyncq_job'\"`"
+    );
+    Err(Error::new(Kind::Invalid, message).hint(way_out))
 }

@@ -90,6 +90,9 @@ pub(super) trait Tx {
     /// The error for a statement that did nothing although it should have: a trigger of the application made it so.
     fn passed_over(&mut self) -> Error;
 
+    /// The greatest number that a row of a table which numbers its rows itself has ever had.
+    fn last_number(&mut self, table: &str) -> Result<i64>;
+
     /// Whether the store has a table of that name.
     fn has_table(&mut self, name: &str) -> Result<bool>;
 

@@ -60,6 +60,8 @@ impl Store {
         let mut call = None;
         let done = self.insert_all(new, &mut call);
         done.map_err(|error| {
+            // SQLite says the same of a full disk and of a table without a number left.
+            let error = if error.kind() == Kind::Full { self.check_numbers().err().unwrap_or(error) } else { error };
             let its = matches!(error.kind(), Kind::NotFound | Kind::Denied);
             Refused { call: call.filter(|_| its), error }
         })

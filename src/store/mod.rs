@@ -142,6 +142,15 @@ impl Store {
         flaw.map_or(Ok(()), |flaw| Err(engine::damaged(&flaw)))
     }
 
+    /// Makes sure that jobs can be numbered for as long as anybody may enqueue.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] when a client has set a number that leaves hardly any, or none.
+    pub fn check_numbers(&mut self) -> Result<()> {
+        let last = self.read(|tx| tx.last_number("asyncq_job"))?;
+        check::numbers(last, &self.location)
+    }
+
     /// The version of the SQLite that is built in.
     #[must_use]
     pub fn sqlite_version() -> &'static str {

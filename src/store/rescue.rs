@@ -30,6 +30,11 @@ const FORGET_TOKENS: &str = "UPDATE asyncq_job SET token = NULL WHERE token IS N
 const END_CHILD: &str = "UPDATE asyncq_job SET state = 'error', finished_at = ?2, error = ?3, token = NULL
     WHERE id = ?1";
 const OF_ORIGINAL: &str = "SELECT store <> ?2 FROM asyncq_processor WHERE id = ?1";
+/// What is `processing`, and nobody's: a claim always has a processor and a token.
+const UNOWNED: &str = "SELECT id, token, immediate, cancelling FROM asyncq_job WHERE state = 'processing'
+    AND (token IS NULL OR NOT EXISTS (SELECT 1 FROM asyncq_processor p WHERE p.id = asyncq_job.processor)) ORDER BY +id";
+const DISOWN: &str = "UPDATE asyncq_job SET state = ?2, finished_at = ?3, error = ?4, token = NULL, cancelling = 0
+    WHERE id = ?1 AND state = 'processing'";
 const FREE_SLOTS: &str = "DELETE FROM asyncq_slot WHERE processor = ?1";
 const TAKE_SLOT: &str = "INSERT INTO asyncq_slot (service, processor, taken) VALUES (?1, ?2, 1)
     ON CONFLICT (service, processor) DO UPDATE SET taken = taken + 1";
@@ -54,6 +59,43 @@ impl Store {
             let (kept, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, job)| held.contains(job));
             let inside = |token: &str| kept.iter().any(|(outer, _)| token.starts_with(outer));
             Ok(others.iter().filter(|(token, _)| !inside(token)).map(|(token, _)| Token::from_text(token)).collect())
+        })
+    }
+
+    /// The jobs that are `processing` and belong to no processor, with their secrets: somebody has written that into the
+    /// store, or taken the processor out of it.
+    ///
+    /// # Errors
+    /// Whatever the database answers.
+    pub fn unowned(&mut self) -> Result<Vec<(JobId, Option<Token>)>> {
+        self.read(|tx| {
+            tx.all(UNOWNED, &[], |row| Ok((JobId(row.i64(0)?), row.lossy(1)?.map(|it| Token::from_text(&it)))))
+        })
+    }
+
+    /// Puts those of these jobs back that belong to no processor; what ran as a part of another job ends. The caller has
+    /// proven that nothing of what has their secrets is left.
+    ///
+    /// # Errors
+    /// Whatever the database answers; then nothing of it happened.
+    pub fn put_back_unowned(&mut self, jobs: &[JobId]) -> Result<Vec<(JobId, State)>> {
+        self.write_untriggered(|tx| {
+            let now = tx.now();
+            let found = tx.all(UNOWNED, &[], |row| Ok((JobId(row.i64(0)?), row.bool(2)?, row.bool(3)?)))?;
+            let mut back = Vec::new();
+            for (job, immediate, cancelling) in found.into_iter().filter(|(job, ..)| jobs.contains(job)) {
+                let (state, error) = match (immediate, cancelling) {
+                    (true, _) => (State::Error, Some(failure(FailureKind::Parent, "no processor runs it any more"))),
+                    (false, true) => (State::Cancelled, None),
+                    (false, false) => (State::Queued, None),
+                };
+                let finished_at = state.has_ended().then_some(now);
+                let args = [job.0.into(), state.as_str().into(), finished_at.into(), error.as_ref().into()];
+                tx.execute(DISOWN, &args)?;
+                finish::end_children(tx, job)?;
+                back.push((job, state));
+            }
+            Ok(back)
         })
     }
 
@@ -163,4 +205,19 @@ fn crashed(tx: &mut dyn Tx, job: &Found, why: &str) -> Result<State> {
 
 fn failure(kind: FailureKind, message: &str) -> String {
     finish::error_text(&Failure::new(kind, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::UNOWNED;
+
+    /// Among millions of jobs.
+    #[test]
+    fn what_belongs_to_nobody_is_found_by_an_index() {
+        let database = rusqlite::Connection::open_in_memory().unwrap();
+        database.execute_batch(super::super::script::FRESH).unwrap();
+        let mut plan = database.prepare(&format!("EXPLAIN QUERY PLAN {UNOWNED}")).unwrap();
+        let plan: Vec<String> = plan.query_map([], |row| row.get(3)).unwrap().collect::<Result<_, _>>().unwrap();
+        assert!(plan[0].contains("asyncq_job USING INDEX asyncq_job_token"), "{plan:?}");
+    }
 }

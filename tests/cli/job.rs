@@ -618,3 +618,18 @@ fn a_job_that_waits_says_for_what() {
     place.stdout(&format!("asyncq job cancel {job}"));
     assert_eq!(waits_for(&place, job), "nothing");
 }
+
+#[test]
+fn json_that_is_nested_too_deep_for_readers_is_shown_as_a_string() {
+    let place = place();
+    let store = rusqlite::Connection::open(place.store()).unwrap();
+    for depth in [64, 65, 999] {
+        let args = "[".repeat(depth) + &"]".repeat(depth);
+        store.execute("INSERT INTO asyncq_job (service, function, args) VALUES ('events', 'say', ?1)", [args]).unwrap();
+    }
+    let read = "import json, sys; print([type(job['args']).__name__ for job in json.load(sys.stdin)])";
+    place.write("read.py", read);
+    place.session("$ asyncq job list --json | python3 read.py\n['str', 'str', 'list']");
+    let shown = place.stdout("asyncq job show 3 --json");
+    assert!(shown.contains("\"args\":\"[[[["), "{shown}");
+}

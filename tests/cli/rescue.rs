@@ -319,3 +319,75 @@ fn a_machine_is_known_by_its_boot_and_not_by_its_name() {
     );
     drop(process);
 }
+
+/// What older schemas let clients write, or somebody writes without the triggers.
+fn write_whatever(place: &Place, sql: &str) {
+    place.stdout(&format!("sqlite3 -cmd '.dbconfig enable_trigger off' {} \"{sql}\"", place.store().display()));
+}
+
+#[test]
+fn what_is_processing_without_a_processor_is_put_back() {
+    let place = Place::with_functions(&[("hello", "echo hello $1")]);
+    place.stdout("for i in 1 2 3 4; do asyncq enqueue events hello $i; done");
+    let lost = "UPDATE asyncq_job SET state = 'processing'";
+    write_whatever(
+        &place,
+        &format!("{lost} WHERE id = 1; {lost}, processor = 77, token = 'gone', attempt = 1 WHERE id = 2"),
+    );
+    place.session(
+        "
+        $ asyncq job cancel 2
+        $ asyncq process --max-jobs 1
+        hello 1
+        ",
+    );
+    write_whatever(
+        &place,
+        &format!("{lost} WHERE id = 3; {lost}, processor = 78, token = 'gone', cancelling = 1 WHERE id = 4"),
+    );
+    place.session(
+        "
+        $ asyncq init
+        ! asyncq: found `processing` without a processor, and put back: job 3 is queued, job 4 is cancelled
+        ! asyncq: `[..]` is up to date
+        $ asyncq init
+        ! asyncq: `[..]` is up to date
+        ",
+    );
+    write_whatever(&place, &format!("{lost} WHERE id = 3"));
+    place.session(
+        "
+        $ asyncq process
+        hello 3
+        ! asyncq: found `processing` without a processor, and put back: job 3 is queued
+        $ asyncq process
+        ",
+    );
+    assert_eq!(
+        place.query("SELECT group_concat(state || attempt, ' ') FROM asyncq_job"),
+        "completed1 cancelled1 completed1 cancelled0"
+    );
+}
+
+#[test]
+fn what_was_taken_from_a_processor_is_told_as_what_it_is() {
+    let place = Place::with_functions(&[("slow", "touch begun-$1; until [ -e go ]; do sleep 0.01; done")]);
+    place.stdout(
+        "asyncq service set events --concurrency 2; asyncq enqueue events slow 1; asyncq enqueue events slow 2",
+    );
+    let process = place.start("asyncq process --max-jobs 2");
+    crate::place::wait_until("both run", || place.at("begun-1").exists() && place.at("begun-2").exists());
+    write_whatever(
+        &place,
+        "DELETE FROM asyncq_job WHERE id = 1; UPDATE asyncq_job SET state = 'cancelled' WHERE id = 2",
+    );
+    place.write("go", "");
+    let output = process.wait();
+    let said = String::from_utf8(output.stderr).unwrap();
+    for told in [
+        "asyncq: job 1 is not in the store any more; what it did here counts for nothing\n",
+        "asyncq: job 2 is cancelled now, which was not done here; what it did here counts for nothing\n",
+    ] {
+        assert!(said.contains(told), "{said}");
+    }
+}

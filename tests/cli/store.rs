@@ -378,3 +378,42 @@ fn root_is_not_led_elsewhere_by_a_link_that_changes_once_it_was_looked_at() {
     place.stdout("rm link; ln -s ours/q.db link; asyncq --db link process");
     assert_eq!(place.read("ran").lines().count(), 1);
 }
+
+/// An older schema has accepted it from a client.
+#[test]
+fn a_store_in_which_a_client_used_the_greatest_number_is_told_and_mended() {
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    place.stdout("asyncq enqueue events hello");
+    let store = place.store().display().to_string();
+    for (number, told) in [
+        (
+            "9223372036854775807",
+            "no call can be enqueued: a client has given a job the greatest number, 9223372036854775807",
+        ),
+        (
+            "9007199254740993",
+            "a client has given a job the number 9007199254740993, which is too great for programs that read JSON",
+        ),
+    ] {
+        place.stdout(&format!(
+            "sqlite3 -cmd '.dbconfig enable_trigger off' {store} \"INSERT INTO asyncq_job (id, service, function) VALUES ({number}, 'events', 'hello')\""
+        ));
+        if number == "9223372036854775807" {
+            place.session(&format!(
+                "
+                $ asyncq enqueue events hello
+                ! error: {told}
+                ! hint: stop every processor, and take the number out: [..]
+                ? 65
+                "
+            ));
+        }
+        let output = place.run("asyncq init");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), said.lines().next()), (Some(65), Some(format!("error: {told}").as_str())));
+        let way_out = said.split('`').nth(1).unwrap();
+        place.stdout(way_out);
+        place.stdout("asyncq init");
+    }
+    place.session("$ asyncq enqueue events hello\n2");
+}

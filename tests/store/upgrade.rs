@@ -182,3 +182,37 @@ fn a_claim_that_goes_back_before_it_began_is_no_attempt() {
         assert_eq!(told.iter().map(|it| it.number).collect::<Vec<_>>(), [1]);
     });
 }
+
+/// What an older schema let clients write.
+#[test]
+fn what_belongs_to_no_processor_is_found_and_put_back() {
+    let lost = "UPDATE asyncq_job SET state = 'processing', processor";
+    let Upgraded { mut store, _folder, other } = upgraded(&format!(
+        "{lost} = NULL WHERE id = 1; {lost} = 1, cancelling = 1 WHERE id = 2;
+         {lost} = 99, token = 'theirs', immediate = 1, parent = 1 WHERE id = 8;"
+    ));
+    let found = store.unowned().unwrap();
+    let told: Vec<_> =
+        found.iter().map(|(job, token)| (job.0, token.as_ref().map(|it| it.as_str().to_owned()))).collect();
+    assert_eq!(told, [(1, None), (2, None), (8, Some("theirs".to_owned()))]);
+    // Also those that are a living processor's stay, whoever asks for them.
+    let back = store.put_back_unowned(&[1, 2, 3].map(JobId)).unwrap();
+    assert_eq!(back, [(JobId(1), State::Queued), (JobId(2), State::Cancelled)]);
+    assert_eq!(state(&mut store, JobId(3)), State::Processing);
+    // It was made inside the first one.
+    assert_eq!(state(&mut store, JobId(8)), State::Error);
+    assert!(store.unowned().unwrap().is_empty());
+    assert_eq!(one::<i64>(&other, "SELECT count(*) FROM asyncq_job WHERE token IS NULL AND cancelling = 0"), 3);
+}
+
+#[test]
+fn a_number_that_only_a_client_can_have_set_is_found() {
+    let Upgraded { mut store, _folder, .. } = upgraded("");
+    store.check_numbers().unwrap();
+    let insert = "INSERT INTO asyncq_job (id, service, function) VALUES (9223372036854775807, 'events', 'compute');
+        DELETE FROM asyncq_job WHERE id = 9223372036854775807;";
+    let Upgraded { mut store, _folder, .. } = upgraded(insert);
+    assert_eq!(store.check_numbers().unwrap_err().kind(), asyncq::Kind::Invalid);
+    let refused = store.enqueue(&crate::fixture::call(1)).unwrap_err();
+    assert_eq!(refused.kind(), asyncq::Kind::Invalid);
+}

@@ -96,6 +96,13 @@ pub enum Event<'a> {
     Late {
         /// Its job.
         job: JobId,
+        /// In which state that is now; `None` when it is not in the store any more.
+        now: Option<State>,
+    },
+    /// Jobs that were `processing` and belonged to no processor were put back.
+    Unowned {
+        /// Which, with their states now.
+        jobs: &'a [(JobId, State)],
     },
     /// The jobs of a processor that died were put back.
     Rescued {

@@ -81,11 +81,11 @@ impl Over {
         Over { service: claim.service.clone(), function: claim.function.clone(), finish, mark: None }
     }
 
-    /// Tells what was recorded: the state in which the job is now, or that it was no longer ours.
+    /// Tells what was recorded: the state in which the job is now, unless it was no longer ours.
     pub(super) fn report(self, state: Option<State>, summary: &mut Summary, tell: &mut dyn FnMut(Event<'_>)) {
         summary.attempts += 1;
         let Some(state) = state else {
-            return tell(Event::Late { job: self.finish.fence.job });
+            return;
         };
         if state == State::Error {
             summary.errors += 1;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::over::Over;
 use super::{Barrier, Event, Options, Summary, note};
+use crate::commands::job::put_back_unowned;
 use crate::domain::job::JobId;
 use crate::domain::processor::{Processor, ProcessorId};
 use crate::error::Result;
@@ -67,6 +68,11 @@ pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_>) -> Result<Oth
     let (own, options) = (rescuer.own, rescuer.options);
     let mut others = Others::default();
     let run_folder = store.run_folder();
+    let unowned = put_back_unowned(store)?;
+    if !unowned.is_empty() {
+        others.rescued = true;
+        (rescuer.tell)(Event::Unowned { jobs: &unowned });
+    }
     for processor in store.processors()? {
         if Some(processor.id) == own {
             continue;

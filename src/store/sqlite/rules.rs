@@ -7,6 +7,7 @@ use rusqlite::{Error as SqliteError, ffi};
 
 use super::super::engine::{Reference, rule_refuses};
 use super::Sqlite;
+use super::words::own_triggers;
 use crate::error::Error;
 
 /// An application's own things are named otherwise than the store's, and otherwise than those that SQLite makes by itself.
@@ -21,8 +22,8 @@ const OWN_TABLES: &str =
 const FOREIGN_TABLE: &str =
     concat!("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND ", foreign!("name"), " LIMIT 1");
 const TRIGGERS: &str = concat!(
-    "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name LIKE 'asyncq!_%' ESCAPE '!' AND ",
-    foreign!("name")
+    "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name LIKE 'asyncq!_%' ESCAPE '!' AND name NOT IN ",
+    own_triggers!()
 );
 const INDEXES: &str = concat!(
     "SELECT m.name, (SELECT group_concat(m.tbl_name || '.' || i.name, ', ') FROM pragma_index_info(m.name) i)

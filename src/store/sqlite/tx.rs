@@ -97,6 +97,10 @@ impl Tx for SqliteTx<'_> {
         }
     }
 
+    fn last_number(&mut self, table: &str) -> Result<i64> {
+        words::last_number(self, table)
+    }
+
     fn has_table(&mut self, name: &str) -> Result<bool> {
         words::have_table(self, name)
     }

@@ -12,13 +12,22 @@ use crate::error::Result;
 
 const WORDS: &str = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1";
 const SET_WORDS: &str = "UPDATE sqlite_schema SET sql = ?2 WHERE type = 'table' AND name = ?1";
+const LAST_NUMBER: &str = "SELECT seq FROM sqlite_sequence WHERE name = ?1";
 const COLUMNS: &str = "SELECT name, type, pk FROM pragma_table_info(?1) ORDER BY cid";
 const UNIQUE: &str = "SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'u'";
-/// Any other trigger is an application's, whatever its name begins with.
-const FOREIGN_TRIGGER: &str =
-    "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE AND name
-    NOT IN ('asyncq_job_insert', 'asyncq_job_later', 'asyncq_job_empty', 'asyncq_job_large', 'asyncq_job_update',
-    'asyncq_job_released', 'asyncq_job_ended', 'asyncq_job_delete')";
+/// The triggers of the schema. Any other one is an application's, whatever its name begins with.
+macro_rules! own_triggers {
+    () => {
+        "('asyncq_job_insert', 'asyncq_job_later', 'asyncq_job_empty', 'asyncq_job_large', 'asyncq_job_update',
+        'asyncq_job_released', 'asyncq_job_ended', 'asyncq_job_delete')"
+    };
+}
+pub(super) use own_triggers;
+
+const FOREIGN_TRIGGER: &str = concat!(
+    "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE AND name NOT IN ",
+    own_triggers!()
+);
 
 /// Gives a table other words, unless it has other columns than they say.
 pub(super) fn set(tx: &mut SqliteTx<'_>, table: &str, words: &str) -> Result<()> {
@@ -34,6 +43,12 @@ pub(super) fn set(tx: &mut SqliteTx<'_>, table: &str, words: &str) -> Result<()>
 /// Whether the words of a table have a UNIQUE among them.
 pub(super) fn have_unique(tx: &mut SqliteTx<'_>, table: &str) -> Result<bool> {
     Ok((tx as &mut dyn Tx).first(UNIQUE, &[table.into()], |_| Ok(()))?.is_some())
+}
+
+/// The greatest number that a row of a table with AUTOINCREMENT has ever had.
+pub(super) fn last_number(tx: &mut SqliteTx<'_>, table: &str) -> Result<i64> {
+    let found = (tx as &mut dyn Tx).first(LAST_NUMBER, &[table.into()], |row| row.int(0))?;
+    Ok(found.flatten().unwrap_or(0))
 }
 
 /// Whether there is a table of that name.
@@ -69,13 +84,12 @@ fn write(tx: &SqliteTx<'_>, table: &str, words: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::super::super::script::parts;
-    use super::FOREIGN_TRIGGER;
 
     #[test]
     fn all_triggers_of_the_script_are_known() {
         let names: Vec<_> =
             parts().filter(|part| part.kind == "trigger").map(|part| format!("'{}'", part.name)).collect();
-        let listed = FOREIGN_TRIGGER.split('(').nth(1).unwrap().trim_end_matches(')');
+        let listed = own_triggers!().trim_matches(['(', ')']);
         assert_eq!(listed.split(',').map(str::trim).collect::<Vec<_>>(), names);
     }
 }

@@ -8,7 +8,7 @@ use super::super::served::{News, View};
 use super::Drain;
 use crate::commands::new_tokens;
 use crate::domain::job::{Claim, Finish, State};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
 use crate::runner::memory;
 use crate::store::{Advance, Plan};
@@ -156,6 +156,16 @@ impl Drain<'_> {
         for (over, state) in over.into_iter().zip(states) {
             if let (Some(mark), Some(presence)) = (&over.mark, &self.presence) {
                 presence.slots.recorded(&over.service, mark);
+            }
+            if state.is_none() {
+                let job = over.finish.fence.job;
+                let now = match self.store.job(job) {
+                    Ok(job) => Some(job.state),
+                    Err(error) if error.kind() == Kind::NotFound => None,
+                    // A newer build has upgraded the store: what is not ours is somebody else's.
+                    Err(_) => Some(State::Processing),
+                };
+                (self.tell)(Event::Late { job, now });
             }
             over.report(state, &mut self.summary, self.tell);
         }
