@@ -7,7 +7,7 @@ use super::{new_token, outcome};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
 use crate::domain::job::{Finish, JobId, NewJob, Running, State};
 use crate::domain::retry::decide_once;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::runner::worker::once;
 use crate::runner::{
     Capture, Control, Echo, Ended, Hitch, Output, Request, Reserve, Stop, Surroundings, command, descriptors, signals,
@@ -52,6 +52,10 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &Means<'_>)
     })
     .map_err(|error| super::io_error("cannot watch for signals", &error))?;
 
+    if !around.home.is_there() {
+        let message = format!("the folder `{}` of this call's processor was removed", around.folder.display());
+        return Err(Error::new(Kind::Io, message).hint("the processor ends, and the call is run again"));
+    }
     let claim = store.begin_nested(&inside.fence, new, &new_token()?.inside(&inside.token))?;
     let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else {
         unreachable!("a nested call was valid, and its function defined, in the transaction that began it")
@@ -66,6 +70,10 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &Means<'_>)
     };
 
     let outcome = match ended.outcome {
+        Outcome::Interrupted if !around.home.is_there() => {
+            let message = format!("its result is lost, as the folder `{}` was removed", around.folder.display());
+            Outcome::Failed(Failure::new(FailureKind::BadResult, message))
+        }
         Outcome::Interrupted => Outcome::Failed(Failure::new(FailureKind::Parent, "it was told to stop")),
         outcome => outcome,
     };

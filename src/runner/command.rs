@@ -52,12 +52,22 @@ pub fn run(
         Err(error) => running.give_up(&error),
     };
     let took = began.elapsed();
+    let outcome = if is_lost(&outcome) && !around.home.is_there() { Outcome::Interrupted } else { outcome };
     let (outcome, result) = match (outcome, result.take()) {
         (outcome, Ok(result)) => (outcome, result),
         (Outcome::Completed, Err(failure)) => (Outcome::Failed(failure), None),
         (outcome, Err(_)) => (outcome, None),
     };
     Ok(Ended { outcome, result, took, output: capture })
+}
+
+/// Whether a call that ended so may have left a result, or have failed to, where it has no place for one any more.
+fn is_lost(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Completed => true,
+        Outcome::Failed(failure) => failure.exit_code.is_some(),
+        _ => false,
+    }
 }
 
 /// A function's process and the pipes to it.

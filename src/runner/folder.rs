@@ -4,6 +4,7 @@
 //! Invariant: a folder is removed only by whoever holds its lock, so that a lock which can be taken proves a death.
 
 mod hold;
+mod home;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,6 +18,8 @@ use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
+
+pub use home::Home;
 
 use super::reserve::Reserve;
 use super::rights::{Access, open_folder};

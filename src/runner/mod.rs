@@ -29,7 +29,7 @@ pub mod worker;
 pub use capture::Capture;
 pub use control::{Control, Stop};
 pub use echo::{Echo, Hurry, Piece, PieceKind, Voice};
-pub use folder::{Folder, LONGEST_NOTE, Mark, Marks};
+pub use folder::{Folder, Home, LONGEST_NOTE, Mark, Marks};
 pub use hitch::{Hitch, Scarcity, in_words};
 pub use leftover::Orphans;
 pub use reader::Output;
@@ -71,6 +71,8 @@ pub struct Surroundings {
     pub store: OsString,
     /// Where results and long outputs are put while a function runs.
     pub folder: PathBuf,
+    /// The same folder, as long as it is there.
+    pub home: Home,
     /// How the environment that functions inherit differs from this process's own: it has no `ASYNCQ_*`, nor what
     /// systemd tells the processor, and asyncq itself is on the `PATH`.
     pub env: Vec<(OsString, Option<OsString>)>,
@@ -113,7 +115,8 @@ impl Surroundings {
             changes.push(("PATH".into(), Some(path)));
         }
         let (orphans, scarcity) = (Arc::new(Orphans::adopt()?), Arc::default());
-        Ok(Surroundings { store, folder, env: changes, in_worker, orphans, scarcity })
+        let home = Home::find(&folder);
+        Ok(Surroundings { store, folder, home, env: changes, in_worker, orphans, scarcity })
     }
 }
 

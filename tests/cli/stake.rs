@@ -172,3 +172,50 @@ fn an_outcome_that_a_second_signal_gives_up_counts_for_nothing() {
     place.session("$ asyncq process\n! asyncq: processor 1 (process [..] on [..]) died; 1 of its jobs put back");
     assert_eq!(place.query("SELECT crashes || ' ' || failures || ' ' || state FROM asyncq_job"), "0 0 completed");
 }
+
+/// The folders in which processors work, when somebody takes them for rubbish.
+const RUN_FOLDER: &str = ".local/share/asyncq/queue.db-asyncq";
+
+#[test]
+fn a_follower_whose_folder_is_removed_ends_and_leaves_its_calls_to_the_next() {
+    let place = Place::with_functions(&[("give", "echo 1 > \"$ASYNCQ_RESULT\"; exit 0")]);
+    let follower = place.start("asyncq -v process --follow 2> said");
+    wait_until("it is ready", || place.read("said").contains("ready"));
+    place.stdout(&format!("rm -r {RUN_FOLDER}; asyncq enqueue events give; asyncq enqueue events give"));
+    let pid = follower.0.id().to_string();
+    wait_until("it ends", || !runs(&pid));
+    assert_eq!(follower.wait().status.code(), Some(74), "{}", place.read("said"));
+    assert!(place.read("said").contains("was removed while this processor worked in it\nhint: start it again"));
+    place.session("$ asyncq process; asyncq job result 1; asyncq job result 2\n1\n1");
+    assert_eq!(place.query("SELECT count(*) FROM asyncq_attempt"), "0");
+}
+
+/// Whatever a call has left by then cannot be told from nothing, so it is not recorded as that.
+#[test]
+fn no_result_is_lost_with_the_folder_for_it() {
+    let remove = format!("[ $ASYNCQ_ATTEMPT != 1 ] || rm -r {RUN_FOLDER}");
+    let place = Place::with_functions(&[
+        ("after", &format!("echo 1 > \"$ASYNCQ_RESULT\"\n{remove}")),
+        ("before", &format!("{remove}\necho 2 > \"$ASYNCQ_RESULT\"")),
+        ("inside", &format!("{remove}\nasyncq enqueue events hello || exit 1")),
+        ("hello", "echo hello"),
+        ("waits", &format!("{remove}\n[ $ASYNCQ_ATTEMPT != 1 ] || sleep 1000\necho 4 > \"$ASYNCQ_RESULT\"")),
+    ]);
+    for (job, name) in ["after", "before", "inside", "waits"].into_iter().enumerate() {
+        place.stdout(&format!("asyncq enqueue events {name}"));
+        let output = place.run("asyncq process");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(74), "{name}: {said}");
+        assert_eq!(said.matches(&format!("(`events` `{name}`): ended and put back")).count(), 1, "{name}: {said}");
+        assert!(said.contains("was removed while this processor worked in it"), "{name}: {said}");
+        let left = "SELECT group_concat(state || coalesce(result, '')) FROM asyncq_job WHERE immediate = 0";
+        assert!(place.query(left).ends_with("queued"), "{name}: {}", place.query(left));
+        assert_eq!(place.query("SELECT count(*) FROM asyncq_processor"), "0", "{name}");
+        place.stdout("asyncq process");
+        assert!(job > 0 || place.query(left) == "completed1", "{name}: {}", place.query(left));
+    }
+    assert_eq!(
+        place.query("SELECT group_concat(coalesce(result, '-')) FROM asyncq_job WHERE immediate = 0"),
+        "1,2,-,4"
+    );
+}

@@ -203,7 +203,7 @@ impl<'a> Drain<'a> {
     pub(super) fn leave(mut self, done: Result<()>) -> Result<Summary> {
         self.be_patient();
         if let Err(error) = &done
-            && matches!(error.kind(), Kind::Busy | Kind::Denied)
+            && (matches!(error.kind(), Kind::Busy | Kind::Denied) || self.is_homeless())
             && self.held() == 0
             && !self.has_news()
             && self.lost.is_none()
@@ -218,6 +218,11 @@ impl<'a> Drain<'a> {
             None => {}
         }
         self.lost.map_or(Ok(self.summary), |lost| Err(lost.error()))
+    }
+
+    /// Whether its folder was removed.
+    fn is_homeless(&self) -> bool {
+        self.presence.as_ref().is_some_and(|presence| presence.still_there().is_err())
     }
 
     /// A processor with calls in flight waits for a locked store as long as it must: so no outcome is lost.

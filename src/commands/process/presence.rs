@@ -8,12 +8,12 @@ use super::slots::{Common, Slots};
 use super::wake::Wakes;
 use super::workers::Workers;
 use crate::domain::processor::ProcessorId;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
 use crate::runner::folder::{self, Life};
 use crate::runner::supervisor::{self, Line};
 use crate::runner::worker::hosted::Hosted;
-use crate::runner::{Access, Echo, Folder, Orphans, Reserve, Surroundings};
+use crate::runner::{Access, Echo, Folder, Home, Orphans, Reserve, Surroundings};
 use crate::store::Store;
 
 /// Where processors have their folders, and what functions inherit.
@@ -50,6 +50,7 @@ pub(super) struct Presence {
     /// What outcomes are recorded with on a full disk.
     pub(super) reserve: Arc<Reserve>,
     folder: Folder,
+    home: Home,
     orphans: Arc<Orphans>,
     /// Kept to the end: whoever reads slowly, or not at all, is waited for when nothing else is left to do.
     echo: Arc<Echo>,
@@ -88,16 +89,16 @@ impl Presence {
         let (location, path, echo) = (store.location().as_path().into(), folder.path().to_owned(), Arc::new(echo));
         let made = Surroundings::new(location, path, run.env.iter().cloned(), &run.program).map_err(fail);
         let made = made.and_then(|around| {
-            let orphans = Arc::clone(&around.orphans);
+            let (orphans, home) = (Arc::clone(&around.orphans), around.home.clone());
             sweep(store, &run.path, folder.path())?;
             let workers = Arc::new(Workers::new(Arc::clone(&echo), folder.token()));
             let common = Common { around, marks: folder.marks(), echo: Arc::clone(&echo), workers };
             let mut slots = Slots::new(common, wakes);
             host.map_or(Ok(()), |hosted| slots.drain_into(hosted))?;
-            Ok((slots, orphans))
+            Ok((slots, orphans, home))
         });
         match made {
-            Ok((slots, orphans)) => Ok(Presence { id, slots, reserve, folder, orphans, echo }),
+            Ok((slots, orphans, home)) => Ok(Presence { id, slots, reserve, folder, home, orphans, echo }),
             Err(error) => {
                 // So that nobody has to find it dead.
                 if store.unregister(id).is_ok() {
@@ -106,6 +107,20 @@ impl Presence {
                 Err(error)
             }
         }
+    }
+
+    /// Looks whether its folder is still there: without it, results and long outputs are lost, and so is what tells others
+    /// that it lives.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] when it is not.
+    pub(super) fn still_there(&self) -> Result<()> {
+        if self.home.is_there() {
+            return Ok(());
+        }
+        let message =
+            format!("the folder `{}` was removed while this processor worked in it", self.folder.path().display());
+        Err(Error::new(Kind::Io, message).hint("start it again: what it ran is put back; leave that folder to asyncq"))
     }
 
     /// Reaps what functions have orphaned and has ended, and ends workers that have been idle for long enough.

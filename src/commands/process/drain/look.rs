@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::super::presence::Presence;
 use super::super::served::{Served, View};
 use super::ear::Ear;
 use super::{Drain, LOOK, LOOK_FOR_OTHERS};
@@ -26,7 +27,7 @@ impl Drain<'_> {
         let mut others = false;
         if self.looked_for_others.elapsed() >= LOOK_FOR_OTHERS {
             self.looked_for_others = Instant::now();
-            self.store.still_there()?;
+            self.still_there()?;
             others = self.changed || std::mem::take(&mut self.news_of_others);
             if others || self.has_company {
                 self.rescue()?;
@@ -55,6 +56,12 @@ impl Drain<'_> {
         }
         self.changed = false;
         Ok(())
+    }
+
+    /// Looks whether the store and this processor's folder are still there.
+    pub(super) fn still_there(&self) -> Result<()> {
+        self.store.still_there()?;
+        self.presence.as_ref().map_or(Ok(()), Presence::still_there)
     }
 
     fn cancelling(&mut self) -> Result<Vec<Fence>> {

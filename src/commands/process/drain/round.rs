@@ -57,11 +57,14 @@ impl Drain<'_> {
     fn advance(&mut self, index: usize) -> Result<()> {
         let processor = self.presence()?.id;
         let mut room = self.room(index);
-        if self.could_claim(index)
-            && let Err(error) = memory::look()
-        {
-            self.meet_scarcity("cannot run functions", &error);
-            room = 0;
+        if room > 0 {
+            self.presence()?.still_there()?;
+            if let Err(error) = memory::look() {
+                if self.could_claim(index) {
+                    self.meet_scarcity("cannot run functions", &error);
+                }
+                room = 0;
+            }
         }
         let missing = room.saturating_sub(self.tokens.len());
         if missing > 0 {
