@@ -86,7 +86,7 @@ fn a_crowd_of_enqueuers_and_processors_never_sees_a_locked_store_and_nobody_star
     let services: Vec<String> =
         (0..processors).map(|n| if n % 2 == 0 { format!("own{n}") } else { "events".to_owned() }).collect();
     for service in services.iter().collect::<BTreeSet<_>>() {
-        let add = format!("asyncq service add {service} --concurrency 16");
+        let add = format!("asyncq -q service add {service} --concurrency 16");
         place.session(&format!("$ {add}; asyncq function add {service} nothing -- true"));
     }
     let time = Duration::from_secs(std::env::var("ASYNCQ_SECONDS").map_or(600, |text| text.parse().unwrap()));

@@ -662,7 +662,7 @@ fn an_emptied_store_keeps_its_wal() {
         place.session(&format!(
             "
             $ asyncq {command}
-            ! error: the store is damaged: `[..]/queue.db` is empty, but `[..]/queue.db-wal` is not
+            ! error: the store is damaged: `[..].db` is empty, but `[..]/queue.db-wal` is not
             ! hint: stop every processor, and copy [..]
             ? 65
             "
