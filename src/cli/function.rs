@@ -8,9 +8,10 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::exit;
-use super::output::{self, Sheet, Table};
+use super::output::{self, Sheet};
 use super::service::tell_removed;
 use super::session::{Session, here, now};
+use super::table::{Column, Table};
 use super::usage::parse_count;
 use crate::commands::function::{Here, Typed, TypedWorker, change, define, resolved};
 use crate::commands::{Added, IfWaiting};
@@ -206,7 +207,14 @@ impl Function {
                 if json {
                     output::json(&functions.iter().map(View::of).collect::<Vec<_>>())?;
                 } else {
-                    let mut table = Table::new(["SERVICE", "FUNCTION", "RUNS", "PROGRAM", "SITE", "TIMEOUT"]);
+                    let mut table = Table::new(&[
+                        Column::whole("SERVICE", 4),
+                        Column::always("FUNCTION"),
+                        Column::whole("RUNS", 0),
+                        Column::text("PROGRAM", 3),
+                        Column::text("SITE", 1),
+                        Column::whole("TIMEOUT", 2),
+                    ]);
                     for it in &functions {
                         let timeout = it.definition.timeout.map(write_span);
                         table.row([
@@ -339,6 +347,6 @@ fn show(function: &function::Function) -> anyhow::Result<()> {
     }
     sheet.line("timeout", output::or_dash(definition.timeout.map(write_span).as_deref()));
     let created = function.created_at;
-    sheet.line("created", format!("{created}  {}", output::relative(created, now())));
+    sheet.line("created", format!("{}  {}", output::moment(created), output::relative(created, now())));
     sheet.print()
 }

@@ -44,7 +44,7 @@ impl List {
         let filter = self.filter.parse(store, self.state.clone())?;
         let limit = self.limit.unwrap_or(if to_terminal() { Self::SCREEN } else { 0 });
         let mut query = JobQuery { filter, before: self.before.map(JobId), limit: (limit > 0).then_some(limit) };
-        let mut list = JobPrinter::new(self.json);
+        let mut list = JobPrinter::new(self.json, &self.state);
         let mut waited_for = BTreeSet::new();
         loop {
             let page = store.jobs(&query)?;
@@ -67,7 +67,7 @@ impl List {
         }
         let Some(next) = query.before.filter(|_| !self.json) else { return Ok(()) };
         if job::any(store, &query)? {
-            let more = format!("these are {limit} of more jobs; `--before {next}` shows the next, `--limit 0` all");
+            let more = format!("there are more jobs; `--before {next}` shows the next, `--limit 0` all");
             // A person does not see what is missing; a script has said what it wants.
             if to_terminal() { session.talk(&more) } else { session.whisper(&more) }
         }

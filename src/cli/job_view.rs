@@ -6,9 +6,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::job_waits;
-use super::output::{self, Sheet, Table, or_dash, relative, text};
+use super::output::{self, Sheet, or_dash, relative, text};
 use super::session::now;
 use super::stdio::Sink;
+use super::table::{Column, Layout, Table};
 use crate::commands::waiting::Waiting;
 use crate::commands::{JobFilter, JobQuery, Store};
 use crate::domain::attempt::{Attempt, Failure};
@@ -20,14 +21,47 @@ use crate::domain::time::{Timestamp, show_span};
 /// Prints a list of jobs, piece by piece.
 pub struct JobPrinter {
     json: bool,
+    columns: Vec<(Column, Cell)>,
+    layout: Option<Layout>,
     /// Whether a job was printed.
     begun: bool,
 }
 
+/// What stands in a column about a job, at a moment.
+type Cell = fn(&Job, Timestamp) -> String;
+
+/// The columns of a list of jobs; `docs/states.md` says which are left out first where a terminal is narrow.
+const COLUMNS: [(Column, Cell); 7] = [
+    (Column::always("ID"), |job, _| job.id.to_string()),
+    (Column::whole("SERVICE", 2), |job, _| text(&job.service)),
+    (Column::text("FUNCTION", 7), |job, _| text(&job.function)),
+    (Column::text("ARGUMENTS", 1), |job, _| text(&arguments(job))),
+    (Column::text("PRINCIPAL", 0), |job, _| or_dash(job.principal.as_deref())),
+    (Column::always("STATE"), |job, _| output::state(job.state)),
+    (Column::whole("WHEN", 4), |job, now| relative(latest(job), now)),
+];
+/// Those of a list of jobs that have ended.
+const TOOK: (Column, Cell) = (Column::whole("TOOK", 3), |job, _| or_dash(took(job).as_deref()));
+/// Those of a list of jobs that have ended, and of which some have in an error.
+const WHY: [(Column, Cell); 2] = [
+    (Column::whole("EXIT", 5), |job, _| {
+        let code = job.error.as_ref().and_then(|error| error.exit_code);
+        code.map_or_else(|| "-".to_owned(), |code| code.to_string())
+    }),
+    (Column::text("ERROR", 6), |job, _| or_dash(job.error.as_ref().map(|error| error.message.as_str()))),
+];
+
 impl JobPrinter {
-    /// A list of which nothing is printed yet.
-    pub fn new(json: bool) -> JobPrinter {
-        JobPrinter { json, begun: false }
+    /// A list of jobs in these states, or in any, of which nothing is printed yet.
+    pub fn new(json: bool, states: &[State]) -> JobPrinter {
+        let mut columns = COLUMNS.to_vec();
+        if !states.is_empty() && states.iter().all(|state| state.has_ended()) {
+            columns.push(TOOK);
+            if states.contains(&State::Error) {
+                columns.extend(WHY);
+            }
+        }
+        JobPrinter { json, columns, layout: None, begun: false }
     }
 
     /// Prints the next jobs of the list; in JSON it is one array, a job a line.
@@ -37,7 +71,14 @@ impl JobPrinter {
         }
         let first = !std::mem::replace(&mut self.begun, true);
         if !self.json {
-            return print_jobs(jobs, first);
+            let now = now();
+            let columns: Vec<Column> = self.columns.iter().map(|(column, _)| *column).collect();
+            let mut table = Table::new(&columns);
+            for job in jobs {
+                table.row(self.columns.iter().map(|(_, cell)| cell(job, now)));
+            }
+            self.layout = Some(table.print_part(self.layout.as_ref())?);
+            return Ok(());
         }
         let mut out = std::io::BufWriter::new(Sink(Stream::Out));
         for (index, job) in jobs.iter().enumerate() {
@@ -58,21 +99,9 @@ impl JobPrinter {
     }
 }
 
-fn print_jobs(jobs: &[Job], first: bool) -> anyhow::Result<()> {
-    let now = now();
-    let mut table = Table::new(["ID", "SERVICE", "FUNCTION", "ARGUMENTS", "PRINCIPAL", "STATE", "WHEN"]);
-    for job in jobs {
-        table.row([
-            job.id.to_string(),
-            text(&job.service),
-            text(&job.function),
-            text(&arguments(job)),
-            or_dash(job.principal.as_deref()),
-            output::state(job.state),
-            relative(latest(job), now),
-        ]);
-    }
-    table.print_page(first)
+/// How long the latest attempt of a job took that has ended.
+fn took(job: &Job) -> Option<String> {
+    job.started_at.zip(job.finished_at).map(|(started, finished)| show_span(finished.since(started)))
 }
 
 /// When what a job's state says came about, or will.
@@ -104,7 +133,7 @@ pub fn print_job(store: &mut Store, job: &Job, attempts: &[Attempt], json: bool)
         return output::json(&JobView::of(job, Some(attempts)));
     }
     let now = now();
-    let moment = |moment: Timestamp| format!("{moment}  {}", relative(moment, now));
+    let moment = |moment: Timestamp| format!("{}  {}", output::moment(moment), relative(moment, now));
     let mut sheet = Sheet::new();
     sheet.line("job", job.id.to_string());
     sheet.line("service", text(&job.service));
@@ -142,7 +171,7 @@ pub fn print_job(store: &mut Store, job: &Job, attempts: &[Attempt], json: bool)
         sheet.line("progress", text(progress));
     }
     if let Some(finished) = job.finished_at {
-        let took = job.started_at.map(|started| format!("  took {}", show_span(finished.since(started))));
+        let took = took(job).map(|took| format!("  took {took}"));
         sheet.line("finished", moment(finished) + &took.unwrap_or_default());
     }
     if let Some(result) = &job.result {
@@ -162,7 +191,7 @@ fn print_children(store: &mut Store, parent: JobId) -> anyhow::Result<()> {
     let children = store.jobs(&JobQuery { filter, limit: Some(AT_MOST), ..JobQuery::default() })?;
     if !children.jobs.is_empty() {
         super::say("\ncalls that it made:")?;
-        print_jobs(&children.jobs, true)?;
+        JobPrinter::new(false, &[]).print(&children.jobs)?;
     }
     Ok(())
 }
@@ -172,7 +201,14 @@ fn print_attempts(attempts: &[Attempt]) -> anyhow::Result<()> {
         return Ok(());
     }
     super::say("")?;
-    let mut table = Table::new(["ATTEMPT", "STARTED", "TOOK", "ENDING", "OUTPUT", "ERROR"]);
+    let mut table = Table::new(&[
+        Column::always("ATTEMPT"),
+        Column::whole("STARTED", 1),
+        Column::whole("TOOK", 2),
+        Column::always("ENDING"),
+        Column::whole("OUTPUT", 0),
+        Column::text("ERROR", 3),
+    ]);
     for it in attempts {
         let took = it.started_at.zip(it.finished_at).map(|(start, end)| show_span(end.since(start)));
         let output = match (it.log_bytes, it.log_dropped) {
@@ -182,7 +218,7 @@ fn print_attempts(attempts: &[Attempt]) -> anyhow::Result<()> {
         };
         table.row([
             it.number.to_string(),
-            or_dash(it.started_at.map(|start| start.to_string()).as_deref()),
+            or_dash(it.started_at.map(output::moment).as_deref()),
             or_dash(took.as_deref()),
             or_dash(it.ending.map(crate::domain::attempt::Ending::as_str)),
             output,

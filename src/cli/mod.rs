@@ -19,6 +19,7 @@ mod service;
 mod session;
 mod stdio;
 mod systemd;
+mod table;
 mod usage;
 
 use std::io::Write;

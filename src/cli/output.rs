@@ -1,4 +1,4 @@
-//! How data is shown: as a table fitted to the terminal, or as JSON.
+//! How data is shown: line by line, or as JSON.
 //!
 //! Invariant: text that somebody else wrote reaches a terminal only through [`visible`].
 
@@ -6,68 +6,12 @@ use std::io::ErrorKind;
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
-use tabled::builder::Builder;
-use tabled::settings::peaker::Priority;
-use tabled::settings::{Padding, Style as Border, Width};
 
 use super::session::to_terminal;
 use super::stdio;
 use crate::domain::job::State;
 use crate::domain::text::visible;
 use crate::domain::time::{Timestamp, show_span};
-
-/// Rows with the names of their columns.
-pub struct Table {
-    builder: Builder,
-    rows: usize,
-}
-
-impl Table {
-    /// A table without rows.
-    pub fn new<const N: usize>(columns: [&str; N]) -> Table {
-        let mut builder = Builder::new();
-        builder.push_record(columns);
-        Table { builder, rows: 0 }
-    }
-
-    /// Adds a row; what is in it was made safe to show.
-    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows += 1;
-        self.builder.push_record(cells);
-    }
-
-    /// Prints it: as wide as the terminal at most, or as wide as it is when nobody looks. Nothing without rows.
-    pub fn print(self) -> anyhow::Result<()> {
-        self.print_page(true)
-    }
-
-    /// The same for a part of a longer table; only the first part has the names of the columns.
-    pub fn print_page(self, first: bool) -> anyhow::Result<()> {
-        if self.rows == 0 {
-            return Ok(());
-        }
-        let mut table = self.builder.build();
-        table.with(Border::empty()).with(Padding::new(0, 2, 0, 0));
-        if let Some(width) = terminal_width() {
-            table.with(Width::truncate(width + 2).suffix("…").priority(Priority::max(true)));
-        }
-        let mut lines = String::new();
-        for line in table.to_string().lines().skip(usize::from(!first)) {
-            lines += line.trim_end();
-            lines.push('\n');
-        }
-        stdio::print(&lines)
-    }
-}
-
-/// How many columns the terminal has on which stdout ends, if it does.
-fn terminal_width() -> Option<usize> {
-    if !to_terminal() {
-        return None;
-    }
-    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
-    (size.ws_col > 0).then_some(usize::from(size.ws_col))
-}
 
 /// One thing, name and value a line.
 pub struct Sheet(Vec<(&'static str, String)>);
@@ -120,6 +64,17 @@ pub fn text(text: &str) -> String {
 /// The same, or a dash when there is none.
 pub fn or_dash(value: Option<&str>) -> String {
     value.map_or_else(|| "-".to_owned(), text)
+}
+
+/// A moment: local time on a terminal, elsewhere RFC 3339 in UTC.
+pub fn moment(moment: Timestamp) -> String {
+    let local = || {
+        let zone = jiff::tz::TimeZone::try_system().ok()?;
+        let local = jiff::Timestamp::from_millisecond(moment.0).ok()?.to_zoned_datetime(zone);
+        Some(local.strftime("%Y-%m-%d %H:%M:%S %Z").to_string())
+    };
+    let local = if to_terminal() { local() } else { None };
+    local.unwrap_or_else(|| moment.to_string())
 }
 
 /// A moment as a person says it: `3m ago`, `in 5h`.

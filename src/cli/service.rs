@@ -6,8 +6,9 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::exit;
-use super::output::{self, Sheet, Table};
+use super::output::{self, Sheet};
 use super::session::{Session, now};
+use super::table::{Column, Table};
 use crate::commands::{Added, IfWaiting, Removed};
 use crate::domain::service::{self, ServiceChange, ServiceName};
 
@@ -96,7 +97,11 @@ impl Service {
                 if json {
                     output::json(&services.iter().map(View::of).collect::<Vec<_>>())?;
                 } else {
-                    let mut table = Table::new(["SERVICE", "CONCURRENCY", "STATE"]);
+                    let mut table = Table::new(&[
+                        Column::always("SERVICE"),
+                        Column::whole("CONCURRENCY", 0),
+                        Column::always("STATE"),
+                    ]);
                     for it in &services {
                         table.row([it.name.to_string(), it.concurrency.to_string(), standing(it).to_owned()]);
                     }
@@ -156,7 +161,7 @@ fn show(service: &service::Service) -> anyhow::Result<()> {
     sheet.line("concurrency", service.concurrency.to_string());
     sheet.line("state", standing(service));
     let created = service.created_at;
-    sheet.line("created", format!("{created}  {}", output::relative(created, now())));
+    sheet.line("created", format!("{}  {}", output::moment(created), output::relative(created, now())));
     sheet.print()
 }
 

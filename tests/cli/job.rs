@@ -27,8 +27,11 @@ fn lists_are_filtered_and_newest_first() {
         2   events   fail      []             bob        error      [..]
         1   events   say       [1]            -          completed  [..]
         $ asyncq job list --service mail --state completed
-        ID  SERVICE  FUNCTION  ARGUMENTS      PRINCIPAL  STATE      WHEN
-        3   mail     say       [2] {"a":"x"}  -          completed  [..]
+        ID  SERVICE  FUNCTION  ARGUMENTS      PRINCIPAL  STATE      WHEN  TOOK
+        3   mail     say       [2] {"a":"x"}  -          completed  [..]  [..]
+        $ asyncq job list --state error
+        ID  SERVICE  FUNCTION  ARGUMENTS  PRINCIPAL  STATE  WHEN  TOOK  EXIT  ERROR
+        2   events   fail      []         bob        error  [..]  [..]  1     exit code 1
         $ asyncq job list --principal bob --function say
         ID  SERVICE  FUNCTION  ARGUMENTS  PRINCIPAL  STATE  WHEN
         4   mail     say       [3]        bob        held   [..]
@@ -114,7 +117,7 @@ fn lists_are_paged() {
         $ asyncq -v job list --limit 1
         ID[..]
         2345 [..]
-        ! asyncq: these are 1 of more jobs; `--before 2345` shows the next, `--limit 0` all
+        ! asyncq: there are more jobs; `--before 2345` shows the next, `--limit 0` all
         $ asyncq -v job list --limit 1 --before 2
         ID[..]
         1 [..]
@@ -123,9 +126,9 @@ fn lists_are_paged() {
     // A person sees the newest 50 and is told that there are more.
     let seen = place.on_terminal(100, "asyncq job list");
     assert!(seen.contains("\n2296 ") && !seen.contains("\n2295 "), "{seen}");
-    assert!(seen.contains("asyncq: these are 50 of more jobs; `--before 2296` shows the next"), "{seen}");
+    assert!(seen.contains("asyncq: there are more jobs; `--before 2296` shows the next"), "{seen}");
     let seen = place.on_terminal(100, "asyncq job list --before 51");
-    assert!(seen.contains("\n1 ") && !seen.contains("of more jobs"), "{seen}");
+    assert!(seen.contains("\n1 ") && !seen.contains("more jobs"), "{seen}");
 }
 
 #[test]
@@ -632,4 +635,66 @@ fn json_that_is_nested_too_deep_for_readers_is_shown_as_a_string() {
     place.session("$ asyncq job list --json | python3 read.py\n['str', 'str', 'list']");
     let shown = place.stdout("asyncq job show 3 --json");
     assert!(shown.contains("\"args\":\"[[[["), "{shown}");
+}
+
+#[test]
+fn a_narrow_terminal_leaves_out_columns_and_never_cuts_number_and_state() {
+    let place =
+        Place::with_functions(&[("heavy_computing", "sleep 0.01"), ("fail", r#"echo '{"message":"x"}'; exit 3"#)]);
+    place.stdout("asyncq enqueue events heavy_computing 'a text that is long enough to be cut' 2 7");
+    place.run("asyncq enqueue events fail x; asyncq process");
+    let seen = |columns, line: &str| {
+        let seen = place.on_terminal(columns, &format!("asyncq --color never {line}")).replace("\r\n", "\n");
+        for line in seen.lines() {
+            assert!(line.chars().count() <= usize::from(columns), "{columns}: {line}");
+        }
+        let head: Vec<String> = seen.lines().next().unwrap().split_whitespace().map(str::to_owned).collect();
+        (head.join(" "), seen)
+    };
+    for (columns, head) in [
+        (200, "ID SERVICE FUNCTION ARGUMENTS PRINCIPAL STATE WHEN"),
+        (80, "ID SERVICE FUNCTION ARGUMENTS STATE WHEN"),
+        (60, "ID SERVICE FUNCTION ARGUMENTS STATE WHEN"),
+        (40, "ID FUNCTION STATE WHEN"),
+        (20, "ID STATE"),
+    ] {
+        let (names, seen) = seen(columns, "job list");
+        assert_eq!(names, head, "{columns}");
+        assert!(seen.contains("completed") && seen.contains("error") && seen.contains("\n2 "), "{seen}");
+        assert_eq!([60, 80].contains(&columns), seen.contains('…'), "{seen}");
+    }
+    for (columns, head) in [
+        (200, "ID SERVICE FUNCTION ARGUMENTS PRINCIPAL STATE WHEN TOOK EXIT ERROR"),
+        (80, "ID SERVICE FUNCTION ARGUMENTS STATE WHEN TOOK EXIT ERROR"),
+        (66, "ID SERVICE FUNCTION STATE WHEN TOOK EXIT ERROR"),
+        (40, "ID FUNCTION STATE EXIT ERROR"),
+        (20, "ID FUNCTION STATE"),
+    ] {
+        assert_eq!(seen(columns, "job list --state error").0, head, "{columns}");
+    }
+    assert_eq!(seen(40, "function list").0, "SERVICE FUNCTION PROGRAM");
+    assert_eq!(seen(30, "function list").0, "SERVICE FUNCTION");
+    assert_eq!(seen(20, "service list").0, "SERVICE STATE");
+}
+
+#[test]
+fn times_are_local_on_a_terminal_and_utc_elsewhere() {
+    let mut place = place();
+    place.set("TZ", "XYZ-05:30");
+    place.stdout("asyncq enqueue events say 1 && asyncq process");
+    let utc = place.query("SELECT strftime('%Y-%m-%d %H:%M', created_at / 1000, 'unixepoch') FROM asyncq_job");
+    let local =
+        place.query("SELECT strftime('%Y-%m-%d %H:%M', created_at / 1000 + 19800, 'unixepoch') FROM asyncq_job");
+    for line in ["asyncq job show 1", "asyncq job show 1 --json", "asyncq job list --json"] {
+        let utc = utc.replace(' ', "T");
+        assert!(place.stdout(line).contains(&utc), "{line}");
+        let json = line.ends_with("--json");
+        let seen = place.on_terminal(200, line);
+        assert_eq!((seen.contains(&utc), seen.contains(&local)), (json, !json), "{seen}");
+    }
+    let seen = place.on_terminal(200, "asyncq job show 1");
+    assert_eq!(seen.matches(" XYZ").count(), 4, "{seen}");
+    for line in ["asyncq service show events", "asyncq function show events say"] {
+        assert!(place.on_terminal(200, line).contains(" XYZ"), "{line}");
+    }
 }

@@ -1,0 +1,292 @@
+//! Tables that fit a terminal.
+//!
+//! Where a terminal is too narrow, columns with nothing in them go first. Then text is cut, down to [`SHORTEST`]. Where that
+//! is not enough, whole columns are left out, those with the lowest rank first.
+
+use std::borrow::Cow;
+
+use tabled::builder::Builder;
+use tabled::grid::util::string::{get_char_width, get_text_width};
+use tabled::settings::object::Columns;
+use tabled::settings::{Padding, Style as Border, Width};
+
+use super::session::to_terminal;
+use super::stdio;
+
+/// How many columns of the terminal stand between two columns of a table.
+const GAP: usize = 2;
+
+/// No text is cut to fewer columns of the terminal than this.
+const SHORTEST: usize = 12;
+
+/// A column, and what may become of it on a narrow terminal.
+#[derive(Debug, Clone, Copy)]
+pub struct Column {
+    name: &'static str,
+    /// Columns of a lower rank are left out before this one; without a rank it always stays.
+    rank: Option<u8>,
+    /// Whether its text may be cut.
+    cut: bool,
+}
+
+impl Column {
+    /// A column that always stays, whole.
+    pub const fn always(name: &'static str) -> Column {
+        Column { name, rank: None, cut: false }
+    }
+
+    /// A column that is shown whole or not at all.
+    pub const fn whole(name: &'static str, rank: u8) -> Column {
+        Column { name, rank: Some(rank), cut: false }
+    }
+
+    /// A column of text, which may be cut.
+    pub const fn text(name: &'static str, rank: u8) -> Column {
+        Column { name, rank: Some(rank), cut: true }
+    }
+}
+
+/// How wide each column is that is shown; a longer table is printed in parts, and keeps the layout of the first.
+pub type Layout = Vec<Option<usize>>;
+
+/// Rows with the names of their columns.
+pub struct Table {
+    columns: Vec<Column>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table without rows.
+    pub fn new(columns: &[Column]) -> Table {
+        Table { columns: columns.to_vec(), rows: Vec::new() }
+    }
+
+    /// Adds a row, a cell for each column; what is in it was made safe to show.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// Prints it: as wide as the terminal at most, or as wide as it is when nobody looks. Nothing without rows.
+    pub fn print(self) -> anyhow::Result<()> {
+        self.print_part(None).map(|_| ())
+    }
+
+    /// The same for a part of a longer table; only the first part has the names of the columns.
+    pub fn print_part(self, before: Option<&Layout>) -> anyhow::Result<Layout> {
+        if self.rows.is_empty() {
+            return Ok(before.cloned().unwrap_or_default());
+        }
+        let layout = self.layout(before, terminal_width());
+        stdio::print(&self.render(&layout, before.is_none()))?;
+        Ok(layout)
+    }
+
+    fn layout(&self, before: Option<&Layout>, terminal: Option<usize>) -> Layout {
+        let sizes: Vec<Size> = self.columns.iter().enumerate().map(|(at, column)| self.size(at, *column)).collect();
+        match before {
+            None => fit(&sizes, terminal),
+            Some(before) => {
+                let shown: Vec<Size> = before
+                    .iter()
+                    .zip(&sizes)
+                    .filter_map(|(width, size)| Some(Size { width: size.width.max((*width)?), rank: None, ..*size }))
+                    .collect();
+                let mut widths = fit(&shown, terminal).into_iter();
+                before.iter().map(|width| width.and_then(|_| widths.next().flatten())).collect()
+            }
+        }
+    }
+
+    fn size(&self, at: usize, column: Column) -> Size {
+        let cells = self.rows.iter().filter_map(|row| row.get(at));
+        let is_empty = cells.clone().all(|cell| cell.is_empty() || cell == "-");
+        let name = get_text_width(column.name);
+        let width = cells.map(|cell| get_text_width(cell)).max().unwrap_or(0).max(name);
+        let least = if column.cut { width.min(SHORTEST.max(name)) } else { width };
+        Size { width, least, rank: column.rank, is_empty }
+    }
+
+    fn render(&self, layout: &Layout, with_names: bool) -> String {
+        let shown: Vec<(usize, usize)> =
+            layout.iter().enumerate().filter_map(|(at, width)| Some((at, (*width)?))).collect();
+        let mut builder = Builder::new();
+        if with_names {
+            builder.push_record(shown.iter().map(|(at, _)| self.columns[*at].name));
+        }
+        for row in &self.rows {
+            let cell = |at: usize| row.get(at).map_or("", String::as_str);
+            builder.push_record(shown.iter().map(|(at, width)| cut(cell(*at), *width)));
+        }
+        let mut table = builder.build();
+        table.with(Border::empty()).with(Padding::new(0, GAP, 0, 0));
+        for (column, (_, width)) in shown.into_iter().enumerate() {
+            table.modify(Columns::one(column), Width::increase(width));
+        }
+        let mut lines = String::new();
+        for line in table.to_string().lines() {
+            lines += line.trim_end();
+            lines.push('\n');
+        }
+        lines
+    }
+}
+
+/// A text that is at most so wide; what is cut off is marked.
+fn cut(text: &str, width: usize) -> Cow<'_, str> {
+    if get_text_width(text) <= width {
+        return Cow::Borrowed(text);
+    }
+    let mut left = width.saturating_sub(1);
+    let fitting = text.chars().take_while(|c| {
+        let fits = get_char_width(*c) <= left;
+        left = left.saturating_sub(get_char_width(*c));
+        fits
+    });
+    Cow::Owned(fitting.chain(['…']).collect())
+}
+
+/// What a column needs.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    /// As wide as its widest cell.
+    width: usize,
+    /// As narrow as it may be shown.
+    least: usize,
+    rank: Option<u8>,
+    is_empty: bool,
+}
+
+/// How wide each column is shown, where it is.
+fn fit(sizes: &[Size], terminal: Option<usize>) -> Layout {
+    let mut layout: Layout = sizes.iter().map(|size| Some(size.width)).collect();
+    let Some(terminal) = terminal else { return layout };
+    let total = |layout: &Layout, width: fn(&Size) -> usize| {
+        let shown = layout.iter().zip(sizes).filter(|(width, _)| width.is_some());
+        shown.map(|(_, size)| width(size) + GAP).sum::<usize>().saturating_sub(GAP)
+    };
+    let lowest = |layout: &Layout, may: fn(&Size) -> bool| {
+        let shown =
+            (0..sizes.len()).filter(|at| layout[*at].is_some() && sizes[*at].rank.is_some() && may(&sizes[*at]));
+        shown.min_by_key(|at| sizes[*at].rank)
+    };
+    while total(&layout, |size| size.width) > terminal
+        && let Some(at) = lowest(&layout, |size| size.is_empty)
+    {
+        layout[at] = None;
+    }
+    while total(&layout, |size| size.least) > terminal
+        && let Some(at) = lowest(&layout, |_| true)
+    {
+        layout[at] = None;
+    }
+    // What is left beyond the least is shared, a column of the terminal at a time, by those whose text is cut.
+    let mut left = terminal.saturating_sub(total(&layout, |size| size.least));
+    for (width, size) in layout.iter_mut().zip(sizes) {
+        *width = width.map(|_| size.least);
+    }
+    while left > 0 {
+        let narrow = layout.iter_mut().zip(sizes).filter_map(|(width, size)| width.as_mut().zip(Some(size)));
+        let Some((width, _)) = narrow.filter(|(width, size)| **width < size.width).min_by_key(|(width, _)| **width)
+        else {
+            break;
+        };
+        *width += 1;
+        left -= 1;
+    }
+    layout
+}
+
+/// How many columns the terminal has on which stdout ends, if it does.
+fn terminal_width() -> Option<usize> {
+    if !to_terminal() {
+        return None;
+    }
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let columns = [
+            Column::always("ID"),
+            Column::whole("SERVICE", 2),
+            Column::text("ARGUMENTS", 1),
+            Column::text("PRINCIPAL", 0),
+            Column::always("STATE"),
+        ];
+        let mut table = Table::new(&columns);
+        let arguments = "a list of words that is long";
+        table.row(["17", "events", arguments, "-", "\x1b[32mcompleted\x1b[0m"].map(str::to_owned));
+        table.row(["9", "mails", "日本語日本語日本語日本語", "-", "error"].map(str::to_owned));
+        table
+    }
+
+    fn shown(terminal: Option<usize>) -> String {
+        let table = table();
+        let layout = table.layout(None, terminal);
+        anstream::adapter::strip_str(&table.render(&layout, true)).to_string()
+    }
+
+    #[test]
+    fn it_is_whole_where_there_is_room() {
+        let whole = "\
+ID  SERVICE  ARGUMENTS                     PRINCIPAL  STATE
+17  events   a list of words that is long  -          completed
+9   mails    日本語日本語日本語日本語      -          error
+";
+        assert_eq!(shown(None), whole);
+        assert_eq!(shown(Some(63)), whole);
+    }
+
+    #[test]
+    fn columns_without_content_go_first_then_text_is_cut() {
+        assert_eq!(
+            shown(Some(62)),
+            "\
+ID  SERVICE  ARGUMENTS                     STATE
+17  events   a list of words that is long  completed
+9   mails    日本語日本語日本語日本語      error
+"
+        );
+        assert_eq!(
+            shown(Some(40)),
+            "\
+ID  SERVICE  ARGUMENTS         STATE
+17  events   a list of words…  completed
+9   mails    日本語日本語日…   error
+"
+        );
+    }
+
+    #[test]
+    fn whole_columns_are_left_out_and_number_and_state_never() {
+        assert_eq!(
+            shown(Some(34)),
+            "\
+ID  SERVICE  STATE
+17  events   completed
+9   mails    error
+"
+        );
+        let least = "\
+ID  STATE
+17  completed
+9   error
+";
+        assert_eq!(shown(Some(20)), least);
+        assert_eq!(shown(Some(1)), least);
+    }
+
+    #[test]
+    fn later_parts_keep_the_layout_of_the_first() {
+        let first = table();
+        let before = first.layout(None, Some(34));
+        let mut later = Table::new(&first.columns);
+        later.row(["8", "a", "x", "bob", "held"].map(str::to_owned));
+        let layout = later.layout(Some(&before), Some(34));
+        assert_eq!(later.render(&layout, false), "8   a        held\n");
+    }
+}
