@@ -188,6 +188,7 @@ fn run_now(session: &Session, store: &mut Store, running: &Running, new: &NewJob
     let tell = |error: &Error| session.warn(&process::trying_again(error));
     let ran = nested::run(store, running, new, &Means { around: &surroundings, echo: &echo, tell: &tell })?;
     drop(echo);
+    stdio::end_echo();
     stdio::tell_losses(true);
     let job = ran.job;
     let (service, function) = (&new.call.service, &new.call.function);

@@ -108,12 +108,14 @@ impl Process {
         let run_folder = RunFolder { path: store.run_folder(), program: program()?, env: env(), line };
         let equipment = Equipment { run_folder, echo: stdio::echo()?, patience: session.patience()?, socket };
         let mut told = BTreeSet::new();
-        let summary = process::process(&mut store, &options, equipment, &mut |event| match event {
+        let done = process::process(&mut store, &options, equipment, &mut |event| match event {
             // Found again whenever it is looked for the dead.
             Event::OutOfReach { processor, .. } | Event::NotRescued { processor } | Event::InHost { processor, .. }
                 if !told.insert(processor.id) => {}
             event => tell(session, &options, &event),
-        })?;
+        });
+        stdio::end_echo();
+        let summary = done?;
         if session.is_verbose() {
             session.talk(&format!("attempts: {}; jobs that ended in an error: {}", summary.attempts, summary.errors));
         }

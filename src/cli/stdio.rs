@@ -112,6 +112,14 @@ pub fn echo() -> crate::error::Result<Echo> {
     Ok(echo)
 }
 
+/// From now on, messages are written at once. Those that were said before are written first.
+pub fn end_echo() {
+    let voice = state().voice.take();
+    if let Some(voice) = voice {
+        voice.finish();
+    }
+}
+
 /// Writes a piece, and waits for its reader. What is lost is counted, unless nobody reads.
 fn put(piece: &Piece) {
     let stream = piece.stream;

@@ -198,6 +198,14 @@ impl Voice {
     }
 }
 
+impl Voice {
+    /// Waits until all that was said is written, unless there is a hurry.
+    pub fn finish(self) {
+        let waits = |queue: &mut Queue| queue.messages > 0 && !queue.hurried && !queue.is_over();
+        drop(self.0.room.wait_while(self.0.lock(), waits));
+    }
+}
+
 impl Queue {
     fn is_over(&self) -> bool {
         self.lanes.iter().all(|lane| lane.stage != Stage::Open)
@@ -251,6 +259,7 @@ impl Shared {
             }
         }
         queue.lanes[lane].stage = Stage::Over;
+        self.room.notify_all();
         self.ending.notify_all();
     }
 }
@@ -343,6 +352,18 @@ mod tests {
         }
         assert!(seen.lock().unwrap().iter().all(|byte| *byte == b'm'));
         drop(go);
+    }
+
+    #[test]
+    fn what_was_said_is_written_also_while_somebody_keeps_the_echo() {
+        let (go, wait) = mpsc::channel();
+        let (echo, seen) = slow(true, wait);
+        echo.push(Stream::Out, b"o".to_vec(), PieceKind::Output);
+        let voice = echo.voice();
+        voice.say(b"m".to_vec()).unwrap();
+        drop(go);
+        voice.finish();
+        assert_eq!(*seen.lock().unwrap(), b"om");
     }
 
     #[test]
