@@ -113,23 +113,29 @@ impl Watch {
         }
     }
 
-    /// Makes calls, one in five of them for later; gives when that was.
+    /// Makes calls, one in five of them for later; gives when that was. The client has the same clock, as it is the one that
+    /// says when a call was made.
     fn call(&self, count: usize, clock: &Clock, random: &mut fastrand::Rng) -> i64 {
         let made = truth();
-        let mut store = Connection::open(self.place.store()).unwrap();
-        store.busy_timeout(Duration::from_mins(1)).unwrap();
-        let transaction = store.transaction().unwrap();
         let now = clock.now() / 1000;
-        for _ in 0..count {
+        let mut script = ".timeout 60000\nBEGIN IMMEDIATE;\n".to_owned();
+        let keys: Vec<String> = (0..count).map(|_| format!("k{:x}", random.u64(..))).collect();
+        for key in &keys {
             let later = if random.u8(..5) == 0 { random.i64(1000..3000) } else { 0 };
             let function = if later > 0 { "quick" } else { random.choice(["quick", "slow", "slow", "meet"]).unwrap() };
-            let insert = "INSERT INTO asyncq_job (service, function, key, created_at, run_at)
-                VALUES ('events', ?1, ?2, ?3, ?4) RETURNING id";
-            let key = format!("k{:x}", random.u64(..));
-            let id = transaction.query_row(insert, (function, &key, now, now + later), |row| row.get(0)).unwrap();
-            self.books.acknowledged(id, &key);
+            let run_at = now + later;
+            script += &format!(
+                "INSERT INTO asyncq_job (service, function, key, run_at)
+                VALUES ('events', '{function}', '{key}', {run_at}) RETURNING id;\n"
+            );
         }
-        transaction.commit().unwrap();
+        script += "COMMIT;\n";
+        self.place.write("calls.sql", &script);
+        let ids = self.place.stdout("sqlite3 -bail .local/share/asyncq/queue.db < calls.sql");
+        assert_eq!(ids.lines().count(), count, "{ids}");
+        for (id, key) in ids.lines().zip(&keys) {
+            self.books.acknowledged(id.parse().unwrap(), key);
+        }
         made
     }
 
