@@ -53,7 +53,7 @@ static VERSION: std::sync::LazyLock<String> =
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 enum Command {
-    /// Create a store, or upgrade an old one; one that is up to date is searched for damage, all of it
+    /// Create a store, or upgrade an old one; one that is up to date is searched for damage, all of it, and what of its schema is missing or was changed is made again
     Init,
     /// Services: named queues and their limits
     #[command(subcommand)]
@@ -99,6 +99,11 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
             let (mut store, made) = session.create()?;
             if !made {
                 store.check()?;
+            }
+            for mended in store.mend()? {
+                session.talk(&mended.to_string());
+            }
+            if !made {
                 store.check_numbers()?;
                 let unowned = crate::commands::job::put_back_unowned(&mut store)?;
                 if !unowned.is_empty() {

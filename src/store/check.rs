@@ -1,7 +1,7 @@
 //! Looking through a whole store for damage.
 
 use super::engine::Tx;
-use super::{Location, one};
+use super::{Location, one, script};
 use crate::error::{Error, Kind, Result};
 
 /// The greatest number that every reader of JSON can hold; at a million calls a second it is reached after 285 years.
@@ -31,6 +31,10 @@ pub(super) fn flaw(tx: &mut dyn Tx) -> Result<Option<String>> {
         (0..PARTIAL.len()).map(|column| row.i64(column)).collect::<Result<Vec<_>>>()
     })?;
     for ((index, which), expected) in PARTIAL.into_iter().zip(one(expected)?) {
+        // One that is missing or was changed is made again, and no damage.
+        if tx.words("index", index)?.as_deref() != script::part(index).map(|part| part.sql) {
+            continue;
+        }
         // SQLite makes sure that they have those, and not that they have no others.
         let count = format!("SELECT count(*) FROM asyncq_job INDEXED BY {index} WHERE {which}");
         if one(tx.first(&count, &[], |row| row.i64(0))?)? != expected {

@@ -80,6 +80,12 @@ pub(super) trait Tx {
     /// Whether a table has an index that a UNIQUE among its own words has made. Only for upgrades.
     fn has_inline_unique(&mut self, table: &str) -> Result<bool>;
 
+    /// The words that made a table, an index or a trigger, if there is one of that name.
+    fn words(&mut self, kind: &str, name: &str) -> Result<Option<String>>;
+
+    /// How the rows of a table are stored, compared with those of a table with these words.
+    fn storage(&mut self, table: &str, words: &str) -> Result<Storage>;
+
     /// Looks through the whole store for damage; gives the first that it finds. What an application has in the same
     /// database is not looked at.
     fn flaw(&mut self) -> Result<Option<String>>;
@@ -107,6 +113,17 @@ pub(super) trait Tx {
 
     /// The database's clock, read once at the start of the transaction, so that hosts need not agree.
     fn now(&self) -> Timestamp;
+}
+
+/// How the rows of a table are stored, compared with those of another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Storage {
+    /// In the same way: the words of the one can be given to the other.
+    Same,
+    /// With more columns, as an application may add them.
+    Wider,
+    /// In another way.
+    Other,
 }
 
 /// A foreign key that an application has to a table of the store.

@@ -28,6 +28,9 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
         return damaged(&what).because(error);
     };
     let mut detail = error.to_string();
+    if is_missing(&detail) {
+        return incomplete(&detail).because(error);
+    }
     if failure.extended_code == ffi::SQLITE_CONSTRAINT_TRIGGER {
         return refused(&detail).because(error);
     }
@@ -76,6 +79,18 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
         }
     };
     Error::new(kind, message).hint(hint).because(error)
+}
+
+/// Whether SQLite misses a table of the store's.
+fn is_missing(what: &str) -> bool {
+    let table = what.strip_prefix("no such table: ");
+    table.is_some_and(|table| table.trim_start_matches("main.").starts_with("asyncq_"))
+}
+
+/// The error for a store that somebody has taken a table from.
+fn incomplete(what: &str) -> Error {
+    Error::new(Kind::Invalid, format!("the store is not complete: {what}"))
+        .hint("`asyncq init` makes again what is missing of its schema")
 }
 
 /// What a trigger refuses: one of asyncq's own, or one that an application has added.

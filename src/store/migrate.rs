@@ -19,7 +19,10 @@ use super::script::{FRESH, part};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
 
-const SCHEMA: Schema = Schema { version: 2, fresh: FRESH, steps: STEPS };
+/// The version of this build's schema.
+pub(super) const VERSION: i64 = 2;
+
+const SCHEMA: Schema = Schema { version: VERSION, fresh: FRESH, steps: STEPS };
 
 /// The steps to the schema of this build, from version 1 on.
 const STEPS: &[&[Change]] = &[TO_2];
@@ -66,7 +69,7 @@ pub(super) const TO_2: &[Change] = &[
 
 /// How `key` stands in the script for new stores, and how in a table that an older build has made: the index of an inline
 /// UNIQUE cannot be dropped.
-const KEY: [&str; 2] = ["  key         TEXT,       ", "  key         TEXT UNIQUE,"];
+pub(super) const KEY: [&str; 2] = ["  key         TEXT,       ", "  key         TEXT UNIQUE,"];
 
 /// A schema and the way to it.
 #[derive(Debug, Clone, Copy)]
@@ -110,7 +113,10 @@ impl Schema {
             Err(_) if !tx.has_table("asyncq_schema")? => return Ok(Found::Nothing),
             Err(error) => return Err(error),
         };
-        let version = version.ok_or_else(|| super::engine::damaged("`asyncq_schema` is empty"))?;
+        let version = version.ok_or_else(|| {
+            Error::new(Kind::Invalid, "`asyncq_schema` is empty, as in a schema that was copied without its rows")
+                .hint("if it was copied so, drop the tables `asyncq_*` and run `asyncq init`; if not, restore a backup")
+        })?;
         Ok(match version.cmp(&self.version) {
             Ordering::Equal => Found::Current,
             Ordering::Less => Found::Older(version),

@@ -19,6 +19,7 @@ mod holder;
 mod insert;
 mod job;
 mod many;
+mod mend;
 mod migrate;
 mod nested;
 mod path;
@@ -40,6 +41,7 @@ pub use engine::Patience;
 pub use enqueue::{Enqueued, Refused};
 pub use job::Cancelled;
 pub use many::{Change, Many, Refusal, Step};
+pub use mend::Mended;
 pub use path::{absolute, as_shown, is_same};
 pub use place::Location;
 pub use query::{JobQuery, Line, Page};
@@ -120,6 +122,9 @@ impl Store {
             store.engine.transact(Mode::Write, &mut |tx| {
                 let found = schema.look(tx)?;
                 made = found != Found::Current;
+                if found == Found::Nothing && tx.has_table("asyncq_job")? {
+                    return mend::name_schema(tx);
+                }
                 schema.bring(tx, found)
             })?;
         }

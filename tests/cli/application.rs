@@ -749,3 +749,20 @@ fn calls_that_a_rule_of_the_application_holds_back_are_in_no_other_s_way() {
         place.stdout("sort begun") == "1\n2\n3\n"
     });
 }
+
+#[test]
+fn a_store_of_an_older_asyncq_beside_functions_of_the_application_is_upgraded() {
+    let mut place = Place::new();
+    place.set("ASYNCQ_DB", "app.db");
+    place.write("setup.py", OWN_FUNCTIONS);
+    place.write("schema-1.sql", include_str!("../store/fixtures/schema-1.sql"));
+    place.stdout("python3 setup.py; sqlite3 app.db '.read schema-1.sql'");
+    place.session(
+        "
+        $ asyncq init
+        ! asyncq: the store `[..]app.db` is ready
+        $ asyncq init; asyncq service list
+        ! asyncq: `[..]app.db` is up to date
+        ",
+    );
+}

@@ -417,3 +417,139 @@ fn a_store_in_which_a_client_used_the_greatest_number_is_told_and_mended() {
     }
     place.session("$ asyncq enqueue events hello\n2");
 }
+
+#[test]
+fn what_is_missing_of_a_schema_is_made_again() {
+    for part in [
+        "trigger `asyncq_job_insert`",
+        "trigger `asyncq_job_later`",
+        "index `asyncq_job_queued`",
+        "index `asyncq_job_key`",
+        "table `asyncq_slot`",
+        "table `asyncq_large`",
+        "table `asyncq_progress`",
+    ] {
+        let place = Place::with_functions(&[("hello", "echo hello")]);
+        place.execute(&format!("DROP {part}"));
+        place.session(&format!(
+            "
+            $ asyncq init
+            ! asyncq: {part} was missing, and is made again
+            ! asyncq: `[..]queue.db` is up to date
+            $ asyncq init
+            ! asyncq: `[..]queue.db` is up to date
+            $ asyncq enqueue events hello; asyncq process
+            1
+            hello
+            "
+        ));
+    }
+}
+
+#[test]
+fn a_store_that_has_lost_its_jobs_takes_new_ones() {
+    let place = Place::with_functions(&[("fails", "[ $1 = 2 ] || exit 3")]);
+    place.stdout("asyncq enqueue events fails 1; asyncq process; true");
+    place.execute("PRAGMA foreign_keys = OFF; DROP TABLE asyncq_job");
+    place.session(
+        "
+        $ asyncq init 2>&1 | grep table
+        asyncq: table `asyncq_job` was missing, and is made again
+        $ asyncq enqueue events fails 2; asyncq process; asyncq job show 1 --json | grep -o '\"attempts\":.*'
+        1
+        \"attempts\":[{\"attempt\":1,[..]\"ending\":\"completed\",[..]
+        ",
+    );
+}
+
+#[test]
+fn calls_for_later_wait_again_once_the_trigger_is_back_that_delays_them() {
+    let place = Place::with_functions(&[("hello", "echo hello $1")]);
+    place.execute(
+        "DROP TRIGGER asyncq_job_later; DROP TABLE asyncq_slot;
+         INSERT INTO asyncq_job (service, function, run_at) VALUES ('events', 'hello', 4102444800000);
+         INSERT INTO asyncq_job (service, function, args) VALUES ('events', 'hello', '[\"now\"]')",
+    );
+    place.session(
+        "
+        $ asyncq process
+        ! error: the store is not complete: no such table: [..]asyncq_slot
+        ! hint: `asyncq init` makes again what is missing of its schema
+        ? 65
+        $ asyncq init
+        ! asyncq: table `asyncq_slot` was missing, and is made again
+        ! asyncq: trigger `asyncq_job_later` was missing, and is made again
+        ! asyncq: `[..]queue.db` is up to date
+        $ asyncq process
+        hello now
+        $ sqlite3 .local/share/asyncq/queue.db 'SELECT group_concat(state) FROM asyncq_job'
+        delayed,completed
+        ",
+    );
+}
+
+#[test]
+fn what_was_changed_of_a_schema_is_as_it_was() {
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    place.execute(
+        "DROP TRIGGER asyncq_job_insert; CREATE TRIGGER asyncq_job_insert BEFORE INSERT ON asyncq_job BEGIN SELECT 1; END;
+         DROP INDEX asyncq_job_parent; CREATE INDEX asyncq_job_parent ON asyncq_job (parent) WHERE depth = 7;
+         DROP TABLE asyncq_progress; CREATE TABLE asyncq_progress (job INTEGER PRIMARY KEY, attempt INTEGER,
+            processor INTEGER, told TEXT);
+         ALTER TABLE asyncq_job ADD COLUMN mine TEXT; CREATE INDEX my_index ON asyncq_job (mine);
+         CREATE TRIGGER my_trigger AFTER INSERT ON asyncq_job BEGIN SELECT 1; END",
+    );
+    place.session(
+        "
+        $ asyncq init
+        ! asyncq: index `asyncq_job_parent` was changed, and is made again
+        ! asyncq: table `asyncq_progress` was changed, and is made again
+        ! asyncq: trigger `asyncq_job_insert` was changed, and is made again
+        ! asyncq: `[..]queue.db` is up to date
+        $ asyncq init
+        ! asyncq: `[..]queue.db` is up to date
+        $ sqlite3 .local/share/asyncq/queue.db \"INSERT INTO asyncq_job (service, function) VALUES ('no', 'no')\" 2>&1 | grep -o 'asyncq: .*'
+        asyncq: no such service[..]
+        $ sqlite3 .local/share/asyncq/queue.db \"SELECT count(*) FROM sqlite_schema WHERE name LIKE 'my_%'\"
+        2
+        ",
+    );
+    // Rows of such a table cannot be kept as they are.
+    place.execute(
+        "DROP TABLE asyncq_slot; CREATE TABLE asyncq_slot (service TEXT, processor INTEGER, taken INTEGER,
+            PRIMARY KEY (service, processor)); DROP TRIGGER asyncq_job_large",
+    );
+    place.session(
+        "
+        $ asyncq init
+        ! error: table `asyncq_slot` is not the one that asyncq has made
+        ! hint: its columns, or how its rows are stored, were changed: make a new store, and copy into it what you need
+        ? 65
+        ",
+    );
+    assert_eq!(place.query("SELECT count(*) FROM sqlite_schema WHERE name = 'asyncq_job_large'"), "0");
+}
+
+#[test]
+fn a_store_that_has_lost_the_table_of_its_version_gets_it_again() {
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    place.execute("DROP TABLE asyncq_schema");
+    place.session(
+        "
+        $ asyncq init
+        ! asyncq: the store `[..]queue.db` is ready
+        $ asyncq enqueue events hello; asyncq process
+        1
+        hello
+        ",
+    );
+    place.execute("DELETE FROM asyncq_schema");
+    place.session(
+        "
+        $ asyncq init
+        ! error: `asyncq_schema` is empty, as in a schema that was copied without its rows
+        ! hint: if it was copied so, drop the tables `asyncq_*` and run `asyncq init`; if not, restore a backup
+        ? 65
+        ",
+    );
+}

@@ -18,6 +18,7 @@ conformance! {
         assert!(!made);
         assert_eq!(same.services().unwrap().len(), 1);
         same.check().unwrap();
+        assert_eq!(same.mend().unwrap(), []);
         assert!(store.run_folder().to_string_lossy().ends_with("-asyncq"));
     }
 

@@ -98,6 +98,19 @@ fn an_upgraded_store_has_the_schema_of_a_new_one() {
 }
 
 #[test]
+fn an_upgraded_store_is_whole_and_so_is_one_with_columns_of_the_application() {
+    for more in ["", "ALTER TABLE asyncq_job ADD COLUMN mine TEXT;"] {
+        let Upgraded { mut store, other, _folder } = upgraded(more);
+        assert_eq!(store.mend().unwrap(), []);
+        other.execute_batch("DROP TRIGGER asyncq_job_later; ALTER TABLE asyncq_job ADD COLUMN more TEXT").unwrap();
+        let mended = store.mend().unwrap();
+        assert_eq!(mended.iter().map(|it| (it.name, it.was_missing)).collect::<Vec<_>>(), [("asyncq_job_later", true)]);
+        assert_eq!(store.mend().unwrap(), []);
+        store.check().unwrap();
+    }
+}
+
+#[test]
 fn what_stood_in_an_older_store_stays() {
     let Upgraded { mut store, other, _folder } = upgraded("");
     let job = store.job(JobId(3)).unwrap();

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::super::engine::{Reference, Row, Tx, Value, damaged, rule_refuses};
+use super::super::engine::{Reference, Row, Storage, Tx, Value, damaged, rule_refuses};
 use super::encoding::Encoding;
 use super::{Sqlite, words};
 use crate::domain::time::Timestamp;
@@ -69,6 +69,14 @@ impl Tx for SqliteTx<'_> {
 
     fn has_inline_unique(&mut self, table: &str) -> Result<bool> {
         words::have_unique(self, table)
+    }
+
+    fn words(&mut self, kind: &str, name: &str) -> Result<Option<String>> {
+        words::of(self, kind, name)
+    }
+
+    fn storage(&mut self, table: &str, words: &str) -> Result<Storage> {
+        words::compare(&self.engine.connection, table, words).map_err(|error| self.fail(error))
     }
 
     fn flaw(&mut self) -> Result<Option<String>> {

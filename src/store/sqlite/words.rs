@@ -4,16 +4,23 @@
 //! Differs by necessity: SQLite has no statement for other words, and <https://sqlite.org/lang_altertable.html#otheralter>
 //! tells how it is done.
 
+use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::super::engine::{Row, Tx};
+use super::super::engine::{Row, Storage, Tx};
 use super::tx::SqliteTx;
 use crate::error::Result;
 
-const WORDS: &str = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+const WORDS: &str = "SELECT sql FROM sqlite_schema WHERE type = ?1 AND name = ?2";
 const SET_WORDS: &str = "UPDATE sqlite_schema SET sql = ?2 WHERE type = 'table' AND name = ?1";
 const LAST_NUMBER: &str = "SELECT seq FROM sqlite_sequence WHERE name = ?1";
 const COLUMNS: &str = "SELECT name, type, pk FROM pragma_table_info(?1) ORDER BY cid";
+const STORAGE: &str = "
+    SELECT 'column ' || name || ' ' || upper(type) || ' ' || pk FROM pragma_table_info(?1)
+    UNION ALL SELECT 'without rowid ' || wr FROM pragma_table_list(?1) WHERE schema = 'main'
+    UNION ALL SELECT * FROM (SELECT 'unique ' || (SELECT group_concat(name) FROM pragma_index_info(it.name)) AS of
+      FROM pragma_index_list(?1) it WHERE origin <> 'c' ORDER BY of)
+    UNION ALL SELECT 'counted' FROM sqlite_schema WHERE name = ?1 AND sql LIKE '%AUTOINCREMENT%'";
 const UNIQUE: &str = "SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'u'";
 /// The triggers of the schema. Any other one is an application's, whatever its name begins with.
 macro_rules! own_triggers {
@@ -29,10 +36,36 @@ const FOREIGN_TRIGGER: &str = concat!(
     own_triggers!()
 );
 
+/// The words that made a table, an index or a trigger, if there is one of that name.
+pub(super) fn of(tx: &mut SqliteTx<'_>, kind: &str, name: &str) -> Result<Option<String>> {
+    (tx as &mut dyn Tx).first(WORDS, &[kind.into(), name.into()], |row| Ok(row.str(0)?.to_owned()))
+}
+
+/// Compares how the rows of a table are stored with those of a table with these words, which is made in memory.
+pub(super) fn compare(connection: &Connection, table: &str, words: &str) -> rusqlite::Result<Storage> {
+    let model = Connection::open_in_memory()?;
+    model.execute_batch(words)?;
+    let (is, wanted) = (storage(connection, table)?, storage(&model, table)?);
+    let more: Vec<&String> = is.iter().filter(|fact| !wanted.contains(fact)).collect();
+    Ok(if is == wanted {
+        Storage::Same
+    } else if wanted.iter().all(|fact| is.contains(fact)) && more.iter().all(|fact| fact.starts_with("column ")) {
+        Storage::Wider
+    } else {
+        Storage::Other
+    })
+}
+
+/// What of a table decides how its rows are stored: its columns, the indexes that belong to it, and how it counts.
+fn storage(connection: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare(STORAGE)?;
+    statement.query_map([table], |row| row.get(0))?.collect()
+}
+
 /// Gives a table other words, unless it has other columns than they say.
 pub(super) fn set(tx: &mut SqliteTx<'_>, table: &str, words: &str) -> Result<()> {
     let columns = columns(tx, table)?;
-    let before = (tx as &mut dyn Tx).first(WORDS, &[table.into()], |row| Ok(row.str(0)?.to_owned()))?;
+    let before = of(tx, "table", table)?;
     write(tx, table, words)?;
     match before {
         Some(before) if self::columns(tx, table).ok() != Some(columns) => write(tx, table, &before),
@@ -53,7 +86,7 @@ pub(super) fn last_number(tx: &mut SqliteTx<'_>, table: &str) -> Result<i64> {
 
 /// Whether there is a table of that name.
 pub(super) fn have_table(tx: &mut SqliteTx<'_>, name: &str) -> Result<bool> {
-    Ok((tx as &mut dyn Tx).first(WORDS, &[name.into()], |_| Ok(()))?.is_some())
+    Ok(of(tx, "table", name)?.is_some())
 }
 
 /// Whether an application has a trigger of its own on a table.
