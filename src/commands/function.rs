@@ -190,6 +190,7 @@ fn find_program(program: &str, site: &str, here: Here<'_>) -> Result<String> {
         return match runnable(&path) {
             Runnable::Yes => Ok(program.to_owned()),
             Runnable::No => Err(not_executable(&path)),
+            Runnable::Missing if for_shell(program).is_some() => Err(no_shell(program)),
             Runnable::Missing => Err(Error::new(Kind::NotFound, format!("there is no program `{}`", path.display()))
                 .hint("a path with a slash counts from the site of the function")),
         };
@@ -207,12 +208,42 @@ fn find_program(program: &str, site: &str, here: Here<'_>) -> Result<String> {
     if let Some(refused) = refused {
         return Err(not_executable(Path::new(&refused)));
     }
+    if for_shell(program).is_some() {
+        return Err(no_shell(program));
+    }
     let error = Error::new(Kind::NotFound, format!("there is no program `{}` in `$PATH`", visible(program)));
     Err(if matches!(runnable(&Path::new(site).join(program)), Runnable::Yes | Runnable::No) {
         error.hint(format!("did you mean `./{program}`?"))
     } else {
         error.hint(name_one)
     })
+}
+
+/// What to do where a program that is not there would mean something to a shell.
+fn for_shell(program: &str) -> Option<String> {
+    const BUILT_IN: [&str; 14] = [
+        ".", "cd", "eval", "exec", "export", "for", "if", "read", "set", "source", "ulimit", "umask", "unset", "while",
+    ];
+    if let Some((name, value)) = program.split_once('=')
+        && !name.is_empty()
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    {
+        return Some(format!("there is no shell in between; `--env {name}={}` sets a variable", visible(value)));
+    }
+    if BUILT_IN.contains(&program) {
+        return Some(format!("there is no shell in between; name one, as in `-- sh -c '{program} ...'`"));
+    }
+    let is_line = program.contains(|c: char| c.is_whitespace() || "|&;<>()$`*?\"'".contains(c));
+    let quoted = program.replace('\'', r"'\''");
+    is_line.then(|| format!("there is no shell in between; name one: `-- sh -c '{}'`", visible(&quoted)))
+}
+
+fn no_shell(program: &str) -> Error {
+    let error = Error::new(Kind::NotFound, format!("there is no program `{}`", visible(program)));
+    match for_shell(program) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
 }
 
 enum Runnable {

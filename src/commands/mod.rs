@@ -115,6 +115,9 @@ fn io_error(what: &str, error: &std::io::Error) -> Error {
     Error::new(kind, format!("{what}: {}", in_words(error))).hint(way_out(error))
 }
 
+const MAY_BE_REFUSED: &str = "if a container or a sandbox refuses system calls, have it allow `clone3`, `fallocate`, `ioctl`, \
+    `pidfd_open` and `prctl`; else look who may do this, and whether this Linux is older than 5.4";
+
 fn way_out(error: &std::io::Error) -> &'static str {
     if error.kind() == ErrorKind::InvalidFilename {
         return "a name in it is too long; put the store where its path is shorter";
@@ -126,7 +129,10 @@ fn way_out(error: &std::io::Error) -> &'static str {
             "try again when fewer processes run and memory is free; `ulimit -u` and `ulimit -v` show the limits"
         }
         Some(Errno::NOENT | Errno::NOTDIR) => "look whether it is there; asyncq also needs `/proc`",
-        Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => "let its owner change what asyncq may do there",
+        Some(Errno::ACCESS | Errno::ROFS) => "let its owner change what asyncq may do there",
+        Some(Errno::PERM) => MAY_BE_REFUSED,
+        // An error that names a system call has no number.
+        _ if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) => MAY_BE_REFUSED,
         _ => "look at the disk, and at `dmesg` for what the system says about it; then try again",
     }
 }

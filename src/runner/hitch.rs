@@ -69,6 +69,15 @@ pub fn in_words(error: &io::Error) -> String {
     }
 }
 
+/// The error of a system call, which is named where the system does not know it, or a container or a sandbox refuses it.
+pub(super) fn of_call(name: &str, error: Errno) -> io::Error {
+    let error = io::Error::from(error);
+    match Errno::from_io_error(&error) {
+        Some(Errno::NOSYS | Errno::PERM) => io::Error::new(error.kind(), format!("the system refuses `{name}`")),
+        _ => error,
+    }
+}
+
 fn is_scarcity(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }

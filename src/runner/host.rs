@@ -11,6 +11,7 @@ use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
 use super::descriptors;
+use super::hitch::of_call;
 use super::whereabouts::{self, Sighting};
 use crate::error::{Error, Kind, Result};
 
@@ -72,7 +73,7 @@ impl Host {
     pub fn behind(socket: &OwnedFd) -> io::Result<(Host, OwnedFd)> {
         fcntl_setfd(socket, FdFlags::CLOEXEC)?;
         let maker = maker(socket).ok_or(Errno::SRCH)?;
-        let ended = pidfd_open(maker, PidfdFlags::empty())?;
+        let ended = pidfd_open(maker, PidfdFlags::empty()).map_err(|error| of_call("pidfd_open", error))?;
         let pid = maker.as_raw_nonzero().get().into();
         Ok((Host { pid, start: whereabouts::started(pid)?, place: whereabouts::here()? }, ended))
     }

@@ -1,7 +1,8 @@
 //! Starting the program of a function: its arguments, its environment, and why it could not be started.
 
 use std::fmt::Display;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -189,6 +190,25 @@ pub(super) fn cannot_run(exit_code: i32, message: String) -> Failure {
     Failure { exit_code: Some(exit_code), ..Failure::new(FailureKind::CannotRun, message) }
 }
 
+/// What to say of a program whose interpreter is not there.
+fn no_interpreter(program: &Path) -> String {
+    let shown = program.display();
+    let mut start = Vec::new();
+    // The kernel reads as much of it.
+    let read = File::open(program).and_then(|file| file.take(256).read_to_end(&mut start));
+    let first = start.split(|byte| *byte == b'\n').next().and_then(|line| line.strip_prefix(b"#!"));
+    let Some(first) = first.filter(|_| read.is_ok()) else {
+        return format!("the loader that `{shown}` names is missing: it was built for another system");
+    };
+    let named = String::from_utf8_lossy(first.trim_ascii_start()).into_owned();
+    let name = named.split([' ', '\t']).next().unwrap_or_default();
+    let mut said = format!("the interpreter `{}` that `{shown}` names in its first line is missing", visible(name));
+    if named.ends_with('\r') {
+        said += &format!("; its lines end as on Windows, `sed -i 's/\\r$//' {shown}` mends that");
+    }
+    said
+}
+
 fn why_not(error: &io::Error, program: &Path, site: &Path) -> Failure {
     let shown = program.display();
     match site.metadata() {
@@ -202,9 +222,7 @@ fn why_not(error: &io::Error, program: &Path, site: &Path) -> Failure {
         }
     }
     match Errno::from_io_error(error) {
-        Some(Errno::NOENT) if program.exists() => {
-            cannot_run(127, format!("the interpreter that `{shown}` names in its first line is missing"))
-        }
+        Some(Errno::NOENT) if program.exists() => cannot_run(127, no_interpreter(program)),
         Some(Errno::NOENT) => cannot_run(127, format!("its program `{shown}` is gone")),
         Some(Errno::ACCESS) => cannot_run(126, format!("its program `{shown}` is not executable")),
         Some(Errno::NOEXEC) => {

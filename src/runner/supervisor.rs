@@ -28,6 +28,7 @@ use rustix::process::{
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 use signal_hook::low_level::pipe;
 
+use super::hitch::of_call;
 use super::leftover::Orphans;
 use super::signals;
 use super::stat::Stat;
@@ -100,7 +101,8 @@ struct Supervisor {
 
 impl Supervisor {
     fn until_the_end(&mut self) -> io::Result<ExitStatus> {
-        let ended = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?;
+        let ended = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())
+            .map_err(|error| of_call("pidfd_open", error))?;
         // Children that this process has had from before may have ended by now.
         if let Some(status) = self.reap() {
             return Ok(status);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use super::hitch::patiently;
+use super::hitch::{of_call, patiently};
 use super::leftover::{Attempt, Family, Left, Orphans};
 use super::score::Offer;
 use crate::domain::job::Token;
@@ -64,7 +64,7 @@ impl Tree {
 
     /// What tells that the program has ended.
     pub(super) fn watch(&self) -> io::Result<OwnedFd> {
-        patiently(|| Ok(pidfd_open(self.group, PidfdFlags::empty())?))
+        patiently(|| pidfd_open(self.group, PidfdFlags::empty()).map_err(|error| of_call("pidfd_open", error)))
     }
 
     /// Asks the whole group to end.

@@ -4,13 +4,14 @@ use std::io;
 use std::path::Path;
 
 use rusqlite::{ErrorCode, ffi};
-use rustix::fs::{Access, AtFlags, CWD, accessat, statvfs};
+use rustix::fs::{Access, statvfs};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use super::engine::{damaged, rule_refuses};
 use super::holder::holder;
 use super::place::{SIDECARS, with_suffix, without_links};
+use super::rights::may;
 use crate::error::{Error, Kind, reason};
 
 /// By how much a file of a store grows at once, at most, in bytes: its index in shared memory grows by this.
@@ -226,7 +227,6 @@ fn cannot_be_opened(path: &Path) -> Error {
 /// Whether this user may write the store, what belongs to it, and the folder it is in.
 fn may_write(path: &Path) -> bool {
     let path = without_links(path);
-    let may = |path: &Path, how| accessat(CWD, path, how, AtFlags::EACCESS);
     let file = |suffix: &str| {
         let answer = may(&with_suffix(&path, suffix), Access::READ_OK | Access::WRITE_OK);
         answer.is_ok() || !suffix.is_empty() && answer == Err(Errno::NOENT)

@@ -4,12 +4,12 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
-use rustix::process::{getegid, geteuid};
+use rustix::process::{getegid, geteuid, getgid, getuid};
 
 use super::place::{SIDECARS, with_suffix};
 use super::{Location, Store};
@@ -23,12 +23,12 @@ const GROUP_OR_OTHERS_MAY_WRITE: u32 = 0o022;
 const GROUP_OR_OTHERS_MAY_ENTER: u32 = 0o011;
 
 /// Refuses a store that this process may not write, one whose sidecars are not its own, and one beside which this process
-/// would leave files that lock out its owner. What is no file, or not there, is left to SQLite.
+/// would leave files that lock out its owner. A directory, and what is not there, is left to SQLite.
 pub(super) fn allow_use(given: &Path) -> Result<()> {
     let Ok(path) = fs::canonicalize(given) else { return Ok(()) };
     let Ok(store) = fs::metadata(&path) else { return Ok(()) };
     if !store.is_file() {
-        return Ok(());
+        return refuse_special(given, &store);
     }
     match may_use(&path) {
         Ok(()) => {}
@@ -54,7 +54,34 @@ pub(super) fn allow_use(given: &Path) -> Result<()> {
 }
 
 fn may_use(path: &Path) -> rustix::io::Result<()> {
-    accessat(CWD, path, Access::READ_OK | Access::WRITE_OK, AtFlags::EACCESS)
+    may(path, Access::READ_OK | Access::WRITE_OK)
+}
+
+/// Refuses what is neither a file nor a directory.
+fn refuse_special(given: &Path, found: &Metadata) -> Result<()> {
+    let kind = found.file_type();
+    let what = if kind.is_char_device() || kind.is_block_device() {
+        "a device"
+    } else if kind.is_fifo() {
+        "a pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(Kind::Unreachable, format!("`{}` is {what}, not a store", given.display()))
+        .hint("name a file, as in `--db queue.db`"))
+}
+
+/// Whether this process may do that with a file.
+pub(super) fn may(path: &Path, how: Access) -> rustix::io::Result<()> {
+    match accessat(CWD, path, how, AtFlags::EACCESS) {
+        // Older container runtimes refuse `faccessat2` like that; `faccessat` says the same for whoever has one identity.
+        Err(Errno::PERM) if getuid() == geteuid() && getgid() == getegid() => {
+            accessat(CWD, path, how, AtFlags::empty())
+        }
+        answer => answer,
+    }
 }
 
 /// Whether a sidecar was made by somebody who may use the store. A journal that a stranger made would be played back.

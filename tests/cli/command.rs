@@ -224,7 +224,7 @@ fn what_is_gone_is_told() {
         asyncq: job 1 (`events` `one`): its program `/[..]/one` is gone
         asyncq: job 2 (`events` `two`): its program `/[..]/two` is not executable
         asyncq: job 4 (`events` `four`): its site `/[..]/site` is gone
-        asyncq: job 5 (`events` `script`): the interpreter that `/[..]/script` names in its first line is missing
+        asyncq: job 5 (`events` `script`): the interpreter `[..]` that `/[..]/script` names in its first line is missing
         asyncq: job 6 (`events` `text`): its program `/[..]/text` is neither a binary nor a script that begins with `#!`
         hint: `asyncq function set events four` changes its program or its site
         hint: `asyncq function set events one` changes its program or its site

@@ -13,6 +13,7 @@ mod documents;
 mod enqueue;
 mod follow;
 mod function;
+mod hint;
 mod inherit;
 mod job;
 mod leftover;

@@ -1,0 +1,189 @@
+//! Mistakes that are easily made, each with a hint that leads out.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::process::Command;
+
+use crate::place::Place;
+
+#[test]
+fn a_program_without_the_two_dashes_before_it_is_told_where_they_go() {
+    Place::with_functions(&[]).session(
+        r#"
+        $ asyncq function add events greet echo "hello world" -n
+        ! error: `echo` is one argument too many for `asyncq function add`
+        ! hint: put `--` before the program: `asyncq function add events greet -- echo 'hello world' -n`
+        ? 2
+        $ asyncq function add events greet -- echo 'hello world' -n
+        $ asyncq function set events greet echo
+        ! error: `echo` is one argument too many for `asyncq function set`
+        ! hint: put `--` before the program: `asyncq function set events greet -- echo`
+        ? 2
+        $ asyncq function add events other
+        ! error: `asyncq function add` needs `PROGRAM`
+        ! hint: put `--` and the program behind the rest, as in `asyncq function add events mail -- ./mail`
+        ? 2
+        "#,
+    );
+}
+
+#[test]
+fn a_line_of_shell_is_told_to_name_the_shell() {
+    let place = Place::with_functions(&[]);
+    fs::write(place.at("a file"), "").unwrap();
+    place.session(
+        r#"
+        $ asyncq function add events f -- 'cd /tmp && ls'
+        ! error: there is no program `cd /tmp && ls`
+        ! hint: there is no shell in between; name one: `-- sh -c 'cd /tmp && ls'`
+        ? 66
+        $ asyncq function add events f -- "echo 'a' | wc"
+        ! error: there is no program `echo 'a' | wc`
+        ! hint: there is no shell in between; name one: `-- sh -c 'echo '\''a'\'' | wc'`
+        ? 66
+        $ asyncq function add events f -- cd /tmp '&&' ls
+        ! error: there is no program `cd`
+        ! hint: there is no shell in between; name one, as in `-- sh -c 'cd ...'`
+        ? 66
+        $ asyncq function add events f -- LANG=C sort
+        ! error: there is no program `LANG=C`
+        ! hint: there is no shell in between; `--env LANG=C` sets a variable
+        ? 66
+        $ asyncq function add events f -- ./program
+        ! error: there is no program `/[..]/program`
+        ! hint: a path with a slash counts from the site of the function
+        ? 66
+        $ asyncq function add events f -- nothing
+        ! error: there is no program `nothing` in `$PATH`
+        ! hint: name a program, then its first arguments, as in `-- /usr/bin/python3 job.py`
+        ? 66
+        $ asyncq function add events f -- './a file'
+        ! error: `/[..]/a file` is not executable
+        ! hint: `chmod +x /[..]/a file` makes it so
+        ? 77
+        "#,
+    );
+}
+
+#[test]
+fn a_script_whose_interpreter_is_missing_is_told_which() {
+    let place = Place::with_functions(&[]);
+    place.program("windows", "#!/bin/sh\r\necho hello\r\n");
+    place.program("old", "#! /usr/bin/python1.5 -u\nprint 1\n");
+    place.session(
+        r"
+        $ for name in windows old; do asyncq function add events $name -- ./$name; asyncq enqueue events $name; done
+        1
+        2
+        ",
+    );
+    // It is tried again some times, as a deploy may have taken the program away for a moment.
+    place.run("asyncq process --wait-retries");
+    let told = |job| place.query(&format!("SELECT json_extract(error, '$.message') FROM asyncq_job WHERE id = {job}"));
+    let windows = told(1);
+    assert!(
+        windows.contains(r"the interpreter `/bin/sh\r` that `")
+            && windows.contains("` names in its first line is missing"),
+        "{windows}"
+    );
+    assert!(windows.contains(r"its lines end as on Windows, `sed -i 's/\r$//' "), "{windows}");
+    let old = told(2);
+    assert!(old.contains("the interpreter `/usr/bin/python1.5` that `") && !old.contains("Windows"), "{old}");
+}
+
+#[test]
+fn an_option_of_another_command_is_told_of_which() {
+    Place::with_functions(&[]).session(
+        "
+        $ asyncq process --concurrency 4
+        ! error: `asyncq process` has no option `--concurrency`
+        ! hint: it is an option of `asyncq service add` and `asyncq service set`
+        ? 2
+        $ asyncq process --in 5m
+        ! error: `asyncq process` has no option `--in`
+        ! hint: `asyncq process --help` lists all options
+        ? 2
+        $ asyncq job log --follow 63
+        ! error: `asyncq job log` has no option `--follow`
+        ! hint: it is an option of `asyncq process`
+        ? 2
+        $ asyncq enqueue --in 5m events mail
+        ! error: `asyncq enqueue` has no option `--in`
+        ! hint: a call that is to run later is made by SQL, with `run_at` (docs/sql.md)
+        ? 2
+        $ asyncq enqueue events mail --to bob
+        ! error: `asyncq enqueue` has no option `--to`
+        ! hint: if it is an argument of the call, put `--` before the arguments: `asyncq enqueue SERVICE FUNCTION -- --to`
+        ? 2
+        $ asyncq job retry --all
+        ! asyncq: queued 0 jobs again
+        ",
+    );
+}
+
+#[test]
+fn an_argument_that_is_not_text_is_told_which_it_is() {
+    let place = Place::with_functions(&[("say", "echo $1")]);
+    let shell = place.command("");
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "exec asyncq enqueue events say plain \"$1\"", "sh"]);
+    command.arg(OsString::from_vec(b"caf\xe9.txt".to_vec())).current_dir(place.path());
+    command.envs(shell.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let hint = "calls are kept as JSON, which is UTF-8: rename the file, or pass its name in another form, as `base64` writes it";
+    assert_eq!(said, format!("error: argument 5 (`caf\u{fffd}.txt`) is not UTF-8\nhint: {hint}\n"));
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn what_is_no_file_is_no_store() {
+    let place = Place::new();
+    place.session(
+        "
+        $ asyncq --db /dev/null init
+        ! error: `/dev/null` is a device, not a store
+        ! hint: name a file, as in `--db queue.db`
+        ? 69
+        $ asyncq --db /dev/full job list
+        ! error: `/dev/full` is a device, not a store
+        ! hint: name a file, as in `--db queue.db`
+        ? 69
+        $ mkfifo pipe && asyncq --db pipe init
+        ! error: `[..]pipe` is a pipe, not a store
+        ! hint: name a file, as in `--db queue.db`
+        ? 69
+        $ python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"socket\")' && asyncq --db socket service add s
+        ! error: `[..]socket` is a socket, not a store
+        ! hint: name a file, as in `--db queue.db`
+        ? 69
+        $ asyncq --db . init
+        ! error: `[..]` is a directory, not a store
+        ! hint: name a file, as in `--db queue.db`
+        ? 69
+        ",
+    );
+}
+
+/// As old container runtimes and sandboxes do.
+#[test]
+fn a_system_call_that_is_refused_is_told_as_that() {
+    let place = Place::with_functions(&[("say", "echo hello")]);
+    place.write("refuse.py", include_str!("refuse.py"));
+    let hint = "if a container or a sandbox refuses system calls, have it allow `clone3`, `fallocate`, `ioctl`, `pidfd_open` and `prctl`; else look who may do this, and whether this Linux is older than 5.4";
+    // Their numbers are the same on all machines; EPERM is 1, ENOSYS 38.
+    for (errno, code) in [(1, 77), (38, 74)] {
+        let output = place.run(&format!("python3 refuse.py {errno} 434 asyncq process"));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(said, format!("error: cannot start a processor: the system refuses `pidfd_open`\nhint: {hint}\n"));
+        assert_eq!(output.status.code(), Some(code));
+        // Whether a file may be written is asked in another way.
+        place.session(&format!(
+            "$ python3 refuse.py {errno} 439 sh -c 'asyncq -q job clean; asyncq enqueue events say; asyncq process'\n[..]\nhello"
+        ));
+    }
+    // Without `clone3`, where that is refused and not unknown, nothing can be started.
+    let said = String::from_utf8(place.run("python3 refuse.py 1 435 asyncq process").stderr).unwrap();
+    assert_eq!(said, format!("error: cannot start a processor: Operation not permitted\nhint: {hint}\n"));
+}
