@@ -124,7 +124,7 @@ impl Name {
 /// Where a function runs.
 #[derive(Debug, Args)]
 pub struct Site {
-    /// The directory in which it runs [default when adding: the one in which you are]
+    /// The directory in which it runs; each call follows its links anew [default when adding: the one in which you are]
     #[arg(long, value_name = "DIR")]
     site: Option<String>,
     /// Record an environment variable with it: a value, or the one that it has now

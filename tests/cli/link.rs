@@ -1,6 +1,6 @@
 //! Paths that lead through links: releases behind a link that a deploy changes, and a store behind one.
 
-use crate::place::{Place, wait_until};
+use crate::place::{Place, runs, wait_until};
 
 /// A place with two releases of a program, the first one behind the link `current`.
 fn releases() -> Place {
@@ -185,6 +185,33 @@ asyncq is-async; asyncq whoami; asyncq enqueue s inner
         ? 69
         ",
     );
+}
+
+#[test]
+fn a_link_that_leads_to_another_store_ends_whoever_works_in_the_first_one() {
+    let place = Place::new();
+    place.program("work", "#!/bin/sh\necho $$ > pid; touch begun; sleep 1000\n");
+    place.stdout(
+        "for db in one.db two.db; do
+             asyncq -q --db $db service add s; asyncq --db $db function add s work -- ./work
+         done
+         ln -s one.db link.db",
+    );
+    let follow = place.start("asyncq --db link.db process --follow");
+    place.stdout("asyncq --db link.db enqueue s work");
+    wait_until("the call begins", || place.at("begun").exists());
+    place.stdout("ln -sfn two.db link.db");
+    let output = follow.wait();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let home = place.path().display();
+    assert_eq!(output.status.code(), Some(74), "{said}");
+    assert!(
+        said.contains(&format!("the store `{home}/link.db` was moved, replaced or removed while in use")),
+        "{said}"
+    );
+    assert!(!runs(&place.read("pid")));
+    // The call is where it was made.
+    place.session("$ asyncq --db link.db job list; asyncq --db one.db job list --json | grep -c '\"id\":1'\n1");
 }
 
 #[test]
