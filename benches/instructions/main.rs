@@ -133,6 +133,7 @@ impl Bench {
         for _ in 0..count {
             let finished: Vec<&Finish> = last.iter().collect();
             let plan = Plan {
+                postponed: &[],
                 processor,
                 service: &self.service,
                 finished: &finished,

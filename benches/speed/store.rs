@@ -234,6 +234,7 @@ fn claim_some(path: &Path, Run { at_once, count, durable }: Run) -> Duration {
             let (finished, returned) = (&finished[..], &[][..]);
             let (held, elsewhere, running, ahead, tokens, bytes) = (0, 0, 0, 0, &tokens[..room], usize::MAX);
             let plan = Plan {
+                postponed: &[],
                 processor,
                 service: &service,
                 finished,

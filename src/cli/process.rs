@@ -16,8 +16,8 @@ use super::systemd;
 use super::usage::parse_count;
 use crate::commands::process::{self, Barrier, Echo, Equipment, Event, Line, Options, Report, RunFolder, Surroundings};
 use crate::commands::{Store, reset_signals};
-use crate::domain::attempt::{Ending, FailureKind};
-use crate::domain::job::{JobId, State};
+use crate::domain::attempt::{Ending, Failure, FailureKind};
+use crate::domain::job::{Claim, JobId, State};
 use crate::domain::processor::Processor;
 use crate::domain::service::ServiceName;
 use crate::domain::time::{parse_span, show_span};
@@ -264,9 +264,15 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
             "cannot write down which calls run: {}; a crash may not be counted against them",
             reason(&error)
         )),
+        Event::Postponed { claim, why, pause } => tell_postponed(session, claim, why, *pause),
         Event::Scarce { error } => session.warn(&format!("{error}; nothing begins until that is possible again")),
         Event::NoSpace { error } => session.warn(&format!("{error}; nothing begins until there is some")),
     }
+}
+
+fn tell_postponed(session: &Session, claim: &Claim, why: &Failure, pause: Duration) {
+    let what = format!("job {} (`{}` `{}`)", claim.fence.job, claim.service, claim.function);
+    session.talk(&format!("{what}: {}; tried again in {}", why.message, show_span(pause)));
 }
 
 fn tell_end(session: &Session, report: &Report) {

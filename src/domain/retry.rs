@@ -16,6 +16,9 @@ pub const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// The longest time that it waits where its function has not said for how long.
 pub const LONGEST_DRAWN_PAUSE: Duration = Duration::from_secs(1 << (CONFLICT_ATTEMPTS - 1));
 
+/// How long a call waits that could not begin although nothing is amiss with it: its program was being written.
+pub const POSTPONED: Duration = Duration::from_secs(5);
+
 /// After how many deaths of the processor, or the worker, that ran it a job ends in an error.
 pub const CRASHES: i64 = 3;
 

@@ -2,7 +2,7 @@
 
 use super::claim::{Claimed, READY, claim};
 use super::engine::{Row, Tx, damaged};
-use super::finish::{finish_all, give_back};
+use super::finish::{finish_all, give_back, postpone};
 use super::{Store, one};
 use crate::domain::job::{Claim, Fence, Finish, JobId, State, Token};
 use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
@@ -52,6 +52,8 @@ pub struct Plan<'a> {
     pub finished: &'a [&'a Finish],
     /// The calls that were claimed and never begun, and are given back.
     pub returned: &'a [Fence],
+    /// Those of them that could not begin for now, and are given back for after a pause.
+    pub postponed: &'a [Fence],
     /// How many other calls of the service it has claimed.
     pub held: usize,
     /// How many calls of other services it has claimed.
@@ -199,6 +201,9 @@ impl Store {
             let finished = finish_all(tx, plan.finished)?;
             for fence in plan.returned {
                 give_back(tx, fence)?;
+            }
+            for fence in plan.postponed {
+                postpone(tx, fence)?;
             }
             let (mut outlook, taken) = look(tx, plan.service, plan.processor)?;
             outlook.outdated = outdated;

@@ -5,7 +5,7 @@ use crate::domain::attempt::{Ending, Failure, FailureKind};
 use crate::domain::job::{Fence, Finish, JobId, State};
 use crate::domain::json::Json;
 use crate::domain::log::{Log, Stream};
-use crate::domain::retry::{Verdict, not_by_itself, refused};
+use crate::domain::retry::{POSTPONED, Verdict, not_by_itself, refused};
 use crate::domain::time::{Timestamp, millis};
 use crate::error::Result;
 
@@ -56,6 +56,12 @@ const GIVE_BACK: &str = concat!(
     "UPDATE asyncq_job SET state = CASE WHEN cancelling = 1 THEN 'cancelled' ELSE 'queued' END,
     finished_at = CASE WHEN cancelling = 1 THEN ?5 END, started_at = NULL, attempt = attempt - 1, token = NULL,
     cancelling = 0 WHERE id = ?1",
+    fenced!(),
+    "'processing'"
+);
+const POSTPONE: &str = concat!(
+    "UPDATE asyncq_job SET state = 'delayed', run_at = ?5, started_at = NULL, attempt = attempt - 1, token = NULL
+    WHERE cancelling = 0 AND id = ?1",
     fenced!(),
     "'processing'"
 );
@@ -275,6 +281,17 @@ pub(super) fn give_back(tx: &mut dyn Tx, fence: &Fence) -> Result<bool> {
     Ok(false)
 }
 
+/// Puts a call back in the same way, for after a pause; at once where it is cancelled or a rule of the application is against
+/// that.
+pub(super) fn postpone(tx: &mut dyn Tx, fence: &Fence) -> Result<bool> {
+    let due = tx.now().after(POSTPONED);
+    let [job, attempt, processor, claim] = self::fence(fence);
+    match tx.try_execute(POSTPONE, &[job, attempt, processor, claim, due.into()])? {
+        Ok(1) => Ok(true),
+        Ok(_) | Err(_) => give_back(tx, fence),
+    }
+}
+
 /// Ends the nested calls of a job that ends: whatever of them is left is gone with it.
 pub(super) fn end_children(tx: &mut dyn Tx, parent: JobId) -> Result<()> {
     let mut parents = vec![parent];
@@ -305,4 +322,21 @@ fn pieces(log: &Log) -> Option<String> {
     }
     let pairs: Vec<_> = log.pieces.iter().map(|(stream, length)| (stream.fd(), length)).collect();
     serde_json::to_string(&pairs).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GIVE_BACK, POSTPONE};
+
+    /// Among millions of jobs.
+    #[test]
+    fn what_goes_back_is_found_by_its_number() {
+        let database = rusqlite::Connection::open_in_memory().unwrap();
+        database.execute_batch(super::super::script::FRESH).unwrap();
+        for sql in [GIVE_BACK, POSTPONE] {
+            let mut plan = database.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let how: String = plan.raw_query().next().unwrap().unwrap().get(3).unwrap();
+            assert!(how.contains("USING INTEGER PRIMARY KEY"), "{how}");
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! Functions that are commands: what they get, and how their ends are understood.
 
-use crate::place::{Place, runs};
+use std::fs::OpenOptions;
+
+use crate::place::{Place, WORKER, runs, wait_until};
 
 #[test]
 fn exit_codes_and_signals() {
@@ -264,6 +266,45 @@ fn a_program_that_is_gone_for_a_moment_costs_no_call() {
         two
         $ asyncq job list --state error
         "#,
+    );
+}
+
+#[test]
+fn a_program_that_is_being_written_is_waited_for() {
+    let place = Place::with_functions(&[("one", "echo one")]);
+    place.stdout("asyncq enqueue events one");
+    let written = OpenOptions::new().append(true).open(place.at("one")).unwrap();
+    let process = place.start("asyncq process");
+    wait_until("it is claimed", || place.query("SELECT state FROM asyncq_job") == "processing");
+    drop(written);
+    let output = process.wait();
+    assert_eq!((output.status.code(), &*output.stdout, &*output.stderr), (Some(0), &b"one\n"[..], &b""[..]));
+    assert_eq!(place.query("SELECT state || attempt FROM asyncq_job"), "completed1");
+}
+
+/// Others run meanwhile and after it, and the next attempt is the first one.
+#[test]
+fn a_call_whose_program_is_written_for_long_goes_back() {
+    let place = Place::with_functions(&[("one", "echo $ASYNCQ_ATTEMPT"), ("two", "echo two")]);
+    place.program("work.py", &format!("{WORKER}serve(lambda call: call['attempt'])"));
+    place.stdout("asyncq function add events work --worker -- ./work.py; asyncq service set events --concurrency 2");
+    place.stdout("for f in one work two; do asyncq enqueue events $f; done");
+    let written = ["one", "work.py"].map(|name| OpenOptions::new().append(true).open(place.at(name)).unwrap());
+    place.session(
+        "
+        $ asyncq process 2> told; sort told
+        two
+        asyncq: job 1 (`events` `one`): its program `/[..]/one` is being written; tried again in 5s
+        asyncq: job 2 (`events` `work`): its program `/[..]/work.py` is being written; tried again in 5s
+        $ asyncq job show 1 --json
+        {[..]\"state\":\"delayed\",[..]\"attempt\":0,[..]\"error\":null,[..]\"attempts\":[]}
+        ",
+    );
+    drop(written);
+    place.session("$ asyncq process --wait-retries; asyncq job result 2\n1\n1");
+    assert_eq!(
+        place.query("SELECT group_concat(state || attempt) FROM asyncq_job"),
+        "completed1,completed1,completed1"
     );
 }
 

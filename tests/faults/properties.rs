@@ -299,6 +299,7 @@ impl Both<'_> {
             service: &service(name),
             finished: &finishes,
             returned: &back,
+            postponed: &[],
             held: count,
             elsewhere: 0,
             running,

@@ -247,6 +247,7 @@ impl Old {
             service,
             finished,
             returned: &returned,
+            postponed: &[],
             held,
             running: held,
             elsewhere: 0,

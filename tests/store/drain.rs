@@ -8,7 +8,7 @@ use asyncq::domain::job::{Fence, Finish, State};
 use asyncq::domain::json::Json;
 use asyncq::domain::log::Stream;
 use asyncq::domain::processor::ProcessorId;
-use asyncq::domain::retry::{LONGEST_DRAWN_PAUSE, LONGEST_PAUSE};
+use asyncq::domain::retry::{LONGEST_DRAWN_PAUSE, LONGEST_PAUSE, POSTPONED};
 use asyncq::domain::service::ServiceChange;
 use asyncq::store::{JobQuery, Patience, Plan};
 
@@ -115,7 +115,7 @@ conformance! {
         let (one, other) = (processor(store, 1), processor(store, 2));
         let (events, tokens) = (service("events"), tokens(5));
         let (finished, returned): (&[&Finish], &[Fence]) = (&[], &[]);
-        let plan = Plan { processor: one, service: &events, finished, returned, held: 0, elsewhere: 0, running: 0, ahead: 1, tokens: &tokens, bytes: usize::MAX };
+        let plan = Plan { processor: one, service: &events, finished, returned, postponed: returned, held: 0, elsewhere: 0, running: 0, ahead: 1, tokens: &tokens, bytes: usize::MAX };
         let first = store.advance(&plan).unwrap();
         assert_eq!((first.claims.len(), first.slots, first.outlook.ready), (3, 2, true));
         assert_eq!(store.outlook(&events, Some(other)).unwrap().taken, 2);
@@ -129,6 +129,28 @@ conformance! {
         assert_eq!((back.attempt, back.started_at), (0, None));
         assert!(store.attempts(&back).unwrap().is_empty());
         assert_eq!(advance(store, other, &[], 0, 1).claims[0].fence.job, ids[2]);
+    }
+
+    fn what_could_not_begin_is_given_back_for_later(store: &mut Store) {
+        with_events(store);
+        let ids: Vec<_> = (1..=2).map(|number| enqueue(store, number)).collect();
+        let one = processor(store, 1);
+        let claims = advance(store, one, &[], 0, 2).claims;
+        store.cancel(ids[1]).unwrap();
+        let (events, postponed) = (service("events"), [claims[0].fence, claims[1].fence]);
+        let (finished, returned): (&[&Finish], &[Fence]) = (&[], &[]);
+        let plan = Plan { processor: one, service: &events, finished, returned, postponed: &postponed, held: 0, elsewhere: 0, running: 0, ahead: 0, tokens: &tokens(2), bytes: usize::MAX };
+        let done = store.advance(&plan).unwrap();
+        assert_eq!((done.claims.len(), done.slots, done.outlook.ready), (0, 0, false));
+        assert_eq!((state(store, ids[0]), state(store, ids[1])), (State::Delayed, State::Cancelled));
+        let back = store.job(ids[0]).unwrap();
+        let pause = back.run_at.since(done.outlook.now);
+        assert_eq!((back.attempt, back.started_at, pause), (0, None, POSTPONED));
+        assert_eq!(store.next_retry(&events).unwrap(), Some(back.run_at));
+        // What a fence is for: it is nobody's any more.
+        let again = Plan { postponed: &postponed, ..plan };
+        store.advance(&again).unwrap();
+        assert_eq!(store.job(ids[0]).unwrap().run_at, back.run_at);
     }
 
     fn a_paused_service_gives_no_claims(store: &mut Store) {

@@ -28,7 +28,7 @@ pub use presence::RunFolder;
 use rustix::process::geteuid;
 
 use crate::domain::attempt::{Ending, Failure};
-use crate::domain::job::{JobId, State};
+use crate::domain::job::{Claim, JobId, State};
 use crate::domain::processor::Processor;
 use crate::domain::service::ServiceName;
 use crate::error::{Error, Kind, Result};
@@ -172,6 +172,15 @@ pub enum Event<'a> {
     Unmarked {
         /// Why.
         error: &'a std::io::Error,
+    },
+    /// A call could not begin for now, as its program was being written; it goes back, and counts no attempt.
+    Postponed {
+        /// The call.
+        claim: &'a Claim,
+        /// What was in its way.
+        why: &'a Failure,
+        /// How long it waits.
+        pause: Duration,
     },
     /// No program can be started: calls go back, and nothing begins until one can.
     Scarce {

@@ -47,6 +47,8 @@ pub(super) struct Served {
     unrun: Vec<Over>,
     /// Claims that have not begun and are given back.
     returned: Vec<Fence>,
+    /// The same, for after a pause.
+    postponed: Vec<Fence>,
     /// When a call of it last began or ended.
     moved: Instant,
     /// Whether calls were given back as the host had no room for them.
@@ -60,6 +62,7 @@ pub(super) struct Served {
 pub(super) struct News {
     pub(super) over: Vec<Over>,
     pub(super) returned: Vec<Fence>,
+    pub(super) postponed: Vec<Fence>,
 }
 
 impl Served {
@@ -71,6 +74,7 @@ impl Served {
             done: VecDeque::new(),
             unrun: Vec::new(),
             returned: Vec::new(),
+            postponed: Vec::new(),
             moved: Instant::now(),
             awaits_host: false,
             told_of_pause: false,
@@ -86,7 +90,7 @@ impl Served {
 
     /// Whether there is something to record.
     pub(super) fn has_news(&self) -> bool {
-        !self.done.is_empty() || !self.unrun.is_empty() || !self.returned.is_empty()
+        !self.done.is_empty() || !self.unrun.is_empty() || !self.returned.is_empty() || !self.postponed.is_empty()
     }
 
     /// How many calls are over and not recorded.
@@ -102,13 +106,14 @@ impl Served {
     /// What is to be recorded, as much of it as one transaction may hold.
     pub(super) fn news(&mut self) -> Result<News> {
         let over = over::collect(&mut self.unrun, &mut self.done)?;
-        Ok(News { over, returned: std::mem::take(&mut self.returned) })
+        Ok(News { over, ..self.returned() })
     }
 
     /// Keeps what could not be recorded, for another time.
     pub(super) fn keep(&mut self, news: News) {
         self.unrun.extend(news.over);
         self.returned.extend(news.returned);
+        self.postponed.extend(news.postponed);
     }
 
     /// A call has ended.
@@ -141,14 +146,21 @@ impl Served {
         }
     }
 
+    /// This one could not begin for now, and is given back for after a pause.
+    pub(super) fn postpones(&mut self, claim: &Claim) {
+        self.postponed.push(claim.fence);
+    }
+
     /// What is to be given back, which is taken to do that.
-    pub(super) fn returned(&mut self) -> Vec<Fence> {
-        std::mem::take(&mut self.returned)
+    pub(super) fn returned(&mut self) -> News {
+        let (returned, postponed) = (std::mem::take(&mut self.returned), std::mem::take(&mut self.postponed));
+        News { over: Vec::new(), returned, postponed }
     }
 
     /// Forgets what it would give back: that is done by who comes next.
     pub(super) fn gives_nothing_back(&mut self) {
         self.returned.clear();
+        self.postponed.clear();
     }
 
     /// Whether calls that wait for a slot have done so for as long, and nothing has moved.

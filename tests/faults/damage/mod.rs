@@ -223,6 +223,7 @@ const WRITING: &[Verb] = &[
             service: &service,
             finished: &[],
             returned: &[],
+            postponed: &[],
             held: 0,
             elsewhere: 0,
             running: 0,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::super::Event;
 use super::super::over::Over;
 use super::super::presence::Presence;
-use super::super::served::{News, Served};
+use super::super::served::Served;
 use super::Drain;
 use crate::commands::outcome;
 use crate::domain::job::JobId;
@@ -139,8 +139,8 @@ impl Drain<'_> {
     fn give_back_alone(&mut self, index: usize) -> Result<()> {
         let served = &mut self.served[index];
         let Some(presence) = &self.presence else { return Ok(()) };
-        let returned = served.returned();
-        if returned.is_empty() {
+        let news = served.returned();
+        if news.returned.is_empty() && news.postponed.is_empty() {
             return Ok(());
         }
         let load = presence.slots.load(&served.name);
@@ -149,7 +149,8 @@ impl Drain<'_> {
             processor,
             service: &service,
             finished: &[],
-            returned: &returned,
+            returned: &news.returned,
+            postponed: &news.postponed,
             held: load.held + served.over(),
             elsewhere: load.elsewhere,
             running: presence.slots.running_of(&service),
@@ -168,7 +169,7 @@ impl Drain<'_> {
         match given {
             Ok(_) => Ok(()),
             Err(error) => {
-                self.served[index].keep(News { over: Vec::new(), returned });
+                self.served[index].keep(news);
                 if error.kind() == Kind::Full { Ok(()) } else { Err(error) }
             }
         }

@@ -78,7 +78,8 @@ impl Drain<'_> {
         let finished: Vec<&Finish> = news.over.iter().map(|over| &over.finish).collect();
         let slots = &self.presence()?.slots;
         let (load, running) = (slots.load(&service), slots.running_of(&service));
-        if room == 0 && news.returned.is_empty() && (1..load.held).contains(&before.free()) {
+        let gives_back = !news.returned.is_empty() || !news.postponed.is_empty();
+        if room == 0 && !gives_back && (1..load.held).contains(&before.free()) {
             self.tokens = tokens;
             return match self.persist(true, |store| store.finish(&finished)) {
                 Ok(states) => {
@@ -93,6 +94,7 @@ impl Drain<'_> {
             service: &service,
             finished: &finished,
             returned: &news.returned,
+            postponed: &news.postponed,
             // What came back and is not recorded yet still counts.
             held: load.held + ended,
             elsewhere: load.elsewhere,

@@ -7,6 +7,7 @@ use super::super::Event;
 use super::Drain;
 use crate::commands::way_out;
 use crate::domain::job::Claim;
+use crate::domain::retry::POSTPONED;
 use crate::error::{Error, Kind, Result};
 use crate::runner::{Hitch, in_words};
 
@@ -26,11 +27,17 @@ impl Drain<'_> {
         let Some(presence) = &mut self.presence else { return };
         presence.slots.came_back([claim]);
         self.pace.gave_back(1);
-        if let Some(served) = self.served.iter_mut().find(|served| served.name == claim.service) {
-            served.gives_back(std::slice::from_ref(claim));
-        }
-        if let Hitch::Scarce(error) = hitch {
-            self.meet_scarcity("cannot start a program", &error);
+        let Some(served) = self.served.iter_mut().find(|served| served.name == claim.service) else { return };
+        match hitch {
+            Hitch::Written(why) => {
+                served.postpones(claim);
+                (self.tell)(Event::Postponed { claim, why: &why, pause: POSTPONED });
+            }
+            Hitch::Scarce(error) => {
+                served.gives_back(std::slice::from_ref(claim));
+                self.meet_scarcity("cannot start a program", &error);
+            }
+            _ => served.gives_back(std::slice::from_ref(claim)),
         }
     }
 

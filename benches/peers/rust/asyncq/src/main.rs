@@ -191,7 +191,7 @@ fn claim(task: &Task) {
             let (finished, returned) = (&finished[..], &[][..]);
             let tokens = if claimed < task.count { &tokens[..] } else { &[] };
             let (held, elsewhere, running, ahead, bytes) = (0, 0, 0, 0, usize::MAX);
-            let plan = Plan { processor, service: &service, finished, returned, held, elsewhere, running, ahead, tokens, bytes };
+            let plan = Plan { processor, service: &service, finished, returned, postponed: &[], held, elsewhere, running, ahead, tokens, bytes };
             let claims = store.advance(&plan).unwrap().claims;
             if claims.is_empty() {
                 break;
