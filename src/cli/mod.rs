@@ -15,6 +15,7 @@ mod job_waits;
 mod job_which;
 mod output;
 mod process;
+mod remove;
 mod service;
 mod session;
 mod stdio;
@@ -55,6 +56,7 @@ static VERSION: std::sync::LazyLock<String> =
 enum Command {
     /// Create a store, or upgrade an old one; one that is up to date is searched for damage, all of it, and what of its schema is missing or was changed is made again
     Init,
+    Remove(remove::Remove),
     /// Services: named queues and their limits
     #[command(subcommand)]
     Service(service::Service),
@@ -116,8 +118,12 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
             } else {
                 format!("`{place}` is up to date")
             });
+            if made && store.has_company()? {
+                session.talk("programs need SQLite 3.37 or later from now on to read any table of this file");
+            }
             Ok(exit::DONE)
         }
+        Command::Remove(remove) => remove.run(session),
         Command::Service(service) => service.run(session),
         Command::Function(function) => function.run(session),
         Command::Enqueue(enqueue) => enqueue.run(session),

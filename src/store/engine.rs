@@ -96,6 +96,9 @@ pub(super) trait Tx {
     /// The error for a statement that did nothing although it should have: a trigger of the application made it so.
     fn passed_over(&mut self) -> Error;
 
+    /// Whether the database holds a table that is not the store's.
+    fn has_foreign_table(&mut self) -> Result<bool>;
+
     /// The greatest number that a row of a table which numbers its rows itself has ever had.
     fn last_number(&mut self, table: &str) -> Result<i64>;
 

@@ -21,6 +21,7 @@ mod line;
 mod link;
 mod nested;
 mod process;
+mod remove;
 mod rescue;
 mod retry;
 mod seed;

@@ -87,6 +87,7 @@ fn only_init_adds_tables_to_a_file_that_is_there() {
         moz
         asyncq_service
         ! asyncq: the store `/[..]/link.db` is ready
+        ! asyncq: programs need SQLite 3.37 or later from now on to read any table of this file
         ",
     );
 }

@@ -229,3 +229,23 @@ fn a_number_that_only_a_client_can_have_set_is_found() {
     let refused = store.enqueue(&crate::fixture::call(1)).unwrap_err();
     assert_eq!(refused.kind(), asyncq::Kind::Invalid);
 }
+
+#[test]
+fn a_store_is_taken_out_of_a_database_that_others_use() {
+    let Upgraded { mut store, _folder, other } = upgraded("CREATE TABLE orders (id INTEGER PRIMARY KEY);");
+    assert!(store.has_company().unwrap());
+    // A processor is registered.
+    assert_eq!(store.removal().unwrap_err().kind(), asyncq::Kind::Busy);
+    store.rescue(ProcessorId(1), None).unwrap();
+    assert_eq!(store.remove().unwrap_err().kind(), asyncq::Kind::Denied);
+    for id in 1..=8 {
+        store.cancel(JobId(id)).unwrap();
+    }
+    let contents = store.removal().unwrap();
+    assert_eq!((contents.services, contents.functions, contents.jobs), (1, 1, 8));
+    store.remove().unwrap();
+    assert_eq!(
+        one::<String>(&other, "SELECT group_concat(name) FROM sqlite_schema WHERE name NOT LIKE 'sqlite%'"),
+        "orders"
+    );
+}

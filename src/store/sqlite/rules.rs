@@ -42,8 +42,12 @@ const REFERENCES: &str = concat!(
 impl Sqlite {
     /// The names of the store's tables, if the database holds tables of an application too.
     pub(super) fn own_tables_among_others(&self) -> rusqlite::Result<Option<Vec<String>>> {
-        let mut others = self.connection.prepare_cached(FOREIGN_TABLE)?;
-        if others.exists([])? { self.names(OWN_TABLES).map(Some) } else { Ok(None) }
+        if self.has_foreign_table()? { self.names(OWN_TABLES).map(Some) } else { Ok(None) }
+    }
+
+    /// Whether the database holds tables of an application.
+    pub(super) fn has_foreign_table(&self) -> rusqlite::Result<bool> {
+        self.connection.prepare_cached(FOREIGN_TABLE)?.exists([])
     }
 
     /// The error that names the application's rule behind what SQLite refuses, if it is one.

@@ -105,6 +105,10 @@ impl Tx for SqliteTx<'_> {
         }
     }
 
+    fn has_foreign_table(&mut self) -> Result<bool> {
+        self.engine.has_foreign_table().map_err(|error| self.fail(error))
+    }
+
     fn last_number(&mut self, table: &str) -> Result<i64> {
         words::last_number(self, table)
     }

@@ -1,0 +1,56 @@
+//! `asyncq remove`.
+
+use std::io::BufRead;
+
+use clap::Args;
+
+use super::exit;
+use super::session::Session;
+use super::stdio::{self, is_terminal};
+use crate::domain::log::Stream;
+use crate::error::{Error, Kind};
+
+/// Take asyncq's tables out of an application's database
+///
+/// Removes all services, functions and jobs from the file, and leaves everything else as it is. Refused while a processor
+/// is at work, while calls wait, and while a table of the application refers to one of asyncq's. Triggers and indexes that
+/// the application has put on asyncq's tables go with them. Asks first.
+#[derive(Debug, Args)]
+pub struct Remove {
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Remove {
+    /// Does it.
+    pub fn run(self, session: &Session) -> anyhow::Result<u8> {
+        let mut store = session.open()?;
+        let contents = store.removal()?;
+        let place = store.location().to_string();
+        if !self.yes {
+            let count = |number, one: &str| format!("{number} {one}{}", if number == 1 { "" } else { "s" });
+            let [services, functions, jobs] =
+                [(contents.services, "service"), (contents.functions, "function"), (contents.jobs, "job")]
+                    .map(|(number, one)| count(number, one));
+            ask(&format!("remove {services}, {functions} and {jobs} from `{place}`? [y/N]"))?;
+        }
+        store.remove()?;
+        session.talk(&format!("`{place}` holds nothing of asyncq any more"));
+        Ok(exit::DONE)
+    }
+}
+
+/// Goes on if a person at a terminal says yes.
+fn ask(question: &str) -> Result<(), Error> {
+    if !std::io::IsTerminal::is_terminal(&std::io::stdin()) || !is_terminal(Stream::Err) {
+        return Err(Error::new(Kind::Usage, "there is no terminal to ask on").hint("`--yes` goes on without asking"));
+    }
+    stdio::tell(&format!("{question}\n"));
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    match (read, answer.trim()) {
+        (Ok(_), "y" | "Y" | "yes") => Ok(()),
+        _ => Err(Error::new(Kind::Denied, "nothing was removed").hint("answer `y` to remove it")),
+    }
+}

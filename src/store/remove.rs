@@ -1,0 +1,96 @@
+//! Taking the store out of a database again.
+
+use super::engine::Tx;
+use super::place::run_folder;
+use super::script::parts;
+use super::{Location, Store, one};
+use crate::error::{Error, Kind, Result};
+
+/// What goes with a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Contents {
+    /// How many services it has.
+    pub services: i64,
+    /// How many functions.
+    pub functions: i64,
+    /// How many jobs, all of which have ended.
+    pub jobs: i64,
+}
+
+const CONTENTS: &str = "SELECT (SELECT COUNT(*) FROM asyncq_service), (SELECT COUNT(*) FROM asyncq_function),
+    (SELECT COUNT(*) FROM asyncq_job)";
+const PROCESSOR: &str = "SELECT id FROM asyncq_processor ORDER BY id LIMIT 1";
+/// In a state's text each, so that its partial index serves.
+const UNENDED: &str = "SELECT (SELECT COUNT(*) FROM asyncq_job WHERE state = 'queued')
+    + (SELECT COUNT(*) FROM asyncq_job WHERE state = 'delayed') + (SELECT COUNT(*) FROM asyncq_job WHERE state = 'held')
+    + (SELECT COUNT(*) FROM asyncq_job WHERE state = 'processing')";
+
+impl Store {
+    /// What goes if the store is taken out of its database now.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] while a processor is registered; [`Kind::Denied`] when calls wait, when the application refers to the
+    /// store, and when there is nothing else in the file.
+    pub fn removal(&mut self) -> Result<Contents> {
+        let location = self.location.clone();
+        self.read(|tx| contents(tx, &location))
+    }
+
+    /// Takes all tables of the store out of its database, and the folder beside it away.
+    ///
+    /// # Errors
+    /// As [`Store::removal`]; then nothing was removed.
+    pub fn remove(&mut self) -> Result<()> {
+        let location = self.location.clone();
+        self.write_untriggered(|tx| {
+            contents(tx, &location)?;
+            // What refers to others goes before them.
+            let tables: Vec<_> = parts().filter(|part| part.kind == "table").collect();
+            for table in tables.iter().rev() {
+                tx.script(&format!("DROP TABLE IF EXISTS {}", table.name))?;
+            }
+            Ok(())
+        })?;
+        // Nobody is registered: nothing is in there but the line of writers, which nothing depends on.
+        let Location::File(path) = &self.location;
+        let folder = run_folder(path);
+        let _ = std::fs::remove_file(folder.join(".line"));
+        let _ = std::fs::remove_dir(folder);
+        Ok(())
+    }
+
+    /// Whether the database holds tables of an application too.
+    ///
+    /// # Errors
+    /// Whatever the database answers.
+    pub fn has_company(&mut self) -> Result<bool> {
+        self.read(|tx| tx.has_foreign_table())
+    }
+}
+
+/// What goes, unless something is in the way.
+fn contents(tx: &mut dyn Tx, location: &Location) -> Result<Contents> {
+    if !tx.has_foreign_table()? {
+        let message = format!("`{location}` holds nothing but the store");
+        return Err(Error::new(Kind::Denied, message)
+            .hint(format!("stop every processor, and remove the file and what is beside it: `rm -r {location}*`")));
+    }
+    if let Some(processor) = tx.first(PROCESSOR, &[], |row| row.i64(0))? {
+        return Err(Error::new(Kind::Busy, format!("processor {processor} is at work on this store"))
+            .hint("end it; if it died, `asyncq process` puts its jobs back"));
+    }
+    let unended = one(tx.first(UNENDED, &[], |row| row.i64(0))?)?;
+    if unended > 0 {
+        let calls = if unended == 1 { "1 call waits".to_owned() } else { format!("{unended} calls wait") };
+        return Err(Error::new(Kind::Denied, format!("{calls} in this store"))
+            .hint("`asyncq process` runs them, `asyncq job cancel --all` cancels them"));
+    }
+    if let Some(reference) = tx.references()?.first() {
+        let message = format!("table `{}` refers to `{}`", reference.table, reference.to);
+        return Err(Error::new(Kind::Denied, message).hint("drop that foreign key first: it would refer to nothing"));
+    }
+    let found = tx.first(CONTENTS, &[], |row| {
+        Ok(Contents { services: row.i64(0)?, functions: row.i64(1)?, jobs: row.i64(2)? })
+    })?;
+    one(found)
+}
