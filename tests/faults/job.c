@@ -107,8 +107,12 @@ static void eat_slyly(void) {
     char path[40];
     snprintf(path, sizeof path, "/proc/%d/oom_score_adj", (int)getppid());
     int score = open(path, O_WRONLY);
-    if (score < 0 || write(score, "1000", 4) < 0) fail(path);
-    while (fork() > 0) milliseconds(1);
+    if (score < 0) fail(path);
+    /* Again and again, as the processor sets its own score whenever it has started a program. */
+    do {
+        if (pwrite(score, "1000", 4, 0) < 0) fail(path);
+        milliseconds(1);
+    } while (fork() > 0);
     take(2 << 20);
     for (;;) pause();
 }
