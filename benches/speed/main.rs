@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! cargo bench --bench speed                # everything; a few minutes
-//! cargo bench --bench speed -- enqueue     # or: bulk, stream, drain, engine, claim, idle, size, large, memory
+//! cargo bench --bench speed -- enqueue     # or: bulk, stream, drain, engine, claim, idle, size, large, memory, workers
 //! cargo bench --bench speed -- huge        # only when asked for: 10,000,000 jobs, 3 GB of disk
 //! ```
 //!
@@ -13,6 +13,7 @@
 mod enqueue;
 mod huge;
 mod store;
+mod workers;
 
 use std::fs;
 use std::path::PathBuf;
@@ -35,6 +36,7 @@ fn main() {
         ("large", store::large),
         ("huge", huge::huge),
         ("memory", memory),
+        ("workers", workers::workers),
     ];
     keep_freed_memory();
     for (name, measure) in measures {

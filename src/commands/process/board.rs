@@ -4,6 +4,7 @@
 //! which runs one after another does not count until its turn.
 
 mod hosted;
+mod pipes;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -249,23 +250,6 @@ impl Work {
             let spare = serving.at_once.is_none_or(|at_once| seat.fences.len() < at_once);
             spare && !seat.suspect && claim.before.crashes == 0 && serving.is_for(claim)
         })
-    }
-
-    /// Takes the next call for the worker that a slot feeds, and which runs so many at once.
-    pub(super) fn pick_more(&mut self, slot: usize, worker: impl Fn(&Claim) -> bool, at_once: usize) -> Option<Claim> {
-        let seat = &self.seats[slot];
-        let lane = seat.lane;
-        let place = self.first_for_slots(lane)?;
-        let next = &self.lanes[lane].waiting[place];
-        let alone = seat.suspect || next.before.crashes > 0;
-        // In the pipe of a worker which runs one after another, a call takes no slot of its own; but it does not wait there
-        // while another slot could run it.
-        let in_turn = at_once == 1 && !seat.fences.is_empty();
-        let may = self.is_open() && self.has_room(lane) != in_turn;
-        if alone && !seat.fences.is_empty() || !may || !worker(next) {
-            return None;
-        }
-        self.take(slot, lane, place)
     }
 
     fn take(&mut self, slot: usize, lane: usize, place: usize) -> Option<Claim> {

@@ -11,7 +11,7 @@ use crate::domain::attempt::Outcome;
 use crate::domain::function::Definition;
 use crate::domain::job::{Claim, Fence};
 use crate::failpoint::reached;
-use crate::runner::worker::{Begun, Desk, Done};
+use crate::runner::worker::{Begun, Desk, Done, Room};
 use crate::runner::{Capture, Ended, Marks};
 
 /// How long a call of a worker must have taken for its outcome to be noted: to repeat a quicker one costs less.
@@ -44,10 +44,10 @@ impl SlotDesk<'_> {
 }
 
 impl Desk for SlotDesk<'_> {
-    fn next(&self, held: usize, at_once: usize) -> Option<Begun> {
+    fn next(&self, room: Room) -> Option<Begun> {
         let Shared { board, common, .. } = self.shared;
         let mut work = board.work();
-        if held == 0 && work.learn(self.slot, at_once) {
+        if room.held == 0 && work.learn(self.slot, room.at_once) {
             board.tell();
         }
         if !work.is_open() {
@@ -55,7 +55,7 @@ impl Desk for SlotDesk<'_> {
         }
         let claim = match self.first.take() {
             Some(claim) => claim,
-            None => work.pick_more(self.slot, |claim| self.is_for(claim), at_once)?,
+            None => work.pick_more(self.slot, |claim| self.is_for(claim), room)?,
         };
         drop(work);
         let mark = common.marks.set(claim.fence.job);
@@ -116,6 +116,10 @@ impl Desk for SlotDesk<'_> {
 
     fn is_open(&self) -> bool {
         self.shared.board.work().is_open()
+    }
+
+    fn is_short_of_calls(&self) -> bool {
+        self.shared.board.work().is_short_of_calls(self.slot)
     }
 
     fn progress(&self, fence: Fence, text: String) {

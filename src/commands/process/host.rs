@@ -15,7 +15,7 @@ use crate::domain::job::{Claim, Fence};
 use crate::error::{Error, Kind, reason};
 use crate::failpoint::reached;
 use crate::runner::worker::hosted::{Hosted, Loss};
-use crate::runner::worker::{Begun, Desk, Done};
+use crate::runner::worker::{Begun, Desk, Done, Room};
 use crate::runner::{Control, Output};
 
 /// A host in which nothing can be run any more.
@@ -88,7 +88,7 @@ struct HostDesk<'a> {
 }
 
 impl Desk for HostDesk<'_> {
-    fn next(&self, _held: usize, _at_once: usize) -> Option<Begun> {
+    fn next(&self, _room: Room) -> Option<Begun> {
         let claim = self.shared.board.work().pick_hosted()?;
         let mark = self.shared.common.marks.set_in_host(claim.fence.job);
         if mark.is_none() {

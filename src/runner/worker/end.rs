@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::held::Call;
-use super::serve::STRANDED;
 use super::{Desk, Done, Fate, Unfit, Worker, frames};
 use crate::domain::attempt::Outcome;
 use crate::domain::log::Stream;
@@ -76,7 +75,7 @@ impl Worker {
         let serial = self.is_serial();
         let cancelled = desk.cancelled();
         let stop = control.asked();
-        let stranded = self.may_strand() && self.held.longest() >= STRANDED;
+        let stranded = self.strands(desk);
         if !cancelled.is_empty() || stranded || stop > Stop::Cancel {
             self.cancelling.extend(cancelled);
             self.take_back(desk, serial && stop <= Stop::Cancel);

@@ -19,6 +19,8 @@ pub(super) struct Held {
     next_id: u64,
     /// When the latest answer came.
     latest: Option<Instant>,
+    /// How long calls take that run one after another, taken that the next ones are like the latest.
+    pace: Option<Duration>,
     /// Whether calls have told how far they are, and that may not be passed on yet.
     has_progress: bool,
 }
@@ -167,6 +169,12 @@ impl Held {
         self.calls.front().map_or(Duration::ZERO, |oldest| self.since(oldest, true).elapsed())
     }
 
+    /// How many calls that run one after another take about so long; none while nothing is known of them.
+    pub(super) fn many_in(&self, time: Duration) -> usize {
+        let many = |pace: Duration| time.as_nanos() / pace.as_nanos().max(1);
+        self.pace.map_or(0, |pace| usize::try_from(many(pace)).unwrap_or(usize::MAX))
+    }
+
     /// When the next one of those that run is at its time limit.
     pub(super) fn next_limit(&self, serial: bool) -> Option<Instant> {
         self.limits(serial).flatten().min()
@@ -213,6 +221,7 @@ impl Held {
             for done in done.iter_mut() {
                 done.ended.took = each;
             }
+            self.pace = Some(self.pace.map_or(each, |before| (before + each) / 2));
         }
         self.latest = Some(now);
     }

@@ -15,7 +15,7 @@ use super::held::{Call, Held};
 use super::line::Line;
 use super::output::Printed;
 use super::serve::{LONG, now};
-use super::{Begun, Desk, Done, HELLO};
+use super::{Begun, Desk, Done, HELLO, Room};
 use crate::domain::attempt::Outcome;
 use crate::domain::job::{Claim, Fence, Token};
 use crate::error::reason;
@@ -187,7 +187,8 @@ impl Hosted {
 
     fn fill(&mut self, desk: &dyn Desk, folder: &Path) {
         while self.held.len() < self.at_once() && !self.is_ending() {
-            let Some(begun) = desk.next(self.held.len(), self.at_once()) else { return };
+            let room = Room { held: self.held.len(), at_once: self.at_once(), ahead: 0, are_tiny: false };
+            let Some(begun) = desk.next(room) else { return };
             self.send(begun, folder);
         }
     }

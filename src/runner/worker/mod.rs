@@ -64,10 +64,23 @@ pub struct Done {
     pub mark: Option<Mark>,
 }
 
+/// What a worker has, and could take.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// How many calls it holds.
+    pub held: usize,
+    /// How many it runs at once.
+    pub at_once: usize,
+    /// How many may wait behind the one that it runs, so that each begins soon, if another worker could run them as well.
+    pub ahead: usize,
+    /// Whether they take so little time that it makes no difference who runs them.
+    pub are_tiny: bool,
+}
+
 /// Where a worker's calls come from and go to.
 pub trait Desk {
-    /// The next call for the worker, if there is one that it may have now; it holds so many, and runs so many at once.
-    fn next(&self, held: usize, at_once: usize) -> Option<Begun>;
+    /// The next call for a worker with so much room, if there is one that it may have now.
+    fn next(&self, room: Room) -> Option<Begun>;
     /// Calls have ended.
     fn done(&self, done: Vec<Done>);
     /// Calls have not begun and will not; the first one was to be the next.
@@ -76,6 +89,10 @@ pub trait Desk {
     fn cancelled(&self) -> Vec<Fence>;
     /// Whether calls may still begin.
     fn is_open(&self) -> bool;
+    /// Whether others have nothing to do, and could run the calls that wait behind the one which this worker runs.
+    fn is_short_of_calls(&self) -> bool {
+        false
+    }
     /// A call tells how far it is.
     fn progress(&self, fence: Fence, text: String);
     /// Why no call may be given to it any more.

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use super::{Begun, Desk, Done, Fate, Worker};
+use super::{Begun, Desk, Done, Fate, Room, Worker};
 use crate::domain::attempt::Outcome;
 use crate::domain::job::{Claim, Fence};
 use crate::runner::{Capture, Control, Ended, Output, Stop, Surroundings};
@@ -39,7 +39,7 @@ struct OneCall<'a> {
 }
 
 impl Desk for OneCall<'_> {
-    fn next(&self, _held: usize, _at_once: usize) -> Option<Begun> {
+    fn next(&self, _room: Room) -> Option<Begun> {
         let claim = self.call.take().filter(|_| self.is_open())?;
         Some(Begun { claim, mark: None })
     }

@@ -6,7 +6,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::end::Flaw;
 use super::frames::{self, Said};
-use super::{AHEAD, Begun, Desk, Done, Fate, HELLO, WINDOW, Worker};
+use super::{AHEAD, Begun, Desk, Done, Fate, HELLO, Room, WINDOW, Worker};
 use crate::domain::attempt::Outcome;
 use crate::domain::time::Timestamp;
 use crate::failpoint::reached;
@@ -14,13 +14,18 @@ use crate::runner::tree::LAST_LOOK;
 use crate::runner::{Control, Output, Stop, start};
 
 /// How long a call may run before those behind it are taken back.
-pub(super) const STRANDED: Duration = Duration::from_millis(50);
+const STRANDED: Duration = Duration::from_millis(50);
 
-/// How quick calls must be for others to wait behind one.
+/// How quick calls must be for others to wait behind one; and how long they may have to wait there where another worker could
+/// run them.
 const QUICK: Duration = Duration::from_millis(5);
 
 /// How long a call must take for it to be looked whether its worker still has its line.
 const SILENT: Duration = Duration::from_secs(1);
+
+/// How little time calls take of which some more may wait behind one, and no worker needs its share: to wake another one costs as
+/// much.
+const TINY: Duration = Duration::from_micros(200);
 
 /// How often to look how much memory a worker uses.
 const MEASURE: Duration = Duration::from_millis(100);
@@ -91,7 +96,10 @@ impl Worker {
             && !self.is_ending()
             && !self.is_clogged
         {
-            let Some(begun) = desk.next(self.held.len(), at_once) else { return };
+            let are_tiny = self.held.many_in(TINY) > 0;
+            let ahead = self.held.many_in(if are_tiny { 2 * QUICK } else { QUICK });
+            let room = Room { held: self.held.len(), at_once, ahead, are_tiny };
+            let Some(begun) = desk.next(room) else { return };
             self.send(begun, desk);
         }
     }
@@ -162,7 +170,7 @@ impl Worker {
         let look = (!self.held.is_empty()).then(|| self.until_silent().max(self.other_end.next_look()));
         let limit = self.held.next_limit(serial).map(|limit| limit.saturating_duration_since(Instant::now()));
         let progress = self.held.next_progress();
-        let stranded = self.may_strand().then(|| STRANDED.saturating_sub(self.held.longest()));
+        let stranded = self.may_strand().then(|| self.next_look_behind());
         limit
             .into_iter()
             .chain(look)
@@ -174,8 +182,21 @@ impl Worker {
     }
 
     /// Whether calls wait on the line behind one that may take long.
-    pub(super) fn may_strand(&self) -> bool {
+    fn may_strand(&self) -> bool {
         self.is_serial() && self.held.len() > 1 && !self.took_back
+    }
+
+    /// Whether the call that runs takes so long that those behind it are to be taken back.
+    pub(super) fn strands(&self, desk: &dyn Desk) -> bool {
+        let longest = self.held.longest();
+        self.may_strand() && (longest >= STRANDED || longest >= QUICK && desk.is_short_of_calls())
+    }
+
+    /// How long until that may be so.
+    fn next_look_behind(&self) -> Duration {
+        let longest = self.held.longest();
+        let first = QUICK.saturating_sub(longest);
+        if first.is_zero() { QUICK.min(STRANDED.saturating_sub(longest)) } else { first }
     }
 
     /// Tells how far calls are: the latest of each, now and then.
