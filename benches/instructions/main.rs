@@ -112,6 +112,7 @@ impl Bench {
             timeout: None,
             worker: None,
             takes: Takes::default(),
+            generation: 0,
         };
         store.add_function(&service, &function, &definition).unwrap();
         let [args, kwargs] = ["[2,7]", "{}"].map(|text| Json::parse(text).unwrap());

@@ -95,6 +95,17 @@ pub enum Function {
         #[arg(last = true, value_names = ["PROGRAM", "ARG"])]
         command: Vec<String>,
     },
+    /// Have workers start anew, as after a deploy: each ends after the call that it runs
+    ///
+    /// A worker ends by itself when the program or another file that its command line names has changed, or when its function
+    /// has. This is for what it has loaded besides. No call that is claimed from now on runs in a worker that was started before.
+    Reload {
+        /// The service; without it, all of them
+        service: Option<String>,
+        /// The function; without it, all of the service
+        #[arg(value_name = "FUNCTION")]
+        name: Option<String>,
+    },
     /// Remove a function; jobs that have ended stay
     Remove {
         #[command(flatten)]
@@ -244,6 +255,13 @@ impl Function {
                 let old = store.function(&service, &name)?;
                 let change = change(&typed, &old.definition, surroundings(&here()?))?;
                 store.set_function(&service, &name, &change)?;
+            }
+            Function::Reload { service, name } => {
+                let service = service.as_deref().map(ServiceName::parse).transpose()?;
+                let name = name.as_deref().map(FunctionName::parse).transpose()?;
+                let count = session.open()?.reload_functions(service.as_ref(), name.as_ref())?;
+                let functions = if count == 1 { "function" } else { "functions" };
+                session.whisper(&format!("the workers of {count} {functions} start anew"));
             }
             Function::Remove { name, force } => {
                 let (service, name) = name.parse()?;

@@ -110,6 +110,7 @@ pub fn define(typed: &Typed, here: Here<'_>) -> Result<Definition> {
         timeout: None,
         worker: None,
         takes: Takes::default(),
+        generation: 0,
     };
     let change = change(typed, &blank, here)?;
     Ok(change.apply(blank))

@@ -61,6 +61,9 @@ pub struct Definition {
     pub worker: Option<Keep>,
     /// How a command gets its call.
     pub takes: Takes,
+    /// The number of the latest deploy that it was told of, counted for all functions of a store together: no worker that was
+    /// started for an earlier one runs its calls.
+    pub generation: i64,
 }
 
 /// How a command gets its call.
@@ -164,13 +167,21 @@ impl Stdin {
 }
 
 impl Definition {
-    /// Whether a worker that runs the one in `site` can run the other in `other_site`: same program, same surroundings.
+    /// Whether a worker that was started for this one in `site` can run the other in `other_site`: same program, same
+    /// surroundings, and no deploy since.
     #[must_use]
     pub fn shares_worker(&self, site: &str, other: &Definition, other_site: &str) -> bool {
         self.worker.is_some() == other.worker.is_some()
             && site == other_site
             && self.command == other.command
             && self.env == other.env
+            && self.generation >= other.generation
+    }
+
+    /// Whether two are defined alike, whatever was deployed since.
+    #[must_use]
+    pub fn is_like(&self, other: &Definition) -> bool {
+        *self == Definition { generation: self.generation, ..other.clone() }
     }
 }
 

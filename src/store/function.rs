@@ -14,22 +14,26 @@ use crate::domain::time::millis;
 use crate::error::{Error, Kind, Result};
 
 const FUNCTION: &str =
-    "SELECT service, name, command, site, env, timeout, worker, created_at, args, stdin FROM asyncq_function
+    "SELECT service, name, command, site, env, timeout, worker, created_at, args, stdin, generation FROM asyncq_function
     WHERE service = ?1 AND name = ?2";
 const FUNCTIONS: &str =
-    "SELECT service, name, command, site, env, timeout, worker, created_at, args, stdin FROM asyncq_function
+    "SELECT service, name, command, site, env, timeout, worker, created_at, args, stdin, generation FROM asyncq_function
     WHERE service = ?1 ORDER BY name";
 const ALL_FUNCTIONS: &str =
-    "SELECT service, name, command, site, env, timeout, worker, created_at, args, stdin FROM asyncq_function
+    "SELECT service, name, command, site, env, timeout, worker, created_at, args, stdin, generation FROM asyncq_function
     ORDER BY service, name";
 const NAMES: &str = "SELECT name FROM asyncq_function WHERE service = ?1 ORDER BY name";
 const ADD: &str =
     "INSERT INTO asyncq_function (service, name, command, site, env, timeout, worker, created_at, args, stdin)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 const SET: &str = "UPDATE asyncq_function SET command = ?3, site = ?4, env = ?5, timeout = ?6, worker = ?7,
-    args = ?8, stdin = ?9 WHERE service = ?1 AND name = ?2";
+    args = ?8, stdin = ?9, generation = ?10 WHERE service = ?1 AND name = ?2";
 const SET_PATHS: &str = "UPDATE asyncq_function SET command = ?3, site = ?4
     WHERE service = ?1 AND name = ?2 AND site = ?5";
+const LATEST: &str = "SELECT coalesce(max(generation), 0) FROM asyncq_function";
+const RELOAD: &str = "UPDATE asyncq_function SET generation = ?3 WHERE service = ?1 AND name = ?2";
+const RELOAD_SERVICE: &str = "UPDATE asyncq_function SET generation = ?2 WHERE service = ?1";
+const RELOAD_ALL: &str = "UPDATE asyncq_function SET generation = ?1";
 const REMOVE: &str = "DELETE FROM asyncq_function WHERE service = ?1 AND name = ?2";
 
 impl Store {
@@ -61,7 +65,7 @@ impl Store {
                 )?;
                 return Ok(Added::New);
             };
-            if there.definition == *is {
+            if there.definition.is_like(is) {
                 tx.confirm()?;
                 return Ok(Added::Same);
             }
@@ -86,7 +90,7 @@ impl Store {
     ) -> Result<bool> {
         self.write(|tx| {
             let there = tx.first(FUNCTION, &[service.as_str().into(), name.as_str().into()], read)?;
-            if there.is_none_or(|there| there.definition != *old) {
+            if there.is_none_or(|there| !there.definition.is_like(old)) {
                 return Ok(false);
             }
             let command = columns(new).command;
@@ -138,7 +142,12 @@ impl Store {
     ) -> Result<Function> {
         self.write(|tx| {
             let mut function = find(tx, service, name)?;
-            function.definition = change.apply(function.definition);
+            let changed = change.apply(function.definition.clone());
+            let same_workers = function.definition.shares_worker(&function.definition.site, &changed, &changed.site);
+            function.definition = changed;
+            if !same_workers {
+                function.definition.generation = next_generation(tx)?;
+            }
             let Columns { command, env, timeout, worker, args, stdin } = columns(&function.definition);
             tx.change(
                 SET,
@@ -152,9 +161,32 @@ impl Store {
                     worker.as_ref().into(),
                     args.into(),
                     stdin.into(),
+                    function.definition.generation.into(),
                 ],
             )?;
             Ok(function)
+        })
+    }
+
+    /// Has no call of a function, of all of a service, or of all that there are, begin in a worker that was started before.
+    /// Says how many functions that concerns.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such service or function.
+    pub fn reload_functions(&mut self, service: Option<&ServiceName>, name: Option<&FunctionName>) -> Result<u64> {
+        self.write(|tx| {
+            let next = next_generation(tx)?;
+            match (service, name) {
+                (Some(service), Some(name)) => {
+                    find(tx, service, name)?;
+                    tx.change(RELOAD, &[service.as_str().into(), name.as_str().into(), next.into()]).map(|()| 1)
+                }
+                (Some(service), None) => {
+                    service::find(tx, service)?;
+                    tx.execute(RELOAD_SERVICE, &[service.as_str().into(), next.into()])
+                }
+                (None, _) => tx.execute(RELOAD_ALL, &[next.into()]),
+            }
         })
     }
 
@@ -175,6 +207,12 @@ impl Store {
             Ok(removed)
         })
     }
+}
+
+/// The number of a deploy that happens now: higher than that of any before, also of functions that are removed.
+fn next_generation(tx: &mut dyn Tx) -> Result<i64> {
+    let latest = tx.first(LATEST, &[], |row| row.i64(0))?.unwrap_or_default();
+    Ok(tx.now().0.max(latest + 1))
 }
 
 /// A definition as it is stored, but for its site.
@@ -219,6 +257,7 @@ fn read(row: &dyn Row) -> Result<Function> {
                 .zip(Stdin::from_name(row.str(9)?))
                 .and_then(|(args, stdin)| Takes::new(args, stdin).ok())
                 .ok_or_else(|| broken("how it gets its calls is unknown"))?,
+            generation: row.i64(10)?,
         },
         created_at: row.time(7)?.ok_or_else(|| broken("no time"))?,
     })

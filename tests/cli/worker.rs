@@ -139,6 +139,139 @@ serve(run)";
     nothing_is_left(&place);
 }
 
+/// A worker that has read its version when it started.
+const VERSIONED: &str = "
+version = int(open('version').read())
+serve(lambda call: version)";
+
+/// What the next call returns.
+fn next_result(place: &Place) -> String {
+    let job = place.stdout("asyncq enqueue events work");
+    let result = format!("SELECT coalesce(result, '') FROM asyncq_job WHERE id = {job}");
+    wait_until("the call is done", || {
+        place.query(&format!("SELECT state FROM asyncq_job WHERE id = {job}")) == "completed"
+    });
+    place.query(&result)
+}
+
+#[test]
+fn a_deploy_reaches_a_worker_that_has_nothing_to_do() {
+    let place = Place::with_functions(&[]);
+    place.stdout("mkdir one two && ln -s one current");
+    for (release, version) in [("one", 1), ("two", 2)] {
+        place.program(&format!("{release}/work.py"), &format!("{WORKER}{VERSIONED}"));
+        place.write(&format!("{release}/version"), &version.to_string());
+    }
+    place.stdout("asyncq function add events work --worker --site current -- python3 ./work.py");
+    let processor = place.start("asyncq process --follow");
+    assert_eq!(next_result(&place), "1");
+    // One who reads the file anew has to be another worker.
+    place.stdout("echo 3 > one/version");
+    assert_eq!(next_result(&place), "1");
+    place.stdout("touch -d '1 hour ago' one/work.py");
+    wait_until("a file that was written is seen", || next_result(&place) == "3");
+    place.stdout("mv one/work.py one/gone");
+    assert_eq!(next_result(&place), "3");
+    place.stdout("cp one/gone one/work.py && echo 4 > one/version");
+    wait_until("a file that came back is seen", || next_result(&place) == "4");
+    place.stdout("ln -sfn two current");
+    wait_until("a link to another release is seen", || next_result(&place) == "2");
+    place.stdout("echo 5 > two/version");
+    for (change, told) in [
+        ("function reload events work", "the workers of 1 function start anew"),
+        ("function reload events", "the workers of 1 function start anew"),
+        ("function reload", "the workers of 1 function start anew"),
+    ] {
+        place.session(&format!("$ asyncq {change} -v\n! asyncq: {told}"));
+        assert_eq!(next_result(&place), place.read("two/version").trim());
+        place.stdout("echo $(($(cat two/version) + 1)) > two/version");
+    }
+    place.stdout("asyncq function set events work --env COLOUR=red");
+    assert_eq!(next_result(&place), place.read("two/version").trim());
+    let all: Vec<String> = ["one", "two"].iter().flat_map(|site| words(&place, &format!("{site}/started"))).collect();
+    wait_until("all but the latest are gone", || all.iter().filter(|pid| runs(pid)).count() == 1);
+    assert_eq!(all.len(), 8);
+    place.session(
+        "
+        $ asyncq function reload events nothing
+        ! error: service `events` has no function `nothing`
+        ! hint: [..]
+        ? 66
+        ",
+    );
+    processor.signal("TERM");
+    assert!(processor.wait().status.success());
+}
+
+#[test]
+fn a_deploy_reaches_a_worker_that_is_never_without_calls() {
+    for deploy in
+        ["touch -d '1 hour ago' work.py", "asyncq function reload", "asyncq function set events work --env A=1"]
+    {
+        let place = place("", VERSIONED);
+        place.write("version", "1");
+        place.write("calls", &[r#"{"service":"events","function":"work"}"#; 300].join("\n"));
+        place.stdout("asyncq enqueue --batch calls");
+        let processor = place.start("asyncq process --follow");
+        let done = |version| place.query(&format!("SELECT count(*) FROM asyncq_job WHERE result = '{version}'"));
+        wait_until("the first calls are done", || done(1) != "0");
+        place.stdout(&format!("echo 2 > version && {deploy}"));
+        wait_until("it is seen", || {
+            if place.query("SELECT count(*) < 300 FROM asyncq_job WHERE state = 'queued'") == "1" {
+                place.stdout("asyncq enqueue --batch calls");
+            }
+            done(2) != "0"
+        });
+        assert!(started(&place).len() >= 2, "{deploy}");
+        processor.signal("TERM");
+        processor.wait();
+        assert_eq!(place.query("SELECT sum(failures + conflicts + crashes) FROM asyncq_job"), "0", "{deploy}");
+        nothing_is_left(&place);
+    }
+}
+
+/// A file that is written all the time costs starts, but no call waits for ever.
+#[test]
+fn a_worker_runs_a_call_at_least_before_it_is_outdated() {
+    let body = "
+time.sleep(1.1)
+open('log', 'a').write('started\\n')
+serve(lambda call: open('log', 'a').write('called\\n'))";
+    let place = Place::with_functions(&[]);
+    place.write("log", "");
+    place.program("work.py", &format!("{WORKER}{body}"));
+    place.stdout("asyncq function add events work --worker -- ./work.py log");
+    enqueue(&place, &["work", "work"]);
+    place.session("$ asyncq process");
+    assert_eq!(states(&place), "completed 7, completed 7");
+}
+
+/// What a worker that gets no more calls still runs may take long.
+#[test]
+fn calls_do_not_wait_for_a_worker_that_gets_no_more() {
+    let body = "
+def run(call):
+    if call['args'] == ['long']: until(exists('go'))
+    return os.getpid()
+note('started', os.getpid())
+hello(calls=2)
+while message := hear():
+    if message.get('method') == 'call':
+        threading.Thread(target=answer, args=(message['id'], run, message['params'])).start()";
+    let place = place("--calls-per-worker 2", body);
+    place.stdout("asyncq service set events --concurrency 2");
+    enqueue(&place, &["work long", "work", "work", "work"]);
+    let processor = place.start("asyncq process");
+    wait_until("the others are done", || {
+        place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed'") == "3"
+    });
+    assert_eq!(place.query("SELECT state FROM asyncq_job WHERE id = 1"), "processing");
+    place.write("go", "");
+    assert!(processor.wait().status.success());
+    assert_eq!(started(&place).len(), 2);
+    nothing_is_left(&place);
+}
+
 #[test]
 fn a_worker_inherits_four_descriptors() {
     let body = "

@@ -58,6 +58,7 @@ pub fn definition() -> Definition {
         env: BTreeMap::from([("NAME".to_owned(), "the value".to_owned())]),
         worker: None,
         takes: Takes::default(),
+        generation: 0,
         timeout: Some(Duration::from_millis(7001)),
     }
 }

@@ -52,6 +52,36 @@ conformance! {
         assert!(unknown.way_out().unwrap().contains("`events`"));
     }
 
+    fn a_reload_is_later_than_any_before(store: &mut Store) {
+        with_events(store);
+        let (events, others) = (service("events"), service("others"));
+        let (name, more) = (function("compute"), function("more"));
+        store.add_service(&others, two()).unwrap();
+        store.add_function(&others, &name, &definition()).unwrap();
+        store.add_function(&others, &more, &definition()).unwrap();
+        let generation = |store: &mut asyncq::store::Store, on, name| store.function(on, name).unwrap().definition.generation;
+        assert_eq!(generation(store, &events, &name), 0);
+        assert_eq!(store.reload_functions(Some(&events), Some(&name)).unwrap(), 1);
+        let first = generation(store, &events, &name);
+        assert!(first > 0 && generation(store, &others, &name) == 0);
+        assert_eq!(store.reload_functions(Some(&others), None).unwrap(), 2);
+        let second = generation(store, &others, &name);
+        assert!(second > first && generation(store, &others, &more) == second);
+        assert_eq!(store.reload_functions(None, None).unwrap(), 3);
+        let third = generation(store, &events, &name);
+        assert!(third > second);
+        // The same one is the same, and what does not concern a worker is no deploy.
+        assert_eq!(store.add_function(&events, &name, &definition()).unwrap(), Added::Same);
+        let change = FunctionChange { timeout: Some(None), ..FunctionChange::default() };
+        assert_eq!(store.set_function(&events, &name, &change).unwrap().definition.generation, third);
+        let change = FunctionChange { command: Some(vec!["/other".to_owned()]), ..FunctionChange::default() };
+        let set = store.set_function(&events, &name, &change).unwrap().definition;
+        assert!(set.generation > third && store.function(&events, &name).unwrap().definition == set);
+        assert_eq!(store.reload_functions(Some(&service("no")), None).unwrap_err().kind(), Kind::NotFound);
+        let none = store.reload_functions(Some(&events), Some(&function("no"))).unwrap_err();
+        assert_eq!(none.kind(), Kind::NotFound);
+    }
+
     fn functions_are_listed_by_service_and_name(store: &mut Store) {
         with_events(store);
         store.add_service(&service("a"), two()).unwrap();

@@ -78,6 +78,8 @@ struct Serving {
     site: String,
     /// How many calls it runs at once, once it has said so.
     at_once: Option<usize>,
+    /// Whether it gets no more.
+    leaves: bool,
 }
 
 impl Serving {
@@ -86,7 +88,7 @@ impl Serving {
         let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return None };
         definition.worker?;
         let site = call.site.as_deref().unwrap_or(&definition.site).to_owned();
-        Some(Serving { definition: Arc::clone(definition), site, at_once: None })
+        Some(Serving { definition: Arc::clone(definition), site, at_once: None, leaves: false })
     }
 
     fn is_for(&self, claim: &Claim) -> bool {
@@ -248,7 +250,7 @@ impl Work {
         self.seats.iter().filter(|seat| seat.lane == lane).any(|seat| {
             let Some(serving) = &seat.serving else { return false };
             let spare = serving.at_once.is_none_or(|at_once| seat.fences.len() < at_once);
-            spare && !seat.suspect && claim.before.crashes == 0 && serving.is_for(claim)
+            spare && !serving.leaves && !seat.suspect && claim.before.crashes == 0 && serving.is_for(claim)
         })
     }
 
@@ -270,7 +272,7 @@ impl Work {
     pub(super) fn serve(&mut self, slot: usize, worker: Option<(&Worker, Option<usize>)>) {
         self.seats[slot].serving = worker.map(|(worker, at_once)| {
             let (definition, site) = worker.made_of();
-            Serving { definition: Arc::clone(definition), site: site.to_owned(), at_once }
+            Serving { definition: Arc::clone(definition), site: site.to_owned(), at_once, leaves: false }
         });
     }
 

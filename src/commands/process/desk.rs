@@ -118,6 +118,11 @@ impl Desk for SlotDesk<'_> {
         self.shared.board.work().is_open()
     }
 
+    fn leaves(&self) {
+        self.shared.board.work().leaves(self.slot);
+        self.shared.board.tell();
+    }
+
     fn is_short_of_calls(&self) -> bool {
         self.shared.board.work().is_short_of_calls(self.slot)
     }

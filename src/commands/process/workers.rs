@@ -63,11 +63,15 @@ impl Workers {
     /// An idle worker that runs the function of a claim.
     pub(super) fn take(&self, claim: &Claim) -> Option<Box<Worker>> {
         let mut shelf = self.shelf();
+        while let Some(place) = shelf.idle.iter().position(|(_, worker)| worker.is_superseded_by(claim)) {
+            let (_, worker) = shelf.idle.remove(place);
+            self.let_go(&mut shelf, worker);
+        }
         loop {
             // The latest one: the others may go.
             let place = shelf.idle.iter().rposition(|(_, worker)| worker.runs(claim))?;
-            let (_, worker) = shelf.idle.remove(place);
-            if worker.lives() {
+            let (_, mut worker) = shelf.idle.remove(place);
+            if worker.lives() && !worker.is_outdated() {
                 return Some(worker);
             }
             self.let_go(&mut shelf, worker);

@@ -10,12 +10,13 @@ pub mod hosted;
 mod line;
 mod long;
 pub mod once;
+mod origin;
 mod other_end;
 mod output;
 mod serve;
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ use rustix::process::Pid;
 use self::frames::Hello;
 use self::held::Held;
 use self::line::Line;
+use self::origin::Origin;
 use self::other_end::OtherEnd;
 use self::output::Printed;
 use super::start::Way;
@@ -33,6 +35,7 @@ use super::{Capture, Control, Ended, Hitch, Mark, Output, Surroundings, in_words
 use crate::domain::attempt::Outcome;
 use crate::domain::function::{Definition, Keep};
 use crate::domain::job::{Claim, Fence, Token};
+use crate::domain::service::ServiceName;
 use crate::failpoint::reached;
 
 /// How long a worker may take to say hello.
@@ -89,6 +92,8 @@ pub trait Desk {
     fn cancelled(&self) -> Vec<Fence>;
     /// Whether calls may still begin.
     fn is_open(&self) -> bool;
+    /// The worker gets no more calls, although it holds some: others may run those that wait.
+    fn leaves(&self) {}
     /// Whether others have nothing to do, and could run the calls that wait behind the one which this worker runs.
     fn is_short_of_calls(&self) -> bool {
         false
@@ -139,9 +144,14 @@ pub struct Worker {
     before: Capture,
     /// Whether it has printed while nobody took it: then it is not listened to until somebody does.
     is_clogged: bool,
-    /// How its program was started.
+    /// How its program was started, in which site, and from which files.
     definition: Arc<Definition>,
     site: String,
+    origin: Origin,
+    /// For which service and function it was started.
+    made_for: (ServiceName, String),
+    /// Whether it was told that it leaves, with calls that still run.
+    leaves: bool,
     hello: Option<Hello>,
     held: Held,
     /// Attempts that are to be cancelled.
@@ -178,6 +188,8 @@ impl Worker {
             start::cannot_run(126, format!("its worker cannot be started: {}", in_words(error)))
         };
         let (line, theirs) = around.scarcity.wait(control, Line::new, cannot)?;
+        // What is written from here on is seen.
+        let origin = Origin::of(definition, site, Path::new(&around.store));
         let mut tree = Tree::start(&around.orphans, token, |offer| {
             start::Program { definition, site, way: Way { around, offer, control } }.start_worker(token, theirs)
         })?;
@@ -196,6 +208,9 @@ impl Worker {
             is_clogged: false,
             definition: Arc::clone(definition),
             site: site.to_owned(),
+            origin,
+            made_for: (claim.service.clone(), claim.function.clone()),
+            leaves: false,
             hello: None,
             held: Held::default(),
             cancelling: Vec::new(),
@@ -218,6 +233,20 @@ impl Worker {
         let site = call.site.as_deref().unwrap_or(&definition.site);
         let same = Arc::ptr_eq(definition, &self.definition) && site == self.site;
         same || self.definition.shares_worker(&self.site, definition, site)
+    }
+
+    /// Whether a file from which it was started is another one by now, or was written.
+    #[must_use]
+    pub fn is_outdated(&mut self) -> bool {
+        self.origin.has_changed()
+    }
+
+    /// Whether the function for which it was started was deployed or defined anew since, as a claim shows.
+    #[must_use]
+    pub fn is_superseded_by(&self, claim: &Claim) -> bool {
+        let (service, function) = &self.made_for;
+        let newer = |definition: &Arc<Definition>| definition.generation > self.definition.generation;
+        *service == claim.service && *function == claim.function && claim.definition.as_ref().is_ok_and(newer)
     }
 
     /// How its program was started: as what function, and in which site.

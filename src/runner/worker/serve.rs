@@ -89,6 +89,13 @@ impl Worker {
 
     /// Sends what may be sent. A call that a crash is charged with has the worker for itself.
     fn fill(&mut self, desk: &dyn Desk) {
+        // Each one runs a call at least, also where a file is written all the time.
+        if self.answered > 0 {
+            self.origin.has_changed();
+        }
+        if !self.held.is_empty() && self.is_worn() && !std::mem::replace(&mut self.leaves, true) {
+            desk.leaves();
+        }
         let at_once = self.hello.as_ref().map_or(1, |hello| hello.calls.max(1));
         while self.held.len() < self.window()
             && self.line.waiting() < AHEAD
@@ -147,7 +154,7 @@ impl Worker {
     /// Whether it has done enough.
     fn is_worn(&self) -> bool {
         let ahead = self.answered + self.held.len() as u64;
-        self.has_grown || self.asked || self.keep.calls.is_some_and(|calls| ahead >= calls)
+        self.has_grown || self.asked || self.origin.was_changed() || self.keep.calls.is_some_and(|calls| ahead >= calls)
     }
 
     /// Looks whether it has grown too much: now and then, and when it has nothing to do.

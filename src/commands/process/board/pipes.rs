@@ -45,6 +45,13 @@ impl Work {
         fences.len() <= room.ahead && (room.are_tiny || fences.len() < (waiting.len() + in_pipes).div_ceil(*width))
     }
 
+    /// The worker that a slot feeds gets no more calls, so that those which wait are for others.
+    pub(in super::super) fn leaves(&mut self, slot: usize) {
+        if let Some(serving) = &mut self.seats[slot].serving {
+            serving.leaves = true;
+        }
+    }
+
     /// Whether other slots have nothing to do, and could run what waits in the pipe of the worker that a slot feeds.
     pub(in super::super) fn is_short_of_calls(&self, slot: usize) -> bool {
         let lane = self.seats[slot].lane;
@@ -60,7 +67,7 @@ mod tests {
     use super::*;
     use crate::domain::attempt::Failure;
     use crate::domain::call::Call;
-    use crate::domain::function::{Definition, FunctionName, Keep};
+    use crate::domain::function::{Definition, FunctionName, Keep, Takes};
     use crate::domain::job::{Fence, JobId, Token};
     use crate::domain::json::Json;
     use crate::domain::processor::ProcessorId;
@@ -78,6 +85,8 @@ mod tests {
             env: BTreeMap::new(),
             timeout: None,
             worker: Some(Keep::default()),
+            takes: Takes::default(),
+            generation: 0,
         });
         let claim = |job| Claim {
             fence: Fence { job: JobId(job), attempt: 1, claim: 1, processor: ProcessorId(1) },
