@@ -215,6 +215,8 @@ fn a_container_that_was_a_processor_is_known_to_be_gone_with_it() {
     let (place, container) = begun_in_a_container("asyncq process");
     let first = child(&container.0.id().to_string());
     place.stdout(&format!("kill -9 {first}"));
+    // Until all of it is gone, it counts as alive.
+    container.wait();
     let next = contained(&place, "asyncq process");
     place.session(&format!("$ {next}\n! asyncq: processor 1 (process 1 on [..]) died; 1 of its jobs put back"));
     assert_eq!(place.read("begun"), "1\n2\n");
@@ -227,6 +229,8 @@ fn a_container_that_has_ended_is_taken_over_from_by_who_says_that_there_is_one()
     // Otherwise the next container might get the number of its namespace, and know that nothing is left in that.
     let _held = std::fs::File::open(format!("/proc/{first}/ns/pid")).unwrap();
     place.stdout(&format!("kill -9 {first}"));
+    // Until all of it is gone, it counts as alive.
+    container.wait();
     for (option, told) in
         [("", "died in another container; [..]"), (" --one-container", "died; 1 of its jobs put back")]
     {
