@@ -12,6 +12,7 @@ use super::engine::{damaged, rule_refuses};
 use super::holder::holder;
 use super::place::{SIDECARS, with_suffix, without_links};
 use super::rights::may;
+use super::script::part;
 use crate::error::{Error, Kind, reason};
 
 /// By how much a file of a store grows at once, at most, in bytes: its index in shared memory grows by this.
@@ -29,7 +30,7 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
         return damaged(&what).because(error);
     };
     let mut detail = error.to_string();
-    if is_missing(&detail) {
+    if misses_own_table(&detail) {
         return incomplete(&detail).because(error);
     }
     if failure.extended_code == ffi::SQLITE_CONSTRAINT_TRIGGER {
@@ -83,9 +84,9 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
 }
 
 /// Whether SQLite misses a table of the store's.
-fn is_missing(what: &str) -> bool {
+pub(super) fn misses_own_table(what: &str) -> bool {
     let table = what.strip_prefix("no such table: ");
-    table.is_some_and(|table| table.trim_start_matches("main.").starts_with("asyncq_"))
+    table.is_some_and(|table| part(table.trim_start_matches("main.")).is_some())
 }
 
 /// The error for a store that somebody has taken a table from.

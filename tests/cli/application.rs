@@ -496,6 +496,7 @@ fn a_trigger_of_the_application_that_fails_is_named_and_no_damage() {
         ("INSERT INTO orders (item) VALUES (NULL)", "NOT NULL constraint failed: orders.item"),
         ("SELECT only_in_the_application(NEW.id)", "no such function: only_in_the_application"),
         ("INSERT INTO not_there VALUES (1)", "no such table: main.not_there"),
+        ("INSERT INTO asyncq_audit VALUES (1)", "no such table: main.asyncq_audit"),
         ("SELECT RAISE(ROLLBACK, 'not today')", "not today"),
         ("SELECT RAISE(FAIL, 'not today')", "not today"),
         ("SELECT RAISE(IGNORE)", "RAISE(IGNORE)"),
@@ -590,9 +591,9 @@ db.execute('CREATE INDEX years ON asyncq_job (year_of(created_at))')
         ! error: index `only_once` refuses this: UNIQUE constraint failed: asyncq_job.function, asyncq_job.args
         ! hint: that belongs to the application, and not to asyncq: change it, or what it looks at
         ? 77
-        $ sqlite3 app.db 'DROP INDEX only_once; CREATE UNIQUE INDEX only_once ON asyncq_job (lower(args))'
+        $ sqlite3 app.db 'DROP INDEX only_once; CREATE UNIQUE INDEX asyncq_mine ON asyncq_job (lower(args))'
         $ asyncq enqueue shop mail 1 2>&1 | head -1
-        error: index `only_once` refuses this: UNIQUE constraint failed: index 'only_once'
+        error: index `asyncq_mine` refuses this: UNIQUE constraint failed: index 'asyncq_mine'
         ",
     );
 }

@@ -6,48 +6,43 @@
 use rusqlite::{Error as SqliteError, ffi};
 
 use super::super::engine::{Reference, rule_refuses};
+use super::super::explain::misses_own_table;
+use super::super::script::part;
 use super::Sqlite;
 use super::words::own_triggers;
 use crate::error::Error;
 
-/// An application's own things are named otherwise than the store's, and otherwise than those that SQLite makes by itself.
-macro_rules! foreign {
-    ($name:literal) => {
-        concat!($name, " NOT LIKE 'asyncq!_%' ESCAPE '!' AND ", $name, " NOT LIKE 'sqlite!_%' ESCAPE '!'")
-    };
-}
-
-const OWN_TABLES: &str =
-    "SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'asyncq!_%' ESCAPE '!' ORDER BY name";
-const FOREIGN_TABLE: &str =
-    concat!("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND ", foreign!("name"), " LIMIT 1");
+const TABLES: &str =
+    "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY name";
 const TRIGGERS: &str = concat!(
     "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name LIKE 'asyncq!_%' ESCAPE '!' AND name NOT IN ",
     own_triggers!()
 );
-const INDEXES: &str = concat!(
-    "SELECT m.name, (SELECT group_concat(m.tbl_name || '.' || i.name, ', ') FROM pragma_index_info(m.name) i)
-     FROM sqlite_schema m WHERE m.type = 'index' AND m.tbl_name LIKE 'asyncq!_%' ESCAPE '!' AND ",
-    foreign!("m.name")
-);
-const REFERENCES: &str = concat!(
-    "SELECT m.name, f.id, f.\"from\", coalesce(f.\"to\", 'id'), f.\"table\",
-     f.on_delete = 'CASCADE' OR f.on_delete = 'SET NULL'
-     FROM sqlite_schema m, pragma_foreign_key_list(m.name) f
-     WHERE m.type = 'table' AND f.\"table\" LIKE 'asyncq!_%' ESCAPE '!' AND ",
-    foreign!("m.name"),
-    " ORDER BY m.name, f.id, f.seq"
-);
+const INDEXES: &str = "
+    SELECT m.name, (SELECT group_concat(m.tbl_name || '.' || i.name, ', ') FROM pragma_index_info(m.name) i)
+    FROM sqlite_schema m
+    WHERE m.type = 'index' AND m.tbl_name LIKE 'asyncq!_%' ESCAPE '!' AND m.name NOT LIKE 'sqlite!_%' ESCAPE '!'";
+const REFERENCES: &str = "
+    SELECT m.name, f.id, f.\"from\", coalesce(f.\"to\", 'id'), f.\"table\",
+    f.on_delete = 'CASCADE' OR f.on_delete = 'SET NULL'
+    FROM sqlite_schema m, pragma_foreign_key_list(m.name) f
+    WHERE m.type = 'table' AND f.\"table\" LIKE 'asyncq!_%' ESCAPE '!' ORDER BY m.name, f.id, f.seq";
+
+/// Whether a table or an index is the store's, whatever its name begins with.
+fn is_own(name: &str) -> bool {
+    part(name).is_some()
+}
 
 impl Sqlite {
     /// The names of the store's tables, if the database holds tables of an application too.
     pub(super) fn own_tables_among_others(&self) -> rusqlite::Result<Option<Vec<String>>> {
-        if self.has_foreign_table()? { self.names(OWN_TABLES).map(Some) } else { Ok(None) }
+        let (own, others): (Vec<String>, Vec<String>) = self.names(TABLES)?.into_iter().partition(|name| is_own(name));
+        Ok((!others.is_empty()).then_some(own))
     }
 
     /// Whether the database holds tables of an application.
     pub(super) fn has_foreign_table(&self) -> rusqlite::Result<bool> {
-        self.connection.prepare_cached(FOREIGN_TABLE)?.exists([])
+        self.own_tables_among_others().map(|own| own.is_some())
     }
 
     /// The error that names the application's rule behind what SQLite refuses, if it is one.
@@ -69,20 +64,20 @@ impl Sqlite {
     /// The rules that fit an error.
     fn rules(&self, code: i32, text: &str) -> rusqlite::Result<Vec<String>> {
         let about = text.split_once(" failed: ").map_or("", |(_, about)| about);
-        let is_own = about.starts_with("asyncq_");
+        let is_own_table = about.split('.').next().is_some_and(is_own);
         if text == "FOREIGN KEY constraint failed" {
             let references = self.references_as_rules()?;
             return if references.is_empty() { self.triggers() } else { Ok(references) };
         }
         match code {
-            ffi::SQLITE_ERROR if text.contains(": asyncq_") || text.contains(": main.asyncq_") => Ok(Vec::new()),
+            ffi::SQLITE_ERROR if misses_own_table(text) => Ok(Vec::new()),
             ffi::SQLITE_ERROR => Ok([self.triggers()?, self.indexes(|_, _| true)?].concat()),
             ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID => {
                 let by_name = |name: &str| about.strip_prefix("index '").is_some_and(|rest| rest == format!("{name}'"));
                 let indexes = self.indexes(|name, columns| by_name(name) || columns == about)?;
-                if is_own || !indexes.is_empty() { Ok(indexes) } else { self.triggers() }
+                if is_own_table || !indexes.is_empty() { Ok(indexes) } else { self.triggers() }
             }
-            _ if is_own => Ok(Vec::new()),
+            _ if is_own_table => Ok(Vec::new()),
             _ => {
                 let triggers = self.triggers()?;
                 if triggers.is_empty() { self.references_as_rules() } else { Ok(triggers) }
@@ -103,7 +98,7 @@ impl Sqlite {
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
             let (name, columns): (String, Option<String>) = (row.get(0)?, row.get(1)?);
-            if fits(&name, columns.as_deref().unwrap_or_default()) {
+            if !is_own(&name) && fits(&name, columns.as_deref().unwrap_or_default()) {
                 found.push(format!("index `{name}`"));
             }
         }
@@ -122,7 +117,10 @@ impl Sqlite {
         let mut rows = statement.query([])?;
         let mut found: Vec<(i64, Reference)> = Vec::new();
         while let Some(row) = rows.next()? {
-            let (table, id, columns) = (row.get(0)?, row.get(1)?, (row.get(2)?, row.get(3)?));
+            let (table, id, columns): (String, _, _) = (row.get(0)?, row.get(1)?, (row.get(2)?, row.get(3)?));
+            if is_own(&table) {
+                continue;
+            }
             match found.last_mut() {
                 Some((last, reference)) if *last == id && reference.table == table => reference.columns.push(columns),
                 _ => {
