@@ -44,7 +44,7 @@ pub fn huge() {
         "--function true",
         "--principal nobody",
     ] {
-        let mut args = vec!["job", "list"];
+        let mut args = vec!["job", "list", "--limit", "50"];
         args.extend(filter.split_whitespace());
         tell(&bench, &args);
     }

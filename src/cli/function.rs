@@ -19,6 +19,7 @@ use crate::domain::function::{self, Args as Passing, FunctionName, Stdin};
 use crate::domain::service::ServiceName;
 use crate::domain::size::{parse_size, write_size};
 use crate::domain::time::{parse_span, write_span};
+use crate::error::{Error, Kind};
 
 /// Functions: names on a service, and how each is run
 #[derive(Debug, Subcommand)]
@@ -251,6 +252,11 @@ impl Function {
                 let timeout = if no_timeout { Some(None) } else { timeout.map(Some) };
                 let Takes { args, stdin } = takes;
                 let typed = Typed { command, site: site.site, env: site.env, unset_env, timeout, worker, args, stdin };
+                if typed == Typed::default() {
+                    return Err(Error::new(Kind::Usage, "`asyncq function set` is not told what to change")
+                        .hint("name an option, or another program behind `--`")
+                        .into());
+                }
                 let mut store = session.open()?;
                 let old = store.function(&service, &name)?;
                 let change = change(&typed, &old.definition, surroundings(&here()?))?;

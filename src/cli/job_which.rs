@@ -25,7 +25,7 @@ pub struct Filter {
     /// Of this function
     #[arg(long)]
     function: Option<String>,
-    /// On behalf of this principal
+    /// On behalf of this principal; '' for nobody
     #[arg(long, value_name = "NAME")]
     principal: Option<String>,
     /// Ended at least this long ago, as in 7d; or enqueued that long ago, if it has not ended
@@ -134,12 +134,17 @@ impl Which {
             return self.matching.change(session, store, many);
         }
         let mut code = exit::DONE;
+        let mut said = String::new();
         // A failure of one keeps nobody from the others.
         for id in self.ids {
             if let Err(error) = verb(store, JobId(id)) {
-                let error = error.into();
-                show_error(&error);
+                let error: anyhow::Error = error.into();
+                // A full disk is told once, not for each job.
+                if said != error.to_string() {
+                    show_error(&error);
+                }
                 code = code.max(exit::code(&error));
+                said = error.to_string();
             }
         }
         Ok(code)

@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::store::absolute;
 
 /// A definition as it is typed; what is `None` is left as it is, or at its default.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Typed {
     /// The program and its first arguments; empty when not given.
     pub command: Vec<String>,
@@ -52,7 +52,7 @@ impl Typed {
 }
 
 /// How a program is kept, as it is typed.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct TypedWorker {
     /// As a worker, or not.
     pub is: Option<bool>,
@@ -187,7 +187,7 @@ fn find_program(program: &str, site: &str, here: Here<'_>) -> Result<String> {
         return Err(Error::new(Kind::Usage, "a program needs a name").hint(name_one));
     }
     if program.contains('/') {
-        let path = Path::new(site).join(program);
+        let path: PathBuf = Path::new(site).join(program).components().collect();
         return match runnable(&path) {
             Runnable::Yes => Ok(program.to_owned()),
             Runnable::No => Err(not_executable(&path)),

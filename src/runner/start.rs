@@ -210,6 +210,7 @@ fn no_interpreter(program: &Path) -> String {
 }
 
 fn why_not(error: &io::Error, program: &Path, site: &Path) -> Failure {
+    let program: &Path = &program.components().collect::<PathBuf>();
     let shown = program.display();
     match site.metadata() {
         Ok(meta) if meta.is_dir() => {}

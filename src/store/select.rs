@@ -16,7 +16,7 @@ pub struct JobFilter {
     pub service: Option<String>,
     /// Of this function, on whatever service.
     pub function: Option<String>,
-    /// On behalf of this principal.
+    /// On behalf of this principal; an empty one stands for nobody.
     pub principal: Option<String>,
     /// In one of these states; in any state when there are none.
     pub states: Vec<State>,
@@ -80,7 +80,7 @@ impl JobFilter {
         for (column, value) in
             [("service", &self.service), ("function", &self.function), ("principal", &self.principal)]
         {
-            if let Some(value) = value {
+            if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
                 and(&format!("{column} ="), value.into());
             }
         }
@@ -89,6 +89,9 @@ impl JobFilter {
         }
         if let Some(age) = self.older_than {
             and("COALESCE(finished_at, created_at) <=", tx.now().before(age).into());
+        }
+        if self.principal.as_deref() == Some("") {
+            text += " AND principal IS NULL";
         }
         if !self.states.is_empty() {
             let states: Vec<String> = self.states.iter().map(|state| format!("'{state}'")).collect();

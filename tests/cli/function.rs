@@ -98,6 +98,10 @@ fn a_variable_is_recorded_with_its_value_of_now() {
         ! error: `ASYNCQ_DB` is set by asyncq itself
         ! hint: record a variable with another name
         ? 2
+        $ asyncq function set events show
+        ! error: `asyncq function set` is not told what to change
+        ! hint: name an option, or another program behind `--`
+        ? 2
         $ asyncq function set events show --env =x
         ! error: `` cannot be the name of an environment variable
         ! hint: `--env NAME=VALUE` records a value, `--env NAME` the one that it has now

@@ -162,6 +162,8 @@ fn many_jobs_are_retried_cancelled_and_started_at_once() {
         64
         $ asyncq job start --principal bob
         ! asyncq: released 1 job
+        $ asyncq job start --principal '' --dry-run
+        ! asyncq: would release 1 job
         $ asyncq job start --all
         ! asyncq: released 1 job
         $ asyncq job clean --service events --state cancelled --dry-run
@@ -697,4 +699,24 @@ fn times_are_local_on_a_terminal_and_utc_elsewhere() {
     for line in ["asyncq service show events", "asyncq function show events say"] {
         assert!(place.on_terminal(200, line).contains(" XYZ"), "{line}");
     }
+}
+
+#[test]
+fn what_is_wrong_with_the_store_is_told_once_and_not_for_each_job() {
+    let place = place();
+    place.stdout("for i in 1 2 3; do asyncq enqueue events say $i; done");
+    place.session(
+        "
+        $ ulimit -f 1; asyncq job cancel 1 2 3
+        ! error: no space left for the store `[..]/queue.db`: its files have the size that files may have
+        ! hint: nothing was changed; `ulimit -f` shows the limit, in blocks
+        ? 74
+        $ asyncq job cancel 8 9
+        ! error: there is no job 8
+        ! hint: the newest is 3; `asyncq job list` shows which there are
+        ! error: there is no job 9
+        ! hint: the newest is 3; `asyncq job list` shows which there are
+        ? 66
+        ",
+    );
 }

@@ -174,6 +174,7 @@ conformance! {
         assert_eq!(ids(waiting, None, Some(3)), [5, 4, 3]);
         let theirs = JobFilter { principal: Some("the principal".into()), ..all.clone() };
         assert_eq!(ids(theirs, Some(4), Some(2)), [3, 2]);
+        assert_eq!(ids(JobFilter { principal: Some(String::new()), ..all.clone() }, None, None), [5]);
         assert_eq!(ids(JobFilter { older_than: Some(Duration::from_hours(1)), ..all.clone() }, None, None), Vec::<i64>::new());
         assert_eq!(ids(JobFilter { parent: Some(JobId(1)), ..all }, None, None), Vec::<i64>::new());
     }
