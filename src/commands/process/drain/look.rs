@@ -61,7 +61,13 @@ impl Drain<'_> {
     /// Looks whether the store and this processor's folder are still there.
     pub(super) fn still_there(&self) -> Result<()> {
         self.store.still_there()?;
-        self.presence.as_ref().map_or(Ok(()), Presence::still_there)
+        self.home_is_there()
+    }
+
+    /// Looks whether this processor's folder is there, or has gone with the store.
+    pub(super) fn home_is_there(&self) -> Result<()> {
+        let is_there = self.presence.as_ref().map_or(Ok(()), Presence::still_there);
+        is_there.or_else(|gone| self.store.still_there().and(Err(gone)))
     }
 
     fn cancelling(&mut self) -> Result<Vec<Fence>> {

@@ -58,7 +58,7 @@ impl Drain<'_> {
         let processor = self.presence()?.id;
         let mut room = self.room(index);
         if room > 0 {
-            self.presence()?.still_there()?;
+            self.home_is_there()?;
             if let Err(error) = memory::look() {
                 if self.could_claim(index) {
                     self.meet_scarcity("cannot run functions", &error);
