@@ -14,8 +14,10 @@ use super::session::{Session, program, variable};
 use super::stdio;
 use super::systemd;
 use super::usage::parse_count;
-use crate::commands::process::{self, Barrier, Echo, Equipment, Event, Line, Options, Report, RunFolder, Surroundings};
-use crate::commands::{Store, reset_signals};
+use crate::commands::process::{
+    self, Barrier, Echo, Equipment, Event, Immune, Line, Options, Report, RunFolder, Surroundings,
+};
+use crate::commands::{Store, reset_signals, user};
 use crate::domain::attempt::{Ending, Failure, FailureKind};
 use crate::domain::job::{Claim, JobId, State};
 use crate::domain::processor::Processor;
@@ -110,7 +112,9 @@ impl Process {
         let mut told = BTreeSet::new();
         let done = process::process(&mut store, &options, equipment, &mut |event| match event {
             // Found again whenever it is looked for the dead.
-            Event::OutOfReach { processor, .. } | Event::NotRescued { processor } | Event::InHost { processor, .. }
+            Event::OutOfReach { processor, .. }
+            | Event::NotRescued { processor, .. }
+            | Event::InHost { processor, .. }
                 if !told.insert(processor.id) => {}
             event => tell(session, &options, &event),
         });
@@ -194,7 +198,9 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
             }
             session.talk(&text);
         }
-        Event::NotRescued { processor } => {
+        Event::Immune { immune } => tell_of_immune(session, None, immune),
+        Event::NotRescued { processor, immune: Some(immune) } => tell_of_immune(session, Some(processor), immune),
+        Event::NotRescued { processor, immune: None } => {
             session.talk_with_hint(
                 &format!("{} died, and what it ran cannot be ended", name(processor)),
                 "its jobs are put back once that is gone; `ps -eo pid,stat,args` shows what waits for the kernel (D)",
@@ -273,6 +279,29 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
 fn tell_postponed(session: &Session, claim: &Claim, why: &Failure, pause: Duration) {
     let what = format!("job {} (`{}` `{}`)", claim.fence.job, claim.service, claim.function);
     session.talk(&format!("{what}: {}; tried again in {}", why.message, show_span(pause)));
+}
+
+/// Tells of a process that cannot be ended, of a call that runs or of a processor that is gone.
+fn tell_of_immune(session: &Session, gone: Option<&Processor>, immune: &Immune) {
+    let Immune { pid, job, .. } = immune;
+    let owner = user(immune.user);
+    let way_out = format!("root can end it with `kill {pid}`");
+    if let Some(processor) = gone {
+        return session.talk_with_hint(
+            &format!(
+                "{} is gone, and its process {pid}, which belongs to user {owner}, cannot be ended",
+                name(processor)
+            ),
+            &format!("its jobs are put back once that process ends; {way_out}"),
+        );
+    }
+    let what = job.map_or_else(|| "a worker".to_owned(), |job| format!("job {job}"));
+    session.talk_with_hint(
+        &format!(
+            "{what} runs process {pid}, which belongs to user {owner} and cannot be ended; its slot stays taken until that process ends"
+        ),
+        &way_out,
+    );
 }
 
 fn tell_end(session: &Session, report: &Report) {

@@ -27,11 +27,7 @@ pub fn inside(store: &mut Store, environment: &Environment) -> Result<Option<Run
 /// The operating system's name for who runs this, or the number when there is no name.
 #[must_use]
 pub fn os_user() -> String {
-    let uid = uzers::get_current_uid();
-    match uzers::get_user_by_uid(uid) {
-        Some(user) => user.name().to_string_lossy().into_owned(),
-        None => uid.to_string(),
-    }
+    super::user(uzers::get_current_uid())
 }
 
 /// Refuses what a call made inside a running function cannot ask for, unless it is deferred.

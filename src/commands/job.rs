@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::user;
 use crate::domain::job::{JobId, State};
 use crate::error::{Error, Kind, Result};
-use crate::runner::leftover;
+use crate::runner::{Immune, immune, leftover};
 use crate::store::{Cancelled, JobQuery, Many, Refusal, Store};
 
 /// How long cancelling waits for a running job to end: its processor looks several times a second and gives the function
@@ -59,10 +60,19 @@ pub fn cancel(store: &mut Store, id: JobId) -> Result<()> {
         Cancelled::Requested => drop(put_back_unowned(store)?),
     }
     match ended(store, id, until)? {
-        State::Cancelled => Ok(()),
-        State::Processing => Err(Error::new(Kind::Busy, format!("job {id} is asked to end, but still runs"))
-            .hint("if its processor died, the next `asyncq process` cancels it, or tells what it waits for")),
-        state => Err(too_late(id, state)),
+        Wait::Over(State::Cancelled) => Ok(()),
+        Wait::Immune(immune) => {
+            let Immune { pid, user: owner, .. } = immune;
+            let owner = user(owner);
+            let what = format!("job {id} still runs: its process {pid} belongs to user {owner} and cannot be ended");
+            Err(Error::new(Kind::Busy, what)
+                .hint(format!("root can end it with `kill {pid}`; the job is cancelled once it has ended")))
+        }
+        Wait::Over(State::Processing) => {
+            Err(Error::new(Kind::Busy, format!("job {id} is asked to end, but still runs"))
+                .hint("if its processor died, the next `asyncq process` cancels it, or tells what it waits for"))
+        }
+        Wait::Over(state) => Err(too_late(id, state)),
     }
 }
 
@@ -83,12 +93,24 @@ pub fn put_back_unowned(store: &mut Store) -> Result<Vec<(JobId, State)>> {
     store.put_back_unowned(&jobs)
 }
 
-/// The state of a job once it does not run, or at `until`.
-fn ended(store: &mut Store, id: JobId, until: Instant) -> Result<State> {
+/// What came of waiting for a job.
+enum Wait {
+    /// It does not run any more, or still does after a long time.
+    Over(State),
+    /// It has a process that its processor may not end.
+    Immune(Immune),
+}
+
+/// Waits until a job does not run, until `until`, or until its processor knows that it cannot end it.
+fn ended(store: &mut Store, id: JobId, until: Instant) -> Result<Wait> {
+    let run_folder = store.run_folder();
     loop {
         let state = store.job(id)?.state;
         if state != State::Processing || Instant::now() >= until {
-            return Ok(state);
+            return Ok(Wait::Over(state));
+        }
+        if let Some(immune) = immune::of_job(&run_folder, id) {
+            return Ok(Wait::Immune(immune));
         }
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -128,9 +150,9 @@ pub fn change_many(store: &mut Store, many: &Many) -> Result<Changed> {
     }
     for id in asked {
         match ended(store, id, until) {
-            Ok(State::Cancelled) => continue,
-            Ok(State::Processing) => all.running.push(id),
-            Ok(_) => all.too_late += 1,
+            Ok(Wait::Over(State::Cancelled)) => continue,
+            Ok(Wait::Over(State::Processing) | Wait::Immune(_)) => all.running.push(id),
+            Ok(Wait::Over(_)) => all.too_late += 1,
             // It was cancelled, and somebody has removed it since.
             Err(error) if error.kind() == Kind::NotFound => continue,
             Err(error) => return Err(error),

@@ -72,6 +72,15 @@ pub fn reset_signals() -> Result<()> {
     signals::reset().map_err(|error| io_error("cannot handle signals", &error))
 }
 
+/// The system's name for a user, or the number when there is no name.
+#[must_use]
+pub fn user(number: u32) -> String {
+    match uzers::get_user_by_uid(number) {
+        Some(user) => user.name().to_string_lossy().into_owned(),
+        None => number.to_string(),
+    }
+}
+
 /// A secret that nobody can guess.
 fn new_token() -> Result<Token> {
     let mut bits = [0; 16];

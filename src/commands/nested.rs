@@ -46,9 +46,13 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &Means<'_>)
     let Means { around, echo, tell } = means;
     descriptors::prepare().map_err(|error| super::io_error("cannot run functions", &error))?;
     let control = Arc::new(Control::new().map_err(|error| super::io_error("cannot watch a function", &error))?);
-    let asked = Arc::clone(&control);
+    let (asked, orphans) = (Arc::clone(&control), Arc::clone(&around.orphans));
     signals::on_stop(move || {
-        asked.stop(if asked.asked() == Stop::No { Stop::Interrupt } else { Stop::Kill });
+        let at_once = asked.asked() != Stop::No;
+        if at_once {
+            orphans.leave_immune();
+        }
+        asked.stop(if at_once { Stop::Kill } else { Stop::Interrupt });
     })
     .map_err(|error| super::io_error("cannot watch for signals", &error))?;
 
@@ -65,8 +69,8 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &Means<'_>)
         once::run(&claim, around, output, &control)
     } else {
         let request = Request { fence: &claim.fence, token: &claim.token, call, definition };
-        let unstarted = |hitch: Hitch| Ended::unrun(hitch.outcome(), Capture::new(&around.folder));
-        command::run(&request, around, output, &control).unwrap_or_else(unstarted)
+        let unstarted = |hitch: Hitch| Some(Ended::unrun(hitch.outcome(), Capture::new(&around.folder)));
+        command::run(&request, around, output, &control).unwrap_or_else(unstarted).ok_or_else(left_behind)?
     };
 
     let outcome = match ended.outcome {
@@ -101,4 +105,10 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &Means<'_>)
     };
     let outcome = if state == Some(State::Completed) { Outcome::Completed } else { outcome };
     Ok(Ran { job: claim.fence.job, outcome, late: state.is_none() })
+}
+
+/// The call goes on in a process that may not be ended, and is a part of a job that ends.
+fn left_behind() -> Error {
+    Error::new(Kind::Busy, "what this call runs cannot be ended, and was left running")
+        .hint("it is another user's process; root can end it")
 }

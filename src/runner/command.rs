@@ -27,7 +27,7 @@ const LARGEST_PIPE: usize = 1024 * 1024;
 /// The exit code by which a function asks to be tried again (`EX_TEMPFAIL` of sysexits.h).
 const CONFLICT: i32 = 75;
 
-/// Runs a call to its end.
+/// Runs a call to its end; gives nothing where it was left behind, as it may not be ended and nobody waits for it.
 ///
 /// # Errors
 /// When its program was not started.
@@ -36,14 +36,15 @@ pub fn run(
     around: &Surroundings,
     output: Output<'_>,
     control: &Control,
-) -> Result<Ended, Hitch> {
+) -> Result<Option<Ended>, Hitch> {
     let began = Instant::now();
     let result = ResultFile::new(&around.folder, request.fence);
     let mut capture = Capture::new(&around.folder);
-    let tree = Tree::start(&around.orphans, request.token, |offer| {
+    let mut tree = Tree::start(&around.orphans, request.token, |offer| {
         start::start(request, &result, Way { around, offer, control })
     })?;
     reached("program started");
+    tree.works_for(request.fence.job);
     let limit = request.definition.timeout.map(|timeout| began + timeout);
     let call = start::stdin_line(request);
     let running = Running::new(tree, call, Reader::new(&mut capture, output));
@@ -51,6 +52,7 @@ pub fn run(
         Ok(ended) => running.until_the_end(&ended, limit, control),
         Err(error) => running.give_up(&error),
     };
+    let Some(outcome) = outcome else { return Ok(None) };
     let took = began.elapsed();
     let outcome = if is_lost(&outcome) && !around.home.is_there() { Outcome::Interrupted } else { outcome };
     let (outcome, result) = match (outcome, result.take()) {
@@ -58,7 +60,7 @@ pub fn run(
         (Outcome::Completed, Err(failure)) => (Outcome::Failed(failure), None),
         (outcome, Err(_)) => (outcome, None),
     };
-    Ok(Ended { outcome, result, took, output: capture })
+    Ok(Some(Ended { outcome, result, took, output: capture }))
 }
 
 /// Whether a call that ended so may have left a result, or have failed to, where it has no place for one any more.
@@ -110,15 +112,15 @@ impl<'a> Running<'a> {
     }
 
     /// Ends a program that cannot be watched, at once, with all that it has left: nothing that nobody watches may go on.
-    fn give_up(mut self, error: &io::Error) -> Outcome {
+    fn give_up(mut self, error: &io::Error) -> Option<Outcome> {
         // Reading from them might wait.
         self.streams = [None, None];
-        let _ = self.tree.kill();
+        let _ = self.tree.kill()?;
         self.reader.finish();
-        Outcome::Failed(start::cannot_run(126, format!("cannot be watched: {}", reason(&error))))
+        Some(Outcome::Failed(start::cannot_run(126, format!("cannot be watched: {}", reason(&error)))))
     }
 
-    fn until_the_end(mut self, ended: &OwnedFd, limit: Option<Instant>, control: &Control) -> Outcome {
+    fn until_the_end(mut self, ended: &OwnedFd, limit: Option<Instant>, control: &Control) -> Option<Outcome> {
         let mut ending: Option<Ending> = None;
         self.write();
         while !self.wait(ended, ending.map_or(limit, |_| Some(Instant::now() + LAST_LOOK)), control) {
@@ -136,9 +138,12 @@ impl<'a> Running<'a> {
             if let Some(ending) = &ending {
                 self.tree.press(now >= ending.kill_at || control.asked() == Stop::Kill);
             }
+            if self.tree.is_left() {
+                break;
+            }
         }
-        let status = self.end_the_rest(soon(ending.map(|ending| ending.kill_at)), control);
-        match ending.map(|ending| ending.why) {
+        let status = self.end_the_rest(soon(ending.map(|ending| ending.kill_at)), control)?;
+        Some(match ending.map(|ending| ending.why) {
             None => outcome(status),
             Some(Why::Cancelled) => Outcome::Cancelled,
             Some(Why::Interrupted) => Outcome::Interrupted,
@@ -146,12 +151,12 @@ impl<'a> Running<'a> {
                 signal: status.as_ref().ok().and_then(ExitStatusExt::signal),
                 ..Failure::new(FailureKind::Timeout, "took longer than its time limit")
             }),
-        }
+        })
     }
 
     /// The program has ended: ends what it left behind, in its group and out of it, and reads what all of them have
     /// printed.
-    fn end_the_rest(&mut self, kill_at: Instant, control: &Control) -> io::Result<ExitStatus> {
+    fn end_the_rest(&mut self, kill_at: Instant, control: &Control) -> Option<io::Result<ExitStatus>> {
         let Running { tree, streams, reader, .. } = self;
         let kill = || Instant::now() >= kill_at || control.asked() == Stop::Kill;
         let status = tree.end_the_rest(kill, || read(streams, reader));

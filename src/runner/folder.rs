@@ -5,22 +5,23 @@
 
 mod hold;
 mod home;
+mod immune;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
-use rustix::process::geteuid;
 
 pub use home::Home;
 
+use super::immune::own_session;
 use super::reserve::Reserve;
 use super::rights::{Access, open_folder};
 use super::whereabouts::{self, process_lives};
@@ -30,7 +31,7 @@ use crate::domain::processor::NewProcessor;
 const LOCK: &str = "lock";
 
 /// The file that the engine alone has locked, not its supervisor: free while [`LOCK`] is not, it tells that the engine has
-/// died and what it left is being ended.
+/// died and what it left is being ended. It names the session in which that is.
 const ENGINE: &str = "engine";
 
 /// The lock, before it is what it should be.
@@ -277,15 +278,6 @@ impl Remains {
         Ok(marks.enumerate().filter(|(_, mark)| *mark != 0).collect())
     }
 
-    /// The user whose processor it was, if that is somebody whose processes this one can neither see nor end.
-    ///
-    /// # Errors
-    /// Whatever the file system answers; then it is not known.
-    pub fn out_of_reach(&self) -> io::Result<Option<u32>> {
-        let (user, me) = (self.lock.metadata()?.uid(), geteuid());
-        Ok((!me.is_root() && me.as_raw() != user).then_some(user))
-    }
-
     /// Gives up the space that the dead processor kept: who puts its jobs back may need it.
     pub fn give_space(&self) {
         let reserve = Reserve::of(&self.path);
@@ -302,6 +294,7 @@ impl Remains {
 fn new_locks(folder: &Path, access: Access) -> io::Result<(Marks, File)> {
     access.show(&open_folder(folder)?, 0o710)?;
     let engine = locked(&folder.join(ENGINE), access)?;
+    engine.write_all_at(own_session().as_bytes(), 0)?;
     let outcomes = new(&folder.join(OUTCOMES), access)?;
     // Nobody sees it before it is locked.
     let draft = folder.join(DRAFT);

@@ -5,12 +5,13 @@
 //! began inside an attempt, however deep, is found by the attempt's own token. A worker gives what it starts the token of a
 //! call; what belongs to the worker has its token in a variable of its own.
 
+mod family;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::process::Child;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -19,8 +20,11 @@ use rustix::process::{
     test_kill_process_group, wait, waitpgid, waitpid,
 };
 
+pub(super) use family::{Attempt, Family, Left};
+
 use super::environ;
-use super::score::{self, Offer};
+use super::immune::{Immune, Immunes};
+use super::score;
 use crate::domain::job::Token;
 
 /// How long to wait for orphans that were killed; only the kernel can keep one longer.
@@ -119,6 +123,8 @@ pub struct Orphans {
     before: Vec<Pid>,
     /// The attempts that run now, by numbers which no two of them share.
     attempts: Mutex<BTreeSet<i32>>,
+    /// Those that may not be ended.
+    immune: Immunes,
 }
 
 impl Orphans {
@@ -130,7 +136,8 @@ impl Orphans {
         let own = getpid();
         set_child_subreaper(Some(own))?;
         let list = File::open(format!("/proc/{own}/task/{own}/children")).ok();
-        let mut orphans = Orphans { list, looking: Mutex::default(), before: Vec::new(), attempts: Mutex::default() };
+        let (looking, attempts, immune) = (Mutex::default(), Mutex::default(), Immunes::default());
+        let mut orphans = Orphans { list, looking, before: Vec::new(), attempts, immune };
         orphans.before = orphans.children();
         Ok(orphans)
     }
@@ -155,6 +162,16 @@ impl Orphans {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// The processes that were found since this was asked last and may not be ended.
+    pub fn immune(&self) -> Vec<Immune> {
+        self.immune.take()
+    }
+
+    /// From now on, no call waits for processes that may not be ended.
+    pub fn leave_immune(&self) {
+        self.immune.leave();
     }
 
     /// Reaps those that have ended, which nobody else does.
@@ -252,126 +269,4 @@ fn kin(pid: Pid, marked: impl Fn(&[u8]) -> Option<bool>, numbered: impl Fn(i32) 
 fn is_of_a_function(environment: &[u8]) -> Option<bool> {
     let own = environ::read(getpid()).ok().flatten().unwrap_or_default();
     marks(environment).any(|mark| entries(&own).all(|ours| ours != mark)).then_some(true)
-}
-
-/// Says that an attempt runs, from before its program is started, so that nobody else takes its orphans for his own.
-#[derive(Debug)]
-pub(super) struct Attempt {
-    orphans: Arc<Orphans>,
-    number: i32,
-}
-
-impl Attempt {
-    pub(super) fn begin(orphans: &Arc<Orphans>) -> Attempt {
-        let mut running = orphans.attempts();
-        let number = (0..i32::MAX).find(|number| !running.contains(number)).unwrap_or(i32::MAX);
-        running.insert(number);
-        Attempt { orphans: Arc::clone(orphans), number }
-    }
-
-    /// What its program is started with.
-    pub(super) fn offer(&self) -> Offer {
-        Offer::new(self.number)
-    }
-
-    /// Whether no other one runs, so that even what has no mark can only belong to this one.
-    fn is_alone(&self) -> bool {
-        self.orphans.are_ours() && self.orphans.attempts().len() == 1
-    }
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        self.orphans.attempts().remove(&self.number);
-    }
-}
-
-/// What is left of a family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Left {
-    /// Nobody who obeys.
-    Nobody,
-    /// Some, as it seems, who do not obey yet.
-    Some,
-    /// Some have just died, and who knows whom they have left.
-    Others,
-}
-
-/// The orphans of one attempt.
-#[derive(Debug)]
-pub(super) struct Family {
-    attempt: Attempt,
-    mark: Mark,
-    /// The program of the attempt itself, in case it is a child of the main thread.
-    child: Pid,
-    /// Who was asked to end.
-    asked: BTreeSet<i32>,
-}
-
-impl Family {
-    /// The family of the attempt with this token, whose program `child` was just started.
-    pub(super) fn new(attempt: Attempt, token: &Token, child: &Child) -> Family {
-        Family { attempt, mark: Mark::new(token), child: Pid::from_child(child), asked: BTreeSet::new() }
-    }
-
-    /// Whether anybody of its process group is left, now that the program has ended. The dead of it are reaped.
-    pub(super) fn has_group(&self, group: Pid) -> bool {
-        self.attempt.orphans.reap_group(group)
-    }
-
-    /// Ends who traces the program, if that is one of its own: it can keep the program from ending.
-    pub(super) fn end_tracer(&self) {
-        let tracer = environ::tracer(self.child);
-        // Held before it is looked at, so that the signal meets whom was looked at.
-        let Some((pid, held)) = tracer.and_then(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?))) else {
-            return;
-        };
-        if matches!(self.kin(pid), Kin::Ours) {
-            let _ = pidfd_send_signal(&held, Signal::KILL);
-        }
-    }
-
-    /// Asks every orphan to end, once, or makes it; says whether any may be left that obey.
-    pub(super) fn end(&mut self, kill: bool) -> Left {
-        let (living, dead) = self.attempt.orphans.look(Some(self.child), Some(self.attempt.number));
-        // Asked after the list was read: an attempt that has begun since has none in it.
-        let alone = self.attempt.is_alone();
-        let mut left = false;
-        for pid in living {
-            left |= match if alone { Kin::Ours } else { self.kin(pid) } {
-                Kin::Ours if kill => obeys(pid, Signal::KILL),
-                Kin::Ours => self.ask(pid),
-                Kin::Unknown => true,
-                Kin::Others => false,
-            };
-        }
-        match (dead, left) {
-            (true, _) => Left::Others,
-            (false, true) => Left::Some,
-            (false, false) => Left::Nobody,
-        }
-    }
-
-    fn kin(&self, pid: Pid) -> Kin {
-        let marked = |environment: &[u8]| {
-            let ours = self.mark.is_on(environment);
-            (ours || marks(environment).next().is_some()).then_some(ours)
-        };
-        kin(pid, marked, |number| number == self.attempt.number)
-    }
-
-    fn ask(&mut self, pid: Pid) -> bool {
-        if !self.asked.insert(pid.as_raw_nonzero().get()) {
-            return true;
-        }
-        let told = obeys(pid, Signal::TERM);
-        // A stopped process does not see the signal before it goes on.
-        told && obeys(pid, Signal::CONT)
-    }
-}
-
-/// Sends a signal; whether the process may be signalled. One that another attempt's thread has reaped meanwhile counts: it may
-/// have left others.
-fn obeys(pid: Pid, signal: Signal) -> bool {
-    kill_process(pid, signal) != Err(Errno::PERM)
 }

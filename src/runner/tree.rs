@@ -6,12 +6,13 @@ use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::hitch::{of_call, patiently};
 use super::leftover::{Attempt, Family, Left, Orphans};
 use super::score::Offer;
-use crate::domain::job::Token;
+use crate::domain::job::{JobId, Token};
 
 /// How long a program that was asked to end may take before it is made to.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -67,8 +68,18 @@ impl Tree {
         patiently(|| pidfd_open(self.group, PidfdFlags::empty()).map_err(|error| of_call("pidfd_open", error)))
     }
 
+    /// The program works for this job from now on.
+    pub(super) fn works_for(&mut self, job: JobId) {
+        self.family.works_for(job);
+    }
+
+    /// Whether the program may not be ended, and is not waited for any more.
+    pub(super) fn is_left(&self) -> bool {
+        self.family.leaves(self.group)
+    }
+
     /// Asks the whole group to end.
-    pub(super) fn ask(&self) {
+    pub(super) fn ask(&mut self) {
         self.signal(Signal::TERM);
         // A stopped process does not see the signal before it goes on.
         self.signal(Signal::CONT);
@@ -84,12 +95,13 @@ impl Tree {
     }
 
     /// The program has ended, or is made to by `kill_now`: ends what it left behind, in its group and out of it; gives how
-    /// it ended. Meanwhile `read` is called now and then, for those who wait until what they print is taken.
+    /// it ended, or nothing where processes are left that may not be ended and are not waited for. Meanwhile `read` is called
+    /// now and then, for those who wait until what they print is taken.
     pub(super) fn end_the_rest(
         &mut self,
         kill_now: impl Fn() -> bool,
         mut read: impl FnMut(),
-    ) -> io::Result<ExitStatus> {
+    ) -> Option<io::Result<ExitStatus>> {
         // Its number still belongs to the group: it is not reaped yet.
         self.ask();
         let mut rest = Rest { group: true, status: None };
@@ -105,7 +117,11 @@ impl Tree {
                 && !rest.group
                 && let Some(status) = rest.status.take()
             {
-                return status;
+                return Some(status);
+            }
+            let over = rest.status.is_some() || self.is_left();
+            if over && matches!(orphans, Left::Nobody | Left::Immune) && self.family.leaves_immune() {
+                return None;
             }
             read();
             std::thread::sleep(pause);
@@ -114,7 +130,7 @@ impl Tree {
     }
 
     /// Ends all of it, at once.
-    pub(super) fn kill(&mut self) -> io::Result<ExitStatus> {
+    pub(super) fn kill(&mut self) -> Option<io::Result<ExitStatus>> {
         self.press(true);
         self.end_the_rest(|| true, || ())
     }
@@ -130,9 +146,11 @@ impl Tree {
         }
     }
 
-    fn signal(&self, signal: Signal) {
-        // The only way to fail is that the whole group is gone.
-        let _ = kill_process_group(self.group, signal);
+    fn signal(&mut self, signal: Signal) {
+        // Otherwise the whole group is gone.
+        if kill_process_group(self.group, signal) == Err(Errno::PERM) {
+            self.family.refused(self.group);
+        }
     }
 }
 

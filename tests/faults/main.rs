@@ -20,6 +20,7 @@ mod flood;
 mod hostile;
 mod hostile_workers;
 mod hosts;
+mod immune;
 mod io;
 mod model;
 mod moves;

@@ -35,6 +35,9 @@ impl Brake {
 
     /// Lets nothing begin any more, and asks what is running to end, unless that is [`Stop::No`].
     pub(super) fn pull(&self, how: Stop) {
+        if how == Stop::Kill {
+            self.orphans.leave_immune();
+        }
         let mut work = self.board.work();
         work.halted = true;
         work.wake_workers();

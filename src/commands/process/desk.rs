@@ -98,6 +98,11 @@ impl Desk for SlotDesk<'_> {
         self.shared.wakes.send(Wake::Back);
     }
 
+    fn leave(&self, begun: Vec<Begun>) {
+        let begun: Vec<_> = begun.into_iter().map(|Begun { claim, mark }| (claim.fence, mark)).collect();
+        self.shared.leave(self.slot, &begun);
+    }
+
     fn cancelled(&self) -> Vec<Fence> {
         let mut cancels = std::mem::take(&mut self.shared.board.work().seats[self.slot].cancels);
         // The one for which the worker just starts need not wait for it.

@@ -3,6 +3,7 @@
 mod ear;
 mod failing;
 mod hosted;
+mod immune;
 mod look;
 mod round;
 mod scarce;
@@ -26,9 +27,9 @@ use crate::domain::job::{Fence, JobId, Token};
 use crate::domain::processor::ProcessorId;
 use crate::domain::service::ServiceName;
 use crate::error::{Kind, Result};
-use crate::runner::Stop;
 use crate::runner::host::Host;
 use crate::runner::worker::Done;
+use crate::runner::{Immune, Stop};
 use crate::store::{Outlook, Patience, Store};
 
 /// How often a processor looks around while its calls run: for calls that became ready, for jobs to cancel. Also how long
@@ -87,6 +88,8 @@ pub(super) struct Drain<'a> {
     idle: Option<Host>,
     /// A host in which nothing can be run any more: nothing else begins either.
     lost: Option<Lost>,
+    /// A process that may not be ended, the latest that was found.
+    immune: Option<Immune>,
 }
 
 impl<'a> Drain<'a> {
@@ -127,6 +130,7 @@ impl<'a> Drain<'a> {
             held_elsewhere: BTreeSet::new(),
             idle: None,
             lost: None,
+            immune: None,
         })
     }
 
@@ -213,7 +217,11 @@ impl<'a> Drain<'a> {
         }
         done?;
         match self.presence.take() {
-            Some(presence) if presence.slots.left() > 0 => presence.leave_behind(),
+            Some(presence) if presence.slots.left() > 0 => {
+                presence.leave_behind();
+                let left = self.left_behind();
+                return Err(self.lost.map_or(left, |lost| lost.error()));
+            }
             Some(presence) => presence.end(self.store)?,
             None => {}
         }
@@ -269,31 +277,6 @@ impl<'a> Drain<'a> {
         self.store.outlook(service, self.own_id())
     }
 
-    /// Tells of each service that is ready why none of its calls can begin; says whether it is so for all.
-    fn tell_why_not(&mut self) -> Result<bool> {
-        let blocked = |served: &Served| served.view.outlook.ready && served.view.outlook.free() == 0;
-        if !self.may_claim() || !self.served.iter().all(blocked) {
-            return Ok(false);
-        }
-        self.tell_of_pauses();
-        for Served { name: service, view, .. } in &self.served {
-            if !view.outlook.paused {
-                let holders = self.store.holders(service)?;
-                (self.tell)(Event::Busy { service, concurrency: view.outlook.concurrency, holders: &holders });
-            }
-        }
-        Ok(!self.served.is_empty())
-    }
-
-    /// Tells of calls that wait because their service is paused, once in each pause.
-    fn tell_of_pauses(&mut self) {
-        for served in &mut self.served {
-            if served.pauses() {
-                (self.tell)(Event::Paused { service: &served.name });
-            }
-        }
-    }
-
     /// How long to wait at most for what happens next; `None` when nothing is left to do.
     fn time_to_wait(&mut self) -> Result<Option<Duration>> {
         if self.held() > 0 || self.waits_for_space() {
@@ -340,10 +323,12 @@ impl<'a> Drain<'a> {
                 Wake::Unbegun(claim, hitch) => self.take_back_unbegun(&claim, hitch),
                 Wake::Progress(fence, text) => drop(self.progress.insert(fence.job, (fence, text))),
                 Wake::Lost(lost) => self.lose_host(lost),
+                Wake::Left(count) => self.leave_behind(count),
                 Wake::Back | Wake::Stop => {}
             }
         }
         self.mind_the_marks();
+        self.tell_of_immune();
     }
 
     fn take_in(&mut self, done: Vec<Done>) {

@@ -34,7 +34,7 @@ use crate::domain::service::ServiceName;
 use crate::error::{Error, Kind, Result};
 pub use crate::runner::host::inherit;
 pub use crate::runner::supervisor::{Line, SUPERVISOR};
-pub use crate::runner::{Echo, Piece, PieceKind, Surroundings, Voice};
+pub use crate::runner::{Echo, Immune, Piece, PieceKind, Surroundings, Voice};
 use crate::runner::{descriptors, memory, signals, supervisor};
 use crate::store::{Location, Patience, Store};
 
@@ -115,6 +115,13 @@ pub enum Event<'a> {
     NotRescued {
         /// The dead one.
         processor: &'a Processor,
+        /// A process of it that another user's rights protect, if that is why.
+        immune: Option<&'a Immune>,
+    },
+    /// A process of a call cannot be ended, as it is another user's. Its call goes on until it has ended by itself.
+    Immune {
+        /// The process.
+        immune: &'a Immune,
     },
     /// A processor died, and what it left running can neither be seen nor ended from here.
     OutOfReach {

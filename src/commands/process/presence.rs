@@ -13,7 +13,7 @@ use crate::failpoint::reached;
 use crate::runner::folder::{self, Life};
 use crate::runner::supervisor::{self, Line};
 use crate::runner::worker::hosted::Hosted;
-use crate::runner::{Access, Echo, Folder, Home, Orphans, Reserve, Surroundings};
+use crate::runner::{Access, Echo, Folder, Home, Immune, Orphans, Reserve, Surroundings};
 use crate::store::Store;
 
 /// Where processors have their folders, and what functions inherit.
@@ -51,6 +51,7 @@ pub(super) struct Presence {
     pub(super) reserve: Arc<Reserve>,
     folder: Folder,
     home: Home,
+    access: Access,
     orphans: Arc<Orphans>,
     /// Kept to the end: whoever reads slowly, or not at all, is waited for when nothing else is left to do.
     echo: Arc<Echo>,
@@ -98,7 +99,7 @@ impl Presence {
             Ok((slots, orphans, home))
         });
         match made {
-            Ok((slots, orphans, home)) => Ok(Presence { id, slots, reserve, folder, home, orphans, echo }),
+            Ok((slots, orphans, home)) => Ok(Presence { id, slots, reserve, folder, home, access, orphans, echo }),
             Err(error) => {
                 // So that nobody has to find it dead.
                 if store.unregister(id).is_ok() {
@@ -134,7 +135,18 @@ impl Presence {
         self.folder.flaw()
     }
 
-    /// Ends as if it had died, because a host may still run calls: what else it held is over, and recorded.
+    /// The processes that were found since this was asked last and may not be ended: whoever wants to cancel their jobs finds
+    /// them in the folder.
+    pub(super) fn immune(&self) -> Vec<Immune> {
+        let found = self.orphans.immune();
+        for immune in &found {
+            self.folder.note_immune(immune, self.access);
+        }
+        found
+    }
+
+    /// Ends as if it had died, because a host, or what may not be ended, may still run calls: what else it held is over, and
+    /// recorded.
     pub(super) fn leave_behind(self) {
         drop(self.slots);
         self.orphans.end();

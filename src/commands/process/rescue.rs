@@ -125,7 +125,11 @@ pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_>) -> Result<Oth
             continue;
         }
         if !leftover::end(&tokens, patience) {
-            (rescuer.tell)(Event::NotRescued { processor: &processor });
+            (rescuer.tell)(Event::NotRescued { processor: &processor, immune: None });
+            continue;
+        }
+        if let Some(immune) = remains.as_ref().and_then(Remains::immune) {
+            (rescuer.tell)(Event::NotRescued { processor: &processor, immune: Some(&immune) });
             continue;
         }
         reached("leftovers ended");

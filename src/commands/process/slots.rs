@@ -44,7 +44,7 @@ pub(super) struct Slots {
     held: BTreeMap<ServiceName, (usize, usize)>,
     /// Feeds the host, if there is one.
     host: Option<JoinHandle<()>>,
-    /// How many of those held are left to a host.
+    /// How many of those held are left behind.
     left: usize,
 }
 
@@ -87,17 +87,18 @@ impl Slots {
         self.host.is_some() && self.shared.board.work().host_is_full()
     }
 
-    /// Notes that so many calls are left to a host: they count as running for others, and nothing comes of them here.
-    pub(super) fn leave_to_host(&mut self, count: usize) {
+    /// Notes that so many calls are left to a host, or to processes that may not be ended: they count as running for others, and
+    /// nothing comes of them here.
+    pub(super) fn leave(&mut self, count: usize) {
         self.left += count;
     }
 
-    /// How many calls are left to a host.
+    /// How many calls are left behind.
     pub(super) fn left(&self) -> usize {
         self.left
     }
 
-    /// How many calls were claimed and are not over yet, nor left to a host.
+    /// How many calls were claimed and are not over yet, nor left behind.
     pub(super) fn open(&self) -> usize {
         self.held() - self.left
     }

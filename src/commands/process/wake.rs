@@ -25,6 +25,8 @@ pub(super) enum Wake {
     Unbegun(Box<Claim>, Hitch),
     /// A call tells how far it is.
     Progress(Fence, String),
+    /// So many calls are left behind in processes that may not be ended.
+    Left(usize),
     /// Nothing can be run in the host any more.
     Lost(Lost),
     /// A signal to stop came.

@@ -46,6 +46,15 @@ impl Worker {
         Fate::Gone
     }
 
+    /// It may not be ended, and nobody waits for it: leaves it, with the calls that it may run.
+    pub(super) fn leave_behind(mut self: Box<Self>, desk: &dyn Desk, output: Output<'_>) -> Fate {
+        let unread = self.take_unread(false);
+        desk.back(unread.into_iter().map(|call| call.begun).collect());
+        desk.leave(self.held.take().into_iter().map(|call| call.begun).collect());
+        self.printed.finish(output);
+        Fate::Gone
+    }
+
     /// Waits until it has ended, but not for longer than that. Whatever it says meanwhile is nobody's.
     fn linger(&mut self, time: Duration, output: Output<'_>) {
         let by = Instant::now() + time;
@@ -61,8 +70,8 @@ impl Worker {
         }
     }
 
-    /// Ends what is left of it, and keeps what it has printed; gives how it ended.
-    fn bury(&mut self) -> std::io::Result<ExitStatus> {
+    /// Ends what is left of it, and keeps what it has printed; gives how it ended, unless it is left behind.
+    fn bury(&mut self) -> Option<std::io::Result<ExitStatus>> {
         let kill_at = soon(None);
         let Worker { tree, printed, .. } = self;
         let status = tree.end_the_rest(|| Instant::now() >= kill_at, || printed.take());
@@ -86,8 +95,9 @@ impl Worker {
             self.tree.ask();
             self.asked = true;
         }
-        let kill_at = self.held.running(serial).filter_map(|call| Some(call.ending?.kill_at)).min();
-        if let Some(kill_at) = kill_at {
+        let ending = self.held.running(serial).filter_map(|call| Some((call.ending?.kill_at, call.fence().job))).min();
+        if let Some((kill_at, job)) = ending {
+            self.tree.works_for(job);
             let kill = Instant::now() >= kill_at || stop == Stop::Kill;
             if kill || !listens {
                 self.tree.press(kill);
@@ -150,7 +160,12 @@ impl Worker {
         } else {
             self.tree.press(true);
         }
-        let status = self.bury();
+        let Some(status) = self.bury() else {
+            desk.back(untouched.into_iter().map(|call| call.begun).collect());
+            desk.leave(overdue.into_iter().chain(self.held.take()).map(|call| call.begun).collect());
+            self.printed.finish(output);
+            return Fate::Gone;
+        };
         let how = match flaw {
             Flaw::Nonsense(what) => what.clone(),
             Flaw::Refused(why) => format!("was refused: {why}"),

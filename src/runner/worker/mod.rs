@@ -88,6 +88,10 @@ pub trait Desk {
     fn done(&self, done: Vec<Done>);
     /// Calls have not begun and will not; the first one was to be the next.
     fn back(&self, begun: Vec<Begun>);
+    /// Calls are left behind in a worker that may not be ended, and that nobody waits for: nothing comes of them here.
+    fn leave(&self, begun: Vec<Begun>) {
+        drop(begun);
+    }
     /// Attempts that are to be cancelled, each told once.
     fn cancelled(&self) -> Vec<Fence>;
     /// Whether calls may still begin.

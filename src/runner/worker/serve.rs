@@ -68,6 +68,9 @@ impl Worker {
             }
             if flaw.is_none() {
                 self.mind(desk, control);
+                if self.tree.is_left() {
+                    return self.leave_behind(desk, output);
+                }
                 flaw = self.hang_up();
             }
         }

@@ -40,7 +40,7 @@ impl Drain<'_> {
     /// Nothing can be run in the host any more: nothing else begins.
     pub(super) fn lose_host(&mut self, lost: Lost) {
         if let Some(presence) = &mut self.presence {
-            presence.slots.leave_to_host(lost.left.len());
+            presence.slots.leave(lost.left.len());
         }
         self.lost = Some(lost);
     }

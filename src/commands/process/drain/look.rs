@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::super::Event;
 use super::super::presence::Presence;
 use super::super::served::{Served, View};
 use super::ear::Ear;
@@ -11,6 +12,31 @@ use crate::error::Result;
 use crate::store::Patience;
 
 impl Drain<'_> {
+    /// Tells of each service that is ready why none of its calls can begin; says whether it is so for all.
+    pub(super) fn tell_why_not(&mut self) -> Result<bool> {
+        let blocked = |served: &Served| served.view.outlook.ready && served.view.outlook.free() == 0;
+        if !self.may_claim() || !self.served.iter().all(blocked) {
+            return Ok(false);
+        }
+        self.tell_of_pauses();
+        for Served { name: service, view, .. } in &self.served {
+            if !view.outlook.paused {
+                let holders = self.store.holders(service)?;
+                (self.tell)(Event::Busy { service, concurrency: view.outlook.concurrency, holders: &holders });
+            }
+        }
+        Ok(!self.served.is_empty())
+    }
+
+    /// Tells of calls that wait because their service is paused, once in each pause.
+    pub(super) fn tell_of_pauses(&mut self) {
+        for served in &mut self.served {
+            if served.pauses() {
+                (self.tell)(Event::Paused { service: &served.name });
+            }
+        }
+    }
+
     /// Looks what others have done meanwhile: processors that died, jobs to cancel, calls that became ready.
     pub(super) fn look_around(&mut self) -> Result<()> {
         self.tell_of_life();

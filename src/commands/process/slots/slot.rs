@@ -9,10 +9,10 @@ use super::super::note;
 use super::super::wake::Wake;
 use super::{Common, Shared};
 use crate::domain::attempt::Outcome;
-use crate::domain::job::Claim;
+use crate::domain::job::{Claim, Fence};
 use crate::failpoint::reached;
 use crate::runner::worker::{Begun, Done, Fate, Unfit};
-use crate::runner::{Capture, Control, Ended, Hitch, Output, Request, Stop, command};
+use crate::runner::{Capture, Control, Ended, Hitch, Mark, Output, Request, Stop, command};
 
 impl Shared {
     /// A slot's life: one call after another.
@@ -53,7 +53,7 @@ impl Shared {
         None
     }
 
-    /// Runs a call to its end, unless it goes back.
+    /// Runs a call to its end, unless it goes back or is left behind.
     fn run_command(&self, slot: usize, control: &Control, claim: Claim, output: Output<'_>) -> Option<Done> {
         let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else {
             unreachable!("a call that cannot be run never gets to a slot")
@@ -63,7 +63,11 @@ impl Shared {
         reached("call marked");
         let request = Request { fence: &claim.fence, token: &claim.token, call, definition };
         let ended = match command::run(&request, around, output, control) {
-            Ok(ended) => ended,
+            Ok(Some(ended)) => ended,
+            Ok(None) => {
+                self.leave(slot, &[(claim.fence, Some(mark))]);
+                return None;
+            }
             Err(hitch) => match self.settle(hitch) {
                 Ok(ended) => ended,
                 Err(hitch) => {
@@ -79,6 +83,21 @@ impl Shared {
         reached("outcome noted");
         mark.awaited = !mark.noted;
         Some(Done { claim, ended, mark: Some(mark) })
+    }
+
+    /// Calls are left behind, in processes that may not be ended: they stay with this processor when it has ended, and are
+    /// not charged with that.
+    pub(in super::super) fn leave(&self, slot: usize, calls: &[(Fence, Option<Mark>)]) {
+        let mut work = self.board.work();
+        for (fence, mark) in calls {
+            work.release(slot, *fence);
+            if let Some(mark) = mark {
+                self.common.marks.clear(mark);
+            }
+        }
+        self.board.tell();
+        drop(work);
+        self.wakes.send(Wake::Left(calls.len()));
     }
 
     /// How a call ends whose program was not started, if it ends.

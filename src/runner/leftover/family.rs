@@ -1,0 +1,182 @@
+//! What belongs to one attempt that runs, and ending it.
+
+use std::collections::BTreeSet;
+use std::process::Child;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+
+use super::super::environ;
+use super::super::immune::Immune;
+use super::super::score::Offer;
+use super::{Kin, Mark, Orphans, kin, marks};
+use crate::domain::job::{JobId, Token};
+
+/// Says that an attempt runs, from before its program is started, so that nobody else takes its orphans for his own.
+#[derive(Debug)]
+pub(in super::super) struct Attempt {
+    orphans: Arc<Orphans>,
+    number: i32,
+}
+
+impl Attempt {
+    pub(in super::super) fn begin(orphans: &Arc<Orphans>) -> Attempt {
+        let mut running = orphans.attempts();
+        let number = (0..i32::MAX).find(|number| !running.contains(number)).unwrap_or(i32::MAX);
+        running.insert(number);
+        Attempt { orphans: Arc::clone(orphans), number }
+    }
+
+    /// What its program is started with.
+    pub(in super::super) fn offer(&self) -> Offer {
+        Offer::new(self.number)
+    }
+
+    /// Whether no other one runs, so that even what has no mark can only belong to this one.
+    fn is_alone(&self) -> bool {
+        self.orphans.are_ours() && self.orphans.attempts().len() == 1
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.orphans.attempts().remove(&self.number);
+    }
+}
+
+/// What is left of a family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Left {
+    /// Nobody.
+    Nobody,
+    /// Some, as it seems, who do not obey yet.
+    Some,
+    /// None but those who may not be ended.
+    Immune,
+    /// Some have just died, and who knows whom they have left.
+    Others,
+}
+
+/// The orphans of one attempt.
+#[derive(Debug)]
+pub(in super::super) struct Family {
+    attempt: Attempt,
+    mark: Mark,
+    /// The program of the attempt itself, in case it is a child of the main thread.
+    child: Pid,
+    /// Who was asked to end.
+    asked: BTreeSet<i32>,
+    /// Who may not be ended.
+    immune: BTreeSet<i32>,
+    /// For whom the program works.
+    job: Option<JobId>,
+}
+
+impl Family {
+    /// The family of the attempt with this token, whose program `child` was just started.
+    pub(in super::super) fn new(attempt: Attempt, token: &Token, child: &Child) -> Family {
+        Family {
+            attempt,
+            mark: Mark::new(token),
+            child: Pid::from_child(child),
+            asked: BTreeSet::new(),
+            immune: BTreeSet::new(),
+            job: None,
+        }
+    }
+
+    /// Whether anybody of its process group is left, now that the program has ended. The dead of it are reaped.
+    pub(in super::super) fn has_group(&self, group: Pid) -> bool {
+        self.attempt.orphans.reap_group(group)
+    }
+
+    /// Ends who traces the program, if that is one of its own: it can keep the program from ending.
+    pub(in super::super) fn end_tracer(&self) {
+        let tracer = environ::tracer(self.child);
+        // Held before it is looked at, so that the signal meets whom was looked at.
+        let Some((pid, held)) = tracer.and_then(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?))) else {
+            return;
+        };
+        if matches!(self.kin(pid), Kin::Ours) {
+            let _ = pidfd_send_signal(&held, Signal::KILL);
+        }
+    }
+
+    /// The program works for this job.
+    pub(in super::super) fn works_for(&mut self, job: JobId) {
+        self.job = Some(job);
+    }
+
+    /// A process of it has refused a signal.
+    pub(in super::super) fn refused(&mut self, pid: Pid) {
+        if self.immune.insert(pid.as_raw_nonzero().get())
+            && let Some(immune) = Immune::of(pid, self.job)
+        {
+            self.attempt.orphans.immune.add(immune);
+        }
+    }
+
+    /// Whether a process has refused a signal, and is not waited for any more.
+    pub(in super::super) fn leaves(&self, pid: Pid) -> bool {
+        self.attempt.orphans.immune.are_left() && self.immune.contains(&pid.as_raw_nonzero().get())
+    }
+
+    /// Whether those that may not be ended are not waited for any more.
+    pub(in super::super) fn leaves_immune(&self) -> bool {
+        self.attempt.orphans.immune.are_left() && !self.immune.is_empty()
+    }
+
+    /// Asks every orphan to end, once, or makes it; says who may be left.
+    pub(in super::super) fn end(&mut self, kill: bool) -> Left {
+        let (living, dead) = self.attempt.orphans.look(Some(self.child), Some(self.attempt.number));
+        // Asked after the list was read: an attempt that has begun since has none in it.
+        let alone = self.attempt.is_alone();
+        let (mut left, mut immune) = (false, false);
+        for pid in living {
+            match if alone { Kin::Ours } else { self.kin(pid) } {
+                Kin::Ours if self.end_one(pid, kill) => left = true,
+                Kin::Ours => immune = true,
+                Kin::Unknown => left = true,
+                Kin::Others => {}
+            }
+        }
+        match (dead, left, immune) {
+            (true, ..) => Left::Others,
+            (false, true, _) => Left::Some,
+            (false, false, true) => Left::Immune,
+            (false, false, false) => Left::Nobody,
+        }
+    }
+
+    fn kin(&self, pid: Pid) -> Kin {
+        let marked = |environment: &[u8]| {
+            let ours = self.mark.is_on(environment);
+            (ours || marks(environment).next().is_some()).then_some(ours)
+        };
+        kin(pid, marked, |number| number == self.attempt.number)
+    }
+
+    /// Asks an orphan to end, once, or makes it; says whether it may be signalled.
+    fn end_one(&mut self, pid: Pid, kill: bool) -> bool {
+        let number = pid.as_raw_nonzero().get();
+        let obeys = if kill {
+            obeys(pid, Signal::KILL)
+        } else if self.asked.insert(number) {
+            // A stopped process does not see the signal before it goes on.
+            obeys(pid, Signal::TERM) && obeys(pid, Signal::CONT)
+        } else {
+            !self.immune.contains(&number)
+        };
+        if !obeys {
+            self.refused(pid);
+        }
+        obeys
+    }
+}
+
+/// Sends a signal; whether the process may be signalled. One that another attempt's thread has reaped meanwhile counts: it may
+/// have left others.
+fn obeys(pid: Pid, signal: Signal) -> bool {
+    kill_process(pid, signal) != Err(Errno::PERM)
+}
