@@ -760,8 +760,8 @@ fn a_store_of_an_older_asyncq_beside_functions_of_the_application_is_upgraded() 
     place.stdout("python3 setup.py; sqlite3 app.db '.read schema-1.sql'");
     place.session(
         "
-        $ asyncq init
-        ! asyncq: the store `[..]app.db` is ready
+        $ asyncq init 2>&1 | head -1
+        asyncq: the store `[..]app.db` is ready
         $ asyncq init; asyncq service list
         ! asyncq: `[..]app.db` is up to date
         ",
