@@ -162,3 +162,29 @@ fn no_zombies_pile_up_below_a_processor_that_is_a_containers_first_process() {
         assert!(process.wait().status.success());
     }
 }
+
+/// With the tests above, and `descriptors::` among the faults, each row of the table in docs/functions.md.
+#[test]
+fn a_function_inherits_what_the_table_says_and_nothing_else() {
+    let place = Place::with_functions(&[(
+        "all",
+        "echo umask $(umask), nice $(nice), seconds $(ulimit -t), in $(/bin/pwd), kept $KEPT, notify ${NOTIFY_SOCKET-unset}
+        read -r pid name state parent group session terminal rest < /proc/$$/stat
+        [ $group = $$ ] && [ $session = $parent ] && [ $terminal = 0 ] && echo apart",
+    )]);
+    place.session("$ asyncq function add events descriptors -- ls /proc/self/fd");
+    let nice: i32 = place.stdout("nice -n 5 nice").trim().parse().unwrap();
+    place.stdout("asyncq enqueue events all; asyncq enqueue events descriptors");
+    place.session(&format!(
+        "
+        $ export KEPT=yes NOTIFY_SOCKET=/none; umask 027; ulimit -t 1000; cd /usr; nice -n 5 asyncq process 7</dev/null
+        umask 0027, nice {nice}, seconds 1000, in {}, kept yes, notify unset
+        apart
+        0
+        1
+        2
+        3
+        ",
+        place.path().canonicalize().unwrap().display()
+    ));
+}
