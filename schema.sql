@@ -77,10 +77,10 @@ CREATE UNIQUE INDEX asyncq_job_key ON asyncq_job (key);
 CREATE INDEX asyncq_job_queued     ON asyncq_job (service, priority, run_at) WHERE state = 'queued';  -- and by id
 CREATE INDEX asyncq_job_delayed    ON asyncq_job (service, run_at) WHERE state = 'delayed';
 CREATE INDEX asyncq_job_retry      ON asyncq_job (service, run_at) WHERE state = 'delayed' AND claim + attempt > 0;
-CREATE INDEX asyncq_job_token      ON asyncq_job (processor) WHERE token IS NOT NULL OR state = 'processing';
+CREATE INDEX asyncq_job_token      ON asyncq_job (processor) WHERE token IS NOT NULL;
 CREATE INDEX asyncq_job_parent     ON asyncq_job (parent) WHERE parent IS NOT NULL;
 CREATE INDEX asyncq_job_stopped    ON asyncq_job (state)
-  WHERE state = 'error' OR state = 'cancelled' OR state = 'held';     -- what people look for among millions
+  WHERE finished_at IS NOT NULL AND state <> 'completed' OR state = 'held';  -- what people look for among millions
 
 CREATE TABLE asyncq_large (                                           -- arguments too large for a row that changes
   job         INTEGER NOT NULL PRIMARY KEY REFERENCES asyncq_job (id) ON DELETE CASCADE,

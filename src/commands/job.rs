@@ -57,7 +57,7 @@ pub fn cancel(store: &mut Store, id: JobId) -> Result<()> {
     match store.cancel(id)? {
         Cancelled::Now | Cancelled::Ended(State::Cancelled) => return Ok(()),
         Cancelled::Ended(state) => return Err(too_late(id, state)),
-        Cancelled::Requested => drop(put_back_unowned(store)?),
+        Cancelled::Requested => drop(put_back_unowned(store, &[id])?),
     }
     match ended(store, id, until)? {
         Wait::Over(State::Cancelled) => Ok(()),
@@ -76,21 +76,28 @@ pub fn cancel(store: &mut Store, id: JobId) -> Result<()> {
     }
 }
 
-/// Puts back what is `processing` and belongs to no processor, after ending what it may have left running.
+/// Puts back what is `processing` and belongs to no processor, after ending what it may have left running; of the jobs
+/// without a token only those that are `named`.
 ///
 /// # Errors
 /// Whatever the store answers.
-pub fn put_back_unowned(store: &mut Store) -> Result<Vec<(JobId, State)>> {
-    let unowned = store.unowned()?;
-    if unowned.is_empty() {
-        return Ok(Vec::new());
+pub fn put_back_unowned(store: &mut Store, named: &[JobId]) -> Result<Vec<(JobId, State)>> {
+    let (orphaned, tokens): (Vec<_>, Vec<_>) = store.orphaned()?.into_iter().unzip();
+    let mut jobs: Vec<JobId> = named.iter().copied().filter(|job| !orphaned.contains(job)).collect();
+    if tokens.is_empty() || leftover::end(&tokens, LEFTOVER_PATIENCE) {
+        jobs.extend(orphaned);
     }
-    let (jobs, tokens): (Vec<_>, Vec<_>) = unowned.into_iter().unzip();
-    let tokens: Vec<_> = tokens.into_iter().flatten().collect();
-    if !tokens.is_empty() && !leftover::end(&tokens, LEFTOVER_PATIENCE) {
-        return Ok(Vec::new());
-    }
-    store.put_back_unowned(&jobs)
+    jobs.sort_unstable();
+    if jobs.is_empty() { Ok(Vec::new()) } else { store.put_back_unowned(&jobs) }
+}
+
+/// The same, and finds every job without a token: it looks through the whole store.
+///
+/// # Errors
+/// Whatever the store answers.
+pub fn put_back_all_unowned(store: &mut Store) -> Result<Vec<(JobId, State)>> {
+    let tokenless = store.tokenless()?;
+    put_back_unowned(store, &tokenless)
 }
 
 /// What came of waiting for a job.
@@ -146,7 +153,7 @@ pub fn change_many(store: &mut Store, many: &Many) -> Result<Changed> {
     }
     let until = Instant::now() + CANCEL_PATIENCE;
     if !asked.is_empty() {
-        put_back_unowned(store)?;
+        put_back_unowned(store, &asked)?;
     }
     for id in asked {
         match ended(store, id, until) {

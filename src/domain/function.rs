@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 
 /// The name of a function: `[A-Za-z_][A-Za-z0-9_.:-]*`, at most 255 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FunctionName(Box<str>);
+pub struct FunctionName(Arc<str>);
 
 impl FunctionName {
     /// Validates `text`.

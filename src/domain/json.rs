@@ -18,6 +18,9 @@ pub const MAX_BYTES: usize = 1024 * 1024;
 /// How deep arrays and objects may be nested; `[]` is 1 deep.
 pub const MAX_DEPTH: usize = 64;
 
+/// White space of JSON.
+const WHITE: [char; 4] = [' ', '\t', '\n', '\r'];
+
 /// Whether JSON is nested deeper than [`MAX_DEPTH`].
 #[must_use]
 pub fn is_too_deep(text: &str) -> bool {
@@ -88,6 +91,21 @@ impl Json {
         let value = raw(text)?;
         check(value)?;
         Ok(Json(value.get().into()))
+    }
+
+    /// Validates `text` and keeps it without a copy, if there is no white space around it.
+    ///
+    /// # Errors
+    /// As [`Json::parse`].
+    pub fn take(text: String) -> Result<Json, Flaw> {
+        if text == "[]" || text == "{}" {
+            return Ok(Json(text.into_boxed_str()));
+        }
+        if text.len() > MAX_BYTES || text.starts_with(WHITE) || text.ends_with(WHITE) {
+            return Json::parse(&text);
+        }
+        check(raw(&text)?)?;
+        Ok(Json(text.into_boxed_str()))
     }
 
     /// A string as JSON.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use super::time::Timestamp;
 use crate::error::{Error, Kind, Result};
@@ -11,7 +12,7 @@ pub const MAX_NAME_BYTES: usize = 255;
 
 /// The name of a service: `[a-z0-9][a-z0-9._-]*`, at most [`MAX_NAME_BYTES`] long.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServiceName(Box<str>);
+pub struct ServiceName(Arc<str>);
 
 impl ServiceName {
     /// Validates `text`.

@@ -12,13 +12,14 @@ const PARTIAL: [(&str, &str); 6] = [
     ("asyncq_job_queued", "state = 'queued'"),
     ("asyncq_job_delayed", "state = 'delayed'"),
     ("asyncq_job_retry", "state = 'delayed' AND claim + attempt > 0"),
-    ("asyncq_job_token", "token IS NOT NULL OR state = 'processing'"),
+    ("asyncq_job_token", "token IS NOT NULL"),
     ("asyncq_job_parent", "parent IS NOT NULL"),
     ("asyncq_job_stopped", STOPPED),
 ];
 
-/// Which jobs are in the index of those that nobody works on until somebody looks at them, as the schema says it.
-pub(super) const STOPPED: &str = "state = 'error' OR state = 'cancelled' OR state = 'held'";
+/// Which jobs are in the index of those that nobody works on until somebody looks at them, as the schema says it. SQLite
+/// evaluates this twice with each change of a state, so it compares as little text as it can.
+pub(super) const STOPPED: &str = "finished_at IS NOT NULL AND state <> 'completed' OR state = 'held'";
 
 /// The first damage found.
 pub(super) fn flaw(tx: &mut dyn Tx) -> Result<Option<String>> {

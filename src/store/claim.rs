@@ -1,6 +1,6 @@
 //! Claiming calls: the most urgent ones that are ready, with all that is needed to run them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,10 +80,10 @@ pub(super) fn claim(tx: &mut dyn Tx, plan: &Plan<'_>, room: usize, outlook: &mut
         let _ = tx.try_execute(HASTEN, &[name.into(), latest.into(), soon.into()])?;
     }
     let next = choose(tx, plan, room, outlook)?;
-    let mut definitions = HashMap::new();
+    let mut functions = BTreeMap::new();
     let next = weigh(tx, plan, next, outlook)?;
     for (stored, token) in take(tx, plan, next, &mut claimed.refusal)?.into_iter().zip(plan.tokens) {
-        claimed.claims.push(hand_out(tx, plan, (stored, token), &mut definitions)?);
+        claimed.claims.push(hand_out(tx, plan, (stored, token), &mut functions)?);
     }
     if may_be_due || claimed.refusal.is_some() {
         outlook.next_due = drain::next_due(tx, plan.service)?;
@@ -210,26 +210,35 @@ fn hand_out(
     tx: &mut dyn Tx,
     plan: &Plan<'_>,
     (mut stored, token): (Stored, &Token),
-    definitions: &mut HashMap<String, Result<Arc<Definition>, Failure>>,
+    functions: &mut BTreeMap<String, Known>,
 ) -> Result<Claim> {
     let Stored { id: job, attempt, claim, .. } = stored;
     let fence = Fence { job, attempt: attempt + 1, claim: claim + 1, processor: plan.processor };
-    let definition = if let Some(known) = definitions.get(&stored.function) {
-        known.clone()
-    } else {
-        let found = function::definition(tx, plan.service.as_str(), &stored.function)?.map(Arc::new);
-        definitions.insert(stored.function.clone(), found.clone());
-        found
-    };
+    if !functions.contains_key(&stored.function) {
+        let definition = function::definition(tx, plan.service.as_str(), &stored.function)?.map(Arc::new);
+        let name = FunctionName::parse(&stored.function).map_err(|error| bad("function", &error.to_string()));
+        functions.insert(stored.function.clone(), Known { name, definition });
+    }
+    let known = &functions[&stored.function];
     Ok(Claim {
         fence,
         token: token.clone(),
-        call: stored.call(plan.service),
-        definition,
+        call: known.name.clone().and_then(|name| stored.call(plan.service, name)),
+        definition: known.definition.clone(),
         before: stored.before,
         service: plan.service.clone(),
         function: stored.function,
     })
+}
+
+/// What the calls of one function have in common.
+struct Known {
+    name: Result<FunctionName, Failure>,
+    definition: Result<Arc<Definition>, Failure>,
+}
+
+fn bad(what: &str, why: &str) -> Failure {
+    Failure::new(FailureKind::BadCall, format!("{what}: {why}"))
 }
 
 /// A call as a client may have stored it: what the triggers cannot check cheaply is checked here.
@@ -275,22 +284,21 @@ impl Stored {
     }
 
     /// Takes the call out.
-    fn call(&mut self, service: &ServiceName) -> Result<Call, Failure> {
-        let bad = |what: &str, why: &str| Failure::new(FailureKind::BadCall, format!("{what}: {why}"));
+    fn call(&mut self, service: &ServiceName, function: FunctionName) -> Result<Call, Failure> {
         let text = |what, bytes: &mut Option<Vec<u8>>| {
             let bytes = bytes.take().map(String::from_utf8).transpose();
             bytes.map_err(|_| bad(what, "bytes that are no UTF-8"))
         };
         let json = |what, bytes: &mut Option<Vec<u8>>| {
             let text = text(what, bytes)?.ok_or_else(|| bad(what, "missing"))?;
-            Json::parse(&text).map_err(|flaw| bad(what, &flaw.to_string()))
+            Json::take(text).map_err(|flaw| bad(what, &flaw.to_string()))
         };
         // Applications that know no NULL leave them empty; older schemas have kept that.
         let principal = text("principal", &mut self.principal)?.filter(|text| !text.is_empty());
         let site = text("site", &mut self.site)?.filter(|text| !text.is_empty());
         let call = Call {
             service: service.clone(),
-            function: FunctionName::parse(&self.function).map_err(|error| bad("function", &error.to_string()))?,
+            function,
             args: json("args", &mut self.args)?,
             kwargs: json("kwargs", &mut self.kwargs)?,
             principal: principal

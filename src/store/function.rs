@@ -1,5 +1,6 @@
 //! Functions in the store.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::engine::{Row, Tx, damaged};
@@ -237,29 +238,40 @@ fn columns(is: &Definition) -> Columns {
     }
 }
 
+fn broken(row: &dyn Row, what: &str) -> Error {
+    let [service, name] = [0, 1].map(|column| row.str(column).unwrap_or_default());
+    damaged(&format!("function `{name}` of service `{service}`: {what}"))
+}
+
 fn read(row: &dyn Row) -> Result<Function> {
-    let (service, name) = (row.str(0)?, row.str(1)?);
-    let broken = |what: &str| damaged(&format!("function `{name}` of service `{service}`: {what}"));
     Ok(Function {
-        service: ServiceName::parse(service).map_err(|error| broken(&error.to_string()))?,
-        name: FunctionName::parse(name).map_err(|error| broken(&error.to_string()))?,
-        definition: Definition {
-            command: serde_json::from_str(row.str(2)?).map_err(|_| broken("its command is no array of strings"))?,
-            site: row.str(3)?.to_owned(),
-            env: serde_json::from_str(row.str(4)?).map_err(|_| broken("its environment is no object of strings"))?,
-            timeout: row.int(5)?.map(|millis| Duration::from_millis(millis.unsigned_abs())),
-            worker: row
-                .text(6)?
-                .map(object::read)
-                .transpose()
-                .map_err(|flaw| broken(&format!("how its worker is kept: {flaw}")))?,
-            takes: Args::from_name(row.str(8)?)
-                .zip(Stdin::from_name(row.str(9)?))
-                .and_then(|(args, stdin)| Takes::new(args, stdin).ok())
-                .ok_or_else(|| broken("how it gets its calls is unknown"))?,
-            generation: row.i64(10)?,
+        service: ServiceName::parse(row.str(0)?).map_err(|error| broken(row, &error.to_string()))?,
+        name: FunctionName::parse(row.str(1)?).map_err(|error| broken(row, &error.to_string()))?,
+        definition: read_definition(row)?,
+        created_at: row.time(7)?.ok_or_else(|| broken(row, "no time"))?,
+    })
+}
+
+fn read_definition(row: &dyn Row) -> Result<Definition> {
+    let strings = |_| broken(row, "its environment is no object of strings");
+    Ok(Definition {
+        command: serde_json::from_str(row.str(2)?).map_err(|_| broken(row, "its command is no array of strings"))?,
+        site: row.str(3)?.to_owned(),
+        env: match row.str(4)? {
+            "{}" => BTreeMap::new(),
+            env => serde_json::from_str(env).map_err(strings)?,
         },
-        created_at: row.time(7)?.ok_or_else(|| broken("no time"))?,
+        timeout: row.int(5)?.map(|millis| Duration::from_millis(millis.unsigned_abs())),
+        worker: row
+            .text(6)?
+            .map(object::read)
+            .transpose()
+            .map_err(|flaw| broken(row, &format!("how its worker is kept: {flaw}")))?,
+        takes: Args::from_name(row.str(8)?)
+            .zip(Stdin::from_name(row.str(9)?))
+            .and_then(|(args, stdin)| Takes::new(args, stdin).ok())
+            .ok_or_else(|| broken(row, "how it gets its calls is unknown"))?,
+        generation: row.i64(10)?,
     })
 }
 
@@ -267,7 +279,7 @@ fn read(row: &dyn Row) -> Result<Function> {
 pub(super) fn definition(tx: &mut dyn Tx, service: &str, name: &str) -> Result<Result<Definition, Failure>> {
     let cannot = |why: String| Failure { exit_code: Some(127), ..Failure::new(FailureKind::CannotRun, why) };
     let found = tx.first(FUNCTION, &[service.into(), name.into()], |row| {
-        Ok(read(row).map(|function| function.definition).map_err(|error| cannot(error.to_string())))
+        Ok(read_definition(row).map_err(|error| cannot(error.to_string())))
     })?;
     Ok(found.unwrap_or_else(|| Err(cannot("its function was removed meanwhile".to_owned()))))
 }

@@ -57,7 +57,7 @@ pub(super) const TO_2: &[Change] = &[
     Reword("asyncq_slot"),
     Reword("asyncq_progress"),
     Remake("asyncq_job_retry"),
-    Remake("asyncq_job_token"),
+    Remake("asyncq_job_stopped"),
     Remake("asyncq_job_insert"),
     Remake("asyncq_job_empty"),
     Remake("asyncq_job_update"),

@@ -30,9 +30,13 @@ const FORGET_TOKENS: &str = "UPDATE asyncq_job SET token = NULL WHERE token IS N
 const END_CHILD: &str = "UPDATE asyncq_job SET state = 'error', finished_at = ?2, error = ?3, token = NULL
     WHERE id = ?1";
 const OF_ORIGINAL: &str = "SELECT store <> ?2 FROM asyncq_processor WHERE id = ?1";
-/// What is `processing`, and nobody's: a claim always has a processor and a token.
-const UNOWNED: &str = "SELECT id, token, immediate, cancelling FROM asyncq_job WHERE state = 'processing'
-    AND (token IS NULL OR NOT EXISTS (SELECT 1 FROM asyncq_processor p WHERE p.id = asyncq_job.processor)) ORDER BY +id";
+/// What is `processing`, and belongs to a processor that does not exist.
+const ORPHANED: &str = "SELECT id, token FROM asyncq_job WHERE token IS NOT NULL AND state = 'processing'
+    AND NOT EXISTS (SELECT 1 FROM asyncq_processor p WHERE p.id = asyncq_job.processor) ORDER BY +id";
+/// What is `processing` without a token, which no claim leaves. No index has it, as each claim would have to pay for that.
+const TOKENLESS: &str = "SELECT id FROM asyncq_job WHERE state = 'processing' AND token IS NULL";
+const UNOWNED: &str = "SELECT immediate, cancelling FROM asyncq_job WHERE id = ?1 AND state = 'processing'
+    AND (token IS NULL OR NOT EXISTS (SELECT 1 FROM asyncq_processor p WHERE p.id = asyncq_job.processor))";
 const DISOWN: &str = "UPDATE asyncq_job SET state = ?2, finished_at = ?3, error = ?4, token = NULL, cancelling = 0
     WHERE id = ?1 AND state = 'processing'";
 const FREE_SLOTS: &str = "DELETE FROM asyncq_slot WHERE processor = ?1";
@@ -62,15 +66,23 @@ impl Store {
         })
     }
 
-    /// The jobs that are `processing` and belong to no processor, with their secrets: somebody has written that into the
-    /// store, or taken the processor out of it.
+    /// The jobs that are `processing` and belong to a processor that does not exist, with their secrets: somebody has written
+    /// that into the store, or taken the processor out of it.
     ///
     /// # Errors
     /// Whatever the database answers.
-    pub fn unowned(&mut self) -> Result<Vec<(JobId, Option<Token>)>> {
+    pub fn orphaned(&mut self) -> Result<Vec<(JobId, Token)>> {
         self.read(|tx| {
-            tx.all(UNOWNED, &[], |row| Ok((JobId(row.i64(0)?), row.lossy(1)?.map(|it| Token::from_text(&it)))))
+            tx.all(ORPHANED, &[], |row| Ok((JobId(row.i64(0)?), Token::from_text(&row.lossy(1)?.unwrap_or_default()))))
         })
+    }
+
+    /// The jobs that are `processing` without a secret, as the schema's triggers let nobody write them. Looks through all jobs.
+    ///
+    /// # Errors
+    /// Whatever the database answers.
+    pub fn tokenless(&mut self) -> Result<Vec<JobId>> {
+        self.read(|tx| tx.all(TOKENLESS, &[], |row| row.i64(0).map(JobId)))
     }
 
     /// Puts those of these jobs back that belong to no processor; what ran as a part of another job ends. The caller has
@@ -81,9 +93,10 @@ impl Store {
     pub fn put_back_unowned(&mut self, jobs: &[JobId]) -> Result<Vec<(JobId, State)>> {
         self.write_untriggered(|tx| {
             let now = tx.now();
-            let found = tx.all(UNOWNED, &[], |row| Ok((JobId(row.i64(0)?), row.bool(2)?, row.bool(3)?)))?;
             let mut back = Vec::new();
-            for (job, immediate, cancelling) in found.into_iter().filter(|(job, ..)| jobs.contains(job)) {
+            for job in jobs.iter().copied() {
+                let found = tx.first(UNOWNED, &[job.0.into()], |row| Ok((row.bool(0)?, row.bool(1)?)))?;
+                let Some((immediate, cancelling)) = found else { continue };
                 let (state, error) = match (immediate, cancelling) {
                     (true, _) => (State::Error, Some(failure(FailureKind::Parent, "no processor runs it any more"))),
                     (false, true) => (State::Cancelled, None),
@@ -209,15 +222,18 @@ fn failure(kind: FailureKind, message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::UNOWNED;
+    use super::{ORPHANED, UNOWNED};
 
     /// Among millions of jobs.
     #[test]
     fn what_belongs_to_nobody_is_found_by_an_index() {
         let database = rusqlite::Connection::open_in_memory().unwrap();
         database.execute_batch(super::super::script::FRESH).unwrap();
-        let mut plan = database.prepare(&format!("EXPLAIN QUERY PLAN {UNOWNED}")).unwrap();
-        let plan: Vec<String> = plan.query_map([], |row| row.get(3)).unwrap().collect::<Result<_, _>>().unwrap();
-        assert!(plan[0].contains("asyncq_job USING INDEX asyncq_job_token"), "{plan:?}");
+        for (sql, way) in [(ORPHANED, "USING INDEX asyncq_job_token"), (UNOWNED, "USING INTEGER PRIMARY KEY (rowid=?)")]
+        {
+            let mut plan = database.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let plan: Vec<String> = plan.raw_query().mapped(|row| row.get(3)).collect::<Result<_, _>>().unwrap();
+            assert!(plan[0].contains(&format!("asyncq_job {way}")), "{plan:?}");
+        }
     }
 }

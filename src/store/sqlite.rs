@@ -11,7 +11,7 @@ mod rules;
 mod tx;
 mod words;
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
@@ -78,6 +78,8 @@ pub(super) struct Sqlite {
     triggers: bool,
     /// How the database keeps text, once that was asked.
     encoding: OnceCell<Encoding>,
+    /// Whether the application has a trigger on a table, and in which state of the whole schema that was looked up.
+    foreign_trigger: RefCell<Option<(i64, String, bool)>>,
 }
 
 impl Sqlite {
@@ -113,6 +115,7 @@ impl Sqlite {
             data_version: 0,
             triggers: true,
             encoding: OnceCell::new(),
+            foreign_trigger: RefCell::default(),
         };
         engine.be_patient(patience);
         match engine.configure().and_then(|()| engine.has_its_index()) {

@@ -85,8 +85,9 @@ impl Place {
     /// A shell command here, not started yet.
     pub fn command(&self, line: &str) -> Command {
         let asyncq = Path::new(env!("CARGO_BIN_EXE_asyncq"));
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", line]).current_dir(self.path()).env_clear();
+        // Whoever runs the tests may ignore signals, as `nohup` does.
+        let mut command = Command::new("/usr/bin/env");
+        command.args(["--default-signal", "/bin/sh", "-c", line]).current_dir(self.path()).env_clear();
         command.env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", asyncq.parent().unwrap().display()));
         command.env("HOME", self.path()).envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -340,7 +340,9 @@ fn what_is_processing_without_a_processor_is_put_back() {
     let lost = "UPDATE asyncq_job SET state = 'processing'";
     write_whatever(
         &place,
-        &format!("{lost} WHERE id = 1; {lost}, processor = 77, token = 'gone', attempt = 1 WHERE id = 2"),
+        &format!(
+            "{lost}, token = 'gone' WHERE id = 1; {lost}, processor = 77, token = 'gone', attempt = 1 WHERE id = 2"
+        ),
     );
     place.session(
         "
@@ -362,18 +364,22 @@ fn what_is_processing_without_a_processor_is_put_back() {
         ! asyncq: `[..]` is up to date
         ",
     );
-    write_whatever(&place, &format!("{lost} WHERE id = 3"));
+    write_whatever(&place, &format!("{lost}, processor = 79, token = 'gone' WHERE id = 3"));
     place.session(
         "
         $ asyncq process
         hello 3
         ! asyncq: found `processing` without a processor, and put back: job 3 is queued
         $ asyncq process
+        $ asyncq enqueue events hello 5
+        5
         ",
     );
+    write_whatever(&place, &format!("{lost} WHERE id = 5"));
+    place.session("$ asyncq job cancel 5");
     assert_eq!(
         place.query("SELECT group_concat(state || attempt, ' ') FROM asyncq_job"),
-        "completed1 cancelled1 completed1 cancelled0"
+        "completed1 cancelled1 completed1 cancelled0 cancelled0"
     );
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use asyncq::domain::attempt::{Ending, Outcome};
-use asyncq::domain::job::{JobId, State};
+use asyncq::domain::job::{JobId, State, Token};
 use asyncq::domain::processor::ProcessorId;
 use asyncq::store::{Location, Store};
 use rusqlite::Connection;
@@ -204,17 +204,15 @@ fn what_belongs_to_no_processor_is_found_and_put_back() {
         "{lost} = NULL WHERE id = 1; {lost} = 1, cancelling = 1 WHERE id = 2;
          {lost} = 99, token = 'theirs', immediate = 1, parent = 1 WHERE id = 8;"
     ));
-    let found = store.unowned().unwrap();
-    let told: Vec<_> =
-        found.iter().map(|(job, token)| (job.0, token.as_ref().map(|it| it.as_str().to_owned()))).collect();
-    assert_eq!(told, [(1, None), (2, None), (8, Some("theirs".to_owned()))]);
+    assert_eq!(store.tokenless().unwrap(), [JobId(1), JobId(2)]);
+    assert_eq!(store.orphaned().unwrap(), [(JobId(8), Token::from_text("theirs"))]);
     // Also those that are a living processor's stay, whoever asks for them.
     let back = store.put_back_unowned(&[1, 2, 3].map(JobId)).unwrap();
     assert_eq!(back, [(JobId(1), State::Queued), (JobId(2), State::Cancelled)]);
     assert_eq!(state(&mut store, JobId(3)), State::Processing);
     // It was made inside the first one.
     assert_eq!(state(&mut store, JobId(8)), State::Error);
-    assert!(store.unowned().unwrap().is_empty());
+    assert!(store.tokenless().unwrap().is_empty() && store.orphaned().unwrap().is_empty());
     assert_eq!(one::<i64>(&other, "SELECT count(*) FROM asyncq_job WHERE token IS NULL AND cancelling = 0"), 3);
 }
 

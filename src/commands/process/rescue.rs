@@ -68,7 +68,7 @@ pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_>) -> Result<Oth
     let (own, options) = (rescuer.own, rescuer.options);
     let mut others = Others::default();
     let run_folder = store.run_folder();
-    let unowned = put_back_unowned(store)?;
+    let unowned = put_back_unowned(store, &[])?;
     if !unowned.is_empty() {
         others.rescued = true;
         (rescuer.tell)(Event::Unowned { jobs: &unowned });

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use super::super::engine::{Row, Storage, Tx};
+use super::super::one;
 use super::tx::SqliteTx;
 use crate::error::Result;
 
@@ -89,9 +90,18 @@ pub(super) fn have_table(tx: &mut SqliteTx<'_>, name: &str) -> Result<bool> {
     Ok(of(tx, "table", name)?.is_some())
 }
 
-/// Whether an application has a trigger of its own on a table.
+/// Whether an application has a trigger of its own on a table. Looked up again only when the schema has changed.
 pub(super) fn have_foreign_trigger(tx: &mut SqliteTx<'_>, table: &str) -> Result<bool> {
-    Ok((tx as &mut dyn Tx).first(FOREIGN_TRIGGER, &[table.into()], |_| Ok(()))?.is_some())
+    let version = one((tx as &mut dyn Tx).first("PRAGMA schema_version", &[], |row| row.i64(0))?)?;
+    if let Some((seen, of, has)) = &*tx.engine.foreign_trigger.borrow()
+        && *seen == version
+        && of == table
+    {
+        return Ok(*has);
+    }
+    let has = (tx as &mut dyn Tx).first(FOREIGN_TRIGGER, &[table.into()], |_| Ok(()))?.is_some();
+    tx.engine.foreign_trigger.replace(Some((version, table.to_owned(), has)));
+    Ok(has)
 }
 
 /// Name, type and place in the primary key of each column.
