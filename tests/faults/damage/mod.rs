@@ -460,7 +460,9 @@ fn program(place: &Place, oracle: &Oracle, (files, what): (&Files, &str), count:
         assert!(!said.contains("panicked"), "{what}: {command}: {said}");
         assert!(code < 65 || said.contains("hint: "), "{what}: {command}: {said}");
         // A processor may have recorded something before it found the damage.
-        let writes = ["enqueue events note", "process", "job clean"].contains(&command);
+        let writes = ["enqueue events note", "process", "job clean"].contains(&command)
+            // A bit of the words of a table, an index or a trigger, which stand in the schema of this build.
+            || command == "init" && code == 0 && said.contains("made again");
         if !writes || code == 65 && command != "process" {
             assert!(Files::read(&db).holds_the_same(&before), "{what}: {command} wrote: {said}");
         }
