@@ -72,8 +72,9 @@ impl Refusal {
     }
 }
 
-const REMOVE: &str = "DELETE FROM asyncq_job
-    WHERE id = ?1 AND state = ?2 AND COALESCE(finished_at, 0) = COALESCE(?3, 0)";
+const REMOVE: &str = "DELETE FROM asyncq_job WHERE id = ?1 AND state = ?2";
+const STILL: &str = "SELECT 1 FROM asyncq_job WHERE id = ?1 AND state = ?2";
+const ENDED_THEN: &str = "AND COALESCE(finished_at, 0) = COALESCE(?3, 0)";
 const IS_CALLABLE: &str = "AND EXISTS (SELECT 1 FROM asyncq_function f
     WHERE f.service = asyncq_job.service AND f.name = asyncq_job.function)";
 
@@ -168,24 +169,13 @@ fn holding(tx: &mut dyn Tx) -> Result<Vec<Reference>> {
 
 /// Removes a job unless it is no longer as it was found, or somebody refers to it: a foreign key may complain of that only
 /// when everything is done.
-fn remove(tx: &mut dyn Tx, job: &Found, references: &[Reference]) -> Result<Result<u64, String>> {
-    let args: [Value<'_>; 3] = [job.id.0.into(), job.state.as_str().into(), job.finished_at.into()];
-    let mut sql = REMOVE.to_owned();
+fn remove(tx: &mut dyn Tx, job: &Found, references: &[Reference]) -> Result<Result<u64>> {
+    let mut sql = format!("{REMOVE} {ENDED_THEN}");
     for reference in references {
         sql += " AND NOT ";
         sql += &reference.condition();
     }
-    match tx.try_execute(&sql, &args)? {
-        Ok(0) => {}
-        done => return Ok(done.map_err(|error| error.to_string())),
-    }
-    for reference in references {
-        let is_referred_to = format!("SELECT 1 FROM asyncq_job WHERE id = ?1 AND {}", reference.condition());
-        if tx.first(&is_referred_to, &args[..1], |_| Ok(()))?.is_some() {
-            return Ok(Err(format!("table `{}` refers to job {}", reference.table, job.id)));
-        }
-    }
-    Ok(Ok(0))
+    tx.try_execute(&sql, &[job.id.0.into(), job.state.as_str().into(), job.finished_at.into()])
 }
 
 /// Changes a job unless it is no longer as it was found; gives how many it changed, or which rule refuses that.
@@ -197,7 +187,66 @@ fn change(tx: &mut dyn Tx, change: Change, job: &Found, references: &[Reference]
         Change::Cancel => tx.try_execute(CANCEL, &[id, now.into(), was]),
         Change::Retry => tx.try_execute(&format!("{RETRY} {IS_CALLABLE}"), &[id, now.into(), was]),
         Change::Start => tx.try_execute(&format!("{START} {IS_CALLABLE}"), &[id, now.into()]),
-        Change::Remove => return remove(tx, job, references),
+        Change::Remove => remove(tx, job, references),
     };
-    Ok(done?.map_err(|error| error.to_string()))
+    match done? {
+        Ok(0) => why_not(tx, change, job, references),
+        done => Ok(done.map_err(|error| error.to_string())),
+    }
+}
+
+/// What kept a job from changing: a rule of the application, or nothing that is to be told, as it changed before.
+fn why_not(tx: &mut dyn Tx, change: Change, job: &Found, references: &[Reference]) -> Result<Result<u64, String>> {
+    let args: [Value<'_>; 3] = [job.id.0.into(), job.state.as_str().into(), job.finished_at.into()];
+    let (still, count) = still(change);
+    if tx.first(&still, &args[..count], |_| Ok(()))?.is_none() {
+        return Ok(Ok(0));
+    }
+    for reference in references {
+        let is_referred_to = format!("SELECT 1 FROM asyncq_job WHERE id = ?1 AND {}", reference.condition());
+        if tx.first(&is_referred_to, &args[..1], |_| Ok(()))?.is_some() {
+            return Ok(Err(format!("table `{}` refers to job {}", reference.table, job.id)));
+        }
+    }
+    let error = tx.passed_over();
+    if error.kind() == Kind::Denied { Ok(Err(error.to_string())) } else { Err(error) }
+}
+
+/// The statement that finds a job if it can still be changed as it was found, and how many values it takes.
+fn still(change: Change) -> (String, usize) {
+    match change {
+        Change::Cancel => (STILL.to_owned(), 2),
+        Change::Retry | Change::Start => (format!("{STILL} {IS_CALLABLE}"), 2),
+        Change::Remove => (format!("{STILL} {ENDED_THEN}"), 3),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::engine::{Engine, Mode, Patience};
+    use super::super::migrate::{self, Schema};
+    use super::super::sqlite::Sqlite;
+    use super::*;
+
+    #[test]
+    fn whether_a_job_is_as_it_was_found_is_looked_up_by_its_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("queue.db");
+        std::fs::write(&path, "").unwrap();
+        let mut engine = Sqlite::open(&path, Patience::Endless).unwrap();
+        let explained = engine.transact(Mode::Write, &mut |tx| {
+            Schema::of_this_build().bring(tx, migrate::Found::Nothing)?;
+            for change in [Change::Cancel, Change::Retry, Change::Start, Change::Remove] {
+                let (sql, count) = still(change);
+                let args = [7.into(), "error".into(), 8.into()];
+                let sql = format!("EXPLAIN QUERY PLAN {sql}");
+                let plan = tx.all(&sql, &args[..count], |row| Ok(row.str(3)?.to_owned()))?;
+                let (job, rest) = plan.split_first().unwrap();
+                assert_eq!(job, "SEARCH asyncq_job USING INTEGER PRIMARY KEY (rowid=?)");
+                assert!(!rest.iter().any(|step| step.starts_with("SCAN f")), "{rest:?}");
+            }
+            Ok(())
+        });
+        explained.unwrap();
+    }
 }

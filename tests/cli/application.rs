@@ -677,6 +677,70 @@ fn what_an_application_refuses_of_many_keeps_nobody_from_the_others() {
 }
 
 #[test]
+fn a_change_of_many_that_a_trigger_ignores_is_told() {
+    let place = application("WAL");
+    place.stdout(
+        "for item in 1 2 3; do asyncq enqueue shop mail $item; done; asyncq process; asyncq enqueue shop mail 4 --hold",
+    );
+    trigger(&place, "BEFORE DELETE ON asyncq_job WHEN OLD.id < 3 BEGIN SELECT RAISE(IGNORE); END");
+    let hint = "! hint: that rule belongs to the application, and not to asyncq: change it, or what it looks at";
+    place.session(&format!(
+        "
+        $ asyncq -v job clean
+        ! asyncq: removed 1 job
+        ! error: 2 jobs stay as they are: trigger `own` refuses this: RAISE(IGNORE)
+        {hint}
+        ? 77
+        $ asyncq job list --json | grep -o '\"id\":[0-9]*'
+        \"id\":4
+        \"id\":2
+        \"id\":1
+        $ sqlite3 app.db 'DROP TRIGGER own'; asyncq -v job clean
+        ! asyncq: removed 2 jobs
+        "
+    ));
+    place.program("mail", "#!/bin/sh\nexit 3\n");
+    place.stdout("asyncq enqueue shop mail 5; asyncq process; true");
+    trigger(&place, "BEFORE UPDATE ON asyncq_job BEGIN SELECT RAISE(IGNORE); END");
+    for (change, said) in [
+        ("retry --state error", "queued 0 jobs again"),
+        ("start --all", "released 0 jobs"),
+        ("cancel --all", "cancelled 0 jobs"),
+    ] {
+        place.session(&format!(
+            "
+            $ asyncq job {change}
+            ! asyncq: {said}
+            ! error: 1 job stays as it is: trigger `own` refuses this: RAISE(IGNORE)
+            {hint}
+            ? 77
+            "
+        ));
+    }
+}
+
+#[test]
+fn a_job_that_changes_before_its_turn_is_not_told_as_refused() {
+    let place = application("WAL");
+    place.stdout("for item in 1 2 3; do asyncq enqueue shop mail $item; done");
+    // The first change takes the second job away, as another process may.
+    let takes = "UPDATE asyncq_job SET state = 'cancelled', finished_at = NEW.finished_at WHERE id = 2";
+    trigger(&place, &format!("AFTER UPDATE ON asyncq_job WHEN NEW.id = 1 BEGIN {takes}; END"));
+    place.session(
+        "
+        $ asyncq job cancel --all
+        ! asyncq: cancelled 2 jobs
+        $ sqlite3 app.db 'SELECT group_concat(state) FROM asyncq_job'
+        cancelled,cancelled,cancelled
+        $ sqlite3 app.db 'DROP TRIGGER own'
+        ",
+    );
+    let goes = "DELETE FROM asyncq_job WHERE id = 2";
+    trigger(&place, &format!("AFTER DELETE ON asyncq_job WHEN OLD.id = 1 BEGIN {goes}; END"));
+    place.session("$ asyncq -v job clean\n! asyncq: removed 2 jobs");
+}
+
+#[test]
 fn a_rule_of_the_application_that_refuses_one_outcome_keeps_no_processor_from_the_rest() {
     let place = application("WAL");
     place.program(
