@@ -14,6 +14,7 @@ use super::session::{Session, here, now};
 use super::table::{Column, Table};
 use super::usage::parse_count;
 use crate::commands::function::{Here, Typed, TypedWorker, change, define, resolved};
+use crate::commands::job::put_back_copied;
 use crate::commands::{Added, IfWaiting};
 use crate::domain::function::{self, Args as Passing, FunctionName, Stdin};
 use crate::domain::service::ServiceName;
@@ -272,7 +273,9 @@ impl Function {
             Function::Remove { name, force } => {
                 let (service, name) = name.parse()?;
                 let waiting = if force { IfWaiting::Cancel } else { IfWaiting::Refuse };
-                let removed = session.open()?.remove_function(&service, &name, waiting)?;
+                let mut store = session.open()?;
+                put_back_copied(&mut store)?;
+                let removed = store.remove_function(&service, &name, waiting)?;
                 tell_removed(session, &removed);
             }
         }

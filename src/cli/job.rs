@@ -119,7 +119,7 @@ impl Job {
             }
             Job::Retry { which, state } => {
                 let many = (Change::Retry, or_default(state, RETRIED));
-                return which.each(session, &mut store, many, Store::retry);
+                return which.each(session, &mut store, many, job::retry);
             }
             Job::Start { which, state } => {
                 let many = (Change::Start, or_default(state, STARTABLE));

@@ -107,6 +107,7 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
             }
             if !made {
                 store.check_numbers()?;
+                process::rescue_copied(session, &mut store)?;
                 let unowned = crate::commands::job::put_back_all_unowned(&mut store)?;
                 if !unowned.is_empty() {
                     session.talk(&process::unowned(&unowned));

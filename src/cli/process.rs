@@ -172,6 +172,11 @@ pub(super) fn unowned(jobs: &[(JobId, State)]) -> String {
     format!("found `processing` without a processor, and put back: {}", list.join(", "))
 }
 
+/// Puts back what runs in the original of a copy, and tells that.
+pub(super) fn rescue_copied(session: &Session, store: &mut Store) -> Result<(), Error> {
+    process::rescue_copied(store, &mut |event| tell(session, &Options::default(), &event))
+}
+
 fn tell(session: &Session, options: &Options, event: &Event<'_>) {
     match event {
         Event::Busy { service, concurrency, holders } => {

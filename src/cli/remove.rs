@@ -7,6 +7,7 @@ use clap::Args;
 use super::exit;
 use super::session::Session;
 use super::stdio::{self, is_terminal};
+use crate::commands::job::put_back_copied;
 use crate::domain::log::Stream;
 use crate::error::{Error, Kind};
 
@@ -26,6 +27,7 @@ impl Remove {
     /// Does it.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
         let mut store = session.open()?;
+        put_back_copied(&mut store)?;
         let contents = store.removal()?;
         let place = store.location().to_string();
         if !self.yes {

@@ -9,6 +9,7 @@ use super::exit;
 use super::output::{self, Sheet};
 use super::session::{Session, now};
 use super::table::{Column, Table};
+use crate::commands::job::put_back_copied;
 use crate::commands::{Added, IfWaiting, Removed};
 use crate::domain::service::{self, ServiceChange, ServiceName};
 
@@ -123,7 +124,10 @@ impl Service {
             }
             Service::Remove { name, force } => {
                 let waiting = if force { IfWaiting::Cancel } else { IfWaiting::Refuse };
-                let removed = session.open()?.remove_service(&ServiceName::parse(&name)?, waiting)?;
+                let mut store = session.open()?;
+                let name = ServiceName::parse(&name)?;
+                put_back_copied(&mut store)?;
+                let removed = store.remove_service(&name, waiting)?;
                 tell_removed(session, &removed);
             }
         }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::process::rescue_copied;
 use super::user;
 use crate::domain::job::{JobId, State};
 use crate::error::{Error, Kind, Result};
@@ -59,6 +60,7 @@ pub fn cancel(store: &mut Store, id: JobId) -> Result<()> {
         Cancelled::Ended(state) => return Err(too_late(id, state)),
         Cancelled::Requested => drop(put_back_unowned(store, &[id])?),
     }
+    put_back_copied(store)?;
     match ended(store, id, until)? {
         Wait::Over(State::Cancelled) => Ok(()),
         Wait::Immune(immune) => {
@@ -98,6 +100,23 @@ pub fn put_back_unowned(store: &mut Store, named: &[JobId]) -> Result<Vec<(JobId
 pub fn put_back_all_unowned(store: &mut Store) -> Result<Vec<(JobId, State)>> {
     let tokenless = store.tokenless()?;
     put_back_unowned(store, &tokenless)
+}
+
+/// Puts back, in a copy of a store, what the original's processors ran when it was made: nobody runs that here.
+///
+/// # Errors
+/// Whatever the store answers.
+pub fn put_back_copied(store: &mut Store) -> Result<()> {
+    rescue_copied(store, &mut |_| {})
+}
+
+/// Queues a job again that ended in an error or was cancelled.
+///
+/// # Errors
+/// As [`Store::retry`].
+pub fn retry(store: &mut Store, id: JobId) -> Result<()> {
+    put_back_copied(store)?;
+    store.retry(id)
 }
 
 /// What came of waiting for a job.
@@ -153,6 +172,7 @@ pub fn change_many(store: &mut Store, many: &Many) -> Result<Changed> {
     }
     let until = Instant::now() + CANCEL_PATIENCE;
     if !asked.is_empty() {
+        put_back_copied(store)?;
         put_back_unowned(store, &asked)?;
     }
     for id in asked {

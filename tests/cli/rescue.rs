@@ -284,6 +284,92 @@ fn a_copy_with_its_folder_ends_nothing_of_the_original_either() {
     assert_eq!(String::from_utf8_lossy(&process.wait().stdout), "done\n");
 }
 
+/// Each on a copy of its own, of the same moment: without the folder of the original, with it, and with it after a reboot.
+#[test]
+fn every_command_that_meets_what_ran_in_the_original_puts_it_back() {
+    let (place, process) = copied_while_it_runs();
+    let folder = "cp -r .local/share/asyncq/queue.db-asyncq now.db-asyncq";
+    let rebooted = format!("{folder}; sqlite3 now.db \"UPDATE asyncq_processor SET boot = 'another pid:[1]'\"");
+    for beside in ["", folder, &rebooted] {
+        for session in [
+            "
+            $ asyncq --db now.db init
+            ! asyncq: processor 1 (process [..] on [..]) belongs to the original of this copy; 1 of its jobs put back
+            ! asyncq: `[..]` is up to date
+            $ asyncq --db now.db init
+            ! asyncq: `[..]` is up to date
+            $ asyncq --db now.db process
+            done
+            ",
+            "
+            $ asyncq --db now.db job cancel 1
+            $ asyncq --db now.db job show 1 --json | grep -o '\"state\":\"[a-z]*\"\\|the store was copied while it ran'
+            \"state\":\"cancelled\"
+            the store was copied while it ran
+            ",
+            "
+            $ asyncq --db now.db job cancel --all
+            ! asyncq: cancelled 1 job
+            $ asyncq --db now.db job retry 1
+            $ asyncq --db now.db process
+            done
+            ",
+            "
+            $ asyncq --db now.db job retry 1
+            ! error: job 1 is queued, nothing to retry
+            ! hint: it will run by itself
+            ? 77
+            ",
+            "
+            $ asyncq --db now.db service remove events
+            ! error: service `events` has 1 waiting job
+            ! hint: `--force` removes it and cancels them
+            ? 77
+            $ asyncq --db now.db service remove events --force
+            ! asyncq: cancelled 1 waiting job: 1
+            ",
+            "
+            $ asyncq --db now.db function remove events waits --force
+            ! asyncq: cancelled 1 waiting job: 1
+            ",
+        ] {
+            place.stdout(&format!("rm -rf now.db*; cp copy.db now.db; echo 1 > begun; {beside}"));
+            place.session(session);
+            place.session(
+                "
+                $ sqlite3 now.db 'SELECT count(*) FROM asyncq_processor'; find . -path './now.db-asyncq/[0-9a-f]*'
+                0
+                ",
+            );
+        }
+    }
+    place.write("go", "");
+    assert_eq!(String::from_utf8_lossy(&process.wait().stdout), "done\n");
+    assert_eq!(place.query("SELECT state || attempt FROM asyncq_job"), "completed1");
+}
+
+#[test]
+fn what_may_still_run_is_put_back_only_by_a_processor_where_a_backup_takes_the_place_of_its_original() {
+    let (place, process) = copied_while_it_runs();
+    let engine = process.engine();
+    let both = format!("{engine} $(ps -o ppid= -p {engine})");
+    // Neither is to see the other one die, and end what it ran.
+    place.stdout(&format!("kill -STOP {both}; kill -9 {both}"));
+    drop(process);
+    place.session(
+        "
+        $ cd .local/share/asyncq; rm queue.db queue.db-wal queue.db-shm; mv ../../../copy.db queue.db
+        $ asyncq job retry 1
+        ! error: job 1 is processing, nothing to retry
+        ! hint: `asyncq job cancel 1` ends it first
+        ? 77
+        $ asyncq process
+        done
+        ! asyncq: processor 1 (process [..] on [..]) belongs to the original of this copy; 1 of its jobs put back
+        ",
+    );
+}
+
 #[test]
 fn what_ran_when_a_backup_was_made_is_run_again_on_a_machine_with_another_name() {
     let (place, process) = copied_while_it_runs();

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use presence::RunFolder;
+pub use rescue::rescue_copied;
 use rustix::process::geteuid;
 
 use crate::domain::attempt::{Ending, Failure};

@@ -96,9 +96,7 @@ pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_>) -> Result<Oth
             }
         };
         // A copy takes its jobs, and leaves alone what the original runs.
-        let runs_for_original =
-            processor.of_original && (remains.is_none() || process(&processor.is) == Sighting::There);
-        if runs_for_original {
+        if runs_for_original(&processor, remains.as_ref()) {
             take_from_original(store, &processor, remains, rescuer)?;
             others.rescued = true;
             continue;
@@ -149,7 +147,37 @@ pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_>) -> Result<Oth
     Ok(others)
 }
 
-/// Puts back, in a copy of a store, what the original's processor ran when that was copied.
+/// Puts back, in a copy of a store, what the original's processors ran when that was copied, and ends nothing of theirs. A
+/// processor that may have left something running in this place is for [`rescue`].
+///
+/// # Errors
+/// Whatever the store answers.
+pub fn rescue_copied(store: &mut Store, tell: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+    let (options, mut held, mut summary) = (Options::default(), BTreeSet::new(), Summary::default());
+    let mut rescuer =
+        Rescuer { own: None, options: &options, idle: None, held: &mut held, summary: &mut summary, tell };
+    let run_folder = store.run_folder();
+    for processor in store.processors()?.into_iter().filter(|it| it.of_original) {
+        let remains = match life(&run_folder, &processor.is.folder) {
+            // Nobody is dead who is not proven to be.
+            Ok(Life::Alive) | Err(_) => continue,
+            Ok(Life::NoFolder) => None,
+            Ok(Life::Dead(remains)) => Some(remains),
+        };
+        if runs_for_original(&processor, remains.as_ref()) {
+            take_from_original(store, &processor, remains, &mut rescuer)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether nothing that a processor ran for this store can be left, as it works for the store's original, elsewhere.
+fn runs_for_original(processor: &Processor, remains: Option<&Remains>) -> bool {
+    let is_elsewhere = || !same_boot(&processor.is) || process(&processor.is) == Sighting::There;
+    processor.of_original && (remains.is_none() || is_elsewhere())
+}
+
+/// Puts back, in a copy of a store, what one processor of the original ran.
 fn take_from_original(
     store: &mut Store,
     processor: &Processor,
