@@ -14,7 +14,7 @@ use crate::commands::waiting::Waiting;
 use crate::commands::{JobFilter, JobQuery, Store};
 use crate::domain::attempt::{Attempt, Failure};
 use crate::domain::job::{Job, JobId, State};
-use crate::domain::json::{is_too_deep, quote};
+use crate::domain::json::{Json, quote};
 use crate::domain::log::Stream;
 use crate::domain::time::{Timestamp, show_span};
 
@@ -312,9 +312,10 @@ impl<'a> AttemptView<'a> {
     }
 }
 
-/// Stored JSON byte for byte. What a client stored that is not JSON, or that is nested deeper than readers can follow, is
-/// a string.
+/// Stored JSON byte for byte. What a client stored that is not JSON, or that other programs may not be able to read (nested
+/// too deep, half a surrogate pair, a name twice), is a string.
 fn raw(text: &str) -> Box<RawValue> {
-    let own = Some(text).filter(|text| !is_too_deep(text)).and_then(|text| RawValue::from_string(text.to_owned()).ok());
+    let is_for_all = Json::parse(text).is_ok();
+    let own = Some(text).filter(|_| is_for_all).and_then(|text| RawValue::from_string(text.to_owned()).ok());
     own.or_else(|| RawValue::from_string(quote(text)).ok()).unwrap_or_default()
 }

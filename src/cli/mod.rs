@@ -56,6 +56,8 @@ static VERSION: std::sync::LazyLock<String> =
 enum Command {
     /// Create a store, or upgrade an old one; one that is up to date is searched for damage, all of it, and what of its schema is missing or was changed is made again
     Init,
+    /// Take asyncq's tables out of an application's database
+    #[command(long_about = remove::ABOUT)]
     Remove(remove::Remove),
     /// Services: named queues and their limits
     #[command(subcommand)]

@@ -11,11 +11,14 @@ use crate::commands::job::put_back_copied;
 use crate::domain::log::Stream;
 use crate::error::{Error, Kind};
 
-/// Take asyncq's tables out of an application's database
-///
-/// Removes all services, functions and jobs from the file, and leaves everything else as it is. Refused while a processor
-/// is at work, while calls wait, and while a table of the application refers to one of asyncq's. Triggers and indexes that
-/// the application has put on asyncq's tables go with them. Asks first.
+/// The long help.
+pub const ABOUT: &str = "Take asyncq's tables out of an application's database
+
+Removes all services, functions and jobs from the file, and leaves everything else as it is. Refused while a processor is at \
+work, while calls wait, and while a table of the application refers to one of asyncq's. Triggers and indexes that the application \
+has put on asyncq's tables go with them. Asks first.";
+
+/// How to take the tables out.
 #[derive(Debug, Args)]
 pub struct Remove {
     /// Do not ask

@@ -21,26 +21,6 @@ pub const MAX_DEPTH: usize = 64;
 /// White space of JSON.
 const WHITE: [char; 4] = [' ', '\t', '\n', '\r'];
 
-/// Whether JSON is nested deeper than [`MAX_DEPTH`].
-#[must_use]
-pub fn is_too_deep(text: &str) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => depth += 1,
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > MAX_DEPTH {
-            return true;
-        }
-    }
-    false
-}
-
 /// Why a text is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Flaw {
@@ -303,10 +283,6 @@ mod tests {
     #[test]
     fn brackets_in_strings_are_not_deep() {
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
-        assert!(!is_too_deep(&nested(MAX_DEPTH)) && is_too_deep(&nested(MAX_DEPTH + 1)));
-        assert!(!is_too_deep(&format!("[{}0]", "[],".repeat(100))));
-        assert!(!is_too_deep(&format!(r#"["\"{0}", "{0}\\"]"#, "[{".repeat(100))));
-        assert!(is_too_deep(&format!(r#"["\\", {}]"#, nested(MAX_DEPTH))));
     }
 
     #[test]

@@ -151,8 +151,9 @@ fn word(request: &Request<'_>, which: &impl Display, word: String) -> Result<Str
 }
 
 fn too_many(request: &Request<'_>, words: &[String]) -> Failure {
-    let (count, size) = (words.len(), words.iter().map(String::len).sum::<usize>());
-    does_not_fit(request, &format!("its {count} arguments have {size} bytes in all, too many for a command line"))
+    // The kernel counts a NUL at the end of each, and a pointer to it (execve(2)).
+    let (count, size) = (words.len(), words.iter().map(|word| word.len() + 1 + size_of::<usize>()).sum::<usize>());
+    does_not_fit(request, &format!("its {count} arguments take {size} bytes of a command line, more than it may have"))
 }
 
 /// A failure to run a call that its program cannot get as words, with the way out.

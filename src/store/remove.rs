@@ -1,7 +1,9 @@
 //! Taking the store out of a database again.
 
+use std::path::Path;
+
 use super::engine::Tx;
-use super::place::run_folder;
+use super::place::{run_folder, with_suffix, without_links};
 use super::script::parts;
 use super::{Location, Store, one};
 use crate::error::{Error, Kind, Result};
@@ -68,12 +70,21 @@ impl Store {
     }
 }
 
+/// The store and what belongs to it, as a shell takes it.
+fn files(location: &Location) -> String {
+    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
+    let (link, file) = (location.as_path(), without_links(location.as_path()));
+    let beside = ["-wal", "-shm", "-asyncq"].map(|suffix| quoted(&with_suffix(&file, suffix)));
+    let names = [quoted(link)].into_iter().chain((link != file).then(|| quoted(&file)));
+    names.chain(beside).collect::<Vec<_>>().join(" ")
+}
+
 /// What goes, unless something is in the way.
 fn contents(tx: &mut dyn Tx, location: &Location) -> Result<Contents> {
     if !tx.has_foreign_table()? {
         let message = format!("`{location}` holds nothing but the store");
         return Err(Error::new(Kind::Denied, message)
-            .hint(format!("stop every processor, and remove the file and what is beside it: `rm -r {location}*`")));
+            .hint(format!("stop every processor, and remove its files: `rm -rf {}`", files(location))));
     }
     if let Some(processor) = tx.first(PROCESSOR, &[], |row| row.i64(0))? {
         return Err(Error::new(Kind::Busy, format!("processor {processor} is at work on this store"))

@@ -147,7 +147,7 @@ fn a_call_that_does_not_fit_on_a_command_line_is_told_with_the_way_out() {
         262270
         ! asyncq: job 1 (`events` `count`): its argument 2 is a word of 131072 bytes, and one may have at most 131071; {way_out}
         ! asyncq: job 2 (`events` `count`): its argument `key` is a word of 131072 bytes, and one may have at most 131071; {way_out}
-        ! asyncq: job 4 (`events` `count`): its 400000 arguments have 400000 bytes in all, too many for a command line; {way_out}
+        ! asyncq: job 4 (`events` `count`): its 400000 arguments take 4000000 bytes of a command line, more than it may have; {way_out}
         ? 1
         $ asyncq job show 4 --json
         {{[..]\"error\":{{\"kind\":\"cannot-run\",[..]\"attempts\":[{{\"attempt\":1,[..]}}]}}

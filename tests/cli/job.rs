@@ -625,16 +625,19 @@ fn a_job_that_waits_says_for_what() {
 }
 
 #[test]
-fn json_that_is_nested_too_deep_for_readers_is_shown_as_a_string() {
+fn json_that_readers_may_not_take_is_shown_as_a_string() {
     let place = place();
     let store = rusqlite::Connection::open(place.store()).unwrap();
     for depth in [64, 65, 999] {
         let args = "[".repeat(depth) + &"]".repeat(depth);
         store.execute("INSERT INTO asyncq_job (service, function, args) VALUES ('events', 'say', ?1)", [args]).unwrap();
     }
+    for args in [r#"["\ud83d"]"#, r#"[{"a": 1, "a": 2}]"#] {
+        store.execute("INSERT INTO asyncq_job (service, function, args) VALUES ('events', 'say', ?1)", [args]).unwrap();
+    }
     let read = "import json, sys; print([type(job['args']).__name__ for job in json.load(sys.stdin)])";
     place.write("read.py", read);
-    place.session("$ asyncq job list --json | python3 read.py\n['str', 'str', 'list']");
+    place.session("$ asyncq job list --json | python3 read.py\n['str', 'str', 'str', 'str', 'list']");
     let shown = place.stdout("asyncq job show 3 --json");
     assert!(shown.contains("\"args\":\"[[[["), "{shown}");
 }

@@ -100,8 +100,22 @@ fn a_file_of_asyncqs_own_is_left_to_rm() {
         "
         $ asyncq remove --yes
         ! error: `[..]/queue.db` holds nothing but the store
-        ! hint: stop every processor, and remove the file and what is beside it: `rm -r [..]/queue.db*`
+        ! hint: stop every processor, and remove its files: `rm -rf '[..]/queue.db' '[..]/queue.db-wal' '[..]/queue.db-shm' '[..]/queue.db-asyncq'`
         ? 77
+        ",
+    );
+    // What the hint says can be pasted, whatever the path.
+    let hint = place.run("mkdir \"it's a\" && cp .local/share/asyncq/queue.db \"it's a/q.db\" && asyncq --db \"it's a/q.db\" remove --yes");
+    let hint = String::from_utf8(hint.stderr).unwrap();
+    let command = hint.split('`').find(|text| text.starts_with("rm ")).unwrap().to_owned();
+    place.stdout("touch \"it's a/q.db.bak\" a");
+    place.stdout(&command);
+    place.session("$ ls \"it's a\"; ls a\nq.db.bak\na");
+    // A view is the application's.
+    place.session(
+        "
+        $ sqlite3 .local/share/asyncq/queue.db 'CREATE VIEW mine AS SELECT 1'; asyncq remove --yes
+        ! asyncq: [..]
         ",
     );
 }

@@ -14,6 +14,7 @@ use crate::error::Error;
 
 const TABLES: &str =
     "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY name";
+const VIEWS: &str = "SELECT name FROM sqlite_schema WHERE type = 'view' ORDER BY name";
 const TRIGGERS: &str = concat!(
     "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name LIKE 'asyncq!_%' ESCAPE '!' AND name NOT IN ",
     own_triggers!()
@@ -40,9 +41,9 @@ impl Sqlite {
         Ok((!others.is_empty()).then_some(own))
     }
 
-    /// Whether the database holds tables of an application.
+    /// Whether the database holds tables or views of an application.
     pub(super) fn has_foreign_table(&self) -> rusqlite::Result<bool> {
-        self.own_tables_among_others().map(|own| own.is_some())
+        Ok(self.own_tables_among_others()?.is_some() || !self.names(VIEWS)?.is_empty())
     }
 
     /// The error that names the application's rule behind what SQLite refuses, if it is one.
