@@ -281,8 +281,12 @@ mod tests {
     }
 
     #[test]
-    fn brackets_in_strings_are_not_deep() {
-        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+    fn a_text_that_is_taken_is_what_it_is_when_it_is_parsed() {
+        let (fits, deep) = (nested(MAX_DEPTH), nested(MAX_DEPTH + 1));
+        let long = format!("[{}]", " ".repeat(MAX_BYTES));
+        for text in ["[]", "{}", " [ 1 ]\n", "[1]x", "", r#"["\ud83d"]"#, r#"{"a":1,"a":2}"#, &fits, &deep, &long] {
+            assert_eq!(Json::take(text.to_owned()), Json::parse(text), "{text}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::engine::Tx;
-use super::place::{run_folder, with_suffix, without_links};
+use super::place::{with_suffix, without_links};
 use super::script::parts;
 use super::{Location, Store, one};
 use crate::error::{Error, Kind, Result};
@@ -54,8 +54,7 @@ impl Store {
             Ok(())
         })?;
         // Nobody is registered: nothing is in there but the line of writers, which nothing depends on.
-        let Location::File(path) = &self.location;
-        let folder = run_folder(path);
+        let folder = self.run_folder();
         let _ = std::fs::remove_file(folder.join(".line"));
         let _ = std::fs::remove_dir(folder);
         Ok(())
