@@ -9,9 +9,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::enqueue::{Enqueue, inherited_principal};
 use super::exit;
-use super::output::nobody_reads;
 use super::session::{Session, environment};
-use super::stdio::{self, Sink};
+use super::stdio::{self, Sink, in_words};
 use crate::commands::Enqueued;
 use crate::commands::batch::{self, Options, Progress};
 use crate::commands::enqueue::{self, inside};
@@ -97,14 +96,14 @@ fn bar(session: &Session, input: &File) -> ProgressBar {
 fn print(jobs: &[Enqueued]) -> anyhow::Result<()> {
     let mut out = BufWriter::new(Sink(Stream::Out));
     let printed = jobs.iter().try_for_each(|job| writeln!(out, "{}", job.id())).and_then(|()| out.flush());
-    match printed.map_err(anyhow::Error::from) {
+    match printed {
         // Whoever does not want the numbers still wants the calls.
-        Err(error) if nobody_reads(&error) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => {
             let (first, last) = (jobs.first().map(|job| job.id()), jobs.last().map(|job| job.id()));
             let message = match (first, last) {
                 (Some(first), Some(last)) => {
-                    format!("jobs {first} to {last} are made, but that could not be printed: {}", reason(&error))
+                    format!("jobs {first} to {last} are made, but that could not be printed: {}", in_words(&error))
                 }
                 _ => error.to_string(),
             };

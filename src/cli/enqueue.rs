@@ -1,16 +1,16 @@
 //! `asyncq enqueue`.
 
 use std::ffi::OsString;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::output::nobody_reads;
+use super::exit;
 use super::process;
 use super::session::{Session, environment, variable};
-use super::stdio;
+use super::stdio::{self, Sink};
 use super::usage::parse_count;
-use super::{exit, say};
 use crate::commands::enqueue::{self, inside};
 use crate::commands::nested::{self, Means};
 use crate::commands::{Enqueued, Store, reset_signals};
@@ -18,9 +18,10 @@ use crate::domain::attempt::Outcome;
 use crate::domain::call::{Call, Key, Principal, Reading};
 use crate::domain::function::FunctionName;
 use crate::domain::job::{NewJob, Running};
+use crate::domain::log::Stream;
 use crate::domain::service::ServiceName;
 use crate::domain::text::visible;
-use crate::error::{Error, Kind, reason};
+use crate::error::{Error, Kind};
 
 /// Call a function: put the call on its service's queue and print the job's number
 ///
@@ -109,12 +110,12 @@ impl Enqueue {
         // The end of the process closes it too, at less cost.
         std::mem::forget(store);
         let id = enqueued.id();
-        say(id).map_err(|error| {
-            if nobody_reads(&error) {
-                return error;
+        Sink(Stream::Out).write_all(format!("{id}\n").as_bytes()).map_err(|error| {
+            if error.kind() == ErrorKind::BrokenPipe {
+                return stdio::cannot_write(Stream::Out, error);
             }
-            let message = format!("the call is job {id}, but that could not be printed: {}", reason(&error));
-            Error::new(Kind::Io, message).hint(format!("do not make it again; `asyncq job show {id}` shows it")).into()
+            let message = format!("the call is job {id}, but that could not be printed: {}", stdio::in_words(&error));
+            Error::new(Kind::Io, message).hint(format!("do not make it again; `asyncq job show {id}` shows it"))
         })?;
         if let Enqueued::Same(id) = enqueued {
             session.whisper(&format!("job {id} has this key and is this call"));

@@ -1,7 +1,6 @@
 //! `asyncq job`.
 
 use std::borrow::Cow;
-use std::io::Write;
 
 use clap::Subcommand;
 
@@ -9,7 +8,7 @@ use super::job_list::List;
 use super::job_view::print_job;
 use super::job_which::{Matching, Which, job_number, one_of};
 use super::session::{Session, to_terminal};
-use super::stdio::{self, Sink, is_terminal};
+use super::stdio::{self, is_terminal};
 use super::{exit, say};
 use crate::commands::{Change, Store, job};
 use crate::domain::job::{self as jobs, JobId, State};
@@ -212,7 +211,7 @@ fn print_log(log: &Log, raw: bool) -> anyhow::Result<()> {
         }
         let safe = is_terminal(stream) && !raw;
         let bytes = if safe { visible_lines(bytes).into_bytes().into() } else { Cow::from(bytes) };
-        Sink(stream).write_all(&bytes)?;
+        stdio::print_bytes(stream, &bytes)?;
     }
     if !told {
         stdio::tell(&gap);

@@ -1,6 +1,6 @@
 //! How jobs look: in lists, alone, as JSON.
 
-use std::io::Write;
+use std::io::{self, BufWriter, Write};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::job_waits;
 use super::output::{self, Sheet, or_dash, relative, text};
 use super::session::now;
-use super::stdio::Sink;
+use super::stdio::{Sink, cannot_write};
 use super::table::{Column, Layout, Table};
 use crate::commands::waiting::Waiting;
 use crate::commands::{JobFilter, JobQuery, Store};
@@ -80,13 +80,7 @@ impl JobPrinter {
             self.layout = Some(table.print_part(self.layout.as_ref())?);
             return Ok(());
         }
-        let mut out = std::io::BufWriter::new(Sink(Stream::Out));
-        for (index, job) in jobs.iter().enumerate() {
-            out.write_all(if first && index == 0 { b"[\n" } else { b",\n" })?;
-            serde_json::to_writer(&mut out, &JobView::of(job, None))?;
-        }
-        out.flush()?;
-        Ok(())
+        Ok(print_json(jobs, first).map_err(|error| cannot_write(Stream::Out, error))?)
     }
 
     /// Ends the list.
@@ -97,6 +91,16 @@ impl JobPrinter {
             (false, _) => Ok(()),
         }
     }
+}
+
+/// Prints elements of an array of jobs, which begins with them if they are the first.
+fn print_json(jobs: &[Job], first: bool) -> io::Result<()> {
+    let mut out = BufWriter::new(Sink(Stream::Out));
+    for (index, job) in jobs.iter().enumerate() {
+        out.write_all(if first && index == 0 { b"[\n" } else { b",\n" })?;
+        serde_json::to_writer(&mut out, &JobView::of(job, None))?;
+    }
+    out.flush()
 }
 
 /// How long the latest attempt of a job took that has ended.

@@ -23,13 +23,11 @@ mod systemd;
 mod table;
 mod usage;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 use session::{Global, Session};
-use stdio::Sink;
 
 use crate::domain::log::Stream;
 
@@ -145,5 +143,5 @@ pub fn reference() -> String {
 
 /// Writes a line of data; what fails, fails the command.
 fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
-    Ok(Sink(Stream::Out).write_all(format!("{line}\n").as_bytes())?)
+    Ok(stdio::print_bytes(Stream::Out, format!("{line}\n").as_bytes())?)
 }

@@ -35,7 +35,7 @@ impl Sheet {
             lines += format!("{name:width$}  {value}").trim_end();
             lines.push('\n');
         }
-        stdio::print(&lines)
+        Ok(stdio::print(&lines)?)
     }
 }
 
@@ -91,10 +91,7 @@ pub fn relative(moment: Timestamp, now: Timestamp) -> String {
 /// Whether this failed because the reader of our output has gone, as `head` does: that is no failure.
 pub fn nobody_reads(error: &anyhow::Error) -> bool {
     let is_pipe = |error: &std::io::Error| error.kind() == ErrorKind::BrokenPipe;
-    error.chain().any(|cause| {
-        let json = cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
-        json == Some(ErrorKind::BrokenPipe) || cause.downcast_ref::<std::io::Error>().is_some_and(is_pipe)
-    })
+    error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(is_pipe))
 }
 
 /// The help of a command and of all below it, in Markdown.

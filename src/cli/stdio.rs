@@ -4,7 +4,7 @@
 //! a line of its own. What cannot be written while a processor works is counted and told; the next piece is tried again.
 
 use std::borrow::Cow;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::BorrowedFd;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::commands::process::{self, Echo, Piece, PieceKind, Voice};
 use crate::domain::log::Stream;
-use crate::error::reason;
+use crate::error::{Error, Kind, reason};
 
 /// stdout or stderr, without a buffer.
 #[derive(Debug, Clone, Copy)]
@@ -75,9 +75,38 @@ static JOINT: LazyLock<bool> = LazyLock::new(|| {
 });
 
 /// Writes text with styles to stdout, without them where they are not wanted; what fails, fails the command.
-pub fn print(text: &str) -> anyhow::Result<()> {
-    Sink(Stream::Out).write_all(styled(Stream::Out, text).as_bytes())?;
-    Ok(())
+pub fn print(text: &str) -> Result<(), Error> {
+    print_bytes(Stream::Out, styled(Stream::Out, text).as_bytes())
+}
+
+/// Writes data as it is; what fails, fails the command.
+pub fn print_bytes(stream: Stream, bytes: &[u8]) -> Result<(), Error> {
+    Sink(stream).write_all(bytes).map_err(|error| cannot_write(stream, error))
+}
+
+/// The error for data that could not be written.
+pub fn cannot_write(stream: Stream, error: io::Error) -> Error {
+    let hint = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "make room there, or send the output elsewhere, and run the command again"
+        }
+        ErrorKind::FileTooLarge => "`ulimit -f` shows how large a file may be, in blocks",
+        _ => "send the output elsewhere, and run the command again",
+    };
+    let message = format!("cannot write to {}: {}", name(stream), in_words(&error));
+    Error::new(Kind::Io, message).hint(hint).because(error)
+}
+
+/// Why something could not be written, as it stands within a sentence.
+pub fn in_words(error: &io::Error) -> String {
+    if error.kind() == ErrorKind::StorageFull {
+        return "no space left on the device".to_owned();
+    }
+    let mut said = reason(error);
+    if let Some(first) = said.get_mut(..1) {
+        first.make_ascii_lowercase();
+    }
+    said
 }
 
 fn styled(stream: Stream, text: &str) -> Cow<'_, str> {
@@ -127,13 +156,13 @@ fn put(piece: &Piece) {
     let bytes = if breaks { [b"\n", &piece.bytes[..]].concat().into() } else { Cow::from(&piece.bytes) };
     match write_all(stream, &bytes) {
         Ok(()) => tell_losses(false),
-        Err((error, _)) if error.kind() == io::ErrorKind::BrokenPipe => true,
+        Err((error, _)) if error.kind() == ErrorKind::BrokenPipe => true,
         Err((error, rest)) => {
             let tells = state().lose(stream, rest.min(piece.bytes.len()), &error);
             let text = format!(
                 "asyncq: cannot write to {}: {}; trying again with what comes next\n",
                 name(stream),
-                reason(&error)
+                in_words(&error)
             );
             tells && complain(&text)
         }
@@ -145,7 +174,7 @@ fn write_all(stream: Stream, bytes: &[u8]) -> Result<(), (io::Error, usize)> {
     let mut left = bytes;
     while !left.is_empty() {
         match Sink(stream).write(left) {
-            Ok(0) => return Err((io::ErrorKind::WriteZero.into(), left.len())),
+            Ok(0) => return Err((ErrorKind::WriteZero.into(), left.len())),
             Ok(count) => left = &left[count..],
             Err(error) => return Err((error, left.len())),
         }
@@ -172,7 +201,7 @@ pub fn tell_losses(of_both: bool) -> bool {
             if one.failing && !of_both {
                 continue;
             }
-            format!("asyncq: {} bytes could not be written to {}: {}\n", one.lost, name(stream), reason(why))
+            format!("asyncq: {} bytes could not be written to {}: {}\n", one.lost, name(stream), in_words(why))
         };
         if complain(&text) {
             let mut state = state();

@@ -10,7 +10,6 @@ use super::function::command_line;
 use super::output::nobody_reads;
 use super::{Cli, exit, session, stdio};
 use crate::domain::suggest::nearest;
-use crate::error::reason;
 
 /// Tells it. Help and version are no errors; nobody may be reading them any more.
 pub fn tell(error: &clap::Error) -> ExitCode {
@@ -21,10 +20,10 @@ pub fn tell(error: &clap::Error) -> ExitCode {
             return ExitCode::from(exit::USAGE);
         }
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            return match stdio::print(&error.render().ansi().to_string()) {
+            return match stdio::print(&error.render().ansi().to_string()).map_err(Into::into) {
                 Err(error) if !nobody_reads(&error) => {
-                    session::show(&reason(&error), None);
-                    ExitCode::from(exit::IO)
+                    session::show_error(&error);
+                    ExitCode::from(exit::code(&error))
                 }
                 _ => ExitCode::from(exit::DONE),
             };

@@ -275,7 +275,7 @@ fn a_number_that_cannot_be_printed_is_told() {
     place.session(
         "
         $ asyncq enqueue events hello > /dev/full
-        ! error: the call is job 1, but that could not be printed: No space left on device
+        ! error: the call is job 1, but that could not be printed: no space left on the device
         ! hint: do not make it again; `asyncq job show 1` shows it
         ? 74
         $ ASYNCQ_PRINCIPAL=$(printf 'e\\377') asyncq enqueue events hello

@@ -178,8 +178,8 @@ fn what_a_full_disk_takes_is_counted_and_told() {
         $ asyncq enqueue events say lost; asyncq enqueue events say again; asyncq process >/dev/full
         1
         2
-        ! asyncq: cannot write to stdout: No space left on device; trying again with what comes next
-        ! asyncq: 11 bytes could not be written to stdout: No space left on device
+        ! asyncq: cannot write to stdout: no space left on the device; trying again with what comes next
+        ! asyncq: 11 bytes could not be written to stdout: no space left on the device
         $ asyncq job log 1
         lost
         # Where nothing can be said, the exit code does.
@@ -191,6 +191,44 @@ fn what_a_full_disk_takes_is_counted_and_told() {
         ? 1
         $ asyncq enqueue events say unread; asyncq process | true
         5
+        ",
+    );
+}
+
+#[test]
+fn a_command_that_cannot_print_says_what_failed_and_what_helps() {
+    let place = Place::with_functions(&[("say", "echo $1")]);
+    place.stdout("asyncq enqueue events say hello; asyncq process");
+    for command in [
+        "job list",
+        "job list --json",
+        "job show 1",
+        "job show 1 --json",
+        "job log 1",
+        "job result 1",
+        "service list",
+        "function show events say",
+        "is-async",
+        "--help",
+        "job --help",
+        "--version",
+    ] {
+        place.session(&format!(
+            "
+            $ asyncq {command} >/dev/full
+            ! error: cannot write to stdout: no space left on the device
+            ! hint: make room there, or send the output elsewhere, and run the command again
+            ? 74
+            "
+        ));
+    }
+    place.session(
+        "
+        $ truncate -s 4194304 long; (ulimit -f 8192; exec asyncq job list >>long)
+        ! error: cannot write to stdout: file too large
+        ! hint: `ulimit -f` shows how large a file may be, in blocks
+        ? 74
+        $ asyncq job list | true; asyncq --help | true; asyncq job list --json >&-
         ",
     );
 }
@@ -222,7 +260,7 @@ fn a_log_that_could_not_grow_is_written_again_when_it_can() {
     assert!(process.wait().status.success());
     let (out, err) = (place.read("out"), place.read("err"));
     assert!(out.lines().all(|line| line.chars().all(|c| c == '0') || line == "8"), "{out}");
-    assert!(err.contains("bytes could not be written to stderr: File too large"), "{err}");
+    assert!(err.contains("bytes could not be written to stderr: file too large"), "{err}");
 }
 
 #[test]
@@ -242,8 +280,8 @@ raise SystemExit(process.wait())
     place.session(
         "
         $ python3 gone.py
-        ! asyncq: cannot write to stdout: Input/output error; trying again with what comes next
-        ! asyncq: 6 bytes could not be written to stdout: Input/output error
+        ! asyncq: cannot write to stdout: input/output error; trying again with what comes next
+        ! asyncq: 6 bytes could not be written to stdout: input/output error
         $ asyncq job log 1
         hello
         ",
