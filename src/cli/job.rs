@@ -9,6 +9,7 @@ use super::job_view::print_job;
 use super::job_which::{Matching, Which, job_number, one_of};
 use super::session::{Session, to_terminal};
 use super::stdio::{self, is_terminal};
+use super::usage::whole_number;
 use super::{exit, say};
 use crate::commands::{Change, Store, job};
 use crate::domain::job::{self as jobs, JobId, State};
@@ -92,7 +93,7 @@ const RETRIED: &[State] = &[State::Error];
 const STARTABLE: &[State] = &[State::Held];
 
 fn attempt_number(text: &str) -> Result<i64, String> {
-    text.parse().map_err(|_| "the number of an attempt is a whole number from 1".to_owned())
+    whole_number(text, "the number of an attempt", i64::MIN)
 }
 
 fn or_default(states: Vec<State>, default: &[State]) -> Vec<State> {

@@ -7,6 +7,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::exit;
 use super::session::{Session, show_error};
+use super::usage::whole_number;
 use crate::commands::{Change, JobFilter, JobQuery, Many, Store, job};
 use crate::domain::function::FunctionName;
 use crate::domain::job::{JobId, State};
@@ -68,8 +69,7 @@ pub fn one_of(states: &'static [State]) -> impl TypedValueParser<Value = State> 
 /// # Errors
 /// What such a number has to be.
 pub fn job_number(text: &str) -> Result<i64, String> {
-    let number = text.parse().ok().filter(|number| *number > 0);
-    number.ok_or_else(|| "the number of a job is a whole number from 1".to_owned())
+    whole_number(text, "the number of a job", 1)
 }
 
 impl Filter {

@@ -1,6 +1,7 @@
 //! What is wrong with a command line, in the form and the words of all other errors.
 
 use std::ffi::OsString;
+use std::num::IntErrorKind;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
@@ -213,8 +214,21 @@ fn not_text(typed: &[OsString]) -> (String, String) {
 /// # Errors
 /// What such a number has to be.
 pub fn parse_count(text: &str) -> Result<u64, String> {
-    let count = text.parse().ok().filter(|count| *count > 0);
-    count.ok_or_else(|| "a number of calls is a whole number from 1".to_owned())
+    whole_number(text, "a number of calls", 1).map(i64::unsigned_abs)
+}
+
+/// Reads a number that `what` names, from `least` on.
+///
+/// # Errors
+/// What such a number has to be.
+pub fn whole_number(text: &str, what: &str, least: i64) -> Result<i64, String> {
+    match text.parse::<i64>() {
+        Ok(number) if number >= least => Ok(number),
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => {
+            Err(format!("it is too great: {what} is at most {}", i64::MAX))
+        }
+        _ => Err(format!("{what} is a whole number from 1")),
+    }
 }
 
 #[cfg(test)]

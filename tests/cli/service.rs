@@ -183,6 +183,18 @@ fn numbers_are_explained() {
         ! error: `--concurrency` cannot be `-1`: a concurrency is a whole number from 1 to 4294967295
         ! hint: `asyncq service add --help` shows how
         ? 2
+        $ asyncq job show 9223372036854775808
+        ! error: `ID` cannot be `9223372036854775808`: it is too great: the number of a job is at most 9223372036854775807
+        ! hint: `asyncq job show --help` shows how
+        ? 2
+        $ asyncq job log 1 --attempt 99999999999999999999999
+        ! error: `--attempt` cannot be `99999999999999999999999`: it is too great: the number of an attempt is at most 9223372036854775807
+        ! hint: `asyncq job log --help` shows how
+        ? 2
+        $ asyncq process --max-jobs 99999999999999999999999
+        ! error: `--max-jobs` cannot be `99999999999999999999999`: it is too great: a number of calls is at most 9223372036854775807
+        ! hint: `asyncq process --help` shows how
+        ? 2
         $ asyncq job show abc
         ! error: `ID` cannot be `abc`: the number of a job is a whole number from 1
         ! hint: `asyncq job show --help` shows how
