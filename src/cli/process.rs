@@ -318,6 +318,10 @@ fn tell_end(session: &Session, report: &Report) {
         (Some(error), _) if report.state == State::Delayed => {
             session.whisper(&format!("{what}: {}; tried again in {pause:.1}s", error.message));
         }
+        (Some(error), _) if report.lacks_own_site => session.talk_with_hint(
+            &format!("{what}: {}", error.message),
+            &format!("that site belongs to this call alone: make the directory, then `asyncq job retry {job}`"),
+        ),
         // Without a code, the message names the way out.
         (Some(error), _) if error.kind == FailureKind::CannotRun && error.exit_code.is_some() => session
             .talk_with_hint(

@@ -230,6 +230,8 @@ pub struct Report {
     pub state: State,
     /// How long it took.
     pub took: Duration,
+    /// Whether it could not be run, and has a site of its own that is not there.
+    pub lacks_own_site: bool,
 }
 
 /// What a processor has done.

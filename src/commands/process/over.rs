@@ -1,6 +1,7 @@
 //! Calls that have ended, on their way into the store.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::time::Duration;
 
 use super::note::Note;
@@ -39,6 +40,8 @@ pub(super) struct Over {
     pub(super) finish: Finish,
     /// Unless it never began.
     pub(super) mark: Option<Mark>,
+    /// Whether it could not be run, and has a site of its own that is not there.
+    lacks_own_site: bool,
 }
 
 impl Over {
@@ -55,7 +58,8 @@ impl Over {
     pub(super) fn noted(note: Note) -> Result<Over> {
         let Note { fence, service, function, before, outcome, result, took, log } = note;
         let verdict = decide(&outcome, before, draw_for(&outcome)?);
-        Ok(Over { service, function, finish: Finish { fence, verdict, result, took, log }, mark: None })
+        let finish = Finish { fence, verdict, result, took, log };
+        Ok(Over { service, function, finish, mark: None, lacks_own_site: false })
     }
 
     /// Whether a claim can be run: the stored call is valid, and so is its function.
@@ -78,7 +82,11 @@ impl Over {
     }
 
     fn new(claim: &Claim, finish: Finish) -> Over {
-        Over { service: claim.service.clone(), function: claim.function.clone(), finish, mark: None }
+        let cannot_run = finish.verdict.error.as_ref().is_some_and(|error| error.kind == FailureKind::CannotRun);
+        let own_site = claim.call.as_ref().ok().and_then(|call| call.site.as_deref());
+        let lacks_own_site = cannot_run && own_site.is_some_and(|site| !Path::new(site).is_dir());
+        let (service, function) = (claim.service.clone(), claim.function.clone());
+        Over { service, function, finish, mark: None, lacks_own_site }
     }
 
     /// Tells what was recorded: the state in which the job is now, unless it was no longer ours.
@@ -108,6 +116,7 @@ impl Over {
             pause: verdict.pause,
             state,
             took: self.finish.took,
+            lacks_own_site: self.lacks_own_site,
         }));
     }
 }
