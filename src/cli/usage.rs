@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::num::IntErrorKind;
 use std::process::ExitCode;
 
-use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser};
 
 use super::function::command_line;
 use super::output::nobody_reads;
@@ -46,7 +46,7 @@ fn words(error: &clap::Error, typed: &[OsString]) -> (String, String) {
     let value = context(error, ContextKind::InvalidValue).join(" ");
     match error.kind() {
         ErrorKind::UnknownArgument if arg.starts_with('-') => {
-            (format!("`{name}` has no option `{arg}`"), other_option(&asked, &arg))
+            (format!("`{name}` has no option `{arg}`"), other_option(&asked, &arg, typed))
         }
         ErrorKind::UnknownArgument => {
             (format!("`{arg}` is one argument too many for `{name}`"), too_many(name, &arg, typed))
@@ -130,7 +130,7 @@ fn asked(typed: &[OsString]) -> clap::Command {
 }
 
 /// The way out of an option that the command does not have.
-fn other_option(asked: &clap::Command, option: &str) -> String {
+fn other_option(asked: &clap::Command, option: &str, typed: &[OsString]) -> String {
     let name = asked.get_bin_name().unwrap_or("asyncq");
     let long = option.trim_start_matches('-');
     let own = asked.get_arguments().filter_map(clap::Arg::get_long);
@@ -138,6 +138,10 @@ fn other_option(asked: &clap::Command, option: &str) -> String {
         && let Some(near) = nearest(long, own)
     {
         return format!("did you mean `--{near}`? `{name} --help` lists all options");
+    }
+    let others = if option.starts_with("--") { others_with(long) } else { Vec::new() };
+    if others.is_empty() && stands_for_a_name(name, option, typed) {
+        return format!("a name cannot begin with `-`; `{name} --help` lists all options");
     }
     if name.starts_with("asyncq function") && asked.get_arguments().any(clap::Arg::is_last_set) {
         return "options of the program stand behind it, and `--` before it".to_owned();
@@ -150,17 +154,37 @@ fn other_option(asked: &clap::Command, option: &str) -> String {
             "if it is an argument of the call, put `--` before the arguments: `{name} SERVICE FUNCTION -- {option}`"
         );
     }
-    let mut others = Vec::new();
-    let mut root = Cli::command();
-    root.build();
-    commands_with(&root, long, &mut others);
-    if option.starts_with("--") && !others.is_empty() {
+    if !others.is_empty() {
         return format!("it is an option of {}", list(&others, "and"));
     }
     format!("`{name} --help` lists all options")
 }
 
+/// Whether an option stands where a service or a function is named: with a name in its place, the command line has as many
+/// words as it may have.
+fn stands_for_a_name(name: &str, option: &str, typed: &[OsString]) -> bool {
+    let at = typed.iter().position(|word| word == option);
+    let (true, Some(at)) = (name.starts_with("asyncq function ") || name.starts_with("asyncq service "), at) else {
+        return false;
+    };
+    let mut words = vec![OsString::from("asyncq")];
+    words.extend_from_slice(typed);
+    words[at + 1] = OsString::from("name");
+    match Cli::try_parse_from(words) {
+        Ok(_) => true,
+        Err(error) => error.kind() == ErrorKind::MissingRequiredArgument,
+    }
+}
+
 /// The names of all commands that have an option.
+fn others_with(long: &str) -> Vec<String> {
+    let (mut root, mut found) = (Cli::command(), Vec::new());
+    root.build();
+    commands_with(&root, long, &mut found);
+    found
+}
+
+/// Adds the names of the commands at or below `command` that have an option.
 fn commands_with(command: &clap::Command, long: &str, found: &mut Vec<String>) {
     if command.get_arguments().any(|arg| arg.get_long() == Some(long)) {
         found.extend(command.get_bin_name().map(str::to_owned));
@@ -233,8 +257,6 @@ pub fn whole_number(text: &str, what: &str, least: i64) -> Result<i64, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
     fn said(line: &str) -> (String, String) {

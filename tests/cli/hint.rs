@@ -29,6 +29,54 @@ fn a_program_without_the_two_dashes_before_it_is_told_where_they_go() {
 }
 
 #[test]
+fn an_option_in_the_place_of_a_name_is_told_that_names_begin_otherwise() {
+    let place = Place::with_functions(&[]);
+    for (line, command, option) in [
+        ("function add s -x -- true", "function add", "-x"),
+        ("function add s --no-name -- true", "function add", "--no-name"),
+        ("function add s -5 -- true", "function add", "-5"),
+        ("function add s -x", "function add", "-x"),
+        ("function add -x f -- true", "function add", "-x"),
+        ("function set s -x --timeout 5s", "function set", "-x"),
+        ("function remove s -x", "function remove", "-x"),
+        ("service add -x", "service add", "-x"),
+        ("service remove -x --force", "service remove", "-x"),
+    ] {
+        place.session(&format!(
+            "
+            $ asyncq {line}
+            ! error: `asyncq {command}` has no option `{option}`
+            ! hint: a name cannot begin with `-`; `asyncq {command} --help` lists all options
+            ? 2
+            "
+        ));
+    }
+    for line in ["function add s f -x -- true", "function set s f -x", "function add s f -x"] {
+        let command = line.split(' ').take(2).collect::<Vec<_>>().join(" ");
+        place.session(&format!(
+            "
+            $ asyncq {line}
+            ! error: `asyncq {command}` has no option `-x`
+            ! hint: options of the program stand behind it, and `--` before it
+            ? 2
+            "
+        ));
+    }
+    place.session(
+        "
+        $ asyncq service add --conurrency 3
+        ! error: `asyncq service add` has no option `--conurrency`
+        ! hint: did you mean `--concurrency`? `asyncq service add --help` lists all options
+        ? 2
+        $ asyncq service add --follow
+        ! error: `asyncq service add` has no option `--follow`
+        ! hint: it is an option of `asyncq process`
+        ? 2
+        ",
+    );
+}
+
+#[test]
 fn a_line_of_shell_is_told_to_name_the_shell() {
     let place = Place::with_functions(&[]);
     fs::write(place.at("a file"), "").unwrap();
