@@ -148,7 +148,7 @@ pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_>) -> Result<Oth
 }
 
 /// Puts back, in a copy of a store, what the original's processors ran when that was copied, and ends nothing of theirs. A
-/// processor that may have left something running in this place is for [`rescue`].
+/// processor that may have left something running in this place is for `asyncq process`.
 ///
 /// # Errors
 /// Whatever the store answers.
