@@ -27,7 +27,7 @@ fn drained(workers: u32, calls: u32, args: &str) -> Duration {
     fs::write(&program, WORKER).unwrap();
     bench.asyncq(&["function", "add", "events", "sleep", "--worker", "--", "python3", program.to_str().unwrap()]);
     bench.fill(calls, "sleep");
-    bench.sql(&format!("UPDATE asyncq_job SET args = '{args}'"));
+    bench.change(&format!("UPDATE asyncq_job SET args = '{args}'"));
     timed(|| bench.asyncq(&["process"])) / calls
 }
 
