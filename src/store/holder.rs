@@ -18,6 +18,10 @@ const SHARED_MEMORY: [RangeInclusive<u64>; 3] = [120..=120, 122..=122, 128..=128
 /// What SQLite locks in the database file: pending, reserved, and the bytes that readers share.
 const FILE: RangeInclusive<u64> = 0x4000_0000..=0x4000_01ff;
 
+/// How often `/proc/locks` is read before a lock counts as not there: the kernel hands the list out a page at a time, and
+/// a lock that is released between two pages hides another one.
+const READINGS: usize = 8;
+
 /// A process that holds a lock.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Holder {
@@ -32,7 +36,11 @@ pub(super) struct Holder {
 /// The process that keeps others from writing the store at `path` now, as far as can be told: not where processes are
 /// hidden, nor on file systems whose device numbers differ from those of their locks (btrfs).
 pub(super) fn holder(path: &Path) -> Option<Holder> {
-    let (path, locks) = (&without_links(path), locks("POSIX"));
+    let path = without_links(path);
+    (0..READINGS).find_map(|_| holder_among(&locks(), &path))
+}
+
+fn holder_among(locks: &[Lock], path: &Path) -> Option<Holder> {
     let shared_memory = File::of(&with_suffix(path, "-shm"));
     let find = |file: &File, range: &RangeInclusive<u64>, also_readers: bool| {
         let here = |lock: &&Lock| lock.file == *file && (lock.writes || also_readers) && overlap(&lock.range, range);
@@ -48,17 +56,18 @@ pub(super) fn holder(path: &Path) -> Option<Holder> {
     find(&file, &FILE, false).or_else(|| find(&file, &FILE, true).filter(|_| shared_memory.is_none()))
 }
 
-/// Whether a process that was stopped has locked a byte of the file at `path` before this one.
+/// Whether a process that was stopped has locked a byte of the file at `path` before this one. It may overlook one, and
+/// then sees it the next time.
 pub(super) fn a_stopped_one_is_before(path: &Path, byte: i64) -> bool {
     let Some(file) = File::of(path) else { return false };
     let before = |lock: &Lock| lock.file == file && i64::try_from(*lock.range.start()).is_ok_and(|start| start < byte);
-    let holders = locks("POSIX").into_iter().filter(before);
-    holders.filter_map(|lock| Holder::look(lock.pid)).any(|holder| holder.stopped)
+    let stopped = |lock: &Lock| Holder::look(lock.pid).is_some_and(|holder| holder.stopped);
+    locks().iter().any(|lock| before(lock) && stopped(lock))
 }
 
-fn locks(kind: &str) -> Vec<Lock> {
+fn locks() -> Vec<Lock> {
     let text = fs::read_to_string("/proc/locks").unwrap_or_default();
-    text.lines().filter_map(|line| Lock::parse(line, kind)).collect()
+    text.lines().filter_map(Lock::parse).collect()
 }
 
 impl Holder {
@@ -97,9 +106,9 @@ struct Lock {
 }
 
 impl Lock {
-    fn parse(line: &str, kind: &str) -> Option<Lock> {
+    fn parse(line: &str) -> Option<Lock> {
         let mut words = line.split_ascii_whitespace().skip(1);
-        if words.next()? != kind {
+        if words.next()? != "POSIX" {
             return None;
         }
         let writes = words.nth(1)? == "WRITE";
@@ -127,13 +136,12 @@ mod tests {
 
     #[test]
     fn lines_of_the_kernel() {
-        let posix = |line| Lock::parse(line, "POSIX");
         let file = File { device: (0xfd, 1), inode: 5678 };
         assert_eq!(
-            posix("1: POSIX  ADVISORY  WRITE 1234 fd:01:5678 120 120"),
+            Lock::parse("1: POSIX  ADVISORY  WRITE 1234 fd:01:5678 120 120"),
             Some(Lock { writes: true, pid: 1234, file, range: 120..=120 })
         );
-        assert_eq!(posix("2: POSIX  ADVISORY  READ 7 00:1c:5 128 EOF").unwrap().range, 128..=u64::MAX);
+        assert_eq!(Lock::parse("2: POSIX  ADVISORY  READ 7 00:1c:5 128 EOF").unwrap().range, 128..=u64::MAX);
         for other in [
             "",
             "1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF",
@@ -142,7 +150,7 @@ mod tests {
             "1: OFDLCK ADVISORY  WRITE -1 fd:01:5678 120 120",
             "1: POSIX  ADVISORY  WRITE 1234 fd:01",
         ] {
-            assert_eq!(posix(other), None, "{other}");
+            assert_eq!(Lock::parse(other), None, "{other}");
         }
     }
 }

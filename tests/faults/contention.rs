@@ -186,6 +186,45 @@ fn who_waits_for_a_stopped_asyncq_gives_up_at_the_deadline_and_is_told_its_pid()
     }
 }
 
+/// Takes and releases many locks, until it is killed.
+const BUSY_WITH_LOCKS: &str = "import fcntl, random
+file = open('locks', 'wb')
+while True:
+    byte = 2 * random.randrange(500)
+    fcntl.lockf(file, fcntl.LOCK_EX, 1, byte)
+    for _ in range(20):
+        fcntl.lockf(file, fcntl.LOCK_UN, 1, 2 * random.randrange(200))
+        fcntl.lockf(file, fcntl.LOCK_EX, 1, 2 * random.randrange(200))
+";
+
+#[test]
+fn the_holder_is_named_while_others_take_and_release_many_locks() {
+    let place = Place::with_functions(&[("nothing", "true")]);
+    place.stdout("asyncq enqueue events nothing");
+    let stopped = place.start("env ASYNCQ_FAILPOINT='transaction begun=stop' asyncq enqueue events nothing");
+    wait_until_stopped(&stopped);
+    place.program("busy", BUSY_WITH_LOCKS);
+    let mut busy = place.start("python3 busy");
+    let text = || std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    wait_until("many locks are held", || {
+        text().lines().filter(|line| line.contains(&busy.0.id().to_string())).count() > 100
+    });
+    for _ in 0..many(1000, 100) {
+        place.session(&format!(
+            "
+            $ asyncq job cancel 1 --lock-timeout 1ms
+            ! error: the store `/[..].db` is locked by process {} (`asyncq`)
+            ! hint: that process is stopped [..]
+            ? 75
+            ",
+            stopped.0.id()
+        ));
+    }
+    busy.0.kill().unwrap();
+    stopped.signal("CONT");
+    assert!(stopped.wait().status.success());
+}
+
 #[test]
 fn who_waits_for_a_stopped_client_is_told_its_pid_whatever_the_journal() {
     for mode in ["wal", "delete"] {
