@@ -45,41 +45,41 @@ pub struct Error {
     kind: Kind,
     message: String,
     hint: Option<String>,
-    passing: bool,
+    transient: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     /// A failure without a hint.
     pub fn new(kind: Kind, message: impl Into<String>) -> Error {
-        Error { kind, message: message.into(), hint: None, passing: false, source: None }
+        Error { kind, message: message.into(), hint: None, transient: false, source: None }
     }
 
     /// The same failure with the way out, a sentence that names a command where one helps.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Error {
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Error {
         self.hint = Some(hint.into());
         self
     }
 
     /// The same failure with what lies under it, for [`StdError::source`].
     #[must_use]
-    pub fn because(mut self, source: impl StdError + Send + Sync + 'static) -> Error {
+    pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Error {
         self.source = Some(Box::new(source));
         self
     }
 
     /// The same failure, marked as one that the same request may not meet again.
     #[must_use]
-    pub fn passing(mut self) -> Error {
-        self.passing = true;
+    pub fn transient(mut self) -> Error {
+        self.transient = true;
         self
     }
 
     /// Whether the same request may succeed later without anybody changing it.
     #[must_use]
-    pub fn can_pass(&self) -> bool {
-        self.passing || matches!(self.kind, Kind::Busy | Kind::Full)
+    pub fn is_transient(&self) -> bool {
+        self.transient || matches!(self.kind, Kind::Busy | Kind::Full)
     }
 
     /// What kind of failure this is.
@@ -90,7 +90,7 @@ impl Error {
 
     /// The way out, if one is known.
     #[must_use]
-    pub fn way_out(&self) -> Option<&str> {
+    pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 }

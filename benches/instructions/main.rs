@@ -15,12 +15,12 @@ use std::time::Duration;
 
 use asyncq::domain::attempt::Outcome;
 use asyncq::domain::call::Call;
-use asyncq::domain::function::{Definition, FunctionName, Takes};
+use asyncq::domain::function::{CallFormat, Definition, FunctionName};
 use asyncq::domain::job::{Finish, NewJob, Token};
 use asyncq::domain::json::Json;
 use asyncq::domain::log::Log;
 use asyncq::domain::processor::NewProcessor;
-use asyncq::domain::retry::{Tally, decide};
+use asyncq::domain::retry::{AttemptCounts, decide};
 use asyncq::domain::service::ServiceName;
 use asyncq::store::{Location, Patience, Plan, Store};
 
@@ -111,7 +111,7 @@ impl Bench {
             env: std::collections::BTreeMap::new(),
             timeout: None,
             worker: None,
-            takes: Takes::default(),
+            call_format: CallFormat::default(),
             generation: 0,
         };
         store.add_function(&service, &function, &definition).unwrap();
@@ -149,7 +149,7 @@ impl Bench {
             let claims = self.store.advance(&plan).unwrap().claims;
             assert_eq!(claims.len(), at_once);
             let ended = claims.into_iter().map(|claim| {
-                let verdict = decide(&Outcome::Completed, Tally::default(), 0.0);
+                let verdict = decide(&Outcome::Completed, AttemptCounts::default(), 0.0);
                 Finish { fence: claim.fence, verdict, result: None, took: Duration::ZERO, log: Log::default() }
             });
             last = ended.collect();

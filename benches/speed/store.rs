@@ -10,7 +10,7 @@ use asyncq::domain::job::{Finish, NewJob, Token};
 use asyncq::domain::json::Json;
 use asyncq::domain::log::Log;
 use asyncq::domain::processor::NewProcessor;
-use asyncq::domain::retry::{Tally, decide};
+use asyncq::domain::retry::{AttemptCounts, decide};
 use asyncq::domain::service::ServiceName;
 use asyncq::store::{Location, Patience, Plan, Store};
 use rusqlite::Connection;
@@ -252,7 +252,7 @@ fn claim_some(path: &Path, Run { at_once, count, durable }: Run) -> Duration {
             }
             claimed += claims.len();
             let ended = claims.into_iter().map(|claim| {
-                let verdict = decide(&Outcome::Completed, Tally::default(), 0.0);
+                let verdict = decide(&Outcome::Completed, AttemptCounts::default(), 0.0);
                 let (took, log) = (Duration::ZERO, Log::default());
                 Finish { fence: claim.fence, verdict, result: None, took, log }
             });

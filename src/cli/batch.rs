@@ -17,7 +17,7 @@ use crate::commands::enqueue::{self, inside};
 use crate::commands::lines::Lines;
 use crate::domain::batch::{Caller, LONGEST_LINE};
 use crate::domain::log::Stream;
-use crate::domain::text::visible;
+use crate::domain::text::escape_control;
 use crate::error::{Error, Kind, reason};
 
 /// Enqueues all calls in a file and prints the numbers of their jobs, one a line, in the order of the lines.
@@ -34,7 +34,7 @@ pub fn run(session: &Session, options: &Enqueue, path: &Path) -> anyhow::Result<
     if let Some(running) = inside(&mut store, &environment())? {
         if !options.defer {
             return Err(Error::new(Kind::Usage, "inside a running function calls are run at once, one after another")
-                .hint("`--defer` queues a batch; `asyncq enqueue SERVICE FUNCTION` runs one call")
+                .with_hint("`--defer` queues a batch; `asyncq enqueue SERVICE FUNCTION` runs one call")
                 .into());
         }
         enqueue::refuse_principal(options.principal.is_some())?;
@@ -75,8 +75,10 @@ fn open(path: &Path) -> anyhow::Result<File> {
             io::ErrorKind::PermissionDenied => Kind::Denied,
             _ => Kind::Io,
         };
-        let name = visible(&path.to_string_lossy()).into_owned();
-        Error::new(kind, format!("cannot read `{name}`: {}", reason(&error))).hint("`--batch -` reads stdin").into()
+        let name = escape_control(&path.to_string_lossy()).into_owned();
+        Error::new(kind, format!("cannot read `{name}`: {}", reason(&error)))
+            .with_hint("`--batch -` reads stdin")
+            .into()
     })
 }
 
@@ -108,7 +110,7 @@ fn print(jobs: &[Enqueued]) -> anyhow::Result<()> {
                 _ => error.to_string(),
             };
             Err(Error::new(Kind::Io, message)
-                .hint("do not make these calls again; `asyncq job list` shows them")
+                .with_hint("do not make these calls again; `asyncq job list` shows them")
                 .into())
         }
         Ok(()) => Ok(()),

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::clap_error::parse_count;
 use super::exit;
 use super::process;
 use super::session::{Session, environment, variable};
 use super::stdio::{self, Sink};
-use super::usage::parse_count;
 use crate::commands::enqueue::{self, inside};
 use crate::commands::nested::{self, Means};
 use crate::commands::{Enqueued, Store, reset_signals};
@@ -20,7 +20,7 @@ use crate::domain::function::FunctionName;
 use crate::domain::job::{NewJob, Running};
 use crate::domain::log::Stream;
 use crate::domain::service::ServiceName;
-use crate::domain::text::visible;
+use crate::domain::text::escape_control;
 use crate::error::{Error, Kind};
 
 /// Call a function: put the call on its service's queue and print the job's number
@@ -115,10 +115,10 @@ impl Enqueue {
                 return stdio::cannot_write(Stream::Out, error);
             }
             let message = format!("the call is job {id}, but that could not be printed: {}", stdio::in_words(&error));
-            Error::new(Kind::Io, message).hint(format!("do not make it again; `asyncq job show {id}` shows it"))
+            Error::new(Kind::Io, message).with_hint(format!("do not make it again; `asyncq job show {id}` shows it"))
         })?;
         if let Enqueued::Same(id) = enqueued {
-            session.whisper(&format!("job {id} has this key and is this call"));
+            session.verbose(&format!("job {id} has this key and is this call"));
         } else if is_paused {
             session.news(&process::paused(&new.call.service));
         }
@@ -136,12 +136,12 @@ impl Enqueue {
             match text.split_once('=') {
                 Some((name, value)) if !name.is_empty() => pairs.push((name, value)),
                 _ => {
-                    let message = format!("`-k {}` is no keyword argument", visible(text));
-                    return Err(Error::new(Kind::Usage, message).hint("write `-k NAME=VALUE`").into());
+                    let message = format!("`-k {}` is no keyword argument", escape_control(text));
+                    return Err(Error::new(Kind::Usage, message).with_hint("write `-k NAME=VALUE`").into());
                 }
             }
         }
-        let words: Vec<_> = self.args.iter().map(|arg| arg.trim_start_matches(SHIELD)).collect();
+        let words: Vec<_> = self.args.iter().map(|arg| arg.trim_start_matches(NEGATIVE)).collect();
         let reading = if self.raw { Reading::Raw } else { Reading::Json };
         Ok(NewJob {
             call: Call {
@@ -166,19 +166,19 @@ pub fn inherited_principal() -> anyhow::Result<Option<Principal>> {
         None => Ok(None),
         Some(Ok(text)) => Ok(Some(Principal::parse(&text)?)),
         Some(Err(_)) => Err(Error::new(Kind::Usage, "`$ASYNCQ_PRINCIPAL` is no UTF-8")
-            .hint("unset it, or give another one with `--principal`")
+            .with_hint("unset it, or give another one with `--principal`")
             .into()),
     }
 }
 
 /// Stands before a number that clap would take for an option: nothing typed can contain it.
-const SHIELD: char = '\0';
+const NEGATIVE: char = '\0';
 
 /// Hides a negative number with a signed exponent from clap, which knows only the other negative numbers.
-pub fn shield(word: OsString) -> OsString {
+pub fn escape_negative(word: OsString) -> OsString {
     let is_number = |text: &str| text.starts_with('-') && text.contains(['e', 'E']) && text.parse::<f64>().is_ok();
     match word.to_str() {
-        Some(text) if is_number(text) => format!("{SHIELD}{text}").into(),
+        Some(text) if is_number(text) => format!("{NEGATIVE}{text}").into(),
         _ => word,
     }
 }
@@ -194,20 +194,20 @@ fn run_now(session: &Session, store: &mut Store, running: &Running, new: &NewJob
     let job = ran.job;
     let (service, function) = (&new.call.service, &new.call.function);
     if ran.late {
-        session.talk(&format!("job {job} (`{service}` `{function}`): the job that made this call had ended before"));
+        session.info(&format!("job {job} (`{service}` `{function}`): the job that made this call had ended before"));
     }
     match ran.outcome {
         Outcome::Completed | Outcome::CompletedItself => Ok(exit::DONE),
         Outcome::Conflict(_) => {
-            session.talk(&format!("job {job} (`{service}` `{function}`): a conflict"));
+            session.info(&format!("job {job} (`{service}` `{function}`): a conflict"));
             Ok(exit::BUSY)
         }
         Outcome::Failed(failure) | Outcome::Unstarted(failure) => {
-            session.talk(&format!("job {job} (`{service}` `{function}`): {}", failure.message));
+            session.info(&format!("job {job} (`{service}` `{function}`): {}", failure.message));
             Ok(exit::FAILED)
         }
         Outcome::Crashed(how) => {
-            session.talk(&format!("job {job} (`{service}` `{function}`): {how}"));
+            session.info(&format!("job {job} (`{service}` `{function}`): {how}"));
             Ok(exit::FAILED)
         }
         Outcome::Interrupted | Outcome::Cancelled => Ok(exit::FAILED),

@@ -7,12 +7,12 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::clap_error::parse_count;
 use super::exit;
 use super::output::{self, Sheet};
 use super::service::tell_removed;
 use super::session::{Session, here, now};
 use super::table::{Column, Table};
-use super::usage::parse_count;
 use crate::commands::function::{Here, Typed, TypedWorker, change, define, resolved};
 use crate::commands::job::put_back_copied;
 use crate::commands::{Added, IfWaiting};
@@ -42,9 +42,9 @@ pub enum Function {
         #[arg(long)]
         worker: bool,
         #[command(flatten)]
-        keep: Keep,
+        keep: WorkerOptions,
         #[command(flatten)]
-        takes: Takes,
+        takes: CallOptions,
         /// How long one run may take, as in 90s or 1h30m
         #[arg(long, value_name = "SPAN", value_parser = parse_span)]
         timeout: Option<Duration>,
@@ -81,9 +81,9 @@ pub enum Function {
         #[arg(long, conflicts_with = "keep")]
         no_worker: bool,
         #[command(flatten)]
-        keep: Keep,
+        keep: WorkerOptions,
         #[command(flatten)]
-        takes: Takes,
+        takes: CallOptions,
         /// Forget a recorded environment variable
         #[arg(long, value_name = "NAME")]
         unset_env: Vec<String>,
@@ -148,7 +148,7 @@ pub struct Site {
 /// How long a worker is kept.
 #[derive(Debug, Args)]
 #[group(id = "keep", multiple = true)]
-pub struct Keep {
+pub struct WorkerOptions {
     /// End a worker after so many calls
     #[arg(long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
     calls_per_worker: Option<u64>,
@@ -162,7 +162,7 @@ pub struct Keep {
 
 /// How a command gets its call.
 #[derive(Debug, Args)]
-pub struct Takes {
+pub struct CallOptions {
     /// How a command gets the arguments of its call: as words, or on standard input alone [default when adding: words]
     #[arg(long, value_name = "HOW", value_parser = one_of(Passing::ALL.map(Passing::as_str), Passing::from_name))]
     args: Option<Passing>,
@@ -178,7 +178,7 @@ fn one_of<T: Clone + Send + Sync + 'static>(
     PossibleValuesParser::new(names).try_map(move |name| find(&name).ok_or("no such name"))
 }
 
-impl Keep {
+impl WorkerOptions {
     fn typed(&self, is: Option<bool>) -> TypedWorker {
         TypedWorker { is, calls: self.calls_per_worker, idle: self.idle, growth: self.memory_growth }
     }
@@ -209,7 +209,7 @@ impl Function {
                     Some(old) if store.repath_function(&service, &name, &old, &definition)? => Added::Same,
                     _ => store.add_function(&service, &name, &definition)?,
                 };
-                session.whisper(&match added {
+                session.verbose(&match added {
                     Added::New => format!("added function `{name}` to service `{service}`"),
                     Added::Same => format!("service `{service}` has that function `{name}` already"),
                 });
@@ -218,7 +218,7 @@ impl Function {
                 let service = service.as_deref().map(ServiceName::parse).transpose()?;
                 let functions = session.open()?.functions(service.as_ref())?;
                 if json {
-                    output::json(&functions.iter().map(View::of).collect::<Vec<_>>())?;
+                    output::json(&functions.iter().map(FunctionView::of).collect::<Vec<_>>())?;
                 } else {
                     let mut table = Table::new(&[
                         Column::whole("SERVICE", 4),
@@ -245,17 +245,17 @@ impl Function {
             Function::Show { name, json } => {
                 let (service, name) = name.parse()?;
                 let function = session.open()?.function(&service, &name)?;
-                if json { output::json(&View::of(&function))? } else { show(&function)? }
+                if json { output::json(&FunctionView::of(&function))? } else { show(&function)? }
             }
             Function::Set { name, site, worker, no_worker, keep, takes, unset_env, timeout, no_timeout, command } => {
                 let (service, name) = name.parse()?;
                 let worker = keep.typed((worker || no_worker).then_some(worker));
                 let timeout = if no_timeout { Some(None) } else { timeout.map(Some) };
-                let Takes { args, stdin } = takes;
+                let CallOptions { args, stdin } = takes;
                 let typed = Typed { command, site: site.site, env: site.env, unset_env, timeout, worker, args, stdin };
                 if typed == Typed::default() {
                     return Err(Error::new(Kind::Usage, "`asyncq function set` is not told what to change")
-                        .hint("name an option, or another program behind `--`")
+                        .with_hint("name an option, or another program behind `--`")
                         .into());
                 }
                 let mut store = session.open()?;
@@ -268,7 +268,7 @@ impl Function {
                 let name = name.as_deref().map(FunctionName::parse).transpose()?;
                 let count = session.open()?.reload_functions(service.as_ref(), name.as_ref())?;
                 let functions = if count == 1 { "function" } else { "functions" };
-                session.whisper(&format!("the workers of {count} {functions} start anew"));
+                session.verbose(&format!("the workers of {count} {functions} start anew"));
             }
             Function::Remove { name, force } => {
                 let (service, name) = name.parse()?;
@@ -309,7 +309,7 @@ struct WorkerView {
 }
 
 impl WorkerView {
-    fn of(keep: &function::Keep) -> WorkerView {
+    fn of(keep: &function::WorkerLimits) -> WorkerView {
         let idle = keep.idle().as_secs_f64();
         WorkerView { calls_per_worker: keep.calls, idle, memory_growth: keep.growth }
     }
@@ -317,7 +317,7 @@ impl WorkerView {
 
 /// What `--json` gives of a function; `timeout` is in seconds, `worker` null for a command, `args` and `stdin` for a worker.
 #[derive(Serialize)]
-struct View<'a> {
+struct FunctionView<'a> {
     service: &'a str,
     name: &'a str,
     command: &'a [String],
@@ -330,11 +330,11 @@ struct View<'a> {
     created_at: String,
 }
 
-impl View<'_> {
-    fn of(function: &function::Function) -> View<'_> {
+impl FunctionView<'_> {
+    fn of(function: &function::Function) -> FunctionView<'_> {
         let definition = &function.definition;
-        let takes = definition.worker.is_none().then_some(definition.takes);
-        View {
+        let call_format = definition.worker.is_none().then_some(definition.call_format);
+        FunctionView {
             service: function.service.as_str(),
             name: function.name.as_str(),
             command: &definition.command,
@@ -342,8 +342,8 @@ impl View<'_> {
             env: &definition.env,
             timeout: definition.timeout.map(|timeout| timeout.as_secs_f64()),
             worker: definition.worker.as_ref().map(WorkerView::of),
-            args: takes.map(|takes| takes.args().as_str()),
-            stdin: takes.map(|takes| takes.stdin().as_str()),
+            args: call_format.map(|format| format.args().as_str()),
+            stdin: call_format.map(|format| format.stdin().as_str()),
             created_at: function.created_at.to_string(),
         }
     }
@@ -369,8 +369,8 @@ fn show(function: &function::Function) -> anyhow::Result<()> {
         }
         sheet.line("worker", text);
     } else {
-        sheet.line("args", definition.takes.args().as_str().to_owned());
-        sheet.line("stdin", definition.takes.stdin().as_str().to_owned());
+        sheet.line("args", definition.call_format.args().as_str().to_owned());
+        sheet.line("stdin", definition.call_format.stdin().as_str().to_owned());
     }
     sheet.line("timeout", output::or_dash(definition.timeout.map(write_span).as_deref()));
     let created = function.created_at;

@@ -4,17 +4,17 @@ use std::borrow::Cow;
 
 use clap::Subcommand;
 
+use super::clap_error::whole_number;
 use super::job_list::List;
 use super::job_view::print_job;
 use super::job_which::{Matching, Which, job_number, one_of};
 use super::session::{Session, to_terminal};
 use super::stdio::{self, is_terminal};
-use super::usage::whole_number;
 use super::{exit, say};
 use crate::commands::{Change, Store, job};
 use crate::domain::job::{self as jobs, JobId, State};
 use crate::domain::log::Log;
-use crate::domain::text::{visible, visible_lines};
+use crate::domain::text::{escape_control, escape_control_in_lines};
 use crate::error::{Error, Kind};
 
 /// Jobs: calls in the store, and what became of them
@@ -141,7 +141,7 @@ fn result(session: &Session, store: &mut Store, id: JobId) -> anyhow::Result<u8>
             let result = job.result.as_deref().unwrap_or("null");
             // JSON as it was left, unless it could steer the terminal on which it would appear.
             if to_terminal() {
-                say(visible(result))?;
+                say(escape_control(result))?;
             } else {
                 say(result)?;
             }
@@ -149,16 +149,16 @@ fn result(session: &Session, store: &mut Store, id: JobId) -> anyhow::Result<u8>
         }
         State::Error => {
             let why = job.error.map_or_else(|| "unknown".to_owned(), |error| error.message);
-            session.talk(&format!("job {id} ended in an error: {why}"));
+            session.info(&format!("job {id} ended in an error: {why}"));
             Ok(exit::FAILED)
         }
         State::Cancelled => {
-            session.talk(&format!("job {id} was cancelled"));
+            session.info(&format!("job {id} was cancelled"));
             Ok(exit::FAILED)
         }
         State::Held | State::Delayed | State::Queued | State::Processing => {
             Err(Error::new(Kind::Busy, format!("job {id} has no result yet, it is {}", job.state))
-                .hint(when(&job))
+                .with_hint(when(&job))
                 .into())
         }
     }
@@ -178,7 +178,7 @@ fn log(session: &Session, store: &mut Store, id: JobId, attempt: Option<i64>, ra
     let number = attempt.unwrap_or(job.attempt);
     if (attempt.is_some() || number != 0) && !(1..=job.attempt).contains(&number) {
         let message = format!("job {id} has no attempt {number}");
-        return Err(Error::new(Kind::NotFound, message).hint(format!("`asyncq job show {id}` shows all")).into());
+        return Err(Error::new(Kind::NotFound, message).with_hint(format!("`asyncq job show {id}` shows all")).into());
     }
     let runs = job.state == State::Processing && number == job.attempt;
     let has_log = number > 0 && !runs;
@@ -199,7 +199,7 @@ fn log(session: &Session, store: &mut Store, id: JobId, attempt: Option<i64>, ra
     } else {
         (format!("job {id} has no log yet, it is {}", job.state), when(&job))
     };
-    Err(Error::new(Kind::Busy, message).hint(hint).into())
+    Err(Error::new(Kind::Busy, message).with_hint(hint).into())
 }
 
 fn print_log(log: &Log, raw: bool) -> anyhow::Result<()> {
@@ -211,7 +211,7 @@ fn print_log(log: &Log, raw: bool) -> anyhow::Result<()> {
             stdio::tell(&gap);
         }
         let safe = is_terminal(stream) && !raw;
-        let bytes = if safe { visible_lines(bytes).into_bytes().into() } else { Cow::from(bytes) };
+        let bytes = if safe { escape_control_in_lines(bytes).into_bytes().into() } else { Cow::from(bytes) };
         stdio::print_bytes(stream, &bytes)?;
     }
     if !told {

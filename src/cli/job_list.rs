@@ -69,7 +69,7 @@ impl List {
         if job::any(store, &query)? {
             let more = format!("there are more jobs; `--before {next}` shows the next, `--limit 0` all");
             // A person does not see what is missing; a script has said what it wants.
-            if to_terminal() { session.talk(&more) } else { session.whisper(&more) }
+            if to_terminal() { session.info(&more) } else { session.verbose(&more) }
         }
         Ok(())
     }

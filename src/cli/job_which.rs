@@ -5,9 +5,9 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use super::clap_error::whole_number;
 use super::exit;
 use super::session::{Session, show_error};
-use super::usage::whole_number;
 use crate::commands::{Change, JobFilter, JobQuery, Many, Store, job};
 use crate::domain::function::FunctionName;
 use crate::domain::job::{JobId, State};
@@ -113,7 +113,7 @@ fn unknown(
                 return Ok(None);
             }
             let error = Error::new(Kind::NotFound, format!("no service has a function `{function}`"));
-            Some(error.hint(match nearest(function.as_str(), names) {
+            Some(error.with_hint(match nearest(function.as_str(), names) {
                 Some(near) => format!("did you mean `{near}`? `asyncq function list` shows all"),
                 None => "`asyncq function list` shows all".to_owned(),
             }))
@@ -166,7 +166,7 @@ impl Matching {
         if change == Change::Remove && !self.dry_run {
             session.news(&said);
         } else {
-            session.talk(&said);
+            session.info(&said);
         }
         if done.removed > 0 {
             let what = count(
@@ -174,16 +174,16 @@ impl Matching {
                 "job stays as it is, as its function is",
                 "jobs stay as they are, as their functions are",
             );
-            session.talk(&format!("{what} removed"));
+            session.info(&format!("{what} removed"));
         }
         if done.too_late > 0 {
-            session.talk(&format!("{} ended before", count(done.too_late, "job", "jobs")));
+            session.info(&format!("{} ended before", count(done.too_late, "job", "jobs")));
         }
         let mut code = exit::DONE;
         if let Some(refused) = done.refused {
             let stay = count(refused.jobs, "job stays as it is", "jobs stay as they are");
             let error = Error::new(Kind::Denied, format!("{stay}: {}", refused.why))
-                .hint("that rule belongs to the application, and not to asyncq: change it, or what it looks at")
+                .with_hint("that rule belongs to the application, and not to asyncq: change it, or what it looks at")
                 .into();
             show_error(&error);
             code = exit::code(&error);
@@ -195,7 +195,7 @@ impl Matching {
             "jobs are asked to end, but still run",
         );
         Err(Error::new(Kind::Busy, format!("{still}; the oldest is job {oldest}"))
-            .hint("if its processor died, the next `asyncq process` cancels it, or tells what it waits for")
+            .with_hint("if its processor died, the next `asyncq process` cancels it, or tells what it waits for")
             .into())
     }
 }

@@ -4,10 +4,11 @@
 //! each with its arguments and what they do; the comments of the arguments are the help texts.
 
 mod batch;
+mod clap_error;
+mod context;
 mod enqueue;
 mod exit;
 mod function;
-mod inside;
 mod job;
 mod job_list;
 mod job_view;
@@ -21,7 +22,6 @@ mod session;
 mod stdio;
 mod systemd;
 mod table;
-mod usage;
 
 use std::process::ExitCode;
 
@@ -79,9 +79,9 @@ enum Command {
 /// Runs the command line and says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse_from(std::env::args_os().map(enqueue::shield)) {
+    let cli = match Cli::try_parse_from(std::env::args_os().map(enqueue::escape_negative)) {
         Ok(cli) => cli,
-        Err(error) => return usage::tell(&error),
+        Err(error) => return clap_error::tell(&error),
     };
     let done = Session::new(cli.global).map_err(Into::into).and_then(|session| run(&session, cli.command));
     match done {
@@ -103,24 +103,24 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
                 store.check()?;
             }
             for mended in store.mend()? {
-                session.talk(&mended.to_string());
+                session.info(&mended.to_string());
             }
             if !made {
                 store.check_numbers()?;
                 process::rescue_copied(session, &mut store)?;
                 let unowned = crate::commands::job::put_back_all_unowned(&mut store)?;
                 if !unowned.is_empty() {
-                    session.talk(&process::unowned(&unowned));
+                    session.info(&process::unowned(&unowned));
                 }
             }
             let place = store.location();
-            session.talk(&if made {
+            session.info(&if made {
                 format!("the store `{place}` is ready")
             } else {
                 format!("`{place}` is up to date")
             });
             if made && store.has_company()? {
-                session.talk("programs need SQLite 3.37 or later from now on to read any table of this file");
+                session.info("programs need SQLite 3.37 or later from now on to read any table of this file");
             }
             Ok(exit::DONE)
         }
@@ -130,8 +130,8 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
         Command::Enqueue(enqueue) => enqueue.run(session),
         Command::Process(process) => process.run(session),
         Command::Job(job) => job.run(session),
-        Command::IsAsync => inside::is_async(session),
-        Command::Whoami => inside::whoami(session),
+        Command::IsAsync => context::is_async(session),
+        Command::Whoami => context::whoami(session),
     }
 }
 

@@ -1,6 +1,6 @@
 //! How data is shown: line by line, or as JSON.
 //!
-//! Invariant: text that somebody else wrote reaches a terminal only through [`visible`].
+//! Invariant: text that somebody else wrote reaches a terminal only through [`escape_control`].
 
 use std::io::ErrorKind;
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::session::to_terminal;
 use super::stdio;
 use crate::domain::job::State;
-use crate::domain::text::visible;
+use crate::domain::text::escape_control;
 use crate::domain::time::{Timestamp, show_span};
 
 /// One thing, name and value a line.
@@ -58,7 +58,7 @@ pub fn state(state: State) -> String {
 
 /// Text of somebody else, safe to show.
 pub fn text(text: &str) -> String {
-    visible(text).into_owned()
+    escape_control(text).into_owned()
 }
 
 /// The same, or a dash when there is none.

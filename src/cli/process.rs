@@ -9,11 +9,11 @@ use clap::Args;
 
 use sd_notify::NotifyState;
 
+use super::clap_error::parse_count;
 use super::exit;
 use super::session::{Session, program, variable};
 use super::stdio;
 use super::systemd;
-use super::usage::parse_count;
 use crate::commands::process::{
     self, Barrier, Echo, Equipment, Event, Immune, Line, Options, Report, RunFolder, Surroundings,
 };
@@ -121,7 +121,7 @@ impl Process {
         stdio::end_echo();
         let summary = done?;
         if session.is_verbose() {
-            session.talk(&format!("attempts: {}; jobs that ended in an error: {}", summary.attempts, summary.errors));
+            session.info(&format!("attempts: {}; jobs that ended in an error: {}", summary.attempts, summary.errors));
         }
         let told = stdio::tell_losses(true);
         Ok(match (summary.errors, summary.held_back, told) {
@@ -187,8 +187,8 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
         }
         Event::Paused { service } => session.news(&paused(service)),
         Event::Ended(report) => tell_end(session, report),
-        Event::Late { job, now } => session.talk(&late(*job, *now)),
-        Event::Unowned { jobs } => session.talk(&unowned(jobs)),
+        Event::Late { job, now } => session.info(&late(*job, *now)),
+        Event::Unowned { jobs } => session.info(&unowned(jobs)),
         Event::Rescued { processor, jobs } => {
             let count = |state| jobs.iter().filter(|(_, now)| *now == state).count();
             let back = count(State::Queued);
@@ -201,24 +201,24 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
             if failed > 0 {
                 text += &format!("; {failed} of its jobs ended in an error (`asyncq job list --state error` says why)");
             }
-            session.talk(&text);
+            session.info(&text);
         }
         Event::Immune { immune } => tell_of_immune(session, None, immune),
         Event::NotRescued { processor, immune: Some(immune) } => tell_of_immune(session, Some(processor), immune),
         Event::NotRescued { processor, immune: None } => {
-            session.talk_with_hint(
+            session.info_with_hint(
                 &format!("{} died, and what it ran cannot be ended", name(processor)),
                 "its jobs are put back once that is gone; `ps -eo pid,stat,args` shows what waits for the kernel (D)",
             );
         }
         Event::OutOfReach { processor, barrier: Barrier::User(user) } => {
-            session.talk_with_hint(
+            session.info_with_hint(
                 &format!("{} of user {user} died; only that user or root can put its jobs back", name(processor)),
                 "one of them must run `asyncq process`",
             );
         }
         Event::OutOfReach { processor, barrier: Barrier::Namespace } => {
-            session.talk_with_hint(&format!(
+            session.info_with_hint(&format!(
                 "{} died in another container; what it ran may go on there, so its jobs are not put back",
                 name(processor)
             ), "`asyncq process` can do it there or outside of containers, and `--one-container` if that one has ended");
@@ -226,7 +226,7 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
         Event::InHost { processor, host, jobs } => {
             let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();
             let (of, wait) = if jobs.len() == 1 { ("job", "it waits") } else { ("jobs", "they wait") };
-            session.talk_with_hint(
+            session.info_with_hint(
                 &format!(
                     "{} died, and process {host}, which it drained into, may still run {of} {}",
                     name(processor),
@@ -238,15 +238,15 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
             );
         }
         Event::Unsure { processor, error } => {
-            session.whisper(&format!("cannot tell whether {} lives: {}", name(processor), reason(&error)));
+            session.verbose(&format!("cannot tell whether {} lives: {}", name(processor), reason(&error)));
         }
-        Event::HeldBack { error } => session.talk_with_hint(
+        Event::HeldBack { error } => session.info_with_hint(
             &format!("{error}; what is held back is tried again every second"),
-            error.way_out().unwrap_or_default(),
+            error.hint().unwrap_or_default(),
         ),
         Event::Ready => {
             systemd::tell(&[NotifyState::Ready]);
-            session.whisper("ready; a signal stops it");
+            session.verbose("ready; a signal stops it");
         }
         Event::Alive => systemd::tell(&[NotifyState::Watchdog]),
         Event::Deaf { error } => {
@@ -261,7 +261,7 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
             let jobs = if *running == 1 { "one job".to_owned() } else { format!("{running} jobs") };
             let text = format!("stopping; waiting for {jobs} to end (once more: end and put back)");
             // Where cron stops it each time, that is no trouble; in the log of a service it is of use.
-            if options.follow { session.talk(&text) } else { session.news(&text) }
+            if options.follow { session.info(&text) } else { session.news(&text) }
         }
         Event::StoreFails { error } => session.warn(&trying_again(error)),
         Event::GivenUp { jobs } => {
@@ -283,29 +283,29 @@ fn tell(session: &Session, options: &Options, event: &Event<'_>) {
 
 fn tell_postponed(session: &Session, claim: &Claim, why: &Failure, pause: Duration) {
     let what = format!("job {} (`{}` `{}`)", claim.fence.job, claim.service, claim.function);
-    session.talk(&format!("{what}: {}; tried again in {}", why.message, show_span(pause)));
+    session.info(&format!("{what}: {}; tried again in {}", why.message, show_span(pause)));
 }
 
 /// Tells of a process that cannot be ended, of a call that runs or of a processor that is gone.
 fn tell_of_immune(session: &Session, gone: Option<&Processor>, immune: &Immune) {
     let Immune { pid, job, .. } = immune;
     let owner = user(immune.user);
-    let way_out = format!("root can end it with `kill {pid}`");
+    let hint = format!("root can end it with `kill {pid}`");
     if let Some(processor) = gone {
-        return session.talk_with_hint(
+        return session.info_with_hint(
             &format!(
                 "{} is gone, and its process {pid}, which belongs to user {owner}, cannot be ended",
                 name(processor)
             ),
-            &format!("its jobs are put back once that process ends; {way_out}"),
+            &format!("its jobs are put back once that process ends; {hint}"),
         );
     }
     let what = job.map_or_else(|| "a worker".to_owned(), |job| format!("job {job}"));
-    session.talk_with_hint(
+    session.info_with_hint(
         &format!(
             "{what} runs process {pid}, which belongs to user {owner} and cannot be ended; its slot stays taken until that process ends"
         ),
-        &way_out,
+        &hint,
     );
 }
 
@@ -316,25 +316,25 @@ fn tell_end(session: &Session, report: &Report) {
     let pause = report.pause.unwrap_or_default().as_secs_f64();
     match (&report.error, report.ending) {
         (Some(error), _) if report.state == State::Delayed => {
-            session.whisper(&format!("{what}: {}; tried again in {pause:.1}s", error.message));
+            session.verbose(&format!("{what}: {}; tried again in {pause:.1}s", error.message));
         }
-        (Some(error), _) if report.lacks_own_site => session.talk_with_hint(
+        (Some(error), _) if report.lacks_own_site => session.info_with_hint(
             &format!("{what}: {}", error.message),
             &format!("that site belongs to this call alone: make the directory, then `asyncq job retry {job}`"),
         ),
         // Without a code, the message names the way out.
         (Some(error), _) if error.kind == FailureKind::CannotRun && error.exit_code.is_some() => session
-            .talk_with_hint(
+            .info_with_hint(
                 &format!("{what}: {}", error.message),
                 &format!("`asyncq function set {service} {function}` changes its program or its site"),
             ),
-        (Some(error), _) => session.talk(&format!("{what}: {}", error.message)),
+        (Some(error), _) => session.info(&format!("{what}: {}", error.message)),
         (None, Ending::Conflict) if report.state == State::Delayed => {
-            session.whisper(&format!("{what}: a conflict; tried again in {pause:.1}s"));
+            session.verbose(&format!("{what}: a conflict; tried again in {pause:.1}s"));
         }
-        (None, Ending::Interrupted) => session.talk(&format!("{what}: ended and put back")),
-        (None, Ending::Cancelled) => session.whisper(&format!("{what}: cancelled after {took}")),
-        (None, _) => session.whisper(&format!("{what}: {} after {took}", report.state)),
+        (None, Ending::Interrupted) => session.info(&format!("{what}: ended and put back")),
+        (None, Ending::Cancelled) => session.verbose(&format!("{what}: cancelled after {took}")),
+        (None, _) => session.verbose(&format!("{what}: {} after {took}", report.state)),
     }
 }
 

@@ -41,7 +41,7 @@ impl Remove {
             ask(&format!("remove {services}, {functions} and {jobs} from `{place}`? [y/N]"))?;
         }
         store.remove()?;
-        session.talk(&format!("`{place}` holds nothing of asyncq any more"));
+        session.info(&format!("`{place}` holds nothing of asyncq any more"));
         Ok(exit::DONE)
     }
 }
@@ -49,13 +49,15 @@ impl Remove {
 /// Goes on if a person at a terminal says yes.
 fn ask(question: &str) -> Result<(), Error> {
     if !std::io::IsTerminal::is_terminal(&std::io::stdin()) || !is_terminal(Stream::Err) {
-        return Err(Error::new(Kind::Usage, "there is no terminal to ask on").hint("`--yes` goes on without asking"));
+        return Err(
+            Error::new(Kind::Usage, "there is no terminal to ask on").with_hint("`--yes` goes on without asking")
+        );
     }
     stdio::tell(&format!("{question}\n"));
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer);
     match (read, answer.trim()) {
         (Ok(_), "y" | "Y" | "yes") => Ok(()),
-        _ => Err(Error::new(Kind::Denied, "nothing was removed").hint("answer `y` to remove it")),
+        _ => Err(Error::new(Kind::Denied, "nothing was removed").with_hint("answer `y` to remove it")),
     }
 }

@@ -88,7 +88,7 @@ impl Service {
                 let name = ServiceName::parse(&name)?;
                 let mut store = session.open_or_make()?;
                 let added = store.add_service(&name, limits.concurrency)?;
-                session.whisper(&match added {
+                session.verbose(&match added {
                     Added::New => format!("added service `{name}`"),
                     Added::Same => format!("service `{name}` is there already"),
                 });
@@ -96,7 +96,7 @@ impl Service {
             Service::List { json } => {
                 let services = session.open()?.services()?;
                 if json {
-                    output::json(&services.iter().map(View::of).collect::<Vec<_>>())?;
+                    output::json(&services.iter().map(ServiceView::of).collect::<Vec<_>>())?;
                 } else {
                     let mut table = Table::new(&[
                         Column::always("SERVICE"),
@@ -111,7 +111,7 @@ impl Service {
             }
             Service::Show { name, json } => {
                 let service = session.open()?.service(&ServiceName::parse(&name)?)?;
-                if json { output::json(&View::of(&service))? } else { show(&service)? }
+                if json { output::json(&ServiceView::of(&service))? } else { show(&service)? }
             }
             Service::Set { name, concurrency } => {
                 change(session, &name, ServiceChange { concurrency: Some(concurrency), paused: None })?;
@@ -137,16 +137,16 @@ impl Service {
 
 /// What `--json` gives of a service.
 #[derive(Serialize)]
-struct View<'a> {
+struct ServiceView<'a> {
     name: &'a str,
     concurrency: u32,
     paused: bool,
     created_at: String,
 }
 
-impl View<'_> {
-    fn of(service: &service::Service) -> View<'_> {
-        View {
+impl ServiceView<'_> {
+    fn of(service: &service::Service) -> ServiceView<'_> {
+        ServiceView {
             name: service.name.as_str(),
             concurrency: service.concurrency.get(),
             paused: service.paused,
@@ -183,5 +183,5 @@ pub fn tell_removed(session: &Session, removed: &Removed) {
     let more = removed.cancelled - removed.oldest.len() as u64;
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let noun = if removed.cancelled == 1 { "job" } else { "jobs" };
-    session.talk(&format!("cancelled {} waiting {noun}: {}{more}", removed.cancelled, named.join(", ")));
+    session.info(&format!("cancelled {} waiting {noun}: {}{more}", removed.cancelled, named.join(", ")));
 }

@@ -10,7 +10,7 @@ use super::stdio;
 use crate::commands::enqueue::Environment;
 use crate::commands::{self, Location, Patience, Store};
 use crate::domain::log::Stream;
-use crate::domain::text::visible;
+use crate::domain::text::escape_control;
 use crate::domain::time::{Timestamp, millis, parse_span};
 use crate::error::{Error, Kind, reason};
 
@@ -56,7 +56,7 @@ impl Session {
     pub fn new(global: Global) -> Result<Session, Error> {
         if global.db.as_ref().is_some_and(|text| text.is_empty()) {
             return Err(Error::new(Kind::Usage, "`--db` is empty")
-                .hint("name a SQLite file, as in `--db queue.db`, or leave `--db` out"));
+                .with_hint("name a SQLite file, as in `--db queue.db`, or leave `--db` out"));
         }
         let choice = match global.color {
             ColorChoice::Auto => anstream::ColorChoice::Auto,
@@ -99,7 +99,7 @@ impl Session {
     pub fn open_or_make(&self) -> anyhow::Result<Store> {
         let (store, made) = commands::open_or_make(&self.place_to_make()?, self.patience()?)?;
         if made {
-            self.talk(&format!("created the store `{}`", store.location()));
+            self.info(&format!("created the store `{}`", store.location()));
         }
         Ok(telling(store))
     }
@@ -117,7 +117,7 @@ impl Session {
             (None, None) => LOCK_TIMEOUT,
             (None, Some(text)) => parse_span(&text.to_string_lossy()).map_err(|error| {
                 let message = format!("`$ASYNCQ_LOCK_TIMEOUT` is `{}`: {error}", text.display());
-                Error::new(Kind::Usage, message).hint("set it to a time, as in 10s, or unset it")
+                Error::new(Kind::Usage, message).with_hint("set it to a time, as in 10s, or unset it")
             })?,
         };
         Ok(Patience::Deadline(span))
@@ -146,14 +146,14 @@ impl Session {
     }
 
     /// Says that a call has failed, or what else is amiss.
-    pub fn talk(&self, text: &str) {
+    pub fn info(&self, text: &str) {
         if !self.global.quiet {
             say(text, None);
         }
     }
 
     /// The same, with what can be done about it.
-    pub fn talk_with_hint(&self, text: &str, hint: &str) {
+    pub fn info_with_hint(&self, text: &str, hint: &str) {
         if !self.global.quiet {
             say(text, Some(hint));
         }
@@ -162,7 +162,7 @@ impl Session {
     /// Says what is not amiss, but of use to a person who watches: cron would mail it.
     pub fn news(&self, text: &str) {
         if self.global.verbose || self.is_watched() {
-            self.talk(text);
+            self.info(text);
         }
     }
 
@@ -172,22 +172,22 @@ impl Session {
     }
 
     /// Says something for whoever wants to know more.
-    pub fn whisper(&self, text: &str) {
+    pub fn verbose(&self, text: &str) {
         if self.global.verbose {
-            self.talk(text);
+            self.info(text);
         }
     }
 }
 
 /// Has a store tell what goes wrong behind what it has done.
 fn telling(mut store: Store) -> Store {
-    store.on_trouble(|error| show(&error.to_string(), error.way_out()));
+    store.on_trouble(|error| show(&error.to_string(), error.hint()));
     store
 }
 
 /// Shows what failed a command.
 pub fn show_error(error: &anyhow::Error) {
-    show(&reason(error), error.downcast_ref::<Error>().and_then(Error::way_out));
+    show(&reason(error), error.downcast_ref::<Error>().and_then(Error::hint));
 }
 
 /// Shows a failure and the way out.
@@ -202,10 +202,10 @@ fn say(text: &str, hint: Option<&str>) {
 
 /// Says one message, with its hint if it has one.
 fn tell(label: &str, text: &str, hint: Option<&str>) {
-    let mut message = format!("{label}: {}\n", visible(text));
+    let mut message = format!("{label}: {}\n", escape_control(text));
     if let Some(hint) = hint {
         let style = anstyle::AnsiColor::Green.on_default().bold();
-        message += &format!("{style}hint{style:#}: {}\n", visible(hint));
+        message += &format!("{style}hint{style:#}: {}\n", escape_control(hint));
     }
     stdio::tell(&message);
 }
@@ -215,7 +215,7 @@ fn default_location() -> anyhow::Result<Location> {
     let data = etcetera::choose_base_strategy().ok().map(|base| base.data_dir()).filter(|folder| folder.is_absolute());
     let Some(data) = data else {
         return Err(Error::new(Kind::Unreachable, "there is no home directory, and so no default place for the store")
-            .hint("`--db` or `$ASYNCQ_DB` names a place; `$HOME` has to be an absolute path")
+            .with_hint("`--db` or `$ASYNCQ_DB` names a place; `$HOME` has to be an absolute path")
             .into());
     };
     Ok(Location::File(data.join("asyncq").join("queue.db")))
@@ -230,7 +230,7 @@ pub fn variable(name: &str) -> Option<OsString> {
 pub fn here() -> anyhow::Result<PathBuf> {
     let folder = std::env::current_dir().map_err(|error| {
         Error::new(Kind::NotFound, format!("the working directory is gone: {}", reason(&error)))
-            .hint("`cd` to a directory that exists")
+            .with_hint("`cd` to a directory that exists")
     })?;
     Ok(commands::as_shown(folder, std::env::var_os("PWD").as_deref()))
 }

@@ -94,7 +94,7 @@ pub fn cannot_write(stream: Stream, error: io::Error) -> Error {
         _ => "send the output elsewhere, and run the command again",
     };
     let message = format!("cannot write to {}: {}", name(stream), in_words(&error));
-    Error::new(Kind::Io, message).hint(hint).because(error)
+    Error::new(Kind::Io, message).with_hint(hint).with_source(error)
 }
 
 /// Why something could not be written, as it stands within a sentence.
@@ -230,7 +230,7 @@ struct State {
 /// Where a stream stands.
 #[derive(Default)]
 struct Standing {
-    line: Line,
+    line: StderrLine,
     /// Whether the last write failed.
     failing: bool,
     /// Whether a failure was told.
@@ -242,7 +242,7 @@ struct Standing {
 
 /// How the last line stands that was written.
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum Line {
+enum StderrLine {
     #[default]
     Ended,
     Begun,
@@ -263,7 +263,7 @@ impl State {
     /// Remembers what was written.
     fn note(&mut self, stream: Stream, bytes: &[u8]) {
         let Some(last) = bytes.last() else { return };
-        let line = if *last == b'\n' { Line::Ended } else { Line::Begun };
+        let line = if *last == b'\n' { StderrLine::Ended } else { StderrLine::Begun };
         for one in if *JOINT { &mut self.streams[..] } else { std::slice::from_mut(self.of(stream)) } {
             one.line = line;
         }
@@ -272,9 +272,9 @@ impl State {
     /// Whether a line feed comes first: what wants a line of its own, or comes after a loss, does not go on with another.
     fn breaks_line(&mut self, stream: Stream, own_line: bool) -> bool {
         match self.of(stream).line {
-            Line::Ended => false,
-            Line::Begun => own_line,
-            Line::Torn => true,
+            StderrLine::Ended => false,
+            StderrLine::Begun => own_line,
+            StderrLine::Torn => true,
         }
     }
 
@@ -285,8 +285,8 @@ impl State {
         one.lost += bytes as u64;
         one.why = error.raw_os_error().map(io::Error::from_raw_os_error).or_else(|| Some(error.kind().into()));
         one.failing = true;
-        if one.line == Line::Begun {
-            one.line = Line::Torn;
+        if one.line == StderrLine::Begun {
+            one.line = StderrLine::Torn;
         }
         !std::mem::replace(&mut one.complained, true) && stderr_works
     }

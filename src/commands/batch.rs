@@ -147,15 +147,17 @@ impl Pending {
 
 fn again(kind: Kind, message: String, error: &Error) -> Error {
     let told = Error::new(kind, message);
-    match error.way_out() {
-        Some(hint) => told.hint(hint),
+    match error.hint() {
+        Some(hint) => told.with_hint(hint),
         None => told,
     }
 }
 
 fn call(line: &Line, caller: &Caller) -> Result<NewJob> {
     let Some(bytes) = &line.bytes else {
-        return Err(Error::new(Kind::Invalid, "too long for a call").hint("put the data into a file and pass its path"));
+        return Err(
+            Error::new(Kind::Invalid, "too long for a call").with_hint("put the data into a file and pass its path")
+        );
     };
     let text = str::from_utf8(bytes)
         .map_err(|error| Error::new(Kind::Invalid, format!("no UTF-8 from its byte {} on", error.valid_up_to() + 1)))?;

@@ -35,14 +35,14 @@ pub fn os_user() -> String {
 /// # Errors
 /// [`Kind::Denied`] for a principal of its own, [`Kind::Usage`] for what only makes sense on a queue.
 pub fn check_nested(new: &NewJob) -> Result<()> {
-    let way_out = "`--defer` queues the call instead of running it now";
+    let hint = "`--defer` queues the call instead of running it now";
     if new.hold {
         return Err(Error::new(Kind::Usage, "a call inside a running function is run at once, so it cannot be held")
-            .hint(way_out));
+            .with_hint(hint));
     }
     if new.key.is_some() {
         return Err(Error::new(Kind::Usage, "a call inside a running function is run at once, so it takes no key")
-            .hint(way_out));
+            .with_hint(hint));
     }
     Ok(())
 }
@@ -56,5 +56,5 @@ pub fn refuse_principal(given: bool) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(Kind::Denied, "a call inside a running function has the principal of that function")
-        .hint("leave `--principal` out"))
+        .with_hint("leave `--principal` out"))
 }

@@ -7,8 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::domain::function::{Args, Definition, FunctionChange, Keep, Stdin, Takes};
-use crate::domain::text::visible;
+use crate::domain::function::{Args, CallFormat, Definition, FunctionChange, Stdin, WorkerLimits};
+use crate::domain::text::escape_control;
 use crate::error::{Error, Kind, Result};
 use crate::store::absolute;
 
@@ -35,19 +35,19 @@ pub struct Typed {
 
 impl Typed {
     /// How the function gets its call from now on, if that changes. A worker gets its calls as the protocol says.
-    fn takes(&self, old: Takes, is_worker: bool) -> Result<Option<Takes>> {
+    fn call_format(&self, old: CallFormat, is_worker: bool) -> Result<Option<CallFormat>> {
         if !is_worker {
             let (args, stdin) = (self.args.unwrap_or(old.args()), self.stdin.unwrap_or(old.stdin()));
-            return Ok(Some(Takes::new(args, stdin)?).filter(|takes| *takes != old));
+            return Ok(Some(CallFormat::new(args, stdin)?).filter(|format| *format != old));
         }
         if self.args.is_some() || self.stdin.is_some() {
             return Err(Error::new(
                 Kind::Usage,
                 "`--args` and `--stdin` are for commands, and this function is a worker",
             )
-            .hint("leave them out: a worker gets its calls as messages (docs/protocol.md)"));
+            .with_hint("leave them out: a worker gets its calls as messages (docs/protocol.md)"));
         }
-        Ok((old != Takes::default()).then(Takes::default))
+        Ok((old != CallFormat::default()).then(CallFormat::default))
     }
 }
 
@@ -66,16 +66,16 @@ pub struct TypedWorker {
 
 impl TypedWorker {
     #[expect(clippy::option_option, reason = "as in the change: none, to be a command, or to be kept so")]
-    fn change(self, old: Option<Keep>) -> Result<Option<Option<Keep>>> {
+    fn change(self, old: Option<WorkerLimits>) -> Result<Option<Option<WorkerLimits>>> {
         let says = self.calls.is_some() || self.idle.is_some() || self.growth.is_some();
-        let Some(kept) = old.or_else(|| (self.is == Some(true)).then(Keep::default)) else {
+        let Some(kept) = old.or_else(|| (self.is == Some(true)).then(WorkerLimits::default)) else {
             if says {
                 return Err(Error::new(Kind::Usage, "only a worker is kept, and this function is a command")
-                    .hint("`--worker` makes it one, if its program speaks the worker protocol"));
+                    .with_hint("`--worker` makes it one, if its program speaks the worker protocol"));
             }
             return Ok(None);
         };
-        let kept = Keep {
+        let kept = WorkerLimits {
             calls: self.calls.or(kept.calls),
             idle: self.idle.or(kept.idle),
             growth: self.growth.or(kept.growth),
@@ -109,7 +109,7 @@ pub fn define(typed: &Typed, here: Here<'_>) -> Result<Definition> {
         env: BTreeMap::new(),
         timeout: None,
         worker: None,
-        takes: Takes::default(),
+        call_format: CallFormat::default(),
         generation: 0,
     };
     let change = change(typed, &blank, here)?;
@@ -153,29 +153,29 @@ pub fn change(typed: &Typed, old: &Definition, here: Here<'_>) -> Result<Functio
         env.insert(name, Some(value));
     }
     let worker = typed.worker.change(old.worker)?;
-    let takes = typed.takes(old.takes, worker.unwrap_or(old.worker).is_some())?;
-    Ok(FunctionChange { command, site: new_site, env, timeout: typed.timeout, worker, takes })
+    let call_format = typed.call_format(old.call_format, worker.unwrap_or(old.worker).is_some())?;
+    Ok(FunctionChange { command, site: new_site, env, timeout: typed.timeout, worker, call_format })
 }
 
 fn site(text: &str, here: Here<'_>) -> Result<String> {
     let hint = "a site is the directory in which the function runs";
     if text.is_empty() {
-        return Err(Error::new(Kind::Usage, "`--site` is empty").hint(hint));
+        return Err(Error::new(Kind::Usage, "`--site` is empty").with_hint(hint));
     }
     let path: PathBuf = absolute(here.folder, Path::new(text)).components().collect();
     let shown = path.display();
     match path.metadata() {
         Ok(meta) if meta.is_dir() => {}
-        Ok(_) => return Err(Error::new(Kind::Usage, format!("the site `{shown}` is no directory")).hint(hint)),
+        Ok(_) => return Err(Error::new(Kind::Usage, format!("the site `{shown}` is no directory")).with_hint(hint)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::new(Kind::NotFound, format!("there is no directory `{shown}`")).hint(hint));
+            return Err(Error::new(Kind::NotFound, format!("there is no directory `{shown}`")).with_hint(hint));
         }
-        Err(error) => return Err(super::io_error(&format!("the site `{shown}`"), &error).hint(hint)),
+        Err(error) => return Err(super::io_error(&format!("the site `{shown}`"), &error).with_hint(hint)),
     }
     match path.into_os_string().into_string() {
         Ok(text) => Ok(text),
         Err(path) => Err(Error::new(Kind::Usage, format!("the site `{}` is not UTF-8", path.display()))
-            .hint("run the function from a directory with a UTF-8 name")),
+            .with_hint("run the function from a directory with a UTF-8 name")),
     }
 }
 
@@ -184,7 +184,7 @@ fn site(text: &str, here: Here<'_>) -> Result<String> {
 fn find_program(program: &str, site: &str, here: Here<'_>) -> Result<String> {
     let name_one = "name a program, then its first arguments, as in `-- /usr/bin/python3 job.py`";
     if program.is_empty() {
-        return Err(Error::new(Kind::Usage, "a program needs a name").hint(name_one));
+        return Err(Error::new(Kind::Usage, "a program needs a name").with_hint(name_one));
     }
     if program.contains('/') {
         let path: PathBuf = Path::new(site).join(program).components().collect();
@@ -193,7 +193,7 @@ fn find_program(program: &str, site: &str, here: Here<'_>) -> Result<String> {
             Runnable::No => Err(not_executable(&path)),
             Runnable::Missing if for_shell(program).is_some() => Err(no_shell(program)),
             Runnable::Missing => Err(Error::new(Kind::NotFound, format!("there is no program `{}`", path.display()))
-                .hint("a path with a slash counts from the site of the function")),
+                .with_hint("a path with a slash counts from the site of the function")),
         };
     }
     let path = (here.variable)("PATH").unwrap_or_default();
@@ -212,11 +212,11 @@ fn find_program(program: &str, site: &str, here: Here<'_>) -> Result<String> {
     if for_shell(program).is_some() {
         return Err(no_shell(program));
     }
-    let error = Error::new(Kind::NotFound, format!("there is no program `{}` in `$PATH`", visible(program)));
+    let error = Error::new(Kind::NotFound, format!("there is no program `{}` in `$PATH`", escape_control(program)));
     Err(if matches!(runnable(&Path::new(site).join(program)), Runnable::Yes | Runnable::No) {
-        error.hint(format!("did you mean `./{program}`?"))
+        error.with_hint(format!("did you mean `./{program}`?"))
     } else {
-        error.hint(name_one)
+        error.with_hint(name_one)
     })
 }
 
@@ -229,20 +229,20 @@ fn for_shell(program: &str) -> Option<String> {
         && !name.is_empty()
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
     {
-        return Some(format!("there is no shell in between; `--env {name}={}` sets a variable", visible(value)));
+        return Some(format!("there is no shell in between; `--env {name}={}` sets a variable", escape_control(value)));
     }
     if BUILT_IN.contains(&program) {
         return Some(format!("there is no shell in between; name one, as in `-- sh -c '{program} ...'`"));
     }
     let is_line = program.contains(|c: char| c.is_whitespace() || "|&;<>()$`*?\"'".contains(c));
     let quoted = program.replace('\'', r"'\''");
-    is_line.then(|| format!("there is no shell in between; name one: `-- sh -c '{}'`", visible(&quoted)))
+    is_line.then(|| format!("there is no shell in between; name one: `-- sh -c '{}'`", escape_control(&quoted)))
 }
 
 fn no_shell(program: &str) -> Error {
-    let error = Error::new(Kind::NotFound, format!("there is no program `{}`", visible(program)));
+    let error = Error::new(Kind::NotFound, format!("there is no program `{}`", escape_control(program)));
     match for_shell(program) {
-        Some(hint) => error.hint(hint),
+        Some(hint) => error.with_hint(hint),
         None => error,
     }
 }
@@ -265,20 +265,20 @@ fn not_executable(path: &Path) -> Error {
     let shown: PathBuf = path.into();
     let error = Error::new(Kind::Denied, format!("`{}` is not executable", shown.display()));
     if shown.is_dir() {
-        return error.hint("it is a directory; name a program");
+        return error.with_hint("it is a directory; name a program");
     }
-    error.hint(format!("`chmod +x {}` makes it so", shown.display()))
+    error.with_hint(format!("`chmod +x {}` makes it so", shown.display()))
 }
 
 fn variable_name(name: &str) -> Result<String> {
     let hint = "`--env NAME=VALUE` records a value, `--env NAME` the one that it has now";
     if name.is_empty() || name.contains('=') || name.contains(char::is_control) {
-        let message = format!("`{}` cannot be the name of an environment variable", visible(name));
-        return Err(Error::new(Kind::Usage, message).hint(hint));
+        let message = format!("`{}` cannot be the name of an environment variable", escape_control(name));
+        return Err(Error::new(Kind::Usage, message).with_hint(hint));
     }
     if name.starts_with("ASYNCQ_") {
         let message = format!("`{name}` is set by asyncq itself");
-        return Err(Error::new(Kind::Usage, message).hint("record a variable with another name"));
+        return Err(Error::new(Kind::Usage, message).with_hint("record a variable with another name"));
     }
     Ok(name.to_owned())
 }
@@ -288,8 +288,8 @@ fn current(name: &str, here: Here<'_>) -> Result<String> {
     match value.as_deref().map(OsStr::to_str) {
         Some(Some(value)) => Ok(value.to_owned()),
         Some(None) => Err(Error::new(Kind::Usage, format!("the value of `{name}` is not UTF-8"))
-            .hint("record it inside the function instead")),
+            .with_hint("record it inside the function instead")),
         None => Err(Error::new(Kind::Usage, format!("the environment variable `{name}` is not set"))
-            .hint(format!("`--env {name}=VALUE` records a value"))),
+            .with_hint(format!("`--env {name}=VALUE` records a value"))),
     }
 }

@@ -68,11 +68,11 @@ pub fn cancel(store: &mut Store, id: JobId) -> Result<()> {
             let owner = user(owner);
             let what = format!("job {id} still runs: its process {pid} belongs to user {owner} and cannot be ended");
             Err(Error::new(Kind::Busy, what)
-                .hint(format!("root can end it with `kill {pid}`; the job is cancelled once it has ended")))
+                .with_hint(format!("root can end it with `kill {pid}`; the job is cancelled once it has ended")))
         }
         Wait::Over(State::Processing) => {
             Err(Error::new(Kind::Busy, format!("job {id} is asked to end, but still runs"))
-                .hint("if its processor died, the next `asyncq process` cancels it, or tells what it waits for"))
+                .with_hint("if its processor died, the next `asyncq process` cancels it, or tells what it waits for"))
         }
         Wait::Over(state) => Err(too_late(id, state)),
     }
@@ -144,7 +144,7 @@ fn ended(store: &mut Store, id: JobId, until: Instant) -> Result<Wait> {
 
 fn too_late(id: JobId, state: State) -> Error {
     let error = Error::new(Kind::Denied, format!("job {id} is {state}, nothing to cancel"));
-    if state.has_ended() { error.hint(format!("`asyncq job show {id}` tells how it ended")) } else { error }
+    if state.has_ended() { error.with_hint(format!("`asyncq job show {id}` tells how it ended")) } else { error }
 }
 
 /// Changes many jobs, in steps that keep nobody waiting. Clients that write plain SQL know no line to wait in: they look

@@ -110,7 +110,7 @@ fn draw() -> Result<f64> {
 fn random(bits: &mut [u8]) -> Result<()> {
     getrandom::fill(bits).map_err(|error| {
         Error::new(Kind::Io, format!("the system gives no random numbers: {}", reason(&error)))
-            .hint("asyncq needs `getrandom(2)`")
+            .with_hint("asyncq needs `getrandom(2)`")
     })
 }
 
@@ -121,13 +121,13 @@ fn io_error(what: &str, error: &std::io::Error) -> Error {
         ErrorKind::WouldBlock | ErrorKind::OutOfMemory => Kind::Busy,
         _ => Kind::Io,
     };
-    Error::new(kind, format!("{what}: {}", in_words(error))).hint(way_out(error))
+    Error::new(kind, format!("{what}: {}", in_words(error))).with_hint(hint(error))
 }
 
 const MAY_BE_REFUSED: &str = "if a container or a sandbox refuses system calls, have it allow `clone3`, `fallocate`, `ioctl`, \
     `pidfd_open` and `prctl`; else look who may do this, and whether this Linux is older than 5.4";
 
-fn way_out(error: &std::io::Error) -> &'static str {
+fn hint(error: &std::io::Error) -> &'static str {
     if error.kind() == ErrorKind::InvalidFilename {
         return "a name in it is too long; put the store where its path is shorter";
     }

@@ -58,7 +58,7 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &Means<'_>)
 
     if !around.home.is_there() {
         let message = format!("the folder `{}` of this call's processor was removed", around.folder.display());
-        return Err(Error::new(Kind::Io, message).hint("the processor ends, and the call is run again"));
+        return Err(Error::new(Kind::Io, message).with_hint("the processor ends, and the call is run again"));
     }
     let claim = store.begin_nested(&inside.fence, new, &new_token()?.inside(&inside.token))?;
     let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else {
@@ -94,7 +94,7 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &Means<'_>)
     let mut told = false;
     let state = loop {
         match outcome::record(store, &reserve, &mut finish) {
-            Err(error) if error.can_pass() && control.asked() == Stop::No => {
+            Err(error) if error.is_transient() && control.asked() == Stop::No => {
                 if !std::mem::replace(&mut told, true) {
                     tell(&error);
                 }
@@ -110,5 +110,5 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &Means<'_>)
 /// The call goes on in a process that may not be ended, and is a part of a job that ends.
 fn left_behind() -> Error {
     Error::new(Kind::Busy, "what this call runs cannot be ended, and was left running")
-        .hint("it is another user's process; root can end it")
+        .with_hint("it is another user's process; root can end it")
 }

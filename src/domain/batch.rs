@@ -35,7 +35,7 @@ pub struct Caller {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line<'a> {
+struct BatchLine<'a> {
     #[serde(borrow)]
     service: Cow<'a, str>,
     #[serde(borrow)]
@@ -45,7 +45,7 @@ struct Line<'a> {
     #[serde(borrow)]
     kwargs: Option<&'a RawValue>,
     #[serde(default)]
-    principal: Whose,
+    principal: BatchPrincipal,
     key: Option<String>,
     hold: Option<bool>,
 }
@@ -53,16 +53,16 @@ struct Line<'a> {
 /// On whose behalf a call is made: `null` is not what was left out.
 #[derive(Default, Deserialize, PartialEq)]
 #[serde(from = "Option<String>")]
-enum Whose {
+enum BatchPrincipal {
     #[default]
     Callers,
     Nobodys,
     Named(String),
 }
 
-impl From<Option<String>> for Whose {
-    fn from(name: Option<String>) -> Whose {
-        name.filter(|name| !name.is_empty()).map_or(Whose::Nobodys, Whose::Named)
+impl From<Option<String>> for BatchPrincipal {
+    fn from(name: Option<String>) -> BatchPrincipal {
+        name.filter(|name| !name.is_empty()).map_or(BatchPrincipal::Nobodys, BatchPrincipal::Named)
     }
 }
 
@@ -71,19 +71,19 @@ impl From<Option<String>> for Whose {
 /// # Errors
 /// [`Kind::Invalid`] when it is no call; [`Kind::Denied`] for a principal where the caller may not give one.
 pub fn parse(line: &str, caller: &Caller) -> Result<NewJob> {
-    let line: Line<'_> = object::read(line).map_err(|flaw| {
+    let line: BatchLine<'_> = object::read(line).map_err(|flaw| {
         Error::new(Kind::Invalid, format!("not a call in JSON: {flaw}"))
-            .hint(r#"write {"service":"events","function":"mail","args":[2,7]}"#)
+            .with_hint(r#"write {"service":"events","function":"mail","args":[2,7]}"#)
     })?;
     let Caller { principal, for_others, hold, site, os_user, parent } = caller.clone();
-    if line.principal != Whose::Callers && !for_others {
+    if line.principal != BatchPrincipal::Callers && !for_others {
         return Err(Error::new(Kind::Denied, "a call inside a running function has the principal of that function")
-            .hint("leave `principal` out"));
+            .with_hint("leave `principal` out"));
     }
     let principal = match line.principal {
-        Whose::Callers => principal,
-        Whose::Nobodys => None,
-        Whose::Named(name) => Some(Principal::parse(&name)?),
+        BatchPrincipal::Callers => principal,
+        BatchPrincipal::Nobodys => None,
+        BatchPrincipal::Named(name) => Some(Principal::parse(&name)?),
     };
     let (args, kwargs) = (line.args.map_or("[]", RawValue::get), line.kwargs.map_or("{}", RawValue::get));
     Ok(NewJob {

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use super::function::FunctionName;
-use super::json::{self, Flaw, Json};
+use super::json::{self, Json, JsonFault};
 use super::service::{MAX_NAME_BYTES, ServiceName};
-use super::text::{steers, visible};
+use super::text::{escape_control, is_control_or_bidi};
 use crate::error::{Error, Kind, Result};
 
 /// On whose behalf a call is made and run: any text of 1 to 255 bytes that is safe to show.
@@ -18,12 +18,12 @@ impl Principal {
     /// # Errors
     /// [`Kind::Usage`] when it is empty, too long, or holds characters that steer a terminal.
     pub fn parse(text: &str) -> Result<Principal> {
-        if !text.is_empty() && text.len() <= MAX_NAME_BYTES && !text.contains(steers) {
+        if !text.is_empty() && text.len() <= MAX_NAME_BYTES && !text.contains(is_control_or_bidi) {
             return Ok(Principal(text.into()));
         }
-        let message = format!("`{}` cannot be a principal", visible(text));
+        let message = format!("`{}` cannot be a principal", escape_control(text));
         let hint = format!("a principal is 1 to {MAX_NAME_BYTES} bytes of text without control characters");
-        Err(Error::new(Kind::Usage, message).hint(hint))
+        Err(Error::new(Kind::Usage, message).with_hint(hint))
     }
 
     /// The text.
@@ -53,9 +53,9 @@ impl Key {
         if !text.is_empty() && text.len() <= MAX_NAME_BYTES && !text.contains(char::is_control) {
             return Ok(Key(text.into()));
         }
-        let message = format!("`{}` cannot be a key", visible(text));
+        let message = format!("`{}` cannot be a key", escape_control(text));
         let hint = format!("a key is 1 to {MAX_NAME_BYTES} bytes of text without control characters");
-        Err(Error::new(Kind::Usage, message).hint(hint))
+        Err(Error::new(Kind::Usage, message).with_hint(hint))
     }
 
     /// The text.
@@ -139,32 +139,36 @@ impl Reading {
             text += &json::quote(name);
             text.push(':');
             let value = self.value(word.as_ref());
-            text += &value.map_err(|flaw| refuse(&format!("argument `{}`", visible(name)), &flaw))?;
+            text += &value.map_err(|flaw| refuse(&format!("argument `{}`", escape_control(name)), &flaw))?;
         }
         text.push('}');
         Json::parse(&text).map_err(|flaw| refuse("the keyword arguments together", &flaw))
     }
 
     /// A word as JSON text. A word that is JSON but refused is never taken for a string.
-    fn value(self, word: &str) -> Result<String, Flaw> {
+    fn value(self, word: &str) -> Result<String, JsonFault> {
         let spaced = |c: char| matches!(c, ' ' | '\t' | '\n' | '\r');
         if self == Reading::Raw || word.starts_with(spaced) || word.ends_with(spaced) {
             return Json::string(word).map(|json| json.to_string());
         }
         match Json::parse(word) {
             Ok(json) => Ok(json.to_string()),
-            Err(Flaw::Syntax(_)) => Json::string(word).map(|json| json.to_string()),
+            Err(JsonFault::Syntax(_)) => Json::string(word).map(|json| json.to_string()),
             Err(flaw) => Err(flaw),
         }
     }
 }
 
-fn refuse(what: &str, flaw: &Flaw) -> Error {
+fn refuse(what: &str, flaw: &JsonFault) -> Error {
     let error = Error::new(Kind::Invalid, format!("{what}: {flaw}"));
     match flaw {
-        Flaw::TooLarge(_) => error.hint("put the data into a file and pass its path"),
-        Flaw::DuplicateKey(_) => error.hint("readers disagree about which value counts, so name each key once"),
-        Flaw::Syntax(_) | Flaw::TooDeep | Flaw::Nul | Flaw::Surrogate => error.hint("`--raw` passes the text itself"),
+        JsonFault::TooLarge(_) => error.with_hint("put the data into a file and pass its path"),
+        JsonFault::DuplicateKey(_) => {
+            error.with_hint("readers disagree about which value counts, so name each key once")
+        }
+        JsonFault::Syntax(_) | JsonFault::TooDeep | JsonFault::Nul | JsonFault::Surrogate => {
+            error.with_hint("`--raw` passes the text itself")
+        }
     }
 }
 

@@ -27,8 +27,8 @@ impl FunctionName {
         if first && rest && text.len() <= MAX_NAME_BYTES {
             return Ok(FunctionName(text.into()));
         }
-        let message = format!("`{}` cannot be the name of a function", super::text::visible(text));
-        Err(Error::new(Kind::Usage, message).hint(format!(
+        let message = format!("`{}` cannot be the name of a function", super::text::escape_control(text));
+        Err(Error::new(Kind::Usage, message).with_hint(format!(
             "a name starts with a letter or `_` and goes on with letters, digits, `_`, `.`, `:` and `-`, at most \
              {MAX_NAME_BYTES} bytes"
         )))
@@ -59,9 +59,9 @@ pub struct Definition {
     /// How long one attempt may take.
     pub timeout: Option<Duration>,
     /// How its program is kept, if it is a worker; else it is a command, started for each call.
-    pub worker: Option<Keep>,
+    pub worker: Option<WorkerLimits>,
     /// How a command gets its call.
-    pub takes: Takes,
+    pub call_format: CallFormat,
     /// The number of the latest deploy that it was told of, counted for all functions of a store together: no worker that was
     /// started for an earlier one runs its calls.
     pub generation: i64,
@@ -69,7 +69,7 @@ pub struct Definition {
 
 /// How a command gets its call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Takes {
+pub enum CallFormat {
     /// The arguments as words, and the whole call on standard input.
     #[default]
     WordsAndStdin,
@@ -97,19 +97,19 @@ pub enum Stdin {
     Nothing,
 }
 
-impl Takes {
+impl CallFormat {
     /// Both together.
     ///
     /// # Errors
     /// [`Kind::Usage`] where the call would not reach the command at all.
-    pub fn new(args: Args, stdin: Stdin) -> Result<Takes> {
+    pub fn new(args: Args, stdin: Stdin) -> Result<CallFormat> {
         match (args, stdin) {
-            (Args::Words, Stdin::Call) => Ok(Takes::WordsAndStdin),
-            (Args::Words, Stdin::Nothing) => Ok(Takes::Words),
-            (Args::Stdin, Stdin::Call) => Ok(Takes::Stdin),
+            (Args::Words, Stdin::Call) => Ok(CallFormat::WordsAndStdin),
+            (Args::Words, Stdin::Nothing) => Ok(CallFormat::Words),
+            (Args::Stdin, Stdin::Call) => Ok(CallFormat::Stdin),
             (Args::Stdin, Stdin::Nothing) => {
                 Err(Error::new(Kind::Usage, "with `--args stdin` and `--stdin none` the program gets no arguments")
-                    .hint("`--args words` passes them as words, `--stdin call` on standard input"))
+                    .with_hint("`--args words` passes them as words, `--stdin call` on standard input"))
             }
         }
     }
@@ -117,13 +117,13 @@ impl Takes {
     /// How it gets the arguments.
     #[must_use]
     pub fn args(self) -> Args {
-        if self == Takes::Stdin { Args::Stdin } else { Args::Words }
+        if self == CallFormat::Stdin { Args::Stdin } else { Args::Words }
     }
 
     /// What it finds on its standard input.
     #[must_use]
     pub fn stdin(self) -> Stdin {
-        if self == Takes::Words { Stdin::Nothing } else { Stdin::Call }
+        if self == CallFormat::Words { Stdin::Nothing } else { Stdin::Call }
     }
 }
 
@@ -188,7 +188,7 @@ impl Definition {
 
 /// How long a worker is kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Keep {
+pub struct WorkerLimits {
     /// It is ended after so many calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calls: Option<u64>,
@@ -203,7 +203,7 @@ pub struct Keep {
 /// How long an idle worker is kept, unless its function says otherwise.
 pub const IDLE: Duration = Duration::from_mins(1);
 
-impl Keep {
+impl WorkerLimits {
     /// How long it may be idle.
     #[must_use]
     pub fn idle(&self) -> Duration {
@@ -236,9 +236,9 @@ pub struct FunctionChange {
     /// Another time limit, or none (`Some(None)`).
     pub timeout: Option<Option<Duration>>,
     /// To be kept as a worker so, or to be a command (`Some(None)`).
-    pub worker: Option<Option<Keep>>,
+    pub worker: Option<Option<WorkerLimits>>,
     /// Another way in which the command gets its call.
-    pub takes: Option<Takes>,
+    pub call_format: Option<CallFormat>,
 }
 
 impl FunctionChange {
@@ -257,8 +257,8 @@ impl FunctionChange {
         if let Some(worker) = self.worker {
             definition.worker = worker;
         }
-        if let Some(takes) = self.takes {
-            definition.takes = takes;
+        if let Some(call_format) = self.call_format {
+            definition.call_format = call_format;
         }
         for (name, value) in &self.env {
             match value {

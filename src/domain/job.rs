@@ -9,7 +9,7 @@ use super::function::Definition;
 use super::json::Json;
 use super::log::Log;
 use super::processor::ProcessorId;
-use super::retry::Tally;
+use super::retry::AttemptCounts;
 use super::service::ServiceName;
 use super::time::Timestamp;
 
@@ -192,7 +192,7 @@ pub struct Claim {
     /// Its function, as stored.
     pub function: String,
     /// How its attempts have ended so far.
-    pub before: Tally,
+    pub before: AttemptCounts,
 }
 
 impl Claim {
@@ -281,7 +281,7 @@ pub struct Finish {
     /// Which attempt.
     pub fence: Fence,
     /// How it ended and what follows.
-    pub verdict: super::retry::Verdict,
+    pub verdict: super::retry::Decision,
     /// What the function left as its result; it counts only if the job is completed.
     pub result: Option<Json>,
     /// How long it took.

@@ -23,7 +23,7 @@ const WHITE: [char; 4] = [' ', '\t', '\n', '\r'];
 
 /// Why a text is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Flaw {
+pub enum JsonFault {
     /// Not JSON at all; holds what is wrong with it.
     Syntax(String),
     /// Longer than [`MAX_BYTES`]; holds its length.
@@ -38,15 +38,17 @@ pub enum Flaw {
     DuplicateKey(String),
 }
 
-impl fmt::Display for Flaw {
+impl fmt::Display for JsonFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Flaw::Syntax(reason) => write!(f, "not valid JSON: {reason}"),
-            Flaw::TooLarge(bytes) => write!(f, "too large: {bytes} bytes, at most {MAX_BYTES} are allowed"),
-            Flaw::TooDeep => write!(f, "nested too deep: at most {MAX_DEPTH} levels are allowed"),
-            Flaw::Nul => write!(f, "a NUL character in a string"),
-            Flaw::Surrogate => write!(f, "a lone surrogate in a string"),
-            Flaw::DuplicateKey(key) => write!(f, "the key `{}` twice in one object", super::text::visible(key)),
+            JsonFault::Syntax(reason) => write!(f, "not valid JSON: {reason}"),
+            JsonFault::TooLarge(bytes) => write!(f, "too large: {bytes} bytes, at most {MAX_BYTES} are allowed"),
+            JsonFault::TooDeep => write!(f, "nested too deep: at most {MAX_DEPTH} levels are allowed"),
+            JsonFault::Nul => write!(f, "a NUL character in a string"),
+            JsonFault::Surrogate => write!(f, "a lone surrogate in a string"),
+            JsonFault::DuplicateKey(key) => {
+                write!(f, "the key `{}` twice in one object", super::text::escape_control(key))
+            }
         }
     }
 }
@@ -59,10 +61,10 @@ impl Json {
     /// Validates `text` and keeps it.
     ///
     /// # Errors
-    /// The first [`Flaw`] found.
-    pub fn parse(text: &str) -> Result<Json, Flaw> {
+    /// The first [`JsonFault`] found.
+    pub fn parse(text: &str) -> Result<Json, JsonFault> {
         if text.len() > MAX_BYTES {
-            return Err(Flaw::TooLarge(text.len()));
+            return Err(JsonFault::TooLarge(text.len()));
         }
         // What most calls have, and processors read millions of times.
         if text == "[]" || text == "{}" {
@@ -77,7 +79,7 @@ impl Json {
     ///
     /// # Errors
     /// As [`Json::parse`].
-    pub fn take(text: String) -> Result<Json, Flaw> {
+    pub fn take(text: String) -> Result<Json, JsonFault> {
         if text == "[]" || text == "{}" {
             return Ok(Json(text.into_boxed_str()));
         }
@@ -92,7 +94,7 @@ impl Json {
     ///
     /// # Errors
     /// When it is too long or holds a NUL.
-    pub fn string(text: &str) -> Result<Json, Flaw> {
+    pub fn string(text: &str) -> Result<Json, JsonFault> {
         Json::parse(&quote(text))
     }
 
@@ -171,12 +173,12 @@ pub fn compact(value: &str) -> String {
     out
 }
 
-fn raw(text: &str) -> Result<&RawValue, Flaw> {
-    serde_json::from_str(text).map_err(|error| Flaw::Syntax(explain(text, &error)))
+fn raw(text: &str) -> Result<&RawValue, JsonFault> {
+    serde_json::from_str(text).map_err(|error| JsonFault::Syntax(explain(text, &error)))
 }
 
 /// Walks containers by hand, so that depth costs no stack; `serde_json` takes each one apart.
-fn check(value: &RawValue) -> Result<(), Flaw> {
+fn check(value: &RawValue) -> Result<(), JsonFault> {
     let mut waiting = vec![(value, 0)];
     while let Some((value, above)) = waiting.pop() {
         let text = value.get();
@@ -197,7 +199,7 @@ fn check(value: &RawValue) -> Result<(), Flaw> {
                 for (key, value) in entries {
                     values.push(value);
                     if let Some(twice) = seen.replace(key) {
-                        return Err(Flaw::DuplicateKey(twice.into_owned()));
+                        return Err(JsonFault::DuplicateKey(twice.into_owned()));
                     }
                 }
                 values
@@ -205,7 +207,7 @@ fn check(value: &RawValue) -> Result<(), Flaw> {
             _ => continue,
         };
         if above == MAX_DEPTH {
-            return Err(Flaw::TooDeep);
+            return Err(JsonFault::TooDeep);
         }
         for child in children {
             if inside(child)? {
@@ -216,13 +218,13 @@ fn check(value: &RawValue) -> Result<(), Flaw> {
     Ok(())
 }
 
-fn string(text: &str) -> Result<Cow<'_, str>, Flaw> {
+fn string(text: &str) -> Result<Cow<'_, str>, JsonFault> {
     if !text.contains('\\') {
         return Ok(Cow::Borrowed(&text[1..text.len() - 1]));
     }
     // The grammar was checked before: what can still fail in a string is half of a surrogate pair.
-    let decoded: String = serde_json::from_str(text).map_err(|_| Flaw::Surrogate)?;
-    if decoded.contains('\0') { Err(Flaw::Nul) } else { Ok(Cow::Owned(decoded)) }
+    let decoded: String = serde_json::from_str(text).map_err(|_| JsonFault::Surrogate)?;
+    if decoded.contains('\0') { Err(JsonFault::Nul) } else { Ok(Cow::Owned(decoded)) }
 }
 
 struct Elements;
@@ -243,9 +245,9 @@ impl<'de> Visitor<'de> for Elements {
     }
 }
 
-fn array(text: &str) -> Result<Vec<&RawValue>, Flaw> {
+fn array(text: &str) -> Result<Vec<&RawValue>, JsonFault> {
     let mut parser = serde_json::Deserializer::from_str(text);
-    parser.deserialize_seq(Elements).map_err(|error| Flaw::Syntax(explain(text, &error)))
+    parser.deserialize_seq(Elements).map_err(|error| JsonFault::Syntax(explain(text, &error)))
 }
 
 struct Entries;
@@ -266,9 +268,9 @@ impl<'de> Visitor<'de> for Entries {
     }
 }
 
-fn object(text: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, Flaw> {
+fn object(text: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, JsonFault> {
     let mut parser = serde_json::Deserializer::from_str(text);
-    let entries = parser.deserialize_map(Entries).map_err(|error| Flaw::Syntax(explain(text, &error)))?;
+    let entries = parser.deserialize_map(Entries).map_err(|error| JsonFault::Syntax(explain(text, &error)))?;
     entries.into_iter().map(|(key, value)| Ok((string(key.get())?, value))).collect()
 }
 
@@ -299,20 +301,20 @@ mod tests {
 
     #[test]
     fn flaws_are_told_apart() {
-        assert!(matches!(Json::parse("[1,]"), Err(Flaw::Syntax(_))));
-        assert!(matches!(Json::parse("NaN"), Err(Flaw::Syntax(_))));
-        assert!(matches!(Json::parse("\"a\nb\""), Err(Flaw::Syntax(_))));
-        assert_eq!(Json::parse(r#"{"a":[{"b":1,"\u0062":2}]}"#), Err(Flaw::DuplicateKey("b".into())));
-        assert_eq!(Json::parse(r#"["\u0000"]"#), Err(Flaw::Nul));
-        assert_eq!(Json::parse(r#"{"a\u0000":1}"#), Err(Flaw::Nul));
-        assert_eq!(Json::parse(r#"["\ud800"]"#), Err(Flaw::Surrogate));
-        assert_eq!(Json::parse(r#"{"\udc00":1}"#), Err(Flaw::Surrogate));
+        assert!(matches!(Json::parse("[1,]"), Err(JsonFault::Syntax(_))));
+        assert!(matches!(Json::parse("NaN"), Err(JsonFault::Syntax(_))));
+        assert!(matches!(Json::parse("\"a\nb\""), Err(JsonFault::Syntax(_))));
+        assert_eq!(Json::parse(r#"{"a":[{"b":1,"\u0062":2}]}"#), Err(JsonFault::DuplicateKey("b".into())));
+        assert_eq!(Json::parse(r#"["\u0000"]"#), Err(JsonFault::Nul));
+        assert_eq!(Json::parse(r#"{"a\u0000":1}"#), Err(JsonFault::Nul));
+        assert_eq!(Json::parse(r#"["\ud800"]"#), Err(JsonFault::Surrogate));
+        assert_eq!(Json::parse(r#"{"\udc00":1}"#), Err(JsonFault::Surrogate));
         assert!(Json::parse(r#""\\u0000""#).is_ok());
         assert!(Json::parse(&nested(MAX_DEPTH)).is_ok());
-        assert_eq!(Json::parse(&nested(MAX_DEPTH + 1)), Err(Flaw::TooDeep));
-        assert_eq!(Json::parse(&nested(100_000)), Err(Flaw::TooDeep));
+        assert_eq!(Json::parse(&nested(MAX_DEPTH + 1)), Err(JsonFault::TooDeep));
+        assert_eq!(Json::parse(&nested(100_000)), Err(JsonFault::TooDeep));
         let long = Json::string(&"x".repeat(MAX_BYTES));
-        assert_eq!(long, Err(Flaw::TooLarge(MAX_BYTES + 2)));
+        assert_eq!(long, Err(JsonFault::TooLarge(MAX_BYTES + 2)));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::json::entries;
 use super::suggest::nearest;
-use super::text::visible;
+use super::text::escape_control;
 
 /// Reads an object. serde by itself would also take an array of the members in their order, which no document promises.
 ///
@@ -42,7 +42,7 @@ fn unexpected(text: &str, at: usize) -> String {
     let Some(found) = text[at..].chars().next() else { return "it is not complete".to_owned() };
     let before = &text[..at];
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    let found = visible(found.encode_utf8(&mut [0; 4])).into_owned();
+    let found = escape_control(found.encode_utf8(&mut [0; 4])).into_owned();
     match before.matches('\n').count() {
         0 => format!("unexpected `{found}` at column {column}"),
         lines => format!("unexpected `{found}` at line {}, column {column}", lines + 1),
@@ -51,7 +51,7 @@ fn unexpected(text: &str, at: usize) -> String {
 
 /// The sentence about a member of an object that is missing, not known, or of another kind than it has to be.
 fn wrong_member(text: &str, at: usize, said: &str) -> String {
-    let named = said.split('`').nth(1).map(visible).unwrap_or_default();
+    let named = said.split('`').nth(1).map(escape_control).unwrap_or_default();
     let said = said.split(" at line ").next().unwrap_or_default();
     if said.starts_with("missing field") {
         return format!("`{named}` is missing");
@@ -71,7 +71,7 @@ fn wrong_member(text: &str, at: usize, said: &str) -> String {
             // Of an array or an object serde stops right before it.
             (from - 1..=from + value.len()).contains(&at)
         })
-        .map_or_else(|| "it".to_owned(), |(name, _)| format!("`{}`", visible(&name)));
+        .map_or_else(|| "it".to_owned(), |(name, _)| format!("`{}`", escape_control(&name)));
     if let Some((_, known)) = said.strip_prefix("unknown variant").and_then(|rest| rest.split_once("expected")) {
         let known: Vec<String> = known.split('`').skip(1).step_by(2).map(|name| format!("\"{name}\"")).collect();
         return format!("{member} has to be {}", known.join(" or "));
@@ -109,13 +109,13 @@ mod tests {
         pair: Option<[u64; 2]>,
         list: Option<Vec<String>>,
         on: Option<bool>,
-        kind: Option<Kind>,
+        kind: Option<ObjectKind>,
         inner: Option<Inner>,
     }
 
     #[derive(Debug, Deserialize)]
     #[serde(rename_all = "kebab-case")]
-    enum Kind {
+    enum ObjectKind {
         Hot,
         VeryCold,
     }

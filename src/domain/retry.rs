@@ -24,11 +24,11 @@ pub const CRASHES: i64 = 3;
 
 /// From how many deaths on a job runs alone in its processor, so that its last one is nobody else's doing: those that run
 /// beside a job that kills its processor would else meet the same end as often as it does.
-pub const SUSPECT: i64 = CRASHES - 1;
+pub const POISON_SUSPECT: i64 = CRASHES - 1;
 
 /// What follows for the job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Decision {
     /// Where the job stands next.
     pub state: State,
     /// How long it waits before it is due again; only for [`State::Delayed`].
@@ -41,15 +41,15 @@ pub struct Verdict {
     pub by_itself: bool,
 }
 
-impl Verdict {
-    fn of(state: State, ending: Ending) -> Verdict {
-        Verdict { state, pause: None, error: None, ending, by_itself: false }
+impl Decision {
+    fn of(state: State, ending: Ending) -> Decision {
+        Decision { state, pause: None, error: None, ending, by_itself: false }
     }
 }
 
 /// How attempts of a job have ended before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tally {
+pub struct AttemptCounts {
     /// How many in a conflict.
     pub conflicts: i64,
     /// How many because who ran them died.
@@ -62,17 +62,17 @@ pub struct Tally {
 /// do not meet again (as `gocept.async` did), unless the function says for how long. A call that could not be started
 /// pauses just as often, for the longer half of that time: whoever replaces its program has 3 seconds for it.
 #[must_use]
-pub fn decide(outcome: &Outcome, before: Tally, draw: f64) -> Verdict {
+pub fn decide(outcome: &Outcome, before: AttemptCounts, draw: f64) -> Decision {
     let now = before.conflicts + 1;
     let longest = f64::from(2_i32.pow(u32::try_from(now.clamp(1, CONFLICT_ATTEMPTS)).unwrap_or(1)));
     let pause = |part: f64| Duration::from_secs_f64(longest * part.clamp(0.0, 1.0));
-    let again = Verdict::of(State::Delayed, Ending::Conflict);
+    let again = Decision::of(State::Delayed, Ending::Conflict);
     match outcome {
         Outcome::Conflict(asked) if now < CONFLICT_ATTEMPTS => {
-            Verdict { pause: Some(asked.unwrap_or(pause(draw)).min(LONGEST_PAUSE)), ..again }
+            Decision { pause: Some(asked.unwrap_or(pause(draw)).min(LONGEST_PAUSE)), ..again }
         }
         Outcome::Unstarted(failure) if now < CONFLICT_ATTEMPTS => {
-            Verdict { pause: Some(pause(f64::midpoint(1.0, draw))), error: Some(failure.clone()), ..again }
+            Decision { pause: Some(pause(f64::midpoint(1.0, draw))), error: Some(failure.clone()), ..again }
         }
         Outcome::Crashed(how) => after_crash(how, before.crashes),
         outcome => decide_once(outcome, now),
@@ -81,54 +81,54 @@ pub fn decide(outcome: &Outcome, before: Tally, draw: f64) -> Verdict {
 
 /// Decides after who ran a job has died, which `how` says.
 #[must_use]
-pub fn after_crash(how: &str, crashes: i64) -> Verdict {
+pub fn after_crash(how: &str, crashes: i64) -> Decision {
     let now = crashes + 1;
     let (state, message) = match now {
         CRASHES.. => (State::Error, format!("{how} in {now} attempts")),
         _ => (State::Queued, how.to_owned()),
     };
-    Verdict { error: Some(Failure::new(FailureKind::Crash, message)), ..Verdict::of(state, Ending::Crash) }
+    Decision { error: Some(Failure::new(FailureKind::Crash, message)), ..Decision::of(state, Ending::Crash) }
 }
 
 /// What follows when a function said that it had completed its job itself, and the store knows nothing of that: what it did
 /// in that transaction is undone.
 #[must_use]
-pub fn not_by_itself() -> Verdict {
+pub fn not_by_itself() -> Decision {
     let message = "it said that it completed its job in its own transaction, but that was not committed";
     let error = Failure::new(FailureKind::BadResult, message);
-    Verdict { error: Some(error), ..Verdict::of(State::Error, Ending::Error) }
+    Decision { error: Some(error), ..Decision::of(State::Error, Ending::Error) }
 }
 
 /// The verdict on a call whose outcome a rule of the application refuses.
 #[must_use]
-pub fn refused(why: String) -> Verdict {
+pub fn refused(why: String) -> Decision {
     let error = Failure::new(FailureKind::Refused, why);
-    Verdict { error: Some(error), ..Verdict::of(State::Error, Ending::Error) }
+    Decision { error: Some(error), ..Decision::of(State::Error, Ending::Error) }
 }
 
 /// Decides after a nested call, which is never tried again: `conflicts` counts this one as well.
 #[must_use]
-pub fn decide_once(outcome: &Outcome, conflicts: i64) -> Verdict {
+pub fn decide_once(outcome: &Outcome, conflicts: i64) -> Decision {
     match outcome {
-        Outcome::Completed => Verdict::of(State::Completed, Ending::Completed),
-        Outcome::CompletedItself => Verdict { by_itself: true, ..Verdict::of(State::Completed, Ending::Completed) },
+        Outcome::Completed => Decision::of(State::Completed, Ending::Completed),
+        Outcome::CompletedItself => Decision { by_itself: true, ..Decision::of(State::Completed, Ending::Completed) },
         Outcome::Conflict(_) => {
             let message = match conflicts {
                 1 => "a conflict".to_owned(),
                 n => format!("a conflict in all of {n} attempts"),
             };
             let error = Failure { exit_code: Some(75), ..Failure::new(FailureKind::Conflict, message) };
-            Verdict { error: Some(error), ..Verdict::of(State::Error, Ending::Conflict) }
+            Decision { error: Some(error), ..Decision::of(State::Error, Ending::Conflict) }
         }
         Outcome::Crashed(how) => {
             let failure = Failure::new(FailureKind::Crash, how.as_str());
-            Verdict { error: Some(failure), ..Verdict::of(State::Error, Ending::Crash) }
+            Decision { error: Some(failure), ..Decision::of(State::Error, Ending::Crash) }
         }
         Outcome::Failed(failure) | Outcome::Unstarted(failure) => {
-            Verdict { error: Some(failure.clone()), ..Verdict::of(State::Error, Ending::Error) }
+            Decision { error: Some(failure.clone()), ..Decision::of(State::Error, Ending::Error) }
         }
-        Outcome::Interrupted => Verdict::of(State::Queued, Ending::Interrupted),
-        Outcome::Cancelled => Verdict::of(State::Cancelled, Ending::Cancelled),
+        Outcome::Interrupted => Decision::of(State::Queued, Ending::Interrupted),
+        Outcome::Cancelled => Decision::of(State::Cancelled, Ending::Cancelled),
     }
 }
 
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_conflict_is_tried_three_times_in_all() {
-        let after = |conflicts| Tally { conflicts, ..Tally::default() };
+        let after = |conflicts| AttemptCounts { conflicts, ..AttemptCounts::default() };
         let pauses: Vec<_> = [(0, 0.0), (0, 1.0), (1, 0.5), (1, 1.0)]
             .map(|(conflicts, draw)| decide(&Outcome::Conflict(None), after(conflicts), draw).pause.unwrap())
             .into();
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn a_call_that_cannot_be_started_is_tried_three_times_in_all() {
         let gone = Outcome::Unstarted(Failure::new(FailureKind::CannotRun, "its program is missing"));
-        let after = |conflicts, draw| decide(&gone, Tally { conflicts, ..Tally::default() }, draw);
+        let after = |conflicts, draw| decide(&gone, AttemptCounts { conflicts, ..AttemptCounts::default() }, draw);
         let pauses = [(0, 0.0), (0, 1.0), (1, 0.0), (1, 1.0)].map(|(before, draw)| after(before, draw).pause.unwrap());
         assert_eq!(pauses, [1, 2, 2, 4].map(Duration::from_secs));
         assert_eq!((after(1, 0.5).state, after(1, 0.5).ending), (State::Delayed, Ending::Conflict));
@@ -173,7 +173,7 @@ mod tests {
             (Outcome::Interrupted, State::Queued),
             (Outcome::Cancelled, State::Cancelled),
         ] {
-            assert_eq!(decide(&outcome, Tally::default(), 0.5).state, state);
+            assert_eq!(decide(&outcome, AttemptCounts::default(), 0.5).state, state);
             assert!(State::Processing.may_become(state));
         }
         assert_eq!(decide_once(&Outcome::Conflict(None), 1).state, State::Error);
@@ -181,7 +181,8 @@ mod tests {
 
     #[test]
     fn a_crash_is_tried_three_times_in_all() {
-        let after = |crashes| decide(&Outcome::Crashed("it died".to_owned()), Tally { crashes, conflicts: 9 }, 0.5);
+        let after =
+            |crashes| decide(&Outcome::Crashed("it died".to_owned()), AttemptCounts { crashes, conflicts: 9 }, 0.5);
         assert_eq!([0, 1, 2].map(|crashes| after(crashes).state), [State::Queued, State::Queued, State::Error]);
         assert_eq!(after(2).error.unwrap().message, "it died in 3 attempts");
     }

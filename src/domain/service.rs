@@ -26,8 +26,8 @@ impl ServiceName {
         if first && bytes.all(|b| plain(b) || b"._-".contains(&b)) && text.len() <= MAX_NAME_BYTES {
             return Ok(ServiceName(text.into()));
         }
-        let message = format!("`{}` cannot be the name of a service", super::text::visible(text));
-        Err(Error::new(Kind::Usage, message).hint(format!(
+        let message = format!("`{}` cannot be the name of a service", super::text::escape_control(text));
+        Err(Error::new(Kind::Usage, message).with_hint(format!(
             "a name starts with a lower-case letter or a digit and goes on with those, `.`, `_` and `-`, at most \
              {MAX_NAME_BYTES} bytes"
         )))

@@ -6,24 +6,24 @@ use std::borrow::Cow;
 /// C1) as `\n`, `\t` or `\u{1b}`, and the characters that reorder or hide text (bidirectional controls, zero-width
 /// characters, line and paragraph separators) as `\u{202e}`.
 #[must_use]
-pub fn visible(text: &str) -> Cow<'_, str> {
-    if !text.contains(steers) {
+pub fn escape_control(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_control_or_bidi) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 8);
     for c in text.chars() {
-        if steers(c) { out.extend(c.escape_default()) } else { out.push(c) }
+        if is_control_or_bidi(c) { out.extend(c.escape_default()) } else { out.push(c) }
     }
     Cow::Owned(out)
 }
 
 /// The same for text of several lines: line ends and tabs stay, and bytes that are no UTF-8 become U+FFFD.
 #[must_use]
-pub fn visible_lines(bytes: &[u8]) -> String {
+pub fn escape_control_in_lines(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if steers(c) && c != '\n' && c != '\t' { out.extend(c.escape_default()) } else { out.push(c) }
+        if is_control_or_bidi(c) && c != '\n' && c != '\t' { out.extend(c.escape_default()) } else { out.push(c) }
     }
     out
 }
@@ -31,7 +31,7 @@ pub fn visible_lines(bytes: &[u8]) -> String {
 /// Whether `c` does something to a terminal other than showing itself. The bidirectional controls are those of
 /// Unicode Standard Annex 9.
 #[must_use]
-pub fn steers(c: char) -> bool {
+pub fn is_control_or_bidi(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{61c}' | '\u{feff}')
 }
@@ -42,8 +42,8 @@ mod tests {
 
     #[test]
     fn nothing_steers() {
-        assert_eq!(visible("plain ä 😀"), "plain ä 😀");
-        assert_eq!(visible("a\x1b[31m\u{9b}b\r\n\u{202e}"), r"a\u{1b}[31m\u{9b}b\r\n\u{202e}");
-        assert_eq!(visible_lines(b"a\tb\n\x07\xff"), "a\tb\n\\u{7}\u{fffd}");
+        assert_eq!(escape_control("plain ä 😀"), "plain ä 😀");
+        assert_eq!(escape_control("a\x1b[31m\u{9b}b\r\n\u{202e}"), r"a\u{1b}[31m\u{9b}b\r\n\u{202e}");
+        assert_eq!(escape_control_in_lines(b"a\tb\n\x07\xff"), "a\tb\n\\u{7}\u{fffd}");
     }
 }

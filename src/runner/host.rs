@@ -24,7 +24,7 @@ const HINT: &str = "give it one end of a `socketpair(AF_UNIX, SOCK_STREAM)` that
 /// # Errors
 /// [`Kind::Usage`] when it is not.
 pub fn inherit(number: u32) -> Result<OwnedFd> {
-    let wrong = |what: &str| Error::new(Kind::Usage, format!("`--worker-socket {number}` {what}")).hint(HINT);
+    let wrong = |what: &str| Error::new(Kind::Usage, format!("`--worker-socket {number}` {what}")).with_hint(HINT);
     if number <= 2 {
         return Err(wrong("names a standard stream"));
     }

@@ -20,7 +20,7 @@ use crate::domain::call::Call;
 use crate::domain::function::{Args, Definition, Stdin as Holds};
 use crate::domain::job::Token;
 use crate::domain::json;
-use crate::domain::text::visible;
+use crate::domain::text::escape_control;
 use crate::error::reason;
 
 /// The longest argument that Linux passes to a program, in bytes (`MAX_ARG_STRLEN`, execve(2), without the NUL).
@@ -36,7 +36,11 @@ pub(super) fn start(request: &Request<'_>, result: &ResultFile, way: Way<'_>) ->
     let start = || {
         let (mut command, _) = of.command().map_err(|failure| io::Error::other(failure.message))?;
         command.args(&words).envs(variables(request)).env("ASYNCQ_RESULT", result.path());
-        command.stdin(if request.definition.takes.stdin() == Holds::Call { Stdio::piped() } else { Stdio::null() });
+        command.stdin(if request.definition.call_format.stdin() == Holds::Call {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        });
         way.offer.start(&mut command)
     };
     way.around.scarcity.wait(way.control, start, |error| match Errno::from_io_error(error) {
@@ -123,7 +127,7 @@ fn variables(request: &Request<'_>) -> Vec<(&'static str, String)> {
 
 /// The call's arguments as words, if its function takes them so.
 fn words(request: &Request<'_>) -> Result<Vec<String>, Failure> {
-    if request.definition.takes.args() == Args::Stdin {
+    if request.definition.call_format.args() == Args::Stdin {
         return Ok(Vec::new());
     }
     let text = |value: &str| match json::unquote(value) {
@@ -135,7 +139,7 @@ fn words(request: &Request<'_>) -> Result<Vec<String>, Failure> {
         words.push(word(request, &(index + 1), text(value))?);
     }
     for (name, value) in request.call.kwargs.entries() {
-        words.push(word(request, &format_args!("`{}`", visible(&name)), format!("--{name}={}", text(value)))?);
+        words.push(word(request, &format_args!("`{}`", escape_control(&name)), format!("--{name}={}", text(value)))?);
     }
     Ok(words)
 }
@@ -159,9 +163,9 @@ fn too_many(request: &Request<'_>, words: &[String]) -> Failure {
 /// A failure to run a call that its program cannot get as words, with the way out.
 fn does_not_fit(request: &Request<'_>, what: &str) -> Failure {
     let Call { service, function, .. } = request.call;
-    let way_out =
+    let hint =
         format!("`asyncq function set {service} {function} --args stdin` passes the call on standard input alone");
-    Failure::new(FailureKind::CannotRun, format!("{what}; {way_out}"))
+    Failure::new(FailureKind::CannotRun, format!("{what}; {hint}"))
 }
 
 /// The whole call as one line of JSON.
@@ -203,7 +207,8 @@ fn no_interpreter(program: &Path) -> String {
     };
     let named = String::from_utf8_lossy(first.trim_ascii_start()).into_owned();
     let name = named.split([' ', '\t']).next().unwrap_or_default();
-    let mut said = format!("the interpreter `{}` that `{shown}` names in its first line is missing", visible(name));
+    let mut said =
+        format!("the interpreter `{}` that `{shown}` names in its first line is missing", escape_control(name));
     if named.ends_with('\r') {
         said += &format!("; its lines end as on Windows, `sed -i 's/\\r$//' {shown}` mends that");
     }

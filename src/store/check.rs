@@ -55,9 +55,9 @@ pub(super) fn numbers(last: i64, location: &Location) -> Result<()> {
     } else {
         format!("a client has given a job the number {last}, which is too great for programs that read JSON")
     };
-    let way_out = format!(
+    let hint = format!(
         "stop every processor, and take the number out: `sqlite3 '{location}' \"DELETE FROM asyncq_job WHERE id > {GREATEST}; \
          UPDATE sqlite_sequence SET seq = (SELECT coalesce(max(id), 0) FROM asyncq_job) WHERE name = 'asyncq_job'\"`"
     );
-    Err(Error::new(Kind::Invalid, message).hint(way_out))
+    Err(Error::new(Kind::Invalid, message).with_hint(hint))
 }

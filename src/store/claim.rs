@@ -12,7 +12,7 @@ use crate::domain::call::{Call, Principal};
 use crate::domain::function::{Definition, FunctionName};
 use crate::domain::job::{Claim, Fence, JobId, Token};
 use crate::domain::json::Json;
-use crate::domain::retry::{LONGEST_DRAWN_PAUSE, LONGEST_PAUSE, SUSPECT, Tally};
+use crate::domain::retry::{AttemptCounts, LONGEST_DRAWN_PAUSE, LONGEST_PAUSE, POISON_SUSPECT};
 use crate::domain::service::ServiceName;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
@@ -119,7 +119,7 @@ fn choose(tx: &mut dyn Tx, plan: &Plan<'_>, room: usize, outlook: &mut Outlook) 
     let mut next = tx.all(NEXT, &[name.into(), limit.into()], Stored::read)?;
     if let Some(first) = next.iter().take(room).position(Stored::is_suspect) {
         if passes_suspects_over(tx, plan)? {
-            next = tx.all(NEXT_UNSUSPECTED, &[name.into(), limit.into(), SUSPECT.into()], Stored::read)?;
+            next = tx.all(NEXT_UNSUSPECTED, &[name.into(), limit.into(), POISON_SUSPECT.into()], Stored::read)?;
         } else {
             let empty_handed = plan.held + plan.elsewhere == 0;
             next.truncate(if empty_handed { first.max(1) } else { first });
@@ -135,7 +135,7 @@ fn choose(tx: &mut dyn Tx, plan: &Plan<'_>, room: usize, outlook: &mut Outlook) 
 /// and so that it gets its turn, the oldest processor empties its hands for it.
 fn passes_suspects_over(tx: &mut dyn Tx, plan: &Plan<'_>) -> Result<bool> {
     let name = plan.service.as_str().into();
-    if tx.first(SUSPECT_RUNS, &[name, SUSPECT.into()], |_| Ok(()))?.is_some() {
+    if tx.first(SUSPECT_RUNS, &[name, POISON_SUSPECT.into()], |_| Ok(()))?.is_some() {
         return Ok(true);
     }
     if plan.held + plan.elsewhere == 0 {
@@ -251,7 +251,7 @@ struct Stored {
     kwargs: Option<Vec<u8>>,
     principal: Option<Vec<u8>>,
     site: Option<Vec<u8>>,
-    before: Tally,
+    before: AttemptCounts,
 }
 
 impl Stored {
@@ -266,12 +266,12 @@ impl Stored {
             kwargs: bytes(5)?,
             principal: bytes(6)?,
             site: bytes(7)?,
-            before: Tally { conflicts: row.i64(8)?, crashes: row.i64(9)? },
+            before: AttemptCounts { conflicts: row.i64(8)?, crashes: row.i64(9)? },
         })
     }
 
     fn is_suspect(&self) -> bool {
-        self.before.crashes >= SUSPECT
+        self.before.crashes >= POISON_SUSPECT
     }
 
     fn with_large(mut self, tx: &mut dyn Tx) -> Result<Stored> {

@@ -245,13 +245,13 @@ pub(super) const WAY_OUT_OF_DAMAGE: &str = "stop every processor, and copy the f
 
 /// The error for a store that holds what it cannot hold.
 pub(super) fn damaged(what: &str) -> Error {
-    Error::new(Kind::Invalid, format!("the store is damaged: {what}")).hint(WAY_OUT_OF_DAMAGE)
+    Error::new(Kind::Invalid, format!("the store is damaged: {what}")).with_hint(WAY_OUT_OF_DAMAGE)
 }
 
 /// The error for what a rule of an application refuses.
 pub(super) fn rule_refuses(rule: &str, why: &str) -> Error {
     Error::new(Kind::Denied, format!("{rule} refuses this: {why}"))
-        .hint("that belongs to the application, and not to asyncq: change it, or what it looks at")
+        .with_hint("that belongs to the application, and not to asyncq: change it, or what it looks at")
 }
 
 /// Reading through a transaction.

@@ -142,7 +142,7 @@ fn same(tx: &mut dyn Tx, new: &NewJob) -> Result<Option<JobId>> {
 }
 
 fn other_call(key: &str, id: JobId) -> Error {
-    let key = crate::domain::text::visible(key);
+    let key = crate::domain::text::escape_control(key);
     Error::new(Kind::Denied, format!("key `{key}` belongs to job {id}, which is another call"))
-        .hint(format!("`asyncq job show {id}` shows that call; a new call needs a new key"))
+        .with_hint(format!("`asyncq job show {id}` shows that call; a new call needs a new key"))
 }

@@ -27,18 +27,18 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
             rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
             _ => "an answer has another form than asyncq asked for".to_owned(),
         };
-        return damaged(&what).because(error);
+        return damaged(&what).with_source(error);
     };
     let mut detail = error.to_string();
     if misses_own_table(&detail) {
-        return incomplete(&detail).because(error);
+        return incomplete(&detail).with_source(error);
     }
     if failure.extended_code == ffi::SQLITE_CONSTRAINT_TRIGGER {
-        return refused(&detail).because(error);
+        return refused(&detail).with_source(error);
     }
     let (kind, message, hint) = match failure.code {
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => {
-            return locked(path).because(error);
+            return locked(path).with_source(error);
         }
         ErrorCode::NotADatabase => (
             Kind::Invalid,
@@ -51,14 +51,16 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
         | ErrorCode::Unknown
         | ErrorCode::ConstraintViolation
         | ErrorCode::TooBig
-        | ErrorCode::TypeMismatch => return damaged(&detail).because(error),
+        | ErrorCode::TypeMismatch => return damaged(&detail).with_source(error),
         ErrorCode::ReadOnly if failure.extended_code == ffi::SQLITE_READONLY_DBMOVED => {
-            return moved("the store", path).because(error);
+            return moved("the store", path).with_source(error);
         }
         // SQLite tells it apart from a read that failed.
-        _ if failure.extended_code == ffi::SQLITE_IOERR_SHORT_READ => return damaged("it is cut short").because(error),
+        _ if failure.extended_code == ffi::SQLITE_IOERR_SHORT_READ => {
+            return damaged("it is cut short").with_source(error);
+        }
         // Where a file cannot be opened for writing, SQLite opens it for reading, whatever the reason.
-        ErrorCode::ReadOnly if may_write(path) => return cannot_be_opened(path).because(error),
+        ErrorCode::ReadOnly if may_write(path) => return cannot_be_opened(path).with_source(error),
         ErrorCode::ReadOnly => (
             Kind::Denied,
             format!("the store `{store}` is read-only"),
@@ -67,7 +69,7 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
         ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied => {
             (Kind::Denied, format!("not allowed to use the store `{store}`"), "it belongs to the user who created it")
         }
-        _ if has_no_space(path, failure) => return no_space(path).because(error),
+        _ if has_no_space(path, failure) => return no_space(path).with_source(error),
         ErrorCode::CannotOpen => return cannot_open(path, error),
         _ => {
             if let Some(system) = system_error(failure) {
@@ -75,12 +77,12 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
             }
             let message = format!("the store `{store}` failed: {detail}");
             return Error::new(Kind::Io, message)
-                .hint("look at the disk; nothing was acknowledged")
-                .because(error)
-                .passing();
+                .with_hint("look at the disk; nothing was acknowledged")
+                .with_source(error)
+                .transient();
         }
     };
-    Error::new(kind, message).hint(hint).because(error)
+    Error::new(kind, message).with_hint(hint).with_source(error)
 }
 
 /// Whether SQLite misses a table of the store's.
@@ -92,14 +94,15 @@ pub(super) fn misses_own_table(what: &str) -> bool {
 /// The error for a store that somebody has taken a table from.
 fn incomplete(what: &str) -> Error {
     Error::new(Kind::Invalid, format!("the store is not complete: {what}"))
-        .hint("`asyncq init` makes again what is missing of its schema")
+        .with_hint("`asyncq init` makes again what is missing of its schema")
 }
 
 /// What a trigger refuses: one of asyncq's own, or one that an application has added.
 fn refused(why: &str) -> Error {
     match why.strip_prefix("asyncq: ") {
-        Some(rule) => Error::new(Kind::Denied, rule)
-            .hint("the store's own rules refuse it; where that cannot be, `asyncq init` searches the store for damage"),
+        Some(rule) => Error::new(Kind::Denied, rule).with_hint(
+            "the store's own rules refuse it; where that cannot be, `asyncq init` searches the store for damage",
+        ),
         None => rule_refuses("a trigger", why),
     }
 }
@@ -107,7 +110,7 @@ fn refused(why: &str) -> Error {
 /// The error for a file that is not the one that was opened.
 pub(super) fn moved(what: &str, path: &Path) -> Error {
     let message = format!("{what} `{}` was moved, replaced or removed while in use", path.display());
-    Error::new(Kind::Io, message).hint("nothing was acknowledged; put the file back, or run the command again")
+    Error::new(Kind::Io, message).with_hint("nothing was acknowledged; put the file back, or run the command again")
 }
 
 /// The error for a store whose users were told in shared memory what stands in another one.
@@ -116,21 +119,22 @@ pub(super) fn misled(path: &Path) -> Error {
     let hint =
         format!("nothing was changed; end all that use it, which `fuser {}` shows, then try again", index.display());
     Error::new(Kind::Busy, format!("the store `{store}` took the place of another one while somebody opened it"))
-        .hint(hint)
+        .with_hint(hint)
 }
 
 fn locked(path: &Path) -> Error {
     let store = path.display();
     let Some(holder) = holder(path) else {
         return Error::new(Kind::Busy, format!("the store `{store}` is locked by another process"))
-            .hint("try again; a writer that is stopped or works in one long transaction keeps everybody waiting");
+            .with_hint("try again; a writer that is stopped or works in one long transaction keeps everybody waiting");
     };
     let pid = holder.pid;
     let error = Error::new(Kind::Busy, format!("the store `{store}` is locked by process {pid} (`{}`)", holder.name));
     if holder.stopped {
-        error.hint(format!("that process is stopped and keeps everybody waiting: `kill -CONT {pid}` lets it go on"))
+        error
+            .with_hint(format!("that process is stopped and keeps everybody waiting: `kill -CONT {pid}` lets it go on"))
     } else {
-        error.hint("try again; a writer that works in one long transaction keeps everybody waiting")
+        error.with_hint("try again; a writer that works in one long transaction keeps everybody waiting")
     }
 }
 
@@ -149,10 +153,11 @@ pub(super) fn no_space(path: &Path) -> Error {
     let store = path.display();
     if may_not_grow(path) {
         let message = format!("no space left for the store `{store}`: its files have the size that files may have");
-        return Error::new(Kind::Full, message).hint("nothing was changed; `ulimit -f` shows the limit, in blocks");
+        return Error::new(Kind::Full, message)
+            .with_hint("nothing was changed; `ulimit -f` shows the limit, in blocks");
     }
     Error::new(Kind::Full, format!("no space left for the store `{store}`"))
-        .hint("nothing was changed; make room and try again")
+        .with_hint("nothing was changed; make room and try again")
 }
 
 /// Whether a file of the store is about as large as files may be.
@@ -189,40 +194,40 @@ fn cannot_open(path: &Path, error: rusqlite::Error) -> Error {
     let store = path.display();
     match std::fs::metadata(path) {
         Ok(meta) if meta.is_dir() => Error::new(Kind::Unreachable, format!("`{store}` is a directory, not a store"))
-            .hint("name a file, as in `--db queue.db`"),
+            .with_hint("name a file, as in `--db queue.db`"),
         Err(_) if path.is_symlink() => {
             Error::new(Kind::Unreachable, format!("`{store}` is a link to a file that is not there"))
-                .hint("remove the link, or put the file back")
+                .with_hint("remove the link, or put the file back")
         }
         Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => {
             Error::new(Kind::Unreachable, format!("there is no store at `{store}`"))
-                .hint("`asyncq init` creates one; `--db` or `$ASYNCQ_DB` names another place")
+                .with_hint("`asyncq init` creates one; `--db` or `$ASYNCQ_DB` names another place")
         }
         // Files that SQLite makes beside it.
         _ if no_more_files(path) => no_space(path),
         _ if may_write(path) => cannot_be_opened(path),
         _ => Error::new(Kind::Denied, format!("the store `{store}` cannot be opened"))
-            .hint("asyncq must be able to write the file and the folder it is in"),
+            .with_hint("asyncq must be able to write the file and the folder it is in"),
     }
-    .because(error)
+    .with_source(error)
 }
 
 /// The error for a folder that the disk did not confirm.
 pub(super) fn cannot_sync(store: &Path, error: io::Error) -> Error {
     let message = format!("the folder of the store `{}` cannot be synced: {}", store.display(), reason(&error));
     let failure = if error.kind() == io::ErrorKind::PermissionDenied {
-        Error::new(Kind::Denied, message).hint("asyncq must be able to read the folder")
+        Error::new(Kind::Denied, message).with_hint("asyncq must be able to read the folder")
     } else {
-        Error::new(Kind::Io, message).hint("look at the disk; nothing was acknowledged").passing()
+        Error::new(Kind::Io, message).with_hint("look at the disk; nothing was acknowledged").transient()
     };
-    failure.because(error)
+    failure.with_source(error)
 }
 
 /// An error for a store that this user may use, and of which some file cannot be opened all the same.
 fn cannot_be_opened(path: &Path) -> Error {
     Error::new(Kind::Io, format!("opening the store `{}` failed", path.display()))
-        .hint("look at the disk; nothing was acknowledged")
-        .passing()
+        .with_hint("look at the disk; nothing was acknowledged")
+        .transient()
 }
 
 /// Whether this user may write the store, what belongs to it, and the folder it is in.

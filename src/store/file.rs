@@ -150,7 +150,7 @@ impl StoreFile {
             return Ok(());
         }
         let message = format!("the store `{}` has a second name (a hard link)", self.given.display());
-        Err(Error::new(Kind::Io, message).hint(format!(
+        Err(Error::new(Kind::Io, message).with_hint(format!(
             "who uses another name loses what is done under this one; `find / -inum {} 2>/dev/null` shows them: \
              remove all but one, or make a symbolic link",
             named.id.inode
@@ -166,7 +166,7 @@ impl StoreFile {
         }
         let message = format!("the store `{}` is mounted without its folder", self.given.display());
         Err(Error::new(Kind::Io, message)
-            .hint("its calls are also in the files beside it: mount the folder that they are in"))
+            .with_hint("its calls are also in the files beside it: mount the folder that they are in"))
     }
 
     fn refuse_foreign_wal(&self) -> Result<()> {
@@ -182,12 +182,11 @@ impl StoreFile {
             return Ok(());
         }
         let (path, wal) = (self.given.display(), self.wal.path.display());
-        Err(Error::new(Kind::Io, format!("`{wal}` does not belong to the store `{path}`, which was replaced")).hint(
-            format!(
+        Err(Error::new(Kind::Io, format!("`{wal}` does not belong to the store `{path}`, which was replaced"))
+            .with_hint(format!(
                 "to use the store as it is now, move `{wal}` away; to keep the calls in that file, put the store back \
                  that was here before"
-            ),
-        ))
+            )))
     }
 
     /// Writes down on the WAL which file it belongs to. Where that is not possible, only the warning is missing.

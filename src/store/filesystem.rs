@@ -53,7 +53,7 @@ pub(super) fn refuse_network(path: &Path) -> Result<()> {
     let Some(name) = path.ancestors().find(|place| place.exists()).and_then(network) else { return Ok(()) };
     let message = format!("the store `{}` would be on a network file system ({name})", path.display());
     Err(Error::new(Kind::Io, message)
-        .hint("SQLite loses or damages data there; put the store on a local disk, beside whoever uses it"))
+        .with_hint("SQLite loses or damages data there; put the store on a local disk, beside whoever uses it"))
 }
 
 fn network(place: &Path) -> Option<&'static str> {

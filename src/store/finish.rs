@@ -5,7 +5,7 @@ use crate::domain::attempt::{Ending, Failure, FailureKind};
 use crate::domain::job::{Fence, Finish, JobId, State};
 use crate::domain::json::Json;
 use crate::domain::log::{Log, Stream};
-use crate::domain::retry::{POSTPONED, Verdict, not_by_itself, refused};
+use crate::domain::retry::{Decision, POSTPONED, not_by_itself, refused};
 use crate::domain::time::{Timestamp, millis};
 use crate::error::Result;
 
@@ -101,7 +101,7 @@ pub(super) fn finish_all(tx: &mut dyn Tx, ends: &[&Finish]) -> Result<Vec<Option
 /// either but that it succeeded.
 fn are_recorded_together(one: &Finish, other: &Finish) -> bool {
     let says_nothing = |end: &Finish| {
-        let Verdict { state, error, ending, by_itself, pause: _ } = &end.verdict;
+        let Decision { state, error, ending, by_itself, pause: _ } = &end.verdict;
         let succeeded = *state == State::Completed && *ending == Ending::Completed && error.is_none() && !by_itself;
         succeeded && end.result.is_none() && end.log.is_empty()
     };
@@ -169,8 +169,8 @@ type Settled = (State, Ending, Option<Failure>);
 
 /// Brings the job into the state of the verdict, or ends it in an error where a rule of the application refuses that state;
 /// `None` when the fence does not hold.
-fn settle(tx: &mut dyn Tx, end: &Finish, verdict: &Verdict, started_at: Timestamp) -> Result<Option<Settled>> {
-    let settled = |state, verdict: &Verdict| (state, verdict.ending, verdict.error.clone());
+fn settle(tx: &mut dyn Tx, end: &Finish, verdict: &Decision, started_at: Timestamp) -> Result<Option<Settled>> {
+    let settled = |state, verdict: &Decision| (state, verdict.ending, verdict.error.clone());
     match try_settle(tx, end, verdict, started_at)? {
         Ok(state) => Ok(state.map(|state| settled(state, verdict))),
         Err(refusal) => {
@@ -185,7 +185,7 @@ fn settle(tx: &mut dyn Tx, end: &Finish, verdict: &Verdict, started_at: Timestam
 fn try_settle(
     tx: &mut dyn Tx,
     end: &Finish,
-    verdict: &Verdict,
+    verdict: &Decision,
     started_at: Timestamp,
 ) -> Result<Result<Option<State>>> {
     let now = tx.now();

@@ -7,7 +7,7 @@ use super::engine::{Row, Tx, damaged};
 use super::service::{Added, IfWaiting, Removed};
 use super::{Store, job, service};
 use crate::domain::attempt::{Failure, FailureKind};
-use crate::domain::function::{Args, Definition, Function, FunctionChange, FunctionName, Stdin, Takes};
+use crate::domain::function::{Args, CallFormat, Definition, Function, FunctionChange, FunctionName, Stdin};
 use crate::domain::object;
 use crate::domain::service::ServiceName;
 use crate::domain::suggest::nearest;
@@ -74,7 +74,7 @@ impl Store {
             let hint = format!(
                 "`asyncq function show {service} {name}` shows it, `asyncq function set {service} {name}` changes it"
             );
-            Err(Error::new(Kind::Denied, message).hint(hint))
+            Err(Error::new(Kind::Denied, message).with_hint(hint))
         })
     }
 
@@ -233,8 +233,8 @@ fn columns(is: &Definition) -> Columns {
         env: text(serde_json::to_string(&is.env)),
         timeout: is.timeout.map(millis),
         worker: is.worker.map(|worker| text(serde_json::to_string(&worker))),
-        args: is.takes.args().as_str(),
-        stdin: is.takes.stdin().as_str(),
+        args: is.call_format.args().as_str(),
+        stdin: is.call_format.stdin().as_str(),
     }
 }
 
@@ -267,9 +267,9 @@ fn read_definition(row: &dyn Row) -> Result<Definition> {
             .map(object::read)
             .transpose()
             .map_err(|flaw| broken(row, &format!("how its worker is kept: {flaw}")))?,
-        takes: Args::from_name(row.str(8)?)
+        call_format: Args::from_name(row.str(8)?)
             .zip(Stdin::from_name(row.str(9)?))
-            .and_then(|(args, stdin)| Takes::new(args, stdin).ok())
+            .and_then(|(args, stdin)| CallFormat::new(args, stdin).ok())
             .ok_or_else(|| broken(row, "how it gets its calls is unknown"))?,
         generation: row.i64(10)?,
     })
@@ -293,8 +293,10 @@ pub(super) fn find(tx: &mut dyn Tx, service: &ServiceName, name: &FunctionName) 
     let names: Vec<_> = tx.all(NAMES, &[service.as_str().into()], |row| Ok(row.str(0)?.to_owned()))?;
     let error = Error::new(Kind::NotFound, format!("service `{service}` has no function `{name}`"));
     Err(match nearest(name.as_str(), names.iter().map(String::as_str)) {
-        Some(near) => error.hint(format!("did you mean `{near}`? `asyncq function list {service}` shows all")),
-        None if names.is_empty() => error.hint(format!("`asyncq function add {service} {name} -- PROGRAM` adds it")),
-        None => error.hint(format!("`asyncq function list {service}` shows all")),
+        Some(near) => error.with_hint(format!("did you mean `{near}`? `asyncq function list {service}` shows all")),
+        None if names.is_empty() => {
+            error.with_hint(format!("`asyncq function add {service} {name} -- PROGRAM` adds it"))
+        }
+        None => error.with_hint(format!("`asyncq function list {service}` shows all")),
     })
 }

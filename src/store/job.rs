@@ -80,7 +80,7 @@ impl Store {
                 State::Processing => format!("`asyncq job cancel {id}` ends it first"),
                 State::Delayed | State::Queued => "it will run by itself".to_owned(),
             };
-            Err(Error::new(Kind::Denied, format!("job {id} is {}, nothing to retry", job.state)).hint(hint))
+            Err(Error::new(Kind::Denied, format!("job {id} is {}, nothing to retry", job.state)).with_hint(hint))
         })
     }
 
@@ -94,8 +94,10 @@ impl Store {
             if job.state != State::Held {
                 let error = Error::new(Kind::Denied, format!("job {id} is {}, not held", job.state));
                 return Err(match job.state {
-                    State::Error | State::Cancelled => error.hint(format!("`asyncq job retry {id}` queues it again")),
-                    _ => error.hint("only a held job can be started"),
+                    State::Error | State::Cancelled => {
+                        error.with_hint(format!("`asyncq job retry {id}` queues it again"))
+                    }
+                    _ => error.with_hint("only a held job can be started"),
                 });
             }
             can_run(tx, id)?;
@@ -142,9 +144,9 @@ pub(super) fn no_job(tx: &mut dyn Tx, id: JobId) -> Error {
     let error = Error::new(Kind::NotFound, format!("there is no job {id}"));
     match newest {
         Ok(Some(Some(newest))) => {
-            error.hint(format!("the newest is {newest}; `asyncq job list` shows which there are"))
+            error.with_hint(format!("the newest is {newest}; `asyncq job list` shows which there are"))
         }
-        Ok(_) => error.hint("there are no jobs at all"),
+        Ok(_) => error.with_hint("there are no jobs at all"),
         Err(error) => error,
     }
 }
@@ -179,13 +181,13 @@ pub(super) fn cancel_waiting(
         if state == State::Processing && !found.is_empty() {
             let message = format!("{what} has {}", count(found.len(), "running job"));
             let hint = format!("wait for job {0} to end, or `asyncq job cancel {0}`", found[0].0);
-            return Err(Error::new(Kind::Busy, message).hint(hint));
+            return Err(Error::new(Kind::Busy, message).with_hint(hint));
         }
     }
     found.sort_unstable_by_key(|(id, _)| *id);
     if !found.is_empty() && waiting == IfWaiting::Refuse {
         let message = format!("{what} has {}", count(found.len(), "waiting job"));
-        return Err(Error::new(Kind::Denied, message).hint("`--force` removes it and cancels them"));
+        return Err(Error::new(Kind::Denied, message).with_hint("`--force` removes it and cancels them"));
     }
     let now = tx.now();
     for (id, state) in &found {
@@ -202,7 +204,7 @@ fn count(number: usize, noun: &str) -> String {
 fn part_of(id: JobId, parent: Option<JobId>, verb: &str) -> Error {
     let error = Error::new(Kind::Denied, format!("job {id} ran at once, as a part of another job"));
     match parent {
-        Some(parent) => error.hint(format!("`asyncq job {verb} {parent}` concerns the whole")),
+        Some(parent) => error.with_hint(format!("`asyncq job {verb} {parent}` concerns the whole")),
         None => error,
     }
 }

@@ -101,7 +101,7 @@ pub(super) fn name_schema(tx: &mut dyn Tx) -> Result<()> {
         return tx.execute("INSERT INTO asyncq_schema VALUES (?1)", &[VERSION.into()]).map(|_| ());
     }
     Err(Error::new(Kind::Invalid, "the store has lost table `asyncq_schema`, which says what schema it has")
-        .hint("restore a backup, or make a new store and copy into it what you need"))
+        .with_hint("restore a backup, or make a new store and copy into it what you need"))
 }
 
 /// The parts that are not as the script makes them, in its order, and whether they are missing.
@@ -150,7 +150,7 @@ fn make_again(tx: &mut dyn Tx, part: Part, is_missing: bool) -> Result<()> {
     if tx.storage(name, &words)? == Storage::Same {
         return tx.reword(name, &words);
     }
-    Err(Error::new(Kind::Invalid, format!("table `{name}` is not the one that asyncq has made")).hint(
+    Err(Error::new(Kind::Invalid, format!("table `{name}` is not the one that asyncq has made")).with_hint(
         "its columns, or how its rows are stored, were changed: make a new store, and copy into it what you need",
     ))
 }

@@ -115,7 +115,9 @@ impl Schema {
         };
         let version = version.ok_or_else(|| {
             Error::new(Kind::Invalid, "`asyncq_schema` is empty, as in a schema that was copied without its rows")
-                .hint("if it was copied so, drop the tables `asyncq_*` and run `asyncq init`; if not, restore a backup")
+                .with_hint(
+                    "if it was copied so, drop the tables `asyncq_*` and run `asyncq init`; if not, restore a backup",
+                )
         })?;
         Ok(match version.cmp(&self.version) {
             Ordering::Equal => Found::Current,
@@ -127,7 +129,7 @@ impl Schema {
     /// The error for a store that is newer than this build.
     pub(super) fn refuse(&self, newer: i64) -> Error {
         let message = format!("the store has schema {newer}, this asyncq knows schemas up to {}", self.version);
-        Error::new(Kind::Busy, message).hint("a newer asyncq has upgraded it: install that version here too")
+        Error::new(Kind::Busy, message).with_hint("a newer asyncq has upgraded it: install that version here too")
     }
 
     /// Brings the store to this schema.

@@ -292,7 +292,7 @@ impl Store {
 
 fn no_store(location: &Location) -> Error {
     Error::new(Kind::Unreachable, format!("`{location}` holds no store"))
-        .hint("`asyncq init` makes one in it, beside the tables that it has; `--db` names another file")
+        .with_hint("`asyncq init` makes one in it, beside the tables that it has; `--db` names another file")
 }
 
 /// Makes a store of an empty file.

@@ -7,7 +7,7 @@ use super::{Store, function, insert};
 use crate::domain::call::Principal;
 use crate::domain::job::{Claim, Fence, JobId, MAX_NESTING, NewJob, Running, State, Token};
 use crate::domain::processor::ProcessorId;
-use crate::domain::retry::Tally;
+use crate::domain::retry::AttemptCounts;
 use crate::error::{Error, Kind, Result};
 
 const RUNNING: &str = "SELECT j.attempt, j.claim, j.processor, j.principal, j.site, j.depth, p.folder
@@ -57,7 +57,7 @@ impl Store {
             if depth > MAX_NESTING {
                 let message = format!("calls are nested too deep: at most {MAX_NESTING} levels are allowed");
                 let hint = "a function that calls itself needs an end; `--defer` queues a call instead of running it";
-                return Err(Error::new(Kind::Denied, message).hint(hint));
+                return Err(Error::new(Kind::Denied, message).with_hint(hint));
             }
             let id = insert::as_client(tx, new, State::Held)?;
             let now = tx.now();
@@ -68,7 +68,7 @@ impl Store {
                 token: token.clone(),
                 call: Ok(call.clone()),
                 definition: Ok(Arc::new(function.definition)),
-                before: Tally::default(),
+                before: AttemptCounts::default(),
                 service: call.service.clone(),
                 function: call.function.as_str().to_owned(),
             })
@@ -82,6 +82,6 @@ fn depth(tx: &mut dyn Tx, inside: &Fence) -> Result<i64> {
     match found {
         Some(depth) => Ok(depth),
         None => Err(Error::new(Kind::Denied, format!("job {job} has ended, nothing can be called inside it any more"))
-            .hint("`--defer` queues a call")),
+            .with_hint("`--defer` queues a call")),
     }
 }

@@ -30,12 +30,12 @@ impl Location {
     pub fn parse(text: impl AsRef<OsStr>, folder: &Path) -> Result<Location> {
         let text = text.as_ref();
         if let Some((scheme, _)) = text.to_str().and_then(|text| text.split_once("://")) {
-            let message = format!("`{}` stores are not supported", crate::domain::text::visible(scheme));
-            return Err(Error::new(Kind::Usage, message).hint("name a SQLite file, as in `--db queue.db`"));
+            let message = format!("`{}` stores are not supported", crate::domain::text::escape_control(scheme));
+            return Err(Error::new(Kind::Usage, message).with_hint("name a SQLite file, as in `--db queue.db`"));
         }
         if text.is_empty() || text.as_bytes().contains(&0) {
             let hint = "name a SQLite file, as in `--db queue.db`";
-            return Err(Error::new(Kind::Usage, "the name of the store is empty").hint(hint));
+            return Err(Error::new(Kind::Usage, "the name of the store is empty").with_hint(hint));
         }
         Ok(Location::File(absolute(folder, Path::new(text))))
     }
@@ -94,7 +94,7 @@ pub(super) fn refuse_long(path: &Path, more: usize) -> Result<()> {
     for (what, text, most) in parts {
         if text.len() > most {
             let message = format!("the {what} of the store has {} bytes, and at most {most} are possible", text.len());
-            return Err(Error::new(Kind::Usage, message).hint("name a shorter one with `--db` or `$ASYNCQ_DB`"));
+            return Err(Error::new(Kind::Usage, message).with_hint("name a shorter one with `--db` or `$ASYNCQ_DB`"));
         }
     }
     Ok(())
@@ -182,7 +182,7 @@ pub(super) fn refuse_leftovers(target: &Path) -> Result<()> {
         // Looked for in this order: if the store is there after all, somebody has just made it, and the sidecar is its own.
         if fs::symlink_metadata(&sidecar).is_ok() && fs::symlink_metadata(target).is_err() {
             let message = format!("`{}` is gone, but `{}` is there", target.display(), sidecar.display());
-            return Err(Error::new(Kind::Io, message).hint(
+            return Err(Error::new(Kind::Io, message).with_hint(
                 "the store was moved or removed; put it back together with that file, which may hold calls, or move \
                  that file away",
             ));
@@ -209,7 +209,7 @@ fn cannot_create(target: &Path, error: &io::Error) -> Error {
         _ => Kind::Io,
     };
     Error::new(kind, format!("cannot create the store `{}`: {}", target.display(), reason(error)))
-        .hint("`--db` or `$ASYNCQ_DB` names another place")
+        .with_hint("`--db` or `$ASYNCQ_DB` names another place")
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::domain::job::{Job, JobId, State};
 use crate::domain::log::{Log, Stream};
 use crate::domain::object;
 use crate::domain::processor::ProcessorId;
-use crate::domain::retry::SUSPECT;
+use crate::domain::retry::POISON_SUSPECT;
 use crate::error::{Error, Kind, Result};
 
 /// Which jobs to list, newest first.
@@ -81,7 +81,7 @@ impl Store {
             let found = tx.first(LINE, &args, |row| {
                 Ok(Line {
                     processor: row.int(0)?.map(ProcessorId),
-                    is_suspect: row.i64(1)? >= SUSPECT,
+                    is_suspect: row.i64(1)? >= POISON_SUSPECT,
                     before: row.i64(2)?.cast_unsigned(),
                 })
             })?;

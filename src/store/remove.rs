@@ -83,21 +83,23 @@ fn contents(tx: &mut dyn Tx, location: &Location) -> Result<Contents> {
     if !tx.has_foreign_table()? {
         let message = format!("`{location}` holds nothing but the store");
         return Err(Error::new(Kind::Denied, message)
-            .hint(format!("stop every processor, and remove its files: `rm -rf {}`", files(location))));
+            .with_hint(format!("stop every processor, and remove its files: `rm -rf {}`", files(location))));
     }
     if let Some(processor) = tx.first(PROCESSOR, &[], |row| row.i64(0))? {
         return Err(Error::new(Kind::Busy, format!("processor {processor} is at work on this store"))
-            .hint("end it; if it died, `asyncq process` puts its jobs back"));
+            .with_hint("end it; if it died, `asyncq process` puts its jobs back"));
     }
     let unended = one(tx.first(UNENDED, &[], |row| row.i64(0))?)?;
     if unended > 0 {
         let calls = if unended == 1 { "1 call waits".to_owned() } else { format!("{unended} calls wait") };
         return Err(Error::new(Kind::Denied, format!("{calls} in this store"))
-            .hint("`asyncq process` runs them, `asyncq job cancel --all` cancels them"));
+            .with_hint("`asyncq process` runs them, `asyncq job cancel --all` cancels them"));
     }
     if let Some(reference) = tx.references()?.first() {
         let message = format!("table `{}` refers to `{}`", reference.table, reference.to);
-        return Err(Error::new(Kind::Denied, message).hint("drop that foreign key first: it would refer to nothing"));
+        return Err(
+            Error::new(Kind::Denied, message).with_hint("drop that foreign key first: it would refer to nothing")
+        );
     }
     let found = tx.first(CONTENTS, &[], |row| {
         Ok(Contents { services: row.i64(0)?, functions: row.i64(1)?, jobs: row.i64(2)? })

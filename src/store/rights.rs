@@ -36,7 +36,7 @@ pub(super) fn allow_use(given: &Path) -> Result<()> {
         Err(Errno::NOENT) => return Ok(()),
         Err(_) => {
             return Err(Error::new(Kind::Denied, format!("the store `{}` cannot be opened", given.display()))
-                .hint("asyncq must be able to write the file and the folder it is in"));
+                .with_hint("asyncq must be able to write the file and the folder it is in"));
         }
     }
     for sidecar in SIDECARS.map(|suffix| with_suffix(&path, suffix)) {
@@ -70,7 +70,7 @@ fn refuse_special(given: &Path, found: &Metadata) -> Result<()> {
         return Ok(());
     };
     Err(Error::new(Kind::Unreachable, format!("`{}` is {what}, not a store", given.display()))
-        .hint("name a file, as in `--db queue.db`"))
+        .with_hint("name a file, as in `--db queue.db`"))
 }
 
 /// Whether this process may do that with a file.
@@ -105,7 +105,7 @@ fn would_lock_out(store: &Metadata, path: &Path) -> bool {
 
 fn foreign(sidecar: &Path, found: &Metadata) -> Error {
     let what = format!("`{}` belongs to user {}, not to the store's owner or group", sidecar.display(), found.uid());
-    Error::new(Kind::Denied, what).hint(
+    Error::new(Kind::Denied, what).with_hint(
         "a member of the group may have left it, then `chgrp` it to the store's group; from a stranger it could change \
          the store, then move it away",
     )
@@ -113,14 +113,14 @@ fn foreign(sidecar: &Path, found: &Metadata) -> Error {
 
 fn closed(sidecar: &Path) -> Error {
     Error::new(Kind::Denied, format!("`{}` cannot be opened", sidecar.display()))
-        .hint("give it the owner, the group and the mode of the store: `chown` and `chmod` it")
+        .with_hint("give it the owner, the group and the mode of the store: `chown` and `chmod` it")
 }
 
 fn no_common_group(given: &Path, path: &Path) -> Error {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let what = format!("using the store `{}` would lock out its owner", given.display());
     Error::new(Kind::Denied, what)
-        .hint(format!("new files beside it must get its group: `chmod g+s {}`", folder.display()))
+        .with_hint(format!("new files beside it must get its group: `chmod g+s {}`", folder.display()))
 }
 
 impl Store {
@@ -174,18 +174,19 @@ impl Location {
             return Ok(());
         }
         let what = format!("root would make `{self}` in a folder that belongs to user {owner}");
-        Err(Error::new(Kind::Denied, what)
-            .hint("run this as that user (`sudo -u`), with root's own home (`sudo -H`), or name the store with `--db`"))
+        Err(Error::new(Kind::Denied, what).with_hint(
+            "run this as that user (`sudo -u`), with root's own home (`sudo -H`), or name the store with `--db`",
+        ))
     }
 }
 
 fn refuse_changeable(given: &Path, path: &Path) -> Result<()> {
     if let Some(why) = weakness(path) {
         return Err(changeable(given, &why)
-            .hint("let its owner process it, or trust all who can write it, with `--trust-store-writers`"));
+            .with_hint("let its owner process it, or trust all who can write it, with `--trust-store-writers`"));
     }
     match links(given).iter().find_map(|link| weak_link(link)) {
-        Some(why) => Err(changeable(given, &why).hint(format!(
+        Some(why) => Err(changeable(given, &why).with_hint(format!(
             "name the file itself, `{}`, or trust all who can change the links to it, with `--trust-store-writers`",
             path.display()
         ))),

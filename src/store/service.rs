@@ -61,7 +61,7 @@ impl Store {
             }
             let message = format!("service `{name}` exists with concurrency {}", there.concurrency);
             let hint = format!("`asyncq service set {name} --concurrency {concurrency}` changes it");
-            Err(Error::new(Kind::Denied, message).hint(hint))
+            Err(Error::new(Kind::Denied, message).with_hint(hint))
         })
     }
 
@@ -106,7 +106,7 @@ impl Store {
             let removed = job::cancel_waiting(tx, name, None, waiting)?;
             if tx.first(BUSY, &[name.as_str().into()], |_| Ok(()))?.is_some() {
                 let message = format!("a processor is at work on service `{name}`");
-                return Err(Error::new(Kind::Denied, message).hint("wait until it has ended, or end it"));
+                return Err(Error::new(Kind::Denied, message).with_hint("wait until it has ended, or end it"));
             }
             tx.change(REMOVE, &[name.as_str().into()])?;
             Ok(removed)
@@ -132,8 +132,8 @@ pub(super) fn find(tx: &mut dyn Tx, name: &ServiceName) -> Result<Service> {
     let names: Vec<_> = tx.all(SERVICES, &[], |row| Ok(row.str(0)?.to_owned()))?;
     let error = Error::new(Kind::NotFound, format!("there is no service `{name}`"));
     Err(match nearest(name.as_str(), names.iter().map(String::as_str)) {
-        Some(near) => error.hint(format!("did you mean `{near}`? `asyncq service list` shows all")),
-        None if names.is_empty() => error.hint(format!("`asyncq service add {name}` adds it")),
-        None => error.hint("`asyncq service list` shows all"),
+        Some(near) => error.with_hint(format!("did you mean `{near}`? `asyncq service list` shows all")),
+        None if names.is_empty() => error.with_hint(format!("`asyncq service add {name}` adds it")),
+        None => error.with_hint("`asyncq service list` shows all"),
     })
 }

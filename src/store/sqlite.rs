@@ -89,7 +89,7 @@ impl Sqlite {
         let version = rusqlite::version_number();
         if version < OLDEST {
             let message = format!("SQLite {} loses commits under load", rusqlite::version());
-            return Err(Error::new(Kind::Unreachable, message).hint("build asyncq with SQLite 3.51.3 or later"));
+            return Err(Error::new(Kind::Unreachable, message).with_hint("build asyncq with SQLite 3.51.3 or later"));
         }
         let file = StoreFile::find(path)?;
         super::place::refuse_long(file.path(), 0)?;
@@ -175,7 +175,7 @@ impl Sqlite {
             return Ok(());
         }
         let message = format!("the store `{}` cannot use write-ahead logging here", self.path.display());
-        Err(Error::new(Kind::Io, message).hint("put the store on a local file system"))
+        Err(Error::new(Kind::Io, message).with_hint("put the store on a local file system"))
     }
 
     /// Moves everything into the database file and ends the connection, leaving no `-wal` behind.
@@ -275,7 +275,7 @@ impl Engine for Sqlite {
             reached("transaction committed");
             self.file.check()?;
             if let Err(error) = self.checkpoint() {
-                (self.trouble)(&error.hint("what was done is safe; look at the disk"));
+                (self.trouble)(&error.with_hint("what was done is safe; look at the disk"));
             }
         }
         Ok(())

@@ -139,15 +139,15 @@ fn a_call_that_does_not_fit_on_a_command_line_is_told_with_the_way_out() {
         call(&format!(r#""args":[{}1]"#, "1,".repeat(399_999))),
     ];
     place.write("calls", &calls.join("\n"));
-    let way_out = "`asyncq function set events count --args stdin` passes the call on standard input alone";
+    let hint = "`asyncq function set events count --args stdin` passes the call on standard input alone";
     place.session(&format!(
         "
         $ asyncq enqueue --batch calls > /dev/null; asyncq process
         2 words
         262270
-        ! asyncq: job 1 (`events` `count`): its argument 2 is a word of 131072 bytes, and one may have at most 131071; {way_out}
-        ! asyncq: job 2 (`events` `count`): its argument `key` is a word of 131072 bytes, and one may have at most 131071; {way_out}
-        ! asyncq: job 4 (`events` `count`): its 400000 arguments take 4000000 bytes of a command line, more than it may have; {way_out}
+        ! asyncq: job 1 (`events` `count`): its argument 2 is a word of 131072 bytes, and one may have at most 131071; {hint}
+        ! asyncq: job 2 (`events` `count`): its argument `key` is a word of 131072 bytes, and one may have at most 131071; {hint}
+        ! asyncq: job 4 (`events` `count`): its 400000 arguments take 4000000 bytes of a command line, more than it may have; {hint}
         ? 1
         $ asyncq job show 4 --json
         {{[..]\"error\":{{\"kind\":\"cannot-run\",[..]\"attempts\":[{{\"attempt\":1,[..]}}]}}

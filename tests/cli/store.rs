@@ -412,8 +412,8 @@ fn a_store_in_which_a_client_used_the_greatest_number_is_told_and_mended() {
         let output = place.run("asyncq init");
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!((output.status.code(), said.lines().next()), (Some(65), Some(format!("error: {told}").as_str())));
-        let way_out = said.split('`').nth(1).unwrap();
-        place.stdout(way_out);
+        let hint = said.split('`').nth(1).unwrap();
+        place.stdout(hint);
         place.stdout("asyncq init");
     }
     place.session("$ asyncq enqueue events hello\n2");

@@ -80,7 +80,7 @@ const SCENARIOS: &[Scenario] = &[
 
 /// What came of the runs of one scenario.
 #[derive(Debug, Default)]
-struct Tally {
+struct AttemptCounts {
     runs: u32,
     codes: BTreeMap<i32, u32>,
     told: u32,
@@ -167,7 +167,7 @@ impl Bench {
     }
 
     /// One run with a fault, and everything that must hold then.
-    fn judge(&self, fault: Fault, tally: &mut Tally) {
+    fn judge(&self, fault: Fault, tally: &mut AttemptCounts) {
         self.fresh();
         let before = self.ask(self.scenario.done);
         let shim = self.shim(fault);
@@ -313,7 +313,7 @@ fn harmless(error: Error, named: bool, calls: &[Call]) -> Option<String> {
 
 fn every_fault(scenario: &'static Scenario) {
     let bench = Bench::new(scenario);
-    let mut tally = Tally::default();
+    let mut tally = AttemptCounts::default();
     let mut random = scale::random(scenario.name);
     for error in [Error::Eio, Error::Enospc, Error::Eintr, Error::Short] {
         let count = bench.count(error);

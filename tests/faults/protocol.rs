@@ -10,7 +10,7 @@ use std::fmt;
 
 use asyncq::domain::attempt::{Failure, FailureKind, Outcome};
 use asyncq::domain::job::State;
-use asyncq::domain::retry::{CRASHES, Tally, decide};
+use asyncq::domain::retry::{AttemptCounts, CRASHES, decide};
 
 use crate::explorer::Model;
 use crate::steps::{self, Step};
@@ -239,7 +239,8 @@ impl Row {
 
     /// `finish` of `store/finish.rs`.
     pub fn finish(&mut self, fence: Fence, end: End, conflicts: u8, without: Option<Check>) {
-        let mut state = decide(&outcome(end), Tally { conflicts: conflicts.into(), ..Tally::default() }, 0.5).state;
+        let mut state =
+            decide(&outcome(end), AttemptCounts { conflicts: conflicts.into(), ..AttemptCounts::default() }, 0.5).state;
         if !self.is_of(fence, State::Processing, without) {
             // `COMPLETED_ITSELF`.
             if self.token && self.is_of(fence, State::Completed, without) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use asyncq::Kind;
 use asyncq::domain::attempt::{Ending, FailureKind};
 use asyncq::domain::job::{Fence, Finish, State};
-use asyncq::domain::retry::{CRASHES, SUSPECT};
+use asyncq::domain::retry::{CRASHES, POISON_SUSPECT};
 
 pub type Name = (u8, u8);
 
@@ -337,7 +337,7 @@ impl Reference {
     /// What two processors died of is claimed with empty hands only, alone, and one at a time; the oldest processor takes
     /// nothing before it.
     fn choose(&self, who: (u8, i64), mut ready: Vec<i64>, count: usize, held: usize) -> Vec<i64> {
-        let is_suspect = |id: &i64| self.jobs[id].crashes >= SUSPECT;
+        let is_suspect = |id: &i64| self.jobs[id].crashes >= POISON_SUSPECT;
         let on =
             |job: &Job| job.called.name.0 == who.0 && job.depth == 0 && job.state == State::Processing && job.token;
         let one_runs = self.jobs.iter().any(|(id, job)| on(job) && is_suspect(id));

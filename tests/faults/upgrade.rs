@@ -11,7 +11,7 @@ use asyncq::domain::attempt::Outcome;
 use asyncq::domain::job::{Claim, Finish, State, Token};
 use asyncq::domain::log::Log;
 use asyncq::domain::processor::{NewProcessor, ProcessorId};
-use asyncq::domain::retry::{Tally, decide};
+use asyncq::domain::retry::{AttemptCounts, decide};
 use asyncq::domain::service::ServiceName;
 use asyncq::store::{IfWaiting, Location, Patience, Plan, Store};
 
@@ -227,7 +227,7 @@ fn upgraded(path: &Path) {
 }
 
 fn completed(claim: &Claim) -> Finish {
-    let verdict = decide(&Outcome::Completed, Tally::default(), 0.5);
+    let verdict = decide(&Outcome::Completed, AttemptCounts::default(), 0.5);
     Finish { fence: claim.fence, verdict, result: None, took: Duration::from_millis(1), log: Log::default() }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use asyncq::domain::attempt::Outcome;
 use asyncq::domain::call::{Call, Principal, keywords, positional};
-use asyncq::domain::function::{Definition, FunctionName, Takes};
+use asyncq::domain::function::{CallFormat, Definition, FunctionName};
 use asyncq::domain::job::{Claim, Finish, JobId, NewJob, State, Token};
 use asyncq::domain::log::{Log, Stream};
 use asyncq::domain::processor::{NewProcessor, ProcessorId};
@@ -57,7 +57,7 @@ pub fn definition() -> Definition {
         site: "/the/site".to_owned(),
         env: BTreeMap::from([("NAME".to_owned(), "the value".to_owned())]),
         worker: None,
-        takes: Takes::default(),
+        call_format: CallFormat::default(),
         generation: 0,
         timeout: Some(Duration::from_millis(7001)),
     }

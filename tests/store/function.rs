@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use asyncq::Kind;
-use asyncq::domain::function::{Definition, FunctionChange, Takes};
+use asyncq::domain::function::{CallFormat, Definition, FunctionChange};
 use asyncq::store::{Added, IfWaiting};
 
 use crate::fixture::{definition, enqueue, function, service, two, with_events};
@@ -16,10 +16,10 @@ conformance! {
         let bare = Definition { env: BTreeMap::new(), timeout: None, ..definition() };
         store.add_function(&service("events"), &function("bare"), &bare).unwrap();
         assert_eq!(store.function(&service("events"), &function("bare")).unwrap().definition, bare);
-        for takes in [Takes::Words, Takes::Stdin, Takes::WordsAndStdin] {
-            let change = FunctionChange { takes: Some(takes), ..FunctionChange::default() };
+        for takes in [CallFormat::Words, CallFormat::Stdin, CallFormat::WordsAndStdin] {
+            let change = FunctionChange { call_format: Some(takes), ..FunctionChange::default() };
             store.set_function(&service("events"), &function("bare"), &change).unwrap();
-            assert_eq!(store.function(&service("events"), &function("bare")).unwrap().definition.takes, takes);
+            assert_eq!(store.function(&service("events"), &function("bare")).unwrap().definition.call_format, takes);
         }
     }
 
@@ -32,7 +32,7 @@ conformance! {
             Definition { site: "/other".to_owned(), ..definition() },
             Definition { env: BTreeMap::new(), ..definition() },
             Definition { timeout: None, ..definition() },
-            Definition { takes: Takes::Words, ..definition() },
+            Definition { call_format: CallFormat::Words, ..definition() },
         ] {
             assert_eq!(store.add_function(&on, &name, &other).unwrap_err().kind(), Kind::Denied);
         }
@@ -49,7 +49,7 @@ conformance! {
         assert!(store.repath_function(&on, &name, &to, &definition()).unwrap());
         let unknown = store.add_function(&service("evnts"), &function("compute"), &definition()).unwrap_err();
         assert_eq!(unknown.kind(), Kind::NotFound);
-        assert!(unknown.way_out().unwrap().contains("`events`"));
+        assert!(unknown.hint().unwrap().contains("`events`"));
     }
 
     fn a_reload_is_later_than_any_before(store: &mut Store) {

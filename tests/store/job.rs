@@ -78,7 +78,7 @@ conformance! {
         new.call.function = function("compuet");
         let error = store.enqueue(&new).unwrap_err();
         assert_eq!((error.kind(), error.to_string().as_str()), (Kind::NotFound, "service `events` has no function `compuet`"));
-        assert!(error.way_out().unwrap().starts_with("did you mean `compute`?"));
+        assert!(error.hint().unwrap().starts_with("did you mean `compute`?"));
         new.call.service = service("evens");
         let error = store.enqueue(&new).unwrap_err();
         assert_eq!((error.kind(), error.to_string().as_str()), (Kind::NotFound, "there is no service `evens`"));

@@ -16,7 +16,7 @@ conformance! {
         assert_eq!(store.add_service(&service("events"), two()).unwrap(), Added::Same);
         let error = store.add_service(&service("events"), NonZeroU32::MIN).unwrap_err();
         assert_eq!(error.kind(), Kind::Denied);
-        assert!(error.way_out().unwrap().contains("service set events --concurrency 1"));
+        assert!(error.hint().unwrap().contains("service set events --concurrency 1"));
         assert_eq!(store.service(&service("events")).unwrap().concurrency, two());
     }
 

@@ -174,7 +174,8 @@ impl<'a> Drain<'a> {
             match self.look_around() {
                 Ok(()) => {}
                 // Not worth ending what runs; what cannot be recorded later is told then.
-                Err(error) if error.can_pass() && (self.held() > 0 || self.has_news() || self.shortage.is_some()) => {}
+                Err(error)
+                    if error.is_transient() && (self.held() > 0 || self.has_news() || self.shortage.is_some()) => {}
                 Err(error) => return Err(error),
             }
             self.give_back_what_waits();

@@ -38,7 +38,7 @@ impl Lost {
         }
         let jobs: Vec<String> = self.left.iter().map(|claim| claim.fence.job.to_string()).collect();
         let jobs = if jobs.len() == 1 { format!("job {}", jobs[0]) } else { format!("jobs {}", jobs.join(", ")) };
-        error.hint(format!(
+        error.with_hint(format!(
             "{jobs} may still run there: `asyncq process` puts that back when the process has ended, or says `\"idle\":true` in a new hello"
         ))
     }
@@ -50,7 +50,7 @@ pub(super) fn lost(pid: i64, loss: &Loss) -> Error {
         Loss::Ended => ("has ended", "what it was running was put back, or has failed"),
         Loss::Flaw(what) => (what.as_str(), "docs/protocol.md tells what a program has to say that is drained into"),
     };
-    Error::new(Kind::Io, format!("the host (process {pid}) {what}")).hint(hint)
+    Error::new(Kind::Io, format!("the host (process {pid}) {what}")).with_hint(hint)
 }
 
 /// Feeds a host from now on, in a thread of its own.

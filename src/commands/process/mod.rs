@@ -258,7 +258,7 @@ pub fn supervise(words: &[OsString], socket: Option<OwnedFd>) -> Result<u8> {
     }
     let signal = status.signal().map_or_else(|| "a signal".to_owned(), signals::name);
     Err(Error::new(Kind::Busy, format!("the processor was ended by {signal}"))
-        .hint("nothing is lost: the next `asyncq process` puts back what was running"))
+        .with_hint("nothing is lost: the next `asyncq process` puts back what was running"))
 }
 
 /// Passes on what functions print, to `write`; [`Echo::start`] says how.

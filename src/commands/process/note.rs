@@ -10,7 +10,7 @@ use crate::domain::job::{Claim, Fence, JobId};
 use crate::domain::json::Json;
 use crate::domain::log::{Log, Stream};
 use crate::domain::processor::ProcessorId;
-use crate::domain::retry::Tally;
+use crate::domain::retry::AttemptCounts;
 use crate::domain::service::ServiceName;
 use crate::runner::{Ended, LONGEST_NOTE};
 
@@ -25,7 +25,7 @@ pub(super) struct Note {
     pub(super) fence: Fence,
     pub(super) service: ServiceName,
     pub(super) function: String,
-    pub(super) before: Tally,
+    pub(super) before: AttemptCounts,
     pub(super) outcome: Outcome,
     pub(super) result: Option<Json>,
     pub(super) took: Duration,
@@ -41,7 +41,7 @@ struct Head<'a> {
     claim: i64,
     service: &'a str,
     function: String,
-    before: Tally,
+    before: AttemptCounts,
     outcome: Outcome,
     result: Option<String>,
     took: Duration,

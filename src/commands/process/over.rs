@@ -10,7 +10,7 @@ use crate::commands::draw_for;
 use crate::domain::attempt::{Ending, Failure, FailureKind, Outcome};
 use crate::domain::job::{Claim, Finish, JobId, State};
 use crate::domain::log::Log;
-use crate::domain::retry::{Verdict, decide, not_by_itself, refused};
+use crate::domain::retry::{Decision, decide, not_by_itself, refused};
 use crate::domain::service::ServiceName;
 use crate::error::Result;
 use crate::runner::Mark;
@@ -122,6 +122,6 @@ impl Over {
 }
 
 /// The verdict that was recorded instead of the one that a rule of the application refuses; the job itself names the rule.
-fn refused_here(job: JobId) -> Verdict {
+fn refused_here(job: JobId) -> Decision {
     refused(format!("a rule of the application refuses its outcome; `asyncq job show {job}` names it"))
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Options;
 use crate::domain::job::Claim;
-use crate::domain::retry::SUSPECT;
+use crate::domain::retry::POISON_SUSPECT;
 use crate::runner::descriptors;
 use crate::store::Outlook;
 
@@ -80,7 +80,7 @@ impl<'a> Pace<'a> {
     pub(super) fn claimed(&mut self, claims: &[Claim]) {
         self.claimed += claims.len() as u64;
         if let Some(latest) = claims.last() {
-            self.alone = latest.before.crashes >= SUSPECT;
+            self.alone = latest.before.crashes >= POISON_SUSPECT;
         }
     }
 

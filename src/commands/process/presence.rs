@@ -68,7 +68,7 @@ impl Presence {
         let name = super::super::new_token()?.as_str().to_owned();
         let access = Access::of(&store.metadata().map_err(fail)?);
         let folder = Folder::make(&run.path, name, access).map_err(|error| match fail(error) {
-            error if error.kind() == Kind::Denied => error.hint(WHOSE),
+            error if error.kind() == Kind::Denied => error.with_hint(WHOSE),
             error => error,
         })?;
         run.line.hand_over(folder.lock()).map_err(fail)?;
@@ -121,7 +121,8 @@ impl Presence {
         }
         let message =
             format!("the folder `{}` was removed while this processor worked in it", self.folder.path().display());
-        Err(Error::new(Kind::Io, message).hint("start it again: what it ran is put back; leave that folder to asyncq"))
+        Err(Error::new(Kind::Io, message)
+            .with_hint("start it again: what it ran is put back; leave that folder to asyncq"))
     }
 
     /// Reaps what functions have orphaned and has ended, and ends workers that have been idle for long enough.

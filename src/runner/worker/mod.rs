@@ -33,7 +33,7 @@ use super::start::Way;
 use super::tree::Tree;
 use super::{Capture, Control, Ended, Hitch, Mark, Output, Surroundings, in_words, start};
 use crate::domain::attempt::Outcome;
-use crate::domain::function::{Definition, Keep};
+use crate::domain::function::{Definition, WorkerLimits};
 use crate::domain::job::{Claim, Fence, Token};
 use crate::domain::service::ServiceName;
 use crate::failpoint::reached;
@@ -172,7 +172,7 @@ pub struct Worker {
     measured: Instant,
     has_grown: bool,
     /// How its latest call wants it to be kept.
-    keep: Keep,
+    keep: WorkerLimits,
     /// Where long outputs are put.
     folder: PathBuf,
 }
@@ -225,7 +225,7 @@ impl Worker {
             memory: 0,
             measured: Instant::now(),
             has_grown: false,
-            keep: Keep::default(),
+            keep: WorkerLimits::default(),
             folder: around.folder.clone(),
         })
     }

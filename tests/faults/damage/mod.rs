@@ -253,7 +253,7 @@ fn init(db: &Path) -> asyncq::Result<()> {
 }
 
 fn check_error(what: &str, error: &Error) {
-    assert!(error.way_out().is_some(), "{what}: `{error}` without a way out");
+    assert!(error.hint().is_some(), "{what}: `{error}` without a way out");
     // A flipped bit in a name, a version or a state is another name, version or state; input fails when it is cut.
     let kinds = [Kind::Invalid, Kind::NotFound, Kind::Unreachable, Kind::Busy, Kind::Denied];
     assert!(kinds.contains(&error.kind()), "{what}: {:?} {error}", error.kind());

@@ -8,7 +8,7 @@ mod trace;
 
 use disk::{Act, Deed, Names};
 use recording::{Checkpoints, Database, Recording, Size, everything, killed_before_the_sync};
-use replay::{Replay, Tally};
+use replay::{AttemptCounts, Replay};
 
 use crate::scale;
 
@@ -53,7 +53,7 @@ fn what_is_answered_with_there_already_survives_a_power_cut() {
 #[test]
 fn power_cuts_on_a_disk_that_syncs_nothing_are_found_to_lose_calls() {
     let recording = everything(Size { prints: 0, ..size() }, Database::Own);
-    let replay = |what, names, without: fn(&Act) -> bool| -> Tally {
+    let replay = |what, names, without: fn(&Act) -> bool| -> AttemptCounts {
         let tally = Replay { recording: &recording, names, states: 200, drained: usize::MAX, without }.run();
         scale::figure("power", format!("without syncs of {what}, names {names:?}: {tally}"));
         tally

@@ -29,7 +29,7 @@ pub struct Replay<'a> {
 
 /// What was found.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct AttemptCounts {
     pub calls: usize,
     pub states: usize,
     pub drained: usize,
@@ -42,9 +42,9 @@ pub struct Tally {
     pub seconds: f64,
 }
 
-impl std::fmt::Display for Tally {
+impl std::fmt::Display for AttemptCounts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Tally { calls, states, drained, lost, broken, revived, seconds, .. } = self;
+        let AttemptCounts { calls, states, drained, lost, broken, revived, seconds, .. } = self;
         write!(
             f,
             "{states} states after {calls} calls, {drained} of them drained: {lost} with something acknowledged lost, \
@@ -53,7 +53,7 @@ impl std::fmt::Display for Tally {
     }
 }
 
-impl Tally {
+impl AttemptCounts {
     fn add(&mut self, faults: &Faults, after: &str) {
         let kinds =
             [(&mut self.lost, &faults.lost), (&mut self.broken, &faults.broken), (&mut self.revived, &faults.revived)];
@@ -67,7 +67,7 @@ impl Tally {
         }
     }
 
-    fn merge(&mut self, other: Tally) {
+    fn merge(&mut self, other: AttemptCounts) {
         self.states += other.states;
         self.drained += other.drained;
         self.lost += other.lost;
@@ -82,11 +82,11 @@ impl Tally {
 }
 
 impl Replay<'_> {
-    pub fn run(&self) -> Tally {
+    pub fn run(&self) -> AttemptCounts {
         let begin = Instant::now();
         let cuts = self.cuts();
         let (cuts, threads) = (&cuts, THREADS);
-        let mut tally = Tally { calls: self.recording.calls(), ..Tally::default() };
+        let mut tally = AttemptCounts { calls: self.recording.calls(), ..AttemptCounts::default() };
         std::thread::scope(|scope| {
             let parts: Vec<_> = (0..threads).map(|part| scope.spawn(move || self.part(cuts, part))).collect();
             for part in parts {
@@ -129,12 +129,12 @@ impl Replay<'_> {
     }
 
     /// One of the threads' part of the cuts.
-    fn part(&self, cuts: &[usize], part: usize) -> Tally {
+    fn part(&self, cuts: &[usize], part: usize) -> AttemptCounts {
         let Recording { acts, facts, .. } = self.recording;
         let mut facts = facts.iter().peekable();
         let mut disk = Disk::new(&self.root(), self.names);
         let mut ledger = Ledger::default();
-        let mut tally = Tally::default();
+        let mut tally = AttemptCounts::default();
         let folder = quick_folder();
         let mut done = 0;
         for (state, cut) in cuts.iter().enumerate().skip(part).step_by(THREADS) {

@@ -67,11 +67,11 @@ mod tests {
     use super::*;
     use crate::domain::attempt::Failure;
     use crate::domain::call::Call;
-    use crate::domain::function::{Definition, FunctionName, Keep, Takes};
+    use crate::domain::function::{CallFormat, Definition, FunctionName, WorkerLimits};
     use crate::domain::job::{Fence, JobId, Token};
     use crate::domain::json::Json;
     use crate::domain::processor::ProcessorId;
-    use crate::domain::retry::Tally;
+    use crate::domain::retry::AttemptCounts;
     use crate::domain::service::ServiceName;
     use crate::runner::Control;
 
@@ -84,8 +84,8 @@ mod tests {
             site: "/".to_owned(),
             env: BTreeMap::new(),
             timeout: None,
-            worker: Some(Keep::default()),
-            takes: Takes::default(),
+            worker: Some(WorkerLimits::default()),
+            call_format: CallFormat::default(),
             generation: 0,
         });
         let claim = |job| Claim {
@@ -102,7 +102,7 @@ mod tests {
             definition: Ok(Arc::clone(&definition)),
             service: service(),
             function: "work".to_owned(),
-            before: Tally::default(),
+            before: AttemptCounts::default(),
         };
         (from..from + count).map(claim).collect()
     }

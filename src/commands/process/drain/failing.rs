@@ -37,7 +37,9 @@ impl Drain<'_> {
         let mut told = false;
         loop {
             match work(self.store) {
-                Err(error) if error.kind() == Kind::Io && error.can_pass() && at_stake && !self.pace.is_halted() => {
+                Err(error)
+                    if error.kind() == Kind::Io && error.is_transient() && at_stake && !self.pace.is_halted() =>
+                {
                     if self.button.pressed() > 1 {
                         return Err(error);
                     }

@@ -15,7 +15,7 @@ impl Drain<'_> {
     pub(in super::super) fn greet(&mut self, socket: OwnedFd) -> Result<()> {
         let (host, ended) = Host::behind(&socket).map_err(|error| {
             Error::new(Kind::Io, format!("the host cannot be watched: {}", reason(&error)))
-                .hint("the program that made the socket has to live for as long as calls run in it")
+                .with_hint("the program that made the socket has to live for as long as calls run in it")
         })?;
         let pid = host.pid;
         let (wakes, button) = (Arc::clone(&self.wakes), self.button.clone());

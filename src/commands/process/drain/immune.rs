@@ -29,6 +29,6 @@ impl Drain<'_> {
             |immune| format!("process {} of user {}", immune.pid, user(immune.user)),
         );
         Error::new(Kind::Busy, format!("{whom} is left running, as it cannot be ended"))
-            .hint("once it has ended, the next `asyncq process` puts its job back")
+            .with_hint("once it has ended, the next `asyncq process` puts its job back")
     }
 }

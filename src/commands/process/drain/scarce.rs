@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::Event;
 use super::Drain;
-use crate::commands::way_out;
+use crate::commands::hint;
 use crate::domain::job::Claim;
 use crate::domain::retry::POSTPONED;
 use crate::error::{Error, Kind, Result};
@@ -43,7 +43,7 @@ impl Drain<'_> {
 
     /// Nothing is claimed for now, as `what` is not possible.
     pub(super) fn meet_scarcity(&mut self, what: &str, error: &std::io::Error) {
-        let error = Error::new(Kind::Busy, format!("{what}: {}", in_words(error))).hint(way_out(error));
+        let error = Error::new(Kind::Busy, format!("{what}: {}", in_words(error))).with_hint(hint(error));
         if self.options.follow && !std::mem::replace(&mut self.told_of_scarcity, true) {
             (self.tell)(Event::Scarce { error: &error });
         }

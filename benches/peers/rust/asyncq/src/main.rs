@@ -17,7 +17,7 @@ use asyncq::domain::job::{Finish, NewJob, Token};
 use asyncq::domain::json::Json;
 use asyncq::domain::log::Log;
 use asyncq::domain::processor::NewProcessor;
-use asyncq::domain::retry::{Tally, decide};
+use asyncq::domain::retry::{AttemptCounts, decide};
 use asyncq::domain::service::ServiceName;
 use asyncq::store::{Location, Patience, Plan, Store};
 use driver::{Task, call_now_and_then, peak_kib, report, report_with, timed};
@@ -198,7 +198,7 @@ fn claim(task: &Task) {
             }
             claimed += claims.len() as u64;
             let ended = claims.into_iter().map(|claim| {
-                let verdict = decide(&Outcome::Completed, Tally::default(), 0.0);
+                let verdict = decide(&Outcome::Completed, AttemptCounts::default(), 0.0);
                 let (took, log) = (Duration::ZERO, Log::default());
                 Finish { fence: claim.fence, verdict, result: None, took, log }
             });

@@ -4,7 +4,7 @@ use super::session::{Session, environment, variable};
 use super::{exit, say};
 use crate::commands::enqueue::inside;
 use crate::domain::job::Running;
-use crate::domain::text::visible;
+use crate::domain::text::escape_control;
 use crate::error::{Error, Kind};
 
 /// Prints whether this is run inside a function.
@@ -21,7 +21,7 @@ pub fn whoami(session: &Session) -> anyhow::Result<u8> {
         None => variable("ASYNCQ_PRINCIPAL").and_then(|text| text.into_string().ok()),
     };
     let Some(principal) = principal else { return Ok(exit::FAILED) };
-    say(visible(&principal))?;
+    say(escape_control(&principal))?;
     Ok(exit::DONE)
 }
 
