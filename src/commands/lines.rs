@@ -2,9 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
+
+use crate::runner::descriptors;
 
 /// How much is read at once, in bytes.
 const BUFFER: usize = 256 * 1024;
@@ -27,7 +30,7 @@ impl Read for Waiting {
         loop {
             match self.0.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], None) {
+                    match descriptors::wait(&mut [PollFd::new(&self.0, PollFlags::IN)], None) {
                         Ok(_) | Err(Errno::INTR) => {}
                         Err(error) => return Err(error.into()),
                     }
@@ -86,9 +89,8 @@ impl Lines {
         if self.input.buffer().contains(&b'\n') {
             return true;
         }
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut ready = [PollFd::new(&self.input.get_ref().0, PollFlags::IN)];
         // Who cannot tell waits for it.
-        poll(&mut ready, Some(&now)).is_ok_and(|count| count > 0)
+        descriptors::wait(&mut ready, Some(Duration::ZERO)).is_ok_and(|count| count > 0)
     }
 }

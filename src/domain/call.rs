@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::function::FunctionName;
+use super::function::{Definition, FunctionName};
 use super::json::{self, Json, JsonFault};
 use super::service::{MAX_NAME_BYTES, ServiceName};
 use super::text::{escape_control, is_control_or_bidi};
@@ -80,6 +80,14 @@ pub struct Call {
     pub principal: Option<Principal>,
     /// The directory to run in when it is not the one in which the function was defined; absolute.
     pub site: Option<String>,
+}
+
+impl Call {
+    /// The directory in which the call runs: its own, or the one in which its function was defined.
+    #[must_use]
+    pub fn site_for<'a>(&'a self, definition: &'a Definition) -> &'a str {
+        self.site.as_deref().unwrap_or(&definition.site)
+    }
 }
 
 /// How words of a command line become values.

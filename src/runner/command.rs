@@ -8,14 +8,14 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use super::reader::{Output, Reader};
 use super::result::ResultFile;
 use super::start::Way;
 use super::tree::{GRACE, LAST_LOOK, Tree, soon};
-use super::{Capture, Control, Ended, Hitch, Request, Stop, Surroundings, signals, start};
+use super::{Capture, Control, Ended, Hitch, Request, Stop, Surroundings, descriptors, signals, start};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
 use crate::domain::log::Stream;
 use crate::error::reason;
@@ -182,11 +182,7 @@ impl<'a> Running<'a> {
             let soon = Duration::from_millis(10);
             timeout = Some(timeout.map_or(soon, |timeout| timeout.min(soon)));
         }
-        let timeout = timeout.map(|timeout| Timespec {
-            tv_sec: timeout.as_secs().cast_signed(),
-            tv_nsec: timeout.subsec_nanos().into(),
-        });
-        match poll(&mut fds, timeout.as_ref()) {
+        match descriptors::wait(&mut fds, timeout) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => std::thread::sleep(Duration::from_millis(10)),
         }

@@ -3,7 +3,9 @@
 use std::fs;
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
+use rustix::event::{PollFd, Timespec, poll};
 use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
 use rustix::process::{Resource, getrlimit};
 
@@ -22,6 +24,16 @@ pub fn prepare() -> io::Result<()> {
         mark(number);
     }
     Ok(())
+}
+
+/// Sleeps until one of `fds` is ready, for at most `time`, without end if there is none. Returns how many are ready.
+///
+/// # Errors
+/// As poll(2): a signal ends the sleep with `EINTR`.
+pub fn wait(fds: &mut [PollFd<'_>], time: Option<Duration>) -> rustix::io::Result<usize> {
+    // A time that the system cannot count to has no end.
+    let time = time.and_then(|time| Timespec::try_from(time).ok());
+    poll(fds, time.as_ref())
 }
 
 /// How many descriptors one running function takes at most: pipes, what watches it, what keeps its output, and spare.

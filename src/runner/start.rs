@@ -28,7 +28,7 @@ const LONGEST_ARGUMENT: usize = 128 * 1024 - 1;
 
 /// Starts the program of a function, in its own process group and its site, with pipes to its stdin, stdout and stderr.
 pub(super) fn start(request: &Request<'_>, result: &ResultFile, way: Way<'_>) -> Result<Child, Hitch> {
-    let site = request.call.site.as_deref().unwrap_or(&request.definition.site);
+    let site = request.call.site_for(request.definition);
     let of = Program { definition: request.definition, site, way };
     // Known once, so that every try is the same.
     let (_, program) = of.command().map_err(Hitch::Unable)?;
@@ -181,7 +181,7 @@ pub(super) fn stdin_line(request: &Request<'_>) -> Vec<u8> {
         call.args,
         call.kwargs,
         text(call.principal.as_ref().map(super::super::domain::call::Principal::as_str)),
-        text(Some(call.site.as_deref().unwrap_or(&request.definition.site))),
+        text(Some(call.site_for(request.definition))),
     );
     // JSON has line ends only between its tokens, where a space means the same.
     let mut line: Vec<u8> =

@@ -87,13 +87,13 @@ impl Serving {
     fn begin(claim: &Claim) -> Option<Serving> {
         let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return None };
         definition.worker?;
-        let site = call.site.as_deref().unwrap_or(&definition.site).to_owned();
+        let site = call.site_for(definition).to_owned();
         Some(Serving { definition: Arc::clone(definition), site, at_once: None, leaves: false })
     }
 
     fn is_for(&self, claim: &Claim) -> bool {
         let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return false };
-        let site = call.site.as_deref().unwrap_or(&definition.site);
+        let site = call.site_for(definition);
         self.definition.shares_worker(&self.site, definition, site)
     }
 }

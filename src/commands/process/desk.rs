@@ -37,7 +37,7 @@ pub(super) struct SlotDesk<'a> {
 impl SlotDesk<'_> {
     fn is_for(&self, claim: &Claim) -> bool {
         let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return false };
-        let site = call.site.as_deref().unwrap_or(&definition.site);
+        let site = call.site_for(definition);
         let (own, own_site) = &self.worker_of;
         Arc::ptr_eq(definition, own) && site == own_site || own.shares_worker(own_site, definition, site)
     }

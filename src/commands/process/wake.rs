@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
 
 use super::brake::Brake;
 use super::host::Lost;
 use crate::domain::job::{Claim, Fence};
 use crate::runner::signals::die;
 use crate::runner::worker::Done;
-use crate::runner::{Hitch, Stop};
+use crate::runner::{Hitch, Stop, descriptors};
 
 /// What wakes the loop.
 pub(super) enum Wake {
@@ -69,9 +69,8 @@ impl Wakes {
     pub(super) fn wait(&self, time: Duration, other: Option<BorrowedFd<'_>>) {
         let mut fds = vec![PollFd::new(&self.bell, PollFlags::IN)];
         fds.extend(other.map(|other| PollFd::from_borrowed_fd(other, PollFlags::IN)));
-        let time = Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() };
         // Interrupted or not: whoever waits looks what has happened.
-        let _ = poll(&mut fds, Some(&time));
+        let _ = descriptors::wait(&mut fds, Some(time));
     }
 }
 

@@ -55,7 +55,7 @@ impl Workers {
             if let (Hitch::Unable(failure) | Hitch::Unfit(failure), Ok(call), Ok(definition)) =
                 (hitch, &claim.call, &claim.definition)
             {
-                self.broke(definition, call.site.as_deref().unwrap_or(&definition.site), failure);
+                self.broke(definition, call.site_for(definition), failure);
             }
         })
     }
@@ -147,7 +147,7 @@ impl Workers {
     /// Why the worker for a claim cannot be started, if that was tried a short time ago.
     pub(super) fn flaw(&self, claim: &Claim) -> Option<Failure> {
         let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return None };
-        let site = call.site.as_deref().unwrap_or(&definition.site);
+        let site = call.site_for(definition);
         let mut shelf = self.shelf();
         shelf.broken.retain(|broken| broken.since.elapsed() < BROKEN);
         let broken = shelf.broken.iter().find(|broken| broken.definition.shares_worker(&broken.site, definition, site));

@@ -373,7 +373,7 @@ pub(super) fn write_call(into: &mut Vec<u8>, id: u64, claim: &Claim, deadline: O
         call.args,
         call.kwargs,
         text(call.principal.as_ref().map(Principal::as_str)),
-        text(Some(call.site.as_deref().unwrap_or(&definition.site))),
+        text(Some(call.site_for(definition))),
         deadline.map_or(Cow::Borrowed("null"), |deadline| format!("\"{deadline}\"").into()),
     );
     // JSON has line ends only between its tokens, where a space means the same.

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 
 use super::frames::{self, Hello, Said};
 use super::held::{Call, Held};
@@ -22,7 +22,7 @@ use crate::error::reason;
 use crate::failpoint::reached;
 use crate::runner::host::Host;
 use crate::runner::tree::{GRACE, LAST_LOOK, REST_GRACE};
-use crate::runner::{Control, Output, Stop, leftover};
+use crate::runner::{Control, Output, Stop, descriptors, leftover};
 
 /// How long a wait for its hello lasts at most, before it is looked whether it still lives.
 const LOOK: Duration = Duration::from_millis(500);
@@ -222,9 +222,8 @@ impl Hosted {
         let ending = self.held.running(false).any(|call| call.ending.is_some());
         let time = if ending { LAST_LOOK } else { time };
         let time = if listening { time } else { time.min(Duration::from_millis(10)) };
-        let time = Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() };
         // Interrupted or not: whoever waits looks what has happened.
-        let _ = poll(&mut fds, Some(&time));
+        let _ = descriptors::wait(&mut fds, Some(time));
     }
 
     /// Takes what it has said, unless nobody takes what its calls print; the last of it whoever takes that.
@@ -307,7 +306,6 @@ fn lingers(ended: &OwnedFd) -> bool {
 }
 
 fn waits(ended: &OwnedFd, time: Duration) -> bool {
-    let time = Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() };
     let mut fds = [PollFd::from_borrowed_fd(ended.as_fd(), PollFlags::IN)];
-    matches!(poll(&mut fds, Some(&time)), Ok(1..))
+    matches!(descriptors::wait(&mut fds, Some(time)), Ok(1..))
 }

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::Pid;
 
 use self::frames::Hello;
@@ -31,7 +31,7 @@ use self::other_end::OtherEnd;
 use self::output::Printed;
 use super::start::Way;
 use super::tree::Tree;
-use super::{Capture, Control, Ended, Hitch, Mark, Output, Surroundings, in_words, start};
+use super::{Capture, Control, Ended, Hitch, Mark, Output, Surroundings, descriptors, in_words, start};
 use crate::domain::attempt::Outcome;
 use crate::domain::function::{Definition, WorkerLimits};
 use crate::domain::job::{Claim, Fence, Token};
@@ -187,7 +187,7 @@ impl Worker {
             (Ok(call), Ok(definition)) => (call, definition),
             (Err(flaw), _) | (_, Err(flaw)) => return Err(Hitch::Unable(flaw.clone())),
         };
-        let site = call.site.as_deref().unwrap_or(&definition.site);
+        let site = call.site_for(definition);
         let cannot = |error: &std::io::Error| {
             start::cannot_run(126, format!("its worker cannot be started: {}", in_words(error)))
         };
@@ -234,7 +234,7 @@ impl Worker {
     #[must_use]
     pub fn runs(&self, claim: &Claim) -> bool {
         let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return false };
-        let site = call.site.as_deref().unwrap_or(&definition.site);
+        let site = call.site_for(definition);
         let same = Arc::ptr_eq(definition, &self.definition) && site == self.site;
         same || self.definition.shares_worker(&self.site, definition, site)
     }
@@ -284,7 +284,7 @@ impl Worker {
 
     fn has_ended(&self) -> bool {
         let mut fds = [PollFd::new(&self.ended, PollFlags::IN)];
-        matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..))
+        matches!(descriptors::wait(&mut fds, Some(Duration::ZERO)), Ok(1..))
     }
 
     /// Sleeps until something happens: on its line, its streams, its end, or the others.
@@ -301,9 +301,8 @@ impl Worker {
         }
         fds.extend_from_slice(others);
         let time = if listening { time } else { time.min(Duration::from_millis(10)) };
-        let time = Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() };
         // Interrupted or not: whoever waits looks what has happened.
-        let _ = poll(&mut fds, Some(&time));
+        let _ = descriptors::wait(&mut fds, Some(time));
     }
 
     /// How much memory a process has in use, in bytes; 0 when that cannot be told.
