@@ -22,7 +22,7 @@ use asyncq::domain::log::Log;
 use asyncq::domain::processor::NewProcessor;
 use asyncq::domain::retry::{AttemptCounts, decide};
 use asyncq::domain::service::ServiceName;
-use asyncq::store::{Location, Patience, Plan, Store};
+use asyncq::store::{Cycle, Location, Patience, Store};
 
 /// A verb, how many calls it is counted for, and how many instructions each may take: about a twentieth more than it did
 /// with Rust 1.95 when that was last looked at.
@@ -88,7 +88,7 @@ fn run(name: &str, count: usize, folder: &Path) {
         "claim and finish one" => bench.claim(1, count),
         "claim and finish 128" => bench.claim(128, count),
         "look for work" => {
-            (0..count).for_each(|_| assert!(!bench.store.outlook(&bench.service, None).unwrap().ready));
+            (0..count).for_each(|_| assert!(!bench.store.service_status(&bench.service, None).unwrap().ready));
         }
         other => panic!("there is no measure `{other}`"),
     }
@@ -133,7 +133,7 @@ impl Bench {
         let mut last: Vec<Finish> = Vec::new();
         for _ in 0..count {
             let finished: Vec<&Finish> = last.iter().collect();
-            let plan = Plan {
+            let plan = Cycle {
                 postponed: &[],
                 processor,
                 service: &self.service,
@@ -146,7 +146,7 @@ impl Bench {
                 tokens: &tokens,
                 bytes: usize::MAX,
             };
-            let claims = self.store.advance(&plan).unwrap().claims;
+            let claims = self.store.run_cycle(&plan).unwrap().claims;
             assert_eq!(claims.len(), at_once);
             let ended = claims.into_iter().map(|claim| {
                 let verdict = decide(&Outcome::Completed, AttemptCounts::default(), 0.0);

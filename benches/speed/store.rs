@@ -12,7 +12,7 @@ use asyncq::domain::log::Log;
 use asyncq::domain::processor::NewProcessor;
 use asyncq::domain::retry::{AttemptCounts, decide};
 use asyncq::domain::service::ServiceName;
-use asyncq::store::{Location, Patience, Plan, Store};
+use asyncq::store::{Cycle, Location, Patience, Store};
 use rusqlite::Connection;
 
 use super::{Bench, median, rate, tell, timed};
@@ -118,7 +118,7 @@ pub fn idle() {
     let service = ServiceName::parse("events").unwrap();
     let mut times = Vec::new();
     for _ in 0..1000 {
-        times.push(timed(|| assert!(!store.outlook(&service, None).unwrap().ready)));
+        times.push(timed(|| assert!(!store.service_status(&service, None).unwrap().ready)));
     }
     println!("idle: looking for work beside 50,000 future calls, median of 1,000");
     println!("{:<58} {:>10.1?}{:>26}(to reach: at most 50 µs)", "nothing is due", median(times), "");
@@ -233,7 +233,7 @@ fn claim_some(path: &Path, Run { at_once, count, durable }: Run) -> Duration {
             let room = tokens.len().min(count as usize - claimed);
             let (finished, returned) = (&finished[..], &[][..]);
             let (held, elsewhere, running, ahead, tokens, bytes) = (0, 0, 0, 0, &tokens[..room], usize::MAX);
-            let plan = Plan {
+            let plan = Cycle {
                 postponed: &[],
                 processor,
                 service: &service,
@@ -246,7 +246,7 @@ fn claim_some(path: &Path, Run { at_once, count, durable }: Run) -> Duration {
                 tokens,
                 bytes,
             };
-            let claims = store.advance(&plan).unwrap().claims;
+            let claims = store.run_cycle(&plan).unwrap().claims;
             if claims.is_empty() {
                 break;
             }

@@ -78,20 +78,20 @@ impl Waiting {
             Err(error) if error.kind() == Kind::NotFound => return Ok(Waiting::Service),
             found => found?,
         };
-        let outlook = store.outlook(&service, None)?;
-        if job.state == State::Delayed && job.run_at > outlook.now {
-            return Ok(Waiting::Due { at: job.run_at, again: job.attempt > 0, paused: outlook.paused });
+        let status = store.service_status(&service, None)?;
+        if job.state == State::Delayed && job.run_at > status.now {
+            return Ok(Waiting::Due { at: job.run_at, again: job.attempt > 0, paused: status.paused });
         }
-        if outlook.paused {
+        if status.paused {
             return Ok(Waiting::Resume);
         }
         let line = store.line(job)?;
         let holders = store.holders(&service)?;
-        if outlook.free() == 0 {
+        if status.free() == 0 {
             let dead = holders.iter().find(|holder| !lives(store, holder));
             return Ok(match dead {
                 Some(dead) => Waiting::Rescue(dead.clone()),
-                None => Waiting::Slot { concurrency: outlook.concurrency, holders, before: line.before },
+                None => Waiting::Slot { concurrency: status.concurrency, holders, before: line.before },
             });
         }
         let processors = store.processors()?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::drain::{self, Outlook, Plan};
+use super::cycle::{self, Cycle, ServiceStatus};
 use super::engine::{Row, Tx, Value};
 use super::function;
 use crate::domain::attempt::{Failure, FailureKind};
@@ -66,27 +66,27 @@ pub(super) struct Claimed {
     pub(super) refusal: Option<Error>,
 }
 
-/// Makes due calls of a service ready, and claims as many as there is room for; tells in `outlook` what is left.
-pub(super) fn claim(tx: &mut dyn Tx, plan: &Plan<'_>, room: usize, outlook: &mut Outlook) -> Result<Claimed> {
+/// Makes due calls of a service ready, and claims as many as there is room for; tells in `status` what is left.
+pub(super) fn claim(tx: &mut dyn Tx, plan: &Cycle<'_>, room: usize, status: &mut ServiceStatus) -> Result<Claimed> {
     let name = plan.service.as_str();
     let mut claimed = Claimed::default();
-    let may_be_due = outlook.ready;
+    let may_be_due = status.ready;
     if may_be_due {
-        if tx.try_execute(PROMOTE, &[name.into(), outlook.now.into(), PROMOTE_STEP.into()])?.is_err() {
-            claimed.refusal = promote_one_by_one(tx, plan.service, outlook.now)?;
+        if tx.try_execute(PROMOTE, &[name.into(), status.now.into(), PROMOTE_STEP.into()])?.is_err() {
+            claimed.refusal = promote_one_by_one(tx, plan.service, status.now)?;
         }
-        let [latest, soon] = [LONGEST_PAUSE, LONGEST_DRAWN_PAUSE].map(|pause| outlook.now.after(pause));
+        let [latest, soon] = [LONGEST_PAUSE, LONGEST_DRAWN_PAUSE].map(|pause| status.now.after(pause));
         // Where that is refused, the pause stays as long as it is.
         let _ = tx.try_execute(HASTEN, &[name.into(), latest.into(), soon.into()])?;
     }
-    let next = choose(tx, plan, room, outlook)?;
+    let next = choose(tx, plan, room, status)?;
     let mut functions = BTreeMap::new();
-    let next = weigh(tx, plan, next, outlook)?;
+    let next = weigh(tx, plan, next, status)?;
     for (stored, token) in take(tx, plan, next, &mut claimed.refusal)?.into_iter().zip(plan.tokens) {
         claimed.claims.push(hand_out(tx, plan, (stored, token), &mut functions)?);
     }
     if may_be_due || claimed.refusal.is_some() {
-        outlook.next_due = drain::next_due(tx, plan.service)?;
+        status.next_due = cycle::next_due(tx, plan.service)?;
     }
     Ok(claimed)
 }
@@ -112,7 +112,7 @@ fn put_off(tx: &mut dyn Tx, job: JobId) -> Result<()> {
 
 /// The next calls, as many as there is room for. A suspect is for a processor whose hands are empty, which takes nothing
 /// besides; until it is taken, what comes after it has to wait, unless it is passed over.
-fn choose(tx: &mut dyn Tx, plan: &Plan<'_>, room: usize, outlook: &mut Outlook) -> Result<Vec<Stored>> {
+fn choose(tx: &mut dyn Tx, plan: &Cycle<'_>, room: usize, status: &mut ServiceStatus) -> Result<Vec<Stored>> {
     let name = plan.service.as_str();
     // One more than there is room for, to know whether more is ready.
     let limit = i64::try_from(room).unwrap_or(i64::MAX).saturating_add(1);
@@ -123,17 +123,17 @@ fn choose(tx: &mut dyn Tx, plan: &Plan<'_>, room: usize, outlook: &mut Outlook) 
         } else {
             let empty_handed = plan.held + plan.elsewhere == 0;
             next.truncate(if empty_handed { first.max(1) } else { first });
-            outlook.wants_alone = first == 0 && !empty_handed;
+            status.wants_alone = first == 0 && !empty_handed;
         }
     }
-    outlook.ready = next.len() > room;
+    status.ready = next.len() > room;
     next.truncate(room);
     Ok(next)
 }
 
 /// Whether a processor leaves suspects to others. One at a time is enough, so that the other processors do the other work;
 /// and so that it gets its turn, the oldest processor empties its hands for it.
-fn passes_suspects_over(tx: &mut dyn Tx, plan: &Plan<'_>) -> Result<bool> {
+fn passes_suspects_over(tx: &mut dyn Tx, plan: &Cycle<'_>) -> Result<bool> {
     let name = plan.service.as_str().into();
     if tx.first(SUSPECT_RUNS, &[name, POISON_SUSPECT.into()], |_| Ok(()))?.is_some() {
         return Ok(true);
@@ -146,12 +146,12 @@ fn passes_suspects_over(tx: &mut dyn Tx, plan: &Plan<'_>) -> Result<bool> {
 }
 
 /// The first of the next calls, with their arguments, as many bytes of these as the processor wants; one at least.
-fn weigh(tx: &mut dyn Tx, plan: &Plan<'_>, next: Vec<Stored>, outlook: &mut Outlook) -> Result<Vec<Stored>> {
+fn weigh(tx: &mut dyn Tx, plan: &Cycle<'_>, next: Vec<Stored>, status: &mut ServiceStatus) -> Result<Vec<Stored>> {
     let mut some = Vec::with_capacity(next.len());
     let mut bytes = 0;
     for stored in next {
         if bytes >= plan.bytes && !some.is_empty() {
-            outlook.ready = true;
+            status.ready = true;
             break;
         }
         let stored = stored.with_large(tx)?;
@@ -163,7 +163,7 @@ fn weigh(tx: &mut dyn Tx, plan: &Plan<'_>, next: Vec<Stored>, outlook: &mut Outl
 
 /// Marks calls as the processor's: those whose numbers follow each other, as they mostly do, by one statement. Gives those
 /// that no rule of the application holds back, each with the next token; the others are put off.
-fn take(tx: &mut dyn Tx, plan: &Plan<'_>, mut next: Vec<Stored>, refusal: &mut Option<Error>) -> Result<Vec<Stored>> {
+fn take(tx: &mut dyn Tx, plan: &Cycle<'_>, mut next: Vec<Stored>, refusal: &mut Option<Error>) -> Result<Vec<Stored>> {
     let mut tokens = plan.tokens;
     let mut refused = BTreeSet::new();
     for run in next.chunk_by(|one, other| one.id.0 + 1 == other.id.0) {
@@ -190,7 +190,7 @@ fn take(tx: &mut dyn Tx, plan: &Plan<'_>, mut next: Vec<Stored>, refusal: &mut O
 
 /// Marks calls whose numbers follow each other as the processor's, with the first of these tokens; all, or none where a rule
 /// of the application refuses that.
-fn take_run(tx: &mut dyn Tx, plan: &Plan<'_>, run: &[Stored], tokens: &[Token]) -> Result<Result<()>> {
+fn take_run(tx: &mut dyn Tx, plan: &Cycle<'_>, run: &[Stored], tokens: &[Token]) -> Result<Result<()>> {
     let secrets: String = tokens.iter().take(run.len()).map(Token::as_str).collect();
     debug_assert_eq!(secrets.len(), run.len() * Token::DIGITS, "each is as long as the statement takes it to be");
     let [job, who, when]: [Value<'_>; 3] = [run[0].id.0.into(), plan.processor.0.into(), tx.now().into()];
@@ -208,7 +208,7 @@ fn take_run(tx: &mut dyn Tx, plan: &Plan<'_>, run: &[Stored], tokens: &[Token]) 
 /// A call that was taken, with all that is needed to run it.
 fn hand_out(
     tx: &mut dyn Tx,
-    plan: &Plan<'_>,
+    plan: &Cycle<'_>,
     (mut stored, token): (Stored, &Token),
     functions: &mut BTreeMap<String, Known>,
 ) -> Result<Claim> {
@@ -291,7 +291,7 @@ impl Stored {
         };
         let json = |what, bytes: &mut Option<Vec<u8>>| {
             let text = text(what, bytes)?.ok_or_else(|| bad(what, "missing"))?;
-            Json::take(text).map_err(|flaw| bad(what, &flaw.to_string()))
+            Json::take(text).map_err(|fault| bad(what, &fault.to_string()))
         };
         // Applications that know no NULL leave them empty; older schemas have kept that.
         let principal = text("principal", &mut self.principal)?.filter(|text| !text.is_empty());

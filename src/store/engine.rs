@@ -88,7 +88,7 @@ pub(super) trait Tx {
 
     /// Looks through the whole store for damage; gives the first that it finds. What an application has in the same
     /// database is not looked at.
-    fn flaw(&mut self) -> Result<Option<String>>;
+    fn integrity_check(&mut self) -> Result<Option<String>>;
 
     /// The application's foreign keys to tables of the store.
     fn references(&mut self) -> Result<Vec<Reference>>;
@@ -259,7 +259,7 @@ impl dyn Tx + '_ {
     /// Makes sure that what is there survives a power cut, where that is the answer and nothing is left to change: whoever
     /// committed it may have been killed before it was on the disk. Only a commit that changes something syncs, and what was
     /// committed before along with it.
-    pub(super) fn confirm(&mut self) -> Result<()> {
+    pub(super) fn force_sync(&mut self) -> Result<()> {
         // The second time it is as it was, and yet a page has changed.
         for _ in 0..2 {
             self.turn_version()?;

@@ -73,18 +73,18 @@ impl Store {
             if tx.has_foreign_trigger("asyncq_job")? {
                 return Ok(None);
             }
-            put_all(tx, new, Way::Own, at).map(Some)
+            put_all(tx, new, Insertion::Own, at).map(Some)
         })?;
         match done {
             Some(done) => Ok(done),
-            None => self.write(|tx| put_all(tx, new, Way::Clients, at)),
+            None => self.write(|tx| put_all(tx, new, Insertion::Clients, at)),
         }
     }
 }
 
 /// How calls are inserted.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Insertion {
     /// Complete, without triggers.
     Own,
     /// As clients do it, for the triggers to see.
@@ -92,7 +92,7 @@ enum Way {
 }
 
 /// Puts calls on their queues; `at` tells where it stands.
-fn put_all(tx: &mut dyn Tx, new: &[NewJob], way: Way, at: &mut Option<usize>) -> Result<Vec<Enqueued>> {
+fn put_all(tx: &mut dyn Tx, new: &[NewJob], way: Insertion, at: &mut Option<usize>) -> Result<Vec<Enqueued>> {
     let mut known = HashSet::new();
     let mut done = Vec::with_capacity(new.len());
     while let Some(first) = new.get(done.len()) {
@@ -104,7 +104,7 @@ fn put_all(tx: &mut dyn Tx, new: &[NewJob], way: Way, at: &mut Option<usize>) ->
         }
         let state = if first.hold { State::Held } else { State::Queued };
         let rest = &new[done.len()..];
-        let alike = if way == Way::Own { insert::alike(rest) } else { 0 };
+        let alike = if way == Insertion::Own { insert::alike(rest) } else { 0 };
         if alike > 0 {
             let JobId(id) = insert::many(tx, &rest[..alike], state)?;
             done.extend((id..).take(alike).map(|id| Enqueued::New(JobId(id))));
@@ -112,13 +112,13 @@ fn put_all(tx: &mut dyn Tx, new: &[NewJob], way: Way, at: &mut Option<usize>) ->
         }
         done.push(match same(tx, first)? {
             Some(id) => Enqueued::Same(id),
-            None if way == Way::Own => Enqueued::New(insert::complete(tx, first, state)?),
+            None if way == Insertion::Own => Enqueued::New(insert::complete(tx, first, state)?),
             None => Enqueued::New(insert::as_client(tx, first, state)?),
         });
     }
     *at = None;
     if done.iter().all(|done| matches!(done, Enqueued::Same(_))) {
-        tx.confirm()?;
+        tx.force_sync()?;
     }
     Ok(done)
 }

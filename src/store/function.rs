@@ -67,7 +67,7 @@ impl Store {
                 return Ok(Added::New);
             };
             if there.definition.is_like(is) {
-                tx.confirm()?;
+                tx.force_sync()?;
                 return Ok(Added::Same);
             }
             let message = format!("service `{service}` has a function `{name}` that is defined differently");
@@ -266,7 +266,7 @@ fn read_definition(row: &dyn Row) -> Result<Definition> {
             .text(6)?
             .map(object::read)
             .transpose()
-            .map_err(|flaw| broken(row, &format!("how its worker is kept: {flaw}")))?,
+            .map_err(|fault| broken(row, &format!("how its worker is kept: {fault}")))?,
         call_format: Args::from_name(row.str(8)?)
             .zip(Stdin::from_name(row.str(9)?))
             .and_then(|(args, stdin)| CallFormat::new(args, stdin).ok())

@@ -2,12 +2,12 @@
 //!
 //! Invariant: its steps are such as a true upgrade may have; nothing else knows of what they make.
 
-use super::migrate::{Change, Schema, TO_2};
+use super::migrate::{Schema, SchemaChange, TO_2};
 
 /// Gives the same statements as the step from this build's schema and as the end of the script for a new store.
 macro_rules! future {
     ($($statement:literal,)*) => {
-        const STEP: &[Change] = &[$(Change::Run($statement)),*];
+        const STEP: &[SchemaChange] = &[$(SchemaChange::Run($statement)),*];
         const FRESH: &str = concat!(
             include_str!("../../schema.sql"),
             $($statement, ";\n",)*

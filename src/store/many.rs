@@ -79,7 +79,7 @@ const IS_CALLABLE: &str = "AND EXISTS (SELECT 1 FROM asyncq_function f
     WHERE f.service = asyncq_job.service AND f.name = asyncq_job.function)";
 
 /// A job that matches.
-struct Found {
+struct Match {
     id: JobId,
     state: State,
     finished_at: Option<Timestamp>,
@@ -122,12 +122,12 @@ impl Store {
 }
 
 /// The next jobs to change, and what the step has come to without them.
-fn look(tx: &mut dyn Tx, many: &Many, after: JobId) -> Result<(Vec<Found>, Step)> {
+fn look(tx: &mut dyn Tx, many: &Many, after: JobId) -> Result<(Vec<Match>, Step)> {
     let mut matching = Vec::new();
     let next = oldest(tx, &many.filter, after, &mut |row| {
         let is_part_of_another = row.bool(4)?;
         if many.change == Change::Remove || !is_part_of_another {
-            let job = Found { id: JobId(row.i64(0)?), state: state(row.str(3)?)?, finished_at: row.time(5)? };
+            let job = Match { id: JobId(row.i64(0)?), state: state(row.str(3)?)?, finished_at: row.time(5)? };
             matching.push((job, (row.lossy(1)?.unwrap_or_default(), row.lossy(2)?.unwrap_or_default())));
         }
         Ok(())
@@ -169,7 +169,7 @@ fn holding(tx: &mut dyn Tx) -> Result<Vec<Reference>> {
 
 /// Removes a job unless it is no longer as it was found, or somebody refers to it: a foreign key may complain of that only
 /// when everything is done.
-fn remove(tx: &mut dyn Tx, job: &Found, references: &[Reference]) -> Result<Result<u64>> {
+fn remove(tx: &mut dyn Tx, job: &Match, references: &[Reference]) -> Result<Result<u64>> {
     let mut sql = format!("{REMOVE} {ENDED_THEN}");
     for reference in references {
         sql += " AND NOT ";
@@ -179,7 +179,7 @@ fn remove(tx: &mut dyn Tx, job: &Found, references: &[Reference]) -> Result<Resu
 }
 
 /// Changes a job unless it is no longer as it was found; gives how many it changed, or which rule refuses that.
-fn change(tx: &mut dyn Tx, change: Change, job: &Found, references: &[Reference]) -> Result<Result<u64, String>> {
+fn change(tx: &mut dyn Tx, change: Change, job: &Match, references: &[Reference]) -> Result<Result<u64, String>> {
     let (id, was): (Value<'_>, Value<'_>) = (job.id.0.into(), job.state.as_str().into());
     let now = tx.now();
     let done = match change {
@@ -196,7 +196,7 @@ fn change(tx: &mut dyn Tx, change: Change, job: &Found, references: &[Reference]
 }
 
 /// What kept a job from changing: a rule of the application, or nothing that is to be told, as it changed before.
-fn why_not(tx: &mut dyn Tx, change: Change, job: &Found, references: &[Reference]) -> Result<Result<u64, String>> {
+fn why_not(tx: &mut dyn Tx, change: Change, job: &Match, references: &[Reference]) -> Result<Result<u64, String>> {
     let args: [Value<'_>; 3] = [job.id.0.into(), job.state.as_str().into(), job.finished_at.into()];
     let (still, count) = still(change);
     if tx.first(&still, &args[..count], |_| Ok(()))?.is_none() {
@@ -223,10 +223,10 @@ fn still(change: Change) -> (String, usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::engine::{Engine, Mode, Patience};
-    use super::super::migrate::{self, Schema};
-    use super::super::sqlite::Sqlite;
     use super::*;
+    use crate::store::engine::{Engine, Mode, Patience};
+    use crate::store::migrate::{self, Schema};
+    use crate::store::sqlite::Sqlite;
 
     #[test]
     fn whether_a_job_is_as_it_was_found_is_looked_up_by_its_number() {
@@ -235,7 +235,7 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         let mut engine = Sqlite::open(&path, Patience::Endless).unwrap();
         let explained = engine.transact(Mode::Write, &mut |tx| {
-            Schema::of_this_build().bring(tx, migrate::Found::Nothing)?;
+            Schema::of_this_build().bring(tx, migrate::SchemaFound::Nothing)?;
             for change in [Change::Cancel, Change::Retry, Change::Start, Change::Remove] {
                 let (sql, count) = still(change);
                 let args = [7.into(), "error".into(), 8.into()];

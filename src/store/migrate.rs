@@ -3,7 +3,7 @@
 //! Invariant: whatever happens, happens in the caller's transaction; a store is never seen half upgraded.
 //!
 //! An upgrade waits for nobody: processors of the older build may be at work while it happens. They are refused
-//! everything but to end that work ([`Store::conclude`](super::Store)): to record how their calls ended, give back those
+//! everything but to end that work ([`Store::write_in_any_schema`](super::Store)): to record how their calls ended, give back those
 //! that they had not begun, and unregister. So there are three rules for steps:
 //! - A step only adds: tables, indexes, triggers, columns that may be left out. All that an older build writes to end its
 //!   work stays valid, though it fills nothing new.
@@ -15,7 +15,7 @@
 use std::cmp::Ordering;
 
 use super::engine::Tx;
-use super::script::{FRESH, part};
+use super::schema_script::{FRESH, part};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
 
@@ -25,11 +25,11 @@ pub(super) const VERSION: i64 = 2;
 const SCHEMA: Schema = Schema { version: VERSION, fresh: FRESH, steps: STEPS };
 
 /// The steps to the schema of this build, from version 1 on.
-const STEPS: &[&[Change]] = &[TO_2];
+const STEPS: &[&[SchemaChange]] = &[TO_2];
 
 /// One change on the way to a newer schema.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Change {
+pub(super) enum SchemaChange {
     /// A statement.
     Run(&'static str),
     /// Gives a table the words that it has in the script for new stores: its columns are those already, and their values
@@ -38,11 +38,11 @@ pub(super) enum Change {
     /// Makes an index or a trigger as the script does, instead of one that may be there.
     Remake(&'static str),
 }
-use Change::{Remake, Reword, Run};
+use SchemaChange::{Remake, Reword, Run};
 
 /// How functions take their calls, which workers are too old, and on which file a processor works. Claims are counted, and fence what processors write, so
 /// that `attempt` can be the number of runs that began. Names and columns in constraints, as tools expect them.
-pub(super) const TO_2: &[Change] = &[
+pub(super) const TO_2: &[SchemaChange] = &[
     Run("ALTER TABLE asyncq_function ADD COLUMN args TEXT NOT NULL DEFAULT 'words'"),
     Run("ALTER TABLE asyncq_function ADD COLUMN stdin TEXT NOT NULL DEFAULT 'call'"),
     Run("ALTER TABLE asyncq_function ADD COLUMN generation INTEGER NOT NULL DEFAULT 0"),
@@ -79,12 +79,12 @@ pub(super) struct Schema {
     /// The script that makes it in a database without one.
     pub(super) fresh: &'static str,
     /// What leads from version 1 to 2, from 2 to 3, and so on.
-    pub(super) steps: &'static [&'static [Change]],
+    pub(super) steps: &'static [&'static [SchemaChange]],
 }
 
 /// What was found in a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum SchemaFound {
     /// No tables of asyncq.
     Nothing,
     /// The schema of this build.
@@ -106,11 +106,11 @@ impl Schema {
     }
 
     /// Looks which schema the store has.
-    pub(super) fn look(&self, tx: &mut dyn Tx) -> Result<Found> {
+    pub(super) fn look(&self, tx: &mut dyn Tx) -> Result<SchemaFound> {
         let version = match tx.first("SELECT version FROM asyncq_schema", &[], |row| row.i64(0)) {
             Ok(version) => version,
             // Asked only now, so that a good store pays for one look and not for two.
-            Err(_) if !tx.has_table("asyncq_schema")? => return Ok(Found::Nothing),
+            Err(_) if !tx.has_table("asyncq_schema")? => return Ok(SchemaFound::Nothing),
             Err(error) => return Err(error),
         };
         let version = version.ok_or_else(|| {
@@ -120,9 +120,9 @@ impl Schema {
                 )
         })?;
         Ok(match version.cmp(&self.version) {
-            Ordering::Equal => Found::Current,
-            Ordering::Less => Found::Older(version),
-            Ordering::Greater => Found::Newer(version),
+            Ordering::Equal => SchemaFound::Current,
+            Ordering::Less => SchemaFound::Older(version),
+            Ordering::Greater => SchemaFound::Newer(version),
         })
     }
 
@@ -136,12 +136,12 @@ impl Schema {
     ///
     /// # Errors
     /// [`Kind::Busy`] when it is newer than this build.
-    pub(super) fn bring(&self, tx: &mut dyn Tx, found: Found) -> Result<()> {
+    pub(super) fn bring(&self, tx: &mut dyn Tx, found: SchemaFound) -> Result<()> {
         let from = match found {
-            Found::Current => return Ok(()),
-            Found::Nothing => return tx.script(self.fresh),
-            Found::Newer(version) => return Err(self.refuse(version)),
-            Found::Older(from) => from,
+            SchemaFound::Current => return Ok(()),
+            SchemaFound::Nothing => return tx.script(self.fresh),
+            SchemaFound::Newer(version) => return Err(self.refuse(version)),
+            SchemaFound::Older(from) => from,
         };
         let done = usize::try_from(from - 1).map_err(|_| super::engine::damaged("a schema before the first"))?;
         for change in self.steps[done..].iter().copied().flatten() {
@@ -154,7 +154,7 @@ impl Schema {
     }
 }
 
-impl Change {
+impl SchemaChange {
     fn make(self, tx: &mut dyn Tx) -> Result<()> {
         match self {
             Run(sql) => tx.script(sql),
@@ -184,9 +184,9 @@ fn unknown(name: &str) -> Error {
 mod tests {
     use std::time::Duration;
 
-    use super::super::engine::{Engine, Mode, Patience};
-    use super::super::sqlite::Sqlite;
     use super::*;
+    use crate::store::engine::{Engine, Mode, Patience};
+    use crate::store::sqlite::Sqlite;
 
     const OLD: Schema = Schema {
         version: 1,
@@ -211,7 +211,7 @@ mod tests {
         (folder, engine)
     }
 
-    fn bring(engine: &mut Sqlite, schema: Schema) -> Result<Found> {
+    fn bring(engine: &mut Sqlite, schema: Schema) -> Result<SchemaFound> {
         let mut found = None;
         engine.transact(Mode::Write, &mut |tx| {
             let here = schema.look(tx)?;
@@ -235,10 +235,10 @@ mod tests {
     #[test]
     fn an_older_store_is_upgraded_once() {
         let (_folder, mut engine) = engine();
-        assert_eq!(bring(&mut engine, OLD).unwrap(), Found::Nothing);
-        assert_eq!(bring(&mut engine, OLD).unwrap(), Found::Current);
-        assert_eq!(bring(&mut engine, NEW).unwrap(), Found::Older(1));
-        assert_eq!(bring(&mut engine, NEW).unwrap(), Found::Current);
+        assert_eq!(bring(&mut engine, OLD).unwrap(), SchemaFound::Nothing);
+        assert_eq!(bring(&mut engine, OLD).unwrap(), SchemaFound::Current);
+        assert_eq!(bring(&mut engine, NEW).unwrap(), SchemaFound::Older(1));
+        assert_eq!(bring(&mut engine, NEW).unwrap(), SchemaFound::Current);
         assert_eq!(sum(&mut engine), 30);
     }
 
@@ -253,12 +253,12 @@ mod tests {
 
     #[test]
     fn an_upgrade_that_fails_leaves_the_old_store() {
-        const STEPS: &[&[Change]] = &[NEW.steps[0], &[Run("UPDATE asyncq_nothing SET a = 1")]];
+        const STEPS: &[&[SchemaChange]] = &[NEW.steps[0], &[Run("UPDATE asyncq_nothing SET a = 1")]];
         let (_folder, mut engine) = engine();
         bring(&mut engine, OLD).unwrap();
         let broken = Schema { steps: STEPS, ..NEW };
         assert!(bring(&mut engine, broken).is_err());
-        assert_eq!(bring(&mut engine, NEW).unwrap(), Found::Older(1));
+        assert_eq!(bring(&mut engine, NEW).unwrap(), SchemaFound::Older(1));
         assert_eq!(sum(&mut engine), 30);
     }
 

@@ -3,51 +3,45 @@
 //! Invariant: the only module that holds SQL. [`Store`] is concrete; its verbs say what happened, each is one
 //! transaction, and there is one copy of each, over the private engine seam.
 
-mod check;
 mod claim;
-mod drain;
+mod cycle;
 mod engine;
 mod enqueue;
-mod explain;
-mod file;
-mod filesystem;
 mod finish;
 mod function;
 #[cfg(debug_assertions)]
 mod future;
-mod holder;
 mod insert;
+mod integrity;
 mod job;
+mod location;
 mod many;
-mod mend;
 mod migrate;
 mod nested;
 mod path;
-mod place;
 mod progress;
 mod query;
 mod remove;
 mod rescue;
-mod rights;
 mod row;
-mod script;
+mod schema;
+mod schema_script;
 mod select;
 mod service;
 mod sqlite;
-mod turnstile;
 mod watch;
 
-pub use drain::{Advance, Outlook, Plan};
+pub use cycle::{Cycle, CycleResult, ServiceStatus};
 pub use engine::Patience;
 pub use enqueue::{Enqueued, Refused};
 pub use job::Cancelled;
+pub use location::Location;
 pub use many::{Change, Many, Refusal, Step};
-pub use mend::Mended;
 pub use path::{absolute, as_shown, is_same};
-pub use place::Location;
-pub use query::{JobQuery, Line, Page};
+pub use query::{JobQuery, Page, QueuePosition};
 pub use remove::Contents;
 pub use rescue::Rescued;
+pub use schema::Mended;
 pub use select::JobFilter;
 pub use service::{Added, IfWaiting, Removed};
 pub use watch::Watch;
@@ -55,9 +49,10 @@ pub use watch::Watch;
 use std::path::PathBuf;
 
 use engine::{Engine, Mode, Tx};
-use explain::no_space;
-use migrate::{Found, Schema};
+use migrate::{Schema, SchemaFound};
 use sqlite::Sqlite;
+use sqlite::errors::no_space;
+use sqlite::{new_file, permissions};
 
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
@@ -81,7 +76,7 @@ impl Store {
     /// a newer one, is told by the first verb.
     pub fn open(location: &Location, patience: Patience) -> Result<Store> {
         let Location::File(path) = location;
-        rights::allow_use(path)?;
+        permissions::allow_use(path)?;
         reached("store looked at");
         let engine = Sqlite::open(path, patience)?;
         let file = engine.path().to_owned();
@@ -97,8 +92,8 @@ impl Store {
         let Location::File(path) = location;
         let mut made = false;
         if std::fs::symlink_metadata(path).is_err() {
-            filesystem::refuse_network(path)?;
-            let draft = place::Draft::new(path)?;
+            sqlite::filesystem::refuse_network(path)?;
+            let draft = new_file::NewFile::new(path)?;
             fill(&draft, patience).map_err(|error| {
                 draft.remove_sidecars();
                 if error.kind() == Kind::Full { no_space(path) } else { error }
@@ -118,14 +113,14 @@ impl Store {
         if !made {
             let schema = store.schema;
             // What has lost its tables looks like a database that never had them.
-            if store.found()? == Found::Nothing {
+            if store.found()? == SchemaFound::Nothing {
                 store.check()?;
             }
             store.engine.transact(Mode::Write, &mut |tx| {
                 let found = schema.look(tx)?;
-                made = found != Found::Current;
-                if found == Found::Nothing && tx.has_table("asyncq_job")? {
-                    return mend::name_schema(tx);
+                made = found != SchemaFound::Current;
+                if found == SchemaFound::Nothing && tx.has_table("asyncq_job")? {
+                    return schema::name_schema(tx);
                 }
                 schema.bring(tx, found)
             })?;
@@ -133,8 +128,8 @@ impl Store {
         Ok((store, made))
     }
 
-    fn found(&mut self) -> Result<Found> {
-        let (schema, mut found) = (self.schema, Found::Nothing);
+    fn found(&mut self) -> Result<SchemaFound> {
+        let (schema, mut found) = (self.schema, SchemaFound::Nothing);
         self.engine.transact(Mode::Read, &mut |tx| schema.look(tx).map(|it| found = it))?;
         Ok(found)
     }
@@ -144,9 +139,9 @@ impl Store {
     /// # Errors
     /// [`Kind::Invalid`] with the first damage found.
     pub fn check(&mut self) -> Result<()> {
-        let mut flaw = None;
-        self.engine.transact(Mode::Read, &mut |tx| check::flaw(tx).map(|it| flaw = it))?;
-        flaw.map_or(Ok(()), |flaw| Err(engine::damaged(&flaw)))
+        let mut fault = None;
+        self.engine.transact(Mode::Read, &mut |tx| integrity::integrity_check(tx).map(|it| fault = it))?;
+        fault.map_or(Ok(()), |fault| Err(engine::damaged(&fault)))
     }
 
     /// Makes sure that jobs can be numbered for as long as anybody may enqueue.
@@ -155,7 +150,7 @@ impl Store {
     /// [`Kind::Invalid`] when a client has set a number that leaves hardly any, or none.
     pub fn check_numbers(&mut self) -> Result<()> {
         let last = self.read(|tx| tx.last_number("asyncq_job"))?;
-        check::numbers(last, &self.location)
+        integrity::numbers(last, &self.location)
     }
 
     /// The version of the SQLite that is built in.
@@ -174,7 +169,7 @@ impl Store {
     /// one for all who use the store, whatever link led them there.
     #[must_use]
     pub fn run_folder(&self) -> PathBuf {
-        place::run_folder(&self.file)
+        new_file::run_folder(&self.file)
     }
 
     /// Sets how long verbs wait for a store that somebody else has locked.
@@ -236,11 +231,11 @@ impl Store {
     /// store since. `work` is told whether that is so; it may write nothing else then. Runs without the triggers, which
     /// do nothing for it, and is to be fast: with triggers on a table, SQLite gathers the rows to update in a table of its
     /// own first.
-    fn conclude<T>(&mut self, mut work: impl FnMut(&mut dyn Tx, bool) -> Result<T>) -> Result<T> {
+    fn write_in_any_schema<T>(&mut self, mut work: impl FnMut(&mut dyn Tx, bool) -> Result<T>) -> Result<T> {
         self.engine.use_triggers(false)?;
         let schema = self.schema;
         self.change_whatever(|tx, found| {
-            let newer = matches!(found, Found::Newer(_));
+            let newer = matches!(found, SchemaFound::Newer(_));
             if !newer {
                 schema.bring(tx, found)?;
             }
@@ -257,12 +252,12 @@ impl Store {
     }
 
     /// Runs `work` on a store of whatever schema.
-    fn change_whatever<T>(&mut self, mut work: impl FnMut(&mut dyn Tx, Found) -> Result<T>) -> Result<T> {
+    fn change_whatever<T>(&mut self, mut work: impl FnMut(&mut dyn Tx, SchemaFound) -> Result<T>) -> Result<T> {
         let (schema, location) = (self.schema, &self.location);
         let mut result = None;
         self.engine.transact(Mode::Write, &mut |tx| {
             result = match schema.look(tx)? {
-                Found::Nothing => return Err(no_store(location)),
+                SchemaFound::Nothing => return Err(no_store(location)),
                 found => Some(work(tx, found)?),
             };
             Ok(())
@@ -276,10 +271,10 @@ impl Store {
         let mut result = None;
         self.engine.transact(Mode::Read, &mut |tx| {
             match schema.look(tx)? {
-                Found::Nothing => return Err(no_store(location)),
-                Found::Newer(version) => return Err(schema.refuse(version)),
-                Found::Older(_) => {}
-                Found::Current => result = Some(work(tx)?),
+                SchemaFound::Nothing => return Err(no_store(location)),
+                SchemaFound::Newer(version) => return Err(schema.refuse(version)),
+                SchemaFound::Older(_) => {}
+                SchemaFound::Current => result = Some(work(tx)?),
             }
             Ok(())
         })?;
@@ -296,11 +291,11 @@ fn no_store(location: &Location) -> Error {
 }
 
 /// Makes a store of an empty file.
-fn fill(draft: &place::Draft, patience: Patience) -> Result<()> {
+fn fill(draft: &new_file::NewFile, patience: Patience) -> Result<()> {
     let mut engine = Sqlite::open(draft.path(), patience)?;
     // Before anything is in it: after that, every page is written and synced by steps that tell how they end.
     engine.use_wal()?;
-    engine.transact(Mode::Write, &mut |tx| Schema::of_this_build().bring(tx, Found::Nothing))?;
+    engine.transact(Mode::Write, &mut |tx| Schema::of_this_build().bring(tx, SchemaFound::Nothing))?;
     engine.close()
 }
 

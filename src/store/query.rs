@@ -56,7 +56,7 @@ const LINE: &str = "SELECT j.processor, j.crashes, (SELECT COUNT(*) FROM (
 
 /// Where a job stands in the line of its service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Line {
+pub struct QueuePosition {
     /// Who claimed it last.
     pub processor: Option<ProcessorId>,
     /// Whether it runs alone, as processors died while they ran it.
@@ -73,13 +73,13 @@ impl Store {
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there is no such job.
-    pub fn line(&mut self, job: &Job) -> Result<Line> {
+    pub fn line(&mut self, job: &Job) -> Result<QueuePosition> {
         let most = Store::MOST_BEFORE.cast_signed();
         self.read(|tx| {
             let (service, priority, due) = ((&job.service).into(), job.priority.into(), job.run_at.into());
             let args = [job.id.0.into(), service, priority, due, most.into()];
             let found = tx.first(LINE, &args, |row| {
-                Ok(Line {
+                Ok(QueuePosition {
                     processor: row.int(0)?.map(ProcessorId),
                     is_suspect: row.i64(1)? >= POISON_SUSPECT,
                     before: row.i64(2)?.cast_unsigned(),
@@ -205,7 +205,7 @@ fn read_attempt(row: &dyn Row) -> Result<Attempt> {
 
 fn failure(row: &dyn Row, column: usize) -> Result<Option<Failure>> {
     let text = row.text(column)?;
-    text.map(object::read).transpose().map_err(|flaw| damaged(&format!("the error of a job: {flaw}")))
+    text.map(object::read).transpose().map_err(|fault| damaged(&format!("the error of a job: {fault}")))
 }
 
 fn read_log(row: &dyn Row) -> Result<Log> {
@@ -226,10 +226,10 @@ fn pieces(text: &str) -> Option<Vec<(Stream, usize)>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::engine::{Engine, Mode, Patience};
-    use super::super::migrate::{Found, Schema};
-    use super::super::sqlite::Sqlite;
     use super::*;
+    use crate::store::engine::{Engine, Mode, Patience};
+    use crate::store::migrate::{Schema, SchemaFound};
+    use crate::store::sqlite::Sqlite;
 
     #[test]
     fn a_place_in_the_line_is_counted_in_the_index_of_what_is_queued() {
@@ -239,7 +239,7 @@ mod tests {
         let mut engine = Sqlite::open(&path, Patience::Endless).unwrap();
         let mut plan = Vec::new();
         let explained = engine.transact(Mode::Write, &mut |tx| {
-            Schema::of_this_build().bring(tx, Found::Nothing)?;
+            Schema::of_this_build().bring(tx, SchemaFound::Nothing)?;
             let args = [7.into(), "events".into(), 0.into(), 0.into(), 1000.into()];
             plan = tx.all(&format!("EXPLAIN QUERY PLAN {LINE}"), &args, |row| Ok(row.str(3)?.to_owned()))?;
             Ok(())

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::engine::Tx;
-use super::place::{with_suffix, without_links};
-use super::script::parts;
+use super::schema_script::parts;
+use super::sqlite::new_file::{with_suffix, without_links};
 use super::{Location, Store, one};
 use crate::error::{Error, Kind, Result};
 

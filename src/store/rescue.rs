@@ -133,7 +133,7 @@ impl Store {
             let copied = tx.first(OF_ORIGINAL, &[dead.0.into(), here.as_ref().into()], |row| row.int(0))?;
             let why = if copied == Some(Some(1)) { "the store was copied while it ran" } else { "the processor died" };
             let found = tx.all(JOBS, &[dead.0.into()], |row| {
-                Ok(Found {
+                Ok(ClaimOfDead {
                     fence: Fence { job: JobId(row.i64(0)?), attempt: row.i64(1)?, claim: row.i64(2)?, processor: dead },
                     crashes: row.i64(3)?,
                     cancelling: row.bool(4)?,
@@ -141,7 +141,7 @@ impl Store {
                     service: row.str(6)?.to_owned(),
                 })
             })?;
-            let (kept, found): (Vec<Found>, Vec<Found>) =
+            let (kept, found): (Vec<ClaimOfDead>, Vec<ClaimOfDead>) =
                 found.into_iter().partition(|found| held.contains(&found.fence.job));
             let mut jobs = Vec::with_capacity(found.len());
             for found in found {
@@ -183,7 +183,7 @@ impl Store {
     }
 }
 
-struct Found {
+struct ClaimOfDead {
     fence: Fence,
     crashes: i64,
     cancelling: bool,
@@ -191,7 +191,7 @@ struct Found {
     service: String,
 }
 
-fn crashed(tx: &mut dyn Tx, job: &Found, why: &str) -> Result<State> {
+fn crashed(tx: &mut dyn Tx, job: &ClaimOfDead, why: &str) -> Result<State> {
     let Fence { job: id, attempt, processor: dead, .. } = job.fence;
     let now = tx.now();
     let crashes = job.crashes + 1;
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn what_belongs_to_nobody_is_found_by_an_index() {
         let database = rusqlite::Connection::open_in_memory().unwrap();
-        database.execute_batch(super::super::script::FRESH).unwrap();
+        database.execute_batch(crate::store::schema_script::FRESH).unwrap();
         for (sql, way) in [(ORPHANED, "USING INDEX asyncq_job_token"), (UNOWNED, "USING INTEGER PRIMARY KEY (rowid=?)")]
         {
             let mut plan = database.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();

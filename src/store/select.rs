@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use super::check::STOPPED;
 use super::engine::{Row, Tx, Value};
+use super::integrity::STOPPED;
 use crate::domain::job::{JobId, State};
 use crate::error::Result;
 
@@ -182,10 +182,10 @@ fn oldest_near(filter: &JobFilter, conditions: &str) -> [String; 2] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::engine::{Engine, Mode, Patience};
-    use super::super::migrate::{Found, Schema};
-    use super::super::sqlite::Sqlite;
     use super::*;
+    use crate::store::engine::{Engine, Mode, Patience};
+    use crate::store::migrate::{Schema, SchemaFound};
+    use crate::store::sqlite::Sqlite;
 
     /// How SQLite runs the statements that `ask` gives, as far as jobs and sorting are concerned.
     fn plans(filter: &JobFilter, ask: impl Fn(&str) -> Vec<String>) -> Vec<String> {
@@ -195,7 +195,7 @@ mod tests {
         let mut engine = Sqlite::open(&path, Patience::Endless).unwrap();
         let mut plans = Vec::new();
         let explained = engine.transact(Mode::Write, &mut |tx| {
-            Schema::of_this_build().bring(tx, Found::Nothing)?;
+            Schema::of_this_build().bring(tx, SchemaFound::Nothing)?;
             let (conditions, values) = filter.conditions(tx, 3);
             for sql in ask(&conditions) {
                 let mut args: Vec<Value<'_>> = vec![7.into(), 8.into()];

@@ -56,7 +56,7 @@ impl Store {
                 return Ok(Added::New);
             };
             if there.concurrency == concurrency {
-                tx.confirm()?;
+                tx.force_sync()?;
                 return Ok(Added::Same);
             }
             let message = format!("service `{name}` exists with concurrency {}", there.concurrency);

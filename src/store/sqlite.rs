@@ -5,11 +5,17 @@
 
 mod checkpoint;
 mod encoding;
-mod index;
-mod moved;
+pub(super) mod errors;
+pub(super) mod filesystem;
+mod identity;
+mod lock_owner;
+pub(super) mod new_file;
+pub(super) mod permissions;
 mod rules;
+mod schema_text;
 mod tx;
-mod words;
+mod wal_index;
+mod write_queue;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::path::{Path, PathBuf};
@@ -22,17 +28,17 @@ use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, ffi};
 
 use super::engine::{Engine, Mode, Patience, Trouble, Tx};
-use super::explain::explain;
-use super::file::StoreFile;
-use super::place::run_folder;
-use super::turnstile::Line;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
 
 use encoding::Encoding;
-use index::is_misled;
+use errors::explain;
+use identity::StoreFile;
+use new_file::run_folder;
 use tx::SqliteTx;
+use wal_index::is_misled;
+use write_queue::WriteQueue;
 
 /// The oldest SQLite that does not lose commits when one connection writes while another one resets the WAL
 /// (<https://sqlite.org/wal.html#walresetbug>).
@@ -52,7 +58,7 @@ const LOOK_AT_FILE: i32 = 100;
 const ENDLESS: u64 = u64::MAX;
 
 /// One connection to one SQLite file.
-pub(super) struct Sqlite {
+pub(in crate::store) struct Sqlite {
     connection: Connection,
     /// The path that was asked for, maybe through links: what errors call it.
     path: PathBuf,
@@ -61,7 +67,7 @@ pub(super) struct Sqlite {
     /// Whether SQLite has been seen to have this very file open.
     is_known: Cell<bool>,
     /// Where writers wait in line.
-    line: Line,
+    line: WriteQueue,
     /// How long to wait for locks, in milliseconds; shared with the busy handler.
     patience: Arc<AtomicU64>,
     /// How many pages the WAL had after the latest commit, as SQLite told the WAL hook.
@@ -92,8 +98,8 @@ impl Sqlite {
             return Err(Error::new(Kind::Unreachable, message).with_hint("build asyncq with SQLite 3.51.3 or later"));
         }
         let file = StoreFile::find(path)?;
-        super::place::refuse_long(file.path(), 0)?;
-        super::place::refuse_emptied(path)?;
+        super::sqlite::new_file::refuse_long(file.path(), 0)?;
+        super::sqlite::new_file::refuse_emptied(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = match Connection::open_with_flags(file.path(), flags) {
             Ok(connection) => connection,
@@ -102,7 +108,7 @@ impl Sqlite {
         };
         let mut engine = Sqlite {
             connection,
-            line: Line::at(&run_folder(file.path())),
+            line: WriteQueue::at(&run_folder(file.path())),
             path: path.to_owned(),
             file: Arc::new(file),
             is_known: Cell::default(),
@@ -127,7 +133,7 @@ impl Sqlite {
     }
 
     /// The path of the file, without links.
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::store) fn path(&self) -> &Path {
         self.file.path()
     }
 
@@ -164,7 +170,7 @@ impl Sqlite {
     }
 
     /// Switches a file that asyncq made itself to write-ahead logging.
-    pub(super) fn use_wal(&mut self) -> Result<()> {
+    pub(in crate::store) fn use_wal(&mut self) -> Result<()> {
         // To its very end, where it commits: what it gives before that is only the mode that it wants.
         let switch = || -> rusqlite::Result<Vec<String>> {
             let mut statement = self.connection.prepare("PRAGMA journal_mode=WAL")?;
@@ -179,7 +185,7 @@ impl Sqlite {
     }
 
     /// Moves everything into the database file and ends the connection, leaving no `-wal` behind.
-    pub(super) fn close(self) -> Result<()> {
+    pub(in crate::store) fn close(self) -> Result<()> {
         let fail = |error| explain(&self.path, error);
         self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(fail)?;
         self.connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::TRUNCATE).map_err(fail)?;

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 
 use super::Store;
-use super::place::{SIDECARS, with_suffix};
+use super::sqlite::new_file::{SIDECARS, with_suffix};
 
 /// Becomes readable when somebody writes to the store, this process too. What is being written may not be committed yet:
 /// [`Store::changed`] tells.

@@ -14,7 +14,7 @@ use asyncq::domain::processor::ProcessorId;
 use asyncq::domain::retry::{LONGEST_PAUSE, decide, decide_once};
 use asyncq::domain::service::ServiceChange;
 use asyncq::store::{
-    Added, Cancelled, Change, Enqueued, IfWaiting, JobFilter, JobQuery, Location, Many, Plan, Removed, Store,
+    Added, Cancelled, Change, Cycle, Enqueued, IfWaiting, JobFilter, JobQuery, Location, Many, Removed, Store,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -38,7 +38,7 @@ enum Verb {
     Insert { called: Called, far: bool },
     Register,
     Unregister(u8),
-    Advance { processor: u8, service: u8, ended: Vec<Ended>, returned: u8, held: Held },
+    CycleResult { processor: u8, service: u8, ended: Vec<Ended>, returned: u8, held: Held },
     Finish(Ended),
     Nested { claim: u8, called: Called },
     CompleteItself(u8),
@@ -94,7 +94,7 @@ fn verbs() -> impl Strategy<Value = Vec<Verb>> {
         2 => Just(Verb::Register),
         1 => any::<u8>().prop_map(Verb::Unregister),
         12 => advance.prop_map(|(processor, service, ended, returned, held)| {
-            Verb::Advance { processor, service, ended, returned, held }
+            Verb::CycleResult { processor, service, ended, returned, held }
         }),
         3 => ended().prop_map(Verb::Finish),
         3 => (any::<u8>(), called).prop_map(|(claim, called)| Verb::Nested { claim, called }),
@@ -155,7 +155,7 @@ impl Both<'_> {
                 self.reference.processors.push(id.0);
             }
             Verb::Unregister(number) => self.unregister(*number),
-            Verb::Advance { processor, service, ended, returned, held } => {
+            Verb::CycleResult { processor, service, ended, returned, held } => {
                 if let Some(processor) = chosen(&self.reference.processors, *processor) {
                     self.advance((processor, *service), ended, *returned, held);
                 }
@@ -294,7 +294,7 @@ impl Both<'_> {
         let running = if held.runs && is_there { count } else { 0 };
         let tokens = tokens(held.tokens as u128);
         let finishes: Vec<&Finish> = finished.iter().map(|(finish, _)| finish).collect();
-        let plan = Plan {
+        let plan = Cycle {
             processor: ProcessorId(processor),
             service: &service(name),
             finished: &finishes,
@@ -307,7 +307,7 @@ impl Both<'_> {
             tokens: &tokens,
             bytes: usize::MAX,
         };
-        let told = self.store.advance(&plan).unwrap();
+        let told = self.store.run_cycle(&plan).unwrap();
 
         let ends: Vec<_> = finished.iter().map(|(finish, far)| self.reference.finish(finish, *far)).collect();
         assert_eq!(told.finished, ends);
@@ -320,7 +320,7 @@ impl Both<'_> {
         let free = self.reference.free(on, processor);
         let (claims, slots) = self.reference.claim(on, processor, room);
         let jobs: Vec<i64> = told.claims.iter().map(|claim| claim.fence.job.0).collect();
-        assert_eq!((jobs, told.slots, told.outlook.free()), (claims, slots, free));
+        assert_eq!((jobs, told.slots, told.status.free()), (claims, slots, free));
         for claim in &told.claims {
             let job = &self.reference.jobs[&claim.fence.job.0];
             let Claim { fence, before, .. } = claim;
@@ -438,12 +438,12 @@ impl Both<'_> {
         assert_eq!(processors, self.reference.processors);
         for (number, name) in SERVICES.iter().enumerate() {
             let number = u8::try_from(number).unwrap();
-            let outlook = self.store.outlook(&service(name), None).unwrap();
+            let status = self.store.service_status(&service(name), None).unwrap();
             let jobs = self.reference.jobs.values().filter(|job| job.called.name.0 == number);
             let ready =
                 |job: &crate::reference::Job| job.state == State::Queued || job.state == State::Delayed && !job.far;
-            assert_eq!(outlook.ready, jobs.clone().any(ready), "{name}");
-            assert_eq!(outlook.free(), self.reference.free(number, 0), "{name}");
+            assert_eq!(status.ready, jobs.clone().any(ready), "{name}");
+            assert_eq!(status.free(), self.reference.free(number, 0), "{name}");
         }
     }
 

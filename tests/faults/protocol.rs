@@ -394,6 +394,6 @@ impl Model for Protocol {
     fn is_misfortune(&self, step: Step) -> bool {
         let by_people = matches!(step, Step::Cancel(_) | Step::Retry(_) | Step::Stop(_));
         let rare = matches!(step, Step::Crash(..) | Step::Restore | Step::Unseen(_) | Step::PutBack(_));
-        by_people || rare || matches!(step, Step::Advance { heard: false, .. })
+        by_people || rare || matches!(step, Step::CycleResult { heard: false, .. })
     }
 }

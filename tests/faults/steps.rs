@@ -16,7 +16,7 @@ pub enum Step {
     Come(usize),
     Sweep(usize),
     /// `Store::advance`, and whether its answer is heard.
-    Advance {
+    CycleResult {
         processor: usize,
         claims: usize,
         heard: bool,
@@ -223,7 +223,7 @@ impl Steps<'_> {
             for heard in [true, false] {
                 if (news || claims > 0) && (heard || self.now.left.unheard > 0) {
                     let without = self.protocol.without;
-                    self.add(Step::Advance { processor, claims, heard }, |world| {
+                    self.add(Step::CycleResult { processor, claims, heard }, |world| {
                         advance(world, processor, claims, heard, without);
                     });
                 }

@@ -13,7 +13,7 @@ use asyncq::domain::log::Log;
 use asyncq::domain::processor::{NewProcessor, ProcessorId};
 use asyncq::domain::retry::{AttemptCounts, decide};
 use asyncq::domain::service::ServiceName;
-use asyncq::store::{IfWaiting, Location, Patience, Plan, Store};
+use asyncq::store::{Cycle, IfWaiting, Location, Patience, Store};
 
 use crate::place::{Place, Running, wait_until};
 use crate::scale::{figure, many, random};
@@ -238,11 +238,11 @@ struct Old {
 }
 
 impl Old {
-    fn advance(&mut self, finished: &[&Finish], returned: &[Claim], held: usize) -> asyncq::store::Advance {
+    fn advance(&mut self, finished: &[&Finish], returned: &[Claim], held: usize) -> asyncq::store::CycleResult {
         let returned: Vec<_> = returned.iter().map(|claim| claim.fence).collect();
         let tokens: Vec<_> = (1..4).map(Token::from_random).collect();
         let (processor, service) = (self.processor, &self.service);
-        let plan = Plan {
+        let plan = Cycle {
             processor,
             service,
             finished,
@@ -255,7 +255,7 @@ impl Old {
             tokens: &tokens,
             bytes: usize::MAX,
         };
-        self.store.advance(&plan).unwrap()
+        self.store.run_cycle(&plan).unwrap()
     }
 }
 
@@ -279,7 +279,7 @@ fn a_store_that_is_newer_takes_the_end_of_old_work_and_nothing_else() {
 
     let done = old.advance(&[&completed(&claims[0])], &claims[2..], 1);
     assert_eq!(done.finished, [Some(State::Completed)]);
-    assert!(done.claims.is_empty() && done.outlook.outdated && done.outlook.free() == 0);
+    assert!(done.claims.is_empty() && done.status.outdated && done.status.free() == 0);
     assert_eq!(place.query("SELECT taken FROM asyncq_slot"), "1");
     let states = "SELECT group_concat(state, ' ') FROM (SELECT * FROM asyncq_job ORDER BY id)";
     assert_eq!(place.query(states), "completed processing queued queued");
@@ -287,7 +287,7 @@ fn a_store_that_is_newer_takes_the_end_of_old_work_and_nothing_else() {
 
     let refused = [
         old.store.services().map(drop),
-        old.store.outlook(&service, Some(processor)).map(drop),
+        old.store.service_status(&service, Some(processor)).map(drop),
         old.store.register(&is).map(drop),
         old.store.cancel(claims[2].fence.job).map(drop),
         old.store.remove_service(&service, IfWaiting::Cancel).map(drop),

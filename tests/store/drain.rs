@@ -10,10 +10,10 @@ use asyncq::domain::log::Stream;
 use asyncq::domain::processor::ProcessorId;
 use asyncq::domain::retry::{LONGEST_DRAWN_PAUSE, LONGEST_PAUSE, POSTPONED};
 use asyncq::domain::service::ServiceChange;
-use asyncq::store::{JobQuery, Patience, Plan};
+use asyncq::store::{Cycle, JobQuery, Patience};
 
 use crate::fixture::{
-    advance, again, call, claim, definition, ends, enqueue, function, log, new_processor, processor, service, state,
+    again, call, claim, definition, ends, enqueue, function, log, new_processor, processor, run_cycle, service, state,
     tokens, two, with_events,
 };
 
@@ -25,8 +25,8 @@ conformance! {
         }
         let processor = processor(store, 1);
         let first = claim(store, processor);
-        let more = advance(store, processor, &[], 1, 1).claims;
-        let run = advance(store, processor, &[], 0, 2).claims;
+        let more = run_cycle(store, processor, &[], 1, 1).claims;
+        let run = run_cycle(store, processor, &[], 0, 2).claims;
         for claim in [&[first][..], &more, &run].concat() {
             assert!(store.running(claim.fence.job, &claim.token).unwrap().is_some());
         }
@@ -47,7 +47,7 @@ conformance! {
         let (unheard, cancelled) = (enqueue(store, 1), enqueue(store, 2));
         let processor = processor(store, 1);
         // A commit can be told as a failure, so that the claims in it are nobody's.
-        assert_eq!(advance(store, processor, &[], 0, 2).claims.len(), 2);
+        assert_eq!(run_cycle(store, processor, &[], 0, 2).claims.len(), 2);
         store.cancel(cancelled).unwrap();
         store.unregister(processor).unwrap();
         assert_eq!((state(store, unheard), state(store, cancelled)), (State::Queued, State::Cancelled));
@@ -76,24 +76,24 @@ conformance! {
         with_events(store);
         let ids: Vec<_> = (1..=5).map(|number| enqueue(store, number)).collect();
         let (one, other) = (processor(store, 1), processor(store, 2));
-        let first = advance(store, one, &[], 0, 1);
+        let first = run_cycle(store, one, &[], 0, 1);
         assert_eq!(first.claims[0].fence.job, ids[0]);
-        assert_eq!((first.outlook.concurrency, first.outlook.taken, first.outlook.free()), (2, 0, 2));
+        assert_eq!((first.status.concurrency, first.status.taken, first.status.free()), (2, 0, 2));
         // The other has room for three, but only one slot is free.
-        let second = advance(store, other, &[], 0, 3);
+        let second = run_cycle(store, other, &[], 0, 3);
         assert_eq!(second.claims.iter().map(|it| it.fence.job).collect::<Vec<_>>(), [ids[1]]);
-        assert_eq!((second.outlook.taken, second.outlook.free(), second.outlook.ready), (1, 1, true));
-        assert!(advance(store, one, &[], 1, 3).claims.is_empty());
+        assert_eq!((second.status.taken, second.status.free(), second.status.ready), (1, 1, true));
+        assert!(run_cycle(store, one, &[], 1, 3).claims.is_empty());
         let holders = store.holders(&service("events")).unwrap();
         assert_eq!(holders.iter().map(|it| it.id).collect::<Vec<_>>(), [one, other]);
         // Finishing and claiming the next is one step.
-        let third = advance(store, one, &[&ends(&first.claims[0], &Outcome::Completed)], 0, 1);
+        let third = run_cycle(store, one, &[&ends(&first.claims[0], &Outcome::Completed)], 0, 1);
         assert_eq!((third.finished, third.claims[0].fence.job), (vec![Some(State::Completed)], ids[2]));
         // Who runs nothing any more has no slots.
-        advance(store, other, &[&ends(&second.claims[0], &Outcome::Completed)], 0, 0);
+        run_cycle(store, other, &[&ends(&second.claims[0], &Outcome::Completed)], 0, 0);
         assert_eq!(store.holders(&service("events")).unwrap().len(), 1);
-        assert_eq!(store.outlook(&service("events"), Some(other)).unwrap().taken, 1);
-        assert_eq!(store.outlook(&service("events"), None).unwrap().taken, 1);
+        assert_eq!(store.service_status(&service("events"), Some(other)).unwrap().taken, 1);
+        assert_eq!(store.service_status(&service("events"), None).unwrap().taken, 1);
     }
 
     fn a_lowered_limit_holds_for_the_next_claim(store: &mut Store) {
@@ -102,11 +102,11 @@ conformance! {
             enqueue(store, number);
         }
         let processor = processor(store, 1);
-        let both = advance(store, processor, &[], 0, 2).claims;
+        let both = run_cycle(store, processor, &[], 0, 2).claims;
         let one = ServiceChange { concurrency: Some(NonZeroU32::MIN), paused: None };
         store.set_service(&service("events"), one).unwrap();
-        assert!(advance(store, processor, &[&ends(&both[0], &Outcome::Completed)], 1, 2).claims.is_empty());
-        assert_eq!(advance(store, processor, &[&ends(&both[1], &Outcome::Completed)], 0, 2).claims.len(), 1);
+        assert!(run_cycle(store, processor, &[&ends(&both[0], &Outcome::Completed)], 1, 2).claims.is_empty());
+        assert_eq!(run_cycle(store, processor, &[&ends(&both[1], &Outcome::Completed)], 0, 2).claims.len(), 1);
     }
 
     fn what_is_claimed_ahead_takes_no_slot_and_can_be_given_back(store: &mut Store) {
@@ -115,41 +115,41 @@ conformance! {
         let (one, other) = (processor(store, 1), processor(store, 2));
         let (events, tokens) = (service("events"), tokens(5));
         let (finished, returned): (&[&Finish], &[Fence]) = (&[], &[]);
-        let plan = Plan { processor: one, service: &events, finished, returned, postponed: returned, held: 0, elsewhere: 0, running: 0, ahead: 1, tokens: &tokens, bytes: usize::MAX };
-        let first = store.advance(&plan).unwrap();
-        assert_eq!((first.claims.len(), first.slots, first.outlook.ready), (3, 2, true));
-        assert_eq!(store.outlook(&events, Some(other)).unwrap().taken, 2);
+        let plan = Cycle { processor: one, service: &events, finished, returned, postponed: returned, held: 0, elsewhere: 0, running: 0, ahead: 1, tokens: &tokens, bytes: usize::MAX };
+        let first = store.run_cycle(&plan).unwrap();
+        assert_eq!((first.claims.len(), first.slots, first.status.ready), (3, 2, true));
+        assert_eq!(store.service_status(&events, Some(other)).unwrap().taken, 2);
         store.cancel(ids[1]).unwrap();
         let returned = [first.claims[1].fence, first.claims[2].fence];
-        let plan = Plan { returned: &returned, held: 1, running: 1, ahead: 0, tokens: &[], ..plan };
-        let second = store.advance(&plan).unwrap();
+        let plan = Cycle { returned: &returned, held: 1, running: 1, ahead: 0, tokens: &[], ..plan };
+        let second = store.run_cycle(&plan).unwrap();
         assert_eq!((second.claims.len(), second.slots), (0, 1));
         assert_eq!((state(store, ids[1]), state(store, ids[2])), (State::Cancelled, State::Queued));
         let back = store.job(ids[2]).unwrap();
         assert_eq!((back.attempt, back.started_at), (0, None));
         assert!(store.attempts(&back).unwrap().is_empty());
-        assert_eq!(advance(store, other, &[], 0, 1).claims[0].fence.job, ids[2]);
+        assert_eq!(run_cycle(store, other, &[], 0, 1).claims[0].fence.job, ids[2]);
     }
 
     fn what_could_not_begin_is_given_back_for_later(store: &mut Store) {
         with_events(store);
         let ids: Vec<_> = (1..=2).map(|number| enqueue(store, number)).collect();
         let one = processor(store, 1);
-        let claims = advance(store, one, &[], 0, 2).claims;
+        let claims = run_cycle(store, one, &[], 0, 2).claims;
         store.cancel(ids[1]).unwrap();
         let (events, postponed) = (service("events"), [claims[0].fence, claims[1].fence]);
         let (finished, returned): (&[&Finish], &[Fence]) = (&[], &[]);
-        let plan = Plan { processor: one, service: &events, finished, returned, postponed: &postponed, held: 0, elsewhere: 0, running: 0, ahead: 0, tokens: &tokens(2), bytes: usize::MAX };
-        let done = store.advance(&plan).unwrap();
-        assert_eq!((done.claims.len(), done.slots, done.outlook.ready), (0, 0, false));
+        let plan = Cycle { processor: one, service: &events, finished, returned, postponed: &postponed, held: 0, elsewhere: 0, running: 0, ahead: 0, tokens: &tokens(2), bytes: usize::MAX };
+        let done = store.run_cycle(&plan).unwrap();
+        assert_eq!((done.claims.len(), done.slots, done.status.ready), (0, 0, false));
         assert_eq!((state(store, ids[0]), state(store, ids[1])), (State::Delayed, State::Cancelled));
         let back = store.job(ids[0]).unwrap();
-        let pause = back.run_at.since(done.outlook.now);
+        let pause = back.run_at.since(done.status.now);
         assert_eq!((back.attempt, back.started_at, pause), (0, None, POSTPONED));
         assert_eq!(store.next_retry(&events).unwrap(), Some(back.run_at));
         // What a fence is for: it is nobody's any more.
-        let again = Plan { postponed: &postponed, ..plan };
-        store.advance(&again).unwrap();
+        let again = Cycle { postponed: &postponed, ..plan };
+        store.run_cycle(&again).unwrap();
         assert_eq!(store.job(ids[0]).unwrap().run_at, back.run_at);
     }
 
@@ -159,10 +159,10 @@ conformance! {
         let paused = |paused| ServiceChange { paused: Some(paused), concurrency: None };
         store.set_service(&service("events"), paused(true)).unwrap();
         let processor = processor(store, 1);
-        let none = advance(store, processor, &[], 0, 1);
-        assert!(none.claims.is_empty() && none.outlook.paused && none.outlook.ready && none.outlook.free() == 0);
+        let none = run_cycle(store, processor, &[], 0, 1);
+        assert!(none.claims.is_empty() && none.status.paused && none.status.ready && none.status.free() == 0);
         store.set_service(&service("events"), paused(false)).unwrap();
-        assert_eq!(advance(store, processor, &[], 0, 1).claims.len(), 1);
+        assert_eq!(run_cycle(store, processor, &[], 0, 1).claims.len(), 1);
     }
 
     fn each_job_is_claimed_once_however_many_claim(store: &mut Store) {
@@ -180,7 +180,7 @@ conformance! {
                         loop {
                             let finished: Vec<_> = last.iter().map(|claim| ends(claim, &Outcome::Completed)).collect();
                             let finished: Vec<_> = finished.iter().collect();
-                            last = advance(&mut store, processor, &finished, 0, 3).claims;
+                            last = run_cycle(&mut store, processor, &finished, 0, 3).claims;
                             if last.is_empty() {
                                 return mine;
                             }
@@ -204,7 +204,7 @@ conformance! {
         let mut end = ends(&claim, &Outcome::Completed);
         end.result = Some(Json::parse("[9.50]").unwrap());
         end.log = log();
-        let done = advance(store, processor, &[&end], 0, 0);
+        let done = run_cycle(store, processor, &[&end], 0, 0);
         assert_eq!(done.finished, [Some(State::Completed)]);
         let job = store.job(id).unwrap();
         assert_eq!((job.state, job.result.as_deref(), job.attempt), (State::Completed, Some("[9.50]"), 1));
@@ -230,7 +230,7 @@ conformance! {
         let running = store.job(id).unwrap();
         let attempts = store.attempts(&running).unwrap();
         assert_eq!((attempts[0].number, attempts[0].ending, attempts[0].started_at), (1, None, running.started_at));
-        advance(store, processor, &[&ends(&claim, &Outcome::Completed)], 0, 0);
+        run_cycle(store, processor, &[&ends(&claim, &Outcome::Completed)], 0, 0);
         let job = store.job(id).unwrap();
         let attempts = store.attempts(&job).unwrap();
         assert_eq!((attempts.len(), attempts[0].ending, attempts[0].finished_at), (1, Some(Ending::Completed), job.finished_at));
@@ -243,11 +243,11 @@ conformance! {
         let first = claim(store, processor);
         let mut end = ends(&first, &Outcome::Conflict(None));
         end.verdict.pause = Some(LONGEST_PAUSE);
-        let done = advance(store, processor, &[&end], 0, 1);
-        assert_eq!((done.finished, done.claims.len(), done.outlook.ready), (vec![Some(State::Delayed)], 0, false));
+        let done = run_cycle(store, processor, &[&end], 0, 1);
+        assert_eq!((done.finished, done.claims.len(), done.status.ready), (vec![Some(State::Delayed)], 0, false));
         let due = store.job(id).unwrap().run_at;
-        assert_eq!((store.next_retry(&service("events")).unwrap(), done.outlook.next_due), (Some(due), Some(due)));
-        assert_eq!(due.since(done.outlook.now), LONGEST_PAUSE);
+        assert_eq!((store.next_retry(&service("events")).unwrap(), done.status.next_due), (Some(due), Some(due)));
+        assert_eq!(due.since(done.status.now), LONGEST_PAUSE);
         // By hand it is ready at once, and its budget is renewed.
         store.cancel(id).unwrap();
         store.retry(id).unwrap();
@@ -262,12 +262,12 @@ conformance! {
         // As if the clock had been an hour ahead.
         end.verdict.pause = Some(Duration::from_hours(1));
         assert_eq!(store.finish(&[&end]).unwrap(), [Some(State::Delayed)]);
-        let before = store.outlook(&service("events"), None).unwrap();
+        let before = store.service_status(&service("events"), None).unwrap();
         assert!(before.ready && before.next_due.unwrap().since(before.now) > LONGEST_PAUSE);
-        let after = advance(store, processor, &[], 0, 1);
+        let after = run_cycle(store, processor, &[], 0, 1);
         let due = store.job(id).unwrap().run_at;
-        assert_eq!((after.claims.len(), after.outlook.ready, after.outlook.next_due), (0, false, Some(due)));
-        assert_eq!(due.since(after.outlook.now), LONGEST_DRAWN_PAUSE);
+        assert_eq!((after.claims.len(), after.status.ready, after.status.next_due), (0, false, Some(due)));
+        assert_eq!(due.since(after.status.now), LONGEST_DRAWN_PAUSE);
     }
 
     fn due_calls_are_made_ready_by_the_claim(store: &mut Store) {
@@ -277,12 +277,12 @@ conformance! {
         let claim = claim(store, processor);
         let mut end = ends(&claim, &Outcome::Conflict(None));
         end.verdict.pause = Some(Duration::from_millis(20));
-        assert_eq!(advance(store, processor, &[&end], 0, 1).finished, [Some(State::Delayed)]);
-        while !store.outlook(&service("events"), None).unwrap().ready {
+        assert_eq!(run_cycle(store, processor, &[&end], 0, 1).finished, [Some(State::Delayed)]);
+        while !store.service_status(&service("events"), None).unwrap().ready {
             std::thread::sleep(Duration::from_millis(5));
         }
         assert_eq!(state(store, claim.fence.job), State::Delayed);
-        let next = advance(store, processor, &[], 0, 1);
+        let next = run_cycle(store, processor, &[], 0, 1);
         assert_eq!((next.claims[0].fence.attempt, next.claims[0].before.conflicts), (2, 1));
     }
 
@@ -293,20 +293,20 @@ conformance! {
         let stale = claim(store, one);
         let mut forged = ends(&stale, &Outcome::Completed);
         forged.fence.processor = other;
-        assert_eq!(advance(store, other, &[&forged], 0, 0).finished, [None]);
+        assert_eq!(run_cycle(store, other, &[&forged], 0, 0).finished, [None]);
         forged = ends(&stale, &Outcome::Completed);
         forged.fence.attempt = 2;
-        assert_eq!(advance(store, one, &[&forged], 0, 0).finished, [None]);
+        assert_eq!(run_cycle(store, one, &[&forged], 0, 0).finished, [None]);
         assert_eq!(state(store, id), State::Processing);
         store.rescue(one, None).unwrap();
         let current = claim(store, other);
         let mut late = ends(&stale, &Outcome::Completed);
         late.result = Some(Json::parse("1").unwrap());
         late.log = log();
-        assert_eq!(advance(store, one, &[&late], 0, 0).finished, [None]);
+        assert_eq!(run_cycle(store, one, &[&late], 0, 0).finished, [None]);
         assert_eq!((state(store, id), store.job(id).unwrap().result), (State::Processing, None));
-        assert_eq!(advance(store, other, &[&ends(&current, &Outcome::Completed)], 0, 0).finished, [Some(State::Completed)]);
-        assert_eq!(advance(store, other, &[&ends(&current, &Outcome::Completed)], 0, 0).finished, [None]);
+        assert_eq!(run_cycle(store, other, &[&ends(&current, &Outcome::Completed)], 0, 0).finished, [Some(State::Completed)]);
+        assert_eq!(run_cycle(store, other, &[&ends(&current, &Outcome::Completed)], 0, 0).finished, [None]);
     }
 
     fn calls_that_end_together_are_each_recorded_as_they_ended(store: &mut Store) {
@@ -316,7 +316,7 @@ conformance! {
         let ids: Vec<_> = (1..=9).map(|number| enqueue(store, number)).collect();
         store.cancel(ids[1]).unwrap();
         let processor = processor(store, 1);
-        let claims = advance(store, processor, &[], 0, 8).claims;
+        let claims = run_cycle(store, processor, &[], 0, 8).claims;
         let claimed: Vec<_> = claims.iter().map(|claim| claim.fence.job).collect();
         assert_eq!(claimed, [&ids[..1], &ids[2..]].concat());
         for claim in &claims {
@@ -328,7 +328,7 @@ conformance! {
         finished[4].fence.attempt = 2;
         finished[7] = ends(&claims[7], &Outcome::Failed(Failure::new(FailureKind::Exit, "no")));
         finished.reverse();
-        let done = advance(store, processor, &finished.iter().collect::<Vec<_>>(), 0, 0);
+        let done = run_cycle(store, processor, &finished.iter().collect::<Vec<_>>(), 0, 0);
         let (completed, error) = (Some(State::Completed), Some(State::Error));
         assert_eq!(done.finished, [error, completed, completed, None, completed, completed, completed, completed]);
         let said: Vec<_> = ids.iter().map(|id| store.job(*id).unwrap()).map(|job| (job.state, job.result)).collect();
@@ -344,7 +344,7 @@ conformance! {
         store.set_service(&service("events"), eight).unwrap();
         let ids: Vec<_> = (1..=5).map(|number| enqueue(store, number)).collect();
         let processor = processor(store, 1);
-        let claims = advance(store, processor, &[], 0, 8).claims;
+        let claims = run_cycle(store, processor, &[], 0, 8).claims;
         let finished: Vec<_> = claims.iter().map(|claim| ends(claim, &Outcome::Completed)).collect();
         let early = ends(&claims[2], &Outcome::Interrupted);
         assert_eq!(store.finish(&[&early]).unwrap(), [Some(State::Queued)]);
@@ -362,8 +362,8 @@ conformance! {
         let id = enqueue(store, 1);
         let processor = processor(store, 1);
         let first = claim(store, processor);
-        let done = advance(store, processor, &[&ends(&first, &Outcome::Interrupted)], 0, 0);
-        assert_eq!((done.finished, done.outlook.ready), (vec![Some(State::Queued)], true));
+        let done = run_cycle(store, processor, &[&ends(&first, &Outcome::Interrupted)], 0, 0);
+        assert_eq!((done.finished, done.status.ready), (vec![Some(State::Queued)], true));
         assert_eq!(store.running(id, &first.token).unwrap().map(|it| it.depth), None);
         let second = claim(store, processor);
         assert_eq!((second.fence.attempt, second.before.conflicts), (2, 0));
@@ -371,11 +371,11 @@ conformance! {
     }
 
     fn a_service_that_is_not_there_has_nothing_to_do(store: &mut Store) {
-        let outlook = store.outlook(&service("nothing"), Some(ProcessorId(1))).unwrap();
-        assert!(outlook.paused && !outlook.ready && outlook.free() == 0);
+        let status = store.service_status(&service("nothing"), Some(ProcessorId(1))).unwrap();
+        assert!(status.paused && !status.ready && status.free() == 0);
         store.add_service(&service("nothing"), two()).unwrap();
-        let outlook = store.outlook(&service("nothing"), None).unwrap();
-        assert!(!outlook.paused && !outlook.ready && outlook.free() == 2 && outlook.next_due.is_none());
+        let status = store.service_status(&service("nothing"), None).unwrap();
+        assert!(!status.paused && !status.ready && status.free() == 2 && status.next_due.is_none());
     }
 
     fn the_patient_wait_for_each_other(store: &mut Store) {

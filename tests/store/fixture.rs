@@ -13,7 +13,7 @@ use asyncq::domain::log::{Log, Stream};
 use asyncq::domain::processor::{NewProcessor, ProcessorId};
 use asyncq::domain::retry::decide;
 use asyncq::domain::service::ServiceName;
-use asyncq::store::{Advance, Location, Patience, Plan, Store};
+use asyncq::store::{Cycle, CycleResult, Location, Patience, Store};
 
 pub const PATIENCE: Patience = Patience::Deadline(Duration::from_secs(20));
 
@@ -110,10 +110,16 @@ pub fn tokens(count: u128) -> Vec<Token> {
 }
 
 /// Records ends and claims up to `room` calls of `events`.
-pub fn advance(store: &mut Store, processor: ProcessorId, finished: &[&Finish], running: usize, room: u128) -> Advance {
+pub fn run_cycle(
+    store: &mut Store,
+    processor: ProcessorId,
+    finished: &[&Finish],
+    running: usize,
+    room: u128,
+) -> CycleResult {
     let service = service("events");
     let tokens = tokens(room);
-    let plan = Plan {
+    let plan = Cycle {
         processor,
         service: &service,
         finished,
@@ -126,13 +132,13 @@ pub fn advance(store: &mut Store, processor: ProcessorId, finished: &[&Finish], 
         tokens: &tokens,
         bytes: usize::MAX,
     };
-    store.advance(&plan).unwrap()
+    store.run_cycle(&plan).unwrap()
 }
 
 /// Gives a claim back that never began, and claims the next call.
-pub fn give_back(store: &mut Store, processor: ProcessorId, claim: &Claim) -> Advance {
+pub fn give_back(store: &mut Store, processor: ProcessorId, claim: &Claim) -> CycleResult {
     let (service, tokens) = (service("events"), tokens(1));
-    let plan = Plan {
+    let plan = Cycle {
         processor,
         service: &service,
         finished: &[],
@@ -145,12 +151,12 @@ pub fn give_back(store: &mut Store, processor: ProcessorId, claim: &Claim) -> Ad
         tokens: &tokens,
         bytes: usize::MAX,
     };
-    store.advance(&plan).unwrap()
+    store.run_cycle(&plan).unwrap()
 }
 
 /// Claims the one call that is ready.
 pub fn claim(store: &mut Store, processor: ProcessorId) -> Claim {
-    advance(store, processor, &[], 0, 1).claims.pop().unwrap()
+    run_cycle(store, processor, &[], 0, 1).claims.pop().unwrap()
 }
 
 pub fn ends(claim: &Claim, outcome: &Outcome) -> Finish {

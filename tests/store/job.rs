@@ -8,7 +8,7 @@ use asyncq::domain::call::{Key, Principal, positional};
 use asyncq::domain::job::{Fence, JobId, NewJob, State};
 use asyncq::store::{Cancelled, Change, Enqueued, IfWaiting, JobFilter, JobQuery, Many, Step, Store};
 
-use crate::fixture::{advance, call, claim, ends, enqueue, function, processor, service, state, two, with_events};
+use crate::fixture::{call, claim, ends, enqueue, function, processor, run_cycle, service, state, two, with_events};
 
 fn failed() -> Outcome {
     Outcome::Failed(Failure { exit_code: Some(3), ..Failure::new(FailureKind::Exit, "exit code 3") })
@@ -124,7 +124,7 @@ conformance! {
             store.tell_progress(processor, &[(fence, text.to_owned())]).unwrap();
             assert_eq!(told(store).as_deref(), Some(shown));
         }
-        advance(store, processor, &[&ends(&claim, &Outcome::Completed)], 0, 0);
+        run_cycle(store, processor, &[&ends(&claim, &Outcome::Completed)], 0, 0);
         assert_eq!(told(store), None);
         store.tell_progress(processor, &[(claim.fence, "late".to_owned())]).unwrap();
         assert_eq!(told(store), None);
@@ -212,7 +212,7 @@ conformance! {
         assert!(store.job(first).unwrap().cancelling);
         assert_eq!(store.cancelling(processor).unwrap(), [claim.fence]);
         // It may have met a conflict instead: it is not tried again.
-        let ended = advance(store, processor, &[&ends(&claim, &Outcome::Conflict(None))], 0, 0);
+        let ended = run_cycle(store, processor, &[&ends(&claim, &Outcome::Conflict(None))], 0, 0);
         assert_eq!(ended.finished, [Some(State::Cancelled)]);
         let job = store.job(first).unwrap();
         assert!(!job.cancelling && job.finished_at.is_some());
@@ -225,7 +225,7 @@ conformance! {
         let processor = processor(store, 1);
         let claim = claim(store, processor);
         store.cancel(claim.fence.job).unwrap();
-        let ended = advance(store, processor, &[&ends(&claim, &Outcome::Completed)], 0, 0);
+        let ended = run_cycle(store, processor, &[&ends(&claim, &Outcome::Completed)], 0, 0);
         assert_eq!(ended.finished, [Some(State::Completed)]);
     }
 
@@ -236,7 +236,7 @@ conformance! {
         let processor = processor(store, 1);
         let first = claim(store, processor);
         assert_eq!(store.retry(id).unwrap_err().kind(), Kind::Denied);
-        advance(store, processor, &[&ends(&first, &failed())], 0, 0);
+        run_cycle(store, processor, &[&ends(&first, &failed())], 0, 0);
         let job = store.job(id).unwrap();
         assert_eq!((job.state, job.error.unwrap().exit_code), (State::Error, Some(3)));
         store.retry(id).unwrap();
@@ -244,7 +244,7 @@ conformance! {
         assert_eq!((job.state, job.error, job.finished_at, job.attempt), (State::Queued, None, None, 1));
         let second = claim(store, processor);
         assert_eq!((second.fence.attempt, second.before.conflicts), (2, 0));
-        advance(store, processor, &[&ends(&second, &Outcome::Completed)], 0, 0);
+        run_cycle(store, processor, &[&ends(&second, &Outcome::Completed)], 0, 0);
         assert_eq!(store.retry(id).unwrap_err().kind(), Kind::Denied);
         let waiting = enqueue(store, 2);
         store.cancel(waiting).unwrap();
@@ -282,7 +282,7 @@ conformance! {
         let processor = processor(store, 1);
         for outcome in [failed(), Outcome::Completed] {
             let claim = claim(store, processor);
-            advance(store, processor, &[&ends(&claim, &outcome)], 0, 0);
+            run_cycle(store, processor, &[&ends(&claim, &outcome)], 0, 0);
         }
         let old = JobFilter { older_than: Some(Duration::from_hours(1)), ..ended() };
         assert_eq!(step(store, Change::Remove, &old, 0), Step::default());
@@ -315,7 +315,7 @@ conformance! {
         let failing: Vec<JobId> = (1..=2).map(|number| enqueue(store, number)).collect();
         for _ in &failing {
             let claim = claim(store, processor);
-            advance(store, processor, &[&ends(&claim, &failed())], 0, 0);
+            run_cycle(store, processor, &[&ends(&claim, &failed())], 0, 0);
         }
         let running = enqueue(store, 3);
         claim(store, processor);
@@ -390,7 +390,7 @@ conformance! {
         let processor = processor(store, 1);
         let error = enqueue(store, 1);
         let first = claim(store, processor);
-        advance(store, processor, &[&ends(&first, &failed())], 0, 0);
+        run_cycle(store, processor, &[&ends(&first, &failed())], 0, 0);
         let [cancelled, running] = [2, 3].map(|number| enqueue(store, number));
         store.cancel(cancelled).unwrap();
         claim(store, processor);

@@ -6,7 +6,7 @@ use asyncq::domain::job::{JobId, NewJob, State, Token};
 use asyncq::domain::retry::decide_once;
 
 use crate::fixture::{
-    advance, call, claim, ends, enqueue, function, new_processor, processor, service, tokens, with_events,
+    call, claim, ends, enqueue, function, new_processor, processor, run_cycle, service, tokens, with_events,
 };
 
 conformance! {
@@ -22,7 +22,7 @@ conformance! {
         for (job, token) in [(id, Token::from_text("forged")), (id, tokens(1)[0].clone()), (JobId(9), claim.token.clone())] {
             assert!(store.running(job, &token).unwrap().is_none());
         }
-        advance(store, processor, &[&ends(&claim, &Outcome::Completed)], 0, 0);
+        run_cycle(store, processor, &[&ends(&claim, &Outcome::Completed)], 0, 0);
         assert!(store.running(id, &claim.token).unwrap().is_none());
     }
 
@@ -38,7 +38,7 @@ conformance! {
         let running = store.running(child.fence.job, &token).unwrap().unwrap();
         assert_eq!((running.depth, running.folder), (1, new_processor(1).folder));
         // It takes no slot.
-        assert_eq!(store.outlook(&service("events"), None).unwrap().taken, 1);
+        assert_eq!(store.service_status(&service("events"), None).unwrap().taken, 1);
         let mut end = ends(&child, &Outcome::Completed);
         end.verdict = decide_once(&Outcome::Conflict(None), 1);
         assert_eq!(store.finish(&[&end]).unwrap().pop().flatten(), Some(State::Error));
@@ -56,7 +56,7 @@ conformance! {
         let mut unknown = call(2);
         unknown.call.function = function("unknown");
         assert_eq!(store.begin_nested(&parent.fence, &unknown, &tokens(1)[0]).unwrap_err().kind(), Kind::NotFound);
-        advance(store, processor, &[&ends(&parent, &Outcome::Completed)], 0, 0);
+        run_cycle(store, processor, &[&ends(&parent, &Outcome::Completed)], 0, 0);
         assert_eq!(store.begin_nested(&parent.fence, &call(2), &tokens(1)[0]).unwrap_err().kind(), Kind::Denied);
         assert_eq!(store.cancel(JobId(2)).unwrap_err().kind(), Kind::NotFound);
     }
@@ -82,7 +82,7 @@ conformance! {
         let child = store.begin_nested(&parent.fence, &inside(parent.fence), &tokens(1)[0]).unwrap();
         let grandchild = store.begin_nested(&child.fence, &inside(child.fence), &tokens(1)[0]).unwrap();
         assert_eq!(store.cancel(child.fence.job).unwrap_err().kind(), Kind::Denied);
-        advance(store, processor, &[&ends(&parent, &Outcome::Interrupted)], 0, 0);
+        run_cycle(store, processor, &[&ends(&parent, &Outcome::Interrupted)], 0, 0);
         for ended in [&child, &grandchild] {
             let job = store.job(ended.fence.job).unwrap();
             assert_eq!((job.state, job.error.unwrap().kind), (State::Error, FailureKind::Parent));

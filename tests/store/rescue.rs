@@ -5,9 +5,9 @@ use std::num::NonZeroU32;
 use asyncq::domain::attempt::{Ending, FailureKind, Outcome};
 use asyncq::domain::job::State;
 use asyncq::domain::service::ServiceChange;
-use asyncq::store::Advance;
+use asyncq::store::CycleResult;
 
-use crate::fixture::{advance, call, claim, ends, enqueue, processor, service, state, tokens, with_events};
+use crate::fixture::{call, claim, ends, enqueue, processor, run_cycle, service, state, tokens, with_events};
 
 conformance! {
     fn jobs_go_back_and_the_processor_is_forgotten(store: &mut Store) {
@@ -20,12 +20,12 @@ conformance! {
         assert_eq!(rescued.jobs, [(first, State::Queued)]);
         assert_eq!(state(store, second), State::Processing);
         assert_eq!(store.processors().unwrap().iter().map(|it| it.id).collect::<Vec<_>>(), [alive]);
-        assert_eq!(store.outlook(&service("events"), Some(alive)).unwrap().taken, 0);
+        assert_eq!(store.service_status(&service("events"), Some(alive)).unwrap().taken, 0);
         let job = store.job(first).unwrap();
         let attempts = store.attempts(&job).unwrap();
         assert_eq!((attempts.len(), attempts[0].ending), (1, Some(Ending::Crash)));
         assert_eq!(attempts[0].error.as_ref().unwrap().kind, FailureKind::Crash);
-        assert_eq!(advance(store, alive, &[], 1, 1).claims[0].fence.attempt, 2);
+        assert_eq!(run_cycle(store, alive, &[], 1, 1).claims[0].fence.attempt, 2);
         assert_eq!(theirs.fence.job, second);
         // Once more changes nothing.
         assert!(store.rescue(dead, None).unwrap().jobs.is_empty());
@@ -59,7 +59,7 @@ conformance! {
         let suspects = [enqueue(store, 2), enqueue(store, 3)];
         for number in 3..=4 {
             let dead = processor(store, number);
-            assert_eq!(advance(store, dead, &[], 0, 2).claims.len(), 2);
+            assert_eq!(run_cycle(store, dead, &[], 0, 2).claims.len(), 2);
             store.rescue(dead, None).unwrap();
         }
         let (second, third) = (enqueue(store, 4), enqueue(store, 5));
@@ -67,18 +67,18 @@ conformance! {
             let job = store.job(id).unwrap();
             assert_eq!(store.line(&job).unwrap().is_suspect, is_suspect);
         }
-        let jobs = |advance: &Advance| advance.claims.iter().map(|claim| claim.fence.job).collect::<Vec<_>>();
+        let jobs = |run_cycle: &CycleResult| run_cycle.claims.iter().map(|claim| claim.fence.job).collect::<Vec<_>>();
         // Whoever has something in his hands passes them over, unless he is the oldest: then he waits until he has not.
-        let passed = advance(store, younger, &[], 1, 1);
-        assert_eq!((jobs(&passed), passed.outlook.ready), (vec![second], true));
-        let waits = advance(store, oldest, &[], 1, 3);
-        assert_eq!((jobs(&waits), waits.outlook.ready), (vec![], false));
-        let alone = advance(store, oldest, &[&ends(&before, &Outcome::Completed)], 0, 3);
+        let passed = run_cycle(store, younger, &[], 1, 1);
+        assert_eq!((jobs(&passed), passed.status.ready), (vec![second], true));
+        let waits = run_cycle(store, oldest, &[], 1, 3);
+        assert_eq!((jobs(&waits), waits.status.ready), (vec![], false));
+        let alone = run_cycle(store, oldest, &[&ends(&before, &Outcome::Completed)], 0, 3);
         assert_eq!((jobs(&alone), alone.claims[0].before.crashes, alone.slots), (vec![suspects[0]], 2, 1));
         // While one runs, the others are nobody's, even if his hands are empty.
-        assert_eq!(jobs(&advance(store, younger, &[], 0, 3)), [third]);
+        assert_eq!(jobs(&run_cycle(store, younger, &[], 0, 3)), [third]);
         let end = ends(&alone.claims[0], &Outcome::Completed);
-        assert_eq!(jobs(&advance(store, oldest, &[&end], 0, 3)), [suspects[1]]);
+        assert_eq!(jobs(&run_cycle(store, oldest, &[&end], 0, 3)), [suspects[1]]);
     }
 
     fn what_had_not_begun_did_not_crash(store: &mut Store) {
@@ -86,7 +86,7 @@ conformance! {
         let (first, second) = (enqueue(store, 1), enqueue(store, 2));
         for number in 1..=4 {
             let dead = processor(store, number);
-            assert_eq!(advance(store, dead, &[], 0, 2).claims.len(), 2);
+            assert_eq!(run_cycle(store, dead, &[], 0, 2).claims.len(), 2);
             let begun = if number == 4 { vec![second] } else { Vec::new() };
             let back = store.rescue(dead, Some(&begun)).unwrap();
             assert_eq!(back.jobs, [(first, State::Queued), (second, State::Queued)]);
@@ -129,14 +129,14 @@ conformance! {
         store.set_service(&service("events"), change).unwrap();
         let dead = processor(store, 1);
         let jobs: Vec<_> = (1..=3).map(|number| enqueue(store, number)).collect();
-        let claims = advance(store, dead, &[], 0, 3).claims;
+        let claims = run_cycle(store, dead, &[], 0, 3).claims;
         let inner = claims[0].token.inside(&claims[0].token);
         store.begin_nested(&claims[0].fence, &call(4), &inner).unwrap();
         assert_eq!(store.tokens_but(dead, &jobs[..1]).unwrap(), [claims[1].token.clone(), claims[2].token.clone()]);
         let rescued = store.rescue_but(dead, Some(&jobs[..2]), &jobs[..1]).unwrap();
         assert_eq!((rescued.jobs, rescued.held), (vec![(jobs[1], State::Queued), (jobs[2], State::Queued)], vec![jobs[0]]));
         let other = processor(store, 2);
-        assert_eq!(store.outlook(&service("events"), Some(other)).unwrap().taken, 1);
+        assert_eq!(store.service_status(&service("events"), Some(other)).unwrap().taken, 1);
         assert!(store.running(jobs[0], &claims[0].token).unwrap().is_some());
         assert_eq!(store.job(jobs[0]).unwrap().state, State::Processing);
         let rescued = store.rescue(dead, Some(&jobs)).unwrap();

@@ -8,7 +8,7 @@ use asyncq::domain::job::State;
 use asyncq::domain::service::ServiceChange;
 use asyncq::store::{Added, IfWaiting};
 
-use crate::fixture::{advance, call, claim, ends, enqueue, processor, service, state, two, with_events};
+use crate::fixture::{call, claim, ends, enqueue, processor, run_cycle, service, state, two, with_events};
 
 conformance! {
     fn adding_is_idempotent(store: &mut Store) {
@@ -58,7 +58,7 @@ conformance! {
         let claim = claim(store, processor);
         let error = store.remove_service(&service("events"), IfWaiting::Cancel).unwrap_err();
         assert_eq!(error.kind(), Kind::Busy);
-        advance(store, processor, &[&ends(&claim, &Outcome::Completed)], 0, 0);
+        run_cycle(store, processor, &[&ends(&claim, &Outcome::Completed)], 0, 0);
         store.remove_service(&service("events"), IfWaiting::Refuse).unwrap();
         assert_eq!(state(store, claim.fence.job), State::Completed);
     }

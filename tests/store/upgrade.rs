@@ -8,7 +8,7 @@ use asyncq::domain::processor::ProcessorId;
 use asyncq::store::{Location, Store};
 use rusqlite::Connection;
 
-use crate::fixture::{PATIENCE, advance, ends, state, with_events};
+use crate::fixture::{PATIENCE, ends, run_cycle, state, with_events};
 
 /// The schema of version 1, and what stood in such a store.
 const SCHEMA_1: &str = include_str!("fixtures/schema-1.sql");
@@ -185,7 +185,7 @@ fn a_claim_that_goes_back_before_it_began_is_no_attempt() {
         let second = given.claims.into_iter().next().unwrap();
         assert_ne!(late.fence, second.fence);
         assert_eq!(store.finish(&[&ends(&late, &Outcome::Completed)]).unwrap(), [None]);
-        let again = advance(store, processor, &[&ends(&second, &Outcome::Interrupted)], 0, 1);
+        let again = run_cycle(store, processor, &[&ends(&second, &Outcome::Interrupted)], 0, 1);
         assert_eq!(again.claims[0].fence.attempt, 2, "it began");
         // A dead one had claimed it, and had not begun.
         store.rescue(processor, Some(&[])).unwrap();

@@ -30,7 +30,7 @@ use crate::error::{Kind, Result};
 use crate::runner::host::Host;
 use crate::runner::worker::Done;
 use crate::runner::{Immune, Stop};
-use crate::store::{Outlook, Patience, Store};
+use crate::store::{Patience, ServiceStatus, Store};
 
 /// How often a processor looks around while its calls run: for calls that became ready, for jobs to cancel. Also how long
 /// a call may be held that has not begun.
@@ -157,8 +157,8 @@ impl<'a> Drain<'a> {
         self.rescue()?;
         self.served.clear();
         for name in services {
-            let outlook = self.look(name)?;
-            self.served.push(Served::new(name.clone(), outlook));
+            let status = self.look(name)?;
+            self.served.push(Served::new(name.clone(), status));
         }
         if !self.options.follow && self.tell_why_not()? {
             return Ok(());
@@ -273,9 +273,9 @@ impl<'a> Drain<'a> {
         self.served.iter().any(Served::has_news)
     }
 
-    fn look(&mut self, service: &ServiceName) -> Result<Outlook> {
+    fn look(&mut self, service: &ServiceName) -> Result<ServiceStatus> {
         self.be_patient();
-        self.store.outlook(service, self.own_id())
+        self.store.service_status(service, self.own_id())
     }
 
     /// How long to wait at most for what happens next; `None` when nothing is left to do.
@@ -284,7 +284,7 @@ impl<'a> Drain<'a> {
             return Ok(Some(LOOK));
         }
         self.end_with_scarcity()?;
-        if let Some(outdated) = self.served.iter().find(|served| served.view.outlook.outdated) {
+        if let Some(outdated) = self.served.iter().find(|served| served.view.status.outdated) {
             // It is refused, with the way out.
             let name = outdated.name.clone();
             return self.look(&name).map(|_| None);
@@ -301,7 +301,7 @@ impl<'a> Drain<'a> {
     /// How long to wait for calls that are to be tried again, if that is wanted and there are any.
     fn time_to_retry(&mut self) -> Result<Option<Duration>> {
         let mut time = None;
-        for served in self.served.iter().filter(|served| served.view.outlook.free() > 0) {
+        for served in self.served.iter().filter(|served| served.view.status.free() > 0) {
             if self.options.wait_retries
                 && let Some(due) = self.store.next_retry(&served.name)?
             {
@@ -365,7 +365,7 @@ impl<'a> Drain<'a> {
             || self.pace.is_late();
         let Some(presence) = &mut self.presence else { return };
         for served in &mut self.served {
-            let stops = over || served.view.outlook.free() == 0;
+            let stops = over || served.view.status.free() == 0;
             // Nothing ended for a while, or it would have begun.
             let stuck = served.is_stuck(LOOK) && presence.slots.stranded_of(&served.name) > 0;
             if stops || stuck {

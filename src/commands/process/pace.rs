@@ -6,7 +6,7 @@ use super::Options;
 use crate::domain::job::Claim;
 use crate::domain::retry::POISON_SUSPECT;
 use crate::runner::descriptors;
-use crate::store::Outlook;
+use crate::store::ServiceStatus;
 
 /// How much work is claimed ahead for each slot, as time, taken that calls go on as the latest one went: a few times what
 /// a slow disk takes to record outcomes.
@@ -112,17 +112,17 @@ impl<'a> Pace<'a> {
     }
 
     /// How many calls may be held beyond those that can run.
-    pub(super) fn ahead(&self, outlook: &Outlook, gait: Gait) -> usize {
-        (outlook.free().min(self.most) * gait.ahead).min(MOST_AHEAD_IN_ALL)
+    pub(super) fn ahead(&self, status: &ServiceStatus, gait: Gait) -> usize {
+        (status.free().min(self.most) * gait.ahead).min(MOST_AHEAD_IN_ALL)
     }
 
     /// How many more calls of a service to claim now.
-    pub(super) fn room(&self, outlook: &Outlook, gait: Gait, load: Load) -> usize {
+    pub(super) fn room(&self, status: &ServiceStatus, gait: Gait, load: Load) -> usize {
         let Load { held, elsewhere, bytes } = load;
-        if !self.may_claim() || outlook.free() == 0 || self.alone && held + elsewhere > 0 {
+        if !self.may_claim() || status.free() == 0 || self.alone && held + elsewhere > 0 {
             return 0;
         }
-        let (slots, ahead) = (outlook.free().min(self.most), self.ahead(outlook, gait));
+        let (slots, ahead) = (status.free().min(self.most), self.ahead(status, gait));
         let room = (slots + ahead).saturating_sub(held).min(MOST_AT_ONCE);
         // Many at once is cheaper; and while more are held than can run, nobody waits for it.
         if held > slots && (room < ahead.div_ceil(2).min(MOST_AT_ONCE) || bytes >= MOST_BYTES) {

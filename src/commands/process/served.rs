@@ -12,27 +12,27 @@ use crate::domain::time::Timestamp;
 use crate::error::Result;
 use crate::runner::Mark;
 use crate::runner::worker::Done;
-use crate::store::Outlook;
+use crate::store::ServiceStatus;
 
 /// A service as it was seen at a moment.
 pub(super) struct View {
-    pub(super) outlook: Outlook,
+    pub(super) status: ServiceStatus,
     at: Instant,
 }
 
 impl View {
-    pub(super) fn new(outlook: Outlook) -> View {
-        View { outlook, at: Instant::now() }
+    pub(super) fn new(status: ServiceStatus) -> View {
+        View { status, at: Instant::now() }
     }
 
     /// How long from now until `due`; zero when that has passed.
     pub(super) fn until(&self, due: Timestamp) -> Duration {
-        due.since(self.outlook.now).saturating_sub(self.at.elapsed())
+        due.since(self.status.now).saturating_sub(self.at.elapsed())
     }
 
     /// How long from now until the next call is due that is not ready yet, if there is one.
     pub(super) fn until_next(&self) -> Option<Duration> {
-        self.outlook.next_due.map(|due| self.until(due))
+        self.status.next_due.map(|due| self.until(due))
     }
 }
 
@@ -66,10 +66,10 @@ pub(super) struct News {
 }
 
 impl Served {
-    pub(super) fn new(name: ServiceName, outlook: Outlook) -> Served {
+    pub(super) fn new(name: ServiceName, status: ServiceStatus) -> Served {
         Served {
             name,
-            view: View::new(outlook),
+            view: View::new(status),
             gait: Gait::default(),
             done: VecDeque::new(),
             unrun: Vec::new(),
@@ -83,7 +83,7 @@ impl Served {
 
     /// Whether it is to be told, for the first time in this pause, that its calls wait for the end of it.
     pub(super) fn pauses(&mut self) -> bool {
-        let Outlook { paused, ready, .. } = self.view.outlook;
+        let ServiceStatus { paused, ready, .. } = self.view.status;
         self.told_of_pause &= paused;
         paused && ready && !std::mem::replace(&mut self.told_of_pause, true)
     }

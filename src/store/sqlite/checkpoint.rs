@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use rusqlite::MAIN_DB;
 use rusqlite::wal::CheckpointMode;
 
-use super::super::explain::{cannot_sync, explain};
-use super::super::place::sync_folder;
 use super::Sqlite;
+use super::errors::{cannot_sync, explain};
+use super::new_file::sync_folder;
 use crate::error::{Kind, Result};
 use crate::failpoint::reached;
 

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::super::engine::{Reference, Row, Storage, Tx, Value, damaged, rule_refuses};
 use super::encoding::Encoding;
-use super::{Sqlite, words};
+use super::{Sqlite, schema_text};
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Kind, Result};
+use crate::store::engine::{Reference, Row, Storage, Tx, Value, damaged, rule_refuses};
 
 /// One transaction of a connection.
 pub(super) struct SqliteTx<'a> {
@@ -64,22 +64,22 @@ impl Tx for SqliteTx<'_> {
     }
 
     fn reword(&mut self, table: &str, words: &str) -> Result<()> {
-        words::set(self, table, words)
+        schema_text::set(self, table, words)
     }
 
     fn has_inline_unique(&mut self, table: &str) -> Result<bool> {
-        words::have_unique(self, table)
+        schema_text::have_unique(self, table)
     }
 
     fn words(&mut self, kind: &str, name: &str) -> Result<Option<String>> {
-        words::of(self, kind, name)
+        schema_text::of(self, kind, name)
     }
 
     fn storage(&mut self, table: &str, words: &str) -> Result<Storage> {
-        words::compare(&self.engine.connection, table, words).map_err(|error| self.fail(error))
+        schema_text::compare(&self.engine.connection, table, words).map_err(|error| self.fail(error))
     }
 
-    fn flaw(&mut self) -> Result<Option<String>> {
+    fn integrity_check(&mut self) -> Result<Option<String>> {
         let Some(tables) = self.engine.own_tables_among_others().map_err(|error| self.fail(error))? else {
             return self.integrity_check("1");
         };
@@ -110,15 +110,15 @@ impl Tx for SqliteTx<'_> {
     }
 
     fn last_number(&mut self, table: &str) -> Result<i64> {
-        words::last_number(self, table)
+        schema_text::last_number(self, table)
     }
 
     fn has_table(&mut self, name: &str) -> Result<bool> {
-        words::have_table(self, name)
+        schema_text::have_table(self, name)
     }
 
     fn has_foreign_trigger(&mut self, table: &str) -> Result<bool> {
-        words::have_foreign_trigger(self, table)
+        schema_text::have_foreign_trigger(self, table)
     }
 
     fn as_kept<'a>(&mut self, text: &'a str) -> Result<Cow<'a, [u8]>> {

@@ -11,7 +11,7 @@ use asyncq::domain::function::FunctionName;
 use asyncq::domain::job::{JobId, NewJob, State, Token};
 use asyncq::domain::processor::NewProcessor;
 use asyncq::domain::service::ServiceName;
-use asyncq::store::{Change, JobFilter, JobQuery, Location, Many, Patience, Plan, Store};
+use asyncq::store::{Change, Cycle, JobFilter, JobQuery, Location, Many, Patience, Store};
 use asyncq::{Error, Kind};
 use fastrand::Rng;
 
@@ -218,7 +218,7 @@ const WRITING: &[Verb] = &[
         let mut store = open(db)?;
         let Some(processor) = store.processors()?.pop() else { return Ok(BTreeMap::new()) };
         let (service, tokens) = (events(), [Token::from_random(random.u128(..)), Token::from_random(random.u128(..))]);
-        let plan = Plan {
+        let plan = Cycle {
             processor: processor.id,
             service: &service,
             finished: &[],
@@ -231,7 +231,7 @@ const WRITING: &[Verb] = &[
             tokens: &tokens,
             bytes: usize::MAX,
         };
-        let claims = store.advance(&plan)?.claims;
+        let claims = store.run_cycle(&plan)?.claims;
         Ok(claims.into_iter().map(|claim| (claim.fence.job.to_string(), String::new())).collect())
     }),
     ("rescue", |db, _| {

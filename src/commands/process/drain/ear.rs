@@ -85,7 +85,7 @@ impl Drain<'_> {
     /// Whether a call that comes now could begin now, so that it is worth hearing of it.
     pub(super) fn could_begin_more(&self) -> bool {
         let Some(presence) = &self.presence else { return true };
-        let room = |served: &Served| served.view.outlook.free() > presence.slots.load(&served.name).held;
+        let room = |served: &Served| served.view.status.free() > presence.slots.load(&served.name).held;
         let may = self.may_claim() && self.shortage.is_none() && self.scarcity.is_none();
         may && (self.held() == 0 || self.served.iter().any(room))
     }
@@ -110,7 +110,7 @@ impl Drain<'_> {
         for name in names {
             if self.served.iter().all(|served| served.name != name) {
                 match self.look(&name) {
-                    Ok(outlook) => self.served.push(Served::new(name, outlook)),
+                    Ok(status) => self.served.push(Served::new(name, status)),
                     Err(error) if error.kind() == Kind::NotFound => {}
                     Err(error) => return Err(error),
                 }

@@ -14,7 +14,7 @@ use crate::commands::outcome;
 use crate::domain::job::JobId;
 use crate::error::{Error, Kind, Result};
 use crate::runner::Reserve;
-use crate::store::{Patience, Plan, Store};
+use crate::store::{Cycle, Patience, Store};
 
 /// How long it waits before it tries a store again that failed while outcomes were to be recorded.
 const FAILING: Duration = Duration::from_millis(500);
@@ -77,7 +77,7 @@ impl Drain<'_> {
 
     /// Whether there is something to do that waits for space.
     pub(super) fn waits_for_space(&self) -> bool {
-        let ready = |served: &Served| served.view.outlook.ready && served.view.outlook.free() > 0;
+        let ready = |served: &Served| served.view.status.ready && served.view.status.free() > 0;
         let could_claim = self.may_claim() && self.served.iter().any(ready);
         self.shortage.is_some() && (self.has_news() || could_claim)
     }
@@ -147,7 +147,7 @@ impl Drain<'_> {
         }
         let load = presence.slots.load(&served.name);
         let (processor, reserve, service) = (presence.id, Arc::clone(&presence.reserve), served.name.clone());
-        let plan = Plan {
+        let plan = Cycle {
             processor,
             service: &service,
             finished: &[],
@@ -162,7 +162,7 @@ impl Drain<'_> {
         };
         let given = self.persist(true, |store| {
             loop {
-                match store.advance(&plan) {
+                match store.run_cycle(&plan) {
                     Err(error) if error.kind() == Kind::Full && reserve.give() => {}
                     done => return done,
                 }

@@ -14,15 +14,15 @@ use crate::store::Patience;
 impl Drain<'_> {
     /// Tells of each service that is ready why none of its calls can begin; says whether it is so for all.
     pub(super) fn tell_why_not(&mut self) -> Result<bool> {
-        let blocked = |served: &Served| served.view.outlook.ready && served.view.outlook.free() == 0;
+        let blocked = |served: &Served| served.view.status.ready && served.view.status.free() == 0;
         if !self.may_claim() || !self.served.iter().all(blocked) {
             return Ok(false);
         }
         self.tell_of_pauses();
         for Served { name: service, view, .. } in &self.served {
-            if !view.outlook.paused {
+            if !view.status.paused {
                 let holders = self.store.holders(service)?;
-                (self.tell)(Event::Busy { service, concurrency: view.outlook.concurrency, holders: &holders });
+                (self.tell)(Event::Busy { service, concurrency: view.status.concurrency, holders: &holders });
             }
         }
         Ok(!self.served.is_empty())

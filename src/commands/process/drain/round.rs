@@ -11,7 +11,7 @@ use crate::domain::job::{Claim, Finish, State};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
 use crate::runner::memory;
-use crate::store::{Advance, Plan};
+use crate::store::{Cycle, CycleResult};
 
 impl Drain<'_> {
     /// Makes rounds for the services, in turn, until there is nothing to record and nothing to claim.
@@ -32,7 +32,7 @@ impl Drain<'_> {
     /// How many more calls of a service could be claimed now.
     fn room(&self, index: usize) -> usize {
         let served = &self.served[index];
-        let waits = |other: &usize| *other != index && self.served[*other].view.outlook.wants_alone;
+        let waits = |other: &usize| *other != index && self.served[*other].view.status.wants_alone;
         // What waits for empty hands gets them.
         let may = self.button.pressed() == 0 && self.lost.is_none() && self.scarcity.is_none();
         if !may || (0..self.served.len()).any(|other| waits(&other)) {
@@ -43,13 +43,13 @@ impl Drain<'_> {
             return 0;
         }
         let load = self.presence.as_ref().map(|presence| presence.slots.load(&served.name)).unwrap_or_default();
-        self.pace.room(&served.view.outlook, served.gait, load)
+        self.pace.room(&served.view.status, served.gait, load)
     }
 
     fn could_claim(&self, index: usize) -> bool {
-        let outlook = &self.served[index].view.outlook;
-        let alone = outlook.wants_alone && self.held() == 0;
-        (outlook.ready || alone) && self.room(index) > 0
+        let status = &self.served[index].view.status;
+        let alone = status.wants_alone && self.held() == 0;
+        (status.ready || alone) && self.room(index) > 0
     }
 
     /// Records what is over of a service, claims what there is room for, and begins it. Afterwards the service is seen as
@@ -72,7 +72,7 @@ impl Drain<'_> {
         }
         let tokens = std::mem::take(&mut self.tokens);
         let served = &mut self.served[index];
-        let (service, before, gait) = (served.name.clone(), served.view.outlook, served.gait);
+        let (service, before, gait) = (served.name.clone(), served.view.status, served.gait);
         let news = served.news()?;
         let ended = served.ended();
         let finished: Vec<&Finish> = news.over.iter().map(|over| &over.finish).collect();
@@ -89,7 +89,7 @@ impl Drain<'_> {
                 Err(error) => self.keep(index, news).round_failed(error),
             };
         }
-        let plan = Plan {
+        let plan = Cycle {
             processor,
             service: &service,
             finished: &finished,
@@ -104,12 +104,12 @@ impl Drain<'_> {
             bytes: MOST_BYTES.saturating_sub(load.bytes).max(1),
         };
         let at_stake = plan.held > 0 || !finished.is_empty();
-        let done = self.persist(at_stake, |store| store.advance(&plan));
+        let done = self.persist(at_stake, |store| store.run_cycle(&plan));
         // Those that no call got are for the next. What failed may be there all the same, with some of them.
         if let Ok(done) = &done {
             self.tokens.extend(tokens.into_iter().skip(done.claims.len()));
         }
-        let Advance { finished: states, claims, refusal, slots, outlook } = match done {
+        let CycleResult { finished: states, claims, refusal, slots, status } = match done {
             Ok(done) => done,
             Err(error) => return self.keep(index, news).round_failed(error),
         };
@@ -118,11 +118,11 @@ impl Drain<'_> {
         self.report(news.over, states);
         self.pace.claimed(&claims);
         self.tell_of_refusal(refusal.as_ref());
-        let whole_lines = outlook.concurrency > 1 || self.served.len() > 1;
+        let whole_lines = status.concurrency > 1 || self.served.len() > 1;
         let (fit, unfit): (Vec<Claim>, Vec<Claim>) = claims.into_iter().partition(Over::can_run);
         let served = &mut self.served[index];
         served.never_ran(unfit.iter().map(Over::unfit));
-        served.view = View::new(outlook);
+        served.view = View::new(status);
         served.begins();
         let presence = self.presence()?;
         presence.slots.share_output(whole_lines);

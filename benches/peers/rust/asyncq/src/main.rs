@@ -19,7 +19,7 @@ use asyncq::domain::log::Log;
 use asyncq::domain::processor::NewProcessor;
 use asyncq::domain::retry::{AttemptCounts, decide};
 use asyncq::domain::service::ServiceName;
-use asyncq::store::{Location, Patience, Plan, Store};
+use asyncq::store::{Location, Patience, Cycle, Store};
 use driver::{Task, call_now_and_then, peak_kib, report, report_with, timed};
 
 fn main() {
@@ -171,7 +171,7 @@ fn empty(task: &Task) {
     let events = events();
     report(timed(|| {
         for _ in 0..task.count {
-            assert!(!store.outlook(&events, None).unwrap().ready);
+            assert!(!store.service_status(&events, None).unwrap().ready);
         }
     }));
 }
@@ -191,8 +191,8 @@ fn claim(task: &Task) {
             let (finished, returned) = (&finished[..], &[][..]);
             let tokens = if claimed < task.count { &tokens[..] } else { &[] };
             let (held, elsewhere, running, ahead, bytes) = (0, 0, 0, 0, usize::MAX);
-            let plan = Plan { processor, service: &service, finished, returned, postponed: &[], held, elsewhere, running, ahead, tokens, bytes };
-            let claims = store.advance(&plan).unwrap().claims;
+            let plan = Cycle { processor, service: &service, finished, returned, postponed: &[], held, elsewhere, running, ahead, tokens, bytes };
+            let claims = store.run_cycle(&plan).unwrap().claims;
             if claims.is_empty() {
                 break;
             }

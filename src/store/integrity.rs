@@ -1,7 +1,7 @@
 //! Looking through a whole store for damage.
 
 use super::engine::Tx;
-use super::{Location, one, script};
+use super::{Location, one, schema_script};
 use crate::error::{Error, Kind, Result};
 
 /// The greatest number that every reader of JSON can hold; at a million calls a second it is reached after 285 years.
@@ -22,8 +22,8 @@ const PARTIAL: [(&str, &str); 6] = [
 pub(super) const STOPPED: &str = "finished_at IS NOT NULL AND state <> 'completed' OR state = 'held'";
 
 /// The first damage found.
-pub(super) fn flaw(tx: &mut dyn Tx) -> Result<Option<String>> {
-    let found = tx.flaw()?;
+pub(super) fn integrity_check(tx: &mut dyn Tx) -> Result<Option<String>> {
+    let found = tx.integrity_check()?;
     if found.is_some() || !tx.has_table("asyncq_job")? {
         return Ok(found);
     }
@@ -33,7 +33,7 @@ pub(super) fn flaw(tx: &mut dyn Tx) -> Result<Option<String>> {
     })?;
     for ((index, which), expected) in PARTIAL.into_iter().zip(one(expected)?) {
         // One that is missing or was changed is made again, and no damage.
-        if tx.words("index", index)?.as_deref() != script::part(index).map(|part| part.sql) {
+        if tx.words("index", index)?.as_deref() != schema_script::part(index).map(|part| part.sql) {
             continue;
         }
         // SQLite makes sure that they have those, and not that they have no others.

@@ -49,7 +49,7 @@ const NETWORK_FUSE: &[&str] = &[
 ];
 
 /// Refuses a store on a file system on which its calls are not safe. Where the file is not there yet, its folder counts.
-pub(super) fn refuse_network(path: &Path) -> Result<()> {
+pub(in crate::store) fn refuse_network(path: &Path) -> Result<()> {
     let Some(name) = path.ancestors().find(|place| place.exists()).and_then(network) else { return Ok(()) };
     let message = format!("the store `{}` would be on a network file system ({name})", path.display());
     Err(Error::new(Kind::Io, message)

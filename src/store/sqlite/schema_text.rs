@@ -7,10 +7,10 @@
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::super::engine::{Row, Storage, Tx};
-use super::super::one;
 use super::tx::SqliteTx;
 use crate::error::Result;
+use crate::store::engine::{Row, Storage, Tx};
+use crate::store::one;
 
 const WORDS: &str = "SELECT sql FROM sqlite_schema WHERE type = ?1 AND name = ?2";
 const SET_WORDS: &str = "UPDATE sqlite_schema SET sql = ?2 WHERE type = 'table' AND name = ?1";
@@ -126,7 +126,7 @@ fn write(tx: &SqliteTx<'_>, table: &str, words: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::script::parts;
+    use crate::store::schema_script::parts;
 
     #[test]
     fn all_triggers_of_the_script_are_known() {

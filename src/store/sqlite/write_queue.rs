@@ -25,7 +25,7 @@ use rustix::fs::OFlags;
 use rustix::process::geteuid;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::holder::a_stopped_one_is_before;
+use super::lock_owner::a_stopped_one_is_before;
 
 /// How long the line is respected.
 const AT_MOST: Duration = Duration::from_secs(10);
@@ -37,15 +37,15 @@ const STACK: usize = 64 * 1024;
 const LOOK: Duration = Duration::from_millis(500);
 
 /// How often somebody comes at the same nanosecond as somebody else, or after those who came later, at most.
-const TICKETS: usize = 100;
+const TRIES: usize = 100;
 
 /// The right to try; given back when it is dropped, which closes the file, and so unlocks it.
-pub(super) struct Turn {
-    _place: Place,
+pub(in crate::store) struct WriteTurn {
+    _place: Ticket,
 }
 
 /// The line at one store, as one connection knows it.
-pub(super) struct Line {
+pub(in crate::store) struct WriteQueue {
     /// Its file.
     path: PathBuf,
     /// The thread that waits in the line, or did: the kernel's locks have no deadline.
@@ -53,33 +53,33 @@ pub(super) struct Line {
 }
 
 /// Somebody's place in the line.
-struct Place {
+struct Ticket {
     file: File,
     /// The byte that is theirs.
     byte: i64,
 }
 
-impl Line {
-    pub(super) fn at(run_folder: &Path) -> Line {
-        Line { path: run_folder.join(".line"), waiter: None }
+impl WriteQueue {
+    pub(in crate::store) fn at(run_folder: &Path) -> WriteQueue {
+        WriteQueue { path: run_folder.join(".line"), waiter: None }
     }
 
     /// Waits for a turn, at most for `patience`.
-    pub(super) fn wait_for_turn(&mut self, patience: Duration) -> Option<Turn> {
+    pub(in crate::store) fn wait_for_turn(&mut self, patience: Duration) -> Option<WriteTurn> {
         // Until the turn has come that was given up, nobody waits once more; they have their place.
         if self.waiter.as_ref().is_some_and(|waiter| !waiter.is_finished()) {
             return None;
         }
-        let place = Place::last(&self.path).ok()?;
+        let place = Ticket::last(&self.path).ok()?;
         if place.is_first() {
-            return Some(Turn { _place: place });
+            return Some(WriteTurn { _place: place });
         }
         let byte = place.byte;
         // A turn that comes too late is dropped with the channel.
         let (hand, mine) = channel();
         let wait = move || {
             if place.become_first() {
-                let _ = hand.send(Turn { _place: place });
+                let _ = hand.send(WriteTurn { _place: place });
             }
         };
         let waiter = thread::Builder::new().stack_size(STACK).spawn(wait).ok()?;
@@ -93,7 +93,7 @@ impl Line {
         turn
     }
 
-    fn receive(&self, mine: &Receiver<Turn>, patience: Duration, byte: i64) -> Option<Turn> {
+    fn receive(&self, mine: &Receiver<WriteTurn>, patience: Duration, byte: i64) -> Option<WriteTurn> {
         let until = Instant::now() + patience.min(AT_MOST);
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -106,9 +106,9 @@ impl Line {
     }
 }
 
-impl Place {
+impl Ticket {
     /// The last place in the line.
-    fn last(path: &Path) -> io::Result<Place> {
+    fn last(path: &Path) -> io::Result<Ticket> {
         let mut file = match open(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 make(path)?;
@@ -116,9 +116,9 @@ impl Place {
             }
             opened => opened,
         }?;
-        for _ in 0..TICKETS {
+        for _ in 0..TRIES {
             let now = clock_gettime(ClockId::Boottime);
-            let place = Place { file, byte: now.tv_sec * 1_000_000_000 + now.tv_nsec };
+            let place = Ticket { file, byte: now.tv_sec * 1_000_000_000 + now.tv_nsec };
             if place.lock(place.byte, 1, false).is_ok() {
                 return Ok(place);
             }

@@ -1,73 +1,29 @@
-//! Where a store is, and making the file of a new one.
+//! Making the file of a new store, and the names of the files that belong to one.
 //!
 //! Invariant: a store appears at its path complete and readable by its owner only, or not at all.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::path::absolute;
 use crate::error::{Error, Kind, Result, reason};
 
 /// What SQLite keeps beside a database.
-pub(super) const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
-
-/// Where a store is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Location {
-    /// A SQLite file; an absolute path, maybe through links.
-    File(PathBuf),
-}
-
-impl Location {
-    /// Reads what stands after `--db` or in `$ASYNCQ_DB`; a relative path counts from `folder`.
-    ///
-    /// # Errors
-    /// [`Kind::Usage`] when the text is empty or names an engine that this build does not have.
-    pub fn parse(text: impl AsRef<OsStr>, folder: &Path) -> Result<Location> {
-        let text = text.as_ref();
-        if let Some((scheme, _)) = text.to_str().and_then(|text| text.split_once("://")) {
-            let message = format!("`{}` stores are not supported", crate::domain::text::escape_control(scheme));
-            return Err(Error::new(Kind::Usage, message).with_hint("name a SQLite file, as in `--db queue.db`"));
-        }
-        if text.is_empty() || text.as_bytes().contains(&0) {
-            let hint = "name a SQLite file, as in `--db queue.db`";
-            return Err(Error::new(Kind::Usage, "the name of the store is empty").with_hint(hint));
-        }
-        Ok(Location::File(absolute(folder, Path::new(text))))
-    }
-}
+pub(in crate::store) const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// The folder beside a store in which processors work. `path` is without links.
-pub(super) fn run_folder(path: &Path) -> PathBuf {
+pub(in crate::store) fn run_folder(path: &Path) -> PathBuf {
     with_suffix(path, "-asyncq")
 }
 
-impl Location {
-    /// The path, byte for byte.
-    #[must_use]
-    pub fn as_path(&self) -> &Path {
-        let Location::File(path) = self;
-        path
-    }
-}
-
-impl std::fmt::Display for Location {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Location::File(path) = self;
-        path.display().fmt(f)
-    }
-}
-
 /// The file that a path leads to, beside which the others of the store are; the path itself where it leads nowhere.
-pub(super) fn without_links(path: &Path) -> PathBuf {
+pub(in crate::store) fn without_links(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
-pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(in crate::store) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
@@ -86,7 +42,7 @@ const LONGEST_SUFFIX: usize = 8;
 const DRAFT_NAME: usize = 11;
 
 /// Refuses a path that SQLite does not open, or would not with `more` bytes in its name. `path` is without links.
-pub(super) fn refuse_long(path: &Path, more: usize) -> Result<()> {
+pub(in crate::store) fn refuse_long(path: &Path, more: usize) -> Result<()> {
     let parts = [
         ("path", path.as_os_str(), LONGEST_PATH - more),
         ("name", path.file_name().unwrap_or_default(), LONGEST_NAME - more),
@@ -101,15 +57,15 @@ pub(super) fn refuse_long(path: &Path, more: usize) -> Result<()> {
 }
 
 /// A file for a new store that nobody sees yet; removed again unless it is [put in place](Draft::publish).
-pub(super) struct Draft {
+pub(in crate::store) struct NewFile {
     target: PathBuf,
     file: tempfile::TempPath,
 }
 
-impl Draft {
+impl NewFile {
     /// Makes an empty file, mode 0600 whatever the umask, in the folder of `target`, which is made with mode 0700 if
     /// it is missing.
-    pub(super) fn new(target: &Path) -> Result<Draft> {
+    pub(in crate::store) fn new(target: &Path) -> Result<NewFile> {
         let fail = |error: io::Error| cannot_create(target, &error);
         refuse_leftovers(target)?;
         let folder = target.parent().unwrap_or(Path::new("/"));
@@ -120,23 +76,23 @@ impl Draft {
         let file = tempfile::Builder::new().prefix(&name).suffix(".new").tempfile_in(folder).map_err(fail)?;
         file.as_file().set_permissions(Permissions::from_mode(0o600)).map_err(fail)?;
         // Closed before SQLite opens it: a descriptor closed later would drop SQLite's locks.
-        Ok(Draft { target: target.to_owned(), file: file.into_temp_path() })
+        Ok(NewFile { target: target.to_owned(), file: file.into_temp_path() })
     }
 
     /// Where the draft is until then.
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::store) fn path(&self) -> &Path {
         &self.file
     }
 
     /// Removes what SQLite left beside it, where it could not be made a store and is not in use any more.
-    pub(super) fn remove_sidecars(&self) {
+    pub(in crate::store) fn remove_sidecars(&self) {
         for suffix in SIDECARS {
             let _ = fs::remove_file(with_suffix(self.path(), suffix));
         }
     }
 
     /// Gives the file its name. Says whether it did: when somebody else was faster, theirs stays.
-    pub(super) fn publish(self) -> Result<bool> {
+    pub(in crate::store) fn publish(self) -> Result<bool> {
         refuse_leftovers(&self.target)?;
         match self.file.persist_noclobber(&self.target) {
             Ok(()) => {}
@@ -149,7 +105,7 @@ impl Draft {
 }
 
 /// Has the disk keep the names in the folder of a file or folder.
-pub(super) fn sync_folder(file: &Path) -> io::Result<()> {
+pub(in crate::store) fn sync_folder(file: &Path) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("/"));
     File::open(folder)?.sync_all()
 }
@@ -176,7 +132,7 @@ fn make_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// A WAL without its database holds acknowledged calls; a new database beside it would destroy them.
-pub(super) fn refuse_leftovers(target: &Path) -> Result<()> {
+pub(in crate::store) fn refuse_leftovers(target: &Path) -> Result<()> {
     for suffix in SIDECARS {
         let sidecar = with_suffix(target, suffix);
         // Looked for in this order: if the store is there after all, somebody has just made it, and the sidecar is its own.
@@ -192,7 +148,7 @@ pub(super) fn refuse_leftovers(target: &Path) -> Result<()> {
 }
 
 /// SQLite removes the WAL of a database without a single byte; but if that was a store, the WAL holds its calls.
-pub(super) fn refuse_emptied(store: &Path) -> Result<()> {
+pub(in crate::store) fn refuse_emptied(store: &Path) -> Result<()> {
     // Asked twice: the WAL may be that of another store which has taken its place.
     let empty = |path: &Path| fs::metadata(path).ok().filter(|meta| meta.len() == 0).map(|meta| meta.ino());
     let Some(inode) = empty(store) else { return Ok(()) };
@@ -200,7 +156,7 @@ pub(super) fn refuse_emptied(store: &Path) -> Result<()> {
     if fs::metadata(&wal).map_or(0, |meta| meta.len()) == 0 || empty(store) != Some(inode) {
         return Ok(());
     }
-    Err(super::engine::damaged(&format!("`{}` is empty, but `{}` is not", store.display(), wal.display())))
+    Err(crate::store::engine::damaged(&format!("`{}` is empty, but `{}` is not", store.display(), wal.display())))
 }
 
 fn cannot_create(target: &Path, error: &io::Error) -> Error {
@@ -210,18 +166,4 @@ fn cannot_create(target: &Path, error: &io::Error) -> Error {
     };
     Error::new(kind, format!("cannot create the store `{}`: {}", target.display(), reason(error)))
         .with_hint("`--db` or `$ASYNCQ_DB` names another place")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places() {
-        let at = |text| Location::parse(text, Path::new("/here"));
-        assert_eq!(at("q.db").unwrap(), Location::File("/here/q.db".into()));
-        assert_eq!(run_folder(Path::new("/q.db")), Path::new("/q.db-asyncq"));
-        assert_eq!(at("").unwrap_err().kind(), Kind::Usage);
-        assert_eq!(at("mysql://host/db").unwrap_err().to_string(), "`mysql` stores are not supported");
-    }
 }

@@ -7,8 +7,8 @@ use std::fmt;
 
 use super::Store;
 use super::engine::{Mode, Storage, Tx};
-use super::migrate::{Found, KEY, VERSION};
-use super::script::{FRESH, Part, parts};
+use super::migrate::{KEY, SchemaFound, VERSION};
+use super::schema_script::{FRESH, Part, parts};
 use crate::error::{Error, Kind, Result};
 
 /// A part of the schema that was made again.
@@ -58,7 +58,7 @@ impl Store {
         }
         let mut is_whole = true;
         self.engine.transact(Mode::Read, &mut |tx| {
-            if schema.look(tx)? == Found::Current {
+            if schema.look(tx)? == SchemaFound::Current {
                 is_whole = faults(tx)?.is_empty();
             }
             Ok(())
@@ -69,7 +69,7 @@ impl Store {
         self.engine.use_triggers(false)?;
         self.engine.transact(Mode::Write, &mut |tx| {
             mended.clear();
-            if schema.look(tx)? != Found::Current {
+            if schema.look(tx)? != SchemaFound::Current {
                 return Ok(());
             }
             for (part, was_missing) in faults(tx)? {
@@ -81,8 +81,8 @@ impl Store {
             }
             // What the words of a table rule out may have got into it meanwhile.
             let reworded = mended.iter().any(|it| it.kind == "table" && !it.was_missing);
-            let flaw = if reworded { tx.flaw()? } else { None };
-            flaw.map_or(Ok(()), |flaw| Err(super::engine::damaged(&flaw)))
+            let fault = if reworded { tx.integrity_check()? } else { None };
+            fault.map_or(Ok(()), |fault| Err(super::engine::damaged(&fault)))
         })?;
         Ok(mended)
     }

@@ -10,19 +10,21 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use rusqlite::{ErrorCode, FileControl, MAIN_DB};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, XattrFlags, getxattr, makedev, setxattr, statx};
 use rustix::io::Errno;
 
-use super::explain::moved;
+use super::Sqlite;
+use super::errors::{explain, moved};
 use super::filesystem::refuse_network;
-use super::place::{refuse_leftovers, with_suffix, without_links};
+use super::new_file::{refuse_leftovers, with_suffix, without_links};
 use crate::error::{Error, Kind, Result};
 
 /// The extended attribute of a WAL that says which file it belongs to.
 const MARK: &str = "user.asyncq.store";
 
 /// The file of an open store, its path, and what SQLite keeps beside it.
-pub(super) struct StoreFile {
+pub(in crate::store) struct StoreFile {
     /// The path that was asked for, maybe through links.
     given: PathBuf,
     /// The path without links: SQLite keeps its other files beside it.
@@ -65,7 +67,7 @@ impl StoreFile {
     /// # Errors
     /// [`Kind::Io`] where a store must not be used: on a network file system, under several names, or with the WAL of
     /// another file.
-    pub(super) fn find(given: &Path) -> Result<StoreFile> {
+    pub(in crate::store) fn find(given: &Path) -> Result<StoreFile> {
         refuse_network(given)?;
         let path = without_links(given);
         let sidecar = |suffix| Sidecar { path: with_suffix(&path, suffix), id: Mutex::default() };
@@ -83,7 +85,7 @@ impl StoreFile {
     }
 
     /// The path without links.
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::store) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -98,17 +100,17 @@ impl StoreFile {
 
     /// What the file is, also after a new start of the machine; no copy of it has the same. To be asked while the path
     /// is known to name the file. `None` where the file system keeps no time of creation.
-    pub(super) fn lasting_id(&self) -> Option<&str> {
+    pub(in crate::store) fn lasting_id(&self) -> Option<&str> {
         self.lasting.get_or_init(|| lasting_id(&self.given)).as_deref()
     }
 
     /// How long the WAL is, in bytes; 0 where there is none.
-    pub(super) fn wal_length(&self) -> u64 {
+    pub(in crate::store) fn wal_length(&self) -> u64 {
         Named::by(&self.wal.path).map_or(0, |wal| wal.length)
     }
 
     /// Whether the WAL, which is checked not to be another one, has had any content; not in a store without one.
-    pub(super) fn has_written_wal(&self) -> bool {
+    pub(in crate::store) fn has_written_wal(&self) -> bool {
         if self.written_wal.get().is_none() && self.wal_length() > 0 {
             self.written_wal.get_or_init(|| ());
         }
@@ -116,18 +118,18 @@ impl StoreFile {
     }
 
     /// Whether there was anything when it was looked for.
-    pub(super) fn was_there(&self) -> bool {
+    pub(in crate::store) fn was_there(&self) -> bool {
         self.was_there
     }
 
     /// The error for a file that was there, and is another one now.
-    pub(super) fn replaced(&self) -> Option<Error> {
+    pub(in crate::store) fn replaced(&self) -> Option<Error> {
         self.id.get()?;
         self.check_name().err()
     }
 
     /// Makes sure that the path still names the file, and no other path does.
-    pub(super) fn check_name(&self) -> Result<()> {
+    pub(in crate::store) fn check_name(&self) -> Result<()> {
         let named = Named::by(&self.given).map_err(|_| moved("the store", &self.given))?;
         if *self.id.get_or_init(|| named.id) != named.id {
             return Err(moved("the store", &self.given));
@@ -137,7 +139,7 @@ impl StoreFile {
 
     /// The same, and for the files beside it too. To be asked within a transaction: then SQLite has them open, and nobody
     /// may remove them.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(in crate::store) fn check(&self) -> Result<()> {
         self.check_name()?;
         if self.wal.check()? {
             self.mark();
@@ -246,4 +248,38 @@ fn lasting_id(path: &Path) -> Option<String> {
     let born = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME).then_some(stat.stx_btime)?;
     let nanos = i128::from(born.tv_sec) * 1_000_000_000 + i128::from(born.tv_nsec);
     Some(format!("{}@{nanos};", stat.stx_ino))
+}
+
+impl Sqlite {
+    /// Makes sure that what SQLite has open is the file that the path names. After the first time, while the path names this
+    /// file, it is so.
+    pub(super) fn still_there(&self) -> Result<()> {
+        if !self.is_known.get() {
+            let mut has_moved = 0;
+            self.connection
+                .file_control(Some(MAIN_DB), FileControl::HasMoved(&mut has_moved))
+                .map_err(|error| explain(&self.path, error))?;
+            if has_moved != 0 {
+                return Err(moved("the store", &self.path));
+            }
+        }
+        self.file.check()?;
+        self.is_known.set(true);
+        Ok(())
+    }
+
+    /// An error in the words of asyncq; who waited for a file that is gone was not kept waiting by a lock.
+    pub(super) fn fail(&self, error: rusqlite::Error) -> Error {
+        let busy = error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy);
+        let gone = if busy { self.file.check_name().err() } else { None };
+        gone.or_else(|| self.rule_behind(&error)).unwrap_or_else(|| explain(&self.path, error))
+    }
+
+    /// The error to report: in the file that was here before nothing may be as it is in the one that has taken its place,
+    /// and it looks damaged together with the WAL of that.
+    pub(super) fn or_moved(&self, error: Error) -> Error {
+        let disk_fails = matches!(error.kind(), Kind::Io | Kind::Full);
+        let moved = if disk_fails { None } else { self.still_there().err() };
+        moved.unwrap_or(error)
+    }
 }

@@ -11,9 +11,9 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid, getgid, getuid};
 
-use super::place::{SIDECARS, with_suffix};
-use super::{Location, Store};
+use super::new_file::{SIDECARS, with_suffix};
 use crate::error::{Error, Kind, Result};
+use crate::store::{Location, Store};
 
 const SET_GID: u32 = 0o2000;
 const STICKY: u32 = 0o1000;
@@ -24,7 +24,7 @@ const GROUP_OR_OTHERS_MAY_ENTER: u32 = 0o011;
 
 /// Refuses a store that this process may not write, one whose sidecars are not its own, and one beside which this process
 /// would leave files that lock out its owner. A directory, and what is not there, is left to SQLite.
-pub(super) fn allow_use(given: &Path) -> Result<()> {
+pub(in crate::store) fn allow_use(given: &Path) -> Result<()> {
     let Ok(path) = fs::canonicalize(given) else { return Ok(()) };
     let Ok(store) = fs::metadata(&path) else { return Ok(()) };
     if !store.is_file() {
@@ -74,7 +74,7 @@ fn refuse_special(given: &Path, found: &Metadata) -> Result<()> {
 }
 
 /// Whether this process may do that with a file.
-pub(super) fn may(path: &Path, how: Access) -> rustix::io::Result<()> {
+pub(in crate::store) fn may(path: &Path, how: Access) -> rustix::io::Result<()> {
     match accessat(CWD, path, how, AtFlags::EACCESS) {
         // Older container runtimes refuse `faccessat2` like that; `faccessat` says the same for whoever has one identity.
         Err(Errno::PERM) if getuid() == geteuid() && getgid() == getegid() => {

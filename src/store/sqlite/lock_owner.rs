@@ -10,7 +10,7 @@ use std::path::Path;
 
 use rustix::fs::{major, minor};
 
-use super::place::{with_suffix, without_links};
+use super::new_file::{with_suffix, without_links};
 
 /// What SQLite locks in the `-shm`, one byte for each purpose: writing, recovering the WAL, setting it up.
 const SHARED_MEMORY: [RangeInclusive<u64>; 3] = [120..=120, 122..=122, 128..=128];
@@ -24,27 +24,27 @@ const READINGS: usize = 8;
 
 /// A process that holds a lock.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Holder {
+pub(in crate::store) struct LockOwner {
     /// Its id.
-    pub(super) pid: u32,
+    pub(in crate::store) pid: u32,
     /// The name of its program.
-    pub(super) name: String,
+    pub(in crate::store) name: String,
     /// Whether it was stopped, and does nothing until it is told to continue.
-    pub(super) stopped: bool,
+    pub(in crate::store) stopped: bool,
 }
 
 /// The process that keeps others from writing the store at `path` now, as far as can be told: not where processes are
 /// hidden, nor on file systems whose device numbers differ from those of their locks (btrfs).
-pub(super) fn holder(path: &Path) -> Option<Holder> {
+pub(in crate::store) fn lock_owner(path: &Path) -> Option<LockOwner> {
     let path = without_links(path);
-    (0..READINGS).find_map(|_| holder_among(&locks(), &path))
+    (0..READINGS).find_map(|_| lock_owner_among(&locks(), &path))
 }
 
-fn holder_among(locks: &[Lock], path: &Path) -> Option<Holder> {
+fn lock_owner_among(locks: &[Lock], path: &Path) -> Option<LockOwner> {
     let shared_memory = File::of(&with_suffix(path, "-shm"));
     let find = |file: &File, range: &RangeInclusive<u64>, also_readers: bool| {
         let here = |lock: &&Lock| lock.file == *file && (lock.writes || also_readers) && overlap(&lock.range, range);
-        locks.iter().filter(here).find_map(|lock| Holder::look(lock.pid))
+        locks.iter().filter(here).find_map(|lock| LockOwner::look(lock.pid))
     };
     if let Some(file) = &shared_memory
         && let Some(found) = SHARED_MEMORY.iter().find_map(|range| find(file, range, false))
@@ -58,10 +58,10 @@ fn holder_among(locks: &[Lock], path: &Path) -> Option<Holder> {
 
 /// Whether a process that was stopped has locked a byte of the file at `path` before this one. It may overlook one, and
 /// then sees it the next time.
-pub(super) fn a_stopped_one_is_before(path: &Path, byte: i64) -> bool {
+pub(in crate::store) fn a_stopped_one_is_before(path: &Path, byte: i64) -> bool {
     let Some(file) = File::of(path) else { return false };
     let before = |lock: &Lock| lock.file == file && i64::try_from(*lock.range.start()).is_ok_and(|start| start < byte);
-    let stopped = |lock: &Lock| Holder::look(lock.pid).is_some_and(|holder| holder.stopped);
+    let stopped = |lock: &Lock| LockOwner::look(lock.pid).is_some_and(|lock_owner| lock_owner.stopped);
     locks().iter().any(|lock| before(lock) && stopped(lock))
 }
 
@@ -70,15 +70,15 @@ fn locks() -> Vec<Lock> {
     text.lines().filter_map(Lock::parse).collect()
 }
 
-impl Holder {
-    fn look(pid: u32) -> Option<Holder> {
+impl LockOwner {
+    fn look(pid: u32) -> Option<LockOwner> {
         if pid == std::process::id() {
             return None;
         }
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned();
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let stopped = stat.rsplit_once(") ").is_some_and(|(_, after)| after.starts_with('T'));
-        Some(Holder { pid, name, stopped })
+        Some(LockOwner { pid, name, stopped })
     }
 }
 

@@ -12,10 +12,10 @@ use std::time::Instant;
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{ErrorCode, MAIN_DB, ffi};
 
-use super::super::engine::Patience;
-use super::super::explain::misled;
+use super::errors::misled;
 use super::{Sqlite, millis, wait};
 use crate::error::Result;
+use crate::store::engine::Patience;
 
 /// What the WAL has in front of its frames, and each of those in front of its page, in bytes
 /// (<https://sqlite.org/fileformat2.html#walformat>).

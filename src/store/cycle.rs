@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// How things stand with a service, for one processor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
-pub struct Outlook {
+pub struct ServiceStatus {
     /// Whether it is paused (or was removed).
     pub paused: bool,
     /// Whether a newer build has upgraded the store, so that this one may only end what it has begun.
@@ -33,7 +33,7 @@ pub struct Outlook {
     pub now: Timestamp,
 }
 
-impl Outlook {
+impl ServiceStatus {
     /// How many slots this processor may have, including those that it has.
     #[must_use]
     pub fn free(&self) -> usize {
@@ -43,7 +43,7 @@ impl Outlook {
 
 /// What a processor has done and can do next, on one service.
 #[derive(Debug)]
-pub struct Plan<'a> {
+pub struct Cycle<'a> {
     /// Who.
     pub processor: ProcessorId,
     /// On which service.
@@ -68,9 +68,9 @@ pub struct Plan<'a> {
     pub bytes: usize,
 }
 
-/// What came of a [`Plan`].
+/// What came of a [`Cycle`].
 #[derive(Debug)]
-pub struct Advance {
+pub struct CycleResult {
     /// For each finished call the state of its job now; `None` when it was no longer this attempt's to finish.
     pub finished: Vec<Option<State>>,
     /// The new claims, most urgent first.
@@ -80,7 +80,7 @@ pub struct Advance {
     /// How many of its calls the processor may have running at once from now on.
     pub slots: usize,
     /// How things stand after that.
-    pub outlook: Outlook,
+    pub status: ServiceStatus,
 }
 
 const REGISTER: &str = "INSERT INTO asyncq_processor (folder, host, boot, pid, pid_start, started_at, store)
@@ -139,7 +139,7 @@ impl Store {
     /// # Errors
     /// Whatever the database answers.
     pub fn unregister(&mut self, processor: ProcessorId) -> Result<()> {
-        self.conclude(|tx, _| {
+        self.write_in_any_schema(|tx, _| {
             let unheard = tx.all(UNHEARD, &[processor.0.into()], |row| read_fence(row, processor))?;
             for fence in &unheard {
                 give_back(tx, fence)?;
@@ -174,11 +174,11 @@ impl Store {
     ///
     /// # Errors
     /// Whatever the database answers.
-    pub fn outlook(&mut self, service: &ServiceName, processor: Option<ProcessorId>) -> Result<Outlook> {
+    pub fn service_status(&mut self, service: &ServiceName, processor: Option<ProcessorId>) -> Result<ServiceStatus> {
         self.read(|tx| {
-            let (mut outlook, _) = look(tx, service, processor.unwrap_or(ProcessorId(0)))?;
-            outlook.ready = outlook.ready || tx.first(READY, &[service.as_str().into()], |_| Ok(()))?.is_some();
-            Ok(outlook)
+            let (mut status, _) = look(tx, service, processor.unwrap_or(ProcessorId(0)))?;
+            status.ready = status.ready || tx.first(READY, &[service.as_str().into()], |_| Ok(()))?.is_some();
+            Ok(status)
         })
     }
 
@@ -196,8 +196,8 @@ impl Store {
     ///
     /// # Errors
     /// Whatever the database answers; then nothing of it happened.
-    pub fn advance(&mut self, plan: &Plan<'_>) -> Result<Advance> {
-        self.conclude(|tx, outdated| {
+    pub fn run_cycle(&mut self, plan: &Cycle<'_>) -> Result<CycleResult> {
+        self.write_in_any_schema(|tx, outdated| {
             let finished = finish_all(tx, plan.finished)?;
             for fence in plan.returned {
                 give_back(tx, fence)?;
@@ -205,13 +205,13 @@ impl Store {
             for fence in plan.postponed {
                 postpone(tx, fence)?;
             }
-            let (mut outlook, taken) = look(tx, plan.service, plan.processor)?;
-            outlook.outdated = outdated;
-            let free = outlook.free();
+            let (mut status, taken) = look(tx, plan.service, plan.processor)?;
+            status.outdated = outdated;
+            let free = status.free();
             let target = if free == 0 { 0 } else { free + plan.ahead };
             let room = target.saturating_sub(plan.held).min(plan.tokens.len());
             let Claimed { claims, refusal } =
-                if outdated { Claimed::default() } else { claim(tx, plan, room, &mut outlook)? };
+                if outdated { Claimed::default() } else { claim(tx, plan, room, &mut status)? };
             let slots = free.min(plan.held + claims.len());
             let taking = i64::try_from(slots.max(plan.running)).unwrap_or(i64::MAX);
             if taking != taken {
@@ -221,7 +221,7 @@ impl Store {
                     _ => tx.execute(TAKE_SLOTS, &[who[0], who[1], taking.into()])?,
                 };
             }
-            Ok(Advance { finished, claims, refusal, slots, outlook })
+            Ok(CycleResult { finished, claims, refusal, slots, status })
         })
     }
 
@@ -232,7 +232,7 @@ impl Store {
     /// # Errors
     /// Whatever the database answers; then nothing of it happened.
     pub fn finish(&mut self, finished: &[&Finish]) -> Result<Vec<Option<State>>> {
-        self.conclude(|tx, _| finish_all(tx, finished))
+        self.write_in_any_schema(|tx, _| finish_all(tx, finished))
     }
 
     /// The jobs of a processor that somebody wants to be ended.
@@ -264,9 +264,9 @@ fn read_processor(row: &dyn Row) -> Result<Processor> {
     })
 }
 
-/// The outlook, and how many slots the processor has itself. Whether a call is ready is only known as far as one that is
+/// The status, and how many slots the processor has itself. Whether a call is ready is only known as far as one that is
 /// due is not made ready yet.
-fn look(tx: &mut dyn Tx, service: &ServiceName, processor: ProcessorId) -> Result<(Outlook, i64)> {
+fn look(tx: &mut dyn Tx, service: &ServiceName, processor: ProcessorId) -> Result<(ServiceStatus, i64)> {
     let now = tx.now();
     let args = [service.as_str().into(), processor.0.into(), now.after(LONGEST_PAUSE).into()];
     let found = tx.first(SERVICE, &args, |row| {
@@ -274,10 +274,11 @@ fn look(tx: &mut dyn Tx, service: &ServiceName, processor: ProcessorId) -> Resul
         // A pause that a clock which was put back has stretched is for the next claim to shorten.
         let ready = next_due.is_some_and(|due| due <= now) || row.int(5)?.is_some();
         let (concurrency, paused, taken) = (row.i64(0)?, row.bool(1)?, row.i64(2)?);
-        let outlook = Outlook { paused, outdated: false, concurrency, taken, ready, wants_alone: false, next_due, now };
-        Ok((outlook, row.int(3)?.unwrap_or(0)))
+        let status =
+            ServiceStatus { paused, outdated: false, concurrency, taken, ready, wants_alone: false, next_due, now };
+        Ok((status, row.int(3)?.unwrap_or(0)))
     })?;
-    Ok(found.unwrap_or_else(|| (Outlook { paused: true, now, ..Outlook::default() }, 0)))
+    Ok(found.unwrap_or_else(|| (ServiceStatus { paused: true, now, ..ServiceStatus::default() }, 0)))
 }
 
 /// When the next delayed call of a service is due.
