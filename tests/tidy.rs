@@ -161,7 +161,8 @@ fn nobody_but_sqlite_opens_the_database() {
 
 #[test]
 fn every_verb_of_the_store_is_tested() {
-    let tests: String = files("tests/store", ".rs").into_iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let mut tests = read("tests/support/src/fixture.rs");
+    tests.extend(files("tests/store", ".rs").into_iter().map(|path| fs::read_to_string(path).unwrap()));
     let mut verbs = Vec::new();
     for path in files("src/store", ".rs") {
         let source = fs::read_to_string(&path).unwrap();
@@ -182,12 +183,13 @@ fn every_verb_of_the_store_is_tested() {
 
 #[test]
 fn no_test_file_is_forgotten() {
-    for folder in ["tests/cli", "tests/store", "tests/faults"] {
-        for path in files(folder, ".rs").iter().filter(|path| !path.ends_with("main.rs")) {
+    let mains = ["tests/cli", "tests/store", "tests/faults"].map(|folder| (folder, "main.rs"));
+    for (folder, top) in mains.into_iter().chain([("tests/support/src", "lib.rs")]) {
+        for path in files(folder, ".rs").iter().filter(|path| !path.ends_with(top)) {
             // A folder's `mod.rs` stands for the folder.
             let module = if path.ends_with("mod.rs") { path.parent().unwrap() } else { path };
             let above = module.parent().unwrap();
-            let root = if above == root().join(folder) { "main.rs" } else { "mod.rs" };
+            let root = if above == root().join(folder) { top } else { "mod.rs" };
             let named = format!("mod {};", module.file_stem().unwrap().to_string_lossy());
             assert!(read(above.join(root)).contains(&named), "{} is never compiled", path.display());
         }

@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use support::{fixture, place};
+
 mod books;
 mod clock;
 mod contention;
@@ -13,9 +15,6 @@ mod descriptors;
 mod disk;
 mod explorer;
 mod failpoints;
-#[path = "../store/fixture.rs"]
-#[allow(dead_code, reason = "each suite uses what it needs of it")]
-mod fixture;
 mod flood;
 mod hostile;
 mod hostile_workers;
@@ -24,9 +23,6 @@ mod immune;
 mod io;
 mod model;
 mod moves;
-#[path = "../cli/place.rs"]
-#[allow(dead_code, reason = "each suite uses what it needs of it")]
-mod place;
 mod poison;
 mod power;
 mod process;

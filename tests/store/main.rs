@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use support::fixture;
+
 /// Makes a test on each engine out of a function that takes an empty store: an engine is one line here. So is a database
 /// that keeps text in another way.
 macro_rules! conformance {
@@ -13,7 +15,6 @@ macro_rules! conformance {
 }
 
 mod drain;
-mod fixture;
 mod function;
 mod job;
 mod nested;

@@ -31,9 +31,16 @@ pub struct Place {
     env: Vec<(String, String)>,
 }
 
-impl Place {
-    pub fn new() -> Place {
+impl Default for Place {
+    fn default() -> Place {
         Place { folder: tempfile::tempdir().unwrap(), env: Vec::new() }
+    }
+}
+
+impl Place {
+    /// An empty directory, and an environment with nothing in it but `PATH` and `HOME`.
+    pub fn new() -> Place {
+        Place::default()
     }
 
     /// A place with the service `events` and functions on it, each a shell script.
@@ -52,10 +59,12 @@ impl Place {
         self.session(&format!("$ asyncq function add events {name} {options} -- ./{name}"));
     }
 
+    /// The directory, absolute.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
+    /// The path of a file in the directory, absolute.
     pub fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -65,26 +74,30 @@ impl Place {
         self.at(".local/share/asyncq/queue.db")
     }
 
+    /// What is in a file; nothing if it is not there.
     pub fn read(&self, name: &str) -> String {
         fs::read_to_string(self.at(name)).unwrap_or_default()
     }
 
+    /// Makes a file, or replaces it.
     pub fn write(&self, name: &str, text: &str) {
         fs::write(self.at(name), text).unwrap();
     }
 
+    /// Makes a file that can be run, or replaces it.
     pub fn program(&self, name: &str, text: &str) {
         self.write(name, text);
         fs::set_permissions(self.at(name), fs::Permissions::from_mode(0o755)).unwrap();
     }
 
+    /// Sets a variable for all commands that follow.
     pub fn set(&mut self, name: &str, value: &str) {
         self.env.push((name.to_owned(), value.to_owned()));
     }
 
     /// A shell command here, not started yet.
     pub fn command(&self, line: &str) -> Command {
-        let asyncq = Path::new(env!("CARGO_BIN_EXE_asyncq"));
+        let asyncq = crate::asyncq();
         // Whoever runs the tests may ignore signals, as `nohup` does.
         let mut command = Command::new("/usr/bin/env");
         command.args(["--default-signal", "/bin/sh", "-c", line]).current_dir(self.path()).env_clear();
@@ -94,6 +107,7 @@ impl Place {
         command
     }
 
+    /// Runs a shell command to its end.
     pub fn run(&self, line: &str) -> Output {
         self.command(line).output().unwrap()
     }
@@ -195,11 +209,13 @@ impl Running {
         fs::read_to_string(children).unwrap_or_default().trim().to_owned()
     }
 
+    /// Sends a signal, named as `kill` names it, to the process that was started.
     pub fn signal(&self, signal: &str) {
         let status = Command::new("kill").args([&format!("-{signal}"), &self.0.id().to_string()]).status();
         assert!(status.unwrap().success());
     }
 
+    /// Waits for the end of the process, and returns what it printed.
     pub fn wait(mut self) -> Output {
         let child = std::mem::replace(&mut self.0, Command::new("true").spawn().unwrap());
         child.wait_with_output().unwrap()

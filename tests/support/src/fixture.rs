@@ -15,6 +15,7 @@ use asyncq::domain::retry::decide;
 use asyncq::domain::service::ServiceName;
 use asyncq::store::{Cycle, CycleResult, Location, Patience, Store};
 
+/// How long a store of these waits for others.
 pub const PATIENCE: Patience = Patience::Deadline(Duration::from_secs(20));
 
 /// Runs a test on an empty SQLite store.
@@ -39,18 +40,22 @@ pub fn again(store: &Store) -> Store {
     Store::open(store.location(), PATIENCE).unwrap()
 }
 
+/// A name of a service, which has to be one.
 pub fn service(name: &str) -> ServiceName {
     ServiceName::parse(name).unwrap()
 }
 
+/// A name of a function, which has to be one.
 pub fn function(name: &str) -> FunctionName {
     FunctionName::parse(name).unwrap()
 }
 
+/// How many calls of a service run at once.
 pub fn two() -> NonZeroU32 {
     NonZeroU32::new(2).unwrap()
 }
 
+/// A function with everything that one can have but a worker.
 pub fn definition() -> Definition {
     Definition {
         command: vec!["/bin/program".to_owned(), "first argument".to_owned()],
@@ -69,6 +74,7 @@ pub fn with_events(store: &mut Store) {
     store.add_function(&service("events"), &function("compute"), &definition()).unwrap();
 }
 
+/// A call of `compute`, which the number tells from others.
 pub fn call(number: i64) -> NewJob {
     NewJob {
         call: Call {
@@ -86,14 +92,17 @@ pub fn call(number: i64) -> NewJob {
     }
 }
 
+/// Enqueues the call with this number.
 pub fn enqueue(store: &mut Store, number: i64) -> JobId {
     store.enqueue(&call(number)).unwrap().id()
 }
 
+/// Registers the processor with this number.
 pub fn processor(store: &mut Store, number: i64) -> ProcessorId {
     store.register(&new_processor(number)).unwrap()
 }
 
+/// A processor that runs nowhere.
 pub fn new_processor(number: i64) -> NewProcessor {
     NewProcessor {
         folder: format!("folder {number}"),
@@ -104,6 +113,7 @@ pub fn new_processor(number: i64) -> NewProcessor {
     }
 }
 
+/// Tokens that no other test has.
 pub fn tokens(count: u128) -> Vec<Token> {
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     (0..count).map(|_| Token::from_random(NEXT.fetch_add(1, std::sync::atomic::Ordering::SeqCst).into())).collect()
@@ -159,6 +169,7 @@ pub fn claim(store: &mut Store, processor: ProcessorId) -> Claim {
     run_cycle(store, processor, &[], 0, 1).claims.pop().unwrap()
 }
 
+/// The end of a claimed call with this outcome.
 pub fn ends(claim: &Claim, outcome: &Outcome) -> Finish {
     Finish {
         fence: claim.fence,
@@ -169,6 +180,7 @@ pub fn ends(claim: &Claim, outcome: &Outcome) -> Finish {
     }
 }
 
+/// A log of both streams of which the middle is dropped.
 pub fn log() -> Log {
     Log {
         bytes: b"to stdoutto stderr".to_vec(),
@@ -178,6 +190,7 @@ pub fn log() -> Log {
     }
 }
 
+/// The state of a job.
 pub fn state(store: &mut Store, id: JobId) -> State {
     store.job(id).unwrap().state
 }
