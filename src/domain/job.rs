@@ -251,6 +251,10 @@ pub struct Job {
     pub parent: Option<JobId>,
     /// The number of its latest attempt; 0 before the first.
     pub attempt: i64,
+    /// How many attempts have failed since it was last queued by hand.
+    pub failures: i64,
+    /// How the others of these attempts ended.
+    pub before: AttemptCounts,
     /// When it was enqueued.
     pub created_at: Timestamp,
     /// When it is or was due.

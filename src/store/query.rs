@@ -8,7 +8,7 @@ use crate::domain::job::{Job, JobId, State};
 use crate::domain::log::{Log, Stream};
 use crate::domain::object;
 use crate::domain::processor::ProcessorId;
-use crate::domain::retry::POISON_SUSPECT;
+use crate::domain::retry::{AttemptCounts, POISON_SUSPECT};
 use crate::error::{Error, Kind, Result};
 
 /// Which jobs to list, newest first.
@@ -40,7 +40,7 @@ const PAGE_BYTES: usize = 1024 * 1024;
 const JOB: &str = "SELECT j.id, j.service, j.function, COALESCE(j.args, l.args), COALESCE(j.kwargs, l.kwargs),
     j.principal, COALESCE(j.site, f.site), j.state, j.immediate, j.parent, j.attempt, j.created_at, j.run_at,
     j.started_at, j.finished_at, j.result, j.error, j.priority, j.key, j.os_user, j.cancelling,
-    p.told
+    p.told, j.failures, j.conflicts, j.crashes
     FROM asyncq_job j
     LEFT JOIN asyncq_large l ON l.job = j.id
     LEFT JOIN asyncq_function f ON f.service = j.service AND f.name = j.function
@@ -187,6 +187,8 @@ fn read(row: &dyn Row) -> Result<Job> {
         os_user: row.lossy(19)?,
         cancelling: row.bool(20)?,
         progress: row.lossy(21)?,
+        failures: row.i64(22)?,
+        before: AttemptCounts { conflicts: row.i64(23)?, crashes: row.i64(24)? },
     })
 }
 
