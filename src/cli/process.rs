@@ -14,13 +14,12 @@ use super::exit;
 use super::session::{Session, program, variable};
 use super::stdio;
 use super::systemd;
-use crate::commands::process::{
-    self, Barrier, Echo, Equipment, Event, Immune, Line, Options, Report, RunFolder, Surroundings,
-};
+use crate::commands::process::{self, Echo, Equipment, Line, RunFolder, Surroundings};
 use crate::commands::{Store, reset_signals, user};
 use crate::domain::attempt::{Ending, Failure, FailureKind};
+use crate::domain::event::{Barrier, Event, Immune, Report};
 use crate::domain::job::{Claim, JobId, State};
-use crate::domain::processor::Processor;
+use crate::domain::processor::{ProcessOptions, Processor};
 use crate::domain::service::ServiceName;
 use crate::domain::time::{parse_span, show_span};
 use crate::error::{Error, reason};
@@ -89,7 +88,7 @@ impl Process {
             let words: Vec<OsString> = std::env::args_os().collect();
             return Ok(process::supervise(&words, socket)?);
         };
-        let options = Options {
+        let options = ProcessOptions {
             services: self.services.iter().map(|name| ServiceName::parse(name)).collect::<Result<_, _>>()?,
             max_jobs: self.max_jobs,
             max_time: self.max_time,
@@ -174,10 +173,10 @@ pub(super) fn unowned(jobs: &[(JobId, State)]) -> String {
 
 /// Puts back what runs in the original of a copy, and tells that.
 pub(super) fn rescue_copied(session: &Session, store: &mut Store) -> Result<(), Error> {
-    process::rescue_copied(store, &mut |event| tell(session, &Options::default(), &event))
+    process::rescue_copied(store, &mut |event| tell(session, &ProcessOptions::default(), &event))
 }
 
-fn tell(session: &Session, options: &Options, event: &Event<'_>) {
+fn tell(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
     match event {
         Event::Busy { service, concurrency, holders } => {
             let by: Vec<String> = holders.iter().map(name).collect();

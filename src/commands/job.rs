@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::process::rescue_copied;
 use super::user;
+use crate::domain::event::Immune;
 use crate::domain::job::{JobId, State};
 use crate::error::{Error, Kind, Result};
-use crate::runner::{Immune, immune, leftover};
+use crate::runner::{immune, leftover};
 use crate::store::{Cancelled, JobQuery, Many, Refusal, Store};
 
 /// How long cancelling waits for a running job to end: its processor looks several times a second and gives the function

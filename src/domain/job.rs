@@ -11,6 +11,7 @@ use super::log::Log;
 use super::processor::ProcessorId;
 use super::retry::AttemptCounts;
 use super::service::ServiceName;
+pub use super::state::State;
 use super::time::Timestamp;
 
 /// The number of a job in its store; never used again.
@@ -25,94 +26,6 @@ impl fmt::Display for JobId {
 
 /// How deep nested calls may be: a job that was queued is at depth 0, a call made by it at once is at depth 1.
 pub const MAX_NESTING: i64 = 32;
-
-/// Where a job stands. `docs/states.md` draws the transitions; a test holds the drawing against [`State::may_become`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum State {
-    /// Waits until somebody starts it.
-    Held,
-    /// Waits for its moment.
-    Delayed,
-    /// Ready to run.
-    Queued,
-    /// Claimed by a processor.
-    Processing,
-    /// Ended well.
-    Completed,
-    /// Ended badly; can be retried by hand.
-    Error,
-    /// Ended on request.
-    Cancelled,
-}
-
-impl State {
-    /// All of them, in the order of a job's life.
-    pub const ALL: [State; 7] = [
-        State::Held,
-        State::Delayed,
-        State::Queued,
-        State::Processing,
-        State::Completed,
-        State::Error,
-        State::Cancelled,
-    ];
-
-    /// Those in which nothing happens any more by itself.
-    pub const ENDED: [State; 3] = [State::Completed, State::Error, State::Cancelled];
-
-    /// Its name, in the store and on the command line.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Held => "held",
-            State::Delayed => "delayed",
-            State::Queued => "queued",
-            State::Processing => "processing",
-            State::Completed => "completed",
-            State::Error => "error",
-            State::Cancelled => "cancelled",
-        }
-    }
-
-    /// The state of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<State> {
-        State::ALL.into_iter().find(|state| state.as_str() == name)
-    }
-
-    /// Whether a job in this state has ended.
-    #[must_use]
-    pub fn has_ended(self) -> bool {
-        State::ENDED.contains(&self)
-    }
-
-    /// Whether a job in this state waits to be run.
-    #[must_use]
-    pub fn is_waiting(self) -> bool {
-        matches!(self, State::Held | State::Delayed | State::Queued)
-    }
-
-    /// Whether a job may go from this state to `next`.
-    #[must_use]
-    pub fn may_become(self, next: State) -> bool {
-        match self {
-            State::Held => matches!(next, State::Queued | State::Delayed | State::Cancelled),
-            State::Delayed => matches!(next, State::Queued | State::Cancelled),
-            State::Queued => matches!(next, State::Processing | State::Cancelled),
-            State::Processing => {
-                matches!(next, State::Queued | State::Delayed | State::Completed | State::Error | State::Cancelled)
-            }
-            State::Error | State::Cancelled => next == State::Queued,
-            State::Completed => false,
-        }
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// The secret of one attempt: whoever knows it is inside that attempt. 32 hexadecimal digits; that of a nested call has
 /// the token of the attempt which made it before them, and a dot.
@@ -292,17 +205,4 @@ pub struct Finish {
     pub took: std::time::Duration,
     /// What it printed.
     pub log: Log,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_read_back() {
-        for state in State::ALL {
-            assert_eq!(State::from_name(state.as_str()), Some(state));
-        }
-        assert_eq!(State::from_name("done"), None);
-    }
 }

@@ -5,6 +5,7 @@
 pub mod attempt;
 pub mod batch;
 pub mod call;
+pub mod event;
 pub mod function;
 pub mod job;
 pub mod json;
@@ -14,6 +15,7 @@ pub mod processor;
 pub mod retry;
 pub mod service;
 pub mod size;
+pub mod state;
 pub mod suggest;
 pub mod text;
 pub mod time;

@@ -1,5 +1,8 @@
 //! A processor: one running `asyncq process`.
 
+use std::time::Duration;
+
+use super::service::ServiceName;
 use super::time::Timestamp;
 
 /// The number of a processor in its store.
@@ -33,4 +36,34 @@ pub struct Processor {
     pub started_at: Timestamp,
     /// Whether it registered with another file, of which this store is a copy: it does not work here.
     pub of_original: bool,
+}
+
+/// What to drain, and when to stop early.
+#[derive(Debug, Clone, Default)]
+pub struct ProcessOptions {
+    /// These services, in this order; all of them, by name, when there are none.
+    pub services: Vec<ServiceName>,
+    /// Claim at most so many calls.
+    pub max_jobs: Option<u64>,
+    /// Claim nothing any more after this time.
+    pub max_time: Option<Duration>,
+    /// Wait for the calls that are to be tried again.
+    pub wait_retries: bool,
+    /// Stay, and run calls as they come, of all services at once, until told to stop.
+    pub follow: bool,
+    /// Tell this often that it lives.
+    pub pulse: Option<Duration>,
+    /// A container in which a processor died is gone, as only one at a time uses the store.
+    pub one_container: bool,
+}
+
+/// What a processor has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// How many attempts it ran.
+    pub attempts: u64,
+    /// How many jobs ended in an error with it.
+    pub errors: u64,
+    /// How often a rule of the application kept it from claiming a call.
+    pub held_back: u64,
 }

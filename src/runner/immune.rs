@@ -13,20 +13,8 @@ use rustix::process::{Pid, getpid, test_kill_process};
 
 use super::stat::Stat;
 use super::whereabouts::{self, Sighting};
+use crate::domain::event::Immune;
 use crate::domain::job::JobId;
-
-/// A process that cannot be ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Immune {
-    /// Its number.
-    pub pid: i64,
-    /// Whose it is.
-    pub user: u32,
-    /// The job whose function has started it, if that is known.
-    pub job: Option<JobId>,
-    /// When it began, in clock ticks since boot.
-    start: i64,
-}
 
 impl Immune {
     /// What is known of a process that has refused a signal, unless it has ended since.

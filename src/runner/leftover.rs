@@ -23,8 +23,9 @@ use rustix::process::{
 pub(super) use family::{Attempt, Family, Left};
 
 use super::environ;
-use super::immune::{Immune, Immunes};
+use super::immune::Immunes;
 use super::score;
+use crate::domain::event::Immune;
 use crate::domain::job::Token;
 
 /// How long to wait for orphans that were killed; only the kernel can keep one longer.

@@ -32,7 +32,6 @@ pub use control::{Control, Stop};
 pub use echo::{Echo, Hurry, Piece, PieceKind, Voice};
 pub use folder::{Folder, Home, LONGEST_NOTE, Mark, Marks};
 pub use hitch::{Hitch, Scarcity, in_words};
-pub use immune::Immune;
 pub use leftover::Orphans;
 pub use reader::Output;
 pub use reserve::Reserve;

@@ -21,15 +21,16 @@ use super::pace::Pace;
 use super::presence::{Means, Presence};
 use super::served::Served;
 use super::wake::{StopButton, Wake, Wakes};
-use super::{Equipment, Event, Options, Summary, rescue};
+use super::{Equipment, rescue};
 use crate::domain::attempt::Outcome;
+use crate::domain::event::{Event, Immune};
 use crate::domain::job::{Fence, JobId, Token};
-use crate::domain::processor::ProcessorId;
+use crate::domain::processor::{ProcessOptions, ProcessorId, Summary};
 use crate::domain::service::ServiceName;
 use crate::error::{Kind, Result};
+use crate::runner::Stop;
 use crate::runner::host::Host;
 use crate::runner::worker::Done;
-use crate::runner::{Immune, Stop};
 use crate::store::{Patience, ServiceStatus, Store};
 
 /// How often a processor looks around while its calls run: for calls that became ready, for jobs to cancel. Also how long
@@ -42,7 +43,7 @@ const LOOK_FOR_OTHERS: Duration = Duration::from_millis(500);
 #[expect(clippy::struct_excessive_bools, reason = "each notes one thing that was told, or is to be looked at")]
 pub(super) struct Drain<'a> {
     store: &'a mut Store,
-    options: &'a Options,
+    options: &'a ProcessOptions,
     tell: &'a mut dyn FnMut(Event<'_>),
     patience: Patience,
     /// What the presence is made of, until it is made.
@@ -95,7 +96,7 @@ pub(super) struct Drain<'a> {
 impl<'a> Drain<'a> {
     pub(super) fn new(
         store: &'a mut Store,
-        options: &'a Options,
+        options: &'a ProcessOptions,
         equipment: Equipment,
         tell: &'a mut dyn FnMut(Event<'_>),
     ) -> std::io::Result<Drain<'a>> {

@@ -5,11 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::note::Note;
-use super::{Event, Report, Summary};
+
 use crate::commands::draw_for;
 use crate::domain::attempt::{Ending, Failure, FailureKind, Outcome};
+use crate::domain::event::{Event, Report};
 use crate::domain::job::{Claim, Finish, JobId, State};
 use crate::domain::log::Log;
+use crate::domain::processor::Summary;
 use crate::domain::retry::{Decision, decide, not_by_itself, refused};
 use crate::domain::service::ServiceName;
 use crate::error::Result;

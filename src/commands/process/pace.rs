@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::Options;
 use crate::domain::job::Claim;
+use crate::domain::processor::ProcessOptions;
 use crate::domain::retry::POISON_SUSPECT;
 use crate::runner::descriptors;
 use crate::store::ServiceStatus;
@@ -61,7 +61,7 @@ pub(super) struct Load {
 
 /// What was claimed so far.
 pub(super) struct Pace<'a> {
-    options: &'a Options,
+    options: &'a ProcessOptions,
     began: Instant,
     claimed: u64,
     /// Whether the latest call claimed is to run alone.
@@ -72,7 +72,7 @@ pub(super) struct Pace<'a> {
 }
 
 impl<'a> Pace<'a> {
-    pub(super) fn new(options: &'a Options) -> Pace<'a> {
+    pub(super) fn new(options: &'a ProcessOptions) -> Pace<'a> {
         let most = descriptors::functions_at_once();
         Pace { options, began: Instant::now(), claimed: 0, alone: false, halted: false, most }
     }

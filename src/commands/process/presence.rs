@@ -7,13 +7,14 @@ use std::sync::Arc;
 use super::slots::{Common, Slots};
 use super::wake::Wakes;
 use super::workers::Workers;
+use crate::domain::event::Immune;
 use crate::domain::processor::ProcessorId;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
 use crate::runner::folder::{self, Life};
 use crate::runner::supervisor::{self, Line};
 use crate::runner::worker::hosted::Hosted;
-use crate::runner::{Access, Echo, Folder, Home, Immune, Orphans, Reserve, Surroundings};
+use crate::runner::{Access, Echo, Folder, Home, Orphans, Reserve, Surroundings};
 use crate::store::Store;
 
 /// Where processors have their folders, and what functions inherit.

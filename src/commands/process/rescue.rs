@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use super::note;
 use super::over::Over;
-use super::{Barrier, Event, Options, Summary, note};
 use crate::commands::job::put_back_unowned;
+use crate::domain::event::{Barrier, Event};
 use crate::domain::job::JobId;
-use crate::domain::processor::{Processor, ProcessorId};
+use crate::domain::processor::{ProcessOptions, Processor, ProcessorId, Summary};
 use crate::error::Result;
 use crate::failpoint::reached;
 use crate::runner::folder::{Life, Remains, is_dying, life, token_of};
@@ -45,7 +46,7 @@ pub(super) fn wait_for_the_dying(store: &mut Store) -> Result<()> {
 pub(super) struct Rescuer<'a> {
     /// The processor itself, if it is one already.
     pub(super) own: Option<ProcessorId>,
-    pub(super) options: &'a Options,
+    pub(super) options: &'a ProcessOptions,
     /// A host that runs no call of an earlier processor any more.
     pub(super) idle: Option<Host>,
     /// The dead of which all that is left was ended, but for what is in a host: it is not looked for again.
@@ -153,7 +154,7 @@ pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_>) -> Result<Oth
 /// # Errors
 /// Whatever the store answers.
 pub fn rescue_copied(store: &mut Store, tell: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-    let (options, mut held, mut summary) = (Options::default(), BTreeSet::new(), Summary::default());
+    let (options, mut held, mut summary) = (ProcessOptions::default(), BTreeSet::new(), Summary::default());
     let mut rescuer =
         Rescuer { own: None, options: &options, idle: None, held: &mut held, summary: &mut summary, tell };
     let run_folder = store.run_folder();
@@ -231,7 +232,7 @@ fn hold(remains: &Remains, rescuer: &Rescuer<'_>) -> std::io::Result<Option<Hold
 
 /// Why what it ran may still run where this process cannot see it, if so: as another user, or in another PID namespace.
 /// Nothing is left after the machine has been started anew.
-fn out_of_reach(dead: &Processor, remains: Option<&Remains>, options: &Options) -> Option<Barrier> {
+fn out_of_reach(dead: &Processor, remains: Option<&Remains>, options: &ProcessOptions) -> Option<Barrier> {
     let remains = remains.filter(|_| same_boot(&dead.is))?;
     match sight(&dead.is) {
         Sight::Hidden if !options.one_container => return Some(Barrier::Namespace),

@@ -7,8 +7,9 @@ use std::os::unix::fs::MetadataExt;
 use rustix::process::geteuid;
 
 use super::{ENGINE, Folder, Remains, new};
+use crate::domain::event::Immune;
 use crate::runner::Access;
-use crate::runner::immune::{FILE, Immune, in_session};
+use crate::runner::immune::{FILE, in_session};
 
 impl Folder {
     /// Notes a process that may not be ended, for who wants to cancel its job. Where that is not possible, nobody else knows.

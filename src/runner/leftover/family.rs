@@ -8,9 +8,10 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
 use super::super::environ;
-use super::super::immune::Immune;
+
 use super::super::score::Offer;
 use super::{Kin, Mark, Orphans, kin, marks};
+use crate::domain::event::Immune;
 use crate::domain::job::{JobId, Token};
 
 /// Says that an attempt runs, from before its program is started, so that nobody else takes its orphans for his own.

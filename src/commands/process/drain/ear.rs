@@ -3,9 +3,9 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use super::super::Event;
 use super::super::served::Served;
 use super::Drain;
+use crate::domain::event::Event;
 use crate::error::{Kind, Result};
 use crate::store::Watch;
 

@@ -5,12 +5,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::Event;
 use super::super::over::Over;
 use super::super::presence::Presence;
 use super::super::served::Served;
 use super::Drain;
 use crate::commands::outcome;
+use crate::domain::event::Event;
 use crate::domain::job::JobId;
 use crate::error::{Error, Kind, Result};
 use crate::runner::Reserve;

@@ -1,8 +1,8 @@
 //! Processes that may not be ended: telling of them, and leaving them behind.
 
-use super::super::Event;
 use super::Drain;
 use crate::commands::user;
+use crate::domain::event::Event;
 use crate::error::{Error, Kind};
 
 impl Drain<'_> {

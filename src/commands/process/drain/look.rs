@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::Event;
 use super::super::presence::Presence;
 use super::super::served::{Served, View};
 use super::ear::Ear;
 use super::{Drain, LOOK, LOOK_FOR_OTHERS};
+use crate::domain::event::Event;
 use crate::domain::job::Fence;
 use crate::error::Result;
 use crate::store::Patience;

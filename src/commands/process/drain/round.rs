@@ -1,12 +1,12 @@
 //! Rounds: each is one transaction for one service, which records what ended and claims what there is room for.
 
-use super::super::Event;
 use super::super::over::Over;
 use super::super::pace::MOST_BYTES;
 use super::super::presence::Presence;
 use super::super::served::{News, View};
 use super::Drain;
 use crate::commands::new_tokens;
+use crate::domain::event::Event;
 use crate::domain::job::{Claim, Finish, State};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;

@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::Event;
 use super::Drain;
 use crate::commands::hint;
+use crate::domain::event::Event;
 use crate::domain::job::Claim;
 use crate::domain::retry::POSTPONED;
 use crate::error::{Error, Kind, Result};
