@@ -336,3 +336,18 @@ fn every_promise_has_its_tests() {
         }
     }
 }
+
+/// The executable comments of a text, as they stand there.
+fn locks(text: &str) -> BTreeSet<String> {
+    let comments = text.split("/*! ").skip(1).map(|rest| rest.split("*/").next().unwrap());
+    comments.map(|words| format!("/*! {words}*/")).collect()
+}
+
+#[test]
+fn row_locks_are_those_of_the_page_on_engines() {
+    let listed = locks(&read("docs/engines.md"));
+    let used: BTreeSet<String> =
+        files("src/store", ".rs").iter().flat_map(|path| locks(&fs::read_to_string(path).unwrap())).collect();
+    let unknown: Vec<_> = used.difference(&listed).collect();
+    assert!(!used.is_empty() && unknown.is_empty(), "docs/engines.md does not list {unknown:?}");
+}

@@ -2,6 +2,11 @@
 //!
 //! Invariant: verbs above this seam hold one copy of the SQL, in the subset that SQLite and PostgreSQL share;
 //! placeholders are `?1` to `?n` and may occur more than once and in any order.
+//!
+//! A `SELECT` locks the rows that the transaction is about to change by a suffix in an executable comment, such as
+//! `SELECT state FROM asyncq_job WHERE id = ?1 /*! FOR NO KEY UPDATE */`. An engine that locks single rows runs what stands in
+//! the comment; SQLite, where a writer has locked the whole store, skips it. So a text stays one constant, costs nothing
+//! where it locks nothing, and can lock inside a sub-select. `docs/engines.md` lists the locks.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -14,7 +19,9 @@ use crate::error::{Error, Kind, Result};
 pub(super) enum Mode {
     /// Sees one state of the store and delays no writer.
     Read,
-    /// Is alone with the store from its first statement on.
+    /// Sees a consistent state, in which other writers may change all rows but those that this transaction has locked or
+    /// changed. So lock a row before you decide what to do with it, and have every `UPDATE` say which state it expects.
+    /// SQLite gives more: there a writer is alone with the store.
     Write,
 }
 
