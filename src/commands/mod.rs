@@ -15,6 +15,7 @@ pub mod waiting;
 
 use std::io::ErrorKind;
 
+use nix::unistd::User;
 use rustix::io::Errno;
 
 use crate::domain::attempt::Outcome;
@@ -75,10 +76,7 @@ pub fn reset_signals() -> Result<()> {
 /// The system's name for a user, or the number when there is no name.
 #[must_use]
 pub fn user(number: u32) -> String {
-    match uzers::get_user_by_uid(number) {
-        Some(user) => user.name().to_string_lossy().into_owned(),
-        None => number.to_string(),
-    }
+    User::from_uid(number.into()).ok().flatten().map_or_else(|| number.to_string(), |user| user.name)
 }
 
 /// A secret that nobody can guess.

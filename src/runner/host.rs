@@ -6,8 +6,10 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getpeername, getsockopt, sockopt};
+use nix::sys::socket::{getsockopt, sockopt};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::net::sockopt::socket_type;
+use rustix::net::{AddressFamily, SocketType, getpeername};
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
 use super::descriptors;
@@ -30,11 +32,11 @@ pub fn inherit(number: u32) -> Result<OwnedFd> {
     }
     let socket =
         i32::try_from(number).ok().and_then(descriptors::take).ok_or_else(|| wrong("is no open descriptor"))?;
-    match getsockopt(&socket, sockopt::SockType) {
-        Ok(SockType::Stream) if family(&socket) == Some(AddressFamily::Unix) => {}
-        Ok(SockType::Stream) if family(&socket).is_none() => return Err(wrong("is a socket without another end")),
-        Ok(_) => return Err(wrong("is a socket of another kind")),
-        Err(_) => return Err(wrong("is no socket")),
+    match (socket_type(&socket), getpeername(&socket)) {
+        (Err(_), _) => return Err(wrong("is no socket")),
+        (Ok(SocketType::STREAM), Ok(Some(peer))) if peer.address_family() == AddressFamily::UNIX => {}
+        (Ok(SocketType::STREAM), Ok(None) | Err(_)) => return Err(wrong("is a socket without another end")),
+        (Ok(_), _) => return Err(wrong("is a socket of another kind")),
     }
     let maker = maker(&socket).ok_or_else(|| wrong("was made by a process that cannot be seen from here"))?;
     if maker == getpid() {
@@ -43,13 +45,9 @@ pub fn inherit(number: u32) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-fn family(socket: &OwnedFd) -> Option<AddressFamily> {
-    use std::os::fd::AsRawFd;
-    getpeername::<SockaddrStorage>(socket.as_raw_fd()).ok()?.family()
-}
-
 /// Who made the pair; nobody where that is in another PID namespace.
 fn maker(socket: &OwnedFd) -> Option<Pid> {
+    // Not by rustix: the kernel gives 0 for another namespace, and its type for this has no 0.
     Pid::from_raw(getsockopt(socket, sockopt::PeerCredentials).ok()?.pid())
 }
 
