@@ -1,5 +1,5 @@
-//! Links the unwinder into the program, where the compiler has it as an archive: a process for each call is to start
-//! fast, and every library that is mapped costs such a start about 0.1 ms, this one most.
+//! Refuses systems other than Linux, and links the unwinder into the program where the compiler has it as an archive: a
+//! process for each call is to start fast, and every library that is mapped costs such a start about 0.1 ms, this one most.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +7,12 @@ use std::process::Command;
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|found| found == value);
-    if !is("CARGO_CFG_TARGET_OS", "linux") || !is("CARGO_CFG_TARGET_ENV", "gnu") || !is("HOST", &target()) {
+    // Here and not by `compile_error!`, which the errors of all that is missing elsewhere would follow.
+    if !is("CARGO_CFG_TARGET_OS", "linux") {
+        println!("cargo::error=asyncq runs on Linux only: it needs `/proc`, pidfds and inotify");
+        return;
+    }
+    if !is("CARGO_CFG_TARGET_ENV", "gnu") || !is("HOST", &target()) {
         return;
     }
     let asked = Command::new("cc").arg("-print-file-name=libgcc_eh.a").output();

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use asyncq::domain::job::State;
 
@@ -215,6 +216,45 @@ fn the_changelog_knows_this_version() {
     let heading = changelog.lines().find(|line| line.starts_with("## ")).unwrap();
     assert!(heading.starts_with("## Unreleased") || heading.starts_with(&format!("## {version}")), "{heading}");
     assert!(changelog.lines().any(|line| line.starts_with("- ")));
+}
+
+/// The packages that a build for Linux takes, those of the tests too, and that ask for a newer Rust than this one. Some ask
+/// for none; only a build with the older compiler shows what those need.
+fn packages_beyond(rust: &str) -> Vec<String> {
+    let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut metadata = Command::new(env!("CARGO"));
+    metadata.args(["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", &platform]);
+    let output = metadata.current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let taken = metadata["resolve"]["nodes"].as_array().unwrap();
+    let taken: BTreeSet<&str> = taken.iter().filter_map(|node| node["id"].as_str()).collect();
+    let number = |version: &str| -> Vec<u32> { version.split('.').map(|part| part.parse().unwrap()).collect() };
+    let packages = metadata["packages"].as_array().unwrap().iter();
+    let packages = packages.filter(|package| taken.contains(package["id"].as_str().unwrap()));
+    let newer = packages.filter(|package| package["rust_version"].as_str().is_some_and(|it| number(it) > number(rust)));
+    newer.map(|package| format!("{} {}", package["name"], package["rust_version"])).collect()
+}
+
+#[test]
+fn no_dependency_needs_a_newer_rust_than_we_promise() {
+    let ours = format!("{}.0", env!("CARGO_PKG_RUST_VERSION"));
+    assert_eq!(packages_beyond(&ours), Vec::<String>::new(), "need a newer Rust than {ours}");
+    assert!(!packages_beyond("1.60.0").is_empty(), "this test is broken");
+}
+
+#[test]
+fn a_build_for_another_system_ends_with_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("build");
+    let mut compile = Command::new(Path::new(env!("CARGO")).with_file_name("rustc"));
+    compile.args(["--edition", "2024", "-o"]).arg(&script).arg(root().join("build.rs"));
+    assert!(compile.status().unwrap().success());
+    let refusals = |system: &str| {
+        let output = Command::new(&script).env("CARGO_CFG_TARGET_OS", system).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().matches("cargo::error=asyncq runs on Linux only: ").count()
+    };
+    assert_eq!([refusals("macos"), refusals("windows"), refusals("linux")], [1, 1, 0]);
 }
 
 #[test]

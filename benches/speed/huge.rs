@@ -67,7 +67,7 @@ fn tell(bench: &Bench, args: &[&str]) {
     let (time, mut waited) = std::thread::scope(|scope| {
         let waits = scope.spawn(|| {
             let db = rusqlite::Connection::open(bench.path()).unwrap();
-            db.busy_timeout(Duration::from_mins(1)).unwrap();
+            db.busy_timeout(Duration::from_secs(60)).unwrap();
             let mut waited = Vec::new();
             while !done.load(Ordering::Relaxed) {
                 let began = Instant::now();

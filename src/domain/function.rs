@@ -201,7 +201,7 @@ pub struct WorkerLimits {
 }
 
 /// How long an idle worker is kept, unless its function says otherwise.
-pub const IDLE: Duration = Duration::from_mins(1);
+pub const IDLE: Duration = Duration::from_secs(60);
 
 impl WorkerLimits {
     /// How long it may be idle.

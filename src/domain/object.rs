@@ -34,7 +34,7 @@ fn offset(text: &str, error: &serde_json::Error) -> usize {
     let lines = text.split_inclusive('\n').take(error.line().saturating_sub(1));
     let start: usize = lines.map(str::len).sum();
     let at = (start + error.column()).saturating_sub(1);
-    text.floor_char_boundary(at.min(text.len()))
+    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
 /// The sentence about a character that cannot stand where it does.

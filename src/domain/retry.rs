@@ -11,7 +11,7 @@ use super::state::State;
 pub const CONFLICT_ATTEMPTS: i64 = 3;
 
 /// The longest time that a job waits until it is tried again. One that would wait longer has seen the clock go back.
-pub const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The longest time that it waits where its function has not said for how long.
 pub const LONGEST_DRAWN_PAUSE: Duration = Duration::from_secs(1 << (CONFLICT_ATTEMPTS - 1));
@@ -143,7 +143,7 @@ mod tests {
             .map(|(conflicts, draw)| decide(&Outcome::Conflict(None), after(conflicts), draw).pause.unwrap())
             .into();
         assert_eq!(pauses, [0, 2, 2, 4].map(Duration::from_secs));
-        for (asked, given) in [(Duration::ZERO, Duration::ZERO), (Duration::from_hours(1), LONGEST_PAUSE)] {
+        for (asked, given) in [(Duration::ZERO, Duration::ZERO), (Duration::from_secs(3600), LONGEST_PAUSE)] {
             assert_eq!(decide(&Outcome::Conflict(Some(asked)), after(0), 0.5).pause, Some(given));
         }
         let last = decide(&Outcome::Conflict(None), after(2), 0.5);

@@ -38,7 +38,7 @@ const ENGINE: &str = "engine";
 const DRAFT: &str = "draft";
 
 /// How long nobody takes to make a folder.
-const UNFINISHED: Duration = Duration::from_hours(1);
+const UNFINISHED: Duration = Duration::from_secs(3600);
 
 /// How many bytes a mark takes: the number of a job, negative where that is in a host, or 0.
 const MARK: usize = 8;

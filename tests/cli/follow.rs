@@ -186,7 +186,7 @@ fn systemd_hears_that_it_is_ready_and_lives_and_functions_do_not_speak_for_it() 
             let _ = say.send(String::from_utf8_lossy(&space[..count]).trim().to_owned());
         }
     });
-    let next = || heard.recv_timeout(Duration::from_mins(1)).unwrap();
+    let next = || heard.recv_timeout(Duration::from_secs(60)).unwrap();
     assert_eq!(next(), "READY=1");
     for _ in 0..3 {
         assert_eq!(next(), "WATCHDOG=1");

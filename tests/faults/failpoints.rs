@@ -117,7 +117,7 @@ impl Scene {
         }
         books.worker(&place, "events slow", "65536", "");
         let store = Connection::open(place.store()).unwrap();
-        store.busy_timeout(std::time::Duration::from_mins(1)).unwrap();
+        store.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
         store.execute_batch("PRAGMA wal_autocheckpoint = 0").unwrap();
         let mut scene = Scene { place, books, store, calls: 0 };
         let mut processors = Vec::new();

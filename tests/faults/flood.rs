@@ -18,7 +18,7 @@ const LOG: u64 = 1024 * 1024;
 const MORE_STORE: u64 = 4 * LOG;
 
 /// How long a small flood may take, whatever else the machine does.
-const LONG: Duration = Duration::from_mins(1);
+const LONG: Duration = Duration::from_secs(60);
 
 /// The peak of memory of both processes of a processor, in KiB.
 fn peaks(processor: &Running) -> [i64; 2] {

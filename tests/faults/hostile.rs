@@ -73,7 +73,7 @@ fn wait_while_less(what: &str, mut left: impl FnMut() -> i64) {
         if now < least {
             (least, since) = (now, Instant::now());
         }
-        assert!(since.elapsed() < Duration::from_mins(1), "nothing goes on: {what}, {least} left");
+        assert!(since.elapsed() < Duration::from_secs(60), "nothing goes on: {what}, {least} left");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -159,7 +159,7 @@ impl Hostile {
     fn watch(&self) {
         let mut over = BTreeSet::new();
         let store = Connection::open(self.place.store()).unwrap();
-        store.busy_timeout(Duration::from_mins(1)).unwrap();
+        store.busy_timeout(Duration::from_secs(60)).unwrap();
         let mut ended = store.prepare("SELECT id FROM asyncq_job WHERE finished_at > 0").unwrap();
         let mut left = Vec::new();
         wait_until("all are over", || {

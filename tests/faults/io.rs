@@ -417,7 +417,7 @@ impl Bench {
                 }
                 helped = Some((help, Instant::now()));
             }
-            if began.elapsed() > Duration::from_mins(1) {
+            if began.elapsed() > Duration::from_secs(60) {
                 return Err(format!("never ended: {}", self.place.read("said")));
             }
             std::thread::sleep(Duration::from_millis(10));

@@ -103,7 +103,7 @@ pub fn memory(pid: &str, measure: &str) -> i64 {
 /// Enqueues as many calls with this word.
 pub fn enqueue(place: &Place, function: &str, word: &str, count: usize) {
     let store = rusqlite::Connection::open(place.store()).unwrap();
-    store.busy_timeout(Duration::from_mins(1)).unwrap();
+    store.busy_timeout(Duration::from_secs(60)).unwrap();
     let insert = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?3)
         INSERT INTO asyncq_job (service, function, args) SELECT 'events', ?1, json_array(?2) FROM n";
     store.execute(insert, (function, word, i64::try_from(count).unwrap())).unwrap();

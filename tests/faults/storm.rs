@@ -285,7 +285,7 @@ impl Storm {
             match left() {
                 0 => return,
                 fewer if fewer < least => (least, since) = (fewer, Instant::now()),
-                same => assert!(since.elapsed() < Duration::from_mins(1), "{same} jobs do not get on"),
+                same => assert!(since.elapsed() < Duration::from_secs(60), "{same} jobs do not get on"),
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -314,7 +314,7 @@ impl Drop for End<'_> {
 
 fn connect(place: &Place) -> Connection {
     let store = Connection::open(place.store()).unwrap();
-    store.busy_timeout(Duration::from_mins(1)).unwrap();
+    store.busy_timeout(Duration::from_secs(60)).unwrap();
     store.execute_batch("PRAGMA synchronous=FULL").unwrap();
     store
 }
@@ -400,7 +400,7 @@ fn a_function_completes_its_own_job_in_the_transaction_of_its_effect() {
 fn complete(job: &str) {
     let variable = |name: &str| std::env::var(name).unwrap();
     let mut store = Connection::open(variable("ASYNCQ_DB")).unwrap();
-    store.busy_timeout(Duration::from_mins(1)).unwrap();
+    store.busy_timeout(Duration::from_secs(60)).unwrap();
     let transaction = store.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
     transaction.execute("INSERT INTO effect VALUES (?1)", [job]).unwrap();
     let complete = "UPDATE asyncq_job SET state = 'completed'

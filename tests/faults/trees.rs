@@ -194,7 +194,8 @@ impl Lane {
     /// At full size each tree is looked for once more when its time is over.
     fn check_those_that_are_due(&mut self) {
         while full()
-            && let Some((_, name)) = self.to_check.pop_front_if(|(due, _)| *due <= Instant::now())
+            && self.to_check.front().is_some_and(|(due, _)| *due <= Instant::now())
+            && let Some((_, name)) = self.to_check.pop_front()
         {
             self.check(&name);
         }

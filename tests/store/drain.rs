@@ -260,7 +260,7 @@ conformance! {
         let (id, processor) = (enqueue(store, 1), processor(store, 1));
         let mut end = ends(&claim(store, processor), &Outcome::Conflict(None));
         // As if the clock had been an hour ahead.
-        end.verdict.pause = Some(Duration::from_hours(1));
+        end.verdict.pause = Some(Duration::from_secs(3600));
         assert_eq!(store.finish(&[&end]).unwrap(), [Some(State::Delayed)]);
         let before = store.service_status(&service("events"), None).unwrap();
         assert!(before.ready && before.next_due.unwrap().since(before.now) > LONGEST_PAUSE);

@@ -175,7 +175,7 @@ conformance! {
         let theirs = JobFilter { principal: Some("the principal".into()), ..all.clone() };
         assert_eq!(ids(theirs, Some(4), Some(2)), [3, 2]);
         assert_eq!(ids(JobFilter { principal: Some(String::new()), ..all.clone() }, None, None), [5]);
-        assert_eq!(ids(JobFilter { older_than: Some(Duration::from_hours(1)), ..all.clone() }, None, None), Vec::<i64>::new());
+        assert_eq!(ids(JobFilter { older_than: Some(Duration::from_secs(3600)), ..all.clone() }, None, None), Vec::<i64>::new());
         assert_eq!(ids(JobFilter { parent: Some(JobId(1)), ..all }, None, None), Vec::<i64>::new());
     }
 
@@ -284,7 +284,7 @@ conformance! {
             let claim = claim(store, processor);
             run_cycle(store, processor, &[&ends(&claim, &outcome)], 0, 0);
         }
-        let old = JobFilter { older_than: Some(Duration::from_hours(1)), ..ended() };
+        let old = JobFilter { older_than: Some(Duration::from_secs(3600)), ..ended() };
         assert_eq!(step(store, Change::Remove, &old, 0), Step::default());
         let errors = JobFilter { states: vec![State::Error], ..JobFilter::default() };
         assert_eq!(step(store, Change::Remove, &errors, ids[1].0), Step::default());

@@ -31,7 +31,7 @@ const TINY: Duration = Duration::from_micros(200);
 const MEASURE: Duration = Duration::from_millis(100);
 
 /// How long to sleep when nothing is to be watched but descriptors.
-pub(super) const LONG: Duration = Duration::from_mins(10);
+pub(super) const LONG: Duration = Duration::from_secs(600);
 
 impl Worker {
     /// Runs calls from `desk` until it has none for this worker and all are answered.

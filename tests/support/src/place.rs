@@ -246,7 +246,7 @@ pub fn install(program: &Path, copy: &Path) {
 
 /// Waits until a condition holds; fails after a time that is far longer than it can take.
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_mins(1);
+    let end = Instant::now() + Duration::from_secs(60);
     while !holds() {
         assert!(Instant::now() < end, "never happened: {what}");
         std::thread::sleep(Duration::from_millis(5));
