@@ -6,6 +6,7 @@ pub mod attempt;
 pub mod batch;
 pub mod call;
 pub mod event;
+pub mod exit;
 pub mod function;
 pub mod job;
 pub mod json;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::{Ending, Failure, FailureKind, Outcome};
+use super::exit::CONFLICT;
 use super::state::State;
 
 /// How often a function that reports a conflict, or that cannot be started, is tried in all.
@@ -117,7 +118,7 @@ pub fn decide_once(outcome: &Outcome, conflicts: i64) -> Decision {
                 1 => "a conflict".to_owned(),
                 n => format!("a conflict in all of {n} attempts"),
             };
-            let error = Failure { exit_code: Some(75), ..Failure::new(FailureKind::Conflict, message) };
+            let error = Failure { exit_code: Some(CONFLICT), ..Failure::new(FailureKind::Conflict, message) };
             Decision { error: Some(error), ..Decision::of(State::Error, Ending::Conflict) }
         }
         Outcome::Crashed(how) => {

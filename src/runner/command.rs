@@ -17,15 +17,13 @@ use super::start::Way;
 use super::tree::{GRACE, LAST_LOOK, Tree, soon};
 use super::{Capture, Control, Ended, Hitch, Request, Stop, Surroundings, descriptors, signals, start};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
+use crate::domain::exit::Exit;
 use crate::domain::log::Stream;
 use crate::error::reason;
 use crate::failpoint::reached;
 
 /// How much a pipe can hold, in bytes (the default of `/proc/sys/fs/pipe-max-size`, pipe(7)).
 const LARGEST_PIPE: usize = 1024 * 1024;
-
-/// The exit code by which a function asks to be tried again (`EX_TEMPFAIL` of sysexits.h).
-const CONFLICT: i32 = 75;
 
 /// Runs a call to its end; gives nothing where it was left behind, as it may not be ended and nobody waits for it.
 ///
@@ -117,7 +115,7 @@ impl<'a> Running<'a> {
         self.streams = [None, None];
         let _ = self.tree.kill()?;
         self.reader.finish();
-        Some(Outcome::Failed(start::cannot_run(126, format!("cannot be watched: {}", reason(&error)))))
+        Some(Outcome::Failed(Failure::not_executable(format!("cannot be watched: {}", reason(&error)))))
     }
 
     fn until_the_end(mut self, ended: &OwnedFd, limit: Option<Instant>, control: &Control) -> Option<Outcome> {
@@ -144,7 +142,7 @@ impl<'a> Running<'a> {
         }
         let status = self.end_the_rest(soon(ending.map(|ending| ending.kill_at)), control)?;
         Some(match ending.map(|ending| ending.why) {
-            None => outcome(status),
+            None => exit(status).outcome(),
             Some(Why::Cancelled) => Outcome::Cancelled,
             Some(Why::Interrupted) => Outcome::Interrupted,
             Some(Why::TooLong) => Outcome::Failed(Failure {
@@ -241,23 +239,11 @@ fn read_once(slot: &mut Option<OwnedFd>, stream: Stream, reader: &mut Reader<'_>
 }
 
 /// How a program that was left alone ended.
-fn outcome(status: io::Result<ExitStatus>) -> Outcome {
-    let status = match status {
-        Ok(status) => status,
-        Err(error) => {
-            let message = format!("it is unknown how it ended: {}", reason(&error));
-            return Outcome::Failed(Failure::new(FailureKind::Exit, message));
-        }
-    };
-    let failure =
-        |kind, message| Failure { exit_code: status.code(), signal: status.signal(), ..Failure::new(kind, message) };
-    Outcome::Failed(match (status.code(), status.signal()) {
-        (Some(0), _) => return Outcome::Completed,
-        (Some(CONFLICT), _) => return Outcome::Conflict(None),
-        (Some(code @ 126), _) => failure(FailureKind::CannotRun, format!("exit code {code}: not executable")),
-        (Some(code @ 127), _) => failure(FailureKind::CannotRun, format!("exit code {code}: a command was not found")),
-        (Some(code), _) => failure(FailureKind::Exit, format!("exit code {code}")),
-        (None, Some(signal)) => failure(FailureKind::Signal, format!("ended by {}", signals::name(signal))),
-        (None, None) => failure(FailureKind::Exit, "neither an exit code nor a signal".to_owned()),
-    })
+fn exit(status: io::Result<ExitStatus>) -> Exit {
+    match status.map(|status| (status.code(), status.signal())) {
+        Ok((Some(code), _)) => Exit::Code(code),
+        Ok((None, Some(signal))) => Exit::Signal(signal, signals::name(signal)),
+        Ok((None, None)) => Exit::Unknown("neither an exit code nor a signal".to_owned()),
+        Err(error) => Exit::Unknown(format!("it is unknown how it ended: {}", reason(&error))),
+    }
 }

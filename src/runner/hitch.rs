@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::start::cannot_run;
 use super::{Control, Stop};
 use crate::domain::attempt::{Failure, Outcome};
 use crate::error::reason;
@@ -49,9 +48,10 @@ impl Hitch {
         match self {
             Hitch::Unable(failure) | Hitch::Written(failure) => Outcome::Unstarted(failure),
             Hitch::Unfit(failure) => Outcome::Failed(failure),
-            Hitch::Scarce(error) => {
-                Outcome::Unstarted(cannot_run(126, format!("its program cannot be started: {}", in_words(&error))))
-            }
+            Hitch::Scarce(error) => Outcome::Unstarted(Failure::not_executable(format!(
+                "its program cannot be started: {}",
+                in_words(&error)
+            ))),
             Hitch::Stopped(Stop::Cancel) => Outcome::Cancelled,
             Hitch::Stopped(_) => Outcome::Interrupted,
         }

@@ -72,7 +72,7 @@ impl Program<'_> {
     fn command(self) -> Result<(Command, PathBuf), Failure> {
         let site = Path::new(self.site);
         let Some((program, first)) = self.definition.command.split_first() else {
-            return Err(cannot_run(127, "the function has no program".to_owned()));
+            return Err(Failure::not_found("the function has no program"));
         };
         // Without the dots that were typed, which would only be in the way where the path is shown.
         let program: PathBuf = site.join(program).components().collect();
@@ -190,11 +190,6 @@ pub(super) fn stdin_line(request: &Request<'_>) -> Vec<u8> {
     line
 }
 
-/// A failure to run a program at all.
-pub(super) fn cannot_run(exit_code: i32, message: String) -> Failure {
-    Failure { exit_code: Some(exit_code), ..Failure::new(FailureKind::CannotRun, message) }
-}
-
 /// What to say of a program whose interpreter is not there.
 fn no_interpreter(program: &Path) -> String {
     let shown = program.display();
@@ -220,26 +215,29 @@ fn why_not(error: &io::Error, program: &Path, site: &Path) -> Failure {
     let shown = program.display();
     match site.metadata() {
         Ok(meta) if meta.is_dir() => {}
-        Ok(_) => return cannot_run(127, format!("its site `{}` is no directory any more", site.display())),
+        Ok(_) => return Failure::not_found(format!("its site `{}` is no directory any more", site.display())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return cannot_run(127, format!("its site `{}` is gone", site.display()));
+            return Failure::not_found(format!("its site `{}` is gone", site.display()));
         }
         Err(error) => {
-            return cannot_run(126, format!("its site `{}` cannot be entered: {}", site.display(), reason(&error)));
+            return Failure::not_executable(format!(
+                "its site `{}` cannot be entered: {}",
+                site.display(),
+                reason(&error)
+            ));
         }
     }
     match Errno::from_io_error(error) {
-        Some(Errno::NOENT) if program.exists() => cannot_run(127, no_interpreter(program)),
-        Some(Errno::NOENT) => cannot_run(127, format!("its program `{shown}` is gone")),
-        Some(Errno::ACCESS) => cannot_run(126, format!("its program `{shown}` is not executable")),
-        Some(Errno::NOEXEC) => {
-            cannot_run(126, format!("its program `{shown}` is neither a binary nor a script that begins with `#!`"))
-        }
-        Some(Errno::TOOBIG) => cannot_run(
-            126,
-            format!("its program `{shown}` cannot be started: its command and its environment are too long"),
-        ),
-        Some(Errno::TXTBSY) => cannot_run(126, format!("its program `{shown}` is being written")),
-        _ => cannot_run(126, format!("its program `{shown}` cannot be started: {}", in_words(error))),
+        Some(Errno::NOENT) if program.exists() => Failure::not_found(no_interpreter(program)),
+        Some(Errno::NOENT) => Failure::not_found(format!("its program `{shown}` is gone")),
+        Some(Errno::ACCESS) => Failure::not_executable(format!("its program `{shown}` is not executable")),
+        Some(Errno::NOEXEC) => Failure::not_executable(format!(
+            "its program `{shown}` is neither a binary nor a script that begins with `#!`"
+        )),
+        Some(Errno::TOOBIG) => Failure::not_executable(format!(
+            "its program `{shown}` cannot be started: its command and its environment are too long"
+        )),
+        Some(Errno::TXTBSY) => Failure::not_executable(format!("its program `{shown}` is being written")),
+        _ => Failure::not_executable(format!("its program `{shown}` cannot be started: {}", in_words(error))),
     }
 }

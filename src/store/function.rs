@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::engine::{Row, Tx, damaged};
 use super::service::{Added, IfWaiting, Removed};
 use super::{Store, job, service};
-use crate::domain::attempt::{Failure, FailureKind};
+use crate::domain::attempt::Failure;
 use crate::domain::function::{Args, CallFormat, Definition, Function, FunctionChange, FunctionName, Stdin};
 use crate::domain::object;
 use crate::domain::service::ServiceName;
@@ -277,11 +277,10 @@ fn read_definition(row: &dyn Row) -> Result<Definition> {
 
 /// The definition of a function, or why it has none that can be run: that costs only its own calls.
 pub(super) fn definition(tx: &mut dyn Tx, service: &str, name: &str) -> Result<Result<Definition, Failure>> {
-    let cannot = |why: String| Failure { exit_code: Some(127), ..Failure::new(FailureKind::CannotRun, why) };
     let found = tx.first(FUNCTION, &[service.into(), name.into()], |row| {
-        Ok(read_definition(row).map_err(|error| cannot(error.to_string())))
+        Ok(read_definition(row).map_err(|error| Failure::not_found(error.to_string())))
     })?;
-    Ok(found.unwrap_or_else(|| Err(cannot("its function was removed meanwhile".to_owned()))))
+    Ok(found.unwrap_or_else(|| Err(Failure::not_found("its function was removed meanwhile"))))
 }
 
 /// The function of that name, or the error that says which name was perhaps meant.

@@ -17,9 +17,6 @@ use crate::runner::{Ended, LONGEST_NOTE};
 /// How many bytes of output are noted with a call at most; one that has printed more is repeated.
 const SHORT: usize = LONGEST_NOTE / 2;
 
-/// From which exit code on shells tell that a program was killed.
-const KILLED: i32 = 128;
-
 /// A call that has ended.
 pub(super) struct Note {
     pub(super) fence: Fence,
@@ -49,15 +46,9 @@ struct Head<'a> {
     pieces: Vec<(i64, usize)>,
 }
 
-/// Writes it down, unless it is too long for that, or is not for sure the function's own doing: what kills a processor may
-/// end its functions a moment before, and that has to count as a crash.
+/// Writes it down, unless it is too long for that, or is not surely the function's own doing.
 pub(super) fn write(claim: &Claim, ended: &Ended) -> Option<Vec<u8>> {
-    let by_itself = match &ended.outcome {
-        Outcome::Completed | Outcome::CompletedItself | Outcome::Conflict(_) | Outcome::Unstarted(_) => true,
-        Outcome::Failed(failure) => failure.exit_code.is_some_and(|code| code < KILLED),
-        Outcome::Crashed(_) | Outcome::Interrupted | Outcome::Cancelled => false,
-    };
-    if !by_itself || ended.output.kept() > SHORT {
+    if !ended.outcome.is_own_doing() || ended.output.kept() > SHORT {
         return None;
     }
     let log = ended.output.log();

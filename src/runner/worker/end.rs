@@ -8,10 +8,10 @@ use rustix::process::Signal;
 
 use super::held::Call;
 use super::{Desk, Done, Fate, Unfit, Worker, frames};
-use crate::domain::attempt::Outcome;
+use crate::domain::attempt::{Failure, Outcome};
 use crate::domain::log::Stream;
 use crate::runner::tree::{GRACE, REST_GRACE, soon};
-use crate::runner::{Capture, Control, Output, Stop, signals, start};
+use crate::runner::{Capture, Control, Output, Stop, signals};
 
 /// A worker does not go on.
 pub(super) enum Flaw {
@@ -217,7 +217,7 @@ impl Worker {
             Outcome::Crashed(format!("its worker {how}"))
         } else {
             let last = last_line(&self.before).map(|line| format!(": {line}")).unwrap_or_default();
-            Outcome::Unstarted(start::cannot_run(126, format!("its worker {how}{last}")))
+            Outcome::Unstarted(Failure::not_executable(format!("its worker {how}{last}")))
         };
         Unfit { outcome, printed: self.before, first }
     }

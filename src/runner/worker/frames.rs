@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::line::{self, LONGEST};
 use crate::domain::call::Principal;
+use crate::domain::exit::{ErrorKind, ReportedError};
 use crate::domain::job::Claim;
 use crate::domain::json;
 use crate::domain::log::Stream;
@@ -87,12 +88,8 @@ pub(super) enum End {
     Value(Option<String>, bool),
     /// With a value that cannot be taken; says what is wrong with the answer, to go on after "its".
     BadValue(String),
-    /// It is to be tried again, perhaps after this pause.
-    Conflict(Option<Duration>),
-    /// It could not be begun, with the code and why.
-    CannotRun(i32, String),
-    /// It failed for good.
-    Error(String),
+    /// With an error.
+    Error(ReportedError),
 }
 
 impl Default for End {
@@ -135,17 +132,9 @@ struct Raised<'a> {
 
 #[derive(Deserialize, Default)]
 struct Details {
-    kind: Option<Kind>,
+    kind: Option<ErrorKind>,
     pause: Option<f64>,
     output: Option<[u64; 2]>,
-}
-
-#[derive(Deserialize, Clone, Copy)]
-#[serde(rename_all = "kebab-case")]
-enum Kind {
-    Error,
-    Conflict,
-    CannotRun,
 }
 
 #[derive(Deserialize)]
@@ -303,18 +292,8 @@ fn answer(result: Option<&RawValue>, error: Option<&RawValue>) -> Result<Answer,
             let data = data.map(|data| object::read(data.get())).transpose();
             let Details { kind, pause, output } =
                 data.map_err(|flaw| format!("in the `data` of its `error`, {flaw}"))?.unwrap_or_default();
-            let kind = kind.unwrap_or(match code {
-                75 => Kind::Conflict,
-                126 | 127 => Kind::CannotRun,
-                _ => Kind::Error,
-            });
-            let end = match kind {
-                Kind::Error => End::Error(message.into_owned()),
-                Kind::Conflict => {
-                    End::Conflict(pause.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok()))
-                }
-                Kind::CannotRun => End::CannotRun(if code == 126 { 126 } else { 127 }, message.into_owned()),
-            };
+            let pause = pause.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
+            let end = End::Error(ReportedError { code, kind, pause, message: message.into_owned() });
             Ok(Answer { end, printed: output })
         }
         _ => Err("it has not one of `result` and `error`".to_owned()),
@@ -401,6 +380,10 @@ mod tests {
         read(line::Frame { bytes, is_cut: false })
     }
 
+    fn reported(code: i64, kind: Option<ErrorKind>, pause: Option<Duration>, message: &str) -> End {
+        End::Error(ReportedError { code, kind, pause, message: message.to_owned() })
+    }
+
     #[test]
     fn hello_is_understood() {
         let Ok(Said::Hello(id, Ok(hello))) = said(r#""id":"a","method":"hello","params":{"protocol":1,"new":[]}"#)
@@ -435,15 +418,17 @@ mod tests {
         assert_eq!(end(r#""result":{"value":null}"#), End::Value(None, false));
         assert_eq!(end(r#""result":{"value":1.10,"completed":true}"#), End::Value(Some("1.10".to_owned()), true));
         let error = |code, data: &str| end(&format!(r#""error":{{"code":{code},"message":"no\n"{data}}}"#));
-        assert_eq!(error(1, ""), End::Error("no\n".to_owned()));
-        assert_eq!(error(75, ""), End::Conflict(None));
-        assert_eq!(error(126, ""), End::CannotRun(126, "no\n".to_owned()));
-        assert_eq!(error(75, r#","data":{"kind":"error"}"#), End::Error("no\n".to_owned()));
-        assert_eq!(error(1, r#","data":{"kind":"cannot-run"}"#), End::CannotRun(127, "no\n".to_owned()));
+        let reported = |code, kind, pause| reported(code, kind, pause, "no\n");
+        assert_eq!(error(1, ""), reported(1, None, None));
+        for (name, kind) in
+            [("error", ErrorKind::Error), ("conflict", ErrorKind::Conflict), ("cannot-run", ErrorKind::CannotRun)]
+        {
+            assert_eq!(error(75, &format!(r#","data":{{"kind":"{name}"}}"#)), reported(75, Some(kind), None));
+        }
         let pause = error(1, r#","data":{"kind":"conflict","pause":0.5}"#);
-        assert_eq!(pause, End::Conflict(Some(Duration::from_millis(500))));
-        assert_eq!(error(75, r#","data":{"pause":-1}"#), End::Conflict(Some(Duration::ZERO)));
-        assert_eq!(error(75, r#","data":{"pause":1e300}"#), End::Conflict(None));
+        assert_eq!(pause, reported(1, Some(ErrorKind::Conflict), Some(Duration::from_millis(500))));
+        assert_eq!(error(75, r#","data":{"pause":-1}"#), reported(75, None, Some(Duration::ZERO)));
+        assert_eq!(error(75, r#","data":{"pause":1e300}"#), reported(75, None, None));
     }
 
     #[test]
@@ -507,7 +492,7 @@ mod tests {
             (b"a\xffb\xc3", "a\u{fffd}b\u{fffd}"),
             (b"\\ud83d\xed\xa0\xbd\xc3\xa4", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{e4}"),
         ] {
-            assert_eq!(error(message), End::Error(told.to_owned()), "{}", message.escape_ascii());
+            assert_eq!(error(message), reported(1, None, None, told), "{}", message.escape_ascii());
         }
         let value = |value: &[u8]| line(&[br#""result":{"value":"#, value, b"}"].concat());
         assert!(matches!(value(b"[\"\xff\"]"), End::BadValue(_)));
@@ -527,7 +512,7 @@ mod tests {
         let too_long = End::BadValue("answer is longer than 4 MiB".to_owned());
         let answer = |end, printed| Said::Answer(1, Answer { end, printed });
         assert_eq!(cut(r#""id":1,"result":{"value":null,"output":[1,0]}"#), answer(too_long, Some([1, 0])));
-        assert_eq!(cut(r#""id":1,"error":{"code":75,"message":"x"}"#), answer(End::Conflict(None), None));
+        assert_eq!(cut(r#""id":1,"error":{"code":75,"message":"x"}"#), answer(reported(75, None, None, "x"), None));
         assert!(matches!(cut(r#""id":1,"method":"hello","params":{"protocol":1}"#), Said::Hello(_, Err(_))));
         let text = "ab\nasyncq: the rest is left out, as the message is longer than 4 MiB\n".to_owned();
         let params = r#""method":"output","params":{"job":1,"stream":"out","text":"ab"}"#;

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use super::frames::{Answer, End};
 use super::{Begun, Done};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
+use crate::domain::exit::Exit;
 use crate::domain::job::Fence;
 use crate::domain::json::Json;
 use crate::runner::tree::GRACE;
-use crate::runner::{Capture, Ended, Stop, start};
+use crate::runner::{Capture, Ended, Stop};
 
 /// The calls that are sent and not answered, oldest first.
 #[derive(Debug, Default)]
@@ -266,9 +267,7 @@ impl Call {
             End::BadValue(flaw) => (failed(FailureKind::BadResult, format!("its {flaw}")), None),
             // However it ended: it was to.
             _ if self.ending.is_some() => (self.ending.map_or(Outcome::Completed, |it| it.why.outcome()), None),
-            End::Conflict(pause) => (Outcome::Conflict(pause), None),
-            End::CannotRun(code, why) => (Outcome::Failed(start::cannot_run(code, told(&why))), None),
-            End::Error(why) => (failed(FailureKind::Error, told(&why)), None),
+            End::Error(error) => (Exit::Reported(error).outcome(), None),
         };
         self.over(outcome, result, took)
     }
@@ -283,15 +282,4 @@ impl Call {
         let Begun { claim, mark } = self.begun;
         Done { claim, ended: Ended { outcome, result, took, output: self.capture }, mark }
     }
-}
-
-/// How long a message of a function may be, in characters.
-const LONGEST_MESSAGE: usize = 2000;
-
-fn told(message: &str) -> String {
-    let text = message.trim();
-    if text.is_empty() {
-        return "it failed, and did not say why".to_owned();
-    }
-    text.chars().take(LONGEST_MESSAGE).collect()
 }

@@ -32,7 +32,7 @@ use self::output::Printed;
 use super::start::Way;
 use super::tree::Tree;
 use super::{Capture, Control, Ended, Hitch, Mark, Output, Surroundings, descriptors, in_words, start};
-use crate::domain::attempt::Outcome;
+use crate::domain::attempt::{Failure, Outcome};
 use crate::domain::function::{Definition, WorkerLimits};
 use crate::domain::job::{Claim, Fence, Token};
 use crate::domain::service::ServiceName;
@@ -189,7 +189,7 @@ impl Worker {
         };
         let site = call.site_for(definition);
         let cannot = |error: &std::io::Error| {
-            start::cannot_run(126, format!("its worker cannot be started: {}", in_words(error)))
+            Failure::not_executable(format!("its worker cannot be started: {}", in_words(error)))
         };
         let (line, theirs) = around.scarcity.wait(control, Line::new, cannot)?;
         // What is written from here on is seen.

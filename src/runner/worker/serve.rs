@@ -7,11 +7,11 @@ use rustix::event::{PollFd, PollFlags};
 use super::end::Flaw;
 use super::frames::{self, Said};
 use super::{AHEAD, Begun, Desk, Done, Fate, HELLO, Room, WINDOW, Worker};
-use crate::domain::attempt::Outcome;
+use crate::domain::attempt::{Failure, Outcome};
 use crate::domain::time::Timestamp;
 use crate::failpoint::reached;
 use crate::runner::tree::LAST_LOOK;
-use crate::runner::{Control, Output, Stop, start};
+use crate::runner::{Control, Output, Stop};
 
 /// How long a call may run before those behind it are taken back.
 const STRANDED: Duration = Duration::from_millis(50);
@@ -119,7 +119,7 @@ impl Worker {
         let known = self.hello.as_ref().and_then(|hello| hello.functions.as_ref());
         let unknown = known.filter(|known| !known.iter().any(|name| name == function)).map(|known| {
             let has = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            start::cannot_run(127, format!("its worker has no function `{function}`; it has {has}"))
+            Failure::not_found(format!("its worker has no function `{function}`; it has {has}"))
         });
         let fence = begun.claim.fence;
         let from = self.line.end();

@@ -1,0 +1,203 @@
+//! What the end of a function means for its call. The rule is the same for a command, which exits, and for a function of a
+//! worker, which reports an error with a code.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::attempt::{Failure, FailureKind, Outcome};
+
+/// The exit code by which a function asks to be tried again (`EX_TEMPFAIL` of sysexits.h).
+pub const CONFLICT: i32 = 75;
+
+/// The exit code of a shell for a command that it cannot execute.
+const NOT_EXECUTABLE: i32 = 126;
+
+/// The exit code of a shell for a command that it does not find.
+const NOT_FOUND: i32 = 127;
+
+/// Shells add the number of a signal to this when a signal ended their command.
+const SIGNALLED: i32 = 128;
+
+/// The longest message that is kept of an error that a worker reports, in characters.
+const LONGEST_MESSAGE: usize = 2000;
+
+/// How a function ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exit {
+    /// Its program exited with this code.
+    Code(i32),
+    /// A signal ended its program: its number, and its name for people.
+    Signal(i32, String),
+    /// Its worker reported an error.
+    Reported(ReportedError),
+    /// The system does not say; the message is for people.
+    Unknown(String),
+}
+
+/// An error that a worker reports of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportedError {
+    /// Its code, which means what the exit code of a program means, unless there is a kind.
+    pub code: i64,
+    /// What it is.
+    pub kind: Option<ErrorKind>,
+    /// For a conflict: how long to wait before the next attempt.
+    pub pause: Option<Duration>,
+    /// Its message.
+    pub message: String,
+}
+
+/// What the end of a function that did not succeed is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorKind {
+    /// A failure for good.
+    Error,
+    /// A wish to be tried again.
+    Conflict,
+    /// The function could not be run.
+    CannotRun,
+}
+
+impl ErrorKind {
+    fn of(code: i64) -> ErrorKind {
+        match i32::try_from(code) {
+            Ok(CONFLICT) => ErrorKind::Conflict,
+            Ok(NOT_EXECUTABLE | NOT_FOUND) => ErrorKind::CannotRun,
+            _ => ErrorKind::Error,
+        }
+    }
+}
+
+impl Exit {
+    /// What it means for the call.
+    #[must_use]
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Exit::Code(0) => Outcome::Completed,
+            Exit::Code(code) => match (ErrorKind::of(code.into()), code) {
+                (ErrorKind::Conflict, _) => Outcome::Conflict(None),
+                (ErrorKind::CannotRun, NOT_EXECUTABLE) => {
+                    Outcome::Failed(Failure::not_executable(format!("exit code {code}: not executable")))
+                }
+                (ErrorKind::CannotRun, _) => {
+                    Outcome::Failed(Failure::not_found(format!("exit code {code}: a command was not found")))
+                }
+                (ErrorKind::Error, _) => {
+                    let failure = Failure::new(FailureKind::Exit, format!("exit code {code}"));
+                    Outcome::Failed(Failure { exit_code: Some(code), ..failure })
+                }
+            },
+            Exit::Signal(number, name) => {
+                let failure = Failure::new(FailureKind::Signal, format!("ended by {name}"));
+                Outcome::Failed(Failure { signal: Some(number), ..failure })
+            }
+            Exit::Reported(error) => error.outcome(),
+            Exit::Unknown(why) => Outcome::Failed(Failure::new(FailureKind::Exit, why)),
+        }
+    }
+}
+
+impl ReportedError {
+    fn outcome(self) -> Outcome {
+        let message = match self.message.trim() {
+            "" => "it failed, and did not say why".to_owned(),
+            text => text.chars().take(LONGEST_MESSAGE).collect(),
+        };
+        match self.kind.unwrap_or_else(|| ErrorKind::of(self.code)) {
+            ErrorKind::Conflict => Outcome::Conflict(self.pause),
+            ErrorKind::CannotRun if self.code == i64::from(NOT_EXECUTABLE) => {
+                Outcome::Failed(Failure::not_executable(message))
+            }
+            ErrorKind::CannotRun => Outcome::Failed(Failure::not_found(message)),
+            ErrorKind::Error => Outcome::Failed(Failure::new(FailureKind::Error, message)),
+        }
+    }
+}
+
+impl Failure {
+    /// A function whose program, worker or site cannot be used, for which a shell would exit with 126.
+    pub fn not_executable(message: impl Into<String>) -> Failure {
+        Failure { exit_code: Some(NOT_EXECUTABLE), ..Failure::new(FailureKind::CannotRun, message) }
+    }
+
+    /// A function whose program or site is not there, for which a shell would exit with 127.
+    pub fn not_found(message: impl Into<String>) -> Failure {
+        Failure { exit_code: Some(NOT_FOUND), ..Failure::new(FailureKind::CannotRun, message) }
+    }
+}
+
+impl Outcome {
+    /// Whether the function, and nobody else, surely brought this about. Whatever kills a processor may end its functions a
+    /// moment before, and such an end has to count as a crash.
+    #[must_use]
+    pub fn is_own_doing(&self) -> bool {
+        match self {
+            Outcome::Completed | Outcome::CompletedItself | Outcome::Conflict(_) | Outcome::Unstarted(_) => true,
+            Outcome::Failed(failure) => failure.exit_code.is_some_and(|code| code < SIGNALLED),
+            Outcome::Crashed(_) | Outcome::Interrupted | Outcome::Cancelled => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(exit: Exit) -> Failure {
+        match exit.outcome() {
+            Outcome::Failed(failure) => failure,
+            outcome => panic!("{outcome:?}"),
+        }
+    }
+
+    #[test]
+    fn an_exit_code_says_what_follows() {
+        assert_eq!(Exit::Code(0).outcome(), Outcome::Completed);
+        assert_eq!(Exit::Code(75).outcome(), Outcome::Conflict(None));
+        for (code, kind) in [
+            (1, FailureKind::Exit),
+            (74, FailureKind::Exit),
+            (126, FailureKind::CannotRun),
+            (127, FailureKind::CannotRun),
+            (128, FailureKind::Exit),
+            (255, FailureKind::Exit),
+        ] {
+            let failure = failed(Exit::Code(code));
+            assert_eq!((failure.kind, failure.exit_code, failure.signal), (kind, Some(code), None));
+        }
+        let failure = failed(Exit::Signal(9, "signal 9 (SIGKILL)".to_owned()));
+        assert_eq!((failure.kind, failure.exit_code, failure.signal), (FailureKind::Signal, None, Some(9)));
+        assert_eq!(failure.message, "ended by signal 9 (SIGKILL)");
+    }
+
+    #[test]
+    fn the_kind_that_a_worker_reports_is_above_the_code() {
+        let reported = |code, kind| {
+            let pause = Some(Duration::from_secs(2));
+            Exit::Reported(ReportedError { code, kind, pause, message: " no\n".to_owned() })
+        };
+        let conflict = Outcome::Conflict(Some(Duration::from_secs(2)));
+        assert_eq!(reported(75, None).outcome(), conflict);
+        assert_eq!(reported(1, Some(ErrorKind::Conflict)).outcome(), conflict);
+        let of = |code, kind| {
+            let failure = failed(reported(code, kind));
+            assert_eq!(failure.message, "no");
+            (failure.kind, failure.exit_code)
+        };
+        assert_eq!(of(-32602, None), (FailureKind::Error, None));
+        assert_eq!(of(i64::MAX, None), (FailureKind::Error, None));
+        assert_eq!(of(126, None), (FailureKind::CannotRun, Some(126)));
+        assert_eq!(of(127, None), (FailureKind::CannotRun, Some(127)));
+        assert_eq!(of(75, Some(ErrorKind::Error)), (FailureKind::Error, None));
+        assert_eq!(of(1, Some(ErrorKind::CannotRun)), (FailureKind::CannotRun, Some(127)));
+    }
+
+    #[test]
+    fn a_kill_is_not_surely_the_functions_own_doing() {
+        assert!(Exit::Code(75).outcome().is_own_doing() && Exit::Code(127).outcome().is_own_doing());
+        let killed = Exit::Signal(9, "signal 9".to_owned()).outcome();
+        assert!(![Exit::Code(137).outcome(), killed, Outcome::Interrupted].iter().any(Outcome::is_own_doing));
+    }
+}
