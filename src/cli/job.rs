@@ -11,9 +11,10 @@ use super::job_which::{Matching, Which, job_number, one_of};
 use super::session::{Session, to_terminal};
 use super::stdio::{self, is_terminal};
 use super::{exit, say};
-use crate::commands::{Change, Store, job};
+use crate::commands::{Store, job};
 use crate::domain::job::{self as jobs, JobId, State};
 use crate::domain::log::Log;
+use crate::domain::query::JobChange;
 use crate::domain::text::{escape_control, escape_control_in_lines};
 use crate::error::{Error, Kind};
 
@@ -114,19 +115,19 @@ impl Job {
             Job::Result { id } => return result(session, &mut store, JobId(id)),
             Job::Log { id, attempt, raw } => log(session, &mut store, JobId(id), attempt, raw)?,
             Job::Cancel { which, state } => {
-                let many = (Change::Cancel, or_default(state, CANCELLABLE));
+                let many = (JobChange::Cancel, or_default(state, CANCELLABLE));
                 return which.each(session, &mut store, many, job::cancel);
             }
             Job::Retry { which, state } => {
-                let many = (Change::Retry, or_default(state, RETRIED));
+                let many = (JobChange::Retry, or_default(state, RETRIED));
                 return which.each(session, &mut store, many, job::retry);
             }
             Job::Start { which, state } => {
-                let many = (Change::Start, or_default(state, STARTABLE));
+                let many = (JobChange::Start, or_default(state, STARTABLE));
                 return which.each(session, &mut store, many, |store, id| store.start(id).map(|_| ()));
             }
             Job::Clean { matching, state } => {
-                let many = (Change::Remove, or_default(state, &State::ENDED));
+                let many = (JobChange::Remove, or_default(state, &State::ENDED));
                 return matching.change(session, &mut store, many);
             }
         }

@@ -8,8 +8,9 @@ use super::job_view::JobPrinter;
 use super::job_which::{Filter, job_number, one_of};
 use super::process::paused;
 use super::session::{Session, to_terminal};
-use crate::commands::{JobQuery, Store, job};
+use crate::commands::{Store, job};
 use crate::domain::job::{JobId, State};
+use crate::domain::query::JobQuery;
 use crate::domain::service::ServiceName;
 
 /// Which jobs to list.

@@ -10,12 +10,13 @@ use super::output::{self, Sheet, or_dash, relative, text};
 use super::session::now;
 use super::stdio::{Sink, cannot_write};
 use super::table::{Column, Layout, Table};
+use crate::commands::Store;
 use crate::commands::waiting::Waiting;
-use crate::commands::{JobFilter, JobQuery, Store};
 use crate::domain::attempt::{Attempt, Failure};
 use crate::domain::job::{Job, JobId, State};
 use crate::domain::json::{Json, quote};
 use crate::domain::log::Stream;
+use crate::domain::query::{JobFilter, JobQuery};
 use crate::domain::time::{Timestamp, show_span};
 
 /// Prints a list of jobs, piece by piece.

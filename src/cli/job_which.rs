@@ -8,9 +8,10 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use super::clap_error::whole_number;
 use super::exit;
 use super::session::{Session, show_error};
-use crate::commands::{Change, JobFilter, JobQuery, Many, Store, job};
+use crate::commands::{Store, job};
 use crate::domain::function::FunctionName;
 use crate::domain::job::{JobId, State};
+use crate::domain::query::{BulkChange, JobChange, JobFilter, JobQuery};
 use crate::domain::service::ServiceName;
 use crate::domain::suggest::nearest;
 use crate::domain::time::parse_span;
@@ -127,7 +128,7 @@ impl Which {
         self,
         session: &Session,
         store: &mut Store,
-        many: (Change, Vec<State>),
+        many: (JobChange, Vec<State>),
         verb: impl Fn(&mut Store, JobId) -> crate::Result<()>,
     ) -> anyhow::Result<u8> {
         if self.ids.is_empty() {
@@ -157,13 +158,13 @@ impl Matching {
         &self,
         session: &Session,
         store: &mut Store,
-        (change, states): (Change, Vec<State>),
+        (change, states): (JobChange, Vec<State>),
     ) -> anyhow::Result<u8> {
-        let many = Many { change, filter: self.filter.parse(store, states)?, dry_run: self.dry_run };
+        let many = BulkChange { change, filter: self.filter.parse(store, states)?, dry_run: self.dry_run };
         let done = job::change_many(store, &many)?;
         let said = said(change, self.dry_run, done.jobs);
         // What cron removes each night is no trouble.
-        if change == Change::Remove && !self.dry_run {
+        if change == JobChange::Remove && !self.dry_run {
             session.news(&said);
         } else {
             session.info(&said);
@@ -201,12 +202,12 @@ impl Matching {
 }
 
 /// What was done with so many jobs, or would be.
-fn said(change: Change, dry_run: bool, jobs: u64) -> String {
+fn said(change: JobChange, dry_run: bool, jobs: u64) -> String {
     let (would, done, after) = match change {
-        Change::Cancel => ("cancel", "cancelled", ""),
-        Change::Retry => ("queue", "queued", " again"),
-        Change::Start => ("release", "released", ""),
-        Change::Remove => ("remove", "removed", ""),
+        JobChange::Cancel => ("cancel", "cancelled", ""),
+        JobChange::Retry => ("queue", "queued", " again"),
+        JobChange::Start => ("release", "released", ""),
+        JobChange::Remove => ("remove", "removed", ""),
     };
     let verb = if dry_run { format!("would {would}") } else { done.to_owned() };
     format!("{verb} {}{after}", count(jobs, "job", "jobs"))

@@ -10,8 +10,8 @@ use super::output::{self, Sheet};
 use super::session::{Session, now};
 use super::table::{Column, Table};
 use crate::commands::job::put_back_copied;
-use crate::commands::{Added, IfWaiting, Removed};
-use crate::domain::service::{self, ServiceChange, ServiceName};
+use crate::domain::removal::{IfWaiting, Removed};
+use crate::domain::service::{self, Added, ServiceChange, ServiceName};
 
 /// Services: named queues and their limits
 #[derive(Debug, Subcommand)]

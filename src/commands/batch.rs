@@ -7,9 +7,9 @@ use std::thread;
 
 use super::lines::{Line, Lines};
 use crate::domain::batch::{Caller, parse};
-use crate::domain::job::NewJob;
+use crate::domain::job::{Enqueued, NewJob};
 use crate::error::{Error, Kind, Result};
-use crate::store::{Enqueued, Refused, Store};
+use crate::store::{Refused, Store};
 
 /// How many bytes of calls one transaction holds at most, about: memory is bounded by this, not by their count.
 const BYTES_AT_ONCE: u64 = 8 * 1024 * 1024;

@@ -6,9 +6,10 @@ use super::process::rescue_copied;
 use super::user;
 use crate::domain::event::Immune;
 use crate::domain::job::{JobId, State};
+use crate::domain::query::{BulkChange, JobQuery, Refusal};
 use crate::error::{Error, Kind, Result};
 use crate::runner::{immune, leftover};
-use crate::store::{Cancelled, JobQuery, Many, Refusal, Store};
+use crate::store::{Cancelled, Store};
 
 /// How long cancelling waits for a running job to end: its processor looks several times a second and gives the function
 /// ten seconds to end by itself.
@@ -153,7 +154,7 @@ fn too_late(id: JobId, state: State) -> Error {
 ///
 /// # Errors
 /// Whatever the store answers; what was done until then stays so.
-pub fn change_many(store: &mut Store, many: &Many) -> Result<Changed> {
+pub fn change_many(store: &mut Store, many: &BulkChange) -> Result<Changed> {
     let mut all = Changed::default();
     let mut asked = Vec::new();
     let mut after = Some(JobId(0));

@@ -22,10 +22,7 @@ use crate::domain::attempt::Outcome;
 use crate::domain::job::Token;
 use crate::error::{Error, Kind, Result, reason};
 use crate::runner::{in_words, signals};
-pub use crate::store::{
-    Added, Cancelled, Change, Enqueued, IfWaiting, JobFilter, JobQuery, Location, Many, Patience, Removed, Store,
-    absolute, as_shown, is_same,
-};
+pub use crate::store::{Cancelled, Location, Patience, Store, absolute, as_shown, is_same};
 
 /// Opens a store that exists.
 ///

@@ -76,6 +76,25 @@ pub struct NewJob {
     pub parent: Option<JobId>,
 }
 
+/// What enqueueing did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enqueued {
+    /// A job was made.
+    New(JobId),
+    /// The same call was there already under the same key.
+    Same(JobId),
+}
+
+impl Enqueued {
+    /// The job that now stands for the call.
+    #[must_use]
+    pub fn id(self) -> JobId {
+        match self {
+            Enqueued::New(id) | Enqueued::Same(id) => id,
+        }
+    }
+}
+
 /// What fences every change that a processor makes: it holds only while exactly this claim is being processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence {

@@ -13,6 +13,8 @@ pub mod json;
 pub mod log;
 pub mod object;
 pub mod processor;
+pub mod query;
+pub mod removal;
 pub mod retry;
 pub mod service;
 pub mod size;

@@ -68,6 +68,15 @@ pub struct ServiceChange {
     pub paused: Option<bool>,
 }
 
+/// What adding something under a name did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Added {
+    /// It is there now.
+    New,
+    /// The same was there already; nothing was changed.
+    Same,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

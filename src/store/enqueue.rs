@@ -7,27 +7,8 @@ use std::collections::HashSet;
 use super::engine::Tx;
 use super::{Store, function, insert, one, service};
 use crate::domain::call::Call;
-use crate::domain::job::{JobId, NewJob, State};
+use crate::domain::job::{Enqueued, JobId, NewJob, State};
 use crate::error::{Error, Kind, Result};
-
-/// What enqueueing did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Enqueued {
-    /// A job was made.
-    New(JobId),
-    /// The same call was there already under the same key.
-    Same(JobId),
-}
-
-impl Enqueued {
-    /// The job that now stands for the call.
-    #[must_use]
-    pub fn id(self) -> JobId {
-        match self {
-            Enqueued::New(id) | Enqueued::Same(id) => id,
-        }
-    }
-}
 
 /// Why a batch was refused. Nothing of it is enqueued.
 #[derive(Debug)]

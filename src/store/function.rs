@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::engine::{Row, Tx, damaged};
-use super::service::{Added, IfWaiting, Removed};
 use super::{Store, job, service};
 use crate::domain::attempt::Failure;
 use crate::domain::function::{Args, CallFormat, Definition, Function, FunctionChange, FunctionName, Stdin};
 use crate::domain::object;
-use crate::domain::service::ServiceName;
+use crate::domain::removal::{IfWaiting, Removed};
+use crate::domain::service::{Added, ServiceName};
 use crate::domain::suggest::nearest;
 use crate::domain::time::millis;
 use crate::error::{Error, Kind, Result};

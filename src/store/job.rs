@@ -1,10 +1,10 @@
 //! What people do with jobs by hand.
 
 use super::engine::{Tx, damaged};
-use super::service::{IfWaiting, Removed};
 use super::{Store, function, one};
 use crate::domain::function::FunctionName;
 use crate::domain::job::{JobId, State};
+use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::ServiceName;
 use crate::error::{Error, Kind, Result};
 

@@ -4,37 +4,14 @@ use std::collections::HashMap;
 
 use super::engine::{Reference, Tx, Value};
 use super::job::{CANCEL, CANCELLING, RETRY, START, state};
-use super::select::{JobFilter, oldest};
+use super::select::oldest;
 use super::{Store, function};
 use crate::domain::function::FunctionName;
 use crate::domain::job::{JobId, State};
+use crate::domain::query::{BulkChange, JobChange, Refusal};
 use crate::domain::service::ServiceName;
 use crate::domain::time::Timestamp;
 use crate::error::{Kind, Result};
-
-/// What to do with jobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// Cancel those that wait, and ask those that run to end.
-    Cancel,
-    /// Queue those again that ended in an error or were cancelled, with all their budgets renewed.
-    Retry,
-    /// Release those that are held.
-    Start,
-    /// Remove those that have ended.
-    Remove,
-}
-
-/// Which jobs to change, and how.
-#[derive(Debug, Clone)]
-pub struct Many {
-    /// What to do with them.
-    pub change: Change,
-    /// Which jobs; all its states must be ones in which this change is possible.
-    pub filter: JobFilter,
-    /// Only count them.
-    pub dry_run: bool,
-}
 
 /// What one step did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,27 +26,6 @@ pub struct Step {
     pub refused: Option<Refusal>,
     /// After which job the next step begins; `None` when all were seen.
     pub next: Option<JobId>,
-}
-
-/// Jobs that stay as they are because a rule of the application has it so.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// How many.
-    pub jobs: u64,
-    /// The first of them.
-    pub first: JobId,
-    /// Which rule, and what it says of that one.
-    pub why: String,
-}
-
-impl Refusal {
-    /// Adds others, which come later.
-    pub fn add(known: &mut Option<Refusal>, more: Refusal) {
-        match known {
-            Some(known) => known.jobs += more.jobs,
-            None => *known = Some(more),
-        }
-    }
 }
 
 const REMOVE: &str = "DELETE FROM asyncq_job WHERE id = ?1 AND state = ?2";
@@ -90,7 +46,7 @@ impl Store {
     ///
     /// # Errors
     /// Whatever the database answers; what earlier steps did stays so.
-    pub fn change_many(&mut self, many: &Many, after: JobId) -> Result<Step> {
+    pub fn change_many(&mut self, many: &BulkChange, after: JobId) -> Result<Step> {
         let (found, mut step) = self.read(|tx| look(tx, many, after))?;
         if found.is_empty() {
             return Ok(step);
@@ -101,7 +57,7 @@ impl Store {
         }
         self.write(|tx| {
             (step.changed, step.asked, step.refused) = (0, Vec::new(), None);
-            let references = if many.change == Change::Remove { holding(tx)? } else { Vec::new() };
+            let references = if many.change == JobChange::Remove { holding(tx)? } else { Vec::new() };
             for job in &found {
                 let done = match change(tx, many.change, job, &references)? {
                     Ok(done) => done,
@@ -111,7 +67,7 @@ impl Store {
                     }
                 };
                 step.changed += done;
-                if done > 0 && many.change == Change::Cancel && job.state == State::Processing {
+                if done > 0 && many.change == JobChange::Cancel && job.state == State::Processing {
                     step.asked.push(job.id);
                 }
             }
@@ -122,18 +78,18 @@ impl Store {
 }
 
 /// The next jobs to change, and what the step has come to without them.
-fn look(tx: &mut dyn Tx, many: &Many, after: JobId) -> Result<(Vec<Match>, Step)> {
+fn look(tx: &mut dyn Tx, many: &BulkChange, after: JobId) -> Result<(Vec<Match>, Step)> {
     let mut matching = Vec::new();
     let next = oldest(tx, &many.filter, after, &mut |row| {
         let is_part_of_another = row.bool(4)?;
-        if many.change == Change::Remove || !is_part_of_another {
+        if many.change == JobChange::Remove || !is_part_of_another {
             let job = Match { id: JobId(row.i64(0)?), state: state(row.str(3)?)?, finished_at: row.time(5)? };
             matching.push((job, (row.lossy(1)?.unwrap_or_default(), row.lossy(2)?.unwrap_or_default())));
         }
         Ok(())
     })?;
     let mut step = Step { next, ..Step::default() };
-    let must_be_callable = matches!(many.change, Change::Retry | Change::Start);
+    let must_be_callable = matches!(many.change, JobChange::Retry | JobChange::Start);
     let (mut found, mut callable) = (Vec::with_capacity(matching.len()), HashMap::new());
     for (job, name) in matching {
         if must_be_callable && !callable.contains_key(&name) {
@@ -179,15 +135,15 @@ fn remove(tx: &mut dyn Tx, job: &Match, references: &[Reference]) -> Result<Resu
 }
 
 /// Changes a job unless it is no longer as it was found; gives how many it changed, or which rule refuses that.
-fn change(tx: &mut dyn Tx, change: Change, job: &Match, references: &[Reference]) -> Result<Result<u64, String>> {
+fn change(tx: &mut dyn Tx, change: JobChange, job: &Match, references: &[Reference]) -> Result<Result<u64, String>> {
     let (id, was): (Value<'_>, Value<'_>) = (job.id.0.into(), job.state.as_str().into());
     let now = tx.now();
     let done = match change {
-        Change::Cancel if job.state == State::Processing => tx.try_execute(CANCELLING, &[id]),
-        Change::Cancel => tx.try_execute(CANCEL, &[id, now.into(), was]),
-        Change::Retry => tx.try_execute(&format!("{RETRY} {IS_CALLABLE}"), &[id, now.into(), was]),
-        Change::Start => tx.try_execute(&format!("{START} {IS_CALLABLE}"), &[id, now.into()]),
-        Change::Remove => remove(tx, job, references),
+        JobChange::Cancel if job.state == State::Processing => tx.try_execute(CANCELLING, &[id]),
+        JobChange::Cancel => tx.try_execute(CANCEL, &[id, now.into(), was]),
+        JobChange::Retry => tx.try_execute(&format!("{RETRY} {IS_CALLABLE}"), &[id, now.into(), was]),
+        JobChange::Start => tx.try_execute(&format!("{START} {IS_CALLABLE}"), &[id, now.into()]),
+        JobChange::Remove => remove(tx, job, references),
     };
     match done? {
         Ok(0) => why_not(tx, change, job, references),
@@ -196,7 +152,7 @@ fn change(tx: &mut dyn Tx, change: Change, job: &Match, references: &[Reference]
 }
 
 /// What kept a job from changing: a rule of the application, or nothing that is to be told, as it changed before.
-fn why_not(tx: &mut dyn Tx, change: Change, job: &Match, references: &[Reference]) -> Result<Result<u64, String>> {
+fn why_not(tx: &mut dyn Tx, change: JobChange, job: &Match, references: &[Reference]) -> Result<Result<u64, String>> {
     let args: [Value<'_>; 3] = [job.id.0.into(), job.state.as_str().into(), job.finished_at.into()];
     let (still, count) = still(change);
     if tx.first(&still, &args[..count], |_| Ok(()))?.is_none() {
@@ -213,11 +169,11 @@ fn why_not(tx: &mut dyn Tx, change: Change, job: &Match, references: &[Reference
 }
 
 /// The statement that finds a job if it can still be changed as it was found, and how many values it takes.
-fn still(change: Change) -> (String, usize) {
+fn still(change: JobChange) -> (String, usize) {
     match change {
-        Change::Cancel => (STILL.to_owned(), 2),
-        Change::Retry | Change::Start => (format!("{STILL} {IS_CALLABLE}"), 2),
-        Change::Remove => (format!("{STILL} {ENDED_THEN}"), 3),
+        JobChange::Cancel => (STILL.to_owned(), 2),
+        JobChange::Retry | JobChange::Start => (format!("{STILL} {IS_CALLABLE}"), 2),
+        JobChange::Remove => (format!("{STILL} {ENDED_THEN}"), 3),
     }
 }
 
@@ -236,7 +192,7 @@ mod tests {
         let mut engine = Sqlite::open(&path, Patience::Endless).unwrap();
         let explained = engine.transact(Mode::Write, &mut |tx| {
             Schema::of_this_build().bring(tx, migrate::SchemaFound::Nothing)?;
-            for change in [Change::Cancel, Change::Retry, Change::Start, Change::Remove] {
+            for change in [JobChange::Cancel, JobChange::Retry, JobChange::Start, JobChange::Remove] {
                 let (sql, count) = still(change);
                 let args = [7.into(), "error".into(), 8.into()];
                 let sql = format!("EXPLAIN QUERY PLAN {sql}");

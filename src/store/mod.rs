@@ -33,17 +33,14 @@ mod watch;
 
 pub use cycle::{Cycle, CycleResult, ServiceStatus};
 pub use engine::Patience;
-pub use enqueue::{Enqueued, Refused};
+pub use enqueue::Refused;
 pub use job::Cancelled;
 pub use location::Location;
-pub use many::{Change, Many, Refusal, Step};
+pub use many::Step;
 pub use path::{absolute, as_shown, is_same};
-pub use query::{JobQuery, Page, QueuePosition};
-pub use remove::Contents;
+pub use query::QueuePosition;
 pub use rescue::Rescued;
 pub use schema::Mended;
-pub use select::JobFilter;
-pub use service::{Added, IfWaiting, Removed};
 pub use watch::Watch;
 
 use std::path::PathBuf;

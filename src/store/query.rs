@@ -1,35 +1,16 @@
 //! Reading jobs, their attempts and their output.
 
 use super::engine::{Row, damaged};
-use super::select::{JobFilter, newest};
+use super::select::newest;
 use super::{Store, job, one};
 use crate::domain::attempt::{Attempt, Ending, Failure};
 use crate::domain::job::{Job, JobId, State};
 use crate::domain::log::{Log, Stream};
 use crate::domain::object;
 use crate::domain::processor::ProcessorId;
+use crate::domain::query::{JobPage, JobQuery};
 use crate::domain::retry::{AttemptCounts, POISON_SUSPECT};
 use crate::error::{Error, Kind, Result};
-
-/// Which jobs to list, newest first.
-#[derive(Debug, Clone, Default)]
-pub struct JobQuery {
-    /// Those that are meant.
-    pub filter: JobFilter,
-    /// Older than this one, for the next page.
-    pub before: Option<JobId>,
-    /// At most this many; `None` for as many as one page holds.
-    pub limit: Option<u32>,
-}
-
-/// Some jobs of a list. A page may hold fewer than there are, even none, so that each is read in a moment.
-#[derive(Debug)]
-pub struct Page {
-    /// The jobs, newest first.
-    pub jobs: Vec<Job>,
-    /// Before which job the next page begins; `None` when there are no more.
-    pub next: Option<JobId>,
-}
 
 /// How many jobs a page holds at most.
 const PAGE: u32 = 1000;
@@ -104,7 +85,7 @@ impl Store {
     ///
     /// # Errors
     /// Whatever the database answers.
-    pub fn jobs(&mut self, query: &JobQuery) -> Result<Page> {
+    pub fn jobs(&mut self, query: &JobQuery) -> Result<JobPage> {
         let limit = query.limit.map_or(PAGE, |limit| limit.min(PAGE));
         self.read(|tx| {
             let (ids, mut next) = newest(tx, &query.filter, query.before, limit)?;
@@ -119,7 +100,7 @@ impl Store {
                     break;
                 }
             }
-            Ok(Page { jobs, next })
+            Ok(JobPage { jobs, next })
         })
     }
 

@@ -6,18 +6,8 @@ use super::engine::Tx;
 use super::schema_script::parts;
 use super::sqlite::new_file::{with_suffix, without_links};
 use super::{Location, Store, one};
+use crate::domain::removal::StoreContents;
 use crate::error::{Error, Kind, Result};
-
-/// What goes with a store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Contents {
-    /// How many services it has.
-    pub services: i64,
-    /// How many functions.
-    pub functions: i64,
-    /// How many jobs, all of which have ended.
-    pub jobs: i64,
-}
 
 const CONTENTS: &str = "SELECT (SELECT COUNT(*) FROM asyncq_service), (SELECT COUNT(*) FROM asyncq_function),
     (SELECT COUNT(*) FROM asyncq_job)";
@@ -33,7 +23,7 @@ impl Store {
     /// # Errors
     /// [`Kind::Busy`] while a processor is registered; [`Kind::Denied`] when calls wait, when the application refers to the
     /// store, and when there is nothing else in the file.
-    pub fn removal(&mut self) -> Result<Contents> {
+    pub fn removal(&mut self) -> Result<StoreContents> {
         let location = self.location.clone();
         self.read(|tx| contents(tx, &location))
     }
@@ -79,7 +69,7 @@ fn files(location: &Location) -> String {
 }
 
 /// What goes, unless something is in the way.
-fn contents(tx: &mut dyn Tx, location: &Location) -> Result<Contents> {
+fn contents(tx: &mut dyn Tx, location: &Location) -> Result<StoreContents> {
     if !tx.has_foreign_table()? {
         let message = format!("`{location}` holds nothing but the store");
         return Err(Error::new(Kind::Denied, message)
@@ -102,7 +92,7 @@ fn contents(tx: &mut dyn Tx, location: &Location) -> Result<Contents> {
         );
     }
     let found = tx.first(CONTENTS, &[], |row| {
-        Ok(Contents { services: row.i64(0)?, functions: row.i64(1)?, jobs: row.i64(2)? })
+        Ok(StoreContents { services: row.i64(0)?, functions: row.i64(1)?, jobs: row.i64(2)? })
     })?;
     one(found)
 }

@@ -2,29 +2,11 @@
 //!
 //! A look goes over at most [`AT_ONCE`] jobs, by id. Only where it finds next to nothing, an index of few jobs helps.
 
-use std::time::Duration;
-
 use super::engine::{Row, Tx, Value};
 use super::integrity::STOPPED;
 use crate::domain::job::{JobId, State};
+use crate::domain::query::JobFilter;
 use crate::error::Result;
-
-/// Which jobs are meant: those that match everything that is said here.
-#[derive(Debug, Clone, Default)]
-pub struct JobFilter {
-    /// Of this service.
-    pub service: Option<String>,
-    /// Of this function, on whatever service.
-    pub function: Option<String>,
-    /// On behalf of this principal; an empty one stands for nobody.
-    pub principal: Option<String>,
-    /// In one of these states; in any state when there are none.
-    pub states: Vec<State>,
-    /// Called at once by this job.
-    pub parent: Option<JobId>,
-    /// That ended at least this long ago or, while they have not ended, were enqueued at least this long ago.
-    pub older_than: Option<Duration>,
-}
 
 /// How many jobs one look goes over at most, so that no transaction takes long.
 pub(super) const AT_ONCE: i64 = 10_000;

@@ -4,37 +4,10 @@ use std::num::NonZeroU32;
 
 use super::engine::{Row, Tx, damaged};
 use super::{Store, job};
-use crate::domain::job::JobId;
-use crate::domain::service::{Service, ServiceChange, ServiceName};
+use crate::domain::removal::{IfWaiting, Removed};
+use crate::domain::service::{Added, Service, ServiceChange, ServiceName};
 use crate::domain::suggest::nearest;
 use crate::error::{Error, Kind, Result};
-
-/// What adding something under a name did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Added {
-    /// It is there now.
-    New,
-    /// The same was there already; nothing was changed.
-    Same,
-}
-
-/// What to do with jobs that wait for what is to be removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IfWaiting {
-    /// Remove nothing.
-    Refuse,
-    /// Cancel them.
-    Cancel,
-}
-
-/// What removing a service or a function did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Removed {
-    /// How many waiting jobs were cancelled.
-    pub cancelled: u64,
-    /// The oldest of them, at most ten.
-    pub oldest: Vec<JobId>,
-}
 
 const SERVICE: &str = "SELECT name, concurrency, paused, created_at FROM asyncq_service WHERE name = ?1";
 const SERVICES: &str = "SELECT name, concurrency, paused, created_at FROM asyncq_service ORDER BY name";

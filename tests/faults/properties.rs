@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use asyncq::Kind;
 use asyncq::domain::attempt::{Failure, FailureKind, Outcome};
 use asyncq::domain::call::{Key, Principal, positional};
-use asyncq::domain::job::{Claim, Fence, Finish, JobId, NewJob, State, Token};
+use asyncq::domain::job::{Claim, Enqueued, Fence, Finish, JobId, NewJob, State, Token};
 use asyncq::domain::json::Json;
 use asyncq::domain::processor::ProcessorId;
+use asyncq::domain::query::{BulkChange, JobChange, JobFilter, JobQuery};
+use asyncq::domain::removal::{IfWaiting, Removed};
 use asyncq::domain::retry::{LONGEST_PAUSE, decide, decide_once};
-use asyncq::domain::service::ServiceChange;
-use asyncq::store::{
-    Added, Cancelled, Change, Cycle, Enqueued, IfWaiting, JobFilter, JobQuery, Location, Many, Removed, Store,
-};
+use asyncq::domain::service::{Added, ServiceChange};
+use asyncq::store::{Cancelled, Cycle, Location, Store};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -396,7 +396,7 @@ impl Both<'_> {
                 let states = vec![State::ENDED[usize::from(number) % 3]];
                 let expected = self.reference.clean(&states);
                 let filter = JobFilter { states, ..JobFilter::default() };
-                let many = Many { change: Change::Remove, filter, dry_run: false };
+                let many = BulkChange { change: JobChange::Remove, filter, dry_run: false };
                 let step = self.store.change_many(&many, JobId(0)).unwrap();
                 assert_eq!((step.changed, step.next), (expected, None));
             }

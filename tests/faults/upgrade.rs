@@ -11,9 +11,10 @@ use asyncq::domain::attempt::Outcome;
 use asyncq::domain::job::{Claim, Finish, State, Token};
 use asyncq::domain::log::Log;
 use asyncq::domain::processor::{NewProcessor, ProcessorId};
+use asyncq::domain::removal::IfWaiting;
 use asyncq::domain::retry::{AttemptCounts, decide};
 use asyncq::domain::service::ServiceName;
-use asyncq::store::{Cycle, IfWaiting, Location, Patience, Store};
+use asyncq::store::{Cycle, Location, Patience, Store};
 
 use crate::place::{Place, Running, wait_until};
 use crate::scale::{figure, many, random};

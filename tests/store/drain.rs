@@ -8,9 +8,10 @@ use asyncq::domain::job::{Fence, Finish, State};
 use asyncq::domain::json::Json;
 use asyncq::domain::log::Stream;
 use asyncq::domain::processor::ProcessorId;
+use asyncq::domain::query::JobQuery;
 use asyncq::domain::retry::{LONGEST_DRAWN_PAUSE, LONGEST_PAUSE, POSTPONED};
 use asyncq::domain::service::ServiceChange;
-use asyncq::store::{Cycle, JobQuery, Patience};
+use asyncq::store::{Cycle, Patience};
 
 use crate::fixture::{
     again, call, claim, definition, ends, enqueue, function, log, new_processor, processor, run_cycle, service, state,

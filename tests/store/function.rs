@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use asyncq::Kind;
 use asyncq::domain::function::{CallFormat, Definition, FunctionChange};
-use asyncq::store::{Added, IfWaiting};
+use asyncq::domain::removal::IfWaiting;
+use asyncq::domain::service::Added;
 
 use crate::fixture::{definition, enqueue, function, service, two, with_events};
 

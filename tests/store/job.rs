@@ -5,8 +5,10 @@ use std::time::Duration;
 use asyncq::Kind;
 use asyncq::domain::attempt::{Failure, FailureKind, Outcome};
 use asyncq::domain::call::{Key, Principal, positional};
-use asyncq::domain::job::{Fence, JobId, NewJob, State};
-use asyncq::store::{Cancelled, Change, Enqueued, IfWaiting, JobFilter, JobQuery, Many, Step, Store};
+use asyncq::domain::job::{Enqueued, Fence, JobId, NewJob, State};
+use asyncq::domain::query::{BulkChange, JobChange, JobFilter, JobQuery};
+use asyncq::domain::removal::IfWaiting;
+use asyncq::store::{Cancelled, Step, Store};
 
 use crate::fixture::{call, claim, ends, enqueue, function, processor, run_cycle, service, state, two, with_events};
 
@@ -20,8 +22,8 @@ fn ended() -> JobFilter {
 }
 
 /// One step of a change of many jobs, after the job of that number.
-fn step(store: &mut Store, change: Change, filter: &JobFilter, after: i64) -> Step {
-    let many = Many { change, filter: filter.clone(), dry_run: false };
+fn step(store: &mut Store, change: JobChange, filter: &JobFilter, after: i64) -> Step {
+    let many = BulkChange { change, filter: filter.clone(), dry_run: false };
     store.change_many(&many, JobId(after)).unwrap()
 }
 
@@ -285,11 +287,11 @@ conformance! {
             run_cycle(store, processor, &[&ends(&claim, &outcome)], 0, 0);
         }
         let old = JobFilter { older_than: Some(Duration::from_secs(3600)), ..ended() };
-        assert_eq!(step(store, Change::Remove, &old, 0), Step::default());
+        assert_eq!(step(store, JobChange::Remove, &old, 0), Step::default());
         let errors = JobFilter { states: vec![State::Error], ..JobFilter::default() };
-        assert_eq!(step(store, Change::Remove, &errors, ids[1].0), Step::default());
-        assert_eq!(step(store, Change::Remove, &errors, 0), Step { changed: 1, ..Step::default() });
-        assert_eq!(step(store, Change::Remove, &ended(), 0), Step { changed: 2, ..Step::default() });
+        assert_eq!(step(store, JobChange::Remove, &errors, ids[1].0), Step::default());
+        assert_eq!(step(store, JobChange::Remove, &errors, 0), Step { changed: 1, ..Step::default() });
+        assert_eq!(step(store, JobChange::Remove, &ended(), 0), Step { changed: 2, ..Step::default() });
         assert_eq!(store.jobs(&JobQuery::default()).unwrap().jobs.len(), 1);
         assert_eq!(enqueue(store, 5), JobId(5));
     }
@@ -300,11 +302,11 @@ conformance! {
             let id = enqueue(store, number);
             store.cancel(id).unwrap();
         }
-        let first = step(store, Change::Remove, &ended(), 0);
+        let first = step(store, JobChange::Remove, &ended(), 0);
         assert_eq!(first, Step { changed: 2000, next: Some(JobId(2000)), ..Step::default() });
         // Nobody has to wait for the rest.
         let between = enqueue(store, 2004);
-        assert_eq!(step(store, Change::Remove, &ended(), 2000), Step { changed: 3, ..Step::default() });
+        assert_eq!(step(store, JobChange::Remove, &ended(), 2000), Step { changed: 3, ..Step::default() });
         assert_eq!(state(store, between), State::Queued);
         assert_eq!(store.jobs(&JobQuery::default()).unwrap().jobs.len(), 1);
     }
@@ -326,24 +328,24 @@ conformance! {
         let two = Step { changed: 2, ..Step::default() };
 
         let errors = filter(&[State::Error]);
-        let dry = Many { change: Change::Retry, filter: errors.clone(), dry_run: true };
+        let dry = BulkChange { change: JobChange::Retry, filter: errors.clone(), dry_run: true };
         assert_eq!(store.change_many(&dry, JobId(0)).unwrap(), two);
         assert_eq!(state(store, failing[0]), State::Error);
         let theirs = JobFilter { principal: Some("nobody".to_owned()), ..errors.clone() };
-        assert_eq!(step(store, Change::Retry, &theirs, 0), Step::default());
-        assert_eq!(step(store, Change::Retry, &errors, 0), two);
+        assert_eq!(step(store, JobChange::Retry, &theirs, 0), Step::default());
+        assert_eq!(step(store, JobChange::Retry, &errors, 0), two);
         let job = store.job(failing[1]).unwrap();
         assert_eq!((job.state, job.error, job.finished_at, job.attempt), (State::Queued, None, None, 1));
 
-        assert_eq!(step(store, Change::Start, &filter(&[State::Held]), 0), one);
+        assert_eq!(step(store, JobChange::Start, &filter(&[State::Held]), 0), one);
         assert_eq!(state(store, held), State::Queued);
 
         let active = filter(&[State::Held, State::Delayed, State::Queued, State::Processing]);
-        let cancelled = step(store, Change::Cancel, &active, failing[1].0);
+        let cancelled = step(store, JobChange::Cancel, &active, failing[1].0);
         assert_eq!(cancelled, Step { changed: 3, asked: vec![running], ..Step::default() });
         assert!(store.job(running).unwrap().cancelling);
         assert_eq!((state(store, waiting), state(store, held)), (State::Cancelled, State::Cancelled));
-        assert_eq!(step(store, Change::Cancel, &active, 0), Step { changed: 3, asked: vec![running], ..Step::default() });
+        assert_eq!(step(store, JobChange::Cancel, &active, 0), Step { changed: 3, asked: vec![running], ..Step::default() });
     }
 
     fn of_many_those_that_nothing_could_run_stay(store: &mut Store) {
@@ -358,7 +360,7 @@ conformance! {
         store.cancel(other).unwrap();
         let cancelled = JobFilter { states: vec![State::Cancelled], ..JobFilter::default() };
         let done = Step { changed: 1, removed: 1, ..Step::default() };
-        assert_eq!(step(store, Change::Retry, &cancelled, 0), done);
+        assert_eq!(step(store, JobChange::Retry, &cancelled, 0), done);
         assert_eq!((state(store, gone), state(store, other)), (State::Cancelled, State::Queued));
     }
 
@@ -371,11 +373,11 @@ conformance! {
         store.cancel(last).unwrap();
         // Few are cancelled, so that an index of those serves; of those that wait there is none by their ids.
         let cancelled = JobFilter { states: vec![State::Cancelled], ..JobFilter::default() };
-        assert_eq!(step(store, Change::Retry, &cancelled, 0), Step { changed: 2, ..Step::default() });
+        assert_eq!(step(store, JobChange::Retry, &cancelled, 0), Step { changed: 2, ..Step::default() });
         store.cancel(last).unwrap();
         let both = JobFilter { states: vec![State::Cancelled, State::Error], ..JobFilter::default() };
-        assert_eq!(step(store, Change::Retry, &both, 0), Step { next: Some(JobId(10_000)), ..Step::default() });
-        assert_eq!(step(store, Change::Retry, &both, 10_000), Step { changed: 1, ..Step::default() });
+        assert_eq!(step(store, JobChange::Retry, &both, 0), Step { next: Some(JobId(10_000)), ..Step::default() });
+        assert_eq!(step(store, JobChange::Retry, &both, 10_000), Step { changed: 1, ..Step::default() });
     }
 
     fn what_is_measured_without_the_disk_does_the_same(store: &mut Store) {

@@ -5,8 +5,8 @@ use std::num::NonZeroU32;
 use asyncq::Kind;
 use asyncq::domain::attempt::Outcome;
 use asyncq::domain::job::State;
-use asyncq::domain::service::ServiceChange;
-use asyncq::store::{Added, IfWaiting};
+use asyncq::domain::removal::IfWaiting;
+use asyncq::domain::service::{Added, ServiceChange};
 
 use crate::fixture::{call, claim, ends, enqueue, processor, run_cycle, service, state, two, with_events};
 

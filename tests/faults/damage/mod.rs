@@ -10,8 +10,9 @@ use asyncq::domain::call::{Call, Key, keywords, positional};
 use asyncq::domain::function::FunctionName;
 use asyncq::domain::job::{JobId, NewJob, State, Token};
 use asyncq::domain::processor::NewProcessor;
+use asyncq::domain::query::{BulkChange, JobChange, JobFilter, JobQuery};
 use asyncq::domain::service::ServiceName;
-use asyncq::store::{Change, Cycle, JobFilter, JobQuery, Location, Many, Patience, Store};
+use asyncq::store::{Cycle, Location, Patience, Store};
 use asyncq::{Error, Kind};
 use fastrand::Rng;
 
@@ -241,7 +242,7 @@ const WRITING: &[Verb] = &[
     }),
     ("clean", |db, _| {
         let filter = JobFilter { states: vec![State::Error], ..JobFilter::default() };
-        open(db)?.change_many(&Many { change: Change::Remove, filter, dry_run: false }, JobId(0)).map(none)
+        open(db)?.change_many(&BulkChange { change: JobChange::Remove, filter, dry_run: false }, JobId(0)).map(none)
     }),
 ];
 
