@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::place::Place;
 
@@ -26,4 +26,52 @@ fn the_quickstart_does_the_main_job() {
     let output = Command::new(program).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && text.contains("\n1\n$ asyncq process events\nComputing 2 + 7 = 9\n"), "{text}");
+}
+
+/// The lines that a picture of a session shows, without its colours.
+fn shown(picture: &str) -> Vec<String> {
+    let lines = picture.lines().filter(|line| line.starts_with("<text "));
+    let without_tags = |line: &str| -> String {
+        line.split('<').map(|part| part.split_once('>').map_or(part, |(_, text)| text)).collect()
+    };
+    lines.map(|line| without_tags(line).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")).collect()
+}
+
+/// A line without its times, which are other ones on a slow machine, and without the spaces that depend on them.
+fn without_times(line: &str) -> String {
+    let is_time = |word: &str| {
+        let unit = word.trim_start_matches(|c: char| c.is_ascii_digit());
+        word == "now" || unit != word && ["ms", "s"].contains(&unit)
+    };
+    let words = line.split_whitespace().map(|word| if is_time(word) { "TIME" } else { word });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn same_session(kept: &str, current: &str) -> bool {
+    let text = |picture| shown(picture).iter().map(|line| without_times(line)).collect::<Vec<_>>();
+    text(kept) == text(current)
+}
+
+/// The picture in the README.
+#[test]
+fn the_picture_of_a_session_is_what_asyncq_prints() {
+    let program = Path::new(env!("CARGO_BIN_EXE_asyncq")).parent().unwrap();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/session.py");
+    let drawn = Command::new("python3").arg(script).env("PATH", path).stderr(Stdio::inherit()).output().unwrap();
+    assert!(drawn.status.success());
+    let (kept, current) = (read("docs/session.svg"), String::from_utf8(drawn.stdout).unwrap());
+    let text = shown(&current).join("\n");
+    assert!(text.contains("$ asyncq process") && text.contains("asyncq: job 2"), "nothing was recorded: {text}");
+    assert!(same_session(&kept, &current), "draw docs/session.svg anew: docs/session.py says how\n{text}");
+}
+
+#[test]
+fn the_test_of_the_picture_can_fail() {
+    let line = |text: &str| format!("<text x=\"1\"><tspan class=\"output\">{text}</tspan></text>\n");
+    assert_eq!(shown(&line("a &lt;b&gt; &amp;</tspan><tspan class=\"red\">c")), ["a <b> &c"]);
+    assert!(same_session(&line("completed  now"), &line("completed  2s")));
+    assert!(!same_session(&line("completed  now"), &line("error  now")));
+    assert!(!same_session(&line("1"), &line("2")));
+    assert!(!same_session(&line("a"), &(line("a") + &line("b"))));
 }
