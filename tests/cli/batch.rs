@@ -73,22 +73,22 @@ fn a_first_bad_line_is_told_and_what_stands_before_is_enqueued() {
         (r#"{"service":"events","function":"mail","key":""}"#, 65, "`` cannot be a key"),
         ("\u{fffd}\u{fffd}", 65, "not a call in JSON: unexpected `\u{fffd}` at column 1"),
     ] {
-        let before = place.query("SELECT count(*) FROM asyncq_job");
+        let before = place.count("");
         place.write("calls", &format!("{good}\n{good}\n\n{bad}\n{good}\n"));
         let output = place.run("asyncq enqueue --batch calls");
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(stderr.starts_with(&format!("error: line 4: {said}")), "{bad}: {stderr}");
         assert!(stderr.lines().next().unwrap().ends_with("; the lines before are enqueued"), "{bad}: {stderr}");
         assert_eq!(output.status.code(), Some(code), "{bad}: {stderr}");
-        let after = place.query("SELECT count(*) FROM asyncq_job");
-        assert_eq!(after.parse::<u32>().unwrap(), before.parse::<u32>().unwrap() + 2, "{bad}");
+        let after = place.count("");
+        assert_eq!(after, before + 2, "{bad}");
         assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 2, "{bad}");
 
         let output = place.run("asyncq enqueue --batch calls --atomic");
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(stderr.lines().next().unwrap().ends_with("; nothing is enqueued"), "{bad}: {stderr}");
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(code), &b""[..]), "{bad}: {stderr}");
-        assert_eq!(place.query("SELECT count(*) FROM asyncq_job"), after, "{bad}");
+        assert_eq!(place.count(""), after, "{bad}");
     }
 }
 
@@ -173,7 +173,7 @@ fn who_writes_a_call_into_a_pipe_is_answered_at_once() {
     for number in 1..=3 {
         calls.write_all(b"{\"service\":\"events\",\"function\":\"mail\"}\n").unwrap();
         assert_eq!(numbers.next().unwrap().unwrap(), number.to_string());
-        assert_eq!(place.query("SELECT count(*) FROM asyncq_job"), number.to_string());
+        assert_eq!(place.count(""), number);
     }
     drop(calls);
     assert!(process.wait().unwrap().success());
@@ -184,7 +184,7 @@ fn who_does_not_read_the_numbers_gets_all_calls() {
     let place = Place::with_functions(FUNCTIONS);
     place.write("calls", &"{\"service\":\"events\",\"function\":\"mail\"}\n".repeat(5000));
     assert_eq!(place.stdout("asyncq enqueue --batch calls | head -1"), "1\n");
-    assert_eq!(place.query("SELECT count(*) FROM asyncq_job"), "5000");
+    assert_eq!(place.count(""), 5000);
 }
 
 #[test]

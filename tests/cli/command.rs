@@ -187,12 +187,9 @@ fn a_function_gets_its_call_as_it_is_defined() {
 fn a_call_is_one_line_on_stdin() {
     let place = Place::with_functions(&[("lines", "wc -l; :")]);
     place.function("ignores", "--args stdin", "exec <&-; sleep 0.05");
-    let store = rusqlite::Connection::open(place.store()).unwrap();
-    let insert = "INSERT INTO asyncq_job (service, function, args) VALUES ('events', ?1, ?2)";
-    store.execute(insert, ("lines", "[1,\n \"a\\nb\",\r\n2]")).unwrap();
+    place.insert("function, args", "'lines', '[1,\n \"a\\nb\",\r\n2]'");
     // More than a pipe holds, and nobody reads it.
-    store.execute(insert, ("ignores", format!("[\"{}\"]", "x".repeat(900_000)))).unwrap();
-    drop(store);
+    place.insert("function, args", &format!("'ignores', '[\"{}\"]'", "x".repeat(900_000)));
     place.session("$ asyncq process\n1\n$ asyncq job list --state error");
 }
 
@@ -226,10 +223,9 @@ fn what_is_gone_is_told() {
     );
     // Calls with a site of their own: of the last one, that is there.
     let here = place.path().display();
-    place.execute(&format!(
-        "INSERT INTO asyncq_job (service, function, site) VALUES
-        ('events', 'three', '{here}/own'), ('events', 'work', '{here}/own'), ('events', 'one', '{here}/own2')"
-    ));
+    for (function, site) in [("three", "own"), ("work", "own"), ("one", "own2")] {
+        place.insert("function, site", &format!("'{function}', '{here}/{site}'"));
+    }
     place.session(
         "
         $ rm one; chmod -x two; rm -r site; mkdir site2 own2; asyncq process --wait-retries 2>told; echo $?; sort told
@@ -257,7 +253,7 @@ fn what_is_gone_is_told() {
         {[..]\"exit_code\":126,[..]
         ",
     );
-    assert_eq!(place.query("SELECT group_concat(DISTINCT attempt) FROM asyncq_job WHERE id <> 3"), "3");
+    assert_eq!(place.jobs("attempt"), "3, 3, 1, 3, 3, 3, 3, 3, 3");
 }
 
 /// As in a deploy: nothing of the calls was executed, so they are tried again, and succeed with the new program.
@@ -293,11 +289,11 @@ fn a_program_that_is_being_written_is_waited_for() {
     place.stdout("asyncq enqueue events one");
     let written = OpenOptions::new().append(true).open(place.at("one")).unwrap();
     let process = place.start("asyncq process");
-    wait_until("it is claimed", || place.query("SELECT state FROM asyncq_job") == "processing");
+    wait_until("it is claimed", || place.jobs("state") == "processing");
     drop(written);
     let output = process.wait();
     assert_eq!((output.status.code(), &*output.stdout, &*output.stderr), (Some(0), &b"one\n"[..], &b""[..]));
-    assert_eq!(place.query("SELECT state || attempt FROM asyncq_job"), "completed1");
+    assert_eq!(place.jobs("state attempt"), "completed 1");
 }
 
 /// Others run meanwhile and after it, and the next attempt is the first one.
@@ -320,10 +316,7 @@ fn a_call_whose_program_is_written_for_long_goes_back() {
     );
     drop(written);
     place.session("$ asyncq process --wait-retries; asyncq job result 2\n1\n1");
-    assert_eq!(
-        place.query("SELECT group_concat(state || attempt) FROM asyncq_job"),
-        "completed1,completed1,completed1"
-    );
+    assert_eq!(place.jobs("state attempt"), "completed 1, completed 1, completed 1");
 }
 
 /// What was executed is not repeated, nor is a call inside of a call.
@@ -339,8 +332,7 @@ fn a_program_that_began_and_says_that_it_cannot_is_not_tried_again() {
         ? 1
         ",
     );
-    let ends = "SELECT group_concat(state || attempt || (error ->> 'kind'), ' ') FROM asyncq_job";
-    assert_eq!(place.query(ends), "error1cannot-run error1exit error1cannot-run");
+    assert_eq!(place.jobs("state attempt error.kind"), "error 1 cannot-run, error 1 exit, error 1 cannot-run");
 }
 
 #[test]

@@ -110,16 +110,12 @@ fn the_line_that_the_readme_prints_for_a_store_works_in_a_crontab() {
 fn many_processors_run_each_call_once() {
     let place = Place::with_functions(&[("count", "echo $ASYNCQ_JOB >> runs")]);
     place.stdout("asyncq service set events --concurrency 3");
-    let store = rusqlite::Connection::open(place.store()).unwrap();
-    for _ in 0..200 {
-        store.execute("INSERT INTO asyncq_job (service, function) VALUES ('events', 'count')", []).unwrap();
-    }
-    drop(store);
+    place.enqueue_many("count", 200);
     place.stdout("for i in 1 2 3 4 5 6; do asyncq -q process & done; wait; asyncq process");
     let mut runs: Vec<u32> = place.read("runs").lines().map(|line| line.parse().unwrap()).collect();
     runs.sort_unstable();
     assert_eq!(runs, (1..=200).collect::<Vec<_>>());
-    assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed' AND crashes = 0"), "200");
+    assert_eq!(place.jobs("state crashes"), vec!["completed 0"; 200].join(", "));
 }
 
 /// Compresses and checksums real files of this machine, and compares with a plain loop.

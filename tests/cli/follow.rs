@@ -7,16 +7,16 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use crate::place::{Place, Running, wait_until};
+use crate::place::{Place, Running, unix_time, wait_until};
 
-fn state(place: &Place, job: u32) -> String {
-    place.query(&format!("SELECT COALESCE((SELECT state FROM asyncq_job WHERE id = {job}), 'none')"))
+fn state(place: &Place, job: usize) -> String {
+    place.jobs("state").split(", ").nth(job - 1).unwrap_or("none").to_owned()
 }
 
 /// A processor that follows, once it does.
 fn following(place: &Place, options: &str) -> Running {
     let process = place.start(&format!("asyncq process --follow {options}"));
-    wait_until("it is there", || place.query("SELECT count(*) FROM asyncq_processor") == "1");
+    wait_until("it is there", || place.processors() == 1);
     process
 }
 
@@ -26,32 +26,24 @@ fn calls_run_as_they_come_whoever_makes_them() {
     let process = following(&place, "");
     place.stdout("asyncq enqueue events hello there");
     wait_until("the call has run", || state(&place, 1) == "completed");
-    let application = rusqlite::Connection::open(place.store()).unwrap();
-    application
-        .execute_batch("INSERT INTO asyncq_job (service, function, args) VALUES ('events', 'hello', '[\"SQL\"]')")
-        .unwrap();
+    place.insert("function, args", "'hello', '[\"SQL\"]'");
     wait_until("a plain INSERT has run", || state(&place, 2) == "completed");
     process.signal("TERM");
     let output = process.wait();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "Hello there\nHello SQL\n");
-    assert_eq!(place.query("SELECT count(*) FROM asyncq_processor"), "0");
+    assert_eq!(place.processors(), 0);
 }
 
 #[test]
 fn a_delayed_call_runs_when_it_is_due_and_a_conflict_is_tried_again() {
     let place = Place::with_functions(&[("hello", "echo $1"), ("meets", "[ $ASYNCQ_ATTEMPT = 3 ] || exit 75")]);
     let process = following(&place, "");
-    let application = rusqlite::Connection::open(place.store()).unwrap();
-    application
-        .execute_batch(
-            "INSERT INTO asyncq_job (service, function, run_at)
-             VALUES ('events', 'hello', CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) + 300)",
-        )
-        .unwrap();
+    place.insert("function, run_at", &format!("'hello', {}", unix_time() + 1000));
     assert_eq!(state(&place, 1), "delayed");
     wait_until("it was due", || state(&place, 1) == "completed");
-    assert_eq!(place.query("SELECT started_at >= run_at FROM asyncq_job WHERE id = 1"), "1");
+    let job = place.job(1);
+    assert!(job["started_at"].as_str().unwrap() >= job["run_at"].as_str().unwrap(), "{job}");
     place.stdout("asyncq enqueue events meets");
     wait_until("it was tried three times", || state(&place, 2) == "completed");
     process.signal("TERM");
@@ -70,11 +62,11 @@ fn many_services_run_at_once_each_within_its_concurrency() {
     let process = following(&place, "");
     place.stdout("for n in 1 2 3; do asyncq enqueue events waits; asyncq enqueue others waits; done");
     wait_until("all slots are taken", || [1, 2, 3].iter().all(|job| place.at(&format!("begun.{job}")).exists()));
-    assert_eq!(place.query("SELECT group_concat(service || taken) FROM asyncq_slot"), "events2,others1");
+    assert_eq!(place.slots(), "events 2, others 1");
     assert!([4, 5, 6].iter().all(|job| !place.at(&format!("begun.{job}")).exists()));
     place.write("end", "");
-    wait_until("all have run", || place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed'") == "6");
-    wait_until("no slot is kept", || place.query("SELECT count(*) FROM asyncq_slot") == "0");
+    wait_until("all have run", || place.count("--state completed") == 6);
+    wait_until("no slot is kept", || place.slots().is_empty());
     process.signal("TERM");
     assert!(process.wait().status.success());
 }
@@ -160,12 +152,12 @@ fn a_dead_processor_is_taken_over_from_while_nothing_else_happens() {
     place.stdout("asyncq enqueue events dies");
     wait_until("it has begun", || place.at("begun").exists());
     let other = place.start("asyncq process --follow");
-    wait_until("there are two", || place.query("SELECT count(*) FROM asyncq_processor") == "2");
+    wait_until("there are two", || place.processors() == 2);
     process.signal("KILL");
-    wait_until("the other one runs it", || place.query("SELECT attempt FROM asyncq_job") == "2");
+    wait_until("the other one runs it", || place.jobs("attempt") == "2");
     place.write("end", "");
     wait_until("the other one has run it", || state(&place, 1) == "completed");
-    assert_eq!(place.query("SELECT attempt || ' ' || crashes FROM asyncq_job"), "2 1");
+    assert_eq!(place.jobs("attempt crashes"), "2 1");
     other.signal("TERM");
     assert!(other.wait().status.success());
 }

@@ -128,7 +128,7 @@ fn a_script_whose_interpreter_is_missing_is_told_which() {
     );
     // It is tried again some times, as a deploy may have taken the program away for a moment.
     place.run("asyncq process --wait-retries");
-    let told = |job| place.query(&format!("SELECT json_extract(error, '$.message') FROM asyncq_job WHERE id = {job}"));
+    let told = |job| place.job(job)["error"]["message"].as_str().unwrap().to_owned();
     let windows = told(1);
     assert!(
         windows.contains(r"the interpreter `/bin/sh\r` that `")

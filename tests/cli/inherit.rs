@@ -42,12 +42,11 @@ fn a_caller_that_ignores_the_end_of_its_children_hides_no_outcome() {
         ? 1
         ",
     );
-    let states = "SELECT group_concat(state, ' ' ORDER BY id) FROM asyncq_job";
-    assert_eq!(place.query(states), "completed error completed completed completed completed completed");
+    assert_eq!(place.jobs("state"), "completed, error, completed, completed, completed, completed, completed");
 
     place.stdout("asyncq enqueue events ok");
     let process = place.start("./deaf asyncq process --follow");
-    wait_until("the call ends", || place.query("SELECT state FROM asyncq_job WHERE id = 8") == "completed");
+    wait_until("the call ends", || place.job(8)["state"] == "completed");
     process.signal("TERM");
     let output = process.wait();
     assert!(output.status.success(), "{output:?}");
@@ -89,8 +88,7 @@ fn signals_that_the_caller_blocks_still_reach_functions_and_their_processor() {
     process.signal("TERM");
     place.write("go", "");
     assert!(process.wait().status.success());
-    let states = "SELECT group_concat(state, ' ' ORDER BY id) FROM asyncq_job";
-    assert_eq!(place.query(states), "error completed queued");
+    assert_eq!(place.jobs("state"), "error, completed, queued");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::place::{Place, wait_until};
+use crate::place::{Place, unix_time, wait_until};
 
 fn place() -> Place {
     let place = Place::with_functions(&[("say", "echo $1"), ("fail", "echo trouble >&2; exit 1")]);
@@ -93,13 +93,7 @@ fn lists_are_filtered_and_newest_first() {
 #[test]
 fn lists_are_paged() {
     let place = place();
-    let store = rusqlite::Connection::open(place.store()).unwrap();
-    store.execute_batch("BEGIN").unwrap();
-    for _ in 0..2345 {
-        store.execute("INSERT INTO asyncq_job (service, function) VALUES ('events', 'say')", []).unwrap();
-    }
-    store.execute_batch("COMMIT").unwrap();
-    drop(store);
+    place.enqueue_many("say", 2345);
     let ids = |command: &str| -> Vec<u32> {
         let lines = place.stdout(command);
         lines.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect()
@@ -234,20 +228,15 @@ fn of_many_jobs_those_that_run_are_ended_and_those_that_nothing_could_run_stay()
 #[test]
 fn who_enqueues_gets_in_between_the_steps_of_a_retry() {
     let place = place();
-    let made = rusqlite::Connection::open(place.store()).unwrap().execute_batch(
-        "INSERT INTO asyncq_job (service, function)
-         WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 4500)
-         SELECT 'events', 'say' FROM n;
-         UPDATE asyncq_job SET state = 'cancelled'",
-    );
-    made.unwrap();
+    place.enqueue_many("say", 4500);
+    place.stdout("asyncq job cancel --all");
     let retry = place.start("env ASYNCQ_FAILPOINT='transaction committed:2=stop' asyncq job retry --state cancelled");
     let process = retry.0.id();
     wait_until("it has made two steps", || {
         fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default().contains(") T ")
     });
     place.session("$ asyncq enqueue events say now\n4501");
-    assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'cancelled'"), "500");
+    assert_eq!(place.count("--state cancelled"), 500);
     place.stdout(&format!("kill -CONT {process}"));
     let output = retry.wait();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "asyncq: queued 4500 jobs again\n");
@@ -324,13 +313,8 @@ fn cleaning_removes_what_has_ended() {
 #[test]
 fn who_enqueues_gets_in_between_the_steps_of_cleaning() {
     let place = place();
-    let made = rusqlite::Connection::open(place.store()).unwrap().execute_batch(
-        "INSERT INTO asyncq_job (service, function)
-         WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 4500)
-         SELECT 'events', 'say' FROM n;
-         UPDATE asyncq_job SET state = 'cancelled'",
-    );
-    made.unwrap();
+    place.enqueue_many("say", 4500);
+    place.stdout("asyncq job cancel --all");
     // Between the second step and the third.
     let clean = place.start("env ASYNCQ_FAILPOINT='transaction committed:2=stop' asyncq --verbose job clean");
     let process = clean.0.id();
@@ -338,11 +322,11 @@ fn who_enqueues_gets_in_between_the_steps_of_cleaning() {
         fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default().contains(") T ")
     });
     place.session("$ asyncq enqueue events say now\n4501");
-    assert_eq!(place.query("SELECT count(*) || ' from ' || min(id) FROM asyncq_job"), "501 from 4001");
+    assert_eq!(place.jobs("id"), (4001..=4501).map(|id| id.to_string()).collect::<Vec<_>>().join(", "));
     place.stdout(&format!("kill -CONT {process}"));
     let output = clean.wait();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "asyncq: removed 4500 jobs\n");
-    assert_eq!(place.query("SELECT count(*) || ' from ' || min(id) FROM asyncq_job"), "1 from 4501");
+    assert_eq!(place.jobs("id"), "4501");
 }
 
 #[test]
@@ -421,13 +405,9 @@ fn a_terminal_sees_fitted_tables_and_no_control_characters() {
 #[test]
 fn a_long_list_is_one_table_and_one_array() {
     let place = Place::with_functions(&[("hello", "echo hello")]);
-    let many = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 2500)";
-    let store = rusqlite::Connection::open(place.store()).unwrap();
-    let insert = "INSERT INTO asyncq_job (service, function, args)";
-    store
-        .execute(&format!("{insert} {many} SELECT 'events', 'hello', json_array(hex(zeroblob(500))) FROM n"), [])
-        .unwrap();
-    drop(store);
+    let call = format!("{{\"service\":\"events\",\"function\":\"hello\",\"args\":[\"{}\"]}}\n", "0".repeat(1000));
+    place.write("calls", &call.repeat(2500));
+    place.stdout("asyncq enqueue --batch calls");
     place.session(
         r"
         $ asyncq job list --limit 0 | grep -c SERVICE
@@ -564,24 +544,21 @@ fn a_job_that_waits_says_for_what() {
     place.stdout("asyncq service pause events");
     assert_eq!(waits_for(&place, 2), "the end of a pause: `asyncq service resume events`");
     assert_eq!(waits_for(&place, 1), "its release: `asyncq job start 1`");
-    let store = rusqlite::Connection::open(place.store()).unwrap();
-    let insert = "INSERT INTO asyncq_job (service, function, run_at) VALUES ('events', 'waits',
-        CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) + ?1)";
-    store.execute(insert, [3_630_000]).unwrap();
+    let later = |pause| place.insert("function, run_at", &format!("'waits', {}", unix_time() + pause));
+    later(3_630_000);
     assert_eq!(waits_for(&place, 4), "its time, in 1h; `asyncq service resume events` ends a pause");
     place.stdout("asyncq service resume events");
     assert_eq!(waits_for(&place, 4), "its time, in 1h");
     // Nobody makes it ready when it is due.
-    store.execute(insert, [100]).unwrap();
-    drop(store);
+    later(1000);
     wait_until("it is due", || waits_for(&place, 5) == "`asyncq process`: no processor is at work");
-    assert_eq!(place.query("SELECT state FROM asyncq_job WHERE id = 5"), "delayed");
+    assert_eq!(place.job(5)["state"], "delayed");
     place.stdout("asyncq job cancel 5");
 
     // One that takes no calls of this service.
     place.stdout("asyncq service add other");
     let other = place.start("asyncq process --follow other");
-    wait_until("it is there", || place.query("SELECT count(*) FROM asyncq_processor") == "1");
+    wait_until("it is there", || place.processors() == 1);
     let told = "`asyncq process events`: those at work have no slot of service `events`";
     assert_eq!(waits_for(&place, 2), told);
     other.signal("TERM");
@@ -629,13 +606,9 @@ fn a_job_that_waits_says_for_what() {
 #[test]
 fn json_that_readers_may_not_take_is_shown_as_a_string() {
     let place = place();
-    let store = rusqlite::Connection::open(place.store()).unwrap();
-    for depth in [64, 65, 999] {
-        let args = "[".repeat(depth) + &"]".repeat(depth);
-        store.execute("INSERT INTO asyncq_job (service, function, args) VALUES ('events', 'say', ?1)", [args]).unwrap();
-    }
-    for args in [r#"["\ud83d"]"#, r#"[{"a": 1, "a": 2}]"#] {
-        store.execute("INSERT INTO asyncq_job (service, function, args) VALUES ('events', 'say', ?1)", [args]).unwrap();
+    let deep = [64, 65, 999].map(|depth| "[".repeat(depth) + &"]".repeat(depth));
+    for args in deep.iter().map(String::as_str).chain([r#"["\ud83d"]"#, r#"[{"a": 1, "a": 2}]"#]) {
+        place.insert("function, args", &format!("'say', '{args}'"));
     }
     let read = "import json, sys; print([type(job['args']).__name__ for job in json.load(sys.stdin)])";
     place.write("read.py", read);
@@ -689,9 +662,9 @@ fn times_are_local_on_a_terminal_and_utc_elsewhere() {
     let mut place = place();
     place.set("TZ", "XYZ-05:30");
     place.stdout("asyncq enqueue events say 1 && asyncq process");
-    let utc = place.query("SELECT strftime('%Y-%m-%d %H:%M', created_at / 1000, 'unixepoch') FROM asyncq_job");
-    let local =
-        place.query("SELECT strftime('%Y-%m-%d %H:%M', created_at / 1000 + 19800, 'unixepoch') FROM asyncq_job");
+    let created = place.job(1)["created_at"].as_str().unwrap().to_owned();
+    let shown = |zone| place.stdout(&format!("TZ={zone} date -d {created} '+%Y-%m-%d %H:%M'")).trim().to_owned();
+    let (utc, local) = (shown("UTC"), shown("XYZ-05:30"));
     for line in ["asyncq job show 1", "asyncq job show 1 --json", "asyncq job list --json"] {
         let utc = utc.replace(' ', "T");
         assert!(place.stdout(line).contains(&utc), "{line}");

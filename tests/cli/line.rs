@@ -3,8 +3,6 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use rusqlite::Connection;
-
 use crate::place::{Place, Running, wait_until};
 
 /// Whether a process has a place in the line.
@@ -24,12 +22,11 @@ fn a_writer_that_is_stopped_first_in_line_costs_a_processor_no_more_than_one_thr
     let place = Place::with_functions(&[("count", "ls /proc/$PPID/task | wc -l")]);
     place.stdout("asyncq enqueue events count && asyncq process");
     place.stdout("for n in 1 2 3 4 5 6 7 8; do asyncq enqueue events count; done");
-    let application = Connection::open(place.store()).unwrap();
-    application.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = place.lock();
     let stopped = place.start("asyncq enqueue events count");
     wait_until("it is first in line", || is_in_line(&place, &stopped));
     stopped.signal("STOP");
-    application.execute_batch("COMMIT").unwrap();
+    drop(lock);
 
     let counts = place.stdout("asyncq --quiet process");
     let counts: Vec<usize> = counts.lines().map(|count| count.parse().unwrap()).collect();
@@ -40,15 +37,14 @@ fn a_writer_that_is_stopped_first_in_line_costs_a_processor_no_more_than_one_thr
     stopped.signal("CONT");
     assert!(stopped.wait().status.success());
     place.stdout("asyncq process");
-    assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed'"), "10");
+    assert_eq!(place.count("--state completed"), 10);
 }
 
 #[test]
 fn who_comes_first_is_served_first() {
     let place = Place::with_functions(&[("nothing", "true")]);
     place.stdout("asyncq enqueue events nothing && asyncq process");
-    let application = Connection::open(place.store()).unwrap();
-    application.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = place.lock();
     let crowd: Vec<Running> = (2..12)
         .map(|_| {
             let one = place.start("asyncq enqueue events nothing");
@@ -56,7 +52,7 @@ fn who_comes_first_is_served_first() {
             one
         })
         .collect();
-    application.execute_batch("COMMIT").unwrap();
+    drop(lock);
     let ids: Vec<String> = crowd.into_iter().map(|one| String::from_utf8(one.wait().stdout).unwrap()).collect();
     assert_eq!(ids.concat(), "2\n3\n4\n5\n6\n7\n8\n9\n10\n11\n");
 }

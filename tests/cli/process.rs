@@ -11,7 +11,6 @@ const WAITS: &str =
 #[test]
 fn by_priority_then_when_due_then_first_come() {
     let place = Place::with_functions(&[("say", "echo $1")]);
-    let store = rusqlite::Connection::open(place.store()).unwrap();
     for (word, priority, run_at) in [
         ("c", 0, 1_700_000_000_002_i64),
         ("d", 0, 1_700_000_000_002),
@@ -19,11 +18,8 @@ fn by_priority_then_when_due_then_first_come() {
         ("b", 0, 1_700_000_000_001),
         ("a", -1, 1_700_000_000_003),
     ] {
-        let insert =
-            "INSERT INTO asyncq_job (service, function, args, priority, run_at) VALUES ('events', 'say', ?1, ?2, ?3)";
-        store.execute(insert, (format!("[\"{word}\"]"), priority, run_at)).unwrap();
+        place.insert("function, args, priority, run_at", &format!("'say', '[\"{word}\"]', {priority}, {run_at}"));
     }
-    drop(store);
     place.session("$ asyncq process\na\nb\nc\nd\ne");
 }
 
@@ -60,15 +56,15 @@ fn never_more_at_once_than_the_service_allows() {
         "{word}"
     );
     assert!(word.contains(", processor 2 (process ") && word.lines().count() == 2, "{word}");
-    assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'processing'"), "3");
-    assert_eq!(place.query("SELECT group_concat(taken) FROM asyncq_slot"), "2,1");
+    assert_eq!(place.count("--state processing"), 3);
+    assert_eq!(place.slots(), "events 2, events 1");
     // A slot that becomes free is taken by the one who freed it, or by whoever works on the same queue.
     place.write("go-1", "");
     wait_until("the fourth call begins", || place.at("begun-4").exists());
     place.write("go", "");
     assert!(first.wait().status.success() && second.wait().status.success());
-    assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed'"), "5");
-    assert_eq!(place.query("SELECT (SELECT count(*) FROM asyncq_slot) + (SELECT count(*) FROM asyncq_processor)"), "0");
+    assert_eq!(place.count("--state completed"), 5);
+    assert_eq!((place.slots().as_str(), place.processors()), ("", 0));
 }
 
 #[test]
@@ -78,7 +74,7 @@ fn what_becomes_ready_while_it_works_is_run() {
     let process = place.start("asyncq process");
     wait_until("the call begins", || place.at("begun-1").exists());
     place.stdout("asyncq enqueue events hello");
-    wait_until("the new call ends", || place.query("SELECT state FROM asyncq_job WHERE id = 2") == "completed");
+    wait_until("the new call ends", || place.job(2)["state"] == "completed");
     place.write("go", "");
     let output = process.wait();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "begin 1\nhello\nend 1\n");
@@ -92,14 +88,13 @@ fn one_slow_call_strands_nobody() {
     let process = place.start("asyncq process");
     wait_until("the slow call begins", || place.at("begun-1").exists());
     // Whatever was claimed ahead of its turn goes back.
-    let held = "SELECT count(*) FROM asyncq_job WHERE state = 'processing' OR state = 'completed'";
-    wait_until("the others are given back", || place.query(held) == "21");
+    wait_until("the others are given back", || place.count("--state processing --state completed") == 21);
     place.stdout("asyncq service pause events");
     place.write("go", "");
     let output = process.wait();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "begin 1\nend 1\n");
     place.session("$ asyncq service resume events; asyncq process\nhello 2\nhello 3");
-    assert_eq!(place.query("SELECT sum(failures + conflicts + crashes) FROM asyncq_job"), "0");
+    assert_eq!(place.jobs("failures conflicts crashes"), vec!["0 0 0"; 23].join(", "));
 }
 
 #[test]

@@ -24,8 +24,8 @@ fn the_jobs_of_a_dead_processor_are_run_again() {
         "#,
     );
     assert!(place.read("pids").lines().all(|pid| !runs(pid)));
-    assert_eq!(place.query("SELECT crashes FROM asyncq_job"), "1");
-    assert_eq!(place.query("SELECT (SELECT count(*) FROM asyncq_slot) + (SELECT count(*) FROM asyncq_processor)"), "0");
+    assert_eq!(place.jobs("crashes"), "1");
+    assert_eq!((place.slots().as_str(), place.processors()), ("", 0));
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn another_processor_takes_over_while_it_works() {
     wait_until("the victim is run again", || place.at("victim-2").exists());
     place.write("go", "");
     assert!(lives.wait().status.success());
-    assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed'"), "2");
+    assert_eq!(place.count("--state completed"), 2);
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn what_had_ended_is_recorded_and_not_run_again() {
         \"result\":{\"a\": 1}
         ",
     );
-    assert_eq!(place.query("SELECT group_concat(state || attempt || crashes) FROM asyncq_job"), "completed10,error10");
+    assert_eq!(place.jobs("state attempt crashes"), "completed 1 0, error 1 0");
 }
 
 fn is_root(place: &Place) -> bool {
@@ -345,7 +345,7 @@ fn every_command_that_meets_what_ran_in_the_original_puts_it_back() {
     }
     place.write("go", "");
     assert_eq!(String::from_utf8_lossy(&process.wait().stdout), "done\n");
-    assert_eq!(place.query("SELECT state || attempt FROM asyncq_job"), "completed1");
+    assert_eq!(place.jobs("state attempt"), "completed 1");
 }
 
 #[test]
@@ -463,10 +463,7 @@ fn what_is_processing_without_a_processor_is_put_back() {
     );
     write_whatever(&place, &format!("{lost} WHERE id = 5"));
     place.session("$ asyncq job cancel 5");
-    assert_eq!(
-        place.query("SELECT group_concat(state || attempt, ' ') FROM asyncq_job"),
-        "completed1 cancelled1 completed1 cancelled0 cancelled0"
-    );
+    assert_eq!(place.jobs("state attempt"), "completed 1, cancelled 1, completed 1, cancelled 0, cancelled 0");
 }
 
 #[test]

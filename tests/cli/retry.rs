@@ -52,10 +52,7 @@ fn others_run_while_one_waits() {
 #[test]
 fn without_being_told_to_nobody_waits_for_the_future() {
     let place = Place::with_functions(&[("hello", "echo hello")]);
-    let store = rusqlite::Connection::open(place.store()).unwrap();
-    let later = "INSERT INTO asyncq_job (service, function, run_at) VALUES ('events', 'hello', 4102444800000)";
-    store.execute(later, []).unwrap();
-    drop(store);
+    place.insert("function, run_at", "'hello', 4102444800000");
     place.session(
         r#"
         $ asyncq process --wait-retries

@@ -94,10 +94,7 @@ fn a_processor_that_follows_tells_each_pause_once() {
     let place = Place::with_functions(&[("hello", "echo $1")]);
     place.stdout("asyncq service add another && asyncq function add another hello -- ./hello");
     let process = place.start("asyncq --verbose process --follow");
-    let run = |jobs: u32| {
-        let done = format!("SELECT count(*) = {jobs} FROM asyncq_job WHERE state = 'completed'");
-        wait_until("they have run", || place.query(&done) == "1");
-    };
+    let run = |jobs| wait_until("they have run", || place.count("--state completed") == jobs);
     for before in [0, 4] {
         place.stdout("asyncq service pause events");
         for more in 1..=2 {

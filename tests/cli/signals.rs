@@ -55,7 +55,7 @@ fn a_second_signal_puts_back_without_counting() {
         process.signal("TERM");
         wait_until("it is asked once more", || {
             process.signal("TERM");
-            place.query("SELECT state FROM asyncq_job") == "queued"
+            place.jobs("state") == "queued"
         });
         let output = process.wait();
         assert!(output.status.success(), "{output:?}");
@@ -70,7 +70,7 @@ fn a_second_signal_puts_back_without_counting() {
         {[..]"state":"completed",[..]"attempt":5,[..]"attempts":[{"attempt":1,[..]"ending":"interrupted",[..]
         "#,
     );
-    assert_eq!(place.query("SELECT failures + conflicts + crashes FROM asyncq_job"), "0");
+    assert_eq!(place.jobs("failures conflicts crashes"), "0 0 0");
 }
 
 #[test]
@@ -78,10 +78,10 @@ fn a_signal_while_nothing_runs_ends_the_wait() {
     let place = Place::with_functions(&[("meet", "touch begun; exit 75")]);
     place.stdout("asyncq enqueue events meet");
     let process = place.start("asyncq process --wait-retries");
-    wait_until("it waits", || place.query("SELECT state FROM asyncq_job") == "delayed");
+    wait_until("it waits", || place.jobs("state") == "delayed");
     process.signal("TERM");
     assert!(process.wait().status.success());
-    assert_eq!(place.query("SELECT state FROM asyncq_job"), "delayed");
+    assert_eq!(place.jobs("state"), "delayed");
 }
 
 #[test]
@@ -160,8 +160,8 @@ fn a_processor_whose_output_nobody_reads_ends_at_the_second_signal() {
         process.signal("TERM");
         !runs(&pid)
     });
-    assert_eq!(place.query("SELECT state FROM asyncq_job"), "queued");
-    assert_eq!(place.query("SELECT count(*) FROM asyncq_processor"), "0");
+    assert_eq!(place.jobs("state"), "queued");
+    assert_eq!(place.processors(), 0);
 }
 
 #[test]
@@ -169,8 +169,8 @@ fn a_processor_that_only_waits_for_its_reader_is_none_any_more() {
     let place = Place::with_functions(&[("prints", "seq 40000")]);
     place.stdout("asyncq enqueue events prints");
     let process = place.start("asyncq process");
-    wait_until("the call ends", || place.query("SELECT state FROM asyncq_job") == "completed");
-    wait_until("it leaves the store", || place.query("SELECT count(*) FROM asyncq_processor") == "0");
+    wait_until("the call ends", || place.jobs("state") == "completed");
+    wait_until("it leaves the store", || place.processors() == 0);
     assert!(runs(&process.0.id().to_string()));
     let printed = String::from_utf8(process.wait().stdout).unwrap();
     assert_eq!(printed.lines().count(), 40000);

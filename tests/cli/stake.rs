@@ -72,7 +72,7 @@ fn few_descriptors_make_fewer_slots() {
     place
         .stdout("asyncq service set events --concurrency 60; for i in $(seq 60); do asyncq enqueue events hello; done");
     place.session("$ ulimit -n 40; asyncq process | sort | uniq -c\n[..]     60 hello");
-    assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed'"), "60");
+    assert_eq!(place.count("--state completed"), 60);
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn a_processor_that_dies_before_it_records_an_outcome_is_a_crash() {
     let output = place.run("env ASYNCQ_FAILPOINT='call ended:1=kill' asyncq process");
     assert_eq!((output.status.code(), place.read("runs").as_str()), (Some(75), "1\n"), "{output:?}");
     place.session("$ asyncq process\nhello\n! asyncq: processor 1 (process [..] on [..]) died; 1 of its jobs put back");
-    assert_eq!(place.query("SELECT crashes || ' ' || attempt || ' ' || state FROM asyncq_job"), "1 2 completed");
+    assert_eq!(place.jobs("crashes attempt state"), "1 2 completed");
 }
 
 #[test]
@@ -112,8 +112,7 @@ fn signals_are_heeded_while_an_outcome_waits_for_the_store() {
     place.stdout("asyncq service set events --concurrency 2; asyncq enqueue events slow; asyncq enqueue events waits");
     let process = place.start("asyncq process");
     wait_until("both have begun", || place.at("begun").exists() && !place.read("pid").is_empty());
-    let other = rusqlite::Connection::open(place.store()).unwrap();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = place.lock();
     place.write("go", "");
     // Those that come at once are one.
     process.signal("TERM");
@@ -121,11 +120,9 @@ fn signals_are_heeded_while_an_outcome_waits_for_the_store() {
         process.signal("TERM");
         !runs(&place.read("pid"))
     });
-    other.execute_batch("COMMIT").unwrap();
+    drop(lock);
     assert!(process.wait().status.success());
-    let states = place
-        .query("SELECT group_concat(state || failures || crashes, ' ') FROM (SELECT * FROM asyncq_job ORDER BY id)");
-    assert_eq!(states, "queued00 completed00");
+    assert_eq!(place.jobs("state failures crashes"), "queued 0 0, completed 0 0");
 }
 
 #[test]
@@ -141,8 +138,7 @@ fn a_damaged_definition_costs_its_own_calls_and_nothing_else() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("function `damaged` of service `events`: its command is "), "{said}");
-    assert_eq!(place.query("SELECT state || attempt FROM asyncq_job WHERE id = 1"), "completed1");
-    assert_eq!(place.query("SELECT state FROM asyncq_job WHERE id = 2"), "error");
+    assert!(place.jobs("state attempt").starts_with("completed 1, error "));
 }
 
 #[test]
@@ -170,7 +166,7 @@ fn an_outcome_that_a_second_signal_gives_up_counts_for_nothing() {
     });
     assert_eq!(process.wait().status.code(), Some(74), "{}", place.read("said"));
     place.session("$ asyncq process\n! asyncq: processor 1 (process [..] on [..]) died; 1 of its jobs put back");
-    assert_eq!(place.query("SELECT crashes || ' ' || failures || ' ' || state FROM asyncq_job"), "0 0 completed");
+    assert_eq!(place.jobs("crashes failures state"), "0 0 completed");
 }
 
 /// The folders in which processors work, when somebody takes them for rubbish.
@@ -187,7 +183,9 @@ fn a_follower_whose_folder_is_removed_ends_and_leaves_its_calls_to_the_next() {
     assert_eq!(follower.wait().status.code(), Some(74), "{}", place.read("said"));
     assert!(place.read("said").contains("was removed while this processor worked in it\nhint: start it again"));
     place.session("$ asyncq process; asyncq job result 1; asyncq job result 2\n1\n1");
-    assert_eq!(place.query("SELECT count(*) FROM asyncq_attempt"), "0");
+    for job in 1..=2 {
+        assert_eq!(place.attempts(job, "ending"), "completed");
+    }
 }
 
 /// Whatever a call has left by then cannot be told from nothing, so it is not recorded as that.
@@ -208,14 +206,10 @@ fn no_result_is_lost_with_the_folder_for_it() {
         assert_eq!(output.status.code(), Some(74), "{name}: {said}");
         assert_eq!(said.matches(&format!("(`events` `{name}`): ended and put back")).count(), 1, "{name}: {said}");
         assert!(said.contains("was removed while this processor worked in it"), "{name}: {said}");
-        let left = "SELECT group_concat(state || coalesce(result, '')) FROM asyncq_job WHERE immediate = 0";
-        assert!(place.query(left).ends_with("queued"), "{name}: {}", place.query(left));
-        assert_eq!(place.query("SELECT count(*) FROM asyncq_processor"), "0", "{name}");
+        assert_eq!(place.count("--state queued"), 1, "{name}: {}", place.jobs("state result"));
+        assert_eq!(place.processors(), 0, "{name}");
         place.stdout("asyncq process");
-        assert!(job > 0 || place.query(left) == "completed1", "{name}: {}", place.query(left));
+        assert!(job > 0 || place.jobs("state result") == "completed 1", "{name}: {}", place.jobs("state result"));
     }
-    assert_eq!(
-        place.query("SELECT group_concat(coalesce(result, '-')) FROM asyncq_job WHERE immediate = 0"),
-        "1,2,-,4"
-    );
+    assert_eq!(place.jobs("function result"), "after 1, before 2, inside, hello, waits 4");
 }

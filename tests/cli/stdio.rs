@@ -162,7 +162,7 @@ fn a_stdin_that_does_not_block_is_waited_for() {
     let (running, mut pipe) = nonblocking(&place, "asyncq enqueue --batch -", 0);
     for (job, word) in ["a", "b"].iter().enumerate() {
         writeln!(pipe, "{{\"service\":\"events\",\"function\":\"say\",\"args\":[\"{word}\"]}}").unwrap();
-        wait_until("it is enqueued", || place.query("SELECT count(*) FROM asyncq_job") == (job + 1).to_string());
+        wait_until("it is enqueued", || place.count("") == job + 1);
     }
     drop(pipe);
     let output = running.wait();
@@ -239,10 +239,7 @@ fn a_log_that_could_not_grow_is_written_again_when_it_can() {
     let place = Place::with_functions(&[("say", "printf '%0*d\n' $1 $2"), ("moan", "printf '%0*d\n' $1 $2 >&2")]);
     place.write("limited", "ulimit -f 8192; exec asyncq process --follow >>out 2>>err");
     let process = place.start("sh ./limited");
-    let ended = |count: &str| {
-        let query = "SELECT count(*) FROM asyncq_job WHERE state = 'completed'";
-        wait_until("the calls have run", || place.query(query) == count);
-    };
+    let ended = |count| wait_until("the calls have run", || place.count("--state completed") == count);
     let length = |name: &str| place.at(name).metadata().map_or(0, |file| file.len());
     for (function, log) in [("say", "out"), ("moan", "err")] {
         place.stdout(&format!("asyncq enqueue events {function} 1 7"));
@@ -250,11 +247,11 @@ fn a_log_that_could_not_grow_is_written_again_when_it_can() {
         place.stdout(&format!("truncate -s 4190000 {log}; asyncq enqueue events {function} 5000 0"));
         wait_until("the log is full", || length(log) == 4_194_304);
         place.stdout(&format!("asyncq enqueue events {function} 20 0"));
-        ended(if function == "say" { "3" } else { "8" });
+        ended(if function == "say" { 3 } else { 8 });
         // The first of these may still meet the full log.
         place.stdout(&format!(": > {log}; for n in 1 2; do asyncq enqueue events {function} 1 8; done"));
         wait_until("it is in the log again", || place.read(log).contains("8\n"));
-        ended(if function == "say" { "5" } else { "10" });
+        ended(if function == "say" { 5 } else { 10 });
     }
     process.signal("TERM");
     assert!(process.wait().status.success());

@@ -253,8 +253,7 @@ fn a_full_disk() {
 #[test]
 fn a_store_that_is_locked_past_the_deadline() {
     let place = Place::with_functions(&[("hello", "echo hello")]);
-    let other = rusqlite::Connection::open(place.store()).unwrap();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = place.lock();
     place.session(
         "
         $ asyncq enqueue events hello --lock-timeout 200ms
@@ -273,7 +272,7 @@ fn a_store_that_is_locked_past_the_deadline() {
     // Who waits longer than the lock is held gets in.
     let waits = place.start("asyncq enqueue events hello");
     std::thread::sleep(Duration::from_millis(50));
-    other.execute_batch("COMMIT").unwrap();
+    drop(lock);
     assert_eq!(String::from_utf8(waits.wait().stdout).unwrap(), "1\n");
 }
 
@@ -286,15 +285,13 @@ fn an_outcome_waits_for_a_locked_store_as_long_as_it_must() {
     place.stdout("asyncq enqueue events hello");
     let process = place.start("asyncq process --lock-timeout 100ms");
     wait_until("the call begins", || place.at("begun").exists());
-    let other = rusqlite::Connection::open(place.store()).unwrap();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = place.lock();
     place.write("go", "");
     wait_until("the call ends", || place.at("ended").exists());
     std::thread::sleep(Duration::from_millis(500));
-    other.execute_batch("COMMIT").unwrap();
-    drop(other);
+    drop(lock);
     assert!(process.wait().status.success());
-    assert_eq!(place.query("SELECT state FROM asyncq_job"), "completed");
+    assert_eq!(place.jobs("state"), "completed");
 }
 
 #[test]

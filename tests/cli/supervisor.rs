@@ -31,10 +31,7 @@ fn at_work(place: &Place) -> Running {
 fn all_is_put_back_and_nothing_left(place: &Place) {
     place.session("$ asyncq process\n! asyncq: processor 1 (process [..] on [..]) died; 3 of its jobs put back");
     assert!(pids(place).iter().all(|pid| !runs(pid)));
-    assert_eq!(
-        place.query("SELECT group_concat(state || attempt || crashes) FROM asyncq_job"),
-        "completed21,completed21,completed21"
-    );
+    assert_eq!(place.jobs("state attempt crashes"), "completed 2 1, completed 2 1, completed 2 1");
 }
 
 #[test]
@@ -80,7 +77,7 @@ fn a_processor_that_is_just_dying_is_waited_for() {
     assert!(said.contains("died; 3 of its jobs put back"), "{said}");
     assert!(pids(&place).iter().all(|pid| !runs(pid)));
     drop(process);
-    assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed'"), "3");
+    assert_eq!(place.count("--state completed"), 3);
 }
 
 fn is_stopped(pid: &str) -> bool {

@@ -28,11 +28,17 @@ fn started(place: &Place) -> Vec<String> {
 
 fn nothing_is_left(place: &Place) {
     assert!(started(place).iter().all(|pid| !runs(pid)), "a worker is left");
-    assert_eq!(place.query("SELECT count(*) FROM asyncq_processor"), "0");
+    assert_eq!(place.processors(), 0);
 }
 
 fn states(place: &Place) -> String {
-    place.query("SELECT group_concat(state || coalesce(' ' || result, ''), ', ' ORDER BY id) FROM asyncq_job")
+    place.jobs("state result")
+}
+
+/// How many attempts of all jobs failed, met a conflict or crashed.
+fn bad_ends(place: &Place) -> usize {
+    let counts = place.jobs("failures conflicts crashes");
+    counts.split([',', ' ']).filter(|count| !count.is_empty()).map(|count| count.parse::<usize>().unwrap()).sum()
 }
 
 fn enqueue(place: &Place, calls: &[&str]) {
@@ -54,8 +60,8 @@ fn functions_with_the_same_program_share_their_workers() {
     enqueue(&place, &["work", "again", "elsewhere", "work"]);
     place.stdout("asyncq enqueue others work");
     place.session("$ asyncq process");
-    let results = place.query("SELECT json_group_array(json(result) ORDER BY id) FROM asyncq_job");
-    let pids: Vec<u32> = serde_json::from_str(&results).unwrap();
+    let results = place.jobs("result");
+    let pids: Vec<&str> = results.split(", ").collect();
     assert!(pids[0] == pids[1] && pids[0] == pids[3] && pids[0] == pids[4] && pids[0] != pids[2], "{pids:?}");
     assert_eq!(started(&place).len(), 2);
     nothing_is_left(&place);
@@ -73,7 +79,7 @@ serve(run)";
     place.stdout("asyncq service set events --concurrency 3");
     enqueue(&place, &["work"; 9]);
     place.session("$ asyncq process");
-    assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed'"), "9");
+    assert_eq!(place.count("--state completed"), 9);
     assert_eq!(started(&place).len(), 3);
     nothing_is_left(&place);
 }
@@ -87,7 +93,7 @@ fn a_worker_that_is_just_put_aside_is_found() {
     place.write("calls", &calls.join("\n"));
     place.stdout("asyncq enqueue --batch calls");
     place.session("$ asyncq process");
-    assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed'"), "1000");
+    assert_eq!(place.count("--state completed"), 1000);
     assert!(started(&place).len() <= 2, "{} were started", started(&place).len());
 }
 
@@ -146,12 +152,9 @@ serve(lambda call: version)";
 
 /// What the next call returns.
 fn next_result(place: &Place) -> String {
-    let job = place.stdout("asyncq enqueue events work");
-    let result = format!("SELECT coalesce(result, '') FROM asyncq_job WHERE id = {job}");
-    wait_until("the call is done", || {
-        place.query(&format!("SELECT state FROM asyncq_job WHERE id = {job}")) == "completed"
-    });
-    place.query(&result)
+    let job = place.stdout("asyncq enqueue events work").trim().parse().unwrap();
+    wait_until("the call is done", || place.job(job)["state"] == "completed");
+    place.job(job)["result"].to_string()
 }
 
 #[test]
@@ -213,19 +216,19 @@ fn a_deploy_reaches_a_worker_that_is_never_without_calls() {
         place.write("calls", &[r#"{"service":"events","function":"work"}"#; 300].join("\n"));
         place.stdout("asyncq enqueue --batch calls");
         let processor = place.start("asyncq process --follow");
-        let done = |version| place.query(&format!("SELECT count(*) FROM asyncq_job WHERE result = '{version}'"));
-        wait_until("the first calls are done", || done(1) != "0");
+        let done = |version| place.jobs("result").split(", ").any(|result| result == version);
+        wait_until("the first calls are done", || done("1"));
         place.stdout(&format!("echo 2 > version && {deploy}"));
         wait_until("it is seen", || {
-            if place.query("SELECT count(*) < 300 FROM asyncq_job WHERE state = 'queued'") == "1" {
+            if place.count("--state queued") < 300 {
                 place.stdout("asyncq enqueue --batch calls");
             }
-            done(2) != "0"
+            done("2")
         });
         assert!(started(&place).len() >= 2, "{deploy}");
         processor.signal("TERM");
         processor.wait();
-        assert_eq!(place.query("SELECT sum(failures + conflicts + crashes) FROM asyncq_job"), "0", "{deploy}");
+        assert_eq!(bad_ends(&place), 0, "{deploy}");
         nothing_is_left(&place);
     }
 }
@@ -262,10 +265,8 @@ while message := hear():
     place.stdout("asyncq service set events --concurrency 2");
     enqueue(&place, &["work long", "work", "work", "work"]);
     let processor = place.start("asyncq process");
-    wait_until("the others are done", || {
-        place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed'") == "3"
-    });
-    assert_eq!(place.query("SELECT state FROM asyncq_job WHERE id = 1"), "processing");
+    wait_until("the others are done", || place.count("--state completed") == 3);
+    assert_eq!(place.job(1)["state"], "processing");
     place.write("go", "");
     assert!(processor.wait().status.success());
     assert_eq!(started(&place).len(), 2);
@@ -313,7 +314,11 @@ serve(run)";
         let expected = |stream: &str| (1..=60).map(|n| format!("{stream} {n}")).collect::<Vec<_>>().join("\n") + "\n";
         assert_eq!(String::from_utf8_lossy(&output.stdout), expected("out"));
         assert_eq!(String::from_utf8_lossy(&output.stderr), expected("err"));
-        assert_eq!(place.query("SELECT count(*) FROM asyncq_attempt WHERE CAST(log AS TEXT) = 'out ' || job || char(10) || 'err ' || job || char(10) OR CAST(log AS TEXT) = 'err ' || job || char(10) || 'out ' || job || char(10)"), "60");
+        for job in 1..=60 {
+            let log = place.run(&format!("exec asyncq job log {job}"));
+            let printed = [log.stdout, log.stderr].map(|stream| String::from_utf8(stream).unwrap());
+            assert_eq!(printed, [format!("out {job}\n"), format!("err {job}\n")]);
+        }
         assert_eq!(started(&place).len(), 1);
     }
 }
@@ -384,10 +389,7 @@ serve(run)";
         "second time"
         "#,
     );
-    assert_eq!(
-        place.query("SELECT group_concat(failures || conflicts || crashes || attempt, ' ') FROM asyncq_job"),
-        "0001 0001 1001 1001 0102"
-    );
+    assert_eq!(place.jobs("failures conflicts crashes attempt"), "0 0 0 1, 0 0 0 1, 1 0 0 1, 1 0 0 1, 0 1 0 2");
     assert_eq!(started(&place).len(), 1);
 }
 
@@ -445,8 +447,8 @@ serve(run, output='counted')";
     );
     assert_eq!(words(&place, "ran").len(), 299);
     assert_eq!(words(&place, "ran").into_iter().collect::<BTreeSet<_>>().len(), 299);
-    assert_eq!(place.query("SELECT count(*) FROM asyncq_job WHERE state = 'completed' AND crashes = 0 AND conflicts = 0 AND failures = 0"), "299");
-    assert_eq!(place.query("SELECT group_concat(DISTINCT job) FROM asyncq_attempt"), "150");
+    let ends = place.jobs("state attempt failures conflicts crashes");
+    assert_eq!(ends.matches("completed 1 0 0 0").count(), 299, "{ends}");
     nothing_is_left(&place);
 }
 
@@ -466,7 +468,7 @@ serve(run, output='counted')";
     assert_eq!(states(&place), "processing");
     place.stdout("asyncq process --wait-retries");
     assert_eq!(states(&place), "completed 2");
-    assert_eq!(place.query("SELECT crashes FROM asyncq_job"), "1");
+    assert_eq!(place.jobs("crashes"), "1");
     nothing_is_left(&place);
 }
 
@@ -486,10 +488,10 @@ while message := hear():
     enqueue(&place, &["work"; 2]);
     place.stdout("asyncq process --wait-retries");
     assert_eq!(states(&place), "completed 2, completed 2");
-    assert_eq!(
-        place.query("SELECT group_concat(ending || ' ' || json_extract(error, '$.message'), ', ') FROM asyncq_attempt"),
-        "crash its worker was ended by signal 9 (SIGKILL), crash its worker was ended by signal 9 (SIGKILL)"
-    );
+    for job in 1..=2 {
+        let told = "crash its worker was ended by signal 9 (SIGKILL), completed";
+        assert_eq!(place.attempts(job, "ending error.message"), told);
+    }
     nothing_is_left(&place);
 }
 
@@ -522,11 +524,7 @@ while message := hear():
 ! asyncq: job 2 (`events` `work`): {why} in 3 attempts
 ? 1"
         ));
-        assert_eq!(
-            (states(&place).as_str(), place.query("SELECT crashes FROM asyncq_job WHERE id = 2").as_str()),
-            ("completed, error, completed", "3"),
-            "{bad}"
-        );
+        assert_eq!(place.jobs("state crashes"), "completed 0, error 3, completed 0", "{bad}");
         nothing_is_left(&place);
     }
 }
@@ -560,12 +558,12 @@ while message := hear():
     globals()[how](message['id'], call, b'"%s"' % text if how == 'value' and which != 'long' else text)"#;
     let place = place("", body);
     let told = [
-        ("error half", "error error: caf\u{fffd}", None),
-        ("error bytes", "error error: caf\u{fffd}", None),
-        ("error long", &*format!("error error: {}", "x".repeat(2000)), None),
-        ("value half", "error bad-result: its result is a lone surrogate in a string", None),
-        ("value bytes", "error bad-result: its result has a string that is not valid Unicode", None),
-        ("value long", "error bad-result: its answer is longer than 4 MiB", None),
+        ("error half", "error error caf\u{fffd}", None),
+        ("error bytes", "error error caf\u{fffd}", None),
+        ("error long", &*format!("error error {}", "x".repeat(2000)), None),
+        ("value half", "error bad-result its result is a lone surrogate in a string", None),
+        ("value bytes", "error bad-result its result has a string that is not valid Unicode", None),
+        ("value long", "error bad-result its answer is longer than 4 MiB", None),
         ("output half", "completed", Some("caf\u{fffd}")),
         ("output bytes", "completed", Some("caf\u{fffd}")),
         ("output long", "completed", Some("x\nasyncq: the rest is left out, as the message is longer than 4 MiB\n")),
@@ -577,12 +575,10 @@ while message := hear():
     enqueue(&place, &told.map(|(call, ..)| format!("work {call}")).each_ref().map(|call| &**call));
     let output = place.run("asyncq process");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let ends = place.jobs("state result error.kind error.message");
+    let mut ended = ends.split(", ");
     for (id, (call, end, log)) in (1..).zip(told) {
-        let told = place.query(&format!(
-            "SELECT state || coalesce(' ' || result, '') || coalesce(' ' || (error ->> 'kind') || ': ' || (error ->> 'message'), '')
-             FROM asyncq_job WHERE id = {id}"
-        ));
-        assert_eq!(told, end, "{call}");
+        assert_eq!(ended.next(), Some(end), "{call}");
         if let Some(end) = log {
             let log = place.stdout(&format!("asyncq job log {id}"));
             assert!(log.ends_with(end), "{call}: {}", &log[log.len().saturating_sub(200)..]);
@@ -654,9 +650,9 @@ while message := hear():
         .session("$ asyncq process\n...\n! asyncq: job 2 (`events` `late`): took longer than its time limit\n...\n? 1");
     assert_eq!(words(&place, "begun").len(), 3);
     assert_eq!(states(&place), "completed 2, error, completed 2");
-    let others = "SELECT sum(failures + conflicts + crashes) FROM asyncq_job WHERE function = 'work'";
-    let endings = "SELECT group_concat(job || ending, ' ' ORDER BY job) FROM asyncq_attempt WHERE number = 1";
-    assert_eq!([others, endings].map(|told| place.query(told)), ["0", "1interrupted 2error 3interrupted"]);
+    assert_eq!(place.jobs("failures conflicts crashes"), "0 0 0, 1 0 0, 0 0 0");
+    let endings = [1, 2, 3].map(|job| place.attempts(job, "ending"));
+    assert_eq!(endings, ["interrupted, completed", "error", "interrupted, completed"]);
     assert_eq!(started(&place).len(), 2);
     nothing_is_left(&place);
 }
@@ -686,7 +682,7 @@ while message := hear():
     place.session("$ asyncq process\n! asyncq: job 2 (`events` `late`): took longer than its time limit\n? 1");
     assert_eq!(states(&place), "completed 1, error, completed 1");
     assert_eq!(words(&place, "wishes"), [r#"{"job":2,"why":"timeout"}"#]);
-    assert_eq!(place.query("SELECT count(*) FROM asyncq_attempt WHERE ending <> 'error'"), "0");
+    assert_eq!([1, 2, 3].map(|job| place.attempts(job, "ending")), ["completed", "error", "completed"]);
     assert_eq!(started(&place).len(), 1);
     nothing_is_left(&place);
 }
@@ -871,7 +867,7 @@ serve(run)",
         6
         ",
     );
-    assert_eq!(place.query("SELECT group_concat(depth || coalesce(parent, 0), ' ') FROM asyncq_job"), "00 11 11 23");
+    assert_eq!(place.jobs("id parent"), "1, 2 1, 3 1, 4 3");
     nothing_is_left(&place);
 }
 
@@ -890,11 +886,7 @@ serve(run)";
     place.function("inner", "", "echo $$ >> pids; exec sleep 1000");
     enqueue(&place, &["work"]);
     place.stdout("asyncq process --wait-retries");
-    assert_eq!(place.query("SELECT result FROM asyncq_job WHERE id = 1"), "[]");
-    assert_eq!(
-        place.query("SELECT state || json_extract(error, '$.kind') FROM asyncq_job WHERE id = 2"),
-        "errorparent"
-    );
+    assert!(place.jobs("state result error.kind").starts_with("completed [], error parent"), "{}", states(&place));
 }
 
 /// One that cannot be started is started now and then, not for each of its calls. Each of these is tried three times, and
@@ -942,9 +934,7 @@ fn a_worker_that_cannot_start_is_not_started_for_each_call() {
                 let told = String::from_utf8(output.stderr).unwrap();
                 place.session(&format!("$ asyncq job result 1\n! asyncq: job 1 ended in an error: {why}\n? 1"));
                 assert_eq!(told.matches("`events` `work`): its worker").count(), 500, "{told}");
-                let ends = "SELECT count(*) || ' ' || (SELECT count(*) FROM asyncq_attempt) FROM asyncq_job
-                    WHERE state = 'error' AND crashes = 0";
-                assert_eq!(place.query(ends), "500 1500");
+                assert_eq!(place.jobs("state attempt crashes"), vec!["error 3 0"; 500].join(", "));
                 assert!(started(&place).len() <= most, "{body}: {} were started", started(&place).len());
                 nothing_is_left(&place);
             });
@@ -968,8 +958,11 @@ fn a_worker_that_is_gone_for_a_moment_costs_no_call() {
         ",
     );
     assert_eq!(states(&place), "completed 1, completed 1, completed 1, completed 1");
-    let starts = "SELECT count(*) FROM asyncq_attempt WHERE ending <> 'conflict' OR error ->> 'kind' <> 'cannot-run'";
-    assert_eq!(place.query(starts), "0");
+    for job in 1..=4 {
+        let attempts = place.attempts(job, "ending error.kind");
+        let (tries, last) = attempts.rsplit_once(", ").unwrap();
+        assert!(last == "completed" && tries.split(", ").all(|it| it == "conflict cannot-run"), "{attempts}");
+    }
 }
 
 #[test]
@@ -996,7 +989,7 @@ serve(run)";
     wait_until("two calls run", || words(&place, "begun").len() == 2);
     process.signal("TERM");
     let pid = process.0.id().to_string();
-    wait_until("it has heard", || place.query("SELECT count(*) FROM asyncq_job WHERE state = 'queued'") == "1");
+    wait_until("it has heard", || place.count("--state queued") == 1);
     place.write("go", "");
     wait_until("it ends", || !runs(&pid));
     assert!(process.wait().status.success());
@@ -1029,7 +1022,7 @@ serve(run{hello})"
             !runs(&pid)
         });
         assert_eq!(states(&place), "queued, queued");
-        assert_eq!(place.query("SELECT sum(failures + conflicts + crashes) FROM asyncq_job"), "0");
+        assert_eq!(bad_ends(&place), 0);
         nothing_is_left(&place);
     }
 }
@@ -1046,8 +1039,8 @@ fn a_signal_while_a_worker_starts_puts_its_calls_back() {
     let output = process.wait();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(states(&place), "queued, queued, queued");
-    assert_eq!(place.query("SELECT sum(failures + conflicts + crashes) FROM asyncq_job"), "0");
-    assert_eq!(place.query("SELECT count(*) FROM asyncq_attempt"), "0");
+    assert_eq!(bad_ends(&place), 0);
+    assert_eq!([1, 2, 3].map(|job| place.attempts(job, "ending")), [""; 3]);
     assert_eq!(started(&place).len(), 1);
     nothing_is_left(&place);
 }
@@ -1069,7 +1062,7 @@ while message := hear():
     wait_until("it starts", || !started(&place).is_empty());
     // The one for which it starts, and one that waits for it.
     place.session("$ asyncq job cancel 1\n$ asyncq job cancel 3");
-    assert_eq!(place.query("SELECT group_concat(state) FROM asyncq_job WHERE id IN (1, 3)"), "cancelled,cancelled");
+    assert_eq!([1, 3].map(|job| place.job(job)["state"] == "cancelled"), [true; 2]);
     place.write("go", "");
     let output = process.wait();
     assert!(output.status.success(), "{output:?}");
@@ -1156,8 +1149,5 @@ fn a_worker_gets_and_gives_a_mebibyte() {
     );
     place.stdout("asyncq enqueue --batch calls");
     place.session("$ asyncq process");
-    assert_eq!(
-        place.query("SELECT group_concat(state || length(result), ' ') FROM asyncq_job"),
-        "completed1000002 completed1000002 completed1000002 completed1000002"
-    );
+    assert_eq!(place.jobs("state result"), [&*format!("completed \"{}\"", "u".repeat(1_000_000)); 4].join(", "));
 }

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 pub mod fixture;
+mod jobs;
 pub mod place;
 
 /// The program under test, which cargo builds for the suite that runs now.

@@ -156,6 +156,34 @@ impl Place {
         rusqlite::Connection::open(self.store()).unwrap().execute_batch(sql).unwrap();
     }
 
+    /// Enqueues a call of `events` by INSERT, as an application does: columns and values as SQL writes them.
+    pub fn insert(&self, columns: &str, values: &str) {
+        self.execute(&format!("INSERT INTO asyncq_job (service, {columns}) VALUES ('events', {values})"));
+    }
+
+    /// Enqueues calls of a function of `events`, without arguments.
+    pub fn enqueue_many(&self, function: &str, count: usize) {
+        self.write("many", &format!("{{\"service\":\"events\",\"function\":\"{function}\"}}\n").repeat(count));
+        self.stdout("asyncq enqueue --batch many");
+    }
+
+    /// How many processors are at work on the store.
+    pub fn processors(&self) -> usize {
+        self.query("SELECT count(*) FROM asyncq_processor").parse().unwrap()
+    }
+
+    /// How many slots of which services processors have taken, as in `events 2, others 1`: a part for each processor.
+    pub fn slots(&self) -> String {
+        self.query("SELECT COALESCE(group_concat(service || ' ' || taken, ', ' ORDER BY service, processor), '') FROM asyncq_slot")
+    }
+
+    /// Keeps every other writer from the store, until the lock is dropped.
+    pub fn lock(&self) -> Lock {
+        let store = rusqlite::Connection::open(self.store()).unwrap();
+        store.execute_batch("BEGIN IMMEDIATE").unwrap();
+        Lock(store)
+    }
+
     /// Starts a shell command, which is killed when this is dropped.
     pub fn start(&self, line: &str) -> Running {
         Running(self.command(&format!("exec {line}")).spawn().unwrap())
@@ -204,6 +232,9 @@ fn compare(command: &str, expected: &[String], output: &Output) {
     assert!(matches(expected, &actual), "\n$ {command}\n--- expected\n{wanted}\n--- actual\n{got}\n---");
 }
 
+/// A transaction of another program, which keeps writers out; it ends when this is dropped.
+pub struct Lock(#[expect(dead_code, reason = "held, not used")] rusqlite::Connection);
+
 /// A program in the background.
 pub struct Running(pub Child);
 
@@ -243,6 +274,11 @@ pub fn runs(pid: &str) -> bool {
     fields.first().is_some_and(|state| *state != "Z" || fields[17] != "1")
 }
 
+/// Milliseconds since 1970, as the store has them.
+pub fn unix_time() -> u128 {
+    std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()
+}
+
 /// Copies a program, by another process: what is started from here at the same time would have a file open for writing that
 /// this one had, and nobody can run such a file.
 pub fn install(program: &Path, copy: &Path) {
@@ -252,9 +288,12 @@ pub fn install(program: &Path, copy: &Path) {
 /// Waits until a condition holds; fails after a time that is far longer than it can take.
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(60);
+    let mut asked = Instant::now();
     while !holds() {
         assert!(Instant::now() < end, "never happened: {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        // What takes long to find out is asked less often, so that it holds up nothing that it waits for.
+        std::thread::sleep(asked.elapsed().max(Duration::from_millis(5)));
+        asked = Instant::now();
     }
 }
 
