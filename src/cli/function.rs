@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::clap_error::parse_count;
 use super::exit;
-use super::output::{self, Sheet};
+use super::format::{FormatOptions, Record};
+use super::output::{self, FieldList};
 use super::service::tell_removed;
 use super::session::{Session, here, now};
 use super::table::{Column, Table};
@@ -56,17 +57,15 @@ pub enum Function {
     List {
         /// The service
         service: Option<String>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        format: FormatOptions,
     },
     /// Show one function
     Show {
         #[command(flatten)]
         name: Name,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        format: FormatOptions,
     },
     /// Change a function; calls that wait are run as it is then
     Set {
@@ -214,38 +213,18 @@ impl Function {
                     Added::Same => format!("service `{service}` has that function `{name}` already"),
                 });
             }
-            Function::List { service, json } => {
+            Function::List { service, format } => {
+                let format = format.format()?;
                 let service = service.as_deref().map(ServiceName::parse).transpose()?;
                 let functions = session.open()?.functions(service.as_ref())?;
-                if json {
-                    output::json(&functions.iter().map(FunctionView::of).collect::<Vec<_>>())?;
-                } else {
-                    let mut table = Table::new(&[
-                        Column::whole("SERVICE", 4),
-                        Column::always("FUNCTION"),
-                        Column::whole("RUNS", 0),
-                        Column::text("PROGRAM", 3),
-                        Column::text("SITE", 1),
-                        Column::whole("TIMEOUT", 2),
-                    ]);
-                    for it in &functions {
-                        let timeout = it.definition.timeout.map(write_span);
-                        table.row([
-                            it.service.to_string(),
-                            it.name.to_string(),
-                            if it.definition.worker.is_some() { "worker" } else { "command" }.to_owned(),
-                            output::text(&command_line(&it.definition.command)),
-                            output::text(&it.definition.site),
-                            output::or_dash(timeout.as_deref()),
-                        ]);
-                    }
-                    table.print()?;
-                }
+                let records: Vec<_> = functions.iter().map(FunctionView::of).collect();
+                format.print_all(&records, || table(&functions))?;
             }
-            Function::Show { name, json } => {
+            Function::Show { name, format } => {
+                let format = format.format()?;
                 let (service, name) = name.parse()?;
                 let function = session.open()?.function(&service, &name)?;
-                if json { output::json(&FunctionView::of(&function))? } else { show(&function)? }
+                format.print_one(&FunctionView::of(&function), || show(&function))?;
             }
             Function::Set { name, site, worker, no_worker, keep, takes, unset_env, timeout, no_timeout, command } => {
                 let (service, name) = name.parse()?;
@@ -300,7 +279,7 @@ pub fn command_line(command: &[String]) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// What `--json` gives of how a worker is kept; `idle` is in seconds, `memory_growth` in bytes.
+/// What programs get to read about how a worker is kept; `idle` is in seconds, `memory_growth` in bytes.
 #[derive(Serialize)]
 struct WorkerView {
     calls_per_worker: Option<u64>,
@@ -315,7 +294,8 @@ impl WorkerView {
     }
 }
 
-/// What `--json` gives of a function; `timeout` is in seconds, `worker` null for a command, `args` and `stdin` for a worker.
+/// What programs get to read about a function; `timeout` is in seconds, `worker` null for a command, `args` and `stdin` for
+/// a worker.
 #[derive(Serialize)]
 struct FunctionView<'a> {
     service: &'a str,
@@ -328,6 +308,23 @@ struct FunctionView<'a> {
     args: Option<&'static str>,
     stdin: Option<&'static str>,
     created_at: String,
+}
+
+impl Record for FunctionView<'_> {
+    const COLUMNS: &'static [&'static str] = &[
+        "service",
+        "name",
+        "command",
+        "site",
+        "env",
+        "timeout",
+        "worker.calls_per_worker",
+        "worker.idle",
+        "worker.memory_growth",
+        "args",
+        "stdin",
+        "created_at",
+    ];
 }
 
 impl FunctionView<'_> {
@@ -349,9 +346,31 @@ impl FunctionView<'_> {
     }
 }
 
+fn table(functions: &[function::Function]) -> Table {
+    let mut table = Table::new(&[
+        Column::whole("SERVICE", 4),
+        Column::always("FUNCTION"),
+        Column::whole("RUNS", 0),
+        Column::text("PROGRAM", 3),
+        Column::text("SITE", 1),
+        Column::whole("TIMEOUT", 2),
+    ]);
+    for it in functions {
+        table.row([
+            it.service.to_string(),
+            it.name.to_string(),
+            if it.definition.worker.is_some() { "worker" } else { "command" }.to_owned(),
+            output::text(&command_line(&it.definition.command)),
+            output::text(&it.definition.site),
+            output::or_dash(it.definition.timeout.map(write_span).as_deref()),
+        ]);
+    }
+    table
+}
+
 fn show(function: &function::Function) -> anyhow::Result<()> {
     let definition = &function.definition;
-    let mut sheet = Sheet::new();
+    let mut sheet = FieldList::new();
     sheet.line("service", function.service.to_string());
     sheet.line("function", function.name.to_string());
     sheet.line("command", output::text(&command_line(&definition.command)));

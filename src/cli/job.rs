@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use clap::Subcommand;
 
 use super::clap_error::whole_number;
+use super::format::FormatOptions;
 use super::job_list::List;
-use super::job_view::print_job;
+use super::job_view::{self, JobView};
 use super::job_which::{Matching, Which, job_number, one_of};
 use super::session::{Session, to_terminal};
 use super::stdio::{self, is_terminal};
@@ -28,9 +29,8 @@ pub enum Job {
         /// Its number
         #[arg(value_parser = job_number, allow_negative_numbers = true)]
         id: i64,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        format: FormatOptions,
     },
     /// Print what a job left as its result, as JSON
     Result {
@@ -107,10 +107,12 @@ impl Job {
         let mut store = session.open()?;
         match self {
             Job::List(list) => list.run(session, &mut store)?,
-            Job::Show { id, json } => {
+            Job::Show { id, format } => {
+                let format = format.format()?;
                 let job = store.job(JobId(id))?;
                 let attempts = store.attempts(&job)?;
-                print_job(&mut store, &job, &attempts, json)?;
+                let record = JobView::of(&job, Some(&attempts));
+                format.print_one(&record, || job_view::show(&mut store, &job, &attempts))?;
             }
             Job::Result { id } => return result(session, &mut store, JobId(id)),
             Job::Log { id, attempt, raw } => log(session, &mut store, JobId(id), attempt, raw)?,

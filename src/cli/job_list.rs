@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 
-use super::job_view::JobPrinter;
+use super::format::{Format, FormatOptions, ListPrinter};
+use super::job_view::{self, JobView};
 use super::job_which::{Filter, job_number, one_of};
 use super::process::paused;
 use super::session::{Session, to_terminal};
@@ -27,9 +28,8 @@ pub struct List {
     /// At most this many; 0 for all [default: 50 on a terminal, else all]
     #[arg(long, value_name = "N", value_parser = parse_limit, allow_negative_numbers = true)]
     limit: Option<u32>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: FormatOptions,
 }
 
 fn parse_limit(text: &str) -> Result<u32, String> {
@@ -45,11 +45,14 @@ impl List {
         let filter = self.filter.parse(store, self.state.clone())?;
         let limit = self.limit.unwrap_or(if to_terminal() { Self::SCREEN } else { 0 });
         let mut query = JobQuery { filter, before: self.before.map(JobId), limit: (limit > 0).then_some(limit) };
-        let mut list = JobPrinter::new(self.json, &self.state);
+        let format = self.format.format()?;
+        let columns = job_view::columns(&self.state);
+        let mut list = ListPrinter::new::<JobView<'_>>(format);
         let mut waited_for = BTreeSet::new();
         loop {
             let page = store.jobs(&query)?;
-            list.print(&page.jobs)?;
+            let records = page.jobs.iter().map(|job| JobView::of(job, None));
+            list.print(records, || job_view::table(&page.jobs, &columns))?;
             let waiting = page.jobs.iter().filter(|job| matches!(job.state, State::Delayed | State::Queued));
             waited_for.extend(waiting.map(|job| job.service.clone()).filter(|_| session.is_watched()));
             query.before = page.next;
@@ -66,7 +69,7 @@ impl List {
                 session.news(&paused(&service));
             }
         }
-        let Some(next) = query.before.filter(|_| !self.json) else { return Ok(()) };
+        let Some(next) = query.before.filter(|_| format == Format::Table) else { return Ok(()) };
         if job::any(store, &query)? {
             let more = format!("there are more jobs; `--before {next}` shows the next, `--limit 0` all");
             // A person does not see what is missing; a script has said what it wants.

@@ -1,35 +1,23 @@
-//! How jobs look: in lists, alone, as JSON.
-
-use std::io::{self, BufWriter, Write};
+//! How jobs are shown: in lists, alone, and to programs.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::format::Record;
 use super::job_waits;
-use super::output::{self, Sheet, or_dash, relative, text};
+use super::output::{self, FieldList, or_dash, relative, text};
 use super::session::now;
-use super::stdio::{Sink, cannot_write};
-use super::table::{Column, Layout, Table};
+use super::table::{Column, Table};
 use crate::commands::Store;
 use crate::commands::waiting::Waiting;
 use crate::domain::attempt::{Attempt, Failure};
 use crate::domain::job::{Job, JobId, State};
 use crate::domain::json::{Json, quote};
-use crate::domain::log::Stream;
 use crate::domain::query::{JobFilter, JobQuery};
 use crate::domain::time::{Timestamp, show_span};
 
-/// Prints a list of jobs, piece by piece.
-pub struct JobPrinter {
-    json: bool,
-    columns: Vec<(Column, Cell)>,
-    layout: Option<Layout>,
-    /// Whether a job was printed.
-    begun: bool,
-}
-
 /// What stands in a column about a job, at a moment.
-type Cell = fn(&Job, Timestamp) -> String;
+pub type Cell = fn(&Job, Timestamp) -> String;
 
 /// The columns of a list of jobs; `docs/states.md` says which are left out first where a terminal is narrow.
 const COLUMNS: [(Column, Cell); 7] = [
@@ -52,56 +40,26 @@ const WHY: [(Column, Cell); 2] = [
     (Column::text("ERROR", 6), |job, _| or_dash(job.error.as_ref().map(|error| error.message.as_str()))),
 ];
 
-impl JobPrinter {
-    /// A list of jobs in these states, or in any, of which nothing is printed yet.
-    pub fn new(json: bool, states: &[State]) -> JobPrinter {
-        let mut columns = COLUMNS.to_vec();
-        if !states.is_empty() && states.iter().all(|state| state.has_ended()) {
-            columns.push(TOOK);
-            if states.contains(&State::Error) {
-                columns.extend(WHY);
-            }
-        }
-        JobPrinter { json, columns, layout: None, begun: false }
-    }
-
-    /// Prints the next jobs of the list; in JSON it is one array, a job a line.
-    pub fn print(&mut self, jobs: &[Job]) -> anyhow::Result<()> {
-        if jobs.is_empty() {
-            return Ok(());
-        }
-        let first = !std::mem::replace(&mut self.begun, true);
-        if !self.json {
-            let now = now();
-            let columns: Vec<Column> = self.columns.iter().map(|(column, _)| *column).collect();
-            let mut table = Table::new(&columns);
-            for job in jobs {
-                table.row(self.columns.iter().map(|(_, cell)| cell(job, now)));
-            }
-            self.layout = Some(table.print_part(self.layout.as_ref())?);
-            return Ok(());
-        }
-        Ok(print_json(jobs, first).map_err(|error| cannot_write(Stream::Out, error))?)
-    }
-
-    /// Ends the list.
-    pub fn end(self) -> anyhow::Result<()> {
-        match (self.json, self.begun) {
-            (true, true) => super::say("\n]"),
-            (true, false) => super::say("[\n]"),
-            (false, _) => Ok(()),
+/// The columns for a list of jobs in these states, or in any.
+pub fn columns(states: &[State]) -> Vec<(Column, Cell)> {
+    let mut columns = COLUMNS.to_vec();
+    if !states.is_empty() && states.iter().all(|state| state.has_ended()) {
+        columns.push(TOOK);
+        if states.contains(&State::Error) {
+            columns.extend(WHY);
         }
     }
+    columns
 }
 
-/// Prints elements of an array of jobs, which begins with them if they are the first.
-fn print_json(jobs: &[Job], first: bool) -> io::Result<()> {
-    let mut out = BufWriter::new(Sink(Stream::Out));
-    for (index, job) in jobs.iter().enumerate() {
-        out.write_all(if first && index == 0 { b"[\n" } else { b",\n" })?;
-        serde_json::to_writer(&mut out, &JobView::of(job, None))?;
+/// A table of jobs.
+pub fn table(jobs: &[Job], columns: &[(Column, Cell)]) -> Table {
+    let now = now();
+    let mut table = Table::new(&columns.iter().map(|(column, _)| *column).collect::<Vec<_>>());
+    for job in jobs {
+        table.row(columns.iter().map(|(_, cell)| cell(job, now)));
     }
-    out.flush()
+    table
 }
 
 /// How long the latest attempt of a job took that has ended.
@@ -132,14 +90,11 @@ fn arguments(job: &Job) -> String {
     line
 }
 
-/// Prints one job.
-pub fn print_job(store: &mut Store, job: &Job, attempts: &[Attempt], json: bool) -> anyhow::Result<()> {
-    if json {
-        return output::json(&JobView::of(job, Some(attempts)));
-    }
+/// Prints one job with all that belongs to it, for people.
+pub fn show(store: &mut Store, job: &Job, attempts: &[Attempt]) -> anyhow::Result<()> {
     let now = now();
     let moment = |moment: Timestamp| format!("{}  {}", output::moment(moment), relative(moment, now));
-    let mut sheet = Sheet::new();
+    let mut sheet = FieldList::new();
     sheet.line("job", job.id.to_string());
     sheet.line("service", text(&job.service));
     sheet.line("function", text(&job.function));
@@ -196,7 +151,7 @@ fn print_children(store: &mut Store, parent: JobId) -> anyhow::Result<()> {
     let children = store.jobs(&JobQuery { filter, limit: Some(AT_MOST), ..JobQuery::default() })?;
     if !children.jobs.is_empty() {
         super::say("\ncalls that it made:")?;
-        JobPrinter::new(false, &[]).print(&children.jobs)?;
+        table(&children.jobs, &COLUMNS).print()?;
     }
     Ok(())
 }
@@ -233,9 +188,9 @@ fn print_attempts(attempts: &[Attempt]) -> anyhow::Result<()> {
     table.print()
 }
 
-/// What `--json` gives of a job.
+/// What programs get to read about a job.
 #[derive(Serialize)]
-struct JobView<'a> {
+pub struct JobView<'a> {
     id: i64,
     service: &'a str,
     function: &'a str,
@@ -265,7 +220,7 @@ struct JobView<'a> {
     attempts: Option<Vec<AttemptView<'a>>>,
 }
 
-/// What `--json` gives of an attempt.
+/// What programs get to read about an attempt; only in JSON.
 #[derive(Serialize)]
 struct AttemptView<'a> {
     attempt: i64,
@@ -277,8 +232,41 @@ struct AttemptView<'a> {
     log_dropped: i64,
 }
 
+impl Record for JobView<'_> {
+    const COLUMNS: &'static [&'static str] = &[
+        "id",
+        "service",
+        "function",
+        "args",
+        "kwargs",
+        "principal",
+        "site",
+        "state",
+        "immediate",
+        "parent",
+        "attempt",
+        "failures",
+        "conflicts",
+        "crashes",
+        "created_at",
+        "run_at",
+        "started_at",
+        "finished_at",
+        "result",
+        "error.kind",
+        "error.message",
+        "error.exit_code",
+        "error.signal",
+        "priority",
+        "key",
+        "os_user",
+        "progress",
+    ];
+}
+
 impl<'a> JobView<'a> {
-    fn of(job: &'a Job, attempts: Option<&'a [Attempt]>) -> JobView<'a> {
+    /// Its fields, with its attempts if they are known.
+    pub fn of(job: &'a Job, attempts: Option<&'a [Attempt]>) -> JobView<'a> {
         JobView {
             id: job.id.0,
             service: &job.service,

@@ -8,6 +8,7 @@ mod clap_error;
 mod context;
 mod enqueue;
 mod exit;
+mod format;
 mod function;
 mod job;
 mod job_list;
@@ -16,6 +17,7 @@ mod job_waits;
 mod job_which;
 mod output;
 mod process;
+mod reference;
 mod remove;
 mod service;
 mod session;
@@ -138,7 +140,7 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
 /// The reference of the command line, in Markdown, as `docs/cli.md` holds it.
 #[must_use]
 pub fn reference() -> String {
-    output::reference(&mut Cli::command())
+    reference::reference(Cli::command())
 }
 
 /// Writes a line of data; what fails, fails the command.

@@ -1,11 +1,10 @@
-//! How data is shown: line by line, or as JSON.
+//! How data is shown to people.
 //!
 //! Invariant: text that somebody else wrote reaches a terminal only through [`escape_control`].
 
 use std::io::ErrorKind;
 
 use anstyle::{AnsiColor, Style};
-use serde::Serialize;
 
 use super::session::to_terminal;
 use super::stdio;
@@ -13,16 +12,16 @@ use crate::domain::job::State;
 use crate::domain::text::escape_control;
 use crate::domain::time::{Timestamp, show_span};
 
-/// One thing, name and value a line.
-pub struct Sheet(Vec<(&'static str, String)>);
+/// One thing: a line for each field, with its name and its value.
+pub struct FieldList(Vec<(&'static str, String)>);
 
-impl Sheet {
-    /// Nothing yet.
-    pub fn new() -> Sheet {
-        Sheet(Vec::new())
+impl FieldList {
+    /// A list without fields.
+    pub fn new() -> FieldList {
+        FieldList(Vec::new())
     }
 
-    /// Adds a line; the value was made safe to show.
+    /// Adds a field. Its value is already safe to show.
     pub fn line(&mut self, name: &'static str, value: impl Into<String>) {
         self.0.push((name, value.into()));
     }
@@ -37,11 +36,6 @@ impl Sheet {
         }
         Ok(stdio::print(&lines)?)
     }
-}
-
-/// Prints a thing as one line of JSON.
-pub fn json(thing: &impl Serialize) -> anyhow::Result<()> {
-    super::say(serde_json::to_string(thing)?)
 }
 
 /// A state, with its colour.
@@ -92,22 +86,4 @@ pub fn relative(moment: Timestamp, now: Timestamp) -> String {
 pub fn nobody_reads(error: &anyhow::Error) -> bool {
     let is_pipe = |error: &std::io::Error| error.kind() == ErrorKind::BrokenPipe;
     error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(is_pipe))
-}
-
-/// The help of a command and of all below it, in Markdown.
-pub fn reference(root: &mut clap::Command) -> String {
-    root.build();
-    let mut out = String::from("# The command line\n\nMade from the program by `cargo test`; do not edit.\n");
-    add_reference(root, &mut out);
-    out
-}
-
-fn add_reference(command: &mut clap::Command, out: &mut String) {
-    let name = command.get_bin_name().unwrap_or("asyncq").to_owned();
-    let help = command.clone().term_width(96).render_long_help().to_string();
-    let help: Vec<&str> = help.lines().map(str::trim_end).collect();
-    *out += &format!("\n## {name}\n\n```text\n{}\n```\n", help.join("\n").trim_end());
-    for inner in command.get_subcommands_mut().filter(|inner| inner.get_name() != "help") {
-        add_reference(inner, out);
-    }
 }

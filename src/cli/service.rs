@@ -6,7 +6,8 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::exit;
-use super::output::{self, Sheet};
+use super::format::{FormatOptions, Record};
+use super::output::{self, FieldList};
 use super::session::{Session, now};
 use super::table::{Column, Table};
 use crate::commands::job::put_back_copied;
@@ -28,17 +29,15 @@ pub enum Service {
     },
     /// List all services
     List {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        format: FormatOptions,
     },
     /// Show one service
     Show {
         /// Its name
         name: String,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        format: FormatOptions,
     },
     /// Change a service
     Set {
@@ -93,25 +92,16 @@ impl Service {
                     Added::Same => format!("service `{name}` is there already"),
                 });
             }
-            Service::List { json } => {
+            Service::List { format } => {
+                let format = format.format()?;
                 let services = session.open()?.services()?;
-                if json {
-                    output::json(&services.iter().map(ServiceView::of).collect::<Vec<_>>())?;
-                } else {
-                    let mut table = Table::new(&[
-                        Column::always("SERVICE"),
-                        Column::whole("CONCURRENCY", 0),
-                        Column::always("STATE"),
-                    ]);
-                    for it in &services {
-                        table.row([it.name.to_string(), it.concurrency.to_string(), standing(it).to_owned()]);
-                    }
-                    table.print()?;
-                }
+                let records: Vec<_> = services.iter().map(ServiceView::of).collect();
+                format.print_all(&records, || table(&services))?;
             }
-            Service::Show { name, json } => {
+            Service::Show { name, format } => {
+                let format = format.format()?;
                 let service = session.open()?.service(&ServiceName::parse(&name)?)?;
-                if json { output::json(&ServiceView::of(&service))? } else { show(&service)? }
+                format.print_one(&ServiceView::of(&service), || show(&service))?;
             }
             Service::Set { name, concurrency } => {
                 change(session, &name, ServiceChange { concurrency: Some(concurrency), paused: None })?;
@@ -135,13 +125,17 @@ impl Service {
     }
 }
 
-/// What `--json` gives of a service.
+/// What programs get to read about a service.
 #[derive(Serialize)]
 struct ServiceView<'a> {
     name: &'a str,
     concurrency: u32,
     paused: bool,
     created_at: String,
+}
+
+impl Record for ServiceView<'_> {
+    const COLUMNS: &'static [&'static str] = &["name", "concurrency", "paused", "created_at"];
 }
 
 impl ServiceView<'_> {
@@ -159,8 +153,17 @@ fn standing(service: &service::Service) -> &'static str {
     if service.paused { "paused" } else { "active" }
 }
 
+fn table(services: &[service::Service]) -> Table {
+    let columns = [Column::always("SERVICE"), Column::whole("CONCURRENCY", 0), Column::always("STATE")];
+    let mut table = Table::new(&columns);
+    for it in services {
+        table.row([it.name.to_string(), it.concurrency.to_string(), standing(it).to_owned()]);
+    }
+    table
+}
+
 fn show(service: &service::Service) -> anyhow::Result<()> {
-    let mut sheet = Sheet::new();
+    let mut sheet = FieldList::new();
     sheet.line("service", service.name.to_string());
     sheet.line("concurrency", service.concurrency.to_string());
     sheet.line("state", standing(service));

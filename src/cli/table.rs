@@ -71,14 +71,14 @@ impl Table {
         self.print_part(None).map(|_| ())
     }
 
-    /// The same for a part of a longer table; only the first part has the names of the columns.
-    pub fn print_part(self, before: Option<&Layout>) -> anyhow::Result<Layout> {
+    /// Prints it as a part of a longer table; only the first part that has rows has the names of the columns.
+    pub fn print_part(self, before: Option<Layout>) -> anyhow::Result<Option<Layout>> {
         if self.rows.is_empty() {
-            return Ok(before.cloned().unwrap_or_default());
+            return Ok(before);
         }
-        let layout = self.layout(before, terminal_width());
+        let layout = self.layout(before.as_ref(), terminal_width());
         stdio::print(&self.render(&layout, before.is_none()))?;
-        Ok(layout)
+        Ok(Some(layout))
     }
 
     fn layout(&self, before: Option<&Layout>, terminal: Option<usize>) -> Layout {

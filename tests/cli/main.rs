@@ -12,6 +12,7 @@ mod cron;
 mod documents;
 mod enqueue;
 mod follow;
+mod format;
 mod function;
 mod hint;
 mod inherit;
