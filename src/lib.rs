@@ -8,6 +8,7 @@ pub mod commands;
 pub mod domain;
 mod error;
 mod failpoint;
+pub mod processor;
 pub mod runner;
 pub mod store;
 

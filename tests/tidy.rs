@@ -49,7 +49,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("domain", &["error"]),
     ("store", &["domain", "error", "failpoint"]),
     ("runner", &["domain", "error", "failpoint"]),
-    ("commands", &["domain", "error", "failpoint", "runner", "store"]),
+    ("processor", &["domain", "error", "failpoint", "runner", "store"]),
+    ("commands", &["domain", "error", "failpoint", "processor", "runner", "store"]),
     ("cli", &["commands", "domain", "error"]),
 ];
 

@@ -11,7 +11,7 @@ use super::enqueue::{Enqueue, inherited_principal};
 use super::exit;
 use super::session::{Session, environment};
 use super::stdio::{self, Sink, in_words};
-use crate::commands::batch::{self, Options, Progress};
+use crate::commands::batch::{self, BatchOptions, BatchProgress};
 use crate::commands::enqueue::{self, inside};
 use crate::commands::lines::Lines;
 use crate::domain::batch::{Caller, LONGEST_LINE};
@@ -47,9 +47,10 @@ pub fn run(session: &Session, options: &Enqueue, path: &Path) -> anyhow::Result<
     }
     let bar = bar(session, &input);
     let mut lines = Lines::of(input, LONGEST_LINE);
-    let how = Options { atomic: options.atomic, at_once: usize::try_from(options.batch_size).unwrap_or(usize::MAX) };
+    let how =
+        BatchOptions { atomic: options.atomic, at_once: usize::try_from(options.batch_size).unwrap_or(usize::MAX) };
     let mut count = 0;
-    let done = batch::enqueue(&mut store, &mut lines, &caller, how, |progress: &Progress<'_>| {
+    let done = batch::enqueue(&mut store, &mut lines, &caller, how, |progress: &BatchProgress<'_>| {
         count += progress.jobs.len();
         bar.set_position(progress.bytes);
         bar.set_message(format!("{count} calls"));

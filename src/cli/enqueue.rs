@@ -12,7 +12,7 @@ use super::process;
 use super::session::{Session, environment, variable};
 use super::stdio::{self, Sink};
 use crate::commands::enqueue::{self, inside};
-use crate::commands::nested::{self, Means};
+use crate::commands::process::nested::{self, NestedRuntime};
 use crate::commands::{Store, reset_signals};
 use crate::domain::attempt::Outcome;
 use crate::domain::call::{Call, Key, Principal, Reading};
@@ -187,7 +187,8 @@ fn run_now(session: &Session, store: &mut Store, running: &Running, new: &NewJob
     reset_signals()?;
     let (surroundings, echo) = process::equipment(store, &running.folder)?;
     let tell = |error: &Error| session.warn(&process::trying_again(error));
-    let ran = nested::run(store, running, new, &Means { around: &surroundings, echo: &echo, tell: &tell })?;
+    let ran =
+        nested::run(store, running, new, &NestedRuntime { around: &surroundings, forwarder: &echo, tell: &tell })?;
     drop(echo);
     stdio::end_echo();
     stdio::tell_losses(true);

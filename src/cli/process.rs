@@ -14,10 +14,11 @@ use super::exit;
 use super::session::{Session, program, variable};
 use super::stdio;
 use super::systemd;
-use crate::commands::process::{self, Echo, Equipment, Line, RunFolder, Surroundings};
-use crate::commands::{Store, reset_signals, user};
+use crate::commands::process::user;
+use crate::commands::process::{self, Equipment, Forwarder, RunDirAccess, SupervisorLink, Surroundings};
+use crate::commands::{Store, reset_signals};
 use crate::domain::attempt::{Ending, Failure, FailureKind};
-use crate::domain::event::{Barrier, Event, Immune, Report};
+use crate::domain::event::{Barrier, Event, Report, Unkillable};
 use crate::domain::job::{Claim, JobId, State};
 use crate::domain::processor::{ProcessOptions, Processor};
 use crate::domain::service::ServiceName;
@@ -84,7 +85,7 @@ impl Process {
         let socket = self.worker_socket.map(process::inherit).transpose()?;
         reset_signals()?;
         let supervisor = variable(process::SUPERVISOR).and_then(|pid| pid.into_string().ok());
-        let Some(line) = Line::of_this_process(supervisor.as_deref()) else {
+        let Some(line) = SupervisorLink::of_this_process(supervisor.as_deref()) else {
             let words: Vec<OsString> = std::env::args_os().collect();
             return Ok(process::supervise(&words, socket)?);
         };
@@ -106,8 +107,8 @@ impl Process {
             process::mind_root_of(&store)?;
         }
         let line = Arc::new(line);
-        let run_folder = RunFolder { path: store.run_folder(), program: program()?, env: env(), line };
-        let equipment = Equipment { run_folder, echo: stdio::echo()?, patience: session.patience()?, socket };
+        let run_folder = RunDirAccess { path: store.run_folder(), program: program()?, env: env(), line };
+        let equipment = Equipment { run_folder, forwarder: stdio::echo()?, patience: session.patience()?, socket };
         let mut told = BTreeSet::new();
         let done = process::process(&mut store, &options, equipment, &mut |event| match event {
             // Found again whenever it is looked for the dead.
@@ -138,7 +139,7 @@ fn env() -> Vec<(OsString, OsString)> {
 }
 
 /// What a nested call is run with, in the folder of the processor that runs its parent.
-pub fn equipment(store: &Store, folder: &str) -> anyhow::Result<(Surroundings, Echo)> {
+pub fn equipment(store: &Store, folder: &str) -> anyhow::Result<(Surroundings, Forwarder)> {
     let folder = store.run_folder().join(folder);
     let location = store.location().as_path().into();
     let surroundings = Surroundings::new(location, folder, env().into_iter(), &program()?)?;
@@ -202,7 +203,7 @@ fn tell(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
             }
             session.info(&text);
         }
-        Event::Immune { immune } => tell_of_immune(session, None, immune),
+        Event::Unkillable { immune } => tell_of_immune(session, None, immune),
         Event::NotRescued { processor, immune: Some(immune) } => tell_of_immune(session, Some(processor), immune),
         Event::NotRescued { processor, immune: None } => {
             session.info_with_hint(
@@ -286,8 +287,8 @@ fn tell_postponed(session: &Session, claim: &Claim, why: &Failure, pause: Durati
 }
 
 /// Tells of a process that cannot be ended, of a call that runs or of a processor that is gone.
-fn tell_of_immune(session: &Session, gone: Option<&Processor>, immune: &Immune) {
-    let Immune { pid, job, .. } = immune;
+fn tell_of_immune(session: &Session, gone: Option<&Processor>, immune: &Unkillable) {
+    let Unkillable { pid, job, .. } = immune;
     let owner = user(immune.user);
     let hint = format!("root can end it with `kill {pid}`");
     if let Some(processor) = gone {

@@ -13,7 +13,7 @@ use anstream::{AutoStream, ColorChoice};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use crate::commands::process::{self, Echo, Piece, PieceKind, Voice};
+use crate::commands::process::{self, Forwarder, MessageWriter, Piece, PieceKind};
 use crate::domain::log::Stream;
 use crate::error::{Error, Kind, reason};
 
@@ -135,8 +135,8 @@ pub fn tell(text: &str) {
 ///
 /// # Errors
 /// As [`process::echo`].
-pub fn echo() -> crate::error::Result<Echo> {
-    let echo = process::echo(*JOINT, put)?;
+pub fn echo() -> crate::error::Result<Forwarder> {
+    let echo = process::forwarder(*JOINT, put)?;
     state().voice = Some(echo.voice());
     Ok(echo)
 }
@@ -224,7 +224,7 @@ fn complain(text: &str) -> bool {
 #[derive(Default)]
 struct State {
     streams: [Standing; 2],
-    voice: Option<Voice>,
+    voice: Option<MessageWriter>,
 }
 
 /// Where a stream stands.

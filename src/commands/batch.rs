@@ -5,7 +5,7 @@
 use std::panic::resume_unwind;
 use std::thread;
 
-use super::lines::{Line, Lines};
+use super::lines::{InputLine, Lines};
 use crate::domain::batch::{Caller, parse};
 use crate::domain::job::{Enqueued, NewJob};
 use crate::error::{Error, Kind, Result};
@@ -16,7 +16,7 @@ const BYTES_AT_ONCE: u64 = 8 * 1024 * 1024;
 
 /// How a batch goes into the store.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+pub struct BatchOptions {
     /// All of it or nothing.
     pub atomic: bool,
     /// How many calls go into one transaction at most.
@@ -25,7 +25,7 @@ pub struct Options {
 
 /// What is enqueued now.
 #[derive(Debug)]
-pub struct Progress<'a> {
+pub struct BatchProgress<'a> {
     /// The jobs of the latest transaction, in the order of the lines.
     pub jobs: &'a [Enqueued],
     /// How many bytes of the input are read.
@@ -34,7 +34,7 @@ pub struct Progress<'a> {
 
 /// Calls that are read and not enqueued yet.
 struct Pending {
-    options: Options,
+    options: BatchOptions,
     calls: Vec<NewJob>,
     /// In which line each of them is.
     lines: Vec<u64>,
@@ -56,8 +56,8 @@ pub fn enqueue<E: From<Error>>(
     store: &mut Store,
     lines: &mut Lines,
     caller: &Caller,
-    options: Options,
-    mut told: impl FnMut(&Progress<'_>) -> Result<(), E>,
+    options: BatchOptions,
+    mut told: impl FnMut(&BatchProgress<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut next = None;
     loop {
@@ -68,7 +68,7 @@ pub fn enqueue<E: From<Error>>(
             // Where no thread can be had, it is read afterwards.
             let reader = if more { thread::Builder::new().spawn_scoped(scope, read).ok() } else { None };
             if let Some(jobs) = pending.put(store)? {
-                told(&Progress { jobs: &jobs, bytes: pending.bytes })?;
+                told(&BatchProgress { jobs: &jobs, bytes: pending.bytes })?;
             }
             next = reader.map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic)));
             Ok(())
@@ -84,7 +84,7 @@ pub fn enqueue<E: From<Error>>(
 
 impl Pending {
     /// Reads as many calls as go into one transaction, or as there are.
-    fn read(lines: &mut Lines, caller: &Caller, options: Options) -> Pending {
+    fn read(lines: &mut Lines, caller: &Caller, options: BatchOptions) -> Pending {
         let mut pending =
             Pending { options, calls: Vec::new(), lines: Vec::new(), bytes: 0, goes_on: true, flaw: None };
         let since = lines.bytes();
@@ -153,7 +153,7 @@ fn again(kind: Kind, message: String, error: &Error) -> Error {
     }
 }
 
-fn call(line: &Line, caller: &Caller) -> Result<NewJob> {
+fn call(line: &InputLine, caller: &Caller) -> Result<NewJob> {
     let Some(bytes) = &line.bytes else {
         return Err(
             Error::new(Kind::Invalid, "too long for a call").with_hint("put the data into a file and pass its path")

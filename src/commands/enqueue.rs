@@ -27,7 +27,7 @@ pub fn inside(store: &mut Store, environment: &Environment) -> Result<Option<Run
 /// The operating system's name for who runs this, or the number when there is no name.
 #[must_use]
 pub fn os_user() -> String {
-    super::user(rustix::process::getuid().as_raw())
+    crate::runner::process::identity::user_name(rustix::process::getuid().as_raw())
 }
 
 /// Refuses what a call made inside a running function cannot ask for, unless it is deferred.

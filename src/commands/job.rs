@@ -2,21 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use super::process::rescue_copied;
-use super::user;
-use crate::domain::event::Immune;
+use crate::domain::event::Unkillable;
 use crate::domain::job::{JobId, State};
 use crate::domain::query::{BulkChange, JobQuery, Refusal};
 use crate::error::{Error, Kind, Result};
-use crate::runner::{immune, leftover};
+pub use crate::processor::{put_back_all_unowned, put_back_copied, put_back_unowned};
+use crate::runner::process::identity::user_name;
+use crate::runner::process::unkillable;
 use crate::store::{Cancelled, Store};
 
 /// How long cancelling waits for a running job to end: its processor looks several times a second and gives the function
 /// ten seconds to end by itself.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(20);
-
-/// How long what a job without a processor has left may take to end once it is killed.
-const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a change of many jobs pauses at most after a step.
 const LONGEST_BREATH: Duration = Duration::from_millis(100);
@@ -65,9 +62,9 @@ pub fn cancel(store: &mut Store, id: JobId) -> Result<()> {
     put_back_copied(store)?;
     match ended(store, id, until)? {
         Wait::Over(State::Cancelled) => Ok(()),
-        Wait::Immune(immune) => {
-            let Immune { pid, user: owner, .. } = immune;
-            let owner = user(owner);
+        Wait::Unkillable(immune) => {
+            let Unkillable { pid, user: owner, .. } = immune;
+            let owner = user_name(owner);
             let what = format!("job {id} still runs: its process {pid} belongs to user {owner} and cannot be ended");
             Err(Error::new(Kind::Busy, what)
                 .with_hint(format!("root can end it with `kill {pid}`; the job is cancelled once it has ended")))
@@ -78,38 +75,6 @@ pub fn cancel(store: &mut Store, id: JobId) -> Result<()> {
         }
         Wait::Over(state) => Err(too_late(id, state)),
     }
-}
-
-/// Puts back what is `processing` and belongs to no processor, after ending what it may have left running; of the jobs
-/// without a token only those that are `named`.
-///
-/// # Errors
-/// Whatever the store answers.
-pub fn put_back_unowned(store: &mut Store, named: &[JobId]) -> Result<Vec<(JobId, State)>> {
-    let (orphaned, tokens): (Vec<_>, Vec<_>) = store.orphaned()?.into_iter().unzip();
-    let mut jobs: Vec<JobId> = named.iter().copied().filter(|job| !orphaned.contains(job)).collect();
-    if tokens.is_empty() || leftover::end(&tokens, LEFTOVER_PATIENCE) {
-        jobs.extend(orphaned);
-    }
-    jobs.sort_unstable();
-    if jobs.is_empty() { Ok(Vec::new()) } else { store.put_back_unowned(&jobs) }
-}
-
-/// The same, and finds every job without a token: it looks through the whole store.
-///
-/// # Errors
-/// Whatever the store answers.
-pub fn put_back_all_unowned(store: &mut Store) -> Result<Vec<(JobId, State)>> {
-    let tokenless = store.tokenless()?;
-    put_back_unowned(store, &tokenless)
-}
-
-/// Puts back, in a copy of a store, what the original's processors ran when it was made: nobody runs that here.
-///
-/// # Errors
-/// Whatever the store answers.
-pub fn put_back_copied(store: &mut Store) -> Result<()> {
-    rescue_copied(store, &mut |_| {})
 }
 
 /// Queues a job again that ended in an error or was cancelled.
@@ -126,7 +91,7 @@ enum Wait {
     /// It does not run any more, or still does after a long time.
     Over(State),
     /// It has a process that its processor may not end.
-    Immune(Immune),
+    Unkillable(Unkillable),
 }
 
 /// Waits until a job does not run, until `until`, or until its processor knows that it cannot end it.
@@ -137,8 +102,8 @@ fn ended(store: &mut Store, id: JobId, until: Instant) -> Result<Wait> {
         if state != State::Processing || Instant::now() >= until {
             return Ok(Wait::Over(state));
         }
-        if let Some(immune) = immune::of_job(&run_folder, id) {
-            return Ok(Wait::Immune(immune));
+        if let Some(immune) = unkillable::of_job(&run_folder, id) {
+            return Ok(Wait::Unkillable(immune));
         }
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -180,7 +145,7 @@ pub fn change_many(store: &mut Store, many: &BulkChange) -> Result<Changed> {
     for id in asked {
         match ended(store, id, until) {
             Ok(Wait::Over(State::Cancelled)) => continue,
-            Ok(Wait::Over(State::Processing) | Wait::Immune(_)) => all.running.push(id),
+            Ok(Wait::Over(State::Processing) | Wait::Unkillable(_)) => all.running.push(id),
             Ok(Wait::Over(_)) => all.too_late += 1,
             // It was cancelled, and somebody has removed it since.
             Err(error) if error.kind() == Kind::NotFound => continue,

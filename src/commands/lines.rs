@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
-use crate::runner::descriptors;
+use crate::runner::process::fds;
 
 /// How much is read at once, in bytes.
 const BUFFER: usize = 256 * 1024;
@@ -15,7 +15,7 @@ const BUFFER: usize = 256 * 1024;
 /// Lines as they come.
 #[derive(Debug)]
 pub struct Lines {
-    input: BufReader<Waiting>,
+    input: BufReader<BlockingFile>,
     longest: usize,
     number: u64,
     bytes: u64,
@@ -23,14 +23,14 @@ pub struct Lines {
 
 /// A file that is waited for, also when somebody who shares it has set `O_NONBLOCK`.
 #[derive(Debug)]
-struct Waiting(File);
+struct BlockingFile(File);
 
-impl Read for Waiting {
+impl Read for BlockingFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.0.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match descriptors::wait(&mut [PollFd::new(&self.0, PollFlags::IN)], None) {
+                    match fds::wait(&mut [PollFd::new(&self.0, PollFlags::IN)], None) {
                         Ok(_) | Err(Errno::INTR) => {}
                         Err(error) => return Err(error.into()),
                     }
@@ -42,14 +42,14 @@ impl Read for Waiting {
 }
 
 /// One line, without its end.
-pub(super) struct Line {
+pub(super) struct InputLine {
     /// Its number, from 1.
     pub(super) number: u64,
     /// What is in it; `None` when it is too long.
     pub(super) bytes: Option<Vec<u8>>,
 }
 
-impl Line {
+impl InputLine {
     pub(super) fn is_blank(&self) -> bool {
         self.bytes.as_ref().is_some_and(|bytes| bytes.trim_ascii().is_empty())
     }
@@ -59,7 +59,7 @@ impl Lines {
     /// The lines of `input`, each of at most `longest` bytes.
     #[must_use]
     pub fn of(input: File, longest: usize) -> Lines {
-        Lines { input: BufReader::with_capacity(BUFFER, Waiting(input)), longest, number: 0, bytes: 0 }
+        Lines { input: BufReader::with_capacity(BUFFER, BlockingFile(input)), longest, number: 0, bytes: 0 }
     }
 
     /// How many bytes were read.
@@ -68,7 +68,7 @@ impl Lines {
     }
 
     /// The next line, waited for if need be; `None` at the end.
-    pub(super) fn next(&mut self) -> io::Result<Option<Line>> {
+    pub(super) fn next(&mut self) -> io::Result<Option<InputLine>> {
         let mut line = Vec::new();
         let most = self.longest as u64 + 2;
         let count = (&mut self.input).take(most).read_until(b'\n', &mut line)?;
@@ -81,7 +81,7 @@ impl Lines {
             line.pop();
         }
         let fits = line.len() <= self.longest;
-        Ok(Some(Line { number: self.number, bytes: fits.then_some(line) }))
+        Ok(Some(InputLine { number: self.number, bytes: fits.then_some(line) }))
     }
 
     /// Whether there is more to read at once.
@@ -91,6 +91,6 @@ impl Lines {
         }
         let mut ready = [PollFd::new(&self.input.get_ref().0, PollFlags::IN)];
         // Who cannot tell waits for it.
-        descriptors::wait(&mut ready, Some(Duration::ZERO)).is_ok_and(|count| count > 0)
+        fds::wait(&mut ready, Some(Duration::ZERO)).is_ok_and(|count| count > 0)
     }
 }

@@ -8,20 +8,12 @@ pub mod enqueue;
 pub mod function;
 pub mod job;
 pub mod lines;
-pub mod nested;
-mod outcome;
 pub mod process;
 pub mod waiting;
 
-use std::io::ErrorKind;
-
-use nix::unistd::User;
-use rustix::io::Errno;
-
-use crate::domain::attempt::Outcome;
-use crate::domain::job::Token;
-use crate::error::{Error, Kind, Result, reason};
-use crate::runner::{in_words, signals};
+use crate::error::Result;
+use crate::runner::process::signals;
+use crate::runner::system_error::io_error;
 pub use crate::store::{Cancelled, Location, Patience, Store, absolute, as_shown, is_same};
 
 /// Opens a store that exists.
@@ -68,75 +60,4 @@ pub fn outlive_limits() -> Result<()> {
 /// When `/proc` cannot be read.
 pub fn reset_signals() -> Result<()> {
     signals::reset().map_err(|error| io_error("cannot handle signals", &error))
-}
-
-/// The system's name for a user, or the number when there is no name.
-#[must_use]
-pub fn user(number: u32) -> String {
-    User::from_uid(number.into()).ok().flatten().map_or_else(|| number.to_string(), |user| user.name)
-}
-
-/// A secret that nobody can guess.
-fn new_token() -> Result<Token> {
-    let mut bits = [0; 16];
-    random(&mut bits)?;
-    Ok(Token::from_random(u128::from_ne_bytes(bits)))
-}
-
-/// So many new secrets, drawn at once.
-fn new_tokens(count: usize) -> Result<impl Iterator<Item = Token>> {
-    let mut bits = vec![[0; 16]; count];
-    random(bits.as_flattened_mut())?;
-    Ok(bits.into_iter().map(|bits| Token::from_random(u128::from_ne_bytes(bits))))
-}
-
-/// What decides how long a call that ended so waits to be tried again.
-fn draw_for(outcome: &Outcome) -> Result<f64> {
-    if matches!(outcome, Outcome::Conflict(_) | Outcome::Unstarted(_)) { draw() } else { Ok(0.0) }
-}
-
-/// A random number from 0 up to 1.
-fn draw() -> Result<f64> {
-    let mut bits = [0; 4];
-    random(&mut bits)?;
-    Ok(f64::from(u32::from_ne_bytes(bits)) / f64::from(u32::MAX))
-}
-
-fn random(bits: &mut [u8]) -> Result<()> {
-    getrandom::fill(bits).map_err(|error| {
-        Error::new(Kind::Io, format!("the system gives no random numbers: {}", reason(&error)))
-            .with_hint("asyncq needs `getrandom(2)`")
-    })
-}
-
-fn io_error(what: &str, error: &std::io::Error) -> Error {
-    let kind = match error.kind() {
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Kind::Denied,
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Kind::Full,
-        ErrorKind::WouldBlock | ErrorKind::OutOfMemory => Kind::Busy,
-        _ => Kind::Io,
-    };
-    Error::new(kind, format!("{what}: {}", in_words(error))).with_hint(hint(error))
-}
-
-const MAY_BE_REFUSED: &str = "if a container or a sandbox refuses system calls, have it allow `clone3`, `fallocate`, `ioctl`, \
-    `pidfd_open` and `prctl`; else look who may do this, and whether this Linux is older than 5.4";
-
-fn hint(error: &std::io::Error) -> &'static str {
-    if error.kind() == ErrorKind::InvalidFilename {
-        return "a name in it is too long; put the store where its path is shorter";
-    }
-    match Errno::from_io_error(error) {
-        Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => "make room and try again",
-        Some(Errno::MFILE | Errno::NFILE) => "`ulimit -n` shows how many there may be; try again when there are fewer",
-        Some(Errno::AGAIN | Errno::NOMEM) => {
-            "try again when fewer processes run and memory is free; `ulimit -u` and `ulimit -v` show the limits"
-        }
-        Some(Errno::NOENT | Errno::NOTDIR) => "look whether it is there; asyncq also needs `/proc`",
-        Some(Errno::ACCESS | Errno::ROFS) => "let its owner change what asyncq may do there",
-        Some(Errno::PERM) => MAY_BE_REFUSED,
-        // An error that names a system call has no number.
-        _ if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) => MAY_BE_REFUSED,
-        _ => "look at the disk, and at `dmesg` for what the system says about it; then try again",
-    }
 }

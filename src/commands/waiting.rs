@@ -5,8 +5,9 @@ use crate::domain::processor::Processor;
 use crate::domain::service::ServiceName;
 use crate::domain::time::Timestamp;
 use crate::error::{Kind, Result};
-use crate::runner::folder::{self, Life};
-use crate::runner::whereabouts;
+use crate::runner::process::identity;
+use crate::runner::run_dir;
+use crate::runner::run_dir::Liveness;
 use crate::store::Store;
 
 /// What a job waits for; the first of several reasons, in the order in which they have to go.
@@ -108,9 +109,9 @@ impl Waiting {
 
 /// Whether a processor works on this store, or may: nobody is dead who is not proven to be.
 fn lives(store: &Store, processor: &Processor) -> bool {
-    match folder::life(&store.run_folder(), &processor.is.folder) {
-        Ok(Life::Alive) | Err(_) => !processor.of_original,
-        Ok(Life::NoFolder) => !processor.of_original && whereabouts::process_lives(&processor.is),
-        Ok(Life::Dead(_)) => false,
+    match run_dir::liveness(&store.run_folder(), &processor.is.folder) {
+        Ok(Liveness::Alive) | Err(_) => !processor.of_original,
+        Ok(Liveness::NoRunDir) => !processor.of_original && identity::process_lives(&processor.is),
+        Ok(Liveness::Dead(_)) => false,
     }
 }

@@ -51,12 +51,12 @@ pub enum Event<'a> {
         /// The dead one.
         processor: &'a Processor,
         /// A process of it that another user's rights protect, if that is why.
-        immune: Option<&'a Immune>,
+        immune: Option<&'a Unkillable>,
     },
     /// A process of a call cannot be ended, as it is another user's. Its call goes on until it has ended by itself.
-    Immune {
+    Unkillable {
         /// The process.
-        immune: &'a Immune,
+        immune: &'a Unkillable,
     },
     /// A processor died, and what it left running can neither be seen nor ended from here.
     OutOfReach {
@@ -170,7 +170,7 @@ pub struct Report {
 
 /// A process that cannot be ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Immune {
+pub struct Unkillable {
     /// Its number.
     pub pid: i64,
     /// Whose it is.

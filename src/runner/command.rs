@@ -11,16 +11,17 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
-use super::reader::{Output, Reader};
-use super::result::ResultFile;
-use super::start::Way;
-use super::tree::{GRACE, LAST_LOOK, Tree, soon};
-use super::{Capture, Control, Ended, Hitch, Request, Stop, Surroundings, descriptors, signals, start};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
 use crate::domain::exit::Exit;
 use crate::domain::log::Stream;
 use crate::error::reason;
 use crate::failpoint::reached;
+use crate::runner::output::reader::{Output, Reader};
+use crate::runner::process::tree::{GRACE, LAST_LOOK, Tree, soon};
+use crate::runner::process::{fds, signals};
+use crate::runner::result_file::ResultFile;
+use crate::runner::spawn::SpawnContext;
+use crate::runner::{Capture, Ended, Request, StartFailure, Stop, StopSwitch, Surroundings, spawn};
 
 /// How much a pipe can hold, in bytes (the default of `/proc/sys/fs/pipe-max-size`, pipe(7)).
 const LARGEST_PIPE: usize = 1024 * 1024;
@@ -33,19 +34,19 @@ pub fn run(
     request: &Request<'_>,
     around: &Surroundings,
     output: Output<'_>,
-    control: &Control,
-) -> Result<Option<Ended>, Hitch> {
+    control: &StopSwitch,
+) -> Result<Option<Ended>, StartFailure> {
     let began = Instant::now();
     let result = ResultFile::new(&around.folder, request.fence);
     let mut capture = Capture::new(&around.folder);
     let mut tree = Tree::start(&around.orphans, request.token, |offer| {
-        start::start(request, &result, Way { around, offer, control })
+        spawn::start(request, &result, SpawnContext { around, offer, control })
     })?;
     reached("program started");
     tree.works_for(request.fence.job);
     let limit = request.definition.timeout.map(|timeout| began + timeout);
-    let call = start::stdin_line(request);
-    let running = Running::new(tree, call, Reader::new(&mut capture, output));
+    let call = spawn::stdin_line(request);
+    let running = RunningCommand::new(tree, call, Reader::new(&mut capture, output));
     let outcome = match running.watch() {
         Ok(ended) => running.until_the_end(&ended, limit, control),
         Err(error) => running.give_up(&error),
@@ -71,7 +72,7 @@ fn is_lost(outcome: &Outcome) -> bool {
 }
 
 /// A function's process and the pipes to it.
-struct Running<'a> {
+struct RunningCommand<'a> {
     tree: Tree,
     stdin: Option<(OwnedFd, Vec<u8>)>,
     streams: [Option<OwnedFd>; 2],
@@ -80,25 +81,25 @@ struct Running<'a> {
 
 /// What is to become of a function that does not end by itself.
 #[derive(Clone, Copy)]
-struct Ending {
-    why: Why,
+struct CommandEnding {
+    why: EndedBecause,
     /// When it is made to end, with all that it has left.
     kill_at: Instant,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Why {
+enum EndedBecause {
     TooLong,
     Cancelled,
     Interrupted,
 }
 
-impl<'a> Running<'a> {
-    fn new(mut tree: Tree, call: Vec<u8>, reader: Reader<'a>) -> Running<'a> {
+impl<'a> RunningCommand<'a> {
+    fn new(mut tree: Tree, call: Vec<u8>, reader: Reader<'a>) -> RunningCommand<'a> {
         let child = tree.child();
         let stdin = child.stdin.take().map(|pipe| (OwnedFd::from(pipe), call));
         let streams = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
-        Running { tree, stdin, streams, reader }
+        RunningCommand { tree, stdin, streams, reader }
     }
 
     /// Prepares to wait for the program and its pipes together; gives what tells that the program has ended.
@@ -118,23 +119,23 @@ impl<'a> Running<'a> {
         Some(Outcome::Failed(Failure::not_executable(format!("cannot be watched: {}", reason(&error)))))
     }
 
-    fn until_the_end(mut self, ended: &OwnedFd, limit: Option<Instant>, control: &Control) -> Option<Outcome> {
-        let mut ending: Option<Ending> = None;
+    fn until_the_end(mut self, ended: &OwnedFd, limit: Option<Instant>, control: &StopSwitch) -> Option<Outcome> {
+        let mut ending: Option<CommandEnding> = None;
         self.write();
         while !self.wait(ended, ending.map_or(limit, |_| Some(Instant::now() + LAST_LOOK)), control) {
             let now = Instant::now();
             let asked = match control.asked() {
-                Stop::No => limit.filter(|limit| now >= *limit).map(|_| (Why::TooLong, GRACE)),
-                Stop::Cancel => Some((Why::Cancelled, GRACE)),
-                Stop::Interrupt => Some((Why::Interrupted, GRACE)),
-                Stop::Kill => Some((Why::Interrupted, Duration::ZERO)),
+                Stop::No => limit.filter(|limit| now >= *limit).map(|_| (EndedBecause::TooLong, GRACE)),
+                Stop::Cancel => Some((EndedBecause::Cancelled, GRACE)),
+                Stop::Interrupt => Some((EndedBecause::Interrupted, GRACE)),
+                Stop::Kill => Some((EndedBecause::Interrupted, Duration::ZERO)),
             };
             if let (None, Some((why, grace))) = (&ending, asked) {
-                ending = Some(Ending { why, kill_at: now + grace });
-                self.tree.ask();
+                ending = Some(CommandEnding { why, kill_at: now + grace });
+                self.tree.terminate();
             }
             if let Some(ending) = &ending {
-                self.tree.press(now >= ending.kill_at || control.asked() == Stop::Kill);
+                self.tree.escalate(now >= ending.kill_at || control.asked() == Stop::Kill);
             }
             if self.tree.is_left() {
                 break;
@@ -143,9 +144,9 @@ impl<'a> Running<'a> {
         let status = self.end_the_rest(soon(ending.map(|ending| ending.kill_at)), control)?;
         Some(match ending.map(|ending| ending.why) {
             None => exit(status).outcome(),
-            Some(Why::Cancelled) => Outcome::Cancelled,
-            Some(Why::Interrupted) => Outcome::Interrupted,
-            Some(Why::TooLong) => Outcome::Failed(Failure {
+            Some(EndedBecause::Cancelled) => Outcome::Cancelled,
+            Some(EndedBecause::Interrupted) => Outcome::Interrupted,
+            Some(EndedBecause::TooLong) => Outcome::Failed(Failure {
                 signal: status.as_ref().ok().and_then(ExitStatusExt::signal),
                 ..Failure::new(FailureKind::Timeout, "took longer than its time limit")
             }),
@@ -154,8 +155,8 @@ impl<'a> Running<'a> {
 
     /// The program has ended: ends what it left behind, in its group and out of it, and reads what all of them have
     /// printed.
-    fn end_the_rest(&mut self, kill_at: Instant, control: &Control) -> Option<io::Result<ExitStatus>> {
-        let Running { tree, streams, reader, .. } = self;
+    fn end_the_rest(&mut self, kill_at: Instant, control: &StopSwitch) -> Option<io::Result<ExitStatus>> {
+        let RunningCommand { tree, streams, reader, .. } = self;
         let kill = || Instant::now() >= kill_at || control.asked() == Stop::Kill;
         let status = tree.end_the_rest(kill, || read(streams, reader));
         self.read_what_is_left();
@@ -164,7 +165,7 @@ impl<'a> Running<'a> {
     }
 
     /// Waits until something happens, and passes on what can be; says whether the program has ended.
-    fn wait(&mut self, ended: &OwnedFd, deadline: Option<Instant>, control: &Control) -> bool {
+    fn wait(&mut self, ended: &OwnedFd, deadline: Option<Instant>, control: &StopSwitch) -> bool {
         let listening = self.reader.has_room();
         let mut fds = Vec::with_capacity(5);
         fds.push(PollFd::new(ended, PollFlags::IN));
@@ -180,7 +181,7 @@ impl<'a> Running<'a> {
             let soon = Duration::from_millis(10);
             timeout = Some(timeout.map_or(soon, |timeout| timeout.min(soon)));
         }
-        match descriptors::wait(&mut fds, timeout) {
+        match fds::wait(&mut fds, timeout) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => std::thread::sleep(Duration::from_millis(10)),
         }

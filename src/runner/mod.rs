@@ -2,40 +2,27 @@
 //!
 //! Invariant: knows processes and files, knows no database. What follows from an outcome is decided elsewhere.
 
-mod capture;
 pub mod command;
-mod control;
-pub mod descriptors;
-mod echo;
-mod environ;
-pub mod folder;
-mod hitch;
-pub mod host;
-pub mod immune;
-pub mod leftover;
-pub mod memory;
-mod reader;
-mod reserve;
-mod result;
-mod rights;
-mod score;
-pub mod signals;
-mod start;
-mod stat;
-pub mod supervisor;
-mod tree;
-pub mod whereabouts;
+pub mod output;
+pub mod process;
+mod result_file;
+pub mod run_dir;
+mod spawn;
+mod start_failure;
+mod stop_switch;
+pub mod system_error;
 pub mod worker;
 
-pub use capture::Capture;
-pub use control::{Control, Stop};
-pub use echo::{Echo, Hurry, Piece, PieceKind, Voice};
-pub use folder::{Folder, Home, LONGEST_NOTE, Mark, Marks};
-pub use hitch::{Hitch, Scarcity, in_words};
-pub use leftover::Orphans;
-pub use reader::Output;
-pub use reserve::Reserve;
-pub use rights::Access;
+pub use output::capture::Capture;
+pub use output::forwarder::{Forwarder, MessageWriter, Piece, PieceKind, SkipWait};
+pub use output::reader::Output;
+pub use process::orphans::Orphans;
+pub use run_dir::access::Access;
+pub use run_dir::disk_reserve::DiskReserve;
+pub use run_dir::home::Home;
+pub use run_dir::{LONGEST_NOTE, Mark, Marks, RunDir};
+pub use start_failure::{Scarcity, StartFailure, in_words};
+pub use stop_switch::{Stop, StopSwitch};
 
 use std::ffi::OsString;
 use std::io;
@@ -101,7 +88,7 @@ impl Surroundings {
         for (name, value) in env {
             if name == "PATH" {
                 path = Some(value);
-            } else if name == leftover::WORKER_TOKEN && !value.is_empty() {
+            } else if name == process::orphans::WORKER_TOKEN && !value.is_empty() {
                 in_worker = true;
             } else if name.as_encoded_bytes().starts_with(b"ASYNCQ_") || OF_SYSTEMD.iter().any(|its| name == *its) {
                 changes.push((name, None));

@@ -109,7 +109,7 @@ impl Store {
 }
 
 /// What the verbs here must know of a job.
-struct Standing {
+struct StateNow {
     state: State,
     immediate: bool,
     parent: Option<JobId>,
@@ -126,9 +126,9 @@ fn can_run(tx: &mut dyn Tx, id: JobId) -> Result<()> {
     function::find(tx, &service, &function).map(|_| ())
 }
 
-fn find(tx: &mut dyn Tx, id: JobId) -> Result<Standing> {
+fn find(tx: &mut dyn Tx, id: JobId) -> Result<StateNow> {
     let found = tx.first(STATE, &[id.0.into()], |row| {
-        Ok(Standing {
+        Ok(StateNow {
             state: state(row.str(0)?)?,
             immediate: row.bool(1)?,
             parent: row.int(2)?.map(JobId),

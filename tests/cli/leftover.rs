@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use asyncq::domain::job::Token;
-use asyncq::runner::leftover;
+use asyncq::runner::process::orphans;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::place::{Place, runs, wait_until};
@@ -200,7 +200,7 @@ fn what_a_processor_was_just_starting_when_it_died_is_found() {
         let mut command = Command::new("sleep");
         let mut program = command.arg("1000").env("ASYNCQ_TOKEN", token.as_str()).spawn().unwrap();
         // Mostly, the program is in the middle of `execve` now: the old environment is gone, the new one not there yet.
-        let ended = leftover::end(&[token], Duration::from_secs(20));
+        let ended = orphans::end(&[token], Duration::from_secs(20));
         // Does nothing to one that was killed before.
         let pid = Pid::from_child(&program);
         kill_process(pid, Signal::TERM).unwrap();

@@ -24,13 +24,13 @@ pub enum Check {
     Claim,
     /// `processor = ?3` there.
     Processor,
-    /// `folder::life`: who holds the lock on its file is alive.
+    /// `run_dir::liveness`: who holds the lock on its file is alive.
     Lock,
     /// A program that is being started holds the lock of its processor until `execve` has taken place.
     LockWhileStarting,
-    /// `leftover::end` waits for programs whose environment cannot be read yet.
+    /// `orphans::end` waits for programs whose environment cannot be read yet.
     Starting,
-    /// `leftover::end` at all.
+    /// `orphans::end` at all.
     Leftovers,
     /// `Store::tokens` is asked after the lock was taken, not before.
     TokensAfterLock,
@@ -163,7 +163,7 @@ pub enum End {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Processor {
-    pub life: Life,
+    pub life: Liveness,
     pub registered: bool,
     pub folder: bool,
     pub unseen: bool,
@@ -174,11 +174,11 @@ pub struct Processor {
 
 impl Processor {
     pub const NONE: Processor =
-        Processor { life: Life::NotYet, registered: false, folder: false, unseen: false, marks: 0, rescue: None };
+        Processor { life: Liveness::NotYet, registered: false, folder: false, unseen: false, marks: 0, rescue: None };
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Life {
+pub enum Liveness {
     NotYet,
     Alive,
     /// Told to stop: claims nothing more.
@@ -312,7 +312,7 @@ impl Phase {
 
 impl World {
     pub fn lives(&self, processor: usize) -> bool {
-        matches!(self.processors[processor].life, Life::Alive | Life::Stopping)
+        matches!(self.processors[processor].life, Liveness::Alive | Liveness::Stopping)
     }
 
     /// Whether its main thread can take a step of its own; slots always can.

@@ -3,7 +3,7 @@
 use asyncq::domain::job::State;
 
 use crate::explorer::Model;
-use crate::protocol::{Asked, Call, Check, End, Fence, JOBS, Life, Phase, Processor, Protocol, Rescue, World};
+use crate::protocol::{Asked, Call, Check, End, Fence, JOBS, Liveness, Phase, Processor, Protocol, Rescue, World};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -113,7 +113,7 @@ impl Steps<'_> {
             for noted in [false, true].into_iter().take(1 + usize::from(can_note)) {
                 self.add(Step::Crash(processor, noted), |world| {
                     world.left.crashes -= 1;
-                    world.processors[processor].life = Life::Over;
+                    world.processors[processor].life = Liveness::Over;
                     world.processors[processor].rescue = None;
                     world.calls.retain_mut(|call| {
                         if usize::from(call.fence.processor) != processor || call.phase.is_process() {
@@ -147,15 +147,15 @@ impl Steps<'_> {
     fn main_thread(&mut self, processor: usize) {
         let is = self.now.processors[processor];
         let there = (0..self.now.processors.len()).filter(|other| self.now.lives(*other)).count();
-        let next = self.now.processors.iter().position(|it| it.life == Life::NotYet);
+        let next = self.now.processors.iter().position(|it| it.life == Liveness::NotYet);
         if next == Some(processor) && there < self.protocol.processors {
             self.add(Step::Come(processor), |world| {
                 let it = &mut world.processors[processor];
-                (it.life, it.registered, it.folder) = (Life::Alive, true, true);
+                (it.life, it.registered, it.folder) = (Liveness::Alive, true, true);
             });
         }
         // Whoever sweeps has read which are registered before this one was, and looks at its folder after it died.
-        if is.life == Life::Over && is.folder && !self.is_locked(processor) && there > 0 {
+        if is.life == Liveness::Over && is.folder && !self.is_locked(processor) && there > 0 {
             self.add(Step::Sweep(processor), |world| remove(world, processor));
         }
         if !self.now.is_free(processor) {
@@ -181,16 +181,16 @@ impl Steps<'_> {
                 });
             }
         }
-        if is.life == Life::Alive && self.now.left.stops > 0 {
+        if is.life == Liveness::Alive && self.now.left.stops > 0 {
             self.add(Step::Stop(processor), |world| {
                 world.left.stops -= 1;
-                world.processors[processor].life = Life::Stopping;
+                world.processors[processor].life = Liveness::Stopping;
                 let theirs = world.calls.iter_mut().filter(|call| usize::from(call.fence.processor) == processor);
                 theirs.for_each(interrupt);
             });
         }
         let ready = self.now.rows.iter().any(|row| row.state == State::Queued);
-        if (is.life == Life::Stopping || !ready) && self.now.of(processor).next().is_none() {
+        if (is.life == Liveness::Stopping || !ready) && self.now.of(processor).next().is_none() {
             let unheard = !self.without(Check::Unheard);
             self.add(Step::Leave(processor), |world| leave(world, processor, unheard));
         }
@@ -218,7 +218,7 @@ impl Steps<'_> {
         let queued = self.now.rows.iter().filter(|row| row.state == State::Queued).count();
         // What is put back or interrupted can be claimed in the same transaction.
         let back = self.now.of(processor).filter(|call| over(call)).count();
-        let most = if is.life == Life::Alive && is.registered { queued + back } else { 0 };
+        let most = if is.life == Liveness::Alive && is.registered { queued + back } else { 0 };
         for claims in 0..=most {
             for heard in [true, false] {
                 if (news || claims > 0) && (heard || self.now.left.unheard > 0) {
@@ -237,7 +237,7 @@ impl Steps<'_> {
             let mark = |world: &mut World| world.processors[usize::from(fence.processor)].marks |= 1 << fence.job;
             let late = self.without(Check::MarkFirst);
             let (word, phase) = match call.phase {
-                Phase::Held if self.now.processors[usize::from(fence.processor)].life == Life::Alive => {
+                Phase::Held if self.now.processors[usize::from(fence.processor)].life == Liveness::Alive => {
                     ("mark", Phase::Marked)
                 }
                 Phase::Marked if lives => ("fork", Phase::Forked),
@@ -299,12 +299,12 @@ impl Steps<'_> {
         held || self.now.of(dead).any(starting) || self.now.processors.iter().any(rescuer)
     }
 
-    /// `folder::life`, `Remains::begun` and `Remains::outcomes`. The list of processors may have been read long ago, so that one can be looked
+    /// `run_dir::liveness`, `DeadRunDir::begun` and `DeadRunDir::outcomes`. The list of processors may have been read long ago, so that one can be looked
     /// at that is forgotten already.
     fn look(&mut self, rescuer: usize, dead: usize) {
         let is = self.now.processors[dead];
         let gone = !is.folder && (!self.now.lives(dead) || is.unseen);
-        if is.life == Life::NotYet || is.folder && self.is_locked(dead) || !is.folder && !gone {
+        if is.life == Liveness::NotYet || is.folder && self.is_locked(dead) || !is.folder && !gone {
             return;
         }
         // Nothing can come of it.

@@ -3,17 +3,18 @@
 //! Invariant: a call is charged with its worker's end only if it may have begun; one that the worker had not read goes back
 //! untouched. When a worker is gone, so is all that it has started.
 
-mod end;
-mod frames;
-mod held;
-pub mod hosted;
-mod line;
-mod long;
-pub mod once;
-mod origin;
-mod other_end;
-mod output;
+mod channel;
+mod hangup;
+pub mod host;
+pub mod host_session;
+mod in_flight;
+mod oversized;
+mod printed;
+mod program_files;
+mod protocol;
 mod serve;
+mod shutdown;
+pub mod single_call;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -23,20 +24,21 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Pid;
 
-use self::frames::Hello;
-use self::held::Held;
-use self::line::Line;
-use self::origin::Origin;
-use self::other_end::OtherEnd;
-use self::output::Printed;
-use super::start::Way;
-use super::tree::Tree;
-use super::{Capture, Control, Ended, Hitch, Mark, Output, Surroundings, descriptors, in_words, start};
+use self::channel::Channel;
+use self::hangup::HangupDetector;
+use self::in_flight::InFlight;
+use self::printed::WorkerOutput;
+use self::program_files::ProgramFiles;
+use self::protocol::Hello;
 use crate::domain::attempt::{Failure, Outcome};
 use crate::domain::function::{Definition, WorkerLimits};
 use crate::domain::job::{Claim, Fence, Token};
 use crate::domain::service::ServiceName;
 use crate::failpoint::reached;
+use crate::runner::process::fds;
+use crate::runner::process::tree::Tree;
+use crate::runner::spawn::SpawnContext;
+use crate::runner::{Capture, Ended, Mark, Output, StartFailure, StopSwitch, Surroundings, in_words, spawn};
 
 /// How long a worker may take to say hello.
 const HELLO: Duration = Duration::from_secs(30);
@@ -49,7 +51,7 @@ const AHEAD: usize = 1024 * 1024;
 
 /// A call that is handed to a worker.
 #[derive(Debug)]
-pub struct Begun {
+pub struct SentCall {
     /// The claim.
     pub claim: Claim,
     /// Says that it may have begun.
@@ -58,7 +60,7 @@ pub struct Begun {
 
 /// A call that has ended.
 #[derive(Debug)]
-pub struct Done {
+pub struct EndedCall {
     /// The claim.
     pub claim: Claim,
     /// How it ended.
@@ -69,7 +71,7 @@ pub struct Done {
 
 /// What a worker has, and could take.
 #[derive(Debug, Clone, Copy)]
-pub struct Room {
+pub struct SendLimits {
     /// How many calls it holds.
     pub held: usize,
     /// How many it runs at once.
@@ -81,15 +83,15 @@ pub struct Room {
 }
 
 /// Where a worker's calls come from and go to.
-pub trait Desk {
+pub trait CallSource {
     /// The next call for a worker with so much room, if there is one that it may have now.
-    fn next(&self, room: Room) -> Option<Begun>;
+    fn next(&self, room: SendLimits) -> Option<SentCall>;
     /// Calls have ended.
-    fn done(&self, done: Vec<Done>);
+    fn done(&self, done: Vec<EndedCall>);
     /// Calls have not begun and will not; the first one was to be the next.
-    fn back(&self, begun: Vec<Begun>);
+    fn back(&self, begun: Vec<SentCall>);
     /// Calls are left behind in a worker that may not be ended, and that nobody waits for: nothing comes of them here.
-    fn leave(&self, begun: Vec<Begun>) {
+    fn leave(&self, begun: Vec<SentCall>) {
         drop(begun);
     }
     /// Attempts that are to be cancelled, each told once.
@@ -112,7 +114,7 @@ pub trait Desk {
 
 /// What became of a worker for which there is nothing to do.
 #[derive(Debug)]
-pub enum Fate {
+pub enum ServeEnd {
     /// It waits for more.
     Idle(Box<Worker>),
     /// It has done enough, and is to be ended.
@@ -120,18 +122,18 @@ pub enum Fate {
     /// It is gone.
     Gone,
     /// It is gone before it has begun a call.
-    Unfit(Box<Unfit>),
+    FailedWorker(Box<FailedWorker>),
 }
 
 /// A worker that cannot be started, or was killed before it could begin.
 #[derive(Debug)]
-pub struct Unfit {
+pub struct FailedWorker {
     /// What that means for the call for which it was started: it has failed if the worker cannot be started.
     pub outcome: Outcome,
     /// What it has printed.
     pub printed: Capture,
     /// The call that it has got and not read, if it came as far as that.
-    pub first: Option<Begun>,
+    pub first: Option<SentCall>,
 }
 
 /// A running worker.
@@ -141,9 +143,9 @@ pub struct Worker {
     tree: Tree,
     /// Tells that it has ended.
     ended: OwnedFd,
-    line: Line,
-    other_end: OtherEnd,
-    printed: Printed,
+    line: Channel,
+    other_end: HangupDetector,
+    printed: WorkerOutput,
     /// What it has printed before it said hello.
     before: Capture,
     /// Whether it has printed while nobody took it: then it is not listened to until somebody does.
@@ -151,13 +153,13 @@ pub struct Worker {
     /// How its program was started, in which site, and from which files.
     definition: Arc<Definition>,
     site: String,
-    origin: Origin,
+    origin: ProgramFiles,
     /// For which service and function it was started.
     made_for: (ServiceName, String),
     /// Whether it was told that it leaves, with calls that still run.
     leaves: bool,
     hello: Option<Hello>,
-    held: Held,
+    held: InFlight,
     /// Attempts that are to be cancelled.
     cancelling: Vec<Fence>,
     /// Whether it was asked to end, so that it gets no more calls.
@@ -182,31 +184,38 @@ impl Worker {
     ///
     /// # Errors
     /// When its program was not started.
-    pub fn start(claim: &Claim, token: &Token, around: &Surroundings, control: &Control) -> Result<Worker, Hitch> {
+    pub fn start(
+        claim: &Claim,
+        token: &Token,
+        around: &Surroundings,
+        control: &StopSwitch,
+    ) -> Result<Worker, StartFailure> {
         let (call, definition) = match (&claim.call, &claim.definition) {
             (Ok(call), Ok(definition)) => (call, definition),
-            (Err(flaw), _) | (_, Err(flaw)) => return Err(Hitch::Unable(flaw.clone())),
+            (Err(flaw), _) | (_, Err(flaw)) => return Err(StartFailure::Unable(flaw.clone())),
         };
         let site = call.site_for(definition);
         let cannot = |error: &std::io::Error| {
             Failure::not_executable(format!("its worker cannot be started: {}", in_words(error)))
         };
-        let (line, theirs) = around.scarcity.wait(control, Line::new, cannot)?;
+        let (line, theirs) = around.scarcity.wait(control, Channel::new, cannot)?;
         // What is written from here on is seen.
-        let origin = Origin::of(definition, site, Path::new(&around.store));
+        let origin = ProgramFiles::of(definition, site, Path::new(&around.store));
         let mut tree = Tree::start(&around.orphans, token, |offer| {
-            start::Program { definition, site, way: Way { around, offer, control } }.start_worker(token, theirs)
+            spawn::Program { definition, site, way: SpawnContext { around, offer, control } }
+                .start_worker(token, theirs)
         })?;
         reached("worker started");
         let child = tree.child();
-        let printed = Printed::of([child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)]);
+        let printed =
+            WorkerOutput::of([child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)]);
         let watched = tree.watch().inspect_err(|_| drop(tree.kill()));
-        let ended = watched.map_err(|error| Hitch::of(error, cannot))?;
+        let ended = watched.map_err(|error| StartFailure::of(error, cannot))?;
         Ok(Worker {
             tree,
             ended,
             line,
-            other_end: OtherEnd::new(),
+            other_end: HangupDetector::new(),
             printed,
             before: Capture::new(&around.folder),
             is_clogged: false,
@@ -216,7 +225,7 @@ impl Worker {
             made_for: (claim.service.clone(), claim.function.clone()),
             leaves: false,
             hello: None,
-            held: Held::default(),
+            held: InFlight::default(),
             cancelling: Vec::new(),
             asked: false,
             took_back: false,
@@ -284,12 +293,12 @@ impl Worker {
 
     fn has_ended(&self) -> bool {
         let mut fds = [PollFd::new(&self.ended, PollFlags::IN)];
-        matches!(descriptors::wait(&mut fds, Some(Duration::ZERO)), Ok(1..))
+        matches!(fds::wait(&mut fds, Some(Duration::ZERO)), Ok(1..))
     }
 
     /// Sleeps until something happens: on its line, its streams, its end, or the others.
     fn wait_for(&self, others: &[PollFd<'_>], time: Duration, output: Output<'_>) {
-        let listening = output.echo.has_room();
+        let listening = output.forwarder.has_room();
         let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(4 + others.len());
         fds.push(PollFd::new(&self.ended, PollFlags::IN));
         let writing = if self.line.waiting() > 0 { PollFlags::OUT } else { PollFlags::empty() };
@@ -302,7 +311,7 @@ impl Worker {
         fds.extend_from_slice(others);
         let time = if listening { time } else { time.min(Duration::from_millis(10)) };
         // Interrupted or not: whoever waits looks what has happened.
-        let _ = descriptors::wait(&mut fds, Some(time));
+        let _ = fds::wait(&mut fds, Some(time));
     }
 
     /// How much memory a process has in use, in bytes; 0 when that cannot be told.

@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::end::Flaw;
-use super::frames::{self, Said};
-use super::{AHEAD, Begun, Desk, Done, Fate, HELLO, Room, WINDOW, Worker};
 use crate::domain::attempt::{Failure, Outcome};
 use crate::domain::time::Timestamp;
 use crate::failpoint::reached;
-use crate::runner::tree::LAST_LOOK;
-use crate::runner::{Control, Output, Stop};
+use crate::runner::process::tree::LAST_LOOK;
+use crate::runner::worker::protocol;
+use crate::runner::worker::protocol::WorkerMessage;
+use crate::runner::worker::shutdown::WorkerFailure;
+use crate::runner::worker::{AHEAD, CallSource, EndedCall, HELLO, SendLimits, SentCall, ServeEnd, WINDOW, Worker};
+use crate::runner::{Output, Stop, StopSwitch};
 
 /// How long a call may run before those behind it are taken back.
 const STRANDED: Duration = Duration::from_millis(50);
@@ -34,24 +35,24 @@ const MEASURE: Duration = Duration::from_millis(100);
 pub(super) const LONG: Duration = Duration::from_secs(600);
 
 impl Worker {
-    /// Runs calls from `desk` until it has none for this worker and all are answered.
+    /// Runs calls from `calls` until it has none for this worker and all are answered.
     #[must_use]
-    pub fn serve(mut self: Box<Self>, desk: &dyn Desk, output: Output<'_>, control: &Control) -> Fate {
+    pub fn serve(mut self: Box<Self>, calls: &dyn CallSource, output: Output<'_>, control: &StopSwitch) -> ServeEnd {
         self.cancelling.clear();
         // What it said and printed while nobody listened.
-        let mut flaw = self.hear(desk, output, false).err();
+        let mut flaw = self.hear(calls, output, false).err();
         loop {
             if let Some(flaw) = flaw.take() {
-                return self.end_with(&flaw, desk, output);
+                return self.end_with(&flaw, calls, output);
             }
-            if self.hello.is_none() && (control.asked() > Stop::Cancel || !desk.is_open()) {
+            if self.hello.is_none() && (control.asked() > Stop::Cancel || !calls.is_open()) {
                 return self.leave(output);
             }
             if self.hello.is_some() {
-                self.fill(desk);
-                if self.held.is_empty() && !(self.is_clogged && desk.is_open()) {
+                self.fill(calls);
+                if self.held.is_empty() && !(self.is_clogged && calls.is_open()) {
                     self.printed.finish(output);
-                    return if self.is_worn() { Fate::Worn(self) } else { Fate::Idle(self) };
+                    return if self.is_worn() { ServeEnd::Worn(self) } else { ServeEnd::Idle(self) };
                 }
             }
             self.line.write();
@@ -61,15 +62,15 @@ impl Worker {
             control.drain();
             // Looked at first: what it said before it ended is there then.
             let ended = self.has_ended();
-            flaw = self.hear(desk, output, ended).err();
+            flaw = self.hear(calls, output, ended).err();
             if flaw.is_none() {
                 let over = ended || self.line.is_over() && !self.is_clogged;
-                flaw = over.then_some(Flaw::Ended).or_else(|| self.greet_late());
+                flaw = over.then_some(WorkerFailure::Ended).or_else(|| self.greet_late());
             }
             if flaw.is_none() {
-                self.mind(desk, control);
+                self.mind(calls, control);
                 if self.tree.is_left() {
-                    return self.leave_behind(desk, output);
+                    return self.leave_behind(calls, output);
                 }
                 flaw = self.hang_up();
             }
@@ -77,7 +78,7 @@ impl Worker {
     }
 
     pub(super) fn is_serial(&self) -> bool {
-        self.hello.as_ref().is_none_or(super::Hello::is_serial)
+        self.hello.as_ref().is_none_or(crate::runner::worker::Hello::is_serial)
     }
 
     /// How many calls it may hold now.
@@ -91,13 +92,13 @@ impl Worker {
     }
 
     /// Sends what may be sent. A call that a crash is charged with has the worker for itself.
-    fn fill(&mut self, desk: &dyn Desk) {
+    fn fill(&mut self, calls: &dyn CallSource) {
         // Each one runs a call at least, also where a file is written all the time.
         if self.answered > 0 {
             self.origin.has_changed();
         }
         if !self.held.is_empty() && self.is_worn() && !std::mem::replace(&mut self.leaves, true) {
-            desk.leaves();
+            calls.leaves();
         }
         let at_once = self.hello.as_ref().map_or(1, |hello| hello.calls.max(1));
         while self.held.len() < self.window()
@@ -108,13 +109,13 @@ impl Worker {
         {
             let are_tiny = self.held.many_in(TINY) > 0;
             let ahead = self.held.many_in(if are_tiny { 2 * QUICK } else { QUICK });
-            let room = Room { held: self.held.len(), at_once, ahead, are_tiny };
-            let Some(begun) = desk.next(room) else { return };
-            self.send(begun, desk);
+            let room = SendLimits { held: self.held.len(), at_once, ahead, are_tiny };
+            let Some(begun) = calls.next(room) else { return };
+            self.send(begun, calls);
         }
     }
 
-    fn send(&mut self, begun: Begun, desk: &dyn Desk) {
+    fn send(&mut self, begun: SentCall, calls: &dyn CallSource) {
         let function = begun.claim.function.as_str();
         let known = self.hello.as_ref().and_then(|hello| hello.functions.as_ref());
         let unknown = known.filter(|known| !known.iter().any(|name| name == function)).map(|known| {
@@ -133,14 +134,14 @@ impl Worker {
         };
         if let Some(outcome) = over {
             let call = self.held.take_from(from).pop();
-            return desk.done(call.map(|call| call.ended(outcome)).into_iter().collect());
+            return calls.done(call.map(|call| call.ended(outcome)).into_iter().collect());
         }
         let claim = self.held.latest().map(|call| &call.begun.claim);
         self.took_back = false;
         if let Some(claim) = claim {
             let limit = claim.definition.as_ref().ok().and_then(|definition| definition.timeout);
             let deadline = limit.map(|limit| now().after(limit));
-            frames::write_call(self.line.outgoing(), id, claim, deadline);
+            protocol::write_call(self.line.outgoing(), id, claim, deadline);
         }
     }
 
@@ -197,9 +198,9 @@ impl Worker {
     }
 
     /// Whether the call that runs takes so long that those behind it are to be taken back.
-    pub(super) fn strands(&self, desk: &dyn Desk) -> bool {
+    pub(super) fn strands(&self, calls: &dyn CallSource) -> bool {
         let longest = self.held.longest();
-        self.may_strand() && (longest >= STRANDED || longest >= QUICK && desk.is_short_of_calls())
+        self.may_strand() && (longest >= STRANDED || longest >= QUICK && calls.is_short_of_calls())
     }
 
     /// How long until that may be so.
@@ -210,15 +211,15 @@ impl Worker {
     }
 
     /// Tells how far calls are: the latest of each, now and then.
-    fn tell_progress(&mut self, desk: &dyn Desk) {
+    fn tell_progress(&mut self, calls: &dyn CallSource) {
         for (fence, text) in self.held.due_progress() {
-            desk.progress(fence, text);
+            calls.progress(fence, text);
         }
     }
 
-    fn greet_late(&self) -> Option<Flaw> {
+    fn greet_late(&self) -> Option<WorkerFailure> {
         let late = self.hello.is_none() && self.started.elapsed() >= HELLO;
-        late.then(|| Flaw::Nonsense(format!("did not say hello in {} seconds", HELLO.as_secs())))
+        late.then(|| WorkerFailure::Nonsense(format!("did not say hello in {} seconds", HELLO.as_secs())))
     }
 
     fn until_silent(&self) -> Duration {
@@ -226,23 +227,23 @@ impl Worker {
     }
 
     /// Looks now and then, while a call takes long, whether an answer can come at all.
-    fn hang_up(&mut self) -> Option<Flaw> {
+    fn hang_up(&mut self) -> Option<WorkerFailure> {
         let due = !self.held.is_empty() && self.until_silent().is_zero() && self.other_end.next_look().is_zero();
         if !due || self.is_ending() {
             return None;
         }
         let gone = self.other_end.is_gone(self.line.other_end()?, self.tree.pid());
-        gone.then(|| Flaw::Nonsense("closed its line".to_owned()))
+        gone.then(|| WorkerFailure::Nonsense("closed its line".to_owned()))
     }
 
     /// Takes what it has printed and said; the last of it whoever takes what it prints. What it printed before an answer was
     /// read before that answer.
-    fn hear(&mut self, desk: &dyn Desk, output: Output<'_>, last: bool) -> Result<(), Flaw> {
-        self.is_clogged &= !last && !output.echo.has_room();
+    fn hear(&mut self, calls: &dyn CallSource, output: Output<'_>, last: bool) -> Result<(), WorkerFailure> {
+        self.is_clogged &= !last && !output.forwarder.has_room();
         if self.is_clogged {
             return Ok(());
         }
-        if last || output.echo.has_room() {
+        if last || output.forwarder.has_room() {
             self.printed.take();
         }
         let mut done = Vec::new();
@@ -270,51 +271,53 @@ impl Worker {
         } else {
             self.printed.give(&mut self.before, output);
         }
-        self.tell_progress(desk);
+        self.tell_progress(calls);
         if !done.is_empty() {
             self.answered += done.len() as u64;
             self.held.answered(&mut done, serial);
             self.measure();
             reached("calls answered");
-            desk.done(done);
+            calls.done(done);
         }
         heard
     }
 
-    fn hear_frames(&mut self, output: Output<'_>, done: &mut Vec<Done>, last: bool) -> Result<(), Flaw> {
+    fn hear_frames(&mut self, output: Output<'_>, done: &mut Vec<EndedCall>, last: bool) -> Result<(), WorkerFailure> {
         while !self.is_clogged
             && let Some(frame) = self.line.next()
         {
-            let said = frame.and_then(frames::read).map_err(Flaw::Nonsense)?;
+            let said = frame.and_then(protocol::read).map_err(WorkerFailure::Nonsense)?;
             match (said, self.hello.is_some()) {
-                (Said::Nothing, _) => {}
-                (Said::Hello(id, hello), false) => {
-                    frames::write_welcome(self.line.outgoing(), &id, hello.as_ref().err().map(String::as_str));
+                (WorkerMessage::Nothing, _) => {}
+                (WorkerMessage::Hello(id, hello), false) => {
+                    protocol::write_welcome(self.line.outgoing(), &id, hello.as_ref().err().map(String::as_str));
                     self.line.write();
-                    self.hello = Some(hello.map_err(Flaw::Refused)?);
+                    self.hello = Some(hello.map_err(WorkerFailure::Refused)?);
                     self.memory = Worker::memory(self.tree.pid());
                 }
-                (Said::Hello(..), true) => return Err(Flaw::Nonsense("said hello twice".to_owned())),
-                (_, false) => return Err(Flaw::Nonsense("did not begin with hello".to_owned())),
-                (Said::Answer(id, answer), true) => {
+                (WorkerMessage::Hello(..), true) => return Err(WorkerFailure::Nonsense("said hello twice".to_owned())),
+                (_, false) => return Err(WorkerFailure::Nonsense("did not begin with hello".to_owned())),
+                (WorkerMessage::Answer(id, answer), true) => {
                     let serial = self.is_serial();
                     let Some(mut call) = self.held.remove(id, serial) else {
-                        return Err(Flaw::Nonsense(format!("gave an answer with the id {id}, which no open call has")));
+                        return Err(WorkerFailure::Nonsense(format!(
+                            "gave an answer with the id {id}, which no open call has"
+                        )));
                     };
                     if serial && self.printed.settle(&mut call.capture, call.printed, answer.printed, output) {
-                        self.is_clogged = !last && !output.echo.has_room();
+                        self.is_clogged = !last && !output.forwarder.has_room();
                     }
                     let took = self.held.since(&call, serial).elapsed();
                     done.push(call.answered(answer, took));
                 }
-                (Said::Output(job, stream, text), true) => {
+                (WorkerMessage::Output(job, stream, text), true) => {
                     if let Some(call) = self.held.of_job(job) {
                         call.capture.push(stream, text.as_bytes());
                     }
                     self.printed.say(stream, &text, output);
-                    self.is_clogged = !last && !output.echo.has_room();
+                    self.is_clogged = !last && !output.forwarder.has_room();
                 }
-                (Said::Progress(job, text), true) => {
+                (WorkerMessage::Progress(job, text), true) => {
                     self.held.note_progress(job, text);
                 }
             }

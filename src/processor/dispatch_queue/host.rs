@@ -1,0 +1,127 @@
+//! The calls on the board that run in a host, the program which has started this processor to drain into itself.
+
+use std::sync::Arc;
+
+use super::QueueState;
+use crate::domain::job::{Claim, Fence};
+use crate::runner::StopSwitch;
+
+/// What the host does.
+pub(in super::super) struct HostState {
+    /// The functions that run in it.
+    functions: Vec<String>,
+    /// How many calls it runs at once.
+    at_once: usize,
+    /// The calls that it has, and the lanes to which they belong.
+    calls: Vec<(Fence, usize)>,
+    /// Whether one that a crash was charged to is among them.
+    suspect: bool,
+    /// Those that are to be cancelled.
+    cancels: Vec<Fence>,
+    /// What makes who feeds it look here.
+    pub(in super::super) control: Arc<StopSwitch>,
+}
+
+impl HostState {
+    /// A host without calls.
+    pub(in super::super) fn new(functions: &[String], at_once: usize, control: Arc<StopSwitch>) -> HostState {
+        let (calls, cancels) = (Vec::new(), Vec::new());
+        HostState { functions: functions.to_vec(), at_once, calls, suspect: false, cancels, control }
+    }
+
+    fn free(&self) -> usize {
+        self.at_once.saturating_sub(self.calls.len())
+    }
+}
+
+impl QueueState {
+    /// Whether a call runs in the host.
+    pub(in super::super) fn is_hosted(&self, claim: &Claim) -> bool {
+        let has = |host: &HostState| claim.is_for_worker() && host.functions.contains(&claim.function);
+        self.host.as_ref().is_some_and(has)
+    }
+
+    /// Whether the host can take no more calls now.
+    pub(in super::super) fn host_is_full(&self) -> bool {
+        self.host.as_ref().is_some_and(|host| host.free() == 0)
+    }
+
+    /// How many calls run in the host.
+    pub(super) fn hosted(&self) -> usize {
+        self.host.as_ref().map_or(0, |host| host.calls.len())
+    }
+
+    /// How many of them belong to a lane.
+    pub(super) fn hosted_of(&self, lane: usize) -> usize {
+        let calls = self.host.iter().flat_map(|host| &host.calls);
+        calls.filter(|(_, of)| *of == lane).count()
+    }
+
+    /// Makes who feeds the host look here.
+    pub(in super::super) fn call_host(&self) {
+        if let Some(host) = &self.host {
+            host.control.wake_up();
+        }
+    }
+
+    /// The first call of a lane that waits and does not run in the host.
+    pub(super) fn first_for_slots(&self, lane: usize) -> Option<usize> {
+        self.services[lane].waiting.iter().position(|claim| !self.is_hosted(claim))
+    }
+
+    /// Whether a call may begin in a slot that stands behind so many which run in the host: those that can begin there come
+    /// first.
+    pub(super) fn has_room_behind_hosted(&self, lane: usize, hosted: usize) -> bool {
+        let before = self.host.as_ref().map_or(0, |host| hosted.min(host.free()));
+        self.room(lane) > before
+    }
+
+    /// Takes the next call for the host, if one may begin: one that a crash was charged to has the host for itself.
+    pub(in super::super) fn pick_hosted(&mut self) -> Option<Claim> {
+        let host = self.host.as_ref().filter(|host| host.free() > 0)?;
+        let count = self.services.len();
+        let (lane, place) = (0..count).map(|step| (self.turn + step) % count).find_map(|lane| {
+            let waiting = &self.services[lane].waiting;
+            let place = waiting.iter().position(|claim| self.is_hosted(claim))?;
+            let alone = host.suspect || waiting[place].before.crashes > 0;
+            // Those before it are for slots.
+            let may = self.room(lane) > place && (host.calls.is_empty() || !alone);
+            may.then_some((lane, place))
+        })?;
+        let claim = self.services[lane].waiting.remove(place)?;
+        self.turn = lane + 1;
+        let host = self.host.as_mut()?;
+        host.suspect = claim.before.crashes > 0;
+        host.calls.push((claim.fence, lane));
+        Some(claim)
+    }
+
+    /// The host has a call no more.
+    pub(in super::super) fn release_hosted(&mut self, fence: Fence) {
+        if let Some(host) = &mut self.host {
+            host.calls.retain(|(which, _)| *which != fence);
+            host.cancels.retain(|which| *which != fence);
+        }
+    }
+
+    pub(super) fn cancel_in_host(&mut self, fence: Fence) {
+        if let Some(host) = &mut self.host
+            && host.calls.iter().any(|(which, _)| *which == fence)
+        {
+            host.cancels.push(fence);
+            host.control.wake_up();
+        }
+    }
+
+    /// The calls in the host that are to be cancelled, each told once.
+    pub(in super::super) fn hosted_to_cancel(&mut self) -> Vec<Fence> {
+        self.host.as_mut().map(|host| std::mem::take(&mut host.cancels)).unwrap_or_default()
+    }
+
+    /// Nothing runs in the host any more, nor anywhere: what runs elsewhere ends, and nothing begins.
+    pub(in super::super) fn lose_host(&mut self) {
+        self.host = None;
+        self.halted = true;
+        self.wake_workers();
+    }
+}

@@ -1,0 +1,117 @@
+//! A call made inside a running function: executed at once, in place, and recorded as a child of its job.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::outcome;
+use super::random::new_token;
+use crate::domain::attempt::{Failure, FailureKind, Outcome};
+use crate::domain::job::{Finish, JobId, NewJob, Running, State};
+use crate::domain::retry::decide_once;
+use crate::error::{Error, Kind, Result};
+use crate::runner::process::{fds, signals};
+use crate::runner::system_error::io_error;
+use crate::runner::worker::single_call;
+use crate::runner::{
+    Capture, DiskReserve, Ended, Forwarder, Output, Request, StartFailure, Stop, StopSwitch, Surroundings, command,
+};
+use crate::store::{Patience, Store};
+
+/// How long it waits before it tries again to record an outcome, for which there was no space, or which the disk refused.
+const FAILING: Duration = Duration::from_millis(250);
+
+/// What a nested call works with, besides the store.
+pub struct NestedRuntime<'a> {
+    /// What its function gets.
+    pub around: &'a Surroundings,
+    /// Where its output goes.
+    pub forwarder: &'a Forwarder,
+    /// Is told, once, why its outcome cannot be recorded yet.
+    pub tell: &'a dyn Fn(&Error),
+}
+
+/// How a nested call ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// The job that records it.
+    pub job: JobId,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Whether its parent had ended before it did, so that its own end counts for nothing.
+    pub late: bool,
+}
+
+/// Runs `new` inside a running job; its output goes to `forwarder`. On a signal to stop, the function is ended as well.
+///
+/// # Errors
+/// As [`Store::begin_nested`]; and whatever the store answers when the end is recorded.
+pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &NestedRuntime<'_>) -> Result<Ran> {
+    let NestedRuntime { around, forwarder, tell } = means;
+    fds::prepare().map_err(|error| io_error("cannot run functions", &error))?;
+    let control = Arc::new(StopSwitch::new().map_err(|error| io_error("cannot watch a function", &error))?);
+    let (asked, orphans) = (Arc::clone(&control), Arc::clone(&around.orphans));
+    signals::on_stop(move || {
+        let at_once = asked.asked() != Stop::No;
+        if at_once {
+            orphans.leave_immune();
+        }
+        asked.stop(if at_once { Stop::Kill } else { Stop::Interrupt });
+    })
+    .map_err(|error| io_error("cannot watch for signals", &error))?;
+
+    if !around.home.is_there() {
+        let message = format!("the folder `{}` of this call's processor was removed", around.folder.display());
+        return Err(Error::new(Kind::Io, message).with_hint("the processor ends, and the call is run again"));
+    }
+    let claim = store.begin_nested(&inside.fence, new, &new_token()?.inside(&inside.token))?;
+    let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else {
+        unreachable!("a nested call was valid, and its function defined, in the transaction that began it")
+    };
+    let output = Output { forwarder, whole_lines: false };
+    let ended = if definition.worker.is_some() {
+        single_call::run(&claim, around, output, &control)
+    } else {
+        let request = Request { fence: &claim.fence, token: &claim.token, call, definition };
+        let unstarted = |hitch: StartFailure| Some(Ended::unrun(hitch.outcome(), Capture::new(&around.folder)));
+        command::run(&request, around, output, &control).unwrap_or_else(unstarted).ok_or_else(left_behind)?
+    };
+
+    let outcome = match ended.outcome {
+        Outcome::Interrupted if !around.home.is_there() => {
+            let message = format!("its result is lost, as the folder `{}` was removed", around.folder.display());
+            Outcome::Failed(Failure::new(FailureKind::BadResult, message))
+        }
+        Outcome::Interrupted => Outcome::Failed(Failure::new(FailureKind::Parent, "it was told to stop")),
+        outcome => outcome,
+    };
+    let mut finish = Finish {
+        fence: claim.fence,
+        verdict: decide_once(&outcome, 1),
+        result: ended.result,
+        took: ended.took,
+        log: ended.output.log(),
+    };
+    // The function has run: its outcome is not given up because somebody holds the store, or the disk is full or fails.
+    store.be_patient(Patience::Endless);
+    let reserve = DiskReserve::of(&around.folder);
+    let mut told = false;
+    let state = loop {
+        match outcome::record(store, &reserve, &mut finish) {
+            Err(error) if error.is_transient() && control.asked() == Stop::No => {
+                if !std::mem::replace(&mut told, true) {
+                    tell(&error);
+                }
+                std::thread::sleep(FAILING);
+            }
+            done => break done?,
+        }
+    };
+    let outcome = if state == Some(State::Completed) { Outcome::Completed } else { outcome };
+    Ok(Ran { job: claim.fence.job, outcome, late: state.is_none() })
+}
+
+/// The call goes on in a process that may not be ended, and is a part of a job that ends.
+fn left_behind() -> Error {
+    Error::new(Kind::Busy, "what this call runs cannot be ended, and was left running")
+        .with_hint("it is another user's process; root can end it")
+}

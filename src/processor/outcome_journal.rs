@@ -1,0 +1,94 @@
+//! What came of a call, as it is noted beside the store until it is recorded: who takes over from a dead processor
+//! records it then, instead of repeating the call.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::attempt::Outcome;
+use crate::domain::job::{Claim, Fence, JobId};
+use crate::domain::json::Json;
+use crate::domain::log::{Log, Stream};
+use crate::domain::processor::ProcessorId;
+use crate::domain::retry::AttemptCounts;
+use crate::domain::service::ServiceName;
+use crate::runner::{Ended, LONGEST_NOTE};
+
+/// How many bytes of output are noted with a call at most; one that has printed more is repeated.
+const SHORT: usize = LONGEST_NOTE / 2;
+
+/// A call that has ended.
+pub(super) struct JournalEntry {
+    pub(super) fence: Fence,
+    pub(super) service: ServiceName,
+    pub(super) function: String,
+    pub(super) before: AttemptCounts,
+    pub(super) outcome: Outcome,
+    pub(super) result: Option<Json>,
+    pub(super) took: Duration,
+    pub(super) log: Log,
+}
+
+/// All of it but what was printed, which follows in the next line.
+#[derive(Serialize, Deserialize)]
+struct JournalHead<'a> {
+    attempt: i64,
+    /// Missing in notes of older builds, which do not count claims.
+    #[serde(default)]
+    claim: i64,
+    service: &'a str,
+    function: String,
+    before: AttemptCounts,
+    outcome: Outcome,
+    result: Option<String>,
+    took: Duration,
+    /// Of the output, each piece's stream and length.
+    pieces: Vec<(i64, usize)>,
+}
+
+/// Writes it down, unless it is too long for that, or is not surely the function's own doing.
+pub(super) fn write(claim: &Claim, ended: &Ended) -> Option<Vec<u8>> {
+    if !ended.outcome.is_own_doing() || ended.output.kept() > SHORT {
+        return None;
+    }
+    let log = ended.output.log();
+    if log.dropped > 0 {
+        return None;
+    }
+    let head = JournalHead {
+        attempt: claim.fence.attempt,
+        claim: claim.fence.claim,
+        service: claim.service.as_str(),
+        function: claim.function.clone(),
+        before: claim.before,
+        outcome: ended.outcome.clone(),
+        result: ended.result.as_ref().map(Json::to_string),
+        took: ended.took,
+        pieces: log.pieces.iter().map(|(stream, length)| (stream.fd(), *length)).collect(),
+    };
+    let mut text = serde_json::to_vec(&head).ok()?;
+    text.push(b'\n');
+    text.extend(log.bytes);
+    Some(text)
+}
+
+/// Reads what a processor has noted of a job; `None` when it cannot be read.
+pub(super) fn read(processor: ProcessorId, job: JobId, text: &[u8]) -> Option<JournalEntry> {
+    let end = text.iter().position(|byte| *byte == b'\n')?;
+    let head: JournalHead<'_> = serde_json::from_slice(&text[..end]).ok()?;
+    let pieces = head.pieces.iter().map(|(fd, length)| Some((Stream::from_fd(*fd)?, *length)));
+    let log = Log { bytes: text[end + 1..].to_owned(), pieces: pieces.collect::<Option<_>>()?, ..Log::default() };
+    if log.pieces.iter().map(|(_, length)| length).sum::<usize>() != log.bytes.len() {
+        return None;
+    }
+    Some(JournalEntry {
+        fence: Fence { job, attempt: head.attempt, claim: head.claim, processor },
+        service: ServiceName::parse(head.service).ok()?,
+        function: head.function,
+        before: head.before,
+        outcome: head.outcome,
+        result: head.result.as_deref().map(Json::parse).transpose().ok()?,
+        took: head.took,
+        log,
+    })
+}

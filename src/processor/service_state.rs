@@ -1,0 +1,188 @@
+//! A service that a processor works for: how it was last seen, and what of it is to be told to the store.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::finished::{self, FinishedCall};
+use super::prefetch::CallSpeed;
+use crate::domain::attempt::Outcome;
+use crate::domain::job::{Claim, Fence, JobId};
+use crate::domain::service::ServiceName;
+use crate::domain::time::Timestamp;
+use crate::error::Result;
+use crate::runner::Mark;
+use crate::runner::worker::EndedCall;
+use crate::store::ServiceStatus;
+
+/// A service as it was seen at a moment.
+pub(super) struct Snapshot {
+    pub(super) status: ServiceStatus,
+    at: Instant,
+}
+
+impl Snapshot {
+    pub(super) fn new(status: ServiceStatus) -> Snapshot {
+        Snapshot { status, at: Instant::now() }
+    }
+
+    /// How long from now until `due`; zero when that has passed.
+    pub(super) fn until(&self, due: Timestamp) -> Duration {
+        due.since(self.status.now).saturating_sub(self.at.elapsed())
+    }
+
+    /// How long from now until the next call is due that is not ready yet, if there is one.
+    pub(super) fn until_next(&self) -> Option<Duration> {
+        self.status.next_due.map(|due| self.until(due))
+    }
+}
+
+/// A service that a processor works for.
+pub(super) struct ServiceState {
+    pub(super) name: ServiceName,
+    pub(super) snapshot: Snapshot,
+    pub(super) speed: CallSpeed,
+    /// Calls that have ended, as the slots gave them back.
+    done: VecDeque<EndedCall>,
+    /// Claims that were not run at all, and so are over as well; and outcomes that could not be recorded.
+    unrun: Vec<FinishedCall>,
+    /// Claims that have not begun and are given back.
+    returned: Vec<Fence>,
+    /// The same, for after a pause.
+    postponed: Vec<Fence>,
+    /// When a call of it last began or ended.
+    moved: Instant,
+    /// Whether calls were given back as the host had no room for them.
+    pub(super) awaits_host: bool,
+    /// Whether it was told that its calls wait because it is paused.
+    told_of_pause: bool,
+}
+
+/// What a transaction has to record.
+#[derive(Default)]
+pub(super) struct Pending {
+    pub(super) over: Vec<FinishedCall>,
+    pub(super) returned: Vec<Fence>,
+    pub(super) postponed: Vec<Fence>,
+}
+
+impl ServiceState {
+    pub(super) fn new(name: ServiceName, status: ServiceStatus) -> ServiceState {
+        ServiceState {
+            name,
+            snapshot: Snapshot::new(status),
+            speed: CallSpeed::default(),
+            done: VecDeque::new(),
+            unrun: Vec::new(),
+            returned: Vec::new(),
+            postponed: Vec::new(),
+            moved: Instant::now(),
+            awaits_host: false,
+            told_of_pause: false,
+        }
+    }
+
+    /// Whether it is to be told, for the first time in this pause, that its calls wait for the end of it.
+    pub(super) fn pauses(&mut self) -> bool {
+        let ServiceStatus { paused, ready, .. } = self.snapshot.status;
+        self.told_of_pause &= paused;
+        paused && ready && !std::mem::replace(&mut self.told_of_pause, true)
+    }
+
+    /// Whether there is something to record.
+    pub(super) fn has_news(&self) -> bool {
+        !self.done.is_empty() || !self.unrun.is_empty() || !self.returned.is_empty() || !self.postponed.is_empty()
+    }
+
+    /// How many calls are over and not recorded.
+    pub(super) fn over(&self) -> usize {
+        self.done.len() + self.unrun.len()
+    }
+
+    /// How many came back from slots and are not recorded.
+    pub(super) fn ended(&self) -> usize {
+        self.done.len()
+    }
+
+    /// What is to be recorded, as much of it as one transaction may hold.
+    pub(super) fn news(&mut self) -> Result<Pending> {
+        let over = finished::collect(&mut self.unrun, &mut self.done)?;
+        Ok(Pending { over, ..self.returned() })
+    }
+
+    /// Keeps what could not be recorded, for another time.
+    pub(super) fn keep(&mut self, news: Pending) {
+        self.unrun.extend(news.over);
+        self.returned.extend(news.returned);
+        self.postponed.extend(news.postponed);
+    }
+
+    /// A call has ended.
+    pub(super) fn ends(&mut self, done: EndedCall) {
+        self.speed.learn(&done.claim, done.ended.took);
+        self.moved = Instant::now();
+        self.done.push_back(done);
+    }
+
+    /// Calls may begin from now on.
+    pub(super) fn begins(&mut self) {
+        self.moved = Instant::now();
+    }
+
+    /// These claims were not run at all.
+    pub(super) fn never_ran(&mut self, over: impl IntoIterator<Item = FinishedCall>) {
+        self.unrun.extend(over);
+    }
+
+    /// These were cancelled before they began.
+    pub(super) fn cancelled(&mut self, claims: &[Claim]) {
+        self.unrun.extend(claims.iter().map(|claim| FinishedCall::unrun(claim, &Outcome::Cancelled)));
+    }
+
+    /// These have not begun and are given back.
+    pub(super) fn gives_back(&mut self, claims: &[Claim]) {
+        self.returned.extend(claims.iter().map(|claim| claim.fence));
+        if !claims.is_empty() {
+            self.speed.careful();
+        }
+    }
+
+    /// This one could not begin for now, and is given back for after a pause.
+    pub(super) fn postpones(&mut self, claim: &Claim) {
+        self.postponed.push(claim.fence);
+    }
+
+    /// What is to be given back, which is taken to do that.
+    pub(super) fn returned(&mut self) -> Pending {
+        let (returned, postponed) = (std::mem::take(&mut self.returned), std::mem::take(&mut self.postponed));
+        Pending { over: Vec::new(), returned, postponed }
+    }
+
+    /// Forgets what it would give back: that is done by who comes next.
+    pub(super) fn gives_nothing_back(&mut self) {
+        self.returned.clear();
+        self.postponed.clear();
+    }
+
+    /// Whether calls that wait for a slot have done so for as long, and nothing has moved.
+    pub(super) fn is_stuck(&self, time: Duration) -> bool {
+        self.done.is_empty() && self.moved.elapsed() >= time
+    }
+
+    /// Takes the next outcome alone; those that could not be recorded before are taken on `all`.
+    pub(super) fn outcomes(&mut self, all: bool) -> Result<Vec<FinishedCall>> {
+        let mut over = if all { std::mem::take(&mut self.unrun) } else { Vec::new() };
+        while let Some(done) = self.done.pop_front() {
+            over.push(FinishedCall::of(done)?);
+        }
+        Ok(over)
+    }
+
+    /// What is over and not recorded.
+    pub(super) fn unrecorded(&self) -> impl Iterator<Item = Unrecorded<'_>> {
+        let unrun = self.unrun.iter().map(|over| (over.finish.fence.job, over.mark.as_ref()));
+        unrun.chain(self.done.iter().map(|done| (done.claim.fence.job, done.mark.as_ref())))
+    }
+}
+
+/// The job of a call that is over, and what says that it had begun.
+pub(super) type Unrecorded<'a> = (JobId, Option<&'a Mark>);

@@ -1,0 +1,381 @@
+//! Passing on what functions print, and what the processor says about them, while they run.
+//!
+//! Invariant: a reader who does not read never keeps a function from being ended, nor its outcome from being recorded:
+//! only threads of its own write, and what waits for them is bounded.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::domain::log::Stream;
+
+/// How many bytes may wait to be written before functions that print are no longer read.
+const WAITING: usize = 256 * 1024;
+
+/// How many bytes of messages may wait besides.
+const WAITING_MESSAGES: usize = 256 * 1024;
+
+/// How much room a piece takes besides its bytes, about: its place in the queue, and what the allocator needs.
+const PIECE: usize = 64;
+
+/// How long a reader may take for the rest, once there is a [`SkipWait`].
+const REST: Duration = Duration::from_secs(1);
+
+/// What is written at once.
+#[derive(Debug)]
+pub struct Piece {
+    /// To which stream.
+    pub stream: Stream,
+    /// What.
+    pub bytes: Vec<u8>,
+    /// What it is.
+    pub kind: PieceKind,
+}
+
+/// What a piece is, and so where it may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PieceKind {
+    /// Output that goes on where the last piece ended.
+    Output,
+    /// Output that begins a line of its own.
+    Lines,
+    /// A message of the processor, on a line of its own.
+    Message,
+}
+
+impl Piece {
+    /// How much room it takes.
+    fn room(&self) -> usize {
+        self.bytes.len() + PIECE
+    }
+}
+
+/// How much stack a writer needs.
+const STACK: usize = 256 * 1024;
+
+/// Writes a piece, and waits for its reader.
+type Write = Arc<dyn Fn(&Piece) + Send + Sync>;
+
+/// Passes output on, each stream in the order in which it comes, both in one order where they end in the same file.
+pub struct Forwarder {
+    shared: Arc<ForwarderState>,
+}
+
+/// Keeps the end of an [`Forwarder`] from waiting for a reader who does not read.
+pub struct SkipWait(Arc<ForwarderState>);
+
+/// Says messages through an [`Forwarder`], after the output that came before them.
+#[derive(Clone)]
+pub struct MessageWriter(Arc<ForwarderState>);
+
+struct ForwarderState {
+    write: Write,
+    queue: Mutex<PieceQueue>,
+    /// Told when there is something to write, by lane.
+    filled: [Condvar; 2],
+    /// Told when a message is written, or there is a hurry.
+    room: Condvar,
+    /// Told when a writer is over, or there is a hurry.
+    ending: Condvar,
+}
+
+#[derive(Default)]
+struct PieceQueue {
+    streams: [StreamQueue; 2],
+    /// How much room output takes, with what is being written.
+    output: usize,
+    /// How much room messages take.
+    messages: usize,
+    closed: bool,
+    hurried: bool,
+}
+
+/// What a thread of its own writes.
+#[derive(Default)]
+struct StreamQueue {
+    pieces: VecDeque<Piece>,
+    stage: WriterState,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum WriterState {
+    /// Nobody has needed it yet.
+    #[default]
+    Unused,
+    Open,
+    /// Everything is written, or the other lane takes what belongs here.
+    Over,
+}
+
+impl Forwarder {
+    /// Starts to pass on to `write`. Where both streams end in the same file, they are `joint`: one thread writes all, in
+    /// one order. Otherwise a reader of one stream who does not read does not keep back what the other one gets.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(joint: bool, write: impl Fn(&Piece) + Send + Sync + 'static) -> io::Result<Forwarder> {
+        let shared = Arc::new(ForwarderState {
+            write: Arc::new(write),
+            queue: Mutex::default(),
+            filled: Default::default(),
+            room: Condvar::new(),
+            ending: Condvar::new(),
+        });
+        let mut queue = shared.lock();
+        queue.streams[0].stage = WriterState::Open;
+        if joint {
+            queue.streams[1].stage = WriterState::Over;
+        }
+        drop(queue);
+        let of_writer = Arc::clone(&shared);
+        std::thread::Builder::new().stack_size(STACK).spawn(move || of_writer.work(0))?;
+        Ok(Forwarder { shared })
+    }
+
+    /// What ends the wait for its reader.
+    #[must_use]
+    pub fn hurry(&self) -> SkipWait {
+        SkipWait(Arc::clone(&self.shared))
+    }
+
+    /// What says messages through it.
+    #[must_use]
+    pub fn voice(&self) -> MessageWriter {
+        MessageWriter(Arc::clone(&self.shared))
+    }
+
+    /// Whether more may be pushed now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.shared.lock().output < WAITING
+    }
+
+    /// Passes output on, in one piece.
+    pub fn push(&self, stream: Stream, bytes: Vec<u8>, kind: PieceKind) {
+        if !bytes.is_empty() {
+            self.shared.push(&mut self.shared.lock(), Piece { stream, bytes, kind });
+        }
+    }
+}
+
+/// Waits until everything is written; in a hurry, not for long.
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        let mut queue = self.shared.lock();
+        queue.closed = true;
+        self.shared.filled.iter().for_each(Condvar::notify_one);
+        self.shared.room.notify_all();
+        let waiting = self.shared.ending.wait_while(queue, |queue| !queue.is_over() && !queue.hurried);
+        let queue = waiting.unwrap_or_else(PoisonError::into_inner);
+        drop(self.shared.ending.wait_timeout_while(queue, REST, |queue| !queue.is_over()));
+    }
+}
+
+impl SkipWait {
+    /// From now on, the end does not wait long.
+    pub fn up(&self) {
+        self.0.lock().hurried = true;
+        self.0.room.notify_all();
+        self.0.ending.notify_all();
+    }
+}
+
+impl MessageWriter {
+    /// Says a message on stderr, its line feed included. Waits while many have not been written yet, unless there is a
+    /// hurry. Gives it back when the echo has ended: then nothing comes after what was written before.
+    ///
+    /// # Errors
+    /// The message itself.
+    pub fn say(&self, message: Vec<u8>) -> Result<(), Vec<u8>> {
+        let full = |queue: &mut PieceQueue| queue.messages >= WAITING_MESSAGES && !queue.hurried && !queue.closed;
+        let mut queue = self.0.room.wait_while(self.0.lock(), full).unwrap_or_else(PoisonError::into_inner);
+        if queue.closed {
+            return Err(message);
+        }
+        self.0.push(&mut queue, Piece { stream: Stream::Err, bytes: message, kind: PieceKind::Message });
+        Ok(())
+    }
+}
+
+impl MessageWriter {
+    /// Waits until all that was said is written, unless there is a hurry.
+    pub fn finish(self) {
+        let waits = |queue: &mut PieceQueue| queue.messages > 0 && !queue.hurried && !queue.is_over();
+        drop(self.0.room.wait_while(self.0.lock(), waits));
+    }
+}
+
+impl PieceQueue {
+    fn is_over(&self) -> bool {
+        self.streams.iter().all(|lane| lane.stage != WriterState::Open)
+    }
+
+    /// The room that pieces of this kind take.
+    fn taken(&mut self, kind: PieceKind) -> &mut usize {
+        if kind == PieceKind::Message { &mut self.messages } else { &mut self.output }
+    }
+}
+
+impl ForwarderState {
+    fn lock(&self) -> MutexGuard<'_, PieceQueue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(self: &Arc<Self>, queue: &mut PieceQueue, piece: Piece) {
+        let mut lane = usize::from(piece.stream == Stream::Err);
+        if queue.streams[lane].stage == WriterState::Unused {
+            let of_writer = Arc::clone(self);
+            let started = std::thread::Builder::new().stack_size(STACK).spawn(move || of_writer.work(1));
+            // Where there is no thread to be had, the first one writes all.
+            queue.streams[lane].stage = if started.is_ok() { WriterState::Open } else { WriterState::Over };
+        }
+        if queue.streams[lane].stage == WriterState::Over {
+            lane = 0;
+        }
+        *queue.taken(piece.kind) += piece.room();
+        queue.streams[lane].pieces.push_back(piece);
+        self.filled[lane].notify_one();
+    }
+
+    /// The life of a writer.
+    fn work(&self, lane: usize) {
+        let mut queue = self.lock();
+        loop {
+            let Some(piece) = queue.streams[lane].pieces.pop_front() else {
+                if queue.closed {
+                    break;
+                }
+                queue = self.filled[lane].wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            drop(queue);
+            (self.write)(&piece);
+            queue = self.lock();
+            // Counted down only now: what is being written still takes room.
+            *queue.taken(piece.kind) -= piece.room();
+            if piece.kind == PieceKind::Message {
+                self.room.notify_all();
+            }
+        }
+        queue.streams[lane].stage = WriterState::Over;
+        self.room.notify_all();
+        self.ending.notify_all();
+    }
+}
+
+impl std::fmt::Debug for Forwarder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Forwarder").field("waiting", &self.shared.lock().output).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for MessageWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MessageWriter").field("waiting", &self.0.lock().messages).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// An echo whose writer waits for a word before each piece, and what it has written.
+    fn slow(joint: bool, wait: mpsc::Receiver<()>) -> (Forwarder, Arc<Mutex<Vec<u8>>>) {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (of_writer, wait) = (Arc::clone(&seen), Mutex::new(wait));
+        let forwarder = Forwarder::start(joint, move |piece| {
+            if piece.stream == Stream::Out {
+                let _ = wait.lock().unwrap().recv();
+            }
+            of_writer.lock().unwrap().extend_from_slice(&piece.bytes);
+        });
+        (forwarder.unwrap(), seen)
+    }
+
+    #[test]
+    fn a_reader_who_does_not_read_blocks_nobody() {
+        let (go, wait) = mpsc::channel();
+        let (forwarder, seen) = slow(true, wait);
+        while forwarder.has_room() {
+            forwarder.push(Stream::Out, vec![b'x'; 50_000], PieceKind::Output);
+        }
+        assert!(seen.lock().unwrap().is_empty());
+        drop(go);
+        drop(forwarder);
+        assert_eq!(seen.lock().unwrap().len(), 300_000);
+    }
+
+    #[test]
+    fn small_pieces_take_room_as_well() {
+        let (go, wait) = mpsc::channel();
+        let (forwarder, _) = slow(true, wait);
+        let mut pieces = 0;
+        while forwarder.has_room() {
+            forwarder.push(Stream::Out, vec![b'x'], PieceKind::Output);
+            pieces += 1;
+        }
+        assert!(pieces <= WAITING / PIECE);
+        drop(go);
+    }
+
+    #[test]
+    fn messages_come_after_what_was_printed_before_them() {
+        let (go, wait) = mpsc::channel();
+        let (forwarder, seen) = slow(true, wait);
+        let voice = forwarder.voice();
+        let mut expected = Vec::new();
+        for number in 0..100_u8 {
+            forwarder.push(Stream::Out, vec![b'o', number], PieceKind::Output);
+            voice.say(vec![b'm', number]).unwrap();
+            expected.extend([b'o', number, b'm', number]);
+        }
+        drop(go);
+        drop(forwarder);
+        assert_eq!(*seen.lock().unwrap(), expected);
+        assert_eq!(voice.say(b"late".to_vec()), Err(b"late".to_vec()));
+    }
+
+    #[test]
+    fn messages_do_not_wait_for_a_reader_of_stdout_who_does_not_read() {
+        let (go, wait) = mpsc::channel();
+        let (forwarder, seen) = slow(false, wait);
+        while forwarder.has_room() {
+            forwarder.push(Stream::Out, vec![b'x'; 50_000], PieceKind::Output);
+        }
+        let voice = forwarder.voice();
+        // Each waits until there is room for it.
+        for _ in 0..10 {
+            voice.say(vec![b'm'; WAITING_MESSAGES]).unwrap();
+        }
+        assert!(seen.lock().unwrap().iter().all(|byte| *byte == b'm'));
+        drop(go);
+    }
+
+    #[test]
+    fn what_was_said_is_written_also_while_somebody_keeps_the_echo() {
+        let (go, wait) = mpsc::channel();
+        let (forwarder, seen) = slow(true, wait);
+        forwarder.push(Stream::Out, b"o".to_vec(), PieceKind::Output);
+        let voice = forwarder.voice();
+        voice.say(b"m".to_vec()).unwrap();
+        drop(go);
+        voice.finish();
+        assert_eq!(*seen.lock().unwrap(), b"om");
+    }
+
+    #[test]
+    fn in_a_hurry_messages_wait_for_nobody() {
+        let (go, wait) = mpsc::channel();
+        let (forwarder, _) = slow(true, wait);
+        forwarder.push(Stream::Out, vec![b'x'], PieceKind::Output);
+        forwarder.hurry().up();
+        let voice = forwarder.voice();
+        for _ in 0..3 {
+            voice.say(vec![b'm'; WAITING_MESSAGES]).unwrap();
+        }
+        drop(go);
+    }
+}

@@ -1,0 +1,5 @@
+//! What functions print: read from their pipes, kept for the log, and forwarded while they run.
+
+pub mod capture;
+pub mod forwarder;
+pub(in crate::runner) mod reader;

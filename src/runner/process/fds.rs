@@ -1,0 +1,72 @@
+//! Descriptors: those that the processor was started with are kept from functions, and there must be enough of them.
+
+use std::fs;
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, Timespec, poll};
+use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
+use rustix::process::{Resource, getrlimit};
+
+/// Makes this process ready to run functions: marks every descriptor but stdin, stdout and stderr to be closed in the
+/// programs that it starts. Our own are marked from the start; these were inherited.
+///
+/// # Errors
+/// When `/proc` cannot be read, and where too few descriptors are allowed to run even one function.
+pub fn prepare() -> io::Result<()> {
+    if limit() < FOR_THE_REST + FOR_A_FUNCTION {
+        return Err(Errno::MFILE.into());
+    }
+    let open = fs::read_dir("/proc/self/fd")?;
+    let numbers: Vec<i32> = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number > 2) {
+        mark(number);
+    }
+    Ok(())
+}
+
+/// Sleeps until one of `fds` is ready, for at most `time`, without end if there is none. Returns how many are ready.
+///
+/// # Errors
+/// As poll(2): a signal ends the sleep with `EINTR`.
+pub fn wait(fds: &mut [PollFd<'_>], time: Option<Duration>) -> rustix::io::Result<usize> {
+    // A time that the system cannot count to has no end.
+    let time = time.and_then(|time| Timespec::try_from(time).ok());
+    poll(fds, time.as_ref())
+}
+
+/// How many descriptors one running function takes at most: pipes, what watches it, what keeps its output, and spare.
+const FOR_A_FUNCTION: u64 = 12;
+
+/// How many descriptors everything else takes.
+const FOR_THE_REST: u64 = 16;
+
+fn limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// How many functions this process may run at once, by its limit of descriptors; at least one.
+#[must_use]
+pub fn functions_at_once() -> usize {
+    let many = limit().saturating_sub(FOR_THE_REST) / FOR_A_FUNCTION;
+    usize::try_from(many.max(1)).unwrap_or(usize::MAX)
+}
+
+/// Takes a descriptor that this process has inherited, if it is open; asked before anything else is opened, and once.
+#[expect(unsafe_code, reason = "a descriptor that was inherited has no owner in this program")]
+pub(in crate::runner) fn take(number: i32) -> Option<OwnedFd> {
+    // SAFETY: the number is only used for this call, which changes nothing.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+    fcntl_getfd(descriptor).ok()?;
+    // SAFETY: it is open, and nothing in this program has opened it, nor takes it but the one who asks.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+#[expect(unsafe_code, reason = "a descriptor that was inherited has no owner in this program")]
+fn mark(number: i32) {
+    // SAFETY: the number is only used for this call, which changes a flag that nobody here relies on being unset. It may
+    // have been closed meanwhile (the one of the directory itself was): then the call fails, and that is as well.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+    let _ = fcntl_setfd(descriptor, FdFlags::CLOEXEC);
+}

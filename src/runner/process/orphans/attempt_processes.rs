@@ -1,0 +1,183 @@
+//! What belongs to one attempt that runs, and ending it.
+
+use std::collections::BTreeSet;
+use std::process::Child;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+
+use crate::runner::process::environ;
+
+use crate::domain::event::Unkillable;
+use crate::domain::job::{JobId, Token};
+use crate::runner::process::oom_score::Offer;
+use crate::runner::process::orphans::{Orphans, Ownership, TokenMark, marks, ownership};
+
+/// Says that an attempt runs, from before its program is started, so that nobody else takes its orphans for his own.
+#[derive(Debug)]
+pub(in crate::runner) struct RunningAttempt {
+    orphans: Arc<Orphans>,
+    number: i32,
+}
+
+impl RunningAttempt {
+    pub(in crate::runner) fn begin(orphans: &Arc<Orphans>) -> RunningAttempt {
+        let mut running = orphans.attempts();
+        let number = (0..i32::MAX).find(|number| !running.contains(number)).unwrap_or(i32::MAX);
+        running.insert(number);
+        RunningAttempt { orphans: Arc::clone(orphans), number }
+    }
+
+    /// What its program is started with.
+    pub(in crate::runner) fn offer(&self) -> Offer {
+        Offer::new(self.number)
+    }
+
+    /// Whether no other one runs, so that even what has no mark can only belong to this one.
+    fn is_alone(&self) -> bool {
+        self.orphans.are_ours() && self.orphans.attempts().len() == 1
+    }
+}
+
+impl Drop for RunningAttempt {
+    fn drop(&mut self) {
+        self.orphans.attempts().remove(&self.number);
+    }
+}
+
+/// What is left of a family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::runner) enum Remaining {
+    /// Nobody.
+    Nobody,
+    /// Some, as it seems, who do not obey yet.
+    Some,
+    /// None but those who may not be ended.
+    Unkillable,
+    /// Some have just died, and who knows whom they have left.
+    Others,
+}
+
+/// The orphans of one attempt.
+#[derive(Debug)]
+pub(in crate::runner) struct AttemptProcesses {
+    attempt: RunningAttempt,
+    mark: TokenMark,
+    /// The program of the attempt itself, in case it is a child of the main thread.
+    child: Pid,
+    /// Who was asked to end.
+    asked: BTreeSet<i32>,
+    /// Who may not be ended.
+    immune: BTreeSet<i32>,
+    /// For whom the program works.
+    job: Option<JobId>,
+}
+
+impl AttemptProcesses {
+    /// The family of the attempt with this token, whose program `child` was just started.
+    pub(in crate::runner) fn new(attempt: RunningAttempt, token: &Token, child: &Child) -> AttemptProcesses {
+        AttemptProcesses {
+            attempt,
+            mark: TokenMark::new(token),
+            child: Pid::from_child(child),
+            asked: BTreeSet::new(),
+            immune: BTreeSet::new(),
+            job: None,
+        }
+    }
+
+    /// Whether anybody of its process group is left, now that the program has ended. The dead of it are reaped.
+    pub(in crate::runner) fn has_group(&self, group: Pid) -> bool {
+        self.attempt.orphans.reap_group(group)
+    }
+
+    /// Ends who traces the program, if that is one of its own: it can keep the program from ending.
+    pub(in crate::runner) fn end_tracer(&self) {
+        let tracer = environ::tracer(self.child);
+        // Held before it is looked at, so that the signal meets whom was looked at.
+        let Some((pid, held)) = tracer.and_then(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?))) else {
+            return;
+        };
+        if matches!(self.ownership(pid), Ownership::Ours) {
+            let _ = pidfd_send_signal(&held, Signal::KILL);
+        }
+    }
+
+    /// The program works for this job.
+    pub(in crate::runner) fn works_for(&mut self, job: JobId) {
+        self.job = Some(job);
+    }
+
+    /// A process of it has refused a signal.
+    pub(in crate::runner) fn refused(&mut self, pid: Pid) {
+        if self.immune.insert(pid.as_raw_nonzero().get())
+            && let Some(immune) = Unkillable::of(pid, self.job)
+        {
+            self.attempt.orphans.immune.add(immune);
+        }
+    }
+
+    /// Whether a process has refused a signal, and is not waited for any more.
+    pub(in crate::runner) fn leaves(&self, pid: Pid) -> bool {
+        self.attempt.orphans.immune.are_left() && self.immune.contains(&pid.as_raw_nonzero().get())
+    }
+
+    /// Whether those that may not be ended are not waited for any more.
+    pub(in crate::runner) fn leaves_immune(&self) -> bool {
+        self.attempt.orphans.immune.are_left() && !self.immune.is_empty()
+    }
+
+    /// Asks every orphan to end, once, or makes it; says who may be left.
+    pub(in crate::runner) fn end(&mut self, kill: bool) -> Remaining {
+        let (living, dead) = self.attempt.orphans.look(Some(self.child), Some(self.attempt.number));
+        // Asked after the list was read: an attempt that has begun since has none in it.
+        let alone = self.attempt.is_alone();
+        let (mut left, mut immune) = (false, false);
+        for pid in living {
+            match if alone { Ownership::Ours } else { self.ownership(pid) } {
+                Ownership::Ours if self.end_one(pid, kill) => left = true,
+                Ownership::Ours => immune = true,
+                Ownership::Unknown => left = true,
+                Ownership::Others => {}
+            }
+        }
+        match (dead, left, immune) {
+            (true, ..) => Remaining::Others,
+            (false, true, _) => Remaining::Some,
+            (false, false, true) => Remaining::Unkillable,
+            (false, false, false) => Remaining::Nobody,
+        }
+    }
+
+    fn ownership(&self, pid: Pid) -> Ownership {
+        let marked = |environment: &[u8]| {
+            let ours = self.mark.is_on(environment);
+            (ours || marks(environment).next().is_some()).then_some(ours)
+        };
+        ownership(pid, marked, |number| number == self.attempt.number)
+    }
+
+    /// Asks an orphan to end, once, or makes it; says whether it may be signalled.
+    fn end_one(&mut self, pid: Pid, kill: bool) -> bool {
+        let number = pid.as_raw_nonzero().get();
+        let obeys = if kill {
+            obeys(pid, Signal::KILL)
+        } else if self.asked.insert(number) {
+            // A stopped process does not see the signal before it goes on.
+            obeys(pid, Signal::TERM) && obeys(pid, Signal::CONT)
+        } else {
+            !self.immune.contains(&number)
+        };
+        if !obeys {
+            self.refused(pid);
+        }
+        obeys
+    }
+}
+
+/// Sends a signal; whether the process may be signalled. One that another attempt's thread has reaped meanwhile counts: it may
+/// have left others.
+fn obeys(pid: Pid, signal: Signal) -> bool {
+    kill_process(pid, signal) != Err(Errno::PERM)
+}

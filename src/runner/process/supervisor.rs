@@ -1,0 +1,274 @@
+//! The two processes of a processor: the one that was started supervises, its child does the work.
+//!
+//! Invariant: when one of the two dies, however that comes about, the other one ends whatever functions have left. Only
+//! where both die at once, what is left is found by its tokens. What proves that a processor lives, the lock on its file,
+//! is held by both, so that it falls when nothing is left.
+
+use std::ffi::OsString;
+use std::fs::Metadata;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, send, sendmsg, socketpair, sockopt::socket_peercred,
+};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, getppid, kill_process, pidfd_open, set_parent_process_death_signal,
+    setpgid, setsid, wait,
+};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
+use signal_hook::low_level::pipe;
+
+use crate::runner::process::orphans::Orphans;
+use crate::runner::process::signals;
+use crate::runner::process::stat::Stat;
+use crate::runner::start_failure::of_call;
+
+/// Tells the child who supervises it.
+pub const SUPERVISOR: &str = "ASYNCQ_SUPERVISOR";
+
+/// Starts this very program once more, with these words (the first one its name) and a line to this process as its
+/// stdin; passes on signals to stop, and returns when it has ended and nothing of what it started is left. The child inherits
+/// what is `handed_on` as well, which this process keeps no longer than until then.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn supervise(words: &[OsString], handed_on: Option<OwnedFd>) -> io::Result<ExitStatus> {
+    let orphans = Orphans::adopt()?;
+    let signals = Caught::new()?;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let (name, words) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut command = Command::new(this_program()?);
+    command.arg0(name).args(words).env(SUPERVISOR, getpid().to_string()).stdin(theirs);
+    // What ends a whole process group at once leaves one of the two to clean up.
+    let child = command.process_group(0).spawn()?;
+    drop((command, handed_on));
+    let mut supervisor = Supervisor { child, line: ours, signals, lock: None };
+    let status = supervisor.until_the_end();
+    orphans.end();
+    status
+}
+
+/// The program that this process is made of, whatever has been installed in its place since.
+fn this_program() -> io::Result<PathBuf> {
+    let (link, path) = (PathBuf::from("/proc/self/exe"), std::env::current_exe()?);
+    let same = |a: &Metadata, b: &Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    let is_there = path.metadata().and_then(|there| Ok(same(&there, &link.metadata()?)));
+    Ok(if is_there.unwrap_or(false) { path } else { link })
+}
+
+/// The signals that reach this process, and that it does not ignore, as descriptors.
+struct Caught {
+    stop: UnixStream,
+    suspend: UnixStream,
+    children: UnixStream,
+}
+
+impl Caught {
+    fn new() -> io::Result<Caught> {
+        let caught = |signals: &[i32]| {
+            let (ours, handlers) = UnixStream::pair()?;
+            ours.set_nonblocking(true)?;
+            for signal in signals::heard(signals)? {
+                pipe::register(signal, handlers.try_clone()?)?;
+            }
+            Ok::<_, io::Error>(ours)
+        };
+        Ok(Caught {
+            stop: caught(&[SIGINT, SIGTERM, SIGHUP])?,
+            suspend: caught(&[SIGTSTP])?,
+            children: caught(&[SIGCHLD])?,
+        })
+    }
+}
+
+struct Supervisor {
+    child: Child,
+    line: OwnedFd,
+    signals: Caught,
+    /// The lock that the child has handed over: held, as this is, until nothing is left.
+    lock: Option<OwnedFd>,
+}
+
+impl Supervisor {
+    fn until_the_end(&mut self) -> io::Result<ExitStatus> {
+        let ended = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())
+            .map_err(|error| of_call("pidfd_open", error))?;
+        // Children that this process has had from before may have ended by now.
+        if let Some(status) = self.reap() {
+            return Ok(status);
+        }
+        loop {
+            let mut fds = [
+                PollFd::new(&ended, PollFlags::IN),
+                PollFd::new(&self.signals.children, PollFlags::IN),
+                PollFd::new(&self.signals.stop, PollFlags::IN),
+                PollFd::new(&self.signals.suspend, PollFlags::IN),
+                PollFd::new(&self.line, PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let [ended, children, stop, suspend, line] = fds.map(|fd| !fd.revents().is_empty());
+            if line {
+                self.take_lock();
+            }
+            if children
+                && arrived(&self.signals.children)
+                && let Some(status) = self.reap()
+            {
+                return Ok(status);
+            }
+            if ended {
+                return self.child.wait();
+            }
+            if stop && arrived(&self.signals.stop) {
+                self.pass_on_stop();
+            }
+            if suspend && arrived(&self.signals.suspend) {
+                self.suspend();
+            }
+        }
+    }
+
+    fn take_lock(&mut self) {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0];
+        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+        if recvmsg(&self.line, &mut [IoSliceMut::new(&mut byte)], &mut control, flags).is_err() {
+            return;
+        }
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                self.lock = descriptors.last().or(self.lock.take());
+            }
+        }
+    }
+
+    fn pass_on_stop(&self) {
+        // The child reads it, or is about to end.
+        let _ = send(&self.line, &[0], SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        // Who is stopped reads nothing.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::CONT);
+    }
+
+    /// Reaps all children that have ended, which nobody else does: as the first process of a container, this one also gets
+    /// what others orphan, and where a shell has become it by `exec`, what that had started. Tells how the engine ended, if it
+    /// is among them.
+    fn reap(&self) -> Option<ExitStatus> {
+        let mut status = None;
+        while let Ok(Some((pid, how))) = wait(WaitOptions::NOHANG) {
+            if pid == Pid::from_child(&self.child) {
+                status = Some(ExitStatus::from_raw(how.as_raw()));
+            }
+        }
+        status
+    }
+
+    /// Stops both processes, as the terminal wants it, until somebody lets this one go on.
+    fn suspend(&self) {
+        let child = Pid::from_child(&self.child);
+        let _ = kill_process(child, Signal::STOP);
+        let _ = kill_process(getpid(), Signal::STOP);
+        let _ = kill_process(child, Signal::CONT);
+    }
+}
+
+/// Whether signals have come; several at once count as one.
+fn arrived(caught: &UnixStream) -> bool {
+    matches!(rustix::io::read(caught, &mut [0; 64]), Ok(count) if count > 0)
+}
+
+/// The line from a supervised process to its supervisor.
+#[derive(Debug)]
+pub struct SupervisorLink(OwnedFd);
+
+impl SupervisorLink {
+    /// The line of this process, if `supervisor`, as [`SUPERVISOR`] says it, is its parent and at the other end of its
+    /// stdin.
+    #[must_use]
+    pub fn of_this_process(supervisor: Option<&str>) -> Option<SupervisorLink> {
+        let supervisor = Pid::from_raw(supervisor?.parse().ok()?)?;
+        let stdin = rustix::stdio::stdin();
+        let is_ours = getppid() == Some(supervisor) && socket_peercred(stdin).ok()?.pid == supervisor;
+        if !is_ours {
+            return None;
+        }
+        leave_terminal(supervisor);
+        // The supervisor may die while it has stopped this process: nobody else would let it go on.
+        let _ = set_parent_process_death_signal(Some(Signal::CONT));
+        Some(SupervisorLink(stdin.try_clone_to_owned().ok()?))
+    }
+
+    /// Lets the supervisor hold a lock as well.
+    ///
+    /// # Errors
+    /// When the supervisor is gone.
+    pub fn hand_over(&self, lock: BorrowedFd<'_>) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [lock];
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        sendmsg(&self.0, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    /// From now on, in a thread of its own, calls `asked` whenever the supervisor passes on a signal to stop, and `lost`
+    /// when the supervisor has died.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn listen(
+        &self,
+        mut asked: impl FnMut() + Send + 'static,
+        lost: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        let line = self.0.as_fd().try_clone_to_owned()?;
+        let listen = move || {
+            loop {
+                match rustix::io::read(&line, &mut [0; 1]) {
+                    Ok(1..) => asked(),
+                    Err(Errno::INTR) => {}
+                    Ok(0) | Err(_) => return lost(),
+                }
+            }
+        };
+        std::thread::Builder::new().name("line".to_owned()).stack_size(64 * 1024).spawn(listen)?;
+        Ok(())
+    }
+}
+
+/// Makes this process the leader of a session of its own, without a terminal. To the terminal of the supervisor its group
+/// would be one in the background, which `stty tostop` stops when it writes; and so would be those of functions.
+///
+/// A leader of a group cannot do that: it joins the supervisor's group, for a moment. That it is not there from its start
+/// on keeps signals for that group away while nothing handles them yet. Where it fails, all but the terminal is the same.
+fn leave_terminal(supervisor: Pid) {
+    let joined = group(supervisor).is_some_and(|group| setpgid(None, Some(group)).is_ok());
+    if joined && setsid().is_err() {
+        let _ = setpgid(None, None);
+    }
+}
+
+/// The process group of a process (field 5), unless it is one of another container, for which `getpgid` here has no way to
+/// say so.
+fn group(pid: Pid) -> Option<Pid> {
+    Pid::from_raw(Stat::of(pid).ok()?.field(5).parse().ok()?)
+}
+
+/// Who was started: the supervisor of this process, also when it is dead and another process is the parent.
+#[must_use]
+pub fn visible_pid() -> i64 {
+    socket_peercred(rustix::stdio::stdin()).map_or(0, |peer| peer.pid.as_raw_nonzero().get().into())
+}

@@ -1,0 +1,161 @@
+//! A program that was started, with all that it starts: watching it, and ending all of it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::{Child, ExitStatus};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+use crate::domain::job::{JobId, Token};
+use crate::runner::process::oom_score::Offer;
+use crate::runner::process::orphans::{AttemptProcesses, Orphans, Remaining, RunningAttempt};
+use crate::runner::start_failure::{of_call, patiently};
+
+/// How long a program that was asked to end may take before it is made to.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// How long what is left of a process group may take to end, after the program itself has ended.
+pub(in crate::runner) const REST_GRACE: Duration = Duration::from_secs(2);
+
+/// How often to look again what is left of a tree that is to end: at first, and where something changes; and at last.
+const LOOK: Duration = Duration::from_millis(1);
+pub(in crate::runner) const LAST_LOOK: Duration = Duration::from_millis(50);
+
+/// A program in a process group of its own, and what it has left.
+#[derive(Debug)]
+pub(in crate::runner) struct Tree {
+    child: Child,
+    group: Pid,
+    processes: AttemptProcesses,
+}
+
+/// What is left of a program that has ended.
+struct Rest {
+    /// Whether its group is there. Once it is not, its number may be another's.
+    group: bool,
+    /// How the program ended, once that is known.
+    status: Option<io::Result<ExitStatus>>,
+}
+
+impl Tree {
+    /// Starts a program; every process that it starts carries `token`.
+    pub(in crate::runner) fn start<E>(
+        orphans: &Arc<Orphans>,
+        token: &Token,
+        start: impl FnOnce(Offer) -> Result<Child, E>,
+    ) -> Result<Tree, E> {
+        let attempt = RunningAttempt::begin(orphans);
+        let child = start(attempt.offer())?;
+        let processes = AttemptProcesses::new(attempt, token, &child);
+        Ok(Tree { group: Pid::from_child(&child), child, processes })
+    }
+
+    /// The program itself.
+    pub(in crate::runner) fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Its process.
+    pub(in crate::runner) fn pid(&self) -> Pid {
+        self.group
+    }
+
+    /// What tells that the program has ended.
+    pub(in crate::runner) fn watch(&self) -> io::Result<OwnedFd> {
+        patiently(|| pidfd_open(self.group, PidfdFlags::empty()).map_err(|error| of_call("pidfd_open", error)))
+    }
+
+    /// The program works for this job from now on.
+    pub(in crate::runner) fn works_for(&mut self, job: JobId) {
+        self.processes.works_for(job);
+    }
+
+    /// Whether the program may not be ended, and is not waited for any more.
+    pub(in crate::runner) fn is_left(&self) -> bool {
+        self.processes.leaves(self.group)
+    }
+
+    /// Asks the whole group to end.
+    pub(in crate::runner) fn terminate(&mut self) {
+        self.signal(Signal::TERM);
+        // A stopped process does not see the signal before it goes on.
+        self.signal(Signal::CONT);
+    }
+
+    /// Asks what the program has orphaned to end, or makes all of the tree end.
+    pub(in crate::runner) fn escalate(&mut self, kill: bool) {
+        if kill {
+            self.signal(Signal::KILL);
+            self.processes.end_tracer();
+        }
+        self.processes.end(kill);
+    }
+
+    /// The program has ended, or is made to by `kill_now`: ends what it left behind, in its group and out of it; gives how
+    /// it ended, or nothing where processes are left that may not be ended and are not waited for. Meanwhile `read` is called
+    /// now and then, for those who wait until what they print is taken.
+    pub(in crate::runner) fn end_the_rest(
+        &mut self,
+        kill_now: impl Fn() -> bool,
+        mut read: impl FnMut(),
+    ) -> Option<io::Result<ExitStatus>> {
+        // Its number still belongs to the group: it is not reaped yet.
+        self.terminate();
+        let mut rest = Rest { group: true, status: None };
+        let mut pause = LOOK;
+        loop {
+            let kill = kill_now();
+            if kill && rest.group {
+                self.signal(Signal::KILL);
+            }
+            let orphans = self.processes.end(kill);
+            self.reap(&mut rest);
+            if orphans == Remaining::Nobody
+                && !rest.group
+                && let Some(status) = rest.status.take()
+            {
+                return Some(status);
+            }
+            let over = rest.status.is_some() || self.is_left();
+            if over && matches!(orphans, Remaining::Nobody | Remaining::Unkillable) && self.processes.leaves_immune() {
+                return None;
+            }
+            read();
+            std::thread::sleep(pause);
+            pause = if orphans == Remaining::Others { LOOK } else { (pause * 2).min(LAST_LOOK) };
+        }
+    }
+
+    /// Ends all of it, at once.
+    pub(in crate::runner) fn kill(&mut self) -> Option<io::Result<ExitStatus>> {
+        self.escalate(true);
+        self.end_the_rest(|| true, || ())
+    }
+
+    /// Takes note of the dead.
+    fn reap(&mut self, rest: &mut Rest) {
+        if rest.status.is_none() {
+            // Never waited for: as long as somebody traces it, it is not ours.
+            rest.status = self.child.try_wait().transpose();
+        }
+        if rest.status.is_some() && rest.group {
+            rest.group = self.processes.has_group(self.group);
+        }
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        // Otherwise the whole group is gone.
+        if kill_process_group(self.group, signal) == Err(Errno::PERM) {
+            self.processes.refused(self.group);
+        }
+    }
+}
+
+/// A moment from now on which a tree is killed.
+pub(in crate::runner) fn soon(by: Option<Instant>) -> Instant {
+    let soon = Instant::now() + REST_GRACE;
+    by.map_or(soon, |by| soon.min(by))
+}

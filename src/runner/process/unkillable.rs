@@ -1,0 +1,116 @@
+//! Processes that this one may not end, as they are another user's: setuid programs, and what `sudo` has started.
+//!
+//! Invariant: what cannot be ended is waited for. Only who is told to end at once leaves it behind, and then its call stays
+//! with this processor, also when that is dead.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, getpid, test_kill_process};
+
+use crate::domain::event::Unkillable;
+use crate::domain::job::JobId;
+use crate::runner::process::identity;
+use crate::runner::process::identity::Presence;
+use crate::runner::process::stat::Stat;
+
+impl Unkillable {
+    /// What is known of a process that has refused a signal, unless it has ended since.
+    pub(in crate::runner) fn of(pid: Pid, job: Option<JobId>) -> Option<Unkillable> {
+        let pid = pid.as_raw_nonzero().get().into();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let user = status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_ascii_whitespace().next()?;
+        Some(Unkillable { pid, user: user.parse().ok()?, job, start: identity::started(pid).ok()? })
+    }
+
+    /// In one line, for who has not seen it.
+    pub(in crate::runner) fn note(&self) -> Option<String> {
+        let job = self.job.map_or(0, |job| job.0);
+        Some(format!("{job} {} {} {} {}\n", self.user, self.pid, self.start, identity::here().ok()?))
+    }
+
+    /// The first one in such lines that a job has started and that is still there.
+    pub(in crate::runner) fn noted(notes: &str, job: JobId) -> Option<Unkillable> {
+        notes.lines().find_map(|line| {
+            let mut words = line.splitn(5, ' ');
+            let mut number = || words.next()?.parse::<i64>().ok();
+            let (of, user, pid, start) = (number()?, number()?, number()?, number()?);
+            let mut there = || identity::look(pid, start, words.next().unwrap_or_default()) == Presence::There;
+            (of == job.0 && there()).then_some(Unkillable {
+                pid,
+                user: u32::try_from(user).ok()?,
+                job: Some(job),
+                start,
+            })
+        })
+    }
+}
+
+/// What is known of them in a processor.
+#[derive(Debug, Default)]
+pub(in crate::runner) struct Unkillables {
+    news: Mutex<Vec<Unkillable>>,
+    are_left: AtomicBool,
+}
+
+impl Unkillables {
+    /// One more was found.
+    pub(in crate::runner) fn add(&self, immune: Unkillable) {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner).push(immune);
+    }
+
+    /// Those that were found since this was asked last.
+    pub(in crate::runner) fn take(&self) -> Vec<Unkillable> {
+        std::mem::take(&mut self.news.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on nobody waits for them.
+    pub(in crate::runner) fn leave(&self) {
+        self.are_left.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether nobody waits for them.
+    pub(in crate::runner) fn are_left(&self) -> bool {
+        self.are_left.load(Ordering::SeqCst)
+    }
+}
+
+/// What names the session of this process, which all that it starts is in unless it leaves it: empty where this process
+/// has none of its own.
+pub(in crate::runner) fn own_session() -> String {
+    let own = getpid();
+    let leads = |stat: &Stat| stat.field(6) == own.to_string();
+    let start = Stat::of(own).ok().filter(leads).map(|stat| stat.number(22));
+    let note = start.and_then(|start| Some(format!("{own} {start} {}\n", identity::here().ok()?)));
+    note.unwrap_or_default()
+}
+
+/// A process in the session of a dead processor that may not be ended from here. A session whose leader has begun at
+/// another moment is another one that got its number.
+pub(in crate::runner) fn in_session(note: &str) -> Option<Unkillable> {
+    let (leader, rest) = note.trim_end().split_once(' ')?;
+    let (start, place) = rest.split_once(' ')?;
+    let is_here = identity::here().is_ok_and(|here| here == place);
+    if !is_here || Stat::of(leader).is_ok_and(|stat| stat.field(22) != start) {
+        return None;
+    }
+    let pids = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(Pid::from_raw).find_map(|pid| {
+        let stat = Stat::of(pid).ok().filter(|stat| stat.field(6) == leader && stat.field(3) != "Z");
+        stat.filter(|_| test_kill_process(pid) == Err(Errno::PERM)).and_then(|_| Unkillable::of(pid, None))
+    })
+}
+
+/// A process of a job that its processor cannot end, as that has noted in its folder.
+#[must_use]
+pub fn of_job(run_folder: &Path, job: JobId) -> Option<Unkillable> {
+    let folders = fs::read_dir(run_folder).ok()?.flatten();
+    let mut notes = folders.filter_map(|folder| fs::read_to_string(folder.path().join(FILE)).ok());
+    notes.find_map(|notes| Unkillable::noted(&notes, job))
+}
+
+/// The file in a processor's folder that tells of them.
+pub(in crate::runner) const FILE: &str = "immune";

@@ -1,0 +1,38 @@
+//! Whether a processor's folder is still there: somebody may take it for rubbish and remove it.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::runner::run_dir::LOCK;
+
+/// The folder of a processor, as it was found at a moment.
+#[derive(Debug, Clone)]
+pub struct Home {
+    lock: PathBuf,
+    /// Device and inode of the lock; `None` where there was none.
+    was: Option<(u64, u64)>,
+}
+
+impl Home {
+    /// The folder with this path, as it is now.
+    #[must_use]
+    pub fn find(folder: &Path) -> Home {
+        let lock = folder.join(LOCK);
+        Home { was: fs::symlink_metadata(&lock).ok().map(|is| identity(&is)), lock }
+    }
+
+    /// Whether it is there, and still the same. Nothing is gone of which that cannot be told.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        match fs::symlink_metadata(&self.lock) {
+            Ok(is) => Some(identity(&is)) == self.was,
+            Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+        }
+    }
+}
+
+fn identity(is: &Metadata) -> (u64, u64) {
+    (is.dev(), is.ino())
+}

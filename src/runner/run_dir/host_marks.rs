@@ -1,0 +1,102 @@
+//! What a processor's folder tells of its host, the program that it drained into, and that may go on when the processor is
+//! dead: who it is, and which calls are in it.
+//!
+//! Invariant: the host is written down before the first call is sent to it. A call in the host is marked by the negative
+//! number of its job, from before it is sent until its answer has come.
+
+use std::fs;
+use std::io::{self, Write};
+
+use crate::domain::job::JobId;
+use crate::runner::Access;
+use crate::runner::run_dir::{DeadRunDir, Mark, Marks, RunDir, new, open_file};
+use crate::runner::worker::host::Host;
+
+/// The file that tells who the host is.
+const HOST: &str = "host";
+
+/// The job of a mark.
+pub(in crate::runner) fn job(mark: i64) -> JobId {
+    JobId(mark.abs())
+}
+
+impl RunDir {
+    /// Writes down that calls may run in a host.
+    ///
+    /// # Errors
+    /// Whatever the file system answers.
+    pub fn note_host(&self, host: &Host, access: Access) -> io::Result<()> {
+        new(&self.path().join(HOST), access)?.write_all(host.note().as_bytes())
+    }
+}
+
+impl Marks {
+    /// Notes that a job is to be sent to the host; unless it cannot be written down: then it must not be sent, as it would be
+    /// run again beside the host if this process died.
+    pub fn set_in_host(&self, job: JobId) -> Option<Mark> {
+        let place = self.free().take();
+        let mark = Mark { place, noted: false, awaited: false };
+        if self.write(place, -job.0) {
+            return Some(mark);
+        }
+        self.clear(&mark);
+        None
+    }
+
+    /// Notes that a job is in the host no more.
+    pub fn came_out(&self, mark: &Mark, job: JobId) {
+        self.write(mark.place, job.0);
+    }
+}
+
+impl DeadRunDir {
+    /// The host of the dead processor, if it had one and that may still run its calls.
+    ///
+    /// # Errors
+    /// Whatever the file system answers; then it is not known.
+    pub fn host(&self) -> io::Result<Option<Host>> {
+        let path = self.path.join(HOST);
+        let file = match open_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let host = Host::parse(&io::read_to_string(file)?);
+        host.map(Some).ok_or_else(|| io::Error::other("what it tells of its host cannot be read"))
+    }
+
+    /// The jobs that were in the host.
+    ///
+    /// # Errors
+    /// Whatever the file system answers; then it is not known.
+    pub fn in_host(&self) -> io::Result<Vec<JobId>> {
+        Ok(self.marks()?.into_iter().filter(|(_, mark)| *mark < 0).map(|(_, mark)| job(mark)).collect())
+    }
+
+    /// Notes that the host runs none of them any more.
+    ///
+    /// # Errors
+    /// Whatever the file system answers; then nothing has changed.
+    pub fn forget_host(&self) -> io::Result<()> {
+        fs::remove_file(self.path.join(HOST))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, OnceLock};
+
+    use super::*;
+
+    #[test]
+    fn a_job_is_in_the_host_only_where_that_is_written_down() {
+        let [readable, writable] = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&readable));
+        let (file, free, flaw) = (fs::File::open(path).unwrap(), Mutex::default(), OnceLock::new());
+        let mut marks = Marks { file, outcomes: writable.try_clone().unwrap(), free, flaw };
+        assert!(marks.set_in_host(JobId(1)).is_none());
+        assert!(marks.flaw().is_some());
+        marks.file = writable;
+        let mark = marks.set_in_host(JobId(1)).unwrap();
+        assert_eq!(mark.place, 0, "a place that could not be used is not lost");
+    }
+}

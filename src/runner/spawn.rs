@@ -1,0 +1,247 @@
+//! Starting the program of a function: its arguments, its environment, and why it could not be started.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use command_fds::{CommandFdExt, FdMapping};
+use rustix::io::Errno;
+
+use crate::domain::attempt::{Failure, FailureKind};
+use crate::domain::call::Call;
+use crate::domain::function::{Args, Definition, Stdin as Holds};
+use crate::domain::job::Token;
+use crate::domain::json;
+use crate::domain::text::escape_control;
+use crate::error::reason;
+use crate::runner::process::oom_score::Offer;
+use crate::runner::process::orphans::WORKER_TOKEN;
+use crate::runner::result_file::ResultFile;
+use crate::runner::{Request, StartFailure, StopSwitch, Surroundings, in_words};
+
+/// The longest argument that Linux passes to a program, in bytes (`MAX_ARG_STRLEN`, execve(2), without the NUL).
+const LONGEST_ARGUMENT: usize = 128 * 1024 - 1;
+
+/// Starts the program of a function, in its own process group and its site, with pipes to its stdin, stdout and stderr.
+pub(in crate::runner) fn start(
+    request: &Request<'_>,
+    result: &ResultFile,
+    way: SpawnContext<'_>,
+) -> Result<Child, StartFailure> {
+    let site = request.call.site_for(request.definition);
+    let of = Program { definition: request.definition, site, way };
+    // Known once, so that every try is the same.
+    let (_, program) = of.command().map_err(StartFailure::Unable)?;
+    let words = words(request).map_err(StartFailure::Unfit)?;
+    let start = || {
+        let (mut command, _) = of.command().map_err(|failure| io::Error::other(failure.message))?;
+        command.args(&words).envs(variables(request)).env("ASYNCQ_RESULT", result.path());
+        command.stdin(if request.definition.call_format.stdin() == Holds::Call {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        });
+        way.offer.start(&mut command)
+    };
+    way.around.scarcity.wait(way.control, start, |error| match Errno::from_io_error(error) {
+        Some(Errno::TOOBIG) if !words.is_empty() => too_many(request, &words),
+        _ => why_not(error, &program, Path::new(site)),
+    })
+}
+
+/// How a program is started, whichever it is.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::runner) struct SpawnContext<'a> {
+    pub(in crate::runner) around: &'a Surroundings,
+    /// What it is offered as to the kernel.
+    pub(in crate::runner) offer: Offer,
+    /// What ends the wait for what is in the way.
+    pub(in crate::runner) control: &'a StopSwitch,
+}
+
+/// The program of a function, to be started in a site.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::runner) struct Program<'a> {
+    pub(in crate::runner) definition: &'a Definition,
+    pub(in crate::runner) site: &'a str,
+    pub(in crate::runner) way: SpawnContext<'a>,
+}
+
+impl Program<'_> {
+    /// The command without what belongs to a call, and the path of the program.
+    fn command(self) -> Result<(Command, PathBuf), Failure> {
+        let site = Path::new(self.site);
+        let Some((program, first)) = self.definition.command.split_first() else {
+            return Err(Failure::not_found("the function has no program"));
+        };
+        // Without the dots that were typed, which would only be in the way where the path is shown.
+        let program: PathBuf = site.join(program).components().collect();
+        let mut command = Command::new(&program);
+        command.args(first).current_dir(site);
+        for (name, value) in &self.way.around.env {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        // They tell of the folder in which the processor was started.
+        command.env_remove("OLDPWD").envs(&self.definition.env).env("PWD", site);
+        command.env("ASYNCQ_DB", &self.way.around.store).env("ASYNCQ_SITE", site);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        Ok((command, program))
+    }
+
+    /// Starts it as a worker, with `line` as its descriptor 3.
+    pub(in crate::runner) fn start_worker(self, token: &Token, line: OwnedFd) -> Result<Child, StartFailure> {
+        let (mut command, program) = self.command().map_err(StartFailure::Unable)?;
+        command.env("ASYNCQ_WORKER", WORKER_LINE.to_string()).env("ASYNCQ_TOKEN", token.as_str());
+        if !self.way.around.in_worker {
+            command.env(WORKER_TOKEN, token.as_str());
+        }
+        command.stdin(Stdio::null());
+        let cannot = |error: &io::Error| why_not(error, &program, Path::new(self.site));
+        let mapping = FdMapping { parent_fd: line, child_fd: WORKER_LINE };
+        let mapped = command.fd_mappings(vec![mapping]).map_err(io::Error::other);
+        mapped.map_err(|error| StartFailure::Unable(cannot(&error)))?;
+        self.way.around.scarcity.wait(self.way.control, || self.way.offer.start(&mut command), cannot)
+    }
+}
+
+/// The descriptor at which a worker finds its line.
+const WORKER_LINE: i32 = 3;
+
+fn variables(request: &Request<'_>) -> Vec<(&'static str, String)> {
+    let call = request.call;
+    let mut variables = vec![
+        ("ASYNCQ_JOB", request.fence.job.to_string()),
+        ("ASYNCQ_ATTEMPT", request.fence.attempt.to_string()),
+        ("ASYNCQ_SERVICE", call.service.to_string()),
+        ("ASYNCQ_FUNCTION", call.function.to_string()),
+        ("ASYNCQ_TOKEN", request.token.as_str().to_owned()),
+    ];
+    if let Some(principal) = &call.principal {
+        variables.push(("ASYNCQ_PRINCIPAL", principal.to_string()));
+    }
+    variables
+}
+
+/// The call's arguments as words, if its function takes them so.
+fn words(request: &Request<'_>) -> Result<Vec<String>, Failure> {
+    if request.definition.call_format.args() == Args::Stdin {
+        return Ok(Vec::new());
+    }
+    let text = |value: &str| match json::unquote(value) {
+        Some(text) => text.into_owned(),
+        None => json::compact(value),
+    };
+    let mut words = Vec::new();
+    for (index, value) in request.call.args.elements().into_iter().enumerate() {
+        words.push(word(request, &(index + 1), text(value))?);
+    }
+    for (name, value) in request.call.kwargs.entries() {
+        words.push(word(request, &format_args!("`{}`", escape_control(&name)), format!("--{name}={}", text(value)))?);
+    }
+    Ok(words)
+}
+
+/// A word that can stand on a command line.
+fn word(request: &Request<'_>, which: &impl Display, word: String) -> Result<String, Failure> {
+    if word.len() <= LONGEST_ARGUMENT {
+        return Ok(word);
+    }
+    let size = word.len();
+    let what = format!("its argument {which} is a word of {size} bytes, and one may have at most {LONGEST_ARGUMENT}");
+    Err(does_not_fit(request, &what))
+}
+
+fn too_many(request: &Request<'_>, words: &[String]) -> Failure {
+    // The kernel counts a NUL at the end of each, and a pointer to it (execve(2)).
+    let (count, size) = (words.len(), words.iter().map(|word| word.len() + 1 + size_of::<usize>()).sum::<usize>());
+    does_not_fit(request, &format!("its {count} arguments take {size} bytes of a command line, more than it may have"))
+}
+
+/// A failure to run a call that its program cannot get as words, with the way out.
+fn does_not_fit(request: &Request<'_>, what: &str) -> Failure {
+    let Call { service, function, .. } = request.call;
+    let hint =
+        format!("`asyncq function set {service} {function} --args stdin` passes the call on standard input alone");
+    Failure::new(FailureKind::CannotRun, format!("{what}; {hint}"))
+}
+
+/// The whole call as one line of JSON.
+pub(in crate::runner) fn stdin_line(request: &Request<'_>) -> Vec<u8> {
+    let call = request.call;
+    let text = |text: Option<&str>| text.map_or("null".to_owned(), json::quote);
+    let line = format!(
+        r#"{{"job":{},"attempt":{},"service":{},"function":{},"args":{},"kwargs":{},"principal":{},"site":{}}}"#,
+        request.fence.job,
+        request.fence.attempt,
+        json::quote(call.service.as_str()),
+        json::quote(call.function.as_str()),
+        call.args,
+        call.kwargs,
+        text(call.principal.as_ref().map(super::super::domain::call::Principal::as_str)),
+        text(Some(call.site_for(request.definition))),
+    );
+    // JSON has line ends only between its tokens, where a space means the same.
+    let mut line: Vec<u8> =
+        line.into_bytes().into_iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { b }).collect();
+    line.push(b'\n');
+    line
+}
+
+/// What to say of a program whose interpreter is not there.
+fn no_interpreter(program: &Path) -> String {
+    let shown = program.display();
+    let mut start = Vec::new();
+    // The kernel reads as much of it.
+    let read = File::open(program).and_then(|file| file.take(256).read_to_end(&mut start));
+    let first = start.split(|byte| *byte == b'\n').next().and_then(|line| line.strip_prefix(b"#!"));
+    let Some(first) = first.filter(|_| read.is_ok()) else {
+        return format!("the loader that `{shown}` names is missing: it was built for another system");
+    };
+    let named = String::from_utf8_lossy(first.trim_ascii_start()).into_owned();
+    let name = named.split([' ', '\t']).next().unwrap_or_default();
+    let mut said =
+        format!("the interpreter `{}` that `{shown}` names in its first line is missing", escape_control(name));
+    if named.ends_with('\r') {
+        said += &format!("; its lines end as on Windows, `sed -i 's/\\r$//' {shown}` mends that");
+    }
+    said
+}
+
+fn why_not(error: &io::Error, program: &Path, site: &Path) -> Failure {
+    let program: &Path = &program.components().collect::<PathBuf>();
+    let shown = program.display();
+    match site.metadata() {
+        Ok(meta) if meta.is_dir() => {}
+        Ok(_) => return Failure::not_found(format!("its site `{}` is no directory any more", site.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Failure::not_found(format!("its site `{}` is gone", site.display()));
+        }
+        Err(error) => {
+            return Failure::not_executable(format!(
+                "its site `{}` cannot be entered: {}",
+                site.display(),
+                reason(&error)
+            ));
+        }
+    }
+    match Errno::from_io_error(error) {
+        Some(Errno::NOENT) if program.exists() => Failure::not_found(no_interpreter(program)),
+        Some(Errno::NOENT) => Failure::not_found(format!("its program `{shown}` is gone")),
+        Some(Errno::ACCESS) => Failure::not_executable(format!("its program `{shown}` is not executable")),
+        Some(Errno::NOEXEC) => Failure::not_executable(format!(
+            "its program `{shown}` is neither a binary nor a script that begins with `#!`"
+        )),
+        Some(Errno::TOOBIG) => Failure::not_executable(format!(
+            "its program `{shown}` cannot be started: its command and its environment are too long"
+        )),
+        Some(Errno::TXTBSY) => Failure::not_executable(format!("its program `{shown}` is being written")),
+        _ => Failure::not_executable(format!("its program `{shown}` cannot be started: {}", in_words(error))),
+    }
+}

@@ -1,0 +1,268 @@
+//! The line to a worker: frames that go out and come in, and those that the worker has not read yet.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, send, shutdown, socketpair,
+};
+
+use crate::runner::worker::oversized::Oversized;
+
+/// The longest frame that a worker may write, in bytes: a result of 1 MiB in the longest way to write it in, and the rest.
+pub(in crate::runner) const LONGEST: usize = 4 * 1024 * 1024;
+
+/// How much is read at once, in bytes.
+const CHUNK: usize = 64 * 1024;
+
+/// One end of a socket pair, with what waits at it.
+#[derive(Debug)]
+pub(in crate::runner) struct Channel {
+    ours: OwnedFd,
+    /// The worker's end as well: what it has not read can be taken back there.
+    theirs: Option<OwnedFd>,
+    /// What waits to be written.
+    outgoing: Vec<u8>,
+    /// How many bytes were written in all.
+    written: u64,
+    /// What was read, of it from `at` on not handed out yet.
+    incoming: Vec<u8>,
+    at: usize,
+    /// How far the rest of it has been searched for its end.
+    searched: usize,
+    /// The frame that is too long, as far as it was read.
+    long: Option<Oversized>,
+    /// What stays of the latest one.
+    cut: Vec<u8>,
+    /// Whether the other side is closed.
+    over: bool,
+}
+
+/// A message of a worker, without its line feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::runner) struct Frame<'a> {
+    pub(in crate::runner) bytes: &'a [u8],
+    /// Whether it was longer than it may be, so that the ends of its texts are missing, and what is deep inside.
+    pub(in crate::runner) is_cut: bool,
+}
+
+impl Channel {
+    /// A new line, and the end for the worker.
+    pub(in crate::runner) fn new() -> io::Result<(Channel, OwnedFd)> {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let kept = theirs.try_clone()?;
+        Ok((Channel { theirs: Some(kept), ..Channel::at(ours)? }, theirs))
+    }
+
+    /// The line whose end this is.
+    pub(in crate::runner) fn at(ours: OwnedFd) -> io::Result<Channel> {
+        rustix::io::ioctl_fionbio(&ours, true)?;
+        Ok(Channel {
+            ours,
+            theirs: None,
+            outgoing: Vec::new(),
+            written: 0,
+            incoming: Vec::new(),
+            at: 0,
+            searched: 0,
+            long: None,
+            cut: Vec::new(),
+            over: false,
+        })
+    }
+
+    pub(in crate::runner) fn fd(&self) -> BorrowedFd<'_> {
+        self.ours.as_fd()
+    }
+
+    /// The inode of the other end's socket, if that is here too.
+    pub(in crate::runner) fn other_end(&self) -> Option<u64> {
+        Some(rustix::fs::fstat(self.theirs.as_ref()?).ok()?.st_ino)
+    }
+
+    /// Where the next frame begins, counted in bytes from the first one.
+    pub(in crate::runner) fn end(&self) -> u64 {
+        self.written + self.outgoing.len() as u64
+    }
+
+    /// What comes next on the line is written here, and sent with [`Channel::write`].
+    pub(in crate::runner) fn outgoing(&mut self) -> &mut Vec<u8> {
+        &mut self.outgoing
+    }
+
+    /// How many bytes wait to be written.
+    pub(in crate::runner) fn waiting(&self) -> usize {
+        self.outgoing.len()
+    }
+
+    /// Writes as much as fits. What a worker that is gone does not take is nobody's error.
+    pub(in crate::runner) fn write(&mut self) {
+        let mut done = 0;
+        while done < self.outgoing.len() {
+            match send(&self.ours, &self.outgoing[done..], SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+                Ok(count) => done += count,
+                Err(Errno::INTR) => {}
+                Err(_) => break,
+            }
+        }
+        self.written += done as u64;
+        self.outgoing.drain(..done);
+    }
+
+    /// Reads what is there; says whether anything was.
+    pub(in crate::runner) fn read(&mut self) -> bool {
+        self.incoming.drain(..self.at);
+        self.searched -= self.at;
+        self.at = 0;
+        let before = self.incoming.len();
+        while self.incoming.len() <= LONGEST {
+            self.incoming.reserve(CHUNK);
+            match recv(&self.ours, spare_capacity(&mut self.incoming), RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => self.over = true,
+                Ok((_, count)) if count < CHUNK => {}
+                Ok(_) | Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => {}
+                Err(_) => self.over = true,
+            }
+            break;
+        }
+        self.incoming.len() > before
+    }
+
+    /// Whether the other side has closed it, so that nothing comes any more.
+    pub(in crate::runner) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// The next whole frame of what was read; an error when that is too long to be a message at all.
+    pub(in crate::runner) fn next(&mut self) -> Option<Result<Frame<'_>, String>> {
+        let found = self.incoming[self.searched..].iter().position(|byte| *byte == b'\n');
+        let frame = self.at..found.map_or(self.incoming.len(), |found| self.searched + found);
+        if self.long.is_some() || frame.len() > LONGEST {
+            if let Err(flaw) = self.long.get_or_insert_default().push(&self.incoming[frame.clone()]) {
+                return Some(Err(flaw));
+            }
+            self.at = frame.end;
+        }
+        if found.is_none() {
+            self.searched = frame.end;
+            return None;
+        }
+        (self.at, self.searched) = (frame.end + 1, frame.end + 1);
+        if let Some(long) = self.long.take() {
+            self.cut = long.kept();
+            return Some(Ok(Frame { bytes: &self.cut, is_cut: true }));
+        }
+        Some(Ok(Frame { bytes: &self.incoming[frame], is_cut: false }))
+    }
+
+    /// Forgets what was read and not handed out.
+    pub(in crate::runner) fn forget(&mut self) {
+        self.at = self.incoming.len();
+        self.searched = self.at;
+        self.long = None;
+    }
+
+    /// Takes back what the worker has not read yet, at once, so that it cannot read a part of it meanwhile; gives where
+    /// that begins, counted in bytes from the first frame, and what it is.
+    pub(in crate::runner) fn take_back(&mut self) -> (u64, Vec<u8>) {
+        let mut back = Vec::new();
+        if let Some(theirs) = &self.theirs {
+            // More than a socket holds.
+            back.reserve(LONGEST);
+            let _ = recv(theirs, spare_capacity(&mut back), RecvFlags::DONTWAIT);
+        }
+        self.written -= back.len() as u64;
+        back.append(&mut self.outgoing);
+        (self.written, back)
+    }
+
+    /// Closes this side: the worker reads the end.
+    pub(in crate::runner) fn close(&self) {
+        let _ = shutdown(&self.ours, Shutdown::Write);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn what_was_not_read_is_taken_back_to_the_byte() {
+        let (mut line, theirs) = Channel::new().unwrap();
+        let mut worker = UnixStream::from(theirs);
+        for frame in ["one\n", "two\n", "three\n"] {
+            line.outgoing().extend_from_slice(frame.as_bytes());
+        }
+        line.write();
+        let mut read = [0; 6];
+        worker.read_exact(&mut read).unwrap();
+        line.outgoing().extend_from_slice(b"four\n");
+        assert_eq!((&read, line.take_back(), line.end()), (b"one\ntw", (6, b"o\nthree\nfour\n".to_vec()), 6));
+        line.outgoing().extend_from_slice(b"o\n");
+        line.write();
+        let mut rest = String::new();
+        BufReader::new(worker).read_line(&mut rest).unwrap();
+        assert_eq!((rest.as_str(), line.end()), ("o\n", 8));
+    }
+
+    #[test]
+    fn frames_come_whole() {
+        let (mut line, theirs) = Channel::new().unwrap();
+        let mut worker = UnixStream::from(theirs);
+        let mut frames = Vec::new();
+        for part in ["a", "b\n\nc", "d\ne", "\n"] {
+            worker.write_all(part.as_bytes()).unwrap();
+            assert!(line.read());
+            while let Some(frame) = line.next() {
+                frames.push(String::from_utf8(frame.unwrap().bytes.to_vec()).unwrap());
+            }
+        }
+        assert_eq!(frames, ["ab", "", "cd", "e"]);
+        assert!(!line.read() && !line.is_over());
+    }
+
+    #[test]
+    fn a_frame_is_too_long_whether_its_end_is_there_or_not() {
+        for last in ["x", "x\n"] {
+            let (mut line, theirs) = Channel::new().unwrap();
+            let mut worker = UnixStream::from(theirs);
+            for _ in 0..LONGEST / CHUNK {
+                worker.write_all(&vec![b'x'; CHUNK]).unwrap();
+                line.read();
+                assert!(line.next().is_none());
+            }
+            worker.write_all(last.as_bytes()).unwrap();
+            line.read();
+            let flaw = line.next().unwrap().unwrap_err();
+            assert!(flaw.contains("4 MiB"), "{flaw}");
+        }
+    }
+
+    #[test]
+    fn what_comes_after_a_long_frame_is_whole() {
+        let (mut line, theirs) = Channel::new().unwrap();
+        let mut worker = UnixStream::from(theirs);
+        let write = std::thread::spawn(move || {
+            let text = "x".repeat(3 * LONGEST);
+            worker.write_all(format!("{{\"a\":1}}\n{{\"b\":[\"{text}\"]}}\n{{\"c\":1}}\n").as_bytes()).unwrap();
+            worker
+        });
+        let mut frames = Vec::new();
+        while frames.len() < 3 {
+            line.read();
+            while let Some(frame) = line.next() {
+                let Frame { bytes, is_cut } = frame.unwrap();
+                frames.push((bytes.len(), is_cut));
+            }
+            assert!(line.incoming.capacity() < 3 * LONGEST);
+        }
+        assert_eq!(frames, [(7, false), (1024 * 1024 + 10, true), (7, false)]);
+        drop(write.join());
+    }
+}

@@ -1,0 +1,120 @@
+//! A program that drains into itself: the *host*, at the other end of a socket which this process has inherited.
+//!
+//! Invariant: a host is taken for gone only when the very process that made the socket is: by its number and the moment of
+//! its start, as numbers of processes are used again.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use nix::sys::socket::{getsockopt, sockopt};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::net::sockopt::socket_type;
+use rustix::net::{AddressFamily, SocketType, getpeername};
+use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
+
+use crate::error::{Error, Kind, Result};
+use crate::runner::process::fds;
+use crate::runner::process::identity;
+use crate::runner::process::identity::Presence;
+use crate::runner::start_failure::of_call;
+
+/// What to give instead of a descriptor that is none for this.
+const HINT: &str = "give it one end of a `socketpair(AF_UNIX, SOCK_STREAM)` that the calling program has made, as a \
+    descriptor from 3 on which asyncq inherits: docs/protocol.md shows how";
+
+/// Takes an inherited descriptor, and looks whether it is one end of a socket to another process that is seen from here.
+///
+/// # Errors
+/// [`Kind::Usage`] when it is not.
+pub fn inherit(number: u32) -> Result<OwnedFd> {
+    let wrong = |what: &str| Error::new(Kind::Usage, format!("`--worker-socket {number}` {what}")).with_hint(HINT);
+    if number <= 2 {
+        return Err(wrong("names a standard stream"));
+    }
+    let socket = i32::try_from(number).ok().and_then(fds::take).ok_or_else(|| wrong("is no open descriptor"))?;
+    match (socket_type(&socket), getpeername(&socket)) {
+        (Err(_), _) => return Err(wrong("is no socket")),
+        (Ok(SocketType::STREAM), Ok(Some(peer))) if peer.address_family() == AddressFamily::UNIX => {}
+        (Ok(SocketType::STREAM), Ok(None) | Err(_)) => return Err(wrong("is a socket without another end")),
+        (Ok(_), _) => return Err(wrong("is a socket of another kind")),
+    }
+    let maker = maker(&socket).ok_or_else(|| wrong("was made by a process that cannot be seen from here"))?;
+    if maker == getpid() {
+        return Err(wrong("was made by this process itself"));
+    }
+    Ok(socket)
+}
+
+/// Who made the pair; nobody where that is in another PID namespace.
+fn maker(socket: &OwnedFd) -> Option<Pid> {
+    // Not by rustix: the kernel gives 0 for another namespace, and its type for this has no 0.
+    Pid::from_raw(getsockopt(socket, sockopt::PeerCredentials).ok()?.pid())
+}
+
+/// A host, as it is written down for who comes after its processor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Its process.
+    pub pid: i64,
+    /// When that began, in clock ticks since boot.
+    start: i64,
+    /// In which boot, and in which PID namespace.
+    place: String,
+}
+
+impl Host {
+    /// The host at the other end of a socket, and what tells that it has ended. No program that is started from here inherits
+    /// the socket from now on.
+    ///
+    /// # Errors
+    /// When it has ended already, or cannot be watched.
+    pub fn behind(socket: &OwnedFd) -> io::Result<(Host, OwnedFd)> {
+        fcntl_setfd(socket, FdFlags::CLOEXEC)?;
+        let maker = maker(socket).ok_or(Errno::SRCH)?;
+        let ended = pidfd_open(maker, PidfdFlags::empty()).map_err(|error| of_call("pidfd_open", error))?;
+        let pid = maker.as_raw_nonzero().get().into();
+        Ok((Host { pid, start: identity::started(pid)?, place: identity::here()? }, ended))
+    }
+
+    /// In one line.
+    pub(in crate::runner) fn note(&self) -> String {
+        format!("{} {} {}\n", self.pid, self.start, self.place)
+    }
+
+    /// Reads that line.
+    pub(in crate::runner) fn parse(note: &str) -> Option<Host> {
+        let mut words = note.strip_suffix('\n')?.splitn(3, ' ');
+        let (pid, start) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        Some(Host { pid, start, place: words.next()?.to_owned() })
+    }
+
+    /// Whether it may still be there. Where its namespace is hidden from here that cannot be seen, unless that is `gone`.
+    #[must_use]
+    pub fn lives(&self, gone: bool) -> bool {
+        match identity::look(self.pid, self.start, &self.place) {
+            Presence::There => true,
+            Presence::Gone => false,
+            Presence::Hidden => !gone,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_read_back_and_names_one_process() {
+        let pid = i64::from(getpid().as_raw_nonzero().get());
+        let own = Host { pid, start: identity::started(pid).unwrap(), place: identity::here().unwrap() };
+        assert_eq!(Host::parse(&own.note()), Some(own.clone()));
+        assert!(own.lives(false));
+        assert!(!Host { start: own.start + 1, ..own.clone() }.lives(false));
+        assert!(!Host { place: own.place.replacen(' ', "0 ", 1), ..own.clone() }.lives(false));
+        let elsewhere = Host { place: own.place.replace("pid:[", "pid:[1"), ..own.clone() };
+        assert!(elsewhere.lives(false) && !elsewhere.lives(true));
+        for bad in ["", "1 2 3", "a b c\n", "1 2\n"] {
+            assert_eq!(Host::parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What a worker prints, and to which of its calls it belongs.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+
+use crate::domain::log::Stream;
+use crate::runner::output::reader::{BUFFER, LineBuffer};
+use crate::runner::{Capture, Output};
+
+/// How much a pipe can hold, in bytes (the default of `/proc/sys/fs/pipe-max-size`, pipe(7)).
+const LARGEST_PIPE: usize = 1024 * 1024;
+
+const STREAMS: [Stream; 2] = [Stream::Out, Stream::Err];
+
+/// The streams of a worker, and what was read from them and belongs to nobody yet.
+#[derive(Debug)]
+pub(in crate::runner) struct WorkerOutput {
+    pipes: [Option<OwnedFd>; 2],
+    fresh: [Vec<u8>; 2],
+    /// Whether something was read since the line was.
+    ahead: bool,
+    lines: LineBuffer,
+}
+
+impl WorkerOutput {
+    pub(in crate::runner) fn of(pipes: [Option<OwnedFd>; 2]) -> WorkerOutput {
+        for pipe in pipes.iter().flatten() {
+            // Where that fails, reading may wait; it does not fail for pipes.
+            let _ = rustix::io::ioctl_fionbio(pipe, true);
+        }
+        WorkerOutput { pipes, fresh: [Vec::new(), Vec::new()], ahead: false, lines: LineBuffer::default() }
+    }
+
+    /// Those that are open.
+    pub(in crate::runner) fn streams(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.pipes.iter().flatten()
+    }
+
+    /// Reads once what is there from each stream.
+    pub(in crate::runner) fn take(&mut self) {
+        for which in 0..2 {
+            self.read(which);
+        }
+    }
+
+    /// Reads all that is there.
+    pub(in crate::runner) fn take_all(&mut self) {
+        for which in 0..2 {
+            let mut left = LARGEST_PIPE;
+            while left > 0
+                && let Some(count) = self.read(which)
+            {
+                left = left.saturating_sub(count);
+            }
+        }
+    }
+
+    /// Reads, where less is there, until so many bytes of each stream are, or as many as can have been there.
+    fn take_until(&mut self, counts: [usize; 2]) {
+        for (which, count) in counts.into_iter().enumerate() {
+            let mut left = LARGEST_PIPE;
+            while self.fresh[which].len() < count
+                && left > 0
+                && let Some(read) = self.read(which)
+            {
+                left = left.saturating_sub(read);
+                self.ahead = true;
+            }
+        }
+    }
+
+    /// Whether, since this was asked, more was read than what had been printed when the line was read.
+    pub(in crate::runner) fn was_read_ahead(&mut self) -> bool {
+        std::mem::take(&mut self.ahead)
+    }
+
+    /// Reads once from a pipe, and closes it at its end; `None` when nothing is there now.
+    fn read(&mut self, which: usize) -> Option<usize> {
+        let pipe = self.pipes[which].as_ref()?;
+        let fresh = &mut self.fresh[which];
+        fresh.reserve(BUFFER);
+        match rustix::io::read(pipe.as_fd(), spare_capacity(fresh)) {
+            Ok(count) if count > 0 => Some(count),
+            Err(Errno::INTR) => Some(0),
+            Err(Errno::AGAIN) => None,
+            Ok(_) | Err(_) => {
+                self.pipes[which] = None;
+                None
+            }
+        }
+    }
+
+    /// Whether nothing is there that belongs to nobody.
+    pub(in crate::runner) fn is_empty(&self) -> bool {
+        self.fresh.iter().all(Vec::is_empty)
+    }
+
+    /// Gives a call, of whose output so many bytes were given to it before, what it has printed as it counts, or else all
+    /// that there is; says whether that is anything.
+    pub(in crate::runner) fn settle(
+        &mut self,
+        call: &mut Capture,
+        before: [u64; 2],
+        counted: Option<[u64; 2]>,
+        output: Output<'_>,
+    ) -> bool {
+        let Some(counted) = counted else {
+            self.take_all();
+            return self.give(call, output) != [0, 0];
+        };
+        let missing = [0, 1].map(|which| usize::try_from(counted[which].saturating_sub(before[which])).unwrap_or(0));
+        self.take_until(missing);
+        for (which, stream) in STREAMS.into_iter().enumerate() {
+            let count = missing[which].min(self.fresh[which].len());
+            if count > 0 {
+                let bytes: Vec<u8> = self.fresh[which].drain(..count).collect();
+                call.push(stream, &bytes);
+                self.lines.push(output, stream, &bytes);
+            }
+        }
+        missing != [0, 0]
+    }
+
+    /// Gives a call all that there is; says how much that was.
+    pub(in crate::runner) fn give(&mut self, call: &mut Capture, output: Output<'_>) -> [u64; 2] {
+        let counts = [0, 1].map(|which| self.fresh[which].len() as u64);
+        for (stream, fresh) in STREAMS.into_iter().zip(&self.fresh) {
+            call.push(stream, fresh);
+        }
+        self.pass_on(output);
+        counts
+    }
+
+    /// Passes on what belongs to no call.
+    pub(in crate::runner) fn pass_on(&mut self, output: Output<'_>) {
+        for (stream, fresh) in STREAMS.into_iter().zip(&mut self.fresh) {
+            if !fresh.is_empty() {
+                self.lines.push(output, stream, fresh);
+                fresh.clear();
+            }
+        }
+    }
+
+    /// Passes on what a call says that it has printed.
+    pub(in crate::runner) fn say(&mut self, stream: Stream, text: &str, output: Output<'_>) {
+        self.lines.push(output, stream, text.as_bytes());
+    }
+
+    /// Passes on what is left of lines.
+    pub(in crate::runner) fn finish(&mut self, output: Output<'_>) {
+        self.lines.finish(output);
+    }
+}

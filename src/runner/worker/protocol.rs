@@ -1,0 +1,526 @@
+//! The messages of the worker protocol, as `docs/protocol.md` has them word for word.
+
+use std::borrow::Cow;
+use std::io::Write;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::domain::call::Principal;
+use crate::domain::exit::{ErrorKind, ReportedError};
+use crate::domain::job::Claim;
+use crate::domain::json;
+use crate::domain::log::Stream;
+use crate::domain::object;
+use crate::domain::time::Timestamp;
+use crate::runner::worker::channel;
+use crate::runner::worker::channel::LONGEST;
+
+/// The version of the protocol that this build speaks.
+const PROTOCOL: u64 = 1;
+
+/// The code of an error that says that parameters are wrong (JSON-RPC 2.0).
+const INVALID_PARAMS: i64 = -32602;
+
+/// What a worker tells of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub(in crate::runner) struct Hello {
+    protocol: u64,
+    /// Name and version.
+    pub(in crate::runner) worker: Option<String>,
+    /// The functions that it has; any when it does not say.
+    pub(in crate::runner) functions: Option<Vec<String>>,
+    /// How many calls it runs at the same time.
+    #[serde(default = "one")]
+    pub(in crate::runner) calls: usize,
+    output: Option<String>,
+    /// Whether it listens while it runs a call.
+    #[serde(default)]
+    pub(in crate::runner) cancel: bool,
+    /// Whether a host runs no call of an earlier processor any more.
+    #[serde(default)]
+    pub(in crate::runner) idle: bool,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl Hello {
+    /// Whether it runs one call after another.
+    pub(in crate::runner) fn is_serial(&self) -> bool {
+        self.calls <= 1
+    }
+
+    /// Whether its answers count what was printed.
+    pub(in crate::runner) fn counts_output(&self) -> bool {
+        self.output.as_deref() == Some("counted")
+    }
+}
+
+/// What a worker may say.
+#[derive(Debug, PartialEq)]
+pub(in crate::runner) enum WorkerMessage {
+    /// The beginning: the id of the request as it was written, and what is in it, or why it is refused.
+    Hello(String, Result<Hello, String>),
+    /// To the call with this id.
+    Answer(u64, Answer),
+    /// A call of this job has printed.
+    Output(i64, Stream, String),
+    /// How far the call of this job is.
+    Progress(i64, String),
+    /// Something of a later version.
+    Nothing,
+}
+
+/// How a call ended, in the worker's words.
+#[derive(Debug, Default, PartialEq)]
+pub(in crate::runner) struct Answer {
+    pub(in crate::runner) end: CallResult,
+    /// What was printed since the answer before, as the worker counts.
+    pub(in crate::runner) printed: Option<[u64; 2]>,
+}
+
+/// How a call ended.
+#[derive(Debug, PartialEq)]
+pub(in crate::runner) enum CallResult {
+    /// With this value, as JSON text, unless there is none; and whether the function has completed its job itself.
+    Value(Option<String>, bool),
+    /// With a value that cannot be taken; says what is wrong with the answer, to go on after "its".
+    BadValue(String),
+    /// With an error.
+    Error(ReportedError),
+}
+
+impl Default for CallResult {
+    fn default() -> CallResult {
+        CallResult::Value(None, false)
+    }
+}
+
+#[derive(Deserialize)]
+struct MessageFields<'a> {
+    jsonrpc: Cow<'a, str>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    method: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    params: Option<&'a RawValue>,
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Returned<'a> {
+    #[serde(borrow)]
+    value: Option<&'a RawValue>,
+    output: Option<[u64; 2]>,
+    #[serde(default)]
+    completed: bool,
+}
+
+#[derive(Deserialize)]
+struct Raised<'a> {
+    code: i64,
+    #[serde(borrow)]
+    message: Cow<'a, str>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize, Default)]
+struct Details {
+    kind: Option<ErrorKind>,
+    pause: Option<f64>,
+    output: Option<[u64; 2]>,
+}
+
+#[derive(Deserialize)]
+struct OutputParams {
+    job: i64,
+    stream: Fd,
+    text: String,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "kebab-case")]
+enum Fd {
+    Out,
+    Err,
+}
+
+#[derive(Deserialize)]
+struct ProgressParams<'a> {
+    job: i64,
+    #[serde(borrow)]
+    done: Option<&'a RawValue>,
+    #[serde(borrow)]
+    of: Option<&'a RawValue>,
+    note: Option<String>,
+}
+
+/// Reads a frame. Where a text in it holds what is no character, U+FFFD takes its place.
+///
+/// # Errors
+/// What is wrong with it, to go on after "the worker".
+pub(in crate::runner) fn read(frame: channel::Frame<'_>) -> Result<WorkerMessage, String> {
+    let channel::Frame { bytes, is_cut } = frame;
+    let said = str::from_utf8(bytes).map_err(|_| no_message("it is not UTF-8")).and_then(parse);
+    let said = match said {
+        Err(flaw) => mended(bytes).map_or(Err(flaw), |text| parse(&text).map(without_mended_value)),
+        said => said,
+    };
+    if is_cut { said.map(cut) } else { said }
+}
+
+/// The text of a line with U+FFFD in place of each byte that is no UTF-8, and of each half of a surrogate pair; `None` when
+/// there are none.
+fn mended(line: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(line);
+    let mut mended = String::with_capacity(text.len());
+    let mut rest = &*text;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        mended += before;
+        let length = match code_unit(escape) {
+            Some(0xd800..=0xdbff) if matches!(code_unit(&escape[6..]), Some(0xdc00..=0xdfff)) => 12,
+            Some(0xd800..=0xdfff) => {
+                mended.push(char::REPLACEMENT_CHARACTER);
+                rest = &escape[6..];
+                continue;
+            }
+            _ => 1 + escape[1..].chars().next().map_or(0, char::len_utf8),
+        };
+        let (whole, after) = escape.split_at(length);
+        mended += whole;
+        rest = after;
+    }
+    mended += rest;
+    (mended.as_bytes() != line).then_some(mended)
+}
+
+/// The number in an escape like `\u00e4` that a text begins with.
+fn code_unit(text: &str) -> Option<u16> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    u16::from_str_radix(digits, 16).ok()
+}
+
+/// A value is never changed, but refused.
+fn without_mended_value(said: WorkerMessage) -> WorkerMessage {
+    match said {
+        WorkerMessage::Answer(id, Answer { end: CallResult::Value(Some(value), _), printed })
+            if value.contains(char::REPLACEMENT_CHARACTER) =>
+        {
+            let end = CallResult::BadValue("result has a string that is not valid Unicode".to_owned());
+            WorkerMessage::Answer(id, Answer { end, printed })
+        }
+        said => said,
+    }
+}
+
+/// What a message that was longer than it may be means without what is missing.
+fn cut(said: WorkerMessage) -> WorkerMessage {
+    let too_long = |what: &str| format!("{what} is longer than {} MiB", LONGEST >> 20);
+    match said {
+        WorkerMessage::Hello(id, _) => WorkerMessage::Hello(id, Err(too_long("this hello"))),
+        WorkerMessage::Answer(id, Answer { end: CallResult::Value(..) | CallResult::BadValue(_), printed }) => {
+            WorkerMessage::Answer(id, Answer { end: CallResult::BadValue(too_long("answer")), printed })
+        }
+        WorkerMessage::Output(job, stream, mut text) => {
+            let end = if text.ends_with('\n') { "" } else { "\n" };
+            text += &format!("{end}asyncq: the rest is left out, as the message {}\n", too_long("").trim_start());
+            WorkerMessage::Output(job, stream, text)
+        }
+        said => said,
+    }
+}
+
+fn no_message(what: &str) -> String {
+    format!("wrote what is no message: {what}")
+}
+
+fn parse(text: &str) -> Result<WorkerMessage, String> {
+    let frame: MessageFields<'_> = object::read(text).map_err(|flaw| no_message(&flaw))?;
+    if frame.jsonrpc != "2.0" {
+        return Err(no_message("`jsonrpc` is not \"2.0\""));
+    }
+    let params = frame.params.map_or("{}", RawValue::get);
+    let wrong = |flaw: String| no_message(&format!("in its `params`, {flaw}"));
+    Ok(match (frame.method.as_deref(), frame.id) {
+        (Some("hello"), Some(id)) => WorkerMessage::Hello(id.get().to_owned(), hello(params)),
+        (Some("output"), None) => {
+            let OutputParams { job, stream, text } = object::read(params).map_err(wrong)?;
+            WorkerMessage::Output(job, if matches!(stream, Fd::Out) { Stream::Out } else { Stream::Err }, text)
+        }
+        (Some("progress"), None) => {
+            let ProgressParams { job, done, of, note } = object::read(params).map_err(wrong)?;
+            WorkerMessage::Progress(job, progress(done, of, note.as_deref()))
+        }
+        (Some(_), None) => WorkerMessage::Nothing,
+        (Some(method), Some(_)) => return Err(format!("asked for `{method}`, which there is not")),
+        (None, None) => return Err(no_message("it has neither `method` nor `id`")),
+        (None, Some(id)) => {
+            let id: u64 = serde_json::from_str(id.get()).map_err(|_| no_message("its `id` is no number of ours"))?;
+            WorkerMessage::Answer(id, answer(frame.result, frame.error).map_err(|error| no_message(&error))?)
+        }
+    })
+}
+
+fn hello(params: &str) -> Result<Hello, String> {
+    let hello: Hello = object::read(params)?;
+    if hello.protocol != PROTOCOL {
+        return Err(format!("this asyncq speaks protocol {PROTOCOL}"));
+    }
+    match hello.output.as_deref() {
+        None | Some("counted") => Ok(hello),
+        Some(_) => Err("`output` can only be \"counted\"".to_owned()),
+    }
+}
+
+fn answer(result: Option<&RawValue>, error: Option<&RawValue>) -> Result<Answer, String> {
+    match (result, error) {
+        (Some(result), None) => {
+            let Returned { value, output, completed } =
+                object::read(result.get()).map_err(|flaw| format!("in its `result`, {flaw}"))?;
+            Ok(Answer { end: CallResult::Value(value.map(|value| value.get().to_owned()), completed), printed: output })
+        }
+        (None, Some(error)) => {
+            let Raised { code, message, data } =
+                object::read(error.get()).map_err(|flaw| format!("in its `error`, {flaw}"))?;
+            let data = data.map(|data| object::read(data.get())).transpose();
+            let Details { kind, pause, output } =
+                data.map_err(|flaw| format!("in the `data` of its `error`, {flaw}"))?.unwrap_or_default();
+            let pause = pause.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
+            let end = CallResult::Error(ReportedError { code, kind, pause, message: message.into_owned() });
+            Ok(Answer { end, printed: output })
+        }
+        _ => Err("it has not one of `result` and `error`".to_owned()),
+    }
+}
+
+/// Progress as it is kept: the words that matter of what was said.
+fn progress(done: Option<&RawValue>, of: Option<&RawValue>, note: Option<&str>) -> String {
+    let number = |value: Option<&RawValue>| value.and_then(|value| value.get().parse::<f64>().ok());
+    let mut text = match (number(done), number(of)) {
+        (Some(done), Some(of)) => format!("{done} of {of}"),
+        (Some(done), None) => done.to_string(),
+        (None, _) => String::new(),
+    };
+    if let Some(note) = note.filter(|note| !note.is_empty()) {
+        let note: String = note.chars().take(200).collect();
+        text += &if text.is_empty() { note } else { format!(": {note}") };
+    }
+    text
+}
+
+/// The answer to a hello.
+pub(in crate::runner) fn write_welcome(into: &mut Vec<u8>, id: &str, refused: Option<&str>) {
+    let _ = match refused {
+        None => write!(
+            into,
+            r#"{{"jsonrpc":"2.0","id":{id},"result":{{"protocol":{PROTOCOL},"asyncq":"{}"}}}}"#,
+            env!("CARGO_PKG_VERSION")
+        ),
+        Some(why) => write!(
+            into,
+            r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{INVALID_PARAMS},"message":{}}}}}"#,
+            json::quote(why)
+        ),
+    };
+    into.push(b'\n');
+}
+
+/// A call, with this id. Where its call or its definition is not valid, nothing is written.
+pub(in crate::runner) fn write_call(into: &mut Vec<u8>, id: u64, claim: &Claim, deadline: Option<Timestamp>) {
+    let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return };
+    let from = into.len();
+    let text = |text: Option<&str>| text.map_or(Cow::Borrowed("null"), |text| json::quote(text).into());
+    let _ = write!(
+        into,
+        concat!(
+            r#"{{"jsonrpc":"2.0","id":{},"method":"call","params":{{"job":{},"attempt":{},"token":"{}","service":"{}","#,
+            r#""function":"{}","args":{},"kwargs":{},"principal":{},"site":{},"deadline":{}}}}}"#
+        ),
+        id,
+        claim.fence.job,
+        claim.fence.attempt,
+        claim.token.as_str(),
+        call.service,
+        call.function,
+        call.args,
+        call.kwargs,
+        text(call.principal.as_ref().map(Principal::as_str)),
+        text(Some(call.site_for(definition))),
+        deadline.map_or(Cow::Borrowed("null"), |deadline| format!("\"{deadline}\"").into()),
+    );
+    // JSON has line ends only between its tokens, where a space means the same.
+    for byte in into[from..].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
+        *byte = b' ';
+    }
+    into.push(b'\n');
+}
+
+/// The wish that a call ends.
+pub(in crate::runner) fn write_cancel(into: &mut Vec<u8>, claim: &Claim, why: &str) {
+    let job = claim.fence.job;
+    let _ = writeln!(into, r#"{{"jsonrpc":"2.0","method":"cancel","params":{{"job":{job},"why":"{why}"}}}}"#);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(params: &str) -> Result<WorkerMessage, String> {
+        read_all(format!(r#"{{"jsonrpc":"2.0",{params}}}"#).as_bytes())
+    }
+
+    fn read_all(bytes: &[u8]) -> Result<WorkerMessage, String> {
+        read(channel::Frame { bytes, is_cut: false })
+    }
+
+    fn reported(code: i64, kind: Option<ErrorKind>, pause: Option<Duration>, message: &str) -> CallResult {
+        CallResult::Error(ReportedError { code, kind, pause, message: message.to_owned() })
+    }
+
+    #[test]
+    fn hello_is_understood() {
+        let Ok(WorkerMessage::Hello(id, Ok(hello))) =
+            said(r#""id":"a","method":"hello","params":{"protocol":1,"new":[]}"#)
+        else {
+            panic!("no hello")
+        };
+        assert_eq!(
+            (id.as_str(), hello.is_serial(), hello.counts_output(), hello.cancel),
+            ("\"a\"", true, false, false)
+        );
+        for (params, why) in [
+            (r#"{"protocol":2}"#, "this asyncq speaks protocol 1"),
+            ("{}", "`protocol` is missing"),
+            (r#"{"protocol":"1"}"#, "`protocol` has to be a whole number from 0"),
+            ("[1,null,null,1,null,false,false]", "it has to be an object"),
+            (r#"{"protocol":1,"output":"some"}"#, "can only be"),
+        ] {
+            match said(&format!(r#""id":0,"method":"hello","params":{params}"#)) {
+                Ok(WorkerMessage::Hello(_, Err(refused))) => assert!(refused.contains(why), "{refused}"),
+                other => panic!("{params}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn answers_are_understood() {
+        let end = |text: &str| match said(&format!(r#""id":7,{text}"#)) {
+            Ok(WorkerMessage::Answer(7, answer)) => answer.end,
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!(end(r#""result":{}"#), CallResult::Value(None, false));
+        assert_eq!(end(r#""result":{"value":null}"#), CallResult::Value(None, false));
+        assert_eq!(
+            end(r#""result":{"value":1.10,"completed":true}"#),
+            CallResult::Value(Some("1.10".to_owned()), true)
+        );
+        let error = |code, data: &str| end(&format!(r#""error":{{"code":{code},"message":"no\n"{data}}}"#));
+        let reported = |code, kind, pause| reported(code, kind, pause, "no\n");
+        assert_eq!(error(1, ""), reported(1, None, None));
+        for (name, kind) in
+            [("error", ErrorKind::Error), ("conflict", ErrorKind::Conflict), ("cannot-run", ErrorKind::CannotRun)]
+        {
+            assert_eq!(error(75, &format!(r#","data":{{"kind":"{name}"}}"#)), reported(75, Some(kind), None));
+        }
+        let pause = error(1, r#","data":{"kind":"conflict","pause":0.5}"#);
+        assert_eq!(pause, reported(1, Some(ErrorKind::Conflict), Some(Duration::from_millis(500))));
+        assert_eq!(error(75, r#","data":{"pause":-1}"#), reported(75, None, Some(Duration::ZERO)));
+        assert_eq!(error(75, r#","data":{"pause":1e300}"#), reported(75, None, None));
+    }
+
+    #[test]
+    fn progress_is_told_in_words() {
+        let progress = |params: &str| match said(&format!(r#""method":"progress","params":{params}"#)) {
+            Ok(WorkerMessage::Progress(job, text)) => (job, text),
+            other => panic!("{params}: {other:?}"),
+        };
+        assert_eq!(progress(r#"{"job":1,"done":3,"of":10,"note":"x"}"#), (1, "3 of 10: x".to_owned()));
+        assert_eq!(progress(r#"{"job":1,"done":0.5}"#), (1, "0.5".to_owned()));
+        assert_eq!(progress(r#"{"job":1,"note":"x"}"#), (1, "x".to_owned()));
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused() {
+        for bad in [
+            "",
+            "no",
+            "[]",
+            r#"["2.0",1,null,null,{},null]"#,
+            "{}",
+            r#""id":1"#,
+            r#"{"jsonrpc":"1.0","id":1,"result":{}}"#,
+        ] {
+            assert!(read_all(bad.as_bytes()).is_err(), "{bad}");
+        }
+        assert!(read_all(b"\xff").is_err());
+        for bad in [
+            r#""id":1"#,
+            r#""id":1,"result":{},"error":{"code":1,"message":""}"#,
+            r#""id":"x","result":{}"#,
+            r#""id":1,"result":3"#,
+            r#""id":1,"result":[null,null,false]"#,
+            r#""id":1,"error":[1,"no",null]"#,
+            r#""id":1,"error":{"code":1,"message":"no","data":["conflict",null,null]}"#,
+            r#""method":"output","params":[1,"out","text"]"#,
+            r#""method":"progress","params":[1,1,2,null]"#,
+            r#""id":1,"id":1,"result":{}"#,
+            r#""id":1,"method":"drop","params":{}"#,
+            r#""method":"output","params":{"job":1,"stream":"up","text":""}"#,
+        ] {
+            assert!(said(bad).is_err(), "{bad}");
+        }
+        assert_eq!(said(r#""method":"later","params":[1]"#), Ok(WorkerMessage::Nothing));
+    }
+
+    #[test]
+    fn what_is_no_character_is_replaced_in_texts_and_refused_in_values() {
+        let line = |text: &[u8]| {
+            let answer = [br#"{"jsonrpc":"2.0","\ud800":1,"id":7,"#, text, b"}"].concat();
+            match read_all(&answer) {
+                Ok(WorkerMessage::Answer(7, answer)) => answer.end,
+                other => panic!("{}: {other:?}", text.escape_ascii()),
+            }
+        };
+        let error = |message: &[u8]| line(&[br#""error":{"code":1,"message":""#, message, br#""}"#].concat());
+        for (message, told) in [
+            (&br"caf\ud83d"[..], "caf\u{fffd}"),
+            (br"\uDC00\ud83d\udc00\\ud83d", "\u{fffd}\u{1f400}\\ud83d"),
+            (br"\ud83d\ud83d\udc00\ud83d\n", "\u{fffd}\u{1f400}\u{fffd}\n"),
+            (b"a\xffb\xc3", "a\u{fffd}b\u{fffd}"),
+            (b"\\ud83d\xed\xa0\xbd\xc3\xa4", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{e4}"),
+        ] {
+            assert_eq!(error(message), reported(1, None, None, told), "{}", message.escape_ascii());
+        }
+        let value = |value: &[u8]| line(&[br#""result":{"value":"#, value, b"}"].concat());
+        assert!(matches!(value(b"[\"\xff\"]"), CallResult::BadValue(_)));
+        assert!(matches!(value(br#"["\ud83d"]"#), CallResult::BadValue(_)));
+        assert_eq!(value("\"\u{e4}\"".as_bytes()), CallResult::Value(Some("\"\u{e4}\"".to_owned()), false));
+        for bad in [&b"\"a\xff"[..], br#""\ud8""#, br#""\ud83d\x""#, b"\"\\\xff\""] {
+            assert!(read_all(&[br#"{"jsonrpc":"2.0","id":7,"result":{"value":"#, bad, b"}}"].concat()).is_err());
+        }
+    }
+
+    #[test]
+    fn what_was_cut_is_told() {
+        let cut = |params: &str| {
+            let line = format!(r#"{{"jsonrpc":"2.0",{params}}}"#);
+            read(channel::Frame { bytes: line.as_bytes(), is_cut: true }).unwrap()
+        };
+        let too_long = CallResult::BadValue("answer is longer than 4 MiB".to_owned());
+        let answer = |end, printed| WorkerMessage::Answer(1, Answer { end, printed });
+        assert_eq!(cut(r#""id":1,"result":{"value":null,"output":[1,0]}"#), answer(too_long, Some([1, 0])));
+        assert_eq!(cut(r#""id":1,"error":{"code":75,"message":"x"}"#), answer(reported(75, None, None, "x"), None));
+        assert!(matches!(cut(r#""id":1,"method":"hello","params":{"protocol":1}"#), WorkerMessage::Hello(_, Err(_))));
+        let text = "ab\nasyncq: the rest is left out, as the message is longer than 4 MiB\n".to_owned();
+        let params = r#""method":"output","params":{"job":1,"stream":"out","text":"ab"}"#;
+        assert_eq!(cut(params), WorkerMessage::Output(1, Stream::Out, text));
+    }
+}
