@@ -3,6 +3,10 @@
 # .cargo/config.toml: only speed may depend on those. You may give other arguments for `cargo test`.
 set -eu
 cd "$(dirname "$0")/.."
-[ $# -gt 0 ] || set -- --test store --test cli
 # A variable that is set, even to nothing, overrides Cargo's configuration. In a folder of their own, both builds stay.
-LIBSQLITE3_FLAGS='' exec cargo test --target-dir target/plain "$@"
+export LIBSQLITE3_FLAGS='' CARGO_TARGET_DIR=target/plain
+# One of these tests runs an example, which Cargo only builds for all tests.
+cargo build --bins --examples
+if grep -q DEFAULT_MEMSTATUS=0 target/plain/debug/asyncq; then echo "the flags are in this build, too" >&2; exit 1; fi
+[ $# -gt 0 ] || set -- --test store --test cli
+exec cargo test "$@"
