@@ -310,7 +310,8 @@ fn progress(done: Option<&RawValue>, of: Option<&RawValue>, note: Option<&str>) 
         (None, _) => String::new(),
     };
     if let Some(note) = note.filter(|note| !note.is_empty()) {
-        let note: String = note.chars().take(200).collect();
+        // Not every database keeps a NUL in a text.
+        let note: String = note.chars().filter(|it| *it != '\0').take(200).collect();
         text += &if text.is_empty() { note } else { format!(": {note}") };
     }
     text
@@ -445,6 +446,7 @@ mod tests {
         assert_eq!(progress(r#"{"job":1,"done":3,"of":10,"note":"x"}"#), (1, "3 of 10: x".to_owned()));
         assert_eq!(progress(r#"{"job":1,"done":0.5}"#), (1, "0.5".to_owned()));
         assert_eq!(progress(r#"{"job":1,"note":"x"}"#), (1, "x".to_owned()));
+        assert_eq!(progress(r#"{"job":1,"note":"a\u0000b"}"#), (1, "ab".to_owned()));
     }
 
     #[test]
