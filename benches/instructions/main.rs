@@ -116,8 +116,7 @@ impl Bench {
         };
         store.add_function(&service, &function, &definition).unwrap();
         let [args, kwargs] = ["[2,7]", "{}"].map(|text| Json::parse(text).unwrap());
-        let call = Call { service: service.clone(), function, args, kwargs, principal: None, site: None };
-        let job = NewJob { call, key: None, hold: false, os_user: None, parent: None };
+        let job = NewJob::new(Call::new(service.clone(), function, args, kwargs));
         Bench { store, service, job }
     }
 

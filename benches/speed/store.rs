@@ -142,15 +142,8 @@ pub fn large() {
     let bench = Bench::new(1000);
     let argument = format!("[\"{}\"]", "x".repeat(100_000));
     let service = ServiceName::parse("events").unwrap();
-    let call = Call {
-        service: service.clone(),
-        function: FunctionName::parse("true").unwrap(),
-        args: Json::parse(&argument).unwrap(),
-        kwargs: Json::parse("{}").unwrap(),
-        principal: None,
-        site: None,
-    };
-    let new = NewJob { call, key: None, hold: false, os_user: None, parent: None };
+    let (function, args) = (FunctionName::parse("true").unwrap(), Json::parse(&argument).unwrap());
+    let new = NewJob::new(Call::new(service.clone(), function, args, Json::parse("{}").unwrap()));
     let mut store = Store::open(&Location::File(bench.path()), Patience::Endless).unwrap();
     let before = written();
     for _ in 0..JOBS {

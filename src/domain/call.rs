@@ -83,6 +83,12 @@ pub struct Call {
 }
 
 impl Call {
+    /// A call on behalf of nobody, in the site of its function.
+    #[must_use]
+    pub fn new(service: ServiceName, function: FunctionName, args: Json, kwargs: Json) -> Call {
+        Call { service, function, args, kwargs, principal: None, site: None }
+    }
+
     /// The directory in which the call runs: its own, or the one in which its function was defined.
     #[must_use]
     pub fn site_for<'a>(&'a self, definition: &'a Definition) -> &'a str {

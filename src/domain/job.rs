@@ -76,6 +76,14 @@ pub struct NewJob {
     pub parent: Option<JobId>,
 }
 
+impl NewJob {
+    /// A job for this call, and nothing else said about it: no key, not held, by nobody, inside no other job.
+    #[must_use]
+    pub fn new(call: Call) -> NewJob {
+        NewJob { call, key: None, hold: false, os_user: None, parent: None }
+    }
+}
+
 /// What enqueueing did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enqueued {

@@ -198,16 +198,10 @@ const READING: &[Verb] = &[
 
 const WRITING: &[Verb] = &[
     ("enqueue", |db, random| {
-        let call = Call {
-            service: events(),
-            function: FunctionName::parse("note")?,
-            args: positional(&["1".to_owned()])?,
-            kwargs: keywords::<&str>(&[])?,
-            principal: None,
-            site: None,
-        };
+        let (args, kwargs) = (positional(&["1".to_owned()])?, keywords::<&str>(&[])?);
+        let call = Call::new(events(), FunctionName::parse("note")?, args, kwargs);
         let key = Some(Key::parse(&format!("new{}", random.u32(..)))?);
-        let new = NewJob { call, key, hold: false, os_user: None, parent: None };
+        let new = NewJob { key, ..NewJob::new(call) };
         let job = open(db)?.enqueue(&new)?.id();
         Ok(BTreeMap::from([(job.to_string(), String::new())]))
     }),

@@ -76,20 +76,10 @@ pub fn with_events(store: &mut Store) {
 
 /// A call of `compute`, which the number tells from others.
 pub fn call(number: i64) -> NewJob {
-    NewJob {
-        call: Call {
-            service: service("events"),
-            function: function("compute"),
-            args: positional(&[number.to_string()]).unwrap(),
-            kwargs: keywords(&[("key", "word")]).unwrap(),
-            principal: Some(Principal::parse("the principal").unwrap()),
-            site: None,
-        },
-        key: None,
-        hold: false,
-        os_user: Some("the user".to_owned()),
-        parent: None,
-    }
+    let (args, kwargs) = (positional(&[number.to_string()]).unwrap(), keywords(&[("key", "word")]).unwrap());
+    let principal = Some(Principal::parse("the principal").unwrap());
+    let call = Call { principal, ..Call::new(service("events"), function("compute"), args, kwargs) };
+    NewJob { os_user: Some("the user".to_owned()), ..NewJob::new(call) }
 }
 
 /// Enqueues the call with this number.

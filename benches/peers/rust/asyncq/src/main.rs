@@ -50,20 +50,8 @@ fn events() -> ServiceName {
 }
 
 fn call(function: &str, number: u64) -> NewJob {
-    NewJob {
-        call: Call {
-            service: events(),
-            function: FunctionName::parse(function).unwrap(),
-            args: Json::parse(&format!("[{number},7]")).unwrap(),
-            kwargs: Json::parse("{}").unwrap(),
-            principal: None,
-            site: None,
-        },
-        hold: false,
-        key: None,
-        os_user: None,
-        parent: None,
-    }
+    let (args, kwargs) = (Json::parse(&format!("[{number},7]")).unwrap(), Json::parse("{}").unwrap());
+    NewJob::new(Call::new(events(), FunctionName::parse(function).unwrap(), args, kwargs))
 }
 
 /// One durable transaction each, by the library.
