@@ -1,15 +1,15 @@
 //! Reading jobs, their attempts and their output.
 
-use super::engine::{Row, damaged};
+use super::columns::columns;
+use super::engine::Row;
 use super::select::newest;
 use super::{Store, job, one};
-use crate::domain::attempt::{Attempt, Ending, Failure};
+use crate::domain::attempt::{Attempt, Ending};
 use crate::domain::job::{Job, JobId, State};
 use crate::domain::log::{Log, Stream};
-use crate::domain::object;
 use crate::domain::processor::ProcessorId;
 use crate::domain::query::{JobPage, JobQuery};
-use crate::domain::retry::{AttemptCounts, POISON_SUSPECT};
+use crate::domain::retry::POISON_SUSPECT;
 use crate::error::{Error, Kind, Result};
 
 /// How many jobs a page holds at most.
@@ -18,16 +18,51 @@ const PAGE: u32 = 1000;
 /// A page that holds at least as many bytes takes no further job.
 const PAGE_BYTES: usize = 1024 * 1024;
 
-const JOB: &str = "SELECT j.id, j.service, j.function, COALESCE(j.args, l.args), COALESCE(j.kwargs, l.kwargs),
-    j.principal, COALESCE(j.site, f.site), j.state, j.immediate, j.parent, j.attempt, j.created_at, j.run_at,
-    j.started_at, j.finished_at, j.result, j.error, j.priority, j.key, j.os_user, j.cancelling,
-    p.told, j.failures, j.conflicts, j.crashes
-    FROM asyncq_job j
+columns! { job_columns, read_job -> Job {
+    id: "j.id",
+    service: "j.service",
+    function: "j.function",
+    args: "COALESCE(j.args, l.args, '')",
+    kwargs: "COALESCE(j.kwargs, l.kwargs, '')",
+    principal: "j.principal",
+    site: "COALESCE(j.site, f.site)",
+    state: "j.state",
+    immediate: "j.immediate",
+    parent: "j.parent",
+    attempt: "j.attempt",
+    failures: "j.failures",
+    before: "j.conflicts, j.crashes",
+    created_at: "j.created_at",
+    run_at: "j.run_at",
+    started_at: "j.started_at",
+    finished_at: "j.finished_at",
+    result: "j.result",
+    error: "j.error",
+    priority: "j.priority",
+    key: "j.key",
+    os_user: "j.os_user",
+    cancelling: "j.cancelling",
+    progress: "p.told",
+} }
+const JOB: &str = concat!(
+    "SELECT ",
+    job_columns!(),
+    " FROM asyncq_job j
     LEFT JOIN asyncq_large l ON l.job = j.id
     LEFT JOIN asyncq_function f ON f.service = j.service AND f.name = j.function
-    LEFT JOIN asyncq_progress p ON p.job = j.id AND p.attempt = j.attempt AND j.state = 'processing'";
-const ATTEMPTS: &str = "SELECT number, started_at, finished_at, ending, error, LENGTH(log), dropped
-    FROM asyncq_attempt WHERE job = ?1 ORDER BY number";
+    LEFT JOIN asyncq_progress p ON p.job = j.id AND p.attempt = j.attempt AND j.state = 'processing'
+    WHERE j.id = ?1"
+);
+columns! { attempt_columns, read_attempt -> Attempt {
+    number: "number",
+    started_at: "started_at",
+    finished_at: "finished_at",
+    ending: "ending",
+    error: "error",
+    log_bytes: "COALESCE(LENGTH(log), 0)",
+    log_dropped: "dropped",
+} }
+const ATTEMPTS: &str = concat!("SELECT ", attempt_columns!(), " FROM asyncq_attempt WHERE job = ?1 ORDER BY number");
 const LOG: &str = "SELECT log, pieces, dropped, gap FROM asyncq_attempt WHERE job = ?1 AND number = ?2";
 
 const LINE: &str = "SELECT j.processor, j.crashes, (SELECT COUNT(*) FROM (
@@ -76,7 +111,7 @@ impl Store {
     /// [`Kind::NotFound`] when there is none.
     pub fn job(&mut self, id: JobId) -> Result<Job> {
         self.read(|tx| {
-            let found = tx.first(&format!("{JOB} WHERE j.id = ?1"), &[id.0.into()], read)?;
+            let found = tx.first(JOB, &[id.0.into()], read_job)?;
             found.map_or_else(|| Err(job::no_job(tx, id)), Ok)
         })
     }
@@ -89,10 +124,9 @@ impl Store {
         let limit = query.limit.map_or(PAGE, |limit| limit.min(PAGE));
         self.read(|tx| {
             let (ids, mut next) = newest(tx, &query.filter, query.before, limit)?;
-            let sql = format!("{JOB} WHERE j.id = ?1");
             let (mut jobs, mut bytes) = (Vec::new(), 0);
             for id in ids {
-                let job = one(tx.first(&sql, &[id.0.into()], read)?)?;
+                let job = one(tx.first(JOB, &[id.0.into()], read_job)?)?;
                 bytes += size(&job);
                 jobs.push(job);
                 if bytes >= PAGE_BYTES {
@@ -141,54 +175,6 @@ fn size(job: &Job) -> usize {
     let result = job.result.as_ref().map_or(0, String::len);
     let error = job.error.as_ref().map_or(0, |error| error.message.len());
     job.args.len() + job.kwargs.len() + result + error
-}
-
-fn read(row: &dyn Row) -> Result<Job> {
-    let time = |column| row.time(column)?.ok_or_else(|| damaged("a job without its times"));
-    Ok(Job {
-        id: JobId(row.i64(0)?),
-        service: row.lossy(1)?.unwrap_or_default(),
-        function: row.lossy(2)?.unwrap_or_default(),
-        args: row.lossy(3)?.unwrap_or_default(),
-        kwargs: row.lossy(4)?.unwrap_or_default(),
-        principal: row.lossy(5)?,
-        site: row.lossy(6)?,
-        state: job::state(row.str(7)?)?,
-        immediate: row.bool(8)?,
-        parent: row.int(9)?.map(JobId),
-        attempt: row.i64(10)?,
-        created_at: time(11)?,
-        run_at: time(12)?,
-        started_at: row.time(13)?,
-        finished_at: row.time(14)?,
-        result: row.lossy(15)?,
-        error: failure(row, 16)?,
-        priority: row.i64(17)?,
-        key: row.lossy(18)?,
-        os_user: row.lossy(19)?,
-        cancelling: row.bool(20)?,
-        progress: row.lossy(21)?,
-        failures: row.i64(22)?,
-        before: AttemptCounts { conflicts: row.i64(23)?, crashes: row.i64(24)? },
-    })
-}
-
-fn read_attempt(row: &dyn Row) -> Result<Attempt> {
-    let ending = row.str(3)?;
-    Ok(Attempt {
-        number: row.i64(0)?,
-        started_at: row.time(1)?,
-        finished_at: row.time(2)?,
-        ending: Some(Ending::from_name(ending).ok_or_else(|| damaged(&format!("`{ending}` is no ending")))?),
-        error: failure(row, 4)?,
-        log_bytes: row.int(5)?.unwrap_or(0),
-        log_dropped: row.i64(6)?,
-    })
-}
-
-fn failure(row: &dyn Row, column: usize) -> Result<Option<Failure>> {
-    let text = row.text(column)?;
-    text.map(object::read).transpose().map_err(|fault| damaged(&format!("the error of a job: {fault}")))
 }
 
 fn read_log(row: &dyn Row) -> Result<Log> {
