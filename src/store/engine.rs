@@ -71,8 +71,9 @@ pub(super) trait Tx {
     /// has done nothing.
     fn try_execute(&mut self, sql: &str, args: &[Value<'_>]) -> Result<Result<u64>>;
 
-    /// Runs an INSERT of jobs, which get numbers that follow each other; gives the last.
-    fn insert(&mut self, sql: &str, args: &[Value<'_>]) -> Result<i64>;
+    /// Runs an INSERT of jobs; gives the numbers of those that it made, in the order of its rows. No number follows from
+    /// another one.
+    fn insert(&mut self, sql: &str, args: &[Value<'_>]) -> Result<Vec<i64>>;
 
     /// Runs a statement and hands each row it gives to `each`.
     fn query(&mut self, sql: &str, args: &[Value<'_>], each: &mut dyn FnMut(&dyn Row) -> Result<()>) -> Result<()>;
@@ -241,7 +242,7 @@ impl dyn Row + '_ {
     }
 }
 
-fn missing(column: usize) -> Error {
+pub(super) fn missing(column: usize) -> Error {
     damaged(&format!("column {column} is empty"))
 }
 

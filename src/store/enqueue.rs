@@ -5,7 +5,8 @@
 use std::collections::HashSet;
 
 use super::engine::Tx;
-use super::{Store, function, insert, one, service};
+use super::insert::{Insertion, alike, insert};
+use super::{Store, function, one};
 use crate::domain::call::Call;
 use crate::domain::job::{Enqueued, JobId, NewJob, State};
 use crate::error::{Error, Kind, Result};
@@ -54,48 +55,42 @@ impl Store {
             if tx.has_foreign_trigger("asyncq_job")? {
                 return Ok(None);
             }
-            put_all(tx, new, Insertion::Own, at).map(Some)
+            enqueue_in(tx, new, Insertion::Own, at).map(Some)
         })?;
         match done {
             Some(done) => Ok(done),
-            None => self.write(|tx| put_all(tx, new, Insertion::Clients, at)),
+            None => self.write(|tx| enqueue_in(tx, new, Insertion::Client, at)),
         }
     }
 }
 
-/// How calls are inserted.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Insertion {
-    /// Complete, without triggers.
-    Own,
-    /// As clients do it, for the triggers to see.
-    Clients,
-}
-
-/// Puts calls on their queues; `at` tells where it stands.
-fn put_all(tx: &mut dyn Tx, new: &[NewJob], way: Insertion, at: &mut Option<usize>) -> Result<Vec<Enqueued>> {
+/// Inserts calls as jobs; `at` is the one that it is at.
+fn enqueue_in(tx: &mut dyn Tx, new: &[NewJob], way: Insertion, at: &mut Option<usize>) -> Result<Vec<Enqueued>> {
     let mut known = HashSet::new();
     let mut done = Vec::with_capacity(new.len());
     while let Some(first) = new.get(done.len()) {
         *at = Some(done.len());
         let Call { service: on, function: name, .. } = &first.call;
         if known.insert((on.as_str(), name.as_str())) {
-            service::find(tx, on)?;
-            function::find(tx, on, name)?;
+            function::find_to_use(tx, on, name)?;
         }
         let state = if first.hold { State::Held } else { State::Queued };
         let rest = &new[done.len()..];
-        let alike = if way == Insertion::Own { insert::alike(rest) } else { 0 };
-        if alike > 0 {
-            let JobId(id) = insert::many(tx, &rest[..alike], state)?;
-            done.extend((id..).take(alike).map(|id| Enqueued::New(JobId(id))));
+        if let Some(id) = same(tx, first)? {
+            done.push(Enqueued::Same(id));
             continue;
         }
-        done.push(match same(tx, first)? {
-            Some(id) => Enqueued::Same(id),
-            None if way == Insertion::Own => Enqueued::New(insert::complete(tx, first, state)?),
-            None => Enqueued::New(insert::as_client(tx, first, state)?),
-        });
+        let alike = if way == Insertion::Own { alike(rest) } else { 1 };
+        let jobs = insert(tx, &rest[..alike], state, way)?;
+        if jobs.len() == alike {
+            done.extend(jobs.into_iter().map(Enqueued::New));
+            continue;
+        }
+        // Somebody else has just taken the key; else it is the application that wants no such job.
+        match same(tx, first)? {
+            Some(id) => done.push(Enqueued::Same(id)),
+            None => return Err(tx.passed_over()),
+        }
     }
     *at = None;
     if done.iter().all(|done| matches!(done, Enqueued::Same(_))) {

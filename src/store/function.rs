@@ -14,19 +14,26 @@ use crate::domain::suggest::nearest;
 use crate::domain::time::millis;
 use crate::error::{Error, Kind, Result};
 
-const FUNCTION: &str =
-    "SELECT service, name, command, site, env, timeout, worker, created_at, args, stdin, generation FROM asyncq_function
-    WHERE service = ?1 AND name = ?2";
-const FUNCTIONS: &str =
-    "SELECT service, name, command, site, env, timeout, worker, created_at, args, stdin, generation FROM asyncq_function
-    WHERE service = ?1 ORDER BY name";
-const ALL_FUNCTIONS: &str =
-    "SELECT service, name, command, site, env, timeout, worker, created_at, args, stdin, generation FROM asyncq_function
-    ORDER BY service, name";
+macro_rules! select {
+    ($which:literal) => {
+        concat!(
+            "SELECT service, name, command, site, env, timeout, worker, created_at, args, stdin, generation
+            FROM asyncq_function ",
+            $which
+        )
+    };
+}
+const FUNCTION: &str = select!("WHERE service = ?1 AND name = ?2");
+const TO_USE: &str = select!("WHERE service = ?1 AND name = ?2 /*! FOR KEY SHARE */");
+const TO_CHANGE: &str = select!("WHERE service = ?1 AND name = ?2 /*! FOR NO KEY UPDATE */");
+const TO_REMOVE: &str = select!("WHERE service = ?1 AND name = ?2 /*! FOR UPDATE */");
+const FUNCTIONS: &str = select!("WHERE service = ?1 ORDER BY name");
+const ALL_FUNCTIONS: &str = select!("ORDER BY service, name");
 const NAMES: &str = "SELECT name FROM asyncq_function WHERE service = ?1 ORDER BY name";
+const ALL_TO_REMOVE: &str = "SELECT name FROM asyncq_function WHERE service = ?1 /*! FOR UPDATE */";
 const ADD: &str =
     "INSERT INTO asyncq_function (service, name, command, site, env, timeout, worker, created_at, args, stdin)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (service, name) DO NOTHING";
 const SET: &str = "UPDATE asyncq_function SET command = ?3, site = ?4, env = ?5, timeout = ?6, worker = ?7,
     args = ?8, stdin = ?9, generation = ?10 WHERE service = ?1 AND name = ?2";
 const SET_PATHS: &str = "UPDATE asyncq_function SET command = ?3, site = ?4
@@ -46,26 +53,27 @@ impl Store {
     pub fn add_function(&mut self, service: &ServiceName, name: &FunctionName, is: &Definition) -> Result<Added> {
         self.write(|tx| {
             service::find(tx, service)?;
-            let Some(there) = tx.first(FUNCTION, &[service.as_str().into(), name.as_str().into()], read)? else {
-                let now = tx.now();
-                let Columns { command, env, timeout, worker, args, stdin } = columns(is);
-                tx.change(
-                    ADD,
-                    &[
-                        service.as_str().into(),
-                        name.as_str().into(),
-                        (&command).into(),
-                        (&is.site).into(),
-                        (&env).into(),
-                        timeout.into(),
-                        worker.as_ref().into(),
-                        now.into(),
-                        args.into(),
-                        stdin.into(),
-                    ],
-                )?;
+            let (key, now) = ([service.as_str().into(), name.as_str().into()], tx.now());
+            let Columns { command, env, timeout, worker, args, stdin } = columns(is);
+            let added = tx.execute(
+                ADD,
+                &[
+                    key[0],
+                    key[1],
+                    (&command).into(),
+                    (&is.site).into(),
+                    (&env).into(),
+                    timeout.into(),
+                    worker.as_ref().into(),
+                    now.into(),
+                    args.into(),
+                    stdin.into(),
+                ],
+            )?;
+            if added == 1 {
                 return Ok(Added::New);
-            };
+            }
+            let Some(there) = tx.first(FUNCTION, &key, read)? else { return Err(tx.passed_over()) };
             if there.definition.is_like(is) {
                 tx.force_sync()?;
                 return Ok(Added::Same);
@@ -90,7 +98,7 @@ impl Store {
         new: &Definition,
     ) -> Result<bool> {
         self.write(|tx| {
-            let there = tx.first(FUNCTION, &[service.as_str().into(), name.as_str().into()], read)?;
+            let there = tx.first(TO_CHANGE, &[service.as_str().into(), name.as_str().into()], read)?;
             if there.is_none_or(|there| !there.definition.is_like(old)) {
                 return Ok(false);
             }
@@ -142,7 +150,7 @@ impl Store {
         change: &FunctionChange,
     ) -> Result<Function> {
         self.write(|tx| {
-            let mut function = find(tx, service, name)?;
+            let mut function = find_by(tx, TO_CHANGE, service, name)?;
             let changed = change.apply(function.definition.clone());
             let same_workers = function.definition.shares_worker(&function.definition.site, &changed, &changed.site);
             function.definition = changed;
@@ -202,7 +210,7 @@ impl Store {
         waiting: IfWaiting,
     ) -> Result<Removed> {
         self.write(|tx| {
-            find(tx, service, name)?;
+            find_by(tx, TO_REMOVE, service, name)?;
             let removed = job::cancel_waiting(tx, service, Some(name), waiting)?;
             tx.change(REMOVE, &[service.as_str().into(), name.as_str().into()])?;
             Ok(removed)
@@ -285,7 +293,21 @@ pub(super) fn definition(tx: &mut dyn Tx, service: &str, name: &str) -> Result<R
 
 /// The function of that name, or the error that says which name was perhaps meant.
 pub(super) fn find(tx: &mut dyn Tx, service: &ServiceName, name: &FunctionName) -> Result<Function> {
-    if let Some(function) = tx.first(FUNCTION, &[service.as_str().into(), name.as_str().into()], read)? {
+    find_by(tx, FUNCTION, service, name)
+}
+
+/// The same, for a transaction that makes or wakes a call of it: nobody removes it before the commit.
+pub(super) fn find_to_use(tx: &mut dyn Tx, service: &ServiceName, name: &FunctionName) -> Result<Function> {
+    find_by(tx, TO_USE, service, name)
+}
+
+/// Has nobody make a call of any function of a service before the commit, which removes them all.
+pub(super) fn lock_all(tx: &mut dyn Tx, service: &ServiceName) -> Result<()> {
+    tx.query(ALL_TO_REMOVE, &[service.as_str().into()], &mut |_| Ok(()))
+}
+
+fn find_by(tx: &mut dyn Tx, sql: &str, service: &ServiceName, name: &FunctionName) -> Result<Function> {
+    if let Some(function) = tx.first(sql, &[service.as_str().into(), name.as_str().into()], read)? {
         return Ok(function);
     }
     service::find(tx, service)?;

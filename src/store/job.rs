@@ -123,7 +123,7 @@ fn can_run(tx: &mut dyn Tx, id: JobId) -> Result<()> {
     let (Ok(service), Ok(function)) = (ServiceName::parse(&service), FunctionName::parse(&function)) else {
         return Ok(());
     };
-    function::find(tx, &service, &function).map(|_| ())
+    function::find_to_use(tx, &service, &function).map(|_| ())
 }
 
 fn find(tx: &mut dyn Tx, id: JobId) -> Result<StateNow> {
@@ -153,7 +153,7 @@ pub(super) fn no_job(tx: &mut dyn Tx, id: JobId) -> Error {
 
 /// A state as stored.
 pub(super) fn state(name: &str) -> Result<State> {
-    State::from_name(name).ok_or_else(|| damaged(&format!("`{name}` is no state of a job")))
+    State::from_name(name).ok_or_else(|| damaged(&format!("a job is in the unknown state `{name}`")))
 }
 
 /// Cancels what waits for a service, or for one function of it, or refuses because something does.

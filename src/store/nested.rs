@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::engine::{Row, Tx};
-use super::{Store, function, insert};
+use super::insert::{Insertion, insert};
+use super::{Store, function};
 use crate::domain::call::Principal;
 use crate::domain::job::{Claim, Fence, JobId, MAX_NESTING, NewJob, Running, State, Token};
 use crate::domain::processor::ProcessorId;
@@ -14,9 +15,9 @@ const RUNNING: &str = "SELECT j.attempt, j.claim, j.processor, j.principal, j.si
     FROM asyncq_job j JOIN asyncq_processor p ON p.id = j.processor
     WHERE j.id = ?1 AND j.token = ?2 AND j.state = 'processing'";
 const STILL: &str = "SELECT depth FROM asyncq_job
-    WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND claim = ?4 AND state = 'processing'";
+    WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND claim = ?4 AND state = 'processing' /*! FOR SHARE */";
 const BEGIN: &str = "UPDATE asyncq_job SET state = 'processing', immediate = 1, depth = ?2, attempt = 1, claim = 1,
-    processor = ?3, token = ?4, started_at = ?5 WHERE id = ?1";
+    processor = ?3, token = ?4, started_at = ?5 WHERE id = ?1 AND state = 'held'";
 
 impl Store {
     /// The job of that number, if the token is that of the attempt which is being processed now.
@@ -52,17 +53,18 @@ impl Store {
     pub fn begin_nested(&mut self, inside: &Fence, new: &NewJob, token: &Token) -> Result<Claim> {
         self.write(|tx| {
             let call = &new.call;
-            let function = function::find(tx, &call.service, &call.function)?;
+            let function = function::find_to_use(tx, &call.service, &call.function)?;
             let depth = 1 + depth(tx, inside)?;
             if depth > MAX_NESTING {
                 let message = format!("calls are nested too deep: at most {MAX_NESTING} levels are allowed");
                 let hint = "a function that calls itself needs an end; `--defer` queues a call instead of running it";
                 return Err(Error::new(Kind::Denied, message).with_hint(hint));
             }
-            let id = insert::as_client(tx, new, State::Held)?;
+            let jobs = insert(tx, std::slice::from_ref(new), State::Held, Insertion::Client)?;
+            let Some(id) = jobs.first().copied() else { return Err(tx.passed_over()) };
             let now = tx.now();
             let processor = inside.processor;
-            tx.execute(BEGIN, &[id.0.into(), depth.into(), processor.0.into(), token.as_str().into(), now.into()])?;
+            tx.change(BEGIN, &[id.0.into(), depth.into(), processor.0.into(), token.as_str().into(), now.into()])?;
             Ok(Claim {
                 fence: Fence { job: id, attempt: 1, claim: 1, processor },
                 token: token.clone(),

@@ -3,15 +3,23 @@
 use std::num::NonZeroU32;
 
 use super::engine::{Row, Tx, damaged};
-use super::{Store, job};
+use super::{Store, function, job};
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{Added, Service, ServiceChange, ServiceName};
 use crate::domain::suggest::nearest;
 use crate::error::{Error, Kind, Result};
 
-const SERVICE: &str = "SELECT name, concurrency, paused, created_at FROM asyncq_service WHERE name = ?1";
-const SERVICES: &str = "SELECT name, concurrency, paused, created_at FROM asyncq_service ORDER BY name";
-const ADD: &str = "INSERT INTO asyncq_service (name, concurrency, created_at) VALUES (?1, ?2, ?3)";
+macro_rules! select {
+    ($which:literal) => {
+        concat!("SELECT name, concurrency, paused, created_at FROM asyncq_service ", $which)
+    };
+}
+const SERVICE: &str = select!("WHERE name = ?1");
+const TO_CHANGE: &str = select!("WHERE name = ?1 /*! FOR NO KEY UPDATE */");
+const TO_REMOVE: &str = select!("WHERE name = ?1 /*! FOR UPDATE */");
+const SERVICES: &str = select!("ORDER BY name");
+const ADD: &str = "INSERT INTO asyncq_service (name, concurrency, created_at) VALUES (?1, ?2, ?3)
+    ON CONFLICT (name) DO NOTHING";
 const SET: &str = "UPDATE asyncq_service SET concurrency = ?2, paused = ?3 WHERE name = ?1";
 const BUSY: &str = "SELECT 1 FROM asyncq_slot WHERE service = ?1 LIMIT 1";
 const REMOVE: &str = "DELETE FROM asyncq_service WHERE name = ?1";
@@ -23,11 +31,11 @@ impl Store {
     /// [`Kind::Denied`] when the name is taken by a service with another limit.
     pub fn add_service(&mut self, name: &ServiceName, concurrency: NonZeroU32) -> Result<Added> {
         self.write(|tx| {
-            let Some(there) = tx.first(SERVICE, &[name.as_str().into()], read)? else {
-                let now = tx.now();
-                tx.change(ADD, &[name.as_str().into(), i64::from(concurrency.get()).into(), now.into()])?;
+            let now = tx.now();
+            if tx.execute(ADD, &[name.as_str().into(), i64::from(concurrency.get()).into(), now.into()])? == 1 {
                 return Ok(Added::New);
-            };
+            }
+            let Some(there) = tx.first(SERVICE, &[name.as_str().into()], read)? else { return Err(tx.passed_over()) };
             if there.concurrency == concurrency {
                 tx.force_sync()?;
                 return Ok(Added::Same);
@@ -60,7 +68,7 @@ impl Store {
     /// [`Kind::NotFound`] when there is none of that name.
     pub fn set_service(&mut self, name: &ServiceName, change: ServiceChange) -> Result<Service> {
         self.write(|tx| {
-            let mut service = find(tx, name)?;
+            let mut service = find_by(tx, TO_CHANGE, name)?;
             service.concurrency = change.concurrency.unwrap_or(service.concurrency);
             service.paused = change.paused.unwrap_or(service.paused);
             let concurrency = i64::from(service.concurrency.get());
@@ -75,7 +83,8 @@ impl Store {
     /// [`Kind::Denied`] when jobs of it are running, or when jobs wait and are not to be cancelled.
     pub fn remove_service(&mut self, name: &ServiceName, waiting: IfWaiting) -> Result<Removed> {
         self.write(|tx| {
-            find(tx, name)?;
+            find_by(tx, TO_REMOVE, name)?;
+            function::lock_all(tx, name)?;
             let removed = job::cancel_waiting(tx, name, None, waiting)?;
             if tx.first(BUSY, &[name.as_str().into()], |_| Ok(()))?.is_some() {
                 let message = format!("a processor is at work on service `{name}`");
@@ -99,7 +108,11 @@ fn read(row: &dyn Row) -> Result<Service> {
 
 /// The service of that name, or the error that says which name was perhaps meant.
 pub(super) fn find(tx: &mut dyn Tx, name: &ServiceName) -> Result<Service> {
-    if let Some(service) = tx.first(SERVICE, &[name.as_str().into()], read)? {
+    find_by(tx, SERVICE, name)
+}
+
+fn find_by(tx: &mut dyn Tx, sql: &str, name: &ServiceName) -> Result<Service> {
+    if let Some(service) = tx.first(sql, &[name.as_str().into()], read)? {
         return Ok(service);
     }
     let names: Vec<_> = tx.all(SERVICES, &[], |row| Ok(row.str(0)?.to_owned()))?;
