@@ -205,6 +205,20 @@ fn no_test_file_is_forgotten() {
     }
 }
 
+/// The command line is what a store of any kind has; the tables are asked in the files that are about the database.
+#[test]
+fn the_suite_of_the_command_line_asks_no_tables() {
+    const ABOUT_THE_DATABASE: [&str; 5] = ["application.rs", "copy.rs", "remove.rs", "store.rs", "tables.rs"];
+    let mut asking = BTreeSet::new();
+    for path in files("tests/cli", ".rs") {
+        let source = fs::read_to_string(&path).unwrap();
+        if ["rusqlite", "sqlite3", ".query(", ".execute("].iter().any(|sql| source.contains(sql)) {
+            asking.insert(path.file_name().unwrap().to_string_lossy().into_owned());
+        }
+    }
+    assert!(asking.iter().eq(ABOUT_THE_DATABASE), "{asking:?}");
+}
+
 #[test]
 fn files_stay_readable() {
     for path in files("src", ".rs") {

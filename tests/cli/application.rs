@@ -1,6 +1,7 @@
 //! An application's own database: enqueueing by INSERT, in its own transactions, from other languages' SQLite.
 
 use std::process::Command;
+use std::time::Duration;
 
 use crate::place::{Place, wait_until};
 
@@ -830,4 +831,27 @@ fn a_store_of_an_older_asyncq_beside_functions_of_the_application_is_upgraded() 
         ! asyncq: `[..]app.db` is up to date
         ",
     );
+}
+
+#[test]
+fn an_application_that_locks_its_database_ends_no_call() {
+    let mut place = Place::new();
+    place.stdout("sqlite3 app.db 'PRAGMA journal_mode=DELETE; CREATE TABLE t (x)'");
+    place.set("ASYNCQ_DB", "app.db");
+    place.stdout("asyncq -q init; asyncq service add events");
+    place.function("waits", "", "touch begun; until [ -e go ]; do sleep 0.01; done; echo $ASYNCQ_JOB >> runs");
+    place.stdout("asyncq enqueue events waits");
+    let process = place.start("asyncq process --lock-timeout 100ms");
+    wait_until("the call begins", || place.at("begun").exists());
+    let application = rusqlite::Connection::open(place.at("app.db")).unwrap();
+    application.busy_timeout(Duration::from_secs(30)).unwrap();
+    application.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    // Meanwhile, somebody who has nothing at stake gives up.
+    let refused = place.run("asyncq enqueue events waits --lock-timeout 400ms");
+    assert_eq!(refused.status.code(), Some(75), "{refused:?}");
+    application.execute_batch("COMMIT").unwrap();
+    place.write("go", "");
+    let output = process.wait();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(place.read("runs"), "1\n");
 }

@@ -188,23 +188,6 @@ fn who_does_not_read_the_numbers_gets_all_calls() {
 }
 
 #[test]
-fn large_arguments_and_application_triggers_are_as_with_one_call() {
-    let place = Place::with_functions(FUNCTIONS);
-    place.write(
-        "calls",
-        &format!("{{\"service\":\"events\",\"function\":\"mail\",\"args\":[\"{}\"]}}\n", "x".repeat(5000)),
-    );
-    place.stdout("asyncq enqueue --batch calls");
-    assert_eq!(place.query("SELECT args IS NULL AND (SELECT count(*) FROM asyncq_large) FROM asyncq_job"), "1");
-    let watch = "CREATE TABLE seen (job);
-        CREATE TRIGGER sees AFTER INSERT ON asyncq_job BEGIN INSERT INTO seen VALUES (NEW.id); END;";
-    rusqlite::Connection::open(place.store()).unwrap().execute_batch(watch).unwrap();
-    place.stdout("asyncq enqueue --batch calls && asyncq enqueue events mail");
-    assert_eq!(place.query("SELECT group_concat(job) FROM seen"), "2,3");
-    assert_eq!(place.query("SELECT count(*) FROM asyncq_large"), "2");
-}
-
-#[test]
 fn inside_a_function_a_batch_is_deferred_and_inherits() {
     let place = Place::with_functions(&[("print", "true"), ("outer", "asyncq enqueue --batch calls $1")]);
     place.write("calls", "{\"service\":\"events\",\"function\":\"print\"}\n");

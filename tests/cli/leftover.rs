@@ -8,7 +8,7 @@ use asyncq::domain::job::Token;
 use asyncq::runner::process::orphans;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::place::{Place, runs, wait_until};
+use crate::place::{COMPLETES, Place, runs, wait_until};
 
 const STUBBORN: &str = "trap '' TERM HUP; echo $$ > pid; while :; do sleep 0.05; done";
 const UNTIL_IT_RUNS: &str = "until [ -s pid ]; do sleep 0.01; done";
@@ -154,12 +154,7 @@ fn a_system_that_reaps_nobody_keeps_nobody_waiting() {
 
 #[test]
 fn a_function_that_completed_its_job_is_ended_with_its_dead_processor() {
-    let place = Place::with_functions(&[(
-        "completes",
-        &format!(
-            "sqlite3 \"$ASYNCQ_DB\" \"UPDATE asyncq_job SET state = 'completed' WHERE id = $ASYNCQ_JOB AND attempt = $ASYNCQ_ATTEMPT AND token = '$ASYNCQ_TOKEN' AND state = 'processing'\"; {STUBBORN}"
-        ),
-    )]);
+    let place = Place::with_functions(&[("completes", &format!("{COMPLETES}; {STUBBORN}"))]);
     place.stdout("asyncq enqueue events completes");
     let process = place.start("asyncq process");
     wait_until("it has completed its job", || !place.read("pid").is_empty());
@@ -175,7 +170,8 @@ fn a_function_that_completed_its_job_is_ended_with_its_dead_processor() {
     drop(process);
     place.session("$ asyncq process");
     assert!(!runs(&place.read("pid")));
-    assert_eq!(place.query("SELECT state || attempt || count(token) FROM asyncq_job"), "completed10");
+    assert_eq!(place.jobs("state attempt"), "completed 1");
+    place.session("$ asyncq service remove events");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Paths that lead through links: releases behind a link that a deploy changes, and a store behind one.
 
-use crate::place::{Place, runs, wait_until};
+use crate::place::{Place, lock, runs, wait_until};
 
 /// A place with two releases of a program, the first one behind the link `current`.
 fn releases() -> Place {
@@ -218,8 +218,7 @@ fn a_link_that_leads_to_another_store_ends_whoever_works_in_the_first_one() {
 fn a_store_behind_a_link_is_called_by_that_name() {
     let place = Place::new();
     place.stdout("mkdir real; ln -s real linked; asyncq -q --db real/q.db service add s; ln -s real/q.db q.db");
-    let other = rusqlite::Connection::open(place.at("real/q.db")).unwrap();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = lock(&place.at("real/q.db"));
     for db in ["q.db", "linked/q.db"] {
         place.session(&format!(
             "
@@ -232,7 +231,7 @@ fn a_store_behind_a_link_is_called_by_that_name() {
             std::process::id()
         ));
     }
-    other.execute_batch("ROLLBACK").unwrap();
+    drop(lock);
     place.session(&format!(
         "
         $ cd linked; asyncq --db new.db init; ls new.db

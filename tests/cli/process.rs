@@ -2,10 +2,10 @@
 
 use std::io::Read;
 
-use crate::place::{Place, wait_until};
+use crate::place::{COMPLETES, Place, wait_until};
 
 /// A function that says when it begins, and ends when it may.
-const WAITS: &str =
+pub const WAITS: &str =
     r#"echo "begin $1"; touch "begun-$1"; until [ -e "go-$1" ] || [ -e go ]; do sleep 0.01; done; echo "end $1""#;
 
 #[test]
@@ -95,33 +95,6 @@ fn one_slow_call_strands_nobody() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "begin 1\nend 1\n");
     place.session("$ asyncq service resume events; asyncq process\nhello 2\nhello 3");
     assert_eq!(place.jobs("failures conflicts crashes"), vec!["0 0 0"; 23].join(", "));
-}
-
-#[test]
-fn attempts_are_counted_from_one_without_gaps() {
-    let complete = "sqlite3 -cmd '.timeout 9000' \"$ASYNCQ_DB\" \"UPDATE asyncq_job SET state = 'completed'
-        WHERE id = $ASYNCQ_JOB AND attempt = $ASYNCQ_ATTEMPT AND token = '$ASYNCQ_TOKEN' AND state = 'processing'\"";
-    let place = Place::with_functions(&[
-        ("quick", ":"),
-        ("waits", WAITS),
-        ("itself", &format!("echo attempt $ASYNCQ_ATTEMPT; [ $ASYNCQ_ATTEMPT = 2 ] || exit 75\n{complete}")),
-    ]);
-    place.stdout("for i in $(seq 20); do asyncq enqueue events quick; done; asyncq enqueue events waits 1");
-    place.stdout("asyncq enqueue events itself");
-    let process = place.start("asyncq process --wait-retries");
-    wait_until("the slow call begins", || place.at("begun-1").exists());
-    let call = "SELECT claim || state || attempt FROM asyncq_job WHERE id = 22";
-    wait_until("the call behind it is given back", || place.query(call) == "1queued0");
-    place.write("go", "");
-    let output = process.wait();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "begin 1\nend 1\nattempt 1\nattempt 2\n");
-    assert_eq!(place.query(call), "3completed2");
-    place.session(
-        r#"
-        $ asyncq job show 22 --json
-        {[..]"state":"completed",[..]"attempt":2,[..]"attempts":[{"attempt":1,[..]"ending":"conflict",[..]},{"attempt":2,[..]"ending":"completed",[..]
-        "#,
-    );
 }
 
 #[test]
@@ -240,61 +213,11 @@ fn a_function_inherits_no_descriptors_but_its_own() {
 }
 
 #[test]
-fn what_sql_cannot_check_is_checked_at_the_claim() {
-    let place = Place::with_functions(&[("say", "echo $1")]);
-    let store = rusqlite::Connection::open(place.store()).unwrap();
-    // Older schemas have accepted all of it.
-    store.execute_batch("DROP TRIGGER asyncq_job_insert").unwrap();
-    let insert = "INSERT INTO asyncq_job (service, function, args, kwargs, principal, site) VALUES ('events', 'say', ?1, ?2, ?3, ?4)";
-    let deep = format!("{}{}", "[".repeat(65), "]".repeat(65));
-    let none: Option<&str> = None;
-    for (args, kwargs, principal, site) in [
-        ("[{\"a\":1,\"a\":2}]", "{}", none, none),
-        (&deep, "{}", none, none),
-        ("[\"\\u0000\"]", "{}", none, none),
-        ("[]", "{\"k\":\"\\ud800\"}", none, none),
-        ("[]", "{}", Some("a\x1b[m"), none),
-        ("[]", "{}", none, Some("relative")),
-        ("[\"fine\"]", "{}", none, none),
-    ] {
-        store.execute(insert, (args, kwargs, principal, site)).unwrap();
-    }
-    store
-        .execute(
-            "INSERT INTO asyncq_job (service, function, args) VALUES ('events', 'say', CAST(x'5B22FF225D' AS TEXT))",
-            [],
-        )
-        .unwrap();
-    drop(store);
-    place.session(
-        r"
-        $ asyncq process
-        fine
-        ! asyncq: job 1 (`events` `say`): args: the key `a` twice in one object
-        ! asyncq: job 2 (`events` `say`): args: nested too deep: at most 64 levels are allowed
-        ! asyncq: job 3 (`events` `say`): args: a NUL character in a string
-        ! asyncq: job 4 (`events` `say`): kwargs: a lone surrogate in a string
-        ! asyncq: job 5 (`events` `say`): principal: `a\u{1b}[m` cannot be a principal
-        ! asyncq: job 6 (`events` `say`): site: not an absolute path
-        ! asyncq: job 8 (`events` `say`): args: bytes that are no UTF-8
-        ? 1
-        $ asyncq job list
-        ...
-        5   events   say       []  [..]  a\u{1b}[m  error      [..]
-        ...
-        ",
-    );
-}
-
-#[test]
 fn how_long_a_call_took_is_told_alike_everywhere() {
     let place = Place::with_functions(&[
         ("short", "true"),
         ("long", "sleep 0.05; echo printed"),
-        (
-            "itself",
-            "sqlite3 $ASYNCQ_DB \".timeout 10000\" \"UPDATE asyncq_job SET state = 'completed' WHERE id = $ASYNCQ_JOB\"; sleep 0.05; echo $1",
-        ),
+        ("itself", &format!("{COMPLETES}; sleep 0.05; echo $1")),
     ]);
     place.stdout("for call in short long itself 'itself word'; do asyncq enqueue events $call; done");
     let output = place.run("asyncq --verbose process");

@@ -1,70 +1,8 @@
 //! Outcomes at stake: what goes wrong while calls run costs none of them.
 
-use std::time::Duration;
-
-use crate::place::{Place, runs, wait_until};
+use crate::place::{Place, lock, runs, wait_until};
 
 const WAITS: &str = "echo $ASYNCQ_JOB >> runs; touch begun; until [ -e go ]; do sleep 0.01; done";
-
-#[test]
-fn a_full_disk_keeps_no_outcome_waiting() {
-    let place = Place::new();
-    // It also takes the space that the store could have used again.
-    place.program(
-        "fill",
-        "#!/bin/sh
-         echo run >> runs; [ $ASYNCQ_JOB = 1 ] || exit 0
-         until sqlite3 $ASYNCQ_DB 'PRAGMA wal_checkpoint(TRUNCATE)' | grep -q '^0'; do :; done
-         head -c 10M /dev/zero > disk/filler 2>/dev/null
-         echo full",
-    );
-    std::fs::create_dir(place.at("disk")).unwrap();
-    place.write(
-        "full",
-        "mount -t tmpfs -o size=2M none disk || exit 99
-         export ASYNCQ_DB=disk/q.db
-         asyncq service add events && asyncq function add events fill -- ./fill || exit 98
-         asyncq enqueue events fill && asyncq enqueue events fill || exit 97
-         asyncq -q process --trust-store-writers 2> said & process=$!
-         until [ \"$(asyncq job list --state completed --json | grep -c completed)\" = 1 ] && grep -q begins said; do
-             kill -0 $process || { cat said >&2; asyncq job list >&2; exit 96; }
-         done
-         asyncq job list --json
-         asyncq -v process --trust-store-writers 2> late || exit 95
-         rm disk/filler
-         wait $process && asyncq job list --json",
-    );
-    let unshare = if place.stdout("id -u").trim() == "0" { "unshare -m" } else { "unshare -rm" };
-    let told = place.stdout(&format!("{unshare} sh ./full"));
-    let states: Vec<_> = told.split("\"state\":\"").skip(1).map(|part| part.split('"').next().unwrap()).collect();
-    assert_eq!(states, ["queued", "completed", "completed", "completed"], "{told}");
-    assert_eq!(place.read("runs"), "run\nrun\n");
-    let said = place.read("said");
-    assert!(said.starts_with("asyncq: no space left for the store `") && said.lines().count() == 1, "{said}");
-    assert!(place.read("late").contains("is busy"), "{}", place.read("late"));
-}
-
-#[test]
-fn an_application_that_locks_its_database_ends_no_call() {
-    let mut place = Place::new();
-    place.stdout("sqlite3 app.db 'PRAGMA journal_mode=DELETE; CREATE TABLE t (x)'");
-    place.set("ASYNCQ_DB", "app.db");
-    place.stdout("asyncq -q init; asyncq service add events");
-    place.function("waits", "", WAITS);
-    place.stdout("asyncq enqueue events waits");
-    let process = place.start("asyncq process --lock-timeout 100ms");
-    wait_until("the call begins", || place.at("begun").exists());
-    let application = rusqlite::Connection::open(place.at("app.db")).unwrap();
-    application.busy_timeout(Duration::from_secs(30)).unwrap();
-    application.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    // Longer than the deadline that somebody has who has nothing at stake.
-    std::thread::sleep(Duration::from_millis(400));
-    application.execute_batch("COMMIT").unwrap();
-    place.write("go", "");
-    let output = process.wait();
-    assert!(output.status.success(), "{output:?}");
-    assert_eq!(place.read("runs"), "1\n");
-}
 
 #[test]
 fn few_descriptors_make_fewer_slots() {
@@ -73,16 +11,6 @@ fn few_descriptors_make_fewer_slots() {
         .stdout("asyncq service set events --concurrency 60; for i in $(seq 60); do asyncq enqueue events hello; done");
     place.session("$ ulimit -n 40; asyncq process | sort | uniq -c\n[..]     60 hello");
     assert_eq!(place.count("--state completed"), 60);
-}
-
-#[test]
-fn a_drained_service_is_free() {
-    let place = Place::new();
-    place.program("slots", "#!/bin/sh\nsqlite3 \"$ASYNCQ_DB\" 'SELECT count(*) FROM asyncq_slot'\n");
-    for number in 10..30 {
-        place.stdout(&format!("asyncq service add s{number}; asyncq function add s{number} slots -- ./slots; asyncq enqueue s{number} slots"));
-    }
-    assert_eq!(place.stdout("taskset -c 0 asyncq process"), "1\n".repeat(20));
 }
 
 #[test]
@@ -96,23 +24,12 @@ fn a_processor_that_dies_before_it_records_an_outcome_is_a_crash() {
 }
 
 #[test]
-fn a_processor_of_which_nothing_can_be_told_disturbs_nobody() {
-    let place = Place::with_functions(&[("hello", "echo hello")]);
-    place.stdout("mkdir -p .local/share/asyncq/queue.db-asyncq/other/lock; asyncq enqueue events hello");
-    place.query("SELECT 1");
-    let store = rusqlite::Connection::open(place.store()).unwrap();
-    let other = "INSERT INTO asyncq_processor (folder, host, boot, pid, pid_start, started_at) VALUES ('other', 'h', 'b', 1, 1, 1)";
-    store.execute(other, []).unwrap();
-    place.session("$ asyncq process\nhello\n$ asyncq -v process\n! asyncq: cannot tell whether processor 1 (process 1 on h) lives: [..]\n! asyncq: attempts: 0; jobs that ended in an error: 0");
-}
-
-#[test]
 fn signals_are_heeded_while_an_outcome_waits_for_the_store() {
     let place = Place::with_functions(&[("slow", "echo $$ > pid; while :; do sleep 0.05; done"), ("waits", WAITS)]);
     place.stdout("asyncq service set events --concurrency 2; asyncq enqueue events slow; asyncq enqueue events waits");
     let process = place.start("asyncq process");
     wait_until("both have begun", || place.at("begun").exists() && !place.read("pid").is_empty());
-    let lock = place.lock();
+    let lock = lock(&place.store());
     place.write("go", "");
     // Those that come at once are one.
     process.signal("TERM");
@@ -123,22 +40,6 @@ fn signals_are_heeded_while_an_outcome_waits_for_the_store() {
     drop(lock);
     assert!(process.wait().status.success());
     assert_eq!(place.jobs("state failures crashes"), "queued 0 0, completed 0 0");
-}
-
-#[test]
-fn a_damaged_definition_costs_its_own_calls_and_nothing_else() {
-    let place = Place::with_functions(&[("waits", WAITS), ("damaged", "echo never")]);
-    place.stdout("asyncq enqueue events waits; asyncq enqueue events damaged");
-    let process = place.start("asyncq process");
-    wait_until("the call begins", || place.at("begun").exists());
-    let store = rusqlite::Connection::open(place.store()).unwrap();
-    store.execute("UPDATE asyncq_function SET command = '[7]' WHERE name = 'damaged'", []).unwrap();
-    place.write("go", "");
-    let output = process.wait();
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("function `damaged` of service `events`: its command is "), "{said}");
-    assert!(place.jobs("state attempt").starts_with("completed 1, error "));
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::time::Duration;
 
-use crate::place::{Place, install, wait_until};
+use crate::line::is_in_line;
+use crate::place::{Place, install, lock, wait_until};
 
 fn mode(path: &std::path::Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
@@ -251,9 +251,49 @@ fn a_full_disk() {
 }
 
 #[test]
+fn a_full_disk_keeps_no_outcome_waiting() {
+    let place = Place::new();
+    // It also takes the space that the store could have used again.
+    place.program(
+        "fill",
+        "#!/bin/sh
+         echo run >> runs; [ $ASYNCQ_JOB = 1 ] || exit 0
+         until sqlite3 $ASYNCQ_DB 'PRAGMA wal_checkpoint(TRUNCATE)' | grep -q '^0'; do :; done
+         head -c 10M /dev/zero > disk/filler 2>/dev/null
+         echo full",
+    );
+    std::fs::create_dir(place.at("disk")).unwrap();
+    place.write(
+        "full",
+        "mount -t tmpfs -o size=2M none disk || exit 99
+         export ASYNCQ_DB=disk/q.db
+         asyncq service add events && asyncq function add events fill -- ./fill || exit 98
+         asyncq enqueue events fill && asyncq enqueue events fill || exit 97
+         asyncq -q process --trust-store-writers 2> said & process=$!
+         until [ \"$(asyncq job list --state completed --json | grep -c completed)\" = 1 ] && grep -q begins said; do
+             kill -0 $process || { cat said >&2; asyncq job list >&2; exit 96; }
+         done
+         asyncq job list --json
+         asyncq -v process --trust-store-writers 2> late || exit 95
+         rm disk/filler
+         wait $process && asyncq job list --json",
+    );
+    let unshare = if place.stdout("id -u").trim() == "0" { "unshare -m" } else { "unshare -rm" };
+    let told = place.stdout(&format!("{unshare} sh ./full"));
+    let states: Vec<_> = told.split("\"state\":\"").skip(1).map(|part| part.split('"').next().unwrap()).collect();
+    assert_eq!(states, ["queued", "completed", "completed", "completed"], "{told}");
+    assert_eq!(place.read("runs"), "run\nrun\n");
+    let said = place.read("said");
+    assert!(said.starts_with("asyncq: no space left for the store `") && said.lines().count() == 1, "{said}");
+    assert!(place.read("late").contains("is busy"), "{}", place.read("late"));
+}
+
+#[test]
 fn a_store_that_is_locked_past_the_deadline() {
     let place = Place::with_functions(&[("hello", "echo hello")]);
-    let lock = place.lock();
+    // There is a line once a processor was there.
+    place.stdout("asyncq enqueue events hello && asyncq process");
+    let lock = lock(&place.store());
     place.session(
         "
         $ asyncq enqueue events hello --lock-timeout 200ms
@@ -271,9 +311,9 @@ fn a_store_that_is_locked_past_the_deadline() {
     );
     // Who waits longer than the lock is held gets in.
     let waits = place.start("asyncq enqueue events hello");
-    std::thread::sleep(Duration::from_millis(50));
+    wait_until("it waits", || is_in_line(&place, waits.0.id()));
     drop(lock);
-    assert_eq!(String::from_utf8(waits.wait().stdout).unwrap(), "1\n");
+    assert_eq!(String::from_utf8(waits.wait().stdout).unwrap(), "2\n");
 }
 
 #[test]
@@ -285,10 +325,14 @@ fn an_outcome_waits_for_a_locked_store_as_long_as_it_must() {
     place.stdout("asyncq enqueue events hello");
     let process = place.start("asyncq process --lock-timeout 100ms");
     wait_until("the call begins", || place.at("begun").exists());
-    let lock = place.lock();
+    let lock = lock(&place.store());
     place.write("go", "");
     wait_until("the call ends", || place.at("ended").exists());
-    std::thread::sleep(Duration::from_millis(500));
+    let engine = process.engine().parse().unwrap();
+    wait_until("its outcome waits", || is_in_line(&place, engine));
+    // Meanwhile, somebody who has nothing at stake and the same patience gives up.
+    let refused = place.run("asyncq enqueue events hello --lock-timeout 500ms");
+    assert_eq!(refused.status.code(), Some(75), "{refused:?}");
     drop(lock);
     assert!(process.wait().status.success());
     assert_eq!(place.jobs("state"), "completed");

@@ -1,6 +1,6 @@
 //! The two processes of a processor: whichever is killed, nothing is left and nothing runs twice.
 
-use crate::place::{Place, Running, runs, wait_until};
+use crate::place::{Place, Running, runs, sleeps, wait_until};
 
 /// Functions that get away from whoever runs them, as far as they can, and say who they are.
 fn hostile() -> Place {
@@ -70,8 +70,9 @@ fn a_processor_that_is_just_dying_is_waited_for() {
     place.stdout(&format!("kill -9 {engine}"));
     wait_until("the engine is dead, all of it", || !runs(&engine));
     let next = place.start("asyncq process");
-    // Time enough to find nothing to do, which would be wrong.
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    // It looks again and again, and does not find that there is nothing to do.
+    let pid = next.0.id().to_string();
+    wait_until("it waits", || sleeps(&next.engine()) > 100 || !runs(&pid));
     process.signal("CONT");
     let said = String::from_utf8(next.wait().stderr).unwrap();
     assert!(said.contains("died; 3 of its jobs put back"), "{said}");

@@ -25,6 +25,10 @@ pub const WORKER: &str = concat!(include_str!("speak.py"), include_str!("worker.
 /// With what a host begins, a program that drains into itself.
 pub const HOST: &str = concat!(include_str!("speak.py"), include_str!("host.py"));
 
+/// A command of shell with which a function completes its job itself, as in a transaction of its application.
+pub const COMPLETES: &str = "sqlite3 -cmd '.timeout 20000' \"$ASYNCQ_DB\" \"UPDATE asyncq_job SET state = 'completed'
+    WHERE id = $ASYNCQ_JOB AND attempt = $ASYNCQ_ATTEMPT AND token = '$ASYNCQ_TOKEN' AND state = 'processing'\"";
+
 /// An empty directory with a user in it.
 pub struct Place {
     folder: TempDir,
@@ -177,13 +181,6 @@ impl Place {
         self.query("SELECT COALESCE(group_concat(service || ' ' || taken, ', ' ORDER BY service, processor), '') FROM asyncq_slot")
     }
 
-    /// Keeps every other writer from the store, until the lock is dropped.
-    pub fn lock(&self) -> Lock {
-        let store = rusqlite::Connection::open(self.store()).unwrap();
-        store.execute_batch("BEGIN IMMEDIATE").unwrap();
-        Lock(store)
-    }
-
     /// Starts a shell command, which is killed when this is dropped.
     pub fn start(&self, line: &str) -> Running {
         Running(self.command(&format!("exec {line}")).spawn().unwrap())
@@ -235,6 +232,13 @@ fn compare(command: &str, expected: &[String], output: &Output) {
 /// A transaction of another program, which keeps writers out; it ends when this is dropped.
 pub struct Lock(#[expect(dead_code, reason = "held, not used")] rusqlite::Connection);
 
+/// Keeps every other writer from a store, until the lock is dropped.
+pub fn lock(store: &Path) -> Lock {
+    let store = rusqlite::Connection::open(store).unwrap();
+    store.execute_batch("BEGIN IMMEDIATE").unwrap();
+    Lock(store)
+}
+
 /// A program in the background.
 pub struct Running(pub Child);
 
@@ -272,6 +276,17 @@ pub fn runs(pid: &str) -> bool {
     // From the third field of proc(5) on; the twentieth counts the threads.
     let fields: Vec<&str> = stat.rsplit_once(") ").map(|(_, after)| after.split(' ').collect()).unwrap_or_default();
     fields.first().is_some_and(|state| *state != "Z" || fields[17] != "1")
+}
+
+/// How often the threads of a process have gone to sleep.
+pub fn sleeps(pid: &str) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let status = tasks.filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
+    let count = |status: String| {
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.and_then(|count| count.trim().parse::<u64>().ok())
+    };
+    status.filter_map(count).sum()
 }
 
 /// Milliseconds since 1970, as the store has them.
