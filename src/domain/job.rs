@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::attempt::Failure;
-use super::call::{Call, Key, Principal};
+use super::call::{Call, Key, OnBehalfOf, Principal};
 use super::function::Definition;
 use super::json::Json;
 use super::log::Log;
@@ -13,6 +13,7 @@ use super::retry::AttemptCounts;
 use super::service::ServiceName;
 pub use super::state::State;
 use super::time::Timestamp;
+use crate::error::{Error, Kind};
 
 /// The number of a job in its store; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,6 +101,45 @@ impl Enqueued {
         match self {
             Enqueued::New(id) | Enqueued::Same(id) => id,
         }
+    }
+}
+
+/// Where calls are made: what their jobs have from there.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// On whose behalf, unless a call says otherwise.
+    pub principal: Option<Principal>,
+    /// Whether no call may say otherwise, as inside a running function.
+    pub is_bound: bool,
+    /// The directory to run in, when it is not the one in which the function was defined.
+    pub site: Option<String>,
+    /// The operating system's name for who enqueues.
+    pub os_user: Option<String>,
+    /// The job inside which the calls are made, if any.
+    pub parent: Option<JobId>,
+}
+
+impl Origin {
+    /// The principal of a call that is made here.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] when the call says otherwise, and may not.
+    pub fn principal(&self, of: OnBehalfOf) -> Result<Option<Principal>, Error> {
+        match of {
+            OnBehalfOf::Caller => Ok(self.principal.clone()),
+            _ if self.is_bound => {
+                Err(Error::new(Kind::Denied, "a call inside a running function has the principal of that function"))
+            }
+            OnBehalfOf::Nobody => Ok(None),
+            OnBehalfOf::Named(principal) => Ok(Some(principal)),
+        }
+    }
+
+    /// What is put on a queue for a call that is made here.
+    #[must_use]
+    pub fn job(&self, call: Call, key: Option<Key>, hold: bool) -> NewJob {
+        let Origin { site, os_user, parent, .. } = self;
+        NewJob { call: Call { site: site.clone(), ..call }, key, hold, os_user: os_user.clone(), parent: *parent }
     }
 }
 

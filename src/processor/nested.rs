@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::outcome;
 use super::random::new_token;
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
-use crate::domain::job::{Finish, JobId, NewJob, Running, State};
+use crate::domain::event::Ran;
+use crate::domain::job::{Finish, NewJob, Running, State};
 use crate::domain::retry::decide_once;
 use crate::error::{Error, Kind, Result};
 use crate::runner::process::{fds, signals};
@@ -28,17 +29,6 @@ pub struct NestedRuntime<'a> {
     pub forwarder: &'a Forwarder,
     /// Is told, once, why its outcome cannot be recorded yet.
     pub tell: &'a dyn Fn(&Error),
-}
-
-/// How a nested call ended.
-#[derive(Debug)]
-pub struct Ran {
-    /// The job that records it.
-    pub job: JobId,
-    /// What came of it.
-    pub outcome: Outcome,
-    /// Whether its parent had ended before it did, so that its own end counts for nothing.
-    pub late: bool,
 }
 
 /// Runs `new` inside a running job; its output goes to `forwarder`. On a signal to stop, the function is ended as well.
