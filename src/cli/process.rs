@@ -251,7 +251,7 @@ fn tell_rescued(session: &Session, processor: &Processor, jobs: &[(JobId, State)
 }
 
 fn tell_postponed(session: &Session, claim: &Claim, why: &Failure, pause: Duration) {
-    let what = format!("job {} (`{}` `{}`)", claim.fence.job, claim.service, claim.function);
+    let what = format!("job {} (`{}` `{}`)", claim.fence.job, claim.call.service, claim.call.function);
     session.info(&format!("{what}: {}; tried again in {}", why.message, show_span(pause)));
 }
 

@@ -163,14 +163,10 @@ pub struct Claim {
     pub fence: Fence,
     /// The secret of this attempt.
     pub token: Token,
-    /// The call, or what is wrong with the stored one (only a client's own INSERT can bring that about).
-    pub call: Result<Call, Failure>,
-    /// How the function is run, or why it cannot be: it was removed meanwhile, or what is stored of it is damaged.
-    pub definition: Result<Arc<Definition>, Failure>,
-    /// Its service.
-    pub service: ServiceName,
-    /// Its function, as stored.
-    pub function: String,
+    /// The call.
+    pub call: Call,
+    /// How its function is run.
+    pub definition: Arc<Definition>,
     /// How its attempts have ended so far.
     pub before: AttemptCounts,
 }
@@ -179,14 +175,35 @@ impl Claim {
     /// How many bytes its arguments have.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.call.as_ref().map_or(0, |call| call.args.as_str().len() + call.kwargs.as_str().len())
+        self.call.args.as_str().len() + self.call.kwargs.as_str().len()
     }
 
     /// Whether a worker runs it.
     #[must_use]
     pub fn is_for_worker(&self) -> bool {
-        self.definition.as_ref().is_ok_and(|definition| definition.worker.is_some())
+        self.definition.worker.is_some()
     }
+
+    /// The directory in which it runs.
+    #[must_use]
+    pub fn site(&self) -> &str {
+        self.call.site_for(&self.definition)
+    }
+}
+
+/// A job that was claimed and cannot be run: its function was removed, or what is stored is damaged.
+#[derive(Debug, Clone)]
+pub struct BrokenClaim {
+    /// What its processor shows to change it.
+    pub fence: Fence,
+    /// Its service.
+    pub service: ServiceName,
+    /// Its function, as stored.
+    pub function: String,
+    /// How its attempts have ended so far.
+    pub before: AttemptCounts,
+    /// Why it cannot be run.
+    pub failure: Failure,
 }
 
 /// The job inside which something is called, found by its number and token.

@@ -54,16 +54,14 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &NestedRunt
         return Err(Error::new(Kind::Io, message).with_hint("the processor ends, and the call is run again"));
     }
     let claim = store.begin_nested(&inside.fence, new, &new_token()?.inside(&inside.token))?;
-    let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else {
-        unreachable!("a nested call was valid, and its function defined, in the transaction that began it")
-    };
     let output = Output { forwarder, whole_lines: false };
-    let ended = if definition.worker.is_some() {
+    let ended = if claim.is_for_worker() {
         single_call::run(&claim, around, output, &control)
     } else {
-        let request = Request { fence: &claim.fence, token: &claim.token, call, definition };
         let unstarted = |hitch: StartFailure| Some(Ended::unrun(hitch.outcome(), Capture::new(&around.folder)));
-        command::run(&request, around, output, &control).unwrap_or_else(unstarted).ok_or_else(left_behind)?
+        command::run(&Request::of(&claim), around, output, &control)
+            .unwrap_or_else(unstarted)
+            .ok_or_else(left_behind)?
     };
 
     let outcome = match ended.outcome {
