@@ -62,6 +62,13 @@ impl Error {
         self
     }
 
+    /// The same failure with this way out, unless it has one.
+    #[must_use]
+    pub fn or_hint(mut self, hint: &str) -> Error {
+        self.hint.get_or_insert_with(|| hint.to_owned());
+        self
+    }
+
     /// The same failure with what lies under it, for [`StdError::source`].
     #[must_use]
     pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Error {

@@ -10,6 +10,7 @@ use super::format::{FormatOptions, Record};
 use super::output::{self, FieldList};
 use super::session::{Session, now};
 use super::table::{Column, Table};
+use crate::commands::job::put_back_copied;
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{self, Added, ServiceChange, ServiceName};
 
@@ -84,7 +85,8 @@ impl Service {
         match self {
             Service::Add { name, limits } => {
                 let name = ServiceName::parse(&name)?;
-                let added = session.open_or_make()?.add_service(&name, limits.concurrency)?;
+                let mut store = session.open_or_make()?;
+                let added = store.add_service(&name, limits.concurrency)?;
                 session.verbose(&match added {
                     Added::New => format!("added service `{name}`"),
                     Added::Same => format!("service `{name}` is there already"),
@@ -112,7 +114,10 @@ impl Service {
             }
             Service::Remove { name, force } => {
                 let waiting = if force { IfWaiting::Cancel } else { IfWaiting::Refuse };
-                let removed = session.open()?.remove_service(&ServiceName::parse(&name)?, waiting)?;
+                let mut store = session.open()?;
+                let name = ServiceName::parse(&name)?;
+                put_back_copied(&mut store)?;
+                let removed = store.remove_service(&name, waiting)?;
                 tell_removed(session, &removed);
             }
         }

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use super::outcome_journal::JournalEntry;
 
-use crate::domain::attempt::{Ending, FailureKind, Outcome};
-use crate::domain::call::Call;
+use crate::domain::attempt::{Ending, Failure, FailureKind, Outcome};
 use crate::domain::event::{Event, Report};
-use crate::domain::job::{BrokenClaim, Claim, Finish, JobId, State};
+use crate::domain::job::{Claim, Finish, JobId, State};
 use crate::domain::log::Log;
 use crate::domain::processor::Summary;
 use crate::domain::retry::{Decision, decide, not_by_itself, refused};
@@ -65,12 +64,16 @@ impl FinishedCall {
         Ok(FinishedCall { service, function, finish, mark: None, lacks_own_site: false })
     }
 
+    /// Whether a claim can be run: the stored call is valid, and so is its function.
+    pub(super) fn can_run(claim: &Claim) -> bool {
+        claim.call.is_ok() && claim.definition.is_ok()
+    }
+
     /// A claim that cannot be run.
-    pub(super) fn broken(claim: BrokenClaim) -> FinishedCall {
-        let BrokenClaim { fence, service, function, before, failure } = claim;
-        let verdict = decide(&Outcome::Failed(failure), before, 0.0);
-        let finish = Finish { fence, verdict, result: None, took: Duration::ZERO, log: Log::default() };
-        FinishedCall { service, function, finish, mark: None, lacks_own_site: false }
+    pub(super) fn unfit(claim: &Claim) -> FinishedCall {
+        let flaw = claim.call.as_ref().err().or(claim.definition.as_ref().err());
+        let failure = flaw.cloned().unwrap_or_else(|| Failure::new(FailureKind::CannotRun, "it cannot be run"));
+        FinishedCall::unrun(claim, &Outcome::Failed(failure))
     }
 
     /// A claim that was not run.
@@ -82,9 +85,9 @@ impl FinishedCall {
 
     fn new(claim: &Claim, finish: Finish) -> FinishedCall {
         let cannot_run = finish.verdict.error.as_ref().is_some_and(|error| error.kind == FailureKind::CannotRun);
-        let Call { service, function, site, .. } = &claim.call;
-        let lacks_own_site = cannot_run && site.as_ref().is_some_and(|site| !Path::new(site).is_dir());
-        let (service, function) = (service.clone(), function.as_str().to_owned());
+        let own_site = claim.call.as_ref().ok().and_then(|call| call.site.as_deref());
+        let lacks_own_site = cannot_run && own_site.is_some_and(|site| !Path::new(site).is_dir());
+        let (service, function) = (claim.service.clone(), claim.function.clone());
         FinishedCall { service, function, finish, mark: None, lacks_own_site }
     }
 

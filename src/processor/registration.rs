@@ -93,7 +93,7 @@ impl Registration {
         };
         reached("processor registered");
         let (location, path, forwarder) =
-            (store.location().as_path().into(), folder.path().to_owned(), Arc::new(forwarder));
+            (store.location().as_os_str().into(), folder.path().to_owned(), Arc::new(forwarder));
         let made = Surroundings::new(location, path, run.env.iter().cloned(), &run.program).map_err(fail);
         let made = made.and_then(|around| {
             let (orphans, home) = (Arc::clone(&around.orphans), around.home.clone());

@@ -1,7 +1,8 @@
-//! What differs between database engines, and nothing else.
+//! What differs between database engines, and nothing else. `docs/engines.md` says how to add one.
 //!
 //! Invariant: verbs above this seam hold one copy of the SQL, in the subset that SQLite and PostgreSQL share;
-//! placeholders are `?1` to `?n` and may occur more than once and in any order.
+//! placeholders are `?1` to `?n` and may occur more than once and in any order. No verb goes on after a statement that
+//! failed, except by [`Tx::try_execute`].
 //!
 //! A `SELECT` locks the rows that the transaction is about to change by a suffix in an executable comment, such as
 //! `SELECT state FROM asyncq_job WHERE id = ?1 /*! FOR NO KEY UPDATE */`. An engine that locks single rows runs what stands in
@@ -9,8 +10,13 @@
 //! where it locks nothing, and can lock inside a sub-select. `docs/engines.md` lists the locks.
 
 use std::borrow::Cow;
+use std::fs::Metadata;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::schema::{Mended, SchemaFound};
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Kind, Result};
 
@@ -22,7 +28,19 @@ pub(super) enum Mode {
     /// Sees a consistent state, in which other writers may change all rows but those that this transaction has locked or
     /// changed. So lock a row before you decide what to do with it, and have every `UPDATE` say which state it expects.
     /// SQLite gives more: there a writer is alone with the store.
-    Write,
+    Write(Triggers),
+}
+
+/// Which triggers a transaction runs. The schema's own triggers check and complete what clients write; where they run, they let
+/// asyncq do more than clients may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Triggers {
+    /// Those of an application and the schema's own.
+    All,
+    /// The same, but none if no application has a trigger on the jobs: then the writer completes what it writes.
+    IfForeign,
+    /// None if the engine can do without: an application has no say in what becomes of its calls.
+    None,
 }
 
 /// How long to wait for a store that somebody else has locked.
@@ -34,107 +52,151 @@ pub enum Patience {
     Endless,
 }
 
-/// Who is told what goes wrong after a transaction that is done and stays so.
+/// Receives errors that happen after a commit, such as a failed checkpoint: what was committed stays.
 pub(super) type Trouble = Box<dyn FnMut(&Error) + Send>;
+
+/// Becomes readable when somebody writes to the store, this process too. The writer may not have committed yet: ask
+/// [`Store::changed`](super::Store::changed).
+#[derive(Debug)]
+pub struct Watch(OwnedFd);
+
+impl Watch {
+    /// Watches by a descriptor that does not block, and from which a few bytes can be read for each event.
+    pub(super) fn on(descriptor: OwnedFd) -> Watch {
+        Watch(descriptor)
+    }
+
+    /// Consumes all events so far; returns whether there were any.
+    pub fn heard(&mut self) -> bool {
+        let mut events = [0_u8; 4096];
+        let mut any = false;
+        while rustix::io::read(&self.0, &mut events).is_ok_and(|length| length > 0) {
+            any = true;
+        }
+        any
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 /// One connection to one store.
 pub(super) trait Engine: Send {
     /// Runs `work` in one transaction: commits when it returns `Ok`, else rolls back. A write is durable when this
-    /// returns `Ok`, and was made to the store that the path still names.
+    /// returns `Ok`, and was made to the store that the location still names. May run `work` more than once.
+    ///
+    /// Before `work` runs, the engine has looked which schema the store has, for [`Tx::found`]. It adds the way out to an error
+    /// of `work` that says that the store is [`damaged`].
     fn transact(&mut self, mode: Mode, work: &mut dyn FnMut(&mut dyn Tx) -> Result<()>) -> Result<()>;
 
     /// Sets how long the following transactions wait for locks.
     fn be_patient(&mut self, patience: Patience);
 
-    /// Sets who is told what goes wrong after a transaction that is done and stays so.
+    /// Sets who receives errors that happen after a commit.
     fn on_trouble(&mut self, trouble: Trouble);
 
-    /// Whether the schema's triggers, which check and complete what clients write, run in the following transactions.
-    fn use_triggers(&mut self, on: bool) -> Result<()>;
-
-    /// Has commits wait for the disk no more, so that the rest of what they cost can be measured.
+    /// Commits no longer wait for the disk, so that the rest of their cost can be measured.
     fn measure_without_disk(&mut self) -> Result<()>;
 
-    /// Makes sure that the path still names the store that is open.
-    fn look_where_it_is(&self) -> Result<()>;
+    /// Checks that the location still names the store that is open.
+    fn still_there(&self) -> Result<()>;
 
-    /// Whether somebody else may have changed the store since this was last asked; never misses a change.
+    /// Whether somebody else may have changed the store since the last call; never misses a change.
     fn changed(&mut self) -> Result<bool>;
+
+    /// Begins to watch the store for writes.
+    fn watch(&self) -> io::Result<Watch>;
+
+    /// The folder of this machine in which processors keep their files: the same one for all who use the store.
+    fn run_folder(&self) -> PathBuf;
+
+    /// The file whose owner, group and mode the files in the run folder take.
+    fn metadata(&self) -> io::Result<Metadata>;
+
+    /// Refuses a store that somebody other than root could change.
+    fn only_root_can_change(&self) -> Result<()>;
+
+    /// Removes what no processor removes from the run folder of a store that has none, and the folder if it is empty then.
+    fn remove_run_folder(&self);
 }
 
 /// One transaction.
 pub(super) trait Tx {
-    /// Runs a statement and tells how many rows it changed.
+    /// Runs a statement; returns how many rows it changed.
     fn execute(&mut self, sql: &str, args: &[Value<'_>]) -> Result<u64>;
 
-    /// Runs a statement that a rule of an application may refuse: then gives the error that names the rule, and the statement
-    /// has done nothing.
+    /// Runs a statement that a rule of an application may refuse. Then it returns the error that names the rule, the
+    /// statement has done nothing, and the transaction goes on.
     fn try_execute(&mut self, sql: &str, args: &[Value<'_>]) -> Result<Result<u64>>;
 
-    /// Runs an INSERT of jobs; gives the numbers of those that it made, in the order of its rows. No number follows from
+    /// Runs an INSERT of jobs; returns the numbers of those that it made, in the order of its rows. No number follows from
     /// another one.
     fn insert(&mut self, sql: &str, args: &[Value<'_>]) -> Result<Vec<i64>>;
 
-    /// Runs a statement and hands each row it gives to `each`.
+    /// Runs a statement and hands each of its rows to `each`.
     fn query(&mut self, sql: &str, args: &[Value<'_>], each: &mut dyn FnMut(&dyn Row) -> Result<()>) -> Result<()>;
 
-    /// Runs a script without parameters; only for schemas.
-    fn script(&mut self, sql: &str) -> Result<()>;
+    /// Which schema the store has.
+    fn found(&self) -> SchemaFound;
 
-    /// Puts other words for a table into the schema, which change neither its columns nor its rows; leaves it as it is where
-    /// the table has other columns than the words say, as an application may have added some. Only for upgrades.
-    fn reword(&mut self, table: &str, words: &str) -> Result<()>;
+    /// Brings the store to the schema of this build: makes it, or upgrades an older one.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] when it is newer.
+    fn bring(&mut self) -> Result<()>;
 
-    /// Whether a table has an index that a UNIQUE among its own words has made. Only for upgrades.
-    fn has_inline_unique(&mut self, table: &str) -> Result<bool>;
+    /// Whether the schema is as this build makes it. What an application has added does not count.
+    fn is_whole(&mut self) -> Result<bool>;
 
-    /// The words that made a table, an index or a trigger, if there is one of that name.
-    fn words(&mut self, kind: &str, name: &str) -> Result<Option<String>>;
+    /// Makes again what is missing of the schema or was changed.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] when a table differs in a way that does not allow to keep its rows.
+    fn mend(&mut self) -> Result<Vec<Mended>>;
 
-    /// How the rows of a table are stored, compared with those of a table with these words.
-    fn storage(&mut self, table: &str, words: &str) -> Result<Storage>;
+    /// Removes all that belongs to the store from the database.
+    fn drop_schema(&mut self) -> Result<()>;
 
-    /// Looks through the whole store for damage; gives the first that it finds. What an application has in the same
-    /// database is not looked at.
+    /// Searches the whole store for damage; returns the first that it finds. What an application has in the same database
+    /// does not count.
     fn integrity_check(&mut self) -> Result<Option<String>>;
 
-    /// The application's foreign keys to tables of the store.
-    fn references(&mut self) -> Result<Vec<Reference>>;
+    /// Checks that jobs can be numbered for as long as anybody may enqueue.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] when a client has set a number that leaves hardly any, or none.
+    fn check_numbers(&mut self) -> Result<()>;
+
+    /// Makes what others have committed survive a power cut, where it is the answer and nothing is left to change: who
+    /// committed it may have been killed before the disk had it.
+    fn force_sync(&mut self) -> Result<()>;
+
+    /// Whether triggers run in this transaction.
+    fn runs_triggers(&self) -> bool;
 
     /// The error for a statement that did nothing although it should have: a trigger of the application made it so.
     fn passed_over(&mut self) -> Error;
 
-    /// Whether the database holds a table that is not the store's.
+    /// The application's foreign keys to tables of the store.
+    fn references(&mut self) -> Result<Vec<Reference>>;
+
+    /// Whether the database holds tables or views that are not the store's.
     fn has_foreign_table(&mut self) -> Result<bool>;
 
-    /// The greatest number that a row of a table which numbers its rows itself has ever had.
-    fn last_number(&mut self, table: &str) -> Result<i64>;
-
-    /// Whether the store has a table of that name.
-    fn has_table(&mut self, name: &str) -> Result<bool>;
-
-    /// Whether an application has a trigger of its own on that table of the store's.
-    fn has_foreign_trigger(&mut self, table: &str) -> Result<bool>;
+    /// How a person removes a database that holds nothing but the store.
+    fn how_to_remove_all(&self) -> String;
 
     /// A text as the bytes in which the database keeps it, out of which a statement can cut pieces.
     fn as_kept<'a>(&mut self, text: &'a str) -> Result<Cow<'a, [u8]>>;
 
-    /// What tells this store from its copies, for as long as it is there; `None` where the system does not tell.
+    /// What tells this store from its copies, for as long as it exists; `None` where the system does not say.
     fn identity(&self) -> Option<&str>;
 
     /// The database's clock, read once at the start of the transaction, so that hosts need not agree.
     fn now(&self) -> Timestamp;
-}
-
-/// How the rows of a table are stored, compared with those of another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Storage {
-    /// In the same way: the words of the one can be given to the other.
-    Same,
-    /// With more columns, as an application may add them.
-    Wider,
-    /// In another way.
-    Other,
 }
 
 /// A foreign key that an application has to a table of the store.
@@ -144,9 +206,9 @@ pub(super) struct Reference {
     pub(super) table: String,
     /// The store's table.
     pub(super) to: String,
-    /// Which columns of the one refer to which of the other.
+    /// The columns that refer, each with the one that it refers to.
     pub(super) columns: Vec<(String, String)>,
-    /// Whether what refers to a row that goes is changed, or goes too; otherwise that row has to stay.
+    /// Whether rows that refer to a removed row are changed, or removed too; otherwise that row has to stay.
     pub(super) follows: bool,
 }
 
@@ -215,11 +277,11 @@ impl<'a, T: Into<Value<'a>>> From<Option<T>> for Value<'a> {
 pub(super) trait Row {
     fn int(&self, column: usize) -> Result<Option<i64>>;
     fn text(&self, column: usize) -> Result<Option<&str>>;
-    /// The bytes of a blob or of a text, which a client may have filled with bytes that are no UTF-8.
+    /// The bytes of a blob or of a text, which may not be UTF-8: clients write what they like.
     fn bytes(&self, column: usize) -> Result<Option<&[u8]>>;
 }
 
-/// Reading rows without repeating what must be there.
+/// Reads columns that must have a value.
 impl dyn Row + '_ {
     pub(super) fn i64(&self, column: usize) -> Result<i64> {
         self.int(column)?.ok_or_else(|| missing(column))
@@ -246,44 +308,25 @@ pub(super) fn missing(column: usize) -> Error {
     damaged(&format!("column {column} is empty"))
 }
 
-/// `COPY` stands for the copy of the store. What saves something works on that, and makes a new file: a damaged one
-/// is never written.
-pub(super) const WAY_OUT_OF_DAMAGE: &str = "stop every processor, and copy the file together with its `-wal`; then \
-    restore a backup, or save what can be read: `sqlite3 COPY .dump | sed 's/^ROLLBACK.*/COMMIT;/' | sqlite3 NEW`";
-
-/// The error for a store that holds what it cannot hold.
+/// The error for a store that holds what it cannot hold. The engine adds the way out.
 pub(super) fn damaged(what: &str) -> Error {
-    Error::new(Kind::Invalid, format!("the store is damaged: {what}")).with_hint(WAY_OUT_OF_DAMAGE)
+    Error::new(Kind::Invalid, format!("the store is damaged: {what}"))
 }
 
 /// The error for what a rule of an application refuses.
 pub(super) fn rule_refuses(rule: &str, why: &str) -> Error {
     Error::new(Kind::Denied, format!("{rule} refuses this: {why}"))
-        .with_hint("that belongs to the application, and not to asyncq: change it, or what it looks at")
+        .with_hint("it belongs to the application, not to asyncq: change it, or the data that it checks")
 }
 
-/// Reading through a transaction.
+/// What follows from the methods of an engine.
 impl dyn Tx + '_ {
-    /// Makes sure that what is there survives a power cut, where that is the answer and nothing is left to change: whoever
-    /// committed it may have been killed before it was on the disk. Only a commit that changes something syncs, and what was
-    /// committed before along with it.
-    pub(super) fn force_sync(&mut self) -> Result<()> {
-        // The second time it is as it was, and yet a page has changed.
-        for _ in 0..2 {
-            self.turn_version()?;
-        }
-        Ok(())
-    }
-
-    /// Runs a statement that changes a row, unless a trigger of an application makes it pass that over.
+    /// Runs a statement that must change a row.
+    ///
+    /// # Errors
+    /// [`Tx::passed_over`] when it changes none.
     pub(super) fn change(&mut self, sql: &str, args: &[Value<'_>]) -> Result<()> {
         if self.execute(sql, args)? == 0 { Err(self.passed_over()) } else { Ok(()) }
-    }
-
-    /// Makes the version of the schema negative, by which the schema's triggers know asyncq, or positive again: nobody else
-    /// ever sees it negative.
-    pub(super) fn turn_version(&mut self) -> Result<()> {
-        self.execute("UPDATE asyncq_schema SET version = -version", &[]).map(|_| ())
     }
 
     /// The first row that a statement gives, read by `read`.

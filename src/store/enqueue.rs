@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use super::engine::Tx;
+use super::engine::{Triggers, Tx};
 use super::insert::{Insertion, alike, insert};
 use super::{Store, function, one};
 use crate::domain::call::Call;
@@ -50,17 +50,11 @@ impl Store {
     }
 
     fn insert_all(&mut self, new: &[NewJob], at: &mut Option<usize>) -> Result<Vec<Enqueued>> {
-        let done = self.write_untriggered(|tx| {
-            // An application's own triggers are to see its calls.
-            if tx.has_foreign_trigger("asyncq_job")? {
-                return Ok(None);
-            }
-            enqueue_in(tx, new, Insertion::Own, at).map(Some)
-        })?;
-        match done {
-            Some(done) => Ok(done),
-            None => self.write(|tx| enqueue_in(tx, new, Insertion::Client, at)),
-        }
+        // An application's own triggers are to see its calls.
+        self.change(Triggers::IfForeign, |tx| {
+            let way = if tx.runs_triggers() { Insertion::Client } else { Insertion::Own };
+            enqueue_in(tx, new, way, at)
+        })
     }
 }
 

@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn what_goes_back_is_found_by_its_number() {
         let database = rusqlite::Connection::open_in_memory().unwrap();
-        database.execute_batch(crate::store::schema_script::FRESH).unwrap();
+        database.execute_batch(crate::store::sqlite::schema_script::FRESH).unwrap();
         for sql in [GIVE_BACK, POSTPONE] {
             let mut plan = database.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let how: String = plan.raw_query().next().unwrap().unwrap().get(3).unwrap();

@@ -1,10 +1,14 @@
-//! Where a store is.
+//! Where a store is, and which engine keeps it.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::engine::{Engine, Patience};
 use super::path::absolute;
+use super::sqlite;
+use crate::domain::text::escape_control;
 use crate::error::{Error, Kind, Result};
 
 /// Where a store is.
@@ -12,40 +16,89 @@ use crate::error::{Error, Kind, Result};
 pub enum Location {
     /// A SQLite file; an absolute path, maybe through links.
     File(PathBuf),
+    /// The URL of a database server. No build has an engine for one yet.
+    Server(String),
 }
 
+const NAME_A_FILE: &str = "name a SQLite file, as in `--db queue.db`";
+
 impl Location {
-    /// Reads what stands after `--db` or in `$ASYNCQ_DB`; a relative path counts from `folder`.
+    /// Reads the value of `--db` or `$ASYNCQ_DB`; a relative path counts from `folder`.
     ///
     /// # Errors
-    /// [`Kind::Usage`] when the text is empty or names an engine that this build does not have.
+    /// [`Kind::Usage`] when the text names nothing.
     pub fn parse(text: impl AsRef<OsStr>, folder: &Path) -> Result<Location> {
         let text = text.as_ref();
-        if let Some((scheme, _)) = text.to_str().and_then(|text| text.split_once("://")) {
-            let message = format!("`{}` stores are not supported", crate::domain::text::escape_control(scheme));
-            return Err(Error::new(Kind::Usage, message).with_hint("name a SQLite file, as in `--db queue.db`"));
+        if let Some(url) = text.to_str().filter(|text| text.contains("://")) {
+            return Ok(Location::Server(url.to_owned()));
         }
         if text.is_empty() || text.as_bytes().contains(&0) {
-            let hint = "name a SQLite file, as in `--db queue.db`";
-            return Err(Error::new(Kind::Usage, "the name of the store is empty").with_hint(hint));
+            return Err(Error::new(Kind::Usage, "the name of the store is empty").with_hint(NAME_A_FILE));
         }
         Ok(Location::File(absolute(folder, Path::new(text))))
     }
-}
 
-impl Location {
-    /// The path, byte for byte.
+    /// The text that [`Location::parse`] reads, byte for byte.
     #[must_use]
-    pub fn as_path(&self) -> &Path {
-        let Location::File(path) = self;
-        path
+    pub fn as_os_str(&self) -> &OsStr {
+        match self {
+            Location::File(path) => path.as_os_str(),
+            Location::Server(url) => url.as_ref(),
+        }
+    }
+
+    /// The file in which SQLite keeps the store.
+    fn file(&self) -> Result<&Path> {
+        match self {
+            Location::File(path) => Ok(path),
+            Location::Server(url) => {
+                let message = format!("`{}` stores are not supported", escape_control(scheme(url)));
+                Err(Error::new(Kind::Usage, message).with_hint(NAME_A_FILE))
+            }
+        }
+    }
+
+    /// Connects to the store that is there, with the engine that keeps it.
+    pub(super) fn connect(&self, patience: Patience) -> Result<Box<dyn Engine>> {
+        sqlite::connect(self.file()?, patience)
+    }
+
+    /// Makes an empty store unless there is something; returns whether it did.
+    pub(super) fn make(&self, patience: Patience) -> Result<bool> {
+        sqlite::new_file::make(self.file()?, patience)
+    }
+
+    /// Refuses a store that somebody other than root could change: in place, by a file put next to it, or by a link on the
+    /// way to it, which functions get as `ASYNCQ_DB`. Those who can do that decide what functions are.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] if there is somebody. A store that does not exist is nobody's, and a directory is no store.
+    pub fn only_root_can_change(&self) -> Result<()> {
+        sqlite::permissions::only_root_can_change(self.file()?)
+    }
+
+    /// Keeps root from making a store in another user's folder, where that user could not use it.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] when this process is root's, nothing is there, and another user owns the folder in which it would
+    /// make the first file or folder.
+    pub fn refuse_foreign_folder(&self) -> Result<()> {
+        sqlite::permissions::refuse_foreign_folder(self.file()?)
     }
 }
 
-impl std::fmt::Display for Location {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Location::File(path) = self;
-        path.display().fmt(f)
+/// Which kind of server a URL names.
+fn scheme(url: &str) -> &str {
+    url.split("://").next().unwrap_or(url)
+}
+
+/// For messages: a URL may hold a password.
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Location::File(path) => path.display().fmt(f),
+            Location::Server(url) => write!(f, "{}://...", scheme(url)),
+        }
     }
 }
 
@@ -58,6 +111,9 @@ mod tests {
         let at = |text| Location::parse(text, Path::new("/here"));
         assert_eq!(at("q.db").unwrap(), Location::File("/here/q.db".into()));
         assert_eq!(at("").unwrap_err().kind(), Kind::Usage);
-        assert_eq!(at("mysql://host/db").unwrap_err().to_string(), "`mysql` stores are not supported");
+        let server = at("mysql://eve:secret@host/db").unwrap();
+        assert_eq!(server.to_string(), "mysql://...");
+        let error = server.connect(Patience::Endless).err().unwrap();
+        assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Usage, "`mysql` stores are not supported"));
     }
 }

@@ -180,18 +180,11 @@ fn still(change: JobChange) -> (String, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::engine::{Engine, Mode, Patience};
-    use crate::store::migrate::{self, Schema};
-    use crate::store::sqlite::Sqlite;
+    use crate::store::sqlite::in_a_new_store;
 
     #[test]
     fn whether_a_job_is_as_it_was_found_is_looked_up_by_its_number() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("queue.db");
-        std::fs::write(&path, "").unwrap();
-        let mut engine = Sqlite::open(&path, Patience::Endless).unwrap();
-        let explained = engine.transact(Mode::Write, &mut |tx| {
-            Schema::of_this_build().bring(tx, migrate::SchemaFound::Nothing)?;
+        in_a_new_store(&mut |tx| {
             for change in [JobChange::Cancel, JobChange::Retry, JobChange::Start, JobChange::Remove] {
                 let (sql, count) = still(change);
                 let args = [7.into(), "error".into(), 8.into()];
@@ -203,6 +196,5 @@ mod tests {
             }
             Ok(())
         });
-        explained.unwrap();
     }
 }

@@ -10,30 +10,23 @@ mod engine;
 mod enqueue;
 mod finish;
 mod function;
-#[cfg(debug_assertions)]
-mod future;
 mod insert;
-mod integrity;
 mod job;
 mod location;
 mod many;
-mod migrate;
 mod nested;
 mod path;
 mod progress;
 mod query;
 mod remove;
 mod rescue;
-mod row;
 mod schema;
-mod schema_script;
 mod select;
 mod service;
 mod sqlite;
-mod watch;
 
 pub use cycle::{Cycle, CycleResult, ServiceStatus};
-pub use engine::Patience;
+pub use engine::{Patience, Watch};
 pub use enqueue::Refused;
 pub use job::Cancelled;
 pub use location::Location;
@@ -42,119 +35,104 @@ pub use path::{absolute, as_shown, is_same};
 pub use query::QueuePosition;
 pub use rescue::Rescued;
 pub use schema::Mended;
-pub use watch::Watch;
 
 use std::path::PathBuf;
 
-use engine::{Engine, Mode, Tx};
-use migrate::{Schema, SchemaFound};
-use sqlite::Sqlite;
-use sqlite::errors::no_space;
-use sqlite::{new_file, permissions};
+use engine::{Engine, Mode, Triggers, Tx};
+use schema::SchemaFound;
 
 use crate::error::{Error, Kind, Result};
-use crate::failpoint::reached;
 
 /// One connection to one store.
 pub struct Store {
     engine: Box<dyn Engine>,
     /// As it was named, maybe through links.
     location: Location,
-    /// The file without links: what belongs to it is beside it, whatever name led there.
-    file: PathBuf,
-    schema: Schema,
 }
 
 impl Store {
     /// Opens a store that exists. An older one is upgraded by the first verb.
     ///
     /// # Errors
-    /// [`Kind::Unreachable`] when there is none, [`Kind::Denied`] when this user cannot use it without harm to others, and
-    /// whatever the file system answers. That a file holds no store, or
-    /// a newer one, is told by the first verb.
+    /// [`Kind::Usage`] when this build has no engine for it, [`Kind::Unreachable`] when there is none, [`Kind::Denied`] when
+    /// this user cannot use it without harm to others, and all that the file system answers. The first verb says if it is no
+    /// store, or a newer one.
     pub fn open(location: &Location, patience: Patience) -> Result<Store> {
-        let Location::File(path) = location;
-        permissions::allow_use(path)?;
-        reached("store looked at");
-        let engine = Sqlite::open(path, patience)?;
-        let file = engine.path().to_owned();
-        Ok(Store { engine: Box::new(engine), location: location.clone(), file, schema: Schema::of_this_build() })
+        Ok(Store { engine: location.connect(patience)?, location: location.clone() })
     }
 
-    /// Opens a store. Where there is no file, it makes one first, readable by its owner only, and says so. A file that is
-    /// there gets no tables: the first verb says that it holds no store.
+    /// Opens a store. Where there is no file, it makes one first, readable by its owner only, and says so. An existing
+    /// file gets no tables: the first verb says that it holds no store.
     ///
     /// # Errors
-    /// [`Kind::Io`] when the file of an earlier store is gone but its WAL is there.
+    /// As [`Store::open`], and [`Kind::Io`] when the file of an earlier store is gone but its WAL is there.
     pub fn open_or_make(location: &Location, patience: Patience) -> Result<(Store, bool)> {
-        let Location::File(path) = location;
-        let mut made = false;
-        if std::fs::symlink_metadata(path).is_err() {
-            sqlite::filesystem::refuse_network(path)?;
-            let draft = new_file::NewFile::new(path)?;
-            fill(&draft, patience).map_err(|error| {
-                draft.remove_sidecars();
-                if error.kind() == Kind::Full { no_space(path) } else { error }
-            })?;
-            made = draft.publish()?;
-        }
+        let made = location.make(patience)?;
         Ok((Store::open(location, patience)?, made))
     }
 
     /// Opens a store and makes it first if there is none: a new file, as [`Store::open_or_make`] does, or the tables in a
-    /// database that an application made. Says whether anything was made or upgraded.
+    /// database that an application made. Says whether it made or upgraded anything.
     ///
     /// # Errors
     /// As [`Store::open_or_make`].
     pub fn create(location: &Location, patience: Patience) -> Result<(Store, bool)> {
         let (mut store, mut made) = Store::open_or_make(location, patience)?;
         if !made {
-            let schema = store.schema;
-            // What has lost its tables looks like a database that never had them.
-            if store.found()? == SchemaFound::Nothing {
+            let mut found = SchemaFound::Current;
+            store.engine.transact(Mode::Read, &mut |tx| {
+                found = tx.found();
+                Ok(())
+            })?;
+            // A store that has lost its tables looks like a database that never had them.
+            if found == SchemaFound::Nothing {
                 store.check()?;
             }
-            store.engine.transact(Mode::Write, &mut |tx| {
-                let found = schema.look(tx)?;
-                made = found != SchemaFound::Current;
-                if found == SchemaFound::Nothing && tx.has_table("asyncq_job")? {
-                    return schema::name_schema(tx);
-                }
-                schema.bring(tx, found)
+            store.engine.transact(Mode::Write(Triggers::None), &mut |tx| {
+                made = tx.found() != SchemaFound::Current;
+                tx.bring()
             })?;
         }
         Ok((store, made))
     }
 
-    fn found(&mut self) -> Result<SchemaFound> {
-        let (schema, mut found) = (self.schema, SchemaFound::Nothing);
-        self.engine.transact(Mode::Read, &mut |tx| schema.look(tx).map(|it| found = it))?;
-        Ok(found)
-    }
-
-    /// Looks through the whole store for damage, whatever else the file holds; delays no writer.
+    /// Searches the whole store for damage, whatever else the database holds; delays no writer.
     ///
     /// # Errors
     /// [`Kind::Invalid`] with the first damage found.
     pub fn check(&mut self) -> Result<()> {
-        let mut fault = None;
-        self.engine.transact(Mode::Read, &mut |tx| integrity::integrity_check(tx).map(|it| fault = it))?;
-        fault.map_or(Ok(()), |fault| Err(engine::damaged(&fault)))
+        self.engine.transact(Mode::Read, &mut |tx| no_fault(tx.integrity_check()?))
     }
 
-    /// Makes sure that jobs can be numbered for as long as anybody may enqueue.
+    /// Makes again what is missing of the schema or was changed, and says what that was. What an application has added
+    /// stays.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] when a table differs in a way that does not allow to keep its rows; then nothing is changed.
+    pub fn mend(&mut self) -> Result<Vec<Mended>> {
+        let (mut is_whole, mut mended) = (true, Vec::new());
+        self.engine.transact(Mode::Read, &mut |tx| {
+            is_whole = tx.found() != SchemaFound::Current || tx.is_whole()?;
+            Ok(())
+        })?;
+        if !is_whole {
+            self.write_untriggered(|tx| tx.mend().map(|it| mended = it))?;
+        }
+        Ok(mended)
+    }
+
+    /// Checks that jobs can be numbered for as long as anybody may enqueue.
     ///
     /// # Errors
     /// [`Kind::Invalid`] when a client has set a number that leaves hardly any, or none.
     pub fn check_numbers(&mut self) -> Result<()> {
-        let last = self.read(|tx| tx.last_number("asyncq_job"))?;
-        integrity::numbers(last, &self.location)
+        self.read(|tx| tx.check_numbers())
     }
 
-    /// The version of the SQLite that is built in.
+    /// The engines that are built in, with their versions.
     #[must_use]
-    pub fn sqlite_version() -> &'static str {
-        rusqlite::version()
+    pub fn engines() -> String {
+        sqlite::name()
     }
 
     /// Where this store is, as it was named when it was opened.
@@ -163,11 +141,28 @@ impl Store {
         &self.location
     }
 
-    /// The folder beside the store in which processors keep their lock files and what they need while they run: the same
-    /// one for all who use the store, whatever link led them there.
+    /// The folder in which processors keep their lock files and what they need while they run: the same one for all who use
+    /// the store, whatever link led them there.
     #[must_use]
     pub fn run_folder(&self) -> PathBuf {
-        new_file::run_folder(&self.file)
+        self.engine.run_folder()
+    }
+
+    /// Owner, group and mode that files in the run folder take: those of the store.
+    ///
+    /// # Errors
+    /// All that the file system answers.
+    pub fn metadata(&self) -> std::io::Result<std::fs::Metadata> {
+        self.engine.metadata()
+    }
+
+    /// Refuses a store that somebody other than root could change, as [`Location::only_root_can_change`] does, once it is
+    /// open: a link may have led elsewhere when that was asked.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] if there is somebody.
+    pub fn only_root_can_change(&self) -> Result<()> {
+        self.engine.only_root_can_change()
     }
 
     /// Sets how long verbs wait for a store that somebody else has locked.
@@ -175,111 +170,103 @@ impl Store {
         self.engine.be_patient(patience);
     }
 
-    /// Sets who is told what goes wrong after a verb that is done and stays so: a failing disk, usually.
+    /// Sets who receives errors that happen after a verb has succeeded: a failing disk, usually.
     pub fn on_trouble(&mut self, tell: impl FnMut(&Error) + Send + 'static) {
         self.engine.on_trouble(Box::new(tell));
     }
 
-    /// For measurements only, which no command makes: verbs are durable no more, so that what they cost beyond the disk
+    /// For measurements only, which no command makes: verbs are no longer durable, so that their cost without the disk
     /// shows.
     ///
     /// # Errors
-    /// Whatever the database answers.
+    /// All that the database answers.
     #[doc(hidden)]
     pub fn measure_without_disk(&mut self) -> Result<()> {
         self.engine.measure_without_disk()
     }
 
-    /// Makes sure that the path still names the store that is open, and that what belongs to it is still beside it. Every
-    /// verb does that too; this is for who has nothing to do.
+    /// Checks that the location still names the store that is open, and that what belongs to it is still there. Every
+    /// verb does that too; this is for a caller that has nothing to do.
     ///
     /// # Errors
     /// [`Kind::Io`] when something of it was moved, replaced or removed.
     pub fn still_there(&self) -> Result<()> {
-        self.engine.look_where_it_is()
+        self.engine.still_there()
     }
 
-    /// Whether somebody else may have changed the store since this was last asked; never misses a change.
+    /// Whether somebody else may have changed the store since the last call; never misses a change.
     ///
     /// # Errors
-    /// Whatever the database answers.
+    /// All that the database answers.
     pub fn changed(&mut self) -> Result<bool> {
         self.engine.changed()
     }
 
-    /// Runs `work` alone with the store; it may run more than once. The triggers of an application see it as they see what
-    /// clients write; those of the schema let more pass than clients may do.
-    fn write<T>(&mut self, mut work: impl FnMut(&mut dyn Tx) -> Result<T>) -> Result<T> {
-        self.engine.use_triggers(true)?;
-        self.change(|tx| {
-            tx.turn_version()?;
-            let done = work(tx)?;
-            tx.turn_version()?;
-            Ok(done)
-        })
+    /// Begins to watch the store.
+    ///
+    /// # Errors
+    /// When the system watches no more files for this user (`/proc/sys/fs/inotify/max_user_instances`, `max_user_watches`).
+    pub fn watch(&self) -> std::io::Result<Watch> {
+        self.engine.watch()
+    }
+
+    /// Runs `work` in one transaction that writes; it may run more than once. The triggers of an application see what
+    /// it does as they see what clients write.
+    fn write<T>(&mut self, work: impl FnMut(&mut dyn Tx) -> Result<T>) -> Result<T> {
+        self.change(Triggers::All, work)
     }
 
     /// Like [`Store::write`], without the triggers: those of an application have no say in what becomes of its calls.
     fn write_untriggered<T>(&mut self, work: impl FnMut(&mut dyn Tx) -> Result<T>) -> Result<T> {
-        self.engine.use_triggers(false)?;
-        self.change(work)
+        self.change(Triggers::None, work)
     }
 
-    /// Like [`Store::write`], for what ends work that was begun before: accepted even when a newer build has upgraded the
-    /// store since. `work` is told whether that is so; it may write nothing else then. Runs without the triggers, which
+    /// Like [`Store::write`], for the end of work that was begun before: accepted even when a newer build has upgraded the
+    /// store since. `work` learns whether that is so; it may write nothing else then. Runs without the triggers, which
     /// do nothing for it, and is to be fast: with triggers on a table, SQLite gathers the rows to update in a table of its
     /// own first.
     fn write_in_any_schema<T>(&mut self, mut work: impl FnMut(&mut dyn Tx, bool) -> Result<T>) -> Result<T> {
-        self.engine.use_triggers(false)?;
-        let schema = self.schema;
-        self.change_whatever(|tx, found| {
-            let newer = matches!(found, SchemaFound::Newer(_));
-            if !newer {
-                schema.bring(tx, found)?;
+        self.transact(Mode::Write(Triggers::None), |tx| {
+            let is_newer = matches!(tx.found(), SchemaFound::Newer { .. });
+            if !is_newer {
+                tx.bring()?;
             }
-            work(tx, newer)
+            work(tx, is_newer)
         })
     }
 
-    fn change<T>(&mut self, mut work: impl FnMut(&mut dyn Tx) -> Result<T>) -> Result<T> {
-        let schema = self.schema;
-        self.change_whatever(|tx, found| {
-            schema.bring(tx, found)?;
+    fn change<T>(&mut self, triggers: Triggers, mut work: impl FnMut(&mut dyn Tx) -> Result<T>) -> Result<T> {
+        self.transact(Mode::Write(triggers), |tx| {
+            tx.bring()?;
             work(tx)
         })
     }
 
+    /// Runs `work` on one state of the store.
+    fn read<T>(&mut self, mut work: impl FnMut(&mut dyn Tx) -> Result<T>) -> Result<T> {
+        let done = self.transact(Mode::Read, |tx| match tx.found() {
+            SchemaFound::Older(_) => Ok(None),
+            SchemaFound::Newer { version, known } => Err(schema::too_new(version, known)),
+            SchemaFound::Nothing | SchemaFound::Current => work(tx).map(Some),
+        })?;
+        match done {
+            Some(done) => Ok(done),
+            // It is upgraded first.
+            None => self.write(work),
+        }
+    }
+
     /// Runs `work` on a store of whatever schema.
-    fn change_whatever<T>(&mut self, mut work: impl FnMut(&mut dyn Tx, SchemaFound) -> Result<T>) -> Result<T> {
-        let (schema, location) = (self.schema, &self.location);
-        let mut result = None;
-        self.engine.transact(Mode::Write, &mut |tx| {
-            result = match schema.look(tx)? {
-                SchemaFound::Nothing => return Err(no_store(location)),
-                found => Some(work(tx, found)?),
-            };
+    fn transact<T>(&mut self, mode: Mode, mut work: impl FnMut(&mut dyn Tx) -> Result<T>) -> Result<T> {
+        let (location, mut result) = (&self.location, None);
+        self.engine.transact(mode, &mut |tx| {
+            if tx.found() == SchemaFound::Nothing {
+                return Err(no_store(location));
+            }
+            result = Some(work(tx)?);
             Ok(())
         })?;
         Ok(result.expect("a committed transaction has run its work"))
-    }
-
-    /// Runs `work` on one state of the store.
-    fn read<T>(&mut self, mut work: impl FnMut(&mut dyn Tx) -> Result<T>) -> Result<T> {
-        let (schema, location) = (self.schema, &self.location);
-        let mut result = None;
-        self.engine.transact(Mode::Read, &mut |tx| {
-            match schema.look(tx)? {
-                SchemaFound::Nothing => return Err(no_store(location)),
-                SchemaFound::Newer(version) => return Err(schema.refuse(version)),
-                SchemaFound::Older(_) => {}
-                SchemaFound::Current => result = Some(work(tx)?),
-            }
-            Ok(())
-        })?;
-        match result {
-            Some(result) => Ok(result),
-            None => self.write(work),
-        }
     }
 }
 
@@ -288,13 +275,9 @@ fn no_store(location: &Location) -> Error {
         .with_hint("`asyncq init` makes one in it, beside the tables that it has; `--db` names another file")
 }
 
-/// Makes a store of an empty file.
-fn fill(draft: &new_file::NewFile, patience: Patience) -> Result<()> {
-    let mut engine = Sqlite::open(draft.path(), patience)?;
-    // Before anything is in it: after that, every page is written and synced by steps that tell how they end.
-    engine.use_wal()?;
-    engine.transact(Mode::Write, &mut |tx| Schema::of_this_build().bring(tx, SchemaFound::Nothing))?;
-    engine.close()
+/// Refuses a store in which damage was found.
+fn no_fault(found: Option<String>) -> Result<()> {
+    found.map_or(Ok(()), |fault| Err(engine::damaged(&fault)))
 }
 
 /// The one row that a statement must give.

@@ -196,24 +196,16 @@ fn pieces(text: &str) -> Option<Vec<(Stream, usize)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::engine::{Engine, Mode, Patience};
-    use crate::store::migrate::{Schema, SchemaFound};
-    use crate::store::sqlite::Sqlite;
+    use crate::store::sqlite::in_a_new_store;
 
     #[test]
     fn a_place_in_the_line_is_counted_in_the_index_of_what_is_queued() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("queue.db");
-        std::fs::write(&path, "").unwrap();
-        let mut engine = Sqlite::open(&path, Patience::Endless).unwrap();
         let mut plan = Vec::new();
-        let explained = engine.transact(Mode::Write, &mut |tx| {
-            Schema::of_this_build().bring(tx, SchemaFound::Nothing)?;
+        in_a_new_store(&mut |tx| {
             let args = [7.into(), "events".into(), 0.into(), 0.into(), 1000.into()];
             plan = tx.all(&format!("EXPLAIN QUERY PLAN {LINE}"), &args, |row| Ok(row.str(3)?.to_owned()))?;
             Ok(())
         });
-        explained.unwrap();
         plan.retain(|step| step.starts_with("SEARCH") || step.starts_with("SCAN"));
         plan.sort();
         assert_eq!(

@@ -1,10 +1,6 @@
 //! Taking the store out of a database again.
 
-use std::path::Path;
-
 use super::engine::Tx;
-use super::schema_script::parts;
-use super::sqlite::new_file::{with_suffix, without_links};
 use super::{Location, Store, one};
 use crate::domain::removal::StoreContents;
 use crate::error::{Error, Kind, Result};
@@ -36,17 +32,9 @@ impl Store {
         let location = self.location.clone();
         self.write_untriggered(|tx| {
             contents(tx, &location)?;
-            // What refers to others goes before them.
-            let tables: Vec<_> = parts().filter(|part| part.kind == "table").collect();
-            for table in tables.iter().rev() {
-                tx.script(&format!("DROP TABLE IF EXISTS {}", table.name))?;
-            }
-            Ok(())
+            tx.drop_schema()
         })?;
-        // Nobody is registered: nothing is in there but the line of writers, which nothing depends on.
-        let folder = self.run_folder();
-        let _ = std::fs::remove_file(folder.join(".line"));
-        let _ = std::fs::remove_dir(folder);
+        self.engine.remove_run_folder();
         Ok(())
     }
 
@@ -59,21 +47,11 @@ impl Store {
     }
 }
 
-/// The store and what belongs to it, as a shell takes it.
-fn files(location: &Location) -> String {
-    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
-    let (link, file) = (location.as_path(), without_links(location.as_path()));
-    let beside = ["-wal", "-shm", "-asyncq"].map(|suffix| quoted(&with_suffix(&file, suffix)));
-    let names = [quoted(link)].into_iter().chain((link != file).then(|| quoted(&file)));
-    names.chain(beside).collect::<Vec<_>>().join(" ")
-}
-
 /// What goes, unless something is in the way.
 fn contents(tx: &mut dyn Tx, location: &Location) -> Result<StoreContents> {
     if !tx.has_foreign_table()? {
         let message = format!("`{location}` holds nothing but the store");
-        return Err(Error::new(Kind::Denied, message)
-            .with_hint(format!("stop every processor, and remove its files: `rm -rf {}`", files(location))));
+        return Err(Error::new(Kind::Denied, message).with_hint(tx.how_to_remove_all()));
     }
     if let Some(processor) = tx.first(PROCESSOR, &[], |row| row.i64(0))? {
         return Err(Error::new(Kind::Busy, format!("processor {processor} is at work on this store"))

@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn what_belongs_to_nobody_is_found_by_an_index() {
         let database = rusqlite::Connection::open_in_memory().unwrap();
-        database.execute_batch(crate::store::schema_script::FRESH).unwrap();
+        database.execute_batch(crate::store::sqlite::schema_script::FRESH).unwrap();
         for (sql, way) in [(ORPHANED, "USING INDEX asyncq_job_token"), (UNOWNED, "USING INTEGER PRIMARY KEY (rowid=?)")]
         {
             let mut plan = database.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();

@@ -3,7 +3,6 @@
 //! A look goes over at most [`AT_ONCE`] jobs, by id. Only where it finds next to nothing, an index of few jobs helps.
 
 use super::engine::{Row, Tx, Value};
-use super::integrity::STOPPED;
 use crate::domain::job::{JobId, State};
 use crate::domain::query::JobFilter;
 use crate::error::Result;
@@ -19,6 +18,10 @@ pub(super) const CHANGES_AT_ONCE: i64 = 2000;
 
 const NEAR_END: &str = "SELECT id FROM asyncq_job WHERE id < ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2";
 const COLUMNS: &str = "id, service, function, principal, parent, state, immediate, created_at, finished_at";
+
+/// The jobs that nobody works on until somebody looks at them: the condition of their index in the schema. SQLite evaluates it
+/// twice with each change of a state, so it compares as little text as it can.
+pub(super) const STOPPED: &str = "finished_at IS NOT NULL AND state <> 'completed' OR state = 'held'";
 
 /// An index of few jobs, which SQLite uses for a statement with this condition.
 struct Index {
@@ -165,19 +168,12 @@ fn oldest_near(filter: &JobFilter, conditions: &str) -> [String; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::engine::{Engine, Mode, Patience};
-    use crate::store::migrate::{Schema, SchemaFound};
-    use crate::store::sqlite::Sqlite;
+    use crate::store::sqlite::in_a_new_store;
 
     /// How SQLite runs the statements that `ask` gives, as far as jobs and sorting are concerned.
     fn plans(filter: &JobFilter, ask: impl Fn(&str) -> Vec<String>) -> Vec<String> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("queue.db");
-        std::fs::write(&path, "").unwrap();
-        let mut engine = Sqlite::open(&path, Patience::Endless).unwrap();
         let mut plans = Vec::new();
-        let explained = engine.transact(Mode::Write, &mut |tx| {
-            Schema::of_this_build().bring(tx, SchemaFound::Nothing)?;
+        in_a_new_store(&mut |tx| {
             let (conditions, values) = filter.conditions(tx, 3);
             for sql in ask(&conditions) {
                 let mut args: Vec<Value<'_>> = vec![7.into(), 8.into()];
@@ -188,7 +184,6 @@ mod tests {
             }
             Ok(())
         });
-        explained.unwrap();
         plans.retain(|step| step.contains("asyncq_job") || step.contains("B-TREE"));
         plans
     }

@@ -5,38 +5,47 @@
 
 mod checkpoint;
 mod encoding;
-pub(super) mod errors;
-pub(super) mod filesystem;
+mod errors;
+mod filesystem;
+#[cfg(debug_assertions)]
+mod future;
 mod identity;
+mod integrity;
 mod lock_owner;
+mod mend;
+mod migrate;
 pub(super) mod new_file;
 pub(super) mod permissions;
+mod row;
 mod rules;
+pub(super) mod schema_script;
 mod schema_text;
 mod tx;
 mod wal_index;
+mod watch;
 mod write_queue;
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell};
+use std::fs::{self, Metadata};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::wal::CheckpointMode;
-use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, ffi};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags};
 
-use super::engine::{Engine, Mode, Patience, Trouble, Tx};
-use crate::domain::time::Timestamp;
+use super::engine::{Engine, Mode, Patience, Trouble, Tx, Watch};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
 
+use checkpoint::{SCARCE_COMMITS, Wal};
 use encoding::Encoding;
 use errors::explain;
 use identity::StoreFile;
-use new_file::run_folder;
-use tx::SqliteTx;
+use migrate::Schema;
 use wal_index::is_misled;
 use write_queue::WriteQueue;
 
@@ -44,14 +53,7 @@ use write_queue::WriteQueue;
 /// (<https://sqlite.org/wal.html#walresetbug>).
 const OLDEST: i32 = 3_051_003;
 
-/// After how many commits it is taken that a disk that was full is so no more. Until then each of them is copied into the
-/// database file: a WAL that grows would take all the space there is, and leave none to copy it to.
-const SCARCE_COMMITS: u32 = 100;
-
-/// Reads, and gives no row.
-const TAKE_A_LOOK: &str = "SELECT 1 FROM sqlite_schema WHERE 0";
-
-/// After how many tries to get a lock it is looked whether the file is still there: about 0.1 s.
+/// After how many tries to get a lock to check whether the file is still there: about 0.1 s.
 const LOOK_AT_FILE: i32 = 100;
 
 /// The number of milliseconds that stands for [`Patience::Endless`].
@@ -70,22 +72,30 @@ pub(in crate::store) struct Sqlite {
     line: WriteQueue,
     /// How long to wait for locks, in milliseconds; shared with the busy handler.
     patience: Arc<AtomicU64>,
-    /// How many pages the WAL had after the latest commit, as SQLite told the WAL hook.
-    wal_pages: Arc<AtomicI32>,
-    /// How many pages the WAL had when a checkpoint was last tried.
-    tried_at: i32,
-    commits: u32,
-    /// How many commits will do with little space, since the disk was full.
-    scarce: u32,
-    /// Who is told how a checkpoint failed.
+    wal: Wal,
+    /// Receives the error of a checkpoint that failed.
     trouble: Trouble,
     data_version: i64,
     /// Whether triggers run; SQLite's default.
     triggers: bool,
     /// How the database keeps text, once that was asked.
     encoding: OnceCell<Encoding>,
-    /// Whether the application has a trigger on a table, and in which state of the whole schema that was looked up.
-    foreign_trigger: RefCell<Option<(i64, String, bool)>>,
+    /// Whether the application has a trigger on the jobs, and in which state of the whole schema that was looked up.
+    foreign_trigger: Cell<Option<(i64, bool)>>,
+    /// The schema that this build works with.
+    schema: Schema,
+}
+
+/// Opens the store in a file, unless this user cannot use it without harm to others.
+pub(super) fn connect(path: &Path, patience: Patience) -> Result<Box<dyn Engine>> {
+    permissions::allow_use(path)?;
+    reached("store looked at");
+    Ok(Box::new(Sqlite::open(path, patience)?))
+}
+
+/// The name of the engine, with the version that is built in.
+pub(super) fn name() -> String {
+    format!("SQLite {}", rusqlite::version())
 }
 
 impl Sqlite {
@@ -98,8 +108,8 @@ impl Sqlite {
             return Err(Error::new(Kind::Unreachable, message).with_hint("build asyncq with SQLite 3.51.3 or later"));
         }
         let file = StoreFile::find(path)?;
-        super::sqlite::new_file::refuse_long(file.path(), 0)?;
-        super::sqlite::new_file::refuse_emptied(path)?;
+        new_file::refuse_long(file.path(), 0)?;
+        new_file::refuse_emptied(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = match Connection::open_with_flags(file.path(), flags) {
             Ok(connection) => connection,
@@ -108,20 +118,18 @@ impl Sqlite {
         };
         let mut engine = Sqlite {
             connection,
-            line: WriteQueue::at(&run_folder(file.path())),
+            line: WriteQueue::at(&new_file::run_folder(file.path())),
             path: path.to_owned(),
             file: Arc::new(file),
             is_known: Cell::default(),
             patience: Arc::default(),
-            wal_pages: Arc::default(),
-            tried_at: 0,
-            commits: 0,
-            scarce: 0,
+            wal: Wal::default(),
             trouble: Box::new(|_| ()),
             data_version: 0,
             triggers: true,
             encoding: OnceCell::new(),
-            foreign_trigger: RefCell::default(),
+            foreign_trigger: Cell::default(),
+            schema: Schema::of_this_build(),
         };
         engine.be_patient(patience);
         match engine.configure().and_then(|()| engine.has_its_index()) {
@@ -130,11 +138,6 @@ impl Sqlite {
             Err(error) if is_misled(&error) => Ok(None),
             Err(error) => Err(engine.or_moved(explain(&engine.path, error))),
         }
-    }
-
-    /// The path of the file, without links.
-    pub(in crate::store) fn path(&self) -> &Path {
-        self.file.path()
     }
 
     fn configure(&mut self) -> rusqlite::Result<()> {
@@ -157,7 +160,7 @@ impl Sqlite {
             let lost = tries % LOOK_AT_FILE == LOOK_AT_FILE - 1 && file.check_name().is_err();
             !lost && wait(since, patience.load(Ordering::Relaxed))
         }))?;
-        let pages = Arc::clone(&self.wal_pages);
+        let pages = Arc::clone(&self.wal.pages);
         // This also switches the automatic checkpoints off: SQLite makes them with a WAL hook of its own.
         connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, count| {
             pages.store(count, Ordering::Relaxed);
@@ -209,57 +212,13 @@ impl Sqlite {
         self.connection.prepare_cached(sql)?.raw_execute().map(|_| ())
     }
 
-    fn begin(&mut self, mode: Mode) -> Result<()> {
-        let begun = match mode {
-            Mode::Write => self.begin_in_turn(),
-            // Only the first statement that reads takes a lock.
-            Mode::Read => self.command("BEGIN").and_then(|()| self.patiently(|| self.command(TAKE_A_LOOK))),
-        };
-        begun.map_err(|error| self.fail(error))?;
-        // Before its commit a write looks anyway.
-        if mode == Mode::Write && self.is_known.get() { Ok(()) } else { self.still_there() }
-    }
-
-    fn begin_in_turn(&mut self) -> rusqlite::Result<()> {
-        let (since, patience) = (Instant::now(), self.patience.load(Ordering::Relaxed));
-        let _turn = self.line.wait_for_turn(Duration::from_millis(patience));
-        if patience != ENDLESS {
-            let waited = u64::try_from(since.elapsed().as_millis()).unwrap_or(ENDLESS);
-            self.patience.store(patience.saturating_sub(waited), Ordering::Relaxed);
+    fn use_triggers(&mut self, on: bool) -> Result<()> {
+        if self.triggers != on {
+            let config = DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER;
+            self.connection.set_db_config(config, on).map_err(|error| explain(&self.path, error))?;
+            self.triggers = on;
         }
-        let begun = self.patiently(|| self.command("BEGIN IMMEDIATE"));
-        self.patience.store(patience, Ordering::Relaxed);
-        begun
-    }
-
-    fn commit(&mut self, mode: Mode, work: &mut dyn FnMut(&mut dyn Tx) -> Result<()>) -> Result<()> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut tx = SqliteTx { engine: self, now: Timestamp(crate::domain::time::millis(now)) };
-        work(&mut tx)?;
-        if mode == Mode::Write {
-            self.file.check()?;
-            self.keep_names()?;
-            reached("transaction done");
-        }
-        let done = self.command("COMMIT");
-        let error = done.as_ref().err().and_then(rusqlite::Error::sqlite_error);
-        if error.is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_FSYNC) {
-            self.clear_away();
-        }
-        done.map_err(|error| self.fail(error))
-    }
-
-    fn try_once(&mut self, mode: Mode, work: &mut dyn FnMut(&mut dyn Tx) -> Result<()>) -> Result<()> {
-        let begun = self.begin(mode);
-        if begun.is_ok() && mode == Mode::Write {
-            reached("transaction begun");
-        }
-        let done = begun.and_then(|()| self.commit(mode, work));
-        if done.is_err() && !self.connection.is_autocommit() {
-            // The first error is the one to report; a connection that cannot roll back loses the transaction anyway.
-            let _ = self.command("ROLLBACK");
-        }
-        done.map_err(|error| self.or_moved(error))
+        Ok(())
     }
 }
 
@@ -268,8 +227,8 @@ impl Engine for Sqlite {
         match self.try_once(mode, work) {
             // The WAL cannot grow; but it may hold only what can be copied into the database file, in whose place there is
             // room then.
-            Err(error) if mode == Mode::Write && error.kind() == Kind::Full => {
-                self.scarce = SCARCE_COMMITS;
+            Err(error) if mode != Mode::Read && error.kind() == Kind::Full => {
+                self.wal.scarce = SCARCE_COMMITS;
                 if !self.empty_wal(CheckpointMode::PASSIVE)? {
                     return Err(error);
                 }
@@ -277,7 +236,7 @@ impl Engine for Sqlite {
             }
             done => done?,
         }
-        if mode == Mode::Write {
+        if mode != Mode::Read {
             reached("transaction committed");
             self.file.check()?;
             if let Err(error) = self.checkpoint() {
@@ -295,20 +254,11 @@ impl Engine for Sqlite {
         self.trouble = trouble;
     }
 
-    fn use_triggers(&mut self, on: bool) -> Result<()> {
-        if self.triggers != on {
-            let config = DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER;
-            self.connection.set_db_config(config, on).map_err(|error| explain(&self.path, error))?;
-            self.triggers = on;
-        }
-        Ok(())
-    }
-
     fn measure_without_disk(&mut self) -> Result<()> {
         self.patiently(|| self.connection.execute_batch("PRAGMA synchronous=NORMAL")).map_err(|error| self.fail(error))
     }
 
-    fn look_where_it_is(&self) -> Result<()> {
+    fn still_there(&self) -> Result<()> {
         self.still_there()
     }
 
@@ -316,6 +266,29 @@ impl Engine for Sqlite {
         let ask = || self.connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0));
         let version = self.patiently(ask).map_err(|error| self.fail(error))?;
         Ok(std::mem::replace(&mut self.data_version, version) != version)
+    }
+
+    fn watch(&self) -> io::Result<Watch> {
+        watch::watch(self.file.path())
+    }
+
+    fn run_folder(&self) -> PathBuf {
+        new_file::run_folder(self.file.path())
+    }
+
+    fn metadata(&self) -> io::Result<Metadata> {
+        fs::metadata(self.file.path())
+    }
+
+    fn only_root_can_change(&self) -> Result<()> {
+        permissions::refuse_changeable(&self.path, self.file.path())
+    }
+
+    fn remove_run_folder(&self) {
+        let folder = self.run_folder();
+        // Nothing depends on the write queue.
+        let _ = fs::remove_file(folder.join(write_queue::FILE));
+        let _ = fs::remove_dir(folder);
     }
 }
 
@@ -335,4 +308,18 @@ fn wait(since: Instant, millis: u64) -> bool {
     let jitter = since.elapsed().subsec_nanos() % 1_000_000;
     std::thread::sleep(Duration::from_nanos(500_000 + u64::from(jitter)));
     true
+}
+
+/// Runs `work` in the first transaction of a new store.
+#[cfg(test)]
+pub(super) fn in_a_new_store(work: &mut dyn FnMut(&mut dyn Tx) -> Result<()>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("queue.db");
+    fs::write(&path, "").unwrap();
+    let mut engine = Sqlite::open(&path, Patience::Endless).unwrap();
+    let done = engine.transact(Mode::Write(super::engine::Triggers::None), &mut |tx| {
+        tx.bring()?;
+        work(tx)
+    });
+    done.unwrap();
 }

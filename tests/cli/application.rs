@@ -449,7 +449,7 @@ fn a_trigger_of_the_application_that_refuses_is_told_as_such() {
         "
         $ asyncq enqueue shop mail
         ! error: trigger `own` refuses this: too many calls today
-        ! hint: that belongs to the application, and not to asyncq: change it, or what it looks at
+        ! hint: it belongs to the application, not to asyncq: change it, or the data that it checks
         ? 77
         ",
     );
@@ -508,7 +508,7 @@ fn a_trigger_of_the_application_that_fails_is_named_and_no_damage() {
             "
             $ asyncq enqueue shop mail
             ! error: trigger `own` refuses this: {why}
-            ! hint: that belongs to the application, and not to asyncq: change it, or what it looks at
+            ! hint: it belongs to the application, not to asyncq: change it, or the data that it checks
             ? 77
             $ asyncq init; asyncq job list
             ! asyncq: `[..]app.db` is up to date
@@ -580,17 +580,17 @@ db.execute('CREATE INDEX years ON asyncq_job (year_of(created_at))')
         "
         $ python3 index.py; asyncq enqueue shop mail
         ! error: index `years` refuses this: unknown function: year_of()
-        ! hint: that belongs to the application, and not to asyncq: change it, or what it looks at
+        ! hint: it belongs to the application, not to asyncq: change it, or the data that it checks
         ? 77
         $ asyncq init
         ! error: index `years` refuses this: unknown function: year_of()
-        ! hint: that belongs to the application, and not to asyncq: change it, or what it looks at
+        ! hint: it belongs to the application, not to asyncq: change it, or the data that it checks
         ? 77
         $ sqlite3 app.db 'DROP INDEX years; CREATE UNIQUE INDEX only_once ON asyncq_job (function, args)'
         $ asyncq enqueue shop mail 1; asyncq enqueue shop mail 1
         1
         ! error: index `only_once` refuses this: UNIQUE constraint failed: asyncq_job.function, asyncq_job.args
-        ! hint: that belongs to the application, and not to asyncq: change it, or what it looks at
+        ! hint: it belongs to the application, not to asyncq: change it, or the data that it checks
         ? 77
         $ sqlite3 app.db 'DROP INDEX only_once; CREATE UNIQUE INDEX asyncq_mine ON asyncq_job (lower(args))'
         $ asyncq enqueue shop mail 1 2>&1 | head -1
@@ -610,7 +610,7 @@ fn a_service_that_an_application_refers_to_stays() {
             "
             $ asyncq service remove shop
             ! error: a foreign key of table `shops` refuses this: [..]
-            ! hint: that belongs to the application, and not to asyncq: change it, or what it looks at
+            ! hint: it belongs to the application, not to asyncq: change it, or the data that it checks
             ? 77
             ",
         );
@@ -669,7 +669,7 @@ fn what_an_application_refuses_of_many_keeps_nobody_from_the_others() {
         "
         $ asyncq job cancel 2
         ! error: trigger `own` refuses this: RAISE(IGNORE)
-        ! hint: that belongs to the application, and not to asyncq: change it, or what it looks at
+        ! hint: it belongs to the application, not to asyncq: change it, or the data that it checks
         ? 77
         $ asyncq job list --state queued | wc -l
         2

@@ -65,6 +65,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::domain::attempt::Failure;
     use crate::domain::call::Call;
     use crate::domain::function::{CallFormat, Definition, FunctionName, WorkerLimits};
     use crate::domain::job::{Fence, JobId, Token};
@@ -90,15 +91,17 @@ mod tests {
         let claim = |job| Claim {
             fence: Fence { job: JobId(job), attempt: 1, claim: 1, processor: ProcessorId(1) },
             token: Token::from_text("token"),
-            call: Call {
+            call: Ok::<_, Failure>(Call {
                 service: service(),
                 function: FunctionName::parse("work").unwrap(),
                 args: Json::parse("[]").unwrap(),
                 kwargs: Json::parse("{}").unwrap(),
                 principal: None,
                 site: None,
-            },
-            definition: Arc::clone(&definition),
+            }),
+            definition: Ok(Arc::clone(&definition)),
+            service: service(),
+            function: "work".to_owned(),
             before: AttemptCounts::default(),
         };
         (from..from + count).map(claim).collect()

@@ -1,6 +1,7 @@
 //! Keeping the WAL small, and a commit that the disk did not confirm out of it.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use rusqlite::MAIN_DB;
 use rusqlite::wal::CheckpointMode;
@@ -21,6 +22,22 @@ const CHECKPOINT_PAGES_AT_FIRST: i32 = 50;
 
 /// How many commits are a few.
 const FIRST_COMMITS: u32 = 4;
+
+/// Commits after a full disk during which every commit is checkpointed at once: a WAL that grows would take all the space
+/// there is, and leave none to copy it to.
+pub(super) const SCARCE_COMMITS: u32 = 100;
+
+/// What a connection knows of the WAL.
+#[derive(Default)]
+pub(super) struct Wal {
+    /// How many pages it had after the latest commit, as SQLite told the WAL hook.
+    pub(super) pages: Arc<AtomicI32>,
+    /// How many pages it had when a checkpoint was last tried.
+    tried_at: i32,
+    commits: u32,
+    /// How many more commits are to take little space, as the disk was full.
+    pub(super) scarce: u32,
+}
 
 /// How many milliseconds are spent on others who keep a commit that failed from being cleared away.
 const PATIENCE_TO_CLEAR: u64 = 500;
@@ -51,15 +68,16 @@ impl Sqlite {
     /// Copies the WAL into the database file when it has grown enough. What was committed is durable before, and stays
     /// acknowledged. A checkpoint that fails is made anew from its first page, so that a sync which failed costs nothing.
     pub(super) fn checkpoint(&mut self) -> Result<()> {
-        let pages = self.wal_pages.load(Ordering::Relaxed);
-        self.commits = self.commits.saturating_add(1);
-        if pages < self.tried_at {
-            self.tried_at = 0;
+        let wal = &mut self.wal;
+        let pages = wal.pages.load(Ordering::Relaxed);
+        wal.commits = wal.commits.saturating_add(1);
+        if pages < wal.tried_at {
+            wal.tried_at = 0;
         }
-        let grown = pages - self.tried_at;
-        let scarce = self.scarce > 0;
-        self.scarce = self.scarce.saturating_sub(1);
-        let mode = if self.commits <= FIRST_COMMITS && grown >= CHECKPOINT_PAGES_AT_FIRST {
+        let grown = pages - wal.tried_at;
+        let scarce = wal.scarce > 0;
+        wal.scarce = wal.scarce.saturating_sub(1);
+        let mode = if wal.commits <= FIRST_COMMITS && grown >= CHECKPOINT_PAGES_AT_FIRST {
             // Only this keeps the next opener from reading the same pages again.
             CheckpointMode::TRUNCATE
         } else if grown >= CHECKPOINT_PAGES || scarce {
@@ -67,7 +85,7 @@ impl Sqlite {
         } else {
             return Ok(());
         };
-        self.tried_at = pages;
+        wal.tried_at = pages;
         self.empty_wal(mode).map(|_| ())
     }
 

@@ -11,15 +11,25 @@ use rustix::process::{Resource, getrlimit};
 use super::lock_owner::lock_owner;
 use super::new_file::{SIDECARS, with_suffix, without_links};
 use super::permissions::may;
+use super::schema_script::part;
 use crate::error::{Error, Kind, reason};
-use crate::store::engine::{damaged, rule_refuses};
-use crate::store::schema_script::part;
+use crate::store::engine::{self, rule_refuses};
 
 /// By how much a file of a store grows at once, at most, in bytes: its index in shared memory grows by this.
 const GROWTH: u64 = 32 * 1024;
 
+/// `COPY` stands for the copy of the store. It is the copy that is read, into a new file: a damaged store is never
+/// written.
+pub(super) const WAY_OUT_OF_DAMAGE: &str = "stop every processor, and copy the file together with its `-wal`; then \
+    restore a backup, or save what can be read: `sqlite3 COPY .dump | sed 's/^ROLLBACK.*/COMMIT;/' | sqlite3 NEW`";
+
+/// The error for a store that holds what it cannot hold, with the way out.
+pub(super) fn damaged(what: &str) -> Error {
+    engine::damaged(what).with_hint(WAY_OUT_OF_DAMAGE)
+}
+
 /// An error of SQLite in the words of asyncq, with the way out.
-pub(in crate::store) fn explain(path: &Path, error: rusqlite::Error) -> Error {
+pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
     let store = path.display();
     let Some(failure) = error.sqlite_error().copied() else {
         // What is read, or asked for, is not there, or has another form.
@@ -86,7 +96,7 @@ pub(in crate::store) fn explain(path: &Path, error: rusqlite::Error) -> Error {
 }
 
 /// Whether SQLite misses a table of the store's.
-pub(in crate::store) fn misses_own_table(what: &str) -> bool {
+pub(super) fn misses_own_table(what: &str) -> bool {
     let table = what.strip_prefix("no such table: ");
     table.is_some_and(|table| part(table.trim_start_matches("main.")).is_some())
 }
@@ -108,13 +118,13 @@ fn refused(why: &str) -> Error {
 }
 
 /// The error for a file that is not the one that was opened.
-pub(in crate::store) fn moved(what: &str, path: &Path) -> Error {
+pub(super) fn moved(what: &str, path: &Path) -> Error {
     let message = format!("{what} `{}` was moved, replaced or removed while in use", path.display());
     Error::new(Kind::Io, message).with_hint("nothing was acknowledged; put the file back, or run the command again")
 }
 
 /// The error for a store whose users were told in shared memory what stands in another one.
-pub(in crate::store) fn misled(path: &Path) -> Error {
+pub(super) fn misled(path: &Path) -> Error {
     let (store, index) = (path.display(), with_suffix(&without_links(path), "-shm"));
     let hint =
         format!("nothing was changed; end all that use it, which `fuser {}` shows, then try again", index.display());
@@ -149,7 +159,7 @@ fn has_no_space(path: &Path, failure: ffi::Error) -> bool {
 }
 
 /// The error for a write that failed because there is no space for it.
-pub(in crate::store) fn no_space(path: &Path) -> Error {
+pub(super) fn no_space(path: &Path) -> Error {
     let store = path.display();
     if may_not_grow(path) {
         let message = format!("no space left for the store `{store}`: its files have the size that files may have");
@@ -213,7 +223,7 @@ fn cannot_open(path: &Path, error: rusqlite::Error) -> Error {
 }
 
 /// The error for a folder that the disk did not confirm.
-pub(in crate::store) fn cannot_sync(store: &Path, error: io::Error) -> Error {
+pub(super) fn cannot_sync(store: &Path, error: io::Error) -> Error {
     let message = format!("the folder of the store `{}` cannot be synced: {}", store.display(), reason(&error));
     let failure = if error.kind() == io::ErrorKind::PermissionDenied {
         Error::new(Kind::Denied, message).with_hint("asyncq must be able to read the folder")

@@ -8,7 +8,11 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::Sqlite;
+use super::errors::{damaged, no_space};
+use super::filesystem::refuse_network;
 use crate::error::{Error, Kind, Result, reason};
+use crate::store::engine::{Engine, Mode, Patience, Triggers};
 
 /// What SQLite keeps beside a database.
 pub(in crate::store) const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
@@ -56,7 +60,33 @@ pub(in crate::store) fn refuse_long(path: &Path, more: usize) -> Result<()> {
     Ok(())
 }
 
-/// A file for a new store that nobody sees yet; removed again unless it is [put in place](Draft::publish).
+/// Makes an empty store at `path` unless there is something; returns whether it did.
+///
+/// # Errors
+/// [`Kind::Io`] when the file of an earlier store is gone but its WAL is there.
+pub(in crate::store) fn make(path: &Path, patience: Patience) -> Result<bool> {
+    if fs::symlink_metadata(path).is_ok() {
+        return Ok(false);
+    }
+    refuse_network(path)?;
+    let draft = NewFile::new(path)?;
+    fill(&draft, patience).map_err(|error| {
+        draft.remove_sidecars();
+        if error.kind() == Kind::Full { no_space(path) } else { error }
+    })?;
+    draft.publish()
+}
+
+/// Makes a store of an empty file.
+fn fill(draft: &NewFile, patience: Patience) -> Result<()> {
+    let mut engine = Sqlite::open(draft.path(), patience)?;
+    // Before anything is in it: after that, every page is written and synced by steps that report their errors.
+    engine.use_wal()?;
+    engine.transact(Mode::Write(Triggers::None), &mut |tx| tx.bring())?;
+    engine.close()
+}
+
+/// A file for a new store that nobody sees yet; removed again unless it is [put in place](NewFile::publish).
 pub(in crate::store) struct NewFile {
     target: PathBuf,
     file: tempfile::TempPath,
@@ -156,7 +186,7 @@ pub(in crate::store) fn refuse_emptied(store: &Path) -> Result<()> {
     if fs::metadata(&wal).map_or(0, |meta| meta.len()) == 0 || empty(store) != Some(inode) {
         return Ok(());
     }
-    Err(crate::store::engine::damaged(&format!("`{}` is empty, but `{}` is not", store.display(), wal.display())))
+    Err(damaged(&format!("`{}` is empty, but `{}` is not", store.display(), wal.display())))
 }
 
 fn cannot_create(target: &Path, error: &io::Error) -> Error {

@@ -13,7 +13,6 @@ use rustix::process::{getegid, geteuid, getgid, getuid};
 
 use super::new_file::{SIDECARS, with_suffix};
 use crate::error::{Error, Kind, Result};
-use crate::store::{Location, Store};
 
 const SET_GID: u32 = 0o2000;
 const STICKY: u32 = 0o1000;
@@ -123,64 +122,32 @@ fn no_common_group(given: &Path, path: &Path) -> Error {
         .with_hint(format!("new files beside it must get its group: `chmod g+s {}`", folder.display()))
 }
 
-impl Store {
-    /// Owner, group and mode of the store.
-    ///
-    /// # Errors
-    /// Whatever the file system answers.
-    pub fn metadata(&self) -> std::io::Result<Metadata> {
-        fs::metadata(&self.file)
-    }
-
-    /// Refuses a store that somebody else than root could change, as [`Location::only_root_can_change`] does, once it is
-    /// open: a link may have led elsewhere when it was asked for that.
-    ///
-    /// # Errors
-    /// [`Kind::Denied`] when there is somebody.
-    pub fn only_root_can_change(&self) -> Result<()> {
-        let Location::File(given) = &self.location;
-        refuse_changeable(given, &self.file)
+/// Refuses a store at `given` that somebody other than root could change, before it is opened.
+pub(in crate::store) fn only_root_can_change(given: &Path) -> Result<()> {
+    match fs::canonicalize(given) {
+        Ok(path) if !path.is_dir() => refuse_changeable(given, &path),
+        _ => Ok(()),
     }
 }
 
-impl Location {
-    /// Refuses a store that somebody else than root could change: in place, by what is put beside it, or by a link on the
-    /// way to it, which functions get as `ASYNCQ_DB`. Whoever can do that decides what functions are.
-    ///
-    /// # Errors
-    /// [`Kind::Denied`] when there is somebody. A store that is not there is nobody's, and a folder is none.
-    pub fn only_root_can_change(&self) -> Result<()> {
-        let Location::File(given) = self;
-        match fs::canonicalize(given) {
-            Ok(path) if !path.is_dir() => refuse_changeable(given, &path),
-            _ => Ok(()),
-        }
+/// Keeps root from making a store at `path` in a folder of somebody else, who could not use it.
+pub(in crate::store) fn refuse_foreign_folder(path: &Path) -> Result<()> {
+    if !geteuid().is_root() || fs::symlink_metadata(path).is_ok() {
+        return Ok(());
     }
+    let owner = path.ancestors().find_map(|folder| fs::metadata(folder).ok()).map_or(0, |folder| folder.uid());
+    if owner == 0 {
+        return Ok(());
+    }
+    let what = format!("root would make `{}` in a folder that belongs to user {owner}", path.display());
+    Err(Error::new(Kind::Denied, what).with_hint(
+        "run this as that user (`sudo -u`), with root's own home (`sudo -H`), or name the store with `--db`",
+    ))
 }
 
-impl Location {
-    /// Refuses to let root make a store in a folder of somebody else, who could not use it.
-    ///
-    /// # Errors
-    /// [`Kind::Denied`] when this process is root's, nothing is there, and somebody else owns the folder in which it would
-    /// make the first thing.
-    pub fn refuse_foreign_folder(&self) -> Result<()> {
-        let path = self.as_path();
-        if !geteuid().is_root() || fs::symlink_metadata(path).is_ok() {
-            return Ok(());
-        }
-        let owner = path.ancestors().find_map(|folder| fs::metadata(folder).ok()).map_or(0, |folder| folder.uid());
-        if owner == 0 {
-            return Ok(());
-        }
-        let what = format!("root would make `{self}` in a folder that belongs to user {owner}");
-        Err(Error::new(Kind::Denied, what).with_hint(
-            "run this as that user (`sudo -u`), with root's own home (`sudo -H`), or name the store with `--db`",
-        ))
-    }
-}
-
-fn refuse_changeable(given: &Path, path: &Path) -> Result<()> {
+/// Refuses the store in the file `path` that somebody other than root could change: in place, by a file put next to it, or
+/// by a link on the way from `given`.
+pub(super) fn refuse_changeable(given: &Path, path: &Path) -> Result<()> {
     if let Some(why) = weakness(path) {
         return Err(changeable(given, &why)
             .with_hint("let its owner process it, or trust all who can write it, with `--trust-store-writers`"));

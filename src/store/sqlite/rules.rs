@@ -7,10 +7,10 @@ use rusqlite::{Error as SqliteError, ffi};
 
 use super::Sqlite;
 use super::errors::misses_own_table;
+use super::schema_script::part;
 use super::schema_text::own_triggers;
 use crate::error::Error;
 use crate::store::engine::{Reference, rule_refuses};
-use crate::store::schema_script::part;
 
 const TABLES: &str =
     "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY name";

@@ -1,19 +1,20 @@
-//! The schema as SQLite keeps it: the words of a table, which can be put in place of others without touching a row, and
+//! The schema as SQLite keeps it: the SQL text that defines a table, which can be replaced without touching a row, and
 //! what an application has added.
 //!
-//! Differs by necessity: SQLite has no statement for other words, and <https://sqlite.org/lang_altertable.html#otheralter>
-//! tells how it is done.
+//! Differs by necessity: SQLite has no statement that replaces a definition; this is how
+//! <https://sqlite.org/lang_altertable.html#otheralter> does it.
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
+use super::Sqlite;
 use super::tx::SqliteTx;
 use crate::error::Result;
-use crate::store::engine::{Row, Storage, Tx};
-use crate::store::one;
+use crate::store::engine::{Row, Tx};
 
-const WORDS: &str = "SELECT sql FROM sqlite_schema WHERE type = ?1 AND name = ?2";
-const SET_WORDS: &str = "UPDATE sqlite_schema SET sql = ?2 WHERE type = 'table' AND name = ?1";
+const DEFINITION: &str = "SELECT sql FROM sqlite_schema WHERE type = ?1 AND name = ?2";
+const HAS_TABLE: &str = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+const SET_DEFINITION: &str = "UPDATE sqlite_schema SET sql = ?2 WHERE type = 'table' AND name = ?1";
 const LAST_NUMBER: &str = "SELECT seq FROM sqlite_sequence WHERE name = ?1";
 const COLUMNS: &str = "SELECT name, type, pk FROM pragma_table_info(?1) ORDER BY cid";
 const STORAGE: &str = "
@@ -33,19 +34,30 @@ macro_rules! own_triggers {
 pub(super) use own_triggers;
 
 const FOREIGN_TRIGGER: &str = concat!(
-    "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE AND name NOT IN ",
+    "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'asyncq_job' COLLATE NOCASE AND name NOT IN ",
     own_triggers!()
 );
 
-/// The words that made a table, an index or a trigger, if there is one of that name.
-pub(super) fn of(tx: &mut SqliteTx<'_>, kind: &str, name: &str) -> Result<Option<String>> {
-    (tx as &mut dyn Tx).first(WORDS, &[kind.into(), name.into()], |row| Ok(row.str(0)?.to_owned()))
+/// How the rows of a table are stored, compared with those of another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Storage {
+    /// In the same way: one can get the definition of the other.
+    Same,
+    /// With more columns, as an application may add them.
+    Wider,
+    /// In another way.
+    Other,
 }
 
-/// Compares how the rows of a table are stored with those of a table with these words, which is made in memory.
-pub(super) fn compare(connection: &Connection, table: &str, words: &str) -> rusqlite::Result<Storage> {
+/// The text that defines a table, an index or a trigger, if there is one of that name.
+pub(super) fn of(tx: &mut SqliteTx<'_>, kind: &str, name: &str) -> Result<Option<String>> {
+    (tx as &mut dyn Tx).first(DEFINITION, &[kind.into(), name.into()], |row| Ok(row.str(0)?.to_owned()))
+}
+
+/// Compares how the rows of a table are stored with those of a table with this definition, which is made in memory.
+pub(super) fn compare(connection: &Connection, table: &str, definition: &str) -> rusqlite::Result<Storage> {
     let model = Connection::open_in_memory()?;
-    model.execute_batch(words)?;
+    model.execute_batch(definition)?;
     let (is, wanted) = (storage(connection, table)?, storage(&model, table)?);
     let more: Vec<&String> = is.iter().filter(|fact| !wanted.contains(fact)).collect();
     Ok(if is == wanted {
@@ -57,25 +69,26 @@ pub(super) fn compare(connection: &Connection, table: &str, words: &str) -> rusq
     })
 }
 
-/// What of a table decides how its rows are stored: its columns, the indexes that belong to it, and how it counts.
+/// All of a table that decides how its rows are stored: its columns, the indexes that belong to it, and how it counts.
 fn storage(connection: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
     let mut statement = connection.prepare(STORAGE)?;
     statement.query_map([table], |row| row.get(0))?.collect()
 }
 
-/// Gives a table other words, unless it has other columns than they say.
-pub(super) fn set(tx: &mut SqliteTx<'_>, table: &str, words: &str) -> Result<()> {
+/// Replaces the definition of a table, unless the table has other columns than the new one: an application may have added
+/// some.
+pub(super) fn set(tx: &mut SqliteTx<'_>, table: &str, definition: &str) -> Result<()> {
     let columns = columns(tx, table)?;
     let before = of(tx, "table", table)?;
-    write(tx, table, words)?;
+    write(tx, table, definition)?;
     match before {
         Some(before) if self::columns(tx, table).ok() != Some(columns) => write(tx, table, &before),
         _ => Ok(()),
     }
 }
 
-/// Whether the words of a table have a UNIQUE among them.
-pub(super) fn have_unique(tx: &mut SqliteTx<'_>, table: &str) -> Result<bool> {
+/// Whether a table has an index that a UNIQUE in its own definition has made.
+pub(super) fn has_inline_unique(tx: &mut SqliteTx<'_>, table: &str) -> Result<bool> {
     Ok((tx as &mut dyn Tx).first(UNIQUE, &[table.into()], |_| Ok(()))?.is_some())
 }
 
@@ -85,23 +98,24 @@ pub(super) fn last_number(tx: &mut SqliteTx<'_>, table: &str) -> Result<i64> {
     Ok(found.flatten().unwrap_or(0))
 }
 
-/// Whether there is a table of that name.
-pub(super) fn have_table(tx: &mut SqliteTx<'_>, name: &str) -> Result<bool> {
-    Ok(of(tx, "table", name)?.is_some())
-}
-
-/// Whether an application has a trigger of its own on a table. Looked up again only when the schema has changed.
-pub(super) fn have_foreign_trigger(tx: &mut SqliteTx<'_>, table: &str) -> Result<bool> {
-    let version = one((tx as &mut dyn Tx).first("PRAGMA schema_version", &[], |row| row.i64(0))?)?;
-    if let Some((seen, of, has)) = &*tx.engine.foreign_trigger.borrow()
-        && *seen == version
-        && of == table
-    {
-        return Ok(*has);
+impl Sqlite {
+    /// Whether there is a table of that name.
+    pub(super) fn has_table(&self, name: &str) -> rusqlite::Result<bool> {
+        self.connection.prepare_cached(HAS_TABLE)?.exists([name])
     }
-    let has = (tx as &mut dyn Tx).first(FOREIGN_TRIGGER, &[table.into()], |_| Ok(()))?.is_some();
-    tx.engine.foreign_trigger.replace(Some((version, table.to_owned(), has)));
-    Ok(has)
+
+    /// Whether an application has a trigger of its own on the jobs. Looked up again only when the schema has changed.
+    pub(super) fn has_foreign_trigger(&self) -> rusqlite::Result<bool> {
+        let version = self.connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
+        if let Some((seen, has)) = self.foreign_trigger.get()
+            && seen == version
+        {
+            return Ok(has);
+        }
+        let has = self.connection.prepare_cached(FOREIGN_TRIGGER)?.exists([])?;
+        self.foreign_trigger.set(Some((version, has)));
+        Ok(has)
+    }
 }
 
 /// Name, type and place in the primary key of each column.
@@ -110,12 +124,12 @@ fn columns(tx: &mut SqliteTx<'_>, table: &str) -> Result<Vec<(String, String, i6
     (tx as &mut dyn Tx).all(COLUMNS, &[table.into()], read)
 }
 
-fn write(tx: &SqliteTx<'_>, table: &str, words: &str) -> Result<()> {
+fn write(tx: &SqliteTx<'_>, table: &str, definition: &str) -> Result<()> {
     let connection = &tx.engine.connection;
     let set = || {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false)?;
         connection.execute_batch("PRAGMA writable_schema=ON")?;
-        connection.execute(SET_WORDS, [table, words]).map(|_| ())
+        connection.execute(SET_DEFINITION, [table, definition]).map(|_| ())
     };
     let done = set();
     // Also has the schema read again.
@@ -126,7 +140,7 @@ fn write(tx: &SqliteTx<'_>, table: &str, words: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use crate::store::schema_script::parts;
+    use super::super::schema_script::parts;
 
     #[test]
     fn all_triggers_of_the_script_are_known() {

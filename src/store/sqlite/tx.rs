@@ -1,29 +1,146 @@
 //! A transaction of SQLite's.
 
 use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rusqlite::ffi;
 
 use super::encoding::Encoding;
-use super::{Sqlite, schema_text};
-use crate::domain::time::Timestamp;
+use super::errors::{WAY_OUT_OF_DAMAGE, damaged};
+use super::new_file::{with_suffix, without_links};
+use super::{ENDLESS, Sqlite, integrity, mend};
+use crate::domain::time::{Timestamp, millis};
 use crate::error::{Error, Kind, Result};
-use crate::store::engine::{Reference, Row, Storage, Tx, Value, damaged, rule_refuses};
+use crate::failpoint::reached;
+use crate::store::engine::{Mode, Reference, Row, Triggers, Tx, Value, rule_refuses};
+use crate::store::schema::{Mended, SchemaFound};
+
+/// The schema's triggers know asyncq by a version below 0, which nobody else ever sees.
+const TURN_VERSION: &str = "UPDATE asyncq_schema SET version = -version";
 
 /// One transaction of a connection.
 pub(super) struct SqliteTx<'a> {
     pub(super) engine: &'a Sqlite,
-    pub(super) now: Timestamp,
+    now: Timestamp,
+    found: SchemaFound,
+    /// Whether the schema's triggers know by now that asyncq writes.
+    is_known: bool,
 }
 
-impl SqliteTx<'_> {
+impl<'a> SqliteTx<'a> {
+    pub(super) fn new(engine: &'a Sqlite, now: Timestamp, found: SchemaFound) -> SqliteTx<'a> {
+        SqliteTx { engine, now, found, is_known: false }
+    }
+
     pub(super) fn fail(&self, error: rusqlite::Error) -> Error {
         self.engine.fail(error)
     }
 
-    /// The first damage that SQLite finds in a table, or in the whole database.
-    fn integrity_check(&mut self, what: &str) -> Result<Option<String>> {
-        let sql = format!("PRAGMA integrity_check({what})");
-        let found = (self as &mut dyn Tx).first(&sql, &[], |row| Ok(row.str(0)?.to_owned()))?;
-        Ok(found.filter(|answer| answer != "ok"))
+    /// Runs `work` so that the schema's triggers, where they run, let it do more than clients may do.
+    pub(super) fn work_as_asyncq(&mut self, work: &mut dyn FnMut(&mut dyn Tx) -> Result<()>) -> Result<()> {
+        self.introduce()?;
+        work(self)?;
+        if self.is_known { self.turn_version() } else { Ok(()) }
+    }
+
+    fn introduce(&mut self) -> Result<()> {
+        if self.engine.triggers && self.found == SchemaFound::Current {
+            self.turn_version()?;
+            self.is_known = true;
+        }
+        Ok(())
+    }
+
+    fn turn_version(&mut self) -> Result<()> {
+        self.execute(TURN_VERSION, &[]).map(|_| ())
+    }
+
+    /// Runs a script without parameters.
+    pub(super) fn script(&self, sql: &str) -> Result<()> {
+        self.engine.connection.execute_batch(sql).map_err(|error| self.fail(error))
+    }
+}
+
+impl Sqlite {
+    fn begin(&mut self, mode: Mode) -> Result<SchemaFound> {
+        let begun = match mode {
+            Mode::Write(_) => self.begin_in_turn(),
+            Mode::Read => self.command("BEGIN"),
+        };
+        begun.map_err(|error| self.fail(error))?;
+        // In a transaction that reads, this takes the lock.
+        let found = self.look()?;
+        // Before its commit a write looks anyway.
+        if mode == Mode::Read || !self.is_known.get() {
+            self.still_there()?;
+        }
+        Ok(found)
+    }
+
+    fn begin_in_turn(&mut self) -> rusqlite::Result<()> {
+        let (since, patience) = (Instant::now(), self.patience.load(Ordering::Relaxed));
+        let _turn = self.line.wait_for_turn(Duration::from_millis(patience));
+        if patience != ENDLESS {
+            let waited = u64::try_from(since.elapsed().as_millis()).unwrap_or(ENDLESS);
+            self.patience.store(patience.saturating_sub(waited), Ordering::Relaxed);
+        }
+        let begun = self.patiently(|| self.command("BEGIN IMMEDIATE"));
+        self.patience.store(patience, Ordering::Relaxed);
+        begun
+    }
+
+    /// Runs the work of a transaction that has begun, and commits.
+    fn commit(
+        &mut self,
+        mode: Mode,
+        found: SchemaFound,
+        work: &mut dyn FnMut(&mut dyn Tx) -> Result<()>,
+    ) -> Result<()> {
+        if mode == Mode::Write(Triggers::IfForeign) {
+            let has_some = self.has_foreign_trigger().map_err(|error| self.fail(error))?;
+            self.use_triggers(has_some)?;
+        }
+        let is_write = mode != Mode::Read;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut tx = SqliteTx::new(self, Timestamp(millis(now)), found);
+        if is_write {
+            tx.work_as_asyncq(work)?;
+            self.file.check()?;
+            self.keep_names()?;
+            reached("transaction done");
+        } else {
+            work(&mut tx)?;
+        }
+        let done = self.command("COMMIT");
+        let error = done.as_ref().err().and_then(rusqlite::Error::sqlite_error);
+        if error.is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_FSYNC) {
+            self.clear_away();
+        }
+        done.map_err(|error| self.fail(error))
+    }
+
+    /// Tries to run a transaction.
+    pub(super) fn try_once(&mut self, mode: Mode, work: &mut dyn FnMut(&mut dyn Tx) -> Result<()>) -> Result<()> {
+        match mode {
+            Mode::Write(Triggers::All) => self.use_triggers(true)?,
+            Mode::Write(Triggers::None) => self.use_triggers(false)?,
+            Mode::Write(Triggers::IfForeign) | Mode::Read => {}
+        }
+        let begun = self.begin(mode);
+        if begun.is_ok() && mode != Mode::Read {
+            reached("transaction begun");
+        }
+        let done = begun.and_then(|found| self.commit(mode, found, work));
+        if done.is_err() && !self.connection.is_autocommit() {
+            // The first error is the one to report; a connection that cannot roll back loses the transaction anyway.
+            let _ = self.command("ROLLBACK");
+        }
+        done.map_err(|error| match self.or_moved(error) {
+            error if error.kind() == Kind::Invalid => error.or_hint(WAY_OUT_OF_DAMAGE),
+            error => error,
+        })
     }
 }
 
@@ -61,42 +178,48 @@ impl Tx for SqliteTx<'_> {
         Ok(())
     }
 
-    fn script(&mut self, sql: &str) -> Result<()> {
-        self.engine.connection.execute_batch(sql).map_err(|error| self.fail(error))
+    fn found(&self) -> SchemaFound {
+        self.found
     }
 
-    fn reword(&mut self, table: &str, words: &str) -> Result<()> {
-        schema_text::set(self, table, words)
+    fn bring(&mut self) -> Result<()> {
+        if self.found != SchemaFound::Current {
+            self.engine.schema.bring(self, self.found)?;
+            self.found = SchemaFound::Current;
+            self.introduce()?;
+        }
+        Ok(())
     }
 
-    fn has_inline_unique(&mut self, table: &str) -> Result<bool> {
-        schema_text::have_unique(self, table)
+    fn is_whole(&mut self) -> Result<bool> {
+        mend::is_whole(self)
     }
 
-    fn words(&mut self, kind: &str, name: &str) -> Result<Option<String>> {
-        schema_text::of(self, kind, name)
+    fn mend(&mut self) -> Result<Vec<Mended>> {
+        mend::mend(self)
     }
 
-    fn storage(&mut self, table: &str, words: &str) -> Result<Storage> {
-        schema_text::compare(&self.engine.connection, table, words).map_err(|error| self.fail(error))
+    fn drop_schema(&mut self) -> Result<()> {
+        mend::drop_schema(self)
     }
 
     fn integrity_check(&mut self) -> Result<Option<String>> {
-        let Some(tables) = self.engine.own_tables_among_others().map_err(|error| self.fail(error))? else {
-            return self.integrity_check("1");
-        };
-        // The whole database can be looked through only with the application's own functions and collations.
-        for table in ["sqlite_schema".to_owned()].into_iter().chain(tables) {
-            let found = self.integrity_check(&format!("'{}'", table.replace('\'', "''")))?;
-            if found.is_some() {
-                return Ok(found);
-            }
-        }
-        Ok(None)
+        integrity::integrity_check(self)
     }
 
-    fn references(&mut self) -> Result<Vec<Reference>> {
-        self.engine.references().map_err(|error| self.fail(error))
+    fn check_numbers(&mut self) -> Result<()> {
+        integrity::check_numbers(self)
+    }
+
+    // The second time it is as it was, and yet a page has changed. Only a commit that changes something syncs, and all that
+    // was committed before along with it.
+    fn force_sync(&mut self) -> Result<()> {
+        self.turn_version()?;
+        self.turn_version()
+    }
+
+    fn runs_triggers(&self) -> bool {
+        self.engine.triggers
     }
 
     fn passed_over(&mut self) -> Error {
@@ -107,20 +230,22 @@ impl Tx for SqliteTx<'_> {
         }
     }
 
+    fn references(&mut self) -> Result<Vec<Reference>> {
+        self.engine.references().map_err(|error| self.fail(error))
+    }
+
     fn has_foreign_table(&mut self) -> Result<bool> {
         self.engine.has_foreign_table().map_err(|error| self.fail(error))
     }
 
-    fn last_number(&mut self, table: &str) -> Result<i64> {
-        schema_text::last_number(self, table)
-    }
-
-    fn has_table(&mut self, name: &str) -> Result<bool> {
-        schema_text::have_table(self, name)
-    }
-
-    fn has_foreign_trigger(&mut self, table: &str) -> Result<bool> {
-        schema_text::have_foreign_trigger(self, table)
+    fn how_to_remove_all(&self) -> String {
+        let (link, file) = (&self.engine.path, without_links(&self.engine.path));
+        let links = if *link == file { None } else { Some(link.clone()) };
+        let beside = ["", "-wal", "-shm", "-asyncq"].map(|suffix| with_suffix(&file, suffix));
+        // As a shell takes them.
+        let quoted = |path: PathBuf| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
+        let files: Vec<_> = links.into_iter().chain(beside).map(quoted).collect();
+        format!("stop every processor, and remove its files: `rm -rf {}`", files.join(" "))
     }
 
     fn as_kept<'a>(&mut self, text: &'a str) -> Result<Cow<'a, [u8]>> {

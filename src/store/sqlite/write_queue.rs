@@ -27,6 +27,9 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::lock_owner::a_stopped_one_is_before;
 
+/// The queue's file in the run folder.
+pub(super) const FILE: &str = ".line";
+
 /// How long the line is respected.
 const AT_MOST: Duration = Duration::from_secs(10);
 
@@ -61,7 +64,7 @@ struct Ticket {
 
 impl WriteQueue {
     pub(in crate::store) fn at(run_folder: &Path) -> WriteQueue {
-        WriteQueue { path: run_folder.join(".line"), waiter: None }
+        WriteQueue { path: run_folder.join(FILE), waiter: None }
     }
 
     /// Waits for a turn, at most for `patience`.

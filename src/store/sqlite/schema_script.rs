@@ -1,7 +1,7 @@
 //! `schema.sql`, the script for new stores, and its parts one by one, for the steps that upgrade older ones.
 
 /// The script that makes a new store.
-pub(super) const FRESH: &str = include_str!("../../schema.sql");
+pub(in crate::store) const FRESH: &str = include_str!("../../../schema.sql");
 
 /// What makes one table, index or trigger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +34,8 @@ pub(super) fn part(name: &str) -> Option<Part> {
     parts().find(|part| part.name == name)
 }
 
-/// Where the statement ends with which `text` begins: at the last semicolon of the first line that is its last one, before
-/// a comment.
+/// Where the statement at the start of `text` ends: at the last semicolon, before a comment, of the first line that
+/// `is_last` accepts.
 fn end_of(text: &str, is_last: impl Fn(&str) -> bool) -> usize {
     let mut place = 0;
     for line in text.split_inclusive('\n') {

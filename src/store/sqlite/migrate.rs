@@ -1,26 +1,33 @@
 //! The version of the schema: a new store gets the newest, an older one is upgraded, a newer one is refused.
 //!
-//! Invariant: whatever happens, happens in the caller's transaction; a store is never seen half upgraded.
+//! Invariant: everything happens in the caller's transaction; nobody ever sees a store half upgraded.
 //!
-//! An upgrade waits for nobody: processors of the older build may be at work while it happens. They are refused
-//! everything but to end that work ([`Store::write_in_any_schema`](super::Store)): to record how their calls ended, give back those
-//! that they had not begun, and unregister. So there are three rules for steps:
-//! - A step only adds: tables, indexes, triggers, columns that may be left out. All that an older build writes to end its
-//!   work stays valid, though it fills nothing new.
+//! An upgrade waits for nobody: processors of the older build may be at work while it happens. They may then only end
+//! that work ([`Store::write_in_any_schema`](crate::store::Store)): record how their calls ended, put back those that they had
+//! not begun, and unregister. So there are three rules for steps:
+//! - A step only adds or widens: tables, indexes, triggers, columns that may be left out, constraints that allow more.
+//!   All that an older build writes to end its work stays valid, though it fills nothing new.
 //! - No step relies on a trigger to complete what processors write: they work without triggers. Triggers are for clients,
 //!   which need not know of them.
 //! - No step rewrites rows of `asyncq_job`, of which there may be millions, nor copies a table: an application may have
-//!   indexes, triggers and foreign keys of its own there.
+//!   indexes, triggers and foreign keys of its own there. [`Redefine`] widens a CHECK without reading a row.
 
-use std::cmp::Ordering;
+use rusqlite::OptionalExtension;
 
-use super::engine::Tx;
+use super::Sqlite;
+use super::mend;
 use super::schema_script::{FRESH, part};
+use super::schema_text;
+use super::tx::SqliteTx;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
+use crate::store::engine::{Tx, damaged};
+use crate::store::schema::{SchemaFound, too_new};
 
 /// The version of this build's schema.
 pub(super) const VERSION: i64 = 2;
+
+const FOUND_VERSION: &str = "SELECT version FROM asyncq_schema";
 
 const SCHEMA: Schema = Schema { version: VERSION, fresh: FRESH, steps: STEPS };
 
@@ -32,13 +39,13 @@ const STEPS: &[&[SchemaChange]] = &[TO_2];
 pub(super) enum SchemaChange {
     /// A statement.
     Run(&'static str),
-    /// Gives a table the words that it has in the script for new stores: its columns are those already, and their values
-    /// stay as they are.
-    Reword(&'static str),
+    /// Gives a table the definition that it has in the script for new stores. It has those columns already; its rows stay as
+    /// they are, and constraints may become wider.
+    Redefine(&'static str),
     /// Makes an index or a trigger as the script does, instead of one that may be there.
-    Remake(&'static str),
+    Recreate(&'static str),
 }
-use SchemaChange::{Remake, Reword, Run};
+use SchemaChange::{Recreate, Redefine, Run};
 
 /// How functions take their calls, which workers are too old, and on which file a processor works. Claims are counted, and fence what processors write, so
 /// that `attempt` can be the number of runs that began. Names and columns in constraints, as tools expect them.
@@ -48,28 +55,34 @@ pub(super) const TO_2: &[SchemaChange] = &[
     Run("ALTER TABLE asyncq_function ADD COLUMN generation INTEGER NOT NULL DEFAULT 0"),
     Run("ALTER TABLE asyncq_job ADD COLUMN claim INTEGER NOT NULL DEFAULT 0"),
     Run("ALTER TABLE asyncq_processor ADD COLUMN store TEXT"),
-    Reword("asyncq_service"),
-    Reword("asyncq_function"),
-    Reword("asyncq_job"),
-    Reword("asyncq_large"),
-    Reword("asyncq_attempt"),
-    Reword("asyncq_processor"),
-    Reword("asyncq_slot"),
-    Reword("asyncq_progress"),
-    Remake("asyncq_job_retry"),
-    Remake("asyncq_job_stopped"),
-    Remake("asyncq_job_insert"),
-    Remake("asyncq_job_empty"),
-    Remake("asyncq_job_update"),
-    Remake("asyncq_job_released"),
+    Redefine("asyncq_service"),
+    Redefine("asyncq_function"),
+    Redefine("asyncq_job"),
+    Redefine("asyncq_large"),
+    Redefine("asyncq_attempt"),
+    Redefine("asyncq_processor"),
+    Redefine("asyncq_slot"),
+    Redefine("asyncq_progress"),
+    Recreate("asyncq_job_retry"),
+    Recreate("asyncq_job_stopped"),
+    Recreate("asyncq_job_insert"),
+    Recreate("asyncq_job_empty"),
+    Recreate("asyncq_job_update"),
+    Recreate("asyncq_job_released"),
     Run("DROP TRIGGER IF EXISTS asyncq_job_completed"),
-    Remake("asyncq_job_ended"),
-    Remake("asyncq_job_delete"),
+    Recreate("asyncq_job_ended"),
+    Recreate("asyncq_job_delete"),
 ];
 
-/// How `key` stands in the script for new stores, and how in a table that an older build has made: the index of an inline
-/// UNIQUE cannot be dropped.
-pub(super) const KEY: [&str; 2] = ["  key         TEXT,       ", "  key         TEXT UNIQUE,"];
+/// The column `key` in the script for new stores, and in a table that an older build has made: the index of an inline UNIQUE
+/// cannot be dropped.
+const KEY: [&str; 2] = ["  key         TEXT,       ", "  key         TEXT UNIQUE,"];
+
+/// The definition that a table of the script should have in this store.
+pub(super) fn definition(tx: &mut SqliteTx<'_>, table: &str, sql: &str) -> Result<String> {
+    let inline = table == "asyncq_job" && schema_text::has_inline_unique(tx, table)?;
+    Ok(if inline { sql.replace(KEY[0], KEY[1]) } else { sql.to_owned() })
+}
 
 /// A schema and the way to it.
 #[derive(Debug, Clone, Copy)]
@@ -82,19 +95,6 @@ pub(super) struct Schema {
     pub(super) steps: &'static [&'static [SchemaChange]],
 }
 
-/// What was found in a database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SchemaFound {
-    /// No tables of asyncq.
-    Nothing,
-    /// The schema of this build.
-    Current,
-    /// An older one, with its number.
-    Older(i64),
-    /// A newer one, with its number.
-    Newer(i64),
-}
-
 impl Schema {
     /// What this build works with.
     pub(super) fn of_this_build() -> Schema {
@@ -105,45 +105,21 @@ impl Schema {
         SCHEMA
     }
 
-    /// Looks which schema the store has.
-    pub(super) fn look(&self, tx: &mut dyn Tx) -> Result<SchemaFound> {
-        let version = match tx.first("SELECT version FROM asyncq_schema", &[], |row| row.i64(0)) {
-            Ok(version) => version,
-            // Asked only now, so that a good store pays for one look and not for two.
-            Err(_) if !tx.has_table("asyncq_schema")? => return Ok(SchemaFound::Nothing),
-            Err(error) => return Err(error),
-        };
-        let version = version.ok_or_else(|| {
-            Error::new(Kind::Invalid, "`asyncq_schema` is empty, as in a schema that was copied without its rows")
-                .with_hint(
-                    "if it was copied so, drop the tables `asyncq_*` and run `asyncq init`; if not, restore a backup",
-                )
-        })?;
-        Ok(match version.cmp(&self.version) {
-            Ordering::Equal => SchemaFound::Current,
-            Ordering::Less => SchemaFound::Older(version),
-            Ordering::Greater => SchemaFound::Newer(version),
-        })
-    }
-
-    /// The error for a store that is newer than this build.
-    pub(super) fn refuse(&self, newer: i64) -> Error {
-        let message = format!("the store has schema {newer}, this asyncq knows schemas up to {}", self.version);
-        Error::new(Kind::Busy, message).with_hint("a newer asyncq has upgraded it: install that version here too")
-    }
-
     /// Brings the store to this schema.
     ///
     /// # Errors
     /// [`Kind::Busy`] when it is newer than this build.
-    pub(super) fn bring(&self, tx: &mut dyn Tx, found: SchemaFound) -> Result<()> {
+    pub(super) fn bring(&self, tx: &mut SqliteTx<'_>, found: SchemaFound) -> Result<()> {
         let from = match found {
             SchemaFound::Current => return Ok(()),
+            SchemaFound::Nothing if tx.engine.has_table("asyncq_job").map_err(|error| tx.fail(error))? => {
+                return mend::name_schema(tx);
+            }
             SchemaFound::Nothing => return tx.script(self.fresh),
-            SchemaFound::Newer(version) => return Err(self.refuse(version)),
+            SchemaFound::Newer { version, known } => return Err(too_new(version, known)),
             SchemaFound::Older(from) => from,
         };
-        let done = usize::try_from(from - 1).map_err(|_| super::engine::damaged("a schema before the first"))?;
+        let done = usize::try_from(from - 1).map_err(|_| damaged("a schema before the first"))?;
         for change in self.steps[done..].iter().copied().flatten() {
             reached("upgrade statement");
             change.make(tx)?;
@@ -154,39 +130,55 @@ impl Schema {
     }
 }
 
+impl Sqlite {
+    /// Looks which schema the store has.
+    pub(super) fn look(&self) -> Result<SchemaFound> {
+        let version = || {
+            let mut statement = self.connection.prepare_cached(FOUND_VERSION)?;
+            statement.query_row([], |row| Ok(row.get_ref(0)?.as_i64().ok())).optional()
+        };
+        let version = match self.patiently(version) {
+            Ok(version) => version.flatten(),
+            // Asked only now, so that a good store pays for one look and not for two.
+            Err(_) if !self.has_table("asyncq_schema").map_err(|error| self.fail(error))? => {
+                return Ok(SchemaFound::Nothing);
+            }
+            Err(error) => return Err(self.fail(error)),
+        };
+        version.map(|version| SchemaFound::from_version(version, self.schema.version)).ok_or_else(|| {
+            Error::new(Kind::Invalid, "`asyncq_schema` is empty, as in a schema that was copied without its rows")
+                .with_hint(
+                    "if it was copied so, drop the tables `asyncq_*` and run `asyncq init`; if not, restore a backup",
+                )
+        })
+    }
+}
+
 impl SchemaChange {
-    fn make(self, tx: &mut dyn Tx) -> Result<()> {
+    fn make(self, tx: &mut SqliteTx<'_>) -> Result<()> {
+        let (Run(name) | Redefine(name) | Recreate(name)) = self;
+        let found = || part(name).ok_or_else(|| damaged(&format!("no schema has `{name}`")));
         match self {
             Run(sql) => tx.script(sql),
-            Reword(name) => {
-                let words = script_of(name)?;
-                let inline = name == "asyncq_job" && tx.has_inline_unique(name)?;
-                let words = if inline { words.replace(KEY[0], KEY[1]) } else { words.to_owned() };
-                tx.reword(name, &words)
+            Redefine(_) => {
+                let sql = definition(tx, name, found()?.sql)?;
+                schema_text::set(tx, name, &sql)
             }
-            Remake(name) => {
-                let part = part(name).ok_or_else(|| unknown(name))?;
+            Recreate(_) => {
+                let part = found()?;
                 tx.script(&format!("DROP {} IF EXISTS {name}; {}", part.kind, part.sql))
             }
         }
     }
 }
 
-fn script_of(name: &str) -> Result<&'static str> {
-    part(name).map(|part| part.sql).ok_or_else(|| unknown(name))
-}
-
-fn unknown(name: &str) -> Error {
-    super::engine::damaged(&format!("no schema has `{name}`"))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
     use std::time::Duration;
 
     use super::*;
-    use crate::store::engine::{Engine, Mode, Patience};
-    use crate::store::sqlite::Sqlite;
+    use crate::store::engine::{Engine, Mode, Patience, Triggers};
 
     const OLD: Schema = Schema {
         version: 1,
@@ -213,10 +205,10 @@ mod tests {
 
     fn bring(engine: &mut Sqlite, schema: Schema) -> Result<SchemaFound> {
         let mut found = None;
-        engine.transact(Mode::Write, &mut |tx| {
-            let here = schema.look(tx)?;
-            found = Some(here);
-            schema.bring(tx, here)
+        engine.schema = schema;
+        engine.transact(Mode::Write(Triggers::None), &mut |tx| {
+            found = Some(tx.found());
+            tx.bring()
         })?;
         Ok(found.unwrap())
     }
@@ -260,6 +252,32 @@ mod tests {
         assert!(bring(&mut engine, broken).is_err());
         assert_eq!(bring(&mut engine, NEW).unwrap(), SchemaFound::Older(1));
         assert_eq!(sum(&mut engine), 30);
+    }
+
+    #[test]
+    fn a_check_is_widened_without_touching_a_row() {
+        const WIDER: Schema = Schema { version: 2, fresh: "", steps: &[&[Redefine("asyncq_service")]] };
+        const FILL: &str = "WITH RECURSIVE it(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM it WHERE n < 10000)
+            INSERT INTO asyncq_service (name, created_at) SELECT 's' || n, 7 FROM it; PRAGMA wal_checkpoint(TRUNCATE)";
+        const PAUSE: &str = "UPDATE asyncq_service SET paused = 1 WHERE name = 's77'";
+        let (_folder, mut engine) = engine();
+        engine.use_wal().unwrap();
+        bring(&mut engine, OLD).unwrap();
+        let sql = part("asyncq_service").unwrap().sql;
+        let narrow = sql.replace("CHECK (paused IN (0, 1))", "CHECK (paused = 0)");
+        assert_ne!(narrow, sql);
+        engine.connection.execute_batch(&format!("{narrow}; {FILL}")).unwrap();
+        engine.connection.execute_batch(PAUSE).unwrap_err();
+        assert_eq!(bring(&mut engine, WIDER).unwrap(), SchemaFound::Older(1));
+        // Only the pages of the version and of the schema were written.
+        let written = engine.wal.pages.load(Ordering::Relaxed);
+        assert!((1..=4).contains(&written), "{written} pages");
+        engine.connection.execute_batch(PAUSE).unwrap();
+        let paused: i64 = engine
+            .connection
+            .query_row("SELECT count(*) FROM asyncq_service WHERE paused", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(paused, 1);
     }
 
     #[test]

@@ -1,15 +1,15 @@
-//! A schema that will never be: the next one as tests of upgrades need it. Only in builds with debug assertions.
+//! A newer schema that will never be released, for tests of upgrades. Only in builds with debug assertions.
 //!
-//! Invariant: its steps are such as a true upgrade may have; nothing else knows of what they make.
+//! Invariant: a real upgrade could have its steps; no other code knows what they make.
 
 use super::migrate::{Schema, SchemaChange, TO_2};
 
-/// Gives the same statements as the step from this build's schema and as the end of the script for a new store.
+/// Makes of the same statements the step from this build's schema and the end of the script for a new store.
 macro_rules! future {
     ($($statement:literal,)*) => {
         const STEP: &[SchemaChange] = &[$(SchemaChange::Run($statement)),*];
         const FRESH: &str = concat!(
-            include_str!("../../schema.sql"),
+            include_str!("../../../schema.sql"),
             $($statement, ";\n",)*
             "UPDATE asyncq_schema SET version = 3;"
         );

@@ -1,0 +1,121 @@
+//! Compares the schema of a store with the script that makes it, and makes again what is missing or was changed.
+//!
+//! Tools that copy or rebuild tables lose triggers, and indexes with conditions. Without them the database accepts rows that it
+//! should refuse, and is slow.
+
+use super::migrate::{VERSION, definition};
+use super::schema_script::{FRESH, Part, part, parts};
+use super::schema_text::{self, Storage, has_inline_unique};
+use super::tx::SqliteTx;
+use crate::error::{Error, Kind, Result};
+use crate::store::engine::Tx;
+use crate::store::no_fault;
+use crate::store::schema::Mended;
+
+/// The trigger that delays calls for later. A store without it has queued them at once.
+const LATER: &str = "asyncq_job_later";
+const DELAY: &str = "UPDATE asyncq_job SET state = 'delayed' WHERE state = 'queued' AND run_at > ?1";
+
+/// The table of the jobs.
+const JOBS: &str = "asyncq_job";
+
+/// Removes the rest of jobs that went with their table: new jobs may get their numbers.
+const ORPHANS: [&str; 3] = [
+    "DELETE FROM asyncq_large WHERE job NOT IN (SELECT id FROM asyncq_job)",
+    "DELETE FROM asyncq_attempt WHERE job NOT IN (SELECT id FROM asyncq_job)",
+    "DELETE FROM asyncq_progress WHERE job NOT IN (SELECT id FROM asyncq_job)",
+];
+
+/// Whether the schema is as the script makes it.
+pub(super) fn is_whole(tx: &mut SqliteTx<'_>) -> Result<bool> {
+    // Only tests have another script.
+    Ok(tx.engine.schema.fresh != FRESH || faults(tx)?.is_empty())
+}
+
+/// Makes again what is missing or was changed.
+pub(super) fn mend(tx: &mut SqliteTx<'_>) -> Result<Vec<Mended>> {
+    let mut mended = Vec::new();
+    for (part, was_missing) in faults(tx)? {
+        make_again(tx, part, was_missing)?;
+        mended.push(Mended { kind: part.kind, name: part.name, was_missing });
+    }
+    if mended.iter().any(|it| it.name == JOBS && it.was_missing) {
+        ORPHANS.iter().try_for_each(|sql| tx.script(sql))?;
+    }
+    // Rows that the right definition rules out may have got into the table meanwhile.
+    if mended.iter().any(|it| it.kind == "table" && !it.was_missing) {
+        no_fault(tx.integrity_check()?)?;
+    }
+    Ok(mended)
+}
+
+/// Removes all tables of the store, with their indexes and triggers.
+pub(super) fn drop_schema(tx: &SqliteTx<'_>) -> Result<()> {
+    let tables: Vec<_> = parts().filter(|part| part.kind == "table").collect();
+    // A table that refers to others goes before them.
+    tables.iter().rev().try_for_each(|table| tx.script(&format!("DROP TABLE IF EXISTS {}", table.name)))
+}
+
+/// Writes down again which schema a store has that is this build's, and has lost the table that says so.
+///
+/// # Errors
+/// [`Kind::Invalid`] when it is another one.
+pub(super) fn name_schema(tx: &mut SqliteTx<'_>) -> Result<()> {
+    let (Some(schema), Some(job)) = (part("asyncq_schema"), part(JOBS)) else { return Ok(()) };
+    let is = schema_text::of(tx, "table", JOBS)?.unwrap_or_default();
+    if is_good(tx, job, &is)? {
+        tx.script(schema.sql)?;
+        return tx.execute("INSERT INTO asyncq_schema VALUES (?1)", &[VERSION.into()]).map(|_| ());
+    }
+    Err(Error::new(Kind::Invalid, "the store has lost table `asyncq_schema`, which says what schema it has")
+        .with_hint("restore a backup, or make a new store and copy into it what you need"))
+}
+
+/// The parts that are not as the script makes them, in its order, and whether they are missing.
+fn faults(tx: &mut SqliteTx<'_>) -> Result<Vec<(Part, bool)>> {
+    let mut faults = Vec::new();
+    for part in parts() {
+        let is = schema_text::of(tx, part.kind, part.name)?;
+        let is_good = match &is {
+            Some(is) => is == part.sql || part.kind == "table" && is_good(tx, part, is)?,
+            // The table has a UNIQUE in its definition instead.
+            None => part.name == "asyncq_job_key" && has_inline_unique(tx, JOBS)?,
+        };
+        if !is_good {
+            faults.push((part, is.is_none()));
+        }
+    }
+    Ok(faults)
+}
+
+/// Whether a table has the definition that it should have, or more columns.
+fn is_good(tx: &mut SqliteTx<'_>, table: Part, is: &str) -> Result<bool> {
+    let sql = definition(tx, table.name, table.sql)?;
+    Ok(is == sql || storage(tx, table, &sql)? == Storage::Wider)
+}
+
+fn storage(tx: &SqliteTx<'_>, table: Part, definition: &str) -> Result<Storage> {
+    schema_text::compare(&tx.engine.connection, table.name, definition).map_err(|error| tx.fail(error))
+}
+
+fn make_again(tx: &mut SqliteTx<'_>, part: Part, is_missing: bool) -> Result<()> {
+    let Part { kind, name, sql } = part;
+    if kind != "table" {
+        tx.script(&format!("DROP {kind} IF EXISTS {name}; {sql}"))?;
+        if name == LATER {
+            let now = tx.now();
+            tx.execute(DELAY, &[now.into()])?;
+        }
+        return Ok(());
+    }
+    if is_missing {
+        return tx.script(sql);
+    }
+    let sql = definition(tx, name, sql)?;
+    if storage(tx, part, &sql)? == Storage::Same {
+        return schema_text::set(tx, name, &sql);
+    }
+    Err(Error::new(Kind::Invalid, format!("table `{name}` is not the one that asyncq has made")).with_hint(
+        "its columns, or how its rows are stored, were changed: make a new store, and copy into it what you need",
+    ))
+}
