@@ -7,14 +7,11 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::enqueue::{Enqueue, inherited_principal};
+use super::enqueue::Enqueue;
 use super::exit;
-use super::session::{Session, environment};
+use super::session::Session;
 use super::stdio::{self, Sink, in_words};
-use crate::commands::batch::{self, BatchOptions, BatchProgress};
-use crate::commands::enqueue::{self, inside};
-use crate::commands::lines::Lines;
-use crate::domain::batch::{Caller, LONGEST_LINE};
+use crate::commands::batch::{BatchProgress, BatchRequest};
 use crate::domain::job::Enqueued;
 use crate::domain::log::Stream;
 use crate::domain::text::escape_control;
@@ -23,34 +20,17 @@ use crate::error::{Error, Kind, reason};
 /// Enqueues all calls in a file and prints the numbers of their jobs, one a line, in the order of the lines.
 pub fn run(session: &Session, options: &Enqueue, path: &Path) -> anyhow::Result<u8> {
     let input = open(path)?;
-    let mut store = session.open()?;
-    let mut caller = Caller {
-        principal: options.own_principal()?,
-        for_others: true,
-        hold: options.hold,
-        os_user: Some(enqueue::os_user()),
-        ..Caller::default()
-    };
-    if let Some(running) = inside(&mut store, &environment())? {
-        if !options.defer {
-            return Err(Error::new(Kind::Usage, "inside a running function calls are run at once, one after another")
-                .with_hint("`--defer` queues a batch; `asyncq enqueue SERVICE FUNCTION` runs one call")
-                .into());
-        }
-        enqueue::refuse_principal(options.principal.is_some())?;
-        caller.principal = running.principal;
-        caller.for_others = false;
-        caller.site = running.site;
-        caller.parent = Some(running.fence.job);
-    } else if options.principal.is_none() {
-        caller.principal = inherited_principal()?;
-    }
     let bar = bar(session, &input);
-    let mut lines = Lines::of(input, LONGEST_LINE);
-    let how =
-        BatchOptions { atomic: options.atomic, at_once: usize::try_from(options.batch_size).unwrap_or(usize::MAX) };
+    let request = BatchRequest {
+        input,
+        on_behalf_of: options.on_behalf_of()?,
+        hold: options.hold,
+        defer: options.defer,
+        atomic: options.atomic,
+        at_once: usize::try_from(options.batch_size).unwrap_or(usize::MAX),
+    };
     let mut count = 0;
-    let done = batch::enqueue(&mut store, &mut lines, &caller, how, |progress: &BatchProgress<'_>| {
+    let done = session.open()?.enqueue_batch(request, &session.caller, |progress: &BatchProgress<'_>| {
         count += progress.jobs.len();
         bar.set_position(progress.bytes);
         bar.set_message(format!("{count} calls"));

@@ -9,15 +9,14 @@ use clap::Args;
 use super::clap_error::parse_count;
 use super::exit;
 use super::process;
-use super::session::{Session, environment, variable};
+use super::session::Session;
 use super::stdio::{self, Sink};
-use crate::commands::enqueue::{self, inside};
-use crate::commands::process::nested::{self, NestedRuntime};
-use crate::commands::{Store, reset_signals};
+use crate::commands::enqueue::{EnqueueRequest, Made};
 use crate::domain::attempt::Outcome;
-use crate::domain::call::{Call, Key, Principal, Reading};
+use crate::domain::call::{Call, Key, OnBehalfOf, Reading};
+use crate::domain::event::Ran;
 use crate::domain::function::FunctionName;
-use crate::domain::job::{Enqueued, NewJob, Running};
+use crate::domain::job::Enqueued;
 use crate::domain::log::Stream;
 use crate::domain::service::ServiceName;
 use crate::domain::text::escape_control;
@@ -89,26 +88,17 @@ impl Enqueue {
         if let Some(file) = &self.batch {
             return super::batch::run(session, &self, file);
         }
-        let mut new = self.parse()?;
-        let mut store = session.open()?;
-        if let Some(running) = inside(&mut store, &environment())? {
-            enqueue::refuse_principal(self.principal.is_some())?;
-            new.call.principal.clone_from(&running.principal);
-            new.call.site.clone_from(&running.site);
-            new.parent = Some(running.fence.job);
-            if !self.defer {
-                enqueue::check_nested(&new)?;
-                return run_now(session, &mut store, &running, &new);
-            }
-        } else if new.call.principal.is_none() && self.principal.is_none() {
-            new.call.principal = inherited_principal()?;
-        }
-        let enqueued = store.enqueue(&new)?;
+        let (request, mut queue) = (self.parse()?, session.open()?);
+        let (service, function) = (request.call.service.clone(), request.call.function.clone());
+        let enqueued = match queue.enqueue(request, &session.caller, &stdio::console())? {
+            Made::Queued(enqueued) => enqueued,
+            Made::Ran(ran) => return Ok(show_end(session, &format!("(`{service}` `{function}`)"), ran)),
+        };
         // Nothing that fails from here on is worth more than the number of the job.
         let is_paused =
-            !new.hold && session.is_watched() && store.service(&new.call.service).is_ok_and(|service| service.paused);
+            !self.hold && session.is_watched() && queue.service(&service).is_ok_and(|service| service.paused);
         // The end of the process closes it too, at less cost.
-        std::mem::forget(store);
+        std::mem::forget(queue);
         let id = enqueued.id();
         Sink(Stream::Out).write_all(format!("{id}\n").as_bytes()).map_err(|error| {
             if error.kind() == ErrorKind::BrokenPipe {
@@ -120,17 +110,17 @@ impl Enqueue {
         if let Enqueued::Same(id) = enqueued {
             session.verbose(&format!("job {id} has this key and is this call"));
         } else if is_paused {
-            session.news(&process::paused(&new.call.service));
+            session.news(&process::paused(&service));
         }
         Ok(exit::DONE)
     }
 
-    /// The principal that is named.
-    pub fn own_principal(&self) -> Result<Option<Principal>, Error> {
-        self.principal.as_deref().filter(|it| !it.is_empty()).map(Principal::parse).transpose()
+    /// On whose behalf the calls are made.
+    pub fn on_behalf_of(&self) -> Result<OnBehalfOf, Error> {
+        self.principal.as_deref().map_or(Ok(OnBehalfOf::Caller), OnBehalfOf::parse)
     }
 
-    fn parse(&self) -> anyhow::Result<NewJob> {
+    fn parse(&self) -> anyhow::Result<EnqueueRequest> {
         let mut pairs = Vec::with_capacity(self.kwargs.len());
         for text in &self.kwargs {
             match text.split_once('=') {
@@ -143,31 +133,20 @@ impl Enqueue {
         }
         let words: Vec<_> = self.args.iter().map(|arg| arg.trim_start_matches(NEGATIVE)).collect();
         let reading = if self.raw { Reading::Raw } else { Reading::Json };
-        Ok(NewJob {
+        Ok(EnqueueRequest {
             call: Call {
                 service: ServiceName::parse(self.service.as_deref().unwrap_or_default())?,
                 function: FunctionName::parse(self.function.as_deref().unwrap_or_default())?,
                 args: reading.positional(&words)?,
                 kwargs: reading.keywords(&pairs)?,
-                principal: self.own_principal()?,
+                principal: None,
                 site: None,
             },
+            on_behalf_of: self.on_behalf_of()?,
             key: self.key.as_deref().map(Key::parse).transpose()?,
             hold: self.hold,
-            os_user: Some(enqueue::os_user()),
-            parent: None,
+            defer: self.defer,
         })
-    }
-}
-
-/// The principal of the environment.
-pub fn inherited_principal() -> anyhow::Result<Option<Principal>> {
-    match variable("ASYNCQ_PRINCIPAL").map(OsString::into_string) {
-        None => Ok(None),
-        Some(Ok(text)) => Ok(Some(Principal::parse(&text)?)),
-        Some(Err(_)) => Err(Error::new(Kind::Usage, "`$ASYNCQ_PRINCIPAL` is no UTF-8")
-            .with_hint("unset it, or give another one with `--principal`")
-            .into()),
     }
 }
 
@@ -183,34 +162,27 @@ pub fn escape_negative(word: OsString) -> OsString {
     }
 }
 
-fn run_now(session: &Session, store: &mut Store, running: &Running, new: &NewJob) -> anyhow::Result<u8> {
-    reset_signals()?;
-    let (surroundings, echo) = process::equipment(store, &running.folder)?;
-    let tell = |error: &Error| session.warn(&process::trying_again(error));
-    let ran =
-        nested::run(store, running, new, &NestedRuntime { around: &surroundings, forwarder: &echo, tell: &tell })?;
-    drop(echo);
-    stdio::end_echo();
+/// Says how a nested call has ended that is no matter of course; gives the exit code.
+fn show_end(session: &Session, call: &str, ran: Ran) -> u8 {
     stdio::tell_losses(true);
     let job = ran.job;
-    let (service, function) = (&new.call.service, &new.call.function);
     if ran.late {
-        session.info(&format!("job {job} (`{service}` `{function}`): the job that made this call had ended before"));
+        session.info(&format!("job {job} {call}: the job that made this call had ended before"));
     }
     match ran.outcome {
-        Outcome::Completed | Outcome::CompletedItself => Ok(exit::DONE),
+        Outcome::Completed | Outcome::CompletedItself => exit::DONE,
         Outcome::Conflict(_) => {
-            session.info(&format!("job {job} (`{service}` `{function}`): a conflict"));
-            Ok(exit::BUSY)
+            session.info(&format!("job {job} {call}: a conflict"));
+            exit::BUSY
         }
         Outcome::Failed(failure) | Outcome::Unstarted(failure) => {
-            session.info(&format!("job {job} (`{service}` `{function}`): {}", failure.message));
-            Ok(exit::FAILED)
+            session.info(&format!("job {job} {call}: {}", failure.message));
+            exit::FAILED
         }
         Outcome::Crashed(how) => {
-            session.info(&format!("job {job} (`{service}` `{function}`): {how}"));
-            Ok(exit::FAILED)
+            session.info(&format!("job {job} {call}: {how}"));
+            exit::FAILED
         }
-        Outcome::Interrupted | Outcome::Cancelled => Ok(exit::FAILED),
+        Outcome::Interrupted | Outcome::Cancelled => exit::FAILED,
     }
 }

@@ -12,10 +12,9 @@ use super::exit;
 use super::format::{FormatOptions, Record};
 use super::output::{self, FieldList};
 use super::service::tell_removed;
-use super::session::{Session, here, now};
+use super::session::{Session, now};
 use super::table::{Column, Table};
-use crate::commands::function::{Here, Typed, TypedWorker, change, define, resolved};
-use crate::commands::job::put_back_copied;
+use crate::commands::function::{Typed, TypedWorker};
 use crate::domain::function::{self, Args as Passing, FunctionName, Stdin};
 use crate::domain::removal::IfWaiting;
 use crate::domain::service::{Added, ServiceName};
@@ -199,15 +198,7 @@ impl Function {
                     args: takes.args,
                     stdin: takes.stdin,
                 };
-                let mut store = session.open()?;
-                // Who mistypes the service wants to hear that first.
-                store.service(&service)?;
-                let folder = here()?;
-                let definition = define(&typed, surroundings(&folder))?;
-                let added = match resolved(&typed, &definition, surroundings(&folder)) {
-                    Some(old) if store.repath_function(&service, &name, &old, &definition)? => Added::Same,
-                    _ => store.add_function(&service, &name, &definition)?,
-                };
+                let added = session.open()?.add_function(&service, &name, &typed, &session.caller)?;
                 session.verbose(&match added {
                     Added::New => format!("added function `{name}` to service `{service}`"),
                     Added::Same => format!("service `{service}` has that function `{name}` already"),
@@ -237,10 +228,7 @@ impl Function {
                         .with_hint("name an option, or another program behind `--`")
                         .into());
                 }
-                let mut store = session.open()?;
-                let old = store.function(&service, &name)?;
-                let change = change(&typed, &old.definition, surroundings(&here()?))?;
-                store.set_function(&service, &name, &change)?;
+                session.open()?.set_function(&service, &name, &typed, &session.caller)?;
             }
             Function::Reload { service, name } => {
                 let service = service.as_deref().map(ServiceName::parse).transpose()?;
@@ -252,18 +240,12 @@ impl Function {
             Function::Remove { name, force } => {
                 let (service, name) = name.parse()?;
                 let waiting = if force { IfWaiting::Cancel } else { IfWaiting::Refuse };
-                let mut store = session.open()?;
-                put_back_copied(&mut store)?;
-                let removed = store.remove_function(&service, &name, waiting)?;
+                let removed = session.open()?.remove_function(&service, &name, waiting)?;
                 tell_removed(session, &removed);
             }
         }
         Ok(exit::DONE)
     }
-}
-
-fn surroundings(folder: &std::path::Path) -> Here<'_> {
-    Here { folder, variable: |name| std::env::var_os(name) }
 }
 
 /// A command as a shell would take it.

@@ -12,12 +12,12 @@ use super::job_which::{Matching, Which, job_number, one_of};
 use super::session::{Session, to_terminal};
 use super::stdio::{self, is_terminal};
 use super::{exit, say};
-use crate::commands::{Store, job};
-use crate::domain::job::{self as jobs, JobId, State};
+use crate::commands::job::{JobLog, JobResult};
+use crate::commands::queue::Queue;
+use crate::domain::job::{JobId, State};
 use crate::domain::log::Log;
 use crate::domain::query::JobChange;
 use crate::domain::text::{escape_control, escape_control_in_lines};
-use crate::error::{Error, Kind};
 
 /// Jobs: calls in the store, and what became of them
 #[derive(Debug, Subcommand)]
@@ -104,105 +104,65 @@ fn or_default(states: Vec<State>, default: &[State]) -> Vec<State> {
 impl Job {
     /// Does what is asked.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
-        let mut store = session.open()?;
+        let mut queue = session.open()?;
         match self {
-            Job::List(list) => list.run(session, &mut store)?,
+            Job::List(list) => list.run(session, &mut queue)?,
             Job::Show { id, format } => {
                 let format = format.format()?;
-                let job = store.job(JobId(id))?;
-                let attempts = store.attempts(&job)?;
+                let (job, attempts) = queue.job(JobId(id))?;
                 let record = JobView::of(&job, Some(&attempts));
-                format.print_one(&record, || job_view::show(&mut store, &job, &attempts))?;
+                format.print_one(&record, || job_view::show(&mut queue, &job, &attempts))?;
             }
-            Job::Result { id } => return result(session, &mut store, JobId(id)),
-            Job::Log { id, attempt, raw } => log(session, &mut store, JobId(id), attempt, raw)?,
+            Job::Result { id } => return result(session, &mut queue, JobId(id)),
+            Job::Log { id, attempt, raw } => log(session, &mut queue, JobId(id), attempt, raw)?,
             Job::Cancel { which, state } => {
                 let many = (JobChange::Cancel, or_default(state, CANCELLABLE));
-                return which.each(session, &mut store, many, job::cancel);
+                return which.each(session, &mut queue, many, Queue::cancel_job);
             }
             Job::Retry { which, state } => {
                 let many = (JobChange::Retry, or_default(state, RETRIED));
-                return which.each(session, &mut store, many, job::retry);
+                return which.each(session, &mut queue, many, Queue::retry_job);
             }
             Job::Start { which, state } => {
                 let many = (JobChange::Start, or_default(state, STARTABLE));
-                return which.each(session, &mut store, many, |store, id| store.start(id).map(|_| ()));
+                return which.each(session, &mut queue, many, Queue::start_job);
             }
             Job::Clean { matching, state } => {
                 let many = (JobChange::Remove, or_default(state, &State::ENDED));
-                return matching.change(session, &mut store, many);
+                return matching.change(session, &mut queue, many);
             }
         }
         Ok(exit::DONE)
     }
 }
 
-fn result(session: &Session, store: &mut Store, id: JobId) -> anyhow::Result<u8> {
-    let job = store.job(id)?;
-    match job.state {
-        State::Completed => {
-            let result = job.result.as_deref().unwrap_or("null");
+fn result(session: &Session, queue: &mut Queue, id: JobId) -> anyhow::Result<u8> {
+    match queue.job_result(id)? {
+        JobResult::Completed(result) => {
             // JSON as it was left, unless it could steer the terminal on which it would appear.
             if to_terminal() {
-                say(escape_control(result))?;
+                say(escape_control(&result))?;
             } else {
                 say(result)?;
             }
-            Ok(exit::DONE)
+            return Ok(exit::DONE);
         }
-        State::Error => {
-            let why = job.error.map_or_else(|| "unknown".to_owned(), |error| error.message);
-            session.info(&format!("job {id} ended in an error: {why}"));
-            Ok(exit::FAILED)
-        }
-        State::Cancelled => {
-            session.info(&format!("job {id} was cancelled"));
-            Ok(exit::FAILED)
-        }
-        State::Held | State::Delayed | State::Queued | State::Processing => {
-            Err(Error::new(Kind::Busy, format!("job {id} has no result yet, it is {}", job.state))
-                .with_hint(when(&job))
-                .into())
-        }
+        JobResult::Failed(why) => session.info(&format!("job {id} ended in an error: {why}")),
+        JobResult::Cancelled => session.info(&format!("job {id} was cancelled")),
     }
-}
-
-/// What to do about a job that has not ended.
-fn when(job: &jobs::Job) -> String {
-    match job.state {
-        State::Processing => "try again when it has ended".to_owned(),
-        _ => format!("`asyncq job show {}` tells what it waits for", job.id),
-    }
+    Ok(exit::FAILED)
 }
 
 /// Prints the log of an attempt, or of the latest one that has ended; of a job that has not ended, that is not all.
-fn log(session: &Session, store: &mut Store, id: JobId, attempt: Option<i64>, raw: bool) -> anyhow::Result<()> {
-    let job = store.job(id)?;
-    let number = attempt.unwrap_or(job.attempt);
-    if (attempt.is_some() || number != 0) && !(1..=job.attempt).contains(&number) {
-        let message = format!("job {id} has no attempt {number}");
-        return Err(Error::new(Kind::NotFound, message).with_hint(format!("`asyncq job show {id}` shows all")).into());
+fn log(session: &Session, queue: &mut Queue, id: JobId, attempt: Option<i64>, raw: bool) -> anyhow::Result<()> {
+    let JobLog { log, never_began, incomplete } = queue.job_log(id, attempt)?;
+    if let Some(log) = &log {
+        print_log(log, raw)?;
     }
-    let runs = job.state == State::Processing && number == job.attempt;
-    let has_log = number > 0 && !runs;
-    if has_log {
-        print_log(&store.log(id, number)?, raw)?;
-    }
-    if job.state == State::Cancelled && number == 0 {
+    if never_began {
         session.news(&format!("job {id} was cancelled before it began"));
     }
-    if job.state.has_ended() || (attempt.is_some() && has_log) {
-        return Ok(());
-    }
-    let (message, hint) = if has_log {
-        (format!("that was attempt {number}; job {id} has not ended, it is {}", job.state), when(&job))
-    } else if runs && number > 1 {
-        let hint = format!("`asyncq job log {id} --attempt {}` prints that of the attempt before", number - 1);
-        (format!("attempt {number} of job {id} has no log yet, it is processing"), hint)
-    } else {
-        (format!("job {id} has no log yet, it is {}", job.state), when(&job))
-    };
-    Err(Error::new(Kind::Busy, message).with_hint(hint).into())
+    incomplete.map_or(Ok(()), |incomplete| Err(incomplete.into()))
 }
 
 fn print_log(log: &Log, raw: bool) -> anyhow::Result<()> {

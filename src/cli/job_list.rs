@@ -9,7 +9,7 @@ use super::job_view::{self, JobView};
 use super::job_which::{Filter, job_number, one_of};
 use super::process::paused;
 use super::session::{Session, to_terminal};
-use crate::commands::{Store, job};
+use crate::commands::queue::Queue;
 use crate::domain::job::{JobId, State};
 use crate::domain::query::JobQuery;
 use crate::domain::service::ServiceName;
@@ -40,37 +40,27 @@ impl List {
     /// How many jobs a terminal shows unless it is told.
     const SCREEN: u32 = 50;
 
-    /// Prints the jobs page by page. Between the pages nothing of the store is held, so that a slow reader delays nobody.
-    pub fn run(&self, session: &Session, store: &mut Store) -> anyhow::Result<()> {
-        let filter = self.filter.parse(store, self.state.clone())?;
+    /// Prints the jobs page by page.
+    pub fn run(&self, session: &Session, queue: &mut Queue) -> anyhow::Result<()> {
+        let filter = self.filter.parse(queue, self.state.clone())?;
         let limit = self.limit.unwrap_or(if to_terminal() { Self::SCREEN } else { 0 });
-        let mut query = JobQuery { filter, before: self.before.map(JobId), limit: (limit > 0).then_some(limit) };
+        let query = JobQuery { filter, before: self.before.map(JobId), limit: (limit > 0).then_some(limit) };
         let format = self.format.format()?;
         let columns = job_view::columns(&self.state);
         let mut list = ListPrinter::new::<JobView<'_>>(format);
         let mut waited_for = BTreeSet::new();
-        loop {
-            let page = store.jobs(&query)?;
-            let records = page.jobs.iter().map(|job| JobView::of(job, None));
-            list.print(records, || job_view::table(&page.jobs, &columns))?;
-            let waiting = page.jobs.iter().filter(|job| matches!(job.state, State::Delayed | State::Queued));
+        let next = queue.list_jobs(query, |jobs| {
+            let waiting = jobs.iter().filter(|job| matches!(job.state, State::Delayed | State::Queued));
             waited_for.extend(waiting.map(|job| job.service.clone()).filter(|_| session.is_watched()));
-            query.before = page.next;
-            if let Some(left) = &mut query.limit {
-                *left -= u32::try_from(page.jobs.len()).unwrap_or(*left).min(*left);
-            }
-            if page.next.is_none() || query.limit == Some(0) {
-                break;
-            }
-        }
+            list.print(jobs.iter().map(|job| JobView::of(job, None)), || job_view::table(jobs, &columns))
+        })?;
         list.end()?;
         for service in waited_for.iter().filter_map(|name| ServiceName::parse(name).ok()) {
-            if store.service(&service).is_ok_and(|service| service.paused) {
+            if queue.service(&service).is_ok_and(|service| service.paused) {
                 session.news(&paused(&service));
             }
         }
-        let Some(next) = query.before.filter(|_| format == Format::Table) else { return Ok(()) };
-        if job::any(store, &query)? {
+        if let Some(next) = next.filter(|_| format == Format::Table) {
             let more = format!("there are more jobs; `--before {next}` shows the next, `--limit 0` all");
             // A person does not see what is missing; a script has said what it wants.
             if to_terminal() { session.info(&more) } else { session.verbose(&more) }

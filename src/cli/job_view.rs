@@ -8,12 +8,10 @@ use super::job_waits;
 use super::output::{self, FieldList, or_dash, relative, text};
 use super::session::now;
 use super::table::{Column, Table};
-use crate::commands::Store;
-use crate::commands::waiting::Waiting;
+use crate::commands::queue::Queue;
 use crate::domain::attempt::{Attempt, Failure};
-use crate::domain::job::{Job, JobId, State};
+use crate::domain::job::{Job, State};
 use crate::domain::json::{Json, quote};
-use crate::domain::query::{JobFilter, JobQuery};
 use crate::domain::time::{Timestamp, show_span};
 
 /// What stands in a column about a job, at a moment.
@@ -91,7 +89,7 @@ fn arguments(job: &Job) -> String {
 }
 
 /// Prints one job with all that belongs to it, for people.
-pub fn show(store: &mut Store, job: &Job, attempts: &[Attempt]) -> anyhow::Result<()> {
+pub fn show(queue: &mut Queue, job: &Job, attempts: &[Attempt]) -> anyhow::Result<()> {
     let now = now();
     let moment = |moment: Timestamp| format!("{}  {}", output::moment(moment), relative(moment, now));
     let mut sheet = FieldList::new();
@@ -107,7 +105,7 @@ pub fn show(store: &mut Store, job: &Job, attempts: &[Attempt]) -> anyhow::Resul
         state += "  asked to end";
     }
     sheet.line("state", state);
-    if let Some(waiting) = Waiting::of(store, job)? {
+    if let Some(waiting) = queue.waiting(job)? {
         sheet.line("waits for", text(&job_waits::words(job, &waiting, now)));
     }
     if let Some(parent) = job.parent {
@@ -142,16 +140,13 @@ pub fn show(store: &mut Store, job: &Job, attempts: &[Attempt]) -> anyhow::Resul
     }
     sheet.print()?;
     print_attempts(attempts)?;
-    print_children(store, job.id)
+    print_children(&queue.children(job.id)?)
 }
 
-fn print_children(store: &mut Store, parent: JobId) -> anyhow::Result<()> {
-    const AT_MOST: u32 = 50;
-    let filter = JobFilter { parent: Some(parent), ..JobFilter::default() };
-    let children = store.jobs(&JobQuery { filter, limit: Some(AT_MOST), ..JobQuery::default() })?;
-    if !children.jobs.is_empty() {
+fn print_children(children: &[Job]) -> anyhow::Result<()> {
+    if !children.is_empty() {
         super::say("\ncalls that it made:")?;
-        table(&children.jobs, &COLUMNS).print()?;
+        table(children, &COLUMNS).print()?;
     }
     Ok(())
 }

@@ -8,12 +8,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use super::clap_error::whole_number;
 use super::exit;
 use super::session::{Session, show_error};
-use crate::commands::{Store, job};
-use crate::domain::function::FunctionName;
+use crate::commands::queue::Queue;
 use crate::domain::job::{JobId, State};
-use crate::domain::query::{BulkChange, JobChange, JobFilter, JobQuery};
-use crate::domain::service::ServiceName;
-use crate::domain::suggest::nearest;
+use crate::domain::query::{BulkChange, JobChange, JobFilter};
 use crate::domain::time::parse_span;
 use crate::error::{Error, Kind};
 
@@ -75,51 +72,12 @@ pub fn job_number(text: &str) -> Result<i64, String> {
 
 impl Filter {
     /// The jobs in one of these states that match.
-    ///
-    /// A mistyped name is better told than answered with nothing; but what was removed still has jobs.
-    pub fn parse(&self, store: &mut Store, states: Vec<State>) -> anyhow::Result<JobFilter> {
-        let service = self.service.as_deref().map(ServiceName::parse).transpose()?;
-        let function = self.function.as_deref().map(FunctionName::parse).transpose()?;
-        let named = JobFilter {
-            service: service.as_ref().map(ToString::to_string),
-            function: function.as_ref().map(ToString::to_string),
-            ..JobFilter::default()
-        };
-        let unknown = unknown(store, service.as_ref(), function.as_ref())?;
-        let named = JobQuery { filter: named, ..JobQuery::default() };
-        match unknown {
-            Some(error) if !job::any(store, &named)? => Err(error.into()),
-            _ => {
-                let principal = self.principal.clone();
-                Ok(JobFilter { principal, states, older_than: self.older_than, ..named.filter })
-            }
-        }
+    pub fn parse(&self, queue: &mut Queue, states: Vec<State>) -> anyhow::Result<JobFilter> {
+        let Filter { service, function, principal, older_than } = self.clone();
+        let filter = JobFilter { service, function, principal, states, parent: None, older_than };
+        queue.check_filter(&filter)?;
+        Ok(filter)
     }
-}
-
-/// The error for a service or a function that does not exist.
-fn unknown(
-    store: &mut Store,
-    service: Option<&ServiceName>,
-    function: Option<&FunctionName>,
-) -> anyhow::Result<Option<Error>> {
-    Ok(match (service, function) {
-        (None, None) => None,
-        (Some(service), None) => store.service(service).err(),
-        (Some(service), Some(function)) => store.function(service, function).err(),
-        (None, Some(function)) => {
-            let all = store.functions(None)?;
-            let names = all.iter().map(|it| it.name.as_str());
-            if names.clone().any(|name| name == function.as_str()) {
-                return Ok(None);
-            }
-            let error = Error::new(Kind::NotFound, format!("no service has a function `{function}`"));
-            Some(error.with_hint(match nearest(function.as_str(), names) {
-                Some(near) => format!("did you mean `{near}`? `asyncq function list` shows all"),
-                None => "`asyncq function list` shows all".to_owned(),
-            }))
-        }
-    })
 }
 
 impl Which {
@@ -127,18 +85,18 @@ impl Which {
     pub fn each(
         self,
         session: &Session,
-        store: &mut Store,
+        queue: &mut Queue,
         many: (JobChange, Vec<State>),
-        verb: impl Fn(&mut Store, JobId) -> crate::Result<()>,
+        verb: impl Fn(&mut Queue, JobId) -> crate::Result<()>,
     ) -> anyhow::Result<u8> {
         if self.ids.is_empty() {
-            return self.matching.change(session, store, many);
+            return self.matching.change(session, queue, many);
         }
         let mut code = exit::DONE;
         let mut said = String::new();
         // A failure of one keeps nobody from the others.
         for id in self.ids {
-            if let Err(error) = verb(store, JobId(id)) {
+            if let Err(error) = verb(queue, JobId(id)) {
                 let error: anyhow::Error = error.into();
                 // A full disk is told once, not for each job.
                 if said != error.to_string() {
@@ -157,11 +115,11 @@ impl Matching {
     pub fn change(
         &self,
         session: &Session,
-        store: &mut Store,
+        queue: &mut Queue,
         (change, states): (JobChange, Vec<State>),
     ) -> anyhow::Result<u8> {
-        let many = BulkChange { change, filter: self.filter.parse(store, states)?, dry_run: self.dry_run };
-        let done = job::change_many(store, &many)?;
+        let many = BulkChange { change, filter: self.filter.parse(queue, states)?, dry_run: self.dry_run };
+        let done = queue.change_jobs(&many)?;
         let said = said(change, self.dry_run, done.jobs);
         // What cron removes each night is no trouble.
         if change == JobChange::Remove && !self.dry_run {

@@ -49,7 +49,7 @@ Exit codes: 0 done; 1 a call failed; 2 wrong usage; 65 bad data; 66 no such serv
 store; 74 input or output failed; 75 busy, try again; 77 not allowed.";
 
 static VERSION: std::sync::LazyLock<String> =
-    std::sync::LazyLock::new(|| format!("{} ({})", env!("CARGO_PKG_VERSION"), crate::commands::engines()));
+    std::sync::LazyLock::new(|| format!("{} ({})", env!("CARGO_PKG_VERSION"), crate::commands::queue::engines()));
 
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
@@ -100,28 +100,14 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
     crate::commands::outlive_limits()?;
     match command {
         Command::Init => {
-            let (mut store, made) = session.create()?;
-            if !made {
-                store.check()?;
-            }
-            for mended in store.mend()? {
-                session.info(&mended.to_string());
-            }
-            if !made {
-                store.check_numbers()?;
-                process::rescue_copied(session, &mut store)?;
-                let unowned = crate::commands::job::put_back_all_unowned(&mut store)?;
-                if !unowned.is_empty() {
-                    session.info(&process::unowned(&unowned));
-                }
-            }
-            let place = store.location();
-            session.info(&if made {
+            let (queue, prepared) = session.prepare(&mut |event| process::tell_aside(session, &event))?;
+            let place = queue.place();
+            session.info(&if prepared.made {
                 format!("the store `{place}` is ready")
             } else {
                 format!("`{place}` is up to date")
             });
-            if made && store.has_company()? {
+            if prepared.is_shared {
                 session.info("programs need SQLite 3.37 or later from now on to read any table of this file");
             }
             Ok(exit::DONE)

@@ -1,8 +1,5 @@
 //! `asyncq process`.
 
-use std::collections::BTreeSet;
-use std::ffi::OsString;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,12 +8,11 @@ use sd_notify::NotifyState;
 
 use super::clap_error::parse_count;
 use super::exit;
-use super::session::{Session, program, variable};
+use super::session::Session;
 use super::stdio;
 use super::systemd;
-use crate::commands::process::user;
-use crate::commands::process::{self, Equipment, Forwarder, RunDirAccess, SupervisorLink, Surroundings};
-use crate::commands::{Store, reset_signals};
+use crate::commands::process::{self, ProcessRequest, Processed};
+use crate::commands::user;
 use crate::domain::attempt::{Ending, Failure, FailureKind};
 use crate::domain::event::{Barrier, Event, Report, Unkillable};
 use crate::domain::job::{Claim, JobId, State};
@@ -81,14 +77,6 @@ fn parse_descriptor(text: &str) -> Result<u32, String> {
 impl Process {
     /// Does what is asked.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
-        // Before anything is opened here.
-        let socket = self.worker_socket.map(process::inherit).transpose()?;
-        reset_signals()?;
-        let supervisor = variable(process::SUPERVISOR).and_then(|pid| pid.into_string().ok());
-        let Some(line) = SupervisorLink::of_this_process(supervisor.as_deref()) else {
-            let words: Vec<OsString> = std::env::args_os().collect();
-            return Ok(process::supervise(&words, socket)?);
-        };
         let options = ProcessOptions {
             services: self.services.iter().map(|name| ServiceName::parse(name)).collect::<Result<_, _>>()?,
             max_jobs: self.max_jobs,
@@ -98,28 +86,18 @@ impl Process {
             pulse: if self.follow { systemd::pulse() } else { None },
             one_container: self.one_container,
         };
-        if !self.trust_store_writers {
-            process::mind_root(&session.location()?)?;
-        }
-        let mut store = session.open()?;
-        // What was opened need not be what a link led to before.
-        if !self.trust_store_writers {
-            process::mind_root_of(&store)?;
-        }
-        let line = Arc::new(line);
-        let run_folder = RunDirAccess { path: store.run_folder(), program: program()?, env: env(), line };
-        let equipment = Equipment { run_folder, forwarder: stdio::echo()?, patience: session.patience()?, socket };
-        let mut told = BTreeSet::new();
-        let done = process::process(&mut store, &options, equipment, &mut |event| match event {
-            // Found again whenever it is looked for the dead.
-            Event::OutOfReach { processor, .. }
-            | Event::NotRescued { processor, .. }
-            | Event::InHost { processor, .. }
-                if !told.insert(processor.id) => {}
-            event => tell(session, &options, &event),
-        });
-        stdio::end_echo();
-        let summary = done?;
+        let request = ProcessRequest {
+            options: &options,
+            place: &session.place()?,
+            caller: &session.caller,
+            socket: self.worker_socket,
+            trust_store_writers: self.trust_store_writers,
+        };
+        let done = process::run(&request, &stdio::console(), &mut |event| tell(session, &options, &event))?;
+        let summary = match done {
+            Processed::Supervised(code) => return Ok(code),
+            Processed::Done(summary) => summary,
+        };
         if session.is_verbose() {
             session.info(&format!("attempts: {}; jobs that ended in an error: {}", summary.attempts, summary.errors));
         }
@@ -132,18 +110,6 @@ impl Process {
             (0, 0, false) => exit::IO,
         })
     }
-}
-
-fn env() -> Vec<(OsString, OsString)> {
-    std::env::vars_os().collect()
-}
-
-/// What a nested call is run with, in the folder of the processor that runs its parent.
-pub fn equipment(store: &Store, folder: &str) -> anyhow::Result<(Surroundings, Forwarder)> {
-    let folder = store.run_folder().join(folder);
-    let location = store.location().as_os_str().into();
-    let surroundings = Surroundings::new(location, folder, env().into_iter(), &program()?)?;
-    Ok((surroundings, stdio::echo()?))
 }
 
 /// What is told when an outcome cannot be recorded yet.
@@ -167,14 +133,14 @@ fn late(job: JobId, now: Option<State>) -> String {
 }
 
 /// What is told of jobs that were put back, as they belonged to no processor.
-pub(super) fn unowned(jobs: &[(JobId, State)]) -> String {
+fn unowned(jobs: &[(JobId, State)]) -> String {
     let list: Vec<String> = jobs.iter().map(|(job, state)| format!("job {job} is {state}")).collect();
     format!("found `processing` without a processor, and put back: {}", list.join(", "))
 }
 
-/// Puts back what runs in the original of a copy, and tells that.
-pub(super) fn rescue_copied(session: &Session, store: &mut Store) -> Result<(), Error> {
-    process::rescue_copied(store, &mut |event| tell(session, &ProcessOptions::default(), &event))
+/// Tells what happens while no processor works.
+pub(super) fn tell_aside(session: &Session, event: &Event<'_>) {
+    tell(session, &ProcessOptions::default(), event);
 }
 
 fn tell(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
@@ -188,21 +154,9 @@ fn tell(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
         Event::Paused { service } => session.news(&paused(service)),
         Event::Ended(report) => tell_end(session, report),
         Event::Late { job, now } => session.info(&late(*job, *now)),
+        Event::Mended { what } => session.info(what),
         Event::Unowned { jobs } => session.info(&unowned(jobs)),
-        Event::Rescued { processor, jobs } => {
-            let count = |state| jobs.iter().filter(|(_, now)| *now == state).count();
-            let back = count(State::Queued);
-            let failed = count(State::Error);
-            let what = if processor.of_original { "belongs to the original of this copy" } else { "died" };
-            let mut text = format!("{} {what}", name(processor));
-            if back > 0 {
-                text += &format!("; {back} of its jobs put back");
-            }
-            if failed > 0 {
-                text += &format!("; {failed} of its jobs ended in an error (`asyncq job list --state error` says why)");
-            }
-            session.info(&text);
-        }
+        Event::Rescued { processor, jobs } => tell_rescued(session, processor, jobs),
         Event::Unkillable { immune } => tell_of_immune(session, None, immune),
         Event::NotRescued { processor, immune: Some(immune) } => tell_of_immune(session, Some(processor), immune),
         Event::NotRescued { processor, immune: None } => {
@@ -281,8 +235,23 @@ fn tell(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
     }
 }
 
+fn tell_rescued(session: &Session, processor: &Processor, jobs: &[(JobId, State)]) {
+    let count = |state| jobs.iter().filter(|(_, now)| *now == state).count();
+    let back = count(State::Queued);
+    let failed = count(State::Error);
+    let what = if processor.of_original { "belongs to the original of this copy" } else { "died" };
+    let mut text = format!("{} {what}", name(processor));
+    if back > 0 {
+        text += &format!("; {back} of its jobs put back");
+    }
+    if failed > 0 {
+        text += &format!("; {failed} of its jobs ended in an error (`asyncq job list --state error` says why)");
+    }
+    session.info(&text);
+}
+
 fn tell_postponed(session: &Session, claim: &Claim, why: &Failure, pause: Duration) {
-    let what = format!("job {} (`{}` `{}`)", claim.fence.job, claim.service, claim.function);
+    let what = format!("job {} (`{}` `{}`)", claim.fence.job, claim.call.service, claim.call.function);
     session.info(&format!("{what}: {}; tried again in {}", why.message, show_span(pause)));
 }
 

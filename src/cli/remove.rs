@@ -7,7 +7,6 @@ use clap::Args;
 use super::exit;
 use super::session::Session;
 use super::stdio::{self, is_terminal};
-use crate::commands::job::put_back_copied;
 use crate::domain::log::Stream;
 use crate::error::{Error, Kind};
 
@@ -29,10 +28,9 @@ pub struct Remove {
 impl Remove {
     /// Does it.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
-        let mut store = session.open()?;
-        put_back_copied(&mut store)?;
-        let contents = store.removal()?;
-        let place = store.location().to_string();
+        let mut queue = session.open()?;
+        let contents = queue.removal()?;
+        let place = queue.place().to_string();
         if !self.yes {
             let count = |number, one: &str| format!("{number} {one}{}", if number == 1 { "" } else { "s" });
             let [services, functions, jobs] =
@@ -40,7 +38,7 @@ impl Remove {
                     .map(|(number, one)| count(number, one));
             ask(&format!("remove {services}, {functions} and {jobs} from `{place}`? [y/N]"))?;
         }
-        store.remove()?;
+        queue.remove()?;
         session.info(&format!("`{place}` holds nothing of asyncq any more"));
         Ok(exit::DONE)
     }

@@ -10,7 +10,6 @@ use super::format::{FormatOptions, Record};
 use super::output::{self, FieldList};
 use super::session::{Session, now};
 use super::table::{Column, Table};
-use crate::commands::job::put_back_copied;
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{self, Added, ServiceChange, ServiceName};
 
@@ -85,8 +84,7 @@ impl Service {
         match self {
             Service::Add { name, limits } => {
                 let name = ServiceName::parse(&name)?;
-                let mut store = session.open_or_make()?;
-                let added = store.add_service(&name, limits.concurrency)?;
+                let added = session.open_or_make()?.add_service(&name, limits.concurrency)?;
                 session.verbose(&match added {
                     Added::New => format!("added service `{name}`"),
                     Added::Same => format!("service `{name}` is there already"),
@@ -114,10 +112,7 @@ impl Service {
             }
             Service::Remove { name, force } => {
                 let waiting = if force { IfWaiting::Cancel } else { IfWaiting::Refuse };
-                let mut store = session.open()?;
-                let name = ServiceName::parse(&name)?;
-                put_back_copied(&mut store)?;
-                let removed = store.remove_service(&name, waiting)?;
+                let removed = session.open()?.remove_service(&ServiceName::parse(&name)?, waiting)?;
                 tell_removed(session, &removed);
             }
         }

@@ -1,14 +1,15 @@
 //! What holds for every command: which store, how much talk, which colours.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ColorChoice};
 
 use super::stdio;
-use crate::commands::enqueue::Environment;
-use crate::commands::{self, Location, Patience, Store};
+use crate::commands::caller::Caller;
+use crate::commands::queue::{Place, Prepared, Queue};
+use crate::domain::event::Event;
 use crate::domain::log::Stream;
 use crate::domain::text::escape_control;
 use crate::domain::time::{Timestamp, millis, parse_span};
@@ -45,6 +46,8 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 /// One run of the command line.
 pub struct Session {
     global: Global,
+    /// This process, as commands see it.
+    pub caller: Caller,
 }
 
 impl Session {
@@ -64,63 +67,52 @@ impl Session {
             ColorChoice::Never => anstream::ColorChoice::Never,
         };
         choice.write_global();
-        Ok(Session { global })
+        let caller = Caller {
+            env: std::env::vars_os().collect(),
+            words: std::env::args_os().collect(),
+            folder: std::env::current_dir(),
+        };
+        Ok(Session { global, caller })
     }
 
-    /// Where the store is.
-    pub fn location(&self) -> anyhow::Result<Location> {
-        let Some(text) = self.named() else { return default_location() };
-        // Where it is absolute, nobody needs the working directory, which may be gone.
-        let folder = if Path::new(&text).is_absolute() { PathBuf::from("/") } else { here()? };
-        Ok(Location::parse(&text, &folder)?)
-    }
-
-    /// What the store is called, if it is not the default one.
-    fn named(&self) -> Option<OsString> {
-        self.global.db.clone().or_else(|| variable("ASYNCQ_DB"))
-    }
-
-    /// Where the store is, or is to be made. Nobody has asked for a default one in the home of another user, as it is with
-    /// `sudo -E`.
-    fn place_to_make(&self) -> anyhow::Result<Location> {
-        let location = self.location()?;
-        if self.named().is_none() {
-            location.refuse_foreign_folder()?;
+    /// Which store is meant.
+    pub fn place(&self) -> Result<Place, Error> {
+        let patience = self.lock_timeout()?;
+        match self.global.db.as_deref().or_else(|| self.caller.variable("ASYNCQ_DB")) {
+            Some(name) => Place::named(name, &self.caller, patience, show_trouble),
+            None => Ok(Place::default_at(default_store()?, patience, show_trouble)),
         }
-        Ok(location)
     }
 
     /// Opens the store.
-    pub fn open(&self) -> anyhow::Result<Store> {
-        Ok(telling(commands::open(&self.location()?, self.patience()?)?))
+    pub fn open(&self) -> Result<Queue, Error> {
+        self.place()?.open()
     }
 
     /// Opens the store and makes a new file first if there is none; tells which, as the path may be mistyped.
-    pub fn open_or_make(&self) -> anyhow::Result<Store> {
-        let (store, made) = commands::open_or_make(&self.place_to_make()?, self.patience()?)?;
+    pub fn open_or_make(&self) -> Result<Queue, Error> {
+        let (queue, made) = self.place()?.open_or_make()?;
         if made {
-            self.info(&format!("created the store `{}`", store.location()));
+            self.info(&format!("created the store `{}`", queue.place()));
         }
-        Ok(telling(store))
+        Ok(queue)
     }
 
-    /// Opens the store and makes it first if there is none, in a database that is there, too.
-    pub fn create(&self) -> anyhow::Result<(Store, bool)> {
-        let (store, made) = commands::create(&self.place_to_make()?, self.patience()?)?;
-        Ok((telling(store), made))
+    /// Makes the store or upgrades it, in a database that is there, too; or mends it.
+    pub fn prepare(&self, tell: &mut dyn FnMut(Event<'_>)) -> Result<(Queue, Prepared), Error> {
+        self.place()?.prepare(tell)
     }
 
     /// How long to wait for a locked store.
-    pub fn patience(&self) -> Result<Patience, Error> {
-        let span = match (self.global.lock_timeout, variable("ASYNCQ_LOCK_TIMEOUT")) {
-            (Some(span), _) => span,
-            (None, None) => LOCK_TIMEOUT,
+    fn lock_timeout(&self) -> Result<Duration, Error> {
+        match (self.global.lock_timeout, self.caller.variable("ASYNCQ_LOCK_TIMEOUT")) {
+            (Some(span), _) => Ok(span),
+            (None, None) => Ok(LOCK_TIMEOUT),
             (None, Some(text)) => parse_span(&text.to_string_lossy()).map_err(|error| {
                 let message = format!("`$ASYNCQ_LOCK_TIMEOUT` is `{}`: {error}", text.display());
                 Error::new(Kind::Usage, message).with_hint("set it to a time, as in 10s, or unset it")
-            })?,
-        };
-        Ok(Patience::Deadline(span))
+            }),
+        }
     }
 
     /// Whether to say more.
@@ -179,10 +171,9 @@ impl Session {
     }
 }
 
-/// Has a store tell what goes wrong behind what it has done.
-fn telling(mut store: Store) -> Store {
-    store.on_trouble(|error| show(&error.to_string(), error.hint()));
-    store
+/// Shows what goes wrong behind what a store has done.
+fn show_trouble(error: &Error) {
+    show(&error.to_string(), error.hint());
 }
 
 /// Shows what failed a command.
@@ -196,7 +187,7 @@ pub fn show(error: &str, hint: Option<&str>) {
     tell(&format!("{style}error{style:#}"), error, hint);
 }
 
-fn say(text: &str, hint: Option<&str>) {
+pub fn say(text: &str, hint: Option<&str>) {
     tell("asyncq", text, hint);
 }
 
@@ -210,49 +201,13 @@ fn tell(label: &str, text: &str, hint: Option<&str>) {
     stdio::tell(&message);
 }
 
-fn default_location() -> anyhow::Result<Location> {
+fn default_store() -> Result<PathBuf, Error> {
     use etcetera::BaseStrategy;
     let data = etcetera::choose_base_strategy().ok().map(|base| base.data_dir()).filter(|folder| folder.is_absolute());
-    let Some(data) = data else {
-        return Err(Error::new(Kind::Unreachable, "there is no home directory, and so no default place for the store")
+    data.map(|data| data.join("asyncq").join("queue.db")).ok_or_else(|| {
+        Error::new(Kind::Unreachable, "there is no home directory, and so no default place for the store")
             .with_hint("`--db` or `$ASYNCQ_DB` names a place; `$HOME` has to be an absolute path")
-            .into());
-    };
-    Ok(Location::File(data.join("asyncq").join("queue.db")))
-}
-
-/// An environment variable. One that is empty counts as not set, as services and containers pass on those that are not set.
-pub fn variable(name: &str) -> Option<OsString> {
-    std::env::var_os(name).filter(|value| !value.is_empty())
-}
-
-/// The working directory, as the shell shows it.
-pub fn here() -> anyhow::Result<PathBuf> {
-    let folder = std::env::current_dir().map_err(|error| {
-        Error::new(Kind::NotFound, format!("the working directory is gone: {}", reason(&error)))
-            .with_hint("`cd` to a directory that exists")
-    })?;
-    Ok(commands::as_shown(folder, std::env::var_os("PWD").as_deref()))
-}
-
-/// The program that runs, under the name by which it was started where that leads to it: a link goes on leading to asyncq
-/// after an upgrade, and its folder goes on the `PATH` of functions.
-pub fn program() -> anyhow::Result<PathBuf> {
-    let is = std::env::current_exe()?;
-    let Some(name) = std::env::args_os().next().map(PathBuf::from) else { return Ok(is) };
-    let folders: Vec<PathBuf> = if name.components().count() > 1 {
-        here().into_iter().collect()
-    } else {
-        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).filter(|it| it.is_absolute()).collect()
-    };
-    let mut names = folders.iter().map(|folder| commands::absolute(folder, &name));
-    Ok(names.find(|named| commands::is_same(named, &is)).unwrap_or(is))
-}
-
-/// What the environment says about where this is run.
-pub fn environment() -> Environment {
-    let text = |name| variable(name)?.into_string().ok();
-    Environment { job: text("ASYNCQ_JOB"), token: text("ASYNCQ_TOKEN") }
+    })
 }
 
 /// What time it is for a person.

@@ -6,14 +6,14 @@
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::BorrowedFd;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anstream::{AutoStream, ColorChoice};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use crate::commands::process::{self, Forwarder, MessageWriter, Piece, PieceKind};
+use crate::commands::console::{Console, Messages};
 use crate::domain::log::Stream;
 use crate::error::{Error, Kind, reason};
 
@@ -121,44 +121,50 @@ fn styled(stream: Stream, text: &str) -> Cow<'_, str> {
 /// they have printed before. Nobody may be listening there, and that is no reason to stop.
 pub fn tell(text: &str) {
     let bytes = styled(Stream::Err, text).into_owned().into_bytes();
-    let voice = state().voice.clone();
-    let unsaid = match voice {
-        Some(voice) => voice.say(bytes).err(),
+    let messages = state().messages.clone();
+    let unsaid = match messages {
+        Some(messages) => messages.say(bytes).err(),
         None => Some(bytes),
     };
     if let Some(bytes) = unsaid {
-        put(&Piece { stream: Stream::Err, bytes, kind: PieceKind::Message });
+        put(Stream::Err, &bytes, true);
     }
 }
 
-/// Starts to pass on what functions print; messages take the same way until it ends.
-///
-/// # Errors
-/// As [`process::echo`].
-pub fn echo() -> crate::error::Result<Forwarder> {
-    let echo = process::forwarder(*JOINT, put)?;
-    state().voice = Some(echo.voice());
-    Ok(echo)
+/// stdout and stderr, as what shows output to this process's caller.
+pub fn console() -> Arc<dyn Console> {
+    Arc::new(Stdio)
 }
 
-/// From now on, messages are written at once. Those that were said before are written first.
-pub fn end_echo() {
-    let voice = state().voice.take();
-    if let Some(voice) = voice {
-        voice.finish();
+struct Stdio;
+
+impl Console for Stdio {
+    fn is_joint(&self) -> bool {
+        *JOINT
+    }
+
+    fn write(&self, stream: Stream, bytes: &[u8], own_line: bool) {
+        put(stream, bytes, own_line);
+    }
+
+    fn send_messages_through(&self, messages: Option<Messages>) {
+        state().messages = messages;
+    }
+
+    fn cannot_record(&self, error: &Error) {
+        super::session::say(&super::process::trying_again(error), None);
     }
 }
 
 /// Writes a piece, and waits for its reader. What is lost is counted, unless nobody reads.
-fn put(piece: &Piece) {
-    let stream = piece.stream;
-    let breaks = state().breaks_line(stream, piece.kind != PieceKind::Output);
-    let bytes = if breaks { [b"\n", &piece.bytes[..]].concat().into() } else { Cow::from(&piece.bytes) };
+fn put(stream: Stream, piece: &[u8], own_line: bool) {
+    let breaks = state().breaks_line(stream, own_line);
+    let bytes = if breaks { [b"\n", piece].concat().into() } else { Cow::from(piece) };
     match write_all(stream, &bytes) {
         Ok(()) => tell_losses(false),
         Err((error, _)) if error.kind() == ErrorKind::BrokenPipe => true,
         Err((error, rest)) => {
-            let tells = state().lose(stream, rest.min(piece.bytes.len()), &error);
+            let tells = state().lose(stream, rest.min(piece.len()), &error);
             let text = format!(
                 "asyncq: cannot write to {}: {}; trying again with what comes next\n",
                 name(stream),
@@ -224,7 +230,7 @@ fn complain(text: &str) -> bool {
 #[derive(Default)]
 struct State {
     streams: [Standing; 2],
-    voice: Option<MessageWriter>,
+    messages: Option<Messages>,
 }
 
 /// Where a stream stands.

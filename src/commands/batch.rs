@@ -2,25 +2,46 @@
 //!
 //! Invariant: at every moment all lines up to one are enqueued, and none after it.
 
+use std::fs::File;
 use std::panic::resume_unwind;
 use std::thread;
 
+use super::caller::Caller;
 use super::lines::{InputLine, Lines};
-use crate::domain::batch::{Caller, parse};
-use crate::domain::job::{Enqueued, NewJob};
+use super::queue::Queue;
+use crate::domain::batch::{LONGEST_LINE, parse};
+use crate::domain::call::OnBehalfOf;
+use crate::domain::job::{Enqueued, NewJob, Origin};
 use crate::error::{Error, Kind, Result};
+use crate::runner::system_error::io_error;
 use crate::store::{Refused, Store};
 
 /// How many bytes of calls one transaction holds at most, about: memory is bounded by this, not by their count.
 const BYTES_AT_ONCE: u64 = 8 * 1024 * 1024;
 
-/// How a batch goes into the store.
-#[derive(Debug, Clone, Copy)]
-pub struct BatchOptions {
-    /// All of it or nothing.
+/// Many calls, and how they go into the store.
+#[derive(Debug)]
+pub struct BatchRequest {
+    /// The calls, a line of JSON each.
+    pub input: File,
+    /// On whose behalf those are made that do not say it.
+    pub on_behalf_of: OnBehalfOf,
+    /// Whether the jobs wait until somebody starts them, those of lines that do not say it.
+    pub hold: bool,
+    /// Whether the calls are queued even inside a running function.
+    pub defer: bool,
+    /// All of them or none.
     pub atomic: bool,
     /// How many calls go into one transaction at most.
     pub at_once: usize,
+}
+
+/// What is the same for all calls of a batch.
+struct Batch {
+    origin: Origin,
+    hold: bool,
+    atomic: bool,
+    at_once: usize,
 }
 
 /// What is enqueued now.
@@ -33,8 +54,8 @@ pub struct BatchProgress<'a> {
 }
 
 /// Calls that are read and not enqueued yet.
-struct Pending {
-    options: BatchOptions,
+struct Pending<'a> {
+    batch: &'a Batch,
     calls: Vec<NewJob>,
     /// In which line each of them is.
     lines: Vec<u64>,
@@ -46,52 +67,62 @@ struct Pending {
     flaw: Option<Error>,
 }
 
-/// Enqueues all calls in `lines`, as many in one transaction as there are at once. While they go into the store, the next
-/// ones are read, if they are there.
-///
-/// # Errors
-/// The first line that is no call, or that the store refuses; all lines before it are enqueued, or nothing when the
-/// options say so. Whatever the store or `told` answers.
-pub fn enqueue<E: From<Error>>(
-    store: &mut Store,
-    lines: &mut Lines,
-    caller: &Caller,
-    options: BatchOptions,
-    mut told: impl FnMut(&BatchProgress<'_>) -> Result<(), E>,
-) -> Result<(), E> {
-    let mut next = None;
-    loop {
-        let mut pending = next.take().unwrap_or_else(|| Pending::read(lines, caller, options));
-        let more = pending.goes_on && lines.has_more();
-        thread::scope(|scope| -> Result<(), E> {
-            let read = || Pending::read(lines, caller, options);
-            // Where no thread can be had, it is read afterwards.
-            let reader = if more { thread::Builder::new().spawn_scoped(scope, read).ok() } else { None };
-            if let Some(jobs) = pending.put(store)? {
-                told(&BatchProgress { jobs: &jobs, bytes: pending.bytes })?;
-            }
-            next = reader.map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            Ok(())
-        })?;
-        if let Some(flaw) = pending.flaw {
-            return Err(flaw.into());
+impl Queue {
+    /// Enqueues all calls of a batch, as many in one transaction as there are at once. While they go into the store, the next
+    /// ones are read, if they are there.
+    ///
+    /// # Errors
+    /// The first line that is no call, or that the store refuses; all lines before it are enqueued, or nothing when the
+    /// batch is atomic. [`Kind::Usage`] inside a running function, unless the batch is deferred. Whatever the store or `told`
+    /// answers.
+    pub fn enqueue_batch<E: From<Error>>(
+        &mut self,
+        request: BatchRequest,
+        caller: &Caller,
+        mut told: impl FnMut(&BatchProgress<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let BatchRequest { input, on_behalf_of, hold, defer, atomic, at_once } = request;
+        let (origin, running) = self.origin(caller, on_behalf_of)?;
+        if running.is_some() && !defer {
+            return Err(Error::new(Kind::Usage, "inside a running function calls are run at once, one after another")
+                .with_hint("`--defer` queues a batch; `asyncq enqueue SERVICE FUNCTION` runs one call")
+                .into());
         }
-        if !pending.goes_on {
-            return Ok(());
+        let (batch, mut lines) = (Batch { origin, hold, atomic, at_once }, Lines::of(input, LONGEST_LINE));
+        let (batch, lines) = (&batch, &mut lines);
+        let mut next = None;
+        loop {
+            let mut pending = next.take().unwrap_or_else(|| Pending::read(lines, batch));
+            let more = pending.goes_on && lines.has_more();
+            thread::scope(|scope| -> Result<(), E> {
+                let read = || Pending::read(lines, batch);
+                // Where no thread can be had, it is read afterwards.
+                let reader = if more { thread::Builder::new().spawn_scoped(scope, read).ok() } else { None };
+                if let Some(jobs) = pending.put(&mut self.store)? {
+                    told(&BatchProgress { jobs: &jobs, bytes: pending.bytes })?;
+                }
+                next = reader.map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic)));
+                Ok(())
+            })?;
+            if let Some(flaw) = pending.flaw {
+                return Err(flaw.into());
+            }
+            if !pending.goes_on {
+                return Ok(());
+            }
         }
     }
 }
 
-impl Pending {
+impl<'a> Pending<'a> {
     /// Reads as many calls as go into one transaction, or as there are.
-    fn read(lines: &mut Lines, caller: &Caller, options: BatchOptions) -> Pending {
-        let mut pending =
-            Pending { options, calls: Vec::new(), lines: Vec::new(), bytes: 0, goes_on: true, flaw: None };
+    fn read(lines: &mut Lines, batch: &'a Batch) -> Pending<'a> {
+        let mut pending = Pending { batch, calls: Vec::new(), lines: Vec::new(), bytes: 0, goes_on: true, flaw: None };
         let since = lines.bytes();
         while pending.goes_on {
-            pending.goes_on = pending.read_line(lines, caller);
-            let full = pending.calls.len() >= options.at_once || lines.bytes() - since >= BYTES_AT_ONCE;
-            if !options.atomic && (full || !lines.has_more()) {
+            pending.goes_on = pending.read_line(lines);
+            let full = pending.calls.len() >= batch.at_once || lines.bytes() - since >= BYTES_AT_ONCE;
+            if !batch.atomic && (full || !lines.has_more()) {
                 break;
             }
         }
@@ -100,10 +131,10 @@ impl Pending {
     }
 
     /// Reads one line; says whether that was not the last one.
-    fn read_line(&mut self, lines: &mut Lines, caller: &Caller) -> bool {
+    fn read_line(&mut self, lines: &mut Lines) -> bool {
         match lines.next() {
             Ok(Some(line)) if line.is_blank() => {}
-            Ok(Some(line)) => match call(&line, caller) {
+            Ok(Some(line)) => match call(&line, self.batch) {
                 Ok(call) => {
                     self.calls.push(call);
                     self.lines.push(line.number);
@@ -111,21 +142,21 @@ impl Pending {
                 Err(error) => self.flaw = Some(self.in_line(line.number, &error)),
             },
             Ok(None) => return false,
-            Err(error) => self.flaw = Some(super::io_error("the calls cannot be read", &error)),
+            Err(error) => self.flaw = Some(io_error("the calls cannot be read", &error)),
         }
         self.flaw.is_none()
     }
 
     /// Enqueues what was read, up to the first call that is refused.
     fn put(&mut self, store: &mut Store) -> Result<Option<Vec<Enqueued>>> {
-        while !(self.calls.is_empty() || self.options.atomic && self.flaw.is_some()) {
+        while !(self.calls.is_empty() || self.batch.atomic && self.flaw.is_some()) {
             match store.enqueue_all(&self.calls) {
                 Ok(jobs) => return Ok(Some(jobs)),
                 Err(Refused { call: Some(index), error }) => {
                     self.flaw = Some(self.in_line(self.lines[index], &error));
                     self.calls.truncate(index);
                 }
-                Err(Refused { call: None, error }) if self.options.atomic || self.lines[0] == 1 => return Err(error),
+                Err(Refused { call: None, error }) if self.batch.atomic || self.lines[0] == 1 => return Err(error),
                 Err(Refused { call: None, error }) => {
                     let message = format!("{error}; the lines before line {} are enqueued", self.lines[0]);
                     return Err(again(error.kind(), message, &error));
@@ -140,7 +171,7 @@ impl Pending {
         // What is wrong there is in the data, not on the command line.
         let kind = if error.kind() == Kind::Usage { Kind::Invalid } else { error.kind() };
         let done =
-            if self.options.atomic || number == 1 { "nothing is enqueued" } else { "the lines before are enqueued" };
+            if self.batch.atomic || number == 1 { "nothing is enqueued" } else { "the lines before are enqueued" };
         again(kind, format!("line {number}: {error}; {done}"), error)
     }
 }
@@ -153,7 +184,7 @@ fn again(kind: Kind, message: String, error: &Error) -> Error {
     }
 }
 
-fn call(line: &InputLine, caller: &Caller) -> Result<NewJob> {
+fn call(line: &InputLine, batch: &Batch) -> Result<NewJob> {
     let Some(bytes) = &line.bytes else {
         return Err(
             Error::new(Kind::Invalid, "too long for a call").with_hint("put the data into a file and pass its path")
@@ -161,5 +192,5 @@ fn call(line: &InputLine, caller: &Caller) -> Result<NewJob> {
     };
     let text = str::from_utf8(bytes)
         .map_err(|error| Error::new(Kind::Invalid, format!("no UTF-8 from its byte {} on", error.valid_up_to() + 1)))?;
-    parse(text, caller)
+    parse(text, &batch.origin, batch.hold)
 }

@@ -1,60 +1,137 @@
 //! Making a call: queued, or run at once when it is made inside a running function.
 
-use crate::domain::job::{JobId, NewJob, Running, Token};
+use std::sync::Arc;
+
+use super::caller::Caller;
+use super::console::{self, Console};
+use super::queue::Queue;
+use crate::domain::call::{Call, Key, OnBehalfOf};
+use crate::domain::event::Ran;
+use crate::domain::job::{Enqueued, NewJob, Origin, Running};
 use crate::error::{Error, Kind, Result};
-use crate::store::Store;
+use crate::processor::nested::{self, NestedRuntime};
+use crate::runner::Surroundings;
+use crate::runner::process::identity::user_name;
+use crate::runner::process::signals;
+use crate::runner::system_error::io_error;
 
-/// What the environment says about where a command is run.
-#[derive(Debug, Clone, Default)]
-pub struct Environment {
-    /// `ASYNCQ_JOB`.
-    pub job: Option<String>,
-    /// `ASYNCQ_TOKEN`.
-    pub token: Option<String>,
+/// A call, and how it is to be made.
+#[derive(Debug)]
+pub struct EnqueueRequest {
+    /// The call; its principal and its site follow from who makes it.
+    pub call: Call,
+    /// On whose behalf.
+    pub on_behalf_of: OnBehalfOf,
+    /// Makes a repeat safe: the same call with the same key is the same job.
+    pub key: Option<Key>,
+    /// Whether the job waits until somebody starts it.
+    pub hold: bool,
+    /// Whether the call is queued even inside a running function.
+    pub defer: bool,
 }
 
-/// The job inside which this command is run, if it is: the one that the environment names, while exactly that attempt
-/// is being processed. A stale or forged token means that there is none.
+/// What making a call did.
+#[derive(Debug)]
+pub enum Made {
+    /// It is on its service's queue.
+    Queued(Enqueued),
+    /// It was run at once, inside a running function.
+    Ran(Ran),
+}
+
+impl Queue {
+    /// Makes a call. Inside a running function it is run at once and shows on `console` what it prints, unless it is
+    /// deferred; otherwise it is queued, and durable when this returns.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] for a principal of its own inside a running function, [`Kind::Usage`] for what makes sense on a
+    /// queue only; and as [`Store::enqueue`](crate::store::Store::enqueue) and
+    /// [`Store::begin_nested`](crate::store::Store::begin_nested).
+    pub fn enqueue(&mut self, request: EnqueueRequest, caller: &Caller, console: &Arc<dyn Console>) -> Result<Made> {
+        let EnqueueRequest { call, on_behalf_of, key, hold, defer } = request;
+        let (origin, running) = self.origin(caller, on_behalf_of)?;
+        let principal = origin.principal.clone();
+        let new = origin.job(Call { principal, ..call }, key, hold);
+        match running {
+            Some(running) if !defer => {
+                let refuse = |what: &str| {
+                    let message = format!("a call inside a running function is run at once, so it {what}");
+                    let hint = "`--defer` queues the call instead of running it now";
+                    Err(Error::new(Kind::Usage, message).with_hint(hint))
+                };
+                match (new.hold, &new.key) {
+                    (true, _) => refuse("cannot be held"),
+                    (false, Some(_)) => refuse("takes no key"),
+                    (false, None) => self.run_now(&running, &new, caller, console).map(Made::Ran),
+                }
+            }
+            _ => self.store.enqueue(&new).map(Made::Queued),
+        }
+    }
+
+    /// Runs a call at once, with what `caller` inherited from the running job, in the folder of its processor.
+    fn run_now(&mut self, running: &Running, new: &NewJob, caller: &Caller, console: &Arc<dyn Console>) -> Result<Ran> {
+        signals::reset().map_err(|error| io_error("cannot handle signals", &error))?;
+        let folder = self.store.run_folder().join(&running.folder);
+        let location = self.store.location().as_os_str().into();
+        let around = Surroundings::new(location, folder, caller.env.iter().cloned(), &caller.program()?)
+            .map_err(|error| io_error("cannot run functions", &error))?;
+        let (forwarder, attached) = console::attach(console)?;
+        let tell = |error: &Error| console.cannot_record(error);
+        let runtime = NestedRuntime { around: &around, forwarder: &forwarder, tell: &tell };
+        let ran = nested::run(&mut self.store, running, new, &runtime);
+        drop(forwarder);
+        drop(attached);
+        ran
+    }
+
+    /// Where the calls of `caller` come from, which it makes on behalf of `principal`; and the job inside which it runs, if
+    /// it does.
+    pub(super) fn origin(&mut self, caller: &Caller, principal: OnBehalfOf) -> Result<(Origin, Option<Running>)> {
+        let os_user = Some(user_name(rustix::process::getuid().as_raw()));
+        let Some(running) = self.running(caller)? else {
+            let principal = match principal {
+                OnBehalfOf::Caller => caller.principal()?,
+                OnBehalfOf::Nobody => None,
+                OnBehalfOf::Named(principal) => Some(principal),
+            };
+            return Ok((Origin { principal, os_user, ..Origin::default() }, None));
+        };
+        let (principals, site) = (running.principal.clone(), running.site.clone());
+        let parent = Some(running.fence.job);
+        let origin = Origin { principal: principals, is_bound: true, site, os_user, parent };
+        origin.principal(principal).map_err(|error| error.with_hint("leave `--principal` out"))?;
+        Ok((origin, Some(running)))
+    }
+
+    /// The job inside which `caller` runs, if it does: the one that its environment names, while exactly that attempt is
+    /// being processed. A stale or forged token means that there is none.
+    fn running(&mut self, caller: &Caller) -> Result<Option<Running>> {
+        caller.attempt().map_or(Ok(None), |(job, token)| self.store.running(job, &token))
+    }
+}
+
+/// The job inside which `caller` runs, if it does. Where its environment names none, no store is opened to know it.
 ///
 /// # Errors
-/// Whatever the store answers.
-pub fn inside(store: &mut Store, environment: &Environment) -> Result<Option<Running>> {
-    let Environment { job: Some(job), token: Some(token) } = environment else { return Ok(None) };
-    let Ok(job) = job.parse() else { return Ok(None) };
-    store.running(JobId(job), &Token::from_text(token))
+/// Whatever the store answers; but that there is none means that nothing runs in it.
+pub fn inside(caller: &Caller, open: impl FnOnce() -> Result<Queue>) -> Result<Option<Running>> {
+    if caller.attempt().is_none() {
+        return Ok(None);
+    }
+    match open().and_then(|mut queue| queue.running(caller)) {
+        Err(error) if error.kind() == Kind::Unreachable => Ok(None),
+        found => found,
+    }
 }
 
-/// The operating system's name for who runs this, or the number when there is no name.
-#[must_use]
-pub fn os_user() -> String {
-    crate::runner::process::identity::user_name(rustix::process::getuid().as_raw())
-}
-
-/// Refuses what a call made inside a running function cannot ask for, unless it is deferred.
+/// On whose behalf `caller` runs, if that is somebody.
 ///
 /// # Errors
-/// [`Kind::Denied`] for a principal of its own, [`Kind::Usage`] for what only makes sense on a queue.
-pub fn check_nested(new: &NewJob) -> Result<()> {
-    let hint = "`--defer` queues the call instead of running it now";
-    if new.hold {
-        return Err(Error::new(Kind::Usage, "a call inside a running function is run at once, so it cannot be held")
-            .with_hint(hint));
-    }
-    if new.key.is_some() {
-        return Err(Error::new(Kind::Usage, "a call inside a running function is run at once, so it takes no key")
-            .with_hint(hint));
-    }
-    Ok(())
-}
-
-/// Refuses a principal that is not the one of the running function.
-///
-/// # Errors
-/// [`Kind::Denied`] when one is given.
-pub fn refuse_principal(given: bool) -> Result<()> {
-    if !given {
-        return Ok(());
-    }
-    Err(Error::new(Kind::Denied, "a call inside a running function has the principal of that function")
-        .with_hint("leave `--principal` out"))
+/// As for [`inside`].
+pub fn principal(caller: &Caller, open: impl FnOnce() -> Result<Queue>) -> Result<Option<String>> {
+    Ok(match inside(caller, open)? {
+        Some(running) => running.principal.map(|principal| principal.to_string()),
+        None => caller.variable("ASYNCQ_PRINCIPAL").and_then(|text| text.to_str()).map(str::to_owned),
+    })
 }

@@ -7,9 +7,18 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::domain::function::{Args, CallFormat, Definition, FunctionChange, Stdin, WorkerLimits};
+use super::caller::Caller;
+use super::queue::Queue;
+use crate::domain::function::{
+    Args, CallFormat, Definition, Function, FunctionChange, FunctionName, Stdin, WorkerLimits,
+};
+use crate::domain::removal::{IfWaiting, Removed};
+use crate::domain::service::{Added, ServiceName};
 use crate::domain::text::escape_control;
 use crate::error::{Error, Kind, Result};
+use crate::processor::put_back_copied;
+#[cfg(doc)]
+use crate::store::Store;
 use crate::store::absolute;
 
 /// A definition as it is typed; what is `None` is left as it is, or at its default.
@@ -88,21 +97,94 @@ impl TypedWorker {
     }
 }
 
-/// Where something is typed: the folder, and the environment.
+/// Where something is typed.
 #[derive(Debug, Clone, Copy)]
-pub struct Here<'a> {
+struct Here<'a> {
     /// The working directory, as the shell shows it.
-    pub folder: &'a Path,
-    /// Looks up an environment variable.
-    pub variable: fn(&str) -> Option<std::ffi::OsString>,
+    folder: &'a Path,
+    caller: &'a Caller,
+}
+
+impl Queue {
+    /// Adds a function; its site is the caller's working directory unless another one is typed.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when the service, the site or the program is missing, [`Kind::Denied`] when the program is not
+    /// executable, [`Kind::Usage`] for what cannot be recorded; and as [`Store::add_function`].
+    pub fn add_function(
+        &mut self,
+        service: &ServiceName,
+        name: &FunctionName,
+        typed: &Typed,
+        caller: &Caller,
+    ) -> Result<Added> {
+        // Who mistypes the service wants to hear that first.
+        self.store.service(service)?;
+        let here = Here { folder: &caller.folder()?, caller };
+        let definition = define(typed, here)?;
+        match resolved(typed, &definition, here) {
+            Some(old) if self.store.repath_function(service, name, &old, &definition)? => Ok(Added::Same),
+            _ => self.store.add_function(service, name, &definition),
+        }
+    }
+
+    /// All functions of a service, or of all services, by name.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such service.
+    pub fn functions(&mut self, service: Option<&ServiceName>) -> Result<Vec<Function>> {
+        self.store.functions(service)
+    }
+
+    /// One function.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when it or its service is not there.
+    pub fn function(&mut self, service: &ServiceName, name: &FunctionName) -> Result<Function> {
+        self.store.function(service, name)
+    }
+
+    /// Changes a function; calls that wait are run as it is then.
+    ///
+    /// # Errors
+    /// As for [`Queue::add_function`], and as [`Store::set_function`].
+    pub fn set_function(
+        &mut self,
+        service: &ServiceName,
+        name: &FunctionName,
+        typed: &Typed,
+        caller: &Caller,
+    ) -> Result<()> {
+        let old = self.store.function(service, name)?.definition;
+        let change = change(typed, &old, Here { folder: &caller.folder()?, caller })?;
+        self.store.set_function(service, name, &change).map(|_| ())
+    }
+
+    /// Has workers start anew: those of one function, of a service, or all; says of how many functions.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such service or function.
+    pub fn reload_functions(&mut self, service: Option<&ServiceName>, name: Option<&FunctionName>) -> Result<u64> {
+        self.store.reload_functions(service, name)
+    }
+
+    /// Removes a function; jobs that have ended stay.
+    ///
+    /// # Errors
+    /// As [`Store::remove_function`].
+    pub fn remove_function(
+        &mut self,
+        service: &ServiceName,
+        name: &FunctionName,
+        waiting: IfWaiting,
+    ) -> Result<Removed> {
+        put_back_copied(&mut self.store)?;
+        self.store.remove_function(service, name, waiting)
+    }
 }
 
 /// The definition of a new function; its site is `here` unless another one is typed.
-///
-/// # Errors
-/// [`Kind::NotFound`] when the site or the program is missing, [`Kind::Denied`] when the program is not executable,
-/// [`Kind::Usage`] for what cannot be recorded.
-pub fn define(typed: &Typed, here: Here<'_>) -> Result<Definition> {
+fn define(typed: &Typed, here: Here<'_>) -> Result<Definition> {
     let blank = Definition {
         command: Vec::new(),
         site: site(typed.site.as_deref().unwrap_or("."), here)?,
@@ -118,8 +200,7 @@ pub fn define(typed: &Typed, here: Here<'_>) -> Result<Definition> {
 
 /// The same definition with its paths resolved: as asyncq recorded it when it still followed links at once. None where that
 /// is the same, or cannot be recorded.
-#[must_use]
-pub fn resolved(typed: &Typed, is: &Definition, here: Here<'_>) -> Option<Definition> {
+fn resolved(typed: &Typed, is: &Definition, here: Here<'_>) -> Option<Definition> {
     let site = Path::new(&is.site).canonicalize().ok()?.into_os_string().into_string().ok()?;
     let folder = here.folder.canonicalize().ok()?;
     let typed = Typed { site: Some(site), ..typed.clone() };
@@ -127,10 +208,7 @@ pub fn resolved(typed: &Typed, is: &Definition, here: Here<'_>) -> Option<Defini
 }
 
 /// The change to a function that is defined already.
-///
-/// # Errors
-/// As for [`define`].
-pub fn change(typed: &Typed, old: &Definition, here: Here<'_>) -> Result<FunctionChange> {
+fn change(typed: &Typed, old: &Definition, here: Here<'_>) -> Result<FunctionChange> {
     let new_site = typed.site.as_deref().map(|text| site(text, here)).transpose()?;
     let in_site = new_site.as_deref().unwrap_or(&old.site);
     let command = match typed.command.split_first() {
@@ -196,9 +274,9 @@ fn find_program(program: &str, site: &str, here: Here<'_>) -> Result<String> {
                 .with_hint("a path with a slash counts from the site of the function")),
         };
     }
-    let path = (here.variable)("PATH").unwrap_or_default();
+    let path = here.caller.raw_variable("PATH").unwrap_or_default();
     let mut refused = None;
-    for entry in std::env::split_paths(&path) {
+    for entry in std::env::split_paths(path) {
         let found = here.folder.join(entry).join(program);
         match (runnable(&found), found.into_os_string().into_string()) {
             (Runnable::Yes, Ok(text)) => return Ok(text),
@@ -284,8 +362,8 @@ fn variable_name(name: &str) -> Result<String> {
 }
 
 fn current(name: &str, here: Here<'_>) -> Result<String> {
-    let value = (here.variable)(name);
-    match value.as_deref().map(OsStr::to_str) {
+    let value = here.caller.raw_variable(name);
+    match value.map(OsStr::to_str) {
         Some(Some(value)) => Ok(value.to_owned()),
         Some(None) => Err(Error::new(Kind::Usage, format!("the value of `{name}` is not UTF-8"))
             .with_hint("record it inside the function instead")),

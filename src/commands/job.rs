@@ -1,43 +1,158 @@
-//! What people do with jobs by hand, where that takes more than one verb of the store.
+//! Jobs as people read them: lists, what each left and printed.
 
-use std::time::{Duration, Instant};
-
-use crate::domain::event::Unkillable;
-use crate::domain::job::{JobId, State};
-use crate::domain::query::{BulkChange, JobQuery, Refusal};
+use super::queue::Queue;
+use crate::domain::attempt::Attempt;
+use crate::domain::function::FunctionName;
+use crate::domain::job::{Job, JobId, State};
+use crate::domain::log::Log;
+use crate::domain::query::{JobFilter, JobQuery};
+use crate::domain::service::ServiceName;
+use crate::domain::suggest::nearest;
 use crate::error::{Error, Kind, Result};
-pub use crate::processor::{put_back_all_unowned, put_back_copied, put_back_unowned};
-use crate::runner::process::identity::user_name;
-use crate::runner::process::unkillable;
-use crate::store::{Cancelled, Store};
+use crate::store::Store;
 
-/// How long cancelling waits for a running job to end: its processor looks several times a second and gives the function
-/// ten seconds to end by itself.
-const CANCEL_PATIENCE: Duration = Duration::from_secs(20);
+/// How a job has ended.
+#[derive(Debug)]
+pub enum JobResult {
+    /// Well, with this result, as JSON.
+    Completed(String),
+    /// In an error, for this reason.
+    Failed(String),
+    /// On request.
+    Cancelled,
+}
 
-/// How long a change of many jobs pauses at most after a step.
-const LONGEST_BREATH: Duration = Duration::from_millis(100);
+/// What a job has printed.
+#[derive(Debug)]
+pub struct JobLog {
+    /// What the attempt printed that was asked for, or the latest one that has ended.
+    pub log: Option<Log>,
+    /// Whether the job was cancelled before it began.
+    pub never_began: bool,
+    /// Why there may be more later.
+    pub incomplete: Option<Error>,
+}
 
-/// What became of many jobs.
-#[derive(Debug, Default)]
-pub struct Changed {
-    /// How many were changed, or would be.
-    pub jobs: u64,
-    /// How many stayed as they are, as their service or function was removed.
-    pub removed: u64,
-    /// How many ended by themselves before they could be cancelled.
-    pub too_late: u64,
-    /// Those that were asked to end, and still run.
-    pub running: Vec<JobId>,
-    /// Those that a rule of the application did not let change.
-    pub refused: Option<Refusal>,
+impl Queue {
+    /// Hands out the jobs that `query` describes, newest first, page by page. Between the pages nothing of the store is held,
+    /// so that a slow reader delays nobody. Says before which job the rest begins, if the limit has left any.
+    ///
+    /// # Errors
+    /// Whatever the store or `show` answers.
+    pub fn list_jobs<E: From<Error>>(
+        &mut self,
+        mut query: JobQuery,
+        mut show: impl FnMut(&[Job]) -> Result<(), E>,
+    ) -> Result<Option<JobId>, E> {
+        loop {
+            let page = self.store.jobs(&query)?;
+            show(&page.jobs)?;
+            query.before = page.next;
+            if let Some(left) = &mut query.limit {
+                *left -= u32::try_from(page.jobs.len()).unwrap_or(*left).min(*left);
+            }
+            if page.next.is_none() {
+                return Ok(None);
+            }
+            if query.limit == Some(0) {
+                return Ok(if any(&mut self.store, &query)? { page.next } else { None });
+            }
+        }
+    }
+
+    /// Makes sure that the service and the function of a filter exist, or that a job has their names: a mistyped name is
+    /// better told than answered with nothing, but what was removed still has jobs.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] for a name that nothing has, [`Kind::Usage`] for one that nothing can have.
+    pub fn check_filter(&mut self, filter: &JobFilter) -> Result<()> {
+        let service = filter.service.as_deref().map(ServiceName::parse).transpose()?;
+        let function = filter.function.as_deref().map(FunctionName::parse).transpose()?;
+        let Some(error) = unknown(&mut self.store, service.as_ref(), function.as_ref())? else { return Ok(()) };
+        let (service, function) = (filter.service.clone(), filter.function.clone());
+        let named = JobFilter { service, function, ..JobFilter::default() };
+        let is_known = any(&mut self.store, &JobQuery { filter: named, ..JobQuery::default() })?;
+        if is_known { Ok(()) } else { Err(error) }
+    }
+
+    /// One job, and its attempts, oldest first.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such job.
+    pub fn job(&mut self, id: JobId) -> Result<(Job, Vec<Attempt>)> {
+        let job = self.store.job(id)?;
+        let attempts = self.store.attempts(&job)?;
+        Ok((job, attempts))
+    }
+
+    /// The newest calls that a job made at once, at most 50.
+    ///
+    /// # Errors
+    /// Whatever the store answers.
+    pub fn children(&mut self, id: JobId) -> Result<Vec<Job>> {
+        let filter = JobFilter { parent: Some(id), ..JobFilter::default() };
+        let query = JobQuery { filter, limit: Some(50), ..JobQuery::default() };
+        Ok(self.store.jobs(&query)?.jobs)
+    }
+
+    /// What a job left as its result.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such job, [`Kind::Busy`] when it has not ended.
+    pub fn job_result(&mut self, id: JobId) -> Result<JobResult> {
+        let job = self.store.job(id)?;
+        match job.state {
+            State::Completed => Ok(JobResult::Completed(job.result.unwrap_or_else(|| "null".to_owned()))),
+            State::Error => {
+                Ok(JobResult::Failed(job.error.map_or_else(|| "unknown".to_owned(), |error| error.message)))
+            }
+            State::Cancelled => Ok(JobResult::Cancelled),
+            State::Held | State::Delayed | State::Queued | State::Processing => {
+                Err(Error::new(Kind::Busy, format!("job {id} has no result yet, it is {}", job.state))
+                    .with_hint(when(&job)))
+            }
+        }
+    }
+
+    /// What an attempt of a job printed, or the latest one that has ended; of a job that has not ended, that is not all.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such job or attempt.
+    pub fn job_log(&mut self, id: JobId, attempt: Option<i64>) -> Result<JobLog> {
+        let job = self.store.job(id)?;
+        let number = attempt.unwrap_or(job.attempt);
+        if (attempt.is_some() || number != 0) && !(1..=job.attempt).contains(&number) {
+            let message = format!("job {id} has no attempt {number}");
+            return Err(Error::new(Kind::NotFound, message).with_hint(format!("`asyncq job show {id}` shows all")));
+        }
+        let runs = job.state == State::Processing && number == job.attempt;
+        let log = if number > 0 && !runs { Some(self.store.log(id, number)?) } else { None };
+        let never_began = job.state == State::Cancelled && number == 0;
+        if job.state.has_ended() || (attempt.is_some() && log.is_some()) {
+            return Ok(JobLog { log, never_began, incomplete: None });
+        }
+        let (message, hint) = if log.is_some() {
+            (format!("that was attempt {number}; job {id} has not ended, it is {}", job.state), when(&job))
+        } else if runs && number > 1 {
+            let hint = format!("`asyncq job log {id} --attempt {}` prints that of the attempt before", number - 1);
+            (format!("attempt {number} of job {id} has no log yet, it is processing"), hint)
+        } else {
+            (format!("job {id} has no log yet, it is {}", job.state), when(&job))
+        };
+        Ok(JobLog { log, never_began, incomplete: Some(Error::new(Kind::Busy, message).with_hint(hint)) })
+    }
+}
+
+/// What to do about a job that has not ended.
+fn when(job: &Job) -> String {
+    match job.state {
+        State::Processing => "try again when it has ended".to_owned(),
+        _ => format!("`asyncq job show {}` tells what it waits for", job.id),
+    }
 }
 
 /// Whether there is a job that `query` describes.
-///
-/// # Errors
-/// Whatever the store answers.
-pub fn any(store: &mut Store, query: &JobQuery) -> Result<bool> {
+fn any(store: &mut Store, query: &JobQuery) -> Result<bool> {
     let mut query = JobQuery { limit: Some(1), ..query.clone() };
     loop {
         let page = store.jobs(&query)?;
@@ -48,110 +163,23 @@ pub fn any(store: &mut Store, query: &JobQuery) -> Result<bool> {
     }
 }
 
-/// Cancels a job; waits until one that runs has ended.
-///
-/// # Errors
-/// [`Kind::Denied`] when it had ended before in another state, [`Kind::Busy`] when it has not ended yet.
-pub fn cancel(store: &mut Store, id: JobId) -> Result<()> {
-    let until = Instant::now() + CANCEL_PATIENCE;
-    match store.cancel(id)? {
-        Cancelled::Now | Cancelled::Ended(State::Cancelled) => return Ok(()),
-        Cancelled::Ended(state) => return Err(too_late(id, state)),
-        Cancelled::Requested => drop(put_back_unowned(store, &[id])?),
-    }
-    put_back_copied(store)?;
-    match ended(store, id, until)? {
-        Wait::Over(State::Cancelled) => Ok(()),
-        Wait::Unkillable(immune) => {
-            let Unkillable { pid, user: owner, .. } = immune;
-            let owner = user_name(owner);
-            let what = format!("job {id} still runs: its process {pid} belongs to user {owner} and cannot be ended");
-            Err(Error::new(Kind::Busy, what)
-                .with_hint(format!("root can end it with `kill {pid}`; the job is cancelled once it has ended")))
+/// The error for a service or a function that does not exist.
+fn unknown(store: &mut Store, service: Option<&ServiceName>, function: Option<&FunctionName>) -> Result<Option<Error>> {
+    Ok(match (service, function) {
+        (None, None) => None,
+        (Some(service), None) => store.service(service).err(),
+        (Some(service), Some(function)) => store.function(service, function).err(),
+        (None, Some(function)) => {
+            let all = store.functions(None)?;
+            let names = all.iter().map(|it| it.name.as_str());
+            if names.clone().any(|name| name == function.as_str()) {
+                return Ok(None);
+            }
+            let error = Error::new(Kind::NotFound, format!("no service has a function `{function}`"));
+            Some(error.with_hint(match nearest(function.as_str(), names) {
+                Some(near) => format!("did you mean `{near}`? `asyncq function list` shows all"),
+                None => "`asyncq function list` shows all".to_owned(),
+            }))
         }
-        Wait::Over(State::Processing) => {
-            Err(Error::new(Kind::Busy, format!("job {id} is asked to end, but still runs"))
-                .with_hint("if its processor died, the next `asyncq process` cancels it, or tells what it waits for"))
-        }
-        Wait::Over(state) => Err(too_late(id, state)),
-    }
-}
-
-/// Queues a job again that ended in an error or was cancelled.
-///
-/// # Errors
-/// As [`Store::retry`].
-pub fn retry(store: &mut Store, id: JobId) -> Result<()> {
-    put_back_copied(store)?;
-    store.retry(id)
-}
-
-/// What came of waiting for a job.
-enum Wait {
-    /// It does not run any more, or still does after a long time.
-    Over(State),
-    /// It has a process that its processor may not end.
-    Unkillable(Unkillable),
-}
-
-/// Waits until a job does not run, until `until`, or until its processor knows that it cannot end it.
-fn ended(store: &mut Store, id: JobId, until: Instant) -> Result<Wait> {
-    let run_folder = store.run_folder();
-    loop {
-        let state = store.job(id)?.state;
-        if state != State::Processing || Instant::now() >= until {
-            return Ok(Wait::Over(state));
-        }
-        if let Some(immune) = unkillable::of_job(&run_folder, id) {
-            return Ok(Wait::Unkillable(immune));
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn too_late(id: JobId, state: State) -> Error {
-    let error = Error::new(Kind::Denied, format!("job {id} is {state}, nothing to cancel"));
-    if state.has_ended() { error.with_hint(format!("`asyncq job show {id}` tells how it ended")) } else { error }
-}
-
-/// Changes many jobs, in steps that keep nobody waiting. Clients that write plain SQL know no line to wait in: they look
-/// now and then whether they may write, so most moments are theirs. Of jobs that run it waits until they have ended.
-///
-/// # Errors
-/// Whatever the store answers; what was done until then stays so.
-pub fn change_many(store: &mut Store, many: &BulkChange) -> Result<Changed> {
-    let mut all = Changed::default();
-    let mut asked = Vec::new();
-    let mut after = Some(JobId(0));
-    while let Some(from) = after {
-        let began = Instant::now();
-        let step = store.change_many(many, from)?;
-        all.jobs += step.changed;
-        all.removed += step.removed;
-        asked.extend(step.asked);
-        if let Some(refused) = step.refused {
-            Refusal::add(&mut all.refused, refused);
-        }
-        after = step.next;
-        if step.changed > 0 && !many.dry_run && after.is_some() {
-            std::thread::sleep((began.elapsed() * 3).min(LONGEST_BREATH));
-        }
-    }
-    let until = Instant::now() + CANCEL_PATIENCE;
-    if !asked.is_empty() {
-        put_back_copied(store)?;
-        put_back_unowned(store, &asked)?;
-    }
-    for id in asked {
-        match ended(store, id, until) {
-            Ok(Wait::Over(State::Cancelled)) => continue,
-            Ok(Wait::Over(State::Processing) | Wait::Unkillable(_)) => all.running.push(id),
-            Ok(Wait::Over(_)) => all.too_late += 1,
-            // It was cancelled, and somebody has removed it since.
-            Err(error) if error.kind() == Kind::NotFound => continue,
-            Err(error) => return Err(error),
-        }
-        all.jobs -= 1;
-    }
-    Ok(all)
+    })
 }

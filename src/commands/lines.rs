@@ -14,7 +14,7 @@ const BUFFER: usize = 256 * 1024;
 
 /// Lines as they come.
 #[derive(Debug)]
-pub struct Lines {
+pub(super) struct Lines {
     input: BufReader<BlockingFile>,
     longest: usize,
     number: u64,
@@ -58,7 +58,7 @@ impl InputLine {
 impl Lines {
     /// The lines of `input`, each of at most `longest` bytes.
     #[must_use]
-    pub fn of(input: File, longest: usize) -> Lines {
+    pub(super) fn of(input: File, longest: usize) -> Lines {
         Lines { input: BufReader::with_capacity(BUFFER, BlockingFile(input)), longest, number: 0, bytes: 0 }
     }
 

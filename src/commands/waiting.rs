@@ -1,5 +1,6 @@
 //! What a job waits for.
 
+use super::queue::Queue;
 use crate::domain::job::{Job, State};
 use crate::domain::processor::Processor;
 use crate::domain::service::ServiceName;
@@ -57,10 +58,7 @@ impl Waiting {
     pub const MANY: u64 = Store::MOST_BEFORE;
 
     /// What a job waits for; nothing when it runs or has ended.
-    ///
-    /// # Errors
-    /// Whatever the store answers.
-    pub fn of(store: &mut Store, job: &Job) -> Result<Option<Waiting>> {
+    fn of(store: &mut Store, job: &Job) -> Result<Option<Waiting>> {
         match job.state {
             State::Completed | State::Error | State::Cancelled => Ok(None),
             State::Held => Ok(Some(Waiting::Release)),
@@ -104,6 +102,16 @@ impl Waiting {
             (false, true) if line.is_suspect => Waiting::Alone,
             (false, true) => Waiting::Turn { before: line.before },
         })
+    }
+}
+
+impl Queue {
+    /// What a job waits for; nothing when it runs or has ended.
+    ///
+    /// # Errors
+    /// Whatever the store answers.
+    pub fn waiting(&mut self, job: &Job) -> Result<Option<Waiting>> {
+        Waiting::of(&mut self.store, job)
     }
 }
 

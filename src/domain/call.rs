@@ -33,6 +33,28 @@ impl Principal {
     }
 }
 
+/// On whose behalf a call is to be made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum OnBehalfOf {
+    /// On behalf of the one for whom its caller acts.
+    #[default]
+    Caller,
+    /// On nobody's.
+    Nobody,
+    /// On behalf of this one.
+    Named(Principal),
+}
+
+impl OnBehalfOf {
+    /// The choice that a name stands for: an empty one stands for nobody.
+    ///
+    /// # Errors
+    /// As [`Principal::parse`].
+    pub fn parse(name: &str) -> Result<OnBehalfOf> {
+        if name.is_empty() { Ok(OnBehalfOf::Nobody) } else { Principal::parse(name).map(OnBehalfOf::Named) }
+    }
+}
+
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::attempt::{Ending, Failure};
+use super::attempt::{Ending, Failure, Outcome};
 use super::job::{Claim, JobId, State};
 use super::processor::Processor;
 use super::service::ServiceName;
@@ -33,6 +33,11 @@ pub enum Event<'a> {
         job: JobId,
         /// In which state that is now; `None` when it is not in the store any more.
         now: Option<State>,
+    },
+    /// Something was missing of the schema, or was changed, and was made again.
+    Mended {
+        /// What, in one sentence.
+        what: &'a str,
     },
     /// Jobs that were `processing` and belonged to no processor were put back.
     Unowned {
@@ -179,4 +184,15 @@ pub struct Unkillable {
     pub job: Option<JobId>,
     /// When it began, in clock ticks since boot.
     pub start: i64,
+}
+
+/// How a nested call ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// The job that records it.
+    pub job: JobId,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Whether its parent had ended before it did, so that its own end counts for nothing.
+    pub late: bool,
 }

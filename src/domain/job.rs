@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::attempt::Failure;
-use super::call::{Call, Key, Principal};
+use super::call::{Call, Key, OnBehalfOf, Principal};
 use super::function::Definition;
 use super::json::Json;
 use super::log::Log;
@@ -13,6 +13,7 @@ use super::retry::AttemptCounts;
 use super::service::ServiceName;
 pub use super::state::State;
 use super::time::Timestamp;
+use crate::error::{Error, Kind};
 
 /// The number of a job in its store; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,6 +104,45 @@ impl Enqueued {
     }
 }
 
+/// Where calls are made: what their jobs have from there.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// On whose behalf, unless a call says otherwise.
+    pub principal: Option<Principal>,
+    /// Whether no call may say otherwise, as inside a running function.
+    pub is_bound: bool,
+    /// The directory to run in, when it is not the one in which the function was defined.
+    pub site: Option<String>,
+    /// The operating system's name for who enqueues.
+    pub os_user: Option<String>,
+    /// The job inside which the calls are made, if any.
+    pub parent: Option<JobId>,
+}
+
+impl Origin {
+    /// The principal of a call that is made here.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] when the call says otherwise, and may not.
+    pub fn principal(&self, of: OnBehalfOf) -> Result<Option<Principal>, Error> {
+        match of {
+            OnBehalfOf::Caller => Ok(self.principal.clone()),
+            _ if self.is_bound => {
+                Err(Error::new(Kind::Denied, "a call inside a running function has the principal of that function"))
+            }
+            OnBehalfOf::Nobody => Ok(None),
+            OnBehalfOf::Named(principal) => Ok(Some(principal)),
+        }
+    }
+
+    /// What is put on a queue for a call that is made here.
+    #[must_use]
+    pub fn job(&self, call: Call, key: Option<Key>, hold: bool) -> NewJob {
+        let Origin { site, os_user, parent, .. } = self;
+        NewJob { call: Call { site: site.clone(), ..call }, key, hold, os_user: os_user.clone(), parent: *parent }
+    }
+}
+
 /// What fences every change that a processor makes: it holds only while exactly this claim is being processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence {
@@ -123,14 +163,10 @@ pub struct Claim {
     pub fence: Fence,
     /// The secret of this attempt.
     pub token: Token,
-    /// The call, or what is wrong with the stored one (only a client's own INSERT can bring that about).
-    pub call: Result<Call, Failure>,
-    /// How the function is run, or why it cannot be: it was removed meanwhile, or what is stored of it is damaged.
-    pub definition: Result<Arc<Definition>, Failure>,
-    /// Its service.
-    pub service: ServiceName,
-    /// Its function, as stored.
-    pub function: String,
+    /// The call.
+    pub call: Call,
+    /// How its function is run.
+    pub definition: Arc<Definition>,
     /// How its attempts have ended so far.
     pub before: AttemptCounts,
 }
@@ -139,14 +175,35 @@ impl Claim {
     /// How many bytes its arguments have.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.call.as_ref().map_or(0, |call| call.args.as_str().len() + call.kwargs.as_str().len())
+        self.call.args.as_str().len() + self.call.kwargs.as_str().len()
     }
 
     /// Whether a worker runs it.
     #[must_use]
     pub fn is_for_worker(&self) -> bool {
-        self.definition.as_ref().is_ok_and(|definition| definition.worker.is_some())
+        self.definition.worker.is_some()
     }
+
+    /// The directory in which it runs.
+    #[must_use]
+    pub fn site(&self) -> &str {
+        self.call.site_for(&self.definition)
+    }
+}
+
+/// A job that was claimed and cannot be run: its function was removed, or what is stored is damaged.
+#[derive(Debug, Clone)]
+pub struct BrokenClaim {
+    /// What its processor shows to change it.
+    pub fence: Fence,
+    /// Its service.
+    pub service: ServiceName,
+    /// Its function, as stored.
+    pub function: String,
+    /// How its attempts have ended so far.
+    pub before: AttemptCounts,
+    /// Why it cannot be run.
+    pub failure: Failure,
 }
 
 /// The job inside which something is called, found by its number and token.

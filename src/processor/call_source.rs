@@ -36,8 +36,7 @@ pub(super) struct SlotCalls<'a> {
 
 impl SlotCalls<'_> {
     fn is_for(&self, claim: &Claim) -> bool {
-        let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return false };
-        let site = call.site_for(definition);
+        let (definition, site) = (&claim.definition, claim.site());
         let (own, own_site) = &self.worker_of;
         Arc::ptr_eq(definition, own) && site == own_site || own.shares_worker(own_site, definition, site)
     }

@@ -85,16 +85,12 @@ struct Serving {
 impl Serving {
     /// The worker for a call, if it needs one; it is to be taken or started.
     fn begin(claim: &Claim) -> Option<Serving> {
-        let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return None };
-        definition.worker?;
-        let site = call.site_for(definition).to_owned();
-        Some(Serving { definition: Arc::clone(definition), site, at_once: None, leaves: false })
+        let (definition, site) = (Arc::clone(&claim.definition), claim.site().to_owned());
+        definition.worker.map(|_| Serving { definition, site, at_once: None, leaves: false })
     }
 
     fn is_for(&self, claim: &Claim) -> bool {
-        let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return false };
-        let site = call.site_for(definition);
-        self.definition.shares_worker(&self.site, definition, site)
+        self.definition.shares_worker(&self.site, &claim.definition, claim.site())
     }
 }
 
@@ -295,7 +291,7 @@ impl QueueState {
     /// Puts calls back that were picked and have not begun; the first one was the most urgent.
     pub(super) fn put_back(&mut self, claims: Vec<Claim>) {
         for claim in claims.into_iter().rev() {
-            let lane = self.lane(&claim.service);
+            let lane = self.lane(&claim.call.service);
             self.services[lane].waiting.push_front(claim);
         }
     }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::outcome_journal::JournalEntry;
 
-use crate::domain::attempt::{Ending, Failure, FailureKind, Outcome};
+use crate::domain::attempt::{Ending, FailureKind, Outcome};
+use crate::domain::call::Call;
 use crate::domain::event::{Event, Report};
-use crate::domain::job::{Claim, Finish, JobId, State};
+use crate::domain::job::{BrokenClaim, Claim, Finish, JobId, State};
 use crate::domain::log::Log;
 use crate::domain::processor::Summary;
 use crate::domain::retry::{Decision, decide, not_by_itself, refused};
@@ -64,16 +65,12 @@ impl FinishedCall {
         Ok(FinishedCall { service, function, finish, mark: None, lacks_own_site: false })
     }
 
-    /// Whether a claim can be run: the stored call is valid, and so is its function.
-    pub(super) fn can_run(claim: &Claim) -> bool {
-        claim.call.is_ok() && claim.definition.is_ok()
-    }
-
     /// A claim that cannot be run.
-    pub(super) fn unfit(claim: &Claim) -> FinishedCall {
-        let flaw = claim.call.as_ref().err().or(claim.definition.as_ref().err());
-        let failure = flaw.cloned().unwrap_or_else(|| Failure::new(FailureKind::CannotRun, "it cannot be run"));
-        FinishedCall::unrun(claim, &Outcome::Failed(failure))
+    pub(super) fn broken(claim: BrokenClaim) -> FinishedCall {
+        let BrokenClaim { fence, service, function, before, failure } = claim;
+        let verdict = decide(&Outcome::Failed(failure), before, 0.0);
+        let finish = Finish { fence, verdict, result: None, took: Duration::ZERO, log: Log::default() };
+        FinishedCall { service, function, finish, mark: None, lacks_own_site: false }
     }
 
     /// A claim that was not run.
@@ -85,9 +82,9 @@ impl FinishedCall {
 
     fn new(claim: &Claim, finish: Finish) -> FinishedCall {
         let cannot_run = finish.verdict.error.as_ref().is_some_and(|error| error.kind == FailureKind::CannotRun);
-        let own_site = claim.call.as_ref().ok().and_then(|call| call.site.as_deref());
-        let lacks_own_site = cannot_run && own_site.is_some_and(|site| !Path::new(site).is_dir());
-        let (service, function) = (claim.service.clone(), claim.function.clone());
+        let Call { service, function, site, .. } = &claim.call;
+        let lacks_own_site = cannot_run && site.as_ref().is_some_and(|site| !Path::new(site).is_dir());
+        let (service, function) = (service.clone(), function.as_str().to_owned());
         FinishedCall { service, function, finish, mark: None, lacks_own_site }
     }
 

@@ -341,7 +341,7 @@ impl<'a> MainLoop<'a> {
         let Some(registration) = &mut self.registration else { return };
         registration.slots.came_back(done.iter().map(|done| &done.claim));
         for done in done {
-            if let Some(served) = self.served.iter_mut().find(|served| served.name == done.claim.service) {
+            if let Some(served) = self.served.iter_mut().find(|served| served.name == done.claim.call.service) {
                 served.ends(done);
             }
         }
@@ -371,7 +371,7 @@ impl<'a> MainLoop<'a> {
             // Nothing ended for a while, or it would have begun.
             let stuck = served.is_stuck(LOOK) && registration.slots.stranded_of(&served.name) > 0;
             if stops || stuck {
-                let claims = registration.slots.take_back(|claim| claim.service == served.name);
+                let claims = registration.slots.take_back(|claim| claim.call.service == served.name);
                 self.budget.gave_back(claims.len());
                 served.awaits_host = claims.iter().any(|claim| registration.slots.waits_for_host(claim));
                 served.gives_back(&claims);

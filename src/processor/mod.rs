@@ -31,15 +31,11 @@ pub use rescue::{put_back_all_unowned, put_back_copied, put_back_unowned, rescue
 use rustix::process::geteuid;
 
 use crate::domain::event::Event;
-
 use crate::domain::processor::{ProcessOptions, Summary};
-
 use crate::error::{Error, Kind, Result};
-pub use crate::runner::process::supervisor::{SUPERVISOR, SupervisorLink};
-use crate::runner::process::{fds, memory, signals, supervisor};
+use crate::runner::Forwarder;
+use crate::runner::process::{fds, signals, supervisor};
 use crate::runner::system_error::io_error;
-pub use crate::runner::worker::host::inherit;
-pub use crate::runner::{Forwarder, MessageWriter, Piece, PieceKind, Surroundings};
 use crate::store::{Location, Patience, Store};
 
 /// How much stack a thread needs that runs calls or feeds who does: it runs no recursion.
@@ -71,15 +67,6 @@ pub fn supervise(words: &[OsString], socket: Option<OwnedFd>) -> Result<u8> {
     let signal = status.signal().map_or_else(|| "a signal".to_owned(), signals::name);
     Err(Error::new(Kind::Busy, format!("the processor was ended by {signal}"))
         .with_hint("nothing is lost: the next `asyncq process` puts back what was running"))
-}
-
-/// Passes on what functions print, to `write`; [`Forwarder::start`] says how.
-///
-/// # Errors
-/// [`Kind::Busy`] when the system gives no thread, or too little memory for what follows.
-pub fn forwarder(joint: bool, write: impl Fn(&Piece) + Send + Sync + 'static) -> Result<Forwarder> {
-    memory::look().map_err(|error| io_error("cannot run functions", &error))?;
-    Forwarder::start(joint, write).map_err(|error| io_error("cannot pass on what functions print", &error))
 }
 
 /// Refuses to let root run functions out of a store that somebody else could change.

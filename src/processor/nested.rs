@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::outcome;
 use super::random::new_token;
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
-use crate::domain::job::{Finish, JobId, NewJob, Running, State};
+use crate::domain::event::Ran;
+use crate::domain::job::{Finish, NewJob, Running, State};
 use crate::domain::retry::decide_once;
 use crate::error::{Error, Kind, Result};
 use crate::runner::process::{fds, signals};
@@ -28,17 +29,6 @@ pub struct NestedRuntime<'a> {
     pub forwarder: &'a Forwarder,
     /// Is told, once, why its outcome cannot be recorded yet.
     pub tell: &'a dyn Fn(&Error),
-}
-
-/// How a nested call ended.
-#[derive(Debug)]
-pub struct Ran {
-    /// The job that records it.
-    pub job: JobId,
-    /// What came of it.
-    pub outcome: Outcome,
-    /// Whether its parent had ended before it did, so that its own end counts for nothing.
-    pub late: bool,
 }
 
 /// Runs `new` inside a running job; its output goes to `forwarder`. On a signal to stop, the function is ended as well.
@@ -64,16 +54,14 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &NestedRunt
         return Err(Error::new(Kind::Io, message).with_hint("the processor ends, and the call is run again"));
     }
     let claim = store.begin_nested(&inside.fence, new, &new_token()?.inside(&inside.token))?;
-    let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else {
-        unreachable!("a nested call was valid, and its function defined, in the transaction that began it")
-    };
     let output = Output { forwarder, whole_lines: false };
-    let ended = if definition.worker.is_some() {
+    let ended = if claim.is_for_worker() {
         single_call::run(&claim, around, output, &control)
     } else {
-        let request = Request { fence: &claim.fence, token: &claim.token, call, definition };
         let unstarted = |hitch: StartFailure| Some(Ended::unrun(hitch.outcome(), Capture::new(&around.folder)));
-        command::run(&request, around, output, &control).unwrap_or_else(unstarted).ok_or_else(left_behind)?
+        command::run(&Request::of(&claim), around, output, &control)
+            .unwrap_or_else(unstarted)
+            .ok_or_else(left_behind)?
     };
 
     let outcome = match ended.outcome {

@@ -58,8 +58,8 @@ pub(super) fn write(claim: &Claim, ended: &Ended) -> Option<Vec<u8>> {
     let head = JournalHead {
         attempt: claim.fence.attempt,
         claim: claim.fence.claim,
-        service: claim.service.as_str(),
-        function: claim.function.clone(),
+        service: claim.call.service.as_str(),
+        function: claim.call.function.as_str().to_owned(),
         before: claim.before,
         outcome: ended.outcome.clone(),
         result: ended.result.as_ref().map(Json::to_string),

@@ -77,8 +77,8 @@ impl<'a> ClaimBudget<'a> {
         ClaimBudget { options, began: Instant::now(), claimed: 0, alone: false, halted: false, most }
     }
 
-    pub(super) fn claimed(&mut self, claims: &[Claim]) {
-        self.claimed += claims.len() as u64;
+    pub(super) fn claimed(&mut self, claims: &[Claim], broken: usize) {
+        self.claimed += (claims.len() + broken) as u64;
         if let Some(latest) = claims.last() {
             self.alone = latest.before.crashes >= POISON_SUSPECT;
         }

@@ -169,7 +169,7 @@ impl Slots {
     /// Notes that calls came back.
     pub(super) fn came_back<'a>(&mut self, claims: impl IntoIterator<Item = &'a Claim>) {
         for claim in claims {
-            if let Some(held) = self.held.get_mut(&claim.service) {
+            if let Some(held) = self.held.get_mut(&claim.call.service) {
                 held.0 -= 1;
                 held.1 -= claim.bytes();
             }

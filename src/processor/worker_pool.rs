@@ -58,10 +58,8 @@ impl WorkerPool {
         let no_token = |error: Error| StartFailure::Unable(Failure::new(FailureKind::CannotRun, error.to_string()));
         let token = new_token().map_err(no_token)?;
         Worker::start(claim, &token.inside(&self.token), around, control).map(Box::new).inspect_err(|hitch| {
-            if let (StartFailure::Unable(failure) | StartFailure::Unfit(failure), Ok(call), Ok(definition)) =
-                (hitch, &claim.call, &claim.definition)
-            {
-                self.broke(definition, call.site_for(definition), failure);
+            if let StartFailure::Unable(failure) | StartFailure::Unfit(failure) = hitch {
+                self.broke(&claim.definition, claim.site(), failure);
             }
         })
     }
@@ -152,15 +150,11 @@ impl WorkerPool {
 
     /// Why the worker for a claim cannot be started, if that was tried a short time ago.
     pub(super) fn flaw(&self, claim: &Claim) -> Option<Failure> {
-        let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return None };
-        let site = call.site_for(definition);
         let mut shelf = self.shelf();
-        shelf.start_failures.retain(|start_failures| start_failures.since.elapsed() < BROKEN);
-        let start_failures = shelf
-            .start_failures
-            .iter()
-            .find(|start_failures| start_failures.definition.shares_worker(&start_failures.site, definition, site));
-        start_failures.map(|start_failures| start_failures.failure.clone())
+        shelf.start_failures.retain(|failed| failed.since.elapsed() < BROKEN);
+        let is_of =
+            |failed: &&StartFailed| failed.definition.shares_worker(&failed.site, &claim.definition, claim.site());
+        shelf.start_failures.iter().find(is_of).map(|failed| failed.failure.clone())
     }
 
     /// Notes that the worker of a definition cannot be started in a site.

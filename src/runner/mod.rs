@@ -33,7 +33,7 @@ use std::time::Duration;
 use crate::domain::attempt::Outcome;
 use crate::domain::call::Call;
 use crate::domain::function::Definition;
-use crate::domain::job::{Fence, Token};
+use crate::domain::job::{Claim, Fence, Token};
 use crate::domain::json::Json;
 
 /// One call to run.
@@ -47,6 +47,15 @@ pub struct Request<'a> {
     pub call: &'a Call,
     /// How the function is run.
     pub definition: &'a Definition,
+}
+
+impl<'a> Request<'a> {
+    /// The call of a claim.
+    #[must_use]
+    pub fn of(claim: &'a Claim) -> Request<'a> {
+        let Claim { fence, token, call, definition, .. } = claim;
+        Request { fence, token, call, definition }
+    }
 }
 
 /// What systemd tells a service about itself: functions are not to speak for their processor.

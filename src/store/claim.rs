@@ -10,7 +10,7 @@ use super::function;
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::call::{Call, Principal};
 use crate::domain::function::{Definition, FunctionName};
-use crate::domain::job::{Claim, Fence, JobId, Token};
+use crate::domain::job::{BrokenClaim, Claim, Fence, JobId, Token};
 use crate::domain::json::Json;
 use crate::domain::retry::{AttemptCounts, LONGEST_DRAWN_PAUSE, LONGEST_PAUSE, POISON_SUSPECT};
 use crate::domain::service::ServiceName;
@@ -62,6 +62,8 @@ const LARGE: &str = "SELECT args, kwargs FROM asyncq_large WHERE job = ?1";
 #[derive(Default)]
 pub(super) struct Claimed {
     pub(super) claims: Vec<Claim>,
+    pub(super) broken: Vec<BrokenClaim>,
+    functions: BTreeMap<String, Known>,
     /// Why a rule of the application kept a call from being made ready or claimed: it is put off.
     pub(super) refusal: Option<Error>,
 }
@@ -80,10 +82,9 @@ pub(super) fn claim(tx: &mut dyn Tx, plan: &Cycle<'_>, room: usize, status: &mut
         let _ = tx.try_execute(HASTEN, &[name.into(), latest.into(), soon.into()])?;
     }
     let next = choose(tx, plan, room, status)?;
-    let mut functions = BTreeMap::new();
     let next = weigh(tx, plan, next, status)?;
     for (stored, token) in take(tx, plan, next, &mut claimed.refusal)?.into_iter().zip(plan.tokens) {
-        claimed.claims.push(hand_out(tx, plan, (stored, token), &mut functions)?);
+        hand_out(tx, plan, (stored, token), &mut claimed)?;
     }
     if may_be_due || claimed.refusal.is_some() {
         status.next_due = cycle::next_due(tx, plan.service)?;
@@ -205,30 +206,33 @@ fn take_run(tx: &mut dyn Tx, plan: &Cycle<'_>, run: &[Stored], tokens: &[Token])
     Ok(taken.map(|_| ()))
 }
 
-/// A call that was taken, with all that is needed to run it.
+/// Adds a call that was taken to those claimed, with all that is needed to run it.
 fn hand_out(
     tx: &mut dyn Tx,
     plan: &Cycle<'_>,
     (mut stored, token): (Stored, &Token),
-    functions: &mut BTreeMap<String, Known>,
-) -> Result<Claim> {
+    claimed: &mut Claimed,
+) -> Result<()> {
     let Stored { id: job, attempt, claim, .. } = stored;
     let fence = Fence { job, attempt: attempt + 1, claim: claim + 1, processor: plan.processor };
-    if !functions.contains_key(&stored.function) {
+    if !claimed.functions.contains_key(&stored.function) {
         let definition = function::definition(tx, plan.service.as_str(), &stored.function)?.map(Arc::new);
         let name = FunctionName::parse(&stored.function).map_err(|error| bad("function", &error.to_string()));
-        functions.insert(stored.function.clone(), Known { name, definition });
+        claimed.functions.insert(stored.function.clone(), Known { name, definition });
     }
-    let known = &functions[&stored.function];
-    Ok(Claim {
-        fence,
-        token: token.clone(),
-        call: known.name.clone().and_then(|name| stored.call(plan.service, name)),
-        definition: known.definition.clone(),
-        before: stored.before,
-        service: plan.service.clone(),
-        function: stored.function,
-    })
+    let known = &claimed.functions[&stored.function];
+    let call = known.name.clone().and_then(|name| stored.call(plan.service, name));
+    let before = stored.before;
+    match call.and_then(|call| Ok((call, known.definition.clone()?))) {
+        Ok((call, definition)) => {
+            claimed.claims.push(Claim { fence, token: token.clone(), call, definition, before });
+        }
+        Err(failure) => {
+            let (service, function) = (plan.service.clone(), stored.function);
+            claimed.broken.push(BrokenClaim { fence, service, function, before, failure });
+        }
+    }
+    Ok(())
 }
 
 /// What the calls of one function have in common.

@@ -4,7 +4,7 @@ use super::claim::{Claimed, READY, claim};
 use super::engine::{Row, Tx, damaged};
 use super::finish::{finish_all, give_back, postpone};
 use super::{Store, one};
-use crate::domain::job::{Claim, Fence, Finish, JobId, State, Token};
+use crate::domain::job::{BrokenClaim, Claim, Fence, Finish, JobId, State, Token};
 use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
 use crate::domain::retry::LONGEST_PAUSE;
 use crate::domain::service::ServiceName;
@@ -75,6 +75,8 @@ pub struct CycleResult {
     pub finished: Vec<Option<State>>,
     /// The new claims, most urgent first.
     pub claims: Vec<Claim>,
+    /// Those of them that cannot be run, and have ended with that.
+    pub broken: Vec<BrokenClaim>,
     /// Why a rule of the application holds a call back, if one does.
     pub refusal: Option<Error>,
     /// How many of its calls the processor may have running at once from now on.
@@ -210,9 +212,9 @@ impl Store {
             let free = status.free();
             let target = if free == 0 { 0 } else { free + plan.ahead };
             let room = target.saturating_sub(plan.held).min(plan.tokens.len());
-            let Claimed { claims, refusal } =
+            let Claimed { claims, broken, refusal, .. } =
                 if outdated { Claimed::default() } else { claim(tx, plan, room, &mut status)? };
-            let slots = free.min(plan.held + claims.len());
+            let slots = free.min(plan.held + claims.len() + broken.len());
             let taking = i64::try_from(slots.max(plan.running)).unwrap_or(i64::MAX);
             if taking != taken {
                 let who = [plan.service.as_str().into(), plan.processor.0.into()];
@@ -221,7 +223,7 @@ impl Store {
                     _ => tx.execute(TAKE_SLOTS, &[who[0], who[1], taking.into()])?,
                 };
             }
-            Ok(CycleResult { finished, claims, refusal, slots, status })
+            Ok(CycleResult { finished, claims, broken, refusal, slots, status })
         })
     }
 

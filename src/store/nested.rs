@@ -68,11 +68,9 @@ impl Store {
             Ok(Claim {
                 fence: Fence { job: id, attempt: 1, claim: 1, processor },
                 token: token.clone(),
-                call: Ok(call.clone()),
-                definition: Ok(Arc::new(function.definition)),
+                call: call.clone(),
+                definition: Arc::new(function.definition),
                 before: AttemptCounts::default(),
-                service: call.service.clone(),
-                function: call.function.as_str().to_owned(),
             })
         })
     }

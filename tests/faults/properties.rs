@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use asyncq::Kind;
 use asyncq::domain::attempt::{Failure, FailureKind, Outcome};
 use asyncq::domain::call::{Key, Principal, positional};
-use asyncq::domain::job::{Claim, Enqueued, Fence, Finish, JobId, NewJob, State, Token};
+use asyncq::domain::job::{BrokenClaim, Claim, Enqueued, Fence, Finish, JobId, NewJob, State, Token};
 use asyncq::domain::json::Json;
 use asyncq::domain::processor::ProcessorId;
 use asyncq::domain::query::{BulkChange, JobChange, JobFilter, JobQuery};
@@ -38,7 +39,7 @@ enum Verb {
     Insert { called: Called, far: bool },
     Register,
     Unregister(u8),
-    CycleResult { processor: u8, service: u8, ended: Vec<Ended>, returned: u8, held: Held },
+    RunCycle { processor: u8, service: u8, ended: Vec<Ended>, returned: u8, held: Held },
     Finish(Ended),
     Nested { claim: u8, called: Called },
     CompleteItself(u8),
@@ -94,7 +95,7 @@ fn verbs() -> impl Strategy<Value = Vec<Verb>> {
         2 => Just(Verb::Register),
         1 => any::<u8>().prop_map(Verb::Unregister),
         12 => advance.prop_map(|(processor, service, ended, returned, held)| {
-            Verb::CycleResult { processor, service, ended, returned, held }
+            Verb::RunCycle { processor, service, ended, returned, held }
         }),
         3 => ended().prop_map(Verb::Finish),
         3 => (any::<u8>(), called).prop_map(|(claim, called)| Verb::Nested { claim, called }),
@@ -155,7 +156,7 @@ impl Both<'_> {
                 self.reference.processors.push(id.0);
             }
             Verb::Unregister(number) => self.unregister(*number),
-            Verb::CycleResult { processor, service, ended, returned, held } => {
+            Verb::RunCycle { processor, service, ended, returned, held } => {
                 if let Some(processor) = chosen(&self.reference.processors, *processor) {
                     self.advance((processor, *service), ended, *returned, held);
                 }
@@ -276,7 +277,7 @@ impl Both<'_> {
         let name = SERVICES[usize::from(on)];
         let theirs = |claim: &Claim| {
             claim.fence.processor.0 == processor
-                && claim.service.as_str() == name
+                && claim.call.service.as_str() == name
                 && !claim.token.as_str().contains('.')
         };
         let mut finished = Vec::new();
@@ -319,16 +320,28 @@ impl Both<'_> {
         let room = Room { held: count, running, ahead: held.ahead, tokens: held.tokens };
         let free = self.reference.free(on, processor);
         let (claims, slots) = self.reference.claim(on, processor, room);
-        let jobs: Vec<i64> = told.claims.iter().map(|claim| claim.fence.job.0).collect();
-        assert_eq!((jobs, told.slots, told.status.free()), (claims, slots, free));
+        assert_eq!((told.slots, told.status.free()), (slots, free));
+        let jobs = |fences: &mut dyn Iterator<Item = Fence>| -> Vec<i64> { fences.map(|fence| fence.job.0).collect() };
+        let can_run = |id: &i64| self.reference.functions.contains(&self.reference.jobs[id].called.name);
+        let (fit, broken): (Vec<i64>, Vec<i64>) = claims.iter().partition(|id| can_run(id));
+        assert_eq!(jobs(&mut told.claims.iter().map(|claim| claim.fence)), fit);
+        assert_eq!(jobs(&mut told.broken.iter().map(|claim| claim.fence)), broken);
         for claim in &told.claims {
-            let job = &self.reference.jobs[&claim.fence.job.0];
-            let Claim { fence, before, .. } = claim;
-            assert_eq!((fence.attempt, fence.claim, before.conflicts), (job.attempt, job.claim, job.conflicts));
-            assert_eq!(claim.call.as_ref().unwrap(), &new_job(&job.called).call);
-            assert_eq!(claim.definition.is_ok(), self.reference.functions.contains(&job.called.name));
+            assert_eq!(claim.call, new_job(&self.reference.jobs[&claim.fence.job.0].called).call);
         }
-        self.claims.extend(told.claims);
+        // What cannot be run is held, and ends or goes back, like the others.
+        let hold = |broken: BrokenClaim| {
+            let place = claims.iter().position(|id| *id == broken.fence.job.0).unwrap();
+            let (fence, before, token) = (broken.fence, broken.before, tokens[place].clone());
+            let call = new_job(&self.reference.jobs[&fence.job.0].called).call;
+            Claim { fence, token, call, definition: Arc::new(definition()), before }
+        };
+        let held: Vec<Claim> = told.claims.into_iter().chain(told.broken.into_iter().map(hold)).collect();
+        for Claim { fence, before, .. } in &held {
+            let job = &self.reference.jobs[&fence.job.0];
+            assert_eq!((fence.attempt, fence.claim, before.conflicts), (job.attempt, job.claim, job.conflicts));
+        }
+        self.claims.extend(held);
     }
 
     fn nest(&mut self, claim: u8, called: &Called) {

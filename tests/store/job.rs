@@ -71,7 +71,7 @@ conformance! {
         assert_eq!(store.job(id).unwrap().args, new.call.args.as_str());
         let processor = processor(store, 1);
         let claim = claim(store, processor);
-        assert_eq!(claim.call.unwrap(), new.call);
+        assert_eq!(claim.call, new.call);
     }
 
     fn unknown_names_are_refused_with_a_suggestion(store: &mut Store) {

@@ -34,7 +34,7 @@ conformance! {
         let new = NewJob { parent: Some(parent.fence.job), ..call(2) };
         let token = tokens(1)[0].clone();
         let child = store.begin_nested(&parent.fence, &new, &token).unwrap();
-        assert_eq!(child.call.as_ref().unwrap(), &new.call);
+        assert_eq!(child.call, new.call);
         let running = store.running(child.fence.job, &token).unwrap().unwrap();
         assert_eq!((running.depth, running.folder), (1, new_processor(1).folder));
         // It takes no slot.

@@ -37,7 +37,9 @@ impl HostState {
 impl QueueState {
     /// Whether a call runs in the host.
     pub(in super::super) fn is_hosted(&self, claim: &Claim) -> bool {
-        let has = |host: &HostState| claim.is_for_worker() && host.functions.contains(&claim.function);
+        let has = |host: &HostState| {
+            claim.is_for_worker() && host.functions.iter().any(|name| name == claim.call.function.as_str())
+        };
         self.host.as_ref().is_some_and(has)
     }
 

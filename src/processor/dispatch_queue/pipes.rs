@@ -65,7 +65,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::domain::attempt::Failure;
     use crate::domain::call::Call;
     use crate::domain::function::{CallFormat, Definition, FunctionName, WorkerLimits};
     use crate::domain::job::{Fence, JobId, Token};
@@ -91,17 +90,15 @@ mod tests {
         let claim = |job| Claim {
             fence: Fence { job: JobId(job), attempt: 1, claim: 1, processor: ProcessorId(1) },
             token: Token::from_text("token"),
-            call: Ok::<_, Failure>(Call {
+            call: Call {
                 service: service(),
                 function: FunctionName::parse("work").unwrap(),
                 args: Json::parse("[]").unwrap(),
                 kwargs: Json::parse("{}").unwrap(),
                 principal: None,
                 site: None,
-            }),
-            definition: Ok(Arc::clone(&definition)),
-            service: service(),
-            function: "work".to_owned(),
+            },
+            definition: Arc::clone(&definition),
             before: AttemptCounts::default(),
         };
         (from..from + count).map(claim).collect()

@@ -6,7 +6,7 @@ use super::super::registration::Registration;
 use super::super::service_state::{Pending, Snapshot};
 use super::MainLoop;
 use crate::domain::event::Event;
-use crate::domain::job::{Claim, Finish, State};
+use crate::domain::job::{Finish, State};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
 use crate::processor::random::new_tokens;
@@ -110,26 +110,25 @@ impl MainLoop<'_> {
         let done = self.persist(at_stake, |store| store.run_cycle(&plan));
         // Those that no call got are for the next. What failed may be there all the same, with some of them.
         if let Ok(done) = &done {
-            self.tokens.extend(tokens.into_iter().skip(done.claims.len()));
+            self.tokens.extend(tokens.into_iter().skip(done.claims.len() + done.broken.len()));
         }
-        let CycleResult { finished: states, claims, refusal, slots, status } = match done {
+        let CycleResult { finished: states, claims, broken, refusal, slots, status } = match done {
             Ok(done) => done,
             Err(error) => return self.keep(index, news).round_failed(error),
         };
         reached("claims made");
         self.told_of_shortage = false;
         self.report(news.over, states);
-        self.budget.claimed(&claims);
+        self.budget.claimed(&claims, broken.len());
         self.tell_of_refusal(refusal.as_ref());
         let whole_lines = status.concurrency > 1 || self.served.len() > 1;
-        let (fit, unfit): (Vec<Claim>, Vec<Claim>) = claims.into_iter().partition(FinishedCall::can_run);
         let served = &mut self.served[index];
-        served.never_ran(unfit.iter().map(FinishedCall::unfit));
+        served.never_ran(broken.into_iter().map(FinishedCall::broken));
         served.snapshot = Snapshot::new(status);
         served.begins();
         let registration = self.registration()?;
         registration.slots.share_output(whole_lines);
-        let begun = registration.slots.begin(&service, fit, slots);
+        let begun = registration.slots.begin(&service, claims, slots);
         begun.or_else(|error| {
             self.give_back_of(index);
             self.meet_scarcity("cannot run functions", &error);
@@ -140,7 +139,7 @@ impl MainLoop<'_> {
     /// Gives back what has not begun of a service.
     fn give_back_of(&mut self, index: usize) {
         let (Some(registration), served) = (&mut self.registration, &mut self.served[index]) else { return };
-        let claims = registration.slots.take_back(|claim| claim.service == served.name);
+        let claims = registration.slots.take_back(|claim| claim.call.service == served.name);
         self.budget.gave_back(claims.len());
         served.gives_back(&claims);
     }

@@ -106,7 +106,7 @@ impl MainLoop<'_> {
         let unrun = registration.slots.take_back(|claim| claim.fence == fence);
         registration.slots.cancel(fence);
         for claim in unrun {
-            if let Some(served) = self.served.iter_mut().find(|served| served.name == claim.service) {
+            if let Some(served) = self.served.iter_mut().find(|served| served.name == claim.call.service) {
                 served.cancelled(&[claim]);
             }
         }

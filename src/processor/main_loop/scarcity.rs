@@ -27,7 +27,7 @@ impl MainLoop<'_> {
         let Some(registration) = &mut self.registration else { return };
         registration.slots.came_back([claim]);
         self.budget.gave_back(1);
-        let Some(served) = self.served.iter_mut().find(|served| served.name == claim.service) else { return };
+        let Some(served) = self.served.iter_mut().find(|served| served.name == claim.call.service) else { return };
         match hitch {
             StartFailure::Written(why) => {
                 served.postpones(claim);

@@ -55,14 +55,10 @@ impl Shared {
 
     /// Runs a call to its end, unless it goes back or is left behind.
     fn run_command(&self, slot: usize, control: &StopSwitch, claim: Claim, output: Output<'_>) -> Option<EndedCall> {
-        let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else {
-            unreachable!("a call that cannot be run never gets to a slot")
-        };
         let Common { around, marks, .. } = &self.common;
         let mut mark = marks.set(claim.fence.job);
         reached("call marked");
-        let request = Request { fence: &claim.fence, token: &claim.token, call, definition };
-        let ended = match command::run(&request, around, output, control) {
+        let ended = match command::run(&Request::of(&claim), around, output, control) {
             Ok(Some(ended)) => ended,
             Ok(None) => {
                 self.leave(slot, &[(claim.fence, Some(mark))]);
@@ -128,7 +124,7 @@ impl Shared {
         for done in done {
             work.release(slot, done.claim.fence);
             if done.mark.as_ref().is_some_and(|mark| mark.awaited) {
-                work.await_record(&done.claim.service);
+                work.await_record(&done.claim.call.service);
             }
         }
     }

@@ -199,7 +199,7 @@ impl HostSession {
         let from = self.line.end();
         let id = self.held.push(begun, from, folder);
         if let Some(call) = self.held.latest() {
-            let limit = call.begun.claim.definition.as_ref().ok().and_then(|definition| definition.timeout);
+            let limit = call.begun.claim.definition.timeout;
             let deadline = limit.map(|limit| now().after(limit));
             protocol::write_call(self.line.outgoing(), id, &call.begun.claim, deadline);
         }

@@ -186,7 +186,7 @@ impl InFlight {
     /// When each of those that run is at its time limit.
     pub(in crate::runner) fn limits(&self, serial: bool) -> impl Iterator<Item = Option<Instant>> {
         self.calls.iter().take(if serial { 1 } else { usize::MAX }).map(move |call| {
-            let definition = call.begun.claim.definition.as_ref().ok()?;
+            let definition = &call.begun.claim.definition;
             self.since(call, serial).checked_add(definition.timeout?)
         })
     }

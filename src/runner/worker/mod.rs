@@ -31,7 +31,7 @@ use self::printed::WorkerOutput;
 use self::program_files::ProgramFiles;
 use self::protocol::Hello;
 use crate::domain::attempt::{Failure, Outcome};
-use crate::domain::function::{Definition, WorkerLimits};
+use crate::domain::function::{Definition, FunctionName, WorkerLimits};
 use crate::domain::job::{Claim, Fence, Token};
 use crate::domain::service::ServiceName;
 use crate::failpoint::reached;
@@ -155,7 +155,7 @@ pub struct Worker {
     site: String,
     origin: ProgramFiles,
     /// For which service and function it was started.
-    made_for: (ServiceName, String),
+    made_for: (ServiceName, FunctionName),
     /// Whether it was told that it leaves, with calls that still run.
     leaves: bool,
     hello: Option<Hello>,
@@ -190,11 +190,7 @@ impl Worker {
         around: &Surroundings,
         control: &StopSwitch,
     ) -> Result<Worker, StartFailure> {
-        let (call, definition) = match (&claim.call, &claim.definition) {
-            (Ok(call), Ok(definition)) => (call, definition),
-            (Err(flaw), _) | (_, Err(flaw)) => return Err(StartFailure::Unable(flaw.clone())),
-        };
-        let site = call.site_for(definition);
+        let (definition, site) = (&claim.definition, claim.site());
         let cannot = |error: &std::io::Error| {
             Failure::not_executable(format!("its worker cannot be started: {}", in_words(error)))
         };
@@ -222,7 +218,7 @@ impl Worker {
             definition: Arc::clone(definition),
             site: site.to_owned(),
             origin,
-            made_for: (claim.service.clone(), claim.function.clone()),
+            made_for: (claim.call.service.clone(), claim.call.function.clone()),
             leaves: false,
             hello: None,
             held: InFlight::default(),
@@ -242,8 +238,7 @@ impl Worker {
     /// Whether it runs the function of a claim.
     #[must_use]
     pub fn runs(&self, claim: &Claim) -> bool {
-        let (Ok(call), Ok(definition)) = (&claim.call, &claim.definition) else { return false };
-        let site = call.site_for(definition);
+        let (definition, site) = (&claim.definition, claim.site());
         let same = Arc::ptr_eq(definition, &self.definition) && site == self.site;
         same || self.definition.shares_worker(&self.site, definition, site)
     }
@@ -258,8 +253,8 @@ impl Worker {
     #[must_use]
     pub fn is_superseded_by(&self, claim: &Claim) -> bool {
         let (service, function) = &self.made_for;
-        let newer = |definition: &Arc<Definition>| definition.generation > self.definition.generation;
-        *service == claim.service && *function == claim.function && claim.definition.as_ref().is_ok_and(newer)
+        let Claim { call, definition, .. } = claim;
+        *service == call.service && *function == call.function && definition.generation > self.definition.generation
     }
 
     /// How its program was started: as what function, and in which site.

@@ -116,7 +116,7 @@ impl Worker {
     }
 
     fn send(&mut self, begun: SentCall, calls: &dyn CallSource) {
-        let function = begun.claim.function.as_str();
+        let function = begun.claim.call.function.as_str();
         let known = self.hello.as_ref().and_then(|hello| hello.functions.as_ref());
         let unknown = known.filter(|known| !known.iter().any(|name| name == function)).map(|known| {
             let has = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
@@ -124,9 +124,7 @@ impl Worker {
         });
         let fence = begun.claim.fence;
         let from = self.line.end();
-        if let Ok(definition) = &begun.claim.definition {
-            self.keep = definition.worker.unwrap_or_default();
-        }
+        self.keep = begun.claim.definition.worker.unwrap_or_default();
         let id = self.held.push(begun, from, &self.folder);
         let over = match unknown {
             Some(failure) => Some(Outcome::Unstarted(failure)),
@@ -139,7 +137,7 @@ impl Worker {
         let claim = self.held.latest().map(|call| &call.begun.claim);
         self.took_back = false;
         if let Some(claim) = claim {
-            let limit = claim.definition.as_ref().ok().and_then(|definition| definition.timeout);
+            let limit = claim.definition.timeout;
             let deadline = limit.map(|limit| now().after(limit));
             protocol::write_call(self.line.outgoing(), id, claim, deadline);
         }

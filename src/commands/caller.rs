@@ -1,0 +1,75 @@
+//! Who asks, and from where: what a process says about itself, as data.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::domain::call::Principal;
+use crate::domain::job::{JobId, Token};
+use crate::error::{Error, Kind, Result, reason};
+use crate::runner::system_error::io_error;
+use crate::store::{absolute, as_shown, is_same};
+
+/// The process on whose behalf a command is carried out.
+#[derive(Debug)]
+pub struct Caller {
+    /// Its environment variables.
+    pub env: Vec<(OsString, OsString)>,
+    /// Its command line, which begins with the name under which it was started.
+    pub words: Vec<OsString>,
+    /// Its working directory, as the kernel names it.
+    pub folder: io::Result<PathBuf>,
+}
+
+impl Caller {
+    /// An environment variable, even one that is empty.
+    pub(super) fn raw_variable(&self, name: &str) -> Option<&OsStr> {
+        self.env.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_os_str())
+    }
+
+    /// An environment variable. One that is empty counts as not set, as services and containers pass on those that are not set.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<&OsStr> {
+        self.raw_variable(name).filter(|value| !value.is_empty())
+    }
+
+    /// The working directory, as the shell shows it.
+    pub(super) fn folder(&self) -> Result<PathBuf> {
+        match &self.folder {
+            Ok(folder) => Ok(as_shown(folder.clone(), self.raw_variable("PWD"))),
+            Err(error) => Err(Error::new(Kind::NotFound, format!("the working directory is gone: {}", reason(error)))
+                .with_hint("`cd` to a directory that exists")),
+        }
+    }
+
+    /// The program that runs, under the name by which it was started where that leads to it: a link goes on leading to asyncq
+    /// after an upgrade, and its folder goes on the `PATH` of functions.
+    pub(super) fn program(&self) -> Result<PathBuf> {
+        let is = std::env::current_exe().map_err(|error| io_error("cannot find asyncq itself", &error))?;
+        let Some(name) = self.words.first().map(Path::new) else { return Ok(is) };
+        let folders: Vec<PathBuf> = if name.components().count() > 1 {
+            self.folder().into_iter().collect()
+        } else {
+            let path = self.raw_variable("PATH").unwrap_or_default();
+            std::env::split_paths(path).filter(|it| it.is_absolute()).collect()
+        };
+        let mut names = folders.iter().map(|folder| absolute(folder, name));
+        Ok(names.find(|named| is_same(named, &is)).unwrap_or(is))
+    }
+
+    /// The attempt that the environment names: its job and its secret.
+    pub(super) fn attempt(&self) -> Option<(JobId, Token)> {
+        let text = |name| self.variable(name)?.to_str();
+        Some((JobId(text("ASYNCQ_JOB")?.parse().ok()?), Token::from_text(text("ASYNCQ_TOKEN")?)))
+    }
+
+    /// The principal that the environment names.
+    pub(super) fn principal(&self) -> Result<Option<Principal>> {
+        match self.variable("ASYNCQ_PRINCIPAL").map(OsStr::to_str) {
+            None => Ok(None),
+            Some(Some(text)) => Principal::parse(text).map(Some),
+            Some(None) => Err(Error::new(Kind::Usage, "`$ASYNCQ_PRINCIPAL` is no UTF-8")
+                .with_hint("unset it, or give another one with `--principal`")),
+        }
+    }
+}

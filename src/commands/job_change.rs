@@ -1,0 +1,157 @@
+//! What people do with jobs by hand: cancel, retry, start, remove.
+
+use std::time::{Duration, Instant};
+
+use super::queue::Queue;
+use crate::domain::event::Unkillable;
+use crate::domain::job::{JobId, State};
+use crate::domain::query::{BulkChange, Refusal};
+use crate::error::{Error, Kind, Result};
+use crate::processor::{put_back_copied, put_back_unowned};
+use crate::runner::process::identity::user_name;
+use crate::runner::process::unkillable;
+use crate::store::{Cancelled, Store};
+
+/// How long cancelling waits for a running job to end: its processor looks several times a second and gives the function
+/// ten seconds to end by itself.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a change of many jobs pauses at most after a step.
+const LONGEST_BREATH: Duration = Duration::from_millis(100);
+
+/// What became of many jobs.
+#[derive(Debug, Default)]
+pub struct Changed {
+    /// How many were changed, or would be.
+    pub jobs: u64,
+    /// How many stayed as they are, as their service or function was removed.
+    pub removed: u64,
+    /// How many ended by themselves before they could be cancelled.
+    pub too_late: u64,
+    /// Those that were asked to end, and still run.
+    pub running: Vec<JobId>,
+    /// Those that a rule of the application did not let change.
+    pub refused: Option<Refusal>,
+}
+
+impl Queue {
+    /// Cancels a job; waits until one that runs has ended.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] when it had ended before in another state, [`Kind::Busy`] when it has not ended yet.
+    pub fn cancel_job(&mut self, id: JobId) -> Result<()> {
+        let store = &mut self.store;
+        let until = Instant::now() + CANCEL_PATIENCE;
+        match store.cancel(id)? {
+            Cancelled::Now | Cancelled::Ended(State::Cancelled) => return Ok(()),
+            Cancelled::Ended(state) => return Err(too_late(id, state)),
+            Cancelled::Requested => drop(put_back_unowned(store, &[id])?),
+        }
+        put_back_copied(store)?;
+        match ended(store, id, until)? {
+            Wait::Over(State::Cancelled) => Ok(()),
+            Wait::Unkillable(immune) => {
+                let Unkillable { pid, user: owner, .. } = immune;
+                let owner = user_name(owner);
+                let what =
+                    format!("job {id} still runs: its process {pid} belongs to user {owner} and cannot be ended");
+                Err(Error::new(Kind::Busy, what)
+                    .with_hint(format!("root can end it with `kill {pid}`; the job is cancelled once it has ended")))
+            }
+            Wait::Over(State::Processing) => {
+                Err(Error::new(Kind::Busy, format!("job {id} is asked to end, but still runs")).with_hint(
+                    "if its processor died, the next `asyncq process` cancels it, or tells what it waits for",
+                ))
+            }
+            Wait::Over(state) => Err(too_late(id, state)),
+        }
+    }
+
+    /// Queues a job again that ended in an error or was cancelled.
+    ///
+    /// # Errors
+    /// As [`Store::retry`].
+    pub fn retry_job(&mut self, id: JobId) -> Result<()> {
+        put_back_copied(&mut self.store)?;
+        self.store.retry(id)
+    }
+
+    /// Releases a held job.
+    ///
+    /// # Errors
+    /// As [`Store::start`].
+    pub fn start_job(&mut self, id: JobId) -> Result<()> {
+        self.store.start(id).map(|_| ())
+    }
+
+    /// Changes many jobs, in steps that keep nobody waiting. Clients that write plain SQL know no line to wait in: they look
+    /// now and then whether they may write, so most moments are theirs. Of jobs that run it waits until they have ended.
+    ///
+    /// # Errors
+    /// Whatever the store answers; what was done until then stays so.
+    pub fn change_jobs(&mut self, many: &BulkChange) -> Result<Changed> {
+        let store = &mut self.store;
+        let mut all = Changed::default();
+        let mut asked = Vec::new();
+        let mut after = Some(JobId(0));
+        while let Some(from) = after {
+            let began = Instant::now();
+            let step = store.change_many(many, from)?;
+            all.jobs += step.changed;
+            all.removed += step.removed;
+            asked.extend(step.asked);
+            if let Some(refused) = step.refused {
+                Refusal::add(&mut all.refused, refused);
+            }
+            after = step.next;
+            if step.changed > 0 && !many.dry_run && after.is_some() {
+                std::thread::sleep((began.elapsed() * 3).min(LONGEST_BREATH));
+            }
+        }
+        let until = Instant::now() + CANCEL_PATIENCE;
+        if !asked.is_empty() {
+            put_back_copied(store)?;
+            put_back_unowned(store, &asked)?;
+        }
+        for id in asked {
+            match ended(store, id, until) {
+                Ok(Wait::Over(State::Cancelled)) => continue,
+                Ok(Wait::Over(State::Processing) | Wait::Unkillable(_)) => all.running.push(id),
+                Ok(Wait::Over(_)) => all.too_late += 1,
+                // It was cancelled, and somebody has removed it since.
+                Err(error) if error.kind() == Kind::NotFound => continue,
+                Err(error) => return Err(error),
+            }
+            all.jobs -= 1;
+        }
+        Ok(all)
+    }
+}
+
+/// What came of waiting for a job.
+enum Wait {
+    /// It does not run any more, or still does after a long time.
+    Over(State),
+    /// It has a process that its processor may not end.
+    Unkillable(Unkillable),
+}
+
+/// Waits until a job does not run, until `until`, or until its processor knows that it cannot end it.
+fn ended(store: &mut Store, id: JobId, until: Instant) -> Result<Wait> {
+    let run_folder = store.run_folder();
+    loop {
+        let state = store.job(id)?.state;
+        if state != State::Processing || Instant::now() >= until {
+            return Ok(Wait::Over(state));
+        }
+        if let Some(immune) = unkillable::of_job(&run_folder, id) {
+            return Ok(Wait::Unkillable(immune));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn too_late(id: JobId, state: State) -> Error {
+    let error = Error::new(Kind::Denied, format!("job {id} is {state}, nothing to cancel"));
+    if state.has_ended() { error.with_hint(format!("`asyncq job show {id}` tells how it ended")) } else { error }
+}

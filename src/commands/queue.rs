@@ -1,0 +1,143 @@
+//! A queue: the store that a caller names, and what is asked of it as a whole.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::caller::Caller;
+use crate::domain::event::Event;
+use crate::domain::removal::StoreContents;
+use crate::error::{Error, Result};
+use crate::processor::{put_back_all_unowned, put_back_copied, rescue_copied};
+use crate::store::{Location, Patience, Store};
+
+/// Which store a caller means, and how it uses it.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub(super) location: Location,
+    pub(super) patience: Patience,
+    is_named: bool,
+    trouble: fn(&Error),
+}
+
+/// A queue that is open. Its methods are what every caller can ask of asyncq.
+pub struct Queue {
+    pub(super) store: Store,
+}
+
+/// What making or mending a store did.
+#[derive(Debug, Clone, Copy)]
+pub struct Prepared {
+    /// Whether it was made, or upgraded; otherwise it was searched for damage.
+    pub made: bool,
+    /// Whether it was made in a file that holds tables of an application.
+    pub is_shared: bool,
+}
+
+impl Place {
+    /// The store with this name; a relative path counts from the caller's working directory. `lock_timeout` is how long to
+    /// wait for a store that somebody else has locked; `trouble` is told what goes wrong behind what is done and stays so.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Usage`] for a name that names no store, [`crate::Kind::NotFound`] when it is relative and the
+    /// working directory is gone.
+    pub fn named(name: &OsStr, caller: &Caller, lock_timeout: Duration, trouble: fn(&Error)) -> Result<Place> {
+        // Where it is absolute, nobody needs the working directory, which may be gone.
+        let folder = if Path::new(name).is_absolute() { PathBuf::from("/") } else { caller.folder()? };
+        let location = Location::parse(name, &folder)?;
+        Ok(Place { location, patience: Patience::Deadline(lock_timeout), is_named: true, trouble })
+    }
+
+    /// The store that is meant when none is named.
+    #[must_use]
+    pub fn default_at(path: PathBuf, lock_timeout: Duration, trouble: fn(&Error)) -> Place {
+        Place { location: Location::File(path), patience: Patience::Deadline(lock_timeout), is_named: false, trouble }
+    }
+
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open(&self) -> Result<Queue> {
+        Store::open(&self.location, self.patience).map(|store| self.queue(store))
+    }
+
+    /// Opens the store, and makes its file first where there is none; says whether it did.
+    ///
+    /// # Errors
+    /// As [`Store::open_or_make`].
+    pub fn open_or_make(&self) -> Result<(Queue, bool)> {
+        self.refuse_strangers_home()?;
+        let (store, made) = Store::open_or_make(&self.location, self.patience)?;
+        Ok((self.queue(store), made))
+    }
+
+    /// Makes or upgrades the store, also in a database that is there. One that is up to date is searched for damage, and what
+    /// is missing or was changed of its schema is made again. `tell` hears what was mended and which jobs were put back.
+    ///
+    /// # Errors
+    /// As [`Store::create`], [`Store::check`] and [`Store::check_numbers`].
+    pub fn prepare(&self, tell: &mut dyn FnMut(Event<'_>)) -> Result<(Queue, Prepared)> {
+        self.refuse_strangers_home()?;
+        let (store, made) = Store::create(&self.location, self.patience)?;
+        let mut queue = self.queue(store);
+        let store = &mut queue.store;
+        if !made {
+            store.check()?;
+        }
+        for mended in store.mend()? {
+            tell(Event::Mended { what: &mended.to_string() });
+        }
+        if !made {
+            store.check_numbers()?;
+            rescue_copied(store, tell)?;
+            let unowned = put_back_all_unowned(store)?;
+            if !unowned.is_empty() {
+                tell(Event::Unowned { jobs: &unowned });
+            }
+        }
+        let is_shared = made && store.has_company()?;
+        Ok((queue, Prepared { made, is_shared }))
+    }
+
+    fn queue(&self, mut store: Store) -> Queue {
+        store.on_trouble(self.trouble);
+        Queue { store }
+    }
+
+    /// Nobody has asked for a default store in the home of another user, as it is with `sudo -E`.
+    fn refuse_strangers_home(&self) -> Result<()> {
+        if self.is_named { Ok(()) } else { self.location.refuse_foreign_folder() }
+    }
+}
+
+impl Queue {
+    /// Where its store is, as it was named.
+    #[must_use]
+    pub fn place(&self) -> &(dyn std::fmt::Display + 'static) {
+        self.store.location()
+    }
+
+    /// What goes if asyncq's tables are taken out of their database now.
+    ///
+    /// # Errors
+    /// As [`Store::removal`].
+    pub fn removal(&mut self) -> Result<StoreContents> {
+        put_back_copied(&mut self.store)?;
+        self.store.removal()
+    }
+
+    /// Takes asyncq's tables out of their database.
+    ///
+    /// # Errors
+    /// As [`Store::removal`]; then nothing was removed.
+    pub fn remove(mut self) -> Result<()> {
+        self.store.remove()
+    }
+}
+
+/// The database engines that are built in, with their versions.
+#[must_use]
+pub fn engines() -> String {
+    Store::engines()
+}

@@ -1,0 +1,54 @@
+//! Services: named queues and their limits.
+
+use std::num::NonZeroU32;
+
+use super::queue::Queue;
+use crate::domain::removal::{IfWaiting, Removed};
+use crate::domain::service::{Added, Service, ServiceChange, ServiceName};
+use crate::error::Result;
+use crate::processor::put_back_copied;
+#[cfg(doc)]
+use crate::store::Store;
+
+impl Queue {
+    /// Adds a service.
+    ///
+    /// # Errors
+    /// As [`Store::add_service`].
+    pub fn add_service(&mut self, name: &ServiceName, concurrency: NonZeroU32) -> Result<Added> {
+        self.store.add_service(name, concurrency)
+    }
+
+    /// All services, by name.
+    ///
+    /// # Errors
+    /// Whatever the store answers.
+    pub fn services(&mut self) -> Result<Vec<Service>> {
+        self.store.services()
+    }
+
+    /// One service.
+    ///
+    /// # Errors
+    /// [`crate::Kind::NotFound`] when there is none with this name.
+    pub fn service(&mut self, name: &ServiceName) -> Result<Service> {
+        self.store.service(name)
+    }
+
+    /// Changes a service.
+    ///
+    /// # Errors
+    /// [`crate::Kind::NotFound`] when there is none with this name.
+    pub fn set_service(&mut self, name: &ServiceName, change: ServiceChange) -> Result<Service> {
+        self.store.set_service(name, change)
+    }
+
+    /// Removes a service and its functions; jobs that have ended stay.
+    ///
+    /// # Errors
+    /// As [`Store::remove_service`].
+    pub fn remove_service(&mut self, name: &ServiceName, waiting: IfWaiting) -> Result<Removed> {
+        put_back_copied(&mut self.store)?;
+        self.store.remove_service(name, waiting)
+    }
+}
