@@ -7,7 +7,6 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::enqueue::Enqueue;
 use super::exit;
 use super::session::Session;
 use super::stdio::{self, Sink, in_words};
@@ -17,18 +16,9 @@ use crate::domain::log::Stream;
 use crate::domain::text::escape_control;
 use crate::error::{Error, Kind, reason};
 
-/// Enqueues all calls in a file and prints the numbers of their jobs, one a line, in the order of the lines.
-pub fn run(session: &Session, options: &Enqueue, path: &Path) -> anyhow::Result<u8> {
-    let input = open(path)?;
-    let bar = bar(session, &input);
-    let request = BatchRequest {
-        input,
-        on_behalf_of: options.on_behalf_of()?,
-        hold: options.hold,
-        defer: options.defer,
-        atomic: options.atomic,
-        at_once: usize::try_from(options.batch_size).unwrap_or(usize::MAX),
-    };
+/// Enqueues all calls of a batch and prints the numbers of their jobs, one a line, in the order of the lines.
+pub fn run(session: &Session, request: BatchRequest) -> anyhow::Result<u8> {
+    let bar = bar(session, &request.input);
     let mut count = 0;
     let done = session.open()?.enqueue_batch(request, &session.caller, |progress: &BatchProgress<'_>| {
         count += progress.jobs.len();
@@ -40,7 +30,8 @@ pub fn run(session: &Session, options: &Enqueue, path: &Path) -> anyhow::Result<
     done.map(|()| exit::DONE)
 }
 
-fn open(path: &Path) -> anyhow::Result<File> {
+/// The file with the calls of a batch; `-` is stdin.
+pub fn open(path: &Path) -> anyhow::Result<File> {
     let input = if path == Path::new("-") {
         io::stdin().as_fd().try_clone_to_owned().map(File::from)
     } else {

@@ -5,16 +5,22 @@ use std::num::IntErrorKind;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, Parser};
 
-use super::function::command_line;
-use super::output::nobody_reads;
-use super::{Cli, exit, session, stdio};
+use super::output::{command_line, nobody_reads};
+use super::{exit, session, stdio};
 use crate::domain::suggest::nearest;
 
-/// Tells it. Help and version are no errors; nobody may be reading them any more.
-pub fn tell(error: &clap::Error) -> ExitCode {
-    let typed: Vec<OsString> = std::env::args_os().skip(1).collect();
+/// What was typed behind the name of the program that `root` makes.
+struct Typed<'a> {
+    words: &'a [OsString],
+    root: fn() -> clap::Command,
+}
+
+/// Tells what is wrong with a command line of the program that `root` makes. Help and version are no errors; nobody may be
+/// reading them any more.
+pub fn tell(error: &clap::Error, root: fn() -> clap::Command) -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let typed = Typed { words: &words, root };
     match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
             stdio::tell(&asked(&typed).render_help().ansi().to_string());
@@ -31,13 +37,13 @@ pub fn tell(error: &clap::Error) -> ExitCode {
         }
         _ => {}
     }
-    let (message, hint) = words(error, &typed);
+    let (message, hint) = explain(error, &typed);
     session::show(&message, Some(&hint));
     ExitCode::from(exit::USAGE)
 }
 
 /// The sentence and the hint for what clap found.
-fn words(error: &clap::Error, typed: &[OsString]) -> (String, String) {
+fn explain(error: &clap::Error, typed: &Typed<'_>) -> (String, String) {
     let asked = asked(typed);
     let name = asked.get_bin_name().unwrap_or("asyncq");
     let help = format!("`{name} --help` shows how");
@@ -49,7 +55,7 @@ fn words(error: &clap::Error, typed: &[OsString]) -> (String, String) {
             (format!("`{name}` has no option `{arg}`"), other_option(&asked, &arg, typed))
         }
         ErrorKind::UnknownArgument => {
-            (format!("`{arg}` is one argument too many for `{name}`"), too_many(name, &arg, typed))
+            (format!("`{arg}` is one argument too many for `{name}`"), too_many(name, &arg, typed.words))
         }
         ErrorKind::InvalidSubcommand => {
             let given = context(error, ContextKind::InvalidSubcommand).join(" ");
@@ -81,7 +87,7 @@ fn words(error: &clap::Error, typed: &[OsString]) -> (String, String) {
         }
         ErrorKind::MissingRequiredArgument => missing(error, &asked, help),
         ErrorKind::TooManyValues => (format!("`{arg}` takes no value, and `{value}` is one"), help),
-        ErrorKind::InvalidUtf8 => not_text(typed),
+        ErrorKind::InvalidUtf8 => not_text(typed.words),
         _ => {
             let said = error.render().to_string();
             let first = said.lines().next().unwrap_or_default();
@@ -118,10 +124,10 @@ fn list(names: &[String], and: &str) -> String {
 }
 
 /// The command that was asked for, as far as there is one.
-fn asked(typed: &[OsString]) -> clap::Command {
-    let mut command = Cli::command();
+fn asked(typed: &Typed<'_>) -> clap::Command {
+    let mut command = (typed.root)();
     command.build();
-    for word in typed {
+    for word in typed.words {
         if let Some(inner) = word.to_str().and_then(|word| command.find_subcommand(word)) {
             command = inner.clone();
         }
@@ -130,7 +136,7 @@ fn asked(typed: &[OsString]) -> clap::Command {
 }
 
 /// The way out of an option that the command does not have.
-fn other_option(asked: &clap::Command, option: &str, typed: &[OsString]) -> String {
+fn other_option(asked: &clap::Command, option: &str, typed: &Typed<'_>) -> String {
     let name = asked.get_bin_name().unwrap_or("asyncq");
     let long = option.trim_start_matches('-');
     let own = asked.get_arguments().filter_map(clap::Arg::get_long);
@@ -139,7 +145,7 @@ fn other_option(asked: &clap::Command, option: &str, typed: &[OsString]) -> Stri
     {
         return format!("did you mean `--{near}`? `{name} --help` lists all options");
     }
-    let others = if option.starts_with("--") { others_with(long) } else { Vec::new() };
+    let others = if option.starts_with("--") { others_with(long, typed) } else { Vec::new() };
     if others.is_empty() && stands_for_a_name(name, option, typed) {
         return format!("a name cannot begin with `-`; `{name} --help` lists all options");
     }
@@ -162,23 +168,23 @@ fn other_option(asked: &clap::Command, option: &str, typed: &[OsString]) -> Stri
 
 /// Whether an option stands where a service or a function is named: with a name in its place, the command line has as many
 /// words as it may have.
-fn stands_for_a_name(name: &str, option: &str, typed: &[OsString]) -> bool {
-    let at = typed.iter().position(|word| word == option);
+fn stands_for_a_name(name: &str, option: &str, typed: &Typed<'_>) -> bool {
+    let at = typed.words.iter().position(|word| word == option);
     let (true, Some(at)) = (name.starts_with("asyncq function ") || name.starts_with("asyncq service "), at) else {
         return false;
     };
     let mut words = vec![OsString::from("asyncq")];
-    words.extend_from_slice(typed);
+    words.extend_from_slice(typed.words);
     words[at + 1] = OsString::from("name");
-    match Cli::try_parse_from(words) {
+    match (typed.root)().try_get_matches_from(words) {
         Ok(_) => true,
         Err(error) => error.kind() == ErrorKind::MissingRequiredArgument,
     }
 }
 
 /// The names of all commands that have an option.
-fn others_with(long: &str) -> Vec<String> {
-    let (mut root, mut found) = (Cli::command(), Vec::new());
+fn others_with(long: &str, typed: &Typed<'_>) -> Vec<String> {
+    let (mut root, mut found) = ((typed.root)(), Vec::new());
     root.build();
     commands_with(&root, long, &mut found);
     found
@@ -257,12 +263,15 @@ pub fn whole_number(text: &str, what: &str, least: i64) -> Result<i64, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::super::Cli;
     use super::*;
 
     fn said(line: &str) -> (String, String) {
-        let typed: Vec<OsString> = line.split(' ').skip(1).map(OsString::from).collect();
+        let words: Vec<OsString> = line.split(' ').skip(1).map(OsString::from).collect();
         let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
-        words(&error, &typed)
+        explain(&error, &Typed { words: &words, root: Cli::command })
     }
 
     #[test]

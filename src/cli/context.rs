@@ -1,7 +1,8 @@
 //! Questions that a running function asks about itself.
 
+use super::exit;
 use super::session::Session;
-use super::{exit, say};
+use super::stdio::say;
 use crate::commands::enqueue::{inside, principal};
 use crate::domain::text::escape_control;
 

@@ -6,11 +6,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::batch;
 use super::clap_error::parse_count;
+use super::console::console;
 use super::exit;
 use super::process;
 use super::session::Session;
 use super::stdio::{self, Sink};
+use crate::commands::batch::BatchRequest;
 use crate::commands::enqueue::{EnqueueRequest, Made};
 use crate::domain::attempt::Outcome;
 use crate::domain::call::{Call, Key, OnBehalfOf, Reading};
@@ -42,7 +45,7 @@ pub struct Enqueue {
 
     /// On whose behalf the call is made; '' for nobody [default: `$ASYNCQ_PRINCIPAL`]
     #[arg(long, value_name = "NAME")]
-    pub(super) principal: Option<String>,
+    principal: Option<String>,
 
     /// Makes a repeat safe: the same call with the same key is the same job
     #[arg(long, value_name = "KEY")]
@@ -50,11 +53,11 @@ pub struct Enqueue {
 
     /// Let the job wait until `asyncq job start` releases it
     #[arg(long)]
-    pub(super) hold: bool,
+    hold: bool,
 
     /// Inside a running function: queue the call all the same
     #[arg(long)]
-    pub(super) defer: bool,
+    defer: bool,
 
     /// Enqueue the calls in a file, each a line of JSON; `-` reads stdin
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kwargs", "raw", "key", "service", "function", "args"])]
@@ -62,12 +65,12 @@ pub struct Enqueue {
 
     /// With --batch: enqueue all calls or none
     #[arg(long, requires = "batch", conflicts_with = "batch_size")]
-    pub(super) atomic: bool,
+    atomic: bool,
 
     /// With --batch: how many calls go into one transaction at most
     #[arg(long, requires = "batch", value_name = "N", default_value = "1000")]
     #[arg(value_parser = parse_count, allow_negative_numbers = true)]
-    pub(super) batch_size: u64,
+    batch_size: u64,
 
     /// The service
     #[arg(required_unless_present = "batch")]
@@ -86,11 +89,19 @@ impl Enqueue {
     /// Does what is asked.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
         if let Some(file) = &self.batch {
-            return super::batch::run(session, &self, file);
+            let request = BatchRequest {
+                input: batch::open(file)?,
+                on_behalf_of: self.on_behalf_of()?,
+                hold: self.hold,
+                defer: self.defer,
+                atomic: self.atomic,
+                at_once: usize::try_from(self.batch_size).unwrap_or(usize::MAX),
+            };
+            return batch::run(session, request);
         }
         let (request, mut queue) = (self.parse()?, session.open()?);
         let (service, function) = (request.call.service.clone(), request.call.function.clone());
-        let enqueued = match queue.enqueue(request, &session.caller, &stdio::console())? {
+        let enqueued = match queue.enqueue(request, &session.caller, &console())? {
             Made::Queued(enqueued) => enqueued,
             Made::Ran(ran) => return Ok(show_end(session, &format!("(`{service}` `{function}`)"), ran)),
         };
@@ -116,7 +127,7 @@ impl Enqueue {
     }
 
     /// On whose behalf the calls are made.
-    pub fn on_behalf_of(&self) -> Result<OnBehalfOf, Error> {
+    fn on_behalf_of(&self) -> Result<OnBehalfOf, Error> {
         self.principal.as_deref().map_or(Ok(OnBehalfOf::Caller), OnBehalfOf::parse)
     }
 

@@ -248,19 +248,6 @@ impl Function {
     }
 }
 
-/// A command as a shell would take it.
-pub fn command_line(command: &[String]) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,+@%".contains(c);
-    let words = command.iter().map(|word| {
-        if !word.is_empty() && word.chars().all(plain) {
-            word.clone()
-        } else {
-            format!("'{}'", word.replace('\'', r"'\''"))
-        }
-    });
-    words.collect::<Vec<_>>().join(" ")
-}
-
 /// What programs get to read about how a worker is kept; `idle` is in seconds, `memory_growth` in bytes.
 #[derive(Serialize)]
 struct WorkerView {
@@ -342,7 +329,7 @@ fn table(functions: &[function::Function]) -> Table {
             it.service.to_string(),
             it.name.to_string(),
             if it.definition.worker.is_some() { "worker" } else { "command" }.to_owned(),
-            output::text(&command_line(&it.definition.command)),
+            output::text(&output::command_line(&it.definition.command)),
             output::text(&it.definition.site),
             output::or_dash(it.definition.timeout.map(write_span).as_deref()),
         ]);
@@ -355,7 +342,7 @@ fn show(function: &function::Function) -> anyhow::Result<()> {
     let mut sheet = FieldList::new();
     sheet.line("service", function.service.to_string());
     sheet.line("function", function.name.to_string());
-    sheet.line("command", output::text(&command_line(&definition.command)));
+    sheet.line("command", output::text(&output::command_line(&definition.command)));
     sheet.line("site", output::text(&definition.site));
     for (name, value) in &definition.env {
         sheet.line("env", output::text(&format!("{name}={value}")));

@@ -5,13 +5,13 @@ use std::borrow::Cow;
 use clap::Subcommand;
 
 use super::clap_error::whole_number;
+use super::exit;
 use super::format::FormatOptions;
 use super::job_list::List;
 use super::job_view::{self, JobView};
 use super::job_which::{Matching, Which, job_number, one_of};
 use super::session::{Session, to_terminal};
-use super::stdio::{self, is_terminal};
-use super::{exit, say};
+use super::stdio::{self, is_terminal, say};
 use crate::commands::job::{JobLog, JobResult};
 use crate::commands::queue::Queue;
 use crate::domain::job::{JobId, State};

@@ -7,6 +7,7 @@ use super::format::Record;
 use super::job_waits;
 use super::output::{self, FieldList, or_dash, relative, text};
 use super::session::now;
+use super::stdio::say;
 use super::table::{Column, Table};
 use crate::commands::queue::Queue;
 use crate::domain::attempt::{Attempt, Failure};
@@ -145,7 +146,7 @@ pub fn show(queue: &mut Queue, job: &Job, attempts: &[Attempt]) -> anyhow::Resul
 
 fn print_children(children: &[Job]) -> anyhow::Result<()> {
     if !children.is_empty() {
-        super::say("\ncalls that it made:")?;
+        say("\ncalls that it made:")?;
         table(children, &COLUMNS).print()?;
     }
     Ok(())
@@ -155,7 +156,7 @@ fn print_attempts(attempts: &[Attempt]) -> anyhow::Result<()> {
     if attempts.is_empty() {
         return Ok(());
     }
-    super::say("")?;
+    say("")?;
     let mut table = Table::new(&[
         Column::always("ATTEMPT"),
         Column::whole("STARTED", 1),

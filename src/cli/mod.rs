@@ -5,6 +5,7 @@
 
 mod batch;
 mod clap_error;
+mod console;
 mod context;
 mod enqueue;
 mod exit;
@@ -30,8 +31,6 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use session::{Global, Session};
-
-use crate::domain::log::Stream;
 
 /// Call it now, run it later: functions queued in one SQLite file, drained from cron
 #[derive(Debug, Parser)]
@@ -83,7 +82,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse_from(std::env::args_os().map(enqueue::escape_negative)) {
         Ok(cli) => cli,
-        Err(error) => return clap_error::tell(&error),
+        Err(error) => return clap_error::tell(&error, Cli::command),
     };
     let done = Session::new(cli.global).map_err(Into::into).and_then(|session| run(&session, cli.command));
     match done {
@@ -127,9 +126,4 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
 #[must_use]
 pub fn reference() -> String {
     reference::reference(Cli::command())
-}
-
-/// Writes a line of data; what fails, fails the command.
-fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
-    Ok(stdio::print_bytes(Stream::Out, format!("{line}\n").as_bytes())?)
 }

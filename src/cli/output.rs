@@ -38,6 +38,19 @@ impl FieldList {
     }
 }
 
+/// A command as a shell would take it.
+pub fn command_line(command: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,+@%".contains(c);
+    let words = command.iter().map(|word| {
+        if !word.is_empty() && word.chars().all(plain) {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// A state, with its colour.
 pub fn state(state: State) -> String {
     let style = match state {

@@ -7,6 +7,7 @@ use clap::Args;
 use sd_notify::NotifyState;
 
 use super::clap_error::parse_count;
+use super::console::{console, trying_again};
 use super::exit;
 use super::session::Session;
 use super::stdio;
@@ -19,7 +20,7 @@ use crate::domain::job::{Claim, JobId, State};
 use crate::domain::processor::{ProcessOptions, Processor};
 use crate::domain::service::ServiceName;
 use crate::domain::time::{parse_span, show_span};
-use crate::error::{Error, reason};
+use crate::error::reason;
 
 /// Run the calls that are ready, then end
 ///
@@ -93,7 +94,7 @@ impl Process {
             socket: self.worker_socket,
             trust_store_writers: self.trust_store_writers,
         };
-        let done = process::run(&request, &stdio::console(), &mut |event| tell(session, &options, &event))?;
+        let done = process::run(&request, &console(), &mut |event| tell(session, &options, &event))?;
         let summary = match done {
             Processed::Supervised(code) => return Ok(code),
             Processed::Done(summary) => summary,
@@ -110,11 +111,6 @@ impl Process {
             (0, 0, false) => exit::IO,
         })
     }
-}
-
-/// What is told when an outcome cannot be recorded yet.
-pub(super) fn trying_again(error: &Error) -> String {
-    format!("{error}; trying again, so that no outcome is lost")
 }
 
 /// What is told of calls that wait because their service is paused.

@@ -6,14 +6,14 @@
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anstream::{AutoStream, ColorChoice};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use crate::commands::console::{Console, Messages};
+use crate::commands::console::Messages;
 use crate::domain::log::Stream;
 use crate::error::{Error, Kind, reason};
 
@@ -79,6 +79,11 @@ pub fn print(text: &str) -> Result<(), Error> {
     print_bytes(Stream::Out, styled(Stream::Out, text).as_bytes())
 }
 
+/// Writes a line of data; what fails, fails the command.
+pub fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
+    Ok(print_bytes(Stream::Out, format!("{line}\n").as_bytes())?)
+}
+
 /// Writes data as it is; what fails, fails the command.
 pub fn print_bytes(stream: Stream, bytes: &[u8]) -> Result<(), Error> {
     Sink(stream).write_all(bytes).map_err(|error| cannot_write(stream, error))
@@ -131,33 +136,18 @@ pub fn tell(text: &str) {
     }
 }
 
-/// stdout and stderr, as what shows output to this process's caller.
-pub fn console() -> Arc<dyn Console> {
-    Arc::new(Stdio)
+/// Whether both streams end in the same file, and so in one order.
+pub fn are_joint() -> bool {
+    *JOINT
 }
 
-struct Stdio;
-
-impl Console for Stdio {
-    fn is_joint(&self) -> bool {
-        *JOINT
-    }
-
-    fn write(&self, stream: Stream, bytes: &[u8], own_line: bool) {
-        put(stream, bytes, own_line);
-    }
-
-    fn send_messages_through(&self, messages: Option<Messages>) {
-        state().messages = messages;
-    }
-
-    fn cannot_record(&self, error: &Error) {
-        super::session::say(&super::process::trying_again(error), None);
-    }
+/// From now on, messages go through `messages`, or are written at once.
+pub fn send_messages_through(messages: Option<Messages>) {
+    state().messages = messages;
 }
 
 /// Writes a piece, and waits for its reader. What is lost is counted, unless nobody reads.
-fn put(stream: Stream, piece: &[u8], own_line: bool) {
+pub fn put(stream: Stream, piece: &[u8], own_line: bool) {
     let breaks = state().breaks_line(stream, own_line);
     let bytes = if breaks { [b"\n", piece].concat().into() } else { Cow::from(piece) };
     match write_all(stream, &bytes) {

@@ -54,7 +54,7 @@ pub struct BatchProgress<'a> {
 }
 
 /// Calls that are read and not enqueued yet.
-struct Pending<'a> {
+struct ReadCalls<'a> {
     batch: &'a Batch,
     calls: Vec<NewJob>,
     /// In which line each of them is.
@@ -92,10 +92,10 @@ impl Queue {
         let (batch, lines) = (&batch, &mut lines);
         let mut next = None;
         loop {
-            let mut pending = next.take().unwrap_or_else(|| Pending::read(lines, batch));
+            let mut pending = next.take().unwrap_or_else(|| ReadCalls::read(lines, batch));
             let more = pending.goes_on && lines.has_more();
             thread::scope(|scope| -> Result<(), E> {
-                let read = || Pending::read(lines, batch);
+                let read = || ReadCalls::read(lines, batch);
                 // Where no thread can be had, it is read afterwards.
                 let reader = if more { thread::Builder::new().spawn_scoped(scope, read).ok() } else { None };
                 if let Some(jobs) = pending.put(&mut self.store)? {
@@ -114,10 +114,11 @@ impl Queue {
     }
 }
 
-impl<'a> Pending<'a> {
+impl<'a> ReadCalls<'a> {
     /// Reads as many calls as go into one transaction, or as there are.
-    fn read(lines: &mut Lines, batch: &'a Batch) -> Pending<'a> {
-        let mut pending = Pending { batch, calls: Vec::new(), lines: Vec::new(), bytes: 0, goes_on: true, flaw: None };
+    fn read(lines: &mut Lines, batch: &'a Batch) -> ReadCalls<'a> {
+        let mut pending =
+            ReadCalls { batch, calls: Vec::new(), lines: Vec::new(), bytes: 0, goes_on: true, flaw: None };
         let since = lines.bytes();
         while pending.goes_on {
             pending.goes_on = pending.read_line(lines);

@@ -8,9 +8,10 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
-use super::object::explain;
 use serde::de::{Deserializer as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+
+use super::text::escape_control;
 
 /// The longest JSON text that is accepted as arguments or as a result, in bytes.
 pub const MAX_BYTES: usize = 1024 * 1024;
@@ -47,7 +48,7 @@ impl fmt::Display for JsonFault {
             JsonFault::Nul => write!(f, "a NUL character in a string"),
             JsonFault::Surrogate => write!(f, "a lone surrogate in a string"),
             JsonFault::DuplicateKey(key) => {
-                write!(f, "the key `{}` twice in one object", super::text::escape_control(key))
+                write!(f, "the key `{}` twice in one object", escape_control(key))
             }
         }
     }
@@ -175,6 +176,31 @@ pub fn compact(value: &str) -> String {
 
 fn raw(text: &str) -> Result<&RawValue, JsonFault> {
     serde_json::from_str(text).map_err(|error| JsonFault::Syntax(explain(text, &error)))
+}
+
+/// What serde has against the grammar of a JSON text, in the words of asyncq.
+pub(super) fn explain(text: &str, error: &serde_json::Error) -> String {
+    if error.is_eof() { "it is not complete".to_owned() } else { unexpected(text, offset(text, error)) }
+}
+
+/// At which byte serde stopped. A line feed that it stopped at counts as column 0 of the next line.
+pub(super) fn offset(text: &str, error: &serde_json::Error) -> usize {
+    let lines = text.split_inclusive('\n').take(error.line().saturating_sub(1));
+    let start: usize = lines.map(str::len).sum();
+    let at = (start + error.column()).saturating_sub(1);
+    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+}
+
+/// The sentence about a character that cannot stand where it does.
+fn unexpected(text: &str, at: usize) -> String {
+    let Some(found) = text[at..].chars().next() else { return "it is not complete".to_owned() };
+    let before = &text[..at];
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    let found = escape_control(found.encode_utf8(&mut [0; 4])).into_owned();
+    match before.matches('\n').count() {
+        0 => format!("unexpected `{found}` at column {column}"),
+        lines => format!("unexpected `{found}` at line {}, column {column}", lines + 1),
+    }
 }
 
 /// Walks containers by hand, so that depth costs no stack; `serde_json` takes each one apart.

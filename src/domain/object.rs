@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::json::entries;
+use super::json::{entries, explain, offset};
 use super::suggest::nearest;
 use super::text::escape_control;
 
@@ -14,38 +14,9 @@ pub fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
     let is_object = text.trim_ascii_start().starts_with('{');
     match serde_json::from_str(text) {
         Ok(object) if is_object => Ok(object),
-        Err(error) if is_object || !error.is_data() => Err(explain(text, &error)),
+        Err(error) if !error.is_data() => Err(explain(text, &error)),
+        Err(error) if is_object => Err(wrong_member(text, offset(text, &error), &error.to_string())),
         _ => Err("it has to be an object".to_owned()),
-    }
-}
-
-/// What serde has against a JSON text, in the words of asyncq.
-pub fn explain(text: &str, error: &serde_json::Error) -> String {
-    let at = offset(text, error);
-    match error.classify() {
-        serde_json::error::Category::Data => wrong_member(text, at, &error.to_string()),
-        serde_json::error::Category::Eof => "it is not complete".to_owned(),
-        _ => unexpected(text, at),
-    }
-}
-
-/// At which byte serde stopped. A line feed that it stopped at counts as column 0 of the next line.
-fn offset(text: &str, error: &serde_json::Error) -> usize {
-    let lines = text.split_inclusive('\n').take(error.line().saturating_sub(1));
-    let start: usize = lines.map(str::len).sum();
-    let at = (start + error.column()).saturating_sub(1);
-    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
-}
-
-/// The sentence about a character that cannot stand where it does.
-fn unexpected(text: &str, at: usize) -> String {
-    let Some(found) = text[at..].chars().next() else { return "it is not complete".to_owned() };
-    let before = &text[..at];
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    let found = escape_control(found.encode_utf8(&mut [0; 4])).into_owned();
-    match before.matches('\n').count() {
-        0 => format!("unexpected `{found}` at column {column}"),
-        lines => format!("unexpected `{found}` at line {}, column {column}", lines + 1),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What stands in the tables: what clients write there, what is damaged, what is left behind.
 //!
 //! Five files of this suite are about the database, and may use SQL: this one, `application.rs`, `copy.rs`, `remove.rs` and
-//! `store.rs`. The others ask the command line, so that they hold for a store of any kind; `tests/tidy.rs` sees to that.
+//! `store.rs`. The others ask the command line, so that they hold for a store of any kind; `tests/tidy` sees to that.
 
 use std::fs;
 
