@@ -18,7 +18,7 @@ const SESSION: &[&str] = &[
 fn main() -> anyhow::Result<ExitCode> {
     // Called by its other name, this program is the `asyncq` command of the session.
     if env::args_os().next().is_some_and(|name| Path::new(&name).ends_with("asyncq")) {
-        return Ok(asyncq::cli::main());
+        return Ok(asyncq::main());
     }
     let folder = tempfile::tempdir()?;
     symlink(env::current_exe()?, folder.path().join("asyncq"))?;

@@ -1,5 +1,5 @@
 //! The `asyncq` command.
 
 fn main() -> std::process::ExitCode {
-    asyncq::cli::main()
+    asyncq::main()
 }

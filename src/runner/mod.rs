@@ -14,7 +14,7 @@ pub mod system_error;
 pub mod worker;
 
 pub use output::capture::Capture;
-pub use output::forwarder::{Forwarder, MessageWriter, Piece, PieceKind, SkipWait};
+pub use output::forwarder::{Forwarder, MessageWriter, PieceKind, SkipWait};
 pub use output::reader::Output;
 pub use process::orphans::Orphans;
 pub use run_dir::access::Access;

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use asyncq::domain::job::Token;
-use asyncq::runner::process::orphans;
+use asyncq::orphans;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::place::{COMPLETES, Place, runs, wait_until};

@@ -164,6 +164,21 @@ fn the_tests_of_layers_can_fail() {
     assert_eq!(twice, ["Store"]);
 }
 
+/// What the library shows to other programs, and so may be taken for a promise.
+fn public(library: &str) -> Vec<&str> {
+    let code: Vec<&str> = library.lines().filter(|line| !line.starts_with("//")).collect();
+    let is_hidden = |at: usize| at > 0 && code[at - 1] == "#[doc(hidden)]";
+    (0..code.len()).filter(|at| code[*at].starts_with("pub ") && !is_hidden(*at)).map(|at| code[at]).collect()
+}
+
+#[test]
+fn the_library_shows_only_what_is_listed() {
+    let listed = read("tests/public.txt");
+    assert_eq!(public(&read("src/lib.rs")), listed.lines().collect::<Vec<_>>(), "tests/public.txt is not current");
+    let library = "mod a;\n#[doc(hidden)]\npub mod b;\n/// c\npub mod c;\n#[doc(hidden)]\n/// d\npub use d::e;\n";
+    assert_eq!(public(library), ["pub mod c;"]);
+}
+
 #[test]
 fn each_layer_keeps_its_secrets() {
     for path in files("src", ".rs") {
@@ -355,7 +370,7 @@ fn the_drawing_of_the_states_is_the_table_of_transitions() {
 #[test]
 fn the_command_line_reference_is_current() {
     let path = root().join("docs/cli.md");
-    let current = asyncq::cli::reference();
+    let current = asyncq::reference();
     let kept = fs::read_to_string(&path).unwrap_or_default();
     if kept != current {
         fs::write(&path, &current).unwrap();
