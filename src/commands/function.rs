@@ -33,6 +33,7 @@ pub struct Typed {
     /// Names to forget.
     pub unset_env: Vec<String>,
     /// The time limit, or none.
+    #[expect(clippy::option_option, reason = "as in the change: a limit, none, or as it is")]
     pub timeout: Option<Option<Duration>>,
     /// How its program is kept.
     pub worker: TypedWorker,
