@@ -145,9 +145,11 @@ impl File {
             }
         }
         for at in (0..tokens.len()).filter(|at| tokens[*at] == "use") {
-            let before = &tokens[at.saturating_sub(4)..at];
-            let is_public = before.ends_with(&["pub".to_owned()])
-                || before.ends_with(&[")".to_owned()]) && before.contains(&"pub".to_owned());
+            let before = &tokens[..at];
+            // `pub`, or `pub(in crate::layer)`.
+            let visibility =
+                before.iter().rposition(|token| token == "(").filter(|_| before.ends_with(&[")".to_owned()]));
+            let is_public = before[..visibility.unwrap_or(at)].last().is_some_and(|token| token == "pub");
             for (path, name) in paths(&tokens, at + 1, &Names::new()).0 {
                 uses.push(Use { is_public, path: absolute(module, &names, &path), name });
             }

@@ -9,16 +9,11 @@ use std::io::{self, Write};
 
 use crate::domain::job::JobId;
 use crate::runner::Access;
-use crate::runner::run_dir::{DeadRunDir, Mark, Marks, RunDir, new, open_file};
+use crate::runner::run_dir::{DeadRunDir, Mark, Marks, RunDir, job, new, open_file};
 use crate::runner::worker::host::Host;
 
 /// The file that tells who the host is.
 const HOST: &str = "host";
-
-/// The job of a mark.
-pub(in crate::runner) fn job(mark: i64) -> JobId {
-    JobId(mark.abs())
-}
 
 impl RunDir {
     /// Writes down that calls may run in a host.

@@ -244,7 +244,7 @@ impl DeadRunDir {
     /// # Errors
     /// Whatever the file system answers; then it is not known.
     pub fn begun(&self) -> io::Result<Vec<JobId>> {
-        Ok(self.marks()?.into_iter().map(|(_, mark)| host_marks::job(mark)).collect())
+        Ok(self.marks()?.into_iter().map(|(_, mark)| job(mark)).collect())
     }
 
     /// What came of those that had ended, as it was noted.
@@ -255,7 +255,7 @@ impl DeadRunDir {
         let file = open_file(&self.path.join(OUTCOMES))?;
         let mut found = Vec::new();
         for (place, mark) in self.marks()? {
-            let job = host_marks::job(mark);
+            let job = job(mark);
             let mut note = [0; NOTE];
             let count = file.read_at(&mut note, (place * NOTE) as u64)?;
             let (head, outcome) = note[..count].split_at(count.min(NOTE_HEAD));
@@ -289,6 +289,11 @@ impl DeadRunDir {
     pub fn remove(self) {
         let _ = fs::remove_dir_all(&self.path);
     }
+}
+
+/// The job of a mark; a negative one is in the host.
+fn job(mark: i64) -> JobId {
+    JobId(mark.abs())
 }
 
 /// Makes the locks of a new folder, and takes them: that of the processor, and the engine's.
