@@ -196,16 +196,17 @@ fn the_player_finds_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let good = fs::read_to_string(root().join("examples/worker.py")).unwrap();
     let files = ["hello", "two_in_one_write"].map(|name| root().join(format!("tests/protocol/worker/{name}.txt")));
-    for (right, wrong) in [
+    let flaws = [
         ("return FUNCTIONS[", "return 0, FUNCTIONS["),
         ("sys.stdout.flush(), sys.stderr.flush()", "pass"),
         ("asyncq.sendall(reply)", "asyncq.sendall(reply + reply)"),
         ("asyncq.sendall(reply)", "break"),
         ("id=id, result", "id=id + 1, result"),
         ("\"protocol\": 1", "\"protocol\": 2"),
-    ] {
+    ];
+    let play = |number: usize, (right, wrong)| {
         assert!(good.contains(right));
-        let worker = folder.path().join("worker.py");
+        let worker = folder.path().join(format!("worker{number}.py"));
         fs::write(&worker, good.replace(right, wrong)).unwrap();
         let mut command = Command::new(root().join("tests/protocol/play.py"));
         // As where the tests themselves run with it.
@@ -213,7 +214,14 @@ fn the_player_finds_what_is_wrong() {
         command.args(["--timeout", "5"]).args(&files).args(["--", "python3"]).arg(&worker);
         let status = command.current_dir(folder.path()).output().unwrap().status;
         assert_eq!(status.code(), Some(1), "{wrong}");
-    }
+    };
+    // Some wait until the time of the player is over.
+    std::thread::scope(|scope| {
+        let play = &play;
+        for (number, flaw) in flaws.into_iter().enumerate() {
+            scope.spawn(move || play(number, flaw));
+        }
+    });
 }
 
 /// Each message that the protocol's page shows stands in one of the conversations.

@@ -22,11 +22,16 @@ fn left(how: &str) -> Place {
 
 #[test]
 fn what_a_function_leaves_behind_is_ended_before_its_job_is_over() {
-    for how in ["./stubborn", "setsid ./stubborn", "(setsid ./stubborn &)", "env -i setsid ./stubborn"] {
-        let place = left(how);
-        place.session("$ asyncq process\n");
-        assert!(!runs(&place.read("pid")), "{how}");
-    }
+    // Each gets a while to end by itself.
+    std::thread::scope(|scope| {
+        for how in ["./stubborn", "setsid ./stubborn", "(setsid ./stubborn &)", "env -i setsid ./stubborn"] {
+            scope.spawn(move || {
+                let place = left(how);
+                place.session("$ asyncq process\n");
+                assert!(!runs(&place.read("pid")), "{how}");
+            });
+        }
+    });
 }
 
 #[test]

@@ -298,10 +298,10 @@ conformance! {
 
     fn cleaning_goes_in_steps(store: &mut Store) {
         with_events(store);
-        for number in 0..2003 {
-            let id = enqueue(store, number);
-            store.cancel(id).unwrap();
-        }
+        let calls: Vec<NewJob> = (0..2003).map(call).collect();
+        store.enqueue_all(&calls).unwrap();
+        let queued = JobFilter { states: vec![State::Queued], ..JobFilter::default() };
+        while step(store, JobChange::Cancel, &queued, 0).next.is_some() {}
         let first = step(store, JobChange::Remove, &ended(), 0);
         assert_eq!(first, Step { changed: 2000, next: Some(JobId(2000)), ..Step::default() });
         // Nobody has to wait for the rest.
