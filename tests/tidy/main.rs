@@ -487,3 +487,15 @@ fn row_locks_are_those_of_the_page_on_engines() {
     let unknown: Vec<_> = used.difference(&listed).collect();
     assert!(!used.is_empty() && unknown.is_empty(), "docs/engines.md does not list {unknown:?}");
 }
+
+#[test]
+fn engines_differ_within_the_budget() {
+    let page = read("docs/engines.md");
+    let budget: usize =
+        page.split("The budget of differences is ").nth(1).unwrap().split('.').next().unwrap().parse().unwrap();
+    let marks: usize = files("src", ".rs")
+        .iter()
+        .map(|path| fs::read_to_string(path).unwrap().matches("Differs by necessity").count())
+        .sum();
+    assert_eq!(marks, budget, "`Differs by necessity` in src, and the budget in docs/engines.md");
+}
