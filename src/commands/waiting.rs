@@ -99,7 +99,7 @@ impl Waiting {
         Ok(match (at_work.is_empty(), at_work.iter().any(is_here)) {
             (true, _) => Waiting::Processor,
             (false, false) => Waiting::AnotherProcessor,
-            (false, true) if line.is_suspect => Waiting::Alone,
+            (false, true) if line.is_poison => Waiting::Alone,
             (false, true) => Waiting::Turn { before: line.before },
         })
     }

@@ -25,7 +25,7 @@ pub const CRASHES: i64 = 3;
 
 /// From how many deaths on a job runs alone in its processor, so that its last one is nobody else's doing: those that run
 /// beside a job that kills its processor would else meet the same end as often as it does.
-pub const POISON_SUSPECT: i64 = CRASHES - 1;
+pub const POISON: i64 = CRASHES - 1;
 
 /// What follows for the job.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::domain::job::Claim;
 use crate::domain::processor::ProcessOptions;
-use crate::domain::retry::POISON_SUSPECT;
+use crate::domain::retry::POISON;
 use crate::runner::process::fds;
 use crate::store::ServiceStatus;
 
@@ -80,7 +80,7 @@ impl<'a> ClaimBudget<'a> {
     pub(super) fn claimed(&mut self, claims: &[Claim], broken: usize) {
         self.claimed += (claims.len() + broken) as u64;
         if let Some(latest) = claims.last() {
-            self.alone = latest.before.crashes >= POISON_SUSPECT;
+            self.alone = latest.before.crashes >= POISON;
         }
     }
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cycle::{self, Cycle, ServiceStatus};
-use super::engine::{Row, Tx, Value};
+use super::engine::{Row, Tx, Value, damaged};
 use super::function;
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::call::{Call, Principal};
 use crate::domain::function::{Definition, FunctionName};
 use crate::domain::job::{BrokenClaim, Claim, Fence, JobId, Token};
 use crate::domain::json::Json;
-use crate::domain::retry::{AttemptCounts, LONGEST_DRAWN_PAUSE, LONGEST_PAUSE, POISON_SUSPECT};
+use crate::domain::retry::{AttemptCounts, LONGEST_DRAWN_PAUSE, LONGEST_PAUSE, POISON};
 use crate::domain::service::ServiceName;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
@@ -23,67 +23,80 @@ const HELD_BACK: Duration = Duration::from_secs(1);
 /// How many delayed calls one transaction makes ready.
 const PROMOTE_STEP: i64 = 1000;
 
-// Indexes say which jobs wait. Where the job itself says otherwise, the store is damaged, and NULL is refused.
-const PROMOTE: &str = "UPDATE asyncq_job SET state = CASE state WHEN 'delayed' THEN 'queued' END WHERE id IN (
-    SELECT id FROM asyncq_job WHERE state = 'delayed' AND service = ?1 AND run_at <= ?2 ORDER BY run_at LIMIT ?3)";
-const DUE: &str =
-    "SELECT id FROM asyncq_job WHERE state = 'delayed' AND service = ?1 AND run_at <= ?2 ORDER BY run_at LIMIT ?3";
+// Indexes say which jobs wait, and the statements that change them ask the jobs themselves.
+macro_rules! due {
+    () => {
+        "SELECT id FROM asyncq_job WHERE state = 'delayed' AND service = ?1 AND run_at <= ?2 ORDER BY run_at LIMIT ?3
+        /*! FOR NO KEY UPDATE SKIP LOCKED */"
+    };
+}
+const DUE: &str = due!();
+const PROMOTE: &str =
+    concat!("UPDATE asyncq_job SET state = 'queued' WHERE state = 'delayed' AND id IN (", due!(), ")");
 const PROMOTE_ONE: &str = "UPDATE asyncq_job SET state = 'queued' WHERE id = ?1 AND state = 'delayed'";
 const PUT_OFF: &str = "UPDATE asyncq_job SET state = 'delayed', run_at = ?2
     WHERE id = ?1 AND (state = 'delayed' OR state = 'queued')";
 const HASTEN: &str = "UPDATE asyncq_job SET run_at = ?3
     WHERE state = 'delayed' AND claim + attempt > 0 AND service = ?1 AND run_at > ?2";
 pub(super) const READY: &str = "SELECT id FROM asyncq_job WHERE state = 'queued' AND service = ?1 LIMIT 1";
-const NEXT: &str = "SELECT id, attempt, claim, function, args, kwargs, principal, site, conflicts, crashes
-    FROM asyncq_job WHERE state = 'queued' AND service = ?1 ORDER BY priority, run_at, id LIMIT ?2";
-const NEXT_UNSUSPECTED: &str = "SELECT id, attempt, claim, function, args, kwargs, principal, site, conflicts, crashes
-    FROM asyncq_job WHERE state = 'queued' AND service = ?1 AND crashes < ?3 ORDER BY priority, run_at, id LIMIT ?2";
-const SUSPECT_RUNS: &str = "SELECT 1 FROM asyncq_job
+macro_rules! next {
+    ($which:literal) => {
+        concat!(
+            "SELECT id, attempt, claim, function, args, kwargs, principal, site, conflicts, crashes
+            FROM asyncq_job WHERE state = 'queued' AND service = ?1",
+            $which,
+            " ORDER BY priority, run_at, id LIMIT ?2 /*! FOR NO KEY UPDATE SKIP LOCKED */"
+        )
+    };
+}
+const NEXT: &str = next!("");
+const NEXT_BUT_POISON: &str = next!(" AND crashes < ?3");
+const POISON_RUNS: &str = "SELECT 1 FROM asyncq_job
     WHERE token IS NOT NULL AND state = 'processing' AND immediate = 0 AND service = ?1 AND crashes >= ?2 LIMIT 1";
 const OLDEST: &str = "SELECT processor FROM asyncq_slot WHERE service = ?1 ORDER BY processor LIMIT 1";
 /// One job, and all up to another one; as a statement for one is the cheaper.
 macro_rules! take {
     ($token:literal, $which:literal) => {
         concat!(
-            "UPDATE asyncq_job SET state = CASE state WHEN 'queued' THEN 'processing' END, attempt = attempt + 1,
-            claim = claim + 1, processor = ?2, started_at = ?3, token = ",
+            "UPDATE asyncq_job SET state = 'processing', attempt = attempt + 1, claim = claim + 1, processor = ?2,
+            started_at = ?3, token = ",
             $token,
-            " WHERE ",
+            " WHERE state = 'queued' AND ",
             $which
         )
     };
 }
 const TAKE: &str = take!("?4", "id = ?1");
-// Of bytes, ?6 for each secret, as a piece of a text is found by counting its characters from the start.
+// Of bytes, ?6 for each token, as a piece of a text is found by counting its characters from the start.
+// Differs by necessity: in PostgreSQL a piece of bytes is no text. A list of the tokens there, UPDATE ... FROM here, costs
+// SQLite a tenth of the whole claim.
 const TAKE_RUN: &str = take!("CAST(substr(?4, (id - ?1) * ?6 + 1, ?6) AS TEXT)", "id >= ?1 AND id <= ?5");
 const LARGE: &str = "SELECT args, kwargs FROM asyncq_large WHERE job = ?1";
 
-/// What a claim came to.
+/// What a claim gives.
 #[derive(Default)]
 pub(super) struct Claimed {
     pub(super) claims: Vec<Claim>,
     pub(super) broken: Vec<BrokenClaim>,
     functions: BTreeMap<String, Known>,
-    /// Why a rule of the application kept a call from being made ready or claimed: it is put off.
+    /// Why a rule of the application kept a call from being made ready or claimed: the call waits a while longer.
     pub(super) refusal: Option<Error>,
 }
 
-/// Makes due calls of a service ready, and claims as many as there is room for; tells in `status` what is left.
+/// Makes due calls of a service ready, and claims as many as there is room for; `status` says then what is left.
 pub(super) fn claim(tx: &mut dyn Tx, plan: &Cycle<'_>, room: usize, status: &mut ServiceStatus) -> Result<Claimed> {
     let name = plan.service.as_str();
     let mut claimed = Claimed::default();
     let may_be_due = status.ready;
     if may_be_due {
-        if tx.try_execute(PROMOTE, &[name.into(), status.now.into(), PROMOTE_STEP.into()])?.is_err() {
-            claimed.refusal = promote_one_by_one(tx, plan.service, status.now)?;
+        match tx.try_execute(PROMOTE, &[name.into(), status.now.into(), PROMOTE_STEP.into()])? {
+            Ok(1..) => {}
+            _ => claimed.refusal = promote_one_by_one(tx, plan.service, status.now)?,
         }
-        let [latest, soon] = [LONGEST_PAUSE, LONGEST_DRAWN_PAUSE].map(|pause| status.now.after(pause));
-        // Where that is refused, the pause stays as long as it is.
-        let _ = tx.try_execute(HASTEN, &[name.into(), latest.into(), soon.into()])?;
     }
-    let next = choose(tx, plan, room, status)?;
-    let next = weigh(tx, plan, next, status)?;
-    for (stored, token) in take(tx, plan, next, &mut claimed.refusal)?.into_iter().zip(plan.tokens) {
+    let next = select_next(tx, plan, room, status)?;
+    let next = limit_bytes(tx, plan, next, status)?;
+    for (stored, token) in mark_claimed(tx, plan, next, &mut claimed.refusal)?.into_iter().zip(plan.tokens) {
         hand_out(tx, plan, (stored, token), &mut claimed)?;
     }
     if may_be_due || claimed.refusal.is_some() {
@@ -92,39 +105,55 @@ pub(super) fn claim(tx: &mut dyn Tx, plan: &Cycle<'_>, room: usize, status: &mut
     Ok(claimed)
 }
 
-/// Makes those due calls ready that no rule of the application holds back, and puts the others off; gives the rule.
+/// Shortens pauses that are longer than any can be, because the clock was put back. Where a rule of the application refuses
+/// that, they stay as long as they are.
+pub(super) fn shorten_pauses(tx: &mut dyn Tx, service: &ServiceName) -> Result<()> {
+    let [latest, soon] = [LONGEST_PAUSE, LONGEST_DRAWN_PAUSE].map(|pause| tx.now().after(pause));
+    tx.try_execute(HASTEN, &[service.as_str().into(), latest.into(), soon.into()]).map(|_| ())
+}
+
+/// Makes those due calls ready that no rule of the application holds back, and lets the others wait; gives the rule.
 fn promote_one_by_one(tx: &mut dyn Tx, service: &ServiceName, now: Timestamp) -> Result<Option<Error>> {
     let mut refusal = None;
     let due = tx.all(DUE, &[service.as_str().into(), now.into(), PROMOTE_STEP.into()], |row| row.i64(0))?;
     for job in due {
-        if let Err(error) = tx.try_execute(PROMOTE_ONE, &[job.into()])? {
-            put_off(tx, JobId(job))?;
-            refusal.get_or_insert(error);
+        match tx.try_execute(PROMOTE_ONE, &[job.into()])? {
+            Ok(0) => return Err(not_waiting(JobId(job))),
+            Ok(_) => {}
+            Err(error) => {
+                hold_back(tx, JobId(job))?;
+                refusal.get_or_insert(error);
+            }
         }
     }
     Ok(refusal)
 }
 
-/// Lets a call wait for a while that a rule of the application holds back, so that it is in no other's way.
-fn put_off(tx: &mut dyn Tx, job: JobId) -> Result<()> {
+/// The error for a job that was found, and locked, among those that wait, and does not wait: the index lies.
+fn not_waiting(job: JobId) -> Error {
+    damaged(&format!("job {job} stands in an index of jobs that wait, and does not wait"))
+}
+
+/// Lets a call that a rule of the application refuses wait for a while, so that it does not block the others.
+fn hold_back(tx: &mut dyn Tx, job: JobId) -> Result<()> {
     let later = tx.now().after(HELD_BACK);
     tx.execute(PUT_OFF, &[job.0.into(), later.into()]).map(|_| ())
 }
 
-/// The next calls, as many as there is room for. A suspect is for a processor whose hands are empty, which takes nothing
-/// besides; until it is taken, what comes after it has to wait, unless it is passed over.
-fn choose(tx: &mut dyn Tx, plan: &Cycle<'_>, room: usize, status: &mut ServiceStatus) -> Result<Vec<Stored>> {
+/// The next calls, as many as there is room for. A poison job runs alone: only an idle processor claims it, and claims
+/// nothing else. Until then the calls after it wait, unless this processor leaves it to another one.
+fn select_next(tx: &mut dyn Tx, plan: &Cycle<'_>, room: usize, status: &mut ServiceStatus) -> Result<Vec<Stored>> {
     let name = plan.service.as_str();
     // One more than there is room for, to know whether more is ready.
     let limit = i64::try_from(room).unwrap_or(i64::MAX).saturating_add(1);
     let mut next = tx.all(NEXT, &[name.into(), limit.into()], Stored::read)?;
-    if let Some(first) = next.iter().take(room).position(Stored::is_suspect) {
-        if passes_suspects_over(tx, plan)? {
-            next = tx.all(NEXT_UNSUSPECTED, &[name.into(), limit.into(), POISON_SUSPECT.into()], Stored::read)?;
+    if let Some(first) = next.iter().take(room).position(Stored::is_poison) {
+        if leaves_poison(tx, plan)? {
+            next = tx.all(NEXT_BUT_POISON, &[name.into(), limit.into(), POISON.into()], Stored::read)?;
         } else {
-            let empty_handed = plan.held + plan.elsewhere == 0;
-            next.truncate(if empty_handed { first.max(1) } else { first });
-            status.wants_alone = first == 0 && !empty_handed;
+            let is_idle = plan.held + plan.elsewhere == 0;
+            next.truncate(if is_idle { first.max(1) } else { first });
+            status.wants_alone = first == 0 && !is_idle;
         }
     }
     status.ready = next.len() > room;
@@ -132,11 +161,12 @@ fn choose(tx: &mut dyn Tx, plan: &Cycle<'_>, room: usize, status: &mut ServiceSt
     Ok(next)
 }
 
-/// Whether a processor leaves suspects to others. One at a time is enough, so that the other processors do the other work;
-/// and so that it gets its turn, the oldest processor empties its hands for it.
-fn passes_suspects_over(tx: &mut dyn Tx, plan: &Cycle<'_>) -> Result<bool> {
+/// Whether a processor leaves poison jobs to others. Only one runs at a time, so that the other processors do the other work;
+/// and the oldest processor becomes idle for it, so that its turn comes.
+fn leaves_poison(tx: &mut dyn Tx, plan: &Cycle<'_>) -> Result<bool> {
     let name = plan.service.as_str().into();
-    if tx.first(SUSPECT_RUNS, &[name, POISON_SUSPECT.into()], |_| Ok(()))?.is_some() {
+    cycle::lock_service(tx, plan.service)?;
+    if tx.first(POISON_RUNS, &[name, POISON.into()], |_| Ok(()))?.is_some() {
         return Ok(true);
     }
     if plan.held + plan.elsewhere == 0 {
@@ -146,8 +176,14 @@ fn passes_suspects_over(tx: &mut dyn Tx, plan: &Cycle<'_>) -> Result<bool> {
     Ok(oldest.is_some_and(|oldest| oldest != plan.processor.0))
 }
 
-/// The first of the next calls, with their arguments, as many bytes of these as the processor wants; one at least.
-fn weigh(tx: &mut dyn Tx, plan: &Cycle<'_>, next: Vec<Stored>, status: &mut ServiceStatus) -> Result<Vec<Stored>> {
+/// The first of the next calls, with their arguments: at least one, and no more once the arguments have as many bytes as the
+/// processor wants.
+fn limit_bytes(
+    tx: &mut dyn Tx,
+    plan: &Cycle<'_>,
+    next: Vec<Stored>,
+    status: &mut ServiceStatus,
+) -> Result<Vec<Stored>> {
     let mut some = Vec::with_capacity(next.len());
     let mut bytes = 0;
     for stored in next {
@@ -163,20 +199,25 @@ fn weigh(tx: &mut dyn Tx, plan: &Cycle<'_>, next: Vec<Stored>, status: &mut Serv
 }
 
 /// Marks calls as the processor's: those whose numbers follow each other, as they mostly do, by one statement. Gives those
-/// that no rule of the application holds back, each with the next token; the others are put off.
-fn take(tx: &mut dyn Tx, plan: &Cycle<'_>, mut next: Vec<Stored>, refusal: &mut Option<Error>) -> Result<Vec<Stored>> {
+/// that no rule of the application refuses, each with the next token; the others wait.
+fn mark_claimed(
+    tx: &mut dyn Tx,
+    plan: &Cycle<'_>,
+    mut next: Vec<Stored>,
+    refusal: &mut Option<Error>,
+) -> Result<Vec<Stored>> {
     let mut tokens = plan.tokens;
     let mut refused = BTreeSet::new();
     for run in next.chunk_by(|one, other| one.id.0 + 1 == other.id.0) {
-        if take_run(tx, plan, run, tokens)?.is_ok() {
+        if mark_run(tx, plan, run, tokens)?.is_ok() {
             tokens = &tokens[run.len()..];
             continue;
         }
         for stored in run {
-            match take_run(tx, plan, std::slice::from_ref(stored), tokens)? {
+            match mark_run(tx, plan, std::slice::from_ref(stored), tokens)? {
                 Ok(()) => tokens = &tokens[1..],
                 Err(error) => {
-                    put_off(tx, stored.id)?;
+                    hold_back(tx, stored.id)?;
                     refused.insert(stored.id);
                     refusal.get_or_insert(error);
                 }
@@ -191,11 +232,11 @@ fn take(tx: &mut dyn Tx, plan: &Cycle<'_>, mut next: Vec<Stored>, refusal: &mut 
 
 /// Marks calls whose numbers follow each other as the processor's, with the first of these tokens; all, or none where a rule
 /// of the application refuses that.
-fn take_run(tx: &mut dyn Tx, plan: &Cycle<'_>, run: &[Stored], tokens: &[Token]) -> Result<Result<()>> {
+fn mark_run(tx: &mut dyn Tx, plan: &Cycle<'_>, run: &[Stored], tokens: &[Token]) -> Result<Result<()>> {
     let secrets: String = tokens.iter().take(run.len()).map(Token::as_str).collect();
     debug_assert_eq!(secrets.len(), run.len() * Token::DIGITS, "each is as long as the statement takes it to be");
     let [job, who, when]: [Value<'_>; 3] = [run[0].id.0.into(), plan.processor.0.into(), tx.now().into()];
-    let taken = match run {
+    let marked = match run {
         [.., last] if run.len() > 1 => {
             let secrets = tx.as_kept(&secrets)?;
             let each = i64::try_from(secrets.len() / run.len()).unwrap_or(i64::MAX);
@@ -203,7 +244,10 @@ fn take_run(tx: &mut dyn Tx, plan: &Cycle<'_>, run: &[Stored], tokens: &[Token])
         }
         _ => tx.try_execute(TAKE, &[job, who, when, (&secrets).into()])?,
     };
-    Ok(taken.map(|_| ()))
+    match marked {
+        Ok(count) if count != run.len() as u64 => Err(not_waiting(run[0].id)),
+        marked => Ok(marked.map(|_| ())),
+    }
 }
 
 /// Adds a call that was taken to those claimed, with all that is needed to run it.
@@ -274,8 +318,8 @@ impl Stored {
         })
     }
 
-    fn is_suspect(&self) -> bool {
-        self.before.crashes >= POISON_SUSPECT
+    fn is_poison(&self) -> bool {
+        self.before.crashes >= POISON
     }
 
     fn with_large(mut self, tx: &mut dyn Tx) -> Result<Stored> {
@@ -319,6 +363,28 @@ impl Stored {
         match &call.site {
             Some(site) if !site.starts_with('/') || site.contains('\0') => Err(bad("site", "not an absolute path")),
             _ => Ok(call),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::plan::{plan, ways_to_jobs};
+
+    #[test]
+    fn jobs_that_wait_are_found_by_their_index_and_changed_by_number() {
+        let (delayed, number) = ("INDEX asyncq_job_delayed (service=? AND run_at<?)", "INTEGER PRIMARY KEY (rowid=?)");
+        assert_eq!(ways_to_jobs(DUE), [format!("COVERING {delayed}")]);
+        assert_eq!(ways_to_jobs(PROMOTE), [number.to_owned(), format!("COVERING {delayed}")]);
+        for sql in [PROMOTE_ONE, PUT_OFF, TAKE] {
+            assert_eq!(ways_to_jobs(sql), [number], "{sql}");
+        }
+        assert_eq!(ways_to_jobs(TAKE_RUN), ["INTEGER PRIMARY KEY (rowid>? AND rowid<?)"]);
+        assert_eq!(ways_to_jobs(HASTEN), ["INDEX asyncq_job_retry (service=? AND run_at>?)"]);
+        for sql in [NEXT, NEXT_BUT_POISON] {
+            assert_eq!(ways_to_jobs(sql), ["INDEX asyncq_job_queued (service=?)"], "{sql}");
+            assert!(!plan(sql).iter().any(|step| step.contains("B-TREE")), "{sql}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a processor does: register, see whether there is work, finish calls and claim the next ones.
 
-use super::claim::{Claimed, READY, claim};
+use super::claim::{Claimed, READY, claim, shorten_pauses};
 use super::engine::{Row, Tx, damaged};
 use super::finish::{finish_all, give_back, postpone};
 use super::{Store, one};
@@ -9,7 +9,7 @@ use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
 use crate::domain::retry::LONGEST_PAUSE;
 use crate::domain::service::ServiceName;
 use crate::domain::time::Timestamp;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// How things stand with a service, for one processor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -92,12 +92,25 @@ const UNHEARD: &str = "SELECT id, attempt, claim FROM asyncq_job
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 0";
 const PROCESSORS: &str = "SELECT id, folder, host, boot, pid, pid_start, started_at, store <> ?1
     FROM asyncq_processor ORDER BY id";
-const SERVICE: &str = "SELECT s.concurrency, s.paused,
-    (SELECT CAST(COALESCE(SUM(taken), 0) AS BIGINT) FROM asyncq_slot WHERE service = s.name AND processor <> ?2),
-    (SELECT taken FROM asyncq_slot WHERE service = s.name AND processor = ?2),
-    (SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1),
-    (SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND claim + attempt > 0 AND service = ?1 AND run_at > ?3 LIMIT 1)
-    FROM asyncq_service s WHERE s.name = ?1";
+macro_rules! service {
+    ($from:literal) => {
+        concat!(
+            "SELECT s.concurrency, s.paused,
+            (SELECT CAST(COALESCE(SUM(taken), 0) AS BIGINT) FROM asyncq_slot WHERE service = s.name AND processor <> ?2),
+            (SELECT taken FROM asyncq_slot WHERE service = s.name AND processor = ?2),
+            (SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1),
+            (SELECT run_at FROM asyncq_job
+                WHERE state = 'delayed' AND claim + attempt > 0 AND service = ?1 AND run_at > ?3 LIMIT 1)
+            FROM asyncq_service s ",
+            $from
+        )
+    };
+}
+const SERVICE: &str = service!("WHERE s.name = ?1");
+/// For a processor that nobody may declare dead before the commit.
+const SERVICE_OF: &str = service!("JOIN asyncq_processor p ON p.id = ?2 WHERE s.name = ?1 /*! FOR KEY SHARE OF p */");
+const IS_REGISTERED: &str = "SELECT 1 FROM asyncq_processor WHERE id = ?1";
+const LOCK: &str = "SELECT name FROM asyncq_service WHERE name = ?1 /*! FOR NO KEY UPDATE */";
 const HOLDERS: &str = "SELECT p.id, p.folder, p.host, p.boot, p.pid, p.pid_start, p.started_at, p.store <> ?2
     FROM asyncq_slot s JOIN asyncq_processor p ON p.id = s.processor WHERE s.service = ?1 ORDER BY p.id";
 const NEXT_DUE: &str = "SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1";
@@ -109,6 +122,15 @@ const TAKE_SLOTS: &str = "INSERT INTO asyncq_slot (service, processor, taken) VA
 const FREE_SLOTS: &str = "DELETE FROM asyncq_slot WHERE service = ?1 AND processor = ?2";
 const CANCELLING: &str = "SELECT id, attempt, claim FROM asyncq_job
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND cancelling = 1 AND immediate = 0";
+
+impl Cycle<'_> {
+    /// How many calls it may claim.
+    fn room(&self, status: &ServiceStatus) -> usize {
+        let free = status.free();
+        let target = if free == 0 { 0 } else { free + self.ahead };
+        target.saturating_sub(self.held).min(self.tokens.len())
+    }
+}
 
 impl Store {
     /// Registers a processor, which holds the lock on its file from before until it is gone.
@@ -178,7 +200,8 @@ impl Store {
     /// Whatever the database answers.
     pub fn service_status(&mut self, service: &ServiceName, processor: Option<ProcessorId>) -> Result<ServiceStatus> {
         self.read(|tx| {
-            let (mut status, _) = look(tx, service, processor.unwrap_or(ProcessorId(0)))?;
+            let found = look(tx, SERVICE, service, processor.unwrap_or(ProcessorId(0)))?;
+            let mut status = found.unwrap_or_else(|| Found::nothing(tx.now())).status;
             status.ready = status.ready || tx.first(READY, &[service.as_str().into()], |_| Ok(()))?.is_some();
             Ok(status)
         })
@@ -207,20 +230,27 @@ impl Store {
             for fence in plan.postponed {
                 postpone(tx, fence)?;
             }
-            let (mut status, taken) = look(tx, plan.service, plan.processor)?;
+            let mut found = look_as(tx, plan)?;
+            if !outdated && found.status.free().min(plan.held + plan.room(&found.status)) > found.taken {
+                // Two processors that both see the same free slot must not both take it.
+                lock_service(tx, plan.service)?;
+                found = look_as(tx, plan)?;
+            }
+            let Found { mut status, taken, has_long_pause } = found;
             status.outdated = outdated;
-            let free = status.free();
-            let target = if free == 0 { 0 } else { free + plan.ahead };
-            let room = target.saturating_sub(plan.held).min(plan.tokens.len());
+            let room = plan.room(&status);
+            if has_long_pause && !outdated {
+                shorten_pauses(tx, plan.service)?;
+            }
             let Claimed { claims, broken, refusal, .. } =
                 if outdated { Claimed::default() } else { claim(tx, plan, room, &mut status)? };
-            let slots = free.min(plan.held + claims.len() + broken.len());
-            let taking = i64::try_from(slots.max(plan.running)).unwrap_or(i64::MAX);
+            let slots = status.free().min(plan.held + claims.len() + broken.len());
+            let taking = slots.max(plan.running);
             if taking != taken {
                 let who = [plan.service.as_str().into(), plan.processor.0.into()];
                 match taking {
                     0 => tx.execute(FREE_SLOTS, &who)?,
-                    _ => tx.execute(TAKE_SLOTS, &[who[0], who[1], taking.into()])?,
+                    _ => tx.execute(TAKE_SLOTS, &[who[0], who[1], i64::try_from(taking).unwrap_or(i64::MAX).into()])?,
                 };
             }
             Ok(CycleResult { finished, claims, broken, refusal, slots, status })
@@ -266,21 +296,55 @@ fn read_processor(row: &dyn Row) -> Result<Processor> {
     })
 }
 
-/// The status, and how many slots the processor has itself. Whether a call is ready is only known as far as one that is
-/// due is not made ready yet.
-fn look(tx: &mut dyn Tx, service: &ServiceName, processor: ProcessorId) -> Result<(ServiceStatus, i64)> {
+/// How a look finds a service.
+struct Found {
+    /// Whether a call is ready is only known as far as one that is due is not made ready yet.
+    status: ServiceStatus,
+    /// How many slots the processor has itself.
+    taken: usize,
+    /// Whether a pause is longer than any can be.
+    has_long_pause: bool,
+}
+
+impl Found {
+    /// A service that is not there runs nothing.
+    fn nothing(now: Timestamp) -> Found {
+        let status = ServiceStatus { paused: true, now, ..ServiceStatus::default() };
+        Found { status, taken: 0, has_long_pause: false }
+    }
+}
+
+/// Looks at a service by one of its statements.
+fn look(tx: &mut dyn Tx, sql: &str, service: &ServiceName, processor: ProcessorId) -> Result<Option<Found>> {
     let now = tx.now();
     let args = [service.as_str().into(), processor.0.into(), now.after(LONGEST_PAUSE).into()];
-    let found = tx.first(SERVICE, &args, |row| {
-        let next_due = row.time(4)?;
-        // A pause that a clock which was put back has stretched is for the next claim to shorten.
-        let ready = next_due.is_some_and(|due| due <= now) || row.int(5)?.is_some();
+    tx.first(sql, &args, |row| {
+        let (next_due, has_long_pause) = (row.time(4)?, row.int(5)?.is_some());
+        // The next claim shortens a long pause, and only claims what is ready.
+        let ready = next_due.is_some_and(|due| due <= now) || has_long_pause;
         let (concurrency, paused, taken) = (row.i64(0)?, row.bool(1)?, row.i64(2)?);
         let status =
             ServiceStatus { paused, outdated: false, concurrency, taken, ready, wants_alone: false, next_due, now };
-        Ok((status, row.int(3)?.unwrap_or(0)))
-    })?;
-    Ok(found.unwrap_or_else(|| (ServiceStatus { paused: true, now, ..ServiceStatus::default() }, 0)))
+        let taken = usize::try_from(row.int(3)?.unwrap_or(0)).unwrap_or(0);
+        Ok(Found { status, taken, has_long_pause })
+    })
+}
+
+/// Looks at the service of a cycle, whose processor nobody declares dead before the commit.
+fn look_as(tx: &mut dyn Tx, plan: &Cycle<'_>) -> Result<Found> {
+    if let Some(found) = look(tx, SERVICE_OF, plan.service, plan.processor)? {
+        return Ok(found);
+    }
+    if !plan.tokens.is_empty() && tx.first(IS_REGISTERED, &[plan.processor.0.into()], |_| Ok(()))?.is_none() {
+        return Err(Error::new(Kind::Denied, format!("processor {} is no longer registered", plan.processor.0))
+            .with_hint("another processor has taken over its jobs; start a new one"));
+    }
+    Ok(Found::nothing(tx.now()))
+}
+
+/// Has nobody else take slots of a service, or claim a poison job of it, before the commit.
+pub(super) fn lock_service(tx: &mut dyn Tx, service: &ServiceName) -> Result<()> {
+    tx.first(LOCK, &[service.as_str().into()], |_| Ok(())).map(|_| ())
 }
 
 /// When the next delayed call of a service is due.

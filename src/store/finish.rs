@@ -1,21 +1,26 @@
 //! Recording how attempts end.
 
+use std::sync::LazyLock;
+
 use super::engine::{Tx, Value};
+use super::set::{AT_ONCE, WORTH_A_SET, on_set, run_on_set};
 use crate::domain::attempt::{Ending, Failure, FailureKind};
 use crate::domain::job::{Fence, Finish, JobId, State};
 use crate::domain::json::Json;
 use crate::domain::log::{Log, Stream};
+use crate::domain::processor::ProcessorId;
 use crate::domain::retry::{Decision, POSTPONED, not_by_itself, refused};
 use crate::domain::time::{Timestamp, millis};
 use crate::error::Result;
 
-/// What a fence says, as the first four parameters. The claim alone tells what this build has claimed; what an older one
-/// has claimed is told by the attempt, as it does not count claims.
+/// The condition that a fence holds, with its parts as the first four parameters. This build's claims are told apart by
+/// their numbers; those of an older one, which does not count claims, by the attempt.
 macro_rules! fenced {
     () => {
         " AND attempt = ?2 AND processor = ?3 AND claim = ?4 AND state = "
     };
 }
+pub(super) use fenced;
 /// One job, and all up to another one; as a statement for one is the cheaper.
 macro_rules! complete {
     ($which:literal) => {
@@ -30,6 +35,7 @@ macro_rules! complete {
 }
 const COMPLETE: &str = complete!("id = ?1");
 const COMPLETE_RUN: &str = complete!("id >= ?1 AND id <= ?8");
+static COMPLETE_SET: LazyLock<String> = LazyLock::new(|| on_set(COMPLETE, 7));
 const JUST_COMPLETED: &str = concat!(
     "SELECT id FROM asyncq_job WHERE id >= ?1 AND id <= ?5",
     fenced!(),
@@ -54,7 +60,7 @@ const COMPLETED_ITSELF: &str = concat!(
 );
 const GIVE_BACK: &str = concat!(
     "UPDATE asyncq_job SET state = CASE WHEN cancelling = 1 THEN 'cancelled' ELSE 'queued' END,
-    finished_at = CASE WHEN cancelling = 1 THEN ?5 END, started_at = NULL, attempt = attempt - 1, token = NULL,
+    finished_at = CASE WHEN cancelling = 1 THEN CAST(?5 AS BIGINT) END, started_at = NULL, attempt = attempt - 1, token = NULL,
     cancelling = 0 WHERE id = ?1",
     fenced!(),
     "'processing'"
@@ -68,18 +74,19 @@ const POSTPONE: &str = concat!(
 const ATTEMPT: &str = "INSERT INTO asyncq_attempt
     (job, number, processor, started_at, finished_at, ending, error, dropped, gap, pieces, log)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (job, number) DO NOTHING";
-const CHILDREN: &str = "SELECT id FROM asyncq_job WHERE parent = ?1 AND immediate = 1 AND state = 'processing'";
 const ANY_CHILD: &str = "SELECT 1 FROM asyncq_job WHERE parent >= ?1 AND parent <= ?2 LIMIT 1";
-const END_CHILD: &str = "UPDATE asyncq_job SET state = 'error', finished_at = ?2, error = ?3, token = NULL
-    WHERE id = ?1";
+const END_CHILDREN: &str = "UPDATE asyncq_job SET state = 'error', finished_at = ?2, error = ?3, token = NULL
+    WHERE parent = ?1 AND immediate = 1 AND state = 'processing' RETURNING id";
 
 /// Records the ends of attempts; gives for each the state of its job now, or `None` when that was no longer its job.
 pub(super) fn finish_all(tx: &mut dyn Tx, ends: &[&Finish]) -> Result<Vec<Option<State>>> {
     let mut states = vec![None; ends.len()];
     let mut order: Vec<usize> = (0..ends.len()).collect();
-    order.sort_by_key(|index| ends[*index].fence.job);
-    for run in order.chunk_by(|one, other| are_recorded_together(ends[*one], ends[*other])) {
-        let done = if run.len() > 1 { complete_all(tx, ends[run[0]], run.len())? } else { Vec::new() };
+    // First what is recorded together, then by job.
+    order.sort_by_key(|index| (shared(ends[*index]), ends[*index].fence.job));
+    for run in order.chunk_by(|one, other| is_silent(ends[*one]) && shared(ends[*one]) == shared(ends[*other])) {
+        let jobs: Vec<JobId> = run.iter().map(|index| ends[*index].fence.job).collect();
+        let done = complete_all(tx, ends[run[0]], &jobs)?;
         for index in run {
             let is_done = done.binary_search(&ends[*index].fence.job).is_ok();
             states[*index] = if is_done { Some(State::Completed) } else { finish(tx, ends[*index])? };
@@ -97,30 +104,47 @@ pub(super) fn finish_all(tx: &mut dyn Tx, ends: &[&Finish]) -> Result<Vec<Option
     Ok(states)
 }
 
-/// Whether the ends of two jobs are the same but for their numbers, which follow each other, and nothing is to be told of
-/// either but that it succeeded.
-fn are_recorded_together(one: &Finish, other: &Finish) -> bool {
-    let says_nothing = |end: &Finish| {
-        let Decision { state, error, ending, by_itself, pause: _ } = &end.verdict;
-        let succeeded = *state == State::Completed && *ending == Ending::Completed && error.is_none() && !by_itself;
-        succeeded && end.result.is_none() && end.log.is_empty()
-    };
-    let next = Fence { job: JobId(one.fence.job.0 + 1), ..one.fence };
-    other.fence == next && one.took.as_millis() == other.took.as_millis() && says_nothing(one) && says_nothing(other)
+/// Whether nothing is to be said of an end but that the attempt succeeded.
+fn is_silent(end: &Finish) -> bool {
+    let Decision { state, error, ending, by_itself, pause: _ } = &end.verdict;
+    let succeeded = *state == State::Completed && *ending == Ending::Completed && error.is_none() && !by_itself;
+    succeeded && end.result.is_none() && end.log.is_empty()
 }
 
-/// Records that attempts have succeeded, of so many jobs from that one on; gives those that were theirs to finish, in order.
-fn complete_all(tx: &mut dyn Tx, first: &Finish, count: usize) -> Result<Vec<JobId>> {
-    let JobId(least) = first.fence.job;
-    let most = least + i64::try_from(count).unwrap_or(i64::MAX) - 1;
-    let (now, [_, attempt, processor, claim]) = (tx.now(), fence(&first.fence));
-    let started_at = now.before(first.took);
-    let args = [least.into(), attempt, processor, claim, started_at.into(), now.into(), Value::Null, most.into()];
-    match tx.try_execute(COMPLETE_RUN, &args)? {
-        Ok(done) if done == count as u64 => return Ok((least..=most).map(JobId).collect()),
-        Ok(_) => {}
-        // One by one it shows of which.
-        Err(_) => return Ok(Vec::new()),
+/// What ends must have in common, but for their jobs, to be recorded together.
+fn shared(end: &Finish) -> (bool, i64, i64, ProcessorId, i64) {
+    let Fence { attempt, claim, processor, .. } = end.fence;
+    (is_silent(end), attempt, claim, processor, millis(end.took))
+}
+
+/// Records that attempts have succeeded whose ends are [`shared`], where that takes fewer statements than one for each;
+/// gives those that were theirs to finish, in order.
+fn complete_all(tx: &mut dyn Tx, end: &Finish, jobs: &[JobId]) -> Result<Vec<JobId>> {
+    let (JobId(least), JobId(most)) = (jobs[0], jobs[jobs.len() - 1]);
+    let is_run = most - least + 1 == i64::try_from(jobs.len()).unwrap_or(i64::MAX);
+    if jobs.len() < if is_run { 2 } else { WORTH_A_SET } {
+        return Ok(Vec::new());
+    }
+    let (now, [_, attempt, processor, claim]) = (tx.now(), fence(&end.fence));
+    let times = [tx.now().before(end.took).into(), now.into()];
+    let rest = [attempt, processor, claim, times[0], times[1], Value::Null];
+    let mut count = 0;
+    if is_run {
+        let [attempt, processor, claim, began, ended, result] = rest;
+        let args = [least.into(), attempt, processor, claim, began, ended, result, most.into()];
+        match tx.try_execute(COMPLETE_RUN, &args)? {
+            Ok(done) => count += done,
+            // One by one it shows of which.
+            Err(_) => return Ok(Vec::new()),
+        }
+    } else {
+        for some in jobs.chunks(AT_ONCE) {
+            // A set that a rule of the application refuses is recorded one by one.
+            count += run_on_set(tx, &COMPLETE_SET, some, &rest)?.unwrap_or(0);
+        }
+    }
+    if count == jobs.len() as u64 {
+        return Ok(jobs.to_vec());
     }
     let args = [least.into(), attempt, processor, claim, most.into(), now.into()];
     tx.all(JUST_COMPLETED, &args, |row| row.i64(0).map(JobId))
@@ -160,7 +184,7 @@ fn completed_itself(tx: &mut dyn Tx, end: &Finish) -> Result<bool> {
     Ok(tx.execute(COMPLETED_ITSELF, &[job, attempt, processor, claim, result.into(), took.into()])? > 0)
 }
 
-fn fence(fence: &Fence) -> [Value<'static>; 4] {
+pub(super) fn fence(fence: &Fence) -> [Value<'static>; 4] {
     [fence.job.0.into(), fence.attempt.into(), fence.processor.0.into(), fence.claim.into()]
 }
 
@@ -296,17 +320,11 @@ pub(super) fn postpone(tx: &mut dyn Tx, fence: &Fence) -> Result<bool> {
 pub(super) fn end_children(tx: &mut dyn Tx, parent: JobId) -> Result<()> {
     let mut parents = vec![parent];
     while let Some(parent) = parents.pop() {
-        let children = tx.all(CHILDREN, &[parent.0.into()], |row| row.i64(0).map(JobId))?;
-        if children.is_empty() {
-            continue;
-        }
         let now = tx.now();
         let error =
             error_text(&Failure::new(FailureKind::Parent, format!("job {parent}, which made this call, ended first")));
-        for child in &children {
-            tx.execute(END_CHILD, &[child.0.into(), now.into(), (&error).into()])?;
-        }
-        parents.extend(children);
+        let args = [parent.0.into(), now.into(), (&error).into()];
+        parents.extend(tx.all(END_CHILDREN, &args, |row| row.i64(0).map(JobId))?);
     }
     Ok(())
 }
@@ -326,17 +344,18 @@ fn pieces(log: &Log) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{GIVE_BACK, POSTPONE};
+    use super::*;
+    use crate::store::sqlite::plan::ways_to_jobs;
 
-    /// Among millions of jobs.
     #[test]
-    fn what_goes_back_is_found_by_its_number() {
-        let database = rusqlite::Connection::open_in_memory().unwrap();
-        database.execute_batch(crate::store::sqlite::schema_script::FRESH).unwrap();
-        for sql in [GIVE_BACK, POSTPONE] {
-            let mut plan = database.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-            let how: String = plan.raw_query().next().unwrap().unwrap().get(3).unwrap();
-            assert!(how.contains("USING INTEGER PRIMARY KEY"), "{how}");
+    fn ends_are_recorded_by_number() {
+        for sql in [COMPLETE, &COMPLETE_SET, END, AGAIN, COMPLETED_ITSELF, GIVE_BACK, POSTPONE] {
+            assert_eq!(ways_to_jobs(sql), ["INTEGER PRIMARY KEY (rowid=?)"], "{sql}");
         }
+        for sql in [COMPLETE_RUN, JUST_COMPLETED] {
+            assert_eq!(ways_to_jobs(sql), ["INTEGER PRIMARY KEY (rowid>? AND rowid<?)"], "{sql}");
+        }
+        assert_eq!(ways_to_jobs(END_CHILDREN), ["INDEX asyncq_job_parent (parent=?)"]);
+        assert_eq!(ways_to_jobs(ANY_CHILD), ["COVERING INDEX asyncq_job_parent (parent>? AND parent<?)"]);
     }
 }

@@ -1,6 +1,6 @@
 //! What people do with jobs by hand.
 
-use super::engine::{Tx, damaged};
+use super::engine::{Tx, Value, damaged};
 use super::{Store, function, one};
 use crate::domain::function::FunctionName;
 use crate::domain::job::{JobId, State};
@@ -19,7 +19,7 @@ pub enum Cancelled {
     Ended(State),
 }
 
-const STATE: &str = "SELECT state, immediate, parent, run_at FROM asyncq_job WHERE id = ?1";
+const STATE: &str = "SELECT state, immediate, parent, run_at FROM asyncq_job WHERE id = ?1 /*! FOR NO KEY UPDATE */";
 const CALLED: &str = "SELECT service, function FROM asyncq_job WHERE id = ?1";
 const NEWEST: &str = "SELECT MAX(id) FROM asyncq_job";
 pub(super) const CANCEL: &str =
@@ -31,8 +31,6 @@ pub(super) const RETRY: &str = "UPDATE asyncq_job SET state = 'queued', run_at =
     WHERE id = ?1 AND state = ?3 AND immediate = 0";
 pub(super) const START: &str = "UPDATE asyncq_job SET state = CASE WHEN run_at > ?2 THEN 'delayed' ELSE 'queued' END
     WHERE id = ?1 AND state = 'held'";
-
-const ACTIVE: &str = "SELECT id, function, state FROM asyncq_job WHERE service = ?1 AND state = ";
 
 impl Store {
     /// Cancels a job that waits, or asks the processor of one that runs to end it.
@@ -167,34 +165,45 @@ pub(super) fn cancel_waiting(
         None => format!("service `{service}`"),
         Some(function) => format!("function `{function}` of service `{service}`"),
     };
-    let mut found: Vec<(JobId, State)> = Vec::new();
+    let names: Vec<Value<'_>> = match function {
+        None => vec![service.as_str().into()],
+        Some(function) => vec![service.as_str().into(), function.as_str().into()],
+    };
+    // The state stands in the text, so that its partial index serves.
+    let which = |state| {
+        let of_function = if function.is_some() { " AND function = ?2" } else { "" };
+        format!("WHERE service = ?1 AND state = '{state}'{of_function}")
+    };
+    let (mut found, mut waits) = (Vec::new(), Vec::new());
     for state in [State::Processing, State::Held, State::Delayed, State::Queued] {
-        // The state stands in the text, so that its partial index serves.
-        let sql = format!("{ACTIVE}'{state}' ORDER BY id");
-        tx.query(&sql, &[service.as_str().into()], &mut |row| {
-            let name = row.str(1)?;
-            if function.is_none_or(|function| function.as_str() == name) {
-                found.push((JobId(row.i64(0)?), state));
-            }
-            Ok(())
-        })?;
-        if state == State::Processing && !found.is_empty() {
-            let message = format!("{what} has {}", count(found.len(), "running job"));
-            let hint = format!("wait for job {0} to end, or `asyncq job cancel {0}`", found[0].0);
+        let sql = format!("SELECT id FROM asyncq_job {} ORDER BY id /*! FOR NO KEY UPDATE */", which(state));
+        let jobs = tx.all(&sql, &names, |row| row.i64(0).map(JobId))?;
+        if state == State::Processing && !jobs.is_empty() {
+            let message = format!("{what} has {}", count(jobs.len(), "running job"));
+            let hint = format!("wait for job {0} to end, or `asyncq job cancel {0}`", jobs[0]);
             return Err(Error::new(Kind::Busy, message).with_hint(hint));
         }
+        if !jobs.is_empty() {
+            waits.push((state, jobs.len() as u64));
+            found.extend(jobs);
+        }
     }
-    found.sort_unstable_by_key(|(id, _)| *id);
     if !found.is_empty() && waiting == IfWaiting::Refuse {
         let message = format!("{what} has {}", count(found.len(), "waiting job"));
         return Err(Error::new(Kind::Denied, message).with_hint("`--force` removes it and cancels them"));
     }
-    let now = tx.now();
-    for (id, state) in &found {
-        tx.change(CANCEL, &[id.0.into(), now.into(), state.as_str().into()])?;
+    let now = tx.now().into();
+    for (state, jobs) in waits {
+        let time = names.len() + 1;
+        let sql = format!("UPDATE asyncq_job SET state = 'cancelled', finished_at = ?{time} {}", which(state));
+        if tx.execute(&sql, &[&names[..], &[now]].concat())? != jobs {
+            return Err(tx.passed_over());
+        }
     }
-    let oldest = found.iter().take(10).map(|(id, _)| *id).collect();
-    Ok(Removed { cancelled: found.len() as u64, oldest })
+    found.sort_unstable();
+    let cancelled = found.len() as u64;
+    found.truncate(10);
+    Ok(Removed { cancelled, oldest: found })
 }
 
 fn count(number: usize, noun: &str) -> String {

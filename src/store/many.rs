@@ -1,10 +1,11 @@
 //! What people do with many jobs at once, in steps that keep nobody waiting for long.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::engine::{Reference, Tx, Value};
 use super::job::{CANCEL, CANCELLING, RETRY, START, state};
 use super::select::oldest;
+use super::set::{AT_ONCE, WORTH_A_SET, on_set, run_on_set};
 use super::{Store, function};
 use crate::domain::function::FunctionName;
 use crate::domain::job::{JobId, State};
@@ -30,9 +31,10 @@ pub struct Step {
 
 const REMOVE: &str = "DELETE FROM asyncq_job WHERE id = ?1 AND state = ?2";
 const STILL: &str = "SELECT 1 FROM asyncq_job WHERE id = ?1 AND state = ?2";
-const ENDED_THEN: &str = "AND COALESCE(finished_at, 0) = COALESCE(?3, 0)";
+/// A job that has ended once more since then has a later time.
+const ENDED_BY_THEN: &str = "AND COALESCE(finished_at, 0) <= CAST(?3 AS BIGINT)";
 const IS_CALLABLE: &str = "AND EXISTS (SELECT 1 FROM asyncq_function f
-    WHERE f.service = asyncq_job.service AND f.name = asyncq_job.function)";
+    WHERE f.service = asyncq_job.service AND f.name = asyncq_job.function /*! FOR KEY SHARE */)";
 
 /// A job that matches.
 struct Match {
@@ -58,18 +60,10 @@ impl Store {
         self.write(|tx| {
             (step.changed, step.asked, step.refused) = (0, Vec::new(), None);
             let references = if many.change == JobChange::Remove { holding(tx)? } else { Vec::new() };
-            for job in &found {
-                let done = match change(tx, many.change, job, &references)? {
-                    Ok(done) => done,
-                    Err(why) => {
-                        Refusal::add(&mut step.refused, Refusal { jobs: 1, first: job.id, why });
-                        continue;
-                    }
-                };
-                step.changed += done;
-                if done > 0 && many.change == JobChange::Cancel && job.state == State::Processing {
-                    step.asked.push(job.id);
-                }
+            let states: BTreeSet<State> = found.iter().map(|job| job.state).collect();
+            for state in states {
+                let jobs: Vec<&Match> = found.iter().filter(|job| job.state == state).collect();
+                Changes::new(many.change, state, &references).make(tx, &jobs, &mut step)?;
             }
             Ok(())
         })?;
@@ -123,49 +117,108 @@ fn holding(tx: &mut dyn Tx) -> Result<Vec<Reference>> {
     Ok(references)
 }
 
-/// Removes a job unless it is no longer as it was found, or somebody refers to it: a foreign key may complain of that only
-/// when everything is done.
-fn remove(tx: &mut dyn Tx, job: &Match, references: &[Reference]) -> Result<Result<u64>> {
-    let mut sql = format!("{REMOVE} {ENDED_THEN}");
-    for reference in references {
-        sql += " AND NOT ";
-        sql += &reference.condition();
-    }
-    tx.try_execute(&sql, &[job.id.0.into(), job.state.as_str().into(), job.finished_at.into()])
+/// Changes of jobs that were found in one state.
+struct Changes<'a> {
+    change: JobChange,
+    was: State,
+    references: &'a [Reference],
+    /// Changes job `?1` unless it is no longer as it was found. It removes no job that somebody refers to: a foreign key may
+    /// complain of that only when everything is done.
+    sql: String,
 }
 
-/// Changes a job unless it is no longer as it was found; gives how many it changed, or which rule refuses that.
-fn change(tx: &mut dyn Tx, change: JobChange, job: &Match, references: &[Reference]) -> Result<Result<u64, String>> {
-    let (id, was): (Value<'_>, Value<'_>) = (job.id.0.into(), job.state.as_str().into());
-    let now = tx.now();
-    let done = match change {
-        JobChange::Cancel if job.state == State::Processing => tx.try_execute(CANCELLING, &[id]),
-        JobChange::Cancel => tx.try_execute(CANCEL, &[id, now.into(), was]),
-        JobChange::Retry => tx.try_execute(&format!("{RETRY} {IS_CALLABLE}"), &[id, now.into(), was]),
-        JobChange::Start => tx.try_execute(&format!("{START} {IS_CALLABLE}"), &[id, now.into()]),
-        JobChange::Remove => remove(tx, job, references),
-    };
-    match done? {
-        Ok(0) => why_not(tx, change, job, references),
-        done => Ok(done.map_err(|error| error.to_string())),
+impl Changes<'_> {
+    fn new(change: JobChange, was: State, references: &[Reference]) -> Changes<'_> {
+        let sql = match change {
+            JobChange::Cancel if was == State::Processing => CANCELLING.to_owned(),
+            JobChange::Cancel => CANCEL.to_owned(),
+            JobChange::Retry => format!("{RETRY} {IS_CALLABLE}"),
+            JobChange::Start => format!("{START} {IS_CALLABLE}"),
+            JobChange::Remove => {
+                let kept: Vec<String> = references.iter().map(|it| format!(" AND NOT {}", it.condition())).collect();
+                format!("{REMOVE} {ENDED_BY_THEN}{}", kept.concat())
+            }
+        };
+        Changes { change, was, references, sql }
     }
-}
 
-/// What kept a job from changing: a rule of the application, or nothing that is to be told, as it changed before.
-fn why_not(tx: &mut dyn Tx, change: JobChange, job: &Match, references: &[Reference]) -> Result<Result<u64, String>> {
-    let args: [Value<'_>; 3] = [job.id.0.into(), job.state.as_str().into(), job.finished_at.into()];
-    let (still, count) = still(change);
-    if tx.first(&still, &args[..count], |_| Ok(()))?.is_none() {
-        return Ok(Ok(0));
-    }
-    for reference in references {
-        let is_referred_to = format!("SELECT 1 FROM asyncq_job WHERE id = ?1 AND {}", reference.condition());
-        if tx.first(&is_referred_to, &args[..1], |_| Ok(()))?.is_some() {
-            return Ok(Err(format!("table `{}` refers to job {}", reference.table, job.id)));
+    /// The parameters of the statement but the first.
+    fn rest(&self, tx: &dyn Tx, job: &Match) -> Vec<Value<'static>> {
+        let (was, now) = (self.was.as_str().into(), tx.now().into());
+        match self.change {
+            JobChange::Cancel if self.was == State::Processing => Vec::new(),
+            JobChange::Cancel | JobChange::Retry => vec![now, was],
+            JobChange::Start => vec![now],
+            JobChange::Remove => vec![was, ended(job)],
         }
     }
-    let error = tx.passed_over();
-    if error.kind() == Kind::Denied { Ok(Err(error.to_string())) } else { Err(error) }
+
+    /// Changes these jobs, by sets where no rule of the application refuses one of them, and says in `step` what came of it.
+    fn make(&self, tx: &mut dyn Tx, jobs: &[&Match], step: &mut Step) -> Result<()> {
+        let asks = self.change == JobChange::Cancel && self.was == State::Processing;
+        let (mut on_set_sql, mut ids) = (None, Vec::new());
+        for some in jobs.chunks(AT_ONCE) {
+            if !asks && some.len() >= WORTH_A_SET {
+                ids.clear();
+                ids.extend(some.iter().map(|job| job.id));
+                let Some(newest) = some.iter().max_by_key(|job| job.finished_at) else { continue };
+                let rest = self.rest(tx, newest);
+                let sql = on_set_sql.get_or_insert_with(|| on_set(&self.sql, 1 + rest.len()));
+                if let Ok(count) = run_on_set(tx, sql, &ids, &rest)? {
+                    step.changed += count;
+                    // Those that are as they were found were passed over.
+                    for job in some.iter().filter(|_| count < some.len() as u64) {
+                        self.add_refusal(tx, job, step)?;
+                    }
+                    continue;
+                }
+            }
+            for job in some {
+                let args = [vec![job.id.0.into()], self.rest(tx, job)].concat();
+                match tx.try_execute(&self.sql, &args)? {
+                    Ok(0) => self.add_refusal(tx, job, step)?,
+                    Ok(_) => {
+                        step.changed += 1;
+                        step.asked.extend(asks.then_some(job.id));
+                    }
+                    Err(why) => step.refuse(job.id, why.to_string()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what kept a job from changing, if that is a rule of the application, and not that the job has changed meanwhile.
+    fn add_refusal(&self, tx: &mut dyn Tx, job: &Match, step: &mut Step) -> Result<()> {
+        let args: [Value<'_>; 3] = [job.id.0.into(), self.was.as_str().into(), ended(job)];
+        let (still, count) = still(self.change);
+        if tx.first(&still, &args[..count], |_| Ok(()))?.is_none() {
+            return Ok(());
+        }
+        for reference in self.references {
+            let is_referred_to = format!("SELECT 1 FROM asyncq_job WHERE id = ?1 AND {}", reference.condition());
+            if tx.first(&is_referred_to, &args[..1], |_| Ok(()))?.is_some() {
+                step.refuse(job.id, format!("table `{}` refers to job {}", reference.table, job.id));
+                return Ok(());
+            }
+        }
+        let error = tx.passed_over();
+        if error.kind() != Kind::Denied {
+            return Err(error);
+        }
+        step.refuse(job.id, error.to_string());
+        Ok(())
+    }
+}
+
+impl Step {
+    fn refuse(&mut self, job: JobId, why: String) {
+        Refusal::add(&mut self.refused, Refusal { jobs: 1, first: job, why });
+    }
+}
+
+fn ended(job: &Match) -> Value<'static> {
+    job.finished_at.unwrap_or(Timestamp(0)).into()
 }
 
 /// The statement that finds a job if it can still be changed as it was found, and how many values it takes.
@@ -173,28 +226,24 @@ fn still(change: JobChange) -> (String, usize) {
     match change {
         JobChange::Cancel => (STILL.to_owned(), 2),
         JobChange::Retry | JobChange::Start => (format!("{STILL} {IS_CALLABLE}"), 2),
-        JobChange::Remove => (format!("{STILL} {ENDED_THEN}"), 3),
+        JobChange::Remove => (format!("{STILL} {ENDED_BY_THEN}"), 3),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::sqlite::in_a_new_store;
+    use crate::store::sqlite::plan::plan;
 
     #[test]
-    fn whether_a_job_is_as_it_was_found_is_looked_up_by_its_number() {
-        in_a_new_store(&mut |tx| {
-            for change in [JobChange::Cancel, JobChange::Retry, JobChange::Start, JobChange::Remove] {
-                let (sql, count) = still(change);
-                let args = [7.into(), "error".into(), 8.into()];
-                let sql = format!("EXPLAIN QUERY PLAN {sql}");
-                let plan = tx.all(&sql, &args[..count], |row| Ok(row.str(3)?.to_owned()))?;
-                let (job, rest) = plan.split_first().unwrap();
-                assert_eq!(job, "SEARCH asyncq_job USING INTEGER PRIMARY KEY (rowid=?)");
-                assert!(!rest.iter().any(|step| step.starts_with("SCAN f")), "{rest:?}");
+    fn jobs_are_changed_by_number_and_looked_up_by_number_where_they_did_not_change() {
+        for change in [JobChange::Cancel, JobChange::Retry, JobChange::Start, JobChange::Remove] {
+            let Changes { sql, .. } = Changes::new(change, State::Error, &[]);
+            for sql in [on_set(&sql, 3), sql, still(change).0] {
+                let plan = plan(&sql);
+                assert!(plan[0].starts_with("SEARCH asyncq_job ") && plan[0].ends_with("rowid=?)"), "{plan:?}");
+                assert!(!plan.iter().any(|step| step.starts_with("SCAN f")), "{plan:?}");
             }
-            Ok(())
-        });
+        }
     }
 }

@@ -23,6 +23,7 @@ mod rescue;
 mod schema;
 mod select;
 mod service;
+mod set;
 mod sqlite;
 
 pub use cycle::{Cycle, CycleResult, ServiceStatus};

@@ -9,7 +9,7 @@ use crate::domain::job::{Job, JobId, State};
 use crate::domain::log::{Log, Stream};
 use crate::domain::processor::ProcessorId;
 use crate::domain::query::{JobPage, JobQuery};
-use crate::domain::retry::POISON_SUSPECT;
+use crate::domain::retry::POISON;
 use crate::error::{Error, Kind, Result};
 
 /// How many jobs a page holds at most.
@@ -76,7 +76,7 @@ pub struct QueuePosition {
     /// Who claimed it last.
     pub processor: Option<ProcessorId>,
     /// Whether it runs alone, as processors died while they ran it.
-    pub is_suspect: bool,
+    pub is_poison: bool,
     /// How many queued calls come before it, of at most [`Store::MOST_BEFORE`].
     pub before: u64,
 }
@@ -97,7 +97,7 @@ impl Store {
             let found = tx.first(LINE, &args, |row| {
                 Ok(QueuePosition {
                     processor: row.int(0)?.map(ProcessorId),
-                    is_suspect: row.i64(1)? >= POISON_SUSPECT,
+                    is_poison: row.i64(1)? >= POISON,
                     before: row.i64(2)?.cast_unsigned(),
                 })
             })?;
@@ -196,16 +196,11 @@ fn pieces(text: &str) -> Option<Vec<(Stream, usize)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::sqlite::in_a_new_store;
+    use crate::store::sqlite::plan::plan;
 
     #[test]
     fn a_place_in_the_line_is_counted_in_the_index_of_what_is_queued() {
-        let mut plan = Vec::new();
-        in_a_new_store(&mut |tx| {
-            let args = [7.into(), "events".into(), 0.into(), 0.into(), 1000.into()];
-            plan = tx.all(&format!("EXPLAIN QUERY PLAN {LINE}"), &args, |row| Ok(row.str(3)?.to_owned()))?;
-            Ok(())
-        });
+        let mut plan = plan(LINE);
         plan.retain(|step| step.starts_with("SEARCH") || step.starts_with("SCAN"));
         plan.sort();
         assert_eq!(

@@ -1,6 +1,6 @@
 //! Taking over from a processor that died.
 
-use super::engine::Tx;
+use super::engine::{Tx, damaged};
 use super::{Store, finish};
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::job::{Fence, JobId, State, Token};
@@ -18,30 +18,34 @@ pub struct Rescued {
 }
 
 const JOBS: &str = "SELECT id, attempt, claim, crashes, cancelling, started_at, service FROM asyncq_job
-    WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 0 ORDER BY id";
+    WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 0 ORDER BY id
+    /*! FOR NO KEY UPDATE */";
 const TOKENS: &str = "SELECT token, id FROM asyncq_job WHERE token IS NOT NULL AND processor = ?1";
-const PUT_BACK: &str = "UPDATE asyncq_job SET state = ?2, finished_at = ?3, error = ?4, crashes = crashes + 1,
-    token = NULL, cancelling = 0 WHERE id = ?1";
+const PUT_BACK: &str = concat!(
+    "UPDATE asyncq_job SET state = ?5, finished_at = ?6, error = ?7, crashes = crashes + 1, token = NULL, cancelling = 0
+    WHERE id = ?1",
+    finish::fenced!(),
+    "'processing'"
+);
 const ATTEMPT: &str = "INSERT INTO asyncq_attempt (job, number, processor, started_at, finished_at, ending, error)
     VALUES (?1, ?2, ?3, ?4, ?5, 'crash', ?6) ON CONFLICT (job, number) DO NOTHING";
-const CHILDREN: &str = "SELECT id FROM asyncq_job
+const END_CHILDREN: &str = "UPDATE asyncq_job SET state = 'error', finished_at = ?2, error = ?3, token = NULL
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 1";
 const FORGET_TOKENS: &str = "UPDATE asyncq_job SET token = NULL WHERE token IS NOT NULL AND processor = ?1";
-const END_CHILD: &str = "UPDATE asyncq_job SET state = 'error', finished_at = ?2, error = ?3, token = NULL
-    WHERE id = ?1";
-const OF_ORIGINAL: &str = "SELECT store <> ?2 FROM asyncq_processor WHERE id = ?1";
+const OF_ORIGINAL: &str = "SELECT store <> ?2 FROM asyncq_processor WHERE id = ?1 /*! FOR UPDATE */";
 /// What is `processing`, and belongs to a processor that does not exist.
 const ORPHANED: &str = "SELECT id, token FROM asyncq_job WHERE token IS NOT NULL AND state = 'processing'
     AND NOT EXISTS (SELECT 1 FROM asyncq_processor p WHERE p.id = asyncq_job.processor) ORDER BY +id";
 /// What is `processing` without a token, which no claim leaves. No index has it, as each claim would have to pay for that.
 const TOKENLESS: &str = "SELECT id FROM asyncq_job WHERE state = 'processing' AND token IS NULL";
 const UNOWNED: &str = "SELECT immediate, cancelling FROM asyncq_job WHERE id = ?1 AND state = 'processing'
-    AND (token IS NULL OR NOT EXISTS (SELECT 1 FROM asyncq_processor p WHERE p.id = asyncq_job.processor))";
+    AND (token IS NULL OR NOT EXISTS (SELECT 1 FROM asyncq_processor p WHERE p.id = asyncq_job.processor))
+    /*! FOR NO KEY UPDATE */";
 const DISOWN: &str = "UPDATE asyncq_job SET state = ?2, finished_at = ?3, error = ?4, token = NULL, cancelling = 0
     WHERE id = ?1 AND state = 'processing'";
 const FREE_SLOTS: &str = "DELETE FROM asyncq_slot WHERE processor = ?1";
 const TAKE_SLOT: &str = "INSERT INTO asyncq_slot (service, processor, taken) VALUES (?1, ?2, 1)
-    ON CONFLICT (service, processor) DO UPDATE SET taken = taken + 1";
+    ON CONFLICT (service, processor) DO UPDATE SET taken = asyncq_slot.taken + 1";
 const FORGET: &str = "DELETE FROM asyncq_processor WHERE id = ?1";
 
 impl Store {
@@ -104,7 +108,7 @@ impl Store {
                 };
                 let finished_at = state.has_ended().then_some(now);
                 let args = [job.0.into(), state.as_str().into(), finished_at.into(), error.as_ref().into()];
-                tx.execute(DISOWN, &args)?;
+                tx.change(DISOWN, &args)?;
                 finish::end_children(tx, job)?;
                 back.push((job, state));
             }
@@ -172,9 +176,7 @@ impl Store {
             // Their parent completed itself, so that it was not among the jobs above.
             let now = tx.now();
             let error = failure(FailureKind::Parent, "the processor of the job that made this call died");
-            for child in tx.all(CHILDREN, &[dead.0.into()], |row| row.i64(0))? {
-                tx.execute(END_CHILD, &[child.into(), now.into(), (&error).into()])?;
-            }
+            tx.execute(END_CHILDREN, &[dead.0.into(), now.into(), (&error).into()])?;
             // Those of jobs that completed themselves.
             tx.execute(FORGET_TOKENS, &[dead.0.into()])?;
             tx.execute(FORGET, &[dead.0.into()])?;
@@ -205,11 +207,17 @@ fn crashed(tx: &mut dyn Tx, job: &ClaimOfDead, why: &str) -> Result<State> {
     let error = failure(FailureKind::Crash, &message);
     let final_error = (state == State::Error).then_some(&error);
     let finished_at = state.has_ended().then_some(now);
-    let args = [id.0.into(), state.as_str().into(), finished_at.into(), final_error.into()];
-    if let Err(refusal) = tx.try_execute(PUT_BACK, &args)? {
-        state = State::Error;
-        let error = failure(FailureKind::Refused, &refusal.to_string());
-        tx.execute(PUT_BACK, &[id.0.into(), state.as_str().into(), now.into(), (&error).into()])?;
+    let [job_id, number, processor, claim] = finish::fence(&job.fence);
+    let args = [job_id, number, processor, claim, state.as_str().into(), finished_at.into(), final_error.into()];
+    match tx.try_execute(PUT_BACK, &args)? {
+        Ok(1) => {}
+        Ok(_) => return Err(damaged(&format!("job {id} stands in the index of running jobs, and does not run"))),
+        Err(refusal) => {
+            state = State::Error;
+            let error = failure(FailureKind::Refused, &refusal.to_string());
+            let end = [state.as_str().into(), now.into(), (&error).into()];
+            tx.change(PUT_BACK, &[job_id, number, processor, claim, end[0], end[1], end[2]])?;
+        }
     }
     let started_at = job.started_at.unwrap_or(now.0);
     tx.execute(ATTEMPT, &[id.0.into(), attempt.into(), dead.0.into(), started_at.into(), now.into(), (&error).into()])?;
@@ -222,18 +230,17 @@ fn failure(kind: FailureKind, message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{ORPHANED, UNOWNED};
+    use super::*;
+    use crate::store::sqlite::plan::ways_to_jobs;
 
-    /// Among millions of jobs.
     #[test]
-    fn what_belongs_to_nobody_is_found_by_an_index() {
-        let database = rusqlite::Connection::open_in_memory().unwrap();
-        database.execute_batch(crate::store::sqlite::schema_script::FRESH).unwrap();
-        for (sql, way) in [(ORPHANED, "USING INDEX asyncq_job_token"), (UNOWNED, "USING INTEGER PRIMARY KEY (rowid=?)")]
-        {
-            let mut plan = database.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-            let plan: Vec<String> = plan.raw_query().mapped(|row| row.get(3)).collect::<Result<_, _>>().unwrap();
-            assert!(plan[0].contains(&format!("asyncq_job {way}")), "{plan:?}");
+    fn what_a_dead_processor_leaves_is_found_by_an_index() {
+        for sql in [JOBS, TOKENS, END_CHILDREN, FORGET_TOKENS] {
+            assert_eq!(ways_to_jobs(sql), ["INDEX asyncq_job_token (processor=?)"], "{sql}");
         }
+        for sql in [UNOWNED, PUT_BACK, DISOWN] {
+            assert_eq!(ways_to_jobs(sql), ["INTEGER PRIMARY KEY (rowid=?)"], "{sql}");
+        }
+        assert_eq!(ways_to_jobs(ORPHANED), ["SCAN asyncq_job USING INDEX asyncq_job_token"]);
     }
 }

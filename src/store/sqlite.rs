@@ -16,6 +16,8 @@ mod mend;
 mod migrate;
 pub(super) mod new_file;
 pub(super) mod permissions;
+#[cfg(test)]
+pub(super) mod plan;
 mod row;
 mod rules;
 pub(super) mod schema_script;

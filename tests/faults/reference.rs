@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use asyncq::Kind;
 use asyncq::domain::attempt::{Ending, FailureKind};
 use asyncq::domain::job::{Fence, Finish, State};
-use asyncq::domain::retry::{CRASHES, POISON_SUSPECT};
+use asyncq::domain::retry::{CRASHES, POISON};
 
 pub type Name = (u8, u8);
 
@@ -337,14 +337,14 @@ impl Reference {
     /// What two processors died of is claimed with empty hands only, alone, and one at a time; the oldest processor takes
     /// nothing before it.
     fn choose(&self, who: (u8, i64), mut ready: Vec<i64>, count: usize, held: usize) -> Vec<i64> {
-        let is_suspect = |id: &i64| self.jobs[id].crashes >= POISON_SUSPECT;
+        let is_poison = |id: &i64| self.jobs[id].crashes >= POISON;
         let on =
             |job: &Job| job.called.name.0 == who.0 && job.depth == 0 && job.state == State::Processing && job.token;
-        let one_runs = self.jobs.iter().any(|(id, job)| on(job) && is_suspect(id));
+        let one_runs = self.jobs.iter().any(|(id, job)| on(job) && is_poison(id));
         let oldest = self.slots.keys().filter(|slot| slot.0 == who.0).map(|slot| slot.1).min();
-        if let Some(first) = ready.iter().take(count).position(is_suspect) {
+        if let Some(first) = ready.iter().take(count).position(is_poison) {
             if one_runs || held > 0 && oldest != Some(who.1) {
-                ready.retain(|id| !is_suspect(id));
+                ready.retain(|id| !is_poison(id));
             } else {
                 ready.truncate(if held == 0 { first.max(1) } else { first });
             }

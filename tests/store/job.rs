@@ -53,7 +53,7 @@ conformance! {
         let before = |store: &mut Store| ids.iter().map(|id| line(store, *id).before).collect::<Vec<_>>();
         assert_eq!(before(store), [0, 1, 2, 3]);
         let second = line(store, ids[1]);
-        assert!(second.processor.is_none() && !second.is_suspect);
+        assert!(second.processor.is_none() && !second.is_poison);
         let processor = processor(store, 1);
         claim(store, processor);
         assert_eq!(before(store), [0, 0, 1, 2]);

@@ -56,16 +56,16 @@ conformance! {
         let (oldest, younger) = (processor(store, 1), processor(store, 2));
         enqueue(store, 1);
         let before = claim(store, oldest);
-        let suspects = [enqueue(store, 2), enqueue(store, 3)];
+        let poison = [enqueue(store, 2), enqueue(store, 3)];
         for number in 3..=4 {
             let dead = processor(store, number);
             assert_eq!(run_cycle(store, dead, &[], 0, 2).claims.len(), 2);
             store.rescue(dead, None).unwrap();
         }
         let (second, third) = (enqueue(store, 4), enqueue(store, 5));
-        for (id, is_suspect) in [(suspects[0], true), (second, false)] {
+        for (id, is_poison) in [(poison[0], true), (second, false)] {
             let job = store.job(id).unwrap();
-            assert_eq!(store.line(&job).unwrap().is_suspect, is_suspect);
+            assert_eq!(store.line(&job).unwrap().is_poison, is_poison);
         }
         let jobs = |run_cycle: &CycleResult| run_cycle.claims.iter().map(|claim| claim.fence.job).collect::<Vec<_>>();
         // Whoever has something in his hands passes them over, unless he is the oldest: then he waits until he has not.
@@ -74,11 +74,11 @@ conformance! {
         let waits = run_cycle(store, oldest, &[], 1, 3);
         assert_eq!((jobs(&waits), waits.status.ready), (vec![], false));
         let alone = run_cycle(store, oldest, &[&ends(&before, &Outcome::Completed)], 0, 3);
-        assert_eq!((jobs(&alone), alone.claims[0].before.crashes, alone.slots), (vec![suspects[0]], 2, 1));
+        assert_eq!((jobs(&alone), alone.claims[0].before.crashes, alone.slots), (vec![poison[0]], 2, 1));
         // While one runs, the others are nobody's, even if his hands are empty.
         assert_eq!(jobs(&run_cycle(store, younger, &[], 0, 3)), [third]);
         let end = ends(&alone.claims[0], &Outcome::Completed);
-        assert_eq!(jobs(&run_cycle(store, oldest, &[&end], 0, 3)), [suspects[1]]);
+        assert_eq!(jobs(&run_cycle(store, oldest, &[&end], 0, 3)), [poison[1]]);
     }
 
     fn what_had_not_begun_did_not_crash(store: &mut Store) {
