@@ -19,6 +19,7 @@ mod function;
 mod job;
 mod nested;
 mod place;
+mod race;
 mod rescue;
 mod service;
 mod upgrade;
