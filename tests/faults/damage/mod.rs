@@ -515,7 +515,7 @@ fn damage_is_told_and_never_made_worse() {
 const READERS: [(&str, &[&str]); 9] = [
     ("sqlite_schema", &["job list", "enqueue events note", "service add more", "process", "init"]),
     ("asyncq_schema", &["job list", "enqueue events note", "process", "init"]),
-    ("asyncq_service", &["service list", "enqueue events note", "process", "init"]),
+    ("asyncq_service", &["service list", "service set events --concurrency 2", "process", "init"]),
     ("asyncq_function", &["function list events", "enqueue events note", "init"]),
     ("asyncq_job", &["job list --limit 0", "job show 3", "enqueue events note", "process", "job clean", "init"]),
     ("asyncq_job_queued", &["enqueue events note", "process", "init"]),
