@@ -16,9 +16,9 @@ use crate::domain::log::Stream;
 use crate::domain::text::escape_control;
 use crate::error::{Error, Kind, reason};
 
-/// Enqueues all calls of a batch and prints the numbers of their jobs, one a line, in the order of the lines.
+/// Enqueues all calls of a batch and prints the numbers of their jobs in the order of the lines, one number a line.
 pub fn run(session: &Session, request: BatchRequest) -> anyhow::Result<u8> {
-    let bar = bar(session, &request.input);
+    let bar = progress_bar(session, &request.input);
     let mut count = 0;
     let done = session.open()?.enqueue_batch(request, &session.caller, |progress: &BatchProgress<'_>| {
         count += progress.jobs.len();
@@ -54,8 +54,8 @@ pub fn open(path: &Path) -> anyhow::Result<File> {
     })
 }
 
-/// Shows a person how far it is.
-fn bar(session: &Session, input: &File) -> ProgressBar {
+/// A progress bar, if a person reads stderr.
+fn progress_bar(session: &Session, input: &File) -> ProgressBar {
     if session.is_quiet() || !stdio::is_terminal(Stream::Err) {
         return ProgressBar::hidden();
     }
@@ -71,18 +71,21 @@ fn print(jobs: &[Enqueued]) -> anyhow::Result<()> {
     let mut out = BufWriter::new(Sink(Stream::Out));
     let printed = jobs.iter().try_for_each(|job| writeln!(out, "{}", job.id())).and_then(|()| out.flush());
     match printed {
-        // Whoever does not want the numbers still wants the calls.
+        // A reader that does not want the numbers still wants the calls.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => {
             let (first, last) = (jobs.first().map(|job| job.id()), jobs.last().map(|job| job.id()));
             let message = match (first, last) {
                 (Some(first), Some(last)) => {
-                    format!("jobs {first} to {last} are made, but that could not be printed: {}", in_words(&error))
+                    format!(
+                        "jobs {first} to {last} were enqueued, but their numbers could not be printed: {}",
+                        in_words(&error)
+                    )
                 }
                 _ => error.to_string(),
             };
             Err(Error::new(Kind::Io, message)
-                .with_hint("do not make these calls again; `asyncq job list` shows them")
+                .with_hint("do not enqueue these calls again; `asyncq job list` shows them")
                 .into())
         }
         Ok(()) => Ok(()),

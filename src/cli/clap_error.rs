@@ -1,4 +1,4 @@
-//! What is wrong with a command line, in the form and the words of all other errors.
+//! Errors of clap, in the form of all other errors: a sentence and a hint.
 
 use std::ffi::OsString;
 use std::num::IntErrorKind;
@@ -6,29 +6,29 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::output::{command_line, nobody_reads};
+use super::output::{command_line, is_broken_pipe};
 use super::{exit, session, stdio};
 use crate::domain::suggest::nearest;
 
-/// What was typed behind the name of the program that `root` makes.
+/// The words that were typed after the name of the program, for the command line that `root` describes.
 struct Typed<'a> {
     words: &'a [OsString],
     root: fn() -> clap::Command,
 }
 
-/// Tells what is wrong with a command line of the program that `root` makes. Help and version are no errors; nobody may be
-/// reading them any more.
-pub fn tell(error: &clap::Error, root: fn() -> clap::Command) -> ExitCode {
+/// Prints an error of the command line that `root` describes. clap also passes help and version through here, which are not
+/// errors; their reader may be gone.
+pub fn report(error: &clap::Error, root: fn() -> clap::Command) -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     let typed = Typed { words: &words, root };
     match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            stdio::tell(&asked(&typed).render_help().ansi().to_string());
+            stdio::print_message(&asked(&typed).render_help().ansi().to_string());
             return ExitCode::from(exit::USAGE);
         }
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             return match stdio::print(&error.render().ansi().to_string()).map_err(Into::into) {
-                Err(error) if !nobody_reads(&error) => {
+                Err(error) if !is_broken_pipe(&error) => {
                     session::show_error(&error);
                     ExitCode::from(exit::code(&error))
                 }
@@ -42,7 +42,7 @@ pub fn tell(error: &clap::Error, root: fn() -> clap::Command) -> ExitCode {
     ExitCode::from(exit::USAGE)
 }
 
-/// The sentence and the hint for what clap found.
+/// The sentence and the hint for an error of clap.
 fn explain(error: &clap::Error, typed: &Typed<'_>) -> (String, String) {
     let asked = asked(typed);
     let name = asked.get_bin_name().unwrap_or("asyncq");
@@ -71,7 +71,7 @@ fn explain(error: &clap::Error, typed: &Typed<'_>) -> (String, String) {
             let may_be = context(error, ContextKind::ValidValue);
             let near = nearest(&value, may_be.iter().map(String::as_str));
             let hint = near.map_or(help, |near| format!("did you mean `{near}`?"));
-            (format!("`{arg}` cannot be `{value}`: it is {}", list(&may_be, "or")), hint)
+            (format!("`{arg}` cannot be `{value}`: it must be {}", list(&may_be, "or")), hint)
         }
         ErrorKind::ValueValidation => {
             let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
@@ -86,7 +86,7 @@ fn explain(error: &clap::Error, typed: &Typed<'_>) -> (String, String) {
             (format!("`{arg}` cannot be used with {}", list(&others, "and")), help)
         }
         ErrorKind::MissingRequiredArgument => missing(error, &asked, help),
-        ErrorKind::TooManyValues => (format!("`{arg}` takes no value, and `{value}` is one"), help),
+        ErrorKind::TooManyValues => (format!("`{arg}` takes no value, so `{value}` is not allowed"), help),
         ErrorKind::InvalidUtf8 => not_text(typed.words),
         _ => {
             let said = error.render().to_string();
@@ -96,7 +96,7 @@ fn explain(error: &clap::Error, typed: &Typed<'_>) -> (String, String) {
     }
 }
 
-/// What clap tells beside the kind of its error.
+/// What clap adds to the kind of its error.
 fn context(error: &clap::Error, kind: ContextKind) -> Vec<String> {
     match error.get(kind) {
         Some(ContextValue::String(text)) => vec![text.clone()],
@@ -123,7 +123,7 @@ fn list(names: &[String], and: &str) -> String {
     }
 }
 
-/// The command that was asked for, as far as there is one.
+/// The command that was typed, as far as it exists.
 fn asked(typed: &Typed<'_>) -> clap::Command {
     let mut command = (typed.root)();
     command.build();
@@ -135,7 +135,7 @@ fn asked(typed: &Typed<'_>) -> clap::Command {
     command
 }
 
-/// The way out of an option that the command does not have.
+/// The hint for an option that the command does not have.
 fn other_option(asked: &clap::Command, option: &str, typed: &Typed<'_>) -> String {
     let name = asked.get_bin_name().unwrap_or("asyncq");
     let long = option.trim_start_matches('-');
@@ -150,11 +150,11 @@ fn other_option(asked: &clap::Command, option: &str, typed: &Typed<'_>) -> Strin
         return format!("a name cannot begin with `-`; `{name} --help` lists all options");
     }
     if name.starts_with("asyncq function") && asked.get_arguments().any(clap::Arg::is_last_set) {
-        return "options of the program stand behind it, and `--` before it".to_owned();
+        return "put `--` before the program, and its options after it".to_owned();
     }
     if name == "asyncq enqueue" {
         if ["in", "at", "delay", "run-at"].contains(&long) {
-            return "a call that is to run later is made by SQL, with `run_at` (docs/sql.md)".to_owned();
+            return "to run a call later, insert it by SQL with `run_at` (docs/sql.md)".to_owned();
         }
         return format!(
             "if it is an argument of the call, put `--` before the arguments: `{name} SERVICE FUNCTION -- {option}`"
@@ -166,8 +166,8 @@ fn other_option(asked: &clap::Command, option: &str, typed: &Typed<'_>) -> Strin
     format!("`{name} --help` lists all options")
 }
 
-/// Whether an option stands where a service or a function is named: with a name in its place, the command line has as many
-/// words as it may have.
+/// Whether an option stands in the place of a service or a function: with a name in its place, the command line would have
+/// the right number of words.
 fn stands_for_a_name(name: &str, option: &str, typed: &Typed<'_>) -> bool {
     let at = typed.words.iter().position(|word| word == option);
     let (true, Some(at)) = (name.starts_with("asyncq function ") || name.starts_with("asyncq service "), at) else {
@@ -200,7 +200,7 @@ fn commands_with(command: &clap::Command, long: &str, found: &mut Vec<String>) {
     }
 }
 
-/// The way out of a word that the command has no place for.
+/// The hint for a word that the command has no place for.
 fn too_many(name: &str, word: &str, typed: &[OsString]) -> String {
     if !["asyncq function add", "asyncq function set"].contains(&name) {
         return format!("`{name} --help` shows how");
@@ -212,50 +212,51 @@ fn too_many(name: &str, word: &str, typed: &[OsString]) -> String {
     format!("put `--` before the program: `asyncq {} -- {}`", words(&typed[..at]), words(&typed[at..]))
 }
 
-/// The sentence about what has to be there and is not.
+/// The sentence and the hint for arguments that are missing.
 fn missing(error: &clap::Error, asked: &clap::Command, help: String) -> (String, String) {
     let name = asked.get_bin_name().unwrap_or("asyncq");
     let missing: Vec<String> = context(error, ContextKind::InvalidArg).iter().map(|arg| plain(arg)).collect();
     if missing.iter().any(|arg| arg == "ID") && asked.get_arguments().any(|arg| arg.get_long() == Some("all")) {
-        let hint = "name jobs by their numbers, or those that match with `--state`, `--service` and the like; `--all` means all";
-        return (format!("`{name}` is not told which jobs"), hint.to_owned());
+        let hint = "give the numbers of jobs, or options such as `--state` and `--service`; `--all` means all";
+        return (format!("`{name}` needs to know which jobs"), hint.to_owned());
     }
     let hint = if missing.iter().any(|arg| arg.starts_with("PROGRAM")) {
-        format!("put `--` and the program behind the rest, as in `{name} events mail -- ./mail`")
+        format!("put `--` and the program at the end, as in `{name} events mail -- ./mail`")
     } else {
         help
     };
     (format!("`{name}` needs {}", list(&missing, "and")), hint)
 }
 
-/// The sentence about arguments that are not text.
+/// The sentence and the hint for arguments that are not UTF-8.
 fn not_text(typed: &[OsString]) -> (String, String) {
     let bad = typed.iter().enumerate().filter(|(_, word)| word.to_str().is_none());
     let bad: Vec<String> = bad.map(|(at, word)| format!("{} (`{}`)", at + 1, word.to_string_lossy())).collect();
     let (what, are) = if bad.len() == 1 { ("argument", "is") } else { ("arguments", "are") };
     (
         format!("{what} {} {are} not UTF-8", bad.join(", ")),
-        "calls are kept as JSON, which is UTF-8: rename the file, or pass its name in another form, as `base64` writes it".to_owned(),
+        "calls are stored as JSON, which is UTF-8: rename the file, or encode its name, for example with `base64`"
+            .to_owned(),
     )
 }
 
-/// Reads how many calls are meant.
+/// Parses a number of calls.
 ///
 /// # Errors
-/// What such a number has to be.
+/// What the number must be.
 pub fn parse_count(text: &str) -> Result<u64, String> {
     whole_number(text, "a number of calls", 1).map(i64::unsigned_abs)
 }
 
-/// Reads a number that `what` names, from `least` on.
+/// Parses a number that is at least `least`; `what` names it in errors.
 ///
 /// # Errors
-/// What such a number has to be.
+/// What the number must be.
 pub fn whole_number(text: &str, what: &str, least: i64) -> Result<i64, String> {
     match text.parse::<i64>() {
         Ok(number) if number >= least => Ok(number),
         Err(error) if *error.kind() == IntErrorKind::PosOverflow => {
-            Err(format!("it is too great: {what} is at most {}", i64::MAX))
+            Err(format!("it is too large: {what} is at most {}", i64::MAX))
         }
         _ => Err(format!("{what} is a whole number from 1")),
     }
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_has_a_sentence_and_a_way_out() {
+    fn each_mistake_has_a_sentence_and_a_hint() {
         for (line, sentence, hint) in [
             (
                 "asyncq jbo list",
@@ -312,7 +313,7 @@ mod tests {
             (
                 "asyncq enqueue --in 5m s f",
                 "`asyncq enqueue` has no option `--in`",
-                "a call that is to run later is made by SQL, with `run_at` (docs/sql.md)",
+                "to run a call later, insert it by SQL with `run_at` (docs/sql.md)",
             ),
             (
                 "asyncq enqueue s f --size 3",
@@ -337,14 +338,14 @@ mod tests {
             (
                 "asyncq function add s g",
                 "`asyncq function add` needs `PROGRAM`",
-                "put `--` and the program behind the rest, as in `asyncq function add events mail -- ./mail`",
+                "put `--` and the program at the end, as in `asyncq function add events mail -- ./mail`",
             ),
             ("asyncq service add", "`asyncq service add` needs `NAME`", "`asyncq service add --help` shows how"),
             ("asyncq enqueue", "`asyncq enqueue` needs `SERVICE` and `FUNCTION`", "`asyncq enqueue --help` shows how"),
             ("asyncq job list --limit", "`--limit` needs a value", "`asyncq job list --help` shows how"),
             (
                 "asyncq job list --state eror",
-                "`--state` cannot be `eror`: it is `held`, `delayed`, `queued`, `processing`, `completed`, `error` or `cancelled`",
+                "`--state` cannot be `eror`: it must be `held`, `delayed`, `queued`, `processing`, `completed`, `error` or `cancelled`",
                 "did you mean `error`?",
             ),
             (
@@ -355,7 +356,7 @@ mod tests {
             ("asyncq job list --json --json", "`--json` is given twice", "`asyncq job list --help` shows how"),
             (
                 "asyncq job list --json=yes",
-                "`--json` takes no value, and `yes` is one",
+                "`--json` takes no value, so `yes` is not allowed",
                 "`asyncq job list --help` shows how",
             ),
             (

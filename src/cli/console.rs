@@ -1,8 +1,8 @@
-//! stdout and stderr as the place where commands show what functions print.
+//! stdout and stderr as the console on which commands show the output of functions.
 
 use std::sync::Arc;
 
-use super::session::say;
+use super::session::print_info;
 use super::stdio;
 use crate::commands::console::{Console, Messages};
 use crate::domain::log::Stream;
@@ -29,11 +29,11 @@ impl Console for Stdio {
     }
 
     fn cannot_record(&self, error: &Error) {
-        say(&trying_again(error), None);
+        print_info(&trying_again(error), None);
     }
 }
 
-/// What is told when an outcome cannot be recorded yet.
+/// The message about an outcome that cannot be recorded yet.
 pub fn trying_again(error: &Error) -> String {
     format!("{error}; trying again, so that no outcome is lost")
 }

@@ -1,21 +1,21 @@
-//! Questions that a running function asks about itself.
+//! `asyncq is-async` and `asyncq whoami`: what a running function can ask about itself.
 
 use super::exit;
 use super::session::Session;
-use super::stdio::say;
+use super::stdio::print_line;
 use crate::commands::enqueue::{inside, principal};
 use crate::domain::text::escape_control;
 
-/// Prints whether this is run inside a function.
+/// Prints whether this runs inside a function.
 pub fn is_async(session: &Session) -> anyhow::Result<u8> {
     let is = inside(&session.caller, || session.open())?.is_some();
-    say(is)?;
+    print_line(is)?;
     Ok(if is { exit::DONE } else { exit::FAILED })
 }
 
-/// Prints on whose behalf this is run.
+/// Prints on whose behalf this runs.
 pub fn whoami(session: &Session) -> anyhow::Result<u8> {
     let Some(principal) = principal(&session.caller, || session.open())? else { return Ok(exit::FAILED) };
-    say(escape_control(&principal))?;
+    print_line(escape_control(&principal))?;
     Ok(exit::DONE)
 }

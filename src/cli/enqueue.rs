@@ -25,21 +25,21 @@ use crate::domain::service::ServiceName;
 use crate::domain::text::escape_control;
 use crate::error::{Error, Kind};
 
-/// Call a function: put the call on its service's queue and print the job's number
+/// Call a function: queue the call and print the number of its job
 ///
-/// Inside a running function the call is run at once instead, in place: its output is printed, and the exit code is 0, 75
-/// for a conflict, or 1.
+/// Inside a running function, the call runs at once instead. Its output is printed, and the exit code is 0, 75 for a temporary
+/// failure, or 1.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "asyncq enqueue [OPTIONS] <SERVICE> <FUNCTION> [ARG]...\n       asyncq enqueue [OPTIONS] --batch <FILE>"
 )]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub struct Enqueue {
-    /// A keyword argument
+    /// A keyword argument; may be repeated
     #[arg(short, long = "kwarg", value_name = "NAME=VALUE")]
     kwargs: Vec<String>,
 
-    /// Take every argument as a string, even one that is JSON
+    /// Take every argument as a string, even if it is JSON
     #[arg(long)]
     raw: bool,
 
@@ -47,19 +47,19 @@ pub struct Enqueue {
     #[arg(long, value_name = "NAME")]
     principal: Option<String>,
 
-    /// Makes a repeat safe: the same call with the same key is the same job
+    /// A key that makes it safe to repeat the call: the same call with the same key stays one job
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
 
-    /// Let the job wait until `asyncq job start` releases it
+    /// Hold the job until `asyncq job start` releases it
     #[arg(long)]
     hold: bool,
 
-    /// Inside a running function: queue the call all the same
+    /// Inside a running function, queue the call instead of running it
     #[arg(long)]
     defer: bool,
 
-    /// Enqueue the calls in a file, each a line of JSON; `-` reads stdin
+    /// Enqueue the calls in a file, one line of JSON each; `-` reads stdin
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kwargs", "raw", "key", "service", "function", "args"])]
     batch: Option<PathBuf>,
 
@@ -67,7 +67,7 @@ pub struct Enqueue {
     #[arg(long, requires = "batch", conflicts_with = "batch_size")]
     atomic: bool,
 
-    /// With --batch: how many calls go into one transaction at most
+    /// With --batch: enqueue at most N calls in one transaction
     #[arg(long, requires = "batch", value_name = "N", default_value = "1000")]
     #[arg(value_parser = parse_count, allow_negative_numbers = true)]
     batch_size: u64,
@@ -80,13 +80,13 @@ pub struct Enqueue {
     #[arg(required_unless_present = "batch")]
     function: Option<String>,
 
-    /// The arguments: each is JSON if it is JSON without space around it, else the string itself
+    /// The arguments; one that is JSON without space around it is read as JSON, any other is a string
     #[arg(value_name = "ARG", allow_negative_numbers = true)]
     args: Vec<String>,
 }
 
 impl Enqueue {
-    /// Does what is asked.
+    /// Runs the command.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
         if let Some(file) = &self.batch {
             let request = BatchRequest {
@@ -103,25 +103,27 @@ impl Enqueue {
         let (service, function) = (request.call.service.clone(), request.call.function.clone());
         let enqueued = match queue.enqueue(request, &session.caller, &console())? {
             Made::Queued(enqueued) => enqueued,
-            Made::Ran(ran) => return Ok(show_end(session, &format!("(`{service}` `{function}`)"), ran)),
+            Made::Ran(ran) => return Ok(print_end(session, &format!("(`{service}` `{function}`)"), ran)),
         };
-        // Nothing that fails from here on is worth more than the number of the job.
+        // No error from here on is more important than to print the number of the job.
         let is_paused =
-            !self.hold && session.is_watched() && queue.service(&service).is_ok_and(|service| service.paused);
-        // The end of the process closes it too, at less cost.
+            !self.hold && session.is_interactive() && queue.service(&service).is_ok_and(|service| service.paused);
+        // The end of the process closes the store too, at less cost.
         std::mem::forget(queue);
         let id = enqueued.id();
         Sink(Stream::Out).write_all(format!("{id}\n").as_bytes()).map_err(|error| {
             if error.kind() == ErrorKind::BrokenPipe {
                 return stdio::cannot_write(Stream::Out, error);
             }
-            let message = format!("the call is job {id}, but that could not be printed: {}", stdio::in_words(&error));
-            Error::new(Kind::Io, message).with_hint(format!("do not make it again; `asyncq job show {id}` shows it"))
+            let message =
+                format!("job {id} was enqueued, but its number could not be printed: {}", stdio::in_words(&error));
+            Error::new(Kind::Io, message)
+                .with_hint(format!("do not enqueue the call again; `asyncq job show {id}` shows it"))
         })?;
         if let Enqueued::Same(id) = enqueued {
-            session.verbose(&format!("job {id} has this key and is this call"));
+            session.verbose(&format!("already enqueued as job {id} (same key, same call)"));
         } else if is_paused {
-            session.news(&process::paused(&service));
+            session.notice(&process::paused(&service));
         }
         Ok(exit::DONE)
     }
@@ -137,7 +139,7 @@ impl Enqueue {
             match text.split_once('=') {
                 Some((name, value)) if !name.is_empty() => pairs.push((name, value)),
                 _ => {
-                    let message = format!("`-k {}` is no keyword argument", escape_control(text));
+                    let message = format!("`-k {}` is not a keyword argument", escape_control(text));
                     return Err(Error::new(Kind::Usage, message).with_hint("write `-k NAME=VALUE`").into());
                 }
             }
@@ -161,10 +163,10 @@ impl Enqueue {
     }
 }
 
-/// Stands before a number that clap would take for an option: nothing typed can contain it.
+/// Marks a number that clap would take for an option. No argument can contain this character.
 const NEGATIVE: char = '\0';
 
-/// Hides a negative number with a signed exponent from clap, which knows only the other negative numbers.
+/// Marks a negative number with an exponent: clap accepts only other negative numbers as values.
 pub fn escape_negative(word: OsString) -> OsString {
     let is_number = |text: &str| text.starts_with('-') && text.contains(['e', 'E']) && text.parse::<f64>().is_ok();
     match word.to_str() {
@@ -173,17 +175,17 @@ pub fn escape_negative(word: OsString) -> OsString {
     }
 }
 
-/// Says how a nested call has ended that is no matter of course; gives the exit code.
-fn show_end(session: &Session, call: &str, ran: Ran) -> u8 {
-    stdio::tell_losses(true);
+/// Prints how a nested call ended if it did not succeed. Returns the exit code.
+fn print_end(session: &Session, call: &str, ran: Ran) -> u8 {
+    stdio::report_losses(true);
     let job = ran.job;
     if ran.late {
-        session.info(&format!("job {job} {call}: the job that made this call had ended before"));
+        session.info(&format!("job {job} {call}: the job that made this call had already ended"));
     }
     match ran.outcome {
         Outcome::Completed | Outcome::CompletedItself => exit::DONE,
         Outcome::Conflict(_) => {
-            session.info(&format!("job {job} {call}: a conflict"));
+            session.info(&format!("job {job} {call}: temporary failure (exit code 75)"));
             exit::BUSY
         }
         Outcome::Failed(failure) | Outcome::Unstarted(failure) => {

@@ -1,10 +1,10 @@
-//! The exit codes, and which failure has which.
+//! The exit codes of asyncq, and which error has which.
 
 use crate::error::{Error, Kind};
 
 /// Done.
 pub const DONE: u8 = 0;
-/// A call failed; or the answer is no.
+/// A call failed, or the answer is no.
 pub const FAILED: u8 = 1;
 /// Wrong usage (clap's own).
 pub const USAGE: u8 = 2;
@@ -21,7 +21,7 @@ pub const BUSY: u8 = 75;
 /// Not allowed (`EX_NOPERM`).
 pub const DENIED: u8 = 77;
 
-/// The exit code for a failure.
+/// The exit code for an error.
 pub fn code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<Error>().map(Error::kind) {
         Some(Kind::Usage) => USAGE,

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::session::to_terminal;
-use super::stdio::{Sink, cannot_write, say};
+use super::stdio::{Sink, cannot_write, print_line};
 use super::table::{Layout, Table};
 use crate::domain::log::Stream;
 use crate::domain::text::escape_control;
@@ -64,7 +64,7 @@ impl Format {
     pub fn print_one<R: Record>(self, record: &R, table: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
         match self {
             Format::Table => table(),
-            Format::Json => say(serde_json::to_string(record)?),
+            Format::Json => print_line(serde_json::to_string(record)?),
             Format::Csv => print_csv(std::slice::from_ref(record)),
         }
     }
@@ -73,7 +73,7 @@ impl Format {
     pub fn print_all<R: Record>(self, records: &[R], table: impl FnOnce() -> Table) -> anyhow::Result<()> {
         match self {
             Format::Table => table().print(),
-            Format::Json => say(serde_json::to_string(records)?),
+            Format::Json => print_line(serde_json::to_string(records)?),
             Format::Csv => print_csv(records),
         }
     }
@@ -138,9 +138,9 @@ impl ListPrinter {
     pub fn end(self) -> anyhow::Result<()> {
         match (self.format, self.begun) {
             (Format::Table, _) | (Format::Csv, true) => Ok(()),
-            (Format::Json, true) => say("\n]"),
-            (Format::Json, false) => say("[\n]"),
-            (Format::Csv, false) => say(header(self.columns).trim_end()),
+            (Format::Json, true) => print_line("\n]"),
+            (Format::Json, false) => print_line("[\n]"),
+            (Format::Csv, false) => print_line(header(self.columns).trim_end()),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::clap_error::parse_count;
 use super::exit;
 use super::format::{FormatOptions, Record};
 use super::output::{self, FieldList};
-use super::service::tell_removed;
+use super::service::print_cancelled;
 use super::session::{Session, now};
 use super::table::{Column, Table};
 use crate::commands::function::{Typed, TypedWorker};
@@ -22,29 +22,29 @@ use crate::domain::size::{parse_size, write_size};
 use crate::domain::time::{parse_span, write_span};
 use crate::error::{Error, Kind};
 
-/// Functions: names on a service, and how each is run
+/// Functions: the names that you can call, and the program behind each
 #[derive(Debug, Subcommand)]
 pub enum Function {
     /// Add a function; adding the same one again changes nothing
     ///
-    /// The program is started for each call, in the directory in which it was added. It gets the call's arguments as its
-    /// last arguments, the whole call as a line of JSON on stdin, and its result from the file that `$ASYNCQ_RESULT` names.
-    /// Exit code 0 means done, 75 try again, anything else failed.
+    /// asyncq starts the program for each call, in the directory in which you add the function. The program gets the arguments
+    /// of the call as its last arguments, and the whole call as a line of JSON on stdin. It may write a result, as JSON, to
+    /// the file that `$ASYNCQ_RESULT` names. Exit code 0 means done, 75 means try again, any other means failed.
     ///
-    /// A worker's program is started once, and gets call after call as docs/protocol.md tells. Functions with the same
-    /// program, site and environment share their workers.
+    /// asyncq starts the program of a worker once, and sends it one call after another (docs/protocol.md). Functions with the
+    /// same program, site and environment share their workers.
     Add {
         #[command(flatten)]
         name: Name,
         #[command(flatten)]
         site: Site,
-        /// The program is a worker: it stays, and runs one call after another
+        /// The program is a worker: it stays and runs one call after another
         #[arg(long)]
         worker: bool,
         #[command(flatten)]
-        keep: WorkerOptions,
+        limits: WorkerOptions,
         #[command(flatten)]
-        takes: CallOptions,
+        call_format: CallOptions,
         /// How long one run may take, as in 90s or 1h30m
         #[arg(long, value_name = "SPAN", value_parser = parse_span)]
         timeout: Option<Duration>,
@@ -52,9 +52,9 @@ pub enum Function {
         #[arg(last = true, required = true, value_names = ["PROGRAM", "ARG"])]
         command: Vec<String>,
     },
-    /// List the functions of a service, or of all
+    /// List functions
     List {
-        /// The service
+        /// The service [default: all]
         service: Option<String>,
         #[command(flatten)]
         format: FormatOptions,
@@ -66,57 +66,58 @@ pub enum Function {
         #[command(flatten)]
         format: FormatOptions,
     },
-    /// Change a function; calls that wait are run as it is then
+    /// Change a function; waiting calls run with the new definition
     Set {
         #[command(flatten)]
         name: Name,
         #[command(flatten)]
         site: Site,
-        /// The program is a worker: it stays, and runs one call after another
+        /// The program is a worker: it stays and runs one call after another
         #[arg(long, conflicts_with = "no_worker")]
         worker: bool,
-        /// The program is a command: it is started for each call
+        /// The program is a command: asyncq starts it for each call
         #[arg(long, conflicts_with = "keep")]
         no_worker: bool,
         #[command(flatten)]
-        keep: WorkerOptions,
+        limits: WorkerOptions,
         #[command(flatten)]
-        takes: CallOptions,
-        /// Forget a recorded environment variable
+        call_format: CallOptions,
+        /// Remove a recorded environment variable
         #[arg(long, value_name = "NAME")]
         unset_env: Vec<String>,
         /// How long one run may take, as in 90s or 1h30m
         #[arg(long, value_name = "SPAN", value_parser = parse_span, conflicts_with = "no_timeout")]
         timeout: Option<Duration>,
-        /// Let runs take as long as they want
+        /// Remove the time limit
         #[arg(long)]
         no_timeout: bool,
-        /// Another program and its first arguments
+        /// The new program and its first arguments
         #[arg(last = true, value_names = ["PROGRAM", "ARG"])]
         command: Vec<String>,
     },
-    /// Have workers start anew, as after a deploy: each ends after the call that it runs
+    /// Replace workers, for example after a deploy; each ends after its current call
     ///
-    /// A worker ends by itself when the program or another file that its command line names has changed, or when its function
-    /// has. This is for what it has loaded besides. No call that is claimed from now on runs in a worker that was started before.
+    /// asyncq replaces a worker by itself when its function changes, or its program, or another file that its command line
+    /// names. Use this command after a change of anything else that the worker has loaded. No call that is claimed from now on
+    /// runs in a worker that was started before.
     Reload {
-        /// The service; without it, all of them
+        /// The service [default: all]
         service: Option<String>,
-        /// The function; without it, all of the service
+        /// The function [default: all of the service]
         #[arg(value_name = "FUNCTION")]
         name: Option<String>,
     },
-    /// Remove a function; jobs that have ended stay
+    /// Remove a function, but keep jobs that have ended
     Remove {
         #[command(flatten)]
         name: Name,
-        /// Cancel the jobs that wait
+        /// Cancel its waiting jobs
         #[arg(long)]
         force: bool,
     },
 }
 
-/// Which function.
+/// A service and a function.
 #[derive(Debug, Args)]
 pub struct Name {
     /// The service
@@ -135,25 +136,25 @@ impl Name {
 /// Where a function runs.
 #[derive(Debug, Args)]
 pub struct Site {
-    /// The directory in which it runs; each call follows its links anew [default when adding: the one in which you are]
+    /// The directory in which it runs; each call follows its links anew [default of `add`: the current one]
     #[arg(long, value_name = "DIR")]
     site: Option<String>,
-    /// Record an environment variable with it: a value, or the one that it has now
+    /// Record an environment variable, with this value or its current one
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
 }
 
-/// How long a worker is kept.
+/// When a worker ends.
 #[derive(Debug, Args)]
 #[group(id = "keep", multiple = true)]
 pub struct WorkerOptions {
-    /// End a worker after so many calls
+    /// End a worker after N calls
     #[arg(long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
     calls_per_worker: Option<u64>,
-    /// End a worker that had nothing to do for so long [default: 1m]
+    /// End a worker that has been idle for this long [default: 1m]
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     idle: Option<Duration>,
-    /// End a worker that uses so much more memory than at its start, as in 500M
+    /// End a worker that uses this much more memory than at its start, as in 500M
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     memory_growth: Option<u64>,
 }
@@ -161,10 +162,10 @@ pub struct WorkerOptions {
 /// How a command gets its call.
 #[derive(Debug, Args)]
 pub struct CallOptions {
-    /// How a command gets the arguments of its call: as words, or on standard input alone [default when adding: words]
+    /// How a command gets the arguments of its call: as words, or only on standard input [default of `add`: words]
     #[arg(long, value_name = "HOW", value_parser = one_of(Passing::ALL.map(Passing::as_str), Passing::from_name))]
     args: Option<Passing>,
-    /// What a command finds on its standard input: its call, or nothing [default when adding: call]
+    /// What a command reads on its standard input: its call, or nothing [default of `add`: call]
     #[arg(long, value_name = "WHAT", value_parser = one_of(Stdin::ALL.map(Stdin::as_str), Stdin::from_name))]
     stdin: Option<Stdin>,
 }
@@ -183,10 +184,10 @@ impl WorkerOptions {
 }
 
 impl Function {
-    /// Does what is asked.
+    /// Runs the command.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
         match self {
-            Function::Add { name, site, worker, keep, takes, timeout, command } => {
+            Function::Add { name, site, worker, limits, call_format, timeout, command } => {
                 let (service, name) = name.parse()?;
                 let typed = Typed {
                     command,
@@ -194,14 +195,14 @@ impl Function {
                     env: site.env,
                     unset_env: Vec::new(),
                     timeout: timeout.map(Some),
-                    worker: keep.typed(worker.then_some(true)),
-                    args: takes.args,
-                    stdin: takes.stdin,
+                    worker: limits.typed(worker.then_some(true)),
+                    args: call_format.args,
+                    stdin: call_format.stdin,
                 };
                 let added = session.open()?.add_function(&service, &name, &typed, &session.caller)?;
                 session.verbose(&match added {
                     Added::New => format!("added function `{name}` to service `{service}`"),
-                    Added::Same => format!("service `{service}` has that function `{name}` already"),
+                    Added::Same => format!("function `{name}` of service `{service}` already exists"),
                 });
             }
             Function::List { service, format } => {
@@ -217,15 +218,26 @@ impl Function {
                 let function = session.open()?.function(&service, &name)?;
                 format.print_one(&FunctionView::of(&function), || show(&function))?;
             }
-            Function::Set { name, site, worker, no_worker, keep, takes, unset_env, timeout, no_timeout, command } => {
+            Function::Set {
+                name,
+                site,
+                worker,
+                no_worker,
+                limits,
+                call_format,
+                unset_env,
+                timeout,
+                no_timeout,
+                command,
+            } => {
                 let (service, name) = name.parse()?;
-                let worker = keep.typed((worker || no_worker).then_some(worker));
+                let worker = limits.typed((worker || no_worker).then_some(worker));
                 let timeout = if no_timeout { Some(None) } else { timeout.map(Some) };
-                let CallOptions { args, stdin } = takes;
+                let CallOptions { args, stdin } = call_format;
                 let typed = Typed { command, site: site.site, env: site.env, unset_env, timeout, worker, args, stdin };
                 if typed == Typed::default() {
-                    return Err(Error::new(Kind::Usage, "`asyncq function set` is not told what to change")
-                        .with_hint("name an option, or another program behind `--`")
+                    return Err(Error::new(Kind::Usage, "`asyncq function set` needs something to change")
+                        .with_hint("give an option, or a new program after `--`")
                         .into());
                 }
                 session.open()?.set_function(&service, &name, &typed, &session.caller)?;
@@ -235,13 +247,13 @@ impl Function {
                 let name = name.as_deref().map(FunctionName::parse).transpose()?;
                 let count = session.open()?.reload_functions(service.as_ref(), name.as_ref())?;
                 let functions = if count == 1 { "function" } else { "functions" };
-                session.verbose(&format!("the workers of {count} {functions} start anew"));
+                session.verbose(&format!("replacing the workers of {count} {functions}"));
             }
             Function::Remove { name, force } => {
                 let (service, name) = name.parse()?;
                 let waiting = if force { IfWaiting::Cancel } else { IfWaiting::Refuse };
                 let removed = session.open()?.remove_function(&service, &name, waiting)?;
-                tell_removed(session, &removed);
+                print_cancelled(session, &removed);
             }
         }
         Ok(exit::DONE)
@@ -257,9 +269,9 @@ struct WorkerView {
 }
 
 impl WorkerView {
-    fn of(keep: &function::WorkerLimits) -> WorkerView {
-        let idle = keep.idle().as_secs_f64();
-        WorkerView { calls_per_worker: keep.calls, idle, memory_growth: keep.growth }
+    fn of(limits: &function::WorkerLimits) -> WorkerView {
+        let idle = limits.idle().as_secs_f64();
+        WorkerView { calls_per_worker: limits.calls, idle, memory_growth: limits.growth }
     }
 }
 
@@ -347,12 +359,12 @@ fn show(function: &function::Function) -> anyhow::Result<()> {
     for (name, value) in &definition.env {
         sheet.line("env", output::text(&format!("{name}={value}")));
     }
-    if let Some(keep) = &definition.worker {
-        let mut text = format!("ended after {} without a call", write_span(keep.idle()));
-        if let Some(calls) = keep.calls {
+    if let Some(limits) = &definition.worker {
+        let mut text = format!("ends after {} without a call", write_span(limits.idle()));
+        if let Some(calls) = limits.calls {
             text += &format!(", or {calls} calls");
         }
-        if let Some(growth) = keep.growth {
+        if let Some(growth) = limits.growth {
             text += &format!(", or with {} more memory", write_size(growth));
         }
         sheet.line("worker", text);

@@ -11,7 +11,7 @@ use super::job_list::List;
 use super::job_view::{self, JobView};
 use super::job_which::{Matching, Which, job_number, one_of};
 use super::session::{Session, to_terminal};
-use super::stdio::{self, is_terminal, say};
+use super::stdio::{self, is_terminal, print_line};
 use crate::commands::job::{JobLog, JobResult};
 use crate::commands::queue::Queue;
 use crate::domain::job::{JobId, State};
@@ -19,43 +19,43 @@ use crate::domain::log::Log;
 use crate::domain::query::JobChange;
 use crate::domain::text::{escape_control, escape_control_in_lines};
 
-/// Jobs: calls in the store, and what became of them
+/// Jobs: calls in the store, and their outcomes
 #[derive(Debug, Subcommand)]
 pub enum Job {
     /// List jobs, newest first
     List(List),
     /// Show one job and its attempts
     Show {
-        /// Its number
+        /// The number of the job
         #[arg(value_parser = job_number, allow_negative_numbers = true)]
         id: i64,
         #[command(flatten)]
         format: FormatOptions,
     },
-    /// Print what a job left as its result, as JSON
+    /// Print the result of a job, as JSON
     Result {
-        /// Its number
+        /// The number of the job
         #[arg(value_parser = job_number, allow_negative_numbers = true)]
         id: i64,
     },
-    /// Print what a job printed: stdout to stdout, stderr to stderr
+    /// Print the output of a job: stdout to stdout, stderr to stderr
     Log {
-        /// Its number
+        /// The number of the job
         #[arg(value_parser = job_number, allow_negative_numbers = true)]
         id: i64,
-        /// Of this attempt [default: the latest]
+        /// Print the output of this attempt [default: the latest]
         #[arg(long, value_name = "N", value_parser = attempt_number, allow_negative_numbers = true)]
         attempt: Option<i64>,
-        /// Print control characters to a terminal as they are
+        /// Print control characters unchanged to a terminal
         #[arg(long)]
         raw: bool,
     },
-    /// Cancel jobs: those that wait at once, those that run by ending them
+    /// Cancel jobs; running ones are ended
     #[command(override_usage = "asyncq job cancel [OPTIONS] <ID>...\n       asyncq job cancel [OPTIONS] --all")]
     Cancel {
         #[command(flatten)]
         which: Which,
-        /// In this state, or in one of these [default: those that wait or run]
+        /// Only jobs in this state; may be repeated [default: all that wait or run]
         #[arg(long, value_name = "STATE", value_parser = one_of(CANCELLABLE))]
         state: Vec<State>,
     },
@@ -64,7 +64,7 @@ pub enum Job {
     Retry {
         #[command(flatten)]
         which: Which,
-        /// In this state, or in one of these [default: error]
+        /// Only jobs in this state; may be repeated [default: error]
         #[arg(long, value_name = "STATE", value_parser = one_of(RETRIABLE))]
         state: Vec<State>,
     },
@@ -73,7 +73,7 @@ pub enum Job {
     Start {
         #[command(flatten)]
         which: Which,
-        /// In this state [default: held]
+        /// Only jobs in this state [default: held]
         #[arg(long, value_name = "STATE", value_parser = one_of(STARTABLE))]
         state: Vec<State>,
     },
@@ -81,13 +81,13 @@ pub enum Job {
     Clean {
         #[command(flatten)]
         matching: Matching,
-        /// In this state, or in one of these [default: all that have ended]
+        /// Only jobs in this state; may be repeated [default: all that have ended]
         #[arg(long, value_name = "STATE", value_parser = one_of(&State::ENDED))]
         state: Vec<State>,
     },
 }
 
-/// The states that each verb knows, and those that it means when none is named.
+/// The states that each verb accepts, and those that it uses by default.
 const CANCELLABLE: &[State] = &[State::Held, State::Delayed, State::Queued, State::Processing];
 const RETRIABLE: &[State] = &[State::Error, State::Cancelled];
 const RETRIED: &[State] = &[State::Error];
@@ -102,7 +102,7 @@ fn or_default(states: Vec<State>, default: &[State]) -> Vec<State> {
 }
 
 impl Job {
-    /// Does what is asked.
+    /// Runs the command.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
         let mut queue = session.open()?;
         match self {
@@ -139,11 +139,11 @@ impl Job {
 fn result(session: &Session, queue: &mut Queue, id: JobId) -> anyhow::Result<u8> {
     match queue.job_result(id)? {
         JobResult::Completed(result) => {
-            // JSON as it was left, unless it could steer the terminal on which it would appear.
+            // JSON as the job wrote it, unless it could control the terminal that shows it.
             if to_terminal() {
-                say(escape_control(&result))?;
+                print_line(escape_control(&result))?;
             } else {
-                say(result)?;
+                print_line(result)?;
             }
             return Ok(exit::DONE);
         }
@@ -153,32 +153,33 @@ fn result(session: &Session, queue: &mut Queue, id: JobId) -> anyhow::Result<u8>
     Ok(exit::FAILED)
 }
 
-/// Prints the log of an attempt, or of the latest one that has ended; of a job that has not ended, that is not all.
+/// Prints the log of an attempt, or of the latest one that has ended. A job that has not ended may print more: that is an
+/// error.
 fn log(session: &Session, queue: &mut Queue, id: JobId, attempt: Option<i64>, raw: bool) -> anyhow::Result<()> {
     let JobLog { log, never_began, incomplete } = queue.job_log(id, attempt)?;
     if let Some(log) = &log {
         print_log(log, raw)?;
     }
     if never_began {
-        session.news(&format!("job {id} was cancelled before it began"));
+        session.notice(&format!("job {id} was cancelled before it began"));
     }
     incomplete.map_or(Ok(()), |incomplete| Err(incomplete.into()))
 }
 
 fn print_log(log: &Log, raw: bool) -> anyhow::Result<()> {
-    let gap = format!("... {} bytes are not kept ...\n", log.dropped);
-    let mut told = log.dropped == 0;
+    let gap = format!("... {} bytes were not kept ...\n", log.dropped);
+    let mut gap_shown = log.dropped == 0;
     for (stream, bytes, after_gap) in log.parts() {
         if after_gap {
-            told = true;
-            stdio::tell(&gap);
+            gap_shown = true;
+            stdio::print_message(&gap);
         }
         let safe = is_terminal(stream) && !raw;
         let bytes = if safe { escape_control_in_lines(bytes).into_bytes().into() } else { Cow::from(bytes) };
         stdio::print_bytes(stream, &bytes)?;
     }
-    if !told {
-        stdio::tell(&gap);
+    if !gap_shown {
+        stdio::print_message(&gap);
     }
     Ok(())
 }

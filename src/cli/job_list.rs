@@ -19,13 +19,13 @@ use crate::domain::service::ServiceName;
 pub struct List {
     #[command(flatten)]
     filter: Filter,
-    /// In this state, or in one of these
+    /// Only jobs in this state; may be repeated
     #[arg(long, value_name = "STATE", value_parser = one_of(&State::ALL))]
     state: Vec<State>,
-    /// Older than this job, for the next page
+    /// Only jobs older than this one, for the next page
     #[arg(long, value_name = "ID", value_parser = job_number, allow_negative_numbers = true)]
     before: Option<i64>,
-    /// At most this many; 0 for all [default: 50 on a terminal, else all]
+    /// At most N jobs; 0 for all [default: 50 on a terminal, else all]
     #[arg(long, value_name = "N", value_parser = parse_limit, allow_negative_numbers = true)]
     limit: Option<u32>,
     #[command(flatten)]
@@ -37,7 +37,7 @@ fn parse_limit(text: &str) -> Result<u32, String> {
 }
 
 impl List {
-    /// How many jobs a terminal shows unless it is told.
+    /// How many jobs a terminal shows by default.
     const SCREEN: u32 = 50;
 
     /// Prints the jobs page by page.
@@ -51,18 +51,18 @@ impl List {
         let mut waited_for = BTreeSet::new();
         let next = queue.list_jobs(query, |jobs| {
             let waiting = jobs.iter().filter(|job| matches!(job.state, State::Delayed | State::Queued));
-            waited_for.extend(waiting.map(|job| job.service.clone()).filter(|_| session.is_watched()));
+            waited_for.extend(waiting.map(|job| job.service.clone()).filter(|_| session.is_interactive()));
             list.print(jobs.iter().map(|job| JobView::of(job, None)), || job_view::table(jobs, &columns))
         })?;
         list.end()?;
         for service in waited_for.iter().filter_map(|name| ServiceName::parse(name).ok()) {
             if queue.service(&service).is_ok_and(|service| service.paused) {
-                session.news(&paused(&service));
+                session.notice(&paused(&service));
             }
         }
         if let Some(next) = next.filter(|_| format == Format::Table) {
             let more = format!("there are more jobs; `--before {next}` shows the next, `--limit 0` all");
-            // A person does not see what is missing; a script has said what it wants.
+            // A person cannot see that jobs are missing; a script has set the limit itself.
             if to_terminal() { session.info(&more) } else { session.verbose(&more) }
         }
         Ok(())

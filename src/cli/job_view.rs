@@ -7,7 +7,7 @@ use super::format::Record;
 use super::job_waits;
 use super::output::{self, FieldList, or_dash, relative, text};
 use super::session::now;
-use super::stdio::say;
+use super::stdio::print_line;
 use super::table::{Column, Table};
 use crate::commands::queue::Queue;
 use crate::domain::attempt::{Attempt, Failure};
@@ -15,7 +15,7 @@ use crate::domain::job::{Job, State};
 use crate::domain::json::{Json, quote};
 use crate::domain::time::{Timestamp, show_span};
 
-/// What stands in a column about a job, at a moment.
+/// The text of a column for a job, at a moment.
 pub type Cell = fn(&Job, Timestamp) -> String;
 
 /// The columns of a list of jobs; `docs/states.md` says which are left out first where a terminal is narrow.
@@ -28,9 +28,9 @@ const COLUMNS: [(Column, Cell); 7] = [
     (Column::always("STATE"), |job, _| output::state(job.state)),
     (Column::whole("WHEN", 4), |job, now| relative(latest(job), now)),
 ];
-/// Those of a list of jobs that have ended.
+/// One more column for lists of jobs that have ended.
 const TOOK: (Column, Cell) = (Column::whole("TOOK", 3), |job, _| or_dash(took(job).as_deref()));
-/// Those of a list of jobs that have ended, and of which some have in an error.
+/// More columns for lists of ended jobs that include errors.
 const WHY: [(Column, Cell); 2] = [
     (Column::whole("EXIT", 5), |job, _| {
         let code = job.error.as_ref().and_then(|error| error.exit_code);
@@ -61,12 +61,12 @@ pub fn table(jobs: &[Job], columns: &[(Column, Cell)]) -> Table {
     table
 }
 
-/// How long the latest attempt of a job took that has ended.
+/// How long the latest attempt of an ended job took.
 fn took(job: &Job) -> Option<String> {
     job.started_at.zip(job.finished_at).map(|(started, finished)| show_span(finished.since(started)))
 }
 
-/// When what a job's state says came about, or will.
+/// When a job got into its state, or when a waiting one is due.
 fn latest(job: &Job) -> Timestamp {
     match job.state {
         State::Held => job.created_at,
@@ -76,7 +76,7 @@ fn latest(job: &Job) -> Timestamp {
     }
 }
 
-/// Arguments on one line, cut where nobody would read on.
+/// The arguments in one line, cut after 200 characters.
 fn arguments(job: &Job) -> String {
     const LONGEST: usize = 200;
     let mut line = job.args.clone();
@@ -89,7 +89,7 @@ fn arguments(job: &Job) -> String {
     line
 }
 
-/// Prints one job with all that belongs to it, for people.
+/// Shows one job to a person, with its attempts and nested calls.
 pub fn show(queue: &mut Queue, job: &Job, attempts: &[Attempt]) -> anyhow::Result<()> {
     let now = now();
     let moment = |moment: Timestamp| format!("{}  {}", output::moment(moment), relative(moment, now));
@@ -107,7 +107,7 @@ pub fn show(queue: &mut Queue, job: &Job, attempts: &[Attempt]) -> anyhow::Resul
     }
     sheet.line("state", state);
     if let Some(waiting) = queue.waiting(job)? {
-        sheet.line("waits for", text(&job_waits::words(job, &waiting, now)));
+        sheet.line("waits for", text(&job_waits::describe(job, &waiting, now)));
     }
     if let Some(parent) = job.parent {
         sheet.line("parent", format!("{parent}{}", if job.immediate { "  run at once, as a part of it" } else { "" }));
@@ -146,7 +146,7 @@ pub fn show(queue: &mut Queue, job: &Job, attempts: &[Attempt]) -> anyhow::Resul
 
 fn print_children(children: &[Job]) -> anyhow::Result<()> {
     if !children.is_empty() {
-        say("\ncalls that it made:")?;
+        print_line("\ncalls that it made:")?;
         table(children, &COLUMNS).print()?;
     }
     Ok(())
@@ -156,7 +156,7 @@ fn print_attempts(attempts: &[Attempt]) -> anyhow::Result<()> {
     if attempts.is_empty() {
         return Ok(());
     }
-    say("")?;
+    print_line("")?;
     let mut table = Table::new(&[
         Column::always("ATTEMPT"),
         Column::whole("STARTED", 1),
@@ -170,7 +170,7 @@ fn print_attempts(attempts: &[Attempt]) -> anyhow::Result<()> {
         let output = match (it.log_bytes, it.log_dropped) {
             (0, 0) => "-".to_owned(),
             (kept, 0) => format!("{kept} bytes"),
-            (kept, dropped) => format!("{kept} bytes kept, {dropped} not"),
+            (kept, dropped) => format!("{kept} bytes kept, {dropped} dropped"),
         };
         table.row([
             it.number.to_string(),
@@ -307,8 +307,8 @@ impl<'a> AttemptView<'a> {
     }
 }
 
-/// Stored JSON byte for byte. What a client stored that is not JSON, or that other programs may not be able to read (nested
-/// too deep, half a surrogate pair, a name twice), is a string.
+/// Stored JSON, byte for byte. A client may have stored a text that is not JSON, or that some programs cannot read (nested too
+/// deep, half a surrogate pair, a name twice): that becomes a string.
 fn raw(text: &str) -> Box<RawValue> {
     let is_for_all = Json::parse(text).is_ok();
     let own = Some(text).filter(|_| is_for_all).and_then(|text| RawValue::from_string(text.to_owned()).ok());

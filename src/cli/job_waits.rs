@@ -7,8 +7,8 @@ use crate::domain::job::Job;
 use crate::domain::processor::Processor;
 use crate::domain::time::Timestamp;
 
-/// Says what `job` waits for, and what to do about it.
-pub fn words(job: &Job, waiting: &Waiting, now: Timestamp) -> String {
+/// Describes what `job` waits for, and what to do about it.
+pub fn describe(job: &Job, waiting: &Waiting, now: Timestamp) -> String {
     let (id, service) = (job.id, &job.service);
     match waiting {
         Waiting::Release => format!("its release: `asyncq job start {id}`"),
@@ -18,31 +18,31 @@ pub fn words(job: &Job, waiting: &Waiting, now: Timestamp) -> String {
                 if *paused { format!("; `asyncq service resume {service}` ends a pause") } else { String::new() };
             format!("{what}, {}{pause}", relative(*at, now))
         }
-        Waiting::Service => format!("service `{service}`, which is not there"),
+        Waiting::Service => format!("service `{service}`, which does not exist"),
         Waiting::Resume => format!("the end of a pause: `asyncq service resume {service}`"),
         Waiting::Slot { concurrency, holders, before } => {
             let slots = if *concurrency == 1 { "the only one is".to_owned() } else { format!("all {concurrency} are") };
             let by: Vec<String> = holders.iter().map(process::name).collect();
-            let before = if *before > 0 { format!("; {}", in_line(*before)) } else { String::new() };
+            let before = if *before > 0 { format!("; {}", calls_before(*before)) } else { String::new() };
             format!("a slot of service `{service}`: {slots} taken by {}{before}", by.join(", "))
         }
         Waiting::Rescue(dead) => rescue(dead),
-        Waiting::Processor => "`asyncq process`: no processor is at work".to_owned(),
+        Waiting::Processor => "`asyncq process`: no processor is running".to_owned(),
         Waiting::AnotherProcessor => {
             format!("`asyncq process {service}`: those at work have no slot of service `{service}`")
         }
-        Waiting::Alone => "a processor that runs nothing else, as two died while they ran it".to_owned(),
+        Waiting::Alone => "a processor that runs nothing else, because two died while they ran it".to_owned(),
         Waiting::Turn { before: 0 } => "its turn: it is next".to_owned(),
-        Waiting::Turn { before } => format!("its turn: {}", in_line(*before)),
+        Waiting::Turn { before } => format!("its turn: {}", calls_before(*before)),
     }
 }
 
 fn rescue(dead: &Processor) -> String {
     let why = if dead.of_original { "belongs to the original of this copy" } else { "died" };
-    format!("`asyncq process`: {} {why}, and the next one puts back its jobs", process::name(dead))
+    format!("`asyncq process`: {} {why}, and the next processor puts back its jobs", process::name(dead))
 }
 
-fn in_line(before: u64) -> String {
+fn calls_before(before: u64) -> String {
     match before {
         1 => "1 call comes first".to_owned(),
         Waiting::MANY.. => format!("{} calls or more come first", Waiting::MANY),

@@ -1,7 +1,7 @@
 //! The command line.
 //!
-//! Invariant: the only module that prints, and the only one that reads the environment of its caller. One file a noun,
-//! each with its arguments and what they do; the comments of the arguments are the help texts.
+//! Invariant: no other layer prints, or reads the environment of its caller. Each noun has a file with its arguments and
+//! what they do. The doc comments of the arguments are the help texts.
 
 mod batch;
 mod clap_error;
@@ -53,41 +53,41 @@ static VERSION: std::sync::LazyLock<String> =
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 enum Command {
-    /// Create a store, or upgrade an old one; one that is up to date is searched for damage, all of it, and what of its schema is missing or was changed is made again
+    /// Create a store, upgrade an old one, or check an up-to-date one for damage
+    ///
+    /// A check reads the whole file. It also makes tables, indexes and triggers again that are missing or were changed.
     Init,
-    /// Take asyncq's tables out of an application's database
-    #[command(long_about = remove::ABOUT)]
     Remove(remove::Remove),
     /// Services: named queues and their limits
     #[command(subcommand)]
     Service(service::Service),
-    /// Functions: names on a service, and how each is run
+    /// Functions: the names that you can call, and the program behind each
     #[command(subcommand)]
     Function(function::Function),
-    /// Call a function: put the call on its service's queue and print the job's number
+    /// Call a function: queue the call and print the number of its job
     Enqueue(enqueue::Enqueue),
-    /// Run the calls that are ready, then end
+    /// Run the calls that are ready, then exit
     Process(process::Process),
-    /// Jobs: calls in the store, and what became of them
+    /// Jobs: calls in the store, and their outcomes
     #[command(subcommand)]
     Job(job::Job),
-    /// Tell whether this runs inside a function that asyncq runs: true (exit code 0) or false (1)
+    /// Print whether this runs inside a running function: true (exit code 0) or false (1)
     IsAsync,
-    /// Print the principal on whose behalf this runs, or nothing (exit code 1)
+    /// Print the principal on whose behalf this runs; without one, print nothing and exit with 1
     Whoami,
 }
 
-/// Runs the command line and says how it went.
+/// Runs the command line and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse_from(std::env::args_os().map(enqueue::escape_negative)) {
         Ok(cli) => cli,
-        Err(error) => return clap_error::tell(&error, Cli::command),
+        Err(error) => return clap_error::report(&error, Cli::command),
     };
     let done = Session::new(cli.global).map_err(Into::into).and_then(|session| run(&session, cli.command));
     match done {
         Ok(code) => ExitCode::from(code),
-        Err(error) if output::nobody_reads(&error) => ExitCode::from(exit::DONE),
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::from(exit::DONE),
         Err(error) => {
             session::show_error(&error);
             ExitCode::from(exit::code(&error))
@@ -99,7 +99,7 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
     crate::commands::outlive_limits()?;
     match command {
         Command::Init => {
-            let (queue, prepared) = session.prepare(&mut |event| process::tell_aside(session, &event))?;
+            let (queue, prepared) = session.prepare(&mut |event| process::print_aside(session, &event))?;
             let place = queue.place();
             session.info(&if prepared.made {
                 format!("the store `{place}` is ready")
@@ -107,7 +107,7 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
                 format!("`{place}` is up to date")
             });
             if prepared.is_shared {
-                session.info("programs need SQLite 3.37 or later from now on to read any table of this file");
+                session.info("from now on, programs need SQLite 3.37 or later to read any table of this file");
             }
             Ok(exit::DONE)
         }

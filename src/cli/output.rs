@@ -1,6 +1,6 @@
 //! How data is shown to people.
 //!
-//! Invariant: text that somebody else wrote reaches a terminal only through [`escape_control`].
+//! Invariant: text that asyncq did not write reaches a terminal only through [`escape_control`].
 
 use std::io::ErrorKind;
 
@@ -38,7 +38,7 @@ impl FieldList {
     }
 }
 
-/// A command as a shell would take it.
+/// A command line that a shell can read.
 pub fn command_line(command: &[String]) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,+@%".contains(c);
     let words = command.iter().map(|word| {
@@ -63,17 +63,17 @@ pub fn state(state: State) -> String {
     format!("{style}{state}{style:#}")
 }
 
-/// Text of somebody else, safe to show.
+/// Text that asyncq did not write, safe to show.
 pub fn text(text: &str) -> String {
     escape_control(text).into_owned()
 }
 
-/// The same, or a dash when there is none.
+/// The same, or a dash if there is none.
 pub fn or_dash(value: Option<&str>) -> String {
     value.map_or_else(|| "-".to_owned(), text)
 }
 
-/// A moment: local time on a terminal, elsewhere RFC 3339 in UTC.
+/// A moment: local time on a terminal, else RFC 3339 in UTC.
 pub fn moment(moment: Timestamp) -> String {
     let local = || {
         let zone = jiff::tz::TimeZone::try_system().ok()?;
@@ -84,7 +84,7 @@ pub fn moment(moment: Timestamp) -> String {
     local.unwrap_or_else(|| moment.to_string())
 }
 
-/// A moment as a person says it: `3m ago`, `in 5h`.
+/// A moment relative to now: `3m ago`, `in 5h`.
 pub fn relative(moment: Timestamp, now: Timestamp) -> String {
     if moment > now {
         format!("in {}", show_span(moment.since(now)))
@@ -95,8 +95,13 @@ pub fn relative(moment: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// Whether this failed because the reader of our output has gone, as `head` does: that is no failure.
-pub fn nobody_reads(error: &anyhow::Error) -> bool {
+/// Whether this error means that the reader of our output has closed it, as `head` does. That is not a failure.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let is_pipe = |error: &std::io::Error| error.kind() == ErrorKind::BrokenPipe;
     error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(is_pipe))
+}
+
+/// A number with its noun: `1 job`, `2 jobs`.
+pub fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }

@@ -9,6 +9,7 @@ use sd_notify::NotifyState;
 use super::clap_error::parse_count;
 use super::console::{console, trying_again};
 use super::exit;
+use super::output::count;
 use super::session::Session;
 use super::stdio;
 use super::systemd;
@@ -22,10 +23,11 @@ use crate::domain::service::ServiceName;
 use crate::domain::time::{parse_span, show_span};
 use crate::error::reason;
 
-/// Run the calls that are ready, then end
+/// Run the calls that are ready, then exit
 ///
-/// Drains the services one after the other. What functions print appears on stdout and stderr. The exit code is 1 when a
-/// job ended in an error. A first signal to stop lets what is running end, a second one ends it and puts it back.
+/// Drains the services one after the other, and prints the output of functions to stdout and stderr. The exit code is 1 if a
+/// job ended in an error. After a first signal to stop, asyncq waits for the running calls; after a second one, it ends them
+/// and puts them back.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub struct Process {
@@ -33,40 +35,40 @@ pub struct Process {
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
 
-    /// Run at most so many calls
+    /// Run at most N calls
     #[arg(long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
     max_jobs: Option<u64>,
 
-    /// Begin no call any more after this time, as in 50s
+    /// Start no new call after this time, as in 50s
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     max_time: Option<Duration>,
 
-    /// Wait for the calls that are to be tried again
+    /// Wait for calls that will be tried again
     #[arg(long)]
     wait_retries: bool,
 
-    /// Stay, and run calls as they come, of all the services at once, until told to stop
+    /// Keep running, and serve all the services at the same time, until a signal stops it
     ///
-    /// Tells systemd when it is ready and that it lives, if that asks (docs/follow.md).
+    /// Notifies systemd, if it asks, when it is ready and that it is alive (docs/follow.md).
     #[arg(long, conflicts_with = "wait_retries")]
     follow: bool,
 
-    /// Take it that a container in which a processor died has ended
+    /// Assume that the container of a dead processor is gone
     ///
-    /// For a store that only one container uses at a time. Where two do, calls could run twice at once.
+    /// Only for a store that one container at a time uses. With two containers, a call could run twice at the same time.
     #[arg(long)]
     one_container: bool,
 
-    /// Run calls of workers in the calling program itself, which speaks the worker protocol on the other end of this socket
+    /// Run calls of workers in the calling program, which speaks the worker protocol on the other end of this socket
     ///
-    /// The number of an inherited descriptor: one end of a `socketpair(AF_UNIX, SOCK_STREAM)` that the calling program has made
-    /// (docs/protocol.md). Its hello names the functions that run in it.
+    /// FD is the number of an inherited descriptor: one end of a `socketpair(AF_UNIX, SOCK_STREAM)` of the calling program
+    /// (docs/protocol.md). The hello of that program names the functions that it runs.
     #[arg(long, value_name = "FD", value_parser = parse_descriptor, allow_negative_numbers = true)]
     worker_socket: Option<u32>,
 
-    /// As root, run functions even out of a store that others can change
+    /// As root, run functions even from a store that others can change
     ///
-    /// Whoever can write the store, or a folder that it is in, decides what root runs.
+    /// Any user who can write to the store, or to a folder that contains it, decides what root runs.
     #[arg(long)]
     trust_store_writers: bool,
 }
@@ -76,7 +78,7 @@ fn parse_descriptor(text: &str) -> Result<u32, String> {
 }
 
 impl Process {
-    /// Does what is asked.
+    /// Runs the command.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
         let options = ProcessOptions {
             services: self.services.iter().map(|name| ServiceName::parse(name)).collect::<Result<_, _>>()?,
@@ -84,7 +86,7 @@ impl Process {
             max_time: self.max_time,
             wait_retries: self.wait_retries,
             follow: self.follow,
-            pulse: if self.follow { systemd::pulse() } else { None },
+            pulse: if self.follow { systemd::keep_alive_interval() } else { None },
             one_container: self.one_container,
         };
         let request = ProcessRequest {
@@ -94,174 +96,176 @@ impl Process {
             socket: self.worker_socket,
             trust_store_writers: self.trust_store_writers,
         };
-        let done = process::run(&request, &console(), &mut |event| tell(session, &options, &event))?;
+        let done = process::run(&request, &console(), &mut |event| print_event(session, &options, &event))?;
         let summary = match done {
             Processed::Supervised(code) => return Ok(code),
             Processed::Done(summary) => summary,
         };
         if session.is_verbose() {
-            session.info(&format!("attempts: {}; jobs that ended in an error: {}", summary.attempts, summary.errors));
+            let attempts = count(summary.attempts, "attempt", "attempts");
+            let failed = count(summary.errors, "job", "jobs");
+            session.info(&format!("{attempts}; {failed} ended in an error"));
         }
-        let told = stdio::tell_losses(true);
-        Ok(match (summary.errors, summary.held_back, told) {
+        let all_reported = stdio::report_losses(true);
+        Ok(match (summary.errors, summary.held_back, all_reported) {
             (1.., _, _) => exit::FAILED,
             (0, 1.., _) => exit::DENIED,
             (0, 0, true) => exit::DONE,
-            // Nothing but the exit code can say that output is lost.
+            // Only the exit code can say that output is lost.
             (0, 0, false) => exit::IO,
         })
     }
 }
 
-/// What is told of calls that wait because their service is paused.
+/// The message about calls that wait because their service is paused.
 pub(super) fn paused(service: &ServiceName) -> String {
     format!("service `{service}` is paused; `asyncq service resume {service}` lets its calls run")
 }
 
-/// What is told of a call whose outcome nobody wants any more.
+/// The message about a call that ended after this processor had lost it.
 fn late(job: JobId, now: Option<State>) -> String {
     let why = match now {
-        None => "is not in the store any more".to_owned(),
-        Some(State::Processing) => "was taken over by another processor".to_owned(),
-        Some(state) => format!("is {state} now, which was not done here"),
+        None => format!("job {job} is no longer in the store"),
+        Some(State::Processing) => format!("another processor took over job {job}"),
+        Some(state) => format!("job {job} is already {state}"),
     };
-    format!("job {job} {why}; what it did here counts for nothing")
+    format!("{why}; this attempt's result was discarded")
 }
 
-/// What is told of jobs that were put back, as they belonged to no processor.
+/// The message about jobs that were put back because they belonged to no processor.
 fn unowned(jobs: &[(JobId, State)]) -> String {
     let list: Vec<String> = jobs.iter().map(|(job, state)| format!("job {job} is {state}")).collect();
-    format!("found `processing` without a processor, and put back: {}", list.join(", "))
+    format!("put back jobs that were `processing` without a processor: {}", list.join(", "))
 }
 
-/// Tells what happens while no processor works.
-pub(super) fn tell_aside(session: &Session, event: &Event<'_>) {
-    tell(session, &ProcessOptions::default(), event);
+/// Prints what happens while no processor runs.
+pub(super) fn print_aside(session: &Session, event: &Event<'_>) {
+    print_event(session, &ProcessOptions::default(), event);
 }
 
-fn tell(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
+fn print_event(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
     match event {
         Event::Busy { service, concurrency, holders } => {
             let by: Vec<String> = holders.iter().map(name).collect();
             let slots =
                 if *concurrency == 1 { "its one slot is".to_owned() } else { format!("its {concurrency} slots are") };
-            session.news(&format!("service `{service}` is busy: {slots} taken by {}", by.join(", ")));
+            session.notice(&format!("service `{service}` is busy: {slots} taken by {}", by.join(", ")));
         }
-        Event::Paused { service } => session.news(&paused(service)),
-        Event::Ended(report) => tell_end(session, report),
+        Event::Paused { service } => session.notice(&paused(service)),
+        Event::Ended(report) => print_end(session, report),
         Event::Late { job, now } => session.info(&late(*job, *now)),
         Event::Mended { what } => session.info(what),
         Event::Unowned { jobs } => session.info(&unowned(jobs)),
-        Event::Rescued { processor, jobs } => tell_rescued(session, processor, jobs),
-        Event::Unkillable { immune } => tell_of_immune(session, None, immune),
-        Event::NotRescued { processor, immune: Some(immune) } => tell_of_immune(session, Some(processor), immune),
+        Event::Rescued { processor, jobs } => print_rescued(session, processor, jobs),
+        Event::Unkillable { immune } => print_unkillable(session, None, immune),
+        Event::NotRescued { processor, immune: Some(immune) } => print_unkillable(session, Some(processor), immune),
         Event::NotRescued { processor, immune: None } => {
             session.info_with_hint(
-                &format!("{} died, and what it ran cannot be ended", name(processor)),
-                "its jobs are put back once that is gone; `ps -eo pid,stat,args` shows what waits for the kernel (D)",
+                &format!("{} died, and its processes cannot be ended", name(processor)),
+                "its jobs are put back once they have ended; `ps -eo pid,stat,args` shows which wait for the kernel (D)",
             );
         }
         Event::OutOfReach { processor, barrier: Barrier::User(user) } => {
             session.info_with_hint(
                 &format!("{} of user {user} died; only that user or root can put its jobs back", name(processor)),
-                "one of them must run `asyncq process`",
+                "run `asyncq process` as one of them",
             );
         }
         Event::OutOfReach { processor, barrier: Barrier::Namespace } => {
             session.info_with_hint(&format!(
-                "{} died in another container; what it ran may go on there, so its jobs are not put back",
+                "{} died in another container, where its calls may still run, so its jobs are not put back",
                 name(processor)
-            ), "`asyncq process` can do it there or outside of containers, and `--one-container` if that one has ended");
+            ), "run `asyncq process` there or outside of containers, or with `--one-container` if that container has ended");
         }
         Event::InHost { processor, host, jobs } => {
             let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();
             let (of, wait) = if jobs.len() == 1 { ("job", "it waits") } else { ("jobs", "they wait") };
             session.info_with_hint(
                 &format!(
-                    "{} died, and process {host}, which it drained into, may still run {of} {}",
+                    "{} died, and its host, process {host}, may still run {of} {}",
                     name(processor),
                     jobs.join(", ")
                 ),
-                &format!(
-                    "{wait} until that process has ended, or starts `asyncq process` anew and says `\"idle\":true`"
-                ),
+                &format!("{wait} until that process ends, or starts `asyncq process` again and says `\"idle\":true`"),
             );
         }
         Event::Unsure { processor, error } => {
-            session.verbose(&format!("cannot tell whether {} lives: {}", name(processor), reason(&error)));
+            session.verbose(&format!("cannot find out whether {} is alive: {}", name(processor), reason(&error)));
         }
         Event::HeldBack { error } => session.info_with_hint(
-            &format!("{error}; what is held back is tried again every second"),
+            &format!("{error}; the calls that it holds back are tried again every second"),
             error.hint().unwrap_or_default(),
         ),
         Event::Ready => {
-            systemd::tell(&[NotifyState::Ready]);
-            session.verbose("ready; a signal stops it");
+            systemd::notify(&[NotifyState::Ready]);
+            session.verbose("ready; a signal stops this processor");
         }
-        Event::Alive => systemd::tell(&[NotifyState::Watchdog]),
+        Event::Alive => systemd::notify(&[NotifyState::Watchdog]),
         Event::Deaf { error } => {
             session.warn_with_hint(
-                &format!("cannot watch the store: {}; looking at it a hundred times a second instead", reason(&error)),
-                "`sysctl fs.inotify.max_user_instances` says how many watchers a user may have",
+                &format!("cannot watch the store: {}; polling it a hundred times a second instead", reason(&error)),
+                "`sysctl fs.inotify.max_user_instances` shows how many watchers a user may have",
             );
         }
-        Event::Stopping { running: 0 } => systemd::tell(&[NotifyState::Stopping]),
+        Event::Stopping { running: 0 } => systemd::notify(&[NotifyState::Stopping]),
         Event::Stopping { running } => {
-            systemd::tell(&[NotifyState::Stopping]);
-            let jobs = if *running == 1 { "one job".to_owned() } else { format!("{running} jobs") };
-            let text = format!("stopping; waiting for {jobs} to end (once more: end and put back)");
-            // Where cron stops it each time, that is no trouble; in the log of a service it is of use.
-            if options.follow { session.info(&text) } else { session.news(&text) }
+            systemd::notify(&[NotifyState::Stopping]);
+            let (jobs, them) = match running {
+                1 => ("the running job has".to_owned(), "it"),
+                _ => (format!("{running} running jobs have"), "them"),
+            };
+            let text = format!("stopping when {jobs} ended; signal again to end {them} and put {them} back");
+            // Cron may stop it each time, and should not mail that. In the log of a service it is useful.
+            if options.follow { session.info(&text) } else { session.notice(&text) }
         }
         Event::StoreFails { error } => session.warn(&trying_again(error)),
         Event::GivenUp { jobs } => {
             let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();
+            let (outcomes, them) =
+                if jobs.len() == 1 { ("outcome of job", "it") } else { ("outcomes of jobs", "them") };
+            let jobs = jobs.join(", ");
             session.warn(&format!(
-                "could not record the outcomes of jobs {}; who processes next may run them once more",
-                jobs.join(", ")
+                "could not record the {outcomes} {jobs}; the next `asyncq process` may run {them} again"
             ));
         }
         Event::Unmarked { error } => session.warn(&format!(
-            "cannot write down which calls run: {}; a crash may not be counted against them",
+            "cannot record which calls have begun: {}; a crash may not be counted for them",
             reason(&error)
         )),
-        Event::Postponed { claim, why, pause } => tell_postponed(session, claim, why, *pause),
-        Event::Scarce { error } => session.warn(&format!("{error}; nothing begins until that is possible again")),
-        Event::NoSpace { error } => session.warn(&format!("{error}; nothing begins until there is some")),
+        Event::Postponed { claim, why, pause } => print_postponed(session, claim, why, *pause),
+        Event::Scarce { error } => session.warn(&format!("{error}; no job starts until that is possible again")),
+        Event::NoSpace { error } => session.warn(&format!("{error}; no job starts until there is space")),
     }
 }
 
-fn tell_rescued(session: &Session, processor: &Processor, jobs: &[(JobId, State)]) {
+fn print_rescued(session: &Session, processor: &Processor, jobs: &[(JobId, State)]) {
     let count = |state| jobs.iter().filter(|(_, now)| *now == state).count();
     let back = count(State::Queued);
     let failed = count(State::Error);
     let what = if processor.of_original { "belongs to the original of this copy" } else { "died" };
     let mut text = format!("{} {what}", name(processor));
     if back > 0 {
-        text += &format!("; {back} of its jobs put back");
+        text += &format!("; put back {back} of its jobs");
     }
     if failed > 0 {
-        text += &format!("; {failed} of its jobs ended in an error (`asyncq job list --state error` says why)");
+        text += &format!("; {failed} of its jobs ended in an error (`asyncq job list --state error` shows why)");
     }
     session.info(&text);
 }
 
-fn tell_postponed(session: &Session, claim: &Claim, why: &Failure, pause: Duration) {
+fn print_postponed(session: &Session, claim: &Claim, why: &Failure, pause: Duration) {
     let what = format!("job {} (`{}` `{}`)", claim.fence.job, claim.call.service, claim.call.function);
     session.info(&format!("{what}: {}; tried again in {}", why.message, show_span(pause)));
 }
 
-/// Tells of a process that cannot be ended, of a call that runs or of a processor that is gone.
-fn tell_of_immune(session: &Session, gone: Option<&Processor>, immune: &Unkillable) {
-    let Unkillable { pid, job, .. } = immune;
-    let owner = user(immune.user);
+/// Prints that a process cannot be ended, of a running call or of a dead processor.
+fn print_unkillable(session: &Session, dead: Option<&Processor>, process: &Unkillable) {
+    let Unkillable { pid, job, .. } = process;
+    let owner = user(process.user);
     let hint = format!("root can end it with `kill {pid}`");
-    if let Some(processor) = gone {
+    if let Some(processor) = dead {
         return session.info_with_hint(
-            &format!(
-                "{} is gone, and its process {pid}, which belongs to user {owner}, cannot be ended",
-                name(processor)
-            ),
+            &format!("{} died, and its process {pid}, which belongs to user {owner}, cannot be ended", name(processor)),
             &format!("its jobs are put back once that process ends; {hint}"),
         );
     }
@@ -274,7 +278,7 @@ fn tell_of_immune(session: &Session, gone: Option<&Processor>, immune: &Unkillab
     );
 }
 
-fn tell_end(session: &Session, report: &Report) {
+fn print_end(session: &Session, report: &Report) {
     let Report { job, service, function, .. } = report;
     let what = format!("job {job} (`{service}` `{function}`)");
     let took = show_span(report.took);
@@ -285,9 +289,9 @@ fn tell_end(session: &Session, report: &Report) {
         }
         (Some(error), _) if report.lacks_own_site => session.info_with_hint(
             &format!("{what}: {}", error.message),
-            &format!("that site belongs to this call alone: make the directory, then `asyncq job retry {job}`"),
+            &format!("only this call has that site: make the directory, then run `asyncq job retry {job}`"),
         ),
-        // Without a code, the message names the way out.
+        // Without a code, the message already says what to do.
         (Some(error), _) if error.kind == FailureKind::CannotRun && error.exit_code.is_some() => session
             .info_with_hint(
                 &format!("{what}: {}", error.message),
@@ -295,7 +299,7 @@ fn tell_end(session: &Session, report: &Report) {
             ),
         (Some(error), _) => session.info(&format!("{what}: {}", error.message)),
         (None, Ending::Conflict) if report.state == State::Delayed => {
-            session.verbose(&format!("{what}: a conflict; tried again in {pause:.1}s"));
+            session.verbose(&format!("{what}: temporary failure (exit code 75); tried again in {pause:.1}s"));
         }
         (None, Ending::Interrupted) => session.info(&format!("{what}: ended and put back")),
         (None, Ending::Cancelled) => session.verbose(&format!("{what}: cancelled after {took}")),
@@ -303,7 +307,7 @@ fn tell_end(session: &Session, report: &Report) {
     }
 }
 
-/// How a processor is called.
+/// A processor, in messages.
 pub(super) fn name(processor: &Processor) -> String {
     format!("processor {} (process {} on {})", processor.id.0, processor.is.pid, processor.is.host)
 }

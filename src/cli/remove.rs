@@ -10,14 +10,11 @@ use super::stdio::{self, is_terminal};
 use crate::domain::log::Stream;
 use crate::error::{Error, Kind};
 
-/// The long help.
-pub const ABOUT: &str = "Take asyncq's tables out of an application's database
-
-Removes all services, functions and jobs from the file, and leaves everything else as it is. Refused while a processor is at \
-work, while calls wait, and while a table of the application refers to one of asyncq's. Triggers and indexes that the application \
-has put on asyncq's tables go with them. Asks first.";
-
-/// How to take the tables out.
+/// Remove asyncq's tables from an application's database
+///
+/// Removes all services, functions and jobs from the file, and leaves everything else as it is. asyncq refuses while a processor
+/// runs, while calls wait, and while a table of the application refers to one of asyncq's tables. Triggers and indexes that the
+/// application has put on asyncq's tables are removed too. Asks first.
 #[derive(Debug, Args)]
 pub struct Remove {
     /// Do not ask
@@ -26,7 +23,7 @@ pub struct Remove {
 }
 
 impl Remove {
-    /// Does it.
+    /// Runs the command.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
         let mut queue = session.open()?;
         let contents = queue.removal()?;
@@ -39,19 +36,19 @@ impl Remove {
             ask(&format!("remove {services}, {functions} and {jobs} from `{place}`? [y/N]"))?;
         }
         queue.remove()?;
-        session.info(&format!("`{place}` holds nothing of asyncq any more"));
+        session.info(&format!("removed asyncq's tables from `{place}`"));
         Ok(exit::DONE)
     }
 }
 
-/// Goes on if a person at a terminal says yes.
+/// Returns if a person at a terminal says yes.
 fn ask(question: &str) -> Result<(), Error> {
     if !std::io::IsTerminal::is_terminal(&std::io::stdin()) || !is_terminal(Stream::Err) {
         return Err(
-            Error::new(Kind::Usage, "there is no terminal to ask on").with_hint("`--yes` goes on without asking")
+            Error::new(Kind::Usage, "there is no terminal on which to ask").with_hint("`--yes` removes without asking")
         );
     }
-    stdio::tell(&format!("{question}\n"));
+    stdio::print_message(&format!("{question}\n"));
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer);
     match (read, answer.trim()) {

@@ -18,8 +18,8 @@ use crate::domain::service::{self, Added, ServiceChange, ServiceName};
 pub enum Service {
     /// Add a service; adding the same one again changes nothing
     ///
-    /// Where there is no store yet, this creates one, and says so. Into a database that is there, only `asyncq init` adds a
-    /// store.
+    /// If there is no store yet, this creates one and says so. It does not turn an existing database into a store: only
+    /// `asyncq init` does.
     Add {
         /// Its name: lower-case letters, digits, `.`, `_` and `-`
         name: String,
@@ -42,25 +42,25 @@ pub enum Service {
     Set {
         /// Its name
         name: String,
-        /// How many of its calls may be running at once, over all processors
+        /// How many of its calls may run at once, across all processors
         #[arg(long, value_name = "N", value_parser = parse_concurrency, allow_negative_numbers = true)]
         concurrency: NonZeroU32,
     },
-    /// Accept calls, but run none
+    /// Run no calls of a service, but accept new ones
     Pause {
         /// Its name
         name: String,
     },
-    /// Run calls again
+    /// Run the calls of a paused service again
     Resume {
         /// Its name
         name: String,
     },
-    /// Remove a service and its functions; jobs that have ended stay
+    /// Remove a service and its functions, but keep jobs that have ended
     Remove {
         /// Its name
         name: String,
-        /// Cancel the jobs that wait
+        /// Cancel its waiting jobs
         #[arg(long)]
         force: bool,
     },
@@ -69,7 +69,7 @@ pub enum Service {
 /// The limits of a service.
 #[derive(Debug, Args)]
 pub struct Limits {
-    /// How many of its calls may be running at once, over all processors
+    /// How many of its calls may run at once, across all processors
     #[arg(long, value_name = "N", default_value = "1", value_parser = parse_concurrency, allow_negative_numbers = true)]
     concurrency: NonZeroU32,
 }
@@ -79,15 +79,15 @@ fn parse_concurrency(text: &str) -> Result<NonZeroU32, String> {
 }
 
 impl Service {
-    /// Does what is asked.
+    /// Runs the command.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
         match self {
             Service::Add { name, limits } => {
                 let name = ServiceName::parse(&name)?;
-                let added = session.open_or_make()?.add_service(&name, limits.concurrency)?;
+                let added = session.open_or_create()?.add_service(&name, limits.concurrency)?;
                 session.verbose(&match added {
                     Added::New => format!("added service `{name}`"),
-                    Added::Same => format!("service `{name}` is there already"),
+                    Added::Same => format!("service `{name}` already exists"),
                 });
             }
             Service::List { format } => {
@@ -113,7 +113,7 @@ impl Service {
             Service::Remove { name, force } => {
                 let waiting = if force { IfWaiting::Cancel } else { IfWaiting::Refuse };
                 let removed = session.open()?.remove_service(&ServiceName::parse(&name)?, waiting)?;
-                tell_removed(session, &removed);
+                print_cancelled(session, &removed);
             }
         }
         Ok(exit::DONE)
@@ -144,7 +144,7 @@ impl ServiceView<'_> {
     }
 }
 
-fn standing(service: &service::Service) -> &'static str {
+fn state_name(service: &service::Service) -> &'static str {
     if service.paused { "paused" } else { "active" }
 }
 
@@ -152,7 +152,7 @@ fn table(services: &[service::Service]) -> Table {
     let columns = [Column::always("SERVICE"), Column::whole("CONCURRENCY", 0), Column::always("STATE")];
     let mut table = Table::new(&columns);
     for it in services {
-        table.row([it.name.to_string(), it.concurrency.to_string(), standing(it).to_owned()]);
+        table.row([it.name.to_string(), it.concurrency.to_string(), state_name(it).to_owned()]);
     }
     table
 }
@@ -161,7 +161,7 @@ fn show(service: &service::Service) -> anyhow::Result<()> {
     let mut sheet = FieldList::new();
     sheet.line("service", service.name.to_string());
     sheet.line("concurrency", service.concurrency.to_string());
-    sheet.line("state", standing(service));
+    sheet.line("state", state_name(service));
     let created = service.created_at;
     sheet.line("created", format!("{}  {}", output::moment(created), output::relative(created, now())));
     sheet.print()
@@ -172,8 +172,8 @@ fn change(session: &Session, name: &str, change: ServiceChange) -> anyhow::Resul
     Ok(())
 }
 
-/// Says which jobs were cancelled by a removal.
-pub fn tell_removed(session: &Session, removed: &Removed) {
+/// Prints which jobs a removal has cancelled.
+pub fn print_cancelled(session: &Session, removed: &Removed) {
     if removed.cancelled == 0 {
         return;
     }

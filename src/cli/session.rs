@@ -1,4 +1,4 @@
-//! What holds for every command: which store, how much talk, which colours.
+//! The options of every command, and the messages: which store, how many messages, which colours.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,19 +19,19 @@ use crate::error::{Error, Kind, reason};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options for every command")]
 pub struct Global {
-    /// The store: a SQLite file [env: `ASYNCQ_DB`] [default: asyncq/queue.db in the user's data directory]
+    /// The store: a SQLite file [env: `ASYNCQ_DB`] [default: asyncq/queue.db in your data directory]
     #[arg(long, global = true, value_name = "PATH")]
     db: Option<OsString>,
 
-    /// How long to wait for a store that somebody else has locked [env: `ASYNCQ_LOCK_TIMEOUT`] [default: 30s]
+    /// How long to wait for a store that another process has locked [env: `ASYNCQ_LOCK_TIMEOUT`] [default: 30s]
     #[arg(long, global = true, value_name = "SPAN", value_parser = parse_span)]
     lock_timeout: Option<Duration>,
 
-    /// Say nothing on stderr but what asyncq itself cannot do: calls that fail are not told either
+    /// Print only errors of asyncq itself to stderr, and nothing about calls that fail
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
 
-    /// Say on stderr what goes well, too, and why nothing runs, as a terminal shows it anyway
+    /// Also print to stderr what succeeds, and why nothing runs (which a terminal always shows)
     #[arg(short, long, global = true)]
     verbose: bool,
 
@@ -40,7 +40,7 @@ pub struct Global {
     color: ColorChoice,
 }
 
-/// How long to wait for a store that somebody else has locked, unless something else is said.
+/// How long to wait for a locked store by default.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One run of the command line.
@@ -54,8 +54,7 @@ impl Session {
     /// A run with these options.
     ///
     /// # Errors
-    /// [`Kind::Usage`] when the store is named by nothing: the variable of a script that is not set is no reason to use
-    /// another store.
+    /// [`Kind::Usage`] when the path of the store is empty: a script with an unset variable must not use the default store.
     pub fn new(global: Global) -> Result<Session, Error> {
         if global.db.as_ref().is_some_and(|text| text.is_empty()) {
             return Err(Error::new(Kind::Usage, "`--db` is empty")
@@ -75,7 +74,7 @@ impl Session {
         Ok(Session { global, caller })
     }
 
-    /// Which store is meant.
+    /// The store that the options or the environment name, or the default one.
     pub fn place(&self) -> Result<Place, Error> {
         let patience = self.lock_timeout()?;
         match self.global.db.as_deref().or_else(|| self.caller.variable("ASYNCQ_DB")) {
@@ -89,8 +88,8 @@ impl Session {
         self.place()?.open()
     }
 
-    /// Opens the store and makes a new file first if there is none; tells which, as the path may be mistyped.
-    pub fn open_or_make(&self) -> Result<Queue, Error> {
+    /// Opens the store. If there is none, creates a file and says so, because the path may be mistyped.
+    pub fn open_or_create(&self) -> Result<Queue, Error> {
         let (queue, made) = self.place()?.open_or_make()?;
         if made {
             self.info(&format!("created the store `{}`", queue.place()));
@@ -98,9 +97,9 @@ impl Session {
         Ok(queue)
     }
 
-    /// Makes the store or upgrades it, in a database that is there, too; or mends it.
-    pub fn prepare(&self, tell: &mut dyn FnMut(Event<'_>)) -> Result<(Queue, Prepared), Error> {
-        self.place()?.prepare(tell)
+    /// Creates the store, in an existing database too, or upgrades or repairs it.
+    pub fn prepare(&self, report: &mut dyn FnMut(Event<'_>)) -> Result<(Queue, Prepared), Error> {
+        self.place()?.prepare(report)
     }
 
     /// How long to wait for a locked store.
@@ -115,55 +114,55 @@ impl Session {
         }
     }
 
-    /// Whether to say more.
+    /// Whether `--verbose` is set.
     pub fn is_verbose(&self) -> bool {
         self.global.verbose
     }
 
-    /// Whether to say nothing but errors.
+    /// Whether `--quiet` is set.
     pub fn is_quiet(&self) -> bool {
         self.global.quiet
     }
 
-    /// Says what asyncq itself cannot do, also to whoever wants to hear nothing else.
+    /// Prints what asyncq itself cannot do, even with `--quiet`.
     #[expect(clippy::unused_self, reason = "a session may be asked for messages in another form one day")]
     pub fn warn(&self, text: &str) {
-        say(text, None);
+        print_info(text, None);
     }
 
-    /// The same, with what can be done about it.
+    /// The same, with what you can do about it.
     #[expect(clippy::unused_self, reason = "a session may be asked for messages in another form one day")]
     pub fn warn_with_hint(&self, text: &str, hint: &str) {
-        say(text, Some(hint));
+        print_info(text, Some(hint));
     }
 
-    /// Says that a call has failed, or what else is amiss.
+    /// Prints that a call has failed, or that something else needs attention.
     pub fn info(&self, text: &str) {
         if !self.global.quiet {
-            say(text, None);
+            print_info(text, None);
         }
     }
 
-    /// The same, with what can be done about it.
+    /// The same, with what you can do about it.
     pub fn info_with_hint(&self, text: &str, hint: &str) {
         if !self.global.quiet {
-            say(text, Some(hint));
+            print_info(text, Some(hint));
         }
     }
 
-    /// Says what is not amiss, but of use to a person who watches: cron would mail it.
-    pub fn news(&self, text: &str) {
-        if self.global.verbose || self.is_watched() {
+    /// Prints what a person at a terminal wants to know, and cron should not mail.
+    pub fn notice(&self, text: &str) {
+        if self.global.verbose || self.is_interactive() {
             self.info(text);
         }
     }
 
-    /// Whether a person reads what is said.
-    pub fn is_watched(&self) -> bool {
+    /// Whether a person reads the messages.
+    pub fn is_interactive(&self) -> bool {
         !self.global.quiet && stdio::is_terminal(Stream::Err)
     }
 
-    /// Says something for whoever wants to know more.
+    /// Prints a detail, only with `--verbose`.
     pub fn verbose(&self, text: &str) {
         if self.global.verbose {
             self.info(text);
@@ -171,51 +170,52 @@ impl Session {
     }
 }
 
-/// Shows what goes wrong behind what a store has done.
+/// Prints an error that does not fail the command, such as a checkpoint that fails after a commit.
 fn show_trouble(error: &Error) {
     show(&error.to_string(), error.hint());
 }
 
-/// Shows what failed a command.
+/// Prints the error that made a command fail.
 pub fn show_error(error: &anyhow::Error) {
     show(&reason(error), error.downcast_ref::<Error>().and_then(Error::hint));
 }
 
-/// Shows a failure and the way out.
+/// Prints an error and its hint.
 pub fn show(error: &str, hint: Option<&str>) {
     let style = anstyle::AnsiColor::Red.on_default().bold();
-    tell(&format!("{style}error{style:#}"), error, hint);
+    print_message(&format!("{style}error{style:#}"), error, hint);
 }
 
-pub fn say(text: &str, hint: Option<&str>) {
-    tell("asyncq", text, hint);
+/// Prints one message that is not an error, with its hint if it has one.
+pub fn print_info(text: &str, hint: Option<&str>) {
+    print_message("asyncq", text, hint);
 }
 
-/// Says one message, with its hint if it has one.
-fn tell(label: &str, text: &str, hint: Option<&str>) {
+/// Prints one message, with its hint if it has one.
+fn print_message(label: &str, text: &str, hint: Option<&str>) {
     let mut message = format!("{label}: {}\n", escape_control(text));
     if let Some(hint) = hint {
         let style = anstyle::AnsiColor::Green.on_default().bold();
         message += &format!("{style}hint{style:#}: {}\n", escape_control(hint));
     }
-    stdio::tell(&message);
+    stdio::print_message(&message);
 }
 
 fn default_store() -> Result<PathBuf, Error> {
     use etcetera::BaseStrategy;
     let data = etcetera::choose_base_strategy().ok().map(|base| base.data_dir()).filter(|folder| folder.is_absolute());
     data.map(|data| data.join("asyncq").join("queue.db")).ok_or_else(|| {
-        Error::new(Kind::Unreachable, "there is no home directory, and so no default place for the store")
-            .with_hint("`--db` or `$ASYNCQ_DB` names a place; `$HOME` has to be an absolute path")
+        Error::new(Kind::Unreachable, "there is no home directory, so the store has no default location")
+            .with_hint("set `--db` or `$ASYNCQ_DB`, or set `$HOME` to an absolute path")
     })
 }
 
-/// What time it is for a person.
+/// The current time, to show to a person.
 pub fn now() -> Timestamp {
     Timestamp(millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()))
 }
 
-/// Whether a person reads what is printed.
+/// Whether stdout is a terminal.
 pub fn to_terminal() -> bool {
     stdio::is_terminal(Stream::Out)
 }

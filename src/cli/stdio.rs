@@ -1,7 +1,8 @@
 //! stdin, stdout and stderr, as this process shares them with others.
 //!
-//! Invariants: when somebody sets `O_NONBLOCK` on one of them, asyncq waits, and loses nothing. A message is one write, on
-//! a line of its own. What cannot be written while a processor works is counted and told; the next piece is tried again.
+//! Invariants: if another process sets `O_NONBLOCK` on one of them, asyncq waits and loses nothing. A message is one write, on
+//! a line of its own. Output that cannot be written while a processor runs is counted and reported, and the next output is
+//! tried again.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -28,7 +29,7 @@ impl Write for Sink {
         loop {
             match rustix::io::write(fd, bytes) {
                 Ok(count) => {
-                    state().note(self.0, &bytes[..count]);
+                    state().record(self.0, &bytes[..count]);
                     return Ok(count);
                 }
                 Err(Errno::INTR) => {}
@@ -36,7 +37,7 @@ impl Write for Sink {
                     wait_for(fd, PollFlags::OUT, refused);
                     refused = true;
                 }
-                // It is open for reading alone: as good as closed.
+                // It is open only for reading, which counts as closed.
                 Err(Errno::BADF) => return Ok(bytes.len()),
                 Err(error) => return Err(error.into()),
             }
@@ -48,7 +49,7 @@ impl Write for Sink {
     }
 }
 
-/// Waits until a descriptor may be ready for this; after a moment, when it said so before and was not.
+/// Waits until a descriptor may be ready. If it reported that before and was not ready, waits a moment first.
 fn wait_for(fd: BorrowedFd<'_>, what: PollFlags, refused: bool) {
     if refused {
         std::thread::sleep(Duration::from_millis(1));
@@ -74,17 +75,17 @@ static JOINT: LazyLock<bool> = LazyLock::new(|| {
     matches!(ends, [Ok(out), Ok(err)] if (out.st_dev, out.st_ino) == (err.st_dev, err.st_ino))
 });
 
-/// Writes text with styles to stdout, without them where they are not wanted; what fails, fails the command.
+/// Prints text to stdout, with its styles only if they are wanted. If that fails, the command fails.
 pub fn print(text: &str) -> Result<(), Error> {
     print_bytes(Stream::Out, styled(Stream::Out, text).as_bytes())
 }
 
-/// Writes a line of data; what fails, fails the command.
-pub fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
+/// Prints a line of data. If that fails, the command fails.
+pub fn print_line(line: impl std::fmt::Display) -> anyhow::Result<()> {
     Ok(print_bytes(Stream::Out, format!("{line}\n").as_bytes())?)
 }
 
-/// Writes data as it is; what fails, fails the command.
+/// Writes data unchanged. If that fails, the command fails.
 pub fn print_bytes(stream: Stream, bytes: &[u8]) -> Result<(), Error> {
     Sink(stream).write_all(bytes).map_err(|error| cannot_write(stream, error))
 }
@@ -102,7 +103,7 @@ pub fn cannot_write(stream: Stream, error: io::Error) -> Error {
     Error::new(Kind::Io, message).with_hint(hint).with_source(error)
 }
 
-/// Why something could not be written, as it stands within a sentence.
+/// Why a write failed, to stand within a sentence.
 pub fn in_words(error: &io::Error) -> String {
     if error.kind() == ErrorKind::StorageFull {
         return "no space left on the device".to_owned();
@@ -122,16 +123,16 @@ fn styled(stream: Stream, text: &str) -> Cow<'_, str> {
     if choice == ColorChoice::Never { anstream::adapter::strip_str(text).to_string().into() } else { text.into() }
 }
 
-/// Says something on stderr, on lines of its own; `text` ends with a line feed. While functions print, it comes after what
-/// they have printed before. Nobody may be listening there, and that is no reason to stop.
-pub fn tell(text: &str) {
+/// Prints a message to stderr, on lines of its own; `text` ends with a line feed. While functions print, the message comes
+/// after everything that they have printed before. If nobody reads stderr, that is not an error.
+pub fn print_message(text: &str) {
     let bytes = styled(Stream::Err, text).into_owned().into_bytes();
     let messages = state().messages.clone();
-    let unsaid = match messages {
+    let unsent = match messages {
         Some(messages) => messages.say(bytes).err(),
         None => Some(bytes),
     };
-    if let Some(bytes) = unsaid {
+    if let Some(bytes) = unsent {
         put(Stream::Err, &bytes, true);
     }
 }
@@ -146,26 +147,26 @@ pub fn send_messages_through(messages: Option<Messages>) {
     state().messages = messages;
 }
 
-/// Writes a piece, and waits for its reader. What is lost is counted, unless nobody reads.
+/// Writes a piece, and waits for its reader. Lost bytes are counted, unless the reader is gone.
 pub fn put(stream: Stream, piece: &[u8], own_line: bool) {
     let breaks = state().breaks_line(stream, own_line);
     let bytes = if breaks { [b"\n", piece].concat().into() } else { Cow::from(piece) };
     match write_all(stream, &bytes) {
-        Ok(()) => tell_losses(false),
+        Ok(()) => report_losses(false),
         Err((error, _)) if error.kind() == ErrorKind::BrokenPipe => true,
         Err((error, rest)) => {
-            let tells = state().lose(stream, rest.min(piece.len()), &error);
+            let reports = state().lose(stream, rest.min(piece.len()), &error);
             let text = format!(
-                "asyncq: cannot write to {}: {}; trying again with what comes next\n",
+                "asyncq: cannot write to {}: {}; trying again with the next output\n",
                 name(stream),
                 in_words(&error)
             );
-            tells && complain(&text)
+            reports && print_at_once(&text)
         }
     };
 }
 
-/// Writes all of it, or says what failed and how much was left.
+/// Writes everything, or returns the error and how many bytes were left.
 fn write_all(stream: Stream, bytes: &[u8]) -> Result<(), (io::Error, usize)> {
     let mut left = bytes;
     while !left.is_empty() {
@@ -186,8 +187,8 @@ fn name(stream: Stream) -> &'static str {
     }
 }
 
-/// Says what was lost and not told yet, of streams that can be written to again, or of both. Says whether all of it is told.
-pub fn tell_losses(of_both: bool) -> bool {
+/// Reports the losses of streams that work again, or of both streams. Returns whether all of them are reported.
+pub fn report_losses(of_both: bool) -> bool {
     let mut all = true;
     for stream in [Stream::Out, Stream::Err] {
         let text = {
@@ -199,7 +200,7 @@ pub fn tell_losses(of_both: bool) -> bool {
             }
             format!("asyncq: {} bytes could not be written to {}: {}\n", one.lost, name(stream), in_words(why))
         };
-        if complain(&text) {
+        if print_at_once(&text) {
             let mut state = state();
             let one = state.of(stream);
             (one.lost, one.why) = (0, None);
@@ -210,54 +211,54 @@ pub fn tell_losses(of_both: bool) -> bool {
     all
 }
 
-/// Says on stderr, at once, what is wrong with the streams themselves; says whether it could.
-fn complain(text: &str) -> bool {
+/// Prints at once to stderr what is wrong with the streams themselves. Returns whether that worked.
+fn print_at_once(text: &str) -> bool {
     let line = if state().breaks_line(Stream::Err, true) { format!("\n{text}") } else { text.to_owned() };
     write_all(Stream::Err, line.as_bytes()).is_ok()
 }
 
-/// What is known of the streams.
+/// The state of both streams.
 #[derive(Default)]
-struct State {
-    streams: [Standing; 2],
+struct Streams {
+    streams: [StreamState; 2],
     messages: Option<Messages>,
 }
 
-/// Where a stream stands.
+/// The state of a stream.
 #[derive(Default)]
-struct Standing {
+struct StreamState {
     line: StderrLine,
     /// Whether the last write failed.
     failing: bool,
-    /// Whether a failure was told.
-    complained: bool,
-    /// How many bytes are lost and not told yet, and why.
+    /// Whether a failure was reported.
+    reported: bool,
+    /// How many bytes are lost and not reported yet, and why.
     lost: u64,
     why: Option<io::Error>,
 }
 
-/// How the last line stands that was written.
+/// The state of the last line that was written.
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
 enum StderrLine {
     #[default]
     Ended,
     Begun,
-    /// It has no end because the rest of it was lost.
+    /// It has no end, because its rest was lost.
     Torn,
 }
 
-fn state() -> MutexGuard<'static, State> {
-    static STATE: LazyLock<Mutex<State>> = LazyLock::new(Mutex::default);
+fn state() -> MutexGuard<'static, Streams> {
+    static STATE: LazyLock<Mutex<Streams>> = LazyLock::new(Mutex::default);
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl State {
-    fn of(&mut self, stream: Stream) -> &mut Standing {
+impl Streams {
+    fn of(&mut self, stream: Stream) -> &mut StreamState {
         &mut self.streams[usize::from(stream == Stream::Err)]
     }
 
-    /// Remembers what was written.
-    fn note(&mut self, stream: Stream, bytes: &[u8]) {
+    /// Remembers whether the written bytes end a line.
+    fn record(&mut self, stream: Stream, bytes: &[u8]) {
         let Some(last) = bytes.last() else { return };
         let line = if *last == b'\n' { StderrLine::Ended } else { StderrLine::Begun };
         for one in if *JOINT { &mut self.streams[..] } else { std::slice::from_mut(self.of(stream)) } {
@@ -265,7 +266,7 @@ impl State {
         }
     }
 
-    /// Whether a line feed comes first: what wants a line of its own, or comes after a loss, does not go on with another.
+    /// Whether a line feed comes first: a message has a line of its own, and nothing continues a line that was cut by a loss.
     fn breaks_line(&mut self, stream: Stream, own_line: bool) -> bool {
         match self.of(stream).line {
             StderrLine::Ended => false,
@@ -274,7 +275,7 @@ impl State {
         }
     }
 
-    /// Counts what is lost; says whether that is to be told at once.
+    /// Counts lost bytes. Returns whether to report them at once.
     fn lose(&mut self, stream: Stream, bytes: usize, error: &io::Error) -> bool {
         let stderr_works = !*JOINT && stream == Stream::Out && !self.of(Stream::Err).failing;
         let one = self.of(stream);
@@ -284,6 +285,6 @@ impl State {
         if one.line == StderrLine::Begun {
             one.line = StderrLine::Torn;
         }
-        !std::mem::replace(&mut one.complained, true) && stderr_works
+        !std::mem::replace(&mut one.reported, true) && stderr_works
     }
 }

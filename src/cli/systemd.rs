@@ -1,18 +1,18 @@
-//! What systemd wants to hear of a service that stays.
+//! Notifications for systemd.
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// Tells systemd, if it listens (`$NOTIFY_SOCKET`). What it does not hear is its own affair.
-pub fn tell(what: &[NotifyState<'_>]) {
+/// Notifies systemd, if it listens (`$NOTIFY_SOCKET`). A notification that fails is ignored.
+pub fn notify(what: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(what);
 }
 
-/// How often systemd wants to hear that the service lives: twice in the time after which it takes it for dead
-/// (`$WATCHDOG_USEC`, `sd_watchdog_enabled(3)`).
-pub fn pulse() -> Option<Duration> {
-    // `$WATCHDOG_PID` names the process that systemd has started, which supervises this one.
+/// How often to send a keep-alive: twice within the time after which systemd takes the service for dead (`$WATCHDOG_USEC`,
+/// `sd_watchdog_enabled(3)`).
+pub fn keep_alive_interval() -> Option<Duration> {
+    // `$WATCHDOG_PID` is not checked: it names the process that systemd started, which is the supervisor of this one.
     let time: u64 = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
     (time > 0).then(|| Duration::from_micros(time / 2))
 }

@@ -1,7 +1,7 @@
 //! Tables that fit a terminal.
 //!
-//! Where a terminal is too narrow, columns with nothing in them go first. Then text is cut, down to [`SHORTEST`]. Where that
-//! is not enough, whole columns are left out, those with the lowest rank first.
+//! If a terminal is too narrow, empty columns are left out first. Then text is cut, down to [`SHORTEST`]. If that is not enough,
+//! whole columns are left out, those with the lowest rank first.
 
 use std::borrow::Cow;
 
@@ -13,17 +13,17 @@ use tabled::settings::{Padding, Style as Border, Width};
 use super::session::to_terminal;
 use super::stdio;
 
-/// How many columns of the terminal stand between two columns of a table.
+/// How many terminal columns are between two columns of a table.
 const GAP: usize = 2;
 
-/// No text is cut to fewer columns of the terminal than this.
+/// Text is never cut to fewer terminal columns than this.
 const SHORTEST: usize = 12;
 
-/// A column, and what may become of it on a narrow terminal.
+/// A column, and what a narrow terminal may do to it.
 #[derive(Debug, Clone, Copy)]
 pub struct Column {
     name: &'static str,
-    /// Columns of a lower rank are left out before this one; without a rank it always stays.
+    /// Columns with a lower rank are left out before this one. A column without a rank always stays.
     rank: Option<u8>,
     /// Whether its text may be cut.
     cut: bool,
@@ -46,7 +46,7 @@ impl Column {
     }
 }
 
-/// How wide each column is that is shown; a longer table is printed in parts, and keeps the layout of the first.
+/// The width of each column, or `None` for one that is left out. A longer table is printed in parts that share a layout.
 pub type Layout = Vec<Option<usize>>;
 
 /// Rows with the names of their columns.
@@ -61,12 +61,13 @@ impl Table {
         Table { columns: columns.to_vec(), rows: Vec::new() }
     }
 
-    /// Adds a row, a cell for each column; what is in it was made safe to show.
+    /// Adds a row with a cell for each column. The text is already safe to show.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// Prints it: as wide as the terminal at most, or as wide as it is when nobody looks. Nothing without rows.
+    /// Prints the table, at most as wide as the terminal, or in full width if stdout is not a terminal. Without rows, prints
+    /// nothing.
     pub fn print(self) -> anyhow::Result<()> {
         self.print_part(None).map(|_| ())
     }
@@ -131,7 +132,7 @@ impl Table {
     }
 }
 
-/// A text that is at most so wide; what is cut off is marked.
+/// The text, cut to this width if necessary; `…` marks the cut.
 fn cut(text: &str, width: usize) -> Cow<'_, str> {
     if get_text_width(text) <= width {
         return Cow::Borrowed(text);
@@ -148,15 +149,15 @@ fn cut(text: &str, width: usize) -> Cow<'_, str> {
 /// What a column needs.
 #[derive(Debug, Clone, Copy)]
 struct Size {
-    /// As wide as its widest cell.
+    /// The width of its widest cell.
     width: usize,
-    /// As narrow as it may be shown.
+    /// The least width at which it may be shown.
     least: usize,
     rank: Option<u8>,
     is_empty: bool,
 }
 
-/// How wide each column is shown, where it is.
+/// The layout that fits the terminal.
 fn fit(sizes: &[Size], terminal: Option<usize>) -> Layout {
     let mut layout: Layout = sizes.iter().map(|size| Some(size.width)).collect();
     let Some(terminal) = terminal else { return layout };
@@ -179,7 +180,7 @@ fn fit(sizes: &[Size], terminal: Option<usize>) -> Layout {
     {
         layout[at] = None;
     }
-    // What is left beyond the least is shared, a column of the terminal at a time, by those whose text is cut.
+    // Columns whose text is cut share the remaining width, one terminal column at a time.
     let mut left = terminal.saturating_sub(total(&layout, |size| size.least));
     for (width, size) in layout.iter_mut().zip(sizes) {
         *width = width.map(|_| size.least);
@@ -196,7 +197,7 @@ fn fit(sizes: &[Size], terminal: Option<usize>) -> Layout {
     layout
 }
 
-/// How many columns the terminal has on which stdout ends, if it does.
+/// The width of the terminal, if stdout is one.
 fn terminal_width() -> Option<usize> {
     if !to_terminal() {
         return None;

@@ -84,7 +84,7 @@ impl Queue {
         let BatchRequest { input, on_behalf_of, hold, defer, atomic, at_once } = request;
         let (origin, running) = self.origin(caller, on_behalf_of)?;
         if running.is_some() && !defer {
-            return Err(Error::new(Kind::Usage, "inside a running function calls are run at once, one after another")
+            return Err(Error::new(Kind::Usage, "inside a running function, calls run at once, one at a time")
                 .with_hint("`--defer` queues a batch; `asyncq enqueue SERVICE FUNCTION` runs one call")
                 .into());
         }
@@ -159,7 +159,7 @@ impl<'a> ReadCalls<'a> {
                 }
                 Err(Refused { call: None, error }) if self.batch.atomic || self.lines[0] == 1 => return Err(error),
                 Err(Refused { call: None, error }) => {
-                    let message = format!("{error}; the lines before line {} are enqueued", self.lines[0]);
+                    let message = format!("{error}; the lines before line {} were enqueued", self.lines[0]);
                     return Err(again(error.kind(), message, &error));
                 }
             }
@@ -172,7 +172,7 @@ impl<'a> ReadCalls<'a> {
         // What is wrong there is in the data, not on the command line.
         let kind = if error.kind() == Kind::Usage { Kind::Invalid } else { error.kind() };
         let done =
-            if self.batch.atomic || number == 1 { "nothing is enqueued" } else { "the lines before are enqueued" };
+            if self.batch.atomic || number == 1 { "nothing was enqueued" } else { "the lines before it were enqueued" };
         again(kind, format!("line {number}: {error}; {done}"), error)
     }
 }
@@ -192,6 +192,6 @@ fn call(line: &InputLine, batch: &Batch) -> Result<NewJob> {
         );
     };
     let text = str::from_utf8(bytes)
-        .map_err(|error| Error::new(Kind::Invalid, format!("no UTF-8 from its byte {} on", error.valid_up_to() + 1)))?;
+        .map_err(|error| Error::new(Kind::Invalid, format!("not UTF-8 from byte {} on", error.valid_up_to() + 1)))?;
     parse(text, &batch.origin, batch.hold)
 }

@@ -68,7 +68,7 @@ impl Caller {
         match self.variable("ASYNCQ_PRINCIPAL").map(OsStr::to_str) {
             None => Ok(None),
             Some(Some(text)) => Principal::parse(text).map(Some),
-            Some(None) => Err(Error::new(Kind::Usage, "`$ASYNCQ_PRINCIPAL` is no UTF-8")
+            Some(None) => Err(Error::new(Kind::Usage, "`$ASYNCQ_PRINCIPAL` is not UTF-8")
                 .with_hint("unset it, or give another one with `--principal`")),
         }
     }

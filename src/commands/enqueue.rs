@@ -55,7 +55,7 @@ impl Queue {
         match running {
             Some(running) if !defer => {
                 let refuse = |what: &str| {
-                    let message = format!("a call inside a running function is run at once, so it {what}");
+                    let message = format!("a call inside a running function runs at once, so it {what}");
                     let hint = "`--defer` queues the call instead of running it now";
                     Err(Error::new(Kind::Usage, message).with_hint(hint))
                 };

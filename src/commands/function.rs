@@ -80,7 +80,7 @@ impl TypedWorker {
         let says = self.calls.is_some() || self.idle.is_some() || self.growth.is_some();
         let Some(kept) = old.or_else(|| (self.is == Some(true)).then(WorkerLimits::default)) else {
             if says {
-                return Err(Error::new(Kind::Usage, "only a worker is kept, and this function is a command")
+                return Err(Error::new(Kind::Usage, "these options are for workers, and this function is a command")
                     .with_hint("`--worker` makes it one, if its program speaks the worker protocol"));
             }
             return Ok(None);
@@ -245,7 +245,7 @@ fn site(text: &str, here: Here<'_>) -> Result<String> {
     let shown = path.display();
     match path.metadata() {
         Ok(meta) if meta.is_dir() => {}
-        Ok(_) => return Err(Error::new(Kind::Usage, format!("the site `{shown}` is no directory")).with_hint(hint)),
+        Ok(_) => return Err(Error::new(Kind::Usage, format!("the site `{shown}` is not a directory")).with_hint(hint)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(Error::new(Kind::NotFound, format!("there is no directory `{shown}`")).with_hint(hint));
         }
@@ -272,7 +272,7 @@ fn find_program(program: &str, site: &str, here: Here<'_>) -> Result<String> {
             Runnable::No => Err(not_executable(&path)),
             Runnable::Missing if for_shell(program).is_some() => Err(no_shell(program)),
             Runnable::Missing => Err(Error::new(Kind::NotFound, format!("there is no program `{}`", path.display()))
-                .with_hint("a path with a slash counts from the site of the function")),
+                .with_hint("a path with a slash is relative to the site of the function")),
         };
     }
     let path = here.caller.raw_variable("PATH").unwrap_or_default();

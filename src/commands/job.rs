@@ -108,7 +108,7 @@ impl Queue {
             }
             State::Cancelled => Ok(JobResult::Cancelled),
             State::Held | State::Delayed | State::Queued | State::Processing => {
-                Err(Error::new(Kind::Busy, format!("job {id} has no result yet, it is {}", job.state))
+                Err(Error::new(Kind::Busy, format!("job {id} has no result yet: it is {}", job.state))
                     .with_hint(when(&job)))
             }
         }
@@ -132,12 +132,12 @@ impl Queue {
             return Ok(JobLog { log, never_began, incomplete: None });
         }
         let (message, hint) = if log.is_some() {
-            (format!("that was attempt {number}; job {id} has not ended, it is {}", job.state), when(&job))
+            (format!("that was attempt {number}; job {id} has not ended: it is {}", job.state), when(&job))
         } else if runs && number > 1 {
-            let hint = format!("`asyncq job log {id} --attempt {}` prints that of the attempt before", number - 1);
-            (format!("attempt {number} of job {id} has no log yet, it is processing"), hint)
+            let hint = format!("`asyncq job log {id} --attempt {}` prints the log of the previous attempt", number - 1);
+            (format!("attempt {number} of job {id} has no log yet: it is still running"), hint)
         } else {
-            (format!("job {id} has no log yet, it is {}", job.state), when(&job))
+            (format!("job {id} has no log yet: it is {}", job.state), when(&job))
         };
         Ok(JobLog { log, never_began, incomplete: Some(Error::new(Kind::Busy, message).with_hint(hint)) })
     }
@@ -147,7 +147,7 @@ impl Queue {
 fn when(job: &Job) -> String {
     match job.state {
         State::Processing => "try again when it has ended".to_owned(),
-        _ => format!("`asyncq job show {}` tells what it waits for", job.id),
+        _ => format!("`asyncq job show {}` shows what it waits for", job.id),
     }
 }
 

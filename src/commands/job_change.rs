@@ -59,7 +59,7 @@ impl Queue {
                     .with_hint(format!("root can end it with `kill {pid}`; the job is cancelled once it has ended")))
             }
             Wait::Over(State::Processing) => {
-                Err(Error::new(Kind::Busy, format!("job {id} is asked to end, but still runs")).with_hint(
+                Err(Error::new(Kind::Busy, format!("job {id} was asked to end but still runs")).with_hint(
                     "if its processor died, the next `asyncq process` cancels it, or tells what it waits for",
                 ))
             }
@@ -153,5 +153,5 @@ fn ended(store: &mut Store, id: JobId, until: Instant) -> Result<Wait> {
 
 fn too_late(id: JobId, state: State) -> Error {
     let error = Error::new(Kind::Denied, format!("job {id} is {state}, nothing to cancel"));
-    if state.has_ended() { error.with_hint(format!("`asyncq job show {id}` tells how it ended")) } else { error }
+    if state.has_ended() { error.with_hint(format!("`asyncq job show {id}` shows how it ended")) } else { error }
 }

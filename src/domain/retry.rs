@@ -115,8 +115,8 @@ pub fn decide_once(outcome: &Outcome, conflicts: i64) -> Decision {
         Outcome::CompletedItself => Decision { by_itself: true, ..Decision::of(State::Completed, Ending::Completed) },
         Outcome::Conflict(_) => {
             let message = match conflicts {
-                1 => "a conflict".to_owned(),
-                n => format!("a conflict in all of {n} attempts"),
+                1 => "temporary failure (exit code 75)".to_owned(),
+                n => format!("temporary failure (exit code 75) in all {n} attempts"),
             };
             let error = Failure { exit_code: Some(CONFLICT), ..Failure::new(FailureKind::Conflict, message) };
             Decision { error: Some(error), ..Decision::of(State::Error, Ending::Conflict) }
@@ -149,7 +149,7 @@ mod tests {
         }
         let last = decide(&Outcome::Conflict(None), after(2), 0.5);
         assert_eq!((last.state, last.ending), (State::Error, Ending::Conflict));
-        assert_eq!(last.error.unwrap().message, "a conflict in all of 3 attempts");
+        assert_eq!(last.error.unwrap().message, "temporary failure (exit code 75) in all 3 attempts");
     }
 
     #[test]

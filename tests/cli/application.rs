@@ -482,7 +482,7 @@ fn no_trigger_of_the_application_keeps_the_calls_of_a_dead_processor() {
     place.stdout("asyncq enqueue shop mail");
     trigger(&place, "BEFORE UPDATE ON asyncq_job BEGIN SELECT RAISE(ABORT, 'leave my jobs alone'); END");
     place.run("asyncq process");
-    place.session("$ asyncq process\nsent\n! asyncq: processor 1 [..] died; 1 of its jobs put back");
+    place.session("$ asyncq process\nsent\n! asyncq: processor 1 [..] died; put back 1 of its jobs");
 }
 
 fn trigger(place: &Place, definition: &str) {
@@ -638,7 +638,7 @@ fn the_jobs_that_nobody_refers_to_are_removed() {
             "
             $ asyncq job clean
             ! error: 2 jobs stay as they are: {why}
-            ! hint: that rule belongs to the application, and not to asyncq: change it, or what it looks at
+            ! hint: that rule is the application's, not asyncq's: change the rule, or the data that it checks
             ? 77
             $ asyncq job list --json | grep -o '\"id\":[0-9]*'
             \"id\":3
@@ -659,7 +659,7 @@ fn what_an_application_refuses_of_many_keeps_nobody_from_the_others() {
         $ asyncq job cancel --all
         ! asyncq: cancelled 3 jobs
         ! error: 1 job stays as it is: trigger `own` refuses this: that one is mine
-        ! hint: that rule belongs to the application, and not to asyncq: change it, or what it looks at
+        ! hint: that rule is the application's, not asyncq's: change the rule, or the data that it checks
         ? 77
         $ sqlite3 app.db 'DROP TRIGGER own'
         ",
@@ -684,7 +684,7 @@ fn a_change_of_many_that_a_trigger_ignores_is_told() {
         "for item in 1 2 3; do asyncq enqueue shop mail $item; done; asyncq process; asyncq enqueue shop mail 4 --hold",
     );
     trigger(&place, "BEFORE DELETE ON asyncq_job WHEN OLD.id < 3 BEGIN SELECT RAISE(IGNORE); END");
-    let hint = "! hint: that rule belongs to the application, and not to asyncq: change it, or what it looks at";
+    let hint = "! hint: that rule is the application's, not asyncq's: change the rule, or the data that it checks";
     place.session(&format!(
         "
         $ asyncq -v job clean
@@ -781,7 +781,7 @@ fn what_a_dead_processor_cannot_get_back_ends_in_an_error() {
     place.session(
         "
         $ asyncq process
-        ! asyncq: processor 1 (process [..] on [..]) died; 1 of its jobs ended in an error (`asyncq job list --state error` says why)
+        ! asyncq: processor 1 (process [..] on [..]) died; 1 of its jobs ended in an error (`asyncq job list --state error` shows why)
         $ sqlite3 app.db 'SELECT group_concat(state) FROM asyncq_job'
         error,completed
         ",

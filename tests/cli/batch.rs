@@ -78,7 +78,7 @@ fn a_first_bad_line_is_told_and_what_stands_before_is_enqueued() {
         let output = place.run("asyncq enqueue --batch calls");
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(stderr.starts_with(&format!("error: line 4: {said}")), "{bad}: {stderr}");
-        assert!(stderr.lines().next().unwrap().ends_with("; the lines before are enqueued"), "{bad}: {stderr}");
+        assert!(stderr.lines().next().unwrap().ends_with("; the lines before it were enqueued"), "{bad}: {stderr}");
         assert_eq!(output.status.code(), Some(code), "{bad}: {stderr}");
         let after = place.count("");
         assert_eq!(after, before + 2, "{bad}");
@@ -86,7 +86,7 @@ fn a_first_bad_line_is_told_and_what_stands_before_is_enqueued() {
 
         let output = place.run("asyncq enqueue --batch calls --atomic");
         let stderr = String::from_utf8(output.stderr).unwrap();
-        assert!(stderr.lines().next().unwrap().ends_with("; nothing is enqueued"), "{bad}: {stderr}");
+        assert!(stderr.lines().next().unwrap().ends_with("; nothing was enqueued"), "{bad}: {stderr}");
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(code), &b""[..]), "{bad}: {stderr}");
         assert_eq!(place.count(""), after, "{bad}");
     }
@@ -106,14 +106,14 @@ fn what_cannot_be_read_is_told() {
         ! hint: `--batch -` reads stdin
         ? 74
         $ printf '{\\n\\377' | asyncq enqueue --batch -
-        ! error: line 1: not a call in JSON: it is not complete; nothing is enqueued
+        ! error: line 1: not a call in JSON: it is not complete; nothing was enqueued
         ! hint: write {\"service\":\"events\",\"function\":\"mail\",\"args\":[2,7]}
         ? 65
         $ printf '\\377' | asyncq enqueue --batch -
-        ! error: line 1: no UTF-8 from its byte 1 on; nothing is enqueued
+        ! error: line 1: not UTF-8 from byte 1 on; nothing was enqueued
         ? 65
         $ head -c 5000000 /dev/zero | tr '\\0' ' ' | asyncq enqueue --batch -
-        ! error: line 1: too long for a call; nothing is enqueued
+        ! error: line 1: too long for a call; nothing was enqueued
         ! hint: put the data into a file and pass its path
         ? 65
         $ asyncq enqueue --batch - --batch-size 0 < /dev/null
@@ -152,12 +152,12 @@ fn keys_make_a_batch_safe_to_repeat() {
     place.session(
         "
         $ asyncq enqueue --batch calls --atomic
-        ! error: line 2401: key `2400` belongs to job 2401, which is another call; nothing is enqueued
+        ! error: line 2401: key `2400` belongs to job 2401, which is another call; nothing was enqueued
         ! hint: `asyncq job show 2401` shows that call; a new call needs a new key
         ? 77
         $ asyncq enqueue --batch calls | tail -1
         2400
-        ! error: line 2401: key `2400` belongs to job 2401, which is another call; the lines before are enqueued
+        ! error: line 2401: key `2400` belongs to job 2401, which is another call; the lines before it were enqueued
         ! hint: `asyncq job show 2401` shows that call; a new call needs a new key
         ",
     );
@@ -195,7 +195,7 @@ fn inside_a_function_a_batch_is_deferred_and_inherits() {
         "
         $ asyncq enqueue events outer; asyncq --quiet process
         1
-        ! error: inside a running function calls are run at once, one after another
+        ! error: inside a running function, calls run at once, one at a time
         ! hint: `--defer` queues a batch; `asyncq enqueue SERVICE FUNCTION` runs one call
         ? 1
         $ asyncq enqueue --principal bob events outer -- --defer && asyncq process

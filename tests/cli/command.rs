@@ -87,8 +87,8 @@ fn a_result_is_json_in_a_file() {
         $ asyncq enqueue events give '"[1, 2.50, {\"a\": null}]"'
         1
         $ asyncq job result 1
-        ! error: job 1 has no result yet, it is queued
-        ! hint: `asyncq job show 1` tells what it waits for
+        ! error: job 1 has no result yet: it is queued
+        ! hint: `asyncq job show 1` shows what it waits for
         ? 75
         $ asyncq process; asyncq job result 1
         [1, 2.50, {"a": null}]
@@ -245,8 +245,8 @@ fn what_is_gone_is_told() {
         hint: `asyncq function set events script` changes its program or its site
         hint: `asyncq function set events text` changes its program or its site
         hint: `asyncq function set events two` changes its program or its site
-        hint: that site belongs to this call alone: make the directory, then `asyncq job retry 7`
-        hint: that site belongs to this call alone: make the directory, then `asyncq job retry 8`
+        hint: only this call has that site: make the directory, then run `asyncq job retry 7`
+        hint: only this call has that site: make the directory, then run `asyncq job retry 8`
         $ asyncq job show 4 --json
         {[..]\"error\":{\"kind\":\"cannot-run\",\"message\":\"its site `/[..]/site` is gone\",\"exit_code\":127,\"signal\":null},[..]
         $ asyncq job show 2 --json
@@ -270,7 +270,7 @@ fn a_program_that_is_gone_for_a_moment_costs_no_call() {
         ! asyncq: job 2 (`events` `two`): its site `/[..]/site` is gone; tried again in [..]s
         ! asyncq: job 3 (`events` `one`): its program `/[..]/one` is gone; tried again in [..]s
         ! asyncq: job 4 (`events` `two`): its site `/[..]/site` is gone; tried again in [..]s
-        ! asyncq: attempts: 4; jobs that ended in an error: 0
+        ! asyncq: 4 attempts; 0 jobs ended in an error
         $ asyncq job show 1 --json
         {[..]"state":"delayed",[..]"error":null,[..]"attempts":[{"attempt":1,[..]"ending":"conflict","error":{"kind":"cannot-run","message":"its program `/[..]/one` is gone","exit_code":127,[..]
         $ mv old one; mv away site; asyncq process --wait-retries | sort

@@ -19,7 +19,7 @@ fn copied_while_it_runs() -> (Place, Running) {
 const OF_THE_ORIGINAL: &str = "
     $ asyncq --db copy.db process
     done
-    ! asyncq: processor 1 (process [..] on [..]) belongs to the original of this copy; 1 of its jobs put back
+    ! asyncq: processor 1 (process [..] on [..]) belongs to the original of this copy; put back 1 of its jobs
     ";
 
 #[test]
@@ -57,7 +57,7 @@ fn every_command_that_meets_what_ran_in_the_original_puts_it_back() {
         for session in [
             "
             $ asyncq --db now.db init
-            ! asyncq: processor 1 (process [..] on [..]) belongs to the original of this copy; 1 of its jobs put back
+            ! asyncq: processor 1 (process [..] on [..]) belongs to the original of this copy; put back 1 of its jobs
             ! asyncq: `[..]` is up to date
             $ asyncq --db now.db init
             ! asyncq: `[..]` is up to date
@@ -128,7 +128,7 @@ fn what_may_still_run_is_put_back_only_by_a_processor_where_a_backup_takes_the_p
         ? 77
         $ asyncq process
         done
-        ! asyncq: processor 1 (process [..] on [..]) belongs to the original of this copy; 1 of its jobs put back
+        ! asyncq: processor 1 (process [..] on [..]) belongs to the original of this copy; put back 1 of its jobs
         ",
     );
 }
@@ -143,7 +143,7 @@ fn what_ran_when_a_backup_was_made_is_run_again_on_a_machine_with_another_name()
         "
         $ {unshare} sh -c 'hostname newbox; asyncq --db copy.db process --trust-store-writers'
         done
-        ! asyncq: processor 1 (process [..] on [..]) belongs to the original of this copy; 1 of its jobs put back
+        ! asyncq: processor 1 (process [..] on [..]) belongs to the original of this copy; put back 1 of its jobs
         $ asyncq --db copy.db job list --json | grep -o '\"state\":\"[a-z]*\"'
         \"state\":\"completed\"
         "
@@ -162,7 +162,7 @@ fn a_machine_is_known_by_its_boot_and_not_by_its_name() {
         $ {unshare} sh -c 'hostname newname; asyncq enqueue events waits; asyncq -v process --trust-store-writers'
         2
         ! asyncq: service `events` is busy: its one slot is taken by processor 1 (process [..] on [..])
-        ! asyncq: attempts: 0; jobs that ended in an error: 0
+        ! asyncq: 0 attempts; 0 jobs ended in an error
         "
     ));
     // Another machine with the same name, or after a new start.
@@ -171,7 +171,7 @@ fn a_machine_is_known_by_its_boot_and_not_by_its_name() {
         "
         $ asyncq process --max-jobs 1
         done
-        ! asyncq: processor 1 (process [..] on [..]) died; 1 of its jobs put back
+        ! asyncq: processor 1 (process [..] on [..]) died; put back 1 of its jobs
         ",
     );
     drop(process);

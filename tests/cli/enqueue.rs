@@ -123,7 +123,7 @@ fn a_key_makes_a_repeat_safe() {
         1
         $ asyncq -v enqueue events show 1 --key order-5
         1
-        ! asyncq: job 1 has this key and is this call
+        ! asyncq: already enqueued as job 1 (same key, same call)
         $ asyncq enqueue events show 2 --key order-5
         ! error: key `order-5` belongs to job 1, which is another call
         ! hint: `asyncq job show 1` shows that call; a new call needs a new key
@@ -192,11 +192,11 @@ fn refused_arguments() {
         ! hint: readers disagree about which value counts, so name each key once
         ? 65
         $ asyncq enqueue events show -k name
-        ! error: `-k name` is no keyword argument
+        ! error: `-k name` is not a keyword argument
         ! hint: write `-k NAME=VALUE`
         ? 2
         $ asyncq enqueue events show -k =x
-        ! error: `-k =x` is no keyword argument
+        ! error: `-k =x` is not a keyword argument
         ! hint: write `-k NAME=VALUE`
         ? 2
         $ asyncq enqueue events show "$(printf 'a\001')" --principal "$(printf 'a\033[31m')"
@@ -274,11 +274,11 @@ fn a_number_that_cannot_be_printed_is_told() {
     place.session(
         "
         $ asyncq enqueue events hello > /dev/full
-        ! error: the call is job 1, but that could not be printed: no space left on the device
-        ! hint: do not make it again; `asyncq job show 1` shows it
+        ! error: job 1 was enqueued, but its number could not be printed: no space left on the device
+        ! hint: do not enqueue the call again; `asyncq job show 1` shows it
         ? 74
         $ ASYNCQ_PRINCIPAL=$(printf 'e\\377') asyncq enqueue events hello
-        ! error: `$ASYNCQ_PRINCIPAL` is no UTF-8
+        ! error: `$ASYNCQ_PRINCIPAL` is not UTF-8
         ! hint: unset it, or give another one with `--principal`
         ? 2
         $ asyncq process

@@ -128,7 +128,7 @@ fn a_signal_lets_what_runs_end_and_cancelling_is_heard() {
     process.signal("TERM");
     let mut told = String::new();
     BufReader::new(process.0.stderr.take().unwrap()).read_line(&mut told).unwrap();
-    assert!(told.contains("stopping; waiting for one job to end"), "{told}");
+    assert!(told.contains("stopping when the running job has ended"), "{told}");
     place.write("end", "");
     assert!(process.wait().status.success());
     assert_eq!((state(&place, 2), state(&place, 3)), ("completed".to_owned(), "queued".to_owned()));

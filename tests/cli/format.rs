@@ -99,7 +99,7 @@ fn json_has_a_short_form() {
         same
         same
         same
-        $ [ "$(asyncq job list)" = "$(asyncq job list --output table)" ] && echo same
+        $ [ "$(asyncq service list)" = "$(asyncq service list --output table)" ] && echo same
         same
         $ asyncq service list --json --output json
         [{"name":"events",[..]
@@ -120,11 +120,11 @@ fn one_format_is_chosen() {
         ! hint: leave one of them out
         ? 2
         $ asyncq function list --output xml
-        ! error: `--output` cannot be `xml`: it is `table`, `json` or `csv`
+        ! error: `--output` cannot be `xml`: it must be `table`, `json` or `csv`
         ! hint: `asyncq function list --help` shows how
         ? 2
         $ asyncq job show 1 --output cvs
-        ! error: `--output` cannot be `cvs`: it is `table`, `json` or `csv`
+        ! error: `--output` cannot be `cvs`: it must be `table`, `json` or `csv`
         ! hint: did you mean `csv`?
         ? 2
         ",

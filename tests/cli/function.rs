@@ -48,7 +48,7 @@ fn adding_twice() {
     Place::with_functions(&[("hello", "echo hello")]).session(
         "
         $ asyncq -v function add events hello -- ./hello
-        ! asyncq: service `events` has that function `hello` already
+        ! asyncq: function `hello` of service `events` already exists
         $ asyncq function add events hello --timeout 5s -- ./hello
         ! error: service `events` has a function `hello` that is defined differently
         ! hint: `asyncq function show events hello` shows it, `asyncq function set events hello` changes it
@@ -99,8 +99,8 @@ fn a_variable_is_recorded_with_its_value_of_now() {
         ! hint: record a variable with another name
         ? 2
         $ asyncq function set events show
-        ! error: `asyncq function set` is not told what to change
-        ! hint: name an option, or another program behind `--`
+        ! error: `asyncq function set` needs something to change
+        ! hint: give an option, or a new program after `--`
         ? 2
         $ asyncq function set events show --env =x
         ! error: `` cannot be the name of an environment variable
@@ -132,7 +132,7 @@ fn programs_are_looked_up_when_they_are_named() {
         ? 66
         $ asyncq function add events x -- ./nonsense
         ! error: there is no program `/[..]/nonsense`
-        ! hint: a path with a slash counts from the site of the function
+        ! hint: a path with a slash is relative to the site of the function
         ? 66
         $ asyncq function add events x -- ./notes
         ! error: `/[..]/notes` is not executable
@@ -151,7 +151,7 @@ fn programs_are_looked_up_when_they_are_named() {
         ! hint: a site is the directory in which the function runs
         ? 66
         $ asyncq function add events x --site notes -- ./tool
-        ! error: the site `/[..]/notes` is no directory
+        ! error: the site `/[..]/notes` is not a directory
         ! hint: a site is the directory in which the function runs
         ? 2
         $ asyncq function list --json
@@ -200,7 +200,7 @@ fn how_a_function_gets_its_call() {
         ! hint: `--args words` passes them as words, `--stdin call` on standard input
         ? 2
         $ asyncq function add events other --args line -- ./hello
-        ! error: `--args` cannot be `line`: it is `words` or `stdin`
+        ! error: `--args` cannot be `line`: it must be `words` or `stdin`
         ! hint: `asyncq function add --help` shows how
         ? 2
         $ asyncq function add events other --worker --args words -- ./hello

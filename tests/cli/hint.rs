@@ -22,7 +22,7 @@ fn a_program_without_the_two_dashes_before_it_is_told_where_they_go() {
         ? 2
         $ asyncq function add events other
         ! error: `asyncq function add` needs `PROGRAM`
-        ! hint: put `--` and the program behind the rest, as in `asyncq function add events mail -- ./mail`
+        ! hint: put `--` and the program at the end, as in `asyncq function add events mail -- ./mail`
         ? 2
         "#,
     );
@@ -57,7 +57,7 @@ fn an_option_in_the_place_of_a_name_is_told_that_names_begin_otherwise() {
             "
             $ asyncq {line}
             ! error: `asyncq {command}` has no option `-x`
-            ! hint: options of the program stand behind it, and `--` before it
+            ! hint: put `--` before the program, and its options after it
             ? 2
             "
         ));
@@ -100,7 +100,7 @@ fn a_line_of_shell_is_told_to_name_the_shell() {
         ? 66
         $ asyncq function add events f -- ./program
         ! error: there is no program `/[..]/program`
-        ! hint: a path with a slash counts from the site of the function
+        ! hint: a path with a slash is relative to the site of the function
         ? 66
         $ asyncq function add events f -- nothing
         ! error: there is no program `nothing` in `$PATH`
@@ -158,7 +158,7 @@ fn an_option_of_another_command_is_told_of_which() {
         ? 2
         $ asyncq enqueue --in 5m events mail
         ! error: `asyncq enqueue` has no option `--in`
-        ! hint: a call that is to run later is made by SQL, with `run_at` (docs/sql.md)
+        ! hint: to run a call later, insert it by SQL with `run_at` (docs/sql.md)
         ? 2
         $ asyncq enqueue events mail --to bob
         ! error: `asyncq enqueue` has no option `--to`
@@ -180,7 +180,8 @@ fn an_argument_that_is_not_text_is_told_which_it_is() {
     command.envs(shell.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let output = command.output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    let hint = "calls are kept as JSON, which is UTF-8: rename the file, or pass its name in another form, as `base64` writes it";
+    let hint =
+        "calls are stored as JSON, which is UTF-8: rename the file, or encode its name, for example with `base64`";
     assert_eq!(said, format!("error: argument 5 (`caf\u{fffd}.txt`) is not UTF-8\nhint: {hint}\n"));
     assert_eq!(output.status.code(), Some(2));
 }

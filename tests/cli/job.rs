@@ -44,7 +44,7 @@ fn lists_are_filtered_and_newest_first() {
         ! hint: did you mean `mail`? `asyncq service list` shows all
         ? 66
         $ asyncq job list --state finished
-        ! error: `--state` cannot be `finished`: it is `held`, `delayed`, `queued`, `processing`, `completed`, `error` or `cancelled`
+        ! error: `--state` cannot be `finished`: it must be `held`, `delayed`, `queued`, `processing`, `completed`, `error` or `cancelled`
         ! hint: `asyncq job list --help` shows how
         ? 2
         $ asyncq job show 2
@@ -180,8 +180,8 @@ fn what_is_to_be_changed_is_said_one_way() {
     place.session(
         "
         $ asyncq job retry
-        ! error: `asyncq job retry` is not told which jobs
-        ! hint: name jobs by their numbers, or those that match with `--state`, `--service` and the like; `--all` means all
+        ! error: `asyncq job retry` needs to know which jobs
+        ! hint: give the numbers of jobs, or options such as `--state` and `--service`; `--all` means all
         ? 2
         $ asyncq job retry 1 --all
         ! error: `ID` cannot be used with `--all`
@@ -192,7 +192,7 @@ fn what_is_to_be_changed_is_said_one_way() {
         ! hint: `asyncq job cancel --help` shows how
         ? 2
         $ asyncq job start --state error
-        ! error: `--state` cannot be `error`: it is `held`
+        ! error: `--state` cannot be `error`: it must be `held`
         ! hint: `asyncq job start --help` shows how
         ? 2
         $ asyncq job retry --function sya
@@ -217,10 +217,10 @@ fn of_many_jobs_those_that_run_are_ended_and_those_that_nothing_could_run_stay()
         $ asyncq job cancel 3 && asyncq service remove mail
         $ asyncq job retry --state cancelled --dry-run
         ! asyncq: would queue 2 jobs again
-        ! asyncq: 1 job stays as it is, as its function is removed
+        ! asyncq: 1 job stays as it is, because its function was removed
         $ asyncq job retry --state cancelled
         ! asyncq: queued 2 jobs again
-        ! asyncq: 1 job stays as it is, as its function is removed
+        ! asyncq: 1 job stays as it is, because its function was removed
         ",
     );
 }
@@ -254,7 +254,7 @@ fn cleaning_removes_what_has_ended() {
         $ asyncq --verbose job clean --state error
         ! asyncq: removed 1 job
         $ asyncq job clean --state queued
-        ! error: `--state` cannot be `queued`: it is `completed`, `error` or `cancelled`
+        ! error: `--state` cannot be `queued`: it must be `completed`, `error` or `cancelled`
         ! hint: `asyncq job clean --help` shows how
         ? 2
         $ asyncq -q job clean
@@ -398,18 +398,18 @@ fn the_log_of_a_job_that_has_not_ended_says_so() {
         "
         $ asyncq enqueue events meets --hold; asyncq job log 1
         1
-        ! error: job 1 has no log yet, it is held
-        ! hint: `asyncq job show 1` tells what it waits for
+        ! error: job 1 has no log yet: it is held
+        ! hint: `asyncq job show 1` shows what it waits for
         ? 75
         $ asyncq job start 1; asyncq job log 1
-        ! error: job 1 has no log yet, it is queued
-        ! hint: `asyncq job show 1` tells what it waits for
+        ! error: job 1 has no log yet: it is queued
+        ! hint: `asyncq job show 1` shows what it waits for
         ? 75
         $ asyncq process; asyncq job log 1
         attempt 1
         attempt 1
-        ! error: that was attempt 1; job 1 has not ended, it is delayed
-        ! hint: `asyncq job show 1` tells what it waits for
+        ! error: that was attempt 1; job 1 has not ended: it is delayed
+        ! hint: `asyncq job show 1` shows what it waits for
         ? 75
         $ asyncq job log 1 --attempt 1
         attempt 1
@@ -424,12 +424,12 @@ fn the_log_of_a_job_that_has_not_ended_says_so() {
     place.session(
         "
         $ asyncq job log 1
-        ! error: attempt 2 of job 1 has no log yet, it is processing
-        ! hint: `asyncq job log 1 --attempt 1` prints that of the attempt before
+        ! error: attempt 2 of job 1 has no log yet: it is still running
+        ! hint: `asyncq job log 1 --attempt 1` prints the log of the previous attempt
         ? 75
         $ asyncq job log 1 --attempt 2
-        ! error: attempt 2 of job 1 has no log yet, it is processing
-        ! hint: `asyncq job log 1 --attempt 1` prints that of the attempt before
+        ! error: attempt 2 of job 1 has no log yet: it is still running
+        ! hint: `asyncq job log 1 --attempt 1` prints the log of the previous attempt
         ? 75
         $ asyncq job log 1 --attempt 1
         attempt 1
@@ -454,7 +454,7 @@ fn the_log_of_a_job_that_has_not_ended_says_so() {
     place.session(
         "
         $ asyncq job log 3
-        ! error: job 3 has no log yet, it is processing
+        ! error: job 3 has no log yet: it is processing
         ! hint: try again when it has ended
         ? 75
         ",
@@ -479,7 +479,7 @@ fn a_job_that_waits_says_for_what() {
     ]);
     place.stdout("asyncq enqueue events waits --hold; asyncq enqueue events waits; asyncq enqueue events waits");
     assert_eq!(waits_for(&place, 1), "its release: `asyncq job start 1`");
-    assert_eq!(waits_for(&place, 2), "`asyncq process`: no processor is at work");
+    assert_eq!(waits_for(&place, 2), "`asyncq process`: no processor is running");
     place.stdout("asyncq service pause events");
     assert_eq!(waits_for(&place, 2), "the end of a pause: `asyncq service resume events`");
     assert_eq!(waits_for(&place, 1), "its release: `asyncq job start 1`");
@@ -490,7 +490,7 @@ fn a_job_that_waits_says_for_what() {
     assert_eq!(waits_for(&place, 4), "its time, in 1h");
     // Nobody makes it ready when it is due.
     later(1000);
-    wait_until("it is due", || waits_for(&place, 5) == "`asyncq process`: no processor is at work");
+    wait_until("it is due", || waits_for(&place, 5) == "`asyncq process`: no processor is running");
     assert_eq!(place.job(5)["state"], "delayed");
     place.stdout("asyncq job cancel 5");
 
@@ -519,7 +519,7 @@ fn a_job_that_waits_says_for_what() {
     assert_eq!(waits_for(&place, 3), "its turn: it is next");
     assert_eq!(waits_for(&place, 6), "its turn: 1 call comes first");
     place.stdout(&format!("kill -9 {engine} {}", process.0.id()));
-    let died = "died, and the next one puts back its jobs";
+    let died = "died, and the next processor puts back its jobs";
     // The system may take back its lock a moment after its main thread.
     wait_until("its death is seen", || {
         let told = waits_for(&place, 2);

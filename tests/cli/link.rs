@@ -119,7 +119,7 @@ fn adding_again_through_the_link_keeps_the_function_and_takes_the_link() {
     place.session(
         "
         $ cd current; PATH=$PATH:. asyncq -v function add s job --timeout 5s -- job
-        ! asyncq: service `s` has that function `job` already
+        ! asyncq: function `job` of service `s` already exists
         ",
     );
     site("current");
@@ -127,7 +127,7 @@ fn adding_again_through_the_link_keeps_the_function_and_takes_the_link() {
         "
         $ ln -sfn releases/2 current; rm -r releases/1
         $ cd current; PATH=$PATH:. asyncq -v function add s job --timeout 5s -- job
-        ! asyncq: service `s` has that function `job` already
+        ! asyncq: function `job` of service `s` already exists
         $ asyncq process
         release 2
         $ cd releases/2; PATH=$PATH:. asyncq function add s job --timeout 5s -- job

@@ -45,7 +45,7 @@ fn a_nested_call_prints_no_id_and_its_failure_is_an_exit_code() {
         0: 0
         75: 75
         3: 1
-        ! asyncq: job 3 (`events` `end`): a conflict
+        ! asyncq: job 3 (`events` `end`): temporary failure (exit code 75)
         ! asyncq: job 4 (`events` `end`): exit code 3
         $ asyncq job list
         ID  SERVICE  FUNCTION  ARGUMENTS  PRINCIPAL  STATE      WHEN
@@ -54,7 +54,7 @@ fn a_nested_call_prints_no_id_and_its_failure_is_an_exit_code() {
         2   events   end       [0]        -          completed  [..]
         1   events   outer     []         -          completed  [..]
         $ asyncq job show 3 --json
-        {[..]"error":{"kind":"conflict","message":"a conflict","exit_code":75,"signal":null},[..]
+        {[..]"error":{"kind":"conflict","message":"temporary failure (exit code 75)","exit_code":75,"signal":null},[..]
         "#,
     );
 }
@@ -114,9 +114,9 @@ fn what_a_nested_call_cannot_ask_for() {
         ! hint: leave `--principal` out
         ! error: a call inside a running function has the principal of that function
         ! hint: leave `--principal` out
-        ! error: a call inside a running function is run at once, so it cannot be held
+        ! error: a call inside a running function runs at once, so it cannot be held
         ! hint: `--defer` queues the call instead of running it now
-        ! error: a call inside a running function is run at once, so it takes no key
+        ! error: a call inside a running function runs at once, so it takes no key
         ! hint: `--defer` queues the call instead of running it now
         ! error: service `events` has no function `innner`
         ! hint: did you mean `inner`? `asyncq function list events` shows all

@@ -171,7 +171,7 @@ fn long_output_is_kept_in_part() {
     assert_eq!(kept.len(), 1024 * 1024);
     assert!(all.starts_with(&kept[..256 * 1024]) && all.ends_with(&kept[256 * 1024..]));
     let dropped = all.len() - kept.len();
-    assert_eq!(String::from_utf8(log.stderr).unwrap(), format!("... {dropped} bytes are not kept ...\n"));
+    assert_eq!(String::from_utf8(log.stderr).unwrap(), format!("... {dropped} bytes were not kept ...\n"));
     place.session(&format!(
         "
         $ asyncq job show 1 --json

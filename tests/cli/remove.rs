@@ -15,7 +15,7 @@ fn init_in_a_database_that_is_there_says_which_sqlite_it_takes() {
         "
         $ asyncq init
         ! asyncq: the store `[..]/app.db` is ready
-        ! asyncq: programs need SQLite 3.37 or later from now on to read any table of this file
+        ! asyncq: from now on, programs need SQLite 3.37 or later to read any table of this file
         $ asyncq init
         ! asyncq: `[..]/app.db` is up to date
         $ asyncq --db new.db init
@@ -60,13 +60,13 @@ fn what_was_added_to_a_database_can_be_taken_out_again() {
         ? 77
         $ sqlite3 app.db 'DROP TABLE sent; CREATE TRIGGER mine AFTER INSERT ON asyncq_job BEGIN SELECT 1; END'
         $ asyncq remove < /dev/null
-        ! error: there is no terminal to ask on
-        ! hint: `--yes` goes on without asking
+        ! error: there is no terminal on which to ask
+        ! hint: `--yes` removes without asking
         ? 2
         $ asyncq job list --json | grep -c '\"id\"'
         1
         $ asyncq remove --yes
-        ! asyncq: `[..]/app.db` holds nothing of asyncq any more
+        ! asyncq: removed asyncq's tables from `[..]/app.db`
         $ asyncq remove --yes
         ! error: `[..]/app.db` holds no store
         ! hint: `asyncq init` makes one in it, beside the tables that it has; `--db` names another file

@@ -17,7 +17,7 @@ fn the_jobs_of_a_dead_processor_are_run_again() {
         r#"
         $ asyncq process
         attempt 2
-        ! asyncq: processor 1 (process [..] on [..]) died; 1 of its jobs put back
+        ! asyncq: processor 1 (process [..] on [..]) died; put back 1 of its jobs
         $ asyncq job show 1 --json
         {[..]"state":"completed",[..]"attempts":[{"attempt":1,[..]"ending":"crash","error":{"kind":"crash","message":"the processor died",[..]},{"attempt":2,[..]"ending":"completed",[..]
         $ ls .local/share/asyncq/queue.db-asyncq
@@ -58,7 +58,7 @@ fn a_job_whose_processors_die_ends_in_an_error() {
     place.session(
         r#"
         $ asyncq process
-        ! asyncq: processor 3 (process [..] on [..]) died; 1 of its jobs ended in an error (`asyncq job list --state error` says why)
+        ! asyncq: processor 3 (process [..] on [..]) died; 1 of its jobs ended in an error (`asyncq job list --state error` shows why)
         $ asyncq job show 1 --json
         {[..]"state":"error",[..]"error":{"kind":"crash","message":"the processor died in 3 attempts","exit_code":null,"signal":null},[..]
         "#,
@@ -78,7 +78,7 @@ fn a_processor_whose_folder_is_removed_is_not_taken_for_dead_until_it_ends() {
         $ rm -r .local/share/asyncq/queue.db-asyncq
         $ asyncq --verbose process
         ! asyncq: service `events` is busy: its one slot is taken by processor 1 (process [..] on [..])
-        ! asyncq: attempts: 0; jobs that ended in an error: 0
+        ! asyncq: 0 attempts; 0 jobs ended in an error
         ",
     );
     place.stdout(&format!("kill -CONT {}", process.engine()));
@@ -194,8 +194,8 @@ fn what_died_in_another_container_is_not_run_beside_what_it_left() {
     place.session(&format!(
         "
         $ {next}
-        ! asyncq: processor 1 (process [..] on [..]) died in another container; what it ran may go on there, so its jobs are not put back
-        ! hint: `asyncq process` can do it there or outside of containers, and `--one-container` if that one has ended
+        ! asyncq: processor 1 (process [..] on [..]) died in another container, where its calls may still run, so its jobs are not put back
+        ! hint: run `asyncq process` there or outside of containers, or with `--one-container` if that container has ended
         "
     ));
     assert_eq!(place.read("begun"), "1\n");
@@ -203,7 +203,7 @@ fn what_died_in_another_container_is_not_run_beside_what_it_left() {
     place.session(&format!(
         "
         $ {enter} -t {first} -m -p asyncq process --trust-store-writers
-        ! asyncq: processor 1 (process [..] on [..]) died; 1 of its jobs put back
+        ! asyncq: processor 1 (process [..] on [..]) died; put back 1 of its jobs
         "
     ));
     assert_eq!(place.read("begun"), "1\n2\n");
@@ -218,7 +218,7 @@ fn a_container_that_was_a_processor_is_known_to_be_gone_with_it() {
     // Until all of it is gone, it counts as alive.
     container.wait();
     let next = contained(&place, "asyncq process");
-    place.session(&format!("$ {next}\n! asyncq: processor 1 (process 1 on [..]) died; 1 of its jobs put back"));
+    place.session(&format!("$ {next}\n! asyncq: processor 1 (process 1 on [..]) died; put back 1 of its jobs"));
     assert_eq!(place.read("begun"), "1\n2\n");
 }
 
@@ -232,7 +232,7 @@ fn a_container_that_has_ended_is_taken_over_from_by_who_says_that_there_is_one()
     // Until all of it is gone, it counts as alive.
     container.wait();
     for (option, told) in
-        [("", "died in another container; [..]"), (" --one-container", "died; 1 of its jobs put back")]
+        [("", "died in another container, where[..]"), (" --one-container", "died; put back 1 of its jobs")]
     {
         let next = contained(&place, &format!("sh -c 'asyncq process{option} 2>&1 | grep -v hint'"));
         place.session(&format!("$ {next}\nasyncq: processor 1 (process [..] on [..]) {told}"));

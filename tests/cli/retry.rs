@@ -12,10 +12,10 @@ fn a_conflict_is_tried_three_times_in_all() {
         attempt 1
         attempt 2
         attempt 3
-        ! asyncq: job 1 (`events` `meet`): a conflict in all of 3 attempts
+        ! asyncq: job 1 (`events` `meet`): temporary failure (exit code 75) in all 3 attempts
         ? 1
         $ asyncq job show 1 --json
-        {[..]"state":"error",[..]"attempt":3,[..]"error":{"kind":"conflict","message":"a conflict in all of 3 attempts","exit_code":75,"signal":null},[..]"attempts":[{"attempt":1,[..]"ending":"conflict",[..]},{"attempt":2,[..]"ending":"conflict",[..]},{"attempt":3,[..]"ending":"conflict",[..]
+        {[..]"state":"error",[..]"attempt":3,[..]"error":{"kind":"conflict","message":"temporary failure (exit code 75) in all 3 attempts","exit_code":75,"signal":null},[..]"attempts":[{"attempt":1,[..]"ending":"conflict",[..]},{"attempt":2,[..]"ending":"conflict",[..]},{"attempt":3,[..]"ending":"conflict",[..]
         $ for n in 1 2 3; do asyncq job log 1 --attempt $n; done; asyncq job log 1 --attempt 4
         attempt 1
         attempt 2

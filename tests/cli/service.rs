@@ -40,7 +40,7 @@ fn adding_twice() {
         ! asyncq: created the store `[..]/.local/share/asyncq/queue.db`
         ! asyncq: added service `events`
         $ asyncq -v service add events --concurrency 2
-        ! asyncq: service `events` is there already
+        ! asyncq: service `events` already exists
         $ asyncq service add events --concurrency 3
         ! error: service `events` exists with concurrency 2
         ! hint: `asyncq service set events --concurrency 3` changes it
@@ -62,7 +62,7 @@ fn a_paused_service_accepts_calls_and_runs_none() {
         $ asyncq process events
         $ asyncq --verbose process
         ! asyncq: service `events` is paused; `asyncq service resume events` lets its calls run
-        ! asyncq: attempts: 0; jobs that ended in an error: 0
+        ! asyncq: 0 attempts; 0 jobs ended in an error
         $ asyncq service resume events
         $ asyncq process
         hello
@@ -181,15 +181,15 @@ fn numbers_are_explained() {
         ! hint: `asyncq service add --help` shows how
         ? 2
         $ asyncq job show 9223372036854775808
-        ! error: `ID` cannot be `9223372036854775808`: it is too great: the number of a job is at most 9223372036854775807
+        ! error: `ID` cannot be `9223372036854775808`: it is too large: the number of a job is at most 9223372036854775807
         ! hint: `asyncq job show --help` shows how
         ? 2
         $ asyncq job log 1 --attempt 99999999999999999999999
-        ! error: `--attempt` cannot be `99999999999999999999999`: it is too great: the number of an attempt is at most 9223372036854775807
+        ! error: `--attempt` cannot be `99999999999999999999999`: it is too large: the number of an attempt is at most 9223372036854775807
         ! hint: `asyncq job log --help` shows how
         ? 2
         $ asyncq process --max-jobs 99999999999999999999999
-        ! error: `--max-jobs` cannot be `99999999999999999999999`: it is too great: a number of calls is at most 9223372036854775807
+        ! error: `--max-jobs` cannot be `99999999999999999999999`: it is too large: a number of calls is at most 9223372036854775807
         ! hint: `asyncq process --help` shows how
         ? 2
         $ asyncq job show abc

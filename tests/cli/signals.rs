@@ -16,7 +16,7 @@ fn a_first_signal_lets_what_is_running_end() {
         process.signal(signal);
         let mut word = String::new();
         BufReader::new(process.0.stderr.take().unwrap()).read_line(&mut word).unwrap();
-        assert_eq!(word, "asyncq: stopping; waiting for one job to end (once more: end and put back)\n");
+        assert_eq!(word, "asyncq: stopping when the running job has ended; signal again to end it and put it back\n");
         place.write("go", "");
         let output = process.wait();
         assert!(output.status.success(), "{output:?}");
@@ -96,11 +96,11 @@ fn cancelling_what_waits_and_what_has_ended() {
         hello
         $ asyncq job cancel 1 2 9 3
         ! error: job 1 is completed, nothing to cancel
-        ! hint: `asyncq job show 1` tells how it ended
+        ! hint: `asyncq job show 1` shows how it ended
         ! error: there is no job 9
         ! hint: the newest is 4; `asyncq job list` shows which there are
         ! error: job 3 is completed, nothing to cancel
-        ! hint: `asyncq job show 3` tells how it ended
+        ! hint: `asyncq job show 3` shows how it ended
         ? 77
         $ asyncq job retry 2; asyncq process
         hello

@@ -257,8 +257,8 @@ until(exists('go'))";
     place.session(&format!(
         "
         $ asyncq process
-        ! asyncq: processor 1 (process [..] on [..]) died, and process {pid}, which it drained into, may still run job 1
-        ! hint: it waits until that process has ended, or starts `asyncq process` anew and says `\"idle\":true`
+        ! asyncq: processor 1 (process [..] on [..]) died, and its host, process {pid}, may still run job 1
+        ! hint: it waits until that process ends, or starts `asyncq process` again and says `\"idle\":true`
         "
     ));
     assert_eq!(states(&place), "processing, completed \"here\", completed, completed, completed");
@@ -268,7 +268,7 @@ until(exists('go'))";
         told.contains(&format!("error: the host (process {pid}) did not end job 1 within 10 seconds\nhint: job 1 may")),
         "{told}"
     );
-    place.session("$ asyncq process\n! asyncq: processor 1 (process [..] on [..]) died; 1 of its jobs put back");
+    place.session("$ asyncq process\n! asyncq: processor 1 (process [..] on [..]) died; put back 1 of its jobs");
     assert_eq!(states(&place), "completed \"elsewhere\", completed \"here\", completed, completed, completed");
     assert!(counts(&place).starts_with("2 1 0, 1 0 0, 1 0 0, 1 0 0, "));
     nothing_is_left(&place);
@@ -293,8 +293,8 @@ until(exists('go'))";
     place.session(
         "
         $ asyncq process
-        ! asyncq: processor 1 (process [..] on [..]) died; [..] of its jobs put back
-        ! asyncq: processor 1 (process [..] on [..]) died, and process [..], which it drained into, may still run job 1
+        ! asyncq: processor 1 (process [..] on [..]) died; put back [..] of its jobs
+        ! asyncq: processor 1 (process [..] on [..]) died, and its host, process [..], may still run job 1
         ! hint: [..]
         ",
     );

@@ -19,7 +19,7 @@ fn a_processor_that_dies_before_it_records_an_outcome_is_a_crash() {
     place.stdout("asyncq enqueue events hello");
     let output = place.run("env ASYNCQ_FAILPOINT='call ended:1=kill' asyncq process");
     assert_eq!((output.status.code(), place.read("runs").as_str()), (Some(75), "1\n"), "{output:?}");
-    place.session("$ asyncq process\nhello\n! asyncq: processor 1 (process [..] on [..]) died; 1 of its jobs put back");
+    place.session("$ asyncq process\nhello\n! asyncq: processor 1 (process [..] on [..]) died; put back 1 of its jobs");
     assert_eq!(place.jobs("crashes attempt state"), "1 2 completed");
 }
 
@@ -59,14 +59,14 @@ fn an_outcome_that_a_second_signal_gives_up_counts_for_nothing() {
     // None of its files may grow any more, as on a full disk without a reserve.
     place.stdout(&format!("prlimit --fsize=4096 --pid {}", process.engine()));
     place.write("go", "");
-    wait_until("it waits for space", || place.read("said").contains("nothing begins until there is some"));
+    wait_until("it waits for space", || place.read("said").contains("no job starts until there is space"));
     let pid = process.0.id().to_string();
     wait_until("it gives up", || {
         process.signal("TERM");
         !runs(&pid)
     });
     assert_eq!(process.wait().status.code(), Some(74), "{}", place.read("said"));
-    place.session("$ asyncq process\n! asyncq: processor 1 (process [..] on [..]) died; 1 of its jobs put back");
+    place.session("$ asyncq process\n! asyncq: processor 1 (process [..] on [..]) died; put back 1 of its jobs");
     assert_eq!(place.jobs("crashes failures state"), "0 0 completed");
 }
 

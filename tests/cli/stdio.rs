@@ -178,7 +178,7 @@ fn what_a_full_disk_takes_is_counted_and_told() {
         $ asyncq enqueue events say lost; asyncq enqueue events say again; asyncq process >/dev/full
         1
         2
-        ! asyncq: cannot write to stdout: no space left on the device; trying again with what comes next
+        ! asyncq: cannot write to stdout: no space left on the device; trying again with the next output
         ! asyncq: 11 bytes could not be written to stdout: no space left on the device
         $ asyncq job log 1
         lost
@@ -277,7 +277,7 @@ raise SystemExit(process.wait())
     place.session(
         "
         $ python3 gone.py
-        ! asyncq: cannot write to stdout: input/output error; trying again with what comes next
+        ! asyncq: cannot write to stdout: input/output error; trying again with the next output
         ! asyncq: 6 bytes could not be written to stdout: input/output error
         $ asyncq job log 1
         hello

@@ -87,7 +87,7 @@ fn only_init_adds_tables_to_a_file_that_is_there() {
         moz
         asyncq_service
         ! asyncq: the store `/[..]/link.db` is ready
-        ! asyncq: programs need SQLite 3.37 or later from now on to read any table of this file
+        ! asyncq: from now on, programs need SQLite 3.37 or later to read any table of this file
         ",
     );
 }
@@ -270,7 +270,7 @@ fn a_full_disk_keeps_no_outcome_waiting() {
          asyncq service add events && asyncq function add events fill -- ./fill || exit 98
          asyncq enqueue events fill && asyncq enqueue events fill || exit 97
          asyncq -q process --trust-store-writers 2> said & process=$!
-         until [ \"$(asyncq job list --state completed --json | grep -c completed)\" = 1 ] && grep -q begins said; do
+         until [ \"$(asyncq job list --state completed --json | grep -c completed)\" = 1 ] && grep -q starts said; do
              kill -0 $process || { cat said >&2; asyncq job list >&2; exit 96; }
          done
          asyncq job list --json

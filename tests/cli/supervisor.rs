@@ -29,7 +29,7 @@ fn at_work(place: &Place) -> Running {
 }
 
 fn all_is_put_back_and_nothing_left(place: &Place) {
-    place.session("$ asyncq process\n! asyncq: processor 1 (process [..] on [..]) died; 3 of its jobs put back");
+    place.session("$ asyncq process\n! asyncq: processor 1 (process [..] on [..]) died; put back 3 of its jobs");
     assert!(pids(place).iter().all(|pid| !runs(pid)));
     assert_eq!(place.jobs("state attempt crashes"), "completed 2 1, completed 2 1, completed 2 1");
 }
@@ -75,7 +75,7 @@ fn a_processor_that_is_just_dying_is_waited_for() {
     wait_until("it waits", || sleeps(&next.engine()) > 100 || !runs(&pid));
     process.signal("CONT");
     let said = String::from_utf8(next.wait().stderr).unwrap();
-    assert!(said.contains("died; 3 of its jobs put back"), "{said}");
+    assert!(said.contains("died; put back 3 of its jobs"), "{said}");
     assert!(pids(&place).iter().all(|pid| !runs(pid)));
     drop(process);
     assert_eq!(place.count("--state completed"), 3);

@@ -171,7 +171,7 @@ fn a_processor_of_which_nothing_can_be_told_disturbs_nobody() {
     place.stdout("mkdir -p .local/share/asyncq/queue.db-asyncq/other/lock; asyncq enqueue events hello");
     let other = "INSERT INTO asyncq_processor (folder, host, boot, pid, pid_start, started_at) VALUES ('other', 'h', 'b', 1, 1, 1)";
     place.execute(other);
-    place.session("$ asyncq process\nhello\n$ asyncq -v process\n! asyncq: cannot tell whether processor 1 (process 1 on h) lives: [..]\n! asyncq: attempts: 0; jobs that ended in an error: 0");
+    place.session("$ asyncq process\nhello\n$ asyncq -v process\n! asyncq: cannot find out whether processor 1 (process 1 on h) is alive: [..]\n! asyncq: 0 attempts; 0 jobs ended in an error");
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn what_is_processing_without_a_processor_is_put_back() {
     place.session(
         "
         $ asyncq init
-        ! asyncq: found `processing` without a processor, and put back: job 3 is queued, job 4 is cancelled
+        ! asyncq: put back jobs that were `processing` without a processor: job 3 is queued, job 4 is cancelled
         ! asyncq: `[..]` is up to date
         $ asyncq init
         ! asyncq: `[..]` is up to date
@@ -233,7 +233,7 @@ fn what_is_processing_without_a_processor_is_put_back() {
         "
         $ asyncq process
         hello 3
-        ! asyncq: found `processing` without a processor, and put back: job 3 is queued
+        ! asyncq: put back jobs that were `processing` without a processor: job 3 is queued
         $ asyncq process
         $ asyncq enqueue events hello 5
         5
@@ -260,8 +260,8 @@ fn what_was_taken_from_a_processor_is_told_as_what_it_is() {
     let output = process.wait();
     let said = String::from_utf8(output.stderr).unwrap();
     for told in [
-        "asyncq: job 1 is not in the store any more; what it did here counts for nothing\n",
-        "asyncq: job 2 is cancelled now, which was not done here; what it did here counts for nothing\n",
+        "asyncq: job 1 is no longer in the store; this attempt's result was discarded\n",
+        "asyncq: job 2 is already cancelled; this attempt's result was discarded\n",
     ] {
         assert!(said.contains(told), "{said}");
     }

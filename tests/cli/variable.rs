@@ -116,8 +116,8 @@ fn a_home_that_is_no_absolute_path_is_none() {
     Place::new().session(
         "
         $ mkdir home; HOME=home asyncq init; ls home
-        ! error: there is no home directory, and so no default place for the store
-        ! hint: `--db` or `$ASYNCQ_DB` names a place; `$HOME` has to be an absolute path
+        ! error: there is no home directory, so the store has no default location
+        ! hint: set `--db` or `$ASYNCQ_DB`, or set `$HOME` to an absolute path
         $ HOME=home XDG_DATA_HOME=$PWD/data asyncq init; XDG_DATA_HOME= HOME=$PWD/home asyncq init
         ! asyncq: the store `[..]/data/asyncq/queue.db` is ready
         ! asyncq: the store `[..]/home/.local/share/asyncq/queue.db` is ready

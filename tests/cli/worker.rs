@@ -181,9 +181,9 @@ fn a_deploy_reaches_a_worker_that_has_nothing_to_do() {
     wait_until("a link to another release is seen", || next_result(&place) == "2");
     place.stdout("echo 5 > two/version");
     for (change, told) in [
-        ("function reload events work", "the workers of 1 function start anew"),
-        ("function reload events", "the workers of 1 function start anew"),
-        ("function reload", "the workers of 1 function start anew"),
+        ("function reload events work", "replacing the workers of 1 function"),
+        ("function reload events", "replacing the workers of 1 function"),
+        ("function reload", "replacing the workers of 1 function"),
     ] {
         place.session(&format!("$ asyncq {change} -v\n! asyncq: {told}"));
         assert_eq!(next_result(&place), place.read("two/version").trim());

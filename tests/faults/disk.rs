@@ -300,7 +300,7 @@ fn a_processor_begins_nothing_that_it_may_not_be_able_to_record_at_every_page() 
         let mut over = false;
         wait_until("it ends, or waits for space", || {
             over = process.0.try_wait().unwrap().is_some();
-            over || disk.place.read("said").contains("nothing begins until there is some")
+            over || disk.place.read("said").contains("no job starts until there is space")
         });
         if over {
             disk.free();
@@ -382,7 +382,7 @@ fn a_limit_on_the_size_of_files_ends_nobody_and_work_goes_on_when_it_is_lifted()
         let mut over = false;
         wait_until("it ends, or waits for space", || {
             over = process.0.try_wait().unwrap().is_some();
-            over || disk.place.read("said").contains("nothing begins until there is some")
+            over || disk.place.read("said").contains("no job starts until there is space")
         });
         if !over {
             waited += 1;

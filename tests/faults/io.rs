@@ -487,17 +487,20 @@ impl Bench {
 
 /// Whether a processor tells that it waits for a disk that works.
 fn goes_on(stderr: &str) -> bool {
-    ["; trying again", "; nothing begins until"].iter().any(|words| stderr.contains(words))
+    ["; trying again", "; no job starts until"].iter().any(|words| stderr.contains(words))
 }
 
 /// The jobs whose outcomes it gives up.
 fn given_up(stderr: &str) -> Vec<&str> {
-    let lines = stderr.lines().filter_map(|line| line.strip_prefix("asyncq: could not record the outcomes of jobs "));
+    let lines = stderr.lines().filter_map(|line| {
+        let rest = line.strip_prefix("asyncq: could not record the outcome")?;
+        rest.strip_prefix("s of jobs ").or_else(|| rest.strip_prefix(" of job "))
+    });
     lines.flat_map(|line| line.split(';').next().unwrap().split(", ")).collect()
 }
 
 /// What a processor tells that cannot write a mark.
-const NOT_MARKED: &str = "cannot write down which calls run: ";
+const NOT_MARKED: &str = "cannot record which calls have begun: ";
 
 fn told(stderr: &str) -> bool {
     ["failed", "no space", "cannot be synced", "trying again", NOT_MARKED].iter().any(|word| stderr.contains(word))

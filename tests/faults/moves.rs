@@ -276,7 +276,7 @@ fn a_link_that_leads_elsewhere_and_one_that_does_not() {
             "
             $ asyncq --verbose --db {db} process
             ! asyncq: service `events` is busy: its one slot is taken by processor 1 (process {} on [..])
-            ! asyncq: attempts: 0; jobs that ended in an error: 0
+            ! asyncq: 0 attempts; 0 jobs ended in an error
             ",
             one.0.id()
         ));

@@ -82,7 +82,7 @@ fn who_follows_goes_on_when_there_are_processes_again() {
     wait_until("it is there", || place.read("told").contains("ready"));
     limit(1, &follower);
     place.stdout("for f in hello worker hello; do asyncq enqueue events $f; done");
-    let sentence = "the system gives no more processes and threads; nothing begins until that is possible again";
+    let sentence = "the system gives no more processes and threads; no job starts until that is possible again";
     wait_until("it tells", || place.read("told").contains(sentence));
     wait_until("the calls are back", || counts(&place) == "3 wait, 0 done, 0 failed");
     assert_eq!(place.read("told").matches(sentence).count(), 1, "{}", place.read("told"));
