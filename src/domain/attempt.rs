@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::time::Timestamp;
 
-/// One attempt of a job, for showing.
+/// One attempt of a job, to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
     /// Its number, from 1.
@@ -51,7 +51,7 @@ impl Failure {
 pub enum FailureKind {
     /// The function exited with a code other than 0 and 75.
     Exit,
-    /// The function, run by a worker, said that it failed.
+    /// The function ran in a worker and reported that it failed.
     Error,
     /// A signal ended the function.
     Signal,
@@ -61,15 +61,15 @@ pub enum FailureKind {
     Conflict,
     /// The function could not be started: its program or its site is missing, or it exited with 126 or 127.
     CannotRun,
-    /// The stored call is not valid: only a client's own INSERT can bring that about.
+    /// The stored call is not valid, which only an INSERT of a client can cause.
     BadCall,
-    /// The function succeeded, but what it left as its result is refused.
+    /// The function succeeded, but its result is refused.
     BadResult,
-    /// The processor, or the worker, died while it ran the function, too often.
+    /// The processor or the worker died too often while it ran the function.
     Crash,
     /// The call that made this nested call ended first.
     Parent,
-    /// A rule of the application, such as a unique index of its own, refuses the state in which the job should be now.
+    /// A rule of the application, such as a unique index, refuses the new state of the job.
     Refused,
 }
 
@@ -78,24 +78,24 @@ pub enum FailureKind {
 pub enum Outcome {
     /// The function succeeded.
     Completed,
-    /// The function says that it has completed its job in its own transaction, so that nobody else is to do it.
+    /// The function reports that it completed its job in its own transaction, so the processor must not.
     CompletedItself,
     /// The function asked to be tried again (exit code 75), perhaps after this pause.
     Conflict(Option<Duration>),
     /// The function failed for good.
     Failed(Failure),
-    /// The program could not be started, so that nothing of the call was executed. It is tried again: a program is missing
-    /// for a moment while a new one takes its place.
+    /// The program could not be started, so nothing of the call was executed. It is tried again, because a program is missing
+    /// for a moment while it is replaced.
     Unstarted(Failure),
-    /// Its worker died, and that may be the function's doing; says how.
+    /// Its worker died, perhaps because of the function. The text says how.
     Crashed(String),
-    /// The processor was told to stop and ended the function: it goes back and nothing is counted.
+    /// The processor was asked to stop and ended the function. The job is put back, and the attempt is not counted.
     Interrupted,
-    /// Somebody cancelled the job while it ran.
+    /// The job was cancelled while it ran.
     Cancelled,
 }
 
-/// How an attempt ended, in one word, as it is recorded.
+/// How an attempt ended, as the store records it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     /// The function succeeded.
@@ -104,9 +104,9 @@ pub enum Ending {
     Conflict,
     /// The function failed.
     Error,
-    /// The processor was told to stop.
+    /// The processor was asked to stop.
     Interrupted,
-    /// Somebody cancelled the job.
+    /// The job was cancelled.
     Cancelled,
     /// The processor or the worker died.
     Crash,

@@ -1,4 +1,4 @@
-//! A call as one line of JSON, as batches hold it.
+//! A call as one line of JSON, as in a batch.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use super::object;
 use super::service::ServiceName;
 use crate::error::{Error, Kind, Result};
 
-/// The longest line that can be a call, in bytes: positional and keyword arguments, and room for everything else.
+/// The longest line that can be a call, in bytes: room for positional and keyword arguments, and for everything else.
 pub const LONGEST_LINE: usize = 2 * MAX_BYTES + 64 * 1024;
 
 #[derive(Deserialize)]
@@ -33,16 +33,15 @@ struct BatchLine<'a> {
     hold: Option<bool>,
 }
 
-/// Tells a principal of `null`, which is nobody, from one that is left out.
+/// Distinguishes a principal of `null`, which means nobody, from one that is left out.
 fn principal<'a, D: Deserializer<'a>>(from: D) -> Result<Option<String>, D::Error> {
     Ok(Some(Option::deserialize(from)?.unwrap_or_default()))
 }
 
-/// Reads one line, of a call that is made at `origin`; `hold` says whether its job waits until somebody starts it, unless the
-/// line does.
+/// Parses one line, for a call that is made at `origin`. `hold` says whether the job is held, unless the line says so.
 ///
 /// # Errors
-/// [`Kind::Invalid`] when it is no call; [`Kind::Denied`] for a principal where none may be given.
+/// [`Kind::Invalid`] when it is not a call; [`Kind::Denied`] for a principal where none is allowed.
 pub fn parse(line: &str, origin: &Origin, hold: bool) -> Result<NewJob> {
     let line: BatchLine<'_> = object::read(line).map_err(|flaw| {
         Error::new(Kind::Invalid, format!("not a call in JSON: {flaw}"))

@@ -1,4 +1,4 @@
-//! A call: which function, with which arguments, on whose behalf, in which site.
+//! A call: a function, its arguments, the principal, and the site.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use super::service::{MAX_NAME_BYTES, ServiceName};
 use super::text::{escape_control, is_control_or_bidi};
 use crate::error::{Error, Kind, Result};
 
-/// On whose behalf a call is made and run: any text of 1 to 255 bytes that is safe to show.
+/// The person or thing on whose behalf a call is made: any text of 1 to 255 bytes that is safe to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal(Box<str>);
 
@@ -16,7 +16,7 @@ impl Principal {
     /// Validates `text`.
     ///
     /// # Errors
-    /// [`Kind::Usage`] when it is empty, too long, or holds characters that steer a terminal.
+    /// [`Kind::Usage`] when it is empty, too long, or has characters that control a terminal.
     pub fn parse(text: &str) -> Result<Principal> {
         if !text.is_empty() && text.len() <= MAX_NAME_BYTES && !text.contains(is_control_or_bidi) {
             return Ok(Principal(text.into()));
@@ -33,20 +33,20 @@ impl Principal {
     }
 }
 
-/// On whose behalf a call is to be made.
+/// A choice of the principal of a call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum OnBehalfOf {
-    /// On behalf of the one for whom its caller acts.
+    /// The principal of the caller.
     #[default]
     Caller,
-    /// On nobody's.
+    /// No principal.
     Nobody,
-    /// On behalf of this one.
+    /// This principal.
     Named(Principal),
 }
 
 impl OnBehalfOf {
-    /// The choice that a name stands for: an empty one stands for nobody.
+    /// The choice that `name` stands for; an empty name means no principal.
     ///
     /// # Errors
     /// As [`Principal::parse`].
@@ -61,8 +61,8 @@ impl fmt::Display for Principal {
     }
 }
 
-/// The key that makes repeating an enqueue safe: any text of 1 to 255 bytes without control characters, unique in a
-/// store as long as its job exists.
+/// A key that makes it safe to repeat an enqueue: any text of 1 to 255 bytes without control characters. It is unique in a
+/// store while its job exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key(Box<str>);
 
@@ -90,7 +90,7 @@ impl Key {
 /// A validated call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// The service on which the function is registered.
+    /// The service of the function.
     pub service: ServiceName,
     /// The function.
     pub function: FunctionName,
@@ -98,9 +98,9 @@ pub struct Call {
     pub args: Json,
     /// Keyword arguments, a JSON object.
     pub kwargs: Json,
-    /// On whose behalf; `None` when nobody is logged in.
+    /// On whose behalf; `None` for nobody.
     pub principal: Option<Principal>,
-    /// The directory to run in when it is not the one in which the function was defined; absolute.
+    /// The absolute path of the directory to run in, if it is not the one in which the function was defined.
     pub site: Option<String>,
 }
 
@@ -118,12 +118,12 @@ impl Call {
     }
 }
 
-/// How words of a command line become values.
+/// How words of a command line are read as values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
-    /// A word is JSON if it is JSON without space around it, else the string itself.
+    /// A word that is JSON without space around it is read as JSON; any other word is a string.
     Json,
-    /// Each word is the string itself.
+    /// Every word is a string.
     Raw,
 }
 
@@ -181,7 +181,7 @@ impl Reading {
         Json::parse(&text).map_err(|flaw| refuse("the keyword arguments together", &flaw))
     }
 
-    /// A word as JSON text. A word that is JSON but refused is never taken for a string.
+    /// A word as JSON text. A word that is JSON but is refused is never read as a string.
     fn value(self, word: &str) -> Result<String, JsonFault> {
         let spaced = |c: char| matches!(c, ' ' | '\t' | '\n' | '\r');
         if self == Reading::Raw || word.starts_with(spaced) || word.ends_with(spaced) {

@@ -1,4 +1,4 @@
-//! What happens while a processor works, for its caller to show.
+//! Events of a processor, for its caller to show.
 
 use std::time::Duration;
 
@@ -8,40 +8,40 @@ use super::processor::Processor;
 use super::service::ServiceName;
 use crate::error::Error;
 
-/// What happens while a processor works, for whoever wants to tell it.
+/// An event while a processor runs.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// There is work, but others have taken all slots of the service.
+    /// Calls wait, but other processors have taken all slots of the service.
     Busy {
         /// The service.
         service: &'a ServiceName,
         /// How many slots it has.
         concurrency: i64,
-        /// Who has them.
+        /// The processors that have them.
         holders: &'a [Processor],
     },
-    /// There is work, but the service is paused.
+    /// Calls wait, but the service is paused.
     Paused {
         /// The service.
         service: &'a ServiceName,
     },
-    /// A call has ended and that is recorded.
+    /// A call has ended, and its outcome is recorded.
     Ended(&'a Report),
-    /// A call has ended, but was no longer this processor's to finish.
+    /// A call has ended, but this processor had already lost it.
     Late {
         /// Its job.
         job: JobId,
-        /// In which state that is now; `None` when it is not in the store any more.
+        /// Its state now; `None` when it is no longer in the store.
         now: Option<State>,
     },
-    /// Something was missing of the schema, or was changed, and was made again.
+    /// A part of the schema was missing or changed, and was made again.
     Mended {
         /// What, in one sentence.
         what: &'a str,
     },
     /// Jobs that were `processing` and belonged to no processor were put back.
     Unowned {
-        /// Which, with their states now.
+        /// The jobs, with their states now.
         jobs: &'a [(JobId, State)],
     },
     /// The jobs of a processor that died were put back.
@@ -51,102 +51,102 @@ pub enum Event<'a> {
         /// Its jobs, with their states now.
         jobs: &'a [(JobId, State)],
     },
-    /// A processor died, but what it ran cannot be ended; that is tried again later.
+    /// A processor died, but its processes cannot be ended. That is tried again later.
     NotRescued {
         /// The dead one.
         processor: &'a Processor,
-        /// A process of it that another user's rights protect, if that is why.
+        /// A process of another user, if that is why.
         immune: Option<&'a Unkillable>,
     },
-    /// A process of a call cannot be ended, as it is another user's. Its call goes on until it has ended by itself.
+    /// A process of a call cannot be ended, because it belongs to another user. The call lasts until that process ends.
     Unkillable {
         /// The process.
         immune: &'a Unkillable,
     },
-    /// A processor died, and what it left running can neither be seen nor ended from here.
+    /// A processor died, and this process can neither see nor end its processes.
     OutOfReach {
         /// The dead one.
         processor: &'a Processor,
         /// Why not.
         barrier: Barrier,
     },
-    /// A processor died, and the program that it drained into, which lives, may still run calls of it.
+    /// A processor died, and its host is alive and may still run its calls.
     InHost {
         /// The dead one.
         processor: &'a Processor,
-        /// The process of that program.
+        /// The process of the host.
         host: i64,
-        /// Their jobs.
+        /// The jobs of these calls.
         jobs: &'a [JobId],
     },
-    /// It cannot be told whether a processor lives.
+    /// It is unknown whether a processor is alive.
     Unsure {
-        /// Which one.
+        /// The processor.
         processor: &'a Processor,
         /// Why.
         error: &'a std::io::Error,
     },
-    /// A rule of the application holds calls back; they are tried again every second.
+    /// A rule of the application refuses to let calls be claimed. That is tried again every second.
     HeldBack {
-        /// Which rule, and why.
+        /// The error that names the rule.
         error: &'a Error,
     },
-    /// The processor stays from now on, and runs calls as they come.
+    /// The processor is ready, and runs calls as they arrive.
     Ready,
-    /// It is there and works, as its pulse tells.
+    /// The processor is alive; sent once in each keep-alive interval.
     Alive,
-    /// The system does not tell when the store changes; it is looked at often instead.
+    /// The store cannot be watched for changes, so it is polled.
     Deaf {
         /// Why.
         error: &'a std::io::Error,
     },
-    /// The processor was asked to stop and waits for what is running.
+    /// The processor was asked to stop, and waits for running calls.
     Stopping {
         /// How many calls are running.
         running: usize,
     },
-    /// The store is failing; it is tried again because outcomes are to be recorded.
+    /// The store fails. The processor tries again, because it has outcomes to record.
     StoreFails {
-        /// How it fails.
+        /// The error.
         error: &'a Error,
     },
-    /// It was told to end, and outcomes cannot be recorded.
+    /// The processor was asked to end, and could not record outcomes.
     GivenUp {
-        /// Whose.
+        /// The jobs of these outcomes.
         jobs: &'a [JobId],
     },
-    /// It cannot be written down which calls run; they do, and a crash might not be counted.
+    /// The processor cannot mark the calls that begin. They run, but a crash may not be counted.
     Unmarked {
         /// Why.
         error: &'a std::io::Error,
     },
-    /// A call could not begin for now, as its program was being written; it goes back, and counts no attempt.
+    /// A call could not begin because its program was being written. It is put back, and no attempt is counted.
     Postponed {
         /// The call.
         claim: &'a Claim,
-        /// What was in its way.
+        /// Why it could not begin.
         why: &'a Failure,
         /// How long it waits.
         pause: Duration,
     },
-    /// No program can be started: calls go back, and nothing begins until one can.
+    /// No program can be started. Calls are put back, and none begins until that works again.
     Scarce {
         /// What the system lacks.
         error: &'a Error,
     },
-    /// The disk is full: outcomes are recorded, and nothing begins until there is space.
+    /// The disk is full. Outcomes are recorded, and no call begins until there is space.
     NoSpace {
-        /// How that was met.
+        /// The error.
         error: &'a Error,
     },
 }
 
-/// What keeps what a dead processor has left out of sight.
+/// Why the processes of a dead processor are out of reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Barrier {
-    /// It belongs to the user with this number; only that user and root can see and end it.
+    /// They belong to the user with this number; only that user and root can end them.
     User(u32),
-    /// It is in another PID namespace, as of another container.
+    /// They are in another PID namespace, such as that of a container.
     Namespace,
 }
 
@@ -163,13 +163,13 @@ pub struct Report {
     pub ending: Ending,
     /// Why it failed.
     pub error: Option<Failure>,
-    /// How long it waits to be tried again.
+    /// How long the job waits for its next attempt.
     pub pause: Option<Duration>,
-    /// Where the job stands now.
+    /// The state of the job now.
     pub state: State,
     /// How long it took.
     pub took: Duration,
-    /// Whether it could not be run, and has a site of its own that is not there.
+    /// Whether it could not run because the call has its own site, and that is missing.
     pub lacks_own_site: bool,
 }
 
@@ -178,9 +178,9 @@ pub struct Report {
 pub struct Unkillable {
     /// Its number.
     pub pid: i64,
-    /// Whose it is.
+    /// The user to whom it belongs.
     pub user: u32,
-    /// The job whose function has started it, if that is known.
+    /// The job whose function started it, if that is known.
     pub job: Option<JobId>,
     /// When it began, in clock ticks since boot.
     pub start: i64,
@@ -191,8 +191,8 @@ pub struct Unkillable {
 pub struct Ran {
     /// The job that records it.
     pub job: JobId,
-    /// What came of it.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// Whether its parent had ended before it did, so that its own end counts for nothing.
+    /// Whether its parent had already ended, so that its outcome was discarded.
     pub late: bool,
 }

@@ -31,16 +31,16 @@ pub enum Exit {
     Signal(i32, String),
     /// Its worker reported an error.
     Reported(ReportedError),
-    /// The system does not say; the message is for people.
+    /// The system does not say how; the message is for people.
     Unknown(String),
 }
 
 /// An error that a worker reports of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReportedError {
-    /// Its code, which means what the exit code of a program means, unless there is a kind.
+    /// Its code. Without a kind, it means the same as the exit code of a program.
     pub code: i64,
-    /// What it is.
+    /// What kind of end it is, whatever the code.
     pub kind: Option<ErrorKind>,
     /// For a conflict: how long to wait before the next attempt.
     pub pause: Option<Duration>,
@@ -48,15 +48,15 @@ pub struct ReportedError {
     pub message: String,
 }
 
-/// What the end of a function that did not succeed is.
+/// How a function that did not succeed ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ErrorKind {
-    /// A failure for good.
+    /// It failed for good.
     Error,
-    /// A wish to be tried again.
+    /// It asks to be tried again.
     Conflict,
-    /// The function could not be run.
+    /// It could not be run.
     CannotRun,
 }
 
@@ -129,8 +129,8 @@ impl Failure {
 }
 
 impl Outcome {
-    /// Whether the function, and nobody else, surely brought this about. Whatever kills a processor may end its functions a
-    /// moment before, and such an end has to count as a crash.
+    /// Whether the function alone surely caused this. A crash of the machine or a kill of the whole group may end functions a
+    /// moment before their processor, and such an end must count as a crash.
     #[must_use]
     pub fn is_own_doing(&self) -> bool {
         match self {

@@ -1,4 +1,4 @@
-//! A function: a name registered on a service, and how it is run.
+//! A function: a name within a service, and how its calls run.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -47,23 +47,23 @@ impl fmt::Display for FunctionName {
     }
 }
 
-/// How a function is run: the program and the surroundings in which it was defined.
+/// How a function runs: its program, its site and its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Definition {
     /// The program (an absolute path, or a path relative to the site) and its first arguments; never empty.
     pub command: Vec<String>,
-    /// The directory in which the function was defined, absolute; it runs there.
+    /// The absolute path of its site, the directory in which it runs.
     pub site: String,
     /// The environment variables recorded with it.
     pub env: BTreeMap<String, String>,
     /// How long one attempt may take.
     pub timeout: Option<Duration>,
-    /// How its program is kept, if it is a worker; else it is a command, started for each call.
+    /// The limits of its workers; `None` for a command, which is started for each call.
     pub worker: Option<WorkerLimits>,
     /// How a command gets its call.
     pub call_format: CallFormat,
-    /// The number of the latest deploy that it was told of, counted for all functions of a store together: no worker that was
-    /// started for an earlier one runs its calls.
+    /// The number of its latest reload, counted for all functions of a store together. No worker that was started for an
+    /// earlier one runs its calls.
     pub generation: i64,
 }
 
@@ -75,7 +75,7 @@ pub enum CallFormat {
     WordsAndStdin,
     /// The arguments as words; its standard input is empty.
     Words,
-    /// The call on standard input alone.
+    /// Only the call on standard input.
     Stdin,
 }
 
@@ -88,7 +88,7 @@ pub enum Args {
     Stdin,
 }
 
-/// What a command finds on its standard input.
+/// What a command reads on its standard input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stdin {
     /// The whole call.
@@ -98,10 +98,10 @@ pub enum Stdin {
 }
 
 impl CallFormat {
-    /// Both together.
+    /// The call format of both.
     ///
     /// # Errors
-    /// [`Kind::Usage`] where the call would not reach the command at all.
+    /// [`Kind::Usage`] when the call would not reach the command at all.
     pub fn new(args: Args, stdin: Stdin) -> Result<CallFormat> {
         match (args, stdin) {
             (Args::Words, Stdin::Call) => Ok(CallFormat::WordsAndStdin),
@@ -120,7 +120,7 @@ impl CallFormat {
         if self == CallFormat::Stdin { Args::Stdin } else { Args::Words }
     }
 
-    /// What it finds on its standard input.
+    /// What it reads on its standard input.
     #[must_use]
     pub fn stdin(self) -> Stdin {
         if self == CallFormat::Words { Stdin::Nothing } else { Stdin::Call }
@@ -128,7 +128,7 @@ impl CallFormat {
 }
 
 impl Args {
-    /// All of them.
+    /// All values.
     pub const ALL: [Args; 2] = [Args::Words, Args::Stdin];
 
     /// Its name, in the store and on the command line.
@@ -140,7 +140,7 @@ impl Args {
         }
     }
 
-    /// The one of that name.
+    /// The value with that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Args> {
         Args::ALL.into_iter().find(|args| args.as_str() == name)
@@ -148,7 +148,7 @@ impl Args {
 }
 
 impl Stdin {
-    /// All of them.
+    /// All values.
     pub const ALL: [Stdin; 2] = [Stdin::Call, Stdin::Nothing];
 
     /// Its name, in the store and on the command line.
@@ -160,7 +160,7 @@ impl Stdin {
         }
     }
 
-    /// The one of that name.
+    /// The value with that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Stdin> {
         Stdin::ALL.into_iter().find(|stdin| stdin.as_str() == name)
@@ -168,8 +168,8 @@ impl Stdin {
 }
 
 impl Definition {
-    /// Whether a worker that was started for this one in `site` can run the other in `other_site`: same program, same
-    /// surroundings, and no deploy since.
+    /// Whether a worker that was started for this definition in `site` can run `other` in `other_site`: with the same program,
+    /// the same environment, and no reload since.
     #[must_use]
     pub fn shares_worker(&self, site: &str, other: &Definition, other_site: &str) -> bool {
         self.worker.is_some() == other.worker.is_some()
@@ -179,28 +179,28 @@ impl Definition {
             && self.generation >= other.generation
     }
 
-    /// Whether two are defined alike, whatever was deployed since.
+    /// Whether two definitions are the same, apart from reloads.
     #[must_use]
     pub fn is_like(&self, other: &Definition) -> bool {
         *self == Definition { generation: self.generation, ..other.clone() }
     }
 }
 
-/// How long a worker is kept.
+/// When a worker ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerLimits {
-    /// It is ended after so many calls.
+    /// It ends after this many calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calls: Option<u64>,
-    /// It is ended when it had nothing to do for so long.
+    /// It ends when it has been idle for this long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<Duration>,
-    /// It is ended when it has so many more bytes of memory in use than when it said hello.
+    /// It ends when it uses this many more bytes of memory than when it said hello.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub growth: Option<u64>,
 }
 
-/// How long an idle worker is kept, unless its function says otherwise.
+/// How long a worker may be idle by default.
 pub const IDLE: Duration = Duration::from_secs(60);
 
 impl WorkerLimits {
@@ -214,9 +214,9 @@ impl WorkerLimits {
 /// A function as it is registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Function {
-    /// The service on which it is registered.
+    /// Its service.
     pub service: ServiceName,
-    /// Its name, unique on its service.
+    /// Its name, unique within its service.
     pub name: FunctionName,
     /// How it is run.
     pub definition: Definition,
@@ -224,25 +224,25 @@ pub struct Function {
     pub created_at: Timestamp,
 }
 
-/// What `function set` changes; `None` leaves a thing as it is.
+/// The changes of `function set`; `None` leaves a field unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct FunctionChange {
-    /// Another program and its first arguments.
+    /// A new program and its first arguments.
     pub command: Option<Vec<String>>,
-    /// Another site.
+    /// A new site.
     pub site: Option<String>,
-    /// Variables to record (`Some`) or to forget (`None`), by name.
+    /// Variables to record (`Some`) or to remove (`None`), by name.
     pub env: BTreeMap<String, Option<String>>,
-    /// Another time limit, or none (`Some(None)`).
+    /// A new time limit, or none (`Some(None)`).
     pub timeout: Option<Option<Duration>>,
-    /// To be kept as a worker so, or to be a command (`Some(None)`).
+    /// New limits as a worker, or a command from now on (`Some(None)`).
     pub worker: Option<Option<WorkerLimits>>,
-    /// Another way in which the command gets its call.
+    /// A new call format of the command.
     pub call_format: Option<CallFormat>,
 }
 
 impl FunctionChange {
-    /// The definition with this change made.
+    /// The definition with these changes.
     #[must_use]
     pub fn apply(&self, mut definition: Definition) -> Definition {
         if let Some(command) = &self.command {

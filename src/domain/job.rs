@@ -1,4 +1,4 @@
-//! A job: a call in the store, its states, its attempts, and how they end.
+//! A job: a call in the store, its attempts, and how they end.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,11 +25,11 @@ impl fmt::Display for JobId {
     }
 }
 
-/// How deep nested calls may be: a job that was queued is at depth 0, a call made by it at once is at depth 1.
+/// How deep nested calls may be: a queued job is at depth 0, a nested call that it makes at depth 1.
 pub const MAX_NESTING: i64 = 32;
 
-/// The secret of one attempt: whoever knows it is inside that attempt. 32 hexadecimal digits; that of a nested call has
-/// the token of the attempt which made it before them, and a dot.
+/// The secret of one attempt: a process that knows it belongs to that attempt. It has 32 hexadecimal digits. The token of a
+/// nested call begins with the token of the attempt that made it, and a dot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token(Box<str>);
 
@@ -37,60 +37,60 @@ impl Token {
     /// How many digits one of random bits has.
     pub const DIGITS: usize = 32;
 
-    /// A token of 128 random bits, which the caller draws.
+    /// A token of 128 random bits from the caller.
     #[must_use]
     pub fn from_random(bits: u128) -> Token {
         Token(format!("{bits:032x}").into())
     }
 
-    /// A token as it was found in the environment or in the store; anything that is no token matches no attempt.
+    /// A token from the environment or the store; a text that is not a token matches no attempt.
     #[must_use]
     pub fn from_text(text: &str) -> Token {
         Token(text.into())
     }
 
-    /// This token as that of a call made inside the attempt whose token is `outer`.
+    /// This token for a nested call of the attempt with the token `outer`.
     #[must_use]
     pub fn inside(&self, outer: &Token) -> Token {
         Token(format!("{}.{}", outer.0, self.0).into())
     }
 
-    /// The digits.
+    /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What is put on a queue.
+/// A call to enqueue.
 #[derive(Debug, Clone)]
 pub struct NewJob {
     /// The call.
     pub call: Call,
-    /// Makes a repeat safe: the same key with the same call is the same job.
+    /// A key that makes it safe to repeat the call: the same key with the same call is the same job.
     pub key: Option<Key>,
-    /// Whether the job waits until somebody starts it.
+    /// Whether the job is held until it is started.
     pub hold: bool,
-    /// The operating system's name for who enqueues.
+    /// The operating system's name of the user who enqueues.
     pub os_user: Option<String>,
     /// The job inside which this call is made, if any.
     pub parent: Option<JobId>,
 }
 
 impl NewJob {
-    /// A job for this call, and nothing else said about it: no key, not held, by nobody, inside no other job.
+    /// A job for this call with default values: no key, not held, without a user or a parent.
     #[must_use]
     pub fn new(call: Call) -> NewJob {
         NewJob { call, key: None, hold: false, os_user: None, parent: None }
     }
 }
 
-/// What enqueueing did.
+/// The result of an enqueue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enqueued {
-    /// A job was made.
+    /// A new job.
     New(JobId),
-    /// The same call was there already under the same key.
+    /// The job of an earlier enqueue of the same call with the same key.
     Same(JobId),
 }
 
@@ -104,16 +104,16 @@ impl Enqueued {
     }
 }
 
-/// Where calls are made: what their jobs have from there.
+/// The place where calls are made, and what their jobs inherit from it.
 #[derive(Debug, Clone, Default)]
 pub struct Origin {
-    /// On whose behalf, unless a call says otherwise.
+    /// On whose behalf the calls are made by default.
     pub principal: Option<Principal>,
-    /// Whether no call may say otherwise, as inside a running function.
+    /// Whether a call may not choose another principal, as inside a running function.
     pub is_bound: bool,
-    /// The directory to run in, when it is not the one in which the function was defined.
+    /// The directory to run in, if it is not the site of the function.
     pub site: Option<String>,
-    /// The operating system's name for who enqueues.
+    /// The operating system's name of the user who enqueues.
     pub os_user: Option<String>,
     /// The job inside which the calls are made, if any.
     pub parent: Option<JobId>,
@@ -123,7 +123,7 @@ impl Origin {
     /// The principal of a call that is made here.
     ///
     /// # Errors
-    /// [`Kind::Denied`] when the call says otherwise, and may not.
+    /// [`Kind::Denied`] when the call chooses another one and may not.
     pub fn principal(&self, of: OnBehalfOf) -> Result<Option<Principal>, Error> {
         match of {
             OnBehalfOf::Caller => Ok(self.principal.clone()),
@@ -135,7 +135,7 @@ impl Origin {
         }
     }
 
-    /// What is put on a queue for a call that is made here.
+    /// The job for a call that is made here.
     #[must_use]
     pub fn job(&self, call: Call, key: Option<Key>, hold: bool) -> NewJob {
         let Origin { site, os_user, parent, .. } = self;
@@ -143,29 +143,29 @@ impl Origin {
     }
 }
 
-/// What fences every change that a processor makes: it holds only while exactly this claim is being processed.
+/// The fence of every change by a processor: the change is made only if the job still has exactly this claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence {
     /// The job.
     pub job: JobId,
-    /// Its attempt, counted from 1. A claim that goes back before it began gives its number to the next one.
+    /// Its attempt, counted from 1. A claim that is put back before the call begins leaves its attempt number to the next one.
     pub attempt: i64,
-    /// How often the job has been claimed, with this claim. Older builds do not count claims and leave it as it was.
+    /// How often the job has been claimed, including this claim. Older builds do not count claims and leave it unchanged.
     pub claim: i64,
-    /// Who processes it.
+    /// The processor that has it.
     pub processor: ProcessorId,
 }
 
-/// A job that was claimed and is to be run now.
+/// A claimed job, to run now.
 #[derive(Debug, Clone)]
 pub struct Claim {
-    /// What its processor shows to change it.
+    /// The fence of its changes.
     pub fence: Fence,
     /// The secret of this attempt.
     pub token: Token,
     /// The call.
     pub call: Call,
-    /// How its function is run.
+    /// How its function runs.
     pub definition: Arc<Definition>,
     /// How its attempts have ended so far.
     pub before: AttemptCounts,
@@ -191,10 +191,10 @@ impl Claim {
     }
 }
 
-/// A job that was claimed and cannot be run: its function was removed, or what is stored is damaged.
+/// A claimed job that cannot run: its function was removed, or its stored call or definition is damaged.
 #[derive(Debug, Clone)]
 pub struct BrokenClaim {
-    /// What its processor shows to change it.
+    /// The fence of its changes.
     pub fence: Fence,
     /// Its service.
     pub service: ServiceName,
@@ -202,28 +202,28 @@ pub struct BrokenClaim {
     pub function: String,
     /// How its attempts have ended so far.
     pub before: AttemptCounts,
-    /// Why it cannot be run.
+    /// Why it cannot run.
     pub failure: Failure,
 }
 
-/// The job inside which something is called, found by its number and token.
+/// The running job to which a caller belongs, found by its number and token.
 #[derive(Debug, Clone)]
 pub struct Running {
-    /// What fences it.
+    /// Its fence.
     pub fence: Fence,
     /// The secret of its attempt.
     pub token: Token,
     /// On whose behalf it runs.
     pub principal: Option<Principal>,
-    /// The site that its caller asked for, if any.
+    /// The site of its call, if it has its own.
     pub site: Option<String>,
     /// How deep it is nested.
     pub depth: i64,
-    /// The folder of its processor among the run files.
+    /// The folder of its processor in the run folder.
     pub folder: String,
 }
 
-/// A job as it stands in the store, for showing.
+/// A job in the store, to show.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// Its number.
@@ -238,19 +238,19 @@ pub struct Job {
     pub kwargs: String,
     /// On whose behalf it was called.
     pub principal: Option<String>,
-    /// The site asked for, else that of the function, if it still exists.
+    /// Its own site, else that of the function, if the function still exists.
     pub site: Option<String>,
-    /// Where it stands.
+    /// Its state.
     pub state: State,
-    /// Whether it ran at once, inside another job.
+    /// Whether it is a nested call, which ran at once inside another job.
     pub immediate: bool,
     /// The job inside which it was called.
     pub parent: Option<JobId>,
     /// The number of its latest attempt; 0 before the first.
     pub attempt: i64,
-    /// How many attempts have failed since it was last queued by hand.
+    /// How many attempts have failed since it was enqueued or last retried by hand.
     pub failures: i64,
-    /// How the others of these attempts ended.
+    /// How many of the other attempts ended in a conflict or a crash.
     pub before: AttemptCounts,
     /// When it was enqueued.
     pub created_at: Timestamp,
@@ -260,7 +260,7 @@ pub struct Job {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
-    /// What the function left as its result.
+    /// The result of the function.
     pub result: Option<String>,
     /// Why it ended in an error.
     pub error: Option<Failure>,
@@ -268,25 +268,25 @@ pub struct Job {
     pub priority: i64,
     /// The key under which it was enqueued.
     pub key: Option<String>,
-    /// The operating system's name for who enqueued it; `None` for a client's own INSERT.
+    /// The operating system's name of the user who enqueued it; `None` for an INSERT of a client.
     pub os_user: Option<String>,
-    /// Whether somebody asked to cancel it while it runs.
+    /// Whether it was cancelled while it runs.
     pub cancelling: bool,
-    /// How far it is, in the words of its function, if it runs and has told.
+    /// The progress that its function reported, while it runs.
     pub progress: Option<String>,
 }
 
-/// One attempt's end, as its processor records it.
+/// The end of an attempt, to record.
 #[derive(Debug, Clone)]
 pub struct Finish {
-    /// Which attempt.
+    /// The attempt.
     pub fence: Fence,
     /// How it ended and what follows.
     pub verdict: super::retry::Decision,
-    /// What the function left as its result; it counts only if the job is completed.
+    /// The result of the function; it is recorded only if the job is completed.
     pub result: Option<Json>,
     /// How long it took.
     pub took: std::time::Duration,
-    /// What it printed.
+    /// Its output.
     pub log: Log,
 }

@@ -1,4 +1,4 @@
-//! JSON text that is kept byte for byte and validated once.
+//! JSON text that is validated once and kept byte for byte.
 //!
 //! Invariant: a [`Json`] is one JSON value, UTF-8, at most [`MAX_BYTES`] long and [`MAX_DEPTH`] deep, without a NUL
 //! character, a lone surrogate or a key that occurs twice in one object. Numbers keep their digits: nothing is parsed
@@ -33,9 +33,9 @@ pub enum JsonFault {
     TooDeep,
     /// A string holds the character U+0000, which PostgreSQL and C programs cannot hold.
     Nul,
-    /// A string holds half of a surrogate pair, which is no character.
+    /// A string holds half of a surrogate pair, which is not a character.
     Surrogate,
-    /// An object holds this key twice, so that readers would disagree about its value.
+    /// An object has this key twice, so readers would disagree about its value.
     DuplicateKey(String),
 }
 
@@ -54,7 +54,7 @@ impl fmt::Display for JsonFault {
     }
 }
 
-/// One valid JSON value, as the bytes that were given, without white space around it.
+/// One valid JSON value with its original bytes, without white space around it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Json(Box<str>);
 
@@ -67,7 +67,7 @@ impl Json {
         if text.len() > MAX_BYTES {
             return Err(JsonFault::TooLarge(text.len()));
         }
-        // What most calls have, and processors read millions of times.
+        // Most calls have these, and processors read them millions of times.
         if text == "[]" || text == "{}" {
             return Ok(Json(text.into()));
         }
@@ -130,7 +130,7 @@ impl Json {
     }
 }
 
-/// Keys and values of a text that is an object, each value as its own bytes; none otherwise.
+/// The keys and values of a text that is an object, each value with its own bytes; otherwise none.
 #[must_use]
 pub fn entries(text: &str) -> Vec<(String, &str)> {
     let entries = object(text).unwrap_or_default();
@@ -178,12 +178,12 @@ fn raw(text: &str) -> Result<&RawValue, JsonFault> {
     serde_json::from_str(text).map_err(|error| JsonFault::Syntax(explain(text, &error)))
 }
 
-/// What serde has against the grammar of a JSON text, in the words of asyncq.
+/// A syntax error of serde, in asyncq's words.
 pub(super) fn explain(text: &str, error: &serde_json::Error) -> String {
     if error.is_eof() { "it is not complete".to_owned() } else { unexpected(text, offset(text, error)) }
 }
 
-/// At which byte serde stopped. A line feed that it stopped at counts as column 0 of the next line.
+/// The byte at which serde stopped. It counts a line feed as column 0 of the next line.
 pub(super) fn offset(text: &str, error: &serde_json::Error) -> usize {
     let lines = text.split_inclusive('\n').take(error.line().saturating_sub(1));
     let start: usize = lines.map(str::len).sum();
@@ -191,7 +191,7 @@ pub(super) fn offset(text: &str, error: &serde_json::Error) -> usize {
     (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
-/// The sentence about a character that cannot stand where it does.
+/// The message about an unexpected character.
 fn unexpected(text: &str, at: usize) -> String {
     let Some(found) = text[at..].chars().next() else { return "it is not complete".to_owned() };
     let before = &text[..at];
@@ -203,7 +203,7 @@ fn unexpected(text: &str, at: usize) -> String {
     }
 }
 
-/// Walks containers by hand, so that depth costs no stack; `serde_json` takes each one apart.
+/// Walks through nested containers with a list of its own, so that depth costs no stack; `serde_json` parses each one.
 fn check(value: &RawValue) -> Result<(), JsonFault> {
     let mut waiting = vec![(value, 0)];
     while let Some((value, above)) = waiting.pop() {
@@ -248,7 +248,7 @@ fn string(text: &str) -> Result<Cow<'_, str>, JsonFault> {
     if !text.contains('\\') {
         return Ok(Cow::Borrowed(&text[1..text.len() - 1]));
     }
-    // The grammar was checked before: what can still fail in a string is half of a surrogate pair.
+    // The grammar was checked before, so only half of a surrogate pair can still fail in a string.
     let decoded: String = serde_json::from_str(text).map_err(|_| JsonFault::Surrogate)?;
     if decoded.contains('\0') { Err(JsonFault::Nul) } else { Ok(Cow::Owned(decoded)) }
 }

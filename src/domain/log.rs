@@ -1,6 +1,6 @@
-//! What a function printed during one attempt, as it is kept: the head and the tail of it, never more than a mebibyte.
+//! The output of one attempt, of which at most a mebibyte is kept: the beginning and the end.
 
-/// How much of one attempt's output is kept, head and tail together, in bytes.
+/// How much output of an attempt is kept, head and tail together, in bytes.
 pub const MAX_LOG_BYTES: usize = 1024 * 1024;
 
 /// Which stream a piece of output was written to.
@@ -42,7 +42,7 @@ pub struct Log {
     pub pieces: Vec<(Stream, usize)>,
     /// How many bytes between head and tail were dropped.
     pub dropped: u64,
-    /// Where in `bytes` the dropped ones were; only meaningful when some were.
+    /// Where in `bytes` the dropped ones were; meaningful only if some were dropped.
     pub gap: usize,
 }
 
@@ -63,12 +63,12 @@ impl Log {
         })
     }
 
-    /// Keeps the end of it, at most so many bytes; says whether that is less than there was.
+    /// Keeps only the last bytes, at most this many. Returns whether anything was dropped.
     pub fn keep_end(&mut self, most: usize) -> bool {
         if self.bytes.len() <= most {
             return false;
         }
-        // Not across the gap, as there can only be one.
+        // Never across the gap, because a log can have only one gap.
         let after = if self.dropped > 0 { self.bytes.len() - self.gap } else { self.bytes.len() };
         let mut gone = self.bytes.len() - most.min(after);
         self.dropped += gone as u64;

@@ -1,6 +1,6 @@
-//! The words of asyncq as types: services, functions, calls, jobs, outcomes and what follows from them.
+//! The terms of asyncq as types, and their rules: services, functions, calls, jobs, attempts and outcomes.
 //!
-//! Invariant: no SQL, no clap, no clock, no processes, no files. Everything here can be tested with values alone.
+//! Invariant: no SQL, no clap, no clock, no processes, no files. Tests need only values.
 
 pub mod attempt;
 pub mod batch;

@@ -1,4 +1,4 @@
-//! Reading JSON objects into structures, and saying in plain words what is wrong with one.
+//! Parsing JSON objects into structures, with errors in plain words.
 
 use serde::Deserialize;
 
@@ -6,7 +6,7 @@ use super::json::{entries, explain, offset};
 use super::suggest::nearest;
 use super::text::escape_control;
 
-/// Reads an object. serde by itself would also take an array of the members in their order, which no document promises.
+/// Parses an object. serde alone would also accept an array of the members in their order, which no document promises.
 ///
 /// # Errors
 /// What is wrong with it, as a part of a sentence.
@@ -20,7 +20,7 @@ pub fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
     }
 }
 
-/// The sentence about a member of an object that is missing, not known, or of another kind than it has to be.
+/// The message about a member of an object that is missing, unknown, or of the wrong kind.
 fn wrong_member(text: &str, at: usize, said: &str) -> String {
     let named = said.split('`').nth(1).map(escape_control).unwrap_or_default();
     let said = said.split(" at line ").next().unwrap_or_default();
@@ -39,7 +39,7 @@ fn wrong_member(text: &str, at: usize, said: &str) -> String {
         .into_iter()
         .find(|(_, value)| {
             let from = value.as_ptr() as usize - text.as_ptr() as usize;
-            // Of an array or an object serde stops right before it.
+            // Before an array or an object, serde stops at its first byte.
             (from - 1..=from + value.len()).contains(&at)
         })
         .map_or_else(|| "it".to_owned(), |(name, _)| format!("`{}`", escape_control(&name)));

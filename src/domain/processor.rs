@@ -9,19 +9,19 @@ use super::time::Timestamp;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessorId(pub i64);
 
-/// What a processor tells about itself when it registers. Its life is proven by the kernel lock on its lock file; the
-/// rest is for people, and for the one case in which that file was removed.
+/// What a processor registers about itself. The kernel's lock on its lock file proves that it is alive. The rest is for people,
+/// and for the case that this file was removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewProcessor {
-    /// The name of its folder among the run files beside the store; its lock file is in there.
+    /// The name of its folder in the run folder next to the store; it contains the lock file.
     pub folder: String,
     /// The name of its machine.
     pub host: String,
-    /// The id that the kernel drew when that machine booted, a space, and the PID namespace, as containers have their own.
+    /// The random id of the boot of that machine, a space, and the PID namespace, because a container has its own.
     pub boot: String,
     /// Its process id.
     pub pid: i64,
-    /// When that process began, in clock ticks since boot: with `boot` and `pid`, it names one process for ever.
+    /// When that process began, in clock ticks since boot: together with `boot` and `pid` it identifies one process for ever.
     pub pid_start: i64,
 }
 
@@ -30,30 +30,30 @@ pub struct NewProcessor {
 pub struct Processor {
     /// Its number.
     pub id: ProcessorId,
-    /// What it told about itself.
+    /// What it registered about itself.
     pub is: NewProcessor,
     /// When it registered.
     pub started_at: Timestamp,
-    /// Whether it registered with another file, of which this store is a copy: it does not work here.
+    /// Whether it registered in another file, of which this store is a copy: then it does not run here.
     pub of_original: bool,
 }
 
 /// What to drain, and when to stop early.
 #[derive(Debug, Clone, Default)]
 pub struct ProcessOptions {
-    /// These services, in this order; all of them, by name, when there are none.
+    /// The services, in this order; all services by name, if empty.
     pub services: Vec<ServiceName>,
-    /// Claim at most so many calls.
+    /// Claim at most this many calls.
     pub max_jobs: Option<u64>,
-    /// Claim nothing any more after this time.
+    /// Claim nothing after this time.
     pub max_time: Option<Duration>,
-    /// Wait for the calls that are to be tried again.
+    /// Wait for calls that will be tried again.
     pub wait_retries: bool,
-    /// Stay, and run calls as they come, of all services at once, until told to stop.
+    /// Keep running, and serve all services at the same time, until asked to stop.
     pub follow: bool,
-    /// Tell this often that it lives.
+    /// The interval of its keep-alives.
     pub pulse: Option<Duration>,
-    /// A container in which a processor died is gone, as only one at a time uses the store.
+    /// Assume that the container of a dead processor is gone, because only one container at a time uses the store.
     pub one_container: bool,
 }
 
@@ -62,7 +62,7 @@ pub struct ProcessOptions {
 pub struct Summary {
     /// How many attempts it ran.
     pub attempts: u64,
-    /// How many jobs ended in an error with it.
+    /// How many of its jobs ended in an error.
     pub errors: u64,
     /// How often a rule of the application kept it from claiming a call.
     pub held_back: u64,

@@ -1,30 +1,30 @@
-//! Which jobs are meant: by a list, or by a change of many.
+//! Queries that select jobs, to list or to change them.
 
 use std::time::Duration;
 
 use super::job::{Job, JobId, State};
 
-/// Which jobs are meant: those that match everything that is said here.
+/// Selects the jobs that match all of these fields.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
     /// Of this service.
     pub service: Option<String>,
-    /// Of this function, on whatever service.
+    /// Of this function, in any service.
     pub function: Option<String>,
     /// On behalf of this principal; an empty one stands for nobody.
     pub principal: Option<String>,
-    /// In one of these states; in any state when there are none.
+    /// In one of these states; in any state, if empty.
     pub states: Vec<State>,
-    /// Called at once by this job.
+    /// Nested calls of this job.
     pub parent: Option<JobId>,
-    /// That ended at least this long ago or, while they have not ended, were enqueued at least this long ago.
+    /// Ended at least this long ago; for jobs that have not ended, enqueued at least this long ago.
     pub older_than: Option<Duration>,
 }
 
 /// Which jobs to list, newest first.
 #[derive(Debug, Clone, Default)]
 pub struct JobQuery {
-    /// Those that are meant.
+    /// Selects the jobs.
     pub filter: JobFilter,
     /// Older than this one, for the next page.
     pub before: Option<JobId>,
@@ -32,12 +32,12 @@ pub struct JobQuery {
     pub limit: Option<u32>,
 }
 
-/// Some jobs of a list. A page may hold fewer than there are, even none, so that each is read in a moment.
+/// A page of a list of jobs. It may hold fewer than the limit, even none, so that each page is read in a moment.
 #[derive(Debug)]
 pub struct JobPage {
     /// The jobs, newest first.
     pub jobs: Vec<Job>,
-    /// Before which job the next page begins; `None` when there are no more.
+    /// The job before which the next page begins; `None` at the end of the list.
     pub next: Option<JobId>,
 }
 
@@ -46,7 +46,7 @@ pub struct JobPage {
 pub enum JobChange {
     /// Cancel those that wait, and ask those that run to end.
     Cancel,
-    /// Queue those again that ended in an error or were cancelled, with all their budgets renewed.
+    /// Queue those again that ended in an error or were cancelled, and count their attempts anew.
     Retry,
     /// Release those that are held.
     Start,
@@ -65,19 +65,19 @@ pub struct BulkChange {
     pub dry_run: bool,
 }
 
-/// Jobs that stay as they are because a rule of the application has it so.
+/// Jobs that stay unchanged because a rule of the application refuses the change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// How many.
     pub jobs: u64,
     /// The first of them.
     pub first: JobId,
-    /// Which rule, and what it says of that one.
+    /// The rule, and what it says of that job.
     pub why: String,
 }
 
 impl Refusal {
-    /// Adds others, which come later.
+    /// Adds those of a later step.
     pub fn add(known: &mut Option<Refusal>, more: Refusal) {
         match known {
             Some(known) => known.jobs += more.jobs,

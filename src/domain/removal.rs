@@ -1,8 +1,8 @@
-//! Removing services, functions and whole stores: what to do with waiting jobs, and what went.
+//! Removing services, functions and whole stores: what happens to waiting jobs, and what was removed.
 
 use super::job::JobId;
 
-/// What to do with jobs that wait for what is to be removed.
+/// What to do with waiting jobs of a service or a function that is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IfWaiting {
     /// Remove nothing.
@@ -11,7 +11,7 @@ pub enum IfWaiting {
     Cancel,
 }
 
-/// What removing a service or a function did.
+/// The result of removing a service or a function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removed {
     /// How many waiting jobs were cancelled.
@@ -20,7 +20,7 @@ pub struct Removed {
     pub oldest: Vec<JobId>,
 }
 
-/// What goes with a store.
+/// What is removed with a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreContents {
     /// How many services it has.

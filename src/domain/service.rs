@@ -51,7 +51,7 @@ impl fmt::Display for ServiceName {
 pub struct Service {
     /// Its name, unique in a store.
     pub name: ServiceName,
-    /// How many of its calls may be running at once, over all processors of the store.
+    /// How many of its calls may run at once, across all processors.
     pub concurrency: NonZeroU32,
     /// A paused service accepts calls and runs none.
     pub paused: bool,
@@ -59,7 +59,7 @@ pub struct Service {
     pub created_at: Timestamp,
 }
 
-/// What `service set`, `pause` and `resume` change; `None` leaves a thing as it is.
+/// The changes of `service set`, `pause` and `resume`; `None` leaves a field unchanged.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ServiceChange {
     /// The new limit of calls running at once.
@@ -68,12 +68,12 @@ pub struct ServiceChange {
     pub paused: Option<bool>,
 }
 
-/// What adding something under a name did.
+/// The result of adding a service or a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Added {
-    /// It is there now.
+    /// It is new.
     New,
-    /// The same was there already; nothing was changed.
+    /// The same one existed already; nothing was changed.
     Same,
 }
 

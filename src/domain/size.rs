@@ -1,9 +1,9 @@
-//! Amounts of memory as people write them.
+//! Sizes of memory, as people write them.
 
 /// The units, each 1,024 times the one before.
 const UNITS: [char; 5] = ['B', 'K', 'M', 'G', 'T'];
 
-/// Reads an amount such as `500M` or `2G`, in bytes; without a unit it is bytes.
+/// Parses a size such as `500M` or `2G`. Without a unit it is in bytes.
 ///
 /// # Errors
 /// What is wrong with it, for a person.
@@ -22,7 +22,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     bytes.filter(|bytes| *bytes > 0).ok_or(wanted)
 }
 
-/// Writes an amount so that [`parse_size`] reads the same.
+/// Writes a size so that [`parse_size`] reads the same value.
 #[must_use]
 pub fn write_size(bytes: u64) -> String {
     let mut number = bytes;

@@ -2,22 +2,22 @@
 
 use std::fmt;
 
-/// Where a job stands. `docs/states.md` draws the transitions; a test holds the drawing against [`State::may_become`].
+/// The state of a job. `docs/states.md` draws the transitions; a test compares the drawing with [`State::may_become`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
-    /// Waits until somebody starts it.
+    /// Waits until it is started by hand.
     Held,
-    /// Waits for its moment.
+    /// Waits until it is due.
     Delayed,
     /// Ready to run.
     Queued,
     /// Claimed by a processor.
     Processing,
-    /// Ended well.
+    /// Ended successfully.
     Completed,
-    /// Ended badly; can be retried by hand.
+    /// Failed; can be retried by hand.
     Error,
-    /// Ended on request.
+    /// Ended by `job cancel`.
     Cancelled,
 }
 
@@ -33,7 +33,7 @@ impl State {
         State::Cancelled,
     ];
 
-    /// Those in which nothing happens any more by itself.
+    /// The states of jobs that have ended.
     pub const ENDED: [State; 3] = [State::Completed, State::Error, State::Cancelled];
 
     /// Its name, in the store and on the command line.

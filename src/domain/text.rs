@@ -1,10 +1,10 @@
-//! Showing text that somebody else wrote: nothing in it may steer a terminal.
+//! Showing text that asyncq did not write: nothing in it may control a terminal.
 
 use std::borrow::Cow;
 
-/// `text` with everything that could steer a terminal or hide what is there written out: control characters (C0, DEL,
-/// C1) as `\n`, `\t` or `\u{1b}`, and the characters that reorder or hide text (bidirectional controls, zero-width
-/// characters, line and paragraph separators) as `\u{202e}`.
+/// `text` with escapes for all characters that could control a terminal or hide text: control characters (C0, DEL, C1) as
+/// `\n`, `\t` or `\u{1b}`, and characters that reorder or hide text (bidirectional controls, zero-width characters, line
+/// and paragraph separators) as `\u{202e}`.
 #[must_use]
 pub fn escape_control(text: &str) -> Cow<'_, str> {
     if !text.contains(is_control_or_bidi) {
@@ -17,7 +17,7 @@ pub fn escape_control(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The same for text of several lines: line ends and tabs stay, and bytes that are no UTF-8 become U+FFFD.
+/// The same for text of several lines: line ends and tabs stay, and bytes that are not UTF-8 become U+FFFD.
 #[must_use]
 pub fn escape_control_in_lines(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
@@ -28,7 +28,7 @@ pub fn escape_control_in_lines(bytes: &[u8]) -> String {
     out
 }
 
-/// Whether `c` does something to a terminal other than showing itself. The bidirectional controls are those of
+/// Whether a terminal does anything with `c` other than to show it. The bidirectional controls are those of
 /// Unicode Standard Annex 9.
 #[must_use]
 pub fn is_control_or_bidi(c: char) -> bool {

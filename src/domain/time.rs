@@ -1,4 +1,4 @@
-//! Moments and spans, as numbers and as text. Nothing here asks what time it is.
+//! Moments and spans, as numbers and as text. Nothing here reads a clock.
 
 use std::fmt;
 use std::time::Duration;
@@ -32,7 +32,7 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_millisecond(self.0) {
             Ok(moment) => write!(f, "{moment:.3}"),
-            // Only a client can put such a number into the store: the year is beyond 9999.
+            // A year after 9999, which only a client can have put into the store.
             Err(_) => write!(f, "@{}", self.0),
         }
     }
@@ -44,10 +44,10 @@ pub fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Reads a span such as `500ms`, `90s`, `10m`, `1h30m` or `2d` (a day is 24 hours here).
+/// Parses a span such as `500ms`, `90s`, `10m`, `1h30m` or `2d` (a day is 24 hours here).
 ///
 /// # Errors
-/// A sentence for a person when `text` is no such span, or zero, or longer than a hundred years.
+/// A sentence for a person when `text` is not such a span, or is zero, or is longer than a hundred years.
 pub fn parse_span(text: &str) -> Result<Duration, String> {
     let example = "a span is a number with its unit, as in `90s`, `10m` or `1h30m`";
     if text.trim().parse::<f64>().is_ok() {
@@ -80,7 +80,7 @@ pub fn show_span(span: Duration) -> String {
     }
 }
 
-/// A span written so that [`parse_span`] reads the same again: `1h30m`, `1s500ms`.
+/// A span, written so that [`parse_span`] reads the same value: `1h30m`, `1s500ms`.
 #[must_use]
 pub fn write_span(span: Duration) -> String {
     let mut left = span.as_millis();
