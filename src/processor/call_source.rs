@@ -1,36 +1,29 @@
-//! Between a slot and the worker that it feeds: what goes to the worker is marked before it does, and what comes back is noted.
+//! Where a worker gets its calls from: each is marked before it is sent, and its outcome noted when it is back.
 
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::events::LoopEvent;
-use super::outcome_journal;
-use super::slots::Shared;
+use super::outcome_journal::note;
+use super::shared::Shared;
 use crate::domain::attempt::Outcome;
 use crate::domain::function::Definition;
 use crate::domain::job::{Claim, Fence};
 use crate::failpoint::reached;
 use crate::runner::worker::{CallSource, EndedCall, SendLimits, SentCall};
-use crate::runner::{Capture, Ended, Marks};
+use crate::runner::{Capture, Ended};
 
-/// How long a call of a worker must have taken for its outcome to be noted: to repeat a quicker one costs less.
+/// Outcomes of worker calls that took less than this are not noted: to repeat such a call costs less.
 const WORTH_A_NOTE: Duration = Duration::from_millis(1);
 
-/// Notes what came of a call, if that can be noted.
-pub(super) fn note(marks: &Marks, done: &mut EndedCall) {
-    if let (Some(mark), Some(note)) = (&mut done.mark, outcome_journal::write(&done.claim, &done.ended)) {
-        marks.note(mark, done.claim.fence.job, &note);
-    }
-}
-
-/// The desk at which a worker gets its calls from a slot.
+/// The calls that a slot has for its worker.
 pub(super) struct SlotCalls<'a> {
     pub(super) shared: &'a Shared,
     pub(super) slot: usize,
-    /// How the program of the worker was started: as what function, and in which site.
+    /// The function and the site for which the worker was started.
     pub(super) worker_of: (Arc<Definition>, String),
-    /// The call for which the worker was taken, until it has it.
+    /// The call for which the worker was started, until it is sent.
     pub(super) first: Cell<Option<Claim>>,
 }
 
@@ -44,20 +37,20 @@ impl SlotCalls<'_> {
 
 impl CallSource for SlotCalls<'_> {
     fn next(&self, room: SendLimits) -> Option<SentCall> {
-        let Shared { queue, common, .. } = self.shared;
-        let mut work = queue.work();
-        if room.held == 0 && work.learn(self.slot, room.at_once) {
-            queue.tell();
+        let Shared { queue, marks, .. } = self.shared;
+        let mut state = queue.state();
+        if room.held == 0 && state.learn(self.slot, room.at_once) {
+            queue.notify();
         }
-        if !work.is_open() {
+        if !state.is_open() {
             return None;
         }
         let claim = match self.first.take() {
             Some(claim) => claim,
-            None => work.pick_more(self.slot, |claim| self.is_for(claim), room)?,
+            None => state.pick_more(self.slot, |claim| self.is_for(claim), room)?,
         };
-        drop(work);
-        let mark = common.marks.set(claim.fence.job);
+        drop(state);
+        let mark = marks.set(claim.fence.job);
         reached("call marked");
         Some(SentCall { claim, mark: Some(mark) })
     }
@@ -68,13 +61,13 @@ impl CallSource for SlotCalls<'_> {
         }
         reached("call ended");
         for done in &mut done {
-            // A call that a crash was charged to shall not be charged again with what it has outlived.
+            // A call that was charged with a crash before must not be charged again after it has ended.
             if done.ended.took >= WORTH_A_NOTE || done.claim.before.crashes > 0 {
-                note(&self.shared.common.marks, done);
+                note(&self.shared.marks, done);
             }
         }
         reached("outcome noted");
-        self.shared.over(self.slot, done);
+        self.shared.finish(self.slot, done);
     }
 
     fn back(&self, begun: Vec<SentCall>) {
@@ -82,19 +75,19 @@ impl CallSource for SlotCalls<'_> {
             return;
         }
         let mut claims = Vec::with_capacity(begun.len());
-        let mut work = self.shared.queue.work();
+        let mut state = self.shared.queue.state();
         for SentCall { claim, mark } in begun {
-            work.release(self.slot, claim.fence);
+            state.release(self.slot, claim.fence);
             if let Some(mark) = mark {
-                self.shared.common.marks.clear(&mark);
+                self.shared.marks.clear(&mark);
             }
             claims.push(claim);
         }
-        work.put_back(claims);
-        drop(work);
-        self.shared.queue.tell();
-        // What waits now may be for others.
-        self.shared.events.send(LoopEvent::Back);
+        state.put_back(claims);
+        drop(state);
+        self.shared.queue.notify();
+        // Other slots may run these.
+        self.shared.events.send(LoopEvent::Returned);
     }
 
     fn leave(&self, begun: Vec<SentCall>) {
@@ -103,32 +96,32 @@ impl CallSource for SlotCalls<'_> {
     }
 
     fn cancelled(&self) -> Vec<Fence> {
-        let mut cancels = std::mem::take(&mut self.shared.queue.work().slots[self.slot].cancels);
-        // The one for which the worker just starts need not wait for it.
+        let mut cancels = std::mem::take(&mut self.shared.queue.state().slots[self.slot].cancels);
+        // The call for which the worker is starting need not wait for that.
         if let Some(claim) = self.first.take() {
             let Some(place) = cancels.iter().position(|which| *which == claim.fence) else {
                 self.first.set(Some(claim));
                 return cancels;
             };
             cancels.swap_remove(place);
-            let output = Capture::new(&self.shared.common.around.folder);
+            let output = Capture::new(&self.shared.around.folder);
             let ended = Ended::unrun(Outcome::Cancelled, output);
-            self.shared.over(self.slot, vec![EndedCall { claim, ended, mark: None }]);
+            self.shared.finish(self.slot, vec![EndedCall { claim, ended, mark: None }]);
         }
         cancels
     }
 
     fn is_open(&self) -> bool {
-        self.shared.queue.work().is_open()
+        self.shared.queue.state().is_open()
     }
 
     fn leaves(&self) {
-        self.shared.queue.work().leaves(self.slot);
-        self.shared.queue.tell();
+        self.shared.queue.state().leaves(self.slot);
+        self.shared.queue.notify();
     }
 
     fn is_short_of_calls(&self) -> bool {
-        self.shared.queue.work().is_short_of_calls(self.slot)
+        self.shared.queue.state().is_short_of_calls(self.slot)
     }
 
     fn progress(&self, fence: Fence, text: String) {

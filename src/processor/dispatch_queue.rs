@@ -1,7 +1,7 @@
-//! The board on which the slots of a processor find what to do.
+//! The queue from which the slots of a processor take their calls.
 //!
-//! Invariant: of each service at most as many calls run at once as its width says. A call that waits in the pipe of a worker
-//! which runs one after another does not count until its turn.
+//! Invariant: of each service, at most `width` calls run at once. A call that was sent to a worker and waits there behind
+//! another one does not count until its turn.
 
 mod host;
 mod pipes;
@@ -16,33 +16,33 @@ use crate::domain::service::ServiceName;
 use crate::runner::worker::Worker;
 use crate::runner::{Stop, StopSwitch};
 
-/// How long it may take until an outcome is recorded, for slots to go on meanwhile. A processor's death repeats what has
-/// ended and is not recorded: where many share a store, that would be more with every call that begins.
+/// Slots go on before an outcome is recorded only while recording takes less than this. A processor's death repeats the calls
+/// that have ended unrecorded: where many processors share a store, each further call would add one.
 const QUICK: Duration = Duration::from_millis(5);
 
 pub(super) use host::HostState;
 
-/// The board.
+/// The queue, which the slots share.
 pub(super) struct DispatchQueue {
-    work: Mutex<QueueState>,
+    state: Mutex<QueueState>,
     changed: Condvar,
 }
 
-/// What is on it.
+/// What is in it.
 #[derive(Default)]
 pub(super) struct QueueState {
     services: Vec<ServiceQueue>,
-    /// Which lane is looked at first, so that none is always last.
+    /// Which service comes first next time, so that none is always last.
     turn: usize,
     /// One for each slot.
     pub(super) slots: Vec<SlotState>,
     /// The program that some calls run in, if there is one.
     pub(super) host: Option<HostState>,
-    /// How long the latest outcome took to be recorded.
+    /// How long it took to record the latest outcome.
     recording: Duration,
-    /// Whether calls share the output, so that it is passed on in whole lines.
+    /// Whether several calls share the output, so that it is forwarded in whole lines.
     pub(super) whole_lines: bool,
-    /// Whether nothing is to begin any more.
+    /// Whether no further call may begin.
     pub(super) halted: bool,
     pub(super) closed: bool,
 }
@@ -50,25 +50,25 @@ pub(super) struct QueueState {
 /// The calls of one service.
 struct ServiceQueue {
     service: ServiceName,
-    /// What may begin, most urgent first.
+    /// Calls that wait, most urgent first.
     waiting: VecDeque<Claim>,
     /// How many calls may run at once.
     width: usize,
-    /// When calls ended whose outcome is neither noted nor recorded yet.
+    /// When those calls ended whose outcome is neither noted nor recorded yet.
     unrecorded: VecDeque<Instant>,
 }
 
 /// What a slot does.
 pub(super) struct SlotState {
-    /// The calls that it has, and where they belong to.
+    /// Its calls, all of one service.
     fences: VecDeque<Fence>,
     lane: usize,
-    /// Whether one that a crash was charged to is among them.
-    suspect: bool,
+    /// Whether one of them was charged with a crash before.
+    crashed_before: bool,
     serving: Option<Serving>,
-    /// Those that are to be cancelled, for a worker.
+    /// Calls that its worker is to cancel.
     pub(super) cancels: Vec<Fence>,
-    /// What ends what runs in the slot, or makes it look here.
+    /// Ends the call that runs in the slot, or makes the slot look at the queue.
     pub(super) control: Arc<StopSwitch>,
 }
 
@@ -78,12 +78,12 @@ struct Serving {
     site: String,
     /// How many calls it runs at once, once it has said so.
     at_once: Option<usize>,
-    /// Whether it gets no more.
+    /// Whether it gets no further call.
     leaves: bool,
 }
 
 impl Serving {
-    /// The worker for a call, if it needs one; it is to be taken or started.
+    /// The worker that a call needs, if it needs one.
     fn begin(claim: &Claim) -> Option<Serving> {
         let (definition, site) = (Arc::clone(&claim.definition), claim.site().to_owned());
         definition.worker.map(|_| Serving { definition, site, at_once: None, leaves: false })
@@ -97,7 +97,14 @@ impl Serving {
 impl SlotState {
     /// An empty one.
     pub(super) fn new(control: Arc<StopSwitch>) -> SlotState {
-        SlotState { fences: VecDeque::new(), lane: 0, suspect: false, serving: None, cancels: Vec::new(), control }
+        SlotState {
+            fences: VecDeque::new(),
+            lane: 0,
+            crashed_before: false,
+            serving: None,
+            cancels: Vec::new(),
+            control,
+        }
     }
 
     fn running(&self) -> usize {
@@ -108,21 +115,22 @@ impl SlotState {
 
 impl DispatchQueue {
     pub(super) fn new() -> DispatchQueue {
-        DispatchQueue { work: Mutex::default(), changed: Condvar::new() }
+        DispatchQueue { state: Mutex::default(), changed: Condvar::new() }
     }
 
-    pub(super) fn work(&self) -> MutexGuard<'_, QueueState> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Locks the state.
+    pub(super) fn state(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes whoever waits for a change.
-    pub(super) fn tell(&self) {
+    /// Wakes all slots that wait for a change.
+    pub(super) fn notify(&self) {
         self.changed.notify_all();
     }
 
     /// Waits for a change.
-    pub(super) fn wait<'a>(&self, work: MutexGuard<'a, QueueState>) -> MutexGuard<'a, QueueState> {
-        self.changed.wait(work).unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn wait<'a>(&self, state: MutexGuard<'a, QueueState>) -> MutexGuard<'a, QueueState> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -132,10 +140,10 @@ impl QueueState {
         !self.halted && !self.closed
     }
 
-    /// Lets those who feed workers look here.
+    /// Wakes the slots that feed a worker, to look at the queue again.
     pub(super) fn wake_workers(&self) {
-        for seat in self.slots.iter().filter(|seat| seat.serving.is_some()) {
-            seat.control.wake_up();
+        for slot in self.slots.iter().filter(|slot| slot.serving.is_some()) {
+            slot.control.wake_up();
         }
     }
 
@@ -149,22 +157,22 @@ impl QueueState {
         self.find(service).map_or(0, |lane| self.running_in(lane))
     }
 
-    /// How many calls of a service have not begun, and do not only wait until their worker has started.
+    /// How many calls of a service wait for something other than the start of their worker.
     pub(super) fn stranded_of(&self, service: &ServiceName) -> usize {
-        let starting: Vec<&Serving> = self.slots.iter().filter_map(|seat| seat.serving.as_ref()).collect();
+        let starting: Vec<&Serving> = self.slots.iter().filter_map(|slot| slot.serving.as_ref()).collect();
         let starts = |claim: &Claim| starting.iter().any(|it| it.at_once.is_none() && it.is_for(claim));
         let waiting = self.find(service).map(|lane| self.services[lane].waiting.iter());
         waiting.into_iter().flatten().filter(|claim| !starts(claim)).count()
     }
 
-    /// How many slots have something to do: one for each call that may run at once. Where a worker runs it, another one for
-    /// each that has no call any more, but perhaps a worker to end.
+    /// How many slots can have something to do: one for each call that may run at once. Where workers run them, one more for
+    /// each slot that has no call left, because it may still have a worker to end.
     pub(super) fn useful_slots(&self) -> usize {
         let useful = |(number, lane): (usize, &ServiceQueue)| {
-            let in_seats = || self.slots.iter().filter(move |seat| seat.lane == number);
-            let busy: usize = in_seats().map(SlotState::running).sum();
+            let in_slots = || self.slots.iter().filter(move |slot| slot.lane == number);
+            let busy: usize = in_slots().map(SlotState::running).sum();
             let waiting = lane.waiting.len();
-            if in_seats().any(|seat| seat.serving.is_some()) || lane.waiting.iter().any(Claim::is_for_worker) {
+            if in_slots().any(|slot| slot.serving.is_some()) || lane.waiting.iter().any(Claim::is_for_worker) {
                 return busy + waiting.min(lane.width);
             }
             busy.max((busy + waiting).min(lane.width.saturating_sub(self.hosted_of(number))))
@@ -173,8 +181,8 @@ impl QueueState {
     }
 
     fn running_in(&self, lane: usize) -> usize {
-        let in_seats: usize = self.slots.iter().filter(|seat| seat.lane == lane).map(SlotState::running).sum();
-        in_seats + self.hosted_of(lane)
+        let in_slots: usize = self.slots.iter().filter(|slot| slot.lane == lane).map(SlotState::running).sum();
+        in_slots + self.hosted_of(lane)
     }
 
     fn find(&self, service: &ServiceName) -> Option<usize> {
@@ -189,23 +197,23 @@ impl QueueState {
         })
     }
 
-    /// Adds calls of a service, of which from now on so many may run at once; wakes the workers that may take them.
+    /// Adds calls of a service, and sets how many of them may run at once. Wakes the slots whose workers may take them.
     pub(super) fn add(&mut self, service: &ServiceName, claims: Vec<Claim>, width: usize) {
         let lane = self.lane(service);
         self.services[lane].waiting.extend(claims);
         self.services[lane].width = width;
-        for seat in self.slots.iter().filter(|seat| seat.serving.is_some() && seat.lane == lane) {
-            seat.control.wake_up();
+        for slot in self.slots.iter().filter(|slot| slot.serving.is_some() && slot.lane == lane) {
+            slot.control.wake_up();
         }
         self.call_host();
     }
 
-    /// Whether one more call may begin in a lane.
+    /// Whether one more call of a service may begin.
     fn has_room(&self, lane: usize) -> bool {
         self.room(lane) > 0
     }
 
-    /// How many more calls may begin in a lane.
+    /// How many more calls of a service may begin.
     fn room(&self, lane: usize) -> usize {
         let ServiceQueue { width, unrecorded, .. } = &self.services[lane];
         let spare = if self.recording < QUICK { *width } else { 0 };
@@ -213,7 +221,7 @@ impl QueueState {
         if self.is_open() { width.saturating_sub(busy) } else { 0 }
     }
 
-    /// Takes the next call for a slot that has none, if one may begin; says also whether it shares the output.
+    /// Takes the next call for an empty slot, if one may begin; says also whether it shares the output.
     pub(super) fn pick(&mut self, slot: usize) -> Option<(Claim, bool)> {
         let count = self.services.len();
         let mut services = (0..count).map(|step| (self.turn + step) % count);
@@ -222,8 +230,8 @@ impl QueueState {
         Some((self.take(slot, lane, place)?, self.whole_lines))
     }
 
-    /// The first call of a lane that may begin in a slot that has none. While a worker starts, which may take long, that is one
-    /// which is not for it.
+    /// The first call of a service that may begin in an empty slot. While a worker starts, which may take long, its calls are
+    /// passed over.
     fn next_in(&self, lane: usize) -> Option<usize> {
         let waiting = &self.services[lane].waiting;
         let place = self.first_for_slots(lane).filter(|place| self.has_room_behind_hosted(lane, *place))?;
@@ -231,7 +239,7 @@ impl QueueState {
         if !self.is_for_another(lane, first) {
             return Some(place);
         }
-        let mut starting = self.slots.iter().filter_map(|seat| seat.serving.as_ref());
+        let mut starting = self.slots.iter().filter_map(|slot| slot.serving.as_ref());
         if !starting.any(|serving| serving.at_once.is_none() && serving.is_for(first)) {
             return None;
         }
@@ -240,31 +248,31 @@ impl QueueState {
         self.has_room_behind_hosted(lane, hosted).then_some(other)
     }
 
-    /// Whether a worker that another slot feeds can take a call, or may turn out to: it is just starting, or its slot is about
-    /// to look for the next one.
+    /// Whether the worker of another slot can take a call, or may soon: it is starting, or its slot is about to look for the
+    /// next call.
     fn is_for_another(&self, lane: usize, claim: &Claim) -> bool {
-        self.slots.iter().filter(|seat| seat.lane == lane).any(|seat| {
-            let Some(serving) = &seat.serving else { return false };
-            let spare = serving.at_once.is_none_or(|at_once| seat.fences.len() < at_once);
-            spare && !serving.leaves && !seat.suspect && claim.before.crashes == 0 && serving.is_for(claim)
+        self.slots.iter().filter(|slot| slot.lane == lane).any(|slot| {
+            let Some(serving) = &slot.serving else { return false };
+            let spare = serving.at_once.is_none_or(|at_once| slot.fences.len() < at_once);
+            spare && !serving.leaves && !slot.crashed_before && claim.before.crashes == 0 && serving.is_for(claim)
         })
     }
 
     fn take(&mut self, slot: usize, lane: usize, place: usize) -> Option<Claim> {
         let claim = self.services[lane].waiting.remove(place)?;
-        let seat = &mut self.slots[slot];
-        if seat.fences.is_empty() {
-            seat.suspect = false;
+        let state = &mut self.slots[slot];
+        if state.fences.is_empty() {
+            state.crashed_before = false;
         }
-        seat.lane = lane;
-        // From the moment on in which the call is taken, so that no other slot starts a second worker for what this one may run.
-        seat.serving = seat.serving.take().or_else(|| Serving::begin(&claim));
-        seat.suspect |= claim.before.crashes > 0;
-        seat.fences.push_back(claim.fence);
+        state.lane = lane;
+        // Set as soon as the call is taken, so that no other slot starts a second worker for calls that this one may run.
+        state.serving = state.serving.take().or_else(|| Serving::begin(&claim));
+        state.crashed_before |= claim.before.crashes > 0;
+        state.fences.push_back(claim.fence);
         Some(claim)
     }
 
-    /// A slot feeds a worker, which runs so many calls at once, if that is known; or none any more.
+    /// Notes which worker a slot feeds, and how many calls that runs at once, if it has said so.
     pub(super) fn serve(&mut self, slot: usize, worker: Option<(&Worker, Option<usize>)>) {
         self.slots[slot].serving = worker.map(|(worker, at_once)| {
             let (definition, site) = worker.made_of();
@@ -272,23 +280,23 @@ impl QueueState {
         });
     }
 
-    /// The worker that a slot feeds runs so many calls at once.
+    /// Notes how many calls the worker of a slot runs at once; says whether that is new.
     pub(super) fn learn(&mut self, slot: usize, at_once: usize) -> bool {
         let serving = self.slots[slot].serving.as_mut();
         serving.is_some_and(|serving| serving.at_once.replace(at_once) != Some(at_once))
     }
 
-    /// A slot has a call no more.
+    /// Takes a call from a slot.
     pub(super) fn release(&mut self, slot: usize, fence: Fence) {
-        let seat = &mut self.slots[slot];
-        if let Some(place) = seat.fences.iter().position(|which| *which == fence) {
-            seat.fences.remove(place);
+        let state = &mut self.slots[slot];
+        if let Some(place) = state.fences.iter().position(|which| *which == fence) {
+            state.fences.remove(place);
         }
-        seat.cancels.retain(|which| *which != fence);
+        state.cancels.retain(|which| *which != fence);
         self.call_host();
     }
 
-    /// Puts calls back that were picked and have not begun; the first one was the most urgent.
+    /// Puts back calls that have not begun; the first one is the most urgent.
     pub(super) fn put_back(&mut self, claims: Vec<Claim>) {
         for claim in claims.into_iter().rev() {
             let lane = self.lane(&claim.call.service);
@@ -296,13 +304,13 @@ impl QueueState {
         }
     }
 
-    /// A call has ended in a slot that waits until its outcome is recorded.
+    /// Notes that a slot waits until the outcome of a call is recorded.
     pub(super) fn await_record(&mut self, service: &ServiceName) {
         let lane = self.lane(service);
         self.services[lane].unrecorded.push_back(Instant::now());
     }
 
-    /// The outcome of such a call is recorded.
+    /// Notes that this outcome is recorded.
     pub(super) fn recorded(&mut self, service: &ServiceName) {
         let lane = self.lane(service);
         if let Some(ended) = self.services[lane].unrecorded.pop_front() {
@@ -311,7 +319,7 @@ impl QueueState {
         self.call_host();
     }
 
-    /// Takes out what has not begun: all of it, that of a service, or one attempt.
+    /// Takes out calls that have not begun.
     pub(super) fn take_out(&mut self, which: impl Fn(&Claim) -> bool) -> Vec<Claim> {
         let mut taken = Vec::new();
         for lane in &mut self.services {
@@ -323,24 +331,24 @@ impl QueueState {
         taken
     }
 
-    /// Asks one attempt to end, if it is running.
+    /// Asks a call to end, if it runs.
     pub(super) fn cancel(&mut self, fence: Fence) {
-        for seat in self.slots.iter_mut().filter(|seat| seat.fences.contains(&fence)) {
-            // A slot that is just taking a worker hears of it when it has one.
-            seat.cancels.push(fence);
-            if seat.serving.is_some() {
-                seat.control.wake_up();
+        for slot in self.slots.iter_mut().filter(|slot| slot.fences.contains(&fence)) {
+            // A slot that is about to get a worker reads this once it has one.
+            slot.cancels.push(fence);
+            if slot.serving.is_some() {
+                slot.control.wake_up();
             } else {
-                seat.control.stop(Stop::Cancel);
+                slot.control.stop(Stop::Cancel);
             }
         }
         self.cancel_in_host(fence);
     }
 
-    /// Asks everything that runs to end.
+    /// Asks all running calls to end.
     pub(super) fn stop(&self, how: Stop) {
-        for seat in self.slots.iter().filter(|seat| !seat.fences.is_empty()) {
-            seat.control.stop(how);
+        for slot in self.slots.iter().filter(|slot| !slot.fences.is_empty()) {
+            slot.control.stop(how);
         }
         if let Some(host) = &self.host {
             host.control.stop(how);

@@ -1,4 +1,4 @@
-//! Calls that have ended, on their way into the store.
+//! Calls that have ended and are not recorded yet.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -19,11 +19,10 @@ use crate::processor::random::draw_for;
 use crate::runner::Mark;
 use crate::runner::worker::EndedCall;
 
-/// How many bytes of output one transaction records, about: memory is bounded by this, not by how many calls end at
-/// once.
+/// About how many bytes of output one transaction records, so that memory does not depend on how many calls end at once.
 const LOGS_AT_ONCE: usize = 4 * 1024 * 1024;
 
-/// What is over, as much of it as one transaction may hold: what never ran, and what came back.
+/// Calls that never ran, and as many of those that ended as one transaction may record.
 pub(super) fn collect(unrun: &mut Vec<FinishedCall>, done: &mut VecDeque<EndedCall>) -> Result<Vec<FinishedCall>> {
     let mut over = std::mem::take(unrun);
     let mut bytes = 0;
@@ -41,14 +40,14 @@ pub(super) struct FinishedCall {
     pub(super) service: ServiceName,
     function: String,
     pub(super) finish: Finish,
-    /// Unless it never began.
+    /// Says that it has begun; `None` where it has not.
     pub(super) mark: Option<Mark>,
-    /// Whether it could not be run, and has a site of its own that is not there.
+    /// Whether it could not be run, and has its own site, which does not exist.
     lacks_own_site: bool,
 }
 
 impl FinishedCall {
-    /// What a slot gave back.
+    /// A call that ended in a slot.
     pub(super) fn of(done: EndedCall) -> Result<FinishedCall> {
         let EndedCall { claim, ended, mark } = done;
         let verdict = decide(&ended.outcome, claim.before, draw_for(&ended.outcome)?);
@@ -57,7 +56,7 @@ impl FinishedCall {
         Ok(FinishedCall { mark, ..FinishedCall::new(&claim, finish) })
     }
 
-    /// What a dead processor has noted.
+    /// A call whose outcome a dead processor has noted.
     pub(super) fn noted(note: JournalEntry) -> Result<FinishedCall> {
         let JournalEntry { fence, service, function, before, outcome, result, took, log } = note;
         let verdict = decide(&outcome, before, draw_for(&outcome)?);
@@ -88,7 +87,7 @@ impl FinishedCall {
         FinishedCall { service, function, finish, mark: None, lacks_own_site }
     }
 
-    /// Tells what was recorded: the state in which the job is now, unless it was no longer ours.
+    /// Reports what was recorded. `state` is the state of the job now; `None` if it did not belong to this processor any longer.
     pub(super) fn report(self, state: Option<State>, summary: &mut Summary, tell: &mut dyn FnMut(Event<'_>)) {
         summary.attempts += 1;
         let Some(state) = state else {
@@ -104,7 +103,7 @@ impl FinishedCall {
         } else {
             verdict
         };
-        // It may have completed itself before it was ended.
+        // The function may have completed its job before it was ended.
         let itself = state == State::Completed && verdict.ending != Ending::Completed;
         tell(Event::Ended(&Report {
             job: self.finish.fence.job,
@@ -120,7 +119,7 @@ impl FinishedCall {
     }
 }
 
-/// The verdict that was recorded instead of the one that a rule of the application refuses; the job itself names the rule.
+/// The decision that was recorded instead of one that a rule of the application refuses. The job names the rule.
 fn refused_here(job: JobId) -> Decision {
     refused(format!("a rule of the application refuses its outcome; `asyncq job show {job}` names it"))
 }

@@ -6,93 +6,56 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use super::STACK_OF_A_FEEDER;
-use super::call_source::note;
 use super::dispatch_queue::HostState;
 use super::events::LoopEvent;
-use super::slots::Shared;
-use crate::domain::job::{Claim, Fence};
-use crate::error::{Error, Kind, reason};
+use super::lost_host::LostHost;
+use super::outcome_journal::note;
+use super::shared::{STACK, Shared};
+use crate::domain::job::Fence;
+use crate::error::reason;
 use crate::failpoint::reached;
-use crate::runner::worker::host_session::{HostLoss, HostSession};
+use crate::runner::worker::host_session::HostSession;
 use crate::runner::worker::{CallSource, EndedCall, SendLimits, SentCall};
 use crate::runner::{Output, StopSwitch};
 
-/// A host in which nothing can be run any more.
-#[derive(Debug)]
-pub(super) struct Lost {
-    /// Its process.
-    pub(super) pid: i64,
-    /// What it did.
-    pub(super) loss: HostLoss,
-    /// The calls that it may still be running.
-    pub(super) left: Vec<Claim>,
-}
-
-impl Lost {
-    /// What there is to tell of it.
-    pub(super) fn error(&self) -> Error {
-        let error = lost(self.pid, &self.loss);
-        if self.left.is_empty() {
-            return error;
-        }
-        let jobs: Vec<String> = self.left.iter().map(|claim| claim.fence.job.to_string()).collect();
-        let jobs = if jobs.len() == 1 { format!("job {}", jobs[0]) } else { format!("jobs {}", jobs.join(", ")) };
-        error.with_hint(format!(
-            "{jobs} may still run there: `asyncq process` puts that back when the process has ended, or says `\"idle\":true` in a new hello"
-        ))
-    }
-}
-
-/// That nothing can be run in a host.
-pub(super) fn lost(pid: i64, loss: &HostLoss) -> Error {
-    let (what, hint) = match loss {
-        HostLoss::Ended => ("has ended", "what it was running was put back, or has failed"),
-        HostLoss::Protocol(what) => {
-            (what.as_str(), "docs/protocol.md tells what a program has to say that is drained into")
-        }
-    };
-    Error::new(Kind::Io, format!("the host (process {pid}) {what}")).with_hint(hint)
-}
-
-/// Feeds a host from now on, in a thread of its own.
+/// Starts a thread that feeds a host.
 ///
 /// # Errors
 /// When the system gives no thread, or no descriptor.
 pub(super) fn feed(shared: &Arc<Shared>, mut hosted: HostSession) -> std::io::Result<JoinHandle<()>> {
     let control = Arc::new(StopSwitch::new()?);
-    let seat = HostState::new(hosted.functions(), hosted.at_once(), Arc::clone(&control));
-    shared.queue.work().host = Some(seat);
+    let state = HostState::new(hosted.functions(), hosted.at_once(), Arc::clone(&control));
+    shared.queue.state().host = Some(state);
     let shared = Arc::clone(shared);
     let feed = move || {
-        let output = Output { forwarder: &shared.common.forwarder, whole_lines: true };
-        let desk = HostCalls { shared: &shared, unmarked: Cell::new(false) };
-        let closed = || shared.queue.work().closed;
-        let Some(loss) = hosted.serve(&desk, (output, &shared.common.around.folder), &control, closed) else { return };
+        let output = Output { forwarder: &shared.forwarder, whole_lines: true };
+        let calls = HostCalls { shared: &shared, unmarked: Cell::new(false) };
+        let closed = || shared.queue.state().closed;
+        let Some(loss) = hosted.serve(&calls, (output, &shared.around.folder), &control, closed) else { return };
         let pid = hosted.host().pid;
-        let (left, ended) = hosted.part(&loss, &desk);
-        shared.queue.work().lose_host();
-        shared.queue.tell();
-        shared.events.send(LoopEvent::Lost(Lost { pid, loss, left }));
-        // After that, so that none of them is claimed anew by who does not know it yet.
+        let (left, ended) = hosted.part(&loss, &calls);
+        shared.queue.state().lose_host();
+        shared.queue.notify();
+        shared.events.send(LoopEvent::LostHost(LostHost { pid, loss, left }));
+        // Only after that event, so that the main loop does not claim for a host that is lost.
         if !ended.is_empty() {
-            desk.done(ended);
+            calls.done(ended);
         }
     };
-    std::thread::Builder::new().name("host".to_owned()).stack_size(STACK_OF_A_FEEDER).spawn(feed)
+    std::thread::Builder::new().name("host".to_owned()).stack_size(STACK).spawn(feed)
 }
 
-/// The desk at which a host gets its calls.
+/// The calls for a host.
 struct HostCalls<'a> {
     shared: &'a Shared,
-    /// Whether a call could not be marked.
+    /// Whether a mark could not be written.
     unmarked: Cell<bool>,
 }
 
 impl CallSource for HostCalls<'_> {
     fn next(&self, _room: SendLimits) -> Option<SentCall> {
-        let claim = self.shared.queue.work().pick_hosted()?;
-        let mark = self.shared.common.marks.set_in_host(claim.fence.job);
+        let claim = self.shared.queue.state().pick_hosted()?;
+        let mark = self.shared.marks.set_in_host(claim.fence.job);
         if mark.is_none() {
             self.unmarked.set(true);
             self.back(vec![SentCall { claim, mark }]);
@@ -104,47 +67,46 @@ impl CallSource for HostCalls<'_> {
 
     fn done(&self, mut done: Vec<EndedCall>) {
         reached("call ended");
-        let marks = &self.shared.common.marks;
+        let marks = &self.shared.marks;
         for done in &mut done {
             note(marks, done);
-            // Only now: from here on it is not held for the host. A note alone says nothing, as that of an earlier attempt may
-            // stand in the same place.
+            // From now on the call does not belong to the host. The note alone does not say so: it may be an earlier attempt's.
             if let Some(mark) = &done.mark {
                 marks.came_out(mark, done.claim.fence.job);
             }
         }
         reached("outcome noted");
-        let mut work = self.shared.queue.work();
+        let mut state = self.shared.queue.state();
         for done in &done {
-            work.release_hosted(done.claim.fence);
+            state.release_hosted(done.claim.fence);
         }
-        self.shared.tell(work, done);
+        self.shared.report(state, done);
     }
 
     fn back(&self, begun: Vec<SentCall>) {
-        let mut work = self.shared.queue.work();
+        let mut state = self.shared.queue.state();
         let mut claims = Vec::with_capacity(begun.len());
         for SentCall { claim, mark } in begun {
-            work.release_hosted(claim.fence);
+            state.release_hosted(claim.fence);
             if let Some(mark) = mark {
-                self.shared.common.marks.clear(&mark);
+                self.shared.marks.clear(&mark);
             }
             claims.push(claim);
         }
-        work.put_back(claims);
+        state.put_back(claims);
     }
 
     fn cancelled(&self) -> Vec<Fence> {
-        self.shared.queue.work().hosted_to_cancel()
+        self.shared.queue.state().hosted_to_cancel()
     }
 
     fn is_open(&self) -> bool {
-        self.shared.queue.work().is_open()
+        self.shared.queue.state().is_open()
     }
 
     fn flaw(&self) -> Option<String> {
-        let error = self.shared.common.marks.flaw().filter(|_| self.unmarked.get())?;
-        Some(format!("can be given no call, as it cannot be written down that it has it: {}", reason(&error)))
+        let error = self.shared.marks.flaw().filter(|_| self.unmarked.get())?;
+        Some(format!("gets no call, because asyncq cannot write down that it has one: {}", reason(&error)))
     }
 
     fn progress(&self, fence: Fence, text: String) {

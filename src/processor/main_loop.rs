@@ -1,99 +1,88 @@
-//! The loop of a processor.
+//! The main loop of a processor: the one thread that talks to the store.
 
-mod change_watcher;
 mod cycle;
-mod host;
-mod poll;
+mod handling;
+mod polling;
 mod recording;
-mod scarcity;
-mod unkillable;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use change_watcher::ChangeWatcher;
-use recording::Shortage;
-use scarcity::StartPause;
-
-use super::events::{EventQueue, LoopEvent, ShutdownSignal};
-use super::host::Lost;
+use super::events::EventQueue;
+use super::lost_host::{LostHost, lost};
 use super::prefetch::ClaimBudget;
-use super::registration::{Registration, Runtime};
+use super::registration::{Equipment, Membership, Runtime};
+use super::reporter::Reporter;
+use super::rescue::{self, Rescuer};
 use super::service_state::ServiceState;
-use super::{Equipment, rescue};
-use crate::domain::attempt::Outcome;
-use crate::domain::event::{Event, Unkillable};
-use crate::domain::job::{Fence, JobId, Token};
+use super::shutdown::Shutdown;
+use super::watcher::{POLL, POLL_OTHERS, Watcher};
+use crate::domain::event::Event;
+use crate::domain::job::{Fence, JobId};
 use crate::domain::processor::{ProcessOptions, ProcessorId, Summary};
 use crate::domain::service::ServiceName;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result, reason};
 use crate::runner::Stop;
-use crate::runner::worker::EndedCall;
 use crate::runner::worker::host::Host;
+use crate::runner::worker::host_session::HostSession;
 use crate::store::{Patience, ServiceStatus, Store};
 
-/// How often a processor looks around while its calls run: for calls that became ready, for jobs to cancel. Also how long
-/// a call may be held that has not begun.
-const LOOK: Duration = Duration::from_millis(50);
+/// How long nothing is claimed after the system could not start a program.
+const START_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often it looks whether another processor died, a service was added, or the store is another one.
-const LOOK_FOR_OTHERS: Duration = Duration::from_millis(500);
-
-#[expect(clippy::struct_excessive_bools, reason = "each notes one thing that was told, or is to be looked at")]
+/// The main loop, and what it works with.
 pub(super) struct MainLoop<'a> {
     store: &'a mut Store,
     options: &'a ProcessOptions,
-    tell: &'a mut dyn FnMut(Event<'_>),
+    /// How long to wait for a locked store while nothing would be lost.
     patience: Patience,
-    /// What the presence is made of, until it is made.
-    runtime: Option<Runtime>,
-    registration: Option<Registration>,
+    reporter: Reporter<'a>,
     events: Arc<EventQueue>,
-    button: ShutdownSignal,
-    /// How many presses of the stop button were acted on.
-    heeded: usize,
+    shutdown: Shutdown,
+    membership: Membership,
     /// The services that are drained now.
-    served: Vec<ServiceState>,
-    /// Hears of changes, for who stays.
-    watcher: Option<ChangeWatcher>,
+    services: Vec<ServiceState>,
+    watcher: Watcher,
     budget: ClaimBudget<'a>,
-    /// Secrets for the next claims, drawn and not used.
-    tokens: Vec<Token>,
-    summary: Summary,
-    looked_around: Instant,
-    /// How far calls are, as they told and it is not recorded.
+    others: OtherProcessors,
+    /// Progress of calls that is not recorded yet.
     progress: BTreeMap<JobId, (Fence, String)>,
-    /// Whether somebody changed the store, and that was not looked at yet.
-    changed: bool,
-    looked_for_others: Instant,
-    /// Whether the store has changed since.
-    news_of_others: bool,
-    /// Whether there were other processors.
-    has_company: bool,
-    /// When it last told that it is there.
-    told_of_life: Instant,
-    /// While the disk is full.
-    shortage: Option<Shortage>,
-    /// Whether that was told since the latest claim.
-    told_of_shortage: bool,
-    /// Whether it was told that marks cannot be written.
-    told_of_marks: bool,
-    /// While no program can be started.
-    scarcity: Option<StartPause>,
-    /// Whether that was told since a call last ended.
-    told_of_scarcity: bool,
-    /// Dead processors of which only that is left which a host holds.
-    held_elsewhere: BTreeSet<ProcessorId>,
-    /// A host that runs no call of an earlier processor any more, until that was made use of.
-    idle: Option<Host>,
-    /// A host in which nothing can be run any more: nothing else begins either.
-    lost: Option<Lost>,
-    /// A process that may not be ended, the latest that was found.
-    immune: Option<Unkillable>,
+    /// While the disk is full, or no program can be started: how that was met, and when it was tried last.
+    full_disk: Option<Obstacle>,
+    scarcity: Option<Obstacle>,
+}
+
+/// What is known of other processors, and of the host that they may have used.
+struct OtherProcessors {
+    /// Whether there were any.
+    exist: bool,
+    /// Dead ones of which nothing is left but calls in a host.
+    held_in_host: BTreeSet<ProcessorId>,
+    /// A host that says that it runs no call of an earlier processor, until that was used.
+    idle_host: Option<Host>,
+    /// The host of this processor, once it runs no more calls: then nothing else begins.
+    lost_host: Option<LostHost>,
+}
+
+/// What keeps calls from beginning.
+struct Obstacle {
+    error: Error,
+    since: Instant,
+}
+
+impl Obstacle {
+    fn new(error: Error) -> Obstacle {
+        Obstacle { error, since: Instant::now() }
+    }
 }
 
 impl<'a> MainLoop<'a> {
+    /// A loop that has not begun.
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
     pub(super) fn new(
         store: &'a mut Store,
         options: &'a ProcessOptions,
@@ -101,47 +90,59 @@ impl<'a> MainLoop<'a> {
         tell: &'a mut dyn FnMut(Event<'_>),
     ) -> std::io::Result<MainLoop<'a>> {
         let events = Arc::new(EventQueue::new()?);
+        let Equipment { run_folder: run, forwarder, patience, .. } = equipment;
+        let (exist, held_in_host, idle_host, lost_host) = (true, BTreeSet::new(), None, None);
         Ok(MainLoop {
             store,
             options,
-            tell,
-            patience: equipment.patience,
-            runtime: Some(Runtime { run: equipment.run_folder, forwarder: equipment.forwarder, host: None }),
-            registration: None,
-            button: ShutdownSignal::new(Arc::clone(&events)),
+            patience,
+            reporter: Reporter::new(tell),
+            shutdown: Shutdown::new(Arc::clone(&events)),
             events,
-            heeded: 0,
-            served: Vec::new(),
-            watcher: None,
+            membership: Membership::new(Runtime { run, forwarder, host: None }),
+            services: Vec::new(),
+            watcher: Watcher::new(),
             budget: ClaimBudget::new(options),
-            tokens: Vec::new(),
-            summary: Summary::default(),
-            looked_around: Instant::now(),
+            others: OtherProcessors { exist, held_in_host, idle_host, lost_host },
             progress: BTreeMap::new(),
-            changed: false,
-            looked_for_others: Instant::now(),
-            news_of_others: true,
-            has_company: true,
-            told_of_life: Instant::now(),
-            shortage: None,
-            told_of_shortage: false,
-            told_of_marks: false,
+            full_disk: None,
             scarcity: None,
-            told_of_scarcity: false,
-            held_elsewhere: BTreeSet::new(),
-            idle: None,
-            lost: None,
-            immune: None,
         })
     }
 
-    pub(super) fn stop_button(&self) -> ShutdownSignal {
-        self.button.clone()
+    /// What signals to stop are passed to.
+    pub(super) fn shutdown(&self) -> Shutdown {
+        self.shutdown.clone()
     }
 
-    /// Drains services, all at once, until nothing of them is ready; or, if it is to follow, until it is told to stop.
-    /// After an error, what runs is ended, and what has ended is recorded if that is possible; whoever comes next puts back
-    /// the rest.
+    /// Waits for the hello of the host at the other end of a socket, unless a signal to stop arrives. From then on, calls run
+    /// in it.
+    pub(super) fn greet(&mut self, socket: OwnedFd) -> Result<()> {
+        let (host, ended) = Host::behind(&socket).map_err(|error| {
+            Error::new(Kind::Io, format!("the host cannot be watched: {}", reason(&error)))
+                .with_hint("the program that made the socket has to live for as long as calls run in it")
+        })?;
+        let pid = host.pid;
+        let (events, shutdown) = (Arc::clone(&self.events), self.shutdown.clone());
+        let wait = |end: BorrowedFd<'_>, time: Duration| {
+            events.wait(time, Some(end));
+            drop(events.take());
+            shutdown.park_if_supervisor_died();
+            shutdown.signals() == 0
+        };
+        let session = HostSession::greet(socket, (host, ended), wait).map_err(|loss| lost(pid, &loss))?;
+        if let Some(session) = &session
+            && session.is_idle()
+        {
+            self.others.idle_host = Some(session.host().clone());
+        }
+        self.membership.use_host(session);
+        Ok(())
+    }
+
+    /// Drains services, all at once, until none of their calls is ready; or, with `--follow`, until a signal to stop. After
+    /// an error it ends the running calls and, if possible, records those that have ended. The next processor puts back the
+    /// rest.
     pub(super) fn drain(&mut self, services: &[ServiceName]) -> Result<()> {
         let done = self.work(services);
         if done.is_err() {
@@ -156,225 +157,195 @@ impl<'a> MainLoop<'a> {
         }
         rescue::wait_for_the_dying(self.store)?;
         self.rescue()?;
-        self.served.clear();
+        self.services.clear();
         for name in services {
-            let status = self.look(name)?;
-            self.served.push(ServiceState::new(name.clone(), status));
+            let status = self.status_of(name)?;
+            self.services.push(ServiceState::new(name.clone(), status));
         }
-        if !self.options.follow && self.tell_why_not()? {
+        if !self.options.follow && self.all_are_blocked()? {
             return Ok(());
         }
         loop {
-            self.do_with_the_reserve()?;
-            self.outlast_scarcity();
-            self.make_rounds()?;
-            self.tell_of_pauses();
+            self.record_on_full_disk()?;
+            self.end_start_pause();
+            self.run_cycles()?;
+            self.report_paused_services();
             let Some(time) = self.time_to_wait()? else { return Ok(()) };
             self.wait(time);
-            self.heed_signals();
-            match self.look_around() {
-                Ok(()) => {}
-                // Not worth ending what runs; what cannot be recorded later is told then.
-                Err(error)
-                    if error.is_transient() && (self.held() > 0 || self.has_news() || self.shortage.is_some()) => {}
-                Err(error) => return Err(error),
-            }
-            self.give_back_what_waits();
+            self.report_signals();
+            self.poll()?;
+            self.put_back_stranded();
         }
     }
 
     fn abandon(&mut self) {
         self.budget.halt();
-        let Some(registration) = &mut self.registration else { return };
-        // What was claimed and did not begin is put back when it leaves the store, or by who comes next.
+        let Some(registration) = self.membership.active() else { return };
+        // Claims that did not begin are put back when this processor unregisters, or by the next one.
         registration.slots.take_back(|_| true);
-        registration.slots.stop_handle().pull(Stop::Kill);
-        for served in &mut self.served {
-            served.gives_nothing_back();
+        self.shutdown.stop(Stop::Kill);
+        for service in &mut self.services {
+            service.gives_nothing_back();
         }
-        while self.held() > 0 {
-            self.wait(LOOK);
+        while self.open_calls() > 0 {
+            self.wait(POLL);
         }
-        // The first error is the one that is told.
+        // The first error is the one that is reported.
         let recorded = self.record_one_by_one(true);
-        if self.button.pressed() > 1 {
+        if self.shutdown.signals() > 1 {
             self.give_up();
         }
         if recorded.is_err() {
-            self.registration = None;
+            drop(self.membership.leave());
         }
     }
 
-    /// Ends. Who is refused with nothing in its hands leaves too, so that nobody has to find it dead.
-    pub(super) fn leave(mut self, done: Result<()>) -> Result<Summary> {
-        self.be_patient();
+    /// Ends. A processor that is refused while it holds nothing unregisters too, so that others need not find it dead.
+    pub(super) fn end(mut self, done: Result<()>) -> Result<Summary> {
+        self.set_patience();
         if let Err(error) = &done
-            && (matches!(error.kind(), Kind::Busy | Kind::Denied) || self.is_homeless())
-            && self.held() == 0
-            && !self.has_news()
-            && self.lost.is_none()
+            && (matches!(error.kind(), Kind::Busy | Kind::Denied) || self.membership.lost_its_folder())
+            && !self.has_something_at_stake()
+            && self.others.lost_host.is_none()
         {
             self.store.be_patient(Patience::Deadline(Duration::ZERO));
-            let _ = self.registration.take().map(|registration| registration.end(self.store));
+            let _ = self.membership.leave().map(|registration| registration.end(self.store));
         }
         done?;
-        match self.registration.take() {
+        let lost = self.others.lost_host;
+        match self.membership.leave() {
             Some(registration) if registration.slots.left() > 0 => {
                 registration.leave_behind();
-                let left = self.left_behind();
-                return Err(self.lost.map_or(left, |lost| lost.error()));
+                return Err(lost.map_or_else(|| self.reporter.left_behind(), |lost| lost.error()));
             }
             Some(registration) => registration.end(self.store)?,
             None => {}
         }
-        self.lost.map_or(Ok(self.summary), |lost| Err(lost.error()))
+        lost.map_or(Ok(self.reporter.summary), |lost| Err(lost.error()))
     }
 
-    /// Whether its folder was removed.
-    fn is_homeless(&self) -> bool {
-        self.registration.as_ref().is_some_and(|registration| registration.still_there().is_err())
+    /// Calls that were claimed and have not ended here, nor were left to a host.
+    fn open_calls(&self) -> usize {
+        self.membership.get().map_or(0, |registration| registration.slots.open())
     }
 
-    /// A processor with calls in flight waits for a locked store as long as it must: so no outcome is lost.
-    fn be_patient(&mut self) {
-        let at_stake = self.held() > 0 || self.has_news();
-        self.store.be_patient(if at_stake { Patience::Endless } else { self.patience });
+    fn has_something_at_stake(&self) -> bool {
+        self.open_calls() > 0 || self.has_something_to_record()
+    }
+
+    fn has_something_to_record(&self) -> bool {
+        self.services.iter().any(ServiceState::has_pending)
+    }
+
+    /// A processor with calls waits for a locked store as long as necessary, so that no outcome is lost.
+    fn set_patience(&mut self) {
+        self.store.be_patient(if self.has_something_at_stake() { Patience::Endless } else { self.patience });
     }
 
     fn rescue(&mut self) -> Result<()> {
-        self.be_patient();
-        let (own, options, summary, tell) = (self.own_id(), self.options, &mut self.summary, &mut *self.tell);
-        let (idle, held) = (self.idle.take(), &mut self.held_elsewhere);
-        let others = match rescue::rescue(self.store, &mut rescue::Rescuer { own, options, idle, held, summary, tell })
-        {
-            // They can be looked after when there is space again.
-            Err(error) if error.kind() == Kind::Full && own.is_some() => return Ok(()),
-            done => done?,
-        };
-        self.changed |= others.rescued;
-        self.has_company = others.any;
-        Ok(())
-    }
-
-    fn own_id(&self) -> Option<ProcessorId> {
-        self.registration.as_ref().map(|registration| registration.id)
-    }
-
-    /// How many claims are not over yet, nor left to a host.
-    fn held(&self) -> usize {
-        self.registration.as_ref().map_or(0, |registration| registration.slots.open())
+        self.set_patience();
+        let OtherProcessors { held_in_host: held, idle_host, .. } = &mut self.others;
+        let (own, options, idle) = (self.membership.id(), self.options, idle_host.take());
+        let mut rescuer = Rescuer { own, options, idle, held, reporter: &mut self.reporter };
+        match rescue::rescue(self.store, &mut rescuer) {
+            Ok(found) => {
+                self.watcher.changed |= found.rescued;
+                self.others.exist = found.any;
+                Ok(())
+            }
+            // They can be rescued when there is space again.
+            Err(error) if error.kind() == Kind::Full && own.is_some() => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     fn may_claim(&self) -> bool {
-        self.button.pressed() == 0 && self.lost.is_none() && self.budget.may_claim()
+        self.may_begin() && self.budget.may_claim()
     }
 
-    /// Whether there is something to record.
-    fn has_news(&self) -> bool {
-        self.served.iter().any(ServiceState::has_news)
+    fn may_begin(&self) -> bool {
+        self.shutdown.signals() == 0 && self.others.lost_host.is_none()
     }
 
-    fn look(&mut self, service: &ServiceName) -> Result<ServiceStatus> {
-        self.be_patient();
-        self.store.service_status(service, self.own_id())
+    fn status_of(&mut self, service: &ServiceName) -> Result<ServiceStatus> {
+        self.set_patience();
+        self.store.service_status(service, self.membership.id())
     }
 
-    /// How long to wait at most for what happens next; `None` when nothing is left to do.
+    fn state_of(&mut self, service: &ServiceName) -> Option<&mut ServiceState> {
+        self.services.iter_mut().find(|state| state.name == *service)
+    }
+
+    /// How long to wait at most for an event; `None` when nothing is left to do.
     fn time_to_wait(&mut self) -> Result<Option<Duration>> {
-        if self.held() > 0 || self.waits_for_space() {
-            return Ok(Some(LOOK));
+        if self.open_calls() > 0 || self.waits_for_space() {
+            return Ok(Some(POLL));
         }
-        self.end_with_scarcity()?;
-        if let Some(outdated) = self.served.iter().find(|served| served.snapshot.status.outdated) {
-            // It is refused, with the way out.
+        if !self.options.follow
+            && let Some(scarcity) = self.scarcity.take()
+        {
+            return Err(scarcity.error);
+        }
+        if let Some(outdated) = self.services.iter().find(|service| service.snapshot.status.outdated) {
+            // The store refuses this, with a hint.
             let name = outdated.name.clone();
-            return self.look(&name).map(|_| None);
+            return self.status_of(&name).map(|_| None);
         }
         if !self.may_claim() {
             return Ok(None);
         }
         if self.options.follow {
-            return Ok(Some(self.time_to_listen()));
+            return Ok(Some(self.time_to_follow()));
         }
         self.time_to_retry()
+    }
+
+    /// How long a processor that follows may sleep when idle.
+    fn time_to_follow(&self) -> Duration {
+        let due = self.services.iter().filter_map(|service| service.snapshot.until_next()).min();
+        let worker = self.membership.get().and_then(|registration| registration.slots.next_retirement());
+        let pulse = self.reporter.until_alive(self.options.pulse);
+        let start = self.scarcity.as_ref().map(|scarcity| START_PAUSE.saturating_sub(scarcity.since.elapsed()));
+        let times = [due, worker, pulse, self.budget.time_left(), start];
+        times.into_iter().flatten().min().unwrap_or(POLL_OTHERS).min(POLL_OTHERS)
     }
 
     /// How long to wait for calls that are to be tried again, if that is wanted and there are any.
     fn time_to_retry(&mut self) -> Result<Option<Duration>> {
         let mut time = None;
-        for served in self.served.iter().filter(|served| served.snapshot.status.free() > 0) {
+        for service in self.services.iter().filter(|service| service.snapshot.status.free() > 0) {
             if self.options.wait_retries
-                && let Some(due) = self.store.next_retry(&served.name)?
+                && let Some(due) = self.store.next_retry(&service.name)?
             {
-                let due = served.snapshot.until(due).clamp(Duration::from_millis(1), LOOK_FOR_OTHERS);
+                let due = service.snapshot.until(due).clamp(Duration::from_millis(1), POLL_OTHERS);
                 time = Some(time.map_or(due, |time: Duration| time.min(due)));
             }
         }
         Ok(time)
     }
 
-    /// Sleeps until something happens, at most for `time`, and takes all that has happened.
-    fn wait(&mut self, time: Duration) {
-        let listen = self.could_begin_more();
-        let watcher = self.watcher.as_ref().filter(|_| listen);
-        self.events
-            .wait(watcher.map_or(time, |watcher| watcher.at_most(time)), watcher.and_then(ChangeWatcher::watched));
-        for wake in self.events.take() {
-            self.button.stay_if_lost();
-            match wake {
-                LoopEvent::EndedCall(done) => self.take_in(done),
-                LoopEvent::Unbegun(claim, hitch) => self.take_back_unbegun(&claim, hitch),
-                LoopEvent::Progress(fence, text) => drop(self.progress.insert(fence.job, (fence, text))),
-                LoopEvent::Lost(lost) => self.lose_host(lost),
-                LoopEvent::Left(count) => self.leave_behind(count),
-                LoopEvent::Back | LoopEvent::Stop => {}
-            }
-        }
-        self.mind_the_marks();
-        self.tell_of_immune();
-    }
-
-    fn take_in(&mut self, done: Vec<EndedCall>) {
-        if done.iter().any(|done| !matches!(done.ended.outcome, Outcome::Unstarted(_) | Outcome::Cancelled)) {
-            self.end_scarcity();
-        }
-        let Some(registration) = &mut self.registration else { return };
-        registration.slots.came_back(done.iter().map(|done| &done.claim));
-        for done in done {
-            if let Some(served) = self.served.iter_mut().find(|served| served.name == done.claim.call.service) {
-                served.ends(done);
-            }
+    fn report_signals(&mut self) {
+        let Some(registration) = self.membership.get() else { return };
+        let signals = self.shutdown.signals();
+        if signals > 0 {
+            self.reporter.signals(signals, registration.slots.running(), self.options.follow);
         }
     }
 
-    /// The slots heed signals themselves; here they are told.
-    fn heed_signals(&mut self) {
-        let pressed = self.button.pressed();
-        let Some(registration) = self.registration.as_ref().filter(|_| pressed != self.heeded) else { return };
-        let running = registration.slots.running();
-        if self.heeded == 0 && (running > 0 || self.options.follow) {
-            (self.tell)(Event::Stopping { running });
-        }
-        self.heeded = pressed;
-    }
-
-    /// A call that was claimed ahead does not wait for one that takes long, nor where nothing is to begin any more.
-    fn give_back_what_waits(&mut self) {
-        let over = self.button.pressed() > 0
-            || self.lost.is_some()
-            || self.shortage.is_some()
-            || self.scarcity.is_some()
-            || self.budget.is_late();
-        let Some(registration) = &mut self.registration else { return };
-        for served in &mut self.served {
-            let stops = over || served.snapshot.status.free() == 0;
+    /// Puts back calls that were prefetched and cannot begin soon: those behind a long one, and all of them where nothing
+    /// begins any longer.
+    fn put_back_stranded(&mut self) {
+        let over = !self.may_begin() || self.full_disk.is_some() || self.scarcity.is_some() || self.budget.is_late();
+        let Some(registration) = self.membership.active() else { return };
+        for service in &mut self.services {
+            let stops = over || service.snapshot.status.free() == 0;
             // Nothing ended for a while, or it would have begun.
-            let stuck = served.is_stuck(LOOK) && registration.slots.stranded_of(&served.name) > 0;
+            let stuck = service.is_stuck(POLL) && registration.slots.stranded_of(&service.name) > 0;
             if stops || stuck {
-                let claims = registration.slots.take_back(|claim| claim.call.service == served.name);
+                let claims = registration.slots.take_back(|claim| claim.call.service == service.name);
                 self.budget.gave_back(claims.len());
-                served.awaits_host = claims.iter().any(|claim| registration.slots.waits_for_host(claim));
-                served.gives_back(&claims);
+                service.awaits_host = claims.iter().any(|claim| registration.slots.waits_for_host(claim));
+                service.gives_back(&claims);
             }
         }
     }

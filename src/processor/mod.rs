@@ -8,6 +8,7 @@ mod dispatch_queue;
 mod events;
 mod finished;
 mod host;
+mod lost_host;
 mod main_loop;
 pub mod nested;
 mod outcome;
@@ -15,10 +16,14 @@ mod outcome_journal;
 mod prefetch;
 mod random;
 mod registration;
+mod reporter;
 mod rescue;
 mod service_state;
+mod shared;
 mod shutdown;
+mod slot;
 mod slots;
+mod watcher;
 mod worker_pool;
 
 use std::ffi::OsString;
@@ -26,33 +31,18 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 
-pub use registration::RunDirAccess;
+pub use registration::{Equipment, RunDirAccess};
 pub use rescue::{put_back_all_unowned, put_back_copied, put_back_unowned, rescue_copied};
 use rustix::process::geteuid;
+
+use main_loop::MainLoop;
 
 use crate::domain::event::Event;
 use crate::domain::processor::{ProcessOptions, Summary};
 use crate::error::{Error, Kind, Result};
-use crate::runner::Forwarder;
 use crate::runner::process::{fds, signals, supervisor};
 use crate::runner::system_error::io_error;
-use crate::store::{Location, Patience, Store};
-
-/// How much stack a thread needs that runs calls or feeds who does: it runs no recursion.
-const STACK_OF_A_FEEDER: usize = 256 * 1024;
-
-/// What a processor works with, besides the store.
-#[derive(Debug)]
-pub struct Equipment {
-    /// Where its folder is and what functions inherit.
-    pub run_folder: RunDirAccess,
-    /// Where output of functions goes.
-    pub forwarder: Forwarder,
-    /// How long the store may be locked while nothing is at stake.
-    pub patience: Patience,
-    /// The socket to the program that it drains into, if there is one: it is waited for its hello before anything is run.
-    pub socket: Option<OwnedFd>,
-}
+use crate::store::{Location, Store};
 
 /// Runs this very program again, with the same words, as a processor, and sees to it that nothing of what it ran is left
 /// when it has ended; gives its exit code. A socket to the program that is drained into is handed on.
@@ -107,16 +97,16 @@ pub fn process(
     }
     let no_bell = |error| io_error("cannot wait for what happens", &error);
     let socket = equipment.socket.take();
-    let mut drain = main_loop::MainLoop::new(store, options, equipment, tell).map_err(no_bell)?;
+    let mut main_loop = MainLoop::new(store, options, equipment, tell).map_err(no_bell)?;
     let fail = |error| io_error("cannot watch for signals", &error);
-    let (asked, passed_on, lost) = (drain.stop_button(), drain.stop_button(), drain.stop_button());
-    signals::on_stop(move || asked.press()).map_err(fail)?;
-    line.listen(move || passed_on.press(), move || lost.lose()).map_err(fail)?;
-    socket.map_or(Ok(()), |socket| drain.greet(socket))?;
+    let (asked, passed_on, died) = (main_loop.shutdown(), main_loop.shutdown(), main_loop.shutdown());
+    signals::on_stop(move || asked.signal()).map_err(fail)?;
+    line.listen(move || passed_on.signal(), move || died.supervisor_died()).map_err(fail)?;
+    socket.map_or(Ok(()), |socket| main_loop.greet(socket))?;
     let done = if options.follow {
-        drain.drain(&services)
+        main_loop.drain(&services)
     } else {
-        services.iter().try_for_each(|service| drain.drain(std::slice::from_ref(service)))
+        services.iter().try_for_each(|service| main_loop.drain(std::slice::from_ref(service)))
     };
-    drain.leave(done)
+    main_loop.end(done)
 }

@@ -12,7 +12,8 @@ use crate::domain::log::{Log, Stream};
 use crate::domain::processor::ProcessorId;
 use crate::domain::retry::AttemptCounts;
 use crate::domain::service::ServiceName;
-use crate::runner::{Ended, LONGEST_NOTE};
+use crate::runner::worker::EndedCall;
+use crate::runner::{Ended, LONGEST_NOTE, Marks};
 
 /// How many bytes of output are noted with a call at most; one that has printed more is repeated.
 const SHORT: usize = LONGEST_NOTE / 2;
@@ -91,4 +92,11 @@ pub(super) fn read(processor: ProcessorId, job: JobId, text: &[u8]) -> Option<Jo
         took: head.took,
         log,
     })
+}
+
+/// Notes what came of a call, if that can be noted.
+pub(super) fn note(marks: &Marks, done: &mut EndedCall) {
+    if let (Some(mark), Some(note)) = (&mut done.mark, write(&done.claim, &done.ended)) {
+        marks.note(mark, done.claim.fence.job, &note);
+    }
 }

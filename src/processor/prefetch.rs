@@ -2,79 +2,91 @@
 
 use std::time::{Duration, Instant};
 
-use crate::domain::job::Claim;
+use super::random::new_tokens;
+use crate::domain::job::{Claim, Token};
 use crate::domain::processor::ProcessOptions;
 use crate::domain::retry::POISON;
+use crate::error::Result;
 use crate::runner::process::fds;
 use crate::store::ServiceStatus;
 
-/// How much work is claimed ahead for each slot, as time, taken that calls go on as the latest one went: a few times what
-/// a slow disk takes to record outcomes.
-const AHEAD: Duration = Duration::from_millis(20);
+/// How much work is prefetched for each slot, measured by the time of the latest call: a few times what a slow disk takes
+/// to record outcomes.
+const PREFETCH_TIME: Duration = Duration::from_millis(20);
 
-/// How many calls that may be at most, for each slot, when each starts a program.
-const MOST_COMMANDS_AHEAD: u128 = 16;
+/// The most calls to prefetch for each slot when each call starts a program.
+const MOST_COMMANDS: u128 = 16;
 
-/// The same for calls that go to a worker: enough to keep it busy while outcomes are recorded.
-const MOST_AHEAD: u128 = 2048;
+/// The same for calls of a worker: enough to keep it busy while outcomes are recorded.
+const MOST_CALLS: u128 = 2048;
 
-/// How many calls of a service that may be at most for all slots: they take memory.
-const MOST_AHEAD_IN_ALL: usize = 3072;
+/// The most calls of a service to prefetch for all slots, because they take memory.
+const MOST_IN_ALL: usize = 3072;
 
-/// How many calls one transaction claims at most.
+/// The most calls that one transaction claims.
 const MOST_AT_ONCE: usize = 1000;
 
-/// How many bytes of arguments are claimed at most, about, for calls that cannot begin at once.
+/// About the most bytes of arguments to prefetch.
 pub(super) const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 /// How quick the calls of a service are.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct CallSpeed {
-    /// How many calls to claim ahead for each slot.
-    ahead: usize,
+    /// How many calls to prefetch for each slot.
+    prefetch: usize,
 }
 
 impl CallSpeed {
-    /// Learns from a call that took so long.
+    /// Learns from a call that took this time.
     pub(super) fn learn(&mut self, claim: &Claim, took: Duration) {
-        let many = AHEAD.as_nanos() / took.as_nanos().max(1);
-        let most = if claim.is_for_worker() { MOST_AHEAD } else { MOST_COMMANDS_AHEAD };
-        self.ahead = usize::try_from(many.min(most)).unwrap_or(0);
+        let many = PREFETCH_TIME.as_nanos() / took.as_nanos().max(1);
+        let most = if claim.is_for_worker() { MOST_CALLS } else { MOST_COMMANDS };
+        self.prefetch = usize::try_from(many.min(most)).unwrap_or(0);
     }
 
-    /// Nothing is known about the next calls, so that nothing is claimed ahead.
-    pub(super) fn careful(&mut self) {
-        self.ahead = 0;
+    /// Prefetches nothing until the next call has ended.
+    pub(super) fn forget(&mut self) {
+        self.prefetch = 0;
     }
 }
 
-/// What a processor holds, of a service and besides.
+/// Calls that a processor has claimed and that have not ended.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Load {
-    /// How many calls of the service.
+    /// Those of the service.
     pub(super) held: usize,
-    /// How many of others.
+    /// Those of other services.
     pub(super) elsewhere: usize,
-    /// How many bytes of arguments, in all.
+    /// Bytes of arguments of all.
     pub(super) bytes: usize,
 }
 
-/// What was claimed so far.
+/// What may still be claimed.
 pub(super) struct ClaimBudget<'a> {
     options: &'a ProcessOptions,
     began: Instant,
     claimed: u64,
-    /// Whether the latest call claimed is to run alone.
+    /// Whether the latest claim runs alone.
     alone: bool,
     halted: bool,
     /// How many calls can run at once here, whatever a service allows.
     most: usize,
+    /// Secrets for the next claims.
+    tokens: Vec<Token>,
 }
 
 impl<'a> ClaimBudget<'a> {
     pub(super) fn new(options: &'a ProcessOptions) -> ClaimBudget<'a> {
         let most = fds::functions_at_once();
-        ClaimBudget { options, began: Instant::now(), claimed: 0, alone: false, halted: false, most }
+        ClaimBudget {
+            options,
+            began: Instant::now(),
+            claimed: 0,
+            alone: false,
+            halted: false,
+            most,
+            tokens: Vec::new(),
+        }
     }
 
     pub(super) fn claimed(&mut self, claims: &[Claim], broken: usize) {
@@ -84,9 +96,26 @@ impl<'a> ClaimBudget<'a> {
         }
     }
 
-    /// Claims that were ahead of their turn were given back.
+    /// Prefetched calls were put back.
     pub(super) fn gave_back(&mut self, count: usize) {
         self.claimed -= count as u64;
+    }
+
+    /// Secrets for this many claims, and perhaps more. Hand those that no claim got to [`ClaimBudget::unused_tokens`].
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub(super) fn tokens(&mut self, count: usize) -> Result<Vec<Token>> {
+        let missing = count.saturating_sub(self.tokens.len());
+        if missing > 0 {
+            self.tokens.extend(new_tokens(missing)?);
+        }
+        Ok(std::mem::take(&mut self.tokens))
+    }
+
+    /// Keeps secrets for the next claims.
+    pub(super) fn unused_tokens(&mut self, tokens: impl IntoIterator<Item = Token>) {
+        self.tokens.extend(tokens);
     }
 
     /// Claims nothing more.
@@ -102,7 +131,7 @@ impl<'a> ClaimBudget<'a> {
         self.time_left().is_some_and(|left| left.is_zero())
     }
 
-    /// How long it may go on claiming, if that has an end.
+    /// How long it may go on claiming, with `--max-time`.
     pub(super) fn time_left(&self) -> Option<Duration> {
         self.options.max_time.map(|max| max.saturating_sub(self.began.elapsed()))
     }
@@ -111,9 +140,9 @@ impl<'a> ClaimBudget<'a> {
         !self.halted && !self.is_late() && self.options.max_jobs.is_none_or(|max| self.claimed < max)
     }
 
-    /// How many calls may be held beyond those that can run.
-    pub(super) fn ahead(&self, status: &ServiceStatus, speed: CallSpeed) -> usize {
-        (status.free().min(self.most) * speed.ahead).min(MOST_AHEAD_IN_ALL)
+    /// How many calls may be prefetched.
+    pub(super) fn prefetch(&self, status: &ServiceStatus, speed: CallSpeed) -> usize {
+        (status.free().min(self.most) * speed.prefetch).min(MOST_IN_ALL)
     }
 
     /// How many more calls of a service to claim now.
@@ -122,10 +151,10 @@ impl<'a> ClaimBudget<'a> {
         if !self.may_claim() || status.free() == 0 || self.alone && held + elsewhere > 0 {
             return 0;
         }
-        let (slots, ahead) = (status.free().min(self.most), self.ahead(status, speed));
-        let room = (slots + ahead).saturating_sub(held).min(MOST_AT_ONCE);
-        // Many at once is cheaper; and while more are held than can run, nobody waits for it.
-        if held > slots && (room < ahead.div_ceil(2).min(MOST_AT_ONCE) || bytes >= MOST_BYTES) {
+        let (slots, prefetch) = (status.free().min(self.most), self.prefetch(status, speed));
+        let room = (slots + prefetch).saturating_sub(held).min(MOST_AT_ONCE);
+        // Many at once are cheaper. While more are held than can run, no slot waits for them.
+        if held > slots && (room < prefetch.div_ceil(2).min(MOST_AT_ONCE) || bytes >= MOST_BYTES) {
             return 0;
         }
         let left = self.options.max_jobs.map_or(u64::MAX, |max| max - self.claimed);

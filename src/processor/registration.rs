@@ -1,11 +1,14 @@
-//! The processor's presence in the store and beside it: made with its first claim, gone when it ends.
+//! A processor's registration in the store and its run directory: made with its first claim, removed when it ends.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::dispatch_queue::DispatchQueue;
 use super::events::EventQueue;
-use super::slots::{Common, Slots};
+use super::shared::Shared;
+use super::slots::Slots;
 use super::worker_pool::WorkerPool;
 use crate::domain::event::Unkillable;
 use crate::domain::processor::ProcessorId;
@@ -19,51 +22,115 @@ use crate::runner::run_dir::Liveness;
 use crate::runner::system_error::io_error;
 use crate::runner::worker::host_session::HostSession;
 use crate::runner::{Access, DiskReserve, Forwarder, Home, Orphans, RunDir, Surroundings};
-use crate::store::Store;
+use crate::store::{Patience, Store};
 
-/// Where processors have their folders, and what functions inherit.
+/// Where processors have their run directories, and what functions inherit.
 #[derive(Debug, Clone)]
 pub struct RunDirAccess {
-    /// The folder beside the store.
+    /// The folder next to the store.
     pub path: PathBuf,
     /// The path of asyncq itself.
     pub program: PathBuf,
     /// The processor's own environment.
     pub env: Vec<(OsString, OsString)>,
-    /// The line to the supervisor of this process.
+    /// The link to the supervisor of this process.
     pub line: Arc<SupervisorLink>,
 }
 
-/// What a presence is made of.
-pub(super) struct Runtime {
+/// What a processor works with, besides the store.
+#[derive(Debug)]
+pub struct Equipment {
     /// Where its folder is and what functions inherit.
-    pub(super) run: RunDirAccess,
+    pub run_folder: RunDirAccess,
     /// Where output of functions goes.
+    pub forwarder: Forwarder,
+    /// How long the store may be locked while nothing is at stake.
+    pub patience: Patience,
+    /// The socket to the program that it drains into, if there is one: it is waited for its hello before anything is run.
+    pub socket: Option<OwnedFd>,
+}
+
+/// What a registration is made of.
+pub(super) struct Runtime {
+    /// Where its run directory is and what functions inherit.
+    pub(super) run: RunDirAccess,
+    /// Forwards the output of functions.
     pub(super) forwarder: Forwarder,
     /// The program that it drains into, if there is one.
     pub(super) host: Option<HostSession>,
 }
 
 /// What to do about a run folder that cannot be used.
-const WHOSE: &str =
-    "it must belong to whom the store belongs to: let root `chown` it, or move it away if a stranger made it";
+const WHOSE: &str = "it must have the owner of the store: let root `chown` it, or move it away if a stranger made it";
 
-/// A registered processor with its locked folder and its slots.
+/// Whether this processor is registered: it registers before its first claim.
+pub(super) struct Membership {
+    runtime: Option<Runtime>,
+    registration: Option<Registration>,
+}
+
+impl Membership {
+    /// Not yet.
+    pub(super) fn new(runtime: Runtime) -> Membership {
+        Membership { runtime: Some(runtime), registration: None }
+    }
+
+    /// Runs calls in a host, once registered.
+    pub(super) fn use_host(&mut self, host: Option<HostSession>) {
+        if let Some(runtime) = &mut self.runtime {
+            runtime.host = host;
+        }
+    }
+
+    /// Registers, unless that was done before; says whether it did.
+    pub(super) fn join(&mut self, store: &mut Store, events: &Arc<EventQueue>) -> Result<bool> {
+        let Some(runtime) = self.runtime.take() else { return Ok(false) };
+        self.registration = Some(Registration::begin(store, runtime, Arc::clone(events))?);
+        Ok(true)
+    }
+
+    /// The registration, while there is one.
+    pub(super) fn get(&self) -> Option<&Registration> {
+        self.registration.as_ref()
+    }
+
+    /// The same, to work with.
+    pub(super) fn active(&mut self) -> Option<&mut Registration> {
+        self.registration.as_mut()
+    }
+
+    /// The number of this processor, while it is registered.
+    pub(super) fn id(&self) -> Option<ProcessorId> {
+        self.get().map(|registration| registration.id)
+    }
+
+    /// Whether its folder was removed.
+    pub(super) fn lost_its_folder(&self) -> bool {
+        self.get().is_some_and(|registration| registration.still_there().is_err())
+    }
+
+    /// Gives up the registration, for the caller to end.
+    pub(super) fn leave(&mut self) -> Option<Registration> {
+        self.registration.take()
+    }
+}
+
+/// A registered processor with its locked run directory and its slots.
 pub(super) struct Registration {
     pub(super) id: ProcessorId,
     pub(super) slots: Slots,
-    /// What outcomes are recorded with on a full disk.
+    /// Space for outcomes on a full disk.
     pub(super) reserve: Arc<DiskReserve>,
     folder: RunDir,
     home: Home,
     access: Access,
     orphans: Arc<Orphans>,
-    /// Kept to the end: whoever reads slowly, or not at all, is waited for when nothing else is left to do.
+    /// Kept to the end: only then does the processor wait for a slow reader of its output.
     forwarder: Arc<Forwarder>,
 }
 
 impl Registration {
-    /// Locks first and registers then, so that nobody who sees the registration can think us dead.
+    /// Locks first and registers then, so that no processor that sees the registration can take this one for dead.
     pub(super) fn begin(store: &mut Store, runtime: Runtime, events: Arc<EventQueue>) -> Result<Registration> {
         let Runtime { run, forwarder, host } = runtime;
         let fail = |error| {
@@ -86,7 +153,7 @@ impl Registration {
         let id = match registered {
             Ok(id) => id,
             Err(error) => {
-                // On a full disk it leaves nothing behind.
+                // It leaves nothing on a full disk.
                 folder.remove();
                 return Err(error);
             }
@@ -99,8 +166,8 @@ impl Registration {
             let (orphans, home) = (Arc::clone(&around.orphans), around.home.clone());
             sweep(store, &run.path, folder.path())?;
             let workers = Arc::new(WorkerPool::new(Arc::clone(&forwarder), folder.token()));
-            let common = Common { around, marks: folder.marks(), forwarder: Arc::clone(&forwarder), workers };
-            let mut slots = Slots::new(common, events);
+            let (marks, forwarder, queue) = (folder.marks(), Arc::clone(&forwarder), Arc::new(DispatchQueue::new()));
+            let mut slots = Slots::new(Shared { around, marks, forwarder, workers, events, queue });
             host.map_or(Ok(()), |hosted| slots.use_host(hosted))?;
             Ok((slots, orphans, home))
         });
@@ -109,7 +176,7 @@ impl Registration {
                 Ok(Registration { id, slots, reserve, folder, home, access, orphans, forwarder })
             }
             Err(error) => {
-                // So that nobody has to find it dead.
+                // So that no processor has to rescue it.
                 if store.unregister(id).is_ok() {
                     folder.remove();
                 }
@@ -118,8 +185,8 @@ impl Registration {
         }
     }
 
-    /// Looks whether its folder is still there: without it, results and long outputs are lost, and so is what tells others
-    /// that it lives.
+    /// Looks whether its run directory is still there. Without it, results and long outputs are lost, and others take it for
+    /// dead.
     ///
     /// # Errors
     /// [`Kind::Io`] when it is not.
@@ -133,20 +200,19 @@ impl Registration {
             .with_hint("start it again: what it ran is put back; leave that folder to asyncq"))
     }
 
-    /// Reaps what functions have orphaned and has ended, and ends workers that have been idle for long enough.
+    /// Reaps orphans that have ended, and ends workers that were idle for long enough.
     pub(super) fn tidy_up(&self) {
         self.orphans.reap();
         self.slots.retire_idle();
     }
 
-    /// Why it is not known for sure, should this processor die, which calls it ran.
+    /// The error that kept a mark from being written: if this processor dies, others do not know which calls it ran.
     pub(super) fn flaw(&self) -> Option<&std::io::Error> {
         self.folder.flaw()
     }
 
-    /// The processes that were found since this was asked last and may not be ended: whoever wants to cancel their jobs finds
-    /// them in the folder.
-    pub(super) fn immune(&self) -> Vec<Unkillable> {
+    /// Processes that cannot be ended, found since this was asked last. `asyncq job cancel` finds them in the run directory.
+    pub(super) fn unkillable(&self) -> Vec<Unkillable> {
         let found = self.orphans.immune();
         for immune in &found {
             self.folder.note_immune(immune, self.access);
@@ -154,17 +220,17 @@ impl Registration {
         found
     }
 
-    /// Ends as if it had died, because a host, or what may not be ended, may still run calls: what else it held is over, and
-    /// recorded.
+    /// Ends as if it had died, because calls may still run in a host or in processes that cannot be ended. Its other calls
+    /// are recorded.
     pub(super) fn leave_behind(self) {
         drop(self.slots);
         self.orphans.end();
     }
 
-    /// Ends when nothing is held any more, and leaves nothing behind.
+    /// Ends after its last call, and leaves nothing behind.
     pub(super) fn end(self, store: &mut Store) -> Result<()> {
         drop(self.slots);
-        // Those of them that cleared their environment, while other calls ran.
+        // Including those that cleared their environment while other calls ran.
         self.orphans.end();
         while let Err(error) = store.unregister(self.id) {
             if error.kind() != Kind::Full || !self.reserve.give() {
@@ -178,7 +244,7 @@ impl Registration {
     }
 }
 
-/// Removes the folders of processors that died before they were registered, or after.
+/// Removes the run directories of dead processors that are not registered.
 fn sweep(store: &mut Store, run_folder: &Path, ours: &Path) -> Result<()> {
     let registered = store.processors()?;
     for name in run_dir::names(run_folder).unwrap_or_default() {

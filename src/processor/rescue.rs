@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::finished::FinishedCall;
 use super::outcome_journal;
+use super::reporter::Reporter;
 use crate::domain::event::{Barrier, Event};
-use crate::domain::job::{JobId, State};
-use crate::domain::processor::{ProcessOptions, Processor, ProcessorId, Summary};
-use crate::error::Result;
+use crate::domain::job::{JobId, State, Token};
+use crate::domain::processor::{ProcessOptions, Processor, ProcessorId};
+use crate::error::{Error, Result};
 use crate::failpoint::reached;
 use crate::runner::process::identity::{Presence, Visibility, process, process_lives, same_boot, visibility};
 use crate::runner::process::orphans;
@@ -16,20 +17,20 @@ use crate::runner::run_dir::{DeadRunDir, Liveness, is_dying, liveness, token_of}
 use crate::runner::worker::host::Host;
 use crate::store::Store;
 
-/// How long what a dead processor ran may take to end once it is killed; only the kernel can keep it longer.
+/// How long processes of a dead processor may take to end once they are killed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The same for who is at work: every outcome waits meanwhile, and it looks again before long.
+/// The same for a processor with calls: their outcomes wait meanwhile, and it tries again soon.
 const PATIENCE_AT_WORK: Duration = Duration::from_millis(50);
 
-/// How long to wait for one half of a processor that ends what functions left, after the other half was killed.
+/// How long to wait for a supervisor or processor process that ends orphans after the other one was killed.
 const DYING: Duration = Duration::from_secs(5);
 
-/// How long a PID namespace may take to end with its first process: the kernel frees that one's lock a moment before it kills
-/// the others.
+/// How long a PID namespace may take to end with its first process: the kernel frees the lock of that one a moment before it
+/// kills the others.
 const NAMESPACE_ENDS: Duration = Duration::from_millis(100);
 
-/// Waits for processors that are just about to die, because somebody has killed one half of them.
+/// Waits for processors that are dying, because their supervisor or their processor process was killed.
 pub(super) fn wait_for_the_dying(store: &mut Store) -> Result<()> {
     let run_folder = store.run_folder();
     let until = Instant::now() + DYING;
@@ -41,125 +42,145 @@ pub(super) fn wait_for_the_dying(store: &mut Store) -> Result<()> {
     Ok(())
 }
 
-/// Who looks after the dead.
-pub(super) struct Rescuer<'a> {
-    /// The processor itself, if it is one already.
+/// What a rescue works with.
+pub(super) struct Rescuer<'a, 'b> {
+    /// The number of this processor, if it is registered.
     pub(super) own: Option<ProcessorId>,
     pub(super) options: &'a ProcessOptions,
-    /// A host that runs no call of an earlier processor any more.
+    /// A host that says that it runs no call of an earlier processor.
     pub(super) idle: Option<Host>,
-    /// The dead of which all that is left was ended, but for what is in a host: it is not looked for again.
+    /// Dead processors of which nothing is left but calls in a host.
     pub(super) held: &'a mut BTreeSet<ProcessorId>,
-    pub(super) summary: &'a mut Summary,
-    pub(super) tell: &'a mut dyn FnMut(Event<'_>),
+    pub(super) reporter: &'a mut Reporter<'b>,
 }
 
 /// What was found of other processors.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Others {
-    /// Whether there are any, dead or alive.
+    /// Whether there are others, dead or alive.
     pub(super) any: bool,
-    /// Whether jobs of a dead one were put back.
+    /// Whether jobs were put back.
     pub(super) rescued: bool,
 }
 
-/// Records what every processor that is dead has noted, and puts back its other jobs, after ending what it left running.
-pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_>) -> Result<Others> {
-    let (own, options) = (rescuer.own, rescuer.options);
+/// Records the outcomes that dead processors noted and puts back their other jobs, after ending what they left running.
+pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_, '_>) -> Result<Others> {
     let mut others = Others::default();
-    let run_folder = store.run_folder();
     let unowned = put_back_unowned(store, &[])?;
     if !unowned.is_empty() {
         others.rescued = true;
-        (rescuer.tell)(Event::Unowned { jobs: &unowned });
+        rescuer.reporter.tell(Event::Unowned { jobs: &unowned });
     }
-    for processor in store.processors()? {
-        if Some(processor.id) == own {
-            continue;
-        }
+    let own = rescuer.own;
+    for processor in store.processors()?.into_iter().filter(|processor| Some(processor.id) != own) {
         others.any = true;
-        let liveness = match liveness(&run_folder, &processor.is.folder) {
-            // Nobody is dead who is not proven to be: its folder may be another user's.
-            Err(error) => {
-                (rescuer.tell)(Event::Unsure { processor: &processor, error: &error });
-                continue;
+        others.rescued |= match take_over(store, &processor, rescuer) {
+            Ok(rescued) => rescued,
+            Err(TakeOverError::Unsure(error)) => {
+                rescuer.reporter.tell(Event::Unsure { processor: &processor, error: &error });
+                false
             }
-            Ok(liveness) => liveness,
+            Err(TakeOverError::Store(error)) => return Err(error),
         };
-        let remains = match liveness {
-            Liveness::Alive => continue,
-            Liveness::NoRunDir if process_lives(&processor.is) && !processor.of_original => continue,
-            Liveness::NoRunDir => None,
-            Liveness::Dead(remains) => {
-                remains.give_space();
-                Some(remains)
-            }
-        };
-        // A copy takes its jobs, and leaves alone what the original runs.
-        if runs_for_original(&processor, remains.as_ref()) {
-            take_from_original(store, &processor, remains, rescuer)?;
-            others.rescued = true;
-            continue;
-        }
-        if let Some(barrier) = out_of_reach(&processor, remains.as_ref(), options) {
-            (rescuer.tell)(Event::OutOfReach { processor: &processor, barrier });
-            continue;
-        }
-        let hold = match remains.as_ref().map(|remains| hold(remains, rescuer)).transpose() {
-            // Nor is a call given to somebody else while it may run.
-            Err(error) => {
-                (rescuer.tell)(Event::Unsure { processor: &processor, error: &error });
-                continue;
-            }
-            Ok(hold) => hold.flatten(),
-        };
-        let Noted { begun, outcomes } = Noted::by(&processor, remains.as_ref());
-        let mut held = hold.as_ref().map(|hold| hold.jobs.clone()).unwrap_or_default();
-        let patience = if own.is_some() { PATIENCE_AT_WORK } else { PATIENCE };
-        let mut tokens = store.tokens_but(processor.id, &held)?;
-        let only_held = !held.is_empty() && tokens.is_empty();
-        tokens.push(token_of(&processor.is.folder));
-        if only_held && rescuer.held.contains(&processor.id) {
-            continue;
-        }
-        if !orphans::end(&tokens, patience) {
-            (rescuer.tell)(Event::NotRescued { processor: &processor, immune: None });
-            continue;
-        }
-        if let Some(immune) = remains.as_ref().and_then(DeadRunDir::immune) {
-            (rescuer.tell)(Event::NotRescued { processor: &processor, immune: Some(&immune) });
-            continue;
-        }
-        reached("leftovers ended");
-        if !only_held {
-            record(store, processor.id, &outcomes, rescuer)?;
-            held = put_back(store, &processor, (begun.as_deref(), &held), rescuer.tell)?;
-            others.rescued = true;
-        }
-        match hold.filter(|_| !held.is_empty()) {
-            Some(Hold { host, .. }) => {
-                rescuer.held.insert(processor.id);
-                (rescuer.tell)(Event::InHost { processor: &processor, host: host.pid, jobs: &held });
-            }
-            None => drop(remains.map(DeadRunDir::remove)),
-        }
     }
     Ok(others)
 }
 
-/// Puts back, in a copy of a store, what the original's processors ran when that was copied, and ends nothing of theirs. A
-/// processor that may have left something running in this place is for `asyncq process`.
+/// Why a processor was not taken over from.
+enum TakeOverError {
+    /// It cannot be told whether it lives, or what a host runs of it: its run directory may be another user's.
+    Unsure(std::io::Error),
+    /// The store failed.
+    Store(Error),
+}
+
+impl From<std::io::Error> for TakeOverError {
+    fn from(error: std::io::Error) -> TakeOverError {
+        TakeOverError::Unsure(error)
+    }
+}
+
+impl From<Error> for TakeOverError {
+    fn from(error: Error) -> TakeOverError {
+        TakeOverError::Store(error)
+    }
+}
+
+/// Takes over from a processor, if it is dead; says whether jobs of it were put back.
+fn take_over(store: &mut Store, processor: &Processor, rescuer: &mut Rescuer<'_, '_>) -> Result<bool, TakeOverError> {
+    let remains = match liveness(&store.run_folder(), &processor.is.folder)? {
+        Liveness::Alive => return Ok(false),
+        Liveness::NoRunDir if process_lives(&processor.is) && !processor.of_original => return Ok(false),
+        Liveness::NoRunDir => None,
+        Liveness::Dead(remains) => {
+            remains.give_space();
+            Some(remains)
+        }
+    };
+    // A copy of a store takes the jobs, and leaves alone what the original runs.
+    if runs_for_original(processor, remains.as_ref()) {
+        take_from_original(store, processor, remains, rescuer)?;
+        return Ok(true);
+    }
+    if let Some(barrier) = out_of_reach(processor, remains.as_ref(), rescuer.options) {
+        rescuer.reporter.tell(Event::OutOfReach { processor, barrier });
+        return Ok(false);
+    }
+    let hold = remains.as_ref().map(|remains| hold(remains, rescuer)).transpose()?.flatten();
+    let held = hold.as_ref().map(|hold| hold.jobs.clone()).unwrap_or_default();
+    let tokens = store.tokens_but(processor.id, &held)?;
+    let only_held = !held.is_empty() && tokens.is_empty();
+    if only_held && rescuer.held.contains(&processor.id) || !end_leftovers(processor, remains.as_ref(), tokens, rescuer)
+    {
+        return Ok(false);
+    }
+    reached("leftovers ended");
+    let held = if only_held {
+        held
+    } else {
+        let Noted { begun, outcomes } = Noted::by(processor, remains.as_ref());
+        record(store, processor.id, &outcomes, rescuer)?;
+        put_back(store, processor, (begun.as_deref(), &held), rescuer.reporter)?
+    };
+    match hold.filter(|_| !held.is_empty()) {
+        Some(Hold { host, .. }) => {
+            rescuer.held.insert(processor.id);
+            rescuer.reporter.tell(Event::InHost { processor, host: host.pid, jobs: &held });
+        }
+        None => drop(remains.map(DeadRunDir::remove)),
+    }
+    Ok(!only_held)
+}
+
+/// Ends all processes that carry one of the tokens, or that of the dead processor; reports where that is not possible.
+fn end_leftovers(
+    processor: &Processor,
+    remains: Option<&DeadRunDir>,
+    mut tokens: Vec<Token>,
+    rescuer: &mut Rescuer<'_, '_>,
+) -> bool {
+    tokens.push(token_of(&processor.is.folder));
+    let patience = if rescuer.own.is_some() { PATIENCE_AT_WORK } else { PATIENCE };
+    let ended = orphans::end(&tokens, patience);
+    let immune = remains.filter(|_| ended).and_then(DeadRunDir::immune);
+    if !ended || immune.is_some() {
+        rescuer.reporter.tell(Event::NotRescued { processor, immune: immune.as_ref() });
+    }
+    ended && immune.is_none()
+}
+
+/// Puts back, in a copy of a store, what the original's processors ran when it was copied. Ends nothing: a processor that may
+/// have left processes running here is for `asyncq process`.
 ///
 /// # Errors
 /// Whatever the store answers.
 pub fn rescue_copied(store: &mut Store, tell: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-    let (options, mut held, mut summary) = (ProcessOptions::default(), BTreeSet::new(), Summary::default());
-    let mut rescuer =
-        Rescuer { own: None, options: &options, idle: None, held: &mut held, summary: &mut summary, tell };
+    let (options, mut held, mut reporter) = (ProcessOptions::default(), BTreeSet::new(), Reporter::new(tell));
+    let mut rescuer = Rescuer { own: None, options: &options, idle: None, held: &mut held, reporter: &mut reporter };
     let run_folder = store.run_folder();
     for processor in store.processors()?.into_iter().filter(|it| it.of_original) {
         let remains = match liveness(&run_folder, &processor.is.folder) {
-            // Nobody is dead who is not proven to be.
+            // Only a lock proves a death.
             Ok(Liveness::Alive) | Err(_) => continue,
             Ok(Liveness::NoRunDir) => None,
             Ok(Liveness::Dead(remains)) => Some(remains),
@@ -171,7 +192,7 @@ pub fn rescue_copied(store: &mut Store, tell: &mut dyn FnMut(Event<'_>)) -> Resu
     Ok(())
 }
 
-/// Whether nothing that a processor ran for this store can be left, as it works for the store's original, elsewhere.
+/// Whether a processor works for the original of this store, elsewhere, so that it has left nothing here.
 fn runs_for_original(processor: &Processor, remains: Option<&DeadRunDir>) -> bool {
     let is_elsewhere = || !same_boot(&processor.is) || process(&processor.is) == Presence::There;
     processor.of_original && (remains.is_none() || is_elsewhere())
@@ -182,22 +203,22 @@ fn take_from_original(
     store: &mut Store,
     processor: &Processor,
     remains: Option<DeadRunDir>,
-    rescuer: &mut Rescuer<'_>,
+    rescuer: &mut Rescuer<'_, '_>,
 ) -> Result<()> {
     let Noted { begun, outcomes } = Noted::by(processor, remains.as_ref());
     record(store, processor.id, &outcomes, rescuer)?;
-    put_back(store, processor, (begun.as_deref(), &[]), rescuer.tell)?;
+    put_back(store, processor, (begun.as_deref(), &[]), rescuer.reporter)?;
     if let Some(remains) = remains {
         remains.remove();
     }
     Ok(())
 }
 
-/// What a processor has noted of its jobs.
+/// What a processor noted of its jobs.
 struct Noted {
-    /// Those that had begun, if that is known: after a power cut, or without its folder, all may have been running.
+    /// Those that had begun. `None` after a power cut, or without its run directory: then all may have been running.
     begun: Option<Vec<JobId>>,
-    /// What came of those that had ended.
+    /// Outcomes of those that had ended.
     outcomes: Vec<(JobId, Vec<u8>)>,
 }
 
@@ -209,14 +230,14 @@ impl Noted {
     }
 }
 
-/// What keeps jobs of a dead processor from being put back: the program that it drained into, which lives.
+/// A host that lives, and the jobs that may still run in it: they are not put back.
 struct Hold {
     host: Host,
     jobs: Vec<JobId>,
 }
 
-/// Looks whether a host may still run calls of a dead processor.
-fn hold(remains: &DeadRunDir, rescuer: &Rescuer<'_>) -> std::io::Result<Option<Hold>> {
+/// Looks whether a host still runs calls of a dead processor.
+fn hold(remains: &DeadRunDir, rescuer: &Rescuer<'_, '_>) -> std::io::Result<Option<Hold>> {
     let Some(host) = remains.host()? else { return Ok(None) };
     if rescuer.idle.as_ref() == Some(&host) {
         remains.forget_host()?;
@@ -229,8 +250,8 @@ fn hold(remains: &DeadRunDir, rescuer: &Rescuer<'_>) -> std::io::Result<Option<H
     Ok((!jobs.is_empty()).then_some(Hold { host, jobs }))
 }
 
-/// Why what it ran may still run where this process cannot see it, if so: as another user, or in another PID namespace.
-/// Nothing is left after the machine has been started anew.
+/// Why processes of a dead processor may run where this process cannot see them: as another user, or in another PID namespace.
+/// `None` where it can see all, and after a reboot.
 fn out_of_reach(dead: &Processor, remains: Option<&DeadRunDir>, options: &ProcessOptions) -> Option<Barrier> {
     let remains = remains.filter(|_| same_boot(&dead.is))?;
     match visibility(&dead.is) {
@@ -241,12 +262,12 @@ fn out_of_reach(dead: &Processor, remains: Option<&DeadRunDir>, options: &Proces
     remains.out_of_reach().ok().flatten().map(Barrier::User)
 }
 
-/// Records what the dead processor has noted, as it would have done itself.
+/// Records the outcomes that a dead processor noted.
 fn record(
     store: &mut Store,
     dead: ProcessorId,
     outcomes: &[(JobId, Vec<u8>)],
-    rescuer: &mut Rescuer<'_>,
+    rescuer: &mut Rescuer<'_, '_>,
 ) -> Result<()> {
     let notes = outcomes.iter().filter_map(|(job, text)| outcome_journal::read(dead, *job, text));
     let over: Vec<FinishedCall> = notes.map(FinishedCall::noted).collect::<Result<_>>()?;
@@ -256,33 +277,33 @@ fn record(
     let states = store.finish(&over.iter().map(|over| &over.finish).collect::<Vec<_>>())?;
     reached("outcomes recorded");
     for (over, state) in over.into_iter().zip(states) {
-        // The dead one may have recorded it after all.
+        // The dead processor may have recorded it before it died.
         if state.is_some() {
-            over.report(state, rescuer.summary, rescuer.tell);
+            rescuer.reporter.finished(over, state);
         }
     }
     Ok(())
 }
 
-/// Puts its jobs back but those that are held; gives those of them that are still there.
+/// Puts back the jobs of a dead processor, except for those that are held; gives the held ones that are still there.
 fn put_back(
     store: &mut Store,
     dead: &Processor,
     (begun, held): (Option<&[JobId]>, &[JobId]),
-    tell: &mut dyn FnMut(Event<'_>),
+    reporter: &mut Reporter<'_>,
 ) -> Result<Vec<JobId>> {
     let rescued = store.rescue_but(dead.id, begun, held)?;
     reached("processor rescued");
     if !rescued.jobs.is_empty() {
-        tell(Event::Rescued { processor: dead, jobs: &rescued.jobs });
+        reporter.tell(Event::Rescued { processor: dead, jobs: &rescued.jobs });
     }
     Ok(rescued.held)
 }
 
-/// How long what a job without a processor has left may take to end once it is killed.
+/// How long processes of a job without a processor may take to end once they are killed.
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Puts back what is `processing` and belongs to no processor, after ending what it may have left running; of the jobs
+/// Puts back jobs that are `processing` and belong to no processor, after ending what they may have left running. Of the jobs
 /// without a token only those that are `named`.
 ///
 /// # Errors
@@ -297,7 +318,7 @@ pub fn put_back_unowned(store: &mut Store, named: &[JobId]) -> Result<Vec<(JobId
     if jobs.is_empty() { Ok(Vec::new()) } else { store.put_back_unowned(&jobs) }
 }
 
-/// The same, and finds every job without a token: it looks through the whole store.
+/// The same, with every job without a token, for which it reads the whole store.
 ///
 /// # Errors
 /// Whatever the store answers.

@@ -1,4 +1,4 @@
-//! A service that a processor works for: how it was last seen, and what of it is to be told to the store.
+//! A service that a processor drains: its latest status, and what is to be recorded of it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::runner::Mark;
 use crate::runner::worker::EndedCall;
 use crate::store::ServiceStatus;
 
-/// A service as it was seen at a moment.
+/// The status of a service at a moment.
 pub(super) struct Snapshot {
     pub(super) status: ServiceStatus,
     at: Instant,
@@ -25,35 +25,35 @@ impl Snapshot {
         Snapshot { status, at: Instant::now() }
     }
 
-    /// How long from now until `due`; zero when that has passed.
+    /// Time from now until `due`; zero when it has passed.
     pub(super) fn until(&self, due: Timestamp) -> Duration {
         due.since(self.status.now).saturating_sub(self.at.elapsed())
     }
 
-    /// How long from now until the next call is due that is not ready yet, if there is one.
+    /// Time from now until the next delayed call is due, if there is one.
     pub(super) fn until_next(&self) -> Option<Duration> {
         self.status.next_due.map(|due| self.until(due))
     }
 }
 
-/// A service that a processor works for.
+/// A service that a processor drains.
 pub(super) struct ServiceState {
     pub(super) name: ServiceName,
     pub(super) snapshot: Snapshot,
     pub(super) speed: CallSpeed,
-    /// Calls that have ended, as the slots gave them back.
+    /// Calls that have ended in slots.
     done: VecDeque<EndedCall>,
-    /// Claims that were not run at all, and so are over as well; and outcomes that could not be recorded.
+    /// Claims that never ran, and outcomes that could not be recorded.
     unrun: Vec<FinishedCall>,
-    /// Claims that have not begun and are given back.
+    /// Claims that have not begun and are put back.
     returned: Vec<Fence>,
-    /// The same, for after a pause.
+    /// The same, to run after a pause.
     postponed: Vec<Fence>,
     /// When a call of it last began or ended.
     moved: Instant,
-    /// Whether calls were given back as the host had no room for them.
+    /// Whether calls were put back because the host had no room.
     pub(super) awaits_host: bool,
-    /// Whether it was told that its calls wait because it is paused.
+    /// Whether it was reported that its calls wait because it is paused.
     told_of_pause: bool,
 }
 
@@ -81,7 +81,7 @@ impl ServiceState {
         }
     }
 
-    /// Whether it is to be told, for the first time in this pause, that its calls wait for the end of it.
+    /// Whether to report now that its calls wait because it is paused: once in each pause.
     pub(super) fn pauses(&mut self) -> bool {
         let ServiceStatus { paused, ready, .. } = self.snapshot.status;
         self.told_of_pause &= paused;
@@ -89,22 +89,22 @@ impl ServiceState {
     }
 
     /// Whether there is something to record.
-    pub(super) fn has_news(&self) -> bool {
+    pub(super) fn has_pending(&self) -> bool {
         !self.done.is_empty() || !self.unrun.is_empty() || !self.returned.is_empty() || !self.postponed.is_empty()
     }
 
-    /// How many calls are over and not recorded.
+    /// How many calls have ended, or never ran, and are not recorded.
     pub(super) fn over(&self) -> usize {
         self.done.len() + self.unrun.len()
     }
 
-    /// How many came back from slots and are not recorded.
+    /// How many of them ended in slots.
     pub(super) fn ended(&self) -> usize {
         self.done.len()
     }
 
-    /// What is to be recorded, as much of it as one transaction may hold.
-    pub(super) fn news(&mut self) -> Result<Pending> {
+    /// What is to be recorded, as much as one transaction may hold.
+    pub(super) fn pending(&mut self) -> Result<Pending> {
         let over = finished::collect(&mut self.unrun, &mut self.done)?;
         Ok(Pending { over, ..self.returned() })
     }
@@ -128,7 +128,7 @@ impl ServiceState {
         self.moved = Instant::now();
     }
 
-    /// These claims were not run at all.
+    /// These claims never ran.
     pub(super) fn never_ran(&mut self, over: impl IntoIterator<Item = FinishedCall>) {
         self.unrun.extend(over);
     }
@@ -138,37 +138,37 @@ impl ServiceState {
         self.unrun.extend(claims.iter().map(|claim| FinishedCall::unrun(claim, &Outcome::Cancelled)));
     }
 
-    /// These have not begun and are given back.
+    /// These have not begun and are put back.
     pub(super) fn gives_back(&mut self, claims: &[Claim]) {
         self.returned.extend(claims.iter().map(|claim| claim.fence));
         if !claims.is_empty() {
-            self.speed.careful();
+            self.speed.forget();
         }
     }
 
-    /// This one could not begin for now, and is given back for after a pause.
+    /// This one cannot begin for now, and is put back to run after a pause.
     pub(super) fn postpones(&mut self, claim: &Claim) {
         self.postponed.push(claim.fence);
     }
 
-    /// What is to be given back, which is taken to do that.
+    /// Takes what is to be put back.
     pub(super) fn returned(&mut self) -> Pending {
         let (returned, postponed) = (std::mem::take(&mut self.returned), std::mem::take(&mut self.postponed));
         Pending { over: Vec::new(), returned, postponed }
     }
 
-    /// Forgets what it would give back: that is done by who comes next.
+    /// Puts nothing back: the next processor does.
     pub(super) fn gives_nothing_back(&mut self) {
         self.returned.clear();
         self.postponed.clear();
     }
 
-    /// Whether calls that wait for a slot have done so for as long, and nothing has moved.
+    /// Whether no call has begun or ended for this time.
     pub(super) fn is_stuck(&self, time: Duration) -> bool {
         self.done.is_empty() && self.moved.elapsed() >= time
     }
 
-    /// Takes the next outcome alone; those that could not be recorded before are taken on `all`.
+    /// Takes the calls that have ended; with `all`, also those that could not be recorded before.
     pub(super) fn outcomes(&mut self, all: bool) -> Result<Vec<FinishedCall>> {
         let mut over = if all { std::mem::take(&mut self.unrun) } else { Vec::new() };
         while let Some(done) = self.done.pop_front() {
@@ -177,12 +177,12 @@ impl ServiceState {
         Ok(over)
     }
 
-    /// What is over and not recorded.
+    /// Calls that are not recorded.
     pub(super) fn unrecorded(&self) -> impl Iterator<Item = Unrecorded<'_>> {
         let unrun = self.unrun.iter().map(|over| (over.finish.fence.job, over.mark.as_ref()));
         unrun.chain(self.done.iter().map(|done| (done.claim.fence.job, done.mark.as_ref())))
     }
 }
 
-/// The job of a call that is over, and what says that it had begun.
+/// The job of a call that is not recorded, and the mark that says that it had begun.
 pub(super) type Unrecorded<'a> = (JobId, Option<&'a Mark>);

@@ -1,62 +1,123 @@
-//! What stops the slots of a processor from another thread.
+//! Stopping a processor: the signals that ask for it, and what they do to its slots, whatever the loop is waiting for.
 
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use super::dispatch_queue::DispatchQueue;
-use super::slots::{Common, Shared};
+use super::events::{EventQueue, LoopEvent};
 use super::worker_pool::WorkerPool;
+use crate::runner::process::signals::die;
 use crate::runner::{Orphans, SkipWait, Stop};
 
-/// Stops all slots, whatever their owner is waiting for.
-pub(super) struct StopHandle {
-    queue: Arc<DispatchQueue>,
-    orphans: Arc<Orphans>,
-    /// Not kept from going with the slots: what they print is waited for when nobody can print any more.
-    workers: Weak<WorkerPool>,
-    hurry: SkipWait,
+/// Signals that follow each other within this time count as one: a signal to a whole process group, or to all programs of
+/// a name, arrives several times.
+const ONE_SIGNAL: Duration = Duration::from_millis(200);
+
+/// Counts the signals to stop, and stops the slots.
+#[derive(Clone)]
+pub(super) struct Shutdown(Arc<ShutdownState>);
+
+struct ShutdownState {
+    signals: AtomicUsize,
+    latest: Mutex<Option<Instant>>,
+    supervisor_died: AtomicBool,
+    targets: OnceLock<StopTargets>,
+    events: Arc<EventQueue>,
 }
 
-impl StopHandle {
-    /// The brake of slots that have this in common.
-    pub(super) fn of(shared: &Shared) -> StopHandle {
-        let Common { around, forwarder, workers, .. } = &shared.common;
-        StopHandle {
-            queue: Arc::clone(&shared.queue),
-            orphans: Arc::clone(&around.orphans),
-            workers: Arc::downgrade(workers),
-            hurry: forwarder.hurry(),
+/// What is stopped.
+pub(super) struct StopTargets {
+    pub(super) queue: Arc<DispatchQueue>,
+    pub(super) orphans: Arc<Orphans>,
+    /// Weak, so that the pool ends with the slots: what workers print is waited for once nobody can print.
+    pub(super) workers: Weak<WorkerPool>,
+    pub(super) skip_wait: SkipWait,
+}
+
+impl Shutdown {
+    /// No signal yet; `events` wakes the loop at each one.
+    pub(super) fn new(events: Arc<EventQueue>) -> Shutdown {
+        let (signals, latest) = (AtomicUsize::new(0), Mutex::default());
+        let (supervisor_died, targets) = (AtomicBool::new(false), OnceLock::new());
+        Shutdown(Arc::new(ShutdownState { signals, latest, supervisor_died, targets, events }))
+    }
+
+    /// From now on, signals reach the slots themselves, because the loop may be waiting for the store.
+    pub(super) fn connect(&self, targets: StopTargets) {
+        if self.0.targets.set(targets).is_ok() {
+            self.obey();
         }
     }
 
-    /// Lets nobody who does not read what functions have printed keep the processor from ending.
-    pub(super) fn hurry(&self) {
-        self.hurry.up();
+    fn obey(&self) {
+        match self.signals() {
+            0 => {}
+            1 => self.stop(Stop::No),
+            2 => self.stop(Stop::Interrupt),
+            _ => self.stop(Stop::Kill),
+        }
+        if self.signals() > 1
+            && let Some(targets) = self.0.targets.get()
+        {
+            targets.skip_wait.up();
+        }
     }
 
-    /// Lets nothing begin any more, and asks what is running to end, unless that is [`Stop::No`].
-    pub(super) fn pull(&self, how: Stop) {
+    /// How many signals have arrived.
+    pub(super) fn signals(&self) -> usize {
+        self.0.signals.load(Ordering::SeqCst)
+    }
+
+    /// A signal to stop has arrived.
+    pub(super) fn signal(&self) {
+        let mut latest = self.0.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if latest.is_some_and(|latest| latest.elapsed() < ONE_SIGNAL) {
+            return;
+        }
+        *latest = Some(Instant::now());
+        self.0.signals.fetch_add(1, Ordering::SeqCst);
+        self.obey();
+        self.0.events.send(LoopEvent::Stop);
+    }
+
+    /// Lets no call begin, and asks the running ones to end, unless `how` is [`Stop::No`].
+    pub(super) fn stop(&self, how: Stop) {
+        let Some(StopTargets { queue, orphans, .. }) = self.0.targets.get() else { return };
         if how == Stop::Kill {
-            self.orphans.leave_immune();
+            orphans.leave_immune();
         }
-        let mut work = self.queue.work();
-        work.halted = true;
-        work.wake_workers();
+        let mut state = queue.state();
+        state.halted = true;
+        state.wake_workers();
         if how != Stop::No {
-            work.stop(how);
+            state.stop(how);
         }
     }
 
-    /// Ends everything at once and returns when nothing is left.
-    pub(super) fn end_everything(&self) {
-        self.pull(Stop::Kill);
-        let mut work = self.queue.work();
-        while work.running() > 0 {
-            work = self.queue.wait(work);
+    /// The supervisor has died, and this process follows it: a kill of one is meant for both. All running calls end, and a
+    /// rescuer finds them as those of a dead processor.
+    pub(super) fn supervisor_died(&self) {
+        self.0.supervisor_died.store(true, Ordering::SeqCst);
+        if let Some(StopTargets { queue, orphans, workers, .. }) = self.0.targets.get() {
+            self.stop(Stop::Kill);
+            let mut state = queue.state();
+            while state.running() > 0 {
+                state = queue.wait(state);
+            }
+            drop(state);
+            if let Some(workers) = workers.upgrade() {
+                workers.kill();
+            }
+            orphans.end();
         }
-        drop(work);
-        if let Some(workers) = self.workers.upgrade() {
-            workers.kill();
+        die();
+    }
+
+    /// Does not return once the supervisor has died: calls that end after that have no outcome.
+    pub(super) fn park_if_supervisor_died(&self) {
+        while self.0.supervisor_died.load(Ordering::SeqCst) {
+            std::thread::park();
         }
-        self.orphans.end();
     }
 }

@@ -1,11 +1,7 @@
-//! The slots of a processor: threads that run one call after another, or feed a worker, without waiting for the store in
-//! between.
+//! The slots of a processor: threads that run one call after another, or feed a worker, without waiting for the store.
 //!
-//! Invariant: at most as many calls of commands again as can run have ended without their outcome being recorded or noted;
-//! which calls have begun is marked, before they do and until that is done, where a rescuer finds it, and what came of them is
-//! noted there.
-
-mod slot;
+//! Invariant: at most one command call per slot has ended with its outcome neither in the store nor in the journal. Each call
+//! is marked before it begins, until its outcome is recorded, where a rescuer finds the mark.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,65 +9,42 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::STACK_OF_A_FEEDER;
-use super::dispatch_queue::{DispatchQueue, SlotState};
-use super::events::EventQueue;
+use super::dispatch_queue::SlotState;
 use super::host;
 use super::prefetch::Load;
-use super::shutdown::StopHandle;
-use super::worker_pool::WorkerPool;
+use super::shared::{STACK, Shared};
+use super::shutdown::StopTargets;
+use super::slot::Slot;
 use crate::domain::job::{Claim, Fence};
 use crate::domain::service::ServiceName;
 use crate::error::Result;
 use crate::runner::process::fds;
 use crate::runner::system_error::io_error;
 use crate::runner::worker::host_session::HostSession;
-use crate::runner::{Forwarder, Mark, Marks, StopSwitch, Surroundings};
+use crate::runner::{Mark, StopSwitch};
 
-/// What all calls of a processor have in common.
-pub(super) struct Common {
-    pub(super) around: Surroundings,
-    pub(super) marks: Arc<Marks>,
-    pub(super) forwarder: Arc<Forwarder>,
-    pub(super) workers: Arc<WorkerPool>,
-}
-
-/// All slots of a processor; they end when this is dropped.
+/// All slots of a processor; their threads end when this is dropped.
 pub(super) struct Slots {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     /// How many there can be.
     most: usize,
-    /// How many calls of each service were handed in and did not come back yet, and the bytes of their arguments.
+    /// Calls of each service that were handed in and have not come back, and the bytes of their arguments.
     held: BTreeMap<ServiceName, (usize, usize)>,
     /// Feeds the host, if there is one.
     host: Option<JoinHandle<()>>,
-    /// How many of those held are left behind.
+    /// How many of them are left behind.
     left: usize,
 }
 
-/// What all slots have in common.
-pub(super) struct Shared {
-    pub(super) common: Common,
-    pub(super) events: Arc<EventQueue>,
-    pub(super) queue: Arc<DispatchQueue>,
-}
-
 impl Slots {
-    /// No slots yet; they tell `events` when a call has ended.
-    pub(super) fn new(common: Common, events: Arc<EventQueue>) -> Slots {
-        let shared = Shared { common, events, queue: Arc::new(DispatchQueue::new()) };
-        Slots {
-            shared: Arc::new(shared),
-            threads: Vec::new(),
-            most: fds::functions_at_once(),
-            held: BTreeMap::new(),
-            host: None,
-            left: 0,
-        }
+    /// No slots yet.
+    pub(super) fn new(shared: Shared) -> Slots {
+        let (shared, most) = (Arc::new(shared), fds::functions_at_once());
+        Slots { shared, threads: Vec::new(), most, held: BTreeMap::new(), host: None, left: 0 }
     }
 
-    /// Runs in this host from now on what it can run.
+    /// Runs in this host, from now on, the functions that it has.
     pub(super) fn use_host(&mut self, hosted: HostSession) -> Result<()> {
         let fail = |error| io_error("cannot speak to the host", &error);
         self.host = Some(host::feed(&self.shared, hosted).map_err(fail)?);
@@ -80,17 +53,17 @@ impl Slots {
 
     /// Whether a call waits for the host, and would while that has no room.
     pub(super) fn waits_for_host(&self, claim: &Claim) -> bool {
-        let work = self.shared.queue.work();
-        work.host_is_full() && work.is_hosted(claim)
+        let state = self.shared.queue.state();
+        state.host_is_full() && state.is_hosted(claim)
     }
 
     /// Whether the host can take no more calls now.
     pub(super) fn host_is_full(&self) -> bool {
-        self.host.is_some() && self.shared.queue.work().host_is_full()
+        self.host.is_some() && self.shared.queue.state().host_is_full()
     }
 
-    /// Notes that so many calls are left to a host, or to processes that may not be ended: they count as running for others, and
-    /// nothing comes of them here.
+    /// Notes that calls are left to a host, or to processes that cannot be ended. For other processors they still run; here they
+    /// have no outcome.
     pub(super) fn leave(&mut self, count: usize) {
         self.left += count;
     }
@@ -100,12 +73,12 @@ impl Slots {
         self.left
     }
 
-    /// How many calls were claimed and are not over yet, nor left behind.
+    /// How many calls were claimed and have neither ended nor been left behind.
     pub(super) fn open(&self) -> usize {
         self.held() - self.left
     }
 
-    /// How many calls were claimed and are not over yet.
+    /// How many calls were claimed and have not ended.
     fn held(&self) -> usize {
         self.held.values().map(|(count, _)| count).sum()
     }
@@ -118,17 +91,17 @@ impl Slots {
 
     /// How many calls run.
     pub(super) fn running(&self) -> usize {
-        self.shared.queue.work().running()
+        self.shared.queue.state().running()
     }
 
     /// How many calls of a service run.
     pub(super) fn running_of(&self, service: &ServiceName) -> usize {
-        self.shared.queue.work().running_of(service)
+        self.shared.queue.state().running_of(service)
     }
 
     /// How many calls of a service were handed in, have not begun, and do not only wait until their worker has started.
     pub(super) fn stranded_of(&self, service: &ServiceName) -> usize {
-        self.shared.queue.work().stranded_of(service)
+        self.shared.queue.state().stranded_of(service)
     }
 
     /// Hands in valid claims of a service, and says how many of its calls may run at once from now on.
@@ -139,10 +112,10 @@ impl Slots {
         let held = self.held.entry(service.clone()).or_default();
         held.0 += claims.len();
         held.1 += claims.iter().map(Claim::bytes).sum::<usize>();
-        let mut work = self.shared.queue.work();
-        work.add(service, claims, width);
-        let useful = work.useful_slots();
-        drop(work);
+        let mut state = self.shared.queue.state();
+        state.add(service, claims, width);
+        let useful = state.useful_slots();
+        drop(state);
         while self.threads.len() < useful.min(self.most) {
             match self.add() {
                 // Fewer slots than there could be are enough.
@@ -150,18 +123,18 @@ impl Slots {
                 added => added?,
             }
         }
-        self.shared.queue.tell();
+        self.shared.queue.notify();
         Ok(())
     }
 
     /// Whether calls share the output, from now on.
     pub(super) fn share_output(&self, whole_lines: bool) {
-        self.shared.queue.work().whole_lines = whole_lines;
+        self.shared.queue.state().whole_lines = whole_lines;
     }
 
     /// Takes back what has not begun and is asked for.
     pub(super) fn take_back(&mut self, which: impl Fn(&Claim) -> bool) -> Vec<Claim> {
-        let taken = self.shared.queue.work().take_out(which);
+        let taken = self.shared.queue.state().take_out(which);
         self.came_back(&taken);
         taken
     }
@@ -178,49 +151,49 @@ impl Slots {
 
     /// Asks one attempt to end, if it is running.
     pub(super) fn cancel(&self, which: Fence) {
-        self.shared.queue.work().cancel(which);
+        self.shared.queue.state().cancel(which);
     }
 
     /// Forgets that a call has begun.
     pub(super) fn forget(&self, mark: &Mark) {
-        self.shared.common.marks.clear(mark);
+        self.shared.marks.clear(mark);
     }
 
     /// Notes that the outcome of a call is recorded.
     pub(super) fn recorded(&self, service: &ServiceName, mark: &Mark) {
         self.forget(mark);
         if mark.awaited {
-            self.shared.queue.work().recorded(service);
-            self.shared.queue.tell();
+            self.shared.queue.state().recorded(service);
+            self.shared.queue.notify();
         }
     }
 
     /// Ends the workers that have been idle for long enough.
     pub(super) fn retire_idle(&self) {
-        self.shared.common.workers.retire_idle();
+        self.shared.workers.retire_idle();
     }
 
     /// When the next worker has been idle for long enough.
     pub(super) fn next_retirement(&self) -> Option<Duration> {
-        self.shared.common.workers.next_end()
+        self.shared.workers.next_end()
     }
 
-    /// What stops them, for another thread.
-    pub(super) fn stop_handle(&self) -> StopHandle {
-        StopHandle::of(&self.shared)
+    /// What a shutdown stops.
+    pub(super) fn stop_targets(&self) -> StopTargets {
+        self.shared.stop_targets()
     }
 
     fn add(&mut self) -> io::Result<()> {
         let control = Arc::new(StopSwitch::new()?);
         let slot = self.threads.len();
-        self.shared.queue.work().slots.push(SlotState::new(Arc::clone(&control)));
+        self.shared.queue.state().slots.push(SlotState::new(Arc::clone(&control)));
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new()
             .name(format!("slot {}", slot + 1))
-            .stack_size(STACK_OF_A_FEEDER)
-            .spawn(move || shared.run(slot, &control));
+            .stack_size(STACK)
+            .spawn(move || Slot { shared: &shared, number: slot, control: &control }.run());
         if thread.is_err() {
-            self.shared.queue.work().slots.pop();
+            self.shared.queue.state().slots.pop();
         }
         self.threads.push(thread?);
         Ok(())
@@ -229,16 +202,16 @@ impl Slots {
 
 impl Drop for Slots {
     fn drop(&mut self) {
-        let mut work = self.shared.queue.work();
-        work.closed = true;
-        // One that just starts, for a call that was cancelled, is not waited for.
-        work.wake_workers();
-        work.call_host();
-        drop(work);
-        self.shared.queue.tell();
+        let mut state = self.shared.queue.state();
+        state.closed = true;
+        // A worker that is starting for a cancelled call is not waited for.
+        state.wake_workers();
+        state.call_host();
+        drop(state);
+        self.shared.queue.notify();
         for thread in self.threads.drain(..).chain(self.host.take()) {
             let _ = thread.join();
         }
-        self.shared.common.workers.end();
+        self.shared.workers.end();
     }
 }

@@ -1,4 +1,4 @@
-//! The workers of a processor that have nothing to do, those that are on their way out, and those that cannot be started.
+//! Workers that no slot feeds: idle ones, and those that are ending. Also remembers which could not be started.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -13,18 +13,18 @@ use crate::runner::process::fds;
 use crate::runner::worker::Worker;
 use crate::runner::{Forwarder, Output, StartFailure, StopSwitch, Surroundings};
 
-/// How long not to try again to start what cannot be started: less than the shortest pause of a call that could not be
-/// started, so that each of its tries is a new one.
-const BROKEN: Duration = Duration::from_millis(500);
+/// How long a failed start counts for other calls: less than the shortest pause of a call that could not be started, so that
+/// each attempt tries again.
+const REMEMBERED: Duration = Duration::from_millis(500);
 
-/// How much stack a thread needs that waits for a worker's end.
+/// Stack of a thread that waits for the end of a worker, in bytes.
 const STACK: usize = 128 * 1024;
 
 /// The workers that no slot feeds.
 pub(super) struct WorkerPool {
-    shelf: Mutex<PoolState>,
+    state: Mutex<PoolState>,
     forwarder: Arc<Forwarder>,
-    /// With what the tokens of all of them begin, so that whoever comes after this processor finds them.
+    /// All their tokens begin with this, so that a rescuer finds them.
     token: Token,
 }
 
@@ -43,12 +43,12 @@ struct StartFailed {
 }
 
 impl WorkerPool {
-    /// None yet.
+    /// An empty pool.
     pub(super) fn new(forwarder: Arc<Forwarder>, token: Token) -> WorkerPool {
-        WorkerPool { shelf: Mutex::default(), forwarder, token }
+        WorkerPool { state: Mutex::default(), forwarder, token }
     }
 
-    /// Starts the worker for a claim; notes where that is not possible.
+    /// Starts the worker for a claim; remembers a failure.
     pub(super) fn start(
         &self,
         claim: &Claim,
@@ -57,113 +57,113 @@ impl WorkerPool {
     ) -> Result<Box<Worker>, StartFailure> {
         let no_token = |error: Error| StartFailure::Unable(Failure::new(FailureKind::CannotRun, error.to_string()));
         let token = new_token().map_err(no_token)?;
-        Worker::start(claim, &token.inside(&self.token), around, control).map(Box::new).inspect_err(|hitch| {
-            if let StartFailure::Unable(failure) | StartFailure::Unfit(failure) = hitch {
-                self.broke(&claim.definition, claim.site(), failure);
+        Worker::start(claim, &token.inside(&self.token), around, control).map(Box::new).inspect_err(|error| {
+            if let StartFailure::Unable(failure) | StartFailure::Unfit(failure) = error {
+                self.note_start_failure(&claim.definition, claim.site(), failure);
             }
         })
     }
 
     /// An idle worker that runs the function of a claim.
     pub(super) fn take(&self, claim: &Claim) -> Option<Box<Worker>> {
-        let mut shelf = self.shelf();
-        while let Some(place) = shelf.idle.iter().position(|(_, worker)| worker.is_superseded_by(claim)) {
-            let (_, worker) = shelf.idle.remove(place);
-            self.let_go(&mut shelf, worker);
+        let mut state = self.state();
+        while let Some(place) = state.idle.iter().position(|(_, worker)| worker.is_superseded_by(claim)) {
+            let (_, worker) = state.idle.remove(place);
+            self.let_go(&mut state, worker);
         }
         loop {
             // The latest one: the others may go.
-            let place = shelf.idle.iter().rposition(|(_, worker)| worker.runs(claim))?;
-            let (_, mut worker) = shelf.idle.remove(place);
+            let place = state.idle.iter().rposition(|(_, worker)| worker.runs(claim))?;
+            let (_, mut worker) = state.idle.remove(place);
             if worker.lives() && !worker.is_outdated() {
                 return Some(worker);
             }
-            self.let_go(&mut shelf, worker);
+            self.let_go(&mut state, worker);
         }
     }
 
-    /// Keeps a worker that has nothing to do; if there are too many, the one goes that has been idle for longest.
+    /// Keeps an idle worker. If there are too many, ends the one that was idle for longest.
     pub(super) fn put(&self, worker: Box<Worker>) {
-        let mut shelf = self.shelf();
-        shelf.idle.push((Instant::now(), worker));
-        if shelf.idle.len() > fds::functions_at_once() {
-            let (_, oldest) = shelf.idle.remove(0);
-            self.let_go(&mut shelf, oldest);
+        let mut state = self.state();
+        state.idle.push((Instant::now(), worker));
+        if state.idle.len() > fds::functions_at_once() {
+            let (_, oldest) = state.idle.remove(0);
+            self.let_go(&mut state, oldest);
         }
     }
 
-    /// Ends a worker, in a thread of its own.
+    /// Ends a worker, in its own thread.
     pub(super) fn retire(&self, worker: Box<Worker>) {
-        self.let_go(&mut self.shelf(), worker);
+        self.let_go(&mut self.state(), worker);
     }
 
-    /// Ends those that have been idle for long enough.
+    /// Ends workers that were idle for long enough.
     pub(super) fn retire_idle(&self) {
-        let mut shelf = self.shelf();
-        let idle = std::mem::take(&mut shelf.idle);
+        let mut state = self.state();
+        let idle = std::mem::take(&mut state.idle);
         for (since, worker) in idle {
             if since.elapsed() >= worker.idle() || !worker.lives() {
-                self.let_go(&mut shelf, worker);
+                self.let_go(&mut state, worker);
             } else {
-                shelf.idle.push((since, worker));
+                state.idle.push((since, worker));
             }
         }
-        shelf.leaving.retain(|thread| !thread.is_finished());
+        state.leaving.retain(|thread| !thread.is_finished());
     }
 
-    /// When the next one has been idle for long enough.
+    /// Time until the next worker was idle for long enough.
     pub(super) fn next_end(&self) -> Option<Duration> {
-        let shelf = self.shelf();
-        shelf.idle.iter().map(|(since, worker)| worker.idle().saturating_sub(since.elapsed())).min()
+        let state = self.state();
+        state.idle.iter().map(|(since, worker)| worker.idle().saturating_sub(since.elapsed())).min()
     }
 
-    /// Ends all of them, and waits until they are gone.
+    /// Ends all workers, and waits until they have ended.
     pub(super) fn end(&self) {
-        let mut shelf = self.shelf();
-        let idle = std::mem::take(&mut shelf.idle);
+        let mut state = self.state();
+        let idle = std::mem::take(&mut state.idle);
         for (_, worker) in idle {
-            self.let_go(&mut shelf, worker);
+            self.let_go(&mut state, worker);
         }
-        let leaving = std::mem::take(&mut shelf.leaving);
-        drop(shelf);
+        let leaving = std::mem::take(&mut state.leaving);
+        drop(state);
         for thread in leaving {
             let _ = thread.join();
         }
     }
 
-    /// Ends all that are idle, at once.
+    /// Kills all idle workers.
     pub(super) fn kill(&self) {
-        let idle = std::mem::take(&mut self.shelf().idle);
+        let idle = std::mem::take(&mut self.state().idle);
         for (_, worker) in idle {
             worker.kill();
         }
     }
 
-    fn let_go(&self, shelf: &mut PoolState, worker: Box<Worker>) {
+    fn let_go(&self, state: &mut PoolState, worker: Box<Worker>) {
         worker.close();
         let forwarder = Arc::clone(&self.forwarder);
         let end = move || worker.end(Output { forwarder: &forwarder, whole_lines: true });
-        let thread = std::thread::Builder::new().name("worker's end".to_owned()).stack_size(STACK).spawn(end);
-        // Without a thread it was dropped, and has read the end of its line; what is left of it ends with this processor.
-        shelf.leaving.extend(thread);
+        let thread = std::thread::Builder::new().name("worker end".to_owned()).stack_size(STACK).spawn(end);
+        // Without a thread the worker is dropped: it reads the end of its input, and its processes end with this processor.
+        state.leaving.extend(thread);
     }
 
-    /// Why the worker for a claim cannot be started, if that was tried a short time ago.
-    pub(super) fn flaw(&self, claim: &Claim) -> Option<Failure> {
-        let mut shelf = self.shelf();
-        shelf.start_failures.retain(|failed| failed.since.elapsed() < BROKEN);
+    /// Why the worker for a claim cannot be started, if that was tried a moment ago.
+    pub(super) fn start_failure(&self, claim: &Claim) -> Option<Failure> {
+        let mut state = self.state();
+        state.start_failures.retain(|failed| failed.since.elapsed() < REMEMBERED);
         let is_of =
             |failed: &&StartFailed| failed.definition.shares_worker(&failed.site, &claim.definition, claim.site());
-        shelf.start_failures.iter().find(is_of).map(|failed| failed.failure.clone())
+        state.start_failures.iter().find(is_of).map(|failed| failed.failure.clone())
     }
 
     /// Notes that the worker of a definition cannot be started in a site.
-    pub(super) fn broke(&self, definition: &Arc<Definition>, site: &str, failure: &Failure) {
+    pub(super) fn note_start_failure(&self, definition: &Arc<Definition>, site: &str, failure: &Failure) {
         let (definition, site, failure) = (Arc::clone(definition), site.to_owned(), failure.clone());
-        self.shelf().start_failures.push(StartFailed { definition, site, failure, since: Instant::now() });
+        self.state().start_failures.push(StartFailed { definition, site, failure, since: Instant::now() });
     }
 
-    fn shelf(&self) -> MutexGuard<'_, PoolState> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, PoolState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

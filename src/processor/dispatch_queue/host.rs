@@ -1,4 +1,4 @@
-//! The calls on the board that run in a host, the program which has started this processor to drain into itself.
+//! Calls that run in a host: the program that has started this processor to drain into itself.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ pub(in super::super) struct HostState {
     functions: Vec<String>,
     /// How many calls it runs at once.
     at_once: usize,
-    /// The calls that it has, and the lanes to which they belong.
+    /// Its calls, and the index of the service of each.
     calls: Vec<(Fence, usize)>,
-    /// Whether one that a crash was charged to is among them.
-    suspect: bool,
-    /// Those that are to be cancelled.
+    /// Whether one of them was charged with a crash before.
+    crashed_before: bool,
+    /// Calls that it is to cancel.
     cancels: Vec<Fence>,
-    /// What makes who feeds it look here.
+    /// Makes the thread that feeds it look at the queue.
     pub(in super::super) control: Arc<StopSwitch>,
 }
 
@@ -26,7 +26,7 @@ impl HostState {
     /// A host without calls.
     pub(in super::super) fn new(functions: &[String], at_once: usize, control: Arc<StopSwitch>) -> HostState {
         let (calls, cancels) = (Vec::new(), Vec::new());
-        HostState { functions: functions.to_vec(), at_once, calls, suspect: false, cancels, control }
+        HostState { functions: functions.to_vec(), at_once, calls, crashed_before: false, cancels, control }
     }
 
     fn free(&self) -> usize {
@@ -43,7 +43,7 @@ impl QueueState {
         self.host.as_ref().is_some_and(has)
     }
 
-    /// Whether the host can take no more calls now.
+    /// Whether the host can take no further call now.
     pub(in super::super) fn host_is_full(&self) -> bool {
         self.host.as_ref().is_some_and(|host| host.free() == 0)
     }
@@ -53,52 +53,52 @@ impl QueueState {
         self.host.as_ref().map_or(0, |host| host.calls.len())
     }
 
-    /// How many of them belong to a lane.
+    /// How many of them are of a service.
     pub(super) fn hosted_of(&self, lane: usize) -> usize {
         let calls = self.host.iter().flat_map(|host| &host.calls);
         calls.filter(|(_, of)| *of == lane).count()
     }
 
-    /// Makes who feeds the host look here.
+    /// Wakes the thread that feeds the host, to look at the queue again.
     pub(in super::super) fn call_host(&self) {
         if let Some(host) = &self.host {
             host.control.wake_up();
         }
     }
 
-    /// The first call of a lane that waits and does not run in the host.
+    /// The first waiting call of a service that does not run in the host.
     pub(super) fn first_for_slots(&self, lane: usize) -> Option<usize> {
         self.services[lane].waiting.iter().position(|claim| !self.is_hosted(claim))
     }
 
-    /// Whether a call may begin in a slot that stands behind so many which run in the host: those that can begin there come
+    /// Whether a call may begin in a slot although `hosted` calls for the host come before it: those that can begin there go
     /// first.
     pub(super) fn has_room_behind_hosted(&self, lane: usize, hosted: usize) -> bool {
         let before = self.host.as_ref().map_or(0, |host| hosted.min(host.free()));
         self.room(lane) > before
     }
 
-    /// Takes the next call for the host, if one may begin: one that a crash was charged to has the host for itself.
+    /// Takes the next call for the host, if one may begin. A call that was charged with a crash runs alone there.
     pub(in super::super) fn pick_hosted(&mut self) -> Option<Claim> {
         let host = self.host.as_ref().filter(|host| host.free() > 0)?;
         let count = self.services.len();
         let (lane, place) = (0..count).map(|step| (self.turn + step) % count).find_map(|lane| {
             let waiting = &self.services[lane].waiting;
             let place = waiting.iter().position(|claim| self.is_hosted(claim))?;
-            let alone = host.suspect || waiting[place].before.crashes > 0;
-            // Those before it are for slots.
+            let alone = host.crashed_before || waiting[place].before.crashes > 0;
+            // The calls before it are for slots.
             let may = self.room(lane) > place && (host.calls.is_empty() || !alone);
             may.then_some((lane, place))
         })?;
         let claim = self.services[lane].waiting.remove(place)?;
         self.turn = lane + 1;
         let host = self.host.as_mut()?;
-        host.suspect = claim.before.crashes > 0;
+        host.crashed_before = claim.before.crashes > 0;
         host.calls.push((claim.fence, lane));
         Some(claim)
     }
 
-    /// The host has a call no more.
+    /// Takes a call from the host.
     pub(in super::super) fn release_hosted(&mut self, fence: Fence) {
         if let Some(host) = &mut self.host {
             host.calls.retain(|(which, _)| *which != fence);
@@ -115,12 +115,12 @@ impl QueueState {
         }
     }
 
-    /// The calls in the host that are to be cancelled, each told once.
+    /// Calls that the host is to cancel, each of them once.
     pub(in super::super) fn hosted_to_cancel(&mut self) -> Vec<Fence> {
         self.host.as_mut().map(|host| std::mem::take(&mut host.cancels)).unwrap_or_default()
     }
 
-    /// Nothing runs in the host any more, nor anywhere: what runs elsewhere ends, and nothing begins.
+    /// The host is lost: calls that run elsewhere end, and none begins.
     pub(in super::super) fn lose_host(&mut self) {
         self.host = None;
         self.halted = true;

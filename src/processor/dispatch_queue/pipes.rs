@@ -1,37 +1,36 @@
-//! Which calls wait in the pipe of a worker, behind the one that it runs, and which wait on the board for whoever is free first.
+//! Which calls are sent to a worker that still runs one, and which wait in the queue for the first free slot.
 //!
-//! Invariant: no call waits in a pipe while another slot has nothing to do and could run it, but for those which the worker
-//! has read ahead: of these there are few where calls take long.
+//! Invariant: no call waits behind another one in a worker while an idle slot could run it, except for calls that the worker
+//! has already read. Where calls take long, these are few.
 
 use super::{QueueState, ServiceQueue, SlotState};
 use crate::domain::job::Claim;
 use crate::runner::worker::SendLimits;
 
 impl QueueState {
-    /// Takes the next call for the worker that a slot feeds, and which has so much room.
+    /// Takes the next call for the worker of a slot, within the limits of what to send it.
     pub(in super::super) fn pick_more(
         &mut self,
         slot: usize,
         worker: impl Fn(&Claim) -> bool,
         room: SendLimits,
     ) -> Option<Claim> {
-        let seat = &self.slots[slot];
-        let lane = seat.lane;
+        let state = &self.slots[slot];
+        let lane = state.lane;
         let place = self.first_for_slots(lane)?;
         let next = &self.services[lane].waiting[place];
-        let alone = seat.suspect || next.before.crashes > 0;
-        // In the pipe of a worker which runs one after another, a call takes no slot of its own.
-        let in_turn = room.at_once == 1 && !seat.fences.is_empty();
+        let alone = state.crashed_before || next.before.crashes > 0;
+        // A call that waits in a worker which runs one after another takes no slot of its own.
+        let in_turn = room.at_once == 1 && !state.fences.is_empty();
         let may = if in_turn { self.may_wait(slot, room) } else { self.has_room(lane) };
-        if alone && !seat.fences.is_empty() || !may || !worker(next) {
+        if alone && !state.fences.is_empty() || !may || !worker(next) {
             return None;
         }
         self.take(slot, lane, place)
     }
 
-    /// Whether one more call may wait in the pipe of a worker: not while another slot could run it, nor where the workers of
-    /// other slots would have none for that. So they wait here, for whoever is first, but for as many as a worker needs to have
-    /// no pause.
+    /// Whether one more call may wait in the worker of a slot: not while another slot could run it, nor where the workers of
+    /// other slots would lack calls. Calls stay in the queue, except for those that a worker needs to go on without a pause.
     fn may_wait(&self, slot: usize, room: SendLimits) -> bool {
         let SlotState { lane, ref fences, .. } = self.slots[slot];
         if !self.is_open() || self.has_room(lane) {
@@ -41,18 +40,18 @@ impl QueueState {
         if *width <= 1 {
             return true;
         }
-        let in_pipes: usize = self.slots.iter().filter(|seat| seat.lane == lane).map(|seat| seat.fences.len()).sum();
+        let in_pipes: usize = self.slots.iter().filter(|slot| slot.lane == lane).map(|slot| slot.fences.len()).sum();
         fences.len() <= room.ahead && (room.are_tiny || fences.len() < (waiting.len() + in_pipes).div_ceil(*width))
     }
 
-    /// The worker that a slot feeds gets no more calls, so that those which wait are for others.
+    /// The worker of a slot gets no further calls: those that wait are for others.
     pub(in super::super) fn leaves(&mut self, slot: usize) {
         if let Some(serving) = &mut self.slots[slot].serving {
             serving.leaves = true;
         }
     }
 
-    /// Whether other slots have nothing to do, and could run what waits in the pipe of the worker that a slot feeds.
+    /// Whether other slots are idle, and could run the calls that wait in the worker of a slot.
     pub(in super::super) fn is_short_of_calls(&self, slot: usize) -> bool {
         let lane = self.slots[slot].lane;
         self.services[lane].waiting.is_empty() && self.has_room(lane)

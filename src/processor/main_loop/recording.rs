@@ -1,125 +1,113 @@
-//! Going on while the store fails: outcomes are tried again, and on a full disk recorded with what is kept for that.
+//! Recording outcomes while the store fails or the disk is full.
 //!
-//! Invariant: nothing is claimed unless the whole reserve is there, so that what runs can always be recorded.
+//! Invariant: nothing is claimed unless the disk reserve is whole, so that every outcome can be recorded.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::finished::FinishedCall;
-use super::super::registration::Registration;
-use super::super::service_state::ServiceState;
-use super::MainLoop;
+use super::{MainLoop, Obstacle};
 use crate::domain::event::Event;
 use crate::domain::job::JobId;
 use crate::error::{Error, Kind, Result};
+use crate::processor::finished::FinishedCall;
 use crate::processor::outcome;
+use crate::processor::registration::Registration;
+use crate::processor::service_state::ServiceState;
 use crate::runner::DiskReserve;
 use crate::store::{Cycle, Patience, Store};
 
-/// How long it waits before it tries a store again that failed while outcomes were to be recorded.
-const FAILING: Duration = Duration::from_millis(500);
+/// Pause before a failing store is tried again.
+const RETRY_STORE: Duration = Duration::from_millis(500);
 
-/// How often it looks whether there is space again.
-const LOOK_FOR_SPACE: Duration = Duration::from_millis(250);
-
-/// A full disk.
-pub(super) struct Shortage {
-    /// How it was met.
-    error: Error,
-    looked: Instant,
-}
+/// Pause before the disk reserve is tried again.
+const RETRY_DISK: Duration = Duration::from_millis(250);
 
 impl MainLoop<'_> {
-    /// A store that fails while there are outcomes to record is tried until it does not: an outcome is lost only with
-    /// the processor.
+    /// Works on the store. While outcomes are at stake it tries a failing store again and again: they are lost only with
+    /// this processor. A second signal ends that.
     pub(super) fn persist<T>(&mut self, at_stake: bool, mut work: impl FnMut(&mut Store) -> Result<T>) -> Result<T> {
         self.store.be_patient(if at_stake { Patience::Endless } else { self.patience });
-        let mut told = false;
+        let mut reported = false;
         loop {
             match work(self.store) {
                 Err(error)
                     if error.kind() == Kind::Io && error.is_transient() && at_stake && !self.budget.is_halted() =>
                 {
-                    if self.button.pressed() > 1 {
+                    if self.shutdown.signals() > 1 {
                         return Err(error);
                     }
-                    if !std::mem::replace(&mut told, true) {
-                        (self.tell)(Event::StoreFails { error: &error });
+                    if !std::mem::replace(&mut reported, true) {
+                        self.reporter.tell(Event::StoreFails { error: &error });
                     }
-                    self.mind_the_marks();
-                    std::thread::sleep(FAILING);
+                    self.report_unwritten_marks();
+                    std::thread::sleep(RETRY_STORE);
                 }
                 answer => return answer,
             }
         }
     }
 
-    /// Tells, once, that it could not be written down which calls run.
-    pub(super) fn mind_the_marks(&mut self) {
-        if let Some(error) = self.registration.as_ref().and_then(Registration::flaw)
-            && !std::mem::replace(&mut self.told_of_marks, true)
-        {
-            (self.tell)(Event::Unmarked { error });
+    /// Reports marks that could not be written.
+    pub(super) fn report_unwritten_marks(&mut self) {
+        if let Some(error) = self.membership.get().and_then(Registration::flaw) {
+            self.reporter.unmarked(error);
         }
     }
 
-    /// A round failed; what was to be recorded is kept. When that is for want of space, begins to do with the reserve.
-    pub(super) fn round_failed(&mut self, error: Error) -> Result<()> {
+    /// A cycle failed, and what it was to record is kept. On a full disk, records with the reserve from now on.
+    pub(super) fn cycle_failed(&mut self, error: Error) -> Result<()> {
         if error.kind() != Kind::Full {
             return Err(error);
         }
-        if !std::mem::replace(&mut self.told_of_shortage, true) {
-            (self.tell)(Event::NoSpace { error: &error });
-        }
-        self.shortage = Some(Shortage { error, looked: Instant::now() });
-        self.spare(true)
+        self.reporter.full_disk(&error);
+        self.full_disk = Some(Obstacle::new(error));
+        self.record_with_reserve(true)
     }
 
-    /// Whether there is something to do that waits for space.
+    /// Whether something waits for space on the disk.
     pub(super) fn waits_for_space(&self) -> bool {
-        let ready = |served: &ServiceState| served.snapshot.status.ready && served.snapshot.status.free() > 0;
-        let could_claim = self.may_claim() && self.served.iter().any(ready);
-        self.shortage.is_some() && (self.has_news() || could_claim)
+        let ready = |state: &ServiceState| state.snapshot.status.ready && state.snapshot.status.free() > 0;
+        let could_claim = self.may_claim() && self.services.iter().any(ready);
+        self.full_disk.is_some() && (self.has_something_to_record() || could_claim)
     }
 
-    /// While the disk is full: looks now and then whether the reserve can be whole again, which ends that, and records
-    /// what has ended.
-    pub(super) fn do_with_the_reserve(&mut self) -> Result<()> {
-        let Some(shortage) = &mut self.shortage else { return Ok(()) };
-        let look = shortage.looked.elapsed() >= LOOK_FOR_SPACE;
-        if look {
-            shortage.looked = Instant::now();
+    /// While the disk is full: records what has ended. Tries now and then to make the reserve whole again, which ends that.
+    pub(super) fn record_on_full_disk(&mut self) -> Result<()> {
+        let Some(full_disk) = &mut self.full_disk else { return Ok(()) };
+        let try_again = full_disk.since.elapsed() >= RETRY_DISK;
+        if try_again {
+            full_disk.since = Instant::now();
             if self.reserve().is_some_and(|reserve| reserve.fill().is_ok()) {
-                self.shortage = None;
+                self.full_disk = None;
                 return Ok(());
             }
         }
-        self.spare(look)?;
-        if self.button.pressed() > 1
-            && self.has_news()
-            && let Some(shortage) = self.shortage.take()
+        self.record_with_reserve(try_again)?;
+        if self.shutdown.signals() > 1
+            && self.has_something_to_record()
+            && let Some(full_disk) = self.full_disk.take()
         {
-            return Err(shortage.error);
+            return Err(full_disk.error);
         }
         Ok(())
     }
 
-    /// Records what has just ended, and on `all` also what could not be recorded before.
-    fn spare(&mut self, all: bool) -> Result<()> {
+    /// Records what has just ended; with `all`, also what could not be recorded before.
+    fn record_with_reserve(&mut self, all: bool) -> Result<()> {
         self.record_one_by_one(all)?;
-        if all { (0..self.served.len()).try_for_each(|index| self.give_back_alone(index)) } else { Ok(()) }
+        if all { (0..self.services.len()).try_for_each(|index| self.give_back_alone(index)) } else { Ok(()) }
     }
 
     /// Records outcomes each for itself, so that a large one is in no other's way. What does not fit is kept.
     pub(super) fn record_one_by_one(&mut self, all: bool) -> Result<()> {
-        for index in 0..self.served.len() {
-            let mut outcomes = self.served[index].outcomes(all)?.into_iter();
+        for index in 0..self.services.len() {
+            let mut outcomes = self.services[index].outcomes(all)?.into_iter();
             while let Some(over) = outcomes.next() {
                 if let Err(failed) = self.record(over) {
                     let (over, error) = *failed;
-                    self.served[index].never_ran([over]);
+                    self.services[index].never_ran([over]);
                     if error.kind() != Kind::Full {
-                        self.served[index].never_ran(outcomes);
+                        self.services[index].never_ran(outcomes);
                         return Err(error);
                     }
                 }
@@ -139,8 +127,8 @@ impl MainLoop<'_> {
 
     /// Gives back what was claimed of a service and never begun.
     fn give_back_alone(&mut self, index: usize) -> Result<()> {
-        let served = &mut self.served[index];
-        let Some(registration) = &self.registration else { return Ok(()) };
+        let served = &mut self.services[index];
+        let Some(registration) = self.membership.get() else { return Ok(()) };
         let news = served.returned();
         if news.returned.is_empty() && news.postponed.is_empty() {
             return Ok(());
@@ -171,7 +159,7 @@ impl MainLoop<'_> {
         match given {
             Ok(_) => Ok(()),
             Err(error) => {
-                self.served[index].keep(news);
+                self.services[index].keep(news);
                 if error.kind() == Kind::Full { Ok(()) } else { Err(error) }
             }
         }
@@ -180,19 +168,19 @@ impl MainLoop<'_> {
     /// Gives up, as it was told to, the outcomes that cannot be recorded: their calls are put back by who comes next, and
     /// this processor did not crash with them. A commit that the disk did not confirm may be there all the same.
     pub(super) fn give_up(&mut self) {
-        let Some(registration) = &self.registration else { return };
-        let unrecorded: Vec<_> = self.served.iter().flat_map(ServiceState::unrecorded).collect();
+        let Some(registration) = self.membership.get() else { return };
+        let unrecorded: Vec<_> = self.services.iter().flat_map(ServiceState::unrecorded).collect();
         let jobs: Vec<JobId> = unrecorded.iter().map(|(job, _)| *job).collect();
         if !jobs.is_empty() {
-            (self.tell)(Event::GivenUp { jobs: &jobs });
+            self.reporter.tell(Event::GivenUp { jobs: &jobs });
         }
         for mark in unrecorded.iter().filter_map(|(_, mark)| *mark) {
             registration.slots.forget(mark);
         }
-        self.mind_the_marks();
+        self.report_unwritten_marks();
     }
 
     fn reserve(&self) -> Option<Arc<DiskReserve>> {
-        self.registration.as_ref().map(|registration| Arc::clone(&registration.reserve))
+        self.membership.get().map(|registration| Arc::clone(&registration.reserve))
     }
 }

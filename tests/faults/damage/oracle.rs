@@ -22,7 +22,7 @@ pub struct Finding {
     pub flaw: Option<String>,
     /// The version of the schema, where there is one.
     pub version: Option<i64>,
-    /// Whether whoever reads all jobs meets damage.
+    /// Whether reading what a list of all jobs shows meets damage.
     pub jobs_are_damaged: bool,
     /// Whatever can be read, if all can.
     pub rows: Option<Rows>,
@@ -35,6 +35,11 @@ pub struct Rows {
     /// The state of each job; none for a number that several jobs have.
     states: BTreeMap<i64, Option<String>>,
 }
+
+/// What a list of jobs reads of them: damage elsewhere in a row does not keep it from being read.
+const LISTED: &str =
+    "id, service, function, args, kwargs, principal, site, state, immediate, parent, attempt, created_at,
+    run_at, started_at, finished_at, result, error, priority, key, os_user, cancelling";
 
 impl Oracle {
     pub fn new() -> Oracle {
@@ -56,7 +61,7 @@ impl Oracle {
         Finding {
             flaw,
             version: store.query_row("SELECT version FROM asyncq_schema", [], |row| row.get(0)).ok(),
-            jobs_are_damaged: rows(&store, "job").is_err_and(damaged),
+            jobs_are_damaged: rows(&store, "job", LISTED).is_err_and(damaged),
             rows: Rows::read(&store).ok(),
         }
     }
@@ -66,7 +71,7 @@ impl Rows {
     fn read(store: &Connection) -> rusqlite::Result<Rows> {
         let mut found = Rows::default();
         for table in TABLES {
-            for row in rows(store, table)? {
+            for row in rows(store, table, "*")? {
                 if table == "job"
                     && let (Value::Integer(id), Value::Text(state)) = (&row[0], &row[7])
                 {
@@ -91,8 +96,8 @@ impl Rows {
 }
 
 /// The rows of one table, without its indexes.
-fn rows(store: &Connection, table: &str) -> rusqlite::Result<Vec<Vec<Value>>> {
-    let mut query = store.prepare(&format!("SELECT * FROM asyncq_{table} NOT INDEXED"))?;
+fn rows(store: &Connection, table: &str, columns: &str) -> rusqlite::Result<Vec<Vec<Value>>> {
+    let mut query = store.prepare(&format!("SELECT {columns} FROM asyncq_{table} NOT INDEXED"))?;
     let columns = query.column_count();
     let found = query.query_map([], |row| (0..columns).map(|column| row.get(column)).collect())?;
     found.collect()

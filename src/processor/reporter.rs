@@ -1,0 +1,119 @@
+//! What a processor reports while it works. A trouble is reported once, until it is over.
+
+use std::time::{Duration, Instant};
+
+use super::finished::FinishedCall;
+use crate::domain::event::{Event, Unkillable};
+use crate::domain::job::State;
+use crate::domain::processor::Summary;
+use crate::error::{Error, Kind};
+use crate::runner::process::identity::user_name;
+
+/// Passes events on, and counts.
+pub(super) struct Reporter<'a> {
+    tell: &'a mut dyn FnMut(Event<'_>),
+    pub(super) summary: Summary,
+    /// Signals to stop that were reported.
+    signals: usize,
+    alive: Instant,
+    unmarked: bool,
+    full_disk: bool,
+    scarcity: bool,
+    /// The latest process that cannot be ended.
+    unkillable: Option<Unkillable>,
+}
+
+impl<'a> Reporter<'a> {
+    /// Reports to `tell`.
+    pub(super) fn new(tell: &'a mut dyn FnMut(Event<'_>)) -> Reporter<'a> {
+        let (summary, alive) = (Summary::default(), Instant::now());
+        let (unmarked, full_disk, scarcity, unkillable) = (false, false, false, None);
+        Reporter { tell, summary, signals: 0, alive, unmarked, full_disk, scarcity, unkillable }
+    }
+
+    /// Reports an event.
+    pub(super) fn tell(&mut self, event: Event<'_>) {
+        (self.tell)(event);
+    }
+
+    /// The slots obey signals themselves; here they are reported. `running` calls are waited for.
+    pub(super) fn signals(&mut self, signals: usize, running: usize, follow: bool) {
+        if self.signals == 0 && signals > 0 && (running > 0 || follow) {
+            self.tell(Event::Stopping { running });
+        }
+        self.signals = signals;
+    }
+
+    /// Reports that the processor is alive, as often as `pulse` asks for.
+    pub(super) fn alive(&mut self, pulse: Option<Duration>) {
+        if self.until_alive(pulse).is_some_and(|rest| rest.is_zero()) {
+            self.alive = Instant::now();
+            self.tell(Event::Alive);
+        }
+    }
+
+    /// How long until then.
+    pub(super) fn until_alive(&self, pulse: Option<Duration>) -> Option<Duration> {
+        pulse.map(|pulse| pulse.saturating_sub(self.alive.elapsed()))
+    }
+
+    /// Marks cannot be written.
+    pub(super) fn unmarked(&mut self, error: &std::io::Error) {
+        if !std::mem::replace(&mut self.unmarked, true) {
+            self.tell(Event::Unmarked { error });
+        }
+    }
+
+    /// The disk is full.
+    pub(super) fn full_disk(&mut self, error: &Error) {
+        if !std::mem::replace(&mut self.full_disk, true) {
+            self.tell(Event::NoSpace { error });
+        }
+    }
+
+    /// There was space for a claim.
+    pub(super) fn disk_has_space(&mut self) {
+        self.full_disk = false;
+    }
+
+    /// No program can be started.
+    pub(super) fn scarcity(&mut self, error: &Error) {
+        if !std::mem::replace(&mut self.scarcity, true) {
+            self.tell(Event::Scarce { error });
+        }
+    }
+
+    /// A program was started.
+    pub(super) fn scarcity_is_over(&mut self) {
+        self.scarcity = false;
+    }
+
+    /// A rule of the application holds calls back.
+    pub(super) fn held_back(&mut self, error: &Error) {
+        if self.summary.held_back == 0 {
+            self.tell(Event::HeldBack { error });
+        }
+        self.summary.held_back += 1;
+    }
+
+    /// A call is recorded: its job is in this state now, unless it did not belong to this processor any longer.
+    pub(super) fn finished(&mut self, call: FinishedCall, state: Option<State>) {
+        call.report(state, &mut self.summary, self.tell);
+    }
+
+    /// A process cannot be ended.
+    pub(super) fn unkillable(&mut self, process: Unkillable) {
+        self.tell(Event::Unkillable { immune: &process });
+        self.unkillable = Some(process);
+    }
+
+    /// The error of a processor that ends although a process still runs.
+    pub(super) fn left_behind(&self) -> Error {
+        let what = self.unkillable.as_ref().map_or_else(
+            || "a process".to_owned(),
+            |process| format!("process {} of user {}", process.pid, user_name(process.user)),
+        );
+        Error::new(Kind::Busy, format!("{what} is left running, as it cannot be ended"))
+            .with_hint("once it has ended, the next `asyncq process` puts its job back")
+    }
+}

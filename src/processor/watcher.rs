@@ -1,0 +1,107 @@
+//! When a processor looks at the store again: because it was changed, or because it is time.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use crate::store::Watch;
+
+/// How often a processor looks at the store while its calls run. Also how long it keeps a call that cannot begin.
+pub(super) const POLL: Duration = Duration::from_millis(50);
+
+/// How often it looks for dead processors, new services, and a store that was moved; and how long it sleeps at most.
+pub(super) const POLL_OTHERS: Duration = Duration::from_millis(500);
+
+/// How often a processor that cannot be notified of changes looks for them.
+const POLL_BLIND: Duration = Duration::from_millis(10);
+
+/// How soon to look again after a notification: it arrives with the write, and the commit follows once the disk has it.
+const SOON: Duration = Duration::from_micros(50);
+
+/// Decides when to look.
+pub(super) struct Watcher {
+    /// Notifies of changes to the store's files; only with `--follow`.
+    notifications: Option<Notifications>,
+    looked: Instant,
+    looked_at_others: Instant,
+    /// Whether the store was changed, and that was not looked at yet.
+    pub(super) changed: bool,
+    /// Whether it was changed since others were looked at.
+    changed_for_others: bool,
+}
+
+/// Changes to the store's files, as the system reports them.
+struct Notifications {
+    /// `None` where the system reports nothing.
+    watch: Option<Watch>,
+    /// How long to wait for a commit after the latest notification; grows.
+    pause: Duration,
+}
+
+impl Notifications {
+    fn longest_pause(&self) -> Duration {
+        if self.watch.is_some() { POLL_OTHERS } else { POLL_BLIND }
+    }
+
+    fn look_soon(&mut self) {
+        self.pause = SOON.min(self.longest_pause());
+    }
+}
+
+impl Watcher {
+    /// Without notifications.
+    pub(super) fn new() -> Watcher {
+        let (looked, looked_at_others) = (Instant::now(), Instant::now());
+        Watcher { notifications: None, looked, looked_at_others, changed: false, changed_for_others: true }
+    }
+
+    /// Uses notifications from now on, where there is a `watch`, and otherwise looks often.
+    pub(super) fn follow(&mut self, watch: Option<Watch>) {
+        let mut notifications = Notifications { watch, pause: SOON };
+        notifications.look_soon();
+        self.notifications = Some(notifications);
+    }
+
+    /// What becomes readable at a notification, and how long to wait for it where that would be `time` otherwise.
+    pub(super) fn wait_for(&self, time: Duration) -> (Duration, Option<BorrowedFd<'_>>) {
+        let Some(Notifications { watch, pause }) = &self.notifications else { return (time, None) };
+        (time.min(*pause), watch.as_ref().map(AsFd::as_fd))
+    }
+
+    /// Whether to look at the store now: always with notifications, which are taken, and otherwise now and then, or when a
+    /// call `is_due`.
+    pub(super) fn is_time(&mut self, is_due: bool) -> bool {
+        if let Some(notifications) = &mut self.notifications {
+            if notifications.watch.as_mut().is_some_and(Watch::heard) {
+                notifications.look_soon();
+            } else {
+                notifications.pause = (notifications.pause * 3 / 2).min(notifications.longest_pause());
+            }
+        } else if !is_due && self.looked.elapsed() < POLL {
+            return false;
+        }
+        self.looked = Instant::now();
+        true
+    }
+
+    /// Whether to look at other processors now.
+    pub(super) fn is_time_for_others(&mut self) -> bool {
+        let is_time = self.looked_at_others.elapsed() >= POLL_OTHERS;
+        if is_time {
+            self.looked_at_others = Instant::now();
+        }
+        is_time
+    }
+
+    /// Whether anything was changed since this was asked last.
+    pub(super) fn take_change_for_others(&mut self) -> bool {
+        std::mem::take(&mut self.changed_for_others) || self.changed
+    }
+
+    /// A change was found: looks again soon, because others may be about to write too.
+    pub(super) fn found_change(&mut self, others_know: bool) {
+        self.changed_for_others |= !others_know;
+        if let Some(notifications) = &mut self.notifications {
+            notifications.look_soon();
+        }
+    }
+}
