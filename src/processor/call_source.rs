@@ -36,23 +36,21 @@ impl SlotCalls<'_> {
 }
 
 impl CallSource for SlotCalls<'_> {
-    fn next(&self, room: SendLimits) -> Option<SentCall> {
+    fn next(&self, room: SendLimits) -> Result<Option<SentCall>, String> {
         let Shared { queue, marks, .. } = self.shared;
         let mut state = queue.state();
         if room.held == 0 && state.learn(self.slot, room.at_once) {
             queue.notify();
         }
         if !state.is_open() {
-            return None;
+            return Ok(None);
         }
-        let claim = match self.first.take() {
-            Some(claim) => claim,
-            None => state.pick_more(self.slot, |claim| self.is_for(claim), room)?,
-        };
+        let more = || state.pick_more(self.slot, |claim| self.is_for(claim), room);
+        let Some(claim) = self.first.take().or_else(more) else { return Ok(None) };
         drop(state);
         let mark = marks.set(claim.fence.job);
         reached("call marked");
-        Some(SentCall { claim, mark: Some(mark) })
+        Ok(Some(SentCall { claim, mark: Some(mark) }))
     }
 
     fn done(&self, mut done: Vec<EndedCall>) {

@@ -2,7 +2,6 @@
 //!
 //! Invariant: when the host is lost, the calls that it may be running keep their marks, and stay with this processor.
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -24,14 +23,13 @@ use crate::runner::{Output, StopSwitch};
 /// When the system gives no thread, or no descriptor.
 pub(super) fn feed(shared: &Arc<Shared>, mut hosted: HostSession) -> std::io::Result<JoinHandle<()>> {
     let control = Arc::new(StopSwitch::new()?);
-    let state = HostState::new(hosted.functions(), hosted.at_once(), Arc::clone(&control));
+    let state = HostState::new(hosted.functions(), hosted.at_once().unwrap_or(1), Arc::clone(&control));
     shared.queue.state().host = Some(state);
     let shared = Arc::clone(shared);
     let feed = move || {
         let output = Output { forwarder: &shared.forwarder, whole_lines: true };
-        let calls = HostCalls { shared: &shared, unmarked: Cell::new(false) };
-        let closed = || shared.queue.state().closed;
-        let Some(loss) = hosted.serve(&calls, (output, &shared.around.folder), &control, closed) else { return };
+        let calls = HostCalls { shared: &shared };
+        let Some(loss) = hosted.serve(&calls, (output, &shared.around.folder), &control) else { return };
         let pid = hosted.host().pid;
         let (left, ended) = hosted.part(&loss, &calls);
         shared.queue.state().lose_host();
@@ -48,21 +46,21 @@ pub(super) fn feed(shared: &Arc<Shared>, mut hosted: HostSession) -> std::io::Re
 /// The calls for a host.
 struct HostCalls<'a> {
     shared: &'a Shared,
-    /// Whether a mark could not be written.
-    unmarked: Cell<bool>,
 }
 
 impl CallSource for HostCalls<'_> {
-    fn next(&self, _room: SendLimits) -> Option<SentCall> {
-        let claim = self.shared.queue.state().pick_hosted()?;
-        let mark = self.shared.marks.set_in_host(claim.fence.job);
+    fn next(&self, _room: SendLimits) -> Result<Option<SentCall>, String> {
+        let Some(claim) = self.shared.queue.state().pick_hosted() else { return Ok(None) };
+        let marks = &self.shared.marks;
+        let mark = marks.set_in_host(claim.fence.job);
         if mark.is_none() {
-            self.unmarked.set(true);
             self.back(vec![SentCall { claim, mark }]);
-            return None;
+            let cannot =
+                |error| format!("gets no call, because asyncq cannot write down that it has one: {}", reason(error));
+            return marks.flaw().map_or(Ok(None), |error| Err(cannot(error)));
         }
         reached("call marked");
-        Some(SentCall { claim, mark })
+        Ok(Some(SentCall { claim, mark }))
     }
 
     fn done(&self, mut done: Vec<EndedCall>) {
@@ -104,9 +102,8 @@ impl CallSource for HostCalls<'_> {
         self.shared.queue.state().is_open()
     }
 
-    fn flaw(&self) -> Option<String> {
-        let error = self.shared.marks.flaw().filter(|_| self.unmarked.get())?;
-        Some(format!("gets no call, because asyncq cannot write down that it has one: {}", reason(&error)))
+    fn waits(&self) -> bool {
+        !self.shared.queue.state().closed
     }
 
     fn progress(&self, fence: Fence, text: String) {

@@ -1,32 +1,33 @@
-//! Functions that are commands: one process started for each call.
+//! Functions that are commands: asyncq starts a process for each call.
 //!
-//! Invariant: when [`run`] returns, the process has ended and so has all that it left behind.
+//! Invariant: when [`run`] returns, the process and everything that it left behind have ended.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
-use crate::domain::attempt::{Failure, FailureKind, Outcome};
+use crate::domain::attempt::{Failure, Outcome};
 use crate::domain::exit::Exit;
-use crate::domain::log::Stream;
 use crate::error::reason;
 use crate::failpoint::reached;
-use crate::runner::output::reader::{Output, Reader};
+use crate::runner::call::{CallEnding, EndReason, Ended, Request, Surroundings};
+use crate::runner::output::line_buffer::Output;
+use crate::runner::output::program_output::{LARGEST_PIPE, ProgramOutput};
 use crate::runner::process::tree::{GRACE, LAST_LOOK, Tree, soon};
 use crate::runner::process::{fds, signals};
 use crate::runner::result_file::ResultFile;
+use crate::runner::spawn;
 use crate::runner::spawn::SpawnContext;
-use crate::runner::{Capture, Ended, Request, StartFailure, Stop, StopSwitch, Surroundings, spawn};
+use crate::runner::start_failure::StartFailure;
+use crate::runner::stop_switch::{Stop, StopSwitch};
 
-/// How much a pipe can hold, in bytes (the default of `/proc/sys/fs/pipe-max-size`, pipe(7)).
-const LARGEST_PIPE: usize = 1024 * 1024;
-
-/// Runs a call to its end; gives nothing where it was left behind, as it may not be ended and nobody waits for it.
+/// Runs a call to its end; `None` if it was left behind, because it may not be ended and nobody waits for it.
 ///
 /// # Errors
 /// When its program was not started.
@@ -38,7 +39,6 @@ pub fn run(
 ) -> Result<Option<Ended>, StartFailure> {
     let began = Instant::now();
     let result = ResultFile::new(&around.folder, request.fence);
-    let mut capture = Capture::new(&around.folder);
     let mut tree = Tree::start(&around.orphans, request.token, |offer| {
         spawn::start(request, &result, SpawnContext { around, offer, control })
     })?;
@@ -46,7 +46,7 @@ pub fn run(
     tree.works_for(request.fence.job);
     let limit = request.definition.timeout.map(|timeout| began + timeout);
     let call = spawn::stdin_line(request);
-    let running = RunningCommand::new(tree, call, Reader::new(&mut capture, output));
+    let mut running = RunningCommand::new(tree, call, (&around.folder, output));
     let outcome = match running.watch() {
         Ok(ended) => running.until_the_end(&ended, limit, control),
         Err(error) => running.give_up(&error),
@@ -59,10 +59,10 @@ pub fn run(
         (Outcome::Completed, Err(failure)) => (Outcome::Failed(failure), None),
         (outcome, Err(_)) => (outcome, None),
     };
-    Ok(Some(Ended { outcome, result, took, output: capture }))
+    Ok(Some(Ended { outcome, result, took, output: running.printed.into_own() }))
 }
 
-/// Whether a call that ended so may have left a result, or have failed to, where it has no place for one any more.
+/// Whether a call that ended like this may have left a result, or failed because the folder for it was gone.
 fn is_lost(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Completed => true,
@@ -75,63 +75,46 @@ fn is_lost(outcome: &Outcome) -> bool {
 struct RunningCommand<'a> {
     tree: Tree,
     stdin: Option<(OwnedFd, Vec<u8>)>,
-    streams: [Option<OwnedFd>; 2],
-    reader: Reader<'a>,
-}
-
-/// What is to become of a function that does not end by itself.
-#[derive(Clone, Copy)]
-struct CommandEnding {
-    why: EndedBecause,
-    /// When it is made to end, with all that it has left.
-    kill_at: Instant,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum EndedBecause {
-    TooLong,
-    Cancelled,
-    Interrupted,
+    printed: ProgramOutput,
+    output: Output<'a>,
 }
 
 impl<'a> RunningCommand<'a> {
-    fn new(mut tree: Tree, call: Vec<u8>, reader: Reader<'a>) -> RunningCommand<'a> {
+    fn new(mut tree: Tree, call: Vec<u8>, (folder, output): (&Path, Output<'a>)) -> RunningCommand<'a> {
         let child = tree.child();
         let stdin = child.stdin.take().map(|pipe| (OwnedFd::from(pipe), call));
-        let streams = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
-        RunningCommand { tree, stdin, streams, reader }
+        let printed = ProgramOutput::of(child, folder);
+        RunningCommand { tree, stdin, printed, output }
     }
 
-    /// Prepares to wait for the program and its pipes together; gives what tells that the program has ended.
+    /// Prepares to wait for the program and its pipes; gives a descriptor that becomes readable when the program has ended.
     fn watch(&self) -> io::Result<OwnedFd> {
-        for pipe in self.stdin.iter().map(|(pipe, _)| pipe).chain(self.streams.iter().flatten()) {
+        if let Some((pipe, _)) = &self.stdin {
             rustix::io::ioctl_fionbio(pipe, true)?;
         }
         self.tree.watch()
     }
 
-    /// Ends a program that cannot be watched, at once, with all that it has left: nothing that nobody watches may go on.
-    fn give_up(mut self, error: &io::Error) -> Option<Outcome> {
-        // Reading from them might wait.
-        self.streams = [None, None];
+    /// Ends a program that cannot be watched, at once, with everything that it has left: no program may go on unwatched.
+    fn give_up(&mut self, error: &io::Error) -> Option<Outcome> {
         let _ = self.tree.kill()?;
-        self.reader.finish();
+        self.read_what_is_left();
         Some(Outcome::Failed(Failure::not_executable(format!("cannot be watched: {}", reason(&error)))))
     }
 
-    fn until_the_end(mut self, ended: &OwnedFd, limit: Option<Instant>, control: &StopSwitch) -> Option<Outcome> {
-        let mut ending: Option<CommandEnding> = None;
+    fn until_the_end(&mut self, ended: &OwnedFd, limit: Option<Instant>, control: &StopSwitch) -> Option<Outcome> {
+        let mut ending: Option<CallEnding> = None;
         self.write();
         while !self.wait(ended, ending.map_or(limit, |_| Some(Instant::now() + LAST_LOOK)), control) {
             let now = Instant::now();
             let asked = match control.asked() {
-                Stop::No => limit.filter(|limit| now >= *limit).map(|_| (EndedBecause::TooLong, GRACE)),
-                Stop::Cancel => Some((EndedBecause::Cancelled, GRACE)),
-                Stop::Interrupt => Some((EndedBecause::Interrupted, GRACE)),
-                Stop::Kill => Some((EndedBecause::Interrupted, Duration::ZERO)),
+                Stop::No => limit.filter(|limit| now >= *limit).map(|_| (EndReason::TooLong, GRACE)),
+                Stop::Cancel => Some((EndReason::Cancelled, GRACE)),
+                Stop::Interrupt => Some((EndReason::Interrupted, GRACE)),
+                Stop::Kill => Some((EndReason::Interrupted, Duration::ZERO)),
             };
             if let (None, Some((why, grace))) = (&ending, asked) {
-                ending = Some(CommandEnding { why, kill_at: now + grace });
+                ending = Some(CallEnding { why, kill_at: now + grace });
                 self.tree.terminate();
             }
             if let Some(ending) = &ending {
@@ -142,36 +125,32 @@ impl<'a> RunningCommand<'a> {
             }
         }
         let status = self.end_the_rest(soon(ending.map(|ending| ending.kill_at)), control)?;
-        Some(match ending.map(|ending| ending.why) {
+        Some(match ending.map(|ending| ending.why.outcome()) {
             None => exit(status).outcome(),
-            Some(EndedBecause::Cancelled) => Outcome::Cancelled,
-            Some(EndedBecause::Interrupted) => Outcome::Interrupted,
-            Some(EndedBecause::TooLong) => Outcome::Failed(Failure {
-                signal: status.as_ref().ok().and_then(ExitStatusExt::signal),
-                ..Failure::new(FailureKind::Timeout, "took longer than its time limit")
-            }),
+            Some(Outcome::Failed(failure)) => {
+                Outcome::Failed(Failure { signal: status.ok().as_ref().and_then(ExitStatusExt::signal), ..failure })
+            }
+            Some(outcome) => outcome,
         })
     }
 
-    /// The program has ended: ends what it left behind, in its group and out of it, and reads what all of them have
-    /// printed.
+    /// The program has ended: ends what it left behind, in its group and outside of it, and reads the rest of their output.
     fn end_the_rest(&mut self, kill_at: Instant, control: &StopSwitch) -> Option<io::Result<ExitStatus>> {
-        let RunningCommand { tree, streams, reader, .. } = self;
+        let RunningCommand { tree, printed, output, .. } = self;
         let kill = || Instant::now() >= kill_at || control.asked() == Stop::Kill;
-        let status = tree.end_the_rest(kill, || read(streams, reader));
+        let status = tree.end_the_rest(kill, || read(printed, *output));
         self.read_what_is_left();
-        self.reader.finish();
         status
     }
 
-    /// Waits until something happens, and passes on what can be; says whether the program has ended.
+    /// Waits until something happens, and reads and writes; says whether the program has ended.
     fn wait(&mut self, ended: &OwnedFd, deadline: Option<Instant>, control: &StopSwitch) -> bool {
-        let listening = self.reader.has_room();
+        let listening = self.output.forwarder.has_room();
         let mut fds = Vec::with_capacity(5);
         fds.push(PollFd::new(ended, PollFlags::IN));
         fds.push(PollFd::from_borrowed_fd(control.wake(), PollFlags::IN));
         if listening {
-            fds.extend(self.streams.iter().flatten().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+            fds.extend(self.printed.streams().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         }
         if let Some((pipe, _)) = &self.stdin {
             fds.push(PollFd::new(pipe, PollFlags::OUT));
@@ -188,11 +167,11 @@ impl<'a> RunningCommand<'a> {
         let ended = !fds[0].revents().is_empty();
         control.drain();
         self.write();
-        read(&mut self.streams, &mut self.reader);
+        read(&mut self.printed, self.output);
         ended
     }
 
-    /// Writes as much of the call as fits; a program that does not want it is no error.
+    /// Writes as much of the call as fits. It is not an error if the program does not read it.
     fn write(&mut self) {
         let Some((pipe, call)) = &mut self.stdin else { return };
         match rustix::io::write(&*pipe, call) {
@@ -202,44 +181,29 @@ impl<'a> RunningCommand<'a> {
         }
     }
 
-    /// Reads what the pipes still hold, whether or not anybody takes it: nobody writes into them any more, or somebody
-    /// who got away from the group does, and is not to keep the call from ending.
+    /// Reads what the pipes still hold, whether or not anybody takes it. Nobody writes into them now but a process that got
+    /// away from the group, which must not keep the call from ending.
     fn read_what_is_left(&mut self) {
-        for (slot, stream) in self.streams.iter_mut().zip([Stream::Out, Stream::Err]) {
-            let mut left = LARGEST_PIPE;
-            while let Some(count) = read_once(slot, stream, &mut self.reader)
-                && left > 0
-            {
-                left = left.saturating_sub(count);
-            }
+        let mut left = 2 * LARGEST_PIPE;
+        while left > 0
+            && let count @ 1.. = self.printed.take()
+        {
+            self.printed.keep(self.output);
+            left = left.saturating_sub(count);
         }
+        self.printed.finish(self.output);
     }
 }
 
-/// Reads what is there from both streams, as long as somebody takes it.
-fn read(streams: &mut [Option<OwnedFd>; 2], reader: &mut Reader<'_>) {
-    for (slot, stream) in streams.iter_mut().zip([Stream::Out, Stream::Err]) {
-        if reader.has_room() {
-            read_once(slot, stream, reader);
-        }
+/// Reads what is there from both streams, while somebody takes it.
+fn read(printed: &mut ProgramOutput, output: Output<'_>) {
+    if output.forwarder.has_room() {
+        printed.take();
+        printed.keep(output);
     }
 }
 
-/// Reads once from a pipe, and closes it at its end; `None` when nothing is there now.
-fn read_once(slot: &mut Option<OwnedFd>, stream: Stream, reader: &mut Reader<'_>) -> Option<usize> {
-    let pipe = slot.as_ref()?;
-    match reader.read(stream, pipe.as_fd()) {
-        Ok(count) if count > 0 => Some(count),
-        Err(Errno::INTR) => Some(0),
-        Err(Errno::AGAIN) => None,
-        Ok(_) | Err(_) => {
-            *slot = None;
-            None
-        }
-    }
-}
-
-/// How a program that was left alone ended.
+/// How a program ended that asyncq did not end.
 fn exit(status: io::Result<ExitStatus>) -> Exit {
     match status.map(|status| (status.code(), status.signal())) {
         Ok((Some(code), _)) => Exit::Code(code),

@@ -12,7 +12,7 @@ use crate::domain::job::Fence;
 use crate::domain::json::{Json, MAX_BYTES};
 use crate::error::reason;
 
-/// A place for the result of one attempt. The file itself is the function's to make; it is gone when this is dropped.
+/// A place for the result of one attempt. The function makes the file; dropping this removes it.
 #[derive(Debug)]
 pub(in crate::runner) struct ResultFile(PathBuf);
 
@@ -25,10 +25,10 @@ impl ResultFile {
         &self.0
     }
 
-    /// What the function left, if anything.
+    /// The result that the function has left, if any.
     pub(in crate::runner) fn take(&self) -> Result<Option<Json>, Failure> {
         let bad = |why: &str| Err(Failure::new(FailureKind::BadResult, format!("its result is {why}")));
-        // Neither a link to somewhere else nor a pipe that would keep us waiting.
+        // Not through a link, and without waiting for a pipe.
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
         let file = match OpenOptions::new().read(true).custom_flags(flags).open(&self.0) {
             Ok(file) => file,
@@ -59,7 +59,7 @@ fn read(file: File) -> std::io::Result<Vec<u8>> {
 
 impl Drop for ResultFile {
     fn drop(&mut self) {
-        // Usually it was never made.
+        // Most functions make none.
         let _ = fs::remove_file(&self.0);
     }
 }

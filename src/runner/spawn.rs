@@ -1,4 +1,4 @@
-//! Starting the program of a function: its arguments, its environment, and why it could not be started.
+//! Starts the program of a function: its arguments, its environment, and why it cannot be started.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -18,10 +18,12 @@ use crate::domain::job::Token;
 use crate::domain::json;
 use crate::domain::text::escape_control;
 use crate::error::reason;
+use crate::runner::call::{CallParams, Request, Surroundings, write_line};
 use crate::runner::process::oom_score::Offer;
 use crate::runner::process::orphans::WORKER_TOKEN;
 use crate::runner::result_file::ResultFile;
-use crate::runner::{Request, StartFailure, StopSwitch, Surroundings, in_words};
+use crate::runner::start_failure::{StartFailure, in_words};
+use crate::runner::stop_switch::StopSwitch;
 
 /// The longest argument that Linux passes to a program, in bytes (`MAX_ARG_STRLEN`, execve(2), without the NUL).
 const LONGEST_ARGUMENT: usize = 128 * 1024 - 1;
@@ -34,7 +36,7 @@ pub(in crate::runner) fn start(
 ) -> Result<Child, StartFailure> {
     let site = request.call.site_for(request.definition);
     let of = Program { definition: request.definition, site, way };
-    // Known once, so that every try is the same.
+    // Looked up once, so that every try is the same.
     let (_, program) = of.command().map_err(StartFailure::Unable)?;
     let words = words(request).map_err(StartFailure::Unfit)?;
     let start = || {
@@ -53,17 +55,17 @@ pub(in crate::runner) fn start(
     })
 }
 
-/// How a program is started, whichever it is.
+/// What every start of a program needs.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::runner) struct SpawnContext<'a> {
     pub(in crate::runner) around: &'a Surroundings,
-    /// What it is offered as to the kernel.
+    /// Its rank for the kernel's out-of-memory killer.
     pub(in crate::runner) offer: Offer,
-    /// What ends the wait for what is in the way.
+    /// Ends the wait while the system lacks something.
     pub(in crate::runner) control: &'a StopSwitch,
 }
 
-/// The program of a function, to be started in a site.
+/// The program of a function, and its site.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::runner) struct Program<'a> {
     pub(in crate::runner) definition: &'a Definition,
@@ -72,13 +74,13 @@ pub(in crate::runner) struct Program<'a> {
 }
 
 impl Program<'_> {
-    /// The command without what belongs to a call, and the path of the program.
+    /// The command without the parts of a call, and the path of the program.
     fn command(self) -> Result<(Command, PathBuf), Failure> {
         let site = Path::new(self.site);
         let Some((program, first)) = self.definition.command.split_first() else {
             return Err(Failure::not_found("the function has no program"));
         };
-        // Without the dots that were typed, which would only be in the way where the path is shown.
+        // Without `.` components, so that messages show a short path.
         let program: PathBuf = site.join(program).components().collect();
         let mut command = Command::new(&program);
         command.args(first).current_dir(site);
@@ -88,31 +90,31 @@ impl Program<'_> {
                 None => command.env_remove(name),
             };
         }
-        // They tell of the folder in which the processor was started.
+        // They name the folder in which the processor was started.
         command.env_remove("OLDPWD").envs(&self.definition.env).env("PWD", site);
         command.env("ASYNCQ_DB", &self.way.around.store).env("ASYNCQ_SITE", site);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         Ok((command, program))
     }
 
-    /// Starts it as a worker, with `line` as its descriptor 3.
-    pub(in crate::runner) fn start_worker(self, token: &Token, line: OwnedFd) -> Result<Child, StartFailure> {
+    /// Starts it as a worker, with `channel` as its descriptor 3.
+    pub(in crate::runner) fn start_worker(self, token: &Token, channel: OwnedFd) -> Result<Child, StartFailure> {
         let (mut command, program) = self.command().map_err(StartFailure::Unable)?;
-        command.env("ASYNCQ_WORKER", WORKER_LINE.to_string()).env("ASYNCQ_TOKEN", token.as_str());
+        command.env("ASYNCQ_WORKER", WORKER_CHANNEL.to_string()).env("ASYNCQ_TOKEN", token.as_str());
         if !self.way.around.in_worker {
             command.env(WORKER_TOKEN, token.as_str());
         }
         command.stdin(Stdio::null());
         let cannot = |error: &io::Error| why_not(error, &program, Path::new(self.site));
-        let mapping = FdMapping { parent_fd: line, child_fd: WORKER_LINE };
+        let mapping = FdMapping { parent_fd: channel, child_fd: WORKER_CHANNEL };
         let mapped = command.fd_mappings(vec![mapping]).map_err(io::Error::other);
         mapped.map_err(|error| StartFailure::Unable(cannot(&error)))?;
         self.way.around.scarcity.wait(self.way.control, || self.way.offer.start(&mut command), cannot)
     }
 }
 
-/// The descriptor at which a worker finds its line.
-const WORKER_LINE: i32 = 3;
+/// The descriptor at which a worker finds its channel.
+const WORKER_CHANNEL: i32 = 3;
 
 fn variables(request: &Request<'_>) -> Vec<(&'static str, String)> {
     let call = request.call;
@@ -129,7 +131,7 @@ fn variables(request: &Request<'_>) -> Vec<(&'static str, String)> {
     variables
 }
 
-/// The call's arguments as words, if its function takes them so.
+/// The arguments of a call as words, if its function takes words.
 fn words(request: &Request<'_>) -> Result<Vec<String>, Failure> {
     if request.definition.call_format.args() == Args::Stdin {
         return Ok(Vec::new());
@@ -164,7 +166,7 @@ fn too_many(request: &Request<'_>, words: &[String]) -> Failure {
     does_not_fit(request, &format!("its {count} arguments take {size} bytes of a command line, more than it may have"))
 }
 
-/// A failure to run a call that its program cannot get as words, with the way out.
+/// The failure of a call whose arguments do not fit as words, with the way out.
 fn does_not_fit(request: &Request<'_>, what: &str) -> Failure {
     let Call { service, function, .. } = request.call;
     let hint =
@@ -174,31 +176,16 @@ fn does_not_fit(request: &Request<'_>, what: &str) -> Failure {
 
 /// The whole call as one line of JSON.
 pub(in crate::runner) fn stdin_line(request: &Request<'_>) -> Vec<u8> {
-    let call = request.call;
-    let text = |text: Option<&str>| text.map_or("null".to_owned(), json::quote);
-    let line = format!(
-        r#"{{"job":{},"attempt":{},"service":{},"function":{},"args":{},"kwargs":{},"principal":{},"site":{}}}"#,
-        request.fence.job,
-        request.fence.attempt,
-        json::quote(call.service.as_str()),
-        json::quote(call.function.as_str()),
-        call.args,
-        call.kwargs,
-        text(call.principal.as_ref().map(super::super::domain::call::Principal::as_str)),
-        text(Some(call.site_for(request.definition))),
-    );
-    // JSON has line ends only between its tokens, where a space means the same.
-    let mut line: Vec<u8> =
-        line.into_bytes().into_iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { b }).collect();
-    line.push(b'\n');
+    let mut line = Vec::new();
+    write_line(&mut line, &CallParams::for_stdin(request));
     line
 }
 
-/// What to say of a program whose interpreter is not there.
+/// The message for a program whose interpreter is missing.
 fn no_interpreter(program: &Path) -> String {
     let shown = program.display();
     let mut start = Vec::new();
-    // The kernel reads as much of it.
+    // The kernel reads this much of it.
     let read = File::open(program).and_then(|file| file.take(256).read_to_end(&mut start));
     let first = start.split(|byte| *byte == b'\n').next().and_then(|line| line.strip_prefix(b"#!"));
     let Some(first) = first.filter(|_| read.is_ok()) else {

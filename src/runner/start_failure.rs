@@ -1,4 +1,4 @@
-//! What keeps a program from being started for a moment, and how long that is waited for.
+//! Why a program was not started, and how long asyncq waits for what the system lacks.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,31 +8,31 @@ use rustix::io::Errno;
 
 use crate::domain::attempt::{Failure, Outcome};
 use crate::error::reason;
-use crate::runner::{Stop, StopSwitch};
+use crate::runner::stop_switch::{Stop, StopSwitch};
 
-/// How long to wait for what is in the way only for a moment.
+/// How long to wait for something that the system may lack only for a moment.
 const MOMENT: Duration = Duration::from_secs(5);
 
-/// How often to look whether it still is.
+/// How often to try again.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Why a program was not started. Nothing of its call was executed.
 #[derive(Debug)]
 pub enum StartFailure {
-    /// It cannot be started as it is.
+    /// The program cannot be started.
     Unable(Failure),
-    /// The call cannot be passed to it, and never will.
+    /// The call can never be passed to the program.
     Unfit(Failure),
-    /// Somebody has been writing the program for too long.
+    /// Another process has been writing the program for too long.
     Written(Failure),
-    /// The system has had no process, descriptor or memory for any program for too long.
+    /// The system has lacked processes, descriptors or memory for too long.
     Scarce(io::Error),
-    /// This was asked for meanwhile.
+    /// The call was told to end meanwhile.
     Stopped(Stop),
 }
 
 impl StartFailure {
-    /// What an error means that is told as a failure by `why_not`, unless it is for another time.
+    /// The meaning of an error. `why_not` words the failure, unless a later try may succeed.
     pub(in crate::runner) fn of(error: io::Error, why_not: impl Fn(&io::Error) -> Failure) -> StartFailure {
         match Errno::from_io_error(&error) {
             Some(Errno::TXTBSY) => StartFailure::Written(why_not(&error)),
@@ -42,7 +42,7 @@ impl StartFailure {
         }
     }
 
-    /// How a call ends that waits no longer.
+    /// How a call ends that is not tried again now.
     #[must_use]
     pub fn outcome(self) -> Outcome {
         match self {
@@ -58,7 +58,7 @@ impl StartFailure {
     }
 }
 
-/// What the system lacks, in words for people; another error in its own.
+/// What the system lacks, for people; any other error in its own words.
 #[must_use]
 pub fn in_words(error: &io::Error) -> String {
     match Errno::from_io_error(error) {
@@ -69,7 +69,7 @@ pub fn in_words(error: &io::Error) -> String {
     }
 }
 
-/// The error of a system call, which is named where the system does not know it, or a container or a sandbox refuses it.
+/// The error of a system call. It names the call if the system does not know it, or a container or sandbox refuses it.
 pub(in crate::runner) fn of_call(name: &str, error: Errno) -> io::Error {
     let error = io::Error::from(error);
     match Errno::from_io_error(&error) {
@@ -82,14 +82,14 @@ fn is_scarcity(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
-/// Since when the system has let no program be started, if it is so. All calls of a processor wait together: a queue does
-/// not wait once for each of its calls.
+/// Since when no program could be started, if that is so. All calls of a processor wait together, so that a queue does not wait
+/// once for each of its calls.
 #[derive(Debug, Default)]
 pub struct Scarcity(Mutex<Option<Instant>>);
 
 impl Scarcity {
-    /// Does what starts a program, and again for a moment where that fails for want of something or as the program is being
-    /// written; but not once `control` is told to stop.
+    /// Calls `work`, which starts a program, again for a moment if the system lacks something or the program is being written,
+    /// but not after `control` is told to stop.
     pub(in crate::runner) fn wait<T>(
         &self,
         control: &StopSwitch,
@@ -123,7 +123,7 @@ impl Scarcity {
     }
 }
 
-/// Does what belongs to a program that runs already, and again for a moment where the system lacks something.
+/// Calls `work` again for a moment if the system lacks something.
 pub(in crate::runner) fn patiently<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let until = Instant::now() + MOMENT;
     loop {

@@ -1,4 +1,4 @@
-//! Telling a running call to end, from another thread.
+//! Tells a running call to end, from another thread.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -19,7 +19,7 @@ pub enum Stop {
     Kill = 3,
 }
 
-/// The switch for one running call after another. A call that waits for its function to do something sees it at once.
+/// The switch for one running call after another. The thread that waits for the function sees it at once.
 #[derive(Debug)]
 pub struct StopSwitch {
     stop: AtomicU8,
@@ -42,7 +42,7 @@ impl StopSwitch {
         self.wake_up();
     }
 
-    /// Wakes who waits, for something else.
+    /// Wakes the waiting thread, for another reason.
     pub fn wake_up(&self) {
         // Only fails when the counter is full: then the sleeper is awake already.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
@@ -54,7 +54,7 @@ impl StopSwitch {
         self.drain();
     }
 
-    /// What is asked for now.
+    /// What is asked for at the moment.
     pub fn asked(&self) -> Stop {
         match self.stop.load(Ordering::SeqCst) {
             0 => Stop::No,

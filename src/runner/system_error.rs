@@ -1,4 +1,4 @@
-//! What the system refuses, as an error with a hint.
+//! Errors of the system, with hints.
 
 use std::io::ErrorKind;
 
@@ -22,7 +22,7 @@ pub fn io_error(what: &str, error: &std::io::Error) -> Error {
 const MAY_BE_REFUSED: &str = "if a container or a sandbox refuses system calls, have it allow `clone3`, `fallocate`, `ioctl`, \
     `pidfd_open` and `prctl`; else look who may do this, and whether this Linux is older than 5.4";
 
-/// The way out of what the system refuses.
+/// The hint for an error of the system.
 pub fn hint(error: &std::io::Error) -> &'static str {
     if error.kind() == ErrorKind::InvalidFilename {
         return "a name in it is too long; put the store where its path is shorter";

@@ -396,11 +396,11 @@ os.kill(os.getpid(), signal.SIGKILL)";
 fn a_program_that_breaks_off_keeps_only_what_it_runs() {
     for (what, told, held) in [
         ("line.shutdown(socket.SHUT_RDWR)", "closed the socket", true),
-        ("write('nonsense')", "wrote what is no message: [..]", true),
+        ("write('nonsense')", "sent an invalid message: [..]", true),
         ("say(id=77, result={})", "gave an answer with the id 77, which no open call has", true),
         (
             "write(json.dumps({'jsonrpc': '2.0', 'id': call['id'], 'result': {}}) + '\\nnonsense')",
-            "wrote what is no message: [..]",
+            "sent an invalid message: [..]",
             false,
         ),
     ] {
@@ -433,7 +433,7 @@ until(exists('go'))"
 #[test]
 fn nothing_is_claimed_before_a_hello_that_names_functions() {
     for (hello, told) in [
-        ("write('nonsense')", "wrote what is no message: [..]"),
+        ("write('nonsense')", "sent an invalid message: [..]"),
         ("say(id=1, result={})", "did not begin with hello"),
         ("say(id=0, method='hello', params={'protocol': 9})", "was refused: this asyncq speaks protocol 1"),
         ("say(id=0, method='hello', params={'protocol': 1})", "was refused: `functions` has to name what runs in it"),

@@ -494,11 +494,11 @@ while message := hear():
 #[test]
 fn what_is_no_protocol_costs_the_calls_that_the_worker_holds_and_no_others() {
     for (bad, why) in [
-        ("write('hello there')", "its worker wrote what is no message: [..]"),
+        ("write('hello there')", "its worker sent an invalid message: [..]"),
         ("say(id=4711, result={})", "its worker gave an answer with the id 4711, which no open call has"),
         ("hello()", "its worker said hello twice"),
-        ("say(id=9, method='drop', params={})", "its worker asked for `drop`, which there is not"),
-        ("say(id=message['id'], result=3)", "its worker wrote what is no message: [..]"),
+        ("say(id=9, method='drop', params={})", "its worker called the unknown method `drop`"),
+        ("say(id=message['id'], result=3)", "its worker sent an invalid message: [..]"),
         ("write('x' * (5 << 20))", "its worker wrote a line of more than 4 MiB"),
         ("line.shutdown(socket.SHUT_RDWR); sys.exit(3)", "its worker ended with exit code 3"),
     ] {
@@ -900,7 +900,7 @@ fn a_worker_that_cannot_start_is_not_started_for_each_call() {
             "its worker was refused: this asyncq speaks protocol 1",
             1,
         ),
-        ("write('hello')", "its worker wrote what is no message: [..]", 1),
+        ("write('hello')", "its worker sent an invalid message: [..]", 1),
         ("say(id=0, result={})", "its worker did not begin with hello", 1),
         ("hello(functions=['other', 'more'])\nhear()", "its worker has no function `work`; it has other, more", 2),
     ];

@@ -178,8 +178,8 @@ fn a_worker_that_closes_its_line_and_stays_has_crashed_but_not_one_that_hands_it
         FROM asyncq_job";
     assert_eq!(
         place.query(told),
-        "closes_later: error3 crash, its worker closed its line in 3 attempts; closes: error3 cannot-run, its worker closed its \
-         line; hands_on: completed1; hides: completed1; moves: completed1"
+        "closes_later: error3 crash, its worker closed its channel in 3 attempts; closes: error3 cannot-run, its worker closed \
+         its channel; hands_on: completed1; hides: completed1; moves: completed1"
     );
     nothing_is_left(&place);
 }

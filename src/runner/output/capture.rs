@@ -1,4 +1,4 @@
-//! Keeping what a function prints: the head and the tail, in bounded memory.
+//! Keeps what a function prints: the head and the tail, in bounded memory.
 //!
 //! Invariant: at most [`MEMORY`] bytes of one call's output are in memory, however much it prints; the rest of what is
 //! kept waits in a file without a name. Losing log never fails a call: what cannot be kept is counted as dropped.

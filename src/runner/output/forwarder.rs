@@ -1,7 +1,7 @@
-//! Passing on what functions print, and what the processor says about them, while they run.
+//! Passes on the output of functions, and the processor's messages about them, while they run.
 //!
-//! Invariant: a reader who does not read never keeps a function from being ended, nor its outcome from being recorded:
-//! only threads of its own write, and what waits for them is bounded.
+//! Invariant: when nobody reads the output, asyncq can still end functions and record their outcomes. Only threads of the
+//! forwarder write, and the amount that waits for them is bounded.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,26 +10,26 @@ use std::time::Duration;
 
 use crate::domain::log::Stream;
 
-/// How many bytes may wait to be written before functions that print are no longer read.
+/// How many bytes may wait to be written before asyncq stops reading from functions.
 const WAITING: usize = 256 * 1024;
 
-/// How many bytes of messages may wait besides.
+/// How many bytes of messages may wait in addition.
 const WAITING_MESSAGES: usize = 256 * 1024;
 
-/// How much room a piece takes besides its bytes, about: its place in the queue, and what the allocator needs.
+/// About how much room a piece takes in addition to its bytes, in the queue and for the allocator.
 const PIECE: usize = 64;
 
-/// How long a reader may take for the rest, once there is a [`SkipWait`].
+/// How long a reader may take for the rest after [`SkipWait::up`].
 const REST: Duration = Duration::from_secs(1);
 
-/// What is written at once.
+/// Bytes that are written together.
 #[derive(Debug)]
 pub struct Piece {
-    /// To which stream.
+    /// The stream.
     pub stream: Stream,
-    /// What.
+    /// The bytes.
     pub bytes: Vec<u8>,
-    /// What it is.
+    /// What they are.
     pub kind: PieceKind,
 }
 
@@ -57,41 +57,41 @@ const STACK: usize = 256 * 1024;
 /// Writes a piece, and waits for its reader.
 type Write = Arc<dyn Fn(&Piece) + Send + Sync>;
 
-/// Passes output on, each stream in the order in which it comes, both in one order where they end in the same file.
+/// Passes output on. Each stream keeps its order; both have one order if they end in the same file.
 pub struct Forwarder {
     shared: Arc<ForwarderState>,
 }
 
-/// Keeps the end of an [`Forwarder`] from waiting for a reader who does not read.
+/// Keeps the end of a [`Forwarder`] from waiting for a reader that does not read.
 pub struct SkipWait(Arc<ForwarderState>);
 
-/// Says messages through an [`Forwarder`], after the output that came before them.
+/// Writes messages through a [`Forwarder`], after the output that came before them.
 #[derive(Clone)]
 pub struct MessageWriter(Arc<ForwarderState>);
 
 struct ForwarderState {
     write: Write,
     queue: Mutex<PieceQueue>,
-    /// Told when there is something to write, by lane.
+    /// Notified when there is something to write, one for each queue.
     filled: [Condvar; 2],
-    /// Told when a message is written, or there is a hurry.
+    /// Notified when a message is written, or the wait is skipped.
     room: Condvar,
-    /// Told when a writer is over, or there is a hurry.
+    /// Notified when a writer has ended, or the wait is skipped.
     ending: Condvar,
 }
 
 #[derive(Default)]
 struct PieceQueue {
     streams: [StreamQueue; 2],
-    /// How much room output takes, with what is being written.
+    /// The room that output takes, with the piece that is being written.
     output: usize,
-    /// How much room messages take.
+    /// The room that messages take.
     messages: usize,
     closed: bool,
     hurried: bool,
 }
 
-/// What a thread of its own writes.
+/// The pieces for one writer thread.
 #[derive(Default)]
 struct StreamQueue {
     pieces: VecDeque<Piece>,
@@ -100,17 +100,17 @@ struct StreamQueue {
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
 enum WriterState {
-    /// Nobody has needed it yet.
+    /// Not needed yet.
     #[default]
     Unused,
     Open,
-    /// Everything is written, or the other lane takes what belongs here.
+    /// Everything is written, or the other queue takes what belongs here.
     Over,
 }
 
 impl Forwarder {
-    /// Starts to pass on to `write`. Where both streams end in the same file, they are `joint`: one thread writes all, in
-    /// one order. Otherwise a reader of one stream who does not read does not keep back what the other one gets.
+    /// Starts to pass pieces on to `write`. If both streams end in the same file, they are `joint`: one thread writes both, in
+    /// one order. Otherwise a stream that nobody reads does not hold up the other one.
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -133,13 +133,13 @@ impl Forwarder {
         Ok(Forwarder { shared })
     }
 
-    /// What ends the wait for its reader.
+    /// The switch that ends the wait for a reader.
     #[must_use]
     pub fn hurry(&self) -> SkipWait {
         SkipWait(Arc::clone(&self.shared))
     }
 
-    /// What says messages through it.
+    /// A writer of messages.
     #[must_use]
     pub fn voice(&self) -> MessageWriter {
         MessageWriter(Arc::clone(&self.shared))
@@ -159,7 +159,7 @@ impl Forwarder {
     }
 }
 
-/// Waits until everything is written; in a hurry, not for long.
+/// Waits until everything is written; not for long if the wait is skipped.
 impl Drop for Forwarder {
     fn drop(&mut self) {
         let mut queue = self.shared.lock();
@@ -173,7 +173,7 @@ impl Drop for Forwarder {
 }
 
 impl SkipWait {
-    /// From now on, the end does not wait long.
+    /// From now on, the end of the forwarder does not wait long.
     pub fn up(&self) {
         self.0.lock().hurried = true;
         self.0.room.notify_all();
@@ -182,8 +182,8 @@ impl SkipWait {
 }
 
 impl MessageWriter {
-    /// Says a message on stderr, its line feed included. Waits while many have not been written yet, unless there is a
-    /// hurry. Gives it back when the echo has ended: then nothing comes after what was written before.
+    /// Writes a message to stderr, its line feed included. Waits while many messages are not written yet, unless the wait is
+    /// skipped. Gives the message back if the forwarder has ended.
     ///
     /// # Errors
     /// The message itself.
@@ -196,10 +196,8 @@ impl MessageWriter {
         self.0.push(&mut queue, Piece { stream: Stream::Err, bytes: message, kind: PieceKind::Message });
         Ok(())
     }
-}
 
-impl MessageWriter {
-    /// Waits until all that was said is written, unless there is a hurry.
+    /// Waits until all messages are written, unless the wait is skipped.
     pub fn finish(self) {
         let waits = |queue: &mut PieceQueue| queue.messages > 0 && !queue.hurried && !queue.is_over();
         drop(self.0.room.wait_while(self.0.lock(), waits));
@@ -227,7 +225,7 @@ impl ForwarderState {
         if queue.streams[lane].stage == WriterState::Unused {
             let of_writer = Arc::clone(self);
             let started = std::thread::Builder::new().stack_size(STACK).spawn(move || of_writer.work(1));
-            // Where there is no thread to be had, the first one writes all.
+            // If the system gives no thread, the first one writes both.
             queue.streams[lane].stage = if started.is_ok() { WriterState::Open } else { WriterState::Over };
         }
         if queue.streams[lane].stage == WriterState::Over {
@@ -252,7 +250,7 @@ impl ForwarderState {
             drop(queue);
             (self.write)(&piece);
             queue = self.lock();
-            // Counted down only now: what is being written still takes room.
+            // Only now: a piece takes room while it is being written.
             *queue.taken(piece.kind) -= piece.room();
             if piece.kind == PieceKind::Message {
                 self.room.notify_all();

@@ -2,4 +2,5 @@
 
 pub mod capture;
 pub mod forwarder;
-pub(in crate::runner) mod reader;
+pub(in crate::runner) mod line_buffer;
+pub(in crate::runner) mod program_output;

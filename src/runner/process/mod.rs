@@ -1,5 +1,6 @@
 //! Processes: their identity, their trees, their orphans, their signals and descriptors.
 
+pub(in crate::runner) mod attempt_processes;
 pub(in crate::runner) mod environ;
 pub mod fds;
 pub mod identity;

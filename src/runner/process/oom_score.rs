@@ -1,12 +1,12 @@
-//! What the kernel is told about functions: that they are to go first when memory runs out. The same score also tells
-//! attempts that run at the same time apart: every descendant has it, whatever becomes of its environment.
+//! The `oom_score_adj` of functions. It makes the kernel kill functions before their processor when memory runs out, and it holds
+//! the number of the attempt: every descendant has it, whatever happens to its environment.
 //!
-//! A program inherits its score, so that it has it before its first instruction, and whatever it forks has it too. From its
-//! start on a child has only what its parent has: while this process starts a program, it has the score of that program.
-//! So only one program is made at a time; the next one does not wait until the one before is loaded, which may take long.
+//! A program must have its score before its first instruction. It inherits that from its parent, so this process has the score of a
+//! program while it starts it, and makes one program at a time. The next start waits for the fork, not until the program before
+//! is loaded, which may take long.
 //!
-//! Numbers matter only for processes that have no token, as everybody may raise his own score. There is no room for them
-//! below a processor whose own score is 500 or more, and so in nested calls.
+//! Numbers matter only for processes without a token, because every process may raise its own score. A processor with a score of
+//! 500 or more, as inside a function, has no room for them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
-/// How much more than its processor a function is a victim, in the units of `/proc/PID/oom_score_adj` (proc(5)):
+/// The difference between the scores of a function and its processor, in the units of `/proc/PID/oom_score_adj` (proc(5)):
 /// thousandths of all memory.
 const OFFER: i32 = 500;
 
@@ -30,31 +30,31 @@ static OWN: LazyLock<i32> = LazyLock::new(|| {
     own.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 });
 
-/// Where the score of this process is written. Where there is no such file, there is no such killer.
+/// The file with the score of this process. A system without it has no such killer.
 static OWN_FILE: LazyLock<Option<File>> =
     LazyLock::new(|| OpenOptions::new().write(true).open("/proc/self/oom_score_adj").ok());
 
-/// Whose program is made with the score that this process has now.
+/// The thread whose program is made with the score that this process has now.
 static STARTING: Mutex<Option<Starter>> = Mutex::new(None);
 
-/// Held by the thread whose turn is next, so that only one looks when that is.
+/// Held by the thread whose turn is next, so that only that one polls.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// How often to look whether a program was made that another thread starts.
+/// How often to check whether another thread has forked.
 const LOOK: Duration = Duration::from_micros(50);
 
 /// A thread that starts a program.
 #[derive(Debug)]
 struct Starter {
     number: i32,
-    /// The kernel's list of the thread's children, and what was on it before. Without that list (`CONFIG_PROC_CHILDREN`) nobody
-    /// knows before the start is over.
+    /// The kernel's list of the thread's children, and what was on it before. Without it (`CONFIG_PROC_CHILDREN`), the next start
+    /// waits until this one is over.
     children: Option<File>,
     before: Vec<u8>,
 }
 
 impl Starter {
-    /// This thread, which is to start the program of the attempt with this number.
+    /// This thread, which starts the program of the attempt with this number.
     fn new(number: i32) -> Starter {
         let children = File::open("/proc/thread-self/children").ok();
         let mut starter = Starter { number, children, before: Vec::new() };
@@ -69,7 +69,7 @@ impl Starter {
         list
     }
 
-    /// Whether its program has got its score: it is a process, if perhaps one that is not loaded yet.
+    /// Whether its program has its score: it is a process, although perhaps not loaded yet.
     fn has_forked(&self) -> bool {
         let pids = |list: &[u8]| list.split(|b| *b == b' ').map(<[u8]>::to_vec).collect::<Vec<_>>();
         let before = pids(&self.before);
@@ -77,10 +77,10 @@ impl Starter {
     }
 }
 
-/// The place of an attempt among the kernel's victims.
+/// The rank of an attempt for the kernel's out-of-memory killer.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::runner) struct Offer {
-    /// The number of the attempt among those which run now.
+    /// The number of the attempt among the running ones.
     number: i32,
 }
 
@@ -89,7 +89,7 @@ impl Offer {
         Offer { number }
     }
 
-    /// Starts a program, which the kernel ends rather than this process when memory runs out.
+    /// Starts a program that the kernel kills before this process when memory runs out.
     pub(in crate::runner) fn start(self, command: &mut Command) -> io::Result<Child> {
         self.raise();
         let child = command.spawn();
@@ -100,7 +100,7 @@ impl Offer {
         child
     }
 
-    /// Gives this process the score that the program is to have.
+    /// Gives this process the score of the program.
     fn raise(self) {
         let own = *OWN;
         let _turn = TURN.lock();
@@ -120,14 +120,14 @@ fn starting() -> MutexGuard<'static, Option<Starter>> {
     STARTING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Raising it is always allowed, and so is going back to what it was.
+/// A process may always raise its score, and go back to the one it had.
 fn set_own(score: i32) {
     if let Some(file) = &*OWN_FILE {
         let _ = file.write_at(score.to_string().as_bytes(), 0);
     }
 }
 
-/// The number of the attempt to which a process belongs, if its score tells.
+/// The number of the attempt to which a process belongs, if its score shows one.
 pub(in crate::runner) fn attempt(pid: Pid) -> Option<i32> {
     let score: i32 = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).ok()?.trim().parse().ok()?;
     // Several attempts may have the highest one.

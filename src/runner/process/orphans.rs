@@ -1,11 +1,8 @@
-//! Ending what functions leave running, when they have ended or their processor is dead.
+//! Ends processes that functions leave running, when they have ended or their processor is dead.
 //!
-//! What belongs to an attempt is known by the attempt's token in its environment, which every descendant inherits unless it
-//! clears its environment. The token of a nested call begins with that of the attempt which made it, so that whatever
-//! began inside an attempt, however deep, is found by the attempt's own token. A worker gives what it starts the token of a
-//! call; what belongs to the worker has its token in a variable of its own.
-
-mod attempt_processes;
+//! A process belongs to an attempt if its environment has the attempt's token. Every descendant inherits that, unless it clears
+//! its environment. The token of a nested call begins with the token of its caller, so the token of an attempt finds everything
+//! that began inside it, however deep. A worker gives its programs the token of a call; its own token is in another variable.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -20,19 +17,17 @@ use rustix::process::{
     test_kill_process_group, wait, waitpgid, waitpid,
 };
 
-pub(in crate::runner) use attempt_processes::{AttemptProcesses, Remaining, RunningAttempt};
-
 use crate::domain::event::Unkillable;
 use crate::domain::job::Token;
 use crate::runner::process::environ;
 use crate::runner::process::oom_score;
 use crate::runner::process::unkillable::Unkillables;
 
-/// How long to wait for orphans that were killed; only the kernel can keep one longer.
+/// How long to wait for killed orphans. Only the kernel can keep one longer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Ends every process that carries one of these tokens, at once, and waits until none is left; says whether that was
-/// reached within `patience`.
+/// Kills every process with one of these tokens, and waits until none is left; says whether that was reached within
+/// `patience`.
 #[must_use]
 pub fn end(tokens: &[Token], patience: Duration) -> bool {
     let marks: Vec<TokenMark> = tokens.iter().map(TokenMark::new).collect();
@@ -50,13 +45,13 @@ pub fn end(tokens: &[Token], patience: Duration) -> bool {
     true
 }
 
-/// Kills those that are there now, and counts them; a process that is only waiting to be reaped is gone already.
+/// Kills the processes that are there now, and counts them. A process that only waits to be reaped does not count.
 fn kill_all(marks: &[TokenMark]) -> usize {
     let Ok(processes) = fs::read_dir("/proc") else { return 1 };
     let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut found = 0;
     for pid in pids.filter_map(Pid::from_raw) {
-        // Held before its environment is read, so that the signal meets the process that was read.
+        // Opened before its environment is read, so that the signal reaches the process that was read.
         let read = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from);
         let read = read.and_then(|process| Ok((process, environ::read(pid)?)));
         match read {
@@ -66,35 +61,35 @@ fn kill_all(marks: &[TokenMark]) -> usize {
             }
             Ok((_, Some(_))) => {}
             Err(error) if is_gone_or_strange(&error) => {}
-            // One that begins just now may be one of those; and who cannot look has not seen that nothing is left.
+            // A process that starts just now may be one of them. So may one that cannot be looked at.
             Ok((_, None)) | Err(_) => found += 1,
         }
     }
     found
 }
 
-/// Whether a process could not be looked at because it has ended, or is another user's. The tokens are those of processors
-/// of this user, unless this is root, who can look at all.
+/// Whether a process could not be looked at because it has ended, or belongs to another user. The tokens belong to processors of
+/// this user; root can look at all.
 fn is_gone_or_strange(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::SRCH | Errno::NOENT | Errno::ACCESS | Errno::PERM))
 }
 
-/// The token that the environment of every process of an attempt, or of a worker, contains.
+/// The token in the environment of every process of an attempt or a worker.
 #[derive(Debug)]
-struct TokenMark(Token);
+pub(super) struct TokenMark(Token);
 
-/// With what the mark of any attempt begins.
+/// How the mark of any attempt begins.
 const ANY: &str = "ASYNCQ_TOKEN=";
 
-/// Where what a worker has started carries the worker's own token, whatever call it was started for.
+/// The variable with a worker's own token, in everything that the worker has started for whatever call.
 pub(in crate::runner) const WORKER_TOKEN: &str = "ASYNCQ_WORKER_TOKEN";
 
 impl TokenMark {
-    fn new(token: &Token) -> TokenMark {
+    pub(super) fn new(token: &Token) -> TokenMark {
         TokenMark(token.clone())
     }
 
-    fn is_on(&self, environment: &[u8]) -> bool {
+    pub(super) fn is_on(&self, environment: &[u8]) -> bool {
         entries(environment).any(|entry| {
             let of_worker = || entry.strip_prefix(WORKER_TOKEN.as_bytes())?.strip_prefix(b"=");
             let token = entry.strip_prefix(ANY.as_bytes()).or_else(of_worker);
@@ -107,25 +102,25 @@ fn entries(environment: &[u8]) -> impl Iterator<Item = &[u8]> {
     environment.split(|b| *b == 0)
 }
 
-/// The marks of any attempts. One without a token is none.
-fn marks(environment: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The marks of any attempts. An empty one does not count.
+pub(super) fn marks(environment: &[u8]) -> impl Iterator<Item = &[u8]> {
     entries(environment).filter(|entry| entry.starts_with(ANY.as_bytes()) && entry.len() > ANY.len())
 }
 
-/// The processes that have fallen to this one because their parents ended before them.
+/// The processes that this one has adopted, because their parents ended before them.
 #[derive(Debug)]
 pub struct Orphans {
-    /// The kernel's list of the main thread's children, which is where orphans go; functions are children of the threads
-    /// that run them. A kernel without that list (`CONFIG_PROC_CHILDREN`) tells nothing, and only process groups are ended.
+    /// The kernel's list of the main thread's children. Orphans go there; functions are children of the threads that run them.
+    /// On a kernel without it (`CONFIG_PROC_CHILDREN`), asyncq ends process groups only.
     list: Option<File>,
-    /// Held while the list is read, and while somebody on it is reaped: the kernel overlooks others when one goes meanwhile.
+    /// Held while the list is read or a process on it is reaped: the kernel skips others if one goes meanwhile.
     looking: Mutex<()>,
-    /// The children that this process had before, from a program in whose place it was started.
+    /// The children that this process had before, from a program that started asyncq by `exec`.
     before: Vec<Pid>,
-    /// The attempts that run now, by numbers which no two of them share.
+    /// The attempts that run now, each with a number of its own.
     attempts: Mutex<BTreeSet<i32>>,
-    /// Those that may not be ended.
-    immune: Unkillables,
+    /// Processes that may not be ended.
+    pub(super) immune: Unkillables,
 }
 
 impl Orphans {
@@ -143,14 +138,13 @@ impl Orphans {
         Ok(orphans)
     }
 
-    /// Ends all of them that come from functions, at once, and those which fall to this process meanwhile; only when no
-    /// attempt runs any more.
+    /// Kills all orphans of functions, and those that come meanwhile. Call it when no attempt runs.
     pub fn end(&self) {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             let killed = self.children().into_iter().filter(|pid| self.kill(*pid)).count();
             let mut reaped = 0;
-            // Unlike the kernel's list, this never overlooks a child.
+            // Unlike the kernel's list, this never misses a child.
             let none_left = loop {
                 match wait(WaitOptions::NOHANG) {
                     Ok(Some(_)) => reaped += 1,
@@ -165,7 +159,7 @@ impl Orphans {
         }
     }
 
-    /// The processes that were found since this was asked last and may not be ended.
+    /// The processes that may not be ended, found since this was asked last.
     pub fn immune(&self) -> Vec<Unkillable> {
         self.immune.take()
     }
@@ -175,20 +169,20 @@ impl Orphans {
         self.immune.leave();
     }
 
-    /// Reaps those that have ended, which nobody else does.
+    /// Reaps those that have ended.
     pub fn reap(&self) {
         self.look(None, None);
     }
 
-    /// Reaps those of a process group that have ended; says whether any of it are there.
+    /// Reaps the ended processes of a group; says whether any process of it is left.
     pub(in crate::runner) fn reap_group(&self, group: Pid) -> bool {
         let _alone = self.looking.lock();
-        // The dead count as there until they are reaped, and have fallen to us.
+        // Ended processes count until they are reaped, and they are ours now.
         while let Ok(Some(_)) = waitpgid(group, WaitOptions::NOHANG) {}
         test_kill_process_group(group).is_ok()
     }
 
-    /// Kills an orphan that comes from a function; says whether it is waited for. One that may not be killed is not.
+    /// Kills an orphan of a function; says whether to wait for it. It is not waited for if it may not be killed.
     fn kill(&self, pid: Pid) -> bool {
         match if self.are_ours() { Ownership::Ours } else { ownership(pid, is_of_a_function, |_| true) } {
             Ownership::Ours => kill_process(pid, Signal::KILL).is_ok(),
@@ -197,22 +191,22 @@ impl Orphans {
         }
     }
 
-    /// Whether whatever falls to this process must come from its functions. Not so where others fall to it as well: below
-    /// a program in whose place it was started, and as a system's first process.
-    fn are_ours(&self) -> bool {
+    /// Whether every orphan comes from a function of this process. That is not so if this process is a system's first one, or
+    /// was started by `exec` in a program that had children.
+    pub(super) fn are_ours(&self) -> bool {
         self.before.is_empty() && getpid() != Pid::INIT
     }
 
-    /// Reaps the dead but `child`, and gives those that live; says whether any of the dead may have been of the attempt with
+    /// Reaps ended processes but `child`, and gives those that live; says whether an ended one may belong to the attempt with
     /// this number.
-    fn look(&self, child: Option<Pid>, number: Option<i32>) -> (Vec<Pid>, bool) {
+    pub(super) fn look(&self, child: Option<Pid>, number: Option<i32>) -> (Vec<Pid>, bool) {
         let _alone = self.looking.lock();
         let running = number.map(|_| self.attempts().clone()).unwrap_or_default();
         let mut pids = self.children();
         pids.retain(|pid| Some(*pid) != child);
         let mut ours = false;
         pids.retain(|pid| {
-            // Told of the dead as well, until they are reaped. What no attempt has, somebody has given himself.
+            // Ended processes have a score until they are reaped. A process has chosen a score itself that no attempt has.
             let whose = number.and_then(|_| oom_score::attempt(*pid)).filter(|number| running.contains(number));
             let lives = matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(None));
             ours |= !lives && (whose.is_none() || whose == number);
@@ -221,7 +215,7 @@ impl Orphans {
         (pids, ours)
     }
 
-    fn attempts(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+    pub(super) fn attempts(&self) -> MutexGuard<'_, BTreeSet<i32>> {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -230,7 +224,7 @@ impl Orphans {
         let (mut text, mut chunk) = (Vec::new(), [0; 512]);
         while let Ok(count) = list.read_at(&mut chunk, text.len() as u64) {
             text.extend_from_slice(&chunk[..count]);
-            // The kernel fills what it is given, as long as there is more.
+            // The kernel fills the chunk if there is more.
             if count < chunk.len() / 2 {
                 break;
             }
@@ -240,33 +234,33 @@ impl Orphans {
     }
 }
 
-/// To whom an orphan belongs.
-enum Ownership {
+/// Whether an orphan belongs to an attempt.
+pub(super) enum Ownership {
     Ours,
     Others,
-    /// It begins or ends just now.
+    /// The process is starting or ending.
     Unknown,
 }
 
-/// To whom an orphan belongs, by the marks in its environment, as far as `marked` knows them, and otherwise by the number
-/// that its score tells.
-fn ownership(pid: Pid, marked: impl Fn(&[u8]) -> Option<bool>, numbered: impl Fn(i32) -> bool) -> Ownership {
+/// Whether an orphan belongs to an attempt: by the marks in its environment, if `marked` knows them, otherwise by the number in
+/// its score.
+pub(super) fn ownership(pid: Pid, marked: impl Fn(&[u8]) -> Option<bool>, numbered: impl Fn(i32) -> bool) -> Ownership {
     let mark = match environ::read(pid) {
         Ok(None) => return Ownership::Unknown,
         Ok(Some(environment)) => marked(&environment),
         Err(_) => None,
     };
-    // The score comes second: everybody may raise his own.
+    // The score comes second: every process may raise its own.
     match mark.or_else(|| oom_score::attempt(pid).map(&numbered)) {
         Some(true) => Ownership::Ours,
-        // It has no environment any more, and leaves who knows whom.
+        // It is ending: its environment is gone, and it may leave children.
         _ if mark.is_none() && environ::is_gone(pid) => Ownership::Unknown,
         _ => Ownership::Others,
     }
 }
 
-/// Whether a process was started by a function of this processor, if its environment tells: not if this processor was
-/// itself started by a function, and what it finds has the mark of that one.
+/// Whether a function of this processor has started a process, if its environment shows that. If this processor runs inside a
+/// function itself, the mark of that function does not count.
 fn is_of_a_function(environment: &[u8]) -> Option<bool> {
     let own = environ::read(getpid()).ok().flatten().unwrap_or_default();
     marks(environment).any(|mark| entries(&own).all(|ours| ours != mark)).then_some(true)

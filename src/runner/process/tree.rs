@@ -1,4 +1,4 @@
-//! A program that was started, with all that it starts: watching it, and ending all of it.
+//! A program with everything that it starts: watching it, and ending it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,21 +10,22 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use crate::domain::job::{JobId, Token};
+use crate::runner::process::attempt_processes::{AttemptProcesses, Remaining, RunningAttempt};
 use crate::runner::process::oom_score::Offer;
-use crate::runner::process::orphans::{AttemptProcesses, Orphans, Remaining, RunningAttempt};
+use crate::runner::process::orphans::Orphans;
 use crate::runner::start_failure::{of_call, patiently};
 
-/// How long a program that was asked to end may take before it is made to.
+/// How long a program may take to end before it is killed.
 pub const GRACE: Duration = Duration::from_secs(10);
 
-/// How long what is left of a process group may take to end, after the program itself has ended.
+/// How long the rest of a process group may take to end, after the program has ended.
 pub(in crate::runner) const REST_GRACE: Duration = Duration::from_secs(2);
 
-/// How often to look again what is left of a tree that is to end: at first, and where something changes; and at last.
+/// How often to check what is left of a tree that has to end: at first and after a change, and later.
 const LOOK: Duration = Duration::from_millis(1);
 pub(in crate::runner) const LAST_LOOK: Duration = Duration::from_millis(50);
 
-/// A program in a process group of its own, and what it has left.
+/// A program in a process group of its own, and the processes that it has left.
 #[derive(Debug)]
 pub(in crate::runner) struct Tree {
     child: Child,
@@ -34,7 +35,7 @@ pub(in crate::runner) struct Tree {
 
 /// What is left of a program that has ended.
 struct Rest {
-    /// Whether its group is there. Once it is not, its number may be another's.
+    /// Whether its group exists. When it does not, another group may get its number.
     group: bool,
     /// How the program ended, once that is known.
     status: Option<io::Result<ExitStatus>>,
@@ -63,7 +64,7 @@ impl Tree {
         self.group
     }
 
-    /// What tells that the program has ended.
+    /// A descriptor that becomes readable when the program has ended.
     pub(in crate::runner) fn watch(&self) -> io::Result<OwnedFd> {
         patiently(|| pidfd_open(self.group, PidfdFlags::empty()).map_err(|error| of_call("pidfd_open", error)))
     }
@@ -73,7 +74,7 @@ impl Tree {
         self.processes.works_for(job);
     }
 
-    /// Whether the program may not be ended, and is not waited for any more.
+    /// Whether the program may not be ended, and nobody waits for it.
     pub(in crate::runner) fn is_left(&self) -> bool {
         self.processes.leaves(self.group)
     }
@@ -81,11 +82,11 @@ impl Tree {
     /// Asks the whole group to end.
     pub(in crate::runner) fn terminate(&mut self) {
         self.signal(Signal::TERM);
-        // A stopped process does not see the signal before it goes on.
+        // A stopped process sees the signal only when it continues.
         self.signal(Signal::CONT);
     }
 
-    /// Asks what the program has orphaned to end, or makes all of the tree end.
+    /// Asks the orphans of the program to end, or kills the whole tree.
     pub(in crate::runner) fn escalate(&mut self, kill: bool) {
         if kill {
             self.signal(Signal::KILL);
@@ -94,15 +95,15 @@ impl Tree {
         self.processes.end(kill);
     }
 
-    /// The program has ended, or is made to by `kill_now`: ends what it left behind, in its group and out of it; gives how
-    /// it ended, or nothing where processes are left that may not be ended and are not waited for. Meanwhile `read` is called
-    /// now and then, for those who wait until what they print is taken.
+    /// The program has ended, or is killed when `kill_now` says so: ends what it left behind, in its group and outside of it.
+    /// Gives how it ended; `None` if processes are left that may not be ended and nobody waits for. Calls `read` meanwhile,
+    /// because processes may wait until somebody takes what they print.
     pub(in crate::runner) fn end_the_rest(
         &mut self,
         kill_now: impl Fn() -> bool,
         mut read: impl FnMut(),
     ) -> Option<io::Result<ExitStatus>> {
-        // Its number still belongs to the group: it is not reaped yet.
+        // It is not reaped yet, so its number still belongs to the group.
         self.terminate();
         let mut rest = Rest { group: true, status: None };
         let mut pause = LOOK;
@@ -129,16 +130,16 @@ impl Tree {
         }
     }
 
-    /// Ends all of it, at once.
+    /// Kills all of it.
     pub(in crate::runner) fn kill(&mut self) -> Option<io::Result<ExitStatus>> {
         self.escalate(true);
         self.end_the_rest(|| true, || ())
     }
 
-    /// Takes note of the dead.
+    /// Reaps what has ended.
     fn reap(&mut self, rest: &mut Rest) {
         if rest.status.is_none() {
-            // Never waited for: as long as somebody traces it, it is not ours.
+            // Without waiting: while a process is traced, its parent cannot reap it.
             rest.status = self.child.try_wait().transpose();
         }
         if rest.status.is_some() && rest.group {
@@ -147,14 +148,14 @@ impl Tree {
     }
 
     fn signal(&mut self, signal: Signal) {
-        // Otherwise the whole group is gone.
+        // Any other error means that the whole group is gone.
         if kill_process_group(self.group, signal) == Err(Errno::PERM) {
             self.processes.refused(self.group);
         }
     }
 }
 
-/// A moment from now on which a tree is killed.
+/// When a tree is killed that has to end soon.
 pub(in crate::runner) fn soon(by: Option<Instant>) -> Instant {
     let soon = Instant::now() + REST_GRACE;
     by.map_or(soon, |by| soon.min(by))

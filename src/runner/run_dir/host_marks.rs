@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{self, Write};
 
 use crate::domain::job::JobId;
-use crate::runner::Access;
+use crate::runner::run_dir::access::Access;
 use crate::runner::run_dir::{DeadRunDir, Mark, Marks, RunDir, job, new, open_file};
 use crate::runner::worker::host::Host;
 

@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use rustix::process::geteuid;
 
 use crate::domain::event::Unkillable;
-use crate::runner::Access;
 use crate::runner::process::unkillable::{FILE, in_session};
+use crate::runner::run_dir::access::Access;
 use crate::runner::run_dir::{DeadRunDir, ENGINE, RunDir, new};
 
 impl RunDir {

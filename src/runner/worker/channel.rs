@@ -1,4 +1,4 @@
-//! The line to a worker: frames that go out and come in, and those that the worker has not read yet.
+//! The socket pair to a worker: messages in both directions, and taking back those that the worker has not read yet.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,32 +9,29 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, send, shutdown, socketpair,
 };
 
-use crate::runner::worker::oversized::Oversized;
-
-/// The longest frame that a worker may write, in bytes: a result of 1 MiB in the longest way to write it in, and the rest.
-pub(in crate::runner) const LONGEST: usize = 4 * 1024 * 1024;
+use crate::runner::worker::oversized::{LONGEST, Oversized};
 
 /// How much is read at once, in bytes.
 const CHUNK: usize = 64 * 1024;
 
 /// One end of a socket pair, with what waits at it.
 #[derive(Debug)]
-pub(in crate::runner) struct Channel {
+pub(super) struct Channel {
     ours: OwnedFd,
-    /// The worker's end as well: what it has not read can be taken back there.
+    /// The worker's end too: asyncq can read there what the worker has not read.
     theirs: Option<OwnedFd>,
-    /// What waits to be written.
+    /// Bytes that wait to be written.
     outgoing: Vec<u8>,
-    /// How many bytes were written in all.
+    /// The number of bytes written so far.
     written: u64,
-    /// What was read, of it from `at` on not handed out yet.
+    /// Bytes that were read. Those from `at` on are not handed out yet.
     incoming: Vec<u8>,
     at: usize,
-    /// How far the rest of it has been searched for its end.
+    /// How far the rest was searched for the end of a message.
     searched: usize,
-    /// The frame that is too long, as far as it was read.
+    /// A message that is too long, as far as it was read.
     long: Option<Oversized>,
-    /// What stays of the latest one.
+    /// What is kept of the latest one.
     cut: Vec<u8>,
     /// Whether the other side is closed.
     over: bool,
@@ -42,22 +39,22 @@ pub(in crate::runner) struct Channel {
 
 /// A message of a worker, without its line feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::runner) struct Frame<'a> {
-    pub(in crate::runner) bytes: &'a [u8],
-    /// Whether it was longer than it may be, so that the ends of its texts are missing, and what is deep inside.
-    pub(in crate::runner) is_cut: bool,
+pub(super) struct Frame<'a> {
+    pub(super) bytes: &'a [u8],
+    /// Whether it was too long, so that the ends of its texts and deep members are missing.
+    pub(super) is_cut: bool,
 }
 
 impl Channel {
-    /// A new line, and the end for the worker.
-    pub(in crate::runner) fn new() -> io::Result<(Channel, OwnedFd)> {
+    /// A new channel, and the worker's end of it.
+    pub(super) fn new() -> io::Result<(Channel, OwnedFd)> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         let kept = theirs.try_clone()?;
         Ok((Channel { theirs: Some(kept), ..Channel::at(ours)? }, theirs))
     }
 
-    /// The line whose end this is.
-    pub(in crate::runner) fn at(ours: OwnedFd) -> io::Result<Channel> {
+    /// The channel whose end this is.
+    pub(super) fn at(ours: OwnedFd) -> io::Result<Channel> {
         rustix::io::ioctl_fionbio(&ours, true)?;
         Ok(Channel {
             ours,
@@ -73,32 +70,32 @@ impl Channel {
         })
     }
 
-    pub(in crate::runner) fn fd(&self) -> BorrowedFd<'_> {
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.ours.as_fd()
     }
 
-    /// The inode of the other end's socket, if that is here too.
-    pub(in crate::runner) fn other_end(&self) -> Option<u64> {
+    /// The inode of the worker's end, if asyncq has that too.
+    pub(super) fn other_end(&self) -> Option<u64> {
         Some(rustix::fs::fstat(self.theirs.as_ref()?).ok()?.st_ino)
     }
 
-    /// Where the next frame begins, counted in bytes from the first one.
-    pub(in crate::runner) fn end(&self) -> u64 {
+    /// Where the next message begins, in bytes from the first one.
+    pub(super) fn end(&self) -> u64 {
         self.written + self.outgoing.len() as u64
     }
 
-    /// What comes next on the line is written here, and sent with [`Channel::write`].
-    pub(in crate::runner) fn outgoing(&mut self) -> &mut Vec<u8> {
+    /// Append messages here, and send them with [`Channel::write`].
+    pub(super) fn outgoing(&mut self) -> &mut Vec<u8> {
         &mut self.outgoing
     }
 
     /// How many bytes wait to be written.
-    pub(in crate::runner) fn waiting(&self) -> usize {
+    pub(super) fn waiting(&self) -> usize {
         self.outgoing.len()
     }
 
-    /// Writes as much as fits. What a worker that is gone does not take is nobody's error.
-    pub(in crate::runner) fn write(&mut self) {
+    /// Writes as much as fits. It is not an error if the worker is gone.
+    pub(super) fn write(&mut self) {
         let mut done = 0;
         while done < self.outgoing.len() {
             match send(&self.ours, &self.outgoing[done..], SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
@@ -112,7 +109,7 @@ impl Channel {
     }
 
     /// Reads what is there; says whether anything was.
-    pub(in crate::runner) fn read(&mut self) -> bool {
+    pub(super) fn read(&mut self) -> bool {
         self.incoming.drain(..self.at);
         self.searched -= self.at;
         self.at = 0;
@@ -131,13 +128,13 @@ impl Channel {
         self.incoming.len() > before
     }
 
-    /// Whether the other side has closed it, so that nothing comes any more.
-    pub(in crate::runner) fn is_over(&self) -> bool {
+    /// Whether the other side has closed it.
+    pub(super) fn is_over(&self) -> bool {
         self.over
     }
 
-    /// The next whole frame of what was read; an error when that is too long to be a message at all.
-    pub(in crate::runner) fn next(&mut self) -> Option<Result<Frame<'_>, String>> {
+    /// The next whole message; an error if a line is too long to be one.
+    pub(super) fn next(&mut self) -> Option<Result<Frame<'_>, String>> {
         let found = self.incoming[self.searched..].iter().position(|byte| *byte == b'\n');
         let frame = self.at..found.map_or(self.incoming.len(), |found| self.searched + found);
         if self.long.is_some() || frame.len() > LONGEST {
@@ -158,16 +155,16 @@ impl Channel {
         Some(Ok(Frame { bytes: &self.incoming[frame], is_cut: false }))
     }
 
-    /// Forgets what was read and not handed out.
-    pub(in crate::runner) fn forget(&mut self) {
+    /// Drops what was read and not handed out.
+    pub(super) fn forget(&mut self) {
         self.at = self.incoming.len();
         self.searched = self.at;
         self.long = None;
     }
 
-    /// Takes back what the worker has not read yet, at once, so that it cannot read a part of it meanwhile; gives where
-    /// that begins, counted in bytes from the first frame, and what it is.
-    pub(in crate::runner) fn take_back(&mut self) -> (u64, Vec<u8>) {
+    /// Takes back what the worker has not read yet, in one step, so that the worker cannot read a part of it meanwhile. Gives
+    /// where that begins, in bytes from the first message, and the bytes.
+    pub(super) fn take_back(&mut self) -> (u64, Vec<u8>) {
         let mut back = Vec::new();
         if let Some(theirs) = &self.theirs {
             // More than a socket holds.
@@ -179,8 +176,8 @@ impl Channel {
         (self.written, back)
     }
 
-    /// Closes this side: the worker reads the end.
-    pub(in crate::runner) fn close(&self) {
+    /// Closes this side: the worker reads the end of the file.
+    pub(super) fn close(&self) {
         let _ = shutdown(&self.ours, Shutdown::Write);
     }
 }

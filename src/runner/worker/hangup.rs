@@ -1,7 +1,8 @@
-//! Whether anybody still has the worker's end of its line. This process has it too, so that the kernel does not tell.
+//! Detects that a worker has closed its end of the channel. asyncq has a copy of that end, to take back unread calls, so the
+//! kernel reports no end of file.
 //!
-//! Invariant: the line counts as closed only if twice, some time apart, no process was found that has its other end, and none
-//! that may have it could not be looked at.
+//! Invariant: a channel counts as closed only after two searches, some time apart. Neither found a process with the worker's
+//! end, and each could look at all processes that may have it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,65 +13,68 @@ use rustix::process::{Pid, getpid};
 
 use crate::runner::process::stat::Stat;
 
-/// How often it is looked for, while a call is not answered.
-pub(in crate::runner) const RHYTHM: Duration = Duration::from_secs(2);
+/// How often to search for the end, while a call is not answered.
+pub(super) const RHYTHM: Duration = Duration::from_secs(2);
 
 /// Which field of `/proc/PID/stat` names the parent (proc(5)).
 const PARENT: usize = 4;
 
-/// What was seen of the other end of a line.
+/// What the searches have found.
 #[derive(Debug)]
-pub(in crate::runner) struct HangupDetector {
+pub(super) struct HangupDetector {
+    /// The inode of the worker's end.
+    socket: u64,
+    /// The worker, which had it first.
+    worker: Pid,
     looked: Instant,
-    /// Where it was found last.
+    /// Where the last search found it.
     at: Option<PathBuf>,
-    /// Whether nobody had it then.
+    /// Whether the last search found nobody.
     missing: bool,
 }
 
-/// Who has it.
+/// The process that has the end.
 enum EndHolder {
-    /// It is there, among the descriptors of a process.
+    /// Its path among the descriptors of a process.
     At(PathBuf),
     Nobody,
-    /// Not all could be looked at that may have it.
+    /// A process that may have it could not be looked at.
     Unknown,
 }
 
 impl HangupDetector {
-    pub(in crate::runner) fn new() -> HangupDetector {
-        HangupDetector { looked: Instant::now(), at: None, missing: false }
+    pub(super) fn new(socket: u64, worker: Pid) -> HangupDetector {
+        HangupDetector { socket, worker, looked: Instant::now(), at: None, missing: false }
     }
 
-    /// How long until it is to be looked for.
-    pub(in crate::runner) fn next_look(&self) -> Duration {
+    /// How long until the next search.
+    pub(super) fn next_look(&self) -> Duration {
         RHYTHM.saturating_sub(self.looked.elapsed())
     }
 
-    /// Looks for it: the socket with this inode, of which the worker had a descriptor at first. Says whether nobody has it
-    /// any more.
-    pub(in crate::runner) fn is_gone(&mut self, socket: u64, worker: Pid) -> bool {
+    /// Searches; says whether the channel counts as closed.
+    pub(super) fn is_gone(&mut self) -> bool {
         self.looked = Instant::now();
-        let link = format!("socket:[{socket}]");
+        let link = format!("socket:[{}]", self.socket);
         let before = self.missing;
         self.missing = false;
         if self.at.as_ref().is_some_and(|path| is_it(path, &link).unwrap_or(false)) {
             return false;
         }
-        match holder(worker, &link) {
+        match holder(self.worker, &link) {
             EndHolder::At(path) => self.at = Some(path),
             EndHolder::Unknown => {}
-            // It may have been on its way from one to another.
+            // It may be on its way from one process to another.
             EndHolder::Nobody => self.missing = true,
         }
         before && self.missing
     }
 }
 
-/// Looks at the worker first, then at all others: what it has started, and whoever got the descriptor from it.
+/// Looks at the worker first, then at all others: its children may have the end, or a process that got it through a socket.
 fn holder(worker: Pid, link: &str) -> EndHolder {
     let Ok(processes) = std::fs::read_dir("/proc") else { return EndHolder::Unknown };
-    // Whoever does not see that this process has it would not see who else has.
+    // If `/proc` does not show that this process has it, it does not show others either.
     if !matches!(find(getpid(), link), Ok(Some(_))) {
         return EndHolder::Unknown;
     }
@@ -86,7 +90,7 @@ fn holder(worker: Pid, link: &str) -> EndHolder {
     found
 }
 
-/// Whether a process comes from this one, to which orphans fall.
+/// Whether a process descends from this one, which adopts orphans.
 fn descends(pid: Pid) -> bool {
     let parent = |pid: Pid| Pid::from_raw(i32::try_from(Stat::of(pid).ok()?.number(PARENT)).ok()?);
     std::iter::successors(Some(pid), |pid| parent(*pid)).any(|pid| pid == getpid())
@@ -96,7 +100,7 @@ fn descends(pid: Pid) -> bool {
 fn find(pid: Pid, link: &str) -> io::Result<Option<PathBuf>> {
     let mut found = list(&PathBuf::from(format!("/proc/{pid}/fd")))?;
     if found.is_empty() {
-        // When the first thread has ended, only the others have them.
+        // When the first thread has ended, only the others show descriptors.
         for thread in list(&PathBuf::from(format!("/proc/{pid}/task")))? {
             found.append(&mut list(&thread.join("fd"))?);
         }
@@ -109,7 +113,7 @@ fn find(pid: Pid, link: &str) -> io::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// What is in a folder of `/proc`; nothing, when whose it was has ended.
+/// The entries of a folder of `/proc`; none if its process has ended.
 fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
     match std::fs::read_dir(folder) {
         Ok(entries) => {
@@ -120,7 +124,7 @@ fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-/// Whether a descriptor is that; not, when it was just closed.
+/// Whether a descriptor is the socket; `false` if it was just closed.
 fn is_it(path: &Path, link: &str) -> io::Result<bool> {
     match std::fs::read_link(path) {
         Ok(to) => Ok(to.as_os_str() == link),

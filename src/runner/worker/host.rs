@@ -1,7 +1,7 @@
-//! A program that drains into itself: the *host*, at the other end of a socket which this process has inherited.
+//! The *host*: a program that drains into itself, at the other end of a socket which this process has inherited.
 //!
-//! Invariant: a host is taken for gone only when the very process that made the socket is: by its number and the moment of
-//! its start, as numbers of processes are used again.
+//! Invariant: a host counts as gone only when the very process that made the socket is gone. It is known by its number and its
+//! start time, because numbers of processes are used again.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,11 +18,11 @@ use crate::runner::process::identity;
 use crate::runner::process::identity::Presence;
 use crate::runner::start_failure::of_call;
 
-/// What to give instead of a descriptor that is none for this.
+/// The hint for an unusable descriptor.
 const HINT: &str = "give it one end of a `socketpair(AF_UNIX, SOCK_STREAM)` that the calling program has made, as a \
     descriptor from 3 on which asyncq inherits: docs/protocol.md shows how";
 
-/// Takes an inherited descriptor, and looks whether it is one end of a socket to another process that is seen from here.
+/// Takes an inherited descriptor, and checks that it is a socket to another process which is visible from here.
 ///
 /// # Errors
 /// [`Kind::Usage`] when it is not.
@@ -45,26 +45,26 @@ pub fn inherit(number: u32) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Who made the pair; nobody where that is in another PID namespace.
+/// The process that made the pair; none if that is in another PID namespace.
 fn maker(socket: &OwnedFd) -> Option<Pid> {
-    // Not by rustix: the kernel gives 0 for another namespace, and its type for this has no 0.
+    // rustix cannot do this: the kernel gives 0 for another namespace, and the type of rustix has no 0.
     Pid::from_raw(getsockopt(socket, sockopt::PeerCredentials).ok()?.pid())
 }
 
-/// A host, as it is written down for who comes after its processor.
+/// A host, as the next processor can find it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     /// Its process.
     pub pid: i64,
     /// When that began, in clock ticks since boot.
     start: i64,
-    /// In which boot, and in which PID namespace.
+    /// Its boot and PID namespace.
     place: String,
 }
 
 impl Host {
-    /// The host at the other end of a socket, and what tells that it has ended. No program that is started from here inherits
-    /// the socket from now on.
+    /// The host at the other end of a socket, and a descriptor that becomes readable when it has ended. From now on, no program
+    /// inherits the socket.
     ///
     /// # Errors
     /// When it has ended already, or cannot be watched.
@@ -76,7 +76,7 @@ impl Host {
         Ok((Host { pid, start: identity::started(pid)?, place: identity::here()? }, ended))
     }
 
-    /// In one line.
+    /// Writes it as one line.
     pub(in crate::runner) fn note(&self) -> String {
         format!("{} {} {}\n", self.pid, self.start, self.place)
     }
@@ -88,7 +88,7 @@ impl Host {
         Some(Host { pid, start, place: words.next()?.to_owned() })
     }
 
-    /// Whether it may still be there. Where its namespace is hidden from here that cannot be seen, unless that is `gone`.
+    /// Whether it may still live. That is unknown if its namespace is hidden from here, unless that is `gone`.
     #[must_use]
     pub fn lives(&self, gone: bool) -> bool {
         match identity::look(self.pid, self.start, &self.place) {

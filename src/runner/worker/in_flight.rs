@@ -1,144 +1,117 @@
-//! The calls that a worker holds, and when each is to end.
+//! The calls that a peer holds, and when each has to end.
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
 use crate::domain::exit::Exit;
 use crate::domain::job::Fence;
 use crate::domain::json::Json;
+use crate::domain::time::Timestamp;
+use crate::runner::call::{CallEnding, EndReason, Ended};
+use crate::runner::output::capture::Capture;
 use crate::runner::process::tree::GRACE;
+use crate::runner::stop_switch::Stop;
+use crate::runner::worker::call::{EndedCall, SendLimits, SentCall};
 use crate::runner::worker::protocol::{Answer, CallResult};
-use crate::runner::worker::{EndedCall, SentCall};
-use crate::runner::{Capture, Ended, Stop};
 
-/// The calls that are sent and not answered, oldest first.
+/// How long a call may run before asyncq takes back those behind it.
+const STRANDED: Duration = Duration::from_millis(50);
+
+/// How quick calls must be for others to wait behind one; and how long they may have to wait there where another worker could
+/// run them.
+pub(super) const QUICK: Duration = Duration::from_millis(5);
+
+/// How quick calls must be for some more to wait behind one, and for workers to need no share of their own: to wake another
+/// worker costs as much.
+const TINY: Duration = Duration::from_micros(200);
+
+/// How long a call runs before asyncq checks whether its worker still has its end of the channel.
+const SILENT: Duration = Duration::from_secs(1);
+
+/// Calls that are sent and not answered, oldest first.
 #[derive(Debug, Default)]
-pub(in crate::runner) struct InFlight {
+pub(super) struct InFlight {
     calls: VecDeque<InFlightCall>,
     next_id: u64,
     /// When the latest answer came.
     latest: Option<Instant>,
-    /// How long calls take that run one after another, taken that the next ones are like the latest.
+    /// How long calls take that run one after another, assuming that the next ones are like the latest.
     pace: Option<Duration>,
-    /// Whether calls have told how far they are, and that may not be passed on yet.
+    /// Whether unread calls were taken back since the latest call was sent.
+    took_back: bool,
+    /// Whether there may be progress reports that are not passed on yet.
     has_progress: bool,
 }
 
 /// One of them.
 #[derive(Debug)]
-pub(in crate::runner) struct InFlightCall {
-    pub(in crate::runner) id: u64,
-    pub(in crate::runner) begun: SentCall,
-    /// Where on the line it begins, in bytes.
-    pub(in crate::runner) from: u64,
+pub(super) struct InFlightCall {
+    pub(super) id: u64,
+    pub(super) begun: SentCall,
+    /// Where on the channel it begins, in bytes.
+    pub(super) from: u64,
     sent: Instant,
-    pub(in crate::runner) capture: Capture,
-    /// How much of its output it has been given.
-    pub(in crate::runner) printed: [u64; 2],
-    pub(in crate::runner) ending: Option<CallEnding>,
-    /// How far it is, unless that was passed on.
+    pub(super) capture: Capture,
+    /// How many bytes of its output it was given so far.
+    pub(super) printed: [u64; 2],
+    pub(super) ending: Option<CallEnding>,
+    /// Its latest progress report, unless that was passed on.
     progress: Option<String>,
-    /// When that was passed on.
+    /// When the last report was passed on.
     told: Option<Instant>,
 }
 
-/// How often it is passed on how far a call is.
+/// How often to pass on the progress of a call.
 const PROGRESS: Duration = Duration::from_millis(250);
 
-/// What is to become of a call that does not end by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::runner) struct CallEnding {
-    pub(in crate::runner) why: EndReason,
-    /// When it is made to end.
-    pub(in crate::runner) kill_at: Instant,
-}
-
-/// Why a call is to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::runner) enum EndReason {
-    Cancelled,
-    TooLong,
-    Interrupted,
-}
-
-impl EndReason {
-    /// In the words of the protocol.
-    pub(in crate::runner) fn as_str(self) -> &'static str {
-        match self {
-            EndReason::Cancelled => "cancelled",
-            EndReason::TooLong => "timeout",
-            EndReason::Interrupted => "stop",
-        }
-    }
-
-    pub(in crate::runner) fn outcome(self) -> Outcome {
-        match self {
-            EndReason::Cancelled => Outcome::Cancelled,
-            EndReason::Interrupted => Outcome::Interrupted,
-            EndReason::TooLong => {
-                Outcome::Failed(Failure::new(FailureKind::Timeout, "took longer than its time limit"))
-            }
-        }
-    }
-}
-
 impl InFlight {
-    pub(in crate::runner) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.calls.len()
     }
 
-    pub(in crate::runner) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.calls.is_empty()
     }
 
-    /// Takes a call that begins there on the line; gives its id.
-    pub(in crate::runner) fn push(&mut self, begun: SentCall, from: u64, folder: &Path) -> u64 {
+    /// An id for the next call.
+    pub(super) fn take_id(&mut self) -> u64 {
         self.next_id += 1;
-        self.calls.push_back(InFlightCall {
-            id: self.next_id,
-            begun,
-            from,
-            sent: Instant::now(),
-            capture: Capture::new(folder),
-            printed: [0, 0],
-            ending: None,
-            progress: None,
-            told: None,
-        });
         self.next_id
     }
 
-    /// The oldest one, and the latest that was sent.
-    pub(in crate::runner) fn oldest(&mut self) -> Option<&mut InFlightCall> {
+    /// Takes a call that is sent now.
+    pub(super) fn push(&mut self, call: InFlightCall) {
+        self.took_back = false;
+        self.calls.push_back(call);
+    }
+
+    /// The call that was sent first.
+    pub(super) fn oldest(&mut self) -> Option<&mut InFlightCall> {
         self.calls.front_mut()
     }
 
-    pub(in crate::runner) fn latest(&self) -> Option<&InFlightCall> {
-        self.calls.back()
-    }
-
-    /// The call with that id: the oldest, where the worker runs one after another.
-    pub(in crate::runner) fn remove(&mut self, id: u64, serial: bool) -> Option<InFlightCall> {
+    /// Takes the call with this id. If calls run one after another, only the oldest one can be answered.
+    pub(super) fn remove(&mut self, id: u64, serial: bool) -> Option<InFlightCall> {
         let place = self.calls.iter().take(if serial { 1 } else { usize::MAX }).position(|call| call.id == id)?;
         self.calls.remove(place)
     }
 
-    pub(in crate::runner) fn of_job(&mut self, job: i64) -> Option<&mut InFlightCall> {
+    pub(super) fn of_job(&mut self, job: i64) -> Option<&mut InFlightCall> {
         self.calls.iter_mut().find(|call| call.begun.claim.fence.job.0 == job)
     }
 
-    /// A call tells how far it is.
-    pub(in crate::runner) fn note_progress(&mut self, job: i64, text: String) {
+    /// Keeps the progress report of a call.
+    pub(super) fn note_progress(&mut self, job: i64, text: String) {
         if let Some(call) = self.of_job(job) {
             call.progress = Some(text);
             self.has_progress = true;
         }
     }
 
-    /// How far calls are of which that is to be passed on now.
-    pub(in crate::runner) fn due_progress(&mut self) -> Vec<(Fence, String)> {
+    /// The progress reports that are due.
+    pub(super) fn due_progress(&mut self) -> Vec<(Fence, String)> {
         let mut due = Vec::new();
         if !self.has_progress {
             return due;
@@ -151,49 +124,76 @@ impl InFlight {
         due
     }
 
-    /// How long until there are such.
-    pub(in crate::runner) fn next_progress(&self) -> Option<Duration> {
+    /// How long until the next one is due.
+    pub(super) fn next_progress(&self) -> Option<Duration> {
         let calls = self.calls.iter().take(if self.has_progress { usize::MAX } else { 0 });
         calls.filter(|call| call.progress.is_some()).map(InFlightCall::until_told).min()
     }
 
-    /// Those that may be running.
-    pub(in crate::runner) fn running(&mut self, serial: bool) -> impl Iterator<Item = &mut InFlightCall> {
-        self.calls.iter_mut().take(if serial { 1 } else { usize::MAX })
+    /// The calls that may be running.
+    pub(super) fn running(&self, serial: bool) -> impl Iterator<Item = &InFlightCall> {
+        self.calls.iter().take(if serial { 1 } else { usize::MAX })
     }
 
-    /// Since when a call runs: since it was sent, or, one after another, since the answer before.
-    pub(in crate::runner) fn since(&self, call: &InFlightCall, serial: bool) -> Instant {
+    /// When a call began: when it was sent or, if calls run one after another, when the one before was answered.
+    pub(super) fn since(&self, call: &InFlightCall, serial: bool) -> Instant {
         self.latest.filter(|_| serial).map_or(call.sent, |latest| latest.max(call.sent))
     }
 
-    /// How long the oldest one has been running.
-    pub(in crate::runner) fn longest(&self) -> Duration {
+    /// How long the oldest call has been running.
+    pub(super) fn longest(&self) -> Duration {
         self.calls.front().map_or(Duration::ZERO, |oldest| self.since(oldest, true).elapsed())
     }
 
-    /// How many calls that run one after another take about so long; none while nothing is known of them.
-    pub(in crate::runner) fn many_in(&self, time: Duration) -> usize {
+    /// How many calls that run one after another take about this long; none while nothing is known of them.
+    fn many_in(&self, time: Duration) -> usize {
         let many = |pace: Duration| time.as_nanos() / pace.as_nanos().max(1);
         self.pace.map_or(0, |pace| usize::try_from(many(pace)).unwrap_or(usize::MAX))
     }
 
-    /// When the next one of those that run is at its time limit.
-    pub(in crate::runner) fn next_limit(&self, serial: bool) -> Option<Instant> {
+    /// How much more a peer that runs this many at once can take.
+    pub(super) fn room(&self, at_once: usize) -> SendLimits {
+        let are_tiny = self.many_in(TINY) > 0;
+        let ahead = self.many_in(if are_tiny { 2 * QUICK } else { QUICK });
+        SendLimits { held: self.len(), at_once, ahead, are_tiny }
+    }
+
+    /// Whether the call that runs takes so long that asyncq has to take back those behind it.
+    pub(super) fn strands(&self, serial: bool, others_are_short: impl Fn() -> bool) -> bool {
+        let longest = self.longest();
+        self.may_strand(serial) && (longest >= STRANDED || longest >= QUICK && others_are_short())
+    }
+
+    /// How long until that may be so, if it may.
+    pub(super) fn until_stranded(&self, serial: bool) -> Option<Duration> {
+        let longest = self.longest();
+        let first = QUICK.saturating_sub(longest);
+        let next = if first.is_zero() { QUICK.min(STRANDED.saturating_sub(longest)) } else { first };
+        self.may_strand(serial).then_some(next)
+    }
+
+    fn may_strand(&self, serial: bool) -> bool {
+        serial && self.len() > 1 && !self.took_back
+    }
+
+    /// How long until the peer has been silent for long.
+    pub(super) fn until_silent(&self) -> Duration {
+        SILENT.saturating_sub(self.longest())
+    }
+
+    /// When the next running call reaches its time limit.
+    pub(super) fn next_limit(&self, serial: bool) -> Option<Instant> {
         self.limits(serial).flatten().min()
     }
 
-    /// When each of those that run is at its time limit.
-    pub(in crate::runner) fn limits(&self, serial: bool) -> impl Iterator<Item = Option<Instant>> {
-        self.calls.iter().take(if serial { 1 } else { usize::MAX }).map(move |call| {
-            let definition = &call.begun.claim.definition;
-            self.since(call, serial).checked_add(definition.timeout?)
-        })
+    /// When each running call reaches its time limit.
+    pub(super) fn limits(&self, serial: bool) -> impl Iterator<Item = Option<Instant>> {
+        self.running(serial).map(move |call| self.since(call, serial).checked_add(call.timeout()?))
     }
 
-    /// Notes which of those that run are to end and were not before, as they are cancelled, as their time is over, or by `stop`;
-    /// gives them, and why.
-    pub(in crate::runner) fn ask_to_end(
+    /// Marks the running calls that have to end now, because they are cancelled, late, or stopped; gives those that were not
+    /// marked before, and why.
+    pub(super) fn ask_to_end(
         &mut self,
         serial: bool,
         stop: Stop,
@@ -202,7 +202,7 @@ impl InFlight {
         let now = Instant::now();
         let limits: Vec<bool> = self.limits(serial).map(|limit| limit.is_some_and(|limit| limit <= now)).collect();
         let mut asked = Vec::new();
-        for (call, late) in self.running(serial).zip(limits).filter(|(call, _)| call.ending.is_none()) {
+        for (call, late) in self.calls.iter_mut().zip(limits).filter(|(call, _)| call.ending.is_none()) {
             let fence = call.fence();
             let why = if cancelling.contains(&fence) {
                 cancelling.retain(|which| *which != fence);
@@ -220,11 +220,11 @@ impl InFlight {
         asked
     }
 
-    /// Notes that answers have come; gives how long each of those calls took, taken that all took the same.
-    pub(in crate::runner) fn answered(&mut self, done: &mut [EndedCall], serial: bool) {
+    /// Takes note of answers. Calls that ran one after another share the time equally.
+    pub(super) fn answered(&mut self, done: &mut [EndedCall], serial: bool) {
         let now = Instant::now();
         if serial && let (Some(first), Ok(count)) = (done.first(), u32::try_from(done.len())) {
-            // The first one has been told how long all of them took.
+            // The first one has the time of all.
             let each = first.ended.took / count;
             for done in done.iter_mut() {
                 done.ended.took = each;
@@ -234,26 +234,57 @@ impl InFlight {
         self.latest = Some(now);
     }
 
-    /// Those that begin there on the line, or later.
-    pub(in crate::runner) fn take_from(&mut self, offset: u64) -> Vec<InFlightCall> {
+    /// Takes the calls that begin at this byte of the channel, or later.
+    pub(super) fn take_from(&mut self, offset: u64) -> Vec<InFlightCall> {
         let first = self.calls.iter().position(|call| call.from >= offset).unwrap_or(self.calls.len());
         self.calls.split_off(first).into()
     }
 
+    /// Notes that the peer's unread calls were taken back.
+    pub(super) fn note_taken_back(&mut self) {
+        self.took_back = true;
+    }
+
     /// Keeps the oldest after all.
-    pub(in crate::runner) fn put_back(&mut self, oldest: InFlightCall) {
+    pub(super) fn put_back(&mut self, oldest: InFlightCall) {
         self.calls.push_front(oldest);
     }
 
-    /// All of them.
-    pub(in crate::runner) fn take(&mut self) -> Vec<InFlightCall> {
+    /// Takes all calls.
+    pub(super) fn take(&mut self) -> Vec<InFlightCall> {
         std::mem::take(&mut self.calls).into()
     }
 }
 
 impl InFlightCall {
-    pub(in crate::runner) fn fence(&self) -> Fence {
+    /// A call that begins at this byte of the channel. Long outputs are put in `folder`.
+    pub(super) fn new(id: u64, begun: SentCall, from: u64, folder: &Path) -> InFlightCall {
+        InFlightCall {
+            id,
+            begun,
+            from,
+            sent: Instant::now(),
+            capture: Capture::new(folder),
+            printed: [0, 0],
+            ending: None,
+            progress: None,
+            told: None,
+        }
+    }
+
+    pub(super) fn fence(&self) -> Fence {
         self.begun.claim.fence
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        self.begun.claim.definition.timeout
+    }
+
+    /// When its time limit ends, counted from now.
+    pub(super) fn deadline(&self) -> Option<Timestamp> {
+        let limit = self.timeout()?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Some(Timestamp(i64::try_from(now.as_millis()).unwrap_or(i64::MAX)).after(limit))
     }
 
     fn until_told(&self) -> Duration {
@@ -261,7 +292,7 @@ impl InFlightCall {
     }
 
     /// The end of a call that was answered after it had run for `took`.
-    pub(in crate::runner) fn answered(self, answer: Answer, took: Duration) -> EndedCall {
+    pub(super) fn answered(self, answer: Answer, took: Duration) -> EndedCall {
         let failed = |kind, message: String| Outcome::Failed(Failure::new(kind, message));
         let (outcome, result) = match answer.end {
             CallResult::Value(value, by_itself) => {
@@ -272,7 +303,7 @@ impl InFlightCall {
                 }
             }
             CallResult::BadValue(flaw) => (failed(FailureKind::BadResult, format!("its {flaw}")), None),
-            // However it ended: it was to.
+            // It was told to end, so any error counts as that.
             _ if self.ending.is_some() => (self.ending.map_or(Outcome::Completed, |it| it.why.outcome()), None),
             CallResult::Error(error) => (Exit::Reported(error).outcome(), None),
         };
@@ -280,7 +311,7 @@ impl InFlightCall {
     }
 
     /// The end of a call that was not answered.
-    pub(in crate::runner) fn ended(self, outcome: Outcome) -> EndedCall {
+    pub(super) fn ended(self, outcome: Outcome) -> EndedCall {
         let took = self.sent.elapsed();
         self.over(outcome, None, took)
     }

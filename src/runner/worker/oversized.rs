@@ -1,36 +1,37 @@
-//! A line that is longer than a message may be, read in little memory: its structure and the beginning of each text stay.
+//! Reads a line that is too long for a message in little memory: its structure and the beginning of each text are kept.
 //!
-//! Invariant: what stays of a JSON text is JSON with the same members in the first two levels, so that it can be told which
-//! call a message belongs to, however long the message is.
+//! Invariant: what is kept of a JSON text is JSON with the same members in the first two levels. So asyncq finds out which call a
+//! message belongs to, however long it is.
 
-use crate::runner::worker::channel::LONGEST;
+/// The longest message that a worker may write, in bytes: a result of 1 MiB in the longest way to write it, and the rest.
+pub(super) const LONGEST: usize = 4 * 1024 * 1024;
 
-/// How much of a text stays in the frame and in its `params`, `result` or `error`, in bytes as they were written.
+/// How much is kept of a text in the message and in its `params`, `result` or `error`, in bytes as written.
 const TEXT: usize = 1024 * 1024;
 
-/// How much of a text stays further inside.
+/// How much is kept of a text further inside.
 const INNER_TEXT: usize = 256;
 
 /// How long an array or object inside of those may be; a longer one becomes `null`.
 const PART: usize = 4096;
 
-/// How much of a number stays.
+/// How much is kept of a number.
 const NUMBER: usize = 256;
 
 /// The length of a text whose rest is left out.
 const CUT: usize = usize::MAX;
 
-/// How deep the members are of which a message consists.
+/// How deep the members of a message are.
 const DEPTH: usize = 2;
 
-/// Such a line, as far as it was read.
+/// A line that is too long, as far as it was read.
 #[derive(Debug, Default)]
-pub(in crate::runner) struct Oversized {
+pub(super) struct Oversized {
     kept: Vec<u8>,
     depth: usize,
-    /// Where the array or object begins that becomes `null` if it is too long.
+    /// Where the current array or object begins, which becomes `null` if it is too long.
     part: Option<usize>,
-    /// Whether that has happened, and its end has not come.
+    /// Whether that has happened, and its end is still to come.
     skips: bool,
     inside: Inside,
 }
@@ -38,12 +39,12 @@ pub(in crate::runner) struct Oversized {
 /// What the next byte belongs to.
 #[derive(Debug, Default, Clone, Copy)]
 enum Inside {
-    /// Nothing that is one piece.
+    /// Something between texts and numbers.
     #[default]
     Nothing,
-    /// A number or a word, of so many bytes.
+    /// A number or a word, with its length so far.
     Number(usize),
-    /// A text, of so many bytes, and in an escape of which so many are missing.
+    /// A text, with its length so far and the missing bytes of its current escape.
     Text { length: usize, escape: u8 },
 }
 
@@ -51,8 +52,8 @@ impl Oversized {
     /// Reads more of it.
     ///
     /// # Errors
-    /// When it is no message, or does not become shorter: what is wrong with it, to go on after "the worker".
-    pub(in crate::runner) fn push(&mut self, bytes: &[u8]) -> Result<(), String> {
+    /// When it cannot be a message, or does not become shorter: what is wrong, to go on after "its worker".
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), String> {
         for byte in bytes {
             self.take(*byte);
         }
@@ -63,8 +64,8 @@ impl Oversized {
         Ok(())
     }
 
-    /// What stays of it.
-    pub(in crate::runner) fn kept(self) -> Vec<u8> {
+    /// What is kept of it.
+    pub(super) fn kept(self) -> Vec<u8> {
         self.kept
     }
 
@@ -123,7 +124,7 @@ impl Oversized {
                 }
             }
             b',' | b':' => {}
-            // One of several says as much.
+            // One space is as good as several.
             b' ' | b'\t' | b'\r' if self.kept.last() == Some(&b' ') => return,
             b' ' | b'\t' | b'\r' => return self.keep(b' '),
             _ => {

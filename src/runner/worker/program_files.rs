@@ -1,4 +1,4 @@
-//! The files from which a worker was started: whether a deploy has put others in their place, or has written to them.
+//! The files from which a worker was started, to notice when a deploy replaces or writes one.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -7,27 +7,27 @@ use std::time::{Duration, Instant};
 
 use crate::domain::function::Definition;
 
-/// How often to look at most.
+/// How often to check at most.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What the command line of a worker names, and the site in which it runs, as they were before it started.
+/// The files that the command line of a worker names, and its site, as they were before it started.
 #[derive(Debug)]
-pub(in crate::runner) struct ProgramFiles {
+pub(super) struct ProgramFiles {
     named: Vec<(PathBuf, Seen)>,
     looked: Instant,
     has_changed: bool,
 }
 
-/// What tells one file from another one, and from itself before it was written.
+/// What identifies a file and its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
     file: (u64, u64),
-    /// When it was written last, and its length; not of a folder, which changes with each file that somebody puts there.
+    /// When it was written last, and its length; `None` for a folder, which changes with each new file in it.
     written: Option<(i64, i64, u64)>,
 }
 
 impl Seen {
-    /// Through symbolic links; `None` of what is missing and of what is no file, as a terminal or a pipe.
+    /// Follows symbolic links; `None` if the file is missing, a terminal or a pipe.
     fn look(path: &Path) -> Option<Seen> {
         let meta = path.metadata().ok()?;
         let file = (meta.dev(), meta.ino());
@@ -41,9 +41,9 @@ impl Seen {
 }
 
 impl ProgramFiles {
-    /// Looks at them, before a program is started in a site. What is written all the time, as the `store`, is not taken for a
-    /// part of the program.
-    pub(in crate::runner) fn of(definition: &Definition, site: &str, store: &Path) -> ProgramFiles {
+    /// Looks at them, before a program is started in a site. The `store`, which is written all the time, is not a part of the
+    /// program.
+    pub(super) fn of(definition: &Definition, site: &str, store: &Path) -> ProgramFiles {
         let site = Path::new(site);
         let store = Seen::look(store);
         let words = definition.command.iter().filter(|word| !word.is_empty()).map(|word| site.join(word));
@@ -53,14 +53,14 @@ impl ProgramFiles {
         ProgramFiles { named: named.collect(), looked: Instant::now(), has_changed: false }
     }
 
-    /// Whether that was so when it was looked last.
-    pub(in crate::runner) fn was_changed(&self) -> bool {
+    /// Whether the last check found a change.
+    pub(super) fn was_changed(&self) -> bool {
         self.has_changed
     }
 
-    /// Whether one of them is another file now, or was written, as far as was looked. One that is missing will come: as long as
-    /// it is not there, no other worker could be started from it.
-    pub(in crate::runner) fn has_changed(&mut self) -> bool {
+    /// Whether one of them was replaced or written, as far as was checked. A missing file does not count: no new worker could be
+    /// started without it.
+    pub(super) fn has_changed(&mut self) -> bool {
         if !self.has_changed && self.looked.elapsed() >= LOOK {
             self.looked = Instant::now();
             self.has_changed = self.named.iter().any(|(path, seen)| Seen::look(path).is_some_and(|now| now != *seen));

@@ -1,46 +1,47 @@
-//! The messages of the worker protocol, as `docs/protocol.md` has them word for word.
+//! The messages of the worker protocol. `docs/protocol.md` has them word for word.
 
 use std::borrow::Cow;
 use std::io::Write;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::domain::call::Principal;
+use crate::domain::attempt::Failure;
 use crate::domain::exit::{ErrorKind, ReportedError};
 use crate::domain::job::Claim;
 use crate::domain::json;
 use crate::domain::log::Stream;
 use crate::domain::object;
 use crate::domain::time::Timestamp;
+use crate::runner::call::{CallParams, Request, write_line};
 use crate::runner::worker::channel;
-use crate::runner::worker::channel::LONGEST;
+use crate::runner::worker::oversized::LONGEST;
 
 /// The version of the protocol that this build speaks.
 const PROTOCOL: u64 = 1;
 
-/// The code of an error that says that parameters are wrong (JSON-RPC 2.0).
+/// The code for wrong parameters (JSON-RPC 2.0).
 const INVALID_PARAMS: i64 = -32602;
 
-/// What a worker tells of itself.
+/// What a worker says about itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-pub(in crate::runner) struct Hello {
+pub(super) struct Hello {
     protocol: u64,
     /// Name and version.
-    pub(in crate::runner) worker: Option<String>,
-    /// The functions that it has; any when it does not say.
-    pub(in crate::runner) functions: Option<Vec<String>>,
-    /// How many calls it runs at the same time.
+    pub(super) worker: Option<String>,
+    /// Its functions; `None` if it has every function.
+    pub(super) functions: Option<Vec<String>>,
+    /// How many calls it runs at once.
     #[serde(default = "one")]
-    pub(in crate::runner) calls: usize,
+    pub(super) calls: usize,
     output: Option<String>,
-    /// Whether it listens while it runs a call.
+    /// Whether it reads `cancel` while it runs a call.
     #[serde(default)]
-    pub(in crate::runner) cancel: bool,
-    /// Whether a host runs no call of an earlier processor any more.
+    pub(super) cancel: bool,
+    /// Whether no call of an earlier processor still runs in a host.
     #[serde(default)]
-    pub(in crate::runner) idle: bool,
+    pub(super) idle: bool,
 }
 
 fn one() -> usize {
@@ -49,45 +50,52 @@ fn one() -> usize {
 
 impl Hello {
     /// Whether it runs one call after another.
-    pub(in crate::runner) fn is_serial(&self) -> bool {
+    pub(super) fn is_serial(&self) -> bool {
         self.calls <= 1
     }
 
-    /// Whether its answers count what was printed.
-    pub(in crate::runner) fn counts_output(&self) -> bool {
+    /// The failure of a call to a function that the worker does not have.
+    pub(super) fn missing(&self, function: &str) -> Option<Failure> {
+        let known = self.functions.as_ref().filter(|known| !known.iter().any(|name| name == function))?;
+        let has = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Some(Failure::not_found(format!("its worker has no function `{function}`; it has {has}")))
+    }
+
+    /// Whether its answers count the printed bytes.
+    pub(super) fn counts_output(&self) -> bool {
         self.output.as_deref() == Some("counted")
     }
 }
 
-/// What a worker may say.
+/// A message from a worker.
 #[derive(Debug, PartialEq)]
-pub(in crate::runner) enum WorkerMessage {
-    /// The beginning: the id of the request as it was written, and what is in it, or why it is refused.
+pub(super) enum WorkerMessage {
+    /// Its hello: the id as it was written, and the content, or why asyncq refuses it.
     Hello(String, Result<Hello, String>),
-    /// To the call with this id.
+    /// The answer to the call with this id.
     Answer(u64, Answer),
-    /// A call of this job has printed.
+    /// The call of this job has printed this.
     Output(i64, Stream, String),
-    /// How far the call of this job is.
+    /// The call of this job reports its progress.
     Progress(i64, String),
-    /// Something of a later version.
+    /// A notification of a later version.
     Nothing,
 }
 
-/// How a call ended, in the worker's words.
+/// How a call ended, as the worker says it.
 #[derive(Debug, Default, PartialEq)]
-pub(in crate::runner) struct Answer {
-    pub(in crate::runner) end: CallResult,
-    /// What was printed since the answer before, as the worker counts.
-    pub(in crate::runner) printed: Option<[u64; 2]>,
+pub(super) struct Answer {
+    pub(super) end: CallResult,
+    /// The bytes printed since the answer before, as the worker counts them.
+    pub(super) printed: Option<[u64; 2]>,
 }
 
 /// How a call ended.
 #[derive(Debug, PartialEq)]
-pub(in crate::runner) enum CallResult {
-    /// With this value, as JSON text, unless there is none; and whether the function has completed its job itself.
+pub(super) enum CallResult {
+    /// With this value, as JSON text, if there is one; and whether the function has completed its job itself.
     Value(Option<String>, bool),
-    /// With a value that cannot be taken; says what is wrong with the answer, to go on after "its".
+    /// With an unusable value: what is wrong with the answer, to go on after "its".
     BadValue(String),
     /// With an error.
     Error(ReportedError),
@@ -162,13 +170,13 @@ struct ProgressParams<'a> {
     note: Option<String>,
 }
 
-/// Reads a frame. Where a text in it holds what is no character, U+FFFD takes its place.
+/// Reads a message. U+FFFD replaces whatever in its texts is not a character.
 ///
 /// # Errors
-/// What is wrong with it, to go on after "the worker".
-pub(in crate::runner) fn read(frame: channel::Frame<'_>) -> Result<WorkerMessage, String> {
+/// What is wrong with it, to go on after "its worker".
+pub(super) fn read(frame: channel::Frame<'_>) -> Result<WorkerMessage, String> {
     let channel::Frame { bytes, is_cut } = frame;
-    let said = str::from_utf8(bytes).map_err(|_| no_message("it is not UTF-8")).and_then(parse);
+    let said = str::from_utf8(bytes).map_err(|_| invalid("it is not UTF-8")).and_then(parse);
     let said = match said {
         Err(flaw) => mended(bytes).map_or(Err(flaw), |text| parse(&text).map(without_mended_value)),
         said => said,
@@ -176,8 +184,8 @@ pub(in crate::runner) fn read(frame: channel::Frame<'_>) -> Result<WorkerMessage
     if is_cut { said.map(cut) } else { said }
 }
 
-/// The text of a line with U+FFFD in place of each byte that is no UTF-8, and of each half of a surrogate pair; `None` when
-/// there are none.
+/// The text of a line with U+FFFD in place of each byte that is not UTF-8, and of each half of a surrogate pair; `None` if there
+/// are none.
 fn mended(line: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(line);
     let mut mended = String::with_capacity(text.len());
@@ -202,13 +210,13 @@ fn mended(line: &[u8]) -> Option<String> {
     (mended.as_bytes() != line).then_some(mended)
 }
 
-/// The number in an escape like `\u00e4` that a text begins with.
+/// The number in an escape like `\u00e4` at the start of a text.
 fn code_unit(text: &str) -> Option<u16> {
     let digits = text.strip_prefix("\\u")?.get(..4)?;
     u16::from_str_radix(digits, 16).ok()
 }
 
-/// A value is never changed, but refused.
+/// asyncq never changes a value: it refuses it.
 fn without_mended_value(said: WorkerMessage) -> WorkerMessage {
     match said {
         WorkerMessage::Answer(id, Answer { end: CallResult::Value(Some(value), _), printed })
@@ -221,7 +229,7 @@ fn without_mended_value(said: WorkerMessage) -> WorkerMessage {
     }
 }
 
-/// What a message that was longer than it may be means without what is missing.
+/// The meaning of a message that was too long, without what is missing.
 fn cut(said: WorkerMessage) -> WorkerMessage {
     let too_long = |what: &str| format!("{what} is longer than {} MiB", LONGEST >> 20);
     match said {
@@ -238,17 +246,17 @@ fn cut(said: WorkerMessage) -> WorkerMessage {
     }
 }
 
-fn no_message(what: &str) -> String {
-    format!("wrote what is no message: {what}")
+fn invalid(what: &str) -> String {
+    format!("sent an invalid message: {what}")
 }
 
 fn parse(text: &str) -> Result<WorkerMessage, String> {
-    let frame: MessageFields<'_> = object::read(text).map_err(|flaw| no_message(&flaw))?;
+    let frame: MessageFields<'_> = object::read(text).map_err(|flaw| invalid(&flaw))?;
     if frame.jsonrpc != "2.0" {
-        return Err(no_message("`jsonrpc` is not \"2.0\""));
+        return Err(invalid("`jsonrpc` is not \"2.0\""));
     }
     let params = frame.params.map_or("{}", RawValue::get);
-    let wrong = |flaw: String| no_message(&format!("in its `params`, {flaw}"));
+    let wrong = |flaw: String| invalid(&format!("in its `params`, {flaw}"));
     Ok(match (frame.method.as_deref(), frame.id) {
         (Some("hello"), Some(id)) => WorkerMessage::Hello(id.get().to_owned(), hello(params)),
         (Some("output"), None) => {
@@ -260,11 +268,11 @@ fn parse(text: &str) -> Result<WorkerMessage, String> {
             WorkerMessage::Progress(job, progress(done, of, note.as_deref()))
         }
         (Some(_), None) => WorkerMessage::Nothing,
-        (Some(method), Some(_)) => return Err(format!("asked for `{method}`, which there is not")),
-        (None, None) => return Err(no_message("it has neither `method` nor `id`")),
+        (Some(method), Some(_)) => return Err(format!("called the unknown method `{method}`")),
+        (None, None) => return Err(invalid("it has neither `method` nor `id`")),
         (None, Some(id)) => {
-            let id: u64 = serde_json::from_str(id.get()).map_err(|_| no_message("its `id` is no number of ours"))?;
-            WorkerMessage::Answer(id, answer(frame.result, frame.error).map_err(|error| no_message(&error))?)
+            let id: u64 = serde_json::from_str(id.get()).map_err(|_| invalid("its `id` is not a number of asyncq"))?;
+            WorkerMessage::Answer(id, answer(frame.result, frame.error).map_err(|error| invalid(&error))?)
         }
     })
 }
@@ -297,11 +305,11 @@ fn answer(result: Option<&RawValue>, error: Option<&RawValue>) -> Result<Answer,
             let end = CallResult::Error(ReportedError { code, kind, pause, message: message.into_owned() });
             Ok(Answer { end, printed: output })
         }
-        _ => Err("it has not one of `result` and `error`".to_owned()),
+        _ => Err("it needs either `result` or `error`".to_owned()),
     }
 }
 
-/// Progress as it is kept: the words that matter of what was said.
+/// A progress report as one text.
 fn progress(done: Option<&RawValue>, of: Option<&RawValue>, note: Option<&str>) -> String {
     let number = |value: Option<&RawValue>| value.and_then(|value| value.get().parse::<f64>().ok());
     let mut text = match (number(done), number(of)) {
@@ -317,8 +325,8 @@ fn progress(done: Option<&RawValue>, of: Option<&RawValue>, note: Option<&str>) 
     text
 }
 
-/// The answer to a hello.
-pub(in crate::runner) fn write_welcome(into: &mut Vec<u8>, id: &str, refused: Option<&str>) {
+/// Writes the answer to a hello.
+pub(super) fn write_welcome(into: &mut Vec<u8>, id: &str, refused: Option<&str>) {
     let _ = match refused {
         None => write!(
             into,
@@ -334,38 +342,23 @@ pub(in crate::runner) fn write_welcome(into: &mut Vec<u8>, id: &str, refused: Op
     into.push(b'\n');
 }
 
-/// A call, with this id.
-pub(in crate::runner) fn write_call(into: &mut Vec<u8>, id: u64, claim: &Claim, deadline: Option<Timestamp>) {
-    let Claim { call, definition, .. } = claim;
-    let from = into.len();
-    let text = |text: Option<&str>| text.map_or(Cow::Borrowed("null"), |text| json::quote(text).into());
-    let _ = write!(
-        into,
-        concat!(
-            r#"{{"jsonrpc":"2.0","id":{},"method":"call","params":{{"job":{},"attempt":{},"token":"{}","service":"{}","#,
-            r#""function":"{}","args":{},"kwargs":{},"principal":{},"site":{},"deadline":{}}}}}"#
-        ),
-        id,
-        claim.fence.job,
-        claim.fence.attempt,
-        claim.token.as_str(),
-        call.service,
-        call.function,
-        call.args,
-        call.kwargs,
-        text(call.principal.as_ref().map(Principal::as_str)),
-        text(Some(call.site_for(definition))),
-        deadline.map_or(Cow::Borrowed("null"), |deadline| format!("\"{deadline}\"").into()),
-    );
-    // JSON has line ends only between its tokens, where a space means the same.
-    for byte in into[from..].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
-        *byte = b' ';
-    }
-    into.push(b'\n');
+/// A call, as JSON-RPC has it.
+#[derive(Serialize)]
+struct CallMessage<'a> {
+    jsonrpc: &'static str,
+    id: u64,
+    method: &'static str,
+    params: CallParams<'a>,
 }
 
-/// The wish that a call ends.
-pub(in crate::runner) fn write_cancel(into: &mut Vec<u8>, claim: &Claim, why: &str) {
+/// Writes a call with this id.
+pub(super) fn write_call(into: &mut Vec<u8>, id: u64, claim: &Claim, deadline: Option<Timestamp>) {
+    let params = CallParams::for_worker(&Request::of(claim), deadline);
+    write_line(into, &CallMessage { jsonrpc: "2.0", id, method: "call", params });
+}
+
+/// Writes the request to end a call.
+pub(super) fn write_cancel(into: &mut Vec<u8>, claim: &Claim, why: &str) {
     let job = claim.fence.job;
     let _ = writeln!(into, r#"{{"jsonrpc":"2.0","method":"cancel","params":{{"job":{job},"why":"{why}"}}}}"#);
 }
@@ -450,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_refused() {
+    fn what_is_invalid_is_refused() {
         for bad in [
             "",
             "no",

@@ -1,4 +1,4 @@
-//! How calls end that do not end by themselves, and what becomes of a worker's calls when it does not go on.
+//! How a worker ends, and what becomes of its calls when it does not go on.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -8,235 +8,154 @@ use rustix::process::Signal;
 
 use crate::domain::attempt::{Failure, Outcome};
 use crate::domain::log::Stream;
+use crate::runner::output::capture::Capture;
+use crate::runner::output::line_buffer::Output;
 use crate::runner::process::signals;
 use crate::runner::process::tree::{GRACE, REST_GRACE, soon};
+use crate::runner::worker::call::{CallSource, EndedCall, SentCall};
+use crate::runner::worker::child::{FailedWorker, ServeEnd, Worker};
 use crate::runner::worker::in_flight::InFlightCall;
-use crate::runner::worker::{CallSource, EndedCall, FailedWorker, ServeEnd, Worker, protocol};
-use crate::runner::{Capture, Output, Stop, StopSwitch};
-
-/// A worker does not go on.
-pub(in crate::runner) enum WorkerFailure {
-    /// It does not keep to the protocol, which goes on after "its worker".
-    Nonsense(String),
-    /// It has ended, or closed its line.
-    Ended,
-    /// What is wrong with its hello.
-    Refused(String),
-}
+use crate::runner::worker::peer::SessionEnd;
 
 impl Worker {
-    /// Lets it end, and makes it, if it does not; what it prints meanwhile goes to `output`.
+    /// Lets it end, and kills it if it does not. What it prints meanwhile goes to `output`.
     pub fn end(mut self: Box<Self>, output: Output<'_>) {
-        self.line.close();
+        self.channel.close();
         self.wait_for_exit(GRACE, output);
         let _ = self.reap();
-        self.printed.pass_on(output);
-        self.printed.finish(output);
+        self.output.pass_on(output);
+        self.output.finish(output);
     }
 
-    /// Ends it at once.
+    /// Kills it at once.
     pub fn kill(mut self: Box<Self>) {
-        let _ = self.tree.kill();
+        let _ = self.peer.tree.kill();
     }
 
-    /// It has nothing to do, and is not needed any more, or has not begun with anything: makes it end.
-    pub(in crate::runner) fn leave(mut self: Box<Self>, output: Output<'_>) -> ServeEnd {
+    /// Makes a worker end that has not begun a call.
+    pub(super) fn leave(mut self: Box<Self>, output: Output<'_>) -> ServeEnd {
         let _ = self.reap();
-        self.printed.pass_on(output);
-        self.printed.finish(output);
+        self.output.pass_on(output);
+        self.output.finish(output);
         ServeEnd::Gone
     }
 
-    /// It may not be ended, and nobody waits for it: leaves it, with the calls that it may run.
-    pub(in crate::runner) fn leave_behind(mut self: Box<Self>, calls: &dyn CallSource, output: Output<'_>) -> ServeEnd {
-        let unread = self.take_unread(false);
-        calls.back(unread.into_iter().map(|call| call.begun).collect());
-        calls.leave(self.held.take().into_iter().map(|call| call.begun).collect());
-        self.printed.finish(output);
+    /// Leaves a worker that may not be ended, with the calls that it may be running.
+    pub(super) fn leave_behind(mut self: Box<Self>, calls: &dyn CallSource, output: Output<'_>) -> ServeEnd {
+        calls.back(begun(self.take_unread(false)));
+        calls.leave(begun(self.in_flight.take()));
+        self.output.finish(output);
         ServeEnd::Gone
     }
 
-    /// Waits until it has ended, but not for longer than that. Whatever it says meanwhile is nobody's.
+    /// Waits until it has ended, at most for this time. Its messages are dropped.
     fn wait_for_exit(&mut self, time: Duration, output: Output<'_>) {
         let by = Instant::now() + time;
         self.is_clogged = false;
-        while !self.has_ended() && Instant::now() < by {
+        while self.lives() && Instant::now() < by {
             self.wait_for(&[], by.saturating_duration_since(Instant::now()), output);
             if output.forwarder.has_room() {
-                self.printed.take();
-                self.printed.pass_on(output);
+                self.output.take();
+                self.output.pass_on(output);
             }
-            self.line.read();
-            self.line.forget();
+            self.channel.read();
+            self.channel.forget();
         }
     }
 
-    /// Ends what is left of it, and keeps what it has printed; gives how it ended, unless it is left behind.
+    /// Ends what is left of it, and reads what it has printed; gives how it ended, unless it is left behind.
     fn reap(&mut self) -> Option<std::io::Result<ExitStatus>> {
         let kill_at = soon(None);
-        let Worker { tree, printed, .. } = self;
-        let status = tree.end_the_rest(|| Instant::now() >= kill_at, || printed.take());
-        self.printed.take_all();
+        let status = self.peer.tree.end_the_rest(|| Instant::now() >= kill_at, || _ = self.output.take());
+        self.output.take_all();
         status
     }
 
-    /// Ends calls that are to end, and takes back those that wait behind a long one.
-    pub(in crate::runner) fn mind(&mut self, calls: &dyn CallSource, control: &StopSwitch) {
-        let serial = self.is_serial();
-        let cancelled = calls.cancelled();
-        let stop = control.asked();
-        let stranded = self.strands(calls);
-        if !cancelled.is_empty() || stranded || stop > Stop::Cancel {
-            self.cancelling.extend(cancelled);
-            self.take_back(calls, serial && stop <= Stop::Cancel);
-        }
-        let asked = self.ask_to_end(stop);
-        let listens = self.hello.as_ref().is_some_and(|hello| hello.cancel);
-        if asked && !listens {
-            self.tree.terminate();
-            self.asked = true;
-        }
-        let ending = self.held.running(serial).filter_map(|call| Some((call.ending?.kill_at, call.fence().job))).min();
-        if let Some((kill_at, job)) = ending {
-            self.tree.works_for(job);
-            let kill = Instant::now() >= kill_at || stop == Stop::Kill;
-            if kill || !listens {
-                self.tree.escalate(kill);
-            }
-        }
-    }
-
-    /// Tells the worker which of the calls that run are to end; says whether any are that were not before.
-    fn ask_to_end(&mut self, stop: Stop) -> bool {
-        let serial = self.is_serial();
-        let Worker { held, line, cancelling, .. } = self;
-        let asked = held.ask_to_end(serial, stop, cancelling);
-        for (call, why) in &asked {
-            protocol::write_cancel(line.outgoing(), &call.begun.claim, why.as_str());
-        }
-        !asked.is_empty()
-    }
-
-    /// Takes back the calls that the worker has not read yet; if `one_after_another`, not the one whose turn it is, unless
-    /// that is to be cancelled: its time goes on.
-    fn take_back(&mut self, calls: &dyn CallSource, one_after_another: bool) {
-        let Worker { held, cancelling, .. } = self;
-        let keep = one_after_another && held.oldest().is_some_and(|oldest| !cancelling.contains(&oldest.fence()));
-        let taken = self.take_unread(keep);
-        self.took_back = true;
-        let (cancelled, back): (Vec<InFlightCall>, Vec<InFlightCall>) = taken.into_iter().partition(|call| {
-            let fence = call.fence();
-            self.cancelling.contains(&fence)
-        });
-        self.cancelling.retain(|which| !cancelled.iter().any(|call| call.fence() == *which));
-        calls.back(back.into_iter().map(|call| call.begun).collect());
-        calls.done(cancelled.into_iter().map(|call| call.ended(Outcome::Cancelled)).collect());
-    }
-
-    fn take_unread(&mut self, keep_oldest: bool) -> Vec<InFlightCall> {
-        let (from, mut bytes) = self.line.take_back();
-        let mut taken = self.held.take_from(from);
-        if keep_oldest && self.held.is_empty() && !taken.is_empty() {
-            self.held.put_back(taken.remove(0));
-        }
-        if let Some(first) = taken.first() {
-            bytes.truncate(usize::try_from(first.from - from).unwrap_or(usize::MAX));
-        }
-        // The rest of a frame that it is in the middle of, and what is no call.
-        self.line.outgoing().extend_from_slice(&bytes);
-        self.line.write();
-        taken
-    }
-
-    /// The worker does not go on: ends all of it, and tells what becomes of its calls.
-    pub(in crate::runner) fn end_with(
-        mut self,
-        flaw: &WorkerFailure,
-        calls: &dyn CallSource,
-        output: Output<'_>,
-    ) -> ServeEnd {
+    /// The worker does not go on: ends all of it, and gives its calls back with what came of them.
+    pub(super) fn end_with(mut self, end: &SessionEnd, calls: &dyn CallSource, output: Output<'_>) -> ServeEnd {
         let unread = self.take_unread(false);
-        // One whose time is over before the worker has read it does not go back.
+        // A call does not go back whose time was over before the worker has read it.
         let (overdue, untouched): (Vec<InFlightCall>, Vec<InFlightCall>) =
             unread.into_iter().partition(|call| call.ending.is_some());
-        let ended_by_us = self.is_ending() || !overdue.is_empty();
-        if matches!(flaw, WorkerFailure::Ended | WorkerFailure::Refused(_)) {
-            // One that closes its line is about to end; one that was refused may want to say so.
-            self.line.close();
-            self.wait_for_exit(REST_GRACE, output);
+        let serial = self.is_serial();
+        let ended_by_us = self.is_ending(serial) || !overdue.is_empty();
+        if matches!(end, SessionEnd::Violation(_)) {
+            self.peer.tree.escalate(true);
         } else {
-            self.tree.escalate(true);
+            // A worker that closes its channel is about to end. One that was refused may want to say so.
+            self.channel.close();
+            self.wait_for_exit(REST_GRACE, output);
         }
         let Some(status) = self.reap() else {
-            calls.back(untouched.into_iter().map(|call| call.begun).collect());
-            calls.leave(overdue.into_iter().chain(self.held.take()).map(|call| call.begun).collect());
-            self.printed.finish(output);
+            calls.back(begun(untouched));
+            calls.leave(begun(overdue.into_iter().chain(self.in_flight.take())));
+            self.output.finish(output);
             return ServeEnd::Gone;
         };
-        let how = match flaw {
-            WorkerFailure::Nonsense(what) => what.clone(),
-            WorkerFailure::Refused(why) => format!("was refused: {why}"),
-            WorkerFailure::Ended => how(&status),
+        let has_ended = matches!(end, SessionEnd::Ended);
+        let how = match end {
+            SessionEnd::Violation(what) => what.clone(),
+            SessionEnd::Refused(why) => format!("was refused: {why}"),
+            _ => how(&status),
         };
         let no_hello = self.hello.is_none();
-        if no_hello || (self.answered == 0 && self.held.is_empty() && !ended_by_us) {
+        if no_hello || (self.peer.answers == 0 && self.in_flight.is_empty() && !ended_by_us) {
             let when = if no_hello { "before it said hello" } else { "before it read a call" };
-            let when = if matches!(flaw, WorkerFailure::Ended) { format!(" {when}") } else { String::new() };
-            let mut untouched = untouched.into_iter().map(|call| call.begun);
+            let how = if has_ended { format!("{how} {when}") } else { how };
+            let mut untouched = begun(untouched).into_iter();
             let first = untouched.next();
             calls.back(untouched.collect());
-            let killed = matches!(flaw, WorkerFailure::Ended) && was_killed(&status);
-            return ServeEnd::FailedWorker(Box::new(self.unfit(&format!("{how}{when}"), killed, first, output)));
+            return ServeEnd::FailedWorker(Box::new(self.failed(
+                &how,
+                has_ended && was_killed(&status),
+                first,
+                output,
+            )));
         }
-        if let Some(oldest) = self.held.oldest() {
-            self.printed.give(&mut oldest.capture, output);
+        if let Some(oldest) = self.in_flight.oldest() {
+            self.output.give(&mut oldest.capture, output);
         }
-        self.printed.pass_on(output);
-        self.printed.finish(output);
-        let serial = self.is_serial();
-        let mut back = Vec::new();
+        self.output.pass_on(output);
+        self.output.finish(output);
         let ended = |call: InFlightCall| call.ending.map(|ending| call.ended(ending.why.outcome()));
         let mut done: Vec<EndedCall> = overdue.into_iter().filter_map(ended).collect();
-        for (place, call) in self.held.take().into_iter().enumerate() {
-            if serial && place > 0 {
-                back.push(call.begun);
-                continue;
-            }
+        let mut running = self.in_flight.take();
+        let mut back = begun(running.split_off(if serial { 1.min(running.len()) } else { running.len() }));
+        done.extend(running.into_iter().map(|call| {
             let outcome = match call.ending {
                 Some(ending) => ending.why.outcome(),
                 None if ended_by_us => Outcome::Interrupted,
                 None => Outcome::Crashed(format!("its worker {how}")),
             };
-            done.push(call.ended(outcome));
-        }
-        back.extend(untouched.into_iter().map(|call| call.begun));
+            call.ended(outcome)
+        }));
+        back.extend(begun(untouched));
         calls.back(back);
         calls.done(done);
         ServeEnd::Gone
     }
 
-    /// It is gone before it has begun a single call. That it cannot be started, or that somebody has killed it, is told of the
-    /// call which was to be its first: so it is not tried for ever.
-    fn unfit(
-        mut self,
-        how: &str,
-        killed: bool,
-        first: Option<crate::runner::worker::SentCall>,
-        output: Output<'_>,
-    ) -> FailedWorker {
-        self.printed.give(&mut self.before, output);
-        self.printed.finish(output);
-        let outcome = if killed {
+    /// The worker is gone before it has begun a single call. Its first call is charged with that, whether the worker cannot be
+    /// started or was killed, so that asyncq does not try the call for ever.
+    fn failed(mut self, how: &str, was_killed: bool, first: Option<SentCall>, output: Output<'_>) -> FailedWorker {
+        self.output.keep(output);
+        self.output.finish(output);
+        let printed = self.output.into_own();
+        let outcome = if was_killed {
             Outcome::Crashed(format!("its worker {how}"))
         } else {
-            let last = last_line(&self.before).map(|line| format!(": {line}")).unwrap_or_default();
+            let last = last_line(&printed).map(|line| format!(": {line}")).unwrap_or_default();
             Outcome::Unstarted(Failure::not_executable(format!("its worker {how}{last}")))
         };
-        FailedWorker { outcome, printed: self.before, first }
+        FailedWorker { outcome, printed, first }
     }
 }
 
-/// Whether somebody else has ended it.
+fn begun(calls: impl IntoIterator<Item = InFlightCall>) -> Vec<SentCall> {
+    calls.into_iter().map(|call| call.begun).collect()
+}
+
+/// Whether somebody else has killed it.
 fn was_killed(status: &std::io::Result<ExitStatus>) -> bool {
     let signal = status.as_ref().ok().and_then(ExitStatusExt::signal);
     signal.is_some_and(|signal| [Signal::KILL, Signal::TERM].map(Signal::as_raw).contains(&signal))
@@ -251,7 +170,7 @@ fn how(status: &std::io::Result<ExitStatus>) -> String {
     }
 }
 
-/// The last line of what was printed, to stderr if there is any.
+/// The last line that was printed, preferably to stderr.
 fn last_line(printed: &Capture) -> Option<String> {
     let log = printed.log();
     let text = |stream| {

@@ -1,11 +1,15 @@
-//! A worker for a single call: one that is made inside a running function, and waits for nobody.
+//! A worker for a single call: a nested call, which runs at once.
 
 use std::cell::{Cell, RefCell};
 
 use crate::domain::attempt::Outcome;
 use crate::domain::job::{Claim, Fence};
-use crate::runner::worker::{CallSource, EndedCall, SendLimits, SentCall, ServeEnd, Worker};
-use crate::runner::{Capture, Ended, Output, Stop, StopSwitch, Surroundings};
+use crate::runner::call::{Ended, Surroundings};
+use crate::runner::output::capture::Capture;
+use crate::runner::output::line_buffer::Output;
+use crate::runner::stop_switch::{Stop, StopSwitch};
+use crate::runner::worker::call::{CallSource, EndedCall, SendLimits, SentCall};
+use crate::runner::worker::child::{ServeEnd, Worker};
 
 /// Starts a worker, runs a call to its end, and ends the worker.
 #[must_use]
@@ -27,7 +31,7 @@ pub fn run(claim: &Claim, around: &Surroundings, output: Output<'_>, control: &S
     match (calls.done.into_inner(), unfit) {
         (Some(done), _) => done.ended,
         (None, Some(unfit)) => Ended::unrun(unfit.outcome, unfit.printed),
-        // It was told to end before it had begun.
+        // The processor stopped before the call began.
         (None, None) => Ended::unrun(Outcome::Interrupted, Capture::new(&around.folder)),
     }
 }
@@ -39,9 +43,9 @@ struct OneCall<'a> {
 }
 
 impl CallSource for OneCall<'_> {
-    fn next(&self, _room: SendLimits) -> Option<SentCall> {
-        let claim = self.call.take().filter(|_| self.is_open())?;
-        Some(SentCall { claim, mark: None })
+    fn next(&self, _room: SendLimits) -> Result<Option<SentCall>, String> {
+        let claim = self.call.take().filter(|_| self.is_open());
+        Ok(claim.map(|claim| SentCall { claim, mark: None }))
     }
 
     fn done(&self, done: Vec<EndedCall>) {

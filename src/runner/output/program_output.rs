@@ -1,51 +1,61 @@
-//! What a worker prints, and to which of its calls it belongs.
+//! What a program prints, and to which of its calls that belongs.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::Child;
 
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
 use crate::domain::log::Stream;
-use crate::runner::output::reader::{BUFFER, LineBuffer};
-use crate::runner::{Capture, Output};
+use crate::runner::output::capture::Capture;
+use crate::runner::output::line_buffer::{BUFFER, LineBuffer, Output};
 
 /// How much a pipe can hold, in bytes (the default of `/proc/sys/fs/pipe-max-size`, pipe(7)).
-const LARGEST_PIPE: usize = 1024 * 1024;
+pub(in crate::runner) const LARGEST_PIPE: usize = 1024 * 1024;
 
 const STREAMS: [Stream; 2] = [Stream::Out, Stream::Err];
 
-/// The streams of a worker, and what was read from them and belongs to nobody yet.
+/// The streams of a program, and what was read from them and is not passed on yet.
 #[derive(Debug)]
-pub(in crate::runner) struct WorkerOutput {
+pub(in crate::runner) struct ProgramOutput {
     pipes: [Option<OwnedFd>; 2],
     fresh: [Vec<u8>; 2],
-    /// Whether something was read since the line was.
+    /// Whether the search for what an answer counts has read anything.
     ahead: bool,
     lines: LineBuffer,
+    /// What the program of a single call has printed, or a worker before its hello.
+    own: Capture,
 }
 
-impl WorkerOutput {
-    pub(in crate::runner) fn of(pipes: [Option<OwnedFd>; 2]) -> WorkerOutput {
+impl ProgramOutput {
+    /// That of a program without streams; long outputs are put in `folder`.
+    pub(in crate::runner) fn new(folder: &Path) -> ProgramOutput {
+        let (pipes, fresh) = Default::default();
+        ProgramOutput { pipes, fresh, ahead: false, lines: LineBuffer::default(), own: Capture::new(folder) }
+    }
+
+    /// That of a child with pipes.
+    pub(in crate::runner) fn of(child: &mut Child, folder: &Path) -> ProgramOutput {
+        let pipes = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
         for pipe in pipes.iter().flatten() {
             // Where that fails, reading may wait; it does not fail for pipes.
             let _ = rustix::io::ioctl_fionbio(pipe, true);
         }
-        WorkerOutput { pipes, fresh: [Vec::new(), Vec::new()], ahead: false, lines: LineBuffer::default() }
+        ProgramOutput { pipes, ..ProgramOutput::new(folder) }
     }
 
-    /// Those that are open.
+    /// The streams that are open.
     pub(in crate::runner) fn streams(&self) -> impl Iterator<Item = &OwnedFd> {
         self.pipes.iter().flatten()
     }
 
-    /// Reads once what is there from each stream.
-    pub(in crate::runner) fn take(&mut self) {
-        for which in 0..2 {
-            self.read(which);
-        }
+    /// Reads once what is there from each stream; says how much that was.
+    pub(in crate::runner) fn take(&mut self) -> usize {
+        [0, 1].map(|which| self.read(which).unwrap_or(0)).iter().sum()
     }
 
-    /// Reads all that is there.
+    /// Reads everything that is there.
     pub(in crate::runner) fn take_all(&mut self) {
         for which in 0..2 {
             let mut left = LARGEST_PIPE;
@@ -57,7 +67,7 @@ impl WorkerOutput {
         }
     }
 
-    /// Reads, where less is there, until so many bytes of each stream are, or as many as can have been there.
+    /// Reads until this many bytes of each stream are there, or as many as can have been in the pipes.
     fn take_until(&mut self, counts: [usize; 2]) {
         for (which, count) in counts.into_iter().enumerate() {
             let mut left = LARGEST_PIPE;
@@ -71,12 +81,12 @@ impl WorkerOutput {
         }
     }
 
-    /// Whether, since this was asked, more was read than what had been printed when the line was read.
+    /// Whether that has read anything since this was asked last.
     pub(in crate::runner) fn was_read_ahead(&mut self) -> bool {
         std::mem::take(&mut self.ahead)
     }
 
-    /// Reads once from a pipe, and closes it at its end; `None` when nothing is there now.
+    /// Reads once from a pipe, and closes it at its end; `None` if nothing is there now.
     fn read(&mut self, which: usize) -> Option<usize> {
         let pipe = self.pipes[which].as_ref()?;
         let fresh = &mut self.fresh[which];
@@ -92,13 +102,13 @@ impl WorkerOutput {
         }
     }
 
-    /// Whether nothing is there that belongs to nobody.
+    /// Whether everything that was read is passed on.
     pub(in crate::runner) fn is_empty(&self) -> bool {
         self.fresh.iter().all(Vec::is_empty)
     }
 
-    /// Gives a call, of whose output so many bytes were given to it before, what it has printed as it counts, or else all
-    /// that there is; says whether that is anything.
+    /// Gives a call the output that its answer counts, of which it has got `before` already, or all output if nothing is
+    /// `counted`; says whether that is anything.
     pub(in crate::runner) fn settle(
         &mut self,
         call: &mut Capture,
@@ -123,7 +133,7 @@ impl WorkerOutput {
         missing != [0, 0]
     }
 
-    /// Gives a call all that there is; says how much that was.
+    /// Gives a call everything that was read; says how many bytes.
     pub(in crate::runner) fn give(&mut self, call: &mut Capture, output: Output<'_>) -> [u64; 2] {
         let counts = [0, 1].map(|which| self.fresh[which].len() as u64);
         for (stream, fresh) in STREAMS.into_iter().zip(&self.fresh) {
@@ -133,7 +143,20 @@ impl WorkerOutput {
         counts
     }
 
-    /// Passes on what belongs to no call.
+    /// Keeps everything that was read, as the program's own.
+    pub(in crate::runner) fn keep(&mut self, output: Output<'_>) {
+        for (stream, fresh) in STREAMS.into_iter().zip(&self.fresh) {
+            self.own.push(stream, fresh);
+        }
+        self.pass_on(output);
+    }
+
+    /// What was kept.
+    pub(in crate::runner) fn into_own(self) -> Capture {
+        self.own
+    }
+
+    /// Passes on output that belongs to no call.
     pub(in crate::runner) fn pass_on(&mut self, output: Output<'_>) {
         for (stream, fresh) in STREAMS.into_iter().zip(&mut self.fresh) {
             if !fresh.is_empty() {
@@ -143,12 +166,12 @@ impl WorkerOutput {
         }
     }
 
-    /// Passes on what a call says that it has printed.
+    /// Passes on the output in a message of a call.
     pub(in crate::runner) fn say(&mut self, stream: Stream, text: &str, output: Output<'_>) {
         self.lines.push(output, stream, text.as_bytes());
     }
 
-    /// Passes on what is left of lines.
+    /// Passes on unfinished lines.
     pub(in crate::runner) fn finish(&mut self, output: Output<'_>) {
         self.lines.finish(output);
     }

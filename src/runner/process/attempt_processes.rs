@@ -1,4 +1,4 @@
-//! What belongs to one attempt that runs, and ending it.
+//! The processes of one running attempt, and how they are ended.
 
 use std::collections::BTreeSet;
 use std::process::Child;
@@ -14,7 +14,7 @@ use crate::domain::job::{JobId, Token};
 use crate::runner::process::oom_score::Offer;
 use crate::runner::process::orphans::{Orphans, Ownership, TokenMark, marks, ownership};
 
-/// Says that an attempt runs, from before its program is started, so that nobody else takes its orphans for his own.
+/// An attempt that runs, from before its program is started, so that no other attempt claims its orphans.
 #[derive(Debug)]
 pub(in crate::runner) struct RunningAttempt {
     orphans: Arc<Orphans>,
@@ -29,12 +29,12 @@ impl RunningAttempt {
         RunningAttempt { orphans: Arc::clone(orphans), number }
     }
 
-    /// What its program is started with.
+    /// The rank with which its program is started.
     pub(in crate::runner) fn offer(&self) -> Offer {
         Offer::new(self.number)
     }
 
-    /// Whether no other one runs, so that even what has no mark can only belong to this one.
+    /// Whether no other attempt runs, so that even orphans without a mark belong to this one.
     fn is_alone(&self) -> bool {
         self.orphans.are_ours() && self.orphans.attempts().len() == 1
     }
@@ -46,16 +46,16 @@ impl Drop for RunningAttempt {
     }
 }
 
-/// What is left of a family.
+/// What is left of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::runner) enum Remaining {
-    /// Nobody.
+    /// No process.
     Nobody,
-    /// Some, as it seems, who do not obey yet.
+    /// Some processes that have not ended yet, as far as can be seen.
     Some,
-    /// None but those who may not be ended.
+    /// Only processes that may not be ended.
     Unkillable,
-    /// Some have just died, and who knows whom they have left.
+    /// Some just ended, and may have left children that were not seen yet.
     Others,
 }
 
@@ -66,16 +66,16 @@ pub(in crate::runner) struct AttemptProcesses {
     mark: TokenMark,
     /// The program of the attempt itself, in case it is a child of the main thread.
     child: Pid,
-    /// Who was asked to end.
+    /// The processes that were asked to end.
     asked: BTreeSet<i32>,
-    /// Who may not be ended.
+    /// The processes that may not be ended.
     immune: BTreeSet<i32>,
-    /// For whom the program works.
+    /// The job for which the program works.
     job: Option<JobId>,
 }
 
 impl AttemptProcesses {
-    /// The family of the attempt with this token, whose program `child` was just started.
+    /// The processes of the attempt with this token. Its program is `child`.
     pub(in crate::runner) fn new(attempt: RunningAttempt, token: &Token, child: &Child) -> AttemptProcesses {
         AttemptProcesses {
             attempt,
@@ -87,15 +87,15 @@ impl AttemptProcesses {
         }
     }
 
-    /// Whether anybody of its process group is left, now that the program has ended. The dead of it are reaped.
+    /// Whether a process of its group is left, now that the program has ended. Ended ones are reaped.
     pub(in crate::runner) fn has_group(&self, group: Pid) -> bool {
         self.attempt.orphans.reap_group(group)
     }
 
-    /// Ends who traces the program, if that is one of its own: it can keep the program from ending.
+    /// Kills the tracer of the program, if that belongs to the attempt: it can keep the program from ending.
     pub(in crate::runner) fn end_tracer(&self) {
         let tracer = environ::tracer(self.child);
-        // Held before it is looked at, so that the signal meets whom was looked at.
+        // Opened before it is looked at, so that the signal reaches the process that was looked at.
         let Some((pid, held)) = tracer.and_then(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?))) else {
             return;
         };
@@ -128,10 +128,10 @@ impl AttemptProcesses {
         self.attempt.orphans.immune.are_left() && !self.immune.is_empty()
     }
 
-    /// Asks every orphan to end, once, or makes it; says who may be left.
+    /// Asks every orphan once to end, or kills it; says what may be left.
     pub(in crate::runner) fn end(&mut self, kill: bool) -> Remaining {
         let (living, dead) = self.attempt.orphans.look(Some(self.child), Some(self.attempt.number));
-        // Asked after the list was read: an attempt that has begun since has none in it.
+        // After the list was read: it holds no orphan of an attempt that has begun since.
         let alone = self.attempt.is_alone();
         let (mut left, mut immune) = (false, false);
         for pid in living {
@@ -158,13 +158,13 @@ impl AttemptProcesses {
         ownership(pid, marked, |number| number == self.attempt.number)
     }
 
-    /// Asks an orphan to end, once, or makes it; says whether it may be signalled.
+    /// Asks an orphan once to end, or kills it; says whether it may be signalled.
     fn end_one(&mut self, pid: Pid, kill: bool) -> bool {
         let number = pid.as_raw_nonzero().get();
         let obeys = if kill {
             obeys(pid, Signal::KILL)
         } else if self.asked.insert(number) {
-            // A stopped process does not see the signal before it goes on.
+            // A stopped process sees the signal only when it continues.
             obeys(pid, Signal::TERM) && obeys(pid, Signal::CONT)
         } else {
             !self.immune.contains(&number)
@@ -176,8 +176,8 @@ impl AttemptProcesses {
     }
 }
 
-/// Sends a signal; whether the process may be signalled. One that another attempt's thread has reaped meanwhile counts: it may
-/// have left others.
+/// Sends a signal; says whether the process may be signalled. A process counts that the thread of another attempt has reaped
+/// meanwhile: it may have left children.
 fn obeys(pid: Pid, signal: Signal) -> bool {
     kill_process(pid, signal) != Err(Errno::PERM)
 }

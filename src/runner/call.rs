@@ -1,0 +1,220 @@
+//! One call as the runner gets it, what it needs to run, how it ended, and how programs read it.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::value::{RawValue, Value};
+
+use crate::domain::attempt::{Failure, FailureKind, Outcome};
+use crate::domain::call::{Call, Principal};
+use crate::domain::function::Definition;
+use crate::domain::job::{Claim, Fence, Token};
+use crate::domain::json::Json;
+use crate::domain::time::Timestamp;
+use crate::runner::output::capture::Capture;
+use crate::runner::process::orphans;
+use crate::runner::process::orphans::Orphans;
+use crate::runner::run_dir::home::Home;
+use crate::runner::start_failure::Scarcity;
+
+/// One call to run.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Which attempt of which job this is.
+    pub fence: &'a Fence,
+    /// The secret that the function gets.
+    pub token: &'a Token,
+    /// The call.
+    pub call: &'a Call,
+    /// How the function is run.
+    pub definition: &'a Definition,
+}
+
+impl<'a> Request<'a> {
+    /// The call of a claim.
+    #[must_use]
+    pub fn of(claim: &'a Claim) -> Request<'a> {
+        let Claim { fence, token, call, definition, .. } = claim;
+        Request { fence, token, call, definition }
+    }
+}
+
+/// What systemd tells a service about itself: functions are not to speak for their processor.
+const OF_SYSTEMD: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
+/// What is the same for all functions that a processor runs.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// The store, as functions find it in `ASYNCQ_DB`.
+    pub store: OsString,
+    /// Where results and long outputs are put while a function runs.
+    pub folder: PathBuf,
+    /// The same folder, as long as it is there.
+    pub home: Home,
+    /// How the environment that functions inherit differs from this process's own: it has no `ASYNCQ_*`, nor what
+    /// systemd tells the processor, and asyncq itself is on the `PATH`.
+    pub env: Vec<(OsString, Option<OsString>)>,
+    /// Whether this process itself belongs to a worker, whose token all that it starts carries on.
+    pub in_worker: bool,
+    /// What got away from its function.
+    pub orphans: Arc<Orphans>,
+    /// Whether the system lets programs be started.
+    pub scarcity: Arc<Scarcity>,
+}
+
+impl Surroundings {
+    /// Takes `env`, the processor's own environment, and `program`, the path of asyncq itself, as they are. From now on,
+    /// this process adopts what its functions leave behind.
+    ///
+    /// # Errors
+    /// As [`Orphans::adopt`].
+    pub fn new(
+        store: OsString,
+        folder: PathBuf,
+        env: impl Iterator<Item = (OsString, OsString)>,
+        program: &Path,
+    ) -> io::Result<Self> {
+        let (mut path, mut changes, mut in_worker) = (None, Vec::new(), false);
+        for (name, value) in env {
+            if name == "PATH" {
+                path = Some(value);
+            } else if name == orphans::WORKER_TOKEN && !value.is_empty() {
+                in_worker = true;
+            } else if name.as_encoded_bytes().starts_with(b"ASYNCQ_") || OF_SYSTEMD.iter().any(|its| name == *its) {
+                changes.push((name, None));
+            }
+        }
+        if let Some(own) = program.parent() {
+            let mut path = path.unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+            if !std::env::split_paths(&path).any(|entry| entry == own) {
+                path.push(":");
+                path.push(own);
+            }
+            changes.push(("PATH".into(), Some(path)));
+        }
+        let (orphans, scarcity) = (Arc::new(Orphans::adopt()?), Arc::default());
+        let home = Home::find(&folder);
+        Ok(Surroundings { store, folder, home, env: changes, in_worker, orphans, scarcity })
+    }
+}
+
+/// How a call ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// What the function left as its result, if that is valid.
+    pub result: Option<Json>,
+    /// How long it took.
+    pub took: Duration,
+    /// What it printed.
+    pub output: Capture,
+}
+
+impl Ended {
+    /// The end of a call that was not run.
+    #[must_use]
+    pub fn unrun(outcome: Outcome, output: Capture) -> Ended {
+        Ended { outcome, result: None, took: Duration::ZERO, output }
+    }
+}
+
+/// What is to become of a call that does not end by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::runner) struct CallEnding {
+    pub(in crate::runner) why: EndReason,
+    /// When it is made to end.
+    pub(in crate::runner) kill_at: Instant,
+}
+
+/// Why a call is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::runner) enum EndReason {
+    Cancelled,
+    TooLong,
+    Interrupted,
+}
+
+impl EndReason {
+    /// In the words of the protocol.
+    pub(in crate::runner) fn as_str(self) -> &'static str {
+        match self {
+            EndReason::Cancelled => "cancelled",
+            EndReason::TooLong => "timeout",
+            EndReason::Interrupted => "stop",
+        }
+    }
+
+    pub(in crate::runner) fn outcome(self) -> Outcome {
+        match self {
+            EndReason::Cancelled => Outcome::Cancelled,
+            EndReason::Interrupted => Outcome::Interrupted,
+            EndReason::TooLong => {
+                Outcome::Failed(Failure::new(FailureKind::Timeout, "took longer than its time limit"))
+            }
+        }
+    }
+}
+
+/// A call in the JSON that programs read, on standard input and in the worker protocol.
+#[derive(Debug, Serialize)]
+pub(in crate::runner) struct CallParams<'a> {
+    job: i64,
+    attempt: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<&'a str>,
+    service: &'a str,
+    function: &'a str,
+    args: &'a RawValue,
+    kwargs: &'a RawValue,
+    principal: Option<&'a str>,
+    site: &'a str,
+    /// Left out where programs do not expect it; else `null` if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deadline: Option<Value>,
+}
+
+impl<'a> CallParams<'a> {
+    /// A call as its program reads it on standard input: without its secret, which is in the environment.
+    pub(in crate::runner) fn for_stdin(request: &Request<'a>) -> CallParams<'a> {
+        let Request { fence, call, definition, .. } = *request;
+        CallParams {
+            job: fence.job.0,
+            attempt: fence.attempt,
+            token: None,
+            service: call.service.as_str(),
+            function: call.function.as_str(),
+            args: raw(&call.args),
+            kwargs: raw(&call.kwargs),
+            principal: call.principal.as_ref().map(Principal::as_str),
+            site: call.site_for(definition),
+            deadline: None,
+        }
+    }
+
+    /// A call as a worker reads it.
+    pub(in crate::runner) fn for_worker(request: &Request<'a>, deadline: Option<Timestamp>) -> CallParams<'a> {
+        let deadline = Some(deadline.map_or(Value::Null, |deadline| deadline.to_string().into()));
+        CallParams { token: Some(request.token.as_str()), deadline, ..CallParams::for_stdin(request) }
+    }
+}
+
+fn raw(json: &Json) -> &RawValue {
+    serde_json::from_str(json.as_str()).unwrap_or(RawValue::NULL)
+}
+
+/// Writes a message as one line.
+pub(in crate::runner) fn write_line(into: &mut Vec<u8>, message: &impl Serialize) {
+    let from = into.len();
+    // Memory takes all that is written.
+    let _ = serde_json::to_writer(&mut *into, message);
+    // JSON has line ends only between its tokens, where a space means the same.
+    for byte in into[from..].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
+        *byte = b' ';
+    }
+    into.push(b'\n');
+}
