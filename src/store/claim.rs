@@ -4,18 +4,46 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cycle::{self, Cycle, ServiceStatus};
 use super::engine::{Row, Tx, Value, damaged};
 use super::function;
+use super::service_status::{ServiceStatus, lock_service, next_due};
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::call::{Call, Principal};
 use crate::domain::function::{Definition, FunctionName};
-use crate::domain::job::{BrokenClaim, Claim, Fence, JobId, Token};
+use crate::domain::job::{BrokenClaim, Claim, Fence, Finish, JobId, Token};
 use crate::domain::json::Json;
+use crate::domain::processor::ProcessorId;
 use crate::domain::retry::{AttemptCounts, LONGEST_DRAWN_PAUSE, LONGEST_PAUSE, POISON};
 use crate::domain::service::ServiceName;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
+
+/// What a processor has done and can do next, on one service.
+#[derive(Debug)]
+pub struct Cycle<'a> {
+    /// Who.
+    pub processor: ProcessorId,
+    /// On which service.
+    pub service: &'a ServiceName,
+    /// The calls that have ended.
+    pub finished: &'a [&'a Finish],
+    /// The calls that were claimed and never begun, and are given back.
+    pub returned: &'a [Fence],
+    /// Those of them that could not begin for now, and are given back for after a pause.
+    pub postponed: &'a [Fence],
+    /// How many other calls of the service it has claimed.
+    pub held: usize,
+    /// How many calls of other services it has claimed.
+    pub elsewhere: usize,
+    /// How many of those are running.
+    pub running: usize,
+    /// How many calls it may hold beyond its slots, so that a slot need not wait for the store.
+    pub ahead: usize,
+    /// The secrets for new claims, at most one for each.
+    pub tokens: &'a [Token],
+    /// After how many bytes of arguments no more calls are claimed.
+    pub bytes: usize,
+}
 
 /// How long a call waits that a rule of the application holds back.
 const HELD_BACK: Duration = Duration::from_secs(1);
@@ -100,7 +128,7 @@ pub(super) fn claim(tx: &mut dyn Tx, plan: &Cycle<'_>, room: usize, status: &mut
         hand_out(tx, plan, (stored, token), &mut claimed)?;
     }
     if may_be_due || claimed.refusal.is_some() {
-        status.next_due = cycle::next_due(tx, plan.service)?;
+        status.next_due = next_due(tx, plan.service)?;
     }
     Ok(claimed)
 }
@@ -165,7 +193,7 @@ fn select_next(tx: &mut dyn Tx, plan: &Cycle<'_>, room: usize, status: &mut Serv
 /// and the oldest processor becomes idle for it, so that its turn comes.
 fn leaves_poison(tx: &mut dyn Tx, plan: &Cycle<'_>) -> Result<bool> {
     let name = plan.service.as_str().into();
-    cycle::lock_service(tx, plan.service)?;
+    lock_service(tx, plan.service)?;
     if tx.first(POISON_RUNS, &[name, POISON.into()], |_| Ok(()))?.is_some() {
         return Ok(true);
     }

@@ -1,72 +1,16 @@
 //! What a processor does: register, see whether there is work, finish calls and claim the next ones.
 
-use super::claim::{Claimed, READY, claim, shorten_pauses};
+use super::claim::{Claimed, Cycle, READY, claim, shorten_pauses};
 use super::engine::{Row, Tx, damaged};
 use super::finish::{finish_all, give_back, postpone};
+use super::service_status::{ServiceStatus, lock_service};
 use super::{Store, one};
-use crate::domain::job::{BrokenClaim, Claim, Fence, Finish, JobId, State, Token};
+use crate::domain::job::{BrokenClaim, Claim, Fence, Finish, JobId, State};
 use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
 use crate::domain::retry::LONGEST_PAUSE;
 use crate::domain::service::ServiceName;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Kind, Result};
-
-/// How things stand with a service, for one processor.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
-pub struct ServiceStatus {
-    /// Whether it is paused (or was removed).
-    pub paused: bool,
-    /// Whether a newer build has upgraded the store, so that this one may only end what it has begun.
-    pub outdated: bool,
-    /// How many of its calls may be running at once.
-    pub concurrency: i64,
-    /// How many slots other processors have taken.
-    pub taken: i64,
-    /// Whether a call is ready to be claimed.
-    pub ready: bool,
-    /// Whether the next call is one that only this processor may take, and only when it holds nothing else.
-    pub wants_alone: bool,
-    /// When the next call is due that is not ready yet.
-    pub next_due: Option<Timestamp>,
-    /// The database's clock.
-    pub now: Timestamp,
-}
-
-impl ServiceStatus {
-    /// How many slots this processor may have, including those that it has.
-    #[must_use]
-    pub fn free(&self) -> usize {
-        if self.paused || self.outdated { 0 } else { usize::try_from(self.concurrency - self.taken).unwrap_or(0) }
-    }
-}
-
-/// What a processor has done and can do next, on one service.
-#[derive(Debug)]
-pub struct Cycle<'a> {
-    /// Who.
-    pub processor: ProcessorId,
-    /// On which service.
-    pub service: &'a ServiceName,
-    /// The calls that have ended.
-    pub finished: &'a [&'a Finish],
-    /// The calls that were claimed and never begun, and are given back.
-    pub returned: &'a [Fence],
-    /// Those of them that could not begin for now, and are given back for after a pause.
-    pub postponed: &'a [Fence],
-    /// How many other calls of the service it has claimed.
-    pub held: usize,
-    /// How many calls of other services it has claimed.
-    pub elsewhere: usize,
-    /// How many of those are running.
-    pub running: usize,
-    /// How many calls it may hold beyond its slots, so that a slot need not wait for the store.
-    pub ahead: usize,
-    /// The secrets for new claims, at most one for each.
-    pub tokens: &'a [Token],
-    /// After how many bytes of arguments no more calls are claimed.
-    pub bytes: usize,
-}
 
 /// What came of a [`Cycle`].
 #[derive(Debug)]
@@ -110,10 +54,8 @@ const SERVICE: &str = service!("WHERE s.name = ?1");
 /// For a processor that nobody may declare dead before the commit.
 const SERVICE_OF: &str = service!("JOIN asyncq_processor p ON p.id = ?2 WHERE s.name = ?1 /*! FOR KEY SHARE OF p */");
 const IS_REGISTERED: &str = "SELECT 1 FROM asyncq_processor WHERE id = ?1";
-const LOCK: &str = "SELECT name FROM asyncq_service WHERE name = ?1 /*! FOR NO KEY UPDATE */";
 const HOLDERS: &str = "SELECT p.id, p.folder, p.host, p.boot, p.pid, p.pid_start, p.started_at, p.store <> ?2
     FROM asyncq_slot s JOIN asyncq_processor p ON p.id = s.processor WHERE s.service = ?1 ORDER BY p.id";
-const NEXT_DUE: &str = "SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1";
 const NEXT_RETRY: &str =
     "SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND claim + attempt > 0 AND service = ?1
     ORDER BY run_at LIMIT 1";
@@ -340,14 +282,4 @@ fn look_as(tx: &mut dyn Tx, plan: &Cycle<'_>) -> Result<Found> {
             .with_hint("another processor has taken over its jobs; start a new one"));
     }
     Ok(Found::nothing(tx.now()))
-}
-
-/// Has nobody else take slots of a service, or claim a poison job of it, before the commit.
-pub(super) fn lock_service(tx: &mut dyn Tx, service: &ServiceName) -> Result<()> {
-    tx.first(LOCK, &[service.as_str().into()], |_| Ok(())).map(|_| ())
-}
-
-/// When the next delayed call of a service is due.
-pub(super) fn next_due(tx: &mut dyn Tx, service: &ServiceName) -> Result<Option<Timestamp>> {
-    tx.first(NEXT_DUE, &[service.as_str().into()], |row| row.i64(0).map(Timestamp))
 }

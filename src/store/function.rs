@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::engine::{Row, Tx, damaged};
-use super::{Store, job, service};
+use super::waiting::cancel_waiting;
+use super::{Store, service};
 use crate::domain::attempt::Failure;
 use crate::domain::function::{Args, CallFormat, Definition, Function, FunctionChange, FunctionName, Stdin};
 use crate::domain::object;
@@ -30,7 +31,6 @@ const TO_REMOVE: &str = select!("WHERE service = ?1 AND name = ?2 /*! FOR UPDATE
 const FUNCTIONS: &str = select!("WHERE service = ?1 ORDER BY name");
 const ALL_FUNCTIONS: &str = select!("ORDER BY service, name");
 const NAMES: &str = "SELECT name FROM asyncq_function WHERE service = ?1 ORDER BY name";
-const ALL_TO_REMOVE: &str = "SELECT name FROM asyncq_function WHERE service = ?1 /*! FOR UPDATE */";
 const ADD: &str =
     "INSERT INTO asyncq_function (service, name, command, site, env, timeout, worker, created_at, args, stdin)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (service, name) DO NOTHING";
@@ -211,7 +211,7 @@ impl Store {
     ) -> Result<Removed> {
         self.write(|tx| {
             find_by(tx, TO_REMOVE, service, name)?;
-            let removed = job::cancel_waiting(tx, service, Some(name), waiting)?;
+            let removed = cancel_waiting(tx, service, Some(name), waiting)?;
             tx.change(REMOVE, &[service.as_str().into(), name.as_str().into()])?;
             Ok(removed)
         })
@@ -299,11 +299,6 @@ pub(super) fn find(tx: &mut dyn Tx, service: &ServiceName, name: &FunctionName) 
 /// The same, for a transaction that makes or wakes a call of it: nobody removes it before the commit.
 pub(super) fn find_to_use(tx: &mut dyn Tx, service: &ServiceName, name: &FunctionName) -> Result<Function> {
     find_by(tx, TO_USE, service, name)
-}
-
-/// Has nobody make a call of any function of a service before the commit, which removes them all.
-pub(super) fn lock_all(tx: &mut dyn Tx, service: &ServiceName) -> Result<()> {
-    tx.query(ALL_TO_REMOVE, &[service.as_str().into()], &mut |_| Ok(()))
 }
 
 fn find_by(tx: &mut dyn Tx, sql: &str, service: &ServiceName, name: &FunctionName) -> Result<Function> {

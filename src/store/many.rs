@@ -3,9 +3,10 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::engine::{Reference, Tx, Value};
-use super::job::{CANCEL, CANCELLING, RETRY, START, state};
+use super::job::{CANCELLING, RETRY, START, state};
 use super::select::oldest;
 use super::set::{AT_ONCE, WORTH_A_SET, on_set, run_on_set};
+use super::waiting::CANCEL;
 use super::{Store, function};
 use crate::domain::function::FunctionName;
 use crate::domain::job::{JobId, State};

@@ -23,10 +23,13 @@ mod rescue;
 mod schema;
 mod select;
 mod service;
+mod service_status;
 mod set;
 mod sqlite;
+mod waiting;
 
-pub use cycle::{Cycle, CycleResult, ServiceStatus};
+pub use claim::Cycle;
+pub use cycle::CycleResult;
 pub use engine::{Patience, Watch};
 pub use enqueue::Refused;
 pub use job::Cancelled;
@@ -36,6 +39,7 @@ pub use path::{absolute, as_shown, is_same};
 pub use query::QueuePosition;
 pub use rescue::Rescued;
 pub use schema::Mended;
+pub use service_status::ServiceStatus;
 
 use std::path::PathBuf;
 

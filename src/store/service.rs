@@ -2,8 +2,9 @@
 
 use std::num::NonZeroU32;
 
+use super::Store;
 use super::engine::{Row, Tx, damaged};
-use super::{Store, function, job};
+use super::waiting::cancel_waiting;
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{Added, Service, ServiceChange, ServiceName};
 use crate::domain::suggest::nearest;
@@ -23,6 +24,7 @@ const ADD: &str = "INSERT INTO asyncq_service (name, concurrency, created_at) VA
 const SET: &str = "UPDATE asyncq_service SET concurrency = ?2, paused = ?3 WHERE name = ?1";
 const BUSY: &str = "SELECT 1 FROM asyncq_slot WHERE service = ?1 LIMIT 1";
 const REMOVE: &str = "DELETE FROM asyncq_service WHERE name = ?1";
+const FUNCTIONS_TO_REMOVE: &str = "SELECT name FROM asyncq_function WHERE service = ?1 /*! FOR UPDATE */";
 
 impl Store {
     /// Registers a service.
@@ -84,8 +86,8 @@ impl Store {
     pub fn remove_service(&mut self, name: &ServiceName, waiting: IfWaiting) -> Result<Removed> {
         self.write(|tx| {
             find_by(tx, TO_REMOVE, name)?;
-            function::lock_all(tx, name)?;
-            let removed = job::cancel_waiting(tx, name, None, waiting)?;
+            lock_functions(tx, name)?;
+            let removed = cancel_waiting(tx, name, None, waiting)?;
             if tx.first(BUSY, &[name.as_str().into()], |_| Ok(()))?.is_some() {
                 let message = format!("a processor is at work on service `{name}`");
                 return Err(Error::new(Kind::Denied, message).with_hint("wait until it has ended, or end it"));
@@ -122,4 +124,9 @@ fn find_by(tx: &mut dyn Tx, sql: &str, name: &ServiceName) -> Result<Service> {
         None if names.is_empty() => error.with_hint(format!("`asyncq service add {name}` adds it")),
         None => error.with_hint("`asyncq service list` shows all"),
     })
+}
+
+/// Has nobody make a call of any function of a service before the commit, which removes them all.
+fn lock_functions(tx: &mut dyn Tx, service: &ServiceName) -> Result<()> {
+    tx.query(FUNCTIONS_TO_REMOVE, &[service.as_str().into()], &mut |_| Ok(()))
 }

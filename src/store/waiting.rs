@@ -1,0 +1,67 @@
+//! Jobs that wait for a service or a function which is to be removed.
+
+use super::engine::{Tx, Value};
+use crate::domain::function::FunctionName;
+use crate::domain::job::{JobId, State};
+use crate::domain::removal::{IfWaiting, Removed};
+use crate::domain::service::ServiceName;
+use crate::error::{Error, Kind, Result};
+
+pub(super) const CANCEL: &str =
+    "UPDATE asyncq_job SET state = 'cancelled', finished_at = ?2 WHERE id = ?1 AND state = ?3";
+
+/// Cancels what waits for a service, or for one function of it, or refuses because something does.
+pub(super) fn cancel_waiting(
+    tx: &mut dyn Tx,
+    service: &ServiceName,
+    function: Option<&FunctionName>,
+    waiting: IfWaiting,
+) -> Result<Removed> {
+    let what = match function {
+        None => format!("service `{service}`"),
+        Some(function) => format!("function `{function}` of service `{service}`"),
+    };
+    let names: Vec<Value<'_>> = match function {
+        None => vec![service.as_str().into()],
+        Some(function) => vec![service.as_str().into(), function.as_str().into()],
+    };
+    // The state stands in the text, so that its partial index serves.
+    let which = |state| {
+        let of_function = if function.is_some() { " AND function = ?2" } else { "" };
+        format!("WHERE service = ?1 AND state = '{state}'{of_function}")
+    };
+    let (mut found, mut waits) = (Vec::new(), Vec::new());
+    for state in [State::Processing, State::Held, State::Delayed, State::Queued] {
+        let sql = format!("SELECT id FROM asyncq_job {} ORDER BY id /*! FOR NO KEY UPDATE */", which(state));
+        let jobs = tx.all(&sql, &names, |row| row.i64(0).map(JobId))?;
+        if state == State::Processing && !jobs.is_empty() {
+            let message = format!("{what} has {}", count(jobs.len(), "running job"));
+            let hint = format!("wait for job {0} to end, or `asyncq job cancel {0}`", jobs[0]);
+            return Err(Error::new(Kind::Busy, message).with_hint(hint));
+        }
+        if !jobs.is_empty() {
+            waits.push((state, jobs.len() as u64));
+            found.extend(jobs);
+        }
+    }
+    if !found.is_empty() && waiting == IfWaiting::Refuse {
+        let message = format!("{what} has {}", count(found.len(), "waiting job"));
+        return Err(Error::new(Kind::Denied, message).with_hint("`--force` removes it and cancels them"));
+    }
+    let now = tx.now().into();
+    for (state, jobs) in waits {
+        let time = names.len() + 1;
+        let sql = format!("UPDATE asyncq_job SET state = 'cancelled', finished_at = ?{time} {}", which(state));
+        if tx.execute(&sql, &[&names[..], &[now]].concat())? != jobs {
+            return Err(tx.passed_over());
+        }
+    }
+    found.sort_unstable();
+    let cancelled = found.len() as u64;
+    found.truncate(10);
+    Ok(Removed { cancelled, oldest: found })
+}
+
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
