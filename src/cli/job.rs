@@ -8,8 +8,8 @@ use super::clap_error::whole_number;
 use super::exit;
 use super::format::FormatOptions;
 use super::job_list::List;
+use super::job_selection::{JobSelection, MatchingJobs, job_number, one_of};
 use super::job_view::{self, JobView};
-use super::job_which::{Matching, Which, job_number, one_of};
 use super::session::{Session, to_terminal};
 use super::stdio::{self, is_terminal, print_line};
 use crate::commands::job::{JobLog, JobResult};
@@ -54,7 +54,7 @@ pub enum Job {
     #[command(override_usage = "asyncq job cancel [OPTIONS] <ID>...\n       asyncq job cancel [OPTIONS] --all")]
     Cancel {
         #[command(flatten)]
-        which: Which,
+        which: JobSelection,
         /// Only jobs in this state; may be repeated [default: all that wait or run]
         #[arg(long, value_name = "STATE", value_parser = one_of(CANCELLABLE))]
         state: Vec<State>,
@@ -63,7 +63,7 @@ pub enum Job {
     #[command(override_usage = "asyncq job retry [OPTIONS] <ID>...\n       asyncq job retry [OPTIONS] --all")]
     Retry {
         #[command(flatten)]
-        which: Which,
+        which: JobSelection,
         /// Only jobs in this state; may be repeated [default: error]
         #[arg(long, value_name = "STATE", value_parser = one_of(RETRIABLE))]
         state: Vec<State>,
@@ -72,7 +72,7 @@ pub enum Job {
     #[command(override_usage = "asyncq job start [OPTIONS] <ID>...\n       asyncq job start [OPTIONS] --all")]
     Start {
         #[command(flatten)]
-        which: Which,
+        which: JobSelection,
         /// Only jobs in this state [default: held]
         #[arg(long, value_name = "STATE", value_parser = one_of(STARTABLE))]
         state: Vec<State>,
@@ -80,7 +80,7 @@ pub enum Job {
     /// Remove jobs that have ended
     Clean {
         #[command(flatten)]
-        matching: Matching,
+        matching: MatchingJobs,
         /// Only jobs in this state; may be repeated [default: all that have ended]
         #[arg(long, value_name = "STATE", value_parser = one_of(&State::ENDED))]
         state: Vec<State>,

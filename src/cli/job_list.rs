@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use clap::Args;
 
 use super::format::{Format, FormatOptions, ListPrinter};
+use super::job_selection::{Filter, job_number, one_of};
 use super::job_view::{self, JobView};
-use super::job_which::{Filter, job_number, one_of};
 use super::process::paused;
 use super::session::{Session, to_terminal};
 use crate::commands::queue::Queue;
@@ -14,7 +14,7 @@ use crate::domain::job::{JobId, State};
 use crate::domain::query::JobQuery;
 use crate::domain::service::ServiceName;
 
-/// Which jobs to list.
+/// Selects the jobs to list.
 #[derive(Debug, Args)]
 pub struct List {
     #[command(flatten)]

@@ -35,7 +35,7 @@ pub struct Filter {
 
 /// Selects jobs by their numbers, or all that match.
 #[derive(Debug, Args)]
-pub struct Which {
+pub struct JobSelection {
     /// The numbers of the jobs
     #[arg(value_name = "ID", value_parser = job_number, allow_negative_numbers = true)]
     #[arg(required_unless_present_any = ["filter", "state", "all"], conflicts_with_all = ["filter", "state", "all", "dry_run"])]
@@ -44,12 +44,12 @@ pub struct Which {
     #[arg(long)]
     all: bool,
     #[command(flatten)]
-    matching: Matching,
+    matching: MatchingJobs,
 }
 
 /// Selects all jobs that match.
 #[derive(Debug, Args)]
-pub struct Matching {
+pub struct MatchingJobs {
     #[command(flatten)]
     filter: Filter,
     /// Only print how many jobs match; change nothing
@@ -81,7 +81,7 @@ impl Filter {
     }
 }
 
-impl Which {
+impl JobSelection {
     /// Applies `verb` to each job that is given by its number; else changes all jobs that match and are in these states.
     pub fn each(
         self,
@@ -111,7 +111,7 @@ impl Which {
     }
 }
 
-impl Matching {
+impl MatchingJobs {
     /// Changes all jobs that match and are in these states.
     pub fn change(
         &self,
