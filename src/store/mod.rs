@@ -277,7 +277,7 @@ impl Store {
 
 fn no_store(location: &Location) -> Error {
     Error::new(Kind::Unreachable, format!("`{location}` holds no store"))
-        .with_hint("`asyncq init` makes one in it, beside the tables that it has; `--db` names another file")
+        .with_hint("`asyncq init` makes one in it, next to the tables that it has; `--db` names another file")
 }
 
 /// Refuses a store in which damage was found.

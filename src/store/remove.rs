@@ -1,4 +1,4 @@
-//! Taking the store out of a database again.
+//! Removes the store from a database.
 
 use super::engine::Tx;
 use super::{Location, Store, one};
@@ -14,7 +14,7 @@ const UNENDED: &str = "SELECT (SELECT COUNT(*) FROM asyncq_job WHERE state = 'qu
     + (SELECT COUNT(*) FROM asyncq_job WHERE state = 'processing')";
 
 impl Store {
-    /// What goes if the store is taken out of its database now.
+    /// Counts what [`Store::remove`] would remove now.
     ///
     /// # Errors
     /// [`Kind::Busy`] while a processor is registered; [`Kind::Denied`] when calls wait, when the application refers to the
@@ -24,7 +24,7 @@ impl Store {
         self.read(|tx| contents(tx, &location))
     }
 
-    /// Takes all tables of the store out of its database, and the folder beside it away.
+    /// Removes all tables of the store from its database, and its run folder.
     ///
     /// # Errors
     /// As [`Store::removal`]; then nothing was removed.
@@ -47,7 +47,7 @@ impl Store {
     }
 }
 
-/// What goes, unless something is in the way.
+/// Counts what a removal removes, unless something is in the way.
 fn contents(tx: &mut dyn Tx, location: &Location) -> Result<StoreContents> {
     if !tx.has_foreign_table()? {
         let message = format!("`{location}` holds nothing but the store");

@@ -1,7 +1,7 @@
 //! SQLite behind the seam.
 //!
-//! Invariant: nothing but SQLite ever opens the database file, its `-wal` or its `-shm`: closing any descriptor of
-//! them would drop the locks that SQLite holds for this process. Whatever must be known about them is asked by `stat`.
+//! Invariant: only SQLite opens the database file, its `-wal` or its `-shm`: closing any descriptor of them would drop
+//! the locks that SQLite holds for this process. asyncq learns everything else about them by `stat`.
 
 mod checkpoint;
 mod encoding;
@@ -70,8 +70,7 @@ pub(in crate::store) struct Sqlite {
     file: Arc<StoreFile>,
     /// Whether SQLite has been seen to have this very file open.
     is_known: Cell<bool>,
-    /// Where writers wait in line.
-    line: WriteQueue,
+    queue: WriteQueue,
     /// How long to wait for locks, in milliseconds; shared with the busy handler.
     patience: Arc<AtomicU64>,
     wal: Wal,
@@ -101,7 +100,7 @@ pub(super) fn name() -> String {
 }
 
 impl Sqlite {
-    /// Opens a file that exists; gives none where it was not there a moment ago, or those who use it are misled about its WAL.
+    /// Opens a file that exists; returns none if it was not there a moment ago, or if its users are misled about its WAL.
     /// `path` is absolute.
     fn open_once(path: &Path, patience: Patience) -> Result<Option<Sqlite>> {
         let version = rusqlite::version_number();
@@ -120,7 +119,7 @@ impl Sqlite {
         };
         let mut engine = Sqlite {
             connection,
-            line: WriteQueue::at(&new_file::run_folder(file.path())),
+            queue: WriteQueue::at(&new_file::run_folder(file.path())),
             path: path.to_owned(),
             file: Arc::new(file),
             is_known: Cell::default(),
@@ -158,7 +157,7 @@ impl Sqlite {
             if tries == 0 {
                 since = Instant::now();
             }
-            // Nobody needs to wait for a file that is not there any more.
+            // Nobody needs to wait for a file that is gone.
             let lost = tries % LOOK_AT_FILE == LOOK_AT_FILE - 1 && file.check_name().is_err();
             !lost && wait(since, patience.load(Ordering::Relaxed))
         }))?;
@@ -301,8 +300,8 @@ fn millis(patience: Patience) -> u64 {
     }
 }
 
-/// Sleeps a little unless `millis` have passed since `since`; says whether to try again. A short, even pause: growing
-/// ones starve whoever has waited longest.
+/// Sleeps a little unless `millis` have passed since `since`; returns whether to try again. A short, even pause: growing
+/// pauses starve the process that has waited longest.
 fn wait(since: Instant, millis: u64) -> bool {
     if millis != ENDLESS && since.elapsed() >= Duration::from_millis(millis) {
         return false;

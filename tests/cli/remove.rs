@@ -69,7 +69,7 @@ fn what_was_added_to_a_database_can_be_taken_out_again() {
         ! asyncq: removed asyncq's tables from `[..]/app.db`
         $ asyncq remove --yes
         ! error: `[..]/app.db` holds no store
-        ! hint: `asyncq init` makes one in it, beside the tables that it has; `--db` names another file
+        ! hint: `asyncq init` makes one in it, next to the tables that it has; `--db` names another file
         ? 69
         ",
     );

@@ -73,7 +73,7 @@ fn only_init_adds_tables_to_a_file_that_is_there() {
                 "
                 $ asyncq --db {db} {command}
                 ! error: `/[..]/{db}` holds no store
-                ! hint: `asyncq init` makes one in it, beside the tables that it has; `--db` names another file
+                ! hint: `asyncq init` makes one in it, next to the tables that it has; `--db` names another file
                 ? 69
                 "
             ));
@@ -161,7 +161,7 @@ fn what_is_no_store_is_told_and_left_alone() {
         ? 69
         $ asyncq --db empty.db job list
         ! error: `/[..]/empty.db` holds no store
-        ! hint: `asyncq init` makes one in it, beside the tables that it has; `--db` names another file
+        ! hint: `asyncq init` makes one in it, next to the tables that it has; `--db` names another file
         ? 69
         $ asyncq --db postgres://host/db job list
         ! error: `postgres` stores are not supported

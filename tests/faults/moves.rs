@@ -299,7 +299,7 @@ fn a_store_with_a_second_name_is_refused_under_both() {
         $ ln deep/q.db second.db
         $ asyncq enqueue events hello
         ! error: the store `/[..]/deep/q.db` has a second name (a hard link)
-        ! hint: who uses another name loses what is done under this one; `find / -inum [..] 2>/dev/null` shows them: remove all but one, or make a symbolic link
+        ! hint: changes made under one name are lost under the other; `find / -inum [..] 2>/dev/null` shows them: remove all but one, or make a symbolic link
         ? 74
         $ asyncq --db second.db job list 2> said; echo $?; head -1 said; asyncq process 2> said; echo $?; ls
         74
@@ -325,7 +325,7 @@ fn a_file_that_is_mounted_without_its_folder_is_refused() {
         "
         $ {unshare} sh ./mounted
         ! error: the store `/[..]/q.db` is mounted without its folder
-        ! hint: its calls are also in the files beside it: mount the folder that they are in
+        ! hint: its calls are also in the files next to it: mount the folder that they are in
         ? 74
         "
     ));
@@ -340,11 +340,11 @@ fn a_network_file_system_is_refused_before_anything_is_written() {
             "
             $ {strace} asyncq enqueue events hello
             ! error: the store `/[..]/q.db` would be on a network file system ({name})
-            ! hint: SQLite loses or damages data there; put the store on a local disk, beside whoever uses it
+            ! hint: SQLite loses or damages data there; put the store on a local disk of the machine that uses it
             ? 74
             $ {strace} asyncq --db new/q.db init; ls new
             ! error: the store `/[..]/new/q.db` would be on a network file system ({name})
-            ! hint: SQLite loses or damages data there; put the store on a local disk, beside whoever uses it
+            ! hint: SQLite loses or damages data there; put the store on a local disk of the machine that uses it
             ! ls: cannot access 'new': No such file or directory
             ? 2
             "

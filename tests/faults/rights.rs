@@ -462,7 +462,7 @@ fn a_group_without_its_bit_on_the_folder_is_told_how_to_share() {
     yard.make_store(GROUP, 0o770, 0o660);
     let said = yard.may_not(Member, "asyncq enqueue events work");
     assert!(
-        said.contains("would lock out its owner\nhint: new files beside it must get its group: `chmod g+s /"),
+        said.contains("would lock out its owner\nhint: new files next to it must get its group: `chmod g+s /"),
         "{said}"
     );
     fs::set_permissions(yard.at("here"), Permissions::from_mode(0o2770)).unwrap();

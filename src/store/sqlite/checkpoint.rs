@@ -12,22 +12,22 @@ use super::new_file::sync_folder;
 use crate::error::{Kind, Result};
 use crate::failpoint::reached;
 
-/// After how many more pages in the WAL a connection that works on copies its content into the database file; others
-/// then begin the WAL anew. SQLite's own default.
+/// Pages that the WAL grows by before a connection in use copies them into the database file; writers then begin the WAL
+/// anew. SQLite's own default.
 const CHECKPOINT_PAGES: i32 = 1000;
 
-/// The same for a connection that has only made a few commits, as that of `asyncq enqueue`, and small: whoever opens a
-/// store that nobody else has open reads the whole WAL once, and such openers never begin it anew by themselves.
+/// The same for a connection that has made only a few commits, as that of `asyncq enqueue`. Small, because a process that opens
+/// a store that nobody else has open reads the whole WAL once, and such processes never begin it anew by themselves.
 const CHECKPOINT_PAGES_AT_FIRST: i32 = 50;
 
-/// How many commits are a few.
+/// The number of commits that counts as a few.
 const FIRST_COMMITS: u32 = 4;
 
 /// Commits after a full disk during which every commit is checkpointed at once: a WAL that grows would take all the space
 /// there is, and leave none to copy it to.
 pub(super) const SCARCE_COMMITS: u32 = 100;
 
-/// What a connection knows of the WAL.
+/// The WAL as a connection knows it.
 #[derive(Default)]
 pub(super) struct Wal {
     /// How many pages it had after the latest commit, as SQLite told the WAL hook.
@@ -39,12 +39,12 @@ pub(super) struct Wal {
     pub(super) scarce: u32,
 }
 
-/// How many milliseconds are spent on others who keep a commit that failed from being cleared away.
+/// Milliseconds to wait for other connections that keep a failed commit from being cleared away.
 const PATIENCE_TO_CLEAR: u64 = 500;
 
 impl Sqlite {
-    /// Has the disk keep the name of a new WAL or rollback journal before a commit relies on it: SQLite tries that too, and
-    /// says nothing when it fails.
+    /// Syncs the name of a new WAL or rollback journal before a commit relies on it: SQLite tries that too, and does not
+    /// report when it fails.
     pub(super) fn keep_names(&self) -> Result<()> {
         if self.file.has_written_wal() {
             return Ok(());
@@ -52,21 +52,22 @@ impl Sqlite {
         sync_folder(self.file.path()).map_err(|error| cannot_sync(&self.path, error))
     }
 
-    /// Empties the WAL after a commit whose sync failed. For those who have the store open that commit does not count, but
-    /// it stands whole in the WAL: whoever reads the WAL later would take it for done, and acknowledge what follows it,
-    /// although the disk may never have got it, and no later sync tells so.
+    /// Empties the WAL after a commit whose sync failed. Processes that have the store open ignore that commit, but it is
+    /// complete in the WAL: a process that reads the WAL later would take it for committed, and acknowledge the commits that
+    /// follow it, although the disk may never have got it, and no later sync reports that.
     pub(super) fn clear_away(&self) {
         let patience = self.patience.load(Ordering::Relaxed);
         self.patience.store(patience.min(PATIENCE_TO_CLEAR), Ordering::Relaxed);
         // After this, nothing but the transaction keeps the WAL from being emptied.
         let _ = self.command("ROLLBACK");
-        // If it fails, the disk still does, which was told; or somebody else is at work, whose next commit takes the place.
+        // If it fails, either the disk still fails, which was reported, or another process is at work, and its next commit
+        // overwrites the failed one.
         let _ = self.connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::TRUNCATE);
         self.patience.store(patience, Ordering::Relaxed);
     }
 
-    /// Copies the WAL into the database file when it has grown enough. What was committed is durable before, and stays
-    /// acknowledged. A checkpoint that fails is made anew from its first page, so that a sync which failed costs nothing.
+    /// Copies the WAL into the database file when it has grown enough. Commits are durable before that, and stay
+    /// acknowledged. A failed checkpoint starts again from its first page, so that a failed sync loses nothing.
     pub(super) fn checkpoint(&mut self) -> Result<()> {
         let wal = &mut self.wal;
         let pages = wal.pages.load(Ordering::Relaxed);
@@ -89,8 +90,8 @@ impl Sqlite {
         self.empty_wal(mode).map(|_| ())
     }
 
-    /// Copies the WAL into the database file, as far as that is possible now; says whether the next transaction may begin
-    /// it anew. An error says that the disk fails.
+    /// Copies the WAL into the database file, as far as that is possible now; returns whether the next transaction may begin
+    /// it anew. An error means that the disk fails.
     pub(super) fn empty_wal(&mut self, mode: CheckpointMode) -> Result<bool> {
         reached("checkpoint due");
         let patience = self.patience.swap(0, Ordering::Relaxed);
@@ -99,7 +100,7 @@ impl Sqlite {
         reached("checkpoint made");
         match done.map_err(|error| explain(&self.path, error)) {
             Ok((pages, copied)) => Ok(pages > 0 && pages == copied),
-            // Others are at work, and whoever of them is last to write does it; or there is no room, which the next commit
+            // Other processes are at work, and the last of them to write does it; or there is no room, which the next commit
             // finds out for itself.
             Err(error) if matches!(error.kind(), Kind::Busy | Kind::Full) => Ok(false),
             Err(error) => Err(error),

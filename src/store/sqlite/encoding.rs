@@ -1,4 +1,4 @@
-//! How a database keeps text, which whoever made it has chosen.
+//! The encoding in which a database keeps text. The program that made the database chose it.
 
 use std::borrow::Cow;
 

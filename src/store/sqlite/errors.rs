@@ -1,4 +1,4 @@
-//! What SQLite's errors mean for a user.
+//! Turns SQLite's errors into errors that a user understands.
 
 use std::io;
 use std::path::Path;
@@ -15,7 +15,7 @@ use super::schema_script::part;
 use crate::error::{Error, Kind, reason};
 use crate::store::engine::{self, rule_refuses};
 
-/// By how much a file of a store grows at once, at most, in bytes: its index in shared memory grows by this.
+/// The most by which a file of a store grows at once, in bytes: its index in shared memory grows by this.
 const GROWTH: u64 = 32 * 1024;
 
 /// `COPY` stands for the copy of the store. It is the copy that is read, into a new file: a damaged store is never
@@ -32,7 +32,7 @@ pub(super) fn damaged(what: &str) -> Error {
 pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
     let store = path.display();
     let Some(failure) = error.sqlite_error().copied() else {
-        // What is read, or asked for, is not there, or has another form.
+        // A column is missing, or has another form than asyncq asked for.
         let what = match &error {
             rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
             _ => "an answer has another form than asyncq asked for".to_owned(),
@@ -55,8 +55,8 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
             format!("`{store}` is not a SQLite database"),
             "check `--db` and `$ASYNCQ_DB`; the file was left as it is; if it was a store, restore a backup",
         ),
-        // The schema allows all that asyncq does; so what it refuses, or cannot do, says that something there is not as
-        // it was made.
+        // The schema allows everything that asyncq does. So a refusal means that something in the store is not as asyncq made
+        // it.
         ErrorCode::DatabaseCorrupt
         | ErrorCode::Unknown
         | ErrorCode::ConstraintViolation
@@ -65,11 +65,11 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
         ErrorCode::ReadOnly if failure.extended_code == ffi::SQLITE_READONLY_DBMOVED => {
             return moved("the store", path).with_source(error);
         }
-        // SQLite tells it apart from a read that failed.
+        // SQLite has a code of its own for a file that is too short.
         _ if failure.extended_code == ffi::SQLITE_IOERR_SHORT_READ => {
             return damaged("it is cut short").with_source(error);
         }
-        // Where a file cannot be opened for writing, SQLite opens it for reading, whatever the reason.
+        // If a file cannot be opened for writing, SQLite opens it for reading, whatever the reason.
         ErrorCode::ReadOnly if may_write(path) => return cannot_be_opened(path).with_source(error),
         ErrorCode::ReadOnly => (
             Kind::Denied,
@@ -95,24 +95,23 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
     Error::new(kind, message).with_hint(hint).with_source(error)
 }
 
-/// Whether SQLite misses a table of the store's.
+/// Whether SQLite misses a table of the store.
 pub(super) fn misses_own_table(what: &str) -> bool {
     let table = what.strip_prefix("no such table: ");
     table.is_some_and(|table| part(table.trim_start_matches("main.")).is_some())
 }
 
-/// The error for a store that somebody has taken a table from.
+/// The error for a store that has lost a table.
 fn incomplete(what: &str) -> Error {
     Error::new(Kind::Invalid, format!("the store is not complete: {what}"))
         .with_hint("`asyncq init` makes again what is missing of its schema")
 }
 
-/// What a trigger refuses: one of asyncq's own, or one that an application has added.
+/// The error for a refusal by a trigger: one of asyncq's own, or one that an application has added.
 fn refused(why: &str) -> Error {
     match why.strip_prefix("asyncq: ") {
-        Some(rule) => Error::new(Kind::Denied, rule).with_hint(
-            "the store's own rules refuse it; where that cannot be, `asyncq init` searches the store for damage",
-        ),
+        Some(rule) => Error::new(Kind::Denied, rule)
+            .with_hint("this breaks a rule of the store; if it should not, `asyncq init` checks the store for damage"),
         None => rule_refuses("a trigger", why),
     }
 }
@@ -123,7 +122,7 @@ pub(super) fn moved(what: &str, path: &Path) -> Error {
     Error::new(Kind::Io, message).with_hint("nothing was acknowledged; put the file back, or run the command again")
 }
 
-/// The error for a store whose users were told in shared memory what stands in another one.
+/// The error for a store whose index in shared memory describes another store's WAL.
 pub(super) fn misled(path: &Path) -> Error {
     let (store, index) = (path.display(), with_suffix(&without_links(path), "-shm"));
     let hint =
@@ -148,8 +147,8 @@ fn locked(path: &Path) -> Error {
     }
 }
 
-/// Whether a write failed because there is no space for it. SQLite has one code for a full disk, others for a file that
-/// may not grow, and for its index in shared memory, of which it writes only what makes the file longer.
+/// Whether a write failed for lack of space. SQLite has one code for a full disk, and others for a file that may not grow and
+/// for its index in shared memory, where it writes only to make the file longer.
 fn has_no_space(path: &Path, failure: ffi::Error) -> bool {
     match failure.extended_code {
         ffi::SQLITE_FULL | ffi::SQLITE_IOERR_SHMSIZE => true,
@@ -158,7 +157,7 @@ fn has_no_space(path: &Path, failure: ffi::Error) -> bool {
     }
 }
 
-/// The error for a write that failed because there is no space for it.
+/// The error for a write that failed for lack of space.
 pub(super) fn no_space(path: &Path) -> Error {
     let store = path.display();
     if may_not_grow(path) {
@@ -180,12 +179,12 @@ fn may_not_grow(path: &Path) -> bool {
     })
 }
 
-/// Whether the file system of the store can hold no more files, where it counts them.
+/// Whether the file system of the store is out of file numbers, if it counts them.
 fn no_more_files(path: &Path) -> bool {
     statvfs(path).is_ok_and(|is| is.f_files > 0 && is.f_favail == 0)
 }
 
-/// What the names of a store's files end with.
+/// The endings of the names of a store's files.
 fn files() -> impl Iterator<Item = &'static str> {
     [""].into_iter().chain(SIDECARS)
 }
@@ -199,7 +198,7 @@ fn system_error(failure: ffi::Error) -> Option<&'static str> {
     }
 }
 
-/// Why a file could not be opened; SQLite does not tell.
+/// Why a file could not be opened; SQLite does not say.
 fn cannot_open(path: &Path, error: rusqlite::Error) -> Error {
     let store = path.display();
     match std::fs::metadata(path) {
@@ -213,7 +212,7 @@ fn cannot_open(path: &Path, error: rusqlite::Error) -> Error {
             Error::new(Kind::Unreachable, format!("there is no store at `{store}`"))
                 .with_hint("`asyncq init` creates one; `--db` or `$ASYNCQ_DB` names another place")
         }
-        // Files that SQLite makes beside it.
+        // SQLite makes files next to it.
         _ if no_more_files(path) => no_space(path),
         _ if may_write(path) => cannot_be_opened(path),
         _ => Error::new(Kind::Denied, format!("the store `{store}` cannot be opened"))

@@ -1,6 +1,6 @@
-//! What kind of file system a store is on.
+//! The kind of file system that a store is on.
 //!
-//! A WAL needs memory that all processes share, and locks that hold, for whoever has the file: not over a network.
+//! A WAL needs memory that all its users share, and locks that hold for all of them. A network has neither.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -48,12 +48,12 @@ const NETWORK_FUSE: &[&str] = &[
     "kio-fuse",
 ];
 
-/// Refuses a store on a file system on which its calls are not safe. Where the file is not there yet, its folder counts.
+/// Refuses a store on a file system where its calls are not safe. If there is no file yet, its folder counts.
 pub(in crate::store) fn refuse_network(path: &Path) -> Result<()> {
     let Some(name) = path.ancestors().find(|place| place.exists()).and_then(network) else { return Ok(()) };
     let message = format!("the store `{}` would be on a network file system ({name})", path.display());
     Err(Error::new(Kind::Io, message)
-        .with_hint("SQLite loses or damages data there; put the store on a local disk, beside whoever uses it"))
+        .with_hint("SQLite loses or damages data there; put the store on a local disk of the machine that uses it"))
 }
 
 fn network(place: &Path) -> Option<&'static str> {

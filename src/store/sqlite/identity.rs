@@ -1,8 +1,8 @@
 //! Which file a store is, and whether its path still names it.
 //!
-//! In WAL mode SQLite goes on acknowledging commits to a file that was moved, replaced or removed, and so it does when
-//! its `-wal` or `-shm` was. A second name of the file would have a second WAL. And it plays whatever WAL lies beside a
-//! file into it, also that of another file which had the same name before.
+//! In WAL mode SQLite goes on acknowledging commits to a file that was moved, replaced or removed, and also when its
+//! `-wal` or `-shm` was. A second name of the file would have a second WAL. And SQLite plays any WAL next to a file into
+//! it, also that of another file which had the same name before.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
@@ -23,11 +23,11 @@ use crate::error::{Error, Kind, Result};
 /// The extended attribute of a WAL that says which file it belongs to.
 const MARK: &str = "user.asyncq.store";
 
-/// The file of an open store, its path, and what SQLite keeps beside it.
+/// The file of an open store, its path, and the files that SQLite keeps next to it.
 pub(in crate::store) struct StoreFile {
     /// The path that was asked for, maybe through links.
     given: PathBuf,
-    /// The path without links: SQLite keeps its other files beside it.
+    /// The path without links: SQLite keeps its other files next to it.
     path: PathBuf,
     /// Whether there was anything when it was looked for.
     was_there: bool,
@@ -40,20 +40,20 @@ pub(in crate::store) struct StoreFile {
     written_wal: OnceLock<()>,
 }
 
-/// A file beside the store, as it was when it was first used.
+/// A file next to the store, as it was when it was first used.
 struct Sidecar {
     path: PathBuf,
     id: Mutex<Option<Id>>,
 }
 
-/// What a file is on this machine, whatever its name.
+/// The identity of a file on this machine, whatever its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Id {
     device: u64,
     inode: u64,
 }
 
-/// What is asked of a file with each commit.
+/// The facts about a file that each commit asks for.
 struct Named {
     id: Id,
     /// How many names it has.
@@ -62,7 +62,7 @@ struct Named {
 }
 
 impl StoreFile {
-    /// Looks where a path leads, before SQLite opens anything there. Whether there is a file is left to SQLite.
+    /// Finds where a path leads, before SQLite opens anything there. SQLite reports if there is no file.
     ///
     /// # Errors
     /// [`Kind::Io`] where a store must not be used: on a network file system, under several names, or with the WAL of
@@ -98,18 +98,18 @@ impl StoreFile {
         self.refuse_foreign_wal()
     }
 
-    /// What the file is, also after a new start of the machine; no copy of it has the same. To be asked while the path
-    /// is known to name the file. `None` where the file system keeps no time of creation.
+    /// The identity of the file, also after the machine was restarted; no copy of the file has the same. Ask while the path
+    /// is known to name the file. `None` if the file system keeps no time of creation.
     pub(in crate::store) fn lasting_id(&self) -> Option<&str> {
         self.lasting.get_or_init(|| lasting_id(&self.given)).as_deref()
     }
 
-    /// How long the WAL is, in bytes; 0 where there is none.
+    /// The length of the WAL in bytes; 0 if there is none.
     pub(in crate::store) fn wal_length(&self) -> u64 {
         Named::by(&self.wal.path).map_or(0, |wal| wal.length)
     }
 
-    /// Whether the WAL, which is checked not to be another one, has had any content; not in a store without one.
+    /// Whether the WAL has had any content, and is still the same WAL; false in a store without one.
     pub(in crate::store) fn has_written_wal(&self) -> bool {
         if self.written_wal.get().is_none() && self.wal_length() > 0 {
             self.written_wal.get_or_init(|| ());
@@ -128,7 +128,7 @@ impl StoreFile {
         self.check_name().err()
     }
 
-    /// Makes sure that the path still names the file, and no other path does.
+    /// Checks that the path still names the file, and that no other path does.
     pub(in crate::store) fn check_name(&self) -> Result<()> {
         let named = Named::by(&self.given).map_err(|_| moved("the store", &self.given))?;
         if *self.id.get_or_init(|| named.id) != named.id {
@@ -137,8 +137,8 @@ impl StoreFile {
         self.refuse_links(&named)
     }
 
-    /// The same, and for the files beside it too. To be asked within a transaction: then SQLite has them open, and nobody
-    /// may remove them.
+    /// The same, and for the files next to it too. Ask within a transaction: then SQLite has them open, and nobody may
+    /// remove them.
     pub(in crate::store) fn check(&self) -> Result<()> {
         self.check_name()?;
         if self.wal.check()? {
@@ -153,7 +153,7 @@ impl StoreFile {
         }
         let message = format!("the store `{}` has a second name (a hard link)", self.given.display());
         Err(Error::new(Kind::Io, message).with_hint(format!(
-            "who uses another name loses what is done under this one; `find / -inum {} 2>/dev/null` shows them: \
+            "changes made under one name are lost under the other; `find / -inum {} 2>/dev/null` shows them: \
              remove all but one, or make a symbolic link",
             named.id.inode
         )))
@@ -168,7 +168,7 @@ impl StoreFile {
         }
         let message = format!("the store `{}` is mounted without its folder", self.given.display());
         Err(Error::new(Kind::Io, message)
-            .with_hint("its calls are also in the files beside it: mount the folder that they are in"))
+            .with_hint("its calls are also in the files next to it: mount the folder that they are in"))
     }
 
     fn refuse_foreign_wal(&self) -> Result<()> {
@@ -191,7 +191,7 @@ impl StoreFile {
             )))
     }
 
-    /// Writes down on the WAL which file it belongs to. Where that is not possible, only the warning is missing.
+    /// Notes on the WAL which file it belongs to. If that is not possible, only the warning is missing.
     fn mark(&self) {
         // The store last: while it is this one, so was the WAL.
         let (Some(own), Some(store)) = (lasting_id(&self.wal.path), lasting_id(&self.given)) else { return };
@@ -209,7 +209,7 @@ impl StoreFile {
 }
 
 impl Sidecar {
-    /// Makes sure that this is the file which it was before. Says whether it is met for the first time.
+    /// Checks that this is the same file as before. Returns whether this is its first check.
     fn check(&self) -> Result<bool> {
         let now = Named::by(&self.path).ok().map(|named| named.id);
         let mut known = self.id.lock().unwrap_or_else(PoisonError::into_inner);
@@ -222,7 +222,7 @@ impl Sidecar {
 }
 
 impl Named {
-    /// Asks for no times: since Linux 6.13 the next write to a file whose times somebody has asked for gives it new ones,
+    /// Asks for no times: since Linux 6.13 the next write to a file whose times somebody has asked for gives it new times,
     /// which took a third of a durable commit here.
     fn by(path: &Path) -> io::Result<Named> {
         match statx(CWD, path, AtFlags::empty(), StatxFlags::INO | StatxFlags::NLINK | StatxFlags::SIZE) {
@@ -230,7 +230,7 @@ impl Named {
                 let id = Id { device: makedev(stat.stx_dev_major, stat.stx_dev_minor), inode: stat.stx_ino };
                 Ok(Named { id, links: stat.stx_nlink.into(), length: stat.stx_size })
             }
-            // Before Linux 4.11, and where a sandbox knows no such call.
+            // Before Linux 4.11, and in a sandbox that knows no such call.
             Err(Errno::NOSYS) => {
                 let meta = fs::metadata(path)?;
                 let id = Id { device: meta.dev(), inode: meta.ino() };
@@ -241,7 +241,7 @@ impl Named {
     }
 }
 
-/// What a file is, also after the machine was started anew, and after another file has got its number. Asks for no times
+/// The identity of a file, also after the machine was restarted, and after another file got its number. Asks for no time
 /// of the last change, as [`Named::by`].
 fn lasting_id(path: &Path) -> Option<String> {
     let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::INO | StatxFlags::BTIME).ok()?;
@@ -251,8 +251,8 @@ fn lasting_id(path: &Path) -> Option<String> {
 }
 
 impl Sqlite {
-    /// Makes sure that what SQLite has open is the file that the path names. After the first time, while the path names this
-    /// file, it is so.
+    /// Checks that SQLite has the file open that the path names. After the first time, that is so as long as the path names
+    /// this file.
     pub(super) fn still_there(&self) -> Result<()> {
         if !self.is_known.get() {
             let mut has_moved = 0;
@@ -268,15 +268,15 @@ impl Sqlite {
         Ok(())
     }
 
-    /// An error in the words of asyncq; who waited for a file that is gone was not kept waiting by a lock.
+    /// An error in the words of asyncq. If the file is gone, that was the reason for the wait, and not a lock.
     pub(super) fn fail(&self, error: rusqlite::Error) -> Error {
         let busy = error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy);
         let gone = if busy { self.file.check_name().err() } else { None };
         gone.or_else(|| self.rule_behind(&error)).unwrap_or_else(|| explain(&self.path, error))
     }
 
-    /// The error to report: in the file that was here before nothing may be as it is in the one that has taken its place,
-    /// and it looks damaged together with the WAL of that.
+    /// The error to report. If another file has taken the place of this one, this one together with the other's WAL looks
+    /// damaged.
     pub(super) fn or_moved(&self, error: Error) -> Error {
         let disk_fails = matches!(error.kind(), Kind::Io | Kind::Full);
         let moved = if disk_fails { None } else { self.still_there().err() };

@@ -1,6 +1,6 @@
-//! Who holds the lock that somebody waited for in vain.
+//! The process that holds a lock that another one waited for in vain.
 //!
-//! The kernel tells it in `/proc/locks`. Asking about the files themselves (`F_GETLK`) would take a descriptor of them,
+//! The kernel lists it in `/proc/locks`. To ask about the files themselves (`F_GETLK`) would take a descriptor of them,
 //! and closing that would drop the locks of this process.
 
 use std::fs;
@@ -12,14 +12,14 @@ use rustix::fs::{major, minor};
 
 use super::new_file::{with_suffix, without_links};
 
-/// What SQLite locks in the `-shm`, one byte for each purpose: writing, recovering the WAL, setting it up.
+/// The bytes that SQLite locks in the `-shm`: to write, to recover the WAL, to set it up.
 const SHARED_MEMORY: [RangeInclusive<u64>; 3] = [120..=120, 122..=122, 128..=128];
 
-/// What SQLite locks in the database file: pending, reserved, and the bytes that readers share.
+/// The bytes that SQLite locks in the database file: pending, reserved, and those that readers share.
 const FILE: RangeInclusive<u64> = 0x4000_0000..=0x4000_01ff;
 
-/// How often `/proc/locks` is read before a lock counts as not there: the kernel hands the list out a page at a time, and
-/// a lock that is released between two pages hides another one.
+/// How often to read `/proc/locks` before a lock counts as absent: the kernel hands the list out a page at a time, and a
+/// lock that is released between two pages hides another one.
 const READINGS: usize = 8;
 
 /// A process that holds a lock.
@@ -29,12 +29,12 @@ pub(in crate::store) struct LockOwner {
     pub(in crate::store) pid: u32,
     /// The name of its program.
     pub(in crate::store) name: String,
-    /// Whether it was stopped, and does nothing until it is told to continue.
+    /// Whether it was stopped, and does nothing until it gets `SIGCONT`.
     pub(in crate::store) stopped: bool,
 }
 
-/// The process that keeps others from writing the store at `path` now, as far as can be told: not where processes are
-/// hidden, nor on file systems whose device numbers differ from those of their locks (btrfs).
+/// The process that keeps others from writing the store at `path` now, if it can be found: not if processes are hidden,
+/// nor on file systems whose device numbers differ from those of their locks (btrfs).
 pub(in crate::store) fn lock_owner(path: &Path) -> Option<LockOwner> {
     let path = without_links(path);
     (0..READINGS).find_map(|_| lock_owner_among(&locks(), &path))
@@ -52,12 +52,12 @@ fn lock_owner_among(locks: &[Lock], path: &Path) -> Option<LockOwner> {
         return Some(found);
     }
     let file = File::of(path)?;
-    // With a WAL everybody who has the store open shares the lock of its readers, and keeps nobody from anything.
+    // With a WAL, all processes that have the store open share the lock of its readers, and block nobody.
     find(&file, &FILE, false).or_else(|| find(&file, &FILE, true).filter(|_| shared_memory.is_none()))
 }
 
-/// Whether a process that was stopped has locked a byte of the file at `path` before this one. It may overlook one, and
-/// then sees it the next time.
+/// Whether a stopped process has locked a byte of the file at `path` before this one. It may miss one, and then finds it
+/// the next time.
 pub(in crate::store) fn a_stopped_one_is_before(path: &Path, byte: i64) -> bool {
     let Some(file) = File::of(path) else { return false };
     let before = |lock: &Lock| lock.file == file && i64::try_from(*lock.range.start()).is_ok_and(|start| start < byte);

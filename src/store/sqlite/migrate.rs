@@ -91,12 +91,12 @@ pub(super) struct Schema {
     pub(super) version: i64,
     /// The script that makes it in a database without one.
     pub(super) fresh: &'static str,
-    /// What leads from version 1 to 2, from 2 to 3, and so on.
+    /// The steps from version 1 to 2, from 2 to 3, and so on.
     pub(super) steps: &'static [&'static [SchemaChange]],
 }
 
 impl Schema {
-    /// What this build works with.
+    /// The schema that this build works with.
     pub(super) fn of_this_build() -> Schema {
         #[cfg(debug_assertions)]
         if crate::failpoint::plays_a_newer_build() {
@@ -139,7 +139,7 @@ impl Sqlite {
         };
         let version = match self.patiently(version) {
             Ok(version) => version.flatten(),
-            // Asked only now, so that a good store pays for one look and not for two.
+            // Only now, so that a good store pays for one look and not for two.
             Err(_) if !self.has_table("asyncq_schema").map_err(|error| self.fail(error))? => {
                 return Ok(SchemaFound::Nothing);
             }

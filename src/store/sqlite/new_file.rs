@@ -14,15 +14,15 @@ use super::filesystem::refuse_network;
 use crate::error::{Error, Kind, Result, reason};
 use crate::store::engine::{Engine, Mode, Patience, Triggers};
 
-/// What SQLite keeps beside a database.
+/// The endings of the files that SQLite keeps next to a database.
 pub(in crate::store) const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// The folder beside a store in which processors work. `path` is without links.
+/// The run folder, next to a store. `path` is without links.
 pub(in crate::store) fn run_folder(path: &Path) -> PathBuf {
     with_suffix(path, "-asyncq")
 }
 
-/// The file that a path leads to, beside which the others of the store are; the path itself where it leads nowhere.
+/// The file that a path leads to, which has the other files of the store next to it; the path itself if it leads nowhere.
 pub(in crate::store) fn without_links(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
@@ -39,10 +39,10 @@ const LONGEST_PATH: usize = 512 - LONGEST_SUFFIX;
 /// The longest name of a file that SQLite opens, in bytes: with a suffix it has at most `NAME_MAX` of common file systems.
 const LONGEST_NAME: usize = 255 - LONGEST_SUFFIX;
 
-/// How many bytes `-journal` has.
+/// The length of `-journal` in bytes.
 const LONGEST_SUFFIX: usize = 8;
 
-/// How many bytes the name of a file has before it is published, besides the name that it gets: `.NAMEXXXXXX.new`.
+/// How much longer the name of a file is before it is published, in bytes: `.NAMEXXXXXX.new`.
 const DRAFT_NAME: usize = 11;
 
 /// Refuses a path that SQLite does not open, or would not with `more` bytes in its name. `path` is without links.
@@ -109,19 +109,19 @@ impl NewFile {
         Ok(NewFile { target: target.to_owned(), file: file.into_temp_path() })
     }
 
-    /// Where the draft is until then.
+    /// Its path until it is published.
     pub(in crate::store) fn path(&self) -> &Path {
         &self.file
     }
 
-    /// Removes what SQLite left beside it, where it could not be made a store and is not in use any more.
+    /// Removes the files that SQLite left next to it, when it could not be made a store and is no longer in use.
     pub(in crate::store) fn remove_sidecars(&self) {
         for suffix in SIDECARS {
             let _ = fs::remove_file(with_suffix(self.path(), suffix));
         }
     }
 
-    /// Gives the file its name. Says whether it did: when somebody else was faster, theirs stays.
+    /// Gives the file its name. Returns whether it did: if somebody else was faster, theirs stays.
     pub(in crate::store) fn publish(self) -> Result<bool> {
         refuse_leftovers(&self.target)?;
         match self.file.persist_noclobber(&self.target) {
@@ -134,14 +134,14 @@ impl NewFile {
     }
 }
 
-/// Has the disk keep the names in the folder of a file or folder.
+/// Syncs the names in the folder of a file or folder.
 pub(in crate::store) fn sync_folder(file: &Path) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("/"));
     File::open(folder)?.sync_all()
 }
 
-/// Makes a folder and those above it that are missing, each for its owner only, whatever the umask. Their names survive
-/// a power cut.
+/// Makes a folder and the missing ones above it, each for its owner only, whatever the umask. Their names survive a power
+/// cut.
 fn make_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
@@ -155,17 +155,17 @@ fn make_folder(folder: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     }
     match sync_folder(folder) {
-        // Who may only add names to a folder cannot sync it; common file systems do that along with the store's file.
+        // A user who may only add names to a folder cannot sync it; common file systems do that along with the store's file.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
         synced => synced,
     }
 }
 
-/// A WAL without its database holds acknowledged calls; a new database beside it would destroy them.
+/// Refuses a WAL without its database: it holds acknowledged calls, which a new database next to it would destroy.
 pub(in crate::store) fn refuse_leftovers(target: &Path) -> Result<()> {
     for suffix in SIDECARS {
         let sidecar = with_suffix(target, suffix);
-        // Looked for in this order: if the store is there after all, somebody has just made it, and the sidecar is its own.
+        // In this order: if the store is there after all, somebody has just made it, and the sidecar is its own.
         if fs::symlink_metadata(&sidecar).is_ok() && fs::symlink_metadata(target).is_err() {
             let message = format!("`{}` is gone, but `{}` is there", target.display(), sidecar.display());
             return Err(Error::new(Kind::Io, message).with_hint(
@@ -177,9 +177,9 @@ pub(in crate::store) fn refuse_leftovers(target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// SQLite removes the WAL of a database without a single byte; but if that was a store, the WAL holds its calls.
+/// Refuses an empty database with a WAL: SQLite would remove the WAL, but if this was a store, the WAL holds its calls.
 pub(in crate::store) fn refuse_emptied(store: &Path) -> Result<()> {
-    // Asked twice: the WAL may be that of another store which has taken its place.
+    // Checked twice: the WAL may be that of another store which has taken its place.
     let empty = |path: &Path| fs::metadata(path).ok().filter(|meta| meta.len() == 0).map(|meta| meta.ino());
     let Some(inode) = empty(store) else { return Ok(()) };
     let wal = with_suffix(&without_links(store), "-wal");

@@ -1,4 +1,4 @@
-//! Who may use a store, and who could change it.
+//! The users that may use a store, and those that could change it.
 //!
 //! Invariant: asked by `stat` and `access`, before SQLite opens a file and without opening one.
 
@@ -21,8 +21,8 @@ const OTHERS_MAY_USE: u32 = 0o006;
 const GROUP_OR_OTHERS_MAY_WRITE: u32 = 0o022;
 const GROUP_OR_OTHERS_MAY_ENTER: u32 = 0o011;
 
-/// Refuses a store that this process may not write, one whose sidecars are not its own, and one beside which this process
-/// would leave files that lock out its owner. A directory, and what is not there, is left to SQLite.
+/// Refuses a store that this process may not write, one whose sidecars are not its own, and one that this process would
+/// lock its owner out of, by the files that it leaves next to it. SQLite reports a directory, and a missing file.
 pub(in crate::store) fn allow_use(given: &Path) -> Result<()> {
     let Ok(path) = fs::canonicalize(given) else { return Ok(()) };
     let Ok(store) = fs::metadata(&path) else { return Ok(()) };
@@ -44,7 +44,7 @@ pub(in crate::store) fn allow_use(given: &Path) -> Result<()> {
             return Err(foreign(&sidecar, &found));
         }
         match may_use(&sidecar) {
-            // Whoever was last to use the store has just removed it.
+            // The last user of the store has just removed it.
             Ok(()) | Err(Errno::NOENT) => {}
             Err(_) => return Err(closed(&sidecar)),
         }
@@ -56,7 +56,7 @@ fn may_use(path: &Path) -> rustix::io::Result<()> {
     may(path, Access::READ_OK | Access::WRITE_OK)
 }
 
-/// Refuses what is neither a file nor a directory.
+/// Refuses everything that is neither a file nor a directory.
 fn refuse_special(given: &Path, found: &Metadata) -> Result<()> {
     let kind = found.file_type();
     let what = if kind.is_char_device() || kind.is_block_device() {
@@ -72,10 +72,11 @@ fn refuse_special(given: &Path, found: &Metadata) -> Result<()> {
         .with_hint("name a file, as in `--db queue.db`"))
 }
 
-/// Whether this process may do that with a file.
+/// Whether this process may use a file in that way.
 pub(in crate::store) fn may(path: &Path, how: Access) -> rustix::io::Result<()> {
     match accessat(CWD, path, how, AtFlags::EACCESS) {
-        // Older container runtimes refuse `faccessat2` like that; `faccessat` says the same for whoever has one identity.
+        // Older container runtimes refuse `faccessat2` with this error; `faccessat` says the same if the real and the
+        // effective user are one.
         Err(Errno::PERM) if getuid() == geteuid() && getgid() == getegid() => {
             accessat(CWD, path, how, AtFlags::empty())
         }
@@ -90,8 +91,8 @@ fn belongs_to(store: &Metadata, sidecar: &Metadata) -> bool {
     shared || anybody || [store.uid(), 0, geteuid().as_raw()].contains(&sidecar.uid())
 }
 
-/// Whether the store's owner could not open what SQLite makes here: it has the mode of the store, but its own owner and
-/// group, unless root makes it.
+/// Whether the store's owner could not open the files that SQLite makes here: they have the mode of the store, but this
+/// process's owner and group, unless root makes them.
 fn would_lock_out(store: &Metadata, path: &Path) -> bool {
     let user = geteuid();
     if user.is_root() || user.as_raw() == store.uid() || store.mode() & OTHERS_MAY_USE == OTHERS_MAY_USE {
@@ -119,7 +120,7 @@ fn no_common_group(given: &Path, path: &Path) -> Error {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let what = format!("using the store `{}` would lock out its owner", given.display());
     Error::new(Kind::Denied, what)
-        .with_hint(format!("new files beside it must get its group: `chmod g+s {}`", folder.display()))
+        .with_hint(format!("new files next to it must get its group: `chmod g+s {}`", folder.display()))
 }
 
 /// Refuses a store at `given` that somebody other than root could change, before it is opened.
@@ -188,7 +189,7 @@ fn links(path: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Why somebody else than root can make a link lead elsewhere, if that is so.
+/// Why somebody other than root can make a link lead elsewhere, if so.
 fn weak_link(link: &Path) -> Option<String> {
     let mut folders: Vec<&Path> = link.ancestors().skip(1).collect();
     folders.reverse();
@@ -201,7 +202,7 @@ fn weak_link(link: &Path) -> Option<String> {
         if why.is_some() {
             return why;
         }
-        // What is in a folder that only root can enter is out of reach.
+        // Files in a folder that only root can enter are out of reach.
         if found.mode() & GROUP_OR_OTHERS_MAY_ENTER == 0 {
             return None;
         }
@@ -217,7 +218,7 @@ fn others_can_write(place: &Path) -> String {
     format!("others can write `{}`", place.display())
 }
 
-/// The folders that a store is in, from the top, and then the store and what is beside it.
+/// The folders that a store is in, from the top, and then the store and the files next to it.
 fn places(store: &Path) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = store.ancestors().skip(1).map(Path::to_owned).collect();
     folders.reverse();
@@ -226,7 +227,7 @@ fn places(store: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// Why somebody else than root can change a store, if that is so.
+/// Why somebody other than root can change a store, if so.
 fn weakness(store: &Path) -> Option<String> {
     let mut writable = GROUP_OR_OTHERS_MAY_WRITE;
     for place in places(store) {
@@ -234,13 +235,13 @@ fn weakness(store: &Path) -> Option<String> {
         if let Some(why) = weak_owner(&place, &found) {
             return Some(why);
         }
-        // Nobody can replace what root owns in a sticky folder; but beside a store anybody could put a journal.
+        // Nobody can replace files of root in a sticky folder; but anybody could put a journal next to a store.
         let above = store.parent().is_some_and(|folder| folder != place && folder.starts_with(&place));
         let safe = above && found.mode() & STICKY != 0;
         if found.mode() & writable != 0 && !safe {
             return Some(others_can_write(&place));
         }
-        // What is in a folder that only root can enter is out of reach.
+        // Files in a folder that only root can enter are out of reach.
         if found.is_dir() && found.mode() & GROUP_OR_OTHERS_MAY_ENTER == 0 {
             writable = 0;
         }

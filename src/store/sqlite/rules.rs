@@ -1,7 +1,7 @@
-//! What an application has put on the store's tables, and which of it is behind a refusal.
+//! The rules that an application has put on the store's tables, and the one behind a refusal.
 //!
-//! The schema allows all that asyncq does. So whatever SQLite refuses is a rule of the application's, where it has one that
-//! fits, and damage where it has none.
+//! The schema allows everything that asyncq does. So a refusal by SQLite comes from a rule of the application, if it has one
+//! that fits, and else from damage.
 
 use rusqlite::{Error as SqliteError, ffi};
 
@@ -57,7 +57,7 @@ impl Sqlite {
         if !is_refusal || text.starts_with("asyncq: ") {
             return None;
         }
-        // What cannot be asked in a damaged store has no answer.
+        // A damaged store may not answer.
         let rules = self.rules(code, text).unwrap_or_default();
         (!rules.is_empty()).then(|| rule_refuses(&rules.join(" or "), text))
     }

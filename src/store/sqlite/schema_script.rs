@@ -1,9 +1,9 @@
-//! `schema.sql`, the script for new stores, and its parts one by one, for the steps that upgrade older ones.
+//! `schema.sql`, the script for new stores, and its parts, for the steps that upgrade older ones.
 
 /// The script that makes a new store.
 pub(in crate::store) const FRESH: &str = include_str!("../../../schema.sql");
 
-/// What makes one table, index or trigger.
+/// The statement that makes one table, index or trigger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Part {
     /// `table`, `index` or `trigger`, as in `sqlite_schema`.

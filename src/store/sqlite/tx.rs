@@ -81,7 +81,7 @@ impl Sqlite {
 
     fn begin_in_turn(&mut self) -> rusqlite::Result<()> {
         let (since, patience) = (Instant::now(), self.patience.load(Ordering::Relaxed));
-        let _turn = self.line.wait_for_turn(Duration::from_millis(patience));
+        let _turn = self.queue.wait_for_turn(Duration::from_millis(patience));
         if patience != ENDLESS {
             let waited = u64::try_from(since.elapsed().as_millis()).unwrap_or(ENDLESS);
             self.patience.store(patience.saturating_sub(waited), Ordering::Relaxed);

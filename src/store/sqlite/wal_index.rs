@@ -1,9 +1,10 @@
-//! Whether what the WAL's index, the `-shm`, tells is true of the WAL that is there.
+//! Checks that the index of the WAL, the `-shm`, describes the WAL that is there.
 //!
-//! SQLite opens the `-wal` first and the `-shm` then. Whoever does that while another store takes the place of this one may
-//! have the WAL of the one and the index of the other. It finds out, and leaves; but where nobody else had that index before,
-//! it has written down there what stands in the wrong WAL, and those who open the right one meanwhile would rely on it. As
-//! soon as all of them have left, whoever comes next makes the index anew.
+//! SQLite opens the `-wal` first and the `-shm` then. A process that does so while another store takes the place of this one may
+//! have the WAL of one store and the index of the other. It finds out, and leaves. But if it was the first to use that index,
+//! it has described the wrong WAL there, and processes that open the right one meanwhile would rely on that: SQLite writes
+//! their commits behind frames that do not exist, and they are lost. Once all of them have left, the next process makes
+//! the index anew.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -17,12 +18,12 @@ use super::{Sqlite, millis, wait};
 use crate::error::Result;
 use crate::store::engine::Patience;
 
-/// What the WAL has in front of its frames, and each of those in front of its page, in bytes
+/// The headers of the WAL and of each of its frames, in bytes
 /// (<https://sqlite.org/fileformat2.html#walformat>).
 const WAL_HEADER: u64 = 32;
 const FRAME_HEADER: u64 = 24;
 
-/// How many milliseconds are spent on waiting until all who are misled have left.
+/// Milliseconds to wait until all misled processes have left.
 const PATIENCE: u64 = 10_000;
 
 impl Sqlite {
@@ -33,20 +34,20 @@ impl Sqlite {
             if let Some(engine) = Sqlite::open_once(path, patience)? {
                 return Ok(engine);
             }
-            // It is closed meanwhile, as whoever has it open keeps the index from being made anew.
+            // It is closed meanwhile: a process that has it open keeps the index from being made anew.
             if !wait(since, millis(patience).min(PATIENCE)) {
                 return Err(misled(path));
             }
         }
     }
 
-    /// Whether the WAL is at least as long as its index says. To be asked before anything is relied on, and only then: an
-    /// index that is used by somebody is not made anew.
+    /// Whether the WAL is at least as long as its index says. To be asked before anything is relied on, and only then:
+    /// nobody makes an index anew while it is in use.
     pub(super) fn has_its_index(&self) -> rusqlite::Result<bool> {
         let since = Instant::now();
         let (frames, _) = loop {
             match self.connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::NOOP) {
-                // Somebody is just writing it; SQLite does not wait here.
+                // Somebody is writing it; SQLite does not wait here.
                 Err(error)
                     if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
                         && wait(since, self.patience.load(Ordering::Relaxed)) => {}
@@ -59,7 +60,7 @@ impl Sqlite {
     }
 }
 
-/// Whether an error may come from an index that tells of more than there is.
+/// Whether an error may come from an index that describes more frames than there are.
 pub(super) fn is_misled(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_SHORT_READ)
 }

@@ -1,14 +1,14 @@
-//! Whoever wants to write waits in line.
+//! Writers wait in a queue.
 //!
-//! SQLite has no queue: who waits for its lock tries again and again, many who wait take the processor from the one who
-//! has the lock, and who has just given it back is the fastest to take it again. So only one asyncq at a time tries, and
-//! the others sleep in the kernel until it is their turn. Other clients take no part, and nothing depends on it: without
-//! the line's file, or behind somebody who was stopped in the line, all try as they please; and whoever has waited in vain
-//! goes past the line until it moves again.
+//! SQLite has none: a process that waits for its lock tries again and again, many of them take CPU time from the owner of
+//! the lock, and a process that has just released it is the fastest to take it again. So only one asyncq at a time
+//! tries, and the others sleep in the kernel until it is their turn. Other clients take no part, and nothing depends on the
+//! queue: without its file, or behind a stopped process in the queue, all try as they please; and a process that has
+//! waited in vain passes the queue until it moves again.
 //!
-//! The kernel's locks alone are no line either: one that is given back is free until who waits for it is awake, and goes
-//! to who comes by meanwhile. Here everybody locks the byte of the line's file whose number is the time at which they came,
-//! and then waits for all bytes below. Nobody who comes later is in their way.
+//! The kernel's locks alone are not a queue either: a released lock is free until the process that waits for it is awake, and
+//! goes to another one that comes by meanwhile. Here each process locks the byte of the queue's file whose number is the time at
+//! which it came, and then waits for all bytes below. Later ones are not in its way.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
@@ -30,35 +30,35 @@ use super::lock_owner::a_stopped_one_is_before;
 /// The queue's file in the run folder.
 pub(super) const FILE: &str = ".line";
 
-/// How long the line is respected.
+/// The longest wait in the queue.
 const AT_MOST: Duration = Duration::from_secs(10);
 
-/// How much stack it takes to wait.
+/// The stack of a thread that waits, in bytes.
 const STACK: usize = 64 * 1024;
 
-/// How often it is looked whether somebody further in front was stopped.
+/// How often to look for a stopped process further in front.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How often somebody comes at the same nanosecond as somebody else, or after those who came later, at most.
+/// How often to try another byte, if another process came at the same nanosecond, or came later and is served.
 const TRIES: usize = 100;
 
-/// The right to try; given back when it is dropped, which closes the file, and so unlocks it.
+/// The right to try. Dropping it closes the file, and so unlocks it.
 pub(in crate::store) struct WriteTurn {
-    _place: Ticket,
+    _ticket: Ticket,
 }
 
-/// The line at one store, as one connection knows it.
+/// The queue at one store, as one connection knows it.
 pub(in crate::store) struct WriteQueue {
     /// Its file.
     path: PathBuf,
-    /// The thread that waits in the line, or did: the kernel's locks have no deadline.
+    /// The thread that waits in the queue, or did: the kernel's locks have no deadline.
     waiter: Option<JoinHandle<()>>,
 }
 
-/// Somebody's place in the line.
+/// A place in the queue.
 struct Ticket {
     file: File,
-    /// The byte that is theirs.
+    /// Its byte.
     byte: i64,
 }
 
@@ -69,26 +69,26 @@ impl WriteQueue {
 
     /// Waits for a turn, at most for `patience`.
     pub(in crate::store) fn wait_for_turn(&mut self, patience: Duration) -> Option<WriteTurn> {
-        // Until the turn has come that was given up, nobody waits once more; they have their place.
+        // A turn that was given up has not come yet, and keeps its place: no second one waits.
         if self.waiter.as_ref().is_some_and(|waiter| !waiter.is_finished()) {
             return None;
         }
-        let place = Ticket::last(&self.path).ok()?;
-        if place.is_first() {
-            return Some(WriteTurn { _place: place });
+        let ticket = Ticket::last(&self.path).ok()?;
+        if ticket.is_first() {
+            return Some(WriteTurn { _ticket: ticket });
         }
-        let byte = place.byte;
+        let byte = ticket.byte;
         // A turn that comes too late is dropped with the channel.
         let (hand, mine) = channel();
         let wait = move || {
-            if place.become_first() {
-                let _ = hand.send(WriteTurn { _place: place });
+            if ticket.become_first() {
+                let _ = hand.send(WriteTurn { _ticket: ticket });
             }
         };
         let waiter = thread::Builder::new().stack_size(STACK).spawn(wait).ok()?;
         let turn = self.receive(&mine, patience, byte);
         if turn.is_some() {
-            // It has nothing left to do, and must not be taken for one who still waits.
+            // It has nothing left to do, and must not count as one that still waits.
             let _ = waiter.join();
         } else {
             self.waiter = Some(waiter);
@@ -110,7 +110,7 @@ impl WriteQueue {
 }
 
 impl Ticket {
-    /// The last place in the line.
+    /// The last place in the queue.
     fn last(path: &Path) -> io::Result<Ticket> {
         let mut file = match open(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -121,11 +121,11 @@ impl Ticket {
         }?;
         for _ in 0..TRIES {
             let now = clock_gettime(ClockId::Boottime);
-            let place = Ticket { file, byte: now.tv_sec * 1_000_000_000 + now.tv_nsec };
-            if place.lock(place.byte, 1, false).is_ok() {
-                return Ok(place);
+            let ticket = Ticket { file, byte: now.tv_sec * 1_000_000_000 + now.tv_nsec };
+            if ticket.lock(ticket.byte, 1, false).is_ok() {
+                return Ok(ticket);
             }
-            file = place.file;
+            file = ticket.file;
         }
         Err(Errno::EAGAIN.into())
     }
@@ -156,13 +156,13 @@ impl Ticket {
     }
 }
 
-/// Opens the line's file, but nothing that was put in its place.
+/// Opens the queue's file, but nothing that was put in its place.
 fn open(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)
 }
 
-/// Makes the line's file, for those who may use its folder, unless somebody else does.
+/// Makes the queue's file, for the users of its folder, unless somebody else does.
 fn make(path: &Path) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let whose = folder.symlink_metadata()?;
