@@ -20,8 +20,6 @@ use crate::runner::{Stop, StopSwitch};
 /// that have ended unrecorded: where many processors share a store, each further call would add one.
 const QUICK: Duration = Duration::from_millis(5);
 
-pub(super) use host::HostState;
-
 /// The queue, which the slots share.
 pub(super) struct DispatchQueue {
     state: Mutex<QueueState>,
@@ -70,6 +68,34 @@ pub(super) struct SlotState {
     pub(super) cancels: Vec<Fence>,
     /// Ends the call that runs in the slot, or makes the slot look at the queue.
     pub(super) control: Arc<StopSwitch>,
+}
+
+/// What the host does.
+pub(crate) struct HostState {
+    /// The functions that run in it.
+    functions: Vec<String>,
+    /// How many calls it runs at once.
+    at_once: usize,
+    /// Its calls, and the index of the service of each.
+    calls: Vec<(Fence, usize)>,
+    /// Whether one of them was charged with a crash before.
+    crashed_before: bool,
+    /// Calls that it is to cancel.
+    cancels: Vec<Fence>,
+    /// Makes the thread that feeds it look at the queue.
+    pub(crate) control: Arc<StopSwitch>,
+}
+
+impl HostState {
+    /// A host without calls.
+    pub(crate) fn new(functions: &[String], at_once: usize, control: Arc<StopSwitch>) -> HostState {
+        let (calls, cancels) = (Vec::new(), Vec::new());
+        HostState { functions: functions.to_vec(), at_once, calls, crashed_before: false, cancels, control }
+    }
+
+    fn free(&self) -> usize {
+        self.at_once.saturating_sub(self.calls.len())
+    }
 }
 
 /// A worker that a slot feeds.

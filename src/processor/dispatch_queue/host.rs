@@ -1,42 +1,11 @@
 //! Calls that run in a host: the program that has started this processor to drain into itself.
 
-use std::sync::Arc;
-
-use super::QueueState;
+use super::{HostState, QueueState};
 use crate::domain::job::{Claim, Fence};
-use crate::runner::StopSwitch;
-
-/// What the host does.
-pub(in super::super) struct HostState {
-    /// The functions that run in it.
-    functions: Vec<String>,
-    /// How many calls it runs at once.
-    at_once: usize,
-    /// Its calls, and the index of the service of each.
-    calls: Vec<(Fence, usize)>,
-    /// Whether one of them was charged with a crash before.
-    crashed_before: bool,
-    /// Calls that it is to cancel.
-    cancels: Vec<Fence>,
-    /// Makes the thread that feeds it look at the queue.
-    pub(in super::super) control: Arc<StopSwitch>,
-}
-
-impl HostState {
-    /// A host without calls.
-    pub(in super::super) fn new(functions: &[String], at_once: usize, control: Arc<StopSwitch>) -> HostState {
-        let (calls, cancels) = (Vec::new(), Vec::new());
-        HostState { functions: functions.to_vec(), at_once, calls, crashed_before: false, cancels, control }
-    }
-
-    fn free(&self) -> usize {
-        self.at_once.saturating_sub(self.calls.len())
-    }
-}
 
 impl QueueState {
     /// Whether a call runs in the host.
-    pub(in super::super) fn is_hosted(&self, claim: &Claim) -> bool {
+    pub(crate) fn is_hosted(&self, claim: &Claim) -> bool {
         let has = |host: &HostState| {
             claim.is_for_worker() && host.functions.iter().any(|name| name == claim.call.function.as_str())
         };
@@ -44,7 +13,7 @@ impl QueueState {
     }
 
     /// Whether the host can take no further call now.
-    pub(in super::super) fn host_is_full(&self) -> bool {
+    pub(crate) fn host_is_full(&self) -> bool {
         self.host.as_ref().is_some_and(|host| host.free() == 0)
     }
 
@@ -60,7 +29,7 @@ impl QueueState {
     }
 
     /// Wakes the thread that feeds the host, to look at the queue again.
-    pub(in super::super) fn call_host(&self) {
+    pub(crate) fn call_host(&self) {
         if let Some(host) = &self.host {
             host.control.wake_up();
         }
@@ -79,7 +48,7 @@ impl QueueState {
     }
 
     /// Takes the next call for the host, if one may begin. A call that was charged with a crash runs alone there.
-    pub(in super::super) fn pick_hosted(&mut self) -> Option<Claim> {
+    pub(crate) fn pick_hosted(&mut self) -> Option<Claim> {
         let host = self.host.as_ref().filter(|host| host.free() > 0)?;
         let count = self.services.len();
         let (lane, place) = (0..count).map(|step| (self.turn + step) % count).find_map(|lane| {
@@ -99,7 +68,7 @@ impl QueueState {
     }
 
     /// Takes a call from the host.
-    pub(in super::super) fn release_hosted(&mut self, fence: Fence) {
+    pub(crate) fn release_hosted(&mut self, fence: Fence) {
         if let Some(host) = &mut self.host {
             host.calls.retain(|(which, _)| *which != fence);
             host.cancels.retain(|which| *which != fence);
@@ -116,12 +85,12 @@ impl QueueState {
     }
 
     /// Calls that the host is to cancel, each of them once.
-    pub(in super::super) fn hosted_to_cancel(&mut self) -> Vec<Fence> {
+    pub(crate) fn hosted_to_cancel(&mut self) -> Vec<Fence> {
         self.host.as_mut().map(|host| std::mem::take(&mut host.cancels)).unwrap_or_default()
     }
 
     /// The host is lost: calls that run elsewhere end, and none begins.
-    pub(in super::super) fn lose_host(&mut self) {
+    pub(crate) fn lose_host(&mut self) {
         self.host = None;
         self.halted = true;
         self.wake_workers();
