@@ -21,15 +21,15 @@ use crate::error::{Error, Result};
 /// What a processor has done and can do next, on one service.
 #[derive(Debug)]
 pub struct Cycle<'a> {
-    /// Who.
+    /// The processor.
     pub processor: ProcessorId,
-    /// On which service.
+    /// The service.
     pub service: &'a ServiceName,
     /// The calls that have ended.
     pub finished: &'a [&'a Finish],
-    /// The calls that were claimed and never begun, and are given back.
+    /// The claimed calls that never began and go back to the queue.
     pub returned: &'a [Fence],
-    /// Those of them that could not begin for now, and are given back for after a pause.
+    /// The claimed calls that could not begin for now and go back for after a pause.
     pub postponed: &'a [Fence],
     /// How many other calls of the service it has claimed.
     pub held: usize,
@@ -39,9 +39,9 @@ pub struct Cycle<'a> {
     pub running: usize,
     /// How many calls it may hold beyond its slots, so that a slot need not wait for the store.
     pub ahead: usize,
-    /// The secrets for new claims, at most one for each.
+    /// The tokens for new claims; it claims no more calls than there are tokens.
     pub tokens: &'a [Token],
-    /// After how many bytes of arguments no more calls are claimed.
+    /// The size of arguments, in bytes, from which on it claims no further call.
     pub bytes: usize,
 }
 
@@ -261,16 +261,16 @@ fn mark_claimed(
 /// Marks calls whose numbers follow each other as the processor's, with the first of these tokens; all, or none where a rule
 /// of the application refuses that.
 fn mark_run(tx: &mut dyn Tx, plan: &Cycle<'_>, run: &[Stored], tokens: &[Token]) -> Result<Result<()>> {
-    let secrets: String = tokens.iter().take(run.len()).map(Token::as_str).collect();
-    debug_assert_eq!(secrets.len(), run.len() * Token::DIGITS, "each is as long as the statement takes it to be");
-    let [job, who, when]: [Value<'_>; 3] = [run[0].id.0.into(), plan.processor.0.into(), tx.now().into()];
+    let joined: String = tokens.iter().take(run.len()).map(Token::as_str).collect();
+    debug_assert_eq!(joined.len(), run.len() * Token::DIGITS, "each is as long as the statement takes it to be");
+    let [job, processor, now]: [Value<'_>; 3] = [run[0].id.0.into(), plan.processor.0.into(), tx.now().into()];
     let marked = match run {
         [.., last] if run.len() > 1 => {
-            let secrets = tx.as_kept(&secrets)?;
-            let each = i64::try_from(secrets.len() / run.len()).unwrap_or(i64::MAX);
-            tx.try_execute(TAKE_RUN, &[job, who, when, (&*secrets).into(), last.id.0.into(), each.into()])?
+            let joined = tx.as_kept(&joined)?;
+            let each = i64::try_from(joined.len() / run.len()).unwrap_or(i64::MAX);
+            tx.try_execute(TAKE_RUN, &[job, processor, now, (&*joined).into(), last.id.0.into(), each.into()])?
         }
-        _ => tx.try_execute(TAKE, &[job, who, when, (&secrets).into()])?,
+        _ => tx.try_execute(TAKE, &[job, processor, now, (&joined).into()])?,
     };
     match marked {
         Ok(count) if count != run.len() as u64 => Err(not_waiting(run[0].id)),

@@ -12,7 +12,7 @@ use crate::domain::service::ServiceName;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Kind, Result};
 
-/// What came of a [`Cycle`].
+/// What a [`Cycle`] did.
 #[derive(Debug)]
 pub struct CycleResult {
     /// For each finished call the state of its job now; `None` when it was no longer this attempt's to finish.
@@ -99,8 +99,9 @@ impl Store {
         })
     }
 
-    /// Removes a processor that has finished all its calls. What it still has here goes back: a commit may be told as a
-    /// failure, so that it never heard of the claims in it. Also from a store that a newer build has upgraded.
+    /// Removes a processor that has finished all its calls. Calls that the store still counts as its own go back: after a
+    /// commit that was reported as a failure, it does not know of the claims in it. Also works in a store that a newer build
+    /// has upgraded.
     ///
     /// # Errors
     /// Whatever the database answers.
@@ -189,10 +190,12 @@ impl Store {
             let slots = status.free().min(plan.held + claims.len() + broken.len());
             let taking = slots.max(plan.running);
             if taking != taken {
-                let who = [plan.service.as_str().into(), plan.processor.0.into()];
+                let slots = [plan.service.as_str().into(), plan.processor.0.into()];
                 match taking {
-                    0 => tx.execute(FREE_SLOTS, &who)?,
-                    _ => tx.execute(TAKE_SLOTS, &[who[0], who[1], i64::try_from(taking).unwrap_or(i64::MAX).into()])?,
+                    0 => tx.execute(FREE_SLOTS, &slots)?,
+                    _ => {
+                        tx.execute(TAKE_SLOTS, &[slots[0], slots[1], i64::try_from(taking).unwrap_or(i64::MAX).into()])?
+                    }
                 };
             }
             Ok(CycleResult { finished, claims, broken, refusal, slots, status })

@@ -239,7 +239,7 @@ fn try_settle(
             Ok(0) => {}
             done => return Ok(done.map(|_| Some(state))),
         }
-        // Not again, because somebody cancelled it meanwhile; or not ours at all, which the next statement tells.
+        // Somebody cancelled it meanwhile, or it is not this attempt's job: the next statement shows which.
         state = State::Cancelled;
     }
     let error = verdict.error.as_ref().map(error_text);
@@ -259,7 +259,7 @@ fn try_settle(
     Ok(tx.try_execute(END, &args)?.map(|count| (count == 1).then_some(state)))
 }
 
-/// Keeps what is to be told of an attempt beyond that it succeeded.
+/// Keeps the record of an attempt that did not just succeed in silence.
 fn record(
     tx: &mut dyn Tx,
     end: &Finish,
@@ -316,7 +316,7 @@ pub(super) fn postpone(tx: &mut dyn Tx, fence: &Fence) -> Result<bool> {
     }
 }
 
-/// Ends the nested calls of a job that ends: whatever of them is left is gone with it.
+/// Ends the nested calls of a job that ends: their processes end with it.
 pub(super) fn end_children(tx: &mut dyn Tx, parent: JobId) -> Result<()> {
     let mut parents = vec![parent];
     while let Some(parent) = parents.pop() {

@@ -17,9 +17,11 @@ const SMALL: usize = 2000;
 /// How many calls one statement inserts. More gain next to nothing.
 const AT_ONCE: usize = 50;
 
-/// The columns that all rows of a statement share, and those that each row has for itself.
+/// The columns that all rows of a statement share, and those that each row has for itself; calls that are [`alike`] have no
+/// keys.
 const SHARED: [&str; 6] = ["service", "function", "site", "state", "os_user", "parent"];
 const OWN: [&str; 4] = ["args", "kwargs", "principal", "key"];
+const OWN_OF_MANY: usize = 3;
 
 /// How calls are inserted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,9 +37,11 @@ static ONE: LazyLock<String> = LazyLock::new(|| statement(1, Insertion::Own));
 static MANY: LazyLock<String> = LazyLock::new(|| statement(AT_ONCE, Insertion::Own));
 const LARGE: &str = "INSERT INTO asyncq_large (job, args, kwargs) VALUES (?1, ?2, ?3)";
 
-/// The statement that inserts so many rows, with the parameters that [`insert`] gives it. A key that is taken keeps its job.
+/// The statement that inserts this number of rows, with the parameters that [`insert`] gives it. A key that is taken keeps
+/// its job.
 fn statement(rows: usize, way: Insertion) -> String {
-    let (mut columns, mut shared) = ([&SHARED[..], &OWN[..]].concat().join(", "), String::new());
+    let own = &OWN[..if rows == 1 { OWN.len() } else { OWN_OF_MANY }];
+    let (mut columns, mut shared) = ([&SHARED[..], own].concat().join(", "), String::new());
     for number in 1..=SHARED.len() {
         // Writing to a string never fails.
         let _ = write!(shared, "?{number}, ");
@@ -45,15 +49,16 @@ fn statement(rows: usize, way: Insertion) -> String {
     let mut times = String::new();
     if way == Insertion::Own {
         columns += ", run_at, created_at";
-        let now = 1 + SHARED.len() + rows * OWN.len();
+        let now = 1 + SHARED.len() + rows * own.len();
         times = format!(", ?{now}, ?{now}");
     }
     let row = |row: usize| {
-        let own: Vec<String> = (1..=OWN.len()).map(|at| format!("?{}", SHARED.len() + row * OWN.len() + at)).collect();
+        let own: Vec<String> = (1..=own.len()).map(|at| format!("?{}", SHARED.len() + row * own.len() + at)).collect();
         format!("({shared}{}{times})", own.join(", "))
     };
     let values: Vec<String> = (0..rows).map(row).collect();
-    format!("INSERT INTO asyncq_job ({columns}) VALUES {} ON CONFLICT (key) DO NOTHING", values.join(", "))
+    let if_taken = if rows == 1 { " ON CONFLICT (key) DO NOTHING" } else { "" };
+    format!("INSERT INTO asyncq_job ({columns}) VALUES {}{if_taken}", values.join(", "))
 }
 
 /// Inserts one call, or calls that are [`alike`]; gives the numbers of the jobs that it made, in this order. It makes none of
@@ -79,7 +84,7 @@ pub(super) fn insert(tx: &mut dyn Tx, calls: &[NewJob], state: State, way: Inser
             principal.as_ref().map(Principal::as_str).into(),
             new.key.as_ref().map(Key::as_str).into(),
         ];
-        values.extend(own);
+        values.extend(&own[..if calls.len() == 1 { OWN.len() } else { OWN_OF_MANY }]);
     }
     let sql = match way {
         Insertion::Client => &AS_CLIENT,

@@ -72,7 +72,7 @@ impl Store {
     }
 }
 
-/// The next jobs to change, and what the step has come to without them.
+/// The next jobs to change, and the step as it is without them.
 fn look(tx: &mut dyn Tx, many: &BulkChange, after: JobId) -> Result<(Vec<Match>, Step)> {
     let mut matching = Vec::new();
     let next = oldest(tx, &many.filter, after, &mut |row| {
@@ -123,8 +123,8 @@ struct Changes<'a> {
     change: JobChange,
     was: State,
     references: &'a [Reference],
-    /// Changes job `?1` unless it is no longer as it was found. It removes no job that somebody refers to: a foreign key may
-    /// complain of that only when everything is done.
+    /// Changes job `?1` unless it is no longer as it was found. It removes no job that a table of the application refers
+    /// to: a foreign key may complain only at the commit.
     sql: String,
 }
 

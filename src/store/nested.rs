@@ -1,4 +1,4 @@
-//! Calls made inside a running job: who is asking, and the record of what is run at once.
+//! Calls made inside a running job: the job that makes them, and the record of those that run at once.
 
 use std::sync::Arc;
 
@@ -81,7 +81,7 @@ fn depth(tx: &mut dyn Tx, inside: &Fence) -> Result<i64> {
     let found = tx.first(STILL, &[job.into(), attempt.into(), processor.0.into(), claim.into()], |row| row.i64(0))?;
     match found {
         Some(depth) => Ok(depth),
-        None => Err(Error::new(Kind::Denied, format!("job {job} has ended, nothing can be called inside it any more"))
+        None => Err(Error::new(Kind::Denied, format!("job {job} has ended, so that nothing can be called inside it"))
             .with_hint("`--defer` queues a call")),
     }
 }

@@ -73,7 +73,7 @@ const LINE: &str = "SELECT j.processor, j.crashes, (SELECT COUNT(*) FROM (
 /// Where a job stands in the line of its service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueuePosition {
-    /// Who claimed it last.
+    /// The processor that claimed it last.
     pub processor: Option<ProcessorId>,
     /// Whether it runs alone, as processors died while they ran it.
     pub is_poison: bool,
@@ -138,14 +138,14 @@ impl Store {
         })
     }
 
-    /// The attempts of a job, oldest first; the latest one stands in the job itself when it has nothing more to tell.
+    /// The attempts of a job, oldest first; the latest one stands in the job itself when no record says more.
     ///
     /// # Errors
     /// Whatever the database answers.
     pub fn attempts(&mut self, job: &Job) -> Result<Vec<Attempt>> {
         let mut attempts = self.read(|tx| tx.all(ATTEMPTS, &[job.id.0.into()], read_attempt))?;
-        let told = attempts.iter().any(|attempt| attempt.number == job.attempt);
-        if job.attempt > 0 && !told && matches!(job.state, State::Processing | State::Completed) {
+        let recorded = attempts.iter().any(|attempt| attempt.number == job.attempt);
+        if job.attempt > 0 && !recorded && matches!(job.state, State::Processing | State::Completed) {
             let ended = job.state == State::Completed;
             attempts.push(Attempt {
                 number: job.attempt,

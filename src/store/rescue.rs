@@ -49,7 +49,7 @@ const TAKE_SLOT: &str = "INSERT INTO asyncq_slot (service, processor, taken) VAL
 const FORGET: &str = "DELETE FROM asyncq_processor WHERE id = ?1";
 
 impl Store {
-    /// The secrets of everything that a processor runs, by which what it left running is found.
+    /// The tokens of all calls that a processor runs. Their processes are found by them.
     ///
     /// # Errors
     /// Whatever the database answers.
@@ -70,7 +70,7 @@ impl Store {
         })
     }
 
-    /// The jobs that are `processing` and belong to a processor that does not exist, with their secrets: somebody has written
+    /// The jobs that are `processing` and belong to a processor that does not exist, with their tokens: somebody has written
     /// that into the store, or taken the processor out of it.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl Store {
         })
     }
 
-    /// The jobs that are `processing` without a secret, as the schema's triggers let nobody write them. Looks through all jobs.
+    /// The jobs that are `processing` without a token, which the schema's triggers let nobody write. Looks through all jobs.
     ///
     /// # Errors
     /// Whatever the database answers.
@@ -90,7 +90,7 @@ impl Store {
     }
 
     /// Puts those of these jobs back that belong to no processor; what ran as a part of another job ends. The caller has
-    /// proven that nothing of what has their secrets is left.
+    /// proven that no process with one of their tokens is left.
     ///
     /// # Errors
     /// Whatever the database answers; then nothing of it happened.
@@ -102,7 +102,7 @@ impl Store {
                 let found = tx.first(UNOWNED, &[job.0.into()], |row| Ok((row.bool(0)?, row.bool(1)?)))?;
                 let Some((immediate, cancelling)) = found else { continue };
                 let (state, error) = match (immediate, cancelling) {
-                    (true, _) => (State::Error, Some(failure(FailureKind::Parent, "no processor runs it any more"))),
+                    (true, _) => (State::Error, Some(failure(FailureKind::Parent, "no processor runs it"))),
                     (false, true) => (State::Cancelled, None),
                     (false, false) => (State::Queued, None),
                 };

@@ -19,7 +19,7 @@ pub struct ServiceStatus {
     pub taken: i64,
     /// Whether a call is ready to be claimed.
     pub ready: bool,
-    /// Whether the next call is one that only this processor may take, and only when it holds nothing else.
+    /// Whether the next call is a poison job that this processor claims as soon as it holds nothing else.
     pub wants_alone: bool,
     /// When the next call is due that is not ready yet.
     pub next_due: Option<Timestamp>,

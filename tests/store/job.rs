@@ -123,12 +123,12 @@ conformance! {
         for (fence, text, shown) in
             [(claim.fence, "1 of 3", "1 of 3"), (claim.fence, "2 of 3", "2 of 3"), (stale, "late", "2 of 3")]
         {
-            store.tell_progress(processor, &[(fence, text.to_owned())]).unwrap();
+            store.record_progress(processor, &[(fence, text.to_owned())]).unwrap();
             assert_eq!(told(store).as_deref(), Some(shown));
         }
         run_cycle(store, processor, &[&ends(&claim, &Outcome::Completed)], 0, 0);
         assert_eq!(told(store), None);
-        store.tell_progress(processor, &[(claim.fence, "late".to_owned())]).unwrap();
+        store.record_progress(processor, &[(claim.fence, "late".to_owned())]).unwrap();
         assert_eq!(told(store), None);
         store.unregister(processor).unwrap();
     }

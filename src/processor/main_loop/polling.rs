@@ -136,7 +136,7 @@ impl MainLoop<'_> {
         };
         let progress: Vec<(Fence, String)> = self.progress.values().cloned().collect();
         self.store.be_patient(Patience::Deadline(Duration::ZERO));
-        if self.store.tell_progress(own, &progress).is_ok() {
+        if self.store.record_progress(own, &progress).is_ok() {
             self.progress.clear();
         }
     }
