@@ -43,32 +43,32 @@ impl<'a> Request<'a> {
     }
 }
 
-/// What systemd tells a service about itself: functions are not to speak for their processor.
+/// Variables of systemd for a service. Functions must not speak for their processor.
 const OF_SYSTEMD: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
 /// What is the same for all functions that a processor runs.
 #[derive(Debug, Clone)]
 pub struct Surroundings {
-    /// The store, as functions find it in `ASYNCQ_DB`.
+    /// The store, for `ASYNCQ_DB`.
     pub store: OsString,
-    /// Where results and long outputs are put while a function runs.
+    /// The folder for results and long outputs while a function runs.
     pub folder: PathBuf,
-    /// The same folder, as long as it is there.
+    /// The same folder, to notice when somebody removes it.
     pub home: Home,
-    /// How the environment that functions inherit differs from this process's own: it has no `ASYNCQ_*`, nor what
-    /// systemd tells the processor, and asyncq itself is on the `PATH`.
+    /// How the environment of functions differs from that of this process: it has no `ASYNCQ_*`, no variables of systemd for the
+    /// processor, and asyncq itself is on the `PATH`.
     pub env: Vec<(OsString, Option<OsString>)>,
-    /// Whether this process itself belongs to a worker, whose token all that it starts carries on.
+    /// Whether this process belongs to a worker. Then its children keep the token of that worker.
     pub in_worker: bool,
-    /// What got away from its function.
+    /// The processes that functions have orphaned.
     pub orphans: Arc<Orphans>,
-    /// Whether the system lets programs be started.
+    /// Since when no program could be started.
     pub scarcity: Arc<Scarcity>,
 }
 
 impl Surroundings {
-    /// Takes `env`, the processor's own environment, and `program`, the path of asyncq itself, as they are. From now on,
-    /// this process adopts what its functions leave behind.
+    /// `env` is the processor's own environment, and `program` the path of asyncq itself. From now on, this process adopts the
+    /// orphans of its functions.
     ///
     /// # Errors
     /// As [`Orphans::adopt`].
@@ -105,9 +105,9 @@ impl Surroundings {
 /// How a call ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// What came of it.
+    /// The outcome.
     pub outcome: Outcome,
-    /// What the function left as its result, if that is valid.
+    /// The result of the function, if that is valid.
     pub result: Option<Json>,
     /// How long it took.
     pub took: Duration,
@@ -123,15 +123,15 @@ impl Ended {
     }
 }
 
-/// What is to become of a call that does not end by itself.
+/// How a call has to end that does not end by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::runner) struct CallEnding {
     pub(in crate::runner) why: EndReason,
-    /// When it is made to end.
+    /// When it is killed.
     pub(in crate::runner) kill_at: Instant,
 }
 
-/// Why a call is to end.
+/// Why a call has to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::runner) enum EndReason {
     Cancelled,
@@ -203,6 +203,7 @@ impl<'a> CallParams<'a> {
     }
 }
 
+/// A [`Json`] is valid JSON, so it is always the text itself.
 fn raw(json: &Json) -> &RawValue {
     serde_json::from_str(json.as_str()).unwrap_or(RawValue::NULL)
 }
@@ -210,7 +211,7 @@ fn raw(json: &Json) -> &RawValue {
 /// Writes a message as one line.
 pub(in crate::runner) fn write_line(into: &mut Vec<u8>, message: &impl Serialize) {
     let from = into.len();
-    // Memory takes all that is written.
+    // Writing to memory does not fail.
     let _ = serde_json::to_writer(&mut *into, message);
     // JSON has line ends only between its tokens, where a space means the same.
     for byte in into[from..].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {

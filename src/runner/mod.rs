@@ -1,4 +1,4 @@
-//! Running functions: processes, their output, and what a processor keeps on disk while it works.
+//! Runs functions: processes, their output, and the files that a processor keeps while it works.
 //!
 //! Invariant: this layer knows processes and files, and no database. It does not decide what follows from an outcome.
 

@@ -1,4 +1,4 @@
-//! Other processes as the kernel shows them, above all their environment, by which it is known to whom they belong.
+//! The environment of other processes, which shows to which attempt they belong.
 
 use std::fs;
 use std::io;
@@ -9,26 +9,26 @@ use rustix::process::{Pid, getpid};
 
 use crate::runner::process::stat::Stat;
 
-/// Flags of a process (`PF_EXITING` and `PF_KTHREAD` of the kernel's `sched.h`): one that ends, or that is the kernel's own,
+/// Flags of a process (`PF_EXITING` and `PF_KTHREAD` of the kernel's `sched.h`): a process that is ending or belongs to the kernel
 /// has no memory, and so no environment.
 const EXITING: u64 = 0x4;
 const WITHOUT_MEMORY: u64 = EXITING | 0x0020_0000;
 
-/// How often a process is looked at that always has another environment than it had a moment ago.
+/// How often to try again when a process changes its environment all the time.
 const LOOKS: usize = 3;
 
-/// Whether the kernel tells where environments are, as Linux does; its imitations may not.
+/// Whether the kernel shows where environments are, as Linux does; imitations of it may not.
 static IS_TOLD: LazyLock<bool> = LazyLock::new(|| Memory::of(getpid()).is_ok_and(|own| own.end != 0));
 
-/// Reads the environment of a process; `None` in the middle of `execve`, when the old one is gone and the new one is not
-/// there yet. The locks that the process inherited may be gone by then.
+/// Reads the environment of a process; `None` in the middle of `execve`, when the old one is gone and the new one is not there
+/// yet. At that moment, the process may have lost the locks that it inherited.
 ///
 /// # Errors
 /// Whatever `/proc` answers.
 pub(in crate::runner) fn read(pid: Pid) -> io::Result<Option<Vec<u8>>> {
     for _ in 0..LOOKS {
         let environment = match fs::read(format!("/proc/{pid}/environ")) {
-            // Some kernels say so when the first thread has ended, whether or not there are others.
+            // Some kernels say this when the first thread has ended, even if there are others.
             Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => Vec::new(),
             read => read?,
         };
@@ -55,21 +55,21 @@ pub(in crate::runner) fn is_gone(pid: Pid) -> bool {
     Memory::of(pid).map_or(true, |memory| memory.flags & EXITING != 0 && memory.threads < 2)
 }
 
-/// Who traces a process (proc(5)), if anybody.
+/// The tracer of a process (proc(5)), if there is one.
 pub(in crate::runner) fn tracer(pid: Pid) -> Option<Pid> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?;
     Pid::from_raw(tracer.trim().parse().ok()?)
 }
 
-/// The environment of a process that lives on without its first thread, which has none any more.
+/// The environment of a process that lives on without its first thread.
 fn of_other_threads(pid: Pid) -> Vec<u8> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let mut read = threads.filter_map(|thread| fs::read(thread.path().join("environ")).ok());
     read.find(|environment| !environment.is_empty()).unwrap_or_default()
 }
 
-/// What `/proc/PID/stat` tells of a process's memory (proc(5)).
+/// The memory of a process in `/proc/PID/stat` (proc(5)).
 struct Memory {
     /// Field 9.
     flags: u64,

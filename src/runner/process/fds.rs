@@ -1,4 +1,4 @@
-//! Descriptors: those that the processor was started with are kept from functions, and there must be enough of them.
+//! Descriptors: functions do not inherit those of the processor, and there must be enough of them.
 
 use std::fs;
 use std::io;
@@ -31,12 +31,12 @@ pub fn prepare() -> io::Result<()> {
 /// # Errors
 /// As poll(2): a signal ends the sleep with `EINTR`.
 pub fn wait(fds: &mut [PollFd<'_>], time: Option<Duration>) -> rustix::io::Result<usize> {
-    // A time that the system cannot count to has no end.
+    // A time that is too long for the system has no end.
     let time = time.and_then(|time| Timespec::try_from(time).ok());
     poll(fds, time.as_ref())
 }
 
-/// How many descriptors one running function takes at most: pipes, what watches it, what keeps its output, and spare.
+/// How many descriptors a running function takes at most: pipes, a pidfd, a file for output, and some spare.
 const FOR_A_FUNCTION: u64 = 12;
 
 /// How many descriptors everything else takes.
@@ -53,7 +53,7 @@ pub fn functions_at_once() -> usize {
     usize::try_from(many.max(1)).unwrap_or(usize::MAX)
 }
 
-/// Takes a descriptor that this process has inherited, if it is open; asked before anything else is opened, and once.
+/// Takes a descriptor that this process has inherited, if it is open. Call it once, before anything else is opened.
 #[expect(unsafe_code, reason = "a descriptor that was inherited has no owner in this program")]
 pub(in crate::runner) fn take(number: i32) -> Option<OwnedFd> {
     // SAFETY: the number is only used for this call, which changes nothing.

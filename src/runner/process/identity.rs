@@ -1,8 +1,8 @@
-//! Where a processor runs: in which boot of the machine and, as containers have their own, in which PID namespace. What
-//! a dead one has left can be seen and ended only from the same one, or from the machine's first one.
+//! Where a processor runs: in which boot of the machine and in which PID namespace, because containers have their own. Processes
+//! that a dead processor has left can be seen and ended only from the same namespace, or from the machine's first one.
 //!
-//! A namespace is known by its number, which the kernel gives to another one when it is over. That is harmless: all
-//! processes of a namespace that is over are gone.
+//! A namespace is known by its number, which the kernel uses again after its end. That is harmless: all processes of an ended
+//! namespace are gone.
 
 use std::fs;
 use std::io;
@@ -16,23 +16,23 @@ use crate::runner::process::stat::Stat;
 /// The machine's first PID namespace, in which all processes are seen (`PROC_PID_INIT_INO` of the kernel).
 const FIRST: &str = "pid:[4026531836]";
 
-/// What can be known here of what a dead processor has left running.
+/// Whether this process can see what a dead processor has left running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visibility {
-    /// All of it is seen, by who has the right to.
+    /// All of it can be seen, with the right to do so.
     Clear,
-    /// It ends by itself: the processor was the first process of its namespace, which the kernel takes along.
+    /// It ends by itself: the processor was the first process of its namespace, so the kernel ends the others.
     Ending,
-    /// It may run where it is not seen.
+    /// It may run where this process cannot see it.
     Hidden,
 }
 
-/// What can be seen here of what this processor, which is dead, has left.
+/// Whether this process can see what a dead processor has left.
 #[must_use]
 pub fn visibility(dead: &NewProcessor) -> Visibility {
     let theirs = namespace_of(dead).filter(|_| same_boot(dead));
     match theirs {
-        // Before namespaces were written down, or the machine has been started anew since.
+        // An old registration without a namespace, or an earlier boot.
         None => Visibility::Clear,
         Some(_) if dead.pid == 1 => Visibility::Ending,
         Some(theirs) => match namespace() {
@@ -42,20 +42,20 @@ pub fn visibility(dead: &NewProcessor) -> Visibility {
     }
 }
 
-/// Whether the very process that registered is still there. The lock is the proof; this is the best guess without one. A
-/// machine is known by its boot, as its name may change: no process of another machine, or of an earlier boot, lives.
+/// Whether the very process that registered is still there. The lock is the proof; this is the best guess without one. A machine
+/// is known by its boot, because its name may change. Processes of another machine or an earlier boot count as gone.
 #[must_use]
 pub fn process_lives(is: &NewProcessor) -> bool {
     same_boot(is) && process(is) != Presence::Gone
 }
 
-/// What can be seen from here of the process that registered.
+/// Whether the process that registered is there, as seen from here.
 #[must_use]
 pub fn process(is: &NewProcessor) -> Presence {
     look(is.pid, is.pid_start, &is.boot)
 }
 
-/// What can be seen from here of a process.
+/// Whether a process is there, as seen from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     /// It is there.
@@ -66,10 +66,10 @@ pub enum Presence {
     Hidden,
 }
 
-/// Looks for a process that was in that place, as [`here`] tells places, and began at that moment.
+/// Looks for a process by its start time and its place in the form of [`here`].
 pub(in crate::runner) fn look(pid: i64, start: i64, place: &str) -> Presence {
     let (in_boot, in_namespace) = place.split_once(' ').unwrap_or((place, ""));
-    // Where the boot cannot be told, nothing is known.
+    // If the boot is unknown, so is the rest.
     if boot().is_ok_and(|boot| boot != in_boot) {
         return Presence::Gone;
     }
@@ -78,7 +78,7 @@ pub(in crate::runner) fn look(pid: i64, start: i64, place: &str) -> Presence {
     }
     match Stat::of(pid) {
         Err(error) if is_none(&error) => not_listed(pid),
-        // Nobody is gone of whom that is not told.
+        // Unknown, so it counts as there.
         Err(_) => Presence::There,
         // The first thread of a process may end before the others.
         Ok(stat) if stat.field(3) == "Z" && stat.number(20) < 2 => Presence::Gone,
@@ -87,7 +87,7 @@ pub(in crate::runner) fn look(pid: i64, start: i64, place: &str) -> Presence {
     }
 }
 
-/// What to think of a process that `/proc` does not show: it may show only those of this user (`hidepid`).
+/// Whether a process is gone that `/proc` does not list: it may list only those of this user (`hidepid`).
 fn not_listed(pid: i64) -> Presence {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let is_free = pid.is_none_or(|pid| pidfd_open(pid, PidfdFlags::empty()).err() == Some(Errno::SRCH));
@@ -98,7 +98,7 @@ fn is_none(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::SRCH))
 }
 
-/// Whether the machine has not been started anew since a processor registered.
+/// Whether the machine has not rebooted since a processor registered.
 #[must_use]
 pub fn same_boot(is: &NewProcessor) -> bool {
     boot().is_ok_and(|boot| is.boot.split(' ').next() == Some(&boot))
@@ -109,7 +109,7 @@ pub(in crate::runner) fn here() -> io::Result<String> {
     Ok(format!("{} {}", boot()?, namespace()?))
 }
 
-/// When a process began, in clock ticks since boot (field 22). One that only waits to be reaped is gone.
+/// When a process began, in clock ticks since boot (field 22). A process that only waits to be reaped is gone.
 pub(in crate::runner) fn started(pid: i64) -> io::Result<i64> {
     let stat = Stat::of(pid)?;
     if stat.field(3) == "Z" {

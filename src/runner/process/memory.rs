@@ -1,5 +1,5 @@
-//! Whether there is enough memory for calls, where the system limits it for this process: an allocation that fails would
-//! end it, and count as a crash against the calls that it runs.
+//! Whether there is enough memory for calls if the system limits that of this process. A failed allocation would end the process,
+//! and count as a crash of the calls that it runs.
 
 use std::fs;
 use std::io;
@@ -7,17 +7,17 @@ use std::io;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-/// How much has to be free before calls are begun, in bytes: for slots, and for what their calls get and print.
+/// How much has to be free before calls begin, in bytes: for slots, and for the arguments and output of calls.
 const ROOM: u64 = 8 * 1024 * 1024;
 
-/// Below this limit of its address space, in bytes, no thread of a program gets an area of its own to allocate from. What is
-/// not taken is free then; above it, areas that are hardly used take most of what there is.
+/// Below this limit of its address space, in bytes, threads get no allocation area of their own. Then everything that is not taken
+/// is free; above it, areas that are hardly used take most of the space.
 const SMALL: u64 = 64 * 1024 * 1024;
 
-/// Looks whether there is room for calls under the limits of this process.
+/// Checks whether there is room for calls under the limits of this process.
 ///
 /// # Errors
-/// As an allocation fails, when there is not.
+/// The error of a failed allocation, when there is not.
 pub fn look() -> io::Result<()> {
     let space = getrlimit(Resource::As).current.filter(|limit| *limit < SMALL);
     let data = getrlimit(Resource::Data).current.filter(|limit| *limit < SMALL);

@@ -1,5 +1,5 @@
-//! The signals by which a person, cron or a service manager asks a program to stop, the one that is outlived, and what a
-//! caller may have done to any of them.
+//! Signals: the requests to stop from a person, cron or a service manager, the size limit of files, and what a caller may have
+//! changed about them.
 
 use std::fs;
 use std::io;
@@ -12,14 +12,14 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-/// What stays ignored where it was when this process started: `nohup` and a shell's `&` have programs ignore what a
-/// terminal sends. SIGPIPE is ignored by every Rust program, and the standard library undoes that for what it starts.
+/// Signals that stay ignored if they were when this process started: with `nohup` and a shell's `&`, programs ignore the signals
+/// of a terminal. Every Rust program ignores SIGPIPE, and the standard library undoes that for its children.
 const LEFT_ALONE: [i32; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGPIPE];
 
-/// Undoes, for this process and all that it starts, what its caller has left behind: signals that are blocked, and signals
-/// that are ignored, but for those that a terminal sends. Called before there are threads, which would keep their own mask.
+/// Unblocks all signals, and stops ignoring those that the caller ignored, except the signals of a terminal; for this process and
+/// its children. Call it before there are threads, because each has a mask of its own.
 ///
-/// A caller that ignores SIGCHLD would keep this process from learning how its children end.
+/// Otherwise a caller that ignores SIGCHLD would hide from this process how its children end.
 ///
 /// # Errors
 /// When `/proc` cannot be read.
@@ -39,7 +39,7 @@ fn set_default(number: i32) {
     let _ = unsafe { nix::libc::signal(number, nix::libc::SIG_DFL) };
 }
 
-/// Those of some signals that this process does not ignore.
+/// The signals among these that this process does not ignore.
 ///
 /// # Errors
 /// When `/proc` cannot be read.
@@ -60,8 +60,7 @@ fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
 }
 
-/// Calls `asked` in a thread of its own whenever this process is asked to stop, from now on until it ends, by a signal that it
-/// does not ignore.
+/// Starts a thread that calls `asked` whenever a signal that is not ignored asks this process to stop.
 ///
 /// # Errors
 /// When the system refuses handlers, or `/proc` cannot be read.
@@ -75,7 +74,7 @@ pub fn on_stop(mut asked: impl FnMut() + Send + 'static) -> io::Result<()> {
     Ok(())
 }
 
-/// Ends this process as SIGKILL does.
+/// Kills this process with SIGKILL.
 pub fn die() -> ! {
     let _ = kill_process(getpid(), Signal::KILL);
     // A process may always signal itself.
@@ -91,8 +90,8 @@ pub fn name(number: i32) -> String {
     }
 }
 
-/// A write that exceeds the size that files may have (`ulimit -f`) fails from now on, and ends this process no more.
-/// Functions do not inherit that: a handler is gone when a program is started, where a signal that is ignored stays so.
+/// From now on, a write that exceeds the largest size of files (`ulimit -f`) fails, and does not end this process. Functions do not
+/// inherit that: a program starts without handlers, but would inherit an ignored signal.
 ///
 /// # Errors
 /// When the system refuses handlers.

@@ -1,8 +1,8 @@
 //! The two processes of a processor: the one that was started supervises, its child does the work.
 //!
-//! Invariant: when one of the two dies, however that comes about, the other one ends whatever functions have left. Only
-//! where both die at once, what is left is found by its tokens. What proves that a processor lives, the lock on its file,
-//! is held by both, so that it falls when nothing is left.
+//! Invariant: when one of the two dies for any reason, the other one ends everything that functions have left. Only if both die
+//! at once, the next processor finds the rest by its tokens. Both hold the lock that proves that the processor lives, so the
+//! lock is free only when nothing is left.
 
 use std::ffi::OsString;
 use std::fs::Metadata;
@@ -33,12 +33,12 @@ use crate::runner::process::signals;
 use crate::runner::process::stat::Stat;
 use crate::runner::start_failure::of_call;
 
-/// Tells the child who supervises it.
+/// The variable that names the supervisor to its child.
 pub const SUPERVISOR: &str = "ASYNCQ_SUPERVISOR";
 
-/// Starts this very program once more, with these words (the first one its name) and a line to this process as its
-/// stdin; passes on signals to stop, and returns when it has ended and nothing of what it started is left. The child inherits
-/// what is `handed_on` as well, which this process keeps no longer than until then.
+/// Starts this program a second time, with these words (the first one is its name) and a socket to this process as its stdin.
+/// Passes on signals to stop, and returns when the child and everything that it started have ended. The child also inherits
+/// `handed_on`, which this process then closes.
 ///
 /// # Errors
 /// When it cannot be started.
@@ -49,7 +49,7 @@ pub fn supervise(words: &[OsString], handed_on: Option<OwnedFd>) -> io::Result<E
     let (name, words) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(this_program()?);
     command.arg0(name).args(words).env(SUPERVISOR, getpid().to_string()).stdin(theirs);
-    // What ends a whole process group at once leaves one of the two to clean up.
+    // A signal to a whole process group leaves one of the two to clean up.
     let child = command.process_group(0).spawn()?;
     drop((command, handed_on));
     let mut supervisor = Supervisor { child, line: ours, signals, lock: None };
@@ -58,7 +58,7 @@ pub fn supervise(words: &[OsString], handed_on: Option<OwnedFd>) -> io::Result<E
     status
 }
 
-/// The program that this process is made of, whatever has been installed in its place since.
+/// The program of this process, even if another one was installed in its place since.
 fn this_program() -> io::Result<PathBuf> {
     let (link, path) = (PathBuf::from("/proc/self/exe"), std::env::current_exe()?);
     let same = |a: &Metadata, b: &Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
@@ -66,7 +66,7 @@ fn this_program() -> io::Result<PathBuf> {
     Ok(if is_there.unwrap_or(false) { path } else { link })
 }
 
-/// The signals that reach this process, and that it does not ignore, as descriptors.
+/// Signals that this process does not ignore, as descriptors.
 struct Caught {
     stop: UnixStream,
     suspend: UnixStream,
@@ -95,7 +95,7 @@ struct Supervisor {
     child: Child,
     line: OwnedFd,
     signals: Caught,
-    /// The lock that the child has handed over: held, as this is, until nothing is left.
+    /// The lock that the child has handed over, held until nothing is left.
     lock: Option<OwnedFd>,
 }
 
@@ -103,7 +103,7 @@ impl Supervisor {
     fn until_the_end(&mut self) -> io::Result<ExitStatus> {
         let ended = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())
             .map_err(|error| of_call("pidfd_open", error))?;
-        // Children that this process has had from before may have ended by now.
+        // Children from before may have ended by now.
         if let Some(status) = self.reap() {
             return Ok(status);
         }
@@ -157,15 +157,14 @@ impl Supervisor {
     }
 
     fn pass_on_stop(&self) {
-        // The child reads it, or is about to end.
+        // If this fails, the child is about to end.
         let _ = send(&self.line, &[0], SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
-        // Who is stopped reads nothing.
+        // A stopped process reads nothing.
         let _ = kill_process(Pid::from_child(&self.child), Signal::CONT);
     }
 
-    /// Reaps all children that have ended, which nobody else does: as the first process of a container, this one also gets
-    /// what others orphan, and where a shell has become it by `exec`, what that had started. Tells how the engine ended, if it
-    /// is among them.
+    /// Reaps all children that have ended. The first process of a container also gets the orphans of others, and a shell that has
+    /// started asyncq by `exec` leaves its children. Gives how the processor process ended, if that is among them.
     fn reap(&self) -> Option<ExitStatus> {
         let mut status = None;
         while let Ok(Some((pid, how))) = wait(WaitOptions::NOHANG) {
@@ -176,7 +175,7 @@ impl Supervisor {
         status
     }
 
-    /// Stops both processes, as the terminal wants it, until somebody lets this one go on.
+    /// Stops both processes, as the terminal asks, until somebody continues this one.
     fn suspend(&self) {
         let child = Pid::from_child(&self.child);
         let _ = kill_process(child, Signal::STOP);
@@ -190,12 +189,12 @@ fn arrived(caught: &UnixStream) -> bool {
     matches!(rustix::io::read(caught, &mut [0; 64]), Ok(count) if count > 0)
 }
 
-/// The line from a supervised process to its supervisor.
+/// The socket from a processor process to its supervisor.
 #[derive(Debug)]
 pub struct SupervisorLink(OwnedFd);
 
 impl SupervisorLink {
-    /// The line of this process, if `supervisor`, as [`SUPERVISOR`] says it, is its parent and at the other end of its
+    /// The socket of this process, if `supervisor`, the value of [`SUPERVISOR`], is its parent and at the other end of its
     /// stdin.
     #[must_use]
     pub fn of_this_process(supervisor: Option<&str>) -> Option<SupervisorLink> {
@@ -206,12 +205,12 @@ impl SupervisorLink {
             return None;
         }
         leave_terminal(supervisor);
-        // The supervisor may die while it has stopped this process: nobody else would let it go on.
+        // The supervisor may die after it has stopped this process: then nobody else would continue it.
         let _ = set_parent_process_death_signal(Some(Signal::CONT));
         Some(SupervisorLink(stdin.try_clone_to_owned().ok()?))
     }
 
-    /// Lets the supervisor hold a lock as well.
+    /// Lets the supervisor hold a lock too.
     ///
     /// # Errors
     /// When the supervisor is gone.
@@ -224,8 +223,8 @@ impl SupervisorLink {
         Ok(())
     }
 
-    /// From now on, in a thread of its own, calls `asked` whenever the supervisor passes on a signal to stop, and `lost`
-    /// when the supervisor has died.
+    /// Starts a thread that calls `asked` whenever the supervisor passes on a signal to stop, and `lost` when the supervisor has
+    /// died.
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -249,11 +248,11 @@ impl SupervisorLink {
     }
 }
 
-/// Makes this process the leader of a session of its own, without a terminal. To the terminal of the supervisor its group
-/// would be one in the background, which `stty tostop` stops when it writes; and so would be those of functions.
+/// Makes this process the leader of a session of its own, without a terminal. For the supervisor's terminal, the groups of this
+/// process and of functions would be in the background: `stty tostop` stops such a group when it writes.
 ///
-/// A leader of a group cannot do that: it joins the supervisor's group, for a moment. That it is not there from its start
-/// on keeps signals for that group away while nothing handles them yet. Where it fails, all but the terminal is the same.
+/// The leader of a group cannot do that, so this process joins the supervisor's group for a moment. It was not there from its
+/// start, so that no signal to that group came before there were handlers. If this fails, only the terminal differs.
 fn leave_terminal(supervisor: Pid) {
     let joined = group(supervisor).is_some_and(|group| setpgid(None, Some(group)).is_ok());
     if joined && setsid().is_err() {
@@ -261,13 +260,12 @@ fn leave_terminal(supervisor: Pid) {
     }
 }
 
-/// The process group of a process (field 5), unless it is one of another container, for which `getpgid` here has no way to
-/// say so.
+/// The process group of a process (field 5), unless that is outside of this container, which `getpgid` cannot express.
 fn group(pid: Pid) -> Option<Pid> {
     Pid::from_raw(Stat::of(pid).ok()?.field(5).parse().ok()?)
 }
 
-/// Who was started: the supervisor of this process, also when it is dead and another process is the parent.
+/// The supervisor of this process, even if it is dead and another process is the parent.
 #[must_use]
 pub fn visible_pid() -> i64 {
     socket_peercred(rustix::stdio::stdin()).map_or(0, |peer| peer.pid.as_raw_nonzero().get().into())

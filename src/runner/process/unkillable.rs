@@ -1,7 +1,7 @@
-//! Processes that this one may not end, as they are another user's: setuid programs, and what `sudo` has started.
+//! Processes that this one may not end, because they belong to another user: setuid programs, and programs under `sudo`.
 //!
-//! Invariant: what cannot be ended is waited for. Only who is told to end at once leaves it behind, and then its call stays
-//! with this processor, also when that is dead.
+//! Invariant: asyncq waits for a process that it cannot end. Only a processor that is told to end at once leaves it behind. Then its
+//! call stays with this processor, even when that is dead.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::runner::process::identity::Presence;
 use crate::runner::process::stat::Stat;
 
 impl Unkillable {
-    /// What is known of a process that has refused a signal, unless it has ended since.
+    /// A process that has refused a signal, unless it has ended since.
     pub(in crate::runner) fn of(pid: Pid, job: Option<JobId>) -> Option<Unkillable> {
         let pid = pid.as_raw_nonzero().get().into();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -26,13 +26,13 @@ impl Unkillable {
         Some(Unkillable { pid, user: user.parse().ok()?, job, start: identity::started(pid).ok()? })
     }
 
-    /// In one line, for who has not seen it.
+    /// Writes it as one line, for other processes.
     pub(in crate::runner) fn note(&self) -> Option<String> {
         let job = self.job.map_or(0, |job| job.0);
         Some(format!("{job} {} {} {} {}\n", self.user, self.pid, self.start, identity::here().ok()?))
     }
 
-    /// The first one in such lines that a job has started and that is still there.
+    /// The first process of a job in such lines that is still there.
     pub(in crate::runner) fn noted(notes: &str, job: JobId) -> Option<Unkillable> {
         notes.lines().find_map(|line| {
             let mut words = line.splitn(5, ' ');
@@ -49,7 +49,7 @@ impl Unkillable {
     }
 }
 
-/// What is known of them in a processor.
+/// The ones that a processor has found.
 #[derive(Debug, Default)]
 pub(in crate::runner) struct Unkillables {
     news: Mutex<Vec<Unkillable>>,
@@ -67,7 +67,7 @@ impl Unkillables {
         std::mem::take(&mut self.news.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// From now on nobody waits for them.
+    /// From now on, nobody waits for them.
     pub(in crate::runner) fn leave(&self) {
         self.are_left.store(true, Ordering::SeqCst);
     }
@@ -78,8 +78,8 @@ impl Unkillables {
     }
 }
 
-/// What names the session of this process, which all that it starts is in unless it leaves it: empty where this process
-/// has none of its own.
+/// The name of this process's session, in which its descendants are unless they leave it. Empty if this process does not lead
+/// one.
 pub(in crate::runner) fn own_session() -> String {
     let own = getpid();
     let leads = |stat: &Stat| stat.field(6) == own.to_string();
@@ -88,8 +88,8 @@ pub(in crate::runner) fn own_session() -> String {
     note.unwrap_or_default()
 }
 
-/// A process in the session of a dead processor that may not be ended from here. A session whose leader has begun at
-/// another moment is another one that got its number.
+/// A process in the session of a dead processor that may not be ended from here. If the leader has another start time, it is a
+/// new session with the same number.
 pub(in crate::runner) fn in_session(note: &str) -> Option<Unkillable> {
     let (leader, rest) = note.trim_end().split_once(' ')?;
     let (start, place) = rest.split_once(' ')?;
@@ -104,7 +104,7 @@ pub(in crate::runner) fn in_session(note: &str) -> Option<Unkillable> {
     })
 }
 
-/// A process of a job that its processor cannot end, as that has noted in its folder.
+/// A process of a job that its processor cannot end, by the note in its folder.
 #[must_use]
 pub fn of_job(run_folder: &Path, job: JobId) -> Option<Unkillable> {
     let folders = fs::read_dir(run_folder).ok()?.flatten();
@@ -112,5 +112,5 @@ pub fn of_job(run_folder: &Path, job: JobId) -> Option<Unkillable> {
     notes.find_map(|notes| Unkillable::noted(&notes, job))
 }
 
-/// The file in a processor's folder that tells of them.
+/// The file in a processor's folder that lists them.
 pub(in crate::runner) const FILE: &str = "immune";

@@ -1,4 +1,4 @@
-//! Whose the run folder is, and what is in it: both follow the store, so that whoever comes first locks nobody out.
+//! The owner and mode of the run folder and its content. Both follow the store, so that the first user locks out nobody.
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
@@ -14,26 +14,26 @@ use crate::failpoint::reached;
 const GROUP_MAY_USE: u32 = 0o060;
 const MODE: u32 = 0o7777;
 
-/// Who may use a store.
+/// The users who may use a store.
 #[derive(Debug, Clone, Copy)]
 pub struct Access {
     user: u32,
     group: u32,
-    /// Whether its group may use it as well.
+    /// Whether its group may use it too.
     shared: bool,
 }
 
 impl Access {
-    /// Reads it from the rights on the store's file.
+    /// Those who may use the store, by the mode of its file.
     #[must_use]
     pub fn of(store: &Metadata) -> Access {
         Access { user: store.uid(), group: store.gid(), shared: store.mode() & GROUP_MAY_USE == GROUP_MAY_USE }
     }
 
-    /// Sees to it that the run folder is there, for all who may use the store and nobody else.
+    /// Makes the run folder if it is missing, for everybody who may use the store and nobody else.
     ///
     /// # Errors
-    /// When what is there is not the store's, or would not be if this process made it.
+    /// When the folder does not belong to the store, or would not if this process made it.
     pub(in crate::runner) fn make_run_folder(self, path: &Path) -> io::Result<()> {
         let found = match fs::symlink_metadata(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -51,26 +51,26 @@ impl Access {
         Ok(())
     }
 
-    /// It appears with its owner, group and mode, or not at all.
+    /// Makes it appear with its owner, group and mode, or not at all.
     fn make(self, path: &Path) -> io::Result<()> {
         let mut name = std::ffi::OsString::from(".");
         name.push(path.file_name().unwrap_or_default());
         let private = Permissions::from_mode(0o700);
         let parent = path.parent().unwrap_or(Path::new("/"));
         let draft = tempfile::Builder::new().prefix(&name).suffix(".new").permissions(private).tempdir_in(parent);
-        // What it was to be called helps nobody.
+        // Without the name of the draft, which helps nobody.
         let draft = draft.map_err(|error| error.kind())?;
         self.give(&open_folder(draft.path())?)?;
         reached("run folder drafted");
-        // Never in place of one in which somebody else is about to work.
+        // Never replaces a folder that another processor has just made.
         let renamed = match renameat_with(CWD, draft.path(), CWD, path, RenameFlags::NOREPLACE) {
-            // A file system that cannot do that.
+            // The file system cannot do that.
             Err(Errno::INVAL) => fs::rename(draft.path(), path),
             renamed => renamed.map_err(io::Error::from),
         };
         match renamed {
             Ok(()) => drop(draft.keep()),
-            // Somebody else was faster.
+            // Another processor was faster.
             Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty) => {}
             Err(error) => return Err(error),
         }
@@ -90,7 +90,7 @@ impl Access {
             return Err(io::Error::new(ErrorKind::PermissionDenied, "the store belongs to another user"));
         } else if self.shared && folder.metadata()?.gid() != self.group {
             match fchown(folder, None, Some(self.group)) {
-                // An owner who is not in the group of the store cannot share it, and still may use it.
+                // An owner outside of the store's group cannot share the folder, but may use it.
                 Err(_) if me.as_raw() == self.user => mode = 0o700,
                 done => done?,
             }
@@ -98,7 +98,7 @@ impl Access {
         folder.set_permissions(Permissions::from_mode(mode))
     }
 
-    /// A stranger may have made it, where he can write the folder above.
+    /// Refuses a folder that a stranger has made, who may write to the folder above.
     fn refuse_foreign(self, found: &Metadata) -> io::Result<()> {
         let foreign = |why: String| Err(io::Error::new(ErrorKind::PermissionDenied, why));
         let of_group = self.shared && found.gid() == self.group;
@@ -111,8 +111,8 @@ impl Access {
         }
     }
 
-    /// Lets others who may use the store find out whether a processor lives: they may enter its folder and open its lock,
-    /// but not list, and write neither. Where the group cannot be given, they cannot.
+    /// Lets others who may use the store find out whether a processor lives: they can enter its folder and open its lock, but
+    /// cannot list or write. Where the group cannot be given, they cannot do that either.
     pub(in crate::runner) fn show(self, file: &File, mode: u32) -> io::Result<()> {
         let others = self.shared || geteuid().is_root() && self.user != 0;
         let given = others && (file.metadata()?.gid() == self.group || fchown(file, None, Some(self.group)).is_ok());
@@ -120,7 +120,7 @@ impl Access {
     }
 }
 
-/// Opens a folder, but nothing that was put in its place.
+/// Opens a folder, but no link in its place.
 pub(in crate::runner) fn open_folder(path: &Path) -> io::Result<File> {
     let flags = (OFlags::DIRECTORY | OFlags::NOFOLLOW).bits().cast_signed();
     OpenOptions::new().read(true).custom_flags(flags).open(path)

@@ -1,7 +1,7 @@
-//! Space that a processor keeps for the outcomes of its calls, should the disk be full when they end.
+//! Disk space that a processor reserves for the outcomes of its calls, in case the disk is full when they end.
 //!
-//! A file apart from the store, as SQLite cannot be told to keep any for these: a WAL that is longer than what is in it
-//! is there for whoever writes next, and no help where the database file itself has to grow.
+//! It is a file of its own, because SQLite cannot reserve space for one writer: free space in the WAL goes to whichever process
+//! writes next, and does not help when the database file itself has to grow.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
@@ -12,42 +12,42 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Resource, getrlimit};
 
-/// How large it is, in bytes.
+/// The size of the reserve, in bytes.
 const SIZE: u64 = 1024 * 1024;
 
-/// How much of it is given up at once, so that others who wait for space get little of it: more than the outcome of one
-/// call takes, unless its result is large.
+/// How much of it is freed at once. That is more than the outcome of one call takes, unless its result is large, but little, so
+/// that others who wait for space get little of it.
 const PIECE: u64 = 128 * 1024;
 
-/// A file in the folder of a processor that holds nothing but space. Whoever records outcomes of its calls may give it up.
+/// A file in the folder of a processor that holds only space. The process that records outcomes of its calls frees it.
 #[derive(Debug)]
 pub struct DiskReserve(PathBuf);
 
 impl DiskReserve {
-    /// The reserve in that folder, as much of it as there is.
+    /// The reserve in a folder, however much of it there is.
     #[must_use]
     pub fn of(folder: &Path) -> DiskReserve {
         DiskReserve(folder.join("reserve"))
     }
 
-    /// Makes what is missing of it; so this also tells whether there is space.
+    /// Fills it up; so this also shows whether there is space.
     ///
     /// # Errors
-    /// Whatever the file system answers; then it is what it was before.
+    /// Whatever the file system answers; then the reserve is as before.
     pub fn fill(&self) -> io::Result<()> {
         let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.0)?;
         let there = file.metadata()?.len();
-        // Where files may not be as large, the limit is in the way before the disk is full.
+        // A limit on the size of files stops the store before the disk is full.
         let size = getrlimit(Resource::Fsize).current.map_or(SIZE, |limit| limit.min(SIZE));
         let filled = match retry_on_intr(|| fallocate(&file, FallocateFlags::empty(), 0, size)) {
             Err(Errno::OPNOTSUPP) => io::copy(&mut io::repeat(0).take(size.saturating_sub(there)), &mut file).map(drop),
             done => done.map_err(io::Error::from),
         };
-        // What a file system has got together before it failed would be missing to others.
+        // Others may need the space that the file system took before it failed.
         filled.inspect_err(|_| drop(file.set_len(there)))
     }
 
-    /// Gives up a piece of it; says whether there was one.
+    /// Frees a piece of it; says whether there was one.
     #[must_use]
     pub fn give(&self) -> bool {
         let left = fs::metadata(&self.0).map_or(0, |meta| meta.len());

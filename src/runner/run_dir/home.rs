@@ -1,4 +1,4 @@
-//! Whether a processor's folder is still there: somebody may take it for rubbish and remove it.
+//! Notices when somebody has removed a processor's folder.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use crate::runner::run_dir::LOCK;
 
-/// The folder of a processor, as it was found at a moment.
+/// The folder of a processor, as it was at some moment.
 #[derive(Debug, Clone)]
 pub struct Home {
     lock: PathBuf,
-    /// Device and inode of the lock; `None` where there was none.
+    /// Device and inode of the lock; `None` if there was none.
     was: Option<(u64, u64)>,
 }
 
@@ -23,7 +23,7 @@ impl Home {
         Home { was: fs::symlink_metadata(&lock).ok().map(|is| identity(&is)), lock }
     }
 
-    /// Whether it is there, and still the same. Nothing is gone of which that cannot be told.
+    /// Whether it is still the same; also `true` if that is unknown.
     #[must_use]
     pub fn is_there(&self) -> bool {
         match fs::symlink_metadata(&self.lock) {

@@ -1,8 +1,7 @@
-//! What a processor's folder tells of its host, the program that it drained into, and that may go on when the processor is
-//! dead: who it is, and which calls are in it.
+//! The host in a processor's folder: which process it is, and which calls run in it. It may go on when the processor is dead.
 //!
-//! Invariant: the host is written down before the first call is sent to it. A call in the host is marked by the negative
-//! number of its job, from before it is sent until its answer has come.
+//! Invariant: the host is written down before the first call is sent to it. The mark of a call in the host is the negative number
+//! of its job, from before the call is sent until its answer has come.
 
 use std::fs;
 use std::io::{self, Write};
@@ -12,11 +11,11 @@ use crate::runner::run_dir::access::Access;
 use crate::runner::run_dir::{DeadRunDir, Mark, Marks, RunDir, job, new, open_file};
 use crate::runner::worker::host::Host;
 
-/// The file that tells who the host is.
+/// The file that identifies the host.
 const HOST: &str = "host";
 
 impl RunDir {
-    /// Writes down that calls may run in a host.
+    /// Writes down the host in which calls may run.
     ///
     /// # Errors
     /// Whatever the file system answers.
@@ -26,8 +25,8 @@ impl RunDir {
 }
 
 impl Marks {
-    /// Notes that a job is to be sent to the host; unless it cannot be written down: then it must not be sent, as it would be
-    /// run again beside the host if this process died.
+    /// Marks a job that is about to be sent to the host; `None` if that cannot be written. Then the job must not be sent: if this
+    /// process died, another one would run it next to the host.
     pub fn set_in_host(&self, job: JobId) -> Option<Mark> {
         let place = self.free().take();
         let mark = Mark { place, noted: false, awaited: false };
@@ -38,17 +37,17 @@ impl Marks {
         None
     }
 
-    /// Notes that a job is in the host no more.
+    /// Notes that the host has answered a job.
     pub fn came_out(&self, mark: &Mark, job: JobId) {
         self.write(mark.place, job.0);
     }
 }
 
 impl DeadRunDir {
-    /// The host of the dead processor, if it had one and that may still run its calls.
+    /// The host of the dead processor, if there is one that may still run its calls.
     ///
     /// # Errors
-    /// Whatever the file system answers; then it is not known.
+    /// Whatever the file system answers; then that is unknown.
     pub fn host(&self) -> io::Result<Option<Host>> {
         let path = self.path.join(HOST);
         let file = match open_file(&path) {
@@ -56,18 +55,18 @@ impl DeadRunDir {
             file => file?,
         };
         let host = Host::parse(&io::read_to_string(file)?);
-        host.map(Some).ok_or_else(|| io::Error::other("what it tells of its host cannot be read"))
+        host.map(Some).ok_or_else(|| io::Error::other("its note of the host cannot be read"))
     }
 
     /// The jobs that were in the host.
     ///
     /// # Errors
-    /// Whatever the file system answers; then it is not known.
+    /// Whatever the file system answers; then that is unknown.
     pub fn in_host(&self) -> io::Result<Vec<JobId>> {
         Ok(self.marks()?.into_iter().filter(|(_, mark)| *mark < 0).map(|(_, mark)| job(mark)).collect())
     }
 
-    /// Notes that the host runs none of them any more.
+    /// Notes that the host no longer runs any of them.
     ///
     /// # Errors
     /// Whatever the file system answers; then nothing has changed.

@@ -1,7 +1,7 @@
-//! What a processor keeps beside the store while it runs: a folder of its own, and in it the lock that proves its life,
-//! with marks that tell which calls it runs.
+//! The folder that a processor keeps next to the store while it runs. Its lock proves that the processor lives, and its marks
+//! show which calls run.
 //!
-//! Invariant: a folder is removed only by whoever holds its lock, so that a lock which can be taken proves a death.
+//! Invariant: only the holder of its lock removes a folder. So a free lock proves that the processor is dead.
 
 pub mod access;
 pub mod disk_reserve;
@@ -31,32 +31,32 @@ use crate::runner::run_dir::disk_reserve::DiskReserve;
 
 const LOCK: &str = "lock";
 
-/// The file that the engine alone has locked, not its supervisor: free while [`LOCK`] is not, it tells that the engine has
-/// died and what it left is being ended. It names the session in which that is.
+/// The file that only the processor process locks, not its supervisor. If it is free while [`LOCK`] is not, the processor process
+/// has died, and its supervisor is ending what it left. It names the session of these processes.
 const ENGINE: &str = "engine";
 
-/// The lock, before it is what it should be.
+/// The lock file before it is complete.
 const DRAFT: &str = "draft";
 
-/// How long nobody takes to make a folder.
+/// A folder without a lock is abandoned after this time: nobody takes that long to make one.
 const UNFINISHED: Duration = Duration::from_secs(3600);
 
-/// How many bytes a mark takes: the number of a job, negative where that is in a host, or 0.
+/// The bytes of a mark: the number of a job, negative if it runs in a host, or 0.
 const MARK: usize = 8;
 
-/// The file with the outcomes of calls that have ended, a place for each mark.
+/// The file with the outcomes of ended calls, with a place for each mark.
 const OUTCOMES: &str = "outcomes";
 
-/// How many bytes a place in it has: a page, which is written whole or not at all, whenever the writer is killed.
+/// The bytes of such a place: a page, which is written as a whole or not at all, whenever the writer is killed.
 const NOTE: usize = 4096;
 
-/// What precedes an outcome: its job, and how long it is.
+/// The bytes before an outcome: its job and its length.
 const NOTE_HEAD: usize = MARK + 4;
 
-/// How long a noted outcome may be, in bytes.
+/// The longest outcome that can be noted, in bytes.
 pub const LONGEST_NOTE: usize = NOTE - NOTE_HEAD;
 
-/// How many marks have their place from the start, so that a full disk keeps nobody from making them.
+/// How many marks have their place from the start, so that a full disk does not prevent them.
 const MARKS: usize = 512;
 
 /// The folder of this processor, locked until this is dropped.
@@ -69,16 +69,16 @@ pub struct RunDir {
     _engine: File,
 }
 
-/// The lock file; what is in it tells which calls have begun and are not recorded yet. It outlives a process that is
-/// killed; nobody asks it after a power cut.
+/// The lock file. Its marks show which calls have begun and are not recorded yet. They outlive a killed process; after a power
+/// cut nobody reads them.
 #[derive(Debug)]
 pub struct Marks {
     file: File,
-    /// What came of the calls that have ended; as long-lived as the marks.
+    /// The outcomes of calls that have ended; they live as long as the marks.
     outcomes: File,
-    /// Which places in the file hold no mark: all from a number on, and some before.
+    /// The free places in the file: all from a number on, and some before.
     free: Mutex<Free>,
-    /// Why one of them could not be written.
+    /// Why a mark could not be written.
     flaw: OnceLock<io::Error>,
 }
 
@@ -103,13 +103,13 @@ impl Free {
 #[derive(Debug)]
 pub struct Mark {
     place: usize,
-    /// Whether the outcome of the call is noted there, so that its processor's death does not repeat it.
+    /// Whether the outcome of the call is noted, so that the death of its processor does not repeat it.
     pub noted: bool,
     /// Whether a slot waits until the outcome is recorded.
     pub awaited: bool,
 }
 
-/// What the lock of another processor's folder says.
+/// What the lock of another processor's folder shows.
 #[derive(Debug)]
 pub enum Liveness {
     /// The processor holds its lock.
@@ -128,8 +128,8 @@ pub struct DeadRunDir {
 }
 
 impl RunDir {
-    /// Makes and locks a folder among the others in `run_folder`. `name` must be new. What is in it is for its owner only;
-    /// who may use the store may look at the lock.
+    /// Makes and locks a folder in `run_folder`. `name` must be new. Only its owner can read it; everybody who may use the store
+    /// can check the lock.
     ///
     /// # Errors
     /// When the run folder is not the store's, and whatever the file system answers.
@@ -138,8 +138,8 @@ impl RunDir {
         let path = run_folder.join(&name);
         private(&path)?;
         let (marks, engine) = new_locks(&path, access).inspect_err(|_| {
-            // Others do not dare to: without a lock, nobody knows that it is not just being made. By name, as who cannot
-            // open files may not be able to look into a folder.
+            // Nobody else may: without a lock, it looks as if it were just being made. By name, because a process that cannot
+            // open files may not be able to list a folder either.
             for name in [DRAFT, OUTCOMES, ENGINE] {
                 let _ = fs::remove_file(path.join(name));
             }
@@ -160,13 +160,13 @@ impl RunDir {
         &self.path
     }
 
-    /// With what the tokens of its workers begin.
+    /// The beginning of its workers' tokens.
     #[must_use]
     pub fn token(&self) -> Token {
         token_of(&self.name)
     }
 
-    /// Removes it, once nothing refers to it any more. Where that is not done, a rescuer finds it.
+    /// Removes it, when nothing refers to it. A rescuer removes what is left.
     pub fn remove(self) {
         let _ = fs::remove_dir_all(&self.path);
     }
@@ -177,13 +177,13 @@ impl RunDir {
         Arc::clone(&self.marks)
     }
 
-    /// Why its marks cannot be relied on, if they cannot.
+    /// Why its marks are not reliable, if they are not.
     #[must_use]
     pub fn flaw(&self) -> Option<&io::Error> {
         self.marks.flaw()
     }
 
-    /// What the processor with this folder tells about itself; `pid` is the process that was started.
+    /// The registration of the processor with this folder; `pid` is the process that was started.
     ///
     /// # Errors
     /// When `/proc` cannot be read.
@@ -206,8 +206,7 @@ impl Marks {
         Mark { place, noted: false, awaited: false }
     }
 
-    /// Notes what came of a job, at most [`LONGEST_NOTE`] bytes. Where that is not possible, the death of its processor
-    /// repeats the call.
+    /// Notes the outcome of a job, at most [`LONGEST_NOTE`] bytes. If that fails, the death of its processor repeats the call.
     pub fn note(&self, mark: &mut Mark, job: JobId, outcome: &[u8]) {
         let Some(length) = u32::try_from(outcome.len()).ok().filter(|_| outcome.len() <= LONGEST_NOTE) else { return };
         let note = [&job.0.to_ne_bytes()[..], &length.to_ne_bytes()[..], outcome].concat();
@@ -226,12 +225,12 @@ impl Marks {
 
     /// Says whether it is written.
     fn write(&self, place: usize, job: i64) -> bool {
-        // Where this fails, a crash is not counted; a call that ends with this process is safe, so it runs.
+        // If this fails, a crash is not counted. The call runs all the same: it ends with this process.
         let written = self.file.write_all_at(&job.to_ne_bytes(), (place * MARK) as u64);
         written.map_err(|error| self.flaw.get_or_init(|| error)).is_ok()
     }
 
-    /// Why a mark could not be written: the first of them.
+    /// Why a mark could not be written for the first time.
     #[must_use]
     pub fn flaw(&self) -> Option<&io::Error> {
         self.flaw.get()
@@ -242,15 +241,15 @@ impl DeadRunDir {
     /// The jobs that were running, or had just ended, when the processor died.
     ///
     /// # Errors
-    /// Whatever the file system answers; then it is not known.
+    /// Whatever the file system answers; then that is unknown.
     pub fn begun(&self) -> io::Result<Vec<JobId>> {
         Ok(self.marks()?.into_iter().map(|(_, mark)| job(mark)).collect())
     }
 
-    /// What came of those that had ended, as it was noted.
+    /// The noted outcomes of those that had ended.
     ///
     /// # Errors
-    /// Whatever the file system answers; then it is not known.
+    /// Whatever the file system answers; then that is unknown.
     pub fn outcomes(&self) -> io::Result<Vec<(JobId, Vec<u8>)>> {
         let file = open_file(&self.path.join(OUTCOMES))?;
         let mut found = Vec::new();
@@ -259,7 +258,7 @@ impl DeadRunDir {
             let mut note = [0; NOTE];
             let count = file.read_at(&mut note, (place * NOTE) as u64)?;
             let (head, outcome) = note[..count].split_at(count.min(NOTE_HEAD));
-            // What stood there before this job was marked is another's.
+            // The place may still hold the outcome of an earlier job.
             if let (Some(of), Some(length)) = (head.first_chunk(), head.last_chunk())
                 && i64::from_ne_bytes(*of) == job.0
                 && let Some(outcome) = outcome.get(..u32::from_ne_bytes(*length) as usize)
@@ -270,7 +269,7 @@ impl DeadRunDir {
         Ok(found)
     }
 
-    /// What stands in each place that is not free.
+    /// The marks, with their places.
     fn marks(&self) -> io::Result<Vec<(usize, i64)>> {
         let mut bytes = Vec::new();
         (&self.lock).rewind()?;
@@ -279,13 +278,13 @@ impl DeadRunDir {
         Ok(marks.enumerate().filter(|(_, mark)| *mark != 0).collect())
     }
 
-    /// Gives up the space that the dead processor kept: who puts its jobs back may need it.
+    /// Frees the disk reserve of the dead processor: putting its jobs back may need the space.
     pub fn give_space(&self) {
         let reserve = DiskReserve::of(&self.path);
         while reserve.give() {}
     }
 
-    /// Removes the folder, once nothing refers to it any more.
+    /// Removes the folder, when nothing refers to it.
     pub fn remove(self) {
         let _ = fs::remove_dir_all(&self.path);
     }
@@ -296,13 +295,13 @@ fn job(mark: i64) -> JobId {
     JobId(mark.abs())
 }
 
-/// Makes the locks of a new folder, and takes them: that of the processor, and the engine's.
+/// Makes and takes the locks of a new folder: the processor's, and that of the processor process.
 fn new_locks(folder: &Path, access: Access) -> io::Result<(Marks, File)> {
     access.show(&open_folder(folder)?, 0o710)?;
     let engine = locked(&folder.join(ENGINE), access)?;
     engine.write_all_at(own_session().as_bytes(), 0)?;
     let outcomes = new(&folder.join(OUTCOMES), access)?;
-    // Nobody sees it before it is locked.
+    // It gets its name only when it is locked.
     let draft = folder.join(DRAFT);
     let lock = locked(&draft, access)?;
     lock.write_all_at(&[0; MARK * MARKS], 0)?;
@@ -310,7 +309,7 @@ fn new_locks(folder: &Path, access: Access) -> io::Result<(Marks, File)> {
     Ok((Marks { file: lock, outcomes, free: Mutex::default(), flaw: OnceLock::new() }, engine))
 }
 
-/// Makes a folder for its owner only, whatever the umask.
+/// Makes a folder for its owner alone, whatever the umask.
 fn private(folder: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(folder)?;
     fs::set_permissions(folder, Permissions::from_mode(0o700))
@@ -323,7 +322,7 @@ fn locked(path: &Path, access: Access) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes a file that its owner writes, and who may use the store may read.
+/// Makes a file that its owner can write, and everybody can read who may use the store.
 fn new(path: &Path, access: Access) -> io::Result<File> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
@@ -331,13 +330,13 @@ fn new(path: &Path, access: Access) -> io::Result<File> {
     Ok(file)
 }
 
-/// With what the tokens of the workers begin that belong to the processor with a folder of this name.
+/// The beginning of the tokens of the workers whose processor has a folder with this name.
 #[must_use]
 pub fn token_of(name: &str) -> Token {
     Token::from_text(name)
 }
 
-/// The names of all folders that processors have made and that are still there.
+/// The names of all folders of processors.
 ///
 /// # Errors
 /// Whatever the file system answers.
@@ -346,8 +345,8 @@ pub fn names(run_folder: &Path) -> io::Result<Vec<String>> {
     entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
-/// Removes a folder beside this one whose processor was killed while it made it, long ago: it has no lock that could tell.
-/// How long ago, only the file system's own clock knows.
+/// Removes a folder next to this one if its processor was killed long ago while it made the folder, so that there is no lock. The
+/// file system's own clock decides how long ago.
 pub fn remove_unfinished(this: &Path, name: &str) {
     if !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return;
@@ -358,15 +357,15 @@ pub fn remove_unfinished(this: &Path, name: &str) {
         && now.duration_since(then).is_ok_and(|age| age > UNFINISHED)
         && fs::symlink_metadata(path.join(LOCK)).is_err()
     {
-        // Should somebody be making it after all, that fails now, and nothing depends on it yet.
+        // If somebody is making it after all, that fails now, and nothing depends on it yet.
         let _ = fs::remove_dir_all(&path);
     }
 }
 
-/// Looks whether the processor that made this folder lives.
+/// Checks whether the processor that made this folder lives.
 ///
 /// # Errors
-/// Whatever the file system answers; then nothing is known.
+/// Whatever the file system answers; then that is unknown.
 pub fn liveness(run_folder: &Path, name: &str) -> io::Result<Liveness> {
     let path = run_folder.join(name);
     let lock = match open_file(&path.join(LOCK)) {
@@ -381,17 +380,17 @@ pub fn liveness(run_folder: &Path, name: &str) -> io::Result<Liveness> {
     }
 }
 
-/// Whether one of the two processes of a processor is gone, and the other one is ending what functions have left.
+/// Whether one of the two processes of a processor is gone, and the other one is ending what its functions left.
 #[must_use]
 pub fn is_dying(run_folder: &Path, is: &NewProcessor) -> bool {
-    // Shared, so that those who look at the same time do not take each other for the engine.
+    // Shared, so that two checks at the same time do not take each other for the processor process.
     let engine = open_file(&run_folder.join(&is.folder).join(ENGINE));
     let engine_is_gone = engine.is_ok_and(|lock| lock.try_lock_shared().is_ok());
     (engine_is_gone || !process_lives(is)) && matches!(liveness(run_folder, &is.folder), Ok(Liveness::Alive))
 }
 
 fn open_file(path: &Path) -> io::Result<File> {
-    // Neither a link to somewhere else nor a pipe that would keep us waiting.
+    // Not through a link, and without waiting for a pipe.
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a file")) }

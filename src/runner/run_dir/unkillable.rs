@@ -1,4 +1,4 @@
-//! What a processor's folder tells of processes that may not be ended, all or some.
+//! Processes that may not be ended, in a processor's folder.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -12,7 +12,7 @@ use crate::runner::run_dir::access::Access;
 use crate::runner::run_dir::{DeadRunDir, ENGINE, RunDir, new};
 
 impl RunDir {
-    /// Notes a process that may not be ended, for who wants to cancel its job. Where that is not possible, nobody else knows.
+    /// Notes a process that may not be ended, for `job cancel`. If that fails, no other process learns of it.
     pub fn note_immune(&self, immune: &Unkillable, access: Access) {
         let path = self.path.join(FILE);
         let file = new(&path, access).or_else(|_| OpenOptions::new().append(true).open(&path));
@@ -23,16 +23,16 @@ impl RunDir {
 }
 
 impl DeadRunDir {
-    /// A process of it that lives, and may not be ended from here.
+    /// A living process of it that may not be ended from here.
     #[must_use]
     pub fn immune(&self) -> Option<Unkillable> {
         in_session(&fs::read_to_string(self.path.join(ENGINE)).ok()?)
     }
 
-    /// The user whose processor it was, if that is somebody whose processes this one can neither see nor end.
+    /// The user of the dead processor, if this process can neither see nor end that user's processes.
     ///
     /// # Errors
-    /// Whatever the file system answers; then it is not known.
+    /// Whatever the file system answers; then that is unknown.
     pub fn out_of_reach(&self) -> io::Result<Option<u32>> {
         let (user, me) = (self.lock.metadata()?.uid(), geteuid());
         Ok((!me.is_root() && me.as_raw() != user).then_some(user))
