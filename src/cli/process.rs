@@ -157,9 +157,11 @@ fn print_event(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
         Event::Mended { what } => session.info(what),
         Event::Unowned { jobs } => session.info(&unowned(jobs)),
         Event::Rescued { processor, jobs } => print_rescued(session, processor, jobs),
-        Event::Unkillable { immune } => print_unkillable(session, None, immune),
-        Event::NotRescued { processor, immune: Some(immune) } => print_unkillable(session, Some(processor), immune),
-        Event::NotRescued { processor, immune: None } => {
+        Event::Unkillable { unkillable } => print_unkillable(session, None, unkillable),
+        Event::NotRescued { processor, unkillable: Some(unkillable) } => {
+            print_unkillable(session, Some(processor), unkillable);
+        }
+        Event::NotRescued { processor, unkillable: None } => {
             session.info_with_hint(
                 &format!("{} died, and its processes cannot be ended", name(processor)),
                 "its jobs are put back once they have ended; `ps -eo pid,stat,args` shows which wait for the kernel (D)",

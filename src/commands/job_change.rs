@@ -50,8 +50,8 @@ impl Queue {
         put_back_copied(store)?;
         match ended(store, id, until)? {
             Wait::Over(State::Cancelled) => Ok(()),
-            Wait::Unkillable(immune) => {
-                let Unkillable { pid, user: owner, .. } = immune;
+            Wait::Unkillable(unkillable) => {
+                let Unkillable { pid, user: owner, .. } = unkillable;
                 let owner = user_name(owner);
                 let what =
                     format!("job {id} still runs: its process {pid} belongs to user {owner} and cannot be ended");
@@ -144,8 +144,8 @@ fn ended(store: &mut Store, id: JobId, until: Instant) -> Result<Wait> {
         if state != State::Processing || Instant::now() >= until {
             return Ok(Wait::Over(state));
         }
-        if let Some(immune) = unkillable::of_job(&run_folder, id) {
-            return Ok(Wait::Unkillable(immune));
+        if let Some(unkillable) = unkillable::of_job(&run_folder, id) {
+            return Ok(Wait::Unkillable(unkillable));
         }
         std::thread::sleep(Duration::from_millis(50));
     }

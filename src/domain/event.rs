@@ -56,12 +56,12 @@ pub enum Event<'a> {
         /// The dead one.
         processor: &'a Processor,
         /// A process of another user, if that is why.
-        immune: Option<&'a Unkillable>,
+        unkillable: Option<&'a Unkillable>,
     },
     /// A process of a call cannot be ended, because it belongs to another user. The call lasts until that process ends.
     Unkillable {
         /// The process.
-        immune: &'a Unkillable,
+        unkillable: &'a Unkillable,
     },
     /// A processor died, and this process can neither see nor end its processes.
     OutOfReach {

@@ -43,7 +43,7 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &NestedRunt
     signals::on_stop(move || {
         let at_once = asked.asked() != Stop::No;
         if at_once {
-            orphans.leave_immune();
+            orphans.leave_unkillable();
         }
         asked.stop(if at_once { Stop::Kill } else { Stop::Interrupt });
     })

@@ -213,9 +213,9 @@ impl Registration {
 
     /// Processes that cannot be ended, found since this was asked last. `asyncq job cancel` finds them in the run directory.
     pub(super) fn unkillable(&self) -> Vec<Unkillable> {
-        let found = self.orphans.immune();
-        for immune in &found {
-            self.folder.note_immune(immune, self.access);
+        let found = self.orphans.unkillable();
+        for unkillable in &found {
+            self.folder.note_unkillable(unkillable, self.access);
         }
         found
     }

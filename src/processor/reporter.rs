@@ -103,7 +103,7 @@ impl<'a> Reporter<'a> {
 
     /// A process cannot be ended.
     pub(super) fn unkillable(&mut self, process: Unkillable) {
-        self.tell(Event::Unkillable { immune: &process });
+        self.tell(Event::Unkillable { unkillable: &process });
         self.unkillable = Some(process);
     }
 

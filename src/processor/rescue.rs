@@ -162,11 +162,11 @@ fn end_leftovers(
     tokens.push(token_of(&processor.is.folder));
     let patience = if rescuer.own.is_some() { PATIENCE_AT_WORK } else { PATIENCE };
     let ended = orphans::end(&tokens, patience);
-    let immune = remains.filter(|_| ended).and_then(DeadRunDir::immune);
-    if !ended || immune.is_some() {
-        rescuer.reporter.tell(Event::NotRescued { processor, immune: immune.as_ref() });
+    let unkillable = remains.filter(|_| ended).and_then(DeadRunDir::unkillable);
+    if !ended || unkillable.is_some() {
+        rescuer.reporter.tell(Event::NotRescued { processor, unkillable: unkillable.as_ref() });
     }
-    ended && immune.is_none()
+    ended && unkillable.is_none()
 }
 
 /// Puts back, in a copy of a store, what the original's processors ran when it was copied. Ends nothing: a processor that may

@@ -85,7 +85,7 @@ impl Shutdown {
     pub(super) fn stop(&self, how: Stop) {
         let Some(StopTargets { queue, orphans, .. }) = self.0.targets.get() else { return };
         if how == Stop::Kill {
-            orphans.leave_immune();
+            orphans.leave_unkillable();
         }
         let mut state = queue.state();
         state.halted = true;

@@ -69,7 +69,7 @@ pub(in crate::runner) struct AttemptProcesses {
     /// The processes that were asked to end.
     asked: BTreeSet<i32>,
     /// The processes that may not be ended.
-    immune: BTreeSet<i32>,
+    unkillable: BTreeSet<i32>,
     /// The job for which the program works.
     job: Option<JobId>,
 }
@@ -82,7 +82,7 @@ impl AttemptProcesses {
             mark: TokenMark::new(token),
             child: Pid::from_child(child),
             asked: BTreeSet::new(),
-            immune: BTreeSet::new(),
+            unkillable: BTreeSet::new(),
             job: None,
         }
     }
@@ -111,21 +111,21 @@ impl AttemptProcesses {
 
     /// A process of it has refused a signal.
     pub(in crate::runner) fn refused(&mut self, pid: Pid) {
-        if self.immune.insert(pid.as_raw_nonzero().get())
-            && let Some(immune) = Unkillable::of(pid, self.job)
+        if self.unkillable.insert(pid.as_raw_nonzero().get())
+            && let Some(unkillable) = Unkillable::of(pid, self.job)
         {
-            self.attempt.orphans.immune.add(immune);
+            self.attempt.orphans.unkillable.add(unkillable);
         }
     }
 
     /// Whether a process has refused a signal, and is not waited for any more.
     pub(in crate::runner) fn leaves(&self, pid: Pid) -> bool {
-        self.attempt.orphans.immune.are_left() && self.immune.contains(&pid.as_raw_nonzero().get())
+        self.attempt.orphans.unkillable.are_left() && self.unkillable.contains(&pid.as_raw_nonzero().get())
     }
 
     /// Whether those that may not be ended are not waited for any more.
-    pub(in crate::runner) fn leaves_immune(&self) -> bool {
-        self.attempt.orphans.immune.are_left() && !self.immune.is_empty()
+    pub(in crate::runner) fn leaves_unkillable(&self) -> bool {
+        self.attempt.orphans.unkillable.are_left() && !self.unkillable.is_empty()
     }
 
     /// Asks every orphan once to end, or kills it; says what may be left.
@@ -133,16 +133,16 @@ impl AttemptProcesses {
         let (living, dead) = self.attempt.orphans.look(Some(self.child), Some(self.attempt.number));
         // After the list was read: it holds no orphan of an attempt that has begun since.
         let alone = self.attempt.is_alone();
-        let (mut left, mut immune) = (false, false);
+        let (mut left, mut unkillable) = (false, false);
         for pid in living {
             match if alone { Ownership::Ours } else { self.ownership(pid) } {
                 Ownership::Ours if self.end_one(pid, kill) => left = true,
-                Ownership::Ours => immune = true,
+                Ownership::Ours => unkillable = true,
                 Ownership::Unknown => left = true,
                 Ownership::Others => {}
             }
         }
-        match (dead, left, immune) {
+        match (dead, left, unkillable) {
             (true, ..) => Remaining::Others,
             (false, true, _) => Remaining::Some,
             (false, false, true) => Remaining::Unkillable,
@@ -167,7 +167,7 @@ impl AttemptProcesses {
             // A stopped process sees the signal only when it continues.
             obeys(pid, Signal::TERM) && obeys(pid, Signal::CONT)
         } else {
-            !self.immune.contains(&number)
+            !self.unkillable.contains(&number)
         };
         if !obeys {
             self.refused(pid);

@@ -120,7 +120,7 @@ pub struct Orphans {
     /// The attempts that run now, each with a number of its own.
     attempts: Mutex<BTreeSet<i32>>,
     /// Processes that may not be ended.
-    pub(super) immune: Unkillables,
+    pub(super) unkillable: Unkillables,
 }
 
 impl Orphans {
@@ -132,8 +132,8 @@ impl Orphans {
         let own = getpid();
         set_child_subreaper(Some(own))?;
         let list = File::open(format!("/proc/{own}/task/{own}/children")).ok();
-        let (looking, attempts, immune) = (Mutex::default(), Mutex::default(), Unkillables::default());
-        let mut orphans = Orphans { list, looking, before: Vec::new(), attempts, immune };
+        let (looking, attempts, unkillable) = (Mutex::default(), Mutex::default(), Unkillables::default());
+        let mut orphans = Orphans { list, looking, before: Vec::new(), attempts, unkillable };
         orphans.before = orphans.children();
         Ok(orphans)
     }
@@ -160,13 +160,13 @@ impl Orphans {
     }
 
     /// The processes that may not be ended, found since this was asked last.
-    pub fn immune(&self) -> Vec<Unkillable> {
-        self.immune.take()
+    pub fn unkillable(&self) -> Vec<Unkillable> {
+        self.unkillable.take()
     }
 
     /// From now on, no call waits for processes that may not be ended.
-    pub fn leave_immune(&self) {
-        self.immune.leave();
+    pub fn leave_unkillable(&self) {
+        self.unkillable.leave();
     }
 
     /// Reaps those that have ended.

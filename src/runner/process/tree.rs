@@ -121,7 +121,10 @@ impl Tree {
                 return Some(status);
             }
             let over = rest.status.is_some() || self.is_left();
-            if over && matches!(orphans, Remaining::Nobody | Remaining::Unkillable) && self.processes.leaves_immune() {
+            if over
+                && matches!(orphans, Remaining::Nobody | Remaining::Unkillable)
+                && self.processes.leaves_unkillable()
+            {
                 return None;
             }
             read();

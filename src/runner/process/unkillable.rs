@@ -58,8 +58,8 @@ pub(in crate::runner) struct Unkillables {
 
 impl Unkillables {
     /// One more was found.
-    pub(in crate::runner) fn add(&self, immune: Unkillable) {
-        self.news.lock().unwrap_or_else(PoisonError::into_inner).push(immune);
+    pub(in crate::runner) fn add(&self, unkillable: Unkillable) {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner).push(unkillable);
     }
 
     /// Those that were found since this was asked last.
@@ -113,4 +113,5 @@ pub fn of_job(run_folder: &Path, job: JobId) -> Option<Unkillable> {
 }
 
 /// The file in a processor's folder that lists them.
+// Older builds read and write this name.
 pub(in crate::runner) const FILE: &str = "immune";

@@ -13,10 +13,10 @@ use crate::runner::run_dir::{DeadRunDir, ENGINE, RunDir, new};
 
 impl RunDir {
     /// Notes a process that may not be ended, for `job cancel`. If that fails, no other process learns of it.
-    pub fn note_immune(&self, immune: &Unkillable, access: Access) {
+    pub fn note_unkillable(&self, unkillable: &Unkillable, access: Access) {
         let path = self.path.join(FILE);
         let file = new(&path, access).or_else(|_| OpenOptions::new().append(true).open(&path));
-        if let (Ok(mut file), Some(note)) = (file, immune.note()) {
+        if let (Ok(mut file), Some(note)) = (file, unkillable.note()) {
             let _ = file.write_all(note.as_bytes());
         }
     }
@@ -25,7 +25,7 @@ impl RunDir {
 impl DeadRunDir {
     /// A living process of it that may not be ended from here.
     #[must_use]
-    pub fn immune(&self) -> Option<Unkillable> {
+    pub fn unkillable(&self) -> Option<Unkillable> {
         in_session(&fs::read_to_string(self.path.join(ENGINE)).ok()?)
     }
 
