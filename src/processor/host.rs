@@ -64,6 +64,9 @@ impl CallSource for HostCalls<'_> {
     }
 
     fn done(&self, mut done: Vec<EndedCall>) {
+        if done.is_empty() {
+            return;
+        }
         reached("call ended");
         let marks = &self.shared.marks;
         for done in &mut done {

@@ -199,11 +199,13 @@ impl<P: Peer> Session<P> {
             calls.leaves();
         }
         let (at_once, serial) = (self.at_once().unwrap_or(1), self.is_serial());
+        // A host takes as many calls as it runs at once, whether it reads or not: those that it did not get would be claimed
+        // and put back again and again.
+        let is_fast = |session: &Self| session.channel.waiting() < AHEAD && !session.is_clogged;
         while self.in_flight.len() < self.window()
-            && self.channel.waiting() < AHEAD
+            && (!self.peer.can_queue() || is_fast(self))
             && !self.peer.is_worn(self.in_flight.len())
             && !self.is_ending(serial)
-            && !self.is_clogged
         {
             let Some(begun) = calls.next(self.in_flight.room(at_once))? else { break };
             self.send(begun, calls);
