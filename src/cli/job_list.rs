@@ -49,7 +49,7 @@ impl List {
         let columns = job_view::columns(&self.state);
         let mut list = ListPrinter::new::<JobView<'_>>(format);
         let mut waited_for = BTreeSet::new();
-        let next = queue.list_jobs(query, |jobs| {
+        let next = queue.list_jobs(query, format == Format::Table, |jobs| {
             let waiting = jobs.iter().filter(|job| matches!(job.state, State::Delayed | State::Queued));
             waited_for.extend(waiting.map(|job| job.service.clone()).filter(|_| session.is_interactive()));
             list.print(jobs.iter().map(|job| JobView::of(job, None)), || job_view::table(jobs, &columns))
@@ -60,7 +60,7 @@ impl List {
                 session.notice(&paused(&service));
             }
         }
-        if let Some(next) = next.filter(|_| format == Format::Table) {
+        if let Some(next) = next {
             let more = format!("there are more jobs; `--before {next}` shows the next, `--limit 0` all");
             // A person cannot see that jobs are missing; a script has set the limit itself.
             if to_terminal() { session.info(&more) } else { session.verbose(&more) }

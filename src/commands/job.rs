@@ -35,13 +35,15 @@ pub struct JobLog {
 
 impl Queue {
     /// Hands out the jobs that `query` describes, newest first, page by page. Between the pages nothing of the store is held,
-    /// so that a slow reader delays nobody. Says before which job the rest begins, if the limit has left any.
+    /// so that a slow reader delays nobody. If it `looks_for_more`, it says before which job the rest begins, where the limit has
+    /// left any: that may take long where few jobs match.
     ///
     /// # Errors
     /// Whatever the store or `show` answers.
     pub fn list_jobs<E: From<Error>>(
         &mut self,
         mut query: JobQuery,
+        looks_for_more: bool,
         mut show: impl FnMut(&[Job]) -> Result<(), E>,
     ) -> Result<Option<JobId>, E> {
         loop {
@@ -55,7 +57,7 @@ impl Queue {
                 return Ok(None);
             }
             if query.limit == Some(0) {
-                return Ok(if any(&mut self.store, &query)? { page.next } else { None });
+                return Ok(if looks_for_more && any(&mut self.store, &query)? { page.next } else { None });
             }
         }
     }

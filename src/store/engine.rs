@@ -180,6 +180,8 @@ pub(super) trait Tx {
     /// The error for a statement that did nothing although it should have: a trigger of the application made it so.
     fn passed_over(&mut self) -> Error;
 
+    /// Whether the application has triggers on tables of the store.
+    fn has_foreign_trigger(&mut self) -> Result<bool>;
     /// The application's foreign keys to tables of the store.
     fn references(&mut self) -> Result<Vec<Reference>>;
 

@@ -33,12 +33,13 @@ pub(super) enum Insertion {
 }
 
 static AS_CLIENT: LazyLock<String> = LazyLock::new(|| statement(1, Insertion::Client));
+static AS_CLIENT_WITH_KEY: LazyLock<String> = LazyLock::new(|| with_key(&AS_CLIENT));
 static ONE: LazyLock<String> = LazyLock::new(|| statement(1, Insertion::Own));
+static ONE_WITH_KEY: LazyLock<String> = LazyLock::new(|| with_key(&ONE));
 static MANY: LazyLock<String> = LazyLock::new(|| statement(AT_ONCE, Insertion::Own));
 const LARGE: &str = "INSERT INTO asyncq_large (job, args, kwargs) VALUES (?1, ?2, ?3)";
 
-/// The statement that inserts this number of rows, with the parameters that [`insert`] gives it. A key that is taken keeps
-/// its job.
+/// The statement that inserts this number of rows, with the parameters that [`insert`] gives it.
 fn statement(rows: usize, way: Insertion) -> String {
     let own = &OWN[..if rows == 1 { OWN.len() } else { OWN_OF_MANY }];
     let (mut columns, mut shared) = ([&SHARED[..], own].concat().join(", "), String::new());
@@ -57,8 +58,12 @@ fn statement(rows: usize, way: Insertion) -> String {
         format!("({shared}{}{times})", own.join(", "))
     };
     let values: Vec<String> = (0..rows).map(row).collect();
-    let if_taken = if rows == 1 { " ON CONFLICT (key) DO NOTHING" } else { "" };
-    format!("INSERT INTO asyncq_job ({columns}) VALUES {}{if_taken}", values.join(", "))
+    format!("INSERT INTO asyncq_job ({columns}) VALUES {}", values.join(", "))
+}
+
+/// The same for a call with a key. Only this needs the unique index of the keys, without which SQLite refuses the statement.
+fn with_key(statement: &str) -> String {
+    format!("{statement} ON CONFLICT (key) DO NOTHING")
 }
 
 /// Inserts one call, or calls that are [`alike`]; gives the numbers of the jobs that it made, in this order. It makes none of
@@ -86,10 +91,12 @@ pub(super) fn insert(tx: &mut dyn Tx, calls: &[NewJob], state: State, way: Inser
         ];
         values.extend(&own[..if calls.len() == 1 { OWN.len() } else { OWN_OF_MANY }]);
     }
-    let sql = match way {
-        Insertion::Client => &AS_CLIENT,
-        Insertion::Own if calls.len() == 1 => &ONE,
-        Insertion::Own => &MANY,
+    let sql = match (way, first.key.is_some()) {
+        (Insertion::Client, false) => &AS_CLIENT,
+        (Insertion::Client, true) => &AS_CLIENT_WITH_KEY,
+        (Insertion::Own, _) if calls.len() > 1 => &MANY,
+        (Insertion::Own, false) => &ONE,
+        (Insertion::Own, true) => &ONE_WITH_KEY,
     };
     if way == Insertion::Own {
         values.push(tx.now().into());

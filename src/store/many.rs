@@ -157,9 +157,11 @@ impl Changes<'_> {
     /// Changes these jobs, by sets where no rule of the application refuses one of them, and says in `step` what came of it.
     fn make(&self, tx: &mut dyn Tx, jobs: &[&Match], step: &mut Step) -> Result<()> {
         let asks = self.change == JobChange::Cancel && self.was == State::Processing;
+        // A trigger of the application may change another job of a set, which the statement has found before.
+        let by_sets = !asks && !tx.has_foreign_trigger()?;
         let (mut on_set_sql, mut ids) = (None, Vec::new());
         for some in jobs.chunks(AT_ONCE) {
-            if !asks && some.len() >= WORTH_A_SET {
+            if by_sets && some.len() >= WORTH_A_SET {
                 ids.clear();
                 ids.extend(some.iter().map(|job| job.id));
                 let Some(newest) = some.iter().max_by_key(|job| job.finished_at) else { continue };

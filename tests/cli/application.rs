@@ -855,3 +855,19 @@ fn an_application_that_locks_its_database_ends_no_call() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(place.read("runs"), "1\n");
 }
+
+#[test]
+fn a_trigger_that_cancels_another_of_many_jobs_is_not_overruled() {
+    let mut place = Place::new();
+    place.stdout("sqlite3 app.db 'CREATE TABLE t (x)'");
+    place.set("ASYNCQ_DB", "app.db");
+    place.stdout("asyncq -q init; asyncq service add events");
+    place.function("nothing", "", "true");
+    place.stdout("for n in $(seq 30); do asyncq enqueue events nothing --hold; done");
+    let cancels = "BEGIN UPDATE asyncq_job SET state = 'cancelled' WHERE id = NEW.id + 10 AND state = 'held'; END";
+    trigger(&place, &format!("AFTER UPDATE ON asyncq_job WHEN NEW.state = 'queued' AND NEW.id <= 5 {cancels}"));
+    place.stdout("asyncq job start --all");
+    let cancelled =
+        place.stdout("sqlite3 app.db \"SELECT group_concat(id) FROM asyncq_job WHERE state = 'cancelled'\"");
+    assert_eq!(cancelled, "11,12,13,14,15\n");
+}

@@ -461,6 +461,19 @@ fn a_store_in_which_a_client_used_the_greatest_number_is_told_and_mended() {
 }
 
 #[test]
+fn a_call_without_a_key_needs_no_index_of_keys() {
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    place.execute("DROP index `asyncq_job_key`");
+    place.session(
+        "
+        $ asyncq enqueue events hello; asyncq process
+        1
+        hello
+        ",
+    );
+}
+
+#[test]
 fn what_is_missing_of_a_schema_is_made_again() {
     for part in [
         "trigger `asyncq_job_insert`",

@@ -12,7 +12,7 @@
 //! - No step rewrites rows of `asyncq_job`, of which there may be millions, nor copies a table: an application may have
 //!   indexes, triggers and foreign keys of its own there. [`Redefine`] widens a CHECK without reading a row.
 
-use rusqlite::OptionalExtension;
+use rusqlite::{OptionalExtension, ffi};
 
 use super::Sqlite;
 use super::mend;
@@ -140,7 +140,9 @@ impl Sqlite {
         let version = match self.patiently(version) {
             Ok(version) => version.flatten(),
             // Only now, so that a good store pays for one look and not for two.
-            Err(_) if !self.has_table("asyncq_schema").map_err(|error| self.fail(error))? => {
+            Err(error)
+                if is_of_statement(&error) && !self.has_table("asyncq_schema").map_err(|error| self.fail(error))? =>
+            {
                 return Ok(SchemaFound::Nothing);
             }
             Err(error) => return Err(self.fail(error)),
@@ -152,6 +154,11 @@ impl Sqlite {
                 )
         })
     }
+}
+
+/// Whether SQLite cannot run a statement, as without its table; not whether a lock or the disk was in the way.
+fn is_of_statement(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|failure| failure.extended_code == ffi::SQLITE_ERROR)
 }
 
 impl SchemaChange {

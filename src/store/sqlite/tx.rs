@@ -234,6 +234,10 @@ impl Tx for SqliteTx<'_> {
         self.engine.references().map_err(|error| self.fail(error))
     }
 
+    fn has_foreign_trigger(&mut self) -> Result<bool> {
+        self.engine.has_foreign_trigger().map_err(|error| self.fail(error))
+    }
+
     fn has_foreign_table(&mut self) -> Result<bool> {
         self.engine.has_foreign_table().map_err(|error| self.fail(error))
     }
