@@ -57,6 +57,7 @@ enum Command {
     ///
     /// A check reads the whole file. It also makes tables, indexes and triggers again that are missing or were changed.
     Init,
+    /// Remove asyncq's tables from an application's database
     Remove(remove::Remove),
     /// Services: named queues and their limits
     #[command(subcommand)]

@@ -236,3 +236,15 @@ fn a_system_call_that_is_refused_is_told_as_that() {
     let said = String::from_utf8(place.run("python3 refuse.py 1 435 asyncq process").stderr).unwrap();
     assert_eq!(said, format!("error: cannot start a processor: Operation not permitted\nhint: {hint}\n"));
 }
+
+#[test]
+fn every_command_is_described_in_the_help() {
+    let place = Place::new();
+    for group in ["", "service", "function", "job"] {
+        let help = place.stdout(&format!("asyncq {group} --help"));
+        let commands = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+        for line in commands.lines().filter(|line| !line.starts_with("   ")) {
+            assert!(line.split_ascii_whitespace().count() > 2, "`asyncq {group} --help` says only `{line}`");
+        }
+    }
+}
