@@ -170,7 +170,11 @@ impl<'a> MainLoop<'a> {
             self.end_start_pause();
             self.run_cycles()?;
             self.report_paused_services();
-            let Some(time) = self.time_to_wait()? else { return Ok(()) };
+            let Some(time) = self.time_to_wait()? else {
+                // A signal may have arrived since they were reported.
+                self.report_signals();
+                return Ok(());
+            };
             self.wait(time);
             self.report_signals();
             self.poll()?;

@@ -192,6 +192,28 @@ fn systemd_hears_that_it_is_ready_and_lives_and_functions_do_not_speak_for_it() 
 }
 
 #[test]
+fn systemd_hears_that_it_stops_whenever_the_signal_comes() {
+    let mut place = Place::with_functions(&[]);
+    let socket = UnixDatagram::bind(place.at("notify")).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    place.set("NOTIFY_SOCKET", place.at("notify").to_str().unwrap());
+    place.set("ASYNCQ_FAILPOINT", "processor registered=stop");
+    let process = place.start("asyncq process --follow");
+    let is_stopped = || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.engine())).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, after)| after.starts_with('T'))
+    };
+    wait_until("it stops before its first look for calls", is_stopped);
+    process.signal("TERM");
+    place.stdout(&format!("kill -CONT {}", process.engine()));
+    let mut space = [0; 256];
+    let heard = [(); 2]
+        .map(|()| socket.recv(&mut space).map(|count| String::from_utf8_lossy(&space[..count]).trim().to_owned()));
+    assert_eq!(heard.map(Result::unwrap), ["READY=1", "STOPPING=1"]);
+    assert!(process.wait().status.success());
+}
+
+#[test]
 fn the_unit_of_the_documents_is_the_one_in_the_examples() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let unit = fs::read_to_string(root.join("examples/asyncq.service")).unwrap();
