@@ -19,7 +19,7 @@ pub struct CycleResult {
     pub finished: Vec<Option<State>>,
     /// The new claims, most urgent first.
     pub claims: Vec<Claim>,
-    /// Those of them that cannot be run, and have ended with that.
+    /// Claims that cannot be run. They end when the processor records that.
     pub broken: Vec<BrokenClaim>,
     /// Why a rule of the application holds a call back, if one does.
     pub refusal: Option<Error>,

@@ -42,7 +42,7 @@ const LONGEST_NAME: usize = 255 - LONGEST_SUFFIX;
 /// The length of `-journal` in bytes.
 const LONGEST_SUFFIX: usize = 8;
 
-/// How much longer the name of a file is before it is published, in bytes: `.NAMEXXXXXX.new`.
+/// How many bytes a draft adds to the final name: a dot, six random characters and `.new`.
 const DRAFT_NAME: usize = 11;
 
 /// Refuses a path that SQLite does not open, or would not with `more` bytes in its name. `path` is without links.
