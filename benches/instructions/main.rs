@@ -132,19 +132,7 @@ impl Bench {
         let mut last: Vec<Finish> = Vec::new();
         for _ in 0..count {
             let finished: Vec<&Finish> = last.iter().collect();
-            let plan = Cycle {
-                postponed: &[],
-                processor,
-                service: &self.service,
-                finished: &finished,
-                returned: &[],
-                held: 0,
-                elsewhere: 0,
-                running: 0,
-                ahead: 0,
-                tokens: &tokens,
-                bytes: usize::MAX,
-            };
+            let plan = Cycle { finished: &finished, tokens: &tokens, ..Cycle::of(processor, &self.service) };
             let claims = self.store.run_cycle(&plan).unwrap().claims;
             assert_eq!(claims.len(), at_once);
             let ended = claims.into_iter().map(|claim| {

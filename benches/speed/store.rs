@@ -224,21 +224,7 @@ fn claim_some(path: &Path, Run { at_once, count, durable }: Run) -> Duration {
         loop {
             let finished: Vec<&Finish> = last.iter().collect();
             let room = tokens.len().min(count as usize - claimed);
-            let (finished, returned) = (&finished[..], &[][..]);
-            let (held, elsewhere, running, ahead, tokens, bytes) = (0, 0, 0, 0, &tokens[..room], usize::MAX);
-            let plan = Cycle {
-                postponed: &[],
-                processor,
-                service: &service,
-                finished,
-                returned,
-                held,
-                elsewhere,
-                running,
-                ahead,
-                tokens,
-                bytes,
-            };
+            let plan = Cycle { finished: &finished, tokens: &tokens[..room], ..Cycle::of(processor, &service) };
             let claims = store.run_cycle(&plan).unwrap().claims;
             if claims.is_empty() {
                 break;

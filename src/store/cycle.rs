@@ -65,7 +65,15 @@ const FREE_SLOTS: &str = "DELETE FROM asyncq_slot WHERE service = ?1 AND process
 const CANCELLING: &str = "SELECT id, attempt, claim FROM asyncq_job
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND cancelling = 1 AND immediate = 0";
 
-impl Cycle<'_> {
+impl<'a> Cycle<'a> {
+    /// A cycle that records nothing and claims nothing.
+    #[must_use]
+    pub fn of(processor: ProcessorId, service: &'a ServiceName) -> Cycle<'a> {
+        let (finished, returned, postponed, tokens) = (&[], &[], &[], &[]);
+        let (held, elsewhere, running, ahead, bytes) = (0, 0, 0, 0, usize::MAX);
+        Cycle { processor, service, finished, returned, postponed, held, elsewhere, running, ahead, tokens, bytes }
+    }
+
     /// How many calls it may claim.
     fn room(&self, status: &ServiceStatus) -> usize {
         let free = status.free();

@@ -293,20 +293,16 @@ impl Both<'_> {
         let count = self.claims.iter().filter(|claim| theirs(claim)).count();
         let is_there = self.reference.services.contains_key(&on);
         let running = if held.runs && is_there { count } else { 0 };
-        let tokens = tokens(held.tokens as u128);
+        let (service, tokens) = (service(name), tokens(held.tokens as u128));
         let finishes: Vec<&Finish> = finished.iter().map(|(finish, _)| finish).collect();
         let plan = Cycle {
-            processor: ProcessorId(processor),
-            service: &service(name),
             finished: &finishes,
             returned: &back,
-            postponed: &[],
             held: count,
-            elsewhere: 0,
             running,
             ahead: held.ahead,
             tokens: &tokens,
-            bytes: usize::MAX,
+            ..Cycle::of(ProcessorId(processor), &service)
         };
         let told = self.store.run_cycle(&plan).unwrap();
 

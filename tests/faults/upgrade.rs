@@ -244,17 +244,13 @@ impl Old {
         let tokens: Vec<_> = (1..4).map(Token::from_random).collect();
         let (processor, service) = (self.processor, &self.service);
         let plan = Cycle {
-            processor,
-            service,
             finished,
             returned: &returned,
-            postponed: &[],
             held,
             running: held,
-            elsewhere: 0,
             ahead: 1,
             tokens: &tokens,
-            bytes: usize::MAX,
+            ..Cycle::of(processor, service)
         };
         self.store.run_cycle(&plan).unwrap()
     }

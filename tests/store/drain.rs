@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use asyncq::domain::attempt::{Ending, Failure, FailureKind, Outcome};
-use asyncq::domain::job::{Fence, Finish, State};
+use asyncq::domain::job::State;
 use asyncq::domain::json::Json;
 use asyncq::domain::log::Stream;
 use asyncq::domain::processor::ProcessorId;
@@ -115,8 +115,7 @@ conformance! {
         let ids: Vec<_> = (1..=5).map(|number| enqueue(store, number)).collect();
         let (one, other) = (processor(store, 1), processor(store, 2));
         let (events, tokens) = (service("events"), tokens(5));
-        let (finished, returned): (&[&Finish], &[Fence]) = (&[], &[]);
-        let plan = Cycle { processor: one, service: &events, finished, returned, postponed: returned, held: 0, elsewhere: 0, running: 0, ahead: 1, tokens: &tokens, bytes: usize::MAX };
+        let plan = Cycle { ahead: 1, tokens: &tokens, ..Cycle::of(one, &events) };
         let first = store.run_cycle(&plan).unwrap();
         assert_eq!((first.claims.len(), first.slots, first.status.ready), (3, 2, true));
         assert_eq!(store.service_status(&events, Some(other)).unwrap().taken, 2);
@@ -139,8 +138,7 @@ conformance! {
         let claims = run_cycle(store, one, &[], 0, 2).claims;
         store.cancel(ids[1]).unwrap();
         let (events, postponed) = (service("events"), [claims[0].fence, claims[1].fence]);
-        let (finished, returned): (&[&Finish], &[Fence]) = (&[], &[]);
-        let plan = Cycle { processor: one, service: &events, finished, returned, postponed: &postponed, held: 0, elsewhere: 0, running: 0, ahead: 0, tokens: &tokens(2), bytes: usize::MAX };
+        let plan = Cycle { postponed: &postponed, tokens: &tokens(2), ..Cycle::of(one, &events) };
         let done = store.run_cycle(&plan).unwrap();
         assert_eq!((done.claims.len(), done.slots, done.status.ready), (0, 0, false));
         assert_eq!((state(store, ids[0]), state(store, ids[1])), (State::Delayed, State::Cancelled));

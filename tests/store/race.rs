@@ -168,19 +168,7 @@ conformance! {
         other.rescue(dead, None).unwrap();
         let (service, tokens) = (service("events"), tokens(1));
         let end = ends(&lost, &Outcome::Completed);
-        let plan = Cycle {
-            processor: dead,
-            service: &service,
-            finished: &[&end],
-            returned: &[],
-            postponed: &[],
-            held: 0,
-            elsewhere: 0,
-            running: 0,
-            ahead: 0,
-            tokens: &tokens,
-            bytes: usize::MAX,
-        };
+        let plan = Cycle { finished: &[&end], tokens: &tokens, ..Cycle::of(dead, &service) };
         assert_eq!(store.run_cycle(&plan).unwrap_err().kind(), Kind::Denied);
         assert_eq!(state(store, id), State::Queued);
         let alive = processor(&mut other, 2);

@@ -136,17 +136,12 @@ impl MainLoop<'_> {
         let load = registration.slots.load(&served.name);
         let (processor, reserve, service) = (registration.id, Arc::clone(&registration.reserve), served.name.clone());
         let plan = Cycle {
-            processor,
-            service: &service,
-            finished: &[],
             returned: &news.returned,
             postponed: &news.postponed,
             held: load.held + served.over(),
             elsewhere: load.elsewhere,
             running: registration.slots.running_of(&service),
-            ahead: 0,
-            tokens: &[],
-            bytes: 0,
+            ..Cycle::of(processor, &service)
         };
         let given = self.persist(true, |store| {
             loop {

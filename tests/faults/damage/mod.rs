@@ -213,19 +213,7 @@ const WRITING: &[Verb] = &[
         let mut store = open(db)?;
         let Some(processor) = store.processors()?.pop() else { return Ok(BTreeMap::new()) };
         let (service, tokens) = (events(), [Token::from_random(random.u128(..)), Token::from_random(random.u128(..))]);
-        let plan = Cycle {
-            processor: processor.id,
-            service: &service,
-            finished: &[],
-            returned: &[],
-            postponed: &[],
-            held: 0,
-            elsewhere: 0,
-            running: 0,
-            ahead: 0,
-            tokens: &tokens,
-            bytes: usize::MAX,
-        };
+        let plan = Cycle { tokens: &tokens, ..Cycle::of(processor.id, &service) };
         let claims = store.run_cycle(&plan)?.claims;
         Ok(claims.into_iter().map(|claim| (claim.fence.job.to_string(), String::new())).collect())
     }),

@@ -119,38 +119,14 @@ pub fn run_cycle(
 ) -> CycleResult {
     let service = service("events");
     let tokens = tokens(room);
-    let plan = Cycle {
-        processor,
-        service: &service,
-        finished,
-        returned: &[],
-        postponed: &[],
-        held: running,
-        elsewhere: 0,
-        running,
-        ahead: 0,
-        tokens: &tokens,
-        bytes: usize::MAX,
-    };
+    let plan = Cycle { finished, held: running, running, tokens: &tokens, ..Cycle::of(processor, &service) };
     store.run_cycle(&plan).unwrap()
 }
 
 /// Gives a claim back that never began, and claims the next call.
 pub fn give_back(store: &mut Store, processor: ProcessorId, claim: &Claim) -> CycleResult {
     let (service, tokens) = (service("events"), tokens(1));
-    let plan = Cycle {
-        processor,
-        service: &service,
-        finished: &[],
-        returned: &[claim.fence],
-        postponed: &[],
-        held: 0,
-        elsewhere: 0,
-        running: 0,
-        ahead: 0,
-        tokens: &tokens,
-        bytes: usize::MAX,
-    };
+    let plan = Cycle { returned: &[claim.fence], tokens: &tokens, ..Cycle::of(processor, &service) };
     store.run_cycle(&plan).unwrap()
 }
 

@@ -176,10 +176,8 @@ fn claim(task: &Task) {
         // The last turn claims nothing.
         loop {
             let finished: Vec<&Finish> = last.iter().collect();
-            let (finished, returned) = (&finished[..], &[][..]);
             let tokens = if claimed < task.count { &tokens[..] } else { &[] };
-            let (held, elsewhere, running, ahead, bytes) = (0, 0, 0, 0, usize::MAX);
-            let plan = Cycle { processor, service: &service, finished, returned, postponed: &[], held, elsewhere, running, ahead, tokens, bytes };
+            let plan = Cycle { finished: &finished, tokens, ..Cycle::of(processor, &service) };
             let claims = store.run_cycle(&plan).unwrap().claims;
             if claims.is_empty() {
                 break;
