@@ -1,10 +1,10 @@
 //! What a processor does: register, see whether there is work, finish calls and claim the next ones.
 
+use super::Store;
 use super::claim::{Claimed, Cycle, READY, claim, shorten_pauses};
-use super::engine::{Row, Tx, damaged};
+use super::engine::{Row, Tx, damaged, one};
 use super::finish::{finish_all, give_back, postpone};
 use super::service_status::{ServiceStatus, lock_service};
-use super::{Store, one};
 use crate::domain::job::{BrokenClaim, Claim, Fence, Finish, JobId, State};
 use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
 use crate::domain::retry::LONGEST_PAUSE;

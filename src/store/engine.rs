@@ -315,6 +315,16 @@ pub(super) fn damaged(what: &str) -> Error {
     Error::new(Kind::Invalid, format!("the store is damaged: {what}"))
 }
 
+/// Refuses a store in which damage was found.
+pub(super) fn no_fault(found: Option<String>) -> Result<()> {
+    found.map_or(Ok(()), |fault| Err(damaged(&fault)))
+}
+
+/// The one row that a statement must give.
+pub(super) fn one<T>(row: Option<T>) -> Result<T> {
+    row.ok_or_else(|| damaged("a row is missing"))
+}
+
 /// The error for what a rule of an application refuses.
 pub(super) fn rule_refuses(rule: &str, why: &str) -> Error {
     Error::new(Kind::Denied, format!("{rule} refuses this: {why}"))

@@ -4,9 +4,9 @@
 
 use std::collections::HashSet;
 
-use super::engine::{Triggers, Tx};
+use super::engine::{Triggers, Tx, one};
 use super::insert::{Insertion, alike, insert};
-use super::{Store, function, one};
+use super::{Store, function};
 use crate::domain::call::Call;
 use crate::domain::job::{Enqueued, JobId, NewJob, State};
 use crate::error::{Error, Kind, Result};

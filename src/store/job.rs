@@ -1,8 +1,8 @@
 //! What people do with jobs by hand.
 
-use super::engine::{Tx, damaged};
+use super::engine::{Tx, damaged, one};
 use super::waiting::CANCEL;
-use super::{Store, function, one};
+use super::{Store, function};
 use crate::domain::function::FunctionName;
 use crate::domain::job::{JobId, State};
 use crate::domain::service::ServiceName;

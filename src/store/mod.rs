@@ -43,7 +43,7 @@ pub use service_status::ServiceStatus;
 
 use std::path::PathBuf;
 
-use engine::{Engine, Mode, Triggers, Tx};
+use engine::{Engine, Mode, Triggers, Tx, no_fault};
 use schema::SchemaFound;
 
 use crate::error::{Error, Kind, Result};
@@ -278,14 +278,4 @@ impl Store {
 fn no_store(location: &Location) -> Error {
     Error::new(Kind::Unreachable, format!("`{location}` holds no store"))
         .with_hint("`asyncq init` makes one in it, next to the tables that it has; `--db` names another file")
-}
-
-/// Refuses a store in which damage was found.
-fn no_fault(found: Option<String>) -> Result<()> {
-    found.map_or(Ok(()), |fault| Err(engine::damaged(&fault)))
-}
-
-/// The one row that a statement must give.
-fn one<T>(row: Option<T>) -> Result<T> {
-    row.ok_or_else(|| engine::damaged("a row is missing"))
 }

@@ -1,9 +1,9 @@
 //! Reading jobs, their attempts and their output.
 
 use super::columns::columns;
-use super::engine::Row;
+use super::engine::{Row, one};
 use super::select::newest;
-use super::{Store, job, one};
+use super::{Store, job};
 use crate::domain::attempt::{Attempt, Ending};
 use crate::domain::job::{Job, JobId, State};
 use crate::domain::log::{Log, Stream};

@@ -1,7 +1,7 @@
 //! Removes the store from a database.
 
-use super::engine::Tx;
-use super::{Location, Store, one};
+use super::engine::{Tx, one};
+use super::{Location, Store};
 use crate::domain::removal::StoreContents;
 use crate::error::{Error, Kind, Result};
 

@@ -1,14 +1,13 @@
 //! Keeping the WAL small, and a commit that the disk did not confirm out of it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::Ordering;
 
 use rusqlite::MAIN_DB;
 use rusqlite::wal::CheckpointMode;
 
-use super::Sqlite;
+use super::connection::Sqlite;
 use super::errors::{cannot_sync, explain};
-use super::new_file::sync_folder;
+use super::files::sync_folder;
 use crate::error::{Kind, Result};
 use crate::failpoint::reached;
 
@@ -26,18 +25,6 @@ const FIRST_COMMITS: u32 = 4;
 /// Commits after a full disk during which every commit is checkpointed at once: a WAL that grows would take all the space
 /// there is, and leave none to copy it to.
 pub(super) const SCARCE_COMMITS: u32 = 100;
-
-/// The WAL as a connection knows it.
-#[derive(Default)]
-pub(super) struct Wal {
-    /// How many pages it had after the latest commit, as SQLite told the WAL hook.
-    pub(super) pages: Arc<AtomicI32>,
-    /// How many pages it had when a checkpoint was last tried.
-    tried_at: i32,
-    commits: u32,
-    /// How many more commits are to take little space, as the disk was full.
-    pub(super) scarce: u32,
-}
 
 /// Milliseconds to wait for other connections that keep a failed commit from being cleared away.
 const PATIENCE_TO_CLEAR: u64 = 500;

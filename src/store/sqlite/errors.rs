@@ -8,8 +8,8 @@ use rustix::fs::{Access, statvfs};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
+use super::files::{SIDECARS, with_suffix, without_links};
 use super::lock_owner::lock_owner;
-use super::new_file::{SIDECARS, with_suffix, without_links};
 use super::permissions::may;
 use super::schema_script::part;
 use crate::error::{Error, Kind, reason};
@@ -129,6 +129,11 @@ pub(super) fn misled(path: &Path) -> Error {
         format!("nothing was changed; end all that use it, which `fuser {}` shows, then try again", index.display());
     Error::new(Kind::Busy, format!("the store `{store}` took the place of another one while somebody opened it"))
         .with_hint(hint)
+}
+
+/// Whether an error may come from an index that describes more frames than there are.
+pub(super) fn is_misled(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_SHORT_READ)
 }
 
 fn locked(path: &Path) -> Error {

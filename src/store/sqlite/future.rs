@@ -2,7 +2,7 @@
 //!
 //! Invariant: a real upgrade could have its steps; no other code knows what they make.
 
-use super::migrate::{Schema, SchemaChange, TO_2};
+use super::steps::{Schema, SchemaChange, TO_2};
 
 /// Makes of the same statements the step from this build's schema and the end of the script for a new store.
 macro_rules! future {

@@ -10,14 +10,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use rusqlite::{ErrorCode, FileControl, MAIN_DB};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, XattrFlags, getxattr, makedev, setxattr, statx};
 use rustix::io::Errno;
 
-use super::Sqlite;
-use super::errors::{explain, moved};
+use super::errors::{damaged, moved};
+use super::files::{refuse_leftovers, with_suffix, without_links};
 use super::filesystem::refuse_network;
-use super::new_file::{refuse_leftovers, with_suffix, without_links};
 use crate::error::{Error, Kind, Result};
 
 /// The extended attribute of a WAL that says which file it belongs to.
@@ -250,36 +248,14 @@ fn lasting_id(path: &Path) -> Option<String> {
     Some(format!("{}@{nanos};", stat.stx_ino))
 }
 
-impl Sqlite {
-    /// Checks that SQLite has the file open that the path names. After the first time, that is so as long as the path names
-    /// this file.
-    pub(super) fn still_there(&self) -> Result<()> {
-        if !self.is_known.get() {
-            let mut has_moved = 0;
-            self.connection
-                .file_control(Some(MAIN_DB), FileControl::HasMoved(&mut has_moved))
-                .map_err(|error| explain(&self.path, error))?;
-            if has_moved != 0 {
-                return Err(moved("the store", &self.path));
-            }
-        }
-        self.file.check()?;
-        self.is_known.set(true);
-        Ok(())
+/// Refuses an empty database with a WAL: SQLite would remove the WAL, but if this was a store, the WAL holds its calls.
+pub(super) fn refuse_emptied(store: &Path) -> Result<()> {
+    // Checked twice: the WAL may be that of another store which has taken its place.
+    let empty = |path: &Path| fs::metadata(path).ok().filter(|meta| meta.len() == 0).map(|meta| meta.ino());
+    let Some(inode) = empty(store) else { return Ok(()) };
+    let wal = with_suffix(&without_links(store), "-wal");
+    if fs::metadata(&wal).map_or(0, |meta| meta.len()) == 0 || empty(store) != Some(inode) {
+        return Ok(());
     }
-
-    /// An error in the words of asyncq. If the file is gone, that was the reason for the wait, and not a lock.
-    pub(super) fn fail(&self, error: rusqlite::Error) -> Error {
-        let busy = error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy);
-        let gone = if busy { self.file.check_name().err() } else { None };
-        gone.or_else(|| self.rule_behind(&error)).unwrap_or_else(|| explain(&self.path, error))
-    }
-
-    /// The error to report. If another file has taken the place of this one, this one together with the other's WAL looks
-    /// damaged.
-    pub(super) fn or_moved(&self, error: Error) -> Error {
-        let disk_fails = matches!(error.kind(), Kind::Io | Kind::Full);
-        let moved = if disk_fails { None } else { self.still_there().err() };
-        moved.unwrap_or(error)
-    }
+    Err(damaged(&format!("`{}` is empty, but `{}` is not", store.display(), wal.display())))
 }

@@ -4,8 +4,8 @@ use super::schema_script::part;
 use super::schema_text;
 use super::tx::SqliteTx;
 use crate::error::{Error, Kind, Result};
-use crate::store::engine::Tx;
-use crate::store::{one, select};
+use crate::store::engine::{Tx, one};
+use crate::store::select;
 
 /// The greatest number that every reader of JSON can hold; at a million calls a second it is reached after 285 years.
 const GREATEST: i64 = (1 << 53) - 1;
@@ -20,29 +20,50 @@ const PARTIAL: [(&str, &str); 6] = [
     ("asyncq_job_stopped", select::STOPPED),
 ];
 
-/// The first damage found.
-pub(super) fn integrity_check(tx: &mut SqliteTx<'_>) -> Result<Option<String>> {
-    let found = pages(tx)?;
-    if found.is_some() || schema_text::of(tx, "table", "asyncq_job")?.is_none() {
-        return Ok(found);
-    }
-    let counted = PARTIAL.map(|(_, which)| format!("count(*) FILTER (WHERE {which})")).join(", ");
-    let dyn_tx = tx as &mut dyn Tx;
-    let expected = dyn_tx.first(&format!("SELECT {counted} FROM asyncq_job NOT INDEXED"), &[], |row| {
-        (0..PARTIAL.len()).map(|column| row.i64(column)).collect::<Result<Vec<_>>>()
-    })?;
-    for ((index, which), expected) in PARTIAL.into_iter().zip(one(expected)?) {
-        // An index that is missing or was changed is made again: it is no damage.
-        if schema_text::of(tx, "index", index)?.as_deref() != part(index).map(|part| part.sql) {
-            continue;
+impl SqliteTx<'_> {
+    /// The first damage found.
+    pub(super) fn first_damage(&mut self) -> Result<Option<String>> {
+        let found = pages(self)?;
+        if found.is_some() || schema_text::of(self, "table", "asyncq_job")?.is_none() {
+            return Ok(found);
         }
-        // SQLite checks that they have those rows, and not that they have no others.
-        let count = format!("SELECT count(*) FROM asyncq_job INDEXED BY {index} WHERE {which}");
-        if one((tx as &mut dyn Tx).first(&count, &[], |row| row.i64(0))?)? != expected {
-            return Ok(Some(format!("wrong number of entries in index {index}")));
+        let counted = PARTIAL.map(|(_, which)| format!("count(*) FILTER (WHERE {which})")).join(", ");
+        let dyn_tx = self as &mut dyn Tx;
+        let expected = dyn_tx.first(&format!("SELECT {counted} FROM asyncq_job NOT INDEXED"), &[], |row| {
+            (0..PARTIAL.len()).map(|column| row.i64(column)).collect::<Result<Vec<_>>>()
+        })?;
+        for ((index, which), expected) in PARTIAL.into_iter().zip(one(expected)?) {
+            // An index that is missing or was changed is made again: it is no damage.
+            if schema_text::of(self, "index", index)?.as_deref() != part(index).map(|part| part.sql) {
+                continue;
+            }
+            // SQLite checks that they have those rows, and not that they have no others.
+            let count = format!("SELECT count(*) FROM asyncq_job INDEXED BY {index} WHERE {which}");
+            if one((self as &mut dyn Tx).first(&count, &[], |row| row.i64(0))?)? != expected {
+                return Ok(Some(format!("wrong number of entries in index {index}")));
+            }
         }
+        Ok(None)
     }
-    Ok(None)
+
+    /// Refuses a store whose jobs have reached numbers that only a client can have set.
+    pub(super) fn refuse_great_numbers(&mut self) -> Result<()> {
+        let last = schema_text::last_number(self, "asyncq_job")?;
+        if last <= GREATEST {
+            return Ok(());
+        }
+        let message = if last == i64::MAX {
+            format!("no call can be enqueued: a client has given a job the greatest number, {last}")
+        } else {
+            format!("a client has given a job the number {last}, which is too great for programs that read JSON")
+        };
+        let hint = format!(
+            "stop every processor, and take the number out: `sqlite3 '{}' \"DELETE FROM asyncq_job WHERE id > {GREATEST}; \
+         UPDATE sqlite_sequence SET seq = (SELECT coalesce(max(id), 0) FROM asyncq_job) WHERE name = 'asyncq_job'\"`",
+            self.engine.path.display()
+        );
+        Err(Error::new(Kind::Invalid, message).with_hint(hint))
+    }
 }
 
 /// The first damage that SQLite finds in the store's tables.
@@ -65,23 +86,4 @@ fn pages_of(tx: &mut dyn Tx, what: &str) -> Result<Option<String>> {
     let sql = format!("PRAGMA integrity_check({what})");
     let found = tx.first(&sql, &[], |row| Ok(row.str(0)?.to_owned()))?;
     Ok(found.filter(|answer| answer != "ok"))
-}
-
-/// Refuses a store whose jobs have reached numbers that only a client can have set.
-pub(super) fn check_numbers(tx: &mut SqliteTx<'_>) -> Result<()> {
-    let last = schema_text::last_number(tx, "asyncq_job")?;
-    if last <= GREATEST {
-        return Ok(());
-    }
-    let message = if last == i64::MAX {
-        format!("no call can be enqueued: a client has given a job the greatest number, {last}")
-    } else {
-        format!("a client has given a job the number {last}, which is too great for programs that read JSON")
-    };
-    let hint = format!(
-        "stop every processor, and take the number out: `sqlite3 '{}' \"DELETE FROM asyncq_job WHERE id > {GREATEST}; \
-         UPDATE sqlite_sequence SET seq = (SELECT coalesce(max(id), 0) FROM asyncq_job) WHERE name = 'asyncq_job'\"`",
-        tx.engine.path.display()
-    );
-    Err(Error::new(Kind::Invalid, message).with_hint(hint))
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use rustix::fs::{major, minor};
 
-use super::new_file::{with_suffix, without_links};
+use super::files::{with_suffix, without_links};
 
 /// The bytes that SQLite locks in the `-shm`: to write, to recover the WAL, to set it up.
 const SHARED_MEMORY: [RangeInclusive<u64>; 3] = [120..=120, 122..=122, 128..=128];

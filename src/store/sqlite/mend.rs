@@ -3,13 +3,12 @@
 //! Tools that copy or rebuild tables lose triggers, and indexes with conditions. Without them the database accepts rows that it
 //! should refuse, and is slow.
 
-use super::migrate::{VERSION, definition};
 use super::schema_script::{FRESH, Part, part, parts};
-use super::schema_text::{self, Storage, has_inline_unique};
+use super::schema_text::{self, Storage, definition, has_inline_unique};
+use super::steps::VERSION;
 use super::tx::SqliteTx;
 use crate::error::{Error, Kind, Result};
-use crate::store::engine::Tx;
-use crate::store::no_fault;
+use crate::store::engine::{Tx, no_fault};
 use crate::store::schema::Mended;
 
 /// The trigger that delays calls for later. A store without it has queued them at once.
@@ -26,49 +25,51 @@ const ORPHANS: [&str; 3] = [
     "DELETE FROM asyncq_progress WHERE job NOT IN (SELECT id FROM asyncq_job)",
 ];
 
-/// Whether the schema is as the script makes it.
-pub(super) fn is_whole(tx: &mut SqliteTx<'_>) -> Result<bool> {
-    // Only tests have another script.
-    Ok(tx.engine.schema.fresh != FRESH || faults(tx)?.is_empty())
-}
+impl SqliteTx<'_> {
+    /// Whether the schema is as the script makes it.
+    pub(super) fn has_whole_schema(&mut self) -> Result<bool> {
+        // Only tests have another script.
+        Ok(self.engine.schema.fresh != FRESH || faults(self)?.is_empty())
+    }
 
-/// Makes again what is missing or was changed.
-pub(super) fn mend(tx: &mut SqliteTx<'_>) -> Result<Vec<Mended>> {
-    let mut mended = Vec::new();
-    for (part, was_missing) in faults(tx)? {
-        make_again(tx, part, was_missing)?;
-        mended.push(Mended { kind: part.kind, name: part.name, was_missing });
+    /// Makes again what is missing or was changed.
+    pub(super) fn mend_schema(&mut self) -> Result<Vec<Mended>> {
+        let mut mended = Vec::new();
+        for (part, was_missing) in faults(self)? {
+            make_again(self, part, was_missing)?;
+            mended.push(Mended { kind: part.kind, name: part.name, was_missing });
+        }
+        if mended.iter().any(|it| it.name == JOBS && it.was_missing) {
+            ORPHANS.iter().try_for_each(|sql| self.script(sql))?;
+        }
+        // Rows that the right definition rules out may have got into the table meanwhile.
+        if mended.iter().any(|it| it.kind == "table" && !it.was_missing) {
+            no_fault(self.integrity_check()?)?;
+        }
+        Ok(mended)
     }
-    if mended.iter().any(|it| it.name == JOBS && it.was_missing) {
-        ORPHANS.iter().try_for_each(|sql| tx.script(sql))?;
-    }
-    // Rows that the right definition rules out may have got into the table meanwhile.
-    if mended.iter().any(|it| it.kind == "table" && !it.was_missing) {
-        no_fault(tx.integrity_check()?)?;
-    }
-    Ok(mended)
-}
 
-/// Removes all tables of the store, with their indexes and triggers.
-pub(super) fn drop_schema(tx: &SqliteTx<'_>) -> Result<()> {
-    let tables: Vec<_> = parts().filter(|part| part.kind == "table").collect();
-    // A table that refers to others goes before them.
-    tables.iter().rev().try_for_each(|table| tx.script(&format!("DROP TABLE IF EXISTS {}", table.name)))
-}
-
-/// Writes down again which schema a store has that is this build's, and has lost the table that says so.
-///
-/// # Errors
-/// [`Kind::Invalid`] when it is another one.
-pub(super) fn name_schema(tx: &mut SqliteTx<'_>) -> Result<()> {
-    let (Some(schema), Some(job)) = (part("asyncq_schema"), part(JOBS)) else { return Ok(()) };
-    let is = schema_text::of(tx, "table", JOBS)?.unwrap_or_default();
-    if is_good(tx, job, &is)? {
-        tx.script(schema.sql)?;
-        return tx.execute("INSERT INTO asyncq_schema VALUES (?1)", &[VERSION.into()]).map(|_| ());
+    /// Removes all tables of the store, with their indexes and triggers.
+    pub(super) fn drop_tables(&self) -> Result<()> {
+        let tables: Vec<_> = parts().filter(|part| part.kind == "table").collect();
+        // A table that refers to others goes before them.
+        tables.iter().rev().try_for_each(|table| self.script(&format!("DROP TABLE IF EXISTS {}", table.name)))
     }
-    Err(Error::new(Kind::Invalid, "the store has lost table `asyncq_schema`, which says what schema it has")
-        .with_hint("restore a backup, or make a new store and copy into it what you need"))
+
+    /// Writes down again which schema a store has that is this build's, and has lost the table that says so.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] when it is another one.
+    pub(super) fn name_schema(&mut self) -> Result<()> {
+        let (Some(schema), Some(job)) = (part("asyncq_schema"), part(JOBS)) else { return Ok(()) };
+        let is = schema_text::of(self, "table", JOBS)?.unwrap_or_default();
+        if is_good(self, job, &is)? {
+            self.script(schema.sql)?;
+            return self.execute("INSERT INTO asyncq_schema VALUES (?1)", &[VERSION.into()]).map(|_| ());
+        }
+        Err(Error::new(Kind::Invalid, "the store has lost table `asyncq_schema`, which says what schema it has")
+            .with_hint("restore a backup, or make a new store and copy into it what you need"))
+    }
 }
 
 /// The parts that are not as the script makes them, in its order, and whether they are missing.

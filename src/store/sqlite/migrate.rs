@@ -1,132 +1,61 @@
-//! The version of the schema: a new store gets the newest, an older one is upgraded, a newer one is refused.
+//! Brings a store to the schema of this build: a new store gets it, an older one is upgraded, a newer one is refused.
 //!
 //! Invariant: everything happens in the caller's transaction; nobody ever sees a store half upgraded.
-//!
-//! An upgrade waits for nobody: processors of the older build may be at work while it happens. They may then only end
-//! that work ([`Store::write_in_any_schema`](crate::store::Store)): record how their calls ended, put back those that they had
-//! not begun, and unregister. So there are three rules for steps:
-//! - A step only adds or widens: tables, indexes, triggers, columns that may be left out, constraints that allow more.
-//!   All that an older build writes to end its work stays valid, though it fills nothing new.
-//! - No step relies on a trigger to complete what processors write: they work without triggers. Triggers are for clients,
-//!   which need not know of them.
-//! - No step rewrites rows of `asyncq_job`, of which there may be millions, nor copies a table: an application may have
-//!   indexes, triggers and foreign keys of its own there. [`Redefine`] widens a CHECK without reading a row.
 
 use rusqlite::{OptionalExtension, ffi};
 
-use super::Sqlite;
-use super::mend;
-use super::schema_script::{FRESH, part};
+use super::connection::Sqlite;
+use super::schema_script::part;
 use super::schema_text;
+use super::steps::SchemaChange::{self, Recreate, Redefine, Run};
 use super::tx::SqliteTx;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
 use crate::store::engine::{Tx, damaged};
 use crate::store::schema::{SchemaFound, too_new};
 
-/// The version of this build's schema.
-pub(super) const VERSION: i64 = 2;
-
 const FOUND_VERSION: &str = "SELECT version FROM asyncq_schema";
 
-const SCHEMA: Schema = Schema { version: VERSION, fresh: FRESH, steps: STEPS };
-
-/// The steps to the schema of this build, from version 1 on.
-const STEPS: &[&[SchemaChange]] = &[TO_2];
-
-/// One change on the way to a newer schema.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum SchemaChange {
-    /// A statement.
-    Run(&'static str),
-    /// Gives a table the definition that it has in the script for new stores. It has those columns already; its rows stay as
-    /// they are, and constraints may become wider.
-    Redefine(&'static str),
-    /// Makes an index or a trigger as the script does, instead of one that may be there.
-    Recreate(&'static str),
-}
-use SchemaChange::{Recreate, Redefine, Run};
-
-/// How functions take their calls, which workers are too old, and on which file a processor works. Claims are counted, and fence what processors write, so
-/// that `attempt` can be the number of runs that began. Names and columns in constraints, as tools expect them.
-pub(super) const TO_2: &[SchemaChange] = &[
-    Run("ALTER TABLE asyncq_function ADD COLUMN args TEXT NOT NULL DEFAULT 'words'"),
-    Run("ALTER TABLE asyncq_function ADD COLUMN stdin TEXT NOT NULL DEFAULT 'call'"),
-    Run("ALTER TABLE asyncq_function ADD COLUMN generation INTEGER NOT NULL DEFAULT 0"),
-    Run("ALTER TABLE asyncq_job ADD COLUMN claim INTEGER NOT NULL DEFAULT 0"),
-    Run("ALTER TABLE asyncq_processor ADD COLUMN store TEXT"),
-    Redefine("asyncq_service"),
-    Redefine("asyncq_function"),
-    Redefine("asyncq_job"),
-    Redefine("asyncq_large"),
-    Redefine("asyncq_attempt"),
-    Redefine("asyncq_processor"),
-    Redefine("asyncq_slot"),
-    Redefine("asyncq_progress"),
-    Recreate("asyncq_job_retry"),
-    Recreate("asyncq_job_stopped"),
-    Recreate("asyncq_job_insert"),
-    Recreate("asyncq_job_empty"),
-    Recreate("asyncq_job_update"),
-    Recreate("asyncq_job_released"),
-    Run("DROP TRIGGER IF EXISTS asyncq_job_completed"),
-    Recreate("asyncq_job_ended"),
-    Recreate("asyncq_job_delete"),
-];
-
-/// The column `key` in the script for new stores, and in a table that an older build has made: the index of an inline UNIQUE
-/// cannot be dropped.
-const KEY: [&str; 2] = ["  key         TEXT,       ", "  key         TEXT UNIQUE,"];
-
-/// The definition that a table of the script should have in this store.
-pub(super) fn definition(tx: &mut SqliteTx<'_>, table: &str, sql: &str) -> Result<String> {
-    let inline = table == "asyncq_job" && schema_text::has_inline_unique(tx, table)?;
-    Ok(if inline { sql.replace(KEY[0], KEY[1]) } else { sql.to_owned() })
-}
-
-/// A schema and the way to it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Schema {
-    /// Its number.
-    pub(super) version: i64,
-    /// The script that makes it in a database without one.
-    pub(super) fresh: &'static str,
-    /// The steps from version 1 to 2, from 2 to 3, and so on.
-    pub(super) steps: &'static [&'static [SchemaChange]],
-}
-
-impl Schema {
-    /// The schema that this build works with.
-    pub(super) fn of_this_build() -> Schema {
-        #[cfg(debug_assertions)]
-        if crate::failpoint::plays_a_newer_build() {
-            return super::future::SCHEMA;
-        }
-        SCHEMA
-    }
-
-    /// Brings the store to this schema.
+impl SqliteTx<'_> {
+    /// Brings the store to the schema of this build.
     ///
     /// # Errors
-    /// [`Kind::Busy`] when it is newer than this build.
-    pub(super) fn bring(&self, tx: &mut SqliteTx<'_>, found: SchemaFound) -> Result<()> {
-        let from = match found {
+    /// [`Kind::Busy`] when it is newer.
+    pub(super) fn upgrade(&mut self) -> Result<()> {
+        let schema = self.engine.schema;
+        let from = match self.found() {
             SchemaFound::Current => return Ok(()),
-            SchemaFound::Nothing if tx.engine.has_table("asyncq_job").map_err(|error| tx.fail(error))? => {
-                return mend::name_schema(tx);
+            SchemaFound::Nothing if self.engine.has_table("asyncq_job").map_err(|error| self.fail(error))? => {
+                return self.name_schema();
             }
-            SchemaFound::Nothing => return tx.script(self.fresh),
+            SchemaFound::Nothing => return self.script(schema.fresh),
             SchemaFound::Newer { version, known } => return Err(too_new(version, known)),
             SchemaFound::Older(from) => from,
         };
         let done = usize::try_from(from - 1).map_err(|_| damaged("a schema before the first"))?;
-        for change in self.steps[done..].iter().copied().flatten() {
+        for change in schema.steps[done..].iter().copied().flatten() {
             reached("upgrade statement");
-            change.make(tx)?;
+            self.make(*change)?;
         }
         reached("upgrade statement");
-        tx.execute("UPDATE asyncq_schema SET version = ?1", &[self.version.into()])?;
+        self.execute("UPDATE asyncq_schema SET version = ?1", &[schema.version.into()])?;
         Ok(())
+    }
+
+    fn make(&mut self, change: SchemaChange) -> Result<()> {
+        let (Run(name) | Redefine(name) | Recreate(name)) = change;
+        let found = || part(name).ok_or_else(|| damaged(&format!("no schema has `{name}`")));
+        match change {
+            Run(sql) => self.script(sql),
+            Redefine(_) => {
+                let sql = schema_text::definition(self, name, found()?.sql)?;
+                schema_text::set(self, name, &sql)
+            }
+            Recreate(_) => {
+                let part = found()?;
+                self.script(&format!("DROP {} IF EXISTS {name}; {}", part.kind, part.sql))
+            }
+        }
     }
 }
 
@@ -161,29 +90,12 @@ fn is_of_statement(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|failure| failure.extended_code == ffi::SQLITE_ERROR)
 }
 
-impl SchemaChange {
-    fn make(self, tx: &mut SqliteTx<'_>) -> Result<()> {
-        let (Run(name) | Redefine(name) | Recreate(name)) = self;
-        let found = || part(name).ok_or_else(|| damaged(&format!("no schema has `{name}`")));
-        match self {
-            Run(sql) => tx.script(sql),
-            Redefine(_) => {
-                let sql = definition(tx, name, found()?.sql)?;
-                schema_text::set(tx, name, &sql)
-            }
-            Recreate(_) => {
-                let part = found()?;
-                tx.script(&format!("DROP {} IF EXISTS {name}; {}", part.kind, part.sql))
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering;
     use std::time::Duration;
 
+    use super::super::steps::{SCHEMA, Schema};
     use super::*;
     use crate::store::engine::{Engine, Mode, Patience, Triggers};
 

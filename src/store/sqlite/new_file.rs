@@ -1,64 +1,22 @@
-//! Making the file of a new store, and the names of the files that belong to one.
+//! Making the file of a new store.
 //!
 //! Invariant: a store appears at its path complete and readable by its owner only, or not at all.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::Sqlite;
-use super::errors::{damaged, no_space};
+use super::connection::Sqlite;
+use super::errors::no_space;
+use super::files::{SIDECARS, refuse_leftovers, refuse_long, sync_folder, with_suffix, without_links};
 use super::filesystem::refuse_network;
 use crate::error::{Error, Kind, Result, reason};
 use crate::store::engine::{Engine, Mode, Patience, Triggers};
 
-/// The endings of the files that SQLite keeps next to a database.
-pub(in crate::store) const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
-
-/// The run folder, next to a store. `path` is without links.
-pub(in crate::store) fn run_folder(path: &Path) -> PathBuf {
-    with_suffix(path, "-asyncq")
-}
-
-/// The file that a path leads to, which has the other files of the store next to it; the path itself if it leads nowhere.
-pub(in crate::store) fn without_links(path: &Path) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
-}
-
-pub(in crate::store) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-/// The longest path that SQLite opens, in bytes: with a suffix it has at most 512 (`MAX_PATHNAME` of its `os_unix.c`).
-const LONGEST_PATH: usize = 512 - LONGEST_SUFFIX;
-
-/// The longest name of a file that SQLite opens, in bytes: with a suffix it has at most `NAME_MAX` of common file systems.
-const LONGEST_NAME: usize = 255 - LONGEST_SUFFIX;
-
-/// The length of `-journal` in bytes.
-const LONGEST_SUFFIX: usize = 8;
-
 /// How many bytes a draft adds to the final name: a dot, six random characters and `.new`.
 const DRAFT_NAME: usize = 11;
-
-/// Refuses a path that SQLite does not open, or would not with `more` bytes in its name. `path` is without links.
-pub(in crate::store) fn refuse_long(path: &Path, more: usize) -> Result<()> {
-    let parts = [
-        ("path", path.as_os_str(), LONGEST_PATH - more),
-        ("name", path.file_name().unwrap_or_default(), LONGEST_NAME - more),
-    ];
-    for (what, text, most) in parts {
-        if text.len() > most {
-            let message = format!("the {what} of the store has {} bytes, and at most {most} are possible", text.len());
-            return Err(Error::new(Kind::Usage, message).with_hint("name a shorter one with `--db` or `$ASYNCQ_DB`"));
-        }
-    }
-    Ok(())
-}
 
 /// Makes an empty store at `path` unless there is something; returns whether it did.
 ///
@@ -134,12 +92,6 @@ impl NewFile {
     }
 }
 
-/// Syncs the names in the folder of a file or folder.
-pub(in crate::store) fn sync_folder(file: &Path) -> io::Result<()> {
-    let folder = file.parent().unwrap_or(Path::new("/"));
-    File::open(folder)?.sync_all()
-}
-
 /// Makes a folder and the missing ones above it, each for its owner only, whatever the umask. Their names survive a power
 /// cut.
 fn make_folder(folder: &Path) -> io::Result<()> {
@@ -159,34 +111,6 @@ fn make_folder(folder: &Path) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
         synced => synced,
     }
-}
-
-/// Refuses a WAL without its database: it holds acknowledged calls, which a new database next to it would destroy.
-pub(in crate::store) fn refuse_leftovers(target: &Path) -> Result<()> {
-    for suffix in SIDECARS {
-        let sidecar = with_suffix(target, suffix);
-        // In this order: if the store is there after all, somebody has just made it, and the sidecar is its own.
-        if fs::symlink_metadata(&sidecar).is_ok() && fs::symlink_metadata(target).is_err() {
-            let message = format!("`{}` is gone, but `{}` is there", target.display(), sidecar.display());
-            return Err(Error::new(Kind::Io, message).with_hint(
-                "the store was moved or removed; put it back together with that file, which may hold calls, or move \
-                 that file away",
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Refuses an empty database with a WAL: SQLite would remove the WAL, but if this was a store, the WAL holds its calls.
-pub(in crate::store) fn refuse_emptied(store: &Path) -> Result<()> {
-    // Checked twice: the WAL may be that of another store which has taken its place.
-    let empty = |path: &Path| fs::metadata(path).ok().filter(|meta| meta.len() == 0).map(|meta| meta.ino());
-    let Some(inode) = empty(store) else { return Ok(()) };
-    let wal = with_suffix(&without_links(store), "-wal");
-    if fs::metadata(&wal).map_or(0, |meta| meta.len()) == 0 || empty(store) != Some(inode) {
-        return Ok(());
-    }
-    Err(damaged(&format!("`{}` is empty, but `{}` is not", store.display(), wal.display())))
 }
 
 fn cannot_create(target: &Path, error: &io::Error) -> Error {

@@ -11,7 +11,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid, getgid, getuid};
 
-use super::new_file::{SIDECARS, with_suffix};
+use super::files::{SIDECARS, with_suffix};
 use crate::error::{Error, Kind, Result};
 
 const SET_GID: u32 = 0o2000;

@@ -5,7 +5,7 @@
 
 use rusqlite::{Error as SqliteError, ffi};
 
-use super::Sqlite;
+use super::connection::Sqlite;
 use super::errors::misses_own_table;
 use super::schema_script::part;
 use super::schema_text::own_triggers;

@@ -7,7 +7,7 @@
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::Sqlite;
+use super::connection::Sqlite;
 use super::tx::SqliteTx;
 use crate::error::Result;
 use crate::store::engine::{Row, Tx};
@@ -90,6 +90,16 @@ pub(super) fn set(tx: &mut SqliteTx<'_>, table: &str, definition: &str) -> Resul
 /// Whether a table has an index that a UNIQUE in its own definition has made.
 pub(super) fn has_inline_unique(tx: &mut SqliteTx<'_>, table: &str) -> Result<bool> {
     Ok((tx as &mut dyn Tx).first(UNIQUE, &[table.into()], |_| Ok(()))?.is_some())
+}
+
+/// The column `key` in the script for new stores, and in a table that an older build has made: the index of an inline UNIQUE
+/// cannot be dropped.
+const KEY: [&str; 2] = ["  key         TEXT,       ", "  key         TEXT UNIQUE,"];
+
+/// The definition that a table of the script should have in this store.
+pub(super) fn definition(tx: &mut SqliteTx<'_>, table: &str, sql: &str) -> Result<String> {
+    let inline = table == "asyncq_job" && has_inline_unique(tx, table)?;
+    Ok(if inline { sql.replace(KEY[0], KEY[1]) } else { sql.to_owned() })
 }
 
 /// The greatest number that a row of a table with AUTOINCREMENT has ever had.

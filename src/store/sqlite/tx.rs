@@ -7,10 +7,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::ffi;
 
+use super::connection::{ENDLESS, Sqlite};
 use super::encoding::Encoding;
 use super::errors::{WAY_OUT_OF_DAMAGE, damaged};
-use super::new_file::{with_suffix, without_links};
-use super::{ENDLESS, Sqlite, integrity, mend};
+use super::files::{with_suffix, without_links};
 use crate::domain::time::{Timestamp, millis};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
@@ -184,7 +184,7 @@ impl Tx for SqliteTx<'_> {
 
     fn bring(&mut self) -> Result<()> {
         if self.found != SchemaFound::Current {
-            self.engine.schema.bring(self, self.found)?;
+            self.upgrade()?;
             self.found = SchemaFound::Current;
             self.introduce()?;
         }
@@ -192,23 +192,23 @@ impl Tx for SqliteTx<'_> {
     }
 
     fn is_whole(&mut self) -> Result<bool> {
-        mend::is_whole(self)
+        self.has_whole_schema()
     }
 
     fn mend(&mut self) -> Result<Vec<Mended>> {
-        mend::mend(self)
+        self.mend_schema()
     }
 
     fn drop_schema(&mut self) -> Result<()> {
-        mend::drop_schema(self)
+        self.drop_tables()
     }
 
     fn integrity_check(&mut self) -> Result<Option<String>> {
-        integrity::integrity_check(self)
+        self.first_damage()
     }
 
     fn check_numbers(&mut self) -> Result<()> {
-        integrity::check_numbers(self)
+        self.refuse_great_numbers()
     }
 
     // The second time it is as it was, and yet a page has changed. Only a commit that changes something syncs, and all that

@@ -11,10 +11,10 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use rusqlite::wal::CheckpointMode;
-use rusqlite::{ErrorCode, MAIN_DB, ffi};
+use rusqlite::{ErrorCode, MAIN_DB};
 
+use super::connection::{Sqlite, millis, wait};
 use super::errors::misled;
-use super::{Sqlite, millis, wait};
 use crate::error::Result;
 use crate::store::engine::Patience;
 
@@ -58,9 +58,4 @@ impl Sqlite {
         let page: u32 = self.connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         Ok(self.file.wal_length() >= WAL_HEADER + frames * (FRAME_HEADER + u64::from(page)))
     }
-}
-
-/// Whether an error may come from an index that describes more frames than there are.
-pub(super) fn is_misled(error: &rusqlite::Error) -> bool {
-    error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_SHORT_READ)
 }

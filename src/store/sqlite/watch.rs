@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
-use super::new_file::{SIDECARS, with_suffix};
+use super::files::{SIDECARS, with_suffix};
 use crate::store::engine::Watch;
 
 /// Begins to watch the store at `path`, which is without links.

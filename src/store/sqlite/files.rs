@@ -1,0 +1,72 @@
+//! The names of the files that belong to a store.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Kind, Result};
+
+/// The endings of the files that SQLite keeps next to a database.
+pub(in crate::store) const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// The run folder, next to a store. `path` is without links.
+pub(in crate::store) fn run_folder(path: &Path) -> PathBuf {
+    with_suffix(path, "-asyncq")
+}
+
+/// The file that a path leads to, which has the other files of the store next to it; the path itself if it leads nowhere.
+pub(in crate::store) fn without_links(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+pub(in crate::store) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// The longest path that SQLite opens, in bytes: with a suffix it has at most 512 (`MAX_PATHNAME` of its `os_unix.c`).
+const LONGEST_PATH: usize = 512 - LONGEST_SUFFIX;
+
+/// The longest name of a file that SQLite opens, in bytes: with a suffix it has at most `NAME_MAX` of common file systems.
+const LONGEST_NAME: usize = 255 - LONGEST_SUFFIX;
+
+/// The length of `-journal` in bytes.
+const LONGEST_SUFFIX: usize = 8;
+
+/// Refuses a path that SQLite does not open, or would not with `more` bytes in its name. `path` is without links.
+pub(in crate::store) fn refuse_long(path: &Path, more: usize) -> Result<()> {
+    let parts = [
+        ("path", path.as_os_str(), LONGEST_PATH - more),
+        ("name", path.file_name().unwrap_or_default(), LONGEST_NAME - more),
+    ];
+    for (what, text, most) in parts {
+        if text.len() > most {
+            let message = format!("the {what} of the store has {} bytes, and at most {most} are possible", text.len());
+            return Err(Error::new(Kind::Usage, message).with_hint("name a shorter one with `--db` or `$ASYNCQ_DB`"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a WAL without its database: it holds acknowledged calls, which a new database next to it would destroy.
+pub(in crate::store) fn refuse_leftovers(target: &Path) -> Result<()> {
+    for suffix in SIDECARS {
+        let sidecar = with_suffix(target, suffix);
+        // In this order: if the store is there after all, somebody has just made it, and the sidecar is its own.
+        if fs::symlink_metadata(&sidecar).is_ok() && fs::symlink_metadata(target).is_err() {
+            let message = format!("`{}` is gone, but `{}` is there", target.display(), sidecar.display());
+            return Err(Error::new(Kind::Io, message).with_hint(
+                "the store was moved or removed; put it back together with that file, which may hold calls, or move \
+                 that file away",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Syncs the names in the folder of a file or folder.
+pub(in crate::store) fn sync_folder(file: &Path) -> io::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    File::open(folder)?.sync_all()
+}

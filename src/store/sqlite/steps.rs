@@ -1,0 +1,73 @@
+//! The steps from each version of the schema to the next one.
+//!
+//! An upgrade waits for nobody: processors of the older build may be at work while it happens. They may then only end
+//! that work ([`Store::write_in_any_schema`](crate::store::Store)): record how their calls ended, put back those that they had
+//! not begun, and unregister. So there are three rules for steps:
+//! - A step only adds or widens: tables, indexes, triggers, columns that may be left out, constraints that allow more.
+//!   All that an older build writes to end its work stays valid, though it fills nothing new.
+//! - No step relies on a trigger to complete what processors write: they work without triggers. Triggers are for clients,
+//!   which need not know of them.
+//! - No step rewrites rows of `asyncq_job`, of which there may be millions, nor copies a table: an application may have
+//!   indexes, triggers and foreign keys of its own there. [`Redefine`] widens a CHECK without reading a row.
+
+use super::schema_script::FRESH;
+
+/// The version of this build's schema.
+pub(super) const VERSION: i64 = 2;
+
+/// A schema and the way to it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Schema {
+    /// Its number.
+    pub(super) version: i64,
+    /// The script that makes it in a database without one.
+    pub(super) fresh: &'static str,
+    /// The steps from version 1 to 2, from 2 to 3, and so on.
+    pub(super) steps: &'static [&'static [SchemaChange]],
+}
+
+/// The schema of this build.
+pub(super) const SCHEMA: Schema = Schema { version: VERSION, fresh: FRESH, steps: STEPS };
+
+/// The steps to the schema of this build, from version 1 on.
+const STEPS: &[&[SchemaChange]] = &[TO_2];
+
+/// One change on the way to a newer schema.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum SchemaChange {
+    /// A statement.
+    Run(&'static str),
+    /// Gives a table the definition that it has in the script for new stores. It has those columns already; its rows stay as
+    /// they are, and constraints may become wider.
+    Redefine(&'static str),
+    /// Makes an index or a trigger as the script does, instead of one that may be there.
+    Recreate(&'static str),
+}
+use SchemaChange::{Recreate, Redefine, Run};
+
+/// How functions take their calls, which workers are too old, and on which file a processor works. Claims are counted, and fence what processors write, so
+/// that `attempt` can be the number of runs that began. Names and columns in constraints, as tools expect them.
+pub(super) const TO_2: &[SchemaChange] = &[
+    Run("ALTER TABLE asyncq_function ADD COLUMN args TEXT NOT NULL DEFAULT 'words'"),
+    Run("ALTER TABLE asyncq_function ADD COLUMN stdin TEXT NOT NULL DEFAULT 'call'"),
+    Run("ALTER TABLE asyncq_function ADD COLUMN generation INTEGER NOT NULL DEFAULT 0"),
+    Run("ALTER TABLE asyncq_job ADD COLUMN claim INTEGER NOT NULL DEFAULT 0"),
+    Run("ALTER TABLE asyncq_processor ADD COLUMN store TEXT"),
+    Redefine("asyncq_service"),
+    Redefine("asyncq_function"),
+    Redefine("asyncq_job"),
+    Redefine("asyncq_large"),
+    Redefine("asyncq_attempt"),
+    Redefine("asyncq_processor"),
+    Redefine("asyncq_slot"),
+    Redefine("asyncq_progress"),
+    Recreate("asyncq_job_retry"),
+    Recreate("asyncq_job_stopped"),
+    Recreate("asyncq_job_insert"),
+    Recreate("asyncq_job_empty"),
+    Recreate("asyncq_job_update"),
+    Recreate("asyncq_job_released"),
+    Run("DROP TRIGGER IF EXISTS asyncq_job_completed"),
+    Recreate("asyncq_job_ended"),
+    Recreate("asyncq_job_delete"),
+];
