@@ -110,7 +110,7 @@ impl Job {
             Job::Show { id, format } => {
                 let format = format.format()?;
                 let (job, attempts) = queue.job(JobId(id))?;
-                let record = JobView::of(&job, Some(&attempts));
+                let record = JobView { job: &job, attempts: Some(&attempts) };
                 format.print_one(&record, || job_view::show(&mut queue, &job, &attempts))?;
             }
             Job::Result { id } => return result(session, &mut queue, JobId(id)),

@@ -51,8 +51,8 @@ impl List {
         let mut waited_for = BTreeSet::new();
         let next = queue.list_jobs(query, format == Format::Table, |jobs| {
             let waiting = jobs.iter().filter(|job| matches!(job.state, State::Delayed | State::Queued));
-            waited_for.extend(waiting.map(|job| job.service.clone()).filter(|_| session.is_interactive()));
-            list.print(jobs.iter().map(|job| JobView::of(job, None)), || job_view::table(jobs, &columns))
+            waited_for.extend(waiting.map(|job| job.call.service.clone()).filter(|_| session.is_interactive()));
+            list.print(jobs.iter().map(|job| JobView { job, attempts: None }), || job_view::table(jobs, &columns))
         })?;
         list.end()?;
         for service in waited_for.iter().filter_map(|name| ServiceName::parse(name).ok()) {

@@ -1,7 +1,6 @@
 //! How jobs are shown: in lists, alone, and to programs.
 
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::format::Record;
 use super::job_waits;
@@ -10,9 +9,8 @@ use super::session::now;
 use super::stdio::print_line;
 use super::table::{Column, Table};
 use crate::commands::queue::Queue;
-use crate::domain::attempt::{Attempt, Failure};
+use crate::domain::attempt::Attempt;
 use crate::domain::job::{Job, State};
-use crate::domain::json::{Json, quote};
 use crate::domain::time::{Timestamp, show_span};
 
 /// The text of a column for a job, at a moment.
@@ -21,10 +19,10 @@ pub type Cell = fn(&Job, Timestamp) -> String;
 /// The columns of a list of jobs; `docs/states.md` says which are left out first where a terminal is narrow.
 const COLUMNS: [(Column, Cell); 7] = [
     (Column::always("ID"), |job, _| job.id.to_string()),
-    (Column::whole("SERVICE", 2), |job, _| text(&job.service)),
-    (Column::text("FUNCTION", 7), |job, _| text(&job.function)),
+    (Column::whole("SERVICE", 2), |job, _| text(&job.call.service)),
+    (Column::text("FUNCTION", 7), |job, _| text(&job.call.function)),
     (Column::text("ARGUMENTS", 1), |job, _| text(&arguments(job))),
-    (Column::text("PRINCIPAL", 0), |job, _| or_dash(job.principal.as_deref())),
+    (Column::text("PRINCIPAL", 0), |job, _| or_dash(job.call.principal.as_deref())),
     (Column::always("STATE"), |job, _| output::state(job.state)),
     (Column::whole("WHEN", 4), |job, now| relative(latest(job), now)),
 ];
@@ -63,25 +61,25 @@ pub fn table(jobs: &[Job], columns: &[(Column, Cell)]) -> Table {
 
 /// How long the latest attempt of an ended job took.
 fn took(job: &Job) -> Option<String> {
-    job.started_at.zip(job.finished_at).map(|(started, finished)| show_span(finished.since(started)))
+    job.times.started_at.zip(job.times.finished_at).map(|(started, finished)| show_span(finished.since(started)))
 }
 
 /// When a job got into its state, or when a waiting one is due.
 fn latest(job: &Job) -> Timestamp {
     match job.state {
-        State::Held => job.created_at,
-        State::Delayed | State::Queued => job.run_at,
-        State::Processing => job.started_at.unwrap_or(job.run_at),
-        State::Completed | State::Error | State::Cancelled => job.finished_at.unwrap_or(job.run_at),
+        State::Held => job.times.created_at,
+        State::Delayed | State::Queued => job.times.run_at,
+        State::Processing => job.times.started_at.unwrap_or(job.times.run_at),
+        State::Completed | State::Error | State::Cancelled => job.times.finished_at.unwrap_or(job.times.run_at),
     }
 }
 
 /// The arguments in one line, cut after 200 characters.
 fn arguments(job: &Job) -> String {
     const LONGEST: usize = 200;
-    let mut line = job.args.clone();
-    if job.kwargs != "{}" {
-        line = format!("{line} {}", job.kwargs);
+    let mut line = job.call.args.clone();
+    if job.call.kwargs != "{}" {
+        line = format!("{line} {}", job.call.kwargs);
     }
     if line.chars().count() > LONGEST {
         line = line.chars().take(LONGEST).chain(['…']).collect();
@@ -95,12 +93,12 @@ pub fn show(queue: &mut Queue, job: &Job, attempts: &[Attempt]) -> anyhow::Resul
     let moment = |moment: Timestamp| format!("{}  {}", output::moment(moment), relative(moment, now));
     let mut sheet = FieldList::new();
     sheet.line("job", job.id.to_string());
-    sheet.line("service", text(&job.service));
-    sheet.line("function", text(&job.function));
-    sheet.line("args", text(&job.args));
-    sheet.line("kwargs", text(&job.kwargs));
-    sheet.line("principal", or_dash(job.principal.as_deref()));
-    sheet.line("site", or_dash(job.site.as_deref()));
+    sheet.line("service", text(&job.call.service));
+    sheet.line("function", text(&job.call.function));
+    sheet.line("args", text(&job.call.args));
+    sheet.line("kwargs", text(&job.call.kwargs));
+    sheet.line("principal", or_dash(job.call.principal.as_deref()));
+    sheet.line("site", or_dash(job.call.site.as_deref()));
     let mut state = output::state(job.state);
     if job.cancelling {
         state += "  asked to end";
@@ -119,17 +117,17 @@ pub fn show(queue: &mut Queue, job: &Job, attempts: &[Attempt]) -> anyhow::Resul
         sheet.line("priority", job.priority.to_string());
     }
     let by = job.os_user.as_deref().map(|user| format!("  by {}", text(user))).unwrap_or_default();
-    sheet.line("created", moment(job.created_at) + &by);
-    if job.run_at > job.created_at {
-        sheet.line("due", moment(job.run_at));
+    sheet.line("created", moment(job.times.created_at) + &by);
+    if job.times.run_at > job.times.created_at {
+        sheet.line("due", moment(job.times.run_at));
     }
-    if let Some(started) = job.started_at {
+    if let Some(started) = job.times.started_at {
         sheet.line("started", moment(started));
     }
     if let Some(progress) = &job.progress {
         sheet.line("progress", text(progress));
     }
-    if let Some(finished) = job.finished_at {
+    if let Some(finished) = job.times.finished_at {
         let took = took(job).map(|took| format!("  took {took}"));
         sheet.line("finished", moment(finished) + &took.unwrap_or_default());
     }
@@ -187,45 +185,11 @@ fn print_attempts(attempts: &[Attempt]) -> anyhow::Result<()> {
 /// What programs get to read about a job.
 #[derive(Serialize)]
 pub struct JobView<'a> {
-    id: i64,
-    service: &'a str,
-    function: &'a str,
-    args: Box<RawValue>,
-    kwargs: Box<RawValue>,
-    principal: Option<&'a str>,
-    site: Option<&'a str>,
-    state: &'a str,
-    immediate: bool,
-    parent: Option<i64>,
-    attempt: i64,
-    failures: i64,
-    conflicts: i64,
-    crashes: i64,
-    created_at: String,
-    run_at: String,
-    started_at: Option<String>,
-    finished_at: Option<String>,
-    result: Option<Box<RawValue>>,
-    error: Option<&'a Failure>,
-    priority: i64,
-    key: Option<&'a str>,
-    os_user: Option<&'a str>,
+    #[serde(flatten)]
+    pub job: &'a Job,
+    /// Its attempts, if they are known; only in JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
-    progress: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    attempts: Option<Vec<AttemptView<'a>>>,
-}
-
-/// What programs get to read about an attempt; only in JSON.
-#[derive(Serialize)]
-struct AttemptView<'a> {
-    attempt: i64,
-    started_at: Option<String>,
-    finished_at: Option<String>,
-    ending: Option<&'a str>,
-    error: Option<&'a Failure>,
-    log_bytes: i64,
-    log_dropped: i64,
+    pub attempts: Option<&'a [Attempt]>,
 }
 
 impl Record for JobView<'_> {
@@ -258,59 +222,4 @@ impl Record for JobView<'_> {
         "os_user",
         "progress",
     ];
-}
-
-impl<'a> JobView<'a> {
-    /// Its fields, with its attempts if they are known.
-    pub fn of(job: &'a Job, attempts: Option<&'a [Attempt]>) -> JobView<'a> {
-        JobView {
-            id: job.id.0,
-            service: &job.service,
-            function: &job.function,
-            args: raw(&job.args),
-            kwargs: raw(&job.kwargs),
-            principal: job.principal.as_deref(),
-            site: job.site.as_deref(),
-            state: job.state.as_str(),
-            immediate: job.immediate,
-            parent: job.parent.map(|it| it.0),
-            attempt: job.attempt,
-            failures: job.failures,
-            conflicts: job.before.conflicts,
-            crashes: job.before.crashes,
-            created_at: job.created_at.to_string(),
-            run_at: job.run_at.to_string(),
-            started_at: job.started_at.map(|it| it.to_string()),
-            finished_at: job.finished_at.map(|it| it.to_string()),
-            result: job.result.as_deref().map(raw),
-            error: job.error.as_ref(),
-            priority: job.priority,
-            key: job.key.as_deref(),
-            os_user: job.os_user.as_deref(),
-            progress: job.progress.as_deref(),
-            attempts: attempts.map(|all| all.iter().map(AttemptView::of).collect()),
-        }
-    }
-}
-
-impl<'a> AttemptView<'a> {
-    fn of(attempt: &'a Attempt) -> AttemptView<'a> {
-        AttemptView {
-            attempt: attempt.number,
-            started_at: attempt.started_at.map(|it| it.to_string()),
-            finished_at: attempt.finished_at.map(|it| it.to_string()),
-            ending: attempt.ending.map(crate::domain::attempt::Ending::as_str),
-            error: attempt.error.as_ref(),
-            log_bytes: attempt.log_bytes,
-            log_dropped: attempt.log_dropped,
-        }
-    }
-}
-
-/// Stored JSON, byte for byte. A client may have stored a text that is not JSON, or that some programs cannot read (nested too
-/// deep, half a surrogate pair, a name twice): that becomes a string.
-fn raw(text: &str) -> Box<RawValue> {
-    let is_for_all = Json::parse(text).is_ok();
-    let own = Some(text).filter(|_| is_for_all).and_then(|text| RawValue::from_string(text.to_owned()).ok());
-    own.or_else(|| RawValue::from_string(quote(text)).ok()).unwrap_or_default()
 }

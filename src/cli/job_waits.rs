@@ -9,7 +9,7 @@ use crate::domain::time::Timestamp;
 
 /// Describes what `job` waits for, and what to do about it.
 pub fn describe(job: &Job, waiting: &Waiting, now: Timestamp) -> String {
-    let (id, service) = (job.id, &job.service);
+    let (id, service) = (job.id, &job.call.service);
     match waiting {
         Waiting::Release => format!("its release: `asyncq job start {id}`"),
         Waiting::Due { at, again, paused } => {

@@ -122,12 +122,12 @@ impl Queue {
     /// [`Kind::NotFound`] when there is no such job or attempt.
     pub fn job_log(&mut self, id: JobId, attempt: Option<i64>) -> Result<JobLog> {
         let job = self.store.job(id)?;
-        let number = attempt.unwrap_or(job.attempt);
-        if (attempt.is_some() || number != 0) && !(1..=job.attempt).contains(&number) {
+        let number = attempt.unwrap_or(job.counts.attempt);
+        if (attempt.is_some() || number != 0) && !(1..=job.counts.attempt).contains(&number) {
             let message = format!("job {id} has no attempt {number}");
             return Err(Error::new(Kind::NotFound, message).with_hint(format!("`asyncq job show {id}` shows all")));
         }
-        let runs = job.state == State::Processing && number == job.attempt;
+        let runs = job.state == State::Processing && number == job.counts.attempt;
         let log = if number > 0 && !runs { Some(self.store.log(id, number)?) } else { None };
         let never_began = job.state == State::Cancelled && number == 0;
         if job.state.has_ended() || (attempt.is_some() && log.is_some()) {

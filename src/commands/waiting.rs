@@ -72,14 +72,14 @@ impl Waiting {
     }
 
     fn in_line(store: &mut Store, job: &Job) -> Result<Waiting> {
-        let service = ServiceName::parse(&job.service)?;
+        let service = ServiceName::parse(&job.call.service)?;
         match store.service(&service) {
             Err(error) if error.kind() == Kind::NotFound => return Ok(Waiting::Service),
             found => found?,
         };
         let status = store.service_status(&service, None)?;
-        if job.state == State::Delayed && job.run_at > status.now {
-            return Ok(Waiting::Due { at: job.run_at, again: job.attempt > 0, paused: status.paused });
+        if job.state == State::Delayed && job.times.run_at > status.now {
+            return Ok(Waiting::Due { at: job.times.run_at, again: job.counts.attempt > 0, paused: status.paused });
         }
         if status.paused {
             return Ok(Waiting::Resume);

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::time::Timestamp;
 
-/// One attempt of a job, to show.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One attempt of a job, to show. Programs read it as it is here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Attempt {
     /// Its number, from 1.
+    #[serde(rename = "attempt")]
     pub number: i64,
     /// When it began.
     pub started_at: Option<Timestamp>,
@@ -96,7 +97,8 @@ pub enum Outcome {
 }
 
 /// How an attempt ended, as the store records it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Ending {
     /// The function succeeded.
     Completed,

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::attempt::Failure;
 use super::call::{Call, Key, OnBehalfOf, Principal};
 use super::function::Definition;
-use super::json::Json;
+use super::json::{Json, serialize_stored};
 use super::log::Log;
 use super::processor::ProcessorId;
 use super::retry::AttemptCounts;
@@ -16,7 +18,7 @@ use super::time::Timestamp;
 use crate::error::{Error, Kind};
 
 /// The number of a job in its store; never used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct JobId(pub i64);
 
 impl fmt::Display for JobId {
@@ -223,44 +225,28 @@ pub struct Running {
     pub folder: String,
 }
 
-/// A job in the store, to show.
-#[derive(Debug, Clone)]
+/// A job in the store, to show. Programs read it as it is here.
+#[derive(Debug, Clone, Serialize)]
 pub struct Job {
     /// Its number.
     pub id: JobId,
-    /// Its service.
-    pub service: String,
-    /// Its function.
-    pub function: String,
-    /// Positional arguments, as stored.
-    pub args: String,
-    /// Keyword arguments, as stored.
-    pub kwargs: String,
-    /// On whose behalf it was called.
-    pub principal: Option<String>,
-    /// Its own site, else that of the function, if the function still exists.
-    pub site: Option<String>,
+    /// What was called.
+    #[serde(flatten)]
+    pub call: StoredCall,
     /// Its state.
     pub state: State,
     /// Whether it is a nested call, which ran at once inside another job.
     pub immediate: bool,
     /// The job inside which it was called.
     pub parent: Option<JobId>,
-    /// The number of its latest attempt; 0 before the first.
-    pub attempt: i64,
-    /// How many attempts have failed since it was enqueued or last retried by hand.
-    pub failures: i64,
-    /// How many of the other attempts ended in a conflict or a crash.
-    pub before: AttemptCounts,
-    /// When it was enqueued.
-    pub created_at: Timestamp,
-    /// When it is or was due.
-    pub run_at: Timestamp,
-    /// When its latest attempt began.
-    pub started_at: Option<Timestamp>,
-    /// When it ended.
-    pub finished_at: Option<Timestamp>,
+    /// Its attempts.
+    #[serde(flatten)]
+    pub counts: JobCounts,
+    /// When it was enqueued, and what came after that.
+    #[serde(flatten)]
+    pub times: JobTimes,
     /// The result of the function.
+    #[serde(serialize_with = "serialize_stored")]
     pub result: Option<String>,
     /// Why it ended in an error.
     pub error: Option<Failure>,
@@ -271,9 +257,56 @@ pub struct Job {
     /// The operating system's name of the user who enqueued it; `None` for an INSERT of a client.
     pub os_user: Option<String>,
     /// Whether it was cancelled while it runs.
+    #[serde(skip)]
     pub cancelling: bool,
     /// The progress that its function reported, while it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<String>,
+}
+
+/// A call as it is stored; a client may have stored what is not valid.
+#[derive(Debug, Clone, Serialize)]
+pub struct StoredCall {
+    /// Its service.
+    pub service: String,
+    /// Its function.
+    pub function: String,
+    /// Positional arguments.
+    #[serde(serialize_with = "serialize_stored")]
+    pub args: String,
+    /// Keyword arguments.
+    #[serde(serialize_with = "serialize_stored")]
+    pub kwargs: String,
+    /// On whose behalf.
+    pub principal: Option<String>,
+    /// Its own site, else that of the function, if the function still exists.
+    pub site: Option<String>,
+}
+
+/// The attempts of a job.
+#[derive(Debug, Clone, Serialize)]
+pub struct JobCounts {
+    /// The number of the latest attempt; 0 before the first.
+    pub attempt: i64,
+    /// How many have failed since it was enqueued or last retried by hand.
+    pub failures: i64,
+    /// How many of the others ended in a conflict.
+    pub conflicts: i64,
+    /// How many of the others ended in a crash.
+    pub crashes: i64,
+}
+
+/// The times of a job.
+#[derive(Debug, Clone, Serialize)]
+pub struct JobTimes {
+    /// When it was enqueued.
+    pub created_at: Timestamp,
+    /// When it is or was due.
+    pub run_at: Timestamp,
+    /// When its latest attempt began.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
 }
 
 /// The end of an attempt, to record.

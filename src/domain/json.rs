@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{Deserializer as _, MapAccess, SeqAccess, Visitor};
+use serde::{Serialize as _, Serializer};
 use serde_json::value::RawValue;
 
 use super::text::escape_control;
@@ -172,6 +173,19 @@ pub fn compact(value: &str) -> String {
         out.push(c);
     }
     out
+}
+
+/// Serializes stored JSON byte for byte. A client may have stored a text that is not JSON, or that some programs cannot read
+/// (nested too deep, half a surrogate pair, a name twice): that becomes a string.
+pub(super) fn serialize_stored<'a, S: Serializer>(
+    text: impl Into<Option<&'a String>>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    let Some(text) = text.into() else { return to.serialize_none() };
+    match Json::parse(text).ok().and_then(|_| raw(text).ok()) {
+        Some(json) => json.serialize(to),
+        None => to.serialize_str(text),
+    }
 }
 
 fn raw(text: &str) -> Result<&RawValue, JsonFault> {

@@ -3,9 +3,8 @@
 use super::engine::{Row, damaged, missing};
 use super::job;
 use crate::domain::attempt::{Ending, Failure};
-use crate::domain::job::JobId;
+use crate::domain::job::{JobCounts, JobId, JobTimes, StoredCall};
 use crate::domain::object;
-use crate::domain::retry::AttemptCounts;
 use crate::domain::state::State;
 use crate::domain::time::Timestamp;
 use crate::error::Result;
@@ -76,10 +75,21 @@ column! {
     };
 }
 
-impl Column for AttemptCounts {
-    const WIDTH: usize = 2;
+/// Structs whose fields stand in columns one after the other.
+macro_rules! groups {
+    ($($type:ident { $($field:ident),* })*) => {$(
+        impl Column for $type {
+            const WIDTH: usize = [$(stringify!($field)),*].len();
 
-    fn read(row: &dyn Row, column: usize) -> Result<Self> {
-        Ok(AttemptCounts { conflicts: row.i64(column)?, crashes: row.i64(column + 1)? })
-    }
+            fn read(row: &dyn Row, mut column: usize) -> Result<Self> {
+                Ok($type { $($field: next(row, &mut column)?),* })
+            }
+        }
+    )*};
+}
+
+groups! {
+    StoredCall { service, function, args, kwargs, principal, site }
+    JobCounts { attempt, failures, conflicts, crashes }
+    JobTimes { created_at, run_at, started_at, finished_at }
 }

@@ -20,22 +20,13 @@ const PAGE_BYTES: usize = 1024 * 1024;
 
 columns! { job_columns, read_job -> Job {
     id: "j.id",
-    service: "j.service",
-    function: "j.function",
-    args: "COALESCE(j.args, l.args, '')",
-    kwargs: "COALESCE(j.kwargs, l.kwargs, '')",
-    principal: "j.principal",
-    site: "COALESCE(j.site, f.site)",
+    call: "j.service, j.function, COALESCE(j.args, l.args, ''), COALESCE(j.kwargs, l.kwargs, ''), j.principal,
+        COALESCE(j.site, f.site)",
     state: "j.state",
     immediate: "j.immediate",
     parent: "j.parent",
-    attempt: "j.attempt",
-    failures: "j.failures",
-    before: "j.conflicts, j.crashes",
-    created_at: "j.created_at",
-    run_at: "j.run_at",
-    started_at: "j.started_at",
-    finished_at: "j.finished_at",
+    counts: "j.attempt, j.failures, j.conflicts, j.crashes",
+    times: "j.created_at, j.run_at, j.started_at, j.finished_at",
     result: "j.result",
     error: "j.error",
     priority: "j.priority",
@@ -92,7 +83,7 @@ impl Store {
     pub fn line(&mut self, job: &Job) -> Result<QueuePosition> {
         let most = Store::MOST_BEFORE.cast_signed();
         self.read(|tx| {
-            let (service, priority, due) = ((&job.service).into(), job.priority.into(), job.run_at.into());
+            let (service, priority, due) = ((&job.call.service).into(), job.priority.into(), job.times.run_at.into());
             let args = [job.id.0.into(), service, priority, due, most.into()];
             let found = tx.first(LINE, &args, |row| {
                 Ok(QueuePosition {
@@ -144,13 +135,13 @@ impl Store {
     /// Whatever the database answers.
     pub fn attempts(&mut self, job: &Job) -> Result<Vec<Attempt>> {
         let mut attempts = self.read(|tx| tx.all(ATTEMPTS, &[job.id.0.into()], read_attempt))?;
-        let recorded = attempts.iter().any(|attempt| attempt.number == job.attempt);
-        if job.attempt > 0 && !recorded && matches!(job.state, State::Processing | State::Completed) {
+        let recorded = attempts.iter().any(|attempt| attempt.number == job.counts.attempt);
+        if job.counts.attempt > 0 && !recorded && matches!(job.state, State::Processing | State::Completed) {
             let ended = job.state == State::Completed;
             attempts.push(Attempt {
-                number: job.attempt,
-                started_at: job.started_at,
-                finished_at: job.finished_at,
+                number: job.counts.attempt,
+                started_at: job.times.started_at,
+                finished_at: job.times.finished_at,
                 ending: ended.then_some(Ending::Completed),
                 error: None,
                 log_bytes: 0,
@@ -174,7 +165,7 @@ impl Store {
 fn size(job: &Job) -> usize {
     let result = job.result.as_ref().map_or(0, String::len);
     let error = job.error.as_ref().map_or(0, |error| error.message.len());
-    job.args.len() + job.kwargs.len() + result + error
+    job.call.args.len() + job.call.kwargs.len() + result + error
 }
 
 fn read_log(row: &dyn Row) -> Result<Log> {

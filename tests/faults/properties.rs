@@ -416,7 +416,7 @@ impl Both<'_> {
     fn learn_times(&mut self) {
         for job in self.store.jobs(&JobQuery::default()).unwrap().jobs {
             if let Some(known) = self.reference.jobs.get_mut(&job.id.0) {
-                known.run_at = job.run_at.0;
+                known.run_at = job.times.run_at.0;
             }
         }
     }
@@ -428,12 +428,18 @@ impl Both<'_> {
         assert_eq!(ids, self.reference.jobs.keys().copied().collect::<Vec<_>>());
         for job in &seen {
             let known = self.reference.jobs.get_mut(&job.id.0).unwrap();
-            known.run_at = job.run_at.0;
-            let told = (job.state, job.attempt, job.cancelling, job.error.as_ref().map(|it| it.kind), &job.result);
+            known.run_at = job.times.run_at.0;
+            let told =
+                (job.state, job.counts.attempt, job.cancelling, job.error.as_ref().map(|it| it.kind), &job.result);
             let expected = (known.state, known.attempt, known.cancelling, known.error, &known.result);
             assert_eq!(told, expected, "job {}", job.id);
-            let told =
-                (job.priority, &job.principal, job.immediate, job.parent.map(|it| it.0), job.finished_at.is_some());
+            let told = (
+                job.priority,
+                &job.call.principal,
+                job.immediate,
+                job.parent.map(|it| it.0),
+                job.times.finished_at.is_some(),
+            );
             let called = &known.called;
             let ended = known.state.has_ended();
             assert_eq!(

@@ -68,8 +68,8 @@ conformance! {
         assert_eq!(*claim.definition, definition());
         assert_eq!(claim.before.conflicts, 0);
         let job = store.job(id).unwrap();
-        assert_eq!((job.state, job.attempt), (State::Processing, 1));
-        assert!(job.started_at.is_some() && job.finished_at.is_none());
+        assert_eq!((job.state, job.counts.attempt), (State::Processing, 1));
+        assert!(job.times.started_at.is_some() && job.times.finished_at.is_none());
         assert_eq!(store.tokens(processor).unwrap(), [claim.token]);
     }
 
@@ -126,7 +126,7 @@ conformance! {
         assert_eq!((second.claims.len(), second.slots), (0, 1));
         assert_eq!((state(store, ids[1]), state(store, ids[2])), (State::Cancelled, State::Queued));
         let back = store.job(ids[2]).unwrap();
-        assert_eq!((back.attempt, back.started_at), (0, None));
+        assert_eq!((back.counts.attempt, back.times.started_at), (0, None));
         assert!(store.attempts(&back).unwrap().is_empty());
         assert_eq!(run_cycle(store, other, &[], 0, 1).claims[0].fence.job, ids[2]);
     }
@@ -143,13 +143,13 @@ conformance! {
         assert_eq!((done.claims.len(), done.slots, done.status.ready), (0, 0, false));
         assert_eq!((state(store, ids[0]), state(store, ids[1])), (State::Delayed, State::Cancelled));
         let back = store.job(ids[0]).unwrap();
-        let pause = back.run_at.since(done.status.now);
-        assert_eq!((back.attempt, back.started_at, pause), (0, None, POSTPONED));
-        assert_eq!(store.next_retry(&events).unwrap(), Some(back.run_at));
+        let pause = back.times.run_at.since(done.status.now);
+        assert_eq!((back.counts.attempt, back.times.started_at, pause), (0, None, POSTPONED));
+        assert_eq!(store.next_retry(&events).unwrap(), Some(back.times.run_at));
         // What a fence is for: it is nobody's any more.
         let again = Cycle { postponed: &postponed, ..plan };
         store.run_cycle(&again).unwrap();
-        assert_eq!(store.job(ids[0]).unwrap().run_at, back.run_at);
+        assert_eq!(store.job(ids[0]).unwrap().times.run_at, back.times.run_at);
     }
 
     fn a_paused_service_gives_no_claims(store: &mut Store) {
@@ -206,8 +206,8 @@ conformance! {
         let done = run_cycle(store, processor, &[&end], 0, 0);
         assert_eq!(done.finished, [Some(State::Completed)]);
         let job = store.job(id).unwrap();
-        assert_eq!((job.state, job.result.as_deref(), job.attempt), (State::Completed, Some("[9.50]"), 1));
-        let (started, finished) = (job.started_at.unwrap(), job.finished_at.unwrap());
+        assert_eq!((job.state, job.result.as_deref(), job.counts.attempt), (State::Completed, Some("[9.50]"), 1));
+        let (started, finished) = (job.times.started_at.unwrap(), job.times.finished_at.unwrap());
         assert_eq!(finished.since(started), Duration::from_millis(1234));
         let attempts = store.attempts(&job).unwrap();
         assert_eq!(attempts.len(), 1);
@@ -228,11 +228,11 @@ conformance! {
         let claim = claim(store, processor);
         let running = store.job(id).unwrap();
         let attempts = store.attempts(&running).unwrap();
-        assert_eq!((attempts[0].number, attempts[0].ending, attempts[0].started_at), (1, None, running.started_at));
+        assert_eq!((attempts[0].number, attempts[0].ending, attempts[0].started_at), (1, None, running.times.started_at));
         run_cycle(store, processor, &[&ends(&claim, &Outcome::Completed)], 0, 0);
         let job = store.job(id).unwrap();
         let attempts = store.attempts(&job).unwrap();
-        assert_eq!((attempts.len(), attempts[0].ending, attempts[0].finished_at), (1, Some(Ending::Completed), job.finished_at));
+        assert_eq!((attempts.len(), attempts[0].ending, attempts[0].finished_at), (1, Some(Ending::Completed), job.times.finished_at));
     }
 
     fn a_conflict_waits_and_is_tried_again(store: &mut Store) {
@@ -244,7 +244,7 @@ conformance! {
         end.verdict.pause = Some(LONGEST_PAUSE);
         let done = run_cycle(store, processor, &[&end], 0, 1);
         assert_eq!((done.finished, done.claims.len(), done.status.ready), (vec![Some(State::Delayed)], 0, false));
-        let due = store.job(id).unwrap().run_at;
+        let due = store.job(id).unwrap().times.run_at;
         assert_eq!((store.next_retry(&service("events")).unwrap(), done.status.next_due), (Some(due), Some(due)));
         assert_eq!(due.since(done.status.now), LONGEST_PAUSE);
         // By hand it is ready at once, and its budget is renewed.
@@ -264,7 +264,7 @@ conformance! {
         let before = store.service_status(&service("events"), None).unwrap();
         assert!(before.ready && before.next_due.unwrap().since(before.now) > LONGEST_PAUSE);
         let after = run_cycle(store, processor, &[], 0, 1);
-        let due = store.job(id).unwrap().run_at;
+        let due = store.job(id).unwrap().times.run_at;
         assert_eq!((after.claims.len(), after.status.ready, after.status.next_due), (0, false, Some(due)));
         assert_eq!(due.since(after.status.now), LONGEST_DRAWN_PAUSE);
     }
@@ -352,7 +352,7 @@ conformance! {
         assert_eq!(told, [completed, completed, None, completed, completed]);
         assert_eq!(state(store, ids[2]), State::Queued);
         let job = store.job(ids[4]).unwrap();
-        assert_eq!(job.finished_at.unwrap().0 - job.started_at.unwrap().0, 1234);
+        assert_eq!(job.times.finished_at.unwrap().0 - job.times.started_at.unwrap().0, 1234);
         assert_eq!(store.running(ids[4], &claims[4].token).unwrap().map(|it| it.depth), None);
     }
 

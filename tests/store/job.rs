@@ -33,13 +33,13 @@ conformance! {
         let new = NewJob { key: Some(Key::parse("the key").unwrap()), parent: Some(JobId(77)), ..call(5) };
         let id = store.enqueue(&new).unwrap().id();
         let job = store.job(id).unwrap();
-        assert_eq!((job.service.as_str(), job.function.as_str()), ("events", "compute"));
-        assert_eq!((job.args.as_str(), job.kwargs.as_str()), ("[5]", r#"{"key":"word"}"#));
-        assert_eq!((job.principal.as_deref(), job.os_user.as_deref()), (Some("the principal"), Some("the user")));
-        assert_eq!((job.site.as_deref(), job.key.as_deref()), (Some("/the/site"), Some("the key")));
-        assert_eq!((job.state, job.immediate, job.parent, job.attempt), (State::Queued, false, Some(JobId(77)), 0));
-        assert_eq!((job.started_at, job.finished_at, &job.result, &job.error), (None, None, &None, &None));
-        assert!(job.created_at == job.run_at && !job.cancelling && job.priority == 0);
+        assert_eq!((job.call.service.as_str(), job.call.function.as_str()), ("events", "compute"));
+        assert_eq!((job.call.args.as_str(), job.call.kwargs.as_str()), ("[5]", r#"{"key":"word"}"#));
+        assert_eq!((job.call.principal.as_deref(), job.os_user.as_deref()), (Some("the principal"), Some("the user")));
+        assert_eq!((job.call.site.as_deref(), job.key.as_deref()), (Some("/the/site"), Some("the key")));
+        assert_eq!((job.state, job.immediate, job.parent, job.counts.attempt), (State::Queued, false, Some(JobId(77)), 0));
+        assert_eq!((job.times.started_at, job.times.finished_at, &job.result, &job.error), (None, None, &None, &None));
+        assert!(job.times.created_at == job.times.run_at && !job.cancelling && job.priority == 0);
         assert!(store.attempts(&job).unwrap().is_empty());
     }
 
@@ -68,7 +68,7 @@ conformance! {
         let mut new = call(0);
         new.call.args = positional(&["x".repeat(500_000), "\u{1f600}".repeat(1000)]).unwrap();
         let id = store.enqueue(&new).unwrap().id();
-        assert_eq!(store.job(id).unwrap().args, new.call.args.as_str());
+        assert_eq!(store.job(id).unwrap().call.args, new.call.args.as_str());
         let processor = processor(store, 1);
         let claim = claim(store, processor);
         assert_eq!(claim.call, new.call);
@@ -95,7 +95,7 @@ conformance! {
         let done = store.enqueue_all(&[keyed(1), large.clone(), keyed(1)]).unwrap();
         assert_eq!(done, [Enqueued::New(JobId(1)), Enqueued::New(JobId(2)), Enqueued::Same(JobId(1))]);
         let job = store.job(JobId(2)).unwrap();
-        assert_eq!((job.state, job.args.as_str()), (State::Held, large.call.args.as_str()));
+        assert_eq!((job.state, job.call.args.as_str()), (State::Held, large.call.args.as_str()));
         assert!(store.enqueue_all(&[]).unwrap().is_empty());
         // What is known to be there is as durable as what is new.
         assert_eq!(store.enqueue_all(&[keyed(1)]).unwrap(), [Enqueued::Same(JobId(1))]);
@@ -205,7 +205,7 @@ conformance! {
         let (first, second) = (enqueue(store, 1), enqueue(store, 2));
         assert_eq!(store.cancel(second).unwrap(), Cancelled::Now);
         assert_eq!(store.cancel(second).unwrap(), Cancelled::Ended(State::Cancelled));
-        assert!(store.job(second).unwrap().finished_at.is_some());
+        assert!(store.job(second).unwrap().times.finished_at.is_some());
         let processor = processor(store, 1);
         let claim = claim(store, processor);
         assert_eq!(claim.fence.job, first);
@@ -217,7 +217,7 @@ conformance! {
         let ended = run_cycle(store, processor, &[&ends(&claim, &Outcome::Conflict(None))], 0, 0);
         assert_eq!(ended.finished, [Some(State::Cancelled)]);
         let job = store.job(first).unwrap();
-        assert!(!job.cancelling && job.finished_at.is_some());
+        assert!(!job.cancelling && job.times.finished_at.is_some());
         assert_eq!(store.cancel(JobId(9)).unwrap_err().kind(), Kind::NotFound);
     }
 
@@ -243,7 +243,7 @@ conformance! {
         assert_eq!((job.state, job.error.unwrap().exit_code), (State::Error, Some(3)));
         store.retry(id).unwrap();
         let job = store.job(id).unwrap();
-        assert_eq!((job.state, job.error, job.finished_at, job.attempt), (State::Queued, None, None, 1));
+        assert_eq!((job.state, job.error, job.times.finished_at, job.counts.attempt), (State::Queued, None, None, 1));
         let second = claim(store, processor);
         assert_eq!((second.fence.attempt, second.before.conflicts), (2, 0));
         run_cycle(store, processor, &[&ends(&second, &Outcome::Completed)], 0, 0);
@@ -335,7 +335,7 @@ conformance! {
         assert_eq!(step(store, JobChange::Retry, &theirs, 0), Step::default());
         assert_eq!(step(store, JobChange::Retry, &errors, 0), two);
         let job = store.job(failing[1]).unwrap();
-        assert_eq!((job.state, job.error, job.finished_at, job.attempt), (State::Queued, None, None, 1));
+        assert_eq!((job.state, job.error, job.times.finished_at, job.counts.attempt), (State::Queued, None, None, 1));
 
         assert_eq!(step(store, JobChange::Start, &filter(&[State::Held]), 0), one);
         assert_eq!(state(store, held), State::Queued);

@@ -43,7 +43,7 @@ conformance! {
         end.verdict = decide_once(&Outcome::Conflict(None), 1);
         assert_eq!(store.finish(&[&end]).unwrap().pop().flatten(), Some(State::Error));
         let job = store.job(child.fence.job).unwrap();
-        assert_eq!((job.immediate, job.parent, job.attempt), (true, Some(parent.fence.job), 1));
+        assert_eq!((job.immediate, job.parent, job.counts.attempt), (true, Some(parent.fence.job), 1));
         assert_eq!(job.error.unwrap().kind, FailureKind::Conflict);
         assert_eq!(store.retry(child.fence.job).unwrap_err().kind(), Kind::Denied);
     }
@@ -86,7 +86,7 @@ conformance! {
         for ended in [&child, &grandchild] {
             let job = store.job(ended.fence.job).unwrap();
             assert_eq!((job.state, job.error.unwrap().kind), (State::Error, FailureKind::Parent));
-            assert!(job.finished_at.is_some());
+            assert!(job.times.finished_at.is_some());
         }
     }
 }

@@ -41,7 +41,7 @@ conformance! {
         }
         let job = store.job(id).unwrap();
         assert_eq!(job.error.as_ref().unwrap().kind, FailureKind::Crash);
-        assert!(job.finished_at.is_some());
+        assert!(job.times.finished_at.is_some());
         assert_eq!(store.attempts(&job).unwrap().len(), 3);
         store.retry(id).unwrap();
         let dead = processor(store, 4);
@@ -92,7 +92,7 @@ conformance! {
             assert_eq!(back.jobs, [(first, State::Queued), (second, State::Queued)]);
         }
         let job = store.job(first).unwrap();
-        assert!(job.attempt == 0 && store.attempts(&job).unwrap().is_empty());
+        assert!(job.counts.attempt == 0 && store.attempts(&job).unwrap().is_empty());
         let job = store.job(second).unwrap();
         assert_eq!(store.attempts(&job).unwrap().len(), 1);
     }

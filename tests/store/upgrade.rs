@@ -114,10 +114,10 @@ fn an_upgraded_store_is_whole_and_so_is_one_with_columns_of_the_application() {
 fn what_stood_in_an_older_store_stays() {
     let Upgraded { mut store, other, _folder } = upgraded("");
     let job = store.job(JobId(3)).unwrap();
-    assert_eq!((job.state, job.attempt, job.progress.as_deref()), (State::Processing, 3, Some("half of it")));
+    assert_eq!((job.state, job.counts.attempt, job.progress.as_deref()), (State::Processing, 3, Some("half of it")));
     assert_eq!(store.attempts(&job).unwrap().len(), 3);
     assert_eq!(store.job(JobId(1)).unwrap().key.as_deref(), Some("the key"));
-    assert!(store.job(JobId(2)).unwrap().args.len() > 6000);
+    assert!(store.job(JobId(2)).unwrap().call.args.len() > 6000);
     let repeat = "INSERT INTO asyncq_job (service, function, key) VALUES ('events', 'compute', 'the key')
         ON CONFLICT (key) DO UPDATE SET key = excluded.key RETURNING id";
     assert_eq!(one::<i64>(&other, repeat), 1);
@@ -130,7 +130,7 @@ fn columns_that_an_application_has_added_stay_its_own() {
     let Upgraded { mut store, other, _folder } =
         upgraded("ALTER TABLE asyncq_job ADD COLUMN mine TEXT; UPDATE asyncq_job SET mine = 'note ' || id;");
     assert_eq!(one::<String>(&other, "SELECT mine || claim FROM asyncq_job WHERE id = 4"), "note 40");
-    assert_eq!(store.job(JobId(4)).unwrap().attempt, 3);
+    assert_eq!(store.job(JobId(4)).unwrap().counts.attempt, 3);
     assert_eq!(one::<String>(&other, "PRAGMA integrity_check"), "ok");
 }
 
@@ -148,7 +148,7 @@ fn an_older_processor_ends_its_work_after_the_upgrade() {
     // What it dies with goes back: the one that it had begun, and the one that it had not.
     store.rescue(ProcessorId(1), Some(&[JobId(6)])).unwrap();
     assert_eq!([6, 7].map(|id| now(&mut store, id)), [State::Queued, State::Queued]);
-    assert_eq!([6, 7].map(|id| store.job(JobId(id)).unwrap().attempt), [3, 2]);
+    assert_eq!([6, 7].map(|id| store.job(JobId(id)).unwrap().counts.attempt), [3, 2]);
     let six = store.job(JobId(6)).unwrap();
     assert_eq!(store.attempts(&six).unwrap().last().unwrap().ending, Some(Ending::Crash));
 }
@@ -193,7 +193,7 @@ fn a_claim_that_goes_back_before_it_began_is_no_attempt() {
         let third = crate::fixture::claim(store, other);
         assert_eq!((third.fence.attempt, third.fence.claim), (2, 4));
         store.unregister(other).unwrap();
-        assert_eq!(store.job(id).unwrap().attempt, 1);
+        assert_eq!(store.job(id).unwrap().counts.attempt, 1);
         let job = store.job(id).unwrap();
         let told = store.attempts(&job).unwrap();
         assert_eq!(told.iter().map(|it| it.number).collect::<Vec<_>>(), [1]);

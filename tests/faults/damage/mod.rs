@@ -181,7 +181,7 @@ const READING: &[Verb] = &[
         for _ in 0..6 {
             let job = store.job(JobId(random.i64(1..30)))?;
             let attempts = store.attempts(&job)?;
-            let log = store.log(job.id, job.attempt)?;
+            let log = store.log(job.id, job.counts.attempt)?;
             shown.insert(format!("job {} whole", job.id), format!("{job:?} {attempts:?} {log:?}"));
         }
         Ok(shown)
