@@ -17,6 +17,7 @@ mod processor;
 mod runner;
 #[doc(hidden)]
 pub mod store;
+mod system;
 
 pub use cli::main;
 #[doc(hidden)]

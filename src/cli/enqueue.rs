@@ -101,7 +101,7 @@ impl Enqueue {
         }
         let (request, mut queue) = (self.parse()?, session.open()?);
         let (service, function) = (request.call.service.clone(), request.call.function.clone());
-        let enqueued = match queue.enqueue(request, &session.caller, &console())? {
+        let enqueued = match queue.enqueue(request, &session.caller, console())? {
             Made::Queued(enqueued) => enqueued,
             Made::Ran(ran) => return Ok(print_end(session, &format!("(`{service}` `{function}`)"), ran)),
         };

@@ -32,6 +32,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use session::{Global, Session};
 
+use crate::system::signals;
+
 /// Call it now, run it later: functions queued in one SQLite file, drained from cron
 #[derive(Debug, Parser)]
 #[command(name = "asyncq", version = VERSION.as_str(), max_term_width = 100, after_help = EXIT_CODES)]
@@ -97,7 +99,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
-    crate::commands::outlive_limits()?;
+    signals::outlive_limits()?;
     match command {
         Command::Init => {
             let (queue, prepared) = session.prepare(&mut |event| process::print_aside(session, &event))?;

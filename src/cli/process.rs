@@ -14,7 +14,6 @@ use super::session::Session;
 use super::stdio;
 use super::systemd;
 use crate::commands::process::{self, ProcessRequest, Processed};
-use crate::commands::user;
 use crate::domain::attempt::{Ending, Failure, FailureKind};
 use crate::domain::event::{Barrier, Event, Report, Unkillable};
 use crate::domain::job::{Claim, JobId, State};
@@ -22,6 +21,7 @@ use crate::domain::processor::{ProcessOptions, Processor};
 use crate::domain::service::ServiceName;
 use crate::domain::time::{parse_span, show_span};
 use crate::error::reason;
+use crate::system::user::user_name;
 
 /// Run the calls that are ready, then exit
 ///
@@ -96,7 +96,7 @@ impl Process {
             socket: self.worker_socket,
             trust_store_writers: self.trust_store_writers,
         };
-        let done = process::run(&request, &console(), &mut |event| print_event(session, &options, &event))?;
+        let done = process::run(&request, console(), &mut |event| print_event(session, &options, &event))?;
         let summary = match done {
             Processed::Supervised(code) => return Ok(code),
             Processed::Done(summary) => summary,
@@ -263,7 +263,7 @@ fn print_postponed(session: &Session, claim: &Claim, why: &Failure, pause: Durat
 /// Prints that a process cannot be ended, of a running call or of a dead processor.
 fn print_unkillable(session: &Session, dead: Option<&Processor>, process: &Unkillable) {
     let Unkillable { pid, job, .. } = process;
-    let owner = user(process.user);
+    let owner = user_name(process.user);
     let hint = format!("root can end it with `kill {pid}`");
     if let Some(processor) = dead {
         return session.info_with_hint(

@@ -14,7 +14,7 @@ use anstream::{AutoStream, ColorChoice};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use crate::commands::console::Messages;
+use crate::domain::console::Messages;
 use crate::domain::log::Stream;
 use crate::error::{Error, Kind, reason};
 
@@ -129,7 +129,7 @@ pub fn print_message(text: &str) {
     let bytes = styled(Stream::Err, text).into_owned().into_bytes();
     let messages = state().messages.clone();
     let unsent = match messages {
-        Some(messages) => messages.say(bytes).err(),
+        Some(messages) => messages(bytes).err(),
         None => Some(bytes),
     };
     if let Some(bytes) = unsent {

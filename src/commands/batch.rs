@@ -13,8 +13,8 @@ use crate::domain::batch::{LONGEST_LINE, parse};
 use crate::domain::call::OnBehalfOf;
 use crate::domain::job::{Enqueued, NewJob, Origin};
 use crate::error::{Error, Kind, Result};
-use crate::runner::system_error::io_error;
 use crate::store::{Refused, Store};
+use crate::system::error::io_error;
 
 /// How many bytes of calls one transaction holds at most, about: memory is bounded by this, not by their count.
 const BYTES_AT_ONCE: u64 = 8 * 1024 * 1024;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::domain::call::Principal;
 use crate::domain::job::{JobId, Token};
 use crate::error::{Error, Kind, Result, reason};
-use crate::runner::system_error::io_error;
 use crate::store::{absolute, as_shown, is_same};
+use crate::system::error::io_error;
 
 /// The process on whose behalf a command is carried out.
 #[derive(Debug)]

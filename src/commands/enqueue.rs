@@ -1,19 +1,14 @@
 //! Making a call: queued, or run at once when it is made inside a running function.
 
-use std::sync::Arc;
-
 use super::caller::Caller;
-use super::console::{self, Console};
 use super::queue::Queue;
 use crate::domain::call::{Call, Key, OnBehalfOf};
+use crate::domain::console::Console;
 use crate::domain::event::Ran;
-use crate::domain::job::{Enqueued, NewJob, Origin, Running};
+use crate::domain::job::{Enqueued, Origin, Running};
 use crate::error::{Error, Kind, Result};
 use crate::processor::nested::{self, NestedRuntime};
-use crate::runner::Surroundings;
-use crate::runner::process::identity::user_name;
-use crate::runner::process::signals;
-use crate::runner::system_error::io_error;
+use crate::system::user::user_name;
 
 /// A call, and how it is to be made.
 #[derive(Debug)]
@@ -47,7 +42,7 @@ impl Queue {
     /// [`Kind::Denied`] for a principal of its own inside a running function, [`Kind::Usage`] for what makes sense on a
     /// queue only; and as [`Store::enqueue`](crate::store::Store::enqueue) and
     /// [`Store::begin_nested`](crate::store::Store::begin_nested).
-    pub fn enqueue(&mut self, request: EnqueueRequest, caller: &Caller, console: &Arc<dyn Console>) -> Result<Made> {
+    pub fn enqueue(&mut self, request: EnqueueRequest, caller: &Caller, console: Console) -> Result<Made> {
         let EnqueueRequest { call, on_behalf_of, key, hold, defer } = request;
         let (origin, running) = self.origin(caller, on_behalf_of)?;
         let principal = origin.principal.clone();
@@ -62,27 +57,14 @@ impl Queue {
                 match (new.hold, &new.key) {
                     (true, _) => refuse("cannot be held"),
                     (false, Some(_)) => refuse("takes no key"),
-                    (false, None) => self.run_now(&running, &new, caller, console).map(Made::Ran),
+                    (false, None) => {
+                        let runtime = NestedRuntime { program: &caller.program()?, env: &caller.env, console };
+                        nested::run(&mut self.store, &running, &new, &runtime).map(Made::Ran)
+                    }
                 }
             }
             _ => self.store.enqueue(&new).map(Made::Queued),
         }
-    }
-
-    /// Runs a call at once, with what `caller` inherited from the running job, in the folder of its processor.
-    fn run_now(&mut self, running: &Running, new: &NewJob, caller: &Caller, console: &Arc<dyn Console>) -> Result<Ran> {
-        signals::reset().map_err(|error| io_error("cannot handle signals", &error))?;
-        let folder = self.store.run_folder().join(&running.folder);
-        let location = self.store.location().as_os_str().into();
-        let around = Surroundings::new(location, folder, caller.env.iter().cloned(), &caller.program()?)
-            .map_err(|error| io_error("cannot run functions", &error))?;
-        let (forwarder, attached) = console::attach(console)?;
-        let tell = |error: &Error| console.cannot_record(error);
-        let runtime = NestedRuntime { around: &around, forwarder: &forwarder, tell: &tell };
-        let ran = nested::run(&mut self.store, running, new, &runtime);
-        drop(forwarder);
-        drop(attached);
-        ran
     }
 
     /// Where the calls of `caller` come from, which it makes on behalf of `principal`; and the job inside which it runs, if

@@ -20,6 +20,7 @@ use crate::processor::put_back_copied;
 #[cfg(doc)]
 use crate::store::Store;
 use crate::store::absolute;
+use crate::system::error::io_error;
 
 /// A definition as it is typed; what is `None` is left as it is, or at its default.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -249,7 +250,7 @@ fn site(text: &str, here: Here<'_>) -> Result<String> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(Error::new(Kind::NotFound, format!("there is no directory `{shown}`")).with_hint(hint));
         }
-        Err(error) => return Err(super::io_error(&format!("the site `{shown}`"), &error).with_hint(hint)),
+        Err(error) => return Err(io_error(&format!("the site `{shown}`"), &error).with_hint(hint)),
     }
     match path.into_os_string().into_string() {
         Ok(text) => Ok(text),

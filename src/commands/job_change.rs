@@ -7,10 +7,9 @@ use crate::domain::event::Unkillable;
 use crate::domain::job::{JobId, State};
 use crate::domain::query::{BulkChange, Refusal};
 use crate::error::{Error, Kind, Result};
-use crate::processor::{put_back_copied, put_back_unowned};
-use crate::runner::process::identity::user_name;
-use crate::runner::process::unkillable;
+use crate::processor::{put_back_copied, put_back_unowned, unkillable_of};
 use crate::store::{Cancelled, Store};
+use crate::system::user::user_name;
 
 /// How long cancelling waits for a running job to end: its processor looks several times a second and gives the function
 /// ten seconds to end by itself.
@@ -138,13 +137,12 @@ enum Wait {
 
 /// Waits until a job does not run, until `until`, or until its processor knows that it cannot end it.
 fn ended(store: &mut Store, id: JobId, until: Instant) -> Result<Wait> {
-    let run_folder = store.run_folder();
     loop {
         let state = store.job(id)?.state;
         if state != State::Processing || Instant::now() >= until {
             return Ok(Wait::Over(state));
         }
-        if let Some(unkillable) = unkillable::of_job(&run_folder, id) {
+        if let Some(unkillable) = unkillable_of(store, id) {
             return Ok(Wait::Unkillable(unkillable));
         }
         std::thread::sleep(Duration::from_millis(50));

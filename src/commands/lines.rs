@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
-use crate::runner::process::fds;
+use crate::system::fds;
 
 /// How much is read at once, in bytes.
 const BUFFER: usize = 256 * 1024;

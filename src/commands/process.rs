@@ -1,20 +1,16 @@
 //! Running the calls that are ready: in a process of its own, which this one supervises.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
-use std::sync::Arc;
+
+use rustix::process::geteuid;
 
 use super::caller::Caller;
-use super::console::{self, Console};
 use super::queue::Place;
+use crate::domain::console::Console;
 use crate::domain::event::Event;
 use crate::domain::processor::{ProcessOptions, Summary};
 use crate::error::Result;
-use crate::processor::{self, Equipment, RunDirAccess};
-use crate::runner::process::signals;
-use crate::runner::process::supervisor::{SUPERVISOR, SupervisorLink};
-use crate::runner::system_error::io_error;
-use crate::runner::worker::host;
+use crate::processor::{self, Equipment, Role};
 
 /// Who asks for a processor, and with what.
 #[derive(Debug)]
@@ -47,30 +43,24 @@ pub enum Processed {
 /// # Errors
 /// [`crate::Kind::NotFound`] when a service is not there, [`crate::Kind::Denied`] where root does not trust a store,
 /// [`crate::Kind::Busy`] when the processor process was killed; and whatever the store answers.
-pub fn run(
-    request: &ProcessRequest<'_>,
-    console: &Arc<dyn Console>,
-    tell: &mut dyn FnMut(Event<'_>),
-) -> Result<Processed> {
+pub fn run(request: &ProcessRequest<'_>, console: Console, tell: &mut dyn FnMut(Event<'_>)) -> Result<Processed> {
     let ProcessRequest { options, place, caller, socket, trust_store_writers } = *request;
-    // Before anything is opened here.
-    let socket = socket.map(host::inherit).transpose()?;
-    signals::reset().map_err(|error| io_error("cannot handle signals", &error))?;
-    let Some(line) = SupervisorLink::of_this_process(caller.variable(SUPERVISOR).and_then(OsStr::to_str)) else {
-        return processor::supervise(&caller.words, socket).map(Processed::Supervised);
+    let inherited = match processor::role(&caller.words, &caller.env, socket)? {
+        Role::Supervisor(code) => return Ok(Processed::Supervised(code)),
+        Role::Processor(inherited) => inherited,
     };
-    if !trust_store_writers {
-        processor::mind_root(&place.location)?;
+    // Root runs nothing out of a store that somebody else could change.
+    let is_careful = !trust_store_writers && geteuid().is_root();
+    if is_careful {
+        place.location.only_root_can_change()?;
     }
     let mut store = place.open()?.store;
     // What was opened need not be what a link led to before.
-    if !trust_store_writers {
-        processor::mind_root_of(&store)?;
+    if is_careful {
+        store.only_root_can_change()?;
     }
-    let (program, env) = (caller.program()?, caller.env.clone());
-    let run_folder = RunDirAccess { path: store.run_folder(), program, env, line: Arc::new(line) };
-    let (forwarder, _attached) = console::attach(console)?;
-    let equipment = Equipment { run_folder, forwarder, patience: place.patience, socket };
+    let (program, env, patience) = (caller.program()?, caller.env.clone(), place.patience);
+    let equipment = Equipment { program, env, console, patience, inherited };
     let mut told = BTreeSet::new();
     let done = processor::process(&mut store, options, equipment, &mut |event| match event {
         // Found again whenever it is looked for the dead.

@@ -6,9 +6,7 @@ use crate::domain::processor::Processor;
 use crate::domain::service::ServiceName;
 use crate::domain::time::Timestamp;
 use crate::error::{Kind, Result};
-use crate::runner::process::identity;
-use crate::runner::run_dir;
-use crate::runner::run_dir::Liveness;
+use crate::processor::lives;
 use crate::store::Store;
 
 /// What a job waits for; the first of several reasons, in the order in which they have to go.
@@ -112,14 +110,5 @@ impl Queue {
     /// Whatever the store answers.
     pub fn waiting(&mut self, job: &Job) -> Result<Option<Waiting>> {
         Waiting::of(&mut self.store, job)
-    }
-}
-
-/// Whether a processor works on this store, or may: nobody is dead who is not proven to be.
-fn lives(store: &Store, processor: &Processor) -> bool {
-    match run_dir::liveness(&store.run_folder(), &processor.is.folder) {
-        Ok(Liveness::Alive) | Err(_) => !processor.of_original,
-        Ok(Liveness::NoRunDir) => !processor.of_original && identity::process_lives(&processor.is),
-        Ok(Liveness::Dead(_)) => false,
     }
 }

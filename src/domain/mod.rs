@@ -5,6 +5,7 @@
 pub mod attempt;
 pub mod batch;
 pub mod call;
+pub mod console;
 pub mod event;
 pub mod exit;
 pub mod function;

@@ -71,7 +71,7 @@ pub(super) struct SlotState {
 }
 
 /// What the host does.
-pub(crate) struct HostState {
+pub(super) struct HostState {
     /// The functions that run in it.
     functions: Vec<String>,
     /// How many calls it runs at once.
@@ -83,12 +83,12 @@ pub(crate) struct HostState {
     /// Calls that it is to cancel.
     cancels: Vec<Fence>,
     /// Makes the thread that feeds it look at the queue.
-    pub(crate) control: Arc<StopSwitch>,
+    pub(super) control: Arc<StopSwitch>,
 }
 
 impl HostState {
     /// A host without calls.
-    pub(crate) fn new(functions: &[String], at_once: usize, control: Arc<StopSwitch>) -> HostState {
+    pub(super) fn new(functions: &[String], at_once: usize, control: Arc<StopSwitch>) -> HostState {
         let (calls, cancels) = (Vec::new(), Vec::new());
         HostState { functions: functions.to_vec(), at_once, calls, crashed_before: false, cancels, control }
     }

@@ -10,8 +10,8 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
 use super::lost_host::LostHost;
 use crate::domain::job::{Claim, Fence};
 use crate::runner::StartFailure;
-use crate::runner::process::fds;
 use crate::runner::worker::EndedCall;
+use crate::system::fds;
 
 /// Something that the main loop acts on.
 pub(super) enum LoopEvent {

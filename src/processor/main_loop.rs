@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::events::EventQueue;
 use super::lost_host::{LostHost, lost};
 use super::prefetch::ClaimBudget;
-use super::registration::{Equipment, Membership, Runtime};
+use super::registration::{Membership, Runtime};
 use super::reporter::Reporter;
 use super::rescue::{self, Rescuer};
 use super::service_state::ServiceState;
@@ -86,11 +86,10 @@ impl<'a> MainLoop<'a> {
     pub(super) fn new(
         store: &'a mut Store,
         options: &'a ProcessOptions,
-        equipment: Equipment,
+        (runtime, patience): (Runtime, Patience),
         tell: &'a mut dyn FnMut(Event<'_>),
     ) -> std::io::Result<MainLoop<'a>> {
         let events = Arc::new(EventQueue::new()?);
-        let Equipment { run_folder: run, forwarder, patience, .. } = equipment;
         let (exist, held_in_host, idle_host, lost_host) = (true, BTreeSet::new(), None, None);
         Ok(MainLoop {
             store,
@@ -99,7 +98,7 @@ impl<'a> MainLoop<'a> {
             reporter: Reporter::new(tell),
             shutdown: Shutdown::new(Arc::clone(&events)),
             events,
-            membership: Membership::new(Runtime { run, forwarder, host: None }),
+            membership: Membership::new(runtime),
             services: Vec::new(),
             watcher: Watcher::new(),
             budget: ClaimBudget::new(options),

@@ -4,6 +4,7 @@
 //! here do store and runner meet.
 
 mod call_source;
+mod console;
 mod dispatch_queue;
 mod events;
 mod finished;
@@ -29,65 +30,102 @@ mod worker_pool;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use registration::{Equipment, RunDirAccess};
-pub use rescue::{put_back_all_unowned, put_back_copied, put_back_unowned, rescue_copied};
-use rustix::process::geteuid;
+pub use rescue::{lives, put_back_all_unowned, put_back_copied, put_back_unowned, rescue_copied};
 
 use main_loop::MainLoop;
+use registration::Runtime;
 
-use crate::domain::event::Event;
+use crate::domain::console::Console;
+use crate::domain::event::{Event, Unkillable};
+use crate::domain::job::JobId;
 use crate::domain::processor::{ProcessOptions, Summary};
 use crate::error::{Error, Kind, Result};
-use crate::runner::process::{fds, signals, supervisor};
-use crate::runner::system_error::io_error;
-use crate::store::{Location, Store};
+use crate::runner::process::supervisor::{self, SUPERVISOR, SupervisorLink};
+use crate::runner::process::unkillable;
+use crate::runner::worker::host::inherit;
+use crate::store::{Patience, Store};
+use crate::system::error::io_error;
+use crate::system::{fds, signals};
 
-/// Runs this very program again, with the same words, as a processor, and sees to it that nothing of what it ran is left
-/// when it has ended; gives its exit code. A socket to the program that is drained into is handed on.
+/// What a processor works with, besides the store.
+#[derive(Debug)]
+pub struct Equipment {
+    /// The path of asyncq itself.
+    pub program: PathBuf,
+    /// The processor's own environment, which functions inherit.
+    pub env: Vec<(OsString, OsString)>,
+    /// Where the output of functions goes.
+    pub console: Console,
+    /// How long the store may be locked while nothing is at stake.
+    pub patience: Patience,
+    /// What this process has from its supervisor.
+    pub inherited: Inherited,
+}
+
+/// What a processor process has from its supervisor.
+#[derive(Debug)]
+pub struct Inherited {
+    link: SupervisorLink,
+    /// The socket to the program that it drains into, if there is one.
+    socket: Option<OwnedFd>,
+}
+
+/// Which of the two processes of a processor this is.
+#[derive(Debug)]
+pub enum Role {
+    /// The supervisor. The other one has ended, with this exit code.
+    Supervisor(u8),
+    /// The one that does the work.
+    Processor(Inherited),
+}
+
+/// Finds out which of the two processes of a processor this is. The first one runs this very program again, with the same
+/// words, as the processor process, and ends what is left of its calls when it has ended. `socket` is the number of an inherited
+/// socket to the program that it drains into. Call it before anything is opened.
 ///
 /// # Errors
-/// [`Kind::Busy`] when it was killed: whoever processes next puts back what it ran.
-pub fn supervise(words: &[OsString], socket: Option<OwnedFd>) -> Result<u8> {
+/// [`Kind::Usage`] when there is no such socket, [`Kind::Busy`] when the processor process was killed: the next processor puts
+/// back what it ran.
+pub fn role(words: &[OsString], env: &[(OsString, OsString)], socket: Option<u32>) -> Result<Role> {
+    let socket = socket.map(inherit).transpose()?;
+    signals::reset()?;
+    let supervisor = env.iter().find(|(name, _)| name == SUPERVISOR).and_then(|(_, value)| value.to_str());
+    if let Some(link) = SupervisorLink::of_this_process(supervisor) {
+        return Ok(Role::Processor(Inherited { link, socket }));
+    }
     let status = supervisor::supervise(words, socket).map_err(|error| io_error("cannot start a processor", &error))?;
     if let Some(code) = status.code() {
-        return Ok(u8::try_from(code).unwrap_or(u8::MAX));
+        return Ok(Role::Supervisor(u8::try_from(code).unwrap_or(u8::MAX)));
     }
     let signal = status.signal().map_or_else(|| "a signal".to_owned(), signals::name);
     Err(Error::new(Kind::Busy, format!("the processor was ended by {signal}"))
         .with_hint("nothing is lost: the next `asyncq process` puts back what was running"))
 }
 
-/// Refuses to let root run functions out of a store that somebody else could change.
-///
-/// # Errors
-/// [`crate::Kind::Denied`] when this process is root's and there is somebody.
-pub fn mind_root(location: &Location) -> Result<()> {
-    if geteuid().is_root() { location.only_root_can_change() } else { Ok(()) }
+/// A process of a running job that its processor cannot end, if there is one.
+#[must_use]
+pub fn unkillable_of(store: &Store, job: JobId) -> Option<Unkillable> {
+    unkillable::of_job(&store.run_folder(), job)
 }
 
-/// The same once it is open.
-///
-/// # Errors
-/// As for [`mind_root`].
-pub fn mind_root_of(store: &Store) -> Result<()> {
-    if geteuid().is_root() { store.only_root_can_change() } else { Ok(()) }
-}
-
-/// Drains services one after the other, then ends; or stays, and follows all of them at once. A first signal to stop claims nothing more, a second one ends what is
-/// running and puts it back, a third one does so at once.
+/// Drains services one after the other, then ends; or stays, and follows all of them at once. After a first signal to stop, it
+/// claims nothing more. A second one ends what is running and puts it back, a third one does so at once.
 ///
 /// # Errors
 /// [`crate::Kind::NotFound`] when a service is not there, before anything is run; and whatever the store answers.
 pub fn process(
     store: &mut Store,
     options: &ProcessOptions,
-    mut equipment: Equipment,
+    equipment: Equipment,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Summary> {
-    fds::prepare().map_err(|error| io_error("cannot run functions", &error))?;
-    let line = Arc::clone(&equipment.run_folder.line);
+    let Equipment { program, env, console, patience, inherited: Inherited { link, socket } } = equipment;
+    let (_attached, forwarder) = console::attach(console)?;
+    fds::prepare()?;
+    let link = Arc::new(link);
     let mut services = Vec::new();
     for name in &options.services {
         services.push(store.service(name)?.name);
@@ -96,12 +134,12 @@ pub fn process(
         services.extend(store.services()?.into_iter().map(|service| service.name));
     }
     let no_bell = |error| io_error("cannot wait for what happens", &error);
-    let socket = equipment.socket.take();
-    let mut main_loop = MainLoop::new(store, options, equipment, tell).map_err(no_bell)?;
-    let fail = |error| io_error("cannot watch for signals", &error);
+    let runtime = Runtime { program, env, link: Arc::clone(&link), forwarder, host: None };
+    let mut main_loop = MainLoop::new(store, options, (runtime, patience), tell).map_err(no_bell)?;
     let (asked, passed_on, died) = (main_loop.shutdown(), main_loop.shutdown(), main_loop.shutdown());
-    signals::on_stop(move || asked.signal()).map_err(fail)?;
-    line.listen(move || passed_on.signal(), move || died.supervisor_died()).map_err(fail)?;
+    signals::on_stop(move || asked.signal())?;
+    link.listen(move || passed_on.signal(), move || died.supervisor_died())
+        .map_err(|error| io_error("cannot watch for signals", &error))?;
     socket.map_or(Ok(()), |socket| main_loop.greet(socket))?;
     let done = if options.follow {
         main_loop.drain(&services)

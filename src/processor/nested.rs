@@ -1,43 +1,51 @@
 //! A call made inside a running function: executed at once, in place, and recorded as a child of its job.
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::outcome;
 use super::random::new_token;
+use super::{console, outcome};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
+use crate::domain::console::Console;
 use crate::domain::event::Ran;
 use crate::domain::job::{Finish, NewJob, Running, State};
 use crate::domain::retry::decide_once;
 use crate::error::{Error, Kind, Result};
-use crate::runner::process::{fds, signals};
-use crate::runner::system_error::io_error;
 use crate::runner::worker::single_call;
 use crate::runner::{
-    Capture, DiskReserve, Ended, Forwarder, Output, Request, StartFailure, Stop, StopSwitch, Surroundings, command,
+    Capture, DiskReserve, Ended, Output, Request, StartFailure, Stop, StopSwitch, Surroundings, command,
 };
 use crate::store::{Patience, Store};
+use crate::system::error::io_error;
+use crate::system::{fds, signals};
 
 /// How long it waits before it tries again to record an outcome, for which there was no space, or which the disk refused.
 const FAILING: Duration = Duration::from_millis(250);
 
 /// What a nested call works with, besides the store.
 pub struct NestedRuntime<'a> {
-    /// What its function gets.
-    pub around: &'a Surroundings,
-    /// Where its output goes.
-    pub forwarder: &'a Forwarder,
-    /// Is told, once, why its outcome cannot be recorded yet.
-    pub tell: &'a dyn Fn(&Error),
+    /// The path of asyncq itself.
+    pub program: &'a Path,
+    /// What this process has inherited from the function that makes the call.
+    pub env: &'a [(OsString, OsString)],
+    /// Where the output of the call goes.
+    pub console: Console,
 }
 
-/// Runs `new` inside a running job; its output goes to `forwarder`. On a signal to stop, the function is ended as well.
+/// Runs `new` inside a running job, in the folder of its processor. On a signal to stop, the function is ended as well.
 ///
 /// # Errors
 /// As [`Store::begin_nested`]; and whatever the store answers when the end is recorded.
 pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &NestedRuntime<'_>) -> Result<Ran> {
-    let NestedRuntime { around, forwarder, tell } = means;
-    fds::prepare().map_err(|error| io_error("cannot run functions", &error))?;
+    let NestedRuntime { program, env, console } = *means;
+    signals::reset()?;
+    let (location, folder) = (store.location().as_os_str().into(), store.run_folder().join(&inside.folder));
+    let around = Surroundings::new(location, folder, env.iter().cloned(), program)
+        .map_err(|error| io_error("cannot run functions", &error))?;
+    let (_attached, forwarder) = console::attach(console)?;
+    fds::prepare()?;
     let control = Arc::new(StopSwitch::new().map_err(|error| io_error("cannot watch a function", &error))?);
     let (asked, orphans) = (Arc::clone(&control), Arc::clone(&around.orphans));
     signals::on_stop(move || {
@@ -46,20 +54,19 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &NestedRunt
             orphans.leave_unkillable();
         }
         asked.stop(if at_once { Stop::Kill } else { Stop::Interrupt });
-    })
-    .map_err(|error| io_error("cannot watch for signals", &error))?;
+    })?;
 
     if !around.home.is_there() {
         let message = format!("the folder `{}` of this call's processor was removed", around.folder.display());
         return Err(Error::new(Kind::Io, message).with_hint("the processor ends, and the call is run again"));
     }
     let claim = store.begin_nested(&inside.fence, new, &new_token()?.inside(&inside.token))?;
-    let output = Output { forwarder, whole_lines: false };
+    let output = Output { forwarder: &forwarder, whole_lines: false };
     let ended = if claim.is_for_worker() {
-        single_call::run(&claim, around, output, &control)
+        single_call::run(&claim, &around, output, &control)
     } else {
         let unstarted = |hitch: StartFailure| Some(Ended::unrun(hitch.outcome(), Capture::new(&around.folder)));
-        command::run(&Request::of(&claim), around, output, &control)
+        command::run(&Request::of(&claim), &around, output, &control)
             .unwrap_or_else(unstarted)
             .ok_or_else(left_behind)?
     };
@@ -87,7 +94,7 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &NestedRunt
         match outcome::record(store, &reserve, &mut finish) {
             Err(error) if error.is_transient() && control.asked() == Stop::No => {
                 if !std::mem::replace(&mut told, true) {
-                    tell(&error);
+                    (console.cannot_record)(&error);
                 }
                 std::thread::sleep(FAILING);
             }

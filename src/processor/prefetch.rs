@@ -7,8 +7,8 @@ use crate::domain::job::{Claim, Token};
 use crate::domain::processor::ProcessOptions;
 use crate::domain::retry::POISON;
 use crate::error::Result;
-use crate::runner::process::fds;
 use crate::store::ServiceStatus;
+use crate::system::fds;
 
 /// How much work is prefetched for each slot, measured by the time of the latest call: a few times what a slow disk takes
 /// to record outcomes.

@@ -1,7 +1,6 @@
 //! A processor's registration in the store and its run directory: made with its first claim, removed when it ends.
 
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,41 +18,19 @@ use crate::runner::process::supervisor;
 use crate::runner::process::supervisor::SupervisorLink;
 use crate::runner::run_dir;
 use crate::runner::run_dir::Liveness;
-use crate::runner::system_error::io_error;
 use crate::runner::worker::host_session::HostSession;
 use crate::runner::{Access, DiskReserve, Forwarder, Home, Orphans, RunDir, Surroundings};
-use crate::store::{Patience, Store};
-
-/// Where processors have their run directories, and what functions inherit.
-#[derive(Debug, Clone)]
-pub struct RunDirAccess {
-    /// The folder next to the store.
-    pub path: PathBuf,
-    /// The path of asyncq itself.
-    pub program: PathBuf,
-    /// The processor's own environment.
-    pub env: Vec<(OsString, OsString)>,
-    /// The link to the supervisor of this process.
-    pub line: Arc<SupervisorLink>,
-}
-
-/// What a processor works with, besides the store.
-#[derive(Debug)]
-pub struct Equipment {
-    /// Where its folder is and what functions inherit.
-    pub run_folder: RunDirAccess,
-    /// Where output of functions goes.
-    pub forwarder: Forwarder,
-    /// How long the store may be locked while nothing is at stake.
-    pub patience: Patience,
-    /// The socket to the program that it drains into, if there is one: it is waited for its hello before anything is run.
-    pub socket: Option<OwnedFd>,
-}
+use crate::store::Store;
+use crate::system::error::io_error;
 
 /// What a registration is made of.
 pub(super) struct Runtime {
-    /// Where its run directory is and what functions inherit.
-    pub(super) run: RunDirAccess,
+    /// The path of asyncq itself.
+    pub(super) program: PathBuf,
+    /// The processor's own environment, which functions inherit.
+    pub(super) env: Vec<(OsString, OsString)>,
+    /// The link to the supervisor of this process.
+    pub(super) link: Arc<SupervisorLink>,
     /// Forwards the output of functions.
     pub(super) forwarder: Forwarder,
     /// The program that it drains into, if there is one.
@@ -132,18 +109,16 @@ pub(super) struct Registration {
 impl Registration {
     /// Locks first and registers then, so that no processor that sees the registration can take this one for dead.
     pub(super) fn begin(store: &mut Store, runtime: Runtime, events: Arc<EventQueue>) -> Result<Registration> {
-        let Runtime { run, forwarder, host } = runtime;
-        let fail = |error| {
-            let what = format!("cannot work in `{}`", run.path.display());
-            io_error(&what, &error)
-        };
+        let Runtime { program, env, link, forwarder, host } = runtime;
+        let run_folder = store.run_folder();
+        let fail = |error| io_error(&format!("cannot work in `{}`", run_folder.display()), &error);
         let name = new_token()?.as_str().to_owned();
         let access = Access::of(&store.metadata().map_err(fail)?);
-        let folder = RunDir::make(&run.path, name, access).map_err(|error| match fail(error) {
+        let folder = RunDir::make(&run_folder, name, access).map_err(|error| match fail(error) {
             error if error.kind() == Kind::Denied => error.with_hint(WHOSE),
             error => error,
         })?;
-        run.line.hand_over(folder.lock()).map_err(fail)?;
+        link.hand_over(folder.lock()).map_err(fail)?;
         reached("folder locked");
         let reserve = Arc::new(DiskReserve::of(folder.path()));
         let noted = host.as_ref().map_or(Ok(()), |hosted| folder.note_host(hosted.host(), access));
@@ -161,10 +136,10 @@ impl Registration {
         reached("processor registered");
         let (location, path, forwarder) =
             (store.location().as_os_str().into(), folder.path().to_owned(), Arc::new(forwarder));
-        let made = Surroundings::new(location, path, run.env.iter().cloned(), &run.program).map_err(fail);
+        let made = Surroundings::new(location, path, env.into_iter(), &program).map_err(fail);
         let made = made.and_then(|around| {
             let (orphans, home) = (Arc::clone(&around.orphans), around.home.clone());
-            sweep(store, &run.path, folder.path())?;
+            sweep(store, &run_folder, folder.path())?;
             let workers = Arc::new(WorkerPool::new(Arc::clone(&forwarder), folder.token()));
             let (marks, forwarder, queue) = (folder.marks(), Arc::clone(&forwarder), Arc::new(DispatchQueue::new()));
             let mut slots = Slots::new(Shared { around, marks, forwarder, workers, events, queue });

@@ -7,7 +7,7 @@ use crate::domain::event::{Event, Unkillable};
 use crate::domain::job::State;
 use crate::domain::processor::Summary;
 use crate::error::{Error, Kind};
-use crate::runner::process::identity::user_name;
+use crate::system::user::user_name;
 
 /// Passes events on, and counts.
 pub(super) struct Reporter<'a> {

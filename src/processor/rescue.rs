@@ -42,6 +42,16 @@ pub(super) fn wait_for_the_dying(store: &mut Store) -> Result<()> {
     Ok(())
 }
 
+/// Whether a processor works on this store, or may: one counts as dead only if that is proven.
+#[must_use]
+pub fn lives(store: &Store, processor: &Processor) -> bool {
+    match liveness(&store.run_folder(), &processor.is.folder) {
+        Ok(Liveness::Alive) | Err(_) => !processor.of_original,
+        Ok(Liveness::NoRunDir) => !processor.of_original && process_lives(&processor.is),
+        Ok(Liveness::Dead(_)) => false,
+    }
+}
+
 /// What a rescue works with.
 pub(super) struct Rescuer<'a, 'b> {
     /// The number of this processor, if it is registered.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use super::dispatch_queue::DispatchQueue;
 use super::events::{EventQueue, LoopEvent};
 use super::worker_pool::WorkerPool;
-use crate::runner::process::signals::die;
 use crate::runner::{Orphans, SkipWait, Stop};
+use crate::system::signals::die;
 
 /// Signals that follow each other within this time count as one: a signal to a whole process group, or to all programs of
 /// a name, arrives several times.

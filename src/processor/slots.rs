@@ -18,10 +18,10 @@ use super::slot::Slot;
 use crate::domain::job::{Claim, Fence};
 use crate::domain::service::ServiceName;
 use crate::error::Result;
-use crate::runner::process::fds;
-use crate::runner::system_error::io_error;
 use crate::runner::worker::host_session::HostSession;
 use crate::runner::{Mark, StopSwitch};
+use crate::system::error::io_error;
+use crate::system::fds;
 
 /// All slots of a processor; their threads end when this is dropped.
 pub(super) struct Slots {

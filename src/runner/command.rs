@@ -20,12 +20,12 @@ use crate::runner::call::{CallEnding, EndReason, Ended, Request, Surroundings};
 use crate::runner::output::line_buffer::Output;
 use crate::runner::output::program_output::{LARGEST_PIPE, ProgramOutput};
 use crate::runner::process::tree::{GRACE, LAST_LOOK, Tree, soon};
-use crate::runner::process::{fds, signals};
 use crate::runner::result_file::ResultFile;
 use crate::runner::spawn;
 use crate::runner::spawn::SpawnContext;
 use crate::runner::start_failure::StartFailure;
 use crate::runner::stop_switch::{Stop, StopSwitch};
+use crate::system::{fds, signals};
 
 /// Runs a call to its end; `None` if it was left behind, because it may not be ended and nobody waits for it.
 ///

@@ -11,7 +11,6 @@ pub mod run_dir;
 mod spawn;
 mod start_failure;
 mod stop_switch;
-pub mod system_error;
 pub mod worker;
 
 pub use call::{Ended, Request, Surroundings};
@@ -23,5 +22,5 @@ pub use run_dir::access::Access;
 pub use run_dir::disk_reserve::DiskReserve;
 pub use run_dir::home::Home;
 pub use run_dir::{LONGEST_NOTE, Mark, Marks, RunDir};
-pub use start_failure::{StartFailure, in_words};
+pub use start_failure::StartFailure;
 pub use stop_switch::{Stop, StopSwitch};

@@ -22,8 +22,9 @@ use crate::runner::call::{CallParams, Request, Surroundings, write_line};
 use crate::runner::process::oom_score::Offer;
 use crate::runner::process::orphans::WORKER_TOKEN;
 use crate::runner::result_file::ResultFile;
-use crate::runner::start_failure::{StartFailure, in_words};
+use crate::runner::start_failure::StartFailure;
 use crate::runner::stop_switch::StopSwitch;
+use crate::system::error::in_words;
 
 /// The longest argument that Linux passes to a program, in bytes (`MAX_ARG_STRLEN`, execve(2), without the NUL).
 const LONGEST_ARGUMENT: usize = 128 * 1024 - 1;

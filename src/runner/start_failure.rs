@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::domain::attempt::{Failure, Outcome};
-use crate::error::reason;
 use crate::runner::stop_switch::{Stop, StopSwitch};
+use crate::system::error::in_words;
 
 /// How long to wait for something that the system may lack only for a moment.
 const MOMENT: Duration = Duration::from_secs(5);
@@ -55,26 +55,6 @@ impl StartFailure {
             StartFailure::Stopped(Stop::Cancel) => Outcome::Cancelled,
             StartFailure::Stopped(_) => Outcome::Interrupted,
         }
-    }
-}
-
-/// What the system lacks, for people; any other error in its own words.
-#[must_use]
-pub fn in_words(error: &io::Error) -> String {
-    match Errno::from_io_error(error) {
-        Some(Errno::AGAIN) => "the system gives no more processes and threads".to_owned(),
-        Some(Errno::NOMEM) => "the system gives no more memory".to_owned(),
-        Some(Errno::MFILE | Errno::NFILE) => "too many files are open".to_owned(),
-        _ => reason(error),
-    }
-}
-
-/// The error of a system call. It names the call if the system does not know it, or a container or sandbox refuses it.
-pub(in crate::runner) fn of_call(name: &str, error: Errno) -> io::Error {
-    let error = io::Error::from(error);
-    match Errno::from_io_error(&error) {
-        Some(Errno::NOSYS | Errno::PERM) => io::Error::new(error.kind(), format!("the system refuses `{name}`")),
-        _ => error,
     }
 }
 

@@ -51,10 +51,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("failpoint", &[]),
     ("domain", &["error"]),
     ("store", &["domain", "error", "failpoint"]),
-    ("runner", &["domain", "error", "failpoint"]),
-    ("processor", &["domain", "error", "failpoint", "runner", "store"]),
-    ("commands", &["domain", "error", "failpoint", "processor", "runner", "store"]),
-    ("cli", &["commands", "domain", "error"]),
+    ("system", &["error"]),
+    ("runner", &["domain", "error", "failpoint", "system"]),
+    ("processor", &["domain", "error", "failpoint", "runner", "store", "system"]),
+    ("commands", &["domain", "error", "failpoint", "processor", "store", "system"]),
+    ("cli", &["commands", "domain", "error", "system"]),
 ];
 
 /// The layer of a source file: the first part of its path below `src`.
@@ -196,7 +197,7 @@ fn each_layer_keeps_its_secrets() {
             ("stdout()", &["cli"]),
             ("stderr()", &["cli"]),
             ("std::process::Command", &["runner"]),
-            ("signal_hook", &["runner"]),
+            ("signal_hook", &["runner", "system"]),
             ("SystemTime::now", &["store", "runner", "cli"]),
             ("env::var", &["cli", "failpoint"]),
         ];

@@ -5,7 +5,7 @@ use crate::domain::job::{Claim, Fence};
 
 impl QueueState {
     /// Whether a call runs in the host.
-    pub(crate) fn is_hosted(&self, claim: &Claim) -> bool {
+    pub(in crate::processor) fn is_hosted(&self, claim: &Claim) -> bool {
         let has = |host: &HostState| {
             claim.is_for_worker() && host.functions.iter().any(|name| name == claim.call.function.as_str())
         };
@@ -13,7 +13,7 @@ impl QueueState {
     }
 
     /// Whether the host can take no further call now.
-    pub(crate) fn host_is_full(&self) -> bool {
+    pub(in crate::processor) fn host_is_full(&self) -> bool {
         self.host.as_ref().is_some_and(|host| host.free() == 0)
     }
 
@@ -29,7 +29,7 @@ impl QueueState {
     }
 
     /// Wakes the thread that feeds the host, to look at the queue again.
-    pub(crate) fn call_host(&self) {
+    pub(in crate::processor) fn call_host(&self) {
         if let Some(host) = &self.host {
             host.control.wake_up();
         }
@@ -48,7 +48,7 @@ impl QueueState {
     }
 
     /// Takes the next call for the host, if one may begin. A call that was charged with a crash runs alone there.
-    pub(crate) fn pick_hosted(&mut self) -> Option<Claim> {
+    pub(in crate::processor) fn pick_hosted(&mut self) -> Option<Claim> {
         let host = self.host.as_ref().filter(|host| host.free() > 0)?;
         let count = self.services.len();
         let (lane, place) = (0..count).map(|step| (self.turn + step) % count).find_map(|lane| {
@@ -68,7 +68,7 @@ impl QueueState {
     }
 
     /// Takes a call from the host.
-    pub(crate) fn release_hosted(&mut self, fence: Fence) {
+    pub(in crate::processor) fn release_hosted(&mut self, fence: Fence) {
         if let Some(host) = &mut self.host {
             host.calls.retain(|(which, _)| *which != fence);
             host.cancels.retain(|which| *which != fence);
@@ -85,12 +85,12 @@ impl QueueState {
     }
 
     /// Calls that the host is to cancel, each of them once.
-    pub(crate) fn hosted_to_cancel(&mut self) -> Vec<Fence> {
+    pub(in crate::processor) fn hosted_to_cancel(&mut self) -> Vec<Fence> {
         self.host.as_mut().map(|host| std::mem::take(&mut host.cancels)).unwrap_or_default()
     }
 
     /// The host is lost: calls that run elsewhere end, and none begins.
-    pub(crate) fn lose_host(&mut self) {
+    pub(in crate::processor) fn lose_host(&mut self) {
         self.host = None;
         self.halted = true;
         self.wake_workers();

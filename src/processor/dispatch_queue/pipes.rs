@@ -9,7 +9,7 @@ use crate::runner::worker::SendLimits;
 
 impl QueueState {
     /// Takes the next call for the worker of a slot, within the limits of what to send it.
-    pub(crate) fn pick_more(
+    pub(in crate::processor) fn pick_more(
         &mut self,
         slot: usize,
         worker: impl Fn(&Claim) -> bool,
@@ -45,14 +45,14 @@ impl QueueState {
     }
 
     /// The worker of a slot gets no further calls: those that wait are for others.
-    pub(crate) fn leaves(&mut self, slot: usize) {
+    pub(in crate::processor) fn leaves(&mut self, slot: usize) {
         if let Some(serving) = &mut self.slots[slot].serving {
             serving.leaves = true;
         }
     }
 
     /// Whether other slots are idle, and could run the calls that wait in the worker of a slot.
-    pub(crate) fn is_short_of_calls(&self, slot: usize) -> bool {
+    pub(in crate::processor) fn is_short_of_calls(&self, slot: usize) -> bool {
         let lane = self.slots[slot].lane;
         self.services[lane].waiting.is_empty() && self.has_room(lane)
     }

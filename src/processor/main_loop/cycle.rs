@@ -9,8 +9,8 @@ use crate::processor::finished::FinishedCall;
 use crate::processor::prefetch::MOST_BYTES;
 use crate::processor::registration::Registration;
 use crate::processor::service_state::{Pending, Snapshot};
-use crate::runner::process::memory;
 use crate::store::{Cycle, CycleResult};
+use crate::system::memory;
 
 impl MainLoop<'_> {
     /// Makes rounds for the services, in turn, until there is nothing to record and nothing to claim.

@@ -11,9 +11,9 @@ use crate::error::{Error, Kind};
 use crate::processor::events::LoopEvent;
 use crate::processor::lost_host::LostHost;
 use crate::processor::service_state::ServiceState;
-use crate::runner::system_error::hint;
+use crate::runner::StartFailure;
 use crate::runner::worker::EndedCall;
-use crate::runner::{StartFailure, in_words};
+use crate::system::error::{hint, in_words};
 
 impl MainLoop<'_> {
     /// Sleeps until something happens, at most for `time`, and handles all that has happened.

@@ -66,7 +66,6 @@ pub struct Forwarder {
 pub struct SkipWait(Arc<ForwarderState>);
 
 /// Writes messages through a [`Forwarder`], after the output that came before them.
-#[derive(Clone)]
 pub struct MessageWriter(Arc<ForwarderState>);
 
 struct ForwarderState {
@@ -198,7 +197,7 @@ impl MessageWriter {
     }
 
     /// Waits until all messages are written, unless the wait is skipped.
-    pub fn finish(self) {
+    pub fn finish(&self) {
         let waits = |queue: &mut PieceQueue| queue.messages > 0 && !queue.hurried && !queue.is_over();
         drop(self.0.room.wait_while(self.0.lock(), waits));
     }
@@ -265,12 +264,6 @@ impl ForwarderState {
 impl std::fmt::Debug for Forwarder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Forwarder").field("waiting", &self.shared.lock().output).finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for MessageWriter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MessageWriter").field("waiting", &self.0.lock().messages).finish_non_exhaustive()
     }
 }
 

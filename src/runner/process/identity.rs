@@ -135,12 +135,6 @@ fn proc_is_ours() -> bool {
     fs::read_link("/proc/self").is_ok_and(|own| own.to_str() == Some(&getpid().to_string()))
 }
 
-/// The system's name for a user, or the number when there is no name.
-#[must_use]
-pub fn user_name(number: u32) -> String {
-    nix::unistd::User::from_uid(number.into()).ok().flatten().map_or_else(|| number.to_string(), |user| user.name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,9 +29,9 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 use signal_hook::low_level::pipe;
 
 use crate::runner::process::orphans::Orphans;
-use crate::runner::process::signals;
 use crate::runner::process::stat::Stat;
-use crate::runner::start_failure::of_call;
+use crate::system::error::of_call;
+use crate::system::signals;
 
 /// The variable that names the supervisor to its child.
 pub const SUPERVISOR: &str = "ASYNCQ_SUPERVISOR";

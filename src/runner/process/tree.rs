@@ -13,7 +13,8 @@ use crate::domain::job::{JobId, Token};
 use crate::runner::process::attempt_processes::{AttemptProcesses, Remaining, RunningAttempt};
 use crate::runner::process::oom_score::Offer;
 use crate::runner::process::orphans::Orphans;
-use crate::runner::start_failure::{of_call, patiently};
+use crate::runner::start_failure::patiently;
+use crate::system::error::of_call;
 
 /// How long a program may take to end before it is killed.
 pub const GRACE: Duration = Duration::from_secs(10);

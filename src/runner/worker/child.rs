@@ -18,7 +18,7 @@ use crate::runner::output::program_output::ProgramOutput;
 use crate::runner::process::tree::Tree;
 use crate::runner::spawn;
 use crate::runner::spawn::SpawnContext;
-use crate::runner::start_failure::{StartFailure, in_words};
+use crate::runner::start_failure::StartFailure;
 use crate::runner::stop_switch::StopSwitch;
 use crate::runner::worker::call::{CallSource, SentCall};
 use crate::runner::worker::channel::Channel;
@@ -27,6 +27,7 @@ use crate::runner::worker::peer::{EndingCalls, Peer, SessionEnd};
 use crate::runner::worker::program_files::ProgramFiles;
 use crate::runner::worker::protocol::Hello;
 use crate::runner::worker::session::Session;
+use crate::system::error::in_words;
 
 /// How often to measure the memory of a worker.
 const MEASURE: Duration = Duration::from_millis(100);

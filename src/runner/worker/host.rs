@@ -13,10 +13,10 @@ use rustix::net::{AddressFamily, SocketType, getpeername};
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
 use crate::error::{Error, Kind, Result};
-use crate::runner::process::fds;
 use crate::runner::process::identity;
 use crate::runner::process::identity::Presence;
-use crate::runner::start_failure::of_call;
+use crate::system::error::of_call;
+use crate::system::fds;
 
 /// The hint for an unusable descriptor.
 const HINT: &str = "give it one end of a `socketpair(AF_UNIX, SOCK_STREAM)` that the calling program has made, as a \

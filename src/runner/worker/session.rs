@@ -13,7 +13,6 @@ use crate::domain::job::Fence;
 use crate::failpoint::reached;
 use crate::runner::output::line_buffer::Output;
 use crate::runner::output::program_output::ProgramOutput;
-use crate::runner::process::fds;
 use crate::runner::process::tree::LAST_LOOK;
 use crate::runner::stop_switch::{Stop, StopSwitch};
 use crate::runner::worker::call::{CallSource, EndedCall, SentCall};
@@ -22,6 +21,7 @@ use crate::runner::worker::hangup::HangupDetector;
 use crate::runner::worker::in_flight::{InFlight, InFlightCall, QUICK};
 use crate::runner::worker::peer::{EndingCalls, Peer, SessionEnd};
 use crate::runner::worker::protocol::{self, Hello, WorkerMessage};
+use crate::system::fds;
 
 /// How long a peer may take to say hello.
 pub(super) const HELLO: Duration = Duration::from_secs(30);

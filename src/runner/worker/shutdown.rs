@@ -10,12 +10,12 @@ use crate::domain::attempt::{Failure, Outcome};
 use crate::domain::log::Stream;
 use crate::runner::output::capture::Capture;
 use crate::runner::output::line_buffer::Output;
-use crate::runner::process::signals;
 use crate::runner::process::tree::{GRACE, REST_GRACE, soon};
 use crate::runner::worker::call::{CallSource, EndedCall, SentCall};
 use crate::runner::worker::child::{FailedWorker, ServeEnd, Worker};
 use crate::runner::worker::in_flight::InFlightCall;
 use crate::runner::worker::peer::SessionEnd;
+use crate::system::signals;
 
 impl Worker {
     /// Lets it end, and kills it if it does not. What it prints meanwhile goes to `output`.

@@ -12,6 +12,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
+use super::error::io_error;
+use crate::error::{Error, Result};
+
 /// Signals that stay ignored if they were when this process started: with `nohup` and a shell's `&`, programs ignore the signals
 /// of a terminal. Every Rust program ignores SIGPIPE, and the standard library undoes that for its children.
 const LEFT_ALONE: [i32; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGPIPE];
@@ -23,9 +26,9 @@ const LEFT_ALONE: [i32; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGPIPE];
 ///
 /// # Errors
 /// When `/proc` cannot be read.
-pub fn reset() -> io::Result<()> {
-    SigSet::empty().thread_set_mask()?;
-    let ignored = ignored()?;
+pub fn reset() -> Result<()> {
+    let unblocked = SigSet::empty().thread_set_mask().map_err(io::Error::from);
+    let ignored = unblocked.and_then(|()| ignored()).map_err(|error| cannot_handle(&error))?;
     for number in (1..=64).filter(|number| ignored & bit(*number) != 0 && !LEFT_ALONE.contains(number)) {
         set_default(number);
     }
@@ -64,14 +67,12 @@ fn bit(signal: i32) -> u64 {
 ///
 /// # Errors
 /// When the system refuses handlers, or `/proc` cannot be read.
-pub fn on_stop(mut asked: impl FnMut() + Send + 'static) -> io::Result<()> {
-    let mut signals = Signals::new(heard(&[SIGINT, SIGTERM, SIGHUP])?)?;
-    std::thread::Builder::new().name("signals".to_owned()).stack_size(64 * 1024).spawn(move || {
-        for _ in signals.forever() {
-            asked();
-        }
-    })?;
-    Ok(())
+pub fn on_stop(mut asked: impl FnMut() + Send + 'static) -> Result<()> {
+    let thread = || std::thread::Builder::new().name("signals".to_owned()).stack_size(64 * 1024);
+    let started = heard(&[SIGINT, SIGTERM, SIGHUP])
+        .and_then(Signals::new)
+        .and_then(|mut signals| thread().spawn(move || signals.forever().for_each(|_| asked())));
+    started.map(drop).map_err(|error| io_error("cannot watch for signals", &error))
 }
 
 /// Kills this process with SIGKILL.
@@ -95,6 +96,10 @@ pub fn name(number: i32) -> String {
 ///
 /// # Errors
 /// When the system refuses handlers.
-pub fn outlive_limits() -> io::Result<()> {
-    flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map(|_| ())
+pub fn outlive_limits() -> Result<()> {
+    flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map(drop).map_err(|error| cannot_handle(&error))
+}
+
+fn cannot_handle(error: &io::Error) -> Error {
+    io_error("cannot handle signals", error)
 }

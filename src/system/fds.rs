@@ -1,7 +1,6 @@
 //! Descriptors: functions do not inherit those of the processor, and there must be enough of them.
 
 use std::fs;
-use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -9,16 +8,18 @@ use rustix::event::{PollFd, Timespec, poll};
 use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
 use rustix::process::{Resource, getrlimit};
 
+use super::error::io_error;
+use crate::error::Result;
+
 /// Makes this process ready to run functions: marks every descriptor but stdin, stdout and stderr to be closed in the
 /// programs that it starts. Our own are marked from the start; these were inherited.
 ///
 /// # Errors
 /// When `/proc` cannot be read, and where too few descriptors are allowed to run even one function.
-pub fn prepare() -> io::Result<()> {
-    if limit() < FOR_THE_REST + FOR_A_FUNCTION {
-        return Err(Errno::MFILE.into());
-    }
-    let open = fs::read_dir("/proc/self/fd")?;
+pub fn prepare() -> Result<()> {
+    let is_enough = limit() >= FOR_THE_REST + FOR_A_FUNCTION;
+    let open = if is_enough { fs::read_dir("/proc/self/fd") } else { Err(Errno::MFILE.into()) };
+    let open = open.map_err(|error| io_error("cannot run functions", &error))?;
     let numbers: Vec<i32> = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     for number in numbers.into_iter().filter(|number| *number > 2) {
         mark(number);
@@ -55,7 +56,7 @@ pub fn functions_at_once() -> usize {
 
 /// Takes a descriptor that this process has inherited, if it is open. Call it once, before anything else is opened.
 #[expect(unsafe_code, reason = "a descriptor that was inherited has no owner in this program")]
-pub(in crate::runner) fn take(number: i32) -> Option<OwnedFd> {
+pub fn take(number: i32) -> Option<OwnedFd> {
     // SAFETY: the number is only used for this call, which changes nothing.
     let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
     fcntl_getfd(descriptor).ok()?;

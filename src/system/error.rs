@@ -1,15 +1,14 @@
-//! Errors of the system, with hints.
+//! Errors of the system in words, with hints.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 use rustix::io::Errno;
 
-use super::start_failure::in_words;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, reason};
 
 /// The error for `what`, which the system refused.
 #[must_use]
-pub fn io_error(what: &str, error: &std::io::Error) -> Error {
+pub fn io_error(what: &str, error: &io::Error) -> Error {
     let kind = match error.kind() {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Kind::Denied,
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Kind::Full,
@@ -19,11 +18,31 @@ pub fn io_error(what: &str, error: &std::io::Error) -> Error {
     Error::new(kind, format!("{what}: {}", in_words(error))).with_hint(hint(error))
 }
 
+/// What the system lacks, for people; any other error in its own words.
+#[must_use]
+pub fn in_words(error: &io::Error) -> String {
+    match Errno::from_io_error(error) {
+        Some(Errno::AGAIN) => "the system gives no more processes and threads".to_owned(),
+        Some(Errno::NOMEM) => "the system gives no more memory".to_owned(),
+        Some(Errno::MFILE | Errno::NFILE) => "too many files are open".to_owned(),
+        _ => reason(error),
+    }
+}
+
+/// The error of a system call. It names the call if the system does not know it, or a container or sandbox refuses it.
+pub fn of_call(name: &str, error: Errno) -> io::Error {
+    let error = io::Error::from(error);
+    match Errno::from_io_error(&error) {
+        Some(Errno::NOSYS | Errno::PERM) => io::Error::new(error.kind(), format!("the system refuses `{name}`")),
+        _ => error,
+    }
+}
+
 const MAY_BE_REFUSED: &str = "if a container or a sandbox refuses system calls, have it allow `clone3`, `fallocate`, `ioctl`, \
     `pidfd_open` and `prctl`; else look who may do this, and whether this Linux is older than 5.4";
 
 /// The hint for an error of the system.
-pub fn hint(error: &std::io::Error) -> &'static str {
+pub fn hint(error: &io::Error) -> &'static str {
     if error.kind() == ErrorKind::InvalidFilename {
         return "a name in it is too long; put the store where its path is shorter";
     }

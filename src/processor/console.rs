@@ -1,0 +1,37 @@
+//! Shows on a console what functions print.
+
+use std::sync::Arc;
+
+use crate::domain::console::Console;
+use crate::error::Result;
+use crate::runner::{Forwarder, MessageWriter, PieceKind};
+use crate::system::error::io_error;
+use crate::system::memory;
+
+/// Sends the messages of a console through a [`Forwarder`]. When this is dropped, they are written.
+pub(super) struct Attached {
+    console: Console,
+    writer: MessageWriter,
+}
+
+/// Starts to pass on to a console what functions print. The forwarder has to end first.
+///
+/// # Errors
+/// [`crate::Kind::Busy`] when the system gives no thread, or too little memory for what follows.
+pub(super) fn attach(console: Console) -> Result<(Attached, Forwarder)> {
+    memory::look().map_err(|error| io_error("cannot run functions", &error))?;
+    let forwarder = Forwarder::start(console.is_joint, move |piece| {
+        (console.write)(piece.stream, &piece.bytes, piece.kind != PieceKind::Output);
+    })
+    .map_err(|error| io_error("cannot pass on what functions print", &error))?;
+    let (said, writer) = (forwarder.voice(), forwarder.voice());
+    (console.send_messages_through)(Some(Arc::new(move |message| said.say(message))));
+    Ok((Attached { console, writer }, forwarder))
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        (self.console.send_messages_through)(None);
+        self.writer.finish();
+    }
+}

@@ -1,0 +1,9 @@
+//! This process and its system: signals, descriptors, memory, users, and the errors of the system.
+//!
+//! Invariant: nothing here knows a function, a child process, or a file of asyncq.
+
+pub mod error;
+pub mod fds;
+pub mod memory;
+pub mod signals;
+pub mod user;
