@@ -1,11 +1,10 @@
 //! `asyncq function`.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
-use serde::Serialize;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::clap_error::parse_count;
 use super::exit;
@@ -209,14 +208,14 @@ impl Function {
                 let format = format.format()?;
                 let service = service.as_deref().map(ServiceName::parse).transpose()?;
                 let functions = session.open()?.functions(service.as_ref())?;
-                let records: Vec<_> = functions.iter().map(FunctionView::of).collect();
+                let records: Vec<_> = functions.iter().map(FunctionView).collect();
                 format.print_all(&records, || table(&functions))?;
             }
             Function::Show { name, format } => {
                 let format = format.format()?;
                 let (service, name) = name.parse()?;
                 let function = session.open()?.function(&service, &name)?;
-                format.print_one(&FunctionView::of(&function), || show(&function))?;
+                format.print_one(&FunctionView(&function), || show(&function))?;
             }
             Function::Set {
                 name,
@@ -260,70 +259,44 @@ impl Function {
     }
 }
 
-/// What programs get to read about how a worker is kept; `idle` is in seconds, `memory_growth` in bytes.
-#[derive(Serialize)]
-struct WorkerView {
-    calls_per_worker: Option<u64>,
-    idle: f64,
-    memory_growth: Option<u64>,
+/// What programs get to read about a function; `timeout` is in seconds, `worker` null for a command, `args` and `stdin` for
+/// a worker.
+struct FunctionView<'a>(&'a function::Function);
+
+impl Record for FunctionView<'_> {
+    const COLUMNS: &'static str = "service,name,command,site,env,timeout,worker.calls_per_worker,worker.idle,worker.memory_growth,\
+                                   args,stdin,created_at";
 }
 
-impl WorkerView {
-    fn of(limits: &function::WorkerLimits) -> WorkerView {
-        let idle = limits.idle().as_secs_f64();
-        WorkerView { calls_per_worker: limits.calls, idle, memory_growth: limits.growth }
+impl Serialize for FunctionView<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let function::Function { service, name, definition, created_at } = self.0;
+        let call_format = definition.worker.is_none().then_some(definition.call_format);
+        let mut object = serializer.serialize_map(None)?;
+        object.serialize_entry("service", service.as_str())?;
+        object.serialize_entry("name", name.as_str())?;
+        object.serialize_entry("command", &definition.command)?;
+        object.serialize_entry("site", &definition.site)?;
+        object.serialize_entry("env", &definition.env)?;
+        object.serialize_entry("timeout", &definition.timeout.map(|timeout| timeout.as_secs_f64()))?;
+        object.serialize_entry("worker", &definition.worker.as_ref().map(WorkerView))?;
+        object.serialize_entry("args", &call_format.map(|format| format.args().as_str()))?;
+        object.serialize_entry("stdin", &call_format.map(|format| format.stdin().as_str()))?;
+        object.serialize_entry("created_at", &created_at.to_string())?;
+        object.end()
     }
 }
 
-/// What programs get to read about a function; `timeout` is in seconds, `worker` null for a command, `args` and `stdin` for
-/// a worker.
-#[derive(Serialize)]
-struct FunctionView<'a> {
-    service: &'a str,
-    name: &'a str,
-    command: &'a [String],
-    site: &'a str,
-    env: &'a BTreeMap<String, String>,
-    timeout: Option<f64>,
-    worker: Option<WorkerView>,
-    args: Option<&'static str>,
-    stdin: Option<&'static str>,
-    created_at: String,
-}
+/// What programs get to read about how a worker is kept; `idle` is in seconds, `memory_growth` in bytes.
+struct WorkerView<'a>(&'a function::WorkerLimits);
 
-impl Record for FunctionView<'_> {
-    const COLUMNS: &'static [&'static str] = &[
-        "service",
-        "name",
-        "command",
-        "site",
-        "env",
-        "timeout",
-        "worker.calls_per_worker",
-        "worker.idle",
-        "worker.memory_growth",
-        "args",
-        "stdin",
-        "created_at",
-    ];
-}
-
-impl FunctionView<'_> {
-    fn of(function: &function::Function) -> FunctionView<'_> {
-        let definition = &function.definition;
-        let call_format = definition.worker.is_none().then_some(definition.call_format);
-        FunctionView {
-            service: function.service.as_str(),
-            name: function.name.as_str(),
-            command: &definition.command,
-            site: &definition.site,
-            env: &definition.env,
-            timeout: definition.timeout.map(|timeout| timeout.as_secs_f64()),
-            worker: definition.worker.as_ref().map(WorkerView::of),
-            args: call_format.map(|format| format.args().as_str()),
-            stdin: call_format.map(|format| format.stdin().as_str()),
-            created_at: function.created_at.to_string(),
-        }
+impl Serialize for WorkerView<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        object.serialize_entry("calls_per_worker", &self.0.calls)?;
+        object.serialize_entry("idle", &self.0.idle().as_secs_f64())?;
+        object.serialize_entry("memory_growth", &self.0.growth)?;
+        object.end()
     }
 }
 

@@ -193,33 +193,7 @@ pub struct JobView<'a> {
 }
 
 impl Record for JobView<'_> {
-    const COLUMNS: &'static [&'static str] = &[
-        "id",
-        "service",
-        "function",
-        "args",
-        "kwargs",
-        "principal",
-        "site",
-        "state",
-        "immediate",
-        "parent",
-        "attempt",
-        "failures",
-        "conflicts",
-        "crashes",
-        "created_at",
-        "run_at",
-        "started_at",
-        "finished_at",
-        "result",
-        "error.kind",
-        "error.message",
-        "error.exit_code",
-        "error.signal",
-        "priority",
-        "key",
-        "os_user",
-        "progress",
-    ];
+    const COLUMNS: &'static str = "id,service,function,args,kwargs,principal,site,state,immediate,parent,attempt,failures,\
+                                   conflicts,crashes,created_at,run_at,started_at,finished_at,result,error.kind,\
+                                   error.message,error.exit_code,error.signal,priority,key,os_user,progress";
 }

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::exit;
 use super::format::{FormatOptions, Record};
@@ -93,13 +93,13 @@ impl Service {
             Service::List { format } => {
                 let format = format.format()?;
                 let services = session.open()?.services()?;
-                let records: Vec<_> = services.iter().map(ServiceView::of).collect();
+                let records: Vec<_> = services.iter().map(ServiceView).collect();
                 format.print_all(&records, || table(&services))?;
             }
             Service::Show { name, format } => {
                 let format = format.format()?;
                 let service = session.open()?.service(&ServiceName::parse(&name)?)?;
-                format.print_one(&ServiceView::of(&service), || show(&service))?;
+                format.print_one(&ServiceView(&service), || show(&service))?;
             }
             Service::Set { name, concurrency } => {
                 change(session, &name, ServiceChange { concurrency: Some(concurrency), paused: None })?;
@@ -121,26 +121,20 @@ impl Service {
 }
 
 /// What programs get to read about a service.
-#[derive(Serialize)]
-struct ServiceView<'a> {
-    name: &'a str,
-    concurrency: u32,
-    paused: bool,
-    created_at: String,
-}
+struct ServiceView<'a>(&'a service::Service);
 
 impl Record for ServiceView<'_> {
-    const COLUMNS: &'static [&'static str] = &["name", "concurrency", "paused", "created_at"];
+    const COLUMNS: &'static str = "name,concurrency,paused,created_at";
 }
 
-impl ServiceView<'_> {
-    fn of(service: &service::Service) -> ServiceView<'_> {
-        ServiceView {
-            name: service.name.as_str(),
-            concurrency: service.concurrency.get(),
-            paused: service.paused,
-            created_at: service.created_at.to_string(),
-        }
+impl Serialize for ServiceView<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        object.serialize_entry("name", self.0.name.as_str())?;
+        object.serialize_entry("concurrency", &self.0.concurrency)?;
+        object.serialize_entry("paused", &self.0.paused)?;
+        object.serialize_entry("created_at", &self.0.created_at.to_string())?;
+        object.end()
     }
 }
 

@@ -171,6 +171,74 @@ fn an_option_of_another_command_is_told_of_which() {
 }
 
 #[test]
+fn each_mistake_has_a_sentence_and_a_hint() {
+    Place::new().session(
+        "
+        $ asyncq jbo list
+        ! error: `asyncq` has no command `jbo`
+        ! hint: did you mean `asyncq job`? `asyncq --help` lists all commands
+        ? 2
+        $ asyncq job shw
+        ! error: `asyncq job` has no command `shw`
+        ! hint: did you mean `asyncq job show`? `asyncq job --help` lists all commands
+        ? 2
+        $ asyncq job xyz
+        ! error: `asyncq job` has no command `xyz`
+        ! hint: `asyncq job --help` lists all commands
+        ? 2
+        $ asyncq job list --limt 5
+        ! error: `asyncq job list` has no option `--limt`
+        ! hint: did you mean `--limit`? `asyncq job list --help` lists all options
+        ? 2
+        $ asyncq process -x
+        ! error: `asyncq process` has no option `-x`
+        ! hint: `asyncq process --help` lists all options
+        ? 2
+        $ asyncq job show 1 2
+        ! error: `2` is one argument too many for `asyncq job show`
+        ! hint: `asyncq job show --help` shows how
+        ? 2
+        $ asyncq function set s g --timeout 5s ./g
+        ! error: `./g` is one argument too many for `asyncq function set`
+        ! hint: put `--` before the program: `asyncq function set s g --timeout 5s -- ./g`
+        ? 2
+        $ asyncq service add
+        ! error: `asyncq service add` needs `NAME`
+        ! hint: `asyncq service add --help` shows how
+        ? 2
+        $ asyncq enqueue
+        ! error: `asyncq enqueue` needs `SERVICE` and `FUNCTION`
+        ! hint: `asyncq enqueue --help` shows how
+        ? 2
+        $ asyncq job list --limit
+        ! error: `--limit` needs a value
+        ! hint: `asyncq job list --help` shows how
+        ? 2
+        $ asyncq job list --state eror
+        ! error: `--state` cannot be `eror`: it must be `held`, `delayed`, `queued`, `processing`, `completed`, `error` or `cancelled`
+        ! hint: did you mean `error`?
+        ? 2
+        $ asyncq job show x
+        ! error: `ID` cannot be `x`: the number of a job is a whole number from 1
+        ! hint: `asyncq job show --help` shows how
+        ? 2
+        $ asyncq job list --json --json
+        ! error: `--json` is given twice
+        ! hint: `asyncq job list --help` shows how
+        ? 2
+        $ asyncq job list --json=yes
+        ! error: `--json` takes no value, so `yes` is not allowed
+        ! hint: `asyncq job list --help` shows how
+        ? 2
+        $ asyncq process --follow --wait-retries
+        ! error: `--follow` cannot be used with `--wait-retries`
+        ! hint: `asyncq process --help` shows how
+        ? 2
+        ",
+    );
+}
+
+#[test]
 fn an_argument_that_is_not_text_is_told_which_it_is() {
     let place = Place::with_functions(&[("say", "echo $1")]);
     let shell = place.command("");
