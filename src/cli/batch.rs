@@ -7,13 +7,10 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::exit;
-use super::session::Session;
-use super::stdio::{self, Sink, in_words};
+use super::stdio::{Sink, in_words};
+use super::{exit, session::Session};
 use crate::commands::batch::{BatchProgress, BatchRequest};
-use crate::domain::job::Enqueued;
-use crate::domain::log::Stream;
-use crate::domain::text::escape_control;
+use crate::domain::{job::Enqueued, log::Stream, text::escape_control};
 use crate::error::{Error, Kind, reason};
 
 /// Enqueues all calls of a batch and prints the numbers of their jobs in the order of the lines, one number a line.
@@ -56,7 +53,7 @@ pub fn open(path: &Path) -> anyhow::Result<File> {
 
 /// A progress bar, if a person reads stderr.
 fn progress_bar(session: &Session, input: &File) -> ProgressBar {
-    if session.is_quiet() || !stdio::is_terminal(Stream::Err) {
+    if !session.is_interactive() {
         return ProgressBar::hidden();
     }
     let length = input.metadata().ok().filter(std::fs::Metadata::is_file).map(|meta| meta.len());

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::num::IntErrorKind;
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::output::{command_line, is_broken_pipe};
@@ -238,6 +239,15 @@ fn not_text(typed: &[OsString]) -> (String, String) {
         "calls are stored as JSON, which is UTF-8: rename the file, or encode its name, for example with `base64`"
             .to_owned(),
     )
+}
+
+/// Parses the name of one of these values.
+pub fn one_of<T: Copy + Send + Sync>(
+    values: &'static [T],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    let names = PossibleValuesParser::new(values.iter().map(|value| name(*value)));
+    names.try_map(move |given| values.iter().copied().find(|value| name(*value) == given).ok_or("no such name"))
 }
 
 /// Parses a number of calls.

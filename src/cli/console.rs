@@ -1,7 +1,6 @@
 //! stdout and stderr as the console on which commands show the output of functions.
 
-use super::session::print_info;
-use super::stdio;
+use super::{session::print_info, stdio};
 use crate::domain::console::Console;
 use crate::error::Error;
 

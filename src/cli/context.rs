@@ -1,8 +1,6 @@
 //! `asyncq is-async` and `asyncq whoami`: what a running function can ask about itself.
 
-use super::exit;
-use super::session::Session;
-use super::stdio::print_line;
+use super::{exit, session::Session, stdio::print_line};
 use crate::commands::enqueue::{inside, principal};
 use crate::domain::text::escape_control;
 

@@ -6,23 +6,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::batch;
-use super::clap_error::parse_count;
-use super::console::console;
-use super::exit;
-use super::process;
-use super::session::Session;
 use super::stdio::{self, Sink};
+use super::{batch, clap_error::parse_count, console::console, exit, process, session::Session};
 use crate::commands::batch::BatchRequest;
 use crate::commands::enqueue::{EnqueueRequest, Made};
-use crate::domain::attempt::Outcome;
 use crate::domain::call::{Call, Key, OnBehalfOf, Reading};
-use crate::domain::event::Ran;
-use crate::domain::function::FunctionName;
-use crate::domain::job::Enqueued;
-use crate::domain::log::Stream;
-use crate::domain::service::ServiceName;
-use crate::domain::text::escape_control;
+use crate::domain::{attempt::Outcome, event::Ran, function::FunctionName, job::Enqueued, log::Stream};
+use crate::domain::{service::ServiceName, text::escape_control};
 use crate::error::{Error, Kind};
 
 /// Call a function: queue the call and print the number of its job

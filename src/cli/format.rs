@@ -13,8 +13,7 @@ use serde_json::value::RawValue;
 use super::session::to_terminal;
 use super::stdio::{Sink, cannot_write, print_line};
 use super::table::{Layout, Table};
-use crate::domain::log::Stream;
-use crate::domain::text::escape_control;
+use crate::domain::{log::Stream, text::escape_control};
 use crate::error::{Error, Kind};
 
 /// A format.

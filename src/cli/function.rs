@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::clap_error::parse_count;
-use super::exit;
+use super::clap_error::{one_of, parse_count};
 use super::format::{FormatOptions, Record};
 use super::output::{self, FieldList};
-use super::service::print_cancelled;
 use super::session::{Session, now};
 use super::table::{Column, Table};
+use super::{exit, service::print_cancelled};
 use crate::commands::function::{Typed, TypedWorker};
 use crate::domain::function::{self, Args as Passing, FunctionName, Stdin};
 use crate::domain::removal::IfWaiting;
@@ -162,18 +160,11 @@ pub struct WorkerOptions {
 #[derive(Debug, Args)]
 pub struct CallOptions {
     /// How a command gets the arguments of its call: as words, or only on standard input [default of `add`: words]
-    #[arg(long, value_name = "HOW", value_parser = one_of(Passing::ALL.map(Passing::as_str), Passing::from_name))]
+    #[arg(long, value_name = "HOW", value_parser = one_of(&Passing::ALL, Passing::as_str))]
     args: Option<Passing>,
     /// What a command reads on its standard input: its call, or nothing [default of `add`: call]
-    #[arg(long, value_name = "WHAT", value_parser = one_of(Stdin::ALL.map(Stdin::as_str), Stdin::from_name))]
+    #[arg(long, value_name = "WHAT", value_parser = one_of(&Stdin::ALL, Stdin::as_str))]
     stdin: Option<Stdin>,
-}
-
-fn one_of<T: Clone + Send + Sync + 'static>(
-    names: [&'static str; 2],
-    find: fn(&str) -> Option<T>,
-) -> impl TypedValueParser<Value = T> {
-    PossibleValuesParser::new(names).try_map(move |name| find(&name).ok_or("no such name"))
 }
 
 impl WorkerOptions {

@@ -4,20 +4,17 @@ use std::borrow::Cow;
 
 use clap::Subcommand;
 
-use super::clap_error::whole_number;
-use super::exit;
-use super::format::FormatOptions;
-use super::job_list::List;
-use super::job_selection::{JobSelection, MatchingJobs, job_number, one_of};
+use super::clap_error::{one_of, whole_number};
+use super::job_selection::{JobSelection, MatchingJobs, job_number};
 use super::job_view::{self, JobView};
 use super::session::{Session, to_terminal};
 use super::stdio::{self, is_terminal, print_line};
+use super::{exit, format::FormatOptions, job_list::List};
 use crate::commands::job::{JobLog, JobResult};
 use crate::commands::queue::Queue;
 use crate::domain::job::{JobId, State};
-use crate::domain::log::Log;
-use crate::domain::query::JobChange;
 use crate::domain::text::{escape_control, escape_control_in_lines};
+use crate::domain::{log::Log, query::JobChange};
 
 /// Jobs: calls in the store, and their outcomes
 #[derive(Debug, Subcommand)]
@@ -56,7 +53,7 @@ pub enum Job {
         #[command(flatten)]
         which: JobSelection,
         /// Only jobs in this state; may be repeated [default: all that wait or run]
-        #[arg(long, value_name = "STATE", value_parser = one_of(CANCELLABLE))]
+        #[arg(long, value_name = "STATE", value_parser = one_of(CANCELLABLE, State::as_str))]
         state: Vec<State>,
     },
     /// Queue jobs again that ended in an error or were cancelled
@@ -65,7 +62,7 @@ pub enum Job {
         #[command(flatten)]
         which: JobSelection,
         /// Only jobs in this state; may be repeated [default: error]
-        #[arg(long, value_name = "STATE", value_parser = one_of(RETRIABLE))]
+        #[arg(long, value_name = "STATE", value_parser = one_of(RETRIABLE, State::as_str))]
         state: Vec<State>,
     },
     /// Release held jobs
@@ -74,7 +71,7 @@ pub enum Job {
         #[command(flatten)]
         which: JobSelection,
         /// Only jobs in this state [default: held]
-        #[arg(long, value_name = "STATE", value_parser = one_of(STARTABLE))]
+        #[arg(long, value_name = "STATE", value_parser = one_of(STARTABLE, State::as_str))]
         state: Vec<State>,
     },
     /// Remove jobs that have ended
@@ -82,7 +79,7 @@ pub enum Job {
         #[command(flatten)]
         matching: MatchingJobs,
         /// Only jobs in this state; may be repeated [default: all that have ended]
-        #[arg(long, value_name = "STATE", value_parser = one_of(&State::ENDED))]
+        #[arg(long, value_name = "STATE", value_parser = one_of(&State::ENDED, State::as_str))]
         state: Vec<State>,
     },
 }

@@ -5,14 +5,13 @@ use std::collections::BTreeSet;
 use clap::Args;
 
 use super::format::{Format, FormatOptions, ListPrinter};
-use super::job_selection::{Filter, job_number, one_of};
+use super::job_selection::{Filter, job_number};
 use super::job_view::{self, JobView};
-use super::process::paused;
 use super::session::{Session, to_terminal};
+use super::{clap_error::one_of, process::paused};
 use crate::commands::queue::Queue;
 use crate::domain::job::{JobId, State};
-use crate::domain::query::JobQuery;
-use crate::domain::service::ServiceName;
+use crate::domain::{query::JobQuery, service::ServiceName};
 
 /// Selects the jobs to list.
 #[derive(Debug, Args)]
@@ -20,7 +19,7 @@ pub struct List {
     #[command(flatten)]
     filter: Filter,
     /// Only jobs in this state; may be repeated
-    #[arg(long, value_name = "STATE", value_parser = one_of(&State::ALL))]
+    #[arg(long, value_name = "STATE", value_parser = one_of(&State::ALL, State::as_str))]
     state: Vec<State>,
     /// Only jobs older than this one, for the next page
     #[arg(long, value_name = "ID", value_parser = job_number, allow_negative_numbers = true)]

@@ -3,12 +3,9 @@
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use super::clap_error::whole_number;
-use super::exit;
-use super::output::count;
 use super::session::{Session, show_error};
+use super::{clap_error::whole_number, exit, output::count};
 use crate::commands::queue::Queue;
 use crate::domain::job::{JobId, State};
 use crate::domain::query::{BulkChange, JobChange, JobFilter};
@@ -55,12 +52,6 @@ pub struct MatchingJobs {
     /// Only print how many jobs match; change nothing
     #[arg(long)]
     dry_run: bool,
-}
-
-/// Parses one of these states.
-pub fn one_of(states: &'static [State]) -> impl TypedValueParser<Value = State> {
-    let names = PossibleValuesParser::new(states.iter().map(|state| state.as_str()));
-    names.try_map(|name| State::from_name(&name).ok_or("no state has this name"))
 }
 
 /// Parses the number of a job.

@@ -2,12 +2,9 @@
 
 use serde::Serialize;
 
-use super::format::Record;
-use super::job_waits;
 use super::output::{self, FieldList, or_dash, relative, text};
-use super::session::now;
-use super::stdio::print_line;
 use super::table::{Column, Table};
+use super::{format::Record, job_waits, session::now, stdio::print_line};
 use crate::commands::queue::Queue;
 use crate::domain::attempt::Attempt;
 use crate::domain::job::{Job, State};

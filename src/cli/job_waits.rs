@@ -1,11 +1,9 @@
 //! What a job waits for, in one line.
 
-use super::output::relative;
+use super::output::{list, relative};
 use super::process;
 use crate::commands::waiting::Waiting;
-use crate::domain::job::Job;
-use crate::domain::processor::Processor;
-use crate::domain::time::Timestamp;
+use crate::domain::{job::Job, processor::Processor, time::Timestamp};
 
 /// Describes what `job` waits for, and what to do about it.
 pub fn describe(job: &Job, waiting: &Waiting, now: Timestamp) -> String {
@@ -22,9 +20,9 @@ pub fn describe(job: &Job, waiting: &Waiting, now: Timestamp) -> String {
         Waiting::Resume => format!("the end of a pause: `asyncq service resume {service}`"),
         Waiting::Slot { concurrency, holders, before } => {
             let slots = if *concurrency == 1 { "the only one is".to_owned() } else { format!("all {concurrency} are") };
-            let by: Vec<String> = holders.iter().map(process::name).collect();
+            let by = list(holders.iter().map(process::name));
             let before = if *before > 0 { format!("; {}", calls_before(*before)) } else { String::new() };
-            format!("a slot of service `{service}`: {slots} taken by {}{before}", by.join(", "))
+            format!("a slot of service `{service}`: {slots} taken by {by}{before}")
         }
         Waiting::Rescue(dead) => rescue(dead),
         Waiting::Processor => "`asyncq process`: no processor is running".to_owned(),

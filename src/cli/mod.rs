@@ -23,7 +23,6 @@ mod remove;
 mod service;
 mod session;
 mod stdio;
-mod systemd;
 mod table;
 
 use std::process::ExitCode;
@@ -102,7 +101,7 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
     signals::outlive_limits()?;
     match command {
         Command::Init => {
-            let (queue, prepared) = session.prepare(&mut |event| process::print_aside(session, &event))?;
+            let (queue, prepared) = session.place()?.prepare(&mut |event| process::print_aside(session, &event))?;
             let place = queue.place();
             session.info(&if prepared.made {
                 format!("the store `{place}` is ready")

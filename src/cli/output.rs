@@ -6,11 +6,9 @@ use std::io::ErrorKind;
 
 use anstyle::{AnsiColor, Style};
 
-use super::session::to_terminal;
-use super::stdio;
-use crate::domain::job::State;
-use crate::domain::text::escape_control;
+use super::{session::to_terminal, stdio};
 use crate::domain::time::{Timestamp, show_span};
+use crate::domain::{job::State, text::escape_control};
 
 /// One thing: a line for each field, with its name and its value.
 pub struct FieldList(Vec<(&'static str, String)>);
@@ -101,7 +99,13 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(is_pipe))
 }
 
+/// Things one after another: `1, 2, 3`.
+pub fn list(things: impl IntoIterator<Item = impl ToString>) -> String {
+    things.into_iter().map(|thing| thing.to_string()).collect::<Vec<_>>().join(", ")
+}
+
 /// A number with its noun: `1 job`, `2 jobs`.
-pub fn count(number: u64, one: &str, many: &str) -> String {
+pub fn count(number: impl Into<i128>, one: &str, many: &str) -> String {
+    let number = number.into();
     format!("{number} {}", if number == 1 { one } else { many })
 }

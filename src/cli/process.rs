@@ -6,13 +6,10 @@ use clap::Args;
 
 use sd_notify::NotifyState;
 
-use super::clap_error::parse_count;
 use super::console::{console, trying_again};
-use super::exit;
-use super::output::count;
-use super::session::Session;
-use super::stdio;
-use super::systemd;
+use super::output::{count, list};
+use super::session::{Session, print_info};
+use super::{clap_error::parse_count, exit, stdio};
 use crate::commands::process::{self, ProcessRequest, Processed};
 use crate::domain::attempt::{Ending, Failure, FailureKind};
 use crate::domain::event::{Barrier, Event, Report, Unkillable};
@@ -86,7 +83,7 @@ impl Process {
             max_time: self.max_time,
             wait_retries: self.wait_retries,
             follow: self.follow,
-            pulse: if self.follow { systemd::keep_alive_interval() } else { None },
+            pulse: if self.follow { keep_alive_interval() } else { None },
             one_container: self.one_container,
         };
         let request = ProcessRequest {
@@ -101,11 +98,8 @@ impl Process {
             Processed::Supervised(code) => return Ok(code),
             Processed::Done(summary) => summary,
         };
-        if session.is_verbose() {
-            let attempts = count(summary.attempts, "attempt", "attempts");
-            let failed = count(summary.errors, "job", "jobs");
-            session.info(&format!("{attempts}; {failed} ended in an error"));
-        }
+        let attempts = count(summary.attempts, "attempt", "attempts");
+        session.verbose(&format!("{attempts}; {} ended in an error", count(summary.errors, "job", "jobs")));
         let all_reported = stdio::report_losses(true);
         Ok(match (summary.errors, summary.held_back, all_reported) {
             (1.., _, _) => exit::FAILED,
@@ -115,6 +109,19 @@ impl Process {
             (0, 0, false) => exit::IO,
         })
     }
+}
+
+/// Notifies systemd, if it listens (`$NOTIFY_SOCKET`). A notification that fails is ignored.
+fn notify(what: &[NotifyState<'_>]) {
+    let _ = sd_notify::notify(what);
+}
+
+/// How often to send systemd a keep-alive: twice within the time after which it takes the service for dead
+/// (`$WATCHDOG_USEC`, `sd_watchdog_enabled(3)`).
+fn keep_alive_interval() -> Option<Duration> {
+    // `$WATCHDOG_PID` is not checked: it names the process that systemd started, which is the supervisor of this one.
+    let time: u64 = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
+    (time > 0).then(|| Duration::from_micros(time / 2))
 }
 
 /// The message about calls that wait because their service is paused.
@@ -134,8 +141,8 @@ fn late(job: JobId, now: Option<State>) -> String {
 
 /// The message about jobs that were put back because they belonged to no processor.
 fn unowned(jobs: &[(JobId, State)]) -> String {
-    let list: Vec<String> = jobs.iter().map(|(job, state)| format!("job {job} is {state}")).collect();
-    format!("put back jobs that were `processing` without a processor: {}", list.join(", "))
+    let jobs = list(jobs.iter().map(|(job, state)| format!("job {job} is {state}")));
+    format!("put back jobs that were `processing` without a processor: {jobs}")
 }
 
 /// Prints what happens while no processor runs.
@@ -146,10 +153,10 @@ pub(super) fn print_aside(session: &Session, event: &Event<'_>) {
 fn print_event(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
     match event {
         Event::Busy { service, concurrency, holders } => {
-            let by: Vec<String> = holders.iter().map(name).collect();
             let slots =
                 if *concurrency == 1 { "its one slot is".to_owned() } else { format!("its {concurrency} slots are") };
-            session.notice(&format!("service `{service}` is busy: {slots} taken by {}", by.join(", ")));
+            session
+                .notice(&format!("service `{service}` is busy: {slots} taken by {}", list(holders.iter().map(name))));
         }
         Event::Paused { service } => session.notice(&paused(service)),
         Event::Ended(report) => print_end(session, report),
@@ -180,14 +187,9 @@ fn print_event(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
             ), "run `asyncq process` there or outside of containers, or with `--one-container` if that container has ended");
         }
         Event::InHost { processor, host, jobs } => {
-            let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();
             let (of, wait) = if jobs.len() == 1 { ("job", "it waits") } else { ("jobs", "they wait") };
             session.info_with_hint(
-                &format!(
-                    "{} died, and its host, process {host}, may still run {of} {}",
-                    name(processor),
-                    jobs.join(", ")
-                ),
+                &format!("{} died, and its host, process {host}, may still run {of} {}", name(processor), list(*jobs)),
                 &format!("{wait} until that process ends, or starts `asyncq process` again and says `\"idle\":true`"),
             );
         }
@@ -199,19 +201,19 @@ fn print_event(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
             error.hint().unwrap_or_default(),
         ),
         Event::Ready => {
-            systemd::notify(&[NotifyState::Ready]);
+            notify(&[NotifyState::Ready]);
             session.verbose("ready; a signal stops this processor");
         }
-        Event::Alive => systemd::notify(&[NotifyState::Watchdog]),
+        Event::Alive => notify(&[NotifyState::Watchdog]),
         Event::Deaf { error } => {
-            session.warn_with_hint(
+            print_info(
                 &format!("cannot watch the store: {}; polling it a hundred times a second instead", reason(&error)),
-                "`sysctl fs.inotify.max_user_instances` shows how many watchers a user may have",
+                Some("`sysctl fs.inotify.max_user_instances` shows how many watchers a user may have"),
             );
         }
-        Event::Stopping { running: 0 } => systemd::notify(&[NotifyState::Stopping]),
+        Event::Stopping { running: 0 } => notify(&[NotifyState::Stopping]),
         Event::Stopping { running } => {
-            systemd::notify(&[NotifyState::Stopping]);
+            notify(&[NotifyState::Stopping]);
             let (jobs, them) = match running {
                 1 => ("the running job has".to_owned(), "it"),
                 _ => (format!("{running} running jobs have"), "them"),
@@ -220,23 +222,26 @@ fn print_event(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
             // Cron may stop it each time, and should not mail that. In the log of a service it is useful.
             if options.follow { session.info(&text) } else { session.notice(&text) }
         }
-        Event::StoreFails { error } => session.warn(&trying_again(error)),
+        Event::StoreFails { error } => print_info(&trying_again(error), None),
         Event::GivenUp { jobs } => {
-            let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();
             let (outcomes, them) =
                 if jobs.len() == 1 { ("outcome of job", "it") } else { ("outcomes of jobs", "them") };
-            let jobs = jobs.join(", ");
-            session.warn(&format!(
-                "could not record the {outcomes} {jobs}; the next `asyncq process` may run {them} again"
-            ));
+            let text = format!(
+                "could not record the {outcomes} {}; the next `asyncq process` may run {them} again",
+                list(*jobs)
+            );
+            print_info(&text, None);
         }
-        Event::Unmarked { error } => session.warn(&format!(
-            "cannot record which calls have begun: {}; a crash may not be counted for them",
-            reason(&error)
-        )),
+        Event::Unmarked { error } => {
+            let why = reason(&error);
+            let text = format!("cannot record which calls have begun: {why}; a crash may not be counted for them");
+            print_info(&text, None);
+        }
         Event::Postponed { claim, why, pause } => print_postponed(session, claim, why, *pause),
-        Event::Scarce { error } => session.warn(&format!("{error}; no job starts until that is possible again")),
-        Event::NoSpace { error } => session.warn(&format!("{error}; no job starts until there is space")),
+        Event::Scarce { error } => {
+            print_info(&format!("{error}; no job starts until that is possible again"), None);
+        }
+        Event::NoSpace { error } => print_info(&format!("{error}; no job starts until there is space"), None),
     }
 }
 

@@ -4,9 +4,8 @@ use std::io::BufRead;
 
 use clap::Args;
 
-use super::exit;
-use super::session::Session;
 use super::stdio::{self, is_terminal};
+use super::{exit, output::count, session::Session};
 use crate::domain::log::Stream;
 use crate::error::{Error, Kind};
 
@@ -29,10 +28,9 @@ impl Remove {
         let contents = queue.removal()?;
         let place = queue.place().to_string();
         if !self.yes {
-            let count = |number, one: &str| format!("{number} {one}{}", if number == 1 { "" } else { "s" });
-            let [services, functions, jobs] =
-                [(contents.services, "service"), (contents.functions, "function"), (contents.jobs, "job")]
-                    .map(|(number, one)| count(number, one));
+            let services = count(contents.services, "service", "services");
+            let functions = count(contents.functions, "function", "functions");
+            let jobs = count(contents.jobs, "job", "jobs");
             ask(&format!("remove {services}, {functions} and {jobs} from `{place}`? [y/N]"))?;
         }
         queue.remove()?;

@@ -171,9 +171,8 @@ pub fn print_cancelled(session: &Session, removed: &Removed) {
     if removed.cancelled == 0 {
         return;
     }
-    let named: Vec<String> = removed.oldest.iter().map(ToString::to_string).collect();
     let more = removed.cancelled - removed.oldest.len() as u64;
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let noun = if removed.cancelled == 1 { "job" } else { "jobs" };
-    session.info(&format!("cancelled {} waiting {noun}: {}{more}", removed.cancelled, named.join(", ")));
+    let jobs = output::count(removed.cancelled, "waiting job", "waiting jobs");
+    session.info(&format!("cancelled {jobs}: {}{more}", output::list(&removed.oldest)));
 }

@@ -8,11 +8,9 @@ use clap::{Args, ColorChoice};
 
 use super::stdio;
 use crate::commands::caller::Caller;
-use crate::commands::queue::{Place, Prepared, Queue};
-use crate::domain::event::Event;
-use crate::domain::log::Stream;
-use crate::domain::text::escape_control;
+use crate::commands::queue::{Place, Queue};
 use crate::domain::time::{Timestamp, millis, parse_span};
+use crate::domain::{log::Stream, text::escape_control};
 use crate::error::{Error, Kind, reason};
 
 /// The options that every command takes.
@@ -97,11 +95,6 @@ impl Session {
         Ok(queue)
     }
 
-    /// Creates the store, in an existing database too, or upgrades or repairs it.
-    pub fn prepare(&self, report: &mut dyn FnMut(Event<'_>)) -> Result<(Queue, Prepared), Error> {
-        self.place()?.prepare(report)
-    }
-
     /// How long to wait for a locked store.
     fn lock_timeout(&self) -> Result<Duration, Error> {
         match (self.global.lock_timeout, self.caller.variable("ASYNCQ_LOCK_TIMEOUT")) {
@@ -112,28 +105,6 @@ impl Session {
                 Error::new(Kind::Usage, message).with_hint("set it to a time, as in 10s, or unset it")
             }),
         }
-    }
-
-    /// Whether `--verbose` is set.
-    pub fn is_verbose(&self) -> bool {
-        self.global.verbose
-    }
-
-    /// Whether `--quiet` is set.
-    pub fn is_quiet(&self) -> bool {
-        self.global.quiet
-    }
-
-    /// Prints what asyncq itself cannot do, even with `--quiet`.
-    #[expect(clippy::unused_self, reason = "a session may be asked for messages in another form one day")]
-    pub fn warn(&self, text: &str) {
-        print_info(text, None);
-    }
-
-    /// The same, with what you can do about it.
-    #[expect(clippy::unused_self, reason = "a session may be asked for messages in another form one day")]
-    pub fn warn_with_hint(&self, text: &str, hint: &str) {
-        print_info(text, Some(hint));
     }
 
     /// Prints that a call has failed, or that something else needs attention.
@@ -186,7 +157,8 @@ pub fn show(error: &str, hint: Option<&str>) {
     print_message(&format!("{style}error{style:#}"), error, hint);
 }
 
-/// Prints one message that is not an error, with its hint if it has one.
+/// Prints one message that is not an error, with its hint if it has one. `--quiet` does not keep back what asyncq itself
+/// cannot do.
 pub fn print_info(text: &str, hint: Option<&str>) {
     print_message("asyncq", text, hint);
 }

@@ -10,8 +10,7 @@ use tabled::grid::util::string::{get_char_width, get_text_width};
 use tabled::settings::object::Columns;
 use tabled::settings::{Padding, Style as Border, Width};
 
-use super::session::to_terminal;
-use super::stdio;
+use super::{session::to_terminal, stdio};
 
 /// How many terminal columns are between two columns of a table.
 const GAP: usize = 2;
