@@ -14,8 +14,7 @@ use anstream::{AutoStream, ColorChoice};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use crate::domain::console::Messages;
-use crate::domain::log::Stream;
+use crate::domain::{console::Messages, log::Stream};
 use crate::error::{Error, Kind, reason};
 
 /// stdout or stderr, without a buffer.
