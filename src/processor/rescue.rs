@@ -138,7 +138,7 @@ fn take_over(store: &mut Store, processor: &Processor, rescuer: &mut Rescuer<'_,
     }
     let hold = remains.as_ref().map(|remains| hold(remains, rescuer)).transpose()?.flatten();
     let held = hold.as_ref().map(|hold| hold.jobs.clone()).unwrap_or_default();
-    let tokens = store.tokens_but(processor.id, &held)?;
+    let tokens = store.tokens(processor.id, &held)?;
     let only_held = !held.is_empty() && tokens.is_empty();
     if only_held && rescuer.held.contains(&processor.id) || !end_leftovers(processor, remains.as_ref(), tokens, rescuer)
     {
@@ -302,7 +302,7 @@ fn put_back(
     (begun, held): (Option<&[JobId]>, &[JobId]),
     reporter: &mut Reporter<'_>,
 ) -> Result<Vec<JobId>> {
-    let rescued = store.rescue_but(dead.id, begun, held)?;
+    let rescued = store.rescue(dead.id, begun, held)?;
     reached("processor rescued");
     if !rescued.jobs.is_empty() {
         reporter.tell(Event::Rescued { processor: dead, jobs: &rescued.jobs });

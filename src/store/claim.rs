@@ -1,21 +1,17 @@
 //! Claiming calls: the most urgent ones that are ready, with all that is needed to run them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::engine::{Row, Tx, Value, damaged};
 use super::function;
-use super::service_status::{ServiceStatus, lock_service, next_due};
+use super::service::{ServiceStatus, lock_service, next_due};
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::call::{Call, Principal};
 use crate::domain::function::{Definition, FunctionName};
 use crate::domain::job::{BrokenClaim, Claim, Fence, Finish, JobId, Token};
-use crate::domain::json::Json;
-use crate::domain::processor::ProcessorId;
 use crate::domain::retry::{AttemptCounts, LONGEST_DRAWN_PAUSE, LONGEST_PAUSE, POISON};
-use crate::domain::service::ServiceName;
-use crate::domain::time::Timestamp;
+use crate::domain::{json::Json, processor::ProcessorId, service::ServiceName, time::Timestamp};
 use crate::error::{Error, Result};
 
 /// What a processor has done and can do next, on one service.

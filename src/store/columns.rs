@@ -4,9 +4,7 @@ use super::engine::{Row, damaged, missing};
 use super::job;
 use crate::domain::attempt::{Ending, Failure};
 use crate::domain::job::{JobCounts, JobId, JobTimes, StoredCall};
-use crate::domain::object;
-use crate::domain::state::State;
-use crate::domain::time::Timestamp;
+use crate::domain::{object, state::State, time::Timestamp};
 use crate::error::Result;
 
 /// Says for each field of a struct which column it comes from; its type says how. Makes a macro that gives these columns as

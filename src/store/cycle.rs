@@ -4,12 +4,10 @@ use super::Store;
 use super::claim::{Claimed, Cycle, READY, claim, shorten_pauses};
 use super::engine::{Row, Tx, damaged, one};
 use super::finish::{finish_all, give_back, postpone};
-use super::service_status::{ServiceStatus, lock_service};
+use super::service::{ServiceStatus, lock_service};
 use crate::domain::job::{BrokenClaim, Claim, Fence, Finish, JobId, State};
 use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
-use crate::domain::retry::LONGEST_PAUSE;
-use crate::domain::service::ServiceName;
-use crate::domain::time::Timestamp;
+use crate::domain::{retry::LONGEST_PAUSE, service::ServiceName, time::Timestamp};
 use crate::error::{Error, Kind, Result};
 
 /// What a [`Cycle`] did.
@@ -64,6 +62,13 @@ const TAKE_SLOTS: &str = "INSERT INTO asyncq_slot (service, processor, taken) VA
 const FREE_SLOTS: &str = "DELETE FROM asyncq_slot WHERE service = ?1 AND processor = ?2";
 const CANCELLING: &str = "SELECT id, attempt, claim FROM asyncq_job
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND cancelling = 1 AND immediate = 0";
+const RECORD_PROGRESS: &str = "INSERT INTO asyncq_progress (job, attempt, processor, told)
+    SELECT id, attempt, processor, ?4 FROM asyncq_job
+    WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND claim = ?5 AND state = 'processing'
+    ON CONFLICT (job) DO UPDATE SET attempt = excluded.attempt, processor = excluded.processor, told = excluded.told";
+const FORGET_PROGRESS: &str =
+    "DELETE FROM asyncq_progress WHERE processor = ?1 AND NOT EXISTS (SELECT 1 FROM asyncq_job j
+    WHERE j.id = asyncq_progress.job AND j.attempt = asyncq_progress.attempt AND j.state = 'processing')";
 
 impl<'a> Cycle<'a> {
     /// A cycle that records nothing and claims nothing.
@@ -84,35 +89,19 @@ impl<'a> Cycle<'a> {
 
 impl Store {
     /// Registers a processor, which holds the lock on its file from before until it is gone.
-    ///
-    /// # Errors
-    /// Whatever the database answers.
     pub fn register(&mut self, is: &NewProcessor) -> Result<ProcessorId> {
         self.write_untriggered(|tx| {
             let (now, store) = (tx.now(), tx.identity().map(str::to_owned));
-            let id = tx.first(
-                REGISTER,
-                &[
-                    (&is.folder).into(),
-                    (&is.host).into(),
-                    (&is.boot).into(),
-                    is.pid.into(),
-                    is.pid_start.into(),
-                    now.into(),
-                    store.as_ref().into(),
-                ],
-                |row| row.i64(0),
-            )?;
-            one(id).map(ProcessorId)
+            let process =
+                [(&is.folder).into(), (&is.host).into(), (&is.boot).into(), is.pid.into(), is.pid_start.into()];
+            let args = [&process[..], &[now.into(), store.as_ref().into()]].concat();
+            one(tx.first(REGISTER, &args, |row| row.i64(0).map(ProcessorId))?)
         })
     }
 
     /// Removes a processor that has finished all its calls. Calls that the store still counts as its own go back: after a
     /// commit that was reported as a failure, it does not know of the claims in it. Also works in a store that a newer build
     /// has upgraded.
-    ///
-    /// # Errors
-    /// Whatever the database answers.
     pub fn unregister(&mut self, processor: ProcessorId) -> Result<()> {
         self.write_in_any_schema(|tx, _| {
             let unheard = tx.all(UNHEARD, &[processor.0.into()], |row| read_fence(row, processor))?;
@@ -124,9 +113,6 @@ impl Store {
     }
 
     /// The registered processors, oldest first: those at work, and those that died at it.
-    ///
-    /// # Errors
-    /// Whatever the database answers.
     pub fn processors(&mut self) -> Result<Vec<Processor>> {
         self.read(|tx| {
             let here = tx.identity().map(str::to_owned);
@@ -135,9 +121,6 @@ impl Store {
     }
 
     /// The processors that have taken slots of a service.
-    ///
-    /// # Errors
-    /// Whatever the database answers.
     pub fn holders(&mut self, service: &ServiceName) -> Result<Vec<Processor>> {
         self.read(|tx| {
             let here = tx.identity().map(str::to_owned);
@@ -146,9 +129,6 @@ impl Store {
     }
 
     /// Looks how things stand with a service, without changing anything.
-    ///
-    /// # Errors
-    /// Whatever the database answers.
     pub fn service_status(&mut self, service: &ServiceName, processor: Option<ProcessorId>) -> Result<ServiceStatus> {
         self.read(|tx| {
             let found = look(tx, SERVICE, service, processor.unwrap_or(ProcessorId(0)))?;
@@ -159,9 +139,6 @@ impl Store {
     }
 
     /// When the next call of a service is due that waits to be tried again.
-    ///
-    /// # Errors
-    /// Whatever the database answers.
     pub fn next_retry(&mut self, service: &ServiceName) -> Result<Option<Timestamp>> {
         self.read(|tx| tx.first(NEXT_RETRY, &[service.as_str().into()], |row| row.i64(0).map(Timestamp)))
     }
@@ -169,9 +146,6 @@ impl Store {
     /// Records calls that have ended, takes back those that were never begun, makes due calls ready, and claims the next
     /// ones, in one transaction. Takes slots for what may be running then, and frees the others. In a store that a newer
     /// build has upgraded it claims nothing.
-    ///
-    /// # Errors
-    /// Whatever the database answers; then nothing of it happened.
     pub fn run_cycle(&mut self, plan: &Cycle<'_>) -> Result<CycleResult> {
         self.write_in_any_schema(|tx, outdated| {
             let finished = finish_all(tx, plan.finished)?;
@@ -213,19 +187,25 @@ impl Store {
     /// Records calls that have ended, and nothing else, in one transaction; gives for each the state of its job now, or
     /// `None` when it was no longer this attempt's to finish: for a nested call, when its parent had ended before. Also in
     /// a store that a newer build has upgraded.
-    ///
-    /// # Errors
-    /// Whatever the database answers; then nothing of it happened.
     pub fn finish(&mut self, finished: &[&Finish]) -> Result<Vec<Option<State>>> {
         self.write_in_any_schema(|tx, _| finish_all(tx, finished))
     }
 
     /// The jobs of a processor that somebody wants to be ended.
-    ///
-    /// # Errors
-    /// Whatever the database answers.
     pub fn cancelling(&mut self, processor: ProcessorId) -> Result<Vec<Fence>> {
         self.read(|tx| tx.all(CANCELLING, &[processor.0.into()], |row| read_fence(row, processor)))
+    }
+
+    /// Records the progress of calls of a processor, and forgets that of calls that have ended.
+    pub fn record_progress(&mut self, processor: ProcessorId, reports: &[(Fence, String)]) -> Result<()> {
+        self.write_untriggered(|tx| {
+            for (fence, text) in reports {
+                let Fence { job, attempt, claim, processor } = fence;
+                let args = [job.0.into(), (*attempt).into(), processor.0.into(), text.into(), (*claim).into()];
+                tx.execute(RECORD_PROGRESS, &args)?;
+            }
+            tx.execute(FORGET_PROGRESS, &[processor.0.into()]).map(|_| ())
+        })
     }
 }
 

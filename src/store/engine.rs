@@ -9,12 +9,8 @@
 //! the comment; SQLite, where a writer has locked the whole store, skips it. So a text stays one constant, costs nothing
 //! where it locks nothing, and can lock inside a sub-select. `docs/engines.md` lists the locks.
 
-use std::borrow::Cow;
-use std::fs::Metadata;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{borrow::Cow, fs::Metadata, io, path::PathBuf, time::Duration};
 
 use super::schema::{Mended, SchemaFound};
 use crate::domain::time::Timestamp;
@@ -233,40 +229,23 @@ pub(super) enum Value<'a> {
     Blob(&'a [u8]),
 }
 
-impl From<i64> for Value<'_> {
-    fn from(value: i64) -> Self {
-        Value::Int(value)
-    }
+macro_rules! value {
+    ($($type:ty: |$it:ident| $value:expr;)*) => {$(
+        impl<'a> From<$type> for Value<'a> {
+            fn from($it: $type) -> Self {
+                $value
+            }
+        }
+    )*};
 }
 
-impl From<bool> for Value<'_> {
-    fn from(value: bool) -> Self {
-        Value::Int(value.into())
-    }
-}
-
-impl From<Timestamp> for Value<'_> {
-    fn from(value: Timestamp) -> Self {
-        Value::Int(value.0)
-    }
-}
-
-impl<'a> From<&'a str> for Value<'a> {
-    fn from(value: &'a str) -> Self {
-        Value::Text(value)
-    }
-}
-
-impl<'a> From<&'a String> for Value<'a> {
-    fn from(value: &'a String) -> Self {
-        Value::Text(value)
-    }
-}
-
-impl<'a> From<&'a [u8]> for Value<'a> {
-    fn from(value: &'a [u8]) -> Self {
-        Value::Blob(value)
-    }
+value! {
+    i64: |it| Value::Int(it);
+    bool: |it| Value::Int(it.into());
+    Timestamp: |it| Value::Int(it.0);
+    &'a str: |it| Value::Text(it);
+    &'a String: |it| Value::Text(it);
+    &'a [u8]: |it| Value::Blob(it);
 }
 
 impl<'a, T: Into<Value<'a>>> From<Option<T>> for Value<'a> {

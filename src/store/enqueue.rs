@@ -40,20 +40,16 @@ impl Store {
     /// As [`Store::enqueue`], of the first call that is refused.
     pub fn enqueue_all(&mut self, new: &[NewJob]) -> Result<Vec<Enqueued>, Refused> {
         let mut call = None;
-        let done = self.insert_all(new, &mut call);
+        // An application's own triggers are to see its calls.
+        let done = self.change(Triggers::IfForeign, |tx| {
+            let way = if tx.runs_triggers() { Insertion::Client } else { Insertion::Own };
+            enqueue_in(tx, new, way, &mut call)
+        });
         done.map_err(|error| {
             // SQLite says the same of a full disk and of a table without a number left.
             let error = if error.kind() == Kind::Full { self.check_numbers().err().unwrap_or(error) } else { error };
             let its = matches!(error.kind(), Kind::NotFound | Kind::Denied);
             Refused { call: call.filter(|_| its), error }
-        })
-    }
-
-    fn insert_all(&mut self, new: &[NewJob], at: &mut Option<usize>) -> Result<Vec<Enqueued>> {
-        // An application's own triggers are to see its calls.
-        self.change(Triggers::IfForeign, |tx| {
-            let way = if tx.runs_triggers() { Insertion::Client } else { Insertion::Own };
-            enqueue_in(tx, new, way, at)
         })
     }
 }

@@ -3,14 +3,13 @@
 use std::sync::LazyLock;
 
 use super::engine::{Tx, Value};
-use super::set::{AT_ONCE, WORTH_A_SET, on_set, run_on_set};
+use super::set::{AT_ONCE, WORTH_A_SET, on_set, values_of_set};
 use crate::domain::attempt::{Ending, Failure, FailureKind};
 use crate::domain::job::{Fence, Finish, JobId, State};
-use crate::domain::json::Json;
 use crate::domain::log::{Log, Stream};
-use crate::domain::processor::ProcessorId;
 use crate::domain::retry::{Decision, POSTPONED, not_by_itself, refused};
 use crate::domain::time::{Timestamp, millis};
+use crate::domain::{json::Json, processor::ProcessorId};
 use crate::error::Result;
 
 /// The condition that a fence holds, with its parts as the first four parameters. This build's claims are told apart by
@@ -37,10 +36,11 @@ const COMPLETE: &str = complete!("id = ?1");
 const COMPLETE_RUN: &str = complete!("id >= ?1 AND id <= ?8");
 static COMPLETE_SET: LazyLock<String> = LazyLock::new(|| on_set(COMPLETE, 7));
 const JUST_COMPLETED: &str = concat!(
-    "SELECT id FROM asyncq_job WHERE id >= ?1 AND id <= ?5",
+    "SELECT id FROM asyncq_job WHERE id = ?1",
     fenced!(),
-    "'completed' AND token IS NULL AND finished_at = ?6 ORDER BY id"
+    "'completed' AND token IS NULL AND finished_at = ?5 ORDER BY id"
 );
+static JUST_COMPLETED_SET: LazyLock<String> = LazyLock::new(|| on_set(JUST_COMPLETED, 5));
 const END: &str = concat!(
     "UPDATE asyncq_job SET state = ?7, started_at = ?5, finished_at = ?6, error = ?8, failures = failures + ?9,
     conflicts = conflicts + ?10, crashes = crashes + ?11, token = NULL, cancelling = 0 WHERE id = ?1",
@@ -125,14 +125,11 @@ fn complete_all(tx: &mut dyn Tx, end: &Finish, jobs: &[JobId]) -> Result<Vec<Job
     if jobs.len() < if is_run { 2 } else { WORTH_A_SET } {
         return Ok(Vec::new());
     }
-    let (now, [_, attempt, processor, claim]) = (tx.now(), fence(&end.fence));
-    let times = [tx.now().before(end.took).into(), now.into()];
-    let rest = [attempt, processor, claim, times[0], times[1], Value::Null];
+    let ([_, attempt, processor, claim], now) = (fence(&end.fence), tx.now());
+    let rest = [attempt, processor, claim, now.before(end.took).into(), now.into(), Value::Null];
     let mut count = 0;
     if is_run {
-        let [attempt, processor, claim, began, ended, result] = rest;
-        let args = [least.into(), attempt, processor, claim, began, ended, result, most.into()];
-        match tx.try_execute(COMPLETE_RUN, &args)? {
+        match tx.try_execute(COMPLETE_RUN, &[&[least.into()], &rest[..], &[most.into()]].concat())? {
             Ok(done) => count += done,
             // One by one it shows of which.
             Err(_) => return Ok(Vec::new()),
@@ -140,14 +137,18 @@ fn complete_all(tx: &mut dyn Tx, end: &Finish, jobs: &[JobId]) -> Result<Vec<Job
     } else {
         for some in jobs.chunks(AT_ONCE) {
             // A set that a rule of the application refuses is recorded one by one.
-            count += run_on_set(tx, &COMPLETE_SET, some, &rest)?.unwrap_or(0);
+            count += tx.try_execute(&COMPLETE_SET, &values_of_set(some, &rest))?.unwrap_or(0);
         }
     }
     if count == jobs.len() as u64 {
         return Ok(jobs.to_vec());
     }
-    let args = [least.into(), attempt, processor, claim, most.into(), now.into()];
-    tx.all(JUST_COMPLETED, &args, |row| row.i64(0).map(JobId))
+    let mut done = Vec::with_capacity(jobs.len());
+    for some in jobs.chunks(AT_ONCE) {
+        let args = values_of_set(some, &[attempt, processor, claim, now.into()]);
+        done.extend(tx.all(&JUST_COMPLETED_SET, &args, |row| row.i64(0).map(JobId))?);
+    }
+    Ok(done)
 }
 
 /// Records the end of an attempt, unless it is no longer this attempt's job; gives the job's state then.
@@ -155,11 +156,10 @@ fn finish(tx: &mut dyn Tx, end: &Finish) -> Result<Option<State>> {
     let started_at = tx.now().before(end.took);
     let verdict = &end.verdict;
     let settled = if verdict.by_itself {
-        let undone = not_by_itself();
         if completed_itself(tx, end)? {
             Some((State::Completed, Ending::Completed, None))
         } else {
-            settle(tx, end, &undone, started_at)?
+            settle(tx, end, &not_by_itself(), started_at)?
         }
     } else {
         match settle(tx, end, verdict, started_at)? {
@@ -179,9 +179,8 @@ fn finish(tx: &mut dyn Tx, end: &Finish) -> Result<Option<State>> {
 /// for the function to say, how long it took is measured.
 fn completed_itself(tx: &mut dyn Tx, end: &Finish) -> Result<bool> {
     let result = end.result.as_ref().map(Json::as_str);
-    let took = millis(end.took);
-    let [job, attempt, processor, claim] = fence(&end.fence);
-    Ok(tx.execute(COMPLETED_ITSELF, &[job, attempt, processor, claim, result.into(), took.into()])? > 0)
+    let args = [&fence(&end.fence)[..], &[result.into(), millis(end.took).into()]].concat();
+    Ok(tx.execute(COMPLETED_ITSELF, &args)? > 0)
 }
 
 pub(super) fn fence(fence: &Fence) -> [Value<'static>; 4] {
@@ -212,29 +211,19 @@ fn try_settle(
     verdict: &Decision,
     started_at: Timestamp,
 ) -> Result<Result<Option<State>>> {
-    let now = tx.now();
-    let [job, attempt, processor, claim] = fence(&end.fence);
-    let count = |ending| i64::from(verdict.ending == ending);
-    let (failed, met, crashed) = (count(Ending::Error), count(Ending::Conflict), count(Ending::Crash));
+    let (fence, began, now) = (fence(&end.fence), started_at.into(), tx.now());
+    let count = |ending| Value::from(verdict.ending == ending);
+    let [failed, met, crashed] = [Ending::Error, Ending::Conflict, Ending::Crash].map(count);
     if verdict.state == State::Completed {
         let result = end.result.as_ref().map(Json::as_str);
-        let args = [job, attempt, processor, claim, started_at.into(), now.into(), result.into()];
+        let [job, attempt, processor, claim] = fence;
+        let args = [job, attempt, processor, claim, began, now.into(), result.into()];
         return Ok(tx.try_execute(COMPLETE, &args)?.map(|count| (count == 1).then_some(State::Completed)));
     }
     let mut state = verdict.state;
     if state.is_waiting() {
         let due = verdict.pause.map(|pause| now.after(pause));
-        let args = [
-            job,
-            attempt,
-            processor,
-            claim,
-            started_at.into(),
-            state.as_str().into(),
-            due.into(),
-            met.into(),
-            crashed.into(),
-        ];
+        let args = [&fence[..], &[began, state.as_str().into(), due.into(), met, crashed]].concat();
         match tx.try_execute(AGAIN, &args)? {
             Ok(0) => {}
             done => return Ok(done.map(|_| Some(state))),
@@ -243,20 +232,8 @@ fn try_settle(
         state = State::Cancelled;
     }
     let error = verdict.error.as_ref().map(error_text);
-    let args = [
-        job,
-        attempt,
-        processor,
-        claim,
-        started_at.into(),
-        now.into(),
-        state.as_str().into(),
-        error.as_ref().into(),
-        failed.into(),
-        met.into(),
-        crashed.into(),
-    ];
-    Ok(tx.try_execute(END, &args)?.map(|count| (count == 1).then_some(state)))
+    let end = [began, now.into(), state.as_str().into(), error.as_ref().into(), failed, met, crashed];
+    Ok(tx.try_execute(END, &[&fence[..], &end].concat())?.map(|count| (count == 1).then_some(state)))
 }
 
 /// Keeps the record of an attempt that did not just succeed in silence.
@@ -267,50 +244,30 @@ fn record(
     started_at: Timestamp,
 ) -> Result<()> {
     let log = &end.log;
-    let now = tx.now();
-    let [job, attempt, processor, _] = fence(&end.fence);
-    let error = error.as_ref().map(error_text);
-    let pieces = pieces(log);
-    let args = [
-        job,
-        attempt,
-        processor,
-        started_at.into(),
-        now.into(),
-        ending.as_str().into(),
-        error.as_ref().into(),
-        i64::try_from(log.dropped).unwrap_or(i64::MAX).into(),
-        i64::try_from(log.gap).unwrap_or(i64::MAX).into(),
-        pieces.as_ref().into(),
-        (!log.bytes.is_empty()).then_some(log.bytes.as_slice()).into(),
-    ];
-    tx.execute(ATTEMPT, &args)?;
-    Ok(())
+    let (error, pieces) = (error.as_ref().map(error_text), pieces(log));
+    let dropped = i64::try_from(log.dropped).unwrap_or(i64::MAX);
+    let gap = i64::try_from(log.gap).unwrap_or(i64::MAX);
+    let bytes = (!log.bytes.is_empty()).then_some(log.bytes.as_slice());
+    let attempt = [started_at.into(), tx.now().into(), ending.as_str().into(), error.as_ref().into()];
+    let output = [dropped.into(), gap.into(), pieces.as_ref().into(), bytes.into()];
+    tx.execute(ATTEMPT, &[&fence(&end.fence)[..3], &attempt, &output].concat()).map(|_| ())
 }
 
 /// Puts a call back that was claimed and never begun: the next claim has the same attempt. Says whether it went; where a
 /// rule of the application refuses that, it ends in an error.
 pub(super) fn give_back(tx: &mut dyn Tx, fence: &Fence) -> Result<bool> {
-    let now = tx.now();
-    let [job, attempt, processor, claim] = self::fence(fence);
-    let Err(refusal) = tx.try_execute(GIVE_BACK, &[job, attempt, processor, claim, now.into()])? else {
-        return Ok(true);
-    };
+    let (fence, now, none) = (self::fence(fence), tx.now().into(), 0.into());
+    let Err(refusal) = tx.try_execute(GIVE_BACK, &[&fence[..], &[now]].concat())? else { return Ok(true) };
     let error = error_text(&Failure::new(FailureKind::Refused, refusal.to_string()));
-    let (state, none) = (State::Error.as_str(), Value::Int(0));
-    let started_at = now.into();
-    let args =
-        [job, attempt, processor, claim, started_at, now.into(), state.into(), (&error).into(), none, none, none];
-    tx.execute(END, &args)?;
-    Ok(false)
+    let end = [now, now, State::Error.as_str().into(), (&error).into(), none, none, none];
+    tx.execute(END, &[&fence[..], &end].concat()).map(|_| false)
 }
 
 /// Puts a call back in the same way, for after a pause; at once where it is cancelled or a rule of the application is against
 /// that.
 pub(super) fn postpone(tx: &mut dyn Tx, fence: &Fence) -> Result<bool> {
-    let due = tx.now().after(POSTPONED);
-    let [job, attempt, processor, claim] = self::fence(fence);
-    match tx.try_execute(POSTPONE, &[job, attempt, processor, claim, due.into()])? {
+    let due = tx.now().after(POSTPONED).into();
+    match tx.try_execute(POSTPONE, &[&self::fence(fence)[..], &[due]].concat())? {
         Ok(1) => Ok(true),
         Ok(_) | Err(_) => give_back(tx, fence),
     }
@@ -320,10 +277,9 @@ pub(super) fn postpone(tx: &mut dyn Tx, fence: &Fence) -> Result<bool> {
 pub(super) fn end_children(tx: &mut dyn Tx, parent: JobId) -> Result<()> {
     let mut parents = vec![parent];
     while let Some(parent) = parents.pop() {
-        let now = tx.now();
-        let error =
-            error_text(&Failure::new(FailureKind::Parent, format!("job {parent}, which made this call, ended first")));
-        let args = [parent.0.into(), now.into(), (&error).into()];
+        let why = format!("job {parent}, which made this call, ended first");
+        let error = error_text(&Failure::new(FailureKind::Parent, why));
+        let args = [parent.0.into(), tx.now().into(), (&error).into()];
         parents.extend(tx.all(END_CHILDREN, &args, |row| row.i64(0).map(JobId))?);
     }
     Ok(())
@@ -349,12 +305,10 @@ mod tests {
 
     #[test]
     fn ends_are_recorded_by_number() {
-        for sql in [COMPLETE, &COMPLETE_SET, END, AGAIN, COMPLETED_ITSELF, GIVE_BACK, POSTPONE] {
+        for sql in [COMPLETE, &COMPLETE_SET, &JUST_COMPLETED_SET, END, AGAIN, COMPLETED_ITSELF, GIVE_BACK, POSTPONE] {
             assert_eq!(ways_to_jobs(sql), ["INTEGER PRIMARY KEY (rowid=?)"], "{sql}");
         }
-        for sql in [COMPLETE_RUN, JUST_COMPLETED] {
-            assert_eq!(ways_to_jobs(sql), ["INTEGER PRIMARY KEY (rowid>? AND rowid<?)"], "{sql}");
-        }
+        assert_eq!(ways_to_jobs(COMPLETE_RUN), ["INTEGER PRIMARY KEY (rowid>? AND rowid<?)"]);
         assert_eq!(ways_to_jobs(END_CHILDREN), ["INDEX asyncq_job_parent (parent=?)"]);
         assert_eq!(ways_to_jobs(ANY_CHILD), ["COVERING INDEX asyncq_job_parent (parent>? AND parent<?)"]);
     }

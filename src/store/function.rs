@@ -1,18 +1,14 @@
 //! Functions in the store.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use super::engine::{Row, Tx, damaged};
+use super::engine::{Row, Tx, Value, damaged};
 use super::waiting::cancel_waiting;
 use super::{Store, service};
-use crate::domain::attempt::Failure;
 use crate::domain::function::{Args, CallFormat, Definition, Function, FunctionChange, FunctionName, Stdin};
-use crate::domain::object;
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{Added, ServiceName};
-use crate::domain::suggest::nearest;
-use crate::domain::time::millis;
+use crate::domain::{attempt::Failure, object, suggest::nearest, time::millis};
 use crate::error::{Error, Kind, Result};
 
 macro_rules! select {
@@ -32,12 +28,10 @@ const FUNCTIONS: &str = select!("WHERE service = ?1 ORDER BY name");
 const ALL_FUNCTIONS: &str = select!("ORDER BY service, name");
 const NAMES: &str = "SELECT name FROM asyncq_function WHERE service = ?1 ORDER BY name";
 const ADD: &str =
-    "INSERT INTO asyncq_function (service, name, command, site, env, timeout, worker, created_at, args, stdin)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (service, name) DO NOTHING";
+    "INSERT INTO asyncq_function (service, name, command, site, env, timeout, worker, args, stdin, generation, created_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (service, name) DO NOTHING";
 const SET: &str = "UPDATE asyncq_function SET command = ?3, site = ?4, env = ?5, timeout = ?6, worker = ?7,
     args = ?8, stdin = ?9, generation = ?10 WHERE service = ?1 AND name = ?2";
-const SET_PATHS: &str = "UPDATE asyncq_function SET command = ?3, site = ?4
-    WHERE service = ?1 AND name = ?2 AND site = ?5";
 const LATEST: &str = "SELECT coalesce(max(generation), 0) FROM asyncq_function";
 const RELOAD: &str = "UPDATE asyncq_function SET generation = ?3 WHERE service = ?1 AND name = ?2";
 const RELOAD_SERVICE: &str = "UPDATE asyncq_function SET generation = ?2 WHERE service = ?1";
@@ -53,24 +47,8 @@ impl Store {
     pub fn add_function(&mut self, service: &ServiceName, name: &FunctionName, is: &Definition) -> Result<Added> {
         self.write(|tx| {
             service::find(tx, service)?;
-            let (key, now) = ([service.as_str().into(), name.as_str().into()], tx.now());
-            let Columns { command, env, timeout, worker, args, stdin } = columns(is);
-            let added = tx.execute(
-                ADD,
-                &[
-                    key[0],
-                    key[1],
-                    (&command).into(),
-                    (&is.site).into(),
-                    (&env).into(),
-                    timeout.into(),
-                    worker.as_ref().into(),
-                    now.into(),
-                    args.into(),
-                    stdin.into(),
-                ],
-            )?;
-            if added == 1 {
+            let (key, now) = (key(service, name), tx.now());
+            if tx.execute(ADD, &[&key[..], &Columns::of(is).values(), &[now.into()]].concat())? == 1 {
                 return Ok(Added::New);
             }
             let Some(there) = tx.first(FUNCTION, &key, read)? else { return Err(tx.passed_over()) };
@@ -87,9 +65,6 @@ impl Store {
     }
 
     /// Gives a function that is defined as `old` the site and the program of `new`. Says whether there was one.
-    ///
-    /// # Errors
-    /// Whatever the database answers.
     pub fn repath_function(
         &mut self,
         service: &ServiceName,
@@ -98,22 +73,10 @@ impl Store {
         new: &Definition,
     ) -> Result<bool> {
         self.write(|tx| {
-            let there = tx.first(TO_CHANGE, &[service.as_str().into(), name.as_str().into()], read)?;
-            if there.is_none_or(|there| !there.definition.is_like(old)) {
-                return Ok(false);
-            }
-            let command = columns(new).command;
-            let changed = tx.execute(
-                SET_PATHS,
-                &[
-                    service.as_str().into(),
-                    name.as_str().into(),
-                    (&command).into(),
-                    (&new.site).into(),
-                    (&old.site).into(),
-                ],
-            )?;
-            Ok(changed == 1)
+            let there = tx.first(TO_CHANGE, &key(service, name), read)?;
+            let Some(there) = there.filter(|there| there.definition.is_like(old)) else { return Ok(false) };
+            let changed = Definition { command: new.command.clone(), site: new.site.clone(), ..there.definition };
+            Ok(tx.execute(SET, &[&key(service, name)[..], &Columns::of(&changed).values()].concat())? == 1)
         })
     }
 
@@ -157,22 +120,7 @@ impl Store {
             if !same_workers {
                 function.definition.generation = next_generation(tx)?;
             }
-            let Columns { command, env, timeout, worker, args, stdin } = columns(&function.definition);
-            tx.change(
-                SET,
-                &[
-                    service.as_str().into(),
-                    name.as_str().into(),
-                    (&command).into(),
-                    (&function.definition.site).into(),
-                    (&env).into(),
-                    timeout.into(),
-                    worker.as_ref().into(),
-                    args.into(),
-                    stdin.into(),
-                    function.definition.generation.into(),
-                ],
-            )?;
+            tx.change(SET, &[&key(service, name)[..], &Columns::of(&function.definition).values()].concat())?;
             Ok(function)
         })
     }
@@ -188,7 +136,7 @@ impl Store {
             match (service, name) {
                 (Some(service), Some(name)) => {
                     find(tx, service, name)?;
-                    tx.change(RELOAD, &[service.as_str().into(), name.as_str().into(), next.into()]).map(|()| 1)
+                    tx.change(RELOAD, &[&key(service, name)[..], &[next.into()]].concat()).map(|()| 1)
                 }
                 (Some(service), None) => {
                     service::find(tx, service)?;
@@ -212,7 +160,7 @@ impl Store {
         self.write(|tx| {
             find_by(tx, TO_REMOVE, service, name)?;
             let removed = cancel_waiting(tx, service, Some(name), waiting)?;
-            tx.change(REMOVE, &[service.as_str().into(), name.as_str().into()])?;
+            tx.change(REMOVE, &key(service, name))?;
             Ok(removed)
         })
     }
@@ -224,25 +172,46 @@ fn next_generation(tx: &mut dyn Tx) -> Result<i64> {
     Ok(tx.now().0.max(latest + 1))
 }
 
-/// A definition as it is stored, but for its site.
-struct Columns {
-    command: String,
-    env: String,
-    timeout: Option<i64>,
-    worker: Option<String>,
-    args: &'static str,
-    stdin: &'static str,
+/// The first two parameters of a statement about one function.
+fn key<'a>(service: &'a ServiceName, name: &'a FunctionName) -> [Value<'a>; 2] {
+    [service.as_str().into(), name.as_str().into()]
 }
 
-fn columns(is: &Definition) -> Columns {
-    let text = |json: serde_json::Result<String>| json.unwrap_or_else(|_| "{}".to_owned());
-    Columns {
-        command: serde_json::Value::from(is.command.clone()).to_string(),
-        env: text(serde_json::to_string(&is.env)),
-        timeout: is.timeout.map(millis),
-        worker: is.worker.map(|worker| text(serde_json::to_string(&worker))),
-        args: is.call_format.args().as_str(),
-        stdin: is.call_format.stdin().as_str(),
+/// A definition as it is stored.
+struct Columns<'a> {
+    is: &'a Definition,
+    command: String,
+    env: String,
+    worker: Option<String>,
+}
+
+impl Columns<'_> {
+    fn of(is: &Definition) -> Columns<'_> {
+        let text = |json: serde_json::Result<String>| json.unwrap_or_else(|_| "{}".to_owned());
+        Columns {
+            is,
+            command: serde_json::Value::from(is.command.clone()).to_string(),
+            env: text(serde_json::to_string(&is.env)),
+            worker: is.worker.map(|worker| text(serde_json::to_string(&worker))),
+        }
+    }
+
+    /// The parameters of [`ADD`] and [`SET`] after the key.
+    fn values(&self) -> [Value<'_>; 8] {
+        let Definition { site, timeout, call_format, generation, .. } = self.is;
+        let (command, env, worker) = (&self.command, &self.env, self.worker.as_ref());
+        let (args, stdin) = (call_format.args().as_str(), call_format.stdin().as_str());
+        let timeout = timeout.map(millis);
+        [
+            command.into(),
+            site.into(),
+            env.into(),
+            timeout.into(),
+            worker.into(),
+            args.into(),
+            stdin.into(),
+            (*generation).into(),
+        ]
     }
 }
 
@@ -262,6 +231,7 @@ fn read(row: &dyn Row) -> Result<Function> {
 
 fn read_definition(row: &dyn Row) -> Result<Definition> {
     let strings = |_| broken(row, "its environment is no object of strings");
+    let worker = row.text(6)?.map(object::read).transpose();
     Ok(Definition {
         command: serde_json::from_str(row.str(2)?).map_err(|_| broken(row, "its command is no array of strings"))?,
         site: row.str(3)?.to_owned(),
@@ -270,11 +240,7 @@ fn read_definition(row: &dyn Row) -> Result<Definition> {
             env => serde_json::from_str(env).map_err(strings)?,
         },
         timeout: row.int(5)?.map(|millis| Duration::from_millis(millis.unsigned_abs())),
-        worker: row
-            .text(6)?
-            .map(object::read)
-            .transpose()
-            .map_err(|fault| broken(row, &format!("how its worker is kept: {fault}")))?,
+        worker: worker.map_err(|fault| broken(row, &format!("how its worker is kept: {fault}")))?,
         call_format: Args::from_name(row.str(8)?)
             .zip(Stdin::from_name(row.str(9)?))
             .and_then(|(args, stdin)| CallFormat::new(args, stdin).ok())
@@ -302,7 +268,7 @@ pub(super) fn find_to_use(tx: &mut dyn Tx, service: &ServiceName, name: &Functio
 }
 
 fn find_by(tx: &mut dyn Tx, sql: &str, service: &ServiceName, name: &FunctionName) -> Result<Function> {
-    if let Some(function) = tx.first(sql, &[service.as_str().into(), name.as_str().into()], read)? {
+    if let Some(function) = tx.first(sql, &key(service, name), read)? {
         return Ok(function);
     }
     service::find(tx, service)?;

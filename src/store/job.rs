@@ -3,9 +3,8 @@
 use super::engine::{Tx, damaged, one};
 use super::waiting::CANCEL;
 use super::{Store, function};
-use crate::domain::function::FunctionName;
 use crate::domain::job::{JobId, State};
-use crate::domain::service::ServiceName;
+use crate::domain::{function::FunctionName, service::ServiceName};
 use crate::error::{Error, Kind, Result};
 
 /// What cancelling a job did.

@@ -1,13 +1,10 @@
 //! Where a store is, and which engine keeps it.
 
-use std::ffi::OsStr;
-use std::fmt;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::{ffi::OsStr, fmt, os::unix::ffi::OsStrExt};
 
 use super::engine::{Engine, Patience};
-use super::path::absolute;
-use super::sqlite;
+use super::{path::absolute, sqlite};
 use crate::domain::text::escape_control;
 use crate::error::{Error, Kind, Result};
 

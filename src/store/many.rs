@@ -4,15 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::engine::{Reference, Tx, Value};
 use super::job::{CANCELLING, RETRY, START, state};
-use super::select::oldest;
-use super::set::{AT_ONCE, WORTH_A_SET, on_set, run_on_set};
-use super::waiting::CANCEL;
+use super::set::{AT_ONCE, WORTH_A_SET, on_set, values_of_set};
 use super::{Store, function};
-use crate::domain::function::FunctionName;
+use super::{select::oldest, waiting::CANCEL};
 use crate::domain::job::{JobId, State};
 use crate::domain::query::{BulkChange, JobChange, Refusal};
-use crate::domain::service::ServiceName;
-use crate::domain::time::Timestamp;
+use crate::domain::{function::FunctionName, service::ServiceName, time::Timestamp};
 use crate::error::{Kind, Result};
 
 /// What one step did.
@@ -46,9 +43,6 @@ struct Match {
 
 impl Store {
     /// Changes the next few jobs after `after`, or counts them.
-    ///
-    /// # Errors
-    /// Whatever the database answers; what earlier steps did stays so.
     pub fn change_many(&mut self, many: &BulkChange, after: JobId) -> Result<Step> {
         let (found, mut step) = self.read(|tx| look(tx, many, after))?;
         if found.is_empty() {
@@ -167,7 +161,7 @@ impl Changes<'_> {
                 let Some(newest) = some.iter().max_by_key(|job| job.finished_at) else { continue };
                 let rest = self.rest(tx, newest);
                 let sql = on_set_sql.get_or_insert_with(|| on_set(&self.sql, 1 + rest.len()));
-                if let Ok(count) = run_on_set(tx, sql, &ids, &rest)? {
+                if let Ok(count) = tx.try_execute(sql, &values_of_set(&ids, &rest))? {
                     step.changed += count;
                     // Those that are as they were found were passed over.
                     for job in some.iter().filter(|_| count < some.len() as u64) {

@@ -16,14 +16,12 @@ mod location;
 mod many;
 mod nested;
 mod path;
-mod progress;
 mod query;
 mod remove;
 mod rescue;
 mod schema;
 mod select;
 mod service;
-mod service_status;
 mod set;
 mod sqlite;
 mod waiting;
@@ -39,7 +37,7 @@ pub use path::{absolute, as_shown, is_same};
 pub use query::QueuePosition;
 pub use rescue::Rescued;
 pub use schema::Mended;
-pub use service_status::ServiceStatus;
+pub use service::ServiceStatus;
 
 use std::path::PathBuf;
 
@@ -49,6 +47,9 @@ use schema::SchemaFound;
 use crate::error::{Error, Kind, Result};
 
 /// One connection to one store.
+///
+/// Each verb is one transaction: where it fails, nothing of it happened. Any verb fails with what the database answers:
+/// [`Kind::Busy`], [`Kind::Full`], [`Kind::Io`] or [`Kind::Invalid`]. The verbs list only their own errors.
 pub struct Store {
     engine: Box<dyn Engine>,
     /// As it was named, maybe through links.
@@ -182,9 +183,6 @@ impl Store {
 
     /// For measurements only, which no command makes: verbs are no longer durable, so that their cost without the disk
     /// shows.
-    ///
-    /// # Errors
-    /// All that the database answers.
     #[doc(hidden)]
     pub fn measure_without_disk(&mut self) -> Result<()> {
         self.engine.measure_without_disk()
@@ -200,9 +198,6 @@ impl Store {
     }
 
     /// Whether somebody else may have changed the store since the last call; never misses a change.
-    ///
-    /// # Errors
-    /// All that the database answers.
     pub fn changed(&mut self) -> Result<bool> {
         self.engine.changed()
     }

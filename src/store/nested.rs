@@ -5,10 +5,8 @@ use std::sync::Arc;
 use super::engine::{Row, Tx};
 use super::insert::{Insertion, insert};
 use super::{Store, function};
-use crate::domain::call::Principal;
 use crate::domain::job::{Claim, Fence, JobId, MAX_NESTING, NewJob, Running, State, Token};
-use crate::domain::processor::ProcessorId;
-use crate::domain::retry::AttemptCounts;
+use crate::domain::{call::Principal, processor::ProcessorId, retry::AttemptCounts};
 use crate::error::{Error, Kind, Result};
 
 const RUNNING: &str = "SELECT j.attempt, j.claim, j.processor, j.principal, j.site, j.depth, p.folder
@@ -21,9 +19,6 @@ const BEGIN: &str = "UPDATE asyncq_job SET state = 'processing', immediate = 1, 
 
 impl Store {
     /// The job of that number, if the token is that of the attempt which is being processed now.
-    ///
-    /// # Errors
-    /// Whatever the database answers.
     pub fn running(&mut self, id: JobId, token: &Token) -> Result<Option<Running>> {
         self.read(|tx| {
             tx.first(RUNNING, &[id.0.into(), token.as_str().into()], |row: &dyn Row| {

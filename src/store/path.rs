@@ -1,10 +1,7 @@
 //! Paths as they are given: made absolute, but never resolved, so that a link may lead elsewhere tomorrow.
 
-use std::ffi::OsStr;
-use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, os::unix::fs::MetadataExt};
 
 /// The working directory `folder` under the name by which the shell shows it (`pwd -L`), which is in `shown` (`$PWD`);
 /// `folder` itself when `shown` names another place.

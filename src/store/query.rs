@@ -1,15 +1,13 @@
 //! Reading jobs, their attempts and their output.
 
-use super::columns::columns;
 use super::engine::{Row, one};
-use super::select::newest;
 use super::{Store, job};
+use super::{columns::columns, select::newest};
 use crate::domain::attempt::{Attempt, Ending};
 use crate::domain::job::{Job, JobId, State};
 use crate::domain::log::{Log, Stream};
-use crate::domain::processor::ProcessorId;
 use crate::domain::query::{JobPage, JobQuery};
-use crate::domain::retry::POISON;
+use crate::domain::{processor::ProcessorId, retry::POISON};
 use crate::error::{Error, Kind, Result};
 
 /// How many jobs a page holds at most.
@@ -108,9 +106,6 @@ impl Store {
     }
 
     /// One page of the jobs that `query` describes, newest first.
-    ///
-    /// # Errors
-    /// Whatever the database answers.
     pub fn jobs(&mut self, query: &JobQuery) -> Result<JobPage> {
         let limit = query.limit.map_or(PAGE, |limit| limit.min(PAGE));
         self.read(|tx| {
@@ -130,9 +125,6 @@ impl Store {
     }
 
     /// The attempts of a job, oldest first; the latest one stands in the job itself when no record says more.
-    ///
-    /// # Errors
-    /// Whatever the database answers.
     pub fn attempts(&mut self, job: &Job) -> Result<Vec<Attempt>> {
         let mut attempts = self.read(|tx| tx.all(ATTEMPTS, &[job.id.0.into()], read_attempt))?;
         let recorded = attempts.iter().any(|attempt| attempt.number == job.counts.attempt);
@@ -152,9 +144,6 @@ impl Store {
     }
 
     /// What an attempt of a job printed; nothing when it printed nothing, still runs, or never was.
-    ///
-    /// # Errors
-    /// Whatever the database answers.
     pub fn log(&mut self, job: JobId, attempt: i64) -> Result<Log> {
         let log = self.read(|tx| tx.first(LOG, &[job.0.into(), attempt.into()], read_log))?;
         Ok(log.unwrap_or_default())

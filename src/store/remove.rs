@@ -39,9 +39,6 @@ impl Store {
     }
 
     /// Whether the database holds tables of an application too.
-    ///
-    /// # Errors
-    /// Whatever the database answers.
     pub fn has_company(&mut self) -> Result<bool> {
         self.read(|tx| tx.has_foreign_table())
     }

@@ -4,8 +4,7 @@ use super::engine::{Tx, damaged};
 use super::{Store, finish};
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::job::{Fence, JobId, State, Token};
-use crate::domain::processor::ProcessorId;
-use crate::domain::retry::CRASHES;
+use crate::domain::{processor::ProcessorId, retry::CRASHES};
 use crate::error::Result;
 
 /// What became of the jobs of a dead processor.
@@ -49,19 +48,9 @@ const TAKE_SLOT: &str = "INSERT INTO asyncq_slot (service, processor, taken) VAL
 const FORGET: &str = "DELETE FROM asyncq_processor WHERE id = ?1";
 
 impl Store {
-    /// The tokens of all calls that a processor runs. Their processes are found by them.
-    ///
-    /// # Errors
-    /// Whatever the database answers.
-    pub fn tokens(&mut self, processor: ProcessorId) -> Result<Vec<Token>> {
-        self.tokens_but(processor, &[])
-    }
-
-    /// The same without those of some jobs, and of the calls made inside them.
-    ///
-    /// # Errors
-    /// Whatever the database answers.
-    pub fn tokens_but(&mut self, processor: ProcessorId, held: &[JobId]) -> Result<Vec<Token>> {
+    /// The tokens of the calls that a processor runs, by which their processes are found; without those of the jobs `held`, and of
+    /// the calls made inside them.
+    pub fn tokens(&mut self, processor: ProcessorId, held: &[JobId]) -> Result<Vec<Token>> {
         self.read(|tx| {
             let all = tx.all(TOKENS, &[processor.0.into()], |row| Ok((row.str(0)?.to_owned(), JobId(row.i64(1)?))))?;
             let (kept, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, job)| held.contains(job));
@@ -72,9 +61,6 @@ impl Store {
 
     /// The jobs that are `processing` and belong to a processor that does not exist, with their tokens: somebody has written
     /// that into the store, or taken the processor out of it.
-    ///
-    /// # Errors
-    /// Whatever the database answers.
     pub fn orphaned(&mut self) -> Result<Vec<(JobId, Token)>> {
         self.read(|tx| {
             tx.all(ORPHANED, &[], |row| Ok((JobId(row.i64(0)?), Token::from_text(&row.lossy(1)?.unwrap_or_default()))))
@@ -82,18 +68,12 @@ impl Store {
     }
 
     /// The jobs that are `processing` without a token, which the schema's triggers let nobody write. Looks through all jobs.
-    ///
-    /// # Errors
-    /// Whatever the database answers.
     pub fn tokenless(&mut self) -> Result<Vec<JobId>> {
         self.read(|tx| tx.all(TOKENLESS, &[], |row| row.i64(0).map(JobId)))
     }
 
     /// Puts those of these jobs back that belong to no processor; what ran as a part of another job ends. The caller has
     /// proven that no process with one of their tokens is left.
-    ///
-    /// # Errors
-    /// Whatever the database answers; then nothing of it happened.
     pub fn put_back_unowned(&mut self, jobs: &[JobId]) -> Result<Vec<(JobId, State)>> {
         self.write_untriggered(|tx| {
             let now = tx.now();
@@ -120,18 +100,9 @@ impl Store {
     /// dead and that nothing of what it ran is left, and knows which jobs it had begun, if that can be known. A job whose
     /// processors died too often while they ran it ends in an error.
     ///
-    /// # Errors
-    /// Whatever the database answers; then nothing of it happened.
-    pub fn rescue(&mut self, dead: ProcessorId, begun: Option<&[JobId]>) -> Result<Rescued> {
-        self.rescue_but(dead, begun, &[])
-    }
-
-    /// The same, but for jobs that may still run in a program which outlives the processor: these stay as they are, with the
-    /// slots that they take, and as long as there are any the processor is not forgotten.
-    ///
-    /// # Errors
-    /// Whatever the database answers; then nothing of it happened.
-    pub fn rescue_but(&mut self, dead: ProcessorId, begun: Option<&[JobId]>, held: &[JobId]) -> Result<Rescued> {
+    /// The jobs `held` may still run in a program which outlives the processor: they stay as they are, with the slots that they
+    /// take, and as long as there are any the processor is not forgotten.
+    pub fn rescue(&mut self, dead: ProcessorId, begun: Option<&[JobId]>, held: &[JobId]) -> Result<Rescued> {
         self.write_untriggered(|tx| {
             let here = tx.identity().map(str::to_owned);
             let copied = tx.first(OF_ORIGINAL, &[dead.0.into(), here.as_ref().into()], |row| row.int(0))?;

@@ -1,7 +1,6 @@
 //! Which schema a store has. The schema itself, and the way to it, are an engine's.
 
-use std::cmp::Ordering;
-use std::fmt;
+use std::{cmp::Ordering, fmt};
 
 use crate::error::{Error, Kind};
 

@@ -2,13 +2,42 @@
 
 use std::num::NonZeroU32;
 
-use super::Store;
 use super::engine::{Row, Tx, damaged};
-use super::waiting::cancel_waiting;
+use super::{Store, waiting::cancel_waiting};
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{Added, Service, ServiceChange, ServiceName};
-use crate::domain::suggest::nearest;
+use crate::domain::{suggest::nearest, time::Timestamp};
 use crate::error::{Error, Kind, Result};
+
+/// How things stand with a service, for one processor.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
+pub struct ServiceStatus {
+    /// Whether it is paused (or was removed).
+    pub paused: bool,
+    /// Whether a newer build has upgraded the store, so that this one may only end what it has begun.
+    pub outdated: bool,
+    /// How many of its calls may be running at once.
+    pub concurrency: i64,
+    /// How many slots other processors have taken.
+    pub taken: i64,
+    /// Whether a call is ready to be claimed.
+    pub ready: bool,
+    /// Whether the next call is a poison job that this processor claims as soon as it holds nothing else.
+    pub wants_alone: bool,
+    /// When the next call is due that is not ready yet.
+    pub next_due: Option<Timestamp>,
+    /// The database's clock.
+    pub now: Timestamp,
+}
+
+impl ServiceStatus {
+    /// How many slots this processor may have, including those that it has.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        if self.paused || self.outdated { 0 } else { usize::try_from(self.concurrency - self.taken).unwrap_or(0) }
+    }
+}
 
 macro_rules! select {
     ($which:literal) => {
@@ -18,6 +47,8 @@ macro_rules! select {
 const SERVICE: &str = select!("WHERE name = ?1");
 const TO_CHANGE: &str = select!("WHERE name = ?1 /*! FOR NO KEY UPDATE */");
 const TO_REMOVE: &str = select!("WHERE name = ?1 /*! FOR UPDATE */");
+const NEXT_DUE: &str = "SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1";
+const LOCK: &str = "SELECT name FROM asyncq_service WHERE name = ?1 /*! FOR NO KEY UPDATE */";
 const SERVICES: &str = select!("ORDER BY name");
 const ADD: &str = "INSERT INTO asyncq_service (name, concurrency, created_at) VALUES (?1, ?2, ?3)
     ON CONFLICT (name) DO NOTHING";
@@ -57,9 +88,6 @@ impl Store {
     }
 
     /// All services, by name.
-    ///
-    /// # Errors
-    /// Whatever the database answers.
     pub fn services(&mut self) -> Result<Vec<Service>> {
         self.read(|tx| tx.all(SERVICES, &[], read))
     }
@@ -124,6 +152,16 @@ fn find_by(tx: &mut dyn Tx, sql: &str, name: &ServiceName) -> Result<Service> {
         None if names.is_empty() => error.with_hint(format!("`asyncq service add {name}` adds it")),
         None => error.with_hint("`asyncq service list` shows all"),
     })
+}
+
+/// Has nobody else take slots of a service, or claim a poison job of it, before the commit.
+pub(super) fn lock_service(tx: &mut dyn Tx, service: &ServiceName) -> Result<()> {
+    tx.first(LOCK, &[service.as_str().into()], |_| Ok(())).map(|_| ())
+}
+
+/// When the next delayed call of a service is due.
+pub(super) fn next_due(tx: &mut dyn Tx, service: &ServiceName) -> Result<Option<Timestamp>> {
+    tx.first(NEXT_DUE, &[service.as_str().into()], |row| row.i64(0).map(Timestamp))
 }
 
 /// Has nobody make a call of any function of a service before the commit, which removes them all.

@@ -31,9 +31,8 @@ mod watch;
 mod write_queue;
 
 use std::fs::{self, Metadata};
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::{io, sync::atomic::Ordering};
 
 use rusqlite::wal::CheckpointMode;
 

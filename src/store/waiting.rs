@@ -1,10 +1,9 @@
 //! Jobs that wait for a service or a function which is to be removed.
 
 use super::engine::{Tx, Value};
-use crate::domain::function::FunctionName;
 use crate::domain::job::{JobId, State};
 use crate::domain::removal::{IfWaiting, Removed};
-use crate::domain::service::ServiceName;
+use crate::domain::{function::FunctionName, service::ServiceName};
 use crate::error::{Error, Kind, Result};
 
 pub(super) const CANCEL: &str =

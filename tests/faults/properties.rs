@@ -377,7 +377,7 @@ impl Both<'_> {
         let begun: Option<Vec<i64>> =
             begun.map(|bits| self.reference.jobs.keys().copied().filter(|id| bits & (1 << (id % 8)) != 0).collect());
         let ids: Option<Vec<JobId>> = begun.as_ref().map(|begun| begun.iter().copied().map(JobId).collect());
-        let told = self.store.rescue(ProcessorId(dead), ids.as_deref()).unwrap();
+        let told = self.store.rescue(ProcessorId(dead), ids.as_deref(), &[]).unwrap();
         let told: Vec<_> = told.jobs.into_iter().map(|(id, state)| (id.0, state)).collect();
         assert_eq!(told, self.reference.rescue(dead, begun.as_deref()));
     }
@@ -485,7 +485,7 @@ impl Both<'_> {
         for processor in self.reference.processors.clone() {
             let own = |job: &&crate::reference::Job| job.token && job.owner == Some(processor);
             let tokens = self.reference.jobs.values().filter(own).count();
-            assert_eq!(self.store.tokens(ProcessorId(processor)).unwrap().len(), tokens);
+            assert_eq!(self.store.tokens(ProcessorId(processor), &[]).unwrap().len(), tokens);
             let asked = self
                 .reference
                 .jobs

@@ -52,7 +52,7 @@ conformance! {
         store.cancel(cancelled).unwrap();
         store.unregister(processor).unwrap();
         assert_eq!((state(store, unheard), state(store, cancelled)), (State::Queued, State::Cancelled));
-        assert!(store.tokens(processor).unwrap().is_empty() && store.processors().unwrap().is_empty());
+        assert!(store.tokens(processor, &[]).unwrap().is_empty() && store.processors().unwrap().is_empty());
         let next = self::processor(store, 2);
         let claim = claim(store, next);
         assert_eq!((claim.fence.attempt, claim.fence.claim), (1, 2));
@@ -70,7 +70,7 @@ conformance! {
         let job = store.job(id).unwrap();
         assert_eq!((job.state, job.counts.attempt), (State::Processing, 1));
         assert!(job.times.started_at.is_some() && job.times.finished_at.is_none());
-        assert_eq!(store.tokens(processor).unwrap(), [claim.token]);
+        assert_eq!(store.tokens(processor, &[]).unwrap(), [claim.token]);
     }
 
     fn claims_come_in_order_and_within_the_limit(store: &mut Store) {
@@ -297,7 +297,7 @@ conformance! {
         forged.fence.attempt = 2;
         assert_eq!(run_cycle(store, one, &[&forged], 0, 0).finished, [None]);
         assert_eq!(state(store, id), State::Processing);
-        store.rescue(one, None).unwrap();
+        store.rescue(one, None, &[]).unwrap();
         let current = claim(store, other);
         let mut late = ends(&stale, &Outcome::Completed);
         late.result = Some(Json::parse("1").unwrap());

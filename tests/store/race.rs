@@ -165,7 +165,7 @@ conformance! {
         let dead = processor(store, 1);
         let id = enqueue(store, 1);
         let lost = claim(store, dead);
-        other.rescue(dead, None).unwrap();
+        other.rescue(dead, None, &[]).unwrap();
         let (service, tokens) = (service("events"), tokens(1));
         let end = ends(&lost, &Outcome::Completed);
         let plan = Cycle { finished: &[&end], tokens: &tokens, ..Cycle::of(dead, &service) };

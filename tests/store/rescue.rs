@@ -16,7 +16,7 @@ conformance! {
         let (dead, alive) = (processor(store, 1), processor(store, 2));
         claim(store, dead);
         let theirs = claim(store, alive);
-        let rescued = store.rescue(dead, None).unwrap();
+        let rescued = store.rescue(dead, None, &[]).unwrap();
         assert_eq!(rescued.jobs, [(first, State::Queued)]);
         assert_eq!(state(store, second), State::Processing);
         assert_eq!(store.processors().unwrap().iter().map(|it| it.id).collect::<Vec<_>>(), [alive]);
@@ -28,7 +28,7 @@ conformance! {
         assert_eq!(run_cycle(store, alive, &[], 1, 1).claims[0].fence.attempt, 2);
         assert_eq!(theirs.fence.job, second);
         // Once more changes nothing.
-        assert!(store.rescue(dead, None).unwrap().jobs.is_empty());
+        assert!(store.rescue(dead, None, &[]).unwrap().jobs.is_empty());
     }
 
     fn after_three_crashes_it_is_an_error(store: &mut Store) {
@@ -37,7 +37,7 @@ conformance! {
         for (number, expected) in [(1, State::Queued), (2, State::Queued), (3, State::Error)] {
             let dead = processor(store, number);
             claim(store, dead);
-            assert_eq!(store.rescue(dead, None).unwrap().jobs, [(id, expected)]);
+            assert_eq!(store.rescue(dead, None, &[]).unwrap().jobs, [(id, expected)]);
         }
         let job = store.job(id).unwrap();
         assert_eq!(job.error.as_ref().unwrap().kind, FailureKind::Crash);
@@ -46,7 +46,7 @@ conformance! {
         store.retry(id).unwrap();
         let dead = processor(store, 4);
         claim(store, dead);
-        assert_eq!(store.rescue(dead, None).unwrap().jobs, [(id, State::Queued)]);
+        assert_eq!(store.rescue(dead, None, &[]).unwrap().jobs, [(id, State::Queued)]);
     }
 
     fn what_two_processors_died_of_is_claimed_alone(store: &mut Store) {
@@ -60,7 +60,7 @@ conformance! {
         for number in 3..=4 {
             let dead = processor(store, number);
             assert_eq!(run_cycle(store, dead, &[], 0, 2).claims.len(), 2);
-            store.rescue(dead, None).unwrap();
+            store.rescue(dead, None, &[]).unwrap();
         }
         let (second, third) = (enqueue(store, 4), enqueue(store, 5));
         for (id, is_poison) in [(poison[0], true), (second, false)] {
@@ -88,7 +88,7 @@ conformance! {
             let dead = processor(store, number);
             assert_eq!(run_cycle(store, dead, &[], 0, 2).claims.len(), 2);
             let begun = if number == 4 { vec![second] } else { Vec::new() };
-            let back = store.rescue(dead, Some(&begun)).unwrap();
+            let back = store.rescue(dead, Some(&begun), &[]).unwrap();
             assert_eq!(back.jobs, [(first, State::Queued), (second, State::Queued)]);
         }
         let job = store.job(first).unwrap();
@@ -103,7 +103,7 @@ conformance! {
         let dead = processor(store, 1);
         claim(store, dead);
         store.cancel(id).unwrap();
-        assert_eq!(store.rescue(dead, None).unwrap().jobs, [(id, State::Cancelled)]);
+        assert_eq!(store.rescue(dead, None, &[]).unwrap().jobs, [(id, State::Cancelled)]);
         assert!(!store.job(id).unwrap().cancelling);
     }
 
@@ -114,8 +114,8 @@ conformance! {
         let parent = claim(store, dead);
         let child = store.begin_nested(&parent.fence, &call(2), &tokens(1)[0]).unwrap();
         let grandchild = store.begin_nested(&child.fence, &call(3), &tokens(1)[0]).unwrap();
-        assert_eq!(store.tokens(dead).unwrap().len(), 3);
-        assert_eq!(store.rescue(dead, None).unwrap().jobs, [(parent.fence.job, State::Queued)]);
+        assert_eq!(store.tokens(dead, &[]).unwrap().len(), 3);
+        assert_eq!(store.rescue(dead, None, &[]).unwrap().jobs, [(parent.fence.job, State::Queued)]);
         for ended in [&child, &grandchild] {
             let job = store.job(ended.fence.job).unwrap();
             assert_eq!((job.state, job.error.unwrap().kind), (State::Error, FailureKind::Parent));
@@ -132,14 +132,14 @@ conformance! {
         let claims = run_cycle(store, dead, &[], 0, 3).claims;
         let inner = claims[0].token.inside(&claims[0].token);
         store.begin_nested(&claims[0].fence, &call(4), &inner).unwrap();
-        assert_eq!(store.tokens_but(dead, &jobs[..1]).unwrap(), [claims[1].token.clone(), claims[2].token.clone()]);
-        let rescued = store.rescue_but(dead, Some(&jobs[..2]), &jobs[..1]).unwrap();
+        assert_eq!(store.tokens(dead, &jobs[..1]).unwrap(), [claims[1].token.clone(), claims[2].token.clone()]);
+        let rescued = store.rescue(dead, Some(&jobs[..2]), &jobs[..1]).unwrap();
         assert_eq!((rescued.jobs, rescued.held), (vec![(jobs[1], State::Queued), (jobs[2], State::Queued)], vec![jobs[0]]));
         let other = processor(store, 2);
         assert_eq!(store.service_status(&service("events"), Some(other)).unwrap().taken, 1);
         assert!(store.running(jobs[0], &claims[0].token).unwrap().is_some());
         assert_eq!(store.job(jobs[0]).unwrap().state, State::Processing);
-        let rescued = store.rescue(dead, Some(&jobs)).unwrap();
+        let rescued = store.rescue(dead, Some(&jobs), &[]).unwrap();
         assert_eq!((rescued.jobs, rescued.held), (vec![(jobs[0], State::Queued)], vec![]));
         assert_eq!(store.processors().unwrap().iter().map(|it| it.id).collect::<Vec<_>>(), [other]);
     }

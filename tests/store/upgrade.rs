@@ -146,7 +146,7 @@ fn an_older_processor_ends_its_work_after_the_upgrade() {
     let now = |store: &mut Store, id| state(store, JobId(id));
     assert_eq!([3, 4, 5].map(|id| now(&mut store, id)), [State::Completed, State::Delayed, State::Queued]);
     // What it dies with goes back: the one that it had begun, and the one that it had not.
-    store.rescue(ProcessorId(1), Some(&[JobId(6)])).unwrap();
+    store.rescue(ProcessorId(1), Some(&[JobId(6)]), &[]).unwrap();
     assert_eq!([6, 7].map(|id| now(&mut store, id)), [State::Queued, State::Queued]);
     assert_eq!([6, 7].map(|id| store.job(JobId(id)).unwrap().counts.attempt), [3, 2]);
     let six = store.job(JobId(6)).unwrap();
@@ -188,7 +188,7 @@ fn a_claim_that_goes_back_before_it_began_is_no_attempt() {
         let again = run_cycle(store, processor, &[&ends(&second, &Outcome::Interrupted)], 0, 1);
         assert_eq!(again.claims[0].fence.attempt, 2, "it began");
         // A dead one had claimed it, and had not begun.
-        store.rescue(processor, Some(&[])).unwrap();
+        store.rescue(processor, Some(&[]), &[]).unwrap();
         let other = crate::fixture::processor(store, 2);
         let third = crate::fixture::claim(store, other);
         assert_eq!((third.fence.attempt, third.fence.claim), (2, 4));
@@ -238,7 +238,7 @@ fn a_store_is_taken_out_of_a_database_that_others_use() {
     assert!(store.has_company().unwrap());
     // A processor is registered.
     assert_eq!(store.removal().unwrap_err().kind(), asyncq::Kind::Busy);
-    store.rescue(ProcessorId(1), None).unwrap();
+    store.rescue(ProcessorId(1), None, &[]).unwrap();
     assert_eq!(store.remove().unwrap_err().kind(), asyncq::Kind::Denied);
     for id in 1..=8 {
         store.cancel(JobId(id)).unwrap();

@@ -2,12 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use rusqlite::MAIN_DB;
-use rusqlite::wal::CheckpointMode;
+use rusqlite::{MAIN_DB, wal::CheckpointMode};
 
-use super::connection::Sqlite;
 use super::errors::{cannot_sync, explain};
-use super::files::sync_folder;
+use super::{connection::Sqlite, files::sync_folder};
 use crate::error::{Kind, Result};
 use crate::failpoint::reached;
 

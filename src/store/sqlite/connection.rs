@@ -6,16 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rusqlite::config::DbConfig;
-use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode, FileControl, MAIN_DB, OpenFlags};
+use rusqlite::{config::DbConfig, wal::CheckpointMode};
 
-use super::encoding::Encoding;
 use super::errors::{explain, is_misled, moved};
 use super::files::{refuse_long, run_folder};
 use super::identity::{StoreFile, refuse_emptied};
 use super::steps::{SCHEMA, Schema};
-use super::write_queue::WriteQueue;
+use super::{encoding::Encoding, write_queue::WriteQueue};
 use crate::error::{Error, Kind, Result};
 use crate::store::engine::{Engine, Patience, Trouble};
 

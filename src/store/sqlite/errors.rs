@@ -1,7 +1,6 @@
 //! Turns SQLite's errors into errors that a user understands.
 
-use std::io;
-use std::path::Path;
+use std::{io, path::Path};
 
 use rusqlite::{ErrorCode, ffi};
 use rustix::fs::{Access, statvfs};
@@ -9,9 +8,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use super::files::{SIDECARS, with_suffix, without_links};
-use super::lock_owner::lock_owner;
-use super::permissions::may;
-use super::schema_script::part;
+use super::{lock_owner::lock_owner, permissions::may, schema_script::part};
 use crate::error::{Error, Kind, reason};
 use crate::store::engine::{self, rule_refuses};
 

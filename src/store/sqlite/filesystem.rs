@@ -2,9 +2,7 @@
 //!
 //! A WAL needs memory that all its users share, and locks that hold for all of them. A network has neither.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use rustix::fs::{major, minor, statfs};
 

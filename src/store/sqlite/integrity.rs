@@ -1,8 +1,6 @@
 //! Searches a whole store for damage.
 
-use super::schema_script::part;
-use super::schema_text;
-use super::tx::SqliteTx;
+use super::{schema_script::part, schema_text, tx::SqliteTx};
 use crate::error::{Error, Kind, Result};
 use crate::store::engine::{Tx, one};
 use crate::store::select;

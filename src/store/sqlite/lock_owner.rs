@@ -3,10 +3,7 @@
 //! The kernel lists it in `/proc/locks`. To ask about the files themselves (`F_GETLK`) would take a descriptor of them,
 //! and closing that would drop the locks of this process.
 
-use std::fs;
-use std::ops::RangeInclusive;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::{fs, ops::RangeInclusive, os::unix::fs::MetadataExt, path::Path};
 
 use rustix::fs::{major, minor};
 

@@ -5,8 +5,7 @@
 
 use super::schema_script::{FRESH, Part, part, parts};
 use super::schema_text::{self, Storage, definition, has_inline_unique};
-use super::steps::VERSION;
-use super::tx::SqliteTx;
+use super::{steps::VERSION, tx::SqliteTx};
 use crate::error::{Error, Kind, Result};
 use crate::store::engine::{Tx, no_fault};
 use crate::store::schema::Mended;

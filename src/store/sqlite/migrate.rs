@@ -4,11 +4,8 @@
 
 use rusqlite::{OptionalExtension, ffi};
 
-use super::connection::Sqlite;
-use super::schema_script::part;
-use super::schema_text;
 use super::steps::SchemaChange::{self, Recreate, Redefine, Run};
-use super::tx::SqliteTx;
+use super::{connection::Sqlite, schema_script::part, schema_text, tx::SqliteTx};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
 use crate::store::engine::{Tx, damaged};
@@ -92,8 +89,7 @@ fn is_of_statement(error: &rusqlite::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
-    use std::time::Duration;
+    use std::{sync::atomic::Ordering, time::Duration};
 
     use super::super::steps::{SCHEMA, Schema};
     use super::*;

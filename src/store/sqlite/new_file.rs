@@ -8,10 +8,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::connection::Sqlite;
-use super::errors::no_space;
 use super::files::{SIDECARS, refuse_leftovers, refuse_long, sync_folder, with_suffix, without_links};
-use super::filesystem::refuse_network;
+use super::{connection::Sqlite, errors::no_space, filesystem::refuse_network};
 use crate::error::{Error, Kind, Result, reason};
 use crate::store::engine::{Engine, Mode, Patience, Triggers};
 

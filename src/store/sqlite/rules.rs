@@ -5,10 +5,7 @@
 
 use rusqlite::{Error as SqliteError, ffi};
 
-use super::connection::Sqlite;
-use super::errors::misses_own_table;
-use super::schema_script::part;
-use super::schema_text::own_triggers;
+use super::{connection::Sqlite, errors::misses_own_table, schema_script::part, schema_text::own_triggers};
 use crate::error::Error;
 use crate::store::engine::{Reference, rule_refuses};
 

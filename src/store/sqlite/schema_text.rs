@@ -4,11 +4,9 @@
 //! Differs by necessity: SQLite has no statement that replaces a definition; this is how
 //! <https://sqlite.org/lang_altertable.html#otheralter> does it.
 
-use rusqlite::Connection;
-use rusqlite::config::DbConfig;
+use rusqlite::{Connection, config::DbConfig};
 
-use super::connection::Sqlite;
-use super::tx::SqliteTx;
+use super::{connection::Sqlite, tx::SqliteTx};
 use crate::error::Result;
 use crate::store::engine::{Row, Tx};
 

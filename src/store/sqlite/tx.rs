@@ -1,9 +1,7 @@
 //! A transaction of SQLite's.
 
-use std::borrow::Cow;
-use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{borrow::Cow, path::PathBuf, sync::atomic::Ordering};
 
 use rusqlite::ffi;
 

@@ -6,9 +6,7 @@
 //! their commits behind frames that do not exist, and they are lost. Once all of them have left, the next process makes
 //! the index anew.
 
-use std::path::Path;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::{path::Path, sync::atomic::Ordering, time::Instant};
 
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{ErrorCode, MAIN_DB};

@@ -3,8 +3,7 @@
 //! Invariant: opens none of them: closing it again would drop the locks that SQLite holds. inotify watches files by their
 //! paths.
 
-use std::io;
-use std::path::Path;
+use std::{io, path::Path};
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 

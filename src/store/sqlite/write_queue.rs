@@ -18,12 +18,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
-use rustix::fs::OFlags;
-use rustix::process::geteuid;
+use nix::{errno::Errno, libc};
 use rustix::time::{ClockId, clock_gettime};
+use rustix::{fs::OFlags, process::geteuid};
 
 use super::lock_owner::a_stopped_one_is_before;
 

@@ -220,7 +220,7 @@ const WRITING: &[Verb] = &[
     ("rescue", |db, _| {
         let mut store = open(db)?;
         let Some(processor) = store.processors()?.pop() else { return Ok(BTreeMap::new()) };
-        store.rescue(processor.id, None).map(none)
+        store.rescue(processor.id, None, &[]).map(none)
     }),
     ("clean", |db, _| {
         let filter = JobFilter { states: vec![State::Error], ..JobFilter::default() };
