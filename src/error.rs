@@ -29,13 +29,15 @@ pub enum Kind {
 /// The result of anything here that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What the system says about a failure, without the number that Rust adds to it: `No such file or directory`.
+/// What the system says about a failure: `No such file or directory`. Rust adds its number, and the crate of temporary files
+/// their path, which means nothing to a user.
 pub fn reason(error: &impl fmt::Display) -> String {
     let mut said = error.to_string();
     if let Some(at) = said.find(" (os error ") {
         let end = said[at..].find(')').map_or(said.len(), |end| at + end + 1);
         said.replace_range(at..end, "");
     }
+    said.truncate(said.find(" at path \"").unwrap_or(said.len()));
     said
 }
 
@@ -119,10 +121,13 @@ mod tests {
     use super::reason;
 
     #[test]
-    fn a_reason_has_no_number() {
+    fn a_reason_has_no_number_and_no_path_of_a_temporary_file() {
         let error = std::io::Error::from_raw_os_error(2);
         assert_eq!(reason(&error), "No such file or directory");
         assert_eq!(reason(&format!("cannot look: {error}; go on")), "cannot look: No such file or directory; go on");
         assert_eq!(reason(&"(os error"), "(os error");
+        let error = tempfile::NamedTempFile::new_in("/proc/self/nothing").unwrap_err();
+        assert!(error.to_string().contains("at path"), "{error}");
+        assert_eq!(reason(&error), "No such file or directory");
     }
 }

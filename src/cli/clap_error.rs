@@ -124,11 +124,11 @@ fn list(names: &[String], and: &str) -> String {
     }
 }
 
-/// The command that was typed, as far as it exists.
+/// The command that was typed, as far as it exists. `asyncq help job` is about `asyncq job`.
 fn asked(typed: &Typed<'_>) -> clap::Command {
     let mut command = (typed.root)();
     command.build();
-    for word in typed.words {
+    for word in typed.words.iter().filter(|word| *word != "help") {
         if let Some(inner) = word.to_str().and_then(|word| command.find_subcommand(word)) {
             command = inner.clone();
         }

@@ -207,7 +207,7 @@ fn why_not(error: &io::Error, program: &Path, site: &Path) -> Failure {
     let shown = program.display();
     match site.metadata() {
         Ok(meta) if meta.is_dir() => {}
-        Ok(_) => return Failure::not_found(format!("its site `{}` is no directory any more", site.display())),
+        Ok(_) => return Failure::not_found(format!("its site `{}` is no longer a directory", site.display())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Failure::not_found(format!("its site `{}` is gone", site.display()));
         }

@@ -359,7 +359,7 @@ impl Stored {
     fn call(&mut self, service: &ServiceName, function: FunctionName) -> Result<Call, Failure> {
         let text = |what, bytes: &mut Option<Vec<u8>>| {
             let bytes = bytes.take().map(String::from_utf8).transpose();
-            bytes.map_err(|_| bad(what, "bytes that are no UTF-8"))
+            bytes.map_err(|_| bad(what, "bytes that are not UTF-8"))
         };
         let json = |what, bytes: &mut Option<Vec<u8>>| {
             let text = text(what, bytes)?.ok_or_else(|| bad(what, "missing"))?;

@@ -230,10 +230,11 @@ fn read(row: &dyn Row) -> Result<Function> {
 }
 
 fn read_definition(row: &dyn Row) -> Result<Definition> {
-    let strings = |_| broken(row, "its environment is no object of strings");
+    let strings = |_| broken(row, "its environment is not an object of strings");
     let worker = row.text(6)?.map(object::read).transpose();
     Ok(Definition {
-        command: serde_json::from_str(row.str(2)?).map_err(|_| broken(row, "its command is no array of strings"))?,
+        command: serde_json::from_str(row.str(2)?)
+            .map_err(|_| broken(row, "its command is not an array of strings"))?,
         site: row.str(3)?.to_owned(),
         env: match row.str(4)? {
             "{}" => BTreeMap::new(),

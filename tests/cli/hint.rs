@@ -186,6 +186,14 @@ fn each_mistake_has_a_sentence_and_a_hint() {
         ! error: `asyncq job` has no command `xyz`
         ! hint: `asyncq job --help` lists all commands
         ? 2
+        $ asyncq help jbo
+        ! error: `asyncq` has no command `jbo`
+        ! hint: did you mean `asyncq job`? `asyncq --help` lists all commands
+        ? 2
+        $ asyncq job help --help
+        ! error: `asyncq job` has no command `--help`
+        ! hint: `asyncq job --help` lists all commands
+        ? 2
         $ asyncq job list --limt 5
         ! error: `asyncq job list` has no option `--limt`
         ! hint: did you mean `--limit`? `asyncq job list --help` lists all options

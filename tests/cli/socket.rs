@@ -495,9 +495,9 @@ fn a_descriptor_that_is_no_such_socket_is_refused_before_anything_happens() {
     );
     for (command, told) in [
         ("asyncq process --worker-socket 1", "names a standard stream"),
-        ("asyncq process --worker-socket 99", "is no open descriptor"),
-        ("asyncq process --worker-socket 4000000000", "is no open descriptor"),
-        ("asyncq process --worker-socket 5 5<host.py", "is no socket"),
+        ("asyncq process --worker-socket 99", "is not an open descriptor"),
+        ("asyncq process --worker-socket 4000000000", "is not an open descriptor"),
+        ("asyncq process --worker-socket 5 5<host.py", "is not a socket"),
         (&with("socketpair(AF_UNIX, SOCK_DGRAM)[0]"), "is a socket of another kind"),
         (&with("socket(AF_UNIX)"), "is a socket without another end"),
         (

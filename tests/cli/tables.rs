@@ -145,7 +145,7 @@ fn what_sql_cannot_check_is_checked_at_the_claim() {
         ! asyncq: job 4 (`events` `say`): kwargs: a lone surrogate in a string
         ! asyncq: job 5 (`events` `say`): principal: `a\u{1b}[m` cannot be a principal
         ! asyncq: job 6 (`events` `say`): site: not an absolute path
-        ! asyncq: job 8 (`events` `say`): args: bytes that are no UTF-8
+        ! asyncq: job 8 (`events` `say`): args: bytes that are not UTF-8
         ? 1
         $ asyncq job list
         ...

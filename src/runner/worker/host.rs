@@ -31,9 +31,9 @@ pub fn inherit(number: u32) -> Result<OwnedFd> {
     if number <= 2 {
         return Err(wrong("names a standard stream"));
     }
-    let socket = i32::try_from(number).ok().and_then(fds::take).ok_or_else(|| wrong("is no open descriptor"))?;
+    let socket = i32::try_from(number).ok().and_then(fds::take).ok_or_else(|| wrong("is not an open descriptor"))?;
     match (socket_type(&socket), getpeername(&socket)) {
-        (Err(_), _) => return Err(wrong("is no socket")),
+        (Err(_), _) => return Err(wrong("is not a socket")),
         (Ok(SocketType::STREAM), Ok(Some(peer))) if peer.address_family() == AddressFamily::UNIX => {}
         (Ok(SocketType::STREAM), Ok(None) | Err(_)) => return Err(wrong("is a socket without another end")),
         (Ok(_), _) => return Err(wrong("is a socket of another kind")),
