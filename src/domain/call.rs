@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::function::{Definition, FunctionName};
+use super::function::FunctionName;
 use super::json::{self, Json, JsonFault};
 use super::service::{MAX_NAME_BYTES, ServiceName};
 use super::text::{escape_control, is_control_or_bidi};
@@ -109,12 +109,6 @@ impl Call {
     #[must_use]
     pub fn new(service: ServiceName, function: FunctionName, args: Json, kwargs: Json) -> Call {
         Call { service, function, args, kwargs, principal: None, site: None }
-    }
-
-    /// The directory in which the call runs: its own, or the one in which its function was defined.
-    #[must_use]
-    pub fn site_for<'a>(&'a self, definition: &'a Definition) -> &'a str {
-        self.site.as_deref().unwrap_or(&definition.site)
     }
 }
 

@@ -186,10 +186,10 @@ impl Claim {
         self.definition.worker.is_some()
     }
 
-    /// The directory in which it runs.
+    /// The directory in which it runs: its own, or the one in which its function was defined.
     #[must_use]
     pub fn site(&self) -> &str {
-        self.call.site_for(&self.definition)
+        self.call.site.as_deref().unwrap_or(&self.definition.site)
     }
 }
 

@@ -14,9 +14,7 @@ use crate::domain::job::{Finish, NewJob, Running, State};
 use crate::domain::retry::decide_once;
 use crate::error::{Error, Kind, Result};
 use crate::runner::worker::single_call;
-use crate::runner::{
-    Capture, DiskReserve, Ended, Output, Request, StartFailure, Stop, StopSwitch, Surroundings, command,
-};
+use crate::runner::{Capture, DiskReserve, Ended, Output, StartFailure, Stop, StopSwitch, Surroundings, command};
 use crate::store::{Patience, Store};
 use crate::system::error::io_error;
 use crate::system::{fds, signals};
@@ -66,9 +64,7 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &NestedRunt
         single_call::run(&claim, &around, output, &control)
     } else {
         let unstarted = |hitch: StartFailure| Some(Ended::unrun(hitch.outcome(), Capture::new(&around.folder)));
-        command::run(&Request::of(&claim), &around, output, &control)
-            .unwrap_or_else(unstarted)
-            .ok_or_else(left_behind)?
+        command::run(&claim, &around, output, &control).unwrap_or_else(unstarted).ok_or_else(left_behind)?
     };
 
     let outcome = match ended.outcome {

@@ -120,7 +120,7 @@ impl Registration {
         })?;
         link.hand_over(folder.lock()).map_err(fail)?;
         reached("folder locked");
-        let reserve = Arc::new(DiskReserve::of(folder.path()));
+        let reserve = Arc::new(DiskReserve::of(&folder.path));
         let noted = host.as_ref().map_or(Ok(()), |hosted| folder.note_host(hosted.host(), access));
         let filled = noted.and_then(|()| reserve.fill()).map_err(fail);
         let registered =
@@ -135,13 +135,14 @@ impl Registration {
         };
         reached("processor registered");
         let (location, path, forwarder) =
-            (store.location().as_os_str().into(), folder.path().to_owned(), Arc::new(forwarder));
+            (store.location().as_os_str().into(), folder.path.clone(), Arc::new(forwarder));
         let made = Surroundings::new(location, path, env.into_iter(), &program).map_err(fail);
         let made = made.and_then(|around| {
             let (orphans, home) = (Arc::clone(&around.orphans), around.home.clone());
-            sweep(store, &run_folder, folder.path())?;
+            sweep(store, &run_folder, &folder.path)?;
             let workers = Arc::new(WorkerPool::new(Arc::clone(&forwarder), folder.token()));
-            let (marks, forwarder, queue) = (folder.marks(), Arc::clone(&forwarder), Arc::new(DispatchQueue::new()));
+            let (marks, forwarder, queue) =
+                (Arc::clone(&folder.marks), Arc::clone(&forwarder), Arc::new(DispatchQueue::new()));
             let mut slots = Slots::new(Shared { around, marks, forwarder, workers, events, queue });
             host.map_or(Ok(()), |hosted| slots.use_host(hosted))?;
             Ok((slots, orphans, home))
@@ -170,7 +171,7 @@ impl Registration {
             return Ok(());
         }
         let message =
-            format!("the folder `{}` was removed while this processor worked in it", self.folder.path().display());
+            format!("the folder `{}` was removed while this processor worked in it", self.folder.path.display());
         Err(Error::new(Kind::Io, message)
             .with_hint("start it again: what it ran is put back; leave that folder to asyncq"))
     }
@@ -183,7 +184,7 @@ impl Registration {
 
     /// The error that kept a mark from being written: if this processor dies, others do not know which calls it ran.
     pub(super) fn flaw(&self) -> Option<&std::io::Error> {
-        self.folder.flaw()
+        self.folder.marks.flaw()
     }
 
     /// Processes that cannot be ended, found since this was asked last. `asyncq job cancel` finds them in the run directory.

@@ -11,7 +11,7 @@ use crate::domain::attempt::Outcome;
 use crate::domain::job::Claim;
 use crate::failpoint::reached;
 use crate::runner::worker::{EndedCall, FailedWorker, SentCall, ServeEnd};
-use crate::runner::{Capture, Ended, Output, Request, StartFailure, Stop, StopSwitch, command};
+use crate::runner::{Capture, Ended, Output, StartFailure, Stop, StopSwitch, command};
 
 /// One slot.
 #[derive(Clone, Copy)]
@@ -66,7 +66,7 @@ impl Slot<'_> {
         let Shared { around, marks, .. } = self.shared;
         let mut mark = marks.set(claim.fence.job);
         reached("call marked");
-        let ended = match command::run(&Request::of(&claim), around, output, self.control) {
+        let ended = match command::run(&claim, around, output, self.control) {
             Ok(Some(ended)) => ended,
             Ok(None) => {
                 self.shared.leave(self.number, &[(claim.fence, Some(mark))]);

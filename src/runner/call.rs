@@ -1,4 +1,4 @@
-//! One call as the runner gets it, what it needs to run, how it ended, and how programs read it.
+//! What a call needs to run, how it ended, and how programs read it.
 
 use std::ffi::OsString;
 use std::io;
@@ -10,9 +10,8 @@ use serde::Serialize;
 use serde_json::value::{RawValue, Value};
 
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
-use crate::domain::call::{Call, Principal};
-use crate::domain::function::Definition;
-use crate::domain::job::{Claim, Fence, Token};
+use crate::domain::call::Principal;
+use crate::domain::job::Claim;
 use crate::domain::json::Json;
 use crate::domain::time::Timestamp;
 use crate::runner::output::capture::Capture;
@@ -20,28 +19,6 @@ use crate::runner::process::orphans;
 use crate::runner::process::orphans::Orphans;
 use crate::runner::run_dir::home::Home;
 use crate::runner::start_failure::Scarcity;
-
-/// One call to run.
-#[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
-    /// Which attempt of which job this is.
-    pub fence: &'a Fence,
-    /// The secret that the function gets.
-    pub token: &'a Token,
-    /// The call.
-    pub call: &'a Call,
-    /// How the function is run.
-    pub definition: &'a Definition,
-}
-
-impl<'a> Request<'a> {
-    /// The call of a claim.
-    #[must_use]
-    pub fn of(claim: &'a Claim) -> Request<'a> {
-        let Claim { fence, token, call, definition, .. } = claim;
-        Request { fence, token, call, definition }
-    }
-}
 
 /// Variables of systemd for a service. Functions must not speak for their processor.
 const OF_SYSTEMD: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
@@ -180,8 +157,8 @@ pub(in crate::runner) struct CallParams<'a> {
 
 impl<'a> CallParams<'a> {
     /// A call as its program reads it on standard input: without its secret, which is in the environment.
-    pub(in crate::runner) fn for_stdin(request: &Request<'a>) -> CallParams<'a> {
-        let Request { fence, call, definition, .. } = *request;
+    pub(in crate::runner) fn for_stdin(claim: &'a Claim) -> CallParams<'a> {
+        let Claim { fence, call, .. } = claim;
         CallParams {
             job: fence.job.0,
             attempt: fence.attempt,
@@ -191,15 +168,15 @@ impl<'a> CallParams<'a> {
             args: raw(&call.args),
             kwargs: raw(&call.kwargs),
             principal: call.principal.as_ref().map(Principal::as_str),
-            site: call.site_for(definition),
+            site: claim.site(),
             deadline: None,
         }
     }
 
     /// A call as a worker reads it.
-    pub(in crate::runner) fn for_worker(request: &Request<'a>, deadline: Option<Timestamp>) -> CallParams<'a> {
+    pub(in crate::runner) fn for_worker(claim: &'a Claim, deadline: Option<Timestamp>) -> CallParams<'a> {
         let deadline = Some(deadline.map_or(Value::Null, |deadline| deadline.to_string().into()));
-        CallParams { token: Some(request.token.as_str()), deadline, ..CallParams::for_stdin(request) }
+        CallParams { token: Some(claim.token.as_str()), deadline, ..CallParams::for_stdin(claim) }
     }
 }
 

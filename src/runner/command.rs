@@ -14,15 +14,15 @@ use rustix::io::Errno;
 
 use crate::domain::attempt::{Failure, Outcome};
 use crate::domain::exit::Exit;
+use crate::domain::job::Claim;
 use crate::error::reason;
 use crate::failpoint::reached;
-use crate::runner::call::{CallEnding, EndReason, Ended, Request, Surroundings};
+use crate::runner::call::{CallEnding, EndReason, Ended, Surroundings};
 use crate::runner::output::line_buffer::Output;
 use crate::runner::output::program_output::{LARGEST_PIPE, ProgramOutput};
 use crate::runner::process::tree::{GRACE, LAST_LOOK, Tree, soon};
 use crate::runner::result_file::ResultFile;
-use crate::runner::spawn;
-use crate::runner::spawn::SpawnContext;
+use crate::runner::spawn::{self, Program};
 use crate::runner::start_failure::StartFailure;
 use crate::runner::stop_switch::{Stop, StopSwitch};
 use crate::system::{fds, signals};
@@ -32,20 +32,19 @@ use crate::system::{fds, signals};
 /// # Errors
 /// When its program was not started.
 pub fn run(
-    request: &Request<'_>,
+    claim: &Claim,
     around: &Surroundings,
     output: Output<'_>,
     control: &StopSwitch,
 ) -> Result<Option<Ended>, StartFailure> {
     let began = Instant::now();
-    let result = ResultFile::new(&around.folder, request.fence);
-    let mut tree = Tree::start(&around.orphans, request.token, |offer| {
-        spawn::start(request, &result, SpawnContext { around, offer, control })
-    })?;
+    let result = ResultFile::new(&around.folder, &claim.fence);
+    let mut tree =
+        Tree::start(&around.orphans, &claim.token, |offer| Program { claim, around, offer, control }.start(&result))?;
     reached("program started");
-    tree.works_for(request.fence.job);
-    let limit = request.definition.timeout.map(|timeout| began + timeout);
-    let call = spawn::stdin_line(request);
+    tree.works_for(claim.fence.job);
+    let limit = claim.definition.timeout.map(|timeout| began + timeout);
+    let call = spawn::stdin_line(claim);
     let mut running = RunningCommand::new(tree, call, (&around.folder, output));
     let outcome = match running.watch() {
         Ok(ended) => running.until_the_end(&ended, limit, control),
@@ -59,7 +58,7 @@ pub fn run(
         (Outcome::Completed, Err(failure)) => (Outcome::Failed(failure), None),
         (outcome, Err(_)) => (outcome, None),
     };
-    Ok(Some(Ended { outcome, result, took, output: running.printed.into_own() }))
+    Ok(Some(Ended { outcome, result, took, output: running.printed.own }))
 }
 
 /// Whether a call that ended like this may have left a result, or failed because the folder for it was gone.
@@ -81,7 +80,7 @@ struct RunningCommand<'a> {
 
 impl<'a> RunningCommand<'a> {
     fn new(mut tree: Tree, call: Vec<u8>, (folder, output): (&Path, Output<'a>)) -> RunningCommand<'a> {
-        let child = tree.child();
+        let child = &mut tree.child;
         let stdin = child.stdin.take().map(|pipe| (OwnedFd::from(pipe), call));
         let printed = ProgramOutput::of(child, folder);
         RunningCommand { tree, stdin, printed, output }

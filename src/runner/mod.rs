@@ -13,7 +13,7 @@ mod start_failure;
 mod stop_switch;
 pub mod worker;
 
-pub use call::{Ended, Request, Surroundings};
+pub use call::{Ended, Surroundings};
 pub use output::capture::Capture;
 pub use output::forwarder::{Forwarder, MessageWriter, PieceKind, SkipWait};
 pub use output::line_buffer::Output;

@@ -1,6 +1,6 @@
 //! The file into which a function may write its result.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -38,10 +38,11 @@ impl ResultFile {
         if !file.metadata().is_ok_and(|meta| meta.is_file()) {
             return bad("not a regular file");
         }
-        match read(file) {
-            Ok(bytes) if bytes.trim_ascii().is_empty() => Ok(None),
-            Ok(bytes) if bytes.len() > MAX_BYTES => bad(&format!("too large: at most {MAX_BYTES} bytes are allowed")),
-            Ok(bytes) => match String::from_utf8(bytes).map(|text| Json::parse(&text)) {
+        let mut bytes = Vec::new();
+        match file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes) {
+            Ok(_) if bytes.trim_ascii().is_empty() => Ok(None),
+            Ok(_) if bytes.len() > MAX_BYTES => bad(&format!("too large: at most {MAX_BYTES} bytes are allowed")),
+            Ok(_) => match String::from_utf8(bytes).map(|text| Json::parse(&text)) {
                 Ok(Ok(json)) => Ok(Some(json)),
                 Ok(Err(flaw)) => bad(&flaw.to_string()),
                 Err(_) => bad("not UTF-8"),
@@ -49,12 +50,6 @@ impl ResultFile {
             Err(error) => bad(&format!("unreadable: {}", reason(&error))),
         }
     }
-}
-
-fn read(file: File) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 impl Drop for ResultFile {

@@ -13,12 +13,12 @@ use rustix::io::Errno;
 
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::call::Call;
-use crate::domain::function::{Args, Definition, Stdin as Holds};
-use crate::domain::job::Token;
+use crate::domain::function::{Args, Stdin as Holds};
+use crate::domain::job::{Claim, Token};
 use crate::domain::json;
 use crate::domain::text::escape_control;
 use crate::error::reason;
-use crate::runner::call::{CallParams, Request, Surroundings, write_line};
+use crate::runner::call::{CallParams, Surroundings, write_line};
 use crate::runner::process::oom_score::Offer;
 use crate::runner::process::orphans::WORKER_TOKEN;
 use crate::runner::result_file::ResultFile;
@@ -29,36 +29,10 @@ use crate::system::error::in_words;
 /// The longest argument that Linux passes to a program, in bytes (`MAX_ARG_STRLEN`, execve(2), without the NUL).
 const LONGEST_ARGUMENT: usize = 128 * 1024 - 1;
 
-/// Starts the program of a function, in its own process group and its site, with pipes to its stdin, stdout and stderr.
-pub(in crate::runner) fn start(
-    request: &Request<'_>,
-    result: &ResultFile,
-    way: SpawnContext<'_>,
-) -> Result<Child, StartFailure> {
-    let site = request.call.site_for(request.definition);
-    let of = Program { definition: request.definition, site, way };
-    // Looked up once, so that every try is the same.
-    let (_, program) = of.command().map_err(StartFailure::Unable)?;
-    let words = words(request).map_err(StartFailure::Unfit)?;
-    let start = || {
-        let (mut command, _) = of.command().map_err(|failure| io::Error::other(failure.message))?;
-        command.args(&words).envs(variables(request)).env("ASYNCQ_RESULT", result.path());
-        command.stdin(if request.definition.call_format.stdin() == Holds::Call {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        });
-        way.offer.start(&mut command)
-    };
-    way.around.scarcity.wait(way.control, start, |error| match Errno::from_io_error(error) {
-        Some(Errno::TOOBIG) if !words.is_empty() => too_many(request, &words),
-        _ => why_not(error, &program, Path::new(site)),
-    })
-}
-
-/// What every start of a program needs.
+/// The program that runs a call.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::runner) struct SpawnContext<'a> {
+pub(in crate::runner) struct Program<'a> {
+    pub(in crate::runner) claim: &'a Claim,
     pub(in crate::runner) around: &'a Surroundings,
     /// Its rank for the kernel's out-of-memory killer.
     pub(in crate::runner) offer: Offer,
@@ -66,34 +40,45 @@ pub(in crate::runner) struct SpawnContext<'a> {
     pub(in crate::runner) control: &'a StopSwitch,
 }
 
-/// The program of a function, and its site.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::runner) struct Program<'a> {
-    pub(in crate::runner) definition: &'a Definition,
-    pub(in crate::runner) site: &'a str,
-    pub(in crate::runner) way: SpawnContext<'a>,
-}
-
 impl Program<'_> {
+    /// Starts it for this call alone, in its own process group and its site, with pipes to its stdin, stdout and stderr.
+    pub(in crate::runner) fn start(self, result: &ResultFile) -> Result<Child, StartFailure> {
+        let claim = self.claim;
+        // Looked up once, so that every try is the same.
+        let (_, program) = self.command().map_err(StartFailure::Unable)?;
+        let words = words(claim).map_err(StartFailure::Unfit)?;
+        let start = || {
+            let (mut command, _) = self.command().map_err(|failure| io::Error::other(failure.message))?;
+            command.args(&words).envs(variables(claim)).env("ASYNCQ_RESULT", result.path());
+            let reads_call = claim.definition.call_format.stdin() == Holds::Call;
+            command.stdin(if reads_call { Stdio::piped() } else { Stdio::null() });
+            self.offer.start(&mut command)
+        };
+        self.around.scarcity.wait(self.control, start, |error| match Errno::from_io_error(error) {
+            Some(Errno::TOOBIG) if !words.is_empty() => too_many(claim, &words),
+            _ => why_not(error, &program, Path::new(claim.site())),
+        })
+    }
+
     /// The command without the parts of a call, and the path of the program.
     fn command(self) -> Result<(Command, PathBuf), Failure> {
-        let site = Path::new(self.site);
-        let Some((program, first)) = self.definition.command.split_first() else {
+        let (site, definition) = (Path::new(self.claim.site()), &self.claim.definition);
+        let Some((program, first)) = definition.command.split_first() else {
             return Err(Failure::not_found("the function has no program"));
         };
         // Without `.` components, so that messages show a short path.
         let program: PathBuf = site.join(program).components().collect();
         let mut command = Command::new(&program);
         command.args(first).current_dir(site);
-        for (name, value) in &self.way.around.env {
+        for (name, value) in &self.around.env {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
             };
         }
         // They name the folder in which the processor was started.
-        command.env_remove("OLDPWD").envs(&self.definition.env).env("PWD", site);
-        command.env("ASYNCQ_DB", &self.way.around.store).env("ASYNCQ_SITE", site);
+        command.env_remove("OLDPWD").envs(&definition.env).env("PWD", site);
+        command.env("ASYNCQ_DB", &self.around.store).env("ASYNCQ_SITE", site);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         Ok((command, program))
     }
@@ -102,29 +87,29 @@ impl Program<'_> {
     pub(in crate::runner) fn start_worker(self, token: &Token, channel: OwnedFd) -> Result<Child, StartFailure> {
         let (mut command, program) = self.command().map_err(StartFailure::Unable)?;
         command.env("ASYNCQ_WORKER", WORKER_CHANNEL.to_string()).env("ASYNCQ_TOKEN", token.as_str());
-        if !self.way.around.in_worker {
+        if !self.around.in_worker {
             command.env(WORKER_TOKEN, token.as_str());
         }
         command.stdin(Stdio::null());
-        let cannot = |error: &io::Error| why_not(error, &program, Path::new(self.site));
+        let cannot = |error: &io::Error| why_not(error, &program, Path::new(self.claim.site()));
         let mapping = FdMapping { parent_fd: channel, child_fd: WORKER_CHANNEL };
         let mapped = command.fd_mappings(vec![mapping]).map_err(io::Error::other);
         mapped.map_err(|error| StartFailure::Unable(cannot(&error)))?;
-        self.way.around.scarcity.wait(self.way.control, || self.way.offer.start(&mut command), cannot)
+        self.around.scarcity.wait(self.control, || self.offer.start(&mut command), cannot)
     }
 }
 
 /// The descriptor at which a worker finds its channel.
 const WORKER_CHANNEL: i32 = 3;
 
-fn variables(request: &Request<'_>) -> Vec<(&'static str, String)> {
-    let call = request.call;
+fn variables(claim: &Claim) -> Vec<(&'static str, String)> {
+    let call = &claim.call;
     let mut variables = vec![
-        ("ASYNCQ_JOB", request.fence.job.to_string()),
-        ("ASYNCQ_ATTEMPT", request.fence.attempt.to_string()),
+        ("ASYNCQ_JOB", claim.fence.job.to_string()),
+        ("ASYNCQ_ATTEMPT", claim.fence.attempt.to_string()),
         ("ASYNCQ_SERVICE", call.service.to_string()),
         ("ASYNCQ_FUNCTION", call.function.to_string()),
-        ("ASYNCQ_TOKEN", request.token.as_str().to_owned()),
+        ("ASYNCQ_TOKEN", claim.token.as_str().to_owned()),
     ];
     if let Some(principal) = &call.principal {
         variables.push(("ASYNCQ_PRINCIPAL", principal.to_string()));
@@ -133,8 +118,8 @@ fn variables(request: &Request<'_>) -> Vec<(&'static str, String)> {
 }
 
 /// The arguments of a call as words, if its function takes words.
-fn words(request: &Request<'_>) -> Result<Vec<String>, Failure> {
-    if request.definition.call_format.args() == Args::Stdin {
+fn words(claim: &Claim) -> Result<Vec<String>, Failure> {
+    if claim.definition.call_format.args() == Args::Stdin {
         return Ok(Vec::new());
     }
     let text = |value: &str| match json::unquote(value) {
@@ -142,43 +127,43 @@ fn words(request: &Request<'_>) -> Result<Vec<String>, Failure> {
         None => json::compact(value),
     };
     let mut words = Vec::new();
-    for (index, value) in request.call.args.elements().into_iter().enumerate() {
-        words.push(word(request, &(index + 1), text(value))?);
+    for (index, value) in claim.call.args.elements().into_iter().enumerate() {
+        words.push(word(claim, &(index + 1), text(value))?);
     }
-    for (name, value) in request.call.kwargs.entries() {
-        words.push(word(request, &format_args!("`{}`", escape_control(&name)), format!("--{name}={}", text(value)))?);
+    for (name, value) in claim.call.kwargs.entries() {
+        words.push(word(claim, &format_args!("`{}`", escape_control(&name)), format!("--{name}={}", text(value)))?);
     }
     Ok(words)
 }
 
 /// A word that can stand on a command line.
-fn word(request: &Request<'_>, which: &impl Display, word: String) -> Result<String, Failure> {
+fn word(claim: &Claim, which: &impl Display, word: String) -> Result<String, Failure> {
     if word.len() <= LONGEST_ARGUMENT {
         return Ok(word);
     }
     let size = word.len();
     let what = format!("its argument {which} is a word of {size} bytes, and one may have at most {LONGEST_ARGUMENT}");
-    Err(does_not_fit(request, &what))
+    Err(does_not_fit(claim, &what))
 }
 
-fn too_many(request: &Request<'_>, words: &[String]) -> Failure {
+fn too_many(claim: &Claim, words: &[String]) -> Failure {
     // The kernel counts a NUL at the end of each, and a pointer to it (execve(2)).
     let (count, size) = (words.len(), words.iter().map(|word| word.len() + 1 + size_of::<usize>()).sum::<usize>());
-    does_not_fit(request, &format!("its {count} arguments take {size} bytes of a command line, more than it may have"))
+    does_not_fit(claim, &format!("its {count} arguments take {size} bytes of a command line, more than it may have"))
 }
 
 /// The failure of a call whose arguments do not fit as words, with the way out.
-fn does_not_fit(request: &Request<'_>, what: &str) -> Failure {
-    let Call { service, function, .. } = request.call;
+fn does_not_fit(claim: &Claim, what: &str) -> Failure {
+    let Call { service, function, .. } = &claim.call;
     let hint =
         format!("`asyncq function set {service} {function} --args stdin` passes the call on standard input alone");
     Failure::new(FailureKind::CannotRun, format!("{what}; {hint}"))
 }
 
 /// The whole call as one line of JSON.
-pub(in crate::runner) fn stdin_line(request: &Request<'_>) -> Vec<u8> {
+pub(in crate::runner) fn stdin_line(claim: &Claim) -> Vec<u8> {
     let mut line = Vec::new();
-    write_line(&mut line, &CallParams::for_stdin(request));
+    write_line(&mut line, &CallParams::for_stdin(claim));
     line
 }
 

@@ -25,7 +25,7 @@ pub(in crate::runner) struct ProgramOutput {
     ahead: bool,
     lines: LineBuffer,
     /// What the program of a single call has printed, or a worker before its hello.
-    own: Capture,
+    pub(in crate::runner) own: Capture,
 }
 
 impl ProgramOutput {
@@ -149,11 +149,6 @@ impl ProgramOutput {
             self.own.push(stream, fresh);
         }
         self.pass_on(output);
-    }
-
-    /// What was kept.
-    pub(in crate::runner) fn into_own(self) -> Capture {
-        self.own
     }
 
     /// Passes on output that belongs to no call.

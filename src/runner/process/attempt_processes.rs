@@ -71,7 +71,7 @@ pub(in crate::runner) struct AttemptProcesses {
     /// The processes that may not be ended.
     unkillable: BTreeSet<i32>,
     /// The job for which the program works.
-    job: Option<JobId>,
+    pub(super) job: Option<JobId>,
 }
 
 impl AttemptProcesses {
@@ -104,28 +104,23 @@ impl AttemptProcesses {
         }
     }
 
-    /// The program works for this job.
-    pub(in crate::runner) fn works_for(&mut self, job: JobId) {
-        self.job = Some(job);
-    }
-
     /// A process of it has refused a signal.
     pub(in crate::runner) fn refused(&mut self, pid: Pid) {
         if self.unkillable.insert(pid.as_raw_nonzero().get())
             && let Some(unkillable) = Unkillable::of(pid, self.job)
         {
-            self.attempt.orphans.unkillable.add(unkillable);
+            self.attempt.orphans.note_unkillable(unkillable);
         }
     }
 
     /// Whether a process has refused a signal, and is not waited for any more.
     pub(in crate::runner) fn leaves(&self, pid: Pid) -> bool {
-        self.attempt.orphans.unkillable.are_left() && self.unkillable.contains(&pid.as_raw_nonzero().get())
+        self.attempt.orphans.leaves_unkillable() && self.unkillable.contains(&pid.as_raw_nonzero().get())
     }
 
     /// Whether those that may not be ended are not waited for any more.
     pub(in crate::runner) fn leaves_unkillable(&self) -> bool {
-        self.attempt.orphans.unkillable.are_left() && !self.unkillable.is_empty()
+        self.attempt.orphans.leaves_unkillable() && !self.unkillable.is_empty()
     }
 
     /// Asks every orphan once to end, or kills it; says what may be left.

@@ -9,6 +9,12 @@ use rustix::process::{Pid, getpid};
 
 use crate::runner::process::stat::Stat;
 
+/// Fields of `/proc/PID/stat` (proc(5)): how many threads share the memory, and where the environment begins and ends.
+const FLAGS: usize = 9;
+const THREADS: usize = 20;
+const ENVIRONMENT: usize = 50;
+const ENVIRONMENT_END: usize = 51;
+
 /// Flags of a process (`PF_EXITING` and `PF_KTHREAD` of the kernel's `sched.h`): a process that is ending or belongs to the kernel
 /// has no memory, and so no environment.
 const EXITING: u64 = 0x4;
@@ -18,7 +24,7 @@ const WITHOUT_MEMORY: u64 = EXITING | 0x0020_0000;
 const LOOKS: usize = 3;
 
 /// Whether the kernel shows where environments are, as Linux does; imitations of it may not.
-static IS_TOLD: LazyLock<bool> = LazyLock::new(|| Memory::of(getpid()).is_ok_and(|own| own.end != 0));
+static IS_TOLD: LazyLock<bool> = LazyLock::new(|| Stat::of(getpid()).is_ok_and(|own| own.number(ENVIRONMENT_END) != 0));
 
 /// Reads the environment of a process; `None` in the middle of `execve`, when the old one is gone and the new one is not there
 /// yet. At that moment, the process may have lost the locks that it inherited.
@@ -35,14 +41,14 @@ pub(in crate::runner) fn read(pid: Pid) -> io::Result<Option<Vec<u8>>> {
         if !environment.is_empty() {
             return Ok(Some(environment));
         }
-        let memory = Memory::of(pid)?;
-        if memory.threads > 1 && memory.flags & EXITING != 0 {
+        let process = Stat::of(pid)?;
+        if process.number(THREADS) > 1 && process.number(FLAGS) & EXITING != 0 {
             return Ok(Some(of_other_threads(pid)));
         }
-        if memory.is_being_made() {
+        if is_being_made(&process) {
             return Ok(None);
         }
-        if memory.start == memory.end {
+        if process.number(ENVIRONMENT) == process.number(ENVIRONMENT_END) {
             break;
         }
         // It was there a moment later.
@@ -52,7 +58,7 @@ pub(in crate::runner) fn read(pid: Pid) -> io::Result<Option<Vec<u8>>> {
 
 /// Whether a process has ended, or is about to.
 pub(in crate::runner) fn is_gone(pid: Pid) -> bool {
-    Memory::of(pid).map_or(true, |memory| memory.flags & EXITING != 0 && memory.threads < 2)
+    Stat::of(pid).map_or(true, |process| process.number(FLAGS) & EXITING != 0 && process.number(THREADS) < 2)
 }
 
 /// The tracer of a process (proc(5)), if there is one.
@@ -69,27 +75,9 @@ fn of_other_threads(pid: Pid) -> Vec<u8> {
     read.find(|environment| !environment.is_empty()).unwrap_or_default()
 }
 
-/// The memory of a process in `/proc/PID/stat` (proc(5)).
-struct Memory {
-    /// Field 9.
-    flags: u64,
-    /// Field 20: how many threads share it.
-    threads: u64,
-    /// Field 50: where the environment begins.
-    start: u64,
-    /// Field 51: where it ends.
-    end: u64,
-}
-
-impl Memory {
-    fn of(pid: Pid) -> io::Result<Memory> {
-        let stat = Stat::of(pid)?;
-        Ok(Memory { flags: stat.number(9), threads: stat.number(20), start: stat.number(50), end: stat.number(51) })
-    }
-
-    fn is_being_made(&self) -> bool {
-        self.end == 0 && self.flags & WITHOUT_MEMORY == 0 && *IS_TOLD
-    }
+/// Whether a process has no memory yet, although it will have some.
+fn is_being_made(process: &Stat) -> bool {
+    process.number(ENVIRONMENT_END) == 0 && process.number(FLAGS) & WITHOUT_MEMORY == 0 && *IS_TOLD
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,6 @@ use crate::domain::event::Unkillable;
 use crate::domain::job::Token;
 use crate::runner::process::environ;
 use crate::runner::process::oom_score;
-use crate::runner::process::unkillable::Unkillables;
 
 /// How long to wait for killed orphans. Only the kernel can keep one longer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -119,8 +119,9 @@ pub struct Orphans {
     before: Vec<Pid>,
     /// The attempts that run now, each with a number of its own.
     attempts: Mutex<BTreeSet<i32>>,
-    /// Processes that may not be ended.
-    pub(super) unkillable: Unkillables,
+    /// Processes that may not be ended, found since somebody asked for them.
+    unkillable: Mutex<Vec<Unkillable>>,
+    leaves_unkillable: AtomicBool,
 }
 
 impl Orphans {
@@ -132,8 +133,9 @@ impl Orphans {
         let own = getpid();
         set_child_subreaper(Some(own))?;
         let list = File::open(format!("/proc/{own}/task/{own}/children")).ok();
-        let (looking, attempts, unkillable) = (Mutex::default(), Mutex::default(), Unkillables::default());
-        let mut orphans = Orphans { list, looking, before: Vec::new(), attempts, unkillable };
+        let (looking, attempts, unkillable) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (before, leaves_unkillable) = (Vec::new(), AtomicBool::new(false));
+        let mut orphans = Orphans { list, looking, before, attempts, unkillable, leaves_unkillable };
         orphans.before = orphans.children();
         Ok(orphans)
     }
@@ -161,12 +163,22 @@ impl Orphans {
 
     /// The processes that may not be ended, found since this was asked last.
     pub fn unkillable(&self) -> Vec<Unkillable> {
-        self.unkillable.take()
+        std::mem::take(&mut self.unkillable.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes one more of them.
+    pub(super) fn note_unkillable(&self, unkillable: Unkillable) {
+        self.unkillable.lock().unwrap_or_else(PoisonError::into_inner).push(unkillable);
     }
 
     /// From now on, no call waits for processes that may not be ended.
     pub fn leave_unkillable(&self) {
-        self.unkillable.leave();
+        self.leaves_unkillable.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether no call waits for them.
+    pub(super) fn leaves_unkillable(&self) -> bool {
+        self.leaves_unkillable.load(Ordering::SeqCst)
     }
 
     /// Reaps those that have ended.

@@ -29,7 +29,8 @@ pub(in crate::runner) const LAST_LOOK: Duration = Duration::from_millis(50);
 /// A program in a process group of its own, and the processes that it has left.
 #[derive(Debug)]
 pub(in crate::runner) struct Tree {
-    child: Child,
+    /// The program itself.
+    pub(in crate::runner) child: Child,
     group: Pid,
     processes: AttemptProcesses,
 }
@@ -55,11 +56,6 @@ impl Tree {
         Ok(Tree { group: Pid::from_child(&child), child, processes })
     }
 
-    /// The program itself.
-    pub(in crate::runner) fn child(&mut self) -> &mut Child {
-        &mut self.child
-    }
-
     /// Its process.
     pub(in crate::runner) fn pid(&self) -> Pid {
         self.group
@@ -72,7 +68,7 @@ impl Tree {
 
     /// The program works for this job from now on.
     pub(in crate::runner) fn works_for(&mut self, job: JobId) {
-        self.processes.works_for(job);
+        self.processes.job = Some(job);
     }
 
     /// Whether the program may not be ended, and nobody waits for it.

@@ -5,8 +5,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid, test_kill_process};
@@ -46,35 +44,6 @@ impl Unkillable {
                 start,
             })
         })
-    }
-}
-
-/// The ones that a processor has found.
-#[derive(Debug, Default)]
-pub(in crate::runner) struct Unkillables {
-    news: Mutex<Vec<Unkillable>>,
-    are_left: AtomicBool,
-}
-
-impl Unkillables {
-    /// One more was found.
-    pub(in crate::runner) fn add(&self, unkillable: Unkillable) {
-        self.news.lock().unwrap_or_else(PoisonError::into_inner).push(unkillable);
-    }
-
-    /// Those that were found since this was asked last.
-    pub(in crate::runner) fn take(&self) -> Vec<Unkillable> {
-        std::mem::take(&mut self.news.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// From now on, nobody waits for them.
-    pub(in crate::runner) fn leave(&self) {
-        self.are_left.store(true, Ordering::SeqCst);
-    }
-
-    /// Whether nobody waits for them.
-    pub(in crate::runner) fn are_left(&self) -> bool {
-        self.are_left.load(Ordering::SeqCst)
     }
 }
 

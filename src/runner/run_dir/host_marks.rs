@@ -20,7 +20,7 @@ impl RunDir {
     /// # Errors
     /// Whatever the file system answers.
     pub fn note_host(&self, host: &Host, access: Access) -> io::Result<()> {
-        new(&self.path().join(HOST), access)?.write_all(host.note().as_bytes())
+        new(&self.path.join(HOST), access)?.write_all(host.note().as_bytes())
     }
 }
 

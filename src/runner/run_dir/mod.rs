@@ -62,9 +62,11 @@ const MARKS: usize = 512;
 /// The folder of this processor, locked until this is dropped.
 #[derive(Debug)]
 pub struct RunDir {
-    path: PathBuf,
+    /// Where it is.
+    pub path: PathBuf,
     name: String,
-    marks: Arc<Marks>,
+    /// The marks in its lock file.
+    pub marks: Arc<Marks>,
     /// Locked for as long as this process lives.
     _engine: File,
 }
@@ -154,12 +156,6 @@ impl RunDir {
         self.marks.file.as_fd()
     }
 
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The beginning of its workers' tokens.
     #[must_use]
     pub fn token(&self) -> Token {
@@ -169,18 +165,6 @@ impl RunDir {
     /// Removes it, when nothing refers to it. A rescuer removes what is left.
     pub fn remove(self) {
         let _ = fs::remove_dir_all(&self.path);
-    }
-
-    /// The marks in its lock file.
-    #[must_use]
-    pub fn marks(&self) -> Arc<Marks> {
-        Arc::clone(&self.marks)
-    }
-
-    /// Why its marks are not reliable, if they are not.
-    #[must_use]
-    pub fn flaw(&self) -> Option<&io::Error> {
-        self.marks.flaw()
     }
 
     /// The registration of the processor with this folder; `pid` is the process that was started.

@@ -20,8 +20,8 @@ pub(super) struct Channel {
     ours: OwnedFd,
     /// The worker's end too: asyncq can read there what the worker has not read.
     theirs: Option<OwnedFd>,
-    /// Bytes that wait to be written.
-    outgoing: Vec<u8>,
+    /// Bytes that wait to be written. Append messages here, and send them with [`Channel::write`].
+    pub(super) outgoing: Vec<u8>,
     /// The number of bytes written so far.
     written: u64,
     /// Bytes that were read. Those from `at` on are not handed out yet.
@@ -33,8 +33,8 @@ pub(super) struct Channel {
     long: Option<Oversized>,
     /// What is kept of the latest one.
     cut: Vec<u8>,
-    /// Whether the other side is closed.
-    over: bool,
+    /// Whether the other side has closed it.
+    pub(super) is_over: bool,
 }
 
 /// A message of a worker, without its line feed.
@@ -66,7 +66,7 @@ impl Channel {
             searched: 0,
             long: None,
             cut: Vec::new(),
-            over: false,
+            is_over: false,
         })
     }
 
@@ -82,16 +82,6 @@ impl Channel {
     /// Where the next message begins, in bytes from the first one.
     pub(super) fn end(&self) -> u64 {
         self.written + self.outgoing.len() as u64
-    }
-
-    /// Append messages here, and send them with [`Channel::write`].
-    pub(super) fn outgoing(&mut self) -> &mut Vec<u8> {
-        &mut self.outgoing
-    }
-
-    /// How many bytes wait to be written.
-    pub(super) fn waiting(&self) -> usize {
-        self.outgoing.len()
     }
 
     /// Writes as much as fits. It is not an error if the worker is gone.
@@ -117,20 +107,15 @@ impl Channel {
         while self.incoming.len() <= LONGEST {
             self.incoming.reserve(CHUNK);
             match recv(&self.ours, spare_capacity(&mut self.incoming), RecvFlags::DONTWAIT) {
-                Ok((_, 0)) => self.over = true,
+                Ok((_, 0)) => self.is_over = true,
                 Ok((_, count)) if count < CHUNK => {}
                 Ok(_) | Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => {}
-                Err(_) => self.over = true,
+                Err(_) => self.is_over = true,
             }
             break;
         }
         self.incoming.len() > before
-    }
-
-    /// Whether the other side has closed it.
-    pub(super) fn is_over(&self) -> bool {
-        self.over
     }
 
     /// The next whole message; an error if a line is too long to be one.
@@ -149,7 +134,7 @@ impl Channel {
         }
         (self.at, self.searched) = (frame.end + 1, frame.end + 1);
         if let Some(long) = self.long.take() {
-            self.cut = long.kept();
+            self.cut = long.kept;
             return Some(Ok(Frame { bytes: &self.cut, is_cut: true }));
         }
         Some(Ok(Frame { bytes: &self.incoming[frame], is_cut: false }))
@@ -194,14 +179,14 @@ mod tests {
         let (mut line, theirs) = Channel::new().unwrap();
         let mut worker = UnixStream::from(theirs);
         for frame in ["one\n", "two\n", "three\n"] {
-            line.outgoing().extend_from_slice(frame.as_bytes());
+            line.outgoing.extend_from_slice(frame.as_bytes());
         }
         line.write();
         let mut read = [0; 6];
         worker.read_exact(&mut read).unwrap();
-        line.outgoing().extend_from_slice(b"four\n");
+        line.outgoing.extend_from_slice(b"four\n");
         assert_eq!((&read, line.take_back(), line.end()), (b"one\ntw", (6, b"o\nthree\nfour\n".to_vec()), 6));
-        line.outgoing().extend_from_slice(b"o\n");
+        line.outgoing.extend_from_slice(b"o\n");
         line.write();
         let mut rest = String::new();
         BufReader::new(worker).read_line(&mut rest).unwrap();
@@ -221,7 +206,7 @@ mod tests {
             }
         }
         assert_eq!(frames, ["ab", "", "cd", "e"]);
-        assert!(!line.read() && !line.is_over());
+        assert!(!line.read() && !line.is_over);
     }
 
     #[test]

@@ -16,8 +16,7 @@ use crate::runner::output::capture::Capture;
 use crate::runner::output::line_buffer::Output;
 use crate::runner::output::program_output::ProgramOutput;
 use crate::runner::process::tree::Tree;
-use crate::runner::spawn;
-use crate::runner::spawn::SpawnContext;
+use crate::runner::spawn::Program;
 use crate::runner::start_failure::StartFailure;
 use crate::runner::stop_switch::StopSwitch;
 use crate::runner::worker::call::{CallSource, SentCall};
@@ -110,11 +109,10 @@ impl Worker {
         // Looked at before the start, so that no later change is missed.
         let files = ProgramFiles::of(definition, site, Path::new(&around.store));
         let mut tree = Tree::start(&around.orphans, token, |offer| {
-            spawn::Program { definition, site, way: SpawnContext { around, offer, control } }
-                .start_worker(token, theirs)
+            Program { claim, around, offer, control }.start_worker(token, theirs)
         })?;
         reached("worker started");
-        let output = ProgramOutput::of(tree.child(), &around.folder);
+        let output = ProgramOutput::of(&mut tree.child, &around.folder);
         let watched = tree.watch().inspect_err(|_| drop(tree.kill()));
         let ended = watched.map_err(|error| StartFailure::of(error, cannot))?;
         let hangup = channel.other_end().map(|socket| HangupDetector::new(socket, tree.pid()));
@@ -156,7 +154,7 @@ impl Worker {
     /// Whether a file from which it was started was replaced or written since.
     #[must_use]
     pub fn is_outdated(&mut self) -> bool {
-        self.peer.files.has_changed()
+        self.peer.files.check()
     }
 
     /// Whether the function for which it was started was deployed or defined anew since, as a claim shows.
@@ -222,14 +220,14 @@ impl Peer for Child {
         let calls = self.answers + held as u64;
         self.memory.has_grown
             || self.is_asked
-            || self.files.was_changed()
+            || self.files.has_changed
             || self.limits.calls.is_some_and(|most| calls >= most)
     }
 
     fn wears_out(&mut self, held: usize) -> bool {
         // Each worker runs a call at least, also where a file is written all the time.
         if self.answers > 0 {
-            self.files.has_changed();
+            self.files.check();
         }
         held > 0 && self.is_worn(held) && !std::mem::replace(&mut self.leaves, true)
     }

@@ -84,7 +84,7 @@ impl HostSession {
         }
         match self.hello {
             Some(_) => Ok(Duration::ZERO),
-            None if has_ended || self.channel.is_over() => Err(SessionEnd::Ended),
+            None if has_ended || self.channel.is_over => Err(SessionEnd::Ended),
             None => self.time_for_hello(),
         }
     }
@@ -121,7 +121,7 @@ impl HostSession {
             end => violation(end),
         };
         // A host that ends closes its socket a moment before.
-        let time = if self.channel.is_over() { REST_GRACE } else { Duration::ZERO };
+        let time = if self.channel.is_over { REST_GRACE } else { Duration::ZERO };
         Some(if self.ends_within(time) { HostLoss::Ended } else { HostLoss::Protocol(violation) })
     }
 
@@ -130,7 +130,7 @@ impl HostSession {
     #[must_use]
     pub fn part(mut self, loss: &HostLoss, calls: &dyn CallSource) -> (Vec<Claim>, Vec<EndedCall>) {
         let (from, _) = self.channel.take_back();
-        let unsent = self.in_flight.take_from(from);
+        let unsent = self.in_flight.take_from(from, false);
         let begun = self.in_flight.take();
         drop(self);
         calls.back(unsent.into_iter().map(|call| call.begun).collect());

@@ -40,7 +40,7 @@ pub(super) struct InFlight {
     /// How long calls take that run one after another, assuming that the next ones are like the latest.
     pace: Option<Duration>,
     /// Whether unread calls were taken back since the latest call was sent.
-    took_back: bool,
+    pub(super) took_back: bool,
     /// Whether there may be progress reports that are not passed on yet.
     has_progress: bool,
 }
@@ -234,20 +234,11 @@ impl InFlight {
         self.latest = Some(now);
     }
 
-    /// Takes the calls that begin at this byte of the channel, or later.
-    pub(super) fn take_from(&mut self, offset: u64) -> Vec<InFlightCall> {
+    /// Takes the calls that begin at this byte of the channel, or later, unless the oldest call of all is to stay.
+    pub(super) fn take_from(&mut self, offset: u64, keep_oldest: bool) -> Vec<InFlightCall> {
+        let kept = usize::from(keep_oldest).min(self.calls.len());
         let first = self.calls.iter().position(|call| call.from >= offset).unwrap_or(self.calls.len());
-        self.calls.split_off(first).into()
-    }
-
-    /// Notes that the peer's unread calls were taken back.
-    pub(super) fn note_taken_back(&mut self) {
-        self.took_back = true;
-    }
-
-    /// Keeps the oldest after all.
-    pub(super) fn put_back(&mut self, oldest: InFlightCall) {
-        self.calls.push_front(oldest);
+        self.calls.split_off(first.max(kept)).into()
     }
 
     /// Takes all calls.

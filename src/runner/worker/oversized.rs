@@ -27,7 +27,8 @@ const DEPTH: usize = 2;
 /// A line that is too long, as far as it was read.
 #[derive(Debug, Default)]
 pub(super) struct Oversized {
-    kept: Vec<u8>,
+    /// What is kept of it.
+    pub(super) kept: Vec<u8>,
     depth: usize,
     /// Where the current array or object begins, which becomes `null` if it is too long.
     part: Option<usize>,
@@ -62,11 +63,6 @@ impl Oversized {
             return Err(format!("wrote a line of more than {} MiB", LONGEST >> 20));
         }
         Ok(())
-    }
-
-    /// What is kept of it.
-    pub(super) fn kept(self) -> Vec<u8> {
-        self.kept
     }
 
     fn take(&mut self, byte: u8) {
@@ -154,7 +150,7 @@ mod tests {
         for piece in line.as_bytes().chunks(7) {
             long.push(piece).unwrap();
         }
-        String::from_utf8(long.kept()).unwrap()
+        String::from_utf8(long.kept).unwrap()
     }
 
     #[test]

@@ -15,7 +15,8 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) struct ProgramFiles {
     named: Vec<(PathBuf, Seen)>,
     looked: Instant,
-    has_changed: bool,
+    /// Whether the last check found a change.
+    pub(super) has_changed: bool,
 }
 
 /// What identifies a file and its content.
@@ -53,14 +54,9 @@ impl ProgramFiles {
         ProgramFiles { named: named.collect(), looked: Instant::now(), has_changed: false }
     }
 
-    /// Whether the last check found a change.
-    pub(super) fn was_changed(&self) -> bool {
-        self.has_changed
-    }
-
-    /// Whether one of them was replaced or written, as far as was checked. A missing file does not count: no new worker could be
+    /// Checks now and then whether one of them was replaced or written. A missing file does not count: no new worker could be
     /// started without it.
-    pub(super) fn has_changed(&mut self) -> bool {
+    pub(super) fn check(&mut self) -> bool {
         if !self.has_changed && self.looked.elapsed() >= LOOK {
             self.looked = Instant::now();
             self.has_changed = self.named.iter().any(|(path, seen)| Seen::look(path).is_some_and(|now| now != *seen));

@@ -14,7 +14,7 @@ use crate::domain::json;
 use crate::domain::log::Stream;
 use crate::domain::object;
 use crate::domain::time::Timestamp;
-use crate::runner::call::{CallParams, Request, write_line};
+use crate::runner::call::{CallParams, write_line};
 use crate::runner::worker::channel;
 use crate::runner::worker::oversized::LONGEST;
 
@@ -353,7 +353,7 @@ struct CallMessage<'a> {
 
 /// Writes a call with this id.
 pub(super) fn write_call(into: &mut Vec<u8>, id: u64, claim: &Claim, deadline: Option<Timestamp>) {
-    let params = CallParams::for_worker(&Request::of(claim), deadline);
+    let params = CallParams::for_worker(claim, deadline);
     write_line(into, &CallMessage { jsonrpc: "2.0", id, method: "call", params });
 }
 

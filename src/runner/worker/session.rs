@@ -91,8 +91,8 @@ impl<P> Session<P> {
         let listening = output.forwarder.has_room();
         let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(4 + others.len());
         fds.push(PollFd::new(&self.ended, PollFlags::IN));
-        let writing = if self.channel.waiting() > 0 { PollFlags::OUT } else { PollFlags::empty() };
-        if !self.channel.is_over() && !self.is_clogged {
+        let writing = if self.channel.outgoing.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+        if !self.channel.is_over && !self.is_clogged {
             fds.push(PollFd::from_borrowed_fd(self.channel.fd(), PollFlags::IN | writing));
         }
         if listening {
@@ -118,15 +118,12 @@ impl<P> Session<P> {
     /// Takes the calls that the peer has not read, unless the oldest call of all is to stay.
     pub(super) fn take_unread(&mut self, keep_oldest: bool) -> Vec<InFlightCall> {
         let (from, mut bytes) = self.channel.take_back();
-        let mut taken = self.in_flight.take_from(from);
-        if keep_oldest && self.in_flight.is_empty() && !taken.is_empty() {
-            self.in_flight.put_back(taken.remove(0));
-        }
+        let taken = self.in_flight.take_from(from, keep_oldest);
         if let Some(first) = taken.first() {
             bytes.truncate(usize::try_from(first.from - from).unwrap_or(usize::MAX));
         }
         // The rest of a message that the peer has read in part, and messages that are no calls.
-        self.channel.outgoing().extend_from_slice(&bytes);
+        self.channel.outgoing.extend_from_slice(&bytes);
         self.channel.write();
         taken
     }
@@ -168,7 +165,7 @@ impl<P: Peer> Session<P> {
         // Checked first: then all that the peer said before it ended is there.
         let has_ended = self.ends_within(Duration::ZERO);
         self.hear(calls, output, has_ended)?;
-        if has_ended || self.channel.is_over() && !self.is_clogged {
+        if has_ended || self.channel.is_over && !self.is_clogged {
             return Err(SessionEnd::Ended);
         }
         self.check_calls(calls, control)?;
@@ -201,7 +198,7 @@ impl<P: Peer> Session<P> {
         let (at_once, serial) = (self.at_once().unwrap_or(1), self.is_serial());
         // A host takes as many calls as it runs at once, whether it reads or not: those that it did not get would be claimed
         // and put back again and again.
-        let is_fast = |session: &Self| session.channel.waiting() < AHEAD && !session.is_clogged;
+        let is_fast = |session: &Self| session.channel.outgoing.len() < AHEAD && !session.is_clogged;
         while self.in_flight.len() < self.window()
             && (!self.peer.can_queue() || is_fast(self))
             && !self.peer.is_worn(self.in_flight.len())
@@ -226,7 +223,7 @@ impl<P: Peer> Session<P> {
         if let Some(outcome) = over {
             return calls.done(vec![call.ended(outcome)]);
         }
-        protocol::write_call(self.channel.outgoing(), call.id, &call.begun.claim, call.deadline());
+        protocol::write_call(&mut self.channel.outgoing, call.id, &call.begun.claim, call.deadline());
         self.in_flight.push(call);
     }
 
@@ -283,7 +280,7 @@ impl<P: Peer> Session<P> {
             return false;
         }
         for (call, why) in asked {
-            protocol::write_cancel(self.channel.outgoing(), &call.begun.claim, why.as_str());
+            protocol::write_cancel(&mut self.channel.outgoing, &call.begun.claim, why.as_str());
         }
         self.channel.write();
         true
@@ -295,7 +292,7 @@ impl<P: Peer> Session<P> {
         let oldest = self.in_flight.oldest().map(|oldest| oldest.fence());
         let keep = one_after_another && oldest.is_some_and(|oldest| !self.cancelling.contains(&oldest));
         let taken = self.take_unread(keep);
-        self.in_flight.note_taken_back();
+        self.in_flight.took_back = true;
         let (cancelled, back): (Vec<InFlightCall>, Vec<InFlightCall>) =
             taken.into_iter().partition(|call| self.cancelling.contains(&call.fence()));
         self.cancelling.retain(|which| !cancelled.iter().any(|call| call.fence() == *which));
@@ -388,7 +385,7 @@ impl<P: Peer> Session<P> {
             WorkerMessage::Nothing => Ok(()),
             WorkerMessage::Hello(id, hello) => {
                 let hello = hello.and_then(|hello| self.peer.accept(&hello).map(|()| hello));
-                protocol::write_welcome(self.channel.outgoing(), &id, hello.as_ref().err().map(String::as_str));
+                protocol::write_welcome(&mut self.channel.outgoing, &id, hello.as_ref().err().map(String::as_str));
                 self.channel.write();
                 self.hello = Some(hello.map_err(SessionEnd::Refused)?);
                 Ok(())

@@ -140,7 +140,7 @@ impl Worker {
     fn failed(mut self, how: &str, was_killed: bool, first: Option<SentCall>, output: Output<'_>) -> FailedWorker {
         self.output.keep(output);
         self.output.finish(output);
-        let printed = self.output.into_own();
+        let printed = self.output.own;
         let outcome = if was_killed {
             Outcome::Crashed(format!("its worker {how}"))
         } else {
