@@ -3,9 +3,8 @@
 use super::caller::Caller;
 use super::queue::Queue;
 use crate::domain::call::{Call, Key, OnBehalfOf};
-use crate::domain::console::Console;
-use crate::domain::event::Ran;
 use crate::domain::job::{Enqueued, Origin, Running};
+use crate::domain::{console::Console, event::Ran};
 use crate::error::{Error, Kind, Result};
 use crate::processor::nested::{self, NestedRuntime};
 use crate::system::user::user_name;

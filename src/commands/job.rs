@@ -1,13 +1,9 @@
 //! Jobs as people read them: lists, what each left and printed.
 
 use super::queue::Queue;
-use crate::domain::attempt::Attempt;
-use crate::domain::function::FunctionName;
 use crate::domain::job::{Job, JobId, State};
-use crate::domain::log::Log;
 use crate::domain::query::{JobFilter, JobQuery};
-use crate::domain::service::ServiceName;
-use crate::domain::suggest::nearest;
+use crate::domain::{attempt::Attempt, function::FunctionName, log::Log, service::ServiceName, suggest::nearest};
 use crate::error::{Error, Kind, Result};
 use crate::store::Store;
 

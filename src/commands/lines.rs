@@ -5,7 +5,6 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::io::Errno;
 
 use crate::system::fds;
 
@@ -30,10 +29,7 @@ impl Read for BlockingFile {
         loop {
             match self.0.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match fds::wait(&mut [PollFd::new(&self.0, PollFlags::IN)], None) {
-                        Ok(_) | Err(Errno::INTR) => {}
-                        Err(error) => return Err(error.into()),
-                    }
+                    fds::wait(&mut [PollFd::new(&self.0, PollFlags::IN)], None)?;
                 }
                 done => return done,
             }
@@ -90,7 +86,7 @@ impl Lines {
             return true;
         }
         let mut ready = [PollFd::new(&self.input.get_ref().0, PollFlags::IN)];
-        // Who cannot tell waits for it.
+        // If that is unknown, the caller waits.
         fds::wait(&mut ready, Some(Duration::ZERO)).is_ok_and(|count| count > 0)
     }
 }

@@ -6,9 +6,8 @@ use rustix::process::geteuid;
 
 use super::caller::Caller;
 use super::queue::Place;
-use crate::domain::console::Console;
-use crate::domain::event::Event;
 use crate::domain::processor::{ProcessOptions, Summary};
+use crate::domain::{console::Console, event::Event};
 use crate::error::Result;
 use crate::processor::{self, Equipment, Role};
 

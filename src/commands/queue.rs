@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::caller::Caller;
-use crate::domain::event::Event;
-use crate::domain::removal::StoreContents;
+use crate::domain::{event::Event, removal::StoreContents};
 use crate::error::{Error, Result};
 use crate::processor::{put_back_all_unowned, put_back_copied, rescue_copied};
 use crate::store::{Location, Patience, Store};

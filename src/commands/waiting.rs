@@ -2,9 +2,7 @@
 
 use super::queue::Queue;
 use crate::domain::job::{Job, State};
-use crate::domain::processor::Processor;
-use crate::domain::service::ServiceName;
-use crate::domain::time::Timestamp;
+use crate::domain::{processor::Processor, service::ServiceName, time::Timestamp};
 use crate::error::{Kind, Result};
 use crate::processor::lives;
 use crate::store::Store;
@@ -55,20 +53,6 @@ impl Waiting {
     /// At least so many calls are before a job of which this is told: more are not counted.
     pub const MANY: u64 = Store::MOST_BEFORE;
 
-    /// What a job waits for; nothing when it runs or has ended.
-    fn of(store: &mut Store, job: &Job) -> Result<Option<Waiting>> {
-        match job.state {
-            State::Completed | State::Error | State::Cancelled => Ok(None),
-            State::Held => Ok(Some(Waiting::Release)),
-            State::Processing => {
-                let by = store.line(job)?.processor;
-                let dead = store.processors()?.into_iter().find(|it| Some(it.id) == by).filter(|it| !lives(store, it));
-                Ok(dead.map(Waiting::Rescue))
-            }
-            State::Delayed | State::Queued => Waiting::in_line(store, job).map(Some),
-        }
-    }
-
     fn in_line(store: &mut Store, job: &Job) -> Result<Waiting> {
         let service = ServiceName::parse(&job.call.service)?;
         match store.service(&service) {
@@ -109,6 +93,16 @@ impl Queue {
     /// # Errors
     /// Whatever the store answers.
     pub fn waiting(&mut self, job: &Job) -> Result<Option<Waiting>> {
-        Waiting::of(&mut self.store, job)
+        let store = &mut self.store;
+        match job.state {
+            State::Completed | State::Error | State::Cancelled => Ok(None),
+            State::Held => Ok(Some(Waiting::Release)),
+            State::Processing => {
+                let by = store.line(job)?.processor;
+                let dead = store.processors()?.into_iter().find(|it| Some(it.id) == by).filter(|it| !lives(store, it));
+                Ok(dead.map(Waiting::Rescue))
+            }
+            State::Delayed | State::Queued => Waiting::in_line(store, job).map(Some),
+        }
     }
 }

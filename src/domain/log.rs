@@ -1,10 +1,13 @@
 //! The output of one attempt, of which at most a mebibyte is kept: the beginning and the end.
 
+use serde::Deserialize;
+
 /// How much output of an attempt is kept, head and tail together, in bytes.
 pub const MAX_LOG_BYTES: usize = 1024 * 1024;
 
 /// Which stream a piece of output was written to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Stream {
     /// Standard output.
     Out,

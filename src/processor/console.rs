@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use crate::domain::console::Console;
 use crate::error::Result;
-use crate::runner::{Forwarder, MessageWriter, PieceKind};
+use crate::runner::{Forwarder, ForwarderHandle, PieceKind};
 use crate::system::error::io_error;
 use crate::system::memory;
 
 /// Sends the messages of a console through a [`Forwarder`]. When this is dropped, they are written.
 pub(super) struct Attached {
     console: Console,
-    writer: MessageWriter,
+    writer: ForwarderHandle,
 }
 
 /// Starts to pass on to a console what functions print. The forwarder has to end first.
@@ -24,7 +24,7 @@ pub(super) fn attach(console: Console) -> Result<(Attached, Forwarder)> {
         (console.write)(piece.stream, &piece.bytes, piece.kind != PieceKind::Output);
     })
     .map_err(|error| io_error("cannot pass on what functions print", &error))?;
-    let (said, writer) = (forwarder.voice(), forwarder.voice());
+    let (said, writer) = (forwarder.handle(), forwarder.handle());
     (console.send_messages_through)(Some(Arc::new(move |message| said.say(message))));
     Ok((Attached { console, writer }, forwarder))
 }

@@ -30,7 +30,7 @@ impl Shared {
             queue: Arc::clone(&self.queue),
             orphans: Arc::clone(&self.around.orphans),
             workers: Arc::downgrade(&self.workers),
-            skip_wait: self.forwarder.hurry(),
+            forwarder: self.forwarder.handle(),
         }
     }
 

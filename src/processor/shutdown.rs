@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::dispatch_queue::DispatchQueue;
 use super::events::{EventQueue, LoopEvent};
 use super::worker_pool::WorkerPool;
-use crate::runner::{Orphans, SkipWait, Stop};
+use crate::runner::{ForwarderHandle, Orphans, Stop};
 use crate::system::signals::die;
 
 /// Signals that follow each other within this time count as one: a signal to a whole process group, or to all programs of
@@ -32,7 +32,7 @@ pub(super) struct StopTargets {
     pub(super) orphans: Arc<Orphans>,
     /// Weak, so that the pool ends with the slots: what workers print is waited for once nobody can print.
     pub(super) workers: Weak<WorkerPool>,
-    pub(super) skip_wait: SkipWait,
+    pub(super) forwarder: ForwarderHandle,
 }
 
 impl Shutdown {
@@ -60,7 +60,7 @@ impl Shutdown {
         if self.signals() > 1
             && let Some(targets) = self.0.targets.get()
         {
-            targets.skip_wait.up();
+            targets.forwarder.skip_wait();
         }
     }
 

@@ -10,15 +10,8 @@ use serde::Serialize;
 use serde_json::value::{RawValue, Value};
 
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
-use crate::domain::call::Principal;
-use crate::domain::job::Claim;
-use crate::domain::json::Json;
-use crate::domain::time::Timestamp;
-use crate::runner::output::capture::Capture;
-use crate::runner::process::orphans;
-use crate::runner::process::orphans::Orphans;
-use crate::runner::run_dir::home::Home;
-use crate::runner::start_failure::Scarcity;
+use crate::domain::{call::Principal, job::Claim, json::Json, time::Timestamp};
+use crate::runner::{Capture, Home, Orphans, process::orphans, start_failure::Scarcity};
 
 /// Variables of systemd for a service. Functions must not speak for their processor.
 const OF_SYSTEMD: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];

@@ -13,18 +13,14 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use crate::domain::attempt::{Failure, Outcome};
-use crate::domain::exit::Exit;
-use crate::domain::job::Claim;
+use crate::domain::{exit::Exit, job::Claim};
 use crate::error::reason;
 use crate::failpoint::reached;
-use crate::runner::call::{CallEnding, EndReason, Ended, Surroundings};
-use crate::runner::output::line_buffer::Output;
+use crate::runner::call::{CallEnding, EndReason};
 use crate::runner::output::program_output::{LARGEST_PIPE, ProgramOutput};
 use crate::runner::process::tree::{GRACE, LAST_LOOK, Tree, soon};
-use crate::runner::result_file::ResultFile;
 use crate::runner::spawn::{self, Program};
-use crate::runner::start_failure::StartFailure;
-use crate::runner::stop_switch::{Stop, StopSwitch};
+use crate::runner::{Ended, Output, StartFailure, Stop, StopSwitch, Surroundings, result_file::ResultFile};
 use crate::system::{fds, signals};
 
 /// Runs a call to its end; `None` if it was left behind, because it may not be ended and nobody waits for it.
@@ -159,9 +155,8 @@ impl<'a> RunningCommand<'a> {
             let soon = Duration::from_millis(10);
             timeout = Some(timeout.map_or(soon, |timeout| timeout.min(soon)));
         }
-        match fds::wait(&mut fds, timeout) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        if fds::wait(&mut fds, timeout).is_err() {
+            std::thread::sleep(Duration::from_millis(10));
         }
         let ended = !fds[0].revents().is_empty();
         control.drain();

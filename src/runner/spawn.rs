@@ -12,18 +12,15 @@ use command_fds::{CommandFdExt, FdMapping};
 use rustix::io::Errno;
 
 use crate::domain::attempt::{Failure, FailureKind};
-use crate::domain::call::Call;
 use crate::domain::function::{Args, Stdin as Holds};
 use crate::domain::job::{Claim, Token};
-use crate::domain::json;
-use crate::domain::text::escape_control;
+use crate::domain::{call::Call, json, text::escape_control};
 use crate::error::reason;
-use crate::runner::call::{CallParams, Surroundings, write_line};
-use crate::runner::process::oom_score::Offer;
-use crate::runner::process::orphans::WORKER_TOKEN;
-use crate::runner::result_file::ResultFile;
-use crate::runner::start_failure::StartFailure;
-use crate::runner::stop_switch::StopSwitch;
+use crate::runner::call::{CallParams, write_line};
+use crate::runner::{
+    StartFailure, StopSwitch, Surroundings, process::oom_score::Offer, process::orphans::WORKER_TOKEN,
+    result_file::ResultFile,
+};
 use crate::system::error::in_words;
 
 /// The longest argument that Linux passes to a program, in bytes (`MAX_ARG_STRLEN`, execve(2), without the NUL).

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::domain::attempt::{Failure, Outcome};
-use crate::runner::stop_switch::{Stop, StopSwitch};
+use crate::runner::{Stop, StopSwitch};
 use crate::system::error::in_words;
 
 /// How long to wait for something that the system may lack only for a moment.

@@ -27,14 +27,15 @@ pub fn prepare() -> Result<()> {
     Ok(())
 }
 
-/// Sleeps until one of `fds` is ready, for at most `time`, without end if there is none. Returns how many are ready.
+/// Sleeps until one of `fds` is ready, for at most `time`, without end if there is none. Returns how many are ready: none if a
+/// signal ends the sleep.
 ///
 /// # Errors
-/// As poll(2): a signal ends the sleep with `EINTR`.
+/// As poll(2).
 pub fn wait(fds: &mut [PollFd<'_>], time: Option<Duration>) -> rustix::io::Result<usize> {
     // A time that is too long for the system has no end.
     let time = time.and_then(|time| Timespec::try_from(time).ok());
-    poll(fds, time.as_ref())
+    poll(fds, time.as_ref()).or_else(|error| if error == Errno::INTR { Ok(0) } else { Err(error) })
 }
 
 /// How many descriptors a running function takes at most: pipes, a pidfd, a file for output, and some spare.

@@ -19,7 +19,7 @@ const WAITING_MESSAGES: usize = 256 * 1024;
 /// About how much room a piece takes in addition to its bytes, in the queue and for the allocator.
 const PIECE: usize = 64;
 
-/// How long a reader may take for the rest after [`SkipWait::up`].
+/// How long a reader may take for the rest after [`ForwarderHandle::skip_wait`].
 const REST: Duration = Duration::from_secs(1);
 
 /// Bytes that are written together.
@@ -62,11 +62,8 @@ pub struct Forwarder {
     shared: Arc<ForwarderState>,
 }
 
-/// Keeps the end of a [`Forwarder`] from waiting for a reader that does not read.
-pub struct SkipWait(Arc<ForwarderState>);
-
-/// Writes messages through a [`Forwarder`], after the output that came before them.
-pub struct MessageWriter(Arc<ForwarderState>);
+/// Reaches a [`Forwarder`] from elsewhere, and does not keep it from ending.
+pub struct ForwarderHandle(Arc<ForwarderState>);
 
 struct ForwarderState {
     write: Write,
@@ -132,16 +129,10 @@ impl Forwarder {
         Ok(Forwarder { shared })
     }
 
-    /// The switch that ends the wait for a reader.
+    /// A handle for messages, and to end the wait for a reader.
     #[must_use]
-    pub fn hurry(&self) -> SkipWait {
-        SkipWait(Arc::clone(&self.shared))
-    }
-
-    /// A writer of messages.
-    #[must_use]
-    pub fn voice(&self) -> MessageWriter {
-        MessageWriter(Arc::clone(&self.shared))
+    pub fn handle(&self) -> ForwarderHandle {
+        ForwarderHandle(Arc::clone(&self.shared))
     }
 
     /// Whether more may be pushed now.
@@ -171,17 +162,15 @@ impl Drop for Forwarder {
     }
 }
 
-impl SkipWait {
-    /// From now on, the end of the forwarder does not wait long.
-    pub fn up(&self) {
+impl ForwarderHandle {
+    /// From now on, the end of the forwarder does not wait long for a reader that does not read.
+    pub fn skip_wait(&self) {
         self.0.lock().hurried = true;
         self.0.room.notify_all();
         self.0.ending.notify_all();
     }
-}
 
-impl MessageWriter {
-    /// Writes a message to stderr, its line feed included. Waits while many messages are not written yet, unless the wait is
+    /// Writes a message to stderr after the output that came before it, its line feed included. Waits while many messages are not written yet, unless the wait is
     /// skipped. Gives the message back if the forwarder has ended.
     ///
     /// # Errors
@@ -261,12 +250,6 @@ impl ForwarderState {
     }
 }
 
-impl std::fmt::Debug for Forwarder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Forwarder").field("waiting", &self.shared.lock().output).finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -316,17 +299,17 @@ mod tests {
     fn messages_come_after_what_was_printed_before_them() {
         let (go, wait) = mpsc::channel();
         let (forwarder, seen) = slow(true, wait);
-        let voice = forwarder.voice();
+        let handle = forwarder.handle();
         let mut expected = Vec::new();
         for number in 0..100_u8 {
             forwarder.push(Stream::Out, vec![b'o', number], PieceKind::Output);
-            voice.say(vec![b'm', number]).unwrap();
+            handle.say(vec![b'm', number]).unwrap();
             expected.extend([b'o', number, b'm', number]);
         }
         drop(go);
         drop(forwarder);
         assert_eq!(*seen.lock().unwrap(), expected);
-        assert_eq!(voice.say(b"late".to_vec()), Err(b"late".to_vec()));
+        assert_eq!(handle.say(b"late".to_vec()), Err(b"late".to_vec()));
     }
 
     #[test]
@@ -336,10 +319,10 @@ mod tests {
         while forwarder.has_room() {
             forwarder.push(Stream::Out, vec![b'x'; 50_000], PieceKind::Output);
         }
-        let voice = forwarder.voice();
+        let handle = forwarder.handle();
         // Each waits until there is room for it.
         for _ in 0..10 {
-            voice.say(vec![b'm'; WAITING_MESSAGES]).unwrap();
+            handle.say(vec![b'm'; WAITING_MESSAGES]).unwrap();
         }
         assert!(seen.lock().unwrap().iter().all(|byte| *byte == b'm'));
         drop(go);
@@ -350,10 +333,10 @@ mod tests {
         let (go, wait) = mpsc::channel();
         let (forwarder, seen) = slow(true, wait);
         forwarder.push(Stream::Out, b"o".to_vec(), PieceKind::Output);
-        let voice = forwarder.voice();
-        voice.say(b"m".to_vec()).unwrap();
+        let handle = forwarder.handle();
+        handle.say(b"m".to_vec()).unwrap();
         drop(go);
-        voice.finish();
+        handle.finish();
         assert_eq!(*seen.lock().unwrap(), b"om");
     }
 
@@ -362,10 +345,10 @@ mod tests {
         let (go, wait) = mpsc::channel();
         let (forwarder, _) = slow(true, wait);
         forwarder.push(Stream::Out, vec![b'x'], PieceKind::Output);
-        forwarder.hurry().up();
-        let voice = forwarder.voice();
+        forwarder.handle().skip_wait();
+        let handle = forwarder.handle();
         for _ in 0..3 {
-            voice.say(vec![b'm'; WAITING_MESSAGES]).unwrap();
+            handle.say(vec![b'm'; WAITING_MESSAGES]).unwrap();
         }
         drop(go);
     }

@@ -1,10 +1,10 @@
 //! Passing on what a function prints while it runs.
 
 use crate::domain::log::Stream;
-use crate::runner::output::forwarder::{Forwarder, PieceKind};
+use crate::runner::{Forwarder, PieceKind};
 
 /// How a function's output is passed on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Output<'a> {
     /// Where it goes.
     pub forwarder: &'a Forwarder,

@@ -8,8 +8,8 @@ use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
 use crate::domain::log::Stream;
-use crate::runner::output::capture::Capture;
-use crate::runner::output::line_buffer::{BUFFER, LineBuffer, Output};
+use crate::runner::output::line_buffer::{BUFFER, LineBuffer};
+use crate::runner::{Capture, Output};
 
 /// How much a pipe can hold, in bytes (the default of `/proc/sys/fs/pipe-max-size`, pipe(7)).
 pub(in crate::runner) const LARGEST_PIPE: usize = 1024 * 1024;
@@ -166,8 +166,9 @@ impl ProgramOutput {
         self.lines.push(output, stream, text.as_bytes());
     }
 
-    /// Passes on unfinished lines.
+    /// Passes on what is left, unfinished lines too.
     pub(in crate::runner) fn finish(&mut self, output: Output<'_>) {
+        self.pass_on(output);
         self.lines.finish(output);
     }
 }

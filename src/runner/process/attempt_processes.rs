@@ -7,12 +7,10 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
-use crate::runner::process::environ;
-
 use crate::domain::event::Unkillable;
 use crate::domain::job::{JobId, Token};
-use crate::runner::process::oom_score::Offer;
-use crate::runner::process::orphans::{Orphans, Ownership, TokenMark, marks, ownership};
+use crate::runner::process::orphans::{Ownership, TokenMark, marks, ownership};
+use crate::runner::{Orphans, process::environ, process::oom_score::Offer};
 
 /// An attempt that runs, from before its program is started, so that no other attempt claims its orphans.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
 use crate::domain::processor::NewProcessor;
-use crate::runner::process::stat::Stat;
+use crate::runner::process::stat::{Stat, is_gone};
 
 /// The machine's first PID namespace, in which all processes are seen (`PROC_PID_INIT_INO` of the kernel).
 const FIRST: &str = "pid:[4026531836]";
@@ -77,7 +77,7 @@ pub(in crate::runner) fn look(pid: i64, start: i64, place: &str) -> Presence {
         return Presence::Hidden;
     }
     match Stat::of(pid) {
-        Err(error) if is_none(&error) => not_listed(pid),
+        Err(error) if is_gone(&error) => not_listed(pid),
         // Unknown, so it counts as there.
         Err(_) => Presence::There,
         // The first thread of a process may end before the others.
@@ -92,10 +92,6 @@ fn not_listed(pid: i64) -> Presence {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let is_free = pid.is_none_or(|pid| pidfd_open(pid, PidfdFlags::empty()).err() == Some(Errno::SRCH));
     if is_free { Presence::Gone } else { Presence::There }
-}
-
-fn is_none(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::SRCH))
 }
 
 /// Whether the machine has not rebooted since a processor registered.

@@ -5,7 +5,7 @@
 //! that began inside it, however deep. A worker gives its programs the token of a call; its own token is in another variable.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,10 +18,8 @@ use rustix::process::{
     test_kill_process_group, wait, waitpgid, waitpid,
 };
 
-use crate::domain::event::Unkillable;
-use crate::domain::job::Token;
-use crate::runner::process::environ;
-use crate::runner::process::oom_score;
+use crate::domain::{event::Unkillable, job::Token};
+use crate::runner::process::{environ, oom_score, stat};
 
 /// How long to wait for killed orphans. Only the kernel can keep one longer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -47,10 +45,9 @@ pub fn end(tokens: &[Token], patience: Duration) -> bool {
 
 /// Kills the processes that are there now, and counts them. A process that only waits to be reaped does not count.
 fn kill_all(marks: &[TokenMark]) -> usize {
-    let Ok(processes) = fs::read_dir("/proc") else { return 1 };
-    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let Ok(processes) = stat::processes() else { return 1 };
     let mut found = 0;
-    for pid in pids.filter_map(Pid::from_raw) {
+    for pid in processes {
         // Opened before its environment is read, so that the signal reaches the process that was read.
         let read = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from);
         let read = read.and_then(|process| Ok((process, environ::read(pid)?)));

@@ -4,6 +4,20 @@ use std::fmt::Display;
 use std::fs;
 use std::io;
 
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+/// Whether `/proc` says that there is no such process, or no such thing of it.
+pub(in crate::runner) fn is_gone(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::SRCH | Errno::NOENT))
+}
+
+/// The processes that `/proc` lists.
+pub(in crate::runner) fn processes() -> io::Result<impl Iterator<Item = Pid>> {
+    let pids = fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    Ok(pids.filter_map(Pid::from_raw))
+}
+
 /// The fields of that line, without the first two.
 pub(in crate::runner) struct Stat(Vec<String>);
 

@@ -15,7 +15,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -28,10 +28,8 @@ use rustix::process::{
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 use signal_hook::low_level::pipe;
 
-use crate::runner::process::orphans::Orphans;
-use crate::runner::process::stat::Stat;
-use crate::system::error::of_call;
-use crate::system::signals;
+use crate::runner::{Orphans, process::stat::Stat};
+use crate::system::{error::of_call, fds, signals};
 
 /// The variable that names the supervisor to its child.
 pub const SUPERVISOR: &str = "ASYNCQ_SUPERVISOR";
@@ -115,10 +113,7 @@ impl Supervisor {
                 PollFd::new(&self.signals.suspend, PollFlags::IN),
                 PollFd::new(&self.line, PollFlags::IN),
             ];
-            match poll(&mut fds, None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+            fds::wait(&mut fds, None)?;
             let [ended, children, stop, suspend, line] = fds.map(|fd| !fd.revents().is_empty());
             if line {
                 self.take_lock();

@@ -11,9 +11,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use crate::domain::job::{JobId, Token};
 use crate::runner::process::attempt_processes::{AttemptProcesses, Remaining, RunningAttempt};
-use crate::runner::process::oom_score::Offer;
-use crate::runner::process::orphans::Orphans;
-use crate::runner::start_failure::patiently;
+use crate::runner::{Orphans, process::oom_score::Offer, start_failure::patiently};
 use crate::system::error::of_call;
 
 /// How long a program may take to end before it is killed.

@@ -9,11 +9,9 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid, test_kill_process};
 
-use crate::domain::event::Unkillable;
-use crate::domain::job::JobId;
-use crate::runner::process::identity;
-use crate::runner::process::identity::Presence;
-use crate::runner::process::stat::Stat;
+use crate::domain::{event::Unkillable, job::JobId};
+use crate::runner::process::stat::{Stat, processes};
+use crate::runner::{process::identity, process::identity::Presence};
 
 impl Unkillable {
     /// A process that has refused a signal, unless it has ended since.
@@ -66,8 +64,7 @@ pub(in crate::runner) fn in_session(note: &str) -> Option<Unkillable> {
     if !is_here || Stat::of(leader).is_ok_and(|stat| stat.field(22) != start) {
         return None;
     }
-    let pids = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter_map(Pid::from_raw).find_map(|pid| {
+    processes().ok()?.find_map(|pid| {
         let stat = Stat::of(pid).ok().filter(|stat| stat.field(6) == leader && stat.field(3) != "Z");
         stat.filter(|_| test_kill_process(pid) == Err(Errno::PERM)).and_then(|_| Unkillable::of(pid, None))
     })

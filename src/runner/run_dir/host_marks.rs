@@ -7,9 +7,9 @@ use std::fs;
 use std::io::{self, Write};
 
 use crate::domain::job::JobId;
-use crate::runner::run_dir::access::Access;
-use crate::runner::run_dir::{DeadRunDir, Mark, Marks, RunDir, job, new, open_file};
+use crate::runner::run_dir::{DeadRunDir, job, new, open_file};
 use crate::runner::worker::host::Host;
+use crate::runner::{Access, Mark, Marks, RunDir};
 
 /// The file that identifies the host.
 const HOST: &str = "host";

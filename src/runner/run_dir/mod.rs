@@ -23,11 +23,10 @@ use rustix::fs::OFlags;
 
 use crate::domain::job::{JobId, Token};
 use crate::domain::processor::NewProcessor;
-use crate::runner::process::identity;
-use crate::runner::process::identity::process_lives;
-use crate::runner::process::unkillable::own_session;
-use crate::runner::run_dir::access::{Access, open_folder};
-use crate::runner::run_dir::disk_reserve::DiskReserve;
+use crate::runner::{
+    Access, DiskReserve, process::identity, process::identity::process_lives, process::unkillable::own_session,
+    run_dir::access::open_folder,
+};
 
 const LOCK: &str = "lock";
 

@@ -8,8 +8,8 @@ use rustix::process::geteuid;
 
 use crate::domain::event::Unkillable;
 use crate::runner::process::unkillable::{FILE, in_session};
-use crate::runner::run_dir::access::Access;
-use crate::runner::run_dir::{DeadRunDir, ENGINE, RunDir, new};
+use crate::runner::run_dir::{DeadRunDir, ENGINE, new};
+use crate::runner::{Access, RunDir};
 
 impl RunDir {
     /// Notes a process that may not be ended, for `job cancel`. If that fails, no other process learns of it.

@@ -1,8 +1,7 @@
 //! The calls that a session sends and gets back, and where they come from.
 
 use crate::domain::job::{Claim, Fence};
-use crate::runner::call::Ended;
-use crate::runner::run_dir::Mark;
+use crate::runner::{Ended, Mark};
 
 /// A call that is handed to a worker or to the host.
 #[derive(Debug)]

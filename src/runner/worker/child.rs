@@ -11,21 +11,15 @@ use crate::domain::function::{Definition, FunctionName, WorkerLimits};
 use crate::domain::job::{Claim, Token};
 use crate::domain::service::ServiceName;
 use crate::failpoint::reached;
-use crate::runner::call::Surroundings;
-use crate::runner::output::capture::Capture;
-use crate::runner::output::line_buffer::Output;
-use crate::runner::output::program_output::ProgramOutput;
-use crate::runner::process::tree::Tree;
-use crate::runner::spawn::Program;
-use crate::runner::start_failure::StartFailure;
-use crate::runner::stop_switch::StopSwitch;
-use crate::runner::worker::call::{CallSource, SentCall};
-use crate::runner::worker::channel::Channel;
-use crate::runner::worker::hangup::HangupDetector;
 use crate::runner::worker::peer::{EndingCalls, Peer, SessionEnd};
-use crate::runner::worker::program_files::ProgramFiles;
-use crate::runner::worker::protocol::Hello;
-use crate::runner::worker::session::Session;
+use crate::runner::worker::{
+    CallSource, SentCall, channel::Channel, hangup::HangupDetector, program_files::ProgramFiles, protocol::Hello,
+    session::Session,
+};
+use crate::runner::{
+    Capture, Output, StartFailure, StopSwitch, Surroundings, output::program_output::ProgramOutput,
+    process::tree::Tree, spawn::Program,
+};
 use crate::system::error::in_words;
 
 /// How often to measure the memory of a worker.

@@ -8,10 +8,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
 use rustix::process::{Pid, getpid};
 
-use crate::runner::process::stat::Stat;
+use crate::runner::process::stat::{Stat, is_gone, processes};
 
 /// How often to search for the end, while a call is not answered.
 pub(super) const RHYTHM: Duration = Duration::from_secs(2);
@@ -73,12 +72,11 @@ impl HangupDetector {
 
 /// Looks at the worker first, then at all others: its children may have the end, or a process that got it through a socket.
 fn holder(worker: Pid, link: &str) -> EndHolder {
-    let Ok(processes) = std::fs::read_dir("/proc") else { return EndHolder::Unknown };
+    let Ok(others) = processes() else { return EndHolder::Unknown };
     // If `/proc` does not show that this process has it, it does not show others either.
     if !matches!(find(getpid(), link), Ok(Some(_))) {
         return EndHolder::Unknown;
     }
-    let others = processes.flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
     let mut found = EndHolder::Nobody;
     for pid in [worker].into_iter().chain(others).filter(|pid| *pid != getpid()) {
         match find(pid, link) {
@@ -131,8 +129,4 @@ fn is_it(path: &Path, link: &str) -> io::Result<bool> {
         Err(error) if is_gone(&error) => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-fn is_gone(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::SRCH | Errno::NOENT))
 }

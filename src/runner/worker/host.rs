@@ -13,10 +13,8 @@ use rustix::net::{AddressFamily, SocketType, getpeername};
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
 use crate::error::{Error, Kind, Result};
-use crate::runner::process::identity;
-use crate::runner::process::identity::Presence;
-use crate::system::error::of_call;
-use crate::system::fds;
+use crate::runner::{process::identity, process::identity::Presence};
+use crate::system::{error::of_call, fds};
 
 /// The hint for an unusable descriptor.
 const HINT: &str = "give it one end of a `socketpair(AF_UNIX, SOCK_STREAM)` that the calling program has made, as a \

@@ -11,18 +11,13 @@ use std::time::Duration;
 use crate::domain::attempt::Outcome;
 use crate::domain::job::{Claim, Token};
 use crate::error::reason;
-use crate::runner::output::line_buffer::Output;
-use crate::runner::process::orphans;
 use crate::runner::process::tree::{GRACE, REST_GRACE};
-use crate::runner::stop_switch::{Stop, StopSwitch};
-use crate::runner::worker::call::{CallSource, EndedCall};
-use crate::runner::worker::channel::Channel;
-use crate::runner::worker::host::Host;
-use crate::runner::worker::in_flight::InFlightCall;
 use crate::runner::worker::peer::{EndingCalls, Peer, SessionEnd};
-use crate::runner::worker::protocol;
-use crate::runner::worker::protocol::Hello;
-use crate::runner::worker::session::Session;
+use crate::runner::worker::{
+    CallSource, EndedCall, channel::Channel, host::Host, in_flight::InFlightCall, protocol, protocol::Hello,
+    session::Session,
+};
+use crate::runner::{Output, Stop, StopSwitch, process::orphans};
 
 /// How long a wait for the hello lasts at most before asyncq checks whether the host still lives.
 const LOOK: Duration = Duration::from_millis(500);

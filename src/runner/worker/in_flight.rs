@@ -5,16 +5,11 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
-use crate::domain::exit::Exit;
-use crate::domain::job::Fence;
-use crate::domain::json::Json;
-use crate::domain::time::Timestamp;
-use crate::runner::call::{CallEnding, EndReason, Ended};
-use crate::runner::output::capture::Capture;
-use crate::runner::process::tree::GRACE;
-use crate::runner::stop_switch::Stop;
-use crate::runner::worker::call::{EndedCall, SendLimits, SentCall};
+use crate::domain::{exit::Exit, job::Fence, json::Json, time::Timestamp};
+use crate::runner::call::{CallEnding, EndReason};
 use crate::runner::worker::protocol::{Answer, CallResult};
+use crate::runner::worker::{EndedCall, SendLimits, SentCall};
+use crate::runner::{Capture, Ended, Stop, process::tree::GRACE};
 
 /// How long a call may run before asyncq takes back those behind it.
 const STRANDED: Duration = Duration::from_millis(50);

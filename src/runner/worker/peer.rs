@@ -1,7 +1,7 @@
 //! The programs that run calls, and why a session with one stops.
 
 use crate::domain::job::{Claim, JobId};
-use crate::runner::stop_switch::Stop;
+use crate::runner::Stop;
 use crate::runner::worker::protocol::Hello;
 
 /// What differs between a worker and the host. The defaults are those of the host.

@@ -7,16 +7,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::domain::attempt::Failure;
 use crate::domain::exit::{ErrorKind, ReportedError};
-use crate::domain::job::Claim;
-use crate::domain::json;
-use crate::domain::log::Stream;
-use crate::domain::object;
-use crate::domain::time::Timestamp;
+use crate::domain::{attempt::Failure, job::Claim, json, log::Stream, object, time::Timestamp};
 use crate::runner::call::{CallParams, write_line};
-use crate::runner::worker::channel;
-use crate::runner::worker::oversized::LONGEST;
+use crate::runner::worker::{channel, oversized::LONGEST};
 
 /// The version of the protocol that this build speaks.
 const PROTOCOL: u64 = 1;
@@ -149,15 +143,8 @@ struct Details {
 #[derive(Deserialize)]
 struct OutputParams {
     job: i64,
-    stream: Fd,
+    stream: Stream,
     text: String,
-}
-
-#[derive(Deserialize, Clone, Copy)]
-#[serde(rename_all = "kebab-case")]
-enum Fd {
-    Out,
-    Err,
 }
 
 #[derive(Deserialize)]
@@ -261,7 +248,7 @@ fn parse(text: &str) -> Result<WorkerMessage, String> {
         (Some("hello"), Some(id)) => WorkerMessage::Hello(id.get().to_owned(), hello(params)),
         (Some("output"), None) => {
             let OutputParams { job, stream, text } = object::read(params).map_err(wrong)?;
-            WorkerMessage::Output(job, if matches!(stream, Fd::Out) { Stream::Out } else { Stream::Err }, text)
+            WorkerMessage::Output(job, stream, text)
         }
         (Some("progress"), None) => {
             let ProgressParams { job, done, of, note } = object::read(params).map_err(wrong)?;

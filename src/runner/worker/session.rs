@@ -8,19 +8,13 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
-use crate::domain::attempt::Outcome;
-use crate::domain::job::Fence;
+use crate::domain::{attempt::Outcome, job::Fence};
 use crate::failpoint::reached;
-use crate::runner::output::line_buffer::Output;
-use crate::runner::output::program_output::ProgramOutput;
-use crate::runner::process::tree::LAST_LOOK;
-use crate::runner::stop_switch::{Stop, StopSwitch};
-use crate::runner::worker::call::{CallSource, EndedCall, SentCall};
-use crate::runner::worker::channel::Channel;
-use crate::runner::worker::hangup::HangupDetector;
 use crate::runner::worker::in_flight::{InFlight, InFlightCall, QUICK};
 use crate::runner::worker::peer::{EndingCalls, Peer, SessionEnd};
 use crate::runner::worker::protocol::{self, Hello, WorkerMessage};
+use crate::runner::worker::{CallSource, EndedCall, SentCall, channel::Channel, hangup::HangupDetector};
+use crate::runner::{Output, Stop, StopSwitch, output::program_output::ProgramOutput, process::tree::LAST_LOOK};
 use crate::system::fds;
 
 /// How long a peer may take to say hello.

@@ -8,13 +8,11 @@ use rustix::process::Signal;
 
 use crate::domain::attempt::{Failure, Outcome};
 use crate::domain::log::Stream;
-use crate::runner::output::capture::Capture;
-use crate::runner::output::line_buffer::Output;
 use crate::runner::process::tree::{GRACE, REST_GRACE, soon};
-use crate::runner::worker::call::{CallSource, EndedCall, SentCall};
-use crate::runner::worker::child::{FailedWorker, ServeEnd, Worker};
-use crate::runner::worker::in_flight::InFlightCall;
-use crate::runner::worker::peer::SessionEnd;
+use crate::runner::worker::{
+    CallSource, EndedCall, FailedWorker, SentCall, ServeEnd, Worker, in_flight::InFlightCall, peer::SessionEnd,
+};
+use crate::runner::{Capture, Output};
 use crate::system::signals;
 
 impl Worker {
@@ -23,7 +21,6 @@ impl Worker {
         self.channel.close();
         self.wait_for_exit(GRACE, output);
         let _ = self.reap();
-        self.output.pass_on(output);
         self.output.finish(output);
     }
 
@@ -35,7 +32,6 @@ impl Worker {
     /// Makes a worker end that has not begun a call.
     pub(super) fn leave(mut self: Box<Self>, output: Output<'_>) -> ServeEnd {
         let _ = self.reap();
-        self.output.pass_on(output);
         self.output.finish(output);
         ServeEnd::Gone
     }
@@ -115,7 +111,6 @@ impl Worker {
         if let Some(oldest) = self.in_flight.oldest() {
             self.output.give(&mut oldest.capture, output);
         }
-        self.output.pass_on(output);
         self.output.finish(output);
         let ended = |call: InFlightCall| call.ending.map(|ending| call.ended(ending.why.outcome()));
         let mut done: Vec<EndedCall> = overdue.into_iter().filter_map(ended).collect();

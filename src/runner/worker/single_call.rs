@@ -4,12 +4,8 @@ use std::cell::{Cell, RefCell};
 
 use crate::domain::attempt::Outcome;
 use crate::domain::job::{Claim, Fence};
-use crate::runner::call::{Ended, Surroundings};
-use crate::runner::output::capture::Capture;
-use crate::runner::output::line_buffer::Output;
-use crate::runner::stop_switch::{Stop, StopSwitch};
-use crate::runner::worker::call::{CallSource, EndedCall, SendLimits, SentCall};
-use crate::runner::worker::child::{ServeEnd, Worker};
+use crate::runner::worker::{CallSource, EndedCall, SendLimits, SentCall, ServeEnd, Worker};
+use crate::runner::{Capture, Ended, Output, Stop, StopSwitch, Surroundings};
 
 /// Starts a worker, runs a call to its end, and ends the worker.
 #[must_use]
