@@ -217,7 +217,7 @@ impl<'a> MainLoop<'a> {
         done?;
         let lost = self.others.lost_host;
         match self.membership.leave() {
-            Some(registration) if registration.slots.left() > 0 => {
+            Some(registration) if registration.slots.left > 0 => {
                 registration.leave_behind();
                 return Err(lost.map_or_else(|| self.reporter.left_behind(), |lost| lost.error()));
             }
@@ -306,7 +306,7 @@ impl<'a> MainLoop<'a> {
     /// How long a processor that follows may sleep when idle.
     fn time_to_follow(&self) -> Duration {
         let due = self.services.iter().filter_map(|service| service.snapshot.until_next()).min();
-        let worker = self.membership.get().and_then(|registration| registration.slots.next_retirement());
+        let worker = self.membership.get().and_then(|registration| registration.slots.workers().next_end());
         let pulse = self.reporter.until_alive(self.options.pulse);
         let start = self.scarcity.as_ref().map(|scarcity| START_PAUSE.saturating_sub(scarcity.since.elapsed()));
         let times = [due, worker, pulse, self.budget.time_left(), start];
@@ -331,7 +331,7 @@ impl<'a> MainLoop<'a> {
         let Some(registration) = self.membership.get() else { return };
         let signals = self.shutdown.signals();
         if signals > 0 {
-            self.reporter.signals(signals, registration.slots.running(), self.options.follow);
+            self.reporter.signals(signals, registration.slots.queue().running(), self.options.follow);
         }
     }
 
@@ -343,11 +343,12 @@ impl<'a> MainLoop<'a> {
         for service in &mut self.services {
             let stops = over || service.snapshot.status.free() == 0;
             // Nothing ended for a while, or it would have begun.
-            let stuck = service.is_stuck(POLL) && registration.slots.stranded_of(&service.name) > 0;
+            let stuck = service.is_stuck(POLL) && registration.slots.queue().stranded_of(&service.name) > 0;
             if stops || stuck {
                 let claims = registration.slots.take_back(|claim| claim.call.service == service.name);
                 self.budget.gave_back(claims.len());
-                service.awaits_host = claims.iter().any(|claim| registration.slots.waits_for_host(claim));
+                let queue = registration.slots.queue();
+                service.awaits_host = claims.iter().any(|claim| queue.waits_for_host(claim));
                 service.gives_back(&claims);
             }
         }

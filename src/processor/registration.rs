@@ -179,7 +179,7 @@ impl Registration {
     /// Reaps orphans that have ended, and ends workers that were idle for long enough.
     pub(super) fn tidy_up(&self) {
         self.orphans.reap();
-        self.slots.retire_idle();
+        self.slots.workers().retire_idle();
     }
 
     /// The error that kept a mark from being written: if this processor dies, others do not know which calls it ran.

@@ -5,17 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use super::dispatch_queue::SlotState;
+use super::dispatch_queue::{QueueState, SlotState};
 use super::host;
 use super::prefetch::Load;
 use super::shared::{STACK, Shared};
 use super::shutdown::StopTargets;
 use super::slot::Slot;
-use crate::domain::job::{Claim, Fence};
+use super::worker_pool::WorkerPool;
+use crate::domain::job::Claim;
 use crate::domain::service::ServiceName;
 use crate::error::Result;
 use crate::runner::worker::host_session::HostSession;
@@ -33,8 +33,9 @@ pub(super) struct Slots {
     held: BTreeMap<ServiceName, (usize, usize)>,
     /// Feeds the host, if there is one.
     host: Option<JoinHandle<()>>,
-    /// How many of them are left behind.
-    left: usize,
+    /// How many calls are left to a host, or to processes that cannot be ended. For other processors they still run; here they
+    /// have no outcome.
+    pub(super) left: usize,
 }
 
 impl Slots {
@@ -49,28 +50,6 @@ impl Slots {
         let fail = |error| io_error("cannot speak to the host", &error);
         self.host = Some(host::feed(&self.shared, hosted).map_err(fail)?);
         Ok(())
-    }
-
-    /// Whether a call waits for the host, and would while that has no room.
-    pub(super) fn waits_for_host(&self, claim: &Claim) -> bool {
-        let state = self.shared.queue.state();
-        state.host_is_full() && state.is_hosted(claim)
-    }
-
-    /// Whether the host can take no more calls now.
-    pub(super) fn host_is_full(&self) -> bool {
-        self.host.is_some() && self.shared.queue.state().host_is_full()
-    }
-
-    /// Notes that calls are left to a host, or to processes that cannot be ended. For other processors they still run; here they
-    /// have no outcome.
-    pub(super) fn leave(&mut self, count: usize) {
-        self.left += count;
-    }
-
-    /// How many calls are left behind.
-    pub(super) fn left(&self) -> usize {
-        self.left
     }
 
     /// How many calls were claimed and have neither ended nor been left behind.
@@ -89,19 +68,14 @@ impl Slots {
         Load { held, elsewhere: self.held() - held, bytes: self.held.values().map(|(_, bytes)| bytes).sum() }
     }
 
-    /// How many calls run.
-    pub(super) fn running(&self) -> usize {
-        self.shared.queue.state().running()
+    /// Locks the queue from which they take their calls.
+    pub(super) fn queue(&self) -> MutexGuard<'_, QueueState> {
+        self.shared.queue.state()
     }
 
-    /// How many calls of a service run.
-    pub(super) fn running_of(&self, service: &ServiceName) -> usize {
-        self.shared.queue.state().running_of(service)
-    }
-
-    /// How many calls of a service were handed in, have not begun, and do not only wait until their worker has started.
-    pub(super) fn stranded_of(&self, service: &ServiceName) -> usize {
-        self.shared.queue.state().stranded_of(service)
+    /// The workers that none of them feeds.
+    pub(super) fn workers(&self) -> &WorkerPool {
+        &self.shared.workers
     }
 
     /// Hands in valid claims of a service, and says how many of its calls may run at once from now on.
@@ -112,7 +86,7 @@ impl Slots {
         let held = self.held.entry(service.clone()).or_default();
         held.0 += claims.len();
         held.1 += claims.iter().map(Claim::bytes).sum::<usize>();
-        let mut state = self.shared.queue.state();
+        let mut state = self.queue();
         state.add(service, claims, width);
         let useful = state.useful_slots();
         drop(state);
@@ -127,14 +101,9 @@ impl Slots {
         Ok(())
     }
 
-    /// Whether calls share the output, from now on.
-    pub(super) fn share_output(&self, whole_lines: bool) {
-        self.shared.queue.state().whole_lines = whole_lines;
-    }
-
     /// Takes back what has not begun and is asked for.
     pub(super) fn take_back(&mut self, which: impl Fn(&Claim) -> bool) -> Vec<Claim> {
-        let taken = self.shared.queue.state().take_out(which);
+        let taken = self.queue().take_out(which);
         self.came_back(&taken);
         taken
     }
@@ -149,11 +118,6 @@ impl Slots {
         }
     }
 
-    /// Asks one attempt to end, if it is running.
-    pub(super) fn cancel(&self, which: Fence) {
-        self.shared.queue.state().cancel(which);
-    }
-
     /// Forgets that a call has begun.
     pub(super) fn forget(&self, mark: &Mark) {
         self.shared.marks.clear(mark);
@@ -163,19 +127,9 @@ impl Slots {
     pub(super) fn recorded(&self, service: &ServiceName, mark: &Mark) {
         self.forget(mark);
         if mark.awaited {
-            self.shared.queue.state().recorded(service);
+            self.queue().recorded(service);
             self.shared.queue.notify();
         }
-    }
-
-    /// Ends the workers that have been idle for long enough.
-    pub(super) fn retire_idle(&self) {
-        self.shared.workers.retire_idle();
-    }
-
-    /// When the next worker has been idle for long enough.
-    pub(super) fn next_retirement(&self) -> Option<Duration> {
-        self.shared.workers.next_end()
     }
 
     /// What a shutdown stops.
@@ -186,14 +140,14 @@ impl Slots {
     fn add(&mut self) -> io::Result<()> {
         let control = Arc::new(StopSwitch::new()?);
         let slot = self.threads.len();
-        self.shared.queue.state().slots.push(SlotState::new(Arc::clone(&control)));
+        self.queue().slots.push(SlotState::new(Arc::clone(&control)));
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new()
             .name(format!("slot {}", slot + 1))
             .stack_size(STACK)
             .spawn(move || Slot { shared: &shared, number: slot, control: &control }.run());
         if thread.is_err() {
-            self.shared.queue.state().slots.pop();
+            self.queue().slots.pop();
         }
         self.threads.push(thread?);
         Ok(())
@@ -202,7 +156,7 @@ impl Slots {
 
 impl Drop for Slots {
     fn drop(&mut self) {
-        let mut state = self.shared.queue.state();
+        let mut state = self.queue();
         state.closed = true;
         // A worker that is starting for a cancelled call is not waited for.
         state.wake_workers();

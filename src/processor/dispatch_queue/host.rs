@@ -17,6 +17,11 @@ impl QueueState {
         self.host.as_ref().is_some_and(|host| host.free() == 0)
     }
 
+    /// Whether a call waits for the host, and would while that has no room.
+    pub(crate) fn waits_for_host(&self, claim: &Claim) -> bool {
+        self.host_is_full() && self.is_hosted(claim)
+    }
+
     /// How many calls run in the host.
     pub(super) fn hosted(&self) -> usize {
         self.host.as_ref().map_or(0, |host| host.calls.len())

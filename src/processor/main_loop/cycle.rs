@@ -38,7 +38,9 @@ impl MainLoop<'_> {
             return 0;
         }
         // What is first in line waits for the host, here or elsewhere: it is not to be claimed and given back all the time.
-        if served.awaits_host && self.membership.get().is_some_and(|registration| registration.slots.host_is_full()) {
+        if served.awaits_host
+            && self.membership.get().is_some_and(|registration| registration.slots.queue().host_is_full())
+        {
             return 0;
         }
         let load = self.membership.get().map(|registration| registration.slots.load(&served.name)).unwrap_or_default();
@@ -72,7 +74,7 @@ impl MainLoop<'_> {
         let ended = served.ended();
         let finished: Vec<&Finish> = news.over.iter().map(|over| &over.finish).collect();
         let slots = &self.registration()?.slots;
-        let (load, running) = (slots.load(&service), slots.running_of(&service));
+        let (load, running) = (slots.load(&service), slots.queue().running_of(&service));
         let gives_back = !news.returned.is_empty() || !news.postponed.is_empty();
         if room == 0 && !gives_back && (1..load.held).contains(&before.free()) {
             self.budget.unused_tokens(tokens);
@@ -121,7 +123,7 @@ impl MainLoop<'_> {
         served.snapshot = Snapshot::new(status);
         served.begins();
         let registration = self.registration()?;
-        registration.slots.share_output(whole_lines);
+        registration.slots.queue().whole_lines = whole_lines;
         let begun = registration.slots.begin(&service, claims, slots);
         begun.or_else(|error| {
             self.give_back_of(index);

@@ -87,7 +87,7 @@ impl MainLoop<'_> {
     /// Calls are left to a host, or to processes that cannot be ended.
     fn calls_left(&mut self, count: usize) {
         if let Some(registration) = self.membership.active() {
-            registration.slots.leave(count);
+            registration.slots.left += count;
         }
     }
 

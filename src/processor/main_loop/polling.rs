@@ -121,7 +121,7 @@ impl MainLoop<'_> {
     fn cancel(&mut self, fence: Fence) {
         let Some(registration) = self.membership.active() else { return };
         let unrun = registration.slots.take_back(|claim| claim.fence == fence);
-        registration.slots.cancel(fence);
+        registration.slots.queue().cancel(fence);
         for claim in unrun {
             if let Some(service) = self.state_of(&claim.call.service) {
                 service.cancelled(&[claim]);

@@ -140,7 +140,7 @@ impl MainLoop<'_> {
             postponed: &news.postponed,
             held: load.held + served.over(),
             elsewhere: load.elsewhere,
-            running: registration.slots.running_of(&service),
+            running: registration.slots.queue().running_of(&service),
             ..Cycle::of(processor, &service)
         };
         let given = self.persist(true, |store| {
