@@ -1,10 +1,8 @@
-//! Calls that have ended and are not recorded yet.
+//! Calls that have ended and are not recorded yet, and how one is recorded, also where the disk is full.
 
 use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
-
-use super::outcome_journal::JournalEntry;
 
 use crate::domain::attempt::{Ending, FailureKind, Outcome};
 use crate::domain::call::Call;
@@ -14,13 +12,17 @@ use crate::domain::log::Log;
 use crate::domain::processor::Summary;
 use crate::domain::retry::{Decision, decide, not_by_itself, refused};
 use crate::domain::service::ServiceName;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::processor::random::draw_for;
-use crate::runner::Mark;
 use crate::runner::worker::EndedCall;
+use crate::runner::{DiskReserve, Mark};
+use crate::store::Store;
 
 /// About how many bytes of output one transaction records, so that memory does not depend on how many calls end at once.
 const LOGS_AT_ONCE: usize = 4 * 1024 * 1024;
+
+/// How much of a call's output is kept while the disk is full, in bytes: the reserve is there for outcomes.
+const LITTLE: usize = 4096;
 
 /// Calls that never ran, and as many of those that ended as one transaction may record.
 pub(super) fn collect(unrun: &mut Vec<FinishedCall>, done: &mut VecDeque<EndedCall>) -> Result<Vec<FinishedCall>> {
@@ -56,12 +58,9 @@ impl FinishedCall {
         Ok(FinishedCall { mark, ..FinishedCall::new(&claim, finish) })
     }
 
-    /// A call whose outcome a dead processor has noted.
-    pub(super) fn noted(note: JournalEntry) -> Result<FinishedCall> {
-        let JournalEntry { fence, service, function, before, outcome, result, took, log } = note;
-        let verdict = decide(&outcome, before, draw_for(&outcome)?);
-        let finish = Finish { fence, verdict, result, took, log };
-        Ok(FinishedCall { service, function, finish, mark: None, lacks_own_site: false })
+    /// A call that did not run in this processor.
+    pub(super) fn elsewhere(service: ServiceName, function: String, finish: Finish) -> FinishedCall {
+        FinishedCall { service, function, finish, mark: None, lacks_own_site: false }
     }
 
     /// A claim that cannot be run.
@@ -69,7 +68,7 @@ impl FinishedCall {
         let BrokenClaim { fence, service, function, before, failure } = claim;
         let verdict = decide(&Outcome::Failed(failure), before, 0.0);
         let finish = Finish { fence, verdict, result: None, took: Duration::ZERO, log: Log::default() };
-        FinishedCall { service, function, finish, mark: None, lacks_own_site: false }
+        FinishedCall::elsewhere(service, function, finish)
     }
 
     /// A claim that was not run.
@@ -122,4 +121,24 @@ impl FinishedCall {
 /// The decision that was recorded instead of one that a rule of the application refuses. The job names the rule.
 fn refused_here(job: JobId) -> Decision {
     refused(format!("a rule of the application refuses its outcome; `asyncq job show {job}` names it"))
+}
+
+/// Records one outcome and gives the state of its job now, as [`Store::finish`] does. On a full disk it takes from the
+/// reserve what it needs; output for which there is no space is dropped.
+///
+/// # Errors
+/// Whatever the store answers; [`Kind::Full`] when there is no reserve any more either.
+pub(super) fn record(store: &mut Store, reserve: &DiskReserve, finish: &mut Finish) -> Result<Option<State>> {
+    loop {
+        match store.finish(&[&*finish]) {
+            Err(error) if error.kind() == Kind::Full => {
+                let log = &mut finish.log;
+                let takes_less = log.keep_end(LITTLE) || reserve.give() || log.keep_end(0);
+                if !takes_less {
+                    return Err(error);
+                }
+            }
+            states => return Ok(states?.pop().flatten()),
+        }
+    }
 }

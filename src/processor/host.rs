@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::dispatch_queue::HostState;
-use super::events::LoopEvent;
-use super::lost_host::LostHost;
+use super::events::{LoopEvent, LostHost};
 use super::outcome_journal::note;
 use super::shared::{STACK, Shared};
 use crate::domain::job::Fence;

@@ -10,8 +10,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::events::EventQueue;
-use super::lost_host::{LostHost, lost};
+use super::events::{EventQueue, LostHost, lost};
 use super::prefetch::ClaimBudget;
 use super::registration::{Membership, Runtime};
 use super::reporter::Reporter;
@@ -188,7 +187,8 @@ impl<'a> MainLoop<'a> {
         registration.slots.take_back(|_| true);
         self.shutdown.stop(Stop::Kill);
         for service in &mut self.services {
-            service.gives_nothing_back();
+            // The next processor puts them back.
+            drop(service.returned());
         }
         while self.open_calls() > 0 {
             self.wait(POLL);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::random::new_token;
-use super::{console, outcome};
+use super::{console, finished};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
 use crate::domain::console::Console;
 use crate::domain::event::Ran;
@@ -87,7 +87,7 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &NestedRunt
     let reserve = DiskReserve::of(&around.folder);
     let mut told = false;
     let state = loop {
-        match outcome::record(store, &reserve, &mut finish) {
+        match finished::record(store, &reserve, &mut finish) {
             Err(error) if error.is_transient() && control.asked() == Stop::No => {
                 if !std::mem::replace(&mut told, true) {
                     (console.cannot_record)(&error);

@@ -5,30 +5,21 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::finished::FinishedCall;
+use super::random::draw_for;
 use crate::domain::attempt::Outcome;
-use crate::domain::job::{Claim, Fence, JobId};
+use crate::domain::job::{Claim, Fence, Finish, JobId};
 use crate::domain::json::Json;
 use crate::domain::log::{Log, Stream};
 use crate::domain::processor::ProcessorId;
-use crate::domain::retry::AttemptCounts;
+use crate::domain::retry::{AttemptCounts, decide};
 use crate::domain::service::ServiceName;
+use crate::error::Result;
 use crate::runner::worker::EndedCall;
 use crate::runner::{Ended, LONGEST_NOTE, Marks};
 
 /// How many bytes of output are noted with a call at most; one that has printed more is repeated.
 const SHORT: usize = LONGEST_NOTE / 2;
-
-/// A call that has ended.
-pub(super) struct JournalEntry {
-    pub(super) fence: Fence,
-    pub(super) service: ServiceName,
-    pub(super) function: String,
-    pub(super) before: AttemptCounts,
-    pub(super) outcome: Outcome,
-    pub(super) result: Option<Json>,
-    pub(super) took: Duration,
-    pub(super) log: Log,
-}
 
 /// All of it but what was printed, which follows in the next line.
 #[derive(Serialize, Deserialize)]
@@ -48,7 +39,7 @@ struct JournalHead<'a> {
 }
 
 /// Writes it down, unless it is too long for that, or is not surely the function's own doing.
-pub(super) fn write(claim: &Claim, ended: &Ended) -> Option<Vec<u8>> {
+fn write(claim: &Claim, ended: &Ended) -> Option<Vec<u8>> {
     if !ended.outcome.is_own_doing() || ended.output.kept() > SHORT {
         return None;
     }
@@ -74,24 +65,29 @@ pub(super) fn write(claim: &Claim, ended: &Ended) -> Option<Vec<u8>> {
 }
 
 /// Reads what a processor has noted of a job; `None` when it cannot be read.
-pub(super) fn read(processor: ProcessorId, job: JobId, text: &[u8]) -> Option<JournalEntry> {
+///
+/// # Errors
+/// When the system gives no random numbers.
+pub(super) fn read(processor: ProcessorId, job: JobId, text: &[u8]) -> Result<Option<FinishedCall>> {
+    let Some((head, log)) = parse(text) else { return Ok(None) };
+    let (Ok(service), Ok(result)) =
+        (ServiceName::parse(head.service), head.result.as_deref().map(Json::parse).transpose())
+    else {
+        return Ok(None);
+    };
+    let fence = Fence { job, attempt: head.attempt, claim: head.claim, processor };
+    let verdict = decide(&head.outcome, head.before, draw_for(&head.outcome)?);
+    let finish = Finish { fence, verdict, result, took: head.took, log };
+    Ok(Some(FinishedCall::elsewhere(service, head.function, finish)))
+}
+
+fn parse(text: &[u8]) -> Option<(JournalHead<'_>, Log)> {
     let end = text.iter().position(|byte| *byte == b'\n')?;
     let head: JournalHead<'_> = serde_json::from_slice(&text[..end]).ok()?;
     let pieces = head.pieces.iter().map(|(fd, length)| Some((Stream::from_fd(*fd)?, *length)));
     let log = Log { bytes: text[end + 1..].to_owned(), pieces: pieces.collect::<Option<_>>()?, ..Log::default() };
-    if log.pieces.iter().map(|(_, length)| length).sum::<usize>() != log.bytes.len() {
-        return None;
-    }
-    Some(JournalEntry {
-        fence: Fence { job, attempt: head.attempt, claim: head.claim, processor },
-        service: ServiceName::parse(head.service).ok()?,
-        function: head.function,
-        before: head.before,
-        outcome: head.outcome,
-        result: head.result.as_deref().map(Json::parse).transpose().ok()?,
-        took: head.took,
-        log,
-    })
+    let is_whole = log.pieces.iter().map(|(_, length)| length).sum::<usize>() == log.bytes.len();
+    is_whole.then_some((head, log))
 }
 
 /// Notes what came of a call, if that can be noted.

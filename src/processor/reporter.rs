@@ -1,5 +1,6 @@
 //! What a processor reports while it works. A trouble is reported once, until it is over.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::finished::FinishedCall;
@@ -9,6 +10,17 @@ use crate::domain::processor::Summary;
 use crate::error::{Error, Kind};
 use crate::system::user::user_name;
 
+/// What keeps a processor from working as it should.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Trouble {
+    /// Marks cannot be written.
+    Unmarked,
+    /// There is no space for a claim.
+    FullDisk,
+    /// No program can be started.
+    Scarcity,
+}
+
 /// Passes events on, and counts.
 pub(super) struct Reporter<'a> {
     tell: &'a mut dyn FnMut(Event<'_>),
@@ -16,9 +28,8 @@ pub(super) struct Reporter<'a> {
     /// Signals to stop that were reported.
     signals: usize,
     alive: Instant,
-    unmarked: bool,
-    full_disk: bool,
-    scarcity: bool,
+    /// Troubles that were reported and are not over.
+    troubles: BTreeSet<Trouble>,
     /// The latest process that cannot be ended.
     unkillable: Option<Unkillable>,
 }
@@ -27,8 +38,7 @@ impl<'a> Reporter<'a> {
     /// Reports to `tell`.
     pub(super) fn new(tell: &'a mut dyn FnMut(Event<'_>)) -> Reporter<'a> {
         let (summary, alive) = (Summary::default(), Instant::now());
-        let (unmarked, full_disk, scarcity, unkillable) = (false, false, false, None);
-        Reporter { tell, summary, signals: 0, alive, unmarked, full_disk, scarcity, unkillable }
+        Reporter { tell, summary, signals: 0, alive, troubles: BTreeSet::new(), unkillable: None }
     }
 
     /// Reports an event.
@@ -57,35 +67,16 @@ impl<'a> Reporter<'a> {
         pulse.map(|pulse| pulse.saturating_sub(self.alive.elapsed()))
     }
 
-    /// Marks cannot be written.
-    pub(super) fn unmarked(&mut self, error: &std::io::Error) {
-        if !std::mem::replace(&mut self.unmarked, true) {
-            self.tell(Event::Unmarked { error });
+    /// Reports a trouble, once until it is over.
+    pub(super) fn trouble(&mut self, trouble: Trouble, event: Event<'_>) {
+        if self.troubles.insert(trouble) {
+            self.tell(event);
         }
     }
 
-    /// The disk is full.
-    pub(super) fn full_disk(&mut self, error: &Error) {
-        if !std::mem::replace(&mut self.full_disk, true) {
-            self.tell(Event::NoSpace { error });
-        }
-    }
-
-    /// There was space for a claim.
-    pub(super) fn disk_has_space(&mut self) {
-        self.full_disk = false;
-    }
-
-    /// No program can be started.
-    pub(super) fn scarcity(&mut self, error: &Error) {
-        if !std::mem::replace(&mut self.scarcity, true) {
-            self.tell(Event::Scarce { error });
-        }
-    }
-
-    /// A program was started.
-    pub(super) fn scarcity_is_over(&mut self) {
-        self.scarcity = false;
+    /// A trouble is over.
+    pub(super) fn is_over(&mut self, trouble: Trouble) {
+        self.troubles.remove(&trouble);
     }
 
     /// A rule of the application holds calls back.

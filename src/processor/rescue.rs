@@ -17,7 +17,7 @@ use crate::runner::run_dir::{DeadRunDir, Liveness, is_dying, liveness, token_of}
 use crate::runner::worker::host::Host;
 use crate::store::Store;
 
-/// How long processes of a dead processor may take to end once they are killed.
+/// How long processes of a dead processor, or of a job without one, may take to end once they are killed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The same for a processor with calls: their outcomes wait meanwhile, and it tries again soon.
@@ -129,7 +129,7 @@ fn take_over(store: &mut Store, processor: &Processor, rescuer: &mut Rescuer<'_,
     };
     // A copy of a store takes the jobs, and leaves alone what the original runs.
     if runs_for_original(processor, remains.as_ref()) {
-        take_from_original(store, processor, remains, rescuer)?;
+        take_from_original(store, processor, remains, rescuer.reporter)?;
         return Ok(true);
     }
     if let Some(barrier) = out_of_reach(processor, remains.as_ref(), rescuer.options) {
@@ -149,7 +149,7 @@ fn take_over(store: &mut Store, processor: &Processor, rescuer: &mut Rescuer<'_,
         held
     } else {
         let Noted { begun, outcomes } = Noted::by(processor, remains.as_ref());
-        record(store, processor.id, &outcomes, rescuer)?;
+        record(store, processor.id, &outcomes, rescuer.reporter)?;
         put_back(store, processor, (begun.as_deref(), &held), rescuer.reporter)?
     };
     match hold.filter(|_| !held.is_empty()) {
@@ -185,9 +185,7 @@ fn end_leftovers(
 /// # Errors
 /// Whatever the store answers.
 pub fn rescue_copied(store: &mut Store, tell: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-    let (options, mut held, mut reporter) = (ProcessOptions::default(), BTreeSet::new(), Reporter::new(tell));
-    let mut rescuer = Rescuer { own: None, options: &options, idle: None, held: &mut held, reporter: &mut reporter };
-    let run_folder = store.run_folder();
+    let (run_folder, mut reporter) = (store.run_folder(), Reporter::new(tell));
     for processor in store.processors()?.into_iter().filter(|it| it.of_original) {
         let remains = match liveness(&run_folder, &processor.is.folder) {
             // Only a lock proves a death.
@@ -196,7 +194,7 @@ pub fn rescue_copied(store: &mut Store, tell: &mut dyn FnMut(Event<'_>)) -> Resu
             Ok(Liveness::Dead(remains)) => Some(remains),
         };
         if runs_for_original(&processor, remains.as_ref()) {
-            take_from_original(store, &processor, remains, &mut rescuer)?;
+            take_from_original(store, &processor, remains, &mut reporter)?;
         }
     }
     Ok(())
@@ -213,11 +211,11 @@ fn take_from_original(
     store: &mut Store,
     processor: &Processor,
     remains: Option<DeadRunDir>,
-    rescuer: &mut Rescuer<'_, '_>,
+    reporter: &mut Reporter<'_>,
 ) -> Result<()> {
     let Noted { begun, outcomes } = Noted::by(processor, remains.as_ref());
-    record(store, processor.id, &outcomes, rescuer)?;
-    put_back(store, processor, (begun.as_deref(), &[]), rescuer.reporter)?;
+    record(store, processor.id, &outcomes, reporter)?;
+    put_back(store, processor, (begun.as_deref(), &[]), reporter)?;
     if let Some(remains) = remains {
         remains.remove();
     }
@@ -277,10 +275,10 @@ fn record(
     store: &mut Store,
     dead: ProcessorId,
     outcomes: &[(JobId, Vec<u8>)],
-    rescuer: &mut Rescuer<'_, '_>,
+    reporter: &mut Reporter<'_>,
 ) -> Result<()> {
-    let notes = outcomes.iter().filter_map(|(job, text)| outcome_journal::read(dead, *job, text));
-    let over: Vec<FinishedCall> = notes.map(FinishedCall::noted).collect::<Result<_>>()?;
+    let over = outcomes.iter().filter_map(|(job, text)| outcome_journal::read(dead, *job, text).transpose());
+    let over: Vec<FinishedCall> = over.collect::<Result<_>>()?;
     if over.is_empty() {
         return Ok(());
     }
@@ -289,7 +287,7 @@ fn record(
     for (over, state) in over.into_iter().zip(states) {
         // The dead processor may have recorded it before it died.
         if state.is_some() {
-            rescuer.reporter.finished(over, state);
+            reporter.finished(over, state);
         }
     }
     Ok(())
@@ -310,9 +308,6 @@ fn put_back(
     Ok(rescued.held)
 }
 
-/// How long processes of a job without a processor may take to end once they are killed.
-const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
-
 /// Puts back jobs that are `processing` and belong to no processor, after ending what they may have left running. Of the jobs
 /// without a token only those that are `named`.
 ///
@@ -321,7 +316,7 @@ const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
 pub fn put_back_unowned(store: &mut Store, named: &[JobId]) -> Result<Vec<(JobId, State)>> {
     let (orphaned, tokens): (Vec<_>, Vec<_>) = store.orphaned()?.into_iter().unzip();
     let mut jobs: Vec<JobId> = named.iter().copied().filter(|job| !orphaned.contains(job)).collect();
-    if tokens.is_empty() || orphans::end(&tokens, LEFTOVER_PATIENCE) {
+    if tokens.is_empty() || orphans::end(&tokens, PATIENCE) {
         jobs.extend(orphaned);
     }
     jobs.sort_unstable();

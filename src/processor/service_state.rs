@@ -43,12 +43,8 @@ pub(super) struct ServiceState {
     pub(super) speed: CallSpeed,
     /// Calls that have ended in slots.
     done: VecDeque<EndedCall>,
-    /// Claims that never ran, and outcomes that could not be recorded.
-    unrun: Vec<FinishedCall>,
-    /// Claims that have not begun and are put back.
-    returned: Vec<Fence>,
-    /// The same, to run after a pause.
-    postponed: Vec<Fence>,
+    /// What else is to be recorded.
+    pending: Pending,
     /// When a call of it last began or ended.
     moved: Instant,
     /// Whether calls were put back because the host had no room.
@@ -57,12 +53,22 @@ pub(super) struct ServiceState {
     told_of_pause: bool,
 }
 
-/// What a transaction has to record.
+/// What is to be recorded.
 #[derive(Default)]
 pub(super) struct Pending {
-    pub(super) over: Vec<FinishedCall>,
+    /// Claims that never ran, and outcomes that could not be recorded; in a transaction all that it records.
+    pub(super) finished: Vec<FinishedCall>,
+    /// Claims that have not begun and are put back.
     pub(super) returned: Vec<Fence>,
+    /// The same, to run after a pause.
     pub(super) postponed: Vec<Fence>,
+}
+
+impl Pending {
+    /// Whether claims are put back.
+    pub(super) fn puts_back(&self) -> bool {
+        !self.returned.is_empty() || !self.postponed.is_empty()
+    }
 }
 
 impl ServiceState {
@@ -72,9 +78,7 @@ impl ServiceState {
             snapshot: Snapshot::new(status),
             speed: CallSpeed::default(),
             done: VecDeque::new(),
-            unrun: Vec::new(),
-            returned: Vec::new(),
-            postponed: Vec::new(),
+            pending: Pending::default(),
             moved: Instant::now(),
             awaits_host: false,
             told_of_pause: false,
@@ -90,12 +94,12 @@ impl ServiceState {
 
     /// Whether there is something to record.
     pub(super) fn has_pending(&self) -> bool {
-        !self.done.is_empty() || !self.unrun.is_empty() || !self.returned.is_empty() || !self.postponed.is_empty()
+        !self.done.is_empty() || !self.pending.finished.is_empty() || self.pending.puts_back()
     }
 
     /// How many calls have ended, or never ran, and are not recorded.
     pub(super) fn over(&self) -> usize {
-        self.done.len() + self.unrun.len()
+        self.done.len() + self.pending.finished.len()
     }
 
     /// How many of them ended in slots.
@@ -105,15 +109,15 @@ impl ServiceState {
 
     /// What is to be recorded, as much as one transaction may hold.
     pub(super) fn pending(&mut self) -> Result<Pending> {
-        let over = finished::collect(&mut self.unrun, &mut self.done)?;
-        Ok(Pending { over, ..self.returned() })
+        let finished = finished::collect(&mut self.pending.finished, &mut self.done)?;
+        Ok(Pending { finished, ..self.returned() })
     }
 
     /// Keeps what could not be recorded, for another time.
-    pub(super) fn keep(&mut self, news: Pending) {
-        self.unrun.extend(news.over);
-        self.returned.extend(news.returned);
-        self.postponed.extend(news.postponed);
+    pub(super) fn keep(&mut self, pending: Pending) {
+        self.pending.finished.extend(pending.finished);
+        self.pending.returned.extend(pending.returned);
+        self.pending.postponed.extend(pending.postponed);
     }
 
     /// A call has ended.
@@ -130,17 +134,17 @@ impl ServiceState {
 
     /// These claims never ran.
     pub(super) fn never_ran(&mut self, over: impl IntoIterator<Item = FinishedCall>) {
-        self.unrun.extend(over);
+        self.pending.finished.extend(over);
     }
 
     /// These were cancelled before they began.
     pub(super) fn cancelled(&mut self, claims: &[Claim]) {
-        self.unrun.extend(claims.iter().map(|claim| FinishedCall::unrun(claim, &Outcome::Cancelled)));
+        self.pending.finished.extend(claims.iter().map(|claim| FinishedCall::unrun(claim, &Outcome::Cancelled)));
     }
 
     /// These have not begun and are put back.
     pub(super) fn gives_back(&mut self, claims: &[Claim]) {
-        self.returned.extend(claims.iter().map(|claim| claim.fence));
+        self.pending.returned.extend(claims.iter().map(|claim| claim.fence));
         if !claims.is_empty() {
             self.speed.forget();
         }
@@ -148,19 +152,13 @@ impl ServiceState {
 
     /// This one cannot begin for now, and is put back to run after a pause.
     pub(super) fn postpones(&mut self, claim: &Claim) {
-        self.postponed.push(claim.fence);
+        self.pending.postponed.push(claim.fence);
     }
 
     /// Takes what is to be put back.
     pub(super) fn returned(&mut self) -> Pending {
-        let (returned, postponed) = (std::mem::take(&mut self.returned), std::mem::take(&mut self.postponed));
-        Pending { over: Vec::new(), returned, postponed }
-    }
-
-    /// Puts nothing back: the next processor does.
-    pub(super) fn gives_nothing_back(&mut self) {
-        self.returned.clear();
-        self.postponed.clear();
+        let finished = std::mem::take(&mut self.pending.finished);
+        std::mem::replace(&mut self.pending, Pending { finished, ..Pending::default() })
     }
 
     /// Whether no call has begun or ended for this time.
@@ -170,19 +168,16 @@ impl ServiceState {
 
     /// Takes the calls that have ended; with `all`, also those that could not be recorded before.
     pub(super) fn outcomes(&mut self, all: bool) -> Result<Vec<FinishedCall>> {
-        let mut over = if all { std::mem::take(&mut self.unrun) } else { Vec::new() };
+        let mut over = if all { std::mem::take(&mut self.pending.finished) } else { Vec::new() };
         while let Some(done) = self.done.pop_front() {
             over.push(FinishedCall::of(done)?);
         }
         Ok(over)
     }
 
-    /// Calls that are not recorded.
-    pub(super) fn unrecorded(&self) -> impl Iterator<Item = Unrecorded<'_>> {
-        let unrun = self.unrun.iter().map(|over| (over.finish.fence.job, over.mark.as_ref()));
+    /// The jobs of calls that are not recorded, each with the mark that says that it had begun.
+    pub(super) fn unrecorded(&self) -> impl Iterator<Item = (JobId, Option<&Mark>)> {
+        let unrun = self.pending.finished.iter().map(|over| (over.finish.fence.job, over.mark.as_ref()));
         unrun.chain(self.done.iter().map(|done| (done.claim.fence.job, done.mark.as_ref())))
     }
 }
-
-/// The job of a call that is not recorded, and the mark that says that it had begun.
-pub(super) type Unrecorded<'a> = (JobId, Option<&'a Mark>);

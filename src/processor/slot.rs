@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::call_source::SlotCalls;
 use super::events::LoopEvent;
-use super::outcome_journal;
+use super::outcome_journal::note;
 use super::shared::Shared;
 use crate::domain::attempt::Outcome;
 use crate::domain::job::Claim;
@@ -64,7 +64,7 @@ impl Slot<'_> {
     /// Runs a call; `None` where it goes back or is left behind.
     fn run_command(self, claim: Claim, output: Output<'_>) -> Option<EndedCall> {
         let Shared { around, marks, .. } = self.shared;
-        let mut mark = marks.set(claim.fence.job);
+        let mark = marks.set(claim.fence.job);
         reached("call marked");
         let ended = match command::run(&claim, around, output, self.control) {
             Ok(Some(ended)) => ended,
@@ -81,12 +81,13 @@ impl Slot<'_> {
             },
         };
         reached("call ended");
-        if let Some(note) = outcome_journal::write(&claim, &ended) {
-            marks.note(&mut mark, claim.fence.job, &note);
-        }
+        let mut done = EndedCall { claim, ended, mark: Some(mark) };
+        note(marks, &mut done);
         reached("outcome noted");
-        mark.awaited = !mark.noted;
-        Some(EndedCall { claim, ended, mark: Some(mark) })
+        if let Some(mark) = &mut done.mark {
+            mark.awaited = !mark.noted;
+        }
+        Some(done)
     }
 
     /// How a call ends whose program could not be started, or why it goes back.

@@ -8,6 +8,7 @@ use crate::failpoint::reached;
 use crate::processor::finished::FinishedCall;
 use crate::processor::prefetch::MOST_BYTES;
 use crate::processor::registration::Registration;
+use crate::processor::reporter::Trouble;
 use crate::processor::service_state::{Pending, Snapshot};
 use crate::store::{Cycle, CycleResult};
 use crate::system::memory;
@@ -70,28 +71,27 @@ impl MainLoop<'_> {
         let tokens = self.budget.tokens(room)?;
         let served = &mut self.services[index];
         let (service, before, speed) = (served.name.clone(), served.snapshot.status, served.speed);
-        let news = served.pending()?;
+        let pending = served.pending()?;
         let ended = served.ended();
-        let finished: Vec<&Finish> = news.over.iter().map(|over| &over.finish).collect();
+        let finished: Vec<&Finish> = pending.finished.iter().map(|over| &over.finish).collect();
         let slots = &self.registration()?.slots;
         let (load, running) = (slots.load(&service), slots.queue().running_of(&service));
-        let gives_back = !news.returned.is_empty() || !news.postponed.is_empty();
-        if room == 0 && !gives_back && (1..load.held).contains(&before.free()) {
+        if room == 0 && !pending.puts_back() && (1..load.held).contains(&before.free()) {
             self.budget.unused_tokens(tokens);
             return match self.persist(true, |store| store.finish(&finished)) {
                 Ok(states) => {
-                    self.report(news.over, states);
+                    self.report(pending.finished, states);
                     Ok(())
                 }
-                Err(error) => self.keep(index, news).cycle_failed(error),
+                Err(error) => self.keep(index, pending).cycle_failed(error),
             };
         }
         let plan = Cycle {
             processor,
             service: &service,
             finished: &finished,
-            returned: &news.returned,
-            postponed: &news.postponed,
+            returned: &pending.returned,
+            postponed: &pending.postponed,
             // What came back and is not recorded yet still counts.
             held: load.held + ended,
             elsewhere: load.elsewhere,
@@ -108,11 +108,11 @@ impl MainLoop<'_> {
         }
         let CycleResult { finished: states, claims, broken, refusal, slots, status } = match done {
             Ok(done) => done,
-            Err(error) => return self.keep(index, news).cycle_failed(error),
+            Err(error) => return self.keep(index, pending).cycle_failed(error),
         };
         reached("claims made");
-        self.reporter.disk_has_space();
-        self.report(news.over, states);
+        self.reporter.is_over(Trouble::FullDisk);
+        self.report(pending.finished, states);
         self.budget.claimed(&claims, broken.len());
         if let Some(error) = &refusal {
             self.reporter.held_back(error);
@@ -141,8 +141,8 @@ impl MainLoop<'_> {
     }
 
     /// Keeps what could not be recorded, for another time.
-    fn keep(&mut self, index: usize, news: Pending) -> &mut Self {
-        self.services[index].keep(news);
+    fn keep(&mut self, index: usize, pending: Pending) -> &mut Self {
+        self.services[index].keep(pending);
         self
     }
 

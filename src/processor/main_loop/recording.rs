@@ -9,9 +9,9 @@ use super::{MainLoop, Obstacle};
 use crate::domain::event::Event;
 use crate::domain::job::JobId;
 use crate::error::{Error, Kind, Result};
-use crate::processor::finished::FinishedCall;
-use crate::processor::outcome;
+use crate::processor::finished::{self, FinishedCall};
 use crate::processor::registration::Registration;
+use crate::processor::reporter::Trouble;
 use crate::processor::service_state::ServiceState;
 use crate::runner::DiskReserve;
 use crate::store::{Cycle, Patience, Store};
@@ -50,7 +50,7 @@ impl MainLoop<'_> {
     /// Reports marks that could not be written.
     pub(super) fn report_unwritten_marks(&mut self) {
         if let Some(error) = self.membership.get().and_then(Registration::flaw) {
-            self.reporter.unmarked(error);
+            self.reporter.trouble(Trouble::Unmarked, Event::Unmarked { error });
         }
     }
 
@@ -59,7 +59,7 @@ impl MainLoop<'_> {
         if error.kind() != Kind::Full {
             return Err(error);
         }
-        self.reporter.full_disk(&error);
+        self.reporter.trouble(Trouble::FullDisk, Event::NoSpace { error: &error });
         self.full_disk = Some(Obstacle::new(error));
         self.record_with_reserve(true)
     }
@@ -118,7 +118,7 @@ impl MainLoop<'_> {
 
     fn record(&mut self, mut over: FinishedCall) -> Result<(), Box<(FinishedCall, Error)>> {
         let Some(reserve) = self.reserve() else { return Ok(()) };
-        match self.persist(true, |store| outcome::record(store, &reserve, &mut over.finish)) {
+        match self.persist(true, |store| finished::record(store, &reserve, &mut over.finish)) {
             Ok(state) => self.report(vec![over], vec![state]),
             Err(error) => return Err(Box::new((over, error))),
         }
@@ -129,15 +129,15 @@ impl MainLoop<'_> {
     fn give_back_alone(&mut self, index: usize) -> Result<()> {
         let served = &mut self.services[index];
         let Some(registration) = self.membership.get() else { return Ok(()) };
-        let news = served.returned();
-        if news.returned.is_empty() && news.postponed.is_empty() {
+        let pending = served.returned();
+        if !pending.puts_back() {
             return Ok(());
         }
         let load = registration.slots.load(&served.name);
         let (processor, reserve, service) = (registration.id, Arc::clone(&registration.reserve), served.name.clone());
         let plan = Cycle {
-            returned: &news.returned,
-            postponed: &news.postponed,
+            returned: &pending.returned,
+            postponed: &pending.postponed,
             held: load.held + served.over(),
             elsewhere: load.elsewhere,
             running: registration.slots.queue().running_of(&service),
@@ -154,7 +154,7 @@ impl MainLoop<'_> {
         match given {
             Ok(_) => Ok(()),
             Err(error) => {
-                self.services[index].keep(news);
+                self.services[index].keep(pending);
                 if error.kind() == Kind::Full { Ok(()) } else { Err(error) }
             }
         }
