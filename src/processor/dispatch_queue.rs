@@ -8,17 +8,12 @@ mod pipes;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use crate::domain::function::Definition;
 use crate::domain::job::{Claim, Fence};
 use crate::domain::service::ServiceName;
 use crate::runner::worker::Worker;
 use crate::runner::{Stop, StopSwitch};
-
-/// Slots go on before an outcome is recorded only while recording takes less than this. A processor's death repeats the calls
-/// that have ended unrecorded: where many processors share a store, each further call would add one.
-const QUICK: Duration = Duration::from_millis(5);
 
 /// The queue, which the slots share.
 pub(super) struct DispatchQueue {
@@ -36,8 +31,6 @@ pub(super) struct QueueState {
     pub(super) slots: Vec<SlotState>,
     /// The program that some calls run in, if there is one.
     pub(super) host: Option<HostState>,
-    /// How long it took to record the latest outcome.
-    recording: Duration,
     /// Whether several calls share the output, so that it is forwarded in whole lines.
     pub(super) whole_lines: bool,
     /// Whether no further call may begin.
@@ -52,8 +45,9 @@ struct ServiceQueue {
     waiting: VecDeque<Claim>,
     /// How many calls may run at once.
     width: usize,
-    /// When those calls ended whose outcome is neither noted nor recorded yet.
-    unrecorded: VecDeque<Instant>,
+    /// How many calls have ended whose outcome is neither noted nor recorded yet. A processor's death repeats them, so there
+    /// are to be no more of them than slots.
+    unrecorded: usize,
 }
 
 /// What a slot does.
@@ -217,8 +211,8 @@ impl QueueState {
 
     fn lane(&mut self, service: &ServiceName) -> usize {
         self.find(service).unwrap_or_else(|| {
-            let (waiting, unrecorded) = (VecDeque::new(), VecDeque::new());
-            self.services.push(ServiceQueue { service: service.clone(), waiting, width: 0, unrecorded });
+            let (service, waiting) = (service.clone(), VecDeque::new());
+            self.services.push(ServiceQueue { service, waiting, width: 0, unrecorded: 0 });
             self.services.len() - 1
         })
     }
@@ -242,8 +236,7 @@ impl QueueState {
     /// How many more calls of a service may begin.
     fn room(&self, lane: usize) -> usize {
         let ServiceQueue { width, unrecorded, .. } = &self.services[lane];
-        let spare = if self.recording < QUICK { *width } else { 0 };
-        let busy = self.running_in(lane) + unrecorded.len().saturating_sub(spare);
+        let busy = self.running_in(lane) + unrecorded.saturating_sub(*width);
         if self.is_open() { width.saturating_sub(busy) } else { 0 }
     }
 
@@ -333,15 +326,13 @@ impl QueueState {
     /// Notes that a slot waits until the outcome of a call is recorded.
     pub(super) fn await_record(&mut self, service: &ServiceName) {
         let lane = self.lane(service);
-        self.services[lane].unrecorded.push_back(Instant::now());
+        self.services[lane].unrecorded += 1;
     }
 
     /// Notes that this outcome is recorded.
     pub(super) fn recorded(&mut self, service: &ServiceName) {
         let lane = self.lane(service);
-        if let Some(ended) = self.services[lane].unrecorded.pop_front() {
-            self.recording = ended.elapsed();
-        }
+        self.services[lane].unrecorded -= 1;
         self.call_host();
     }
 
