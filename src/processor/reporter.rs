@@ -1,4 +1,4 @@
-//! What a processor reports while it works. A trouble is reported once, until it is over.
+//! What a processor reports while it works. A warning is given once, until its reason is gone.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::system::user::user_name;
 
 /// What keeps a processor from working as it should.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Trouble {
+pub(super) enum Warning {
     /// Marks cannot be written.
     Unmarked,
     /// There is no space for a claim.
@@ -28,8 +28,8 @@ pub(super) struct Reporter<'a> {
     /// Signals to stop that were reported.
     signals: usize,
     alive: Instant,
-    /// Troubles that were reported and are not over.
-    troubles: BTreeSet<Trouble>,
+    /// Warnings that were given and whose reason is not gone.
+    warnings: BTreeSet<Warning>,
     /// The latest process that cannot be ended.
     unkillable: Option<Unkillable>,
 }
@@ -38,7 +38,7 @@ impl<'a> Reporter<'a> {
     /// Reports to `tell`.
     pub(super) fn new(tell: &'a mut dyn FnMut(Event<'_>)) -> Reporter<'a> {
         let (summary, alive) = (Summary::default(), Instant::now());
-        Reporter { tell, summary, signals: 0, alive, troubles: BTreeSet::new(), unkillable: None }
+        Reporter { tell, summary, signals: 0, alive, warnings: BTreeSet::new(), unkillable: None }
     }
 
     /// Reports an event.
@@ -67,16 +67,16 @@ impl<'a> Reporter<'a> {
         pulse.map(|pulse| pulse.saturating_sub(self.alive.elapsed()))
     }
 
-    /// Reports a trouble, once until it is over.
-    pub(super) fn trouble(&mut self, trouble: Trouble, event: Event<'_>) {
-        if self.troubles.insert(trouble) {
+    /// Gives a warning, once until its reason is gone.
+    pub(super) fn warn(&mut self, warning: Warning, event: Event<'_>) {
+        if self.warnings.insert(warning) {
             self.tell(event);
         }
     }
 
-    /// A trouble is over.
-    pub(super) fn is_over(&mut self, trouble: Trouble) {
-        self.troubles.remove(&trouble);
+    /// The reason for a warning is gone.
+    pub(super) fn is_over(&mut self, warning: Warning) {
+        self.warnings.remove(&warning);
     }
 
     /// A rule of the application holds calls back.

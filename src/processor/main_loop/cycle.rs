@@ -8,7 +8,7 @@ use crate::failpoint::reached;
 use crate::processor::finished::FinishedCall;
 use crate::processor::prefetch::MOST_BYTES;
 use crate::processor::registration::Registration;
-use crate::processor::reporter::Trouble;
+use crate::processor::reporter::Warning;
 use crate::processor::service_state::{Pending, Snapshot};
 use crate::store::{Cycle, CycleResult};
 use crate::system::memory;
@@ -111,7 +111,7 @@ impl MainLoop<'_> {
             Err(error) => return self.keep(index, pending).cycle_failed(error),
         };
         reached("claims made");
-        self.reporter.is_over(Trouble::FullDisk);
+        self.reporter.is_over(Warning::FullDisk);
         self.report(pending.finished, states);
         self.budget.claimed(&claims, broken.len());
         if let Some(error) = &refusal {

@@ -9,7 +9,7 @@ use crate::domain::job::Claim;
 use crate::domain::retry::POSTPONED;
 use crate::error::{Error, Kind};
 use crate::processor::events::{LoopEvent, LostHost};
-use crate::processor::reporter::Trouble;
+use crate::processor::reporter::Warning;
 use crate::processor::service_state::ServiceState;
 use crate::runner::StartFailure;
 use crate::runner::worker::EndedCall;
@@ -49,7 +49,7 @@ impl MainLoop<'_> {
     fn calls_ended(&mut self, calls: Vec<EndedCall>) {
         if calls.iter().any(|call| !matches!(call.ended.outcome, Outcome::Unstarted(_) | Outcome::Cancelled)) {
             self.scarcity = None;
-            self.reporter.is_over(Trouble::Scarcity);
+            self.reporter.is_over(Warning::Scarcity);
         }
         let Some(registration) = self.membership.active() else { return };
         registration.slots.came_back(calls.iter().map(|call| &call.claim));
@@ -96,7 +96,7 @@ impl MainLoop<'_> {
     pub(super) fn pause_starts(&mut self, what: &str, error: &std::io::Error) {
         let error = Error::new(Kind::Busy, format!("{what}: {}", in_words(error))).with_hint(hint(error));
         if self.options.follow {
-            self.reporter.trouble(Trouble::Scarcity, Event::Scarce { error: &error });
+            self.reporter.warn(Warning::Scarcity, Event::Scarce { error: &error });
         }
         self.scarcity = Some(Obstacle::new(error));
     }

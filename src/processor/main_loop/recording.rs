@@ -11,7 +11,7 @@ use crate::domain::job::JobId;
 use crate::error::{Error, Kind, Result};
 use crate::processor::finished::{self, FinishedCall};
 use crate::processor::registration::Registration;
-use crate::processor::reporter::Trouble;
+use crate::processor::reporter::Warning;
 use crate::processor::service_state::ServiceState;
 use crate::runner::DiskReserve;
 use crate::store::{Cycle, Patience, Store};
@@ -50,7 +50,7 @@ impl MainLoop<'_> {
     /// Reports marks that could not be written.
     pub(super) fn report_unwritten_marks(&mut self) {
         if let Some(error) = self.membership.get().and_then(Registration::flaw) {
-            self.reporter.trouble(Trouble::Unmarked, Event::Unmarked { error });
+            self.reporter.warn(Warning::Unmarked, Event::Unmarked { error });
         }
     }
 
@@ -59,7 +59,7 @@ impl MainLoop<'_> {
         if error.kind() != Kind::Full {
             return Err(error);
         }
-        self.reporter.trouble(Trouble::FullDisk, Event::NoSpace { error: &error });
+        self.reporter.warn(Warning::FullDisk, Event::NoSpace { error: &error });
         self.full_disk = Some(Obstacle::new(error));
         self.record_with_reserve(true)
     }
