@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::{sync::Arc, time::Duration};
 
-use super::engine::{Row, Tx, Value, damaged};
+use super::columns::groups;
+use super::engine::{Tx, Value, damaged};
 use super::function;
 use super::service::{ServiceStatus, lock_service, next_due};
 use crate::domain::attempt::{Failure, FailureKind};
@@ -139,13 +140,13 @@ pub(super) fn shorten_pauses(tx: &mut dyn Tx, service: &ServiceName) -> Result<(
 /// Makes those due calls ready that no rule of the application holds back, and lets the others wait; gives the rule.
 fn promote_one_by_one(tx: &mut dyn Tx, service: &ServiceName, now: Timestamp) -> Result<Option<Error>> {
     let mut refusal = None;
-    let due = tx.all(DUE, &[service.as_str().into(), now.into(), PROMOTE_STEP.into()], |row| row.i64(0))?;
+    let due: Vec<JobId> = tx.rows(DUE, &[service.as_str().into(), now.into(), PROMOTE_STEP.into()])?;
     for job in due {
-        match tx.try_execute(PROMOTE_ONE, &[job.into()])? {
-            Ok(0) => return Err(not_waiting(JobId(job))),
+        match tx.try_execute(PROMOTE_ONE, &[job.0.into()])? {
+            Ok(0) => return Err(not_waiting(job)),
             Ok(_) => {}
             Err(error) => {
-                hold_back(tx, JobId(job))?;
+                hold_back(tx, job)?;
                 refusal.get_or_insert(error);
             }
         }
@@ -170,10 +171,10 @@ fn select_next(tx: &mut dyn Tx, plan: &Cycle<'_>, room: usize, status: &mut Serv
     let name = plan.service.as_str();
     // One more than there is room for, to know whether more is ready.
     let limit = i64::try_from(room).unwrap_or(i64::MAX).saturating_add(1);
-    let mut next = tx.all(NEXT, &[name.into(), limit.into()], Stored::read)?;
+    let mut next: Vec<Stored> = tx.rows(NEXT, &[name.into(), limit.into()])?;
     if let Some(first) = next.iter().take(room).position(Stored::is_poison) {
         if leaves_poison(tx, plan)? {
-            next = tx.all(NEXT_BUT_POISON, &[name.into(), limit.into(), POISON.into()], Stored::read)?;
+            next = tx.rows(NEXT_BUT_POISON, &[name.into(), limit.into(), POISON.into()])?;
         } else {
             let is_idle = plan.held + plan.elsewhere == 0;
             next.truncate(if is_idle { first.max(1) } else { first });
@@ -190,14 +191,14 @@ fn select_next(tx: &mut dyn Tx, plan: &Cycle<'_>, room: usize, status: &mut Serv
 fn leaves_poison(tx: &mut dyn Tx, plan: &Cycle<'_>) -> Result<bool> {
     let name = plan.service.as_str().into();
     lock_service(tx, plan.service)?;
-    if tx.first(POISON_RUNS, &[name, POISON.into()], |_| Ok(()))?.is_some() {
+    if tx.has(POISON_RUNS, &[name, POISON.into()])? {
         return Ok(true);
     }
     if plan.held + plan.elsewhere == 0 {
         return Ok(false);
     }
-    let oldest = tx.first(OLDEST, &[name], |row| row.i64(0))?;
-    Ok(oldest.is_some_and(|oldest| oldest != plan.processor.0))
+    let oldest: Option<ProcessorId> = tx.row(OLDEST, &[name])?;
+    Ok(oldest.is_some_and(|oldest| oldest != plan.processor))
 }
 
 /// The first of the next calls, with their arguments: at least one, and no more once the arguments have as many bytes as the
@@ -326,31 +327,16 @@ struct Stored {
     before: AttemptCounts,
 }
 
-impl Stored {
-    fn read(row: &dyn Row) -> Result<Stored> {
-        let bytes = |column| Ok(row.bytes(column)?.map(<[u8]>::to_vec));
-        Ok(Stored {
-            id: JobId(row.i64(0)?),
-            attempt: row.i64(1)?,
-            claim: row.i64(2)?,
-            function: row.lossy(3)?.unwrap_or_default(),
-            args: bytes(4)?,
-            kwargs: bytes(5)?,
-            principal: bytes(6)?,
-            site: bytes(7)?,
-            before: AttemptCounts { conflicts: row.i64(8)?, crashes: row.i64(9)? },
-        })
-    }
+groups! { Stored { id, attempt, claim, function, args, kwargs, principal, site, before } }
 
+impl Stored {
     fn is_poison(&self) -> bool {
         self.before.crashes >= POISON
     }
 
     fn with_large(mut self, tx: &mut dyn Tx) -> Result<Stored> {
         if self.args.is_none() {
-            let bytes = |row: &dyn Row, column| Ok(row.bytes(column)?.map(<[u8]>::to_vec));
-            let large = tx.first(LARGE, &[self.id.0.into()], |row| Ok((bytes(row, 0)?, bytes(row, 1)?)))?;
-            (self.args, self.kwargs) = large.unwrap_or_default();
+            (self.args, self.kwargs) = tx.row(LARGE, &[self.id.0.into()])?.unwrap_or_default();
         }
         Ok(self)
     }

@@ -1,51 +1,92 @@
-//! How rows become values: one list of columns for the statement and for reading, so that nobody counts them.
+//! How rows become values: their types say which columns they take, so that nobody counts them.
 
-use super::engine::{Row, damaged, missing};
-use super::job;
+use std::num::NonZeroU32;
+
+use super::engine::{Row, Tx, Value, damaged, missing};
 use crate::domain::attempt::{Ending, Failure};
-use crate::domain::job::{JobCounts, JobId, JobTimes, StoredCall};
+use crate::domain::call::Principal;
+use crate::domain::job::{Fence, JobCounts, JobId, JobTimes, Running, StoredCall, Token};
+use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
+use crate::domain::removal::StoreContents;
+use crate::domain::retry::AttemptCounts;
+use crate::domain::service::{Service, ServiceName};
 use crate::domain::{object, state::State, time::Timestamp};
 use crate::error::Result;
 
-/// Says for each field of a struct which column it comes from; its type says how. Makes a macro that gives these columns as
-/// one literal, for `concat!`, and a function that reads a row of them.
+/// What can be read from a row.
+pub(super) trait Column: Sized {
+    /// Reads it from the columns that begin with the one at `at`, and goes on to the one after it.
+    fn read(row: &dyn Row, at: &mut usize) -> Result<Self>;
+}
+
+/// What statements give, by its type.
+impl dyn Tx + '_ {
+    /// Whether a statement gives a row.
+    pub(super) fn has(&mut self, sql: &str, args: &[Value<'_>]) -> Result<bool> {
+        Ok(self.first(sql, args, |_| Ok(()))?.is_some())
+    }
+
+    /// The first row that a statement gives.
+    pub(super) fn row<T: Column>(&mut self, sql: &str, args: &[Value<'_>]) -> Result<Option<T>> {
+        self.first(sql, args, |row| T::read(row, &mut 0))
+    }
+
+    /// Every row that a statement gives.
+    pub(super) fn rows<T: Column>(&mut self, sql: &str, args: &[Value<'_>]) -> Result<Vec<T>> {
+        self.all(sql, args, |row| T::read(row, &mut 0))
+    }
+}
+
+/// Says for each field of a struct which columns it comes from; its type says how. Makes a macro that gives these columns as
+/// one literal, for `concat!`, and reads them in this order.
 macro_rules! columns {
-    ($list:ident, $read:ident -> $type:ident { $first:ident: $sql:literal, $($field:ident: $more:literal,)* }) => {
+    ($list:ident -> $type:ident { $first:ident: $sql:literal, $($field:ident: $more:literal,)* }) => {
         macro_rules! $list {
             () => { concat!($sql $(, ", ", $more)*) };
         }
-        fn $read(row: &dyn $crate::store::engine::Row) -> $crate::error::Result<$type> {
-            let mut at = 0;
-            // Rust reads them in the order in which they stand here, which is that of the columns.
-            Ok($type {
-                $first: $crate::store::columns::next(row, &mut at)?,
-                $($field: $crate::store::columns::next(row, &mut at)?,)*
-            })
-        }
+        $crate::store::columns::groups! { $type { $first $(, $field)* } }
     };
 }
 pub(super) use columns;
 
-/// What can be read from a row.
-pub(super) trait Column: Sized {
-    /// How many columns it takes.
-    const WIDTH: usize = 1;
+/// Structs whose fields stand in columns one after the other.
+macro_rules! groups {
+    ($($type:ident { $($field:ident),* })*) => {$(
+        impl $crate::store::columns::Column for $type {
+            fn read(row: &dyn $crate::store::engine::Row, at: &mut usize) -> $crate::error::Result<Self> {
+                // Rust reads them in the order in which they stand here.
+                Ok($type { $($field: $crate::store::columns::Column::read(row, at)?),* })
+            }
+        }
+    )*};
+}
+pub(super) use groups;
 
-    /// Reads it from the columns that begin with this one.
-    fn read(row: &dyn Row, column: usize) -> Result<Self>;
+groups! {
+    StoredCall { service, function, args, kwargs, principal, site }
+    JobCounts { attempt, failures, conflicts, crashes }
+    JobTimes { created_at, run_at, started_at, finished_at }
+    AttemptCounts { conflicts, crashes }
+    Fence { job, attempt, claim, processor }
+    Running { fence, token, principal, site, depth, folder }
+    NewProcessor { folder, host, boot, pid, pid_start }
+    Processor { id, is, started_at, of_original }
+    Service { name, concurrency, paused, created_at }
+    StoreContents { services, functions, jobs }
 }
 
-/// Reads the next value, and goes on to the one after it.
-pub(super) fn next<T: Column>(row: &dyn Row, at: &mut usize) -> Result<T> {
-    let column = *at;
-    *at += T::WIDTH;
-    T::read(row, column)
+impl<A: Column, B: Column> Column for (A, B) {
+    fn read(row: &dyn Row, at: &mut usize) -> Result<Self> {
+        Ok((A::read(row, at)?, B::read(row, at)?))
+    }
 }
 
 macro_rules! column {
     ($($type:ty: |$row:ident, $column:ident| $read:expr;)*) => {$(
         impl Column for $type {
-            fn read($row: &dyn Row, $column: usize) -> Result<Self> {
+            fn read($row: &dyn Row, at: &mut usize) -> Result<Self> {
+                let $column = *at;
+                *at += 1;
                 $read
             }
         }
@@ -54,40 +95,36 @@ macro_rules! column {
 
 column! {
     i64: |row, column| row.i64(column);
+    u64: |row, column| row.i64(column).map(i64::cast_unsigned);
     bool: |row, column| row.bool(column);
     JobId: |row, column| row.i64(column).map(JobId);
+    ProcessorId: |row, column| row.i64(column).map(ProcessorId);
     Timestamp: |row, column| row.i64(column).map(Timestamp);
     String: |row, column| row.lossy(column)?.ok_or_else(|| missing(column));
+    Option<i64>: |row, column| row.int(column);
     Option<JobId>: |row, column| Ok(row.int(column)?.map(JobId));
+    Option<ProcessorId>: |row, column| Ok(row.int(column)?.map(ProcessorId));
     Option<Timestamp>: |row, column| row.time(column);
     Option<String>: |row, column| row.lossy(column);
+    Option<Vec<u8>>: |row, column| Ok(row.bytes(column)?.map(<[u8]>::to_vec));
     Option<Failure>: |row, column| {
         let failure = row.text(column)?.map(object::read).transpose();
         failure.map_err(|fault| damaged(&format!("the error of a job: {fault}")))
     };
-    State: |row, column| job::state(row.str(column)?);
+    Option<Principal>: |row, column| Ok(row.lossy(column)?.and_then(|text| Principal::parse(&text).ok()));
+    Token: |row, column| row.str(column).map(Token::from_text);
+    ServiceName: |row, column| ServiceName::parse(row.str(column)?).map_err(|error| damaged(&error.to_string()));
+    NonZeroU32: |row, column| {
+        let number = u32::try_from(row.i64(column)?).ok().and_then(NonZeroU32::new);
+        number.ok_or_else(|| damaged("a service with an impossible concurrency"))
+    };
+    State: |row, column| {
+        let name = row.str(column)?;
+        State::from_name(name).ok_or_else(|| damaged(&format!("a job is in the unknown state `{name}`")))
+    };
     Option<Ending>: |row, column| {
         let name = row.str(column)?;
         let ending = Ending::from_name(name).ok_or_else(|| damaged(&format!("an attempt has the unknown ending `{name}`")));
         ending.map(Some)
     };
-}
-
-/// Structs whose fields stand in columns one after the other.
-macro_rules! groups {
-    ($($type:ident { $($field:ident),* })*) => {$(
-        impl Column for $type {
-            const WIDTH: usize = [$(stringify!($field)),*].len();
-
-            fn read(row: &dyn Row, mut column: usize) -> Result<Self> {
-                Ok($type { $($field: next(row, &mut column)?),* })
-            }
-        }
-    )*};
-}
-
-groups! {
-    StoredCall { service, function, args, kwargs, principal, site }
-    JobCounts { attempt, failures, conflicts, crashes }
-    JobTimes { created_at, run_at, started_at, finished_at }
 }

@@ -2,10 +2,10 @@
 
 use super::Store;
 use super::claim::{Claimed, Cycle, READY, claim, shorten_pauses};
-use super::engine::{Row, Tx, damaged, one};
+use super::engine::{Tx, one};
 use super::finish::{finish_all, give_back, postpone};
 use super::service::{ServiceStatus, lock_service};
-use crate::domain::job::{BrokenClaim, Claim, Fence, Finish, JobId, State};
+use crate::domain::job::{BrokenClaim, Claim, Fence, Finish, State};
 use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
 use crate::domain::{retry::LONGEST_PAUSE, service::ServiceName, time::Timestamp};
 use crate::error::{Error, Kind, Result};
@@ -30,9 +30,10 @@ pub struct CycleResult {
 const REGISTER: &str = "INSERT INTO asyncq_processor (folder, host, boot, pid, pid_start, started_at, store)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id";
 const UNREGISTER: &str = "DELETE FROM asyncq_processor WHERE id = ?1";
-const UNHEARD: &str = "SELECT id, attempt, claim FROM asyncq_job
+const UNHEARD: &str = "SELECT id, attempt, claim, processor FROM asyncq_job
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 0";
-const PROCESSORS: &str = "SELECT id, folder, host, boot, pid, pid_start, started_at, store <> ?1
+/// It is the original's where both files are known, and differ.
+const PROCESSORS: &str = "SELECT id, folder, host, boot, pid, pid_start, started_at, COALESCE(store <> ?1, FALSE)
     FROM asyncq_processor ORDER BY id";
 macro_rules! service {
     ($from:literal) => {
@@ -52,7 +53,8 @@ const SERVICE: &str = service!("WHERE s.name = ?1");
 /// For a processor that nobody may declare dead before the commit.
 const SERVICE_OF: &str = service!("JOIN asyncq_processor p ON p.id = ?2 WHERE s.name = ?1 /*! FOR KEY SHARE OF p */");
 const IS_REGISTERED: &str = "SELECT 1 FROM asyncq_processor WHERE id = ?1";
-const HOLDERS: &str = "SELECT p.id, p.folder, p.host, p.boot, p.pid, p.pid_start, p.started_at, p.store <> ?2
+const HOLDERS: &str =
+    "SELECT p.id, p.folder, p.host, p.boot, p.pid, p.pid_start, p.started_at, COALESCE(p.store <> ?2, FALSE)
     FROM asyncq_slot s JOIN asyncq_processor p ON p.id = s.processor WHERE s.service = ?1 ORDER BY p.id";
 const NEXT_RETRY: &str =
     "SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND claim + attempt > 0 AND service = ?1
@@ -60,7 +62,7 @@ const NEXT_RETRY: &str =
 const TAKE_SLOTS: &str = "INSERT INTO asyncq_slot (service, processor, taken) VALUES (?1, ?2, ?3)
     ON CONFLICT (service, processor) DO UPDATE SET taken = excluded.taken";
 const FREE_SLOTS: &str = "DELETE FROM asyncq_slot WHERE service = ?1 AND processor = ?2";
-const CANCELLING: &str = "SELECT id, attempt, claim FROM asyncq_job
+const CANCELLING: &str = "SELECT id, attempt, claim, processor FROM asyncq_job
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND cancelling = 1 AND immediate = 0";
 const RECORD_PROGRESS: &str = "INSERT INTO asyncq_progress (job, attempt, processor, told)
     SELECT id, attempt, processor, ?4 FROM asyncq_job
@@ -95,7 +97,7 @@ impl Store {
             let process =
                 [(&is.folder).into(), (&is.host).into(), (&is.boot).into(), is.pid.into(), is.pid_start.into()];
             let args = [&process[..], &[now.into(), store.as_ref().into()]].concat();
-            one(tx.first(REGISTER, &args, |row| row.i64(0).map(ProcessorId))?)
+            one(tx.row(REGISTER, &args)?)
         })
     }
 
@@ -104,9 +106,8 @@ impl Store {
     /// has upgraded.
     pub fn unregister(&mut self, processor: ProcessorId) -> Result<()> {
         self.write_in_any_schema(|tx, _| {
-            let unheard = tx.all(UNHEARD, &[processor.0.into()], |row| read_fence(row, processor))?;
-            for fence in &unheard {
-                give_back(tx, fence)?;
+            for fence in tx.rows(UNHEARD, &[processor.0.into()])? {
+                give_back(tx, &fence)?;
             }
             tx.execute(UNREGISTER, &[processor.0.into()]).map(|_| ())
         })
@@ -116,7 +117,7 @@ impl Store {
     pub fn processors(&mut self) -> Result<Vec<Processor>> {
         self.read(|tx| {
             let here = tx.identity().map(str::to_owned);
-            tx.all(PROCESSORS, &[here.as_ref().into()], read_processor)
+            tx.rows(PROCESSORS, &[here.as_ref().into()])
         })
     }
 
@@ -124,7 +125,7 @@ impl Store {
     pub fn holders(&mut self, service: &ServiceName) -> Result<Vec<Processor>> {
         self.read(|tx| {
             let here = tx.identity().map(str::to_owned);
-            tx.all(HOLDERS, &[service.as_str().into(), here.as_ref().into()], read_processor)
+            tx.rows(HOLDERS, &[service.as_str().into(), here.as_ref().into()])
         })
     }
 
@@ -133,14 +134,14 @@ impl Store {
         self.read(|tx| {
             let found = look(tx, SERVICE, service, processor.unwrap_or(ProcessorId(0)))?;
             let mut status = found.unwrap_or_else(|| Found::nothing(tx.now())).status;
-            status.ready = status.ready || tx.first(READY, &[service.as_str().into()], |_| Ok(()))?.is_some();
+            status.ready = status.ready || tx.has(READY, &[service.as_str().into()])?;
             Ok(status)
         })
     }
 
     /// When the next call of a service is due that waits to be tried again.
     pub fn next_retry(&mut self, service: &ServiceName) -> Result<Option<Timestamp>> {
-        self.read(|tx| tx.first(NEXT_RETRY, &[service.as_str().into()], |row| row.i64(0).map(Timestamp)))
+        self.read(|tx| tx.row(NEXT_RETRY, &[service.as_str().into()]))
     }
 
     /// Records calls that have ended, takes back those that were never begun, makes due calls ready, and claims the next
@@ -193,7 +194,7 @@ impl Store {
 
     /// The jobs of a processor that somebody wants to be ended.
     pub fn cancelling(&mut self, processor: ProcessorId) -> Result<Vec<Fence>> {
-        self.read(|tx| tx.all(CANCELLING, &[processor.0.into()], |row| read_fence(row, processor)))
+        self.read(|tx| tx.rows(CANCELLING, &[processor.0.into()]))
     }
 
     /// Records the progress of calls of a processor, and forgets that of calls that have ended.
@@ -207,26 +208,6 @@ impl Store {
             tx.execute(FORGET_PROGRESS, &[processor.0.into()]).map(|_| ())
         })
     }
-}
-
-fn read_fence(row: &dyn Row, processor: ProcessorId) -> Result<Fence> {
-    Ok(Fence { job: JobId(row.i64(0)?), attempt: row.i64(1)?, claim: row.i64(2)?, processor })
-}
-
-fn read_processor(row: &dyn Row) -> Result<Processor> {
-    Ok(Processor {
-        id: ProcessorId(row.i64(0)?),
-        is: NewProcessor {
-            folder: row.str(1)?.to_owned(),
-            host: row.str(2)?.to_owned(),
-            boot: row.str(3)?.to_owned(),
-            pid: row.i64(4)?,
-            pid_start: row.i64(5)?,
-        },
-        started_at: row.time(6)?.ok_or_else(|| damaged("a processor without a time"))?,
-        // NULL where either is not known.
-        of_original: row.int(7)? == Some(1),
-    })
 }
 
 /// How a look finds a service.
@@ -268,7 +249,7 @@ fn look_as(tx: &mut dyn Tx, plan: &Cycle<'_>) -> Result<Found> {
     if let Some(found) = look(tx, SERVICE_OF, plan.service, plan.processor)? {
         return Ok(found);
     }
-    if !plan.tokens.is_empty() && tx.first(IS_REGISTERED, &[plan.processor.0.into()], |_| Ok(()))?.is_none() {
+    if !plan.tokens.is_empty() && !tx.has(IS_REGISTERED, &[plan.processor.0.into()])? {
         return Err(Error::new(Kind::Denied, format!("processor {} is no longer registered", plan.processor.0))
             .with_hint("another processor has taken over its jobs; start a new one"));
     }

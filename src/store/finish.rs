@@ -95,7 +95,7 @@ pub(super) fn finish_all(tx: &mut dyn Tx, ends: &[&Finish]) -> Result<Vec<Option
     let ended = || ends.iter().zip(&states).filter(|(_, state)| state.is_some()).map(|(end, _)| end.fence.job);
     // Hardly any call has made others: it is asked once whether one of them may have.
     if let (Some(least), Some(most)) = (ended().map(|job| job.0).min(), ended().map(|job| job.0).max())
-        && tx.first(ANY_CHILD, &[least.into(), most.into()], |_| Ok(()))?.is_some()
+        && tx.has(ANY_CHILD, &[least.into(), most.into()])?
     {
         for job in ended() {
             end_children(tx, job)?;
@@ -146,7 +146,7 @@ fn complete_all(tx: &mut dyn Tx, end: &Finish, jobs: &[JobId]) -> Result<Vec<Job
     let mut done = Vec::with_capacity(jobs.len());
     for some in jobs.chunks(AT_ONCE) {
         let args = values_of_set(some, &[attempt, processor, claim, now.into()]);
-        done.extend(tx.all(&JUST_COMPLETED_SET, &args, |row| row.i64(0).map(JobId))?);
+        done.extend(tx.rows::<JobId>(&JUST_COMPLETED_SET, &args)?);
     }
     Ok(done)
 }
@@ -280,7 +280,7 @@ pub(super) fn end_children(tx: &mut dyn Tx, parent: JobId) -> Result<()> {
         let why = format!("job {parent}, which made this call, ended first");
         let error = error_text(&Failure::new(FailureKind::Parent, why));
         let args = [parent.0.into(), tx.now().into(), (&error).into()];
-        parents.extend(tx.all(END_CHILDREN, &args, |row| row.i64(0).map(JobId))?);
+        parents.extend(tx.rows::<JobId>(END_CHILDREN, &args)?);
     }
     Ok(())
 }

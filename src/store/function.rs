@@ -168,7 +168,7 @@ impl Store {
 
 /// The number of a deploy that happens now: higher than that of any before, also of functions that are removed.
 fn next_generation(tx: &mut dyn Tx) -> Result<i64> {
-    let latest = tx.first(LATEST, &[], |row| row.i64(0))?.unwrap_or_default();
+    let latest = tx.row::<i64>(LATEST, &[])?.unwrap_or_default();
     Ok(tx.now().0.max(latest + 1))
 }
 
@@ -273,7 +273,7 @@ fn find_by(tx: &mut dyn Tx, sql: &str, service: &ServiceName, name: &FunctionNam
         return Ok(function);
     }
     service::find(tx, service)?;
-    let names: Vec<_> = tx.all(NAMES, &[service.as_str().into()], |row| Ok(row.str(0)?.to_owned()))?;
+    let names: Vec<String> = tx.rows(NAMES, &[service.as_str().into()])?;
     let error = Error::new(Kind::NotFound, format!("service `{service}` has no function `{name}`"));
     Err(match nearest(name.as_str(), names.iter().map(String::as_str)) {
         Some(near) => error.with_hint(format!("did you mean `{near}`? `asyncq function list {service}` shows all")),

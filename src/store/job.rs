@@ -1,6 +1,7 @@
 //! What people do with jobs by hand.
 
-use super::engine::{Tx, damaged, one};
+use super::columns::groups;
+use super::engine::{Tx, one};
 use super::waiting::CANCEL;
 use super::{Store, function};
 use crate::domain::job::{JobId, State};
@@ -111,10 +112,11 @@ struct StateNow {
     run_at: i64,
 }
 
+groups! { StateNow { state, immediate, parent, run_at } }
+
 /// Refuses a job that nothing could run.
 fn can_run(tx: &mut dyn Tx, id: JobId) -> Result<()> {
-    let called = tx.first(CALLED, &[id.0.into()], |row| Ok((row.str(0)?.to_owned(), row.str(1)?.to_owned())))?;
-    let (service, function) = one(called)?;
+    let (service, function): (String, String) = one(tx.row(CALLED, &[id.0.into()])?)?;
     let (Ok(service), Ok(function)) = (ServiceName::parse(&service), FunctionName::parse(&function)) else {
         return Ok(());
     };
@@ -122,20 +124,13 @@ fn can_run(tx: &mut dyn Tx, id: JobId) -> Result<()> {
 }
 
 fn find(tx: &mut dyn Tx, id: JobId) -> Result<StateNow> {
-    let found = tx.first(STATE, &[id.0.into()], |row| {
-        Ok(StateNow {
-            state: state(row.str(0)?)?,
-            immediate: row.bool(1)?,
-            parent: row.int(2)?.map(JobId),
-            run_at: row.i64(3)?,
-        })
-    })?;
+    let found = tx.row(STATE, &[id.0.into()])?;
     found.map_or_else(|| Err(no_job(tx, id)), Ok)
 }
 
 /// The error for a number that no job has.
 pub(super) fn no_job(tx: &mut dyn Tx, id: JobId) -> Error {
-    let newest = tx.first(NEWEST, &[], |row| row.int(0));
+    let newest = tx.row::<Option<i64>>(NEWEST, &[]);
     let error = Error::new(Kind::NotFound, format!("there is no job {id}"));
     match newest {
         Ok(Some(Some(newest))) => {
@@ -144,11 +139,6 @@ pub(super) fn no_job(tx: &mut dyn Tx, id: JobId) -> Error {
         Ok(_) => error.with_hint("there are no jobs at all"),
         Err(error) => error,
     }
-}
-
-/// A state as stored.
-pub(super) fn state(name: &str) -> Result<State> {
-    State::from_name(name).ok_or_else(|| damaged(&format!("a job is in the unknown state `{name}`")))
 }
 
 fn part_of(id: JobId, parent: Option<JobId>, verb: &str) -> Error {

@@ -3,10 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::engine::{Reference, Tx, Value};
-use super::job::{CANCELLING, RETRY, START, state};
+use super::job::{CANCELLING, RETRY, START};
 use super::set::{AT_ONCE, WORTH_A_SET, on_set, values_of_set};
 use super::{Store, function};
-use super::{select::oldest, waiting::CANCEL};
+use super::{
+    select::{Match, oldest},
+    waiting::CANCEL,
+};
 use crate::domain::job::{JobId, State};
 use crate::domain::query::{BulkChange, JobChange, Refusal};
 use crate::domain::{function::FunctionName, service::ServiceName, time::Timestamp};
@@ -33,13 +36,6 @@ const STILL: &str = "SELECT 1 FROM asyncq_job WHERE id = ?1 AND state = ?2";
 const ENDED_BY_THEN: &str = "AND COALESCE(finished_at, 0) <= CAST(?3 AS BIGINT)";
 const IS_CALLABLE: &str = "AND EXISTS (SELECT 1 FROM asyncq_function f
     WHERE f.service = asyncq_job.service AND f.name = asyncq_job.function /*! FOR KEY SHARE */)";
-
-/// A job that matches.
-struct Match {
-    id: JobId,
-    state: State,
-    finished_at: Option<Timestamp>,
-}
 
 impl Store {
     /// Changes the next few jobs after `after`, or counts them.
@@ -68,28 +64,19 @@ impl Store {
 
 /// The next jobs to change, and the step as it is without them.
 fn look(tx: &mut dyn Tx, many: &BulkChange, after: JobId) -> Result<(Vec<Match>, Step)> {
-    let mut matching = Vec::new();
-    let next = oldest(tx, &many.filter, after, &mut |row| {
-        let is_part_of_another = row.bool(4)?;
-        if many.change == JobChange::Remove || !is_part_of_another {
-            let job = Match { id: JobId(row.i64(0)?), state: state(row.str(3)?)?, finished_at: row.time(5)? };
-            matching.push((job, (row.lossy(1)?.unwrap_or_default(), row.lossy(2)?.unwrap_or_default())));
-        }
-        Ok(())
-    })?;
+    let (mut found, next) = oldest(tx, &many.filter, after)?;
+    found.retain(|job| many.change == JobChange::Remove || !job.immediate);
     let mut step = Step { next, ..Step::default() };
-    let must_be_callable = matches!(many.change, JobChange::Retry | JobChange::Start);
-    let (mut found, mut callable) = (Vec::with_capacity(matching.len()), HashMap::new());
-    for (job, name) in matching {
-        if must_be_callable && !callable.contains_key(&name) {
-            let answer = is_callable(tx, &name.0, &name.1)?;
-            callable.insert(name.clone(), answer);
+    if matches!(many.change, JobChange::Retry | JobChange::Start) {
+        let (all, mut callable) = (found.len(), HashMap::new());
+        for job in &found {
+            if !callable.contains_key(&job.name) {
+                let answer = is_callable(tx, &job.name.0, &job.name.1)?;
+                callable.insert(job.name.clone(), answer);
+            }
         }
-        if callable.get(&name) == Some(&false) {
-            step.removed += 1;
-        } else {
-            found.push(job);
-        }
+        found.retain(|job| callable[&job.name]);
+        step.removed = (all - found.len()) as u64;
     }
     Ok((found, step))
 }
@@ -189,12 +176,12 @@ impl Changes<'_> {
     fn add_refusal(&self, tx: &mut dyn Tx, job: &Match, step: &mut Step) -> Result<()> {
         let args: [Value<'_>; 3] = [job.id.0.into(), self.was.as_str().into(), ended(job)];
         let (still, count) = still(self.change);
-        if tx.first(&still, &args[..count], |_| Ok(()))?.is_none() {
+        if !tx.has(&still, &args[..count])? {
             return Ok(());
         }
         for reference in self.references {
             let is_referred_to = format!("SELECT 1 FROM asyncq_job WHERE id = ?1 AND {}", reference.condition());
-            if tx.first(&is_referred_to, &args[..1], |_| Ok(()))?.is_some() {
+            if tx.has(&is_referred_to, &args[..1])? {
                 step.refuse(job.id, format!("table `{}` refers to job {}", reference.table, job.id));
                 return Ok(());
             }

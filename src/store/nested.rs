@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::engine::{Row, Tx};
+use super::engine::Tx;
 use super::insert::{Insertion, insert};
-use super::{Store, function};
+use super::{Store, finish, function};
 use crate::domain::job::{Claim, Fence, JobId, MAX_NESTING, NewJob, Running, State, Token};
-use crate::domain::{call::Principal, processor::ProcessorId, retry::AttemptCounts};
+use crate::domain::retry::AttemptCounts;
 use crate::error::{Error, Kind, Result};
 
-const RUNNING: &str = "SELECT j.attempt, j.claim, j.processor, j.principal, j.site, j.depth, p.folder
+const RUNNING: &str = "SELECT j.id, j.attempt, j.claim, j.processor, j.token, j.principal, j.site, j.depth, p.folder
     FROM asyncq_job j JOIN asyncq_processor p ON p.id = j.processor
     WHERE j.id = ?1 AND j.token = ?2 AND j.state = 'processing'";
 const STILL: &str = "SELECT depth FROM asyncq_job
@@ -20,24 +20,7 @@ const BEGIN: &str = "UPDATE asyncq_job SET state = 'processing', immediate = 1, 
 impl Store {
     /// The job of that number, if the token is that of the attempt which is being processed now.
     pub fn running(&mut self, id: JobId, token: &Token) -> Result<Option<Running>> {
-        self.read(|tx| {
-            tx.first(RUNNING, &[id.0.into(), token.as_str().into()], |row: &dyn Row| {
-                let principal = row.lossy(3)?.and_then(|text| Principal::parse(&text).ok());
-                Ok(Running {
-                    fence: Fence {
-                        job: id,
-                        attempt: row.i64(0)?,
-                        claim: row.i64(1)?,
-                        processor: ProcessorId(row.i64(2)?),
-                    },
-                    token: token.clone(),
-                    principal,
-                    site: row.lossy(4)?,
-                    depth: row.i64(5)?,
-                    folder: row.str(6)?.to_owned(),
-                })
-            })
-        })
+        self.read(|tx| tx.row(RUNNING, &[id.0.into(), token.as_str().into()]))
     }
 
     /// Records that a call is run at once inside a running job, and hands it out like a claim.
@@ -72,11 +55,12 @@ impl Store {
 }
 
 fn depth(tx: &mut dyn Tx, inside: &Fence) -> Result<i64> {
-    let Fence { job: JobId(job), attempt, claim, processor } = *inside;
-    let found = tx.first(STILL, &[job.into(), attempt.into(), processor.0.into(), claim.into()], |row| row.i64(0))?;
-    match found {
+    match tx.row(STILL, &finish::fence(inside))? {
         Some(depth) => Ok(depth),
-        None => Err(Error::new(Kind::Denied, format!("job {job} has ended, so that nothing can be called inside it"))
-            .with_hint("`--defer` queues a call")),
+        None => Err(Error::new(
+            Kind::Denied,
+            format!("job {} has ended, so that nothing can be called inside it", inside.job),
+        )
+        .with_hint("`--defer` queues a call")),
     }
 }

@@ -1,8 +1,9 @@
 //! Reading jobs, their attempts and their output.
 
+use super::columns::{columns, groups};
 use super::engine::{Row, one};
+use super::select::newest;
 use super::{Store, job};
-use super::{columns::columns, select::newest};
 use crate::domain::attempt::{Attempt, Ending};
 use crate::domain::job::{Job, JobId, State};
 use crate::domain::log::{Log, Stream};
@@ -16,7 +17,7 @@ const PAGE: u32 = 1000;
 /// A page that holds at least as many bytes takes no further job.
 const PAGE_BYTES: usize = 1024 * 1024;
 
-columns! { job_columns, read_job -> Job {
+columns! { job_columns -> Job {
     id: "j.id",
     call: "j.service, j.function, COALESCE(j.args, l.args, ''), COALESCE(j.kwargs, l.kwargs, ''), j.principal,
         COALESCE(j.site, f.site)",
@@ -42,7 +43,7 @@ const JOB: &str = concat!(
     LEFT JOIN asyncq_progress p ON p.job = j.id AND p.attempt = j.attempt AND j.state = 'processing'
     WHERE j.id = ?1"
 );
-columns! { attempt_columns, read_attempt -> Attempt {
+columns! { attempt_columns -> Attempt {
     number: "number",
     started_at: "started_at",
     finished_at: "finished_at",
@@ -54,10 +55,12 @@ columns! { attempt_columns, read_attempt -> Attempt {
 const ATTEMPTS: &str = concat!("SELECT ", attempt_columns!(), " FROM asyncq_attempt WHERE job = ?1 ORDER BY number");
 const LOG: &str = "SELECT log, pieces, dropped, gap FROM asyncq_attempt WHERE job = ?1 AND number = ?2";
 
-const LINE: &str = "SELECT j.processor, j.crashes, (SELECT COUNT(*) FROM (
+const LINE: &str = "SELECT j.processor, j.crashes >= ?6, (SELECT COUNT(*) FROM (
         SELECT 1 FROM asyncq_job o WHERE o.state = 'queued' AND o.service = ?2
             AND (o.priority, o.run_at, o.id) < (?3, ?4, ?1) LIMIT ?5) AS before_it)
     FROM asyncq_job j WHERE j.id = ?1";
+
+groups! { QueuePosition { processor, is_poison, before } }
 
 /// Where a job stands in the line of its service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,14 +85,8 @@ impl Store {
         let most = Store::MOST_BEFORE.cast_signed();
         self.read(|tx| {
             let (service, priority, due) = ((&job.call.service).into(), job.priority.into(), job.times.run_at.into());
-            let args = [job.id.0.into(), service, priority, due, most.into()];
-            let found = tx.first(LINE, &args, |row| {
-                Ok(QueuePosition {
-                    processor: row.int(0)?.map(ProcessorId),
-                    is_poison: row.i64(1)? >= POISON,
-                    before: row.i64(2)?.cast_unsigned(),
-                })
-            })?;
+            let args = [job.id.0.into(), service, priority, due, most.into(), POISON.into()];
+            let found = tx.row(LINE, &args)?;
             found.map_or_else(|| Err(job::no_job(tx, job.id)), Ok)
         })
     }
@@ -100,7 +97,7 @@ impl Store {
     /// [`Kind::NotFound`] when there is none.
     pub fn job(&mut self, id: JobId) -> Result<Job> {
         self.read(|tx| {
-            let found = tx.first(JOB, &[id.0.into()], read_job)?;
+            let found = tx.row(JOB, &[id.0.into()])?;
             found.map_or_else(|| Err(job::no_job(tx, id)), Ok)
         })
     }
@@ -112,7 +109,7 @@ impl Store {
             let (ids, mut next) = newest(tx, &query.filter, query.before, limit)?;
             let (mut jobs, mut bytes) = (Vec::new(), 0);
             for id in ids {
-                let job = one(tx.first(JOB, &[id.0.into()], read_job)?)?;
+                let job: Job = one(tx.row(JOB, &[id.0.into()])?)?;
                 bytes += size(&job);
                 jobs.push(job);
                 if bytes >= PAGE_BYTES {
@@ -126,7 +123,7 @@ impl Store {
 
     /// The attempts of a job, oldest first; the latest one stands in the job itself when no record says more.
     pub fn attempts(&mut self, job: &Job) -> Result<Vec<Attempt>> {
-        let mut attempts = self.read(|tx| tx.all(ATTEMPTS, &[job.id.0.into()], read_attempt))?;
+        let mut attempts = self.read(|tx| tx.rows::<Attempt>(ATTEMPTS, &[job.id.0.into()]))?;
         let recorded = attempts.iter().any(|attempt| attempt.number == job.counts.attempt);
         if job.counts.attempt > 0 && !recorded && matches!(job.state, State::Processing | State::Completed) {
             let ended = job.state == State::Completed;

@@ -50,11 +50,11 @@ fn contents(tx: &mut dyn Tx, location: &Location) -> Result<StoreContents> {
         let message = format!("`{location}` holds nothing but the store");
         return Err(Error::new(Kind::Denied, message).with_hint(tx.how_to_remove_all()));
     }
-    if let Some(processor) = tx.first(PROCESSOR, &[], |row| row.i64(0))? {
+    if let Some(processor) = tx.row::<i64>(PROCESSOR, &[])? {
         return Err(Error::new(Kind::Busy, format!("processor {processor} is at work on this store"))
             .with_hint("end it; if it died, `asyncq process` puts its jobs back"));
     }
-    let unended = one(tx.first(UNENDED, &[], |row| row.i64(0))?)?;
+    let unended = one(tx.row::<i64>(UNENDED, &[])?)?;
     if unended > 0 {
         let calls = if unended == 1 { "1 call waits".to_owned() } else { format!("{unended} calls wait") };
         return Err(Error::new(Kind::Denied, format!("{calls} in this store"))
@@ -66,8 +66,5 @@ fn contents(tx: &mut dyn Tx, location: &Location) -> Result<StoreContents> {
             Error::new(Kind::Denied, message).with_hint("drop that foreign key first: it would refer to nothing")
         );
     }
-    let found = tx.first(CONTENTS, &[], |row| {
-        Ok(StoreContents { services: row.i64(0)?, functions: row.i64(1)?, jobs: row.i64(2)? })
-    })?;
-    one(found)
+    one(tx.row(CONTENTS, &[])?)
 }

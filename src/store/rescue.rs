@@ -1,5 +1,6 @@
 //! Taking over from a processor that died.
 
+use super::columns::groups;
 use super::engine::{Tx, damaged};
 use super::{Store, finish};
 use crate::domain::attempt::{Failure, FailureKind};
@@ -16,7 +17,7 @@ pub struct Rescued {
     pub held: Vec<JobId>,
 }
 
-const JOBS: &str = "SELECT id, attempt, claim, crashes, cancelling, started_at, service FROM asyncq_job
+const JOBS: &str = "SELECT id, attempt, claim, processor, crashes, cancelling, started_at, service FROM asyncq_job
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 0 ORDER BY id
     /*! FOR NO KEY UPDATE */";
 const TOKENS: &str = "SELECT token, id FROM asyncq_job WHERE token IS NOT NULL AND processor = ?1";
@@ -31,7 +32,7 @@ const ATTEMPT: &str = "INSERT INTO asyncq_attempt (job, number, processor, start
 const END_CHILDREN: &str = "UPDATE asyncq_job SET state = 'error', finished_at = ?2, error = ?3, token = NULL
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 1";
 const FORGET_TOKENS: &str = "UPDATE asyncq_job SET token = NULL WHERE token IS NOT NULL AND processor = ?1";
-const OF_ORIGINAL: &str = "SELECT store <> ?2 FROM asyncq_processor WHERE id = ?1 /*! FOR UPDATE */";
+const OF_ORIGINAL: &str = "SELECT COALESCE(store <> ?2, FALSE) FROM asyncq_processor WHERE id = ?1 /*! FOR UPDATE */";
 /// What is `processing`, and belongs to a processor that does not exist.
 const ORPHANED: &str = "SELECT id, token FROM asyncq_job WHERE token IS NOT NULL AND state = 'processing'
     AND NOT EXISTS (SELECT 1 FROM asyncq_processor p WHERE p.id = asyncq_job.processor) ORDER BY +id";
@@ -52,7 +53,7 @@ impl Store {
     /// the calls made inside them.
     pub fn tokens(&mut self, processor: ProcessorId, held: &[JobId]) -> Result<Vec<Token>> {
         self.read(|tx| {
-            let all = tx.all(TOKENS, &[processor.0.into()], |row| Ok((row.str(0)?.to_owned(), JobId(row.i64(1)?))))?;
+            let all = tx.rows::<(String, JobId)>(TOKENS, &[processor.0.into()])?;
             let (kept, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, job)| held.contains(job));
             let inside = |token: &str| kept.iter().any(|(outer, _)| token.starts_with(outer));
             Ok(others.iter().filter(|(token, _)| !inside(token)).map(|(token, _)| Token::from_text(token)).collect())
@@ -62,14 +63,12 @@ impl Store {
     /// The jobs that are `processing` and belong to a processor that does not exist, with their tokens: somebody has written
     /// that into the store, or taken the processor out of it.
     pub fn orphaned(&mut self) -> Result<Vec<(JobId, Token)>> {
-        self.read(|tx| {
-            tx.all(ORPHANED, &[], |row| Ok((JobId(row.i64(0)?), Token::from_text(&row.lossy(1)?.unwrap_or_default()))))
-        })
+        self.read(|tx| tx.rows(ORPHANED, &[]))
     }
 
     /// The jobs that are `processing` without a token, which the schema's triggers let nobody write. Looks through all jobs.
     pub fn tokenless(&mut self) -> Result<Vec<JobId>> {
-        self.read(|tx| tx.all(TOKENLESS, &[], |row| row.i64(0).map(JobId)))
+        self.read(|tx| tx.rows(TOKENLESS, &[]))
     }
 
     /// Puts those of these jobs back that belong to no processor; what ran as a part of another job ends. The caller has
@@ -79,8 +78,7 @@ impl Store {
             let now = tx.now();
             let mut back = Vec::new();
             for job in jobs.iter().copied() {
-                let found = tx.first(UNOWNED, &[job.0.into()], |row| Ok((row.bool(0)?, row.bool(1)?)))?;
-                let Some((immediate, cancelling)) = found else { continue };
+                let Some((immediate, cancelling)) = tx.row(UNOWNED, &[job.0.into()])? else { continue };
                 let (state, error) = match (immediate, cancelling) {
                     (true, _) => (State::Error, Some(failure(FailureKind::Parent, "no processor runs it"))),
                     (false, true) => (State::Cancelled, None),
@@ -105,19 +103,10 @@ impl Store {
     pub fn rescue(&mut self, dead: ProcessorId, begun: Option<&[JobId]>, held: &[JobId]) -> Result<Rescued> {
         self.write_untriggered(|tx| {
             let here = tx.identity().map(str::to_owned);
-            let copied = tx.first(OF_ORIGINAL, &[dead.0.into(), here.as_ref().into()], |row| row.int(0))?;
-            let why = if copied == Some(Some(1)) { "the store was copied while it ran" } else { "the processor died" };
-            let found = tx.all(JOBS, &[dead.0.into()], |row| {
-                Ok(ClaimOfDead {
-                    fence: Fence { job: JobId(row.i64(0)?), attempt: row.i64(1)?, claim: row.i64(2)?, processor: dead },
-                    crashes: row.i64(3)?,
-                    cancelling: row.bool(4)?,
-                    started_at: row.int(5)?,
-                    service: row.str(6)?.to_owned(),
-                })
-            })?;
-            let (kept, found): (Vec<ClaimOfDead>, Vec<ClaimOfDead>) =
-                found.into_iter().partition(|found| held.contains(&found.fence.job));
+            let copied = tx.row(OF_ORIGINAL, &[dead.0.into(), here.as_ref().into()])?;
+            let why = if copied == Some(true) { "the store was copied while it ran" } else { "the processor died" };
+            let found: Vec<ClaimOfDead> = tx.rows(JOBS, &[dead.0.into()])?;
+            let (kept, found): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| held.contains(&found.fence.job));
             let mut jobs = Vec::with_capacity(found.len());
             for found in found {
                 let job = found.fence.job;
@@ -163,6 +152,8 @@ struct ClaimOfDead {
     started_at: Option<i64>,
     service: String,
 }
+
+groups! { ClaimOfDead { fence, crashes, cancelling, started_at, service } }
 
 fn crashed(tx: &mut dyn Tx, job: &ClaimOfDead, why: &str) -> Result<State> {
     let Fence { job: id, attempt, processor: dead, .. } = job.fence;

@@ -2,9 +2,10 @@
 //!
 //! A look goes over at most [`AT_ONCE`] jobs, by id. Only where it finds next to nothing, an index of few jobs helps.
 
-use super::engine::{Row, Tx, Value};
+use super::columns::groups;
+use super::engine::{Tx, Value};
 use crate::domain::job::{JobId, State};
-use crate::domain::query::JobFilter;
+use crate::domain::{query::JobFilter, time::Timestamp};
 use crate::error::Result;
 
 /// How many jobs one look goes over at most, so that no transaction takes long.
@@ -14,7 +15,7 @@ pub(super) const AT_ONCE: i64 = 10_000;
 const FEW: usize = 10;
 
 /// How many jobs one look hands on for a change at most: more would keep other writers waiting.
-pub(super) const CHANGES_AT_ONCE: i64 = 2000;
+const CHANGES_AT_ONCE: u16 = 2000;
 
 const NEAR_END: &str = "SELECT id FROM asyncq_job WHERE id < ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2";
 const COLUMNS: &str = "id, service, function, principal, parent, state, immediate, created_at, finished_at";
@@ -56,7 +57,7 @@ impl JobFilter {
     }
 
     /// What the jobs have to meet, and the values that are compared with; `first` is the number of the first of these.
-    fn conditions(&self, tx: &dyn Tx, first: usize) -> (String, Vec<Value<'_>>) {
+    fn conditions(&self, now: Timestamp, first: usize) -> (String, Vec<Value<'_>>) {
         let (mut text, mut values) = (String::from("1 = 1"), Vec::new());
         let mut and = |condition: &str, value| {
             text += &format!(" AND {condition} ?{}", first + values.len());
@@ -73,7 +74,7 @@ impl JobFilter {
             and("parent =", parent.0.into());
         }
         if let Some(age) = self.older_than {
-            and("COALESCE(finished_at, created_at) <=", tx.now().before(age).into());
+            and("COALESCE(finished_at, created_at) <=", now.before(age).into());
         }
         if self.principal.as_deref() == Some("") {
             text += " AND principal IS NULL";
@@ -95,19 +96,18 @@ pub(super) fn newest(
     limit: u32,
 ) -> Result<(Vec<JobId>, Option<JobId>)> {
     let before = before.map_or(i64::MAX, |before| before.0);
-    let (conditions, values) = filter.conditions(tx, 3);
+    let (conditions, values) = filter.conditions(tx.now(), 3);
     let mut args: Vec<Value<'_>> = vec![before.into(), i64::from(limit).into()];
     args.extend(values);
-    let read = |row: &dyn Row| row.i64(0).map(JobId);
-    let found = tx.all(&newest_near(&conditions), &args, read)?;
+    let found: Vec<JobId> = tx.rows(&newest_near(&conditions), &args)?;
     if found.len() == limit as usize {
         let next = found.last().copied();
         return Ok((found, next));
     }
-    let end = tx.first(NEAR_END, &[before.into(), (AT_ONCE - 1).into()], read)?;
+    let end = tx.row(NEAR_END, &[before.into(), (AT_ONCE - 1).into()])?;
     let index = filter.index().filter(|_| end.is_some() && found.len() < FEW);
     let Some(index) = index else { return Ok((found, end)) };
-    let found = tx.all(&newest_in(&index, &conditions), &args, read)?;
+    let found: Vec<JobId> = tx.rows(&newest_in(&index, &conditions), &args)?;
     let next = found.last().copied().filter(|_| found.len() == limit as usize);
     Ok((found, next))
 }
@@ -126,29 +126,31 @@ fn newest_in(index: &Index, conditions: &str) -> String {
     format!("SELECT id FROM asyncq_job WHERE {among} AND {id} < ?1 AND {conditions} ORDER BY {id} DESC LIMIT ?2")
 }
 
-/// One look at the jobs of `filter` after `after`, oldest first: hands at most [`CHANGES_AT_ONCE`] of them to `each`, as
-/// rows of id, service, function, state, immediate and `finished_at`. Gives after which job to go on, unless there are no
-/// more.
-pub(super) fn oldest(
-    tx: &mut dyn Tx,
-    filter: &JobFilter,
-    after: JobId,
-    each: &mut dyn FnMut(&dyn Row) -> Result<()>,
-) -> Result<Option<JobId>> {
-    let (conditions, values) = filter.conditions(tx, 3);
-    let mut args: Vec<Value<'_>> = vec![after.0.into(), CHANGES_AT_ONCE.into()];
+/// A job that matches.
+pub(super) struct Match {
+    pub(super) id: JobId,
+    /// Its service and its function.
+    pub(super) name: (String, String),
+    pub(super) state: State,
+    /// Whether it ran as a part of another job.
+    pub(super) immediate: bool,
+    pub(super) finished_at: Option<Timestamp>,
+}
+groups! { Match { id, name, state, immediate, finished_at } }
+
+/// One look at the jobs of `filter` after `after`, oldest first, at most [`CHANGES_AT_ONCE`] of them; and after which job to
+/// go on, unless there are no more.
+pub(super) fn oldest(tx: &mut dyn Tx, filter: &JobFilter, after: JobId) -> Result<(Vec<Match>, Option<JobId>)> {
+    let (conditions, values) = filter.conditions(tx.now(), 3);
+    let mut args: Vec<Value<'_>> = vec![after.0.into(), i64::from(CHANGES_AT_ONCE).into()];
     args.extend(values);
     let [sql, end] = oldest_near(filter, &conditions);
-    let (mut found, mut last) = (0, None);
-    tx.query(&sql, &args, &mut |row| {
-        found += 1;
-        last = Some(JobId(row.i64(0)?));
-        each(row)
-    })?;
-    if found == CHANGES_AT_ONCE {
-        return Ok(last);
-    }
-    tx.first(&end, &[after.0.into(), (AT_ONCE - 1).into()], |row| row.i64(0).map(JobId))
+    let found: Vec<Match> = tx.rows(&sql, &args)?;
+    let next = match found.last() {
+        Some(last) if found.len() == usize::from(CHANGES_AT_ONCE) => Some(last.id),
+        _ => tx.row(&end, &[after.0.into(), (AT_ONCE - 1).into()])?,
+    };
+    Ok((found, next))
 }
 
 /// Of the oldest jobs after `?1`, at most `?2` that match; and the last job of such a look.
@@ -168,24 +170,13 @@ fn oldest_near(filter: &JobFilter, conditions: &str) -> [String; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::sqlite::in_a_new_store;
+    use crate::store::sqlite::plan::plan;
 
     /// How SQLite runs the statements that `ask` gives, as far as jobs and sorting are concerned.
     fn plans(filter: &JobFilter, ask: impl Fn(&str) -> Vec<String>) -> Vec<String> {
-        let mut plans = Vec::new();
-        in_a_new_store(&mut |tx| {
-            let (conditions, values) = filter.conditions(tx, 3);
-            for sql in ask(&conditions) {
-                let mut args: Vec<Value<'_>> = vec![7.into(), 8.into()];
-                if sql.contains(&conditions) {
-                    args.extend(&values);
-                }
-                plans.extend(tx.all(&format!("EXPLAIN QUERY PLAN {sql}"), &args, |row| Ok(row.str(3)?.to_owned()))?);
-            }
-            Ok(())
-        });
-        plans.retain(|step| step.contains("asyncq_job") || step.contains("B-TREE"));
-        plans
+        let (conditions, _) = filter.conditions(Timestamp(7), 3);
+        let steps = ask(&conditions).into_iter().flat_map(|sql| plan(&sql));
+        steps.filter(|step| step.contains("asyncq_job") || step.contains("B-TREE")).collect()
     }
 
     fn filters(states: &[State]) -> [JobFilter; 2] {

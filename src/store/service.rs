@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use super::engine::{Row, Tx, damaged};
+use super::engine::Tx;
 use super::{Store, waiting::cancel_waiting};
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{Added, Service, ServiceChange, ServiceName};
@@ -68,7 +68,9 @@ impl Store {
             if tx.execute(ADD, &[name.as_str().into(), i64::from(concurrency.get()).into(), now.into()])? == 1 {
                 return Ok(Added::New);
             }
-            let Some(there) = tx.first(SERVICE, &[name.as_str().into()], read)? else { return Err(tx.passed_over()) };
+            let Some(there) = tx.row::<Service>(SERVICE, &[name.as_str().into()])? else {
+                return Err(tx.passed_over());
+            };
             if there.concurrency == concurrency {
                 tx.force_sync()?;
                 return Ok(Added::Same);
@@ -89,7 +91,7 @@ impl Store {
 
     /// All services, by name.
     pub fn services(&mut self) -> Result<Vec<Service>> {
-        self.read(|tx| tx.all(SERVICES, &[], read))
+        self.read(|tx| tx.rows(SERVICES, &[]))
     }
 
     /// Changes a service.
@@ -116,7 +118,7 @@ impl Store {
             find_by(tx, TO_REMOVE, name)?;
             lock_functions(tx, name)?;
             let removed = cancel_waiting(tx, name, None, waiting)?;
-            if tx.first(BUSY, &[name.as_str().into()], |_| Ok(()))?.is_some() {
+            if tx.has(BUSY, &[name.as_str().into()])? {
                 let message = format!("a processor is at work on service `{name}`");
                 return Err(Error::new(Kind::Denied, message).with_hint("wait until it has ended, or end it"));
             }
@@ -126,23 +128,13 @@ impl Store {
     }
 }
 
-fn read(row: &dyn Row) -> Result<Service> {
-    let concurrency = u32::try_from(row.i64(1)?).ok().and_then(NonZeroU32::new);
-    Ok(Service {
-        name: ServiceName::parse(row.str(0)?).map_err(|error| damaged(&error.to_string()))?,
-        concurrency: concurrency.ok_or_else(|| damaged("a service with an impossible concurrency"))?,
-        paused: row.bool(2)?,
-        created_at: row.time(3)?.ok_or_else(|| damaged("a service without a time"))?,
-    })
-}
-
 /// The service of that name, or the error that says which name was perhaps meant.
 pub(super) fn find(tx: &mut dyn Tx, name: &ServiceName) -> Result<Service> {
     find_by(tx, SERVICE, name)
 }
 
 fn find_by(tx: &mut dyn Tx, sql: &str, name: &ServiceName) -> Result<Service> {
-    if let Some(service) = tx.first(sql, &[name.as_str().into()], read)? {
+    if let Some(service) = tx.row(sql, &[name.as_str().into()])? {
         return Ok(service);
     }
     let names: Vec<_> = tx.all(SERVICES, &[], |row| Ok(row.str(0)?.to_owned()))?;
@@ -156,12 +148,12 @@ fn find_by(tx: &mut dyn Tx, sql: &str, name: &ServiceName) -> Result<Service> {
 
 /// Has nobody else take slots of a service, or claim a poison job of it, before the commit.
 pub(super) fn lock_service(tx: &mut dyn Tx, service: &ServiceName) -> Result<()> {
-    tx.first(LOCK, &[service.as_str().into()], |_| Ok(())).map(|_| ())
+    tx.has(LOCK, &[service.as_str().into()]).map(drop)
 }
 
 /// When the next delayed call of a service is due.
 pub(super) fn next_due(tx: &mut dyn Tx, service: &ServiceName) -> Result<Option<Timestamp>> {
-    tx.first(NEXT_DUE, &[service.as_str().into()], |row| row.i64(0).map(Timestamp))
+    tx.row(NEXT_DUE, &[service.as_str().into()])
 }
 
 /// Has nobody make a call of any function of a service before the commit, which removes them all.

@@ -125,17 +125,3 @@ impl Engine for Sqlite {
         let _ = fs::remove_dir(folder);
     }
 }
-
-/// Runs `work` in the first transaction of a new store.
-#[cfg(test)]
-pub(super) fn in_a_new_store(work: &mut dyn FnMut(&mut dyn Tx) -> Result<()>) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("queue.db");
-    fs::write(&path, "").unwrap();
-    let mut engine = Sqlite::open(&path, Patience::Endless).unwrap();
-    let done = engine.transact(Mode::Write(super::engine::Triggers::None), &mut |tx| {
-        tx.bring()?;
-        work(tx)
-    });
-    done.unwrap();
-}

@@ -32,7 +32,7 @@ pub(super) fn cancel_waiting(
     let (mut found, mut waits) = (Vec::new(), Vec::new());
     for state in [State::Processing, State::Held, State::Delayed, State::Queued] {
         let sql = format!("SELECT id FROM asyncq_job {} ORDER BY id /*! FOR NO KEY UPDATE */", which(state));
-        let jobs = tx.all(&sql, &names, |row| row.i64(0).map(JobId))?;
+        let jobs = tx.rows::<JobId>(&sql, &names)?;
         if state == State::Processing && !jobs.is_empty() {
             let message = format!("{what} has {}", count(jobs.len(), "running job"));
             let hint = format!("wait for job {0} to end, or `asyncq job cancel {0}`", jobs[0]);

@@ -856,6 +856,28 @@ fn an_application_that_locks_its_database_ends_no_call() {
     assert_eq!(place.read("runs"), "1\n");
 }
 
+/// In a database without a WAL, a writer keeps readers out.
+#[test]
+fn a_read_that_meets_a_lock_waits_once() {
+    let mut place = Place::new();
+    place.stdout("sqlite3 app.db 'PRAGMA journal_mode=DELETE; CREATE TABLE t (x)'");
+    place.set("ASYNCQ_DB", "app.db");
+    place.stdout("asyncq -q init; asyncq service add events");
+    place.function("nothing", "", "true");
+    place.enqueue_many("nothing", 1200);
+    let mut read = place.start("asyncq job list --json --lock-timeout 2s");
+    let mut stdout = read.0.stdout.take().unwrap();
+    wait_until("its first page waits to be read", || rustix::io::ioctl_fionread(&stdout).unwrap() > 60_000);
+    let application = rusqlite::Connection::open(place.at("app.db")).unwrap();
+    application.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let reader = std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
+    // Somebody who is patient for half as long again gives up later.
+    let later = place.run("asyncq job list --lock-timeout 3s");
+    let ended = read.0.try_wait().unwrap();
+    assert_eq!((ended.and_then(|status| status.code()), later.status.code()), (Some(75), Some(75)));
+    reader.join().unwrap().unwrap();
+}
+
 #[test]
 fn a_trigger_that_cancels_another_of_many_jobs_is_not_overruled() {
     let mut place = Place::new();

@@ -106,12 +106,15 @@ fn lists_are_paged() {
     let json = place.stdout("asyncq job list --json");
     let parsed: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(parsed.as_array().unwrap().len(), 2345);
+    // A program needs no message, and to look for more may take long.
     place.session(
         "
         $ asyncq -v job list --limit 1
         ID[..]
         2345 [..]
         ! asyncq: there are more jobs; `--before 2345` shows the next, `--limit 0` all
+        $ asyncq -v job list --limit 1 --json | wc -l
+        3
         $ asyncq -v job list --limit 1 --before 2
         ID[..]
         1 [..]

@@ -392,6 +392,43 @@ os.kill(os.getpid(), signal.SIGKILL)";
     assert_eq!(states(&place), "completed \"elsewhere\", completed \"elsewhere\"");
 }
 
+/// It gets as many calls as it runs at once. Those that it did not get would be claimed and put back again and again.
+#[test]
+fn a_host_whose_output_nobody_reads_is_sent_calls() {
+    let host = "
+import select
+start('events', '--follow', functions=['work'], calls=2)
+first = hear()
+text = 'x' * 100000
+def prints():
+    while not os.path.exists('go'):
+        say(method='output', params={'job': first['params']['job'], 'stream': 'out', 'text': text})
+printing = threading.Thread(target=prints)
+printing.start()
+until(lambda: not select.select([], [line], [], 0.5)[1])
+note('clogged', 1)
+second = hear()
+note('begun', second['params']['job'])
+until(exists('go')), printing.join()
+for call in first, second: say(id=call['id'], result={'value': 'here'})
+processor.terminate()
+while hear(): pass
+sys.exit(processor.wait())";
+    let place = place("", host);
+    place.stdout("asyncq service set events --concurrency 2");
+    enqueue(&place, &["work"]);
+    let host = place.start("./host.py");
+    wait_until("nobody reads what it prints", || place.at("clogged").exists());
+    enqueue(&place, &["work"]);
+    begins(&place, 1);
+    place.write("go", "");
+    assert!(host.wait().status.success());
+    assert_eq!(
+        (states(&place).as_str(), counts(&place).as_str()),
+        ("completed \"here\", completed \"here\"", "1 0 0, 1 0 0")
+    );
+}
+
 #[test]
 fn a_program_that_breaks_off_keeps_only_what_it_runs() {
     for (what, told, held) in [

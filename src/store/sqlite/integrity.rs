@@ -37,7 +37,7 @@ impl SqliteTx<'_> {
             }
             // SQLite checks that they have those rows, and not that they have no others.
             let count = format!("SELECT count(*) FROM asyncq_job INDEXED BY {index} WHERE {which}");
-            if one((self as &mut dyn Tx).first(&count, &[], |row| row.i64(0))?)? != expected {
+            if one((self as &mut dyn Tx).row::<i64>(&count, &[])?)? != expected {
                 return Ok(Some(format!("wrong number of entries in index {index}")));
             }
         }
@@ -82,6 +82,6 @@ fn pages(tx: &mut SqliteTx<'_>) -> Result<Option<String>> {
 /// The first damage that SQLite finds in a table, or in the whole database.
 fn pages_of(tx: &mut dyn Tx, what: &str) -> Result<Option<String>> {
     let sql = format!("PRAGMA integrity_check({what})");
-    let found = tx.first(&sql, &[], |row| Ok(row.str(0)?.to_owned()))?;
+    let found = tx.row::<String>(&sql, &[])?;
     Ok(found.filter(|answer| answer != "ok"))
 }

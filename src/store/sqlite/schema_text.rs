@@ -8,7 +8,7 @@ use rusqlite::{Connection, config::DbConfig};
 
 use super::{connection::Sqlite, tx::SqliteTx};
 use crate::error::Result;
-use crate::store::engine::{Row, Tx};
+use crate::store::engine::Tx;
 
 const DEFINITION: &str = "SELECT sql FROM sqlite_schema WHERE type = ?1 AND name = ?2";
 const HAS_TABLE: &str = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
@@ -49,7 +49,7 @@ pub(super) enum Storage {
 
 /// The text that defines a table, an index or a trigger, if there is one of that name.
 pub(super) fn of(tx: &mut SqliteTx<'_>, kind: &str, name: &str) -> Result<Option<String>> {
-    (tx as &mut dyn Tx).first(DEFINITION, &[kind.into(), name.into()], |row| Ok(row.str(0)?.to_owned()))
+    (tx as &mut dyn Tx).row(DEFINITION, &[kind.into(), name.into()])
 }
 
 /// Compares how the rows of a table are stored with those of a table with this definition, which is made in memory.
@@ -87,7 +87,7 @@ pub(super) fn set(tx: &mut SqliteTx<'_>, table: &str, definition: &str) -> Resul
 
 /// Whether a table has an index that a UNIQUE in its own definition has made.
 pub(super) fn has_inline_unique(tx: &mut SqliteTx<'_>, table: &str) -> Result<bool> {
-    Ok((tx as &mut dyn Tx).first(UNIQUE, &[table.into()], |_| Ok(()))?.is_some())
+    (tx as &mut dyn Tx).has(UNIQUE, &[table.into()])
 }
 
 /// The column `key` in the script for new stores, and in a table that an older build has made: the index of an inline UNIQUE
@@ -102,8 +102,7 @@ pub(super) fn definition(tx: &mut SqliteTx<'_>, table: &str, sql: &str) -> Resul
 
 /// The greatest number that a row of a table with AUTOINCREMENT has ever had.
 pub(super) fn last_number(tx: &mut SqliteTx<'_>, table: &str) -> Result<i64> {
-    let found = (tx as &mut dyn Tx).first(LAST_NUMBER, &[table.into()], |row| row.int(0))?;
-    Ok(found.flatten().unwrap_or(0))
+    Ok((tx as &mut dyn Tx).row::<Option<i64>>(LAST_NUMBER, &[table.into()])?.flatten().unwrap_or(0))
 }
 
 impl Sqlite {
@@ -127,9 +126,8 @@ impl Sqlite {
 }
 
 /// Name, type and place in the primary key of each column.
-fn columns(tx: &mut SqliteTx<'_>, table: &str) -> Result<Vec<(String, String, i64)>> {
-    let read = |row: &dyn Row| Ok((row.str(0)?.to_owned(), row.str(1)?.to_owned(), row.i64(2)?));
-    (tx as &mut dyn Tx).all(COLUMNS, &[table.into()], read)
+fn columns(tx: &mut SqliteTx<'_>, table: &str) -> Result<Vec<((String, String), i64)>> {
+    (tx as &mut dyn Tx).rows(COLUMNS, &[table.into()])
 }
 
 fn write(tx: &SqliteTx<'_>, table: &str, definition: &str) -> Result<()> {

@@ -252,7 +252,7 @@ impl Tx for SqliteTx<'_> {
 
     fn as_kept<'a>(&mut self, text: &'a str) -> Result<Cow<'a, [u8]>> {
         if self.engine.encoding.get().is_none() {
-            let name = (self as &mut dyn Tx).first("PRAGMA encoding", &[], |row| Ok(row.str(0)?.to_owned()))?;
+            let name = (self as &mut dyn Tx).row::<String>("PRAGMA encoding", &[])?;
             let _ = self.engine.encoding.set(Encoding::named(name.as_deref().unwrap_or_default()));
         }
         Ok(self.engine.encoding.get().map_or(Cow::Borrowed(text.as_bytes()), |encoding| encoding.of(text)))
