@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::text::has_names;
 use super::time::Timestamp;
 
 /// One attempt of a job, to show. Programs read it as it is here.
@@ -114,29 +115,14 @@ pub enum Ending {
     Crash,
 }
 
-impl Ending {
-    const ALL: [Ending; 6] =
-        [Ending::Completed, Ending::Conflict, Ending::Error, Ending::Interrupted, Ending::Cancelled, Ending::Crash];
-
-    /// Its name, in the store and in JSON.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Ending::Completed => "completed",
-            Ending::Conflict => "conflict",
-            Ending::Error => "error",
-            Ending::Interrupted => "interrupted",
-            Ending::Cancelled => "cancelled",
-            Ending::Crash => "crash",
-        }
-    }
-
-    /// The ending of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Ending> {
-        Ending::ALL.into_iter().find(|ending| ending.as_str() == name)
-    }
-}
+has_names! { Ending {
+    Completed: "completed",
+    Conflict: "conflict",
+    Error: "error",
+    Interrupted: "interrupted",
+    Cancelled: "cancelled",
+    Crash: "crash",
+} }
 
 #[cfg(test)]
 mod tests {

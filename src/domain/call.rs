@@ -1,11 +1,9 @@
 //! A call: a function, its arguments, the principal, and the site.
 
-use std::fmt;
-
 use super::function::FunctionName;
 use super::json::{self, Json, JsonFault};
 use super::service::{MAX_NAME_BYTES, ServiceName};
-use super::text::{escape_control, is_control_or_bidi};
+use super::text::{escape_control, has_text, is_control_or_bidi};
 use crate::error::{Error, Kind, Result};
 
 /// The person or thing on whose behalf a call is made: any text of 1 to 255 bytes that is safe to show.
@@ -18,18 +16,7 @@ impl Principal {
     /// # Errors
     /// [`Kind::Usage`] when it is empty, too long, or has characters that control a terminal.
     pub fn parse(text: &str) -> Result<Principal> {
-        if !text.is_empty() && text.len() <= MAX_NAME_BYTES && !text.contains(is_control_or_bidi) {
-            return Ok(Principal(text.into()));
-        }
-        let message = format!("`{}` cannot be a principal", escape_control(text));
-        let hint = format!("a principal is 1 to {MAX_NAME_BYTES} bytes of text without control characters");
-        Err(Error::new(Kind::Usage, message).with_hint(hint))
-    }
-
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
+        short_text("a principal", text, is_control_or_bidi).map(Principal)
     }
 }
 
@@ -55,12 +42,6 @@ impl OnBehalfOf {
     }
 }
 
-impl fmt::Display for Principal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// A key that makes it safe to repeat an enqueue: any text of 1 to 255 bytes without control characters. It is unique in a
 /// store while its job exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,19 +53,19 @@ impl Key {
     /// # Errors
     /// [`Kind::Usage`] when it cannot be a key.
     pub fn parse(text: &str) -> Result<Key> {
-        if !text.is_empty() && text.len() <= MAX_NAME_BYTES && !text.contains(char::is_control) {
-            return Ok(Key(text.into()));
-        }
-        let message = format!("`{}` cannot be a key", escape_control(text));
-        let hint = format!("a key is 1 to {MAX_NAME_BYTES} bytes of text without control characters");
-        Err(Error::new(Kind::Usage, message).with_hint(hint))
+        short_text("a key", text, char::is_control).map(Key)
     }
+}
 
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
+has_text! { Principal Key }
+
+/// Validates a text of 1 to 255 bytes, for `what`.
+fn short_text(what: &str, text: &str, is_refused: fn(char) -> bool) -> Result<Box<str>> {
+    if !text.is_empty() && text.len() <= MAX_NAME_BYTES && !text.contains(is_refused) {
+        return Ok(text.into());
     }
+    let hint = format!("{what} is 1 to {MAX_NAME_BYTES} bytes of text without control characters");
+    Err(Error::new(Kind::Usage, format!("`{}` cannot be {what}", escape_control(text))).with_hint(hint))
 }
 
 /// A validated call.
@@ -121,25 +102,8 @@ pub enum Reading {
     Raw,
 }
 
-/// Positional arguments as typed on a command line: each is JSON if it is JSON without space around it, else the string
-/// itself.
-///
-/// # Errors
-/// [`Kind::Invalid`] when one is JSON that is refused, or all together are too large.
-pub fn positional<S: AsRef<str>>(words: &[S]) -> Result<Json> {
-    Reading::Json.positional(words)
-}
-
-/// Keyword arguments as typed on a command line, with values read as in [`positional`].
-///
-/// # Errors
-/// [`Kind::Invalid`] when a name occurs twice, a value is JSON that is refused, or all together are too large.
-pub fn keywords<S: AsRef<str>>(pairs: &[(S, S)]) -> Result<Json> {
-    Reading::Json.keywords(pairs)
-}
-
 impl Reading {
-    /// Positional arguments.
+    /// Positional arguments as typed on a command line.
     ///
     /// # Errors
     /// [`Kind::Invalid`] when a word is refused, or all together are too large.
@@ -155,7 +119,7 @@ impl Reading {
         Json::parse(&text).map_err(|flaw| refuse("the arguments together", &flaw))
     }
 
-    /// Keyword arguments.
+    /// Keyword arguments as typed on a command line.
     ///
     /// # Errors
     /// [`Kind::Invalid`] when a name occurs twice, a value is refused, or all together are too large.
@@ -210,11 +174,14 @@ mod tests {
     fn words_are_json_or_strings() {
         let words =
             ["2", "true", "null", "\"2\"", "{\"a\": 1.10}", "bob@example.com", "-7", "", "18446744073709551616", "[1"];
-        let args = positional(&words).unwrap();
+        let args = Reading::Json.positional(&words).unwrap();
         assert_eq!(args.as_str(), r#"[2,true,null,"2",{"a": 1.10},"bob@example.com",-7,"",18446744073709551616,"[1"]"#);
-        assert_eq!(positional::<&str>(&[]).unwrap().as_str(), "[]");
-        assert_eq!(positional(&["  3 ", "3\n", "\t{}", "\u{a0}3"]).unwrap().as_str(), r#"["  3 ","3\n","\t{}"," 3"]"#);
-        assert_eq!(keywords(&[("b", "x"), ("a", "1")]).unwrap().as_str(), r#"{"b":"x","a":1}"#);
+        assert_eq!(Reading::Json.positional::<&str>(&[]).unwrap().as_str(), "[]");
+        assert_eq!(
+            Reading::Json.positional(&["  3 ", "3\n", "\t{}", "\u{a0}3"]).unwrap().as_str(),
+            r#"["  3 ","3\n","\t{}"," 3"]"#
+        );
+        assert_eq!(Reading::Json.keywords(&[("b", "x"), ("a", "1")]).unwrap().as_str(), r#"{"b":"x","a":1}"#);
     }
 
     #[test]
@@ -228,9 +195,9 @@ mod tests {
     #[test]
     fn refused_json_is_no_string() {
         for word in [r#"{"a":1,"a":2}"#, r#""\u0000""#, &format!("{}{}", "[".repeat(70), "]".repeat(70))] {
-            assert_eq!(positional(&[word]).unwrap_err().kind(), Kind::Invalid);
+            assert_eq!(Reading::Json.positional(&[word]).unwrap_err().kind(), Kind::Invalid);
         }
-        let twice = keywords(&[("a", "1"), ("a", "2")]).unwrap_err();
+        let twice = Reading::Json.keywords(&[("a", "1"), ("a", "2")]).unwrap_err();
         assert_eq!(twice.to_string(), "the keyword arguments together: the key `a` twice in one object");
     }
 }

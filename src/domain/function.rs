@@ -1,13 +1,13 @@
 //! A function: a name within a service, and how its calls run.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::service::{MAX_NAME_BYTES, ServiceName};
+use super::text::{escape_control, has_names, has_text};
 use super::time::Timestamp;
 use crate::error::{Error, Kind, Result};
 
@@ -27,25 +27,15 @@ impl FunctionName {
         if first && rest && text.len() <= MAX_NAME_BYTES {
             return Ok(FunctionName(text.into()));
         }
-        let message = format!("`{}` cannot be the name of a function", super::text::escape_control(text));
+        let message = format!("`{}` cannot be the name of a function", escape_control(text));
         Err(Error::new(Kind::Usage, message).with_hint(format!(
             "a name starts with a letter or `_` and goes on with letters, digits, `_`, `.`, `:` and `-`, at most \
              {MAX_NAME_BYTES} bytes"
         )))
     }
-
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
-impl fmt::Display for FunctionName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+has_text! { FunctionName }
 
 /// How a function runs: its program, its site and its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,45 +117,8 @@ impl CallFormat {
     }
 }
 
-impl Args {
-    /// All values.
-    pub const ALL: [Args; 2] = [Args::Words, Args::Stdin];
-
-    /// Its name, in the store and on the command line.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Args::Words => "words",
-            Args::Stdin => "stdin",
-        }
-    }
-
-    /// The value with that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Args> {
-        Args::ALL.into_iter().find(|args| args.as_str() == name)
-    }
-}
-
-impl Stdin {
-    /// All values.
-    pub const ALL: [Stdin; 2] = [Stdin::Call, Stdin::Nothing];
-
-    /// Its name, in the store and on the command line.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Stdin::Call => "call",
-            Stdin::Nothing => "none",
-        }
-    }
-
-    /// The value with that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Stdin> {
-        Stdin::ALL.into_iter().find(|stdin| stdin.as_str() == name)
-    }
-}
+has_names! { Args { Words: "words", Stdin: "stdin", } }
+has_names! { Stdin { Call: "call", Nothing: "none", } }
 
 impl Definition {
     /// Whether a worker that was started for this definition in `site` can run `other` in `other_site`: with the same program,

@@ -8,11 +8,11 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
-use serde::de::{Deserializer as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde::{Serialize as _, Serializer};
 use serde_json::value::RawValue;
 
-use super::text::escape_control;
+use super::text::{escape_control, has_text};
 
 /// The longest JSON text that is accepted as arguments or as a result, in bytes.
 pub const MAX_BYTES: usize = 1024 * 1024;
@@ -100,12 +100,6 @@ impl Json {
         Json::parse(&quote(text))
     }
 
-    /// The bytes.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// Whether this is an array.
     #[must_use]
     pub fn is_array(&self) -> bool {
@@ -131,17 +125,13 @@ impl Json {
     }
 }
 
+has_text! { Json }
+
 /// The keys and values of a text that is an object, each value with its own bytes; otherwise none.
 #[must_use]
 pub fn entries(text: &str) -> Vec<(String, &str)> {
     let entries = object(text).unwrap_or_default();
     entries.into_iter().map(|(key, value)| (key.into_owned(), value.get())).collect()
-}
-
-impl fmt::Display for Json {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 /// `text` as a JSON string with its quotes.
@@ -267,27 +257,8 @@ fn string(text: &str) -> Result<Cow<'_, str>, JsonFault> {
     if decoded.contains('\0') { Err(JsonFault::Nul) } else { Ok(Cow::Owned(decoded)) }
 }
 
-struct Elements;
-
-impl<'de> Visitor<'de> for Elements {
-    type Value = Vec<&'de RawValue>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut found = Vec::new();
-        while let Some(element) = seq.next_element()? {
-            found.push(element);
-        }
-        Ok(found)
-    }
-}
-
 fn array(text: &str) -> Result<Vec<&RawValue>, JsonFault> {
-    let mut parser = serde_json::Deserializer::from_str(text);
-    parser.deserialize_seq(Elements).map_err(|error| JsonFault::Syntax(explain(text, &error)))
+    serde_json::from_str(text).map_err(|error| JsonFault::Syntax(explain(text, &error)))
 }
 
 struct Entries;

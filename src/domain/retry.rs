@@ -46,6 +46,10 @@ impl Decision {
     fn of(state: State, ending: Ending) -> Decision {
         Decision { state, pause: None, error: None, ending, by_itself: false }
     }
+
+    fn error(ending: Ending, failure: Failure) -> Decision {
+        Decision { error: Some(failure), ..Decision::of(State::Error, ending) }
+    }
 }
 
 /// How attempts of a job have ended before.
@@ -96,15 +100,13 @@ pub fn after_crash(how: &str, crashes: i64) -> Decision {
 #[must_use]
 pub fn not_by_itself() -> Decision {
     let message = "it said that it completed its job in its own transaction, but that was not committed";
-    let error = Failure::new(FailureKind::BadResult, message);
-    Decision { error: Some(error), ..Decision::of(State::Error, Ending::Error) }
+    Decision::error(Ending::Error, Failure::new(FailureKind::BadResult, message))
 }
 
 /// The verdict on a call whose outcome a rule of the application refuses.
 #[must_use]
 pub fn refused(why: String) -> Decision {
-    let error = Failure::new(FailureKind::Refused, why);
-    Decision { error: Some(error), ..Decision::of(State::Error, Ending::Error) }
+    Decision::error(Ending::Error, Failure::new(FailureKind::Refused, why))
 }
 
 /// Decides after a nested call, which is never tried again: `conflicts` counts this one as well.
@@ -118,16 +120,11 @@ pub fn decide_once(outcome: &Outcome, conflicts: i64) -> Decision {
                 1 => "temporary failure (exit code 75)".to_owned(),
                 n => format!("temporary failure (exit code 75) in all {n} attempts"),
             };
-            let error = Failure { exit_code: Some(CONFLICT), ..Failure::new(FailureKind::Conflict, message) };
-            Decision { error: Some(error), ..Decision::of(State::Error, Ending::Conflict) }
+            let failure = Failure { exit_code: Some(CONFLICT), ..Failure::new(FailureKind::Conflict, message) };
+            Decision::error(Ending::Conflict, failure)
         }
-        Outcome::Crashed(how) => {
-            let failure = Failure::new(FailureKind::Crash, how.as_str());
-            Decision { error: Some(failure), ..Decision::of(State::Error, Ending::Crash) }
-        }
-        Outcome::Failed(failure) | Outcome::Unstarted(failure) => {
-            Decision { error: Some(failure.clone()), ..Decision::of(State::Error, Ending::Error) }
-        }
+        Outcome::Crashed(how) => Decision::error(Ending::Crash, Failure::new(FailureKind::Crash, how.as_str())),
+        Outcome::Failed(failure) | Outcome::Unstarted(failure) => Decision::error(Ending::Error, failure.clone()),
         Outcome::Interrupted => Decision::of(State::Queued, Ending::Interrupted),
         Outcome::Cancelled => Decision::of(State::Cancelled, Ending::Cancelled),
     }

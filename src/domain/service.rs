@@ -1,9 +1,9 @@
 //! A service: a named queue and its limits.
 
-use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use super::text::{escape_control, has_text};
 use super::time::Timestamp;
 use crate::error::{Error, Kind, Result};
 
@@ -26,25 +26,15 @@ impl ServiceName {
         if first && bytes.all(|b| plain(b) || b"._-".contains(&b)) && text.len() <= MAX_NAME_BYTES {
             return Ok(ServiceName(text.into()));
         }
-        let message = format!("`{}` cannot be the name of a service", super::text::escape_control(text));
+        let message = format!("`{}` cannot be the name of a service", escape_control(text));
         Err(Error::new(Kind::Usage, message).with_hint(format!(
             "a name starts with a lower-case letter or a digit and goes on with those, `.`, `_` and `-`, at most \
              {MAX_NAME_BYTES} bytes"
         )))
     }
-
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
-impl fmt::Display for ServiceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+has_text! { ServiceName }
 
 /// A service as it is registered.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// The state of a job. `docs/states.md` draws the transitions; a test compares the drawing with [`State::may_become`].
+use super::text::has_names;
+
+/// The state of a job, in the order of its life. `docs/states.md` draws the transitions; a test compares the drawing with
+/// [`State::may_become`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
@@ -25,39 +28,8 @@ pub enum State {
 }
 
 impl State {
-    /// All of them, in the order of a job's life.
-    pub const ALL: [State; 7] = [
-        State::Held,
-        State::Delayed,
-        State::Queued,
-        State::Processing,
-        State::Completed,
-        State::Error,
-        State::Cancelled,
-    ];
-
     /// The states of jobs that have ended.
     pub const ENDED: [State; 3] = [State::Completed, State::Error, State::Cancelled];
-
-    /// Its name, in the store and on the command line.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Held => "held",
-            State::Delayed => "delayed",
-            State::Queued => "queued",
-            State::Processing => "processing",
-            State::Completed => "completed",
-            State::Error => "error",
-            State::Cancelled => "cancelled",
-        }
-    }
-
-    /// The state of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<State> {
-        State::ALL.into_iter().find(|state| state.as_str() == name)
-    }
 
     /// Whether a job in this state has ended.
     #[must_use]
@@ -86,6 +58,16 @@ impl State {
         }
     }
 }
+
+has_names! { State {
+    Held: "held",
+    Delayed: "delayed",
+    Queued: "queued",
+    Processing: "processing",
+    Completed: "completed",
+    Error: "error",
+    Cancelled: "cancelled",
+} }
 
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

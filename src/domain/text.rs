@@ -2,6 +2,51 @@
 
 use std::borrow::Cow;
 
+/// Gives a type its text, for programs and for people.
+macro_rules! has_text {
+    ($($type:ident)*) => {$(
+        impl $type {
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )*};
+}
+pub(super) use has_text;
+
+/// Gives each value of an enum its name, which is the same in the store, in JSON and on the command line.
+macro_rules! has_names {
+    ($type:ident { $($value:ident: $name:literal,)* }) => {
+        impl $type {
+            /// All of them, in their order.
+            pub const ALL: [$type; [$($name),*].len()] = [$($type::$value),*];
+
+            /// Its name.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $($type::$value => $name,)*
+                }
+            }
+
+            /// The one with that name.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<$type> {
+                $type::ALL.into_iter().find(|value| value.as_str() == name)
+            }
+        }
+    };
+}
+pub(super) use has_names;
+
 /// `text` with escapes for all characters that could control a terminal or hide text: control characters (C0, DEL, C1) as
 /// `\n`, `\t` or `\u{1b}`, and characters that reorder or hide text (bidirectional controls, zero-width characters, line
 /// and paragraph separators) as `\u{202e}`.

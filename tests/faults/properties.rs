@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use asyncq::Kind;
 use asyncq::domain::attempt::{Failure, FailureKind, Outcome};
-use asyncq::domain::call::{Key, Principal, positional};
+use asyncq::domain::call::{Key, Principal, Reading};
 use asyncq::domain::job::{BrokenClaim, Claim, Enqueued, Fence, Finish, JobId, NewJob, State, Token};
 use asyncq::domain::json::Json;
 use asyncq::domain::processor::ProcessorId;
@@ -126,7 +126,7 @@ fn named(name: Name) -> (asyncq::domain::service::ServiceName, asyncq::domain::f
 fn new_job(called: &Called) -> NewJob {
     let mut new = call(0);
     (new.call.service, new.call.function) = named(called.name);
-    new.call.args = positional(&[called.number.to_string()]).unwrap();
+    new.call.args = Reading::Json.positional(&[called.number.to_string()]).unwrap();
     new.call.principal = called.principal.as_deref().map(|text| Principal::parse(text).unwrap());
     new.key = called.key.map(|key| Key::parse(&key.to_string()).unwrap());
     new

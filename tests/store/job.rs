@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use asyncq::Kind;
 use asyncq::domain::attempt::{Failure, FailureKind, Outcome};
-use asyncq::domain::call::{Key, Principal, positional};
+use asyncq::domain::call::{Key, Principal, Reading};
 use asyncq::domain::job::{Enqueued, Fence, JobId, NewJob, State};
 use asyncq::domain::query::{BulkChange, JobChange, JobFilter, JobQuery};
 use asyncq::domain::removal::IfWaiting;
@@ -66,7 +66,7 @@ conformance! {
     fn large_arguments_are_kept_whole(store: &mut Store) {
         with_events(store);
         let mut new = call(0);
-        new.call.args = positional(&["x".repeat(500_000), "\u{1f600}".repeat(1000)]).unwrap();
+        new.call.args = Reading::Json.positional(&["x".repeat(500_000), "\u{1f600}".repeat(1000)]).unwrap();
         let id = store.enqueue(&new).unwrap().id();
         assert_eq!(store.job(id).unwrap().call.args, new.call.args.as_str());
         let processor = processor(store, 1);
@@ -91,7 +91,7 @@ conformance! {
         with_events(store);
         let keyed = |number| NewJob { key: Some(Key::parse("k").unwrap()), ..call(number) };
         let mut large = NewJob { hold: true, ..call(0) };
-        large.call.args = positional(&["x".repeat(5000)]).unwrap();
+        large.call.args = Reading::Json.positional(&["x".repeat(5000)]).unwrap();
         let done = store.enqueue_all(&[keyed(1), large.clone(), keyed(1)]).unwrap();
         assert_eq!(done, [Enqueued::New(JobId(1)), Enqueued::New(JobId(2)), Enqueued::Same(JobId(1))]);
         let job = store.job(JobId(2)).unwrap();
@@ -141,7 +141,7 @@ conformance! {
         assert_eq!(store.enqueue(&keyed(1)).unwrap(), Enqueued::Same(id));
         let mut others = vec![keyed(2), keyed(1), keyed(1), keyed(1)];
         others[1].call.principal = Some(Principal::parse("another").unwrap());
-        others[2].call.kwargs = asyncq::domain::call::keywords(&[("key", "other")]).unwrap();
+        others[2].call.kwargs = Reading::Json.keywords(&[("key", "other")]).unwrap();
         others[3].call.site = Some("/elsewhere".to_owned());
         for other in others {
             assert_eq!(store.enqueue(&other).unwrap_err().kind(), Kind::Denied);
@@ -184,7 +184,7 @@ conformance! {
     fn a_page_holds_as_many_bytes_as_one_reads_in_a_moment(store: &mut Store) {
         with_events(store);
         let mut large = call(1);
-        large.call.args = positional(&["x".repeat(400_000)]).unwrap();
+        large.call.args = Reading::Json.positional(&["x".repeat(400_000)]).unwrap();
         for _ in 0..7 {
             store.enqueue(&large).unwrap();
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use asyncq::Kind;
-use asyncq::domain::call::positional;
+use asyncq::domain::call::Reading;
 use asyncq::store::{Location, Store};
 
 use crate::fixture::{PATIENCE, again, call, service, two, with_events};
@@ -61,7 +61,7 @@ conformance! {
             count.fetch_add(1, Ordering::SeqCst);
         });
         let mut large = call(1);
-        large.call.args = positional(&["x".repeat(500_000)]).unwrap();
+        large.call.args = Reading::Json.positional(&["x".repeat(500_000)]).unwrap();
         store.enqueue(&large).unwrap();
         assert_eq!(troubles.load(Ordering::SeqCst), 0);
     }

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use asyncq::domain::call::{Call, Key, keywords, positional};
+use asyncq::domain::call::{Call, Key, Reading};
 use asyncq::domain::function::FunctionName;
 use asyncq::domain::job::{JobId, NewJob, State, Token};
 use asyncq::domain::processor::NewProcessor;
@@ -198,7 +198,7 @@ const READING: &[Verb] = &[
 
 const WRITING: &[Verb] = &[
     ("enqueue", |db, random| {
-        let (args, kwargs) = (positional(&["1".to_owned()])?, keywords::<&str>(&[])?);
+        let (args, kwargs) = (Reading::Json.positional(&["1".to_owned()])?, Reading::Json.keywords::<&str>(&[])?);
         let call = Call::new(events(), FunctionName::parse("note")?, args, kwargs);
         let key = Some(Key::parse(&format!("new{}", random.u32(..)))?);
         let new = NewJob { key, ..NewJob::new(call) };

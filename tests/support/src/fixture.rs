@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use asyncq::domain::attempt::Outcome;
-use asyncq::domain::call::{Call, Principal, keywords, positional};
+use asyncq::domain::call::{Call, Principal, Reading};
 use asyncq::domain::function::{CallFormat, Definition, FunctionName};
 use asyncq::domain::job::{Claim, Finish, JobId, NewJob, State, Token};
 use asyncq::domain::log::{Log, Stream};
@@ -76,7 +76,8 @@ pub fn with_events(store: &mut Store) {
 
 /// A call of `compute`, which the number tells from others.
 pub fn call(number: i64) -> NewJob {
-    let (args, kwargs) = (positional(&[number.to_string()]).unwrap(), keywords(&[("key", "word")]).unwrap());
+    let (args, kwargs) =
+        (Reading::Json.positional(&[number.to_string()]).unwrap(), Reading::Json.keywords(&[("key", "word")]).unwrap());
     let principal = Some(Principal::parse("the principal").unwrap());
     let call = Call { principal, ..Call::new(service("events"), function("compute"), args, kwargs) };
     NewJob { os_user: Some("the user".to_owned()), ..NewJob::new(call) }
