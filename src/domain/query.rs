@@ -70,18 +70,17 @@ pub struct BulkChange {
 pub struct Refusal {
     /// How many.
     pub jobs: u64,
-    /// The first of them.
+    /// The oldest of them.
     pub first: JobId,
     /// The rule, and what it says of that job.
     pub why: String,
 }
 
 impl Refusal {
-    /// Adds those of a later step.
+    /// Adds more of them, in any order.
     pub fn add(known: &mut Option<Refusal>, more: Refusal) {
-        match known {
-            Some(known) => known.jobs += more.jobs,
-            None => *known = Some(more),
-        }
+        let jobs = more.jobs + known.as_ref().map_or(0, |known| known.jobs);
+        let oldest = known.take().filter(|known| known.first < more.first).unwrap_or(more);
+        *known = Some(Refusal { jobs, ..oldest });
     }
 }

@@ -14,6 +14,7 @@ const RUNNING: &str = "SELECT j.id, j.attempt, j.claim, j.processor, j.token, j.
     WHERE j.id = ?1 AND j.token = ?2 AND j.state = 'processing'";
 const STILL: &str = "SELECT depth FROM asyncq_job
     WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND claim = ?4 AND state = 'processing' /*! FOR SHARE */";
+const STATE: &str = "SELECT state FROM asyncq_job WHERE id = ?1";
 const BEGIN: &str = "UPDATE asyncq_job SET state = 'processing', immediate = 1, depth = ?2, attempt = 1, claim = 1,
     processor = ?3, token = ?4, started_at = ?5 WHERE id = ?1 AND state = 'held'";
 
@@ -42,7 +43,10 @@ impl Store {
             let Some(id) = jobs.first().copied() else { return Err(tx.passed_over()) };
             let now = tx.now();
             let processor = inside.processor;
-            tx.change(BEGIN, &[id.0.into(), depth.into(), processor.0.into(), token.as_str().into(), now.into()])?;
+            let begin = [id.0.into(), depth.into(), processor.0.into(), token.as_str().into(), now.into()];
+            if tx.execute(BEGIN, &begin)? == 0 {
+                return Err(not_begun(tx, id)?);
+            }
             Ok(Claim {
                 fence: Fence { job: id, attempt: 1, claim: 1, processor },
                 token: token.clone(),
@@ -52,6 +56,17 @@ impl Store {
             })
         })
     }
+}
+
+/// The error for a call that a trigger of the application did not let begin.
+fn not_begun(tx: &mut dyn Tx, id: JobId) -> Result<Error> {
+    let made = match tx.first(STATE, &[id.0.into()], |row| Ok(row.str(0)?.to_owned()))? {
+        Some(state) if state == State::Held.as_str() => return Ok(tx.passed_over()),
+        Some(state) => format!("made this call {state}"),
+        None => "removed this call".to_owned(),
+    };
+    Ok(Error::new(Kind::Denied, format!("a trigger of the application has {made}, so that it cannot run at once"))
+        .with_hint("change the trigger, or queue the call with `--defer`"))
 }
 
 fn depth(tx: &mut dyn Tx, inside: &Fence) -> Result<i64> {

@@ -720,6 +720,107 @@ fn a_change_of_many_that_a_trigger_ignores_is_told() {
     }
 }
 
+/// Whatever the states of the jobs, which are removed state by state.
+#[test]
+fn the_refusal_of_the_oldest_of_many_jobs_is_told() {
+    let place = application("WAL");
+    place.stdout("for item in 1 2 3; do asyncq enqueue shop mail $item; done; asyncq job cancel 1; asyncq process");
+    trigger(&place, "BEFORE DELETE ON asyncq_job BEGIN SELECT RAISE(ABORT, 'not job ' || OLD.id); END");
+    place.session(
+        "
+        $ asyncq job clean
+        ! error: 3 jobs stay as they are: trigger `own` refuses this: not job 1
+        ! hint: that rule is the application's, not asyncq's: change the rule, or the data that it checks
+        ? 77
+        ",
+    );
+}
+
+#[test]
+fn a_service_that_gets_a_call_from_a_trigger_while_it_is_removed_stays_as_it_is() {
+    let place = application("WAL");
+    place.stdout("asyncq enqueue shop mail 1; asyncq enqueue shop mail 2 --hold");
+    let calls = "INSERT INTO asyncq_job (service, function) VALUES ('shop', 'mail')";
+    trigger(&place, &format!("AFTER UPDATE ON asyncq_job WHEN NEW.state = 'cancelled' BEGIN {calls}; END"));
+    for (what, removed) in
+        [("service `shop`", "service remove shop"), ("function `mail` of service `shop`", "function remove shop mail")]
+    {
+        place.session(&format!(
+            "
+            $ asyncq {removed} --force
+            ! error: {what} got a new call while its jobs were cancelled
+            ! hint: a trigger of the application makes that call: change the trigger, or drop it
+            ? 77
+            $ asyncq job list
+            ID[..]
+            2 [..] held [..]
+            1 [..] queued [..]
+            $ asyncq function list
+            SERVICE[..]
+            shop     mail [..]
+            "
+        ));
+    }
+    // A trigger that passes a job over, and one that cancels another job itself.
+    place.stdout("sqlite3 app.db 'DROP TRIGGER own'");
+    trigger(&place, "BEFORE UPDATE ON asyncq_job WHEN NEW.id = 2 BEGIN SELECT RAISE(IGNORE); END");
+    place.session(
+        "
+        $ asyncq service remove shop --force
+        ! error: trigger `own` refuses this: RAISE(IGNORE)
+        ! hint: it belongs to the application, not to asyncq: change it, or the data that it checks
+        ? 77
+        $ sqlite3 app.db 'DROP TRIGGER own'
+        ",
+    );
+    let cancels = "UPDATE asyncq_job SET state = 'cancelled' WHERE id = 1 AND state = 'queued'";
+    trigger(&place, &format!("AFTER UPDATE ON asyncq_job WHEN NEW.id = 2 BEGIN {cancels}; END"));
+    place.session(
+        "
+        $ asyncq service remove shop --force
+        ! asyncq: cancelled 2 waiting jobs: 1, 2
+        $ asyncq service list
+        ",
+    );
+}
+
+#[test]
+fn a_nested_call_that_a_trigger_changes_is_told_as_that() {
+    let place = application("WAL");
+    place.stdout("asyncq function add shop order -- asyncq enqueue shop mail");
+    let defer = "! hint: change the trigger, or queue the call with `--defer`";
+    for (action, said, hint) in [
+        (
+            "UPDATE asyncq_job SET state = 'cancelled' WHERE id = NEW.id",
+            "a trigger of the application has made this call cancelled, so that it cannot run at once",
+            defer,
+        ),
+        (
+            "DELETE FROM asyncq_job WHERE id = NEW.id",
+            "a trigger of the application has removed this call, so that it cannot run at once",
+            defer,
+        ),
+        (
+            "SELECT RAISE(ABORT, 'not inside')",
+            "trigger `own` refuses this: not inside",
+            "! hint: it belongs to the application, not to asyncq: change it, or the data that it checks",
+        ),
+    ] {
+        trigger(&place, &format!("AFTER INSERT ON asyncq_job WHEN NEW.parent IS NOT NULL BEGIN {action}; END"));
+        place.session(&format!(
+            "
+            $ asyncq enqueue shop order > number; asyncq process
+            ! error: {said}
+            {hint}
+            ! asyncq: job [..] (`shop` `order`): exit code 77
+            ? 1
+            $ sqlite3 app.db 'DROP TRIGGER own; SELECT count(*) FROM asyncq_job WHERE parent IS NOT NULL'
+            0
+            "
+        ));
+    }
+}
+
 #[test]
 fn a_job_that_changes_before_its_turn_is_not_told_as_refused() {
     let place = application("WAL");
