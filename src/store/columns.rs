@@ -33,7 +33,12 @@ impl dyn Tx + '_ {
 
     /// Every row that a statement gives.
     pub(super) fn rows<T: Column>(&mut self, sql: &str, args: &[Value<'_>]) -> Result<Vec<T>> {
-        self.all(sql, args, |row| T::read(row, &mut 0))
+        let mut found = Vec::new();
+        self.query(sql, args, &mut |row| {
+            found.push(T::read(row, &mut 0)?);
+            Ok(())
+        })?;
+        Ok(found)
     }
 }
 

@@ -54,19 +54,17 @@ pub(super) type Trouble = Box<dyn FnMut(&Error) + Send>;
 /// Becomes readable when somebody writes to the store, this process too. The writer may not have committed yet: ask
 /// [`Store::changed`](super::Store::changed).
 #[derive(Debug)]
-pub struct Watch(OwnedFd);
+pub struct Watch {
+    /// Does not block, and gives a few bytes for each event.
+    pub(super) descriptor: OwnedFd,
+}
 
 impl Watch {
-    /// Watches by a descriptor that does not block, and from which a few bytes can be read for each event.
-    pub(super) fn on(descriptor: OwnedFd) -> Watch {
-        Watch(descriptor)
-    }
-
     /// Consumes all events so far; returns whether there were any.
     pub fn heard(&mut self) -> bool {
         let mut events = [0_u8; 4096];
         let mut any = false;
-        while rustix::io::read(&self.0, &mut events).is_ok_and(|length| length > 0) {
+        while rustix::io::read(&self.descriptor, &mut events).is_ok_and(|length| length > 0) {
             any = true;
         }
         any
@@ -75,7 +73,7 @@ impl Watch {
 
 impl AsFd for Watch {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.descriptor.as_fd()
     }
 }
 
@@ -332,21 +330,6 @@ impl dyn Tx + '_ {
             if found.is_none() {
                 found = Some(read(row)?);
             }
-            Ok(())
-        })?;
-        Ok(found)
-    }
-
-    /// Every row that a statement gives, read by `read`.
-    pub(super) fn all<T>(
-        &mut self,
-        sql: &str,
-        args: &[Value<'_>],
-        mut read: impl FnMut(&dyn Row) -> Result<T>,
-    ) -> Result<Vec<T>> {
-        let mut found = Vec::new();
-        self.query(sql, args, &mut |row| {
-            found.push(read(row)?);
             Ok(())
         })?;
         Ok(found)

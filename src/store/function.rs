@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use super::columns::Column;
 use super::engine::{Row, Tx, Value, damaged};
 use super::waiting::cancel_waiting;
 use super::{Store, service};
 use crate::domain::function::{Args, CallFormat, Definition, Function, FunctionChange, FunctionName, Stdin};
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{Added, ServiceName};
-use crate::domain::{attempt::Failure, object, suggest::nearest, time::millis};
+use crate::domain::time::{Timestamp, millis};
+use crate::domain::{attempt::Failure, object};
 use crate::error::{Error, Kind, Result};
 
 macro_rules! select {
@@ -51,7 +53,7 @@ impl Store {
             if tx.execute(ADD, &[&key[..], &Columns::of(is).values(), &[now.into()]].concat())? == 1 {
                 return Ok(Added::New);
             }
-            let Some(there) = tx.first(FUNCTION, &key, read)? else { return Err(tx.passed_over()) };
+            let Some(there) = tx.row::<Function>(FUNCTION, &key)? else { return Err(tx.passed_over()) };
             if there.definition.is_like(is) {
                 tx.force_sync()?;
                 return Ok(Added::Same);
@@ -73,7 +75,7 @@ impl Store {
         new: &Definition,
     ) -> Result<bool> {
         self.write(|tx| {
-            let there = tx.first(TO_CHANGE, &key(service, name), read)?;
+            let there: Option<Function> = tx.row(TO_CHANGE, &key(service, name))?;
             let Some(there) = there.filter(|there| there.definition.is_like(old)) else { return Ok(false) };
             let changed = Definition { command: new.command.clone(), site: new.site.clone(), ..there.definition };
             Ok(tx.execute(SET, &[&key(service, name)[..], &Columns::of(&changed).values()].concat())? == 1)
@@ -94,10 +96,10 @@ impl Store {
     /// [`Kind::NotFound`] when there is no such service.
     pub fn functions(&mut self, service: Option<&ServiceName>) -> Result<Vec<Function>> {
         self.read(|tx| match service {
-            None => tx.all(ALL_FUNCTIONS, &[], read),
+            None => tx.rows(ALL_FUNCTIONS, &[]),
             Some(name) => {
                 service::find(tx, name)?;
-                tx.all(FUNCTIONS, &[name.as_str().into()], read)
+                tx.rows(FUNCTIONS, &[name.as_str().into()])
             }
         })
     }
@@ -220,13 +222,15 @@ fn broken(row: &dyn Row, what: &str) -> Error {
     damaged(&format!("function `{name}` of service `{service}`: {what}"))
 }
 
-fn read(row: &dyn Row) -> Result<Function> {
-    Ok(Function {
-        service: ServiceName::parse(row.str(0)?).map_err(|error| broken(row, &error.to_string()))?,
-        name: FunctionName::parse(row.str(1)?).map_err(|error| broken(row, &error.to_string()))?,
-        definition: read_definition(row)?,
-        created_at: row.time(7)?.ok_or_else(|| broken(row, "no time"))?,
-    })
+impl Column for Function {
+    fn read(row: &dyn Row, _: &mut usize) -> Result<Self> {
+        Ok(Function {
+            service: ServiceName::parse(row.str(0)?).map_err(|error| broken(row, &error.to_string()))?,
+            name: FunctionName::parse(row.str(1)?).map_err(|error| broken(row, &error.to_string()))?,
+            definition: read_definition(row)?,
+            created_at: row.i64(7).map(Timestamp)?,
+        })
+    }
 }
 
 fn read_definition(row: &dyn Row) -> Result<Definition> {
@@ -269,17 +273,12 @@ pub(super) fn find_to_use(tx: &mut dyn Tx, service: &ServiceName, name: &Functio
 }
 
 fn find_by(tx: &mut dyn Tx, sql: &str, service: &ServiceName, name: &FunctionName) -> Result<Function> {
-    if let Some(function) = tx.first(sql, &key(service, name), read)? {
+    if let Some(function) = tx.row(sql, &key(service, name))? {
         return Ok(function);
     }
     service::find(tx, service)?;
     let names: Vec<String> = tx.rows(NAMES, &[service.as_str().into()])?;
     let error = Error::new(Kind::NotFound, format!("service `{service}` has no function `{name}`"));
-    Err(match nearest(name.as_str(), names.iter().map(String::as_str)) {
-        Some(near) => error.with_hint(format!("did you mean `{near}`? `asyncq function list {service}` shows all")),
-        None if names.is_empty() => {
-            error.with_hint(format!("`asyncq function add {service} {name} -- PROGRAM` adds it"))
-        }
-        None => error.with_hint(format!("`asyncq function list {service}` shows all")),
-    })
+    let add = format!("asyncq function add {service} {name} -- PROGRAM");
+    Err(error.with_hint(service::which(name.as_str(), &names, &format!("asyncq function list {service}"), &add)))
 }

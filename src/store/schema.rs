@@ -1,6 +1,6 @@
 //! Which schema a store has. The schema itself, and the way to it, are an engine's.
 
-use std::{cmp::Ordering, fmt};
+use std::fmt;
 
 use crate::error::{Error, Kind};
 
@@ -20,17 +20,6 @@ pub(super) enum SchemaFound {
         /// The newest version that this build knows.
         known: i64,
     },
-}
-
-impl SchemaFound {
-    /// Compares the version of a store with the newest one that this build knows.
-    pub(super) fn from_version(version: i64, known: i64) -> SchemaFound {
-        match version.cmp(&known) {
-            Ordering::Equal => SchemaFound::Current,
-            Ordering::Less => SchemaFound::Older(version),
-            Ordering::Greater => SchemaFound::Newer { version, known },
-        }
-    }
 }
 
 /// The error for a store that is newer than this build.

@@ -22,7 +22,7 @@ const COLUMNS: &str = "id, service, function, principal, parent, state, immediat
 
 /// The jobs that nobody works on until somebody looks at them: the condition of their index in the schema. SQLite evaluates it
 /// twice with each change of a state, so it compares as little text as it can.
-pub(super) const STOPPED: &str = "finished_at IS NOT NULL AND state <> 'completed' OR state = 'held'";
+const STOPPED: &str = "finished_at IS NOT NULL AND state <> 'completed' OR state = 'held'";
 
 /// An index of few jobs, which SQLite uses for a statement with this condition.
 struct Index {

@@ -137,13 +137,18 @@ fn find_by(tx: &mut dyn Tx, sql: &str, name: &ServiceName) -> Result<Service> {
     if let Some(service) = tx.row(sql, &[name.as_str().into()])? {
         return Ok(service);
     }
-    let names: Vec<_> = tx.all(SERVICES, &[], |row| Ok(row.str(0)?.to_owned()))?;
-    let error = Error::new(Kind::NotFound, format!("there is no service `{name}`"));
-    Err(match nearest(name.as_str(), names.iter().map(String::as_str)) {
-        Some(near) => error.with_hint(format!("did you mean `{near}`? `asyncq service list` shows all")),
-        None if names.is_empty() => error.with_hint(format!("`asyncq service add {name}` adds it")),
-        None => error.with_hint("`asyncq service list` shows all"),
-    })
+    let names: Vec<String> = tx.rows(SERVICES, &[])?;
+    let hint = which(name.as_str(), &names, "asyncq service list", &format!("asyncq service add {name}"));
+    Err(Error::new(Kind::NotFound, format!("there is no service `{name}`")).with_hint(hint))
+}
+
+/// The hint for a name that none of `names` is: the one that was perhaps meant, and the command that shows all or adds it.
+pub(super) fn which(name: &str, names: &[String], list: &str, add: &str) -> String {
+    match nearest(name, names.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{near}`? `{list}` shows all"),
+        None if names.is_empty() => format!("`{add}` adds it"),
+        None => format!("`{list}` shows all"),
+    }
 }
 
 /// Has nobody else take slots of a service, or claim a poison job of it, before the commit.

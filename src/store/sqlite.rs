@@ -5,7 +5,6 @@
 
 mod checkpoint;
 mod connection;
-mod encoding;
 mod errors;
 mod files;
 mod filesystem;
@@ -27,7 +26,6 @@ mod schema_text;
 mod steps;
 mod tx;
 mod wal_index;
-mod watch;
 mod write_queue;
 
 use std::fs::{self, Metadata};
@@ -35,6 +33,8 @@ use std::path::{Path, PathBuf};
 use std::{io, sync::atomic::Ordering};
 
 use rusqlite::wal::CheckpointMode;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::io::Errno;
 
 use super::engine::{Engine, Mode, Patience, Trouble, Tx, Watch};
 use crate::error::{Kind, Result};
@@ -42,7 +42,7 @@ use crate::failpoint::reached;
 
 use checkpoint::SCARCE_COMMITS;
 use connection::{Sqlite, millis};
-use files::run_folder;
+use files::{run_folder, with_suffix};
 
 /// Opens the store in a file, unless this user cannot use it without harm to others.
 pub(super) fn connect(path: &Path, patience: Patience) -> Result<Box<dyn Engine>> {
@@ -103,19 +103,27 @@ impl Engine for Sqlite {
     }
 
     fn watch(&self) -> io::Result<Watch> {
-        watch::watch(self.file.path())
+        let descriptor = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        // inotify watches files by their paths, and opens none. A commit writes to the WAL, or to the file itself where an
+        // application keeps a rollback journal; a process that leaves closes it, after its last commit.
+        let flags = WatchFlags::MODIFY | WatchFlags::CLOSE_WRITE;
+        inotify::add_watch(&descriptor, &self.file.path, flags)?;
+        match inotify::add_watch(&descriptor, with_suffix(&self.file.path, "-wal"), flags) {
+            Ok(_) | Err(Errno::NOENT) => Ok(Watch { descriptor }),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn run_folder(&self) -> PathBuf {
-        run_folder(self.file.path())
+        run_folder(&self.file.path)
     }
 
     fn metadata(&self) -> io::Result<Metadata> {
-        fs::metadata(self.file.path())
+        fs::metadata(&self.file.path)
     }
 
     fn only_root_can_change(&self) -> Result<()> {
-        permissions::refuse_changeable(&self.path, self.file.path())
+        permissions::refuse_changeable(&self.path, &self.file.path)
     }
 
     fn remove_run_folder(&self) {

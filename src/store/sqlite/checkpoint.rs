@@ -34,7 +34,7 @@ impl Sqlite {
         if self.file.has_written_wal() {
             return Ok(());
         }
-        sync_folder(self.file.path()).map_err(|error| cannot_sync(&self.path, error))
+        sync_folder(&self.file.path).map_err(|error| cannot_sync(&self.path, error))
     }
 
     /// Empties the WAL after a commit whose sync failed. Processes that have the store open ignore that commit, but it is

@@ -13,7 +13,7 @@ use super::errors::{explain, is_misled, moved};
 use super::files::{refuse_long, run_folder};
 use super::identity::{StoreFile, refuse_emptied};
 use super::steps::{SCHEMA, Schema};
-use super::{encoding::Encoding, write_queue::WriteQueue};
+use super::{row::Encoding, write_queue::WriteQueue};
 use crate::error::{Error, Kind, Result};
 use crate::store::engine::{Engine, Patience, Trouble};
 
@@ -84,17 +84,17 @@ impl Sqlite {
             return Err(Error::new(Kind::Unreachable, message).with_hint("build asyncq with SQLite 3.51.3 or later"));
         }
         let file = StoreFile::find(path)?;
-        refuse_long(file.path(), 0)?;
+        refuse_long(&file.path, 0)?;
         refuse_emptied(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = match Connection::open_with_flags(file.path(), flags) {
+        let connection = match Connection::open_with_flags(&file.path, flags) {
             Ok(connection) => connection,
-            Err(_) if !file.was_there() && path.exists() => return Ok(None),
+            Err(_) if !file.was_there && path.exists() => return Ok(None),
             Err(error) => return Err(file.replaced().unwrap_or_else(|| explain(path, error))),
         };
         let mut engine = Sqlite {
             connection,
-            queue: WriteQueue::at(&run_folder(file.path())),
+            queue: WriteQueue::at(&run_folder(&file.path)),
             path: path.to_owned(),
             file: Arc::new(file),
             is_known: Cell::default(),

@@ -4,17 +4,16 @@
 //! `-wal` or `-shm` was. A second name of the file would have a second WAL. And SQLite plays any WAL next to a file into
 //! it, also that of another file which had the same name before.
 
-use std::fs::{self, Metadata};
-use std::io::{self, ErrorKind};
+use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, XattrFlags, getxattr, makedev, setxattr, statx};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, XattrFlags, getxattr, setxattr, statx};
 
 use super::errors::{damaged, moved};
-use super::files::{refuse_leftovers, with_suffix, without_links};
+use super::files::{Id, Named, refuse_leftovers, with_suffix, without_links};
 use super::filesystem::refuse_network;
 use crate::error::{Error, Kind, Result};
 
@@ -26,9 +25,9 @@ pub(in crate::store) struct StoreFile {
     /// The path that was asked for, maybe through links.
     given: PathBuf,
     /// The path without links: SQLite keeps its other files next to it.
-    path: PathBuf,
+    pub(super) path: PathBuf,
     /// Whether there was anything when it was looked for.
-    was_there: bool,
+    pub(super) was_there: bool,
     id: OnceLock<Id>,
     /// See [`StoreFile::lasting_id`].
     lasting: OnceLock<Option<String>>,
@@ -42,21 +41,6 @@ pub(in crate::store) struct StoreFile {
 struct Sidecar {
     path: PathBuf,
     id: Mutex<Option<Id>>,
-}
-
-/// The identity of a file on this machine, whatever its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Id {
-    device: u64,
-    inode: u64,
-}
-
-/// The facts about a file that each commit asks for.
-struct Named {
-    id: Id,
-    /// How many names it has.
-    links: u64,
-    length: u64,
 }
 
 impl StoreFile {
@@ -75,25 +59,15 @@ impl StoreFile {
         let (id, lasting, written_wal) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         let found = StoreFile { given, path, was_there, id, lasting, wal, shm, written_wal };
         match meta {
-            Ok(meta) => found.refuse(&meta)?,
+            Ok(meta) if meta.is_file() => {
+                found.check_name()?;
+                found.refuse_mount()?;
+                found.refuse_foreign_wal()?;
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => refuse_leftovers(&found.given)?,
-            Err(_) => {}
+            _ => {}
         }
         Ok(found)
-    }
-
-    /// The path without links.
-    pub(in crate::store) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn refuse(&self, meta: &Metadata) -> Result<()> {
-        if !meta.is_file() {
-            return Ok(());
-        }
-        self.check_name()?;
-        self.refuse_mount()?;
-        self.refuse_foreign_wal()
     }
 
     /// The identity of the file, also after the machine was restarted; no copy of the file has the same. Ask while the path
@@ -113,11 +87,6 @@ impl StoreFile {
             self.written_wal.get_or_init(|| ());
         }
         self.written_wal.get().is_some()
-    }
-
-    /// Whether there was anything when it was looked for.
-    pub(in crate::store) fn was_there(&self) -> bool {
-        self.was_there
     }
 
     /// The error for a file that was there, and is another one now.
@@ -216,26 +185,6 @@ impl Sidecar {
             return Ok(now.is_some());
         }
         if *known == now { Ok(false) } else { Err(moved("the file", &self.path)) }
-    }
-}
-
-impl Named {
-    /// Asks for no times: since Linux 6.13 the next write to a file whose times somebody has asked for gives it new times,
-    /// which took a third of a durable commit here.
-    fn by(path: &Path) -> io::Result<Named> {
-        match statx(CWD, path, AtFlags::empty(), StatxFlags::INO | StatxFlags::NLINK | StatxFlags::SIZE) {
-            Ok(stat) => {
-                let id = Id { device: makedev(stat.stx_dev_major, stat.stx_dev_minor), inode: stat.stx_ino };
-                Ok(Named { id, links: stat.stx_nlink.into(), length: stat.stx_size })
-            }
-            // Before Linux 4.11, and in a sandbox that knows no such call.
-            Err(Errno::NOSYS) => {
-                let meta = fs::metadata(path)?;
-                let id = Id { device: meta.dev(), inode: meta.ino() };
-                Ok(Named { id, links: meta.nlink(), length: meta.len() })
-            }
-            Err(error) => Err(error.into()),
-        }
     }
 }
 

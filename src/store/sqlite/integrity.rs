@@ -1,22 +1,18 @@
 //! Searches a whole store for damage.
 
-use super::{schema_script::part, schema_text, tx::SqliteTx};
+use super::schema_script::{Part, parts};
+use super::{schema_text, tx::SqliteTx};
 use crate::error::{Error, Kind, Result};
 use crate::store::engine::{Tx, one};
-use crate::store::select;
 
 /// The greatest number that every reader of JSON can hold; at a million calls a second it is reached after 285 years.
 const GREATEST: i64 = (1 << 53) - 1;
 
 /// The indexes that have only some of the jobs, and which.
-const PARTIAL: [(&str, &str); 6] = [
-    ("asyncq_job_queued", "state = 'queued'"),
-    ("asyncq_job_delayed", "state = 'delayed'"),
-    ("asyncq_job_retry", "state = 'delayed' AND claim + attempt > 0"),
-    ("asyncq_job_token", "token IS NOT NULL"),
-    ("asyncq_job_parent", "parent IS NOT NULL"),
-    ("asyncq_job_stopped", select::STOPPED),
-];
+fn partial_indexes() -> Vec<(Part, &'static str)> {
+    let indexes = parts().filter(|part| part.kind == "index");
+    indexes.filter_map(|index| Some((index, index.sql.split_once("WHERE ")?.1))).collect()
+}
 
 impl SqliteTx<'_> {
     /// The first damage found.
@@ -25,20 +21,21 @@ impl SqliteTx<'_> {
         if found.is_some() || schema_text::of(self, "table", "asyncq_job")?.is_none() {
             return Ok(found);
         }
-        let counted = PARTIAL.map(|(_, which)| format!("count(*) FILTER (WHERE {which})")).join(", ");
-        let dyn_tx = self as &mut dyn Tx;
-        let expected = dyn_tx.first(&format!("SELECT {counted} FROM asyncq_job NOT INDEXED"), &[], |row| {
-            (0..PARTIAL.len()).map(|column| row.i64(column)).collect::<Result<Vec<_>>>()
+        let indexes = partial_indexes();
+        let counted: Vec<_> = indexes.iter().map(|(_, which)| format!("count(*) FILTER (WHERE {which})")).collect();
+        let expected = format!("SELECT {} FROM asyncq_job NOT INDEXED", counted.join(", "));
+        let expected = (self as &mut dyn Tx).first(&expected, &[], |row| {
+            (0..indexes.len()).map(|column| row.i64(column)).collect::<Result<Vec<_>>>()
         })?;
-        for ((index, which), expected) in PARTIAL.into_iter().zip(one(expected)?) {
+        for ((Part { name, sql, .. }, which), expected) in indexes.into_iter().zip(one(expected)?) {
             // An index that is missing or was changed is made again: it is no damage.
-            if schema_text::of(self, "index", index)?.as_deref() != part(index).map(|part| part.sql) {
+            if schema_text::of(self, "index", name)?.as_deref() != Some(sql) {
                 continue;
             }
             // SQLite checks that they have those rows, and not that they have no others.
-            let count = format!("SELECT count(*) FROM asyncq_job INDEXED BY {index} WHERE {which}");
+            let count = format!("SELECT count(*) FROM asyncq_job INDEXED BY {name} WHERE {which}");
             if one((self as &mut dyn Tx).row::<i64>(&count, &[])?)? != expected {
-                return Ok(Some(format!("wrong number of entries in index {index}")));
+                return Ok(Some(format!("wrong number of entries in index {name}")));
             }
         }
         Ok(None)

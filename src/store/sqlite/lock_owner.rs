@@ -3,11 +3,11 @@
 //! The kernel lists it in `/proc/locks`. To ask about the files themselves (`F_GETLK`) would take a descriptor of them,
 //! and closing that would drop the locks of this process.
 
-use std::{fs, ops::RangeInclusive, os::unix::fs::MetadataExt, path::Path};
+use std::{fs, ops::RangeInclusive, path::Path};
 
-use rustix::fs::{major, minor};
+use rustix::fs::makedev;
 
-use super::files::{with_suffix, without_links};
+use super::files::{Id, Named, with_suffix, without_links};
 
 /// The bytes that SQLite locks in the `-shm`: to write, to recover the WAL, to set it up.
 const SHARED_MEMORY: [RangeInclusive<u64>; 3] = [120..=120, 122..=122, 128..=128];
@@ -38,8 +38,8 @@ pub(in crate::store) fn lock_owner(path: &Path) -> Option<LockOwner> {
 }
 
 fn lock_owner_among(locks: &[Lock], path: &Path) -> Option<LockOwner> {
-    let shared_memory = File::of(&with_suffix(path, "-shm"));
-    let find = |file: &File, range: &RangeInclusive<u64>, also_readers: bool| {
+    let shared_memory = named(&with_suffix(path, "-shm"));
+    let find = |file: &Id, range: &RangeInclusive<u64>, also_readers: bool| {
         let here = |lock: &&Lock| lock.file == *file && (lock.writes || also_readers) && overlap(&lock.range, range);
         locks.iter().filter(here).find_map(|lock| LockOwner::look(lock.pid))
     };
@@ -48,7 +48,7 @@ fn lock_owner_among(locks: &[Lock], path: &Path) -> Option<LockOwner> {
     {
         return Some(found);
     }
-    let file = File::of(path)?;
+    let file = named(path)?;
     // With a WAL, all processes that have the store open share the lock of its readers, and block nobody.
     find(&file, &FILE, false).or_else(|| find(&file, &FILE, true).filter(|_| shared_memory.is_none()))
 }
@@ -56,10 +56,15 @@ fn lock_owner_among(locks: &[Lock], path: &Path) -> Option<LockOwner> {
 /// Whether a stopped process has locked a byte of the file at `path` before this one. It may miss one, and then finds it
 /// the next time.
 pub(in crate::store) fn a_stopped_one_is_before(path: &Path, byte: i64) -> bool {
-    let Some(file) = File::of(path) else { return false };
+    let Some(file) = named(path) else { return false };
     let before = |lock: &Lock| lock.file == file && i64::try_from(*lock.range.start()).is_ok_and(|start| start < byte);
     let stopped = |lock: &Lock| LockOwner::look(lock.pid).is_some_and(|lock_owner| lock_owner.stopped);
     locks().iter().any(|lock| before(lock) && stopped(lock))
+}
+
+/// The file that a path leads to, as the kernel names it.
+fn named(path: &Path) -> Option<Id> {
+    Named::by(path).ok().map(|named| named.id)
 }
 
 fn locks() -> Vec<Lock> {
@@ -79,26 +84,12 @@ impl LockOwner {
     }
 }
 
-/// A file as the kernel names it.
-#[derive(Debug, PartialEq, Eq)]
-struct File {
-    device: (u32, u32),
-    inode: u64,
-}
-
-impl File {
-    fn of(path: &Path) -> Option<File> {
-        let meta = fs::metadata(path).ok()?;
-        Some(File { device: (major(meta.dev()), minor(meta.dev())), inode: meta.ino() })
-    }
-}
-
 /// A line of `/proc/locks`.
 #[derive(Debug, PartialEq, Eq)]
 struct Lock {
     writes: bool,
     pid: u32,
-    file: File,
+    file: Id,
     range: RangeInclusive<u64>,
 }
 
@@ -112,8 +103,8 @@ impl Lock {
         let pid = words.next()?.parse().ok().filter(|pid| *pid > 0)?;
         let mut file = words.next()?.split(':');
         let mut hex = || u32::from_str_radix(file.next()?, 16).ok();
-        let device = (hex()?, hex()?);
-        let file = File { device, inode: file.next()?.parse().ok()? };
+        let device = makedev(hex()?, hex()?);
+        let file = Id { device, inode: file.next()?.parse().ok()? };
         let first = words.next()?.parse().ok()?;
         let last = match words.next()? {
             "EOF" => u64::MAX,
@@ -133,7 +124,7 @@ mod tests {
 
     #[test]
     fn lines_of_the_kernel() {
-        let file = File { device: (0xfd, 1), inode: 5678 };
+        let file = Id { device: makedev(0xfd, 1), inode: 5678 };
         assert_eq!(
             Lock::parse("1: POSIX  ADVISORY  WRITE 1234 fd:01:5678 120 120"),
             Some(Lock { writes: true, pid: 1234, file, range: 120..=120 })

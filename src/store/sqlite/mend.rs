@@ -18,11 +18,9 @@ const DELAY: &str = "UPDATE asyncq_job SET state = 'delayed' WHERE state = 'queu
 const JOBS: &str = "asyncq_job";
 
 /// Removes the rest of jobs that went with their table: new jobs may get their numbers.
-const ORPHANS: [&str; 3] = [
-    "DELETE FROM asyncq_large WHERE job NOT IN (SELECT id FROM asyncq_job)",
-    "DELETE FROM asyncq_attempt WHERE job NOT IN (SELECT id FROM asyncq_job)",
-    "DELETE FROM asyncq_progress WHERE job NOT IN (SELECT id FROM asyncq_job)",
-];
+const ORPHANS: &str = "DELETE FROM asyncq_large WHERE job NOT IN (SELECT id FROM asyncq_job);
+    DELETE FROM asyncq_attempt WHERE job NOT IN (SELECT id FROM asyncq_job);
+    DELETE FROM asyncq_progress WHERE job NOT IN (SELECT id FROM asyncq_job)";
 
 impl SqliteTx<'_> {
     /// Whether the schema is as the script makes it.
@@ -39,7 +37,7 @@ impl SqliteTx<'_> {
             mended.push(Mended { kind: part.kind, name: part.name, was_missing });
         }
         if mended.iter().any(|it| it.name == JOBS && it.was_missing) {
-            ORPHANS.iter().try_for_each(|sql| self.script(sql))?;
+            self.script(ORPHANS)?;
         }
         // Rows that the right definition rules out may have got into the table meanwhile.
         if mended.iter().any(|it| it.kind == "table" && !it.was_missing) {

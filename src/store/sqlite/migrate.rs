@@ -2,6 +2,8 @@
 //!
 //! Invariant: everything happens in the caller's transaction; nobody ever sees a store half upgraded.
 
+use std::cmp::Ordering;
+
 use rusqlite::{OptionalExtension, ffi};
 
 use super::steps::SchemaChange::{self, Recreate, Redefine, Run};
@@ -73,12 +75,19 @@ impl Sqlite {
             }
             Err(error) => return Err(self.fail(error)),
         };
-        version.map(|version| SchemaFound::from_version(version, self.schema.version)).ok_or_else(|| {
-            Error::new(Kind::Invalid, "`asyncq_schema` is empty, as in a schema that was copied without its rows")
-                .with_hint(
-                    "if it was copied so, drop the tables `asyncq_*` and run `asyncq init`; if not, restore a backup",
-                )
-        })
+        let known = self.schema.version;
+        match version.map(|version| (version, version.cmp(&known))) {
+            Some((_, Ordering::Equal)) => Ok(SchemaFound::Current),
+            Some((version, Ordering::Less)) => Ok(SchemaFound::Older(version)),
+            Some((version, Ordering::Greater)) => Ok(SchemaFound::Newer { version, known }),
+            None => Err(Error::new(
+                Kind::Invalid,
+                "`asyncq_schema` is empty, as in a schema that was copied without its rows",
+            )
+            .with_hint(
+                "if it was copied so, drop the tables `asyncq_*` and run `asyncq init`; if not, restore a backup",
+            )),
+        }
     }
 }
 
@@ -89,7 +98,7 @@ fn is_of_statement(error: &rusqlite::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::atomic::Ordering, time::Duration};
+    use std::{sync::atomic, time::Duration};
 
     use super::super::steps::{SCHEMA, Schema};
     use super::*;
@@ -132,7 +141,7 @@ mod tests {
         let mut sum = 0;
         engine
             .transact(Mode::Read, &mut |tx| {
-                sum = tx.first("SELECT SUM(a) FROM asyncq_thing", &[], |row| row.i64(0))?.unwrap();
+                sum = tx.row("SELECT SUM(a) FROM asyncq_thing", &[])?.unwrap();
                 Ok(())
             })
             .unwrap();
@@ -185,7 +194,7 @@ mod tests {
         engine.connection.execute_batch(PAUSE).unwrap_err();
         assert_eq!(bring(&mut engine, WIDER).unwrap(), SchemaFound::Older(1));
         // Only the pages of the version and of the schema were written.
-        let written = engine.wal.pages.load(Ordering::Relaxed);
+        let written = engine.wal.pages.load(atomic::Ordering::Relaxed);
         assert!((1..=4).contains(&written), "{written} pages");
         engine.connection.execute_batch(PAUSE).unwrap();
         let paused: i64 = engine

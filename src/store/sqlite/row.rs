@@ -1,4 +1,6 @@
-//! Values and rows in the form that SQLite has.
+//! Values, rows and texts in the form that SQLite has.
+
+use std::borrow::Cow;
 
 use rusqlite::ToSql;
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -36,6 +38,34 @@ impl Row for rusqlite::Row<'_> {
             Ok(ValueRef::Null) => Ok(None),
             Ok(ValueRef::Text(bytes) | ValueRef::Blob(bytes)) => Ok(Some(bytes)),
             _ => Err(damaged(&format!("column {column} is not a text"))),
+        }
+    }
+}
+
+/// How a database keeps text. The program that made the database chose it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Encoding {
+    Utf8,
+    Utf16Little,
+    Utf16Big,
+}
+
+impl Encoding {
+    /// Reads what `PRAGMA encoding` gives.
+    pub(super) fn named(name: &str) -> Encoding {
+        match name {
+            "UTF-16le" => Encoding::Utf16Little,
+            "UTF-16be" => Encoding::Utf16Big,
+            _ => Encoding::Utf8,
+        }
+    }
+
+    /// A text as its bytes in the database.
+    pub(super) fn of(self, text: &str) -> Cow<'_, [u8]> {
+        match self {
+            Encoding::Utf8 => Cow::Borrowed(text.as_bytes()),
+            Encoding::Utf16Little => text.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+            Encoding::Utf16Big => text.encode_utf16().flat_map(u16::to_be_bytes).collect(),
         }
     }
 }

@@ -6,9 +6,9 @@ use std::{borrow::Cow, path::PathBuf, sync::atomic::Ordering};
 use rusqlite::ffi;
 
 use super::connection::{ENDLESS, Sqlite};
-use super::encoding::Encoding;
 use super::errors::{WAY_OUT_OF_DAMAGE, damaged};
 use super::files::{with_suffix, without_links};
+use super::row::Encoding;
 use crate::domain::time::{Timestamp, millis};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
@@ -27,22 +27,12 @@ pub(super) struct SqliteTx<'a> {
     is_known: bool,
 }
 
-impl<'a> SqliteTx<'a> {
-    pub(super) fn new(engine: &'a Sqlite, now: Timestamp, found: SchemaFound) -> SqliteTx<'a> {
-        SqliteTx { engine, now, found, is_known: false }
-    }
-
+impl SqliteTx<'_> {
     pub(super) fn fail(&self, error: rusqlite::Error) -> Error {
         self.engine.fail(error)
     }
 
-    /// Runs `work` so that the schema's triggers, where they run, let it do more than clients may do.
-    pub(super) fn work_as_asyncq(&mut self, work: &mut dyn FnMut(&mut dyn Tx) -> Result<()>) -> Result<()> {
-        self.introduce()?;
-        work(self)?;
-        if self.is_known { self.turn_version() } else { Ok(()) }
-    }
-
+    /// Has the schema's triggers, where they run, let this transaction do more than clients may do.
     fn introduce(&mut self) -> Result<()> {
         if self.engine.triggers && self.found == SchemaFound::Current {
             self.turn_version()?;
@@ -102,9 +92,13 @@ impl Sqlite {
         }
         let is_write = mode != Mode::Read;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut tx = SqliteTx::new(self, Timestamp(millis(now)), found);
+        let mut tx = SqliteTx { engine: self, now: Timestamp(millis(now)), found, is_known: false };
         if is_write {
-            tx.work_as_asyncq(work)?;
+            tx.introduce()?;
+            work(&mut tx)?;
+            if tx.is_known {
+                tx.turn_version()?;
+            }
             self.file.check()?;
             self.keep_names()?;
             reached("transaction done");

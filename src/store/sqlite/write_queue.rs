@@ -40,11 +40,6 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How often to try another byte, if another process came at the same nanosecond, or came later and is served.
 const TRIES: usize = 100;
 
-/// The right to try. Dropping it closes the file, and so unlocks it.
-pub(in crate::store) struct WriteTurn {
-    _ticket: Ticket,
-}
-
 /// The queue at one store, as one connection knows it.
 pub(in crate::store) struct WriteQueue {
     /// Its file.
@@ -53,8 +48,8 @@ pub(in crate::store) struct WriteQueue {
     waiter: Option<JoinHandle<()>>,
 }
 
-/// A place in the queue.
-struct Ticket {
+/// A place in the queue; the first one is the right to try. Dropping it closes the file, and so unlocks its byte.
+pub(super) struct Ticket {
     file: File,
     /// Its byte.
     byte: i64,
@@ -66,21 +61,21 @@ impl WriteQueue {
     }
 
     /// Waits for a turn, at most for `patience`.
-    pub(in crate::store) fn wait_for_turn(&mut self, patience: Duration) -> Option<WriteTurn> {
+    pub(in crate::store) fn wait_for_turn(&mut self, patience: Duration) -> Option<Ticket> {
         // A turn that was given up has not come yet, and keeps its place: no second one waits.
         if self.waiter.as_ref().is_some_and(|waiter| !waiter.is_finished()) {
             return None;
         }
         let ticket = Ticket::last(&self.path).ok()?;
         if ticket.is_first() {
-            return Some(WriteTurn { _ticket: ticket });
+            return Some(ticket);
         }
         let byte = ticket.byte;
         // A turn that comes too late is dropped with the channel.
         let (hand, mine) = channel();
         let wait = move || {
             if ticket.become_first() {
-                let _ = hand.send(WriteTurn { _ticket: ticket });
+                let _ = hand.send(ticket);
             }
         };
         let waiter = thread::Builder::new().stack_size(STACK).spawn(wait).ok()?;
@@ -94,7 +89,7 @@ impl WriteQueue {
         turn
     }
 
-    fn receive(&self, mine: &Receiver<WriteTurn>, patience: Duration, byte: i64) -> Option<WriteTurn> {
+    fn receive(&self, mine: &Receiver<Ticket>, patience: Duration, byte: i64) -> Option<Ticket> {
         let until = Instant::now() + patience.min(AT_MOST);
         loop {
             let left = until.saturating_duration_since(Instant::now());
