@@ -28,7 +28,6 @@ impl Caller {
     }
 
     /// An environment variable. One that is empty counts as not set, as services and containers pass on those that are not set.
-    #[must_use]
     pub fn variable(&self, name: &str) -> Option<&OsStr> {
         self.raw_variable(name).filter(|value| !value.is_empty())
     }

@@ -48,21 +48,20 @@ impl Queue {
         }
         put_back_copied(store)?;
         match ended(store, id, until)? {
-            Wait::Over(State::Cancelled) => Ok(()),
-            Wait::Unkillable(unkillable) => {
-                let Unkillable { pid, user: owner, .. } = unkillable;
-                let owner = user_name(owner);
+            (_, Some(Unkillable { pid, user, .. })) => {
+                let owner = user_name(user);
                 let what =
                     format!("job {id} still runs: its process {pid} belongs to user {owner} and cannot be ended");
                 Err(Error::new(Kind::Busy, what)
                     .with_hint(format!("root can end it with `kill {pid}`; the job is cancelled once it has ended")))
             }
-            Wait::Over(State::Processing) => {
+            (State::Cancelled, None) => Ok(()),
+            (State::Processing, None) => {
                 Err(Error::new(Kind::Busy, format!("job {id} was asked to end but still runs")).with_hint(
                     "if its processor died, the next `asyncq process` cancels it, or tells what it waits for",
                 ))
             }
-            Wait::Over(state) => Err(too_late(id, state)),
+            (state, None) => Err(too_late(id, state)),
         }
     }
 
@@ -114,9 +113,9 @@ impl Queue {
         }
         for id in asked {
             match ended(store, id, until) {
-                Ok(Wait::Over(State::Cancelled)) => continue,
-                Ok(Wait::Over(State::Processing) | Wait::Unkillable(_)) => all.running.push(id),
-                Ok(Wait::Over(_)) => all.too_late += 1,
+                Ok((State::Cancelled, _)) => continue,
+                Ok((State::Processing, _)) => all.running.push(id),
+                Ok(_) => all.too_late += 1,
                 // It was cancelled, and somebody has removed it since.
                 Err(error) if error.kind() == Kind::NotFound => continue,
                 Err(error) => return Err(error),
@@ -127,23 +126,16 @@ impl Queue {
     }
 }
 
-/// What came of waiting for a job.
-enum Wait {
-    /// It does not run any more, or still does after a long time.
-    Over(State),
-    /// It has a process that its processor may not end.
-    Unkillable(Unkillable),
-}
-
-/// Waits until a job does not run, until `until`, or until its processor knows that it cannot end it.
-fn ended(store: &mut Store, id: JobId, until: Instant) -> Result<Wait> {
+/// Waits until a job does not run, until `until`, or until its processor knows that it cannot end a process of it. Gives the
+/// state of the job then, and that process.
+fn ended(store: &mut Store, id: JobId, until: Instant) -> Result<(State, Option<Unkillable>)> {
     loop {
         let state = store.job(id)?.state;
         if state != State::Processing || Instant::now() >= until {
-            return Ok(Wait::Over(state));
+            return Ok((state, None));
         }
         if let Some(unkillable) = unkillable_of(store, id) {
-            return Ok(Wait::Unkillable(unkillable));
+            return Ok((state, Some(unkillable)));
         }
         std::thread::sleep(Duration::from_millis(50));
     }

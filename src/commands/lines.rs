@@ -53,7 +53,6 @@ impl InputLine {
 
 impl Lines {
     /// The lines of `input`, each of at most `longest` bytes.
-    #[must_use]
     pub(super) fn of(input: File, longest: usize) -> Lines {
         Lines { input: BufReader::with_capacity(BUFFER, BlockingFile(input)), longest, number: 0, bytes: 0 }
     }

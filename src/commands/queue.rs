@@ -48,7 +48,6 @@ impl Place {
     }
 
     /// The store that is meant when none is named.
-    #[must_use]
     pub fn default_at(path: PathBuf, lock_timeout: Duration, trouble: fn(&Error)) -> Place {
         Place { location: Location::File(path), patience: Patience::Deadline(lock_timeout), is_named: false, trouble }
     }
@@ -112,7 +111,6 @@ impl Place {
 
 impl Queue {
     /// Where its store is, as it was named.
-    #[must_use]
     pub fn place(&self) -> &(dyn std::fmt::Display + 'static) {
         self.store.location()
     }
@@ -136,7 +134,6 @@ impl Queue {
 }
 
 /// The database engines that are built in, with their versions.
-#[must_use]
 pub fn engines() -> String {
     Store::engines()
 }

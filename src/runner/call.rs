@@ -87,7 +87,6 @@ pub struct Ended {
 
 impl Ended {
     /// The end of a call that was not run.
-    #[must_use]
     pub fn unrun(outcome: Outcome, output: Capture) -> Ended {
         Ended { outcome, result: None, took: Duration::ZERO, output }
     }

@@ -1,6 +1,6 @@
 //! Functions that are commands: asyncq starts a process for each call.
 //!
-//! Invariant: when [`run`] returns, the process and everything that it left behind have ended.
+//! Invariant: when [`run`] returns, the process has ended, and so has everything that it left behind.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,10 +23,10 @@ use crate::runner::spawn::{self, Program};
 use crate::runner::{Ended, Output, StartFailure, Stop, StopSwitch, Surroundings, result_file::ResultFile};
 use crate::system::{fds, signals};
 
-/// Runs a call to its end; `None` if it was left behind, because it may not be ended and nobody waits for it.
+/// Runs a call to its end. Gives `None` if the call is left behind, because asyncq may not end it and nobody waits for it.
 ///
 /// # Errors
-/// When its program was not started.
+/// When asyncq cannot start its program.
 pub fn run(
     claim: &Claim,
     around: &Surroundings,
@@ -57,7 +57,7 @@ pub fn run(
     Ok(Some(Ended { outcome, result, took, output: running.printed.own }))
 }
 
-/// Whether a call that ended like this may have left a result, or failed because the folder for it was gone.
+/// Whether a call with this outcome may have lost its result, or failed, because the folder for the result is gone.
 fn is_lost(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Completed => true,
@@ -82,7 +82,7 @@ impl<'a> RunningCommand<'a> {
         RunningCommand { tree, stdin, printed, output }
     }
 
-    /// Prepares to wait for the program and its pipes; gives a descriptor that becomes readable when the program has ended.
+    /// Prepares to wait for the program and its pipes. Gives a descriptor that becomes readable when the program has ended.
     fn watch(&self) -> io::Result<OwnedFd> {
         if let Some((pipe, _)) = &self.stdin {
             rustix::io::ioctl_fionbio(pipe, true)?;
@@ -90,7 +90,7 @@ impl<'a> RunningCommand<'a> {
         self.tree.watch()
     }
 
-    /// Ends a program that cannot be watched, at once, with everything that it has left: no program may go on unwatched.
+    /// Ends a program that asyncq cannot watch, at once, with everything that it has left: no program may go on unwatched.
     fn give_up(&mut self, error: &io::Error) -> Option<Outcome> {
         let _ = self.tree.kill()?;
         self.read_what_is_left();
@@ -129,7 +129,7 @@ impl<'a> RunningCommand<'a> {
         })
     }
 
-    /// The program has ended: ends what it left behind, in its group and outside of it, and reads the rest of their output.
+    /// Ends what a program has left behind, in its group and outside of it, and reads the rest of the output.
     fn end_the_rest(&mut self, kill_at: Instant, control: &StopSwitch) -> Option<io::Result<ExitStatus>> {
         let RunningCommand { tree, printed, output, .. } = self;
         let kill = || Instant::now() >= kill_at || control.asked() == Stop::Kill;
@@ -138,7 +138,7 @@ impl<'a> RunningCommand<'a> {
         status
     }
 
-    /// Waits until something happens, and reads and writes; says whether the program has ended.
+    /// Waits until something happens, then reads and writes. Says whether the program has ended.
     fn wait(&mut self, ended: &OwnedFd, deadline: Option<Instant>, control: &StopSwitch) -> bool {
         let listening = self.output.forwarder.has_room();
         let mut fds = Vec::with_capacity(5);
@@ -175,8 +175,8 @@ impl<'a> RunningCommand<'a> {
         }
     }
 
-    /// Reads what the pipes still hold, whether or not anybody takes it. Nobody writes into them now but a process that got
-    /// away from the group, which must not keep the call from ending.
+    /// Reads what the pipes still hold, even if nobody takes it. Only a process that has left the group can write into them now.
+    /// It must not keep the call from ending.
     fn read_what_is_left(&mut self) {
         let mut left = 2 * LARGEST_PIPE;
         while left > 0
@@ -189,7 +189,7 @@ impl<'a> RunningCommand<'a> {
     }
 }
 
-/// Reads what is there from both streams, while somebody takes it.
+/// Reads what is there from both streams, if somebody takes it.
 fn read(printed: &mut ProgramOutput, output: Output<'_>) {
     if output.forwarder.has_room() {
         printed.take();
@@ -197,7 +197,7 @@ fn read(printed: &mut ProgramOutput, output: Output<'_>) {
     }
 }
 
-/// How a program ended that asyncq did not end.
+/// How a program has ended by itself.
 fn exit(status: io::Result<ExitStatus>) -> Exit {
     match status.map(|status| (status.code(), status.signal())) {
         Ok((Some(code), _)) => Exit::Code(code),

@@ -43,7 +43,6 @@ impl StartFailure {
     }
 
     /// How a call ends that is not tried again now.
-    #[must_use]
     pub fn outcome(self) -> Outcome {
         match self {
             StartFailure::Unable(failure) | StartFailure::Written(failure) => Outcome::Unstarted(failure),

@@ -7,7 +7,6 @@ use rustix::io::Errno;
 use crate::error::{Error, Kind, reason};
 
 /// The error for `what`, which the system refused.
-#[must_use]
 pub fn io_error(what: &str, error: &io::Error) -> Error {
     let kind = match error.kind() {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Kind::Denied,
@@ -19,7 +18,6 @@ pub fn io_error(what: &str, error: &io::Error) -> Error {
 }
 
 /// What the system lacks, for people; any other error in its own words.
-#[must_use]
 pub fn in_words(error: &io::Error) -> String {
     match Errno::from_io_error(error) {
         Some(Errno::AGAIN) => "the system gives no more processes and threads".to_owned(),

@@ -49,7 +49,6 @@ fn limit() -> u64 {
 }
 
 /// How many functions this process may run at once, by its limit of descriptors; at least one.
-#[must_use]
 pub fn functions_at_once() -> usize {
     let many = limit().saturating_sub(FOR_THE_REST) / FOR_A_FUNCTION;
     usize::try_from(many.max(1)).unwrap_or(usize::MAX)

@@ -1,6 +1,7 @@
 //! Whether there is enough memory for calls if the system limits that of this process. A failed allocation would end the process,
 //! and count as a crash of the calls that it runs.
 
+use std::fmt::Display;
 use std::fs;
 use std::io;
 
@@ -24,12 +25,25 @@ pub fn look() -> io::Result<()> {
     if space.is_none() && data.is_none() {
         return Ok(());
     }
-    let sizes = fs::read_to_string("/proc/self/statm")?;
-    // In pages: first all of it, sixth what is written (proc(5)).
-    let taken = |field| -> u64 {
-        let pages: u64 = sizes.split_ascii_whitespace().nth(field).and_then(|size| size.parse().ok()).unwrap_or(0);
-        pages * u64::try_from(rustix::param::page_size()).unwrap_or(0)
-    };
-    let is_short = |limit: Option<u64>, field| limit.is_some_and(|limit| taken(field) + ROOM > limit);
-    if is_short(space, 0) || is_short(data, 5) { Err(Errno::NOMEM.into()) } else { Ok(()) }
+    // First all of it, sixth what is written.
+    for (limit, field) in [(space, 0), (data, 5)] {
+        if let Some(limit) = limit
+            && size("self", field)? + ROOM > limit
+        {
+            return Err(Errno::NOMEM.into());
+        }
+    }
+    Ok(())
+}
+
+/// How much memory a process has in use, in bytes; 0 if that is unknown.
+pub fn resident(pid: impl Display) -> u64 {
+    size(pid, 1).unwrap_or(0)
+}
+
+/// A size in `/proc/PID/statm` (proc(5)), in bytes.
+fn size(pid: impl Display, field: usize) -> io::Result<u64> {
+    let sizes = fs::read_to_string(format!("/proc/{pid}/statm"))?;
+    let pages: u64 = sizes.split_ascii_whitespace().nth(field).and_then(|size| size.parse().ok()).unwrap_or(0);
+    Ok(pages * u64::try_from(rustix::param::page_size()).unwrap_or(0))
 }

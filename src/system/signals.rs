@@ -83,7 +83,6 @@ pub fn die() -> ! {
 }
 
 /// A signal for a person, as in `signal 9 (SIGKILL)`.
-#[must_use]
 pub fn name(number: i32) -> String {
     match signal_hook::low_level::signal_name(number) {
         Some(name) => format!("signal {number} ({name})"),

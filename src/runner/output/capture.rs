@@ -1,7 +1,7 @@
 //! Keeps what a function prints: the head and the tail, in bounded memory.
 //!
-//! Invariant: at most [`MEMORY`] bytes of one call's output are in memory, however much it prints; the rest of what is
-//! kept waits in a file without a name. Losing log never fails a call: what cannot be kept is counted as dropped.
+//! Invariant: at most [`MEMORY`] bytes of one call's output are in memory, however much it prints. A file without a name has the
+//! rest of what is kept. A call never fails because its log is lost: what cannot be kept counts as dropped.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -21,8 +21,8 @@ const HEAD: usize = MAX_LOG_BYTES / 4;
 /// How much of it is the tail, at most.
 const TAIL: usize = MAX_LOG_BYTES - HEAD;
 
-/// How many pieces head and tail may each consist of: a function that alternates between its streams byte by byte
-/// keeps less of its output instead of taking more memory.
+/// How many pieces head and tail may each have. If a function alternates between its streams byte by byte, less of its output is
+/// kept, and it takes no more memory.
 const PIECES: usize = 8192;
 
 /// The output of one call while it runs.
@@ -40,8 +40,7 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Nothing printed yet; a file, if one is needed, is made in `folder`.
-    #[must_use]
+    /// Nothing is printed yet. If a file is needed, it is in `folder`.
     pub fn new(folder: &Path) -> Capture {
         Capture {
             space: Space::Memory { bytes: Vec::new(), folder: folder.to_owned() },
@@ -110,13 +109,11 @@ impl Capture {
     }
 
     /// How many bytes are kept.
-    #[must_use]
     pub fn kept(&self) -> usize {
         self.head_bytes + self.tail_bytes
     }
 
     /// What is kept, as it goes into the store.
-    #[must_use]
     pub fn log(&self) -> Log {
         let mut bytes = vec![0; self.kept()];
         let (head, tail) = bytes.split_at_mut(self.head_bytes);
@@ -129,7 +126,7 @@ impl Capture {
         }
         let mut pieces = self.head.clone();
         for &(stream, length) in &self.tail {
-            // Never across the gap, so that a reader can say where it is.
+            // No piece reaches across the gap, so that a reader can say where the gap is.
             if self.dropped > 0 && pieces.iter().map(|piece| piece.1).sum::<usize>() == self.head_bytes {
                 pieces.push_back((stream, length));
             } else {
@@ -148,7 +145,7 @@ fn add(pieces: &mut VecDeque<(Stream, usize)>, stream: Stream, length: usize) {
     }
 }
 
-/// [`MAX_LOG_BYTES`] bytes that are written and read at any place.
+/// Space for [`MAX_LOG_BYTES`] bytes, to write and read at any place.
 #[derive(Debug)]
 enum Space {
     Memory {
@@ -174,10 +171,10 @@ impl Space {
                 bytes[at..end].copy_from_slice(new);
                 return true;
             }
-            // Unlike one that never has a name, it is closed to others from the start.
+            // Unlike a file that never has a name, this one is closed to others from the start.
             let file = NamedTempFile::new_in(folder).map(NamedTempFile::into_file);
             let moved = file.and_then(|file| file.write_all_at(bytes, 0).map(|()| file));
-            // What was in memory is lost with it; it is told as unreadable, not as something else.
+            // If that fails, the bytes in memory are lost too. They count as dropped, so that no log shows other bytes for them.
             *self = moved.map_or(Space::Lost, Space::File);
         }
         match self {

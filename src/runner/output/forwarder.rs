@@ -130,13 +130,11 @@ impl Forwarder {
     }
 
     /// A handle for messages, and to end the wait for a reader.
-    #[must_use]
     pub fn handle(&self) -> ForwarderHandle {
         ForwarderHandle(Arc::clone(&self.shared))
     }
 
     /// Whether more may be pushed now.
-    #[must_use]
     pub fn has_room(&self) -> bool {
         self.shared.lock().output < WAITING
     }

@@ -28,7 +28,6 @@ pub enum Visibility {
 }
 
 /// Whether this process can see what a dead processor has left.
-#[must_use]
 pub fn visibility(dead: &NewProcessor) -> Visibility {
     let theirs = namespace_of(dead).filter(|_| same_boot(dead));
     match theirs {
@@ -44,13 +43,11 @@ pub fn visibility(dead: &NewProcessor) -> Visibility {
 
 /// Whether the very process that registered is still there. The lock is the proof; this is the best guess without one. A machine
 /// is known by its boot, because its name may change. Processes of another machine or an earlier boot count as gone.
-#[must_use]
 pub fn process_lives(is: &NewProcessor) -> bool {
     same_boot(is) && process(is) != Presence::Gone
 }
 
 /// Whether the process that registered is there, as seen from here.
-#[must_use]
 pub fn process(is: &NewProcessor) -> Presence {
     look(is.pid, is.pid_start, &is.boot)
 }
@@ -95,7 +92,6 @@ fn not_listed(pid: i64) -> Presence {
 }
 
 /// Whether the machine has not rebooted since a processor registered.
-#[must_use]
 pub fn same_boot(is: &NewProcessor) -> bool {
     boot().is_ok_and(|boot| is.boot.split(' ').next() == Some(&boot))
 }

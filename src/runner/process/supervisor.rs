@@ -191,7 +191,6 @@ pub struct SupervisorLink(OwnedFd);
 impl SupervisorLink {
     /// The socket of this process, if `supervisor`, the value of [`SUPERVISOR`], is its parent and at the other end of its
     /// stdin.
-    #[must_use]
     pub fn of_this_process(supervisor: Option<&str>) -> Option<SupervisorLink> {
         let supervisor = Pid::from_raw(supervisor?.parse().ok()?)?;
         let stdin = rustix::stdio::stdin();
@@ -261,7 +260,6 @@ fn group(pid: Pid) -> Option<Pid> {
 }
 
 /// The supervisor of this process, even if it is dead and another process is the parent.
-#[must_use]
 pub fn visible_pid() -> i64 {
     socket_peercred(rustix::stdio::stdin()).map_or(0, |peer| peer.pid.as_raw_nonzero().get().into())
 }

@@ -71,7 +71,6 @@ pub(in crate::runner) fn in_session(note: &str) -> Option<Unkillable> {
 }
 
 /// A process of a job that its processor cannot end, by the note in its folder.
-#[must_use]
 pub fn of_job(run_folder: &Path, job: JobId) -> Option<Unkillable> {
     let folders = fs::read_dir(run_folder).ok()?.flatten();
     let mut notes = folders.filter_map(|folder| fs::read_to_string(folder.path().join(FILE)).ok());

@@ -25,7 +25,6 @@ pub struct Access {
 
 impl Access {
     /// Those who may use the store, by the mode of its file.
-    #[must_use]
     pub fn of(store: &Metadata) -> Access {
         Access { user: store.uid(), group: store.gid(), shared: store.mode() & GROUP_MAY_USE == GROUP_MAY_USE }
     }

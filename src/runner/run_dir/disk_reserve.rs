@@ -25,7 +25,6 @@ pub struct DiskReserve(PathBuf);
 
 impl DiskReserve {
     /// The reserve in a folder, however much of it there is.
-    #[must_use]
     pub fn of(folder: &Path) -> DiskReserve {
         DiskReserve(folder.join("reserve"))
     }

@@ -17,14 +17,12 @@ pub struct Home {
 
 impl Home {
     /// The folder with this path, as it is now.
-    #[must_use]
     pub fn find(folder: &Path) -> Home {
         let lock = folder.join(LOCK);
         Home { was: fs::symlink_metadata(&lock).ok().map(|is| identity(&is)), lock }
     }
 
     /// Whether it is still the same; also `true` if that is unknown.
-    #[must_use]
     pub fn is_there(&self) -> bool {
         match fs::symlink_metadata(&self.lock) {
             Ok(is) => Some(identity(&is)) == self.was,

@@ -150,13 +150,11 @@ impl RunDir {
     }
 
     /// The lock.
-    #[must_use]
     pub fn lock(&self) -> BorrowedFd<'_> {
         self.marks.file.as_fd()
     }
 
     /// The beginning of its workers' tokens.
-    #[must_use]
     pub fn token(&self) -> Token {
         token_of(&self.name)
     }
@@ -214,7 +212,6 @@ impl Marks {
     }
 
     /// Why a mark could not be written for the first time.
-    #[must_use]
     pub fn flaw(&self) -> Option<&io::Error> {
         self.flaw.get()
     }
@@ -314,7 +311,6 @@ fn new(path: &Path, access: Access) -> io::Result<File> {
 }
 
 /// The beginning of the tokens of the workers whose processor has a folder with this name.
-#[must_use]
 pub fn token_of(name: &str) -> Token {
     Token::from_text(name)
 }
@@ -364,7 +360,6 @@ pub fn liveness(run_folder: &Path, name: &str) -> io::Result<Liveness> {
 }
 
 /// Whether one of the two processes of a processor is gone, and the other one is ending what its functions left.
-#[must_use]
 pub fn is_dying(run_folder: &Path, is: &NewProcessor) -> bool {
     // Shared, so that two checks at the same time do not take each other for the processor process.
     let engine = open_file(&run_folder.join(&is.folder).join(ENGINE));

@@ -24,7 +24,6 @@ impl RunDir {
 
 impl DeadRunDir {
     /// A living process of it that may not be ended from here.
-    #[must_use]
     pub fn unkillable(&self) -> Option<Unkillable> {
         in_session(&fs::read_to_string(self.path.join(ENGINE)).ok()?)
     }

@@ -4,8 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::process::Pid;
-
 use crate::domain::attempt::{Failure, Outcome};
 use crate::domain::function::{Definition, FunctionName, WorkerLimits};
 use crate::domain::job::{Claim, Token};
@@ -20,7 +18,7 @@ use crate::runner::{
     Capture, Output, StartFailure, StopSwitch, Surroundings, output::program_output::ProgramOutput,
     process::tree::Tree, spawn::Program,
 };
-use crate::system::error::in_words;
+use crate::system::{error::in_words, memory};
 
 /// How often to measure the memory of a worker.
 const MEASURE: Duration = Duration::from_millis(100);
@@ -139,20 +137,17 @@ impl Worker {
     }
 
     /// Whether it runs the function of a claim.
-    #[must_use]
     pub fn runs(&self, claim: &Claim) -> bool {
         let (definition, site, (own, own_site)) = (&claim.definition, claim.site(), self.made_of());
         Arc::ptr_eq(definition, own) && site == own_site || own.shares_worker(own_site, definition, site)
     }
 
     /// Whether a file from which it was started was replaced or written since.
-    #[must_use]
     pub fn is_outdated(&mut self) -> bool {
         self.peer.files.check()
     }
 
     /// Whether the function for which it was started was deployed or defined anew since, as a claim shows.
-    #[must_use]
     pub fn is_superseded_by(&self, claim: &Claim) -> bool {
         let (service, function) = &self.peer.made_for;
         let Claim { call, definition, .. } = claim;
@@ -162,7 +157,6 @@ impl Worker {
     }
 
     /// How its program was started: as what function, and in which site.
-    #[must_use]
     pub fn made_of(&self) -> (&Arc<Definition>, &str) {
         (&self.peer.definition, &self.peer.site)
     }
@@ -173,13 +167,11 @@ impl Worker {
     }
 
     /// Whether it is still there.
-    #[must_use]
     pub fn lives(&self) -> bool {
         !self.ends_within(Duration::ZERO)
     }
 
     /// How long it may be idle.
-    #[must_use]
     pub fn idle(&self) -> Duration {
         self.peer.limits.idle()
     }
@@ -188,7 +180,7 @@ impl Worker {
 impl Peer for Child {
     fn accept(&mut self, hello: &Hello) -> Result<(), String> {
         self.listens = hello.cancel;
-        self.memory.at_hello = resident_memory(self.tree.pid());
+        self.memory.at_hello = memory::resident(self.tree.pid());
         Ok(())
     }
 
@@ -206,7 +198,7 @@ impl Peer for Child {
         let Some(growth) = self.limits.growth else { return };
         if held == 0 || self.memory.measured.elapsed() >= MEASURE {
             self.memory.measured = Instant::now();
-            self.memory.has_grown = resident_memory(self.tree.pid()) > self.memory.at_hello + growth;
+            self.memory.has_grown = memory::resident(self.tree.pid()) > self.memory.at_hello + growth;
         }
     }
 
@@ -241,11 +233,4 @@ impl Peer for Child {
     fn is_left(&self) -> bool {
         self.tree.is_left()
     }
-}
-
-/// How much memory a process has in use, in bytes; 0 when that is unknown.
-fn resident_memory(pid: Pid) -> u64 {
-    let pages = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok();
-    let resident = pages.and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
-    resident.unwrap_or(0) * u64::try_from(rustix::param::page_size()).unwrap_or(0)
 }

@@ -87,7 +87,6 @@ impl Host {
     }
 
     /// Whether it may still live. That is unknown if its namespace is hidden from here, unless that is `gone`.
-    #[must_use]
     pub fn lives(&self, gone: bool) -> bool {
         match identity::look(self.pid, self.start, &self.place) {
             Presence::There => true,

@@ -85,19 +85,16 @@ impl HostSession {
     }
 
     /// The host.
-    #[must_use]
     pub fn host(&self) -> &Host {
         &self.peer
     }
 
     /// The functions that run in it.
-    #[must_use]
     pub fn functions(&self) -> &[String] {
         self.hello.as_ref().and_then(|hello| hello.functions.as_deref()).unwrap_or_default()
     }
 
     /// Whether it has promised that no call of an earlier processor still runs in it.
-    #[must_use]
     pub fn is_idle(&self) -> bool {
         self.hello.as_ref().is_some_and(|hello| hello.idle)
     }

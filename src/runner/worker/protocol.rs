@@ -77,7 +77,7 @@ pub(super) enum WorkerMessage {
 }
 
 /// How a call ended, as the worker says it.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Answer {
     pub(super) end: CallResult,
     /// The bytes printed since the answer before, as the worker counts them.
@@ -93,12 +93,6 @@ pub(super) enum CallResult {
     BadValue(String),
     /// With an error.
     Error(ReportedError),
-}
-
-impl Default for CallResult {
-    fn default() -> CallResult {
-        CallResult::Value(None, false)
-    }
 }
 
 #[derive(Deserialize)]

@@ -69,7 +69,6 @@ impl<P> Session<P> {
     }
 
     /// How many calls the peer runs at once, if it has said hello.
-    #[must_use]
     pub fn at_once(&self) -> Option<usize> {
         self.hello.as_ref().map(|hello| hello.calls.max(1))
     }
