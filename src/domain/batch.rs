@@ -43,8 +43,8 @@ fn principal<'a, D: Deserializer<'a>>(from: D) -> Result<Option<String>, D::Erro
 /// # Errors
 /// [`Kind::Invalid`] when it is not a call; [`Kind::Denied`] for a principal where none is allowed.
 pub fn parse(line: &str, origin: &Origin, hold: bool) -> Result<NewJob> {
-    let line: BatchLine<'_> = object::read(line).map_err(|flaw| {
-        Error::new(Kind::Invalid, format!("not a call in JSON: {flaw}"))
+    let line: BatchLine<'_> = object::read(line).map_err(|fault| {
+        Error::new(Kind::Invalid, format!("not a call in JSON: {fault}"))
             .with_hint(r#"write {"service":"events","function":"mail","args":[2,7]}"#)
     })?;
     let on_behalf_of = line.principal.as_deref().map(OnBehalfOf::parse).transpose()?.unwrap_or_default();
@@ -66,6 +66,6 @@ fn json(name: &str, text: &str, fits: fn(&Json) -> bool, expected: &str) -> Resu
     match Json::parse(text) {
         Ok(json) if fits(&json) => Ok(json),
         Ok(_) => Err(Error::new(Kind::Invalid, format!("`{name}` is not {expected}"))),
-        Err(flaw) => Err(Error::new(Kind::Invalid, format!("`{name}`: {flaw}"))),
+        Err(fault) => Err(Error::new(Kind::Invalid, format!("`{name}`: {fault}"))),
     }
 }

@@ -113,10 +113,10 @@ impl Reading {
             if index > 0 {
                 text.push(',');
             }
-            text += &self.value(word.as_ref()).map_err(|flaw| refuse(&format!("argument {}", index + 1), &flaw))?;
+            text += &self.value(word.as_ref()).map_err(|fault| refuse(&format!("argument {}", index + 1), &fault))?;
         }
         text.push(']');
-        Json::parse(&text).map_err(|flaw| refuse("the arguments together", &flaw))
+        Json::parse(&text).map_err(|fault| refuse("the arguments together", &fault))
     }
 
     /// Keyword arguments as typed on a command line.
@@ -133,10 +133,10 @@ impl Reading {
             text += &json::quote(name);
             text.push(':');
             let value = self.value(word.as_ref());
-            text += &value.map_err(|flaw| refuse(&format!("argument `{}`", escape_control(name)), &flaw))?;
+            text += &value.map_err(|fault| refuse(&format!("argument `{}`", escape_control(name)), &fault))?;
         }
         text.push('}');
-        Json::parse(&text).map_err(|flaw| refuse("the keyword arguments together", &flaw))
+        Json::parse(&text).map_err(|fault| refuse("the keyword arguments together", &fault))
     }
 
     /// A word as JSON text. A word that is JSON but is refused is never read as a string.
@@ -148,14 +148,14 @@ impl Reading {
         match Json::parse(word) {
             Ok(json) => Ok(json.to_string()),
             Err(JsonFault::Syntax(_)) => Json::string(word).map(|json| json.to_string()),
-            Err(flaw) => Err(flaw),
+            Err(fault) => Err(fault),
         }
     }
 }
 
-fn refuse(what: &str, flaw: &JsonFault) -> Error {
-    let error = Error::new(Kind::Invalid, format!("{what}: {flaw}"));
-    match flaw {
+fn refuse(what: &str, fault: &JsonFault) -> Error {
+    let error = Error::new(Kind::Invalid, format!("{what}: {fault}"));
+    match fault {
         JsonFault::TooLarge(_) => error.with_hint("put the data into a file and pass its path"),
         JsonFault::DuplicateKey(_) => {
             error.with_hint("readers disagree about which value counts, so name each key once")

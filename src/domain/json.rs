@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn flaws_are_told_apart() {
+    fn faults_are_told_apart() {
         assert!(matches!(Json::parse("[1,]"), Err(JsonFault::Syntax(_))));
         assert!(matches!(Json::parse("NaN"), Err(JsonFault::Syntax(_))));
         assert!(matches!(Json::parse("\"a\nb\""), Err(JsonFault::Syntax(_))));

@@ -68,13 +68,13 @@ impl CallSource for SlotCalls<'_> {
         self.shared.finish(self.slot, done);
     }
 
-    fn back(&self, begun: Vec<SentCall>) {
-        if begun.is_empty() {
+    fn back(&self, sent: Vec<SentCall>) {
+        if sent.is_empty() {
             return;
         }
-        let mut claims = Vec::with_capacity(begun.len());
+        let mut claims = Vec::with_capacity(sent.len());
         let mut state = self.shared.queue.state();
-        for SentCall { claim, mark } in begun {
+        for SentCall { claim, mark } in sent {
             state.release(self.slot, claim.fence);
             if let Some(mark) = mark {
                 self.shared.marks.clear(&mark);
@@ -88,9 +88,9 @@ impl CallSource for SlotCalls<'_> {
         self.shared.events.send(LoopEvent::Returned);
     }
 
-    fn leave(&self, begun: Vec<SentCall>) {
-        let begun: Vec<_> = begun.into_iter().map(|SentCall { claim, mark }| (claim.fence, mark)).collect();
-        self.shared.leave(self.slot, &begun);
+    fn leave(&self, sent: Vec<SentCall>) {
+        let sent: Vec<_> = sent.into_iter().map(|SentCall { claim, mark }| (claim.fence, mark)).collect();
+        self.shared.leave(self.slot, &sent);
     }
 
     fn cancelled(&self) -> Vec<Fence> {

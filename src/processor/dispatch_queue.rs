@@ -54,7 +54,8 @@ struct ServiceQueue {
 pub(super) struct SlotState {
     /// Its calls, all of one service.
     fences: VecDeque<Fence>,
-    lane: usize,
+    /// The index of that service.
+    service: usize,
     /// Whether one of them was charged with a crash before.
     crashed_before: bool,
     serving: Option<Serving>,
@@ -119,7 +120,7 @@ impl SlotState {
     pub(super) fn new(control: Arc<StopSwitch>) -> SlotState {
         SlotState {
             fences: VecDeque::new(),
-            lane: 0,
+            service: 0,
             crashed_before: false,
             serving: None,
             cancels: Vec::new(),
@@ -174,42 +175,42 @@ impl QueueState {
 
     /// How many calls of a service run.
     pub(super) fn running_of(&self, service: &ServiceName) -> usize {
-        self.find(service).map_or(0, |lane| self.running_in(lane))
+        self.find(service).map_or(0, |index| self.running_in(index))
     }
 
     /// How many calls of a service wait for something other than the start of their worker.
     pub(super) fn stranded_of(&self, service: &ServiceName) -> usize {
         let starting: Vec<&Serving> = self.slots.iter().filter_map(|slot| slot.serving.as_ref()).collect();
         let starts = |claim: &Claim| starting.iter().any(|it| it.at_once.is_none() && it.is_for(claim));
-        let waiting = self.find(service).map(|lane| self.services[lane].waiting.iter());
+        let waiting = self.find(service).map(|index| self.services[index].waiting.iter());
         waiting.into_iter().flatten().filter(|claim| !starts(claim)).count()
     }
 
     /// How many slots can have something to do: one for each call that may run at once. Where workers run them, one more for
     /// each slot that has no call left, because it may still have a worker to end.
     pub(super) fn useful_slots(&self) -> usize {
-        let useful = |(number, lane): (usize, &ServiceQueue)| {
-            let in_slots = || self.slots.iter().filter(move |slot| slot.lane == number);
+        let useful = |(index, queue): (usize, &ServiceQueue)| {
+            let in_slots = || self.slots.iter().filter(move |slot| slot.service == index);
             let busy: usize = in_slots().map(SlotState::running).sum();
-            let waiting = lane.waiting.len();
-            if in_slots().any(|slot| slot.serving.is_some()) || lane.waiting.iter().any(Claim::is_for_worker) {
-                return busy + waiting.min(lane.width);
+            let waiting = queue.waiting.len();
+            if in_slots().any(|slot| slot.serving.is_some()) || queue.waiting.iter().any(Claim::is_for_worker) {
+                return busy + waiting.min(queue.width);
             }
-            busy.max((busy + waiting).min(lane.width.saturating_sub(self.hosted_of(number))))
+            busy.max((busy + waiting).min(queue.width.saturating_sub(self.hosted_of(index))))
         };
         self.services.iter().enumerate().map(useful).sum()
     }
 
-    fn running_in(&self, lane: usize) -> usize {
-        let in_slots: usize = self.slots.iter().filter(|slot| slot.lane == lane).map(SlotState::running).sum();
-        in_slots + self.hosted_of(lane)
+    fn running_in(&self, index: usize) -> usize {
+        let in_slots: usize = self.slots.iter().filter(|slot| slot.service == index).map(SlotState::running).sum();
+        in_slots + self.hosted_of(index)
     }
 
     fn find(&self, service: &ServiceName) -> Option<usize> {
-        self.services.iter().position(|lane| lane.service == *service)
+        self.services.iter().position(|queue| queue.service == *service)
     }
 
-    fn lane(&mut self, service: &ServiceName) -> usize {
+    fn index_of(&mut self, service: &ServiceName) -> usize {
         self.find(service).unwrap_or_else(|| {
             let (service, waiting) = (service.clone(), VecDeque::new());
             self.services.push(ServiceQueue { service, waiting, width: 0, unrecorded: 0 });
@@ -219,24 +220,24 @@ impl QueueState {
 
     /// Adds calls of a service, and sets how many of them may run at once. Wakes the slots whose workers may take them.
     pub(super) fn add(&mut self, service: &ServiceName, claims: Vec<Claim>, width: usize) {
-        let lane = self.lane(service);
-        self.services[lane].waiting.extend(claims);
-        self.services[lane].width = width;
-        for slot in self.slots.iter().filter(|slot| slot.serving.is_some() && slot.lane == lane) {
+        let index = self.index_of(service);
+        self.services[index].waiting.extend(claims);
+        self.services[index].width = width;
+        for slot in self.slots.iter().filter(|slot| slot.serving.is_some() && slot.service == index) {
             slot.control.wake_up();
         }
         self.call_host();
     }
 
     /// Whether one more call of a service may begin.
-    fn has_room(&self, lane: usize) -> bool {
-        self.room(lane) > 0
+    fn has_room(&self, index: usize) -> bool {
+        self.room(index) > 0
     }
 
     /// How many more calls of a service may begin.
-    fn room(&self, lane: usize) -> usize {
-        let ServiceQueue { width, unrecorded, .. } = &self.services[lane];
-        let busy = self.running_in(lane) + unrecorded.saturating_sub(*width);
+    fn room(&self, index: usize) -> usize {
+        let ServiceQueue { width, unrecorded, .. } = &self.services[index];
+        let busy = self.running_in(index) + unrecorded.saturating_sub(*width);
         if self.is_open() { width.saturating_sub(busy) } else { 0 }
     }
 
@@ -244,46 +245,46 @@ impl QueueState {
     pub(super) fn pick(&mut self, slot: usize) -> Option<(Claim, bool)> {
         let count = self.services.len();
         let mut services = (0..count).map(|step| (self.turn + step) % count);
-        let (lane, place) = services.find_map(|lane| Some((lane, self.next_in(lane)?)))?;
-        self.turn = lane + 1;
-        Some((self.take(slot, lane, place)?, self.whole_lines))
+        let (index, place) = services.find_map(|index| Some((index, self.next_in(index)?)))?;
+        self.turn = index + 1;
+        Some((self.take(slot, index, place)?, self.whole_lines))
     }
 
     /// The first call of a service that may begin in an empty slot. While a worker starts, which may take long, its calls are
     /// passed over.
-    fn next_in(&self, lane: usize) -> Option<usize> {
-        let waiting = &self.services[lane].waiting;
-        let place = self.first_for_slots(lane).filter(|place| self.has_room_behind_hosted(lane, *place))?;
+    fn next_in(&self, index: usize) -> Option<usize> {
+        let waiting = &self.services[index].waiting;
+        let place = self.first_for_slots(index).filter(|place| self.has_room_behind_hosted(index, *place))?;
         let first = &waiting[place];
-        if !self.is_for_another(lane, first) {
+        if !self.is_for_another(index, first) {
             return Some(place);
         }
         let mut starting = self.slots.iter().filter_map(|slot| slot.serving.as_ref());
         if !starting.any(|serving| serving.at_once.is_none() && serving.is_for(first)) {
             return None;
         }
-        let other = waiting.iter().position(|claim| !self.is_hosted(claim) && !self.is_for_another(lane, claim))?;
+        let other = waiting.iter().position(|claim| !self.is_hosted(claim) && !self.is_for_another(index, claim))?;
         let hosted = waiting.iter().take(other).filter(|claim| self.is_hosted(claim)).count();
-        self.has_room_behind_hosted(lane, hosted).then_some(other)
+        self.has_room_behind_hosted(index, hosted).then_some(other)
     }
 
     /// Whether the worker of another slot can take a call, or may soon: it is starting, or its slot is about to look for the
     /// next call.
-    fn is_for_another(&self, lane: usize, claim: &Claim) -> bool {
-        self.slots.iter().filter(|slot| slot.lane == lane).any(|slot| {
+    fn is_for_another(&self, index: usize, claim: &Claim) -> bool {
+        self.slots.iter().filter(|slot| slot.service == index).any(|slot| {
             let Some(serving) = &slot.serving else { return false };
             let spare = serving.at_once.is_none_or(|at_once| slot.fences.len() < at_once);
             spare && !serving.leaves && !slot.crashed_before && claim.before.crashes == 0 && serving.is_for(claim)
         })
     }
 
-    fn take(&mut self, slot: usize, lane: usize, place: usize) -> Option<Claim> {
-        let claim = self.services[lane].waiting.remove(place)?;
+    fn take(&mut self, slot: usize, index: usize, place: usize) -> Option<Claim> {
+        let claim = self.services[index].waiting.remove(place)?;
         let state = &mut self.slots[slot];
         if state.fences.is_empty() {
             state.crashed_before = false;
         }
-        state.lane = lane;
+        state.service = index;
         // Set as soon as the call is taken, so that no other slot starts a second worker for calls that this one may run.
         state.serving = state.serving.take().or_else(|| Serving::begin(&claim));
         state.crashed_before |= claim.before.crashes > 0;
@@ -318,31 +319,31 @@ impl QueueState {
     /// Puts back calls that have not begun; the first one is the most urgent.
     pub(super) fn put_back(&mut self, claims: Vec<Claim>) {
         for claim in claims.into_iter().rev() {
-            let lane = self.lane(&claim.call.service);
-            self.services[lane].waiting.push_front(claim);
+            let index = self.index_of(&claim.call.service);
+            self.services[index].waiting.push_front(claim);
         }
     }
 
     /// Notes that a slot waits until the outcome of a call is recorded.
     pub(super) fn await_record(&mut self, service: &ServiceName) {
-        let lane = self.lane(service);
-        self.services[lane].unrecorded += 1;
+        let index = self.index_of(service);
+        self.services[index].unrecorded += 1;
     }
 
     /// Notes that this outcome is recorded.
     pub(super) fn recorded(&mut self, service: &ServiceName) {
-        let lane = self.lane(service);
-        self.services[lane].unrecorded -= 1;
+        let index = self.index_of(service);
+        self.services[index].unrecorded -= 1;
         self.call_host();
     }
 
     /// Takes out calls that have not begun.
     pub(super) fn take_out(&mut self, which: impl Fn(&Claim) -> bool) -> Vec<Claim> {
         let mut taken = Vec::new();
-        for lane in &mut self.services {
-            let waiting = std::mem::take(&mut lane.waiting);
+        for queue in &mut self.services {
+            let waiting = std::mem::take(&mut queue.waiting);
             let (out, left): (VecDeque<_>, VecDeque<_>) = waiting.into_iter().partition(&which);
-            lane.waiting = left;
+            queue.waiting = left;
             taken.extend(out);
         }
         taken

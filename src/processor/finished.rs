@@ -26,15 +26,15 @@ const LITTLE: usize = 4096;
 
 /// Calls that never ran, and as many of those that ended as one transaction may record.
 pub(super) fn collect(unrun: &mut Vec<FinishedCall>, done: &mut VecDeque<EndedCall>) -> Result<Vec<FinishedCall>> {
-    let mut over = std::mem::take(unrun);
+    let mut calls = std::mem::take(unrun);
     let mut bytes = 0;
     while bytes < LOGS_AT_ONCE
         && let Some(done) = done.pop_front()
     {
         bytes += done.ended.output.kept();
-        over.push(FinishedCall::of(done)?);
+        calls.push(FinishedCall::of(done)?);
     }
-    Ok(over)
+    Ok(calls)
 }
 
 /// A call that has ended and is not recorded yet.

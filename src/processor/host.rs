@@ -20,17 +20,17 @@ use crate::runner::{Output, StopSwitch};
 ///
 /// # Errors
 /// When the system gives no thread, or no descriptor.
-pub(super) fn feed(shared: &Arc<Shared>, mut hosted: HostSession) -> std::io::Result<JoinHandle<()>> {
+pub(super) fn feed(shared: &Arc<Shared>, mut session: HostSession) -> std::io::Result<JoinHandle<()>> {
     let control = Arc::new(StopSwitch::new()?);
-    let state = HostState::new(hosted.functions(), hosted.at_once().unwrap_or(1), Arc::clone(&control));
+    let state = HostState::new(session.functions(), session.at_once().unwrap_or(1), Arc::clone(&control));
     shared.queue.state().host = Some(state);
     let shared = Arc::clone(shared);
     let feed = move || {
         let output = Output { forwarder: &shared.forwarder, whole_lines: true };
         let calls = HostCalls { shared: &shared };
-        let Some(loss) = hosted.serve(&calls, (output, &shared.around.folder), &control) else { return };
-        let pid = hosted.host().pid;
-        let (left, ended) = hosted.part(&loss, &calls);
+        let Some(loss) = session.serve(&calls, (output, &shared.around.folder), &control) else { return };
+        let pid = session.host().pid;
+        let (left, ended) = session.part(&loss, &calls);
         shared.queue.state().lose_host();
         shared.queue.notify();
         shared.events.send(LoopEvent::LostHost(LostHost { pid, loss, left }));
@@ -83,10 +83,10 @@ impl CallSource for HostCalls<'_> {
         self.shared.report(state, done);
     }
 
-    fn back(&self, begun: Vec<SentCall>) {
+    fn back(&self, sent: Vec<SentCall>) {
         let mut state = self.shared.queue.state();
-        let mut claims = Vec::with_capacity(begun.len());
-        for SentCall { claim, mark } in begun {
+        let mut claims = Vec::with_capacity(sent.len());
+        for SentCall { claim, mark } in sent {
             state.release_hosted(claim.fence);
             if let Some(mark) = mark {
                 self.shared.marks.clear(&mark);

@@ -36,8 +36,8 @@ pub struct NestedRuntime<'a> {
 ///
 /// # Errors
 /// As [`Store::begin_nested`]; and whatever the store answers when the end is recorded.
-pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &NestedRuntime<'_>) -> Result<Ran> {
-    let NestedRuntime { program, env, console } = *means;
+pub fn run(store: &mut Store, inside: &Running, new: &NewJob, runtime: &NestedRuntime<'_>) -> Result<Ran> {
+    let NestedRuntime { program, env, console } = *runtime;
     signals::reset()?;
     let (location, folder) = (store.location().as_os_str().into(), store.run_folder().join(&inside.folder));
     let around = Surroundings::new(location, folder, env.iter().cloned(), program)
@@ -63,7 +63,7 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &NestedRunt
     let ended = if claim.is_for_worker() {
         single_call::run(&claim, &around, output, &control)
     } else {
-        let unstarted = |hitch: StartFailure| Some(Ended::unrun(hitch.outcome(), Capture::new(&around.folder)));
+        let unstarted = |failure: StartFailure| Some(Ended::unrun(failure.outcome(), Capture::new(&around.folder)));
         command::run(&claim, &around, output, &control).unwrap_or_else(unstarted).ok_or_else(left_behind)?
     };
 
@@ -85,11 +85,11 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, means: &NestedRunt
     // The function has run: its outcome is not given up because somebody holds the store, or the disk is full or fails.
     store.be_patient(Patience::Endless);
     let reserve = DiskReserve::of(&around.folder);
-    let mut told = false;
+    let mut reported = false;
     let state = loop {
         match finished::record(store, &reserve, &mut finish) {
             Err(error) if error.is_transient() && control.asked() == Stop::No => {
-                if !std::mem::replace(&mut told, true) {
+                if !std::mem::replace(&mut reported, true) {
                     (console.cannot_record)(&error);
                 }
                 std::thread::sleep(FAILING);

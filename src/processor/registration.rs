@@ -38,7 +38,8 @@ pub(super) struct Runtime {
 }
 
 /// What to do about a run folder that cannot be used.
-const WHOSE: &str = "it must have the owner of the store: let root `chown` it, or move it away if a stranger made it";
+const OWNER_HINT: &str =
+    "it must have the owner of the store: let root `chown` it, or move it away if a stranger made it";
 
 /// Whether this processor is registered: it registers before its first claim.
 pub(super) struct Membership {
@@ -115,13 +116,13 @@ impl Registration {
         let name = new_token()?.as_str().to_owned();
         let access = Access::of(&store.metadata().map_err(fail)?);
         let folder = RunDir::make(&run_folder, name, access).map_err(|error| match fail(error) {
-            error if error.kind() == Kind::Denied => error.with_hint(WHOSE),
+            error if error.kind() == Kind::Denied => error.with_hint(OWNER_HINT),
             error => error,
         })?;
         link.hand_over(folder.lock()).map_err(fail)?;
         reached("folder locked");
         let reserve = Arc::new(DiskReserve::of(&folder.path));
-        let noted = host.as_ref().map_or(Ok(()), |hosted| folder.note_host(hosted.host(), access));
+        let noted = host.as_ref().map_or(Ok(()), |session| folder.note_host(session.host(), access));
         let filled = noted.and_then(|()| reserve.fill()).map_err(fail);
         let registered =
             filled.and_then(|()| store.register(&folder.describe(supervisor::visible_pid()).map_err(fail)?));
@@ -144,7 +145,7 @@ impl Registration {
             let (marks, forwarder, queue) =
                 (Arc::clone(&folder.marks), Arc::clone(&forwarder), Arc::new(DispatchQueue::new()));
             let mut slots = Slots::new(Shared { around, marks, forwarder, workers, events, queue });
-            host.map_or(Ok(()), |hosted| slots.use_host(hosted))?;
+            host.map_or(Ok(()), |session| slots.use_host(session))?;
             Ok((slots, orphans, home))
         });
         match made {
@@ -183,7 +184,7 @@ impl Registration {
     }
 
     /// The error that kept a mark from being written: if this processor dies, others do not know which calls it ran.
-    pub(super) fn flaw(&self) -> Option<&std::io::Error> {
+    pub(super) fn mark_error(&self) -> Option<&std::io::Error> {
         self.folder.marks.flaw()
     }
 

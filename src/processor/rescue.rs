@@ -277,17 +277,17 @@ fn record(
     outcomes: &[(JobId, Vec<u8>)],
     reporter: &mut Reporter<'_>,
 ) -> Result<()> {
-    let over = outcomes.iter().filter_map(|(job, text)| outcome_journal::read(dead, *job, text).transpose());
-    let over: Vec<FinishedCall> = over.collect::<Result<_>>()?;
-    if over.is_empty() {
+    let calls = outcomes.iter().filter_map(|(job, text)| outcome_journal::read(dead, *job, text).transpose());
+    let calls: Vec<FinishedCall> = calls.collect::<Result<_>>()?;
+    if calls.is_empty() {
         return Ok(());
     }
-    let states = store.finish(&over.iter().map(|over| &over.finish).collect::<Vec<_>>())?;
+    let states = store.finish(&calls.iter().map(|call| &call.finish).collect::<Vec<_>>())?;
     reached("outcomes recorded");
-    for (over, state) in over.into_iter().zip(states) {
+    for (call, state) in calls.into_iter().zip(states) {
         // The dead processor may have recorded it before it died.
         if state.is_some() {
-            reporter.finished(over, state);
+            reporter.finished(call, state);
         }
     }
     Ok(())

@@ -50,7 +50,7 @@ pub(super) struct ServiceState {
     /// Whether calls were put back because the host had no room.
     pub(super) awaits_host: bool,
     /// Whether it was reported that its calls wait because it is paused.
-    told_of_pause: bool,
+    pause_reported: bool,
 }
 
 /// What is to be recorded.
@@ -81,15 +81,15 @@ impl ServiceState {
             pending: Pending::default(),
             moved: Instant::now(),
             awaits_host: false,
-            told_of_pause: false,
+            pause_reported: false,
         }
     }
 
     /// Whether to report now that its calls wait because it is paused: once in each pause.
     pub(super) fn pauses(&mut self) -> bool {
         let ServiceStatus { paused, ready, .. } = self.snapshot.status;
-        self.told_of_pause &= paused;
-        paused && ready && !std::mem::replace(&mut self.told_of_pause, true)
+        self.pause_reported &= paused;
+        paused && ready && !std::mem::replace(&mut self.pause_reported, true)
     }
 
     /// Whether there is something to record.
@@ -97,12 +97,7 @@ impl ServiceState {
         !self.done.is_empty() || !self.pending.finished.is_empty() || self.pending.puts_back()
     }
 
-    /// How many calls have ended, or never ran, and are not recorded.
-    pub(super) fn over(&self) -> usize {
-        self.done.len() + self.pending.finished.len()
-    }
-
-    /// How many of them ended in slots.
+    /// How many calls have ended in slots and are not recorded.
     pub(super) fn ended(&self) -> usize {
         self.done.len()
     }
@@ -133,8 +128,8 @@ impl ServiceState {
     }
 
     /// These claims never ran.
-    pub(super) fn never_ran(&mut self, over: impl IntoIterator<Item = FinishedCall>) {
-        self.pending.finished.extend(over);
+    pub(super) fn never_ran(&mut self, calls: impl IntoIterator<Item = FinishedCall>) {
+        self.pending.finished.extend(calls);
     }
 
     /// These were cancelled before they began.
@@ -168,16 +163,16 @@ impl ServiceState {
 
     /// Takes the calls that have ended; with `all`, also those that could not be recorded before.
     pub(super) fn outcomes(&mut self, all: bool) -> Result<Vec<FinishedCall>> {
-        let mut over = if all { std::mem::take(&mut self.pending.finished) } else { Vec::new() };
+        let mut calls = if all { std::mem::take(&mut self.pending.finished) } else { Vec::new() };
         while let Some(done) = self.done.pop_front() {
-            over.push(FinishedCall::of(done)?);
+            calls.push(FinishedCall::of(done)?);
         }
-        Ok(over)
+        Ok(calls)
     }
 
     /// The jobs of calls that are not recorded, each with the mark that says that it had begun.
     pub(super) fn unrecorded(&self) -> impl Iterator<Item = (JobId, Option<&Mark>)> {
-        let unrun = self.pending.finished.iter().map(|over| (over.finish.fence.job, over.mark.as_ref()));
+        let unrun = self.pending.finished.iter().map(|call| (call.finish.fence.job, call.mark.as_ref()));
         unrun.chain(self.done.iter().map(|done| (done.claim.fence.job, done.mark.as_ref())))
     }
 }

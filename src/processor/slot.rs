@@ -137,7 +137,7 @@ impl Slot<'_> {
         let end = worker.serve(&calls, output, self.control);
         let first = calls.first.take();
         // Before the slot is free, so that no other slot starts a second worker meanwhile.
-        let mut unfit = None;
+        let mut failed = None;
         match end {
             ServeEnd::Idle(worker) => workers.put(worker),
             ServeEnd::Worn(worker) => workers.retire(worker),
@@ -147,12 +147,12 @@ impl Slot<'_> {
                     let (definition, site) = &calls.worker_of;
                     workers.note_start_failure(definition, site, failure);
                 }
-                unfit = Some(gone);
+                failed = Some(gone);
             }
         }
         self.shared.queue.state().serve(self.number, None);
-        if let Some(unfit) = unfit {
-            let FailedWorker { outcome, printed, first: unread } = *unfit;
+        if let Some(failed) = failed {
+            let FailedWorker { outcome, printed, first: unread } = *failed;
             if let Some(first) = unread.or(first.map(|claim| SentCall { claim, mark: None })) {
                 self.refuse(first, Ended::unrun(outcome, printed));
             }

@@ -46,9 +46,9 @@ impl Slots {
     }
 
     /// Runs in this host, from now on, the functions that it has.
-    pub(super) fn use_host(&mut self, hosted: HostSession) -> Result<()> {
+    pub(super) fn use_host(&mut self, session: HostSession) -> Result<()> {
         let fail = |error| io_error("cannot speak to the host", &error);
-        self.host = Some(host::feed(&self.shared, hosted).map_err(fail)?);
+        self.host = Some(host::feed(&self.shared, session).map_err(fail)?);
         Ok(())
     }
 

@@ -28,9 +28,9 @@ impl QueueState {
     }
 
     /// How many of them are of a service.
-    pub(super) fn hosted_of(&self, lane: usize) -> usize {
+    pub(super) fn hosted_of(&self, index: usize) -> usize {
         let calls = self.host.iter().flat_map(|host| &host.calls);
-        calls.filter(|(_, of)| *of == lane).count()
+        calls.filter(|(_, of)| *of == index).count()
     }
 
     /// Wakes the thread that feeds the host, to look at the queue again.
@@ -41,34 +41,34 @@ impl QueueState {
     }
 
     /// The first waiting call of a service that does not run in the host.
-    pub(super) fn first_for_slots(&self, lane: usize) -> Option<usize> {
-        self.services[lane].waiting.iter().position(|claim| !self.is_hosted(claim))
+    pub(super) fn first_for_slots(&self, index: usize) -> Option<usize> {
+        self.services[index].waiting.iter().position(|claim| !self.is_hosted(claim))
     }
 
     /// Whether a call may begin in a slot although `hosted` calls for the host come before it: those that can begin there go
     /// first.
-    pub(super) fn has_room_behind_hosted(&self, lane: usize, hosted: usize) -> bool {
+    pub(super) fn has_room_behind_hosted(&self, index: usize, hosted: usize) -> bool {
         let before = self.host.as_ref().map_or(0, |host| hosted.min(host.free()));
-        self.room(lane) > before
+        self.room(index) > before
     }
 
     /// Takes the next call for the host, if one may begin. A call that was charged with a crash runs alone there.
     pub(in crate::processor) fn pick_hosted(&mut self) -> Option<Claim> {
         let host = self.host.as_ref().filter(|host| host.free() > 0)?;
         let count = self.services.len();
-        let (lane, place) = (0..count).map(|step| (self.turn + step) % count).find_map(|lane| {
-            let waiting = &self.services[lane].waiting;
+        let (index, place) = (0..count).map(|step| (self.turn + step) % count).find_map(|index| {
+            let waiting = &self.services[index].waiting;
             let place = waiting.iter().position(|claim| self.is_hosted(claim))?;
             let alone = host.crashed_before || waiting[place].before.crashes > 0;
             // The calls before it are for slots.
-            let may = self.room(lane) > place && (host.calls.is_empty() || !alone);
-            may.then_some((lane, place))
+            let may = self.room(index) > place && (host.calls.is_empty() || !alone);
+            may.then_some((index, place))
         })?;
-        let claim = self.services[lane].waiting.remove(place)?;
-        self.turn = lane + 1;
+        let claim = self.services[index].waiting.remove(place)?;
+        self.turn = index + 1;
         let host = self.host.as_mut()?;
         host.crashed_before = claim.before.crashes > 0;
-        host.calls.push((claim.fence, lane));
+        host.calls.push((claim.fence, index));
         Some(claim)
     }
 

@@ -31,7 +31,7 @@ impl MainLoop<'_> {
 
     /// How many more calls of a service could be claimed now.
     fn room(&self, index: usize) -> usize {
-        let served = &self.services[index];
+        let state = &self.services[index];
         let waits = |other: &usize| *other != index && self.services[*other].snapshot.status.wants_alone;
         // What waits for empty hands gets them.
         let may = self.may_begin() && self.scarcity.is_none();
@@ -39,13 +39,13 @@ impl MainLoop<'_> {
             return 0;
         }
         // What is first in line waits for the host, here or elsewhere: it is not to be claimed and given back all the time.
-        if served.awaits_host
+        if state.awaits_host
             && self.membership.get().is_some_and(|registration| registration.slots.queue().host_is_full())
         {
             return 0;
         }
-        let load = self.membership.get().map(|registration| registration.slots.load(&served.name)).unwrap_or_default();
-        self.budget.room(&served.snapshot.status, served.speed, load)
+        let load = self.membership.get().map(|registration| registration.slots.load(&state.name)).unwrap_or_default();
+        self.budget.room(&state.snapshot.status, state.speed, load)
     }
 
     fn could_claim(&self, index: usize) -> bool {
@@ -69,11 +69,11 @@ impl MainLoop<'_> {
             }
         }
         let tokens = self.budget.tokens(room)?;
-        let served = &mut self.services[index];
-        let (service, before, speed) = (served.name.clone(), served.snapshot.status, served.speed);
-        let pending = served.pending()?;
-        let ended = served.ended();
-        let finished: Vec<&Finish> = pending.finished.iter().map(|over| &over.finish).collect();
+        let state = &mut self.services[index];
+        let (service, before, speed) = (state.name.clone(), state.snapshot.status, state.speed);
+        let pending = state.pending()?;
+        let ended = state.ended();
+        let finished: Vec<&Finish> = pending.finished.iter().map(|call| &call.finish).collect();
         let slots = &self.registration()?.slots;
         let (load, running) = (slots.load(&service), slots.queue().running_of(&service));
         if room == 0 && !pending.puts_back() && (1..load.held).contains(&before.free()) {
@@ -86,7 +86,7 @@ impl MainLoop<'_> {
                 Err(error) => self.keep(index, pending).cycle_failed(error),
             };
         }
-        let plan = Cycle {
+        let cycle = Cycle {
             processor,
             service: &service,
             finished: &finished,
@@ -100,8 +100,8 @@ impl MainLoop<'_> {
             tokens: &tokens[..room],
             bytes: MOST_BYTES.saturating_sub(load.bytes).max(1),
         };
-        let at_stake = plan.held > 0 || !finished.is_empty();
-        let done = self.persist(at_stake, |store| store.run_cycle(&plan));
+        let at_stake = cycle.held > 0 || !finished.is_empty();
+        let done = self.persist(at_stake, |store| store.run_cycle(&cycle));
         // Those that no call got are for the next. What failed may be there all the same, with some of them.
         if let Ok(done) = &done {
             self.budget.unused_tokens(tokens.into_iter().skip(done.claims.len() + done.broken.len()));
@@ -118,14 +118,13 @@ impl MainLoop<'_> {
             self.reporter.held_back(error);
         }
         let whole_lines = status.concurrency > 1 || self.services.len() > 1;
-        let served = &mut self.services[index];
-        served.never_ran(broken.into_iter().map(FinishedCall::broken));
-        served.snapshot = Snapshot::new(status);
-        served.begins();
+        let state = &mut self.services[index];
+        state.never_ran(broken.into_iter().map(FinishedCall::broken));
+        state.snapshot = Snapshot::new(status);
+        state.begins();
         let registration = self.registration()?;
         registration.slots.queue().whole_lines = whole_lines;
-        let begun = registration.slots.begin(&service, claims, slots);
-        begun.or_else(|error| {
+        registration.slots.begin(&service, claims, slots).or_else(|error| {
             self.give_back_of(index);
             self.pause_starts("cannot run functions", &error);
             Ok(())
@@ -134,10 +133,10 @@ impl MainLoop<'_> {
 
     /// Gives back what has not begun of a service.
     fn give_back_of(&mut self, index: usize) {
-        let (Some(registration), served) = (self.membership.active(), &mut self.services[index]) else { return };
-        let claims = registration.slots.take_back(|claim| claim.call.service == served.name);
+        let (Some(registration), state) = (self.membership.active(), &mut self.services[index]) else { return };
+        let claims = registration.slots.take_back(|claim| claim.call.service == state.name);
         self.budget.gave_back(claims.len());
-        served.gives_back(&claims);
+        state.gives_back(&claims);
     }
 
     /// Keeps what could not be recorded, for another time.

@@ -49,7 +49,7 @@ impl MainLoop<'_> {
 
     /// Reports marks that could not be written.
     pub(super) fn report_unwritten_marks(&mut self) {
-        if let Some(error) = self.membership.get().and_then(Registration::flaw) {
+        if let Some(error) = self.membership.get().and_then(Registration::mark_error) {
             self.reporter.warn(Warning::Unmarked, Event::Unmarked { error });
         }
     }
@@ -102,10 +102,10 @@ impl MainLoop<'_> {
     pub(super) fn record_one_by_one(&mut self, all: bool) -> Result<()> {
         for index in 0..self.services.len() {
             let mut outcomes = self.services[index].outcomes(all)?.into_iter();
-            while let Some(over) = outcomes.next() {
-                if let Err(failed) = self.record(over) {
-                    let (over, error) = *failed;
-                    self.services[index].never_ran([over]);
+            while let Some(call) = outcomes.next() {
+                if let Err(failed) = self.record(call) {
+                    let (call, error) = *failed;
+                    self.services[index].never_ran([call]);
                     if error.kind() != Kind::Full {
                         self.services[index].never_ran(outcomes);
                         return Err(error);
@@ -116,36 +116,36 @@ impl MainLoop<'_> {
         Ok(())
     }
 
-    fn record(&mut self, mut over: FinishedCall) -> Result<(), Box<(FinishedCall, Error)>> {
+    fn record(&mut self, mut call: FinishedCall) -> Result<(), Box<(FinishedCall, Error)>> {
         let Some(reserve) = self.reserve() else { return Ok(()) };
-        match self.persist(true, |store| finished::record(store, &reserve, &mut over.finish)) {
-            Ok(state) => self.report(vec![over], vec![state]),
-            Err(error) => return Err(Box::new((over, error))),
+        match self.persist(true, |store| finished::record(store, &reserve, &mut call.finish)) {
+            Ok(state) => self.report(vec![call], vec![state]),
+            Err(error) => return Err(Box::new((call, error))),
         }
         Ok(())
     }
 
     /// Gives back what was claimed of a service and never begun.
     fn give_back_alone(&mut self, index: usize) -> Result<()> {
-        let served = &mut self.services[index];
+        let state = &mut self.services[index];
         let Some(registration) = self.membership.get() else { return Ok(()) };
-        let pending = served.returned();
+        let pending = state.returned();
         if !pending.puts_back() {
             return Ok(());
         }
-        let load = registration.slots.load(&served.name);
-        let (processor, reserve, service) = (registration.id, Arc::clone(&registration.reserve), served.name.clone());
-        let plan = Cycle {
+        let load = registration.slots.load(&state.name);
+        let (processor, reserve, service) = (registration.id, Arc::clone(&registration.reserve), state.name.clone());
+        let cycle = Cycle {
             returned: &pending.returned,
             postponed: &pending.postponed,
-            held: load.held + served.over(),
+            held: load.held + state.unrecorded().count(),
             elsewhere: load.elsewhere,
             running: registration.slots.queue().running_of(&service),
             ..Cycle::of(processor, &service)
         };
         let given = self.persist(true, |store| {
             loop {
-                match store.run_cycle(&plan) {
+                match store.run_cycle(&cycle) {
                     Err(error) if error.kind() == Kind::Full && reserve.give() => {}
                     done => return done,
                 }
