@@ -136,8 +136,8 @@ impl Bench {
             let claims = self.store.run_cycle(&plan).unwrap().claims;
             assert_eq!(claims.len(), at_once);
             let ended = claims.into_iter().map(|claim| {
-                let verdict = decide(&Outcome::Completed, AttemptCounts::default(), 0.0);
-                Finish { fence: claim.fence, verdict, result: None, took: Duration::ZERO, log: Log::default() }
+                let decision = decide(&Outcome::Completed, AttemptCounts::default(), 0.0);
+                Finish { fence: claim.fence, decision, result: None, took: Duration::ZERO, log: Log::default() }
             });
             last = ended.collect();
         }

@@ -231,9 +231,9 @@ fn claim_some(path: &Path, Run { at_once, count, durable }: Run) -> Duration {
             }
             claimed += claims.len();
             let ended = claims.into_iter().map(|claim| {
-                let verdict = decide(&Outcome::Completed, AttemptCounts::default(), 0.0);
+                let decision = decide(&Outcome::Completed, AttemptCounts::default(), 0.0);
                 let (took, log) = (Duration::ZERO, Log::default());
-                Finish { fence: claim.fence, verdict, result: None, took, log }
+                Finish { fence: claim.fence, decision, result: None, took, log }
             });
             last = ended.collect();
         }

@@ -315,7 +315,7 @@ pub struct Finish {
     /// The attempt.
     pub fence: Fence,
     /// How it ended and what follows.
-    pub verdict: super::retry::Decision,
+    pub decision: super::retry::Decision,
     /// The result of the function; it is recorded only if the job is completed.
     pub result: Option<Json>,
     /// How long it took.

@@ -103,7 +103,7 @@ pub fn not_by_itself() -> Decision {
     Decision::error(Ending::Error, Failure::new(FailureKind::BadResult, message))
 }
 
-/// The verdict on a call whose outcome a rule of the application refuses.
+/// What follows for a call whose outcome a rule of the application refuses.
 #[must_use]
 pub fn refused(why: String) -> Decision {
     Decision::error(Ending::Error, Failure::new(FailureKind::Refused, why))

@@ -52,9 +52,9 @@ impl FinishedCall {
     /// A call that ended in a slot.
     pub(super) fn of(done: EndedCall) -> Result<FinishedCall> {
         let EndedCall { claim, ended, mark } = done;
-        let verdict = decide(&ended.outcome, claim.before, draw_for(&ended.outcome)?);
+        let decision = decide(&ended.outcome, claim.before, draw_for(&ended.outcome)?);
         let (result, took, log) = (ended.result, ended.took, ended.output.log());
-        let finish = Finish { fence: claim.fence, verdict, result, took, log };
+        let finish = Finish { fence: claim.fence, decision, result, took, log };
         Ok(FinishedCall { mark, ..FinishedCall::new(&claim, finish) })
     }
 
@@ -66,20 +66,20 @@ impl FinishedCall {
     /// A claim that cannot be run.
     pub(super) fn broken(claim: BrokenClaim) -> FinishedCall {
         let BrokenClaim { fence, service, function, before, failure } = claim;
-        let verdict = decide(&Outcome::Failed(failure), before, 0.0);
-        let finish = Finish { fence, verdict, result: None, took: Duration::ZERO, log: Log::default() };
+        let decision = decide(&Outcome::Failed(failure), before, 0.0);
+        let finish = Finish { fence, decision, result: None, took: Duration::ZERO, log: Log::default() };
         FinishedCall::elsewhere(service, function, finish)
     }
 
     /// A claim that was not run.
     pub(super) fn unrun(claim: &Claim, outcome: &Outcome) -> FinishedCall {
-        let verdict = decide(outcome, claim.before, 0.0);
+        let decision = decide(outcome, claim.before, 0.0);
         let (took, log) = (Duration::ZERO, Log::default());
-        FinishedCall::new(claim, Finish { fence: claim.fence, verdict, result: None, took, log })
+        FinishedCall::new(claim, Finish { fence: claim.fence, decision, result: None, took, log })
     }
 
     fn new(claim: &Claim, finish: Finish) -> FinishedCall {
-        let cannot_run = finish.verdict.error.as_ref().is_some_and(|error| error.kind == FailureKind::CannotRun);
+        let cannot_run = finish.decision.error.as_ref().is_some_and(|error| error.kind == FailureKind::CannotRun);
         let Call { service, function, site, .. } = &claim.call;
         let lacks_own_site = cannot_run && site.as_ref().is_some_and(|site| !Path::new(site).is_dir());
         let (service, function) = (service.clone(), function.as_str().to_owned());
@@ -95,22 +95,22 @@ impl FinishedCall {
         if state == State::Error {
             summary.errors += 1;
         }
-        let verdict = self.finish.verdict;
-        let verdict = if verdict.by_itself && state != State::Completed { not_by_itself() } else { verdict };
-        let verdict = if state == State::Error && verdict.state != State::Error {
+        let decision = self.finish.decision;
+        let decision = if decision.by_itself && state != State::Completed { not_by_itself() } else { decision };
+        let decision = if state == State::Error && decision.state != State::Error {
             refused_here(self.finish.fence.job)
         } else {
-            verdict
+            decision
         };
         // The function may have completed its job before it was ended.
-        let itself = state == State::Completed && verdict.ending != Ending::Completed;
+        let itself = state == State::Completed && decision.ending != Ending::Completed;
         tell(Event::Ended(&Report {
             job: self.finish.fence.job,
             service: self.service,
             function: self.function,
-            ending: if itself { Ending::Completed } else { verdict.ending },
-            error: verdict.error.filter(|_| !itself),
-            pause: verdict.pause,
+            ending: if itself { Ending::Completed } else { decision.ending },
+            error: decision.error.filter(|_| !itself),
+            pause: decision.pause,
             state,
             took: self.finish.took,
             lacks_own_site: self.lacks_own_site,

@@ -77,7 +77,7 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, runtime: &NestedRu
     };
     let mut finish = Finish {
         fence: claim.fence,
-        verdict: decide_once(&outcome, 1),
+        decision: decide_once(&outcome, 1),
         result: ended.result,
         took: ended.took,
         log: ended.output.log(),

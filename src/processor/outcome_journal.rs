@@ -76,8 +76,8 @@ pub(super) fn read(processor: ProcessorId, job: JobId, text: &[u8]) -> Result<Op
         return Ok(None);
     };
     let fence = Fence { job, attempt: head.attempt, claim: head.claim, processor };
-    let verdict = decide(&head.outcome, head.before, draw_for(&head.outcome)?);
-    let finish = Finish { fence, verdict, result, took: head.took, log };
+    let decision = decide(&head.outcome, head.before, draw_for(&head.outcome)?);
+    let finish = Finish { fence, decision, result, took: head.took, log };
     Ok(Some(FinishedCall::elsewhere(service, head.function, finish)))
 }
 

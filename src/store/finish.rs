@@ -106,7 +106,7 @@ pub(super) fn finish_all(tx: &mut dyn Tx, ends: &[&Finish]) -> Result<Vec<Option
 
 /// Whether nothing is to be said of an end but that the attempt succeeded.
 fn is_silent(end: &Finish) -> bool {
-    let Decision { state, error, ending, by_itself, pause: _ } = &end.verdict;
+    let Decision { state, error, ending, by_itself, pause: _ } = &end.decision;
     let succeeded = *state == State::Completed && *ending == Ending::Completed && error.is_none() && !by_itself;
     succeeded && end.result.is_none() && end.log.is_empty()
 }
@@ -154,17 +154,17 @@ fn complete_all(tx: &mut dyn Tx, end: &Finish, jobs: &[JobId]) -> Result<Vec<Job
 /// Records the end of an attempt, unless it is no longer this attempt's job; gives the job's state then.
 fn finish(tx: &mut dyn Tx, end: &Finish) -> Result<Option<State>> {
     let started_at = tx.now().before(end.took);
-    let verdict = &end.verdict;
-    let settled = if verdict.by_itself {
+    let decision = &end.decision;
+    let settled = if decision.by_itself {
         if completed_itself(tx, end)? {
             Some((State::Completed, Ending::Completed, None))
         } else {
             settle(tx, end, &not_by_itself(), started_at)?
         }
     } else {
-        match settle(tx, end, verdict, started_at)? {
+        match settle(tx, end, decision, started_at)? {
             Some(settled) => Some(settled),
-            None if completed_itself(tx, end)? => Some((State::Completed, Ending::Completed, verdict.error.clone())),
+            None if completed_itself(tx, end)? => Some((State::Completed, Ending::Completed, decision.error.clone())),
             None => None,
         }
     };
@@ -190,39 +190,39 @@ pub(super) fn fence(fence: &Fence) -> [Value<'static>; 4] {
 /// What a job and its attempt have come to.
 type Settled = (State, Ending, Option<Failure>);
 
-/// Brings the job into the state of the verdict, or ends it in an error where a rule of the application refuses that state;
+/// Brings the job into the state of the decision, or ends it in an error where a rule of the application refuses that state;
 /// `None` when the fence does not hold.
-fn settle(tx: &mut dyn Tx, end: &Finish, verdict: &Decision, started_at: Timestamp) -> Result<Option<Settled>> {
-    let settled = |state, verdict: &Decision| (state, verdict.ending, verdict.error.clone());
-    match try_settle(tx, end, verdict, started_at)? {
-        Ok(state) => Ok(state.map(|state| settled(state, verdict))),
+fn settle(tx: &mut dyn Tx, end: &Finish, decision: &Decision, started_at: Timestamp) -> Result<Option<Settled>> {
+    let settled = |state, decision: &Decision| (state, decision.ending, decision.error.clone());
+    match try_settle(tx, end, decision, started_at)? {
+        Ok(state) => Ok(state.map(|state| settled(state, decision))),
         Err(refusal) => {
-            let verdict = refused(refusal.to_string());
-            let state = try_settle(tx, end, &verdict, started_at)??;
-            Ok(state.map(|state| settled(state, &verdict)))
+            let decision = refused(refusal.to_string());
+            let state = try_settle(tx, end, &decision, started_at)??;
+            Ok(state.map(|state| settled(state, &decision)))
         }
     }
 }
 
-/// Brings the job into the state of the verdict, unless a rule of the application refuses that.
+/// Brings the job into the state of the decision, unless a rule of the application refuses that.
 fn try_settle(
     tx: &mut dyn Tx,
     end: &Finish,
-    verdict: &Decision,
+    decision: &Decision,
     started_at: Timestamp,
 ) -> Result<Result<Option<State>>> {
     let (fence, began, now) = (fence(&end.fence), started_at.into(), tx.now());
-    let count = |ending| Value::from(verdict.ending == ending);
+    let count = |ending| Value::from(decision.ending == ending);
     let [failed, met, crashed] = [Ending::Error, Ending::Conflict, Ending::Crash].map(count);
-    if verdict.state == State::Completed {
+    if decision.state == State::Completed {
         let result = end.result.as_ref().map(Json::as_str);
         let [job, attempt, processor, claim] = fence;
         let args = [job, attempt, processor, claim, began, now.into(), result.into()];
         return Ok(tx.try_execute(COMPLETE, &args)?.map(|count| (count == 1).then_some(State::Completed)));
     }
-    let mut state = verdict.state;
+    let mut state = decision.state;
     if state.is_waiting() {
-        let due = verdict.pause.map(|pause| now.after(pause));
+        let due = decision.pause.map(|pause| now.after(pause));
         let args = [&fence[..], &[began, state.as_str().into(), due.into(), met, crashed]].concat();
         match tx.try_execute(AGAIN, &args)? {
             Ok(0) => {}
@@ -231,7 +231,7 @@ fn try_settle(
         // Somebody cancelled it meanwhile, or it is not this attempt's job: the next statement shows which.
         state = State::Cancelled;
     }
-    let error = verdict.error.as_ref().map(error_text);
+    let error = decision.error.as_ref().map(error_text);
     let end = [began, now.into(), state.as_str().into(), error.as_ref().into(), failed, met, crashed];
     Ok(tx.try_execute(END, &[&fence[..], &end].concat())?.map(|count| (count == 1).then_some(state)))
 }

@@ -260,8 +260,8 @@ impl Both<'_> {
             4 => Outcome::Interrupted,
             _ => Outcome::Cancelled,
         };
-        let mut verdict = if nested { decide_once(&outcome, 1) } else { decide(&outcome, claim.before, 0.0) };
-        verdict.pause = verdict.pause.map(|_| if ended.far { LONGEST_PAUSE } else { Duration::ZERO });
+        let mut decision = if nested { decide_once(&outcome, 1) } else { decide(&outcome, claim.before, 0.0) };
+        decision.pause = decision.pause.map(|_| if ended.far { LONGEST_PAUSE } else { Duration::ZERO });
         let mut fence = claim.fence;
         match ended.forged {
             0 => {}
@@ -270,7 +270,7 @@ impl Both<'_> {
         }
         let result = Json::parse(&ended.claim.to_string()).ok();
         let (took, log) = (Duration::from_millis(1), asyncq::domain::log::Log::default());
-        Some(Finish { fence, verdict, result, took, log })
+        Some(Finish { fence, decision, result, took, log })
     }
 
     fn advance(&mut self, (processor, on): (i64, u8), ended: &[Ended], returned: u8, held: &Held) {

@@ -15,7 +15,7 @@ const CRASHES: i64 = 3;
 
 /// What the referee counted, and every rule that was broken.
 #[derive(Debug, Default)]
-pub struct Decision {
+pub struct Verdict {
     pub acknowledged: usize,
     pub jobs: usize,
     pub starts: usize,
@@ -33,16 +33,16 @@ pub struct Decision {
     pub violations: Vec<String>,
 }
 
-impl Decision {
+impl Verdict {
     pub fn is_clean(&self) {
         let shown = self.violations.iter().take(20).map(String::as_str).collect::<Vec<_>>().join("\n");
         assert!(self.violations.is_empty(), "{} violations, the first of them:\n{shown}", self.violations.len());
     }
 }
 
-impl std::fmt::Display for Decision {
+impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Decision { acknowledged, jobs, starts, extra_starts, crashes, given_up, .. } = self;
+        let Verdict { acknowledged, jobs, starts, extra_starts, crashes, given_up, .. } = self;
         write!(
             f,
             "{acknowledged} acknowledged, {jobs} jobs, {starts} starts, {extra_starts} of them again after {crashes} \
@@ -69,9 +69,9 @@ struct Told {
 }
 
 /// Judges a store that has been drained.
-pub fn judge(books: &Books, store: &Path) -> Decision {
+pub fn judge(books: &Books, store: &Path) -> Verdict {
     let told = read(store);
-    let mut verdict = Decision { jobs: told.len(), ..Decision::default() };
+    let mut verdict = Verdict { jobs: told.len(), ..Verdict::default() };
     let mut broken = Vec::new();
     clients(books, &told, &mut verdict, &mut broken);
     let did = functions(books, &mut broken);
@@ -106,7 +106,7 @@ pub fn judge(books: &Books, store: &Path) -> Decision {
 }
 
 /// Every acknowledged call is one job, whichever of its repeats was answered, and has ended.
-fn clients(books: &Books, told: &BTreeMap<i64, Told>, verdict: &mut Decision, broken: &mut Vec<String>) {
+fn clients(books: &Books, told: &BTreeMap<i64, Told>, verdict: &mut Verdict, broken: &mut Vec<String>) {
     for (key, ids) in books.keys() {
         verdict.acknowledged += 1;
         if ids.iter().any(|id| *id != ids[0]) {

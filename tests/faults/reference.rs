@@ -99,9 +99,9 @@ impl Job {
     }
 
     fn finish(&mut self, end: &Finish, far: bool) -> bool {
-        let (verdict, result) = (&end.verdict, end.result.as_ref().map(|it| it.as_str().to_owned()));
-        let mut ending = verdict.ending;
-        let error = verdict.error.as_ref().map(|error| error.kind);
+        let (decision, result) = (&end.decision, end.result.as_ref().map(|it| it.as_str().to_owned()));
+        let mut ending = decision.ending;
+        let error = decision.error.as_ref().map(|error| error.kind);
         if !self.is_of(&end.fence) {
             return false;
         } else if self.state == State::Completed && self.token {
@@ -111,19 +111,19 @@ impl Job {
             return false;
         } else {
             self.conflicts += i64::from(ending == Ending::Conflict);
-            if verdict.state == State::Completed {
+            if decision.state == State::Completed {
                 self.result = result;
                 self.end(State::Completed, None);
-            } else if !verdict.state.is_waiting() {
-                self.end(verdict.state, error);
+            } else if !decision.state.is_waiting() {
+                self.end(decision.state, error);
             } else if self.cancelling {
                 self.end(State::Cancelled, error);
             } else {
-                self.go(verdict.state);
-                (self.token, self.far) = (false, far && verdict.state == State::Delayed);
+                self.go(decision.state);
+                (self.token, self.far) = (false, far && decision.state == State::Delayed);
             }
         }
-        if verdict.state != State::Completed {
+        if decision.state != State::Completed {
             self.attempts.entry(self.attempt).or_insert(ending);
         }
         true

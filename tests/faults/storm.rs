@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::books::Books;
 use crate::place::Place;
-use crate::referee::{Decision, OWN, judge};
+use crate::referee::{OWN, Verdict, judge};
 use crate::scale;
 
 /// How many processors there are at once, each with a service of its own to begin with.
@@ -95,7 +95,7 @@ impl Storm {
     }
 
     /// Lets it rage until every call is enqueued and every fault has happened, then drains what is left.
-    pub fn rage(&self, fault: Fault<'_>) -> Decision {
+    pub fn rage(&self, fault: Fault<'_>) -> Verdict {
         std::thread::scope(|scope| {
             let _end = End(&self.over);
             let keepers: Vec<_> = (0..PROCESSORS).map(|number| scope.spawn(move || self.keep(number))).collect();

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::books::{Books, Line};
 use crate::place::{Place, Running, runs, wait_until};
-use crate::referee::{Decision, judge};
+use crate::referee::{Verdict, judge};
 use crate::scale::{figure, full, many, random};
 
 /// How many trials there are at once, each on a store of its own.
@@ -98,7 +98,7 @@ struct Count {
     /// Jobs whose outcome was recorded before the kill.
     recorded: usize,
     checked_late: usize,
-    verdicts: Vec<Decision>,
+    verdicts: Vec<Verdict>,
 }
 
 /// One store with its books, for some trials one after the other.

@@ -228,8 +228,8 @@ fn upgraded(path: &Path) {
 }
 
 fn completed(claim: &Claim) -> Finish {
-    let verdict = decide(&Outcome::Completed, AttemptCounts::default(), 0.5);
-    Finish { fence: claim.fence, verdict, result: None, took: Duration::from_millis(1), log: Log::default() }
+    let decision = decide(&Outcome::Completed, AttemptCounts::default(), 0.5);
+    Finish { fence: claim.fence, decision, result: None, took: Duration::from_millis(1), log: Log::default() }
 }
 
 struct Old {

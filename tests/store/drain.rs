@@ -241,7 +241,7 @@ conformance! {
         let processor = processor(store, 1);
         let first = claim(store, processor);
         let mut end = ends(&first, &Outcome::Conflict(None));
-        end.verdict.pause = Some(LONGEST_PAUSE);
+        end.decision.pause = Some(LONGEST_PAUSE);
         let done = run_cycle(store, processor, &[&end], 0, 1);
         assert_eq!((done.finished, done.claims.len(), done.status.ready), (vec![Some(State::Delayed)], 0, false));
         let due = store.job(id).unwrap().times.run_at;
@@ -259,7 +259,7 @@ conformance! {
         let (id, processor) = (enqueue(store, 1), processor(store, 1));
         let mut end = ends(&claim(store, processor), &Outcome::Conflict(None));
         // As if the clock had been an hour ahead.
-        end.verdict.pause = Some(Duration::from_secs(3600));
+        end.decision.pause = Some(Duration::from_secs(3600));
         assert_eq!(store.finish(&[&end]).unwrap(), [Some(State::Delayed)]);
         let before = store.service_status(&service("events"), None).unwrap();
         assert!(before.ready && before.next_due.unwrap().since(before.now) > LONGEST_PAUSE);
@@ -275,7 +275,7 @@ conformance! {
         let processor = processor(store, 1);
         let claim = claim(store, processor);
         let mut end = ends(&claim, &Outcome::Conflict(None));
-        end.verdict.pause = Some(Duration::from_millis(20));
+        end.decision.pause = Some(Duration::from_millis(20));
         assert_eq!(run_cycle(store, processor, &[&end], 0, 1).finished, [Some(State::Delayed)]);
         while !store.service_status(&service("events"), None).unwrap().ready {
             std::thread::sleep(Duration::from_millis(5));

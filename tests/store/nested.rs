@@ -40,7 +40,7 @@ conformance! {
         // It takes no slot.
         assert_eq!(store.service_status(&service("events"), None).unwrap().taken, 1);
         let mut end = ends(&child, &Outcome::Completed);
-        end.verdict = decide_once(&Outcome::Conflict(None), 1);
+        end.decision = decide_once(&Outcome::Conflict(None), 1);
         assert_eq!(store.finish(&[&end]).unwrap().pop().flatten(), Some(State::Error));
         let job = store.job(child.fence.job).unwrap();
         assert_eq!((job.immediate, job.parent, job.counts.attempt), (true, Some(parent.fence.job), 1));

@@ -159,7 +159,7 @@ fn what_an_older_processor_noted_is_recorded_for_its_own_attempt_alone() {
     let fence = |attempt| asyncq::domain::job::Fence { job: JobId(3), attempt, claim: 0, processor: ProcessorId(1) };
     let end = |attempt| asyncq::domain::job::Finish {
         fence: fence(attempt),
-        verdict: asyncq::domain::retry::decide(
+        decision: asyncq::domain::retry::decide(
             &Outcome::Completed,
             asyncq::domain::retry::AttemptCounts::default(),
             0.5,

@@ -140,7 +140,7 @@ pub fn claim(store: &mut Store, processor: ProcessorId) -> Claim {
 pub fn ends(claim: &Claim, outcome: &Outcome) -> Finish {
     Finish {
         fence: claim.fence,
-        verdict: decide(outcome, claim.before, 0.5),
+        decision: decide(outcome, claim.before, 0.5),
         result: None,
         took: Duration::from_millis(1234),
         log: Log::default(),

@@ -184,9 +184,9 @@ fn claim(task: &Task) {
             }
             claimed += claims.len() as u64;
             let ended = claims.into_iter().map(|claim| {
-                let verdict = decide(&Outcome::Completed, AttemptCounts::default(), 0.0);
+                let decision = decide(&Outcome::Completed, AttemptCounts::default(), 0.0);
                 let (took, log) = (Duration::ZERO, Log::default());
-                Finish { fence: claim.fence, verdict, result: None, took, log }
+                Finish { fence: claim.fence, decision, result: None, took, log }
             });
             last = ended.collect();
         }
