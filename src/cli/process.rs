@@ -158,13 +158,13 @@ fn print_event(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
             session
                 .notice(&format!("service `{service}` is busy: {slots} taken by {}", list(holders.iter().map(name))));
         }
-        Event::Paused { service } => session.notice(&paused(service)),
+        Event::Paused(service) => session.notice(&paused(service)),
         Event::Ended(report) => print_end(session, report),
         Event::Late { job, now } => session.info(&late(*job, *now)),
-        Event::Mended { what } => session.info(what),
-        Event::Unowned { jobs } => session.info(&unowned(jobs)),
+        Event::Mended(what) => session.info(what),
+        Event::Unowned(jobs) => session.info(&unowned(jobs)),
         Event::Rescued { processor, jobs } => print_rescued(session, processor, jobs),
-        Event::Unkillable { unkillable } => print_unkillable(session, None, unkillable),
+        Event::Unkillable(unkillable) => print_unkillable(session, None, unkillable),
         Event::NotRescued { processor, unkillable: Some(unkillable) } => {
             print_unkillable(session, Some(processor), unkillable);
         }
@@ -196,7 +196,7 @@ fn print_event(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
         Event::Unsure { processor, error } => {
             session.verbose(&format!("cannot find out whether {} is alive: {}", name(processor), reason(&error)));
         }
-        Event::HeldBack { error } => session.info_with_hint(
+        Event::HeldBack(error) => session.info_with_hint(
             &format!("{error}; the calls that it holds back are tried again every second"),
             error.hint().unwrap_or_default(),
         ),
@@ -205,7 +205,7 @@ fn print_event(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
             session.verbose("ready; a signal stops this processor");
         }
         Event::Alive => notify(&[NotifyState::Watchdog]),
-        Event::Deaf { error } => {
+        Event::Deaf(error) => {
             print_info(
                 &format!("cannot watch the store: {}; polling it a hundred times a second instead", reason(&error)),
                 Some("`sysctl fs.inotify.max_user_instances` shows how many watchers a user may have"),
@@ -222,8 +222,8 @@ fn print_event(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
             // Cron may stop it each time, and should not mail that. In the log of a service it is useful.
             if options.follow { session.info(&text) } else { session.notice(&text) }
         }
-        Event::StoreFails { error } => print_info(&trying_again(error), None),
-        Event::GivenUp { jobs } => {
+        Event::StoreFails(error) => print_info(&trying_again(error), None),
+        Event::GivenUp(jobs) => {
             let (outcomes, them) =
                 if jobs.len() == 1 { ("outcome of job", "it") } else { ("outcomes of jobs", "them") };
             let text = format!(
@@ -232,16 +232,16 @@ fn print_event(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
             );
             print_info(&text, None);
         }
-        Event::Unmarked { error } => {
+        Event::Unmarked(error) => {
             let why = reason(&error);
             let text = format!("cannot record which calls have begun: {why}; a crash may not be counted for them");
             print_info(&text, None);
         }
         Event::Postponed { claim, why, pause } => print_postponed(session, claim, why, *pause),
-        Event::Scarce { error } => {
+        Event::Scarce(error) => {
             print_info(&format!("{error}; no job starts until that is possible again"), None);
         }
-        Event::NoSpace { error } => print_info(&format!("{error}; no job starts until there is space"), None),
+        Event::NoSpace(error) => print_info(&format!("{error}; no job starts until there is space"), None),
     }
 }
 

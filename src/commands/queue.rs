@@ -84,14 +84,14 @@ impl Place {
             store.check()?;
         }
         for mended in store.mend()? {
-            tell(Event::Mended { what: &mended.to_string() });
+            tell(Event::Mended(&mended.to_string()));
         }
         if !made {
             store.check_numbers()?;
             rescue_copied(store, tell)?;
             let unowned = put_back_all_unowned(store)?;
             if !unowned.is_empty() {
-                tell(Event::Unowned { jobs: &unowned });
+                tell(Event::Unowned(&unowned));
             }
         }
         let is_shared = made && store.has_company()?;

@@ -21,10 +21,7 @@ pub enum Event<'a> {
         holders: &'a [Processor],
     },
     /// Calls wait, but the service is paused.
-    Paused {
-        /// The service.
-        service: &'a ServiceName,
-    },
+    Paused(&'a ServiceName),
     /// A call has ended, and its outcome is recorded.
     Ended(&'a Report),
     /// A call has ended, but this processor had already lost it.
@@ -34,16 +31,10 @@ pub enum Event<'a> {
         /// Its state now; `None` when it is no longer in the store.
         now: Option<State>,
     },
-    /// A part of the schema was missing or changed, and was made again.
-    Mended {
-        /// What, in one sentence.
-        what: &'a str,
-    },
-    /// Jobs that were `processing` and belonged to no processor were put back.
-    Unowned {
-        /// The jobs, with their states now.
-        jobs: &'a [(JobId, State)],
-    },
+    /// A part of the schema was missing or changed, and was made again; which one, in one sentence.
+    Mended(&'a str),
+    /// Jobs that were `processing` and belonged to no processor were put back; these are their states now.
+    Unowned(&'a [(JobId, State)]),
     /// The jobs of a processor that died were put back.
     Rescued {
         /// The dead one.
@@ -59,10 +50,7 @@ pub enum Event<'a> {
         unkillable: Option<&'a Unkillable>,
     },
     /// A process of a call cannot be ended, because it belongs to another user. The call lasts until that process ends.
-    Unkillable {
-        /// The process.
-        unkillable: &'a Unkillable,
-    },
+    Unkillable(&'a Unkillable),
     /// A processor died, and this process can neither see nor end its processes.
     OutOfReach {
         /// The dead one.
@@ -87,39 +75,24 @@ pub enum Event<'a> {
         error: &'a std::io::Error,
     },
     /// A rule of the application refuses to let calls be claimed. That is tried again every second.
-    HeldBack {
-        /// The error that names the rule.
-        error: &'a Error,
-    },
+    HeldBack(&'a Error),
     /// The processor is ready, and runs calls as they arrive.
     Ready,
     /// The processor is alive; sent once in each keep-alive interval.
     Alive,
     /// The store cannot be watched for changes, so it is polled.
-    Deaf {
-        /// Why.
-        error: &'a std::io::Error,
-    },
+    Deaf(&'a std::io::Error),
     /// The processor was asked to stop, and waits for running calls.
     Stopping {
         /// How many calls are running.
         running: usize,
     },
     /// The store fails. The processor tries again, because it has outcomes to record.
-    StoreFails {
-        /// The error.
-        error: &'a Error,
-    },
-    /// The processor was asked to end, and could not record outcomes.
-    GivenUp {
-        /// The jobs of these outcomes.
-        jobs: &'a [JobId],
-    },
+    StoreFails(&'a Error),
+    /// The processor was asked to end, and could not record the outcomes of these jobs.
+    GivenUp(&'a [JobId]),
     /// The processor cannot mark the calls that begin. They run, but a crash may not be counted.
-    Unmarked {
-        /// Why.
-        error: &'a std::io::Error,
-    },
+    Unmarked(&'a std::io::Error),
     /// A call could not begin because its program was being written. It is put back, and no attempt is counted.
     Postponed {
         /// The call.
@@ -130,15 +103,9 @@ pub enum Event<'a> {
         pause: Duration,
     },
     /// No program can be started. Calls are put back, and none begins until that works again.
-    Scarce {
-        /// What the system lacks.
-        error: &'a Error,
-    },
+    Scarce(&'a Error),
     /// The disk is full. Outcomes are recorded, and no call begins until there is space.
-    NoSpace {
-        /// The error.
-        error: &'a Error,
-    },
+    NoSpace(&'a Error),
 }
 
 /// Why the processes of a dead processor are out of reach.

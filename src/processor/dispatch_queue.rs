@@ -16,6 +16,7 @@ use crate::runner::worker::Worker;
 use crate::runner::{Stop, StopSwitch};
 
 /// The queue, which the slots share.
+#[derive(Default)]
 pub(super) struct DispatchQueue {
     state: Mutex<QueueState>,
     changed: Condvar,
@@ -118,14 +119,8 @@ impl Serving {
 impl SlotState {
     /// An empty one.
     pub(super) fn new(control: Arc<StopSwitch>) -> SlotState {
-        SlotState {
-            fences: VecDeque::new(),
-            service: 0,
-            crashed_before: false,
-            serving: None,
-            cancels: Vec::new(),
-            control,
-        }
+        let (fences, cancels) = (VecDeque::new(), Vec::new());
+        SlotState { fences, service: 0, crashed_before: false, serving: None, cancels, control }
     }
 
     fn running(&self) -> usize {
@@ -135,10 +130,6 @@ impl SlotState {
 }
 
 impl DispatchQueue {
-    pub(super) fn new() -> DispatchQueue {
-        DispatchQueue { state: Mutex::default(), changed: Condvar::new() }
-    }
-
     /// Locks the state.
     pub(super) fn state(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

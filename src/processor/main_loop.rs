@@ -339,17 +339,13 @@ impl<'a> MainLoop<'a> {
     /// begins any longer.
     fn put_back_stranded(&mut self) {
         let over = !self.may_begin() || self.full_disk.is_some() || self.scarcity.is_some() || self.budget.is_late();
-        let Some(registration) = self.membership.active() else { return };
-        for service in &mut self.services {
+        for index in 0..self.services.len() {
+            let (Some(registration), service) = (self.membership.get(), &self.services[index]) else { return };
             let stops = over || service.snapshot.status.free() == 0;
             // Nothing ended for a while, or it would have begun.
             let stuck = service.is_stuck(POLL) && registration.slots.queue().stranded_of(&service.name) > 0;
             if stops || stuck {
-                let claims = registration.slots.take_back(|claim| claim.call.service == service.name);
-                self.budget.gave_back(claims.len());
-                let queue = registration.slots.queue();
-                service.awaits_host = claims.iter().any(|claim| queue.waits_for_host(claim));
-                service.gives_back(&claims);
+                self.give_back_of(index);
             }
         }
     }

@@ -143,7 +143,7 @@ impl Registration {
             sweep(store, &run_folder, &folder.path)?;
             let workers = Arc::new(WorkerPool::new(Arc::clone(&forwarder), folder.token()));
             let (marks, forwarder, queue) =
-                (Arc::clone(&folder.marks), Arc::clone(&forwarder), Arc::new(DispatchQueue::new()));
+                (Arc::clone(&folder.marks), Arc::clone(&forwarder), Arc::new(DispatchQueue::default()));
             let mut slots = Slots::new(Shared { around, marks, forwarder, workers, events, queue });
             host.map_or(Ok(()), |session| slots.use_host(session))?;
             Ok((slots, orphans, home))

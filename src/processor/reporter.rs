@@ -82,7 +82,7 @@ impl<'a> Reporter<'a> {
     /// A rule of the application holds calls back.
     pub(super) fn held_back(&mut self, error: &Error) {
         if self.summary.held_back == 0 {
-            self.tell(Event::HeldBack { error });
+            self.tell(Event::HeldBack(error));
         }
         self.summary.held_back += 1;
     }
@@ -94,7 +94,7 @@ impl<'a> Reporter<'a> {
 
     /// A process cannot be ended.
     pub(super) fn unkillable(&mut self, process: Unkillable) {
-        self.tell(Event::Unkillable { unkillable: &process });
+        self.tell(Event::Unkillable(&process));
         self.unkillable = Some(process);
     }
 

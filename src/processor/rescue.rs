@@ -79,7 +79,7 @@ pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_, '_>) -> Result
     let unowned = put_back_unowned(store, &[])?;
     if !unowned.is_empty() {
         others.rescued = true;
-        rescuer.reporter.tell(Event::Unowned { jobs: &unowned });
+        rescuer.reporter.tell(Event::Unowned(&unowned));
     }
     let own = rescuer.own;
     for processor in store.processors()?.into_iter().filter(|processor| Some(processor.id) != own) {

@@ -132,10 +132,12 @@ impl MainLoop<'_> {
     }
 
     /// Gives back what has not begun of a service.
-    fn give_back_of(&mut self, index: usize) {
+    pub(super) fn give_back_of(&mut self, index: usize) {
         let (Some(registration), state) = (self.membership.active(), &mut self.services[index]) else { return };
         let claims = registration.slots.take_back(|claim| claim.call.service == state.name);
         self.budget.gave_back(claims.len());
+        let queue = registration.slots.queue();
+        state.awaits_host = claims.iter().any(|claim| queue.waits_for_host(claim));
         state.gives_back(&claims);
     }
 

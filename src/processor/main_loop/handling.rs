@@ -8,7 +8,7 @@ use crate::domain::event::Event;
 use crate::domain::job::Claim;
 use crate::domain::retry::POSTPONED;
 use crate::error::{Error, Kind};
-use crate::processor::events::{LoopEvent, LostHost};
+use crate::processor::events::LoopEvent;
 use crate::processor::reporter::Warning;
 use crate::processor::service_state::ServiceState;
 use crate::runner::StartFailure;
@@ -26,7 +26,10 @@ impl MainLoop<'_> {
                 LoopEvent::Ended(calls) => self.calls_ended(calls),
                 LoopEvent::NotStarted(claim, failure) => self.call_not_started(&claim, failure),
                 LoopEvent::Progress(fence, text) => drop(self.progress.insert(fence.job, (fence, text))),
-                LoopEvent::LostHost(lost) => self.host_lost(lost),
+                LoopEvent::LostHost(lost) => {
+                    self.calls_left(lost.left.len());
+                    self.others.lost_host = Some(lost);
+                }
                 LoopEvent::Left(count) => self.calls_left(count),
                 LoopEvent::Returned | LoopEvent::Stop => {}
             }
@@ -79,11 +82,6 @@ impl MainLoop<'_> {
         }
     }
 
-    fn host_lost(&mut self, lost: LostHost) {
-        self.calls_left(lost.left.len());
-        self.others.lost_host = Some(lost);
-    }
-
     /// Calls are left to a host, or to processes that cannot be ended.
     fn calls_left(&mut self, count: usize) {
         if let Some(registration) = self.membership.active() {
@@ -96,7 +94,7 @@ impl MainLoop<'_> {
     pub(super) fn pause_starts(&mut self, what: &str, error: &std::io::Error) {
         let error = Error::new(Kind::Busy, format!("{what}: {}", in_words(error))).with_hint(hint(error));
         if self.options.follow {
-            self.reporter.warn(Warning::Scarcity, Event::Scarce { error: &error });
+            self.reporter.warn(Warning::Scarcity, Event::Scarce(&error));
         }
         self.scarcity = Some(Obstacle::new(error));
     }

@@ -17,7 +17,7 @@ impl MainLoop<'_> {
         self.registration()?;
         let watch = self.store.watch();
         if let Err(error) = &watch {
-            self.reporter.tell(Event::Deaf { error });
+            self.reporter.tell(Event::Deaf(error));
         }
         self.watcher.follow(watch.ok());
         self.reporter.tell(Event::Ready);
@@ -45,7 +45,7 @@ impl MainLoop<'_> {
     pub(super) fn report_paused_services(&mut self) {
         for service in &mut self.services {
             if service.pauses() {
-                self.reporter.tell(Event::Paused { service: &service.name });
+                self.reporter.tell(Event::Paused(&service.name));
             }
         }
     }

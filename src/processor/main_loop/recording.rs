@@ -37,7 +37,7 @@ impl MainLoop<'_> {
                         return Err(error);
                     }
                     if !std::mem::replace(&mut reported, true) {
-                        self.reporter.tell(Event::StoreFails { error: &error });
+                        self.reporter.tell(Event::StoreFails(&error));
                     }
                     self.report_unwritten_marks();
                     std::thread::sleep(RETRY_STORE);
@@ -50,7 +50,7 @@ impl MainLoop<'_> {
     /// Reports marks that could not be written.
     pub(super) fn report_unwritten_marks(&mut self) {
         if let Some(error) = self.membership.get().and_then(Registration::mark_error) {
-            self.reporter.warn(Warning::Unmarked, Event::Unmarked { error });
+            self.reporter.warn(Warning::Unmarked, Event::Unmarked(error));
         }
     }
 
@@ -59,7 +59,7 @@ impl MainLoop<'_> {
         if error.kind() != Kind::Full {
             return Err(error);
         }
-        self.reporter.warn(Warning::FullDisk, Event::NoSpace { error: &error });
+        self.reporter.warn(Warning::FullDisk, Event::NoSpace(&error));
         self.full_disk = Some(Obstacle::new(error));
         self.record_with_reserve(true)
     }
@@ -167,7 +167,7 @@ impl MainLoop<'_> {
         let unrecorded: Vec<_> = self.services.iter().flat_map(ServiceState::unrecorded).collect();
         let jobs: Vec<JobId> = unrecorded.iter().map(|(job, _)| *job).collect();
         if !jobs.is_empty() {
-            self.reporter.tell(Event::GivenUp { jobs: &jobs });
+            self.reporter.tell(Event::GivenUp(&jobs));
         }
         for mark in unrecorded.iter().filter_map(|(_, mark)| *mark) {
             registration.slots.forget(mark);
