@@ -65,22 +65,16 @@ fn progress_bar(session: &Session, input: &File) -> ProgressBar {
 }
 
 fn print(jobs: &[Enqueued]) -> anyhow::Result<()> {
+    let (Some(first), Some(last)) = (jobs.first(), jobs.last()) else { return Ok(()) };
     let mut out = BufWriter::new(Sink(Stream::Out));
     let printed = jobs.iter().try_for_each(|job| writeln!(out, "{}", job.id())).and_then(|()| out.flush());
     match printed {
         // A reader that does not want the numbers still wants the calls.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => {
-            let (first, last) = (jobs.first().map(|job| job.id()), jobs.last().map(|job| job.id()));
-            let message = match (first, last) {
-                (Some(first), Some(last)) => {
-                    format!(
-                        "jobs {first} to {last} were enqueued, but their numbers could not be printed: {}",
-                        in_words(&error)
-                    )
-                }
-                _ => error.to_string(),
-            };
+            let (first, last, why) = (first.id(), last.id(), in_words(&error));
+            let message =
+                format!("jobs {first} to {last} were enqueued, but their numbers could not be printed: {why}");
             Err(Error::new(Kind::Io, message)
                 .with_hint("do not enqueue these calls again; `asyncq job list` shows them")
                 .into())

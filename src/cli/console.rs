@@ -7,7 +7,7 @@ use crate::error::Error;
 /// The console of this process.
 pub fn console() -> Console {
     Console {
-        is_joint: stdio::are_joint(),
+        is_joint: *stdio::JOINT,
         write: stdio::put,
         send_messages_through: stdio::send_messages_through,
         cannot_record: |error| print_info(&trying_again(error), None),

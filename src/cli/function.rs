@@ -34,17 +34,7 @@ pub enum Function {
         #[command(flatten)]
         name: Name,
         #[command(flatten)]
-        site: Site,
-        /// The program is a worker: it stays and runs one call after another
-        #[arg(long)]
-        worker: bool,
-        #[command(flatten)]
-        limits: WorkerOptions,
-        #[command(flatten)]
-        call_format: CallOptions,
-        /// How long one run may take, as in 90s or 1h30m
-        #[arg(long, value_name = "SPAN", value_parser = parse_span)]
-        timeout: Option<Duration>,
+        options: DefinitionOptions,
         /// The program and its first arguments; there is no shell unless you name one, as in sh -c '...'
         #[arg(last = true, required = true, value_names = ["PROGRAM", "ARG"])]
         command: Vec<String>,
@@ -68,25 +58,15 @@ pub enum Function {
         #[command(flatten)]
         name: Name,
         #[command(flatten)]
-        site: Site,
-        /// The program is a worker: it stays and runs one call after another
-        #[arg(long, conflicts_with = "no_worker")]
-        worker: bool,
+        options: DefinitionOptions,
         /// The program is a command: asyncq starts it for each call
-        #[arg(long, conflicts_with = "keep")]
+        #[arg(long, conflicts_with_all = ["worker", "calls_per_worker", "idle", "memory_growth"])]
         no_worker: bool,
-        #[command(flatten)]
-        limits: WorkerOptions,
-        #[command(flatten)]
-        call_format: CallOptions,
         /// Remove a recorded environment variable
         #[arg(long, value_name = "NAME")]
         unset_env: Vec<String>,
-        /// How long one run may take, as in 90s or 1h30m
-        #[arg(long, value_name = "SPAN", value_parser = parse_span, conflicts_with = "no_timeout")]
-        timeout: Option<Duration>,
         /// Remove the time limit
-        #[arg(long)]
+        #[arg(long, conflicts_with = "timeout")]
         no_timeout: bool,
         /// The new program and its first arguments
         #[arg(last = true, value_names = ["PROGRAM", "ARG"])]
@@ -130,21 +110,18 @@ impl Name {
     }
 }
 
-/// Where a function runs.
+/// How a function runs.
 #[derive(Debug, Args)]
-pub struct Site {
+pub struct DefinitionOptions {
     /// The directory in which it runs; each call follows its links anew [default of `add`: the current one]
     #[arg(long, value_name = "DIR")]
     site: Option<String>,
     /// Record an environment variable, with this value or its current one
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
-}
-
-/// When a worker ends.
-#[derive(Debug, Args)]
-#[group(id = "keep", multiple = true)]
-pub struct WorkerOptions {
+    /// The program is a worker: it stays and runs one call after another
+    #[arg(long)]
+    worker: bool,
     /// End a worker after N calls
     #[arg(long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
     calls_per_worker: Option<u64>,
@@ -154,22 +131,23 @@ pub struct WorkerOptions {
     /// End a worker that uses this much more memory than at its start, as in 500M
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     memory_growth: Option<u64>,
-}
-
-/// How a command gets its call.
-#[derive(Debug, Args)]
-pub struct CallOptions {
     /// How a command gets the arguments of its call: as words, or only on standard input [default of `add`: words]
     #[arg(long, value_name = "HOW", value_parser = one_of(&Passing::ALL, Passing::as_str))]
     args: Option<Passing>,
     /// What a command reads on its standard input: its call, or nothing [default of `add`: call]
     #[arg(long, value_name = "WHAT", value_parser = one_of(&Stdin::ALL, Stdin::as_str))]
     stdin: Option<Stdin>,
+    /// How long one run may take, as in 90s or 1h30m
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    timeout: Option<Duration>,
 }
 
-impl WorkerOptions {
-    fn typed(&self, is: Option<bool>) -> TypedWorker {
-        TypedWorker { is, calls: self.calls_per_worker, idle: self.idle, growth: self.memory_growth }
+impl DefinitionOptions {
+    fn typed(self, command: Vec<String>) -> Typed {
+        let DefinitionOptions { site, env, worker, args, stdin, timeout, .. } = self;
+        let is = worker.then_some(true);
+        let worker = TypedWorker { is, calls: self.calls_per_worker, idle: self.idle, growth: self.memory_growth };
+        Typed { command, site, env, unset_env: Vec::new(), timeout: timeout.map(Some), worker, args, stdin }
     }
 }
 
@@ -177,18 +155,9 @@ impl Function {
     /// Runs the command.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
         match self {
-            Function::Add { name, site, worker, limits, call_format, timeout, command } => {
+            Function::Add { name, options, command } => {
                 let (service, name) = name.parse()?;
-                let typed = Typed {
-                    command,
-                    site: site.site,
-                    env: site.env,
-                    unset_env: Vec::new(),
-                    timeout: timeout.map(Some),
-                    worker: limits.typed(worker.then_some(true)),
-                    args: call_format.args,
-                    stdin: call_format.stdin,
-                };
+                let typed = options.typed(command);
                 let added = session.open()?.add_function(&service, &name, &typed, &session.caller)?;
                 session.verbose(&match added {
                     Added::New => format!("added function `{name}` to service `{service}`"),
@@ -208,23 +177,15 @@ impl Function {
                 let function = session.open()?.function(&service, &name)?;
                 format.print_one(&FunctionView(&function), || show(&function))?;
             }
-            Function::Set {
-                name,
-                site,
-                worker,
-                no_worker,
-                limits,
-                call_format,
-                unset_env,
-                timeout,
-                no_timeout,
-                command,
-            } => {
+            Function::Set { name, options, no_worker, unset_env, no_timeout, command } => {
                 let (service, name) = name.parse()?;
-                let worker = limits.typed((worker || no_worker).then_some(worker));
-                let timeout = if no_timeout { Some(None) } else { timeout.map(Some) };
-                let CallOptions { args, stdin } = call_format;
-                let typed = Typed { command, site: site.site, env: site.env, unset_env, timeout, worker, args, stdin };
+                let mut typed = Typed { unset_env, ..options.typed(command) };
+                if no_worker {
+                    typed.worker.is = Some(false);
+                }
+                if no_timeout {
+                    typed.timeout = Some(None);
+                }
                 if typed == Typed::default() {
                     return Err(Error::new(Kind::Usage, "`asyncq function set` needs something to change")
                         .with_hint("give an option, or a new program after `--`")

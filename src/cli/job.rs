@@ -53,7 +53,8 @@ pub enum Job {
         #[command(flatten)]
         which: JobSelection,
         /// Only jobs in this state; may be repeated [default: all that wait or run]
-        #[arg(long, value_name = "STATE", value_parser = one_of(CANCELLABLE, State::as_str))]
+        #[arg(long, value_name = "STATE", value_parser = one_of(&CANCELLABLE, State::as_str))]
+        #[arg(default_values_t = CANCELLABLE, hide_default_value = true)]
         state: Vec<State>,
     },
     /// Queue jobs again that ended in an error or were cancelled
@@ -61,8 +62,9 @@ pub enum Job {
     Retry {
         #[command(flatten)]
         which: JobSelection,
-        /// Only jobs in this state; may be repeated [default: error]
-        #[arg(long, value_name = "STATE", value_parser = one_of(RETRIABLE, State::as_str))]
+        /// Only jobs in this state; may be repeated
+        #[arg(long, value_name = "STATE", value_parser = one_of(&RETRIABLE, State::as_str))]
+        #[arg(default_values_t = [State::Error])]
         state: Vec<State>,
     },
     /// Release held jobs
@@ -70,8 +72,9 @@ pub enum Job {
     Start {
         #[command(flatten)]
         which: JobSelection,
-        /// Only jobs in this state [default: held]
-        #[arg(long, value_name = "STATE", value_parser = one_of(STARTABLE, State::as_str))]
+        /// Only jobs in this state
+        #[arg(long, value_name = "STATE", value_parser = one_of(&STARTABLE, State::as_str))]
+        #[arg(default_values_t = STARTABLE)]
         state: Vec<State>,
     },
     /// Remove jobs that have ended
@@ -80,22 +83,18 @@ pub enum Job {
         matching: MatchingJobs,
         /// Only jobs in this state; may be repeated [default: all that have ended]
         #[arg(long, value_name = "STATE", value_parser = one_of(&State::ENDED, State::as_str))]
+        #[arg(default_values_t = State::ENDED, hide_default_value = true)]
         state: Vec<State>,
     },
 }
 
-/// The states that each verb accepts, and those that it uses by default.
-const CANCELLABLE: &[State] = &[State::Held, State::Delayed, State::Queued, State::Processing];
-const RETRIABLE: &[State] = &[State::Error, State::Cancelled];
-const RETRIED: &[State] = &[State::Error];
-const STARTABLE: &[State] = &[State::Held];
+/// The states that each verb accepts.
+const CANCELLABLE: [State; 4] = [State::Held, State::Delayed, State::Queued, State::Processing];
+const RETRIABLE: [State; 2] = [State::Error, State::Cancelled];
+const STARTABLE: [State; 1] = [State::Held];
 
 fn attempt_number(text: &str) -> Result<i64, String> {
     whole_number(text, "the number of an attempt", i64::MIN)
-}
-
-fn or_default(states: Vec<State>, default: &[State]) -> Vec<State> {
-    if states.is_empty() { default.to_vec() } else { states }
 }
 
 impl Job {
@@ -113,20 +112,16 @@ impl Job {
             Job::Result { id } => return result(session, &mut queue, JobId(id)),
             Job::Log { id, attempt, raw } => log(session, &mut queue, JobId(id), attempt, raw)?,
             Job::Cancel { which, state } => {
-                let many = (JobChange::Cancel, or_default(state, CANCELLABLE));
-                return which.each(session, &mut queue, many, Queue::cancel_job);
+                return which.each(session, &mut queue, (JobChange::Cancel, state), Queue::cancel_job);
             }
             Job::Retry { which, state } => {
-                let many = (JobChange::Retry, or_default(state, RETRIED));
-                return which.each(session, &mut queue, many, Queue::retry_job);
+                return which.each(session, &mut queue, (JobChange::Retry, state), Queue::retry_job);
             }
             Job::Start { which, state } => {
-                let many = (JobChange::Start, or_default(state, STARTABLE));
-                return which.each(session, &mut queue, many, Queue::start_job);
+                return which.each(session, &mut queue, (JobChange::Start, state), Queue::start_job);
             }
             Job::Clean { matching, state } => {
-                let many = (JobChange::Remove, or_default(state, &State::ENDED));
-                return matching.change(session, &mut queue, many);
+                return matching.change(session, &mut queue, (JobChange::Remove, state));
             }
         }
         Ok(exit::DONE)

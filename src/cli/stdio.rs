@@ -33,7 +33,11 @@ impl Write for Sink {
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
-                    wait_for(fd, PollFlags::OUT, refused);
+                    // It was said to be ready, and was not.
+                    if refused {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    let _ = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], None);
                     refused = true;
                 }
                 // It is open only for reading, which counts as closed.
@@ -48,14 +52,6 @@ impl Write for Sink {
     }
 }
 
-/// Waits until a descriptor may be ready. If it reported that before and was not ready, waits a moment first.
-fn wait_for(fd: BorrowedFd<'_>, what: PollFlags, refused: bool) {
-    if refused {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let _ = poll(&mut [PollFd::from_borrowed_fd(fd, what)], None);
-}
-
 fn descriptor(stream: Stream) -> BorrowedFd<'static> {
     match stream {
         Stream::Out => rustix::stdio::stdout(),
@@ -68,8 +64,8 @@ pub fn is_terminal(stream: Stream) -> bool {
     descriptor(stream).is_terminal()
 }
 
-/// Whether both streams end in the same file.
-static JOINT: LazyLock<bool> = LazyLock::new(|| {
+/// Whether both streams end in the same file, and so in one order.
+pub static JOINT: LazyLock<bool> = LazyLock::new(|| {
     let ends = [Stream::Out, Stream::Err].map(|stream| rustix::fs::fstat(descriptor(stream)));
     matches!(ends, [Ok(out), Ok(err)] if (out.st_dev, out.st_ino) == (err.st_dev, err.st_ino))
 });
@@ -134,11 +130,6 @@ pub fn print_message(text: &str) {
     if let Some(bytes) = unsent {
         put(Stream::Err, &bytes, true);
     }
-}
-
-/// Whether both streams end in the same file, and so in one order.
-pub fn are_joint() -> bool {
-    *JOINT
 }
 
 /// From now on, messages go through `messages`, or are written at once.
@@ -226,7 +217,7 @@ struct Streams {
 /// The state of a stream.
 #[derive(Default)]
 struct StreamState {
-    line: StderrLine,
+    line: LastLine,
     /// Whether the last write failed.
     failing: bool,
     /// Whether a failure was reported.
@@ -238,7 +229,7 @@ struct StreamState {
 
 /// The state of the last line that was written.
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum StderrLine {
+enum LastLine {
     #[default]
     Ended,
     Begun,
@@ -259,7 +250,7 @@ impl Streams {
     /// Remembers whether the written bytes end a line.
     fn record(&mut self, stream: Stream, bytes: &[u8]) {
         let Some(last) = bytes.last() else { return };
-        let line = if *last == b'\n' { StderrLine::Ended } else { StderrLine::Begun };
+        let line = if *last == b'\n' { LastLine::Ended } else { LastLine::Begun };
         for one in if *JOINT { &mut self.streams[..] } else { std::slice::from_mut(self.of(stream)) } {
             one.line = line;
         }
@@ -268,9 +259,9 @@ impl Streams {
     /// Whether a line feed comes first: a message has a line of its own, and nothing continues a line that was cut by a loss.
     fn breaks_line(&mut self, stream: Stream, own_line: bool) -> bool {
         match self.of(stream).line {
-            StderrLine::Ended => false,
-            StderrLine::Begun => own_line,
-            StderrLine::Torn => true,
+            LastLine::Ended => false,
+            LastLine::Begun => own_line,
+            LastLine::Torn => true,
         }
     }
 
@@ -281,8 +272,8 @@ impl Streams {
         one.lost += bytes as u64;
         one.why = error.raw_os_error().map(io::Error::from_raw_os_error).or_else(|| Some(error.kind().into()));
         one.failing = true;
-        if one.line == StderrLine::Begun {
-            one.line = StderrLine::Torn;
+        if one.line == LastLine::Begun {
+            one.line = LastLine::Torn;
         }
         !std::mem::replace(&mut one.reported, true) && stderr_works
     }
