@@ -49,11 +49,10 @@ impl Store {
     pub fn add_function(&mut self, service: &ServiceName, name: &FunctionName, is: &Definition) -> Result<Added> {
         self.write(|tx| {
             service::find(tx, service)?;
-            let (key, now) = (key(service, name), tx.now());
-            if tx.execute(ADD, &[&key[..], &Columns::of(is).values(), &[now.into()]].concat())? == 1 {
-                return Ok(Added::New);
-            }
-            let Some(there) = tx.row::<Function>(FUNCTION, &key)? else { return Err(tx.passed_over()) };
+            let (key, columns) = (key(service, name), Columns::of(is));
+            let new = [&key[..], &columns.values(), &[tx.now().into()]].concat();
+            let there: Option<Function> = service::add(tx, (FUNCTION, &key), (ADD, &new))?;
+            let Some(there) = there else { return Ok(Added::New) };
             if there.definition.is_like(is) {
                 tx.force_sync()?;
                 return Ok(Added::Same);

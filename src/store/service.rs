@@ -2,7 +2,8 @@
 
 use std::num::NonZeroU32;
 
-use super::engine::Tx;
+use super::columns::Column;
+use super::engine::{Tx, Value};
 use super::{Store, waiting::cancel_waiting};
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{Added, Service, ServiceChange, ServiceName};
@@ -64,13 +65,8 @@ impl Store {
     /// [`Kind::Denied`] when the name is taken by a service with another limit.
     pub fn add_service(&mut self, name: &ServiceName, concurrency: NonZeroU32) -> Result<Added> {
         self.write(|tx| {
-            let now = tx.now();
-            if tx.execute(ADD, &[name.as_str().into(), i64::from(concurrency.get()).into(), now.into()])? == 1 {
-                return Ok(Added::New);
-            }
-            let Some(there) = tx.row::<Service>(SERVICE, &[name.as_str().into()])? else {
-                return Err(tx.passed_over());
-            };
+            let new = [name.as_str().into(), i64::from(concurrency.get()).into(), tx.now().into()];
+            let Some(there) = add::<Service>(tx, (SERVICE, &new[..1]), (ADD, &new))? else { return Ok(Added::New) };
             if there.concurrency == concurrency {
                 tx.force_sync()?;
                 return Ok(Added::Same);
@@ -126,6 +122,22 @@ impl Store {
             Ok(removed)
         })
     }
+}
+
+/// Adds what is not there; gives what is there already. Looks first, as even an INSERT that does nothing fires the triggers
+/// of the application.
+pub(super) fn add<T: Column>(
+    tx: &mut dyn Tx,
+    (find, key): (&str, &[Value<'_>]),
+    (add, new): (&str, &[Value<'_>]),
+) -> Result<Option<T>> {
+    let there = tx.row(find, key)?;
+    if there.is_some() || tx.execute(add, new)? == 1 {
+        return Ok(there);
+    }
+    // Somebody else has just added it.
+    let there = tx.row(find, key)?;
+    if there.is_none() { Err(tx.passed_over()) } else { Ok(there) }
 }
 
 /// The service of that name, or the error that says which name was perhaps meant.

@@ -24,6 +24,20 @@ conformance! {
         }
     }
 
+    fn adding_what_is_there_fires_no_trigger_of_the_application(store: &mut Store) {
+        with_events(store);
+        let app = rusqlite::Connection::open(store.location().as_os_str()).unwrap();
+        for table in ["asyncq_service", "asyncq_function"] {
+            let sql = "BEGIN SELECT RAISE(ABORT, 'nothing new'); END";
+            app.execute_batch(&format!("CREATE TRIGGER app_{table} BEFORE INSERT ON {table} {sql}")).unwrap();
+        }
+        let (on, name) = (service("events"), function("compute"));
+        assert_eq!(store.add_service(&on, two()).unwrap(), Added::Same);
+        assert_eq!(store.add_function(&on, &name, &definition()).unwrap(), Added::Same);
+        assert_eq!(store.add_service(&service("more"), two()).unwrap_err().kind(), Kind::Denied);
+        assert_eq!(store.add_function(&on, &function("more"), &definition()).unwrap_err().kind(), Kind::Denied);
+    }
+
     fn adding_is_idempotent(store: &mut Store) {
         with_events(store);
         let (on, name) = (service("events"), function("compute"));
