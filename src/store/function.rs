@@ -35,9 +35,9 @@ const ADD: &str =
 const SET: &str = "UPDATE asyncq_function SET command = ?3, site = ?4, env = ?5, timeout = ?6, worker = ?7,
     args = ?8, stdin = ?9, generation = ?10 WHERE service = ?1 AND name = ?2";
 const LATEST: &str = "SELECT coalesce(max(generation), 0) FROM asyncq_function";
-const RELOAD: &str = "UPDATE asyncq_function SET generation = ?3 WHERE service = ?1 AND name = ?2";
-const RELOAD_SERVICE: &str = "UPDATE asyncq_function SET generation = ?2 WHERE service = ?1";
-const RELOAD_ALL: &str = "UPDATE asyncq_function SET generation = ?1";
+/// A name that is NULL stands for all.
+const RELOAD: &str = "UPDATE asyncq_function SET generation = ?3
+    WHERE service = COALESCE(?1, service) AND name = COALESCE(?2, name)";
 const REMOVE: &str = "DELETE FROM asyncq_function WHERE service = ?1 AND name = ?2";
 
 impl Store {
@@ -133,18 +133,15 @@ impl Store {
     /// [`Kind::NotFound`] when there is no such service or function.
     pub fn reload_functions(&mut self, service: Option<&ServiceName>, name: Option<&FunctionName>) -> Result<u64> {
         self.write(|tx| {
-            let next = next_generation(tx)?;
             match (service, name) {
-                (Some(service), Some(name)) => {
-                    find(tx, service, name)?;
-                    tx.change(RELOAD, &[&key(service, name)[..], &[next.into()]].concat()).map(|()| 1)
-                }
-                (Some(service), None) => {
-                    service::find(tx, service)?;
-                    tx.execute(RELOAD_SERVICE, &[service.as_str().into(), next.into()])
-                }
-                (None, _) => tx.execute(RELOAD_ALL, &[next.into()]),
+                (Some(service), Some(name)) => drop(find(tx, service, name)?),
+                (Some(service), None) => drop(service::find(tx, service)?),
+                (None, _) => {}
             }
+            let key = [service.map(ServiceName::as_str), name.map(FunctionName::as_str)].map(Value::from);
+            let next = next_generation(tx)?;
+            let changed = tx.execute(RELOAD, &[key[0], key[1], next.into()])?;
+            if name.is_some() && changed == 0 { Err(tx.passed_over()) } else { Ok(changed) }
         })
     }
 

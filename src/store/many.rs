@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::Store;
 use super::engine::{Reference, Tx, Value};
 use super::job::{CANCELLING, RETRY, START};
 use super::set::{AT_ONCE, WORTH_A_SET, on_set, values_of_set};
-use super::{Store, function};
 use super::{
     select::{Match, oldest},
     waiting::CANCEL,
 };
 use crate::domain::job::{JobId, State};
 use crate::domain::query::{BulkChange, JobChange, Refusal};
-use crate::domain::{function::FunctionName, service::ServiceName, time::Timestamp};
+use crate::domain::time::Timestamp;
 use crate::error::{Kind, Result};
 
 /// What one step did.
@@ -34,6 +34,7 @@ const REMOVE: &str = "DELETE FROM asyncq_job WHERE id = ?1 AND state = ?2";
 const STILL: &str = "SELECT 1 FROM asyncq_job WHERE id = ?1 AND state = ?2";
 /// A job that has ended once more since then has a later time.
 const ENDED_BY_THEN: &str = "AND COALESCE(finished_at, 0) <= CAST(?3 AS BIGINT)";
+const FUNCTION: &str = "SELECT 1 FROM asyncq_function WHERE service = ?1 AND name = ?2";
 const IS_CALLABLE: &str = "AND EXISTS (SELECT 1 FROM asyncq_function f
     WHERE f.service = asyncq_job.service AND f.name = asyncq_job.function /*! FOR KEY SHARE */)";
 
@@ -71,25 +72,14 @@ fn look(tx: &mut dyn Tx, many: &BulkChange, after: JobId) -> Result<(Vec<Match>,
         let (all, mut callable) = (found.len(), HashMap::new());
         for job in &found {
             if !callable.contains_key(&job.name) {
-                let answer = is_callable(tx, &job.name.0, &job.name.1)?;
-                callable.insert(job.name.clone(), answer);
+                let is_callable = tx.has(FUNCTION, &[(&job.name.0).into(), (&job.name.1).into()])?;
+                callable.insert(job.name.clone(), is_callable);
             }
         }
         found.retain(|job| callable[&job.name]);
         step.removed = (all - found.len()) as u64;
     }
     Ok((found, step))
-}
-
-fn is_callable(tx: &mut dyn Tx, service: &str, function: &str) -> Result<bool> {
-    let (Ok(service), Ok(function)) = (ServiceName::parse(service), FunctionName::parse(function)) else {
-        return Ok(false);
-    };
-    match function::find(tx, &service, &function) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == Kind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 /// The application's foreign keys that keep jobs from being removed.
@@ -140,11 +130,10 @@ impl Changes<'_> {
         let asks = self.change == JobChange::Cancel && self.was == State::Processing;
         // A trigger of the application may change another job of a set, which the statement has found before.
         let by_sets = !asks && !tx.has_foreign_trigger()?;
-        let (mut on_set_sql, mut ids) = (None, Vec::new());
+        let mut on_set_sql = None;
         for some in jobs.chunks(AT_ONCE) {
             if by_sets && some.len() >= WORTH_A_SET {
-                ids.clear();
-                ids.extend(some.iter().map(|job| job.id));
+                let ids: Vec<JobId> = some.iter().map(|job| job.id).collect();
                 let Some(newest) = some.iter().max_by_key(|job| job.finished_at) else { continue };
                 let rest = self.rest(tx, newest);
                 let sql = on_set_sql.get_or_insert_with(|| on_set(&self.sql, 1 + rest.len()));

@@ -261,16 +261,14 @@ impl Store {
         let (location, mut result) = (&self.location, None);
         self.engine.transact(mode, &mut |tx| {
             if tx.found() == SchemaFound::Nothing {
-                return Err(no_store(location));
+                let error = Error::new(Kind::Unreachable, format!("`{location}` holds no store"));
+                return Err(error.with_hint(
+                    "`asyncq init` makes one in it, next to the tables that it has; `--db` names another file",
+                ));
             }
             result = Some(work(tx)?);
             Ok(())
         })?;
         Ok(result.expect("a committed transaction has run its work"))
     }
-}
-
-fn no_store(location: &Location) -> Error {
-    Error::new(Kind::Unreachable, format!("`{location}` holds no store"))
-        .with_hint("`asyncq init` makes one in it, next to the tables that it has; `--db` names another file")
 }

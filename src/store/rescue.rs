@@ -156,7 +156,6 @@ struct ClaimOfDead {
 groups! { ClaimOfDead { fence, crashes, cancelling, started_at, service } }
 
 fn crashed(tx: &mut dyn Tx, job: &ClaimOfDead, why: &str) -> Result<State> {
-    let Fence { job: id, attempt, processor: dead, .. } = job.fence;
     let now = tx.now();
     let crashes = job.crashes + 1;
     let (mut state, message) = if job.cancelling {
@@ -169,20 +168,26 @@ fn crashed(tx: &mut dyn Tx, job: &ClaimOfDead, why: &str) -> Result<State> {
     let error = failure(FailureKind::Crash, &message);
     let final_error = (state == State::Error).then_some(&error);
     let finished_at = state.has_ended().then_some(now);
-    let [job_id, number, processor, claim] = finish::fence(&job.fence);
-    let args = [job_id, number, processor, claim, state.as_str().into(), finished_at.into(), final_error.into()];
-    match tx.try_execute(PUT_BACK, &args)? {
+    let fence = finish::fence(&job.fence);
+    let put_back = [state.as_str().into(), finished_at.into(), final_error.into()];
+    match tx.try_execute(PUT_BACK, &[&fence[..], &put_back].concat())? {
         Ok(1) => {}
-        Ok(_) => return Err(damaged(&format!("job {id} stands in the index of running jobs, and does not run"))),
+        Ok(_) => {
+            return Err(damaged(&format!(
+                "job {} stands in the index of running jobs, and does not run",
+                job.fence.job
+            )));
+        }
         Err(refusal) => {
             state = State::Error;
             let error = failure(FailureKind::Refused, &refusal.to_string());
             let end = [state.as_str().into(), now.into(), (&error).into()];
-            tx.change(PUT_BACK, &[job_id, number, processor, claim, end[0], end[1], end[2]])?;
+            tx.change(PUT_BACK, &[&fence[..], &end].concat())?;
         }
     }
     let started_at = job.started_at.unwrap_or(now.0);
-    tx.execute(ATTEMPT, &[id.0.into(), attempt.into(), dead.0.into(), started_at.into(), now.into(), (&error).into()])?;
+    let attempt = [started_at.into(), now.into(), (&error).into()];
+    tx.execute(ATTEMPT, &[&fence[..3], &attempt].concat())?;
     Ok(state)
 }
 

@@ -40,7 +40,8 @@ pub(in crate::store) fn lock_owner(path: &Path) -> Option<LockOwner> {
 fn lock_owner_among(locks: &[Lock], path: &Path) -> Option<LockOwner> {
     let shared_memory = named(&with_suffix(path, "-shm"));
     let find = |file: &Id, range: &RangeInclusive<u64>, also_readers: bool| {
-        let here = |lock: &&Lock| lock.file == *file && (lock.writes || also_readers) && overlap(&lock.range, range);
+        let overlaps = |lock: &Lock| lock.range.start() <= range.end() && range.start() <= lock.range.end();
+        let here = |lock: &&Lock| lock.file == *file && (lock.writes || also_readers) && overlaps(lock);
         locks.iter().filter(here).find_map(|lock| LockOwner::look(lock.pid))
     };
     if let Some(file) = &shared_memory
@@ -112,10 +113,6 @@ impl Lock {
         };
         Some(Lock { writes, pid, file, range: first..=last })
     }
-}
-
-fn overlap(one: &RangeInclusive<u64>, other: &RangeInclusive<u64>) -> bool {
-    one.start() <= other.end() && other.start() <= one.end()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! their commits behind frames that do not exist, and they are lost. Once all of them have left, the next process makes
 //! the index anew.
 
-use std::{path::Path, sync::atomic::Ordering, time::Instant};
+use std::{path::Path, time::Instant};
 
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{ErrorCode, MAIN_DB};
@@ -42,16 +42,9 @@ impl Sqlite {
     /// Whether the WAL is at least as long as its index says. To be asked before anything is relied on, and only then:
     /// nobody makes an index anew while it is in use.
     pub(super) fn has_its_index(&self) -> rusqlite::Result<bool> {
-        let since = Instant::now();
-        let (frames, _) = loop {
-            match self.connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::NOOP) {
-                // Somebody is writing it; SQLite does not wait here.
-                Err(error)
-                    if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
-                        && wait(since, self.patience.load(Ordering::Relaxed)) => {}
-                asked => break asked?,
-            }
-        };
+        let ask = || self.connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::NOOP);
+        // It is busy while somebody is writing it; SQLite does not wait here.
+        let (frames, _) = self.while_it_is(ErrorCode::DatabaseBusy, ask)?;
         let Some(frames) = u64::try_from(frames).ok().filter(|frames| *frames > 0) else { return Ok(true) };
         let page: u32 = self.connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         Ok(self.file.wal_length() >= WAL_HEADER + frames * (FRAME_HEADER + u64::from(page)))
