@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::text::has_names;
-use super::time::Timestamp;
+use super::{text::has_names, time::Timestamp};
 
 /// One attempt of a job, to show. Programs read it as it is here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

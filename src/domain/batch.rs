@@ -6,11 +6,9 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::call::{Call, Key, OnBehalfOf};
-use super::function::FunctionName;
 use super::job::{NewJob, Origin};
 use super::json::{Json, MAX_BYTES};
-use super::object;
-use super::service::ServiceName;
+use super::{function::FunctionName, object, service::ServiceName};
 use crate::error::{Error, Kind, Result};
 
 /// The longest line that can be a call, in bytes: room for positional and keyword arguments, and for everything else.

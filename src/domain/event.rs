@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::attempt::{Ending, Failure, Outcome};
 use super::job::{Claim, JobId, State};
-use super::processor::Processor;
-use super::service::ServiceName;
+use super::{processor::Processor, service::ServiceName};
 use crate::error::Error;
 
 /// An event while a processor runs.

@@ -5,16 +5,13 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::attempt::Failure;
 use super::call::{Call, Key, OnBehalfOf, Principal};
-use super::function::Definition;
 use super::json::{Json, serialize_stored};
-use super::log::Log;
-use super::processor::ProcessorId;
-use super::retry::AttemptCounts;
-use super::service::ServiceName;
 pub use super::state::State;
-use super::time::Timestamp;
+use super::{
+    attempt::Failure, function::Definition, log::Log, processor::ProcessorId, retry::AttemptCounts,
+    service::ServiceName, time::Timestamp,
+};
 use crate::error::{Error, Kind};
 
 /// The number of a job in its store; never used again.

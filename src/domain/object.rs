@@ -3,8 +3,7 @@
 use serde::Deserialize;
 
 use super::json::{entries, explain, offset};
-use super::suggest::nearest;
-use super::text::escape_control;
+use super::{suggest::nearest, text::escape_control};
 
 /// Parses an object. serde alone would also accept an array of the members in their order, which no document promises.
 ///

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::service::ServiceName;
-use super::time::Timestamp;
+use super::{service::ServiceName, time::Timestamp};
 
 /// The number of a processor in its store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

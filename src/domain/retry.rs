@@ -5,8 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::{Ending, Failure, FailureKind, Outcome};
-use super::exit::CONFLICT;
-use super::state::State;
+use super::{exit::CONFLICT, state::State};
 
 /// How often a function that reports a conflict, or that cannot be started, is tried in all.
 pub const CONFLICT_ATTEMPTS: i64 = 3;

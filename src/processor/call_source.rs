@@ -4,12 +4,9 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::events::LoopEvent;
-use super::outcome_journal::note;
-use super::shared::Shared;
-use crate::domain::attempt::Outcome;
-use crate::domain::function::Definition;
+use super::{events::LoopEvent, outcome_journal::note, shared::Shared};
 use crate::domain::job::{Claim, Fence};
+use crate::domain::{attempt::Outcome, function::Definition};
 use crate::failpoint::reached;
 use crate::runner::worker::{CallSource, EndedCall, SendLimits, SentCall};
 use crate::runner::{Capture, Ended};

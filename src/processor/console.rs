@@ -5,8 +5,7 @@ use std::sync::Arc;
 use crate::domain::console::Console;
 use crate::error::Result;
 use crate::runner::{Forwarder, ForwarderHandle, PieceKind};
-use crate::system::error::io_error;
-use crate::system::memory;
+use crate::system::{error::io_error, memory};
 
 /// Sends the messages of a console through a [`Forwarder`]. When this is dropped, they are written.
 pub(super) struct Attached {

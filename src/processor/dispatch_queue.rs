@@ -9,11 +9,9 @@ mod pipes;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::domain::function::Definition;
 use crate::domain::job::{Claim, Fence};
-use crate::domain::service::ServiceName;
-use crate::runner::worker::Worker;
-use crate::runner::{Stop, StopSwitch};
+use crate::domain::{function::Definition, service::ServiceName};
+use crate::runner::{Stop, StopSwitch, worker::Worker};
 
 /// The queue, which the slots share.
 #[derive(Default)]

@@ -9,9 +9,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
 
 use crate::domain::job::{Claim, Fence};
 use crate::error::{Error, Kind};
-use crate::runner::StartFailure;
-use crate::runner::worker::EndedCall;
-use crate::runner::worker::host_session::HostLoss;
+use crate::runner::{StartFailure, worker::EndedCall, worker::host_session::HostLoss};
 use crate::system::fds;
 
 /// Something that the main loop acts on.

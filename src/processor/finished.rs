@@ -5,17 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::domain::attempt::{Ending, FailureKind, Outcome};
-use crate::domain::call::Call;
 use crate::domain::event::{Event, Report};
 use crate::domain::job::{BrokenClaim, Claim, Finish, JobId, State};
-use crate::domain::log::Log;
-use crate::domain::processor::Summary;
 use crate::domain::retry::{Decision, decide, not_by_itself, refused};
-use crate::domain::service::ServiceName;
+use crate::domain::{call::Call, log::Log, processor::Summary, service::ServiceName};
 use crate::error::{Kind, Result};
 use crate::processor::random::draw_for;
-use crate::runner::worker::EndedCall;
-use crate::runner::{DiskReserve, Mark};
+use crate::runner::{DiskReserve, Mark, worker::EndedCall};
 use crate::store::Store;
 
 /// About how many bytes of output one transaction records, so that memory does not depend on how many calls end at once.

@@ -5,16 +5,14 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use super::dispatch_queue::HostState;
 use super::events::{LoopEvent, LostHost};
-use super::outcome_journal::note;
 use super::shared::{STACK, Shared};
+use super::{dispatch_queue::HostState, outcome_journal::note};
 use crate::domain::job::Fence;
 use crate::error::reason;
 use crate::failpoint::reached;
-use crate::runner::worker::host_session::HostSession;
 use crate::runner::worker::{CallSource, EndedCall, SendLimits, SentCall};
-use crate::runner::{Output, StopSwitch};
+use crate::runner::{Output, StopSwitch, worker::host_session::HostSession};
 
 /// Starts a thread that feeds a host.
 ///

@@ -11,21 +11,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::events::{EventQueue, LostHost, lost};
-use super::prefetch::ClaimBudget;
 use super::registration::{Membership, Runtime};
-use super::reporter::Reporter;
 use super::rescue::{self, Rescuer};
-use super::service_state::ServiceState;
-use super::shutdown::Shutdown;
 use super::watcher::{POLL, POLL_OTHERS, Watcher};
-use crate::domain::event::Event;
+use super::{prefetch::ClaimBudget, reporter::Reporter, service_state::ServiceState, shutdown::Shutdown};
 use crate::domain::job::{Fence, JobId};
 use crate::domain::processor::{ProcessOptions, ProcessorId, Summary};
-use crate::domain::service::ServiceName;
+use crate::domain::{event::Event, service::ServiceName};
 use crate::error::{Error, Kind, Result, reason};
-use crate::runner::Stop;
-use crate::runner::worker::host::Host;
-use crate::runner::worker::host_session::HostSession;
+use crate::runner::{Stop, worker::host::Host, worker::host_session::HostSession};
 use crate::store::{Patience, ServiceStatus, Store};
 
 /// How long nothing is claimed after the system could not start a program.

@@ -36,17 +36,14 @@ pub use rescue::{lives, put_back_all_unowned, put_back_copied, put_back_unowned,
 use main_loop::MainLoop;
 use registration::Runtime;
 
-use crate::domain::console::Console;
 use crate::domain::event::{Event, Unkillable};
-use crate::domain::job::JobId;
 use crate::domain::processor::{ProcessOptions, Summary};
+use crate::domain::{console::Console, job::JobId};
 use crate::error::{Error, Kind, Result};
 use crate::runner::process::supervisor::{self, SUPERVISOR, SupervisorLink};
-use crate::runner::process::unkillable;
-use crate::runner::worker::host::inherit;
+use crate::runner::{process::unkillable, worker::host::inherit};
 use crate::store::{Patience, Store};
-use crate::system::error::io_error;
-use crate::system::{fds, signals};
+use crate::system::{error::io_error, fds, signals};
 
 /// What a processor works with, besides the store.
 #[derive(Debug)]

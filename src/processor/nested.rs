@@ -5,19 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::random::new_token;
-use super::{console, finished};
+use super::{console, finished, random::new_token};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
-use crate::domain::console::Console;
-use crate::domain::event::Ran;
 use crate::domain::job::{Finish, NewJob, Running, State};
-use crate::domain::retry::decide_once;
+use crate::domain::{console::Console, event::Ran, retry::decide_once};
 use crate::error::{Error, Kind, Result};
-use crate::runner::worker::single_call;
-use crate::runner::{Capture, DiskReserve, Ended, Output, StartFailure, Stop, StopSwitch, Surroundings, command};
+use crate::runner::{
+    Capture, DiskReserve, Ended, Output, StartFailure, Stop, StopSwitch, Surroundings, command, worker::single_call,
+};
 use crate::store::{Patience, Store};
-use crate::system::error::io_error;
-use crate::system::{fds, signals};
+use crate::system::{error::io_error, fds, signals};
 
 /// How long it waits before it tries again to record an outcome, for which there was no space, or which the disk refused.
 const FAILING: Duration = Duration::from_millis(250);

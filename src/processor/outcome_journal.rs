@@ -5,18 +5,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::finished::FinishedCall;
-use super::random::draw_for;
-use crate::domain::attempt::Outcome;
+use super::{finished::FinishedCall, random::draw_for};
 use crate::domain::job::{Claim, Fence, Finish, JobId};
-use crate::domain::json::Json;
 use crate::domain::log::{Log, Stream};
-use crate::domain::processor::ProcessorId;
 use crate::domain::retry::{AttemptCounts, decide};
-use crate::domain::service::ServiceName;
+use crate::domain::{attempt::Outcome, json::Json, processor::ProcessorId, service::ServiceName};
 use crate::error::Result;
-use crate::runner::worker::EndedCall;
-use crate::runner::{Ended, LONGEST_NOTE, Marks};
+use crate::runner::{Ended, LONGEST_NOTE, Marks, worker::EndedCall};
 
 /// How many bytes of output are noted with a call at most; one that has printed more is repeated.
 const SHORT: usize = LONGEST_NOTE / 2;

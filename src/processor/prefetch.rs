@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::random::new_tokens;
 use crate::domain::job::{Claim, Token};
-use crate::domain::processor::ProcessOptions;
-use crate::domain::retry::POISON;
+use crate::domain::{processor::ProcessOptions, retry::POISON};
 use crate::error::Result;
 use crate::store::ServiceStatus;
 use crate::system::fds;

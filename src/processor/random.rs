@@ -1,7 +1,6 @@
 //! Random numbers: secrets of attempts, and how long a call waits until it is tried again.
 
-use crate::domain::attempt::Outcome;
-use crate::domain::job::Token;
+use crate::domain::{attempt::Outcome, job::Token};
 use crate::error::{Error, Kind, Result, reason};
 
 /// A secret that nobody can guess.

@@ -4,22 +4,15 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::dispatch_queue::DispatchQueue;
-use super::events::EventQueue;
-use super::shared::Shared;
-use super::slots::Slots;
-use super::worker_pool::WorkerPool;
-use crate::domain::event::Unkillable;
-use crate::domain::processor::ProcessorId;
+use super::{dispatch_queue::DispatchQueue, events::EventQueue, shared::Shared, slots::Slots, worker_pool::WorkerPool};
+use crate::domain::{event::Unkillable, processor::ProcessorId};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
 use crate::processor::random::new_token;
-use crate::runner::process::supervisor;
-use crate::runner::process::supervisor::SupervisorLink;
-use crate::runner::run_dir;
-use crate::runner::run_dir::Liveness;
-use crate::runner::worker::host_session::HostSession;
-use crate::runner::{Access, DiskReserve, Forwarder, Home, Orphans, RunDir, Surroundings};
+use crate::runner::{
+    Access, DiskReserve, Forwarder, Home, Orphans, RunDir, Surroundings, process::supervisor,
+    process::supervisor::SupervisorLink, run_dir, run_dir::Liveness, worker::host_session::HostSession,
+};
 use crate::store::Store;
 use crate::system::error::io_error;
 

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::finished::FinishedCall;
 use crate::domain::event::{Event, Unkillable};
-use crate::domain::job::State;
-use crate::domain::processor::Summary;
+use crate::domain::{job::State, processor::Summary};
 use crate::error::{Error, Kind};
 use crate::system::user::user_name;
 

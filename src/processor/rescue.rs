@@ -3,18 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::finished::FinishedCall;
-use super::outcome_journal;
-use super::reporter::Reporter;
+use super::{finished::FinishedCall, outcome_journal, reporter::Reporter};
 use crate::domain::event::{Barrier, Event};
 use crate::domain::job::{JobId, State, Token};
 use crate::domain::processor::{ProcessOptions, Processor, ProcessorId};
 use crate::error::{Error, Result};
 use crate::failpoint::reached;
 use crate::runner::process::identity::{Presence, Visibility, process, process_lives, same_boot, visibility};
-use crate::runner::process::orphans;
 use crate::runner::run_dir::{DeadRunDir, Liveness, is_dying, liveness, token_of};
-use crate::runner::worker::host::Host;
+use crate::runner::{process::orphans, worker::host::Host};
 use crate::store::Store;
 
 /// How long processes of a dead processor, or of a job without one, may take to end once they are killed.

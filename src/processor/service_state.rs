@@ -5,13 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::finished::{self, FinishedCall};
 use super::prefetch::CallSpeed;
-use crate::domain::attempt::Outcome;
 use crate::domain::job::{Claim, Fence, JobId};
-use crate::domain::service::ServiceName;
-use crate::domain::time::Timestamp;
+use crate::domain::{attempt::Outcome, service::ServiceName, time::Timestamp};
 use crate::error::Result;
-use crate::runner::Mark;
-use crate::runner::worker::EndedCall;
+use crate::runner::{Mark, worker::EndedCall};
 use crate::store::ServiceStatus;
 
 /// The status of a service at a moment.

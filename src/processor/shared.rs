@@ -4,11 +4,9 @@ use std::sync::{Arc, MutexGuard};
 
 use super::dispatch_queue::{DispatchQueue, QueueState};
 use super::events::{EventQueue, LoopEvent};
-use super::shutdown::StopTargets;
-use super::worker_pool::WorkerPool;
+use super::{shutdown::StopTargets, worker_pool::WorkerPool};
 use crate::domain::job::Fence;
-use crate::runner::worker::EndedCall;
-use crate::runner::{Forwarder, Mark, Marks, Surroundings};
+use crate::runner::{Forwarder, Mark, Marks, Surroundings, worker::EndedCall};
 
 /// Stack of a thread that runs calls or feeds a worker or host, in bytes: it runs no recursion.
 pub(super) const STACK: usize = 256 * 1024;

@@ -4,9 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::dispatch_queue::DispatchQueue;
 use super::events::{EventQueue, LoopEvent};
-use super::worker_pool::WorkerPool;
+use super::{dispatch_queue::DispatchQueue, worker_pool::WorkerPool};
 use crate::runner::{ForwarderHandle, Orphans, Stop};
 use crate::system::signals::die;
 

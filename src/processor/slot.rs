@@ -3,12 +3,8 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use super::call_source::SlotCalls;
-use super::events::LoopEvent;
-use super::outcome_journal::note;
-use super::shared::Shared;
-use crate::domain::attempt::Outcome;
-use crate::domain::job::Claim;
+use super::{call_source::SlotCalls, events::LoopEvent, outcome_journal::note, shared::Shared};
+use crate::domain::{attempt::Outcome, job::Claim};
 use crate::failpoint::reached;
 use crate::runner::worker::{EndedCall, FailedWorker, SentCall, ServeEnd};
 use crate::runner::{Capture, Ended, Output, StartFailure, Stop, StopSwitch, command};

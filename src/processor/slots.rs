@@ -9,19 +9,12 @@ use std::sync::{Arc, MutexGuard};
 use std::thread::JoinHandle;
 
 use super::dispatch_queue::{QueueState, SlotState};
-use super::host;
-use super::prefetch::Load;
 use super::shared::{STACK, Shared};
-use super::shutdown::StopTargets;
-use super::slot::Slot;
-use super::worker_pool::WorkerPool;
-use crate::domain::job::Claim;
-use crate::domain::service::ServiceName;
+use super::{host, prefetch::Load, shutdown::StopTargets, slot::Slot, worker_pool::WorkerPool};
+use crate::domain::{job::Claim, service::ServiceName};
 use crate::error::Result;
-use crate::runner::worker::host_session::HostSession;
-use crate::runner::{Mark, StopSwitch};
-use crate::system::error::io_error;
-use crate::system::fds;
+use crate::runner::{Mark, StopSwitch, worker::host_session::HostSession};
+use crate::system::{error::io_error, fds};
 
 /// All slots of a processor; their threads end when this is dropped.
 pub(super) struct Slots {

@@ -9,8 +9,7 @@ use crate::domain::function::Definition;
 use crate::domain::job::{Claim, Token};
 use crate::error::Error;
 use crate::processor::random::new_token;
-use crate::runner::worker::Worker;
-use crate::runner::{Forwarder, Output, StartFailure, StopSwitch, Surroundings};
+use crate::runner::{Forwarder, Output, StartFailure, StopSwitch, Surroundings, worker::Worker};
 use crate::system::fds;
 
 /// How long a failed start counts for other calls: less than the shortest pause of a call that could not be started, so that

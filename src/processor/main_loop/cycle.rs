@@ -5,11 +5,8 @@ use crate::domain::event::Event;
 use crate::domain::job::{Finish, State};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
-use crate::processor::finished::FinishedCall;
-use crate::processor::prefetch::MOST_BYTES;
-use crate::processor::registration::Registration;
-use crate::processor::reporter::Warning;
 use crate::processor::service_state::{Pending, Snapshot};
+use crate::processor::{finished::FinishedCall, prefetch::MOST_BYTES, registration::Registration, reporter::Warning};
 use crate::store::{Cycle, CycleResult};
 use crate::system::memory;
 

@@ -3,16 +3,10 @@
 use std::time::Duration;
 
 use super::{MainLoop, Obstacle, START_PAUSE};
-use crate::domain::attempt::Outcome;
-use crate::domain::event::Event;
-use crate::domain::job::Claim;
-use crate::domain::retry::POSTPONED;
+use crate::domain::{attempt::Outcome, event::Event, job::Claim, retry::POSTPONED};
 use crate::error::{Error, Kind};
-use crate::processor::events::LoopEvent;
-use crate::processor::reporter::Warning;
-use crate::processor::service_state::ServiceState;
-use crate::runner::StartFailure;
-use crate::runner::worker::EndedCall;
+use crate::processor::{events::LoopEvent, reporter::Warning, service_state::ServiceState};
+use crate::runner::{StartFailure, worker::EndedCall};
 use crate::system::error::{hint, in_words};
 
 impl MainLoop<'_> {

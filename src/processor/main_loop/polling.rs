@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::MainLoop;
-use crate::domain::event::Event;
-use crate::domain::job::Fence;
+use crate::domain::{event::Event, job::Fence};
 use crate::error::{Kind, Result};
 use crate::processor::registration::Registration;
 use crate::processor::service_state::{ServiceState, Snapshot};

@@ -6,13 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{MainLoop, Obstacle};
-use crate::domain::event::Event;
-use crate::domain::job::JobId;
+use crate::domain::{event::Event, job::JobId};
 use crate::error::{Error, Kind, Result};
 use crate::processor::finished::{self, FinishedCall};
-use crate::processor::registration::Registration;
-use crate::processor::reporter::Warning;
-use crate::processor::service_state::ServiceState;
+use crate::processor::{registration::Registration, reporter::Warning, service_state::ServiceState};
 use crate::runner::DiskReserve;
 use crate::store::{Cycle, Patience, Store};
 
