@@ -2,9 +2,7 @@
 //!
 //! Invariant: at every moment all lines up to one are enqueued, and none after it.
 
-use std::fs::File;
-use std::panic::resume_unwind;
-use std::thread;
+use std::{fs::File, panic::resume_unwind, thread};
 
 use super::caller::Caller;
 use super::lines::{InputLine, Lines};

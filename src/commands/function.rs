@@ -1,11 +1,8 @@
 //! Defining functions: what is typed is looked up and made absolute here, so that it means the same under cron. Links stay
 //! links: they may lead to the next release tomorrow.
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{collections::BTreeMap, ffi::OsStr, os::unix::fs::PermissionsExt, time::Duration};
 
 use super::caller::Caller;
 use super::queue::Queue;

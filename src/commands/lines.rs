@@ -1,8 +1,7 @@
 //! Lines of a file or a pipe, and whether there are more of them already.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::time::Duration;
+use std::{fs::File, time::Duration};
 
 use rustix::event::{PollFd, PollFlags};
 

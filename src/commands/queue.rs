@@ -1,8 +1,7 @@
 //! A queue: the store that a caller names, and what is asked of it as a whole.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{ffi::OsStr, time::Duration};
 
 use super::caller::Caller;
 use crate::domain::{event::Event, removal::StoreContents};

@@ -1,10 +1,8 @@
 //! What a call needs to run, how it ended, and how programs read it.
 
-use std::ffi::OsString;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{ffi::OsString, io, sync::Arc};
 
 use serde::Serialize;
 use serde_json::value::{RawValue, Value};

@@ -2,12 +2,8 @@
 //!
 //! Invariant: when [`run`] returns, the process has ended, and so has everything that it left behind.
 
-use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
-use std::process::ExitStatus;
 use std::time::{Duration, Instant};
+use std::{io, os::fd::OwnedFd, os::unix::process::ExitStatusExt, path::Path, process::ExitStatus};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;

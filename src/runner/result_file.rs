@@ -1,9 +1,8 @@
 //! The file into which a function may write its result.
 
 use std::fs::{self, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::{io::Read, os::unix::fs::OpenOptionsExt};
 
 use rustix::fs::OFlags;
 

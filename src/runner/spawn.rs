@@ -1,12 +1,9 @@
 //! Starts the program of a function: its arguments, its environment, and why it cannot be started.
 
-use std::fmt::Display;
-use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::{fmt::Display, fs::File, os::fd::OwnedFd, os::unix::process::CommandExt};
 
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::io::Errno;

@@ -1,8 +1,7 @@
 //! Descriptors: functions do not inherit those of the processor, and there must be enough of them.
 
-use std::fs;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use rustix::event::{PollFd, Timespec, poll};
 use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};

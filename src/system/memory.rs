@@ -1,9 +1,7 @@
 //! Whether there is enough memory for calls if the system limits that of this process. A failed allocation would end the process,
 //! and count as a crash of the calls that it runs.
 
-use std::fmt::Display;
-use std::fs;
-use std::io;
+use std::{fmt::Display, fs, io};
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};

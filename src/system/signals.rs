@@ -1,10 +1,7 @@
 //! Signals: the requests to stop from a person, cron or a service manager, the size limit of files, and what a caller may have
 //! changed about them.
 
-use std::fs;
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::{fs, io, sync::Arc, sync::atomic::AtomicBool};
 
 use nix::sys::signal::SigSet;
 use rustix::process::{Signal, getpid, kill_process};

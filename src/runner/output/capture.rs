@@ -3,10 +3,8 @@
 //! Invariant: at most [`MEMORY`] bytes of one call's output are in memory, however much it prints. A file without a name has the
 //! rest of what is kept. A call never fails because its log is lost: what cannot be kept counts as dropped.
 
-use std::collections::VecDeque;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::{collections::VecDeque, fs::File, os::unix::fs::FileExt};
 
 use tempfile::NamedTempFile;
 

@@ -3,10 +3,8 @@
 //! Invariant: when nobody reads the output, asyncq can still end functions and record their outcomes. Only threads of the
 //! forwarder write, and the amount that waits for them is bounded.
 
-use std::collections::VecDeque;
-use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{collections::VecDeque, io, time::Duration};
 
 use crate::domain::log::Stream;
 

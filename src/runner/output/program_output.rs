@@ -1,8 +1,7 @@
 //! What a program prints, and to which of its calls that belongs.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
-use std::process::Child;
+use std::{path::Path, process::Child};
 
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;

@@ -1,8 +1,6 @@
 //! The processes of one running attempt, and how they are ended.
 
-use std::collections::BTreeSet;
-use std::process::Child;
-use std::sync::Arc;
+use std::{collections::BTreeSet, process::Child, sync::Arc};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};

@@ -1,8 +1,6 @@
 //! The environment of other processes, which shows to which attempt they belong.
 
-use std::fs;
-use std::io;
-use std::sync::LazyLock;
+use std::{fs, io, sync::LazyLock};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid};

@@ -4,8 +4,7 @@
 //! A namespace is known by its number, which the kernel uses again after its end. That is harmless: all processes of an ended
 //! namespace are gone.
 
-use std::fs;
-use std::io;
+use std::{fs, io};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};

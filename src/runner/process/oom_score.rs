@@ -9,11 +9,9 @@
 //! 500 or more, as inside a function, has no room for them.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::FileExt;
 use std::process::{Child, Command};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{io, os::unix::fs::FileExt, time::Duration};
 
 use rustix::process::Pid;
 

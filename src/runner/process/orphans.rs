@@ -4,13 +4,10 @@
 //! its environment. The token of a nested call begins with the token of its caller, so the token of an attempt finds everything
 //! that began inside it, however deep. A worker gives its programs the token of a call; its own token is in another variable.
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use std::{collections::BTreeSet, fs::File, io, os::unix::fs::FileExt};
 
 use rustix::io::Errno;
 use rustix::process::{

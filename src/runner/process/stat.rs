@@ -1,8 +1,6 @@
 //! One line of the kernel about a process: `/proc/PID/stat` (proc(5)).
 
-use std::fmt::Display;
-use std::fs;
-use std::io;
+use std::{fmt::Display, fs, io};
 
 use rustix::io::Errno;
 use rustix::process::Pid;

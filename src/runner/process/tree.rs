@@ -1,10 +1,8 @@
 //! A program with everything that it starts: watching it, and ending it.
 
-use std::io;
-use std::os::fd::OwnedFd;
 use std::process::{Child, ExitStatus};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{io, os::fd::OwnedFd, sync::Arc};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};

@@ -3,15 +3,14 @@
 //! Invariant: asyncq waits for a process that it cannot end. Only a processor that is told to end at once leaves it behind. Then its
 //! call stays with this processor, even when that is dead.
 
-use std::fs;
-use std::path::Path;
+use std::{fs, path::Path};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid, test_kill_process};
 
 use crate::domain::{event::Unkillable, job::JobId};
+use crate::runner::process::identity::{self, Presence};
 use crate::runner::process::stat::{Stat, processes};
-use crate::runner::{process::identity, process::identity::Presence};
 
 impl Unkillable {
     /// A process that has refused a signal, unless it has ended since.

@@ -1,9 +1,8 @@
 //! Notices when somebody has removed a processor's folder.
 
 use std::fs::{self, Metadata};
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::{io, os::unix::fs::MetadataExt};
 
 use crate::runner::run_dir::LOCK;
 

@@ -9,24 +9,20 @@ pub mod home;
 mod host_marks;
 mod unkillable;
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use rustix::fs::OFlags;
 
 use crate::domain::job::{JobId, Token};
 use crate::domain::processor::NewProcessor;
-use crate::runner::{
-    Access, DiskReserve, process::identity, process::identity::process_lives, process::unkillable::own_session,
-    run_dir::access::open_folder,
-};
+use crate::runner::process::{identity, unkillable::own_session};
+use crate::runner::{Access, DiskReserve, run_dir::access::open_folder};
 
 const LOCK: &str = "lock";
 
@@ -364,7 +360,7 @@ pub fn is_dying(run_folder: &Path, is: &NewProcessor) -> bool {
     // Shared, so that two checks at the same time do not take each other for the processor process.
     let engine = open_file(&run_folder.join(&is.folder).join(ENGINE));
     let engine_is_gone = engine.is_ok_and(|lock| lock.try_lock_shared().is_ok());
-    (engine_is_gone || !process_lives(is)) && matches!(liveness(run_folder, &is.folder), Ok(Liveness::Alive))
+    (engine_is_gone || !identity::process_lives(is)) && matches!(liveness(run_folder, &is.folder), Ok(Liveness::Alive))
 }
 
 fn open_file(path: &Path) -> io::Result<File> {

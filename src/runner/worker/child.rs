@@ -1,8 +1,7 @@
 //! A worker that asyncq has started: a program that stays, and gets one call after another.
 
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{path::Path, sync::Arc};
 
 use crate::domain::attempt::{Failure, Outcome};
 use crate::domain::function::{Definition, FunctionName, WorkerLimits};

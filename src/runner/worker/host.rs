@@ -3,8 +3,7 @@
 //! Invariant: a host counts as gone only when the very process that made the socket is gone. It is known by its number and its
 //! start time, because numbers of processes are used again.
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::{io, os::fd::OwnedFd};
 
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
@@ -13,7 +12,7 @@ use rustix::net::{AddressFamily, SocketType, getpeername};
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
 use crate::error::{Error, Kind, Result};
-use crate::runner::{process::identity, process::identity::Presence};
+use crate::runner::process::identity::{self, Presence};
 use crate::system::{error::of_call, fds};
 
 /// The hint for an unusable descriptor.

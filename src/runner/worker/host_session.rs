@@ -5,17 +5,16 @@
 //! to wait there, because asyncq could not take it back.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::Path;
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use crate::domain::attempt::Outcome;
 use crate::domain::job::{Claim, Token};
 use crate::error::reason;
 use crate::runner::process::tree::{GRACE, REST_GRACE};
 use crate::runner::worker::peer::{EndingCalls, Peer, SessionEnd};
+use crate::runner::worker::protocol::{self, Hello};
 use crate::runner::worker::{
-    CallSource, EndedCall, channel::Channel, host::Host, in_flight::InFlightCall, protocol, protocol::Hello,
-    session::Session,
+    CallSource, EndedCall, channel::Channel, host::Host, in_flight::InFlightCall, session::Session,
 };
 use crate::runner::{Output, Stop, StopSwitch, process::orphans};
 

@@ -1,8 +1,7 @@
 //! The calls that a peer holds, and when each has to end.
 
-use std::collections::VecDeque;
-use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{collections::VecDeque, path::Path};
 
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
 use crate::domain::{exit::Exit, job::Fence, json::Json, time::Timestamp};

@@ -1,9 +1,8 @@
 //! The files from which a worker was started, to notice when a deploy replaces or writes one.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use std::{fs::Metadata, os::unix::fs::MetadataExt};
 
 use crate::domain::function::Definition;
 

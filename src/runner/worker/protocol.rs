@@ -1,8 +1,6 @@
 //! The messages of the worker protocol. `docs/protocol.md` has them word for word.
 
-use std::borrow::Cow;
-use std::io::Write;
-use std::time::Duration;
+use std::{borrow::Cow, io::Write, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
