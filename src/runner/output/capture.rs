@@ -206,37 +206,6 @@ mod tests {
     }
 
     #[test]
-    fn short_output_is_kept_whole_and_in_order() {
-        let mut capture = capture();
-        capture.push(Stream::Out, b"one\n");
-        capture.push(Stream::Err, b"two\n");
-        capture.push(Stream::Err, b"three\n");
-        let log = capture.log();
-        assert_eq!(log.bytes, b"one\ntwo\nthree\n");
-        assert_eq!(log.pieces, [(Stream::Out, 4), (Stream::Err, 10)]);
-        assert_eq!((log.dropped, log.parts().count()), (0, 2));
-    }
-
-    #[test]
-    fn long_output_keeps_head_and_tail() {
-        let mut capture = capture();
-        let mut all = Vec::new();
-        for number in 0..400_000_u32 {
-            let line = format!("{number}\n");
-            let stream = if number % 1000 == 0 { Stream::Err } else { Stream::Out };
-            capture.push(stream, line.as_bytes());
-            all.extend_from_slice(line.as_bytes());
-        }
-        assert_eq!(capture.kept(), MAX_LOG_BYTES);
-        let log = capture.log();
-        assert_eq!(log.dropped, (all.len() - MAX_LOG_BYTES) as u64);
-        assert_eq!(log.bytes[..HEAD], all[..HEAD]);
-        assert_eq!(log.bytes[HEAD..], all[all.len() - TAIL..]);
-        assert_eq!(log.pieces.iter().map(|piece| piece.1).sum::<usize>(), MAX_LOG_BYTES);
-        assert_eq!(log.parts().filter(|part| part.2).count(), 1);
-    }
-
-    #[test]
     fn one_huge_write_is_like_many_small_ones() {
         let all: Vec<u8> = (0..5_000_000_u32).map(|n| (n % 251) as u8).collect();
         let (mut once, mut often) = (capture(), capture());

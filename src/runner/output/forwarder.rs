@@ -266,19 +266,6 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_who_does_not_read_blocks_nobody() {
-        let (go, wait) = mpsc::channel();
-        let (forwarder, seen) = slow(true, wait);
-        while forwarder.has_room() {
-            forwarder.push(Stream::Out, vec![b'x'; 50_000], PieceKind::Output);
-        }
-        assert!(seen.lock().unwrap().is_empty());
-        drop(go);
-        drop(forwarder);
-        assert_eq!(seen.lock().unwrap().len(), 300_000);
-    }
-
-    #[test]
     fn small_pieces_take_room_as_well() {
         let (go, wait) = mpsc::channel();
         let (forwarder, _) = slow(true, wait);

@@ -194,39 +194,6 @@ mod tests {
     }
 
     #[test]
-    fn frames_come_whole() {
-        let (mut line, theirs) = Channel::new().unwrap();
-        let mut worker = UnixStream::from(theirs);
-        let mut frames = Vec::new();
-        for part in ["a", "b\n\nc", "d\ne", "\n"] {
-            worker.write_all(part.as_bytes()).unwrap();
-            assert!(line.read());
-            while let Some(frame) = line.next() {
-                frames.push(String::from_utf8(frame.unwrap().bytes.to_vec()).unwrap());
-            }
-        }
-        assert_eq!(frames, ["ab", "", "cd", "e"]);
-        assert!(!line.read() && !line.is_over);
-    }
-
-    #[test]
-    fn a_frame_is_too_long_whether_its_end_is_there_or_not() {
-        for last in ["x", "x\n"] {
-            let (mut line, theirs) = Channel::new().unwrap();
-            let mut worker = UnixStream::from(theirs);
-            for _ in 0..LONGEST / CHUNK {
-                worker.write_all(&vec![b'x'; CHUNK]).unwrap();
-                line.read();
-                assert!(line.next().is_none());
-            }
-            worker.write_all(last.as_bytes()).unwrap();
-            line.read();
-            let flaw = line.next().unwrap().unwrap_err();
-            assert!(flaw.contains("4 MiB"), "{flaw}");
-        }
-    }
-
-    #[test]
     fn what_comes_after_a_long_frame_is_whole() {
         let (mut line, theirs) = Channel::new().unwrap();
         let mut worker = UnixStream::from(theirs);
