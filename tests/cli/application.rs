@@ -152,7 +152,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
 
 /// The statements of the documented contract, with what the database answers.
 #[test]
-fn what_the_database_refuses_and_accepts() {
+fn the_database_refuses_and_accepts_values() {
     let place = application("WAL");
     let insert = |columns: &str, values: &str| {
         let sql = format!("INSERT INTO asyncq_job ({columns}) VALUES ({values}) RETURNING id, state");
@@ -198,7 +198,7 @@ fn what_the_database_refuses_and_accepts() {
 
 /// What looks like one of the things that are refused, and is none.
 #[test]
-fn what_the_database_does_not_refuse() {
+fn values_that_the_database_does_not_refuse() {
     let place = application("WAL");
     let other = place.stdout("sqlite3 app.db 'SELECT sqlite_version()'");
     assert!(!other.is_empty());
@@ -232,7 +232,7 @@ fn what_the_database_does_not_refuse() {
 
 /// Each UPDATE of docs/sql.md, and what else an ORM or a person may write.
 #[test]
-fn what_a_client_may_change() {
+fn changes_that_a_client_may_make() {
     let place = application("WAL");
     place.program("slow", "#!/bin/sh\ntouch begun; until [ -e go ]; do sleep 0.01; done\n");
     let calls = "asyncq function add shop slow -- ./slow; asyncq enqueue shop slow; asyncq enqueue shop mail; asyncq enqueue --hold shop mail; asyncq enqueue --hold shop mail
@@ -308,7 +308,7 @@ fn what_a_client_may_change() {
 
 /// Most clients do without foreign keys.
 #[test]
-fn what_a_client_deletes_leaves_nothing_behind() {
+fn a_deletion_by_a_client_leaves_nothing_behind() {
     let place = application("WAL");
     place.stdout("asyncq enqueue shop mail; asyncq process");
     place.session(
@@ -442,7 +442,7 @@ fn an_application_may_keep_its_text_as_utf_16() {
 }
 
 #[test]
-fn a_trigger_of_the_application_that_refuses_is_told_as_such() {
+fn a_trigger_that_refuses_is_reported_as_such() {
     let place = application("WAL");
     trigger(&place, "BEFORE INSERT ON asyncq_job BEGIN SELECT RAISE(ABORT, 'too many calls today'); END");
     place.session(
@@ -618,7 +618,7 @@ fn a_service_that_an_application_refers_to_stays() {
 }
 
 #[test]
-fn the_jobs_that_nobody_refers_to_are_removed() {
+fn jobs_without_references_are_removed() {
     for (how, why) in [
         ("REFERENCES asyncq_job (id)", "table `mails` refers to job 2"),
         ("REFERENCES asyncq_job", "table `mails` refers to job 2"),
@@ -650,7 +650,7 @@ fn the_jobs_that_nobody_refers_to_are_removed() {
 }
 
 #[test]
-fn what_an_application_refuses_of_many_keeps_nobody_from_the_others() {
+fn a_refusal_among_many_jobs_does_not_affect_the_others() {
     let place = application("WAL");
     place.stdout("for item in 1 2 3 4; do asyncq enqueue shop mail $item; done");
     trigger(&place, "BEFORE UPDATE ON asyncq_job WHEN NEW.id = 2 BEGIN SELECT RAISE(ABORT, 'that one is mine'); END");
@@ -678,7 +678,7 @@ fn what_an_application_refuses_of_many_keeps_nobody_from_the_others() {
 }
 
 #[test]
-fn a_change_of_many_that_a_trigger_ignores_is_told() {
+fn a_change_of_many_that_a_trigger_ignores_is_reported() {
     let place = application("WAL");
     place.stdout(
         "for item in 1 2 3; do asyncq enqueue shop mail $item; done; asyncq process; asyncq enqueue shop mail 4 --hold",
@@ -722,7 +722,7 @@ fn a_change_of_many_that_a_trigger_ignores_is_told() {
 
 /// Whatever the states of the jobs, which are removed state by state.
 #[test]
-fn the_refusal_of_the_oldest_of_many_jobs_is_told() {
+fn the_refusal_of_the_oldest_of_many_jobs_is_reported() {
     let place = application("WAL");
     place.stdout("for item in 1 2 3; do asyncq enqueue shop mail $item; done; asyncq job cancel 1; asyncq process");
     trigger(&place, "BEFORE DELETE ON asyncq_job BEGIN SELECT RAISE(ABORT, 'not job ' || OLD.id); END");
@@ -785,7 +785,7 @@ fn a_service_that_gets_a_call_from_a_trigger_while_it_is_removed_stays_as_it_is(
 }
 
 #[test]
-fn a_nested_call_that_a_trigger_changes_is_told_as_that() {
+fn a_nested_call_that_a_trigger_changes_is_reported_as_such() {
     let place = application("WAL");
     place.stdout("asyncq function add shop order -- asyncq enqueue shop mail");
     let defer = "! hint: change the trigger, or queue the call with `--defer`";
@@ -822,7 +822,7 @@ fn a_nested_call_that_a_trigger_changes_is_told_as_that() {
 }
 
 #[test]
-fn a_job_that_changes_before_its_turn_is_not_told_as_refused() {
+fn a_job_that_changes_before_its_turn_is_not_reported_as_refused() {
     let place = application("WAL");
     place.stdout("for item in 1 2 3; do asyncq enqueue shop mail $item; done");
     // The first change takes the second job away, as another process may.
@@ -871,7 +871,7 @@ fn a_rule_of_the_application_that_refuses_one_outcome_keeps_no_processor_from_th
 }
 
 #[test]
-fn what_a_dead_processor_cannot_get_back_ends_in_an_error() {
+fn a_job_that_cannot_be_put_back_ends_in_an_error() {
     let place = application("WAL");
     place.program(
         "mail",

@@ -35,7 +35,7 @@ fn each_line_is_a_call_and_gets_a_number() {
 }
 
 #[test]
-fn a_first_bad_line_is_told_and_what_stands_before_is_enqueued() {
+fn the_first_bad_line_is_reported_and_the_calls_before_it_are_enqueued() {
     let place = Place::with_functions(FUNCTIONS);
     let good = r#"{"service":"events","function":"mail"}"#;
     for (bad, code, said) in [
@@ -93,7 +93,7 @@ fn a_first_bad_line_is_told_and_what_stands_before_is_enqueued() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told() {
+fn an_unreadable_batch_is_reported() {
     let place = Place::with_functions(FUNCTIONS);
     place.session(
         "
@@ -164,7 +164,7 @@ fn keys_make_a_batch_safe_to_repeat() {
 }
 
 #[test]
-fn who_writes_a_call_into_a_pipe_is_answered_at_once() {
+fn a_call_in_a_pipe_is_answered_at_once() {
     let place = Place::with_functions(FUNCTIONS);
     let mut command = place.command("exec asyncq enqueue --batch -");
     let mut process = command.stdin(Stdio::piped()).spawn().unwrap();
@@ -180,7 +180,7 @@ fn who_writes_a_call_into_a_pipe_is_answered_at_once() {
 }
 
 #[test]
-fn who_does_not_read_the_numbers_gets_all_calls() {
+fn a_batch_whose_numbers_are_not_read_is_enqueued_whole() {
     let place = Place::with_functions(FUNCTIONS);
     place.write("calls", &"{\"service\":\"events\",\"function\":\"mail\"}\n".repeat(5000));
     assert_eq!(place.stdout("asyncq enqueue --batch calls | head -1"), "1\n");

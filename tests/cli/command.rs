@@ -127,7 +127,7 @@ fn a_result_is_json_in_a_file() {
 
 /// Nothing is left out: such a call ends in an error, unless its function takes it on standard input alone.
 #[test]
-fn a_call_that_does_not_fit_on_a_command_line_is_told_with_the_way_out() {
+fn a_call_that_does_not_fit_on_a_command_line_is_reported_with_a_hint() {
     let place = Place::with_functions(&[("count", "echo \"$# words\"; wc -c")]);
     let call = |call: &str| format!(r#"{{"service":"events","function":"count",{call}}}"#);
     let long = "x".repeat(131_072);
@@ -208,7 +208,7 @@ fn there_is_no_shell_unless_one_is_named() {
 }
 
 #[test]
-fn what_is_gone_is_told() {
+fn a_missing_program_or_site_is_reported() {
     let place = Place::with_functions(&[("one", "echo one"), ("two", "echo two"), ("three", "echo three")]);
     place.program("script", "#!/nonexistent/interpreter\n");
     place.program("text", "echo no first line\n");
@@ -363,7 +363,7 @@ fn a_time_limit_ends_the_whole_group() {
 }
 
 #[test]
-fn who_ignores_the_request_to_end_is_made_to() {
+fn a_function_that_ignores_the_request_to_end_is_killed() {
     let place = Place::with_functions(&[]);
     place.function("stubborn", "--timeout 100ms", "trap '' TERM; while :; do sleep 0.1; done");
     let began = std::time::Instant::now();
@@ -381,7 +381,7 @@ fn who_ignores_the_request_to_end_is_made_to() {
 }
 
 #[test]
-fn what_a_program_leaves_behind_ends_with_it() {
+fn processes_that_a_program_leaves_behind_end_with_it() {
     let place = Place::with_functions(&[
         ("leaves", "sleep 1000 & echo $! > pid; echo done"),
         ("stubborn", "(trap '' TERM; while :; do sleep 0.01; done) & echo $! > pid2; sleep 0.05"),

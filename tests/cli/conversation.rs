@@ -192,7 +192,7 @@ fn outlives(example: &str, [first, list]: [&str; 2], functions: &str, ends: &[(&
 
 /// A player that finds nothing wrong with anybody would be no test.
 #[test]
-fn the_player_finds_what_is_wrong() {
+fn the_player_finds_mistakes() {
     let folder = tempfile::tempdir().unwrap();
     let good = fs::read_to_string(root().join("examples/worker.py")).unwrap();
     let files = ["hello", "two_in_one_write"].map(|name| root().join(format!("tests/protocol/worker/{name}.txt")));

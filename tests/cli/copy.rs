@@ -49,7 +49,7 @@ fn a_copy_with_its_folder_ends_nothing_of_the_original_either() {
 
 /// Each on a copy of its own, of the same moment: without the folder of the original, with it, and with it after a reboot.
 #[test]
-fn every_command_that_meets_what_ran_in_the_original_puts_it_back() {
+fn every_command_puts_back_the_calls_that_ran_in_the_original() {
     let (place, process) = copied_while_it_runs();
     let folder = "cp -r .local/share/asyncq/queue.db-asyncq now.db-asyncq";
     let rebooted = format!("{folder}; sqlite3 now.db \"UPDATE asyncq_processor SET boot = 'another pid:[1]'\"");
@@ -112,7 +112,7 @@ fn every_command_that_meets_what_ran_in_the_original_puts_it_back() {
 }
 
 #[test]
-fn what_may_still_run_is_put_back_only_by_a_processor_where_a_backup_takes_the_place_of_its_original() {
+fn where_a_backup_replaces_its_original_only_a_processor_puts_back_calls_that_may_still_run() {
     let (place, process) = copied_while_it_runs();
     let engine = process.engine();
     let both = format!("{engine} $(ps -o ppid= -p {engine})");
@@ -134,7 +134,7 @@ fn what_may_still_run_is_put_back_only_by_a_processor_where_a_backup_takes_the_p
 }
 
 #[test]
-fn what_ran_when_a_backup_was_made_is_run_again_on_a_machine_with_another_name() {
+fn calls_that_ran_during_a_backup_run_again_on_a_machine_with_another_name() {
     let (place, process) = copied_while_it_runs();
     place.write("go", "");
     assert!(process.wait().status.success());

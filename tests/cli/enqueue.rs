@@ -157,7 +157,7 @@ fn many_repeats_at_once_make_one_job() {
 }
 
 #[test]
-fn who_enqueued_is_recorded() {
+fn the_user_who_enqueues_is_recorded() {
     let place = place();
     place.stdout("asyncq enqueue events show");
     let user = place.stdout("id -un");
@@ -269,7 +269,7 @@ fn negative_numbers_need_no_dashes() {
 }
 
 #[test]
-fn a_number_that_cannot_be_printed_is_told() {
+fn a_number_that_cannot_be_printed_is_reported() {
     let place = Place::with_functions(&[("hello", "echo hello")]);
     place.session(
         "

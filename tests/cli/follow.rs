@@ -21,7 +21,7 @@ fn following(place: &Place, options: &str) -> Running {
 }
 
 #[test]
-fn calls_run_as_they_come_whoever_makes_them() {
+fn calls_run_as_they_arrive_from_any_client() {
     let place = Place::with_functions(&[("hello", "echo Hello $1")]);
     let process = following(&place, "");
     place.stdout("asyncq enqueue events hello there");
@@ -72,7 +72,7 @@ fn many_services_run_at_once_each_within_its_concurrency() {
 }
 
 #[test]
-fn what_is_defined_meanwhile_is_heeded() {
+fn services_and_functions_that_are_added_meanwhile_are_followed() {
     let place = Place::with_functions(&[("says", "echo before > said")]);
     let process = following(&place, "");
     place.stdout("asyncq enqueue events says");
@@ -96,7 +96,7 @@ fn what_is_defined_meanwhile_is_heeded() {
 }
 
 #[test]
-fn only_what_is_named_is_followed() {
+fn only_named_services_are_followed() {
     let place = Place::with_functions(&[("hello", "echo $1")]);
     place.stdout("asyncq service add other && asyncq function add other hello -- ./hello");
     let process = following(&place, "other");
@@ -116,7 +116,7 @@ fn only_what_is_named_is_followed() {
 }
 
 #[test]
-fn a_signal_lets_what_runs_end_and_cancelling_is_heard() {
+fn a_signal_lets_running_calls_end_and_cancelling_still_works() {
     let place = Place::with_functions(&[("waits", "touch begun.$ASYNCQ_JOB; until [ -e end ]; do sleep 0.02; done")]);
     let mut process = following(&place, "");
     place.stdout("asyncq enqueue events waits");
@@ -223,7 +223,7 @@ fn the_unit_of_the_documents_is_the_one_in_the_examples() {
 }
 
 #[test]
-fn who_follows_and_has_nothing_to_do_notices_that_the_store_is_another_one() {
+fn an_idle_follower_notices_that_the_store_was_replaced() {
     let ways = [
         ("mkdir before; mv queue.db* before; cp before/queue.db queue.db", ""),
         ("mv queue.db moved.db", ""),

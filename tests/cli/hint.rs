@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::place::Place;
 
 #[test]
-fn a_program_without_the_two_dashes_before_it_is_told_where_they_go() {
+fn a_program_without_two_dashes_before_it_gets_a_hint() {
     Place::with_functions(&[]).session(
         r#"
         $ asyncq function add events greet echo "hello world" -n
@@ -29,7 +29,7 @@ fn a_program_without_the_two_dashes_before_it_is_told_where_they_go() {
 }
 
 #[test]
-fn an_option_in_the_place_of_a_name_is_told_that_names_begin_otherwise() {
+fn an_option_in_the_place_of_a_name_gets_a_hint() {
     let place = Place::with_functions(&[]);
     for (line, command, option) in [
         ("function add s -x -- true", "function add", "-x"),
@@ -77,7 +77,7 @@ fn an_option_in_the_place_of_a_name_is_told_that_names_begin_otherwise() {
 }
 
 #[test]
-fn a_line_of_shell_is_told_to_name_the_shell() {
+fn a_line_of_shell_gets_a_hint_to_name_the_shell() {
     let place = Place::with_functions(&[]);
     fs::write(place.at("a file"), "").unwrap();
     place.session(
@@ -115,7 +115,7 @@ fn a_line_of_shell_is_told_to_name_the_shell() {
 }
 
 #[test]
-fn a_script_whose_interpreter_is_missing_is_told_which() {
+fn a_missing_interpreter_of_a_script_is_named() {
     let place = Place::with_functions(&[]);
     place.program("windows", "#!/bin/sh\r\necho hello\r\n");
     place.program("old", "#! /usr/bin/python1.5 -u\nprint 1\n");
@@ -141,7 +141,7 @@ fn a_script_whose_interpreter_is_missing_is_told_which() {
 }
 
 #[test]
-fn an_option_of_another_command_is_told_of_which() {
+fn an_option_of_another_command_names_that_command() {
     Place::with_functions(&[]).session(
         "
         $ asyncq process --concurrency 4
@@ -247,7 +247,7 @@ fn each_mistake_has_a_sentence_and_a_hint() {
 }
 
 #[test]
-fn an_argument_that_is_not_text_is_told_which_it_is() {
+fn an_argument_that_is_not_text_is_named() {
     let place = Place::with_functions(&[("say", "echo $1")]);
     let shell = place.command("");
     let mut command = Command::new("/bin/sh");
@@ -263,7 +263,7 @@ fn an_argument_that_is_not_text_is_told_which_it_is() {
 }
 
 #[test]
-fn what_is_no_file_is_no_store() {
+fn a_store_has_to_be_a_file() {
     let place = Place::new();
     place.session(
         "
@@ -293,7 +293,7 @@ fn what_is_no_file_is_no_store() {
 
 /// As old container runtimes and sandboxes do.
 #[test]
-fn a_system_call_that_is_refused_is_told_as_that() {
+fn a_refused_system_call_is_reported_as_such() {
     let place = Place::with_functions(&[("say", "echo hello")]);
     place.write("refuse.py", include_str!("refuse.py"));
     let hint = "if a container or a sandbox refuses system calls, have it allow `clone3`, `fallocate`, `ioctl`, `pidfd_open` and `prctl`; else look who may do this, and whether this Linux is older than 5.4";

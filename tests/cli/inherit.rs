@@ -163,7 +163,7 @@ fn no_zombies_pile_up_below_a_processor_that_is_a_containers_first_process() {
 
 /// With the tests above, and `descriptors::` among the faults, each row of the table in docs/functions.md.
 #[test]
-fn a_function_inherits_what_the_table_says_and_nothing_else() {
+fn a_function_inherits_as_in_the_table_and_nothing_else() {
     let place = Place::with_functions(&[(
         "all",
         "echo umask $(umask), nice $(nice), seconds $(ulimit -t), in $(/bin/pwd), kept $KEPT, notify ${NOTIFY_SOCKET-unset}

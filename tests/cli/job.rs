@@ -178,7 +178,7 @@ fn many_jobs_are_retried_cancelled_and_started_at_once() {
 }
 
 #[test]
-fn what_is_to_be_changed_is_said_one_way() {
+fn jobs_to_change_are_named_in_one_way_only() {
     let place = place();
     place.session(
         "
@@ -229,7 +229,7 @@ fn of_many_jobs_those_that_run_are_ended_and_those_that_nothing_could_run_stay()
 }
 
 #[test]
-fn who_enqueues_gets_in_between_the_steps_of_a_retry() {
+fn an_enqueue_gets_in_between_the_steps_of_a_retry() {
     let place = place();
     place.enqueue_many("say", 4500);
     place.stdout("asyncq job cancel --all");
@@ -246,7 +246,7 @@ fn who_enqueues_gets_in_between_the_steps_of_a_retry() {
 }
 
 #[test]
-fn cleaning_removes_what_has_ended() {
+fn cleaning_removes_ended_jobs() {
     let place = place();
     place.stdout("asyncq enqueue events say 1; asyncq enqueue events fail; asyncq enqueue events say 2");
     place.run("asyncq job cancel 3; asyncq process; asyncq enqueue events say 4; asyncq enqueue events say 5 --hold");
@@ -276,7 +276,7 @@ fn cleaning_removes_what_has_ended() {
 }
 
 #[test]
-fn who_enqueues_gets_in_between_the_steps_of_cleaning() {
+fn an_enqueue_gets_in_between_the_steps_of_cleaning() {
     let place = place();
     place.enqueue_many("say", 4500);
     place.stdout("asyncq job cancel --all");
@@ -365,7 +365,7 @@ fn a_long_list_is_one_table_and_one_array() {
 }
 
 #[test]
-fn mistyped_names_are_told_and_removed_ones_listed() {
+fn mistyped_names_are_reported_and_removed_ones_listed() {
     let place = Place::with_functions(&[("hello", "echo hello")]);
     place.session(
         "
@@ -475,7 +475,7 @@ fn waits_for(place: &Place, job: u32) -> String {
 }
 
 #[test]
-fn a_job_that_waits_says_for_what() {
+fn a_waiting_job_says_why_it_waits() {
     let place = Place::with_functions(&[
         ("waits", "touch begun.$ASYNCQ_JOB; until [ -e go ]; do sleep 0.01; done"),
         ("meets", "exit 75"),
@@ -622,7 +622,7 @@ fn times_are_local_on_a_terminal_and_utc_elsewhere() {
 }
 
 #[test]
-fn what_is_wrong_with_the_store_is_told_once_and_not_for_each_job() {
+fn a_broken_store_is_reported_once_and_not_for_each_job() {
     let place = place();
     place.stdout("for i in 1 2 3; do asyncq enqueue events say $i; done");
     place.session(

@@ -21,7 +21,7 @@ fn left(how: &str) -> Place {
 }
 
 #[test]
-fn what_a_function_leaves_behind_is_ended_before_its_job_is_over() {
+fn processes_that_a_function_leaves_behind_end_before_its_job() {
     // Each gets a while to end by itself.
     std::thread::scope(|scope| {
         for how in ["./stubborn", "setsid ./stubborn", "(setsid ./stubborn &)", "env -i setsid ./stubborn"] {
@@ -35,7 +35,7 @@ fn what_a_function_leaves_behind_is_ended_before_its_job_is_over() {
 }
 
 #[test]
-fn what_others_have_left_is_not_taken_for_it() {
+fn orphans_of_others_are_left_alone() {
     let place = Place::with_functions(&[("hello", "echo hello")]);
     // A child of the shell in whose place asyncq is started is a child of asyncq.
     place.session("$ asyncq enqueue events hello\n1\n$ sh -c 'sleep 1000 >/dev/null 2>&1 & echo $! > pid; exec asyncq process'\nhello");
@@ -71,7 +71,7 @@ fn among_several(how: &str) {
 }
 
 #[test]
-fn who_offers_itself_to_the_memory_killer_still_ends_with_its_call() {
+fn a_process_that_offers_itself_to_the_memory_killer_still_ends_with_its_call() {
     let daemon = "(echo 700 > /proc/self/oom_score_adj; exec setsid ./stubborn)";
     let place = left(&format!("until [ -e begun ]; do sleep 0.01; done; {daemon}"));
     place.function("waits", "", "touch begun; until [ -e go ]; do sleep 0.01; done");
@@ -105,7 +105,7 @@ fn a_program_that_cannot_be_watched_leaves_nothing() {
 }
 
 #[test]
-fn a_supervisor_with_children_of_its_own_ends_what_its_dead_engine_leaves_and_no_other() {
+fn a_supervisor_with_children_of_its_own_ends_only_the_orphans_of_its_processor() {
     let place = Place::with_functions(&[]);
     place.program("stubborn", &format!("#!/bin/sh\n{}\n", STUBBORN.replace("> pid", ">> pids")));
     place.function("offered", "", "echo 1000 > /proc/self/oom_score_adj; exec ./stubborn");
@@ -148,7 +148,7 @@ fn a_nested_call_in_the_background_ends_with_its_parent() {
 }
 
 #[test]
-fn a_system_that_reaps_nobody_keeps_nobody_waiting() {
+fn a_system_that_reaps_no_orphans_delays_no_processor() {
     let place = Place::with_functions(&[("leaves", "sleep 1000 & echo left")]);
     let unshare = if place.stdout("id -u").trim() == "0" { "unshare" } else { "unshare -r" };
     // For a user in a namespace of his own, the folders above belong to nobody.
@@ -195,7 +195,7 @@ fn the_dead_do_not_pile_up_while_a_function_runs() {
 }
 
 #[test]
-fn what_a_processor_was_just_starting_when_it_died_is_found() {
+fn a_process_that_a_dying_processor_had_just_started_is_found() {
     for number in 0..50 {
         let token = Token::from_random(number);
         let mut command = Command::new("sleep");

@@ -42,7 +42,7 @@ fn a_writer_that_is_stopped_first_in_line_costs_a_processor_no_more_than_one_thr
 }
 
 #[test]
-fn who_comes_first_is_served_first() {
+fn the_first_to_come_is_served_first() {
     let place = Place::with_functions(&[("nothing", "true")]);
     place.stdout("asyncq enqueue events nothing && asyncq process");
     let lock = lock(&place.store());

@@ -80,7 +80,7 @@ fn a_folder_above_a_link_is_the_one_that_programs_see() {
 }
 
 #[test]
-fn a_working_directory_that_another_variable_names_is_told_by_the_system() {
+fn a_working_directory_that_another_variable_names_comes_from_the_system() {
     let place = releases();
     for shown in ["$HOME/releases/2", "current", "$HOME/gone", "$HOME/current/../1", ""] {
         place.session(&format!(
@@ -188,7 +188,7 @@ asyncq is-async; asyncq whoami; asyncq enqueue s inner
 }
 
 #[test]
-fn a_link_that_leads_to_another_store_ends_whoever_works_in_the_first_one() {
+fn a_link_that_leads_to_another_store_ends_processors_of_the_first_one() {
     let place = Place::new();
     place.program("work", "#!/bin/sh\necho $$ > pid; touch begun; sleep 1000\n");
     place.stdout(

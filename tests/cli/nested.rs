@@ -97,7 +97,7 @@ fn deferring_queues() {
 }
 
 #[test]
-fn what_a_nested_call_cannot_ask_for() {
+fn options_that_a_nested_call_cannot_have() {
     let place = Place::with_functions(&[
         ("inner", "echo inner"),
         (

@@ -68,7 +68,7 @@ fn never_more_at_once_than_the_service_allows() {
 }
 
 #[test]
-fn what_becomes_ready_while_it_works_is_run() {
+fn calls_that_become_ready_meanwhile_run() {
     let place = Place::with_functions(&[("waits", WAITS), ("hello", "echo hello")]);
     place.stdout("asyncq service set events --concurrency 2; asyncq enqueue events waits 1");
     let process = place.start("asyncq process");
@@ -81,7 +81,7 @@ fn what_becomes_ready_while_it_works_is_run() {
 }
 
 #[test]
-fn one_slow_call_strands_nobody() {
+fn one_slow_call_delays_no_other() {
     let place = Place::with_functions(&[("quick", ":"), ("waits", WAITS), ("hello", "echo hello $1")]);
     place.stdout("for i in $(seq 20); do asyncq enqueue events quick; done; asyncq enqueue events waits 1");
     place.stdout("asyncq enqueue events hello 2; asyncq enqueue events hello 3");
@@ -195,7 +195,7 @@ fn a_reader_who_goes_away_is_no_reason_to_stop() {
 }
 
 #[test]
-fn a_function_never_reads_what_was_meant_for_the_processor() {
+fn a_function_never_reads_the_input_of_its_processor() {
     let place = Place::with_functions(&[("cat", "cat")]);
     place.session(
         "
@@ -213,7 +213,7 @@ fn a_function_inherits_no_descriptors_but_its_own() {
 }
 
 #[test]
-fn how_long_a_call_took_is_told_alike_everywhere() {
+fn the_duration_of_a_call_is_the_same_everywhere() {
     let place = Place::with_functions(&[
         ("short", "true"),
         ("long", "sleep 0.05; echo printed"),

@@ -25,7 +25,7 @@ fn init_in_a_database_that_is_there_says_which_sqlite_it_takes() {
 }
 
 #[test]
-fn what_was_added_to_a_database_can_be_taken_out_again() {
+fn tables_that_were_added_to_a_database_can_be_removed_again() {
     let place = application();
     let before = place.stdout("sqlite3 app.db .dump");
     place.program("slow", "#!/bin/sh\ntouch begun; until [ -e go ]; do sleep 0.01; done\n");

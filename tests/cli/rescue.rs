@@ -88,7 +88,7 @@ fn a_processor_whose_folder_is_removed_is_not_taken_for_dead_until_it_ends() {
 }
 
 #[test]
-fn what_a_processor_left_that_was_never_registered_is_swept_away() {
+fn folders_of_unregistered_processors_are_removed() {
     let place = Place::with_functions(&[("ls", "ls .local/share/asyncq/queue.db-asyncq | wc -l")]);
     place.session(
         "
@@ -120,7 +120,7 @@ fn folders_whose_making_was_never_ended_are_removed_after_an_hour() {
 }
 
 #[test]
-fn what_had_ended_is_recorded_and_not_run_again() {
+fn an_ended_call_is_recorded_and_not_run_again() {
     let place = Place::with_functions(&[(
         "done",
         "echo $1 >> runs; echo said $1; echo '{\"a\": 1}' > $ASYNCQ_RESULT; exit $1",
@@ -183,7 +183,7 @@ fn begun_in_a_container(command: &str) -> (Place, Running) {
 }
 
 #[test]
-fn what_died_in_another_container_is_not_run_beside_what_it_left() {
+fn calls_of_a_dead_container_do_not_run_beside_their_orphans() {
     let (place, container) = begun_in_a_container("sh -c 'asyncq process & sleep 1000'");
     let first = child(&container.0.id().to_string());
     let supervisor = child(&first);
@@ -223,7 +223,7 @@ fn a_container_that_was_a_processor_is_known_to_be_gone_with_it() {
 }
 
 #[test]
-fn a_container_that_has_ended_is_taken_over_from_by_who_says_that_there_is_one() {
+fn an_ended_container_is_taken_over_from_with_one_container() {
     let (place, container) = begun_in_a_container("sh -c 'asyncq process & sleep 1000'");
     let first = child(&container.0.id().to_string());
     // Otherwise the next container might get the number of its namespace, and know that nothing is left in that.

@@ -50,7 +50,7 @@ fn others_run_while_one_waits() {
 }
 
 #[test]
-fn without_being_told_to_nobody_waits_for_the_future() {
+fn no_processor_waits_for_a_call_that_was_enqueued_for_later() {
     let place = Place::with_functions(&[("hello", "echo hello")]);
     place.insert("function, run_at", "'hello', 4102444800000");
     place.session(

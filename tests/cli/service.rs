@@ -205,7 +205,7 @@ fn numbers_are_explained() {
 }
 
 #[test]
-fn who_names_no_command_sees_which_there_are() {
+fn a_call_without_a_command_lists_the_commands() {
     let place = Place::new();
     for (line, commands) in [
         ("asyncq", ["init ", "enqueue ", "is-async "]),

@@ -7,7 +7,7 @@ use crate::place::{Place, runs, wait_until};
 const WAITS: &str = "touch begun; until [ -e go ]; do sleep 0.01; done; echo done";
 
 #[test]
-fn a_first_signal_lets_what_is_running_end() {
+fn a_first_signal_lets_running_calls_end() {
     for signal in ["TERM", "INT", "HUP"] {
         let place = Place::with_functions(&[("waits", WAITS)]);
         place.stdout("asyncq enqueue events waits; asyncq enqueue events waits");
@@ -85,7 +85,7 @@ fn a_signal_while_nothing_runs_ends_the_wait() {
 }
 
 #[test]
-fn cancelling_what_waits_and_what_has_ended() {
+fn waiting_jobs_are_cancelled_and_ended_ones_are_not() {
     let place = Place::with_functions(&[("hello", "echo hello")]);
     place.session(
         "
@@ -109,7 +109,7 @@ fn cancelling_what_waits_and_what_has_ended() {
 }
 
 #[test]
-fn cancelling_what_runs_ends_it() {
+fn cancelling_a_running_job_ends_it() {
     let place = Place::with_functions(&[("waits", "echo $$ > pid; touch begun; until [ -e go ]; do sleep 0.01; done")]);
     place.stdout("asyncq enqueue events waits");
     let process = place.start("asyncq process");
@@ -150,7 +150,7 @@ fn cancelling_a_parent_ends_its_nested_call() {
 }
 
 #[test]
-fn a_processor_whose_output_nobody_reads_ends_at_the_second_signal() {
+fn a_processor_with_unread_output_ends_at_the_second_signal() {
     let place = Place::with_functions(&[("flood", "touch begun; seq 200000")]);
     place.stdout("asyncq enqueue events flood");
     let process = place.start("asyncq process");

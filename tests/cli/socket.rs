@@ -152,7 +152,7 @@ sys.exit(serve(run, at_once=True))";
 
 /// What is first in line waits for the host; a slot that has nothing else to do neither takes it nor keeps it from others.
 #[test]
-fn what_waits_for_the_program_is_left_to_others() {
+fn calls_that_wait_for_the_host_are_left_to_others() {
     let host = "
 def run(call):
     note('begun', call['job'])
@@ -314,7 +314,7 @@ until(exists('go'))";
 }
 
 #[test]
-fn a_program_that_says_so_gets_back_what_an_earlier_processor_held() {
+fn a_program_that_is_idle_gets_back_the_calls_of_an_earlier_processor() {
     let host = "
 start('events', functions=['work'])
 hear(), note('begun', 1)
@@ -367,7 +367,7 @@ until(exists('go'))";
 }
 
 #[test]
-fn the_end_of_the_program_is_a_crash_of_what_it_ran() {
+fn the_end_of_the_program_is_a_crash_of_its_calls() {
     let host = "
 start('events', functions=['work'])
 call = hear()
@@ -394,7 +394,7 @@ os.kill(os.getpid(), signal.SIGKILL)";
 
 /// It gets as many calls as it runs at once. Those that it did not get would be claimed and put back again and again.
 #[test]
-fn a_host_whose_output_nobody_reads_is_sent_calls() {
+fn a_host_with_unread_output_is_sent_calls() {
     let host = "
 import select
 start('events', '--follow', functions=['work'], calls=2)
@@ -430,7 +430,7 @@ sys.exit(processor.wait())";
 }
 
 #[test]
-fn a_program_that_breaks_off_keeps_only_what_it_runs() {
+fn a_program_that_breaks_off_keeps_only_its_running_calls() {
     for (what, told, held) in [
         ("line.shutdown(socket.SHUT_RDWR)", "closed the socket", true),
         ("write('nonsense')", "sent an invalid message: [..]", true),

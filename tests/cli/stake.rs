@@ -24,7 +24,7 @@ fn a_processor_that_dies_before_it_records_an_outcome_is_a_crash() {
 }
 
 #[test]
-fn signals_are_heeded_while_an_outcome_waits_for_the_store() {
+fn signals_work_while_an_outcome_waits_for_the_store() {
     let place = Place::with_functions(&[("slow", "echo $$ > pid; while :; do sleep 0.05; done"), ("waits", WAITS)]);
     place.stdout("asyncq service set events --concurrency 2; asyncq enqueue events slow; asyncq enqueue events waits");
     let process = place.start("asyncq process");

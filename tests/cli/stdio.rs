@@ -171,7 +171,7 @@ fn a_stdin_that_does_not_block_is_waited_for() {
 }
 
 #[test]
-fn what_a_full_disk_takes_is_counted_and_told() {
+fn output_that_is_lost_on_a_full_disk_is_counted_and_reported() {
     let place = Place::with_functions(&[("say", "echo $1"), ("fails", "exit 3")]);
     place.session(
         "
@@ -196,7 +196,7 @@ fn what_a_full_disk_takes_is_counted_and_told() {
 }
 
 #[test]
-fn a_command_that_cannot_print_says_what_failed_and_what_helps() {
+fn a_command_that_cannot_print_reports_the_error_and_a_hint() {
     let place = Place::with_functions(&[("say", "echo $1")]);
     place.stdout("asyncq enqueue events say hello; asyncq process");
     for command in [

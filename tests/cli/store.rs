@@ -130,14 +130,14 @@ fn a_new_store_is_never_made_beside_an_old_wal() {
 }
 
 #[test]
-fn two_who_make_it_at_once_get_one_store() {
+fn two_inits_at_once_make_one_store() {
     let place = Place::new();
     place.stdout("for i in 1 2 3 4 5 6 7 8; do asyncq service add s$i & done; wait");
     assert_eq!(place.stdout("asyncq service list").lines().count(), 9);
 }
 
 #[test]
-fn what_is_no_store_is_told_and_left_alone() {
+fn a_file_that_is_no_store_is_reported_and_left_alone() {
     let place = Place::new();
     place.write(
         "text.db",
@@ -423,7 +423,7 @@ fn root_is_not_led_elsewhere_by_a_link_that_changes_once_it_was_looked_at() {
 
 /// An older schema has accepted it from a client.
 #[test]
-fn a_store_in_which_a_client_used_the_greatest_number_is_told_and_mended() {
+fn a_store_in_which_a_client_used_the_greatest_number_is_reported_and_mended() {
     let place = Place::with_functions(&[("hello", "echo hello")]);
     place.stdout("asyncq enqueue events hello");
     let store = place.store().display().to_string();
@@ -474,7 +474,7 @@ fn a_call_without_a_key_needs_no_index_of_keys() {
 }
 
 #[test]
-fn what_is_missing_of_a_schema_is_made_again() {
+fn missing_parts_of_a_schema_are_made_again() {
     for part in [
         "trigger `asyncq_job_insert`",
         "trigger `asyncq_job_later`",
@@ -544,7 +544,7 @@ fn calls_for_later_wait_again_once_the_trigger_is_back_that_delays_them() {
 }
 
 #[test]
-fn what_was_changed_of_a_schema_is_as_it_was() {
+fn changed_parts_of_a_schema_are_restored() {
     let place = Place::with_functions(&[("hello", "echo hello")]);
     place.execute(
         "DROP TRIGGER asyncq_job_insert; CREATE TRIGGER asyncq_job_insert BEFORE INSERT ON asyncq_job BEGIN SELECT 1; END;

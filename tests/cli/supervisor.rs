@@ -86,7 +86,7 @@ fn is_stopped(pid: &str) -> bool {
 }
 
 #[test]
-fn a_terminal_that_stops_who_writes_in_the_background_stops_no_processor() {
+fn a_terminal_that_stops_background_writers_stops_no_processor() {
     let place = Place::with_functions(&[("prints", "(echo aloud >/dev/tty) 2>/dev/null; echo done")]);
     place.stdout("asyncq enqueue events prints; asyncq enqueue events prints");
     let process = place.start("script -qec 'stty tostop; asyncq process' /dev/null");
@@ -143,7 +143,7 @@ fn both_halves_stop_at_the_terminals_wish_and_go_on() {
 }
 
 #[test]
-fn what_the_system_refuses_is_told_with_the_way_out() {
+fn a_refusal_of_the_system_is_reported_with_a_hint() {
     let place = Place::with_functions(&[]);
     place.session(
         "

@@ -26,7 +26,7 @@ fn large_arguments_and_application_triggers_are_as_with_one_call() {
 }
 
 #[test]
-fn a_slow_reader_of_a_list_holds_up_nobody_and_needs_little_memory() {
+fn a_slow_reader_of_a_list_delays_no_writer_and_needs_little_memory() {
     let place = Place::with_functions(&[("say", "echo $1")]);
     // Of a database with a rollback journal, a reader keeps every writer out.
     place.stdout(
@@ -63,7 +63,7 @@ fn a_slow_reader_of_a_list_holds_up_nobody_and_needs_little_memory() {
 }
 
 #[test]
-fn old_jobs_are_told_by_when_they_ended() {
+fn old_jobs_are_found_by_when_they_ended() {
     let place = Place::with_functions(&[("say", "echo $1")]);
     place.run("for i in 1 2 3; do asyncq enqueue events say $i; done; asyncq process");
     let day = 86_400_000;
@@ -109,7 +109,7 @@ fn attempts_are_counted_from_one_without_gaps() {
 }
 
 #[test]
-fn what_sql_cannot_check_is_checked_at_the_claim() {
+fn values_that_sql_cannot_check_are_checked_at_the_claim() {
     let place = Place::with_functions(&[("say", "echo $1")]);
     let store = rusqlite::Connection::open(place.store()).unwrap();
     // Older schemas have accepted all of it.
@@ -166,7 +166,7 @@ fn a_drained_service_is_free() {
 }
 
 #[test]
-fn a_processor_of_which_nothing_can_be_told_disturbs_nobody() {
+fn a_processor_that_cannot_be_examined_disturbs_no_other() {
     let place = Place::with_functions(&[("hello", "echo hello")]);
     place.stdout("mkdir -p .local/share/asyncq/queue.db-asyncq/other/lock; asyncq enqueue events hello");
     let other = "INSERT INTO asyncq_processor (folder, host, boot, pid, pid_start, started_at) VALUES ('other', 'h', 'b', 1, 1, 1)";
@@ -198,7 +198,7 @@ fn write_whatever(place: &Place, sql: &str) {
 }
 
 #[test]
-fn what_is_processing_without_a_processor_is_put_back() {
+fn jobs_that_are_processing_without_a_processor_are_put_back() {
     let place = Place::with_functions(&[("hello", "echo hello $1")]);
     place.stdout("for i in 1 2 3 4; do asyncq enqueue events hello $i; done");
     let lost = "UPDATE asyncq_job SET state = 'processing'";
@@ -245,7 +245,7 @@ fn what_is_processing_without_a_processor_is_put_back() {
 }
 
 #[test]
-fn what_was_taken_from_a_processor_is_told_as_what_it_is() {
+fn a_job_that_was_taken_from_its_processor_is_reported_with_its_state() {
     let place = Place::with_functions(&[("slow", "touch begun-$1; until [ -e go ]; do sleep 0.01; done")]);
     place.stdout(
         "asyncq service set events --concurrency 2; asyncq enqueue events slow 1; asyncq enqueue events slow 2",

@@ -286,7 +286,7 @@ serve(run)";
 }
 
 #[test]
-fn what_is_printed_belongs_to_the_call_that_printed_it() {
+fn output_belongs_to_the_call_that_printed_it() {
     let counted = "
 printed = [0, 0]
 def run(call):
@@ -359,7 +359,7 @@ hear()";
 }
 
 #[test]
-fn what_an_answer_says_becomes_of_the_job() {
+fn an_answer_decides_how_the_job_ends() {
     let body = "
 def run(call):
     what = call['args'][0]
@@ -492,7 +492,7 @@ while message := hear():
 }
 
 #[test]
-fn what_is_no_protocol_costs_the_calls_that_the_worker_holds_and_no_others() {
+fn a_breach_of_protocol_costs_only_the_calls_that_the_worker_holds() {
     for (bad, why) in [
         ("write('hello there')", "its worker sent an invalid message: [..]"),
         ("say(id=4711, result={})", "its worker gave an answer with the id 4711, which no open call has"),
@@ -655,7 +655,7 @@ while message := hear():
 
 /// One that listens ends only that call, and goes on with the others.
 #[test]
-fn a_time_limit_of_one_of_several_calls_at_once_is_told_to_who_listens() {
+fn a_worker_with_several_calls_is_notified_of_a_time_limit_of_one() {
     let body = "
 note('started', os.getpid())
 hello(calls=3, cancel=True)
@@ -793,7 +793,7 @@ serve(run)";
 }
 
 #[test]
-fn a_worker_that_tells_too_much_holds_nobody_up() {
+fn a_worker_that_sends_too_much_delays_no_other() {
     let body = "
 def run(call):
     for done in range(100000):
@@ -960,7 +960,7 @@ fn a_worker_that_cannot_start_keeps_no_other_function_from_running() {
 }
 
 #[test]
-fn a_first_signal_lets_workers_end_what_they_run() {
+fn a_first_signal_lets_workers_end_their_calls() {
     let body = "
 def run(call):
     note('begun', call['job'])
@@ -983,7 +983,7 @@ serve(run)";
 }
 
 #[test]
-fn a_second_signal_puts_back_what_workers_run() {
+fn a_second_signal_puts_back_the_calls_of_workers() {
     for hello in ["", ", cancel=True", ", calls=2"] {
         let body = format!(
             "
@@ -1075,7 +1075,7 @@ fn a_worker_that_just_starts_ends_with_its_processor_when_its_only_call_is_cance
 }
 
 #[test]
-fn a_worker_whose_output_nobody_reads_is_ended_at_the_second_signal() {
+fn a_worker_with_unread_output_is_ended_at_the_second_signal() {
     let said = "
 hello(calls=2)
 note('started', os.getpid())

@@ -76,7 +76,7 @@ fn least(counts: &[usize]) -> usize {
 }
 
 #[test]
-fn a_crowd_of_enqueuers_and_processors_never_sees_a_locked_store_and_nobody_starves() {
+fn a_crowd_of_enqueuers_and_processors_never_sees_a_locked_store_and_none_starves() {
     let name = "contention";
     let place = Place::new();
     let crowd = Crowd::default();
@@ -172,7 +172,7 @@ fn others_name_the_holder(place: &Place, holder: &Running, program: &str) {
 }
 
 #[test]
-fn who_waits_for_a_stopped_asyncq_gives_up_at_the_deadline_and_is_told_its_pid() {
+fn a_process_that_waits_for_a_stopped_asyncq_gives_up_at_the_deadline_and_names_its_pid() {
     for step in ["transaction begun", "transaction done"] {
         let place = Place::with_functions(&[("nothing", "true")]);
         place.stdout("asyncq enqueue events nothing");
@@ -226,7 +226,7 @@ fn the_holder_is_named_while_others_take_and_release_many_locks() {
 }
 
 #[test]
-fn who_waits_for_a_stopped_client_is_told_its_pid_whatever_the_journal() {
+fn a_process_that_waits_for_a_stopped_client_names_its_pid_in_every_journal_mode() {
     for mode in ["wal", "delete"] {
         let mut place = Place::new();
         place.set("ASYNCQ_DB", "shop.db");
@@ -267,7 +267,7 @@ const STEPS: &[(&str, bool)] = &[
 ];
 
 #[test]
-fn wherever_a_processor_is_stopped_nobody_hangs() {
+fn a_processor_that_is_stopped_anywhere_makes_no_other_hang() {
     for (step, locks) in STEPS {
         for time in 1..=many(3, 1) {
             let place = Place::with_functions(&[("nothing", "true")]);

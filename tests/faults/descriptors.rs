@@ -167,7 +167,7 @@ const SESSION: &str = "asyncq init; asyncq service add events --concurrency 2
     asyncq --db shop.db process; ln -s shop.db link.db; asyncq --db link.db job list; asyncq --db absent.db job list; :";
 
 #[test]
-fn nobody_but_sqlite_opens_a_store_its_wal_or_its_index() {
+fn only_sqlite_opens_a_store_its_wal_or_its_index() {
     let place = Place::new();
     for (name, script) in [
         ("well", ":"),
@@ -256,7 +256,7 @@ fn told(place: &Place) -> Vec<String> {
 }
 
 #[test]
-fn functions_inherit_their_own_three_descriptors_whatever_their_processor_has() {
+fn functions_inherit_only_their_own_three_descriptors() {
     let own = "0 r- pipe,1 -w pipe,2 -w pipe,3";
     let place = Place::with_functions(&[("tells", TELLS), ("nests", NESTS)]);
     let store: PathBuf = place.store();
@@ -288,7 +288,7 @@ const NESTS: &str = "asyncq enqueue events tells < /dev/null; asyncq enqueue eve
 /// Since Linux 6.13, a file of which somebody has asked when it was written last gets new times with its next write, which
 /// makes a durable commit a third slower.
 #[test]
-fn nobody_asks_with_each_commit_when_the_wal_was_written() {
+fn a_commit_does_not_look_when_the_wal_was_written() {
     let place = Place::with_functions(&[("hello", "#!/bin/sh\n")]);
     place.stdout("for i in 1 2 3 4 5; do asyncq enqueue events hello; done");
     place.stdout("strace -f -s 4096 -e signal=none -e trace=statx,?stat,?newfstatat,fdatasync -o trace asyncq process");

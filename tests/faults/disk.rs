@@ -363,7 +363,7 @@ fn sixty_four_outcomes_are_recorded_on_a_full_disk() {
 }
 
 #[test]
-fn a_limit_on_the_size_of_files_ends_nobody_and_work_goes_on_when_it_is_lifted() {
+fn a_limit_on_the_size_of_files_ends_no_process_and_work_goes_on_when_it_is_lifted() {
     let test = "file_size";
     let (mut refused, mut waited, mut longest) = (0, 0, Duration::ZERO);
     // In blocks of 512 bytes, of which a page has 8.

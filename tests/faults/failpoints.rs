@@ -304,7 +304,7 @@ fn play(run: &Run) -> bool {
 }
 
 #[test]
-fn whoever_is_killed_or_stopped_at_whatever_step_loses_nothing_and_runs_nothing_twice() {
+fn a_kill_or_stop_at_any_step_loses_nothing_and_runs_nothing_twice() {
     let name = "failpoints";
     let all = all_runs(&mut random(name));
     let queue = Mutex::new(all.iter());

@@ -217,7 +217,7 @@ fn millis(time: Duration) -> i64 {
 }
 
 #[test]
-fn whatever_shape_it_takes_a_function_is_over_in_time_and_nothing_is_left() {
+fn a_function_of_any_shape_is_over_in_time_and_leaves_nothing() {
     let rounds = scale::many(20, 1);
     // In a small run, all at once: less exact, and sooner over. Those that storm are neighbours in the list, and in
     // different groups.

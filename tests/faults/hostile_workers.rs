@@ -69,7 +69,7 @@ fn start(place: &Place) -> (Running, String) {
 }
 
 #[test]
-fn whatever_a_worker_does_it_costs_only_the_calls_that_it_held() {
+fn a_misbehaving_worker_costs_only_the_calls_that_it_held() {
     for _ in 0..many(10, 1) {
         let (place, books) = (place(2 * SHAPES.len() + 4), Books::open());
         for (shape, ..) in SHAPES {
@@ -238,7 +238,7 @@ fn a_worker_that_does_not_end_with_its_processor_has_twelve_seconds() {
 }
 
 #[test]
-fn a_processor_that_is_told_to_stop_while_a_worker_starts_gives_the_call_back() {
+fn a_processor_that_is_stopped_while_a_worker_starts_gives_the_call_back() {
     let place = place(1);
     place.session("$ asyncq function add events silent --worker -- ./hostile_worker silent");
     enqueue(&place, "silent", "x", 2);
@@ -293,7 +293,7 @@ fn many_calls_and_workers_leave_no_descriptor_and_no_memory_behind() {
 
 /// Workers talk without end, and nobody reads what the processor prints: they wait, and it keeps little of what they say.
 #[test]
-fn what_workers_say_without_end_does_not_fill_the_memory_of_their_processor() {
+fn endless_messages_of_workers_do_not_fill_the_memory_of_their_processor() {
     let place = place(5);
     let floods = ["output", "progress", "unknown", "endless", "talks"];
     for shape in floods {

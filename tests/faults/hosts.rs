@@ -147,7 +147,7 @@ until(exists('go'))
 
 /// Whatever cannot be written beside the store, from one write on: a call that was sent to a host is known to be there.
 #[test]
-fn where_it_cannot_be_written_down_what_a_host_runs_it_is_not_told_to() {
+fn a_host_whose_calls_cannot_be_marked_gets_none() {
     let (mut sent, mut refused) = (0, 0);
     for from in 1.. {
         let place = Place::with_functions(&[]);

@@ -76,7 +76,7 @@ impl Drop for Yard {
 }
 
 #[test]
-fn what_cannot_be_ended_is_named_and_keeps_its_slot() {
+fn a_process_that_cannot_be_ended_is_named_and_keeps_its_slot() {
     let Some(yard) = Yard::new("immune") else { return };
     for (function, ends) in [("direct", "error completed"), ("below", "completed completed")] {
         let _ = fs::remove_file(yard.0.at("begun"));

@@ -182,7 +182,7 @@ fn count_jobs(place: &Place) -> i64 {
 }
 
 #[test]
-fn a_processor_whose_store_moves_away_ends_what_it_runs_and_says_so() {
+fn a_processor_whose_store_moves_away_ends_its_calls_and_reports_it() {
     let mut longest = Duration::ZERO;
     for (what, fault) in MOVES {
         let place = two_stores();
@@ -210,7 +210,7 @@ fn sleeps(process: &Running) -> u64 {
 }
 
 #[test]
-fn who_waits_for_a_lock_is_told_when_the_file_is_gone() {
+fn a_process_that_waits_for_a_lock_notices_that_the_file_is_gone() {
     for fault in ["rm deep/q.db", "mv other.db deep/q.db", "ln deep/q.db second.db"] {
         let place = two_stores();
         let holder = rusqlite::Connection::open(place.at("deep/q.db")).unwrap();
@@ -367,7 +367,7 @@ fn a_wal_that_its_last_user_removes_while_another_one_comes_is_no_error() {
 }
 
 #[test]
-fn nobody_plays_the_wal_of_an_old_file_into_the_one_that_replaced_it() {
+fn the_wal_of_an_old_file_is_not_played_into_the_one_that_replaced_it() {
     let place = two_stores();
     for command in ["enqueue events hello", "process", "job list", "service add more", "init"] {
         place.stdout("rm -rf now; cp -a deep now; cp now/q.db backup.db; mv backup.db deep/q.db");
@@ -484,7 +484,7 @@ fn keys(store: &Path) -> Vec<String> {
 }
 
 #[test]
-fn whatever_was_acknowledged_while_stores_come_and_go_is_in_the_file_that_was_there() {
+fn calls_acknowledged_while_stores_are_replaced_are_in_the_file_that_was_there() {
     let (rounds, writers) = (many(200, 10), many(8, 4));
     let place = two_stores();
     place.stdout("asyncq --db other.db function set events hello -- true; asyncq function set events hello -- true");

@@ -230,7 +230,7 @@ const ACTS: [(&str, &str); 12] = [
 ];
 
 #[test]
-fn nobody_locks_anybody_out_and_nothing_acknowledged_is_lost_whoever_dies_under_whatever_umask() {
+fn no_user_locks_out_another_and_nothing_acknowledged_is_lost_under_any_umask() {
     let (mut cells, mut acknowledged) = (0, 0);
     let mut random = random("rights");
     for layout in LAYOUTS {
@@ -317,7 +317,7 @@ fn makers(layout: &Layout) -> Vec<Who> {
 }
 
 #[test]
-fn whoever_makes_a_store_has_it_for_himself_and_whoever_may_not_make_one_leaves_nothing() {
+fn a_new_store_belongs_to_its_maker_and_a_refused_init_leaves_nothing() {
     let mut count = 0;
     for layout in LAYOUTS {
         for who in Who::ALL {
@@ -379,7 +379,7 @@ fn die_making_one(layout: &Layout, who: Who) {
 }
 
 #[test]
-fn whoever_needs_the_run_folder_first_makes_it_for_all_who_may_use_the_store() {
+fn the_first_user_of_the_run_folder_makes_it_for_all_who_may_use_the_store() {
     for (who, group, folder, file, mode) in [
         (Root, 65001, 0o755, 0o600, 0o700),
         (Root, GROUP, 0o2770, 0o660, 0o2770),
@@ -457,7 +457,7 @@ fn members_see_whether_each_others_processors_live_and_nothing_else_of_them() {
 }
 
 #[test]
-fn a_group_without_its_bit_on_the_folder_is_told_how_to_share() {
+fn a_folder_without_its_group_bit_gets_a_hint_how_to_share() {
     let Some(yard) = Yard::new("no setgid") else { return };
     yard.make_store(GROUP, 0o770, 0o660);
     let said = yard.may_not(Member, "asyncq enqueue events work");
@@ -477,7 +477,7 @@ fn a_group_without_its_bit_on_the_folder_is_told_how_to_share() {
 }
 
 #[test]
-fn what_strangers_put_beside_a_store_is_refused_and_left_alone() {
+fn files_of_strangers_next_to_a_store_are_refused_and_left_alone() {
     for name in ["q.db-wal", "q.db-shm", "q.db-journal"] {
         let Some(yard) = Yard::new("planted") else { return };
         yard.make_store(65001, 0o1777, 0o600);
@@ -515,7 +515,7 @@ fn what_strangers_put_beside_a_store_is_refused_and_left_alone() {
 }
 
 #[test]
-fn root_runs_no_functions_out_of_a_store_that_others_can_change_unless_told_to() {
+fn root_runs_no_functions_from_a_store_that_others_can_change_without_an_option() {
     let Some(yard) = Yard::new("root") else { return };
     yard.folder("here", Root, 0, 0o755);
     yard.does(Root, "asyncq service add events && asyncq function add events work -- ./work");

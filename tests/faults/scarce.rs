@@ -45,7 +45,7 @@ fn told(place: &Place, output: &Output, case: &str) -> String {
 }
 
 #[test]
-fn calls_of_whoever_may_have_too_few_processes_go_back() {
+fn calls_go_back_when_there_are_too_few_processes() {
     const USER: u32 = 65_101;
     let Some(place) = place("scarce", USER) else { return };
     place.stdout("for i in 1 2 3 4; do asyncq enqueue events hello; done; asyncq service set events --concurrency 2");
@@ -69,7 +69,7 @@ fn calls_of_whoever_may_have_too_few_processes_go_back() {
 }
 
 #[test]
-fn who_follows_goes_on_when_there_are_processes_again() {
+fn a_follower_goes_on_when_there_are_processes_again() {
     const USER: u32 = 65_102;
     let Some(place) = place("scarce", USER) else { return };
     place.program("worker.py", &format!("{WORKER}serve(lambda call: 1)"));
@@ -105,7 +105,7 @@ fn a_batch_needs_no_thread() {
 
 /// None of them ends by a signal, in the middle of a call.
 #[test]
-fn calls_of_whoever_may_have_too_little_memory_go_back() {
+fn calls_go_back_when_there_is_too_little_memory() {
     for limit in ["--as", "--data"] {
         let place = Place::with_functions(&[("hello", "echo hello")]);
         place.stdout(

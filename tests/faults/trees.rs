@@ -275,7 +275,7 @@ fn at(sorted: &[i64], share: usize) -> i64 {
 }
 
 #[test]
-fn whatever_a_dead_processor_ran_is_gone_before_its_job_runs_again_which_is_at_once() {
+fn the_processes_of_a_dead_processor_are_gone_before_its_job_runs_again_at_once() {
     let name = "trees";
     let mut random = random(name);
     let trials: Vec<_> =

@@ -180,7 +180,7 @@ fn an_upgrade_killed_at_any_statement_loses_nothing_and_is_never_half_done() {
 }
 
 #[test]
-fn an_old_processor_records_what_it_runs_and_then_gives_way() {
+fn an_old_processor_records_its_calls_and_then_gives_way() {
     let place = Place::with_functions(&[
         ("good", "touch runs.good; until [ -e go1 ]; do sleep 0.01; done; echo '\"done\"' > $ASYNCQ_RESULT"),
         ("bad", "touch runs.bad; until [ -e go2 ]; do sleep 0.01; done; echo broken >&2; exit 3"),

@@ -108,7 +108,7 @@ fn each_has_its_own_output(place: &Place) {
 }
 
 #[test]
-fn what_calls_print_is_their_own_however_quick_they_are() {
+fn the_output_of_quick_calls_is_their_own() {
     let (place, books) = (Place::with_functions(&[]), Books::open());
     for name in ["quick", "print"] {
         books.worker(&place, &format!("events {name}"), &how(0), "");
@@ -135,7 +135,7 @@ fn busy(place: &Place, books: &Books) -> (Running, String) {
 }
 
 #[test]
-fn what_a_worker_has_started_is_gone_before_its_call_runs_again() {
+fn the_processes_of_a_worker_are_gone_before_its_call_runs_again() {
     let (place, books) = (Place::with_functions(&[]), Books::open());
     let (processor, name) = busy(&place, &books);
     let other = trees(&name, None);
@@ -152,7 +152,7 @@ fn what_a_worker_has_started_is_gone_before_its_call_runs_again() {
 /// Both halves of a processor are killed at once; a worker that is busy is left, and one that is idle, and does not mind that
 /// its line has ended.
 #[test]
-fn what_the_workers_of_a_dead_processor_are_is_gone_before_its_calls_run_again() {
+fn the_workers_of_a_dead_processor_are_gone_before_its_calls_run_again() {
     let (place, books) = (Place::with_functions(&[]), Books::open());
     let (processor, name) = busy(&place, &books);
     let (worker, idle) = (place.at("worker"), place.at("hostile_worker"));

@@ -455,7 +455,7 @@ fn program(place: &Place, oracle: &Oracle, (files, what): (&Files, &str), count:
 }
 
 #[test]
-fn damage_is_told_and_never_made_worse() {
+fn damage_is_reported_and_never_made_worse() {
     let name = "damage: told and never made worse";
     let (place, stores) = stores();
     let mut random = random(name);
@@ -674,7 +674,7 @@ fn a_store_that_lost_its_tables_is_not_made_anew() {
 }
 
 #[test]
-fn the_way_out_of_damage_works_as_it_is_told() {
+fn the_hint_for_damage_works() {
     let place = Place::with_functions(&[("note", "echo $ASYNCQ_JOB >> runs")]);
     place.stdout(
         "large=$(head -c 1900 /dev/zero | tr '\\0' y); for i in $(seq 60); do asyncq enqueue events note $large; done

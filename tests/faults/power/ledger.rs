@@ -449,7 +449,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_books_see_whatever_of_a_call_is_not_as_it_was() {
+    fn the_books_see_every_change_of_a_call() {
         let words = ["--key", "1", "-k", "mode=fast", "--principal", "bob", "events", "say", "1"];
         let call = Call::enqueued(&words).unwrap();
         let mut ledger = Ledger::default();

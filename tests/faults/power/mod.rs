@@ -46,7 +46,7 @@ fn a_power_cut_loses_nothing_in_an_applications_database_with_a_rollback_journal
 }
 
 #[test]
-fn what_is_answered_with_there_already_survives_a_power_cut() {
+fn a_repeated_key_that_is_acknowledged_survives_a_power_cut() {
     cut("killed before the sync", &killed_before_the_sync(), scale::many(1_000, 100));
 }
 
