@@ -600,6 +600,88 @@ fn a_narrow_terminal_leaves_out_columns_and_never_cuts_number_and_state() {
 }
 
 #[test]
+fn a_narrow_terminal_leaves_out_empty_columns_then_cuts_text_then_leaves_out_columns() {
+    let place = Place::new();
+    place.stdout("asyncq -q service add events; asyncq -q service add mails");
+    place.stdout("asyncq function add events say --site / -- echo 'a list of words that is long'");
+    place.stdout("asyncq function add mails write --site /tmp -- echo 日本語日本語日本語日本語");
+    for (columns, table) in [
+        (
+            87,
+            "\
+SERVICE  FUNCTION  RUNS     PROGRAM                                       SITE  TIMEOUT
+events   say       command  /usr/bin/echo 'a list of words that is long'  /     -
+mails    write     command  /usr/bin/echo '日本語日本語日本語日本語'      /tmp  -
+",
+        ),
+        (
+            86,
+            "\
+SERVICE  FUNCTION  RUNS     PROGRAM                                       SITE
+events   say       command  /usr/bin/echo 'a list of words that is long'  /
+mails    write     command  /usr/bin/echo '日本語日本語日本語日本語'      /tmp
+",
+        ),
+        (
+            77,
+            "\
+SERVICE  FUNCTION  RUNS     PROGRAM                                      SITE
+events   say       command  /usr/bin/echo 'a list of words that is lon…  /
+mails    write     command  /usr/bin/echo '日本語日本語日本語日本語'     /tmp
+",
+        ),
+        (
+            61,
+            "\
+SERVICE  FUNCTION  RUNS     PROGRAM                      SITE
+events   say       command  /usr/bin/echo 'a list of w…  /
+mails    write     command  /usr/bin/echo '日本語日本…   /tmp
+",
+        ),
+        (
+            40,
+            "\
+SERVICE  FUNCTION  PROGRAM          SITE
+events   say       /usr/bin/echo …  /
+mails    write     /usr/bin/echo …  /tmp
+",
+        ),
+        (
+            30,
+            "\
+SERVICE  FUNCTION
+events   say
+mails    write
+",
+        ),
+        (
+            5,
+            "\
+FUNCTION
+say
+write
+",
+        ),
+    ] {
+        let seen = place.on_terminal(columns, "asyncq function list").replace("\r\n", "\n");
+        assert_eq!(seen, table, "{columns}");
+    }
+}
+
+/// A long list is printed in parts, of which the later ones may need less room.
+#[test]
+fn all_parts_of_a_long_table_have_the_same_columns() {
+    let place = Place::with_functions(&[("f", ""), ("function", "")]);
+    place.stdout("asyncq enqueue events f");
+    place.enqueue_many("function", 1000);
+    let seen = place.on_terminal(40, "asyncq --color never job list --limit 0");
+    let mut lines = seen.lines();
+    let column = lines.next().unwrap().find("STATE").unwrap();
+    assert_eq!(lines.clone().count(), 1001, "{seen}");
+    assert!(lines.all(|line| line.find("queued") == Some(column)), "{seen}");
+}
+
+#[test]
 fn times_are_local_on_a_terminal_and_utc_elsewhere() {
     let mut place = place();
     place.set("TZ", "XYZ-05:30");
