@@ -62,7 +62,7 @@ struct ReadCalls<'a> {
     /// Whether more of it is to be read then.
     goes_on: bool,
     /// Why nothing after them will be enqueued.
-    flaw: Option<Error>,
+    failure: Option<Error>,
 }
 
 impl Queue {
@@ -71,13 +71,13 @@ impl Queue {
     ///
     /// # Errors
     /// The first line that is no call, or that the store refuses; all lines before it are enqueued, or nothing when the
-    /// batch is atomic. [`Kind::Usage`] inside a running function, unless the batch is deferred. Whatever the store or `told`
+    /// batch is atomic. [`Kind::Usage`] inside a running function, unless the batch is deferred. Whatever the store or `report`
     /// answers.
     pub fn enqueue_batch<E: From<Error>>(
         &mut self,
         request: BatchRequest,
         caller: &Caller,
-        mut told: impl FnMut(&BatchProgress<'_>) -> Result<(), E>,
+        mut report: impl FnMut(&BatchProgress<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let BatchRequest { input, on_behalf_of, hold, defer, atomic, at_once } = request;
         let (origin, running) = self.origin(caller, on_behalf_of)?;
@@ -97,13 +97,13 @@ impl Queue {
                 // Where no thread can be had, it is read afterwards.
                 let reader = if more { thread::Builder::new().spawn_scoped(scope, read).ok() } else { None };
                 if let Some(jobs) = pending.put(&mut self.store)? {
-                    told(&BatchProgress { jobs: &jobs, bytes: pending.bytes })?;
+                    report(&BatchProgress { jobs: &jobs, bytes: pending.bytes })?;
                 }
                 next = reader.map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic)));
                 Ok(())
             })?;
-            if let Some(flaw) = pending.flaw {
-                return Err(flaw.into());
+            if let Some(failure) = pending.failure {
+                return Err(failure.into());
             }
             if !pending.goes_on {
                 return Ok(());
@@ -116,7 +116,7 @@ impl<'a> ReadCalls<'a> {
     /// Reads as many calls as go into one transaction, or as there are.
     fn read(lines: &mut Lines, batch: &'a Batch) -> ReadCalls<'a> {
         let mut pending =
-            ReadCalls { batch, calls: Vec::new(), lines: Vec::new(), bytes: 0, goes_on: true, flaw: None };
+            ReadCalls { batch, calls: Vec::new(), lines: Vec::new(), bytes: 0, goes_on: true, failure: None };
         let since = lines.bytes();
         while pending.goes_on {
             pending.goes_on = pending.read_line(lines);
@@ -138,21 +138,21 @@ impl<'a> ReadCalls<'a> {
                     self.calls.push(call);
                     self.lines.push(line.number);
                 }
-                Err(error) => self.flaw = Some(self.in_line(line.number, &error)),
+                Err(error) => self.failure = Some(self.in_line(line.number, &error)),
             },
             Ok(None) => return false,
-            Err(error) => self.flaw = Some(io_error("the calls cannot be read", &error)),
+            Err(error) => self.failure = Some(io_error("the calls cannot be read", &error)),
         }
-        self.flaw.is_none()
+        self.failure.is_none()
     }
 
     /// Enqueues what was read, up to the first call that is refused.
     fn put(&mut self, store: &mut Store) -> Result<Option<Vec<Enqueued>>> {
-        while !(self.calls.is_empty() || self.batch.atomic && self.flaw.is_some()) {
+        while !(self.calls.is_empty() || self.batch.atomic && self.failure.is_some()) {
             match store.enqueue_all(&self.calls) {
                 Ok(jobs) => return Ok(Some(jobs)),
                 Err(Refused { call: Some(index), error }) => {
-                    self.flaw = Some(self.in_line(self.lines[index], &error));
+                    self.failure = Some(self.in_line(self.lines[index], &error));
                     self.calls.truncate(index);
                 }
                 Err(Refused { call: None, error }) if self.batch.atomic || self.lines[0] == 1 => return Err(error),
@@ -176,10 +176,10 @@ impl<'a> ReadCalls<'a> {
 }
 
 fn again(kind: Kind, message: String, error: &Error) -> Error {
-    let told = Error::new(kind, message);
+    let located = Error::new(kind, message);
     match error.hint() {
-        Some(hint) => told.with_hint(hint),
-        None => told,
+        Some(hint) => located.with_hint(hint),
+        None => located,
     }
 }
 

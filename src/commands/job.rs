@@ -58,8 +58,8 @@ impl Queue {
         }
     }
 
-    /// Makes sure that the service and the function of a filter exist, or that a job has their names: a mistyped name is
-    /// better told than answered with nothing, but what was removed still has jobs.
+    /// Makes sure that the service and the function of a filter exist, or that a job has their names: to report a
+    /// mistyped name is better than to list nothing, but a removed service still has jobs.
     ///
     /// # Errors
     /// [`Kind::NotFound`] for a name that nothing has, [`Kind::Usage`] for one that nothing can have.

@@ -34,7 +34,7 @@ pub struct Prepared {
 
 impl Place {
     /// The store with this name; a relative path counts from the caller's working directory. `lock_timeout` is how long to
-    /// wait for a store that somebody else has locked; `trouble` is told what goes wrong behind what is done and stays so.
+    /// wait for a store that another process has locked; `trouble` gets errors that do not stop the command.
     ///
     /// # Errors
     /// [`crate::Kind::Usage`] for a name that names no store, [`crate::Kind::NotFound`] when it is relative and the

@@ -18,7 +18,7 @@ pub enum Waiting {
         at: Timestamp,
         /// Whether it is to be tried again.
         again: bool,
-        /// Whether its service is paused besides.
+        /// Whether its service is paused, too.
         paused: bool,
     },
     /// Its service is gone.
@@ -50,7 +50,7 @@ pub enum Waiting {
 }
 
 impl Waiting {
-    /// At least so many calls are before a job of which this is told: more are not counted.
+    /// No more calls than this are counted before a job.
     pub const MANY: u64 = Store::MOST_BEFORE;
 
     fn in_line(store: &mut Store, job: &Job) -> Result<Waiting> {

@@ -40,7 +40,7 @@ pub enum Exit {
 pub struct ReportedError {
     /// Its code. Without a kind, it means the same as the exit code of a program.
     pub code: i64,
-    /// What kind of end it is, whatever the code.
+    /// What kind of end it is; this counts more than the code.
     pub kind: Option<ErrorKind>,
     /// For a conflict: how long to wait before the next attempt.
     pub pause: Option<Duration>,

@@ -22,8 +22,8 @@ pub const POSTPONED: Duration = Duration::from_secs(5);
 /// After how many deaths of the processor, or the worker, that ran it a job ends in an error.
 pub const CRASHES: i64 = 3;
 
-/// From how many deaths on a job runs alone in its processor, so that its last one is nobody else's doing: those that run
-/// beside a job that kills its processor would else meet the same end as often as it does.
+/// From how many deaths on a job runs alone in its processor, so that no other job causes its last one. Otherwise jobs that
+/// run at the same time as one that kills its processor would die as often as it does.
 pub const POISON: i64 = CRASHES - 1;
 
 /// What follows for the job.
@@ -56,7 +56,7 @@ impl Decision {
 pub struct AttemptCounts {
     /// How many in a conflict.
     pub conflicts: i64,
-    /// How many because who ran them died.
+    /// How many because the processor or the worker died.
     pub crashes: i64,
 }
 
@@ -64,7 +64,7 @@ pub struct AttemptCounts {
 ///
 /// After the n-th conflict the job pauses for a random time between 0 and 2^n seconds, so that calls which met once
 /// do not meet again (as `gocept.async` did), unless the function says for how long. A call that could not be started
-/// pauses just as often, for the longer half of that time: whoever replaces its program has 3 seconds for it.
+/// pauses just as often, for the longer half of that time: you have 3 seconds to replace its program.
 #[must_use]
 pub fn decide(outcome: &Outcome, before: AttemptCounts, draw: f64) -> Decision {
     let now = before.conflicts + 1;
@@ -83,9 +83,8 @@ pub fn decide(outcome: &Outcome, before: AttemptCounts, draw: f64) -> Decision {
     }
 }
 
-/// Decides after who ran a job has died, which `how` says.
-#[must_use]
-pub fn after_crash(how: &str, crashes: i64) -> Decision {
+/// Decides after the processor or the worker has died; `how` says which.
+fn after_crash(how: &str, crashes: i64) -> Decision {
     let now = crashes + 1;
     let (state, message) = match now {
         CRASHES.. => (State::Error, format!("{how} in {now} attempts")),

@@ -123,7 +123,7 @@ fn refused_here(job: JobId) -> Decision {
 /// reserve what it needs; output for which there is no space is dropped.
 ///
 /// # Errors
-/// Whatever the store answers; [`Kind::Full`] when there is no reserve any more either.
+/// Whatever the store answers; [`Kind::Full`] when the reserve is used up, too.
 pub(super) fn record(store: &mut Store, reserve: &DiskReserve, finish: &mut Finish) -> Result<Option<State>> {
     loop {
         match store.finish(&[&*finish]) {

@@ -45,7 +45,7 @@ use crate::runner::{process::unkillable, worker::host::inherit};
 use crate::store::{Patience, Store};
 use crate::system::{error::io_error, fds, signals};
 
-/// What a processor works with, besides the store.
+/// What a processor works with, apart from the store.
 #[derive(Debug)]
 pub struct Equipment {
     /// The path of asyncq itself.

@@ -19,7 +19,7 @@ use crate::system::{error::io_error, fds, signals};
 /// How long it waits before it tries again to record an outcome, for which there was no space, or which the disk refused.
 const FAILING: Duration = Duration::from_millis(250);
 
-/// What a nested call works with, besides the store.
+/// What a nested call works with, apart from the store.
 pub struct NestedRuntime<'a> {
     /// The path of asyncq itself.
     pub program: &'a Path,

@@ -1,5 +1,5 @@
-//! What came of a call, as it is noted beside the store until it is recorded: who takes over from a dead processor
-//! records it then, instead of repeating the call.
+//! The outcome of a call, as it is noted next to the store until the store records it. The processor that takes over from a
+//! dead one records its notes, instead of repeating the calls.
 
 use std::time::Duration;
 

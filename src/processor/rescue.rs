@@ -95,7 +95,7 @@ pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_, '_>) -> Result
 
 /// Why a processor was not taken over from.
 enum TakeOverError {
-    /// It cannot be told whether it lives, or what a host runs of it: its run directory may be another user's.
+    /// It is unknown whether it lives, or what a host runs of it: its run directory may be another user's.
     Unsure(std::io::Error),
     /// The store failed.
     Store(Error),

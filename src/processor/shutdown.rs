@@ -1,4 +1,4 @@
-//! Stopping a processor: the signals that ask for it, and what they do to its slots, whatever the loop is waiting for.
+//! Stopping a processor: the signals that ask for it, and what they do to its slots, even while the loop waits for the store.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};

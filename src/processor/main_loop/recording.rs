@@ -157,8 +157,8 @@ impl MainLoop<'_> {
         }
     }
 
-    /// Gives up, as it was told to, the outcomes that cannot be recorded: their calls are put back by who comes next, and
-    /// this processor did not crash with them. A commit that the disk did not confirm may be there all the same.
+    /// Gives up the outcomes that cannot be recorded, after a second signal. The next processor puts back their calls, and charges
+    /// them with no crash. A commit that the disk did not confirm may be there all the same.
     pub(super) fn give_up(&mut self) {
         let Some(registration) = self.membership.get() else { return };
         let unrecorded: Vec<_> = self.services.iter().flat_map(ServiceState::unrecorded).collect();
