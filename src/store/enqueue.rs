@@ -102,13 +102,11 @@ fn same(tx: &mut dyn Tx, new: &NewJob) -> Result<Option<JobId>> {
         Ok((JobId(row.i64(0)?), same))
     })?;
     match found {
-        Some((id, false)) => Err(other_call(key.as_str(), id)),
+        Some((id, false)) => {
+            let key = crate::domain::text::escape_control(key.as_str());
+            Err(Error::new(Kind::Denied, format!("key `{key}` belongs to job {id}, which is another call"))
+                .with_hint(format!("`asyncq job show {id}` shows that call; a new call needs a new key")))
+        }
         found => Ok(found.map(|(id, _)| id)),
     }
-}
-
-fn other_call(key: &str, id: JobId) -> Error {
-    let key = crate::domain::text::escape_control(key);
-    Error::new(Kind::Denied, format!("key `{key}` belongs to job {id}, which is another call"))
-        .with_hint(format!("`asyncq job show {id}` shows that call; a new call needs a new key"))
 }

@@ -60,7 +60,7 @@ impl Store {
 
 /// The error for a call that a trigger of the application did not let begin.
 fn not_begun(tx: &mut dyn Tx, id: JobId) -> Result<Error> {
-    let made = match tx.first(STATE, &[id.0.into()], |row| Ok(row.str(0)?.to_owned()))? {
+    let made = match tx.row::<String>(STATE, &[id.0.into()])? {
         Some(state) if state == State::Held.as_str() => return Ok(tx.passed_over()),
         Some(state) => format!("made this call {state}"),
         None => "removed this call".to_owned(),

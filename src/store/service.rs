@@ -112,7 +112,8 @@ impl Store {
     pub fn remove_service(&mut self, name: &ServiceName, waiting: IfWaiting) -> Result<Removed> {
         self.write(|tx| {
             find_by(tx, TO_REMOVE, name)?;
-            lock_functions(tx, name)?;
+            // So that nobody makes a call of any of them before the commit, which removes them all.
+            tx.query(FUNCTIONS_TO_REMOVE, &[name.as_str().into()], &mut |_| Ok(()))?;
             let removed = cancel_waiting(tx, name, None, waiting)?;
             if tx.has(BUSY, &[name.as_str().into()])? {
                 let message = format!("a processor is at work on service `{name}`");
@@ -171,9 +172,4 @@ pub(super) fn lock_service(tx: &mut dyn Tx, service: &ServiceName) -> Result<()>
 /// When the next delayed call of a service is due.
 pub(super) fn next_due(tx: &mut dyn Tx, service: &ServiceName) -> Result<Option<Timestamp>> {
     tx.row(NEXT_DUE, &[service.as_str().into()])
-}
-
-/// Has nobody make a call of any function of a service before the commit, which removes them all.
-fn lock_functions(tx: &mut dyn Tx, service: &ServiceName) -> Result<()> {
-    tx.query(FUNCTIONS_TO_REMOVE, &[service.as_str().into()], &mut |_| Ok(()))
 }

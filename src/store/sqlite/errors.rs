@@ -27,29 +27,28 @@ pub(super) fn damaged(what: &str) -> Error {
 
 /// An error of SQLite in the words of asyncq, with the way out.
 pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
-    let store = path.display();
+    explained(path, &error).with_source(error)
+}
+
+fn explained(path: &Path, error: &rusqlite::Error) -> Error {
+    let (store, detail) = (path.display(), error.to_string());
     let Some(failure) = error.sqlite_error().copied() else {
         // A column is missing, or has another form than asyncq asked for.
-        let what = match &error {
-            rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
-            _ => "an answer has another form than asyncq asked for".to_owned(),
-        };
-        return damaged(&what).with_source(error);
+        return damaged(match error {
+            rusqlite::Error::SqlInputError { msg, .. } => msg,
+            _ => "an answer has another form than asyncq asked for",
+        });
     };
-    let mut detail = error.to_string();
     if misses_own_table(&detail) {
-        return incomplete(&detail).with_source(error);
+        return Error::new(Kind::Invalid, format!("the store is not complete: {detail}"))
+            .with_hint("`asyncq init` makes again what is missing of its schema");
     }
     if failure.extended_code == ffi::SQLITE_CONSTRAINT_TRIGGER {
-        return refused(&detail).with_source(error);
+        return refused(&detail);
     }
-    let (kind, message, hint) = match failure.code {
-        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => {
-            return locked(path).with_source(error);
-        }
-        ErrorCode::NotADatabase => (
-            Kind::Invalid,
-            format!("`{store}` is not a SQLite database"),
+    match failure.code {
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => locked(path),
+        ErrorCode::NotADatabase => Error::new(Kind::Invalid, format!("`{store}` is not a SQLite database")).with_hint(
             "check `--db` and `$ASYNCQ_DB`; the file was left as it is; if it was a store, restore a backup",
         ),
         // The schema allows everything that asyncq does. So a refusal means that something in the store is not as asyncq made
@@ -58,50 +57,33 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
         | ErrorCode::Unknown
         | ErrorCode::ConstraintViolation
         | ErrorCode::TooBig
-        | ErrorCode::TypeMismatch => return damaged(&detail).with_source(error),
-        ErrorCode::ReadOnly if failure.extended_code == ffi::SQLITE_READONLY_DBMOVED => {
-            return moved("the store", path).with_source(error);
-        }
+        | ErrorCode::TypeMismatch => damaged(&detail),
+        ErrorCode::ReadOnly if failure.extended_code == ffi::SQLITE_READONLY_DBMOVED => moved("the store", path),
         // SQLite has a code of its own for a file that is too short.
-        _ if failure.extended_code == ffi::SQLITE_IOERR_SHORT_READ => {
-            return damaged("it is cut short").with_source(error);
-        }
+        _ if is_misled(error) => damaged("it is cut short"),
         // If a file cannot be opened for writing, SQLite opens it for reading, whatever the reason.
-        ErrorCode::ReadOnly if may_write(path) => return cannot_be_opened(path).with_source(error),
-        ErrorCode::ReadOnly => (
-            Kind::Denied,
-            format!("the store `{store}` is read-only"),
-            "asyncq must be able to write the file and the folder it is in",
-        ),
+        ErrorCode::ReadOnly if may_write(path) => cannot_be_opened(path),
+        ErrorCode::ReadOnly => Error::new(Kind::Denied, format!("the store `{store}` is read-only"))
+            .with_hint("asyncq must be able to write the file and the folder it is in"),
         ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied => {
-            (Kind::Denied, format!("not allowed to use the store `{store}`"), "it belongs to the user who created it")
+            Error::new(Kind::Denied, format!("not allowed to use the store `{store}`"))
+                .with_hint("it belongs to the user who created it")
         }
-        _ if has_no_space(path, failure) => return no_space(path).with_source(error),
-        ErrorCode::CannotOpen => return cannot_open(path, error),
+        _ if has_no_space(path, failure) => no_space(path),
+        ErrorCode::CannotOpen => cannot_open(path),
         _ => {
-            if let Some(system) = system_error(failure) {
-                detail = format!("{detail} ({system})");
-            }
-            let message = format!("the store `{store}` failed: {detail}");
-            return Error::new(Kind::Io, message)
+            let system = system_error(failure).map(|what| format!(" ({what})")).unwrap_or_default();
+            Error::new(Kind::Io, format!("the store `{store}` failed: {detail}{system}"))
                 .with_hint("look at the disk; nothing was acknowledged")
-                .with_source(error)
-                .transient();
+                .transient()
         }
-    };
-    Error::new(kind, message).with_hint(hint).with_source(error)
+    }
 }
 
 /// Whether SQLite misses a table of the store.
 pub(super) fn misses_own_table(what: &str) -> bool {
     let table = what.strip_prefix("no such table: ");
     table.is_some_and(|table| part(table.trim_start_matches("main.")).is_some())
-}
-
-/// The error for a store that has lost a table.
-fn incomplete(what: &str) -> Error {
-    Error::new(Kind::Invalid, format!("the store is not complete: {what}"))
-        .with_hint("`asyncq init` makes again what is missing of its schema")
 }
 
 /// The error for a refusal by a trigger: one of asyncq's own, or one that an application has added.
@@ -201,7 +183,7 @@ fn system_error(failure: ffi::Error) -> Option<&'static str> {
 }
 
 /// Why a file could not be opened; SQLite does not say.
-fn cannot_open(path: &Path, error: rusqlite::Error) -> Error {
+fn cannot_open(path: &Path) -> Error {
     let store = path.display();
     match std::fs::metadata(path) {
         Ok(meta) if meta.is_dir() => Error::new(Kind::Unreachable, format!("`{store}` is a directory, not a store"))
@@ -220,7 +202,6 @@ fn cannot_open(path: &Path, error: rusqlite::Error) -> Error {
         _ => Error::new(Kind::Denied, format!("the store `{store}` cannot be opened"))
             .with_hint("asyncq must be able to write the file and the folder it is in"),
     }
-    .with_source(error)
 }
 
 /// The error for a folder that the disk did not confirm.

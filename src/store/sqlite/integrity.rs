@@ -8,6 +8,9 @@ use crate::store::engine::{Tx, one};
 /// The greatest number that every reader of JSON can hold; at a million calls a second it is reached after 285 years.
 const GREATEST: i64 = (1 << 53) - 1;
 
+/// The greatest number that a job has ever had.
+const LAST_NUMBER: &str = "SELECT seq FROM sqlite_sequence WHERE name = 'asyncq_job'";
+
 /// The indexes that have only some of the jobs, and which.
 fn partial_indexes() -> Vec<(Part, &'static str)> {
     let indexes = parts().filter(|part| part.kind == "index");
@@ -43,7 +46,7 @@ impl SqliteTx<'_> {
 
     /// Refuses a store whose jobs have reached numbers that only a client can have set.
     pub(super) fn refuse_great_numbers(&mut self) -> Result<()> {
-        let last = schema_text::last_number(self, "asyncq_job")?;
+        let last = (self as &mut dyn Tx).row::<Option<i64>>(LAST_NUMBER, &[])?.flatten().unwrap_or(0);
         if last <= GREATEST {
             return Ok(());
         }

@@ -92,15 +92,10 @@ impl Sqlite {
     /// The application's indexes on tables of the store that fit, by name and columns.
     fn indexes(&self, fits: impl Fn(&str, &str) -> bool) -> rusqlite::Result<Vec<String>> {
         let mut statement = self.connection.prepare_cached(INDEXES)?;
-        let mut rows = statement.query([])?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            let (name, columns): (String, Option<String>) = (row.get(0)?, row.get(1)?);
-            if !is_own(&name) && fits(&name, columns.as_deref().unwrap_or_default()) {
-                found.push(format!("index `{name}`"));
-            }
-        }
-        Ok(found)
+        let mut found: Vec<(String, Option<String>)> =
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+        found.retain(|(name, columns)| !is_own(name) && fits(name, columns.as_deref().unwrap_or_default()));
+        Ok(found.iter().map(|(name, _)| format!("index `{name}`")).collect())
     }
 
     fn references_as_rules(&self) -> rusqlite::Result<Vec<String>> {

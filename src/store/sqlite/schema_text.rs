@@ -13,7 +13,6 @@ use crate::store::engine::Tx;
 const DEFINITION: &str = "SELECT sql FROM sqlite_schema WHERE type = ?1 AND name = ?2";
 const HAS_TABLE: &str = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
 const SET_DEFINITION: &str = "UPDATE sqlite_schema SET sql = ?2 WHERE type = 'table' AND name = ?1";
-const LAST_NUMBER: &str = "SELECT seq FROM sqlite_sequence WHERE name = ?1";
 const COLUMNS: &str = "SELECT name, type, pk FROM pragma_table_info(?1) ORDER BY cid";
 const STORAGE: &str = "
     SELECT 'column ' || name || ' ' || upper(type) || ' ' || pk FROM pragma_table_info(?1)
@@ -98,11 +97,6 @@ const KEY: [&str; 2] = ["  key         TEXT,       ", "  key         TEXT UNIQUE
 pub(super) fn definition(tx: &mut SqliteTx<'_>, table: &str, sql: &str) -> Result<String> {
     let inline = table == "asyncq_job" && has_inline_unique(tx, table)?;
     Ok(if inline { sql.replace(KEY[0], KEY[1]) } else { sql.to_owned() })
-}
-
-/// The greatest number that a row of a table with AUTOINCREMENT has ever had.
-pub(super) fn last_number(tx: &mut SqliteTx<'_>, table: &str) -> Result<i64> {
-    Ok((tx as &mut dyn Tx).row::<Option<i64>>(LAST_NUMBER, &[table.into()])?.flatten().unwrap_or(0))
 }
 
 impl Sqlite {

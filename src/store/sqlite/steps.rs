@@ -27,10 +27,7 @@ pub(super) struct Schema {
 }
 
 /// The schema of this build.
-pub(super) const SCHEMA: Schema = Schema { version: VERSION, fresh: FRESH, steps: STEPS };
-
-/// The steps to the schema of this build, from version 1 on.
-const STEPS: &[&[SchemaChange]] = &[TO_2];
+pub(super) const SCHEMA: Schema = Schema { version: VERSION, fresh: FRESH, steps: &[TO_2] };
 
 /// One change on the way to a newer schema.
 #[derive(Debug, Clone, Copy)]
