@@ -4,9 +4,8 @@
 
 use std::{fs::File, panic::resume_unwind, thread};
 
-use super::caller::Caller;
 use super::lines::{InputLine, Lines};
-use super::queue::Queue;
+use super::{caller::Caller, queue::Queue};
 use crate::domain::batch::{LONGEST_LINE, parse};
 use crate::domain::call::OnBehalfOf;
 use crate::domain::job::{Enqueued, NewJob, Origin};
@@ -117,22 +116,22 @@ impl<'a> ReadCalls<'a> {
     fn read(lines: &mut Lines, batch: &'a Batch) -> ReadCalls<'a> {
         let mut pending =
             ReadCalls { batch, calls: Vec::new(), lines: Vec::new(), bytes: 0, goes_on: true, failure: None };
-        let since = lines.bytes();
+        let since = lines.bytes;
         while pending.goes_on {
             pending.goes_on = pending.read_line(lines);
-            let full = pending.calls.len() >= batch.at_once || lines.bytes() - since >= BYTES_AT_ONCE;
+            let full = pending.calls.len() >= batch.at_once || lines.bytes - since >= BYTES_AT_ONCE;
             if !batch.atomic && (full || !lines.has_more()) {
                 break;
             }
         }
-        pending.bytes = lines.bytes();
+        pending.bytes = lines.bytes;
         pending
     }
 
     /// Reads one line; says whether that was not the last one.
     fn read_line(&mut self, lines: &mut Lines) -> bool {
         match lines.next() {
-            Ok(Some(line)) if line.is_blank() => {}
+            Ok(Some(line)) if line.bytes.as_ref().is_some_and(|bytes| bytes.trim_ascii().is_empty()) => {}
             Ok(Some(line)) => match call(&line, self.batch) {
                 Ok(call) => {
                     self.calls.push(call);

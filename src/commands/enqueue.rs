@@ -1,7 +1,6 @@
 //! Making a call: queued, or run at once when it is made inside a running function.
 
-use super::caller::Caller;
-use super::queue::Queue;
+use super::{caller::Caller, queue::Queue};
 use crate::domain::call::{Call, Key, OnBehalfOf};
 use crate::domain::job::{Enqueued, Origin, Running};
 use crate::domain::{console::Console, event::Ran};

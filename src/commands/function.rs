@@ -4,8 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::{collections::BTreeMap, ffi::OsStr, os::unix::fs::PermissionsExt, time::Duration};
 
-use super::caller::Caller;
-use super::queue::Queue;
+use super::{caller::Caller, queue::Queue};
 use crate::domain::function::{
     Args, CallFormat, Definition, Function, FunctionChange, FunctionName, Stdin, WorkerLimits,
 };

@@ -16,7 +16,8 @@ pub(super) struct Lines {
     input: BufReader<BlockingFile>,
     longest: usize,
     number: u64,
-    bytes: u64,
+    /// How many bytes were read.
+    pub(super) bytes: u64,
 }
 
 /// A file that is waited for, also when somebody who shares it has set `O_NONBLOCK`.
@@ -44,21 +45,10 @@ pub(super) struct InputLine {
     pub(super) bytes: Option<Vec<u8>>,
 }
 
-impl InputLine {
-    pub(super) fn is_blank(&self) -> bool {
-        self.bytes.as_ref().is_some_and(|bytes| bytes.trim_ascii().is_empty())
-    }
-}
-
 impl Lines {
     /// The lines of `input`, each of at most `longest` bytes.
     pub(super) fn of(input: File, longest: usize) -> Lines {
         Lines { input: BufReader::with_capacity(BUFFER, BlockingFile(input)), longest, number: 0, bytes: 0 }
-    }
-
-    /// How many bytes were read.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
     }
 
     /// The next line, waited for if need be; `None` at the end.

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use rustix::process::geteuid;
 
-use super::caller::Caller;
-use super::queue::Place;
+use super::{caller::Caller, queue::Place};
 use crate::domain::processor::{ProcessOptions, Summary};
 use crate::domain::{console::Console, event::Event};
 use crate::error::Result;

@@ -3,7 +3,7 @@
 //! Invariant: when [`run`] returns, the process has ended, and so has everything that it left behind.
 
 use std::time::{Duration, Instant};
-use std::{io, os::fd::OwnedFd, os::unix::process::ExitStatusExt, path::Path, process::ExitStatus};
+use std::{io, os::fd::OwnedFd, os::unix::process::ExitStatusExt, process::ExitStatus};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
@@ -12,11 +12,12 @@ use crate::domain::attempt::{Failure, Outcome};
 use crate::domain::{exit::Exit, job::Claim};
 use crate::error::reason;
 use crate::failpoint::reached;
-use crate::runner::call::{CallEnding, EndReason};
+use crate::runner::call::{CallEnding, CallParams, EndReason, write_line};
 use crate::runner::output::program_output::{LARGEST_PIPE, ProgramOutput};
 use crate::runner::process::tree::{GRACE, LAST_LOOK, Tree, soon};
-use crate::runner::spawn::{self, Program};
-use crate::runner::{Ended, Output, StartFailure, Stop, StopSwitch, Surroundings, result_file::ResultFile};
+use crate::runner::{
+    Ended, Output, StartFailure, Stop, StopSwitch, Surroundings, result_file::ResultFile, spawn::Program,
+};
 use crate::system::{fds, signals};
 
 /// Runs a call to its end. Gives `None` if the call is left behind, because asyncq may not end it and nobody waits for it.
@@ -36,8 +37,11 @@ pub fn run(
     reached("program started");
     tree.works_for(claim.fence.job);
     let limit = claim.definition.timeout.map(|timeout| began + timeout);
-    let call = spawn::stdin_line(claim);
-    let mut running = RunningCommand::new(tree, call, (&around.folder, output));
+    let mut call = Vec::new();
+    write_line(&mut call, &CallParams::for_stdin(claim));
+    let stdin = tree.child.stdin.take().map(|pipe| (OwnedFd::from(pipe), call));
+    let printed = ProgramOutput::of(&mut tree.child, &around.folder);
+    let mut running = RunningCommand { tree, stdin, printed, output };
     let outcome = match running.watch() {
         Ok(ended) => running.until_the_end(&ended, limit, control),
         Err(error) => running.give_up(&error),
@@ -70,14 +74,7 @@ struct RunningCommand<'a> {
     output: Output<'a>,
 }
 
-impl<'a> RunningCommand<'a> {
-    fn new(mut tree: Tree, call: Vec<u8>, (folder, output): (&Path, Output<'a>)) -> RunningCommand<'a> {
-        let child = &mut tree.child;
-        let stdin = child.stdin.take().map(|pipe| (OwnedFd::from(pipe), call));
-        let printed = ProgramOutput::of(child, folder);
-        RunningCommand { tree, stdin, printed, output }
-    }
-
+impl RunningCommand<'_> {
     /// Prepares to wait for the program and its pipes. Gives a descriptor that becomes readable when the program has ended.
     fn watch(&self) -> io::Result<OwnedFd> {
         if let Some((pipe, _)) = &self.stdin {

@@ -13,7 +13,6 @@ use crate::domain::function::{Args, Stdin as Holds};
 use crate::domain::job::{Claim, Token};
 use crate::domain::{call::Call, json, text::escape_control};
 use crate::error::reason;
-use crate::runner::call::{CallParams, write_line};
 use crate::runner::{
     StartFailure, StopSwitch, Surroundings, process::oom_score::Offer, process::orphans::WORKER_TOKEN,
     result_file::ResultFile,
@@ -152,13 +151,6 @@ fn does_not_fit(claim: &Claim, what: &str) -> Failure {
     let hint =
         format!("`asyncq function set {service} {function} --args stdin` passes the call on standard input alone");
     Failure::new(FailureKind::CannotRun, format!("{what}; {hint}"))
-}
-
-/// The whole call as one line of JSON.
-pub(in crate::runner) fn stdin_line(claim: &Claim) -> Vec<u8> {
-    let mut line = Vec::new();
-    write_line(&mut line, &CallParams::for_stdin(claim));
-    line
 }
 
 /// The message for a program whose interpreter is missing.

@@ -27,7 +27,7 @@ impl RunningAttempt {
 
     /// The rank with which its program is started.
     pub(in crate::runner) fn offer(&self) -> Offer {
-        Offer::new(self.number)
+        Offer { number: self.number }
     }
 
     /// Whether no other attempt runs, so that even orphans without a mark belong to this one.
@@ -75,7 +75,7 @@ impl AttemptProcesses {
     pub(in crate::runner) fn new(attempt: RunningAttempt, token: &Token, child: &Child) -> AttemptProcesses {
         AttemptProcesses {
             attempt,
-            mark: TokenMark::new(token),
+            mark: TokenMark(token.clone()),
             child: Pid::from_child(child),
             asked: BTreeSet::new(),
             unkillable: BTreeSet::new(),

@@ -79,14 +79,10 @@ impl Starter {
 #[derive(Debug, Clone, Copy)]
 pub(in crate::runner) struct Offer {
     /// The number of the attempt among the running ones.
-    number: i32,
+    pub(super) number: i32,
 }
 
 impl Offer {
-    pub(in crate::runner) fn new(number: i32) -> Offer {
-        Offer { number }
-    }
-
     /// Starts a program that the kernel kills before this process when memory runs out.
     pub(in crate::runner) fn start(self, command: &mut Command) -> io::Result<Child> {
         self.raise();

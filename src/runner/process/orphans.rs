@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// `patience`.
 #[must_use]
 pub fn end(tokens: &[Token], patience: Duration) -> bool {
-    let marks: Vec<TokenMark> = tokens.iter().map(TokenMark::new).collect();
+    let marks: Vec<TokenMark> = tokens.iter().cloned().map(TokenMark).collect();
     let until = Instant::now() + patience;
     while !marks.is_empty() {
         let found = kill_all(&marks);
@@ -70,7 +70,7 @@ fn is_gone_or_strange(error: &io::Error) -> bool {
 
 /// The token in the environment of every process of an attempt or a worker.
 #[derive(Debug)]
-pub(super) struct TokenMark(Token);
+pub(super) struct TokenMark(pub(super) Token);
 
 /// How the mark of any attempt begins.
 const ANY: &str = "ASYNCQ_TOKEN=";
@@ -79,10 +79,6 @@ const ANY: &str = "ASYNCQ_TOKEN=";
 pub(in crate::runner) const WORKER_TOKEN: &str = "ASYNCQ_WORKER_TOKEN";
 
 impl TokenMark {
-    pub(super) fn new(token: &Token) -> TokenMark {
-        TokenMark(token.clone())
-    }
-
     pub(super) fn is_on(&self, environment: &[u8]) -> bool {
         entries(environment).any(|entry| {
             let of_worker = || entry.strip_prefix(WORKER_TOKEN.as_bytes())?.strip_prefix(b"=");

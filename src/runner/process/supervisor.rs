@@ -248,15 +248,12 @@ impl SupervisorLink {
 /// The leader of a group cannot do that, so this process joins the supervisor's group for a moment. It was not there from its
 /// start, so that no signal to that group came before there were handlers. If this fails, only the terminal differs.
 fn leave_terminal(supervisor: Pid) {
-    let joined = group(supervisor).is_some_and(|group| setpgid(None, Some(group)).is_ok());
+    // Field 5; a group outside of this container has no number here, and `getpgid` cannot say that.
+    let group = Stat::of(supervisor).ok().and_then(|stat| Pid::from_raw(stat.field(5).parse().ok()?));
+    let joined = group.is_some_and(|group| setpgid(None, Some(group)).is_ok());
     if joined && setsid().is_err() {
         let _ = setpgid(None, None);
     }
-}
-
-/// The process group of a process (field 5), unless that is outside of this container, which `getpgid` cannot express.
-fn group(pid: Pid) -> Option<Pid> {
-    Pid::from_raw(Stat::of(pid).ok()?.field(5).parse().ok()?)
 }
 
 /// The supervisor of this process, even if it is dead and another process is the parent.

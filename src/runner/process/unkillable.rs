@@ -34,12 +34,8 @@ impl Unkillable {
             let mut number = || words.next()?.parse::<i64>().ok();
             let (of, user, pid, start) = (number()?, number()?, number()?, number()?);
             let mut there = || identity::look(pid, start, words.next().unwrap_or_default()) == Presence::There;
-            (of == job.0 && there()).then_some(Unkillable {
-                pid,
-                user: u32::try_from(user).ok()?,
-                job: Some(job),
-                start,
-            })
+            let user = u32::try_from(user).ok()?;
+            (of == job.0 && there()).then_some(Unkillable { pid, user, job: Some(job), start })
         })
     }
 }

@@ -48,9 +48,7 @@ pub trait CallSource {
     /// Takes back calls that have not begun and will not. The first one was to be the next.
     fn back(&self, begun: Vec<SentCall>);
     /// Takes note of calls that stay in a worker which asyncq may not end and does not wait for. They have no outcome here.
-    fn leave(&self, begun: Vec<SentCall>) {
-        drop(begun);
-    }
+    fn leave(&self, _begun: Vec<SentCall>) {}
     /// Attempts that somebody has cancelled; names each once.
     fn cancelled(&self) -> Vec<Fence>;
     /// Whether calls may still begin.
