@@ -7,7 +7,7 @@ use super::{finished::FinishedCall, outcome_journal, reporter::Reporter};
 use crate::domain::event::{Barrier, Event};
 use crate::domain::job::{JobId, State, Token};
 use crate::domain::processor::{ProcessOptions, Processor, ProcessorId};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::failpoint::reached;
 use crate::runner::process::identity::{Presence, Visibility, process, process_lives, same_boot, visibility};
 use crate::runner::run_dir::{DeadRunDir, Liveness, is_dying, liveness, token_of};
@@ -81,47 +81,25 @@ pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_, '_>) -> Result
     let own = rescuer.own;
     for processor in store.processors()?.into_iter().filter(|processor| Some(processor.id) != own) {
         others.any = true;
-        others.rescued |= match take_over(store, &processor, rescuer) {
-            Ok(rescued) => rescued,
-            Err(TakeOverError::Unsure(error)) => {
-                rescuer.reporter.tell(Event::Unsure { processor: &processor, error: &error });
-                false
-            }
-            Err(TakeOverError::Store(error)) => return Err(error),
-        };
+        others.rescued |= take_over(store, &processor, rescuer)?;
     }
     Ok(others)
 }
 
-/// Why a processor was not taken over from.
-enum TakeOverError {
-    /// It is unknown whether it lives, or what a host runs of it: its run directory may be another user's.
-    Unsure(std::io::Error),
-    /// The store failed.
-    Store(Error),
-}
-
-impl From<std::io::Error> for TakeOverError {
-    fn from(error: std::io::Error) -> TakeOverError {
-        TakeOverError::Unsure(error)
-    }
-}
-
-impl From<Error> for TakeOverError {
-    fn from(error: Error) -> TakeOverError {
-        TakeOverError::Store(error)
-    }
-}
-
-/// Takes over from a processor, if it is dead; says whether jobs of it were put back.
-fn take_over(store: &mut Store, processor: &Processor, rescuer: &mut Rescuer<'_, '_>) -> Result<bool, TakeOverError> {
-    let remains = match liveness(&store.run_folder(), &processor.is.folder)? {
-        Liveness::Alive => return Ok(false),
-        Liveness::NoRunDir if process_lives(&processor.is) && !processor.of_original => return Ok(false),
-        Liveness::NoRunDir => None,
-        Liveness::Dead(remains) => {
+/// Takes over from a processor, if it is dead; says whether jobs of it were put back. Where its run directory is another user's,
+/// it may be unknown whether it lives, or what a host runs of it: that is reported.
+fn take_over(store: &mut Store, processor: &Processor, rescuer: &mut Rescuer<'_, '_>) -> Result<bool> {
+    let remains = match liveness(&store.run_folder(), &processor.is.folder) {
+        Ok(Liveness::Alive) => return Ok(false),
+        Ok(Liveness::NoRunDir) if process_lives(&processor.is) && !processor.of_original => return Ok(false),
+        Ok(Liveness::NoRunDir) => None,
+        Ok(Liveness::Dead(remains)) => {
             remains.give_space();
             Some(remains)
+        }
+        Err(error) => {
+            rescuer.reporter.tell(Event::Unsure { processor, error: &error });
+            return Ok(false);
         }
     };
     // A copy of a store takes the jobs, and leaves alone what the original runs.
@@ -133,7 +111,13 @@ fn take_over(store: &mut Store, processor: &Processor, rescuer: &mut Rescuer<'_,
         rescuer.reporter.tell(Event::OutOfReach { processor, barrier });
         return Ok(false);
     }
-    let hold = remains.as_ref().map(|remains| hold(remains, rescuer)).transpose()?.flatten();
+    let hold = match remains.as_ref().map(|remains| hold(remains, rescuer)).transpose() {
+        Ok(hold) => hold.flatten(),
+        Err(error) => {
+            rescuer.reporter.tell(Event::Unsure { processor, error: &error });
+            return Ok(false);
+        }
+    };
     let held = hold.as_ref().map(|hold| hold.jobs.clone()).unwrap_or_default();
     let tokens = store.tokens(processor.id, &held)?;
     let only_held = !held.is_empty() && tokens.is_empty();

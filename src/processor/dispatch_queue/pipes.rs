@@ -90,14 +90,12 @@ mod tests {
         let claim = |job| Claim {
             fence: Fence { job: JobId(job), attempt: 1, claim: 1, processor: ProcessorId(1) },
             token: Token::from_text("token"),
-            call: Call {
-                service: service(),
-                function: FunctionName::parse("work").unwrap(),
-                args: Json::parse("[]").unwrap(),
-                kwargs: Json::parse("{}").unwrap(),
-                principal: None,
-                site: None,
-            },
+            call: Call::new(
+                service(),
+                FunctionName::parse("work").unwrap(),
+                Json::parse("[]").unwrap(),
+                Json::parse("{}").unwrap(),
+            ),
             definition: Arc::clone(&definition),
             before: AttemptCounts::default(),
         };
