@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::{sync::Arc, time::Duration};
 
-use super::columns::groups;
 use super::engine::{Tx, Value, damaged};
-use super::function;
 use super::service::{ServiceStatus, lock_service, next_due};
+use super::{columns::groups, function};
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::call::{Call, Principal};
 use crate::domain::function::{Definition, FunctionName};
@@ -134,15 +133,15 @@ pub(super) fn claim(tx: &mut dyn Tx, plan: &Cycle<'_>, room: usize, status: &mut
 /// that, they stay as long as they are.
 pub(super) fn shorten_pauses(tx: &mut dyn Tx, service: &ServiceName) -> Result<()> {
     let [latest, soon] = [LONGEST_PAUSE, LONGEST_DRAWN_PAUSE].map(|pause| tx.now().after(pause));
-    tx.try_execute(HASTEN, &[service.as_str().into(), latest.into(), soon.into()]).map(|_| ())
+    tx.try_execute(HASTEN, &[service.into(), latest.into(), soon.into()]).map(|_| ())
 }
 
 /// Makes those due calls ready that no rule of the application holds back, and lets the others wait; gives the rule.
 fn promote_one_by_one(tx: &mut dyn Tx, service: &ServiceName, now: Timestamp) -> Result<Option<Error>> {
     let mut refusal = None;
-    let due: Vec<JobId> = tx.rows(DUE, &[service.as_str().into(), now.into(), PROMOTE_STEP.into()])?;
+    let due: Vec<JobId> = tx.rows(DUE, &[service.into(), now.into(), PROMOTE_STEP.into()])?;
     for job in due {
-        match tx.try_execute(PROMOTE_ONE, &[job.0.into()])? {
+        match tx.try_execute(PROMOTE_ONE, &[job.into()])? {
             Ok(0) => return Err(not_waiting(job)),
             Ok(_) => {}
             Err(error) => {
@@ -162,7 +161,7 @@ fn not_waiting(job: JobId) -> Error {
 /// Lets a call that a rule of the application refuses wait for a while, so that it does not block the others.
 fn hold_back(tx: &mut dyn Tx, job: JobId) -> Result<()> {
     let later = tx.now().after(HELD_BACK);
-    tx.execute(PUT_OFF, &[job.0.into(), later.into()]).map(|_| ())
+    tx.execute(PUT_OFF, &[job.into(), later.into()]).map(|_| ())
 }
 
 /// The next calls, as many as there is room for. A poison job runs alone: only an idle processor claims it, and claims
@@ -170,7 +169,7 @@ fn hold_back(tx: &mut dyn Tx, job: JobId) -> Result<()> {
 fn select_next(tx: &mut dyn Tx, plan: &Cycle<'_>, room: usize, status: &mut ServiceStatus) -> Result<Vec<Stored>> {
     let name = plan.service.as_str();
     // One more than there is room for, to know whether more is ready.
-    let limit = i64::try_from(room).unwrap_or(i64::MAX).saturating_add(1);
+    let limit = room.saturating_add(1);
     let mut next: Vec<Stored> = tx.rows(NEXT, &[name.into(), limit.into()])?;
     if let Some(first) = next.iter().take(room).position(Stored::is_poison) {
         if leaves_poison(tx, plan)? {
@@ -189,7 +188,7 @@ fn select_next(tx: &mut dyn Tx, plan: &Cycle<'_>, room: usize, status: &mut Serv
 /// Whether a processor leaves poison jobs to others. Only one runs at a time, so that the other processors do the other work;
 /// and the oldest processor becomes idle for it, so that its turn comes.
 fn leaves_poison(tx: &mut dyn Tx, plan: &Cycle<'_>) -> Result<bool> {
-    let name = plan.service.as_str().into();
+    let name = plan.service.into();
     lock_service(tx, plan.service)?;
     if tx.has(POISON_RUNS, &[name, POISON.into()])? {
         return Ok(true);
@@ -260,12 +259,12 @@ fn mark_claimed(
 fn mark_run(tx: &mut dyn Tx, plan: &Cycle<'_>, run: &[Stored], tokens: &[Token]) -> Result<Result<()>> {
     let joined: String = tokens.iter().take(run.len()).map(Token::as_str).collect();
     debug_assert_eq!(joined.len(), run.len() * Token::DIGITS, "each is as long as the statement takes it to be");
-    let [job, processor, now]: [Value<'_>; 3] = [run[0].id.0.into(), plan.processor.0.into(), tx.now().into()];
+    let [job, processor, now]: [Value<'_>; 3] = [run[0].id.into(), plan.processor.into(), tx.now().into()];
     let marked = match run {
         [.., last] if run.len() > 1 => {
             let joined = tx.as_kept(&joined)?;
-            let each = i64::try_from(joined.len() / run.len()).unwrap_or(i64::MAX);
-            tx.try_execute(TAKE_RUN, &[job, processor, now, (&*joined).into(), last.id.0.into(), each.into()])?
+            let each = joined.len() / run.len();
+            tx.try_execute(TAKE_RUN, &[job, processor, now, (&*joined).into(), last.id.into(), each.into()])?
         }
         _ => tx.try_execute(TAKE, &[job, processor, now, (&joined).into()])?,
     };
@@ -336,7 +335,7 @@ impl Stored {
 
     fn with_large(mut self, tx: &mut dyn Tx) -> Result<Stored> {
         if self.args.is_none() {
-            (self.args, self.kwargs) = tx.row(LARGE, &[self.id.0.into()])?.unwrap_or_default();
+            (self.args, self.kwargs) = tx.row(LARGE, &[self.id.into()])?.unwrap_or_default();
         }
         Ok(self)
     }

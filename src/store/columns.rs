@@ -4,12 +4,10 @@ use std::num::NonZeroU32;
 
 use super::engine::{Row, Tx, Value, damaged, missing};
 use crate::domain::attempt::{Ending, Failure};
-use crate::domain::call::Principal;
 use crate::domain::job::{Fence, JobCounts, JobId, JobTimes, Running, StoredCall, Token};
 use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
-use crate::domain::removal::StoreContents;
-use crate::domain::retry::AttemptCounts;
 use crate::domain::service::{Service, ServiceName};
+use crate::domain::{call::Principal, removal::StoreContents, retry::AttemptCounts};
 use crate::domain::{object, state::State, time::Timestamp};
 use crate::error::Result;
 

@@ -106,10 +106,10 @@ impl Store {
     /// has upgraded.
     pub fn unregister(&mut self, processor: ProcessorId) -> Result<()> {
         self.write_in_any_schema(|tx, _| {
-            for fence in tx.rows(UNHEARD, &[processor.0.into()])? {
+            for fence in tx.rows(UNHEARD, &[processor.into()])? {
                 give_back(tx, &fence)?;
             }
-            tx.execute(UNREGISTER, &[processor.0.into()]).map(|_| ())
+            tx.execute(UNREGISTER, &[processor.into()]).map(|_| ())
         })
     }
 
@@ -125,7 +125,7 @@ impl Store {
     pub fn holders(&mut self, service: &ServiceName) -> Result<Vec<Processor>> {
         self.read(|tx| {
             let here = tx.identity().map(str::to_owned);
-            tx.rows(HOLDERS, &[service.as_str().into(), here.as_ref().into()])
+            tx.rows(HOLDERS, &[service.into(), here.as_ref().into()])
         })
     }
 
@@ -134,14 +134,14 @@ impl Store {
         self.read(|tx| {
             let found = look(tx, SERVICE, service, processor.unwrap_or(ProcessorId(0)))?;
             let mut status = found.unwrap_or_else(|| Found::nothing(tx.now())).status;
-            status.ready = status.ready || tx.has(READY, &[service.as_str().into()])?;
+            status.ready = status.ready || tx.has(READY, &[service.into()])?;
             Ok(status)
         })
     }
 
     /// When the next call of a service is due that waits to be tried again.
     pub fn next_retry(&mut self, service: &ServiceName) -> Result<Option<Timestamp>> {
-        self.read(|tx| tx.row(NEXT_RETRY, &[service.as_str().into()]))
+        self.read(|tx| tx.row(NEXT_RETRY, &[service.into()]))
     }
 
     /// Records calls that have ended, takes back those that were never begun, makes due calls ready, and claims the next
@@ -173,12 +173,10 @@ impl Store {
             let slots = status.free().min(plan.held + claims.len() + broken.len());
             let taking = slots.max(plan.running);
             if taking != taken {
-                let slots = [plan.service.as_str().into(), plan.processor.0.into()];
+                let slots = [plan.service.into(), plan.processor.into()];
                 match taking {
                     0 => tx.execute(FREE_SLOTS, &slots)?,
-                    _ => {
-                        tx.execute(TAKE_SLOTS, &[slots[0], slots[1], i64::try_from(taking).unwrap_or(i64::MAX).into()])?
-                    }
+                    _ => tx.execute(TAKE_SLOTS, &[slots[0], slots[1], taking.into()])?,
                 };
             }
             Ok(CycleResult { finished, claims, broken, refusal, slots, status })
@@ -194,18 +192,18 @@ impl Store {
 
     /// The jobs of a processor that somebody wants to be ended.
     pub fn cancelling(&mut self, processor: ProcessorId) -> Result<Vec<Fence>> {
-        self.read(|tx| tx.rows(CANCELLING, &[processor.0.into()]))
+        self.read(|tx| tx.rows(CANCELLING, &[processor.into()]))
     }
 
     /// Records the progress of calls of a processor, and forgets that of calls that have ended.
     pub fn record_progress(&mut self, processor: ProcessorId, reports: &[(Fence, String)]) -> Result<()> {
         self.write_untriggered(|tx| {
             for (fence, text) in reports {
-                let Fence { job, attempt, claim, processor } = fence;
-                let args = [job.0.into(), (*attempt).into(), processor.0.into(), text.into(), (*claim).into()];
+                let Fence { job, attempt, claim, processor } = *fence;
+                let args = [job.into(), attempt.into(), processor.into(), text.into(), claim.into()];
                 tx.execute(RECORD_PROGRESS, &args)?;
             }
-            tx.execute(FORGET_PROGRESS, &[processor.0.into()]).map(|_| ())
+            tx.execute(FORGET_PROGRESS, &[processor.into()]).map(|_| ())
         })
     }
 }
@@ -231,7 +229,7 @@ impl Found {
 /// Looks at a service by one of its statements.
 fn look(tx: &mut dyn Tx, sql: &str, service: &ServiceName, processor: ProcessorId) -> Result<Option<Found>> {
     let now = tx.now();
-    let args = [service.as_str().into(), processor.0.into(), now.after(LONGEST_PAUSE).into()];
+    let args = [service.into(), processor.into(), now.after(LONGEST_PAUSE).into()];
     tx.first(sql, &args, |row| {
         let (next_due, has_long_pause) = (row.time(4)?, row.int(5)?.is_some());
         // The next claim shortens a long pause, and only claims what is ready.
@@ -249,7 +247,7 @@ fn look_as(tx: &mut dyn Tx, plan: &Cycle<'_>) -> Result<Found> {
     if let Some(found) = look(tx, SERVICE_OF, plan.service, plan.processor)? {
         return Ok(found);
     }
-    if !plan.tokens.is_empty() && !tx.has(IS_REGISTERED, &[plan.processor.0.into()])? {
+    if !plan.tokens.is_empty() && !tx.has(IS_REGISTERED, &[plan.processor.into()])? {
         return Err(Error::new(Kind::Denied, format!("processor {} is no longer registered", plan.processor.0))
             .with_hint("another processor has taken over its jobs; start a new one"));
     }

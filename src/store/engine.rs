@@ -14,6 +14,7 @@ use std::{borrow::Cow, fs::Metadata, io, path::PathBuf, time::Duration};
 
 use super::schema::{Mended, SchemaFound};
 use crate::domain::time::Timestamp;
+use crate::domain::{function::FunctionName, job::JobId, processor::ProcessorId, service::ServiceName, state::State};
 use crate::error::{Error, Kind, Result};
 
 /// How a transaction begins.
@@ -239,10 +240,16 @@ macro_rules! value {
 
 value! {
     i64: |it| Value::Int(it);
+    usize: |it| Value::Int(i64::try_from(it).unwrap_or(i64::MAX));
     bool: |it| Value::Int(it.into());
+    JobId: |it| Value::Int(it.0);
+    ProcessorId: |it| Value::Int(it.0);
     Timestamp: |it| Value::Int(it.0);
     &'a str: |it| Value::Text(it);
     &'a String: |it| Value::Text(it);
+    &'a ServiceName: |it| Value::Text(it.as_str());
+    &'a FunctionName: |it| Value::Text(it.as_str());
+    State: |it| Value::Text(it.as_str());
     &'a [u8]: |it| Value::Blob(it);
 }
 

@@ -184,7 +184,7 @@ fn completed_itself(tx: &mut dyn Tx, end: &Finish) -> Result<bool> {
 }
 
 pub(super) fn fence(fence: &Fence) -> [Value<'static>; 4] {
-    [fence.job.0.into(), fence.attempt.into(), fence.processor.0.into(), fence.claim.into()]
+    [fence.job.into(), fence.attempt.into(), fence.processor.into(), fence.claim.into()]
 }
 
 /// What a job and its attempt have come to.
@@ -223,7 +223,7 @@ fn try_settle(
     let mut state = decision.state;
     if state.is_waiting() {
         let due = decision.pause.map(|pause| now.after(pause));
-        let args = [&fence[..], &[began, state.as_str().into(), due.into(), met, crashed]].concat();
+        let args = [&fence[..], &[began, state.into(), due.into(), met, crashed]].concat();
         match tx.try_execute(AGAIN, &args)? {
             Ok(0) => {}
             done => return Ok(done.map(|_| Some(state))),
@@ -232,7 +232,7 @@ fn try_settle(
         state = State::Cancelled;
     }
     let error = decision.error.as_ref().map(error_text);
-    let end = [began, now.into(), state.as_str().into(), error.as_ref().into(), failed, met, crashed];
+    let end = [began, now.into(), state.into(), error.as_ref().into(), failed, met, crashed];
     Ok(tx.try_execute(END, &[&fence[..], &end].concat())?.map(|count| (count == 1).then_some(state)))
 }
 
@@ -246,20 +246,19 @@ fn record(
     let log = &end.log;
     let (error, pieces) = (error.as_ref().map(error_text), pieces(log));
     let dropped = i64::try_from(log.dropped).unwrap_or(i64::MAX);
-    let gap = i64::try_from(log.gap).unwrap_or(i64::MAX);
     let bytes = (!log.bytes.is_empty()).then_some(log.bytes.as_slice());
     let attempt = [started_at.into(), tx.now().into(), ending.as_str().into(), error.as_ref().into()];
-    let output = [dropped.into(), gap.into(), pieces.as_ref().into(), bytes.into()];
+    let output = [dropped.into(), log.gap.into(), pieces.as_ref().into(), bytes.into()];
     tx.execute(ATTEMPT, &[&fence(&end.fence)[..3], &attempt, &output].concat()).map(|_| ())
 }
 
 /// Puts a call back that was claimed and never begun: the next claim has the same attempt. Says whether it went; where a
 /// rule of the application refuses that, it ends in an error.
 pub(super) fn give_back(tx: &mut dyn Tx, fence: &Fence) -> Result<bool> {
-    let (fence, now, none) = (self::fence(fence), tx.now().into(), 0.into());
+    let (fence, now, none) = (self::fence(fence), tx.now().into(), 0_i64.into());
     let Err(refusal) = tx.try_execute(GIVE_BACK, &[&fence[..], &[now]].concat())? else { return Ok(true) };
     let error = error_text(&Failure::new(FailureKind::Refused, refusal.to_string()));
-    let end = [now, now, State::Error.as_str().into(), (&error).into(), none, none, none];
+    let end = [now, now, State::Error.into(), (&error).into(), none, none, none];
     tx.execute(END, &[&fence[..], &end].concat()).map(|_| false)
 }
 
@@ -279,7 +278,7 @@ pub(super) fn end_children(tx: &mut dyn Tx, parent: JobId) -> Result<()> {
     while let Some(parent) = parents.pop() {
         let why = format!("job {parent}, which made this call, ended first");
         let error = error_text(&Failure::new(FailureKind::Parent, why));
-        let args = [parent.0.into(), tx.now().into(), (&error).into()];
+        let args = [parent.into(), tx.now().into(), (&error).into()];
         parents.extend(tx.rows::<JobId>(END_CHILDREN, &args)?);
     }
     Ok(())

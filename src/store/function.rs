@@ -2,10 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::columns::Column;
 use super::engine::{Row, Tx, Value, damaged};
-use super::waiting::cancel_waiting;
 use super::{Store, service};
+use super::{columns::Column, waiting::cancel_waiting};
 use crate::domain::function::{Args, CallFormat, Definition, Function, FunctionChange, FunctionName, Stdin};
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{Added, ServiceName};
@@ -98,7 +97,7 @@ impl Store {
             None => tx.rows(ALL_FUNCTIONS, &[]),
             Some(name) => {
                 service::find(tx, name)?;
-                tx.rows(FUNCTIONS, &[name.as_str().into()])
+                tx.rows(FUNCTIONS, &[name.into()])
             }
         })
     }
@@ -172,7 +171,7 @@ fn next_generation(tx: &mut dyn Tx) -> Result<i64> {
 
 /// The first two parameters of a statement about one function.
 fn key<'a>(service: &'a ServiceName, name: &'a FunctionName) -> [Value<'a>; 2] {
-    [service.as_str().into(), name.as_str().into()]
+    [service.into(), name.into()]
 }
 
 /// A definition as it is stored.
@@ -273,7 +272,7 @@ fn find_by(tx: &mut dyn Tx, sql: &str, service: &ServiceName, name: &FunctionNam
         return Ok(function);
     }
     service::find(tx, service)?;
-    let names: Vec<String> = tx.rows(NAMES, &[service.as_str().into()])?;
+    let names: Vec<String> = tx.rows(NAMES, &[service.into()])?;
     let error = Error::new(Kind::NotFound, format!("service `{service}` has no function `{name}`"));
     let add = format!("asyncq function add {service} {name} -- PROGRAM");
     Err(error.with_hint(service::which(name.as_str(), &names, &format!("asyncq function list {service}"), &add)))

@@ -72,12 +72,12 @@ pub(super) fn insert(tx: &mut dyn Tx, calls: &[NewJob], state: State, way: Inser
     let first = &calls[0];
     let mut values: Vec<Value<'_>> = Vec::with_capacity(1 + SHARED.len() + OWN.len() * calls.len());
     let shared: [Value<'_>; SHARED.len()] = [
-        first.call.service.as_str().into(),
-        first.call.function.as_str().into(),
+        (&first.call.service).into(),
+        (&first.call.function).into(),
         first.call.site.as_ref().into(),
-        state.as_str().into(),
+        state.into(),
         first.os_user.as_ref().into(),
-        first.parent.map(|it| it.0).into(),
+        first.parent.into(),
     ];
     values.extend(shared);
     for new in calls {

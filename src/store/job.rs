@@ -1,9 +1,8 @@
 //! What people do with jobs by hand.
 
-use super::columns::groups;
 use super::engine::{Tx, one};
-use super::waiting::CANCEL;
 use super::{Store, function};
+use super::{columns::groups, waiting::CANCEL};
 use crate::domain::job::{JobId, State};
 use crate::domain::{function::FunctionName, service::ServiceName};
 use crate::error::{Error, Kind, Result};
@@ -41,12 +40,12 @@ impl Store {
             let now = tx.now();
             match job.state {
                 State::Held | State::Delayed | State::Queued => {
-                    tx.change(CANCEL, &[id.0.into(), now.into(), job.state.as_str().into()])?;
+                    tx.change(CANCEL, &[id.into(), now.into(), job.state.into()])?;
                     Ok(Cancelled::Now)
                 }
                 State::Processing if job.immediate => Err(part_of(id, job.parent, "cancel")),
                 State::Processing => {
-                    tx.change(CANCELLING, &[id.0.into()])?;
+                    tx.change(CANCELLING, &[id.into()])?;
                     Ok(Cancelled::Requested)
                 }
                 ended => Ok(Cancelled::Ended(ended)),
@@ -69,7 +68,7 @@ impl Store {
                 State::Error | State::Cancelled => {
                     can_run(tx, id)?;
                     let now = tx.now();
-                    return tx.change(RETRY, &[id.0.into(), now.into(), job.state.as_str().into()]);
+                    return tx.change(RETRY, &[id.into(), now.into(), job.state.into()]);
                 }
                 State::Completed => "enqueue the call once more to run it once more".to_owned(),
                 State::Held => format!("`asyncq job start {id}` releases it"),
@@ -98,7 +97,7 @@ impl Store {
             }
             can_run(tx, id)?;
             let now = tx.now();
-            tx.change(START, &[id.0.into(), now.into()])?;
+            tx.change(START, &[id.into(), now.into()])?;
             Ok(if job.run_at > now.0 { State::Delayed } else { State::Queued })
         })
     }
@@ -116,7 +115,7 @@ groups! { StateNow { state, immediate, parent, run_at } }
 
 /// Refuses a job that nothing could run.
 fn can_run(tx: &mut dyn Tx, id: JobId) -> Result<()> {
-    let (service, function): (String, String) = one(tx.row(CALLED, &[id.0.into()])?)?;
+    let (service, function): (String, String) = one(tx.row(CALLED, &[id.into()])?)?;
     let (Ok(service), Ok(function)) = (ServiceName::parse(&service), FunctionName::parse(&function)) else {
         return Ok(());
     };
@@ -124,7 +123,7 @@ fn can_run(tx: &mut dyn Tx, id: JobId) -> Result<()> {
 }
 
 fn find(tx: &mut dyn Tx, id: JobId) -> Result<StateNow> {
-    let found = tx.row(STATE, &[id.0.into()])?;
+    let found = tx.row(STATE, &[id.into()])?;
     found.map_or_else(|| Err(no_job(tx, id)), Ok)
 }
 

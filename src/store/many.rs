@@ -116,7 +116,7 @@ impl Changes<'_> {
 
     /// The parameters of the statement but the first.
     fn rest(&self, tx: &dyn Tx, job: &Match) -> Vec<Value<'static>> {
-        let (was, now) = (self.was.as_str().into(), tx.now().into());
+        let (was, now) = (self.was.into(), tx.now().into());
         match self.change {
             JobChange::Cancel if self.was == State::Processing => Vec::new(),
             JobChange::Cancel | JobChange::Retry => vec![now, was],
@@ -147,7 +147,7 @@ impl Changes<'_> {
                 }
             }
             for job in some {
-                let args = [vec![job.id.0.into()], self.rest(tx, job)].concat();
+                let args = [vec![job.id.into()], self.rest(tx, job)].concat();
                 match tx.try_execute(&self.sql, &args)? {
                     Ok(0) => self.add_refusal(tx, job, step)?,
                     Ok(_) => {
@@ -163,7 +163,7 @@ impl Changes<'_> {
 
     /// Adds what kept a job from changing, if that is a rule of the application, and not that the job has changed meanwhile.
     fn add_refusal(&self, tx: &mut dyn Tx, job: &Match, step: &mut Step) -> Result<()> {
-        let args: [Value<'_>; 3] = [job.id.0.into(), self.was.as_str().into(), ended(job)];
+        let args: [Value<'_>; 3] = [job.id.into(), self.was.into(), ended(job)];
         let (still, count) = still(self.change);
         if !tx.has(&still, &args[..count])? {
             return Ok(());

@@ -21,7 +21,7 @@ const BEGIN: &str = "UPDATE asyncq_job SET state = 'processing', immediate = 1, 
 impl Store {
     /// The job of that number, if the token is that of the attempt which is being processed now.
     pub fn running(&mut self, id: JobId, token: &Token) -> Result<Option<Running>> {
-        self.read(|tx| tx.row(RUNNING, &[id.0.into(), token.as_str().into()]))
+        self.read(|tx| tx.row(RUNNING, &[id.into(), token.as_str().into()]))
     }
 
     /// Records that a call is run at once inside a running job, and hands it out like a claim.
@@ -43,7 +43,7 @@ impl Store {
             let Some(id) = jobs.first().copied() else { return Err(tx.passed_over()) };
             let now = tx.now();
             let processor = inside.processor;
-            let begin = [id.0.into(), depth.into(), processor.0.into(), token.as_str().into(), now.into()];
+            let begin = [id.into(), depth.into(), processor.into(), token.as_str().into(), now.into()];
             if tx.execute(BEGIN, &begin)? == 0 {
                 return Err(not_begun(tx, id)?);
             }
@@ -60,7 +60,7 @@ impl Store {
 
 /// The error for a call that a trigger of the application did not let begin.
 fn not_begun(tx: &mut dyn Tx, id: JobId) -> Result<Error> {
-    let made = match tx.row::<String>(STATE, &[id.0.into()])? {
+    let made = match tx.row::<String>(STATE, &[id.into()])? {
         Some(state) if state == State::Held.as_str() => return Ok(tx.passed_over()),
         Some(state) => format!("made this call {state}"),
         None => "removed this call".to_owned(),

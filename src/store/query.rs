@@ -85,7 +85,7 @@ impl Store {
         let most = Store::MOST_BEFORE.cast_signed();
         self.read(|tx| {
             let (service, priority, due) = ((&job.call.service).into(), job.priority.into(), job.times.run_at.into());
-            let args = [job.id.0.into(), service, priority, due, most.into(), POISON.into()];
+            let args = [job.id.into(), service, priority, due, most.into(), POISON.into()];
             let found = tx.row(LINE, &args)?;
             found.map_or_else(|| Err(job::no_job(tx, job.id)), Ok)
         })
@@ -97,7 +97,7 @@ impl Store {
     /// [`Kind::NotFound`] when there is none.
     pub fn job(&mut self, id: JobId) -> Result<Job> {
         self.read(|tx| {
-            let found = tx.row(JOB, &[id.0.into()])?;
+            let found = tx.row(JOB, &[id.into()])?;
             found.map_or_else(|| Err(job::no_job(tx, id)), Ok)
         })
     }
@@ -109,7 +109,7 @@ impl Store {
             let (ids, mut next) = newest(tx, &query.filter, query.before, limit)?;
             let (mut jobs, mut bytes) = (Vec::new(), 0);
             for id in ids {
-                let job: Job = one(tx.row(JOB, &[id.0.into()])?)?;
+                let job: Job = one(tx.row(JOB, &[id.into()])?)?;
                 bytes += size(&job);
                 jobs.push(job);
                 if bytes >= PAGE_BYTES {
@@ -123,7 +123,7 @@ impl Store {
 
     /// The attempts of a job, oldest first; the latest one stands in the job itself when no record says more.
     pub fn attempts(&mut self, job: &Job) -> Result<Vec<Attempt>> {
-        let mut attempts = self.read(|tx| tx.rows::<Attempt>(ATTEMPTS, &[job.id.0.into()]))?;
+        let mut attempts = self.read(|tx| tx.rows::<Attempt>(ATTEMPTS, &[job.id.into()]))?;
         let recorded = attempts.iter().any(|attempt| attempt.number == job.counts.attempt);
         if job.counts.attempt > 0 && !recorded && matches!(job.state, State::Processing | State::Completed) {
             let ended = job.state == State::Completed;
@@ -142,7 +142,7 @@ impl Store {
 
     /// What an attempt of a job printed; nothing when it printed nothing, still runs, or never was.
     pub fn log(&mut self, job: JobId, attempt: i64) -> Result<Log> {
-        let log = self.read(|tx| tx.first(LOG, &[job.0.into(), attempt.into()], read_log))?;
+        let log = self.read(|tx| tx.first(LOG, &[job.into(), attempt.into()], read_log))?;
         Ok(log.unwrap_or_default())
     }
 }

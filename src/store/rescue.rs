@@ -53,7 +53,7 @@ impl Store {
     /// the calls made inside them.
     pub fn tokens(&mut self, processor: ProcessorId, held: &[JobId]) -> Result<Vec<Token>> {
         self.read(|tx| {
-            let all = tx.rows::<(String, JobId)>(TOKENS, &[processor.0.into()])?;
+            let all = tx.rows::<(String, JobId)>(TOKENS, &[processor.into()])?;
             let (kept, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, job)| held.contains(job));
             let inside = |token: &str| kept.iter().any(|(outer, _)| token.starts_with(outer));
             Ok(others.iter().filter(|(token, _)| !inside(token)).map(|(token, _)| Token::from_text(token)).collect())
@@ -78,14 +78,14 @@ impl Store {
             let now = tx.now();
             let mut back = Vec::new();
             for job in jobs.iter().copied() {
-                let Some((immediate, cancelling)) = tx.row(UNOWNED, &[job.0.into()])? else { continue };
+                let Some((immediate, cancelling)) = tx.row(UNOWNED, &[job.into()])? else { continue };
                 let (state, error) = match (immediate, cancelling) {
                     (true, _) => (State::Error, Some(failure(FailureKind::Parent, "no processor runs it"))),
                     (false, true) => (State::Cancelled, None),
                     (false, false) => (State::Queued, None),
                 };
                 let finished_at = state.has_ended().then_some(now);
-                let args = [job.0.into(), state.as_str().into(), finished_at.into(), error.as_ref().into()];
+                let args = [job.into(), state.into(), finished_at.into(), error.as_ref().into()];
                 tx.change(DISOWN, &args)?;
                 finish::end_children(tx, job)?;
                 back.push((job, state));
@@ -103,9 +103,9 @@ impl Store {
     pub fn rescue(&mut self, dead: ProcessorId, begun: Option<&[JobId]>, held: &[JobId]) -> Result<Rescued> {
         self.write_untriggered(|tx| {
             let here = tx.identity().map(str::to_owned);
-            let copied = tx.row(OF_ORIGINAL, &[dead.0.into(), here.as_ref().into()])?;
+            let copied = tx.row(OF_ORIGINAL, &[dead.into(), here.as_ref().into()])?;
             let why = if copied == Some(true) { "the store was copied while it ran" } else { "the processor died" };
-            let found: Vec<ClaimOfDead> = tx.rows(JOBS, &[dead.0.into()])?;
+            let found: Vec<ClaimOfDead> = tx.rows(JOBS, &[dead.into()])?;
             let (kept, found): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| held.contains(&found.fence.job));
             let mut jobs = Vec::with_capacity(found.len());
             for found in found {
@@ -127,19 +127,19 @@ impl Store {
             }
             let held: Vec<JobId> = kept.iter().map(|kept| kept.fence.job).collect();
             if !held.is_empty() {
-                tx.execute(FREE_SLOTS, &[dead.0.into()])?;
+                tx.execute(FREE_SLOTS, &[dead.into()])?;
                 for kept in &kept {
-                    tx.execute(TAKE_SLOT, &[kept.service.as_str().into(), dead.0.into()])?;
+                    tx.execute(TAKE_SLOT, &[(&kept.service).into(), dead.into()])?;
                 }
                 return Ok(Rescued { jobs, held });
             }
             // Their parent completed itself, so that it was not among the jobs above.
             let now = tx.now();
             let error = failure(FailureKind::Parent, "the processor of the job that made this call died");
-            tx.execute(END_CHILDREN, &[dead.0.into(), now.into(), (&error).into()])?;
+            tx.execute(END_CHILDREN, &[dead.into(), now.into(), (&error).into()])?;
             // Those of jobs that completed themselves.
-            tx.execute(FORGET_TOKENS, &[dead.0.into()])?;
-            tx.execute(FORGET, &[dead.0.into()])?;
+            tx.execute(FORGET_TOKENS, &[dead.into()])?;
+            tx.execute(FORGET, &[dead.into()])?;
             Ok(Rescued { jobs, held })
         })
     }
@@ -169,7 +169,7 @@ fn crashed(tx: &mut dyn Tx, job: &ClaimOfDead, why: &str) -> Result<State> {
     let final_error = (state == State::Error).then_some(&error);
     let finished_at = state.has_ended().then_some(now);
     let fence = finish::fence(&job.fence);
-    let put_back = [state.as_str().into(), finished_at.into(), final_error.into()];
+    let put_back = [state.into(), finished_at.into(), final_error.into()];
     match tx.try_execute(PUT_BACK, &[&fence[..], &put_back].concat())? {
         Ok(1) => {}
         Ok(_) => {
@@ -181,7 +181,7 @@ fn crashed(tx: &mut dyn Tx, job: &ClaimOfDead, why: &str) -> Result<State> {
         Err(refusal) => {
             state = State::Error;
             let error = failure(FailureKind::Refused, &refusal.to_string());
-            let end = [state.as_str().into(), now.into(), (&error).into()];
+            let end = [state.into(), now.into(), (&error).into()];
             tx.change(PUT_BACK, &[&fence[..], &end].concat())?;
         }
     }

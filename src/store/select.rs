@@ -71,7 +71,7 @@ impl JobFilter {
             }
         }
         if let Some(parent) = self.parent {
-            and("parent =", parent.0.into());
+            and("parent =", parent.into());
         }
         if let Some(age) = self.older_than {
             and("COALESCE(finished_at, created_at) <=", now.before(age).into());
@@ -142,13 +142,13 @@ groups! { Match { id, name, state, immediate, finished_at } }
 /// go on, unless there are no more.
 pub(super) fn oldest(tx: &mut dyn Tx, filter: &JobFilter, after: JobId) -> Result<(Vec<Match>, Option<JobId>)> {
     let (conditions, values) = filter.conditions(tx.now(), 3);
-    let mut args: Vec<Value<'_>> = vec![after.0.into(), i64::from(CHANGES_AT_ONCE).into()];
+    let mut args: Vec<Value<'_>> = vec![after.into(), i64::from(CHANGES_AT_ONCE).into()];
     args.extend(values);
     let [sql, end] = oldest_near(filter, &conditions);
     let found: Vec<Match> = tx.rows(&sql, &args)?;
     let next = match found.last() {
         Some(last) if found.len() == usize::from(CHANGES_AT_ONCE) => Some(last.id),
-        _ => tx.row(&end, &[after.0.into(), (AT_ONCE - 1).into()])?,
+        _ => tx.row(&end, &[after.into(), (AT_ONCE - 1).into()])?,
     };
     Ok((found, next))
 }

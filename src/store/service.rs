@@ -65,7 +65,7 @@ impl Store {
     /// [`Kind::Denied`] when the name is taken by a service with another limit.
     pub fn add_service(&mut self, name: &ServiceName, concurrency: NonZeroU32) -> Result<Added> {
         self.write(|tx| {
-            let new = [name.as_str().into(), i64::from(concurrency.get()).into(), tx.now().into()];
+            let new = [name.into(), i64::from(concurrency.get()).into(), tx.now().into()];
             let Some(there) = add::<Service>(tx, (SERVICE, &new[..1]), (ADD, &new))? else { return Ok(Added::New) };
             if there.concurrency == concurrency {
                 tx.force_sync()?;
@@ -100,7 +100,7 @@ impl Store {
             service.concurrency = change.concurrency.unwrap_or(service.concurrency);
             service.paused = change.paused.unwrap_or(service.paused);
             let concurrency = i64::from(service.concurrency.get());
-            tx.change(SET, &[name.as_str().into(), concurrency.into(), service.paused.into()])?;
+            tx.change(SET, &[name.into(), concurrency.into(), service.paused.into()])?;
             Ok(service)
         })
     }
@@ -113,13 +113,13 @@ impl Store {
         self.write(|tx| {
             find_by(tx, TO_REMOVE, name)?;
             // So that nobody makes a call of any of them before the commit, which removes them all.
-            tx.query(FUNCTIONS_TO_REMOVE, &[name.as_str().into()], &mut |_| Ok(()))?;
+            tx.query(FUNCTIONS_TO_REMOVE, &[name.into()], &mut |_| Ok(()))?;
             let removed = cancel_waiting(tx, name, None, waiting)?;
-            if tx.has(BUSY, &[name.as_str().into()])? {
+            if tx.has(BUSY, &[name.into()])? {
                 let message = format!("a processor is at work on service `{name}`");
                 return Err(Error::new(Kind::Denied, message).with_hint("wait until it has ended, or end it"));
             }
-            tx.change(REMOVE, &[name.as_str().into()])?;
+            tx.change(REMOVE, &[name.into()])?;
             Ok(removed)
         })
     }
@@ -147,7 +147,7 @@ pub(super) fn find(tx: &mut dyn Tx, name: &ServiceName) -> Result<Service> {
 }
 
 fn find_by(tx: &mut dyn Tx, sql: &str, name: &ServiceName) -> Result<Service> {
-    if let Some(service) = tx.row(sql, &[name.as_str().into()])? {
+    if let Some(service) = tx.row(sql, &[name.into()])? {
         return Ok(service);
     }
     let names: Vec<String> = tx.rows(SERVICES, &[])?;
@@ -166,10 +166,10 @@ pub(super) fn which(name: &str, names: &[String], list: &str, add: &str) -> Stri
 
 /// Has nobody else take slots of a service, or claim a poison job of it, before the commit.
 pub(super) fn lock_service(tx: &mut dyn Tx, service: &ServiceName) -> Result<()> {
-    tx.has(LOCK, &[service.as_str().into()]).map(drop)
+    tx.has(LOCK, &[service.into()]).map(drop)
 }
 
 /// When the next delayed call of a service is due.
 pub(super) fn next_due(tx: &mut dyn Tx, service: &ServiceName) -> Result<Option<Timestamp>> {
-    tx.row(NEXT_DUE, &[service.as_str().into()])
+    tx.row(NEXT_DUE, &[service.into()])
 }

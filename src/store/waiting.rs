@@ -23,8 +23,8 @@ pub(super) fn cancel_waiting(
         Some(function) => format!("function `{function}` of service `{service}`"),
     };
     let names: Vec<Value<'_>> = match function {
-        None => vec![service.as_str().into()],
-        Some(function) => vec![service.as_str().into(), function.as_str().into()],
+        None => vec![service.into()],
+        Some(function) => vec![service.into(), function.into()],
     };
     // The state stands in the text, so that its partial index serves.
     let which = |state| {

@@ -1,9 +1,8 @@
 //! The files that belong to a store: their names, and which file a name leads to.
 
 use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::{io, os::unix::fs::MetadataExt};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
 use rustix::io::Errno;

@@ -4,11 +4,9 @@
 //! `-wal` or `-shm` was. A second name of the file would have a second WAL. And SQLite plays any WAL next to a file into
 //! it, also that of another file which had the same name before.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::{fs, io::ErrorKind, os::unix::fs::MetadataExt};
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, XattrFlags, getxattr, setxattr, statx};
 

@@ -2,11 +2,10 @@
 //!
 //! Invariant: a store appears at its path complete and readable by its owner only, or not at all.
 
-use std::ffi::OsString;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
+use std::{ffi::OsString, path::Path};
 
 use tempfile::TempPath;
 
