@@ -1,7 +1,6 @@
 //! A job: a call in the store, its attempts, and how they end.
 
-use std::fmt;
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use serde::Serialize;
 

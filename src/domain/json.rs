@@ -4,9 +4,7 @@
 //! character, a lone surrogate or a key that occurs twice in one object. Numbers keep their digits: nothing is parsed
 //! into a float on the way.
 
-use std::borrow::Cow;
-use std::collections::HashSet;
-use std::fmt;
+use std::{borrow::Cow, collections::HashSet, fmt};
 
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde::{Serialize as _, Serializer};

@@ -1,7 +1,6 @@
 //! A service: a named queue and its limits.
 
-use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use super::text::{escape_control, has_text};
 use super::time::Timestamp;

@@ -1,7 +1,6 @@
 //! Moments and spans, as numbers and as text. Nothing here reads a clock.
 
-use std::fmt;
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use serde::{Serialize, Serializer};
 

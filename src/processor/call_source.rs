@@ -1,8 +1,6 @@
 //! Where a worker gets its calls from: each is marked before it is sent, and its outcome noted when it is back.
 
-use std::cell::Cell;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{cell::Cell, sync::Arc, time::Duration};
 
 use super::{events::LoopEvent, outcome_journal::note, shared::Shared};
 use crate::domain::job::{Claim, Fence};

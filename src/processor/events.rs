@@ -1,9 +1,8 @@
 //! What wakes the main loop.
 
-use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
 

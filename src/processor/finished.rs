@@ -1,8 +1,6 @@
 //! Calls that have ended and are not recorded yet, and how one is recorded, also where the disk is full.
 
-use std::collections::VecDeque;
-use std::path::Path;
-use std::time::Duration;
+use std::{collections::VecDeque, path::Path, time::Duration};
 
 use crate::domain::attempt::{Ending, FailureKind, Outcome};
 use crate::domain::event::{Event, Report};

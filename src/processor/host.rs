@@ -2,8 +2,7 @@
 //!
 //! Invariant: when the host is lost, the calls that it may be running keep their marks, and stay with this processor.
 
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::{sync::Arc, thread::JoinHandle};
 
 use super::events::{LoopEvent, LostHost};
 use super::shared::{STACK, Shared};

@@ -25,11 +25,7 @@ mod slots;
 mod watcher;
 mod worker_pool;
 
-use std::ffi::OsString;
-use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::{ffi::OsString, os::fd::OwnedFd, os::unix::process::ExitStatusExt, path::PathBuf, sync::Arc};
 
 pub use rescue::{lives, put_back_all_unowned, put_back_copied, put_back_unowned, rescue_copied};
 

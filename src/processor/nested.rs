@@ -1,9 +1,6 @@
 //! A call made inside a running function: executed at once, in place, and recorded as a child of its job.
 
-use std::ffi::OsString;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{ffi::OsString, path::Path, sync::Arc, time::Duration};
 
 use super::{console, finished, random::new_token};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};

@@ -1,8 +1,7 @@
 //! A processor's registration in the store and its run directory: made with its first claim, removed when it ends.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::{ffi::OsString, sync::Arc};
 
 use super::{dispatch_queue::DispatchQueue, events::EventQueue, shared::Shared, slots::Slots, worker_pool::WorkerPool};
 use crate::domain::{event::Unkillable, processor::ProcessorId};

@@ -1,7 +1,6 @@
 //! One slot: runs calls, or feeds a worker with them.
 
-use std::cell::Cell;
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 use super::{call_source::SlotCalls, events::LoopEvent, outcome_journal::note, shared::Shared};
 use crate::domain::{attempt::Outcome, job::Claim};

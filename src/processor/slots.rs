@@ -3,10 +3,8 @@
 //! Invariant: at most one command call per slot has ended with its outcome neither in the store nor in the journal. Each call
 //! is marked before it begins, until its outcome is recorded, where a rescuer finds the mark.
 
-use std::collections::BTreeMap;
-use std::io;
 use std::sync::{Arc, MutexGuard};
-use std::thread::JoinHandle;
+use std::{collections::BTreeMap, io, thread::JoinHandle};
 
 use super::dispatch_queue::{QueueState, SlotState};
 use super::shared::{STACK, Shared};
