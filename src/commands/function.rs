@@ -116,7 +116,7 @@ impl Queue {
         typed: &Typed,
         caller: &Caller,
     ) -> Result<Added> {
-        // Who mistypes the service wants to hear that first.
+        // First, because the service may be mistyped.
         self.store.service(service)?;
         let here = Here { folder: &caller.folder()?, caller };
         let definition = define(typed, here)?;

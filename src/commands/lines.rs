@@ -10,7 +10,7 @@ use crate::system::fds;
 /// How much is read at once, in bytes.
 const BUFFER: usize = 256 * 1024;
 
-/// Lines as they come.
+/// The lines of a file or a pipe.
 #[derive(Debug)]
 pub(super) struct Lines {
     input: BufReader<BlockingFile>,

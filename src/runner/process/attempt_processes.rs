@@ -109,12 +109,12 @@ impl AttemptProcesses {
         }
     }
 
-    /// Whether a process has refused a signal, and is not waited for any more.
+    /// Whether a process has refused a signal, and nobody waits for it.
     pub(in crate::runner) fn leaves(&self, pid: Pid) -> bool {
         self.attempt.orphans.leaves_unkillable() && self.unkillable.contains(&pid.as_raw_nonzero().get())
     }
 
-    /// Whether those that may not be ended are not waited for any more.
+    /// Whether there are processes that may not be ended, and nobody waits for them.
     pub(in crate::runner) fn leaves_unkillable(&self) -> bool {
         self.attempt.orphans.leaves_unkillable() && !self.unkillable.is_empty()
     }

@@ -85,10 +85,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_told_of_every_process_that_may_be_looked_at() {
+    fn the_environment_of_every_process_can_be_read() {
         let mut sleeping = Command::new("sleep").arg("1000").env_clear().stdin(Stdio::null()).spawn().unwrap();
         let pid = Pid::from_child(&sleeping);
-        // Of one that has none, it is told as well, once it has started.
+        // It has an empty environment, but only once it has started.
         while read(pid).unwrap().is_none() {}
         assert_eq!(read(pid).unwrap(), Some(Vec::new()));
         sleeping.kill().unwrap();

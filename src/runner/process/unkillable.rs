@@ -1,6 +1,6 @@
 //! Processes that this one may not end, because they belong to another user: setuid programs, and programs under `sudo`.
 //!
-//! Invariant: asyncq waits for a process that it cannot end. Only a processor that is told to end at once leaves it behind. Then its
+//! Invariant: asyncq waits for a process that it cannot end. Only a processor that has to end at once leaves it behind. Then its
 //! call stays with this processor, even when that is dead.
 
 use std::{fs, path::Path};

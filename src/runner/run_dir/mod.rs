@@ -298,7 +298,7 @@ fn locked(path: &Path, access: Access) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes a file that its owner can write, and everybody can read who may use the store.
+/// Makes a file. Its owner can write it, and all users of the store can read it.
 fn new(path: &Path, access: Access) -> io::Result<File> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))?;

@@ -173,7 +173,7 @@ impl<P: Peer> Session<P> {
     /// How many calls the peer may hold now.
     fn window(&self) -> usize {
         match &self.hello {
-            // What a peer prints uncounted is told apart by nothing but time.
+            // If the peer does not count what it prints, only time says to which call that belongs.
             Some(hello) if self.is_serial() => {
                 let may_queue = hello.counts_output() && self.in_flight.longest() < QUICK;
                 if may_queue { WINDOW } else { 1 }
