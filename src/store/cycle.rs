@@ -32,7 +32,7 @@ const REGISTER: &str = "INSERT INTO asyncq_processor (folder, host, boot, pid, p
 const UNREGISTER: &str = "DELETE FROM asyncq_processor WHERE id = ?1";
 const UNHEARD: &str = "SELECT id, attempt, claim, processor FROM asyncq_job
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 0";
-/// It is the original's where both files are known, and differ.
+/// The last column says whether the processor registered in another file. Where one of the two is not known, it did not.
 const PROCESSORS: &str = "SELECT id, folder, host, boot, pid, pid_start, started_at, COALESCE(store <> ?1, FALSE)
     FROM asyncq_processor ORDER BY id";
 macro_rules! service {

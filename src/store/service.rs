@@ -112,7 +112,7 @@ impl Store {
     pub fn remove_service(&mut self, name: &ServiceName, waiting: IfWaiting) -> Result<Removed> {
         self.write(|tx| {
             find_by(tx, TO_REMOVE, name)?;
-            // So that nobody makes a call of any of them before the commit, which removes them all.
+            // Nobody makes a call of any of them before the commit, which removes them all.
             tx.query(FUNCTIONS_TO_REMOVE, &[name.into()], &mut |_| Ok(()))?;
             let removed = cancel_waiting(tx, name, None, waiting)?;
             if tx.has(BUSY, &[name.into()])? {

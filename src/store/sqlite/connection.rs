@@ -173,15 +173,11 @@ impl Sqlite {
 
     /// Does what takes a lock. Races between openers are for the busy handler too, but SQLite does not call it for them.
     pub(super) fn patiently<T>(&self, work: impl Fn() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-        self.while_it_is(ErrorCode::FileLockingProtocolFailed, work)
+        self.retry_on(ErrorCode::FileLockingProtocolFailed, work)
     }
 
-    /// Does what may fail with that error for a while.
-    pub(super) fn while_it_is<T>(
-        &self,
-        code: ErrorCode,
-        work: impl Fn() -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
+    /// Repeats what fails with that error, as long as this connection is patient.
+    pub(super) fn retry_on<T>(&self, code: ErrorCode, work: impl Fn() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let since = Instant::now();
         loop {
             match work() {

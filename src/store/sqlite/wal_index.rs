@@ -44,7 +44,7 @@ impl Sqlite {
     pub(super) fn has_its_index(&self) -> rusqlite::Result<bool> {
         let ask = || self.connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::NOOP);
         // It is busy while somebody is writing it; SQLite does not wait here.
-        let (frames, _) = self.while_it_is(ErrorCode::DatabaseBusy, ask)?;
+        let (frames, _) = self.retry_on(ErrorCode::DatabaseBusy, ask)?;
         let Some(frames) = u64::try_from(frames).ok().filter(|frames| *frames > 0) else { return Ok(true) };
         let page: u32 = self.connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         Ok(self.file.wal_length() >= WAL_HEADER + frames * (FRAME_HEADER + u64::from(page)))
