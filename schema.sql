@@ -1,9 +1,10 @@
--- The store of asyncq in SQLite 3.37 or later, schema 2. Every table is `asyncq_*`: it may live beside your own tables.
--- Times are milliseconds since 1970-01-01 UTC. Clients write asyncq_job only, as docs/sql.md says; asyncq does the rest.
+-- The store of asyncq in SQLite 3.37 or later, schema 3. Every table is `asyncq_*`: it may live beside your own tables.
+-- Times are milliseconds since 1970-01-01 UTC. Clients add rows to asyncq_service, asyncq_function and asyncq_job, as
+-- docs/sql.md says, and change only what it says; asyncq does the rest.
 
 CREATE TABLE asyncq_schema (version INTEGER NOT NULL) STRICT;         -- an older store is upgraded, a newer one refused;
                                                                       -- negative while asyncq itself writes as a client
-INSERT INTO asyncq_schema VALUES (2);
+INSERT INTO asyncq_schema VALUES (3);
 
 CREATE TABLE asyncq_service (
   name        TEXT NOT NULL PRIMARY KEY CONSTRAINT asyncq_service_name
@@ -13,6 +14,7 @@ CREATE TABLE asyncq_service (
   paused      INTEGER NOT NULL DEFAULT 0                              -- 1: accepts calls and runs none
               CONSTRAINT asyncq_service_paused CHECK (paused IN (0, 1)),
   created_at  INTEGER NOT NULL
+              DEFAULT (CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER))
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE asyncq_function (
@@ -25,7 +27,8 @@ CREATE TABLE asyncq_function (
   timeout     INTEGER                                                 -- how many milliseconds an attempt may take
               CONSTRAINT asyncq_function_timeout CHECK (timeout > 0),
   worker      TEXT,                                                   -- how its program is kept, JSON; NULL: not at all
-  created_at  INTEGER NOT NULL,
+  created_at  INTEGER NOT NULL
+              DEFAULT (CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)),
   args        TEXT NOT NULL DEFAULT 'words'                           -- words: the program's last arguments; or stdin:
               CONSTRAINT asyncq_function_args                         -- the call comes on standard input alone
               CHECK (args = 'words' OR args = 'stdin'),
@@ -160,7 +163,11 @@ CREATE TRIGGER asyncq_job_insert BEFORE INSERT ON asyncq_job BEGIN
     WHEN length(CAST(NEW.principal AS BLOB)) > 255 * length(CAST('a' AS BLOB)) OR instr(NEW.principal, char(0)) > 0
       OR NEW.principal GLOB '*[' || char(1, 45, 31, 127, 45, 159, 1564, 8203, 45, 8207, 8232, 45, 8238, 8288, 45, 8297,
                                          65279) || ']*'
-    THEN RAISE(ABORT, 'asyncq: principal must be at most 255 bytes without control characters')
+      OR NEW.principal GLOB '*[^ -~]*' AND EXISTS (  -- character by character: does it encode as UTF-8?
+        WITH RECURSIVE rest (text) AS (
+          SELECT NEW.principal UNION ALL SELECT substr(text, 2) FROM rest WHERE length(text) > 1)
+        SELECT 1 FROM rest WHERE substr(text, 1, 1) NOT IN (char(unicode(text)), char(65534), char(65535)))
+    THEN RAISE(ABORT, 'asyncq: principal must be at most 255 bytes of UTF-8 without control characters')
     WHEN NEW.site <> '' AND NEW.site NOT GLOB '/*' OR instr(NEW.site, char(0)) > 0
     THEN RAISE(ABORT, 'asyncq: site must be an absolute path')
     WHEN NEW.run_at < 100000000000 OR NEW.run_at > 253402300799999
@@ -230,3 +237,93 @@ CREATE TRIGGER asyncq_job_delete AFTER DELETE ON asyncq_job WHEN (SELECT version
   DELETE FROM asyncq_attempt WHERE job = OLD.id;
   DELETE FROM asyncq_progress WHERE job = OLD.id;
 END;
+
+-- A client adds services and functions in its own transactions. A row that no processor could read is refused.
+CREATE TRIGGER asyncq_service_insert BEFORE INSERT ON asyncq_service WHEN (SELECT version FROM asyncq_schema) > 0 BEGIN
+  SELECT CASE
+    WHEN NOT coalesce(NEW.name GLOB '[a-z0-9]*' AND NEW.name NOT GLOB '*[^a-z0-9._-]*' AND length(NEW.name) <= 255
+      AND instr(NEW.name, char(0)) = 0, 0)
+    THEN RAISE(ABORT, 'asyncq: name must be 1 to 255 of a-z, 0-9, ., _ and -, the first a letter or digit')
+    WHEN NOT coalesce(NEW.concurrency BETWEEN 1 AND 4294967295, 0)
+    THEN RAISE(ABORT, 'asyncq: concurrency must be 1 to 4294967295')
+    WHEN NOT coalesce(NEW.paused IN (0, 1), 0)
+    THEN RAISE(ABORT, 'asyncq: paused must be 0 or 1')
+    WHEN coalesce(NEW.created_at <> CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER), 1)
+    THEN RAISE(ABORT, 'asyncq: leave out the columns that asyncq keeps itself')
+  END;
+END;
+
+CREATE TRIGGER asyncq_service_update BEFORE UPDATE ON asyncq_service
+WHEN (SELECT version FROM asyncq_schema) > 0
+  AND (NEW.name, NEW.concurrency, NEW.paused, NEW.created_at)
+  IS NOT (OLD.name, OLD.concurrency, OLD.paused, OLD.created_at)
+BEGIN SELECT RAISE(ABORT, 'asyncq: a client may add a service, and not change or remove it'); END;
+
+CREATE TRIGGER asyncq_service_delete BEFORE DELETE ON asyncq_service WHEN (SELECT version FROM asyncq_schema) > 0
+BEGIN SELECT RAISE(ABORT, 'asyncq: a client may add a service, and not change or remove it'); END;
+
+CREATE TRIGGER asyncq_function_insert BEFORE INSERT ON asyncq_function
+WHEN (SELECT version FROM asyncq_schema) > 0 BEGIN
+  SELECT CASE
+    WHEN NOT EXISTS (SELECT 1 FROM asyncq_service WHERE name = NEW.service)
+    THEN RAISE(ABORT, 'asyncq: no such service')
+    WHEN NOT coalesce(NEW.name GLOB '[A-Za-z_]*' AND NEW.name NOT GLOB '*[^A-Za-z0-9_.:-]*' AND length(NEW.name) <= 255
+      AND instr(NEW.name, char(0)) = 0, 0)
+    THEN RAISE(ABORT, 'asyncq: name must be 1 to 255 of A-Z, a-z, 0-9, _, ., : and -, the first a letter or _')
+    WHEN coalesce(NEW.created_at <> CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER), 1)
+      OR coalesce(NEW.generation <> 0, 1)
+    THEN RAISE(ABORT, 'asyncq: leave out the columns that asyncq keeps itself')
+    WHEN CASE WHEN json_valid(NEW.command) THEN json_type(NEW.command) <> 'array'
+      OR EXISTS (SELECT 1 FROM json_each(NEW.command) WHERE type <> 'text')
+      OR NOT coalesce(instr(json_extract(NEW.command, '$[0]'), '/'), 0) ELSE 1 END
+    THEN RAISE(ABORT, 'asyncq: command must be a JSON array of texts, the first a path with a slash')
+    WHEN NOT coalesce(NEW.site GLOB '/*', 0)
+    THEN RAISE(ABORT, 'asyncq: site must be an absolute path')
+    WHEN CASE WHEN json_valid(NEW.env) THEN json_type(NEW.env) <> 'object'
+      OR EXISTS (SELECT 1 FROM json_each(NEW.env) WHERE type <> 'text') ELSE 1 END
+    THEN RAISE(ABORT, 'asyncq: env must be a JSON object of texts')
+    WHEN EXISTS (SELECT 1 FROM json_each(NEW.env) WHERE key = '' OR key GLOB 'ASYNCQ_*'
+      OR key GLOB '*[=' || char(1, 45, 31, 127, 45, 159) || ']*')
+    THEN RAISE(ABORT, 'asyncq: a name in env must not be empty, begin with ASYNCQ_, or hold = or control characters')
+    WHEN instr(NEW.command || NEW.site || NEW.env, char(0)) > 0
+      OR instr(replace(NEW.command || NEW.env, '\\', ''), '\u0000') > 0
+    THEN RAISE(ABORT, 'asyncq: command, site and env must not hold NUL characters')
+    WHEN length(CAST(NEW.command || NEW.site || NEW.env AS BLOB)) > 1048576 * length(CAST('a' AS BLOB))
+    THEN RAISE(ABORT, 'asyncq: command, site and env must be at most 1 MiB together')
+    WHEN EXISTS (
+      WITH RECURSIVE part (text) AS (SELECT NEW.site UNION ALL SELECT value FROM json_each(NEW.command)
+        UNION ALL SELECT key FROM json_each(NEW.env) UNION ALL SELECT value FROM json_each(NEW.env)
+        UNION ALL SELECT substr(text, 1, length(text) / 2) FROM part WHERE length(text) > 1 AND text GLOB '*[^ -~]*'
+        UNION ALL SELECT substr(text, length(text) / 2 + 1) FROM part WHERE length(text) > 1 AND text GLOB '*[^ -~]*')
+      SELECT 1 FROM part WHERE length(text) = 1 AND text NOT IN (char(unicode(text)), char(65534), char(65535)))
+    THEN RAISE(ABORT, 'asyncq: command, site and env must be UTF-8 without half surrogate pairs')
+    WHEN NEW.timeout NOT BETWEEN 1 AND 3162240000000
+    THEN RAISE(ABORT, 'asyncq: timeout must be 1 to 3162240000000 milliseconds')
+    WHEN CASE WHEN NEW.worker IS NULL THEN 0 WHEN json_valid(NEW.worker) THEN json_type(NEW.worker) <> 'object'
+      OR instr(NEW.worker, '-') > 0 OR instr(NEW.worker, char(0)) > 0
+      OR (SELECT count(*) > count(DISTINCT key) FROM json_each(NEW.worker))
+      OR EXISTS (SELECT 1 FROM json_each(NEW.worker) WHERE NOT CASE
+        WHEN key = 'calls' OR key = 'growth' THEN type = 'integer' AND value BETWEEN 1 AND 9223372036854775807
+        ELSE key = 'idle' AND type = 'object' END)
+      OR json_type(NEW.worker, '$.idle') IS NOT NULL AND (SELECT count(*) + count(DISTINCT key) <> 4
+          OR sum(type = 'integer' AND CASE key WHEN 'secs' THEN value BETWEEN 0 AND 3162240000
+            WHEN 'nanos' THEN value BETWEEN 0 AND 999999999 END) IS NOT 2 OR sum(value) = 0
+        FROM json_each(NEW.worker, '$.idle'))
+      ELSE 1 END
+    THEN RAISE(ABORT, 'asyncq: worker must be a JSON object of calls, idle and growth')
+    WHEN NOT coalesce((NEW.args, NEW.stdin) IN (VALUES ('words', 'call'), ('words', 'none'), ('stdin', 'call')), 0)
+      OR NEW.worker IS NOT NULL AND (NEW.args, NEW.stdin) <> ('words', 'call')
+    THEN RAISE(ABORT, 'asyncq: args and stdin must be words and call, words and none, or stdin and call')
+  END;
+END;
+
+CREATE TRIGGER asyncq_function_update BEFORE UPDATE ON asyncq_function
+WHEN (SELECT version FROM asyncq_schema) > 0
+  AND (NEW.service, NEW.name, NEW.command, NEW.site, NEW.env, NEW.timeout, NEW.worker, NEW.created_at, NEW.args,
+       NEW.stdin, NEW.generation)
+  IS NOT (OLD.service, OLD.name, OLD.command, OLD.site, OLD.env, OLD.timeout, OLD.worker, OLD.created_at, OLD.args,
+       OLD.stdin, OLD.generation)
+BEGIN SELECT RAISE(ABORT, 'asyncq: a client may add a function, and not change or remove it'); END;
+
+CREATE TRIGGER asyncq_function_delete BEFORE DELETE ON asyncq_function WHEN (SELECT version FROM asyncq_schema) > 0
+BEGIN SELECT RAISE(ABORT, 'asyncq: a client may add a function, and not change or remove it'); END;

@@ -155,7 +155,10 @@ impl Store {
         waiting: IfWaiting,
     ) -> Result<Removed> {
         self.write(|tx| {
-            find_by(tx, TO_REMOVE, service, name)?;
+            // Also one that cannot be read.
+            if !tx.has(TO_REMOVE, &key(service, name))? {
+                find(tx, service, name)?;
+            }
             let removed = cancel_waiting(tx, service, Some(name), waiting)?;
             tx.change(REMOVE, &key(service, name))?;
             Ok(removed)

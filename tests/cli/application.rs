@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::place::{Place, wait_until};
 
 /// An application with a database of its own, in the state in which its own libraries leave it.
-fn application(journal_mode: &str) -> Place {
+pub fn application(journal_mode: &str) -> Place {
     let mut place = Place::new();
     place.write(
         "setup.py",
@@ -116,22 +116,37 @@ const REFUSED: &[(&str, &str, &str)] = &[
     (
         "service, function, principal",
         "'shop', 'mail', printf('%256c', 'x')",
-        "principal must be at most 255 bytes without control characters",
+        "principal must be at most 255 bytes of UTF-8 without control characters",
     ),
     (
         "service, function, principal",
         "'shop', 'mail', 'a' || char(10)",
-        "principal must be at most 255 bytes without control characters",
+        "principal must be at most 255 bytes of UTF-8 without control characters",
     ),
     (
         "service, function, principal",
         "'shop', 'mail', 'a' || char(8238) || 'b'",
-        "principal must be at most 255 bytes without control characters",
+        "principal must be at most 255 bytes of UTF-8 without control characters",
     ),
     (
         "service, function, principal",
         "'shop', 'mail', 'a' || char(0) || 'b'",
-        "principal must be at most 255 bytes without control characters",
+        "principal must be at most 255 bytes of UTF-8 without control characters",
+    ),
+    (
+        "service, function, principal",
+        "'shop', 'mail', CAST(x'6180' AS TEXT)",
+        "principal must be at most 255 bytes of UTF-8 without control characters",
+    ),
+    (
+        "service, function, principal",
+        "'shop', 'mail', CAST(x'61e282' AS TEXT)",
+        "principal must be at most 255 bytes of UTF-8 without control characters",
+    ),
+    (
+        "service, function, principal",
+        "'shop', 'mail', CAST(x'eda080' AS TEXT)",
+        "principal must be at most 255 bytes of UTF-8 without control characters",
     ),
     ("service, function, site", "'shop', 'mail', 'tmp'", "site must be an absolute path"),
     ("service, function, key", "'shop', 'mail', ''", "key must not be empty"),
@@ -165,6 +180,8 @@ fn the_database_refuses_and_accepts_values() {
         let said = insert(columns, values);
         assert!(said.ends_with(&format!(" asyncq: {message}")), "{values}: {said}");
     }
+    let said = insert("service, function, principal", "'shop', 'mail', x'61'");
+    assert!(said.ends_with(" cannot store BLOB value in TEXT column asyncq_job.principal"), "{said}");
     assert_eq!(insert(one, "'shop', 'mail'"), "1|queued");
     assert_eq!(insert("service, function, state", "'shop', 'mail', 'held'"), "2|held");
     // A call for later is delayed by itself; RETURNING still shows the row as it was inserted.
@@ -206,7 +223,7 @@ fn values_that_the_database_does_not_refuse() {
         "calls.sql",
         r#"INSERT INTO asyncq_job (service, function, args) VALUES ('shop', 'mail', '["\\u0000"]');
            INSERT INTO asyncq_job (service, function, principal, site) VALUES ('shop', 'mail', '', '');
-           INSERT INTO asyncq_job (service, function, principal) VALUES ('shop', 'mail', 'Zoë-[Ω] ^ a');
+           INSERT INTO asyncq_job (service, function, principal) VALUES ('shop', 'mail', 'Zoë-[Ω] ^ 🧀' || char(65533, 65534, 65535));
            INSERT INTO asyncq_job (id, service, function, parent) VALUES (NULL, 'shop', 'mail', 1);
            INSERT INTO asyncq_job (service, function, run_at) VALUES ('shop', 'mail', 253402300799999);
            INSERT INTO asyncq_job (service, function, args, key, principal) VALUES

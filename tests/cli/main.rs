@@ -23,6 +23,7 @@ mod line;
 mod link;
 mod nested;
 mod process;
+mod register;
 mod remove;
 mod rescue;
 mod retry;

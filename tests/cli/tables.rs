@@ -183,7 +183,7 @@ fn a_damaged_definition_costs_its_own_calls_and_nothing_else() {
     place.stdout("asyncq enqueue events waits; asyncq enqueue events damaged");
     let process = place.start("asyncq process");
     wait_until("the call begins", || place.at("begun").exists());
-    place.execute("UPDATE asyncq_function SET command = '[7]' WHERE name = 'damaged'");
+    write_whatever(&place, "UPDATE asyncq_function SET command = '[7]' WHERE name = 'damaged'");
     place.write("go", "");
     let output = process.wait();
     assert_eq!(output.status.code(), Some(1), "{output:?}");

@@ -10,8 +10,9 @@ use rusqlite::Connection;
 
 use crate::fixture::{PATIENCE, ends, run_cycle, state, with_events};
 
-/// The schema of version 1, and what stood in such a store.
+/// The older schemas, and what stood in a store of version 1.
 const SCHEMA_1: &str = include_str!("fixtures/schema-1.sql");
+const SCHEMA_2: &str = include_str!("fixtures/schema-2.sql");
 const ROWS_1: &str = "
     INSERT INTO asyncq_service (name, concurrency, created_at) VALUES ('events', 9, 100000000001);
     INSERT INTO asyncq_function (service, name, command, site, created_at)
@@ -52,9 +53,13 @@ struct Upgraded {
 
 /// A store of version 1, after the first command of this version.
 fn upgraded(more: &str) -> Upgraded {
+    upgraded_from(SCHEMA_1, &format!("{ROWS_1} {more}"))
+}
+
+fn upgraded_from(schema: &str, rows: &str) -> Upgraded {
     let folder = tempfile::tempdir().unwrap();
     let other = Connection::open(folder.path().join("queue.db")).unwrap();
-    other.execute_batch(&format!("PRAGMA journal_mode=WAL; {SCHEMA_1} {ROWS_1} {more}")).unwrap();
+    other.execute_batch(&format!("PRAGMA journal_mode=WAL; {schema} {rows}")).unwrap();
     let mut store = Store::open(&Location::parse("queue.db", folder.path()).unwrap(), PATIENCE).unwrap();
     store.services().unwrap();
     Upgraded { _folder: folder, store, other }
@@ -95,6 +100,48 @@ fn an_upgraded_store_has_the_schema_of_a_new_one() {
     assert_eq!(one::<i64>(&other, "SELECT sum(claim) FROM asyncq_job"), 0);
     let refused = other.execute("INSERT INTO asyncq_slot VALUES ('events', 1, 0)", []).unwrap_err().to_string();
     assert!(refused.contains("asyncq_slot_taken"), "{refused}");
+}
+
+/// The rows of a store of version 2. A client has written one of its functions, which cannot be read.
+const ROWS_2: &str = "
+    INSERT INTO asyncq_service (name, concurrency, created_at) VALUES ('events', 9, 100000000001);
+    INSERT INTO asyncq_function (service, name, command, site, created_at) VALUES
+        ('events', 'compute', '[\"/bin/program\"]', '/the/site', 100000000002),
+        ('events', 'unreadable', '{}', '/the/site', 100000000003);
+    INSERT INTO asyncq_job (service, function, principal) VALUES ('events', 'compute', CAST(x'ff' AS TEXT));";
+
+#[test]
+fn a_store_of_version_2_gets_a_default_and_triggers_and_keeps_its_rows() {
+    let rows = "SELECT group_concat(it) FROM (SELECT name || concurrency || created_at it FROM asyncq_service
+        UNION ALL SELECT name || command || created_at || generation FROM asyncq_function
+        UNION ALL SELECT id || state || hex(principal) FROM asyncq_job)";
+    let more = "ALTER TABLE asyncq_service ADD COLUMN mine TEXT DEFAULT 'x';
+        ALTER TABLE asyncq_function ADD COLUMN created_at_home TEXT; CREATE INDEX own ON asyncq_function (site);";
+    for added in ["", more] {
+        let old = Connection::open_in_memory().unwrap();
+        old.execute_batch(&format!("{SCHEMA_2} {ROWS_2} {added}")).unwrap();
+        let Upgraded { mut store, other, _folder } = upgraded_from(SCHEMA_2, &format!("{ROWS_2} {added}"));
+        assert_eq!(one::<String>(&other, rows), one::<String>(&old, rows));
+        if added.is_empty() {
+            let new = Connection::open_in_memory().unwrap();
+            new.execute_batch(include_str!("../../schema.sql")).unwrap();
+            assert_eq!(parts(&other), parts(&new));
+        }
+        assert_eq!(store.mend().unwrap(), []);
+        store.check().unwrap();
+        let now = "abs(created_at - 1000 * strftime('%s', 'now')) < 60000";
+        let service = "INSERT INTO asyncq_service (name) VALUES ('news') RETURNING ";
+        assert!(one::<bool>(&other, &format!("{service} {now}")));
+        let function =
+            "INSERT INTO asyncq_function (service, name, command, site) VALUES ('news', 'f', '[\"./f\"]', '/')
+            RETURNING ";
+        assert!(one::<bool>(&other, &format!("{function} {now}")));
+        let bad = "INSERT INTO asyncq_function (service, name, command, site) VALUES ('news', 'g', '{}', '/')";
+        assert!(other.execute_batch(bad).unwrap_err().to_string().starts_with("asyncq: command must be"));
+        for what in ["INSERT INTO asyncq_service (name) VALUES ('A')", "DELETE FROM asyncq_service"] {
+            assert!(other.execute_batch(what).unwrap_err().to_string().starts_with("asyncq: "), "{what}");
+        }
+    }
 }
 
 #[test]

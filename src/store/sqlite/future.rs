@@ -2,7 +2,7 @@
 //!
 //! Invariant: a real upgrade could have its steps; no other code knows what they make.
 
-use super::steps::{Schema, SchemaChange, TO_2};
+use super::steps::{Schema, SchemaChange, TO_2, TO_3};
 
 /// Makes of the same statements the step from this build's schema and the end of the script for a new store.
 macro_rules! future {
@@ -11,7 +11,7 @@ macro_rules! future {
         const FRESH: &str = concat!(
             include_str!("../../../schema.sql"),
             $($statement, ";\n",)*
-            "UPDATE asyncq_schema SET version = 3;"
+            "UPDATE asyncq_schema SET version = 4;"
         );
     };
 }
@@ -30,4 +30,4 @@ future! {
 }
 
 /// The schema of the tests.
-pub(super) const SCHEMA: Schema = Schema { version: 3, fresh: FRESH, steps: &[TO_2, STEP] };
+pub(super) const SCHEMA: Schema = Schema { version: 4, fresh: FRESH, steps: &[TO_2, TO_3, STEP] };

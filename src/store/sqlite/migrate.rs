@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 
 use rusqlite::{OptionalExtension, ffi};
 
-use super::steps::SchemaChange::{self, Recreate, Redefine, Run};
+use super::steps::SchemaChange::{self, Recreate, Redefine, Reword, Run};
 use super::{connection::Sqlite, schema_script::part, schema_text, tx::SqliteTx};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
@@ -42,7 +42,7 @@ impl SqliteTx<'_> {
     }
 
     fn make(&mut self, change: SchemaChange) -> Result<()> {
-        let (Run(name) | Redefine(name) | Recreate(name)) = change;
+        let (Run(name) | Redefine(name) | Reword(name, _) | Recreate(name)) = change;
         let found = || part(name).ok_or_else(|| damaged(&format!("no schema has `{name}`")));
         match change {
             Run(sql) => self.script(sql),
@@ -50,6 +50,10 @@ impl SqliteTx<'_> {
                 let sql = schema_text::definition(self, name, found()?.sql)?;
                 schema_text::set(self, name, &sql)
             }
+            Reword(_, [old, new]) => match schema_text::of(self, "table", name)? {
+                Some(sql) if !sql.contains(new) => schema_text::set(self, name, &sql.replacen(old, new, 1)),
+                _ => Ok(()),
+            },
             Recreate(_) => {
                 let part = found()?;
                 self.script(&format!("DROP {} IF EXISTS {name}; {}", part.kind, part.sql))

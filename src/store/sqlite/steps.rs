@@ -13,7 +13,7 @@
 use super::schema_script::FRESH;
 
 /// The version of this build's schema.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// A schema and the way to it.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +27,7 @@ pub(super) struct Schema {
 }
 
 /// The schema of this build.
-pub(super) const SCHEMA: Schema = Schema { version: VERSION, fresh: FRESH, steps: &[TO_2] };
+pub(super) const SCHEMA: Schema = Schema { version: VERSION, fresh: FRESH, steps: &[TO_2, TO_3] };
 
 /// One change on the way to a newer schema.
 #[derive(Debug, Clone, Copy)]
@@ -37,10 +37,12 @@ pub(super) enum SchemaChange {
     /// Gives a table the definition that it has in the script for new stores. It has those columns already; its rows stay as
     /// they are, and constraints may become wider.
     Redefine(&'static str),
+    /// Puts a text in the place of another one in the definition of a table, which may have columns of an application.
+    Reword(&'static str, [&'static str; 2]),
     /// Makes an index or a trigger as the script does, instead of one that may be there.
     Recreate(&'static str),
 }
-use SchemaChange::{Recreate, Redefine, Run};
+use SchemaChange::{Recreate, Redefine, Reword, Run};
 
 /// How functions take their calls, which workers are too old, and on which file a processor works. Claims are counted, and fence what processors write, so
 /// that `attempt` can be the number of runs that began. Names and columns in constraints, as tools expect them.
@@ -67,4 +69,24 @@ pub(super) const TO_2: &[SchemaChange] = &[
     Run("DROP TRIGGER IF EXISTS asyncq_job_completed"),
     Recreate("asyncq_job_ended"),
     Recreate("asyncq_job_delete"),
+];
+
+/// The column `created_at`, which gets a default.
+const CREATED_AT: [&str; 2] = [
+    "created_at  INTEGER NOT NULL",
+    "created_at  INTEGER NOT NULL
+              DEFAULT (CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER))",
+];
+
+/// Clients add services and functions, and nothing that no processor could read.
+pub(super) const TO_3: &[SchemaChange] = &[
+    Reword("asyncq_service", CREATED_AT),
+    Reword("asyncq_function", CREATED_AT),
+    Recreate("asyncq_job_insert"),
+    Recreate("asyncq_service_insert"),
+    Recreate("asyncq_service_update"),
+    Recreate("asyncq_service_delete"),
+    Recreate("asyncq_function_insert"),
+    Recreate("asyncq_function_update"),
+    Recreate("asyncq_function_delete"),
 ];
