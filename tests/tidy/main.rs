@@ -382,7 +382,7 @@ fn the_documented_refusals_are_those_of_the_schema() {
     let schema = quoted(&read("schema.sql"), "RAISE(ABORT, 'asyncq: ", '\'');
     let documented = quoted(&read("docs/sql.md"), "`asyncq: ", '`');
     assert_eq!(schema, documented);
-    let tests = read("tests/cli/application.rs");
+    let tests = ["application", "register"].map(|name| read(format!("tests/cli/{name}.rs"))).concat();
     for message in schema {
         assert!(tests.contains(&message), "`{message}` has no test");
     }
