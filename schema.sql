@@ -105,6 +105,7 @@ CREATE TABLE asyncq_attempt (                                         -- one run
   gap         INTEGER NOT NULL DEFAULT 0,                             -- where in the log they were
   pieces      TEXT,                                                   -- [[1 or 2, bytes], ...]; NULL: all to stdout
   log         BLOB,                                                   -- what it printed, both streams as they came
+  unrecorded  INTEGER NOT NULL DEFAULT 0,                             -- calls inside it that are in no row
   PRIMARY KEY (job, number)
 ) STRICT;
 

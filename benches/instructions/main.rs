@@ -11,14 +11,12 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use asyncq::domain::attempt::Outcome;
 use asyncq::domain::call::Call;
 use asyncq::domain::function::{CallFormat, Definition, FunctionName};
 use asyncq::domain::job::{Finish, NewJob, Token};
 use asyncq::domain::json::Json;
-use asyncq::domain::log::Log;
 use asyncq::domain::processor::NewProcessor;
 use asyncq::domain::retry::{AttemptCounts, decide};
 use asyncq::domain::service::ServiceName;
@@ -137,7 +135,7 @@ impl Bench {
             assert_eq!(claims.len(), at_once);
             let ended = claims.into_iter().map(|claim| {
                 let decision = decide(&Outcome::Completed, AttemptCounts::default(), 0.0);
-                Finish { fence: claim.fence, decision, result: None, took: Duration::ZERO, log: Log::default() }
+                Finish::new(claim.fence, decision)
             });
             last = ended.collect();
         }

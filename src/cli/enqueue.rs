@@ -49,6 +49,10 @@ pub struct Enqueue {
     #[arg(long)]
     defer: bool,
 
+    /// Inside a running function, write the result of the call to a file, as JSON
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["defer", "batch"])]
+    result_to: Option<PathBuf>,
+
     /// Enqueue the calls in a file, one line of JSON each; `-` reads stdin
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kwargs", "raw", "key", "service", "function", "args"])]
     batch: Option<PathBuf>,
@@ -149,6 +153,7 @@ impl Enqueue {
             key: self.key.as_deref().map(Key::parse).transpose()?,
             hold: self.hold,
             defer: self.defer,
+            result_to: self.result_to.clone(),
         })
     }
 }
@@ -174,8 +179,8 @@ fn print_end(session: &Session, call: &str, ran: Ran) -> u8 {
     }
     match ran.outcome {
         Outcome::Completed | Outcome::CompletedItself => exit::DONE,
-        Outcome::Conflict(_) => {
-            session.info(&format!("job {job} {call}: temporary failure (exit code 75)"));
+        Outcome::Conflict(conflict) => {
+            session.info(&format!("job {job} {call}: {}", conflict.failure(1).message));
             exit::BUSY
         }
         Outcome::Failed(failure) | Outcome::Unstarted(failure) => {

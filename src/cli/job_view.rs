@@ -8,6 +8,7 @@ use super::{format::Record, job_waits, session::now, stdio::print_line};
 use crate::commands::queue::Queue;
 use crate::domain::attempt::Attempt;
 use crate::domain::job::{Job, State};
+use crate::domain::text::escape_control_in_lines;
 use crate::domain::time::{Timestamp, show_span};
 
 /// The text of a column for a job, at a moment.
@@ -133,16 +134,33 @@ pub fn show(queue: &mut Queue, job: &Job, attempts: &[Attempt]) -> anyhow::Resul
     }
     if let Some(error) = &job.error {
         sheet.line("error", text(&error.message));
+        if let Some(class) = &error.class {
+            sheet.line("type", text(class));
+        }
     }
     sheet.print()?;
     print_attempts(attempts)?;
-    print_children(&queue.children(job.id)?)
+    print_children(&queue.children(job.id)?, attempts.iter().map(|attempt| attempt.unrecorded).sum())?;
+    if let Some(traceback) = job.error.as_ref().and_then(|error| error.traceback.as_ref()) {
+        print_line(format!("\ntraceback:\n{}", escape_control_in_lines(traceback.trim_end().as_bytes())))?;
+    }
+    Ok(())
 }
 
-fn print_children(children: &[Job]) -> anyhow::Result<()> {
+/// Prints the calls inside a job; `unrecorded` are more of them, which have no jobs.
+fn print_children(children: &[(usize, Job)], unrecorded: i64) -> anyhow::Result<()> {
     if !children.is_empty() {
         print_line("\ncalls that it made:")?;
-        table(children, &COLUMNS).print()?;
+        let (now, mut table) = (now(), Table::new(&COLUMNS.map(|(column, _)| column)));
+        for (depth, job) in children {
+            let mut cells = COLUMNS.map(|(_, cell)| cell(job, now));
+            cells[0].insert_str(0, &"  ".repeat(*depth));
+            table.row(cells);
+        }
+        table.print()?;
+    }
+    if unrecorded > 0 {
+        print_line(format!("\ncalls that it made and that have no job: {unrecorded}"))?;
     }
     Ok(())
 }
@@ -192,5 +210,5 @@ pub struct JobView<'a> {
 impl Record for JobView<'_> {
     const COLUMNS: &'static str = "id,service,function,args,kwargs,principal,site,state,immediate,parent,attempt,failures,\
                                    conflicts,crashes,created_at,run_at,started_at,finished_at,result,error.kind,\
-                                   error.message,error.exit_code,error.signal,priority,key,os_user,progress";
+                                   error.message,error.exit_code,error.signal,error.type,error.traceback,priority,key,os_user,progress";
 }

@@ -1,6 +1,9 @@
 //! Making a call: queued, or run at once when it is made inside a running function.
 
-use super::{caller::Caller, queue::Queue};
+use std::path::PathBuf;
+
+use super::{caller::Caller, queue::Queue, result_target::ResultTarget};
+use crate::domain::attempt::Outcome;
 use crate::domain::call::{Call, Key, OnBehalfOf};
 use crate::domain::job::{Enqueued, Origin, Running};
 use crate::domain::{console::Console, event::Ran};
@@ -21,6 +24,8 @@ pub struct EnqueueRequest {
     pub hold: bool,
     /// Whether the call is queued even inside a running function.
     pub defer: bool,
+    /// The file that gets the result of a call which runs at once; it is an error if the call would be queued.
+    pub result_to: Option<PathBuf>,
 }
 
 /// What making a call did.
@@ -41,7 +46,7 @@ impl Queue {
     /// queue only; and as [`Store::enqueue`](crate::store::Store::enqueue) and
     /// [`Store::begin_nested`](crate::store::Store::begin_nested).
     pub fn enqueue(&mut self, request: EnqueueRequest, caller: &Caller, console: Console) -> Result<Made> {
-        let EnqueueRequest { call, on_behalf_of, key, hold, defer } = request;
+        let EnqueueRequest { call, on_behalf_of, key, hold, defer, result_to } = request;
         let (origin, running) = self.origin(caller, on_behalf_of)?;
         let principal = origin.principal.clone();
         let new = origin.job(Call { principal, ..call }, key, hold);
@@ -57,9 +62,19 @@ impl Queue {
                     (false, Some(_)) => refuse("takes no key"),
                     (false, None) => {
                         let runtime = NestedRuntime { program: &caller.program()?, env: &caller.env, console };
-                        nested::run(&mut self.store, &running, &new, &runtime).map(Made::Ran)
+                        let target = result_to.as_deref().map(ResultTarget::open).transpose()?;
+                        let ran = nested::run(&mut self.store, &running, &new, &runtime)?;
+                        if let (Some(target), Outcome::Completed | Outcome::CompletedItself) = (target, &ran.outcome) {
+                            target.write(ran.job, ran.result.as_ref())?;
+                        }
+                        Ok(Made::Ran(ran))
                     }
                 }
+            }
+            _ if result_to.is_some() => {
+                let message = "outside of a running function, a call is queued and has no result yet";
+                let hint = "leave `--result-to` out; `asyncq job result ID` prints the result when the job has ended";
+                Err(Error::new(Kind::Usage, message).with_hint(hint))
             }
             _ => self.store.enqueue(&new).map(Made::Queued),
         }

@@ -7,6 +7,9 @@ use crate::domain::{attempt::Attempt, function::FunctionName, log::Log, service:
 use crate::error::{Error, Kind, Result};
 use crate::store::Store;
 
+/// How many calls inside a job are shown at most.
+const CHILDREN: u32 = 50;
+
 /// How a job has ended.
 #[derive(Debug)]
 pub enum JobResult {
@@ -83,14 +86,35 @@ impl Queue {
         Ok((job, attempts))
     }
 
-    /// The newest calls that a job made at once, at most 50.
+    /// The newest calls that a job made, at most 50, and how deep each is: 0 for a call that the job itself made. Each stands before
+    /// the calls inside it.
     ///
     /// # Errors
     /// Whatever the store answers.
-    pub fn children(&mut self, id: JobId) -> Result<Vec<Job>> {
+    pub fn children(&mut self, id: JobId) -> Result<Vec<(usize, Job)>> {
+        let mut children = Vec::new();
+        self.add_children(id, 0, &mut children)?;
+        Ok(children)
+    }
+
+    fn add_children(&mut self, id: JobId, depth: usize, to: &mut Vec<(usize, Job)>) -> Result<()> {
+        let left = CHILDREN.saturating_sub(u32::try_from(to.len()).unwrap_or(CHILDREN));
+        if left == 0 {
+            return Ok(());
+        }
         let filter = JobFilter { parent: Some(id), ..JobFilter::default() };
-        let query = JobQuery { filter, limit: Some(50), ..JobQuery::default() };
-        Ok(self.store.jobs(&query)?.jobs)
+        let query = JobQuery { filter, limit: Some(left), ..JobQuery::default() };
+        for child in self.store.jobs(&query)?.jobs {
+            if to.len() as u64 == u64::from(CHILDREN) {
+                break;
+            }
+            let (id, ran_inside) = (child.id, child.immediate);
+            to.push((depth, child));
+            if ran_inside {
+                self.add_children(id, depth + 1, to)?;
+            }
+        }
+        Ok(())
     }
 
     /// What a job left as its result.

@@ -11,5 +11,6 @@ pub mod job_change;
 mod lines;
 pub mod process;
 pub mod queue;
+mod result_target;
 pub mod service;
 pub mod waiting;

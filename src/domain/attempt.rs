@@ -24,6 +24,14 @@ pub struct Attempt {
     pub log_bytes: i64,
     /// How many bytes of its output were dropped.
     pub log_dropped: i64,
+    /// How many of the calls inside it were not recorded.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unrecorded: i64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &i64) -> bool {
+    *count == 0
 }
 
 /// Why an attempt, or a whole job, failed.
@@ -37,12 +45,18 @@ pub struct Failure {
     pub exit_code: Option<i32>,
     /// The number of the signal, when one ended the function.
     pub signal: Option<i32>,
+    /// The class of the exception, if its worker names it, such as `package.module.Class`.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// The traceback of the exception, or the end of a long one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceback: Option<String>,
 }
 
 impl Failure {
     /// A failure without exit code and signal.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Failure {
-        Failure { kind, message: message.into(), exit_code: None, signal: None }
+        Failure { kind, message: message.into(), exit_code: None, signal: None, class: None, traceback: None }
     }
 }
 
@@ -81,8 +95,8 @@ pub enum Outcome {
     Completed,
     /// The function reports that it completed its job in its own transaction, so the processor must not.
     CompletedItself,
-    /// The function asked to be tried again (exit code 75), perhaps after this pause.
-    Conflict(Option<Duration>),
+    /// The function asked to be tried again.
+    Conflict(Conflict),
     /// The function failed for good.
     Failed(Failure),
     /// The program could not be started, so nothing of the call was executed. It is tried again, because a program is missing
@@ -94,6 +108,55 @@ pub enum Outcome {
     Interrupted,
     /// The job was cancelled while it ran.
     Cancelled,
+}
+
+/// The exit code by which a function asks to be tried again (`EX_TEMPFAIL` of sysexits.h).
+pub(super) const CONFLICT: i32 = 75;
+
+/// A function that asked to be tried again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "NotedConflict")]
+pub struct Conflict {
+    /// How long it wants to wait, if it says so.
+    pub pause: Option<Duration>,
+    /// What its worker reports; `None` for a program that exited with code 75.
+    pub reported: Option<Failure>,
+}
+
+/// A conflict as it is read. Older builds noted its pause alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NotedConflict {
+    Pause(Option<Duration>),
+    Whole { pause: Option<Duration>, reported: Option<Failure> },
+}
+
+impl From<NotedConflict> for Conflict {
+    fn from(noted: NotedConflict) -> Conflict {
+        match noted {
+            NotedConflict::Pause(pause) => Conflict { pause, reported: None },
+            NotedConflict::Whole { pause, reported } => Conflict { pause, reported },
+        }
+    }
+}
+
+impl Conflict {
+    /// Why a call failed whose attempts all ended in a conflict, of which this is the last: the one with this number.
+    #[must_use]
+    pub fn failure(&self, number: i64) -> Failure {
+        let Some(reported) = &self.reported else {
+            let mut message = format!("temporary failure (exit code {CONFLICT})");
+            if number > 1 {
+                message += &format!(" in all {number} attempts");
+            }
+            return Failure { exit_code: Some(CONFLICT), ..Failure::new(FailureKind::Conflict, message) };
+        };
+        let mut failure = reported.clone();
+        if number > 1 {
+            failure.message = format!("a conflict in all {number} attempts: {}", reported.message);
+        }
+        failure
+    }
 }
 
 /// How an attempt ended, as the store records it.
@@ -141,5 +204,27 @@ mod tests {
         let json = r#"{"kind":"cannot-run","message":"no","exit_code":3,"signal":null}"#;
         assert_eq!(serde_json::to_string(&failure).unwrap(), json);
         assert_eq!(serde_json::from_str::<Failure>(json).unwrap(), failure);
+        let (class, traceback) = (Some("shop.Late".to_owned()), Some("in mail\n".to_owned()));
+        let failure = Failure { class, traceback, ..Failure::new(FailureKind::Error, "no") };
+        let json = r#"{"kind":"error","message":"no","exit_code":null,"signal":null,"type":"shop.Late","traceback":"in mail\n"}"#;
+        assert_eq!(serde_json::to_string(&failure).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Failure>(json).unwrap(), failure);
+    }
+
+    #[test]
+    fn a_noted_conflict_is_read_back_and_so_is_one_of_an_older_build() {
+        let pause = Some(Duration::from_millis(1500));
+        for (reported, older) in [
+            (None, Some(r#"{"Conflict":{"secs":1,"nanos":500000000}}"#)),
+            (Some(Failure::new(FailureKind::Conflict, "locked")), None),
+        ] {
+            let outcome = Outcome::Conflict(Conflict { pause, reported });
+            let json = serde_json::to_string(&outcome).unwrap();
+            for json in [&*json].into_iter().chain(older) {
+                assert_eq!(serde_json::from_str::<Outcome>(json).unwrap(), outcome, "{json}");
+            }
+        }
+        let without = serde_json::from_str::<Outcome>(r#"{"Conflict":null}"#).unwrap();
+        assert_eq!(without, Outcome::Conflict(Conflict::default()));
     }
 }

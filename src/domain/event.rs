@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::attempt::{Ending, Failure, Outcome};
 use super::job::{Claim, JobId, State};
-use super::{processor::Processor, service::ServiceName};
+use super::{json::Json, processor::Processor, service::ServiceName};
 use crate::error::Error;
 
 /// An event while a processor runs.
@@ -159,6 +159,8 @@ pub struct Ran {
     pub job: JobId,
     /// Its outcome.
     pub outcome: Outcome,
+    /// What it left as its result, if it succeeded.
+    pub result: Option<Json>,
     /// Whether its parent had already ended, so that its outcome was discarded.
     pub late: bool,
 }

@@ -5,10 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::attempt::{Failure, FailureKind, Outcome};
-
-/// The exit code by which a function asks to be tried again (`EX_TEMPFAIL` of sysexits.h).
-pub const CONFLICT: i32 = 75;
+use super::attempt::{CONFLICT, Conflict, Failure, FailureKind, Outcome};
 
 /// The exit code of a shell for a command that it cannot execute.
 const NOT_EXECUTABLE: i32 = 126;
@@ -21,6 +18,12 @@ const SIGNALLED: i32 = 128;
 
 /// The longest message that is kept of an error that a worker reports, in characters.
 const LONGEST_MESSAGE: usize = 2000;
+
+/// The longest name of a class that is kept, in bytes.
+const LONGEST_CLASS: usize = 255;
+
+/// How much is kept of a traceback, in bytes: its end says most.
+const LONGEST_TRACEBACK: usize = 64 * 1024;
 
 /// How a function ended by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +39,7 @@ pub enum Exit {
 }
 
 /// An error that a worker reports of a call.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReportedError {
     /// Its code. Without a kind, it means the same as the exit code of a program.
     pub code: i64,
@@ -46,6 +49,10 @@ pub struct ReportedError {
     pub pause: Option<Duration>,
     /// Its message.
     pub message: String,
+    /// The class of the exception.
+    pub class: Option<String>,
+    /// The traceback of the exception.
+    pub traceback: Option<String>,
 }
 
 /// How a function that did not succeed ended.
@@ -77,7 +84,7 @@ impl Exit {
         match self {
             Exit::Code(0) => Outcome::Completed,
             Exit::Code(code) => match (ErrorKind::of(code.into()), code) {
-                (ErrorKind::Conflict, _) => Outcome::Conflict(None),
+                (ErrorKind::Conflict, _) => Outcome::Conflict(Conflict::default()),
                 (ErrorKind::CannotRun, NOT_EXECUTABLE) => {
                     Outcome::Failed(Failure::not_executable(format!("exit code {code}: not executable")))
                 }
@@ -100,18 +107,40 @@ impl Exit {
 }
 
 impl ReportedError {
-    fn outcome(self) -> Outcome {
+    /// What it means for the call.
+    #[must_use]
+    pub fn outcome(self) -> Outcome {
+        let says_nothing = self.message.trim().is_empty();
         let message = match self.message.trim() {
             "" => "it failed, and did not say why".to_owned(),
             text => text.chars().take(LONGEST_MESSAGE).collect(),
         };
-        match self.kind.unwrap_or_else(|| ErrorKind::of(self.code)) {
-            ErrorKind::Conflict => Outcome::Conflict(self.pause),
-            ErrorKind::CannotRun if self.code == i64::from(NOT_EXECUTABLE) => {
-                Outcome::Failed(Failure::not_executable(message))
+        let kind = self.kind.unwrap_or_else(|| ErrorKind::of(self.code));
+        let failure = match kind {
+            ErrorKind::Conflict => {
+                Failure { exit_code: Some(CONFLICT), ..Failure::new(FailureKind::Conflict, message) }
             }
-            ErrorKind::CannotRun => Outcome::Failed(Failure::not_found(message)),
-            ErrorKind::Error => Outcome::Failed(Failure::new(FailureKind::Error, message)),
+            ErrorKind::CannotRun if self.code == i64::from(NOT_EXECUTABLE) => Failure::not_executable(message),
+            ErrorKind::CannotRun => Failure::not_found(message),
+            ErrorKind::Error => Failure::new(FailureKind::Error, message),
+        };
+        let class = self.class.map(|mut class| {
+            let end = (0..=LONGEST_CLASS.min(class.len())).rev().find(|at| class.is_char_boundary(*at));
+            class.truncate(end.unwrap_or_default());
+            class
+        });
+        let traceback = self.traceback.map(|text| {
+            let from = text.len().saturating_sub(LONGEST_TRACEBACK);
+            let from = (from..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+            text[from..].to_owned()
+        });
+        let failure = Failure { class, traceback, ..failure };
+        match kind {
+            ErrorKind::Conflict => {
+                let is_known = !says_nothing || failure.class.is_some() || failure.traceback.is_some();
+                Outcome::Conflict(Conflict { pause: self.pause, reported: is_known.then_some(failure) })
+            }
+            ErrorKind::CannotRun | ErrorKind::Error => Outcome::Failed(failure),
         }
     }
 }
@@ -155,7 +184,7 @@ mod tests {
     #[test]
     fn an_exit_code_says_what_follows() {
         assert_eq!(Exit::Code(0).outcome(), Outcome::Completed);
-        assert_eq!(Exit::Code(75).outcome(), Outcome::Conflict(None));
+        assert_eq!(Exit::Code(75).outcome(), Outcome::Conflict(Conflict::default()));
         for (code, kind) in [
             (1, FailureKind::Exit),
             (74, FailureKind::Exit),
@@ -176,11 +205,14 @@ mod tests {
     fn the_kind_that_a_worker_reports_is_above_the_code() {
         let reported = |code, kind| {
             let pause = Some(Duration::from_secs(2));
-            Exit::Reported(ReportedError { code, kind, pause, message: " no\n".to_owned() })
+            Exit::Reported(ReportedError { code, kind, pause, message: " no\n".to_owned(), ..ReportedError::default() })
         };
-        let conflict = Outcome::Conflict(Some(Duration::from_secs(2)));
-        assert_eq!(reported(75, None).outcome(), conflict);
-        assert_eq!(reported(1, Some(ErrorKind::Conflict)).outcome(), conflict);
+        let failure = Failure { exit_code: Some(75), ..Failure::new(FailureKind::Conflict, "no") };
+        let conflict = Conflict { pause: Some(Duration::from_secs(2)), reported: Some(failure) };
+        assert_eq!(reported(75, None).outcome(), Outcome::Conflict(conflict.clone()));
+        assert_eq!(reported(1, Some(ErrorKind::Conflict)).outcome(), Outcome::Conflict(conflict));
+        let silent = ReportedError { code: 75, message: " ".to_owned(), ..ReportedError::default() };
+        assert_eq!(silent.outcome(), Outcome::Conflict(Conflict::default()));
         let of = |code, kind| {
             let failure = failed(reported(code, kind));
             assert_eq!(failure.message, "no");
@@ -192,6 +224,16 @@ mod tests {
         assert_eq!(of(127, None), (FailureKind::CannotRun, Some(127)));
         assert_eq!(of(75, Some(ErrorKind::Error)), (FailureKind::Error, None));
         assert_eq!(of(1, Some(ErrorKind::CannotRun)), (FailureKind::CannotRun, Some(127)));
+    }
+
+    #[test]
+    fn of_a_long_class_the_beginning_is_kept_and_of_a_long_traceback_the_end() {
+        let long = |text: &str| Some(text.repeat(LONGEST_TRACEBACK) + ".");
+        let error =
+            ReportedError { code: 1, class: long("\u{e4}"), traceback: long("\u{1f600}"), ..ReportedError::default() };
+        let failure = failed(Exit::Reported(error));
+        assert_eq!(failure.class.unwrap(), "\u{e4}".repeat(127));
+        assert_eq!(failure.traceback.unwrap(), "\u{1f600}".repeat(LONGEST_TRACEBACK / 4 - 1) + ".");
     }
 
     #[test]

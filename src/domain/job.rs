@@ -8,8 +8,8 @@ use super::call::{Call, Key, OnBehalfOf, Principal};
 use super::json::{Json, serialize_stored};
 pub use super::state::State;
 use super::{
-    attempt::Failure, function::Definition, log::Log, processor::ProcessorId, retry::AttemptCounts,
-    service::ServiceName, time::Timestamp,
+    attempt::Failure, function::Definition, log::Log, nested::NestedCalls, processor::ProcessorId,
+    retry::AttemptCounts, service::ServiceName, time::Timestamp,
 };
 use crate::error::{Error, Kind};
 
@@ -22,9 +22,6 @@ impl fmt::Display for JobId {
         self.0.fmt(f)
     }
 }
-
-/// How deep nested calls may be: a queued job is at depth 0, a nested call that it makes at depth 1.
-pub const MAX_NESTING: i64 = 32;
 
 /// The secret of one attempt: a process that knows it belongs to that attempt. It has 32 hexadecimal digits. The token of a
 /// nested call begins with the token of the attempt that made it, and a dot.
@@ -318,4 +315,15 @@ pub struct Finish {
     pub took: std::time::Duration,
     /// Its output.
     pub log: Log,
+    /// The calls that ran inside it, as its worker reports them.
+    pub nested: Option<Box<NestedCalls>>,
+}
+
+impl Finish {
+    /// The end of an attempt that took no time and left nothing.
+    #[must_use]
+    pub fn new(fence: Fence, decision: super::retry::Decision) -> Finish {
+        let (took, log) = (std::time::Duration::ZERO, Log::default());
+        Finish { fence, decision, result: None, took, log, nested: None }
+    }
 }

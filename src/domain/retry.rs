@@ -1,11 +1,12 @@
 //! What follows from the end of an attempt: done, tried again, or final. Pure: the caller draws the random number.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::attempt::{Ending, Failure, FailureKind, Outcome};
-use super::{exit::CONFLICT, state::State};
+use super::state::State;
 
 /// How often a function that reports a conflict, or that cannot be started, is tried in all.
 pub const CONFLICT_ATTEMPTS: i64 = 3;
@@ -72,8 +73,9 @@ pub fn decide(outcome: &Outcome, before: AttemptCounts, draw: f64) -> Decision {
     let pause = |part: f64| Duration::from_secs_f64(longest * part.clamp(0.0, 1.0));
     let again = Decision::of(State::Delayed, Ending::Conflict);
     match outcome {
-        Outcome::Conflict(asked) if now < CONFLICT_ATTEMPTS => {
-            Decision { pause: Some(asked.unwrap_or(pause(draw)).min(LONGEST_PAUSE)), ..again }
+        Outcome::Conflict(conflict) if now < CONFLICT_ATTEMPTS => {
+            let pause = conflict.pause.unwrap_or(pause(draw)).min(LONGEST_PAUSE);
+            Decision { pause: Some(pause), error: conflict.reported.clone(), ..again }
         }
         Outcome::Unstarted(failure) if now < CONFLICT_ATTEMPTS => {
             Decision { pause: Some(pause(f64::midpoint(1.0, draw))), error: Some(failure.clone()), ..again }
@@ -107,20 +109,19 @@ pub fn refused(why: String) -> Decision {
     Decision::error(Ending::Error, Failure::new(FailureKind::Refused, why))
 }
 
+/// The decision that was recorded instead of one that a rule of the application refuses. The job names the rule.
+#[must_use]
+pub fn refused_here(job: impl Display) -> Decision {
+    refused(format!("a rule of the application refuses its outcome; `asyncq job show {job}` names it"))
+}
+
 /// Decides after a nested call, which is never tried again: `conflicts` counts this one as well.
 #[must_use]
 pub fn decide_once(outcome: &Outcome, conflicts: i64) -> Decision {
     match outcome {
         Outcome::Completed => Decision::of(State::Completed, Ending::Completed),
         Outcome::CompletedItself => Decision { by_itself: true, ..Decision::of(State::Completed, Ending::Completed) },
-        Outcome::Conflict(_) => {
-            let message = match conflicts {
-                1 => "temporary failure (exit code 75)".to_owned(),
-                n => format!("temporary failure (exit code 75) in all {n} attempts"),
-            };
-            let failure = Failure { exit_code: Some(CONFLICT), ..Failure::new(FailureKind::Conflict, message) };
-            Decision::error(Ending::Conflict, failure)
-        }
+        Outcome::Conflict(conflict) => Decision::error(Ending::Conflict, conflict.failure(conflicts)),
         Outcome::Crashed(how) => Decision::error(Ending::Crash, Failure::new(FailureKind::Crash, how.as_str())),
         Outcome::Failed(failure) | Outcome::Unstarted(failure) => Decision::error(Ending::Error, failure.clone()),
         Outcome::Interrupted => Decision::of(State::Queued, Ending::Interrupted),
@@ -130,19 +131,36 @@ pub fn decide_once(outcome: &Outcome, conflicts: i64) -> Decision {
 
 #[cfg(test)]
 mod tests {
+    use super::super::attempt::Conflict;
     use super::*;
+
+    fn conflict(pause: Option<Duration>) -> Outcome {
+        Outcome::Conflict(Conflict { pause, reported: None })
+    }
+
+    #[test]
+    fn what_a_worker_says_of_a_conflict_is_kept_in_each_attempt() {
+        let reported =
+            Failure { class: Some("shop.Locked".to_owned()), ..Failure::new(FailureKind::Conflict, "locked") };
+        let met = Outcome::Conflict(Conflict { pause: None, reported: Some(reported.clone()) });
+        let after = |conflicts| decide(&met, AttemptCounts { conflicts, ..AttemptCounts::default() }, 0.5);
+        assert_eq!((after(0).state, after(1).error), (State::Delayed, Some(reported.clone())));
+        let last = Failure { message: "a conflict in all 3 attempts: locked".to_owned(), ..reported.clone() };
+        assert_eq!(after(2).error, Some(last));
+        assert_eq!(decide_once(&met, 1).error, Some(reported));
+    }
 
     #[test]
     fn a_conflict_is_tried_three_times_in_all() {
         let after = |conflicts| AttemptCounts { conflicts, ..AttemptCounts::default() };
         let pauses: Vec<_> = [(0, 0.0), (0, 1.0), (1, 0.5), (1, 1.0)]
-            .map(|(conflicts, draw)| decide(&Outcome::Conflict(None), after(conflicts), draw).pause.unwrap())
+            .map(|(conflicts, draw)| decide(&conflict(None), after(conflicts), draw).pause.unwrap())
             .into();
         assert_eq!(pauses, [0, 2, 2, 4].map(Duration::from_secs));
         for (asked, given) in [(Duration::ZERO, Duration::ZERO), (Duration::from_secs(3600), LONGEST_PAUSE)] {
-            assert_eq!(decide(&Outcome::Conflict(Some(asked)), after(0), 0.5).pause, Some(given));
+            assert_eq!(decide(&conflict(Some(asked)), after(0), 0.5).pause, Some(given));
         }
-        let last = decide(&Outcome::Conflict(None), after(2), 0.5);
+        let last = decide(&conflict(None), after(2), 0.5);
         assert_eq!((last.state, last.ending), (State::Error, Ending::Conflict));
         assert_eq!(last.error.unwrap().message, "temporary failure (exit code 75) in all 3 attempts");
     }
@@ -172,7 +190,7 @@ mod tests {
             assert_eq!(decide(&outcome, AttemptCounts::default(), 0.5).state, state);
             assert!(State::Processing.may_become(state));
         }
-        assert_eq!(decide_once(&Outcome::Conflict(None), 1).state, State::Error);
+        assert_eq!(decide_once(&conflict(None), 1).state, State::Error);
     }
 
     #[test]

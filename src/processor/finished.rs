@@ -1,18 +1,18 @@
 //! Calls that have ended and are not recorded yet, and how one is recorded, also where the disk is full.
 
-use std::{collections::VecDeque, path::Path, time::Duration};
+use std::{collections::VecDeque, path::Path};
 
 use crate::domain::attempt::{Ending, FailureKind, Outcome};
 use crate::domain::event::{Event, Report};
-use crate::domain::job::{BrokenClaim, Claim, Finish, JobId, State};
-use crate::domain::retry::{Decision, decide, not_by_itself, refused};
-use crate::domain::{call::Call, log::Log, processor::Summary, service::ServiceName};
+use crate::domain::job::{BrokenClaim, Claim, Finish, State};
+use crate::domain::retry::{decide, not_by_itself, refused_here};
+use crate::domain::{call::Call, nested::NestedCalls, processor::Summary, service::ServiceName};
 use crate::error::{Kind, Result};
 use crate::processor::random::draw_for;
-use crate::runner::{DiskReserve, Mark, worker::EndedCall};
+use crate::runner::{DiskReserve, Ended, Mark, worker::EndedCall};
 use crate::store::Store;
 
-/// About how many bytes of output one transaction records, so that memory does not depend on how many calls end at once.
+/// About how many bytes of output and of nested calls one transaction records, so that memory does not depend on how many calls end at once.
 const LOGS_AT_ONCE: usize = 4 * 1024 * 1024;
 
 /// How much of a call's output is kept while the disk is full, in bytes: the reserve is there for outcomes.
@@ -25,7 +25,7 @@ pub(super) fn collect(unrun: &mut Vec<FinishedCall>, done: &mut VecDeque<EndedCa
     while bytes < LOGS_AT_ONCE
         && let Some(done) = done.pop_front()
     {
-        bytes += done.ended.output.kept();
+        bytes += done.ended.output.kept() + done.ended.nested.as_ref().map_or(0, |nested| nested.bytes());
         calls.push(FinishedCall::of(done)?);
     }
     Ok(calls)
@@ -47,8 +47,8 @@ impl FinishedCall {
     pub(super) fn of(done: EndedCall) -> Result<FinishedCall> {
         let EndedCall { claim, ended, mark } = done;
         let decision = decide(&ended.outcome, claim.before, draw_for(&ended.outcome)?);
-        let (result, took, log) = (ended.result, ended.took, ended.output.log());
-        let finish = Finish { fence: claim.fence, decision, result, took, log };
+        let Ended { result, took, output, nested, .. } = ended;
+        let finish = Finish { fence: claim.fence, decision, result, took, log: output.log(), nested };
         Ok(FinishedCall { mark, ..FinishedCall::new(&claim, finish) })
     }
 
@@ -61,15 +61,13 @@ impl FinishedCall {
     pub(super) fn broken(claim: BrokenClaim) -> FinishedCall {
         let BrokenClaim { fence, service, function, before, failure } = claim;
         let decision = decide(&Outcome::Failed(failure), before, 0.0);
-        let finish = Finish { fence, decision, result: None, took: Duration::ZERO, log: Log::default() };
-        FinishedCall::elsewhere(service, function, finish)
+        FinishedCall::elsewhere(service, function, Finish::new(fence, decision))
     }
 
     /// A claim that was not run.
     pub(super) fn unrun(claim: &Claim, outcome: &Outcome) -> FinishedCall {
         let decision = decide(outcome, claim.before, 0.0);
-        let (took, log) = (Duration::ZERO, Log::default());
-        FinishedCall::new(claim, Finish { fence: claim.fence, decision, result: None, took, log })
+        FinishedCall::new(claim, Finish::new(claim.fence, decision))
     }
 
     fn new(claim: &Claim, finish: Finish) -> FinishedCall {
@@ -112,13 +110,8 @@ impl FinishedCall {
     }
 }
 
-/// The decision that was recorded instead of one that a rule of the application refuses. The job names the rule.
-fn refused_here(job: JobId) -> Decision {
-    refused(format!("a rule of the application refuses its outcome; `asyncq job show {job}` names it"))
-}
-
 /// Records one outcome and gives the state of its job now, as [`Store::finish`] does. On a full disk it takes from the
-/// reserve what it needs; output for which there is no space is dropped.
+/// reserve what it needs; output and nested calls for which there is no space are dropped.
 ///
 /// # Errors
 /// Whatever the store answers; [`Kind::Full`] when the reserve is used up, too.
@@ -127,7 +120,8 @@ pub(super) fn record(store: &mut Store, reserve: &DiskReserve, finish: &mut Fini
         match store.finish(&[&*finish]) {
             Err(error) if error.kind() == Kind::Full => {
                 let log = &mut finish.log;
-                let takes_less = log.keep_end(LITTLE) || reserve.give() || log.keep_end(0);
+                let takes_less =
+                    log.keep_end(LITTLE) || drop_calls(&mut finish.nested) || reserve.give() || log.keep_end(0);
                 if !takes_less {
                     return Err(error);
                 }
@@ -135,4 +129,11 @@ pub(super) fn record(store: &mut Store, reserve: &DiskReserve, finish: &mut Fini
             states => return Ok(states?.pop().flatten()),
         }
     }
+}
+
+/// Counts the nested calls instead of recording them; says whether there are any.
+fn drop_calls(nested: &mut Option<Box<NestedCalls>>) -> bool {
+    let Some(nested) = nested.as_mut().filter(|nested| !nested.calls.is_empty()) else { return false };
+    nested.leave_out_all();
+    true
 }

@@ -5,7 +5,8 @@ use std::{ffi::OsString, path::Path, sync::Arc, time::Duration};
 use super::{console, finished, random::new_token};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
 use crate::domain::job::{Finish, NewJob, Running, State};
-use crate::domain::{console::Console, event::Ran, retry::decide_once};
+use crate::domain::retry::{decide_once, not_by_itself, refused_here};
+use crate::domain::{console::Console, event::Ran};
 use crate::error::{Error, Kind, Result};
 use crate::runner::{
     Capture, DiskReserve, Ended, Output, StartFailure, Stop, StopSwitch, Surroundings, command, worker::single_call,
@@ -75,6 +76,7 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, runtime: &NestedRu
         result: ended.result,
         took: ended.took,
         log: ended.output.log(),
+        nested: ended.nested,
     };
     // The function has run: its outcome is not given up because somebody holds the store, or the disk is full or fails.
     store.be_patient(Patience::Endless);
@@ -91,8 +93,16 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, runtime: &NestedRu
             done => break done?,
         }
     };
-    let outcome = if state == Some(State::Completed) { Outcome::Completed } else { outcome };
-    Ok(Ran { job: claim.fence.job, outcome, late: state.is_none() })
+    let outcome = match state {
+        Some(State::Completed) => Outcome::Completed,
+        // A rule of the application, or the lack of the function's own commit, is against that.
+        Some(State::Error) if matches!(outcome, Outcome::Completed | Outcome::CompletedItself) => {
+            let undone = if finish.decision.by_itself { not_by_itself() } else { refused_here(claim.fence.job) };
+            undone.error.map_or(outcome, Outcome::Failed)
+        }
+        _ => outcome,
+    };
+    Ok(Ran { job: claim.fence.job, outcome, result: finish.result, late: state.is_none() })
 }
 
 /// The call goes on in a process that may not be ended, and is a part of a job that ends.

@@ -33,9 +33,9 @@ struct JournalHead<'a> {
     pieces: Vec<(i64, usize)>,
 }
 
-/// Writes it down, unless it is too long for that, or is not surely the function's own doing.
+/// Writes it down, unless it is too long for that, as with nested calls, or is not surely the function's own doing.
 fn write(claim: &Claim, ended: &Ended) -> Option<Vec<u8>> {
-    if !ended.outcome.is_own_doing() || ended.output.kept() > SHORT {
+    if !ended.outcome.is_own_doing() || ended.output.kept() > SHORT || ended.nested.is_some() {
         return None;
     }
     let log = ended.output.log();
@@ -72,7 +72,7 @@ pub(super) fn read(processor: ProcessorId, job: JobId, text: &[u8]) -> Result<Op
     };
     let fence = Fence { job, attempt: head.attempt, claim: head.claim, processor };
     let decision = decide(&head.outcome, head.before, draw_for(&head.outcome)?);
-    let finish = Finish { fence, decision, result, took: head.took, log };
+    let finish = Finish { fence, decision, result, took: head.took, log, nested: None };
     Ok(Some(FinishedCall::elsewhere(service, head.function, finish)))
 }
 

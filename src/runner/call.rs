@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, Value};
 
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
-use crate::domain::{call::Principal, job::Claim, json::Json, time::Timestamp};
+use crate::domain::{call::Principal, job::Claim, json::Json, nested::NestedCalls, time::Timestamp};
 use crate::runner::{Capture, Home, Orphans, process::orphans, start_failure::Scarcity};
 
 /// Variables of systemd for a service. Functions must not speak for their processor.
@@ -81,12 +81,14 @@ pub struct Ended {
     pub took: Duration,
     /// What it printed.
     pub output: Capture,
+    /// The calls that ran inside it, as its worker reports them.
+    pub nested: Option<Box<NestedCalls>>,
 }
 
 impl Ended {
     /// The end of a call that was not run.
     pub fn unrun(outcome: Outcome, output: Capture) -> Ended {
-        Ended { outcome, result: None, took: Duration::ZERO, output }
+        Ended { outcome, result: None, took: Duration::ZERO, output, nested: None }
     }
 }
 

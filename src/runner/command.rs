@@ -54,7 +54,7 @@ pub fn run(
         (Outcome::Completed, Err(failure)) => (Outcome::Failed(failure), None),
         (outcome, Err(_)) => (outcome, None),
     };
-    Ok(Some(Ended { outcome, result, took, output: running.printed.own }))
+    Ok(Some(Ended { outcome, result, took, output: running.printed.own, nested: None }))
 }
 
 /// Whether a call with this outcome may have lost its result, or failed, because the folder for the result is gone.

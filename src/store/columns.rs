@@ -131,3 +131,8 @@ column! {
         ending.map(Some)
     };
 }
+
+/// A failure as it is stored.
+pub(super) fn error_text(failure: &Failure) -> String {
+    serde_json::to_string(failure).unwrap_or_default()
+}

@@ -2,7 +2,7 @@
 //!
 //! Invariant: verbs above this seam hold one copy of the SQL, in the subset that SQLite and PostgreSQL share;
 //! placeholders are `?1` to `?n` and may occur more than once and in any order. No verb goes on after a statement that
-//! failed, except by [`Tx::try_execute`].
+//! failed, except by [`Tx::try_execute`] and [`Tx::try_insert`].
 //!
 //! A `SELECT` locks the rows that the transaction is about to change by a suffix in an executable comment, such as
 //! `SELECT state FROM asyncq_job WHERE id = ?1 /*! FOR NO KEY UPDATE */`. An engine that locks single rows runs what stands in
@@ -130,6 +130,9 @@ pub(super) trait Tx {
     /// Runs an INSERT of jobs; returns the numbers of those that it made, in the order of its rows. No number follows from
     /// another one.
     fn insert(&mut self, sql: &str, args: &[Value<'_>]) -> Result<Vec<i64>>;
+
+    /// Runs such an INSERT where a rule of an application may refuse it, as [`Tx::try_execute`] does.
+    fn try_insert(&mut self, sql: &str, args: &[Value<'_>]) -> Result<Result<Vec<i64>>>;
 
     /// Runs a statement and hands each of its rows to `each`.
     fn query(&mut self, sql: &str, args: &[Value<'_>], each: &mut dyn FnMut(&dyn Row) -> Result<()>) -> Result<()>;

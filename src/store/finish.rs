@@ -2,7 +2,9 @@
 
 use std::sync::LazyLock;
 
+use super::columns::error_text;
 use super::engine::{Tx, Value};
+use super::nested_calls;
 use super::set::{AT_ONCE, WORTH_A_SET, on_set, values_of_set};
 use crate::domain::attempt::{Ending, Failure, FailureKind};
 use crate::domain::job::{Fence, Finish, JobId, State};
@@ -101,6 +103,11 @@ pub(super) fn finish_all(tx: &mut dyn Tx, ends: &[&Finish]) -> Result<Vec<Option
             end_children(tx, job)?;
         }
     }
+    for (end, _) in ends.iter().zip(&states).filter(|(_, state)| state.is_some()) {
+        if let Some(calls) = &end.nested {
+            nested_calls::record(tx, &end.fence, calls)?;
+        }
+    }
     Ok(states)
 }
 
@@ -108,7 +115,7 @@ pub(super) fn finish_all(tx: &mut dyn Tx, ends: &[&Finish]) -> Result<Vec<Option
 fn is_silent(end: &Finish) -> bool {
     let Decision { state, error, ending, by_itself, pause: _ } = &end.decision;
     let succeeded = *state == State::Completed && *ending == Ending::Completed && error.is_none() && !by_itself;
-    succeeded && end.result.is_none() && end.log.is_empty()
+    succeeded && end.result.is_none() && end.log.is_empty() && end.nested.is_none()
 }
 
 /// What ends must have in common, but for their jobs, to be recorded together.
@@ -282,11 +289,6 @@ pub(super) fn end_children(tx: &mut dyn Tx, parent: JobId) -> Result<()> {
         parents.extend(tx.rows::<JobId>(END_CHILDREN, &args)?);
     }
     Ok(())
-}
-
-/// A failure as it is stored.
-pub(super) fn error_text(failure: &Failure) -> String {
-    serde_json::to_string(failure).unwrap_or_default()
 }
 
 fn pieces(log: &Log) -> Option<String> {

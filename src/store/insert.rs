@@ -12,7 +12,7 @@ use crate::domain::state::State;
 use crate::error::Result;
 
 /// The largest arguments that stand in the job's own row, in bytes, as in the schema's trigger `asyncq_job_large`.
-const SMALL: usize = 2000;
+pub(super) const SMALL: usize = 2000;
 
 /// How many calls one statement inserts. More gain next to nothing.
 const AT_ONCE: usize = 50;
@@ -37,7 +37,7 @@ static AS_CLIENT_WITH_KEY: LazyLock<String> = LazyLock::new(|| with_key(&AS_CLIE
 static ONE: LazyLock<String> = LazyLock::new(|| statement(1, Insertion::Own));
 static ONE_WITH_KEY: LazyLock<String> = LazyLock::new(|| with_key(&ONE));
 static MANY: LazyLock<String> = LazyLock::new(|| statement(AT_ONCE, Insertion::Own));
-const LARGE: &str = "INSERT INTO asyncq_large (job, args, kwargs) VALUES (?1, ?2, ?3)";
+pub(super) const LARGE: &str = "INSERT INTO asyncq_large (job, args, kwargs) VALUES (?1, ?2, ?3)";
 
 /// The statement that inserts this number of rows, with the parameters that [`insert`] gives it.
 fn statement(rows: usize, way: Insertion) -> String {

@@ -15,6 +15,7 @@ mod job;
 mod location;
 mod many;
 mod nested;
+mod nested_calls;
 mod path;
 mod query;
 mod remove;

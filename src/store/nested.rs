@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::engine::Tx;
 use super::insert::{Insertion, insert};
 use super::{Store, finish, function};
-use crate::domain::job::{Claim, Fence, JobId, MAX_NESTING, NewJob, Running, State, Token};
-use crate::domain::retry::AttemptCounts;
+use crate::domain::job::{Claim, Fence, JobId, NewJob, Running, State, Token};
+use crate::domain::{nested::MAX_NESTING, retry::AttemptCounts};
 use crate::error::{Error, Kind, Result};
 
 const RUNNING: &str = "SELECT j.id, j.attempt, j.claim, j.processor, j.token, j.principal, j.site, j.depth, p.folder

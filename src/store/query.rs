@@ -4,7 +4,7 @@ use super::columns::{columns, groups};
 use super::engine::{Row, one};
 use super::select::newest;
 use super::{Store, job};
-use crate::domain::attempt::{Attempt, Ending};
+use crate::domain::attempt::{Attempt, Ending, Failure};
 use crate::domain::job::{Job, JobId, State};
 use crate::domain::log::{Log, Stream};
 use crate::domain::query::{JobPage, JobQuery};
@@ -51,6 +51,7 @@ columns! { attempt_columns -> Attempt {
     error: "error",
     log_bytes: "COALESCE(LENGTH(log), 0)",
     log_dropped: "dropped",
+    unrecorded: "unrecorded",
 } }
 const ATTEMPTS: &str = concat!("SELECT ", attempt_columns!(), " FROM asyncq_attempt WHERE job = ?1 ORDER BY number");
 const LOG: &str = "SELECT log, pieces, dropped, gap FROM asyncq_attempt WHERE job = ?1 AND number = ?2";
@@ -135,6 +136,7 @@ impl Store {
                 error: None,
                 log_bytes: 0,
                 log_dropped: 0,
+                unrecorded: 0,
             });
         }
         Ok(attempts)
@@ -150,7 +152,8 @@ impl Store {
 /// About how many bytes a job has.
 fn size(job: &Job) -> usize {
     let result = job.result.as_ref().map_or(0, String::len);
-    let error = job.error.as_ref().map_or(0, |error| error.message.len());
+    let traceback = |error: &Failure| error.traceback.as_ref().map_or(0, String::len);
+    let error = job.error.as_ref().map_or(0, |error| error.message.len() + traceback(error));
     job.call.args.len() + job.call.kwargs.len() + result + error
 }
 

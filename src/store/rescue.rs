@@ -1,6 +1,6 @@
 //! Taking over from a processor that died.
 
-use super::columns::groups;
+use super::columns::{error_text, groups};
 use super::engine::{Tx, damaged};
 use super::{Store, finish};
 use crate::domain::attempt::{Failure, FailureKind};
@@ -192,7 +192,7 @@ fn crashed(tx: &mut dyn Tx, job: &ClaimOfDead, why: &str) -> Result<State> {
 }
 
 fn failure(kind: FailureKind, message: &str) -> String {
-    finish::error_text(&Failure::new(kind, message))
+    error_text(&Failure::new(kind, message))
 }
 
 #[cfg(test)]

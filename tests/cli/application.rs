@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::place::{Place, wait_until};
+use crate::place::{Place, WORKER, wait_until};
 
 /// An application with a database of its own, in the state in which its own libraries leave it.
 pub fn application(journal_mode: &str) -> Place {
@@ -1010,4 +1010,19 @@ fn a_trigger_that_cancels_another_of_many_jobs_is_not_overruled() {
     let cancelled =
         place.stdout("sqlite3 app.db \"SELECT group_concat(id) FROM asyncq_job WHERE state = 'cancelled'\"");
     assert_eq!(cancelled, "11,12,13,14,15\n");
+}
+
+#[test]
+fn calls_inside_a_call_that_a_rule_of_the_application_refuses_are_counted_and_harm_nothing() {
+    let place = Place::with_functions(&[]);
+    let body = "
+hello()
+inside = [{'service': 'events', 'function': name, 'depth': depth} for name, depth in [('add', 1), ('log', 2), ('add', 1)]]
+say(id=hear()['id'], result={'value': 1, 'nested': inside})";
+    place.program("work.py", &format!("{WORKER}{body}"));
+    place.stdout("asyncq function add events work --worker -- ./work.py && asyncq enqueue events work");
+    place.execute("CREATE UNIQUE INDEX mine ON asyncq_job (immediate) WHERE immediate = 1");
+    place.session("$ asyncq process");
+    assert_eq!(place.jobs("function state result parent"), "work completed 1, add completed 1");
+    assert_eq!(place.job(1)["attempts"][0]["unrecorded"], 2);
 }

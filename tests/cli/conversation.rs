@@ -34,11 +34,15 @@ fn asyncq_writes_what_the_conversations_say() {
         ("conflict", "completed"),
         ("conflict_by_code", "completed \"at last\""),
         ("counted", "completed, error printed and failed"),
+        ("counted_messages", "completed"),
         ("deadline", "error took longer than its time limit"),
         ("failed", "error ZeroDivisionError: division by zero"),
+        ("nested", "completed 14, completed 9, completed, error ValueError: no address"),
+        ("nested_failed", "error ValueError: no, error ValueError: no"),
         ("refused", "error its worker was refused: this asyncq speaks protocol 1"),
         ("several", "completed \"one\", completed \"two\""),
         ("stopped", "queued"),
+        ("traceback", "error ValueError: no"),
         ("values", "completed {\"n\":1.10,\"big\":18446744073709551616,\"text\":\"ä\"}"),
     ];
     let files = conversations("tests/protocol");
@@ -78,7 +82,8 @@ fn asyncq_writes_what_the_conversations_say() {
 /// The same with a program that drains into itself.
 #[test]
 fn asyncq_writes_what_the_conversations_with_a_host_say() {
-    let ends = [("cancelled", "cancelled"), ("drained", "completed 14"), ("refused", "queued")];
+    let ends =
+        [("cancelled", "cancelled"), ("drained", "completed 14"), ("quiet", "completed 14"), ("refused", "queued")];
     let files = conversations("tests/protocol/host");
     assert_eq!(files.len(), ends.len(), "{files:?}");
     for (file, (name, end)) in files.iter().zip(ends) {
@@ -92,6 +97,11 @@ fn asyncq_writes_what_the_conversations_with_a_host_say() {
             place.run(&format!("{} {} verdict", root().join("tests/protocol/hear.py").display(), file.display()));
         assert_eq!(place.read("verdict"), "as it should be\n", "{name}: {output:?}");
         assert_eq!(place.jobs("state result"), end, "{name}: {output:?}");
+        if end.starts_with("completed") {
+            assert_eq!(place.stdout("asyncq job log 1"), "half of it\n", "{name}");
+            let printed = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(printed, if name == "quiet" { "" } else { "half of it\n" }, "{name}");
+        }
     }
 }
 

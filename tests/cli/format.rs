@@ -32,11 +32,11 @@ fn csv_has_all_columns_and_full_times() {
         service,name,command,site,env,timeout,worker.calls_per_worker,worker.idle,worker.memory_growth,args,stdin,created_at
         events,fail,"[""./fail""]",/[..],{},90.0,,60.0,,,,20[..]Z
         $ asyncq job list --output csv
-        id,service,function,args,kwargs,principal,site,state,immediate,parent,attempt,failures,conflicts,crashes,created_at,run_at,started_at,finished_at,result,error.kind,error.message,error.exit_code,error.signal,priority,key,os_user,progress
-        2,events,fail,[],{},,/[..],held,false,,0,0,0,0,20[..]Z,20[..]Z,,,,,,,,0,,[..],
-        1,events,fail,"[1,""a, b""]","{""x"":""two\nlines""}","Bob, ""Jr.""",/[..],error,false,,1,1,0,0,20[..]Z,20[..]Z,20[..]Z,20[..]Z,,exit,exit code 3,3,,0,,[..],
+        id,service,function,args,kwargs,principal,site,state,immediate,parent,attempt,failures,conflicts,crashes,created_at,run_at,started_at,finished_at,result,error.kind,error.message,error.exit_code,error.signal,error.type,error.traceback,priority,key,os_user,progress
+        2,events,fail,[],{},,/[..],held,false,,0,0,0,0,20[..]Z,20[..]Z,,,,,,,,,,0,,[..],
+        1,events,fail,"[1,""a, b""]","{""x"":""two\nlines""}","Bob, ""Jr.""",/[..],error,false,,1,1,0,0,20[..]Z,20[..]Z,20[..]Z,20[..]Z,,exit,exit code 3,3,,,,0,,[..],
         $ asyncq job show 2 --output csv | tail -1
-        2,events,fail,[],{},,/[..],held,false,,0,0,0,0,20[..]Z,20[..]Z,,,,,,,,0,,[..],
+        2,events,fail,[],{},,/[..],held,false,,0,0,0,0,20[..]Z,20[..]Z,,,,,,,,,,0,,[..],
         $ asyncq job list --state completed --output csv | wc -l
         1
         "#,
@@ -77,9 +77,11 @@ thing = json.loads(shown[0])
 columns = next(csv.reader(shown[1:2]))
 print([name for name in columns if name not in fields(thing, ["error", "worker"])])
 print([name for name in fields(thing, ["error", "worker"]) if name not in columns])"#;
-    for (thing, more) in
-        [("service show events", "[]"), ("function show events fail", "[]"), ("job show 1", "['progress']")]
-    {
+    for (thing, more) in [
+        ("service show events", "[]"),
+        ("function show events fail", "[]"),
+        ("job show 1", "['error.type', 'error.traceback', 'progress']"),
+    ] {
         assert_eq!(
             place.stdout(&format!("(asyncq {thing} --json; asyncq {thing} --output csv) | python3 -c '{compare}'")),
             format!("{more}\n[]\n"),

@@ -25,6 +25,7 @@ mod nested;
 mod process;
 mod register;
 mod remove;
+mod report;
 mod rescue;
 mod retry;
 mod seed;

@@ -1,6 +1,6 @@
 //! Calls made inside running functions.
 
-use crate::place::Place;
+use crate::place::{Place, WORKER};
 
 #[test]
 fn children_are_recorded_with_their_parent() {
@@ -57,6 +57,105 @@ fn a_nested_call_prints_no_id_and_its_failure_is_an_exit_code() {
         {[..]"error":{"kind":"conflict","message":"temporary failure (exit code 75)","exit_code":75,"signal":null},[..]
         "#,
     );
+}
+
+#[test]
+fn the_result_of_a_nested_call_is_written_to_a_file() {
+    let place = Place::with_functions(&[
+        ("inner", r#"[ "$1" = none ] && exit; echo "$2" > "$ASYNCQ_RESULT"; exit $1"#),
+        (
+            "outer",
+            r#"say() { printf '%s ' "$@"; cat out 2>/dev/null || echo no file; }
+            echo 'before, and longer' > out
+            asyncq -q enqueue --result-to out events inner 3 1; say failed $?
+            asyncq -q enqueue --result-to out events inner 75 1; say conflict $?
+            asyncq -q enqueue --result-to out events inner 0 '{"a": 1.10}'; say done $?
+            asyncq -q enqueue --result-to out events inner none; say nothing $?
+            rm -f out; echo; asyncq -q enqueue --result-to out events inner 3; say failed $?
+            asyncq -q enqueue --result-to out events inner 0 7; say new $?
+            asyncq enqueue --result-to /dev/stdout events inner 0 8 | cat
+            asyncq enqueue --result-to no/out events inner 0 1; echo $?
+            asyncq enqueue --result-to . events inner 0 1; echo $?
+            asyncq enqueue --result-to /dev/full events inner 0 1; echo $?
+            asyncq enqueue --result-to out --hold events inner 0 1; say held $?"#,
+        ),
+    ]);
+    place.session(
+        r#"
+        $ asyncq enqueue events outer
+        1
+        $ asyncq process
+        failed 1 before, and longer
+        conflict 75 before, and longer
+        done 0 {"a":1.10}
+        nothing 0 
+        failed 1 no file
+        new 0 7
+        8
+        74
+        74
+        74
+        held 2 7
+        ! error: cannot write to `no/out`: No such file or directory
+        ! hint: the call was not run; give `--result-to` a file that you may write
+        ! error: cannot write to `.`: Is a directory
+        ! hint: the call was not run; give `--result-to` a file that you may write
+        ! error: job 9 is completed, but its result cannot be written to `/dev/full`: No space left on device
+        ! hint: `asyncq job result 9` prints it
+        ! error: a call inside a running function runs at once, so it cannot be held
+        ! hint: `--defer` queues the call instead of running it now
+        $ asyncq enqueue --result-to out events inner 0
+        ! error: outside of a running function, a call is queued and has no result yet
+        ! hint: leave `--result-to` out; `asyncq job result ID` prints the result when the job has ended
+        ? 2
+        $ asyncq enqueue --result-to out --defer events inner 0
+        ! error: `--result-to` cannot be used with `--defer`
+        ! hint: `asyncq enqueue --help` shows how
+        ? 2
+        $ asyncq enqueue --result-to out --batch calls
+        ! error: `--result-to` cannot be used with `--batch`
+        ! hint: `asyncq enqueue --help` shows how
+        ? 2
+        "#,
+    );
+    assert_eq!(place.read("out"), "7\n");
+}
+
+#[test]
+fn the_result_of_a_nested_call_of_a_worker_is_written_to_a_file() {
+    let place = Place::with_functions(&[("outer", "asyncq enqueue --result-to out events work; cat out")]);
+    place.program("work.py", &format!("{WORKER}serve(lambda call: {{'job': call['job']}})"));
+    place.session(
+        r#"
+        $ asyncq function add events work --worker -- ./work.py
+        $ asyncq enqueue events outer
+        1
+        $ asyncq process
+        {"job": 2}
+        "#,
+    );
+}
+
+/// What its function did in its own transaction is undone.
+#[test]
+fn a_nested_call_whose_own_commit_is_missing_has_failed() {
+    let place = Place::with_functions(&[("outer", "asyncq enqueue --result-to out events work || echo $?; ls out")]);
+    let body = "
+hello()
+say(id=hear()['id'], result={'value': 1, 'completed': True})";
+    place.program("work.py", &format!("{WORKER}{body}"));
+    place.session(
+        "
+        $ asyncq function add events work --worker -- ./work.py
+        $ asyncq enqueue events outer
+        1
+        $ asyncq process 2>&1 | grep -v outer
+        asyncq: job 2 (`events` `work`): it said that it completed its job in its own transaction, but that was not committed
+        1
+        ls: cannot access 'out': No such file or directory
+        ",
+    );
+    assert_eq!(place.jobs("state"), "error, error");
 }
 
 #[test]

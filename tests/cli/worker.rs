@@ -1130,6 +1130,28 @@ note('ended', 1)";
     assert_eq!(place.stdout("asyncq job log 1"), "in the call\n");
 }
 
+#[test]
+fn a_worker_may_leave_when_it_has_answered_all_that_it_has_read() {
+    for leave in ["sys.exit(3)", "os.kill(os.getpid(), signal.SIGTERM)"] {
+        let body = format!(
+            "
+read = line.makefile('rb', buffering=0)
+note('started', os.getpid())
+hello(output='counted')
+for _ in range(2):
+    say(id=hear()['id'], result={{'output': [0, 0]}})
+{leave}"
+        );
+        let place = place("", &body);
+        place.write("calls", &[r#"{"service":"events","function":"work"}"#; 10].join("\n"));
+        place.stdout("asyncq enqueue --batch calls");
+        place.session("$ asyncq process");
+        assert_eq!((place.count("--state completed"), bad_ends(&place)), (10, 0), "{leave}");
+        assert_eq!(started(&place).len(), 5, "{leave}");
+        nothing_is_left(&place);
+    }
+}
+
 /// Arguments go through at their full length, and so do results.
 #[test]
 fn a_worker_gets_and_gives_a_mebibyte() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use asyncq::Kind;
-use asyncq::domain::attempt::{Failure, FailureKind, Outcome};
+use asyncq::domain::attempt::{Conflict, Failure, FailureKind, Outcome};
 use asyncq::domain::call::{Key, Principal, Reading};
 use asyncq::domain::job::{BrokenClaim, Claim, Enqueued, Fence, Finish, JobId, NewJob, State, Token};
 use asyncq::domain::json::Json;
@@ -253,7 +253,7 @@ impl Both<'_> {
         let nested = claim.token.as_str().contains('.');
         let outcome = match ended.how {
             0 | 1 => Outcome::Completed,
-            2 => Outcome::Conflict(None),
+            2 => Outcome::Conflict(Conflict::default()),
             3 => Outcome::Failed(Failure { exit_code: Some(3), ..Failure::new(FailureKind::Exit, "exit code 3") }),
             // What runs inside another call is never put back or cancelled by itself.
             _ if nested => Outcome::Failed(Failure::new(FailureKind::Parent, "it was told to stop")),
@@ -270,7 +270,7 @@ impl Both<'_> {
         }
         let result = Json::parse(&ended.claim.to_string()).ok();
         let (took, log) = (Duration::from_millis(1), asyncq::domain::log::Log::default());
-        Some(Finish { fence, decision, result, took, log })
+        Some(Finish { fence, decision, result, took, log, nested: None })
     }
 
     fn advance(&mut self, (processor, on): (i64, u8), ended: &[Ended], returned: u8, held: &Held) {

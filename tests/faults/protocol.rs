@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use asyncq::domain::attempt::{Failure, FailureKind, Outcome};
+use asyncq::domain::attempt::{Conflict, Failure, FailureKind, Outcome};
 use asyncq::domain::job::State;
 use asyncq::domain::retry::{AttemptCounts, CRASHES, decide};
 
@@ -292,7 +292,7 @@ impl Row {
 fn outcome(end: End) -> Outcome {
     match end {
         End::Completed => Outcome::Completed,
-        End::Conflict => Outcome::Conflict(None),
+        End::Conflict => Outcome::Conflict(Conflict::default()),
         End::Failed => Outcome::Failed(Failure::new(FailureKind::Exit, "exit code 1")),
         End::Cancelled => Outcome::Cancelled,
         End::Interrupted => Outcome::Interrupted,

@@ -9,7 +9,6 @@ use std::time::Duration;
 use asyncq::Kind;
 use asyncq::domain::attempt::Outcome;
 use asyncq::domain::job::{Claim, Finish, State, Token};
-use asyncq::domain::log::Log;
 use asyncq::domain::processor::{NewProcessor, ProcessorId};
 use asyncq::domain::removal::IfWaiting;
 use asyncq::domain::retry::{AttemptCounts, decide};
@@ -229,7 +228,7 @@ fn upgraded(path: &Path) {
 
 fn completed(claim: &Claim) -> Finish {
     let decision = decide(&Outcome::Completed, AttemptCounts::default(), 0.5);
-    Finish { fence: claim.fence, decision, result: None, took: Duration::from_millis(1), log: Log::default() }
+    Finish { took: Duration::from_millis(1), ..Finish::new(claim.fence, decision) }
 }
 
 struct Old {

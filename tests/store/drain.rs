@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use asyncq::domain::attempt::{Ending, Failure, FailureKind, Outcome};
+use asyncq::domain::attempt::{Conflict, Ending, Failure, FailureKind, Outcome};
 use asyncq::domain::job::State;
 use asyncq::domain::json::Json;
 use asyncq::domain::log::Stream;
@@ -240,7 +240,7 @@ conformance! {
         let id = enqueue(store, 1);
         let processor = processor(store, 1);
         let first = claim(store, processor);
-        let mut end = ends(&first, &Outcome::Conflict(None));
+        let mut end = ends(&first, &Outcome::Conflict(Conflict::default()));
         end.decision.pause = Some(LONGEST_PAUSE);
         let done = run_cycle(store, processor, &[&end], 0, 1);
         assert_eq!((done.finished, done.claims.len(), done.status.ready), (vec![Some(State::Delayed)], 0, false));
@@ -257,7 +257,7 @@ conformance! {
     fn a_pause_that_a_clock_put_back_has_stretched_is_shortened_again(store: &mut Store) {
         with_events(store);
         let (id, processor) = (enqueue(store, 1), processor(store, 1));
-        let mut end = ends(&claim(store, processor), &Outcome::Conflict(None));
+        let mut end = ends(&claim(store, processor), &Outcome::Conflict(Conflict::default()));
         // As if the clock had been an hour ahead.
         end.decision.pause = Some(Duration::from_secs(3600));
         assert_eq!(store.finish(&[&end]).unwrap(), [Some(State::Delayed)]);
@@ -274,7 +274,7 @@ conformance! {
         enqueue(store, 1);
         let processor = processor(store, 1);
         let claim = claim(store, processor);
-        let mut end = ends(&claim, &Outcome::Conflict(None));
+        let mut end = ends(&claim, &Outcome::Conflict(Conflict::default()));
         end.decision.pause = Some(Duration::from_millis(20));
         assert_eq!(run_cycle(store, processor, &[&end], 0, 1).finished, [Some(State::Delayed)]);
         while !store.service_status(&service("events"), None).unwrap().ready {

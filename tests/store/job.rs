@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use asyncq::Kind;
-use asyncq::domain::attempt::{Failure, FailureKind, Outcome};
+use asyncq::domain::attempt::{Conflict, Failure, FailureKind, Outcome};
 use asyncq::domain::call::{Key, Principal, Reading};
 use asyncq::domain::job::{Enqueued, Fence, JobId, NewJob, State};
 use asyncq::domain::query::{BulkChange, JobChange, JobFilter, JobQuery};
@@ -214,7 +214,7 @@ conformance! {
         assert!(store.job(first).unwrap().cancelling);
         assert_eq!(store.cancelling(processor).unwrap(), [claim.fence]);
         // It may have met a conflict instead: it is not tried again.
-        let ended = run_cycle(store, processor, &[&ends(&claim, &Outcome::Conflict(None))], 0, 0);
+        let ended = run_cycle(store, processor, &[&ends(&claim, &Outcome::Conflict(Conflict::default()))], 0, 0);
         assert_eq!(ended.finished, [Some(State::Cancelled)]);
         let job = store.job(first).unwrap();
         assert!(!job.cancelling && job.times.finished_at.is_some());

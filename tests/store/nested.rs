@@ -1,13 +1,27 @@
 //! Calls inside running jobs.
 
+use std::time::Duration;
+
 use asyncq::Kind;
-use asyncq::domain::attempt::{FailureKind, Outcome};
-use asyncq::domain::job::{JobId, NewJob, State, Token};
+use asyncq::domain::attempt::{Conflict, Ending, Failure, FailureKind, Outcome};
+use asyncq::domain::call::Call;
+use asyncq::domain::job::{Finish, JobId, NewJob, State, Token};
+use asyncq::domain::json::Json;
+use asyncq::domain::nested::{NestedCall, NestedCalls};
+use asyncq::domain::query::{JobFilter, JobQuery};
 use asyncq::domain::retry::decide_once;
 
 use crate::fixture::{
-    call, claim, ends, enqueue, function, new_processor, processor, run_cycle, service, tokens, with_events,
+    call, claim, ends, enqueue, function, log, new_processor, processor, run_cycle, service, tokens, with_events,
 };
+
+/// A call that a worker reports, which took 7 milliseconds.
+fn reported(args: &str, outcome: &Outcome) -> NestedCall {
+    let (args, kwargs) = (Json::parse(args).unwrap(), Json::parse("{}").unwrap());
+    let call = Call::new(service("events"), function("inner"), args, kwargs);
+    let (outcome, took) = (outcome.clone(), Duration::from_millis(7));
+    NestedCall { call, parent: None, depth: 0, outcome, result: None, took }
+}
 
 conformance! {
     fn only_the_token_of_the_running_attempt_counts(store: &mut Store) {
@@ -40,7 +54,7 @@ conformance! {
         // It takes no slot.
         assert_eq!(store.service_status(&service("events"), None).unwrap().taken, 1);
         let mut end = ends(&child, &Outcome::Completed);
-        end.decision = decide_once(&Outcome::Conflict(None), 1);
+        end.decision = decide_once(&Outcome::Conflict(Conflict::default()), 1);
         assert_eq!(store.finish(&[&end]).unwrap().pop().flatten(), Some(State::Error));
         let job = store.job(child.fence.job).unwrap();
         assert_eq!((job.immediate, job.parent, job.counts.attempt), (true, Some(parent.fence.job), 1));
@@ -71,6 +85,73 @@ conformance! {
             inside = store.begin_nested(&inside, &new, &tokens(1)[0]).unwrap().fence;
         }
         assert_eq!(store.begin_nested(&inside, &call(33), &tokens(1)[0]).unwrap_err().kind(), Kind::Denied);
+    }
+
+    fn what_a_worker_reports_is_recorded_with_the_end_of_the_attempt(store: &mut Store) {
+        with_events(store);
+        let job = enqueue(store, 1);
+        let processor = processor(store, 1);
+        let claim = claim(store, processor);
+        let failed = Outcome::Failed(Failure { class: Some("shop.Late".to_owned()), ..Failure::new(FailureKind::Error, "no") });
+        let met = Outcome::Conflict(Conflict::default());
+        let long = format!("[\"{}\"]", "x".repeat(3000));
+        let mut nested = NestedCalls::default();
+        for (depth, args, outcome) in
+            [(1, "[1]", &Outcome::Completed), (2, &*long, &failed), (3, "[3]", &met), (1, "[4]", &Outcome::Completed)]
+        {
+            nested.add(depth, Some(reported(args, outcome)));
+        }
+        let end = Finish { nested: Some(Box::new(nested)), ..ends(&claim, &Outcome::Completed) };
+        assert_eq!(store.finish(&[&end, &end]).unwrap(), [Some(State::Completed), None]);
+        let jobs: Vec<_> = (1..=4).map(|number| store.job(JobId(job.0 + number)).unwrap()).collect();
+        let parents: Vec<i64> = jobs.iter().map(|job| job.parent.unwrap().0 - claim.fence.job.0).collect();
+        assert_eq!(parents, [0, 1, 2, 0]);
+        let states: Vec<State> = jobs.iter().map(|job| job.state).collect();
+        assert_eq!(states, [State::Completed, State::Error, State::Error, State::Completed]);
+        assert_eq!((jobs[1].call.args.as_str(), jobs[1].error.as_ref()), (&*long, decide_once(&failed, 1).error.as_ref()));
+        assert_eq!((jobs[1].counts.failures, jobs[2].counts.conflicts), (1, 1));
+        let own = store.job(job).unwrap();
+        for inner in &jobs {
+            assert_eq!((inner.immediate, inner.counts.attempt, inner.call.principal.clone()), (true, 1, own.call.principal.clone()));
+            assert_eq!(inner.times.finished_at, own.times.finished_at);
+            assert_eq!(inner.times.finished_at.unwrap().since(inner.times.created_at).as_millis(), 7);
+        }
+        let endings: Vec<Ending> =
+            jobs.iter().map(|job| store.attempts(job).unwrap().pop().unwrap().ending.unwrap()).collect();
+        assert_eq!(endings, [Ending::Completed, Ending::Error, Ending::Conflict, Ending::Completed]);
+        assert!(store.jobs(&JobQuery::default()).unwrap().jobs.len() == 5);
+    }
+
+    fn what_is_not_recorded_is_counted_with_the_attempt(store: &mut Store) {
+        with_events(store);
+        enqueue(store, 0);
+        let processor = processor(store, 1);
+        let parent = claim(store, processor);
+        let mut inside = parent.fence;
+        for number in 1..=31 {
+            let new = NewJob { parent: Some(inside.job), ..call(number) };
+            inside = store.begin_nested(&inside, &new, &tokens(1)[0]).unwrap().fence;
+        }
+        let mut nested = NestedCalls::default();
+        // The second one would be 33 deep.
+        for depth in [1, 2, 3, 1] {
+            nested.add(depth, Some(reported("[]", &Outcome::Completed)));
+        }
+        nested.leave_out(5);
+        let end = Finish { fence: inside, nested: Some(Box::new(nested)), ..ends(&parent, &Outcome::Completed) };
+        store.finish(&[&end]).unwrap();
+        let job = store.job(inside.job).unwrap();
+        let attempts = store.attempts(&job).unwrap();
+        assert_eq!((attempts.len(), attempts[0].ending, attempts[0].unrecorded), (1, Some(Ending::Completed), 7));
+        let filter = JobFilter { parent: Some(inside.job), ..JobFilter::default() };
+        assert_eq!(store.jobs(&JobQuery { filter, ..JobQuery::default() }).unwrap().jobs.len(), 2);
+        let mut end = Finish { nested: Some(Box::default()), ..ends(&parent, &Outcome::Completed) };
+        end.nested.as_mut().unwrap().leave_out(u64::MAX);
+        end.log = log();
+        store.finish(&[&end]).unwrap();
+        let job = store.job(parent.fence.job).unwrap();
+        let attempts = store.attempts(&job).unwrap();
+        assert_eq!((attempts.len(), attempts[0].unrecorded, attempts[0].log_bytes), (1, i64::MAX, 18));
     }
 
     fn a_parent_that_ends_takes_its_calls_with_it(store: &mut Store) {

@@ -204,16 +204,11 @@ fn an_older_processor_ends_its_work_after_the_upgrade() {
 fn what_an_older_processor_noted_is_recorded_for_its_own_attempt_alone() {
     let Upgraded { mut store, _folder, .. } = upgraded("");
     let fence = |attempt| asyncq::domain::job::Fence { job: JobId(3), attempt, claim: 0, processor: ProcessorId(1) };
+    let before = asyncq::domain::retry::AttemptCounts::default();
+    let decision = asyncq::domain::retry::decide(&Outcome::Completed, before, 0.5);
     let end = |attempt| asyncq::domain::job::Finish {
-        fence: fence(attempt),
-        decision: asyncq::domain::retry::decide(
-            &Outcome::Completed,
-            asyncq::domain::retry::AttemptCounts::default(),
-            0.5,
-        ),
-        result: None,
         took: Duration::from_millis(1),
-        log: asyncq::domain::log::Log::default(),
+        ..asyncq::domain::job::Finish::new(fence(attempt), decision.clone())
     };
     assert_eq!(store.finish(&[&end(2)]).unwrap(), [None]);
     assert_eq!(store.finish(&[&end(3)]).unwrap(), [Some(State::Completed)]);

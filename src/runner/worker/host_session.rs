@@ -145,6 +145,10 @@ impl Peer for Host {
         hello.functions.as_ref().map(|_| ()).ok_or_else(|| "`functions` has to name what runs in it".to_owned())
     }
 
+    fn echoes(&self, hello: Option<&Hello>) -> bool {
+        hello.is_none_or(|hello| hello.echo)
+    }
+
     fn end_calls(&mut self, calls: &EndingCalls) -> Result<(), String> {
         match calls {
             EndingCalls { stop: Stop::Kill, .. } => Err("was not waited for".to_owned()),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{collections::VecDeque, path::Path};
 
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
-use crate::domain::{exit::Exit, job::Fence, json::Json, time::Timestamp};
+use crate::domain::{exit::Exit, job::Fence, json::Json, nested::NestedCalls, time::Timestamp};
 use crate::runner::call::{CallEnding, EndReason};
 use crate::runner::worker::protocol::{Answer, CallResult};
 use crate::runner::worker::{EndedCall, SendLimits, SentCall};
@@ -292,17 +292,23 @@ impl InFlightCall {
             _ if self.ending.is_some() => (self.ending.map_or(Outcome::Completed, |it| it.why.outcome()), None),
             CallResult::Error(error) => (Exit::Reported(error).outcome(), None),
         };
-        self.over(outcome, result, took)
+        self.over(outcome, result, took, answer.nested)
     }
 
     /// The end of a call that was not answered.
     pub(super) fn ended(self, outcome: Outcome) -> EndedCall {
         let took = self.sent.elapsed();
-        self.over(outcome, None, took)
+        self.over(outcome, None, took, None)
     }
 
-    fn over(self, outcome: Outcome, result: Option<Json>, took: Duration) -> EndedCall {
+    fn over(
+        self,
+        outcome: Outcome,
+        result: Option<Json>,
+        took: Duration,
+        nested: Option<Box<NestedCalls>>,
+    ) -> EndedCall {
         let SentCall { claim, mark } = self.begun;
-        EndedCall { claim, ended: Ended { outcome, result, took, output: self.capture }, mark }
+        EndedCall { claim, ended: Ended { outcome, result, took, output: self.capture, nested }, mark }
     }
 }

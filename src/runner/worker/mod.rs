@@ -10,6 +10,7 @@ mod hangup;
 pub mod host;
 pub mod host_session;
 mod in_flight;
+mod nested;
 mod oversized;
 mod peer;
 mod program_files;
@@ -17,6 +18,7 @@ mod protocol;
 mod session;
 mod shutdown;
 pub mod single_call;
+mod unicode;
 
 pub use call::{CallSource, EndedCall, SendLimits, SentCall};
 pub use child::{FailedWorker, ServeEnd, Worker};

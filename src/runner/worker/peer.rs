@@ -20,6 +20,10 @@ pub(super) trait Peer {
     fn can_queue(&self) -> bool {
         false
     }
+    /// Whether the output that it sends in messages is printed, and not only logged.
+    fn echoes(&self, _hello: Option<&Hello>) -> bool {
+        true
+    }
     /// Takes note of the call that it is about to get.
     fn prepare(&mut self, _claim: &Claim) {}
     /// Takes note of answers; says how many calls it still holds.

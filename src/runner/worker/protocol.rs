@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::domain::exit::{ErrorKind, ReportedError};
-use crate::domain::{attempt::Failure, job::Claim, json, log::Stream, object, time::Timestamp};
+use crate::domain::{attempt::Failure, job::Claim, json, log::Stream, nested::NestedCalls, object, time::Timestamp};
 use crate::runner::call::{CallParams, write_line};
-use crate::runner::worker::{channel, oversized::LONGEST};
+use crate::runner::worker::unicode::{mended, text};
+use crate::runner::worker::{channel, nested, oversized::LONGEST};
 
 /// The version of the protocol that this build speaks.
 const PROTOCOL: u64 = 1;
@@ -34,10 +35,17 @@ pub(super) struct Hello {
     /// Whether no call of an earlier processor still runs in a host.
     #[serde(default)]
     pub(super) idle: bool,
+    /// Whether the processor prints the output that a host sends.
+    #[serde(default = "yes")]
+    pub(super) echo: bool,
 }
 
 fn one() -> usize {
     1
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Hello {
@@ -80,6 +88,8 @@ pub(super) struct Answer {
     pub(super) end: CallResult,
     /// The bytes printed since the answer before, as the worker counts them.
     pub(super) printed: Option<[u64; 2]>,
+    /// The calls that ran inside the call.
+    pub(super) nested: Option<Box<NestedCalls>>,
 }
 
 /// How a call ended.
@@ -114,6 +124,10 @@ struct Returned<'a> {
     output: Option<[u64; 2]>,
     #[serde(default)]
     completed: bool,
+    #[serde(borrow)]
+    nested: Option<&'a RawValue>,
+    #[serde(borrow)]
+    unrecorded: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -126,10 +140,18 @@ struct Raised<'a> {
 }
 
 #[derive(Deserialize, Default)]
-struct Details {
+struct Details<'a> {
     kind: Option<ErrorKind>,
     pause: Option<f64>,
     output: Option<[u64; 2]>,
+    #[serde(borrow, rename = "type")]
+    class: Option<&'a RawValue>,
+    #[serde(borrow)]
+    traceback: Option<&'a RawValue>,
+    #[serde(borrow)]
+    nested: Option<&'a RawValue>,
+    #[serde(borrow)]
+    unrecorded: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -155,54 +177,21 @@ struct ProgressParams<'a> {
 /// What is wrong with it, to go on after "its worker".
 pub(super) fn read(frame: channel::Frame<'_>) -> Result<WorkerMessage, String> {
     let channel::Frame { bytes, is_cut } = frame;
-    let said = str::from_utf8(bytes).map_err(|_| invalid("it is not UTF-8")).and_then(parse);
+    let said = str::from_utf8(bytes).map_err(|_| invalid("it is not UTF-8")).and_then(|text| parse(text, false));
     let said = match said {
-        Err(flaw) => mended(bytes).map_or(Err(flaw), |text| parse(&text).map(without_mended_value)),
+        Err(flaw) => mended(bytes).map_or(Err(flaw), |text| parse(&text, true).map(without_mended_value)),
         said => said,
     };
     if is_cut { said.map(cut) } else { said }
 }
 
-/// The text of a line with U+FFFD in place of each byte that is not UTF-8, and of each half of a surrogate pair; `None` if there
-/// are none.
-fn mended(line: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(line);
-    let mut mended = String::with_capacity(text.len());
-    let mut rest = &*text;
-    while let Some(at) = rest.find('\\') {
-        let (before, escape) = rest.split_at(at);
-        mended += before;
-        let length = match code_unit(escape) {
-            Some(0xd800..=0xdbff) if matches!(code_unit(&escape[6..]), Some(0xdc00..=0xdfff)) => 12,
-            Some(0xd800..=0xdfff) => {
-                mended.push(char::REPLACEMENT_CHARACTER);
-                rest = &escape[6..];
-                continue;
-            }
-            _ => 1 + escape[1..].chars().next().map_or(0, char::len_utf8),
-        };
-        let (whole, after) = escape.split_at(length);
-        mended += whole;
-        rest = after;
-    }
-    mended += rest;
-    (mended.as_bytes() != line).then_some(mended)
-}
-
-/// The number in an escape like `\u00e4` at the start of a text.
-fn code_unit(text: &str) -> Option<u16> {
-    let digits = text.strip_prefix("\\u")?.get(..4)?;
-    u16::from_str_radix(digits, 16).ok()
-}
-
 /// asyncq never changes a value: it refuses it.
 fn without_mended_value(said: WorkerMessage) -> WorkerMessage {
     match said {
-        WorkerMessage::Answer(id, Answer { end: CallResult::Value(Some(value), _), printed })
-            if value.contains(char::REPLACEMENT_CHARACTER) =>
+        WorkerMessage::Answer(id, answer) if matches!(&answer.end, CallResult::Value(Some(value), _) if value.contains(char::REPLACEMENT_CHARACTER)) =>
         {
             let end = CallResult::BadValue("result has a string that is not valid Unicode".to_owned());
-            WorkerMessage::Answer(id, Answer { end, printed })
+            WorkerMessage::Answer(id, Answer { end, ..answer })
         }
         said => said,
     }
@@ -213,8 +202,15 @@ fn cut(said: WorkerMessage) -> WorkerMessage {
     let too_long = |what: &str| format!("{what} is longer than {} MiB", LONGEST >> 20);
     match said {
         WorkerMessage::Hello(id, _) => WorkerMessage::Hello(id, Err(too_long("this hello"))),
-        WorkerMessage::Answer(id, Answer { end: CallResult::Value(..) | CallResult::BadValue(_), printed }) => {
-            WorkerMessage::Answer(id, Answer { end: CallResult::BadValue(too_long("answer")), printed })
+        WorkerMessage::Answer(id, mut answer) => {
+            // Their values may be cut.
+            if let Some(nested) = &mut answer.nested {
+                nested.leave_out_all();
+            }
+            if !matches!(answer.end, CallResult::Error(_)) {
+                answer.end = CallResult::BadValue(too_long("answer"));
+            }
+            WorkerMessage::Answer(id, answer)
         }
         WorkerMessage::Output(job, stream, mut text) => {
             let end = if text.ends_with('\n') { "" } else { "\n" };
@@ -229,7 +225,8 @@ fn invalid(what: &str) -> String {
     format!("sent an invalid message: {what}")
 }
 
-fn parse(text: &str) -> Result<WorkerMessage, String> {
+/// Reads a message. If it `is_mended`, U+FFFD may stand in it for anything.
+fn parse(text: &str, is_mended: bool) -> Result<WorkerMessage, String> {
     let frame: MessageFields<'_> = object::read(text).map_err(|flaw| invalid(&flaw))?;
     if frame.jsonrpc != "2.0" {
         return Err(invalid("`jsonrpc` is not \"2.0\""));
@@ -251,7 +248,8 @@ fn parse(text: &str) -> Result<WorkerMessage, String> {
         (None, None) => return Err(invalid("it has neither `method` nor `id`")),
         (None, Some(id)) => {
             let id: u64 = serde_json::from_str(id.get()).map_err(|_| invalid("its `id` is not a number of asyncq"))?;
-            WorkerMessage::Answer(id, answer(frame.result, frame.error).map_err(|error| invalid(&error))?)
+            let answer = answer(frame.result, frame.error, is_mended).map_err(|error| invalid(&error))?;
+            WorkerMessage::Answer(id, answer)
         }
     })
 }
@@ -267,22 +265,25 @@ fn hello(params: &str) -> Result<Hello, String> {
     }
 }
 
-fn answer(result: Option<&RawValue>, error: Option<&RawValue>) -> Result<Answer, String> {
+fn answer(result: Option<&RawValue>, error: Option<&RawValue>, is_mended: bool) -> Result<Answer, String> {
     match (result, error) {
         (Some(result), None) => {
-            let Returned { value, output, completed } =
+            let Returned { value, output, completed, nested, unrecorded } =
                 object::read(result.get()).map_err(|flaw| format!("in its `result`, {flaw}"))?;
-            Ok(Answer { end: CallResult::Value(value.map(|value| value.get().to_owned()), completed), printed: output })
+            let end = CallResult::Value(value.map(|value| value.get().to_owned()), completed);
+            Ok(Answer { end, printed: output, nested: nested::read(nested, unrecorded, is_mended) })
         }
         (None, Some(error)) => {
             let Raised { code, message, data } =
                 object::read(error.get()).map_err(|flaw| format!("in its `error`, {flaw}"))?;
             let data = data.map(|data| object::read(data.get())).transpose();
-            let Details { kind, pause, output } =
+            let Details { kind, pause, output, class, traceback, nested, unrecorded } =
                 data.map_err(|flaw| format!("in the `data` of its `error`, {flaw}"))?.unwrap_or_default();
             let pause = pause.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
-            let end = CallResult::Error(ReportedError { code, kind, pause, message: message.into_owned() });
-            Ok(Answer { end, printed: output })
+            let (class, traceback) = (class.and_then(text), traceback.and_then(text));
+            let end =
+                CallResult::Error(ReportedError { code, kind, pause, message: message.into_owned(), class, traceback });
+            Ok(Answer { end, printed: output, nested: nested::read(nested, unrecorded, is_mended) })
         }
         _ => Err("it needs either `result` or `error`".to_owned()),
     }
@@ -355,7 +356,8 @@ mod tests {
     }
 
     fn reported(code: i64, kind: Option<ErrorKind>, pause: Option<Duration>, message: &str) -> CallResult {
-        CallResult::Error(ReportedError { code, kind, pause, message: message.to_owned() })
+        let message = message.to_owned();
+        CallResult::Error(ReportedError { code, kind, pause, message, ..ReportedError::default() })
     }
 
     #[test]
@@ -489,7 +491,7 @@ mod tests {
             read(channel::Frame { bytes: line.as_bytes(), is_cut: true }).unwrap()
         };
         let too_long = CallResult::BadValue("answer is longer than 4 MiB".to_owned());
-        let answer = |end, printed| WorkerMessage::Answer(1, Answer { end, printed });
+        let answer = |end, printed| WorkerMessage::Answer(1, Answer { end, printed, nested: None });
         assert_eq!(cut(r#""id":1,"result":{"value":null,"output":[1,0]}"#), answer(too_long, Some([1, 0])));
         assert_eq!(cut(r#""id":1,"error":{"code":75,"message":"x"}"#), answer(reported(75, None, None, "x"), None));
         assert!(matches!(cut(r#""id":1,"method":"hello","params":{"protocol":1}"#), WorkerMessage::Hello(_, Err(_))));

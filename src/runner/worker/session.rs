@@ -363,8 +363,10 @@ impl<P: Peer> Session<P> {
                     if let Some(call) = self.in_flight.of_job(job) {
                         call.capture.push(stream, text.as_bytes());
                     }
-                    self.output.say(stream, &text, output);
-                    self.is_clogged = !last && !output.forwarder.has_room();
+                    if self.peer.echoes(self.hello.as_ref()) {
+                        self.output.say(stream, &text, output);
+                        self.is_clogged = !last && !output.forwarder.has_room();
+                    }
                 }
                 WorkerMessage::Progress(job, text) => self.in_flight.note_progress(job, text),
             }

@@ -56,7 +56,6 @@ pub(super) const TO_2: &[SchemaChange] = &[
     Redefine("asyncq_function"),
     Redefine("asyncq_job"),
     Redefine("asyncq_large"),
-    Redefine("asyncq_attempt"),
     Redefine("asyncq_processor"),
     Redefine("asyncq_slot"),
     Redefine("asyncq_progress"),
@@ -78,8 +77,11 @@ const CREATED_AT: [&str; 2] = [
               DEFAULT (CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER))",
 ];
 
-/// Clients add services and functions, and nothing that no processor could read.
+/// Clients add services and functions, and nothing that no processor could read. Calls inside an attempt that are not recorded are
+/// counted.
 pub(super) const TO_3: &[SchemaChange] = &[
+    Run("ALTER TABLE asyncq_attempt ADD COLUMN unrecorded INTEGER NOT NULL DEFAULT 0"),
+    Redefine("asyncq_attempt"),
     Reword("asyncq_service", CREATED_AT),
     Reword("asyncq_function", CREATED_AT),
     Recreate("asyncq_job_insert"),

@@ -138,13 +138,8 @@ pub fn claim(store: &mut Store, processor: ProcessorId) -> Claim {
 
 /// The end of a claimed call with this outcome.
 pub fn ends(claim: &Claim, outcome: &Outcome) -> Finish {
-    Finish {
-        fence: claim.fence,
-        decision: decide(outcome, claim.before, 0.5),
-        result: None,
-        took: Duration::from_millis(1234),
-        log: Log::default(),
-    }
+    let decision = decide(outcome, claim.before, 0.5);
+    Finish { took: Duration::from_millis(1234), ..Finish::new(claim.fence, decision) }
 }
 
 /// A log of both streams of which the middle is dropped.

@@ -15,7 +15,6 @@ use asyncq::domain::call::Call;
 use asyncq::domain::function::FunctionName;
 use asyncq::domain::job::{Finish, NewJob, Token};
 use asyncq::domain::json::Json;
-use asyncq::domain::log::Log;
 use asyncq::domain::processor::NewProcessor;
 use asyncq::domain::retry::{AttemptCounts, decide};
 use asyncq::domain::service::ServiceName;
@@ -185,8 +184,7 @@ fn claim(task: &Task) {
             claimed += claims.len() as u64;
             let ended = claims.into_iter().map(|claim| {
                 let decision = decide(&Outcome::Completed, AttemptCounts::default(), 0.0);
-                let (took, log) = (Duration::ZERO, Log::default());
-                Finish { fence: claim.fence, decision, result: None, took, log }
+                Finish::new(claim.fence, decision)
             });
             last = ended.collect();
         }
