@@ -140,7 +140,9 @@ pub fn show(queue: &mut Queue, job: &Job, attempts: &[Attempt]) -> anyhow::Resul
     }
     sheet.print()?;
     print_attempts(attempts)?;
-    print_children(&queue.children(job.id)?, attempts.iter().map(|attempt| attempt.unrecorded).sum())?;
+    // Workers may claim any number.
+    let unrecorded = attempts.iter().fold(0, |sum: i64, attempt| sum.saturating_add(attempt.unrecorded));
+    print_children(&queue.children(job.id)?, unrecorded)?;
     if let Some(traceback) = job.error.as_ref().and_then(|error| error.traceback.as_ref()) {
         print_line(format!("\ntraceback:\n{}", escape_control_in_lines(traceback.trim_end().as_bytes())))?;
     }
