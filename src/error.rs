@@ -85,6 +85,12 @@ impl Error {
         self
     }
 
+    /// A failure with another kind and message, and the same way out.
+    #[must_use]
+    pub fn reworded(&self, kind: Kind, message: impl Into<String>) -> Error {
+        Error { hint: self.hint.clone(), ..Error::new(kind, message) }
+    }
+
     /// Whether the same request may succeed later without anybody changing it.
     #[must_use]
     pub fn is_transient(&self) -> bool {

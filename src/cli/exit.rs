@@ -23,13 +23,18 @@ pub const DENIED: u8 = 77;
 
 /// The exit code for an error.
 pub fn code(error: &anyhow::Error) -> u8 {
-    match error.downcast_ref::<Error>().map(Error::kind) {
-        Some(Kind::Usage) => USAGE,
-        Some(Kind::Invalid) => DATA,
-        Some(Kind::NotFound) => NOT_FOUND,
-        Some(Kind::Unreachable) => UNREACHABLE,
-        Some(Kind::Io | Kind::Full) | None => IO,
-        Some(Kind::Busy) => BUSY,
-        Some(Kind::Denied) => DENIED,
+    error.downcast_ref::<Error>().map_or(IO, |error| code_of(error.kind()))
+}
+
+/// The exit code for an error of this kind.
+pub fn code_of(kind: Kind) -> u8 {
+    match kind {
+        Kind::Usage => USAGE,
+        Kind::Invalid => DATA,
+        Kind::NotFound => NOT_FOUND,
+        Kind::Unreachable => UNREACHABLE,
+        Kind::Io | Kind::Full => IO,
+        Kind::Busy => BUSY,
+        Kind::Denied => DENIED,
     }
 }

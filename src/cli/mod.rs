@@ -20,10 +20,12 @@ mod output;
 mod process;
 mod reference;
 mod remove;
+mod rpc;
 mod service;
 mod session;
 mod stdio;
 mod table;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -73,6 +75,10 @@ enum Command {
     /// Jobs: calls in the store, and their outcomes
     #[command(subcommand)]
     Job(job::Job),
+    /// Wait until jobs have ended
+    Wait(wait::Wait),
+    /// Carry out the requests of a program that stays: JSON-RPC on stdin and stdout (docs/rpc.md)
+    Rpc,
     /// Print whether this runs inside a running function: true (exit code 0) or false (1)
     IsAsync,
     /// Print the principal on whose behalf this runs; without one, print nothing and exit with 1
@@ -119,6 +125,8 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
         Command::Enqueue(enqueue) => enqueue.run(session),
         Command::Process(process) => process.run(session),
         Command::Job(job) => job.run(session),
+        Command::Wait(wait) => wait.run(session),
+        Command::Rpc => rpc::run(session),
         Command::IsAsync => context::is_async(session),
         Command::Whoami => context::whoami(session),
     }

@@ -69,9 +69,9 @@ pub enum Service {
 /// The limits of a service.
 #[derive(Debug, Args)]
 pub struct Limits {
-    /// How many of its calls may run at once, across all processors
-    #[arg(long, value_name = "N", default_value = "1", value_parser = parse_concurrency, allow_negative_numbers = true)]
-    concurrency: NonZeroU32,
+    /// How many of its calls may run at once, across all processors [default: 1]; one that exists keeps its own without it
+    #[arg(long, value_name = "N", value_parser = parse_concurrency, allow_negative_numbers = true)]
+    concurrency: Option<NonZeroU32>,
 }
 
 fn parse_concurrency(text: &str) -> Result<NonZeroU32, String> {

@@ -131,7 +131,7 @@ impl<'a> ReadCalls<'a> {
     /// Reads one line; says whether that was not the last one.
     fn read_line(&mut self, lines: &mut Lines) -> bool {
         match lines.next() {
-            Ok(Some(line)) if line.bytes.as_ref().is_some_and(|bytes| bytes.trim_ascii().is_empty()) => {}
+            Ok(Some(line)) if line.is_blank() => {}
             Ok(Some(line)) => match call(&line, self.batch) {
                 Ok(call) => {
                     self.calls.push(call);
@@ -157,7 +157,7 @@ impl<'a> ReadCalls<'a> {
                 Err(Refused { call: None, error }) if self.batch.atomic || self.lines[0] == 1 => return Err(error),
                 Err(Refused { call: None, error }) => {
                     let message = format!("{error}; the lines before line {} were enqueued", self.lines[0]);
-                    return Err(again(error.kind(), message, &error));
+                    return Err(error.reworded(error.kind(), message));
                 }
             }
         }
@@ -170,25 +170,15 @@ impl<'a> ReadCalls<'a> {
         let kind = if error.kind() == Kind::Usage { Kind::Invalid } else { error.kind() };
         let done =
             if self.batch.atomic || number == 1 { "nothing was enqueued" } else { "the lines before it were enqueued" };
-        again(kind, format!("line {number}: {error}; {done}"), error)
-    }
-}
-
-fn again(kind: Kind, message: String, error: &Error) -> Error {
-    let located = Error::new(kind, message);
-    match error.hint() {
-        Some(hint) => located.with_hint(hint),
-        None => located,
+        error.reworded(kind, format!("line {number}: {error}; {done}"))
     }
 }
 
 fn call(line: &InputLine, batch: &Batch) -> Result<NewJob> {
-    let Some(bytes) = &line.bytes else {
+    let Some(text) = line.text()? else {
         return Err(
             Error::new(Kind::Invalid, "too long for a call").with_hint("put the data into a file and pass its path")
         );
     };
-    let text = str::from_utf8(bytes)
-        .map_err(|error| Error::new(Kind::Invalid, format!("not UTF-8 from byte {} on", error.valid_up_to() + 1)))?;
     parse(text, &batch.origin, batch.hold)
 }

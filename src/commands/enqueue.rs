@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{caller::Caller, queue::Queue, result_target::ResultTarget};
 use crate::domain::attempt::Outcome;
 use crate::domain::call::{Call, Key, OnBehalfOf};
-use crate::domain::job::{Enqueued, Origin, Running};
+use crate::domain::job::{Enqueued, NewJob, Origin, Running};
 use crate::domain::{console::Console, event::Ran};
 use crate::error::{Error, Kind, Result};
 use crate::processor::nested::{self, NestedRuntime};
@@ -49,7 +49,7 @@ impl Queue {
         let EnqueueRequest { call, on_behalf_of, key, hold, defer, result_to } = request;
         let (origin, running) = self.origin(caller, on_behalf_of)?;
         let principal = origin.principal.clone();
-        let new = origin.job(Call { principal, ..call }, key, hold);
+        let new = origin.job(NewJob { key, hold, ..NewJob::new(Call { principal, ..call }) });
         match running {
             Some(running) if !defer => {
                 let refuse = |what: &str| {
@@ -83,7 +83,7 @@ impl Queue {
     /// Where the calls of `caller` come from, which it makes on behalf of `principal`; and the job inside which it runs, if
     /// it does.
     pub(super) fn origin(&mut self, caller: &Caller, principal: OnBehalfOf) -> Result<(Origin, Option<Running>)> {
-        let os_user = Some(user_name(rustix::process::getuid().as_raw()));
+        let os_user = Some(os_user());
         let Some(running) = self.running(caller)? else {
             let principal = match principal {
                 OnBehalfOf::Caller => caller.principal()?,
@@ -92,9 +92,7 @@ impl Queue {
             };
             return Ok((Origin { principal, os_user, ..Origin::default() }, None));
         };
-        let (principals, site) = (running.principal.clone(), running.site.clone());
-        let parent = Some(running.fence.job);
-        let origin = Origin { principal: principals, is_bound: true, site, os_user, parent };
+        let origin = origin_inside(&running, os_user);
         origin.principal(principal).map_err(|error| error.with_hint("leave `--principal` out"))?;
         Ok((origin, Some(running)))
     }
@@ -104,6 +102,17 @@ impl Queue {
     fn running(&mut self, caller: &Caller) -> Result<Option<Running>> {
         caller.attempt().map_or(Ok(None), |(job, token)| self.store.running(job, &token))
     }
+}
+
+/// The operating system's name of the user who enqueues.
+pub(super) fn os_user() -> String {
+    user_name(rustix::process::getuid().as_raw())
+}
+
+/// Where calls come from that are made inside a running job.
+pub(super) fn origin_inside(running: &Running, os_user: Option<String>) -> Origin {
+    let (principal, site) = (running.principal.clone(), running.site.clone());
+    Origin { principal, is_bound: true, site, os_user, parent: Some(running.fence.job) }
 }
 
 /// The job inside which `caller` runs, if it does. Where its environment names none, no store is opened to know it.

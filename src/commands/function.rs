@@ -97,10 +97,10 @@ impl TypedWorker {
 
 /// Where something is typed.
 #[derive(Debug, Clone, Copy)]
-struct Here<'a> {
+pub(super) struct Here<'a> {
     /// The working directory, as the shell shows it.
-    folder: &'a Path,
-    caller: &'a Caller,
+    pub(super) folder: &'a Path,
+    pub(super) caller: &'a Caller,
 }
 
 impl Queue {
@@ -233,7 +233,7 @@ fn change(typed: &Typed, old: &Definition, here: Here<'_>) -> Result<FunctionCha
     Ok(FunctionChange { command, site: new_site, env, timeout: typed.timeout, worker, call_format })
 }
 
-fn site(text: &str, here: Here<'_>) -> Result<String> {
+pub(super) fn site(text: &str, here: Here<'_>) -> Result<String> {
     let hint = "a site is the directory in which the function runs";
     if text.is_empty() {
         return Err(Error::new(Kind::Usage, "`--site` is empty").with_hint(hint));
@@ -257,7 +257,7 @@ fn site(text: &str, here: Here<'_>) -> Result<String> {
 
 /// A bare name is looked up now and recorded as an absolute path, because cron's `PATH` is another; a path with a slash
 /// is kept as it is and counts from the site.
-fn find_program(program: &str, site: &str, here: Here<'_>) -> Result<String> {
+pub(super) fn find_program(program: &str, site: &str, here: Here<'_>) -> Result<String> {
     let name_one = "name a program, then its first arguments, as in `-- /usr/bin/python3 job.py`";
     if program.is_empty() {
         return Err(Error::new(Kind::Usage, "a program needs a name").with_hint(name_one));
@@ -346,7 +346,7 @@ fn not_executable(path: &Path) -> Error {
     error.with_hint(format!("`chmod +x {}` makes it so", shown.display()))
 }
 
-fn variable_name(name: &str) -> Result<String> {
+pub(super) fn variable_name(name: &str) -> Result<String> {
     let hint = "`--env NAME=VALUE` records a value, `--env NAME` the one that it has now";
     if name.is_empty() || name.contains('=') || name.contains(char::is_control) {
         let message = format!("`{}` cannot be the name of an environment variable", escape_control(name));

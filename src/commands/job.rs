@@ -131,7 +131,7 @@ impl Queue {
             State::Cancelled => Ok(JobResult::Cancelled),
             State::Held | State::Delayed | State::Queued | State::Processing => {
                 Err(Error::new(Kind::Busy, format!("job {id} has no result yet: it is {}", job.state))
-                    .with_hint(when(&job)))
+                    .with_hint(when(id, job.state)))
             }
         }
     }
@@ -154,22 +154,22 @@ impl Queue {
             return Ok(JobLog { log, never_began, incomplete: None });
         }
         let (message, hint) = if log.is_some() {
-            (format!("that was attempt {number}; job {id} has not ended: it is {}", job.state), when(&job))
+            (format!("that was attempt {number}; job {id} has not ended: it is {}", job.state), when(id, job.state))
         } else if runs && number > 1 {
             let hint = format!("`asyncq job log {id} --attempt {}` prints the log of the previous attempt", number - 1);
             (format!("attempt {number} of job {id} has no log yet: it is still running"), hint)
         } else {
-            (format!("job {id} has no log yet: it is {}", job.state), when(&job))
+            (format!("job {id} has no log yet: it is {}", job.state), when(id, job.state))
         };
         Ok(JobLog { log, never_began, incomplete: Some(Error::new(Kind::Busy, message).with_hint(hint)) })
     }
 }
 
 /// What to do about a job that has not ended.
-fn when(job: &Job) -> String {
-    match job.state {
+pub(super) fn when(id: JobId, state: State) -> String {
+    match state {
         State::Processing => "try again when it has ended".to_owned(),
-        _ => format!("`asyncq job show {}` shows what it waits for", job.id),
+        _ => format!("`asyncq job show {id}` shows what it waits for"),
     }
 }
 

@@ -13,7 +13,10 @@ use crate::system::user::user_name;
 
 /// How long cancelling waits for a running job to end: its processor looks several times a second and gives the function
 /// ten seconds to end by itself.
-const CANCEL_PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const CANCEL_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often to look at a job that was asked to end.
+pub(super) const LOOK_AT_CANCELLED: Duration = Duration::from_millis(50);
 
 /// How long a change of many jobs pauses at most after a step.
 const LONGEST_BREATH: Duration = Duration::from_millis(100);
@@ -39,30 +42,23 @@ impl Queue {
     /// # Errors
     /// [`Kind::Denied`] when it had ended before in another state, [`Kind::Busy`] when it has not ended yet.
     pub fn cancel_job(&mut self, id: JobId) -> Result<()> {
-        let store = &mut self.store;
         let until = Instant::now() + CANCEL_PATIENCE;
+        if self.begin_to_cancel(id)? { Ok(()) } else { is_cancelled(id, &ended(&mut self.store, id, until)?) }
+    }
+
+    /// Cancels a job, or asks one that runs to end; returns whether it is cancelled now. Otherwise ask [`look_if_cancelled`].
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] when it had ended before in another state.
+    pub(super) fn begin_to_cancel(&mut self, id: JobId) -> Result<bool> {
+        let store = &mut self.store;
         match store.cancel(id)? {
-            Cancelled::Now | Cancelled::Ended(State::Cancelled) => return Ok(()),
+            Cancelled::Now | Cancelled::Ended(State::Cancelled) => return Ok(true),
             Cancelled::Ended(state) => return Err(too_late(id, state)),
             Cancelled::Requested => drop(put_back_unowned(store, &[id])?),
         }
         put_back_copied(store)?;
-        match ended(store, id, until)? {
-            (_, Some(Unkillable { pid, user, .. })) => {
-                let owner = user_name(user);
-                let what =
-                    format!("job {id} still runs: its process {pid} belongs to user {owner} and cannot be ended");
-                Err(Error::new(Kind::Busy, what)
-                    .with_hint(format!("root can end it with `kill {pid}`; the job is cancelled once it has ended")))
-            }
-            (State::Cancelled, None) => Ok(()),
-            (State::Processing, None) => {
-                Err(Error::new(Kind::Busy, format!("job {id} was asked to end but still runs")).with_hint(
-                    "if its processor died, the next `asyncq process` cancels it, or tells what it waits for",
-                ))
-            }
-            (state, None) => Err(too_late(id, state)),
-        }
+        Ok(false)
     }
 
     /// Queues a job again that ended in an error or was cancelled.
@@ -130,14 +126,44 @@ impl Queue {
 /// state of the job then, and that process.
 fn ended(store: &mut Store, id: JobId, until: Instant) -> Result<(State, Option<Unkillable>)> {
     loop {
-        let state = store.job(id)?.state;
-        if state != State::Processing || Instant::now() >= until {
-            return Ok((state, None));
+        if let Some(ended) = look(store, id, until)? {
+            return Ok(ended);
         }
-        if let Some(unkillable) = unkillable_of(store, id) {
-            return Ok((state, Some(unkillable)));
+        std::thread::sleep(LOOK_AT_CANCELLED);
+    }
+}
+
+/// Looks once, as [`ended`] does; gives nothing while the job runs.
+fn look(store: &mut Store, id: JobId, until: Instant) -> Result<Option<(State, Option<Unkillable>)>> {
+    let state = store.job(id)?.state;
+    if state != State::Processing || Instant::now() >= until {
+        return Ok(Some((state, None)));
+    }
+    Ok(unkillable_of(store, id).map(|unkillable| (state, Some(unkillable))))
+}
+
+/// Whether a job that was asked to end is cancelled; `until` is when nobody waits for it any longer.
+///
+/// # Errors
+/// As [`Queue::cancel_job`].
+pub(super) fn look_if_cancelled(store: &mut Store, id: JobId, until: Instant) -> Result<bool> {
+    let Some(ended) = look(store, id, until)? else { return Ok(false) };
+    is_cancelled(id, &ended).map(|()| true)
+}
+
+/// Whether a job has ended as it was asked to.
+fn is_cancelled(id: JobId, ended: &(State, Option<Unkillable>)) -> Result<()> {
+    match ended {
+        (_, Some(Unkillable { pid, user, .. })) => {
+            let owner = user_name(*user);
+            let what = format!("job {id} still runs: its process {pid} belongs to user {owner} and cannot be ended");
+            Err(Error::new(Kind::Busy, what)
+                .with_hint(format!("root can end it with `kill {pid}`; the job is cancelled once it has ended")))
         }
-        std::thread::sleep(Duration::from_millis(50));
+        (State::Cancelled, None) => Ok(()),
+        (State::Processing, None) => Err(Error::new(Kind::Busy, format!("job {id} was asked to end but still runs"))
+            .with_hint("if its processor died, the next `asyncq process` cancels it, or tells what it waits for")),
+        (state, None) => Err(too_late(id, *state)),
     }
 }
 

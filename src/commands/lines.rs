@@ -1,10 +1,14 @@
 //! Lines of a file or a pipe, and whether there are more of them already.
 
-use std::io::{self, BufRead, BufReader, Read};
-use std::{fs::File, time::Duration};
+use std::io::{self, BufRead};
+use std::os::fd::OwnedFd;
+use std::{fs::File, sync::Arc, time::Duration};
 
+use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 
+use crate::error::{Error, Kind, Result};
 use crate::system::fds;
 
 /// How much is read at once, in bytes.
@@ -13,28 +17,21 @@ const BUFFER: usize = 256 * 1024;
 /// The lines of a file or a pipe.
 #[derive(Debug)]
 pub(super) struct Lines {
-    input: BufReader<BlockingFile>,
+    input: File,
+    /// The input ends when this is readable.
+    stop: Option<Arc<OwnedFd>>,
     longest: usize,
+    /// What is read. The next line begins at `next`, and does not end before `searched`.
+    buffer: Vec<u8>,
+    next: usize,
+    searched: usize,
+    /// Whether the next line is too long; then its beginning is dropped.
+    is_too_long: bool,
+    ended: bool,
+    failed: Option<io::Error>,
     number: u64,
     /// How many bytes were read.
     pub(super) bytes: u64,
-}
-
-/// A file that is waited for, also when somebody who shares it has set `O_NONBLOCK`.
-#[derive(Debug)]
-struct BlockingFile(File);
-
-impl Read for BlockingFile {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.0.read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    fds::wait(&mut [PollFd::new(&self.0, PollFlags::IN)], None)?;
-                }
-                done => return done,
-            }
-        }
-    }
 }
 
 /// One line, without its end.
@@ -45,36 +42,202 @@ pub(super) struct InputLine {
     pub(super) bytes: Option<Vec<u8>>,
 }
 
+impl InputLine {
+    pub(super) fn is_blank(&self) -> bool {
+        self.bytes.as_ref().is_some_and(|bytes| bytes.trim_ascii().is_empty())
+    }
+
+    /// Its text; `None` when it is too long.
+    pub(super) fn text(&self) -> Result<Option<&str>> {
+        let text = self.bytes.as_deref().map(str::from_utf8).transpose();
+        text.map_err(|error| Error::new(Kind::Invalid, format!("not UTF-8 from byte {} on", error.valid_up_to() + 1)))
+    }
+}
+
 impl Lines {
     /// The lines of `input`, each of at most `longest` bytes.
     pub(super) fn of(input: File, longest: usize) -> Lines {
-        Lines { input: BufReader::with_capacity(BUFFER, BlockingFile(input)), longest, number: 0, bytes: 0 }
+        let buffer = Vec::with_capacity(BUFFER);
+        let (stop, failed) = (None, None);
+        Lines {
+            input,
+            stop,
+            longest,
+            buffer,
+            next: 0,
+            searched: 0,
+            is_too_long: false,
+            ended: false,
+            failed,
+            number: 0,
+            bytes: 0,
+        }
+    }
+
+    /// The same lines, which end when `stop` becomes readable.
+    pub(super) fn until(self, stop: Arc<OwnedFd>) -> Lines {
+        Lines { stop: Some(stop), ..self }
     }
 
     /// The next line, waited for if need be; `None` at the end.
     pub(super) fn next(&mut self) -> io::Result<Option<InputLine>> {
-        let mut line = Vec::new();
-        let most = self.longest as u64 + 2;
-        let count = (&mut self.input).take(most).read_until(b'\n', &mut line)?;
-        if count == 0 {
-            return Ok(None);
+        while !self.has_line() {
+            if self.ended {
+                let is_empty = self.next == self.buffer.len() && !self.is_too_long;
+                return Ok(if is_empty { None } else { Some(self.take(0)) });
+            }
+            self.failed.take().map_or(Ok(()), Err)?;
+            self.read(true)?;
         }
-        self.number += 1;
-        self.bytes += count as u64;
-        if line.last() == Some(&b'\n') {
-            line.pop();
-        }
-        let fits = line.len() <= self.longest;
-        Ok(Some(InputLine { number: self.number, bytes: fits.then_some(line) }))
+        Ok(Some(self.take(1)))
     }
 
-    /// Whether there is more to read at once.
-    pub(super) fn has_more(&self) -> bool {
-        if self.input.buffer().contains(&b'\n') {
+    /// Whether [`Lines::next`] has an answer at once, be it that there is none. A line that has only begun does not count.
+    pub(super) fn has_more(&mut self) -> bool {
+        while !self.has_line() && !self.ended && self.failed.is_none() {
+            match self.read(false) {
+                Ok(true) => {}
+                Ok(false) => return false,
+                Err(error) => self.failed = Some(error),
+            }
+        }
+        true
+    }
+
+    /// Whether the end of the next line is read. Searches no byte twice.
+    fn has_line(&mut self) -> bool {
+        if self.searched > self.next && self.buffer[self.searched - 1] == b'\n' {
             return true;
         }
-        let mut ready = [PollFd::new(&self.input.get_ref().0, PollFlags::IN)];
-        // If that is unknown, the caller waits.
-        fds::wait(&mut ready, Some(Duration::ZERO)).is_ok_and(|count| count > 0)
+        let mut rest = &self.buffer[self.searched..];
+        // Only a slice, which never fails.
+        self.searched += rest.skip_until(b'\n').unwrap_or_default();
+        if self.searched > self.next && self.buffer[self.searched - 1] == b'\n' {
+            return true;
+        }
+        if self.searched - self.next > self.longest {
+            self.is_too_long = true;
+            self.bytes += (self.searched - self.next) as u64;
+            self.next = self.searched;
+        }
+        false
+    }
+
+    /// Takes the next line, which is read up to its end; `end` is how many bytes that has.
+    fn take(&mut self, end: usize) -> InputLine {
+        let line = &self.buffer[self.next..self.searched - end];
+        let fits = !self.is_too_long && line.len() <= self.longest;
+        let bytes = fits.then(|| line.to_vec());
+        self.number += 1;
+        self.bytes += (self.searched - self.next) as u64;
+        self.next = self.searched;
+        self.is_too_long = false;
+        InputLine { number: self.number, bytes }
+    }
+
+    /// Reads more, or the end. Returns whether it did, which it does not where it would have to wait and may not.
+    fn read(&mut self, may_wait: bool) -> io::Result<bool> {
+        self.buffer.drain(..self.next);
+        self.searched -= self.next;
+        self.next = 0;
+        self.buffer.reserve(BUFFER / 4);
+        // Whoever shares the input may have set `O_NONBLOCK`: then it is waited for, too.
+        let mut waits = !may_wait || self.stop.is_some();
+        loop {
+            if waits && !self.is_ready(may_wait)? {
+                return Ok(false);
+            }
+            if self.ended {
+                return Ok(true);
+            }
+            match rustix::io::read(&self.input, spare_capacity(&mut self.buffer)) {
+                Ok(count) => {
+                    self.ended = count == 0;
+                    return Ok(true);
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => waits = true,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Waits until there is something to read, if it may. Sees whether this is to be the end.
+    fn is_ready(&mut self, may_wait: bool) -> io::Result<bool> {
+        let time = if may_wait { None } else { Some(Duration::ZERO) };
+        let mut all = vec![PollFd::new(&self.input, PollFlags::IN)];
+        all.extend(self.stop.iter().map(|stop| PollFd::new(stop, PollFlags::IN)));
+        let mut is_ready = fds::wait(&mut all, time)? > 0;
+        while may_wait && !is_ready {
+            // A signal has ended the sleep.
+            is_ready = fds::wait(&mut all, time)? > 0;
+        }
+        self.ended = all.get(1).is_some_and(|stop| !stop.revents().is_empty());
+        Ok(is_ready)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    fn pipe() -> (File, File) {
+        let (read, write): (OwnedFd, OwnedFd) = rustix::pipe::pipe().unwrap();
+        (read.into(), write.into())
+    }
+
+    fn next(lines: &mut Lines) -> Option<String> {
+        lines.next().unwrap().map(|line| line.text().unwrap().unwrap_or("too long").to_owned())
+    }
+
+    #[test]
+    fn a_line_counts_when_its_end_is_there() {
+        let (read, mut write) = pipe();
+        let mut lines = Lines::of(read, 8);
+        assert!(!lines.has_more());
+        write.write_all(b"one\ntw").unwrap();
+        assert!(lines.has_more());
+        assert_eq!(next(&mut lines), Some("one".to_owned()));
+        assert!(!lines.has_more());
+        write.write_all(b"o\n\nthree").unwrap();
+        for line in ["two", ""] {
+            assert!(lines.has_more());
+            assert_eq!(next(&mut lines), Some(line.to_owned()));
+        }
+        assert!(!lines.has_more());
+        drop(write);
+        assert!(lines.has_more());
+        assert_eq!(next(&mut lines), Some("three".to_owned()));
+        assert_eq!((next(&mut lines), lines.number, lines.bytes), (None, 4, 14));
+    }
+
+    #[test]
+    fn what_is_too_long_is_skipped() {
+        let (read, mut write) = pipe();
+        let mut lines = Lines::of(read, 8);
+        write.write_all(b"12345678\n123456789\n1234567890123").unwrap();
+        assert_eq!(next(&mut lines), Some("12345678".to_owned()));
+        assert_eq!(next(&mut lines), Some("too long".to_owned()));
+        assert!(!lines.has_more());
+        write.write_all(b"456\nx\n123456789").unwrap();
+        assert_eq!(next(&mut lines), Some("too long".to_owned()));
+        assert_eq!(next(&mut lines), Some("x".to_owned()));
+        drop(write);
+        assert_eq!(next(&mut lines), Some("too long".to_owned()));
+        assert_eq!((next(&mut lines), lines.bytes), (None, 47));
+    }
+
+    #[test]
+    fn they_end_when_they_are_stopped() {
+        let ((read, mut write), (stopped, mut stop)) = (pipe(), pipe());
+        let mut lines = Lines::of(read, 8).until(Arc::new(stopped.into()));
+        write.write_all(b"one\ntwo\n").unwrap();
+        assert_eq!(next(&mut lines), Some("one".to_owned()));
+        stop.write_all(b"!").unwrap();
+        assert_eq!(next(&mut lines), Some("two".to_owned()));
+        assert_eq!(next(&mut lines), None);
     }
 }

@@ -51,6 +51,12 @@ impl Place {
         Place { location: Location::File(path), patience: Patience::Deadline(lock_timeout), is_named: false, trouble }
     }
 
+    /// Where the store is, as it was named; an absolute path where it is a file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        Path::new(self.location.as_os_str())
+    }
+
     /// Opens the store.
     ///
     /// # Errors

@@ -4,19 +4,31 @@ use std::num::NonZeroU32;
 
 use super::queue::Queue;
 use crate::domain::removal::{IfWaiting, Removed};
-use crate::domain::service::{Added, Service, ServiceChange, ServiceName};
+use crate::domain::service::{Added, Defined, Service, ServiceChange, ServiceName};
 use crate::error::Result;
 use crate::processor::put_back_copied;
 #[cfg(doc)]
 use crate::store::Store;
 
 impl Queue {
-    /// Adds a service.
+    /// Adds a service. Without a limit, one that is there may have any.
     ///
     /// # Errors
     /// As [`Store::add_service`].
-    pub fn add_service(&mut self, name: &ServiceName, concurrency: NonZeroU32) -> Result<Added> {
-        self.store.add_service(name, concurrency)
+    pub fn add_service(&mut self, name: &ServiceName, concurrency: Option<NonZeroU32>) -> Result<Added> {
+        match concurrency {
+            Some(concurrency) => self.store.add_service(name, concurrency),
+            None if self.store.define_service(name, None)? == Defined::Added => Ok(Added::New),
+            None => Ok(Added::Same),
+        }
+    }
+
+    /// Sees to it that there is a service with this limit. Without a limit, one that is there keeps its own, and a new one gets 1.
+    ///
+    /// # Errors
+    /// As [`Store::define_service`].
+    pub fn define_service(&mut self, name: &ServiceName, concurrency: Option<NonZeroU32>) -> Result<Defined> {
+        self.store.define_service(name, concurrency)
     }
 
     /// All services, by name.

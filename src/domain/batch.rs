@@ -1,4 +1,4 @@
-//! A call as one line of JSON, as in a batch.
+//! A call as an object in JSON: a line of a batch, or what a request to enqueue says.
 
 use std::borrow::Cow;
 
@@ -8,15 +8,19 @@ use serde_json::value::RawValue;
 use super::call::{Call, Key, OnBehalfOf};
 use super::job::{NewJob, Origin};
 use super::json::{Json, MAX_BYTES};
-use super::{function::FunctionName, object, service::ServiceName};
+use super::{function::FunctionName, object, service::ServiceName, text::escape_control, time::Timestamp};
 use crate::error::{Error, Kind, Result};
 
 /// The longest line that can be a call, in bytes: room for positional and keyword arguments, and for everything else.
 pub const LONGEST_LINE: usize = 2 * MAX_BYTES + 64 * 1024;
 
-#[derive(Deserialize)]
+/// The first moment at which a call can be due; the schema refuses earlier ones, which are seconds taken for milliseconds.
+const FIRST: Timestamp = Timestamp(100_000_000_000);
+
+/// A call as it is written.
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct BatchLine<'a> {
+pub struct WrittenCall<'a> {
     #[serde(borrow)]
     service: Cow<'a, str>,
     #[serde(borrow)]
@@ -29,6 +33,12 @@ struct BatchLine<'a> {
     principal: Option<String>,
     key: Option<String>,
     hold: Option<bool>,
+    site: Option<String>,
+    priority: Option<i64>,
+    at: Option<String>,
+    /// The attempt inside which a request makes the call; no line of a batch has it.
+    #[serde(borrow)]
+    pub(super) inside: Option<&'a RawValue>,
 }
 
 /// Distinguishes a principal of `null`, which means nobody, from one that is left out.
@@ -36,28 +46,52 @@ fn principal<'a, D: Deserializer<'a>>(from: D) -> Result<Option<String>, D::Erro
     Ok(Some(Option::deserialize(from)?.unwrap_or_default()))
 }
 
+impl<'a> WrittenCall<'a> {
+    /// Parses a call that is one of many.
+    ///
+    /// # Errors
+    /// What is wrong with it, as a part of a sentence.
+    pub fn read(text: &'a str) -> Result<WrittenCall<'a>, String> {
+        let call: WrittenCall<'_> = object::read(text)?;
+        if call.inside.is_some() { Err("`inside` is not known".to_owned()) } else { Ok(call) }
+    }
+
+    /// The job for this call, made at `origin`. `hold` says whether the job is held, unless the call says so.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] or [`Kind::Usage`] for what cannot be, [`Kind::Denied`] for a principal where none is allowed.
+    pub fn job(self, origin: &Origin, hold: bool) -> Result<NewJob> {
+        let on_behalf_of = self.principal.as_deref().map(OnBehalfOf::parse).transpose()?.unwrap_or_default();
+        let principal = origin.principal(on_behalf_of).map_err(|error| error.with_hint("leave `principal` out"))?;
+        let (args, kwargs) = (self.args.map_or("[]", RawValue::get), self.kwargs.map_or("{}", RawValue::get));
+        let call = Call {
+            service: ServiceName::parse(&self.service)?,
+            function: FunctionName::parse(&self.function)?,
+            args: json("args", args, Json::is_array, "an array, as in [2,7]")?,
+            kwargs: json("kwargs", kwargs, Json::is_object, r#"an object, as in {"to":"bob"}"#)?,
+            principal,
+            site: self.site.map(site).transpose()?,
+        };
+        Ok(origin.job(NewJob {
+            key: self.key.as_deref().map(Key::parse).transpose()?,
+            hold: self.hold.unwrap_or(hold),
+            priority: self.priority.unwrap_or_default(),
+            run_at: self.at.as_deref().map(moment).transpose()?,
+            ..NewJob::new(call)
+        }))
+    }
+}
+
 /// Parses one line, for a call that is made at `origin`. `hold` says whether the job is held, unless the line says so.
 ///
 /// # Errors
 /// [`Kind::Invalid`] when it is not a call; [`Kind::Denied`] for a principal where none is allowed.
 pub fn parse(line: &str, origin: &Origin, hold: bool) -> Result<NewJob> {
-    let line: BatchLine<'_> = object::read(line).map_err(|fault| {
+    let call = WrittenCall::read(line).map_err(|fault| {
         Error::new(Kind::Invalid, format!("not a call in JSON: {fault}"))
             .with_hint(r#"write {"service":"events","function":"mail","args":[2,7]}"#)
     })?;
-    let on_behalf_of = line.principal.as_deref().map(OnBehalfOf::parse).transpose()?.unwrap_or_default();
-    let principal = origin.principal(on_behalf_of).map_err(|error| error.with_hint("leave `principal` out"))?;
-    let (args, kwargs) = (line.args.map_or("[]", RawValue::get), line.kwargs.map_or("{}", RawValue::get));
-    let call = Call {
-        service: ServiceName::parse(&line.service)?,
-        function: FunctionName::parse(&line.function)?,
-        args: json("args", args, Json::is_array, "an array, as in [2,7]")?,
-        kwargs: json("kwargs", kwargs, Json::is_object, r#"an object, as in {"to":"bob"}"#)?,
-        principal,
-        site: None,
-    };
-    let key = line.key.as_deref().map(Key::parse).transpose()?;
-    Ok(origin.job(call, key, line.hold.unwrap_or(hold)))
+    call.job(origin, hold)
 }
 
 fn json(name: &str, text: &str, fits: fn(&Json) -> bool, expected: &str) -> Result<Json> {
@@ -66,4 +100,27 @@ fn json(name: &str, text: &str, fits: fn(&Json) -> bool, expected: &str) -> Resu
         Ok(_) => Err(Error::new(Kind::Invalid, format!("`{name}` is not {expected}"))),
         Err(fault) => Err(Error::new(Kind::Invalid, format!("`{name}`: {fault}"))),
     }
+}
+
+/// The directory of a call. Nobody knows from where a relative path would count.
+fn site(text: String) -> Result<String> {
+    if text.starts_with('/') && !text.contains('\0') {
+        return Ok(text);
+    }
+    let message = format!("`site` is `{}`, which is not an absolute path", escape_control(&text));
+    Err(Error::new(Kind::Invalid, message).with_hint("a site begins with `/`, as in \"/srv/app\""))
+}
+
+/// When a call is due. A time without an offset means another moment on another machine.
+fn moment(text: &str) -> Result<Timestamp> {
+    let moment = Timestamp::parse(text);
+    moment.filter(|at| *at >= FIRST).ok_or_else(|| {
+        let text = escape_control(text);
+        let message = match moment {
+            Some(_) => format!("`at` is `{text}`, and no call can be due before {FIRST}"),
+            None => format!("`at` is `{text}`, which is not a time with its offset from UTC"),
+        };
+        Error::new(Kind::Invalid, message)
+            .with_hint("write it as in \"2026-11-23T22:29:00Z\" or \"2026-11-23T23:29:00+01:00\"")
+    })
 }

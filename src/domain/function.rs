@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::service::{MAX_NAME_BYTES, ServiceName};
+use super::service::{Defined, MAX_NAME_BYTES, ServiceName};
 use super::text::{escape_control, has_names, has_text};
 use super::time::Timestamp;
 use crate::error::{Error, Kind, Result};
@@ -175,6 +175,80 @@ pub struct Function {
     pub created_at: Timestamp,
 }
 
+/// A function as a program wants it to be. What is `None` counts for nothing: it may be as it is.
+#[derive(Debug, Clone)]
+pub struct WantedFunction {
+    /// Its service.
+    pub service: ServiceName,
+    /// Its name.
+    pub name: FunctionName,
+    /// Its program and first arguments.
+    pub command: Option<Vec<String>>,
+    /// Its site, an absolute path.
+    pub site: Option<String>,
+    /// Variables that it records; others are as they are.
+    pub env: BTreeMap<String, String>,
+    /// Its time limit, or none.
+    pub timeout: Option<Option<Duration>>,
+    /// A worker with at least these limits, or a command.
+    pub worker: Option<Option<WorkerLimits>>,
+}
+
+impl WantedFunction {
+    /// The definition of a new function.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] without a program or a site.
+    pub fn definition(&self) -> Result<Definition> {
+        let (Some(command), Some(site)) = (&self.command, &self.site) else {
+            let Self { service, name, .. } = self;
+            let message = format!("function `{name}` of service `{service}` is new, so it needs `command` and `site`");
+            return Err(Error::new(Kind::Invalid, message));
+        };
+        Ok(Definition {
+            command: command.clone(),
+            site: site.clone(),
+            env: self.env.clone(),
+            timeout: self.timeout.flatten(),
+            worker: self.worker.flatten(),
+            call_format: CallFormat::default(),
+            generation: 0,
+        })
+    }
+
+    /// What would have to change of a function that is there.
+    #[must_use]
+    pub fn change(&self, old: &Definition) -> FunctionChange {
+        let worker = self.worker.map(|limits| {
+            let kept = old.worker.unwrap_or_default();
+            limits.map(|limits| WorkerLimits {
+                calls: limits.calls.or(kept.calls),
+                idle: limits.idle.or(kept.idle),
+                growth: limits.growth.or(kept.growth),
+            })
+        });
+        let differs = |(name, value): &(&String, &String)| old.env.get(*name) != Some(*value);
+        let becomes_worker = worker.flatten().is_some() && old.call_format != CallFormat::default();
+        FunctionChange {
+            command: self.command.clone().filter(|command| *command != old.command),
+            site: self.site.clone().filter(|site| *site != old.site),
+            env: self.env.iter().filter(differs).map(|(name, value)| (name.clone(), Some(value.clone()))).collect(),
+            timeout: self.timeout.filter(|timeout| *timeout != old.timeout),
+            worker: worker.filter(|worker| *worker != old.worker),
+            call_format: becomes_worker.then(CallFormat::default),
+        }
+    }
+}
+
+/// What registering a function did, and in which of its members one that was there differed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// What it did.
+    pub outcome: Defined,
+    /// The names of the members.
+    pub differs: Vec<&'static str>,
+}
+
 /// The changes of `function set`; `None` leaves a field unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct FunctionChange {
@@ -193,6 +267,19 @@ pub struct FunctionChange {
 }
 
 impl FunctionChange {
+    /// The names of the members that it changes.
+    #[must_use]
+    pub fn members(&self) -> Vec<&'static str> {
+        let members = [
+            ("command", self.command.is_some()),
+            ("site", self.site.is_some()),
+            ("env", !self.env.is_empty()),
+            ("worker", self.worker.is_some()),
+            ("timeout", self.timeout.is_some()),
+        ];
+        members.into_iter().filter(|(_, changes)| *changes).map(|(name, _)| name).collect()
+    }
+
     /// The definition with these changes.
     #[must_use]
     pub fn apply(&self, mut definition: Definition) -> Definition {

@@ -66,6 +66,10 @@ pub struct NewJob {
     pub key: Option<Key>,
     /// Whether the job is held until it is started.
     pub hold: bool,
+    /// Jobs with a smaller one run first.
+    pub priority: i64,
+    /// When it is due; `None` for at once.
+    pub run_at: Option<Timestamp>,
     /// The operating system's name of the user who enqueues.
     pub os_user: Option<String>,
     /// The job inside which this call is made, if any.
@@ -73,10 +77,10 @@ pub struct NewJob {
 }
 
 impl NewJob {
-    /// A job for this call with default values: no key, not held, without a user or a parent.
+    /// A job for this call with default values: no key, not held, due at once, without a user or a parent.
     #[must_use]
     pub fn new(call: Call) -> NewJob {
-        NewJob { call, key: None, hold: false, os_user: None, parent: None }
+        NewJob { call, key: None, hold: false, priority: 0, run_at: None, os_user: None, parent: None }
     }
 }
 
@@ -130,11 +134,13 @@ impl Origin {
         }
     }
 
-    /// The job for a call that is made here.
+    /// The job for a call that is made here. A call may have a site of its own.
     #[must_use]
-    pub fn job(&self, call: Call, key: Option<Key>, hold: bool) -> NewJob {
-        let Origin { site, os_user, parent, .. } = self;
-        NewJob { call: Call { site: site.clone(), ..call }, key, hold, os_user: os_user.clone(), parent: *parent }
+    pub fn job(&self, mut new: NewJob) -> NewJob {
+        if new.call.site.is_none() {
+            new.call.site.clone_from(&self.site);
+        }
+        NewJob { os_user: self.os_user.clone(), parent: self.parent, ..new }
     }
 }
 

@@ -18,6 +18,7 @@ pub mod processor;
 pub mod query;
 pub mod removal;
 pub mod retry;
+pub mod rpc;
 pub mod service;
 pub mod size;
 pub mod state;

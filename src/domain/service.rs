@@ -57,6 +57,19 @@ pub struct ServiceChange {
     pub paused: Option<bool>,
 }
 
+/// The result of defining a service or a function, which may be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defined {
+    /// It is new.
+    Added,
+    /// It was so already; nothing was changed.
+    Same,
+    /// It was there and differed, and is as wanted now.
+    Changed,
+    /// It is there and differs, and stays as it is.
+    Kept,
+}
+
 /// The result of adding a service or a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Added {

@@ -9,6 +9,12 @@ use serde::{Serialize, Serializer};
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
+    /// Parses RFC 3339, with an offset from UTC, as in `2026-11-23T22:29:00Z`; `None` for everything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Timestamp> {
+        text.parse::<jiff::Timestamp>().ok().map(|moment| Timestamp(moment.as_millisecond()))
+    }
+
     /// This moment moved by `span` into the future.
     #[must_use]
     pub fn after(self, span: Duration) -> Timestamp {
@@ -125,5 +131,11 @@ mod tests {
         assert_eq!(Timestamp(0).to_string(), "1970-01-01T00:00:00.000Z");
         assert_eq!(Timestamp(1_795_474_163_341).to_string(), "2026-11-23T22:49:23.341Z");
         assert_eq!(Timestamp(i64::MAX).to_string(), "@9223372036854775807");
+        for text in ["2026-11-23T22:49:23.341Z", "2026-11-23T23:49:23.341+01:00", "2026-11-23t17:19:23.341-05:30"] {
+            assert_eq!(Timestamp::parse(text), Some(Timestamp(1_795_474_163_341)), "{text}");
+        }
+        for text in ["", "2026-11-23", "2026-11-23T22:49:23", "tomorrow", "1795474163341", "2026-13-01T00:00:00Z"] {
+            assert_eq!(Timestamp::parse(text), None, "{text}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What wakes the main loop.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 use std::{io, time::Duration};
 
@@ -29,21 +29,31 @@ pub(super) enum LoopEvent {
     Stop,
 }
 
-/// Events that the main loop has not seen yet, in the order in which they happened.
-pub(super) struct EventQueue {
-    arrived: Mutex<Vec<LoopEvent>>,
+impl<T> AsFd for EventQueue<T> {
+    /// Readable while there are events.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+}
+
+/// Events that a loop has not seen yet, in the order in which they happened.
+pub struct EventQueue<T> {
+    arrived: Mutex<Vec<T>>,
     /// Readable while there are events.
     bell: OwnedFd,
 }
 
-impl EventQueue {
+impl<T> EventQueue<T> {
     /// An empty queue.
-    pub(super) fn new() -> io::Result<EventQueue> {
-        Ok(EventQueue { arrived: Mutex::default(), bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
+    pub fn new() -> io::Result<EventQueue<T>> {
+        Ok(EventQueue {
+            arrived: Mutex::new(Vec::new()),
+            bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        })
     }
 
     /// Adds an event, and wakes the loop.
-    pub(super) fn send(&self, event: LoopEvent) {
+    pub fn send(&self, event: T) {
         let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
         arrived.push(event);
         if arrived.len() == 1 {
@@ -53,7 +63,7 @@ impl EventQueue {
     }
 
     /// Takes all events.
-    pub(super) fn take(&self) -> Vec<LoopEvent> {
+    pub fn take(&self) -> Vec<T> {
         let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
         if !arrived.is_empty() {
             let _ = rustix::io::read(&self.bell, &mut [0_u8; 8]);
@@ -62,7 +72,7 @@ impl EventQueue {
     }
 
     /// Sleeps until there is an event, or `other` is readable, at most for `time`.
-    pub(super) fn wait(&self, time: Duration, other: Option<BorrowedFd<'_>>) {
+    pub fn wait(&self, time: Duration, other: Option<BorrowedFd<'_>>) {
         let mut fds = vec![PollFd::new(&self.bell, PollFlags::IN)];
         fds.extend(other.map(|other| PollFd::from_borrowed_fd(other, PollFlags::IN)));
         // Interrupted or not: the caller looks for events.

@@ -10,7 +10,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::events::{EventQueue, LostHost, lost};
+use super::events::{EventQueue, LoopEvent, LostHost, lost};
 use super::registration::{Membership, Runtime};
 use super::rescue::{self, Rescuer};
 use super::watcher::{POLL, POLL_OTHERS, Watcher};
@@ -32,7 +32,7 @@ pub(super) struct MainLoop<'a> {
     /// How long to wait for a locked store while nothing would be lost.
     patience: Patience,
     reporter: Reporter<'a>,
-    events: Arc<EventQueue>,
+    events: Arc<EventQueue<LoopEvent>>,
     shutdown: Shutdown,
     membership: Membership,
     /// The services that are drained now.

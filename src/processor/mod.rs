@@ -27,7 +27,9 @@ mod worker_pool;
 
 use std::{ffi::OsString, os::fd::OwnedFd, os::unix::process::ExitStatusExt, path::PathBuf, sync::Arc};
 
+pub use events::EventQueue;
 pub use rescue::{lives, put_back_all_unowned, put_back_copied, put_back_unowned, rescue_copied};
+pub use watcher::Notifications;
 
 use main_loop::MainLoop;
 use registration::Runtime;

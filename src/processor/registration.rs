@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::{ffi::OsString, sync::Arc};
 
-use super::{dispatch_queue::DispatchQueue, events::EventQueue, shared::Shared, slots::Slots, worker_pool::WorkerPool};
+use super::events::{EventQueue, LoopEvent};
+use super::{dispatch_queue::DispatchQueue, shared::Shared, slots::Slots, worker_pool::WorkerPool};
 use crate::domain::{event::Unkillable, processor::ProcessorId};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
@@ -53,7 +54,7 @@ impl Membership {
     }
 
     /// Registers, unless that was done before; says whether it did.
-    pub(super) fn join(&mut self, store: &mut Store, events: &Arc<EventQueue>) -> Result<bool> {
+    pub(super) fn join(&mut self, store: &mut Store, events: &Arc<EventQueue<LoopEvent>>) -> Result<bool> {
         let Some(runtime) = self.runtime.take() else { return Ok(false) };
         self.registration = Some(Registration::begin(store, runtime, Arc::clone(events))?);
         Ok(true)
@@ -101,7 +102,11 @@ pub(super) struct Registration {
 
 impl Registration {
     /// Locks first and registers then, so that no processor that sees the registration can take this one for dead.
-    pub(super) fn begin(store: &mut Store, runtime: Runtime, events: Arc<EventQueue>) -> Result<Registration> {
+    pub(super) fn begin(
+        store: &mut Store,
+        runtime: Runtime,
+        events: Arc<EventQueue<LoopEvent>>,
+    ) -> Result<Registration> {
         let Runtime { program, env, link, forwarder, host } = runtime;
         let run_folder = store.run_folder();
         let fail = |error| io_error(&format!("cannot work in `{}`", run_folder.display()), &error);

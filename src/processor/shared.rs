@@ -17,7 +17,7 @@ pub(super) struct Shared {
     pub(super) marks: Arc<Marks>,
     pub(super) forwarder: Arc<Forwarder>,
     pub(super) workers: Arc<WorkerPool>,
-    pub(super) events: Arc<EventQueue>,
+    pub(super) events: Arc<EventQueue<LoopEvent>>,
     pub(super) queue: Arc<DispatchQueue>,
 }
 

@@ -22,7 +22,7 @@ struct ShutdownState {
     latest: Mutex<Option<Instant>>,
     supervisor_died: AtomicBool,
     targets: OnceLock<StopTargets>,
-    events: Arc<EventQueue>,
+    events: Arc<EventQueue<LoopEvent>>,
 }
 
 /// What is stopped.
@@ -36,7 +36,7 @@ pub(super) struct StopTargets {
 
 impl Shutdown {
     /// No signal yet; `events` wakes the loop at each one.
-    pub(super) fn new(events: Arc<EventQueue>) -> Shutdown {
+    pub(super) fn new(events: Arc<EventQueue<LoopEvent>>) -> Shutdown {
         let (signals, latest) = (AtomicUsize::new(0), Mutex::default());
         let (supervisor_died, targets) = (AtomicBool::new(false), OnceLock::new());
         Shutdown(Arc::new(ShutdownState { signals, latest, supervisor_died, targets, events }))

@@ -30,7 +30,7 @@ pub(super) struct Watcher {
 }
 
 /// Changes to the store's files, as the system reports them.
-struct Notifications {
+pub struct Notifications {
     /// `None` where the system reports nothing.
     watch: Option<Watch>,
     /// How long to wait for a commit after the latest notification; grows.
@@ -38,12 +38,34 @@ struct Notifications {
 }
 
 impl Notifications {
+    /// Notifications by `watch`; without one, it is time to look often.
+    pub fn by(watch: Option<Watch>) -> Notifications {
+        Notifications { watch, pause: SOON }
+    }
+
     fn longest_pause(&self) -> Duration {
         if self.watch.is_some() { POLL_OTHERS } else { POLL_BLIND }
     }
 
-    fn look_soon(&mut self) {
-        self.pause = SOON.min(self.longest_pause());
+    /// A change was found: others may be about to write too.
+    pub fn look_soon(&mut self) {
+        self.pause = SOON;
+    }
+
+    /// What becomes readable at a notification, and how long to wait for it.
+    pub fn wait_for(&self) -> (Duration, Option<BorrowedFd<'_>>) {
+        (self.pause, self.watch.as_ref().map(AsFd::as_fd))
+    }
+
+    /// Takes the notifications, and says whether there were any.
+    pub fn take(&mut self) -> bool {
+        let any = self.watch.as_mut().is_some_and(Watch::heard);
+        if any {
+            self.look_soon();
+        } else {
+            self.pause = (self.pause * 3 / 2).min(self.longest_pause());
+        }
+        any
     }
 }
 
@@ -56,26 +78,21 @@ impl Watcher {
 
     /// Uses notifications from now on, where there is a `watch`, and otherwise looks often.
     pub(super) fn follow(&mut self, watch: Option<Watch>) {
-        let mut notifications = Notifications { watch, pause: SOON };
-        notifications.look_soon();
-        self.notifications = Some(notifications);
+        self.notifications = Some(Notifications::by(watch));
     }
 
     /// What becomes readable at a notification, and how long to wait for it where that would be `time` otherwise.
     pub(super) fn wait_for(&self, time: Duration) -> (Duration, Option<BorrowedFd<'_>>) {
-        let Some(Notifications { watch, pause }) = &self.notifications else { return (time, None) };
-        (time.min(*pause), watch.as_ref().map(AsFd::as_fd))
+        let Some(notifications) = &self.notifications else { return (time, None) };
+        let (pause, watch) = notifications.wait_for();
+        (time.min(pause), watch)
     }
 
     /// Whether to look at the store now: always with notifications, which are taken, and otherwise now and then, or when a
     /// call `is_due`.
     pub(super) fn is_time(&mut self, is_due: bool) -> bool {
         if let Some(notifications) = &mut self.notifications {
-            if notifications.watch.as_mut().is_some_and(Watch::heard) {
-                notifications.look_soon();
-            } else {
-                notifications.pause = (notifications.pause * 3 / 2).min(notifications.longest_pause());
-            }
+            notifications.take();
         } else if !is_due && self.looked.elapsed() < POLL {
             return false;
         }

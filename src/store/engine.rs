@@ -127,11 +127,8 @@ pub(super) trait Tx {
     /// statement has done nothing, and the transaction goes on.
     fn try_execute(&mut self, sql: &str, args: &[Value<'_>]) -> Result<Result<u64>>;
 
-    /// Runs an INSERT of jobs; returns the numbers of those that it made, in the order of its rows. No number follows from
-    /// another one.
-    fn insert(&mut self, sql: &str, args: &[Value<'_>]) -> Result<Vec<i64>>;
-
-    /// Runs such an INSERT where a rule of an application may refuse it, as [`Tx::try_execute`] does.
+    /// Runs an INSERT of jobs that a rule of an application may refuse, like [`Tx::try_execute`]; returns the numbers of the
+    /// jobs that it made, in the order of its rows. No number follows from another one.
     fn try_insert(&mut self, sql: &str, args: &[Value<'_>]) -> Result<Result<Vec<i64>>>;
 
     /// Runs a statement and hands each of its rows to `each`.

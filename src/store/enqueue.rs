@@ -2,7 +2,7 @@
 //!
 //! Own calls are checked here, not by the schema's triggers, which do the same for plain INSERTs and take time for each.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::engine::{Triggers, Tx, one};
 use super::insert::{Insertion, alike, insert};
@@ -40,53 +40,131 @@ impl Store {
     /// As [`Store::enqueue`], of the first call that is refused.
     pub fn enqueue_all(&mut self, new: &[NewJob]) -> Result<Vec<Enqueued>, Refused> {
         let mut call = None;
+        let done = self.insert_all(new, &mut |index, error| {
+            call = Some(index);
+            Err(error)
+        });
+        // Where one was refused, there is an error.
+        done.map(|done| done.into_iter().flatten().collect()).map_err(|error| Refused { call, error })
+    }
+
+    /// Puts each of these calls on its service's queue that is not refused, in this order, in one transaction; durable when this
+    /// returns. Says of each what became of it.
+    ///
+    /// # Errors
+    /// Whatever the database answers; then none is enqueued. The refusal of a call is as for [`Store::enqueue`].
+    pub fn enqueue_each(&mut self, new: &[NewJob]) -> Result<Vec<Result<Enqueued>>> {
+        let mut refused = BTreeMap::new();
+        let done = self.insert_all(new, &mut |index, error| {
+            refused.insert(index, error);
+            Ok(())
+        })?;
+        let done = done.into_iter().enumerate();
+        Ok(done.map(|(index, done)| done.ok_or_else(|| refused.remove(&index).expect("it was refused"))).collect())
+    }
+
+    fn insert_all(&mut self, new: &[NewJob], refuse: &mut OnRefusal<'_>) -> Result<Vec<Option<Enqueued>>> {
         // An application's own triggers are to see its calls.
         let done = self.change(Triggers::IfForeign, |tx| {
             let way = if tx.runs_triggers() { Insertion::Client } else { Insertion::Own };
-            enqueue_in(tx, new, way, &mut call)
+            let mut calls = Calls { way, known: HashSet::new(), done: Vec::with_capacity(new.len()) };
+            calls.enqueue(tx, new, refuse)?;
+            Ok(calls.done)
         });
-        done.map_err(|error| {
-            // SQLite says the same of a full disk and of a table without a number left.
-            let error = if error.kind() == Kind::Full { self.check_numbers().err().unwrap_or(error) } else { error };
-            let its = matches!(error.kind(), Kind::NotFound | Kind::Denied);
-            Refused { call: call.filter(|_| its), error }
+        // SQLite says the same of a full disk and of a table without a number left.
+        done.map_err(
+            |error| {
+                if error.kind() == Kind::Full { self.check_numbers().err().unwrap_or(error) } else { error }
+            },
+        )
+    }
+}
+
+/// Gets the number of a call that is refused, counted from 0, and why. To end the transaction without a change, it fails.
+type OnRefusal<'a> = dyn FnMut(usize, Error) -> Result<()> + 'a;
+
+/// Calls that become jobs, in one transaction.
+struct Calls<'a> {
+    way: Insertion,
+    /// Services and functions that are there.
+    known: HashSet<(&'a str, &'a str)>,
+    /// The jobs of the calls so far; `None` for one that was refused.
+    done: Vec<Option<Enqueued>>,
+}
+
+impl<'a> Calls<'a> {
+    /// Inserts all calls as jobs, and goes on after one that is refused if `refuse` lets it.
+    fn enqueue(&mut self, tx: &mut dyn Tx, new: &'a [NewJob], refuse: &mut OnRefusal<'_>) -> Result<()> {
+        // Calls before this one are inserted one by one.
+        let mut singly = 0;
+        while self.done.len() < new.len() {
+            let (at, rest) = (self.done.len(), &new[self.done.len()..]);
+            let alike = if self.way == Insertion::Own && at >= singly { alike(rest) } else { 1 };
+            match self.enqueue_alike(tx, &rest[..alike])? {
+                Ok(()) => {}
+                // Which of them is refused?
+                Err(_) if alike > 1 => singly = at + alike,
+                Err(error) => {
+                    refuse(at, error)?;
+                    self.done.push(None);
+                }
+            }
+        }
+        let is_there = |it: &_| matches!(it, Some(Enqueued::Same(_)));
+        let is_new = |it: &_| matches!(it, Some(Enqueued::New(_)));
+        if self.done.iter().any(is_there) && !self.done.iter().any(is_new) { tx.force_sync() } else { Ok(()) }
+    }
+
+    /// Inserts one call, or several that are [`alike`]. The inner error says why it is refused; then others can still be
+    /// inserted.
+    fn enqueue_alike(&mut self, tx: &mut dyn Tx, calls: &'a [NewJob]) -> Result<Result<()>> {
+        let first = &calls[0];
+        let Call { service: on, function: name, .. } = &first.call;
+        if self.known.insert((on.as_str(), name.as_str()))
+            && let Err(error) = refusal(function::find_to_use(tx, on, name))?
+        {
+            self.known.remove(&(on.as_str(), name.as_str()));
+            return Ok(Err(error));
+        }
+        match refusal(same(tx, first))? {
+            Ok(None) => {}
+            Ok(Some(id)) => {
+                self.done.push(Some(Enqueued::Same(id)));
+                return Ok(Ok(()));
+            }
+            Err(error) => return Ok(Err(error)),
+        }
+        let is_later = self.way == Insertion::Own && first.run_at.is_some_and(|due| due > tx.now());
+        let state = match (first.hold, is_later) {
+            (true, _) => State::Held,
+            (false, true) => State::Delayed,
+            (false, false) => State::Queued,
+        };
+        let jobs = match insert(tx, calls, state, self.way)? {
+            Ok(jobs) => jobs,
+            Err(error) => return Ok(Err(error)),
+        };
+        if jobs.len() == calls.len() {
+            self.done.extend(jobs.into_iter().map(|id| Some(Enqueued::New(id))));
+            return Ok(Ok(()));
+        }
+        // Somebody else has just taken the key; else it is the application that wants no such job.
+        refusal(match same(tx, first)? {
+            Some(id) => {
+                self.done.push(Some(Enqueued::Same(id)));
+                Ok(())
+            }
+            None => Err(tx.passed_over()),
         })
     }
 }
 
-/// Inserts calls as jobs; `at` is the one that it is at.
-fn enqueue_in(tx: &mut dyn Tx, new: &[NewJob], way: Insertion, at: &mut Option<usize>) -> Result<Vec<Enqueued>> {
-    let mut known = HashSet::new();
-    let mut done = Vec::with_capacity(new.len());
-    while let Some(first) = new.get(done.len()) {
-        *at = Some(done.len());
-        let Call { service: on, function: name, .. } = &first.call;
-        if known.insert((on.as_str(), name.as_str())) {
-            function::find_to_use(tx, on, name)?;
-        }
-        let state = if first.hold { State::Held } else { State::Queued };
-        let rest = &new[done.len()..];
-        if let Some(id) = same(tx, first)? {
-            done.push(Enqueued::Same(id));
-            continue;
-        }
-        let alike = if way == Insertion::Own { alike(rest) } else { 1 };
-        let jobs = insert(tx, &rest[..alike], state, way)?;
-        if jobs.len() == alike {
-            done.extend(jobs.into_iter().map(Enqueued::New));
-            continue;
-        }
-        // Somebody else has just taken the key; else it is the application that wants no such job.
-        match same(tx, first)? {
-            Some(id) => done.push(Enqueued::Same(id)),
-            None => return Err(tx.passed_over()),
-        }
+/// Tells what refuses a call, which has changed nothing, from what fails.
+fn refusal<T>(done: Result<T>) -> Result<Result<T>> {
+    match done {
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Denied) => Ok(Err(error)),
+        done => done.map(Ok),
     }
-    *at = None;
-    if done.iter().all(|done| matches!(done, Enqueued::Same(_))) {
-        tx.force_sync()?;
-    }
-    Ok(done)
 }
 
 /// The job that stands for the same call under the same key.

@@ -6,8 +6,9 @@ use super::engine::{Row, Tx, Value, damaged};
 use super::{Store, service};
 use super::{columns::Column, waiting::cancel_waiting};
 use crate::domain::function::{Args, CallFormat, Definition, Function, FunctionChange, FunctionName, Stdin};
+use crate::domain::function::{Registered, WantedFunction};
 use crate::domain::removal::{IfWaiting, Removed};
-use crate::domain::service::{Added, ServiceName};
+use crate::domain::service::{Added, Defined, ServiceName};
 use crate::domain::time::{Timestamp, millis};
 use crate::domain::{attempt::Failure, object};
 use crate::error::{Error, Kind, Result};
@@ -48,10 +49,7 @@ impl Store {
     pub fn add_function(&mut self, service: &ServiceName, name: &FunctionName, is: &Definition) -> Result<Added> {
         self.write(|tx| {
             service::find(tx, service)?;
-            let (key, columns) = (key(service, name), Columns::of(is));
-            let new = [&key[..], &columns.values(), &[tx.now().into()]].concat();
-            let there: Option<Function> = service::add(tx, (FUNCTION, &key), (ADD, &new))?;
-            let Some(there) = there else { return Ok(Added::New) };
+            let Some(there) = add(tx, FUNCTION, (service, name), is)? else { return Ok(Added::New) };
             if there.definition.is_like(is) {
                 tx.force_sync()?;
                 return Ok(Added::Same);
@@ -114,14 +112,27 @@ impl Store {
     ) -> Result<Function> {
         self.write(|tx| {
             let mut function = find_by(tx, TO_CHANGE, service, name)?;
-            let changed = change.apply(function.definition.clone());
-            let same_workers = function.definition.shares_worker(&function.definition.site, &changed, &changed.site);
-            function.definition = changed;
-            if !same_workers {
-                function.definition.generation = next_generation(tx)?;
-            }
-            tx.change(SET, &[&key(service, name)[..], &Columns::of(&function.definition).values()].concat())?;
+            set(tx, &mut function, change)?;
             Ok(function)
+        })
+    }
+
+    /// Adds the functions that are not there. Those that differ from what is wanted are changed if `change` says so, and
+    /// otherwise stay as they are. All in one transaction.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such service, [`Kind::Invalid`] for a new function without a program or a site;
+    /// then nothing is added or changed.
+    pub fn define_functions(&mut self, wanted: &[WantedFunction], change: bool) -> Result<Vec<Registered>> {
+        self.write(|tx| {
+            let mut done = Vec::with_capacity(wanted.len());
+            for wanted in wanted {
+                done.push(define(tx, wanted, change)?);
+            }
+            if done.iter().all(|done| matches!(done.outcome, Defined::Same | Defined::Kept)) {
+                tx.force_sync()?;
+            }
+            Ok(done)
         })
     }
 
@@ -164,6 +175,52 @@ impl Store {
             Ok(removed)
         })
     }
+}
+
+/// Adds a function, unless there is one with this name: `find` reads that.
+fn add(
+    tx: &mut dyn Tx,
+    find: &str,
+    (service, name): (&ServiceName, &FunctionName),
+    is: &Definition,
+) -> Result<Option<Function>> {
+    let (key, columns) = (key(service, name), Columns::of(is));
+    let new = [&key[..], &columns.values(), &[tx.now().into()]].concat();
+    service::add(tx, (find, &key), (ADD, &new))
+}
+
+/// Changes a function that was read to be changed.
+fn set(tx: &mut dyn Tx, function: &mut Function, change: &FunctionChange) -> Result<()> {
+    let changed = change.apply(function.definition.clone());
+    let same_workers = function.definition.shares_worker(&function.definition.site, &changed, &changed.site);
+    function.definition = changed;
+    if !same_workers {
+        function.definition.generation = next_generation(tx)?;
+    }
+    let key = key(&function.service, &function.name);
+    tx.change(SET, &[&key[..], &Columns::of(&function.definition).values()].concat())
+}
+
+/// Adds a function; or changes one that differs, if `may_change`.
+fn define(tx: &mut dyn Tx, wanted: &WantedFunction, may_change: bool) -> Result<Registered> {
+    let (service, name) = (&wanted.service, &wanted.name);
+    let mut there: Option<Function> = tx.row(TO_CHANGE, &key(service, name))?;
+    if there.is_none() {
+        service::find(tx, service)?;
+        there = add(tx, TO_CHANGE, (service, name), &wanted.definition()?)?;
+    }
+    let Some(mut there) = there else { return Ok(Registered { outcome: Defined::Added, differs: Vec::new() }) };
+    let change = wanted.change(&there.definition);
+    let differs = change.members();
+    let outcome = match (differs.is_empty(), may_change) {
+        (true, _) => Defined::Same,
+        (false, false) => Defined::Kept,
+        (false, true) => {
+            set(tx, &mut there, &change)?;
+            Defined::Changed
+        }
+    };
+    Ok(Registered { outcome, differs })
 }
 
 /// The number of a deploy that happens now: higher than that of any before, also of functions that are removed.

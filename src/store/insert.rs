@@ -32,26 +32,35 @@ pub(super) enum Insertion {
     Client,
 }
 
-static AS_CLIENT: LazyLock<String> = LazyLock::new(|| statement(1, Insertion::Client));
+static AS_CLIENT: LazyLock<String> = LazyLock::new(|| statement(1, Insertion::Client, &[]));
 static AS_CLIENT_WITH_KEY: LazyLock<String> = LazyLock::new(|| with_key(&AS_CLIENT));
-static ONE: LazyLock<String> = LazyLock::new(|| statement(1, Insertion::Own));
+static ONE: LazyLock<String> = LazyLock::new(|| statement(1, Insertion::Own, &[]));
 static ONE_WITH_KEY: LazyLock<String> = LazyLock::new(|| with_key(&ONE));
-static MANY: LazyLock<String> = LazyLock::new(|| statement(AT_ONCE, Insertion::Own));
+static MANY: LazyLock<String> = LazyLock::new(|| statement(AT_ONCE, Insertion::Own, &[]));
 pub(super) const LARGE: &str = "INSERT INTO asyncq_large (job, args, kwargs) VALUES (?1, ?2, ?3)";
 
+/// The columns that a call sets besides, with their values. Most calls set none, and cost no more for those that do.
+fn more_columns(new: &NewJob) -> Vec<(&'static str, Value<'static>)> {
+    let priority = (new.priority != 0).then(|| ("priority", new.priority.into()));
+    let due = new.run_at.map(|due| ("run_at", due.into()));
+    priority.into_iter().chain(due).collect()
+}
+
 /// The statement that inserts this number of rows, with the parameters that [`insert`] gives it.
-fn statement(rows: usize, way: Insertion) -> String {
-    let own = &OWN[..if rows == 1 { OWN.len() } else { OWN_OF_MANY }];
-    let (mut columns, mut shared) = ([&SHARED[..], own].concat().join(", "), String::new());
+fn statement(rows: usize, way: Insertion, more: &[&str]) -> String {
+    let own = [&OWN[..if rows == 1 { OWN.len() } else { OWN_OF_MANY }], more].concat();
+    let (mut columns, mut shared) = ([&SHARED[..], &own].concat().join(", "), String::new());
     for number in 1..=SHARED.len() {
         // Writing to a string never fails.
         let _ = write!(shared, "?{number}, ");
     }
     let mut times = String::new();
     if way == Insertion::Own {
-        columns += ", run_at, created_at";
         let now = 1 + SHARED.len() + rows * own.len();
-        times = format!(", ?{now}, ?{now}");
+        for time in ["run_at", "created_at"].into_iter().filter(|time| !more.contains(time)) {
+            columns += &format!(", {time}");
+            times += &format!(", ?{now}");
+        }
     }
     let row = |row: usize| {
         let own: Vec<String> = (1..=own.len()).map(|at| format!("?{}", SHARED.len() + row * own.len() + at)).collect();
@@ -67,8 +76,9 @@ fn with_key(statement: &str) -> String {
 }
 
 /// Inserts one call, or calls that are [`alike`]; gives the numbers of the jobs that it made, in this order. It makes none of
-/// a call whose key is taken, or that a trigger of the application passes over.
-pub(super) fn insert(tx: &mut dyn Tx, calls: &[NewJob], state: State, way: Insertion) -> Result<Vec<JobId>> {
+/// a call whose key is taken, or that a trigger of the application passes over. Where a rule of the application refuses a
+/// call, the inner error names the rule, and nothing is done.
+pub(super) fn insert(tx: &mut dyn Tx, calls: &[NewJob], state: State, way: Insertion) -> Result<Result<Vec<JobId>>> {
     let first = &calls[0];
     let mut values: Vec<Value<'_>> = Vec::with_capacity(1 + SHARED.len() + OWN.len() * calls.len());
     let shared: [Value<'_>; SHARED.len()] = [
@@ -91,8 +101,13 @@ pub(super) fn insert(tx: &mut dyn Tx, calls: &[NewJob], state: State, way: Inser
         ];
         values.extend(&own[..if calls.len() == 1 { OWN.len() } else { OWN_OF_MANY }]);
     }
+    let (names, more): (Vec<&str>, Vec<Value<'_>>) = more_columns(first).into_iter().unzip();
+    values.extend(more);
+    let unusual = if names.is_empty() { String::new() } else { statement(1, way, &names) };
     let sql = match (way, first.key.is_some()) {
-        (Insertion::Client, false) => &AS_CLIENT,
+        (_, false) if !names.is_empty() => &unusual,
+        (_, true) if !names.is_empty() => &with_key(&unusual),
+        (Insertion::Client, false) => &*AS_CLIENT,
         (Insertion::Client, true) => &AS_CLIENT_WITH_KEY,
         (Insertion::Own, _) if calls.len() > 1 => &MANY,
         (Insertion::Own, false) => &ONE,
@@ -101,13 +116,16 @@ pub(super) fn insert(tx: &mut dyn Tx, calls: &[NewJob], state: State, way: Inser
     if way == Insertion::Own {
         values.push(tx.now().into());
     }
-    let ids = tx.insert(sql, &values)?;
+    let ids = match tx.try_insert(sql, &values)? {
+        Ok(ids) => ids,
+        Err(refused) => return Ok(Err(refused)),
+    };
     if let ([new], [id], Insertion::Own) = (calls, &ids[..], way)
         && !is_small(new)
     {
         tx.execute(LARGE, &[(*id).into(), new.call.args.as_str().into(), new.call.kwargs.as_str().into()])?;
     }
-    Ok(ids.into_iter().map(JobId).collect())
+    Ok(Ok(ids.into_iter().map(JobId).collect()))
 }
 
 /// How many of the next calls one [`insert`] takes: more than one when enough of them differ in nothing but their arguments
@@ -118,6 +136,8 @@ pub(super) fn alike(next: &[NewJob]) -> usize {
     let fits = |new: &NewJob| {
         new.key.is_none()
             && is_small(new)
+            && new.priority == 0
+            && new.run_at.is_none()
             && new.call.function == first.call.function
             && new.call.service == first.call.service
             && new.call.site == first.call.site

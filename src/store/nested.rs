@@ -39,7 +39,7 @@ impl Store {
                 let hint = "a function that calls itself needs an end; `--defer` queues a call instead of running it";
                 return Err(Error::new(Kind::Denied, message).with_hint(hint));
             }
-            let jobs = insert(tx, std::slice::from_ref(new), State::Held, Insertion::Client)?;
+            let jobs = insert(tx, std::slice::from_ref(new), State::Held, Insertion::Client)??;
             let Some(id) = jobs.first().copied() else { return Err(tx.passed_over()) };
             let now = tx.now();
             let processor = inside.processor;

@@ -56,6 +56,8 @@ columns! { attempt_columns -> Attempt {
 const ATTEMPTS: &str = concat!("SELECT ", attempt_columns!(), " FROM asyncq_attempt WHERE job = ?1 ORDER BY number");
 const LOG: &str = "SELECT log, pieces, dropped, gap FROM asyncq_attempt WHERE job = ?1 AND number = ?2";
 
+const STATE: &str = "SELECT state FROM asyncq_job WHERE id = ?1";
+
 const LINE: &str = "SELECT j.processor, j.crashes >= ?6, (SELECT COUNT(*) FROM (
         SELECT 1 FROM asyncq_job o WHERE o.state = 'queued' AND o.service = ?2
             AND (o.priority, o.run_at, o.id) < (?3, ?4, ?1) LIMIT ?5) AS before_it)
@@ -101,6 +103,11 @@ impl Store {
             let found = tx.row(JOB, &[id.into()])?;
             found.map_or_else(|| Err(job::no_job(tx, id)), Ok)
         })
+    }
+
+    /// The states of these jobs at one moment, in this order; `None` for a number that no job has.
+    pub fn states(&mut self, ids: &[JobId]) -> Result<Vec<Option<State>>> {
+        self.read(|tx| ids.iter().map(|id| tx.row(STATE, &[(*id).into()])).collect())
     }
 
     /// One page of the jobs that `query` describes, newest first.

@@ -6,7 +6,7 @@ use super::columns::Column;
 use super::engine::{Tx, Value};
 use super::{Store, waiting::cancel_waiting};
 use crate::domain::removal::{IfWaiting, Removed};
-use crate::domain::service::{Added, Service, ServiceChange, ServiceName};
+use crate::domain::service::{Added, Defined, Service, ServiceChange, ServiceName};
 use crate::domain::{suggest::nearest, time::Timestamp};
 use crate::error::{Error, Kind, Result};
 
@@ -74,6 +74,23 @@ impl Store {
             let message = format!("service `{name}` exists with concurrency {}", there.concurrency);
             let hint = format!("`asyncq service set {name} --concurrency {concurrency}` changes it");
             Err(Error::new(Kind::Denied, message).with_hint(hint))
+        })
+    }
+
+    /// Sees to it that there is a service with this limit. Without a limit, one that is there keeps its own, and a new one gets 1.
+    pub fn define_service(&mut self, name: &ServiceName, concurrency: Option<NonZeroU32>) -> Result<Defined> {
+        self.write(|tx| {
+            let first = concurrency.unwrap_or(NonZeroU32::MIN);
+            let new = [name.into(), i64::from(first.get()).into(), tx.now().into()];
+            let Some(there) = add::<Service>(tx, (TO_CHANGE, &new[..1]), (ADD, &new))? else {
+                return Ok(Defined::Added);
+            };
+            let Some(wanted) = concurrency.filter(|wanted| *wanted != there.concurrency) else {
+                tx.force_sync()?;
+                return Ok(Defined::Same);
+            };
+            tx.change(SET, &[name.into(), i64::from(wanted.get()).into(), there.paused.into()])?;
+            Ok(Defined::Changed)
         })
     }
 

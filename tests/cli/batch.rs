@@ -56,6 +56,31 @@ fn the_first_bad_line_is_reported_and_the_calls_before_it_are_enqueued() {
         ),
         (r#"{"service":"events"}"#, 65, "not a call in JSON: `function` is missing"),
         (r#"{"service":"events","function":"mail","delay":1}"#, 65, "not a call in JSON: `delay` is not known"),
+        (
+            r#"{"service":"events","function":"mail","inside":{"job":1,"token":""}}"#,
+            65,
+            "not a call in JSON: `inside` is not known",
+        ),
+        (
+            r#"{"service":"events","function":"mail","priority":"high"}"#,
+            65,
+            "not a call in JSON: `priority` has to be a whole number",
+        ),
+        (
+            r#"{"service":"events","function":"mail","at":"2036-01-01T00:00:00"}"#,
+            65,
+            "`at` is `2036-01-01T00:00:00`, which is not a time with its offset from UTC",
+        ),
+        (
+            r#"{"service":"events","function":"mail","at":"1970-01-01T00:00:00Z"}"#,
+            65,
+            "`at` is `1970-01-01T00:00:00Z`, and no call can be due before 1973-03-03T09:46:40.000Z",
+        ),
+        (
+            r#"{"service":"events","function":"mail","site":"here"}"#,
+            65,
+            "`site` is `here`, which is not an absolute path",
+        ),
         (r#"{"service":"events","function":"mail","args":{}}"#, 65, "`args` is not an array, as in [2,7]"),
         (
             r#"{"service":"events","function":"mail","kwargs":[1]}"#,
@@ -89,6 +114,40 @@ fn the_first_bad_line_is_reported_and_the_calls_before_it_are_enqueued() {
         assert!(stderr.lines().next().unwrap().ends_with("; nothing was enqueued"), "{bad}: {stderr}");
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(code), &b""[..]), "{bad}: {stderr}");
         assert_eq!(place.count(""), after, "{bad}");
+    }
+}
+
+#[test]
+fn a_line_may_say_where_and_when_its_call_runs() {
+    let place = Place::with_functions(&[("mail", "pwd")]);
+    place.stdout("mkdir other && cp mail other");
+    let line = |more: &str| format!("{{\"service\":\"events\",\"function\":\"mail\"{more}}}\n");
+    let other = format!(r#","site":"{}/other","priority":-1"#, place.path().display());
+    place.write(
+        "calls",
+        &[
+            line(""),
+            line(&other),
+            line(r#","at":"2036-01-01T01:00:00+01:00""#),
+            line(r#","at":"2036-01-01T00:00:00Z","hold":true"#),
+            line(r#","at":"2016-01-01T00:00:00.25Z""#),
+        ]
+        .concat(),
+    );
+    place.session(
+        "
+        $ asyncq enqueue --batch calls | tail -1
+        5
+        $ asyncq process
+        [..]/other
+        [..]
+        [..]
+        ",
+    );
+    assert_eq!(place.jobs("state priority"), "completed 0, completed -1, delayed 0, held 0, completed 0");
+    for (id, at) in [(3, "2036-01-01T00:00:00.000Z"), (4, "2036-01-01T00:00:00.000Z"), (5, "2016-01-01T00:00:00.250Z")]
+    {
+        assert_eq!(place.job(id)["run_at"], at);
     }
 }
 

@@ -45,6 +45,8 @@ fn adding_twice() {
         ! error: service `events` exists with concurrency 2
         ! hint: `asyncq service set events --concurrency 3` changes it
         ? 77
+        $ asyncq -v service add events
+        ! asyncq: service `events` already exists
         $ asyncq service show events --json
         {\"name\":\"events\",\"concurrency\":2,[..]
         ",

@@ -25,6 +25,67 @@ fn large_arguments_and_application_triggers_are_as_with_one_call() {
     assert_eq!(place.query("SELECT count(*) FROM asyncq_large"), "2");
 }
 
+/// With triggers and without, what a line of a batch says becomes the row that an INSERT with the same values makes.
+#[test]
+fn a_row_of_a_batch_is_that_of_a_client() {
+    let place = Place::with_functions(&[("mail", ":")]);
+    let sees = "CREATE TABLE seen (job); CREATE TRIGGER sees AFTER INSERT ON asyncq_job BEGIN INSERT INTO seen VALUES (1); END;";
+    let calls = [
+        ("", "function", "'mail'"),
+        (r#","site":"/srv","priority":-7"#, "function, site, priority", "'mail', '/srv', -7"),
+        (r#","at":"2036-01-01T00:00:00Z","key":"1""#, "function, run_at, key", "'mail', 2082758400000, '1'"),
+        (r#","at":"2036-01-01T00:00:00Z""#, "function, run_at", "'mail', 2082758400000"),
+        (r#","at":"2016-01-01T00:00:00Z""#, "function, run_at", "'mail', 1451606400000"),
+        (r#","at":"2036-01-01T00:00:00Z","hold":true"#, "function, run_at, state", "'mail', 2082758400000, 'held'"),
+    ];
+    let rows = "SELECT group_concat(service || function || args || kwargs || ifnull(site, '-') || state || priority ||
+        iif(run_at = created_at, 'now', run_at) || ifnull(key, '-') || attempt || claim, ' ' ORDER BY id) FROM asyncq_job";
+    let mut seen = Vec::new();
+    for way in ["insert", "batch", "triggers"] {
+        if way == "triggers" {
+            place.execute(sees);
+        }
+        for (line, columns, values) in calls {
+            if way == "insert" {
+                place.insert(columns, values);
+            } else {
+                place.write("calls", &format!("{{\"service\":\"events\",\"function\":\"mail\"{line}}}"));
+                place.stdout("asyncq enqueue --batch calls");
+            }
+        }
+        seen.push(place.query(rows));
+        place.execute("DELETE FROM asyncq_job");
+    }
+    assert_eq!(place.query("SELECT count(*) FROM seen"), "6");
+    assert!(seen[0].contains("delayed") && seen[0].contains("now"), "{seen:?}");
+    assert!(seen.iter().all(|rows| *rows == seen[0]), "{seen:#?}");
+}
+
+/// A rule of the application refuses one call of many that `asyncq rpc` gets together.
+#[test]
+fn a_call_that_a_rule_refuses_falls_out_alone() {
+    let trigger =
+        "CREATE TRIGGER no AFTER INSERT ON asyncq_job WHEN NEW.args = '[13]' BEGIN SELECT RAISE(ABORT, 'no 13'); END";
+    let index = "CREATE UNIQUE INDEX one ON asyncq_job (args) WHERE args = '[13]'";
+    for (rule, refused) in [(trigger, 2), (index, 1)] {
+        let place = Place::with_functions(&[("mail", ":")]);
+        place.execute(rule);
+        let mut requests = String::new();
+        for number in (0..60).chain([13]) {
+            requests += &format!(
+                "{{\"jsonrpc\":\"2.0\",\"id\":{number},\"method\":\"enqueue\",\"params\":{{\"service\":\"events\",\"function\":\"mail\",\"args\":[{number}]}}}}\n"
+            );
+        }
+        place.write("requests", &requests);
+        let answers = place.stdout("asyncq rpc < requests");
+        let wrong: Vec<&str> = answers.lines().filter(|line| line.contains("\"error\"")).collect();
+        assert_eq!((answers.lines().count(), wrong.len()), (61, refused), "{wrong:#?}");
+        let is_told = |line: &&str| line.contains("\"id\":13,") && line.contains("\"exit_code\":77");
+        assert!(wrong.iter().all(is_told), "{wrong:#?}");
+        assert_eq!(place.count("--limit 1000"), 61 - refused);
+    }
+}
+
 #[test]
 fn a_slow_reader_of_a_list_delays_no_writer_and_needs_little_memory() {
     let place = Place::with_functions(&[("say", "echo $1")]);

@@ -1,13 +1,40 @@
 //! Functions.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use asyncq::Kind;
-use asyncq::domain::function::{CallFormat, Definition, FunctionChange};
+use asyncq::domain::function::{CallFormat, Definition, FunctionChange, WantedFunction, WorkerLimits};
 use asyncq::domain::removal::IfWaiting;
-use asyncq::domain::service::Added;
+use asyncq::domain::service::{Added, Defined};
+use asyncq::store::Store;
 
 use crate::fixture::{definition, enqueue, function, service, two, with_events};
+
+/// A function of which nothing is wanted but that it is there.
+fn anything(name: &str) -> WantedFunction {
+    WantedFunction {
+        service: service("events"),
+        name: function(name),
+        command: None,
+        site: None,
+        env: BTreeMap::new(),
+        timeout: None,
+        worker: None,
+    }
+}
+
+/// What a program wants that registers `definition`.
+fn wanted() -> WantedFunction {
+    let Definition { command, site, env, timeout, .. } = definition();
+    WantedFunction { command: Some(command), site: Some(site), env, timeout: Some(timeout), ..anything("compute") }
+}
+
+/// Registers a function; gives what that did, and what differed.
+fn register(store: &mut Store, wanted: &WantedFunction, change: bool) -> (Defined, Vec<&'static str>) {
+    let done = store.define_functions(std::slice::from_ref(wanted), change).unwrap().remove(0);
+    (done.outcome, done.differs)
+}
 
 conformance! {
     fn everything_is_kept(store: &mut Store) {
@@ -36,6 +63,69 @@ conformance! {
         assert_eq!(store.add_function(&on, &name, &definition()).unwrap(), Added::Same);
         assert_eq!(store.add_service(&service("more"), two()).unwrap_err().kind(), Kind::Denied);
         assert_eq!(store.add_function(&on, &function("more"), &definition()).unwrap_err().kind(), Kind::Denied);
+    }
+
+    fn registering_adds_and_changes_only_what_is_wanted(store: &mut Store) {
+        store.add_service(&service("events"), two()).unwrap();
+        let is = |store: &mut Store| store.function(&service("events"), &function("compute")).unwrap().definition;
+        assert_eq!(register(store, &wanted(), false), (Defined::Added, vec![]));
+        assert_eq!(is(store), definition());
+        for same in [wanted(), anything("compute"), WantedFunction { worker: Some(None), ..wanted() }] {
+            assert_eq!(register(store, &same, true), (Defined::Same, vec![]));
+        }
+        let other = WantedFunction {
+            command: Some(vec!["/other".to_owned()]),
+            site: Some("/other".to_owned()),
+            env: BTreeMap::from([("OTHER".to_owned(), "value".to_owned())]),
+            timeout: Some(None),
+            worker: Some(Some(WorkerLimits { calls: Some(5), ..WorkerLimits::default() })),
+            ..anything("compute")
+        };
+        let all = vec!["command", "site", "env", "worker", "timeout"];
+        assert_eq!(register(store, &other, false), (Defined::Kept, all.clone()));
+        assert_eq!(is(store), definition());
+        assert_eq!(register(store, &other, true), (Defined::Changed, all));
+        let changed = is(store);
+        assert!(changed.generation > 0);
+        let mut env = definition().env;
+        env.extend(other.env.clone());
+        assert_eq!((changed.env, changed.timeout, &changed.site[..]), (env, None, "/other"));
+        // A worker with any limits, or with another one besides.
+        let worker = |limits| WantedFunction { worker: Some(Some(limits)), ..anything("compute") };
+        assert_eq!(register(store, &worker(WorkerLimits::default()), false), (Defined::Same, vec![]));
+        let idle = WorkerLimits { idle: Some(Duration::from_secs(9)), ..WorkerLimits::default() };
+        assert_eq!(register(store, &worker(idle), true), (Defined::Changed, vec!["worker"]));
+        assert_eq!(is(store).worker, Some(WorkerLimits { calls: Some(5), ..idle }));
+        let command = WantedFunction { worker: Some(None), ..anything("compute") };
+        assert_eq!(register(store, &command, true), (Defined::Changed, vec!["worker"]));
+    }
+
+    fn registering_makes_a_command_a_worker_whatever_its_format(store: &mut Store) {
+        with_events(store);
+        let change = FunctionChange { call_format: Some(CallFormat::Stdin), ..FunctionChange::default() };
+        store.set_function(&service("events"), &function("compute"), &change).unwrap();
+        assert_eq!(register(store, &wanted(), true), (Defined::Same, vec![]));
+        let worker = WantedFunction { worker: Some(Some(WorkerLimits::default())), ..wanted() };
+        assert_eq!(register(store, &worker, true), (Defined::Changed, vec!["worker"]));
+        let is = store.function(&service("events"), &function("compute")).unwrap().definition;
+        assert_eq!((is.worker, is.call_format), (Some(WorkerLimits::default()), CallFormat::default()));
+    }
+
+    fn registering_is_all_or_nothing(store: &mut Store) {
+        with_events(store);
+        let new = WantedFunction { name: function("new"), ..wanted() };
+        let unknown = WantedFunction { service: service("evnts"), ..new.clone() };
+        let error = store.define_functions(&[new.clone(), unknown], true).unwrap_err();
+        assert_eq!((error.kind(), error.to_string().as_str()), (Kind::NotFound, "there is no service `evnts`"));
+        let error = store.define_functions(&[new.clone(), anything("bare")], true).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (Kind::Invalid, "function `bare` of service `events` is new, so it needs `command` and `site`")
+        );
+        assert_eq!(store.functions(None).unwrap().len(), 1);
+        let done = store.define_functions(&[new.clone(), wanted(), new], false).unwrap();
+        let outcomes: Vec<Defined> = done.into_iter().map(|done| done.outcome).collect();
+        assert_eq!(outcomes, [Defined::Added, Defined::Same, Defined::Same]);
     }
 
     fn adding_is_idempotent(store: &mut Store) {

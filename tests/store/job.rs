@@ -8,6 +8,7 @@ use asyncq::domain::call::{Key, Principal, Reading};
 use asyncq::domain::job::{Enqueued, Fence, JobId, NewJob, State};
 use asyncq::domain::query::{BulkChange, JobChange, JobFilter, JobQuery};
 use asyncq::domain::removal::IfWaiting;
+use asyncq::domain::time::Timestamp;
 use asyncq::store::{Cancelled, Step, Store};
 
 use crate::fixture::{call, claim, ends, enqueue, function, processor, run_cycle, service, state, two, with_events};
@@ -110,6 +111,68 @@ conformance! {
             assert_eq!((refused.call, refused.error.kind()), (Some(at), kind));
         }
         assert_eq!(store.jobs(&JobQuery::default()).unwrap().jobs.len(), 2);
+    }
+
+    fn of_calls_that_are_enqueued_each_only_the_refused_ones_fall_out(store: &mut Store) {
+        with_events(store);
+        let keyed = |number| NewJob { key: Some(Key::parse("k").unwrap()), ..call(number) };
+        let mut unknown = call(9);
+        unknown.call.function = function("compuet");
+        let done = store.enqueue_each(&[call(1), unknown.clone(), keyed(2), keyed(2), keyed(3), unknown, call(4)]).unwrap();
+        let done: Vec<Result<Enqueued, Kind>> = done.into_iter().map(|one| one.map_err(|error| error.kind())).collect();
+        let (first, second, third) = (JobId(1), JobId(2), JobId(3));
+        assert_eq!(done, [
+            Ok(Enqueued::New(first)),
+            Err(Kind::NotFound),
+            Ok(Enqueued::New(second)),
+            Ok(Enqueued::Same(second)),
+            Err(Kind::Denied),
+            Err(Kind::NotFound),
+            Ok(Enqueued::New(third)),
+        ]);
+        assert_eq!(store.job(third).unwrap().call.args, "[4]");
+        assert!(store.enqueue_each(&[]).unwrap().is_empty());
+        let many: Vec<NewJob> = (0..120).map(call).collect();
+        let done = store.enqueue_each(&many).unwrap();
+        assert!((4..124).zip(done).all(|(id, one)| one.unwrap() == Enqueued::New(JobId(id))));
+    }
+
+    fn a_call_that_is_due_later_is_delayed_at_once(store: &mut Store) {
+        with_events(store);
+        let first = enqueue(store, 0);
+        let now = store.job(first).unwrap().times.created_at;
+        let (later, before) = (Some(Timestamp(4_102_444_800_000)), Some(now.before(Duration::from_secs(60))));
+        let calls = [
+            NewJob { run_at: later, priority: -5, ..call(1) },
+            NewJob { run_at: later, hold: true, ..call(2) },
+            NewJob { run_at: before, priority: 5, ..call(3) },
+        ];
+        let ids: Vec<JobId> = store.enqueue_all(&calls).unwrap().into_iter().map(Enqueued::id).collect();
+        let job = |store: &mut Store, at: usize| store.job(ids[at]).unwrap();
+        let states = [State::Delayed, State::Held, State::Queued];
+        for (at, (new, state)) in calls.iter().zip(states).enumerate() {
+            let job = job(store, at);
+            assert_eq!((job.state, Some(job.times.run_at), job.priority), (state, new.run_at, new.priority));
+            assert!(job.times.created_at >= now);
+        }
+        assert_eq!(store.start(ids[1]).unwrap(), State::Delayed);
+        let many: Vec<NewJob> = (0..100).map(|number| NewJob { run_at: later, priority: 7, ..call(number) }).collect();
+        for id in store.enqueue_all(&many).unwrap() {
+            let job = store.job(id.id()).unwrap();
+            assert_eq!((job.state, Some(job.times.run_at), job.priority), (State::Delayed, later, 7));
+        }
+        // The one that was due at once comes first, and the one of the greater priority last.
+        let processor = processor(store, 1);
+        assert_eq!(claim(store, processor).fence.job, JobId(1));
+        assert_eq!(claim(store, processor).fence.job, ids[2]);
+    }
+
+    fn the_states_of_several_jobs_are_those_of_one_moment(store: &mut Store) {
+        with_events(store);
+        let (first, second) = (enqueue(store, 1), enqueue(store, 2));
+        store.cancel(second).unwrap();
+        let states = store.states(&[second, JobId(77), first, second]).unwrap();
+        assert_eq!(states, [Some(State::Cancelled), None, Some(State::Queued), Some(State::Cancelled)]);
     }
 
     fn how_far_a_call_is_stands_there_while_it_runs(store: &mut Store) {

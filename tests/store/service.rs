@@ -6,7 +6,7 @@ use asyncq::Kind;
 use asyncq::domain::attempt::Outcome;
 use asyncq::domain::job::State;
 use asyncq::domain::removal::IfWaiting;
-use asyncq::domain::service::{Added, ServiceChange};
+use asyncq::domain::service::{Added, Defined, ServiceChange};
 
 use crate::fixture::{call, claim, ends, enqueue, processor, run_cycle, service, state, two, with_events};
 
@@ -18,6 +18,26 @@ conformance! {
         assert_eq!(error.kind(), Kind::Denied);
         assert!(error.hint().unwrap().contains("service set events --concurrency 1"));
         assert_eq!(store.service(&service("events")).unwrap().concurrency, two());
+    }
+
+    fn defining_adds_or_changes_or_leaves_as_it_is(store: &mut Store) {
+        let events = service("events");
+        let (two, three) = (Some(two()), NonZeroU32::new(3));
+        for (concurrency, outcome, after) in [
+            (None, Defined::Added, NonZeroU32::new(1)),
+            (two, Defined::Changed, two),
+            (two, Defined::Same, two),
+            (None, Defined::Same, two),
+            (three, Defined::Changed, three),
+        ] {
+            assert_eq!(store.define_service(&events, concurrency).unwrap(), outcome);
+            assert_eq!(Some(store.service(&events).unwrap().concurrency), after);
+        }
+        store.set_service(&events, ServiceChange { paused: Some(true), ..ServiceChange::default() }).unwrap();
+        assert_eq!(store.define_service(&events, two).unwrap(), Defined::Changed);
+        assert!(store.service(&events).unwrap().paused);
+        assert_eq!(store.define_service(&service("other"), two).unwrap(), Defined::Added);
+        assert_eq!(Some(store.service(&service("other")).unwrap().concurrency), two);
     }
 
     fn services_are_listed_by_name(store: &mut Store) {

@@ -45,15 +45,6 @@ impl SqliteTx<'_> {
         self.execute(TURN_VERSION, &[]).map(|_| ())
     }
 
-    /// Takes what a rule of an application refuses as an answer.
-    fn or_refused<T>(&self, done: Result<T>) -> Result<Result<T>> {
-        match done {
-            // Unless it has ended the transaction, as a trigger may.
-            Err(error) if error.kind() == Kind::Denied && !self.engine.connection.is_autocommit() => Ok(Err(error)),
-            done => done.map(Ok),
-        }
-    }
-
     /// Runs a script without parameters.
     pub(super) fn script(&self, sql: &str) -> Result<()> {
         self.engine.connection.execute_batch(sql).map_err(|error| self.fail(error))
@@ -155,21 +146,20 @@ impl Tx for SqliteTx<'_> {
     }
 
     fn try_execute(&mut self, sql: &str, args: &[Value<'_>]) -> Result<Result<u64>> {
-        let done = self.execute(sql, args);
-        self.or_refused(done)
+        match self.execute(sql, args) {
+            // Unless it has ended the transaction, as a trigger may.
+            Err(error) if error.kind() == Kind::Denied && !self.engine.connection.is_autocommit() => Ok(Err(error)),
+            done => done.map(Ok),
+        }
     }
 
     // Differs by necessity: RETURNING gathers its rows in a table of its own first, which takes as long as the INSERT. The
     // numbers that one statement gives to its rows follow each other here, as nobody else inserts meanwhile.
-    fn insert(&mut self, sql: &str, args: &[Value<'_>]) -> Result<Vec<i64>> {
-        let count = i64::try_from(self.execute(sql, args)?).unwrap_or(i64::MAX);
-        let last = self.engine.connection.last_insert_rowid();
-        Ok((last - count + 1..=last).collect())
-    }
-
     fn try_insert(&mut self, sql: &str, args: &[Value<'_>]) -> Result<Result<Vec<i64>>> {
-        let done = self.insert(sql, args);
-        self.or_refused(done)
+        Ok(self.try_execute(sql, args)?.map(|count| {
+            let last = self.engine.connection.last_insert_rowid();
+            (last - count.cast_signed() + 1..=last).collect()
+        }))
     }
 
     fn query(&mut self, sql: &str, args: &[Value<'_>], each: &mut dyn FnMut(&dyn Row) -> Result<()>) -> Result<()> {

@@ -1,0 +1,54 @@
+//! Registering functions, as programs do it for themselves.
+
+use super::caller::Caller;
+use super::function::{Here, find_program, site, variable_name};
+use super::queue::Queue;
+use crate::domain::function::{Registered, WantedFunction};
+use crate::domain::text::escape_control;
+use crate::error::{Error, Kind, Result};
+#[cfg(doc)]
+use crate::store::Store;
+
+impl Queue {
+    /// Sees to it that there are these functions: adds those that are missing, and changes those that differ if `change` says so.
+    /// Programs and sites are looked up as for [`Queue::add_function`].
+    ///
+    /// # Errors
+    /// As for [`Queue::add_function`], and as [`Store::define_functions`]; then nothing is added or changed.
+    pub fn register_functions(
+        &mut self,
+        mut wanted: Vec<WantedFunction>,
+        change: bool,
+        caller: &Caller,
+    ) -> Result<Vec<Registered>> {
+        for function in &mut wanted {
+            self.look_up(function, caller)?;
+        }
+        self.store.define_functions(&wanted, change)
+    }
+
+    /// Makes sure that what is wanted of a function can be recorded.
+    fn look_up(&mut self, wanted: &mut WantedFunction, caller: &Caller) -> Result<()> {
+        let here = Here { folder: &caller.folder()?, caller };
+        if let Some(typed) = &wanted.site {
+            if !typed.starts_with('/') {
+                let message = format!("`site` is `{}`, which is not an absolute path", escape_control(typed));
+                return Err(Error::new(Kind::Invalid, message));
+            }
+            wanted.site = Some(site(typed, here)?);
+        }
+        for name in wanted.env.keys() {
+            variable_name(name)?;
+        }
+        let Some(command) = &mut wanted.command else { return Ok(()) };
+        let program = command.first_mut().ok_or_else(|| Error::new(Kind::Invalid, "`command` is empty"))?;
+        let in_site = match &wanted.site {
+            Some(site) => site.clone(),
+            // Only what counts from the site needs to know it.
+            None if !program.starts_with('/') => self.store.function(&wanted.service, &wanted.name)?.definition.site,
+            None => String::new(),
+        };
+        *program = find_program(program, &in_site, here)?;
+        Ok(())
+    }
+}

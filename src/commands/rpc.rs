@@ -1,0 +1,299 @@
+//! Carrying out the requests of a program that stays: those that are there together, in one go.
+//!
+//! Invariants: calls that are read together go into the store in one transaction, and are answered when it is durable. One
+//! thread carries out requests, in their order; waiting is another one's ([`waits`](super::rpc_waits)), so that it holds up
+//! nothing.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, Scope};
+
+use super::caller::Caller;
+use super::enqueue::{origin_inside, os_user};
+use super::lines::{InputLine, Lines};
+use super::queue::{Place, Queue};
+use super::rpc_answers::{Answers, RpcError, RpcResult};
+use super::rpc_waits::{BYTES_AT_ONCE, OpenWait, RpcContext, stop};
+use crate::domain::job::{Enqueued, JobId, NewJob, Origin, Token};
+use crate::domain::rpc::{LONGEST_MESSAGE, RpcCalls, RpcJobChange, RpcMessage, RpcRequest};
+use crate::error::{Error, Kind, Result};
+use crate::system::error::io_error;
+use crate::system::signals;
+
+/// How many requests are carried out together at most.
+const AT_ONCE: usize = 1000;
+
+/// Carries out the requests in `input`, until it ends or a signal asks this process to stop, and hands out the answers.
+///
+/// # Errors
+/// [`Kind::Io`] when the store was moved or removed, or answers cannot be written; [`Kind::Busy`] when the system gives no
+/// thread.
+pub fn run(place: &Place, caller: &Caller, input: File, answers: &dyn Answers) -> Result<()> {
+    let shared = RpcContext::new(place, answers).map_err(|error| io_error("cannot carry out requests", &error))?;
+    let asked = Arc::clone(&shared.stop);
+    signals::on_stop(move || stop(&asked))?;
+    let mut lines = Lines::of(input, LONGEST_MESSAGE).until(Arc::clone(&shared.stop));
+    let read = thread::scope(|scope| {
+        let os_user = Some(os_user());
+        let mut rpc = Rpc { shared: &shared, scope, caller, queue: None, os_user, watches: false };
+        let read = rpc.carry_out_all(&mut lines);
+        shared.end_waits();
+        read
+    });
+    read.map_err(|error| io_error("the requests cannot be read", &error))?;
+    shared.into_failure()?;
+    answers.failure().map_or(Ok(()), Err)
+}
+
+/// Reads the requests that are there, and waits for one if there is none. Says whether that was not the end.
+fn read(lines: &mut Lines) -> io::Result<(Vec<InputLine>, bool)> {
+    let (mut requests, since) = (Vec::new(), lines.bytes);
+    loop {
+        match lines.next()? {
+            None => return Ok((requests, false)),
+            Some(line) if line.is_blank() => {}
+            Some(line) => requests.push(line),
+        }
+        let is_full = requests.len() >= AT_ONCE || lines.bytes - since >= BYTES_AT_ONCE;
+        if is_full || !requests.is_empty() && !lines.has_more() {
+            return Ok((requests, true));
+        }
+    }
+}
+
+/// Carries out requests.
+struct Rpc<'scope, 'env> {
+    shared: &'env RpcContext<'env>,
+    scope: &'scope Scope<'scope, 'env>,
+    caller: &'env Caller,
+    queue: Option<Queue>,
+    os_user: Option<String>,
+    /// Whether the thread that waits was started.
+    watches: bool,
+}
+
+/// A request to enqueue that has passed all checks but the store's.
+struct PreparedRequest<'a> {
+    id: Option<&'a str>,
+    /// The calls that were refused already; `None` for those that go into the store.
+    calls: Vec<Option<RpcError>>,
+    are_listed: bool,
+}
+
+/// The calls of several requests, for one transaction, and what comes after it.
+#[derive(Default)]
+struct Together<'a> {
+    requests: Vec<PreparedRequest<'a>>,
+    jobs: Vec<NewJob>,
+    /// Requests that only read, for afterwards.
+    reads: Vec<(Option<&'a str>, RpcRequest<'a>)>,
+}
+
+impl<'env> Rpc<'_, 'env> {
+    /// Carries out all requests, until there are no more, nobody reads the answers, or the store is gone.
+    fn carry_out_all(&mut self, lines: &mut Lines) -> io::Result<()> {
+        let mut goes_on = true;
+        while goes_on && !self.shared.answers.is_closed() && !self.shared.has_failed() {
+            let (requests, more) = read(lines)?;
+            self.carry_out(&requests);
+            self.shared.answers.flush();
+            goes_on = more;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, lines: &[InputLine]) {
+        let mut together = Together::default();
+        for line in lines {
+            let message = match line.text() {
+                Ok(Some(text)) => RpcMessage::parse(text),
+                Ok(None) => RpcMessage::too_long(),
+                Err(error) => RpcMessage::not_text(error),
+            };
+            let RpcMessage { id, request } = message;
+            let done = match request {
+                Ok(RpcRequest::Enqueue(calls)) if calls.atomic => {
+                    self.enqueue(&mut together);
+                    self.enqueue_atomic(calls).map(RpcResult::EnqueuedAll)
+                }
+                Ok(RpcRequest::Enqueue(calls)) => match self.prepare(id, calls, &mut together) {
+                    Ok(()) => continue,
+                    Err(error) => Err(error),
+                },
+                // What only reads comes after the calls that were read before it, and separates them from no others.
+                Ok(request @ (RpcRequest::Job(_, None) | RpcRequest::Wait(..))) => {
+                    together.reads.push((id, request));
+                    continue;
+                }
+                Ok(request) => {
+                    self.enqueue(&mut together);
+                    match self.do_other(id, request) {
+                        Ok(None) => continue,
+                        Ok(Some(result)) => Ok(result),
+                        Err(error) => Err(error),
+                    }
+                }
+                Err(fault) => Err(fault.into()),
+            };
+            self.answer(id, done);
+        }
+        self.enqueue(&mut together);
+    }
+
+    fn answer(&self, id: Option<&str>, answer: Result<RpcResult<'_>, RpcError>) {
+        if let Some(id) = id {
+            self.shared.answers.answer(id, answer);
+        }
+    }
+
+    /// The open store, and what `work` makes of it.
+    fn with_queue<T>(&mut self, work: impl FnOnce(&mut Queue) -> Result<T>) -> Result<T> {
+        if self.queue.is_none() {
+            self.queue = Some(self.shared.place.open()?);
+        }
+        let queue = self.queue.as_mut().expect("it was opened just now");
+        let done = work(queue);
+        if let Err(error) = &done
+            && error.kind() == Kind::Io
+            && queue.store.still_there().is_err()
+        {
+            self.shared.fail(error);
+        }
+        done
+    }
+
+    /// Checks calls, and puts those that pass with the others that go into the store together.
+    fn prepare<'a>(
+        &mut self,
+        id: Option<&'a str>,
+        calls: RpcCalls<'_>,
+        together: &mut Together<'a>,
+    ) -> Result<(), RpcError> {
+        let origin = self.origin(calls.inside)?;
+        let mut refused = Vec::with_capacity(calls.calls.len());
+        for call in calls.calls {
+            refused.push(match call.map_err(RpcError::from).and_then(|call| Ok(call.job(&origin, false)?)) {
+                Ok(job) => {
+                    together.jobs.push(job);
+                    None
+                }
+                Err(error) if !calls.are_listed => return Err(error),
+                Err(error) => Some(error),
+            });
+        }
+        together.requests.push(PreparedRequest { id, calls: refused, are_listed: calls.are_listed });
+        Ok(())
+    }
+
+    /// Where the calls of a request come from.
+    fn origin(&mut self, inside: Option<(JobId, Token)>) -> Result<Origin> {
+        let os_user = self.os_user.clone();
+        let Some((job, token)) = inside else {
+            let principal = self.caller.principal()?;
+            return Ok(Origin { principal, os_user, ..Origin::default() });
+        };
+        match self.with_queue(|queue| queue.store.running(job, &token))? {
+            Some(running) => Ok(origin_inside(&running, os_user)),
+            None => Err(Error::new(Kind::Denied, format!("job {job} no longer runs this attempt"))
+                .with_hint("leave `inside` out to make the call outside of any job")),
+        }
+    }
+
+    /// Enqueues the calls of several requests, and answers these and the ones that read.
+    fn enqueue(&mut self, together: &mut Together<'_>) {
+        let Together { requests, jobs, reads } = std::mem::take(together);
+        let done =
+            if jobs.is_empty() { Ok(Vec::new()) } else { self.with_queue(|queue| queue.store.enqueue_each(&jobs)) };
+        let mut done = done.map(Vec::into_iter);
+        for PreparedRequest { id, calls, are_listed } in requests {
+            let mut results = calls.into_iter().map(|refused| match (refused, &mut done) {
+                (Some(refused), _) => Err(refused),
+                (None, Ok(done)) => {
+                    let done = done.next().expect("each call has an outcome");
+                    done.map_err(RpcError::from)
+                }
+                (None, Err(error)) => Err(error.reworded(error.kind(), error.to_string()).into()),
+            });
+            let results: Vec<_> = results.by_ref().collect();
+            let answer = if are_listed {
+                Ok(RpcResult::EnqueuedAll(results))
+            } else {
+                let only = results.into_iter().next().expect("a request without a list has a call");
+                only.map(RpcResult::Enqueued)
+            };
+            self.answer(id, answer);
+        }
+        for (id, request) in reads {
+            match self.do_other(id, request) {
+                Ok(None) => {}
+                Ok(Some(result)) => self.answer(id, Ok(result)),
+                Err(error) => self.answer(id, Err(error)),
+            }
+        }
+    }
+
+    /// Enqueues all calls or none, in a transaction of their own.
+    fn enqueue_atomic(&mut self, calls: RpcCalls<'_>) -> Result<Vec<Result<Enqueued, RpcError>>, RpcError> {
+        let origin = self.origin(calls.inside)?;
+        let in_call = |index: usize| move |error: RpcError| RpcError { call: Some(index), ..error };
+        let mut jobs = Vec::with_capacity(calls.calls.len());
+        for (index, call) in calls.calls.into_iter().enumerate() {
+            let job = call.map_err(RpcError::from).and_then(|call| Ok(call.job(&origin, false)?));
+            jobs.push(job.map_err(in_call(index))?);
+        }
+        let mut refused = None;
+        let done = self.with_queue(|queue| {
+            queue.store.enqueue_all(&jobs).map_err(|why| {
+                refused = why.call;
+                why.error
+            })
+        });
+        let done = done.map_err(|error| RpcError { call: refused, ..error.into() })?;
+        Ok(done.into_iter().map(Ok).collect())
+    }
+
+    /// Carries out what is not to enqueue; gives nothing where the answer comes later.
+    fn do_other(&mut self, id: Option<&str>, request: RpcRequest<'_>) -> Result<Option<RpcResult<'env>>, RpcError> {
+        let caller = self.caller;
+        Ok(Some(match request {
+            RpcRequest::Hello => RpcResult::Hello(self.shared.place.path()),
+            RpcRequest::Define(name, concurrency) => {
+                RpcResult::Defined(self.with_queue(|queue| queue.define_service(&name, concurrency))?)
+            }
+            RpcRequest::Register(wanted, change) => {
+                RpcResult::Registered(self.with_queue(|queue| queue.register_functions(wanted, change, caller))?)
+            }
+            RpcRequest::Job(job, change) => {
+                let is_done = self.with_queue(|queue| match change {
+                    None => Ok(true),
+                    Some(RpcJobChange::Cancel) => queue.begin_to_cancel(job),
+                    Some(RpcJobChange::Retry) => queue.retry_job(job).map(|()| true),
+                    Some(RpcJobChange::Start) => queue.start_job(job).map(|()| true),
+                })?;
+                if !is_done {
+                    return self.wait_for(id.map(|id| OpenWait::for_cancelled(id, job)));
+                }
+                if id.is_none() {
+                    return Ok(None);
+                }
+                RpcResult::Job(Box::new(self.with_queue(|queue| queue.job(job))?))
+            }
+            RpcRequest::Wait(jobs, timeout) => return self.wait_for(id.map(|id| OpenWait::for_all(id, jobs, timeout))),
+            RpcRequest::Enqueue(_) => unreachable!("enqueued elsewhere"),
+        }))
+    }
+
+    /// Leaves waiting to the other thread, and starts it if need be. What is not answered is not waited for.
+    fn wait_for<T>(&mut self, wait: Option<OpenWait>) -> Result<Option<T>, RpcError> {
+        let Some(wait) = wait else { return Ok(None) };
+        let shared = self.shared;
+        if !self.watches {
+            let started = thread::Builder::new().name("waits".to_owned()).spawn_scoped(self.scope, || shared.watch());
+            started.map_err(|error| io_error("cannot wait for jobs", &error))?;
+            self.watches = true;
+        }
+        shared.add(wait)?;
+        Ok(None)
+    }
+}

@@ -1,0 +1,67 @@
+//! What requests of a program get, and who takes it.
+
+use std::path::Path;
+
+use super::wait::ShownJob;
+use crate::domain::function::Registered;
+use crate::domain::job::Enqueued;
+use crate::domain::rpc::{RpcFault, RpcFlaw};
+use crate::domain::service::Defined;
+use crate::error::{Error, Result};
+
+/// What a request gets.
+#[derive(Debug)]
+pub enum RpcResult<'a> {
+    /// The store, as it was named.
+    Hello(&'a Path),
+    /// The job of a call.
+    Enqueued(Enqueued),
+    /// The jobs of calls, in their order; of one that was refused, why.
+    EnqueuedAll(Vec<Result<Enqueued, RpcError>>),
+    /// What defining a service did.
+    Defined(Defined),
+    /// What registering functions did, in their order.
+    Registered(Vec<Registered>),
+    /// A job.
+    Job(Box<ShownJob>),
+    /// Jobs that have ended.
+    Jobs(Vec<ShownJob>),
+}
+
+/// Why a request gets nothing.
+#[derive(Debug)]
+pub struct RpcError {
+    /// What is wrong with the message itself, if that is it.
+    pub flaw: Option<RpcFlaw>,
+    /// What went wrong.
+    pub error: Error,
+    /// Which of the calls is the reason, counted from 0, if it is one of many.
+    pub call: Option<usize>,
+}
+
+impl From<Error> for RpcError {
+    fn from(error: Error) -> RpcError {
+        RpcError { flaw: None, error, call: None }
+    }
+}
+
+impl From<RpcFault> for RpcError {
+    fn from(fault: RpcFault) -> RpcError {
+        RpcError { flaw: Some(fault.what), error: fault.error, call: None }
+    }
+}
+
+/// Takes answers, from any thread.
+pub trait Answers: Sync {
+    /// Takes the answer to the request with this id, as JSON.
+    fn answer(&self, id: &str, answer: Result<RpcResult<'_>, RpcError>);
+
+    /// Hands out all answers that it was given.
+    fn flush(&self);
+
+    /// Whether nobody reads answers any longer.
+    fn is_closed(&self) -> bool;
+
+    /// What of the answers could not be written, if that is an error.
+    fn failure(&self) -> Option<Error>;
+}

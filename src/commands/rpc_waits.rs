@@ -1,0 +1,275 @@
+//! The requests that wait for jobs. One thread looks after all of them, with a connection of its own.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::job_change::{CANCEL_PATIENCE, LOOK_AT_CANCELLED, look_if_cancelled};
+use super::queue::{Place, Queue};
+use super::rpc_answers::{Answers, RpcError, RpcResult};
+use super::wait::{Lookout, Progress, look, not_yet};
+use crate::domain::job::JobId;
+use crate::error::{Error, Kind, Result};
+use crate::processor::EventQueue;
+
+/// How many bytes of requests are read before they are answered, about.
+pub(super) const BYTES_AT_ONCE: u64 = 8 * 1024 * 1024;
+
+/// How many bytes of jobs an answer holds at most, about.
+const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
+
+/// A request that waits.
+pub(super) struct OpenWait {
+    id: Box<str>,
+    jobs: Vec<JobId>,
+    until: Option<Instant>,
+    /// Whether it waits until a job that was asked to end is cancelled.
+    is_cancel: bool,
+    /// Whether its jobs were seen.
+    seen: bool,
+}
+
+impl OpenWait {
+    /// The request with this id waits until all of these jobs have ended, at most for this time.
+    pub(super) fn for_all(id: &str, jobs: Vec<JobId>, timeout: Option<Duration>) -> OpenWait {
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        OpenWait { id: id.into(), jobs, until, is_cancel: false, seen: false }
+    }
+
+    /// The request with this id waits until a job is cancelled that was asked to end.
+    pub(super) fn for_cancelled(id: &str, job: JobId) -> OpenWait {
+        let until = Some(Instant::now() + CANCEL_PATIENCE);
+        OpenWait { id: id.into(), jobs: vec![job], until, is_cancel: true, seen: true }
+    }
+
+    /// How much memory it takes.
+    fn size(&self) -> usize {
+        size_of::<OpenWait>() + self.id.len() + self.jobs.len() * size_of::<JobId>()
+    }
+
+    /// Looks whether it is over; gives its answer then.
+    fn look(&mut self, queue: &mut Queue) -> Option<Result<RpcResult<'static>, RpcError>> {
+        let done = self.try_look(queue);
+        done.map_err(RpcError::from).transpose()
+    }
+
+    fn try_look(&mut self, queue: &mut Queue) -> Result<Option<RpcResult<'static>>> {
+        if self.is_cancel {
+            let (job, until) = (self.jobs[0], self.until.unwrap_or_else(Instant::now));
+            let is_done = look_if_cancelled(&mut queue.store, job, until)?;
+            return if is_done { Ok(Some(RpcResult::Job(Box::new(queue.job(job)?)))) } else { Ok(None) };
+        }
+        let progress = look(&mut queue.store, &self.jobs, self.seen)?;
+        self.seen = true;
+        match progress {
+            Progress::Ended => self.answer(queue),
+            Progress::Open(id, state) if self.until.is_some_and(|until| until <= Instant::now()) => {
+                Err(not_yet(id, state))
+            }
+            Progress::Open(..) => Ok(None),
+        }
+    }
+
+    /// The jobs, which have all ended; nothing if one was queued again just now.
+    fn answer(&self, queue: &mut Queue) -> Result<Option<RpcResult<'static>>> {
+        let (mut shown, mut bytes) = (Vec::with_capacity(self.jobs.len()), 0);
+        for id in &self.jobs {
+            let (job, attempts) = queue.job(*id)?;
+            if !job.state.has_ended() {
+                return Ok(None);
+            }
+            bytes += job.call.args.len() + job.call.kwargs.len() + job.result.as_ref().map_or(0, String::len);
+            if bytes > LONGEST_ANSWER {
+                let message = format!("these jobs together hold more than {} MiB", LONGEST_ANSWER >> 20);
+                return Err(Error::new(Kind::Invalid, message).with_hint("wait for fewer jobs in one request"));
+            }
+            shown.push((job, attempts));
+        }
+        Ok(Some(RpcResult::Jobs(shown)))
+    }
+}
+
+/// What the thread that waits gets.
+enum WaitEvent {
+    /// One more to wait for.
+    New(OpenWait),
+    /// There will be no more, and what is open is not waited for.
+    End,
+}
+
+/// The waits that are open, for the thread that looks after them.
+struct Waits {
+    events: EventQueue<WaitEvent>,
+    /// How much memory they take, in bytes.
+    size: AtomicUsize,
+}
+
+impl Waits {
+    fn new() -> io::Result<Waits> {
+        Ok(Waits { events: EventQueue::new()?, size: AtomicUsize::new(0) })
+    }
+
+    fn add(&self, wait: OpenWait) -> Result<()> {
+        let (size, most) = (wait.size(), usize::try_from(BYTES_AT_ONCE).unwrap_or(usize::MAX));
+        if self.size.fetch_add(size, Ordering::Relaxed) + size > most {
+            self.size.fetch_sub(size, Ordering::Relaxed);
+            return Err(Error::new(Kind::Busy, "too many jobs are waited for")
+                .with_hint("wait for fewer at a time, or in another process"));
+        }
+        self.events.send(WaitEvent::New(wait));
+        Ok(())
+    }
+}
+
+/// What both threads share.
+pub(super) struct RpcContext<'a> {
+    pub(super) place: &'a Place,
+    pub(super) answers: &'a dyn Answers,
+    waits: Waits,
+    /// Readable when no more is to be read.
+    pub(super) stop: Arc<OwnedFd>,
+    /// Why this has to end.
+    fatal: OnceLock<Error>,
+}
+
+impl<'a> RpcContext<'a> {
+    /// Nothing waits yet.
+    pub(super) fn new(place: &'a Place, answers: &'a dyn Answers) -> io::Result<RpcContext<'a>> {
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        Ok(RpcContext { place, answers, waits: Waits::new()?, stop, fatal: OnceLock::new() })
+    }
+
+    /// Ends all that there is to do here, as the store is gone.
+    pub(super) fn fail(&self, error: &Error) {
+        let _ = self.fatal.set(error.reworded(error.kind(), error.to_string()));
+        stop(&self.stop);
+    }
+
+    /// Whether it has to end.
+    pub(super) fn has_failed(&self) -> bool {
+        self.fatal.get().is_some()
+    }
+
+    /// Waits for one more.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] when those that are open take too much memory.
+    pub(super) fn add(&self, wait: OpenWait) -> Result<()> {
+        self.waits.add(wait)
+    }
+
+    /// Has all that is open be answered, whether it is over or not.
+    pub(super) fn end_waits(&self) {
+        self.waits.events.send(WaitEvent::End);
+    }
+
+    /// Why it had to end, if it had to.
+    pub(super) fn into_failure(self) -> Result<()> {
+        self.fatal.into_inner().map_or(Ok(()), Err)
+    }
+}
+
+/// Has no more requests be read.
+pub(super) fn stop(bell: &OwnedFd) {
+    // Only fails when the counter is full: then it is readable already.
+    let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
+}
+
+impl RpcContext<'_> {
+    /// Looks after the waits until they are to end.
+    pub(super) fn watch(&self) {
+        let mut open: Vec<OpenWait> = Vec::new();
+        let mut watched: Option<(Queue, Lookout)> = None;
+        loop {
+            for event in self.waits.events.take() {
+                match event {
+                    WaitEvent::New(wait) => open.push(wait),
+                    WaitEvent::End => return self.end(open, watched),
+                }
+            }
+            let looked = if open.is_empty() { Ok(()) } else { self.look_at(&mut open, &mut watched) };
+            if let Err(error) = looked {
+                self.refuse(&mut open, &error, &mut watched);
+            }
+            self.answers.flush();
+            if self.answers.is_closed() {
+                stop(&self.stop);
+            }
+            if let (Some((queue, lookout)), false) = (&mut watched, open.is_empty()) {
+                let until = open.iter().filter_map(OpenWait::next_look).min();
+                if let Err(error) = lookout.sleep(&mut queue.store, until, Some(self.waits.events.as_fd())) {
+                    self.refuse(&mut open, &error, &mut watched);
+                }
+            } else {
+                self.waits.events.wait(Duration::from_secs(3600), None);
+            }
+        }
+    }
+
+    /// Looks at all waits, and answers those that are over.
+    fn look_at(&self, open: &mut Vec<OpenWait>, watched: &mut Option<(Queue, Lookout)>) -> Result<()> {
+        if watched.is_none() {
+            let mut queue = self.place.open()?;
+            let lookout = Lookout::of(&mut queue.store)?;
+            *watched = Some((queue, lookout));
+        }
+        let Some((queue, _)) = watched else { return Ok(()) };
+        let mut failed = Ok(());
+        open.retain_mut(|wait| {
+            let Some(answer) = wait.look(queue) else { return true };
+            match answer {
+                // Then it fails for all.
+                Err(error) if error.error.kind() == Kind::Io => {
+                    failed = Err(error.error);
+                    return true;
+                }
+                answer => self.answer(wait, answer),
+            }
+            false
+        });
+        failed
+    }
+
+    fn answer(&self, wait: &OpenWait, answer: Result<RpcResult<'_>, RpcError>) {
+        self.waits.size.fetch_sub(wait.size(), Ordering::Relaxed);
+        self.answers.answer(&wait.id, answer);
+    }
+
+    /// Answers all that is open with an error of the store, which is opened anew for the next ones.
+    fn refuse(&self, open: &mut Vec<OpenWait>, error: &Error, watched: &mut Option<(Queue, Lookout)>) {
+        for wait in open.drain(..) {
+            self.answer(&wait, Err(error.reworded(error.kind(), error.to_string()).into()));
+        }
+        self.answers.flush();
+        if watched.take().is_some_and(|(queue, _)| queue.store.still_there().is_err()) {
+            self.fail(error);
+        }
+    }
+
+    /// Answers all that is open at the end: what is over by now, and that the rest is not.
+    fn end(&self, mut open: Vec<OpenWait>, mut watched: Option<(Queue, Lookout)>) {
+        let now = Instant::now();
+        for wait in &mut open {
+            wait.until = Some(now);
+        }
+        if !open.is_empty()
+            && let Err(error) = self.look_at(&mut open, &mut watched)
+        {
+            self.refuse(&mut open, &error, &mut watched);
+        }
+        self.answers.flush();
+    }
+}
+
+impl OpenWait {
+    /// When to look at it, even if nothing was changed.
+    fn next_look(&self) -> Option<Instant> {
+        // What cannot be ended is not written to the store.
+        let soon = Instant::now() + LOOK_AT_CANCELLED;
+        if self.is_cancel { self.until.map(|until| until.min(soon)) } else { self.until }
+    }
+}

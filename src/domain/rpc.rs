@@ -1,0 +1,391 @@
+//! Requests of programs: JSON-RPC 2.0, one message a line. `docs/rpc.md` describes them.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::batch::WrittenCall;
+use super::function::{FunctionName, WantedFunction, WorkerLimits};
+use super::job::{JobId, Token};
+use super::json::entries;
+use super::object;
+use super::service::ServiceName;
+use super::suggest::nearest;
+use super::text::escape_control;
+use crate::error::{Error, Kind, Result};
+
+/// The version of the protocol that this build speaks.
+pub const PROTOCOL: u64 = 1;
+
+/// The longest message, in bytes.
+pub const LONGEST_MESSAGE: usize = 4 * 1024 * 1024;
+
+/// A message, and what it asks for.
+#[derive(Debug)]
+pub struct RpcMessage<'a> {
+    /// What its answer has to name, as JSON; `None` for a notification, which gets no answer.
+    pub id: Option<&'a str>,
+    /// The request, or why it is none.
+    pub request: Result<RpcRequest<'a>, RpcFault>,
+}
+
+/// Why a message is refused before anything is done.
+#[derive(Debug)]
+pub struct RpcFault {
+    /// What is wrong in general.
+    pub what: RpcFlaw,
+    /// And in particular.
+    pub error: Error,
+}
+
+/// What can be wrong with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RpcFlaw {
+    /// It is not JSON.
+    Syntax,
+    /// It is not a request.
+    Form,
+    /// No method has this name.
+    Method,
+    /// The method does not take these parameters.
+    Params,
+}
+
+/// What a program can ask for.
+#[derive(Debug)]
+pub enum RpcRequest<'a> {
+    /// What this asyncq is.
+    Hello,
+    /// To enqueue calls.
+    Enqueue(RpcCalls<'a>),
+    /// To see to it that there is a service with this limit, or any.
+    Define(ServiceName, Option<NonZeroU32>),
+    /// To see to it that there are functions, and to change those that differ if that is said.
+    Register(Vec<WantedFunction>, bool),
+    /// To show a job, after a change if one is named.
+    Job(JobId, Option<RpcJobChange>),
+    /// To say when all of these jobs have ended, or that the time is over.
+    Wait(Vec<JobId>, Option<Duration>),
+}
+
+/// Changes of one job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RpcJobChange {
+    /// Cancels it.
+    Cancel,
+    /// Queues it again.
+    Retry,
+    /// Releases it.
+    Start,
+}
+
+/// Calls to enqueue.
+#[derive(Debug)]
+pub struct RpcCalls<'a> {
+    /// The calls, or what is wrong with them.
+    pub calls: Vec<Result<WrittenCall<'a>, RpcFault>>,
+    /// Whether they were given as a list, and are answered with one.
+    pub are_listed: bool,
+    /// All of them or none.
+    pub atomic: bool,
+    /// The attempt inside which they are made.
+    pub inside: Option<(JobId, Token)>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    jsonrpc: Cow<'a, str>,
+    #[serde(default, borrow, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    method: Cow<'a, str>,
+    #[serde(borrow)]
+    params: Option<&'a RawValue>,
+}
+
+/// What is wrong with a message that does not fit into an [`Envelope`]; its sender still wants to know which one that is.
+#[derive(Deserialize)]
+struct IdAlone<'a> {
+    #[serde(default, borrow, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
+}
+
+/// Distinguishes what is `null` from what is left out.
+fn present<'a, T: Deserialize<'a>, D: Deserializer<'a>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+const METHODS: [&str; 9] = ["hello", "enqueue", "define", "register", "job", "cancel", "retry", "start", "wait"];
+
+impl RpcFault {
+    fn new(what: RpcFlaw, message: impl Into<String>) -> RpcFault {
+        RpcFault { what, error: Error::new(Kind::Invalid, message) }
+    }
+
+    fn params(message: impl Into<String>) -> RpcFault {
+        RpcFault::new(RpcFlaw::Params, message)
+    }
+}
+
+impl<'a> RpcMessage<'a> {
+    /// Parses a message.
+    #[must_use]
+    pub fn parse(text: &'a str) -> RpcMessage<'a> {
+        let envelope: Envelope<'_> = match object::read(text) {
+            Ok(envelope) => envelope,
+            Err(flaw) => return RpcMessage::without_form(text, &flaw),
+        };
+        let id = envelope.id.map(RawValue::get);
+        let refused = |what, message: String| {
+            let id = Some(id.filter(|id| is_id(id)).unwrap_or("null"));
+            RpcMessage { id, request: Err(RpcFault::new(what, message)) }
+        };
+        if id.is_some_and(|id| !is_id(id)) {
+            return refused(RpcFlaw::Form, "not a request: `id` has to be a number or a string".to_owned());
+        }
+        if envelope.jsonrpc != "2.0" {
+            return refused(RpcFlaw::Form, "not a request: `jsonrpc` has to be \"2.0\"".to_owned());
+        }
+        let method = envelope.method.as_ref();
+        if !METHODS.contains(&method) {
+            let near = nearest(method, METHODS).map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
+            return refused(RpcFlaw::Method, format!("there is no method `{}`{near}", escape_control(method)));
+        }
+        RpcMessage { id, request: request(method, envelope.params.map_or("{}", RawValue::get)) }
+    }
+
+    /// A message that is longer than [`LONGEST_MESSAGE`].
+    #[must_use]
+    pub fn too_long() -> RpcMessage<'static> {
+        let message = format!("not a request: it is longer than {LONGEST_MESSAGE} bytes");
+        let error = Error::new(Kind::Invalid, message).with_hint("send fewer calls in one request");
+        RpcMessage { id: Some("null"), request: Err(RpcFault { what: RpcFlaw::Form, error }) }
+    }
+
+    /// A message that is not a text, for this reason.
+    #[must_use]
+    pub fn not_text(error: Error) -> RpcMessage<'static> {
+        RpcMessage { id: Some("null"), request: Err(RpcFault { what: RpcFlaw::Syntax, error }) }
+    }
+
+    fn without_form(text: &'a str, flaw: &str) -> RpcMessage<'a> {
+        if serde_json::from_str::<&RawValue>(text).is_err() {
+            let fault = RpcFault::new(RpcFlaw::Syntax, format!("not JSON: {flaw}"));
+            return RpcMessage { id: Some("null"), request: Err(fault) };
+        }
+        let id = object::read::<IdAlone<'_>>(text).ok().and_then(|it| it.id).map(RawValue::get);
+        let fault = RpcFault::new(RpcFlaw::Form, format!("not a request: {flaw}"));
+        RpcMessage { id: Some(id.filter(|id| is_id(id)).unwrap_or("null")), request: Err(fault) }
+    }
+}
+
+/// Whether JSON text is a number or a string.
+fn is_id(json: &str) -> bool {
+    json.starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit())
+}
+
+fn request<'a>(method: &str, params: &'a str) -> Result<RpcRequest<'a>, RpcFault> {
+    Ok(match method {
+        "hello" => return hello(params),
+        "enqueue" => RpcRequest::Enqueue(calls(params)?),
+        "define" => define(params)?,
+        "register" => register(params)?,
+        "wait" => wait(params)?,
+        "cancel" => RpcRequest::Job(job(params)?, Some(RpcJobChange::Cancel)),
+        "retry" => RpcRequest::Job(job(params)?, Some(RpcJobChange::Retry)),
+        "start" => RpcRequest::Job(job(params)?, Some(RpcJobChange::Start)),
+        _ => RpcRequest::Job(job(params)?, None),
+    })
+}
+
+/// The parameters of a method.
+fn read<'a, T: Deserialize<'a>>(params: &'a str) -> Result<T, RpcFault> {
+    object::read(params).map_err(|flaw| RpcFault::params(format!("wrong params: {flaw}")))
+}
+
+fn hello(params: &str) -> Result<RpcRequest<'_>, RpcFault> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct HelloParams {
+        protocol: u64,
+    }
+    if read::<HelloParams>(params)?.protocol == PROTOCOL {
+        return Ok(RpcRequest::Hello);
+    }
+    Err(RpcFault::params(format!("this asyncq speaks protocol {PROTOCOL}")))
+}
+
+fn job(params: &str) -> Result<JobId, RpcFault> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct JobParams {
+        job: i64,
+    }
+    Ok(JobId(read::<JobParams>(params)?.job))
+}
+
+fn wait(params: &str) -> Result<RpcRequest<'_>, RpcFault> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct WaitParams {
+        jobs: Vec<i64>,
+        timeout: Option<f64>,
+    }
+    let WaitParams { jobs, timeout } = read(params)?;
+    let timeout = match timeout {
+        Some(seconds) if seconds < 0.0 => {
+            return Err(RpcFault::params("wrong params: `timeout` has to be a number of seconds from 0"));
+        }
+        // As good as for ever, where it is too long for the clock.
+        seconds => seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+    };
+    Ok(RpcRequest::Wait(jobs.into_iter().map(JobId).collect(), timeout))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InsideParams {
+    job: i64,
+    token: String,
+}
+
+impl InsideParams {
+    /// Parses the member `inside` of the parameters.
+    fn read(json: Option<&RawValue>) -> Result<Option<(JobId, Token)>, RpcFault> {
+        let Some(json) = json else { return Ok(None) };
+        let InsideParams { job, token } =
+            object::read(json.get()).map_err(|flaw| RpcFault::params(format!("wrong params: `inside`: {flaw}")))?;
+        Ok(Some((JobId(job), Token::from_text(&token))))
+    }
+}
+
+fn calls(params: &str) -> Result<RpcCalls<'_>, RpcFault> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct CallsParams<'a> {
+        #[serde(borrow)]
+        calls: Vec<&'a RawValue>,
+        atomic: Option<bool>,
+        #[serde(borrow)]
+        inside: Option<&'a RawValue>,
+    }
+    if !(params.contains("\"calls\"") && entries(params).iter().any(|(name, _)| name == "calls")) {
+        let mut call: WrittenCall<'_> = read(params)?;
+        let inside = InsideParams::read(call.inside.take())?;
+        return Ok(RpcCalls { calls: vec![Ok(call)], are_listed: false, atomic: false, inside });
+    }
+    let CallsParams { calls, atomic, inside } = read(params)?;
+    let calls = calls.into_iter().map(|call| {
+        WrittenCall::read(call.get()).map_err(|flaw| RpcFault::params(format!("wrong params: not a call: {flaw}")))
+    });
+    let (calls, inside) = (calls.collect(), InsideParams::read(inside)?);
+    Ok(RpcCalls { calls, are_listed: true, atomic: atomic.unwrap_or_default(), inside })
+}
+
+fn define(params: &str) -> Result<RpcRequest<'_>, RpcFault> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct DefineParams<'a> {
+        #[serde(borrow)]
+        service: Cow<'a, str>,
+        concurrency: Option<u32>,
+    }
+    let DefineParams { service, concurrency } = read(params)?;
+    let concurrency = concurrency.map(|number| {
+        let message = format!("wrong params: `concurrency` has to be a whole number from 1 to {}", u32::MAX);
+        NonZeroU32::new(number).ok_or_else(|| RpcFault::params(message))
+    });
+    Ok(RpcRequest::Define(name(ServiceName::parse(&service))?, concurrency.transpose()?))
+}
+
+/// A name, or why it is none.
+fn name<T>(parsed: Result<T>) -> Result<T, RpcFault> {
+    parsed.map_err(|error| RpcFault { what: RpcFlaw::Params, error })
+}
+
+fn register(params: &str) -> Result<RpcRequest<'_>, RpcFault> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct RegisterParams<'a> {
+        #[serde(borrow)]
+        functions: Vec<&'a RawValue>,
+        change: Option<bool>,
+    }
+    let RegisterParams { functions, change } = read(params)?;
+    let functions = functions.into_iter().enumerate().map(|(index, function)| {
+        wanted(function.get()).map_err(|flaw| match flaw {
+            Ok(fault) => fault,
+            Err(flaw) => RpcFault::params(format!("wrong params: `functions[{index}]`: {flaw}")),
+        })
+    });
+    Ok(RpcRequest::Register(functions.collect::<Result<_, _>>()?, change.unwrap_or_default()))
+}
+
+/// A function that a program registers. The error is a fault, or what is wrong with the object.
+fn wanted(function: &str) -> Result<WantedFunction, Result<RpcFault, String>> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct FunctionParams<'a> {
+        #[serde(borrow)]
+        service: Cow<'a, str>,
+        #[serde(borrow)]
+        name: Cow<'a, str>,
+        command: Option<Vec<String>>,
+        site: Option<String>,
+        #[serde(default)]
+        env: Option<BTreeMap<String, String>>,
+        #[serde(borrow)]
+        worker: Option<&'a RawValue>,
+        #[serde(default, deserialize_with = "present")]
+        #[expect(clippy::option_option, reason = "a limit, none, or as it is")]
+        timeout: Option<Option<f64>>,
+    }
+    let function: FunctionParams<'_> = object::read(function).map_err(Err)?;
+    let timeout = function.timeout.map(|limit| limit.map(|seconds| span("timeout", seconds)).transpose());
+    Ok(WantedFunction {
+        service: name(ServiceName::parse(&function.service)).map_err(Ok)?,
+        name: name(FunctionName::parse(&function.name)).map_err(Ok)?,
+        command: function.command,
+        site: function.site,
+        env: function.env.unwrap_or_default(),
+        timeout: timeout.transpose().map_err(Err)?,
+        worker: function.worker.map(|worker| limits(worker.get())).transpose().map_err(Err)?,
+    })
+}
+
+/// How a program is kept: as a worker with these limits, or not.
+fn limits(worker: &str) -> Result<Option<WorkerLimits>, String> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct WorkerParams {
+        calls: Option<u64>,
+        idle: Option<f64>,
+        growth: Option<u64>,
+    }
+    match worker {
+        "true" => return Ok(Some(WorkerLimits::default())),
+        "false" => return Ok(None),
+        _ => {}
+    }
+    let WorkerParams { calls, idle, growth } =
+        object::read(worker).map_err(|flaw| format!("`worker`: {flaw}; or true or false"))?;
+    if calls == Some(0) {
+        return Err("`calls` has to be a whole number from 1".to_owned());
+    }
+    Ok(Some(WorkerLimits { calls, idle: idle.map(|seconds| span("idle", seconds)).transpose()?, growth }))
+}
+
+/// A span in whole milliseconds, as the store keeps it.
+fn span(member: &str, seconds: f64) -> Result<Duration, String> {
+    let longest = Duration::from_secs(100 * 366 * 24 * 3600);
+    let span = Duration::try_from_secs_f64(seconds).ok().filter(|span| span.as_millis() > 0 && *span <= longest);
+    let span =
+        span.ok_or_else(|| format!("`{member}` has to be a number of seconds, from 0.001 to a hundred years"))?;
+    Ok(Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
+}
