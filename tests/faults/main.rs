@@ -31,6 +31,7 @@ mod protocol;
 mod referee;
 mod reference;
 mod rights;
+mod rpc;
 mod scale;
 mod scarce;
 mod shim;
