@@ -2,7 +2,7 @@
 //!
 //! Invariant: a real upgrade could have its steps; no other code knows what they make.
 
-use super::steps::{Schema, SchemaChange, TO_2, TO_3};
+use super::steps::{SCHEMA as RELEASED, Schema, SchemaChange};
 
 /// Makes of the same statements the step from this build's schema and the end of the script for a new store.
 macro_rules! future {
@@ -11,7 +11,7 @@ macro_rules! future {
         const FRESH: &str = concat!(
             include_str!("../../../schema.sql"),
             $($statement, ";\n",)*
-            "UPDATE asyncq_schema SET version = 4;"
+            "UPDATE asyncq_schema SET version = version + 1;"
         );
     };
 }
@@ -29,5 +29,12 @@ future! {
      END",
 }
 
+/// The steps of this build, and one more.
+const STEPS: [&[SchemaChange]; RELEASED.steps.len() + 1] = {
+    let mut steps = [STEP; RELEASED.steps.len() + 1];
+    steps.split_at_mut(RELEASED.steps.len()).0.copy_from_slice(RELEASED.steps);
+    steps
+};
+
 /// The schema of the tests.
-pub(super) const SCHEMA: Schema = Schema { version: 4, fresh: FRESH, steps: &[TO_2, TO_3, STEP] };
+pub(super) const SCHEMA: Schema = Schema { version: RELEASED.version + 1, fresh: FRESH, steps: &STEPS };

@@ -46,7 +46,7 @@ use SchemaChange::{Recreate, Redefine, Reword, Run};
 
 /// How functions take their calls, which workers are too old, and on which file a processor works. Claims are counted, and fence what processors write, so
 /// that `attempt` can be the number of runs that began. Names and columns in constraints, as tools expect them.
-pub(super) const TO_2: &[SchemaChange] = &[
+const TO_2: &[SchemaChange] = &[
     Run("ALTER TABLE asyncq_function ADD COLUMN args TEXT NOT NULL DEFAULT 'words'"),
     Run("ALTER TABLE asyncq_function ADD COLUMN stdin TEXT NOT NULL DEFAULT 'call'"),
     Run("ALTER TABLE asyncq_function ADD COLUMN generation INTEGER NOT NULL DEFAULT 0"),
@@ -79,7 +79,7 @@ const CREATED_AT: [&str; 2] = [
 
 /// Clients add services and functions, and nothing that no processor could read. Calls inside an attempt that are not recorded are
 /// counted.
-pub(super) const TO_3: &[SchemaChange] = &[
+const TO_3: &[SchemaChange] = &[
     Run("ALTER TABLE asyncq_attempt ADD COLUMN unrecorded INTEGER NOT NULL DEFAULT 0"),
     Redefine("asyncq_attempt"),
     Reword("asyncq_service", CREATED_AT),
