@@ -242,10 +242,11 @@ fn not_text(typed: &[OsString]) -> (String, String) {
 }
 
 /// Parses the name of one of these values.
-pub fn one_of<T: Copy + Send + Sync>(
-    values: &'static [T],
+pub fn one_of<T: Copy + Send + Sync + 'static>(
+    values: impl Into<Vec<T>>,
     name: fn(T) -> &'static str,
 ) -> impl TypedValueParser<Value = T> {
+    let values = values.into();
     let names = PossibleValuesParser::new(values.iter().map(|value| name(*value)));
     names.try_map(move |given| values.iter().copied().find(|value| name(*value) == given).ok_or("no such name"))
 }

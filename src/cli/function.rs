@@ -132,10 +132,10 @@ pub struct DefinitionOptions {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     memory_growth: Option<u64>,
     /// How a command gets the arguments of its call: as words, or only on standard input [default of `add`: words]
-    #[arg(long, value_name = "HOW", value_parser = one_of(&Passing::ALL, Passing::as_str))]
+    #[arg(long, value_name = "HOW", value_parser = one_of(Passing::ALL, Passing::as_str))]
     args: Option<Passing>,
     /// What a command reads on its standard input: its call, or nothing [default of `add`: call]
-    #[arg(long, value_name = "WHAT", value_parser = one_of(&Stdin::ALL, Stdin::as_str))]
+    #[arg(long, value_name = "WHAT", value_parser = one_of(Stdin::ALL, Stdin::as_str))]
     stdin: Option<Stdin>,
     /// How long one run may take, as in 90s or 1h30m
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]

@@ -53,8 +53,8 @@ pub enum Job {
         #[command(flatten)]
         which: JobSelection,
         /// Only jobs in this state; may be repeated [default: all that wait or run]
-        #[arg(long, value_name = "STATE", value_parser = one_of(&CANCELLABLE, State::as_str))]
-        #[arg(default_values_t = CANCELLABLE, hide_default_value = true)]
+        #[arg(long, value_name = "STATE", value_parser = one_of(JobChange::Cancel.states(), State::as_str))]
+        #[arg(default_values_t = JobChange::Cancel.states(), hide_default_value = true)]
         state: Vec<State>,
     },
     /// Queue jobs again that ended in an error or were cancelled
@@ -63,7 +63,7 @@ pub enum Job {
         #[command(flatten)]
         which: JobSelection,
         /// Only jobs in this state; may be repeated
-        #[arg(long, value_name = "STATE", value_parser = one_of(&RETRIABLE, State::as_str))]
+        #[arg(long, value_name = "STATE", value_parser = one_of(JobChange::Retry.states(), State::as_str))]
         #[arg(default_values_t = [State::Error])]
         state: Vec<State>,
     },
@@ -73,8 +73,8 @@ pub enum Job {
         #[command(flatten)]
         which: JobSelection,
         /// Only jobs in this state
-        #[arg(long, value_name = "STATE", value_parser = one_of(&STARTABLE, State::as_str))]
-        #[arg(default_values_t = STARTABLE)]
+        #[arg(long, value_name = "STATE", value_parser = one_of(JobChange::Start.states(), State::as_str))]
+        #[arg(default_values_t = JobChange::Start.states())]
         state: Vec<State>,
     },
     /// Remove jobs that have ended
@@ -82,16 +82,11 @@ pub enum Job {
         #[command(flatten)]
         matching: MatchingJobs,
         /// Only jobs in this state; may be repeated [default: all that have ended]
-        #[arg(long, value_name = "STATE", value_parser = one_of(&State::ENDED, State::as_str))]
-        #[arg(default_values_t = State::ENDED, hide_default_value = true)]
+        #[arg(long, value_name = "STATE", value_parser = one_of(JobChange::Remove.states(), State::as_str))]
+        #[arg(default_values_t = JobChange::Remove.states(), hide_default_value = true)]
         state: Vec<State>,
     },
 }
-
-/// The states that each verb accepts.
-const CANCELLABLE: [State; 4] = [State::Held, State::Delayed, State::Queued, State::Processing];
-const RETRIABLE: [State; 2] = [State::Error, State::Cancelled];
-const STARTABLE: [State; 1] = [State::Held];
 
 fn attempt_number(text: &str) -> Result<i64, String> {
     whole_number(text, "the number of an attempt", i64::MIN)

@@ -19,7 +19,7 @@ pub struct List {
     #[command(flatten)]
     filter: Filter,
     /// Only jobs in this state; may be repeated
-    #[arg(long, value_name = "STATE", value_parser = one_of(&State::ALL, State::as_str))]
+    #[arg(long, value_name = "STATE", value_parser = one_of(State::ALL, State::as_str))]
     state: Vec<State>,
     /// Only jobs older than this one, for the next page
     #[arg(long, value_name = "ID", value_parser = job_number, allow_negative_numbers = true)]

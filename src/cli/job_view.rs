@@ -7,7 +7,7 @@ use super::table::{Column, Table};
 use super::{format::Record, job_waits, session::now, stdio::print_line};
 use crate::commands::queue::Queue;
 use crate::domain::attempt::Attempt;
-use crate::domain::job::{Job, State};
+use crate::domain::job::{Job, Phase, State};
 use crate::domain::text::escape_control_in_lines;
 use crate::domain::time::{Timestamp, show_span};
 
@@ -64,11 +64,11 @@ fn took(job: &Job) -> Option<String> {
 
 /// When a job got into its state, or when a waiting one is due.
 fn latest(job: &Job) -> Timestamp {
-    match job.state {
-        State::Held => job.times.created_at,
-        State::Delayed | State::Queued => job.times.run_at,
-        State::Processing => job.times.started_at.unwrap_or(job.times.run_at),
-        State::Completed | State::Error | State::Cancelled => job.times.finished_at.unwrap_or(job.times.run_at),
+    match job.state.phase() {
+        Phase::Waiting if job.state == State::Held => job.times.created_at,
+        Phase::Waiting => job.times.run_at,
+        Phase::Running => job.times.started_at.unwrap_or(job.times.run_at),
+        Phase::Ended => job.times.finished_at.unwrap_or(job.times.run_at),
     }
 }
 

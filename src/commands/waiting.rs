@@ -1,7 +1,7 @@
 //! What a job waits for.
 
 use super::queue::Queue;
-use crate::domain::job::{Job, State};
+use crate::domain::job::{Job, Phase, State};
 use crate::domain::{processor::Processor, service::ServiceName, time::Timestamp};
 use crate::error::{Kind, Result};
 use crate::processor::lives;
@@ -94,15 +94,15 @@ impl Queue {
     /// Whatever the store answers.
     pub fn waiting(&mut self, job: &Job) -> Result<Option<Waiting>> {
         let store = &mut self.store;
-        match job.state {
-            State::Completed | State::Error | State::Cancelled => Ok(None),
-            State::Held => Ok(Some(Waiting::Release)),
-            State::Processing => {
+        match job.state.phase() {
+            Phase::Waiting if job.state == State::Held => Ok(Some(Waiting::Release)),
+            Phase::Waiting => Waiting::in_line(store, job).map(Some),
+            Phase::Running => {
                 let by = store.line(job)?.processor;
                 let dead = store.processors()?.into_iter().find(|it| Some(it.id) == by).filter(|it| !lives(store, it));
                 Ok(dead.map(Waiting::Rescue))
             }
-            State::Delayed | State::Queued => Waiting::in_line(store, job).map(Some),
+            Phase::Ended => Ok(None),
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::call::{Call, Key, OnBehalfOf, Principal};
 use super::json::{Json, serialize_stored};
-pub use super::state::State;
+pub use super::state::{Phase, State};
 use super::{
     attempt::Failure, function::Definition, log::Log, nested::NestedCalls, processor::ProcessorId,
     retry::AttemptCounts, service::ServiceName, time::Timestamp,

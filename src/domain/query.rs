@@ -54,12 +54,31 @@ pub enum JobChange {
     Remove,
 }
 
+impl JobChange {
+    /// Whether it changes jobs in this state.
+    #[must_use]
+    pub fn applies_to(self, state: State) -> bool {
+        match self {
+            JobChange::Cancel => state.may_become(State::Cancelled),
+            JobChange::Retry => state.has_ended() && state.may_become(State::Queued),
+            JobChange::Start => state == State::Held,
+            JobChange::Remove => state.has_ended(),
+        }
+    }
+
+    /// The states of the jobs that it changes.
+    #[must_use]
+    pub fn states(self) -> Vec<State> {
+        State::ALL.into_iter().filter(|state| self.applies_to(*state)).collect()
+    }
+}
+
 /// Which jobs to change, and how.
 #[derive(Debug, Clone)]
 pub struct BulkChange {
     /// What to do with them.
     pub change: JobChange,
-    /// Which jobs; all its states must be ones in which this change is possible.
+    /// Which jobs; the change must apply to all its states.
     pub filter: JobFilter,
     /// Only count them.
     pub dry_run: bool,

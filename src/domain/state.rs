@@ -27,20 +27,38 @@ pub enum State {
     Cancelled,
 }
 
+/// What the states of a job have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The job waits to be run.
+    Waiting,
+    /// A processor has it.
+    Running,
+    /// The job has ended.
+    Ended,
+}
+
 impl State {
-    /// The states of jobs that have ended.
-    pub const ENDED: [State; 3] = [State::Completed, State::Error, State::Cancelled];
+    /// The phase of a job in this state.
+    #[must_use]
+    pub fn phase(self) -> Phase {
+        match self {
+            State::Held | State::Delayed | State::Queued => Phase::Waiting,
+            State::Processing => Phase::Running,
+            State::Completed | State::Error | State::Cancelled => Phase::Ended,
+        }
+    }
 
     /// Whether a job in this state has ended.
     #[must_use]
     pub fn has_ended(self) -> bool {
-        State::ENDED.contains(&self)
+        self.phase() == Phase::Ended
     }
 
     /// Whether a job in this state waits to be run.
     #[must_use]
     pub fn is_waiting(self) -> bool {
-        matches!(self, State::Held | State::Delayed | State::Queued)
+        self.phase() == Phase::Waiting
     }
 
     /// Whether a job may go from this state to `next`.

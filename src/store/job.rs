@@ -3,8 +3,8 @@
 use super::engine::{Tx, one};
 use super::{Store, function};
 use super::{columns::groups, waiting::CANCEL};
-use crate::domain::job::{JobId, State};
-use crate::domain::{function::FunctionName, service::ServiceName};
+use crate::domain::job::{JobId, Phase, State};
+use crate::domain::{function::FunctionName, query::JobChange, service::ServiceName};
 use crate::error::{Error, Kind, Result};
 
 /// What cancelling a job did.
@@ -38,17 +38,17 @@ impl Store {
         self.write(|tx| {
             let job = find(tx, id)?;
             let now = tx.now();
-            match job.state {
-                State::Held | State::Delayed | State::Queued => {
+            match job.state.phase() {
+                Phase::Waiting => {
                     tx.change(CANCEL, &[id.into(), now.into(), job.state.into()])?;
                     Ok(Cancelled::Now)
                 }
-                State::Processing if job.immediate => Err(part_of(id, job.parent, "cancel")),
-                State::Processing => {
+                Phase::Running if job.immediate => Err(part_of(id, job.parent, "cancel")),
+                Phase::Running => {
                     tx.change(CANCELLING, &[id.into()])?;
                     Ok(Cancelled::Requested)
                 }
-                ended => Ok(Cancelled::Ended(ended)),
+                Phase::Ended => Ok(Cancelled::Ended(job.state)),
             }
         })
     }
@@ -64,16 +64,16 @@ impl Store {
             if job.immediate {
                 return Err(part_of(id, job.parent, "retry"));
             }
-            let hint = match job.state {
-                State::Error | State::Cancelled => {
-                    can_run(tx, id)?;
-                    let now = tx.now();
-                    return tx.change(RETRY, &[id.into(), now.into(), job.state.into()]);
-                }
-                State::Completed => "enqueue the call once more to run it once more".to_owned(),
-                State::Held => format!("`asyncq job start {id}` releases it"),
-                State::Processing => format!("`asyncq job cancel {id}` ends it first"),
-                State::Delayed | State::Queued => "it will run by itself".to_owned(),
+            if JobChange::Retry.applies_to(job.state) {
+                can_run(tx, id)?;
+                let now = tx.now();
+                return tx.change(RETRY, &[id.into(), now.into(), job.state.into()]);
+            }
+            let hint = match job.state.phase() {
+                Phase::Waiting if job.state == State::Held => format!("`asyncq job start {id}` releases it"),
+                Phase::Waiting => "it will run by itself".to_owned(),
+                Phase::Running => format!("`asyncq job cancel {id}` ends it first"),
+                Phase::Ended => "enqueue the call once more to run it once more".to_owned(),
             };
             Err(Error::new(Kind::Denied, format!("job {id} is {}, nothing to retry", job.state)).with_hint(hint))
         })
@@ -88,11 +88,10 @@ impl Store {
             let job = find(tx, id)?;
             if job.state != State::Held {
                 let error = Error::new(Kind::Denied, format!("job {id} is {}, not held", job.state));
-                return Err(match job.state {
-                    State::Error | State::Cancelled => {
-                        error.with_hint(format!("`asyncq job retry {id}` queues it again"))
-                    }
-                    _ => error.with_hint("only a held job can be started"),
+                return Err(if JobChange::Retry.applies_to(job.state) {
+                    error.with_hint(format!("`asyncq job retry {id}` queues it again"))
+                } else {
+                    error.with_hint("only a held job can be started")
                 });
             }
             can_run(tx, id)?;

@@ -4,7 +4,7 @@
 
 use super::columns::groups;
 use super::engine::{Tx, Value};
-use crate::domain::job::{JobId, State};
+use crate::domain::job::{JobId, Phase, State};
 use crate::domain::{query::JobFilter, time::Timestamp};
 use crate::error::Result;
 
@@ -46,13 +46,13 @@ impl JobFilter {
         }
         let [state] = self.states[..] else { return None };
         let is = format!("state = '{state}'");
-        match state {
-            State::Error | State::Cancelled | State::Held => {
+        match (state, state.phase()) {
+            (State::Completed, _) => None,
+            (State::Held, _) | (_, Phase::Ended) => {
                 Some(Index { condition: format!("{is} AND ({STOPPED})"), ordered: true })
             }
-            State::Processing => Some(Index { condition: format!("{is} AND token IS NOT NULL"), ordered: false }),
-            State::Queued | State::Delayed => Some(Index { condition: is, ordered: false }),
-            State::Completed => None,
+            (_, Phase::Waiting) => Some(Index { condition: is, ordered: false }),
+            (_, Phase::Running) => Some(Index { condition: format!("{is} AND token IS NOT NULL"), ordered: false }),
         }
     }
 
@@ -188,15 +188,16 @@ mod tests {
     #[test]
     fn a_list_walks_over_few_jobs_or_an_index_of_few() {
         const WALK: &str = "SEARCH asyncq_job USING INTEGER PRIMARY KEY (rowid<?)";
-        for (state, index, sorts) in [
-            (State::Error, Some("asyncq_job_stopped (state=? AND rowid<?)"), false),
-            (State::Cancelled, Some("asyncq_job_stopped (state=? AND rowid<?)"), false),
-            (State::Held, Some("asyncq_job_stopped (state=? AND rowid<?)"), false),
-            (State::Processing, Some("asyncq_job_token"), true),
-            (State::Queued, Some("asyncq_job_queued"), true),
-            (State::Delayed, Some("asyncq_job_delayed"), true),
-            (State::Completed, None, false),
-        ] {
+        for state in State::ALL {
+            let (index, sorts) = match state {
+                State::Error | State::Cancelled | State::Held => {
+                    (Some("asyncq_job_stopped (state=? AND rowid<?)"), false)
+                }
+                State::Processing => (Some("asyncq_job_token"), true),
+                State::Queued => (Some("asyncq_job_queued"), true),
+                State::Delayed => (Some("asyncq_job_delayed"), true),
+                State::Completed => (None, false),
+            };
             for filter in filters(&[state]) {
                 let steps = plans(&filter, |conditions| {
                     let index = filter.index().map(|index| newest_in(&index, conditions));
@@ -223,7 +224,7 @@ mod tests {
             (vec![State::Processing], "INDEX asyncq_job_token"),
             (vec![State::Queued], walk),
             (vec![State::Delayed], walk),
-            (State::ENDED.to_vec(), walk),
+            (vec![State::Completed, State::Error, State::Cancelled], walk),
             (vec![], walk),
         ] {
             for filter in filters(&states) {

@@ -6,8 +6,6 @@ use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::{function::FunctionName, service::ServiceName};
 use crate::error::{Error, Kind, Result};
 
-const WAITING: [State; 3] = [State::Held, State::Delayed, State::Queued];
-
 pub(super) const CANCEL: &str =
     "UPDATE asyncq_job SET state = 'cancelled', finished_at = ?2 WHERE id = ?1 AND state = ?3";
 
@@ -31,8 +29,9 @@ pub(super) fn cancel_waiting(
         let of_function = if function.is_some() { " AND function = ?2" } else { "" };
         format!("WHERE service = ?1 AND state = '{state}'{of_function}")
     };
+    let waiting_states = || State::ALL.into_iter().filter(|state| state.is_waiting());
     let (mut found, mut waits) = (Vec::new(), Vec::new());
-    for state in [State::Processing].into_iter().chain(WAITING) {
+    for state in [State::Processing].into_iter().chain(waiting_states()) {
         let sql = format!("SELECT id FROM asyncq_job {} ORDER BY id /*! FOR NO KEY UPDATE */", which(state));
         let jobs = tx.rows::<JobId>(&sql, &names)?;
         if state == State::Processing && !jobs.is_empty() {
@@ -57,7 +56,7 @@ pub(super) fn cancel_waiting(
     }
     found.sort_unstable();
     // Triggers of the application may pass jobs over, and may make calls, which would wait for ever.
-    for state in WAITING {
+    for state in waiting_states() {
         let sql = format!("SELECT id FROM asyncq_job {} ORDER BY id LIMIT 1", which(state));
         if let Some(job) = tx.first(&sql, &names, |row| row.i64(0).map(JobId))? {
             return Err(if found.binary_search(&job).is_ok() { tx.passed_over() } else { got_a_call(&what) });

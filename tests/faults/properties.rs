@@ -402,7 +402,7 @@ impl Both<'_> {
                 assert_eq!(kind(self.store.retry(JobId(job(number)))), self.reference.retry(job(number)));
             }
             Verb::Clean(number) => {
-                let states = vec![State::ENDED[usize::from(number) % 3]];
+                let states = vec![JobChange::Remove.states()[usize::from(number) % 3]];
                 let expected = self.reference.clean(&states);
                 let filter = JobFilter { states, ..JobFilter::default() };
                 let many = BulkChange { change: JobChange::Remove, filter, dry_run: false };

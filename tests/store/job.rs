@@ -19,7 +19,7 @@ fn failed() -> Outcome {
 
 /// All that have ended.
 fn ended() -> JobFilter {
-    JobFilter { states: State::ENDED.to_vec(), ..JobFilter::default() }
+    JobFilter { states: JobChange::Remove.states(), ..JobFilter::default() }
 }
 
 /// One step of a change of many jobs, after the job of that number.

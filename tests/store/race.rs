@@ -87,7 +87,7 @@ fn a_job_that_was_queued_again_since_the_look_is_not_retried_or_removed() {
                 assert_eq!((step.changed, step.refused), (count.unsigned_abs() - 1, None));
                 assert_eq!(state(store, ids[2]), State::Held);
                 change(store, JobChange::Cancel, &WAITING);
-                change(store, JobChange::Remove, &State::ENDED);
+                change(store, JobChange::Remove, &JobChange::Remove.states());
             }
         }
     });
@@ -104,7 +104,7 @@ fn a_job_that_has_ended_once_more_since_the_look_is_not_removed() {
             let step = after_a_look(store, &meanwhile, |store| change(store, JobChange::Remove, &[State::Cancelled]));
             assert_eq!((step.changed, step.refused), (count.unsigned_abs() - 1, None));
             assert_eq!(state(store, ids[4]), State::Cancelled);
-            change(store, JobChange::Remove, &State::ENDED);
+            change(store, JobChange::Remove, &JobChange::Remove.states());
         }
     });
 }
