@@ -6,7 +6,7 @@ use super::{events::LoopEvent, outcome_journal::note, shared::Shared};
 use crate::domain::job::{Claim, Fence};
 use crate::domain::{attempt::Outcome, function::Definition};
 use crate::failpoint::reached;
-use crate::runner::worker::{CallSource, EndedCall, SendLimits, SentCall};
+use crate::runner::worker::{CallReport, CallSource, EndedCall, SendLimits, SentCall};
 use crate::runner::{Capture, Ended};
 
 /// Outcomes of worker calls that took less than this are not noted: to repeat such a call costs less.
@@ -117,7 +117,7 @@ impl CallSource for SlotCalls<'_> {
         self.shared.queue.state().is_short_of_calls(self.slot)
     }
 
-    fn progress(&self, fence: Fence, text: String) {
-        self.shared.events.send(LoopEvent::Progress(fence, text));
+    fn report(&self, fence: Fence, report: CallReport) {
+        self.shared.events.send(LoopEvent::Report(fence, report));
     }
 }

@@ -8,8 +8,8 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
 
 use crate::domain::job::{Claim, Fence};
 use crate::error::{Error, Kind};
-use crate::runner::{StartFailure, worker::EndedCall, worker::host_session::HostLoss};
-use crate::system::fds;
+use crate::runner::worker::{CallReport, EndedCall, host_session::HostLoss};
+use crate::{runner::StartFailure, system::fds};
 
 /// Something that the main loop acts on.
 pub(super) enum LoopEvent {
@@ -19,8 +19,8 @@ pub(super) enum LoopEvent {
     Returned,
     /// A call has not begun, because its program could not be started.
     NotStarted(Box<Claim>, StartFailure),
-    /// A call reports its progress.
-    Progress(Fence, String),
+    /// A call that runs reports something.
+    Report(Fence, CallReport),
     /// This many calls are left behind in processes that cannot be ended.
     Left(usize),
     /// The host runs no more calls.

@@ -10,7 +10,7 @@ use super::{dispatch_queue::HostState, outcome_journal::note};
 use crate::domain::job::Fence;
 use crate::error::reason;
 use crate::failpoint::reached;
-use crate::runner::worker::{CallSource, EndedCall, SendLimits, SentCall};
+use crate::runner::worker::{CallReport, CallSource, EndedCall, SendLimits, SentCall};
 use crate::runner::{Output, StopSwitch, worker::host_session::HostSession};
 
 /// Starts a thread that feeds a host.
@@ -105,7 +105,7 @@ impl CallSource for HostCalls<'_> {
         !self.shared.queue.state().closed
     }
 
-    fn progress(&self, fence: Fence, text: String) {
-        self.shared.events.send(LoopEvent::Progress(fence, text));
+    fn report(&self, fence: Fence, report: CallReport) {
+        self.shared.events.send(LoopEvent::Report(fence, report));
     }
 }

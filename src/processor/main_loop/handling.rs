@@ -6,7 +6,7 @@ use super::{MainLoop, Obstacle, START_PAUSE};
 use crate::domain::{attempt::Outcome, event::Event, job::Claim, retry::POSTPONED};
 use crate::error::{Error, Kind};
 use crate::processor::{events::LoopEvent, reporter::Warning, service_state::ServiceState};
-use crate::runner::{StartFailure, worker::EndedCall};
+use crate::runner::{StartFailure, worker::CallReport, worker::EndedCall};
 use crate::system::error::{hint, in_words};
 
 impl MainLoop<'_> {
@@ -19,7 +19,9 @@ impl MainLoop<'_> {
             match event {
                 LoopEvent::Ended(calls) => self.calls_ended(calls),
                 LoopEvent::NotStarted(claim, failure) => self.call_not_started(&claim, failure),
-                LoopEvent::Progress(fence, text) => drop(self.progress.insert(fence.job, (fence, text))),
+                LoopEvent::Report(fence, CallReport::Progress(text)) => {
+                    self.progress.insert(fence.job, (fence, text));
+                }
                 LoopEvent::LostHost(lost) => {
                     self.calls_left(lost.left.len());
                     self.others.lost_host = Some(lost);

@@ -23,6 +23,13 @@ pub struct EndedCall {
     pub mark: Option<Mark>,
 }
 
+/// What a worker reports of a call while it runs. A report replaces an earlier one of its kind.
+#[derive(Debug, PartialEq)]
+pub enum CallReport {
+    /// How far it is, as a text.
+    Progress(String),
+}
+
 /// What a worker holds, and how much more it could take.
 #[derive(Debug, Clone, Copy)]
 pub struct SendLimits {
@@ -63,6 +70,6 @@ pub trait CallSource {
     fn is_short_of_calls(&self) -> bool {
         false
     }
-    /// Takes the progress that a call reports.
-    fn progress(&self, fence: Fence, text: String);
+    /// Takes a report of a call that runs.
+    fn report(&self, _fence: Fence, _report: CallReport) {}
 }

@@ -1,13 +1,13 @@
 //! The calls that a peer holds, and when each has to end.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use std::{collections::VecDeque, path::Path};
+use std::{collections::VecDeque, mem::discriminant, path::Path};
 
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
 use crate::domain::{exit::Exit, job::Fence, json::Json, nested::NestedCalls, time::Timestamp};
 use crate::runner::call::{CallEnding, EndReason};
 use crate::runner::worker::protocol::{Answer, CallResult};
-use crate::runner::worker::{EndedCall, SendLimits, SentCall};
+use crate::runner::worker::{CallReport, EndedCall, SendLimits, SentCall};
 use crate::runner::{Capture, Ended, Stop, process::tree::GRACE};
 
 /// How long a call may run before asyncq takes back those behind it.
@@ -35,8 +35,8 @@ pub(super) struct InFlight {
     pace: Option<Duration>,
     /// Whether unread calls were taken back since the latest call was sent.
     pub(super) took_back: bool,
-    /// Whether there may be progress reports that are not passed on yet.
-    has_progress: bool,
+    /// Whether there may be reports that are not passed on yet.
+    has_reports: bool,
 }
 
 /// One of them.
@@ -51,14 +51,14 @@ pub(super) struct InFlightCall {
     /// How many bytes of its output it was given so far.
     pub(super) printed: [u64; 2],
     pub(super) ending: Option<CallEnding>,
-    /// Its latest progress report, unless that was passed on.
-    progress: Option<String>,
-    /// When the last report was passed on.
+    /// The latest report of each kind, unless that was passed on.
+    reports: Vec<CallReport>,
+    /// When reports were last passed on.
     told: Option<Instant>,
 }
 
-/// How often to pass on the progress of a call.
-const PROGRESS: Duration = Duration::from_millis(250);
+/// How often to pass on the reports of a call.
+const REPORTS: Duration = Duration::from_millis(250);
 
 impl InFlight {
     pub(super) fn len(&self) -> usize {
@@ -96,32 +96,34 @@ impl InFlight {
         self.calls.iter_mut().find(|call| call.begun.claim.fence.job.0 == job)
     }
 
-    /// Keeps the progress report of a call.
-    pub(super) fn note_progress(&mut self, job: i64, text: String) {
+    /// Keeps a report of a call.
+    pub(super) fn note_report(&mut self, job: i64, report: CallReport) {
         if let Some(call) = self.of_job(job) {
-            call.progress = Some(text);
-            self.has_progress = true;
+            call.reports.retain(|earlier| discriminant(earlier) != discriminant(&report));
+            call.reports.push(report);
+            self.has_reports = true;
         }
     }
 
-    /// The progress reports that are due.
-    pub(super) fn due_progress(&mut self) -> Vec<(Fence, String)> {
+    /// The reports that are due.
+    pub(super) fn due_reports(&mut self) -> Vec<(Fence, CallReport)> {
         let mut due = Vec::new();
-        if !self.has_progress {
+        if !self.has_reports {
             return due;
         }
-        for call in self.calls.iter_mut().filter(|call| call.progress.is_some() && call.until_told().is_zero()) {
+        for call in self.calls.iter_mut().filter(|call| !call.reports.is_empty() && call.until_told().is_zero()) {
             call.told = Some(Instant::now());
-            due.extend(call.progress.take().map(|text| (call.fence(), text)));
+            let fence = call.fence();
+            due.extend(call.reports.drain(..).map(|report| (fence, report)));
         }
-        self.has_progress = self.calls.iter().any(|call| call.progress.is_some());
+        self.has_reports = self.calls.iter().any(|call| !call.reports.is_empty());
         due
     }
 
     /// How long until the next one is due.
-    pub(super) fn next_progress(&self) -> Option<Duration> {
-        let calls = self.calls.iter().take(if self.has_progress { usize::MAX } else { 0 });
-        calls.filter(|call| call.progress.is_some()).map(InFlightCall::until_told).min()
+    pub(super) fn next_report(&self) -> Option<Duration> {
+        let calls = self.calls.iter().take(if self.has_reports { usize::MAX } else { 0 });
+        calls.filter(|call| !call.reports.is_empty()).map(InFlightCall::until_told).min()
     }
 
     /// The calls that may be running.
@@ -252,7 +254,7 @@ impl InFlightCall {
             capture: Capture::new(folder),
             printed: [0, 0],
             ending: None,
-            progress: None,
+            reports: Vec::new(),
             told: None,
         }
     }
@@ -273,7 +275,7 @@ impl InFlightCall {
     }
 
     fn until_told(&self) -> Duration {
-        self.told.map_or(Duration::ZERO, |told| PROGRESS.saturating_sub(told.elapsed()))
+        self.told.map_or(Duration::ZERO, |told| REPORTS.saturating_sub(told.elapsed()))
     }
 
     /// The end of a call that was answered after it had run for `took`.

@@ -20,5 +20,5 @@ mod shutdown;
 pub mod single_call;
 mod unicode;
 
-pub use call::{CallSource, EndedCall, SendLimits, SentCall};
+pub use call::{CallReport, CallSource, EndedCall, SendLimits, SentCall};
 pub use child::{FailedWorker, ServeEnd, Worker};

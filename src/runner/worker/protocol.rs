@@ -9,7 +9,7 @@ use crate::domain::exit::{ErrorKind, ReportedError};
 use crate::domain::{attempt::Failure, job::Claim, json, log::Stream, nested::NestedCalls, object, time::Timestamp};
 use crate::runner::call::{CallParams, write_line};
 use crate::runner::worker::unicode::{mended, text};
-use crate::runner::worker::{channel, nested, oversized::LONGEST};
+use crate::runner::worker::{CallReport, channel, nested, oversized::LONGEST};
 
 /// The version of the protocol that this build speaks.
 const PROTOCOL: u64 = 1;
@@ -76,8 +76,8 @@ pub(super) enum WorkerMessage {
     Answer(u64, Answer),
     /// The call of this job has printed this.
     Output(i64, Stream, String),
-    /// The call of this job reports its progress.
-    Progress(i64, String),
+    /// The call of this job reports something.
+    Report(i64, CallReport),
     /// A notification of a later version.
     Nothing,
 }
@@ -241,7 +241,7 @@ fn parse(text: &str, is_mended: bool) -> Result<WorkerMessage, String> {
         }
         (Some("progress"), None) => {
             let ProgressParams { job, done, of, note } = object::read(params).map_err(wrong)?;
-            WorkerMessage::Progress(job, progress(done, of, note.as_deref()))
+            WorkerMessage::Report(job, CallReport::Progress(progress(done, of, note.as_deref())))
         }
         (Some(_), None) => WorkerMessage::Nothing,
         (Some(method), Some(_)) => return Err(format!("called the unknown method `{method}`")),
@@ -414,7 +414,7 @@ mod tests {
     #[test]
     fn progress_is_told_in_words() {
         let progress = |params: &str| match said(&format!(r#""method":"progress","params":{params}"#)) {
-            Ok(WorkerMessage::Progress(job, text)) => (job, text),
+            Ok(WorkerMessage::Report(job, CallReport::Progress(text))) => (job, text),
             other => panic!("{params}: {other:?}"),
         };
         assert_eq!(progress(r#"{"job":1,"done":3,"of":10,"note":"x"}"#), (1, "3 of 10: x".to_owned()));

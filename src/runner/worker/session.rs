@@ -233,7 +233,7 @@ impl<P: Peer> Session<P> {
         let look = self.hangup.as_ref().filter(|_| !calls.is_empty());
         let look = look.map(|hangup| calls.until_silent().max(hangup.next_look()));
         let limit = calls.next_limit(serial).map(|limit| limit.saturating_duration_since(Instant::now()));
-        let times = [limit, look, calls.until_stranded(serial), calls.next_progress()];
+        let times = [limit, look, calls.until_stranded(serial), calls.next_report()];
         Ok(times.into_iter().flatten().min().unwrap_or(LONG).max(Duration::from_micros(100)))
     }
 
@@ -327,8 +327,8 @@ impl<P: Peer> Session<P> {
         } else {
             self.output.keep(output);
         }
-        for (fence, text) in self.in_flight.due_progress() {
-            calls.progress(fence, text);
+        for (fence, report) in self.in_flight.due_reports() {
+            calls.report(fence, report);
         }
         if !done.is_empty() {
             self.in_flight.answered(&mut done, serial);
@@ -368,7 +368,7 @@ impl<P: Peer> Session<P> {
                         self.is_clogged = !last && !output.forwarder.has_room();
                     }
                 }
-                WorkerMessage::Progress(job, text) => self.in_flight.note_progress(job, text),
+                WorkerMessage::Report(job, report) => self.in_flight.note_report(job, report),
             }
         }
         Ok(())

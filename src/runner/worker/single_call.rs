@@ -61,6 +61,4 @@ impl CallSource for OneCall<'_> {
     fn is_open(&self) -> bool {
         self.control.asked() == Stop::No
     }
-
-    fn progress(&self, _fence: Fence, _text: String) {}
 }
