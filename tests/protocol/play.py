@@ -169,6 +169,7 @@ class Play:
         self.waiting = []  # the ids of the calls that it has not answered
         self.lines = []  # what is to stand on standard output
         self.counted = None  # the bytes on both streams, as the answers count them
+        self.sent = ""  # what it has sent as standard output of its calls, instead of printing it
 
     def block(self, sign, steps):
         if sign == "<":
@@ -201,6 +202,8 @@ class Play:
                 self.says_hello(message, answers.pop(0))
             elif "id" in message:
                 self.answers(message, answers)
+            elif message.get("method") == "output":
+                self.outputs(message.get("params") or {})
             elif not any(same(message, other) for other in others):
                 raise Difference(f"it writes a message that the conversation does not have: {shown(message)}")
         self.counts()
@@ -213,6 +216,12 @@ class Play:
             raise Difference(f"its hello has no `id`, so that it cannot be answered: {shown(message)}")
         self.hello = message
         self.counted = [0, 0] if params.get("output") == "counted" else None
+
+    def outputs(self, params):
+        if params.get("stream") not in ("out", "err") or not isinstance(params.get("text"), str):
+            raise Difference(f"output has a `stream`, which is `out` or `err`, and a `text`: {shown(params)}")
+        if params["stream"] == "out":
+            self.sent += params["text"]
 
     def answers(self, message, expected):
         id = message["id"]
@@ -258,7 +267,8 @@ class Play:
             raise Difference(f"its answers count {self.counted} bytes on both streams, and it has printed {printed}")
 
     def prints(self):
-        wanted, printed = "".join(line + "\n" for line in self.lines), self.worker.printed(0).decode(errors="replace")
+        wanted = "".join(line + "\n" for line in self.lines)
+        printed = self.worker.printed(0).decode(errors="replace") + self.sent
         if printed != wanted:
             raise Difference(f"standard output has {shown(repr(printed))} before the answer, not {shown(repr(wanted))}")
 

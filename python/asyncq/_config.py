@@ -1,0 +1,104 @@
+"""Settings of this process, and the `asyncq` program."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from typing import Literal
+
+from ._errors import Error
+
+
+class Settings:
+    """What `configure` sets."""
+
+    db: str | None = None
+    binary: str | None = None
+    missing_service: Literal["run", "error"] = "run"
+    threads: int = 1
+    conflicts: tuple[str, ...] = ()
+
+
+settings = Settings()
+
+
+def configure(
+    *,
+    db: str | os.PathLike[str] | None = None,
+    binary: str | os.PathLike[str] | None = None,
+    missing_service: Literal["run", "error"] | None = None,
+    threads: int | None = None,
+    conflicts: Iterable[str | type[BaseException]] | None = None,
+) -> None:
+    """Changes settings of this process; what you leave out stays.
+
+    - `db`: the store, instead of `$ASYNCQ_DB`.
+    - `binary`: the `asyncq` program, instead of `$ASYNCQ_BIN`.
+    - `missing_service`: what a call does when its service does not exist: it runs at once with a warning (`"run"`), or it
+      raises (`"error"`).
+    - `threads`: how many calls a worker of this program's functions runs at once.
+    - `conflicts`: exceptions, or their names as `package.module.Class`, after which a call is tried again, as after
+      `asyncq.Conflict`.
+    """
+    if db is not None:
+        settings.db = os.path.abspath(db)
+    if binary is not None:
+        settings.binary = os.path.abspath(binary)
+    if missing_service is not None:
+        if missing_service not in ("run", "error"):
+            raise ValueError(f"missing_service is {missing_service!r}; it can be 'run' or 'error'")
+        settings.missing_service = missing_service
+    if threads is not None:
+        if not isinstance(threads, int) or threads < 1:
+            raise ValueError(f"threads is {threads!r}; it is a number from 1 on")
+        settings.threads = threads
+    if conflicts is not None:
+        settings.conflicts = tuple(kind if isinstance(kind, str) else class_name(kind) for kind in conflicts)
+
+
+def class_name(kind: type) -> str:
+    """A class as `package.module.Class`; built-in ones by their name alone."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def chosen_binary() -> str | None:
+    """The `asyncq` program as it was chosen, if it was."""
+    return settings.binary or os.environ.get("ASYNCQ_BIN") or None
+
+
+def find_binary() -> str:
+    """The path of the `asyncq` program: `configure(binary=)`, `$ASYNCQ_BIN`, beside the interpreter, or on `$PATH`."""
+    chosen = chosen_binary()
+    if chosen:
+        if os.path.isfile(chosen) and os.access(chosen, os.X_OK):
+            return os.path.abspath(chosen)
+        raise Error(f"there is no program `{chosen}`", "set $ASYNCQ_BIN to the path of the `asyncq` program", 69)
+    folders = [os.path.dirname(sys.executable), *os.environ.get("PATH", os.defpath).split(os.pathsep)]
+    for folder in folders:
+        path = os.path.join(folder, "asyncq")
+        if folder and os.path.isfile(path) and os.access(path, os.X_OK):
+            return os.path.abspath(path)
+    raise Error(
+        "there is no program `asyncq` beside the interpreter or on $PATH",
+        "install it, or set $ASYNCQ_BIN to its path",
+        69,
+    )
+
+
+def chosen_store() -> str | None:
+    """The store as it was chosen, or None for asyncq's default."""
+    return settings.db or os.environ.get("ASYNCQ_DB") or None
+
+
+_resolved: dict[str, str] = {}
+
+
+def store_options() -> tuple[str, ...]:
+    """The options by which `asyncq` finds the store. A relative path counts from the folder in which it was first used."""
+    store = chosen_store()
+    if store is None:
+        return ()
+    if "://" in store:
+        return ("--db", store)
+    return ("--db", _resolved.setdefault(store, os.path.abspath(store)))

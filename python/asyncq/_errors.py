@@ -1,0 +1,78 @@
+"""What asyncq raises, and what functions may raise."""
+
+from __future__ import annotations
+
+
+class Error(Exception):
+    """asyncq refuses something, or cannot do it. The message says what happened and what to do next."""
+
+    hint: str | None
+    """What to do next, if there is more to say than the message."""
+    exit_code: int
+    """The exit code with which the command line ends for the same reason."""
+
+    def __init__(self, message: str, hint: str | None = None, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message}; {self.hint}" if self.hint else message
+
+
+class NoStore(Error):
+    """There is no store where asyncq looks for it."""
+
+
+class Unanswered(Error):
+    """The `asyncq` process ended before it answered. Nobody knows whether the call was queued: give it a `key` to repeat it."""
+
+
+class Failed(Error):
+    """A job did not complete. `error` says why; it is None for a job that was cancelled."""
+
+    job: int
+    error: Failure | None
+
+    def __init__(self, job: int, error: Failure | None) -> None:
+        super().__init__(f"job {job} failed: {error.message}" if error else f"job {job} was cancelled")
+        self.job = job
+        self.error = error
+
+
+class Failure:
+    """Why a job, or its latest attempt, failed."""
+
+    __slots__ = ("exit_code", "kind", "message", "traceback", "type")
+
+    kind: str
+    """`error`, `conflict`, `cannot-run`, `timeout`, `crash` ..., as `asyncq job show --json` prints it."""
+    message: str
+    type: str | None
+    """The class of the exception, as `package.module.Class`."""
+    traceback: str | None
+    exit_code: int | None
+
+    def __init__(self, error: dict[str, object]) -> None:
+        self.kind = str(error.get("kind"))
+        self.message = str(error.get("message"))
+        kind, traceback, code = error.get("type"), error.get("traceback"), error.get("exit_code")
+        self.type = kind if isinstance(kind, str) else None
+        self.traceback = traceback if isinstance(traceback, str) else None
+        self.exit_code = code if isinstance(code, int) else None
+
+    def __repr__(self) -> str:
+        return f"<asyncq.Failure {self.kind}: {self.message}>"
+
+
+class Conflict(Exception):
+    """Raise it in a function to have the call tried again, three times in all."""
+
+
+class Cancelled(BaseException):
+    """Raised inside a function when its job is cancelled, its time limit is over, or its processor stops."""
+
+
+class MissingServiceWarning(RuntimeWarning):
+    """A call ran at once because its service does not exist."""

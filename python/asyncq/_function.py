@@ -1,0 +1,414 @@
+"""The decorator, and what it makes of a function."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from functools import update_wrapper
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, cast, overload
+
+from ._calls import NO_OPTIONS, NewCall, NoService, Options, enqueue
+from ._config import chosen_store, class_name, find_binary, settings, store_options
+from ._context import MAX_NESTING, MAX_RECORDED, CurrentJob, current_job, depth, immediate_mode, running
+from ._errors import Conflict, Error, Failed, MissingServiceWarning
+from ._job import Job
+from ._json import NotJson, decode, encode, encode_arguments
+from ._registration import ensure
+from ._rpc import BUSY
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from datetime import datetime, timedelta
+    from os import PathLike
+    from typing import Protocol, TypedDict, Unpack
+
+    class OptionNames(TypedDict, total=False):
+        """The options of a call."""
+
+        principal: str | None
+        run_at: datetime | None
+        delay: float | timedelta | None
+        priority: int | None
+        key: str | None
+        hold: bool
+        site: str | PathLike[str] | None
+
+    class Decorator(Protocol):
+        """What `function(...)` gives."""
+
+        @overload
+        def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncFunction[P, R]: ...  # type: ignore[overload-overlap]
+        @overload
+        def __call__(self, function: Callable[P, R], /) -> Function[P, R]: ...
+
+
+_GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
+
+decorated: list[Decorated[..., Any]] = []
+"""All decorated functions of this process."""
+
+
+def function(service: str) -> Decorator:
+    """Makes calls of the decorated function run later, on this service.
+
+    A call queues the function with its arguments and returns None. Inside a running function, a call runs at once instead and
+    returns its value. If there is no such service, it runs at once, with a warning.
+    """
+    if not isinstance(service, str):
+        raise TypeError("name a service, as in @asyncq.function('events')")
+
+    def decorate(undecorated: Callable[P, Any]) -> Any:
+        if isinstance(undecorated, Decorated):
+            raise TypeError(f"`{undecorated.name}` is decorated already")
+        if not isinstance(undecorated, FunctionType):
+            raise TypeError(f"asyncq.function decorates functions, not {undecorated!r}")
+        flags = undecorated.__code__.co_flags
+        if flags & (_GENERATOR | _ASYNC_GENERATOR):
+            raise TypeError(f"`{undecorated.__qualname__}` is a generator, which cannot run later: return a list instead")
+        kind = AsyncFunction if flags & _COROUTINE else Function
+        return kind(service, undecorated)
+
+    return decorate
+
+
+class Enqueueable(Generic[P, R]):
+    """A function of a service: one that is decorated here, or any other."""
+
+    service: str
+
+    @property
+    def name(self) -> str:
+        raise NotImplementedError
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Queues a call, also inside a running function."""
+        return self._enqueue(args, kwargs, NO_OPTIONS)
+
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Queues a call, without blocking the event loop."""
+        return await _in_thread(self._enqueue, args, kwargs, NO_OPTIONS)
+
+    def using(self, connection: object = None, /, **options: Unpack[OptionNames]) -> Bound[P, R]:
+        """The same function with options for its calls. With `connection`, they are queued in its transaction.
+
+        - `principal`: on whose behalf; None for nobody.
+        - `run_at`, a time with its zone, or `delay`, in seconds or a timedelta: when the call is due.
+        - `priority`: smaller numbers run first.
+        - `key`: makes it safe to repeat the call: the same call with the same key stays one job.
+        - `hold`: hold the job until `Job.start()`.
+        - `site`: the absolute path of the folder to run in.
+        """
+        return Bound(self, Options(connection, **options))
+
+    def _enqueue(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Job[R]:
+        if immediate_mode.get():
+            raise Error("inside `asyncq.immediate()` no call is queued", "call the function itself")
+        try:
+            return Job(enqueue(self._new(args, kwargs, options), is_ours=self._is_ours))
+        except NoService:
+            raise self._no_service() from None
+
+    _is_ours = False
+
+    def _new(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> NewCall:
+        return NewCall(self.service, self.name, encode_arguments(self.name, args, kwargs), options)
+
+    def _no_service(self) -> Error:
+        return Error(
+            f"there is no service `{self.service}` for `{self.name}`",
+            f"`asyncq service add {self.service}` or asyncq.define_service({self.service!r}) makes it",
+            66,
+        )
+
+
+class Decorated(Enqueueable[P, R]):
+    """What functions and asynchronous functions share."""
+
+    undecorated: Callable[P, Any]
+    """The function itself."""
+
+    _is_ours = True
+
+    def __init__(self, service: str, undecorated: Callable[P, Any]) -> None:
+        self.service = service
+        self.undecorated = undecorated
+        self._signature: Any = None
+        self._checked: str | None = None
+        update_wrapper(cast("Any", self), undecorated)
+        decorated.append(self)
+
+    def __repr__(self) -> str:
+        return f"<asyncq.{type(self).__name__} {self.name} of {self.service}>"
+
+    @property
+    def module(self) -> str:
+        """The name of the module in which workers find it."""
+        return self.undecorated.__module__
+
+    @property
+    def name(self) -> str:
+        """Its name on the service: `module.qualname`."""
+        return f"{self.undecorated.__module__}.{self.undecorated.__qualname__}"
+
+    def __get__(self, instance: object, owner: type | None = None) -> NoReturn:
+        raise self._method()
+
+    def _queue(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        enqueue(self._new(args, kwargs, NO_OPTIONS), is_ours=True)
+
+    def _new(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> NewCall:
+        self.check_importable()
+        self._check_signature(args, kwargs)
+        return super()._new(args, kwargs, options)
+
+    def _run_as_program(self, job: CurrentJob, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Runs a call inside a program that a function is: by `asyncq`, which records it."""
+        self.check_importable()
+        if not ensure(chosen_store(), self.service, self.name):
+            raise self._no_service()
+        return run_by_program(self, job, args, kwargs)
+
+    def _warn(self) -> None:
+        if settings.missing_service == "error":
+            raise self._no_service()
+        warnings.warn(
+            f"there is no service `{self.service}`, so `{self.name}` runs at once", MissingServiceWarning, stacklevel=3
+        )
+
+    def _check_signature(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Refuses arguments now with which the function could not begin later."""
+        if self._signature is None:
+            import inspect
+
+            self._signature = inspect.signature(self.undecorated)
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.undecorated.__qualname__}(): {error}") from None
+
+    def check_importable(self) -> None:
+        """Refuses a function that a worker would not find. Raises `Error`."""
+        name = self.name
+        if self._checked == name:
+            return
+        module, qualname = self.undecorated.__module__, self.undecorated.__qualname__
+        if module == "__main__":
+            raise Error(f"`{qualname}` belongs to a script, which workers cannot import", "move it into a module")
+        if qualname == "<lambda>":
+            raise Error("a lambda has no name by which a worker could find it", "write a function with `def`")
+        if "<locals>" in qualname:
+            raise Error(
+                f"`{qualname}` is defined inside a function, where workers do not find it", "move it to the module's top"
+            )
+        if "." in qualname:
+            raise self._method()
+        if not (name.isascii() and name.replace(".", "").isidentifier() and len(name) <= 255):
+            raise Error(
+                f"`{name}` cannot be the name of a function in the store",
+                "its module and name have ASCII letters, digits and `_`, 255 in all",
+            )
+        found = getattr(sys.modules.get(module), qualname, None)
+        if found is not self:
+            raise Error(
+                f"`{name}` leads to {found!r}, not to this function" if found is not None else f"there is no `{name}`",
+                "a decorated function keeps its name in its module, and other decorators belong below `@asyncq.function`",
+            )
+        self._checked = name
+
+    def _method(self) -> Error:
+        return Error(
+            f"`{self.name}` is a method, and workers find only functions of a module",
+            "move it out of its class, and pass what it needs as arguments",
+        )
+
+
+class Function(Decorated[P, R]):
+    """A decorated function."""
+
+    undecorated: Callable[P, R]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R | None:
+        """Queues a call; inside a running function, runs it at once and returns its value."""
+        if running.get() is not None or immediate_mode.get():
+            record = Record(self, args, kwargs)
+            with record:
+                return cast("R", record.returns(self.undecorated(*record.args, **record.kwargs)))
+        job = current_job()
+        if job is not None:
+            return cast("R", self._run_as_program(job, args, kwargs))
+        try:
+            self._queue(args, kwargs)
+        except NoService:
+            self._warn()
+            return self.undecorated(*args, **kwargs)
+        return None
+
+
+class AsyncFunction(Decorated[P, R]):
+    """A decorated `async def`. Its call is a coroutine, which queues it, or runs it, when you await it."""
+
+    undecorated: Callable[P, Coroutine[Any, Any, R]]
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R | None:
+        """Queues a call; inside a running function, runs it at once and returns its value."""
+        if running.get() is not None or immediate_mode.get():
+            record = Record(self, args, kwargs)
+            with record:
+                return cast("R", record.returns(await self.undecorated(*record.args, **record.kwargs)))
+        job = await _in_thread(current_job)
+        if job is not None:
+            return cast("R", await _in_thread(self._run_as_program, job, args, kwargs))
+        try:
+            await _in_thread(self._queue, args, kwargs)
+        except NoService:
+            self._warn()
+            return await self.undecorated(*args, **kwargs)
+        return None
+
+
+class Bound(Generic[P, R]):
+    """A function with options, which are those of `Options`: `principal`, `run_at` or `delay`, `priority`, `key`, `hold`,
+    `site`."""
+
+    __slots__ = ("_function", "_options")
+
+    def __init__(self, function: Enqueueable[P, R], options: Options) -> None:
+        self._function = function
+        self._options = options
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Queues a call with these options, also inside a running function."""
+        return self._function._enqueue(args, kwargs, self._options)
+
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Queues a call with these options, without blocking the event loop."""
+        return await _in_thread(self._function._enqueue, args, kwargs, self._options)
+
+
+class Remote(Enqueueable[..., Any]):
+    """A function that is registered on a service, in whatever language it is written."""
+
+    def __init__(self, service: str, name: str) -> None:
+        self.service = service
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """Its name on the service."""
+        return self._name
+
+    def __repr__(self) -> str:
+        return f"<asyncq.Remote {self._name} of {self.service}>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Queues a call; inside a running function, runs it at once and returns its value."""
+        job = current_job()
+        if job is not None:
+            return run_by_program(self, job, args, kwargs)
+        self._enqueue(args, kwargs, NO_OPTIONS)
+        return None
+
+
+def remote(service: str, name: str) -> Remote:
+    """A function that is registered on a service, in whatever language it is written."""
+    return Remote(service, name)
+
+
+def run_by_program(function: Enqueueable[..., Any], job: CurrentJob, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Runs a call at once, as a part of `job`, by `asyncq enqueue`; gives its value."""
+    import subprocess
+    import tempfile
+
+    encode_arguments(function.name, args, kwargs)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with tempfile.NamedTemporaryFile(prefix="asyncq-result-") as result:
+        command = [find_binary(), *store_options(), "enqueue", "--result-to", result.name]
+        for name, value in kwargs.items():
+            command += ["-k", f"{name}={encode(value)}"]
+        command += ["--", function.service, function.name, *(encode(value) for value in args)]
+        code = subprocess.run(command, env=job.environ(), stdin=subprocess.DEVNULL).returncode
+        text = result.read()
+    if code == BUSY:
+        raise Conflict(f"`{function.name}` of `{function.service}` ended in a conflict")
+    if code != 0:
+        raise Error(f"`{function.name}` of `{function.service}` failed", "the log of this job says why", code)
+    return decode(text) if text else None
+
+
+class RawJson(str):
+    """JSON text that is written as it is."""
+
+
+class Record:
+    """A call that runs at once, and what is recorded of it."""
+
+    __slots__ = ("_began", "_depth", "_record", "args", "kwargs")
+
+    def __init__(self, function: Decorated[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Begins it. Raises `TypeError` for arguments that could not be queued, and `Error` when it is nested too deep."""
+        at = depth.get() + 1
+        if at > MAX_NESTING:
+            raise Error(f"calls inside calls are at most {MAX_NESTING} deep", "queue this one with `.enqueue()`")
+        texts = encode_arguments(function.name, args, kwargs)
+        self.args, self.kwargs = args, kwargs
+        if immediate_mode.get():
+            self.args, self.kwargs = tuple(decode(texts[0])), decode(texts[1])
+        job = running.get()
+        self._record: dict[str, Any] | None = None
+        if job is not None and len(job.nested) < MAX_RECORDED:
+            self._record = {
+                "service": function.service,
+                "function": function.name,
+                "args": RawJson(texts[0]),
+                "kwargs": RawJson(texts[1]),
+                "depth": at,
+            }
+            job.nested.append(self._record)
+        elif job is not None:
+            job.unrecorded += 1
+
+    def __enter__(self) -> None:
+        self._depth = depth.set(depth.get() + 1)
+        self._began = time.monotonic()
+
+    def returns(self, value: Any) -> Any:
+        """The value that the call gives. It is recorded if it is JSON; in immediate mode it has to be."""
+        immediate = immediate_mode.get()
+        if self._record is None and not immediate:
+            return value
+        try:
+            text = encode(value)
+        except NotJson as flaw:
+            if immediate:
+                raise TypeError(f"the value of the function {flaw}") from None
+            return value
+        if self._record is not None:
+            self._record["value"] = RawJson(text)
+        return decode(text) if immediate else value
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        depth.reset(self._depth)
+        if self._record is not None:
+            self._record["milliseconds"] = round((time.monotonic() - self._began) * 1000)
+            if error is not None:
+                self._record["error"] = {"message": describe(error), "type": class_name(type(error))}
+
+
+def describe(error: BaseException) -> str:
+    """An exception in a line or more, as a traceback ends with it."""
+    from traceback import format_exception_only
+
+    return "".join(format_exception_only(type(error), error)).strip()
+
+
+async def _in_thread(function: Callable[..., T], *args: Any) -> T:
+    import asyncio
+
+    return await asyncio.to_thread(function, *args)

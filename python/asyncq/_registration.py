@@ -1,0 +1,150 @@
+"""What the store knows of a function: how a processor starts a worker that has it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from ._config import settings
+from ._errors import Error
+from ._rpc import NOT_FOUND, request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from ._function import Decorated
+
+
+class Definition:
+    """A function as it is registered."""
+
+    __slots__ = ("command", "env", "name", "service", "site")
+
+    def __init__(self, service: str, name: str) -> None:
+        self.service = service
+        self.name = name
+        self.command = [sys.executable, "-m", "asyncq.worker"]
+        if settings.threads > 1:
+            self.command += ["--threads", str(settings.threads)]
+        self.site = os.getcwd()
+        extra = _import_folders(self.site)
+        self.env = {"PYTHONPATH": os.pathsep.join(extra)} if extra else {}
+
+    def params(self) -> dict[str, Any]:
+        """As `register` of rpc takes it. Without folders to add, the variables stay as they are."""
+        params: dict[str, Any] = {name: getattr(self, name) for name in ("service", "name", "command", "site")}
+        if self.env:
+            params["env"] = self.env
+        return {**params, "worker": True}
+
+    def columns(self) -> dict[str, str]:
+        """As a row of `asyncq_function`."""
+        return {
+            "service": self.service,
+            "name": self.name,
+            "command": json.dumps(self.command, ensure_ascii=False),
+            "site": self.site,
+            "env": json.dumps(self.env, ensure_ascii=False),
+            "worker": "{}",
+        }
+
+
+def _import_folders(site: str) -> list[str]:
+    """The folders of `sys.path` that an interpreter which starts in `site` does not have by itself."""
+    own = {os.path.realpath(folder) for folder in (sys.prefix, sys.base_prefix, sys.exec_prefix)}
+    found: list[str] = []
+    for entry in sys.path:
+        folder = os.path.abspath(os.path.join(site, entry))
+        if folder == site or not os.path.exists(folder) or folder in found:
+            continue
+        real = os.path.realpath(folder)
+        library = os.path.join("lib", "python")
+        is_own = any(real.startswith(os.path.join(prefix, "lib")) for prefix in own) and library in real
+        if not is_own and "site-packages" not in real and "dist-packages" not in real:
+            found.append(folder)
+    return found
+
+
+_known: dict[tuple[str | None, str, str], bool] = {}
+"""Which functions of this process are registered, in which store."""
+
+
+def ensure(store: str | None, service: str, name: str) -> bool:
+    """Registers a function unless this process has done so. Says whether its service exists."""
+    if _known.get((store, service, name)):
+        return True
+    try:
+        [outcome] = send([Definition(service, name)], change=False)
+    except Error as error:
+        if error.exit_code == NOT_FOUND:
+            return False
+        raise
+    if outcome["outcome"] == "kept":
+        differs = ", ".join(f"`{member}`" for member in outcome.get("differs", ()))
+        module = name.rpartition(".")[0]
+        warnings.warn(
+            f"`{name}` of `{service}` is registered with another {differs or 'definition'}, which stays: "
+            f"`python -m asyncq.register {module}` changes it",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+    _known[store, service, name] = True
+    return True
+
+
+def forget(store: str | None, service: str, name: str) -> None:
+    """Has the next call of a function register it again."""
+    _known.pop((store, service, name), None)
+
+
+def send(definitions: list[Definition], *, change: bool) -> list[dict[str, Any]]:
+    """Registers functions; says of each what was done."""
+    params = {"functions": [definition.params() for definition in definitions], "change": change}
+    outcomes: list[dict[str, Any]] = request("register", json.dumps(params), repeat=True)["functions"]
+    return outcomes
+
+
+def register(*modules: object) -> dict[str, str]:
+    """Registers functions for this environment, and changes those that were registered differently: what a deployment does.
+
+    `modules` are modules or their names; without any, it registers all decorated functions that this process has imported.
+    The result says of each function whether it was `added`, `changed`, or is the `same`.
+    """
+    from ._function import Decorated, decorated
+
+    if modules:
+        functions: Iterable[Decorated[..., Any]] = [
+            function for module in modules for function in _functions_of(_module(module))
+        ]
+    else:
+        functions = list(decorated)
+    if not functions:
+        raise Error("there are no functions to register", "decorate them with `asyncq.function`, or name their modules")
+    definitions = {}
+    for function in functions:
+        function.check_importable()
+        definitions[function.service, function.name] = Definition(function.service, function.name)
+    outcomes = send(list(definitions.values()), change=True)
+    return {f"{service} {name}": outcome["outcome"] for (service, name), outcome in zip(definitions, outcomes, strict=True)}
+
+
+def _module(module: object) -> Any:
+    import importlib
+
+    return importlib.import_module(module) if isinstance(module, str) else module
+
+
+def _functions_of(module: Any) -> list[Any]:
+    from ._function import Decorated
+
+    own = [value for value in vars(module).values() if isinstance(value, Decorated)]
+    return [function for function in own if function.module == module.__name__]
+
+
+def define_service(name: str, *, concurrency: int | None = None) -> None:
+    """Makes sure that a service exists. `concurrency` is how many of its calls may run at once; left out, an existing service
+    keeps its own, and a new one runs one call at a time."""
+    params = {"service": name} if concurrency is None else {"service": name, "concurrency": concurrency}
+    request("define", json.dumps(params), repeat=True)

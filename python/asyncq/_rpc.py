@@ -1,0 +1,234 @@
+"""The child `asyncq rpc`, through which this process talks to the store. docs/rpc.md describes what both say."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from ._config import chosen_binary, chosen_store, find_binary, store_options
+from ._errors import Error, NoStore, Unanswered
+from ._json import decode
+
+if TYPE_CHECKING:
+    import subprocess
+
+NOT_FOUND, UNREACHABLE, BUSY, DENIED = 66, 69, 75, 77
+"""Exit codes of asyncq that clients tell apart."""
+_USAGE = 2
+_AT_ONCE = 1 << 16
+
+
+class _Waiter:
+    """A request that is not answered yet. Whoever waits for it sleeps on `lock`, and is woken by its release."""
+
+    __slots__ = ("answer", "lock")
+
+    def __init__(self) -> None:
+        self.answer: dict[str, Any] | None = None
+        self.lock = threading.Lock()
+        self.lock.acquire()
+
+    def wake(self) -> None:
+        try:
+            self.lock.release()
+        except RuntimeError:
+            pass  # it is awake already
+
+
+class Child:
+    """One `asyncq rpc`, shared by all threads.
+
+    Threads write their requests under a lock, and whoever waits for an answer reads for all: the first one reads until it has
+    its own answer, and then wakes another one. So a single thread never waits for a second one, and the requests of many
+    threads are in the pipe together and share a commit.
+    """
+
+    def __init__(self, chosen: tuple[str | None, str | None]) -> None:
+        import subprocess
+
+        self.chosen = chosen
+        self.binary = find_binary()
+        self.number = 0
+        self.waiting: dict[int, _Waiter] = {}
+        self.dead = False
+        self.writing = threading.Lock()
+        self.reading = threading.Lock()
+        self.rest = b""
+        # In a session of its own, so that Ctrl-C at a terminal does not reach it before this process has its answers.
+        self.process: subprocess.Popen[bytes] = subprocess.Popen(
+            [self.binary, *store_options(), "rpc"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            bufsize=0,
+            env={name: value for name, value in os.environ.items() if name not in _OF_A_CALL},
+        )
+        assert self.process.stdin and self.process.stdout
+        self.input, self.output = self.process.stdin.fileno(), self.process.stdout.fileno()
+
+    def request(self, method: str, params: str) -> dict[str, Any]:
+        """The answer to a request, whose `params` are JSON text. Raises `Unanswered` when the child ends before it."""
+        waiter = _Waiter()
+        with self.writing:
+            if self.dead:
+                raise self._unanswered()
+            self.number += 1
+            number = self.number
+            self.waiting[number] = waiter
+            line = b'{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}\n' % (number, method.encode(), params.encode())
+            try:
+                _write_all(self.input, line)
+            except OSError:
+                self._end()
+        try:
+            while waiter.answer is None and not self.dead:
+                if self.reading.acquire(blocking=False):
+                    try:
+                        while waiter.answer is None and not self.dead:
+                            self._read()
+                    finally:
+                        self.reading.release()
+                        self._wake_another()
+                else:
+                    waiter.lock.acquire()
+        except BaseException:
+            # Ctrl-C: nobody may count on this one to read on.
+            self.waiting.pop(number, None)
+            self._wake_another()
+            raise
+        if waiter.answer is None:
+            raise self._unanswered()
+        return waiter.answer
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self.output, _AT_ONCE)
+        except OSError:
+            data = b""
+        if not data:
+            self._end()
+            return
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        for line in lines:
+            answer = decode(line)
+            waiter = self.waiting.pop(answer.get("id"), None)
+            if waiter is not None:
+                waiter.answer = answer
+                waiter.wake()
+
+    def _wake_another(self) -> None:
+        """Lets one of those that wait read on."""
+        for waiter in list(self.waiting.values())[:1]:
+            waiter.wake()
+
+    def _end(self) -> None:
+        self.dead = True
+        for waiter in list(self.waiting.values()):
+            waiter.wake()
+
+    def _unanswered(self) -> Error:
+        code = self.process.wait()
+        if code == _USAGE:
+            return Error(
+                f"`{self.binary}` has no command `rpc`: it is too old for this package",
+                "install a newer one, or set $ASYNCQ_BIN to its path",
+                UNREACHABLE,
+            )
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return Unanswered(f"`asyncq rpc` {how} before it answered", "give the call a key to repeat it safely", 74)
+
+    def close(self) -> None:
+        """Lets the child answer what it has read, and end."""
+        assert self.process.stdin and self.process.stdout
+        with self.writing:
+            self.dead = True
+            self.process.stdin.close()
+        # Whoever reads comes to the end now.
+        with self.reading:
+            self.process.stdout.close()
+        self.process.wait()
+
+    def forget(self) -> None:
+        """In a forked process: closes what belongs to the parent. The child goes on as its child."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe
+            pipe.close()
+        self.process.returncode = 0  # so that nobody here waits for a process of the parent
+
+
+_OF_A_CALL = ("ASYNCQ_JOB", "ASYNCQ_ATTEMPT", "ASYNCQ_TOKEN", "ASYNCQ_WORKER_TOKEN", "ASYNCQ_WORKER")
+"""Variables of one call or worker: the child belongs to none, and outlives calls."""
+
+_child: Child | None = None
+_starting = threading.Lock()
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _current() -> Child:
+    """The child for the store that is meant now."""
+    global _child
+    child = _child
+    chosen = chosen_store(), chosen_binary()
+    if child is not None and not child.dead and child.chosen == chosen:
+        return child
+    with _starting:
+        child = _child
+        if child is None or child.dead or child.chosen != chosen:
+            old, _child = child, None
+            if old is not None:
+                old.close()
+            _child = child = Child(chosen)
+        return child
+
+
+def _forget() -> None:
+    global _child, _starting
+    if _child is not None:
+        _child.forget()
+    _child = None
+    _starting = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+@atexit.register
+def _close() -> None:
+    if _child is not None:
+        _child.close()
+
+
+def request(method: str, params: str, *, repeat: bool = False) -> Any:
+    """Asks the store. `repeat` says whether it may be asked again where the child ended without an answer.
+
+    Raises `Error` for whatever asyncq refuses.
+    """
+    for attempt in range(3):
+        try:
+            answer = _current().request(method, params)
+        except Unanswered:
+            if repeat and attempt < 2:
+                continue
+            raise
+        if "error" not in answer:
+            return answer["result"]
+        raise error_of(answer["error"])
+    raise AssertionError
+
+
+def error_of(error: dict[str, Any]) -> Error:
+    """What an error in an answer of asyncq becomes here."""
+    data = error.get("data") or {}
+    message, hint, code = error["message"], data.get("hint"), data.get("exit_code", 1)
+    if code == UNREACHABLE:
+        return NoStore(message, hint, code)
+    if code == BUSY and f"by process {os.getpid()} " in message:
+        hint = "this very process holds it: pass that connection, as in `f.using(db).enqueue(...)`"
+    return Error(message, hint, code)

@@ -1,0 +1,265 @@
+"""Running calls that asyncq sends: what a worker and `asyncq.process` share. docs/protocol.md describes the messages."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ._config import class_name, settings
+from ._context import CurrentJob, running
+from ._errors import Cancelled, Conflict
+from ._function import AsyncFunction, Decorated, RawJson, describe
+from ._json import NotJson, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LONGEST_TRACEBACK = 64 * 1024
+"""How much of a traceback is kept, in bytes; its end says most."""
+LONGEST_MESSAGE = 64 * 1024
+LONGEST_NESTED = 1024 * 1024
+"""How long the records of the calls inside a call may be together, in bytes."""
+
+CONFLICTS = (
+    "psycopg.errors.DeadlockDetected",
+    "psycopg.errors.SerializationFailure",
+    "psycopg2.errors.DeadlockDetected",
+    "psycopg2.errors.SerializationFailure",
+    "transaction.interfaces.TransientError",
+    "ZODB.POSException.ConflictError",
+)
+"""Exceptions after which a call is tried again, by name: this package imports none of these libraries."""
+
+_HAS_TO_END = "the job was cancelled, its time limit is over, or its processor stops"
+
+
+class CannotRun(Exception):
+    """A call that cannot begin."""
+
+
+class CallRunner:
+    """Runs calls of decorated functions, and writes their answers."""
+
+    def __init__(self, modules: Sequence[str] = ()) -> None:
+        """`modules` are those whose functions may be called without the name of their module."""
+        self.process = os.getpid()
+        self.modules = modules
+        self.found: dict[str, Decorated[..., Any]] = {}
+        self._loop: Any = None
+        self._task: Any = None
+        self._is_active = False
+
+    def run(self, number: int, call: dict[str, Any], job: CurrentJob) -> bytes:
+        """Runs a call in this thread; gives the line that answers it."""
+        token = running.set(job)
+        try:
+            name = call["function"]
+            function = self.found.get(name) or self._find(name)
+            try:
+                self._is_active = True
+                if job.cancelled:
+                    raise Cancelled(_HAS_TO_END)
+                if isinstance(function, AsyncFunction):
+                    value = self._run_coroutine(function, call["args"], call["kwargs"])
+                else:
+                    value = function.undecorated(*call["args"], **call["kwargs"])
+            finally:
+                self._is_active = False
+            if os.getpid() != self.process:
+                _end_forked(SystemExit(0))
+            return self._success(number, job, value)
+        except BaseException as error:
+            if os.getpid() != self.process:
+                # The function has forked, and this is the child: it does not answer for its parent.
+                _end_forked(error)
+            if not isinstance(error, Cancelled) and not is_conflict(error):
+                print_traceback(error)
+            return self.failure(number, job, error)
+        finally:
+            running.reset(token)
+
+    def _find(self, name: str) -> Decorated[..., Any]:
+        function = find(name, self.modules)
+        self.found[name] = function
+        return function
+
+    def cancel_task(self) -> bool:
+        """Ends an asynchronous call; says whether one runs. Its event loop may be asleep, and wakes for this."""
+        task = self._task
+        if task is not None:
+            self._loop.get_loop().call_soon_threadsafe(task.cancel)
+        return task is not None
+
+    def cancel(self) -> None:
+        """Ends the call that runs in this thread, from a signal handler."""
+        if not self.cancel_task() and self._is_active:
+            raise Cancelled(_HAS_TO_END)
+
+    def _run_coroutine(self, function: AsyncFunction[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+        import asyncio
+
+        if self._loop is None:
+            self._loop = asyncio.Runner()
+
+        async def call() -> Any:
+            self._task = asyncio.current_task()
+            try:
+                return await function.undecorated(*args, **kwargs)
+            finally:
+                self._task = None
+
+        try:
+            return self._loop.run(call())
+        except asyncio.CancelledError:
+            raise Cancelled(_HAS_TO_END) from None
+
+    def close(self) -> None:
+        """Ends the event loop, if calls needed one."""
+        if self._loop is not None:
+            self._loop.close()
+
+    def _success(self, number: int, job: CurrentJob, value: Any) -> bytes:
+        try:
+            text = "null" if value is None else encode(value)
+        except NotJson as flaw:
+            raise TypeError(f"the value of the function {flaw}") from None
+        more = nested(job) if job.nested else ""
+        if job.completed:
+            more += ',"completed":true'
+        return f'{{"jsonrpc":"2.0","id":{number},"result":{{"value":{text},"output":[0,0]{more}}}}}\n'.encode()
+
+    def failure(self, number: int, job: CurrentJob, error: BaseException) -> bytes:
+        """The answer to a call that ended in an exception."""
+        kind, code = "error", 1
+        if isinstance(error, CannotRun):
+            kind, code = "cannot-run", 127
+        elif is_conflict(error):
+            kind, code = "conflict", 75
+        data: dict[str, Any] = {"kind": kind, "output": [0, 0]}
+        if not isinstance(error, CannotRun):
+            data["type"] = class_name(type(error))
+            data["traceback"] = _traceback(error)
+        message = str(error) if isinstance(error, CannotRun) else describe(error)
+        text = json.dumps({"code": code, "message": message[:LONGEST_MESSAGE], "data": data}, ensure_ascii=True)
+        members = nested(job)
+        if members:
+            # Inside `data`, which comes last.
+            text = text[:-2] + members + "}}"
+        return f'{{"jsonrpc":"2.0","id":{number},"error":{text}}}\n'.encode()
+
+
+def find(name: str, modules: Sequence[str] = ()) -> Decorated[..., Any]:
+    """The decorated function with this name: `module.function`, or a function alone of one of `modules`. Raises `CannotRun`."""
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        having = [module for module in modules if hasattr(sys.modules[module], name)]
+        if not having:
+            raise CannotRun(f"this worker has no function `{name}`")
+        module = having[0]
+    try:
+        found = getattr(sys.modules.get(module) or importlib.import_module(module), attribute, None)
+    except Exception as error:
+        raise CannotRun(f"the module `{module}` cannot be imported: {describe(error)}") from error
+    if found is None:
+        raise CannotRun(f"the module `{module}` has no function `{attribute}`")
+    if not isinstance(found, Decorated):
+        raise CannotRun(f"`{name}` is not decorated with `asyncq.function`")
+    return found
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether an exception, or its cause, says that the call may succeed when it is tried again."""
+    if isinstance(error, Conflict):
+        return True
+    names = {*CONFLICTS, *settings.conflicts}
+    cause: BaseException | None = error
+    for _ in range(8):
+        if cause is None:
+            return False
+        kinds = [class_name(kind) for kind in type(cause).__mro__]
+        if not names.isdisjoint(kinds):
+            return True
+        if "sqlite3.OperationalError" in kinds and "locked" in str(cause):
+            return True
+        cause = cause.__cause__
+    return False
+
+
+def nested(job: CurrentJob) -> str:
+    """The member of an answer that tells of the calls inside the call; nothing when there were none."""
+    if not job.nested:
+        return ""
+    records: list[str] = []
+    left = LONGEST_NESTED
+    for record in job.nested:
+        text = _record(record)
+        left -= len(text)
+        if left < 0:
+            break
+        records.append(text)
+    more = job.unrecorded + len(job.nested) - len(records)
+    return f',"nested":[{",".join(records)}]' + (f',"unrecorded":{more}' if more else "")
+
+
+def _record(record: dict[str, Any]) -> str:
+    members = (
+        f'"{name}":{value if isinstance(value, RawJson) else json.dumps(value)}' for name, value in record.items()
+    )
+    return "{" + ",".join(members) + "}"
+
+
+def _traceback(error: BaseException) -> str:
+    from traceback import format_exception
+
+    text = "".join(format_exception(type(error), error, _below_us(error)))
+    return text if len(text) <= LONGEST_TRACEBACK else "...\n" + text[-LONGEST_TRACEBACK + 4 :]
+
+
+def _below_us(error: BaseException) -> Any:
+    """The traceback from the function on, without the frames of this package above it."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_globals.get("__name__") == __name__:
+        traceback = traceback.tb_next
+    return traceback
+
+
+def print_traceback(error: BaseException) -> None:
+    """Prints a traceback to the log of the call."""
+    try:
+        sys.stderr.write(_traceback(error))
+    except Exception:
+        pass  # the answer has it too
+
+
+def _end_forked(error: BaseException) -> None:
+    code = error.code if isinstance(error, SystemExit) else 1
+    if not isinstance(error, SystemExit):
+        print_traceback(error)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            pass
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+def message(method: str, params: dict[str, Any]) -> bytes:
+    """A notification."""
+    return json.dumps({"jsonrpc": "2.0", "method": method, "params": params}).encode() + b"\n"
+
+
+def hello(calls: int, **more: Any) -> bytes:
+    """The first message."""
+    from . import __version__
+
+    params = {"protocol": 1, "worker": f"asyncq for Python {__version__}", "calls": calls, **more}
+    return json.dumps({"jsonrpc": "2.0", "id": 0, "method": "hello", "params": params}).encode() + b"\n"
+
+
+def pieces(text: str) -> list[str]:
+    """A text in parts that fit into messages."""
+    size = 256 * 1024
+    return [text[at : at + size] for at in range(0, len(text), size)]

@@ -1,0 +1,106 @@
+"""Statements on a connection of the application, as docs/sql.md allows them to clients."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ._errors import Error, NoStore
+
+if TYPE_CHECKING:
+    from ._calls import NewCall
+    from ._registration import Definition
+
+NO_SERVICE = "asyncq: no such service"
+NO_FUNCTION = "asyncq: no such function on this service"
+
+
+class Refused(Exception):
+    """The schema refused a statement, with this message."""
+
+
+class Connection:
+    """A connection of the application: sqlite3's, apsw's, or any other of the DB-API."""
+
+    def __init__(self, connection: object) -> None:
+        if not callable(getattr(connection, "cursor", None)):
+            raise TypeError(
+                f"{type(connection).__name__} is no database connection: pass an open connection, such as sqlite3.connect(...)"
+            )
+        self._connection: Any = connection
+        self._is_format = _paramstyle(type(connection)) in ("format", "pyformat")
+
+    def enqueue(self, call: NewCall) -> int:
+        """Inserts a call in the connection's transaction; gives the number of its job. Raises `Refused`."""
+        columns: dict[str, object] = {"service": call.service, "function": call.function, "args": call.args}
+        options = call.options
+        if call.kwargs != "{}":
+            columns["kwargs"] = call.kwargs
+        columns["principal"] = call.principal
+        if call.inside is not None:
+            columns["parent"] = call.inside.id
+            columns["site"] = call.inside.site
+        if options.site is not None:
+            columns["site"] = options.site
+        if options.hold:
+            columns["state"] = "held"
+        if options.priority is not None:
+            columns["priority"] = options.priority
+        if options.at is not None:
+            columns["run_at"] = round(options.at * 1000)
+        again = ""
+        if options.key is not None:
+            columns["key"] = options.key
+            again = " ON CONFLICT (key) DO UPDATE SET key = excluded.key"
+        places = ", ".join("?" * len(columns))
+        sql = f"INSERT INTO asyncq_job ({', '.join(columns)}) VALUES ({places}){again} RETURNING id"
+        return int(self._run(sql, tuple(columns.values())).fetchone()[0])
+
+    def register(self, definition: Definition) -> None:
+        """Adds a function in the connection's transaction, unless it is there. Raises `Refused`."""
+        columns = definition.columns()
+        places = ", ".join("?" * len(columns))
+        sql = f"INSERT INTO asyncq_function ({', '.join(columns)}) VALUES ({places}) ON CONFLICT DO NOTHING"
+        self._run(sql, tuple(columns.values()))
+
+    def complete(self, job: int, attempt: int, token: str) -> int:
+        """Completes a running job; says how many rows that changed: 1, or 0 when the attempt is no longer current."""
+        sql = (
+            "UPDATE asyncq_job SET state = 'completed'"
+            " WHERE id = ? AND attempt = ? AND token = ? AND state = 'processing' RETURNING id"
+        )
+        return len(self._run(sql, (job, attempt, token)).fetchall())
+
+    def _run(self, sql: str, values: tuple[object, ...]) -> Any:
+        if self._is_format:
+            sql = sql.replace("?", "%s")
+        cursor = self._connection.cursor()
+        try:
+            cursor.execute(sql, values)
+        except Exception as error:
+            message = str(error)
+            if "asyncq: " in message:
+                raise Refused(message[message.index("asyncq: ") :].splitlines()[0]) from error
+            if "asyncq_" in message and ("no such table" in message or "does not exist" in message):
+                raise NoStore(
+                    "this database holds no store", "`asyncq --db FILE init` adds asyncq's tables to it", 69
+                ) from error
+            raise
+        return cursor
+
+
+def _paramstyle(kind: type) -> str:
+    """How a connection of this class marks parameters: as its module says, or as SQLite does."""
+    for base in kind.__mro__:
+        module = base.__module__.partition(".")[0]
+        style = getattr(sys.modules.get(module), "paramstyle", None)
+        if isinstance(style, str):
+            return style
+        if module == "django":
+            return "format"
+    return "qmark"
+
+
+def refused(message: str, name: str) -> Error:
+    """What a refusal of the schema becomes for the caller of `name`."""
+    return Error(f"the call of `{name}` was refused: {message.removeprefix('asyncq: ')}")

@@ -1,0 +1,126 @@
+//! The Python package, as its own tests in this folder see it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+/// An interpreter with what the tests use.
+static PYTHON: LazyLock<PathBuf> = LazyLock::new(|| {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python");
+    let python = folder.join("bin/python");
+    let wanted = fs::read_to_string(here().join("requirements.txt")).unwrap();
+    let installed = folder.join("requirements.txt");
+    if fs::read_to_string(&installed).ok().as_deref() != Some(&wanted) {
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
+        run(Command::new(&python).args(pip).arg(here().join("requirements.txt")));
+        fs::write(&installed, &wanted).unwrap();
+    }
+    python
+});
+
+fn here() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python")
+}
+
+fn run(command: &mut Command) {
+    let done = command.output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{command:?}: {}\n{out}{err}", done.status);
+    print!("{out}");
+}
+
+/// Runs the tests of one file.
+fn passes(file: &str) {
+    passes_with(&PYTHON, file);
+}
+
+fn passes_with(python: &Path, file: &str) {
+    let mut command = Command::new(python);
+    command.args(["-W", "error::ResourceWarning", "-m", "unittest", "--quiet", file]).current_dir(here());
+    command.env("PYTHONPATH", here().join("../../python").canonicalize().unwrap());
+    command.env("ASYNCQ_BIN", env!("CARGO_BIN_EXE_asyncq")).env("PYTHONDONTWRITEBYTECODE", "1");
+    run(&mut command);
+}
+
+#[test]
+fn every_file_of_tests_is_run() {
+    let mut files: Vec<String> = fs::read_dir(here())
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().into_string().unwrap().strip_suffix(".py").map(str::to_owned))
+        .filter(|name| name.starts_with("test_"))
+        .collect();
+    files.sort();
+    let source = fs::read_to_string(here().join("main.rs")).unwrap();
+    files.retain(|name| !source.contains(&format!("passes(\"{name}\")")));
+    assert_eq!(files, [""; 0]);
+}
+
+#[test]
+fn calls() {
+    passes("test_calls");
+}
+
+#[test]
+fn the_child() {
+    passes("test_child");
+}
+
+#[test]
+fn deployment() {
+    passes("test_deployment");
+}
+
+#[test]
+fn gunicorn() {
+    passes("test_gunicorn");
+}
+
+#[test]
+fn input() {
+    passes("test_input");
+}
+
+#[test]
+fn process() {
+    passes("test_process");
+}
+
+#[test]
+fn properties() {
+    passes("test_properties");
+}
+
+#[test]
+fn the_document_of_the_original() {
+    passes("test_seed");
+}
+
+#[test]
+fn sql() {
+    passes("test_sql");
+}
+
+#[test]
+fn types() {
+    passes("test_types");
+}
+
+#[test]
+fn worker() {
+    passes("test_worker");
+}
+
+/// Later versions of Python do the same, where there are any.
+#[test]
+fn later_versions() {
+    for minor in 12..20 {
+        let python = PathBuf::from(format!("python3.{minor}"));
+        if Command::new(&python).arg("--version").output().is_ok_and(|done| done.status.success()) {
+            for file in ["test_calls", "test_child", "test_input", "test_process", "test_seed", "test_sql", "test_worker"] {
+                passes_with(&python, file);
+            }
+        }
+    }
+}

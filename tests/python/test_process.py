@@ -1,0 +1,113 @@
+"""Draining into this process."""
+
+from __future__ import annotations
+
+import asyncq
+from place import Place
+
+
+class Process(Place):
+    def test_calls_run_here_and_print_here_once(self) -> None:
+        shop = self.module(
+            "shop",
+            """
+            import os, subprocess
+
+            @asyncq.function("events")
+            def here():
+                print("in", os.getpid(), os.getcwd(), asyncq.is_async(), asyncq.get_principal())
+                subprocess.run(["true"])
+            """,
+        )
+        import os
+
+        with asyncq.login("zope.user"):
+            job = shop.here.using(site="/").enqueue()
+        self.assertEqual(self.process("events"), f"in {os.getpid()} / True zope.user\n")
+        self.assertEqual(os.getcwd(), self.folder)
+        self.assertEqual(self.asyncq("job", "log", str(job.id)), f"in {os.getpid()} / True zope.user\n")
+        self.assertNotIn("ASYNCQ_JOB", os.environ)
+
+    def test_functions_of_other_programs_run_as_always(self) -> None:
+        self.asyncq("function", "add", "events", "shell", "--", "echo", "shell")
+        asyncq.remote("events", "shell")()
+        self.assertEqual(self.process(), "shell\n")
+
+    def test_what_functions_do_raises_nothing_here(self) -> None:
+        shop = self.module("shop", "@asyncq.function('events')\ndef fails(): raise SystemExit(9)\n")
+        job = shop.fails.enqueue()
+        self.assertEqual(self.process("events"), "")
+        self.assertEqual(job.state, "error")
+
+    def test_a_processor_that_cannot_work_raises(self) -> None:
+        with self.assertRaisesRegex(asyncq.Error, "no service `nowhere`"):
+            self.process("nowhere")
+
+    def test_it_runs_neither_inside_a_function_nor_twice(self) -> None:
+        shop = self.module(
+            "shop",
+            """
+            import threading
+
+            @asyncq.function("events")
+            def inside():
+                asyncq.process("events")
+
+            @asyncq.function("events")
+            def twice():
+                raised = []
+                def other():
+                    try:
+                        asyncq.process("events")
+                    except asyncq.Error as error:
+                        raised.append(str(error))
+                thread = threading.Thread(target=other)
+                thread.start()
+                thread.join()
+                return raised
+            """,
+        )
+        inside = shop.inside.enqueue()
+        self.process("events")
+        assert inside.error
+        self.assertIn("cannot run inside a function", inside.error.message)
+
+    def test_how_much_is_done_can_be_limited(self) -> None:
+        shop = self.module("shop", "@asyncq.function('events')\ndef prints(n): print(n)\n")
+        for n in range(3):
+            shop.prints(n)
+        self.assertEqual(self.process("events", max_jobs=1), "0\n")
+        self.assertEqual(self.process("events", max_time=60), "1\n2\n")
+
+    def test_conflicts_are_waited_for(self) -> None:
+        shop = self.module(
+            "shop",
+            """
+            @asyncq.function("events")
+            def twice():
+                if asyncq.current_job().attempt < 2:
+                    raise asyncq.Conflict
+                return "done"
+            """,
+        )
+        job = shop.twice.enqueue()
+        self.process("events", wait_retries=True)
+        self.assertEqual(job.wait(5), "done")
+
+    def test_calls_inside_a_call_run_here_and_are_recorded(self) -> None:
+        shop = self.module(
+            "shop",
+            """
+            @asyncq.function("events")
+            def inner(a, b): print("Computing", a, "+", b, "=", a + b)
+
+            @asyncq.function("events")
+            def outer():
+                print("Before")
+                inner(1, 2)
+                print("After")
+            """,
+        )
+        job = shop.outer.enqueue()
+        self.assertEqual(self.process("events"), "Before\nComputing 1 + 2 = 3\nAfter\n")
+        self.assertEqual([child["parent"] for child in self.jobs()], [None, job.id])

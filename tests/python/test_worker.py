@@ -1,0 +1,269 @@
+"""Functions in workers: `python -m asyncq.worker`."""
+
+from __future__ import annotations
+
+import asyncq
+from place import Place
+
+
+class Worker(Place):
+    def test_the_output_of_each_call_is_its_own(self) -> None:
+        shop = self.module(
+            "shop",
+            """
+            import os, subprocess, sys
+
+            @asyncq.function("events")
+            def prints(n):
+                print("out", n)
+                subprocess.run(["sh", "-c", f"echo program {n}; echo oops {n} >&2"])
+                print("err", n, file=sys.stderr)
+                os.write(1, b"caf\\xc3")
+                sys.stdout.flush()
+                os.write(1, b"\\xa9\\n")
+            """,
+        )
+        self.asyncq("service", "set", "events", "--concurrency", "1")
+        jobs = [shop.prints.enqueue(n) for n in range(20)]
+        self.drain()
+        for n, job in enumerate(jobs):
+            log = self.asyncq("job", "log", str(job.id))
+            self.assertEqual(sorted(log.split("\n")), sorted(["", f"out {n}", f"program {n}", "café"]), log)
+
+    def test_errors_tell_type_and_traceback(self) -> None:
+        shop = self.module(
+            "shop",
+            """
+            class OrderLost(Exception): pass
+
+            @asyncq.function("events")
+            def fails():
+                raise OrderLost("no order 7")
+
+            @asyncq.function("events")
+            def leaves():
+                raise SystemExit(3)
+
+            @asyncq.function("events")
+            def no_json():
+                return {1}
+            """,
+        )
+        fails, leaves, no_json = shop.fails.enqueue(), shop.leaves.enqueue(), shop.no_json.enqueue()
+        self.drain()
+        error = fails.error
+        assert error and error.traceback
+        self.assertEqual((error.kind, error.message, error.type), ("error", "shop.OrderLost: no order 7", "shop.OrderLost"))
+        self.assertIn('in fails\n    raise OrderLost("no order 7")', error.traceback)
+        self.assertNotIn("_runner.py", error.traceback)
+        self.assertEqual(self.errors(fails.id), error.traceback)
+        with self.assertRaisesRegex(asyncq.Failed, "no order 7"):
+            fails.wait()
+        self.assertEqual([job.state for job in (leaves, no_json)], ["error", "error"])
+        assert no_json.error
+        self.assertIn("the value of the function is not JSON", no_json.error.message)
+
+    def test_conflicts_are_tried_three_times_in_all(self) -> None:
+        shop = self.module(
+            "shop",
+            """
+            import sqlite3
+
+            def tries(name):
+                with open(name, "a") as file:
+                    file.write("x")
+
+            @asyncq.function("events")
+            def conflicts():
+                tries("conflicts")
+                raise asyncq.Conflict("write conflict")
+
+            @asyncq.function("events")
+            def locked():
+                tries("locked")
+                raise sqlite3.OperationalError("database is locked")
+
+            class Busy(Exception): pass
+            asyncq.configure(conflicts=[Busy])
+
+            @asyncq.function("events")
+            def busy():
+                tries("busy")
+                raise RuntimeError from Busy()
+
+            @asyncq.function("events")
+            def fails():
+                tries("fails")
+                raise RuntimeError("once")
+            """,
+        )
+        jobs = [shop.conflicts.enqueue(), shop.locked.enqueue(), shop.busy.enqueue(), shop.fails.enqueue()]
+        self.drain("--wait-retries")
+        for name, times in [("conflicts", "xxx"), ("locked", "xxx"), ("busy", "xxx"), ("fails", "x")]:
+            with open(name) as file:
+                self.assertEqual(file.read(), times, name)
+        self.assertEqual({job.state for job in jobs}, {"error"})
+        assert jobs[0].error
+        self.assertIn("write conflict", jobs[0].error.message)
+
+    def test_a_function_that_is_gone_cannot_run(self) -> None:
+        import os
+
+        shop = self.module("shop", "@asyncq.function('events')\ndef f(): pass\n")
+        gone = self.module("gone", "@asyncq.function('events')\ndef f(): pass\n")
+        first, second = shop.f.enqueue(), gone.f.enqueue()
+        os.remove("gone.py")
+        with open("shop.py", "w") as file:
+            file.write("f = 7\n")
+        self.drain()
+        assert first.error and second.error
+        self.assertEqual((first.error.kind, second.error.kind), ("cannot-run", "cannot-run"))
+        self.assertEqual(first.error.message, "`shop.f` is not decorated with `asyncq.function`")
+        self.assertIn("the module `gone` cannot be imported", second.error.message)
+
+    def test_calls_inside_a_call_run_at_once_and_are_recorded(self) -> None:
+        self.asyncq("function", "add", "events", "shell", "--", "sh", "-c", 'echo "shell $1"; echo 7 > "$ASYNCQ_RESULT"', "sh")
+        shop = self.module(
+            "shop",
+            """
+            @asyncq.function("events")
+            def add(a, b):
+                return a + b
+
+            @asyncq.function("events")
+            def fails():
+                raise ValueError("inner")
+
+            @asyncq.function("events")
+            def outer():
+                try:
+                    fails()
+                except ValueError as error:
+                    caught = str(error)
+                later = add.enqueue(5, 6)
+                return [add(add(1, 2), 3), caught, asyncq.remote("events", "shell")("word"), later.id]
+
+            @asyncq.function("events")
+            def recursion(n):
+                return recursion(n + 1)
+            """,
+        )
+        job = shop.outer.using(principal="zope.user").enqueue()
+        self.drain()
+        *value, later = job.wait(5)
+        self.assertEqual(value, [6, "inner", 7])
+        self.assertEqual(asyncq.job(later).wait(5), 11)
+        children = [child for child in self.jobs() if child["parent"] == job.id]
+        told = sorted((child["function"], child["immediate"], child["state"], child["principal"]) for child in children)
+        self.assertEqual(
+            told,
+            [
+                ("shell", True, "completed", "zope.user"),
+                ("shop.add", False, "completed", "zope.user"),
+                ("shop.add", True, "completed", "zope.user"),
+                ("shop.add", True, "completed", "zope.user"),
+                ("shop.fails", True, "error", "zope.user"),
+            ],
+        )
+        deep = shop.recursion.enqueue(0)
+        self.drain()
+        assert deep.error
+        self.assertIn("at most 32 deep", deep.error.message)
+
+    def test_a_shell_function_calls_python_which_calls_python_and_shell(self) -> None:
+        self.asyncq("function", "add", "events", "leaf", "--", "echo", "leaf")
+        shop = self.module(
+            "shop",
+            """
+            @asyncq.function("events")
+            def inner(): print("inner")
+
+            @asyncq.function("events")
+            def middle():
+                inner()
+                asyncq.remote("events", "leaf")()
+            """,
+        )
+        asyncq.register(shop)
+        import asyncq._config as config
+
+        self.asyncq("function", "add", "events", "top", "--", "sh", "-c", f"{config.find_binary()} enqueue events shop.middle")
+        top = asyncq.remote("events", "top").enqueue()
+        self.assertEqual(self.drain(), "inner\nleaf\n")
+        parents = {job["function"]: job["parent"] for job in self.jobs()}
+        numbers = {job["function"]: job["id"] for job in self.jobs()}
+        self.assertEqual(
+            parents,
+            {"top": None, "shop.middle": top.id, "shop.inner": numbers["shop.middle"], "leaf": numbers["shop.middle"]},
+        )
+
+    def test_a_call_that_has_to_end_runs_its_finally(self) -> None:
+        shop = self.module(
+            "shop",
+            """
+            import asyncio, time
+
+            @asyncq.function("events")
+            def sleeps():
+                try:
+                    time.sleep(60)
+                finally:
+                    print("finally", asyncq.current_job().cancelled)
+
+            @asyncq.function("events")
+            async def waits():
+                try:
+                    await asyncio.sleep(60)
+                finally:
+                    print("at last")
+            """,
+        )
+        sync, task = shop.sleeps.enqueue(), shop.waits.enqueue()
+        for name in ("shop.sleeps", "shop.waits"):
+            self.asyncq("function", "set", "events", name, "--timeout", "500ms")
+        self.assertEqual(sorted(self.drain().splitlines()), ["at last", "finally True"])
+        self.assertEqual((sync.state, task.state), ("error", "error"))
+        assert sync.error
+        self.assertEqual(sync.error.kind, "timeout")
+
+    def test_asynchronous_functions(self) -> None:
+        import asyncio
+
+        shop = self.module(
+            "shop",
+            """
+            import asyncio
+
+            @asyncq.function("events")
+            async def inner(n):
+                await asyncio.sleep(0)
+                return n + 1
+
+            @asyncq.function("events")
+            async def outer(n):
+                return sum(await asyncio.gather(inner(n), inner(n + 1)))
+            """,
+        )
+
+        async def main() -> None:
+            self.assertIsNone(await shop.outer(1))
+            job = await shop.outer.aenqueue(2)
+            self.drain()
+            self.assertEqual(job.wait(5), 7)
+
+        asyncio.run(main())
+        self.assertEqual([job["state"] for job in self.jobs() if job["parent"] is None], ["completed", "completed"])
+
+    def test_progress(self) -> None:
+        shop = self.module(
+            "shop",
+            """
+            @asyncq.function("events")
+            def counts():
+                asyncq.current_job().progress(done=3, of=10, note="thumbnails")
+                return asyncq.current_job().attempt
+            """,
+        )
+        job = shop.counts.enqueue()
+        self.drain()
+        self.assertEqual(job.wait(5), 1)

@@ -1,0 +1,42 @@
+"""What type checkers see. Lines with `# error` have to be refused, and no others."""
+
+import sqlite3
+from typing import Any, assert_type
+
+import asyncq
+
+
+@asyncq.function(service="events")
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@asyncq.function("events")
+async def later(word: str) -> str:
+    return word
+
+
+async def main(db: sqlite3.Connection) -> None:
+    assert_type(add(1, 2), int | None)
+    assert_type(add.undecorated(1, 2), int)
+    assert_type(add.enqueue(1, 2), asyncq.Job[int])
+    assert_type(add.enqueue(1, 2).wait(timeout=5), int)
+    assert_type(add.enqueue(1, 2).result, int)
+    assert_type(await add.aenqueue(1, b=2), asyncq.Job[int])
+    assert_type(add.using(db, priority=-5, delay=60).enqueue(1, 2), asyncq.Job[int])
+    assert_type(await later("x"), str | None)
+    assert_type(await later.undecorated("x"), str)
+    assert_type(later.enqueue("x"), asyncq.Job[str])
+    assert_type(await later.aenqueue("x"), asyncq.Job[str])
+    assert_type(await later.using(key="k").aenqueue("x"), asyncq.Job[str])
+    assert_type(asyncq.remote("events", "resize")("a.png"), Any)
+    assert_type(asyncq.job(7).result, Any)
+    asyncq.process("events", max_jobs=1)
+    add("1", 2)  # error
+    add(1)  # error
+    add.enqueue(1, 2, 3)  # error
+    add.using(colour="red").enqueue(1, 2)  # error
+    add.using(key=7).enqueue(1, 2)  # error
+    await later(7)  # error
+    await later.aenqueue()  # error
+    asyncq.function(7)  # error
