@@ -10,6 +10,8 @@ for pair in cc:gcc sqlite3:sqlite3 python3:python3 kill:procps script:bsdutils s
     # Not the shell's own command of that name.
     env which "${pair%%:*}" > /dev/null 2>&1 || missing="$missing ${pair#*:}"
 done
+# For the tests of the Python package, which bring what they need into a folder of their own.
+python3 -c 'import venv, ensurepip' > /dev/null 2>&1 || missing="$missing python3-venv"
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 # valgrind has to find its way in the C library.
 case "$missing" in *valgrind*) missing="$missing libc6-dbg" ;; esac
