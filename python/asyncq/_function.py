@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, ca
 
 from ._calls import NO_OPTIONS, NewCall, NoService, Options, enqueue
 from ._config import chosen_store, class_name, find_binary, settings, store_options
-from ._context import MAX_NESTING, MAX_RECORDED, CurrentJob, current_job, depth, immediate_mode, running
+from ._context import MAX_NESTING, MAX_RECORDED, CurrentJob, connection, current_job, depth, immediate_mode, running
 from ._errors import Conflict, Error, Failed, MissingServiceWarning
 from ._job import Job
 from ._json import NotJson, decode, encode, encode_arguments
@@ -92,10 +92,10 @@ class Enqueueable(Generic[P, R]):
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Queues a call, without blocking the event loop."""
-        return await _in_thread(self._enqueue, args, kwargs, NO_OPTIONS)
+        return await _aside(NO_OPTIONS, self._enqueue, args, kwargs, NO_OPTIONS)
 
-    def using(self, connection: object = None, /, **options: Unpack[OptionNames]) -> Bound[P, R]:
-        """The same function with options for its calls. With `connection`, they are queued in its transaction.
+    def using(self, db: object = None, /, **options: Unpack[OptionNames]) -> Bound[P, R]:
+        """The same function with options for its calls. With `db`, an open connection, they are queued in its transaction.
 
         - `principal`: on whose behalf; None for nobody.
         - `run_at`, a time with its zone, or `delay`, in seconds or a timedelta: when the call is due.
@@ -104,7 +104,7 @@ class Enqueueable(Generic[P, R]):
         - `hold`: hold the job until `Job.start()`.
         - `site`: the absolute path of the folder to run in.
         """
-        return Bound(self, Options(connection, **options))
+        return Bound(self, Options(db, **options))
 
     def _enqueue(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Job[R]:
         if immediate_mode.get():
@@ -192,6 +192,14 @@ class Decorated(Enqueueable[P, R]):
         except TypeError as error:
             raise TypeError(f"{self.undecorated.__qualname__}(): {error}") from None
 
+    def is_importable(self) -> bool:
+        """Whether a worker would find it."""
+        try:
+            self.check_importable()
+        except Error:
+            return False
+        return True
+
     def check_importable(self) -> None:
         """Refuses a function that a worker would not find. Raises `Error`."""
         name = self.name
@@ -261,11 +269,11 @@ class AsyncFunction(Decorated[P, R]):
             record = Record(self, args, kwargs)
             with record:
                 return cast("R", record.returns(await self.undecorated(*record.args, **record.kwargs)))
-        job = await _in_thread(current_job)
+        job = await _aside(NO_OPTIONS, current_job)
         if job is not None:
-            return cast("R", await _in_thread(self._run_as_program, job, args, kwargs))
+            return cast("R", await _aside(NO_OPTIONS, self._run_as_program, job, args, kwargs))
         try:
-            await _in_thread(self._queue, args, kwargs)
+            await _aside(NO_OPTIONS, self._queue, args, kwargs)
         except NoService:
             self._warn()
             return await self.undecorated(*args, **kwargs)
@@ -288,7 +296,7 @@ class Bound(Generic[P, R]):
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Queues a call with these options, without blocking the event loop."""
-        return await _in_thread(self._function._enqueue, args, kwargs, self._options)
+        return await _aside(self._options, self._function._enqueue, args, kwargs, self._options)
 
 
 class Remote(Enqueueable[..., Any]):
@@ -408,7 +416,11 @@ def describe(error: BaseException) -> str:
     return "".join(format_exception_only(type(error), error)).strip()
 
 
-async def _in_thread(function: Callable[..., T], *args: Any) -> T:
+async def _aside(options: Options, function: Callable[..., T], *args: Any) -> T:
+    """Calls a function in another thread, so that the event loop goes on; with a connection in this one, to which connections
+    often belong."""
+    if options.connection is not None or connection.get() is not None:
+        return function(*args)
     import asyncio
 
     return await asyncio.to_thread(function, *args)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from ._config import find_binary, settings, store_options
@@ -16,9 +18,12 @@ from ._runner import CallRunner, hello, message, pieces
 
 if TYPE_CHECKING:
     import socket
+    import subprocess
     from datetime import timedelta
 
 _running = threading.Lock()
+_BETWEEN_SIGNALS = 0.25
+"""How far signals to a processor have to be apart to count as two, in seconds, and a little more."""
 
 
 def process(
@@ -61,7 +66,7 @@ def _drain(words: list[str]) -> None:
     from ._function import decorated
 
     ours, theirs = socket.socketpair()
-    names = sorted({function.name for function in decorated})
+    names = sorted({function.name for function in decorated if function.is_importable()})
     sys.stdout.flush()
     sys.stderr.flush()
     with ours:
@@ -78,7 +83,7 @@ def _drain(words: list[str]) -> None:
         ]
         for pump in pumps:
             pump.start()
-        host = Host(ours, names)
+        host = Host(ours, names, processor)
         try:
             host.serve()
         except BaseException:
@@ -112,28 +117,54 @@ def _pump(pipe: Any, to: list[Any]) -> None:
 class Host:
     """This process at the other end of a processor's socket."""
 
-    def __init__(self, socket: socket.socket, functions: list[str]) -> None:
+    def __init__(self, socket: socket.socket, functions: list[str], processor: subprocess.Popen[bytes]) -> None:
         self.socket = socket
         self.functions = functions
-        self.runner = CallRunner()
+        self.processor = processor
+        self.runner = CallRunner(is_host=True)
         self.lock = threading.Lock()
+        self.rest = b""
+        self.interrupt: KeyboardInterrupt | None = None
 
     def serve(self) -> None:
         """Runs calls until the processor has none left."""
         # Whatever ran here before has been waited for.
         self._send(hello(1, functions=self.functions, cancel=True, idle=True, echo=False))
-        rest = b""
         try:
-            while data := self.socket.recv(1 << 18):
-                *lines, rest = (rest + data).split(b"\n")
-                for line in lines:
-                    told = json.loads(line)
+            while (messages := self._receive()) is not None:
+                for told in messages:
                     if told.get("method") == "call":
                         self._run(told["id"], told["params"])
         except ConnectionError:
             pass  # the processor is gone: its exit code says why
         finally:
             self.runner.close()
+        if self.interrupt is not None:
+            raise self.interrupt
+
+    def _receive(self) -> list[dict[str, Any]] | None:
+        data = self.socket.recv(1 << 18)
+        if not data:
+            return None
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def _stop(self, job: CurrentJob, interrupt: KeyboardInterrupt) -> None:
+        """After Ctrl-C in a call: has the processor stop, and waits until it asks for the end of this call. So the call is put
+        back, and counts as no failure."""
+        import select
+
+        self.interrupt = interrupt
+        while True:
+            # It has got the first signal from the terminal, or gets it now; two that come at once count as one.
+            time.sleep(_BETWEEN_SIGNALS)
+            self.processor.send_signal(signal.SIGTERM)
+            while select.select([self.socket], [], [], _BETWEEN_SIGNALS)[0]:
+                messages = self._receive()
+                if messages is None:
+                    return
+                if any(told.get("method") == "cancel" and told["params"]["job"] == job.id for told in messages):
+                    return
 
     def _send(self, data: bytes) -> None:
         with self.lock:
@@ -155,6 +186,9 @@ class Host:
             if job.site:
                 os.chdir(job.site)
             answer = self.runner.run(number, call, job)
+        except KeyboardInterrupt as error:
+            self._stop(job, error)
+            answer = self.runner.failure(number, job, error)
         except OSError as error:
             answer = self.runner.failure(number, job, error)
         finally:

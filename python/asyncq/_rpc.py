@@ -82,6 +82,10 @@ class Child:
                 _write_all(self.input, line)
             except OSError:
                 self._end()
+            except BaseException:
+                # A signal: perhaps only a part of the line is written, and nothing may follow it.
+                self._end()
+                raise
         try:
             while waiter.answer is None and not self.dead:
                 if self.reading.acquire(blocking=False):

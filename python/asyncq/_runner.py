@@ -15,7 +15,7 @@ from ._function import AsyncFunction, Decorated, RawJson, describe
 from ._json import NotJson, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 LONGEST_TRACEBACK = 64 * 1024
 """How much of a traceback is kept, in bytes; its end says most."""
@@ -43,9 +43,11 @@ class CannotRun(Exception):
 class CallRunner:
     """Runs calls of decorated functions, and writes their answers."""
 
-    def __init__(self, modules: Sequence[str] = ()) -> None:
-        """`modules` are those whose functions may be called without the name of their module."""
+    def __init__(self, modules: Sequence[str] = (), *, is_host: bool = False) -> None:
+        """`modules` are those whose functions may be called without the name of their module. In a host, Ctrl-C ends more
+        than a call, and is raised."""
         self.process = os.getpid()
+        self.is_host = is_host
         self.modules = modules
         self.found: dict[str, Decorated[..., Any]] = {}
         self._loop: Any = None
@@ -71,6 +73,10 @@ class CallRunner:
             if os.getpid() != self.process:
                 _end_forked(SystemExit(0))
             return self._success(number, job, value)
+        except KeyboardInterrupt:
+            if self.is_host:
+                raise
+            return self.failure(number, job, KeyboardInterrupt())
         except BaseException as error:
             if os.getpid() != self.process:
                 # The function has forked, and this is the child: it does not answer for its parent.
@@ -112,14 +118,14 @@ class CallRunner:
                 self._task = None
 
         try:
-            return self._loop.run(call())
+            return self._loop.run(call()) if not _has_loop() else _in_other_thread(lambda: self._loop.run(call()))
         except asyncio.CancelledError:
             raise Cancelled(_HAS_TO_END) from None
 
     def close(self) -> None:
         """Ends the event loop, if calls needed one."""
         if self._loop is not None:
-            self._loop.close()
+            self._loop.close() if not _has_loop() else _in_other_thread(self._loop.close)
 
     def _success(self, number: int, job: CurrentJob, value: Any) -> bytes:
         try:
@@ -149,6 +155,26 @@ class CallRunner:
             # Inside `data`, which comes last.
             text = text[:-2] + members + "}}"
         return f'{{"jsonrpc":"2.0","id":{number},"error":{text}}}\n'.encode()
+
+
+def _has_loop() -> bool:
+    """Whether an event loop runs in this thread, as in a program that drains inside a coroutine."""
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _in_other_thread(function: Callable[[], Any]) -> Any:
+    """Calls a function in another thread, with what holds in this one, and waits for it."""
+    from concurrent.futures import ThreadPoolExecutor
+    from contextvars import copy_context
+
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(copy_context().run, function).result()
 
 
 def find(name: str, modules: Sequence[str] = ()) -> Decorated[..., Any]:

@@ -111,3 +111,51 @@ class Process(Place):
         job = shop.outer.enqueue()
         self.assertEqual(self.process("events"), "Before\nComputing 1 + 2 = 3\nAfter\n")
         self.assertEqual([child["parent"] for child in self.jobs()], [None, job.id])
+
+    def test_control_c_puts_the_running_call_back(self) -> None:
+        import os
+        import signal
+        import subprocess
+        import sys
+
+        self.write_module(
+            "shop",
+            """
+            import time
+
+            @asyncq.function("events")
+            def sleeps():
+                print("begun", flush=True)
+                time.sleep(60)
+
+            @asyncq.function("events")
+            def prints():
+                print("later")
+            """,
+        )
+        path = os.pathsep.join([self.folder, os.environ["PYTHONPATH"]])
+        script = "import asyncq, shop; shop.sleeps(); shop.prints(); asyncq.process('events')"
+        self.asyncq("service", "set", "events", "--concurrency", "1")
+        program = subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": path}, start_new_session=True,
+        )
+        assert program.stdout
+        self.assertEqual(program.stdout.readline(), "begun\n")
+        os.killpg(program.pid, signal.SIGINT)
+        printed, complaints = program.communicate(timeout=60)
+        self.assertEqual((printed, program.returncode), ("", -signal.SIGINT), complaints)
+        self.assertEqual([job["state"] for job in self.jobs()], ["queued", "queued"])
+        self.assertEqual([job["crashes"] for job in self.jobs()], [0, 0])
+
+    def test_a_coroutine_may_drain(self) -> None:
+        import asyncio
+
+        shop = self.module("shop", "@asyncq.function('events')\nasync def adds(a, b): return a + b\n")
+        job = shop.adds.enqueue(2, 7)
+
+        async def main() -> None:
+            self.process("events")
+
+        asyncio.run(main())
+        self.assertEqual(job.result, 9)

@@ -54,6 +54,22 @@ class InATransaction(Place):
             db.rollback()
         self.assertEqual(len(self.jobs()), 1)
 
+    def test_asynchronous_functions_join_too(self) -> None:
+        import asyncio
+
+        shop = self.module("later", "@asyncq.function('events')\nasync def mail(order): print('a mail for', order)\n")
+
+        async def main() -> None:
+            with self.connection as db, asyncq.using(db):
+                await shop.mail(1)
+                await shop.mail.aenqueue(2)
+                await shop.mail.using(db).aenqueue(3)
+                db.rollback()
+                await shop.mail(4)
+
+        asyncio.run(main())
+        self.assertEqual(self.drain(), "a mail for 4\n")
+
     def test_all_options_are_stored_as_without_a_transaction(self) -> None:
         db = self.connection
         options = {"principal": "zope.user", "key": "o-1", "delay": 60, "priority": -5, "hold": True, "site": "/tmp"}
