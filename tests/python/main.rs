@@ -40,7 +40,10 @@ fn passes_with(python: &Path, file: &str) {
     let mut command = Command::new(python);
     command.args(["-W", "error::ResourceWarning", "-m", "unittest", "--quiet", file]).current_dir(here());
     command.env("PYTHONPATH", here().join("../../python").canonicalize().unwrap());
-    command.env("ASYNCQ_BIN", env!("CARGO_BIN_EXE_asyncq")).env("PYTHONDONTWRITEBYTECODE", "1");
+    let program = Path::new(env!("CARGO_BIN_EXE_asyncq"));
+    // Where Cargo builds, for the test that builds a wheel.
+    let target = program.ancestors().nth(2).unwrap();
+    command.env("ASYNCQ_BIN", program).env("ASYNCQ_TARGET", target).env("PYTHONDONTWRITEBYTECODE", "1");
     run(&mut command);
 }
 
