@@ -60,7 +60,9 @@ class Wheel(Place):
 
         # The same build as that of the tests, so that nothing is built twice; `pip install .` makes an optimised one.
         root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
-        environment = {**os.environ, "MATURIN_PEP517_ARGS": "--profile dev", "CARGO_TARGET_DIR": os.environ["ASYNCQ_TARGET"]}
+        path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+        target = os.environ["ASYNCQ_TARGET"]
+        environment = {**os.environ, "MATURIN_PEP517_ARGS": "--profile dev", "CARGO_TARGET_DIR": target, "PATH": path}
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
         build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", self.folder, root]
         done = subprocess.run(build, capture_output=True, text=True, env=environment)
