@@ -25,7 +25,7 @@ UNSET: Any = ...
 class Options:
     """How a call is queued."""
 
-    __slots__ = ("at", "connection", "hold", "key", "principal", "priority", "site")
+    __slots__ = ("_delay", "_run_at", "connection", "hold", "key", "principal", "priority", "site")
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Options:
     ) -> None:
         self.connection = None if connection is None else Connection(connection)
         self.principal = principal if principal is UNSET or principal is None else _context.check_principal(principal)
-        self.at = _due(run_at, delay)
+        self._run_at, self._delay = _due(run_at, delay)
         if priority is not None and (isinstance(priority, bool) or not isinstance(priority, int)):
             raise TypeError(f"priority is a whole number, not {priority!r}")
         self.priority = priority
@@ -51,25 +51,34 @@ class Options:
             raise ValueError("key is empty")
         self.key = key
         self.hold = bool(hold)
-        self.site = None if site is None else os.fspath(site)
+        self.site = None if site is None else os.fsdecode(site)
         if self.site is not None and not os.path.isabs(self.site):
             raise ValueError(f"site is {self.site!r}; it is an absolute path")
 
+    def due(self) -> float | None:
+        """When a call that is made now is due, in seconds since 1970 UTC; None is now."""
+        return self._run_at if self._delay is None else time.time() + self._delay
 
-def _due(run_at: datetime | None, delay: float | timedelta | None) -> float | None:
-    """When a call is due, in seconds since 1970 UTC; None is now."""
+
+def _due(run_at: datetime | None, delay: float | timedelta | None) -> tuple[float | None, float | None]:
+    """A time in seconds since 1970 UTC, or a delay in seconds, or neither."""
     if run_at is not None and delay is not None:
         raise TypeError("give either `run_at` or `delay`, not both")
     if run_at is not None:
         if getattr(run_at, "tzinfo", None) is None:
             raise ValueError(f"run_at is {run_at!r}, without a time zone: use datetime.now(timezone.utc) + ...")
-        return run_at.timestamp()
+        return run_at.timestamp(), None
     if delay is None:
-        return None
-    seconds = float(delay) if isinstance(delay, (int, float)) else delay.total_seconds()
+        return None, None
+    if isinstance(delay, (int, float)):
+        seconds = float(delay)
+    elif hasattr(delay, "total_seconds"):
+        seconds = delay.total_seconds()
+    else:
+        raise TypeError(f"delay is a number of seconds or a timedelta, not {delay!r}")
     if not 0 <= seconds < 1e10:
         raise ValueError(f"delay is {delay!r}; it is a number of seconds from 0 on, or a timedelta")
-    return time.time() + seconds
+    return None, seconds
 
 
 NO_OPTIONS = Options()
@@ -78,13 +87,14 @@ NO_OPTIONS = Options()
 class NewCall:
     """A call that is to be queued. Its arguments are JSON text already."""
 
-    __slots__ = ("args", "function", "inside", "kwargs", "options", "principal", "service")
+    __slots__ = ("args", "due", "function", "inside", "kwargs", "options", "principal", "service")
 
     def __init__(self, service: str, function: str, arguments: tuple[str, str], options: Options) -> None:
         self.service = service
         self.function = function
         self.args, self.kwargs = arguments
         self.options = options
+        self.due = options.due()
         self.inside: CurrentJob | None = _context.current_job()
         if self.inside is None:
             self.principal = _context.get_principal() if options.principal is UNSET else options.principal
@@ -112,8 +122,8 @@ class NewCall:
             members.append(f'"priority":{options.priority}')
         if options.site is not None:
             members.append(f'"site":{text(options.site)}')
-        if options.at is not None:
-            members.append(f'"at":{text(_rfc3339(options.at))}')
+        if self.due is not None:
+            members.append(f'"at":{text(_rfc3339(self.due))}')
         return "{" + ",".join(members) + "}"
 
 
@@ -126,33 +136,39 @@ class NoService(Exception):
     """The service of a call does not exist."""
 
 
-def enqueue(call: NewCall, *, is_ours: bool) -> int:
-    """Queues a call; gives the number of its job. `is_ours` says whether its function is decorated here, and registered when
-    it is missing. Raises `NoService`."""
+def enqueue(call: NewCall, *, is_decorated: bool) -> tuple[int, str | None]:
+    """Queues a call; gives the number of its job, and what a person has to know of its function.
+
+    `is_decorated` says whether its function is decorated in this process, which then registers it. Raises `NoService`.
+    """
     connection = call.options.connection or _context.connection.get()
     if connection is not None:
-        return _insert(connection, call, is_ours)
+        return _insert(connection, call, is_decorated), None
     store = chosen_store()
     params = call.params()
+    warning = None
     for attempt in (1, 2):
-        if is_ours and not _registration.ensure(store, call.service, call.function):
-            raise NoService
+        if is_decorated:
+            registered = _registration.ensure(store, call.service, call.function)
+            if registered is None:
+                raise NoService
+            warning = warning or registered.warning
         try:
-            return int(request("enqueue", params, repeat=call.options.key is not None)["job"])
+            return int(request("enqueue", params, repeat=call.options.key is not None)["job"]), warning
         except Error as error:
             # Somebody may have removed the function, or all of the store, since this process has registered it.
-            if error.exit_code != NOT_FOUND or not is_ours or attempt == 2:
+            if error.exit_code != NOT_FOUND or not is_decorated or attempt == 2:
                 raise
             _registration.forget(store, call.service, call.function)
     raise AssertionError
 
 
-def _insert(connection: Connection, call: NewCall, is_ours: bool) -> int:
+def _insert(connection: Connection, call: NewCall, is_decorated: bool) -> int:
     try:
         try:
             return connection.enqueue(call)
         except Refused as refusal:
-            if str(refusal) != NO_FUNCTION or not is_ours:
+            if str(refusal) != NO_FUNCTION or not is_decorated:
                 raise
         connection.register(_registration.Definition(call.service, call.function))
         return connection.enqueue(call)

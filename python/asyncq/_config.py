@@ -54,6 +54,8 @@ def configure(
             raise ValueError(f"threads is {threads!r}; it is a number from 1 on")
         settings.threads = threads
     if conflicts is not None:
+        if isinstance(conflicts, str):
+            raise TypeError("conflicts is a list of exceptions or of their names")
         settings.conflicts = tuple(kind if isinstance(kind, str) else class_name(kind) for kind in conflicts)
 
 

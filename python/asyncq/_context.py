@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._config import find_binary, store_options
-from ._errors import Error
+from ._errors import Cancelled, Error
 from ._sql import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+HAS_TO_END = "the job was cancelled, its time limit is over, or its processor stops"
 MAX_NESTING = 32
 """How deep calls inside calls may be."""
 MAX_RECORDED = 100
@@ -25,7 +27,8 @@ class CurrentJob:
     """The job whose call runs here."""
 
     __slots__ = (
-        "_deadline", "_send", "attempt", "cancelled", "completed", "id", "nested", "principal", "site", "token", "unrecorded"
+        "_deadline", "_send", "attempt", "cancelled", "completed", "id", "nested", "principal", "recorded", "site", "token",
+        "unrecorded",
     )  # fmt: skip
 
     id: int
@@ -45,8 +48,10 @@ class CurrentJob:
         self._send = send
         self.cancelled = False
         self.completed = False
-        # The calls that it has made at once, and how many more there were.
-        self.nested: list[dict[str, Any]] = []
+        # The calls that it has made at once, each with those that it has made itself; how many these are, and how many more
+        # there were.
+        self.nested: list[NestedCall] = []
+        self.recorded = 0
         self.unrecorded = 0
 
     @property
@@ -60,8 +65,16 @@ class CurrentJob:
         """Reports how far this call is; `asyncq job show` prints the latest report."""
         if self._send is None:
             raise Error("only functions in a worker can report progress", "decorate the function with `asyncq.function`")
+        for name, value in (("done", done), ("of", of)):
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{name} is {value!r}; it is a finite number")
+        if note is not None and not isinstance(note, str):
+            raise TypeError(f"note is text, not {note!r}")
         report = {"done": done, "of": of, "note": note}
         self._send("progress", {"job": self.id, **{name: value for name, value in report.items() if value is not None}})
+        if self.cancelled:
+            # The signal may have come while the line was sent.
+            raise Cancelled(HAS_TO_END)
 
     def complete(self, connection: object) -> None:
         """Completes this job in your transaction, so that the job is done if and only if your work is committed.
@@ -85,11 +98,23 @@ class CurrentJob:
         return variables
 
 
+class NestedCall:
+    """What is recorded of a call that ran at once, inside another one."""
+
+    __slots__ = ("members", "nested")
+
+    def __init__(self, members: dict[str, Any]) -> None:
+        self.members = members
+        self.nested: list[NestedCall] = []
+
+
 ENVIRONMENT = ("ASYNCQ_JOB", "ASYNCQ_ATTEMPT", "ASYNCQ_TOKEN", "ASYNCQ_PRINCIPAL")
 
 
 running: ContextVar[CurrentJob | None] = ContextVar("asyncq.running", default=None)
 """The job whose call runs here."""
+parent: ContextVar[NestedCall | None] = ContextVar("asyncq.parent", default=None)
+"""The nested call that runs here, if it is one."""
 depth: ContextVar[int] = ContextVar("asyncq.depth", default=0)
 """How many calls deep inside it this code is."""
 immediate_mode: ContextVar[bool] = ContextVar("asyncq.immediate", default=False)
@@ -99,52 +124,41 @@ connection: ContextVar[Connection | None] = ContextVar("asyncq.connection", defa
 _login: ContextVar[str | None] = ContextVar("asyncq.login", default=None)
 
 
-class _Setting:
-    """A setting that holds from now on, or, in a `with` statement, until its end."""
+class Scope:
+    """A value of a context variable, until the end of a `with` statement. One that holds `at_once` need not be entered."""
 
-    def __init__(self, variable: ContextVar[Any], value: object) -> None:
-        self._variable = variable
-        self._token: Token[Any] = variable.set(value)
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._variable.reset(self._token)
-
-
-class _Scope:
-    """A setting that holds inside a `with` statement."""
-
-    def __init__(self, variable: ContextVar[Any], value: object) -> None:
+    def __init__(self, variable: ContextVar[Any], value: object, *, at_once: bool = False) -> None:
         self._variable, self._value = variable, value
+        self._tokens: list[Token[Any]] = [variable.set(value)] if at_once else []
+        self._is_set = at_once
 
     def __enter__(self) -> None:
-        self._token = self._variable.set(self._value)
+        if self._is_set:
+            self._is_set = False
+        else:
+            self._tokens.append(self._variable.set(self._value))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._variable.reset(self._token)
+        self._variable.reset(self._tokens.pop())
 
 
-def using(connection_: object) -> _Scope:
+def using(db: object) -> Scope:
     """Inside `with asyncq.using(db)`, every call is queued on this connection, in its transaction."""
-    return _Scope(connection, Connection(connection_))
+    return Scope(connection, Connection(db))
 
 
-def immediate() -> _Scope:
+def immediate() -> Scope:
     """For tests: inside `with asyncq.immediate()`, calls run at once. Arguments and values are still stored as JSON and read
     again, as on a queue."""
-    return _Scope(immediate_mode, True)
+    return Scope(immediate_mode, True)
 
 
-def login(principal: str) -> _Setting:
+def login(principal: str) -> Scope:
     """Makes the calls of this thread, or of this asynchronous task, on behalf of `principal`, until `logout()`, or until the
     end of a `with` statement."""
-    return _Setting(_login, check_principal(principal))
+    return Scope(_login, check_principal(principal), at_once=True)
 
 
 def logout() -> None:
@@ -174,7 +188,7 @@ def get_principal() -> str | None:
     job = running.get()
     if job is not None:
         return job.principal
-    return _login.get() or os.environ.get("ASYNCQ_PRINCIPAL") or None
+    return _login.get() or _variable("ASYNCQ_PRINCIPAL")
 
 
 def current_job() -> CurrentJob | None:
@@ -187,18 +201,40 @@ def is_async() -> bool:
     return running.get() is not None or immediate_mode.get() and depth.get() > 0 or _job_of_environment() is not None
 
 
+_replaced: dict[str, str | None] | None = None
+"""What the variables of a call were before a drain in this process set them for the call that it runs. They concern the
+thread of that call alone, which knows its job anyway."""
+_over: set[str] = set()
+"""Tokens of attempts that are over."""
+
+
+def replace_environment(before: dict[str, str | None] | None) -> None:
+    """Has all other threads of this process see these values of the variables of a call."""
+    global _replaced
+    _replaced = before
+
+
+def _variable(name: str) -> str | None:
+    return (os.environ.get(name) if _replaced is None else _replaced.get(name)) or None
+
+
 def _job_of_environment() -> CurrentJob | None:
     """The job of the program that a function is, or that it has started."""
-    job, token = os.environ.get("ASYNCQ_JOB"), os.environ.get("ASYNCQ_TOKEN")
-    if not job or not token or not job.isdecimal():
+    job, token = _variable("ASYNCQ_JOB"), _variable("ASYNCQ_TOKEN")
+    if not job or not token or not job.isdecimal() or token in _over:
         return None
     import subprocess
 
     # The store decides: the variables may have outlived their call.
     if subprocess.run([find_binary(), *store_options(), "is-async"], stdout=subprocess.DEVNULL).returncode != 0:
+        _over.add(token)
         return None
-    attempt = os.environ.get("ASYNCQ_ATTEMPT", "0")
-    principal = os.environ.get("ASYNCQ_PRINCIPAL") or None
-    site = os.environ.get("ASYNCQ_SITE")
-    call = {"job": int(job), "attempt": int(attempt), "token": token, "principal": principal, "site": site, "deadline": None}
+    call = {
+        "job": int(job),
+        "attempt": int(_variable("ASYNCQ_ATTEMPT") or 0),
+        "token": token,
+        "principal": _variable("ASYNCQ_PRINCIPAL"),
+        "site": os.environ.get("ASYNCQ_SITE"),
+        "deadline": None,
+    }
     return CurrentJob(call, None)

@@ -26,7 +26,8 @@ class NoStore(Error):
 
 
 class Unanswered(Error):
-    """The `asyncq` process ended before it answered. Nobody knows whether the call was queued: give it a `key` to repeat it."""
+    """The `asyncq` process ended before it answered. Nobody knows whether the call was queued. A call with a
+    `key` is repeated by itself."""
 
 
 class Failed(Error):
@@ -39,6 +40,9 @@ class Failed(Error):
         super().__init__(f"job {job} failed: {error.message}" if error else f"job {job} was cancelled")
         self.job = job
         self.error = error
+
+    def __reduce__(self) -> tuple[type[Failed], tuple[int, Failure | None]]:
+        return Failed, (self.job, self.error)
 
 
 class Failure:

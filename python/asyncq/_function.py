@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import time
 import warnings
 from functools import update_wrapper
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from ._calls import NO_OPTIONS, NewCall, NoService, Options, enqueue
 from ._config import chosen_store, class_name, find_binary, settings, store_options
-from ._context import MAX_NESTING, MAX_RECORDED, CurrentJob, connection, current_job, depth, immediate_mode, running
+from ._context import (
+    MAX_NESTING,
+    MAX_RECORDED,
+    CurrentJob,
+    NestedCall,
+    connection,
+    current_job,
+    depth,
+    immediate_mode,
+    parent,
+    running,
+)
 from ._errors import Conflict, Error, Failed, MissingServiceWarning
 from ._job import Job
 from ._json import NotJson, decode, encode, encode_arguments
@@ -26,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from datetime import datetime, timedelta
     from os import PathLike
-    from typing import Protocol, TypedDict, Unpack
+    from typing import Protocol, Self, TypedDict, Unpack
 
     class OptionNames(TypedDict, total=False):
         """The options of a call."""
@@ -92,7 +105,7 @@ class Enqueueable(Generic[P, R]):
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Queues a call, without blocking the event loop."""
-        return await _aside(NO_OPTIONS, self._enqueue, args, kwargs, NO_OPTIONS)
+        return await self._aqueue(args, kwargs, NO_OPTIONS)
 
     def using(self, db: object = None, /, **options: Unpack[OptionNames]) -> Bound[P, R]:
         """The same function with options for its calls. With `db`, an open connection, they are queued in its transaction.
@@ -108,13 +121,29 @@ class Enqueueable(Generic[P, R]):
 
     def _enqueue(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Job[R]:
         if immediate_mode.get():
-            raise Error("inside `asyncq.immediate()` no call is queued", "call the function itself")
+            return self._immediate_job(args, kwargs)
+        job, warning = self._queue(args, kwargs, options)
+        warn(warning)
+        return job
+
+    def _queue(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> tuple[Job[R], str | None]:
+        """Queues a call; gives its job, and what to warn of."""
         try:
-            return Job(enqueue(self._new(args, kwargs, options), is_ours=self._is_ours))
+            number, warning = enqueue(self._new(args, kwargs, options), is_decorated=self._is_decorated)
         except NoService:
             raise self._no_service() from None
+        return Job(number), warning
 
-    _is_ours = False
+    async def _aqueue(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Job[R]:
+        job, warning = await aside(options, self._queue, args, kwargs, options)
+        warn(warning)
+        return job
+
+    def _immediate_job(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[R]:
+        """The job of a call that runs at once, in a test."""
+        raise Error(f"`{self.name}` is not decorated in this process, so it cannot run at once", "queue it in a store")
+
+    _is_decorated = False
 
     def _new(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> NewCall:
         return NewCall(self.service, self.name, encode_arguments(self.name, args, kwargs), options)
@@ -133,7 +162,7 @@ class Decorated(Enqueueable[P, R]):
     undecorated: Callable[P, Any]
     """The function itself."""
 
-    _is_ours = True
+    _is_decorated = True
 
     def __init__(self, service: str, undecorated: Callable[P, Any]) -> None:
         self.service = service
@@ -156,37 +185,48 @@ class Decorated(Enqueueable[P, R]):
         """Its name on the service: `module.qualname`."""
         return f"{self.undecorated.__module__}.{self.undecorated.__qualname__}"
 
-    def __get__(self, instance: object, owner: type | None = None) -> NoReturn:
-        raise self._method()
-
-    def _queue(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        enqueue(self._new(args, kwargs, NO_OPTIONS), is_ours=True)
+    def __get__(self, instance: object, owner: type | None = None) -> Self:
+        # As an attribute of a class it stays what it is; only one that was defined there is refused.
+        if instance is not None and "." in self.undecorated.__qualname__:
+            raise self._method()
+        return self
 
     def _new(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> NewCall:
         self.check_importable()
         self._check_signature(args, kwargs)
         return super()._new(args, kwargs, options)
 
+    def _immediate_job(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[R]:
+        record = Record(self, args, kwargs)
+        try:
+            with record:
+                value = record.returns(run_now(self.undecorated, record.args, record.kwargs))
+        except Exception as error:
+            failure = {"kind": "error", "message": describe(error), "type": class_name(type(error))}
+            return Job(0, {"state": "error", "result": None, "error": failure})
+        return Job(0, {"state": "completed", "result": value, "error": None})
+
+    def __reduce__(self) -> str:
+        return self.undecorated.__qualname__
+
     def _run_as_program(self, job: CurrentJob, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs a call inside a program that a function is: by `asyncq`, which records it."""
         self.check_importable()
-        if not ensure(chosen_store(), self.service, self.name):
+        if ensure(chosen_store(), self.service, self.name) is None:
             raise self._no_service()
         return run_by_program(self, job, args, kwargs)
 
     def _warn(self) -> None:
         if settings.missing_service == "error":
             raise self._no_service()
-        warnings.warn(
-            f"there is no service `{self.service}`, so `{self.name}` runs at once", MissingServiceWarning, stacklevel=3
-        )
+        warn(f"there is no service `{self.service}`, so `{self.name}` runs at once", MissingServiceWarning)
 
     def _check_signature(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuses arguments now with which the function could not begin later."""
         if self._signature is None:
             import inspect
 
-            self._signature = inspect.signature(self.undecorated)
+            self._signature = inspect.signature(self.undecorated, follow_wrapped=False)
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -251,10 +291,11 @@ class Function(Decorated[P, R]):
         if job is not None:
             return cast("R", self._run_as_program(job, args, kwargs))
         try:
-            self._queue(args, kwargs)
+            _, warning = enqueue(self._new(args, kwargs, NO_OPTIONS), is_decorated=True)
         except NoService:
             self._warn()
             return self.undecorated(*args, **kwargs)
+        warn(warning)
         return None
 
 
@@ -269,15 +310,20 @@ class AsyncFunction(Decorated[P, R]):
             record = Record(self, args, kwargs)
             with record:
                 return cast("R", record.returns(await self.undecorated(*record.args, **record.kwargs)))
-        job = await _aside(NO_OPTIONS, current_job)
-        if job is not None:
-            return cast("R", await _aside(NO_OPTIONS, self._run_as_program, job, args, kwargs))
         try:
-            await _aside(NO_OPTIONS, self._queue, args, kwargs)
+            value, warning = await aside(NO_OPTIONS, self._call_aside, args, kwargs)
         except NoService:
             self._warn()
             return await self.undecorated(*args, **kwargs)
-        return None
+        warn(warning)
+        return value
+
+    def _call_aside(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[R | None, str | None]:
+        job = current_job()
+        if job is not None:
+            return cast("R", self._run_as_program(job, args, kwargs)), None
+        _, warning = enqueue(self._new(args, kwargs, NO_OPTIONS), is_decorated=True)
+        return None, warning
 
 
 class Bound(Generic[P, R]):
@@ -296,7 +342,7 @@ class Bound(Generic[P, R]):
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Queues a call with these options, without blocking the event loop."""
-        return await _aside(self._options, self._function._enqueue, args, kwargs, self._options)
+        return await self._function._aqueue(args, kwargs, self._options)
 
 
 class Remote(Enqueueable[..., Any]):
@@ -325,6 +371,8 @@ class Remote(Enqueueable[..., Any]):
 
 def remote(service: str, name: str) -> Remote:
     """A function that is registered on a service, in whatever language it is written."""
+    if not isinstance(service, str) or not isinstance(name, str):
+        raise TypeError("name a service and a function, as in asyncq.remote('events', 'resize')")
     return Remote(service, name)
 
 
@@ -334,6 +382,9 @@ def run_by_program(function: Enqueueable[..., Any], job: CurrentJob, args: tuple
     import tempfile
 
     encode_arguments(function.name, args, kwargs)
+    for name in kwargs:
+        if "=" in name or not name:
+            raise TypeError(f"`{name}` cannot be the name of a keyword argument of `{function.name}`")
     sys.stdout.flush()
     sys.stderr.flush()
     with tempfile.NamedTemporaryFile(prefix="asyncq-result-") as result:
@@ -341,13 +392,31 @@ def run_by_program(function: Enqueueable[..., Any], job: CurrentJob, args: tuple
         for name, value in kwargs.items():
             command += ["-k", f"{name}={encode(value)}"]
         command += ["--", function.service, function.name, *(encode(value) for value in args)]
-        code = subprocess.run(command, env=job.environ(), stdin=subprocess.DEVNULL).returncode
+        try:
+            code = subprocess.run(command, env=job.environ(), stdin=subprocess.DEVNULL).returncode
+        except OSError as error:
+            if error.errno != errno.E2BIG:
+                raise
+            message = f"the arguments of `{function.name}` are too long for a call inside a function"
+            raise TypeError(f"{message}; put the data into a file and pass its path") from None
         text = result.read()
     if code == BUSY:
         raise Conflict(f"`{function.name}` of `{function.service}` ended in a conflict")
     if code != 0:
         raise Error(f"`{function.name}` of `{function.service}` failed", "the log of this job says why", code)
     return decode(text) if text else None
+
+
+def run_now(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Calls a function; one that is asynchronous in an event loop of its own."""
+    if not function.__code__.co_flags & _COROUTINE:
+        return function(*args, **kwargs)
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+    from contextvars import copy_context
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(copy_context().run, asyncio.run, function(*args, **kwargs)).result()
 
 
 class RawJson(str):
@@ -357,56 +426,57 @@ class RawJson(str):
 class Record:
     """A call that runs at once, and what is recorded of it."""
 
-    __slots__ = ("_began", "_depth", "_record", "args", "kwargs")
+    __slots__ = ("_began", "_depth", "_depth_before", "_nested", "_parent_before", "args", "kwargs")
 
     def __init__(self, function: Decorated[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Begins it. Raises `TypeError` for arguments that could not be queued, and `Error` when it is nested too deep."""
-        at = depth.get() + 1
-        if at > MAX_NESTING:
+        self._depth = depth.get() + 1
+        if self._depth > MAX_NESTING:
             raise Error(f"calls inside calls are at most {MAX_NESTING} deep", "queue this one with `.enqueue()`")
         texts = encode_arguments(function.name, args, kwargs)
         self.args, self.kwargs = args, kwargs
         if immediate_mode.get():
             self.args, self.kwargs = tuple(decode(texts[0])), decode(texts[1])
+        self._nested: NestedCall | None = None
         job = running.get()
-        self._record: dict[str, Any] | None = None
-        if job is not None and len(job.nested) < MAX_RECORDED:
-            self._record = {
-                "service": function.service,
-                "function": function.name,
-                "args": RawJson(texts[0]),
-                "kwargs": RawJson(texts[1]),
-                "depth": at,
-            }
-            job.nested.append(self._record)
-        elif job is not None:
+        if job is None:
+            return
+        if job.recorded == MAX_RECORDED:
             job.unrecorded += 1
+            return
+        job.recorded += 1
+        members = {"service": function.service, "function": function.name, "depth": self._depth}
+        self._nested = NestedCall({**members, "args": RawJson(texts[0]), "kwargs": RawJson(texts[1])})
+        (parent.get() or job).nested.append(self._nested)
 
     def __enter__(self) -> None:
-        self._depth = depth.set(depth.get() + 1)
+        self._depth_before = depth.set(self._depth)
+        self._parent_before = parent.set(self._nested)
         self._began = time.monotonic()
 
     def returns(self, value: Any) -> Any:
         """The value that the call gives. It is recorded if it is JSON; in immediate mode it has to be."""
         immediate = immediate_mode.get()
-        if self._record is None and not immediate:
+        if self._nested is None and not immediate:
             return value
         try:
             text = encode(value)
-        except NotJson as flaw:
+        except NotJson as refusal:
             if immediate:
-                raise TypeError(f"the value of the function {flaw}") from None
+                raise TypeError(f"the value of the function {refusal}") from None
             return value
-        if self._record is not None:
-            self._record["value"] = RawJson(text)
+        if self._nested is not None:
+            self._nested.members["value"] = RawJson(text)
         return decode(text) if immediate else value
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        depth.reset(self._depth)
-        if self._record is not None:
-            self._record["milliseconds"] = round((time.monotonic() - self._began) * 1000)
+        depth.reset(self._depth_before)
+        parent.reset(self._parent_before)
+        if self._nested is not None:
+            members = self._nested.members
+            members["milliseconds"] = round((time.monotonic() - self._began) * 1000)
             if error is not None:
-                self._record["error"] = {"message": describe(error), "type": class_name(type(error))}
+                members["error"] = {"message": describe(error), "type": class_name(type(error))}
 
 
 def describe(error: BaseException) -> str:
@@ -416,11 +486,22 @@ def describe(error: BaseException) -> str:
     return "".join(format_exception_only(type(error), error)).strip()
 
 
-async def _aside(options: Options, function: Callable[..., T], *args: Any) -> T:
-    """Calls a function in another thread, so that the event loop goes on; with a connection in this one, to which connections
-    often belong."""
+async def aside(options: Options, function: Callable[..., T], *args: Any) -> T:
+    """Calls a function in another thread, so that the event loop goes on. Where it uses a connection it is called here, as
+    connections often belong to the thread that has opened them."""
     if options.connection is not None or connection.get() is not None:
         return function(*args)
     import asyncio
 
     return await asyncio.to_thread(function, *args)
+
+
+def warn(message: str | None, kind: type[Warning] = RuntimeWarning) -> None:
+    """Warns, and names the line outside of this package that made the call."""
+    if message is None:
+        return
+    here, level = os.path.dirname(__file__), 1
+    frame = sys._getframe()
+    while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename) == here:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, kind, stacklevel=level)

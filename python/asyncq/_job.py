@@ -24,9 +24,10 @@ class Job(Generic[R]):
     id: int
     """Its number, which `asyncq job show` takes."""
 
-    def __init__(self, id: int) -> None:
+    def __init__(self, id: int, shown: dict[str, Any] | None = None) -> None:
+        """`shown` is what `asyncq job show --json` prints, where that is known."""
         self.id = id
-        self._shown: dict[str, Any] | None = None
+        self._shown = shown
 
     def __repr__(self) -> str:
         return f"<asyncq.Job {self.id}>"
@@ -67,7 +68,7 @@ class Job(Generic[R]):
             try:
                 [self._shown] = request("wait", json.dumps(params), repeat=True)["jobs"]
             except Error as error:
-                if error.exit_code == BUSY:
+                if error.exit_code == BUSY and timeout is not None and "locked" not in str(error):
                     raise TimeoutError(f"job {self.id} has not ended after {timeout} seconds") from None
                 raise
         assert self._shown is not None
@@ -109,6 +110,6 @@ class Job(Generic[R]):
 
 def job(id: int) -> Job[Any]:
     """The job with this number."""
-    if not isinstance(id, int):
+    if isinstance(id, bool) or not isinstance(id, int):
         raise TypeError(f"the number of a job is a whole number, not {id!r}")
     return Job(id)

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import io
-import json
 import os
+import queue
 import signal
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
-from ._config import find_binary, settings, store_options
-from ._context import ENVIRONMENT, CurrentJob, is_async
-from ._errors import Error
-from ._runner import CallRunner, hello, message, pieces
+from ._channel import Channel, Printed
+from ._config import find_binary, store_options
+from ._context import ENVIRONMENT, CurrentJob, is_async, replace_environment
+from ._errors import Cancelled, Error
+from ._runner import CallRunner, CannotRun, hello
 
 if TYPE_CHECKING:
-    import socket
     import subprocess
+    from collections.abc import Mapping
     from datetime import timedelta
 
 _running = threading.Lock()
 _BETWEEN_SIGNALS = 0.25
-"""How far signals to a processor have to be apart to count as two, in seconds, and a little more."""
+"""Seconds between signals to a processor. It counts two that are less than 0.2 apart as one."""
+_CANCEL = signal.SIGRTMAX - 1
+"""With which a drain ends its call in the main thread, whatever that waits for."""
 
 
 def process(
@@ -46,7 +48,7 @@ def process(
     if not _running.acquire(blocking=False):
         raise Error("`asyncq.process` runs in this process already", "call it again when it has returned")
     try:
-        words = list(services)
+        words = []
         if max_jobs is not None:
             words += ["--max-jobs", str(max_jobs)]
         if max_time is not None:
@@ -54,12 +56,12 @@ def process(
             words += ["--max-time", f"{max(1, round(seconds * 1000))}ms"]
         if wait_retries:
             words.append("--wait-retries")
-        _drain(words)
+        _drain(services, words)
     finally:
         _running.release()
 
 
-def _drain(words: list[str]) -> None:
+def _drain(services: tuple[str, ...], words: list[str]) -> None:
     import socket
     import subprocess
 
@@ -71,7 +73,8 @@ def _drain(words: list[str]) -> None:
     sys.stderr.flush()
     with ours:
         with theirs:
-            command = [find_binary(), *store_options(), "process", *words, "--worker-socket", str(theirs.fileno())]
+            options = ["--worker-socket", str(theirs.fileno()), *words]
+            command = [find_binary(), *store_options(), "process", *options, "--", *services]
             processor = subprocess.Popen(
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
             )
@@ -83,9 +86,8 @@ def _drain(words: list[str]) -> None:
         ]
         for pump in pumps:
             pump.start()
-        host = Host(ours, names, processor)
         try:
-            host.serve()
+            Host(Channel(ours), processor).serve(names)
         except BaseException:
             processor.terminate()
             ours.close()
@@ -110,126 +112,146 @@ def _pump(pipe: Any, to: list[Any]) -> None:
     while data := os.read(pipe.fileno(), 65536):
         text = decoder.decode(data)
         for stream in to:
-            stream.write(text)
-            stream.flush()
+            try:
+                stream.write(text)
+                stream.flush()
+            except Exception:
+                pass  # a pipe that nobody empties would stop the processor
 
 
 class Host:
-    """This process at the other end of a processor's socket."""
+    """This process at the other end of a processor's socket: calls run in this thread, and another one reads."""
 
-    def __init__(self, socket: socket.socket, functions: list[str], processor: subprocess.Popen[bytes]) -> None:
-        self.socket = socket
-        self.functions = functions
+    def __init__(self, channel: Channel, processor: subprocess.Popen[bytes]) -> None:
+        self.channel = channel
         self.processor = processor
         self.runner = CallRunner(is_host=True)
-        self.lock = threading.Lock()
-        self.rest = b""
+        self.calls: queue.SimpleQueue[tuple[int, dict[str, Any]] | None] = queue.SimpleQueue()
+        self.thread = threading.get_ident()
+        self.is_main = threading.current_thread() is threading.main_thread()
+        self.job: CurrentJob | None = None
+        self.asked = threading.Event()
+        """asyncq has asked for the end of the call that runs."""
         self.interrupt: KeyboardInterrupt | None = None
 
-    def serve(self) -> None:
-        """Runs calls until the processor has none left."""
-        # Whatever ran here before has been waited for.
-        self._send(hello(1, functions=self.functions, cancel=True, idle=True, echo=False))
+    def serve(self, functions: list[str]) -> None:
+        """Runs calls of these functions until the processor has none left. Raises `KeyboardInterrupt` after Ctrl-C."""
+        # Idle, as every earlier drain of this process has waited for its calls.
         try:
-            while (messages := self._receive()) is not None:
-                for told in messages:
-                    if told.get("method") == "call":
-                        self._run(told["id"], told["params"])
+            self.channel.send(hello(1, functions=functions, cancel=True, idle=True, echo=False))
         except ConnectionError:
-            pass  # the processor is gone: its exit code says why
+            return  # the processor is gone: its exit code says why
+        reader = threading.Thread(target=self._read, name="asyncq process", daemon=True)
+        reader.start()
+        before = signal.signal(_CANCEL, lambda *_: self.runner.cancel()) if self.is_main else None
+        try:
+            while (work := self.calls.get()) is not None:
+                self._run(*work)
         finally:
+            if self.is_main:
+                signal.signal(_CANCEL, before)
             self.runner.close()
+        reader.join()
         if self.interrupt is not None:
             raise self.interrupt
 
-    def _receive(self) -> list[dict[str, Any]] | None:
-        data = self.socket.recv(1 << 18)
-        if not data:
-            return None
-        *lines, self.rest = (self.rest + data).split(b"\n")
-        return [json.loads(line) for line in lines]
+    def _read(self) -> None:
+        try:
+            while (messages := self.channel.receive()) is not None:
+                for told in messages:
+                    if told.get("method") == "call":
+                        self.calls.put((told["id"], told["params"]))
+                    elif told.get("method") == "cancel":
+                        self._cancel(told["params"]["job"])
+        except ConnectionError:
+            pass  # the processor is gone: its exit code says why
+        finally:
+            self.calls.put(None)
 
-    def _stop(self, job: CurrentJob, interrupt: KeyboardInterrupt) -> None:
+    def _cancel(self, id: int) -> None:
+        """Raises `Cancelled` in the call, in whatever it waits for if this drain is in the main thread."""
+        # Not while a line is sent, which would be cut off.
+        with self.channel.lock:
+            job = self.job
+            if job is None or job.id != id or job.cancelled:
+                return
+            job.cancelled = True
+            self.asked.set()
+            if self.interrupt is not None or self.runner.cancel_task():
+                return
+            if self.is_main:
+                signal.pthread_kill(self.thread, _CANCEL)
+            else:
+                import ctypes
+
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread), ctypes.py_object(Cancelled))
+
+    def _stop(self, interrupt: KeyboardInterrupt) -> None:
         """After Ctrl-C in a call: has the processor stop, and waits until it asks for the end of this call. So the call is put
         back, and counts as no failure."""
-        import select
-
         self.interrupt = interrupt
-        while True:
-            # It has got the first signal from the terminal, or gets it now; two that come at once count as one.
-            time.sleep(_BETWEEN_SIGNALS)
+        # It got the first signal from the terminal, or gets it now. Two that come at once count as one.
+        while not self.asked.wait(_BETWEEN_SIGNALS) and self.processor.poll() is None:
             self.processor.send_signal(signal.SIGTERM)
-            while select.select([self.socket], [], [], _BETWEEN_SIGNALS)[0]:
-                messages = self._receive()
-                if messages is None:
-                    return
-                if any(told.get("method") == "cancel" and told["params"]["job"] == job.id for told in messages):
-                    return
-
-    def _send(self, data: bytes) -> None:
-        with self.lock:
-            self.socket.sendall(data)
-
-    def _notify(self, method: str, params: dict[str, Any]) -> None:
-        self._send(message(method, params))
 
     def _run(self, number: int, call: dict[str, Any]) -> None:
-        job = CurrentJob(call, self._notify)
-        before, folder = (sys.stdout, sys.stderr), os.getcwd()
-        out, err = Tee("out", before[0]), Tee("err", before[1])
-        variables = job.variables()
-        replaced = {name: os.environ.get(name) for name in ENVIRONMENT}
-        sys.stdout, sys.stderr = out, err
+        job = CurrentJob(call, self.channel.notify)
+        printed = [
+            Printed(self.channel, name, stream, is_shown=True) for name, stream in (("out", sys.stdout), ("err", sys.stderr))
+        ]
+        self.asked.clear()
+        self.job = job
         try:
-            for name in ENVIRONMENT:
-                _set(name, variables.get(name))
-            if job.site:
-                os.chdir(job.site)
-            answer = self.runner.run(number, call, job)
+            with _Inside(job, printed):
+                answer = self.runner.run(number, call, job)
         except KeyboardInterrupt as error:
-            self._stop(job, error)
+            self._stop(error)
             answer = self.runner.failure(number, job, error)
         except OSError as error:
+            reason = CannotRun(f"its folder `{job.site}` cannot be entered: {error.strerror}")
+            answer = self.runner.failure(number, job, reason)
+        except Cancelled as error:
             answer = self.runner.failure(number, job, error)
-        finally:
-            sys.stdout, sys.stderr = before
-            os.chdir(folder)
-            for name, value in replaced.items():
-                _set(name, value)
-        for tee in (out, err):
-            for piece in pieces(tee.text()):
-                self._notify("output", {"job": job.id, "stream": tee.name, "text": piece})
-        self._send(answer)
+        with self.channel.lock:
+            self.job = None
+        for stream in printed:
+            stream.send(job.id)
+        self.channel.send(answer)
 
 
-class Tee:
-    """A stream that keeps what is printed there, and passes it on."""
+class _Inside:
+    """The call's streams, folder and environment, in this whole process until it ends."""
 
-    def __init__(self, name: str, to: Any) -> None:
-        self.name = name
-        self._to = to
-        self._parts: list[str] = []
+    def __init__(self, job: CurrentJob, printed: list[Printed]) -> None:
+        self._job, self._printed = job, printed
 
-    def write(self, text: str) -> int:
-        self._parts.append(text)
-        return int(self._to.write(text) or len(text))
+    def __enter__(self) -> None:
+        self._streams = sys.stdout, sys.stderr
+        self._folder = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if self._job.site:
+                os.chdir(self._job.site)
+        except BaseException:
+            os.close(self._folder)
+            raise
+        self._variables = {name: os.environ.get(name) for name in ENVIRONMENT}
+        replace_environment(self._variables)
+        _set(self._job.variables())
+        sys.stdout, sys.stderr = self._printed
 
-    def writelines(self, lines: Any) -> None:
-        for line in lines:
-            self.write(line)
-
-    def text(self) -> str:
-        """All that was printed."""
-        return "".join(self._parts)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._to, name)
+    def __exit__(self, *_: object) -> None:
+        sys.stdout, sys.stderr = self._streams
+        _set(self._variables)
+        replace_environment(None)
+        # By descriptor: it may have been moved, or removed.
+        os.fchdir(self._folder)
+        os.close(self._folder)
 
 
-
-
-def _set(name: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = value
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name in ENVIRONMENT:
+        value = variables.get(name)
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from ._config import settings
@@ -25,7 +24,7 @@ class Definition:
     def __init__(self, service: str, name: str) -> None:
         self.service = service
         self.name = name
-        self.command = [sys.executable, "-m", "asyncq.worker"]
+        self.command = [_interpreter(), "-m", "asyncq.worker"]
         if settings.threads > 1:
             self.command += ["--threads", str(settings.threads)]
         self.site = os.getcwd()
@@ -51,47 +50,62 @@ class Definition:
         }
 
 
+def _interpreter() -> str:
+    """The interpreter that runs workers: this one, also where it is part of a server, such as uWSGI."""
+    name = os.path.basename(sys.executable or "")
+    if name.startswith(("python", "pypy")):
+        return sys.executable
+    return os.path.join(sys.prefix, "bin", "python3")
+
+
 def _import_folders(site: str) -> list[str]:
     """The folders of `sys.path` that an interpreter which starts in `site` does not have by itself."""
-    own = {os.path.realpath(folder) for folder in (sys.prefix, sys.base_prefix, sys.exec_prefix)}
+    import site as libraries
+
+    library = os.path.dirname(os.__file__)
+    own = {library, os.path.join(library, "lib-dynload"), *libraries.getsitepackages(), libraries.getusersitepackages()}
+    own = {os.path.realpath(folder) for folder in own} | {os.path.realpath(site)}
     found: list[str] = []
     for entry in sys.path:
         folder = os.path.abspath(os.path.join(site, entry))
-        if folder == site or not os.path.exists(folder) or folder in found:
-            continue
-        real = os.path.realpath(folder)
-        library = os.path.join("lib", "python")
-        is_own = any(real.startswith(os.path.join(prefix, "lib")) for prefix in own) and library in real
-        if not is_own and "site-packages" not in real and "dist-packages" not in real:
+        if os.path.exists(folder) and os.path.realpath(folder) not in own and folder not in found:
             found.append(folder)
     return found
 
 
-_known: dict[tuple[str | None, str, str], bool] = {}
+class Registered:
+    """That a function is registered; and, once, what a person has to know about it."""
+
+    __slots__ = ("warning",)
+
+    def __init__(self, warning: str | None = None) -> None:
+        self.warning = warning
+
+
+_known: dict[tuple[str | None, str, str], Registered] = {}
 """Which functions of this process are registered, in which store."""
 
 
-def ensure(store: str | None, service: str, name: str) -> bool:
-    """Registers a function unless this process has done so. Says whether its service exists."""
-    if _known.get((store, service, name)):
-        return True
+def ensure(store: str | None, service: str, name: str) -> Registered | None:
+    """Registers a function unless this process has done so; None where its service does not exist."""
+    known = _known.get((store, service, name))
+    if known is not None:
+        return known
     try:
         [outcome] = send([Definition(service, name)], change=False)
     except Error as error:
         if error.exit_code == NOT_FOUND:
-            return False
+            return None
         raise
-    if outcome["outcome"] == "kept":
-        differs = ", ".join(f"`{member}`" for member in outcome.get("differs", ()))
-        module = name.rpartition(".")[0]
-        warnings.warn(
-            f"`{name}` of `{service}` is registered with another {differs or 'definition'}, which stays: "
-            f"`python -m asyncq.register {module}` changes it",
-            RuntimeWarning,
-            stacklevel=5,
-        )
-    _known[store, service, name] = True
-    return True
+    _known[store, service, name] = Registered()
+    if outcome["outcome"] != "kept":
+        return _known[store, service, name]
+    differs = ", ".join(f"`{member}`" for member in outcome.get("differs", ())) or "definition"
+    module = name.rpartition(".")[0]
+    return Registered(
+        f"`{name}` of `{service}` is registered with another {differs}, which stays: "
+        f"`python -m asyncq.register {module}` changes it"
+    )
 
 
 def forget(store: str | None, service: str, name: str) -> None:
@@ -106,11 +120,11 @@ def send(definitions: list[Definition], *, change: bool) -> list[dict[str, Any]]
     return outcomes
 
 
-def register(*modules: object) -> dict[str, str]:
+def register(*modules: object) -> dict[tuple[str, str], str]:
     """Registers functions for this environment, and changes those that were registered differently: what a deployment does.
 
     `modules` are modules or their names; without any, it registers all decorated functions that this process has imported.
-    The result says of each function whether it was `added`, `changed`, or is the `same`.
+    The result says of each function, as service and name, whether it was `added`, `changed`, or is the `same`.
     """
     from ._function import Decorated, decorated
 
@@ -119,7 +133,7 @@ def register(*modules: object) -> dict[str, str]:
             function for module in modules for function in _functions_of(_module(module))
         ]
     else:
-        functions = list(decorated)
+        functions = [function for function in decorated if function.is_importable()]
     if not functions:
         raise Error("there are no functions to register", "decorate them with `asyncq.function`, or name their modules")
     definitions = {}
@@ -127,7 +141,7 @@ def register(*modules: object) -> dict[str, str]:
         function.check_importable()
         definitions[function.service, function.name] = Definition(function.service, function.name)
     outcomes = send(list(definitions.values()), change=True)
-    return {f"{service} {name}": outcome["outcome"] for (service, name), outcome in zip(definitions, outcomes, strict=True)}
+    return {key: outcome["outcome"] for key, outcome in zip(definitions, outcomes, strict=True)}
 
 
 def _module(module: object) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import threading
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,10 @@ class _Waiter:
             pass  # it is awake already
 
 
+class _Unsent(Exception):
+    """The child was dead before it could have read a request."""
+
+
 class Child:
     """One `asyncq rpc`, shared by all threads.
 
@@ -45,10 +50,9 @@ class Child:
     threads are in the pipe together and share a commit.
     """
 
-    def __init__(self, chosen: tuple[str | None, str | None]) -> None:
+    def __init__(self) -> None:
         import subprocess
 
-        self.chosen = chosen
         self.binary = find_binary()
         self.number = 0
         self.waiting: dict[int, _Waiter] = {}
@@ -56,6 +60,8 @@ class Child:
         self.writing = threading.Lock()
         self.reading = threading.Lock()
         self.rest = b""
+        self.reader: int | None = None
+        self.writer: int | None = None
         # In a session of its own, so that Ctrl-C at a terminal does not reach it before this process has its answers.
         self.process: subprocess.Popen[bytes] = subprocess.Popen(
             [self.binary, *store_options(), "rpc"],
@@ -70,41 +76,61 @@ class Child:
 
     def request(self, method: str, params: str) -> dict[str, Any]:
         """The answer to a request, whose `params` are JSON text. Raises `Unanswered` when the child ends before it."""
+        me = threading.get_ident()
+        if me in (self.reader, self.writer):
+            raise Error("a signal handler cannot call while the code that it interrupts waits for asyncq", "call in a thread")
         waiter = _Waiter()
-        with self.writing:
-            if self.dead:
-                raise self._unanswered()
-            self.number += 1
-            number = self.number
-            self.waiting[number] = waiter
-            line = b'{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}\n' % (number, method.encode(), params.encode())
-            try:
-                _write_all(self.input, line)
-            except OSError:
-                self._end()
-            except BaseException:
-                # A signal: perhaps only a part of the line is written, and nothing may follow it.
-                self._end()
-                raise
+        number = 0
         try:
+            with self.writing:
+                if self.dead:
+                    raise _Unsent
+                self.writer = me
+                self.number = number = self.number + 1
+                self.waiting[number] = waiter
+                self._write(b'{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}\n' % (number, method.encode(), params.encode()))
+                self.writer = None
             while waiter.answer is None and not self.dead:
                 if self.reading.acquire(blocking=False):
-                    try:
-                        while waiter.answer is None and not self.dead:
-                            self._read()
-                    finally:
-                        self.reading.release()
-                        self._wake_another()
+                    self._read_for(waiter)
                 else:
                     waiter.lock.acquire()
         except BaseException:
-            # Ctrl-C: nobody may count on this one to read on.
+            # Ctrl-C, for example: nobody may count on this one to read on.
+            self.writer = None
             self.waiting.pop(number, None)
             self._wake_another()
             raise
         if waiter.answer is None:
-            raise self._unanswered()
+            raise self.unanswered()
         return waiter.answer
+
+    def _write(self, line: bytes) -> None:
+        try:
+            _write_all(self.input, line)
+        except OSError:
+            # Nobody has read all of it.
+            self._end()
+            raise _Unsent from None
+        except BaseException:
+            # A signal: perhaps only a part of the line is written, and nothing may follow it.
+            self._end()
+            raise
+
+    def _read_for(self, waiter: _Waiter) -> None:
+        """Reads for all, until this one has its answer."""
+        try:
+            self.reader = threading.get_ident()
+            while waiter.answer is None and not self.dead:
+                self._read()
+        except BaseException:
+            # What was read, perhaps for others, may be lost.
+            self._end()
+            raise
+        finally:
+            self.reader = None
+            self.reading.release()
+            self._wake_another()
 
     def _read(self) -> None:
         try:
@@ -116,7 +142,12 @@ class Child:
             return
         *lines, self.rest = (self.rest + data).split(b"\n")
         for line in lines:
-            answer = decode(line)
+            try:
+                answer = decode(line)
+            except ValueError:
+                # A number with more digits than Python reads.
+                number = int(json.loads(line, parse_int=str)["id"])
+                answer = {"id": number, "error": {"message": "the answer has a number with too many digits"}}
             waiter = self.waiting.pop(answer.get("id"), None)
             if waiter is not None:
                 waiter.answer = answer
@@ -132,7 +163,9 @@ class Child:
         for waiter in list(self.waiting.values()):
             waiter.wake()
 
-    def _unanswered(self) -> Error:
+    def unanswered(self) -> Error:
+        """What there is to say about its end."""
+        self.close()
         code = self.process.wait()
         if code == _USAGE:
             return Error(
@@ -149,9 +182,12 @@ class Child:
         with self.writing:
             self.dead = True
             self.process.stdin.close()
-        # Whoever reads comes to the end now.
         with self.reading:
-            self.process.stdout.close()
+            if not self.process.stdout.closed:
+                # It does not end before somebody has taken its answers.
+                while os.read(self.output, _AT_ONCE):
+                    pass
+                self.process.stdout.close()
         self.process.wait()
 
     def forget(self) -> None:
@@ -165,7 +201,8 @@ class Child:
 _OF_A_CALL = ("ASYNCQ_JOB", "ASYNCQ_ATTEMPT", "ASYNCQ_TOKEN", "ASYNCQ_WORKER_TOKEN", "ASYNCQ_WORKER")
 """Variables of one call or worker: the child belongs to none, and outlives calls."""
 
-_child: Child | None = None
+_children: dict[tuple[str | None, str | None], Child] = {}
+"""The children of this process, by the store and the program that were chosen."""
 _starting = threading.Lock()
 
 
@@ -177,36 +214,39 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 def _current() -> Child:
     """The child for the store that is meant now."""
-    global _child
-    child = _child
     chosen = chosen_store(), chosen_binary()
-    if child is not None and not child.dead and child.chosen == chosen:
+    child = _children.get(chosen)
+    if child is not None and not child.dead:
         return child
     with _starting:
-        child = _child
-        if child is None or child.dead or child.chosen != chosen:
-            old, _child = child, None
-            if old is not None:
-                old.close()
-            _child = child = Child(chosen)
+        child = _children.get(chosen)
+        if child is None or child.dead:
+            # Those of other stores go, unless somebody waits for them.
+            for other, idle in list(_children.items()):
+                if not idle.waiting:
+                    del _children[other]
+                    idle.close()
+            child = _children[chosen] = Child()
         return child
 
 
-def _forget() -> None:
-    global _child, _starting
-    if _child is not None:
-        _child.forget()
-    _child = None
-    _starting = threading.Lock()
+def close_all() -> None:
+    """Has all children end, as at the end of this process."""
+    while _children:
+        _children.popitem()[1].close()
 
 
-os.register_at_fork(after_in_child=_forget)
+def _forget_all() -> None:
+    """In a forked process, where the children belong to the parent."""
+    for child in _children.values():
+        child.forget()
+    _children.clear()
+    _starting.release()
 
 
-@atexit.register
-def _close() -> None:
-    if _child is not None:
-        _child.close()
+# A child that is being started while another thread forks would keep its pipes in both.
+os.register_at_fork(before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_forget_all)
+atexit.register(close_all)
 
 
 def request(method: str, params: str, *, repeat: bool = False) -> Any:
@@ -214,17 +254,23 @@ def request(method: str, params: str, *, repeat: bool = False) -> Any:
 
     Raises `Error` for whatever asyncq refuses.
     """
-    for attempt in range(3):
+    failure: Error | None = None
+    for _ in range(3):
+        child = _current()
         try:
-            answer = _current().request(method, params)
-        except Unanswered:
-            if repeat and attempt < 2:
-                continue
-            raise
-        if "error" not in answer:
+            answer = child.request(method, params)
+        except _Unsent:
+            failure = child.unanswered()
+        except Unanswered as error:
+            failure = error
+            if not repeat:
+                break
+        else:
+            if "error" in answer:
+                raise error_of(answer["error"])
             return answer["result"]
-        raise error_of(answer["error"])
-    raise AssertionError
+    assert failure is not None
+    raise failure
 
 
 def error_of(error: dict[str, Any]) -> Error:

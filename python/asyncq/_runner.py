@@ -6,16 +6,18 @@ import importlib
 import json
 import os
 import sys
+from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ._config import class_name, settings
-from ._context import CurrentJob, running
+from ._context import HAS_TO_END, CurrentJob, NestedCall, running
 from ._errors import Cancelled, Conflict
 from ._function import AsyncFunction, Decorated, RawJson, describe
 from ._json import NotJson, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 LONGEST_TRACEBACK = 64 * 1024
 """How much of a traceback is kept, in bytes; its end says most."""
@@ -32,8 +34,6 @@ CONFLICTS = (
     "ZODB.POSException.ConflictError",
 )
 """Exceptions after which a call is tried again, by name: this package imports none of these libraries."""
-
-_HAS_TO_END = "the job was cancelled, its time limit is over, or its processor stops"
 
 
 class CannotRun(Exception):
@@ -56,36 +56,36 @@ class CallRunner:
 
     def run(self, number: int, call: dict[str, Any], job: CurrentJob) -> bytes:
         """Runs a call in this thread; gives the line that answers it."""
-        token = running.set(job)
+        # What a function sets in context variables ends with its call.
+        return copy_context().run(self._run, number, call, job)
+
+    def _run(self, number: int, call: dict[str, Any], job: CurrentJob) -> bytes:
+        running.set(job)
         try:
             name = call["function"]
             function = self.found.get(name) or self._find(name)
-            try:
-                self._is_active = True
-                if job.cancelled:
-                    raise Cancelled(_HAS_TO_END)
-                if isinstance(function, AsyncFunction):
-                    value = self._run_coroutine(function, call["args"], call["kwargs"])
-                else:
+            if isinstance(function, AsyncFunction):
+                value = self._run_coroutine(function, job, call)
+            else:
+                try:
+                    self._is_active = True
+                    if job.cancelled:
+                        raise Cancelled(HAS_TO_END)
                     value = function.undecorated(*call["args"], **call["kwargs"])
-            finally:
-                self._is_active = False
+                finally:
+                    self._is_active = False
             if os.getpid() != self.process:
                 _end_forked(SystemExit(0))
             return self._success(number, job, value)
-        except KeyboardInterrupt:
-            if self.is_host:
-                raise
-            return self.failure(number, job, KeyboardInterrupt())
         except BaseException as error:
             if os.getpid() != self.process:
                 # The function has forked, and this is the child: it does not answer for its parent.
                 _end_forked(error)
+            if self.is_host and isinstance(error, KeyboardInterrupt):
+                raise
             if not isinstance(error, Cancelled) and not is_conflict(error):
                 print_traceback(error)
             return self.failure(number, job, error)
-        finally:
-            running.reset(token)
 
     def _find(self, name: str) -> Decorated[..., Any]:
         function = find(name, self.modules)
@@ -102,25 +102,31 @@ class CallRunner:
     def cancel(self) -> None:
         """Ends the call that runs in this thread, from a signal handler."""
         if not self.cancel_task() and self._is_active:
-            raise Cancelled(_HAS_TO_END)
+            raise Cancelled(HAS_TO_END)
 
-    def _run_coroutine(self, function: AsyncFunction[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+    def _run_coroutine(self, function: AsyncFunction[..., Any], job: CurrentJob, call: dict[str, Any]) -> Any:
         import asyncio
 
         if self._loop is None:
             self._loop = asyncio.Runner()
 
-        async def call() -> Any:
+        async def run() -> Any:
             self._task = asyncio.current_task()
             try:
-                return await function.undecorated(*args, **kwargs)
+                if job.cancelled:
+                    raise Cancelled(HAS_TO_END)
+                return await function.undecorated(*call["args"], **call["kwargs"])
             finally:
                 self._task = None
 
         try:
-            return self._loop.run(call()) if not _has_loop() else _in_other_thread(lambda: self._loop.run(call()))
+            # A runner's own context would be that of its first call.
+            in_loop = partial(self._loop.run, run(), context=copy_context())
+            return _in_other_thread(in_loop) if _has_loop() else in_loop()
         except asyncio.CancelledError:
-            raise Cancelled(_HAS_TO_END) from None
+            if not job.cancelled:
+                raise
+            raise Cancelled(HAS_TO_END) from None
 
     def close(self) -> None:
         """Ends the event loop, if calls needed one."""
@@ -142,7 +148,7 @@ class CallRunner:
         kind, code = "error", 1
         if isinstance(error, CannotRun):
             kind, code = "cannot-run", 127
-        elif is_conflict(error):
+        elif isinstance(error, Cancelled) or is_conflict(error):
             kind, code = "conflict", 75
         data: dict[str, Any] = {"kind": kind, "output": [0, 0]}
         if not isinstance(error, CannotRun):
@@ -171,7 +177,6 @@ def _has_loop() -> bool:
 def _in_other_thread(function: Callable[[], Any]) -> Any:
     """Calls a function in another thread, with what holds in this one, and waits for it."""
     from concurrent.futures import ThreadPoolExecutor
-    from contextvars import copy_context
 
     with ThreadPoolExecutor(1) as threads:
         return threads.submit(copy_context().run, function).result()
@@ -186,7 +191,7 @@ def find(name: str, modules: Sequence[str] = ()) -> Decorated[..., Any]:
             raise CannotRun(f"this worker has no function `{name}`")
         module = having[0]
     try:
-        found = getattr(sys.modules.get(module) or importlib.import_module(module), attribute, None)
+        found = getattr(importlib.import_module(module), attribute, None)
     except Exception as error:
         raise CannotRun(f"the module `{module}` cannot be imported: {describe(error)}") from error
     if found is None:
@@ -215,33 +220,42 @@ def is_conflict(error: BaseException) -> bool:
 
 
 def nested(job: CurrentJob) -> str:
-    """The member of an answer that tells of the calls inside the call; nothing when there were none."""
+    """The members of an answer that tell of the calls inside the call; nothing when there were none."""
     if not job.nested:
         return ""
-    records: list[str] = []
+    texts: list[str] = []
     left = LONGEST_NESTED
-    for record in job.nested:
+    for record in _in_order(job.nested):
         text = _record(record)
-        left -= len(text)
+        left -= len(text.encode())
         if left < 0:
             break
-        records.append(text)
-    more = job.unrecorded + len(job.nested) - len(records)
-    return f',"nested":[{",".join(records)}]' + (f',"unrecorded":{more}' if more else "")
+        texts.append(text)
+    more = job.unrecorded + job.recorded - len(texts)
+    return f',"nested":[{",".join(texts)}]' + (f',"unrecorded":{more}' if more else "")
 
 
-def _record(record: dict[str, Any]) -> str:
-    members = (
-        f'"{name}":{value if isinstance(value, RawJson) else json.dumps(value)}' for name, value in record.items()
-    )
-    return "{" + ",".join(members) + "}"
+def _in_order(calls: list[NestedCall]) -> Iterator[NestedCall]:
+    """Each call before those that it has made."""
+    for call in calls:
+        yield call
+        yield from _in_order(call.nested)
+
+
+def _record(call: NestedCall) -> str:
+    members = call.members.items()
+    texts = (f'"{name}":{value if isinstance(value, RawJson) else json.dumps(value)}' for name, value in members)
+    return "{" + ",".join(texts) + "}"
 
 
 def _traceback(error: BaseException) -> str:
     from traceback import format_exception
 
     text = "".join(format_exception(type(error), error, _below_us(error)))
-    return text if len(text) <= LONGEST_TRACEBACK else "...\n" + text[-LONGEST_TRACEBACK + 4 :]
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= LONGEST_TRACEBACK:
+        return text
+    return "...\n" + encoded[-LONGEST_TRACEBACK + 4 :].decode(errors="ignore")
 
 
 def _below_us(error: BaseException) -> Any:
@@ -272,20 +286,9 @@ def _end_forked(error: BaseException) -> None:
     os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
 
-def message(method: str, params: dict[str, Any]) -> bytes:
-    """A notification."""
-    return json.dumps({"jsonrpc": "2.0", "method": method, "params": params}).encode() + b"\n"
-
-
 def hello(calls: int, **more: Any) -> bytes:
     """The first message."""
     from . import __version__
 
     params = {"protocol": 1, "worker": f"asyncq for Python {__version__}", "calls": calls, **more}
     return json.dumps({"jsonrpc": "2.0", "id": 0, "method": "hello", "params": params}).encode() + b"\n"
-
-
-def pieces(text: str) -> list[str]:
-    """A text in parts that fit into messages."""
-    size = 256 * 1024
-    return [text[at : at + size] for at in range(0, len(text), size)]

@@ -23,9 +23,10 @@ class Connection:
     """A connection of the application: sqlite3's, apsw's, or any other of the DB-API."""
 
     def __init__(self, connection: object) -> None:
-        if not callable(getattr(connection, "cursor", None)):
+        cursor = getattr(connection, "cursor", None)
+        if not callable(cursor) or _is_asynchronous(connection):
             raise TypeError(
-                f"{type(connection).__name__} is no database connection: pass an open connection, such as sqlite3.connect(...)"
+                f"{type(connection).__name__} is no database connection: pass an open one, such as sqlite3.connect(...)"
             )
         self._connection: Any = connection
         self._is_format = _paramstyle(type(connection)) in ("format", "pyformat")
@@ -46,15 +47,16 @@ class Connection:
             columns["state"] = "held"
         if options.priority is not None:
             columns["priority"] = options.priority
-        if options.at is not None:
-            columns["run_at"] = round(options.at * 1000)
+        if call.due is not None:
+            columns["run_at"] = round(call.due * 1000)
         again = ""
         if options.key is not None:
             columns["key"] = options.key
             again = " ON CONFLICT (key) DO UPDATE SET key = excluded.key"
         places = ", ".join("?" * len(columns))
         sql = f"INSERT INTO asyncq_job ({', '.join(columns)}) VALUES ({places}){again} RETURNING id"
-        return int(self._run(sql, tuple(columns.values())).fetchone()[0])
+        [row] = self._run(sql, tuple(columns.values()))
+        return int(next(iter(row.values())) if isinstance(row, dict) else row[0])
 
     def register(self, definition: Definition) -> None:
         """Adds a function in the connection's transaction, unless it is there. Raises `Refused`."""
@@ -69,7 +71,7 @@ class Connection:
             "UPDATE asyncq_job SET state = 'completed'"
             " WHERE id = ? AND attempt = ? AND token = ? AND state = 'processing' RETURNING id"
         )
-        return len(self._run(sql, (job, attempt, token)).fetchall())
+        return len(self._run(sql, (job, attempt, token)))
 
     def _run(self, sql: str, values: tuple[object, ...]) -> Any:
         if self._is_format:
@@ -77,6 +79,7 @@ class Connection:
         cursor = self._connection.cursor()
         try:
             cursor.execute(sql, values)
+            rows = cursor.fetchall() if "RETURNING" in sql else ()
         except Exception as error:
             message = str(error)
             if "asyncq: " in message:
@@ -86,7 +89,13 @@ class Connection:
                     "this database holds no store", "`asyncq --db FILE init` adds asyncq's tables to it", 69
                 ) from error
             raise
-        return cursor
+        return rows
+
+
+def _is_asynchronous(connection: object) -> bool:
+    """Whether the methods of a connection have to be awaited, as those of aiosqlite and of psycopg's asynchronous class."""
+    methods = (getattr(type(connection), name, None) for name in ("commit", "execute"))
+    return any(getattr(getattr(method, "__code__", None), "co_flags", 0) & 0x80 for method in methods)
 
 
 def _paramstyle(kind: type) -> str:

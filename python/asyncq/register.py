@@ -20,8 +20,8 @@ def main(words: list[str]) -> int:
     options = parser.parse_args(words)
     try:
         asyncq.configure(threads=options.threads)
-        for name, outcome in asyncq.register(*options.modules).items():
-            print(f"{name}: {outcome}")
+        for (service, name), outcome in asyncq.register(*options.modules).items():
+            print(f"{service} {name}: {outcome}")
     except (asyncq.Error, ImportError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code if isinstance(error, asyncq.Error) else 1

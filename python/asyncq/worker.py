@@ -5,7 +5,7 @@ asyncq starts it where a function needs it. It imports the modules of functions 
 
 from __future__ import annotations
 
-import json
+import fcntl
 import os
 import select
 import signal
@@ -18,55 +18,15 @@ from typing import Any
 if __name__ != "__main__":
     raise ImportError("run it: python -m asyncq.worker")
 
-from asyncq._context import CurrentJob, running
+from asyncq._channel import Channel, Printed
+from asyncq._context import CurrentJob
 from asyncq._errors import Cancelled
-from asyncq._runner import CallRunner, hello, message
+from asyncq._runner import CallRunner, hello
 
-_PIPE_BYTES = 1 << 20
+_PIPE_BYTES = 1 << 18
 _REST = 0.002
 """How long the thread that reads the output of calls rests after it has read some, in seconds: calls that print a line each
 are not slowed down by a second thread, as what they print is read when they end."""
-
-
-class Channel:
-    """The socket to asyncq. Lines are sent whole, and in order."""
-
-    def __init__(self) -> None:
-        self.socket = socket.socket(fileno=int(os.environ.pop("ASYNCQ_WORKER")))
-        # What functions start must not write there.
-        self.socket.set_inheritable(False)
-        self.lock = threading.RLock()
-        self.unsent: list[bytes] = []
-        self.rest = b""
-
-    def send(self, data: bytes) -> None:
-        """Sends a line at once, after all that were to be sent later."""
-        with self.lock:
-            self.unsent.append(data)
-            self.flush()
-
-    def flush(self) -> None:
-        """Sends what was to be sent later."""
-        with self.lock:
-            if self.unsent:
-                data = b"".join(self.unsent)
-                self.unsent.clear()
-                self.socket.sendall(data)
-
-    def notify(self, method: str, params: dict[str, Any]) -> None:
-        """Sends a notification."""
-        self.send(message(method, params))
-
-    def receive(self) -> list[dict[str, Any]] | None:
-        """The next messages, waited for; None at the end."""
-        while True:
-            data = self.socket.recv(1 << 18)
-            if not data:
-                return None
-            *lines, self.rest = (self.rest + data).split(b"\n")
-            if lines:
-                messages: list[dict[str, Any]] = json.loads(b"[" + b",".join(lines) + b"]")
-                return messages
 
 
 class Stream:
@@ -75,12 +35,10 @@ class Stream:
     def __init__(self, name: str, descriptor: int) -> None:
         self.name = name
         self.read_end, write_end = os.pipe()
-        self.before = os.dup(descriptor)
+        self.original = os.dup(descriptor)
         os.set_blocking(self.read_end, False)
         try:
-            import fcntl
-
-            fcntl.fcntl(self.read_end, 1031, _PIPE_BYTES)  # F_SETPIPE_SZ
+            fcntl.fcntl(self.read_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         except OSError:
             pass  # a smaller one does as well
         os.dup2(write_end, descriptor)
@@ -139,8 +97,8 @@ class Output:
 
     def end(self) -> None:
         """Sends all that was printed until now, as output of the job."""
-        if self.poll.poll(0) or self.is_cut:
-            with self.lock:
+        with self.lock:  # not before: the other thread may have read what it has not sent yet
+            if self.poll.poll(0) or self.is_cut:
                 self._send(whole=True)
                 self.is_cut = False
 
@@ -148,18 +106,15 @@ class Output:
         for stream in self.streams:
             text = stream.take(whole=whole)
             if text:
-                self.tell(self.job, stream.name, text)
+                self._pass_on(stream, text)
             if stream.cut:
                 self.is_cut = True
 
-    def tell(self, job: int | None, stream: str, text: str) -> None:
-        """Sends output of a job. What belongs to none goes where this worker's own output goes."""
-        if job is None:
-            of = self.streams[0] if stream == "out" else self.streams[1]
-            os.write(of.before, text.encode(errors="replace"))
-            return
-        for at in range(0, len(text), 256 * 1024):
-            self.channel.notify("output", {"job": job, "stream": stream, "text": text[at : at + 256 * 1024]})
+    def _pass_on(self, stream: Stream, text: str) -> None:
+        if self.job is not None:
+            self.channel.output(self.job, stream.name, text)
+        else:
+            os.write(stream.original, text.encode(errors="replace"))
 
     def _follow(self) -> None:
         """Sends output while calls run."""
@@ -171,28 +126,6 @@ class Output:
             with self.lock:
                 self._send(whole=False)
             time.sleep(_REST)
-
-
-class Printed:
-    """`sys.stdout` or `sys.stderr` where several calls run at once: what a call prints goes to its own log."""
-
-    def __init__(self, output: Output, name: str, otherwise: Any) -> None:
-        self._output, self._name, self._otherwise = output, name, otherwise
-
-    def write(self, text: str) -> int:
-        call = running.get()
-        if call is None:
-            return int(self._otherwise.write(text))
-        if text:
-            self._output.tell(call.id, self._name, text)
-        return len(text)
-
-    def writelines(self, lines: Any) -> None:
-        for line in lines:
-            self.write(line)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._otherwise, name)
 
 
 class Server:
@@ -215,9 +148,10 @@ class Server:
         """Receives calls and answers them."""
         while not self.is_leaving:
             try:
-                self.is_waiting = True
-                messages = self.channel.receive()
+                self.is_waiting = not self.channel.rest
+                self.channel.wait()
                 self.is_waiting = False
+                messages = self.channel.receive()
             except Leave:
                 break
             if messages is None:
@@ -255,7 +189,9 @@ class OneAtATime(Server):
             super().terminate(signal_number, frame)
         elif not self.job.cancelled:
             self.job.cancelled = True
-            self.runner.cancel()
+            # What this thread sends at this moment may not be cut off: `progress` looks for the end itself.
+            if self.channel.sender != threading.main_thread().ident:
+                self.runner.cancel()
 
     def handle(self, messages: list[dict[str, Any]]) -> None:
         if len(messages) > 1:
@@ -300,8 +236,9 @@ class Environment:
     to what outlives the call, the store says that it is over."""
 
     def __init__(self) -> None:
-        self.attempt: int | None = None
-        self.principal: str | None = None
+        self.attempt = 0
+        # Whatever the worker has inherited is none of a call.
+        self.principal: str | None = os.environ.get("ASYNCQ_PRINCIPAL")
         # The dictionary of bytes inside `os.environ`: with ASCII texts, half of the time that an assignment there takes.
         self.inside: dict[bytes, bytes] = getattr(os.environ, "_data", {})
 
@@ -334,8 +271,10 @@ class Several(Server):
         self.calls: queue.SimpleQueue[tuple[int, dict[str, Any]] | None] = queue.SimpleQueue()
         self.running: dict[int, tuple[CurrentJob, int, CallRunner]] = {}
         self.lock = threading.Lock()
-        sys.stdout = Printed(self.output, "out", sys.stdout)
-        sys.stderr = Printed(self.output, "err", sys.stderr)
+        self.printed = [
+            Printed(channel, name, stream, is_shown=False) for name, stream in (("out", sys.stdout), ("err", sys.stderr))
+        ]
+        sys.stdout, sys.stderr = self.printed
         self.threads = [
             threading.Thread(target=self._work, name=f"asyncq {at + 1}", daemon=True) for at in range(threads)
         ]
@@ -363,13 +302,16 @@ class Several(Server):
         while (work := self.calls.get()) is not None:
             number, call = work
             job = CurrentJob(call, self.channel.notify)
-            with self.lock:
-                self.running[job.id] = (job, threading.get_ident(), runner)
             answer = None
-            # `Cancelled` may come at any moment until the call is no longer listed.
+            # `Cancelled` may come at any moment while the call is listed.
             while True:
                 try:
-                    answer = answer or runner.run(number, call, job)
+                    if answer is None:
+                        with self.lock:
+                            self.running[job.id] = (job, threading.get_ident(), runner)
+                        answer = runner.run(number, call, job)
+                        for printed in self.printed:
+                            printed.send(job.id)
                     with self.lock:
                         self.running.pop(job.id, None)
                     break
@@ -382,7 +324,8 @@ class Several(Server):
         """Raises `Cancelled` in the thread of a call. One that waits inside C code sees it when that returns."""
         import ctypes
 
-        with self.lock:
+        # Not while that thread sends, as a line would be cut off.
+        with self.channel.lock, self.lock:
             job, thread, runner = self.running.get(id, (None, 0, None))
             if job is None or runner is None or job.cancelled:
                 return
@@ -404,11 +347,12 @@ def main(words: list[str]) -> int:
         parser.error("--threads is a number from 1 on")
     if "ASYNCQ_WORKER" not in os.environ:
         parser.error("asyncq starts this program by itself: decorate functions, call them, and run `asyncq process`")
-    channel = Channel()
+    sys.set_int_max_str_digits(0)  # an argument of 1 MiB may be one number
+    channel = Channel(socket.socket(fileno=int(os.environ.pop("ASYNCQ_WORKER"))))
     for module in options.modules:
         importlib.import_module(module)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
     try:
         server: Server
         if options.threads == 1:

@@ -43,9 +43,7 @@ class Place(unittest.TestCase):
         asyncq.logout()
         _config.settings.__dict__.clear()
         _registration._known.clear()
-        if _rpc._child is not None:
-            _rpc._child.close()
-            _rpc._child = None
+        _rpc.close_all()
         for name in self.modules:
             sys.modules.pop(name, None)
 

@@ -141,8 +141,8 @@ class Calls(Place):
         with self.assertWarnsRegex(RuntimeWarning, "is registered with another .*`python -m asyncq.register shop` changes it"):
             shop.heavy_computing(2, 7)
         self.assertEqual(self.drain(), "the server's 2 7\n")
-        self.assertEqual(asyncq.register("shop"), {"events shop.heavy_computing": "changed"})
-        self.assertEqual(asyncq.register(shop), {"events shop.heavy_computing": "same"})
+        self.assertEqual(asyncq.register("shop"), {("events", "shop.heavy_computing"): "changed"})
+        self.assertEqual(asyncq.register(shop), {("events", "shop.heavy_computing"): "same"})
         shop.heavy_computing(2, 7)
         self.assertEqual(self.drain(), "Computing 2 + 7 = 9\n")
 

@@ -1,0 +1,114 @@
+"""The socket on which asyncq sends calls, and what is printed there."""
+
+from __future__ import annotations
+
+import json
+import select
+import threading
+from typing import TYPE_CHECKING, Any
+
+from ._context import running
+
+if TYPE_CHECKING:
+    import socket
+
+_AT_ONCE = 256 * 1024
+"""How much is read at once, and how long a piece of output is at most, in bytes and in characters."""
+
+
+class Channel:
+    """One end of the socket. Lines are sent whole, and in order; any thread may send, one receives."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self.socket = end
+        # What functions start must not write there.
+        end.set_inheritable(False)
+        self.lock = threading.RLock()
+        self.unsent: list[bytes] = []
+        self.sender: int | None = None
+        """The thread that sends at this moment."""
+        self.rest = b""
+        """The beginning of a line whose end has not come."""
+        self._readable = select.poll()
+        self._readable.register(end, select.POLLIN)
+
+    def send(self, line: bytes) -> None:
+        """Sends a line at once, after all that were to be sent later."""
+        with self.lock:
+            self.unsent.append(line)
+            self.flush()
+
+    def flush(self) -> None:
+        """Sends the lines in `unsent`, to which the main thread appends meanwhile, without the lock."""
+        with self.lock:
+            count = len(self.unsent)
+            if not count:
+                return
+            self.sender = threading.get_ident()
+            try:
+                data = b"".join(self.unsent[:count])
+                del self.unsent[:count]
+                self.socket.sendall(data)
+            finally:
+                self.sender = None
+
+    def notify(self, method: str, params: dict[str, Any]) -> None:
+        """Sends a notification."""
+        self.send(json.dumps({"jsonrpc": "2.0", "method": method, "params": params}).encode() + b"\n")
+
+    def output(self, job: int, stream: str, text: str) -> None:
+        """Sends output of a job."""
+        for at in range(0, len(text), _AT_ONCE):
+            self.notify("output", {"job": job, "stream": stream, "text": text[at : at + _AT_ONCE]})
+
+    def wait(self) -> None:
+        """Waits for something to read, and reads nothing."""
+        self._readable.poll()
+
+    def receive(self) -> list[dict[str, Any]] | None:
+        """The messages that are there, waited for if need be, perhaps none; None at the end."""
+        data = self.socket.recv(_AT_ONCE)
+        if not data:
+            return None
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        messages: list[dict[str, Any]] = json.loads(b"[" + b",".join(lines) + b"]")
+        return messages
+
+
+class Printed:
+    """Stands in for `sys.stdout` or `sys.stderr`: what a call prints is sent as its output, in whole lines where it can be."""
+
+    def __init__(self, channel: Channel, name: str, stream: Any, *, is_shown: bool) -> None:
+        """`stream` gets what no call prints and, if that `is_shown`, also what calls print."""
+        self._channel, self._name, self._stream, self._is_shown = channel, name, stream, is_shown
+        self._parts: dict[int, list[str]] = {}
+
+    def write(self, text: str) -> int:
+        """Prints."""
+        job = running.get()
+        if job is None or self._is_shown:
+            self._stream.write(text)
+        if job is not None:
+            self._parts.setdefault(job.id, []).append(text)
+            if "\n" in text or len(text) > _AT_ONCE:
+                self.send(job.id)
+        return len(text)
+
+    def send(self, job: int) -> None:
+        """Sends what a job has printed until now."""
+        self._channel.output(job, self._name, "".join(self._parts.pop(job, ())))
+
+    def writelines(self, lines: Any) -> None:
+        """Prints several texts."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Has everything seen that was printed."""
+        job = running.get()
+        if job is not None:
+            self.send(job.id)
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
