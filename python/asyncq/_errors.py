@@ -71,7 +71,18 @@ class Failure:
 
 
 class Conflict(Exception):
-    """Raise it in a function to have the call tried again, three times in all."""
+    """Raise it in a function to have the call tried again, three times in all.
+
+    `pause` is how many seconds later, at most 60; without it, a random time.
+    """
+
+    pause: float | None
+
+    def __init__(self, *args: object, pause: float | None = None) -> None:
+        super().__init__(*args)
+        if pause is not None and not 0 <= pause <= 60:
+            raise ValueError(f"pause is {pause!r}; it is a number of seconds from 0 to 60")
+        self.pause = pause
 
 
 class Cancelled(BaseException):

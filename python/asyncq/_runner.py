@@ -151,6 +151,8 @@ class CallRunner:
         elif isinstance(error, Cancelled) or is_conflict(error):
             kind, code = "conflict", 75
         data: dict[str, Any] = {"kind": kind, "output": [0, 0]}
+        if isinstance(error, Conflict) and error.pause is not None:
+            data["pause"] = error.pause
         if not isinstance(error, CannotRun):
             data["type"] = class_name(type(error))
             data["traceback"] = _traceback(error)

@@ -118,9 +118,14 @@ fn worker() {
 /// Later versions of Python do the same, where there are any.
 #[test]
 fn later_versions() {
-    for minor in 12..20 {
-        let python = PathBuf::from(format!("python3.{minor}"));
-        if Command::new(&python).arg("--version").output().is_ok_and(|done| done.status.success()) {
+    let later = r#"sys.version_info >= (3, 12) and sys.exit(0) or sys.exit(1)"#;
+    let mut found: Vec<PathBuf> = (12..20).map(|minor| PathBuf::from(format!("python3.{minor}"))).collect();
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+    let versions = fs::read_dir(home.join(".pyenv/versions")).into_iter().flatten();
+    found.extend(versions.flatten().map(|entry| entry.path().join("bin/python3")));
+    for python in found {
+        let is_later = Command::new(&python).args(["-c", &format!("import sys; {later}")]).output();
+        if is_later.is_ok_and(|done| done.status.success()) {
             for file in ["test_calls", "test_child", "test_input", "test_process", "test_seed", "test_sql", "test_worker"] {
                 passes_with(&python, file);
             }

@@ -75,6 +75,36 @@ class Calls(Place):
         with self.assertRaisesRegex(asyncq.Error, "another call"):
             shop.heavy_computing.using(key="o-1").enqueue(3, 7)
 
+    def test_a_delay_counts_from_the_call(self) -> None:
+        import time
+
+        shop = self.module("shop", HEAVY)
+        remind = shop.heavy_computing.using(delay=0.5)
+        time.sleep(0.6)
+        self.assertEqual(remind.enqueue(2, 7).state, "delayed")
+
+    def test_decorators_below_may_change_the_arguments(self) -> None:
+        shop = self.module(
+            "shop",
+            """
+            import functools
+
+            def with_session(function):
+                @functools.wraps(function)
+                def wrapped(*args):
+                    return function("session", *args)
+                return wrapped
+
+            @asyncq.function("events")
+            @with_session
+            def f(session, n):
+                return [session, n]
+            """,
+        )
+        job = shop.f.enqueue(7)
+        self.drain()
+        self.assertEqual(job.wait(5), ["session", 7])
+
     def test_calls_are_made_on_behalf_of_who_is_logged_in(self) -> None:
         shop = self.module(
             "shop",
@@ -159,6 +189,10 @@ class Immediate(Place):
             @asyncq.function("events")
             def no_json():
                 return {1, 2}
+
+            @asyncq.function("events")
+            async def later(n):
+                return 1 + n + 0 // n
             """,
         )
         with asyncq.immediate():
@@ -167,6 +201,11 @@ class Immediate(Place):
                 shop.no_json()
             with self.assertRaisesRegex(TypeError, "argument 1 of `shop.echo`"):
                 shop.echo({1})
+            job = shop.echo.using(key="k", delay=60).enqueue((1,))
+            self.assertEqual((job.state, job.wait()), ("completed", [True, [[1]], {}]))
+            self.assertEqual(shop.later.enqueue(2).result, 3)
+            with self.assertRaisesRegex(asyncq.Failed, "ZeroDivisionError"):
+                shop.later.enqueue(0).wait()
         self.assertEqual(self.jobs(), [])
 
 

@@ -63,7 +63,6 @@ class Gunicorn(Place):
         numbers = iter(range(1, requests + 1))
         acknowledged: set[int] = set()
         lock = threading.Lock()
-        stop = threading.Event()
         kills = 0
 
         def client() -> None:
@@ -72,9 +71,9 @@ class Gunicorn(Place):
                     order = next(numbers, None)
                 if order is None:
                     return
-                while not stop.is_set():
+                while True:
+                    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
                     try:
-                        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
                         connection.request("GET", f"/{order}")
                         if connection.getresponse().status == 200:
                             with lock:
@@ -82,10 +81,10 @@ class Gunicorn(Place):
                         break
                     except ConnectionRefusedError:
                         time.sleep(0.02)
-                    except OSError:
+                    except (OSError, http.client.HTTPException):
                         break  # the server was killed while it answered
-                    except http.client.HTTPException:
-                        break
+                    finally:
+                        connection.close()
 
         chance = random.Random(int(os.environ.get("ASYNCQ_SEED", "0")) or None)
         port = free_port()

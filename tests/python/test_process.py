@@ -67,10 +67,61 @@ class Process(Place):
                 return raised
             """,
         )
-        inside = shop.inside.enqueue()
+        inside, twice = shop.inside.enqueue(), shop.twice.enqueue()
         self.process("events")
         assert inside.error
         self.assertIn("cannot run inside a function", inside.error.message)
+        self.assertIn("runs in this process already", twice.wait(5)[0])
+
+    def test_other_threads_are_not_inside_the_call(self) -> None:
+        shop = self.module(
+            "shop",
+            """
+            import threading
+
+            @asyncq.function("events")
+            def f():
+                seen = []
+                thread = threading.Thread(target=lambda: seen.extend([asyncq.is_async(), asyncq.get_principal()]))
+                thread.start()
+                thread.join()
+                return seen
+            """,
+        )
+        job = shop.f.using(principal="zope.user").enqueue()
+        self.process("events")
+        self.assertEqual(job.wait(5), [False, None])
+
+    def test_a_time_limit_ends_a_call(self) -> None:
+        shop = self.module(
+            "shop",
+            """
+            import asyncio, time
+
+            @asyncq.function("events")
+            def sleeps():
+                try:
+                    time.sleep(60)
+                finally:
+                    print("finally")
+
+            @asyncq.function("events")
+            async def waits():
+                await asyncio.sleep(60)
+            """,
+        )
+        jobs = [shop.sleeps.enqueue(), shop.waits.enqueue()]
+        for name in ("shop.sleeps", "shop.waits"):
+            self.asyncq("function", "set", "events", name, "--timeout", "300ms")
+        self.assertEqual(self.process("events"), "finally\n")
+        self.assertEqual([job.error and job.error.kind for job in jobs], ["timeout", "timeout"])
+
+    def test_a_folder_that_is_gone_cannot_be_run_in(self) -> None:
+        shop = self.module("shop", "@asyncq.function('events')\ndef f(): pass\n")
+        job = shop.f.using(site="/nowhere").enqueue()
+        self.process("events")
+        assert job.error
+        self.assertEqual(job.error.kind, "cannot-run")
 
     def test_how_much_is_done_can_be_limited(self) -> None:
         shop = self.module("shop", "@asyncq.function('events')\ndef prints(n): print(n)\n")

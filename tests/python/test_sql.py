@@ -43,6 +43,13 @@ class InATransaction(Place):
         self.assertEqual(self.drain(), "a mail for 1 to bob\n")
         self.assertEqual(job.state, "completed")
 
+    def test_the_rows_of_the_connection_may_have_another_form(self) -> None:
+        db = self.connection
+        for factory in (sqlite3.Row, lambda cursor, row: dict(zip([it[0] for it in cursor.description], row))):
+            db.row_factory = factory
+            with db:
+                self.assertGreater(self.shop.mail.using(db).enqueue(1).id, 0)
+
     def test_every_call_inside_using_joins(self) -> None:
         db = self.connection
         with db, asyncq.using(db):

@@ -62,6 +62,7 @@ class Worker(Place):
         self.assertEqual([job.state for job in (leaves, no_json)], ["error", "error"])
         assert no_json.error
         self.assertIn("the value of the function is not JSON", no_json.error.message)
+        self.assertEqual(no_json.error.type, "TypeError")
 
     def test_conflicts_are_tried_three_times_in_all(self) -> None:
         shop = self.module(
@@ -76,7 +77,7 @@ class Worker(Place):
             @asyncq.function("events")
             def conflicts():
                 tries("conflicts")
-                raise asyncq.Conflict("write conflict")
+                raise asyncq.Conflict("write conflict", pause=0.01)
 
             @asyncq.function("events")
             def locked():
@@ -92,14 +93,19 @@ class Worker(Place):
                 raise RuntimeError from Busy()
 
             @asyncq.function("events")
+            def serialization():
+                tries("serialization")
+                raise type("SerializationFailure", (Exception,), {"__module__": "psycopg.errors"})("could not serialize")
+
+            @asyncq.function("events")
             def fails():
                 tries("fails")
                 raise RuntimeError("once")
             """,
         )
-        jobs = [shop.conflicts.enqueue(), shop.locked.enqueue(), shop.busy.enqueue(), shop.fails.enqueue()]
+        jobs = [shop.conflicts.enqueue(), shop.locked.enqueue(), shop.busy.enqueue(), shop.serialization.enqueue(), shop.fails.enqueue()]
         self.drain("--wait-retries")
-        for name, times in [("conflicts", "xxx"), ("locked", "xxx"), ("busy", "xxx"), ("fails", "x")]:
+        for name, times in [("conflicts", "xxx"), ("locked", "xxx"), ("busy", "xxx"), ("serialization", "xxx"), ("fails", "x")]:
             with open(name) as file:
                 self.assertEqual(file.read(), times, name)
         self.assertEqual({job.state for job in jobs}, {"error"})
@@ -169,6 +175,104 @@ class Worker(Place):
         self.drain()
         assert deep.error
         self.assertIn("at most 32 deep", deep.error.message)
+
+    def test_many_calls_inside_a_call_are_counted(self) -> None:
+        shop = self.module(
+            "shop",
+            """
+            @asyncq.function("events")
+            def add(a, b):
+                return a + b
+
+            @asyncq.function("events")
+            def outer():
+                return sum(add(n, 1) for n in range(250))
+            """,
+        )
+        job = shop.outer.enqueue()
+        self.drain()
+        self.assertEqual(job.wait(5), sum(range(1, 251)))
+        self.assertEqual(len(self.jobs()), 101)
+        self.assertIn("150", self.asyncq("job", "show", str(job.id)))
+
+    def test_concurrent_calls_inside_a_call_make_one_tree(self) -> None:
+        shop = self.module(
+            "shop",
+            """
+            import asyncio
+
+            @asyncq.function("events")
+            async def leaf(n):
+                await asyncio.sleep(0)
+
+            @asyncq.function("events")
+            async def branch(n):
+                await asyncio.sleep(0.01)
+                await leaf(n)
+                if n == 3:
+                    await deeper(1)
+
+            @asyncq.function("events")
+            async def deeper(n):
+                await deeper(n + 1)
+
+            @asyncq.function("events")
+            async def root():
+                done = await asyncio.gather(branch(1), branch(2), branch(3), return_exceptions=True)
+                return str(done[2])
+            """,
+        )
+        job = shop.root.enqueue()
+        self.drain()
+        self.assertIn("at most 32 deep", job.wait(5))
+        jobs = {it["id"]: it for it in self.jobs()}
+        leaves = {tuple(it["args"]): jobs[it["parent"]] for it in jobs.values() if it["function"] == "shop.leaf"}
+        told = {args: (parent["function"], tuple(parent["args"])) for args, parent in leaves.items()}
+        self.assertEqual(told, {(n,): ("shop.branch", (n,)) for n in (1, 2, 3)})
+
+    def test_a_call_in_an_event_loop_has_its_own_job(self) -> None:
+        shop = self.module("shop", "@asyncq.function('events')\nasync def who(): return asyncq.get_principal()\n")
+        self.asyncq("service", "set", "events", "--concurrency", "1")
+        jobs = [shop.who.using(principal=name).enqueue() for name in ("root", "mallory")]
+        self.drain()
+        self.assertEqual([job.wait(5) for job in jobs], ["root", "mallory"])
+
+    def test_a_stray_sigterm_costs_no_job(self) -> None:
+        shop = self.module(
+            "shop",
+            """
+            import os, signal, time
+
+            @asyncq.function("events")
+            def killed():
+                if asyncq.current_job().attempt == 1:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    time.sleep(60)
+                return asyncq.current_job().attempt
+            """,
+        )
+        job = shop.killed.enqueue()
+        self.drain("--wait-retries")
+        self.assertEqual(job.wait(5), 2)
+
+    def test_the_warning_of_a_kept_definition_names_the_call(self) -> None:
+        import asyncio
+
+        shop = self.module(
+            "shop", "@asyncq.function('events')\ndef f(): pass\n@asyncq.function('events')\nasync def g(): pass\n"
+        )
+        for name in ("shop.f", "shop.g"):
+            self.asyncq("function", "add", "events", name, "--", "echo")
+        with self.assertWarns(RuntimeWarning) as seen:
+            shop.f()
+        self.assertEqual(seen.filename, __file__)
+
+        async def main() -> None:
+            await shop.g()
+
+        with self.assertWarns(RuntimeWarning) as seen:
+            asyncio.run(main())
+        self.assertEqual(seen.filename, __file__)
 
     def test_a_shell_function_calls_python_which_calls_python_and_shell(self) -> None:
         self.asyncq("function", "add", "events", "leaf", "--", "echo", "leaf")
