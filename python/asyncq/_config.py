@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import Literal
 
-from ._errors import Error
+from ._errors import Conflict, Error
 
 
 class Settings:
@@ -104,3 +104,32 @@ def store_options() -> tuple[str, ...]:
     if "://" in store:
         return ("--db", store)
     return ("--db", _resolved.setdefault(store, os.path.abspath(store)))
+
+
+CONFLICTS = (
+    "psycopg.errors.DeadlockDetected",
+    "psycopg.errors.SerializationFailure",
+    "psycopg2.errors.DeadlockDetected",
+    "psycopg2.errors.SerializationFailure",
+    "transaction.interfaces.TransientError",
+    "ZODB.POSException.ConflictError",
+)
+"""Exceptions after which a call is tried again, by name: this package imports none of these libraries."""
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether an exception, or its cause, says that the call may succeed when it is tried again."""
+    if isinstance(error, Conflict):
+        return True
+    names = {*CONFLICTS, *settings.conflicts}
+    cause: BaseException | None = error
+    for _ in range(8):
+        if cause is None:
+            return False
+        kinds = [class_name(kind) for kind in type(cause).__mro__]
+        if not names.isdisjoint(kinds):
+            return True
+        if "sqlite3.OperationalError" in kinds and "locked" in str(cause):
+            return True
+        cause = cause.__cause__
+    return False

@@ -12,7 +12,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from ._calls import NO_OPTIONS, NewCall, NoService, Options, enqueue
-from ._config import chosen_store, class_name, find_binary, settings, store_options
+from ._config import chosen_store, class_name, find_binary, is_conflict, settings, store_options
 from ._context import (
     MAX_NESTING,
     MAX_RECORDED,
@@ -476,7 +476,8 @@ class Record:
             members = self._nested.members
             members["milliseconds"] = round((time.monotonic() - self._began) * 1000)
             if error is not None:
-                members["error"] = {"message": describe(error), "type": class_name(type(error))}
+                ending = "conflict" if is_conflict(error) else "error"
+                members["error"] = {"kind": ending, "message": describe(error), "type": class_name(type(error))}
 
 
 def describe(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ._config import class_name, settings
+from ._config import class_name, is_conflict
 from ._context import HAS_TO_END, CurrentJob, NestedCall, running
 from ._errors import Cancelled, Conflict
 from ._function import AsyncFunction, Decorated, RawJson, describe
@@ -24,17 +24,6 @@ LONGEST_TRACEBACK = 64 * 1024
 LONGEST_MESSAGE = 64 * 1024
 LONGEST_NESTED = 1024 * 1024
 """How long the records of the calls inside a call may be together, in bytes."""
-
-CONFLICTS = (
-    "psycopg.errors.DeadlockDetected",
-    "psycopg.errors.SerializationFailure",
-    "psycopg2.errors.DeadlockDetected",
-    "psycopg2.errors.SerializationFailure",
-    "transaction.interfaces.TransientError",
-    "ZODB.POSException.ConflictError",
-)
-"""Exceptions after which a call is tried again, by name: this package imports none of these libraries."""
-
 
 class CannotRun(Exception):
     """A call that cannot begin."""
@@ -201,24 +190,6 @@ def find(name: str, modules: Sequence[str] = ()) -> Decorated[..., Any]:
     if not isinstance(found, Decorated):
         raise CannotRun(f"`{name}` is not decorated with `asyncq.function`")
     return found
-
-
-def is_conflict(error: BaseException) -> bool:
-    """Whether an exception, or its cause, says that the call may succeed when it is tried again."""
-    if isinstance(error, Conflict):
-        return True
-    names = {*CONFLICTS, *settings.conflicts}
-    cause: BaseException | None = error
-    for _ in range(8):
-        if cause is None:
-            return False
-        kinds = [class_name(kind) for kind in type(cause).__mro__]
-        if not names.isdisjoint(kinds):
-            return True
-        if "sqlite3.OperationalError" in kinds and "locked" in str(cause):
-            return True
-        cause = cause.__cause__
-    return False
 
 
 def nested(job: CurrentJob) -> str:

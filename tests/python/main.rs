@@ -101,6 +101,11 @@ fn the_document_of_the_original() {
 }
 
 #[test]
+fn the_protocol() {
+    passes("test_protocol");
+}
+
+#[test]
 fn sql() {
     passes("test_sql");
 }
