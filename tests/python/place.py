@@ -10,7 +10,9 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 import unittest
+from collections.abc import Callable
 from typing import Any
 
 import asyncq
@@ -70,6 +72,13 @@ class Place(unittest.TestCase):
         if code is not None:
             self.assertEqual(done.returncode, code, done.stderr)
         return done.stdout
+
+    def wait_for(self, condition: Callable[[], object], what: str) -> None:
+        """Waits until something holds, a minute at most."""
+        end = time.monotonic() + 60
+        while not condition():
+            self.assertLess(time.monotonic(), end, what)
+            time.sleep(0.02)
 
     def errors(self, job: int) -> str:
         """What a job printed to stderr."""

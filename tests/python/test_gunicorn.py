@@ -134,12 +134,6 @@ class Gunicorn(Place):
         self.assertIsNone(server.poll())
         return server
 
-    def wait_for(self, condition: object, what: str) -> None:
-        end = time.monotonic() + 60
-        while not condition():  # type: ignore[operator]
-            self.assertLess(time.monotonic(), end, what)
-            time.sleep(0.02)
-
 
 def free_port() -> int:
     with socket.socket() as probe:

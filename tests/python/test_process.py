@@ -112,7 +112,7 @@ class Process(Place):
         )
         jobs = [shop.sleeps.enqueue(), shop.waits.enqueue()]
         for name in ("shop.sleeps", "shop.waits"):
-            self.asyncq("function", "set", "events", name, "--timeout", "300ms")
+            self.asyncq("function", "set", "events", name, "--timeout", "2s")
         self.assertEqual(self.process("events"), "finally\n")
         self.assertEqual([job.error and job.error.kind for job in jobs], ["timeout", "timeout"])
 
