@@ -89,7 +89,8 @@ class Gunicorn(Place):
         chance = random.Random(int(os.environ.get("ASYNCQ_SEED", "0")) or None)
         port = free_port()
         server = self.server(port)
-        clients = [threading.Thread(target=client) for _ in range(8)]
+        # Daemons, so that a test that fails does not wait for them.
+        clients = [threading.Thread(target=client, daemon=True) for _ in range(8)]
         for thread in clients:
             thread.start()
         while any(thread.is_alive() for thread in clients):
@@ -127,11 +128,15 @@ class Gunicorn(Place):
     def server(self, port: int) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([self.folder, os.environ.get("PYTHONPATH", "")])}
         command = [sys.executable, "-m", "gunicorn", "shop:application", "--preload", "--bind", f"127.0.0.1:{port}"]
-        command += ["--workers", "2", "--threads", "4", "--log-level", "critical"]
-        server = subprocess.Popen(command, env={**environment, "ASYNCQ_BIN": _config.find_binary()})
+        command += ["--workers", "2", "--threads", "4", "--log-level", "error"]
+        with open("server.log", "a") as log:
+            server = subprocess.Popen(command, env={**environment, "ASYNCQ_BIN": _config.find_binary()}, stderr=log)
+        self.addCleanup(server.wait)
         self.addCleanup(server.kill)
         self.wait_for(lambda: port_is_open(port) or server.poll() is not None, "the server listens")
-        self.assertIsNone(server.poll())
+        if server.poll() is not None:
+            with open("server.log") as log:
+                self.fail(f"the server has ended with {server.returncode}:\n{log.read()}")
         return server
 
 
