@@ -131,7 +131,9 @@ fn later_versions() {
     for python in found {
         let is_later = Command::new(&python).args(["-c", &format!("import sys; {later}")]).output();
         if is_later.is_ok_and(|done| done.status.success()) {
-            for file in ["test_calls", "test_child", "test_input", "test_process", "test_seed", "test_sql", "test_worker"] {
+            for file in
+                ["test_calls", "test_child", "test_input", "test_process", "test_seed", "test_sql", "test_worker"]
+            {
                 passes_with(&python, file);
             }
         }
