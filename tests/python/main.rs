@@ -1,5 +1,7 @@
 //! The Python package, as its own tests in this folder see it.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -123,7 +125,7 @@ fn worker() {
 /// Later versions of Python do the same, where there are any.
 #[test]
 fn later_versions() {
-    let later = r#"sys.version_info >= (3, 12) and sys.exit(0) or sys.exit(1)"#;
+    let later = "sys.exit(sys.version_info < (3, 12))";
     let mut found: Vec<PathBuf> = (12..20).map(|minor| PathBuf::from(format!("python3.{minor}"))).collect();
     let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
     let versions = fs::read_dir(home.join(".pyenv/versions")).into_iter().flatten();
