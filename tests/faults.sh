@@ -1,17 +1,17 @@
 #!/bin/sh
 # Runs the tests of tests/faults at full size, all or those whose names contain one of the words given, and prints their
-# figures. Takes hours in all. `ASYNCQ_SEED=N` repeats a run as far as the system allows. The word `python` stands for the
-# tests of the Python package: its web server and its child, killed at random.
+# figures. Takes hours in all. `ASYNCQ_SEED=N` repeats a run as far as the system allows. `python::NAME` are tests
+# of the Python package.
 set -eu
 cd "$(dirname "$0")/.."
 export ASYNCQ_FAULTS=full
 [ $# -gt 0 ] || set -- ""
 faults() { cargo test --profile faults --test faults -- "$@"; }
 for name in "$@"; do
-    if [ "$name" = python ] || [ -z "$name" ]; then
-        cargo test --test python -- --nocapture gunicorn the_child
-        [ -z "$name" ] || continue
-    fi
+    case "$name" in
+        '') cargo test --test python -- --nocapture ;;
+        python::*) cargo test --test python -- --nocapture "${name#python::}" && continue ;;
+    esac
     faults --list "$name" | grep -q ': test$' || { echo "no test has \`$name\` in its name" >&2; exit 66; }
     faults --nocapture --test-threads=1 "$name"
 done
