@@ -10,7 +10,7 @@ faults() { cargo test --profile faults --test faults -- "$@"; }
 for name in "$@"; do
     case "$name" in
         '') cargo test --test python -- --nocapture ;;
-        python::*) cargo test --test python -- --nocapture "${name#python::}" && continue ;;
+        python::*) cargo test --test python -- --nocapture "${name#python::}"; continue ;;
     esac
     faults --list "$name" | grep -q ': test$' || { echo "no test has \`$name\` in its name" >&2; exit 66; }
     faults --nocapture --test-threads=1 "$name"
