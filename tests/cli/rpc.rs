@@ -683,7 +683,7 @@ fn jobs_are_shown_and_changed_as_by_hand() {
 #[test]
 fn a_running_job_that_is_cancelled_holds_up_nothing() {
     let place = Place::with_functions(&[
-        ("stays", "trap '' TERM; touch begun; until [ -e go ]; do sleep 0.02; done"),
+        ("stays", "trap 'touch asked' TERM; touch begun; until [ -e go ]; do sleep 0.02; done"),
         ("mail", "cat"),
     ]);
     place.stdout("asyncq enqueue events stays");
@@ -692,6 +692,7 @@ fn a_running_job_that_is_cancelled_holds_up_nothing() {
     let mut rpc = Rpc::start(&place);
     let cancel = rpc.send("cancel", r#"{"job":1}"#);
     assert_eq!(rpc.enqueue("mail"), 2);
+    wait_until("it is asked to end", || place.at("asked").exists());
     assert!(rpc.early.is_empty());
     place.write("go", "");
     assert_eq!(rpc.answer(&cancel)["result"]["state"], "cancelled");

@@ -55,7 +55,7 @@ APPLICATION = """
 class Gunicorn(Place):
     def test_there_is_a_mail_for_each_order_and_for_no_other(self) -> None:
         full = os.environ.get("ASYNCQ_FAULTS") == "full"
-        requests, pause = (3000, 0.7) if full else (240, 0.5)
+        requests, pause = (3000, 0.7) if full else (600, 0.3)
         db = sqlite3.connect(self.db, timeout=30)
         db.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY)")
         db.execute("CREATE TABLE mails (id INTEGER)")
@@ -122,7 +122,7 @@ class Gunicorn(Place):
         self.assertEqual({order for order in acknowledged if order % 4} - orders, set())
         self.assertFalse([order for order in orders if order % 4 == 0])
         self.assertGreater(len(orders), requests // 4)
-        self.assertGreater(kills, 3)
+        self.assertGreater(kills, 1)
         print(f"{kills} kills, {len(acknowledged)} of {requests} requests answered, {len(orders)} orders, {len(mails)} mails")
 
     def server(self, port: int) -> subprocess.Popen[bytes]:

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use asyncq::domain::call::{Call, Key, Reading};
@@ -301,7 +302,7 @@ impl Trial<'_> {
     fn must_be_told(&self, finding: &Finding, listed: &Answer, checked: &Answer) {
         let what = &self.what;
         let tells = |answer: &Answer| {
-            let newer = finding.version.is_some_and(|version| version > SCHEMA);
+            let newer = finding.version.is_some_and(|version| version > *SCHEMA);
             answer.as_ref().is_err_and(|error| error.kind() == if newer { Kind::Busy } else { Kind::Invalid })
         };
         if let Some(flaw) = &finding.flaw {
@@ -407,7 +408,11 @@ fn trial(trial: &mut Trial<'_>, random: &mut Rng) {
 }
 
 /// The schema that this build knows.
-const SCHEMA: i64 = 2;
+static SCHEMA: LazyLock<i64> = LazyLock::new(|| {
+    let schema = include_str!("../../../schema.sql");
+    let (_, version) = schema.split_once("INSERT INTO asyncq_schema VALUES (").unwrap();
+    version.split_once(')').unwrap().0.parse().unwrap()
+});
 
 /// The exit codes that a command may end with on a damaged store.
 fn codes(command: &str, finding: &Finding) -> Vec<i32> {
@@ -421,8 +426,8 @@ fn codes(command: &str, finding: &Finding) -> Vec<i32> {
         _ => &[0, 65],
     };
     match finding.version {
-        Some(SCHEMA) if command.starts_with("job list") && finding.jobs_are_damaged => vec![65],
-        Some(version) if version > SCHEMA => vec![75],
+        Some(version) if version == *SCHEMA && command.starts_with("job list") && finding.jobs_are_damaged => vec![65],
+        Some(version) if version > *SCHEMA => vec![75],
         _ => own.to_vec(),
     }
 }
