@@ -22,7 +22,7 @@ DRIVERS = {
     "apalis-sqlite": [BUILT / "apalis"],
     "effectum": [BUILT / "peers-effectum"],
     "plainjob": ["node", THERE / "node/driver.mjs"],
-    "huey": [THERE / "python/bin/python", HERE / "python/driver.py"],
+    "huey": [THERE / "python/bin/python", HERE / "python/drive_huey.py"],
 }
 OWN = {  # what a peer sets by itself
     "asyncq": "WAL, EXTRA (FULL or more)",
