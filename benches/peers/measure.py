@@ -11,9 +11,15 @@ THERE = ROOT / "target/peers"
 BUILT = THERE / "build/release"
 ASYNCQ = ROOT / "target/release/asyncq"
 PUEUE = THERE / "cargo/bin"
+PYTHON = THERE / "python/bin/python"
 LIMIT = 120  # seconds for one step of one round
 TRUE = "/bin/true"
+# Programs in Python find what they import compiled, as where they are installed.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ["PYTHONPYCACHEPREFIX"] = str(THERE / "pycache")
 
+PACKAGE = "asyncq for Python"
+PACKAGE_PATH = {"PYTHONPATH": str(ROOT / "python")}
 DRIVERS = {
     "asyncq": [BUILT / "peers-asyncq"],
     "bare table": [BUILT / "bare"],
@@ -22,16 +28,23 @@ DRIVERS = {
     "apalis-sqlite": [BUILT / "apalis"],
     "effectum": [BUILT / "peers-effectum"],
     "plainjob": ["node", THERE / "node/driver.mjs"],
-    "huey": [THERE / "python/bin/python", HERE / "python/drive_huey.py"],
+    **{peer: [PYTHON, HERE / f"python/drive_{peer}.py"] for peer in ("huey", "flexiq", "potatoq", "tinyjobs")},
+    PACKAGE: [PYTHON, HERE / "python/drive_asyncq.py"],
+    "bare sqlite3": [PYTHON, HERE / "python/drive_sqlite3.py"],
 }
 OWN = {  # what a peer sets by itself
-    "asyncq": "WAL, EXTRA (FULL or more)",
     "honker": "WAL, NORMAL",
     "apalis-sqlite": "WAL, OFF",
     "effectum": "rollback journal, NORMAL",
     "plainjob": "WAL, NORMAL",
     "huey": "WAL, FULL",
+    "flexiq": "WAL, NORMAL",
+    "potatoq": "WAL, NORMAL",
+    "tinyjobs": "WAL, NORMAL",
 }
+OURS = {"asyncq", PACKAGE}
+for ours in OURS:
+    OWN[ours] = "WAL, EXTRA (FULL or more)"
 
 
 @dataclass
@@ -58,24 +71,26 @@ def call(words, env=None, **options):
 def drive(peer, measure, count, folder, sync, *more):
     """Runs a driver; the numbers that it prints."""
     os.sync()  # what was written before is not its burden
-    return json.loads(call([*DRIVERS[peer], measure, count, folder, sync, *more], {"ASYNCQ": str(ASYNCQ)}))
+    env = {"ASYNCQ": str(ASYNCQ), **PACKAGE_PATH}
+    return json.loads(call([*DRIVERS[peer], measure, count, folder, sync, *more], env))
 
 
-def row(peer, measure, count, sync="own", before=(), what="", at_once=1, function=("--", TRUE)):
-    """A line that a driver measures, after what it does `before`, as `[(MEASURE, COUNT)]`, which is not timed."""
+def row(peer, measure, count, sync="own", before=(), what="", at_once=1, function=("--", TRUE), more=()):
+    """A line that a driver measures, after what it does `before`, as `[(MEASURE, COUNT)]`, which is not timed. The driver gets
+    `more` as its last words."""
     def run(folder):
-        if peer == "asyncq":
+        if peer in OURS:
             asyncq_store(folder, at_once, function)
         for earlier, number in before:
-            drive(peer, earlier, number, folder, sync)
-        return drive(peer, measure, count, folder, sync)
+            drive(peer, earlier, number, folder, sync, *more)
+        return drive(peer, measure, count, folder, sync, *more)
     return Row(f"{peer}{what and ', '}{what}", how(peer, sync), count, run)
 
 
 def how(peer, sync):
     """How a peer makes jobs durable with this setting."""
     if sync == "own":
-        return OWN[peer] if peer == "asyncq" else f"{OWN[peer]} (its own)"
+        return OWN[peer] if peer in OURS else f"{OWN[peer]} (its own)"
     return f"WAL{' (set beforehand)' if peer == 'effectum' else ''}, {sync}"
 
 
@@ -121,6 +136,15 @@ def enqueue_like(count, words):
         store = like_store(folder)
         took = spawn(count, folder, [word or store for word in words])
         expect(call(["sqlite3", store, "SELECT COUNT(*) FROM like_job"]), count)
+        return took
+    return run
+
+
+def spoolctl(count):
+    """A program in Python, which imports itself anew for each call."""
+    def run(folder):
+        took = spawn(count, folder, [PYTHON.with_name("spoolctl"), "add", "--", TRUE], {"SPOOLCTL_DB": str(folder / "queue.db")})
+        expect(call(["sqlite3", folder / "queue.db", "SELECT COUNT(*) FROM jobs WHERE state = 'queued'"]), count)
         return took
     return run
 
@@ -298,6 +322,7 @@ def measures(n):
         Row("a bare program in Rust that inserts", "WAL, FULL", one, enqueue_like(one, [BUILT / "one", None])),
         Row("sqlite3 shell, INSERT into a like table", "WAL, FULL", one, enqueue_like(one, ["sqlite3", None, INSERT])),
         Row("pueue add", "JSON file, not synced", one, pueue(one, False)),
+        Row("spoolctl add", "WAL, NORMAL (its own)", one, spoolctl(one)),
         Row("nq", "file, not synced", one, nq(one, False)),
         Row("tsp", "none: memory", one, tsp(one, False)),
         Row("/bin/true", "none", one, lambda folder: spawn(one, folder, [TRUE])),
@@ -385,7 +410,89 @@ def measures(n):
         latency("asyncq", calls), latency("honker", calls, "FULL"), latency("River", calls, "FULL"),
         latency("honker", calls), latency("River", calls, "NORMAL"),
     ])
+    return tables | python_measures(n)
+
+
+def python_measures(n):
+    """The tables of clients and workers in Python. All programs here are run by the same interpreter."""
+    rust, bare = ("--worker", "--", BUILT / "worker"), ("--worker", "--", PYTHON, HERE / "python/worker.py")
+    some, queued, many = n(4000), n(20000), n(100000)
+    package = lambda measure, count, what, *more, **options: row(PACKAGE, measure, count, what=what, more=more, **options)
+    tables = {}
+    tables["python-each"] = ("Out of a program in Python, a transaction for each call", "rate", [
+        package("each", some, "f(...)"),
+        package("each", some, "f(...) in 8 threads", 8),
+        row("bare sqlite3", "each", some, "FULL", what="INSERT"),
+        row("huey", "each", some),
+        row("potatoq", "each", some, "FULL"),
+        row("bare sqlite3", "each", queued, "NORMAL", what="INSERT"),
+        row("flexiq", "each", queued),
+        row("potatoq", "each", queued),
+        row("tinyjobs", "each", queued),
+    ])
+    tables["python-transaction"] = ("In the application's transaction, which inserts an order", "rate", [
+        package("transaction", some, "f.using(db).enqueue(...)", "using"),
+        Row("the order alone", "WAL, FULL", some, package("transaction", some, "", "alone").run),
+        Row("the order and a bare INSERT into asyncq_job", "WAL, FULL", some, package("transaction", some, "", "INSERT").run),
+    ])
+    # Its figures are those of one call.
+    crowd = lambda name, durability, how: Row(name, durability, 1, package("crowd", n(200000), "", how, function=rust).run)
+    tables["python-crowd"] = ("A call by one of six processes, beside a drain by a worker in Rust", "ms", [
+        crowd("asyncq for Python, f(...)", OWN[PACKAGE], "package"),
+        crowd("a bare INSERT into asyncq_job by sqlite3", "WAL, FULL", "INSERT"),
+    ])
+    tables["python-workers"] = ("Draining functions in Python that do nothing", "rate", [
+        package("drain", many, "a worker", "noop", 1),
+        row("asyncq", "drain", many, before=[("bulk", many)], what="the bare worker of these benches", function=bare),
+        package("drain", n(50000), "a line printed each", "line", 1),
+        package("here", queued, "asyncq.process in the program itself"),
+        row("huey", "drain", some, before=[("each", some)]),
+        row("potatoq", "drain", some, "FULL", before=[("each", some)]),
+        row("flexiq", "drain", some, before=[("each", some)]),
+        row("potatoq", "drain", some, before=[("each", some)]),
+        row("tinyjobs", "drain", some, before=[("each", some)]),
+    ])
+    slow = n(4000)
+    tables["python-1ms"] = ("Draining functions in Python that sleep for 1 ms", "rate", [
+        package("drain", slow, "a worker", "sleep1", 1),
+        package("drain", 4 * slow, "a worker with --threads 8", "sleep1", 8, at_once=8),
+        row("bare sqlite3", "sleep", slow, "FULL", what="a plain loop that sleeps"),
+        row("huey", "drain", slow, before=[("each", slow)], what="a thread", more=[1]),
+        row("huey", "drain", slow, before=[("each", slow)], what="8 threads", more=[8]),
+    ])
+    tables["python-3ms"] = ("Draining functions in Python that sleep for 3 ms", "rate", [
+        package("drain", n(16000), "8 workers", "sleep3", 1, at_once=8),
+        package("drain", n(2000), "a worker", "sleep3", 1),
+    ])
+    starts = n(100)
+    tables["python-import"] = ("Starting Python", "ms", [
+        Row(f'python -c "{code}"', "none", starts, start_python(starts, code))
+        for code in ("import asyncq", "pass", "import huey", "import tinyjobs", "import potatoq", "import flexiq")
+    ] + [Row("of which `import asyncq`, as -X importtime says", "none", 1, import_time(starts))])
     return tables
+
+
+def start_python(count, code):
+    def run(folder):
+        call([PYTHON, "-c", code], PACKAGE_PATH)  # it is compiled
+        return {"seconds": spawn(count, folder, [PYTHON, "-c", code], PACKAGE_PATH)["seconds"]}
+    return run
+
+
+def import_time(count):
+    """What the interpreter itself says of an import with all that it imports, the median."""
+    command = [PYTHON, "-X", "importtime", "-c", "import asyncq"]
+
+    def once():
+        told = subprocess.run(command, env={**os.environ, **PACKAGE_PATH}, stderr=subprocess.PIPE, text=True, check=True).stderr
+        own, total, name = told.splitlines()[-1].split("|")
+        assert name == " asyncq"
+        return int(total) / 1e6
+
+    def run(folder):
+        once()
+        return {"seconds": statistics.median(once() for _ in range(count))}
+    return run
 
 
 INSERT = "INSERT INTO like_job (service, function, args) VALUES ('events', 'noop', '[2,7]') RETURNING id"
@@ -394,15 +501,21 @@ UNITS = {
     "ms": ("ms", lambda each: f"{1000 * each:.2f}"),
     "µs": ("µs", lambda each: f"{1e6 * each:,.1f}"),
 }
+EXTRA = {  # columns of what only some measures have
+    "p99": ("p99", UNITS["ms"][1]),
+    "worst": ("worst", UNITS["ms"][1]),
+    "calls": ("calls", lambda number: f"{number:,.0f}"),
+    "cpu": ("idle, % of a core", lambda percent: f"{percent:.2f}"),
+}
 
 
 def table(title, unit, rows, rounds):
     """The table in Markdown."""
     head, show = UNITS[unit]
     ours = [r["seconds"] / rows[0].count for r in rows[0].results]
-    latency = any("p99" in result for it in rows for result in it.results)
-    columns = ["", "durability", f"{head}{', p50' if latency else ''}: median [range]", "asyncq is so many times as fast"]
-    columns += ["p99", "idle, % of a core"] if latency else []
+    extra = [key for key in EXTRA if any(key in result for it in rows for result in it.results)]
+    columns = ["", "durability", f"{head}{', p50' if extra else ''}: median [range]", "asyncq is so many times as fast"]
+    columns += [EXTRA[key][0] for key in extra]
     lines = [f"### {title}", "", f"Medians of {rounds}.", ""]
     lines += ["| " + " | ".join([*columns, "peak MiB"]) + " |", "|---" * (len(columns) + 1) + "|"]
     for it in rows:
@@ -414,7 +527,7 @@ def table(title, unit, rows, rounds):
         each = sorted((result["seconds"] / it.count for result in it.results), reverse=unit == "rate")
         cells.append(f"{show(statistics.median(each))} [{show(each[0])} - {show(each[-1])}]")
         cells.append(f"{statistics.median(each) / statistics.median(ours):.2f}" if ours else "-")
-        cells += [show(middle("p99")), f"{middle('cpu'):.2f}"] if latency else []
+        cells += [EXTRA[key][1](middle(key)) for key in extra]
         kib = max(result.get("kib", 0) for result in it.results)
         # What a program that only starts others needs tells nothing.
         cells.append(f"{kib / 1024:.1f}" if kib and it.name not in NO_MEMORY else "-")
@@ -422,8 +535,8 @@ def table(title, unit, rows, rounds):
     return "\n".join(lines) + "\n"
 
 
-NO_MEMORY = ["asyncq enqueue", "a bare program in Rust that inserts", "sqlite3 shell, INSERT into a like table", "nq", "tsp",
-             "/bin/true", "bare loop"]
+NO_MEMORY = ["asyncq enqueue", "a bare program in Rust that inserts", "sqlite3 shell, INSERT into a like table", "spoolctl add",
+             "nq", "tsp", "/bin/true", "bare loop"]
 
 
 def measure_once(it, folder):
@@ -444,8 +557,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("measure", nargs="*", help="only these; `processes` is both `processes-1` and `processes-2`")
     parser.add_argument("--quick", action="store_true", help="one round with a tenth of the jobs, to see that all works")
+    parser.add_argument("--rounds", type=int, help="how many rounds [default: 5, and 1 with --quick]")
     asked = parser.parse_args()
-    rounds = 1 if asked.quick else 5
+    rounds = asked.rounds or (1 if asked.quick else 5)
     chosen = {name: it for name, it in measures(lambda count: max(2, count // 10) if asked.quick else count).items()
               if not asked.measure or any(word in (name, name.rsplit("-", 1)[0]) for word in asked.measure)}
     if not chosen:
