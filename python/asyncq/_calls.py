@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from . import _context, _registration
-from ._config import chosen_store
+from ._config import chosen
 from ._errors import Error
 from ._rpc import NOT_FOUND, request
 from ._sql import NO_FUNCTION, NO_SERVICE, Connection, Refused, refused
@@ -89,17 +89,20 @@ class NewCall:
 
     __slots__ = ("args", "due", "function", "inside", "kwargs", "options", "principal", "service")
 
-    def __init__(self, service: str, function: str, arguments: tuple[str, str], options: Options) -> None:
+    def __init__(
+        self, service: str, function: str, arguments: tuple[str, str], options: Options, inside: CurrentJob | None
+    ) -> None:
+        """`inside` is the job that makes the call, if one does."""
         self.service = service
         self.function = function
         self.args, self.kwargs = arguments
         self.options = options
         self.due = options.due()
-        self.inside: CurrentJob | None = _context.current_job()
-        if self.inside is None:
+        self.inside = inside
+        if inside is None:
             self.principal = _context.get_principal() if options.principal is UNSET else options.principal
         else:
-            self.principal = self.inside.principal
+            self.principal = inside.principal
             if options.principal is not UNSET and options.principal != self.principal:
                 raise Error("a call inside a running function has the principal of that function", "leave `principal` out", 77)
 
@@ -144,22 +147,22 @@ def enqueue(call: NewCall, *, is_decorated: bool) -> tuple[int, str | None]:
     connection = call.options.connection or _context.connection.get()
     if connection is not None:
         return _insert(connection, call, is_decorated), None
-    store = chosen_store()
+    asked = chosen()
     params = call.params()
     warning = None
     for attempt in (1, 2):
         if is_decorated:
-            registered = _registration.ensure(store, call.service, call.function)
+            registered = _registration.ensure(asked, call.service, call.function)
             if registered is None:
                 raise NoService
             warning = warning or registered.warning
         try:
-            return int(request("enqueue", params, repeat=call.options.key is not None)["job"]), warning
+            return int(request("enqueue", params, repeat=call.options.key is not None, of=asked)["job"]), warning
         except Error as error:
             # Somebody may have removed the function, or all of the store, since this process has registered it.
             if error.exit_code != NOT_FOUND or not is_decorated or attempt == 2:
                 raise
-            _registration.forget(store, call.service, call.function)
+            _registration.forget(asked, call.service, call.function)
     raise AssertionError
 
 

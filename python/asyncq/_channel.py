@@ -16,6 +16,11 @@ _AT_ONCE = 256 * 1024
 """How much is read at once, and how long a piece of output is at most, in bytes and in characters."""
 
 
+def notification(method: str, params: dict[str, Any]) -> bytes:
+    """A notification, as a line."""
+    return json.dumps({"jsonrpc": "2.0", "method": method, "params": params}).encode() + b"\n"
+
+
 class Channel:
     """One end of the socket. Lines are sent whole, and in order; any thread may send, one receives."""
 
@@ -39,7 +44,7 @@ class Channel:
             self.flush()
 
     def flush(self) -> None:
-        """Sends the lines in `unsent`, to which the main thread appends meanwhile, without the lock."""
+        """Sends the lines in `unsent`, to which the main thread of a worker appends meanwhile, without the lock."""
         with self.lock:
             count = len(self.unsent)
             if not count:
@@ -54,12 +59,16 @@ class Channel:
 
     def notify(self, method: str, params: dict[str, Any]) -> None:
         """Sends a notification."""
-        self.send(json.dumps({"jsonrpc": "2.0", "method": method, "params": params}).encode() + b"\n")
+        self.send(notification(method, params))
 
-    def output(self, job: int, stream: str, text: str) -> None:
-        """Sends output of a job."""
+    def output(self, job: int, stream: str, text: str, *, later: bool = False) -> None:
+        """Sends output of a job; `later` with the next line that is sent."""
         for at in range(0, len(text), _AT_ONCE):
-            self.notify("output", {"job": job, "stream": stream, "text": text[at : at + _AT_ONCE]})
+            params = {"job": job, "stream": stream, "text": text[at : at + _AT_ONCE]}
+            if later:
+                self.unsent.append(notification("output", params))
+            else:
+                self.notify("output", params)
 
     def wait(self) -> None:
         """Waits for something to read, and reads nothing."""

@@ -93,6 +93,15 @@ def chosen_store() -> str | None:
     return settings.db or os.environ.get("ASYNCQ_DB") or None
 
 
+Chosen = tuple[str | None, str | None]
+"""A store and a program, as they were chosen."""
+
+
+def chosen() -> Chosen:
+    """The store and the program that are meant now."""
+    return chosen_store(), chosen_binary()
+
+
 _resolved: dict[str, str] = {}
 
 

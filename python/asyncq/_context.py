@@ -220,8 +220,12 @@ def _variable(name: str) -> str | None:
 
 def _job_of_environment() -> CurrentJob | None:
     """The job of the program that a function is, or that it has started."""
-    job, token = _variable("ASYNCQ_JOB"), _variable("ASYNCQ_TOKEN")
-    if not job or not token or not job.isdecimal() or token in _over:
+    job = _variable("ASYNCQ_JOB")
+    # Most programs are none, and ask with each call.
+    if not job or not job.isdecimal():
+        return None
+    token = _variable("ASYNCQ_TOKEN")
+    if not token or token in _over:
         return None
     import subprocess
 

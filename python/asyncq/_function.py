@@ -12,7 +12,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from ._calls import NO_OPTIONS, NewCall, NoService, Options, enqueue
-from ._config import chosen_store, class_name, find_binary, is_conflict, settings, store_options
+from ._config import chosen, class_name, find_binary, is_conflict, settings, store_options
 from ._context import (
     MAX_NESTING,
     MAX_RECORDED,
@@ -129,7 +129,7 @@ class Enqueueable(Generic[P, R]):
     def _queue(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> tuple[Job[R], str | None]:
         """Queues a call; gives its job, and what to warn of."""
         try:
-            number, warning = enqueue(self._new(args, kwargs, options), is_decorated=self._is_decorated)
+            number, warning = enqueue(self._new(args, kwargs, options, current_job()), is_decorated=self._is_decorated)
         except NoService:
             raise self._no_service() from None
         return Job(number), warning
@@ -145,8 +145,10 @@ class Enqueueable(Generic[P, R]):
 
     _is_decorated = False
 
-    def _new(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> NewCall:
-        return NewCall(self.service, self.name, encode_arguments(self.name, args, kwargs), options)
+    def _new(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, inside: CurrentJob | None
+    ) -> NewCall:
+        return NewCall(self.service, self.name, encode_arguments(self.name, args, kwargs), options, inside)
 
     def _no_service(self) -> Error:
         return Error(
@@ -191,10 +193,12 @@ class Decorated(Enqueueable[P, R]):
             raise self._method()
         return self
 
-    def _new(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> NewCall:
+    def _new(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, inside: CurrentJob | None
+    ) -> NewCall:
         self.check_importable()
         self._check_signature(args, kwargs)
-        return super()._new(args, kwargs, options)
+        return super()._new(args, kwargs, options, inside)
 
     def _immediate_job(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[R]:
         record = Record(self, args, kwargs)
@@ -212,7 +216,7 @@ class Decorated(Enqueueable[P, R]):
     def _run_as_program(self, job: CurrentJob, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs a call inside a program that a function is: by `asyncq`, which records it."""
         self.check_importable()
-        if ensure(chosen_store(), self.service, self.name) is None:
+        if ensure(chosen(), self.service, self.name) is None:
             raise self._no_service()
         return run_by_program(self, job, args, kwargs)
 
@@ -223,6 +227,9 @@ class Decorated(Enqueueable[P, R]):
 
     def _check_signature(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuses arguments now with which the function could not begin later."""
+        code = self.undecorated.__code__
+        if not kwargs and len(args) == code.co_argcount and not code.co_kwonlyargcount:
+            return  # what most calls are, in a tenth of the time
         if self._signature is None:
             import inspect
 
@@ -291,7 +298,7 @@ class Function(Decorated[P, R]):
         if job is not None:
             return cast("R", self._run_as_program(job, args, kwargs))
         try:
-            _, warning = enqueue(self._new(args, kwargs, NO_OPTIONS), is_decorated=True)
+            _, warning = enqueue(self._new(args, kwargs, NO_OPTIONS, None), is_decorated=True)
         except NoService:
             self._warn()
             return self.undecorated(*args, **kwargs)
@@ -322,7 +329,7 @@ class AsyncFunction(Decorated[P, R]):
         job = current_job()
         if job is not None:
             return cast("R", self._run_as_program(job, args, kwargs)), None
-        _, warning = enqueue(self._new(args, kwargs, NO_OPTIONS), is_decorated=True)
+        _, warning = enqueue(self._new(args, kwargs, NO_OPTIONS, None), is_decorated=True)
         return None, warning
 
 

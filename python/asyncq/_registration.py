@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ._config import settings
+from ._config import Chosen, settings
 from ._errors import Error
 from ._rpc import NOT_FOUND, request
 
@@ -82,11 +82,11 @@ class Registered:
         self.warning = warning
 
 
-_known: dict[tuple[str | None, str, str], Registered] = {}
+_known: dict[tuple[Chosen, str, str], Registered] = {}
 """Which functions of this process are registered, in which store."""
 
 
-def ensure(store: str | None, service: str, name: str) -> Registered | None:
+def ensure(store: Chosen, service: str, name: str) -> Registered | None:
     """Registers a function unless this process has done so; None where its service does not exist."""
     known = _known.get((store, service, name))
     if known is not None:
@@ -108,7 +108,7 @@ def ensure(store: str | None, service: str, name: str) -> Registered | None:
     )
 
 
-def forget(store: str | None, service: str, name: str) -> None:
+def forget(store: Chosen, service: str, name: str) -> None:
     """Has the next call of a function register it again."""
     _known.pop((store, service, name), None)
 

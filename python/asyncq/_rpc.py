@@ -8,7 +8,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from ._config import chosen_binary, chosen_store, find_binary, store_options
+from ._config import Chosen, chosen, find_binary, store_options
 from ._errors import Error, NoStore, Unanswered
 from ._json import decode
 
@@ -201,7 +201,7 @@ class Child:
 _OF_A_CALL = ("ASYNCQ_JOB", "ASYNCQ_ATTEMPT", "ASYNCQ_TOKEN", "ASYNCQ_WORKER_TOKEN", "ASYNCQ_WORKER")
 """Variables of one call or worker: the child belongs to none, and outlives calls."""
 
-_children: dict[tuple[str | None, str | None], Child] = {}
+_children: dict[Chosen, Child] = {}
 """The children of this process, by the store and the program that were chosen."""
 _starting = threading.Lock()
 
@@ -212,21 +212,20 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _current() -> Child:
-    """The child for the store that is meant now."""
-    chosen = chosen_store(), chosen_binary()
-    child = _children.get(chosen)
+def _current(of: Chosen) -> Child:
+    """The child for a store."""
+    child = _children.get(of)
     if child is not None and not child.dead:
         return child
     with _starting:
-        child = _children.get(chosen)
+        child = _children.get(of)
         if child is None or child.dead:
             # Those of other stores go, unless somebody waits for them.
             for other, idle in list(_children.items()):
                 if not idle.waiting:
                     del _children[other]
                     idle.close()
-            child = _children[chosen] = Child()
+            child = _children[of] = Child()
         return child
 
 
@@ -249,14 +248,14 @@ os.register_at_fork(before=_starting.acquire, after_in_parent=_starting.release,
 atexit.register(close_all)
 
 
-def request(method: str, params: str, *, repeat: bool = False) -> Any:
-    """Asks the store. `repeat` says whether it may be asked again where the child ended without an answer.
+def request(method: str, params: str, *, repeat: bool = False, of: Chosen | None = None) -> Any:
+    """Asks the store `of`, or the one that is meant now. `repeat` says whether it may be asked again where the child ended without an answer.
 
     Raises `Error` for whatever asyncq refuses.
     """
     failure: Error | None = None
     for _ in range(3):
-        child = _current()
+        child = _current(of or chosen())
         try:
             answer = child.request(method, params)
         except _Unsent:

@@ -99,22 +99,19 @@ class Output:
         """Sends all that was printed until now, as output of the job."""
         with self.lock:  # not before: the other thread may have read what it has not sent yet
             if self.poll.poll(0) or self.is_cut:
-                self._send(whole=True)
+                self._send(at_end=True)
                 self.is_cut = False
 
-    def _send(self, *, whole: bool) -> None:
+    def _send(self, *, at_end: bool) -> None:
+        """Sends what was printed; at the end of a call, together with its answer."""
         for stream in self.streams:
-            text = stream.take(whole=whole)
-            if text:
-                self._pass_on(stream, text)
+            text = stream.take(whole=at_end)
+            if text and self.job is not None:
+                self.channel.output(self.job, stream.name, text, later=at_end)
+            elif text:
+                os.write(stream.original, text.encode(errors="replace"))
             if stream.cut:
                 self.is_cut = True
-
-    def _pass_on(self, stream: Stream, text: str) -> None:
-        if self.job is not None:
-            self.channel.output(self.job, stream.name, text)
-        else:
-            os.write(stream.original, text.encode(errors="replace"))
 
     def _follow(self) -> None:
         """Sends output while calls run."""
@@ -124,7 +121,7 @@ class Output:
         while True:
             poll.poll()
             with self.lock:
-                self._send(whole=False)
+                self._send(at_end=False)
             time.sleep(_REST)
 
 
@@ -334,31 +331,39 @@ class Several(Server):
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Cancelled))
 
 
-def main(words: list[str]) -> int:
-    """Serves asyncq until it closes the channel."""
+def parser() -> Any:
+    """What the command line may be. Most workers have none, and do not load this."""
     import argparse
-    import importlib
 
     parser = argparse.ArgumentParser(prog="python -m asyncq.worker", description="A worker that asyncq starts.")
     parser.add_argument("--threads", type=int, default=1, help="how many calls run at once [default: 1]")
-    parser.add_argument("modules", nargs="*", metavar="MODULE", help="modules to import before the first call; their functions need no module in their names")
-    options = parser.parse_args(words)
-    if options.threads < 1:
-        parser.error("--threads is a number from 1 on")
+    what = "modules to import before the first call; their functions need no module in their names"
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=what)
+    return parser
+
+
+def main(words: list[str]) -> int:
+    """Serves asyncq until it closes the channel."""
+    import importlib
+
+    options = parser().parse_args(words) if words else None
+    threads, modules = (options.threads, options.modules) if options is not None else (1, [])
+    if threads < 1:
+        parser().error("--threads is a number from 1 on")
     if "ASYNCQ_WORKER" not in os.environ:
-        parser.error("asyncq starts this program by itself: decorate functions, call them, and run `asyncq process`")
+        parser().error("asyncq starts this program by itself: decorate functions, call them, and run `asyncq process`")
     sys.set_int_max_str_digits(0)  # an argument of 1 MiB may be one number
     channel = Channel(socket.socket(fileno=int(os.environ.pop("ASYNCQ_WORKER"))))
-    for module in options.modules:
+    for module in modules:
         importlib.import_module(module)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
     try:
         server: Server
-        if options.threads == 1:
-            server = OneAtATime(channel, options.modules)
+        if threads == 1:
+            server = OneAtATime(channel, modules)
         else:
-            server = Several(channel, options.modules, options.threads)
+            server = Several(channel, modules, threads)
         server.serve()
     except (BrokenPipeError, ConnectionError):
         pass  # the processor is gone
