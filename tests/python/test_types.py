@@ -11,7 +11,6 @@ import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PACKAGE = os.path.join(HERE, "..", "..", "python")
-BIN = os.path.dirname(sys.executable)
 
 
 class Types(unittest.TestCase):
@@ -24,16 +23,16 @@ class Types(unittest.TestCase):
             return {number for number, line in enumerate(file, 1) if line.endswith("# error\n")}
 
     def test_the_package_is_strictly_typed(self) -> None:
-        done = self.run_checker(f"{BIN}/mypy", "--strict", "--no-incremental", f"{PACKAGE}/asyncq")
+        done = self.run_checker(sys.executable, "-m", "mypy", "--strict", "--no-incremental", f"{PACKAGE}/asyncq")
         self.assertEqual(done.returncode, 0, done.stdout)
 
     def test_mypy_sees_wrong_arguments(self) -> None:
-        done = self.run_checker(f"{BIN}/mypy", "--strict", "--no-incremental", "typed.py")
+        done = self.run_checker(sys.executable, "-m", "mypy", "--strict", "--no-incremental", "typed.py")
         seen = {int(number) for number in re.findall(r"^typed\.py:(\d+): error", done.stdout, re.M)}
         self.assertEqual(seen, self.expected(), done.stdout)
 
     def test_pyright_sees_wrong_arguments(self) -> None:
-        done = self.run_checker(f"{BIN}/pyright", "--outputjson", "typed.py")
+        done = self.run_checker(sys.executable, "-m", "pyright", "--outputjson", "typed.py")
         found = json.loads(done.stdout)["generalDiagnostics"]
         seen = {it["range"]["start"]["line"] + 1 for it in found if it["severity"] == "error"}
         self.assertEqual(seen, self.expected(), done.stdout)
