@@ -20,6 +20,8 @@ pub struct Oracle {
 pub struct Finding {
     /// The first flaw that a full check finds.
     pub flaw: Option<String>,
+    /// Whether the columns of jobs can be read. A flipped bit in the name of a column is no flaw to SQLite.
+    pub is_readable: bool,
     /// The version of the schema, where there is one.
     pub version: Option<i64>,
     /// Whether reading what a list of all jobs shows meets damage.
@@ -58,10 +60,12 @@ impl Oracle {
         let damaged = |error: rusqlite::Error| {
             matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
         };
+        let listed = rows(&store, "job", LISTED);
         Finding {
             flaw,
+            is_readable: listed.is_ok(),
             version: store.query_row("SELECT version FROM asyncq_schema", [], |row| row.get(0)).ok(),
-            jobs_are_damaged: rows(&store, "job", LISTED).is_err_and(damaged),
+            jobs_are_damaged: listed.is_err_and(damaged),
             rows: Rows::read(&store).ok(),
         }
     }
