@@ -70,19 +70,19 @@ def chosen_binary() -> str | None:
 
 
 def find_binary() -> str:
-    """The path of the `asyncq` program: `configure(binary=)`, `$ASYNCQ_BIN`, beside the interpreter, or on `$PATH`."""
+    """The path of the `asyncq` program: `configure(binary=)`, `$ASYNCQ_BIN`, next to the interpreter, or on `$PATH`."""
     chosen = chosen_binary()
     if chosen:
         if os.path.isfile(chosen) and os.access(chosen, os.X_OK):
             return os.path.abspath(chosen)
-        raise Error(f"there is no program `{chosen}`", "set $ASYNCQ_BIN to the path of the `asyncq` program", 69)
+        raise Error(f"cannot find the program `{chosen}`", "set $ASYNCQ_BIN to the path of the `asyncq` program", 69)
     folders = [os.path.dirname(sys.executable), *os.environ.get("PATH", os.defpath).split(os.pathsep)]
     for folder in folders:
         path = os.path.join(folder, "asyncq")
         if folder and os.path.isfile(path) and os.access(path, os.X_OK):
             return os.path.abspath(path)
     raise Error(
-        "there is no program `asyncq` beside the interpreter or on $PATH",
+        "cannot find the program `asyncq`, neither next to the Python interpreter nor on $PATH",
         "install it, or set $ASYNCQ_BIN to its path",
         69,
     )

@@ -79,10 +79,10 @@ class CurrentJob:
     def complete(self, connection: object) -> None:
         """Completes this job in your transaction, so that the job is done if and only if your work is committed.
 
-        Raises `Error` when this attempt is no longer the current one: roll back then.
+        Raises `Error` if another attempt has replaced this one. Roll back your transaction in that case.
         """
         if Connection(connection).complete(self.id, self.attempt, self.token) != 1:
-            raise Error(f"attempt {self.attempt} of job {self.id} is not the current one", "roll back your transaction")
+            raise Error(f"attempt {self.attempt} of job {self.id} has been replaced", "roll back your transaction")
         self.completed = True
 
     def environ(self) -> dict[str, str]:

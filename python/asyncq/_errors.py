@@ -22,7 +22,7 @@ class Error(Exception):
 
 
 class NoStore(Error):
-    """There is no store where asyncq looks for it."""
+    """asyncq finds no store at the configured place."""
 
 
 class Unanswered(Error):

@@ -25,7 +25,7 @@ from ._context import (
     parent,
     running,
 )
-from ._errors import Conflict, Error, Failed, MissingServiceWarning
+from ._errors import Conflict, Error, MissingServiceWarning
 from ._job import Job
 from ._json import NotJson, decode, encode, encode_arguments
 from ._registration import ensure
@@ -71,7 +71,7 @@ def function(service: str) -> Decorator:
     """Makes calls of the decorated function run later, on this service.
 
     A call queues the function with its arguments and returns None. Inside a running function, a call runs at once instead and
-    returns its value. If there is no such service, it runs at once, with a warning.
+    returns its value. If the service does not exist, the call runs at once and warns you.
     """
     if not isinstance(service, str):
         raise TypeError("name a service, as in @asyncq.function('events')")
@@ -152,7 +152,7 @@ class Enqueueable(Generic[P, R]):
 
     def _no_service(self) -> Error:
         return Error(
-            f"there is no service `{self.service}` for `{self.name}`",
+            f"service `{self.service}` of `{self.name}` does not exist",
             f"`asyncq service add {self.service}` or asyncq.define_service({self.service!r}) makes it",
             66,
         )
@@ -223,7 +223,7 @@ class Decorated(Enqueueable[P, R]):
     def _warn(self) -> None:
         if settings.missing_service == "error":
             raise self._no_service()
-        warn(f"there is no service `{self.service}`, so `{self.name}` runs at once", MissingServiceWarning)
+        warn(f"service `{self.service}` does not exist, so `{self.name}` runs at once", MissingServiceWarning)
 
     def _check_signature(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuses arguments now with which the function could not begin later."""
@@ -271,7 +271,7 @@ class Decorated(Enqueueable[P, R]):
         found = getattr(sys.modules.get(module), qualname, None)
         if found is not self:
             raise Error(
-                f"`{name}` leads to {found!r}, not to this function" if found is not None else f"there is no `{name}`",
+                f"`{name}` leads to {found!r}, not to this function" if found is not None else f"`{name}` does not exist",
                 "a decorated function keeps its name in its module, and other decorators belong below `@asyncq.function`",
             )
         self._checked = name
@@ -462,7 +462,7 @@ class Record:
         self._began = time.monotonic()
 
     def returns(self, value: Any) -> Any:
-        """The value that the call gives. It is recorded if it is JSON; in immediate mode it has to be."""
+        """The value that the caller gets. A JSON value is recorded; in immediate mode, no other value is allowed."""
         immediate = immediate_mode.get()
         if self._nested is None and not immediate:
             return value

@@ -188,7 +188,7 @@ class Host:
 
     def _stop(self, interrupt: KeyboardInterrupt) -> None:
         """After Ctrl-C in a call: has the processor stop, and waits until it asks for the end of this call. So the call is put
-        back, and counts as no failure."""
+        back, and does not count as a failure."""
         self.interrupt = interrupt
         # It got the first signal from the terminal, or gets it now. Two that come at once count as one.
         while not self.asked.wait(_BETWEEN_SIGNALS) and self.processor.poll() is None:

@@ -15,7 +15,7 @@ from ._json import decode
 if TYPE_CHECKING:
     import subprocess
 
-NOT_FOUND, UNREACHABLE, BUSY, DENIED = 66, 69, 75, 77
+NOT_FOUND, UNREACHABLE, BUSY = 66, 69, 75
 """Exit codes of asyncq that clients tell apart."""
 _USAGE = 2
 _AT_ONCE = 1 << 16
@@ -45,7 +45,7 @@ class _Unsent(Exception):
 class Child:
     """One `asyncq rpc`, shared by all threads.
 
-    Threads write their requests under a lock, and whoever waits for an answer reads for all: the first one reads until it has
+    Threads write their requests under a lock, and a thread that waits reads the answers of all: the first one reads until it has
     its own answer, and then wakes another one. So a single thread never waits for a second one, and the requests of many
     threads are in the pipe together and share a commit.
     """

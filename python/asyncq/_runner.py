@@ -193,7 +193,7 @@ def find(name: str, modules: Sequence[str] = ()) -> Decorated[..., Any]:
 
 
 def nested(job: CurrentJob) -> str:
-    """The members of an answer that tell of the calls inside the call; nothing when there were none."""
+    """The members of an answer that list the calls inside the call; empty if it made none."""
     if not job.nested:
         return ""
     texts: list[str] = []

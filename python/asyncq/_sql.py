@@ -26,7 +26,7 @@ class Connection:
         cursor = getattr(connection, "cursor", None)
         if not callable(cursor) or _is_asynchronous(connection):
             raise TypeError(
-                f"{type(connection).__name__} is no database connection: pass an open one, such as sqlite3.connect(...)"
+                f"{type(connection).__name__} is not a database connection: pass an open one, such as sqlite3.connect(...)"
             )
         self._connection: Any = connection
         self._is_format = _paramstyle(type(connection)) in ("format", "pyformat")
@@ -66,7 +66,7 @@ class Connection:
         self._run(sql, tuple(columns.values()))
 
     def complete(self, job: int, attempt: int, token: str) -> int:
-        """Completes a running job; says how many rows that changed: 1, or 0 when the attempt is no longer current."""
+        """Completes a running job. Returns the number of changed rows: 1, or 0 if another attempt has replaced this one."""
         sql = (
             "UPDATE asyncq_job SET state = 'completed'"
             " WHERE id = ? AND attempt = ? AND token = ? AND state = 'processing' RETURNING id"
@@ -86,7 +86,7 @@ class Connection:
                 raise Refused(message[message.index("asyncq: ") :].splitlines()[0]) from error
             if "asyncq_" in message and ("no such table" in message or "does not exist" in message):
                 raise NoStore(
-                    "this database holds no store", "`asyncq --db FILE init` adds asyncq's tables to it", 69
+                    "this database contains no store", "`asyncq --db FILE init` adds asyncq's tables to it", 69
                 ) from error
             raise
         return rows

@@ -136,7 +136,7 @@ class Server:
         signal.signal(signal.SIGTERM, self.terminate)
 
     def terminate(self, signal_number: int, frame: Any) -> None:
-        """Ends this worker, as soon as it has answered what it has read."""
+        """Ends this worker as soon as it has answered all calls that it has read."""
         self.is_leaving = True
         if self.is_waiting:
             raise Leave
@@ -167,7 +167,7 @@ class Leave(BaseException):
 class OneAtATime(Server):
     """Calls in the main thread, one after another, in the order in which asyncq sends them.
 
-    The answers of quick calls are sent together. A second thread sees to it that none waits for long behind a slow call.
+    The answers of quick calls are sent together. A second thread keeps them from waiting long behind a slow call.
     """
 
     def __init__(self, channel: Channel, modules: list[str]) -> None:

@@ -4,6 +4,7 @@ use super::caller::Caller;
 use super::function::{Here, find_program, site, variable_name};
 use super::queue::Queue;
 use crate::domain::function::{Registered, WantedFunction};
+use crate::domain::json::MAX_BYTES;
 use crate::domain::text::escape_control;
 use crate::error::{Error, Kind, Result};
 #[cfg(doc)]
@@ -29,6 +30,7 @@ impl Queue {
 
     /// Makes sure that what is wanted of a function can be recorded.
     fn look_up(&mut self, wanted: &mut WantedFunction, caller: &Caller) -> Result<()> {
+        check_texts(wanted)?;
         let here = Here { folder: &caller.folder()?, caller };
         if let Some(typed) = &wanted.site {
             if !typed.starts_with('/') {
@@ -51,4 +53,24 @@ impl Queue {
         *program = find_program(program, &in_site, here)?;
         Ok(())
     }
+}
+
+/// Refuses texts with which the system starts no program, as the schema does for clients.
+fn check_texts(wanted: &WantedFunction) -> Result<()> {
+    let command = wanted.command.iter().flatten().map(|text| ("command", text));
+    let site = wanted.site.iter().map(|text| ("site", text));
+    let env = wanted.env.values().map(|text| ("env", text));
+    let mut length = 0;
+    for (member, text) in command.chain(site).chain(env) {
+        length += text.len();
+        if text.contains('\0') {
+            return Err(Error::new(Kind::Invalid, format!("`{member}` contains a NUL character"))
+                .with_hint("the system cannot pass one to a program"));
+        }
+    }
+    if length > MAX_BYTES {
+        return Err(Error::new(Kind::Invalid, format!("`command`, `site` and `env` have more than {MAX_BYTES} bytes"))
+            .with_hint("put the data into a file and pass its path"));
+    }
+    Ok(())
 }

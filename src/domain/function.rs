@@ -203,7 +203,8 @@ impl WantedFunction {
         let (Some(command), Some(site)) = (&self.command, &self.site) else {
             let Self { service, name, .. } = self;
             let message = format!("function `{name}` of service `{service}` is new, so it needs `command` and `site`");
-            return Err(Error::new(Kind::Invalid, message));
+            return Err(Error::new(Kind::Invalid, message)
+                .with_hint("give both, as in \"command\":[\"/usr/bin/python3\",\"job.py\"],\"site\":\"/srv/app\""));
         };
         Ok(Definition {
             command: command.clone(),

@@ -937,3 +937,22 @@ fn many_answers_need_little_memory() {
         assert!(peak < 60_000, "{peak} kB");
     }
 }
+
+#[test]
+fn a_function_that_no_processor_could_start_is_not_registered() {
+    let place = Place::with_functions(&[]);
+    let mut rpc = Rpc::start(&place);
+    for (members, message) in [
+        (r#""command":["/bin/echo","a\u0000b"],"site":"/tmp""#, "`command` contains a NUL character"),
+        (r#""command":["/bin/echo"],"site":"/tmp","env":{"A":"\u0000"}"#, "`env` contains a NUL character"),
+        (r#""command":["/bin/echo"],"site":"/tmp\u0000""#, "`site` contains a NUL character"),
+        (r#""command":["/bin/echo"]"#, "function `new` of service `events` is new, so it needs `command` and `site`"),
+    ] {
+        let functions = format!(r#"{{"functions":[{{"service":"events","name":"new",{members}}}]}}"#);
+        let error = rpc.refused("register", &functions);
+        assert_eq!((&error["message"], &error["data"]["exit_code"]), (&json!(message), &json!(65)));
+        assert!(!error["data"]["hint"].as_str().unwrap().contains("backup"), "{error}");
+    }
+    rpc.end();
+    assert_eq!(place.stdout("asyncq function list --json").trim(), "[]");
+}

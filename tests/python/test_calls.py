@@ -132,14 +132,14 @@ class Calls(Place):
             self.assertEqual(shop.heavy_computing(2, 7), 9)
         [warning] = seen
         self.assertEqual(warning.category, asyncq.MissingServiceWarning)
-        self.assertIn("no service `nowhere`, so `shop.heavy_computing` runs at once", str(warning.message))
+        self.assertIn("service `nowhere` does not exist, so `shop.heavy_computing` runs at once", str(warning.message))
         self.assertEqual(warning.filename, __file__)
-        with self.assertRaisesRegex(asyncq.Error, "no service `nowhere`"):
+        with self.assertRaisesRegex(asyncq.Error, "service `nowhere` of `shop.heavy_computing` does not exist"):
             shop.heavy_computing.enqueue(2, 7)
-        with self.assertRaisesRegex(asyncq.Error, "no service `nowhere`"):
+        with self.assertRaisesRegex(asyncq.Error, "service `nowhere` of `shop.heavy_computing` does not exist"):
             shop.heavy_computing.using(key="k").enqueue(2, 7)
         asyncq.configure(missing_service="error")
-        with self.assertRaisesRegex(asyncq.Error, "no service `nowhere`"):
+        with self.assertRaisesRegex(asyncq.Error, "service `nowhere` of `shop.heavy_computing` does not exist"):
             shop.heavy_computing(2, 7)
 
     def test_without_its_store_a_call_is_an_error(self) -> None:

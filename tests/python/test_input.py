@@ -106,7 +106,7 @@ class Functions(Place):
             (shop.outer(), "defined inside a function"),
             (shop.unnamed, "a lambda has no name"),
             (shop.original, "leads to 7, not to this function"),
-            (shop.gone, "there is no `shop.deleted`"),
+            (shop.gone, "`shop.deleted` does not exist"),
             (getattr(shop, "grün"), "cannot be the name of a function in the store"),
         ]:
             with self.subTest(words), self.assertRaisesRegex(asyncq.Error, words):
@@ -166,7 +166,7 @@ class OptionsGiven(Place):
             with self.subTest(words), self.assertRaisesRegex(kind, words):
                 shop.echo.using(**options).enqueue()
         for connection in (7, "queue.db"):
-            with self.assertRaisesRegex(TypeError, "is no database connection"):
+            with self.assertRaisesRegex(TypeError, "is not a database connection"):
                 shop.echo.using(connection)
         with self.assertRaises(asyncq.NoStore), sqlite3.connect(":memory:") as db:
             shop.echo.using(db).enqueue()
@@ -177,7 +177,7 @@ class OptionsGiven(Place):
     def test_a_program_that_is_not_asyncq_is_named(self) -> None:
         shop = self.module("shop", ECHO)
         asyncq.configure(binary="/nowhere/asyncq")
-        with self.assertRaisesRegex(asyncq.Error, r"no program `/nowhere/asyncq`; set \$ASYNCQ_BIN"):
+        with self.assertRaisesRegex(asyncq.Error, r"cannot find the program `/nowhere/asyncq`; set \$ASYNCQ_BIN"):
             shop.echo()
         self.write_program("old", "exit 2")
         asyncq.configure(binary=self.folder + "/old")

@@ -101,7 +101,7 @@ class InATransaction(Place):
                 warnings.simplefilter("always")
                 self.assertEqual(self.shop.lost(), "ran at once")
             self.assertEqual(len(seen), 1)
-            with self.assertRaisesRegex(asyncq.Error, "no service `nowhere`"):
+            with self.assertRaisesRegex(asyncq.Error, "service `nowhere` of `shop.lost` does not exist"):
                 self.shop.lost.using(db).enqueue()
 
     def test_the_lock_of_this_process_is_named(self) -> None:
