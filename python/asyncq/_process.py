@@ -99,9 +99,9 @@ def _drain(services: tuple[str, ...], words: list[str]) -> None:
             for pipe in (processor.stdout, processor.stderr):
                 pipe.close()
     if code not in (0, 1):
-        lines = [line for line in complaints.getvalue().splitlines() if line.startswith("error: ")]
-        reason = lines[-1].removeprefix("error: ") if lines else f"it ended with exit code {code}"
-        raise Error(f"`asyncq process` could not work: {reason}", None, code)
+        said = dict(line.split(": ", 1) for line in complaints.getvalue().splitlines() if line.startswith(("error: ", "hint: ")))
+        reason = said.get("error", f"it ended with exit code {code}")
+        raise Error(f"`asyncq process` could not work: {reason}", said.get("hint"), code)
 
 
 def _pump(pipe: Any, to: list[Any]) -> None:

@@ -42,6 +42,8 @@ class Process(Place):
     def test_a_processor_that_cannot_work_raises(self) -> None:
         with self.assertRaisesRegex(asyncq.Error, "no service `nowhere`"):
             self.process("nowhere")
+        with self.assertRaisesRegex(asyncq.Error, "no service `evnts`; did you mean `events`"):
+            self.process("evnts")
 
     def test_it_runs_neither_inside_a_function_nor_twice(self) -> None:
         shop = self.module(
