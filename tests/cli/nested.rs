@@ -139,7 +139,8 @@ fn the_result_of_a_nested_call_of_a_worker_is_written_to_a_file() {
 /// What its function did in its own transaction is undone.
 #[test]
 fn a_nested_call_whose_own_commit_is_missing_has_failed() {
-    let place = Place::with_functions(&[("outer", "asyncq enqueue --result-to out events work || echo $?; ls out")]);
+    let place =
+        Place::with_functions(&[("outer", "exec 2>&1; asyncq enqueue --result-to out events work || echo $?; ls out")]);
     let body = "
 hello()
 say(id=hear()['id'], result={'value': 1, 'completed': True})";
