@@ -1,6 +1,6 @@
 //! The terms of asyncq as types, and their rules: services, functions, calls, jobs, attempts and outcomes.
 //!
-//! Invariant: no SQL, no clap, no clock, no processes, no files. Tests need only values.
+//! Invariant: no SQL, no clap, no clock, no processes, no files but those of the time zones. Tests need only values.
 
 pub mod attempt;
 pub mod batch;
@@ -25,3 +25,4 @@ pub mod state;
 pub mod suggest;
 pub mod text;
 pub mod time;
+pub mod zone;
