@@ -91,13 +91,17 @@ struct Together<'a> {
 }
 
 impl<'env> Rpc<'_, 'env> {
-    /// Carries out all requests, until there are no more, nobody reads the answers, or the store is gone.
+    /// Carries out all requests until there are no more. When nobody reads the answers, or the store is gone, those that are
+    /// read already are the last ones.
     fn carry_out_all(&mut self, lines: &mut Lines) -> io::Result<()> {
         let mut goes_on = true;
-        while goes_on && !self.shared.answers.is_closed() && !self.shared.has_failed() {
+        while goes_on {
             let (requests, more) = read(lines)?;
             self.carry_out(&requests);
             self.shared.answers.flush();
+            if self.shared.answers.is_closed() {
+                stop(&self.shared.stop);
+            }
             goes_on = more;
         }
         Ok(())
@@ -149,6 +153,7 @@ impl<'env> Rpc<'_, 'env> {
 
     /// The open store, and what `work` makes of it.
     fn with_queue<T>(&mut self, work: impl FnOnce(&mut Queue) -> Result<T>) -> Result<T> {
+        self.shared.check()?;
         if self.queue.is_none() {
             self.queue = Some(self.shared.place.open()?);
         }
@@ -288,6 +293,7 @@ impl<'env> Rpc<'_, 'env> {
     fn wait_for<T>(&mut self, wait: Option<OpenWait>) -> Result<Option<T>, RpcError> {
         let Some(wait) = wait else { return Ok(None) };
         let shared = self.shared;
+        shared.check()?;
         if !self.watches {
             let started = thread::Builder::new().name("waits".to_owned()).spawn_scoped(self.scope, || shared.watch());
             started.map_err(|error| io_error("cannot wait for jobs", &error))?;

@@ -149,9 +149,12 @@ impl<'a> RpcContext<'a> {
         stop(&self.stop);
     }
 
-    /// Whether it has to end.
-    pub(super) fn has_failed(&self) -> bool {
-        self.fatal.get().is_some()
+    /// Whether the store can still be used.
+    ///
+    /// # Errors
+    /// Why this has to end, if it has to.
+    pub(super) fn check(&self) -> Result<()> {
+        self.fatal.get().map_or(Ok(()), |error| Err(error.reworded(error.kind(), error.to_string())))
     }
 
     /// Waits for one more.
@@ -257,7 +260,7 @@ impl RpcContext<'_> {
             wait.until = Some(now);
         }
         if !open.is_empty()
-            && let Err(error) = self.look_at(&mut open, &mut watched)
+            && let Err(error) = self.check().and_then(|()| self.look_at(&mut open, &mut watched))
         {
             self.refuse(&mut open, &error, &mut watched);
         }

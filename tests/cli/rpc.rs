@@ -915,6 +915,43 @@ fn a_store_that_is_gone_ends_it() {
     }
 }
 
+/// More requests than asyncq carries out at once. It finds them all in its pipe, and the world as `change` leaves it.
+fn write_many(rpc: &mut Rpc, method: &str, params: &str, change: impl FnOnce(&mut Rpc)) -> usize {
+    let many = 1020;
+    let requests: String = (1..=many).map(|id| request(&id.to_string(), method, params)).collect();
+    rustix::pipe::fcntl_setpipe_size(rpc.requests.as_ref().unwrap(), 256 * 1024).unwrap();
+    let pid = rustix::process::Pid::from_child(&rpc.process);
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    rpc.write(&requests);
+    change(rpc);
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    many
+}
+
+#[test]
+fn a_store_that_is_gone_leaves_no_request_unanswered_that_was_read() {
+    let place = Place::with_functions(&[("mail", "cat")]);
+    let mut rpc = Rpc::start(&place);
+    rpc.enqueue("mail");
+    let many = write_many(&mut rpc, "cancel", r#"{"job":1}"#, |_| {
+        place.stdout("mv .local/share/asyncq elsewhere");
+    });
+    let (rest, said, code) = rpc.wait();
+    assert_eq!(code, Some(74), "{said}");
+    assert_eq!((rest.lines().count(), rest.matches("\"exit_code\":74").count()), (many, many), "{rest}");
+}
+
+#[test]
+fn without_a_reader_it_carries_out_all_that_it_has_read() {
+    let place = Place::with_functions(&[("mail", "cat")]);
+    let mut rpc = Rpc::start(&place);
+    let many = write_many(&mut rpc, "enqueue", r#"{"service":"events","function":"mail"}"#, |rpc| {
+        rpc.answers = Rpc::with(&place, "true").answers;
+    });
+    let (_, said, code) = rpc.wait();
+    assert_eq!((said.as_str(), code, place.count("")), ("", Some(0), many));
+}
+
 #[test]
 fn many_answers_need_little_memory() {
     let place = Place::with_functions(&[("mail", "cat")]);
