@@ -46,18 +46,20 @@ pub fn run(place: &Place, caller: &Caller, input: File, answers: &dyn Answers) -
     answers.failure().map_or(Ok(()), Err)
 }
 
-/// Reads the requests that are there, and waits for one if there is none. Says whether that was not the end.
-fn read(lines: &mut Lines) -> io::Result<(Vec<InputLine>, bool)> {
+/// Reads the requests that are there, and waits for one if there is none. Says whether that was not the end, or why no more
+/// can be read after these.
+fn read(lines: &mut Lines) -> (Vec<InputLine>, io::Result<bool>) {
     let (mut requests, since) = (Vec::new(), lines.bytes);
     loop {
-        match lines.next()? {
-            None => return Ok((requests, false)),
-            Some(line) if line.is_blank() => {}
-            Some(line) => requests.push(line),
+        match lines.next() {
+            Ok(None) => return (requests, Ok(false)),
+            Ok(Some(line)) if line.is_blank() => {}
+            Ok(Some(line)) => requests.push(line),
+            Err(error) => return (requests, Err(error)),
         }
         let is_full = requests.len() >= AT_ONCE || lines.bytes - since >= BYTES_AT_ONCE;
         if is_full || !requests.is_empty() && !lines.has_more() {
-            return Ok((requests, true));
+            return (requests, Ok(true));
         }
     }
 }
@@ -96,13 +98,13 @@ impl<'env> Rpc<'_, 'env> {
     fn carry_out_all(&mut self, lines: &mut Lines) -> io::Result<()> {
         let mut goes_on = true;
         while goes_on {
-            let (requests, more) = read(lines)?;
+            let (requests, more) = read(lines);
             self.carry_out(&requests);
             self.shared.answers.flush();
             if self.shared.answers.is_closed() {
                 stop(&self.shared.stop);
             }
-            goes_on = more;
+            goes_on = more?;
         }
         Ok(())
     }

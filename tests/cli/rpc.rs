@@ -953,6 +953,24 @@ fn without_a_reader_it_carries_out_all_that_it_has_read() {
 }
 
 #[test]
+fn requests_that_were_read_are_answered_when_no_more_can_be_read() {
+    let place = Place::with_functions(&[("mail", "cat")]);
+    let (mut ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    for id in ["1", "2"] {
+        ours.write_all(request(id, "enqueue", r#"{"service":"events","function":"mail"}"#).as_bytes()).unwrap();
+    }
+    ours.write_all(b"{\"jsonrpc\"").unwrap();
+    // Closed before it has read this, our side is reset.
+    theirs.write_all(b"unread").unwrap();
+    drop(ours);
+    let process = place.command("exec asyncq rpc").stdin(std::os::fd::OwnedFd::from(theirs)).spawn().unwrap();
+    let output = process.wait_with_output().unwrap();
+    let (answers, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!((answers.lines().count(), place.count(""), output.status.code()), (2, 2, Some(74)), "{answers}{said}");
+    assert!(said.starts_with("error: the requests cannot be read: "), "{said}");
+}
+
+#[test]
 fn many_answers_need_little_memory() {
     let place = Place::with_functions(&[("mail", "cat")]);
     let long = "x".repeat(900_000);
