@@ -12,7 +12,7 @@ use super::job_change::{CANCEL_PATIENCE, LOOK_AT_CANCELLED, look_if_cancelled};
 use super::queue::{Place, Queue};
 use super::rpc_answers::{Answers, RpcError, RpcResult};
 use super::wait::{Lookout, Progress, look, not_yet};
-use crate::domain::job::JobId;
+use crate::domain::job::{JobId, State};
 use crate::error::{Error, Kind, Result};
 use crate::processor::EventQueue;
 
@@ -67,20 +67,22 @@ impl OpenWait {
         self.seen = true;
         match progress {
             Progress::Ended => self.answer(queue),
-            Progress::Open(id, state) if self.until.is_some_and(|until| until <= Instant::now()) => {
-                Err(not_yet(id, state))
-            }
-            Progress::Open(..) => Ok(None),
+            Progress::Open(id, state) => self.go_on(id, state),
         }
     }
 
-    /// The jobs, which have all ended; nothing if one was queued again just now.
+    /// Waits on, as this job has not ended, unless the time is over.
+    fn go_on(&self, id: JobId, state: State) -> Result<Option<RpcResult<'static>>> {
+        if self.until.is_some_and(|until| until <= Instant::now()) { Err(not_yet(id, state)) } else { Ok(None) }
+    }
+
+    /// The jobs, which have all ended, unless one was queued again just now.
     fn answer(&self, queue: &mut Queue) -> Result<Option<RpcResult<'static>>> {
         let (mut shown, mut bytes) = (Vec::with_capacity(self.jobs.len()), 0);
         for id in &self.jobs {
             let (job, attempts) = queue.job(*id)?;
             if !job.state.has_ended() {
-                return Ok(None);
+                return self.go_on(*id, job.state);
             }
             bytes += job.call.args.len() + job.call.kwargs.len() + job.result.as_ref().map_or(0, String::len);
             if bytes > LONGEST_ANSWER {
@@ -274,5 +276,38 @@ impl OpenWait {
         // What cannot be ended is not written to the store.
         let soon = Instant::now() + LOOK_AT_CANCELLED;
         if self.is_cancel { self.until.map(|until| until.min(soon)) } else { self.until }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::batch::WrittenCall;
+    use crate::domain::function::{FunctionName, WantedFunction};
+    use crate::domain::job::Origin;
+    use crate::domain::service::ServiceName;
+
+    /// A store with one job, which is held.
+    fn with_job(folder: &tempfile::TempDir) -> Queue {
+        let place = Place::default_at(folder.path().join("queue.db"), Duration::ZERO, |_| {});
+        let (mut queue, _) = place.open_or_make().unwrap();
+        let (service, name) = (ServiceName::parse("events").unwrap(), FunctionName::parse("mail").unwrap());
+        queue.define_service(&service, None).unwrap();
+        let (command, site) = (Some(vec!["/bin/true".to_owned()]), Some("/".to_owned()));
+        let env = std::collections::BTreeMap::new();
+        let wanted = WantedFunction { service, name, command, site, env, timeout: None, worker: None };
+        queue.store.define_functions(&[wanted], false).unwrap();
+        let call = WrittenCall::read(r#"{"service":"events","function":"mail"}"#).unwrap();
+        queue.store.enqueue(&call.job(&Origin::default(), true).unwrap()).unwrap();
+        queue
+    }
+
+    #[test]
+    fn a_wait_whose_job_was_queued_again_between_two_looks_ends_with_its_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut queue = with_job(&folder);
+        let answer = |timeout, queue: &mut Queue| OpenWait::for_all("1", vec![JobId(1)], timeout).answer(queue);
+        assert!(answer(None, &mut queue).unwrap().is_none());
+        assert_eq!(answer(Some(Duration::ZERO), &mut queue).unwrap_err().kind(), Kind::Busy);
     }
 }
