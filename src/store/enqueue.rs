@@ -49,7 +49,7 @@ impl Store {
     }
 
     /// Puts each of these calls on its service's queue that is not refused, in this order, in one transaction; durable when this
-    /// returns. Says of each what became of it.
+    /// returns. Says of each what became of it. It takes several transactions where a rule of the application ends one.
     ///
     /// # Errors
     /// Whatever the database answers; then none is enqueued. The refusal of a call is as for [`Store::enqueue`].
@@ -58,9 +58,32 @@ impl Store {
         let done = self.insert_all(new, &mut |index, error| {
             refused.insert(index, error);
             Ok(())
-        })?;
-        let done = done.into_iter().enumerate();
-        Ok(done.map(|(index, done)| done.ok_or_else(|| refused.remove(&index).expect("it was refused"))).collect())
+        });
+        match done {
+            Ok(done) => {
+                let done = done.into_iter().enumerate();
+                Ok(done
+                    .map(|(index, done)| done.ok_or_else(|| refused.remove(&index).expect("it was refused")))
+                    .collect())
+            }
+            Err(error) if error.kind() == Kind::Denied && !new.is_empty() => self.enqueue_around(new, error),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Does the same with calls of which a rule of the application has refused one, and ended the transaction: the others go
+    /// in without it.
+    fn enqueue_around(&mut self, new: &[NewJob], refusal: Error) -> Result<Vec<Result<Enqueued>>> {
+        if new.len() == 1 {
+            return Ok(vec![Err(refusal)]);
+        }
+        let (first, second) = new.split_at(new.len() / 2);
+        let mut done = self.enqueue_each(first)?;
+        // The first ones are durable by now, so this fails for the second ones only.
+        done.extend(self.enqueue_each(second).unwrap_or_else(|error| {
+            second.iter().map(|_| Err(error.reworded(error.kind(), error.to_string()))).collect()
+        }));
+        Ok(done)
     }
 
     fn insert_all(&mut self, new: &[NewJob], refuse: &mut OnRefusal<'_>) -> Result<Vec<Option<Enqueued>>> {

@@ -32,6 +32,11 @@ impl SqliteTx<'_> {
         self.engine.fail(error)
     }
 
+    /// Whether the transaction goes on, and rows are as they were when it had made this many changes.
+    fn is_as_of(&self, changes: u64) -> bool {
+        !self.engine.connection.is_autocommit() && self.engine.connection.total_changes() == changes
+    }
+
     /// Has the schema's triggers, where they run, let this transaction do more than clients may do.
     fn introduce(&mut self) -> Result<()> {
         if self.engine.triggers && self.found == SchemaFound::Current {
@@ -146,9 +151,11 @@ impl Tx for SqliteTx<'_> {
     }
 
     fn try_execute(&mut self, sql: &str, args: &[Value<'_>]) -> Result<Result<u64>> {
+        let before = self.engine.connection.total_changes();
         match self.execute(sql, args) {
-            // Unless it has ended the transaction, as a trigger may.
-            Err(error) if error.kind() == Kind::Denied && !self.engine.connection.is_autocommit() => Ok(Err(error)),
+            // Unless it has ended the transaction, or left a part of what it was to do, as `RAISE(ROLLBACK)` and `RAISE(FAIL)`
+            // in a trigger do.
+            Err(error) if error.kind() == Kind::Denied && self.is_as_of(before) => Ok(Err(error)),
             done => done.map(Ok),
         }
     }
