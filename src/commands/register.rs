@@ -42,16 +42,31 @@ impl Queue {
         for name in wanted.env.keys() {
             variable_name(name)?;
         }
-        let Some(command) = &mut wanted.command else { return Ok(()) };
-        let program = command.first_mut().ok_or_else(|| Error::new(Kind::Invalid, "`command` is empty"))?;
+        let Some(command) = &wanted.command else { return Ok(()) };
+        let program = command.first().ok_or_else(|| Error::new(Kind::Invalid, "`command` is empty"))?;
         let in_site = match &wanted.site {
             Some(site) => site.clone(),
             // Only what counts from the site needs to know it.
-            None if !program.starts_with('/') => self.store.function(&wanted.service, &wanted.name)?.definition.site,
+            None if !program.starts_with('/') => self.recorded_site(wanted)?,
             None => String::new(),
         };
-        *program = find_program(program, &in_site, here)?;
+        let found = find_program(program, &in_site, here)?;
+        if let Some(program) = wanted.command.iter_mut().flatten().next() {
+            *program = found;
+        }
         Ok(())
+    }
+
+    /// The site that is recorded with a function that is there.
+    fn recorded_site(&mut self, wanted: &WantedFunction) -> Result<String> {
+        match self.store.function(&wanted.service, &wanted.name) {
+            Ok(function) => Ok(function.definition.site),
+            Err(error) if error.kind() == Kind::NotFound => {
+                self.store.service(&wanted.service)?;
+                Err(wanted.definition().err().unwrap_or(error))
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -375,8 +375,11 @@ fn limits(worker: &str) -> Result<Option<WorkerLimits>, String> {
     }
     let WorkerParams { calls, idle, growth } =
         object::read(worker).map_err(|flaw| format!("`worker`: {flaw}; or true or false"))?;
-    if calls == Some(0) {
-        return Err("`calls` has to be a whole number from 1".to_owned());
+    for (member, limit) in [("calls", calls), ("growth", growth)] {
+        // As the store keeps it.
+        if limit.is_some_and(|limit| limit == 0 || i64::try_from(limit).is_err()) {
+            return Err(format!("`{member}` has to be a whole number from 1 to {}", i64::MAX));
+        }
     }
     Ok(Some(WorkerLimits { calls, idle: idle.map(|seconds| span("idle", seconds)).transpose()?, growth }))
 }

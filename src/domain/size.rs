@@ -19,7 +19,8 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     };
     let number: u64 = digits.trim_end().parse().map_err(|_| wanted.clone())?;
     let bytes = number.checked_mul(1024_u64.pow(u32::try_from(power).unwrap_or(0)));
-    bytes.filter(|bytes| *bytes > 0).ok_or(wanted)
+    // As the store keeps it.
+    bytes.filter(|bytes| *bytes > 0 && i64::try_from(*bytes).is_ok()).ok_or(wanted)
 }
 
 /// Writes a size so that [`parse_size`] reads the same value.
@@ -46,7 +47,7 @@ mod tests {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
             assert_eq!(parse_size(&write_size(bytes)), Ok(bytes), "{text}");
         }
-        for bad in ["", "0", "M", "-1M", "1.5G", "5MM", "5X", "99999999999T", "1 2M"] {
+        for bad in ["", "0", "M", "-1M", "1.5G", "5MM", "5X", "99999999999T", "9000000T", "1 2M"] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
     }

@@ -534,6 +534,43 @@ fn a_trigger_of_the_application_that_fails_is_named_and_no_damage() {
     }
 }
 
+#[test]
+fn a_request_that_a_trigger_of_the_application_refuses_affects_no_other() {
+    for (time, action) in [("BEFORE", "ABORT"), ("BEFORE", "ROLLBACK"), ("AFTER", "FAIL")] {
+        let place = application("WAL");
+        trigger(
+            &place,
+            &format!(
+                "{time} INSERT ON asyncq_job WHEN NEW.args = '[3]' BEGIN SELECT RAISE({action}, 'not today'); END"
+            ),
+        );
+        let call = |number: usize| format!(r#"{{"service":"shop","function":"mail","args":[{number}]}}"#);
+        let request = |id: usize, params: &str| {
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"enqueue\",\"params\":{params}}}\n")
+        };
+        let listed = format!(r#"{{"calls":[{},{},{}]}}"#, call(6), call(3), call(7));
+        let requests: String = (1..=5).map(|id| request(id, &call(id))).collect();
+        place.write("requests", &format!("{requests}{}", request(6, &listed)));
+        let answers = place.stdout("asyncq rpc < requests");
+        let shorter = answers.replace(r#"{"jsonrpc":"2.0","id":"#, "").replace(r#","new":true}"#, "");
+        let refused = r#""error":{"code":77,"message":"trigger `own` refuses this: not today","#;
+        let parts: Vec<&str> = shorter.lines().map(|line| line.split(r#""data""#).next().unwrap()).collect();
+        assert_eq!(
+            parts[..5],
+            [
+                r#"1,"result":{"job":1}"#,
+                r#"2,"result":{"job":2}"#,
+                &format!("3,{refused}"),
+                r#"4,"result":{"job":3}"#,
+                r#"5,"result":{"job":4}"#,
+            ]
+        );
+        assert_eq!(parts[5], format!(r#"6,"result":{{"jobs":[{{"job":5,{{{refused}"#));
+        let made = place.stdout("asyncq job list --json");
+        assert_eq!((made.matches(r#""args":["#).count(), made.matches("[3]").count()), (6, 0), "{time} {action}");
+    }
+}
+
 /// What Django and others make: checks and indexes with functions and collations that only the application has.
 const OWN_FUNCTIONS: &str = "import sqlite3
 db = sqlite3.connect('app.db')

@@ -279,6 +279,27 @@ const REFUSED: &[(&str, &str, i64, &str, Option<&str>)] = &[
     ),
     (
         "register",
+        r#"{"functions":[{"service":"events","name":"mail","worker":{"growth":0}}]}"#,
+        -32602,
+        "wrong params: `functions[0]`: `growth` has to be a whole number from 1 to 9223372036854775807",
+        None,
+    ),
+    (
+        "register",
+        r#"{"functions":[{"service":"events","name":"mail","worker":{"growth":9223372036854775808}}]}"#,
+        -32602,
+        "wrong params: `functions[0]`: `growth` has to be a whole number from 1 to 9223372036854775807",
+        None,
+    ),
+    (
+        "register",
+        r#"{"functions":[{"service":"events","name":"mail","worker":{"calls":9223372036854775808}}]}"#,
+        -32602,
+        "wrong params: `functions[0]`: `calls` has to be a whole number from 1 to 9223372036854775807",
+        None,
+    ),
+    (
+        "register",
         r#"{"functions":[{"service":"events","name":"mail","comand":[]}]}"#,
         -32602,
         "wrong params: `functions[0]`: `comand` is not known, did you mean `command`?",
@@ -481,36 +502,6 @@ fn requests_that_are_there_together_are_one_transaction_and_a_refused_one_falls_
     assert_eq!((refused.len(), done.len(), place.count("")), (4, 16, 19));
     assert!((1..=2).contains(&(commits(&place) - before)));
     rpc.end();
-}
-
-#[test]
-fn a_call_that_a_trigger_of_the_application_refuses_affects_no_other() {
-    for (rule, why) in [
-        ("BEFORE INSERT ON asyncq_job WHEN NEW.args = '[3]' BEGIN SELECT RAISE(ABORT, 'no'); END", "no"),
-        ("BEFORE INSERT ON asyncq_job WHEN NEW.args = '[3]' BEGIN SELECT RAISE(ROLLBACK, 'no'); END", "no"),
-        ("AFTER INSERT ON asyncq_job WHEN NEW.args = '[3]' BEGIN SELECT RAISE(FAIL, 'no'); END", "no"),
-    ] {
-        let place = Place::with_functions(&[("mail", "cat")]);
-        let client = rusqlite::Connection::open(place.store()).unwrap();
-        client.execute_batch(&format!("CREATE TRIGGER own {rule}")).unwrap();
-        let call = |number: usize| format!(r#"{{"service":"events","function":"mail","args":[{number}]}}"#);
-        let listed = format!(r#"{{"calls":[{},{},{}]}}"#, call(6), call(3), call(7));
-        let requests: String = (1..=5).map(|id| request(&id.to_string(), "enqueue", &call(id))).collect();
-        let mut rpc = Rpc::start(&place);
-        rpc.write(&format!("{requests}{}", request("6", "enqueue", &listed)));
-        let refused = json!(format!("trigger `own` refuses this: {why}"));
-        for (id, job) in [("1", Some(1)), ("2", Some(2)), ("3", None), ("4", Some(3)), ("5", Some(4))] {
-            let answer = rpc.answer(id);
-            match job {
-                Some(job) => assert_eq!(answer["result"], json!({"job": job, "new": true}), "{rule}"),
-                None => assert_eq!((&answer["error"]["code"], &answer["error"]["message"]), (&json!(77), &refused)),
-            }
-        }
-        let jobs = rpc.answer("6")["result"]["jobs"].clone();
-        assert_eq!((&jobs[0]["job"], &jobs[1]["error"]["code"], &jobs[2]["job"]), (&json!(5), &json!(77), &json!(6)));
-        assert_eq!(place.count(""), 6, "{rule}");
-        rpc.end();
-    }
 }
 
 /// How many transactions the WAL of the store holds.
@@ -1032,6 +1023,8 @@ fn a_function_that_no_processor_could_start_is_not_registered() {
         (r#""command":["/bin/echo"],"site":"/tmp","env":{"A":"\u0000"}"#, "`env` contains a NUL character"),
         (r#""command":["/bin/echo"],"site":"/tmp\u0000""#, "`site` contains a NUL character"),
         (r#""command":["/bin/echo"]"#, "function `new` of service `events` is new, so it needs `command` and `site`"),
+        (r#""command":["echo"]"#, "function `new` of service `events` is new, so it needs `command` and `site`"),
+        (r#""command":["./mail"]"#, "function `new` of service `events` is new, so it needs `command` and `site`"),
     ] {
         let functions = format!(r#"{{"functions":[{{"service":"events","name":"new",{members}}}]}}"#);
         let error = rpc.refused("register", &functions);
