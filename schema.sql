@@ -1,10 +1,14 @@
--- The store of asyncq in SQLite 3.37 or later, schema 3. Every table is `asyncq_*`: it may live beside your own tables.
+-- The store of asyncq in SQLite 3.37 or later, schema 4. Every table is `asyncq_*`: it may live beside your own tables.
 -- Times are milliseconds since 1970-01-01 UTC. Clients add rows to asyncq_service, asyncq_function and asyncq_job, as
 -- docs/sql.md says, and change only what it says; asyncq does the rest.
 
-CREATE TABLE asyncq_schema (version INTEGER NOT NULL) STRICT;         -- an older store is upgraded, a newer one refused;
+CREATE TABLE asyncq_schema (
+  version     INTEGER NOT NULL,                                       -- an older store is upgraded, a newer one refused;
                                                                       -- negative while asyncq itself writes as a client
-INSERT INTO asyncq_schema VALUES (3);
+  clock       INTEGER NOT NULL DEFAULT 0,                             -- the latest time that a processor saw, to a minute
+  older       INTEGER NOT NULL DEFAULT 0                              -- the newest processor when this schema came: those
+) STRICT;                                                             -- up to it release no calls that depend on theirs
+INSERT INTO asyncq_schema (version) VALUES (4);
 
 CREATE TABLE asyncq_service (
   name        TEXT NOT NULL PRIMARY KEY CONSTRAINT asyncq_service_name
@@ -14,7 +18,13 @@ CREATE TABLE asyncq_service (
   paused      INTEGER NOT NULL DEFAULT 0                              -- 1: accepts calls and runs none
               CONSTRAINT asyncq_service_paused CHECK (paused IN (0, 1)),
   created_at  INTEGER NOT NULL
-              DEFAULT (CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER))
+              DEFAULT (CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)),
+  lane_width  INTEGER NOT NULL DEFAULT 1                              -- how many calls of one lane may run at once
+              CONSTRAINT asyncq_service_lane_width CHECK (lane_width > 0),
+  rate        TEXT,                                                   -- how often calls may start, JSON; NULL: no limit
+  rate_at     INTEGER NOT NULL DEFAULT 0,                             -- when the rate is free again, in microseconds
+  on_error    TEXT,                                                   -- SERVICE/FUNCTION, called when a job ends so; for
+  on_success  TEXT                                                    -- functions that have no hook of their own
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE asyncq_function (
@@ -35,6 +45,12 @@ CREATE TABLE asyncq_function (
   stdin       TEXT NOT NULL DEFAULT 'call'                            -- call: its standard input is the call; none: empty
               CONSTRAINT asyncq_function_stdin CHECK (stdin = 'call' OR stdin = 'none' AND args = 'words'),
   generation  INTEGER NOT NULL DEFAULT 0,                             -- workers of an older one end after their call
+  retry       TEXT,                                                   -- when an attempt is repeated, JSON; NULL: only
+                                                                      -- after a conflict or a crash
+  lane        TEXT,                                                   -- of calls that name none; {principal} in it is
+                                                                      -- the principal of the call
+  on_error    TEXT,                                                   -- SERVICE/FUNCTION, called when a job ends so
+  on_success  TEXT,
   PRIMARY KEY (service, name)
 ) STRICT, WITHOUT ROWID;
 
@@ -49,7 +65,7 @@ CREATE TABLE asyncq_job (
   site        TEXT,                                                   -- run here instead of in the function's site
   state       TEXT NOT NULL DEFAULT 'queued' CONSTRAINT asyncq_job_state
               CHECK (state = 'queued' OR state = 'processing' OR state = 'completed' OR state = 'delayed'
-                     OR state = 'held' OR state = 'error' OR state = 'cancelled'),
+                     OR state = 'held' OR state = 'error' OR state = 'cancelled' OR state = 'blocked'),
   priority    INTEGER NOT NULL DEFAULT 0,                             -- smaller runs first
   run_at      INTEGER NOT NULL                                        -- when it is due
               DEFAULT (CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)),
@@ -73,8 +89,18 @@ CREATE TABLE asyncq_job (
   crashes     INTEGER NOT NULL DEFAULT 0,                             -- and whose processor died
   error       TEXT,                                                   -- JSON: {kind, message, exit_code, signal}
   result      TEXT,                                                   -- what the function left as its result, JSON
-  claim       INTEGER NOT NULL DEFAULT 0                              -- how often a processor has claimed it; a claim
-) STRICT;                                                             -- that goes back before it began is no attempt
+  claim       INTEGER NOT NULL DEFAULT 0,                             -- how often a processor has claimed it; a claim
+                                                                      -- that goes back before it began is no attempt
+  lane        TEXT,                                                   -- a client may set these five, too: of one lane,
+                                                                      -- lane_width calls of the service run at once
+  expires_at  INTEGER,                                                -- no attempt begins after it
+  after       TEXT,                                                   -- the jobs that it needs: [7, 8], or
+                                                                      -- {"ok": [7], "any": [8], "failed": [9]}
+  key_until   TEXT,                                                   -- when the key is free again: 'started', 'ended';
+                                                                      -- NULL: when the job is removed
+  meta        TEXT,                                                   -- what the caller adds about the call, a JSON object
+  waits       INTEGER NOT NULL DEFAULT 0                              -- why it is blocked: 1 for other jobs, 2 in its lane
+) STRICT;
 CREATE UNIQUE INDEX asyncq_job_key ON asyncq_job (key);
 -- One index for each thing that is looked for; what has ended is in none of the first four.
 CREATE INDEX asyncq_job_queued     ON asyncq_job (service, priority, run_at) WHERE state = 'queued';  -- and by id
@@ -82,6 +108,11 @@ CREATE INDEX asyncq_job_delayed    ON asyncq_job (service, run_at) WHERE state =
 CREATE INDEX asyncq_job_retry      ON asyncq_job (service, run_at) WHERE state = 'delayed' AND claim + attempt > 0;
 CREATE INDEX asyncq_job_token      ON asyncq_job (processor) WHERE token IS NOT NULL;
 CREATE INDEX asyncq_job_parent     ON asyncq_job (parent) WHERE parent IS NOT NULL;
+CREATE INDEX asyncq_job_blocked    ON asyncq_job (service, waits, lane, priority, run_at) WHERE waits > 0;
+CREATE INDEX asyncq_job_lane       ON asyncq_job (service, lane)
+  WHERE lane IS NOT NULL AND (state = 'queued' OR state = 'processing');
+CREATE INDEX asyncq_job_expires    ON asyncq_job (service, expires_at)
+  WHERE expires_at IS NOT NULL AND (state = 'queued' OR state = 'delayed' OR state = 'held' OR state = 'blocked');
 CREATE INDEX asyncq_job_stopped    ON asyncq_job (state)
   WHERE finished_at IS NOT NULL AND state <> 'completed' OR state = 'held';  -- what people look for among millions
 
@@ -99,7 +130,7 @@ CREATE TABLE asyncq_attempt (                                         -- one run
   finished_at INTEGER NOT NULL,
   ending      TEXT NOT NULL CONSTRAINT asyncq_attempt_ending
               CHECK (ending = 'completed' OR ending = 'conflict' OR ending = 'error' OR ending = 'interrupted'
-                     OR ending = 'cancelled' OR ending = 'crash'),
+                     OR ending = 'cancelled' OR ending = 'crash' OR ending = 'snoozed'),
   error       TEXT,                                                   -- as in asyncq_job
   dropped     INTEGER NOT NULL DEFAULT 0,                             -- bytes of output between head and tail, not kept
   gap         INTEGER NOT NULL DEFAULT 0,                             -- where in the log they were
@@ -134,6 +165,65 @@ CREATE TABLE asyncq_progress (                                        -- how far
   told        TEXT NOT NULL                                           -- in words, for people
 ) STRICT;
 
+CREATE TABLE asyncq_after (                                           -- what jobs still need, and what failed them
+  needs       INTEGER NOT NULL REFERENCES asyncq_job (id) ON DELETE CASCADE,
+  job         INTEGER NOT NULL REFERENCES asyncq_job (id) ON DELETE CASCADE,
+  wants       TEXT NOT NULL DEFAULT 'ok' CONSTRAINT asyncq_after_wants
+              CHECK (wants = 'ok' OR wants = 'any' OR wants = 'failed'),
+  PRIMARY KEY (needs, job),
+  CONSTRAINT asyncq_after_older CHECK (needs < job)                   -- so nothing waits for itself
+) STRICT, WITHOUT ROWID;
+CREATE INDEX asyncq_after_job ON asyncq_after (job);
+
+CREATE TABLE asyncq_settle (                                          -- ended jobs whose dependents do not know it yet
+  job         INTEGER NOT NULL PRIMARY KEY REFERENCES asyncq_job (id) ON DELETE CASCADE
+) STRICT;
+
+CREATE TABLE asyncq_schedule (                                        -- calls that are made again and again
+  name        TEXT NOT NULL PRIMARY KEY,
+  service     TEXT NOT NULL,
+  function    TEXT NOT NULL,
+  args        TEXT NOT NULL DEFAULT '[]',                             -- from here as in the job of each tick
+  kwargs      TEXT NOT NULL DEFAULT '{}',
+  principal   TEXT,
+  site        TEXT,
+  priority    INTEGER NOT NULL DEFAULT 0,
+  lane        TEXT,
+  expires     INTEGER,                                                -- how long after its tick a job expires
+  cron        TEXT,                                                   -- five fields, and the zone of their times
+  zone        TEXT,
+  every       INTEGER CONSTRAINT asyncq_schedule_every CHECK (every >= 1000),   -- or a fixed span
+  missed      TEXT NOT NULL DEFAULT 'once' CONSTRAINT asyncq_schedule_missed
+              CHECK (missed = 'once' OR missed = 'skip' OR missed = 'all'),
+  within      INTEGER,                                                -- how late a tick may be to make a job
+  overlap     TEXT NOT NULL DEFAULT 'skip' CONSTRAINT asyncq_schedule_overlap
+              CHECK (overlap = 'skip' OR overlap = 'queue' OR overlap = 'allow'),
+  from_at     INTEGER,
+  until_at    INTEGER,
+  paused      INTEGER NOT NULL DEFAULT 0 CONSTRAINT asyncq_schedule_paused CHECK (paused IN (0, 1)),
+  description TEXT,
+  next_tick   INTEGER,                                                -- NULL: there is none
+  last_tick   INTEGER,                                                -- the newest that was due
+  last_job    INTEGER,                                                -- and the newest job that one made
+  fired       INTEGER NOT NULL DEFAULT 0,                             -- how many jobs its ticks have made
+  skipped     INTEGER NOT NULL DEFAULT 0,                             -- how many ticks made none,
+  last_skip   TEXT,                                                   -- and of the newest of them which and why, JSON
+  created_at  INTEGER NOT NULL,
+  CONSTRAINT asyncq_schedule_rule CHECK ((cron IS NULL) = (zone IS NULL) AND (cron IS NULL) <> (every IS NULL)),
+  FOREIGN KEY (service, function) REFERENCES asyncq_function (service, name)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX asyncq_schedule_next ON asyncq_schedule (service, next_tick) WHERE paused = 0;
+
+CREATE TABLE asyncq_origin (                                          -- jobs that asyncq made itself, and why
+  job         INTEGER NOT NULL PRIMARY KEY REFERENCES asyncq_job (id) ON DELETE CASCADE,
+  schedule    TEXT,                                                   -- of a schedule: which,
+  tick        INTEGER,                                                -- which of its ticks,
+  missed      INTEGER NOT NULL DEFAULT 0,                             -- and how many earlier ones it stands for
+  hook        TEXT CONSTRAINT asyncq_origin_hook                      -- of a hook: which; its parent is the job it is
+              CHECK (hook = 'on_error' OR hook = 'on_success'),       -- about
+  UNIQUE (schedule, tick)
+) STRICT;
+
 CREATE TRIGGER asyncq_job_insert BEFORE INSERT ON asyncq_job BEGIN
   SELECT CASE
     WHEN NOT EXISTS (SELECT 1 FROM asyncq_service WHERE name = NEW.service)
@@ -145,7 +235,8 @@ CREATE TRIGGER asyncq_job_insert BEFORE INSERT ON asyncq_job BEGIN
     WHEN NEW.attempt <> 0 OR NEW.processor IS NOT NULL OR NEW.token IS NOT NULL OR NEW.started_at IS NOT NULL
       OR NEW.finished_at IS NOT NULL OR NEW.cancelling <> 0 OR NEW.failures <> 0 OR NEW.conflicts <> 0
       OR NEW.crashes <> 0 OR NEW.error IS NOT NULL OR NEW.result IS NOT NULL OR NEW.immediate <> 0 OR NEW.depth <> 0
-      OR NEW.claim <> 0 OR NEW.id > 0  -- the number is not known before an INSERT that leaves it out
+      OR NEW.claim <> 0 OR NEW.waits <> 0 OR NEW.lane IS NOT NULL OR NEW.expires_at IS NOT NULL OR NEW.after IS NOT NULL
+      OR NEW.key_until IS NOT NULL OR NEW.meta IS NOT NULL OR NEW.id > 0  -- the number is not known before an INSERT that leaves it out
       OR NEW.created_at <> CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)
       OR NEW.os_user IS NOT NULL AND (SELECT version FROM asyncq_schema) > 0
     THEN RAISE(ABORT, 'asyncq: leave out the columns that asyncq keeps itself')
@@ -201,10 +292,12 @@ CREATE TRIGGER asyncq_job_update BEFORE UPDATE ON asyncq_job WHEN (SELECT versio
   SELECT CASE WHEN NOT (
     (NEW.id, NEW.service, NEW.function, NEW.priority, NEW.run_at, NEW.key, NEW.created_at, NEW.os_user, NEW.parent,
      NEW.immediate, NEW.depth, NEW.attempt, NEW.claim, NEW.processor, NEW.token, NEW.started_at, NEW.cancelling,
-     NEW.failures, NEW.conflicts, NEW.crashes, NEW.error, NEW.result)
+     NEW.failures, NEW.conflicts, NEW.crashes, NEW.error, NEW.result, NEW.lane, NEW.expires_at, NEW.after,
+     NEW.key_until, NEW.meta, NEW.waits)
     IS (OLD.id, OLD.service, OLD.function, OLD.priority, OLD.run_at, OLD.key, OLD.created_at, OLD.os_user, OLD.parent,
      OLD.immediate, OLD.depth, OLD.attempt, OLD.claim, OLD.processor, OLD.token, OLD.started_at, OLD.cancelling,
-     OLD.failures, OLD.conflicts, OLD.crashes, OLD.error, OLD.result)
+     OLD.failures, OLD.conflicts, OLD.crashes, OLD.error, OLD.result, OLD.lane, OLD.expires_at, OLD.after,
+     OLD.key_until, OLD.meta, OLD.waits)
     AND coalesce(NEW.principal, '') = coalesce(OLD.principal, '') AND coalesce(NEW.site, '') = coalesce(OLD.site, '')
     AND (NEW.args IS OLD.args AND NEW.kwargs IS OLD.kwargs OR NEW.args IS NULL AND NEW.kwargs IS NULL AND EXISTS (
       SELECT 1 FROM asyncq_large WHERE job = OLD.id AND args = OLD.args AND kwargs = OLD.kwargs))
@@ -237,6 +330,10 @@ CREATE TRIGGER asyncq_job_delete AFTER DELETE ON asyncq_job WHEN (SELECT version
   DELETE FROM asyncq_large WHERE job = OLD.id;
   DELETE FROM asyncq_attempt WHERE job = OLD.id;
   DELETE FROM asyncq_progress WHERE job = OLD.id;
+  DELETE FROM asyncq_after WHERE needs = OLD.id;
+  DELETE FROM asyncq_after WHERE job = OLD.id;
+  DELETE FROM asyncq_settle WHERE job = OLD.id;
+  DELETE FROM asyncq_origin WHERE job = OLD.id;
 END;
 
 -- A client adds services and functions in its own transactions. A row that no processor could read is refused.
@@ -250,14 +347,17 @@ CREATE TRIGGER asyncq_service_insert BEFORE INSERT ON asyncq_service WHEN (SELEC
     WHEN NOT coalesce(NEW.paused IN (0, 1), 0)
     THEN RAISE(ABORT, 'asyncq: paused must be 0 or 1')
     WHEN coalesce(NEW.created_at <> CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER), 1)
+      OR (NEW.lane_width, NEW.rate, NEW.rate_at, NEW.on_error, NEW.on_success) IS NOT (1, NULL, 0, NULL, NULL)
     THEN RAISE(ABORT, 'asyncq: leave out the columns that asyncq keeps itself')
   END;
 END;
 
 CREATE TRIGGER asyncq_service_update BEFORE UPDATE ON asyncq_service
 WHEN (SELECT version FROM asyncq_schema) > 0
-  AND (NEW.name, NEW.concurrency, NEW.paused, NEW.created_at)
-  IS NOT (OLD.name, OLD.concurrency, OLD.paused, OLD.created_at)
+  AND (NEW.name, NEW.concurrency, NEW.paused, NEW.created_at, NEW.lane_width, NEW.rate, NEW.rate_at, NEW.on_error,
+       NEW.on_success)
+  IS NOT (OLD.name, OLD.concurrency, OLD.paused, OLD.created_at, OLD.lane_width, OLD.rate, OLD.rate_at, OLD.on_error,
+       OLD.on_success)
 BEGIN SELECT RAISE(ABORT, 'asyncq: a client may add a service, and not change or remove it'); END;
 
 CREATE TRIGGER asyncq_service_delete BEFORE DELETE ON asyncq_service WHEN (SELECT version FROM asyncq_schema) > 0
@@ -273,6 +373,7 @@ WHEN (SELECT version FROM asyncq_schema) > 0 BEGIN
     THEN RAISE(ABORT, 'asyncq: name must be 1 to 255 of A-Z, a-z, 0-9, _, ., : and -, the first a letter or _')
     WHEN coalesce(NEW.created_at <> CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER), 1)
       OR coalesce(NEW.generation <> 0, 1)
+      OR coalesce(NEW.retry, NEW.lane, NEW.on_error, NEW.on_success) IS NOT NULL
     THEN RAISE(ABORT, 'asyncq: leave out the columns that asyncq keeps itself')
     WHEN CASE WHEN json_valid(NEW.command) THEN json_type(NEW.command) <> 'array'
       OR EXISTS (SELECT 1 FROM json_each(NEW.command) WHERE type <> 'text')
@@ -321,9 +422,9 @@ END;
 CREATE TRIGGER asyncq_function_update BEFORE UPDATE ON asyncq_function
 WHEN (SELECT version FROM asyncq_schema) > 0
   AND (NEW.service, NEW.name, NEW.command, NEW.site, NEW.env, NEW.timeout, NEW.worker, NEW.created_at, NEW.args,
-       NEW.stdin, NEW.generation)
+       NEW.stdin, NEW.generation, NEW.retry, NEW.lane, NEW.on_error, NEW.on_success)
   IS NOT (OLD.service, OLD.name, OLD.command, OLD.site, OLD.env, OLD.timeout, OLD.worker, OLD.created_at, OLD.args,
-       OLD.stdin, OLD.generation)
+       OLD.stdin, OLD.generation, OLD.retry, OLD.lane, OLD.on_error, OLD.on_success)
 BEGIN SELECT RAISE(ABORT, 'asyncq: a client may add a function, and not change or remove it'); END;
 
 CREATE TRIGGER asyncq_function_delete BEFORE DELETE ON asyncq_function WHEN (SELECT version FROM asyncq_schema) > 0

@@ -55,7 +55,7 @@ pub fn state(state: State) -> String {
         State::Completed => AnsiColor::Green.on_default(),
         State::Error => AnsiColor::Red.on_default(),
         State::Processing => AnsiColor::Cyan.on_default(),
-        State::Held | State::Delayed | State::Cancelled => AnsiColor::Yellow.on_default(),
+        State::Held | State::Blocked | State::Delayed | State::Cancelled => AnsiColor::Yellow.on_default(),
         State::Queued => Style::new(),
     };
     format!("{style}{state}{style:#}")

@@ -129,7 +129,7 @@ impl Queue {
                 Ok(JobResult::Failed(job.error.map_or_else(|| "unknown".to_owned(), |error| error.message)))
             }
             State::Cancelled => Ok(JobResult::Cancelled),
-            State::Held | State::Delayed | State::Queued | State::Processing => {
+            State::Held | State::Blocked | State::Delayed | State::Queued | State::Processing => {
                 Err(Error::new(Kind::Busy, format!("job {id} has no result yet: it is {}", job.state))
                     .with_hint(when(id, job.state)))
             }

@@ -175,6 +175,8 @@ pub enum Ending {
     Cancelled,
     /// The processor or the worker died.
     Crash,
+    /// The function asked to be run later; nothing failed.
+    Snoozed,
 }
 
 has_names! { Ending {
@@ -184,6 +186,7 @@ has_names! { Ending {
     Interrupted: "interrupted",
     Cancelled: "cancelled",
     Crash: "crash",
+    Snoozed: "snoozed",
 } }
 
 #[cfg(test)]

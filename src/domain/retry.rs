@@ -11,11 +11,8 @@ use super::state::State;
 /// How often a function that reports a conflict, or that cannot be started, is tried in all.
 pub const CONFLICT_ATTEMPTS: i64 = 3;
 
-/// The longest time that a job waits until it is tried again. One that would wait longer has seen the clock go back.
+/// The longest time that a job waits after a conflict until it is tried again.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-/// The longest time that it waits where its function has not said for how long.
-pub const LONGEST_DRAWN_PAUSE: Duration = Duration::from_secs(1 << (CONFLICT_ATTEMPTS - 1));
 
 /// How long a call waits that could not begin although nothing is amiss with it: its program was being written.
 pub const POSTPONED: Duration = Duration::from_secs(5);

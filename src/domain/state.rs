@@ -13,6 +13,8 @@ use super::text::has_names;
 pub enum State {
     /// Waits until it is started by hand.
     Held,
+    /// Waits for other calls: those that it needs, or those before it in its lane.
+    Blocked,
     /// Waits until it is due.
     Delayed,
     /// Ready to run.
@@ -43,7 +45,7 @@ impl State {
     #[must_use]
     pub fn phase(self) -> Phase {
         match self {
-            State::Held | State::Delayed | State::Queued => Phase::Waiting,
+            State::Held | State::Blocked | State::Delayed | State::Queued => Phase::Waiting,
             State::Processing => Phase::Running,
             State::Completed | State::Error | State::Cancelled => Phase::Ended,
         }
@@ -65,13 +67,14 @@ impl State {
     #[must_use]
     pub fn may_become(self, next: State) -> bool {
         match self {
-            State::Held => matches!(next, State::Queued | State::Delayed | State::Cancelled),
-            State::Delayed => matches!(next, State::Queued | State::Cancelled),
+            State::Held => matches!(next, State::Queued | State::Blocked | State::Delayed | State::Cancelled),
+            State::Blocked => matches!(next, State::Queued | State::Delayed | State::Cancelled),
+            State::Delayed => matches!(next, State::Queued | State::Blocked | State::Cancelled),
             State::Queued => matches!(next, State::Processing | State::Cancelled),
             State::Processing => {
                 matches!(next, State::Queued | State::Delayed | State::Completed | State::Error | State::Cancelled)
             }
-            State::Error | State::Cancelled => next == State::Queued,
+            State::Error | State::Cancelled => matches!(next, State::Queued | State::Blocked),
             State::Completed => false,
         }
     }
@@ -79,6 +82,7 @@ impl State {
 
 has_names! { State {
     Held: "held",
+    Blocked: "blocked",
     Delayed: "delayed",
     Queued: "queued",
     Processing: "processing",

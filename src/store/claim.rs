@@ -10,7 +10,7 @@ use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::call::{Call, Principal};
 use crate::domain::function::{Definition, FunctionName};
 use crate::domain::job::{BrokenClaim, Claim, Fence, Finish, JobId, Token};
-use crate::domain::retry::{AttemptCounts, LONGEST_DRAWN_PAUSE, LONGEST_PAUSE, POISON};
+use crate::domain::retry::{AttemptCounts, POISON};
 use crate::domain::{json::Json, processor::ProcessorId, service::ServiceName, time::Timestamp};
 use crate::error::{Error, Result};
 
@@ -60,8 +60,6 @@ const PROMOTE: &str =
 const PROMOTE_ONE: &str = "UPDATE asyncq_job SET state = 'queued' WHERE id = ?1 AND state = 'delayed'";
 const PUT_OFF: &str = "UPDATE asyncq_job SET state = 'delayed', run_at = ?2
     WHERE id = ?1 AND (state = 'delayed' OR state = 'queued')";
-const HASTEN: &str = "UPDATE asyncq_job SET run_at = ?3
-    WHERE state = 'delayed' AND claim + attempt > 0 AND service = ?1 AND run_at > ?2";
 pub(super) const READY: &str = "SELECT id FROM asyncq_job WHERE state = 'queued' AND service = ?1 LIMIT 1";
 macro_rules! next {
     ($which:literal) => {
@@ -127,13 +125,6 @@ pub(super) fn claim(tx: &mut dyn Tx, plan: &Cycle<'_>, room: usize, status: &mut
         status.next_due = next_due(tx, plan.service)?;
     }
     Ok(claimed)
-}
-
-/// Shortens pauses that are longer than any can be, because the clock was put back. Where a rule of the application refuses
-/// that, they stay as long as they are.
-pub(super) fn shorten_pauses(tx: &mut dyn Tx, service: &ServiceName) -> Result<()> {
-    let [latest, soon] = [LONGEST_PAUSE, LONGEST_DRAWN_PAUSE].map(|pause| tx.now().after(pause));
-    tx.try_execute(HASTEN, &[service.into(), latest.into(), soon.into()]).map(|_| ())
 }
 
 /// Makes those due calls ready that no rule of the application holds back, and lets the others wait; gives the rule.
@@ -390,7 +381,6 @@ mod tests {
             assert_eq!(ways_to_jobs(sql), [number], "{sql}");
         }
         assert_eq!(ways_to_jobs(TAKE_RUN), ["INTEGER PRIMARY KEY (rowid>? AND rowid<?)"]);
-        assert_eq!(ways_to_jobs(HASTEN), ["INDEX asyncq_job_retry (service=? AND run_at>?)"]);
         for sql in [NEXT, NEXT_BUT_POISON] {
             assert_eq!(ways_to_jobs(sql), ["INDEX asyncq_job_queued (service=?)"], "{sql}");
             assert!(!plan(sql).iter().any(|step| step.contains("B-TREE")), "{sql}");

@@ -1,13 +1,14 @@
 //! What a processor does: register, see whether there is work, finish calls and claim the next ones.
 
 use super::Store;
-use super::claim::{Claimed, Cycle, READY, claim, shorten_pauses};
+use super::claim::{Claimed, Cycle, READY, claim};
+use super::clock;
 use super::engine::{Tx, one};
 use super::finish::{finish_all, give_back, postpone};
 use super::service::{ServiceStatus, lock_service};
 use crate::domain::job::{BrokenClaim, Claim, Fence, Finish, State};
 use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
-use crate::domain::{retry::LONGEST_PAUSE, service::ServiceName, time::Timestamp};
+use crate::domain::{service::ServiceName, time::Timestamp};
 use crate::error::{Error, Kind, Result};
 
 /// What a [`Cycle`] did.
@@ -42,8 +43,7 @@ macro_rules! service {
             (SELECT CAST(COALESCE(SUM(taken), 0) AS BIGINT) FROM asyncq_slot WHERE service = s.name AND processor <> ?2),
             (SELECT taken FROM asyncq_slot WHERE service = s.name AND processor = ?2),
             (SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1),
-            (SELECT run_at FROM asyncq_job
-                WHERE state = 'delayed' AND claim + attempt > 0 AND service = ?1 AND run_at > ?3 LIMIT 1)
+            (SELECT clock FROM asyncq_schema)
             FROM asyncq_service s ",
             $from
         )
@@ -162,14 +162,17 @@ impl Store {
                 lock_service(tx, plan.service)?;
                 found = look_as(tx, plan)?;
             }
-            let Found { mut status, taken, has_long_pause } = found;
+            let Found { mut status, taken, clock } = found;
             status.outdated = outdated;
             let room = plan.room(&status);
-            if has_long_pause && !outdated {
-                shorten_pauses(tx, plan.service)?;
+            if clock::was_set_back(clock, status.now) && !outdated {
+                clock::move_retries(tx, clock)?;
             }
             let Claimed { claims, broken, refusal, .. } =
                 if outdated { Claimed::default() } else { claim(tx, plan, room, &mut status)? };
+            if !finished.is_empty() || !claims.is_empty() {
+                clock::note(tx, clock)?;
+            }
             let slots = status.free().min(plan.held + claims.len() + broken.len());
             let taking = slots.max(plan.running);
             if taking != taken {
@@ -214,31 +217,31 @@ struct Found {
     status: ServiceStatus,
     /// How many slots the processor has itself.
     taken: usize,
-    /// Whether a pause is longer than any can be.
-    has_long_pause: bool,
+    /// The latest time that a processor has seen.
+    clock: Timestamp,
 }
 
 impl Found {
     /// A service that is not there runs nothing.
     fn nothing(now: Timestamp) -> Found {
         let status = ServiceStatus { paused: true, now, ..ServiceStatus::default() };
-        Found { status, taken: 0, has_long_pause: false }
+        Found { status, taken: 0, clock: now }
     }
 }
 
 /// Looks at a service by one of its statements.
 fn look(tx: &mut dyn Tx, sql: &str, service: &ServiceName, processor: ProcessorId) -> Result<Option<Found>> {
     let now = tx.now();
-    let args = [service.into(), processor.into(), now.after(LONGEST_PAUSE).into()];
+    let args = [service.into(), processor.into()];
     tx.first(sql, &args, |row| {
-        let (next_due, has_long_pause) = (row.time(4)?, row.int(5)?.is_some());
-        // The next claim shortens a long pause, and only claims what is ready.
-        let ready = next_due.is_some_and(|due| due <= now) || has_long_pause;
+        let (next_due, clock) = (row.time(4)?, Timestamp(row.i64(5)?));
+        // The next claim moves retries whose clock was set back, and only claims what is ready.
+        let ready = next_due.is_some_and(|due| due <= now) || clock::was_set_back(clock, now);
         let (concurrency, paused, taken) = (row.i64(0)?, row.bool(1)?, row.i64(2)?);
         let status =
             ServiceStatus { paused, outdated: false, concurrency, taken, ready, wants_alone: false, next_due, now };
         let taken = usize::try_from(row.int(3)?.unwrap_or(0)).unwrap_or(0);
-        Ok(Found { status, taken, has_long_pause })
+        Ok(Found { status, taken, clock })
     })
 }
 

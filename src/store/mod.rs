@@ -4,6 +4,7 @@
 //! transaction, and there is one copy of each, over the private engine seam.
 
 mod claim;
+mod clock;
 mod columns;
 mod cycle;
 mod engine;

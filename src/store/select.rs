@@ -51,6 +51,7 @@ impl JobFilter {
             (State::Held, _) | (_, Phase::Ended) => {
                 Some(Index { condition: format!("{is} AND ({STOPPED})"), ordered: true })
             }
+            (State::Blocked, _) => Some(Index { condition: format!("{is} AND waits > 0"), ordered: false }),
             (_, Phase::Waiting) => Some(Index { condition: is, ordered: false }),
             (_, Phase::Running) => Some(Index { condition: format!("{is} AND token IS NOT NULL"), ordered: false }),
         }
@@ -196,6 +197,7 @@ mod tests {
                 State::Processing => (Some("asyncq_job_token"), true),
                 State::Queued => (Some("asyncq_job_queued"), true),
                 State::Delayed => (Some("asyncq_job_delayed"), true),
+                State::Blocked => (Some("asyncq_job_blocked"), true),
                 State::Completed => (None, false),
             };
             for filter in filters(&[state]) {

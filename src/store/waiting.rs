@@ -24,10 +24,11 @@ pub(super) fn cancel_waiting(
         None => vec![service.into()],
         Some(function) => vec![service.into(), function.into()],
     };
-    // The state stands in the text, so that its partial index serves.
+    // The state stands in the text, as its partial index has it.
     let which = |state| {
         let of_function = if function.is_some() { " AND function = ?2" } else { "" };
-        format!("WHERE service = ?1 AND state = '{state}'{of_function}")
+        let blocked = if state == State::Blocked { " AND waits > 0" } else { "" };
+        format!("WHERE service = ?1 AND state = '{state}'{blocked}{of_function}")
     };
     let waiting_states = || State::ALL.into_iter().filter(|state| state.is_waiting());
     let (mut found, mut waits) = (Vec::new(), Vec::new());

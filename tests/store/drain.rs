@@ -9,7 +9,7 @@ use asyncq::domain::json::Json;
 use asyncq::domain::log::Stream;
 use asyncq::domain::processor::ProcessorId;
 use asyncq::domain::query::JobQuery;
-use asyncq::domain::retry::{LONGEST_DRAWN_PAUSE, LONGEST_PAUSE, POSTPONED};
+use asyncq::domain::retry::{LONGEST_PAUSE, POSTPONED};
 use asyncq::domain::service::ServiceChange;
 use asyncq::store::{Cycle, Patience};
 
@@ -252,21 +252,6 @@ conformance! {
         store.retry(id).unwrap();
         let second = claim(store, processor);
         assert_eq!((second.fence.attempt, second.before.conflicts), (2, 0));
-    }
-
-    fn a_pause_that_a_clock_put_back_has_stretched_is_shortened_again(store: &mut Store) {
-        with_events(store);
-        let (id, processor) = (enqueue(store, 1), processor(store, 1));
-        let mut end = ends(&claim(store, processor), &Outcome::Conflict(Conflict::default()));
-        // As if the clock had been an hour ahead.
-        end.decision.pause = Some(Duration::from_secs(3600));
-        assert_eq!(store.finish(&[&end]).unwrap(), [Some(State::Delayed)]);
-        let before = store.service_status(&service("events"), None).unwrap();
-        assert!(before.ready && before.next_due.unwrap().since(before.now) > LONGEST_PAUSE);
-        let after = run_cycle(store, processor, &[], 0, 1);
-        let due = store.job(id).unwrap().times.run_at;
-        assert_eq!((after.claims.len(), after.status.ready, after.status.next_due), (0, false, Some(due)));
-        assert_eq!(due.since(after.status.now), LONGEST_DRAWN_PAUSE);
     }
 
     fn due_calls_are_made_ready_by_the_claim(store: &mut Store) {

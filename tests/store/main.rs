@@ -14,6 +14,7 @@ macro_rules! conformance {
     };
 }
 
+mod clock;
 mod drain;
 mod function;
 mod job;

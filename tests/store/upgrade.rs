@@ -13,6 +13,7 @@ use crate::fixture::{PATIENCE, ends, run_cycle, state, with_events};
 /// The older schemas, and what stood in a store of version 1.
 const SCHEMA_1: &str = include_str!("fixtures/schema-1.sql");
 const SCHEMA_2: &str = include_str!("fixtures/schema-2.sql");
+const SCHEMA_3: &str = include_str!("fixtures/schema-3.sql");
 const ROWS_1: &str = "
     INSERT INTO asyncq_service (name, concurrency, created_at) VALUES ('events', 9, 100000000001);
     INSERT INTO asyncq_function (service, name, command, site, created_at)
@@ -141,6 +142,40 @@ fn a_store_of_version_2_gets_a_default_and_triggers_and_keeps_its_rows() {
         for what in ["INSERT INTO asyncq_service (name) VALUES ('A')", "DELETE FROM asyncq_service"] {
             assert!(other.execute_batch(what).unwrap_err().to_string().starts_with("asyncq: "), "{what}");
         }
+    }
+}
+
+/// The rows of a store of version 3, and a processor at work in it.
+const ROWS_3: &str = "
+    INSERT INTO asyncq_service (name, concurrency) VALUES ('events', 9);
+    INSERT INTO asyncq_function (service, name, command, site) VALUES ('events', 'compute', '[\"/bin/program\"]', '/');
+    INSERT INTO asyncq_processor (id, folder, host, boot, pid, pid_start, started_at) VALUES (7, 'old', 'h', 'b', 1, 2, 3);
+    INSERT INTO asyncq_job (service, function) VALUES ('events', 'compute'), ('events', 'compute');";
+
+#[test]
+fn a_store_of_version_3_gets_lanes_schedules_and_policies_and_keeps_its_rows() {
+    let rows = "SELECT group_concat(it) FROM (SELECT name || concurrency || lane_width it FROM asyncq_service
+        UNION ALL SELECT name || command || coalesce(retry, 'no') FROM asyncq_function
+        UNION ALL SELECT id || state || waits FROM asyncq_job UNION ALL SELECT older FROM asyncq_schema)";
+    for added in ["", "ALTER TABLE asyncq_job ADD COLUMN mine TEXT; ALTER TABLE asyncq_attempt ADD COLUMN mine TEXT;"] {
+        let Upgraded { mut store, other, _folder } = upgraded_from(SCHEMA_3, &format!("{ROWS_3} {added}"));
+        let kept = "events91,compute[\"/bin/program\"]no,1queued0,2queued0,7";
+        assert_eq!(one::<String>(&other, rows), kept);
+        if added.is_empty() {
+            let new = Connection::open_in_memory().unwrap();
+            new.execute_batch(include_str!("../../schema.sql")).unwrap();
+            assert_eq!(parts(&other), parts(&new));
+        }
+        assert_eq!(store.mend().unwrap(), []);
+        store.check().unwrap();
+        // The state and the ending that are new fit also into tables with columns of the application.
+        other.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
+        let new = "UPDATE asyncq_job SET state = 'blocked', waits = 1 WHERE id = 2;
+            INSERT INTO asyncq_attempt (job, number, processor, started_at, finished_at, ending)
+            VALUES (2, 1, 7, 1, 2, 'snoozed')";
+        other.execute_batch(new).unwrap();
+        assert_eq!(state(&mut store, JobId(2)), State::Blocked);
+        assert!(other.execute("UPDATE asyncq_job SET state = 'unknown'", []).is_err());
     }
 }
 

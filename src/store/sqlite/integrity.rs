@@ -11,10 +11,15 @@ const GREATEST: i64 = (1 << 53) - 1;
 /// The greatest number that a job has ever had.
 const LAST_NUMBER: &str = "SELECT seq FROM sqlite_sequence WHERE name = 'asyncq_job'";
 
-/// The indexes that have only some of the jobs, and which.
-fn partial_indexes() -> Vec<(Part, &'static str)> {
+/// The indexes that have only some rows of their table: the table, the index, and which rows.
+fn partial_indexes() -> Vec<(&'static str, Part, &'static str)> {
     let indexes = parts().filter(|part| part.kind == "index");
-    indexes.filter_map(|index| Some((index, index.sql.split_once("WHERE ")?.1))).collect()
+    let partial = indexes.filter_map(|index| {
+        let (columns, which) = index.sql.split_once("WHERE ")?;
+        let (table, _) = columns.split_once(" ON ")?.1.split_once(' ')?;
+        Some((table, index, which))
+    });
+    partial.collect()
 }
 
 impl SqliteTx<'_> {
@@ -24,21 +29,23 @@ impl SqliteTx<'_> {
         if found.is_some() || schema_text::of(self, "table", "asyncq_job")?.is_none() {
             return Ok(found);
         }
-        let indexes = partial_indexes();
-        let counted: Vec<_> = indexes.iter().map(|(_, which)| format!("count(*) FILTER (WHERE {which})")).collect();
-        let expected = format!("SELECT {} FROM asyncq_job NOT INDEXED", counted.join(", "));
-        let expected = (self as &mut dyn Tx).first(&expected, &[], |row| {
-            (0..indexes.len()).map(|column| row.i64(column)).collect::<Result<Vec<_>>>()
-        })?;
-        for ((Part { name, sql, .. }, which), expected) in indexes.into_iter().zip(one(expected)?) {
-            // An index that is missing or was changed is made again: it is no damage.
-            if schema_text::of(self, "index", name)?.as_deref() != Some(sql) {
-                continue;
-            }
-            // SQLite checks that they have those rows, and not that they have no others.
-            let count = format!("SELECT count(*) FROM asyncq_job INDEXED BY {name} WHERE {which}");
-            if one((self as &mut dyn Tx).row::<i64>(&count, &[])?)? != expected {
-                return Ok(Some(format!("wrong number of entries in index {name}")));
+        for indexes in partial_indexes().chunk_by(|one, other| one.0 == other.0) {
+            let table = indexes[0].0;
+            let counted: Vec<_> = indexes.iter().map(|it| format!("count(*) FILTER (WHERE {})", it.2)).collect();
+            let expected = format!("SELECT {} FROM {table} NOT INDEXED", counted.join(", "));
+            let expected = (self as &mut dyn Tx).first(&expected, &[], |row| {
+                (0..indexes.len()).map(|column| row.i64(column)).collect::<Result<Vec<_>>>()
+            })?;
+            for ((_, Part { name, sql, .. }, which), expected) in indexes.iter().zip(one(expected)?) {
+                // An index that is missing or was changed is made again: it is no damage.
+                if schema_text::of(self, "index", name)?.as_deref() != Some(sql) {
+                    continue;
+                }
+                // SQLite checks that they have those rows, and not that they have no others.
+                let count = format!("SELECT count(*) FROM {table} INDEXED BY {name} WHERE {which}");
+                if one((self as &mut dyn Tx).row::<i64>(&count, &[])?)? != expected {
+                    return Ok(Some(format!("wrong number of entries in index {name}")));
+                }
             }
         }
         Ok(None)

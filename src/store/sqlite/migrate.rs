@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 
 use rusqlite::{OptionalExtension, ffi};
 
-use super::steps::SchemaChange::{self, Recreate, Redefine, Reword, Run};
+use super::steps::SchemaChange::{self, Create, Recreate, Redefine, Reword, Run};
 use super::{connection::Sqlite, schema_script::part, schema_text, tx::SqliteTx};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
@@ -42,7 +42,7 @@ impl SqliteTx<'_> {
     }
 
     fn make(&mut self, change: SchemaChange) -> Result<()> {
-        let (Run(name) | Redefine(name) | Reword(name, _) | Recreate(name)) = change;
+        let (Run(name) | Redefine(name) | Reword(name, _) | Create(name) | Recreate(name)) = change;
         let found = || part(name).ok_or_else(|| damaged(&format!("no schema has `{name}`")));
         match change {
             Run(sql) => self.script(sql),
@@ -54,6 +54,7 @@ impl SqliteTx<'_> {
                 Some(sql) if !sql.contains(new) => schema_text::set(self, name, &sql.replacen(old, new, 1)),
                 _ => Ok(()),
             },
+            Create(_) => self.script(found()?.sql),
             Recreate(_) => {
                 let part = found()?;
                 self.script(&format!("DROP {} IF EXISTS {name}; {}", part.kind, part.sql))
@@ -210,7 +211,7 @@ mod tests {
 
     #[test]
     fn the_schema_says_its_own_version() {
-        assert!(SCHEMA.fresh.contains(&format!("INSERT INTO asyncq_schema VALUES ({});", SCHEMA.version)));
+        assert!(SCHEMA.fresh.contains(&format!("INSERT INTO asyncq_schema (version) VALUES ({});", SCHEMA.version)));
         assert!(SCHEMA.fresh.contains(&format!("schema {}.", SCHEMA.version)));
         assert_eq!(SCHEMA.steps.len() + 1, usize::try_from(SCHEMA.version).unwrap());
     }

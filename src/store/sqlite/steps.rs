@@ -13,7 +13,7 @@
 use super::schema_script::FRESH;
 
 /// The version of this build's schema.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 /// A schema and the way to it.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +27,7 @@ pub(super) struct Schema {
 }
 
 /// The schema of this build.
-pub(super) const SCHEMA: Schema = Schema { version: VERSION, fresh: FRESH, steps: &[TO_2, TO_3] };
+pub(super) const SCHEMA: Schema = Schema { version: VERSION, fresh: FRESH, steps: &[TO_2, TO_3, TO_4] };
 
 /// One change on the way to a newer schema.
 #[derive(Debug, Clone, Copy)]
@@ -39,10 +39,12 @@ pub(super) enum SchemaChange {
     Redefine(&'static str),
     /// Puts a text in the place of another one in the definition of a table, which may have columns of an application.
     Reword(&'static str, [&'static str; 2]),
+    /// Makes a table as the script does.
+    Create(&'static str),
     /// Makes an index or a trigger as the script does, instead of one that may be there.
     Recreate(&'static str),
 }
-use SchemaChange::{Recreate, Redefine, Reword, Run};
+use SchemaChange::{Create, Recreate, Redefine, Reword, Run};
 
 /// How functions take their calls, which workers are too old, and on which file a processor works. Claims are counted, and fence what processors write, so
 /// that `attempt` can be the number of runs that began. Names and columns in constraints, as tools expect them.
@@ -91,4 +93,53 @@ const TO_3: &[SchemaChange] = &[
     Recreate("asyncq_function_insert"),
     Recreate("asyncq_function_update"),
     Recreate("asyncq_function_delete"),
+];
+
+/// The state and the ending that are new, also in a table with columns of an application.
+const BLOCKED: [&str; 2] = ["OR state = 'cancelled')", "OR state = 'cancelled' OR state = 'blocked')"];
+const SNOOZED: [&str; 2] = ["OR ending = 'crash')", "OR ending = 'crash' OR ending = 'snoozed')"];
+
+/// Calls wait in lanes and for other calls, expire, and are made by schedules and hooks; services and functions have policies.
+const TO_4: &[SchemaChange] = &[
+    Run("ALTER TABLE asyncq_schema ADD COLUMN clock INTEGER NOT NULL DEFAULT 0"),
+    Run("ALTER TABLE asyncq_schema ADD COLUMN older INTEGER NOT NULL DEFAULT 0"),
+    Run("UPDATE asyncq_schema SET older = (SELECT coalesce(max(id), 0) FROM asyncq_processor)"),
+    Run("ALTER TABLE asyncq_service ADD COLUMN lane_width INTEGER NOT NULL DEFAULT 1"),
+    Run("ALTER TABLE asyncq_service ADD COLUMN rate TEXT"),
+    Run("ALTER TABLE asyncq_service ADD COLUMN rate_at INTEGER NOT NULL DEFAULT 0"),
+    Run("ALTER TABLE asyncq_service ADD COLUMN on_error TEXT"),
+    Run("ALTER TABLE asyncq_service ADD COLUMN on_success TEXT"),
+    Run("ALTER TABLE asyncq_function ADD COLUMN retry TEXT"),
+    Run("ALTER TABLE asyncq_function ADD COLUMN lane TEXT"),
+    Run("ALTER TABLE asyncq_function ADD COLUMN on_error TEXT"),
+    Run("ALTER TABLE asyncq_function ADD COLUMN on_success TEXT"),
+    Run("ALTER TABLE asyncq_job ADD COLUMN lane TEXT"),
+    Run("ALTER TABLE asyncq_job ADD COLUMN expires_at INTEGER"),
+    Run("ALTER TABLE asyncq_job ADD COLUMN after TEXT"),
+    Run("ALTER TABLE asyncq_job ADD COLUMN key_until TEXT"),
+    Run("ALTER TABLE asyncq_job ADD COLUMN meta TEXT"),
+    Run("ALTER TABLE asyncq_job ADD COLUMN waits INTEGER NOT NULL DEFAULT 0"),
+    Redefine("asyncq_schema"),
+    Redefine("asyncq_service"),
+    Redefine("asyncq_function"),
+    Redefine("asyncq_job"),
+    Reword("asyncq_job", BLOCKED),
+    Redefine("asyncq_attempt"),
+    Reword("asyncq_attempt", SNOOZED),
+    Recreate("asyncq_job_blocked"),
+    Recreate("asyncq_job_lane"),
+    Recreate("asyncq_job_expires"),
+    Create("asyncq_after"),
+    Recreate("asyncq_after_job"),
+    Create("asyncq_settle"),
+    Create("asyncq_schedule"),
+    Recreate("asyncq_schedule_next"),
+    Create("asyncq_origin"),
+    Recreate("asyncq_job_insert"),
+    Recreate("asyncq_job_update"),
+    Recreate("asyncq_job_delete"),
+    Recreate("asyncq_service_insert"),
+    Recreate("asyncq_service_update"),
+    Recreate("asyncq_function_insert"),
+    Recreate("asyncq_function_update"),
 ];

@@ -1,0 +1,63 @@
+//! The clock of the machine, which somebody may set back.
+//!
+//! The store keeps the latest time that a processor has seen, to a minute. Where the clock shows an earlier one, somebody has
+//! set it back. Retries that were due by the old clock are then moved by the difference, so that no pause gets longer.
+
+use std::time::Duration;
+
+use super::engine::Tx;
+use crate::domain::retry::POSTPONED;
+use crate::domain::time::{Timestamp, millis};
+use crate::error::Result;
+
+/// How far the kept time may be from the clock. It is written no more often than this.
+const PRECISION: Duration = Duration::from_secs(60);
+
+/// How many retries one transaction moves at most.
+const MOVED_AT_ONCE: i64 = 10_000;
+
+const KEEP: &str = "UPDATE asyncq_schema SET clock = ?1";
+/// An attempt that began after now, or a call that was put off and has no attempt that began. The move shows in both times,
+/// so that it happens once.
+const MOVE: &str = "UPDATE asyncq_job SET run_at = run_at - ?1, started_at = started_at - ?1
+    WHERE state = 'delayed' AND id IN (SELECT id FROM asyncq_job WHERE state = 'delayed' AND claim + attempt > 0
+        AND (started_at > ?2 OR started_at IS NULL AND run_at > ?3 AND run_at <= ?4) LIMIT ?5 /*! FOR NO KEY UPDATE */)";
+
+/// Whether somebody has set the clock back since a processor saw the time `kept`.
+pub(super) fn was_set_back(kept: Timestamp, now: Timestamp) -> bool {
+    kept > now.after(PRECISION)
+}
+
+/// Moves the retries whose attempts began after now, in steps. Where a rule of the application refuses that, they stay.
+pub(super) fn move_retries(tx: &mut dyn Tx, kept: Timestamp) -> Result<()> {
+    let now = tx.now();
+    let soon = now.after(POSTPONED);
+    let last = kept.after(PRECISION + POSTPONED);
+    let args = [millis(kept.since(now)).into(), now.into(), soon.into(), last.into(), MOVED_AT_ONCE.into()];
+    match tx.try_execute(MOVE, &args)? {
+        Ok(moved) if i64::try_from(moved).is_ok_and(|moved| moved >= MOVED_AT_ONCE) => Ok(()),
+        Ok(_) | Err(_) => keep(tx),
+    }
+}
+
+/// Keeps the time, in a transaction that writes in any case.
+pub(super) fn note(tx: &mut dyn Tx, kept: Timestamp) -> Result<()> {
+    if tx.now() > kept.after(PRECISION) { keep(tx) } else { Ok(()) }
+}
+
+fn keep(tx: &mut dyn Tx) -> Result<()> {
+    let now = tx.now();
+    tx.execute(KEEP, &[now.into()]).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::plan::ways_to_jobs;
+
+    #[test]
+    fn retries_are_found_among_retries() {
+        let found = ["INTEGER PRIMARY KEY (rowid=?)", "SCAN asyncq_job USING INDEX asyncq_job_retry"];
+        assert_eq!(ways_to_jobs(MOVE), found);
+    }
+}
