@@ -63,8 +63,8 @@ pub(super) fn record(tx: &mut dyn Tx, inside: &Fence, nested: &NestedCalls) -> R
                 parent.filter(|_| fits).map(|parent| NestedRow::new(call, parent, depth + call.depth))
             })
             .collect();
-        let mut made = insert_run(tx, &shared, rows.iter().flatten())?.into_iter();
-        jobs.extend(rows.iter().map(|row| row.as_ref().and_then(|_| made.next())));
+        let mut made = insert_run(tx, &shared, &rows.iter().flatten().collect::<Vec<_>>())?.into_iter();
+        jobs.extend(rows.iter().map(|row| row.as_ref().and_then(|_| made.next().flatten())));
     }
     let failed = jobs.iter().zip(&nested.calls).filter(|(_, call)| call.outcome != Outcome::Completed);
     let failed: Vec<JobId> = failed.filter_map(|(job, _)| job.map(JobId)).collect();
@@ -124,13 +124,25 @@ impl<'a> NestedRow<'a> {
     }
 }
 
-/// Inserts nested calls by one statement; gives the numbers of their jobs, or none if a rule of the application refuses them.
-fn insert_run<'a>(
-    tx: &mut dyn Tx,
-    shared: &[Value<'_>],
-    rows: impl Iterator<Item = &'a NestedRow<'a>>,
-) -> Result<Vec<i64>> {
-    let rows: Vec<&NestedRow<'_>> = rows.collect();
+/// Inserts nested calls; gives the numbers of their jobs, and none for those that a rule of the application refuses.
+fn insert_run(tx: &mut dyn Tx, shared: &[Value<'_>], rows: &[&NestedRow<'_>]) -> Result<Vec<Option<i64>>> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    if let Some(jobs) = insert(tx, shared, rows)? {
+        return Ok(jobs.into_iter().map(Some).collect());
+    }
+    if rows.len() == 1 {
+        return Ok(vec![None]);
+    }
+    // One by one it shows which of them are refused.
+    let each = rows.iter().map(|row| Ok(insert(tx, shared, &[row])?.and_then(|jobs| jobs.first().copied())));
+    each.collect()
+}
+
+/// Inserts nested calls by one statement; gives the numbers of their jobs, or nothing where a rule of the application refuses
+/// one.
+fn insert(tx: &mut dyn Tx, shared: &[Value<'_>], rows: &[&NestedRow<'_>]) -> Result<Option<Vec<i64>>> {
     let mut values = shared.to_vec();
     let mut sql = format!("INSERT INTO asyncq_job ({SHARED}, {}) VALUES ", OWN.join(", "));
     for (number, row) in rows.iter().enumerate() {
@@ -143,15 +155,12 @@ fn insert_run<'a>(
         sql.push(')');
         values.extend(row.values(tx));
     }
-    if rows.is_empty() {
-        return Ok(Vec::new());
-    }
-    let Ok(jobs) = tx.try_insert(&sql, &values)? else { return Ok(Vec::new()) };
-    for (job, row) in jobs.iter().zip(&rows).filter(|(_, row)| !row.is_small()) {
+    let Ok(jobs) = tx.try_insert(&sql, &values)? else { return Ok(None) };
+    for (job, row) in jobs.iter().zip(rows).filter(|(_, row)| !row.is_small()) {
         let NestedCall { call, .. } = row.call;
         tx.execute(LARGE, &[(*job).into(), call.args.as_str().into(), call.kwargs.as_str().into()])?;
     }
-    Ok(jobs)
+    Ok(Some(jobs))
 }
 
 #[cfg(test)]

@@ -1063,3 +1063,22 @@ say(id=hear()['id'], result={'value': 1, 'nested': inside})";
     assert_eq!(place.jobs("function state result parent"), "work completed 1, add completed 1");
     assert_eq!(place.job(1)["attempts"][0]["unrecorded"], 2);
 }
+
+#[test]
+fn a_call_inside_that_a_rule_of_the_application_refuses_falls_out_with_those_inside_it() {
+    let place = Place::with_functions(&[]);
+    let body = "
+hello()
+calls = [(1, 1, []), (13, 1, []), (2, 1, []), (13, 1, ['x' * 3000]), (13, 1, []), (3, 2, []), (4, 1, []), (5, 2, [])]
+inside = [{'service': 'events', 'function': 'add', 'depth': depth, 'args': [number, *more]} for number, depth, more in calls]
+say(id=hear()['id'], result={'nested': inside})";
+    place.program("work.py", &format!("{WORKER}{body}"));
+    place.stdout("asyncq function add events work --worker -- ./work.py && asyncq enqueue events work");
+    place.execute("CREATE UNIQUE INDEX mine ON asyncq_job (args) WHERE args = '[13]'");
+    place.session("$ asyncq process");
+    assert_eq!(
+        place.jobs("id args parent").replace(&"x".repeat(3000), "LONG"),
+        "1 [], 2 [1] 1, 3 [13] 1, 4 [2] 1, 5 [13, \"LONG\"] 1, 6 [4] 1, 7 [5] 6"
+    );
+    assert_eq!(place.job(1)["attempts"][0]["unrecorded"], 2);
+}
