@@ -10,6 +10,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::output::{command_line, is_broken_pipe};
 use super::{exit, session, stdio};
 use crate::domain::suggest::nearest;
+use crate::error::Error;
 
 /// The words that were typed after the name of the program, for the command line that `root` describes.
 struct Typed<'a> {
@@ -75,8 +76,10 @@ fn explain(error: &clap::Error, typed: &Typed<'_>) -> (String, String) {
             (format!("`{arg}` cannot be `{value}`: it must be {}", list(&may_be, "or")), hint)
         }
         ErrorKind::ValueValidation => {
-            let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-            (format!("`{arg}` cannot be `{value}`: {why}"), help)
+            let source = std::error::Error::source(error);
+            let why = source.map(ToString::to_string).unwrap_or_default();
+            let own = source.and_then(|source| source.downcast_ref::<Error>()).and_then(Error::hint);
+            (format!("`{arg}` cannot be `{value}`: {why}"), own.map_or(help, str::to_owned))
         }
         ErrorKind::ArgumentConflict => {
             let others = context(error, ContextKind::PriorArg);
@@ -154,8 +157,8 @@ fn other_option(asked: &clap::Command, option: &str, typed: &Typed<'_>) -> Strin
         return "put `--` before the program, and its options after it".to_owned();
     }
     if name == "asyncq enqueue" {
-        if ["in", "at", "delay", "run-at"].contains(&long) {
-            return "to run a call later, insert it by SQL with `run_at` (docs/sql.md)".to_owned();
+        if ["delay", "later", "run-at", "when"].contains(&long) {
+            return "`--in 10m` or `--at 14:30` runs a call later".to_owned();
         }
         return format!(
             "if it is an argument of the call, put `--` before the arguments: `{name} SERVICE FUNCTION -- {option}`"

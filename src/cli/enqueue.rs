@@ -3,15 +3,20 @@
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
+use super::session::{Session, now};
 use super::stdio::{self, Sink};
-use super::{batch, clap_error::parse_count, console::console, exit, process, session::Session};
+use super::{batch, clap_error::parse_count, console::console, exit, output, process};
 use crate::commands::batch::BatchRequest;
 use crate::commands::enqueue::{EnqueueRequest, Made};
 use crate::domain::call::{Call, Key, OnBehalfOf, Reading};
-use crate::domain::{attempt::Outcome, event::Ran, function::FunctionName, job::Enqueued, log::Stream};
+use crate::domain::job::{Due, Enqueued, JobId};
+use crate::domain::moment::moment;
+use crate::domain::time::{Timestamp, parse_span};
+use crate::domain::{attempt::Outcome, event::Ran, function::FunctionName, log::Stream};
 use crate::domain::{service::ServiceName, text::escape_control};
 use crate::error::{Error, Kind};
 
@@ -44,6 +49,18 @@ pub struct Enqueue {
     /// Hold the job until `asyncq job start` releases it
     #[arg(long)]
     hold: bool,
+
+    /// Run the call after this time, as in 10m or 1h30m
+    #[arg(long = "in", value_name = "SPAN", value_parser = parse_span, allow_hyphen_values = true, conflicts_with = "batch")]
+    after: Option<Duration>,
+
+    /// Run the call at this time, as in 14:30, 'tomorrow 9:00' or 2026-12-01T09:00+01:00 (docs/delays.md)
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with_all = ["after", "batch"])]
+    at: Option<String>,
+
+    /// The time zone of --at, as in Europe/Berlin [default: `$TZ`, or the time zone of this machine]
+    #[arg(long, value_name = "ZONE", requires = "at", conflicts_with = "batch")]
+    tz: Option<String>,
 
     /// Inside a running function, queue the call instead of running it
     #[arg(long)]
@@ -93,7 +110,8 @@ impl Enqueue {
             };
             return batch::run(session, request);
         }
-        let (request, mut queue) = (self.parse()?, session.open()?);
+        let delay = self.delay(session)?;
+        let (request, mut queue) = (self.parse(delay.due)?, session.open()?);
         let (service, function) = (request.call.service.clone(), request.call.function.clone());
         let enqueued = match queue.enqueue(request, &session.caller, console())? {
             Made::Queued(enqueued) => enqueued,
@@ -116,10 +134,33 @@ impl Enqueue {
         })?;
         if let Enqueued::Same(id) = enqueued {
             session.verbose(&format!("already enqueued as job {id} (same key, same call)"));
-        } else if is_paused {
+            return Ok(exit::DONE);
+        }
+        delay.tell(session, id);
+        if is_paused {
             session.notice(&process::paused(&service));
         }
         Ok(exit::DONE)
+    }
+
+    /// When the call is due.
+    fn delay(&self, session: &Session) -> Result<Delay, Error> {
+        let (now, hold) = (now(), self.hold);
+        let (due, asked) = match (self.after, self.at.as_deref()) {
+            (Some(span), _) => (Due::In(span), Some(now.after(span))),
+            (None, None) => (Due::Now, None),
+            (None, Some(text)) => {
+                // A zone that does not exist is an error even if the time has an offset.
+                let named = self.tz.as_deref().map(|name| session.zone(Some(name))).transpose()?;
+                let asked = moment(text, now, || named.map_or_else(|| session.zone(None), Ok));
+                let asked = asked.map_err(|error| match parse_span(text) {
+                    Ok(_) => error.with_hint(format!("`--in {}` delays a call by a span", escape_control(text.trim()))),
+                    Err(_) => error,
+                })?;
+                (if asked == now { Due::Now } else { Due::At(asked.max(now)) }, Some(asked))
+            }
+        };
+        Ok(Delay { due, asked, now, hold })
     }
 
     /// On whose behalf the calls are made.
@@ -127,7 +168,7 @@ impl Enqueue {
         self.principal.as_deref().map_or(Ok(OnBehalfOf::Caller), OnBehalfOf::parse)
     }
 
-    fn parse(&self) -> anyhow::Result<EnqueueRequest> {
+    fn parse(&self, due: Due) -> anyhow::Result<EnqueueRequest> {
         let mut pairs = Vec::with_capacity(self.kwargs.len());
         for text in &self.kwargs {
             match text.split_once('=') {
@@ -152,9 +193,34 @@ impl Enqueue {
             on_behalf_of: self.on_behalf_of()?,
             key: self.key.as_deref().map(Key::parse).transpose()?,
             hold: self.hold,
+            due,
             defer: self.defer,
             result_to: self.result_to.clone(),
         })
+    }
+}
+
+/// When a call is due, and what was asked for.
+struct Delay {
+    due: Due,
+    asked: Option<Timestamp>,
+    now: Timestamp,
+    hold: bool,
+}
+
+impl Delay {
+    /// Prints when the job is due, and always if that was to be earlier than now.
+    fn tell(&self, session: &Session, id: JobId) {
+        match self.asked {
+            Some(asked) if asked < self.now => {
+                session.info(&format!("{} has passed, so the call is due now", output::moment(asked)));
+            }
+            Some(asked) if asked > self.now && !self.hold => {
+                let (at, from_now) = (output::moment(asked), output::relative(asked, self.now));
+                session.notice(&format!("job {id} is due at {at}, {from_now}"));
+            }
+            _ => {}
+        }
     }
 }
 

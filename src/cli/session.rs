@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ColorChoice};
+use jiff::tz::TimeZone;
 
 use super::stdio;
 use crate::commands::caller::Caller;
 use crate::commands::queue::{Place, Queue};
 use crate::domain::time::{Timestamp, millis, parse_span};
+use crate::domain::zone::{machine_zone, zone};
 use crate::domain::{log::Stream, text::escape_control};
 use crate::error::{Error, Kind, reason};
 
@@ -105,6 +107,21 @@ impl Session {
                 Error::new(Kind::Usage, message).with_hint("set it to a time, as in 10s, or unset it")
             }),
         }
+    }
+
+    /// The time zone with this name; without one, the zone of this machine.
+    pub fn zone(&self, name: Option<&str>) -> Result<TimeZone, Error> {
+        if let Some(name) = name {
+            return zone(name);
+        }
+        machine_zone().map_err(|error| match self.caller.variable("TZ") {
+            None => error,
+            Some(text) => {
+                let text = text.to_string_lossy();
+                let message = format!("`$TZ` is `{}`, which is not a time zone", escape_control(&text));
+                zone(&text).err().unwrap_or(error).reworded(Kind::Usage, message)
+            }
+        })
     }
 
     /// Prints that a call has failed, or that something else needs attention.

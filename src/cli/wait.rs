@@ -12,6 +12,7 @@ use super::session::{Session, now};
 use crate::commands::queue::Queue;
 use crate::domain::job::{Job, JobId, State};
 use crate::domain::time::parse_span;
+use crate::error::Result;
 
 /// Wait until jobs have ended
 ///
@@ -27,7 +28,7 @@ pub struct Wait {
 }
 
 /// Parses a span, or 0, which has no unit.
-fn span_or_zero(text: &str) -> Result<Duration, String> {
+fn span_or_zero(text: &str) -> Result<Duration> {
     if text == "0" { Ok(Duration::ZERO) } else { parse_span(text) }
 }
 

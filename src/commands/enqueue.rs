@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{caller::Caller, queue::Queue, result_target::ResultTarget};
 use crate::domain::attempt::Outcome;
 use crate::domain::call::{Call, Key, OnBehalfOf};
-use crate::domain::job::{Enqueued, NewJob, Origin, Running};
+use crate::domain::job::{Due, Enqueued, NewJob, Origin, Running};
 use crate::domain::{console::Console, event::Ran};
 use crate::error::{Error, Kind, Result};
 use crate::processor::nested::{self, NestedRuntime};
@@ -22,6 +22,8 @@ pub struct EnqueueRequest {
     pub key: Option<Key>,
     /// Whether the job waits until somebody starts it.
     pub hold: bool,
+    /// When the call is due.
+    pub due: Due,
     /// Whether the call is queued even inside a running function.
     pub defer: bool,
     /// The file that gets the result of a call which runs at once; it is an error if the call would be queued.
@@ -46,10 +48,10 @@ impl Queue {
     /// queue only; and as [`Store::enqueue`](crate::store::Store::enqueue) and
     /// [`Store::begin_nested`](crate::store::Store::begin_nested).
     pub fn enqueue(&mut self, request: EnqueueRequest, caller: &Caller, console: Console) -> Result<Made> {
-        let EnqueueRequest { call, on_behalf_of, key, hold, defer, result_to } = request;
+        let EnqueueRequest { call, on_behalf_of, key, hold, due, defer, result_to } = request;
         let (origin, running) = self.origin(caller, on_behalf_of)?;
         let principal = origin.principal.clone();
-        let new = origin.job(NewJob { key, hold, ..NewJob::new(Call { principal, ..call }) });
+        let new = origin.job(NewJob { key, hold, due, ..NewJob::new(Call { principal, ..call }) });
         match running {
             Some(running) if !defer => {
                 let refuse = |what: &str| {
@@ -57,10 +59,11 @@ impl Queue {
                     let hint = "`--defer` queues the call instead of running it now";
                     Err(Error::new(Kind::Usage, message).with_hint(hint))
                 };
-                match (new.hold, &new.key) {
-                    (true, _) => refuse("cannot be held"),
-                    (false, Some(_)) => refuse("takes no key"),
-                    (false, None) => {
+                match (new.hold, new.due, &new.key) {
+                    (true, _, _) => refuse("cannot be held"),
+                    (false, Due::At(_) | Due::In(_), _) => refuse("cannot be delayed"),
+                    (false, Due::Now, Some(_)) => refuse("takes no key"),
+                    (false, Due::Now, None) => {
                         let runtime = NestedRuntime { program: &caller.program()?, env: &caller.env, console };
                         let target = result_to.as_deref().map(ResultTarget::open).transpose()?;
                         let ran = nested::run(&mut self.store, &running, &new, &runtime)?;

@@ -6,9 +6,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::call::{Call, Key, OnBehalfOf};
-use super::job::{NewJob, Origin};
+use super::job::{Due, NewJob, Origin};
 use super::json::{Json, MAX_BYTES};
-use super::{function::FunctionName, object, service::ServiceName, text::escape_control, time::Timestamp};
+use super::time::{Timestamp, parse_span};
+use super::{function::FunctionName, object, service::ServiceName, text::escape_control};
 use crate::error::{Error, Kind, Result};
 
 /// The longest line that can be a call, in bytes: room for positional and keyword arguments, and for everything else.
@@ -36,6 +37,8 @@ pub struct WrittenCall<'a> {
     site: Option<String>,
     priority: Option<i64>,
     at: Option<String>,
+    #[serde(rename = "in")]
+    after: Option<String>,
     /// The attempt inside which a request makes the call; no line of a batch has it.
     #[serde(borrow)]
     pub(super) inside: Option<&'a RawValue>,
@@ -76,7 +79,7 @@ impl<'a> WrittenCall<'a> {
             key: self.key.as_deref().map(Key::parse).transpose()?,
             hold: self.hold.unwrap_or(hold),
             priority: self.priority.unwrap_or_default(),
-            run_at: self.at.as_deref().map(moment).transpose()?,
+            due: due(self.at.as_deref(), self.after.as_deref())?,
             ..NewJob::new(call)
         }))
     }
@@ -111,7 +114,22 @@ fn site(text: String) -> Result<String> {
     Err(Error::new(Kind::Invalid, message).with_hint("a site begins with `/`, as in \"/srv/app\""))
 }
 
-/// When a call is due. A time without an offset means another moment on another machine.
+/// When a call is due.
+fn due(at: Option<&str>, after: Option<&str>) -> Result<Due> {
+    match (at, after) {
+        (None, None) => Ok(Due::Now),
+        (Some(at), None) => moment(at).map(Due::At),
+        (None, Some(span)) => parse_span(span)
+            .map(Due::In)
+            .map_err(|error| error.reworded(Kind::Invalid, format!("`in` is `{}`: {error}", escape_control(span)))),
+        (Some(_), Some(_)) => {
+            let message = "`at` and `in` both say when the call is due";
+            Err(Error::new(Kind::Invalid, message).with_hint("leave one of them out"))
+        }
+    }
+}
+
+/// Parses a moment at which a call is due. A time without an offset means another moment on another machine.
 fn moment(text: &str) -> Result<Timestamp> {
     let moment = Timestamp::parse(text);
     moment.filter(|at| *at >= FIRST).ok_or_else(|| {

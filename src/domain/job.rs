@@ -1,6 +1,6 @@
 //! A job: a call in the store, its attempts, and how they end.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
@@ -68,19 +68,43 @@ pub struct NewJob {
     pub hold: bool,
     /// Jobs with a smaller one run first.
     pub priority: i64,
-    /// When it is due; `None` for at once.
-    pub run_at: Option<Timestamp>,
+    /// When it is due.
+    pub due: Due,
     /// The operating system's name of the user who enqueues.
     pub os_user: Option<String>,
     /// The job inside which this call is made, if any.
     pub parent: Option<JobId>,
 }
 
+/// When a new job is due.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Due {
+    /// At once.
+    #[default]
+    Now,
+    /// At this moment; at once if it has passed.
+    At(Timestamp),
+    /// This long after it is enqueued.
+    In(Duration),
+}
+
+impl Due {
+    /// The moment for a job that is enqueued `now`; `None` for at once.
+    #[must_use]
+    pub fn moment(self, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            Due::Now => None,
+            Due::At(moment) => Some(moment),
+            Due::In(span) => Some(now.after(span)),
+        }
+    }
+}
+
 impl NewJob {
     /// A job for this call with default values: no key, not held, due at once, without a user or a parent.
     #[must_use]
     pub fn new(call: Call) -> NewJob {
-        NewJob { call, key: None, hold: false, priority: 0, run_at: None, os_user: None, parent: None }
+        NewJob { call, key: None, hold: false, priority: 0, due: Due::Now, os_user: None, parent: None }
     }
 }
 

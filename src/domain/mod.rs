@@ -12,6 +12,7 @@ pub mod function;
 pub mod job;
 pub mod json;
 pub mod log;
+pub mod moment;
 pub mod nested;
 pub mod object;
 pub mod processor;

@@ -4,6 +4,8 @@ use std::{fmt, time::Duration};
 
 use serde::{Serialize, Serializer};
 
+use crate::error::{Error, Kind, Result};
+
 /// A moment in milliseconds since 1970-01-01 UTC, the unit of every time in the store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(pub i64);
@@ -57,28 +59,40 @@ pub fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// The longest span: a hundred years.
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+
 /// Parses a span such as `500ms`, `90s`, `10m`, `1h30m` or `2d` (a day is 24 hours here).
 ///
 /// # Errors
-/// A sentence for a person when `text` is not such a span, or is zero, or is longer than a hundred years.
-pub fn parse_span(text: &str) -> Result<Duration, String> {
+/// [`Kind::Usage`] when `text` is not such a span, or is zero, or is longer than a hundred years; in words that can follow
+/// "`TEXT`: ".
+pub fn parse_span(text: &str) -> Result<Duration> {
+    let refuse = |message: &str, hint: &str| Err(Error::new(Kind::Usage, message).with_hint(hint));
     let example = "a span is a number with its unit, as in `90s`, `10m` or `1h30m`";
-    if text.trim().parse::<f64>().is_ok() {
-        return Err(format!("the unit is missing: {example}"));
+    let too_long = "the longest span is a hundred years, `36600d`";
+    let text = text.trim();
+    if text.parse::<f64>().is_ok_and(f64::is_finite) {
+        return refuse("the unit is missing", example);
     }
-    let span: jiff::Span = text.parse().map_err(|error: jiff::Error| {
-        if error.is_range() { "a span must be at most a hundred years".to_owned() } else { example.to_owned() }
-    })?;
-    let relative = jiff::SpanRelativeTo::days_are_24_hours();
-    let exact = span.to_duration(relative).map_err(|_| format!("months and years have no fixed length: {example}"))?;
-    let exact = Duration::try_from(exact).map_err(|_| "a span cannot be negative".to_owned())?;
-    if exact < Duration::from_millis(1) {
-        return Err("a span must be at least one millisecond".to_owned());
+    let span: jiff::Span = match text.parse::<jiff::Span>() {
+        Ok(span) => span,
+        Err(error) if error.is_range() => return refuse("it is too long", too_long),
+        Err(_) => return refuse("it is not a span", example),
+    };
+    if span.is_negative() {
+        return refuse("a span cannot be negative", example);
     }
-    if exact > Duration::from_secs(100 * 366 * 24 * 3600) {
-        return Err("a span must be at most a hundred years".to_owned());
+    let Ok(exact) = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()) else {
+        return refuse("months and years have no fixed length", "write days, as in `30d`");
+    };
+    match exact.unsigned_abs() {
+        exact if exact < Duration::from_millis(1) => {
+            refuse("a span must be at least one millisecond", "leave it out if you want none")
+        }
+        exact if exact > LONGEST => refuse("it is too long", too_long),
+        exact => Ok(exact),
     }
-    Ok(exact)
 }
 
 /// A span for a person, rounded down to its largest unit: `350ms`, `12s`, `3m`, `5h`, `2d`.
@@ -118,12 +132,38 @@ mod tests {
         {
             let span = parse_span(text).unwrap();
             assert_eq!(span.as_millis(), millis);
-            assert_eq!(parse_span(&write_span(span)), Ok(span));
-        }
-        for text in ["", "90", "0s", "-5s", "5 parsecs", "1mo", "300y"] {
-            assert!(parse_span(text).is_err(), "{text}");
+            assert_eq!(parse_span(&write_span(span)).unwrap(), span);
         }
         assert_eq!(show_span(Duration::from_secs(7300)), "2h");
+    }
+
+    #[test]
+    fn what_is_not_a_span_is_refused() {
+        let example = "a span is a number with its unit, as in `90s`, `10m` or `1h30m`";
+        let none = "leave it out if you want none";
+        let (days, longest) = ("write days, as in `30d`", "the longest span is a hundred years, `36600d`");
+        for (text, message, hint) in [
+            ("90", "the unit is missing", example),
+            ("-90", "the unit is missing", example),
+            ("", "it is not a span", example),
+            ("5 parsecs", "it is not a span", example),
+            ("inf", "it is not a span", example),
+            ("09:00", "it is not a span", example),
+            ("-5s", "a span cannot be negative", example),
+            ("5s ago", "a span cannot be negative", example),
+            ("-1mo", "a span cannot be negative", example),
+            ("0s", "a span must be at least one millisecond", none),
+            ("999us", "a span must be at least one millisecond", none),
+            ("1mo", "months and years have no fixed length", days),
+            ("1000y", "months and years have no fixed length", days),
+            ("36601d", "it is too long", longest),
+            ("365250d", "it is too long", longest),
+            ("9999999d", "it is too long", longest),
+        ] {
+            let error = parse_span(text).expect_err(text);
+            assert_eq!((error.to_string().as_str(), error.hint()), (message, Some(hint)), "{text}");
+        }
+        assert_eq!(parse_span("36600d").unwrap(), LONGEST);
     }
 
     #[test]

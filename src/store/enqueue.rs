@@ -157,7 +157,7 @@ impl<'a> Calls<'a> {
             }
             Err(error) => return Ok(Err(error)),
         }
-        let is_later = self.way == Insertion::Own && first.run_at.is_some_and(|due| due > tx.now());
+        let is_later = self.way == Insertion::Own && first.due.moment(tx.now()).is_some_and(|due| due > tx.now());
         let state = match (first.hold, is_later) {
             (true, _) => State::Held,
             (false, true) => State::Delayed,

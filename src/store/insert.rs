@@ -7,8 +7,9 @@ use std::sync::LazyLock;
 
 use super::engine::{Tx, Value};
 use crate::domain::call::{Call, Key, Principal};
-use crate::domain::job::{JobId, NewJob};
+use crate::domain::job::{Due, JobId, NewJob};
 use crate::domain::state::State;
+use crate::domain::time::Timestamp;
 use crate::error::Result;
 
 /// The largest arguments that stand in the job's own row, in bytes, as in the schema's trigger `asyncq_job_large`.
@@ -40,9 +41,9 @@ static MANY: LazyLock<String> = LazyLock::new(|| statement(AT_ONCE, Insertion::O
 pub(super) const LARGE: &str = "INSERT INTO asyncq_large (job, args, kwargs) VALUES (?1, ?2, ?3)";
 
 /// The columns that a call sets besides, with their values. Most calls set none, and cost no more for those that do.
-fn more_columns(new: &NewJob) -> Vec<(&'static str, Value<'static>)> {
+fn more_columns(new: &NewJob, now: Timestamp) -> Vec<(&'static str, Value<'static>)> {
     let priority = (new.priority != 0).then(|| ("priority", new.priority.into()));
-    let due = new.run_at.map(|due| ("run_at", due.into()));
+    let due = new.due.moment(now).map(|due| ("run_at", due.into()));
     priority.into_iter().chain(due).collect()
 }
 
@@ -101,7 +102,7 @@ pub(super) fn insert(tx: &mut dyn Tx, calls: &[NewJob], state: State, way: Inser
         ];
         values.extend(&own[..if calls.len() == 1 { OWN.len() } else { OWN_OF_MANY }]);
     }
-    let (names, more): (Vec<&str>, Vec<Value<'_>>) = more_columns(first).into_iter().unzip();
+    let (names, more): (Vec<&str>, Vec<Value<'_>>) = more_columns(first, tx.now()).into_iter().unzip();
     values.extend(more);
     let unusual = if names.is_empty() { String::new() } else { statement(1, way, &names) };
     let sql = match (way, first.key.is_some()) {
@@ -137,7 +138,7 @@ pub(super) fn alike(next: &[NewJob]) -> usize {
         new.key.is_none()
             && is_small(new)
             && new.priority == 0
-            && new.run_at.is_none()
+            && new.due == Due::Now
             && new.call.function == first.call.function
             && new.call.service == first.call.service
             && new.call.site == first.call.site

@@ -16,6 +16,7 @@ fn the_sessions_of_the_documents_are_true() {
         "README.md",
         "docs/functions.md",
         "docs/batches.md",
+        "docs/delays.md",
         "docs/workers.md",
         "docs/cron.md",
         "docs/sql.md",

@@ -148,17 +148,21 @@ fn an_option_of_another_command_names_that_command() {
         ! error: `asyncq process` has no option `--concurrency`
         ! hint: it is an option of `asyncq service add` and `asyncq service set`
         ? 2
+        $ asyncq process --soon
+        ! error: `asyncq process` has no option `--soon`
+        ! hint: `asyncq process --help` lists all options
+        ? 2
         $ asyncq process --in 5m
         ! error: `asyncq process` has no option `--in`
-        ! hint: `asyncq process --help` lists all options
+        ! hint: it is an option of `asyncq enqueue`
         ? 2
         $ asyncq job log --follow 63
         ! error: `asyncq job log` has no option `--follow`
         ! hint: it is an option of `asyncq process`
         ? 2
-        $ asyncq enqueue --in 5m events mail
-        ! error: `asyncq enqueue` has no option `--in`
-        ! hint: to run a call later, insert it by SQL with `run_at` (docs/sql.md)
+        $ asyncq enqueue --run-at 14:30 events mail
+        ! error: `asyncq enqueue` has no option `--run-at`
+        ! hint: `--in 10m` or `--at 14:30` runs a call later
         ? 2
         $ asyncq enqueue events mail --to bob
         ! error: `asyncq enqueue` has no option `--to`

@@ -10,6 +10,7 @@ mod command;
 mod conversation;
 mod copy;
 mod cron;
+mod delay;
 mod documents;
 mod enqueue;
 mod follow;

@@ -120,8 +120,8 @@ fn limits_end_it_early_and_politely() {
         ! hint: `asyncq process --help` shows how
         ? 2
         $ asyncq process --max-time 5
-        ! error: `--max-time` cannot be `5`: the unit is missing: a span is a number with its unit, as in `90s`, `10m` or `1h30m`
-        ! hint: `asyncq process --help` shows how
+        ! error: `--max-time` cannot be `5`: the unit is missing
+        ! hint: a span is a number with its unit, as in `90s`, `10m` or `1h30m`
         ? 2
         ",
     );

@@ -199,8 +199,8 @@ fn numbers_are_explained() {
         ! hint: `asyncq job show --help` shows how
         ? 2
         $ asyncq function add events f --timeout 9999999d -- true
-        ! error: `--timeout` cannot be `9999999d`: a span must be at most a hundred years
-        ! hint: `asyncq function add --help` shows how
+        ! error: `--timeout` cannot be `9999999d`: it is too long
+        ! hint: the longest span is a hundred years, `36600d`
         ? 2
         ",
     );

@@ -59,8 +59,8 @@ fn the_time_may_be_over_first() {
         ! hint: [..]
         ? 75
         $ asyncq wait 1 --timeout 5
-        ! error: `--timeout` cannot be `5`: the unit is missing: a span is a number with its unit, as in `90s`, `10m` or `1h30m`
-        ! hint: [..]
+        ! error: `--timeout` cannot be `5`: the unit is missing
+        ! hint: a span is a number with its unit, as in `90s`, `10m` or `1h30m`
         ? 2
         $ asyncq wait
         ! error: `asyncq wait` needs `ID`

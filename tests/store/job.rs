@@ -5,7 +5,7 @@ use std::time::Duration;
 use asyncq::Kind;
 use asyncq::domain::attempt::{Conflict, Failure, FailureKind, Outcome};
 use asyncq::domain::call::{Key, Principal, Reading};
-use asyncq::domain::job::{Enqueued, Fence, JobId, NewJob, State};
+use asyncq::domain::job::{Due, Enqueued, Fence, JobId, NewJob, State};
 use asyncq::domain::query::{BulkChange, JobChange, JobFilter, JobQuery};
 use asyncq::domain::removal::IfWaiting;
 use asyncq::domain::time::Timestamp;
@@ -141,25 +141,28 @@ conformance! {
         with_events(store);
         let first = enqueue(store, 0);
         let now = store.job(first).unwrap().times.created_at;
-        let (later, before) = (Some(Timestamp(4_102_444_800_000)), Some(now.before(Duration::from_secs(60))));
+        let (later, before) = (Timestamp(4_102_444_800_000), now.before(Duration::from_secs(60)));
+        let span = Duration::from_secs(100 * 24 * 3600);
         let calls = [
-            NewJob { run_at: later, priority: -5, ..call(1) },
-            NewJob { run_at: later, hold: true, ..call(2) },
-            NewJob { run_at: before, priority: 5, ..call(3) },
+            NewJob { due: Due::At(later), priority: -5, ..call(1) },
+            NewJob { due: Due::At(later), hold: true, ..call(2) },
+            NewJob { due: Due::At(before), priority: 5, ..call(3) },
+            NewJob { due: Due::In(span), priority: -9, ..call(4) },
         ];
         let ids: Vec<JobId> = store.enqueue_all(&calls).unwrap().into_iter().map(Enqueued::id).collect();
         let job = |store: &mut Store, at: usize| store.job(ids[at]).unwrap();
-        let states = [State::Delayed, State::Held, State::Queued];
+        let states = [State::Delayed, State::Held, State::Queued, State::Delayed];
         for (at, (new, state)) in calls.iter().zip(states).enumerate() {
             let job = job(store, at);
-            assert_eq!((job.state, Some(job.times.run_at), job.priority), (state, new.run_at, new.priority));
+            let due = new.due.moment(job.times.created_at);
+            assert_eq!((job.state, Some(job.times.run_at), job.priority), (state, due, new.priority));
             assert!(job.times.created_at >= now);
         }
         assert_eq!(store.start(ids[1]).unwrap(), State::Delayed);
-        let many: Vec<NewJob> = (0..100).map(|number| NewJob { run_at: later, priority: 7, ..call(number) }).collect();
+        let many: Vec<NewJob> = (0..100).map(|number| NewJob { due: Due::At(later), priority: 7, ..call(number) }).collect();
         for id in store.enqueue_all(&many).unwrap() {
             let job = store.job(id.id()).unwrap();
-            assert_eq!((job.state, Some(job.times.run_at), job.priority), (State::Delayed, later, 7));
+            assert_eq!((job.state, job.times.run_at, job.priority), (State::Delayed, later, 7));
         }
         // The one that was due at once comes first, and the one of the greater priority last.
         let processor = processor(store, 1);
