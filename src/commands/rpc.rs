@@ -34,16 +34,20 @@ pub fn run(place: &Place, caller: &Caller, input: File, answers: &dyn Answers) -
     let asked = Arc::clone(&shared.stop);
     signals::on_stop(move || stop(&asked))?;
     let mut lines = Lines::of(input, LONGEST_MESSAGE).until(Arc::clone(&shared.stop));
-    let read = thread::scope(|scope| {
-        let os_user = Some(os_user());
-        let mut rpc = Rpc { shared: &shared, scope, caller, queue: None, os_user, watches: false };
-        let read = rpc.carry_out_all(&mut lines);
-        shared.end_waits();
-        read
-    });
+    let read = carry_out_all(&shared, caller, &mut lines);
     read.map_err(|error| io_error("the requests cannot be read", &error))?;
     shared.into_failure()?;
     answers.failure().map_or(Ok(()), Err)
+}
+
+/// Carries out all requests until there are no more. Returns when no thread of it runs.
+fn carry_out_all(shared: &RpcContext<'_>, caller: &Caller, lines: &mut Lines) -> io::Result<()> {
+    thread::scope(|scope| {
+        // Also if this thread panics: the other one is waited for.
+        let _end = shared.end_of_waits();
+        let os_user = Some(os_user());
+        Rpc { shared, scope, caller, queue: None, os_user, watches: false }.carry_out_all(lines)
+    })
 }
 
 /// Reads the requests that are there, and waits for one if there is none. Says whether that was not the end, or why no more
@@ -303,5 +307,54 @@ impl<'env> Rpc<'_, 'env> {
         }
         shared.add(wait)?;
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::OwnedFd;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Panics at the answer to the request with this id.
+    struct Panics(&'static str);
+
+    impl Answers for Panics {
+        fn answer(&self, id: &str, _: Result<RpcResult<'_>, RpcError>) {
+            assert!(id != self.0, "this test wants it");
+        }
+
+        fn flush(&self) {}
+
+        fn is_closed(&self) -> bool {
+            false
+        }
+
+        fn failure(&self) -> Option<Error> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_thread_that_panics_ends_the_other_one() {
+        // The wait is answered by the thread that waits, as there is no store; the other request by the one that reads.
+        for panics in ["1", "2"] {
+            let place = Place::default_at("/nothing/here/queue.db".into(), Duration::ZERO, |_| {});
+            let caller = Caller { env: Vec::new(), words: Vec::new(), folder: Ok("/".into()) };
+            let (answers, (read, write)) = (Panics(panics), rustix::pipe::pipe().unwrap());
+            let shared = RpcContext::new(&place, &answers).unwrap();
+            let (read, mut write): (OwnedFd, File) = (read, write.into());
+            let mut lines = Lines::of(read.into(), LONGEST_MESSAGE).until(Arc::clone(&shared.stop));
+            for (id, request) in [(1, r#""wait","params":{"jobs":[1]}"#), (2, r#""hello","params":{"protocol":1}"#)] {
+                writeln!(write, r#"{{"jsonrpc":"2.0","id":{id},"method":{request}}}"#).unwrap();
+            }
+            let done = catch_unwind(AssertUnwindSafe(|| carry_out_all(&shared, &caller, &mut lines)));
+            assert!(done.is_err());
+            // There could have come more.
+            drop(write);
+        }
     }
 }

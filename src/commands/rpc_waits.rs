@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -127,6 +128,26 @@ impl Waits {
     }
 }
 
+/// Ends all waits when it is dropped.
+pub(super) struct EndOfWaits<'a>(&'a EventQueue<WaitEvent>);
+
+impl Drop for EndOfWaits<'_> {
+    fn drop(&mut self) {
+        self.0.send(WaitEvent::End);
+    }
+}
+
+/// Has no more requests be read if the thread panics that has it: nobody would answer them.
+struct StopOnPanic<'a>(&'a OwnedFd);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            stop(self.0);
+        }
+    }
+}
+
 /// What both threads share.
 pub(super) struct RpcContext<'a> {
     pub(super) place: &'a Place,
@@ -167,9 +188,9 @@ impl<'a> RpcContext<'a> {
         self.waits.add(wait)
     }
 
-    /// Has all that is open be answered, whether it is over or not.
-    pub(super) fn end_waits(&self) {
-        self.waits.events.send(WaitEvent::End);
+    /// When this is dropped, all that is open is answered, whether it is over or not.
+    pub(super) fn end_of_waits(&self) -> EndOfWaits<'_> {
+        EndOfWaits(&self.waits.events)
     }
 
     /// Why it had to end, if it had to.
@@ -187,6 +208,7 @@ pub(super) fn stop(bell: &OwnedFd) {
 impl RpcContext<'_> {
     /// Looks after the waits until they are to end.
     pub(super) fn watch(&self) {
+        let _stop = StopOnPanic(&self.stop);
         let mut open: Vec<OpenWait> = Vec::new();
         let mut watched: Option<(Queue, Lookout)> = None;
         loop {
