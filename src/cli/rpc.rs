@@ -1,9 +1,11 @@
 //! `asyncq rpc`: requests of a program, and how their answers are written.
 
 use std::io::{self, BufWriter, ErrorKind, Write};
-use std::os::fd::AsFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags};
 use serde::Serialize;
 
 use super::exit;
@@ -19,6 +21,13 @@ use crate::domain::log::Stream;
 use crate::domain::rpc::{PROTOCOL, RpcFlaw};
 use crate::domain::service::Defined;
 use crate::error::{Error, Kind};
+use crate::system::fds;
+
+/// For how long a reader may take nothing when all is to end, before it counts as gone.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many bytes a pipe that is ready takes without a wait, as POSIX has it.
+const AT_ONCE: usize = 4096;
 
 /// Carries out the requests on stdin.
 pub fn run(session: &Session) -> anyhow::Result<u8> {
@@ -34,14 +43,60 @@ pub fn run(session: &Session) -> anyhow::Result<u8> {
 struct Stdout(Mutex<Writer>);
 
 struct Writer {
-    out: BufWriter<Sink>,
+    out: BufWriter<PatientSink>,
     /// Why nothing can be written any longer.
     failed: Option<io::Error>,
 }
 
+/// stdout, for a reader that may be slow.
+#[derive(Default)]
+struct PatientSink {
+    /// Readable when all is to end.
+    end: Option<Arc<OwnedFd>>,
+    /// Whether its reader counts as gone.
+    is_gone: bool,
+}
+
+impl PatientSink {
+    /// Waits until the reader takes something. Says whether it does so before it counts as gone.
+    fn wait(&self) -> io::Result<bool> {
+        let mut ended = None;
+        loop {
+            let out = rustix::stdio::stdout();
+            let mut watched = vec![PollFd::from_borrowed_fd(out, PollFlags::OUT)];
+            watched.extend(self.end.iter().filter(|_| ended.is_none()).map(|end| PollFd::new(end, PollFlags::IN)));
+            let left = ended.map(|since: Instant| PATIENCE.saturating_sub(since.elapsed()));
+            fds::wait(&mut watched, left)?;
+            if !watched[0].revents().is_empty() {
+                return Ok(true);
+            }
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(false);
+            }
+            if watched.get(1).is_some_and(|end| !end.revents().is_empty()) {
+                ended = Some(Instant::now());
+            }
+        }
+    }
+}
+
+impl Write for PatientSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.is_gone = self.is_gone || !self.wait()?;
+        if self.is_gone {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        Sink(Stream::Out).write(&bytes[..bytes.len().min(AT_ONCE)])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Stdout {
     fn new() -> Stdout {
-        let out = BufWriter::with_capacity(64 * 1024, Sink(Stream::Out));
+        let out = BufWriter::with_capacity(64 * 1024, PatientSink::default());
         Stdout(Mutex::new(Writer { out, failed: None }))
     }
 
@@ -51,7 +106,7 @@ impl Stdout {
 }
 
 impl Writer {
-    fn try_to(&mut self, write: impl FnOnce(&mut BufWriter<Sink>) -> io::Result<()>) {
+    fn try_to(&mut self, write: impl FnOnce(&mut BufWriter<PatientSink>) -> io::Result<()>) {
         if self.failed.is_none() {
             self.failed = write(&mut self.out).err();
         }
@@ -85,10 +140,20 @@ impl Answers for Stdout {
         self.writer().failed.is_some()
     }
 
+    fn end_with(&self, end: Arc<OwnedFd>) {
+        self.writer().out.get_mut().end = Some(end);
+    }
+
     fn failure(&self) -> Option<Error> {
         // A reader that does not want the answers still wants what it asked for.
-        let failed = self.writer().failed.take().filter(|error| error.kind() != ErrorKind::BrokenPipe);
-        failed.map(|error| cannot_write(Stream::Out, error))
+        let failed = self.writer().failed.take().filter(|error| error.kind() != ErrorKind::BrokenPipe)?;
+        if failed.kind() == ErrorKind::TimedOut {
+            return Some(
+                Error::new(Kind::Io, "nobody reads the answers")
+                    .with_hint("what was read of the requests was carried out; read answers until the end of stdout"),
+            );
+        }
+        Some(cannot_write(Stream::Out, failed))
     }
 }
 

@@ -33,6 +33,7 @@ pub fn run(place: &Place, caller: &Caller, input: File, answers: &dyn Answers) -
     let shared = RpcContext::new(place, answers).map_err(|error| io_error("cannot carry out requests", &error))?;
     let asked = Arc::clone(&shared.stop);
     signals::on_stop(move || stop(&asked))?;
+    answers.end_with(Arc::clone(&shared.stop));
     let mut lines = Lines::of(input, LONGEST_MESSAGE).until(Arc::clone(&shared.stop));
     let read = carry_out_all(&shared, caller, &mut lines);
     read.map_err(|error| io_error("the requests cannot be read", &error))?;
@@ -328,6 +329,8 @@ mod tests {
         }
 
         fn flush(&self) {}
+
+        fn end_with(&self, _: Arc<OwnedFd>) {}
 
         fn is_closed(&self) -> bool {
             false

@@ -1,6 +1,8 @@
 //! What requests of a program get, and who takes it.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::wait::ShownJob;
 use crate::domain::function::Registered;
@@ -58,6 +60,9 @@ pub trait Answers: Sync {
 
     /// Hands out all answers that it was given.
     fn flush(&self);
+
+    /// From when `end` is readable, a reader that takes nothing for some seconds counts as gone.
+    fn end_with(&self, end: Arc<OwnedFd>);
 
     /// Whether nobody reads answers any longer.
     fn is_closed(&self) -> bool;

@@ -843,6 +843,25 @@ fn a_signal_ends_it_like_the_end_of_the_requests() {
 }
 
 #[test]
+fn a_signal_ends_it_even_if_nobody_reads_the_answers() {
+    let place = Place::with_functions(&[("mail", "cat")]);
+    let mut rpc = Rpc::start(&place);
+    let long = "x".repeat(200_000);
+    rpc.ask("enqueue", &format!(r#"{{"service":"events","function":"mail","args":["{long}"]}}"#));
+    let (job, wait) = (request("1", "job", r#"{"job":1}"#), request("2", "wait", r#"{"jobs":[1]}"#));
+    let call = request("3", "enqueue", r#"{"service":"events","function":"mail"}"#);
+    rpc.write(&format!("{wait}{job}"));
+    let unread = |rpc: &Rpc| rustix::io::ioctl_fionread(rpc.answers.get_ref()).unwrap();
+    wait_until("it writes a long answer", || unread(&rpc) > 40_000);
+    rpc.write(&call);
+    place.stdout(&format!("kill -TERM {}", rpc.process.id()));
+    let code = rpc.process.wait().unwrap().code();
+    let (_, said, _) = rpc.wait();
+    assert_eq!(code, Some(74), "{said}");
+    assert!(said.starts_with("error: nobody reads the answers\n"), "{said}");
+}
+
+#[test]
 fn half_a_request_holds_up_no_whole_one() {
     let place = Place::with_functions(&[("mail", "cat")]);
     let mut rpc = Rpc::start(&place);
