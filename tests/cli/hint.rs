@@ -227,7 +227,7 @@ fn each_mistake_has_a_sentence_and_a_hint() {
         ! hint: `asyncq job list --help` shows how
         ? 2
         $ asyncq job list --state eror
-        ! error: `--state` cannot be `eror`: it must be `held`, `delayed`, `queued`, `processing`, `completed`, `error` or `cancelled`
+        ! error: `--state` cannot be `eror`: it must be `held`, `blocked`, `delayed`, `queued`, `processing`, `completed`, `error` or `cancelled`
         ! hint: did you mean `error`?
         ? 2
         $ asyncq job show x

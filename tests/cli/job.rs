@@ -44,7 +44,7 @@ fn lists_are_filtered_and_newest_first() {
         ! hint: did you mean `mail`? `asyncq service list` shows all
         ? 66
         $ asyncq job list --state finished
-        ! error: `--state` cannot be `finished`: it must be `held`, `delayed`, `queued`, `processing`, `completed`, `error` or `cancelled`
+        ! error: `--state` cannot be `finished`: it must be `held`, `blocked`, `delayed`, `queued`, `processing`, `completed`, `error` or `cancelled`
         ! hint: `asyncq job list --help` shows how
         ? 2
         $ asyncq job show 2

@@ -62,7 +62,7 @@ impl SqliteTx<'_> {
         let is = schema_text::of(self, "table", JOBS)?.unwrap_or_default();
         if is_good(self, job, &is)? {
             self.script(schema.sql)?;
-            return self.execute("INSERT INTO asyncq_schema VALUES (?1)", &[VERSION.into()]).map(|_| ());
+            return self.execute("INSERT INTO asyncq_schema (version) VALUES (?1)", &[VERSION.into()]).map(|_| ());
         }
         Err(Error::new(Kind::Invalid, "the store has lost table `asyncq_schema`, which says what schema it has")
             .with_hint("restore a backup, or make a new store and copy into it what you need"))
