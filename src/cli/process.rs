@@ -40,14 +40,20 @@ pub struct Process {
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     max_time: Option<Duration>,
 
-    /// Wait for calls that will be tried again
-    #[arg(long)]
+    /// When nothing is left to do, wait for calls that come due within this time
+    ///
+    /// They may be tried again, or be due for the first time. Each call that runs renews the time; --max-time limits the whole.
+    #[arg(long, value_name = "SPAN", value_parser = parse_span, allow_hyphen_values = true)]
+    wait: Option<Duration>,
+
+    /// The same as `--wait 1m`
+    #[arg(long, conflicts_with = "wait")]
     wait_retries: bool,
 
     /// Keep running, and serve all the services at the same time, until a signal stops it
     ///
     /// Notifies systemd, if it asks, when it is ready and that it is alive (docs/follow.md).
-    #[arg(long, conflicts_with = "wait_retries")]
+    #[arg(long, conflicts_with_all = ["wait", "wait_retries"])]
     follow: bool,
 
     /// Assume that the container of a dead processor is gone
@@ -70,6 +76,9 @@ pub struct Process {
     trust_store_writers: bool,
 }
 
+/// How long `--wait-retries` waits.
+const WAIT_FOR_RETRIES: Duration = Duration::from_secs(60);
+
 fn parse_descriptor(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| "a descriptor is a whole number from 3".to_owned())
 }
@@ -81,7 +90,7 @@ impl Process {
             services: self.services.iter().map(|name| ServiceName::parse(name)).collect::<Result<_, _>>()?,
             max_jobs: self.max_jobs,
             max_time: self.max_time,
-            wait_retries: self.wait_retries,
+            wait: self.wait.or(self.wait_retries.then_some(WAIT_FOR_RETRIES)),
             follow: self.follow,
             pulse: if self.follow { keep_alive_interval() } else { None },
             one_container: self.one_container,

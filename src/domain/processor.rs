@@ -46,8 +46,8 @@ pub struct ProcessOptions {
     pub max_jobs: Option<u64>,
     /// Claim nothing after this time.
     pub max_time: Option<Duration>,
-    /// Wait for calls that will be tried again.
-    pub wait_retries: bool,
+    /// When nothing is left to do, wait for calls that come due within this time.
+    pub wait: Option<Duration>,
     /// Keep running, and serve all services at the same time, until asked to stop.
     pub follow: bool,
     /// The interval of its keep-alives.

@@ -45,6 +45,24 @@ pub(super) struct MainLoop<'a> {
     /// While the disk is full, or no program can be started: how that was met, and when it was tried last.
     full_disk: Option<Obstacle>,
     scarcity: Option<Obstacle>,
+    wait_for_due: WaitForDue,
+}
+
+/// How long to wait for calls that come due.
+#[derive(Default)]
+struct WaitForDue {
+    /// The longest time without a call that runs.
+    most: Option<Duration>,
+    /// When the last call ended.
+    idle_since: Option<Instant>,
+}
+
+impl WaitForDue {
+    /// How long to wait yet at most, when no call runs.
+    fn time_left(&mut self) -> Option<Duration> {
+        let since = *self.idle_since.get_or_insert_with(Instant::now);
+        self.most.map(|most| most.saturating_sub(since.elapsed()))
+    }
 }
 
 /// What is known of other processors, and of the host that they may have used.
@@ -99,6 +117,7 @@ impl<'a> MainLoop<'a> {
             progress: BTreeMap::new(),
             full_disk: None,
             scarcity: None,
+            wait_for_due: WaitForDue::default(),
         })
     }
 
@@ -132,10 +151,11 @@ impl<'a> MainLoop<'a> {
         Ok(())
     }
 
-    /// Drains services, all at once, until none of their calls is ready; or, with `--follow`, until a signal to stop. After
-    /// an error it ends the running calls and, if possible, records those that have ended. The next processor puts back the
+    /// Drains services, all at once, until none of their calls is ready, or comes due within the time `wait`; or, with
+    /// `--follow`, until a signal to stop. After an error it ends the running calls and, if possible, records those that have ended. The next processor puts back the
     /// rest.
-    pub(super) fn drain(&mut self, services: &[ServiceName]) -> Result<()> {
+    pub(super) fn drain(&mut self, services: &[ServiceName], wait: Option<Duration>) -> Result<()> {
+        self.wait_for_due = WaitForDue { most: wait, idle_since: None };
         let done = self.work(services);
         if done.is_err() {
             self.abandon();
@@ -152,9 +172,14 @@ impl<'a> MainLoop<'a> {
         self.services.clear();
         for name in services {
             let status = self.status_of(name)?;
-            self.services.push(ServiceState::new(name.clone(), status));
+            let mut state = ServiceState::new(name.clone(), status);
+            // Several are drained at once only after each of them was: that it is paused was said then.
+            if !self.options.follow && services.len() > 1 {
+                state.pauses();
+            }
+            self.services.push(state);
         }
-        if !self.options.follow && self.all_are_blocked()? {
+        if !self.options.follow && services.len() == 1 && self.all_are_blocked()? {
             return Ok(());
         }
         loop {
@@ -276,6 +301,7 @@ impl<'a> MainLoop<'a> {
     /// How long to wait at most for an event; `None` when nothing is left to do.
     fn time_to_wait(&mut self) -> Result<Option<Duration>> {
         if self.open_calls() > 0 || self.waits_for_space() {
+            self.wait_for_due.idle_since = None;
             return Ok(Some(POLL));
         }
         if !self.options.follow
@@ -294,7 +320,7 @@ impl<'a> MainLoop<'a> {
         if self.options.follow {
             return Ok(Some(self.time_to_follow()));
         }
-        self.time_to_retry()
+        Ok(self.time_to_due())
     }
 
     /// How long a processor that follows may sleep when idle.
@@ -307,18 +333,13 @@ impl<'a> MainLoop<'a> {
         times.into_iter().flatten().min().unwrap_or(POLL_OTHERS).min(POLL_OTHERS)
     }
 
-    /// How long to wait for calls that are to be tried again, if that is wanted and there are any.
-    fn time_to_retry(&mut self) -> Result<Option<Duration>> {
-        let mut time = None;
-        for service in self.services.iter().filter(|service| service.snapshot.status.free() > 0) {
-            if self.options.wait_retries
-                && let Some(due) = self.store.next_retry(&service.name)?
-            {
-                let due = service.snapshot.until(due).clamp(Duration::from_millis(1), POLL_OTHERS);
-                time = Some(time.map_or(due, |time: Duration| time.min(due)));
-            }
-        }
-        Ok(time)
+    /// How long to wait for the next call that is due, if it is due soon enough to be waited for.
+    fn time_to_due(&mut self) -> Option<Duration> {
+        let most = self.wait_for_due.time_left()?;
+        let most = self.budget.time_left().map_or(most, |left| left.min(most));
+        let with_slots = self.services.iter().filter(|service| service.snapshot.status.free() > 0);
+        let due = with_slots.filter_map(|service| service.snapshot.until_next()).min()?;
+        (due <= most).then(|| due.clamp(Duration::from_millis(1), POLL_OTHERS))
     }
 
     fn report_signals(&mut self) {

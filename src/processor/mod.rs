@@ -104,7 +104,8 @@ pub fn unkillable_of(store: &Store, job: JobId) -> Option<Unkillable> {
     unkillable::of_job(&store.run_folder(), job)
 }
 
-/// Drains services one after the other, then ends; or stays, and follows all of them at once. After a first signal to stop, it
+/// Drains services one after the other, waits for calls of all of them that are due soon if that is wanted, then ends; or stays,
+/// and follows all of them at once. After a first signal to stop, it
 /// claims nothing more. A second one ends what is running and puts it back, a third one does so at once.
 ///
 /// # Errors
@@ -134,10 +135,15 @@ pub fn process(
     link.listen(move || passed_on.signal(), move || died.supervisor_died())
         .map_err(|error| io_error("cannot watch for signals", &error))?;
     socket.map_or(Ok(()), |socket| main_loop.greet(socket))?;
-    let done = if options.follow {
-        main_loop.drain(&services)
+    let done = if options.follow || services.len() == 1 {
+        main_loop.drain(&services, options.wait)
     } else {
-        services.iter().try_for_each(|service| main_loop.drain(std::slice::from_ref(service)))
+        // Nobody waits for a call of one service while calls of another one are ready.
+        let mut drained = services.iter().try_for_each(|service| main_loop.drain(std::slice::from_ref(service), None));
+        if options.wait.is_some() {
+            drained = drained.and_then(|()| main_loop.drain(&services, options.wait));
+        }
+        drained
     };
     main_loop.end(done)
 }

@@ -56,9 +56,6 @@ const IS_REGISTERED: &str = "SELECT 1 FROM asyncq_processor WHERE id = ?1";
 const HOLDERS: &str =
     "SELECT p.id, p.folder, p.host, p.boot, p.pid, p.pid_start, p.started_at, COALESCE(p.store <> ?2, FALSE)
     FROM asyncq_slot s JOIN asyncq_processor p ON p.id = s.processor WHERE s.service = ?1 ORDER BY p.id";
-const NEXT_RETRY: &str =
-    "SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND claim + attempt > 0 AND service = ?1
-    ORDER BY run_at LIMIT 1";
 const TAKE_SLOTS: &str = "INSERT INTO asyncq_slot (service, processor, taken) VALUES (?1, ?2, ?3)
     ON CONFLICT (service, processor) DO UPDATE SET taken = excluded.taken";
 const FREE_SLOTS: &str = "DELETE FROM asyncq_slot WHERE service = ?1 AND processor = ?2";
@@ -137,11 +134,6 @@ impl Store {
             status.ready = status.ready || tx.has(READY, &[service.into()])?;
             Ok(status)
         })
-    }
-
-    /// When the next call of a service is due that waits to be tried again.
-    pub fn next_retry(&mut self, service: &ServiceName) -> Result<Option<Timestamp>> {
-        self.read(|tx| tx.row(NEXT_RETRY, &[service.into()]))
     }
 
     /// Records calls that have ended, takes back those that were never begun, makes due calls ready, and claims the next

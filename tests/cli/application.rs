@@ -507,6 +507,18 @@ fn trigger(place: &Place, definition: &str) {
     database.execute_batch(&format!("CREATE TRIGGER own {definition}")).unwrap();
 }
 
+/// It is put off by a second again and again, and nobody waits for it forever.
+#[test]
+fn no_processor_waits_long_for_a_call_that_a_rule_holds_back() {
+    let place = application("WAL");
+    place.stdout("asyncq enqueue --hold shop mail; asyncq enqueue shop mail");
+    let rule = "CREATE UNIQUE INDEX one ON asyncq_job (function) WHERE state = 'held' OR state = 'processing'";
+    place.stdout(&format!("sqlite3 app.db \"{rule}\""));
+    let output = place.run("asyncq process --wait 1200ms");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), stderr.contains("index `one` refuses this")), (Some(77), true), "{stderr}");
+}
+
 #[test]
 fn a_trigger_of_the_application_that_fails_is_named_and_no_damage() {
     for (action, why) in [

@@ -1,4 +1,4 @@
-//! Calls that are due later: `asyncq enqueue --in` and `--at`.
+//! Calls that are due later, and processors that wait for them.
 
 use crate::place::Place;
 
@@ -309,6 +309,82 @@ fn inside_a_running_function_only_a_deferred_call_is_due_later() {
         code 0
         $ asyncq job show 7 --json | grep -o '.state.:.[a-z]*'
         \"state\":\"delayed
+        ",
+    );
+}
+
+#[test]
+fn a_processor_may_wait_for_calls_that_are_due_soon() {
+    place().session(
+        "
+        $ asyncq enqueue --in 200ms events mail soon; asyncq enqueue --in 1h events mail late; asyncq process
+        1
+        2
+        $ asyncq process --wait 1m
+        mail soon
+        $ asyncq enqueue --in 200ms events mail sooner; asyncq process --wait-retries
+        3
+        mail sooner
+        $ asyncq process --wait 2h --max-time 1s
+        $ asyncq job list --state delayed --json | grep -c '.id.:2,'
+        1
+        ",
+    );
+}
+
+#[test]
+fn each_call_that_runs_renews_the_time_that_a_processor_waits() {
+    place().session(
+        "
+        $ for in in 300ms 600ms 900ms; do asyncq enqueue --in $in events mail $in; done; asyncq process --wait 500ms
+        1
+        2
+        3
+        mail 300ms
+        mail 600ms
+        mail 900ms
+        ",
+    );
+}
+
+#[test]
+fn no_service_waits_while_another_one_is_ready() {
+    let place = place();
+    place.stdout("asyncq service add aside; asyncq function add aside mail -- ./mail");
+    place.stdout("asyncq service add other; asyncq function add other mail -- ./mail; asyncq service pause other");
+    place.session(
+        "
+        $ asyncq enqueue --in 900ms aside mail last; asyncq enqueue --in 300ms events mail then; asyncq enqueue events mail now
+        1
+        2
+        3
+        $ asyncq enqueue other mail never; asyncq process -v --wait 1m 2>&1 | grep -v completed
+        4
+        mail now
+        asyncq: service `other` is paused; `asyncq service resume other` lets its calls run
+        mail then
+        mail last
+        asyncq: 3 attempts; 0 jobs ended in an error
+        ",
+    );
+}
+
+#[test]
+fn a_time_to_wait_is_a_span() {
+    place().session(
+        "
+        $ asyncq process --wait 5
+        ! error: `--wait` cannot be `5`: the unit is missing
+        ! hint: a span is a number with its unit, as in `90s`, `10m` or `1h30m`
+        ? 2
+        $ asyncq process --wait 5s --follow
+        ! error: `--wait` cannot be used with `--follow`
+        ! hint: `asyncq process --help` shows how
+        ? 2
+        $ asyncq process --wait 5s --wait-retries
+        ! error: `--wait` cannot be used with `--wait-retries`
+        ! hint: `asyncq process --help` shows how
+        ? 2
         ",
     );
 }
