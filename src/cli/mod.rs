@@ -21,6 +21,7 @@ mod process;
 mod reference;
 mod remove;
 mod rpc;
+mod schedule;
 mod service;
 mod session;
 mod stdio;
@@ -75,6 +76,9 @@ enum Command {
     /// Jobs: calls in the store, and their outcomes
     #[command(subcommand)]
     Job(job::Job),
+    /// Schedules: rules for when a call is made, again and again
+    #[command(subcommand)]
+    Schedule(schedule::Schedule),
     /// Wait until jobs have ended
     Wait(wait::Wait),
     /// Carry out the requests of a program that stays: JSON-RPC on stdin and stdout (docs/rpc.md)
@@ -125,6 +129,7 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
         Command::Enqueue(enqueue) => enqueue.run(session),
         Command::Process(process) => process.run(session),
         Command::Job(job) => job.run(session),
+        Command::Schedule(schedule) => schedule.run(session),
         Command::Wait(wait) => wait.run(session),
         Command::Rpc => rpc::run(session),
         Command::IsAsync => context::is_async(session),

@@ -5,6 +5,7 @@
 use std::io::ErrorKind;
 
 use anstyle::{AnsiColor, Style};
+use jiff::tz::TimeZone;
 
 use super::{session::to_terminal, stdio};
 use crate::domain::time::{Timestamp, show_span};
@@ -74,12 +75,18 @@ pub fn or_dash(value: Option<&str>) -> String {
 /// A moment: local time on a terminal, else RFC 3339 in UTC.
 pub fn moment(moment: Timestamp) -> String {
     let local = || {
-        let zone = jiff::tz::TimeZone::try_system().ok()?;
+        let zone = TimeZone::try_system().ok()?;
         let local = jiff::Timestamp::from_millisecond(moment.0).ok()?.to_zoned_datetime(zone);
         Some(local.strftime("%Y-%m-%d %H:%M:%S %Z").to_string())
     };
     let local = if to_terminal() { local() } else { None };
     local.unwrap_or_else(|| moment.to_string())
+}
+
+/// A moment as the clocks of a time zone show it, with the day of the week.
+pub fn moment_in(moment: Timestamp, zone: &TimeZone) -> String {
+    let Ok(exact) = jiff::Timestamp::from_millisecond(moment.0) else { return moment.to_string() };
+    exact.to_zoned_datetime(zone.clone()).strftime("%a %Y-%m-%d %H:%M:%S%:z").to_string()
 }
 
 /// A moment relative to now: `3m ago`, `in 5h`.

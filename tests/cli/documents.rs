@@ -21,6 +21,7 @@ fn the_sessions_of_the_documents_are_true() {
         "docs/cron.md",
         "docs/sql.md",
         "docs/python.md",
+        "docs/schedules.md",
     ] {
         let mut place = Place::new();
         // The package as a checkout has it, not installed.

@@ -30,6 +30,7 @@ mod report;
 mod rescue;
 mod retry;
 mod rpc;
+mod schedule;
 mod seed;
 mod service;
 mod signals;

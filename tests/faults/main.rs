@@ -37,6 +37,7 @@ mod scarce;
 mod shim;
 mod steps;
 mod storm;
+mod ticks;
 mod trees;
 mod upgrade;
 mod workers;
