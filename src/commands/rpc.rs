@@ -17,6 +17,7 @@ use super::rpc_answers::{Answers, RpcError, RpcResult};
 use super::rpc_waits::{BYTES_AT_ONCE, OpenWait, RpcContext, stop};
 use crate::domain::job::{Enqueued, JobId, NewJob, Origin, Token};
 use crate::domain::rpc::{LONGEST_MESSAGE, RpcCalls, RpcJobChange, RpcMessage, RpcRequest};
+use crate::domain::rpc_fault::MOST_ENTRIES;
 use crate::error::{Error, Kind, Result};
 use crate::system::error::io_error;
 use crate::system::signals;
@@ -92,6 +93,8 @@ struct PreparedRequest<'a> {
 #[derive(Default)]
 struct Together<'a> {
     requests: Vec<PreparedRequest<'a>>,
+    /// How many calls the requests have.
+    calls: usize,
     jobs: Vec<NewJob>,
     /// Requests that only read, for afterwards.
     reads: Vec<(Option<&'a str>, RpcRequest<'a>)>,
@@ -194,7 +197,12 @@ impl<'env> Rpc<'_, 'env> {
                 Err(error) => Some(error),
             });
         }
+        together.calls += refused.len();
         together.requests.push(PreparedRequest { id, calls: refused, are_listed: calls.are_listed });
+        // What waits for the others takes memory.
+        if together.calls >= MOST_ENTRIES {
+            self.enqueue(together);
+        }
         Ok(())
     }
 
@@ -214,7 +222,7 @@ impl<'env> Rpc<'_, 'env> {
 
     /// Enqueues the calls of several requests, and answers these and the ones that read.
     fn enqueue(&mut self, together: &mut Together<'_>) {
-        let Together { requests, jobs, reads } = std::mem::take(together);
+        let Together { requests, jobs, reads, .. } = std::mem::take(together);
         let done =
             if jobs.is_empty() { Ok(Vec::new()) } else { self.with_queue(|queue| queue.store.enqueue_each(&jobs)) };
         let mut done = done.map(Vec::into_iter);

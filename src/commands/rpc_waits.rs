@@ -12,8 +12,9 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::job_change::{CANCEL_PATIENCE, LOOK_AT_CANCELLED, look_if_cancelled};
 use super::queue::{Place, Queue};
 use super::rpc_answers::{Answers, RpcError, RpcResult};
-use super::wait::{Lookout, Progress, look, not_yet};
-use crate::domain::job::{JobId, State};
+use super::wait::{Lookout, Progress, not_yet, progress};
+use crate::domain::attempt::{Attempt, Failure};
+use crate::domain::job::{Job, JobId, State};
 use crate::error::{Error, Kind, Result};
 use crate::processor::EventQueue;
 
@@ -52,19 +53,25 @@ impl OpenWait {
         size_of::<OpenWait>() + self.id.len() + self.jobs.len() * size_of::<JobId>()
     }
 
-    /// Looks whether it is over; gives its answer then.
-    fn look(&mut self, queue: &mut Queue) -> Option<Result<RpcResult<'static>, RpcError>> {
-        let done = self.try_look(queue);
+    /// The jobs whose states tell whether it is over.
+    fn asks_for(&self) -> &[JobId] {
+        if self.is_cancel { &[] } else { &self.jobs }
+    }
+
+    /// Looks whether it is over, with the states of the jobs that it asks for; gives its answer then.
+    fn look(&mut self, queue: &mut Queue, states: &[Option<State>]) -> Option<Result<RpcResult<'static>, RpcError>> {
+        let done = self.try_look(queue, states);
         done.map_err(RpcError::from).transpose()
     }
 
-    fn try_look(&mut self, queue: &mut Queue) -> Result<Option<RpcResult<'static>>> {
+    fn try_look(&mut self, queue: &mut Queue, states: &[Option<State>]) -> Result<Option<RpcResult<'static>>> {
         if self.is_cancel {
             let (job, until) = (self.jobs[0], self.until.unwrap_or_else(Instant::now));
             let is_done = look_if_cancelled(&mut queue.store, job, until)?;
             return if is_done { Ok(Some(RpcResult::Job(Box::new(queue.job(job)?)))) } else { Ok(None) };
         }
-        let progress = look(&mut queue.store, &self.jobs, self.seen)?;
+        let states = self.jobs.iter().copied().zip(states.iter().copied());
+        let progress = progress(&mut queue.store, states, self.seen)?;
         self.seen = true;
         match progress {
             Progress::Ended => self.answer(queue),
@@ -85,7 +92,7 @@ impl OpenWait {
             if !job.state.has_ended() {
                 return self.go_on(*id, job.state);
             }
-            bytes += job.call.args.len() + job.call.kwargs.len() + job.result.as_ref().map_or(0, String::len);
+            bytes += size(&job, &attempts);
             if bytes > LONGEST_ANSWER {
                 let message = format!("these jobs together hold more than {} MiB", LONGEST_ANSWER >> 20);
                 return Err(Error::new(Kind::Invalid, message).with_hint("wait for fewer jobs in one request"));
@@ -94,6 +101,16 @@ impl OpenWait {
         }
         Ok(Some(RpcResult::Jobs(shown)))
     }
+}
+
+/// About how much memory a job takes with its attempts, in bytes.
+fn size(job: &Job, attempts: &[Attempt]) -> usize {
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let failure = |error: &Failure| error.message.len() + text(&error.class) + text(&error.traceback);
+    let error = |error: &Option<Failure>| error.as_ref().map_or(0, failure);
+    let own = job.call.args.len() + job.call.kwargs.len() + text(&job.result) + error(&job.error);
+    let attempts = attempts.iter().map(|attempt| size_of::<Attempt>() + error(&attempt.error));
+    size_of::<Job>() + own + attempts.sum::<usize>()
 }
 
 /// What the thread that waits gets.
@@ -245,9 +262,14 @@ impl RpcContext<'_> {
             *watched = Some((queue, lookout));
         }
         let Some((queue, _)) = watched else { return Ok(()) };
-        let mut failed = Ok(());
+        // All are asked for together: there may be many waits for a job each.
+        let asked: Vec<JobId> = open.iter().flat_map(OpenWait::asks_for).copied().collect();
+        let states = queue.store.states(&asked)?;
+        let (mut failed, mut states) = (Ok(()), &states[..]);
         open.retain_mut(|wait| {
-            let Some(answer) = wait.look(queue) else { return true };
+            let (own, rest) = states.split_at(wait.asks_for().len());
+            states = rest;
+            let Some(answer) = wait.look(queue, own) else { return true };
             match answer {
                 // Then it fails for all.
                 Err(error) if error.error.kind() == Kind::Io => {

@@ -117,13 +117,26 @@ pub(super) enum Progress {
 /// # Errors
 /// [`Kind::NotFound`] when there is none with one of the numbers; `were_there` says whether there was one before.
 pub(super) fn look(store: &mut Store, jobs: &[JobId], were_there: bool) -> Result<Progress> {
+    let states = store.states(jobs)?;
+    progress(store, jobs.iter().copied().zip(states), were_there)
+}
+
+/// The same, of jobs whose states are known.
+///
+/// # Errors
+/// As [`look`].
+pub(super) fn progress(
+    store: &mut Store,
+    jobs: impl Iterator<Item = (JobId, Option<State>)>,
+    were_there: bool,
+) -> Result<Progress> {
     let mut open = None;
-    for (id, state) in jobs.iter().zip(store.states(jobs)?) {
+    for (id, state) in jobs {
         match state {
             Some(state) if state.has_ended() => {}
-            Some(state) => open = open.or(Some(Progress::Open(*id, state))),
-            None if were_there => return Err(removed(*id)),
-            None => return Err(store.job(*id).err().unwrap_or_else(|| removed(*id))),
+            Some(state) => open = open.or(Some(Progress::Open(id, state))),
+            None if were_there => return Err(removed(id)),
+            None => return Err(store.job(id).err().unwrap_or_else(|| removed(id))),
         }
     }
     Ok(open.unwrap_or(Progress::Ended))

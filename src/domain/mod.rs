@@ -23,6 +23,7 @@ pub mod query;
 pub mod removal;
 pub mod retry;
 pub mod rpc;
+pub mod rpc_fault;
 pub mod schedule;
 pub mod service;
 pub mod size;

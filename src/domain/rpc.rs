@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::batch::WrittenCall;
@@ -13,6 +13,7 @@ use super::function::{FunctionName, WantedFunction, WorkerLimits};
 use super::job::{JobId, Token};
 use super::json::entries;
 use super::object;
+use super::rpc_fault::{RpcFault, RpcFlaw, check_count, name, present, read};
 use super::service::ServiceName;
 use super::suggest::nearest;
 use super::text::escape_control;
@@ -31,28 +32,6 @@ pub struct RpcMessage<'a> {
     pub id: Option<&'a str>,
     /// The request, or why it is none.
     pub request: Result<RpcRequest<'a>, RpcFault>,
-}
-
-/// Why a message is refused before anything is done.
-#[derive(Debug)]
-pub struct RpcFault {
-    /// What is wrong in general.
-    pub what: RpcFlaw,
-    /// And in particular.
-    pub error: Error,
-}
-
-/// What can be wrong with a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RpcFlaw {
-    /// It is not JSON.
-    Syntax,
-    /// It is not a request.
-    Form,
-    /// No method has this name.
-    Method,
-    /// The method does not take these parameters.
-    Params,
 }
 
 /// What a program can ask for.
@@ -116,22 +95,7 @@ struct IdAlone<'a> {
     id: Option<&'a RawValue>,
 }
 
-/// Distinguishes what is `null` from what is left out.
-fn present<'a, T: Deserialize<'a>, D: Deserializer<'a>>(from: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(from).map(Some)
-}
-
 const METHODS: [&str; 9] = ["hello", "enqueue", "define", "register", "job", "cancel", "retry", "start", "wait"];
-
-impl RpcFault {
-    fn new(what: RpcFlaw, message: impl Into<String>) -> RpcFault {
-        RpcFault { what, error: Error::new(Kind::Invalid, message) }
-    }
-
-    fn params(message: impl Into<String>) -> RpcFault {
-        RpcFault::new(RpcFlaw::Params, message)
-    }
-}
 
 impl<'a> RpcMessage<'a> {
     /// Parses a message.
@@ -204,11 +168,6 @@ fn request<'a>(method: &str, params: &'a str) -> Result<RpcRequest<'a>, RpcFault
     })
 }
 
-/// The parameters of a method.
-fn read<'a, T: Deserialize<'a>>(params: &'a str) -> Result<T, RpcFault> {
-    object::read(params).map_err(|flaw| RpcFault::params(format!("wrong params: {flaw}")))
-}
-
 fn hello(params: &str) -> Result<RpcRequest<'_>, RpcFault> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -238,6 +197,7 @@ fn wait(params: &str) -> Result<RpcRequest<'_>, RpcFault> {
         timeout: Option<f64>,
     }
     let WaitParams { jobs, timeout } = read(params)?;
+    check_count("jobs", &jobs)?;
     let timeout = match timeout {
         Some(seconds) if seconds < 0.0 => {
             return Err(RpcFault::params("wrong params: `timeout` has to be a number of seconds from 0"));
@@ -281,6 +241,7 @@ fn calls(params: &str) -> Result<RpcCalls<'_>, RpcFault> {
         return Ok(RpcCalls { calls: vec![Ok(call)], are_listed: false, atomic: false, inside });
     }
     let CallsParams { calls, atomic, inside } = read(params)?;
+    check_count("calls", &calls)?;
     let calls = calls.into_iter().map(|call| {
         WrittenCall::read(call.get()).map_err(|flaw| RpcFault::params(format!("wrong params: not a call: {flaw}")))
     });
@@ -304,11 +265,6 @@ fn define(params: &str) -> Result<RpcRequest<'_>, RpcFault> {
     Ok(RpcRequest::Define(name(ServiceName::parse(&service))?, concurrency.transpose()?))
 }
 
-/// A name, or why it is none.
-fn name<T>(parsed: Result<T>) -> Result<T, RpcFault> {
-    parsed.map_err(|error| RpcFault { what: RpcFlaw::Params, error })
-}
-
 fn register(params: &str) -> Result<RpcRequest<'_>, RpcFault> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -318,6 +274,7 @@ fn register(params: &str) -> Result<RpcRequest<'_>, RpcFault> {
         change: Option<bool>,
     }
     let RegisterParams { functions, change } = read(params)?;
+    check_count("functions", &functions)?;
     let functions = functions.into_iter().enumerate().map(|(index, function)| {
         wanted(function.get()).map_err(|flaw| match flaw {
             Ok(fault) => fault,

@@ -1,8 +1,12 @@
 //! Reading jobs, their attempts and their output.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use super::columns::{columns, groups};
 use super::engine::{Row, one};
 use super::select::newest;
+use super::set::{AT_ONCE, WORTH_A_SET, on_set, values_of_set};
 use super::{Store, job};
 use crate::domain::attempt::{Attempt, Ending, Failure};
 use crate::domain::job::{Job, JobId, State};
@@ -56,7 +60,8 @@ columns! { attempt_columns -> Attempt {
 const ATTEMPTS: &str = concat!("SELECT ", attempt_columns!(), " FROM asyncq_attempt WHERE job = ?1 ORDER BY number");
 const LOG: &str = "SELECT log, pieces, dropped, gap FROM asyncq_attempt WHERE job = ?1 AND number = ?2";
 
-const STATE: &str = "SELECT state FROM asyncq_job WHERE id = ?1";
+const STATE: &str = "SELECT id, state FROM asyncq_job WHERE id = ?1";
+static STATE_SET: LazyLock<String> = LazyLock::new(|| on_set(STATE, 1));
 
 const LINE: &str = "SELECT j.processor, j.crashes >= ?6, (SELECT COUNT(*) FROM (
         SELECT 1 FROM asyncq_job o WHERE o.state = 'queued' AND o.service = ?2
@@ -107,7 +112,20 @@ impl Store {
 
     /// The states of these jobs at one moment, in this order; `None` for a number that no job has.
     pub fn states(&mut self, ids: &[JobId]) -> Result<Vec<Option<State>>> {
-        self.read(|tx| ids.iter().map(|id| tx.row(STATE, &[(*id).into()])).collect())
+        self.read(|tx| {
+            let mut states = Vec::with_capacity(ids.len());
+            for some in ids.chunks(AT_ONCE) {
+                let found: Vec<(JobId, State)> = if some.len() < WORTH_A_SET {
+                    let found = some.iter().map(|id| tx.row(STATE, &[(*id).into()]));
+                    found.filter_map(Result::transpose).collect::<Result<_>>()?
+                } else {
+                    tx.rows(&STATE_SET, &values_of_set(some, &[]))?
+                };
+                let found: HashMap<JobId, State> = found.into_iter().collect();
+                states.extend(some.iter().map(|id| found.get(id).copied()));
+            }
+            Ok(states)
+        })
     }
 
     /// One page of the jobs that `query` describes, newest first.
@@ -184,6 +202,13 @@ fn pieces(text: &str) -> Option<Vec<(Stream, usize)>> {
 mod tests {
     use super::*;
     use crate::store::sqlite::plan::plan;
+
+    #[test]
+    fn states_are_found_by_number() {
+        for sql in [STATE, &STATE_SET] {
+            assert_eq!(plan(sql), ["SEARCH asyncq_job USING INTEGER PRIMARY KEY (rowid=?)"], "{sql}");
+        }
+    }
 
     #[test]
     fn a_place_in_the_line_is_counted_in_the_index_of_what_is_queued() {

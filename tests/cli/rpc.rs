@@ -1034,6 +1034,55 @@ fn many_answers_need_little_memory() {
 }
 
 #[test]
+fn a_request_names_at_most_ten_thousand_calls_functions_or_jobs() {
+    let place = Place::with_functions(&[("mail", "cat")]);
+    let mut rpc = Rpc::start(&place);
+    for (method, member, entry) in [("enqueue", "calls", "{}"), ("register", "functions", "{}"), ("wait", "jobs", "1")]
+    {
+        let params = |count| format!(r#"{{"{member}":[{}]}}"#, vec![entry; count].join(","));
+        let error = rpc.refused(method, &params(10_001));
+        let message = format!("wrong params: `{member}` has 10001 entries, and at most 10000 are allowed");
+        assert_eq!((&error["code"], &error["message"]), (&json!(-32602), &json!(message)));
+        assert_eq!(error["data"]["hint"], "send several requests");
+        let id = rpc.send(method, &params(10_000));
+        assert!(!rpc.answer(&id)["error"]["message"].as_str().unwrap_or_default().contains("entries"));
+    }
+    rpc.end();
+}
+
+#[test]
+fn many_calls_in_many_requests_need_little_memory() {
+    let place = Place::with_functions(&[("mail", "cat")]);
+    let params = format!(r#"{{"calls":[{}]}}"#, vec!["{}"; 10_000].join(","));
+    let request = format!("{{\"jsonrpc\":\"2.0\",\"method\":\"enqueue\",\"params\":{params}}}\n");
+    let mut rpc = Rpc::start(&place);
+    rpc.write(&request.repeat(30));
+    rpc.ask("hello", r#"{"protocol":1}"#);
+    let status = fs::read_to_string(format!("/proc/{}/status", rpc.process.id())).unwrap();
+    if let Some(peak) = status.lines().find_map(|line| line.strip_prefix("VmHWM:")) {
+        let peak: u64 = peak.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+        println!("{peak} kB");
+        assert!(peak < 40_000, "{peak} kB");
+    }
+    rpc.end();
+}
+
+#[test]
+fn the_answer_to_a_wait_is_not_too_long() {
+    let place = Place::with_functions(&[("mail", "cat")]);
+    let mut rpc = Rpc::start(&place);
+    let long = "x".repeat(20_000);
+    rpc.ask("enqueue", &format!(r#"{{"service":"events","function":"mail","args":["{long}"]}}"#));
+    place.stdout("asyncq -q process");
+    let wait = |count| format!(r#"{{"jobs":[{}]}}"#, vec!["1"; count].join(","));
+    let error = rpc.refused("wait", &wait(4000));
+    assert_eq!((&error["code"], &error["message"]), (&json!(65), &json!("these jobs together hold more than 64 MiB")));
+    assert_eq!(error["data"]["hint"], "wait for fewer jobs in one request");
+    assert_eq!(rpc.ask("wait", &wait(100))["jobs"].as_array().unwrap().len(), 100);
+    rpc.end();
+}
+
+#[test]
 fn a_function_that_no_processor_could_start_is_not_registered() {
     let place = Place::with_functions(&[]);
     let mut rpc = Rpc::start(&place);

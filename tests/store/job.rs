@@ -176,6 +176,12 @@ conformance! {
         store.cancel(second).unwrap();
         let states = store.states(&[second, JobId(77), first, second]).unwrap();
         assert_eq!(states, [Some(State::Cancelled), None, Some(State::Queued), Some(State::Cancelled)]);
+        // More than one statement asks for, one that asks for many, and some that are asked for one by one.
+        let asked: Vec<JobId> = (0..210).map(|number| [first, JobId(77), second][number % 3]).collect();
+        let states = store.states(&asked).unwrap();
+        let expected = [Some(State::Queued), None, Some(State::Cancelled)];
+        assert!(states.iter().zip(expected.iter().cycle()).all(|(one, other)| one == other) && states.len() == 210);
+        assert!(store.states(&[]).unwrap().is_empty());
     }
 
     fn how_far_a_call_is_stands_there_while_it_runs(store: &mut Store) {
