@@ -11,7 +11,7 @@ use super::stdio;
 use crate::commands::caller::Caller;
 use crate::commands::queue::{Place, Queue};
 use crate::domain::time::{Timestamp, millis, parse_span};
-use crate::domain::zone::{machine_zone, zone};
+use crate::domain::zone::{machine_zone, meant, zone};
 use crate::domain::{log::Stream, text::escape_control};
 use crate::error::{Error, Kind, reason};
 
@@ -114,13 +114,19 @@ impl Session {
         if let Some(name) = name {
             return zone(name);
         }
-        machine_zone().map_err(|error| match self.caller.variable("TZ") {
-            None => error,
-            Some(text) => {
-                let text = text.to_string_lossy();
-                let message = format!("`$TZ` is `{}`, which is not a time zone", escape_control(&text));
-                zone(&text).err().unwrap_or(error).reworded(Kind::Usage, message)
-            }
+        let Some(text) = self.caller.variable("TZ") else {
+            // Without this file, the clock of the machine shows UTC to every program.
+            let is_set = std::fs::symlink_metadata("/etc/localtime").is_ok();
+            return machine_zone().or_else(|error| if is_set { Err(error) } else { Ok(TimeZone::UTC) });
+        };
+        machine_zone().map_err(|_| {
+            let text = text.to_string_lossy();
+            let message = format!("`$TZ` is `{}`, which names no time zone", escape_control(&text));
+            let hint = match meant(&text) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => "name one with `--tz`, as in `--tz Europe/Berlin`".to_owned(),
+            };
+            Error::new(Kind::Usage, message).with_hint(hint)
         })
     }
 

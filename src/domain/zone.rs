@@ -26,7 +26,7 @@ pub fn zone(name: &str) -> Result<TimeZone> {
     Err(Error::new(Kind::Usage, format!("there is no time zone `{}`", escape_control(name))).with_hint(hint))
 }
 
-/// The zone that `$TZ` names, or else the zone that this machine is set to. It may have no name, as with `TZ=CET-1CEST`: then
+/// The zone that `$TZ` names, or else the zone that this machine is set to. It may have no name, as with `TZ=CET-1CEST,M3.5.0,M10.5.0/3`: then
 /// [`TimeZone::iana_name`] is `None`.
 ///
 /// # Errors
@@ -50,8 +50,9 @@ pub fn machine_zone_name() -> Result<String> {
     })
 }
 
-/// The name that `given` was probably meant to be: one with a slip, or one of which only the city is given.
-fn meant(given: &str) -> Option<String> {
+/// The name of the zone that was probably meant by `given`, which names none: one with a slip, or one of which only the city is given.
+#[must_use]
+pub fn meant(given: &str) -> Option<String> {
     let names: Vec<String> = tz::db().available().map(|name| name.as_str().to_owned()).collect();
     // Debian also has all zones under these two folders.
     let names = names.iter().filter(|name| !name.starts_with("posix/") && !name.starts_with("right/"));

@@ -187,8 +187,12 @@ fn a_time_zone_that_does_not_exist_is_refused() {
         ! hint: did you mean `Europe/Berlin`?
         ? 2
         $ TZ=Europe/Berln asyncq enqueue --at 09:00 events mail
-        ! error: `$TZ` is `Europe/Berln`, which is not a time zone
+        ! error: `$TZ` is `Europe/Berln`, which names no time zone
         ! hint: did you mean `Europe/Berlin`?
+        ? 2
+        $ TZ=CET-1CEST asyncq enqueue --at 09:00 events mail
+        ! error: `$TZ` is `CET-1CEST`, which names no time zone
+        ! hint: name one with `--tz`, as in `--tz Europe/Berlin`
         ? 2
         $ asyncq enqueue --tz Europe/Berlin events mail
         ! error: `asyncq enqueue` needs `--at`
@@ -199,6 +203,27 @@ fn a_time_zone_that_does_not_exist_is_refused() {
     assert_eq!(place.count(""), 0);
     // Where nothing is read in it, nobody needs to know it.
     place.stdout("TZ=Europe/Berln asyncq enqueue --at 2036-07-01T09:00Z events mail");
+}
+
+/// As in a small container, which has neither time zones nor a zone of its own.
+#[test]
+fn a_machine_without_time_zones_knows_them_all_and_is_in_utc() {
+    let place = place();
+    let unshare = if place.stdout("id -u").trim() == "0" { "unshare -m" } else { "unshare -rm" };
+    place.write(
+        "bare",
+        "mount -t tmpfs none /etc; [ ! -e /usr/share/zoneinfo ] || mount -t tmpfs none /usr/share/zoneinfo\n",
+    );
+    place.session(&format!(
+        r#"
+        $ {unshare} sh -c '. ./bare; asyncq enqueue --at "2036-07-01 9:00" --tz Europe/Berlin events mail'; sh due 1
+        1
+        delayed 2036-07-01T07:00:00.000Z
+        $ {unshare} sh -c '. ./bare; unset TZ; asyncq enqueue --at "2036-07-01 9:00" events mail'; sh due 2
+        2
+        delayed 2036-07-01T09:00:00.000Z
+        "#
+    ));
 }
 
 #[test]
