@@ -110,6 +110,17 @@ pub enum Outcome {
     Cancelled,
 }
 
+impl Outcome {
+    /// What its function says of its failure, if it says anything.
+    pub fn failure_mut(&mut self) -> Option<&mut Failure> {
+        match self {
+            Outcome::Failed(failure) | Outcome::Unstarted(failure) => Some(failure),
+            Outcome::Conflict(conflict) => conflict.reported.as_mut(),
+            _ => None,
+        }
+    }
+}
+
 /// The exit code by which a function asks to be tried again (`EX_TEMPFAIL` of sysexits.h).
 pub(super) const CONFLICT: i32 = 75;
 

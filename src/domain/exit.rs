@@ -164,7 +164,11 @@ impl Outcome {
     pub fn is_own_doing(&self) -> bool {
         match self {
             Outcome::Completed | Outcome::CompletedItself | Outcome::Conflict(_) | Outcome::Unstarted(_) => true,
-            Outcome::Failed(failure) => failure.exit_code.is_some_and(|code| code < SIGNALLED),
+            Outcome::Failed(failure) => match failure.kind {
+                // What its worker says, or its result.
+                FailureKind::Error | FailureKind::BadResult => true,
+                _ => failure.exit_code.is_some_and(|code| code < SIGNALLED),
+            },
             Outcome::Crashed(_) | Outcome::Interrupted | Outcome::Cancelled => false,
         }
     }
@@ -238,7 +242,8 @@ mod tests {
 
     #[test]
     fn a_kill_is_not_surely_the_functions_own_doing() {
-        assert!(Exit::Code(75).outcome().is_own_doing() && Exit::Code(127).outcome().is_own_doing());
+        let reported = Exit::Reported(ReportedError { code: 1, ..ReportedError::default() }).outcome();
+        assert!([Exit::Code(75).outcome(), Exit::Code(127).outcome(), reported].iter().all(Outcome::is_own_doing));
         let killed = Exit::Signal(9, "signal 9".to_owned()).outcome();
         assert!(![Exit::Code(137).outcome(), killed, Outcome::Interrupted].iter().any(Outcome::is_own_doing));
     }

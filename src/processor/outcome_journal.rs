@@ -6,15 +6,19 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{finished::FinishedCall, random::draw_for};
+use crate::domain::attempt::{Failure, Outcome};
 use crate::domain::job::{Claim, Fence, Finish, JobId};
 use crate::domain::log::{Log, Stream};
 use crate::domain::retry::{AttemptCounts, decide};
-use crate::domain::{attempt::Outcome, json::Json, processor::ProcessorId, service::ServiceName};
+use crate::domain::{json::Json, nested::NestedCalls, processor::ProcessorId, service::ServiceName};
 use crate::error::Result;
 use crate::runner::{Ended, LONGEST_NOTE, Marks, worker::EndedCall};
 
 /// How many bytes of output are noted with a call at most; one that has printed more is repeated.
 const SHORT: usize = LONGEST_NOTE / 2;
+
+/// How much of a text stays at least when it is cut to fit into a note, in bytes.
+const SHORTEST_TEXT: usize = 200;
 
 /// All of it but what was printed, which follows in the next line.
 #[derive(Serialize, Deserialize)]
@@ -29,20 +33,30 @@ struct JournalHead<'a> {
     outcome: Outcome,
     result: Option<String>,
     took: Duration,
+    /// How many calls ran inside it. They are not noted, and count as not recorded.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    nested: u64,
     /// Of the output, each piece's stream and length.
     pieces: Vec<(i64, usize)>,
 }
 
-/// Writes it down, unless it is too long for that, as with nested calls, or is not surely the function's own doing.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// Writes it down, unless it is too long for that, or is not surely the function's own doing. Of an error that is too long, it
+/// keeps a part.
 fn write(claim: &Claim, ended: &Ended) -> Option<Vec<u8>> {
-    if !ended.outcome.is_own_doing() || ended.output.kept() > SHORT || ended.nested.is_some() {
+    if !ended.outcome.is_own_doing() || ended.output.kept() > SHORT {
         return None;
     }
     let log = ended.output.log();
     if log.dropped > 0 {
         return None;
     }
-    let head = JournalHead {
+    let nested = ended.nested.as_ref().map_or(0, |nested| nested.unrecorded.saturating_add(nested.calls.len() as u64));
+    let mut head = JournalHead {
         attempt: claim.fence.attempt,
         claim: claim.fence.claim,
         service: claim.call.service.as_str(),
@@ -51,12 +65,36 @@ fn write(claim: &Claim, ended: &Ended) -> Option<Vec<u8>> {
         outcome: ended.outcome.clone(),
         result: ended.result.as_ref().map(Json::to_string),
         took: ended.took,
+        nested,
         pieces: log.pieces.iter().map(|(stream, length)| (stream.fd(), *length)).collect(),
     };
-    let mut text = serde_json::to_vec(&head).ok()?;
-    text.push(b'\n');
-    text.extend(log.bytes);
-    Some(text)
+    loop {
+        let mut text = serde_json::to_vec(&head).ok()?;
+        if text.len() + 1 + log.bytes.len() <= LONGEST_NOTE {
+            text.push(b'\n');
+            text.extend(log.bytes);
+            return Some(text);
+        }
+        if !head.outcome.failure_mut().is_some_and(shorten) {
+            return None;
+        }
+    }
+}
+
+/// Cuts a long text of a failure: of a traceback the end says most, of a message the beginning. Says whether there was one.
+fn shorten(failure: &mut Failure) -> bool {
+    if let Some(traceback) = failure.traceback.as_mut().filter(|text| text.len() > SHORTEST_TEXT) {
+        let from = (traceback.len() / 2).max(traceback.len().saturating_sub(LONGEST_NOTE / 2));
+        let from = (from..traceback.len()).find(|at| traceback.is_char_boundary(*at)).unwrap_or_default();
+        traceback.drain(..from);
+        return true;
+    }
+    let is_long = failure.message.len() > SHORTEST_TEXT;
+    if is_long {
+        let end = (0..=failure.message.len() / 2).rev().find(|at| failure.message.is_char_boundary(*at));
+        failure.message.truncate(end.unwrap_or_default());
+    }
+    is_long
 }
 
 /// Reads what a processor has noted of a job; `None` when it cannot be read.
@@ -72,7 +110,12 @@ pub(super) fn read(processor: ProcessorId, job: JobId, text: &[u8]) -> Result<Op
     };
     let fence = Fence { job, attempt: head.attempt, claim: head.claim, processor };
     let decision = decide(&head.outcome, head.before, draw_for(&head.outcome)?);
-    let finish = Finish { fence, decision, result, took: head.took, log, nested: None };
+    let nested = (head.nested > 0).then(|| {
+        let mut nested = NestedCalls::default();
+        nested.leave_out(head.nested);
+        Box::new(nested)
+    });
+    let finish = Finish { fence, decision, result, took: head.took, log, nested };
     Ok(Some(FinishedCall::elsewhere(service, head.function, finish)))
 }
 

@@ -265,3 +265,40 @@ fn of_an_answer_that_is_too_long_no_calls_are_recorded() {
     run(&place, 3);
     assert_eq!(place.jobs("state error.message"), "error no, error no, error its answer is longer than 4 MiB");
 }
+
+/// The processor is killed between the answer of a call and its commit.
+#[test]
+fn a_call_that_reports_much_is_not_repeated_when_its_processor_is_killed() {
+    let nested = "'nested': [call('add'), call('log', 2)], 'unrecorded': 5";
+    let traceback = "'type': 'shop.Late', 'traceback': 'line\\n' * 13000";
+    let error = |code: u8, data: &str| format!("{{'error': {{'code': {code}, 'message': 'no', 'data': {{{data}}}}}}}");
+    let long = "\u{e4}".repeat(1000);
+    for (answer, state, unrecorded) in [
+        (format!("{{'result': {{'value': 14, {nested}}}}}"), "completed 14", Some(7)),
+        (error(1, ""), "error error no", None),
+        (error(1, &format!("{traceback}, {nested}")), "error error no", Some(7)),
+        (error(75, &format!("'pause': 600, {traceback}")), "delayed", None),
+        ("{'error': {'code': 1, 'message': '\u{e4}' * 5000}}".to_owned(), &format!("error error {long}"), None),
+        (
+            r#"'{"jsonrpc":"2.0","id":ID,"result":{"value":{"a":1,"a":2}}}\n'"#.to_owned(),
+            "error bad-result its result is the key `a` twice in one object",
+            None,
+        ),
+    ] {
+        // One that takes less than a millisecond is repeated.
+        let place = place(&format!("(time.sleep(0.005) or answer for answer in [{answer}])"));
+        place.stdout("asyncq enqueue events work");
+        place.run("ASYNCQ_FAILPOINT='outcome noted:1=kill' asyncq process");
+        assert_eq!(place.jobs("state"), "processing", "{answer}");
+        place.run("asyncq process");
+        assert_eq!(place.read("started").lines().count(), 1, "{answer}");
+        assert_eq!(place.jobs("state result error.kind error.message"), state, "{answer}");
+        let attempt = &place.job(1)["attempts"][0];
+        assert_eq!(attempt["unrecorded"].as_u64(), unrecorded, "{answer}");
+        if answer.contains("traceback") {
+            let kept = attempt["error"]["traceback"].as_str().unwrap();
+            assert_eq!(attempt["error"]["type"], "shop.Late");
+            assert!(kept.ends_with("line\nline\n") && kept.len() > 1000, "{kept}");
+        }
+    }
+}
