@@ -69,8 +69,11 @@ impl Rule {
     /// [`Kind::Usage`] when the first tick is more than ten years away.
     pub fn first(&self, after: Timestamp) -> Result<Timestamp> {
         self.next(after).filter(|tick| *tick <= after.after(FIRST_WITHIN)).ok_or_else(|| {
-            Error::new(Kind::Usage, format!("`{self}` does not come within ten years"))
-                .with_hint("change its days or months")
+            let (rule, hint) = match self {
+                Rule::Cron { pattern, .. } => (pattern.as_str().to_owned(), "choose other days or months"),
+                Rule::Every(_) => (self.to_string(), "choose a shorter span"),
+            };
+            Error::new(Kind::Usage, format!("`{rule}` does not come within ten years")).with_hint(hint)
         })
     }
 
@@ -235,10 +238,7 @@ mod tests {
         let error = rare.first(at("2032-03-01T00:00:00Z")).unwrap_err();
         assert_eq!(
             (&*error.to_string(), error.hint()),
-            (
-                "`at 00:00 on day 29 of the month, but only on Sunday in February, UTC` does not come within ten years",
-                Some("change its days or months")
-            )
+            ("`0 0 29 2 */7` does not come within ten years", Some("choose other days or months"))
         );
     }
 }
