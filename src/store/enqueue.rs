@@ -39,13 +39,9 @@ impl Store {
     /// # Errors
     /// As [`Store::enqueue`], of the first call that is refused.
     pub fn enqueue_all(&mut self, new: &[NewJob]) -> Result<Vec<Enqueued>, Refused> {
-        let mut call = None;
-        let done = self.insert_all(new, &mut |index, error| {
-            call = Some(index);
-            Err(error)
-        });
+        let done = self.insert_all(new, &mut |_, error| Err(error))?;
         // Where one was refused, there is an error.
-        done.map(|done| done.into_iter().flatten().collect()).map_err(|error| Refused { call, error })
+        Ok(done.into_iter().flatten().collect())
     }
 
     /// Puts each of these calls on its service's queue that is not refused, in this order, in one transaction; durable when this
@@ -66,8 +62,11 @@ impl Store {
                     .map(|(index, done)| done.ok_or_else(|| refused.remove(&index).expect("it was refused")))
                     .collect())
             }
-            Err(error) if error.kind() == Kind::Denied && !new.is_empty() => self.enqueue_around(new, error),
-            Err(error) => Err(error),
+            // At the commit, too: then nobody knows of which.
+            Err(Refused { error, .. }) if error.kind() == Kind::Denied && !new.is_empty() => {
+                self.enqueue_around(new, error)
+            }
+            Err(Refused { error, .. }) => Err(error),
         }
     }
 
@@ -86,20 +85,23 @@ impl Store {
         Ok(done)
     }
 
-    fn insert_all(&mut self, new: &[NewJob], refuse: &mut OnRefusal<'_>) -> Result<Vec<Option<Enqueued>>> {
+    /// Inserts calls in one transaction. The error tells which of them has ended it, if one has.
+    fn insert_all(&mut self, new: &[NewJob], refuse: &mut OnRefusal<'_>) -> Result<Vec<Option<Enqueued>>, Refused> {
+        let mut reached = None;
         // An application's own triggers are to see its calls.
         let done = self.change(Triggers::IfForeign, |tx| {
             let way = if tx.runs_triggers() { Insertion::Client } else { Insertion::Own };
             let mut calls = Calls { way, known: HashSet::new(), done: Vec::with_capacity(new.len()) };
-            calls.enqueue(tx, new, refuse)?;
-            Ok(calls.done)
+            let enqueued = calls.enqueue(tx, new, refuse);
+            reached = Some(calls.done.len()).filter(|at| enqueued.is_err() && *at < new.len());
+            enqueued.map(|()| calls.done)
         });
-        // SQLite says the same of a full disk and of a table without a number left.
-        done.map_err(
-            |error| {
-                if error.kind() == Kind::Full { self.check_numbers().err().unwrap_or(error) } else { error }
-            },
-        )
+        done.map_err(|error| match error.kind() {
+            // SQLite says the same of a full disk and of a table without a number left.
+            Kind::Full => Refused { call: None, error: self.check_numbers().err().unwrap_or(error) },
+            Kind::NotFound | Kind::Denied => Refused { call: reached, error },
+            _ => Refused { call: None, error },
+        })
     }
 }
 

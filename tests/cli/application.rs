@@ -550,12 +550,8 @@ fn a_trigger_of_the_application_that_fails_is_named_and_no_damage() {
 fn a_request_that_a_trigger_of_the_application_refuses_affects_no_other() {
     for (time, action) in [("BEFORE", "ABORT"), ("BEFORE", "ROLLBACK"), ("AFTER", "FAIL")] {
         let place = application("WAL");
-        trigger(
-            &place,
-            &format!(
-                "{time} INSERT ON asyncq_job WHEN NEW.args = '[3]' BEGIN SELECT RAISE({action}, 'not today'); END"
-            ),
-        );
+        let refuses = format!("BEGIN SELECT RAISE({action}, 'not today'); END");
+        trigger(&place, &format!("{time} INSERT ON asyncq_job WHEN NEW.args = '[3]' {refuses}"));
         let call = |number: usize| format!(r#"{{"service":"shop","function":"mail","args":[{number}]}}"#);
         let request = |id: usize, params: &str| {
             format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"enqueue\",\"params\":{params}}}\n")
@@ -580,7 +576,42 @@ fn a_request_that_a_trigger_of_the_application_refuses_affects_no_other() {
         assert_eq!(parts[5], format!(r#"6,"result":{{"jobs":[{{"job":5,{{{refused}"#));
         let made = place.stdout("asyncq job list --json");
         assert_eq!((made.matches(r#""args":["#).count(), made.matches("[3]").count()), (6, 0), "{time} {action}");
+        // Of calls that belong together, the one that is refused is named.
+        let together = request(1, &format!(r#"{{"calls":[{},{}],"atomic":true}}"#, call(1), call(3)));
+        place.write("requests", &together);
+        let answer = place.stdout("asyncq rpc < requests");
+        assert!(answer.starts_with(&format!(r#"{{"jsonrpc":"2.0","id":1,{refused}"#)), "{answer}");
+        assert!(answer.contains(r#""call":1"#), "{answer}");
+        place.write("calls", &[1, 2, 3, 4].map(call).join("\n"));
+        place.session(
+            "
+            $ asyncq enqueue --batch calls
+            7
+            8
+            ! error: line 3: trigger `own` refuses this: not today; the lines before it were enqueued
+            ! hint: it belongs to the application, not to asyncq: change it, or the data that it checks
+            ? 77
+            ",
+        );
     }
+}
+
+/// A key that is checked at the commit says nothing of the call that breaks it.
+#[test]
+fn a_request_that_spoils_the_commit_affects_no_other() {
+    let place = application("WAL");
+    let tables = "CREATE TABLE customer (id INTEGER PRIMARY KEY);
+        CREATE TABLE mailed (customer INTEGER REFERENCES customer (id) DEFERRABLE INITIALLY DEFERRED)";
+    rusqlite::Connection::open(place.at("app.db")).unwrap().execute_batch(tables).unwrap();
+    trigger(&place, "AFTER INSERT ON asyncq_job WHEN NEW.args = '[3]' BEGIN INSERT INTO mailed VALUES (7); END");
+    let requests = (1..=5).map(|id| {
+        let params = format!(r#"{{"service":"shop","function":"mail","args":[{id}]}}"#);
+        format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"enqueue\",\"params\":{params}}}\n")
+    });
+    place.write("requests", &requests.collect::<String>());
+    let answers = place.stdout("asyncq rpc < requests");
+    assert_eq!((answers.matches("\"new\":true").count(), place.count("")), (4, 4), "{answers}");
+    assert!(answers.contains(r#""id":3,"error":{"code":77"#), "{answers}");
 }
 
 /// What Django and others make: checks and indexes with functions and collations that only the application has.
