@@ -176,7 +176,8 @@ CREATE TABLE asyncq_after (                                           -- what jo
 CREATE INDEX asyncq_after_job ON asyncq_after (job);
 
 CREATE TABLE asyncq_settle (                                          -- ended jobs whose dependents do not know it yet
-  job         INTEGER NOT NULL PRIMARY KEY REFERENCES asyncq_job (id) ON DELETE CASCADE
+  job         INTEGER NOT NULL PRIMARY KEY REFERENCES asyncq_job (id) ON DELETE CASCADE,
+  told        INTEGER NOT NULL DEFAULT 0                              -- dependents up to this one know it
 ) STRICT;
 
 CREATE TABLE asyncq_schedule (                                        -- calls that are made again and again
@@ -235,8 +236,7 @@ CREATE TRIGGER asyncq_job_insert BEFORE INSERT ON asyncq_job BEGIN
     WHEN NEW.attempt <> 0 OR NEW.processor IS NOT NULL OR NEW.token IS NOT NULL OR NEW.started_at IS NOT NULL
       OR NEW.finished_at IS NOT NULL OR NEW.cancelling <> 0 OR NEW.failures <> 0 OR NEW.conflicts <> 0
       OR NEW.crashes <> 0 OR NEW.error IS NOT NULL OR NEW.result IS NOT NULL OR NEW.immediate <> 0 OR NEW.depth <> 0
-      OR NEW.claim <> 0 OR NEW.waits <> 0 OR NEW.lane IS NOT NULL OR NEW.expires_at IS NOT NULL OR NEW.after IS NOT NULL
-      OR NEW.key_until IS NOT NULL OR NEW.meta IS NOT NULL OR NEW.id > 0  -- the number is not known before an INSERT that leaves it out
+      OR NEW.claim <> 0 OR NEW.waits <> 0 OR NEW.id > 0  -- the number is not known before an INSERT that leaves it out
       OR NEW.created_at <> CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)
       OR NEW.os_user IS NOT NULL AND (SELECT version FROM asyncq_schema) > 0
     THEN RAISE(ABORT, 'asyncq: leave out the columns that asyncq keeps itself')
@@ -266,6 +266,17 @@ CREATE TRIGGER asyncq_job_insert BEFORE INSERT ON asyncq_job BEGIN
     THEN RAISE(ABORT, 'asyncq: run_at must be in milliseconds since 1970')
     WHEN NEW.key = ''
     THEN RAISE(ABORT, 'asyncq: key must not be empty')
+    WHEN NEW.key_until IS NOT NULL AND (NEW.key IS NULL OR NEW.key_until <> 'started' AND NEW.key_until <> 'ended')
+    THEN RAISE(ABORT, 'asyncq: key_until must be started or ended, and needs a key')
+    WHEN NEW.lane IS NOT NULL AND (NEW.lane = '' OR length(CAST(NEW.lane AS BLOB)) > 255 * length(CAST('a' AS BLOB))
+      OR instr(NEW.lane, char(0)) > 0 OR NEW.lane GLOB '*[' || char(1, 45, 31, 127, 45, 159) || ']*')
+    THEN RAISE(ABORT, 'asyncq: lane must be 1 to 255 bytes without control characters')
+    WHEN NEW.expires_at < 100000000000 OR NEW.expires_at > 253402300799999
+    THEN RAISE(ABORT, 'asyncq: expires_at must be in milliseconds since 1970')
+    WHEN CASE WHEN NEW.meta IS NULL THEN 0 WHEN json_valid(NEW.meta) THEN json_type(NEW.meta) <> 'object'
+      OR length(CAST(NEW.meta AS BLOB)) > 4096 * length(CAST('a' AS BLOB)) OR instr(NEW.meta, char(0)) > 0
+      OR instr(replace(NEW.meta, '\\', ''), '\u0000') > 0 ELSE 1 END
+    THEN RAISE(ABORT, 'asyncq: meta must be a JSON object of at most 4 KiB without NUL characters')
     WHEN NEW.key IS NOT NULL AND EXISTS (
       SELECT 1 FROM asyncq_job AS old LEFT JOIN asyncq_large AS large ON large.job = old.id
       WHERE old.key = NEW.key AND NOT (old.service = NEW.service AND old.function = NEW.function
@@ -275,8 +286,70 @@ CREATE TRIGGER asyncq_job_insert BEFORE INSERT ON asyncq_job BEGIN
   END;
 END;
 
+CREATE TRIGGER asyncq_job_after BEFORE INSERT ON asyncq_job WHEN NEW.after IS NOT NULL BEGIN
+  SELECT CASE
+    WHEN CASE WHEN NOT json_valid(NEW.after) THEN 1
+      WHEN json_type(NEW.after) = 'array' THEN EXISTS (SELECT 1 FROM json_each(NEW.after) WHERE type <> 'integer')
+      WHEN json_type(NEW.after) = 'object' THEN
+        EXISTS (SELECT 1 FROM json_each(NEW.after) WHERE key NOT IN ('ok', 'any', 'failed') OR type <> 'array')
+        OR (SELECT count(*) > count(DISTINCT key) FROM json_each(NEW.after))
+        OR EXISTS (SELECT 1 FROM json_each(NEW.after, '$.ok') WHERE type <> 'integer')
+        OR EXISTS (SELECT 1 FROM json_each(NEW.after, '$.any') WHERE type <> 'integer')
+        OR EXISTS (SELECT 1 FROM json_each(NEW.after, '$.failed') WHERE type <> 'integer')
+      ELSE 1 END
+    THEN RAISE(ABORT, 'asyncq: after must be a list of job numbers, or an object of lists ok, any and failed')
+  END;
+  SELECT CASE
+    WHEN (SELECT count(*) FROM (SELECT value, 'ok' AS wants FROM json_each(NEW.after) WHERE json_type(NEW.after) = 'array'
+        UNION ALL SELECT value, 'ok' FROM json_each(NEW.after, '$.ok')
+        UNION ALL SELECT value, 'any' FROM json_each(NEW.after, '$.any')
+        UNION ALL SELECT value, 'failed' FROM json_each(NEW.after, '$.failed'))) > 100000
+    THEN RAISE(ABORT, 'asyncq: after must have at most 100000 job numbers')
+    WHEN (SELECT count(*) > count(DISTINCT value) FROM (SELECT value, 'ok' AS wants FROM json_each(NEW.after) WHERE json_type(NEW.after) = 'array'
+        UNION ALL SELECT value, 'ok' FROM json_each(NEW.after, '$.ok')
+        UNION ALL SELECT value, 'any' FROM json_each(NEW.after, '$.any')
+        UNION ALL SELECT value, 'failed' FROM json_each(NEW.after, '$.failed')))
+    THEN RAISE(ABORT, 'asyncq: after must have each job number once')
+    WHEN EXISTS (SELECT 1 FROM (SELECT value, 'ok' AS wants FROM json_each(NEW.after) WHERE json_type(NEW.after) = 'array'
+        UNION ALL SELECT value, 'ok' FROM json_each(NEW.after, '$.ok')
+        UNION ALL SELECT value, 'any' FROM json_each(NEW.after, '$.any')
+        UNION ALL SELECT value, 'failed' FROM json_each(NEW.after, '$.failed')) AS it
+        WHERE NOT EXISTS (SELECT 1 FROM asyncq_job WHERE id = it.value))
+    THEN RAISE(ABORT, 'asyncq: after must have numbers of jobs that exist')
+    WHEN EXISTS (SELECT 1 FROM (SELECT value, 'ok' AS wants FROM json_each(NEW.after) WHERE json_type(NEW.after) = 'array'
+        UNION ALL SELECT value, 'ok' FROM json_each(NEW.after, '$.ok')
+        UNION ALL SELECT value, 'any' FROM json_each(NEW.after, '$.any')
+        UNION ALL SELECT value, 'failed' FROM json_each(NEW.after, '$.failed')) AS it CROSS JOIN asyncq_job AS old ON old.id = it.value
+        WHERE CASE it.wants WHEN 'ok' THEN old.state IN ('error', 'cancelled') WHEN 'failed' THEN old.state = 'completed' END)
+    THEN RAISE(ABORT, 'asyncq: a job in after has already ended in another way')
+  END;
+END;
+
+-- The lane of the function counts where the call has none of its own. The UPDATE below lets out who may run.
+CREATE TRIGGER asyncq_job_line AFTER INSERT ON asyncq_job WHEN NEW.after IS NOT NULL OR NEW.lane IS NOT NULL
+  OR EXISTS (SELECT 1 FROM asyncq_function WHERE service = NEW.service AND name = NEW.function AND lane IS NOT NULL)
+BEGIN
+  INSERT INTO asyncq_after (needs, job, wants) SELECT it.value, NEW.id, it.wants
+    FROM (SELECT value, 'ok' AS wants FROM json_each(NEW.after) WHERE json_type(NEW.after) = 'array'
+        UNION ALL SELECT value, 'ok' FROM json_each(NEW.after, '$.ok')
+        UNION ALL SELECT value, 'any' FROM json_each(NEW.after, '$.any')
+        UNION ALL SELECT value, 'failed' FROM json_each(NEW.after, '$.failed')) AS it
+    CROSS JOIN asyncq_job AS old ON old.id = it.value
+    WHERE NEW.after IS NOT NULL AND old.state NOT IN ('completed', 'error', 'cancelled');
+  INSERT INTO asyncq_settle (job) SELECT old.id FROM asyncq_after AS it CROSS JOIN asyncq_job AS old ON old.id = it.needs
+    WHERE it.job = NEW.id AND old.state = 'processing' AND old.processor <= (SELECT older FROM asyncq_schema)
+    ON CONFLICT DO NOTHING;
+  UPDATE asyncq_job SET lane = (SELECT nullif(replace(lane, '{principal}', coalesce(NEW.principal, '')), '')
+      FROM asyncq_function WHERE service = NEW.service AND name = NEW.function)
+    WHERE id = NEW.id AND NEW.lane IS NULL;
+  UPDATE asyncq_job SET state = 'blocked', waits = 1
+    WHERE id = NEW.id AND state <> 'held' AND EXISTS (SELECT 1 FROM asyncq_after WHERE job = NEW.id);
+  UPDATE asyncq_job SET state = 'blocked', waits = 2
+    WHERE id = NEW.id AND state = 'queued' AND lane IS NOT NULL AND run_at <= created_at;
+END;
+
 CREATE TRIGGER asyncq_job_later AFTER INSERT ON asyncq_job WHEN NEW.state = 'queued' AND NEW.run_at > NEW.created_at
-BEGIN UPDATE asyncq_job SET state = 'delayed' WHERE id = NEW.id; END;
+BEGIN UPDATE asyncq_job SET state = 'delayed' WHERE id = NEW.id AND state = 'queued'; END;
 
 CREATE TRIGGER asyncq_job_empty AFTER INSERT ON asyncq_job WHEN NEW.principal = '' OR NEW.site = '' BEGIN
   UPDATE asyncq_job SET principal = nullif(principal, ''), site = nullif(site, '') WHERE id = NEW.id;
@@ -290,14 +363,21 @@ END;
 -- A client completes its own job, cancels what waits and releases what is held; the rest are the triggers here.
 CREATE TRIGGER asyncq_job_update BEFORE UPDATE ON asyncq_job WHEN (SELECT version FROM asyncq_schema) > 0 BEGIN
   SELECT CASE WHEN NOT (
-    (NEW.id, NEW.service, NEW.function, NEW.priority, NEW.run_at, NEW.key, NEW.created_at, NEW.os_user, NEW.parent,
+    (NEW.id, NEW.service, NEW.function, NEW.priority, NEW.created_at, NEW.os_user, NEW.parent,
      NEW.immediate, NEW.depth, NEW.attempt, NEW.claim, NEW.processor, NEW.token, NEW.started_at, NEW.cancelling,
-     NEW.failures, NEW.conflicts, NEW.crashes, NEW.error, NEW.result, NEW.lane, NEW.expires_at, NEW.after,
-     NEW.key_until, NEW.meta, NEW.waits)
-    IS (OLD.id, OLD.service, OLD.function, OLD.priority, OLD.run_at, OLD.key, OLD.created_at, OLD.os_user, OLD.parent,
+     NEW.failures, NEW.conflicts, NEW.crashes, NEW.error, NEW.result, NEW.expires_at, NEW.after,
+     NEW.key_until, NEW.meta)
+    IS (OLD.id, OLD.service, OLD.function, OLD.priority, OLD.created_at, OLD.os_user, OLD.parent,
      OLD.immediate, OLD.depth, OLD.attempt, OLD.claim, OLD.processor, OLD.token, OLD.started_at, OLD.cancelling,
-     OLD.failures, OLD.conflicts, OLD.crashes, OLD.error, OLD.result, OLD.lane, OLD.expires_at, OLD.after,
-     OLD.key_until, OLD.meta, OLD.waits)
+     OLD.failures, OLD.conflicts, OLD.crashes, OLD.error, OLD.result, OLD.expires_at, OLD.after,
+     OLD.key_until, OLD.meta)
+    AND (NEW.key IS OLD.key OR NEW.key IS NULL AND OLD.key_until = 'ended' AND NEW.finished_at IS NOT NULL)
+    AND (NEW.run_at = OLD.run_at OR NEW.run_at > OLD.run_at AND OLD.waits = 2 AND NEW.state = 'queued')
+    AND (NEW.lane IS OLD.lane OR OLD.lane IS NULL AND NEW.lane IS (
+      SELECT nullif(replace(lane, '{principal}', coalesce(OLD.principal, '')), '')
+      FROM asyncq_function WHERE service = OLD.service AND name = OLD.function))
+    AND NEW.waits = CASE WHEN NEW.state = 'cancelled' AND NEW.waits > 0 THEN OLD.waits WHEN NEW.state <> 'blocked' THEN 0 WHEN OLD.state = 'blocked' THEN OLD.waits
+      WHEN EXISTS (SELECT 1 FROM asyncq_after WHERE job = OLD.id) THEN 1 WHEN NEW.lane IS NOT NULL THEN 2 END
     AND coalesce(NEW.principal, '') = coalesce(OLD.principal, '') AND coalesce(NEW.site, '') = coalesce(OLD.site, '')
     AND (NEW.args IS OLD.args AND NEW.kwargs IS OLD.kwargs OR NEW.args IS NULL AND NEW.kwargs IS NULL AND EXISTS (
       SELECT 1 FROM asyncq_large WHERE job = OLD.id AND args = OLD.args AND kwargs = OLD.kwargs))
@@ -306,24 +386,67 @@ CREATE TRIGGER asyncq_job_update BEFORE UPDATE ON asyncq_job WHEN (SELECT versio
     AND CASE NEW.state
       WHEN OLD.state THEN 1
       WHEN 'completed' THEN OLD.state = 'processing' AND OLD.token IS NOT NULL
-      WHEN 'cancelled' THEN OLD.state = 'held' OR OLD.state = 'delayed' OR OLD.state = 'queued'
-      WHEN 'queued' THEN OLD.state = 'held'
+      WHEN 'cancelled' THEN OLD.state IN ('held', 'delayed', 'queued', 'blocked')
+      WHEN 'queued' THEN OLD.state = 'held' OR OLD.waits = 2 AND (
+        SELECT count(*) FROM asyncq_job WHERE lane IS NOT NULL AND (state = 'queued' OR state = 'processing')
+          AND service = OLD.service AND lane = OLD.lane) < (SELECT lane_width FROM asyncq_service WHERE name = OLD.service)
       WHEN 'delayed' THEN OLD.state = 'queued' AND OLD.run_at > OLD.created_at
+      WHEN 'blocked' THEN OLD.state IN ('queued', 'delayed', 'held')
       ELSE 0
     END)
   THEN RAISE(ABORT, 'asyncq: a client may complete, cancel or release a job, and change nothing else') END;
 END;
 
+-- What is held or has ended goes back to where it has to wait. It no longer needs jobs that have ended.
 CREATE TRIGGER asyncq_job_released AFTER UPDATE OF state ON asyncq_job
-WHEN OLD.state = 'held' AND NEW.state = 'queued'
-  AND NEW.run_at > CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)
-BEGIN UPDATE asyncq_job SET state = 'delayed' WHERE id = NEW.id; END;
+WHEN (OLD.state = 'held' OR OLD.state = 'error' OR OLD.state = 'cancelled')
+  AND (NEW.state = 'queued' OR NEW.state = 'delayed') BEGIN
+  DELETE FROM asyncq_after WHERE job = NEW.id
+    AND (SELECT state FROM asyncq_job WHERE id = needs) IN ('completed', 'error', 'cancelled');
+  UPDATE asyncq_job SET state = 'blocked', waits = 1
+    WHERE id = NEW.id AND EXISTS (SELECT 1 FROM asyncq_after WHERE job = NEW.id);
+  UPDATE asyncq_job SET state = 'delayed' WHERE id = NEW.id AND state = 'queued'
+    AND run_at > CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER);
+  UPDATE asyncq_job SET state = 'blocked', waits = 2 WHERE id = NEW.id AND state = 'queued' AND lane IS NOT NULL;
+END;
+
+-- Whoever comes into a lane or leaves its head lets out as many calls as there is room for.
+CREATE TRIGGER asyncq_job_lane_left AFTER UPDATE OF state ON asyncq_job
+WHEN NEW.lane IS NOT NULL AND NEW.state <> 'queued' AND NEW.state <> 'processing'
+  AND (NEW.waits = 2 OR OLD.state = 'queued' OR OLD.state = 'processing') BEGIN
+  UPDATE asyncq_job SET state = 'queued', waits = 0,
+    run_at = max(run_at, CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER))
+  WHERE id IN (SELECT id FROM asyncq_job WHERE waits > 0 AND waits = 2 AND service = NEW.service AND lane = NEW.lane
+    ORDER BY priority, run_at, id LIMIT max(0, (SELECT lane_width FROM asyncq_service WHERE name = NEW.service) - (
+      SELECT count(*) FROM asyncq_job WHERE lane IS NOT NULL AND (state = 'queued' OR state = 'processing')
+        AND service = NEW.service AND lane = NEW.lane)));
+END;
+
+-- What has ended is told to the calls that need it by the next processor.
+CREATE TRIGGER asyncq_job_settle AFTER UPDATE OF state ON asyncq_job
+WHEN (NEW.state = 'completed' OR NEW.state = 'error' OR NEW.state = 'cancelled')
+  AND EXISTS (SELECT 1 FROM asyncq_after WHERE needs = NEW.id)
+BEGIN INSERT INTO asyncq_settle (job) VALUES (NEW.id) ON CONFLICT DO NOTHING; END;
+
+CREATE TRIGGER asyncq_job_key_freed AFTER UPDATE OF state ON asyncq_job
+WHEN (NEW.state = 'completed' OR NEW.state = 'error' OR NEW.state = 'cancelled') AND NEW.key_until = 'ended' BEGIN
+  UPDATE asyncq_job SET key = NULL,
+    finished_at = coalesce(finished_at, CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER))
+  WHERE id = NEW.id;
+END;
 
 -- A function that completes its own job, in its own transaction, need not know what time it is.
 CREATE TRIGGER asyncq_job_ended AFTER UPDATE OF state ON asyncq_job
-WHEN (NEW.state = 'completed' OR NEW.state = 'cancelled') AND NEW.finished_at IS NULL BEGIN
-  UPDATE asyncq_job SET finished_at = CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) WHERE id = NEW.id;
+WHEN (NEW.state = 'completed' OR NEW.state = 'cancelled') AND (NEW.finished_at IS NULL OR NEW.waits > 0) BEGIN
+  UPDATE asyncq_job SET waits = 0,
+    finished_at = coalesce(finished_at, CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER))
+  WHERE id = NEW.id;
 END;
+
+CREATE TRIGGER asyncq_job_needed BEFORE DELETE ON asyncq_job
+WHEN EXISTS (SELECT 1 FROM asyncq_after AS it CROSS JOIN asyncq_job AS other ON other.id = it.job
+  WHERE it.needs = OLD.id AND other.state IN ('held', 'blocked', 'delayed', 'queued'))
+BEGIN SELECT RAISE(ABORT, 'asyncq: other calls still need this job'); END;
 
 -- Most clients do without foreign keys.
 CREATE TRIGGER asyncq_job_delete AFTER DELETE ON asyncq_job WHEN (SELECT version FROM asyncq_schema) > 0 BEGIN
@@ -334,6 +457,12 @@ CREATE TRIGGER asyncq_job_delete AFTER DELETE ON asyncq_job WHEN (SELECT version
   DELETE FROM asyncq_after WHERE job = OLD.id;
   DELETE FROM asyncq_settle WHERE job = OLD.id;
   DELETE FROM asyncq_origin WHERE job = OLD.id;
+  UPDATE asyncq_job SET state = 'queued', waits = 0,
+    run_at = max(run_at, CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER))
+  WHERE id IN (SELECT id FROM asyncq_job WHERE waits > 0 AND waits = 2 AND service = OLD.service AND lane = OLD.lane
+    ORDER BY priority, run_at, id LIMIT max(0, (SELECT lane_width FROM asyncq_service WHERE name = OLD.service) - (
+      SELECT count(*) FROM asyncq_job WHERE lane IS NOT NULL AND (state = 'queued' OR state = 'processing')
+        AND service = OLD.service AND lane = OLD.lane)));
 END;
 
 -- A client adds services and functions in its own transactions. A row that no processor could read is refused.

@@ -14,12 +14,13 @@ use std::process::{Command, Stdio};
 
 use asyncq::domain::attempt::Outcome;
 use asyncq::domain::call::Call;
-use asyncq::domain::function::{CallFormat, Definition, FunctionName};
-use asyncq::domain::job::{Finish, NewJob, Token};
+use asyncq::domain::function::{CallFormat, Definition, FunctionName, FunctionPolicy};
+use asyncq::domain::job::{Finish, Token};
 use asyncq::domain::json::Json;
+use asyncq::domain::new_job::NewJob;
 use asyncq::domain::processor::NewProcessor;
 use asyncq::domain::retry::{AttemptCounts, decide};
-use asyncq::domain::service::ServiceName;
+use asyncq::domain::service::{ServiceChange, ServiceName};
 use asyncq::store::{Cycle, Location, Patience, Store};
 
 /// A verb, how many calls it is counted for, and how many instructions each may take: about a twentieth more than it did
@@ -102,7 +103,8 @@ impl Bench {
     fn new(path: &Path) -> Bench {
         let (mut store, _) = Store::create(&Location::File(path.to_owned()), Patience::Endless).unwrap();
         let (service, function) = (ServiceName::parse("events").unwrap(), FunctionName::parse("compute").unwrap());
-        store.add_service(&service, std::num::NonZeroU32::new(1000).unwrap()).unwrap();
+        let wanted = ServiceChange { concurrency: std::num::NonZeroU32::new(1000), ..ServiceChange::default() };
+        store.add_service(&service, wanted).unwrap();
         let definition = Definition {
             command: vec!["/bin/true".to_owned()],
             site: "/".to_owned(),
@@ -110,6 +112,7 @@ impl Bench {
             timeout: None,
             worker: None,
             call_format: CallFormat::default(),
+            policy: FunctionPolicy::default(),
             generation: 0,
         };
         store.add_function(&service, &function, &definition).unwrap();

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::stdio::{Sink, in_words};
 use super::{exit, session::Session};
 use crate::commands::batch::{BatchProgress, BatchRequest};
-use crate::domain::{job::Enqueued, log::Stream, text::escape_control};
+use crate::domain::{log::Stream, new_job::Enqueued, text::escape_control};
 use crate::error::{Error, Kind, reason};
 
 /// Enqueues all calls of a batch and prints the numbers of their jobs in the order of the lines, one number a line.

@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::call_options::CallOptionArgs;
 use super::session::{Session, now};
 use super::stdio::{self, Sink};
 use super::{batch, clap_error::parse_count, console::console, exit, output, process};
 use crate::commands::batch::BatchRequest;
 use crate::commands::enqueue::{EnqueueRequest, Made};
 use crate::domain::call::{Call, Key, OnBehalfOf, Reading};
-use crate::domain::job::{Due, Enqueued, JobId};
+use crate::domain::job::JobId;
 use crate::domain::moment::moment;
+use crate::domain::new_job::{Due, Enqueued};
 use crate::domain::time::{Timestamp, parse_span};
 use crate::domain::{attempt::Outcome, event::Ran, function::FunctionName, log::Stream};
 use crate::domain::{service::ServiceName, text::escape_control};
@@ -52,15 +54,18 @@ pub struct Enqueue {
 
     /// Run the call after this time, as in 10m or 1h30m
     #[arg(long = "in", value_name = "SPAN", value_parser = parse_span, allow_hyphen_values = true, conflicts_with = "batch")]
-    after: Option<Duration>,
+    delay: Option<Duration>,
 
     /// Run the call at this time, as in 14:30, 'tomorrow 9:00' or 2026-12-01T09:00+01:00 (docs/delays.md)
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with_all = ["after", "batch"])]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with_all = ["delay", "batch"])]
     at: Option<String>,
 
     /// The time zone of --at, as in Europe/Berlin [default: `$TZ`, or the time zone of this machine]
     #[arg(long, value_name = "ZONE", requires = "at", conflicts_with = "batch")]
     tz: Option<String>,
+
+    #[command(flatten)]
+    options: CallOptionArgs,
 
     /// Inside a running function, queue the call instead of running it
     #[arg(long)]
@@ -146,7 +151,7 @@ impl Enqueue {
     /// When the call is due.
     fn delay(&self, session: &Session) -> Result<Delay, Error> {
         let (now, hold) = (now(), self.hold);
-        let (due, asked) = match (self.after, self.at.as_deref()) {
+        let (due, asked) = match (self.delay, self.at.as_deref()) {
             (Some(span), _) => (Due::In(span), Some(now.after(span))),
             (None, None) => (Due::Now, None),
             (None, Some(text)) => {
@@ -194,6 +199,7 @@ impl Enqueue {
             key: self.key.as_deref().map(Key::parse).transpose()?,
             hold: self.hold,
             due,
+            options: self.options.parse()?,
             defer: self.defer,
             result_to: self.result_to.clone(),
         })

@@ -12,7 +12,8 @@ use super::session::{Session, now};
 use super::table::{Column, Table};
 use super::{exit, service::print_cancelled};
 use crate::commands::function::{Typed, TypedWorker};
-use crate::domain::function::{self, Args as Passing, FunctionName, Stdin};
+use crate::domain::function::{self, Args as Passing, FunctionName, PolicyChange, Stdin};
+use crate::domain::lane::Lane;
 use crate::domain::removal::IfWaiting;
 use crate::domain::service::{Added, ServiceName};
 use crate::domain::size::{parse_size, write_size};
@@ -68,6 +69,9 @@ pub enum Function {
         /// Remove the time limit
         #[arg(long, conflicts_with = "timeout")]
         no_timeout: bool,
+        /// Calls are in no lane, unless they name one
+        #[arg(long, conflicts_with = "lane")]
+        no_lane: bool,
         /// The new program and its first arguments
         #[arg(last = true, value_names = ["PROGRAM", "ARG"])]
         command: Vec<String>,
@@ -140,14 +144,19 @@ pub struct DefinitionOptions {
     /// How long one run may take, as in 90s or 1h30m
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     timeout: Option<Duration>,
+    /// The lane of calls that name none; {principal} in it stands for the principal of the call
+    #[arg(long, value_name = "LANE")]
+    lane: Option<String>,
 }
 
 impl DefinitionOptions {
-    fn typed(self, command: Vec<String>) -> Typed {
-        let DefinitionOptions { site, env, worker, args, stdin, timeout, .. } = self;
+    fn typed(self, command: Vec<String>) -> Result<Typed, Error> {
+        let DefinitionOptions { site, env, worker, args, stdin, timeout, lane, .. } = self;
+        let policy = PolicyChange { lane: lane.as_deref().map(Lane::parse).transpose()?.map(Some) };
         let is = worker.then_some(true);
         let worker = TypedWorker { is, calls: self.calls_per_worker, idle: self.idle, growth: self.memory_growth };
-        Typed { command, site, env, unset_env: Vec::new(), timeout: timeout.map(Some), worker, args, stdin }
+        let (timeout, unset_env) = (timeout.map(Some), Vec::new());
+        Ok(Typed { command, site, env, unset_env, timeout, worker, args, stdin, policy })
     }
 }
 
@@ -157,7 +166,7 @@ impl Function {
         match self {
             Function::Add { name, options, command } => {
                 let (service, name) = name.parse()?;
-                let typed = options.typed(command);
+                let typed = options.typed(command)?;
                 let added = session.open()?.add_function(&service, &name, &typed, &session.caller)?;
                 session.verbose(&match added {
                     Added::New => format!("added function `{name}` to service `{service}`"),
@@ -177,14 +186,17 @@ impl Function {
                 let function = session.open()?.function(&service, &name)?;
                 format.print_one(&FunctionView(&function), || show(&function))?;
             }
-            Function::Set { name, options, no_worker, unset_env, no_timeout, command } => {
+            Function::Set { name, options, no_worker, unset_env, no_timeout, no_lane, command } => {
                 let (service, name) = name.parse()?;
-                let mut typed = Typed { unset_env, ..options.typed(command) };
+                let mut typed = Typed { unset_env, ..options.typed(command)? };
                 if no_worker {
                     typed.worker.is = Some(false);
                 }
                 if no_timeout {
                     typed.timeout = Some(None);
+                }
+                if no_lane {
+                    typed.policy.lane = Some(None);
                 }
                 if typed == Typed::default() {
                     return Err(Error::new(Kind::Usage, "`asyncq function set` needs something to change")
@@ -217,7 +229,7 @@ struct FunctionView<'a>(&'a function::Function);
 
 impl Record for FunctionView<'_> {
     const COLUMNS: &'static str = "service,name,command,site,env,timeout,worker.calls_per_worker,worker.idle,worker.memory_growth,\
-                                   args,stdin,created_at";
+                                   args,stdin,lane,created_at";
 }
 
 impl Serialize for FunctionView<'_> {
@@ -234,6 +246,7 @@ impl Serialize for FunctionView<'_> {
         object.serialize_entry("worker", &definition.worker.as_ref().map(WorkerView))?;
         object.serialize_entry("args", &call_format.map(|format| format.args().as_str()))?;
         object.serialize_entry("stdin", &call_format.map(|format| format.stdin().as_str()))?;
+        object.serialize_entry("lane", &definition.policy.lane.as_ref().map(Lane::as_str))?;
         object.serialize_entry("created_at", &created_at.to_string())?;
         object.end()
     }
@@ -298,6 +311,9 @@ fn show(function: &function::Function) -> anyhow::Result<()> {
         sheet.line("stdin", definition.call_format.stdin().as_str().to_owned());
     }
     sheet.line("timeout", output::or_dash(definition.timeout.map(write_span).as_deref()));
+    if let Some(lane) = &definition.policy.lane {
+        sheet.line("lane", output::text(lane.as_str()));
+    }
     let created = function.created_at;
     sheet.line("created", format!("{}  {}", output::moment(created), output::relative(created, now())));
     sheet.print()

@@ -9,7 +9,7 @@ use super::job_selection::{JobSelection, MatchingJobs, job_number};
 use super::job_view::{self, JobView};
 use super::session::{Session, to_terminal};
 use super::stdio::{self, is_terminal, print_line};
-use super::{exit, format::FormatOptions, job_list::List};
+use super::{exit, format::FormatOptions, job_list::List, output};
 use crate::commands::job::{JobLog, JobResult};
 use crate::commands::queue::Queue;
 use crate::domain::job::{JobId, State};
@@ -110,7 +110,15 @@ impl Job {
                 return which.each(session, &mut queue, (JobChange::Cancel, state), Queue::cancel_job);
             }
             Job::Retry { which, state } => {
-                return which.each(session, &mut queue, (JobChange::Retry, state), Queue::retry_job);
+                let retry = |queue: &mut Queue, id: JobId| {
+                    let revived = queue.retry_job(id)?;
+                    if revived > 0 {
+                        let calls = output::count(revived, "call that needs it waits", "calls that need it wait");
+                        session.info(&format!("job {id} is queued; {calls} again"));
+                    }
+                    Ok(())
+                };
+                return which.each(session, &mut queue, (JobChange::Retry, state), retry);
             }
             Job::Start { which, state } => {
                 return which.each(session, &mut queue, (JobChange::Start, state), Queue::start_job);

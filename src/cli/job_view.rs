@@ -108,11 +108,18 @@ pub fn show(queue: &mut Queue, job: &Job, attempts: &[Attempt]) -> anyhow::Resul
     if let Some(parent) = job.parent {
         sheet.line("parent", format!("{parent}{}", if job.immediate { "  run at once, as a part of it" } else { "" }));
     }
-    if let Some(key) = &job.key {
+    let options = &job.options;
+    if let Some(key) = &options.key {
         sheet.line("key", text(key));
     }
-    if job.priority != 0 {
-        sheet.line("priority", job.priority.to_string());
+    if options.priority != 0 {
+        sheet.line("priority", options.priority.to_string());
+    }
+    if let Some(lane) = &options.lane {
+        sheet.line("lane", text(lane));
+    }
+    if let Some(after) = &options.after {
+        sheet.line("after", text(after));
     }
     let by = job.os_user.as_deref().map(|user| format!("  by {}", text(user))).unwrap_or_default();
     sheet.line("created", moment(job.times.created_at) + &by);
@@ -212,5 +219,5 @@ pub struct JobView<'a> {
 impl Record for JobView<'_> {
     const COLUMNS: &'static str = "id,service,function,args,kwargs,principal,site,state,immediate,parent,attempt,failures,\
                                    conflicts,crashes,created_at,run_at,started_at,finished_at,result,error.kind,\
-                                   error.message,error.exit_code,error.signal,error.type,error.traceback,priority,key,os_user,progress";
+                                   error.message,error.exit_code,error.signal,error.type,error.traceback,priority,key,lane,after,os_user,progress";
 }

@@ -3,13 +3,18 @@
 use super::output::{list, relative};
 use super::process;
 use crate::commands::waiting::Waiting;
-use crate::domain::{job::Job, processor::Processor, time::Timestamp};
+use crate::domain::job::{Job, JobId};
+use crate::domain::{needs::Blockers, processor::Processor, time::Timestamp};
 
 /// Describes what `job` waits for, and what to do about it.
 pub fn describe(job: &Job, waiting: &Waiting, now: Timestamp) -> String {
     let (id, service) = (job.id, &job.call.service);
     match waiting {
         Waiting::Release => format!("its release: `asyncq job start {id}`"),
+        Waiting::Jobs(Blockers::Needs(jobs)) => {
+            format!("{}; `asyncq job start {id}` starts it without them", jobs_of(jobs))
+        }
+        Waiting::Jobs(Blockers::Lane(jobs)) => format!("its turn in its lane, after {}", jobs_of(jobs)),
         Waiting::Due { at, again, paused } => {
             let what = if *again { "its next attempt" } else { "its time" };
             let pause =
@@ -38,6 +43,16 @@ pub fn describe(job: &Job, waiting: &Waiting, now: Timestamp) -> String {
 fn rescue(dead: &Processor) -> String {
     let why = if dead.of_original { "belongs to the original of this copy" } else { "died" };
     format!("`asyncq process`: {} {why}, and the next processor puts back its jobs", process::name(dead))
+}
+
+/// The first of perhaps many jobs.
+fn jobs_of(jobs: &[JobId]) -> String {
+    match jobs {
+        [] => "no job".to_owned(),
+        [job] => format!("job {job}"),
+        jobs if jobs.len() as u64 == Blockers::MOST.unsigned_abs() => format!("jobs {} and perhaps more", list(jobs)),
+        [first @ .., last] => format!("jobs {} and {last}", list(first)),
+    }
 }
 
 fn calls_before(before: u64) -> String {

@@ -4,6 +4,7 @@
 //! what they do. The doc comments of the arguments are the help texts.
 
 mod batch;
+mod call_options;
 mod clap_error;
 mod console;
 mod context;

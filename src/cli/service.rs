@@ -12,6 +12,7 @@ use super::session::{Session, now};
 use super::table::{Column, Table};
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{self, Added, ServiceChange, ServiceName};
+use crate::error::{Error, Kind};
 
 /// Services: named queues and their limits
 #[derive(Debug, Subcommand)]
@@ -42,9 +43,8 @@ pub enum Service {
     Set {
         /// Its name
         name: String,
-        /// How many of its calls may run at once, across all processors
-        #[arg(long, value_name = "N", value_parser = parse_concurrency, allow_negative_numbers = true)]
-        concurrency: NonZeroU32,
+        #[command(flatten)]
+        limits: Limits,
     },
     /// Run no calls of a service, but accept new ones
     Pause {
@@ -69,13 +69,22 @@ pub enum Service {
 /// The limits of a service.
 #[derive(Debug, Args)]
 pub struct Limits {
-    /// How many of its calls may run at once, across all processors [default: 1]; one that exists keeps its own without it
-    #[arg(long, value_name = "N", value_parser = parse_concurrency, allow_negative_numbers = true)]
+    /// How many of its calls may run at once, across all processors [default of a new service: 1]
+    #[arg(long, value_name = "N", value_parser = parse_limit, allow_negative_numbers = true)]
     concurrency: Option<NonZeroU32>,
+    /// How many of its calls in one lane may run at once [default of a new service: 1]
+    #[arg(long, value_name = "N", value_parser = parse_limit, allow_negative_numbers = true)]
+    lane_width: Option<NonZeroU32>,
 }
 
-fn parse_concurrency(text: &str) -> Result<NonZeroU32, String> {
-    text.parse().map_err(|_| format!("a concurrency is a whole number from 1 to {}", u32::MAX))
+impl Limits {
+    fn change(&self) -> ServiceChange {
+        ServiceChange { concurrency: self.concurrency, lane_width: self.lane_width, ..ServiceChange::default() }
+    }
+}
+
+fn parse_limit(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| format!("it is a whole number from 1 to {}", u32::MAX))
 }
 
 impl Service {
@@ -84,7 +93,7 @@ impl Service {
         match self {
             Service::Add { name, limits } => {
                 let name = ServiceName::parse(&name)?;
-                let added = session.open_or_create()?.add_service(&name, limits.concurrency)?;
+                let added = session.open_or_create()?.add_service(&name, limits.change())?;
                 session.verbose(&match added {
                     Added::New => format!("added service `{name}`"),
                     Added::Same => format!("service `{name}` already exists"),
@@ -101,14 +110,20 @@ impl Service {
                 let service = session.open()?.service(&ServiceName::parse(&name)?)?;
                 format.print_one(&ServiceView(&service), || show(&service))?;
             }
-            Service::Set { name, concurrency } => {
-                change(session, &name, ServiceChange { concurrency: Some(concurrency), paused: None })?;
+            Service::Set { name, limits } => {
+                let wanted = limits.change();
+                if wanted == ServiceChange::default() {
+                    return Err(Error::new(Kind::Usage, "`asyncq service set` needs something to change")
+                        .with_hint("give an option, as in `--concurrency 4`")
+                        .into());
+                }
+                change(session, &name, wanted)?;
             }
             Service::Pause { name } => {
-                change(session, &name, ServiceChange { concurrency: None, paused: Some(true) })?;
+                change(session, &name, ServiceChange { paused: Some(true), ..ServiceChange::default() })?;
             }
             Service::Resume { name } => {
-                change(session, &name, ServiceChange { concurrency: None, paused: Some(false) })?;
+                change(session, &name, ServiceChange { paused: Some(false), ..ServiceChange::default() })?;
             }
             Service::Remove { name, force } => {
                 let waiting = if force { IfWaiting::Cancel } else { IfWaiting::Refuse };
@@ -124,7 +139,7 @@ impl Service {
 struct ServiceView<'a>(&'a service::Service);
 
 impl Record for ServiceView<'_> {
-    const COLUMNS: &'static str = "name,concurrency,paused,created_at";
+    const COLUMNS: &'static str = "name,concurrency,paused,lane_width,created_at";
 }
 
 impl Serialize for ServiceView<'_> {
@@ -133,6 +148,7 @@ impl Serialize for ServiceView<'_> {
         object.serialize_entry("name", self.0.name.as_str())?;
         object.serialize_entry("concurrency", &self.0.concurrency)?;
         object.serialize_entry("paused", &self.0.paused)?;
+        object.serialize_entry("lane_width", &self.0.lane_width)?;
         object.serialize_entry("created_at", &self.0.created_at.to_string())?;
         object.end()
     }
@@ -155,6 +171,7 @@ fn show(service: &service::Service) -> anyhow::Result<()> {
     let mut sheet = FieldList::new();
     sheet.line("service", service.name.to_string());
     sheet.line("concurrency", service.concurrency.to_string());
+    sheet.line("lane width", service.lane_width.to_string());
     sheet.line("state", state_name(service));
     let created = service.created_at;
     sheet.line("created", format!("{}  {}", output::moment(created), output::relative(created, now())));

@@ -8,7 +8,7 @@ use super::lines::{InputLine, Lines};
 use super::{caller::Caller, queue::Queue};
 use crate::domain::batch::{LONGEST_LINE, parse};
 use crate::domain::call::OnBehalfOf;
-use crate::domain::job::{Enqueued, NewJob, Origin};
+use crate::domain::new_job::{Enqueued, NewJob, Origin};
 use crate::error::{Error, Kind, Result};
 use crate::store::{Refused, Store};
 use crate::system::error::io_error;

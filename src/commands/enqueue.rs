@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use super::{caller::Caller, queue::Queue, result_target::ResultTarget};
 use crate::domain::attempt::Outcome;
 use crate::domain::call::{Call, Key, OnBehalfOf};
-use crate::domain::job::{Due, Enqueued, NewJob, Origin, Running};
+use crate::domain::job::Running;
+use crate::domain::new_job::{CallOptions, Due, Enqueued, NewJob, Origin};
 use crate::domain::{console::Console, event::Ran};
 use crate::error::{Error, Kind, Result};
 use crate::processor::nested::{self, NestedRuntime};
@@ -24,6 +25,8 @@ pub struct EnqueueRequest {
     pub hold: bool,
     /// When the call is due.
     pub due: Due,
+    /// What else says when it may run.
+    pub options: CallOptions,
     /// Whether the call is queued even inside a running function.
     pub defer: bool,
     /// The file that gets the result of a call which runs at once; it is an error if the call would be queued.
@@ -48,10 +51,10 @@ impl Queue {
     /// queue only; and as [`Store::enqueue`](crate::store::Store::enqueue) and
     /// [`Store::begin_nested`](crate::store::Store::begin_nested).
     pub fn enqueue(&mut self, request: EnqueueRequest, caller: &Caller, console: Console) -> Result<Made> {
-        let EnqueueRequest { call, on_behalf_of, key, hold, due, defer, result_to } = request;
+        let EnqueueRequest { call, on_behalf_of, key, hold, due, options, defer, result_to } = request;
         let (origin, running) = self.origin(caller, on_behalf_of)?;
         let principal = origin.principal.clone();
-        let new = origin.job(NewJob { key, hold, due, ..NewJob::new(Call { principal, ..call }) });
+        let new = origin.job(NewJob { key, hold, due, options, ..NewJob::new(Call { principal, ..call }) });
         match running {
             Some(running) if !defer => {
                 let refuse = |what: &str| {
@@ -63,6 +66,8 @@ impl Queue {
                     (true, _, _) => refuse("cannot be held"),
                     (false, Due::At(_) | Due::In(_), _) => refuse("cannot be delayed"),
                     (false, Due::Now, Some(_)) => refuse("takes no key"),
+                    (false, Due::Now, None) if new.options.lane.is_some() => refuse("is in no lane"),
+                    (false, Due::Now, None) if !new.options.needs.is_empty() => refuse("cannot wait for other jobs"),
                     (false, Due::Now, None) => {
                         let runtime = NestedRuntime { program: &caller.program()?, env: &caller.env, console };
                         let target = result_to.as_deref().map(ResultTarget::open).transpose()?;

@@ -8,6 +8,7 @@ use super::{caller::Caller, queue::Queue};
 use crate::domain::function::{
     Args, CallFormat, Definition, Function, FunctionChange, FunctionName, Stdin, WorkerLimits,
 };
+use crate::domain::function::{FunctionPolicy, PolicyChange};
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{Added, ServiceName};
 use crate::domain::text::escape_control;
@@ -38,6 +39,8 @@ pub struct Typed {
     pub args: Option<Args>,
     /// What a command finds on its standard input.
     pub stdin: Option<Stdin>,
+    /// Changes of its policy.
+    pub policy: PolicyChange,
 }
 
 impl Typed {
@@ -190,6 +193,7 @@ fn define(typed: &Typed, here: Here<'_>) -> Result<Definition> {
         timeout: None,
         worker: None,
         call_format: CallFormat::default(),
+        policy: FunctionPolicy::default(),
         generation: 0,
     };
     let change = change(typed, &blank, here)?;
@@ -230,7 +234,8 @@ fn change(typed: &Typed, old: &Definition, here: Here<'_>) -> Result<FunctionCha
     }
     let worker = typed.worker.change(old.worker)?;
     let call_format = typed.call_format(old.call_format, worker.unwrap_or(old.worker).is_some())?;
-    Ok(FunctionChange { command, site: new_site, env, timeout: typed.timeout, worker, call_format })
+    let (timeout, policy) = (typed.timeout, typed.policy.clone());
+    Ok(FunctionChange { command, site: new_site, env, timeout, worker, call_format, policy })
 }
 
 pub(super) fn site(text: &str, here: Here<'_>) -> Result<String> {

@@ -61,11 +61,11 @@ impl Queue {
         Ok(false)
     }
 
-    /// Queues a job again that ended in an error or was cancelled.
+    /// Queues a job again that ended in an error or was cancelled; gives how many calls that need it wait again.
     ///
     /// # Errors
     /// As [`Store::retry`].
-    pub fn retry_job(&mut self, id: JobId) -> Result<()> {
+    pub fn retry_job(&mut self, id: JobId) -> Result<u64> {
         put_back_copied(&mut self.store)?;
         self.store.retry(id)
     }

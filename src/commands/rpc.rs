@@ -15,9 +15,11 @@ use super::lines::{InputLine, Lines};
 use super::queue::{Place, Queue};
 use super::rpc_answers::{Answers, RpcError, RpcResult};
 use super::rpc_waits::{BYTES_AT_ONCE, OpenWait, RpcContext, stop};
-use crate::domain::job::{Enqueued, JobId, NewJob, Origin, Token};
+use crate::domain::job::{JobId, Token};
+use crate::domain::new_job::{Enqueued, NewJob, Origin};
 use crate::domain::rpc::{LONGEST_MESSAGE, RpcCalls, RpcJobChange, RpcMessage, RpcRequest};
 use crate::domain::rpc_fault::MOST_ENTRIES;
+use crate::domain::service::ServiceChange;
 use crate::error::{Error, Kind, Result};
 use crate::system::error::io_error;
 use crate::system::signals;
@@ -278,9 +280,10 @@ impl<'env> Rpc<'_, 'env> {
         let caller = self.caller;
         Ok(Some(match request {
             RpcRequest::Hello => RpcResult::Hello(self.shared.place.path()),
-            RpcRequest::Define(name, concurrency) => {
-                RpcResult::Defined(self.with_queue(|queue| queue.define_service(&name, concurrency))?)
-            }
+            RpcRequest::Define(name, concurrency) => RpcResult::Defined(self.with_queue(|queue| {
+                let wanted = ServiceChange { concurrency, ..ServiceChange::default() };
+                queue.define_service(&name, wanted)
+            })?),
             RpcRequest::Register(wanted, change) => {
                 RpcResult::Registered(self.with_queue(|queue| queue.register_functions(wanted, change, caller))?)
             }
@@ -288,7 +291,7 @@ impl<'env> Rpc<'_, 'env> {
                 let is_done = self.with_queue(|queue| match change {
                     None => Ok(true),
                     Some(RpcJobChange::Cancel) => queue.begin_to_cancel(job),
-                    Some(RpcJobChange::Retry) => queue.retry_job(job).map(|()| true),
+                    Some(RpcJobChange::Retry) => queue.retry_job(job).map(|_| true),
                     Some(RpcJobChange::Start) => queue.start_job(job).map(|()| true),
                 })?;
                 if !is_done {

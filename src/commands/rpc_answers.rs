@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::wait::ShownJob;
 use crate::domain::function::Registered;
-use crate::domain::job::Enqueued;
+use crate::domain::new_job::Enqueued;
 use crate::domain::rpc_fault::{RpcFault, RpcFlaw};
 use crate::domain::service::Defined;
 use crate::error::{Error, Result};

@@ -328,15 +328,15 @@ mod tests {
     use super::*;
     use crate::domain::batch::WrittenCall;
     use crate::domain::function::{FunctionName, WantedFunction};
-    use crate::domain::job::Origin;
-    use crate::domain::service::ServiceName;
+    use crate::domain::new_job::Origin;
+    use crate::domain::service::{ServiceChange, ServiceName};
 
     /// A store with one job, which is held.
     fn with_job(folder: &tempfile::TempDir) -> Queue {
         let place = Place::default_at(folder.path().join("queue.db"), Duration::ZERO, |_| {});
         let (mut queue, _) = place.open_or_make().unwrap();
         let (service, name) = (ServiceName::parse("events").unwrap(), FunctionName::parse("mail").unwrap());
-        queue.define_service(&service, None).unwrap();
+        queue.define_service(&service, ServiceChange::default()).unwrap();
         let (command, site) = (Some(vec!["/bin/true".to_owned()]), Some("/".to_owned()));
         let env = std::collections::BTreeMap::new();
         let wanted = WantedFunction { service, name, command, site, env, timeout: None, worker: None };

@@ -1,7 +1,5 @@
 //! Services: named queues and their limits.
 
-use std::num::NonZeroU32;
-
 use super::queue::Queue;
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{Added, Defined, Service, ServiceChange, ServiceName};
@@ -11,24 +9,21 @@ use crate::processor::put_back_copied;
 use crate::store::Store;
 
 impl Queue {
-    /// Adds a service. Without a limit, one that is there may have any.
+    /// Adds a service. One that is there may be as it is where nothing else is wanted.
     ///
     /// # Errors
     /// As [`Store::add_service`].
-    pub fn add_service(&mut self, name: &ServiceName, concurrency: Option<NonZeroU32>) -> Result<Added> {
-        match concurrency {
-            Some(concurrency) => self.store.add_service(name, concurrency),
-            None if self.store.define_service(name, None)? == Defined::Added => Ok(Added::New),
-            None => Ok(Added::Same),
-        }
+    pub fn add_service(&mut self, name: &ServiceName, wanted: ServiceChange) -> Result<Added> {
+        self.store.add_service(name, wanted)
     }
 
-    /// Sees to it that there is a service with this limit. Without a limit, one that is there keeps its own, and a new one gets 1.
+    /// Sees to it that there is a service with these limits. One that is there keeps what nothing else is wanted of, and a
+    /// new one gets 1.
     ///
     /// # Errors
     /// As [`Store::define_service`].
-    pub fn define_service(&mut self, name: &ServiceName, concurrency: Option<NonZeroU32>) -> Result<Defined> {
-        self.store.define_service(name, concurrency)
+    pub fn define_service(&mut self, name: &ServiceName, wanted: ServiceChange) -> Result<Defined> {
+        self.store.define_service(name, wanted)
     }
 
     /// All services, by name.

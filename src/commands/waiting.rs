@@ -2,7 +2,7 @@
 
 use super::queue::Queue;
 use crate::domain::job::{Job, Phase, State};
-use crate::domain::{processor::Processor, service::ServiceName, time::Timestamp};
+use crate::domain::{needs::Blockers, processor::Processor, service::ServiceName, time::Timestamp};
 use crate::error::{Kind, Result};
 use crate::processor::lives;
 use crate::store::Store;
@@ -12,6 +12,8 @@ use crate::store::Store;
 pub enum Waiting {
     /// Somebody has to release it.
     Release,
+    /// It waits for other jobs.
+    Jobs(Blockers),
     /// It is not due.
     Due {
         /// When it is.
@@ -96,6 +98,7 @@ impl Queue {
         let store = &mut self.store;
         match job.state.phase() {
             Phase::Waiting if job.state == State::Held => Ok(Some(Waiting::Release)),
+            Phase::Waiting if job.state == State::Blocked => store.blocked_by(job.id).map(Waiting::Jobs).map(Some),
             Phase::Waiting => Waiting::in_line(store, job).map(Some),
             Phase::Running => {
                 let by = store.line(job)?.processor;

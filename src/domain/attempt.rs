@@ -86,6 +86,10 @@ pub enum FailureKind {
     Parent,
     /// A rule of the application, such as a unique index, refuses the new state of the job.
     Refused,
+    /// A job that the call needs has not completed.
+    Needs,
+    /// The call was to run after the failure of a job that has completed.
+    NotNeeded,
 }
 
 /// How an attempt ended.

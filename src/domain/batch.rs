@@ -6,10 +6,11 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::call::{Call, Key, OnBehalfOf};
-use super::job::{Due, NewJob, Origin};
 use super::json::{Json, MAX_BYTES};
+use super::new_job::{CallOptions, Due, NewJob, Origin};
 use super::time::{Timestamp, parse_span};
 use super::{function::FunctionName, object, service::ServiceName, text::escape_control};
+use super::{lane::Lane, needs::Needs};
 use crate::error::{Error, Kind, Result};
 
 /// The longest line that can be a call, in bytes: room for positional and keyword arguments, and for everything else.
@@ -38,7 +39,10 @@ pub struct WrittenCall<'a> {
     priority: Option<i64>,
     at: Option<String>,
     #[serde(rename = "in")]
-    after: Option<String>,
+    delay: Option<String>,
+    lane: Option<String>,
+    #[serde(borrow)]
+    after: Option<&'a RawValue>,
     /// The attempt inside which a request makes the call; no line of a batch has it.
     #[serde(borrow)]
     pub(super) inside: Option<&'a RawValue>,
@@ -79,7 +83,11 @@ impl<'a> WrittenCall<'a> {
             key: self.key.as_deref().map(Key::parse).transpose()?,
             hold: self.hold.unwrap_or(hold),
             priority: self.priority.unwrap_or_default(),
-            due: due(self.at.as_deref(), self.after.as_deref())?,
+            due: due(self.at.as_deref(), self.delay.as_deref())?,
+            options: CallOptions {
+                lane: self.lane.as_deref().map(Lane::parse).transpose()?,
+                needs: self.after.map(|after| Needs::parse_json(after.get())).transpose()?.unwrap_or_default(),
+            },
             ..NewJob::new(call)
         }))
     }
@@ -115,8 +123,8 @@ fn site(text: String) -> Result<String> {
 }
 
 /// When a call is due.
-fn due(at: Option<&str>, after: Option<&str>) -> Result<Due> {
-    match (at, after) {
+fn due(at: Option<&str>, delay: Option<&str>) -> Result<Due> {
+    match (at, delay) {
         (None, None) => Ok(Due::Now),
         (Some(at), None) => moment(at).map(Due::At),
         (None, Some(span)) => parse_span(span)

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::lane::Lane;
 use super::service::{Defined, MAX_NAME_BYTES, ServiceName};
 use super::text::{escape_control, has_names, has_text};
 use super::time::Timestamp;
@@ -50,9 +51,33 @@ pub struct Definition {
     pub worker: Option<WorkerLimits>,
     /// How a command gets its call.
     pub call_format: CallFormat,
+    /// What it says of when and how its calls run.
+    pub policy: FunctionPolicy,
     /// The number of its latest reload, counted for all functions of a store together. No worker that was started for an
     /// earlier one runs its calls.
     pub generation: i64,
+}
+
+/// What a function says of when and how its calls run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FunctionPolicy {
+    /// The lane of calls that name none; `{principal}` in it stands for the principal of the call.
+    pub lane: Option<Lane>,
+}
+
+/// Changes of a function's policy; `None` leaves a field unchanged, `Some(None)` takes it away.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PolicyChange {
+    /// Another lane, or none.
+    pub lane: Option<Option<Lane>>,
+}
+
+impl PolicyChange {
+    fn apply(&self, policy: &mut FunctionPolicy) {
+        if let Some(lane) = &self.lane {
+            policy.lane.clone_from(lane);
+        }
+    }
 }
 
 /// How a command gets its call.
@@ -213,6 +238,7 @@ impl WantedFunction {
             timeout: self.timeout.flatten(),
             worker: self.worker.flatten(),
             call_format: CallFormat::default(),
+            policy: FunctionPolicy::default(),
             generation: 0,
         })
     }
@@ -237,6 +263,7 @@ impl WantedFunction {
             timeout: self.timeout.filter(|timeout| *timeout != old.timeout),
             worker: worker.filter(|worker| *worker != old.worker),
             call_format: becomes_worker.then(CallFormat::default),
+            policy: PolicyChange::default(),
         }
     }
 }
@@ -265,6 +292,8 @@ pub struct FunctionChange {
     pub worker: Option<Option<WorkerLimits>>,
     /// A new call format of the command.
     pub call_format: Option<CallFormat>,
+    /// Changes of its policy.
+    pub policy: PolicyChange,
 }
 
 impl FunctionChange {
@@ -299,6 +328,7 @@ impl FunctionChange {
         if let Some(call_format) = self.call_format {
             definition.call_format = call_format;
         }
+        self.policy.apply(&mut definition.policy);
         for (name, value) in &self.env {
             match value {
                 Some(value) => definition.env.insert(name.clone(), value.clone()),

@@ -1,17 +1,16 @@
 //! A job: a call in the store, its attempts, and how they end.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use serde::Serialize;
 
-use super::call::{Call, Key, OnBehalfOf, Principal};
+use super::call::{Call, Principal};
 use super::json::{Json, serialize_stored};
 pub use super::state::{Phase, State};
 use super::{
     attempt::Failure, function::Definition, log::Log, nested::NestedCalls, processor::ProcessorId,
     retry::AttemptCounts, service::ServiceName, time::Timestamp,
 };
-use crate::error::{Error, Kind};
 
 /// The number of a job in its store; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -57,117 +56,6 @@ impl Token {
     }
 }
 
-/// A call to enqueue.
-#[derive(Debug, Clone)]
-pub struct NewJob {
-    /// The call.
-    pub call: Call,
-    /// A key that makes it safe to repeat the call: the same key with the same call is the same job.
-    pub key: Option<Key>,
-    /// Whether the job is held until it is started.
-    pub hold: bool,
-    /// Jobs with a smaller one run first.
-    pub priority: i64,
-    /// When it is due.
-    pub due: Due,
-    /// The operating system's name of the user who enqueues.
-    pub os_user: Option<String>,
-    /// The job inside which this call is made, if any.
-    pub parent: Option<JobId>,
-}
-
-/// When a new job is due.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Due {
-    /// At once.
-    #[default]
-    Now,
-    /// At this moment; at once if it has passed.
-    At(Timestamp),
-    /// This long after it is enqueued.
-    In(Duration),
-}
-
-impl Due {
-    /// The moment for a job that is enqueued `now`; `None` for at once.
-    #[must_use]
-    pub fn moment(self, now: Timestamp) -> Option<Timestamp> {
-        match self {
-            Due::Now => None,
-            Due::At(moment) => Some(moment),
-            Due::In(span) => Some(now.after(span)),
-        }
-    }
-}
-
-impl NewJob {
-    /// A job for this call with default values: no key, not held, due at once, without a user or a parent.
-    #[must_use]
-    pub fn new(call: Call) -> NewJob {
-        NewJob { call, key: None, hold: false, priority: 0, due: Due::Now, os_user: None, parent: None }
-    }
-}
-
-/// The result of an enqueue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Enqueued {
-    /// A new job.
-    New(JobId),
-    /// The job of an earlier enqueue of the same call with the same key.
-    Same(JobId),
-}
-
-impl Enqueued {
-    /// The job that now stands for the call.
-    #[must_use]
-    pub fn id(self) -> JobId {
-        match self {
-            Enqueued::New(id) | Enqueued::Same(id) => id,
-        }
-    }
-}
-
-/// The place where calls are made, and what their jobs inherit from it.
-#[derive(Debug, Clone, Default)]
-pub struct Origin {
-    /// On whose behalf the calls are made by default.
-    pub principal: Option<Principal>,
-    /// Whether a call may not choose another principal, as inside a running function.
-    pub is_bound: bool,
-    /// The directory to run in, if it is not the site of the function.
-    pub site: Option<String>,
-    /// The operating system's name of the user who enqueues.
-    pub os_user: Option<String>,
-    /// The job inside which the calls are made, if any.
-    pub parent: Option<JobId>,
-}
-
-impl Origin {
-    /// The principal of a call that is made here.
-    ///
-    /// # Errors
-    /// [`Kind::Denied`] when the call chooses another one and may not.
-    pub fn principal(&self, of: OnBehalfOf) -> Result<Option<Principal>, Error> {
-        match of {
-            OnBehalfOf::Caller => Ok(self.principal.clone()),
-            _ if self.is_bound => {
-                Err(Error::new(Kind::Denied, "a call inside a running function has the principal of that function"))
-            }
-            OnBehalfOf::Nobody => Ok(None),
-            OnBehalfOf::Named(principal) => Ok(Some(principal)),
-        }
-    }
-
-    /// The job for a call that is made here. A call may have a site of its own.
-    #[must_use]
-    pub fn job(&self, mut new: NewJob) -> NewJob {
-        if new.call.site.is_none() {
-            new.call.site.clone_from(&self.site);
-        }
-        NewJob { os_user: self.os_user.clone(), parent: self.parent, ..new }
-    }
-}
-
 /// The fence of every change by a processor: the change is made only if the job still has exactly this claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence {
@@ -179,6 +67,9 @@ pub struct Fence {
     pub claim: i64,
     /// The processor that has it.
     pub processor: ProcessorId,
+    /// Whether its end may concern other calls: it is in a lane, or its key is free then. Only calls that need it may also
+    /// wait for a job without this.
+    pub tied: bool,
 }
 
 /// A claimed job, to run now.
@@ -273,10 +164,9 @@ pub struct Job {
     pub result: Option<String>,
     /// Why it ended in an error.
     pub error: Option<Failure>,
-    /// Smaller runs first.
-    pub priority: i64,
-    /// The key under which it was enqueued.
-    pub key: Option<String>,
+    /// How it was queued.
+    #[serde(flatten)]
+    pub options: StoredOptions,
     /// The operating system's name of the user who enqueued it; `None` for an INSERT of a client.
     pub os_user: Option<String>,
     /// Whether it was cancelled while it runs.
@@ -285,6 +175,20 @@ pub struct Job {
     /// The progress that its function reported, while it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<String>,
+}
+
+/// How a job was queued.
+#[derive(Debug, Clone, Serialize)]
+pub struct StoredOptions {
+    /// Smaller runs first.
+    pub priority: i64,
+    /// The key under which it was enqueued, until that is free again.
+    pub key: Option<String>,
+    /// Its lane.
+    pub lane: Option<String>,
+    /// The jobs that it needs, as JSON.
+    #[serde(serialize_with = "serialize_stored")]
+    pub after: Option<String>,
 }
 
 /// A call as it is stored; a client may have stored what is not valid.

@@ -46,15 +46,44 @@ pub struct Service {
     pub paused: bool,
     /// When it was added.
     pub created_at: Timestamp,
+    /// How many calls of one lane may run at once.
+    pub lane_width: NonZeroU32,
 }
 
-/// The changes of `service set`, `pause` and `resume`; `None` leaves a field unchanged.
-#[derive(Debug, Clone, Copy, Default)]
+/// What is wanted of a service; `None` leaves a field as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ServiceChange {
-    /// The new limit of calls running at once.
+    /// The limit of calls running at once.
     pub concurrency: Option<NonZeroU32>,
     /// Whether calls wait from now on.
     pub paused: Option<bool>,
+    /// The limit of calls of one lane running at once.
+    pub lane_width: Option<NonZeroU32>,
+}
+
+impl ServiceChange {
+    /// The service with these changes.
+    #[must_use]
+    pub fn apply(&self, to: &Service) -> Service {
+        Service {
+            concurrency: self.concurrency.unwrap_or(to.concurrency),
+            paused: self.paused.unwrap_or(to.paused),
+            lane_width: self.lane_width.unwrap_or(to.lane_width),
+            ..to.clone()
+        }
+    }
+
+    /// The options of `service set` for what differs in a service that is there, and its value there in words.
+    #[must_use]
+    pub fn differences(&self, there: &Service) -> Vec<(String, String)> {
+        let numbers =
+            [("concurrency", self.concurrency, there.concurrency), ("lane-width", self.lane_width, there.lane_width)];
+        let differs = numbers.into_iter().filter_map(|(name, wanted, is)| {
+            let wanted = wanted.filter(|wanted| *wanted != is)?;
+            Some((format!("--{name} {wanted}"), format!("{} {is}", name.replace('-', " "))))
+        });
+        differs.collect()
+    }
 }
 
 /// The result of defining a service or a function, which may be there.

@@ -4,7 +4,8 @@ use std::{ffi::OsString, path::Path, sync::Arc, time::Duration};
 
 use super::{console, finished, random::new_token};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
-use crate::domain::job::{Finish, NewJob, Running, State};
+use crate::domain::job::{Finish, Running, State};
+use crate::domain::new_job::NewJob;
 use crate::domain::retry::{decide_once, not_by_itself, refused_here};
 use crate::domain::{console::Console, event::Ran};
 use crate::error::{Error, Kind, Result};

@@ -108,7 +108,8 @@ pub(super) fn read(processor: ProcessorId, job: JobId, text: &[u8]) -> Result<Op
     else {
         return Ok(None);
     };
-    let fence = Fence { job, attempt: head.attempt, claim: head.claim, processor };
+    // The note does not say whether it is tied, so this is looked up.
+    let fence = Fence { job, attempt: head.attempt, claim: head.claim, processor, tied: true };
     let decision = decide(&head.outcome, head.before, draw_for(&head.outcome)?);
     let nested = (head.nested > 0).then(|| {
         let mut nested = NestedCalls::default();

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::engine::{Tx, Value, damaged};
 use super::service::{ServiceStatus, lock_service, next_due};
-use super::{columns::groups, function};
+use super::{columns::groups, function, lane};
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::call::{Call, Principal};
 use crate::domain::function::{Definition, FunctionName};
@@ -55,17 +55,28 @@ macro_rules! due {
     };
 }
 const DUE: &str = due!();
-const PROMOTE: &str =
-    concat!("UPDATE asyncq_job SET state = 'queued' WHERE state = 'delayed' AND id IN (", due!(), ")");
-const PROMOTE_ONE: &str = "UPDATE asyncq_job SET state = 'queued' WHERE id = ?1 AND state = 'delayed'";
+/// What is due goes to the queue, or to the end of its lane.
+macro_rules! promote {
+    ($which:literal) => {
+        concat!(
+            "UPDATE asyncq_job SET state = CASE WHEN lane IS NULL THEN 'queued' ELSE 'blocked' END,
+            waits = CASE WHEN lane IS NULL THEN 0 ELSE 2 END WHERE state = 'delayed' AND ",
+            $which
+        )
+    };
+}
+const PROMOTE: &str = concat!(promote!("id IN ("), due!(), ")");
+const PROMOTE_ONE: &str = promote!("id = ?1");
+const DUE_IN_LANES: &str =
+    concat!("SELECT id FROM asyncq_job WHERE lane IS NOT NULL AND state = 'delayed' AND id IN (", due!(), ")");
 const PUT_OFF: &str = "UPDATE asyncq_job SET state = 'delayed', run_at = ?2
     WHERE id = ?1 AND (state = 'delayed' OR state = 'queued')";
 pub(super) const READY: &str = "SELECT id FROM asyncq_job WHERE state = 'queued' AND service = ?1 LIMIT 1";
 macro_rules! next {
     ($which:literal) => {
         concat!(
-            "SELECT id, attempt, claim, function, args, kwargs, principal, site, conflicts, crashes
-            FROM asyncq_job WHERE state = 'queued' AND service = ?1",
+            "SELECT id, attempt, claim, function, args, kwargs, principal, site, conflicts, crashes,
+            (lane IS NOT NULL OR key_until IS NOT NULL) FROM asyncq_job WHERE state = 'queued' AND service = ?1",
             $which,
             " ORDER BY priority, run_at, id LIMIT ?2 /*! FOR NO KEY UPDATE SKIP LOCKED */"
         )
@@ -111,9 +122,14 @@ pub(super) fn claim(tx: &mut dyn Tx, plan: &Cycle<'_>, room: usize, status: &mut
     let mut claimed = Claimed::default();
     let may_be_due = status.ready;
     if may_be_due {
-        match tx.try_execute(PROMOTE, &[name.into(), status.now.into(), PROMOTE_STEP.into()])? {
+        let due = [name.into(), status.now.into(), PROMOTE_STEP.into()];
+        let in_lanes: Vec<JobId> = tx.rows(DUE_IN_LANES, &due)?;
+        match tx.try_execute(PROMOTE, &due)? {
             Ok(1..) => {}
             _ => claimed.refusal = promote_one_by_one(tx, plan.service, status.now)?,
+        }
+        for job in in_lanes {
+            lane::let_out(tx, job)?;
         }
     }
     let next = select_next(tx, plan, room, status)?;
@@ -152,7 +168,8 @@ fn not_waiting(job: JobId) -> Error {
 /// Lets a call that a rule of the application refuses wait for a while, so that it does not block the others.
 fn hold_back(tx: &mut dyn Tx, job: JobId) -> Result<()> {
     let later = tx.now().after(HELD_BACK);
-    tx.execute(PUT_OFF, &[job.into(), later.into()]).map(|_| ())
+    tx.execute(PUT_OFF, &[job.into(), later.into()])?;
+    lane::let_out(tx, job)
 }
 
 /// The next calls, as many as there is room for. A poison job runs alone: only an idle processor claims it, and claims
@@ -272,8 +289,8 @@ fn hand_out(
     (mut stored, token): (Stored, &Token),
     claimed: &mut Claimed,
 ) -> Result<()> {
-    let Stored { id: job, attempt, claim, .. } = stored;
-    let fence = Fence { job, attempt: attempt + 1, claim: claim + 1, processor: plan.processor };
+    let Stored { id: job, attempt, claim, tied, .. } = stored;
+    let fence = Fence { job, attempt: attempt + 1, claim: claim + 1, processor: plan.processor, tied };
     if !claimed.functions.contains_key(&stored.function) {
         let definition = function::definition(tx, plan.service.as_str(), &stored.function)?.map(Arc::new);
         let name = FunctionName::parse(&stored.function).map_err(|error| bad("function", &error.to_string()));
@@ -315,9 +332,10 @@ struct Stored {
     principal: Option<Vec<u8>>,
     site: Option<Vec<u8>>,
     before: AttemptCounts,
+    tied: bool,
 }
 
-groups! { Stored { id, attempt, claim, function, args, kwargs, principal, site, before } }
+groups! { Stored { id, attempt, claim, function, args, kwargs, principal, site, before, tied } }
 
 impl Stored {
     fn is_poison(&self) -> bool {

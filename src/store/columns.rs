@@ -4,7 +4,8 @@ use std::num::NonZeroU32;
 
 use super::engine::{Row, Tx, Value, damaged, missing};
 use crate::domain::attempt::{Ending, Failure};
-use crate::domain::job::{Fence, JobCounts, JobId, JobTimes, Running, StoredCall, Token};
+use crate::domain::job::{Fence, JobCounts, JobId, JobTimes, Running, StoredCall, StoredOptions, Token};
+use crate::domain::needs::Need;
 use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
 use crate::domain::service::{Service, ServiceName};
 use crate::domain::{call::Principal, removal::StoreContents, retry::AttemptCounts};
@@ -67,14 +68,15 @@ pub(super) use groups;
 
 groups! {
     StoredCall { service, function, args, kwargs, principal, site }
+    StoredOptions { priority, key, lane, after }
     JobCounts { attempt, failures, conflicts, crashes }
     JobTimes { created_at, run_at, started_at, finished_at }
     AttemptCounts { conflicts, crashes }
-    Fence { job, attempt, claim, processor }
+    Fence { job, attempt, claim, processor, tied }
     Running { fence, token, principal, site, depth, folder }
     NewProcessor { folder, host, boot, pid, pid_start }
     Processor { id, is, started_at, of_original }
-    Service { name, concurrency, paused, created_at }
+    Service { name, concurrency, paused, created_at, lane_width }
     StoreContents { services, functions, jobs }
 }
 
@@ -120,6 +122,10 @@ column! {
     NonZeroU32: |row, column| {
         let number = u32::try_from(row.i64(column)?).ok().and_then(NonZeroU32::new);
         number.ok_or_else(|| damaged("a service with an impossible concurrency"))
+    };
+    Need: |row, column| {
+        let name = row.str(column)?;
+        Need::from_name(name).ok_or_else(|| damaged(&format!("a call waits for the unknown end `{name}`")))
     };
     State: |row, column| {
         let name = row.str(column)?;

@@ -2,10 +2,10 @@
 
 use super::Store;
 use super::claim::{Claimed, Cycle, READY, claim};
-use super::clock;
 use super::engine::{Tx, one};
 use super::finish::{finish_all, give_back, postpone};
 use super::service::{ServiceStatus, lock_service};
+use super::{clock, follow_up, needs};
 use crate::domain::job::{BrokenClaim, Claim, Fence, Finish, State};
 use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
 use crate::domain::{service::ServiceName, time::Timestamp};
@@ -31,7 +31,8 @@ pub struct CycleResult {
 const REGISTER: &str = "INSERT INTO asyncq_processor (folder, host, boot, pid, pid_start, started_at, store)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id";
 const UNREGISTER: &str = "DELETE FROM asyncq_processor WHERE id = ?1";
-const UNHEARD: &str = "SELECT id, attempt, claim, processor FROM asyncq_job
+const UNHEARD: &str =
+    "SELECT id, attempt, claim, processor, (lane IS NOT NULL OR key_until IS NOT NULL) FROM asyncq_job
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 0";
 /// The last column says whether the processor registered in another file. Where one of the two is not known, it did not.
 const PROCESSORS: &str = "SELECT id, folder, host, boot, pid, pid_start, started_at, COALESCE(store <> ?1, FALSE)
@@ -43,7 +44,8 @@ macro_rules! service {
             (SELECT CAST(COALESCE(SUM(taken), 0) AS BIGINT) FROM asyncq_slot WHERE service = s.name AND processor <> ?2),
             (SELECT taken FROM asyncq_slot WHERE service = s.name AND processor = ?2),
             (SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1),
-            (SELECT clock FROM asyncq_schema)
+            (SELECT clock FROM asyncq_schema),
+            (SELECT 1 FROM asyncq_settle t JOIN asyncq_job j ON j.id = t.job WHERE j.finished_at IS NOT NULL LIMIT 1)
             FROM asyncq_service s ",
             $from
         )
@@ -59,7 +61,8 @@ const HOLDERS: &str =
 const TAKE_SLOTS: &str = "INSERT INTO asyncq_slot (service, processor, taken) VALUES (?1, ?2, ?3)
     ON CONFLICT (service, processor) DO UPDATE SET taken = excluded.taken";
 const FREE_SLOTS: &str = "DELETE FROM asyncq_slot WHERE service = ?1 AND processor = ?2";
-const CANCELLING: &str = "SELECT id, attempt, claim, processor FROM asyncq_job
+const CANCELLING: &str =
+    "SELECT id, attempt, claim, processor, (lane IS NOT NULL OR key_until IS NOT NULL) FROM asyncq_job
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND cancelling = 1 AND immediate = 0";
 const RECORD_PROGRESS: &str = "INSERT INTO asyncq_progress (job, attempt, processor, told)
     SELECT id, attempt, processor, ?4 FROM asyncq_job
@@ -103,9 +106,11 @@ impl Store {
     /// has upgraded.
     pub fn unregister(&mut self, processor: ProcessorId) -> Result<()> {
         self.write_in_any_schema(|tx, _| {
-            for fence in tx.rows(UNHEARD, &[processor.into()])? {
-                give_back(tx, &fence)?;
+            let unheard: Vec<Fence> = tx.rows(UNHEARD, &[processor.into()])?;
+            for fence in &unheard {
+                give_back(tx, fence)?;
             }
+            follow_up::changed(tx, &unheard)?;
             tx.execute(UNREGISTER, &[processor.into()]).map(|_| ())
         })
     }
@@ -148,20 +153,24 @@ impl Store {
             for fence in plan.postponed {
                 postpone(tx, fence)?;
             }
+            follow_up::changed(tx, plan.returned.iter().chain(plan.postponed))?;
             let mut found = look_as(tx, plan)?;
             if !outdated && found.status.free().min(plan.held + plan.room(&found.status)) > found.taken {
                 // Two processors that both see the same free slot must not both take it.
                 lock_service(tx, plan.service)?;
                 found = look_as(tx, plan)?;
             }
-            let Found { mut status, taken, clock } = found;
+            let Found { mut status, taken, clock, has_ended } = found;
             status.outdated = outdated;
+            // Calls that it lets go on are claimed at once.
+            let is_left = has_ended && !outdated && needs::settle(tx)?;
             let room = plan.room(&status);
             if clock::was_set_back(clock, status.now) && !outdated {
                 clock::move_retries(tx, clock)?;
             }
             let Claimed { claims, broken, refusal, .. } =
                 if outdated { Claimed::default() } else { claim(tx, plan, room, &mut status)? };
+            status.ready |= is_left;
             if !finished.is_empty() || !claims.is_empty() {
                 clock::note(tx, clock)?;
             }
@@ -182,7 +191,13 @@ impl Store {
     /// `None` when it was no longer this attempt's to finish: for a nested call, when its parent had ended before. Also in
     /// a store that a newer build has upgraded.
     pub fn finish(&mut self, finished: &[&Finish]) -> Result<Vec<Option<State>>> {
-        self.write_in_any_schema(|tx, _| finish_all(tx, finished))
+        self.write_in_any_schema(|tx, outdated| {
+            let states = finish_all(tx, finished)?;
+            if !outdated {
+                needs::settle(tx)?;
+            }
+            Ok(states)
+        })
     }
 
     /// The jobs of a processor that somebody wants to be ended.
@@ -194,7 +209,7 @@ impl Store {
     pub fn record_progress(&mut self, processor: ProcessorId, reports: &[(Fence, String)]) -> Result<()> {
         self.write_untriggered(|tx| {
             for (fence, text) in reports {
-                let Fence { job, attempt, claim, processor } = *fence;
+                let Fence { job, attempt, claim, processor, tied: _ } = *fence;
                 let args = [job.into(), attempt.into(), processor.into(), text.into(), claim.into()];
                 tx.execute(RECORD_PROGRESS, &args)?;
             }
@@ -211,13 +226,15 @@ struct Found {
     taken: usize,
     /// The latest time that a processor has seen.
     clock: Timestamp,
+    /// Whether jobs have ended whose end calls that need them do not know.
+    has_ended: bool,
 }
 
 impl Found {
     /// A service that is not there runs nothing.
     fn nothing(now: Timestamp) -> Found {
         let status = ServiceStatus { paused: true, now, ..ServiceStatus::default() };
-        Found { status, taken: 0, clock: now }
+        Found { status, taken: 0, clock: now, has_ended: false }
     }
 }
 
@@ -226,14 +243,14 @@ fn look(tx: &mut dyn Tx, sql: &str, service: &ServiceName, processor: ProcessorI
     let now = tx.now();
     let args = [service.into(), processor.into()];
     tx.first(sql, &args, |row| {
-        let (next_due, clock) = (row.time(4)?, Timestamp(row.i64(5)?));
+        let (next_due, clock, has_ended) = (row.time(4)?, Timestamp(row.i64(5)?), row.int(6)?.is_some());
         // The next claim moves retries whose clock was set back, and only claims what is ready.
-        let ready = next_due.is_some_and(|due| due <= now) || clock::was_set_back(clock, now);
+        let ready = next_due.is_some_and(|due| due <= now) || clock::was_set_back(clock, now) || has_ended;
         let (concurrency, paused, taken) = (row.i64(0)?, row.bool(1)?, row.i64(2)?);
         let status =
             ServiceStatus { paused, outdated: false, concurrency, taken, ready, wants_alone: false, next_due, now };
         let taken = usize::try_from(row.int(3)?.unwrap_or(0)).unwrap_or(0);
-        Ok(Found { status, taken, clock })
+        Ok(Found { status, taken, clock, has_ended })
     })
 }
 

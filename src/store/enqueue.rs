@@ -2,13 +2,16 @@
 //!
 //! Own calls are checked here, not by the schema's triggers, which do the same for plain INSERTs and take time for each.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
+use std::collections::hash_map::{Entry, HashMap};
 
 use super::engine::{Triggers, Tx, one};
-use super::insert::{Insertion, alike, insert};
-use super::{Store, function};
-use crate::domain::call::Call;
-use crate::domain::job::{Enqueued, JobId, NewJob, State};
+use super::insert::{Insertion, Standing, alike, insert};
+use super::{Store, function, lane, needs};
+use crate::domain::call::{Call, Principal};
+use crate::domain::job::{JobId, State};
+use crate::domain::lane::Lane;
+use crate::domain::new_job::{Enqueued, NewJob};
 use crate::error::{Error, Kind, Result};
 
 /// Why a batch was refused. Nothing of it is enqueued.
@@ -91,7 +94,7 @@ impl Store {
         // An application's own triggers are to see its calls.
         let done = self.change(Triggers::IfForeign, |tx| {
             let way = if tx.runs_triggers() { Insertion::Client } else { Insertion::Own };
-            let mut calls = Calls { way, known: HashSet::new(), done: Vec::with_capacity(new.len()) };
+            let mut calls = Calls { way, known: HashMap::new(), done: Vec::with_capacity(new.len()) };
             let enqueued = calls.enqueue(tx, new, refuse);
             reached = Some(calls.done.len()).filter(|at| enqueued.is_err() && *at < new.len());
             enqueued.map(|()| calls.done)
@@ -111,8 +114,8 @@ type OnRefusal<'a> = dyn FnMut(usize, Error) -> Result<()> + 'a;
 /// Calls that become jobs, in one transaction.
 struct Calls<'a> {
     way: Insertion,
-    /// Services and functions that are there.
-    known: HashSet<(&'a str, &'a str)>,
+    /// Functions that are there, with their services, and the lanes of their calls.
+    known: HashMap<(&'a str, &'a str), Option<Lane>>,
     /// The jobs of the calls so far; `None` for one that was refused.
     done: Vec<Option<Enqueued>>,
 }
@@ -124,7 +127,15 @@ impl<'a> Calls<'a> {
         let mut singly = 0;
         while self.done.len() < new.len() {
             let (at, rest) = (self.done.len(), &new[self.done.len()..]);
-            let alike = if self.way == Insertion::Own && at >= singly { alike(rest) } else { 1 };
+            let has_lane = match self.know(tx, &rest[0])? {
+                Ok(lane) => lane.is_some(),
+                Err(error) => {
+                    refuse(at, error)?;
+                    self.done.push(None);
+                    continue;
+                }
+            };
+            let alike = if self.way == Insertion::Own && at >= singly && !has_lane { alike(rest) } else { 1 };
             match self.enqueue_alike(tx, &rest[..alike])? {
                 Ok(()) => {}
                 // Which of them is refused?
@@ -140,17 +151,52 @@ impl<'a> Calls<'a> {
         if self.done.iter().any(is_there) && !self.done.iter().any(is_new) { tx.force_sync() } else { Ok(()) }
     }
 
+    /// Looks whether the function of a call is there; the inner error says why not. Gives the lane of its calls.
+    fn know(&mut self, tx: &mut dyn Tx, new: &'a NewJob) -> Result<Result<Option<&Lane>>> {
+        let Call { service, function, .. } = &new.call;
+        match self.known.entry((service.as_str(), function.as_str())) {
+            Entry::Occupied(known) => Ok(Ok(known.into_mut().as_ref())),
+            Entry::Vacant(unknown) => {
+                let found = refusal(function::find_to_use(tx, service, function))?;
+                Ok(found.map(|found| unknown.insert(found.definition.policy.lane).as_ref()))
+            }
+        }
+    }
+
+    /// Where the job of a call stands first; `waits` says whether it needs a job that has not ended. The triggers bring the
+    /// call of a client there.
+    fn standing(&self, tx: &dyn Tx, new: &NewJob, waits: bool) -> Standing {
+        let Call { service, function, principal, .. } = &new.call;
+        let options = &new.options;
+        let after = (!options.needs.is_empty()).then(|| options.needs.to_json());
+        if self.way == Insertion::Client {
+            let state = if new.hold { State::Held } else { State::Queued };
+            return Standing { lane: options.lane.clone(), after, ..Standing::alone(state) };
+        }
+        let of_function = self.known.get(&(service.as_str(), function.as_str())).and_then(Option::as_ref);
+        let lane = options
+            .lane
+            .clone()
+            .or_else(|| of_function.and_then(|lane| lane.of_call(principal.as_ref().map(Principal::as_str))));
+        let is_later = new.due.moment(tx.now()).is_some_and(|due| due > tx.now());
+        let (state, waits) = match (new.hold, waits, is_later, &lane) {
+            (true, ..) => (State::Held, 0),
+            (false, true, ..) => (State::Blocked, 1),
+            (false, false, true, _) => (State::Delayed, 0),
+            (false, false, false, Some(_)) => (State::Blocked, 2),
+            (false, false, false, None) => (State::Queued, 0),
+        };
+        Standing { state, waits, lane, after }
+    }
+
     /// Inserts one call, or several that are [`alike`]. The inner error says why it is refused; then others can still be
     /// inserted.
     fn enqueue_alike(&mut self, tx: &mut dyn Tx, calls: &'a [NewJob]) -> Result<Result<()>> {
         let first = &calls[0];
-        let Call { service: on, function: name, .. } = &first.call;
-        if self.known.insert((on.as_str(), name.as_str()))
-            && let Err(error) = refusal(function::find_to_use(tx, on, name))?
-        {
-            self.known.remove(&(on.as_str(), name.as_str()));
-            return Ok(Err(error));
-        }
+        let waits = match refusal(needs::check(tx, &first.options.needs))? {
+            Ok(waits) => waits,
+            Err(error) => return Ok(Err(error)),
+        };
         match refusal(same(tx, first))? {
             Ok(None) => {}
             Ok(Some(id)) => {
@@ -159,16 +205,17 @@ impl<'a> Calls<'a> {
             }
             Err(error) => return Ok(Err(error)),
         }
-        let is_later = self.way == Insertion::Own && first.due.moment(tx.now()).is_some_and(|due| due > tx.now());
-        let state = match (first.hold, is_later) {
-            (true, _) => State::Held,
-            (false, true) => State::Delayed,
-            (false, false) => State::Queued,
-        };
-        let jobs = match insert(tx, calls, state, self.way)? {
+        let stands = self.standing(tx, first, waits);
+        let jobs = match insert(tx, calls, &stands, self.way)? {
             Ok(jobs) => jobs,
             Err(error) => return Ok(Err(error)),
         };
+        if let ([job], Insertion::Own) = (&jobs[..], self.way) {
+            needs::link(tx, *job, &first.options.needs)?;
+            if stands.lane.is_some() {
+                lane::let_out(tx, *job)?;
+            }
+        }
         if jobs.len() == calls.len() {
             self.done.extend(jobs.into_iter().map(|id| Some(Enqueued::New(id))));
             return Ok(Ok(()));

@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use super::columns::error_text;
 use super::engine::{Tx, Value};
-use super::nested_calls;
 use super::set::{AT_ONCE, WORTH_A_SET, on_set, values_of_set};
+use super::{follow_up, needs, nested_calls};
 use crate::domain::attempt::{Ending, Failure, FailureKind};
 use crate::domain::job::{Fence, Finish, JobId, State};
 use crate::domain::log::{Log, Stream};
@@ -108,6 +108,8 @@ pub(super) fn finish_all(tx: &mut dyn Tx, ends: &[&Finish]) -> Result<Vec<Option
             nested_calls::record(tx, &end.fence, calls)?;
         }
     }
+    let changed = ends.iter().zip(&states).filter(|(_, state)| state.is_some());
+    follow_up::changed(tx, changed.map(|(end, _)| &end.fence))?;
     Ok(states)
 }
 
@@ -286,7 +288,9 @@ pub(super) fn end_children(tx: &mut dyn Tx, parent: JobId) -> Result<()> {
         let why = format!("job {parent}, which made this call, ended first");
         let error = error_text(&Failure::new(FailureKind::Parent, why));
         let args = [parent.into(), tx.now().into(), (&error).into()];
-        parents.extend(tx.rows::<JobId>(END_CHILDREN, &args)?);
+        let ended = tx.rows::<JobId>(END_CHILDREN, &args)?;
+        needs::note_ended(tx, &ended)?;
+        parents.extend(ended);
     }
     Ok(())
 }

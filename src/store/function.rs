@@ -6,7 +6,8 @@ use super::engine::{Row, Tx, Value, damaged};
 use super::{Store, service};
 use super::{columns::Column, waiting::cancel_waiting};
 use crate::domain::function::{Args, CallFormat, Definition, Function, FunctionChange, FunctionName, Stdin};
-use crate::domain::function::{Registered, WantedFunction};
+use crate::domain::function::{FunctionPolicy, Registered, WantedFunction};
+use crate::domain::lane::Lane;
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{Added, Defined, ServiceName};
 use crate::domain::time::{Timestamp, millis};
@@ -16,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 macro_rules! select {
     ($which:literal) => {
         concat!(
-            "SELECT service, name, command, site, env, timeout, worker, created_at, args, stdin, generation
+            "SELECT service, name, command, site, env, timeout, worker, created_at, args, stdin, generation, lane
             FROM asyncq_function ",
             $which
         )
@@ -30,10 +31,10 @@ const FUNCTIONS: &str = select!("WHERE service = ?1 ORDER BY name");
 const ALL_FUNCTIONS: &str = select!("ORDER BY service, name");
 const NAMES: &str = "SELECT name FROM asyncq_function WHERE service = ?1 ORDER BY name";
 const ADD: &str =
-    "INSERT INTO asyncq_function (service, name, command, site, env, timeout, worker, args, stdin, generation, created_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (service, name) DO NOTHING";
+    "INSERT INTO asyncq_function (service, name, command, site, env, timeout, worker, args, stdin, generation, lane, created_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (service, name) DO NOTHING";
 const SET: &str = "UPDATE asyncq_function SET command = ?3, site = ?4, env = ?5, timeout = ?6, worker = ?7,
-    args = ?8, stdin = ?9, generation = ?10 WHERE service = ?1 AND name = ?2";
+    args = ?8, stdin = ?9, generation = ?10, lane = ?11 WHERE service = ?1 AND name = ?2";
 const LATEST: &str = "SELECT coalesce(max(generation), 0) FROM asyncq_function";
 /// A name that is NULL stands for all.
 const RELOAD: &str = "UPDATE asyncq_function SET generation = ?3
@@ -254,8 +255,8 @@ impl Columns<'_> {
     }
 
     /// The parameters of [`ADD`] and [`SET`] after the key.
-    fn values(&self) -> [Value<'_>; 8] {
-        let Definition { site, timeout, call_format, generation, .. } = self.is;
+    fn values(&self) -> [Value<'_>; 9] {
+        let Definition { site, timeout, call_format, policy, generation, .. } = self.is;
         let (command, env, worker) = (&self.command, &self.env, self.worker.as_ref());
         let (args, stdin) = (call_format.args().as_str(), call_format.stdin().as_str());
         let timeout = timeout.map(millis);
@@ -268,6 +269,7 @@ impl Columns<'_> {
             args.into(),
             stdin.into(),
             (*generation).into(),
+            policy.lane.as_ref().map(Lane::as_str).into(),
         ]
     }
 }
@@ -305,6 +307,9 @@ fn read_definition(row: &dyn Row) -> Result<Definition> {
             .zip(Stdin::from_name(row.str(9)?))
             .and_then(|(args, stdin)| CallFormat::new(args, stdin).ok())
             .ok_or_else(|| broken(row, "how it gets its calls is unknown"))?,
+        policy: FunctionPolicy {
+            lane: row.text(11)?.map(Lane::parse).transpose().map_err(|error| broken(row, &error.to_string()))?,
+        },
         generation: row.i64(10)?,
     })
 }

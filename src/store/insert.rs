@@ -7,7 +7,9 @@ use std::sync::LazyLock;
 
 use super::engine::{Tx, Value};
 use crate::domain::call::{Call, Key, Principal};
-use crate::domain::job::{Due, JobId, NewJob};
+use crate::domain::job::JobId;
+use crate::domain::lane::Lane;
+use crate::domain::new_job::{Due, NewJob};
 use crate::domain::state::State;
 use crate::domain::time::Timestamp;
 use crate::error::Result;
@@ -33,6 +35,26 @@ pub(super) enum Insertion {
     Client,
 }
 
+/// Where a new job stands.
+#[derive(Debug)]
+pub(super) struct Standing {
+    /// Its state.
+    pub(super) state: State,
+    /// Why it is blocked, as in the schema.
+    pub(super) waits: i64,
+    /// Its lane.
+    pub(super) lane: Option<Lane>,
+    /// The jobs that it needs, as the store keeps them.
+    pub(super) after: Option<String>,
+}
+
+impl Standing {
+    /// In this state, in no lane and without a need of other jobs.
+    pub(super) fn alone(state: State) -> Standing {
+        Standing { state, waits: 0, lane: None, after: None }
+    }
+}
+
 static AS_CLIENT: LazyLock<String> = LazyLock::new(|| statement(1, Insertion::Client, &[]));
 static AS_CLIENT_WITH_KEY: LazyLock<String> = LazyLock::new(|| with_key(&AS_CLIENT));
 static ONE: LazyLock<String> = LazyLock::new(|| statement(1, Insertion::Own, &[]));
@@ -41,10 +63,13 @@ static MANY: LazyLock<String> = LazyLock::new(|| statement(AT_ONCE, Insertion::O
 pub(super) const LARGE: &str = "INSERT INTO asyncq_large (job, args, kwargs) VALUES (?1, ?2, ?3)";
 
 /// The columns that a call sets besides, with their values. Most calls set none, and cost no more for those that do.
-fn more_columns(new: &NewJob, now: Timestamp) -> Vec<(&'static str, Value<'static>)> {
+fn more_columns<'a>(new: &NewJob, stands: &'a Standing, now: Timestamp) -> Vec<(&'static str, Value<'a>)> {
     let priority = (new.priority != 0).then(|| ("priority", new.priority.into()));
     let due = new.due.moment(now).map(|due| ("run_at", due.into()));
-    priority.into_iter().chain(due).collect()
+    let lane = stands.lane.as_ref().map(|lane| ("lane", lane.as_str().into()));
+    let after = stands.after.as_ref().map(|after| ("after", after.into()));
+    let waits = (stands.waits != 0).then(|| ("waits", stands.waits.into()));
+    priority.into_iter().chain(due).chain(lane).chain(after).chain(waits).collect()
 }
 
 /// The statement that inserts this number of rows, with the parameters that [`insert`] gives it.
@@ -79,14 +104,19 @@ fn with_key(statement: &str) -> String {
 /// Inserts one call, or calls that are [`alike`]; gives the numbers of the jobs that it made, in this order. It makes none of
 /// a call whose key is taken, or that a trigger of the application passes over. Where a rule of the application refuses a
 /// call, the inner error names the rule, and nothing is done.
-pub(super) fn insert(tx: &mut dyn Tx, calls: &[NewJob], state: State, way: Insertion) -> Result<Result<Vec<JobId>>> {
+pub(super) fn insert(
+    tx: &mut dyn Tx,
+    calls: &[NewJob],
+    stands: &Standing,
+    way: Insertion,
+) -> Result<Result<Vec<JobId>>> {
     let first = &calls[0];
     let mut values: Vec<Value<'_>> = Vec::with_capacity(1 + SHARED.len() + OWN.len() * calls.len());
     let shared: [Value<'_>; SHARED.len()] = [
         (&first.call.service).into(),
         (&first.call.function).into(),
         first.call.site.as_ref().into(),
-        state.into(),
+        stands.state.into(),
         first.os_user.as_ref().into(),
         first.parent.into(),
     ];
@@ -102,7 +132,7 @@ pub(super) fn insert(tx: &mut dyn Tx, calls: &[NewJob], state: State, way: Inser
         ];
         values.extend(&own[..if calls.len() == 1 { OWN.len() } else { OWN_OF_MANY }]);
     }
-    let (names, more): (Vec<&str>, Vec<Value<'_>>) = more_columns(first, tx.now()).into_iter().unzip();
+    let (names, more): (Vec<&str>, Vec<Value<'_>>) = more_columns(first, stands, tx.now()).into_iter().unzip();
     values.extend(more);
     let unusual = if names.is_empty() { String::new() } else { statement(1, way, &names) };
     let sql = match (way, first.key.is_some()) {
@@ -139,6 +169,7 @@ pub(super) fn alike(next: &[NewJob]) -> usize {
             && is_small(new)
             && new.priority == 0
             && new.due == Due::Now
+            && new.options.is_plain()
             && new.call.function == first.call.function
             && new.call.service == first.call.service
             && new.call.site == first.call.site

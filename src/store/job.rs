@@ -1,7 +1,7 @@
 //! What people do with jobs by hand.
 
 use super::engine::{Tx, one};
-use super::{Store, function};
+use super::{Store, function, needs};
 use super::{columns::groups, waiting::CANCEL};
 use crate::domain::job::{JobId, Phase, State};
 use crate::domain::{function::FunctionName, query::JobChange, service::ServiceName};
@@ -18,7 +18,7 @@ pub enum Cancelled {
     Ended(State),
 }
 
-const STATE: &str = "SELECT state, immediate, parent, run_at FROM asyncq_job WHERE id = ?1 /*! FOR NO KEY UPDATE */";
+const STATE: &str = "SELECT state, immediate, parent FROM asyncq_job WHERE id = ?1 /*! FOR NO KEY UPDATE */";
 const CALLED: &str = "SELECT service, function FROM asyncq_job WHERE id = ?1";
 const NEWEST: &str = "SELECT MAX(id) FROM asyncq_job";
 pub(super) const CANCELLING: &str =
@@ -28,6 +28,8 @@ pub(super) const RETRY: &str = "UPDATE asyncq_job SET state = 'queued', run_at =
     WHERE id = ?1 AND state = ?3 AND immediate = 0";
 pub(super) const START: &str = "UPDATE asyncq_job SET state = CASE WHEN run_at > ?2 THEN 'delayed' ELSE 'queued' END
     WHERE id = ?1 AND state = 'held'";
+
+const NEEDS_OTHERS: &str = "SELECT 1 FROM asyncq_after WHERE job = ?1 LIMIT 1";
 
 impl Store {
     /// Cancels a job that waits, or asks the processor of one that runs to end it.
@@ -41,6 +43,7 @@ impl Store {
             match job.state.phase() {
                 Phase::Waiting => {
                     tx.change(CANCEL, &[id.into(), now.into(), job.state.into()])?;
+                    needs::settle(tx)?;
                     Ok(Cancelled::Now)
                 }
                 Phase::Running if job.immediate => Err(part_of(id, job.parent, "cancel")),
@@ -53,12 +56,13 @@ impl Store {
         })
     }
 
-    /// Queues a job again that ended in an error or was cancelled, with all its budgets renewed.
+    /// Queues a job again that ended in an error or was cancelled, with all its budgets renewed. Calls that were cancelled
+    /// because they need it wait again; gives how many.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there is no such job, or its service or function was removed; [`Kind::Denied`] when it is in another state or ran as a part of
     /// another job.
-    pub fn retry(&mut self, id: JobId) -> Result<()> {
+    pub fn retry(&mut self, id: JobId) -> Result<u64> {
         self.write(|tx| {
             let job = find(tx, id)?;
             if job.immediate {
@@ -67,7 +71,8 @@ impl Store {
             if JobChange::Retry.applies_to(job.state) {
                 can_run(tx, id)?;
                 let now = tx.now();
-                return tx.change(RETRY, &[id.into(), now.into(), job.state.into()]);
+                tx.change(RETRY, &[id.into(), now.into(), job.state.into()])?;
+                return needs::revive(tx, id);
             }
             let hint = match job.state.phase() {
                 Phase::Waiting if job.state == State::Held => format!("`asyncq job start {id}` releases it"),
@@ -79,25 +84,32 @@ impl Store {
         })
     }
 
-    /// Releases a held job; gives the state in which it is then.
+    /// Releases a held job, or one that waits for other jobs; gives the state in which it is then.
     ///
     /// # Errors
-    /// As for [`Store::retry`]: [`Kind::Denied`] when it is not held.
+    /// As for [`Store::retry`]: [`Kind::Denied`] when it waits for nothing that can be taken away.
     pub fn start(&mut self, id: JobId) -> Result<State> {
         self.write(|tx| {
             let job = find(tx, id)?;
-            if job.state != State::Held {
+            let needs_others = tx.has(NEEDS_OTHERS, &[id.into()])?;
+            if job.state != State::Held && !(job.state == State::Blocked && needs_others) {
                 let error = Error::new(Kind::Denied, format!("job {id} is {}, not held", job.state));
                 return Err(if JobChange::Retry.applies_to(job.state) {
                     error.with_hint(format!("`asyncq job retry {id}` queues it again"))
+                } else if job.state == State::Blocked {
+                    error.with_hint("it waits for its turn in its lane")
                 } else {
-                    error.with_hint("only a held job can be started")
+                    error.with_hint("only a job that is held, or waits for other jobs, can be started")
                 });
             }
             can_run(tx, id)?;
             let now = tx.now();
-            tx.change(START, &[id.into(), now.into()])?;
-            Ok(if job.run_at > now.0 { State::Delayed } else { State::Queued })
+            if job.state == State::Blocked {
+                needs::start_without(tx, id)?;
+            } else {
+                tx.change(START, &[id.into(), now.into()])?;
+            }
+            Ok(find(tx, id)?.state)
         })
     }
 }
@@ -107,10 +119,9 @@ struct StateNow {
     state: State,
     immediate: bool,
     parent: Option<JobId>,
-    run_at: i64,
 }
 
-groups! { StateNow { state, immediate, parent, run_at } }
+groups! { StateNow { state, immediate, parent } }
 
 /// Refuses a job that nothing could run.
 fn can_run(tx: &mut dyn Tx, id: JobId) -> Result<()> {

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::Store;
 use super::engine::{Reference, Tx, Value};
 use super::job::{CANCELLING, RETRY, START};
+use super::needs;
 use super::set::{AT_ONCE, WORTH_A_SET, on_set, values_of_set};
 use super::{
     select::{Match, oldest},
@@ -30,7 +31,9 @@ pub struct Step {
     pub next: Option<JobId>,
 }
 
-const REMOVE: &str = "DELETE FROM asyncq_job WHERE id = ?1 AND state = ?2";
+/// Calls that need it may not know yet how it ended.
+const REMOVE: &str = "DELETE FROM asyncq_job WHERE id = ?1 AND state = ?2
+    AND NOT EXISTS (SELECT 1 FROM asyncq_settle WHERE asyncq_settle.job = asyncq_job.id)";
 const STILL: &str = "SELECT 1 FROM asyncq_job WHERE id = ?1 AND state = ?2";
 /// A job that has ended once more since then has a later time.
 const ENDED_BY_THEN: &str = "AND COALESCE(finished_at, 0) <= CAST(?3 AS BIGINT)";
@@ -56,8 +59,11 @@ impl Store {
             for state in states {
                 let jobs: Vec<&Match> = found.iter().filter(|job| job.state == state).collect();
                 Changes::new(many.change, state, &references).make(tx, &jobs, &mut step)?;
+                if many.change == JobChange::Retry {
+                    needs::revive_all(tx, &jobs.iter().map(|job| job.id).collect::<Vec<_>>())?;
+                }
             }
-            Ok(())
+            needs::settle(tx).map(drop)
         })?;
         Ok(step)
     }

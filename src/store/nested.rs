@@ -3,20 +3,22 @@
 use std::sync::Arc;
 
 use super::engine::Tx;
-use super::insert::{Insertion, insert};
+use super::insert::{Insertion, Standing, insert};
 use super::{Store, finish, function};
-use crate::domain::job::{Claim, Fence, JobId, NewJob, Running, State, Token};
+use crate::domain::job::{Claim, Fence, JobId, Running, State, Token};
+use crate::domain::new_job::NewJob;
 use crate::domain::{nested::MAX_NESTING, retry::AttemptCounts};
 use crate::error::{Error, Kind, Result};
 
-const RUNNING: &str = "SELECT j.id, j.attempt, j.claim, j.processor, j.token, j.principal, j.site, j.depth, p.folder
+const RUNNING: &str = "SELECT j.id, j.attempt, j.claim, j.processor, (j.lane IS NOT NULL OR j.key_until IS NOT NULL),
+    j.token, j.principal, j.site, j.depth, p.folder
     FROM asyncq_job j JOIN asyncq_processor p ON p.id = j.processor
     WHERE j.id = ?1 AND j.token = ?2 AND j.state = 'processing'";
 const STILL: &str = "SELECT depth FROM asyncq_job
     WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND claim = ?4 AND state = 'processing' /*! FOR SHARE */";
 const STATE: &str = "SELECT state FROM asyncq_job WHERE id = ?1";
 const BEGIN: &str = "UPDATE asyncq_job SET state = 'processing', immediate = 1, depth = ?2, attempt = 1, claim = 1,
-    processor = ?3, token = ?4, started_at = ?5 WHERE id = ?1 AND state = 'held'";
+    processor = ?3, token = ?4, started_at = ?5, lane = NULL WHERE id = ?1 AND state = 'held'";
 
 impl Store {
     /// The job of that number, if the token is that of the attempt which is being processed now.
@@ -39,7 +41,7 @@ impl Store {
                 let hint = "a function that calls itself needs an end; `--defer` queues a call instead of running it";
                 return Err(Error::new(Kind::Denied, message).with_hint(hint));
             }
-            let jobs = insert(tx, std::slice::from_ref(new), State::Held, Insertion::Client)??;
+            let jobs = insert(tx, std::slice::from_ref(new), &Standing::alone(State::Held), Insertion::Client)??;
             let Some(id) = jobs.first().copied() else { return Err(tx.passed_over()) };
             let now = tx.now();
             let processor = inside.processor;
@@ -48,7 +50,7 @@ impl Store {
                 return Err(not_begun(tx, id)?);
             }
             Ok(Claim {
-                fence: Fence { job: id, attempt: 1, claim: 1, processor },
+                fence: Fence { job: id, attempt: 1, claim: 1, processor, tied: false },
                 token: token.clone(),
                 call: call.clone(),
                 definition: Arc::new(function.definition),

@@ -11,6 +11,7 @@ use super::{Store, job};
 use crate::domain::attempt::{Attempt, Ending, Failure};
 use crate::domain::job::{Job, JobId, State};
 use crate::domain::log::{Log, Stream};
+use crate::domain::needs::Blockers;
 use crate::domain::query::{JobPage, JobQuery};
 use crate::domain::{processor::ProcessorId, retry::POISON};
 use crate::error::{Error, Kind, Result};
@@ -32,8 +33,7 @@ columns! { job_columns -> Job {
     times: "j.created_at, j.run_at, j.started_at, j.finished_at",
     result: "j.result",
     error: "j.error",
-    priority: "j.priority",
-    key: "j.key",
+    options: "j.priority, j.key, j.lane, j.after",
     os_user: "j.os_user",
     cancelling: "j.cancelling",
     progress: "p.told",
@@ -59,6 +59,11 @@ columns! { attempt_columns -> Attempt {
 } }
 const ATTEMPTS: &str = concat!("SELECT ", attempt_columns!(), " FROM asyncq_attempt WHERE job = ?1 ORDER BY number");
 const LOG: &str = "SELECT log, pieces, dropped, gap FROM asyncq_attempt WHERE job = ?1 AND number = ?2";
+
+/// The jobs that job `?1` needs, and those at the head of its lane.
+const NEEDED: &str = "SELECT needs FROM asyncq_after WHERE job = ?1 ORDER BY needs LIMIT ?2";
+const HEADS: &str = "SELECT o.id FROM asyncq_job j JOIN asyncq_job o ON o.service = j.service AND o.lane = j.lane
+    WHERE j.id = ?1 AND o.lane IS NOT NULL AND (o.state = 'queued' OR o.state = 'processing') LIMIT ?2";
 
 const STATE: &str = "SELECT id, state FROM asyncq_job WHERE id = ?1";
 static STATE_SET: LazyLock<String> = LazyLock::new(|| on_set(STATE, 1));
@@ -92,10 +97,20 @@ impl Store {
     pub fn line(&mut self, job: &Job) -> Result<QueuePosition> {
         let most = Store::MOST_BEFORE.cast_signed();
         self.read(|tx| {
-            let (service, priority, due) = ((&job.call.service).into(), job.priority.into(), job.times.run_at.into());
+            let (service, priority, due) =
+                ((&job.call.service).into(), job.options.priority.into(), job.times.run_at.into());
             let args = [job.id.into(), service, priority, due, most.into(), POISON.into()];
             let found = tx.row(LINE, &args)?;
             found.map_or_else(|| Err(job::no_job(tx, job.id)), Ok)
+        })
+    }
+
+    /// The first jobs for which a blocked one waits: those that it needs, or else those before it in its lane.
+    pub fn blocked_by(&mut self, id: JobId) -> Result<Blockers> {
+        self.read(|tx| {
+            let args = [id.into(), Blockers::MOST.into()];
+            let needed: Vec<JobId> = tx.rows(NEEDED, &args)?;
+            Ok(if needed.is_empty() { Blockers::Lane(tx.rows(HEADS, &args)?) } else { Blockers::Needs(needed) })
         })
     }
 

@@ -2,7 +2,7 @@
 
 use super::columns::{error_text, groups};
 use super::engine::{Tx, damaged};
-use super::{Store, finish};
+use super::{Store, finish, follow_up, needs};
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::job::{Fence, JobId, State, Token};
 use crate::domain::{processor::ProcessorId, retry::CRASHES};
@@ -17,7 +17,8 @@ pub struct Rescued {
     pub held: Vec<JobId>,
 }
 
-const JOBS: &str = "SELECT id, attempt, claim, processor, crashes, cancelling, started_at, service FROM asyncq_job
+const JOBS: &str = "SELECT id, attempt, claim, processor, (lane IS NOT NULL OR key_until IS NOT NULL),
+    crashes, cancelling, started_at, service FROM asyncq_job
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 0 ORDER BY id
     /*! FOR NO KEY UPDATE */";
 const TOKENS: &str = "SELECT token, id FROM asyncq_job WHERE token IS NOT NULL AND processor = ?1";
@@ -88,6 +89,8 @@ impl Store {
                 let args = [job.into(), state.into(), finished_at.into(), error.as_ref().into()];
                 tx.change(DISOWN, &args)?;
                 finish::end_children(tx, job)?;
+                follow_up::tie(tx, job)?;
+                needs::note_ended(tx, &[job])?;
                 back.push((job, state));
             }
             Ok(back)
@@ -124,6 +127,7 @@ impl Store {
                 };
                 jobs.push((job, state));
                 finish::end_children(tx, job)?;
+                follow_up::changed(tx, [&found.fence])?;
             }
             let held: Vec<JobId> = kept.iter().map(|kept| kept.fence.job).collect();
             if !held.is_empty() {

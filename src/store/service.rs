@@ -42,7 +42,7 @@ impl ServiceStatus {
 
 macro_rules! select {
     ($which:literal) => {
-        concat!("SELECT name, concurrency, paused, created_at FROM asyncq_service ", $which)
+        concat!("SELECT name, concurrency, paused, created_at, lane_width FROM asyncq_service ", $which)
     };
 }
 const SERVICE: &str = select!("WHERE name = ?1");
@@ -51,45 +51,43 @@ const TO_REMOVE: &str = select!("WHERE name = ?1 /*! FOR UPDATE */");
 const NEXT_DUE: &str = "SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1";
 const LOCK: &str = "SELECT name FROM asyncq_service WHERE name = ?1 /*! FOR NO KEY UPDATE */";
 const SERVICES: &str = select!("ORDER BY name");
-const ADD: &str = "INSERT INTO asyncq_service (name, concurrency, created_at) VALUES (?1, ?2, ?3)
+const ADD: &str = "INSERT INTO asyncq_service (name, concurrency, created_at, lane_width) VALUES (?1, ?2, ?3, ?4)
     ON CONFLICT (name) DO NOTHING";
-const SET: &str = "UPDATE asyncq_service SET concurrency = ?2, paused = ?3 WHERE name = ?1";
+const SET: &str = "UPDATE asyncq_service SET concurrency = ?2, paused = ?3, lane_width = ?4 WHERE name = ?1";
 const BUSY: &str = "SELECT 1 FROM asyncq_slot WHERE service = ?1 LIMIT 1";
 const REMOVE: &str = "DELETE FROM asyncq_service WHERE name = ?1";
 const FUNCTIONS_TO_REMOVE: &str = "SELECT name FROM asyncq_function WHERE service = ?1 /*! FOR UPDATE */";
 
 impl Store {
-    /// Registers a service.
+    /// Registers a service. One that is there may be as it is where nothing else is wanted.
     ///
     /// # Errors
     /// [`Kind::Denied`] when the name is taken by a service with another limit.
-    pub fn add_service(&mut self, name: &ServiceName, concurrency: NonZeroU32) -> Result<Added> {
+    pub fn add_service(&mut self, name: &ServiceName, wanted: ServiceChange) -> Result<Added> {
         self.write(|tx| {
-            let new = [name.into(), i64::from(concurrency.get()).into(), tx.now().into()];
-            let Some(there) = add::<Service>(tx, (SERVICE, &new[..1]), (ADD, &new))? else { return Ok(Added::New) };
-            if there.concurrency == concurrency {
+            let Some(there) = add_new(tx, name, wanted)? else { return Ok(Added::New) };
+            let (options, values): (Vec<_>, Vec<_>) = wanted.differences(&there).into_iter().unzip();
+            if options.is_empty() {
                 tx.force_sync()?;
                 return Ok(Added::Same);
             }
-            let message = format!("service `{name}` exists with concurrency {}", there.concurrency);
-            let hint = format!("`asyncq service set {name} --concurrency {concurrency}` changes it");
+            let message = format!("service `{name}` exists with {}", values.join(" and "));
+            let hint = format!("`asyncq service set {name} {}` changes it", options.join(" "));
             Err(Error::new(Kind::Denied, message).with_hint(hint))
         })
     }
 
-    /// Sees to it that there is a service with this limit. Without a limit, one that is there keeps its own, and a new one gets 1.
-    pub fn define_service(&mut self, name: &ServiceName, concurrency: Option<NonZeroU32>) -> Result<Defined> {
+    /// Sees to it that there is a service with these limits. One that is there keeps what nothing else is wanted of, and a
+    /// new one gets 1.
+    pub fn define_service(&mut self, name: &ServiceName, wanted: ServiceChange) -> Result<Defined> {
         self.write(|tx| {
-            let first = concurrency.unwrap_or(NonZeroU32::MIN);
-            let new = [name.into(), i64::from(first.get()).into(), tx.now().into()];
-            let Some(there) = add::<Service>(tx, (TO_CHANGE, &new[..1]), (ADD, &new))? else {
-                return Ok(Defined::Added);
-            };
-            let Some(wanted) = concurrency.filter(|wanted| *wanted != there.concurrency) else {
+            let Some(there) = add_new(tx, name, wanted)? else { return Ok(Defined::Added) };
+            let changed = wanted.apply(&there);
+            if changed == there {
                 tx.force_sync()?;
                 return Ok(Defined::Same);
-            };
-            tx.change(SET, &[name.into(), i64::from(wanted.get()).into(), there.paused.into()])?;
+            }
+            set(tx, &changed)?;
             Ok(Defined::Changed)
         })
     }
@@ -113,11 +111,8 @@ impl Store {
     /// [`Kind::NotFound`] when there is none of that name.
     pub fn set_service(&mut self, name: &ServiceName, change: ServiceChange) -> Result<Service> {
         self.write(|tx| {
-            let mut service = find_by(tx, TO_CHANGE, name)?;
-            service.concurrency = change.concurrency.unwrap_or(service.concurrency);
-            service.paused = change.paused.unwrap_or(service.paused);
-            let concurrency = i64::from(service.concurrency.get());
-            tx.change(SET, &[name.into(), concurrency.into(), service.paused.into()])?;
+            let service = change.apply(&find_by(tx, TO_CHANGE, name)?);
+            set(tx, &service)?;
             Ok(service)
         })
     }
@@ -140,6 +135,19 @@ impl Store {
             Ok(removed)
         })
     }
+}
+
+/// Adds a service with these limits; gives the one that is there already.
+fn add_new(tx: &mut dyn Tx, name: &ServiceName, wanted: ServiceChange) -> Result<Option<Service>> {
+    let [concurrency, lane_width] =
+        [wanted.concurrency, wanted.lane_width].map(|limit| i64::from(limit.map_or(1, NonZeroU32::get)).into());
+    let new = [name.into(), concurrency, tx.now().into(), lane_width];
+    add::<Service>(tx, (TO_CHANGE, &new[..1]), (ADD, &new))
+}
+
+fn set(tx: &mut dyn Tx, service: &Service) -> Result<()> {
+    let [concurrency, lane_width] = [service.concurrency, service.lane_width].map(|it| i64::from(it.get()).into());
+    tx.change(SET, &[(&service.name).into(), concurrency, service.paused.into(), lane_width])
 }
 
 /// Adds what is not there; gives what is there already. Looks first, as even an INSERT that does nothing fires the triggers

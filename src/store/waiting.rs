@@ -7,7 +7,7 @@ use crate::domain::{function::FunctionName, service::ServiceName};
 use crate::error::{Error, Kind, Result};
 
 pub(super) const CANCEL: &str =
-    "UPDATE asyncq_job SET state = 'cancelled', finished_at = ?2 WHERE id = ?1 AND state = ?3";
+    "UPDATE asyncq_job SET state = 'cancelled', waits = 0, finished_at = ?2 WHERE id = ?1 AND state = ?3";
 
 /// Cancels what waits for a service, or for one function of it, or refuses because something does.
 pub(super) fn cancel_waiting(
@@ -52,7 +52,8 @@ pub(super) fn cancel_waiting(
     let now = tx.now().into();
     for state in waits {
         let time = names.len() + 1;
-        let sql = format!("UPDATE asyncq_job SET state = 'cancelled', finished_at = ?{time} {}", which(state));
+        let sql =
+            format!("UPDATE asyncq_job SET state = 'cancelled', waits = 0, finished_at = ?{time} {}", which(state));
         tx.execute(&sql, &[&names[..], &[now]].concat())?;
     }
     found.sort_unstable();

@@ -163,7 +163,67 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "'shop', 'mail', '[\"' || hex(zeroblob(600000)) || '\"]'",
         "args and kwargs must be at most 1 MiB each",
     ),
+    ("service, function, key_until", "'shop', 'mail', 'ended'", "key_until must be started or ended, and needs a key"),
+    (
+        "service, function, key, key_until",
+        "'shop', 'mail', 'k', 'x'",
+        "key_until must be started or ended, and needs a key",
+    ),
+    ("service, function, lane", "'shop', 'mail', ''", "lane must be 1 to 255 bytes without control characters"),
+    ("service, function, lane", "'shop', 'mail', char(9)", "lane must be 1 to 255 bytes without control characters"),
+    ("service, function, expires_at", "'shop', 'mail', 1800000000", "expires_at must be in milliseconds since 1970"),
+    (
+        "service, function, meta",
+        "'shop', 'mail', '[]'",
+        "meta must be a JSON object of at most 4 KiB without NUL characters",
+    ),
+    (
+        "service, function, meta",
+        "'shop', 'mail', '{\"a\":\"' || hex(zeroblob(2100)) || '\"}'",
+        "meta must be a JSON object of at most 4 KiB without NUL characters",
+    ),
+    (
+        "service, function, after",
+        "'shop', 'mail', (SELECT json_group_array(n) FROM (WITH RECURSIVE it(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM it \
+         WHERE n < 100001) SELECT n FROM it))",
+        "after must have at most 100000 job numbers",
+    ),
+    ("service, function, after", "'shop', 'mail', '[7, 7]'", "after must have each job number once"),
+    ("service, function, after", "'shop', 'mail', '{\"ok\":[7],\"any\":[7]}'", "after must have each job number once"),
+    ("service, function, after", "'shop', 'mail', '[7]'", "after must have numbers of jobs that exist"),
 ];
+
+/// No call waits for what is not a list of job numbers.
+#[test]
+fn the_database_refuses_what_no_call_can_wait_for() {
+    let place = application("WAL");
+    let database = rusqlite::Connection::open(place.at("app.db")).unwrap();
+    let insert = |after: &str| {
+        let sql = "INSERT INTO asyncq_job (service, function, after) VALUES ('shop', 'mail', ?1) RETURNING id";
+        database.query_row(sql, [after], |row| row.get::<_, i64>(0)).map_err(|error| error.to_string())
+    };
+    let list = "asyncq: after must be a list of job numbers, or an object of lists ok, any and failed";
+    for after in
+        ["", "7", "x", r#""7""#, r#"["7"]"#, "[7.5]", "[[1,7]]", r#"{"ok":7}"#, r#"{"ok":["7"]}"#, r#"{"of":[7]}"#]
+    {
+        assert_eq!(insert(after).unwrap_err(), list, "{after}");
+    }
+    assert_eq!(insert(r#"{"ok":[7],"ok":[8]}"#).unwrap_err(), list);
+    assert_eq!(insert("[]").unwrap(), 1);
+    database.execute_batch("UPDATE asyncq_job SET state = 'cancelled' WHERE id = 1").unwrap();
+    assert_eq!(insert("[1]").unwrap_err(), "asyncq: a job in after has already ended in another way");
+    assert_eq!(insert(r#"{"any":[1]}"#).unwrap(), 2);
+    assert_eq!(insert(r#"{"failed":[1],"ok":[2]}"#).unwrap(), 3);
+    let refused = database.execute("DELETE FROM asyncq_job WHERE id = 2", []).unwrap_err();
+    assert_eq!(refused.to_string(), "asyncq: other calls still need this job");
+    place.session(
+        "
+        $ asyncq process | grep -c mail
+        2
+        ",
+    );
+    assert_eq!(insert(r#"{"failed":[3]}"#).unwrap_err(), "asyncq: a job in after has already ended in another way");
+}
 
 /// The statements of the documented contract, with what the database answers.
 #[test]
@@ -1124,4 +1184,31 @@ say(id=hear()['id'], result={'nested': inside})";
         "1 [], 2 [1] 1, 3 [13] 1, 4 [2] 1, 5 [13, \"LONG\"] 1, 6 [4] 1, 7 [5] 6"
     );
     assert_eq!(place.job(1)["attempts"][0]["unrecorded"], 2);
+}
+
+#[test]
+fn clients_use_lanes_and_needs_by_plain_sql() {
+    let place = Place::with_functions(&[("say", "echo $1")]);
+    let database = rusqlite::Connection::open(place.store()).unwrap();
+    let sql = |text: &str| database.execute_batch(text).unwrap();
+    sql(
+        "INSERT INTO asyncq_job (service, function, args, lane) VALUES ('events', 'say', '[1]', 'a'), ('events', 'say', '[2]', 'a')",
+    );
+    sql("INSERT INTO asyncq_job (service, function, args, after) VALUES ('events', 'say', '[3]', '[2]')");
+    sql("INSERT INTO asyncq_job (service, function, args, after) VALUES ('events', 'say', '[4]', '{\"any\": [3]}')");
+    assert_eq!(place.jobs("state"), "queued, blocked, blocked, blocked");
+    place.session(
+        "
+        $ asyncq process
+        1
+        2
+        3
+        4
+        ",
+    );
+    sql(
+        "INSERT INTO asyncq_job (service, function, args, lane) VALUES ('events', 'say', '[5]', 'a'), ('events', 'say', '[6]', 'a')",
+    );
+    sql("UPDATE asyncq_job SET state = 'cancelled' WHERE id = 5");
+    assert_eq!(place.jobs("state"), "completed, completed, completed, completed, cancelled, queued");
 }

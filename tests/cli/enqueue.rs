@@ -108,7 +108,7 @@ fn a_held_job_waits_until_it_is_started() {
         {\"job\":1,[..]
         $ asyncq job start 1
         ! error: job 1 is completed, not held
-        ! hint: only a held job can be started
+        ! hint: only a job that is held, or waits for other jobs, can be started
         ? 77
         ",
     );

@@ -19,6 +19,7 @@ mod function;
 mod hint;
 mod inherit;
 mod job;
+mod lane;
 mod leftover;
 mod line;
 mod link;

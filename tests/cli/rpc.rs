@@ -685,7 +685,10 @@ fn jobs_are_shown_and_changed_as_by_hand() {
     let error = rpc.refused("start", r#"{"job":1}"#);
     assert_eq!(
         (&error["message"], &error["data"]["hint"]),
-        (&json!("job 1 is queued, not held"), &json!("only a held job can be started"))
+        (
+            &json!("job 1 is queued, not held"),
+            &json!("only a job that is held, or waits for other jobs, can be started")
+        )
     );
     assert_eq!(rpc.ask("start", r#"{"job":2}"#)["state"], "queued");
     assert_eq!(rpc.ask("cancel", r#"{"job":2}"#)["state"], "cancelled");

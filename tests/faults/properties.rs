@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use asyncq::Kind;
 use asyncq::domain::attempt::{Conflict, Failure, FailureKind, Outcome};
 use asyncq::domain::call::{Key, Principal, Reading};
-use asyncq::domain::job::{BrokenClaim, Claim, Enqueued, Fence, Finish, JobId, NewJob, State, Token};
+use asyncq::domain::job::{BrokenClaim, Claim, Fence, Finish, JobId, State, Token};
 use asyncq::domain::json::Json;
+use asyncq::domain::new_job::{Enqueued, NewJob};
 use asyncq::domain::processor::ProcessorId;
 use asyncq::domain::query::{BulkChange, JobChange, JobFilter, JobQuery};
 use asyncq::domain::removal::{IfWaiting, Removed};
@@ -21,7 +22,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use crate::fixture::{PATIENCE, call, definition, function, new_processor, service, tokens};
+use crate::fixture::{PATIENCE, call, definition, function, new_processor, service, tokens, wide};
 use crate::reference::{Called, Name, Reference, Room};
 use crate::scale::{figure, many, random};
 
@@ -179,11 +180,13 @@ impl Both<'_> {
         let added = |new| if new { Added::New } else { Added::Same };
         match *verb {
             Verb::AddService(name, limit) => {
-                let told = store.add_service(&service(SERVICES[usize::from(name)]), NonZeroU32::new(limit).unwrap());
+                let told =
+                    store.add_service(&service(SERVICES[usize::from(name)]), wide(NonZeroU32::new(limit).unwrap()));
                 assert_eq!(kind(told), reference.add_service(name, limit).map(added));
             }
             Verb::SetService(name, limit, paused) => {
-                let change = ServiceChange { concurrency: limit.and_then(NonZeroU32::new), paused };
+                let change =
+                    ServiceChange { concurrency: limit.and_then(NonZeroU32::new), paused, ..ServiceChange::default() };
                 let told = store.set_service(&service(SERVICES[usize::from(name)]), change);
                 let told = kind(told).map(|it| (it.concurrency.get(), it.paused));
                 let expected = reference.set_service(name, limit, paused).map(|it| (it.concurrency, it.paused));
@@ -399,7 +402,10 @@ impl Both<'_> {
                 assert_eq!(kind(self.store.start(JobId(job(number)))), self.reference.start(job(number)));
             }
             Verb::Retry(number) => {
-                assert_eq!(kind(self.store.retry(JobId(job(number)))), self.reference.retry(job(number)));
+                assert_eq!(
+                    kind(self.store.retry(JobId(job(number))).map(|revived| assert_eq!(revived, 0))),
+                    self.reference.retry(job(number))
+                );
             }
             Verb::Clean(number) => {
                 let states = vec![JobChange::Remove.states()[usize::from(number) % 3]];
@@ -434,7 +440,7 @@ impl Both<'_> {
             let expected = (known.state, known.attempt, known.cancelling, known.error, &known.result);
             assert_eq!(told, expected, "job {}", job.id);
             let told = (
-                job.priority,
+                job.options.priority,
                 &job.call.principal,
                 job.immediate,
                 job.parent.map(|it| it.0),

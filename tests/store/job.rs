@@ -5,13 +5,16 @@ use std::time::Duration;
 use asyncq::Kind;
 use asyncq::domain::attempt::{Conflict, Failure, FailureKind, Outcome};
 use asyncq::domain::call::{Key, Principal, Reading};
-use asyncq::domain::job::{Due, Enqueued, Fence, JobId, NewJob, State};
+use asyncq::domain::job::{Fence, JobId, State};
+use asyncq::domain::new_job::{Due, Enqueued, NewJob};
 use asyncq::domain::query::{BulkChange, JobChange, JobFilter, JobQuery};
 use asyncq::domain::removal::IfWaiting;
 use asyncq::domain::time::Timestamp;
 use asyncq::store::{Cancelled, Step, Store};
 
-use crate::fixture::{call, claim, ends, enqueue, function, processor, run_cycle, service, state, two, with_events};
+use crate::fixture::{
+    call, claim, ends, enqueue, function, processor, run_cycle, service, state, two, wide, with_events,
+};
 
 fn failed() -> Outcome {
     Outcome::Failed(Failure { exit_code: Some(3), ..Failure::new(FailureKind::Exit, "exit code 3") })
@@ -37,10 +40,10 @@ conformance! {
         assert_eq!((job.call.service.as_str(), job.call.function.as_str()), ("events", "compute"));
         assert_eq!((job.call.args.as_str(), job.call.kwargs.as_str()), ("[5]", r#"{"key":"word"}"#));
         assert_eq!((job.call.principal.as_deref(), job.os_user.as_deref()), (Some("the principal"), Some("the user")));
-        assert_eq!((job.call.site.as_deref(), job.key.as_deref()), (Some("/the/site"), Some("the key")));
+        assert_eq!((job.call.site.as_deref(), job.options.key.as_deref()), (Some("/the/site"), Some("the key")));
         assert_eq!((job.state, job.immediate, job.parent, job.counts.attempt), (State::Queued, false, Some(JobId(77)), 0));
         assert_eq!((job.times.started_at, job.times.finished_at, &job.result, &job.error), (None, None, &None, &None));
-        assert!(job.times.created_at == job.times.run_at && !job.cancelling && job.priority == 0);
+        assert!(job.times.created_at == job.times.run_at && !job.cancelling && job.options.priority == 0);
         assert!(store.attempts(&job).unwrap().is_empty());
     }
 
@@ -155,14 +158,14 @@ conformance! {
         for (at, (new, state)) in calls.iter().zip(states).enumerate() {
             let job = job(store, at);
             let due = new.due.moment(job.times.created_at);
-            assert_eq!((job.state, Some(job.times.run_at), job.priority), (state, due, new.priority));
+            assert_eq!((job.state, Some(job.times.run_at), job.options.priority), (state, due, new.priority));
             assert!(job.times.created_at >= now);
         }
         assert_eq!(store.start(ids[1]).unwrap(), State::Delayed);
         let many: Vec<NewJob> = (0..100).map(|number| NewJob { due: Due::At(later), priority: 7, ..call(number) }).collect();
         for id in store.enqueue_all(&many).unwrap() {
             let job = store.job(id.id()).unwrap();
-            assert_eq!((job.state, job.times.run_at, job.priority), (State::Delayed, later, 7));
+            assert_eq!((job.state, job.times.run_at, job.options.priority), (State::Delayed, later, 7));
         }
         // The one that was due at once comes first, and the one of the greater priority last.
         let processor = processor(store, 1);
@@ -224,7 +227,7 @@ conformance! {
 
     fn lists_are_filtered_paged_and_newest_first(store: &mut Store) {
         with_events(store);
-        store.add_service(&service("other"), two()).unwrap();
+        store.add_service(&service("other"), wide(two())).unwrap();
         store.add_function(&service("other"), &function("compute"), &crate::fixture::definition()).unwrap();
         for number in 1..=4 {
             enqueue(store, number);

@@ -18,6 +18,7 @@ mod clock;
 mod drain;
 mod function;
 mod job;
+mod lane;
 mod nested;
 mod place;
 mod race;

@@ -5,9 +5,10 @@ use std::time::Duration;
 use asyncq::Kind;
 use asyncq::domain::attempt::{Conflict, Ending, Failure, FailureKind, Outcome};
 use asyncq::domain::call::Call;
-use asyncq::domain::job::{Finish, JobId, NewJob, State, Token};
+use asyncq::domain::job::{Finish, JobId, State, Token};
 use asyncq::domain::json::Json;
 use asyncq::domain::nested::{NestedCall, NestedCalls};
+use asyncq::domain::new_job::NewJob;
 use asyncq::domain::query::{JobFilter, JobQuery};
 use asyncq::domain::retry::decide_once;
 

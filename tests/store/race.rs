@@ -7,7 +7,8 @@ use std::path::Path;
 use asyncq::Kind;
 use asyncq::domain::attempt::{Failure, FailureKind, Outcome};
 use asyncq::domain::call::Key;
-use asyncq::domain::job::{Claim, Enqueued, JobId, NewJob, State};
+use asyncq::domain::job::{Claim, JobId, State};
+use asyncq::domain::new_job::{Enqueued, NewJob};
 use asyncq::domain::query::{BulkChange, JobChange, JobFilter};
 use asyncq::domain::service::ServiceChange;
 use asyncq::store::{Cycle, Location, Step, Store};
@@ -129,7 +130,7 @@ conformance! {
     fn scattered_jobs_that_end_together_are_each_recorded_once(store: &mut Store) {
         with_events(store);
         let concurrency = NonZeroU32::new(200);
-        store.set_service(&service("events"), ServiceChange { concurrency, paused: None }).unwrap();
+        store.set_service(&service("events"), ServiceChange { concurrency, ..ServiceChange::default() }).unwrap();
         let mut other = again(store);
         let (one, two) = (processor(store, 1), processor(&mut other, 2));
         let ids: Vec<_> = (0..150).map(|number| enqueue(store, number)).collect();

@@ -8,13 +8,18 @@ use asyncq::domain::job::State;
 use asyncq::domain::removal::IfWaiting;
 use asyncq::domain::service::{Added, Defined, ServiceChange};
 
-use crate::fixture::{call, claim, ends, enqueue, processor, run_cycle, service, state, two, with_events};
+use crate::fixture::{call, claim, ends, enqueue, processor, run_cycle, service, state, two, wide, with_events};
+
+/// A service with this limit, or with whatever it has.
+fn wanted(concurrency: Option<NonZeroU32>) -> ServiceChange {
+    ServiceChange { concurrency, ..ServiceChange::default() }
+}
 
 conformance! {
     fn adding_is_idempotent(store: &mut Store) {
-        assert_eq!(store.add_service(&service("events"), two()).unwrap(), Added::New);
-        assert_eq!(store.add_service(&service("events"), two()).unwrap(), Added::Same);
-        let error = store.add_service(&service("events"), NonZeroU32::MIN).unwrap_err();
+        assert_eq!(store.add_service(&service("events"), wide(two())).unwrap(), Added::New);
+        assert_eq!(store.add_service(&service("events"), wide(two())).unwrap(), Added::Same);
+        let error = store.add_service(&service("events"), wide(NonZeroU32::MIN)).unwrap_err();
         assert_eq!(error.kind(), Kind::Denied);
         assert!(error.hint().unwrap().contains("service set events --concurrency 1"));
         assert_eq!(store.service(&service("events")).unwrap().concurrency, two());
@@ -30,19 +35,19 @@ conformance! {
             (None, Defined::Same, two),
             (three, Defined::Changed, three),
         ] {
-            assert_eq!(store.define_service(&events, concurrency).unwrap(), outcome);
+            assert_eq!(store.define_service(&events, wanted(concurrency)).unwrap(), outcome);
             assert_eq!(Some(store.service(&events).unwrap().concurrency), after);
         }
         store.set_service(&events, ServiceChange { paused: Some(true), ..ServiceChange::default() }).unwrap();
-        assert_eq!(store.define_service(&events, two).unwrap(), Defined::Changed);
+        assert_eq!(store.define_service(&events, wanted(two)).unwrap(), Defined::Changed);
         assert!(store.service(&events).unwrap().paused);
-        assert_eq!(store.define_service(&service("other"), two).unwrap(), Defined::Added);
+        assert_eq!(store.define_service(&service("other"), wanted(two)).unwrap(), Defined::Added);
         assert_eq!(Some(store.service(&service("other")).unwrap().concurrency), two);
     }
 
     fn services_are_listed_by_name(store: &mut Store) {
         for name in ["b", "c", "a"] {
-            store.add_service(&service(name), two()).unwrap();
+            store.add_service(&service(name), wide(two())).unwrap();
         }
         let names: Vec<_> = store.services().unwrap().into_iter().map(|it| it.name.to_string()).collect();
         assert_eq!(names, ["a", "b", "c"]);
@@ -50,10 +55,10 @@ conformance! {
     }
 
     fn changes_leave_the_rest_as_it_is(store: &mut Store) {
-        store.add_service(&service("events"), two()).unwrap();
+        store.add_service(&service("events"), wide(two())).unwrap();
         store.set_service(&service("events"), ServiceChange { paused: Some(true), ..ServiceChange::default() }).unwrap();
         let three = NonZeroU32::new(3);
-        let set = store.set_service(&service("events"), ServiceChange { concurrency: three, paused: None }).unwrap();
+        let set = store.set_service(&service("events"), wanted(three)).unwrap();
         assert_eq!((Some(set.concurrency), set.paused), (three, true));
         assert_eq!(store.service(&service("events")).unwrap(), set);
         assert_eq!(store.set_service(&service("x"), ServiceChange::default()).unwrap_err().kind(), Kind::NotFound);
@@ -62,7 +67,7 @@ conformance! {
     fn removing_cancels_only_when_told(store: &mut Store) {
         with_events(store);
         let first = enqueue(store, 1);
-        let second = store.enqueue(&asyncq::domain::job::NewJob { hold: true, ..call(2) }).unwrap().id();
+        let second = store.enqueue(&asyncq::domain::new_job::NewJob { hold: true, ..call(2) }).unwrap().id();
         let error = store.remove_service(&service("events"), IfWaiting::Refuse).unwrap_err();
         assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Denied, "service `events` has 2 waiting jobs"));
         let removed = store.remove_service(&service("events"), IfWaiting::Cancel).unwrap();

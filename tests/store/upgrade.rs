@@ -198,7 +198,7 @@ fn what_stood_in_an_older_store_stays() {
     let job = store.job(JobId(3)).unwrap();
     assert_eq!((job.state, job.counts.attempt, job.progress.as_deref()), (State::Processing, 3, Some("half of it")));
     assert_eq!(store.attempts(&job).unwrap().len(), 3);
-    assert_eq!(store.job(JobId(1)).unwrap().key.as_deref(), Some("the key"));
+    assert_eq!(store.job(JobId(1)).unwrap().options.key.as_deref(), Some("the key"));
     assert!(store.job(JobId(2)).unwrap().call.args.len() > 6000);
     let repeat = "INSERT INTO asyncq_job (service, function, key) VALUES ('events', 'compute', 'the key')
         ON CONFLICT (key) DO UPDATE SET key = excluded.key RETURNING id";
@@ -238,7 +238,13 @@ fn an_older_processor_ends_its_work_after_the_upgrade() {
 #[test]
 fn what_an_older_processor_noted_is_recorded_for_its_own_attempt_alone() {
     let Upgraded { mut store, _folder, .. } = upgraded("");
-    let fence = |attempt| asyncq::domain::job::Fence { job: JobId(3), attempt, claim: 0, processor: ProcessorId(1) };
+    let fence = |attempt| asyncq::domain::job::Fence {
+        job: JobId(3),
+        attempt,
+        claim: 0,
+        processor: ProcessorId(1),
+        tied: false,
+    };
     let before = asyncq::domain::retry::AttemptCounts::default();
     let decision = asyncq::domain::retry::decide(&Outcome::Completed, before, 0.5);
     let end = |attempt| asyncq::domain::job::Finish {

@@ -66,7 +66,7 @@ mod tests {
 
     use super::*;
     use crate::domain::call::Call;
-    use crate::domain::function::{CallFormat, Definition, FunctionName, WorkerLimits};
+    use crate::domain::function::{CallFormat, Definition, FunctionName, FunctionPolicy, WorkerLimits};
     use crate::domain::job::{Fence, JobId, Token};
     use crate::domain::json::Json;
     use crate::domain::processor::ProcessorId;
@@ -85,10 +85,11 @@ mod tests {
             timeout: None,
             worker: Some(WorkerLimits::default()),
             call_format: CallFormat::default(),
+            policy: FunctionPolicy::default(),
             generation: 0,
         });
         let claim = |job| Claim {
-            fence: Fence { job: JobId(job), attempt: 1, claim: 1, processor: ProcessorId(1) },
+            fence: Fence { job: JobId(job), attempt: 1, claim: 1, processor: ProcessorId(1), tied: false },
             token: Token::from_text("token"),
             call: Call::new(
                 service(),

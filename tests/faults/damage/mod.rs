@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use asyncq::domain::call::{Call, Key, Reading};
 use asyncq::domain::function::FunctionName;
-use asyncq::domain::job::{JobId, NewJob, State, Token};
+use asyncq::domain::job::{JobId, State, Token};
+use asyncq::domain::new_job::NewJob;
 use asyncq::domain::processor::NewProcessor;
 use asyncq::domain::query::{BulkChange, JobChange, JobFilter, JobQuery};
 use asyncq::domain::service::ServiceName;

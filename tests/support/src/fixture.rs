@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use asyncq::domain::attempt::Outcome;
 use asyncq::domain::call::{Call, Principal, Reading};
-use asyncq::domain::function::{CallFormat, Definition, FunctionName};
-use asyncq::domain::job::{Claim, Finish, JobId, NewJob, State, Token};
+use asyncq::domain::function::{CallFormat, Definition, FunctionName, FunctionPolicy};
+use asyncq::domain::job::{Claim, Finish, JobId, State, Token};
 use asyncq::domain::log::{Log, Stream};
+use asyncq::domain::new_job::NewJob;
 use asyncq::domain::processor::{NewProcessor, ProcessorId};
 use asyncq::domain::retry::decide;
-use asyncq::domain::service::ServiceName;
+use asyncq::domain::service::{ServiceChange, ServiceName};
 use asyncq::store::{Cycle, CycleResult, Location, Patience, Store};
 
 /// How long a store of these waits for others.
@@ -55,6 +56,11 @@ pub fn two() -> NonZeroU32 {
     NonZeroU32::new(2).unwrap()
 }
 
+/// A service that runs this many calls at once.
+pub fn wide(concurrency: NonZeroU32) -> ServiceChange {
+    ServiceChange { concurrency: Some(concurrency), ..ServiceChange::default() }
+}
+
 /// A function with everything that one can have but a worker.
 pub fn definition() -> Definition {
     Definition {
@@ -63,6 +69,7 @@ pub fn definition() -> Definition {
         env: BTreeMap::from([("NAME".to_owned(), "the value".to_owned())]),
         worker: None,
         call_format: CallFormat::default(),
+        policy: FunctionPolicy::default(),
         generation: 0,
         timeout: Some(Duration::from_millis(7001)),
     }
@@ -70,7 +77,7 @@ pub fn definition() -> Definition {
 
 /// Adds the service `events`, two calls at once, with the function `compute`.
 pub fn with_events(store: &mut Store) {
-    store.add_service(&service("events"), two()).unwrap();
+    store.add_service(&service("events"), wide(two())).unwrap();
     store.add_function(&service("events"), &function("compute"), &definition()).unwrap();
 }
 

@@ -1,0 +1,64 @@
+//! The options of a call that say when it may run.
+
+use std::io::Read;
+
+use clap::Args;
+
+use crate::domain::lane::Lane;
+use crate::domain::needs::{Need, Needs, parse_jobs};
+use crate::domain::new_job::CallOptions;
+use crate::error::{Error, Kind, Result};
+use crate::system::error::io_error;
+
+/// When a call may run.
+#[derive(Debug, Args)]
+pub struct CallOptionArgs {
+    /// Of the calls of a service in one lane, only one runs at a time, or as many as its --lane-width
+    #[arg(long, value_name = "LANE", conflicts_with = "batch")]
+    lane: Option<String>,
+
+    /// Run the call after these jobs have completed; numbers and ranges, as in 7,9-12; `-` reads stdin
+    #[arg(long, value_name = "IDS", allow_hyphen_values = true, conflicts_with = "batch")]
+    after: Option<String>,
+
+    /// Run the call after these jobs have ended, whatever their end is
+    #[arg(long, value_name = "IDS", allow_hyphen_values = true, conflicts_with = "batch")]
+    after_any: Option<String>,
+
+    /// Run the call after these jobs have failed or were cancelled; it is cancelled if one completes
+    #[arg(long, value_name = "IDS", allow_hyphen_values = true, conflicts_with = "batch")]
+    after_failed: Option<String>,
+}
+
+impl CallOptionArgs {
+    /// What they say.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for what is no lane and no list of jobs, [`Kind::Io`] when stdin cannot be read.
+    pub fn parse(&self) -> Result<CallOptions> {
+        let mut needs = Needs::default();
+        let lists =
+            [(&self.after, Need::Completed), (&self.after_any, Need::Ended), (&self.after_failed, Need::Failed)];
+        for (list, need) in lists {
+            match list.as_deref() {
+                None => {}
+                Some("-") => needs.add(parse_jobs(&stdin()?)?, need)?,
+                Some(list) => needs.add(parse_jobs(list)?, need)?,
+            }
+        }
+        Ok(CallOptions { lane: self.lane.as_deref().map(Lane::parse).transpose()?, needs })
+    }
+}
+
+/// As much of stdin as numbers of jobs can take.
+fn stdin() -> Result<String> {
+    let most = 20 * Needs::MOST as u64;
+    let mut text = String::new();
+    match std::io::stdin().take(most).read_to_string(&mut text) {
+        Ok(_) => Ok(text),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Err(Error::new(Kind::Usage, "stdin is not text, so there are no numbers of jobs in it"))
+        }
+        Err(error) => Err(io_error("stdin", &error)),
+    }
+}

@@ -1,0 +1,147 @@
+//! A call to enqueue, where it is made, and what becomes of it.
+
+use std::time::Duration;
+
+use super::call::{Call, Key, OnBehalfOf, Principal};
+use super::{job::JobId, lane::Lane, needs::Needs, time::Timestamp};
+use crate::error::{Error, Kind};
+
+/// A call to enqueue.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// The call.
+    pub call: Call,
+    /// A key that makes it safe to repeat the call: the same key with the same call is the same job.
+    pub key: Option<Key>,
+    /// Whether the job is held until it is started.
+    pub hold: bool,
+    /// Jobs with a smaller one run first.
+    pub priority: i64,
+    /// When it is due.
+    pub due: Due,
+    /// What most calls leave out.
+    pub options: CallOptions,
+    /// The operating system's name of the user who enqueues.
+    pub os_user: Option<String>,
+    /// The job inside which this call is made, if any.
+    pub parent: Option<JobId>,
+}
+
+/// How a call is queued, beyond what most calls say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallOptions {
+    /// Its lane, if it is not that of its function.
+    pub lane: Option<Lane>,
+    /// Other jobs that have to end first.
+    pub needs: Needs,
+}
+
+impl CallOptions {
+    /// Whether they say nothing.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let CallOptions { lane, needs } = self;
+        lane.is_none() && needs.is_empty()
+    }
+}
+
+/// When a new job is due.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Due {
+    /// At once.
+    #[default]
+    Now,
+    /// At this moment; at once if it has passed.
+    At(Timestamp),
+    /// This long after it is enqueued.
+    In(Duration),
+}
+
+impl Due {
+    /// The moment for a job that is enqueued `now`; `None` for at once.
+    #[must_use]
+    pub fn moment(self, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            Due::Now => None,
+            Due::At(moment) => Some(moment),
+            Due::In(span) => Some(now.after(span)),
+        }
+    }
+}
+
+impl NewJob {
+    /// A job for this call with default values: no key, not held, due at once, without a user or a parent.
+    #[must_use]
+    pub fn new(call: Call) -> NewJob {
+        NewJob {
+            call,
+            key: None,
+            hold: false,
+            priority: 0,
+            due: Due::Now,
+            options: CallOptions::default(),
+            os_user: None,
+            parent: None,
+        }
+    }
+}
+
+/// The result of an enqueue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enqueued {
+    /// A new job.
+    New(JobId),
+    /// The job of an earlier enqueue of the same call with the same key.
+    Same(JobId),
+}
+
+impl Enqueued {
+    /// The job that now stands for the call.
+    #[must_use]
+    pub fn id(self) -> JobId {
+        match self {
+            Enqueued::New(id) | Enqueued::Same(id) => id,
+        }
+    }
+}
+
+/// The place where calls are made, and what their jobs inherit from it.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// On whose behalf the calls are made by default.
+    pub principal: Option<Principal>,
+    /// Whether a call may not choose another principal, as inside a running function.
+    pub is_bound: bool,
+    /// The directory to run in, if it is not the site of the function.
+    pub site: Option<String>,
+    /// The operating system's name of the user who enqueues.
+    pub os_user: Option<String>,
+    /// The job inside which the calls are made, if any.
+    pub parent: Option<JobId>,
+}
+
+impl Origin {
+    /// The principal of a call that is made here.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] when the call chooses another one and may not.
+    pub fn principal(&self, of: OnBehalfOf) -> Result<Option<Principal>, Error> {
+        match of {
+            OnBehalfOf::Caller => Ok(self.principal.clone()),
+            _ if self.is_bound => {
+                Err(Error::new(Kind::Denied, "a call inside a running function has the principal of that function"))
+            }
+            OnBehalfOf::Nobody => Ok(None),
+            OnBehalfOf::Named(principal) => Ok(Some(principal)),
+        }
+    }
+
+    /// The job for a call that is made here. A call may have a site of its own.
+    #[must_use]
+    pub fn job(&self, mut new: NewJob) -> NewJob {
+        if new.call.site.is_none() {
+            new.call.site.clone_from(&self.site);
+        }
+        NewJob { os_user: self.os_user.clone(), parent: self.parent, ..new }
+    }
+}

@@ -1,0 +1,45 @@
+//! Lanes: of the calls in one lane, as many are in the queue or run as the service allows; all others are blocked.
+//!
+//! Invariant: whoever takes a call out of the head of a lane, or adds one to its end, lets out the next. What clients and
+//! people do is followed up by the schema's triggers.
+
+use super::engine::Tx;
+use crate::domain::job::JobId;
+use crate::error::Result;
+
+/// Lets out as many calls of the lane of job `?1` as there is room for. They are due now, so that lanes take turns.
+const LET_OUT: &str = "UPDATE asyncq_job SET state = 'queued', waits = 0, run_at = CASE WHEN run_at < ?2 THEN ?2 ELSE run_at END
+    WHERE waits = 2 AND id IN (
+        SELECT id FROM asyncq_job WHERE waits > 0 AND waits = 2
+            AND service = (SELECT service FROM asyncq_job WHERE id = ?1) AND lane = (SELECT lane FROM asyncq_job WHERE id = ?1)
+        ORDER BY priority, run_at, id LIMIT (
+            SELECT CASE WHEN s.lane_width > heads.many THEN s.lane_width - heads.many ELSE 0 END
+            FROM asyncq_service s, (SELECT count(*) AS many FROM asyncq_job
+                WHERE lane IS NOT NULL AND (state = 'queued' OR state = 'processing')
+                    AND service = (SELECT service FROM asyncq_job WHERE id = ?1)
+                    AND lane = (SELECT lane FROM asyncq_job WHERE id = ?1)) AS heads
+            WHERE s.name = (SELECT service FROM asyncq_job WHERE id = ?1)))";
+
+/// Lets out the next calls of a job's lane, if it is in one. Where a rule of the application refuses them, they stay until
+/// the next change in the lane.
+pub(super) fn let_out(tx: &mut dyn Tx, job: JobId) -> Result<()> {
+    let now = tx.now().into();
+    tx.try_execute(LET_OUT, &[job.into(), now]).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::plan::ways_to_jobs;
+
+    #[test]
+    fn the_head_and_the_line_of_a_lane_are_found_by_their_indexes() {
+        let mut ways = ways_to_jobs(LET_OUT);
+        ways.retain(|way| way != "INTEGER PRIMARY KEY (rowid=?)");
+        let expected = [
+            "INDEX asyncq_job_lane (service=? AND lane=?)",
+            "COVERING INDEX asyncq_job_blocked (service=? AND waits=? AND lane=?)",
+        ];
+        assert_eq!(ways, expected);
+    }
+}

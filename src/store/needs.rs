@@ -1,0 +1,240 @@
+//! Calls that need other jobs to end first: their links, and what follows when such a job ends.
+//!
+//! Invariant: a call that waits for other jobs has a link to each that has not ended, or whose end is still noted in
+//! `asyncq_settle`. A link goes when its need is met; where it cannot be met, it stays and the call is cancelled, so that
+//! a retry of the job revives the call.
+
+use super::columns::error_text;
+use super::engine::{Tx, Value};
+use super::lane;
+use crate::domain::attempt::{Failure, FailureKind};
+use crate::domain::job::{JobId, State};
+use crate::domain::needs::{Need, Needs};
+use crate::error::{Error, Kind, Result};
+
+/// How many links one transaction follows at most, so that none takes long.
+const LINKS_AT_ONCE: usize = 1000;
+
+const STATE: &str = "SELECT state FROM asyncq_job WHERE id = ?1 /*! FOR KEY SHARE */";
+const LINK: &str = "INSERT INTO asyncq_after (needs, job, wants) VALUES (?1, ?2, ?3)";
+/// An older processor, which runs it now, knows nothing of calls that need it.
+const WATCH: &str = "INSERT INTO asyncq_settle (job) SELECT id FROM asyncq_job
+    WHERE id = ?1 AND state = 'processing' AND processor <= (SELECT older FROM asyncq_schema) ON CONFLICT DO NOTHING";
+const ANY_LINK: &str = "SELECT 1 FROM asyncq_after WHERE needs >= ?1 AND needs <= ?2 LIMIT 1";
+const NOTE: &str = "INSERT INTO asyncq_settle (job)
+    SELECT id FROM asyncq_job WHERE id = ?1 AND finished_at IS NOT NULL AND EXISTS (SELECT 1 FROM asyncq_after WHERE needs = ?1)
+    ON CONFLICT DO NOTHING";
+const NOTED: &str = "SELECT s.job, s.told, j.state FROM asyncq_settle s JOIN asyncq_job j ON j.id = s.job
+    WHERE j.finished_at IS NOT NULL ORDER BY s.job LIMIT ?1 /*! FOR NO KEY UPDATE SKIP LOCKED */";
+/// What was queued again since, and what an older processor has put back.
+const FORGET_UNENDED: &str = "DELETE FROM asyncq_settle WHERE job IN (SELECT s.job FROM asyncq_settle s
+    JOIN asyncq_job j ON j.id = s.job WHERE j.finished_at IS NULL AND j.state <> 'processing')";
+pub(super) const FORGET: &str = "DELETE FROM asyncq_settle WHERE job = ?1";
+const TOLD: &str = "UPDATE asyncq_settle SET told = ?2 WHERE job = ?1";
+const LINKS: &str = "SELECT job, wants FROM asyncq_after WHERE needs = ?1 AND job > ?2 ORDER BY job LIMIT ?3";
+const UNLINK: &str = "DELETE FROM asyncq_after WHERE needs = ?1 AND job = ?2";
+const UNLINK_ALL: &str = "DELETE FROM asyncq_after WHERE job = ?1";
+const RELEASE: &str = "UPDATE asyncq_job SET
+    state = CASE WHEN run_at > ?2 THEN 'delayed' WHEN lane IS NOT NULL THEN 'blocked' ELSE 'queued' END,
+    waits = CASE WHEN run_at <= ?2 AND lane IS NOT NULL THEN 2 ELSE 0 END
+    WHERE id = ?1 AND waits = 1 AND NOT EXISTS (SELECT 1 FROM asyncq_after WHERE job = ?1)";
+const CANCEL: &str = "UPDATE asyncq_job SET state = 'cancelled', finished_at = ?2, error = ?3, waits = 0,
+    key = CASE WHEN key_until = 'ended' THEN NULL ELSE key END
+    WHERE id = ?1 AND (state = 'blocked' OR state = 'held')";
+/// Calls that were cancelled because of job `?1`, and which need no other job that has failed.
+const REVIVABLE: &str = "SELECT it.job FROM asyncq_after it JOIN asyncq_job j ON j.id = it.job
+    WHERE it.needs = ?1 AND it.wants = 'ok' AND j.state = 'cancelled' AND NOT EXISTS (
+        SELECT 1 FROM asyncq_after other JOIN asyncq_job o ON o.id = other.needs
+        WHERE other.job = it.job AND other.needs <> ?1 AND CASE other.wants WHEN 'ok' THEN o.state IN ('error', 'cancelled')
+            WHEN 'failed' THEN o.state = 'completed' ELSE FALSE END)
+    ORDER BY it.job /*! FOR NO KEY UPDATE */";
+const REVIVE: &str = "UPDATE asyncq_job SET state = 'blocked', waits = 1, finished_at = NULL, error = NULL
+    WHERE id = ?1 AND state = 'cancelled'";
+
+/// Links a new call to the jobs that it needs and that have not ended.
+///
+/// # Errors
+/// As for [`check`].
+pub(super) fn link(tx: &mut dyn Tx, job: JobId, needs: &Needs) -> Result<()> {
+    for (needed, need) in needs.jobs() {
+        if is_open(tx, *needed, *need)? {
+            tx.execute(LINK, &[(*needed).into(), job.into(), need.as_str().into()])?;
+            tx.execute(WATCH, &[(*needed).into()])?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a new call has to wait for a job that it needs.
+///
+/// # Errors
+/// [`Kind::NotFound`] when there is no such job, [`Kind::Denied`] when it has already ended in another way.
+pub(super) fn check(tx: &mut dyn Tx, needs: &Needs) -> Result<bool> {
+    let mut waits = false;
+    for (needed, need) in needs.jobs() {
+        waits |= is_open(tx, *needed, *need)?;
+    }
+    Ok(waits)
+}
+
+/// Whether a job that is needed has not ended yet.
+fn is_open(tx: &mut dyn Tx, needed: JobId, need: Need) -> Result<bool> {
+    let Some(state) = tx.row::<State>(STATE, &[needed.into()])? else {
+        return Err(Error::new(Kind::NotFound, format!("there is no job {needed} to wait for"))
+            .with_hint("a job that was cleaned away had ended: leave it out"));
+    };
+    if !state.has_ended() {
+        return Ok(true);
+    }
+    if need.is_met_by(state) {
+        return Ok(false);
+    }
+    Err(match need {
+        Need::Failed => Error::new(Kind::Denied, format!("job {needed} has completed, so this call would never run"))
+            .with_hint("leave it out"),
+        Need::Completed | Need::Ended => {
+            Error::new(Kind::Denied, format!("job {needed}, which this call needs, {}", ended(state))).with_hint(
+                format!("`asyncq job retry {needed}` runs it again; `--after-any {needed}` waits for its end only"),
+            )
+        }
+    })
+}
+
+fn ended(state: State) -> &'static str {
+    match state {
+        State::Cancelled => "was cancelled",
+        State::Completed => "has completed",
+        _ => "ended in an error",
+    }
+}
+
+/// Notes those of these jobs that have ended and that other calls need.
+pub(super) fn note_ended(tx: &mut dyn Tx, jobs: &[JobId]) -> Result<()> {
+    let (Some(least), Some(most)) = (jobs.iter().min(), jobs.iter().max()) else { return Ok(()) };
+    // Hardly any job is needed: it is asked once whether one of them may be.
+    if tx.has(ANY_LINK, &[(*least).into(), (*most).into()])? {
+        for job in jobs {
+            tx.execute(NOTE, &[(*job).into()])?;
+        }
+    }
+    Ok(())
+}
+
+/// Follows links of jobs whose end is noted, some at a time; says whether some are left.
+pub(super) fn settle(tx: &mut dyn Tx) -> Result<bool> {
+    tx.execute(FORGET_UNENDED, &[])?;
+    let mut room = LINKS_AT_ONCE;
+    loop {
+        let noted: Vec<(JobId, (JobId, State))> = tx.rows(NOTED, &[room.into()])?;
+        if noted.is_empty() {
+            return Ok(false);
+        }
+        for (job, (told, state)) in noted {
+            if room == 0 {
+                return Ok(true);
+            }
+            let links: Vec<(JobId, Need)> = tx.rows(LINKS, &[job.into(), told.into(), room.into()])?;
+            for (dependent, need) in &links {
+                follow(tx, (job, state), *dependent, *need)?;
+            }
+            match links.last() {
+                Some((last, _)) if links.len() == room => tx.execute(TOLD, &[job.into(), (*last).into()])?,
+                _ => tx.execute(FORGET, &[job.into()])?,
+            };
+            // A job without links takes time as well.
+            room = room.saturating_sub(links.len().max(1));
+        }
+    }
+}
+
+/// Follows one link of a job that has ended.
+fn follow(tx: &mut dyn Tx, (job, state): (JobId, State), dependent: JobId, need: Need) -> Result<()> {
+    let refused = if need.is_met_by(state) {
+        tx.execute(UNLINK, &[job.into(), dependent.into()])?;
+        match release(tx, dependent)? {
+            Ok(()) => return Ok(()),
+            Err(refusal) => Failure::new(FailureKind::Refused, refusal.to_string()),
+        }
+    } else if need == Need::Failed {
+        Failure::new(FailureKind::NotNeeded, format!("job {job}, after whose failure this was to run, has completed"))
+    } else {
+        Failure::new(FailureKind::Needs, format!("job {job}, which this needs, {}", ended(state)))
+    };
+    let now = tx.now().into();
+    if let Ok(1) = tx.try_execute(CANCEL, &[dependent.into(), now, (&error_text(&refused)).into()])? {
+        note_ended(tx, &[dependent])?;
+    }
+    Ok(())
+}
+
+/// Lets a call go on without the jobs that it waits for.
+pub(super) fn start_without(tx: &mut dyn Tx, job: JobId) -> Result<()> {
+    tx.execute(UNLINK_ALL, &[job.into()])?;
+    release(tx, job)?
+}
+
+/// Lets a call go on that waits for no job any longer. The inner error says which rule of the application refuses that.
+fn release(tx: &mut dyn Tx, job: JobId) -> Result<Result<()>> {
+    let now = tx.now().into();
+    match tx.try_execute(RELEASE, &[job.into(), now])? {
+        Ok(0) => Ok(Ok(())),
+        Ok(_) => lane::let_out(tx, job).map(Ok),
+        Err(refusal) => Ok(Err(refusal)),
+    }
+}
+
+/// The same for those of these jobs that were queued again.
+pub(super) fn revive_all(tx: &mut dyn Tx, jobs: &[JobId]) -> Result<()> {
+    let (Some(least), Some(most)) = (jobs.iter().min(), jobs.iter().max()) else { return Ok(()) };
+    if tx.has(ANY_LINK, &[(*least).into(), (*most).into()])? {
+        for job in jobs {
+            if tx.row::<State>(STATE, &[(*job).into()])?.is_some_and(|state| !state.has_ended()) {
+                revive(tx, *job)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Has the calls wait again that were cancelled because this job had failed, and those that were cancelled because of them;
+/// says how many.
+pub(super) fn revive(tx: &mut dyn Tx, job: JobId) -> Result<u64> {
+    tx.execute(FORGET, &[job.into()])?;
+    let (mut revived, mut jobs) = (0, vec![job]);
+    while let Some(job) = jobs.pop() {
+        for dependent in tx.rows::<JobId>(REVIVABLE, &[job.into()])? {
+            let args: [Value<'_>; 1] = [dependent.into()];
+            if let Ok(1) = tx.try_execute(REVIVE, &args)? {
+                tx.execute(FORGET, &args)?;
+                revived += 1;
+                jobs.push(dependent);
+            }
+        }
+    }
+    Ok(revived)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::plan::{plan, ways_to_jobs};
+
+    #[test]
+    fn links_and_jobs_are_found_by_their_numbers() {
+        for sql in [STATE, RELEASE, CANCEL, REVIVE, WATCH, NOTE] {
+            assert_eq!(ways_to_jobs(sql), ["INTEGER PRIMARY KEY (rowid=?)"], "{sql}");
+        }
+        for (sql, way) in [
+            (ANY_LINK, "SEARCH asyncq_after USING PRIMARY KEY (needs>? AND needs<?)"),
+            (LINKS, "SEARCH asyncq_after USING PRIMARY KEY (needs=? AND job>?)"),
+            (UNLINK, "SEARCH asyncq_after USING PRIMARY KEY (needs=? AND job=?)"),
+            (REVIVABLE, "SEARCH it USING PRIMARY KEY (needs=?)"),
+        ] {
+            let steps = plan(sql);
+            assert!(steps.iter().any(|step| step == way), "{sql}: {steps:?}");
+            assert!(!steps.iter().any(|step| step.contains("B-TREE")), "{sql}: {steps:?}");
+        }
+        // A few rows, in their order.
+        assert!(plan(NOTED).iter().any(|step| step == "SCAN s"), "{:?}", plan(NOTED));
+    }
+}

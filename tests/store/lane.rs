@@ -1,0 +1,170 @@
+//! Lanes, and calls that need others, by the verbs of the store.
+
+use std::num::NonZeroU32;
+
+use asyncq::domain::attempt::{Conflict, Failure, FailureKind, Outcome};
+use asyncq::domain::job::{JobId, State};
+use asyncq::domain::lane::Lane;
+use asyncq::domain::needs::{Blockers, Need, Needs};
+use asyncq::domain::new_job::{CallOptions, NewJob};
+use asyncq::domain::processor::ProcessorId;
+use asyncq::domain::service::ServiceChange;
+use asyncq::store::Store;
+
+use crate::fixture::{call, ends, processor, run_cycle, service, state, with_events};
+
+fn in_lane(store: &mut Store, number: i64, lane: &str) -> JobId {
+    let options = CallOptions { lane: Some(Lane::parse(lane).unwrap()), ..CallOptions::default() };
+    store.enqueue(&NewJob { options, ..call(number) }).unwrap().id()
+}
+
+fn after(store: &mut Store, number: i64, jobs: &[JobId], need: Need) -> JobId {
+    let mut needs = Needs::default();
+    needs.add(jobs.iter().copied(), need).unwrap();
+    store.enqueue(&NewJob { options: CallOptions { needs, ..CallOptions::default() }, ..call(number) }).unwrap().id()
+}
+
+fn states<const N: usize>(store: &mut Store, ids: [JobId; N]) -> [State; N] {
+    ids.map(|id| state(store, id))
+}
+
+fn failed() -> Outcome {
+    Outcome::Failed(Failure::new(FailureKind::Exit, "exit code 1"))
+}
+
+/// Claims one call, and ends it so.
+fn run_one(store: &mut Store, processor: ProcessorId, outcome: &Outcome) -> JobId {
+    let claims = run_cycle(store, processor, &[], 0, 1).claims;
+    run_cycle(store, processor, &[&ends(&claims[0], outcome)], 0, 0);
+    claims[0].fence.job
+}
+
+conformance! {
+    fn who_leaves_a_lane_lets_out_the_next(store: &mut Store) {
+        with_events(store);
+        let processor = processor(store, 1);
+        let [a, b, c] = [1, 2, 3].map(|number| in_lane(store, number, "x"));
+        assert_eq!(states(store, [a, b, c]), [State::Queued, State::Blocked, State::Blocked]);
+        assert_eq!(store.blocked_by(c).unwrap(), Blockers::Lane(vec![a]));
+        // Claimed, put back and claimed again, it is still the head.
+        let claims = run_cycle(store, processor, &[], 0, 2).claims;
+        assert_eq!(claims.iter().map(|claim| claim.fence.job).collect::<Vec<_>>(), [a]);
+        assert_eq!(states(store, [a, b, c]), [State::Processing, State::Blocked, State::Blocked]);
+        // A conflict pauses and leaves the lane.
+        run_cycle(store, processor, &[&ends(&claims[0], &Outcome::Conflict(Conflict::default()))], 0, 0);
+        assert_eq!(states(store, [a, b, c]), [State::Delayed, State::Queued, State::Blocked]);
+        store.cancel(b).unwrap();
+        assert_eq!(states(store, [a, b, c]), [State::Delayed, State::Cancelled, State::Queued]);
+        // Queued again, it gets in line.
+        store.retry(b).unwrap();
+        assert_eq!(states(store, [b, c]), [State::Blocked, State::Queued]);
+        store.unregister(processor).unwrap();
+    }
+
+    fn a_wider_service_lets_out_more_calls_of_a_lane(store: &mut Store) {
+        with_events(store);
+        let processor = processor(store, 1);
+        let [a, b] = [1, 2].map(|number| in_lane(store, number, "x"));
+        let wide = ServiceChange { lane_width: NonZeroU32::new(2), ..ServiceChange::default() };
+        assert_eq!(store.set_service(&service("events"), wide).unwrap().lane_width.get(), 2);
+        assert_eq!(states(store, [a, b]), [State::Queued, State::Blocked]);
+        let c = in_lane(store, 3, "x");
+        assert_eq!(states(store, [a, b, c]), [State::Queued, State::Queued, State::Blocked]);
+        for expected in [a, b, c] {
+            assert_eq!(run_one(store, processor, &Outcome::Completed), expected);
+        }
+        assert_eq!(states(store, [a, b, c]), [State::Completed; 3]);
+    }
+
+    fn a_processor_that_dies_leaves_the_head_of_a_lane_where_it_was(store: &mut Store) {
+        with_events(store);
+        let dead = processor(store, 1);
+        let [a, b] = [1, 2].map(|number| in_lane(store, number, "x"));
+        assert_eq!(run_cycle(store, dead, &[], 0, 1).claims[0].fence.job, a);
+        store.rescue(dead, None, &[]).unwrap();
+        assert_eq!(states(store, [a, b]), [State::Queued, State::Blocked]);
+        // The third death ends it, and lets out the next.
+        for number in 2..4 {
+            let dead = processor(store, number);
+            assert_eq!(run_cycle(store, dead, &[], 0, 1).claims[0].fence.job, a);
+            store.rescue(dead, None, &[]).unwrap();
+        }
+        assert_eq!(states(store, [a, b]), [State::Error, State::Queued]);
+    }
+
+    fn a_call_waits_for_all_that_it_needs(store: &mut Store) {
+        with_events(store);
+        let processor = processor(store, 1);
+        let first = store.enqueue(&call(1)).unwrap().id();
+        let second = store.enqueue(&call(2)).unwrap().id();
+        let both = after(store, 3, &[first, second], Need::Completed);
+        assert_eq!(store.blocked_by(both).unwrap(), Blockers::Needs(vec![first, second]));
+        assert_eq!(run_one(store, processor, &Outcome::Completed), first);
+        assert_eq!((state(store, both), store.blocked_by(both).unwrap()), (State::Blocked, Blockers::Needs(vec![second])));
+        assert_eq!(run_one(store, processor, &Outcome::Completed), second);
+        assert_eq!(state(store, both), State::Queued);
+    }
+
+    fn a_failure_goes_down_the_chain_and_comes_back_with_a_retry(store: &mut Store) {
+        with_events(store);
+        let processor = processor(store, 1);
+        let first = store.enqueue(&call(1)).unwrap().id();
+        let second = after(store, 2, &[first], Need::Completed);
+        let third = after(store, 3, &[second], Need::Completed);
+        let cleanup = after(store, 4, &[third], Need::Failed);
+        run_one(store, processor, &failed());
+        let ended = [State::Error, State::Cancelled, State::Cancelled, State::Queued];
+        assert_eq!(states(store, [first, second, third, cleanup]), ended);
+        assert_eq!(store.job(second).unwrap().error.unwrap().kind, FailureKind::Needs);
+        assert_eq!(store.retry(first).unwrap(), 2);
+        assert_eq!(states(store, [first, second, third]), [State::Queued, State::Blocked, State::Blocked]);
+        // The first is due when it was queued again, after the cleanup.
+        for expected in [cleanup, first, second, third] {
+            assert_eq!(run_one(store, processor, &Outcome::Completed), expected);
+        }
+    }
+
+    fn a_call_that_needs_two_failed_jobs_is_revived_by_the_second_retry(store: &mut Store) {
+        with_events(store);
+        let processor = processor(store, 1);
+        let first = store.enqueue(&call(1)).unwrap().id();
+        let second = store.enqueue(&call(2)).unwrap().id();
+        let both = after(store, 3, &[first, second], Need::Completed);
+        run_one(store, processor, &failed());
+        run_one(store, processor, &failed());
+        assert_eq!(state(store, both), State::Cancelled);
+        assert_eq!((store.retry(first).unwrap(), state(store, both)), (0, State::Cancelled));
+        assert_eq!((store.retry(second).unwrap(), state(store, both)), (1, State::Blocked));
+    }
+
+    fn many_calls_that_need_one_job_are_told_in_steps(store: &mut Store) {
+        with_events(store);
+        let processor = processor(store, 1);
+        let first = store.enqueue(&call(1)).unwrap().id();
+        let mut needs = Needs::default();
+        needs.add([first], Need::Completed).unwrap();
+        let options = CallOptions { needs, ..CallOptions::default() };
+        let many: Vec<NewJob> = (0..2500).map(|number| NewJob { options: options.clone(), ..call(number) }).collect();
+        let ids: Vec<JobId> = store.enqueue_all(&many).unwrap().iter().map(|done| done.id()).collect();
+        let queued = |store: &mut Store| {
+            let states = store.states(&ids).unwrap();
+            states.iter().filter(|state| **state == Some(State::Queued)).count()
+        };
+        assert_eq!(run_one(store, processor, &Outcome::Completed), first);
+        assert_eq!(queued(store), 1000);
+        // A job whose end is not known to all cannot be removed.
+        let clean = asyncq::domain::query::BulkChange {
+            change: asyncq::domain::query::JobChange::Remove,
+            filter: asyncq::domain::query::JobFilter { states: vec![State::Completed], ..Default::default() },
+            dry_run: false,
+        };
+        let _ = store.change_many(&clean, JobId(0));
+        assert_eq!(state(store, first), State::Completed);
+        assert!(store.service_status(&service("events"), None).unwrap().ready);
+        for expected in [2000, 2500] {
+            run_cycle(store, processor, &[], 0, 0);
+            assert_eq!(queued(store), expected);
+        }
+        assert_eq!(store.change_many(&clean, JobId(0)).unwrap().changed, 1);
+    }
+}
