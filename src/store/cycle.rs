@@ -45,7 +45,7 @@ macro_rules! service {
             (SELECT taken FROM asyncq_slot WHERE service = s.name AND processor = ?2),
             (SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1),
             (SELECT clock FROM asyncq_schema),
-            (SELECT 1 FROM asyncq_settle t JOIN asyncq_job j ON j.id = t.job WHERE j.finished_at IS NOT NULL LIMIT 1)
+            (SELECT 1 FROM asyncq_settle t CROSS JOIN asyncq_job j WHERE j.id = t.job AND j.finished_at IS NOT NULL LIMIT 1)
             FROM asyncq_service s ",
             $from
         )
@@ -264,4 +264,19 @@ fn look_as(tx: &mut dyn Tx, plan: &Cycle<'_>) -> Result<Found> {
             .with_hint("another processor has taken over its jobs; start a new one"));
     }
     Ok(Found::nothing(tx.now()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::plan::plan;
+
+    #[test]
+    fn a_look_at_a_service_walks_through_no_jobs() {
+        for sql in [SERVICE, SERVICE_OF] {
+            let steps = plan(sql);
+            let walks: Vec<_> = steps.iter().filter(|step| step.starts_with("SCAN")).collect();
+            assert_eq!(walks, ["SCAN asyncq_schema", "SCAN t"], "{steps:?}");
+        }
+    }
 }

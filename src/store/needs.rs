@@ -24,11 +24,11 @@ const ANY_LINK: &str = "SELECT 1 FROM asyncq_after WHERE needs >= ?1 AND needs <
 const NOTE: &str = "INSERT INTO asyncq_settle (job)
     SELECT id FROM asyncq_job WHERE id = ?1 AND finished_at IS NOT NULL AND EXISTS (SELECT 1 FROM asyncq_after WHERE needs = ?1)
     ON CONFLICT DO NOTHING";
-const NOTED: &str = "SELECT s.job, s.told, j.state FROM asyncq_settle s JOIN asyncq_job j ON j.id = s.job
-    WHERE j.finished_at IS NOT NULL ORDER BY s.job LIMIT ?1 /*! FOR NO KEY UPDATE SKIP LOCKED */";
+const NOTED: &str = "SELECT s.job, s.told, j.state FROM asyncq_settle s CROSS JOIN asyncq_job j
+    WHERE j.id = s.job AND j.finished_at IS NOT NULL ORDER BY s.job LIMIT ?1 /*! FOR NO KEY UPDATE SKIP LOCKED */";
 /// What was queued again since, and what an older processor has put back.
 const FORGET_UNENDED: &str = "DELETE FROM asyncq_settle WHERE job IN (SELECT s.job FROM asyncq_settle s
-    JOIN asyncq_job j ON j.id = s.job WHERE j.finished_at IS NULL AND j.state <> 'processing')";
+    CROSS JOIN asyncq_job j WHERE j.id = s.job AND j.finished_at IS NULL AND j.state <> 'processing')";
 pub(super) const FORGET: &str = "DELETE FROM asyncq_settle WHERE job = ?1";
 const TOLD: &str = "UPDATE asyncq_settle SET told = ?2 WHERE job = ?1";
 const LINKS: &str = "SELECT job, wants FROM asyncq_after WHERE needs = ?1 AND job > ?2 ORDER BY job LIMIT ?3";
@@ -42,10 +42,10 @@ const CANCEL: &str = "UPDATE asyncq_job SET state = 'cancelled', finished_at = ?
     key = CASE WHEN key_until = 'ended' THEN NULL ELSE key END
     WHERE id = ?1 AND (state = 'blocked' OR state = 'held')";
 /// Calls that were cancelled because of job `?1`, and which need no other job that has failed.
-const REVIVABLE: &str = "SELECT it.job FROM asyncq_after it JOIN asyncq_job j ON j.id = it.job
-    WHERE it.needs = ?1 AND it.wants = 'ok' AND j.state = 'cancelled' AND NOT EXISTS (
-        SELECT 1 FROM asyncq_after other JOIN asyncq_job o ON o.id = other.needs
-        WHERE other.job = it.job AND other.needs <> ?1 AND CASE other.wants WHEN 'ok' THEN o.state IN ('error', 'cancelled')
+const REVIVABLE: &str = "SELECT it.job FROM asyncq_after it CROSS JOIN asyncq_job j
+    WHERE j.id = it.job AND it.needs = ?1 AND it.wants = 'ok' AND j.state = 'cancelled' AND NOT EXISTS (
+        SELECT 1 FROM asyncq_after other CROSS JOIN asyncq_job o
+        WHERE o.id = other.needs AND other.job = it.job AND other.needs <> ?1 AND CASE other.wants WHEN 'ok' THEN o.state IN ('error', 'cancelled')
             WHEN 'failed' THEN o.state = 'completed' ELSE FALSE END)
     ORDER BY it.job /*! FOR NO KEY UPDATE */";
 const REVIVE: &str = "UPDATE asyncq_job SET state = 'blocked', waits = 1, finished_at = NULL, error = NULL

@@ -62,8 +62,8 @@ const LOG: &str = "SELECT log, pieces, dropped, gap FROM asyncq_attempt WHERE jo
 
 /// The jobs that job `?1` needs, and those at the head of its lane.
 const NEEDED: &str = "SELECT needs FROM asyncq_after WHERE job = ?1 ORDER BY needs LIMIT ?2";
-const HEADS: &str = "SELECT o.id FROM asyncq_job j JOIN asyncq_job o ON o.service = j.service AND o.lane = j.lane
-    WHERE j.id = ?1 AND o.lane IS NOT NULL AND (o.state = 'queued' OR o.state = 'processing') LIMIT ?2";
+const HEADS: &str = "SELECT o.id FROM asyncq_job j CROSS JOIN asyncq_job o
+    WHERE o.service = j.service AND o.lane = j.lane AND j.id = ?1 AND o.lane IS NOT NULL AND (o.state = 'queued' OR o.state = 'processing') LIMIT ?2";
 
 const STATE: &str = "SELECT id, state FROM asyncq_job WHERE id = ?1";
 static STATE_SET: LazyLock<String> = LazyLock::new(|| on_set(STATE, 1));
