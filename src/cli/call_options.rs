@@ -6,13 +6,17 @@ use clap::Args;
 
 use crate::domain::lane::Lane;
 use crate::domain::needs::{Need, Needs, parse_jobs};
-use crate::domain::new_job::CallOptions;
+use crate::domain::new_job::{CallOptions, Priority};
 use crate::error::{Error, Kind, Result};
 use crate::system::error::io_error;
 
 /// When a call may run.
 #[derive(Debug, Args)]
 pub struct CallOptionArgs {
+    /// Run the call before those with a larger priority, from -1000 to 1000 [default: 0]
+    #[arg(long, value_name = "N", value_parser = parse_priority, allow_hyphen_values = true, conflicts_with = "batch")]
+    priority: Option<Priority>,
+
     /// Of the calls of a service in one lane, only one runs at a time, or as many as its --lane-width
     #[arg(long, value_name = "LANE", conflicts_with = "batch")]
     lane: Option<String>,
@@ -46,8 +50,16 @@ impl CallOptionArgs {
                 Some(list) => needs.add(parse_jobs(list)?, need)?,
             }
         }
-        Ok(CallOptions { lane: self.lane.as_deref().map(Lane::parse).transpose()?, needs })
+        Ok(CallOptions {
+            priority: self.priority.unwrap_or_default(),
+            lane: self.lane.as_deref().map(Lane::parse).transpose()?,
+            needs,
+        })
     }
+}
+
+fn parse_priority(text: &str) -> Result<Priority, String> {
+    text.parse().ok().and_then(Priority::new).ok_or_else(|| format!("it is {}", Priority::RANGE))
 }
 
 /// As much of stdin as numbers of jobs can take.

@@ -6,7 +6,7 @@ use super::{caller::Caller, queue::Queue, result_target::ResultTarget};
 use crate::domain::attempt::Outcome;
 use crate::domain::call::{Call, Key, OnBehalfOf};
 use crate::domain::job::Running;
-use crate::domain::new_job::{CallOptions, Due, Enqueued, NewJob, Origin};
+use crate::domain::new_job::{CallOptions, Due, Enqueued, NewJob, Origin, Priority};
 use crate::domain::{console::Console, event::Ran};
 use crate::error::{Error, Kind, Result};
 use crate::processor::nested::{self, NestedRuntime};
@@ -66,6 +66,7 @@ impl Queue {
                     (true, _, _) => refuse("cannot be held"),
                     (false, Due::At(_) | Due::In(_), _) => refuse("cannot be delayed"),
                     (false, Due::Now, Some(_)) => refuse("takes no key"),
+                    (false, Due::Now, None) if new.options.priority != Priority::default() => refuse("has no priority"),
                     (false, Due::Now, None) if new.options.lane.is_some() => refuse("is in no lane"),
                     (false, Due::Now, None) if !new.options.needs.is_empty() => refuse("cannot wait for other jobs"),
                     (false, Due::Now, None) => {

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::call::{Call, Key, OnBehalfOf};
 use super::json::{Json, MAX_BYTES};
-use super::new_job::{CallOptions, Due, NewJob, Origin};
+use super::new_job::{CallOptions, Due, NewJob, Origin, Priority};
 use super::time::{Timestamp, parse_span};
 use super::{function::FunctionName, object, service::ServiceName, text::escape_control};
 use super::{lane::Lane, needs::Needs};
@@ -82,9 +82,9 @@ impl<'a> WrittenCall<'a> {
         Ok(origin.job(NewJob {
             key: self.key.as_deref().map(Key::parse).transpose()?,
             hold: self.hold.unwrap_or(hold),
-            priority: self.priority.unwrap_or_default(),
             due: due(self.at.as_deref(), self.delay.as_deref())?,
             options: CallOptions {
+                priority: self.priority.map(priority).transpose()?.unwrap_or_default(),
                 lane: self.lane.as_deref().map(Lane::parse).transpose()?,
                 needs: self.after.map(|after| Needs::parse_json(after.get())).transpose()?.unwrap_or_default(),
             },
@@ -120,6 +120,14 @@ fn site(text: String) -> Result<String> {
     }
     let message = format!("`site` is `{}`, which is not an absolute path", escape_control(&text));
     Err(Error::new(Kind::Invalid, message).with_hint("a site begins with `/`, as in \"/srv/app\""))
+}
+
+/// The priority of a call.
+fn priority(number: i64) -> Result<Priority> {
+    Priority::new(number).ok_or_else(|| {
+        let message = format!("`priority` is {number}, which is not {}", Priority::RANGE);
+        Error::new(Kind::Invalid, message).with_hint("a call with a smaller priority runs first; 0 is the default")
+    })
 }
 
 /// When a call is due.

@@ -15,8 +15,6 @@ pub struct NewJob {
     pub key: Option<Key>,
     /// Whether the job is held until it is started.
     pub hold: bool,
-    /// Jobs with a smaller one run first.
-    pub priority: i64,
     /// When it is due.
     pub due: Due,
     /// What most calls leave out.
@@ -30,6 +28,8 @@ pub struct NewJob {
 /// How a call is queued, beyond what most calls say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CallOptions {
+    /// Calls with a smaller one run first.
+    pub priority: Priority,
     /// Its lane, if it is not that of its function.
     pub lane: Option<Lane>,
     /// Other jobs that have to end first.
@@ -40,8 +40,29 @@ impl CallOptions {
     /// Whether they say nothing.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        let CallOptions { lane, needs } = self;
-        lane.is_none() && needs.is_empty()
+        let CallOptions { priority, lane, needs } = self;
+        *priority == Priority::default() && lane.is_none() && needs.is_empty()
+    }
+}
+
+/// The priority of a call: calls with a smaller one run first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Priority(i64);
+
+impl Priority {
+    /// What a priority is, in words.
+    pub const RANGE: &str = "a whole number from -1000 to 1000";
+
+    /// This number as a priority, if it is one.
+    #[must_use]
+    pub fn new(number: i64) -> Option<Priority> {
+        (-1000..=1000).contains(&number).then_some(Priority(number))
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> i64 {
+        self.0
     }
 }
 
@@ -77,7 +98,6 @@ impl NewJob {
             call,
             key: None,
             hold: false,
-            priority: 0,
             due: Due::Now,
             options: CallOptions::default(),
             os_user: None,

@@ -9,7 +9,7 @@ use super::engine::{Tx, Value};
 use crate::domain::call::{Call, Key, Principal};
 use crate::domain::job::JobId;
 use crate::domain::lane::Lane;
-use crate::domain::new_job::{Due, NewJob};
+use crate::domain::new_job::{Due, NewJob, Priority};
 use crate::domain::state::State;
 use crate::domain::time::Timestamp;
 use crate::error::Result;
@@ -64,7 +64,8 @@ pub(super) const LARGE: &str = "INSERT INTO asyncq_large (job, args, kwargs) VAL
 
 /// The columns that a call sets besides, with their values. Most calls set none, and cost no more for those that do.
 fn more_columns<'a>(new: &NewJob, stands: &'a Standing, now: Timestamp) -> Vec<(&'static str, Value<'a>)> {
-    let priority = (new.priority != 0).then(|| ("priority", new.priority.into()));
+    let priority = new.options.priority;
+    let priority = (priority != Priority::default()).then(|| ("priority", priority.get().into()));
     let due = new.due.moment(now).map(|due| ("run_at", due.into()));
     let lane = stands.lane.as_ref().map(|lane| ("lane", lane.as_str().into()));
     let after = stands.after.as_ref().map(|after| ("after", after.into()));
@@ -167,7 +168,6 @@ pub(super) fn alike(next: &[NewJob]) -> usize {
     let fits = |new: &NewJob| {
         new.key.is_none()
             && is_small(new)
-            && new.priority == 0
             && new.due == Due::Now
             && new.options.is_plain()
             && new.call.function == first.call.function

@@ -21,6 +21,7 @@ mod inherit;
 mod job;
 mod lane;
 mod leftover;
+mod limits;
 mod line;
 mod link;
 mod nested;

@@ -6,7 +6,7 @@ use asyncq::Kind;
 use asyncq::domain::attempt::{Conflict, Failure, FailureKind, Outcome};
 use asyncq::domain::call::{Key, Principal, Reading};
 use asyncq::domain::job::{Fence, JobId, State};
-use asyncq::domain::new_job::{Due, Enqueued, NewJob};
+use asyncq::domain::new_job::{CallOptions, Due, Enqueued, NewJob, Priority};
 use asyncq::domain::query::{BulkChange, JobChange, JobFilter, JobQuery};
 use asyncq::domain::removal::IfWaiting;
 use asyncq::domain::time::Timestamp;
@@ -18,6 +18,10 @@ use crate::fixture::{
 
 fn failed() -> Outcome {
     Outcome::Failed(Failure { exit_code: Some(3), ..Failure::new(FailureKind::Exit, "exit code 3") })
+}
+
+fn priority(number: i64) -> CallOptions {
+    CallOptions { priority: Priority::new(number).unwrap(), ..CallOptions::default() }
 }
 
 /// All that have ended.
@@ -147,10 +151,10 @@ conformance! {
         let (later, before) = (Timestamp(4_102_444_800_000), now.before(Duration::from_secs(60)));
         let span = Duration::from_secs(100 * 24 * 3600);
         let calls = [
-            NewJob { due: Due::At(later), priority: -5, ..call(1) },
+            NewJob { due: Due::At(later), options: priority(-5), ..call(1) },
             NewJob { due: Due::At(later), hold: true, ..call(2) },
-            NewJob { due: Due::At(before), priority: 5, ..call(3) },
-            NewJob { due: Due::In(span), priority: -9, ..call(4) },
+            NewJob { due: Due::At(before), options: priority(5), ..call(3) },
+            NewJob { due: Due::In(span), options: priority(-9), ..call(4) },
         ];
         let ids: Vec<JobId> = store.enqueue_all(&calls).unwrap().into_iter().map(Enqueued::id).collect();
         let job = |store: &mut Store, at: usize| store.job(ids[at]).unwrap();
@@ -158,11 +162,11 @@ conformance! {
         for (at, (new, state)) in calls.iter().zip(states).enumerate() {
             let job = job(store, at);
             let due = new.due.moment(job.times.created_at);
-            assert_eq!((job.state, Some(job.times.run_at), job.options.priority), (state, due, new.priority));
+            assert_eq!((job.state, Some(job.times.run_at), job.options.priority), (state, due, new.options.priority.get()));
             assert!(job.times.created_at >= now);
         }
         assert_eq!(store.start(ids[1]).unwrap(), State::Delayed);
-        let many: Vec<NewJob> = (0..100).map(|number| NewJob { due: Due::At(later), priority: 7, ..call(number) }).collect();
+        let many: Vec<NewJob> = (0..100).map(|number| NewJob { due: Due::At(later), options: priority(7), ..call(number) }).collect();
         for id in store.enqueue_all(&many).unwrap() {
             let job = store.job(id.id()).unwrap();
             assert_eq!((job.state, job.times.run_at, job.options.priority), (State::Delayed, later, 7));
