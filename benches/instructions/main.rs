@@ -19,8 +19,8 @@ use asyncq::domain::job::{Finish, Token};
 use asyncq::domain::json::Json;
 use asyncq::domain::new_job::NewJob;
 use asyncq::domain::processor::NewProcessor;
-use asyncq::domain::retry::{AttemptCounts, decide};
 use asyncq::domain::service::{ServiceChange, ServiceName};
+use asyncq::domain::{retry::AttemptCounts, retry_policy::RetryPolicy};
 use asyncq::store::{Cycle, Location, Patience, Store};
 
 /// A verb, how many calls it is counted for, and how many instructions each may take: about a twentieth more than it did
@@ -137,7 +137,7 @@ impl Bench {
             let claims = self.store.run_cycle(&plan).unwrap().claims;
             assert_eq!(claims.len(), at_once);
             let ended = claims.into_iter().map(|claim| {
-                let decision = decide(&Outcome::Completed, AttemptCounts::default(), 0.0);
+                let decision = RetryPolicy::default().decide(&Outcome::Completed, AttemptCounts::default(), 0.0);
                 Finish::new(claim.fence, decision)
             });
             last = ended.collect();

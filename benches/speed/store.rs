@@ -10,8 +10,8 @@ use asyncq::domain::job::{Finish, Token};
 use asyncq::domain::json::Json;
 use asyncq::domain::new_job::NewJob;
 use asyncq::domain::processor::NewProcessor;
-use asyncq::domain::retry::{AttemptCounts, decide};
 use asyncq::domain::service::ServiceName;
+use asyncq::domain::{retry::AttemptCounts, retry_policy::RetryPolicy};
 use asyncq::store::{Cycle, Location, Patience, Store};
 use rusqlite::Connection;
 
@@ -231,7 +231,7 @@ fn claim_some(path: &Path, Run { at_once, count, durable }: Run) -> Duration {
             }
             claimed += claims.len();
             let ended = claims.into_iter().map(|claim| {
-                let decision = decide(&Outcome::Completed, AttemptCounts::default(), 0.0);
+                let decision = RetryPolicy::default().decide(&Outcome::Completed, AttemptCounts::default(), 0.0);
                 Finish::new(claim.fence, decision)
             });
             last = ended.collect();

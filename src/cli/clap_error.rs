@@ -272,6 +272,6 @@ pub fn whole_number(text: &str, what: &str, least: i64) -> Result<i64, String> {
         Err(error) if *error.kind() == IntErrorKind::PosOverflow => {
             Err(format!("it is too large: {what} is at most {}", i64::MAX))
         }
-        _ => Err(format!("{what} is a whole number from 1")),
+        _ => Err(format!("{what} is a whole number from {least}")),
     }
 }

@@ -1,11 +1,11 @@
 //! `asyncq function`.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use clap::{Args, Subcommand};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::clap_error::{one_of, parse_count};
+use super::clap_error::{one_of, parse_count, whole_number};
 use super::format::{FormatOptions, Record};
 use super::output::{self, FieldList};
 use super::session::{Session, now};
@@ -15,6 +15,7 @@ use crate::commands::function::{Typed, TypedWorker};
 use crate::domain::function::{self, Args as Passing, FunctionName, PolicyChange, Stdin};
 use crate::domain::lane::Lane;
 use crate::domain::removal::IfWaiting;
+use crate::domain::retry_policy::{Backoff, FailureList, RetryChange, RetryPolicy};
 use crate::domain::service::{Added, ServiceName};
 use crate::domain::size::{parse_size, write_size};
 use crate::domain::time::{parse_span, write_span};
@@ -69,6 +70,9 @@ pub enum Function {
         /// Remove the time limit
         #[arg(long, conflicts_with = "timeout")]
         no_timeout: bool,
+        /// Try a failed call again only after conflicts and crashes
+        #[arg(long, conflicts_with_all = ["retries", "backoff", "retry_on", "no_retry_on"])]
+        no_retries: bool,
         /// Calls are in no lane, unless they name one
         #[arg(long, conflicts_with = "lane")]
         no_lane: bool,
@@ -147,17 +151,51 @@ pub struct DefinitionOptions {
     /// The lane of calls that name none; {principal} in it stands for the principal of the call
     #[arg(long, value_name = "LANE")]
     lane: Option<String>,
+    /// How many times a call that failed is tried again [default of `add`: 0]
+    #[arg(long, value_name = "N", value_parser = parse_retries, allow_negative_numbers = true)]
+    retries: Option<u32>,
+    /// How long it pauses before: `1m`, `15s..1h` (twice as long each time), or `1m,10m,1h` [default: 15s..1h]
+    #[arg(long, value_name = "SPANS", value_parser = Backoff::parse)]
+    backoff: Option<Backoff>,
+    /// What is tried again: exit codes, as in 1,64-78, and exit, error, signal, timeout, conflict, cannot-run, bad-result or
+    /// any [default: exit,error,signal,timeout,conflict]
+    #[arg(long, value_name = "LIST", value_parser = FailureList::parse, allow_hyphen_values = true)]
+    retry_on: Option<FailureList>,
+    /// What is not tried again, although --retry-on has it
+    #[arg(long, value_name = "LIST", value_parser = FailureList::parse, allow_hyphen_values = true)]
+    no_retry_on: Option<FailureList>,
+    /// How often in all a call is tried that reports a conflict, before that is a failure [default of `add`: 3]
+    #[arg(long, value_name = "N", value_parser = parse_conflicts, allow_negative_numbers = true)]
+    conflicts: Option<NonZeroU32>,
 }
 
 impl DefinitionOptions {
     fn typed(self, command: Vec<String>) -> Result<Typed, Error> {
         let DefinitionOptions { site, env, worker, args, stdin, timeout, lane, .. } = self;
-        let policy = PolicyChange { lane: lane.as_deref().map(Lane::parse).transpose()?.map(Some) };
+        let retry = RetryChange {
+            none: false,
+            retries: self.retries,
+            backoff: self.backoff,
+            on: self.retry_on,
+            not_on: self.no_retry_on,
+            conflicts: self.conflicts,
+        };
+        let policy = PolicyChange { lane: lane.as_deref().map(Lane::parse).transpose()?.map(Some), retry };
         let is = worker.then_some(true);
         let worker = TypedWorker { is, calls: self.calls_per_worker, idle: self.idle, growth: self.memory_growth };
         let (timeout, unset_env) = (timeout.map(Some), Vec::new());
         Ok(Typed { command, site, env, unset_env, timeout, worker, args, stdin, policy })
     }
+}
+
+fn parse_retries(text: &str) -> Result<u32, String> {
+    let number = whole_number(text, "a number of retries", 0)?;
+    u32::try_from(number).map_err(|_| format!("it is too large: a number of retries is at most {}", u32::MAX))
+}
+
+fn parse_conflicts(text: &str) -> Result<NonZeroU32, String> {
+    let number = u32::try_from(whole_number(text, "a number of attempts", 1)?).ok().and_then(NonZeroU32::new);
+    number.ok_or_else(|| format!("it is too large: a number of attempts is at most {}", u32::MAX))
 }
 
 impl Function {
@@ -186,7 +224,7 @@ impl Function {
                 let function = session.open()?.function(&service, &name)?;
                 format.print_one(&FunctionView(&function), || show(&function))?;
             }
-            Function::Set { name, options, no_worker, unset_env, no_timeout, no_lane, command } => {
+            Function::Set { name, options, no_worker, unset_env, no_timeout, no_lane, no_retries, command } => {
                 let (service, name) = name.parse()?;
                 let mut typed = Typed { unset_env, ..options.typed(command)? };
                 if no_worker {
@@ -195,6 +233,7 @@ impl Function {
                 if no_timeout {
                     typed.timeout = Some(None);
                 }
+                typed.policy.retry.none = no_retries;
                 if no_lane {
                     typed.policy.lane = Some(None);
                 }
@@ -229,7 +268,7 @@ struct FunctionView<'a>(&'a function::Function);
 
 impl Record for FunctionView<'_> {
     const COLUMNS: &'static str = "service,name,command,site,env,timeout,worker.calls_per_worker,worker.idle,worker.memory_growth,\
-                                   args,stdin,lane,created_at";
+                                   args,stdin,lane,retries,backoff,retry_on,no_retry_on,conflicts,created_at";
 }
 
 impl Serialize for FunctionView<'_> {
@@ -247,6 +286,13 @@ impl Serialize for FunctionView<'_> {
         object.serialize_entry("args", &call_format.map(|format| format.args().as_str()))?;
         object.serialize_entry("stdin", &call_format.map(|format| format.stdin().as_str()))?;
         object.serialize_entry("lane", &definition.policy.lane.as_ref().map(Lane::as_str))?;
+        let RetryPolicy { retries, backoff, not_on, conflicts, .. } = &definition.policy.retry;
+        let is_retried = *retries > 0;
+        object.serialize_entry("retries", retries)?;
+        object.serialize_entry("backoff", &is_retried.then(|| backoff.to_string()))?;
+        object.serialize_entry("retry_on", &is_retried.then(|| definition.policy.retry.on_text()))?;
+        object.serialize_entry("no_retry_on", &not_on.as_ref().map(ToString::to_string))?;
+        object.serialize_entry("conflicts", conflicts)?;
         object.serialize_entry("created_at", &created_at.to_string())?;
         object.end()
     }
@@ -313,6 +359,17 @@ fn show(function: &function::Function) -> anyhow::Result<()> {
     sheet.line("timeout", output::or_dash(definition.timeout.map(write_span).as_deref()));
     if let Some(lane) = &definition.policy.lane {
         sheet.line("lane", output::text(lane.as_str()));
+    }
+    let retry = &definition.policy.retry;
+    if retry.retries > 0 {
+        sheet.line("retries", format!("{}, with pauses of {}", retry.retries, retry.backoff));
+        sheet.line("retry on", retry.on_text());
+    }
+    if let Some(not_on) = &retry.not_on {
+        sheet.line("not on", not_on.to_string());
+    }
+    if retry.conflicts != RetryPolicy::default().conflicts {
+        sheet.line("conflicts", format!("tried {} in all", output::count(retry.conflicts.get(), "time", "times")));
     }
     let created = function.created_at;
     sheet.line("created", format!("{}  {}", output::moment(created), output::relative(created, now())));

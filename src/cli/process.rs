@@ -301,7 +301,13 @@ fn print_end(session: &Session, report: &Report) {
     let pause = report.pause.unwrap_or_default().as_secs_f64();
     match (&report.error, report.ending) {
         (Some(error), _) if report.state == State::Delayed => {
-            session.verbose(&format!("{what}: {}; tried again in {pause:.1}s", error.message));
+            let then = match report.retry {
+                Some(retry) => {
+                    format!("retry {} of {} in {}", retry.number, retry.of, show_span(report.pause.unwrap_or_default()))
+                }
+                None => format!("tried again in {pause:.1}s"),
+            };
+            session.verbose(&format!("{what}: {}; {then}", error.message));
         }
         (Some(error), _) if report.lacks_own_site => session.info_with_hint(
             &format!("{what}: {}", error.message),

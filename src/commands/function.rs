@@ -234,6 +234,7 @@ fn change(typed: &Typed, old: &Definition, here: Here<'_>) -> Result<FunctionCha
     }
     let worker = typed.worker.change(old.worker)?;
     let call_format = typed.call_format(old.call_format, worker.unwrap_or(old.worker).is_some())?;
+    typed.policy.retry.check(&old.policy.retry)?;
     let (timeout, policy) = (typed.timeout, typed.policy.clone());
     Ok(FunctionChange { command, site: new_site, env, timeout, worker, call_format, policy })
 }

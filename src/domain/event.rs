@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::attempt::{Ending, Failure, Outcome};
 use super::job::{Claim, JobId, State};
-use super::{json::Json, processor::Processor, service::ServiceName};
+use super::{json::Json, processor::Processor, retry::Retry, service::ServiceName};
 use crate::error::Error;
 
 /// An event while a processor runs.
@@ -131,6 +131,8 @@ pub struct Report {
     pub error: Option<Failure>,
     /// How long the job waits for its next attempt.
     pub pause: Option<Duration>,
+    /// Which of its retries comes then, if it failed.
+    pub retry: Option<Retry>,
     /// The state of the job now.
     pub state: State,
     /// How long it took.

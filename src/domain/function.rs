@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::lane::Lane;
+use super::retry_policy::{RetryChange, RetryPolicy};
 use super::service::{Defined, MAX_NAME_BYTES, ServiceName};
 use super::text::{escape_control, has_names, has_text};
 use super::time::Timestamp;
@@ -63,6 +64,8 @@ pub struct Definition {
 pub struct FunctionPolicy {
     /// The lane of calls that name none; `{principal}` in it stands for the principal of the call.
     pub lane: Option<Lane>,
+    /// How often it is tried again, and after what.
+    pub retry: RetryPolicy,
 }
 
 /// Changes of a function's policy; `None` leaves a field unchanged, `Some(None)` takes it away.
@@ -70,6 +73,8 @@ pub struct FunctionPolicy {
 pub struct PolicyChange {
     /// Another lane, or none.
     pub lane: Option<Option<Lane>>,
+    /// Changes of how it is tried again.
+    pub retry: RetryChange,
 }
 
 impl PolicyChange {
@@ -77,6 +82,7 @@ impl PolicyChange {
         if let Some(lane) = &self.lane {
             policy.lane.clone_from(lane);
         }
+        self.retry.apply(&mut policy.retry);
     }
 }
 

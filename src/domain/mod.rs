@@ -25,6 +25,7 @@ pub mod processor;
 pub mod query;
 pub mod removal;
 pub mod retry;
+pub mod retry_policy;
 pub mod rpc;
 pub mod rpc_fault;
 pub mod schedule;

@@ -5,7 +5,8 @@ use std::{collections::VecDeque, path::Path};
 use crate::domain::attempt::{Ending, FailureKind, Outcome};
 use crate::domain::event::{Event, Report};
 use crate::domain::job::{BrokenClaim, Claim, Finish, State};
-use crate::domain::retry::{decide, not_by_itself, refused_here};
+use crate::domain::retry::{not_by_itself, refused_here};
+use crate::domain::retry_policy::RetryPolicy;
 use crate::domain::{call::Call, nested::NestedCalls, processor::Summary, service::ServiceName};
 use crate::error::{Kind, Result};
 use crate::processor::random::draw_for;
@@ -46,7 +47,8 @@ impl FinishedCall {
     /// A call that ended in a slot.
     pub(super) fn of(done: EndedCall) -> Result<FinishedCall> {
         let EndedCall { claim, ended, mark } = done;
-        let decision = decide(&ended.outcome, claim.before, draw_for(&ended.outcome)?);
+        let retry = &claim.definition.policy.retry;
+        let decision = retry.decide(&ended.outcome, claim.before, draw_for(&ended.outcome, retry)?);
         let Ended { result, took, output, nested, .. } = ended;
         let finish = Finish { fence: claim.fence, decision, result, took, log: output.log(), nested };
         Ok(FinishedCall { mark, ..FinishedCall::new(&claim, finish) })
@@ -60,13 +62,13 @@ impl FinishedCall {
     /// A claim that cannot be run.
     pub(super) fn broken(claim: BrokenClaim) -> FinishedCall {
         let BrokenClaim { fence, service, function, before, failure } = claim;
-        let decision = decide(&Outcome::Failed(failure), before, 0.0);
+        let decision = RetryPolicy::default().decide(&Outcome::Failed(failure), before, 0.0);
         FinishedCall::elsewhere(service, function, Finish::new(fence, decision))
     }
 
     /// A claim that was not run.
     pub(super) fn unrun(claim: &Claim, outcome: &Outcome) -> FinishedCall {
-        let decision = decide(outcome, claim.before, 0.0);
+        let decision = claim.definition.policy.retry.decide(outcome, claim.before, 0.0);
         FinishedCall::new(claim, Finish::new(claim.fence, decision))
     }
 
@@ -103,6 +105,7 @@ impl FinishedCall {
             ending: if itself { Ending::Completed } else { decision.ending },
             error: decision.error.filter(|_| !itself),
             pause: decision.pause,
+            retry: decision.retry,
             state,
             took: self.finish.took,
             lacks_own_site: self.lacks_own_site,

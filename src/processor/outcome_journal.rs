@@ -1,7 +1,7 @@
 //! The outcome of a call, as it is noted next to the store until the store records it. The processor that takes over from a
 //! dead one records its notes, instead of repeating the calls.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,8 +9,8 @@ use super::{finished::FinishedCall, random::draw_for};
 use crate::domain::attempt::{Failure, Outcome};
 use crate::domain::job::{Claim, Fence, Finish, JobId};
 use crate::domain::log::{Log, Stream};
-use crate::domain::retry::{AttemptCounts, decide};
 use crate::domain::{json::Json, nested::NestedCalls, processor::ProcessorId, service::ServiceName};
+use crate::domain::{retry::AttemptCounts, retry_policy::RetryPolicy};
 use crate::error::Result;
 use crate::runner::{Ended, LONGEST_NOTE, Marks, worker::EndedCall};
 
@@ -30,6 +30,9 @@ struct JournalHead<'a> {
     service: &'a str,
     function: String,
     before: AttemptCounts,
+    /// How the function is tried again, unless it is as usual.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    retry: Cow<'a, RetryPolicy>,
     outcome: Outcome,
     result: Option<String>,
     took: Duration,
@@ -38,6 +41,10 @@ struct JournalHead<'a> {
     nested: u64,
     /// Of the output, each piece's stream and length.
     pieces: Vec<(i64, usize)>,
+}
+
+fn is_usual(policy: &RetryPolicy) -> bool {
+    *policy == RetryPolicy::default()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -62,6 +69,7 @@ fn write(claim: &Claim, ended: &Ended) -> Option<Vec<u8>> {
         service: claim.call.service.as_str(),
         function: claim.call.function.as_str().to_owned(),
         before: claim.before,
+        retry: Cow::Borrowed(&claim.definition.policy.retry),
         outcome: ended.outcome.clone(),
         result: ended.result.as_ref().map(Json::to_string),
         took: ended.took,
@@ -110,7 +118,7 @@ pub(super) fn read(processor: ProcessorId, job: JobId, text: &[u8]) -> Result<Op
     };
     // The note does not say whether it is tied, so this is looked up.
     let fence = Fence { job, attempt: head.attempt, claim: head.claim, processor, tied: true };
-    let decision = decide(&head.outcome, head.before, draw_for(&head.outcome)?);
+    let decision = head.retry.decide(&head.outcome, head.before, draw_for(&head.outcome, &head.retry)?);
     let nested = (head.nested > 0).then(|| {
         let mut nested = NestedCalls::default();
         nested.leave_out(head.nested);

@@ -1,6 +1,6 @@
 //! Random numbers: secrets of attempts, and how long a call waits until it is tried again.
 
-use crate::domain::{attempt::Outcome, job::Token};
+use crate::domain::{attempt::Outcome, job::Token, retry_policy::RetryPolicy};
 use crate::error::{Error, Kind, Result, reason};
 
 /// A secret that nobody can guess.
@@ -18,8 +18,12 @@ pub(crate) fn new_tokens(count: usize) -> Result<impl Iterator<Item = Token>> {
 }
 
 /// What decides how long a call that ended so waits to be tried again.
-pub(crate) fn draw_for(outcome: &Outcome) -> Result<f64> {
-    if matches!(outcome, Outcome::Conflict(_) | Outcome::Unstarted(_)) { draw() } else { Ok(0.0) }
+pub(crate) fn draw_for(outcome: &Outcome, policy: &RetryPolicy) -> Result<f64> {
+    match outcome {
+        Outcome::Conflict(_) | Outcome::Unstarted(_) => draw(),
+        Outcome::Failed(_) if policy.retries > 0 => draw(),
+        _ => Ok(0.0),
+    }
 }
 
 /// A random number from 0 up to 1.

@@ -75,7 +75,7 @@ pub(super) const READY: &str = "SELECT id FROM asyncq_job WHERE state = 'queued'
 macro_rules! next {
     ($which:literal) => {
         concat!(
-            "SELECT id, attempt, claim, function, args, kwargs, principal, site, conflicts, crashes,
+            "SELECT id, attempt, claim, function, args, kwargs, principal, site, failures, conflicts, crashes,
             (lane IS NOT NULL OR key_until IS NOT NULL) FROM asyncq_job WHERE state = 'queued' AND service = ?1",
             $which,
             " ORDER BY priority, run_at, id LIMIT ?2 /*! FOR NO KEY UPDATE SKIP LOCKED */"

@@ -71,7 +71,7 @@ groups! {
     StoredOptions { priority, key, lane, after }
     JobCounts { attempt, failures, conflicts, crashes }
     JobTimes { created_at, run_at, started_at, finished_at }
-    AttemptCounts { conflicts, crashes }
+    AttemptCounts { failures, conflicts, crashes }
     Fence { job, attempt, claim, processor, tied }
     Running { fence, token, principal, site, depth, folder }
     NewProcessor { folder, host, boot, pid, pid_start }

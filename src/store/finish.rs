@@ -50,8 +50,8 @@ const END: &str = concat!(
     "'processing'"
 );
 const AGAIN: &str = concat!(
-    "UPDATE asyncq_job SET state = ?6, started_at = ?5, run_at = COALESCE(?7, run_at), conflicts = conflicts + ?8,
-    crashes = crashes + ?9, token = NULL WHERE id = ?1",
+    "UPDATE asyncq_job SET state = ?6, started_at = ?5, run_at = COALESCE(?7, run_at), failures = failures + ?8,
+    conflicts = conflicts + ?9, crashes = crashes + ?10, token = NULL WHERE id = ?1",
     fenced!(),
     "'processing' AND cancelling = 0"
 );
@@ -115,7 +115,7 @@ pub(super) fn finish_all(tx: &mut dyn Tx, ends: &[&Finish]) -> Result<Vec<Option
 
 /// Whether nothing is to be said of an end but that the attempt succeeded.
 fn is_silent(end: &Finish) -> bool {
-    let Decision { state, error, ending, by_itself, pause: _ } = &end.decision;
+    let Decision { state, error, ending, by_itself, pause: _, retry: _ } = &end.decision;
     let succeeded = *state == State::Completed && *ending == Ending::Completed && error.is_none() && !by_itself;
     succeeded && end.result.is_none() && end.log.is_empty() && end.nested.is_none()
 }
@@ -232,7 +232,7 @@ fn try_settle(
     let mut state = decision.state;
     if state.is_waiting() {
         let due = decision.pause.map(|pause| now.after(pause));
-        let args = [&fence[..], &[began, state.into(), due.into(), met, crashed]].concat();
+        let args = [&fence[..], &[began, state.into(), due.into(), failed, met, crashed]].concat();
         match tx.try_execute(AGAIN, &args)? {
             Ok(0) => {}
             done => return Ok(done.map(|_| Some(state))),

@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 macro_rules! select {
     ($which:literal) => {
         concat!(
-            "SELECT service, name, command, site, env, timeout, worker, created_at, args, stdin, generation, lane
+            "SELECT service, name, command, site, env, timeout, worker, created_at, args, stdin, generation, lane, retry
             FROM asyncq_function ",
             $which
         )
@@ -31,10 +31,10 @@ const FUNCTIONS: &str = select!("WHERE service = ?1 ORDER BY name");
 const ALL_FUNCTIONS: &str = select!("ORDER BY service, name");
 const NAMES: &str = "SELECT name FROM asyncq_function WHERE service = ?1 ORDER BY name";
 const ADD: &str =
-    "INSERT INTO asyncq_function (service, name, command, site, env, timeout, worker, args, stdin, generation, lane, created_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (service, name) DO NOTHING";
+    "INSERT INTO asyncq_function (service, name, command, site, env, timeout, worker, args, stdin, generation, lane, retry,
+    created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT (service, name) DO NOTHING";
 const SET: &str = "UPDATE asyncq_function SET command = ?3, site = ?4, env = ?5, timeout = ?6, worker = ?7,
-    args = ?8, stdin = ?9, generation = ?10, lane = ?11 WHERE service = ?1 AND name = ?2";
+    args = ?8, stdin = ?9, generation = ?10, lane = ?11, retry = ?12 WHERE service = ?1 AND name = ?2";
 const LATEST: &str = "SELECT coalesce(max(generation), 0) FROM asyncq_function";
 /// A name that is NULL stands for all.
 const RELOAD: &str = "UPDATE asyncq_function SET generation = ?3
@@ -241,6 +241,7 @@ struct Columns<'a> {
     command: String,
     env: String,
     worker: Option<String>,
+    retry: Option<String>,
 }
 
 impl Columns<'_> {
@@ -251,11 +252,12 @@ impl Columns<'_> {
             command: serde_json::Value::from(is.command.clone()).to_string(),
             env: text(serde_json::to_string(&is.env)),
             worker: is.worker.map(|worker| text(serde_json::to_string(&worker))),
+            retry: is.policy.retry.to_json(),
         }
     }
 
     /// The parameters of [`ADD`] and [`SET`] after the key.
-    fn values(&self) -> [Value<'_>; 9] {
+    fn values(&self) -> [Value<'_>; 10] {
         let Definition { site, timeout, call_format, policy, generation, .. } = self.is;
         let (command, env, worker) = (&self.command, &self.env, self.worker.as_ref());
         let (args, stdin) = (call_format.args().as_str(), call_format.stdin().as_str());
@@ -270,6 +272,7 @@ impl Columns<'_> {
             stdin.into(),
             (*generation).into(),
             policy.lane.as_ref().map(Lane::as_str).into(),
+            self.retry.as_ref().into(),
         ]
     }
 }
@@ -293,6 +296,7 @@ impl Column for Function {
 fn read_definition(row: &dyn Row) -> Result<Definition> {
     let strings = |_| broken(row, "its environment is not an object of strings");
     let worker = row.text(6)?.map(object::read).transpose();
+    let retry = row.text(12)?.map(object::read).transpose();
     Ok(Definition {
         command: serde_json::from_str(row.str(2)?)
             .map_err(|_| broken(row, "its command is not an array of strings"))?,
@@ -309,6 +313,7 @@ fn read_definition(row: &dyn Row) -> Result<Definition> {
             .ok_or_else(|| broken(row, "how it gets its calls is unknown"))?,
         policy: FunctionPolicy {
             lane: row.text(11)?.map(Lane::parse).transpose().map_err(|error| broken(row, &error.to_string()))?,
+            retry: retry.map_err(|fault| broken(row, &format!("how it is retried: {fault}")))?.unwrap_or_default(),
         },
         generation: row.i64(10)?,
     })

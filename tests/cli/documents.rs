@@ -17,6 +17,7 @@ fn the_sessions_of_the_documents_are_true() {
         "docs/functions.md",
         "docs/batches.md",
         "docs/delays.md",
+        "docs/retries.md",
         "docs/workers.md",
         "docs/cron.md",
         "docs/sql.md",

@@ -88,3 +88,157 @@ fn retrying_by_hand_renews_the_budget() {
         "#,
     );
 }
+
+#[test]
+fn a_failure_is_tried_again_as_often_as_its_function_says() {
+    let place = Place::with_functions(&[("send", "echo attempt $ASYNCQ_ATTEMPT; exit 4")]);
+    place.session(
+        r#"
+        $ asyncq function set events send --retries 2 --backoff 100ms
+        $ asyncq function show events send | grep retr
+        retries   2, with pauses of 100ms
+        retry on  exit,error,signal,timeout,conflict
+        $ asyncq function show events send --json | grep -o '"retries.*conflicts":[0-9]*'
+        "retries":2,"backoff":"100ms","retry_on":"exit,error,signal,timeout,conflict","no_retry_on":null,"conflicts":3
+        $ asyncq enqueue events send; asyncq process -v
+        1
+        attempt 1
+        ! asyncq: job 1 (`events` `send`): exit code 4; retry 1 of 2 in 100ms
+        ! asyncq: 1 attempt; 0 jobs ended in an error
+        $ asyncq process --wait 1m
+        attempt 2
+        attempt 3
+        ! asyncq: job 1 (`events` `send`): exit code 4
+        ? 1
+        $ asyncq job show 1 --json
+        {[..]"state":"error",[..]"attempt":3,"failures":3,"conflicts":0,"crashes":0,[..]"error":{"kind":"exit","message":"exit code 4","exit_code":4,"signal":null},[..]"attempts":[{"attempt":1,[..]"ending":"error","error":{"kind":"exit",[..]},{"attempt":2,[..]"ending":"error",[..]},{"attempt":3,[..]"ending":"error",[..]
+        $ asyncq job retry 1; asyncq process --wait-retries -q
+        attempt 4
+        attempt 5
+        attempt 6
+        ? 1
+        "#,
+    );
+}
+
+#[test]
+fn only_listed_failures_are_tried_again() {
+    let place = Place::with_functions(&[("send", "exit $1")]);
+    place.session(
+        r#"
+        $ asyncq function set events send --retries 1 --backoff 1ms --retry-on 1,64-78,cannot-run --no-retry-on 66
+        $ asyncq function show events send | grep -E 'ret|not'
+        retries   1, with pauses of 1ms
+        retry on  1,64-78,cannot-run
+        not on    66
+        $ for code in 1 2 66 78 127; do asyncq enqueue events send $code; done >/dev/null; asyncq process -q --wait 1m
+        ? 1
+        $ asyncq job list --json | grep id | grep -o '"args":[^]]*.\|"attempt":[0-9]*' | paste -d' ' - -
+        "args":[127] "attempt":2
+        "args":[78] "attempt":2
+        "args":[66] "attempt":1
+        "args":[2] "attempt":1
+        "args":[1] "attempt":2
+        "#,
+    );
+}
+
+#[test]
+fn a_conflict_has_a_budget_of_its_own() {
+    let place = Place::with_functions(&[("meet", "[ $ASYNCQ_ATTEMPT -gt 3 ] || exit 75"), ("once", "exit 75")]);
+    place.session(
+        r#"
+        $ asyncq function set events meet --conflicts 2 --retries 2 --backoff 1ms; asyncq function set events once --conflicts 1
+        $ asyncq function show events meet | grep conflicts
+        conflicts  tried 2 times in all
+        $ asyncq enqueue events meet; asyncq enqueue events once; asyncq process --wait 1m
+        1
+        2
+        ! asyncq: job 2 (`events` `once`): temporary failure (exit code 75)
+        ? 1
+        $ asyncq job show 1 --json
+        {[..]"state":"completed",[..]"attempt":4,"failures":0,"conflicts":3,[..]
+        $ asyncq job show 2 --json
+        {[..]"state":"error",[..]"attempt":1,"failures":0,"conflicts":1,[..]
+        "#,
+    );
+}
+
+#[test]
+fn a_policy_counts_from_the_next_failure_on_and_goes_away() {
+    let place = Place::with_functions(&[("send", "exit 4")]);
+    place.session(
+        r#"
+        $ asyncq function set events send --retries 5 --backoff 300ms; asyncq enqueue events send; asyncq process
+        1
+        $ asyncq function set events send --no-retries
+        $ asyncq function show events send --json | grep -o '"retries.*conflicts":[0-9]*'
+        "retries":0,"backoff":null,"retry_on":null,"no_retry_on":null,"conflicts":3
+        $ asyncq process --wait 1m -q
+        ? 1
+        "#,
+    );
+    assert_eq!(place.jobs("attempt"), "2");
+}
+
+#[test]
+fn what_says_nothing_about_retries_is_refused() {
+    let place = Place::with_functions(&[("send", "exit 4")]);
+    let help = "! hint: `asyncq function set --help` shows how";
+    for (options, lines) in [
+        (
+            "--retry-on 256",
+            [
+                "! error: `--retry-on` cannot be `256`: `256` is not an exit code of a failure",
+                "! hint: exit codes of failures are 1 to 255, as in `1,64-78`",
+            ],
+        ),
+        ("--retries -1", ["! error: `--retries` cannot be `-1`: a number of retries is a whole number from 0", help]),
+        (
+            "--retries many",
+            ["! error: `--retries` cannot be `many`: a number of retries is a whole number from 0", help],
+        ),
+        (
+            "--retries 4294967296",
+            [
+                "! error: `--retries` cannot be `4294967296`: it is too large: a number of retries is at most 4294967295",
+                help,
+            ],
+        ),
+        (
+            "--conflicts 0",
+            ["! error: `--conflicts` cannot be `0`: a number of attempts is a whole number from 1", help],
+        ),
+        (
+            "--retries 3 --backoff 1m,,1h",
+            [
+                "! error: `--backoff` cannot be `1m,,1h`: one of its pauses is empty",
+                "! hint: write `1m`, `15s..1h` for pauses that double, or `1m,10m,1h` for one after the other",
+            ],
+        ),
+        (
+            "--retries 3 --backoff 1h..15s",
+            [
+                "! error: `--backoff` cannot be `1h..15s`: its lowest pause is above its highest",
+                "! hint: put the shorter pause first: `15s..1h`",
+            ],
+        ),
+        (
+            "--backoff 1m",
+            [
+                "! error: `--backoff` says nothing about a function without retries",
+                "! hint: add `--retries`, as in `--retries 5`",
+            ],
+        ),
+        (
+            "--retries 0 --no-retry-on 3",
+            [
+                "! error: `--no-retry-on` says nothing about a function without retries",
+                "! hint: add `--retries`, as in `--retries 5`",
+            ],
+        ),
+        ("--no-retries --retries 3", ["! error: `--no-retries` cannot be used with `--retries`", help]),
+    ] {
+        place.session(&format!("$ asyncq function set events send {options}\n{}\n{}\n? 2\n", lines[0], lines[1]));
+    }
+}

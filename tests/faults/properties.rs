@@ -15,7 +15,8 @@ use asyncq::domain::new_job::{Enqueued, NewJob};
 use asyncq::domain::processor::ProcessorId;
 use asyncq::domain::query::{BulkChange, JobChange, JobFilter, JobQuery};
 use asyncq::domain::removal::{IfWaiting, Removed};
-use asyncq::domain::retry::{LONGEST_PAUSE, decide, decide_once};
+use asyncq::domain::retry::{LONGEST_PAUSE, decide_once};
+use asyncq::domain::retry_policy::RetryPolicy;
 use asyncq::domain::service::{Added, ServiceChange};
 use asyncq::store::{Cancelled, Cycle, Location, Store};
 use proptest::collection::vec;
@@ -263,7 +264,8 @@ impl Both<'_> {
             4 => Outcome::Interrupted,
             _ => Outcome::Cancelled,
         };
-        let mut decision = if nested { decide_once(&outcome, 1) } else { decide(&outcome, claim.before, 0.0) };
+        let mut decision =
+            if nested { decide_once(&outcome, 1) } else { RetryPolicy::default().decide(&outcome, claim.before, 0.0) };
         decision.pause = decision.pause.map(|_| if ended.far { LONGEST_PAUSE } else { Duration::ZERO });
         let mut fence = claim.fence;
         match ended.forged {

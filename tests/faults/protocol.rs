@@ -10,7 +10,8 @@ use std::fmt;
 
 use asyncq::domain::attempt::{Conflict, Failure, FailureKind, Outcome};
 use asyncq::domain::job::State;
-use asyncq::domain::retry::{AttemptCounts, CRASHES, decide};
+use asyncq::domain::retry::{AttemptCounts, CRASHES};
+use asyncq::domain::retry_policy::RetryPolicy;
 
 use crate::explorer::Model;
 use crate::steps::{self, Step};
@@ -239,8 +240,9 @@ impl Row {
 
     /// `finish` of `store/finish.rs`.
     pub fn finish(&mut self, fence: Fence, end: End, conflicts: u8, without: Option<Check>) {
-        let mut state =
-            decide(&outcome(end), AttemptCounts { conflicts: conflicts.into(), ..AttemptCounts::default() }, 0.5).state;
+        let mut state = RetryPolicy::default()
+            .decide(&outcome(end), AttemptCounts { conflicts: conflicts.into(), ..AttemptCounts::default() }, 0.5)
+            .state;
         if !self.is_of(fence, State::Processing, without) {
             // `COMPLETED_ITSELF`.
             if self.token && self.is_of(fence, State::Completed, without) {

@@ -11,8 +11,8 @@ use asyncq::domain::attempt::Outcome;
 use asyncq::domain::job::{Claim, Finish, State, Token};
 use asyncq::domain::processor::{NewProcessor, ProcessorId};
 use asyncq::domain::removal::IfWaiting;
-use asyncq::domain::retry::{AttemptCounts, decide};
 use asyncq::domain::service::ServiceName;
+use asyncq::domain::{retry::AttemptCounts, retry_policy::RetryPolicy};
 use asyncq::store::{Cycle, Location, Patience, Store};
 
 use crate::place::{Place, Running, wait_until};
@@ -227,7 +227,7 @@ fn upgraded(path: &Path) {
 }
 
 fn completed(claim: &Claim) -> Finish {
-    let decision = decide(&Outcome::Completed, AttemptCounts::default(), 0.5);
+    let decision = RetryPolicy::default().decide(&Outcome::Completed, AttemptCounts::default(), 0.5);
     Finish { took: Duration::from_millis(1), ..Finish::new(claim.fence, decision) }
 }
 

@@ -246,7 +246,7 @@ fn what_an_older_processor_noted_is_recorded_for_its_own_attempt_alone() {
         tied: false,
     };
     let before = asyncq::domain::retry::AttemptCounts::default();
-    let decision = asyncq::domain::retry::decide(&Outcome::Completed, before, 0.5);
+    let decision = asyncq::domain::retry_policy::RetryPolicy::default().decide(&Outcome::Completed, before, 0.5);
     let end = |attempt| asyncq::domain::job::Finish {
         took: Duration::from_millis(1),
         ..asyncq::domain::job::Finish::new(fence(attempt), decision.clone())

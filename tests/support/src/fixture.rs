@@ -12,7 +12,6 @@ use asyncq::domain::job::{Claim, Finish, JobId, State, Token};
 use asyncq::domain::log::{Log, Stream};
 use asyncq::domain::new_job::NewJob;
 use asyncq::domain::processor::{NewProcessor, ProcessorId};
-use asyncq::domain::retry::decide;
 use asyncq::domain::service::{ServiceChange, ServiceName};
 use asyncq::store::{Cycle, CycleResult, Location, Patience, Store};
 
@@ -145,7 +144,7 @@ pub fn claim(store: &mut Store, processor: ProcessorId) -> Claim {
 
 /// The end of a claimed call with this outcome.
 pub fn ends(claim: &Claim, outcome: &Outcome) -> Finish {
-    let decision = decide(outcome, claim.before, 0.5);
+    let decision = claim.definition.policy.retry.decide(outcome, claim.before, 0.5);
     Finish { took: Duration::from_millis(1234), ..Finish::new(claim.fence, decision) }
 }
 

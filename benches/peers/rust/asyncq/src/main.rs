@@ -17,7 +17,7 @@ use asyncq::domain::job::{Finish, Token};
 use asyncq::domain::new_job::NewJob;
 use asyncq::domain::json::Json;
 use asyncq::domain::processor::NewProcessor;
-use asyncq::domain::retry::{AttemptCounts, decide};
+use asyncq::domain::{retry::AttemptCounts, retry_policy::RetryPolicy};
 use asyncq::domain::service::ServiceName;
 use asyncq::store::{Location, Patience, Cycle, Store};
 use driver::{Task, call_now_and_then, peak_kib, report, report_with, timed};
@@ -184,7 +184,7 @@ fn claim(task: &Task) {
             }
             claimed += claims.len() as u64;
             let ended = claims.into_iter().map(|claim| {
-                let decision = decide(&Outcome::Completed, AttemptCounts::default(), 0.0);
+                let decision = RetryPolicy::default().decide(&Outcome::Completed, AttemptCounts::default(), 0.0);
                 Finish::new(claim.fence, decision)
             });
             last = ended.collect();
