@@ -272,6 +272,7 @@ pub fn whole_number(text: &str, what: &str, least: i64) -> Result<i64, String> {
         Err(error) if *error.kind() == IntErrorKind::PosOverflow => {
             Err(format!("it is too large: {what} is at most {}", i64::MAX))
         }
-        _ => Err(format!("{what} is a whole number from {least}")),
+        // Negative numbers are taken where the error is then about a thing that does not exist.
+        _ => Err(format!("{what} is a whole number from {}", if least < 0 { 1 } else { least })),
     }
 }

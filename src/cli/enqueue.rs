@@ -28,7 +28,7 @@ use crate::error::{Error, Kind};
 /// failure, or 1.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "asyncq enqueue [OPTIONS] <SERVICE> <FUNCTION> [ARG]...\n       asyncq enqueue [OPTIONS] --batch <FILE>"
+    override_usage = "asyncq enqueue [OPTIONS] <SERVICE> <FUNCTION> [ARG]...\n       asyncq enqueue [OPTIONS] --batch <FILE> [--then <SERVICE> <FUNCTION> [ARG]...]"
 )]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub struct Enqueue {
@@ -76,8 +76,12 @@ pub struct Enqueue {
     result_to: Option<PathBuf>,
 
     /// Enqueue the calls in a file, one line of JSON each; `-` reads stdin
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["kwargs", "raw", "key", "service", "function", "args"])]
+    #[arg(long, value_name = "FILE", conflicts_with = "key")]
     batch: Option<PathBuf>,
+
+    /// With --batch: enqueue one more call, which runs after all calls of the batch have completed
+    #[arg(long, requires = "batch", requires = "function")]
+    then: bool,
 
     /// With --batch: enqueue all calls or none
     #[arg(long, requires = "batch", conflicts_with = "batch_size")]
@@ -105,6 +109,13 @@ impl Enqueue {
     /// Runs the command.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
         if let Some(file) = &self.batch {
+            let given = self.service.is_some() || !self.kwargs.is_empty() || self.raw;
+            if given && !self.then {
+                return Err(Error::new(Kind::Usage, "with `--batch`, the calls come from the file")
+                    .with_hint("`--then` enqueues a call on the command line after them")
+                    .into());
+            }
+            let then = self.then.then(|| self.parse(Due::Now)).transpose()?.map(|request| request.call);
             let request = BatchRequest {
                 input: batch::open(file)?,
                 on_behalf_of: self.on_behalf_of()?,
@@ -112,6 +123,7 @@ impl Enqueue {
                 defer: self.defer,
                 atomic: self.atomic,
                 at_once: usize::try_from(self.batch_size).unwrap_or(usize::MAX),
+                then,
             };
             return batch::run(session, request);
         }

@@ -2,12 +2,14 @@
 //!
 //! Invariant: at every moment all lines up to one are enqueued, and none after it.
 
+use std::collections::BTreeMap;
 use std::{fs::File, panic::resume_unwind, thread};
 
 use super::lines::{InputLine, Lines};
 use super::{caller::Caller, queue::Queue};
-use crate::domain::batch::{LONGEST_LINE, parse};
-use crate::domain::call::OnBehalfOf;
+use crate::domain::batch::{LONGEST_LINE, parse, resolve_names};
+use crate::domain::call::{Call, OnBehalfOf};
+use crate::domain::job::JobId;
 use crate::domain::new_job::{Enqueued, NewJob, Origin};
 use crate::error::{Error, Kind, Result};
 use crate::store::{Refused, Store};
@@ -31,6 +33,8 @@ pub struct BatchRequest {
     pub atomic: bool,
     /// How many calls go into one transaction at most.
     pub at_once: usize,
+    /// A call that runs after all of them.
+    pub then: Option<Call>,
 }
 
 /// What is the same for all calls of a batch.
@@ -39,6 +43,16 @@ struct Batch {
     hold: bool,
     atomic: bool,
     at_once: usize,
+    then: Option<NewJob>,
+}
+
+/// What later calls of a batch need to know of earlier ones.
+#[derive(Default)]
+struct EarlierLines {
+    /// The jobs of lines that have a name.
+    names: BTreeMap<String, JobId>,
+    /// All jobs, if a call runs after them.
+    jobs: Vec<JobId>,
 }
 
 /// What is enqueued now.
@@ -54,8 +68,8 @@ pub struct BatchProgress<'a> {
 struct ReadCalls<'a> {
     batch: &'a Batch,
     calls: Vec<NewJob>,
-    /// In which line each of them is.
-    lines: Vec<u64>,
+    /// In which line each of them is, and the name of that line.
+    lines: Vec<(u64, Option<String>)>,
     /// Where the input stands after them.
     bytes: u64,
     /// Whether more of it is to be read then.
@@ -78,14 +92,21 @@ impl Queue {
         caller: &Caller,
         mut report: impl FnMut(&BatchProgress<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let BatchRequest { input, on_behalf_of, hold, defer, atomic, at_once } = request;
+        let BatchRequest { input, on_behalf_of, hold, defer, atomic, at_once, then } = request;
         let (origin, running) = self.origin(caller, on_behalf_of)?;
         if running.is_some() && !defer {
             return Err(Error::new(Kind::Usage, "inside a running function, calls run at once, one at a time")
                 .with_hint("`--defer` queues a batch; `asyncq enqueue SERVICE FUNCTION` runs one call")
                 .into());
         }
-        let (batch, mut lines) = (Batch { origin, hold, atomic, at_once }, Lines::of(input, LONGEST_LINE));
+        if let Some(call) = &then {
+            // Before its batch is enqueued.
+            self.store.function(&call.service, &call.function)?;
+        }
+        let principal = origin.principal.clone();
+        let then = then.map(|call| origin.job(NewJob::new(Call { principal, ..call })));
+        let (batch, mut lines) = (Batch { origin, hold, atomic, at_once, then }, Lines::of(input, LONGEST_LINE));
+        let mut known = EarlierLines::default();
         let (batch, lines) = (&batch, &mut lines);
         let mut next = None;
         loop {
@@ -95,7 +116,7 @@ impl Queue {
                 let read = || ReadCalls::read(lines, batch);
                 // Where no thread can be had, it is read afterwards.
                 let reader = if more { thread::Builder::new().spawn_scoped(scope, read).ok() } else { None };
-                if let Some(jobs) = pending.put(&mut self.store)? {
+                if let Some(jobs) = pending.put(&mut self.store, &mut known)? {
                     report(&BatchProgress { jobs: &jobs, bytes: pending.bytes })?;
                 }
                 next = reader.map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic)));
@@ -105,6 +126,10 @@ impl Queue {
                 return Err(failure.into());
             }
             if !pending.goes_on {
+                if let Some(then) = batch.then.as_ref().filter(|_| !batch.atomic) {
+                    let last = self.store.enqueue_after_all(then, &known.jobs)?;
+                    report(&BatchProgress { jobs: &[last], bytes: pending.bytes })?;
+                }
                 return Ok(());
             }
         }
@@ -133,9 +158,9 @@ impl<'a> ReadCalls<'a> {
         match lines.next() {
             Ok(Some(line)) if line.is_blank() => {}
             Ok(Some(line)) => match call(&line, self.batch) {
-                Ok(call) => {
+                Ok((call, name)) => {
                     self.calls.push(call);
-                    self.lines.push(line.number);
+                    self.lines.push((line.number, name));
                 }
                 Err(error) => self.failure = Some(self.in_line(line.number, &error)),
             },
@@ -146,22 +171,46 @@ impl<'a> ReadCalls<'a> {
     }
 
     /// Enqueues what was read, up to the first call that is refused.
-    fn put(&mut self, store: &mut Store) -> Result<Option<Vec<Enqueued>>> {
-        while !(self.calls.is_empty() || self.batch.atomic && self.failure.is_some()) {
-            match store.enqueue_all(&self.calls) {
-                Ok(jobs) => return Ok(Some(jobs)),
+    fn put(&mut self, store: &mut Store, known: &mut EarlierLines) -> Result<Option<Vec<Enqueued>>> {
+        self.resolve(known);
+        let then = self.batch.then.as_ref().filter(|_| self.batch.atomic);
+        while !(self.calls.is_empty() && then.is_none() || self.batch.atomic && self.failure.is_some()) {
+            let done = match then {
+                Some(then) => store.enqueue_all_then(&self.calls, then),
+                None => store.enqueue_all(&self.calls),
+            };
+            match done {
+                Ok(jobs) => {
+                    let named =
+                        self.lines.iter().zip(&jobs).filter_map(|((_, name), job)| Some((name.clone()?, job.id())));
+                    known.names.extend(named);
+                    if self.batch.then.is_some() {
+                        known.jobs.extend(jobs.iter().map(|job| job.id()));
+                    }
+                    return Ok(Some(jobs));
+                }
+                Err(Refused { call: Some(index), error }) if index == self.calls.len() => return Err(error),
                 Err(Refused { call: Some(index), error }) => {
-                    self.failure = Some(self.in_line(self.lines[index], &error));
+                    self.failure = Some(self.in_line(self.lines[index].0, &error));
                     self.calls.truncate(index);
                 }
-                Err(Refused { call: None, error }) if self.batch.atomic || self.lines[0] == 1 => return Err(error),
+                Err(Refused { call: None, error }) if self.batch.atomic || self.lines[0].0 == 1 => return Err(error),
                 Err(Refused { call: None, error }) => {
-                    let message = format!("{error}; the lines before line {} were enqueued", self.lines[0]);
+                    let message = format!("{error}; the lines before line {} were enqueued", self.lines[0].0);
                     return Err(error.reworded(error.kind(), message));
                 }
             }
         }
         Ok(None)
+    }
+
+    /// Finds the calls that others need by their names.
+    fn resolve(&mut self, known: &EarlierLines) {
+        let names: Vec<Option<&str>> = self.lines.iter().map(|(_, name)| name.as_deref()).collect();
+        if let Err((index, error)) = resolve_names(&mut self.calls, &names, &known.names) {
+            self.failure = Some(self.in_line(self.lines[index].0, &error));
+            self.calls.truncate(index);
+        }
     }
 
     /// An error about a line, which ends the batch.
@@ -174,7 +223,7 @@ impl<'a> ReadCalls<'a> {
     }
 }
 
-fn call(line: &InputLine, batch: &Batch) -> Result<NewJob> {
+fn call(line: &InputLine, batch: &Batch) -> Result<(NewJob, Option<String>)> {
     let Some(text) = line.text()? else {
         return Err(
             Error::new(Kind::Invalid, "too long for a call").with_hint("put the data into a file and pass its path")

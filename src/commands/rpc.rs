@@ -4,6 +4,7 @@
 //! thread carries out requests, in their order; waiting is another one's ([`waits`](super::rpc_waits)), so that it holds up
 //! nothing.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use super::lines::{InputLine, Lines};
 use super::queue::{Place, Queue};
 use super::rpc_answers::{Answers, RpcError, RpcResult};
 use super::rpc_waits::{BYTES_AT_ONCE, OpenWait, RpcContext, stop};
+use crate::domain::batch::{WrittenCall, resolve_names};
 use crate::domain::job::{JobId, Token};
 use crate::domain::new_job::{Enqueued, NewJob, Origin};
 use crate::domain::rpc::{LONGEST_MESSAGE, RpcCalls, RpcJobChange, RpcMessage, RpcRequest};
@@ -69,6 +71,15 @@ fn read(lines: &mut Lines) -> (Vec<InputLine>, io::Result<bool>) {
         if is_full || !requests.is_empty() && !lines.has_more() {
             return (requests, Ok(true));
         }
+    }
+}
+
+/// A call that others may not need by its name, as they may go into the store without it.
+fn alone(mut call: WrittenCall<'_>) -> Result<WrittenCall<'_>> {
+    match call.take_name() {
+        None => Ok(call),
+        Some(_) => Err(Error::new(Kind::Invalid, "only calls that are enqueued together can have a `name`")
+            .with_hint("give `calls`, and \"atomic\":true")),
     }
 }
 
@@ -190,7 +201,7 @@ impl<'env> Rpc<'_, 'env> {
         let origin = self.origin(calls.inside)?;
         let mut refused = Vec::with_capacity(calls.calls.len());
         for call in calls.calls {
-            refused.push(match call.map_err(RpcError::from).and_then(|call| Ok(call.job(&origin, false)?)) {
+            refused.push(match call.map_err(RpcError::from).and_then(|call| Ok(alone(call)?.job(&origin, false)?)) {
                 Ok(job) => {
                     together.jobs.push(job);
                     None
@@ -259,11 +270,16 @@ impl<'env> Rpc<'_, 'env> {
     fn enqueue_atomic(&mut self, calls: RpcCalls<'_>) -> Result<Vec<Result<Enqueued, RpcError>>, RpcError> {
         let origin = self.origin(calls.inside)?;
         let in_call = |index: usize| move |error: RpcError| RpcError { call: Some(index), ..error };
-        let mut jobs = Vec::with_capacity(calls.calls.len());
+        let (mut jobs, mut names) = (Vec::with_capacity(calls.calls.len()), Vec::with_capacity(calls.calls.len()));
         for (index, call) in calls.calls.into_iter().enumerate() {
-            let job = call.map_err(RpcError::from).and_then(|call| Ok(call.job(&origin, false)?));
+            let job = call.map_err(RpcError::from).and_then(|mut call| {
+                names.push(call.take_name());
+                Ok(call.job(&origin, false)?)
+            });
             jobs.push(job.map_err(in_call(index))?);
         }
+        let names: Vec<Option<&str>> = names.iter().map(Option::as_deref).collect();
+        resolve_names(&mut jobs, &names, &BTreeMap::new()).map_err(|(index, error)| in_call(index)(error.into()))?;
         let mut refused = None;
         let done = self.with_queue(|queue| {
             queue.store.enqueue_all(&jobs).map_err(|why| {

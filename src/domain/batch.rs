@@ -1,16 +1,19 @@
 //! A call as an object in JSON: a line of a batch, or what a request to enqueue says.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::call::{Call, Key, OnBehalfOf};
+use super::job::JobId;
 use super::json::{Json, MAX_BYTES};
+use super::lane::Lane;
+use super::needs::{Needed, Needs};
 use super::new_job::{CallOptions, Due, NewJob, Origin, Priority};
 use super::time::{Timestamp, parse_span};
 use super::{function::FunctionName, object, service::ServiceName, text::escape_control};
-use super::{lane::Lane, needs::Needs};
 use crate::error::{Error, Kind, Result};
 
 /// The longest line that can be a call, in bytes: room for positional and keyword arguments, and for everything else.
@@ -41,6 +44,7 @@ pub struct WrittenCall<'a> {
     #[serde(rename = "in")]
     delay: Option<String>,
     lane: Option<String>,
+    name: Option<String>,
     #[serde(borrow)]
     after: Option<&'a RawValue>,
     /// The attempt inside which a request makes the call; no line of a batch has it.
@@ -61,6 +65,11 @@ impl<'a> WrittenCall<'a> {
     pub fn read(text: &'a str) -> Result<WrittenCall<'a>, String> {
         let call: WrittenCall<'_> = object::read(text)?;
         if call.inside.is_some() { Err("`inside` is not known".to_owned()) } else { Ok(call) }
+    }
+
+    /// The name by which later calls can refer to this one.
+    pub fn take_name(&mut self) -> Option<String> {
+        self.name.take()
     }
 
     /// The job for this call, made at `origin`. `hold` says whether the job is held, unless the call says so.
@@ -93,16 +102,45 @@ impl<'a> WrittenCall<'a> {
     }
 }
 
-/// Parses one line, for a call that is made at `origin`. `hold` says whether the job is held, unless the line says so.
+/// Parses one line, for a call that is made at `origin`. `hold` says whether the job is held, unless the line says so. Gives
+/// the name of the line, too.
 ///
 /// # Errors
 /// [`Kind::Invalid`] when it is not a call; [`Kind::Denied`] for a principal where none is allowed.
-pub fn parse(line: &str, origin: &Origin, hold: bool) -> Result<NewJob> {
-    let call = WrittenCall::read(line).map_err(|fault| {
+pub fn parse(line: &str, origin: &Origin, hold: bool) -> Result<(NewJob, Option<String>)> {
+    let mut call = WrittenCall::read(line).map_err(|fault| {
         Error::new(Kind::Invalid, format!("not a call in JSON: {fault}"))
             .with_hint(r#"write {"service":"events","function":"mail","args":[2,7]}"#)
     })?;
-    call.job(origin, hold)
+    let name = call.take_name();
+    Ok((call.job(origin, hold)?, name))
+}
+
+/// Finds the calls that others need by their names: earlier ones of `calls`, each with its name, or jobs that are known.
+///
+/// # Errors
+/// Of which call, counted from 0: [`Kind::Invalid`] for a name that no earlier call has, or two of them; and as for
+/// [`Needs::add`](super::needs::Needs::add).
+pub fn resolve_names(
+    calls: &mut [NewJob],
+    names: &[Option<&str>],
+    known: &BTreeMap<String, JobId>,
+) -> Result<(), (usize, Error)> {
+    let mut here: HashMap<&str, usize> = HashMap::new();
+    for (index, (call, name)) in calls.iter_mut().zip(names).enumerate() {
+        let find = |name: &str| match here.get(name) {
+            Some(index) => Some(Needed::Earlier(*index)),
+            None => known.get(name).copied().map(Needed::Job),
+        };
+        call.options.needs.resolve_names(find).map_err(|error| (index, error))?;
+        if let Some(name) = name
+            && (known.contains_key(*name) || here.insert(name, index).is_some())
+        {
+            let message = format!("an earlier line has the name `{}`, too", escape_control(name));
+            return Err((index, Error::new(Kind::Invalid, message).with_hint("give each line a name of its own")));
+        }
+    }
+    Ok(())
 }
 
 fn json(name: &str, text: &str, fits: fn(&Json) -> bool, expected: &str) -> Result<Json> {

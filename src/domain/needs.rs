@@ -3,7 +3,8 @@
 use serde::Deserialize;
 
 use super::job::{JobId, State};
-use super::{object, text::has_names};
+use super::object;
+use super::text::{escape_control, has_names};
 use crate::error::{Error, Kind, Result};
 
 /// How a job has to end for a call that needs it.
@@ -35,9 +36,24 @@ impl Need {
     }
 }
 
+/// What a call needs that is one of many: a job, or a call that comes before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needed {
+    /// This job.
+    Job(JobId),
+    /// The call with this number among those that are enqueued together, counted from 0.
+    Earlier(usize),
+}
+
 /// The jobs that a call needs, each once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Needs(Vec<(JobId, Need)>);
+pub struct Needs {
+    jobs: Vec<(JobId, Need)>,
+    /// Earlier ones of the calls that are enqueued together.
+    earlier: Vec<(usize, Need)>,
+    /// Names of earlier lines, until they are resolved.
+    names: Vec<(String, Need)>,
+}
 
 impl Needs {
     /// How many jobs a call can need at most, as in the schema's trigger.
@@ -48,32 +64,35 @@ impl Needs {
     /// # Errors
     /// [`Kind::Usage`] for a job that is there already, or for too many of them.
     pub fn add(&mut self, jobs: impl IntoIterator<Item = JobId>, need: Need) -> Result<()> {
-        self.0.extend(jobs.into_iter().take(Needs::MOST + 1).map(|job| (job, need)));
-        if self.0.len() > Needs::MOST {
+        self.jobs.extend(jobs.into_iter().take(Needs::MOST + 1).map(|job| (job, need)));
+        if self.jobs.len() > Needs::MOST {
             let message = format!("a call can wait for at most {} jobs", Needs::MOST);
             return Err(Error::new(Kind::Usage, message).with_hint("enqueue them with `--batch FILE --then`"));
         }
-        self.0.sort_by_key(|(job, _)| *job);
-        match self.0.windows(2).find(|two| two[0].0 == two[1].0) {
+        self.jobs.sort_by_key(|(job, _)| *job);
+        match self.jobs.windows(2).find(|two| two[0].0 == two[1].0) {
             None => Ok(()),
-            Some(two) => {
-                Err(Error::new(Kind::Usage, format!("job {} is named twice among those to wait for", two[0].0))
-                    .with_hint("name each job once"))
-            }
+            Some(two) => Err(twice(&format!("job {}", two[0].0))),
         }
     }
 
-    /// Reads what [`Needs::to_json`] writes.
+    /// Reads what [`Needs::to_json`] writes; a text in a list is the name of an earlier line.
     ///
     /// # Errors
     /// [`Kind::Invalid`] for anything else; and as for [`Needs::add`].
     pub fn parse_json(text: &str) -> Result<Needs> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum JobOrName {
+            Job(i64),
+            Name(String),
+        }
         #[derive(Default, Deserialize)]
         #[serde(deny_unknown_fields, default)]
         struct Lists {
-            ok: Vec<i64>,
-            any: Vec<i64>,
-            failed: Vec<i64>,
+            ok: Vec<JobOrName>,
+            any: Vec<JobOrName>,
+            failed: Vec<JobOrName>,
         }
         let lists = if text.trim_start().starts_with('{') {
             object::read(text).ok().map(|Lists { ok, any, failed }| [ok, any, failed])
@@ -85,8 +104,15 @@ impl Needs {
                 .with_hint("write \"after\":[7,8], or \"after\":{\"ok\":[7],\"any\":[8],\"failed\":[9]}"));
         };
         let mut needs = Needs::default();
-        for (jobs, need) in lists.into_iter().zip(Need::ALL) {
-            needs.add(jobs.into_iter().map(JobId), need)?;
+        for (list, need) in lists.into_iter().zip(Need::ALL) {
+            let mut jobs = Vec::new();
+            for written in list {
+                match written {
+                    JobOrName::Job(job) => jobs.push(JobId(job)),
+                    JobOrName::Name(name) => needs.names.push((name, need)),
+                }
+            }
+            needs.add(jobs, need)?;
         }
         Ok(needs)
     }
@@ -94,26 +120,88 @@ impl Needs {
     /// Whether the call needs no other job.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.jobs.is_empty() && self.earlier.is_empty() && self.names.is_empty()
     }
 
     /// The jobs, in their order, and how they have to end.
     #[must_use]
     pub fn jobs(&self) -> &[(JobId, Need)] {
-        &self.0
+        &self.jobs
+    }
+
+    /// Replaces names by what `find` gives for them.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] for a name that is not found, [`Kind::Usage`] for a job that is named twice.
+    pub fn resolve_names(&mut self, find: impl Fn(&str) -> Option<Needed>) -> Result<()> {
+        for (name, need) in std::mem::take(&mut self.names) {
+            match find(&name) {
+                Some(Needed::Job(job)) => self.add([job], need)?,
+                Some(Needed::Earlier(call)) if self.earlier.iter().any(|(other, _)| *other == call) => {
+                    return Err(twice(&format!("`{}`", escape_control(&name))));
+                }
+                Some(Needed::Earlier(call)) => self.earlier.push((call, need)),
+                None => {
+                    let message = format!("no earlier line has the name `{}`", escape_control(&name));
+                    return Err(Error::new(Kind::Invalid, message)
+                        .with_hint("a line can only wait for lines before it, and for jobs by their numbers"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The same needs as jobs: `job` gives that of an earlier call, unless it was refused.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] when an earlier call was refused, [`Kind::Usage`] for a job that is named twice.
+    pub fn resolve_earlier(&self, job: impl Fn(usize) -> Option<JobId>) -> Result<Needs> {
+        let mut needs = Needs { jobs: self.jobs.clone(), ..Needs::default() };
+        for (call, need) in &self.earlier {
+            let Some(job) = job(*call) else {
+                return Err(Error::new(Kind::Denied, "an earlier call, which this call needs, was refused"));
+            };
+            needs.add([job], *need)?;
+        }
+        Ok(needs)
+    }
+
+    /// Whether it names earlier calls.
+    #[must_use]
+    pub fn has_earlier(&self) -> bool {
+        !self.earlier.is_empty()
     }
 
     /// As the store keeps it: `[7,8]`, or `{"ok":[7],"any":[8],"failed":[9]}`.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let of = |need: Need| -> Vec<JobId> { self.0.iter().filter(|it| it.1 == need).map(|it| it.0).collect() };
-        if self.0.iter().all(|(_, need)| *need == Need::Completed) {
+        let of = |need: Need| -> Vec<JobId> { self.jobs.iter().filter(|it| it.1 == need).map(|it| it.0).collect() };
+        if self.jobs.iter().all(|(_, need)| *need == Need::Completed) {
             return serde_json::to_string(&of(Need::Completed)).unwrap_or_default();
         }
         let lists = Need::ALL.map(|need| (need.as_str(), of(need)));
         let lists: std::collections::BTreeMap<_, _> = lists.into_iter().filter(|(_, jobs)| !jobs.is_empty()).collect();
         serde_json::to_string(&lists).unwrap_or_default()
     }
+}
+
+fn twice(what: &str) -> Error {
+    Error::new(Kind::Usage, format!("{what} is named twice among those to wait for")).with_hint("name each job once")
+}
+
+/// Jobs as ranges of their numbers, as the store keeps those of a call that needs a whole batch: `[[1,100],[102,102]]`.
+#[must_use]
+pub fn ranges_to_json(jobs: &[JobId]) -> String {
+    let mut ranges: Vec<[i64; 2]> = Vec::new();
+    let mut sorted: Vec<i64> = jobs.iter().map(|job| job.0).collect();
+    sorted.sort_unstable();
+    for job in sorted {
+        match ranges.last_mut() {
+            Some([_, last]) if *last == job || *last + 1 == job => *last = job,
+            _ => ranges.push([job, job]),
+        }
+    }
+    serde_json::to_string(&ranges).unwrap_or_default()
 }
 
 /// The jobs for which a blocked job waits, of which no more than [`Blockers::MOST`] are looked up.
@@ -136,7 +224,7 @@ impl Blockers {
 /// [`Kind::Usage`] for anything else, and for more jobs than a call can need.
 pub fn parse_jobs(text: &str) -> Result<Vec<JobId>> {
     let refuse = |part: &str| {
-        let message = format!("`{}` is not the number of a job", super::text::escape_control(part));
+        let message = format!("`{}` is not the number of a job", escape_control(part));
         Err(Error::new(Kind::Usage, message).with_hint("write numbers of jobs and ranges, as in 7,9-12"))
     };
     let mut jobs = Vec::new();
@@ -179,7 +267,7 @@ mod tests {
         needs.add(ids(&[9]), Need::Failed).unwrap();
         assert_eq!(needs.to_json(), r#"{"failed":[9],"ok":[7,8]}"#);
         assert_eq!(Needs::parse_json(&needs.to_json()).unwrap(), needs);
-        for text in ["7", "{}}", r#"["7"]"#, r#"{"ok":7}"#, r#"{"of":[7]}"#, "[7,7]", "[[7]]"] {
+        for text in ["7", "{}}", r#"[{"a":1}]"#, r#"{"ok":7}"#, r#"{"of":[7]}"#, "[7,7]", "[[7]]"] {
             Needs::parse_json(text).unwrap_err();
         }
         assert_eq!(
@@ -188,6 +276,29 @@ mod tests {
         );
         let too_many = Needs::default().add((1..200_000).map(JobId), Need::Ended).unwrap_err();
         assert_eq!(too_many.to_string(), "a call can wait for at most 100000 jobs");
+    }
+
+    #[test]
+    fn names_are_those_of_earlier_lines() {
+        let mut needs = Needs::parse_json(r#"{"ok":["a",7],"any":["b"]}"#).unwrap();
+        let find = |name: &str| match name {
+            "a" => Some(Needed::Earlier(0)),
+            "b" => Some(Needed::Job(JobId(9))),
+            _ => None,
+        };
+        needs.resolve_names(find).unwrap();
+        let resolved = needs.resolve_earlier(|call| (call == 0).then_some(JobId(8))).unwrap();
+        assert_eq!(resolved.to_json(), r#"{"any":[9],"ok":[7,8]}"#);
+        assert_eq!(needs.resolve_earlier(|_| None).unwrap_err().kind(), Kind::Denied);
+        let unknown = Needs::parse_json(r#"["c"]"#).unwrap().resolve_names(find).unwrap_err();
+        assert_eq!(unknown.to_string(), "no earlier line has the name `c`");
+        let twice = Needs::parse_json(r#"["a","a"]"#).unwrap().resolve_names(find).unwrap_err();
+        assert_eq!(twice.to_string(), "`a` is named twice among those to wait for");
+    }
+
+    #[test]
+    fn many_jobs_are_ranges() {
+        assert_eq!(ranges_to_json(&ids(&[3, 1, 2, 9, 9])), "[[1,3],[9,9]]");
     }
 
     #[test]

@@ -42,7 +42,12 @@ impl Store {
     /// # Errors
     /// As [`Store::enqueue`], of the first call that is refused.
     pub fn enqueue_all(&mut self, new: &[NewJob]) -> Result<Vec<Enqueued>, Refused> {
-        let done = self.insert_all(new, &mut |_, error| Err(error))?;
+        self.enqueue_all_and(new, &mut |_, _| Ok(()))
+    }
+
+    /// Does the same, and more with the jobs in the same transaction.
+    pub(super) fn enqueue_all_and(&mut self, new: &[NewJob], and: &mut AndThen<'_>) -> Result<Vec<Enqueued>, Refused> {
+        let done = self.insert_all(new, &mut |_, error| Err(error), and)?;
         // Where one was refused, there is an error.
         Ok(done.into_iter().flatten().collect())
     }
@@ -54,10 +59,14 @@ impl Store {
     /// Whatever the database answers; then none is enqueued. The refusal of a call is as for [`Store::enqueue`].
     pub fn enqueue_each(&mut self, new: &[NewJob]) -> Result<Vec<Result<Enqueued>>> {
         let mut refused = BTreeMap::new();
-        let done = self.insert_all(new, &mut |index, error| {
-            refused.insert(index, error);
-            Ok(())
-        });
+        let done = self.insert_all(
+            new,
+            &mut |index, error| {
+                refused.insert(index, error);
+                Ok(())
+            },
+            &mut |_, _| Ok(()),
+        );
         match done {
             Ok(done) => {
                 let done = done.into_iter().enumerate();
@@ -89,7 +98,12 @@ impl Store {
     }
 
     /// Inserts calls in one transaction. The error tells which of them has ended it, if one has.
-    fn insert_all(&mut self, new: &[NewJob], refuse: &mut OnRefusal<'_>) -> Result<Vec<Option<Enqueued>>, Refused> {
+    fn insert_all(
+        &mut self,
+        new: &[NewJob],
+        refuse: &mut OnRefusal<'_>,
+        and: &mut AndThen<'_>,
+    ) -> Result<Vec<Option<Enqueued>>, Refused> {
         let mut reached = None;
         // An application's own triggers are to see its calls.
         let done = self.change(Triggers::IfForeign, |tx| {
@@ -97,7 +111,10 @@ impl Store {
             let mut calls = Calls { way, known: HashMap::new(), done: Vec::with_capacity(new.len()) };
             let enqueued = calls.enqueue(tx, new, refuse);
             reached = Some(calls.done.len()).filter(|at| enqueued.is_err() && *at < new.len());
-            enqueued.map(|()| calls.done)
+            enqueued?;
+            let jobs: Vec<Enqueued> = calls.done.iter().copied().flatten().collect();
+            and(tx, &jobs)?;
+            Ok(calls.done)
         });
         done.map_err(|error| match error.kind() {
             // SQLite says the same of a full disk and of a table without a number left.
@@ -107,6 +124,9 @@ impl Store {
         })
     }
 }
+
+/// What happens with the new jobs in the same transaction.
+type AndThen<'a> = dyn FnMut(&mut dyn Tx, &[Enqueued]) -> Result<()> + 'a;
 
 /// Gets the number of a call that is refused, counted from 0, and why. To end the transaction without a change, it fails.
 type OnRefusal<'a> = dyn FnMut(usize, Error) -> Result<()> + 'a;
@@ -192,10 +212,18 @@ impl<'a> Calls<'a> {
     /// Inserts one call, or several that are [`alike`]. The inner error says why it is refused; then others can still be
     /// inserted.
     fn enqueue_alike(&mut self, tx: &mut dyn Tx, calls: &'a [NewJob]) -> Result<Result<()>> {
-        let first = &calls[0];
-        let waits = match refusal(needs::check(tx, &first.options.needs))? {
-            Ok(waits) => waits,
-            Err(error) => return Ok(Err(error)),
+        let resolved;
+        let (first, calls) = if calls[0].options.needs.has_earlier() {
+            let job = |call: usize| self.done.get(call).copied().flatten().map(Enqueued::id);
+            let mut new = calls[0].clone();
+            match refusal(new.options.needs.resolve_earlier(job))? {
+                Ok(needs) => new.options.needs = needs,
+                Err(error) => return Ok(Err(error)),
+            }
+            resolved = [new];
+            (&resolved[0], &resolved[..])
+        } else {
+            (&calls[0], calls)
         };
         match refusal(same(tx, first))? {
             Ok(None) => {}
@@ -205,6 +233,10 @@ impl<'a> Calls<'a> {
             }
             Err(error) => return Ok(Err(error)),
         }
+        let waits = match refusal(needs::check(tx, &first.options.needs))? {
+            Ok(waits) => waits,
+            Err(error) => return Ok(Err(error)),
+        };
         let stands = self.standing(tx, first, waits);
         let jobs = match insert(tx, calls, &stands, self.way)? {
             Ok(jobs) => jobs,

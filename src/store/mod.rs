@@ -29,6 +29,7 @@ mod select;
 mod service;
 mod set;
 mod sqlite;
+mod then;
 mod waiting;
 
 pub use claim::Cycle;

@@ -174,7 +174,7 @@ pub(super) fn start_without(tx: &mut dyn Tx, job: JobId) -> Result<()> {
 }
 
 /// Lets a call go on that waits for no job any longer. The inner error says which rule of the application refuses that.
-fn release(tx: &mut dyn Tx, job: JobId) -> Result<Result<()>> {
+pub(super) fn release(tx: &mut dyn Tx, job: JobId) -> Result<Result<()>> {
     let now = tx.now().into();
     match tx.try_execute(RELEASE, &[job.into(), now])? {
         Ok(0) => Ok(Ok(())),

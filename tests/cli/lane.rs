@@ -252,3 +252,88 @@ fn a_batch_has_lanes_and_needs() {
         "#,
     );
 }
+
+#[test]
+fn lines_of_a_batch_wait_for_each_other_by_their_names() {
+    let place = place();
+    place.session(
+        r#"
+        $ echo '{"service":"events","function":"say","args":[1],"name":"a"}' > calls
+        $ echo '{"service":"events","function":"say","args":[2],"name":"b","after":["a"]}' >> calls
+        $ echo '{"service":"events","function":"say","args":[3],"after":{"ok":["a"],"any":["b"]}}' >> calls
+        $ asyncq enqueue --batch calls --atomic; asyncq enqueue --batch calls --batch-size 1
+        1
+        2
+        3
+        4
+        5
+        6
+        $ asyncq job show 6 | grep after
+        after      {"any":[5],"ok":[4]}
+        $ asyncq process | sort
+        1
+        1
+        2
+        2
+        3
+        3
+        $ echo '{"service":"events","function":"say","after":["c"]}' | asyncq enqueue --batch -
+        ! error: line 1: no earlier line has the name `c`; nothing was enqueued
+        ! hint: a line can only wait for lines before it, and for jobs by their numbers
+        ? 65
+        $ echo '{"service":"events","function":"say","name":"a"}' >> calls; asyncq enqueue --batch calls --atomic
+        ! error: line 4: an earlier line has the name `a`, too; nothing was enqueued
+        ! hint: give each line a name of its own
+        ? 65
+        "#,
+    );
+}
+
+#[test]
+fn a_call_runs_after_a_whole_batch() {
+    let place = place();
+    place.session(
+        r#"
+        $ for n in 1 2 3; do echo '{"service":"events","function":"say","args":["'$n'"]}'; done > calls
+        $ asyncq enqueue --batch calls --then events say last
+        1
+        2
+        3
+        4
+        $ asyncq enqueue --batch calls --atomic --then events say again
+        5
+        6
+        7
+        8
+        $ asyncq job show 4 | grep -E 'state|waits|after'
+        state      blocked
+        waits for  jobs 1, 2 and 3; `asyncq job start 4` starts it without them
+        after      [[1,3]]
+        $ asyncq process | tail -n 2
+        last
+        again
+        $ echo '{"service":"events","function":"fail"}' > calls; asyncq enqueue --batch calls --then events say last
+        9
+        10
+        $ asyncq process 2> /dev/null
+        ? 1
+        $ asyncq job show 10 | grep error
+        error      job 9, which this needs, ended in an error
+        $ asyncq function set events fail -- echo good; asyncq job retry 9; asyncq process
+        good
+        last
+        ! asyncq: job 9 is queued; 1 call that needs it waits again
+        $ asyncq enqueue --batch /dev/null --then events say nothing; asyncq process
+        11
+        nothing
+        $ asyncq enqueue --batch calls events say
+        ! error: with `--batch`, the calls come from the file
+        ! hint: `--then` enqueues a call on the command line after them
+        ? 2
+        $ asyncq enqueue --batch calls --then events male
+        ! error: service `events` has no function `male`
+        ! hint: `asyncq function list events` shows all
+        ? 66
+        "#,
+    );
+}

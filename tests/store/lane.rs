@@ -11,7 +11,7 @@ use asyncq::domain::processor::ProcessorId;
 use asyncq::domain::service::ServiceChange;
 use asyncq::store::Store;
 
-use crate::fixture::{call, ends, processor, run_cycle, service, state, with_events};
+use crate::fixture::{call, ends, processor, run_cycle, service, state, wide, with_events};
 
 fn in_lane(store: &mut Store, number: i64, lane: &str) -> JobId {
     let options = CallOptions { lane: Some(Lane::parse(lane).unwrap()), ..CallOptions::default() };
@@ -166,5 +166,31 @@ conformance! {
             assert_eq!(queued(store), expected);
         }
         assert_eq!(store.change_many(&clean, JobId(0)).unwrap().changed, 1);
+    }
+
+    fn a_call_runs_after_thousands_of_others(store: &mut Store) {
+        with_events(store);
+        store.set_service(&service("events"), wide(NonZeroU32::new(1000).unwrap())).unwrap();
+        let processor = processor(store, 1);
+        let many: Vec<NewJob> = (0..12_000).map(call).collect();
+        let mut ids: Vec<JobId> = store.enqueue_all(&many).unwrap().iter().map(|done| done.id()).collect();
+        let last = store.enqueue_after_all(&call(1), &ids).unwrap().id();
+        let together = store.enqueue_all_then(&[call(1), call(2)], &call(3)).unwrap();
+        assert_eq!((together.len(), state(store, together[2].id())), (3, State::Blocked));
+        assert_eq!(store.job(last).unwrap().options.after.as_deref(), Some(format!("[[1,{}]]", ids.len()).as_str()));
+        assert_eq!(state(store, last), State::Blocked);
+        // One fails, and all others complete.
+        assert_eq!(run_one(store, processor, &failed()), ids.remove(0));
+        assert_eq!(state(store, last), State::Cancelled);
+        assert_eq!(store.retry(JobId(1)).unwrap(), 1);
+        let mut waiting: Vec<_> = Vec::new();
+        loop {
+            let ended: Vec<_> = waiting.iter().map(|claim| ends(claim, &Outcome::Completed)).collect();
+            waiting = run_cycle(store, processor, &ended.iter().collect::<Vec<_>>(), 0, 500).claims;
+            if waiting.is_empty() {
+                break;
+            }
+        }
+        assert_eq!([state(store, last), state(store, together[2].id())], [State::Completed; 2]);
     }
 }
