@@ -267,6 +267,11 @@ fn print_end(session: &Session, call: &str, ran: Ran) -> u8 {
             session.info(&format!("job {job} {call}: {}", conflict.failure(1).message));
             exit::BUSY
         }
+        // A call inside another one cannot run later.
+        Outcome::Snoozed(snooze) => {
+            session.info(&format!("job {job} {call}: {}", snooze.as_conflict().failure(1).message));
+            exit::BUSY
+        }
         Outcome::Failed(failure) | Outcome::Unstarted(failure) => {
             session.info(&format!("job {job} {call}: {}", failure.message));
             exit::FAILED

@@ -300,6 +300,11 @@ fn print_end(session: &Session, report: &Report) {
     let took = show_span(report.took);
     let pause = report.pause.unwrap_or_default().as_secs_f64();
     match (&report.error, report.ending) {
+        (error, Ending::Snoozed) if report.state == State::Delayed => {
+            let why = error.as_ref().map_or("it asks to run later", |error| error.message.as_str());
+            let pause = show_span(report.pause.unwrap_or_default());
+            session.verbose(&format!("{what}: {why}; runs again in {pause}, and no attempt counts"));
+        }
         (Some(error), _) if report.state == State::Delayed => {
             let then = match report.retry {
                 Some(retry) => {
@@ -325,6 +330,10 @@ fn print_end(session: &Session, report: &Report) {
         }
         (None, Ending::Interrupted) => session.info(&format!("{what}: ended and put back")),
         (None, Ending::Cancelled) => session.verbose(&format!("{what}: cancelled after {took}")),
+        (None, Ending::Completed) if report.in_vain => session.verbose(&format!(
+            "{what}: {} after {took}; it wrote to `$ASYNCQ_LATER`, which counts only with exit code 75",
+            report.state
+        )),
         (None, _) => session.verbose(&format!("{what}: {} after {took}", report.state)),
     }
 }

@@ -74,6 +74,8 @@ pub enum FailureKind {
     Timeout,
     /// A conflict (exit code 75) in every attempt.
     Conflict,
+    /// The function asked to run later. No job ends so, only an attempt.
+    Snooze,
     /// The function could not be started: its program or its site is missing, or it exited with 126 or 127.
     CannotRun,
     /// The stored call is not valid, which only an INSERT of a client can cause.
@@ -101,6 +103,8 @@ pub enum Outcome {
     CompletedItself,
     /// The function asked to be tried again.
     Conflict(Conflict),
+    /// The function asked to run later, and nothing failed.
+    Snoozed(Snooze),
     /// The function failed for good.
     Failed(Failure),
     /// The program could not be started, so nothing of the call was executed. It is tried again, because a program is missing
@@ -120,6 +124,7 @@ impl Outcome {
         match self {
             Outcome::Failed(failure) | Outcome::Unstarted(failure) => Some(failure),
             Outcome::Conflict(conflict) => conflict.reported.as_mut(),
+            Outcome::Snoozed(snooze) => snooze.reported.as_mut(),
             _ => None,
         }
     }
@@ -135,6 +140,15 @@ pub struct Conflict {
     /// How long it wants to wait, if it says so.
     pub pause: Option<Duration>,
     /// What its worker reports; `None` for a program that exited with code 75.
+    pub reported: Option<Failure>,
+}
+
+/// A function that asks to run later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snooze {
+    /// How much later.
+    pub pause: Duration,
+    /// What its worker reports about that, if anything.
     pub reported: Option<Failure>,
 }
 

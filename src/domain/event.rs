@@ -139,6 +139,8 @@ pub struct Report {
     pub took: Duration,
     /// Whether it could not run because the call has its own site, and that is missing.
     pub lacks_own_site: bool,
+    /// Whether it said when to run instead, without asking to be tried again.
+    pub in_vain: bool,
 }
 
 /// A process that cannot be ended.

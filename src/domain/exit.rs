@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::attempt::{CONFLICT, Conflict, Failure, FailureKind, Outcome};
+use super::attempt::{CONFLICT, Conflict, Failure, FailureKind, Outcome, Snooze};
 
 /// The exit code of a shell for a command that it cannot execute.
 const NOT_EXECUTABLE: i32 = 126;
@@ -45,7 +45,7 @@ pub struct ReportedError {
     pub code: i64,
     /// What kind of end it is; this counts more than the code.
     pub kind: Option<ErrorKind>,
-    /// For a conflict: how long to wait before the next attempt.
+    /// For a conflict or a snooze: how long to wait before the next attempt.
     pub pause: Option<Duration>,
     /// Its message.
     pub message: String,
@@ -63,6 +63,8 @@ pub enum ErrorKind {
     Error,
     /// It asks to be tried again.
     Conflict,
+    /// It asks to run later, and nothing failed.
+    Snooze,
     /// It could not be run.
     CannotRun,
 }
@@ -91,7 +93,8 @@ impl Exit {
                 (ErrorKind::CannotRun, _) => {
                     Outcome::Failed(Failure::not_found(format!("exit code {code}: a command was not found")))
                 }
-                (ErrorKind::Error, _) => {
+                // No code alone asks to run later.
+                (ErrorKind::Error | ErrorKind::Snooze, _) => {
                     let failure = Failure::new(FailureKind::Exit, format!("exit code {code}"));
                     Outcome::Failed(Failure { exit_code: Some(code), ..failure })
                 }
@@ -120,6 +123,7 @@ impl ReportedError {
             ErrorKind::Conflict => {
                 Failure { exit_code: Some(CONFLICT), ..Failure::new(FailureKind::Conflict, message) }
             }
+            ErrorKind::Snooze => Failure::new(FailureKind::Snooze, message),
             ErrorKind::CannotRun if self.code == i64::from(NOT_EXECUTABLE) => Failure::not_executable(message),
             ErrorKind::CannotRun => Failure::not_found(message),
             ErrorKind::Error => Failure::new(FailureKind::Error, message),
@@ -135,9 +139,22 @@ impl ReportedError {
             text[from..].to_owned()
         });
         let failure = Failure { class, traceback, ..failure };
+        let is_known = !says_nothing || failure.class.is_some() || failure.traceback.is_some();
         match kind {
+            ErrorKind::Snooze => {
+                let snooze = match self.pause {
+                    Some(pause) => Snooze::new(pause, is_known.then(|| failure.clone())),
+                    None => Err("it asks to run later, and does not say when".to_owned()),
+                };
+                match snooze {
+                    Ok(snooze) => Outcome::Snoozed(snooze),
+                    Err(why) => {
+                        let message = if says_nothing { why } else { format!("{why}: {}", failure.message) };
+                        Outcome::Conflict(Conflict::because(message, Some(&failure)))
+                    }
+                }
+            }
             ErrorKind::Conflict => {
-                let is_known = !says_nothing || failure.class.is_some() || failure.traceback.is_some();
                 Outcome::Conflict(Conflict { pause: self.pause, reported: is_known.then_some(failure) })
             }
             ErrorKind::CannotRun | ErrorKind::Error => Outcome::Failed(failure),
@@ -163,7 +180,11 @@ impl Outcome {
     #[must_use]
     pub fn is_own_doing(&self) -> bool {
         match self {
-            Outcome::Completed | Outcome::CompletedItself | Outcome::Conflict(_) | Outcome::Unstarted(_) => true,
+            Outcome::Completed
+            | Outcome::CompletedItself
+            | Outcome::Conflict(_)
+            | Outcome::Snoozed(_)
+            | Outcome::Unstarted(_) => true,
             Outcome::Failed(failure) => match failure.kind {
                 // What its worker says, or its result.
                 FailureKind::Error | FailureKind::BadResult => true,
@@ -228,6 +249,33 @@ mod tests {
         assert_eq!(of(127, None), (FailureKind::CannotRun, Some(127)));
         assert_eq!(of(75, Some(ErrorKind::Error)), (FailureKind::Error, None));
         assert_eq!(of(1, Some(ErrorKind::CannotRun)), (FailureKind::CannotRun, Some(127)));
+    }
+
+    #[test]
+    fn a_worker_may_ask_to_run_later() {
+        let asks = |pause, message: &str| {
+            let kind = Some(ErrorKind::Snooze);
+            Exit::Reported(ReportedError {
+                code: 75,
+                kind,
+                pause,
+                message: message.to_owned(),
+                ..ReportedError::default()
+            })
+            .outcome()
+        };
+        let snooze = |pause, reported| Outcome::Snoozed(Snooze { pause, reported });
+        let (long, short) = (Duration::from_secs(600), Duration::from_millis(100));
+        let reported = Some(Failure::new(FailureKind::Snooze, "HTTP 429"));
+        assert_eq!(asks(Some(long), "HTTP 429"), snooze(long, reported));
+        assert_eq!(asks(Some(Duration::ZERO), ""), snooze(short, None));
+        let conflict = |pause, message: &str| match asks(pause, message) {
+            Outcome::Conflict(conflict) => conflict.failure(1).message,
+            outcome => panic!("{outcome:?}"),
+        };
+        assert_eq!(conflict(None, ""), "it asks to run later, and does not say when");
+        let long = "it asks to run more than 366 days later: HTTP 429";
+        assert_eq!(conflict(Some(Duration::from_secs(367 * 86_400)), "HTTP 429"), long);
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub mod rpc_fault;
 pub mod schedule;
 pub mod service;
 pub mod size;
+pub mod snooze;
 pub mod state;
 pub mod suggest;
 pub mod text;

@@ -91,6 +91,10 @@ impl RetryPolicy {
                 let pause = after_conflict(now, f64::midpoint(1.0, draw));
                 Decision { pause: Some(pause), error: Some(failure.clone()), ..again }
             }
+            Outcome::Snoozed(snooze) => {
+                let (pause, error) = (Some(snooze.pause), snooze.reported.clone());
+                Decision { pause, error, ..Decision::of(State::Delayed, Ending::Snoozed) }
+            }
             Outcome::Crashed(how) => after_crash(how, before.crashes),
             outcome => self.try_again(decide_once(outcome, now), before, draw),
         }
@@ -153,6 +157,7 @@ pub fn decide_once(outcome: &Outcome, conflicts: i64) -> Decision {
         Outcome::Completed => Decision::of(State::Completed, Ending::Completed),
         Outcome::CompletedItself => Decision { by_itself: true, ..Decision::of(State::Completed, Ending::Completed) },
         Outcome::Conflict(conflict) => Decision::error(Ending::Conflict, conflict.failure(conflicts)),
+        Outcome::Snoozed(snooze) => Decision::error(Ending::Conflict, snooze.as_conflict().failure(conflicts)),
         Outcome::Crashed(how) => Decision::error(Ending::Crash, Failure::new(FailureKind::Crash, how.as_str())),
         Outcome::Failed(failure) | Outcome::Unstarted(failure) => Decision::error(Ending::Error, failure.clone()),
         Outcome::Interrupted => Decision::of(State::Queued, Ending::Interrupted),
@@ -162,7 +167,7 @@ pub fn decide_once(outcome: &Outcome, conflicts: i64) -> Decision {
 
 #[cfg(test)]
 mod tests {
-    use super::super::attempt::Conflict;
+    use super::super::attempt::{Conflict, Snooze};
     use super::*;
 
     fn usual() -> RetryPolicy {
@@ -290,6 +295,18 @@ mod tests {
         assert_eq!((after(0, 0).ending, after(0, 0).retry), (Ending::Conflict, None));
         assert_eq!((after(2, 0).ending, after(2, 0).retry), (Ending::Error, Some(Retry { number: 1, of: 1 })));
         assert_eq!(after(2, 1).state, State::Error);
+    }
+
+    #[test]
+    fn a_snooze_counts_as_nothing() {
+        let snooze = Snooze { pause: Duration::from_secs(600), reported: None };
+        let counts = AttemptCounts { failures: 9, conflicts: 9, crashes: 2 };
+        let after = usual().decide(&Outcome::Snoozed(snooze.clone()), counts, 0.5);
+        assert_eq!((after.state, after.ending, after.error), (State::Delayed, Ending::Snoozed, None));
+        assert_eq!(after.pause, Some(Duration::from_secs(600)));
+        let nested = decide_once(&Outcome::Snoozed(snooze), 1);
+        assert_eq!((nested.state, nested.ending), (State::Error, Ending::Conflict));
+        assert_eq!(nested.error.unwrap().kind, FailureKind::Conflict);
     }
 
     #[test]

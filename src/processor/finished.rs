@@ -41,6 +41,8 @@ pub(super) struct FinishedCall {
     pub(super) mark: Option<Mark>,
     /// Whether it could not be run, and has its own site, which does not exist.
     lacks_own_site: bool,
+    /// Whether it said when to run instead, without asking to be tried again.
+    in_vain: bool,
 }
 
 impl FinishedCall {
@@ -49,14 +51,14 @@ impl FinishedCall {
         let EndedCall { claim, ended, mark } = done;
         let retry = &claim.definition.policy.retry;
         let decision = retry.decide(&ended.outcome, claim.before, draw_for(&ended.outcome, retry)?);
-        let Ended { result, took, output, nested, .. } = ended;
+        let Ended { result, took, output, nested, in_vain, .. } = ended;
         let finish = Finish { fence: claim.fence, decision, result, took, log: output.log(), nested };
-        Ok(FinishedCall { mark, ..FinishedCall::new(&claim, finish) })
+        Ok(FinishedCall { mark, in_vain, ..FinishedCall::new(&claim, finish) })
     }
 
     /// A call that did not run in this processor.
     pub(super) fn elsewhere(service: ServiceName, function: String, finish: Finish) -> FinishedCall {
-        FinishedCall { service, function, finish, mark: None, lacks_own_site: false }
+        FinishedCall { service, function, finish, mark: None, lacks_own_site: false, in_vain: false }
     }
 
     /// A claim that cannot be run.
@@ -77,7 +79,7 @@ impl FinishedCall {
         let Call { service, function, site, .. } = &claim.call;
         let lacks_own_site = cannot_run && site.as_ref().is_some_and(|site| !Path::new(site).is_dir());
         let (service, function) = (service.clone(), function.as_str().to_owned());
-        FinishedCall { service, function, finish, mark: None, lacks_own_site }
+        FinishedCall { service, function, finish, mark: None, lacks_own_site, in_vain: false }
     }
 
     /// Reports what was recorded. `state` is the state of the job now; `None` if it did not belong to this processor any longer.
@@ -109,6 +111,7 @@ impl FinishedCall {
             state,
             took: self.finish.took,
             lacks_own_site: self.lacks_own_site,
+            in_vain: self.in_vain,
         }));
     }
 }

@@ -9,10 +9,10 @@ use super::{finished::FinishedCall, random::draw_for};
 use crate::domain::attempt::{Failure, Outcome};
 use crate::domain::job::{Claim, Fence, Finish, JobId};
 use crate::domain::log::{Log, Stream};
-use crate::domain::{json::Json, nested::NestedCalls, processor::ProcessorId, service::ServiceName};
+use crate::domain::{json::Json, nested::NestedCalls, processor::ProcessorId, service::ServiceName, time::Timestamp};
 use crate::domain::{retry::AttemptCounts, retry_policy::RetryPolicy};
 use crate::error::Result;
-use crate::runner::{Ended, LONGEST_NOTE, Marks, worker::EndedCall};
+use crate::runner::{Ended, LONGEST_NOTE, Marks, clock::now, worker::EndedCall};
 
 /// How many bytes of output are noted with a call at most; one that has printed more is repeated.
 const SHORT: usize = LONGEST_NOTE / 2;
@@ -36,6 +36,9 @@ struct JournalHead<'a> {
     outcome: Outcome,
     result: Option<String>,
     took: Duration,
+    /// When it ended, in milliseconds since 1970, if it asked to run later: the time until its record does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ended_at: Option<i64>,
     /// How many calls ran inside it. They are not noted, and count as not recorded.
     #[serde(default, skip_serializing_if = "is_zero")]
     nested: u64,
@@ -73,6 +76,7 @@ fn write(claim: &Claim, ended: &Ended) -> Option<Vec<u8>> {
         outcome: ended.outcome.clone(),
         result: ended.result.as_ref().map(Json::to_string),
         took: ended.took,
+        ended_at: matches!(ended.outcome, Outcome::Snoozed(_)).then(|| now().0),
         nested,
         pieces: log.pieces.iter().map(|(stream, length)| (stream.fd(), *length)).collect(),
     };
@@ -110,7 +114,10 @@ fn shorten(failure: &mut Failure) -> bool {
 /// # Errors
 /// When the system gives no random numbers.
 pub(super) fn read(processor: ProcessorId, job: JobId, text: &[u8]) -> Result<Option<FinishedCall>> {
-    let Some((head, log)) = parse(text) else { return Ok(None) };
+    let Some((mut head, log)) = parse(text) else { return Ok(None) };
+    if let (Outcome::Snoozed(snooze), Some(ended_at)) = (&mut head.outcome, head.ended_at) {
+        snooze.pause = snooze.pause.saturating_sub(now().since(Timestamp(ended_at)));
+    }
     let (Ok(service), Ok(result)) =
         (ServiceName::parse(head.service), head.result.as_deref().map(Json::parse).transpose())
     else {

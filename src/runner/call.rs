@@ -83,12 +83,14 @@ pub struct Ended {
     pub output: Capture,
     /// The calls that ran inside it, as its worker reports them.
     pub nested: Option<Box<NestedCalls>>,
+    /// Whether it said when to run instead, without asking to be tried again.
+    pub in_vain: bool,
 }
 
 impl Ended {
     /// The end of a call that was not run.
     pub fn unrun(outcome: Outcome, output: Capture) -> Ended {
-        Ended { outcome, result: None, took: Duration::ZERO, output, nested: None }
+        Ended { outcome, result: None, took: Duration::ZERO, output, nested: None, in_vain: false }
     }
 }
 

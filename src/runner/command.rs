@@ -16,7 +16,8 @@ use crate::runner::call::{CallEnding, CallParams, EndReason, write_line};
 use crate::runner::output::program_output::{LARGEST_PIPE, ProgramOutput};
 use crate::runner::process::tree::{GRACE, LAST_LOOK, Tree, soon};
 use crate::runner::{
-    Ended, Output, StartFailure, Stop, StopSwitch, Surroundings, result_file::ResultFile, spawn::Program,
+    Ended, Output, StartFailure, Stop, StopSwitch, Surroundings, later_file::LaterFile, result_file::ResultFile,
+    spawn::Program,
 };
 use crate::system::{fds, signals};
 
@@ -32,8 +33,9 @@ pub fn run(
 ) -> Result<Option<Ended>, StartFailure> {
     let began = Instant::now();
     let result = ResultFile::new(&around.folder, &claim.fence);
-    let mut tree =
-        Tree::start(&around.orphans, &claim.token, |offer| Program { claim, around, offer, control }.start(&result))?;
+    let later = LaterFile::new(&around.folder, &claim.fence);
+    let start = |offer| Program { claim, around, offer, control }.start(&result, &later);
+    let mut tree = Tree::start(&around.orphans, &claim.token, start)?;
     reached("program started");
     tree.works_for(claim.fence.job);
     let limit = claim.definition.timeout.map(|timeout| began + timeout);
@@ -54,7 +56,11 @@ pub fn run(
         (Outcome::Completed, Err(failure)) => (Outcome::Failed(failure), None),
         (outcome, Err(_)) => (outcome, None),
     };
-    Ok(Some(Ended { outcome, result, took, output: running.printed.own, nested: None }))
+    let (outcome, in_vain) = match outcome {
+        Outcome::Conflict(conflict) => (later.take().unwrap_or(Outcome::Conflict(conflict)), false),
+        outcome => (outcome, later.remove()),
+    };
+    Ok(Some(Ended { outcome, result, took, output: running.printed.own, nested: None, in_vain }))
 }
 
 /// Whether a call with this outcome may have lost its result, or failed, because the folder for the result is gone.

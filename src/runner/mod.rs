@@ -3,7 +3,9 @@
 //! Invariant: this layer knows processes and files, and no database. It does not decide what follows from an outcome.
 
 mod call;
+pub mod clock;
 pub mod command;
+mod later_file;
 pub mod output;
 pub mod process;
 mod result_file;

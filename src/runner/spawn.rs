@@ -14,8 +14,8 @@ use crate::domain::job::{Claim, Token};
 use crate::domain::{call::Call, json, text::escape_control};
 use crate::error::reason;
 use crate::runner::{
-    StartFailure, StopSwitch, Surroundings, process::oom_score::Offer, process::orphans::WORKER_TOKEN,
-    result_file::ResultFile,
+    StartFailure, StopSwitch, Surroundings, later_file::LaterFile, process::oom_score::Offer,
+    process::orphans::WORKER_TOKEN, result_file::ResultFile,
 };
 use crate::system::error::in_words;
 
@@ -35,7 +35,7 @@ pub(in crate::runner) struct Program<'a> {
 
 impl Program<'_> {
     /// Starts it for this call alone, in its own process group and its site, with pipes to its stdin, stdout and stderr.
-    pub(in crate::runner) fn start(self, result: &ResultFile) -> Result<Child, StartFailure> {
+    pub(in crate::runner) fn start(self, result: &ResultFile, later: &LaterFile) -> Result<Child, StartFailure> {
         let claim = self.claim;
         // Looked up once, so that every try is the same.
         let (_, program) = self.command().map_err(StartFailure::Unable)?;
@@ -43,6 +43,7 @@ impl Program<'_> {
         let start = || {
             let (mut command, _) = self.command().map_err(|failure| io::Error::other(failure.message))?;
             command.args(&words).envs(variables(claim)).env("ASYNCQ_RESULT", result.path());
+            command.env("ASYNCQ_LATER", later.path());
             let reads_call = claim.definition.call_format.stdin() == Holds::Call;
             command.stdin(if reads_call { Stdio::piped() } else { Stdio::null() });
             self.offer.start(&mut command)

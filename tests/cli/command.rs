@@ -30,7 +30,7 @@ fn exit_codes_and_signals() {
         "error":{"kind":"cannot-run","message":"exit code 126: not executable","exit_code":126,"signal":null
         "error":{"kind":"cannot-run","message":"exit code 127: a command was not found","exit_code":127,"signal":null
         "error":{"kind":"signal","message":"ended by signal 9 (SIGKILL)","exit_code":null,"signal":9
-        "error":null,"priority":0,"key":null,"os_user":"[..]","attempts":[{"attempt":1,[..]"ending":"completed",[..]
+        "error":null,"priority":0,"key":null,[..]"os_user":"[..]","attempts":[{"attempt":1,[..]"ending":"completed",[..]
         "#,
     );
 }
@@ -49,6 +49,7 @@ fn the_environment() {
         ASYNCQ_DB=~/.local/share/asyncq/queue.db
         ASYNCQ_FUNCTION=env
         ASYNCQ_JOB=1
+        ASYNCQ_LATER=~/.local/share/asyncq/queue.db-asyncq/<hex>/later-1-1
         ASYNCQ_PRINCIPAL=zope.user
         ASYNCQ_RESULT=~/.local/share/asyncq/queue.db-asyncq/<hex>/result-1-1
         ASYNCQ_SERVICE=events

@@ -41,6 +41,7 @@ fn asyncq_writes_what_the_conversations_say() {
         ("nested_failed", "error ValueError: no, error ValueError: no"),
         ("refused", "error its worker was refused: this asyncq speaks protocol 1"),
         ("several", "completed \"one\", completed \"two\""),
+        ("snoozed", "delayed"),
         ("stopped", "queued"),
         ("traceback", "error ValueError: no"),
         ("values", "completed {\"n\":1.10,\"big\":18446744073709551616,\"text\":\"ä\"}"),

@@ -36,6 +36,7 @@ mod schedule;
 mod seed;
 mod service;
 mod signals;
+mod snooze;
 mod socket;
 mod stake;
 mod stdio;

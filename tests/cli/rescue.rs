@@ -147,6 +147,19 @@ fn an_ended_call_is_recorded_and_not_run_again() {
     assert_eq!(place.jobs("state attempt crashes"), "completed 1 0, error 1 0");
 }
 
+#[test]
+fn a_noted_wish_to_run_later_counts_from_the_end_of_the_call() {
+    let place = Place::with_functions(&[("fetch", "echo $1 > $ASYNCQ_LATER; exit 75")]);
+    place.stdout("asyncq enqueue events fetch 10m; asyncq enqueue events fetch 20m");
+    for _ in 1..=2 {
+        place.run("ASYNCQ_FAILPOINT='outcome noted=kill' asyncq process events");
+    }
+    place.stdout("asyncq process");
+    assert_eq!(place.jobs("attempt failures conflicts crashes"), "1 0 0 0, 1 0 0 0");
+    assert_eq!(place.attempts(1, "ending"), "snoozed");
+    assert_eq!(place.attempts(2, "ending"), "snoozed");
+}
+
 pub fn is_root(place: &Place) -> bool {
     place.stdout("id -u").trim() == "0"
 }

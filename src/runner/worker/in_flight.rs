@@ -1,11 +1,12 @@
 //! The calls that a peer holds, and when each has to end.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use std::{collections::VecDeque, mem::discriminant, path::Path};
 
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
 use crate::domain::{exit::Exit, job::Fence, json::Json, nested::NestedCalls, time::Timestamp};
 use crate::runner::call::{CallEnding, EndReason};
+use crate::runner::clock::now;
 use crate::runner::worker::protocol::{Answer, CallResult};
 use crate::runner::worker::{CallReport, EndedCall, SendLimits, SentCall};
 use crate::runner::{Capture, Ended, Stop, process::tree::GRACE};
@@ -270,8 +271,7 @@ impl InFlightCall {
     /// When its time limit ends, counted from now.
     pub(super) fn deadline(&self) -> Option<Timestamp> {
         let limit = self.timeout()?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Some(Timestamp(i64::try_from(now.as_millis()).unwrap_or(i64::MAX)).after(limit))
+        Some(now().after(limit))
     }
 
     fn until_told(&self) -> Duration {
@@ -311,6 +311,6 @@ impl InFlightCall {
         nested: Option<Box<NestedCalls>>,
     ) -> EndedCall {
         let SentCall { claim, mark } = self.begun;
-        EndedCall { claim, ended: Ended { outcome, result, took, output: self.capture, nested }, mark }
+        EndedCall { claim, ended: Ended { outcome, result, took, output: self.capture, nested, in_vain: false }, mark }
     }
 }

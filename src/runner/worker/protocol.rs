@@ -400,9 +400,12 @@ mod tests {
         let error = |code, data: &str| end(&format!(r#""error":{{"code":{code},"message":"no\n"{data}}}"#));
         let reported = |code, kind, pause| reported(code, kind, pause, "no\n");
         assert_eq!(error(1, ""), reported(1, None, None));
-        for (name, kind) in
-            [("error", ErrorKind::Error), ("conflict", ErrorKind::Conflict), ("cannot-run", ErrorKind::CannotRun)]
-        {
+        for (name, kind) in [
+            ("error", ErrorKind::Error),
+            ("conflict", ErrorKind::Conflict),
+            ("snooze", ErrorKind::Snooze),
+            ("cannot-run", ErrorKind::CannotRun),
+        ] {
             assert_eq!(error(75, &format!(r#","data":{{"kind":"{name}"}}"#)), reported(75, Some(kind), None));
         }
         let pause = error(1, r#","data":{"kind":"conflict","pause":0.5}"#);
