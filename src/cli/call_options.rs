@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::domain::lane::Lane;
 use crate::domain::needs::{Need, Needs, parse_jobs};
-use crate::domain::new_job::{CallOptions, Priority};
+use crate::domain::new_job::{CallOptions, Expiry, Priority};
 use crate::error::{Error, Kind, Result};
 use crate::system::error::io_error;
 
@@ -20,6 +20,10 @@ pub struct CallOptionArgs {
     /// Of the calls of a service in one lane, only one runs at a time, or as many as its --lane-width
     #[arg(long, value_name = "LANE", conflicts_with = "batch")]
     lane: Option<String>,
+
+    /// Cancel the call if no attempt has begun by then: a span from when it is due, as in 10m, or a time as with --at
+    #[arg(long, value_name = "SPAN|TIME", allow_hyphen_values = true, conflicts_with = "batch")]
+    expires: Option<String>,
 
     /// Run the call after these jobs have completed; numbers and ranges, as in 7,9-12; `-` reads stdin
     #[arg(long, value_name = "IDS", allow_hyphen_values = true, conflicts_with = "batch")]
@@ -35,11 +39,17 @@ pub struct CallOptionArgs {
 }
 
 impl CallOptionArgs {
-    /// What they say.
+    /// Whether they say when the call expires.
+    pub fn has_expiry(&self) -> bool {
+        self.expires.is_some()
+    }
+
+    /// What they say; `expiry` reads when the call expires.
     ///
     /// # Errors
-    /// [`Kind::Usage`] for what is no lane and no list of jobs, [`Kind::Io`] when stdin cannot be read.
-    pub fn parse(&self) -> Result<CallOptions> {
+    /// [`Kind::Usage`] for what is no lane and no list of jobs, [`Kind::Io`] when stdin cannot be read, and whatever `expiry`
+    /// answers.
+    pub fn parse(&self, expiry: impl Fn(&str) -> Result<Expiry>) -> Result<CallOptions> {
         let mut needs = Needs::default();
         let lists =
             [(&self.after, Need::Completed), (&self.after_any, Need::Ended), (&self.after_failed, Need::Failed)];
@@ -53,6 +63,7 @@ impl CallOptionArgs {
         Ok(CallOptions {
             priority: self.priority.unwrap_or_default(),
             lane: self.lane.as_deref().map(Lane::parse).transpose()?,
+            expires: self.expires.as_deref().map(expiry).transpose()?,
             needs,
         })
     }

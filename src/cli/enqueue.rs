@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use jiff::tz::TimeZone;
 
 use super::call_options::CallOptionArgs;
 use super::session::{Session, now};
@@ -15,8 +16,8 @@ use crate::commands::batch::BatchRequest;
 use crate::commands::enqueue::{EnqueueRequest, Made};
 use crate::domain::call::{Call, Key, OnBehalfOf, Reading};
 use crate::domain::job::JobId;
-use crate::domain::moment::moment;
-use crate::domain::new_job::{Due, Enqueued};
+use crate::domain::moment::{expiry, moment};
+use crate::domain::new_job::{Due, Enqueued, Expiry};
 use crate::domain::time::{Timestamp, parse_span};
 use crate::domain::{attempt::Outcome, event::Ran, function::FunctionName, log::Stream};
 use crate::domain::{service::ServiceName, text::escape_control};
@@ -60,8 +61,8 @@ pub struct Enqueue {
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with_all = ["delay", "batch"])]
     at: Option<String>,
 
-    /// The time zone of --at, as in Europe/Berlin [default: `$TZ`, or the time zone of this machine]
-    #[arg(long, value_name = "ZONE", requires = "at", conflicts_with = "batch")]
+    /// The time zone of --at and --expires, as in Europe/Berlin [default: `$TZ`, or the time zone of this machine]
+    #[arg(long, value_name = "ZONE", conflicts_with = "batch")]
     tz: Option<String>,
 
     #[command(flatten)]
@@ -115,7 +116,8 @@ impl Enqueue {
                     .with_hint("`--then` enqueues a call on the command line after them")
                     .into());
             }
-            let then = self.then.then(|| self.parse(Due::Now)).transpose()?.map(|request| request.call);
+            let then =
+                self.then.then(|| self.parse(session, &self.delay(session)?)).transpose()?.map(|request| request.call);
             let request = BatchRequest {
                 input: batch::open(file)?,
                 on_behalf_of: self.on_behalf_of()?,
@@ -127,8 +129,13 @@ impl Enqueue {
             };
             return batch::run(session, request);
         }
+        if self.tz.is_some() && self.at.is_none() && !self.options.has_expiry() {
+            return Err(Error::new(Kind::Usage, "`--tz` needs `--at` or `--expires`")
+                .with_hint("`asyncq enqueue --help` shows how")
+                .into());
+        }
         let delay = self.delay(session)?;
-        let (request, mut queue) = (self.parse(delay.due)?, session.open()?);
+        let (request, mut queue) = (self.parse(session, &delay)?, session.open()?);
         let (service, function) = (request.call.service.clone(), request.call.function.clone());
         let enqueued = match queue.enqueue(request, &session.caller, console())? {
             Made::Queued(enqueued) => enqueued,
@@ -167,8 +174,7 @@ impl Enqueue {
             (Some(span), _) => (Due::In(span), Some(now.after(span))),
             (None, None) => (Due::Now, None),
             (None, Some(text)) => {
-                // A zone that does not exist is an error even if the time has an offset.
-                let named = self.tz.as_deref().map(|name| session.zone(Some(name))).transpose()?;
+                let named = self.named_zone(session)?;
                 let asked = moment(text, now, || named.map_or_else(|| session.zone(None), Ok));
                 let asked = asked.map_err(|error| match parse_span(text) {
                     Ok(_) => error.with_hint(format!("`--in {}` delays a call by a span", escape_control(text.trim()))),
@@ -180,12 +186,31 @@ impl Enqueue {
         Ok(Delay { due, asked, now, hold })
     }
 
+    /// The zone that is named. One that does not exist is an error even if the time has an offset.
+    fn named_zone(&self, session: &Session) -> Result<Option<TimeZone>, Error> {
+        self.tz.as_deref().map(|name| session.zone(Some(name))).transpose()
+    }
+
+    /// When the call expires.
+    fn expiry(&self, session: &Session, delay: &Delay, text: &str) -> Result<Expiry, Error> {
+        let named = self.named_zone(session)?;
+        let found = expiry(text, delay.now, || named.map_or_else(|| session.zone(None), Ok))?;
+        let due = delay.due.moment(delay.now).unwrap_or(delay.now);
+        if found.moment(due) > due {
+            return Ok(found);
+        }
+        let (text, at) = (escape_control(text), output::moment(found.moment(due)));
+        let why = if found.moment(due) <= delay.now { "has passed" } else { "comes before the call is due" };
+        Err(Error::new(Kind::Usage, format!("`--expires` cannot be `{text}`: {at} {why}"))
+            .with_hint("a call that has expired never runs; a span, as in `10m`, counts from when the call is due"))
+    }
+
     /// On whose behalf the calls are made.
     fn on_behalf_of(&self) -> Result<OnBehalfOf, Error> {
         self.principal.as_deref().map_or(Ok(OnBehalfOf::Caller), OnBehalfOf::parse)
     }
 
-    fn parse(&self, due: Due) -> anyhow::Result<EnqueueRequest> {
+    fn parse(&self, session: &Session, delay: &Delay) -> anyhow::Result<EnqueueRequest> {
         let mut pairs = Vec::with_capacity(self.kwargs.len());
         for text in &self.kwargs {
             match text.split_once('=') {
@@ -210,8 +235,8 @@ impl Enqueue {
             on_behalf_of: self.on_behalf_of()?,
             key: self.key.as_deref().map(Key::parse).transpose()?,
             hold: self.hold,
-            due,
-            options: self.options.parse()?,
+            due: delay.due,
+            options: self.options.parse(|text| self.expiry(session, delay, text))?,
             defer: self.defer,
             result_to: self.result_to.clone(),
         })

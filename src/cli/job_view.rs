@@ -126,6 +126,9 @@ pub fn show(queue: &mut Queue, job: &Job, attempts: &[Attempt]) -> anyhow::Resul
     if job.times.run_at > job.times.created_at {
         sheet.line("due", moment(job.times.run_at));
     }
+    if let Some(expires_at) = options.expires_at {
+        sheet.line("expires", moment(expires_at));
+    }
     if let Some(started) = job.times.started_at {
         sheet.line("started", moment(started));
     }
@@ -219,5 +222,5 @@ pub struct JobView<'a> {
 impl Record for JobView<'_> {
     const COLUMNS: &'static str = "id,service,function,args,kwargs,principal,site,state,immediate,parent,attempt,failures,\
                                    conflicts,crashes,created_at,run_at,started_at,finished_at,result,error.kind,\
-                                   error.message,error.exit_code,error.signal,error.type,error.traceback,priority,key,lane,after,os_user,progress";
+                                   error.message,error.exit_code,error.signal,error.type,error.traceback,priority,key,lane,expires_at,after,os_user,progress";
 }

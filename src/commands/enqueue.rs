@@ -68,6 +68,7 @@ impl Queue {
                     (false, Due::Now, Some(_)) => refuse("takes no key"),
                     (false, Due::Now, None) if new.options.priority != Priority::default() => refuse("has no priority"),
                     (false, Due::Now, None) if new.options.lane.is_some() => refuse("is in no lane"),
+                    (false, Due::Now, None) if new.options.expires.is_some() => refuse("cannot expire"),
                     (false, Due::Now, None) if !new.options.needs.is_empty() => refuse("cannot wait for other jobs"),
                     (false, Due::Now, None) => {
                         let runtime = NestedRuntime { program: &caller.program()?, env: &caller.env, console };

@@ -92,6 +92,8 @@ pub enum FailureKind {
     Needs,
     /// The call was to run after the failure of a job that has completed.
     NotNeeded,
+    /// No attempt began before the call expired.
+    Expired,
 }
 
 /// How an attempt ended.

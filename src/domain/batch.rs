@@ -11,8 +11,8 @@ use super::job::JobId;
 use super::json::{Json, MAX_BYTES};
 use super::lane::Lane;
 use super::needs::{Needed, Needs};
-use super::new_job::{CallOptions, Due, NewJob, Origin, Priority};
-use super::time::{Timestamp, parse_span};
+use super::new_job::{CallOptions, Due, Expiry, NewJob, Origin, Priority};
+use super::time::{NO_SPAN, Timestamp, parse_span};
 use super::{function::FunctionName, object, service::ServiceName, text::escape_control};
 use crate::error::{Error, Kind, Result};
 
@@ -45,6 +45,7 @@ pub struct WrittenCall<'a> {
     delay: Option<String>,
     lane: Option<String>,
     name: Option<String>,
+    expires: Option<String>,
     #[serde(borrow)]
     after: Option<&'a RawValue>,
     /// The attempt inside which a request makes the call; no line of a batch has it.
@@ -95,6 +96,7 @@ impl<'a> WrittenCall<'a> {
             options: CallOptions {
                 priority: self.priority.map(priority).transpose()?.unwrap_or_default(),
                 lane: self.lane.as_deref().map(Lane::parse).transpose()?,
+                expires: self.expires.as_deref().map(expiry).transpose()?,
                 needs: self.after.map(|after| Needs::parse_json(after.get())).transpose()?.unwrap_or_default(),
             },
             ..NewJob::new(call)
@@ -172,7 +174,7 @@ fn priority(number: i64) -> Result<Priority> {
 fn due(at: Option<&str>, delay: Option<&str>) -> Result<Due> {
     match (at, delay) {
         (None, None) => Ok(Due::Now),
-        (Some(at), None) => moment(at).map(Due::At),
+        (Some(at), None) => moment("at", "be due", at).map(Due::At),
         (None, Some(span)) => parse_span(span)
             .map(Due::In)
             .map_err(|error| error.reworded(Kind::Invalid, format!("`in` is `{}`: {error}", escape_control(span)))),
@@ -183,14 +185,26 @@ fn due(at: Option<&str>, delay: Option<&str>) -> Result<Due> {
     }
 }
 
-/// Parses a moment at which a call is due. A time without an offset means another moment on another machine.
-fn moment(text: &str) -> Result<Timestamp> {
+/// When a call expires.
+fn expiry(text: &str) -> Result<Expiry> {
+    match parse_span(text) {
+        Ok(span) => Ok(Expiry::In(span)),
+        Err(error) if error.to_string() == NO_SPAN => moment("expires", "expire", text).map(Expiry::At),
+        Err(error) => {
+            let message = format!("`expires` is `{}`: {error}", escape_control(text));
+            Err(error.reworded(Kind::Invalid, message))
+        }
+    }
+}
+
+/// Parses a moment at which a call is due, or expires. A time without an offset means another moment on another machine.
+fn moment(member: &str, to_be: &str, text: &str) -> Result<Timestamp> {
     let moment = Timestamp::parse(text);
     moment.filter(|at| *at >= FIRST).ok_or_else(|| {
         let text = escape_control(text);
         let message = match moment {
-            Some(_) => format!("`at` is `{text}`, and no call can be due before {FIRST}"),
-            None => format!("`at` is `{text}`, which is not a time with its offset from UTC"),
+            Some(_) => format!("`{member}` is `{text}`, and no call can {to_be} before {FIRST}"),
+            None => format!("`{member}` is `{text}`, which is not a time with its offset from UTC"),
         };
         Error::new(Kind::Invalid, message)
             .with_hint("write it as in \"2026-11-23T22:29:00Z\" or \"2026-11-23T23:29:00+01:00\"")

@@ -85,6 +85,8 @@ pub struct Claim {
     pub definition: Arc<Definition>,
     /// How its attempts have ended so far.
     pub before: AttemptCounts,
+    /// After which no attempt begins.
+    pub expires_at: Option<Timestamp>,
 }
 
 impl Claim {
@@ -186,6 +188,8 @@ pub struct StoredOptions {
     pub key: Option<String>,
     /// Its lane.
     pub lane: Option<String>,
+    /// After which no attempt begins.
+    pub expires_at: Option<Timestamp>,
     /// The jobs that it needs, as JSON.
     #[serde(serialize_with = "serialize_stored")]
     pub after: Option<String>,

@@ -7,9 +7,10 @@ use jiff::fmt::temporal::{Pieces, PiecesOffset, TimeZoneAnnotationKind};
 use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
 use jiff::{Span, ToSpan};
 
+use super::new_job::Expiry;
 use super::suggest::nearest;
 use super::text::escape_control;
-use super::time::Timestamp;
+use super::time::{NO_SPAN, Timestamp, parse_span};
 use super::zone::zone;
 use crate::error::{Error, Kind, Result};
 
@@ -65,6 +66,22 @@ pub fn moment(text: &str, now: Timestamp, here: impl FnOnce() -> Result<TimeZone
         },
     };
     found.map(|it| Timestamp(it.as_millisecond()))
+}
+
+/// Parses what says when a call expires: a span, or a moment as [`moment`] reads it.
+///
+/// # Errors
+/// [`Kind::Usage`] for what is neither, and as for [`moment`].
+pub fn expiry(text: &str, now: Timestamp, here: impl FnOnce() -> Result<TimeZone>) -> Result<Expiry> {
+    let is_time = |error: &Error| error.to_string() == NO_SPAN;
+    match parse_span(text) {
+        Ok(span) => Ok(Expiry::In(span)),
+        Err(error) if is_time(&error) => moment(text, now, here).map(Expiry::At),
+        Err(error) => {
+            let message = format!("`--expires` cannot be `{}`: {error}", escape_control(text));
+            Err(error.reworded(Kind::Usage, message))
+        }
+    }
 }
 
 /// Parses `@` and Unix seconds.

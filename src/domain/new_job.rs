@@ -32,6 +32,8 @@ pub struct CallOptions {
     pub priority: Priority,
     /// Its lane, if it is not that of its function.
     pub lane: Option<Lane>,
+    /// When it expires, if it does.
+    pub expires: Option<Expiry>,
     /// Other jobs that have to end first.
     pub needs: Needs,
 }
@@ -40,8 +42,8 @@ impl CallOptions {
     /// Whether they say nothing.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        let CallOptions { priority, lane, needs } = self;
-        *priority == Priority::default() && lane.is_none() && needs.is_empty()
+        let CallOptions { priority, lane, expires, needs } = self;
+        *priority == Priority::default() && lane.is_none() && expires.is_none() && needs.is_empty()
     }
 }
 
@@ -90,7 +92,33 @@ impl Due {
     }
 }
 
+/// When a call expires: no attempt of it begins after that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// At this moment.
+    At(Timestamp),
+    /// This long after it is due.
+    In(Duration),
+}
+
+impl Expiry {
+    /// The moment for a call that is due at this one.
+    #[must_use]
+    pub fn moment(self, due: Timestamp) -> Timestamp {
+        match self {
+            Expiry::At(moment) => moment,
+            Expiry::In(span) => due.after(span),
+        }
+    }
+}
+
 impl NewJob {
+    /// When it expires if it is enqueued `now`.
+    #[must_use]
+    pub fn expires_at(&self, now: Timestamp) -> Option<Timestamp> {
+        self.options.expires.map(|expiry| expiry.moment(self.due.moment(now).unwrap_or(now)))
+    }
+
     /// A job for this call with default values: no key, not held, due at once, without a user or a parent.
     #[must_use]
     pub fn new(call: Call) -> NewJob {

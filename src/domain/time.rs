@@ -6,6 +6,9 @@ use serde::{Serialize, Serializer};
 
 use crate::error::{Error, Kind, Result};
 
+/// What [`parse_span`] says of a text that is not a span at all.
+pub(super) const NO_SPAN: &str = "it is not a span";
+
 /// A moment in milliseconds since 1970-01-01 UTC, the unit of every time in the store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(pub i64);
@@ -78,7 +81,7 @@ pub fn parse_span(text: &str) -> Result<Duration> {
     let span: jiff::Span = match text.parse::<jiff::Span>() {
         Ok(span) => span,
         Err(error) if error.is_range() => return refuse("it is too long", too_long),
-        Err(_) => return refuse("it is not a span", example),
+        Err(_) => return refuse(NO_SPAN, example),
     };
     if span.is_negative() {
         return refuse("a span cannot be negative", example);

@@ -7,7 +7,7 @@ use crate::domain::job::{Claim, Fence};
 use crate::domain::{attempt::Outcome, function::Definition};
 use crate::failpoint::reached;
 use crate::runner::worker::{CallReport, CallSource, EndedCall, SendLimits, SentCall};
-use crate::runner::{Capture, Ended};
+use crate::runner::{Capture, Ended, StartFailure, has_expired};
 
 /// Outcomes of worker calls that took less than this are not noted: to repeat such a call costs less.
 const WORTH_A_NOTE: Duration = Duration::from_millis(1);
@@ -40,8 +40,15 @@ impl CallSource for SlotCalls<'_> {
         if !state.is_open() {
             return Ok(None);
         }
-        let more = || state.pick_more(self.slot, |claim| self.is_for(claim), room);
-        let Some(claim) = self.first.take().or_else(more) else { return Ok(None) };
+        let claim = loop {
+            let more = || state.pick_more(self.slot, |claim| self.is_for(claim), room);
+            let Some(claim) = self.first.take().or_else(more) else { return Ok(None) };
+            if !has_expired(&claim) {
+                break claim;
+            }
+            state.release(self.slot, claim.fence);
+            self.shared.events.send(LoopEvent::NotStarted(Box::new(claim), StartFailure::Expired));
+        };
         drop(state);
         let mark = marks.set(claim.fence.job);
         reached("call marked");

@@ -11,7 +11,7 @@ use crate::domain::job::Fence;
 use crate::error::reason;
 use crate::failpoint::reached;
 use crate::runner::worker::{CallReport, CallSource, EndedCall, SendLimits, SentCall};
-use crate::runner::{Output, StopSwitch, worker::host_session::HostSession};
+use crate::runner::{Output, StartFailure, StopSwitch, has_expired, worker::host_session::HostSession};
 
 /// Starts a thread that feeds a host.
 ///
@@ -46,7 +46,15 @@ struct HostCalls<'a> {
 
 impl CallSource for HostCalls<'_> {
     fn next(&self, _room: SendLimits) -> Result<Option<SentCall>, String> {
-        let Some(claim) = self.shared.queue.state().pick_hosted() else { return Ok(None) };
+        let claim = loop {
+            let mut state = self.shared.queue.state();
+            let Some(claim) = state.pick_hosted() else { return Ok(None) };
+            if !has_expired(&claim) {
+                break claim;
+            }
+            state.release_hosted(claim.fence);
+            self.shared.events.send(LoopEvent::NotStarted(Box::new(claim), StartFailure::Expired));
+        };
         let marks = &self.shared.marks;
         let mark = marks.set_in_host(claim.fence.job);
         if mark.is_none() {

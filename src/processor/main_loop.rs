@@ -325,7 +325,7 @@ impl<'a> MainLoop<'a> {
 
     /// How long a processor that follows may sleep when idle.
     fn time_to_follow(&self) -> Duration {
-        let due = self.services.iter().filter_map(|service| service.snapshot.until_next()).min();
+        let due = self.services.iter().filter_map(|service| service.snapshot.until_change()).min();
         let worker = self.membership.get().and_then(|registration| registration.slots.workers().next_end());
         let pulse = self.reporter.until_alive(self.options.pulse);
         let start = self.scarcity.as_ref().map(|scarcity| START_PAUSE.saturating_sub(scarcity.since.elapsed()));

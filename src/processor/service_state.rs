@@ -27,6 +27,18 @@ impl Snapshot {
         due.since(self.status.now).saturating_sub(self.at.elapsed())
     }
 
+    /// Time from now until a call is due or expires, if that lies ahead.
+    pub(super) fn until_change(&self) -> Option<Duration> {
+        let status = &self.status;
+        let due = status.next_due.filter(|_| status.free() > 0);
+        due.into_iter().chain(status.expires).min().map(|at| self.until(at))
+    }
+
+    /// Whether calls have expired that did not begin.
+    pub(super) fn have_expired(&self) -> bool {
+        !self.status.outdated && self.status.expires.is_some_and(|at| self.until(at).is_zero())
+    }
+
     /// Time from now until the next delayed call is due, if there is one.
     pub(super) fn until_next(&self) -> Option<Duration> {
         self.status.next_due.map(|due| self.until(due))

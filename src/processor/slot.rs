@@ -6,7 +6,7 @@ use super::{call_source::SlotCalls, events::LoopEvent, outcome_journal::note, sh
 use crate::domain::{attempt::Outcome, job::Claim};
 use crate::failpoint::reached;
 use crate::runner::worker::{EndedCall, FailedWorker, SentCall, ServeEnd};
-use crate::runner::{Capture, Ended, Output, StartFailure, Stop, StopSwitch, command};
+use crate::runner::{Capture, Ended, Output, StartFailure, Stop, StopSwitch, command, has_expired};
 
 /// One slot.
 #[derive(Clone, Copy)]
@@ -22,6 +22,10 @@ impl Slot<'_> {
     pub(super) fn run(self) {
         let mut done = Vec::new();
         while let Some((claim, whole_lines)) = self.next(std::mem::take(&mut done)) {
+            if has_expired(&claim) {
+                self.hand_back(SentCall { claim, mark: None }, StartFailure::Expired);
+                continue;
+            }
             let output = Output { forwarder: &self.shared.forwarder, whole_lines };
             if claim.is_for_worker() {
                 self.feed(claim, output);
@@ -91,7 +95,9 @@ impl Slot<'_> {
             StartFailure::Unable(_) | StartFailure::Unfit(_) | StartFailure::Stopped(Stop::Cancel) => {
                 Ok(Ended::unrun(failure.outcome(), Capture::new(&self.shared.around.folder)))
             }
-            StartFailure::Written(_) | StartFailure::Scarce(_) | StartFailure::Stopped(_) => Err(failure),
+            StartFailure::Written(_) | StartFailure::Scarce(_) | StartFailure::Stopped(_) | StartFailure::Expired => {
+                Err(failure)
+            }
         }
     }
 

@@ -24,5 +24,5 @@ pub use run_dir::access::Access;
 pub use run_dir::disk_reserve::DiskReserve;
 pub use run_dir::home::Home;
 pub use run_dir::{LONGEST_NOTE, Mark, Marks, RunDir};
-pub use start_failure::StartFailure;
+pub use start_failure::{StartFailure, has_expired};
 pub use stop_switch::{Stop, StopSwitch};

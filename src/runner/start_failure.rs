@@ -2,11 +2,12 @@
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
 
 use crate::domain::attempt::{Failure, Outcome};
+use crate::domain::{job::Claim, time::millis};
 use crate::runner::{Stop, StopSwitch};
 use crate::system::error::in_words;
 
@@ -29,6 +30,8 @@ pub enum StartFailure {
     Scarce(io::Error),
     /// The call was told to end meanwhile.
     Stopped(Stop),
+    /// The call has expired.
+    Expired,
 }
 
 impl StartFailure {
@@ -52,9 +55,15 @@ impl StartFailure {
                 in_words(&error)
             ))),
             StartFailure::Stopped(Stop::Cancel) => Outcome::Cancelled,
-            StartFailure::Stopped(_) => Outcome::Interrupted,
+            StartFailure::Stopped(_) | StartFailure::Expired => Outcome::Interrupted,
         }
     }
+}
+
+/// Whether a call may not begin now because it has expired. The store ends it once it is back.
+pub fn has_expired(claim: &Claim) -> bool {
+    let now = || millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+    claim.expires_at.is_some_and(|at| at.0 <= now())
 }
 
 fn is_scarcity(error: &io::Error) -> bool {
@@ -87,7 +96,7 @@ impl Scarcity {
             let since = match failure {
                 StartFailure::Scarce(_) => *self.since().get_or_insert(began),
                 StartFailure::Written(_) => began,
-                StartFailure::Unable(_) | StartFailure::Unfit(_) | StartFailure::Stopped(_) => return Err(failure),
+                _ => return Err(failure),
             };
             match control.asked() {
                 Stop::No if since.elapsed() < MOMENT => std::thread::sleep(LOOK),

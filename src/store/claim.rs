@@ -76,7 +76,7 @@ macro_rules! next {
     ($which:literal) => {
         concat!(
             "SELECT id, attempt, claim, function, args, kwargs, principal, site, failures, conflicts, crashes,
-            (lane IS NOT NULL OR key_until IS NOT NULL) FROM asyncq_job WHERE state = 'queued' AND service = ?1",
+            (lane IS NOT NULL OR key_until IS NOT NULL), expires_at FROM asyncq_job WHERE state = 'queued' AND service = ?1",
             $which,
             " ORDER BY priority, run_at, id LIMIT ?2 /*! FOR NO KEY UPDATE SKIP LOCKED */"
         )
@@ -298,10 +298,10 @@ fn hand_out(
     }
     let known = &claimed.functions[&stored.function];
     let call = known.name.clone().and_then(|name| stored.call(plan.service, name));
-    let before = stored.before;
+    let (before, expires_at) = (stored.before, stored.expires_at);
     match call.and_then(|call| Ok((call, known.definition.clone()?))) {
         Ok((call, definition)) => {
-            claimed.claims.push(Claim { fence, token: token.clone(), call, definition, before });
+            claimed.claims.push(Claim { fence, token: token.clone(), call, definition, before, expires_at });
         }
         Err(failure) => {
             let (service, function) = (plan.service.clone(), stored.function);
@@ -333,9 +333,10 @@ struct Stored {
     site: Option<Vec<u8>>,
     before: AttemptCounts,
     tied: bool,
+    expires_at: Option<Timestamp>,
 }
 
-groups! { Stored { id, attempt, claim, function, args, kwargs, principal, site, before, tied } }
+groups! { Stored { id, attempt, claim, function, args, kwargs, principal, site, before, tied, expires_at } }
 
 impl Stored {
     fn is_poison(&self) -> bool {

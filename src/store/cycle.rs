@@ -3,6 +3,7 @@
 use super::Store;
 use super::claim::{Claimed, Cycle, READY, claim};
 use super::engine::{Tx, one};
+use super::expire::{expire, next_expiry, soonest};
 use super::finish::{finish_all, give_back, postpone};
 use super::service::{ServiceStatus, lock_service};
 use super::{clock, follow_up, needs};
@@ -43,8 +44,9 @@ macro_rules! service {
             "SELECT s.concurrency, s.paused,
             (SELECT CAST(COALESCE(SUM(taken), 0) AS BIGINT) FROM asyncq_slot WHERE service = s.name AND processor <> ?2),
             (SELECT taken FROM asyncq_slot WHERE service = s.name AND processor = ?2),
-            (SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1),
-            (SELECT clock FROM asyncq_schema),
+            (SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1), (",
+            next_expiry!(),
+            "), (SELECT clock FROM asyncq_schema),
             (SELECT 1 FROM asyncq_settle t CROSS JOIN asyncq_job j WHERE j.id = t.job AND j.finished_at IS NOT NULL LIMIT 1)
             FROM asyncq_service s ",
             $from
@@ -160,17 +162,24 @@ impl Store {
                 lock_service(tx, plan.service)?;
                 found = look_as(tx, plan)?;
             }
-            let Found { mut status, taken, clock, has_ended } = found;
+            let Found { mut status, taken, clock, mut has_ended } = found;
             status.outdated = outdated;
+            let expires = !outdated && status.expires.is_some_and(|expires| expires <= status.now);
+            let more_expire = expires && expire(tx, plan.service)?;
+            has_ended |= expires;
             // Calls that it lets go on are claimed at once.
             let is_left = has_ended && !outdated && needs::settle(tx)?;
-            let room = plan.room(&status);
+            if expires {
+                status.expires = soonest(tx, plan.service)?;
+            }
+            // Those that are left must not begin.
+            let room = if more_expire { 0 } else { plan.room(&status) };
             if clock::was_set_back(clock, status.now) && !outdated {
                 clock::move_retries(tx, clock)?;
             }
             let Claimed { claims, broken, refusal, .. } =
                 if outdated { Claimed::default() } else { claim(tx, plan, room, &mut status)? };
-            status.ready |= is_left;
+            status.ready |= is_left || more_expire;
             if !finished.is_empty() || !claims.is_empty() {
                 clock::note(tx, clock)?;
             }
@@ -243,12 +252,13 @@ fn look(tx: &mut dyn Tx, sql: &str, service: &ServiceName, processor: ProcessorI
     let now = tx.now();
     let args = [service.into(), processor.into()];
     tx.first(sql, &args, |row| {
-        let (next_due, clock, has_ended) = (row.time(4)?, Timestamp(row.i64(5)?), row.int(6)?.is_some());
+        let (next_due, expires) = (row.time(4)?, row.time(5)?);
+        let (clock, has_ended) = (Timestamp(row.i64(6)?), row.int(7)?.is_some());
         // The next claim moves retries whose clock was set back, and only claims what is ready.
         let ready = next_due.is_some_and(|due| due <= now) || clock::was_set_back(clock, now) || has_ended;
         let (concurrency, paused, taken) = (row.i64(0)?, row.bool(1)?, row.i64(2)?);
         let status =
-            ServiceStatus { paused, outdated: false, concurrency, taken, ready, wants_alone: false, next_due, now };
+            ServiceStatus { paused, concurrency, taken, ready, next_due, expires, now, ..ServiceStatus::default() };
         let taken = usize::try_from(row.int(3)?.unwrap_or(0)).unwrap_or(0);
         Ok(Found { status, taken, clock, has_ended })
     })

@@ -68,9 +68,10 @@ fn more_columns<'a>(new: &NewJob, stands: &'a Standing, now: Timestamp) -> Vec<(
     let priority = (priority != Priority::default()).then(|| ("priority", priority.get().into()));
     let due = new.due.moment(now).map(|due| ("run_at", due.into()));
     let lane = stands.lane.as_ref().map(|lane| ("lane", lane.as_str().into()));
+    let expires = new.expires_at(now).map(|at| ("expires_at", at.into()));
     let after = stands.after.as_ref().map(|after| ("after", after.into()));
     let waits = (stands.waits != 0).then(|| ("waits", stands.waits.into()));
-    priority.into_iter().chain(due).chain(lane).chain(after).chain(waits).collect()
+    priority.into_iter().chain(due).chain(lane).chain(expires).chain(after).chain(waits).collect()
 }
 
 /// The statement that inserts this number of rows, with the parameters that [`insert`] gives it.

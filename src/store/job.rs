@@ -24,7 +24,8 @@ const NEWEST: &str = "SELECT MAX(id) FROM asyncq_job";
 pub(super) const CANCELLING: &str =
     "UPDATE asyncq_job SET cancelling = 1 WHERE id = ?1 AND state = 'processing' AND immediate = 0";
 pub(super) const RETRY: &str = "UPDATE asyncq_job SET state = 'queued', run_at = ?2, finished_at = NULL, error = NULL,
-    result = NULL, failures = 0, conflicts = 0, crashes = 0, cancelling = 0
+    result = NULL, failures = 0, conflicts = 0, crashes = 0, cancelling = 0,
+    expires_at = CASE WHEN expires_at > ?2 THEN expires_at END
     WHERE id = ?1 AND state = ?3 AND immediate = 0";
 pub(super) const START: &str = "UPDATE asyncq_job SET state = CASE WHEN run_at > ?2 THEN 'delayed' ELSE 'queued' END
     WHERE id = ?1 AND state = 'held'";

@@ -9,6 +9,7 @@ mod columns;
 mod cycle;
 mod engine;
 mod enqueue;
+mod expire;
 mod finish;
 mod follow_up;
 mod function;

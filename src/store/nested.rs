@@ -55,6 +55,7 @@ impl Store {
                 call: call.clone(),
                 definition: Arc::new(function.definition),
                 before: AttemptCounts::default(),
+                expires_at: None,
             })
         })
     }

@@ -28,6 +28,8 @@ pub struct ServiceStatus {
     pub wants_alone: bool,
     /// When the next call is due that is not ready yet.
     pub next_due: Option<Timestamp>,
+    /// When the next call expires that has not begun.
+    pub expires: Option<Timestamp>,
     /// The database's clock.
     pub now: Timestamp,
 }

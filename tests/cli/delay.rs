@@ -195,7 +195,7 @@ fn a_time_zone_that_does_not_exist_is_refused() {
         ! hint: name one with `--tz`, as in `--tz Europe/Berlin`
         ? 2
         $ asyncq enqueue --tz Europe/Berlin events mail
-        ! error: `asyncq enqueue` needs `--at`
+        ! error: `--tz` needs `--at` or `--expires`
         ! hint: `asyncq enqueue --help` shows how
         ? 2
         ",

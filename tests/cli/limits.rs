@@ -1,6 +1,6 @@
 //! What limits when a call may run: its priority, its end, its key, and the rate of its service.
 
-use crate::place::Place;
+use crate::place::{Place, wait_until};
 
 fn place() -> Place {
     Place::with_functions(&[("say", "echo $1"), ("fail", "exit 3")])
@@ -43,6 +43,126 @@ fn what_is_no_priority() {
         ? 65
         $ asyncq job list --output csv | wc -l
         1
+        "#,
+    );
+}
+
+#[test]
+fn a_call_that_expires_before_it_begins_is_cancelled() {
+    let place = place();
+    place.session(
+        r#"
+        $ asyncq enqueue events say late --expires 1ms; asyncq enqueue events say dependent --after 1
+        1
+        2
+        $ asyncq enqueue events say good --expires 1h; asyncq enqueue events say held --hold --expires 1ms
+        3
+        4
+        $ asyncq enqueue events say later --in 2h --expires 10m; asyncq job show 5 | grep -E 'due|expires'
+        5
+        due      [..]  in 1h
+        expires  [..]  in 2h
+        $ sleep 0.01; asyncq process
+        good
+        $ asyncq job show 1 | grep -E '^(state|error)'; asyncq job show 2 | grep error
+        state      cancelled
+        error      it expired before an attempt began
+        error      job 1, which this needs, was cancelled
+        $ asyncq job show 1 --json | grep -o '"kind":"[a-z]*"'
+        "kind":"expired"
+        $ asyncq job show 3 --json | grep -o '"expires_at":"20'
+        "expires_at":"20
+        $ asyncq job retry 1; asyncq process
+        late
+        dependent
+        ! asyncq: job 1 is queued; 1 call that needs it waits again
+        "#,
+    );
+    assert_eq!(place.jobs("state"), "completed, completed, completed, cancelled, delayed");
+}
+
+#[test]
+fn a_processor_that_follows_wakes_up_for_what_expires() {
+    let place = place();
+    place.stdout("asyncq service add other && asyncq function add other say -- ./say");
+    let follow = place.start("asyncq process --follow");
+    wait_until("it follows", || place.processors() == 1);
+    place.session(
+        "
+        $ asyncq service pause other; asyncq enqueue other say 1 --expires 50ms
+        1
+        $ asyncq enqueue events say 2 --hold --expires 50ms
+        2
+        ",
+    );
+    wait_until("both have expired", || place.jobs("state") == "cancelled, cancelled");
+    follow.signal("TERM");
+    follow.wait();
+}
+
+#[test]
+fn a_claimed_call_that_expires_before_its_slot_starts_it_does_not_begin() {
+    let mut place = place();
+    place.set("ASYNCQ_FAILPOINT", "claims made=stop");
+    place.stdout("asyncq enqueue events say late --expires 700ms");
+    let processor = place.start("asyncq process");
+    wait_until("it is claimed", || place.jobs("state") != "queued");
+    let expires = place.job(1)["expires_at"].as_str().unwrap().to_owned();
+    wait_until("it has expired", || place.stdout("date -u +%FT%T.%3NZ").trim() > expires.as_str());
+    place.stdout(&format!("kill -CONT {}", processor.engine()));
+    let output = processor.wait();
+    assert_eq!((output.stdout.as_slice(), output.status.code()), (b"".as_slice(), Some(0)));
+    assert_eq!(place.jobs("state error.kind attempt"), "cancelled expired 0");
+}
+
+#[test]
+fn what_cannot_be_the_time_when_a_call_expires() {
+    let place = place();
+    for (text, message, hint) in [
+        (
+            "5",
+            "`--expires` cannot be `5`: the unit is missing",
+            "a span is a number with its unit, as in `90s`, `10m` or `1h30m`",
+        ),
+        (
+            "-5m",
+            "`--expires` cannot be `-5m`: a span cannot be negative",
+            "a span is a number with its unit, as in `90s`, `10m` or `1h30m`",
+        ),
+        ("0s", "`--expires` cannot be `0s`: a span must be at least one millisecond", "leave it out if you want none"),
+        ("1000y", "`--expires` cannot be `1000y`: months and years have no fixed length", "write days, as in `30d`"),
+        (
+            "soon",
+            "`soon` is not a time",
+            "write `14:30`, `tomorrow 9:00`, `2026-12-01 09:00` or `2026-12-01T09:00+01:00`",
+        ),
+    ] {
+        place.session(&format!(
+            "$ asyncq enqueue events say --expires '{text}'\n! error: {message}\n! hint: {hint}\n? 2"
+        ));
+    }
+    place.session(
+        r#"
+        $ asyncq enqueue events say --expires '2020-07-01 9:00' --tz UTC
+        ! error: `--expires` cannot be `2020-07-01 9:00`: 2020-07-01T09:00:00.000Z has passed
+        ! hint: a call that has expired never runs; a span, as in `10m`, counts from when the call is due
+        ? 2
+        $ asyncq enqueue events say --at 2036-07-02 --expires '2036-07-01 9:00' --tz UTC
+        ! error: `--expires` cannot be `2036-07-01 9:00`: 2036-07-01T09:00:00.000Z comes before the call is due
+        ! hint: a call that has expired never runs; a span, as in `10m`, counts from when the call is due
+        ? 2
+        $ echo '{"service":"events","function":"say","expires":"soon"}' | asyncq enqueue --batch -
+        ! error: line 1: `expires` is `soon`, which is not a time with its offset from UTC; nothing was enqueued
+        ! hint: write it as in "2026-11-23T22:29:00Z" or "2026-11-23T23:29:00+01:00"
+        ? 65
+        $ echo '{"service":"events","function":"say","expires":"0s"}' | asyncq enqueue --batch -
+        ! error: line 1: `expires` is `0s`: a span must be at least one millisecond; nothing was enqueued
+        ! hint: leave it out if you want none
+        ? 65
+        $ echo '{"service":"events","function":"say","expires":"2036-07-01T00:00:00Z"}' | asyncq enqueue --batch -
+        1
+        $ asyncq job show 1 --json | grep -o '"expires_at":"[^"]*"'
+        "expires_at":"2036-07-01T00:00:00.000Z"
         "#,
     );
 }

@@ -17,12 +17,13 @@ fn adding_listing_showing_changing() {
         $ asyncq service show events
         service      events
         concurrency  2
+        lane width   1
         state        active
         created      20[..]Z  now
         $ asyncq service list --json
-        [{"name":"events","concurrency":2,"paused":false,"created_at":"20[..]Z"},{"name":"mail","concurrency":4,"paused":true,"created_at":"20[..]Z"}]
+        [{"name":"events","concurrency":2,"paused":false,"lane_width":1,"created_at":"20[..]Z"},{"name":"mail","concurrency":4,"paused":true,"lane_width":1,"created_at":"20[..]Z"}]
         $ asyncq service show mail --json
-        {"name":"mail","concurrency":4,"paused":true,"created_at":"20[..]Z"}
+        {"name":"mail","concurrency":4,"paused":true,"lane_width":1,"created_at":"20[..]Z"}
         $ asyncq service resume mail
         $ asyncq service remove mail
         $ asyncq service list
@@ -175,11 +176,11 @@ fn numbers_are_explained() {
     Place::new().session(
         "
         $ asyncq service add events --concurrency 0
-        ! error: `--concurrency` cannot be `0`: a concurrency is a whole number from 1 to 4294967295
+        ! error: `--concurrency` cannot be `0`: it is a whole number from 1 to 4294967295
         ! hint: `asyncq service add --help` shows how
         ? 2
         $ asyncq service add events --concurrency -1
-        ! error: `--concurrency` cannot be `-1`: a concurrency is a whole number from 1 to 4294967295
+        ! error: `--concurrency` cannot be `-1`: it is a whole number from 1 to 4294967295
         ! hint: `asyncq service add --help` shows how
         ? 2
         $ asyncq job show 9223372036854775808

@@ -16,6 +16,7 @@ macro_rules! conformance {
 
 mod clock;
 mod drain;
+mod expire;
 mod function;
 mod job;
 mod lane;

@@ -22,7 +22,14 @@ impl QueueState {
         let alone = state.crashed_before || next.before.crashes > 0;
         // A call that waits in a worker which runs one after another takes no slot of its own.
         let in_turn = room.at_once == 1 && !state.fences.is_empty();
-        let may = if in_turn { self.may_wait(slot, room) } else { self.has_room(index) };
+        // Nor does one wait there that may expire meanwhile.
+        let may = if in_turn && next.expires_at.is_some() {
+            false
+        } else if in_turn {
+            self.may_wait(slot, room)
+        } else {
+            self.has_room(index)
+        };
         if alone && !state.fences.is_empty() || !may || !worker(next) {
             return None;
         }
@@ -99,6 +106,7 @@ mod tests {
             ),
             definition: Arc::clone(&definition),
             before: AttemptCounts::default(),
+            expires_at: None,
         };
         (from..from + count).map(claim).collect()
     }

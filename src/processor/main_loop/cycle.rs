@@ -48,7 +48,8 @@ impl MainLoop<'_> {
     fn could_claim(&self, index: usize) -> bool {
         let status = &self.services[index].snapshot.status;
         let alone = status.wants_alone && self.open_calls() == 0;
-        (status.ready || alone) && self.room(index) > 0
+        let expires = self.services[index].snapshot.have_expired() && self.may_begin();
+        expires || (status.ready || alone) && self.room(index) > 0
     }
 
     /// Records what is over of a service, claims what there is room for, and begins it. Afterwards the service is seen as

@@ -53,7 +53,7 @@ impl MainLoop<'_> {
     /// cannot be recorded later, that is reported then.
     pub(super) fn poll(&mut self) -> Result<()> {
         self.reporter.alive(self.options.pulse);
-        let due = |state: &ServiceState| state.snapshot.until_next().is_some_and(|time| time.is_zero());
+        let due = |state: &ServiceState| state.snapshot.until_change().is_some_and(|time| time.is_zero());
         let is_due = self.services.iter().any(due);
         if !self.watcher.is_time(is_due) {
             return Ok(());
