@@ -46,7 +46,7 @@ macro_rules! service {
             (SELECT taken FROM asyncq_slot WHERE service = s.name AND processor = ?2),
             (SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1), (",
             next_expiry!(),
-            "), (SELECT clock FROM asyncq_schema),
+            "),
             (SELECT 1 FROM asyncq_settle t CROSS JOIN asyncq_job j WHERE j.id = t.job AND j.finished_at IS NOT NULL LIMIT 1)
             FROM asyncq_service s ",
             $from
@@ -162,7 +162,8 @@ impl Store {
                 lock_service(tx, plan.service)?;
                 found = look_as(tx, plan)?;
             }
-            let Found { mut status, taken, clock, mut has_ended } = found;
+            let Found { mut status, taken, mut has_ended } = found;
+            let clock = tx.clock();
             status.outdated = outdated;
             let expires = !outdated && status.expires.is_some_and(|expires| expires <= status.now);
             let more_expire = expires && expire(tx, plan.service)?;
@@ -233,8 +234,6 @@ struct Found {
     status: ServiceStatus,
     /// How many slots the processor has itself.
     taken: usize,
-    /// The latest time that a processor has seen.
-    clock: Timestamp,
     /// Whether jobs have ended whose end calls that need them do not know.
     has_ended: bool,
 }
@@ -243,24 +242,23 @@ impl Found {
     /// A service that is not there runs nothing.
     fn nothing(now: Timestamp) -> Found {
         let status = ServiceStatus { paused: true, now, ..ServiceStatus::default() };
-        Found { status, taken: 0, clock: now, has_ended: false }
+        Found { status, taken: 0, has_ended: false }
     }
 }
 
 /// Looks at a service by one of its statements.
 fn look(tx: &mut dyn Tx, sql: &str, service: &ServiceName, processor: ProcessorId) -> Result<Option<Found>> {
-    let now = tx.now();
+    let (now, clock) = (tx.now(), tx.clock());
     let args = [service.into(), processor.into()];
     tx.first(sql, &args, |row| {
-        let (next_due, expires) = (row.time(4)?, row.time(5)?);
-        let (clock, has_ended) = (Timestamp(row.i64(6)?), row.int(7)?.is_some());
+        let (next_due, expires, has_ended) = (row.time(4)?, row.time(5)?, row.int(6)?.is_some());
         // The next claim moves retries whose clock was set back, and only claims what is ready.
         let ready = next_due.is_some_and(|due| due <= now) || clock::was_set_back(clock, now) || has_ended;
         let (concurrency, paused, taken) = (row.i64(0)?, row.bool(1)?, row.i64(2)?);
         let status =
             ServiceStatus { paused, concurrency, taken, ready, next_due, expires, now, ..ServiceStatus::default() };
         let taken = usize::try_from(row.int(3)?.unwrap_or(0)).unwrap_or(0);
-        Ok(Found { status, taken, clock, has_ended })
+        Ok(Found { status, taken, has_ended })
     })
 }
 
@@ -286,7 +284,7 @@ mod tests {
         for sql in [SERVICE, SERVICE_OF] {
             let steps = plan(sql);
             let walks: Vec<_> = steps.iter().filter(|step| step.starts_with("SCAN")).collect();
-            assert_eq!(walks, ["SCAN asyncq_schema", "SCAN t"], "{steps:?}");
+            assert_eq!(walks, ["SCAN t"], "{steps:?}");
         }
     }
 }

@@ -137,6 +137,9 @@ pub(super) trait Tx {
     /// Which schema the store has.
     fn found(&self) -> SchemaFound;
 
+    /// The latest time that a processor has seen, as the store keeps it.
+    fn clock(&self) -> Timestamp;
+
     /// Brings the store to the schema of this build: makes it, or upgrades an older one.
     ///
     /// # Errors

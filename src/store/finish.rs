@@ -76,7 +76,9 @@ const POSTPONE: &str = concat!(
 const ATTEMPT: &str = "INSERT INTO asyncq_attempt
     (job, number, processor, started_at, finished_at, ending, error, dropped, gap, pieces, log)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (job, number) DO NOTHING";
-const ANY_CHILD: &str = "SELECT 1 FROM asyncq_job WHERE parent >= ?1 AND parent <= ?2 LIMIT 1";
+/// Whether one of some jobs may have made calls, and whether others may need one of them.
+const RELATED: &str = "SELECT (SELECT 1 FROM asyncq_job WHERE parent >= ?1 AND parent <= ?2 LIMIT 1),
+    (SELECT 1 FROM asyncq_after WHERE needs >= ?1 AND needs <= ?2 LIMIT 1)";
 const END_CHILDREN: &str = "UPDATE asyncq_job SET state = 'error', finished_at = ?2, error = ?3, token = NULL
     WHERE parent = ?1 AND immediate = 1 AND state = 'processing' RETURNING id";
 
@@ -95,10 +97,14 @@ pub(super) fn finish_all(tx: &mut dyn Tx, ends: &[&Finish]) -> Result<Vec<Option
         }
     }
     let ended = || ends.iter().zip(&states).filter(|(_, state)| state.is_some()).map(|(end, _)| end.fence.job);
-    // Hardly any call has made others: it is asked once whether one of them may have.
-    if let (Some(least), Some(most)) = (ended().map(|job| job.0).min(), ended().map(|job| job.0).max())
-        && tx.has(ANY_CHILD, &[least.into(), most.into()])?
-    {
+    // Hardly any call has made others, or is needed by one: it is asked once whether one of them may be.
+    let (mut have_children, mut are_needed) = (false, false);
+    if let (Some(least), Some(most)) = (ended().map(|job| job.0).min(), ended().map(|job| job.0).max()) {
+        let related: Option<(Option<i64>, Option<i64>)> = tx.row(RELATED, &[least.into(), most.into()])?;
+        (have_children, are_needed) =
+            related.map_or((false, false), |(child, needed)| (child.is_some(), needed.is_some()));
+    }
+    if have_children {
         for job in ended() {
             end_children(tx, job)?;
         }
@@ -108,8 +114,12 @@ pub(super) fn finish_all(tx: &mut dyn Tx, ends: &[&Finish]) -> Result<Vec<Option
             nested_calls::record(tx, &end.fence, calls)?;
         }
     }
-    let changed = ends.iter().zip(&states).filter(|(_, state)| state.is_some());
-    follow_up::changed(tx, changed.map(|(end, _)| &end.fence))?;
+    for (end, _) in ends.iter().zip(&states).filter(|(end, state)| state.is_some() && end.fence.tied) {
+        follow_up::tie(tx, end.fence.job)?;
+    }
+    if are_needed {
+        needs::note_ended(tx, &ended().collect::<Vec<_>>())?;
+    }
     Ok(states)
 }
 
@@ -306,7 +316,7 @@ fn pieces(log: &Log) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::sqlite::plan::ways_to_jobs;
+    use crate::store::sqlite::plan::{plan, ways_to_jobs};
 
     #[test]
     fn ends_are_recorded_by_number() {
@@ -315,6 +325,8 @@ mod tests {
         }
         assert_eq!(ways_to_jobs(COMPLETE_RUN), ["INTEGER PRIMARY KEY (rowid>? AND rowid<?)"]);
         assert_eq!(ways_to_jobs(END_CHILDREN), ["INDEX asyncq_job_parent (parent=?)"]);
-        assert_eq!(ways_to_jobs(ANY_CHILD), ["COVERING INDEX asyncq_job_parent (parent>? AND parent<?)"]);
+        assert_eq!(ways_to_jobs(RELATED), ["COVERING INDEX asyncq_job_parent (parent>? AND parent<?)"]);
+        let steps = plan(RELATED);
+        assert!(steps.iter().any(|step| step.contains("PRIMARY KEY (needs>? AND needs<?)")), "{steps:?}");
     }
 }

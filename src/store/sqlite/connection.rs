@@ -14,6 +14,7 @@ use super::files::{refuse_long, run_folder};
 use super::identity::{StoreFile, refuse_emptied};
 use super::steps::{SCHEMA, Schema};
 use super::{row::Encoding, write_queue::WriteQueue};
+use crate::domain::time::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::store::engine::{Engine, Patience, Trouble};
 
@@ -45,6 +46,8 @@ pub(in crate::store) struct Sqlite {
     pub(super) data_version: i64,
     /// Whether triggers run; SQLite's default.
     pub(super) triggers: bool,
+    /// The latest time that a processor has seen, as it was in the store at the start of this transaction.
+    pub(super) clock: Cell<Timestamp>,
     /// How the database keeps text, once that was asked.
     pub(super) encoding: OnceCell<Encoding>,
     /// Whether the application has a trigger on the jobs, and in which state of the whole schema that was looked up.
@@ -103,6 +106,7 @@ impl Sqlite {
             trouble: Box::new(|_| ()),
             data_version: 0,
             triggers: true,
+            clock: Cell::default(),
             encoding: OnceCell::new(),
             foreign_trigger: Cell::default(),
             schema: schema_of_this_build(),

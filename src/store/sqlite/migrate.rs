@@ -8,12 +8,14 @@ use rusqlite::{OptionalExtension, ffi};
 
 use super::steps::SchemaChange::{self, Create, Recreate, Redefine, Reword, Run};
 use super::{connection::Sqlite, schema_script::part, schema_text, tx::SqliteTx};
+use crate::domain::time::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
 use crate::store::engine::{Tx, damaged};
 use crate::store::schema::{SchemaFound, too_new};
 
-const FOUND_VERSION: &str = "SELECT version FROM asyncq_schema";
+/// The version is the first column of each schema, and the clock the second one since version 4.
+const FOUND: &str = "SELECT * FROM asyncq_schema";
 
 impl SqliteTx<'_> {
     /// Brings the store to the schema of this build.
@@ -66,12 +68,17 @@ impl SqliteTx<'_> {
 impl Sqlite {
     /// Looks which schema the store has.
     pub(super) fn look(&self) -> Result<SchemaFound> {
-        let version = || {
-            let mut statement = self.connection.prepare_cached(FOUND_VERSION)?;
-            statement.query_row([], |row| Ok(row.get_ref(0)?.as_i64().ok())).optional()
+        let found = || {
+            let mut statement = self.connection.prepare_cached(FOUND)?;
+            let number = |row: &rusqlite::Row<'_>, column| row.get_ref(column).ok()?.as_i64().ok();
+            statement.query_row([], |row| Ok((number(row, 0), number(row, 1)))).optional()
         };
-        let version = match self.patiently(version) {
-            Ok(version) => version.flatten(),
+        let version = match self.patiently(found) {
+            Ok(found) => {
+                let (version, clock) = found.unwrap_or_default();
+                self.clock.set(Timestamp(clock.unwrap_or_default()));
+                version
+            }
             // Only now, so that a good store pays for one look and not for two.
             Err(error)
                 if is_of_statement(&error) && !self.has_table("asyncq_schema").map_err(|error| self.fail(error))? =>

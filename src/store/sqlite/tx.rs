@@ -182,6 +182,10 @@ impl Tx for SqliteTx<'_> {
         self.found
     }
 
+    fn clock(&self) -> Timestamp {
+        self.engine.clock.get()
+    }
+
     fn bring(&mut self) -> Result<()> {
         if self.found != SchemaFound::Current {
             self.upgrade()?;
