@@ -35,5 +35,6 @@ pub mod snooze;
 pub mod state;
 pub mod suggest;
 pub mod text;
+pub mod tick;
 pub mod time;
 pub mod zone;

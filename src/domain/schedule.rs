@@ -1,14 +1,33 @@
 //! Schedules: rules that say when a call is made, again and again. The moments are the *ticks* of a schedule.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
 use super::cron::Pattern;
+use super::service::plain_name;
+use super::text::has_text;
 use super::time::{Timestamp, millis, write_span};
 use super::zone;
 use crate::error::{Error, Kind, Result};
+
+/// The name of a schedule, unique in a store: `[a-z0-9][a-z0-9._-]*`, at most 255 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ScheduleName(Arc<str>);
+
+impl ScheduleName {
+    /// Validates `text`.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] when it cannot be a name.
+    pub fn parse(text: &str) -> Result<ScheduleName> {
+        plain_name(text, "a schedule").map(ScheduleName)
+    }
+}
+
+has_text! { ScheduleName }
 
 /// The shortest time between two ticks.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -183,6 +202,13 @@ mod tests {
 
     fn at(text: &str) -> Timestamp {
         Timestamp::parse(text).unwrap()
+    }
+
+    #[test]
+    fn names() {
+        assert_eq!(ScheduleName::parse("nightly-1").unwrap().as_str(), "nightly-1");
+        let error = ScheduleName::parse("Nightly").unwrap_err();
+        assert_eq!(error.to_string(), "`Nightly` cannot be the name of a schedule");
     }
 
     #[test]

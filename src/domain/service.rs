@@ -19,18 +19,26 @@ impl ServiceName {
     /// # Errors
     /// [`Kind::Usage`] when it cannot be a name.
     pub fn parse(text: &str) -> Result<ServiceName> {
-        let mut bytes = text.bytes();
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-        let first = bytes.next().is_some_and(plain);
-        if first && bytes.all(|b| plain(b) || b"._-".contains(&b)) && text.len() <= MAX_NAME_BYTES {
-            return Ok(ServiceName(text.into()));
-        }
-        let message = format!("`{}` cannot be the name of a service", escape_control(text));
-        Err(Error::new(Kind::Usage, message).with_hint(format!(
-            "a name starts with a lower-case letter or a digit and goes on with those, `.`, `_` and `-`, at most \
-             {MAX_NAME_BYTES} bytes"
-        )))
+        plain_name(text, "a service").map(ServiceName)
     }
+}
+
+/// Validates the name of `what`: `[a-z0-9][a-z0-9._-]*`, at most [`MAX_NAME_BYTES`] long.
+///
+/// # Errors
+/// [`Kind::Usage`] when it cannot be a name.
+pub(super) fn plain_name(text: &str, what: &str) -> Result<Arc<str>> {
+    let mut bytes = text.bytes();
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let first = bytes.next().is_some_and(plain);
+    if first && bytes.all(|b| plain(b) || b"._-".contains(&b)) && text.len() <= MAX_NAME_BYTES {
+        return Ok(text.into());
+    }
+    let message = format!("`{}` cannot be the name of {what}", escape_control(text));
+    Err(Error::new(Kind::Usage, message).with_hint(format!(
+        "a name starts with a lower-case letter or a digit and goes on with those, `.`, `_` and `-`, at most \
+         {MAX_NAME_BYTES} bytes"
+    )))
 }
 
 has_text! { ServiceName }
