@@ -213,7 +213,7 @@ CREATE TABLE asyncq_schedule (                                        -- calls t
   CONSTRAINT asyncq_schedule_rule CHECK ((cron IS NULL) = (zone IS NULL) AND (cron IS NULL) <> (every IS NULL)),
   FOREIGN KEY (service, function) REFERENCES asyncq_function (service, name)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX asyncq_schedule_next ON asyncq_schedule (service, next_tick) WHERE paused = 0;
+CREATE INDEX asyncq_schedule_next ON asyncq_schedule (service, next_tick) WHERE paused = 0 AND next_tick IS NOT NULL;
 
 CREATE TABLE asyncq_origin (                                          -- jobs that asyncq made itself, and why
   job         INTEGER NOT NULL PRIMARY KEY REFERENCES asyncq_job (id) ON DELETE CASCADE,

@@ -69,7 +69,11 @@ impl CallOptionArgs {
     }
 }
 
-fn parse_priority(text: &str) -> Result<Priority, String> {
+/// Parses a priority.
+///
+/// # Errors
+/// What a priority is.
+pub fn parse_priority(text: &str) -> Result<Priority, String> {
     text.parse().ok().and_then(Priority::new).ok_or_else(|| format!("it is {}", Priority::RANGE))
 }
 

@@ -211,27 +211,10 @@ impl Enqueue {
     }
 
     fn parse(&self, session: &Session, delay: &Delay) -> anyhow::Result<EnqueueRequest> {
-        let mut pairs = Vec::with_capacity(self.kwargs.len());
-        for text in &self.kwargs {
-            match text.split_once('=') {
-                Some((name, value)) if !name.is_empty() => pairs.push((name, value)),
-                _ => {
-                    let message = format!("`-k {}` is not a keyword argument", escape_control(text));
-                    return Err(Error::new(Kind::Usage, message).with_hint("write `-k NAME=VALUE`").into());
-                }
-            }
-        }
-        let words: Vec<_> = self.args.iter().map(|arg| arg.trim_start_matches(NEGATIVE)).collect();
+        let names = (self.service.as_deref().unwrap_or_default(), self.function.as_deref().unwrap_or_default());
         let reading = if self.raw { Reading::Raw } else { Reading::Json };
         Ok(EnqueueRequest {
-            call: Call {
-                service: ServiceName::parse(self.service.as_deref().unwrap_or_default())?,
-                function: FunctionName::parse(self.function.as_deref().unwrap_or_default())?,
-                args: reading.positional(&words)?,
-                kwargs: reading.keywords(&pairs)?,
-                principal: None,
-                site: None,
-            },
+            call: typed_call(names, &self.args, &self.kwargs, reading)?,
             on_behalf_of: self.on_behalf_of()?,
             key: self.key.as_deref().map(Key::parse).transpose()?,
             hold: self.hold,
@@ -241,6 +224,31 @@ impl Enqueue {
             result_to: self.result_to.clone(),
         })
     }
+}
+
+/// A call as it is typed: the names of its service and its function, and its arguments.
+///
+/// # Errors
+/// [`Kind::Usage`] for what is no name and no keyword argument, [`Kind::Invalid`] for arguments that are refused.
+pub fn typed_call(
+    (service, function): (&str, &str),
+    args: &[String],
+    kwargs: &[String],
+    reading: Reading,
+) -> Result<Call, Error> {
+    let mut pairs = Vec::with_capacity(kwargs.len());
+    for text in kwargs {
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => pairs.push((name, value)),
+            _ => {
+                let message = format!("`-k {}` is not a keyword argument", escape_control(text));
+                return Err(Error::new(Kind::Usage, message).with_hint("write `-k NAME=VALUE`"));
+            }
+        }
+    }
+    let words: Vec<_> = args.iter().map(|arg| arg.trim_start_matches(NEGATIVE)).collect();
+    let (service, function) = (ServiceName::parse(service)?, FunctionName::parse(function)?);
+    Ok(Call::new(service, function, reading.positional(&words)?, reading.keywords(&pairs)?))
 }
 
 /// When a call is due, and what was asked for.

@@ -121,6 +121,13 @@ pub fn show(queue: &mut Queue, job: &Job, attempts: &[Attempt]) -> anyhow::Resul
     if let Some(after) = &options.after {
         sheet.line("after", text(after));
     }
+    if let Some(tick) = &job.schedule {
+        let missed = match tick.missed {
+            0 => String::new(),
+            missed => format!("  and {}", output::count(missed, "earlier one", "earlier ones")),
+        };
+        sheet.line("schedule", format!("{}  tick {}{missed}", text(&tick.name), text(&tick.tick)));
+    }
     let by = job.os_user.as_deref().map(|user| format!("  by {}", text(user))).unwrap_or_default();
     sheet.line("created", moment(job.times.created_at) + &by);
     if job.times.run_at > job.times.created_at {
@@ -222,5 +229,6 @@ pub struct JobView<'a> {
 impl Record for JobView<'_> {
     const COLUMNS: &'static str = "id,service,function,args,kwargs,principal,site,state,immediate,parent,attempt,failures,\
                                    conflicts,crashes,created_at,run_at,started_at,finished_at,result,error.kind,\
-                                   error.message,error.exit_code,error.signal,error.type,error.traceback,priority,key,lane,expires_at,after,os_user,progress";
+                                   error.message,error.exit_code,error.signal,error.type,error.traceback,priority,key,lane,expires_at,after,\
+                                   schedule.name,schedule.tick,schedule.missed,os_user,progress";
 }

@@ -23,6 +23,8 @@ mod reference;
 mod remove;
 mod rpc;
 mod schedule;
+mod schedule_options;
+mod schedule_view;
 mod service;
 mod session;
 mod stdio;

@@ -16,6 +16,7 @@ use crate::domain::event::{Barrier, Event, Report, Unkillable};
 use crate::domain::job::{Claim, JobId, State};
 use crate::domain::processor::{ProcessOptions, Processor};
 use crate::domain::service::ServiceName;
+use crate::domain::tick::{Shift, TickTrouble};
 use crate::domain::time::{parse_span, show_span};
 use crate::error::reason;
 use crate::system::user::user_name;
@@ -159,6 +160,20 @@ pub(super) fn print_aside(session: &Session, event: &Event<'_>) {
     print_event(session, &ProcessOptions::default(), event);
 }
 
+fn print_trouble(session: &Session, name: &str, trouble: &TickTrouble) {
+    let of = |what: &dyn std::fmt::Display| format!("schedule `{name}`: {what}");
+    match trouble {
+        TickTrouble::Shifted(shift @ Shift::Zone) => session.verbose(&of(shift)),
+        TickTrouble::Shifted(shift @ Shift::Clock) => session.info(&of(shift)),
+        TickTrouble::Refused(error) => session
+            .info_with_hint(&of(&format_args!("{error}; the tick made no job")), error.hint().unwrap_or_default()),
+        TickTrouble::Unreadable(error) => session.info_with_hint(
+            &of(&format_args!("{error}; it is tried again in an hour")),
+            &format!("`asyncq schedule remove {name}` removes it"),
+        ),
+    }
+}
+
 fn print_event(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
     match event {
         Event::Busy { service, concurrency, holders } => {
@@ -209,6 +224,7 @@ fn print_event(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
             &format!("{error}; the calls that it holds back are tried again every second"),
             error.hint().unwrap_or_default(),
         ),
+        Event::Schedule { name, trouble } => print_trouble(session, name, trouble),
         Event::Ready => {
             notify(&[NotifyState::Ready]);
             session.verbose("ready; a signal stops this processor");

@@ -1,88 +1,331 @@
 //! `asyncq schedule`.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::format::{FormatOptions, Record};
+use super::schedule_options::{JobOptions, RuleOptions, TickOptions, time};
 use super::session::{Session, now};
+use super::stdio::print_line;
 use super::table::{Column, Table};
-use super::{exit, output};
-use crate::domain::moment::moment;
-use crate::domain::schedule::Rule;
-use crate::domain::time::{Timestamp, parse_span};
-use crate::domain::zone::machine_zone_name;
+use super::{exit, output, schedule_view};
+use crate::domain::call::Call;
+use crate::domain::schedule::{ScheduleDefinition, ScheduleName};
+use crate::domain::service::{Added, ServiceName};
+use crate::domain::tick::Lateness;
+use crate::domain::time::Timestamp;
+use crate::domain::timetable::{Rule, Timetable};
 use crate::error::{Error, Kind};
 
-/// Schedules: rules for when a call is made, again and again
+/// Schedules: calls that are made again and again
 #[derive(Debug, Subcommand)]
 pub enum Schedule {
-    /// Print the next times of a rule, without storing it
+    /// Add a schedule; adding the same one again changes nothing
+    ///
+    /// Whoever processes the service makes a call at each tick: `asyncq process` from cron, or `asyncq process --follow`.
+    Add(Box<Add>),
+    /// List schedules
+    List {
+        /// The service [default: all]
+        service: Option<String>,
+        #[command(flatten)]
+        format: FormatOptions,
+    },
+    /// Show one schedule, with its next ticks and the last tick that made no job
+    Show {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        format: FormatOptions,
+    },
+    /// Change a schedule; what is not given stays as it is
+    ///
+    /// If its rule, its begin or its end changes, it goes on with the next tick from now.
+    Set(Box<Set>),
+    /// Print the next times of a schedule, or of a rule without storing it
     Next(Next),
+    /// Make one call of a schedule now, or with --from one for each tick since then that has no job
+    Run(Run),
+    /// Make no calls until `asyncq schedule resume`
+    Pause {
+        /// Their names
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Go on with the next tick from now
+    Resume {
+        /// Their names
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Remove a schedule, but keep its jobs
+    Remove {
+        /// Its name
+        name: String,
+    },
 }
 
 impl Schedule {
     /// Runs the command.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
         match self {
-            Schedule::Next(next) => next.run(session),
-        }
-    }
-}
-
-/// The options that make a rule.
-#[derive(Debug, Args)]
-struct RuleOptions {
-    /// Minute, hour, day of the month, month and day of the week, as in '30 2 * * mon-fri'; or @hourly, @daily, @weekly, @monthly, @yearly
-    #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
-    cron: Option<String>,
-    /// The time zone of --cron, as in Europe/Berlin [default: `$TZ`, or the time zone of this machine]
-    #[arg(long, value_name = "ZONE")]
-    tz: Option<String>,
-    /// Every so often, as in 90s or 1h30m; counted from 1970 in exact time, so 1d is 24 hours, whatever the clocks do
-    #[arg(long, value_name = "SPAN", value_parser = parse_span, allow_hyphen_values = true)]
-    every: Option<Duration>,
-}
-
-impl RuleOptions {
-    /// The rule, and whether it takes its zone from this machine.
-    ///
-    /// # Errors
-    /// [`Kind::Usage`] when the options make no rule, or two.
-    fn rule(&self, session: &Session) -> Result<(Rule, bool), Error> {
-        let refuse = |message: &str, hint: &str| Err(Error::new(Kind::Usage, message).with_hint(hint));
-        match (&self.cron, self.every) {
-            (Some(_), Some(_)) => refuse("`--cron` and `--every` exclude each other", "leave one of them out"),
-            (None, None) => refuse(
-                "the rule of the schedule is missing",
-                "give times with `--cron`, as in --cron '30 2 * * *', or a span with `--every`, as in --every 90s",
-            ),
-            (None, Some(_)) if self.tz.is_some() => refuse(
-                "`--every` is exact time, in which time zones make no difference",
-                "leave `--tz` out, or use --cron '0 9 * * *' for a time of day",
-            ),
-            (None, Some(every)) => Ok((Rule::every(every)?, false)),
-            (Some(cron), None) => {
-                let Some(zone) = &self.tz else {
-                    let zone = session.zone(None)?;
-                    let name = zone.iana_name().map_or_else(machine_zone_name, |name| Ok(name.to_owned()))?;
-                    return Ok((Rule::cron(cron, &name)?, true));
-                };
-                Ok((Rule::cron(cron, zone)?, false))
+            Schedule::Add(add) => add.run(session)?,
+            Schedule::List { service, format } => {
+                let format = format.format()?;
+                let service = service.as_deref().map(ServiceName::parse).transpose()?;
+                let schedules = session.open()?.schedules(service.as_ref())?;
+                let records: Vec<_> = schedules.iter().map(schedule_view::View).collect();
+                format.print_all(&records, || schedule_view::table(&schedules))?;
             }
+            Schedule::Show { name, format } => {
+                let format = format.format()?;
+                let schedule = session.open()?.schedule(&ScheduleName::parse(&name)?)?;
+                format.print_one(&schedule_view::View(&schedule), || schedule_view::show(&schedule))?;
+            }
+            Schedule::Set(set) => set.run(session)?,
+            Schedule::Next(next) => next.run(session)?,
+            Schedule::Run(run) => run.run(session)?,
+            Schedule::Pause { names } => session.open()?.pause_schedules(&parse_names(&names)?)?,
+            Schedule::Resume { names } => session.open()?.resume_schedules(&parse_names(&names)?)?,
+            Schedule::Remove { name } => session.open()?.remove_schedule(&ScheduleName::parse(&name)?)?,
         }
+        Ok(exit::DONE)
     }
 }
 
-/// A time, in the zone of the rule if it has one.
-fn from(text: &str, rule: &Rule, now: Timestamp, session: &Session) -> Result<Timestamp, Error> {
-    moment(text, now, || if rule.as_cron().is_some() { Ok(rule.zone()) } else { session.zone(None) })
+fn parse_names(names: &[String]) -> Result<Vec<ScheduleName>, Error> {
+    names.iter().map(|name| ScheduleName::parse(name)).collect()
 }
 
-/// Prints the next times of a rule.
+/// Adds a schedule.
+#[derive(Debug, Args)]
+pub struct Add {
+    /// Its name: lower-case letters, digits, `.`, `_` and `-`
+    name: String,
+    #[command(flatten)]
+    rule: RuleOptions,
+    #[command(flatten)]
+    ticks: TickOptions,
+    #[command(flatten)]
+    job: JobOptions,
+    /// The service
+    service: String,
+    /// The function
+    function: String,
+    /// The arguments; one that is JSON without space around it is read as JSON, any other is a string
+    #[arg(value_name = "ARG", allow_negative_numbers = true)]
+    args: Vec<String>,
+}
+
+impl Add {
+    fn run(&self, session: &Session) -> anyhow::Result<()> {
+        let name = ScheduleName::parse(&self.name)?;
+        let (rule, is_here) = self.rule.rule(session)?;
+        let TickOptions { missed, within, overlap, .. } = self.ticks;
+        let call = self.job.call((&self.service, &self.function), &self.args)?;
+        let mut queue = session.open()?;
+        let is = ScheduleDefinition {
+            call: queue.call_of(call, self.job.on_behalf_of()?, &session.caller)?,
+            timetable: self.ticks.timetable(rule, session)?,
+            lateness: Lateness::new(missed.unwrap_or_default(), within, overlap)?,
+            priority: self.job.priority.unwrap_or_default(),
+            lane: self.job.lane()?,
+            expires: self.job.expires,
+            description: self.job.description(),
+        };
+        if queue.add_schedule(&name, &is)? == Added::Same {
+            session.verbose(&format!("schedule `{name}` already exists"));
+            return Ok(());
+        }
+        tell(session, &name, &is, is_here);
+        Ok(())
+    }
+}
+
+/// Prints what the rule of a schedule means.
+fn tell(session: &Session, name: &ScheduleName, is: &ScheduleDefinition, is_here: bool) {
+    let rule = &is.timetable.rule;
+    session.notice(&format!("schedule `{name}`: {rule}{}", if is_here { HERE } else { "" }));
+    let ticks: Vec<Timestamp> = is.timetable.ticks(now()).take(schedule_view::NEXT).collect();
+    session.notice(&format!("next: {}", schedule_view::short_times(&ticks, rule)));
+    if rule.as_every().is_some_and(|every| every < Duration::from_secs(60)) {
+        session.notice(
+            "cron starts `asyncq process` once a minute at most; `asyncq process --follow` makes a call at each tick",
+        );
+    }
+}
+
+/// What is said of a zone that nobody has named.
+const HERE: &str = " (the time zone of this machine)";
+
+/// Changes a schedule.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
+pub struct Set {
+    /// Its name
+    name: String,
+    #[command(flatten)]
+    rule: RuleOptions,
+    #[command(flatten)]
+    ticks: TickOptions,
+    /// Tick from now on
+    #[arg(long, conflicts_with = "from")]
+    no_from: bool,
+    /// Tick for ever
+    #[arg(long, conflicts_with = "until")]
+    no_until: bool,
+    #[command(flatten)]
+    job: JobOptions,
+    /// The calls are in the lane of their function
+    #[arg(long, conflicts_with = "lane")]
+    no_lane: bool,
+    /// The calls do not expire
+    #[arg(long, conflicts_with = "expires")]
+    no_expires: bool,
+    /// The new call: its service
+    #[arg(requires = "function")]
+    service: Option<String>,
+    /// Its function
+    function: Option<String>,
+    /// Its arguments
+    #[arg(value_name = "ARG", allow_negative_numbers = true)]
+    args: Vec<String>,
+}
+
+impl Set {
+    fn run(&self, session: &Session) -> anyhow::Result<()> {
+        let name = ScheduleName::parse(&self.name)?;
+        if self.says_nothing() {
+            return Err(Error::new(Kind::Usage, "`asyncq schedule set` needs something to change")
+                .with_hint("give an option, or a new call: its service, its function and its arguments")
+                .into());
+        }
+        let new_call = self.new_call()?;
+        let mut queue = session.open()?;
+        let mut principal = None;
+        if self.job.principal.is_some() {
+            let call = queue.schedule(&name)?.definition.call;
+            principal = Some(queue.call_of(call, self.job.on_behalf_of()?, &session.caller)?.principal);
+        }
+        let (lane, is_here) = (self.job.lane()?, Cell::new(false));
+        let change = |old: &ScheduleDefinition| {
+            let mut is = old.clone();
+            if let Some(Call { service, function, args, kwargs, .. }) = &new_call {
+                let (service, function) = (service.clone(), function.clone());
+                is.call = Call { service, function, args: args.clone(), kwargs: kwargs.clone(), ..is.call };
+            }
+            is.call.principal = principal.clone().unwrap_or(is.call.principal);
+            let (timetable, takes_zone) = self.timetable(&old.timetable, session)?;
+            is.timetable = timetable;
+            is_here.set(takes_zone);
+            is.lateness = self.lateness(&old.lateness)?;
+            is.priority = self.job.priority.unwrap_or(is.priority);
+            is.lane = if self.no_lane { None } else { lane.clone().or(is.lane) };
+            is.expires = if self.no_expires { None } else { self.job.expires.or(is.expires) };
+            if self.job.description.is_some() {
+                is.description = self.job.description();
+            }
+            Ok(is)
+        };
+        let schedule = queue.set_schedule(&name, &change)?;
+        tell(session, &name, &schedule.definition, is_here.get());
+        Ok(())
+    }
+
+    fn says_nothing(&self) -> bool {
+        let RuleOptions { cron, tz, every } = &self.rule;
+        let TickOptions { missed, within, overlap, from, until } = &self.ticks;
+        let JobOptions { priority, lane, expires, principal, description, .. } = &self.job;
+        let texts = [cron, tz, from, until, lane, principal, description];
+        let no_text = texts.iter().all(|text| text.is_none());
+        let no_value = every.is_none()
+            && missed.is_none()
+            && within.is_none()
+            && overlap.is_none()
+            && priority.is_none()
+            && expires.is_none();
+        let no_flag = !self.no_from && !self.no_until && !self.no_lane && !self.no_expires;
+        no_text && no_value && no_flag && self.service.is_none() && self.job.kwargs.is_empty() && !self.job.raw
+    }
+
+    /// The new call, if there is one.
+    fn new_call(&self) -> Result<Option<Call>, Error> {
+        match (&self.service, &self.function) {
+            (Some(service), Some(function)) => self.job.call((service, function), &self.args).map(Some),
+            _ if self.job.raw || !self.job.kwargs.is_empty() => {
+                Err(Error::new(Kind::Usage, "arguments change only with the whole call")
+                    .with_hint("give the service and the function, too, and all arguments"))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The new timetable, and whether it takes its zone from this machine.
+    fn timetable(&self, old: &Timetable, session: &Session) -> Result<(Timetable, bool), Error> {
+        let changed = self.rule.changed(&old.rule, session)?;
+        let (rule, is_here) = changed.unwrap_or_else(|| (old.rule.clone(), false));
+        let given = self.ticks.timetable(rule.clone(), session)?;
+        let from = if self.no_from { None } else { given.from().or(old.from()) };
+        let until = if self.no_until { None } else { given.until().or(old.until()) };
+        Ok((Timetable::new(rule, from, until)?, is_here))
+    }
+
+    fn lateness(&self, old: &Lateness) -> Result<Lateness, Error> {
+        let TickOptions { missed, within, overlap, .. } = self.ticks;
+        let missed = missed.unwrap_or(old.missed());
+        // Only what was chosen for the old way of missing ticks stays for another one.
+        let overlap = overlap.or((missed == old.missed()).then_some(old.overlap()));
+        Lateness::new(missed, within.or(old.given_within()), overlap)
+    }
+}
+
+/// Makes calls of a schedule out of turn.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Its name
+    name: String,
+    /// Make the jobs of all ticks at this time or later that have none
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    from: Option<String>,
+    /// Only of ticks before this time [default: now]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, requires = "from")]
+    until: Option<String>,
+}
+
+impl Run {
+    fn run(&self, session: &Session) -> anyhow::Result<()> {
+        let name = ScheduleName::parse(&self.name)?;
+        let mut queue = session.open()?;
+        let Some(from) = &self.from else {
+            return print_line(queue.run_schedule(&name)?.to_string());
+        };
+        let rule = queue.schedule(&name)?.definition.timetable.rule;
+        let (now, until) = (now(), self.until.as_deref());
+        let until = until.map(|text| time(text, &rule, now, session)).transpose()?;
+        let done = queue.backfill(&name, time(from, &rule, now, session)?, until)?;
+        let jobs: Vec<String> = done.jobs.iter().map(ToString::to_string).collect();
+        if !jobs.is_empty() {
+            print_line(jobs.join("\n"))?;
+        }
+        let had = match done.had {
+            0 => String::new(),
+            1 => "; 1 tick had a job already".to_owned(),
+            many => format!("; {many} ticks had a job already"),
+        };
+        session.info(&format!("made {}{had}", output::count(done.jobs.len() as i128, "job", "jobs")));
+        Ok(())
+    }
+}
+
+/// Prints the next times of a schedule or a rule.
 #[derive(Debug, Args)]
 pub struct Next {
+    /// The name of the schedule
+    #[arg(conflicts_with_all = ["cron", "tz", "every"])]
+    name: Option<String>,
     #[command(flatten)]
     rule: RuleOptions,
     /// How many times
@@ -104,21 +347,26 @@ fn parse_count(text: &str) -> Result<usize, String> {
 }
 
 impl Next {
-    fn run(&self, session: &Session) -> anyhow::Result<u8> {
+    fn run(&self, session: &Session) -> anyhow::Result<()> {
         let format = self.format.format()?;
-        let (rule, is_here) = self.rule.rule(session)?;
-        let now = now();
-        let after = match self.from.as_deref().map(|text| from(text, &rule, now, session)).transpose()? {
+        let (timetable, is_here) = if let Some(name) = &self.name {
+            (session.open()?.schedule(&ScheduleName::parse(name)?)?.definition.timetable, false)
+        } else {
+            let (rule, is_here) = self.rule.rule(session)?;
+            (Timetable::new(rule, None, None)?, is_here)
+        };
+        let (now, rule) = (now(), &timetable.rule);
+        let after = match self.from.as_deref().map(|text| time(text, rule, now, session)).transpose()? {
             Some(from) => Timestamp(from.0.saturating_sub(1)),
             None => now,
         };
-        let first = rule.first(after)?;
-        let ticks = std::iter::successors(Some(first), |tick| rule.next(*tick));
-        let ticks: Vec<Timestamp> = ticks.take(self.count).collect();
-        session.notice(&format!("{rule}{}", if is_here { " (the time zone of this machine)" } else { "" }));
+        if self.name.is_none() {
+            rule.first(after)?;
+        }
+        let ticks: Vec<Timestamp> = timetable.ticks(after).take(self.count).collect();
+        session.notice(&format!("{rule}{}", if is_here { HERE } else { "" }));
         let records: Vec<Tick> = ticks.iter().map(|tick| Tick { tick: rule.local(*tick) }).collect();
-        format.print_all(&records, || table(&rule, &ticks, now))?;
-        Ok(exit::DONE)
+        format.print_all(&records, || table(rule, &ticks, now))
     }
 }
 

@@ -16,6 +16,7 @@ mod result_target;
 pub mod rpc;
 pub mod rpc_answers;
 mod rpc_waits;
+pub mod schedule;
 pub mod service;
 pub mod wait;
 pub mod waiting;

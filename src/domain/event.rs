@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::attempt::{Ending, Failure, Outcome};
 use super::job::{Claim, JobId, State};
-use super::{json::Json, processor::Processor, retry::Retry, service::ServiceName};
+use super::{json::Json, processor::Processor, retry::Retry, service::ServiceName, tick::TickTrouble};
 use crate::error::Error;
 
 /// An event while a processor runs.
@@ -75,6 +75,13 @@ pub enum Event<'a> {
     },
     /// A rule of the application refuses to let calls be claimed. That is tried again every second.
     HeldBack(&'a Error),
+    /// A schedule did not tick as it was to.
+    Schedule {
+        /// Its name.
+        name: &'a str,
+        /// What went wrong.
+        trouble: &'a TickTrouble,
+    },
     /// The processor is ready, and runs calls as they arrive.
     Ready,
     /// The processor is alive; sent once in each keep-alive interval.

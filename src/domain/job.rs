@@ -8,7 +8,7 @@ use super::call::{Call, Principal};
 use super::json::{Json, serialize_stored};
 pub use super::state::{Phase, State};
 use super::{
-    attempt::Failure, function::Definition, log::Log, nested::NestedCalls, processor::ProcessorId,
+    attempt::Failure, function::Definition, job_tick::JobTick, log::Log, nested::NestedCalls, processor::ProcessorId,
     retry::AttemptCounts, service::ServiceName, time::Timestamp,
 };
 
@@ -87,6 +87,8 @@ pub struct Claim {
     pub before: AttemptCounts,
     /// After which no attempt begins.
     pub expires_at: Option<Timestamp>,
+    /// The tick of a schedule that has made it, if one has.
+    pub tick: Option<Box<JobTick>>,
 }
 
 impl Claim {
@@ -169,6 +171,9 @@ pub struct Job {
     /// How it was queued.
     #[serde(flatten)]
     pub options: StoredOptions,
+    /// The tick of a schedule that has made it, if one has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<JobTick>,
     /// The operating system's name of the user who enqueued it; `None` for an INSERT of a client.
     pub os_user: Option<String>,
     /// Whether it was cancelled while it runs.

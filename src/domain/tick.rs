@@ -10,10 +10,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::job::JobId;
-use super::schedule::Timetable;
 use super::state::{Phase, State};
 use super::text::has_names;
 use super::time::{Timestamp, millis, show_span, write_span};
+use super::timetable::Timetable;
 use crate::error::{Error, Kind, Result};
 
 /// How many due ticks of a schedule are looked at. Older ones count for nothing.
@@ -109,7 +109,7 @@ impl Lateness {
 
 /// Where a schedule stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct ScheduleStanding {
     /// The first tick that is not handled.
     pub next_tick: Timestamp,
     /// The last tick that is handled.
@@ -147,6 +147,10 @@ pub enum Why {
     },
     /// There are more than [`MOST`] newer ones.
     Many,
+    /// A rule of the application refused the job.
+    Refused,
+    /// The schedule could not be read.
+    Unreadable,
 }
 
 impl fmt::Display for Why {
@@ -160,6 +164,8 @@ impl fmt::Display for Why {
             Why::Overlap { job, runs: true } => write!(f, "job {job} of an earlier tick was still running"),
             Why::Overlap { job, runs: false } => write!(f, "job {job} of an earlier tick was still waiting"),
             Why::Many => write!(f, "{MOST} newer ticks were due"),
+            Why::Refused => f.write_str("a rule of the application refused it"),
+            Why::Unreadable => f.write_str("the schedule could not be read"),
         }
     }
 }
@@ -200,6 +206,20 @@ pub enum Shift {
     Clock,
 }
 
+/// What went wrong with a schedule when it was to tick.
+#[derive(Debug)]
+pub enum TickTrouble {
+    /// Its next tick has moved.
+    Shifted(Shift),
+    /// A tick made no job, because a rule of the application refuses it.
+    Refused(Error),
+    /// It cannot be read, and is tried again after [`TRIED_AGAIN`].
+    Unreadable(Error),
+}
+
+/// How long a schedule waits that cannot be read.
+pub const TRIED_AGAIN: Duration = Duration::from_secs(3600);
+
 impl fmt::Display for Shift {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -209,7 +229,7 @@ impl fmt::Display for Shift {
     }
 }
 
-impl Standing {
+impl ScheduleStanding {
     /// Whether a clock that was ahead by more than a day has put the schedule to sleep, so that it must be fired although its
     /// next tick is not due.
     #[must_use]
@@ -309,7 +329,7 @@ fn newest(timetable: &Timetable, handled: Timestamp, now: Timestamp) -> Vec<Time
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::schedule::Rule;
+    use crate::domain::timetable::Rule;
 
     const HOUR: i64 = 3_600_000;
 
@@ -326,8 +346,8 @@ mod tests {
         Lateness::new(missed, within.map(|minutes| Duration::from_secs(minutes * 60)), overlap).unwrap()
     }
 
-    fn standing(next: i64) -> Standing {
-        Standing { next_tick: at(next, 0), last_tick: Some(at(next - 1, 0)), last_job: None }
+    fn standing(next: i64) -> ScheduleStanding {
+        ScheduleStanding { next_tick: at(next, 0), last_tick: Some(at(next - 1, 0)), last_job: None }
     }
 
     fn jobs(firing: &Firing) -> Vec<(i64, u64)> {
@@ -400,7 +420,7 @@ mod tests {
     fn an_earlier_job_may_keep_a_tick_away() {
         use State::{Cancelled, Completed, Delayed, Error, Held, Processing, Queued};
         let fire = |overlap, state, now| {
-            let standing = Standing { last_job: Some((JobId(17), state)), ..standing(100) };
+            let standing = ScheduleStanding { last_job: Some((JobId(17), state)), ..standing(100) };
             standing.fire(&hourly(), &lateness(Missed::Once, None, Some(overlap)), now)
         };
         for ended in [Completed, Error, Cancelled] {
@@ -434,7 +454,7 @@ mod tests {
     #[test]
     fn a_clock_that_is_set() {
         let policy = lateness(Missed::Once, None, None);
-        let fire = |standing: Standing, now| standing.fire(&hourly(), &policy, now);
+        let fire = |standing: ScheduleStanding, now| standing.fire(&hourly(), &policy, now);
         // Back by an hour: what has run does not run again.
         let firing = fire(standing(100), at(98, 30));
         assert_eq!((jobs(&firing), firing.next_tick), (vec![], Some(at(100, 0))));
@@ -449,7 +469,7 @@ mod tests {
             (vec![], Some(at(101, 0)), None, Some(Shift::Clock))
         );
         // A rare schedule is none of these.
-        let rare = Standing { last_tick: Some(at(100, 0)), ..standing(50_000) };
+        let rare = ScheduleStanding { last_tick: Some(at(100, 0)), ..standing(50_000) };
         assert_eq!(fire(rare, at(200, 0)).next_tick, Some(at(50_000, 0)));
     }
 
@@ -458,7 +478,7 @@ mod tests {
         let daily =
             |hour: i64| Timetable::new(Rule::cron(&format!("0 {hour} * * *"), "UTC").unwrap(), None, None).unwrap();
         let policy = lateness(Missed::Once, None, None);
-        let expected = Standing { next_tick: at(24 + 3, 0), last_tick: Some(at(3, 0)), last_job: None };
+        let expected = ScheduleStanding { next_tick: at(24 + 3, 0), last_tick: Some(at(3, 0)), last_job: None };
         // The tick is an hour later than was expected: it is put back.
         let firing = expected.fire(&daily(4), &policy, at(24 + 3, 0));
         assert_eq!((jobs(&firing), firing.skipped), (vec![], 0));
@@ -501,7 +521,7 @@ mod tests {
             let missed = Missed::ALL[random.usize(..3)];
             let policy = lateness(missed, random.bool().then_some(30), None);
             let mut now = at(1000, 0);
-            let mut it = Standing { next_tick: minutes.next(now).unwrap(), last_tick: None, last_job: None };
+            let mut it = ScheduleStanding { next_tick: minutes.next(now).unwrap(), last_tick: None, last_job: None };
             let (mut made, mut counted) = (Vec::new(), 0);
             for _ in 0..100 {
                 // Mostly a little later, at times an hour back or some hours ahead.
@@ -513,7 +533,11 @@ mod tests {
                 assert!(firing.next_tick.unwrap() >= it.next_tick && firing.shift.is_none());
                 counted += firing.skipped + firing.jobs.iter().map(|job| job.missed + 1).sum::<u64>();
                 made.extend(firing.jobs.iter().map(|job| job.tick));
-                it = Standing { next_tick: firing.next_tick.unwrap(), last_tick: firing.last_tick, last_job: None };
+                it = ScheduleStanding {
+                    next_tick: firing.next_tick.unwrap(),
+                    last_tick: firing.last_tick,
+                    last_job: None,
+                };
             }
             assert!(made.is_sorted_by(|one, next| one < next), "{made:?}");
             // Each tick is in a job or skipped.

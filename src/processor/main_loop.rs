@@ -179,8 +179,11 @@ impl<'a> MainLoop<'a> {
             }
             self.services.push(state);
         }
-        if !self.options.follow && services.len() == 1 && self.all_are_blocked()? {
-            return Ok(());
+        if !self.options.follow && services.len() == 1 {
+            self.fire_ticks()?;
+            if self.all_are_blocked()? {
+                return Ok(());
+            }
         }
         loop {
             self.record_on_full_disk()?;

@@ -27,11 +27,11 @@ impl Snapshot {
         due.since(self.status.now).saturating_sub(self.at.elapsed())
     }
 
-    /// Time from now until a call is due or expires, if that lies ahead.
+    /// Time from now until a call is due or expires or a schedule ticks, if that lies ahead.
     pub(super) fn until_change(&self) -> Option<Duration> {
         let status = &self.status;
         let due = status.next_due.filter(|_| status.free() > 0);
-        due.into_iter().chain(status.expires).min().map(|at| self.until(at))
+        [due, status.expires, status.next_tick].into_iter().flatten().min().map(|at| self.until(at))
     }
 
     /// Whether calls have expired that did not begin.
@@ -39,9 +39,14 @@ impl Snapshot {
         !self.status.outdated && self.status.expires.is_some_and(|at| self.until(at).is_zero())
     }
 
-    /// Time from now until the next delayed call is due, if there is one.
+    /// Time from now until the next delayed call is due or a schedule ticks, if there is one.
     pub(super) fn until_next(&self) -> Option<Duration> {
-        self.status.next_due.map(|due| self.until(due))
+        self.status.next_event().map(|due| self.until(due))
+    }
+
+    /// Whether a schedule ticks by now.
+    pub(super) fn has_due_ticks(&self) -> bool {
+        !self.status.outdated && self.status.next_tick.is_some_and(|tick| self.until(tick).is_zero())
     }
 }
 

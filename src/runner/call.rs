@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde_json::value::{RawValue, Value};
 
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
-use crate::domain::{call::Principal, job::Claim, json::Json, nested::NestedCalls, time::Timestamp};
+use crate::domain::{call::Principal, job::Claim, json::Json, nested::NestedCalls};
+use crate::domain::{job_tick::JobTick, time::Timestamp};
 use crate::runner::{Capture, Home, Orphans, process::orphans, start_failure::Scarcity};
 
 /// Variables of systemd for a service. Functions must not speak for their processor.
@@ -147,6 +148,9 @@ pub(in crate::runner) struct CallParams<'a> {
     /// Left out where programs do not expect it; else `null` if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     deadline: Option<Value>,
+    /// Left out if no schedule has made the call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schedule: Option<&'a JobTick>,
 }
 
 impl<'a> CallParams<'a> {
@@ -164,6 +168,7 @@ impl<'a> CallParams<'a> {
             principal: call.principal.as_ref().map(Principal::as_str),
             site: claim.site(),
             deadline: None,
+            schedule: claim.tick.as_deref(),
         }
     }
 

@@ -108,6 +108,11 @@ fn variables(claim: &Claim) -> Vec<(&'static str, String)> {
     if let Some(principal) = &call.principal {
         variables.push(("ASYNCQ_PRINCIPAL", principal.to_string()));
     }
+    if let Some(tick) = &claim.tick {
+        variables.push(("ASYNCQ_SCHEDULE", tick.name.clone()));
+        variables.push(("ASYNCQ_TICK", tick.tick.clone()));
+        variables.push(("ASYNCQ_MISSED", tick.missed.to_string()));
+    }
     variables
 }
 

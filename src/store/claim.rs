@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::engine::{Tx, Value, damaged};
 use super::service::{ServiceStatus, lock_service, next_due};
-use super::{columns::groups, function, lane};
+use super::{columns::groups, fire, function, lane};
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::call::{Call, Principal};
 use crate::domain::function::{Definition, FunctionName};
@@ -76,7 +76,8 @@ macro_rules! next {
     ($which:literal) => {
         concat!(
             "SELECT id, attempt, claim, function, args, kwargs, principal, site, failures, conflicts, crashes,
-            (lane IS NOT NULL OR key_until IS NOT NULL), expires_at FROM asyncq_job WHERE state = 'queued' AND service = ?1",
+            (lane IS NOT NULL OR key_until IS NOT NULL), expires_at, os_user = '' FROM asyncq_job
+            WHERE state = 'queued' AND service = ?1",
             $which,
             " ORDER BY priority, run_at, id LIMIT ?2 /*! FOR NO KEY UPDATE SKIP LOCKED */"
         )
@@ -289,7 +290,8 @@ fn hand_out(
     (mut stored, token): (Stored, &Token),
     claimed: &mut Claimed,
 ) -> Result<()> {
-    let Stored { id: job, attempt, claim, tied, .. } = stored;
+    let Stored { id: job, attempt, claim, tied, is_own, .. } = stored;
+    let tick = if is_own == Some(1) { fire::tick_of(tx, job)?.map(Box::new) } else { None };
     let fence = Fence { job, attempt: attempt + 1, claim: claim + 1, processor: plan.processor, tied };
     if !claimed.functions.contains_key(&stored.function) {
         let definition = function::definition(tx, plan.service.as_str(), &stored.function)?.map(Arc::new);
@@ -301,7 +303,7 @@ fn hand_out(
     let (before, expires_at) = (stored.before, stored.expires_at);
     match call.and_then(|call| Ok((call, known.definition.clone()?))) {
         Ok((call, definition)) => {
-            claimed.claims.push(Claim { fence, token: token.clone(), call, definition, before, expires_at });
+            claimed.claims.push(Claim { fence, token: token.clone(), call, definition, before, expires_at, tick });
         }
         Err(failure) => {
             let (service, function) = (plan.service.clone(), stored.function);
@@ -334,9 +336,11 @@ struct Stored {
     before: AttemptCounts,
     tied: bool,
     expires_at: Option<Timestamp>,
+    /// 1 if asyncq has made it itself.
+    is_own: Option<i64>,
 }
 
-groups! { Stored { id, attempt, claim, function, args, kwargs, principal, site, before, tied, expires_at } }
+groups! { Stored { id, attempt, claim, function, args, kwargs, principal, site, before, tied, expires_at, is_own } }
 
 impl Stored {
     fn is_poison(&self) -> bool {

@@ -16,6 +16,7 @@ const PRECISION: Duration = Duration::from_secs(60);
 /// How many retries one transaction moves at most.
 const MOVED_AT_ONCE: i64 = 10_000;
 
+const KEEP_LATER: &str = "UPDATE asyncq_schema SET clock = ?1 WHERE clock < ?1";
 const KEEP: &str = "UPDATE asyncq_schema SET clock = ?1";
 /// An attempt that began after now, or a call that was put off and has no attempt that began. The move shows in both times,
 /// so that it happens once.
@@ -43,6 +44,12 @@ pub(super) fn move_retries(tx: &mut dyn Tx, kept: Timestamp) -> Result<()> {
 /// Keeps the time, in a transaction that writes in any case.
 pub(super) fn note(tx: &mut dyn Tx, kept: Timestamp) -> Result<()> {
     if tx.now() > kept.after(PRECISION) { keep(tx) } else { Ok(()) }
+}
+
+/// Keeps the time in a transaction of somebody who has stored what follows from it: if the clock is wrong, that shows later.
+pub(super) fn note_at_least(tx: &mut dyn Tx) -> Result<()> {
+    let now = tx.now();
+    tx.execute(KEEP_LATER, &[now.into()]).map(|_| ())
 }
 
 fn keep(tx: &mut dyn Tx) -> Result<()> {

@@ -9,7 +9,7 @@ use crate::domain::needs::Need;
 use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
 use crate::domain::service::{Service, ServiceName};
 use crate::domain::{call::Principal, removal::StoreContents, retry::AttemptCounts};
-use crate::domain::{object, state::State, time::Timestamp};
+use crate::domain::{job_tick::JobTick, object, state::State, time::Timestamp};
 use crate::error::Result;
 
 /// What can be read from a row.
@@ -83,6 +83,16 @@ groups! {
 impl<A: Column, B: Column> Column for (A, B) {
     fn read(row: &dyn Row, at: &mut usize) -> Result<Self> {
         Ok((A::read(row, at)?, B::read(row, at)?))
+    }
+}
+
+impl Column for Option<JobTick> {
+    fn read(row: &dyn Row, at: &mut usize) -> Result<Self> {
+        let first = *at;
+        *at += 4;
+        let Some(name) = row.lossy(first)? else { return Ok(None) };
+        let (tick, missed) = (Timestamp(row.i64(first + 1)?), row.i64(first + 2)?);
+        Ok(Some(JobTick::new(name, tick, missed, row.text(first + 3)?)))
     }
 }
 

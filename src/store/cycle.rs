@@ -6,10 +6,10 @@ use super::engine::{Tx, one};
 use super::expire::{expire, next_expiry, soonest};
 use super::finish::{finish_all, give_back, postpone};
 use super::service::{ServiceStatus, lock_service};
-use super::{clock, follow_up, needs};
+use super::{clock, fire, follow_up, needs};
 use crate::domain::job::{BrokenClaim, Claim, Fence, Finish, State};
 use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
-use crate::domain::{service::ServiceName, time::Timestamp};
+use crate::domain::{service::ServiceName, tick::TickTrouble, time::Timestamp};
 use crate::error::{Error, Kind, Result};
 
 /// What a [`Cycle`] did.
@@ -23,6 +23,8 @@ pub struct CycleResult {
     pub broken: Vec<BrokenClaim>,
     /// Why a rule of the application holds a call back, if one does.
     pub refusal: Option<Error>,
+    /// What went wrong with schedules, each by its name.
+    pub troubles: Vec<(String, TickTrouble)>,
     /// How many of its calls the processor may have running at once from now on.
     pub slots: usize,
     /// How things stand after that.
@@ -47,6 +49,8 @@ macro_rules! service {
             (SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1), (",
             next_expiry!(),
             "),
+            (SELECT next_tick FROM asyncq_schedule WHERE paused = 0 AND next_tick IS NOT NULL AND service = ?1
+                ORDER BY next_tick LIMIT 1),
             (SELECT 1 FROM asyncq_settle t CROSS JOIN asyncq_job j WHERE j.id = t.job AND j.finished_at IS NOT NULL LIMIT 1)
             FROM asyncq_service s ",
             $from
@@ -143,8 +147,8 @@ impl Store {
         })
     }
 
-    /// Records calls that have ended, takes back those that were never begun, makes due calls ready, and claims the next
-    /// ones, in one transaction. Takes slots for what may be running then, and frees the others. In a store that a newer
+    /// Records calls that have ended, takes back those that were never begun, makes the calls of schedules and makes due calls
+    /// ready, and claims the next ones, in one transaction. Takes slots for what may be running then, and frees the others. In a store that a newer
     /// build has upgraded it claims nothing.
     pub fn run_cycle(&mut self, plan: &Cycle<'_>) -> Result<CycleResult> {
         self.write_in_any_schema(|tx, outdated| {
@@ -175,13 +179,22 @@ impl Store {
             }
             // Those that are left must not begin.
             let room = if more_expire { 0 } else { plan.room(&status) };
+            let mut troubles = Vec::new();
             if clock::was_set_back(clock, status.now) && !outdated {
                 clock::move_retries(tx, clock)?;
+                troubles = fire::wake(tx)?;
+            }
+            let fires = status.has_due_ticks();
+            if fires {
+                let fired = fire::fire(tx, plan.service)?;
+                status.next_tick = fired.next_tick;
+                status.expires = soonest(tx, plan.service)?;
+                troubles.extend(fired.troubles);
             }
             let Claimed { claims, broken, refusal, .. } =
                 if outdated { Claimed::default() } else { claim(tx, plan, room, &mut status)? };
-            status.ready |= is_left || more_expire;
-            if !finished.is_empty() || !claims.is_empty() {
+            status.ready |= is_left || more_expire || status.has_due_ticks();
+            if !finished.is_empty() || !claims.is_empty() || fires {
                 clock::note(tx, clock)?;
             }
             let slots = status.free().min(plan.held + claims.len() + broken.len());
@@ -193,7 +206,7 @@ impl Store {
                     _ => tx.execute(TAKE_SLOTS, &[slots[0], slots[1], taking.into()])?,
                 };
             }
-            Ok(CycleResult { finished, claims, broken, refusal, slots, status })
+            Ok(CycleResult { finished, claims, broken, refusal, troubles, slots, status })
         })
     }
 
@@ -251,12 +264,24 @@ fn look(tx: &mut dyn Tx, sql: &str, service: &ServiceName, processor: ProcessorI
     let (now, clock) = (tx.now(), tx.clock());
     let args = [service.into(), processor.into()];
     tx.first(sql, &args, |row| {
-        let (next_due, expires, has_ended) = (row.time(4)?, row.time(5)?, row.int(6)?.is_some());
-        // The next claim moves retries whose clock was set back, and only claims what is ready.
-        let ready = next_due.is_some_and(|due| due <= now) || clock::was_set_back(clock, now) || has_ended;
+        let (next_due, expires, has_ended) = (row.time(4)?, row.time(5)?, row.int(7)?.is_some());
         let (concurrency, paused, taken) = (row.i64(0)?, row.bool(1)?, row.i64(2)?);
-        let status =
-            ServiceStatus { paused, concurrency, taken, ready, next_due, expires, now, ..ServiceStatus::default() };
+        // Of a paused service, ticks are missed.
+        let next_tick = row.time(6)?.filter(|_| !paused);
+        let is_due = |due: Option<Timestamp>| due.is_some_and(|due| due <= now);
+        // The next claim moves retries whose clock was set back, and only claims what is ready.
+        let ready = is_due(next_due) || is_due(next_tick) || clock::was_set_back(clock, now) || has_ended;
+        let status = ServiceStatus {
+            paused,
+            concurrency,
+            taken,
+            ready,
+            next_due,
+            expires,
+            next_tick,
+            now,
+            ..ServiceStatus::default()
+        };
         let taken = usize::try_from(row.int(3)?.unwrap_or(0)).unwrap_or(0);
         Ok(Found { status, taken, has_ended })
     })
@@ -285,6 +310,8 @@ mod tests {
             let steps = plan(sql);
             let walks: Vec<_> = steps.iter().filter(|step| step.starts_with("SCAN")).collect();
             assert_eq!(walks, ["SCAN t"], "{steps:?}");
+            let tick = "SEARCH asyncq_schedule USING COVERING INDEX asyncq_schedule_next (service=? AND next_tick>?)";
+            assert!(steps.iter().any(|step| step == tick), "{steps:?}");
         }
     }
 }

@@ -128,6 +128,23 @@ impl Store {
 /// What happens with the new jobs in the same transaction.
 type AndThen<'a> = dyn FnMut(&mut dyn Tx, &[Enqueued]) -> Result<()> + 'a;
 
+/// Makes jobs of calls that asyncq makes itself, within a transaction; says of each which job that is, or why it was refused.
+pub(super) fn make(tx: &mut dyn Tx, new: &[NewJob]) -> Result<Vec<Result<JobId>>> {
+    let way = if tx.runs_triggers() { Insertion::Client } else { Insertion::Own };
+    let mut calls = Calls { way, known: HashMap::new(), done: Vec::with_capacity(new.len()) };
+    let mut refused = BTreeMap::new();
+    calls.enqueue(tx, new, &mut |index, error| {
+        refused.insert(index, error);
+        Ok(())
+    })?;
+    let done = calls.done.into_iter().enumerate();
+    Ok(done
+        .map(|(index, done)| {
+            done.map(Enqueued::id).ok_or_else(|| refused.remove(&index).expect("what is not there was refused"))
+        })
+        .collect())
+}
+
 /// Gets the number of a call that is refused, counted from 0, and why. To end the transaction without a change, it fails.
 type OnRefusal<'a> = dyn FnMut(usize, Error) -> Result<()> + 'a;
 

@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use super::columns::Column;
 use super::engine::{Row, Tx, Value, damaged};
+use super::waiting::{cancel_waiting, refuse_called};
 use super::{Store, service};
-use super::{columns::Column, waiting::cancel_waiting};
 use crate::domain::function::{Args, CallFormat, Definition, Function, FunctionChange, FunctionName, Stdin};
 use crate::domain::function::{FunctionPolicy, Registered, WantedFunction};
 use crate::domain::lane::Lane;
@@ -159,7 +160,7 @@ impl Store {
     /// Removes a function. Jobs that have ended stay.
     ///
     /// # Errors
-    /// [`Kind::Denied`] when jobs of it are running, or when jobs wait and are not to be cancelled.
+    /// [`Kind::Denied`] when jobs of it are running, when a schedule calls it, or when jobs wait and are not to be cancelled.
     pub fn remove_function(
         &mut self,
         service: &ServiceName,
@@ -171,6 +172,7 @@ impl Store {
             if !tx.has(TO_REMOVE, &key(service, name))? {
                 find(tx, service, name)?;
             }
+            refuse_called(tx, service, name)?;
             let removed = cancel_waiting(tx, service, Some(name), waiting)?;
             tx.change(REMOVE, &key(service, name))?;
             Ok(removed)

@@ -56,6 +56,7 @@ impl Store {
                 definition: Arc::new(function.definition),
                 before: AttemptCounts::default(),
                 expires_at: None,
+                tick: None,
             })
         })
     }

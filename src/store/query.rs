@@ -34,7 +34,8 @@ columns! { job_columns -> Job {
     result: "j.result",
     error: "j.error",
     options: "j.priority, j.key, j.lane, j.expires_at, j.after",
-    os_user: "j.os_user",
+    schedule: "o.schedule, o.tick, o.missed, s.zone",
+    os_user: "NULLIF(j.os_user, '')",
     cancelling: "j.cancelling",
     progress: "p.told",
 } }
@@ -44,6 +45,8 @@ const JOB: &str = concat!(
     " FROM asyncq_job j
     LEFT JOIN asyncq_large l ON l.job = j.id
     LEFT JOIN asyncq_function f ON f.service = j.service AND f.name = j.function
+    LEFT JOIN asyncq_origin o ON j.os_user = '' AND o.job = j.id AND o.schedule IS NOT NULL
+    LEFT JOIN asyncq_schedule s ON s.name = o.schedule
     LEFT JOIN asyncq_progress p ON p.job = j.id AND p.attempt = j.attempt AND j.state = 'processing'
     WHERE j.id = ?1"
 );

@@ -2,9 +2,10 @@
 
 use std::num::NonZeroU32;
 
+use super::Store;
 use super::columns::Column;
 use super::engine::{Tx, Value};
-use super::{Store, waiting::cancel_waiting};
+use super::waiting::{cancel_waiting, remove_schedules};
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{Added, Defined, Service, ServiceChange, ServiceName};
 use crate::domain::{suggest::nearest, time::Timestamp};
@@ -30,11 +31,25 @@ pub struct ServiceStatus {
     pub next_due: Option<Timestamp>,
     /// When the next call expires that has not begun.
     pub expires: Option<Timestamp>,
+    /// When the next schedule ticks; `None` while the service is paused.
+    pub next_tick: Option<Timestamp>,
     /// The database's clock.
     pub now: Timestamp,
 }
 
 impl ServiceStatus {
+    /// When there is next something to do that is not ready yet.
+    #[must_use]
+    pub fn next_event(&self) -> Option<Timestamp> {
+        [self.next_due, self.next_tick].into_iter().flatten().min()
+    }
+
+    /// Whether ticks of schedules are due.
+    #[must_use]
+    pub fn has_due_ticks(&self) -> bool {
+        !self.outdated && self.next_tick.is_some_and(|tick| tick <= self.now)
+    }
+
     /// How many slots this processor may have, including those that it has.
     #[must_use]
     pub fn free(&self) -> usize {
@@ -119,15 +134,17 @@ impl Store {
         })
     }
 
-    /// Removes a service and its functions. Jobs that have ended stay.
+    /// Removes a service, its functions and its schedules. Jobs that have ended stay.
     ///
     /// # Errors
-    /// [`Kind::Denied`] when jobs of it are running, or when jobs wait and are not to be cancelled.
+    /// [`Kind::Denied`] when jobs of it are running, or when it has schedules or jobs wait, and these are not to be removed
+    /// and cancelled.
     pub fn remove_service(&mut self, name: &ServiceName, waiting: IfWaiting) -> Result<Removed> {
         self.write(|tx| {
             find_by(tx, TO_REMOVE, name)?;
             // Nobody makes a call of any of them before the commit, which removes them all.
             tx.query(FUNCTIONS_TO_REMOVE, &[name.into()], &mut |_| Ok(()))?;
+            remove_schedules(tx, name, waiting)?;
             let removed = cancel_waiting(tx, name, None, waiting)?;
             if tx.has(BUSY, &[name.into()])? {
                 let message = format!("a processor is at work on service `{name}`");

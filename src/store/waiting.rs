@@ -1,4 +1,4 @@
-//! Jobs that wait for a service or a function which is to be removed.
+//! Jobs and schedules of a service or a function which is to be removed.
 
 use super::engine::{Tx, Value};
 use crate::domain::job::{JobId, State};
@@ -8,6 +8,10 @@ use crate::error::{Error, Kind, Result};
 
 pub(super) const CANCEL: &str =
     "UPDATE asyncq_job SET state = 'cancelled', waits = 0, finished_at = ?2 WHERE id = ?1 AND state = ?3";
+
+const REMOVE_OF: &str = "DELETE FROM asyncq_schedule WHERE service = ?1";
+const OF_SERVICE: &str = "SELECT name FROM asyncq_schedule WHERE service = ?1 ORDER BY name";
+const CALLS: &str = "SELECT name FROM asyncq_schedule WHERE service = ?1 AND function = ?2 ORDER BY name LIMIT 1";
 
 /// Cancels what waits for a service, or for one function of it, or refuses because something does.
 pub(super) fn cancel_waiting(
@@ -67,6 +71,29 @@ pub(super) fn cancel_waiting(
     let cancelled = found.len() as u64;
     found.truncate(10);
     Ok(Removed { cancelled, oldest: found })
+}
+
+/// Refuses to remove a function that a schedule calls.
+pub(super) fn refuse_called(tx: &mut dyn Tx, service: &ServiceName, function: &FunctionName) -> Result<()> {
+    match tx.row::<String>(CALLS, &[service.into(), function.into()])? {
+        None => Ok(()),
+        Some(name) => Err(Error::new(Kind::Denied, format!("schedule `{name}` calls `{service} {function}`"))
+            .with_hint(format!("`asyncq schedule remove {name}` first"))),
+    }
+}
+
+/// Removes the schedules of a service, or refuses because it has some.
+pub(super) fn remove_schedules(tx: &mut dyn Tx, service: &ServiceName, waiting: IfWaiting) -> Result<()> {
+    let names: Vec<String> = tx.rows(OF_SERVICE, &[service.into()])?;
+    if waiting == IfWaiting::Refuse
+        && let Some(first) = names.first()
+    {
+        let more = if names.len() > 1 { format!(" and {} more", names.len() - 1) } else { String::new() };
+        let what = if names.len() == 1 { "the schedule" } else { "the schedules" };
+        return Err(Error::new(Kind::Denied, format!("service `{service}` has {what} `{first}`{more}"))
+            .with_hint("`--force` removes the service with its schedules, and cancels its waiting jobs"));
+    }
+    tx.execute(REMOVE_OF, &[service.into()]).map(|_| ())
 }
 
 fn got_a_call(what: &str) -> Error {

@@ -140,7 +140,19 @@ impl Scene {
             kill(&[&processor.0.id().to_string(), &processor.engine()]);
         }
         scene.work();
+        scene.schedules();
         scene
+    }
+
+    /// Schedules that have each one tick which is due.
+    fn schedules(&self) {
+        // As `asyncq schedule add` does, which would leave no WAL to copy back.
+        let every = 3000 * 86_400_000_i64;
+        for name in ["one", "two"] {
+            let insert = "INSERT INTO asyncq_schedule (name, service, function, every, within, next_tick, created_at)
+                SELECT ?1, 'events', 'quick', ?2, 10 * ?2, 1000 * unixepoch() / ?2 * ?2, 0";
+            self.store.execute(insert, rusqlite::params![name, every]).unwrap();
+        }
     }
 
     /// Some calls, large enough for a checkpoint.
@@ -244,7 +256,11 @@ impl Scene {
         assert!([Some(0), Some(1)].contains(&drained.status.code()), "{run:?}: {drained:?}");
         let verdict = judge(&self.books, &self.place.store());
         assert!(verdict.violations.is_empty(), "{run:?}: {verdict:?}");
-        let called = self.place.query("SELECT count(*) FROM asyncq_job WHERE immediate = 0");
+        let ticks =
+            "SELECT (SELECT count(*) FROM asyncq_origin) || (SELECT count(*) FROM asyncq_job WHERE os_user = '')
+            || (SELECT sum(fired = 1 AND next_tick > last_tick) FROM asyncq_schedule)";
+        assert_eq!(self.place.query(ticks), "222", "{run:?}: each tick makes one job");
+        let called = self.place.query("SELECT count(*) FROM asyncq_job WHERE immediate = 0 AND os_user IS NOT ''");
         assert_eq!(called, verdict.acknowledged.to_string(), "{run:?}");
         let left = "SELECT (SELECT count(*) FROM asyncq_processor) || (SELECT count(*) FROM asyncq_slot)
             || (SELECT count(*) FROM asyncq_job WHERE token IS NOT NULL)";

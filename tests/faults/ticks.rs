@@ -1,7 +1,7 @@
 //! Changes of clocks: the ticks of random patterns around them, against a walk through every minute.
 
-use asyncq::domain::schedule::Rule;
 use asyncq::domain::time::Timestamp;
+use asyncq::domain::timetable::Rule;
 use fastrand::Rng;
 use jiff::civil::{DateTime, Weekday};
 use jiff::tz::TimeZone;

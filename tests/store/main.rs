@@ -24,6 +24,7 @@ mod nested;
 mod place;
 mod race;
 mod rescue;
+mod schedule;
 mod service;
 mod upgrade;
 mod watch;

@@ -16,7 +16,7 @@ impl MainLoop<'_> {
         let mut any = true;
         while std::mem::take(&mut any) {
             for index in 0..self.services.len() {
-                let due = self.services[index].has_pending() || self.could_claim(index);
+                let due = self.services[index].has_pending() || self.could_claim(index) || self.could_fire(index);
                 if due && self.full_disk.is_none() {
                     self.run_cycle(index)?;
                     any = true;
@@ -52,6 +52,21 @@ impl MainLoop<'_> {
         expires || (status.ready || alone) && self.room(index) > 0
     }
 
+    /// Whether jobs can be made of ticks, even if none of them can begin now.
+    fn could_fire(&self, index: usize) -> bool {
+        self.may_begin() && self.services[index].snapshot.has_due_ticks()
+    }
+
+    /// Makes jobs of the ticks that are due.
+    pub(super) fn fire_ticks(&mut self) -> Result<()> {
+        for index in 0..self.services.len() {
+            if self.could_fire(index) {
+                self.run_cycle(index)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Records what is over of a service, claims what there is room for, and begins it. Afterwards the service is seen as
     /// it is now, unless nobody looked, because more calls are held than can run.
     fn run_cycle(&mut self, index: usize) -> Result<()> {
@@ -66,7 +81,7 @@ impl MainLoop<'_> {
                 room = 0;
             }
         }
-        let tokens = self.budget.tokens(room)?;
+        let (tokens, fires) = (self.budget.tokens(room)?, self.could_fire(index));
         let state = &mut self.services[index];
         let (service, before, speed) = (state.name.clone(), state.snapshot.status, state.speed);
         let pending = state.pending()?;
@@ -74,7 +89,7 @@ impl MainLoop<'_> {
         let finished: Vec<&Finish> = pending.finished.iter().map(|call| &call.finish).collect();
         let slots = &self.registration()?.slots;
         let (load, running) = (slots.load(&service), slots.queue().running_of(&service));
-        if room == 0 && !pending.puts_back() && (1..load.held).contains(&before.free()) {
+        if room == 0 && !fires && !pending.puts_back() && (1..load.held).contains(&before.free()) {
             self.budget.unused_tokens(tokens);
             return match self.persist(true, |store| store.finish(&finished)) {
                 Ok(states) => {
@@ -104,7 +119,7 @@ impl MainLoop<'_> {
         if let Ok(done) = &done {
             self.budget.unused_tokens(tokens.into_iter().skip(done.claims.len() + done.broken.len()));
         }
-        let CycleResult { finished: states, claims, broken, refusal, slots, status } = match done {
+        let CycleResult { finished: states, claims, broken, refusal, troubles, slots, status } = match done {
             Ok(done) => done,
             Err(error) => return self.keep(index, pending).cycle_failed(error),
         };
@@ -114,6 +129,9 @@ impl MainLoop<'_> {
         self.budget.claimed(&claims, broken.len());
         if let Some(error) = &refusal {
             self.reporter.held_back(error);
+        }
+        for (name, trouble) in &troubles {
+            self.reporter.tell(Event::Schedule { name, trouble });
         }
         let whole_lines = status.concurrency > 1 || self.services.len() > 1;
         let state = &mut self.services[index];

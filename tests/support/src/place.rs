@@ -171,6 +171,12 @@ impl Place {
         self.stdout("asyncq enqueue --batch many");
     }
 
+    /// Lets the clock go on for one schedule with `--every`, by this many of its ticks.
+    pub fn let_ticks_pass(&self, schedule: &str, ticks: i64) {
+        let next = format!("next_tick = next_tick - {ticks} * every, last_tick = NULL");
+        self.execute(&format!("UPDATE asyncq_schedule SET {next} WHERE name = '{schedule}'"));
+    }
+
     /// How many processors are at work on the store.
     pub fn processors(&self) -> usize {
         self.query("SELECT count(*) FROM asyncq_processor").parse().unwrap()

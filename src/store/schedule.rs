@@ -1,0 +1,370 @@
+//! Schedules in the store.
+
+use std::time::Duration;
+
+use super::columns::Column;
+use super::engine::{Row, Triggers, Tx, Value, damaged};
+use super::service::{self, which};
+use super::{Store, clock, fire, function};
+use crate::domain::call::{Call, Principal};
+use crate::domain::function::FunctionName;
+use crate::domain::job::JobId;
+use crate::domain::job_tick::JobTick;
+use crate::domain::json::Json;
+use crate::domain::lane::Lane;
+use crate::domain::new_job::Priority;
+use crate::domain::schedule::{Backfill, Schedule, ScheduleChange, ScheduleDefinition, ScheduleName, ScheduleProgress};
+use crate::domain::service::{Added, ServiceName};
+use crate::domain::tick::{Lateness, Missed, Overlap, TickJob};
+use crate::domain::time::{Timestamp, millis};
+use crate::domain::timetable::{Rule, Timetable};
+use crate::error::{Error, Kind, Result};
+
+/// How many ticks one backfill may have.
+const MOST_TICKS: usize = 10_000;
+
+macro_rules! select_schedule {
+    ($which:literal) => {
+        concat!(
+            "SELECT name, service, function, args, kwargs, principal, site, priority, lane, cron, zone, every, missed, within,
+            overlap, from_at, until_at, description, expires, paused, next_tick, last_tick, last_job, fired, skipped, last_skip,
+            created_at FROM asyncq_schedule ",
+            $which
+        )
+    };
+}
+pub(super) use select_schedule;
+
+const SCHEDULE: &str = select_schedule!("WHERE name = ?1");
+const TO_CHANGE: &str = select_schedule!("WHERE name = ?1 /*! FOR NO KEY UPDATE */");
+const SCHEDULES: &str = select_schedule!("WHERE service = ?1 ORDER BY name");
+const ALL_SCHEDULES: &str = select_schedule!("ORDER BY name");
+const NAMES: &str = "SELECT name FROM asyncq_schedule ORDER BY name";
+const ADD: &str =
+    "INSERT INTO asyncq_schedule (service, function, args, kwargs, principal, site, priority, lane, cron, zone,
+    every, missed, within, overlap, from_at, until_at, description, expires, name, next_tick, created_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)
+    ON CONFLICT (name) DO NOTHING";
+const SET: &str = "UPDATE asyncq_schedule SET service = ?1, function = ?2, args = ?3, kwargs = ?4, principal = ?5, site = ?6,
+    priority = ?7, lane = ?8, cron = ?9, zone = ?10, every = ?11, missed = ?12, within = ?13, overlap = ?14, from_at = ?15,
+    until_at = ?16, description = ?17, expires = ?18, next_tick = ?20 WHERE name = ?19";
+const PAUSE: &str = "UPDATE asyncq_schedule SET paused = 1 WHERE name = ?1 AND paused = 0";
+const RESUME: &str = "UPDATE asyncq_schedule SET paused = 0, next_tick = ?2 WHERE name = ?1 AND paused = 1";
+const REMOVE: &str = "DELETE FROM asyncq_schedule WHERE name = ?1";
+
+impl Store {
+    /// Adds a schedule; its first tick is the next one. Says whether it is new.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such function, [`Kind::Usage`] when it would never tick, [`Kind::Denied`] when the
+    /// name is taken by another schedule.
+    pub fn add_schedule(&mut self, name: &ScheduleName, is: &ScheduleDefinition) -> Result<Added> {
+        self.write(|tx| {
+            if let Some(there) = tx.row::<Schedule>(TO_CHANGE, &[name.as_str().into()])? {
+                let differences = there.definition.differences(is);
+                if differences.is_empty() {
+                    tx.force_sync()?;
+                    return Ok(Added::Same);
+                }
+                return Err(taken(name, is, &differences));
+            }
+            let now = tx.now();
+            function::find_to_use(tx, &is.call.service, &is.call.function)?;
+            let first = is.timetable.first(now)?;
+            let columns = ScheduleColumns::of(is);
+            let rest = [name.as_str().into(), first.into(), now.into()];
+            tx.change(ADD, &[&columns.values()[..], &rest].concat())?;
+            clock::note_at_least(tx)?;
+            Ok(Added::New)
+        })
+    }
+
+    /// Changes what a schedule does. If its times change, the next tick is the first one after now.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such schedule or function, [`Kind::Usage`] when it would never tick; and what
+    /// `change` answers.
+    pub fn set_schedule(&mut self, name: &ScheduleName, change: &ScheduleChange<'_>) -> Result<Schedule> {
+        self.write(|tx| {
+            let mut schedule = find_by(tx, TO_CHANGE, name)?;
+            let changed = change(&schedule.definition)?;
+            function::find_to_use(tx, &changed.call.service, &changed.call.function)?;
+            if changed.timetable != schedule.definition.timetable {
+                schedule.progress.next_tick = Some(changed.timetable.first(tx.now())?);
+                clock::note_at_least(tx)?;
+            }
+            schedule.definition = changed;
+            let columns = ScheduleColumns::of(&schedule.definition);
+            let rest = [name.as_str().into(), schedule.progress.next_tick.into()];
+            tx.change(SET, &[&columns.values()[..], &rest].concat())?;
+            Ok(schedule)
+        })
+    }
+
+    /// The schedule of that name.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is none.
+    pub fn schedule(&mut self, name: &ScheduleName) -> Result<Schedule> {
+        self.read(|tx| find_by(tx, SCHEDULE, name))
+    }
+
+    /// The schedules of a service, or all, by name.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such service.
+    pub fn schedules(&mut self, service: Option<&ServiceName>) -> Result<Vec<Schedule>> {
+        self.read(|tx| match service {
+            None => tx.rows(ALL_SCHEDULES, &[]),
+            Some(name) => {
+                service::find(tx, name)?;
+                tx.rows(SCHEDULES, &[name.into()])
+            }
+        })
+    }
+
+    /// Pauses schedules, all or none of them.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when one of them is not there.
+    pub fn pause_schedules(&mut self, names: &[ScheduleName]) -> Result<()> {
+        self.write(|tx| {
+            for name in names {
+                if tx.execute(PAUSE, &[name.as_str().into()])? == 0 {
+                    find_by(tx, SCHEDULE, name)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Has paused schedules go on with their next ticks, all or none of them.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when one of them is not there.
+    pub fn resume_schedules(&mut self, names: &[ScheduleName]) -> Result<()> {
+        self.write(|tx| {
+            let now = tx.now();
+            for name in names {
+                let schedule = find_by(tx, TO_CHANGE, name)?;
+                let next = schedule.definition.timetable.next(now);
+                tx.execute(RESUME, &[name.as_str().into(), next.into()])?;
+            }
+            clock::note_at_least(tx)
+        })
+    }
+
+    /// Removes a schedule. Its jobs stay.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is none of that name.
+    pub fn remove_schedule(&mut self, name: &ScheduleName) -> Result<()> {
+        self.write(|tx| {
+            // Also one that cannot be read.
+            if tx.execute(REMOVE, &[name.as_str().into()])? == 0 { Err(no_schedule(tx, name)) } else { Ok(()) }
+        })
+    }
+
+    /// Makes one call of a schedule now, whether it is paused or not. It goes on as before.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is none of that name; and as [`Store::enqueue`].
+    pub fn run_schedule(&mut self, name: &ScheduleName) -> Result<JobId> {
+        let made = self.make_ticks(name, &|schedule, now| {
+            // Not at a tick of its own, which makes a job itself.
+            let is_tick = schedule.definition.timetable.next(Timestamp(now.0 - 1)) == Some(now);
+            let first = if is_tick { Timestamp(now.0 + 1) } else { now };
+            Ok(vec![first])
+        })?;
+        match made.jobs[..] {
+            [job] => Ok(job),
+            // Somebody has just run it, too.
+            _ => Err(Error::new(Kind::Busy, format!("schedule `{name}` was run in this very moment"))
+                .with_hint("run it again")),
+        }
+    }
+
+    /// Makes a job for each tick that a schedule has from `from` on, before `until` and until now, and that has none.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is none of that name, [`Kind::Usage`] for a time without ticks or with more than 10,000; and as
+    /// [`Store::enqueue`]. Then it makes none.
+    pub fn backfill(&mut self, name: &ScheduleName, from: Timestamp, until: Option<Timestamp>) -> Result<Backfill> {
+        self.make_ticks(name, &|schedule, now| {
+            let table = Timetable::new(schedule.definition.timetable.rule.clone(), Some(from), until)?;
+            let ticks = table.ticks(Timestamp(i64::MIN)).take_while(|tick| *tick <= now);
+            let ticks: Vec<Timestamp> = ticks.take(MOST_TICKS + 1).collect();
+            if ticks.len() > MOST_TICKS {
+                return Err(Error::new(
+                    Kind::Usage,
+                    format!("schedule `{name}` has more than {MOST_TICKS} ticks then"),
+                )
+                .with_hint("give `--from` and `--until` that are closer together"));
+            }
+            if ticks.is_empty() {
+                return Err(Error::new(Kind::Usage, format!("schedule `{name}` has no tick then that has passed"))
+                    .with_hint(format!("`asyncq schedule next {name} --from TIME` shows its ticks")));
+            }
+            Ok(ticks)
+        })
+    }
+
+    /// Makes jobs for ticks that somebody names.
+    fn make_ticks(
+        &mut self,
+        name: &ScheduleName,
+        ticks: &dyn Fn(&Schedule, Timestamp) -> Result<Vec<Timestamp>>,
+    ) -> Result<Backfill> {
+        // An application's own triggers are to see its calls.
+        self.change(Triggers::IfForeign, |tx| {
+            let schedule = find_by(tx, TO_CHANGE, name)?;
+            let ticks: Vec<TickJob> =
+                ticks(&schedule, tx.now())?.into_iter().map(|tick| TickJob { tick, missed: 0 }).collect();
+            let (made, refused) = fire::make(tx, &schedule, &ticks)?;
+            refused.map_or(Ok(()), Err)?;
+            Ok(Backfill { had: ticks.len() - made.len(), jobs: made })
+        })
+    }
+
+    /// The tick that has made a job, if one has.
+    pub fn job_tick(&mut self, job: JobId) -> Result<Option<JobTick>> {
+        self.read(|tx| fire::tick_of(tx, job))
+    }
+}
+
+/// The error for a name that another schedule has, which differs from this one.
+fn taken(name: &ScheduleName, wanted: &ScheduleDefinition, differences: &[&str]) -> Error {
+    let rule = &wanted.timetable.rule;
+    let hint = match (differences, rule.as_cron(), rule.as_every()) {
+        (["rule"], Some((cron, zone)), _) => {
+            format!("`asyncq schedule set {name} --cron '{cron}' --tz {zone}` changes it")
+        }
+        (["rule"], None, Some(every)) => {
+            format!("`asyncq schedule set {name} --every {}` changes it", crate::domain::time::write_span(every))
+        }
+        _ => format!("`asyncq schedule show {name}` shows it, `asyncq schedule set {name}` changes it"),
+    };
+    let differences = match differences {
+        [one] => (*one).to_owned(),
+        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
+        [] => String::new(),
+    };
+    Error::new(Kind::Denied, format!("schedule `{name}` exists with another {differences}")).with_hint(hint)
+}
+
+/// The schedule of that name, or the error that says which name was perhaps meant.
+fn find_by(tx: &mut dyn Tx, sql: &str, name: &ScheduleName) -> Result<Schedule> {
+    let found = tx.row(sql, &[name.as_str().into()])?;
+    found.map_or_else(|| Err(no_schedule(tx, name)), Ok)
+}
+
+fn no_schedule(tx: &mut dyn Tx, name: &ScheduleName) -> Error {
+    let names: Vec<String> = match tx.rows(NAMES, &[]) {
+        Ok(names) => names,
+        Err(error) => return error,
+    };
+    let hint = which(name.as_str(), &names, "asyncq schedule list", &format!("asyncq schedule add {name}"));
+    Error::new(Kind::NotFound, format!("there is no schedule `{name}`")).with_hint(hint)
+}
+
+/// What a schedule does, as it is stored.
+struct ScheduleColumns<'a> {
+    is: &'a ScheduleDefinition,
+}
+
+impl ScheduleColumns<'_> {
+    fn of(is: &ScheduleDefinition) -> ScheduleColumns<'_> {
+        ScheduleColumns { is }
+    }
+
+    /// The first parameters of [`ADD`] and [`SET`].
+    fn values(&self) -> [Value<'_>; 18] {
+        let ScheduleDefinition { call, timetable, lateness, priority, lane, expires, description } = self.is;
+        let (cron, zone) = timetable.rule.as_cron().unzip();
+        [
+            (&call.service).into(),
+            (&call.function).into(),
+            call.args.as_str().into(),
+            call.kwargs.as_str().into(),
+            call.principal.as_ref().map(Principal::as_str).into(),
+            call.site.as_ref().into(),
+            priority.get().into(),
+            lane.as_ref().map(Lane::as_str).into(),
+            cron.into(),
+            zone.into(),
+            timetable.rule.as_every().map(millis).into(),
+            lateness.missed().as_str().into(),
+            lateness.given_within().map(millis).into(),
+            lateness.overlap().as_str().into(),
+            timetable.from().into(),
+            timetable.until().into(),
+            description.as_ref().into(),
+            expires.map(millis).into(),
+        ]
+    }
+}
+
+impl Column for Schedule {
+    fn read(row: &dyn Row, _: &mut usize) -> Result<Self> {
+        let broken =
+            |what: &str| damaged(&format!("schedule `{}`: {what}", row.lossy(0).ok().flatten().unwrap_or_default()));
+        let bad = |error: Error| broken(&error.to_string());
+        let json =
+            |column: usize| Json::parse(row.str(column)?).map_err(|fault| broken(&format!("its arguments: {fault}")));
+        let call = Call {
+            service: ServiceName::parse(row.str(1)?).map_err(bad)?,
+            function: FunctionName::parse(row.str(2)?).map_err(bad)?,
+            args: json(3)?,
+            kwargs: json(4)?,
+            principal: row.text(5)?.map(Principal::parse).transpose().map_err(bad)?,
+            site: row.text(6)?.map(str::to_owned),
+        };
+        if !call.args.is_array() || !call.kwargs.is_object() {
+            return Err(broken("its arguments are not an array and an object"));
+        }
+        let span = |millis: i64| Duration::from_millis(millis.unsigned_abs());
+        let rule = match (row.text(9)?, row.text(10)?, row.int(11)?) {
+            (Some(cron), Some(zone), None) => Rule::cron(cron, zone).map_err(bad)?,
+            (None, None, Some(every)) => Rule::every(span(every)).map_err(bad)?,
+            _ => return Err(broken("it has no rule, or two")),
+        };
+        let lateness = Missed::from_name(row.str(12)?).zip(Overlap::from_name(row.str(14)?));
+        let (missed, overlap) = lateness.ok_or_else(|| broken("what it does with missed ticks is unknown"))?;
+        let skip = row.text(25)?.map(serde_json::from_str).transpose();
+        Ok(Schedule {
+            name: ScheduleName::parse(row.str(0)?).map_err(bad)?,
+            definition: ScheduleDefinition {
+                call,
+                timetable: Timetable::new(rule, row.time(15)?, row.time(16)?).map_err(bad)?,
+                lateness: Lateness::new(missed, row.int(13)?.map(span), Some(overlap)).map_err(bad)?,
+                priority: Priority::new(row.i64(7)?).ok_or_else(|| broken("its priority is out of range"))?,
+                lane: row.text(8)?.map(Lane::parse).transpose().map_err(bad)?,
+                expires: row.int(18)?.map(span),
+                description: row.lossy(17)?,
+            },
+            paused: row.bool(19)?,
+            progress: ScheduleProgress {
+                next_tick: row.time(20)?,
+                last_tick: row.time(21)?,
+                last_job: row.int(22)?.map(JobId),
+                fired: row.i64(23)?.unsigned_abs(),
+                skipped: row.i64(24)?.unsigned_abs(),
+                last_skip: skip.map_err(|_| broken("why its last tick made no job is unknown"))?,
+            },
+            created_at: row.i64(26).map(Timestamp)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::plan::plan;
+
+    #[test]
+    fn schedules_are_found_by_their_names() {
+        for sql in [SCHEDULE, PAUSE, RESUME, REMOVE] {
+            assert_eq!(plan(sql), ["SEARCH asyncq_schedule USING PRIMARY KEY (name=?)"], "{sql}");
+        }
+    }
+}
