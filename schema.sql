@@ -280,7 +280,8 @@ CREATE TRIGGER asyncq_job_insert BEFORE INSERT ON asyncq_job BEGIN
     WHEN NEW.key IS NOT NULL AND EXISTS (
       SELECT 1 FROM asyncq_job AS old LEFT JOIN asyncq_large AS large ON large.job = old.id
       WHERE old.key = NEW.key AND NOT (old.service = NEW.service AND old.function = NEW.function
-        AND coalesce(old.args, large.args) = NEW.args AND coalesce(old.kwargs, large.kwargs) = NEW.kwargs
+        AND (coalesce(old.args, large.args) = NEW.args AND coalesce(old.kwargs, large.kwargs) = NEW.kwargs
+          OR old.key_until IS NOT NULL AND NEW.key_until IS NOT NULL)
         AND nullif(old.principal, '') IS nullif(NEW.principal, '') AND nullif(old.site, '') IS nullif(NEW.site, '')))
     THEN RAISE(ABORT, 'asyncq: this key belongs to another call')
   END;
@@ -360,41 +361,91 @@ CREATE TRIGGER asyncq_job_large AFTER INSERT ON asyncq_job WHEN length(NEW.args)
   UPDATE asyncq_job SET args = NULL, kwargs = NULL WHERE id = NEW.id;
 END;
 
--- A client completes its own job, cancels what waits and releases what is held; the rest are the triggers here.
+-- A client completes its own job, cancels what waits, releases what is held, and changes when a call runs that has not
+-- begun, or its arguments while the key of such calls is theirs; the rest are the triggers here.
 CREATE TRIGGER asyncq_job_update BEFORE UPDATE ON asyncq_job WHEN (SELECT version FROM asyncq_schema) > 0 BEGIN
-  SELECT CASE WHEN NOT (
-    (NEW.id, NEW.service, NEW.function, NEW.priority, NEW.created_at, NEW.os_user, NEW.parent,
-     NEW.immediate, NEW.depth, NEW.attempt, NEW.claim, NEW.processor, NEW.token, NEW.started_at, NEW.cancelling,
-     NEW.failures, NEW.conflicts, NEW.crashes, NEW.error, NEW.result, NEW.expires_at, NEW.after,
-     NEW.key_until, NEW.meta)
-    IS (OLD.id, OLD.service, OLD.function, OLD.priority, OLD.created_at, OLD.os_user, OLD.parent,
-     OLD.immediate, OLD.depth, OLD.attempt, OLD.claim, OLD.processor, OLD.token, OLD.started_at, OLD.cancelling,
-     OLD.failures, OLD.conflicts, OLD.crashes, OLD.error, OLD.result, OLD.expires_at, OLD.after,
-     OLD.key_until, OLD.meta)
-    AND (NEW.key IS OLD.key OR NEW.key IS NULL AND OLD.key_until = 'ended' AND NEW.finished_at IS NOT NULL)
-    AND (NEW.run_at = OLD.run_at OR NEW.run_at > OLD.run_at AND OLD.waits = 2 AND NEW.state = 'queued')
-    AND (NEW.lane IS OLD.lane OR OLD.lane IS NULL AND NEW.lane IS (
-      SELECT nullif(replace(lane, '{principal}', coalesce(OLD.principal, '')), '')
-      FROM asyncq_function WHERE service = OLD.service AND name = OLD.function))
-    AND NEW.waits = CASE WHEN NEW.state = 'cancelled' AND NEW.waits > 0 THEN OLD.waits WHEN NEW.state <> 'blocked' THEN 0 WHEN OLD.state = 'blocked' THEN OLD.waits
-      WHEN EXISTS (SELECT 1 FROM asyncq_after WHERE job = OLD.id) THEN 1 WHEN NEW.lane IS NOT NULL THEN 2 END
-    AND coalesce(NEW.principal, '') = coalesce(OLD.principal, '') AND coalesce(NEW.site, '') = coalesce(OLD.site, '')
-    AND (NEW.args IS OLD.args AND NEW.kwargs IS OLD.kwargs OR NEW.args IS NULL AND NEW.kwargs IS NULL AND EXISTS (
-      SELECT 1 FROM asyncq_large WHERE job = OLD.id AND args = OLD.args AND kwargs = OLD.kwargs))
-    AND (NEW.finished_at IS OLD.finished_at
-      OR OLD.finished_at IS NULL AND (OLD.state = 'completed' OR OLD.state = 'cancelled'))
-    AND CASE NEW.state
-      WHEN OLD.state THEN 1
-      WHEN 'completed' THEN OLD.state = 'processing' AND OLD.token IS NOT NULL
-      WHEN 'cancelled' THEN OLD.state IN ('held', 'delayed', 'queued', 'blocked')
-      WHEN 'queued' THEN OLD.state = 'held' OR OLD.waits = 2 AND (
-        SELECT count(*) FROM asyncq_job WHERE lane IS NOT NULL AND (state = 'queued' OR state = 'processing')
-          AND service = OLD.service AND lane = OLD.lane) < (SELECT lane_width FROM asyncq_service WHERE name = OLD.service)
-      WHEN 'delayed' THEN OLD.state = 'queued' AND OLD.run_at > OLD.created_at
-      WHEN 'blocked' THEN OLD.state IN ('queued', 'delayed', 'held')
-      ELSE 0
-    END)
-  THEN RAISE(ABORT, 'asyncq: a client may complete, cancel or release a job, and change nothing else') END;
+  SELECT CASE
+    WHEN (OLD.attempt > 0 OR OLD.state NOT IN ('held', 'blocked', 'delayed', 'queued')) AND NOT (
+      (NEW.args, NEW.kwargs, NEW.priority, NEW.expires_at) IS (OLD.args, OLD.kwargs, OLD.priority, OLD.expires_at)
+      AND (NEW.run_at = OLD.run_at OR NEW.run_at > OLD.run_at AND OLD.waits = 2 AND NEW.state = 'queued'))
+    THEN RAISE(ABORT, 'asyncq: this call has begun')
+    WHEN NEW.run_at <> OLD.run_at AND (NEW.run_at < 100000000000 OR NEW.run_at > 253402300799999)
+    THEN RAISE(ABORT, 'asyncq: run_at must be in milliseconds since 1970')
+    WHEN NEW.expires_at IS NOT OLD.expires_at AND (NEW.expires_at < 100000000000 OR NEW.expires_at > 253402300799999)
+    THEN RAISE(ABORT, 'asyncq: expires_at must be in milliseconds since 1970')
+    WHEN NOT (
+      (NEW.id, NEW.service, NEW.function, NEW.created_at, NEW.os_user, NEW.parent, NEW.immediate, NEW.depth, NEW.attempt,
+       NEW.claim, NEW.processor, NEW.token, NEW.started_at, NEW.cancelling, NEW.failures, NEW.conflicts, NEW.crashes,
+       NEW.error, NEW.result, NEW.after, NEW.key_until, NEW.meta)
+      IS (OLD.id, OLD.service, OLD.function, OLD.created_at, OLD.os_user, OLD.parent, OLD.immediate, OLD.depth, OLD.attempt,
+       OLD.claim, OLD.processor, OLD.token, OLD.started_at, OLD.cancelling, OLD.failures, OLD.conflicts, OLD.crashes,
+       OLD.error, OLD.result, OLD.after, OLD.key_until, OLD.meta)
+      AND (NEW.key IS OLD.key OR NEW.key IS NULL AND OLD.key_until IS NOT NULL AND NEW.finished_at IS NOT NULL)
+      AND (NEW.lane IS OLD.lane OR OLD.lane IS NULL AND NEW.lane IS (
+        SELECT nullif(replace(lane, '{principal}', coalesce(OLD.principal, '')), '')
+        FROM asyncq_function WHERE service = OLD.service AND name = OLD.function))
+      AND NEW.waits = CASE WHEN NEW.state = 'cancelled' AND NEW.waits > 0 THEN OLD.waits WHEN NEW.state <> 'blocked' THEN 0
+        WHEN OLD.state = 'blocked' THEN OLD.waits
+        WHEN EXISTS (SELECT 1 FROM asyncq_after WHERE job = OLD.id) THEN 1 WHEN NEW.lane IS NOT NULL THEN 2 END
+      AND coalesce(NEW.principal, '') = coalesce(OLD.principal, '') AND coalesce(NEW.site, '') = coalesce(OLD.site, '')
+      AND (NEW.args IS OLD.args AND NEW.kwargs IS OLD.kwargs OR OLD.key_until IS NOT NULL AND NEW.args IS NOT NULL
+        OR NEW.args IS NULL AND NEW.kwargs IS NULL AND EXISTS (
+          SELECT 1 FROM asyncq_large WHERE job = OLD.id AND args = OLD.args AND kwargs = OLD.kwargs))
+      AND (NEW.finished_at IS OLD.finished_at
+        OR OLD.finished_at IS NULL AND (OLD.state = 'completed' OR OLD.state = 'cancelled'))
+      AND CASE NEW.state
+        WHEN OLD.state THEN 1
+        WHEN 'completed' THEN OLD.state = 'processing' AND OLD.token IS NOT NULL
+        WHEN 'cancelled' THEN OLD.state IN ('held', 'delayed', 'queued', 'blocked')
+        WHEN 'queued' THEN OLD.state = 'held'
+          OR OLD.state = 'delayed' AND OLD.lane IS NULL AND OLD.run_at <= CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)
+          OR OLD.waits = 2 AND (
+            SELECT count(*) FROM asyncq_job WHERE lane IS NOT NULL AND (state = 'queued' OR state = 'processing')
+              AND service = OLD.service AND lane = OLD.lane) < (SELECT lane_width FROM asyncq_service WHERE name = OLD.service)
+        WHEN 'delayed' THEN OLD.state = 'queued' AND OLD.run_at > OLD.created_at
+          OR OLD.waits = 2 AND OLD.run_at > CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)
+        WHEN 'blocked' THEN OLD.state IN ('queued', 'delayed', 'held')
+        ELSE 0
+      END)
+    THEN RAISE(ABORT, 'asyncq: a client may complete, cancel, release or postpone a job, and change nothing else')
+  END;
+END;
+
+CREATE TRIGGER asyncq_job_args BEFORE UPDATE OF args, kwargs ON asyncq_job
+WHEN (SELECT version FROM asyncq_schema) > 0 AND (NEW.args, NEW.kwargs) IS NOT (OLD.args, OLD.kwargs)
+  AND (NEW.args IS NOT NULL OR NEW.kwargs IS NOT NULL) BEGIN
+  SELECT CASE
+    WHEN NOT coalesce(json_valid(NEW.args), 0) OR json_type(NEW.args) <> 'array' OR instr(NEW.args, char(0)) > 0
+    THEN RAISE(ABORT, 'asyncq: args must be a JSON array')
+    WHEN NOT coalesce(json_valid(NEW.kwargs), 0) OR json_type(NEW.kwargs) <> 'object' OR instr(NEW.kwargs, char(0)) > 0
+    THEN RAISE(ABORT, 'asyncq: kwargs must be a JSON object')
+    WHEN length(CAST(NEW.args AS BLOB)) > 1048576 * length(CAST('a' AS BLOB))
+      OR length(CAST(NEW.kwargs AS BLOB)) > 1048576 * length(CAST('a' AS BLOB))
+    THEN RAISE(ABORT, 'asyncq: args and kwargs must be at most 1 MiB each')
+    WHEN instr(NEW.args, '\u0000') > 0 AND instr(replace(NEW.args, '\\', ''), '\u0000') > 0
+      OR instr(NEW.kwargs, '\u0000') > 0 AND instr(replace(NEW.kwargs, '\\', ''), '\u0000') > 0
+    THEN RAISE(ABORT, 'asyncq: args and kwargs must not hold NUL characters')
+  END;
+END;
+
+CREATE TRIGGER asyncq_job_replaced AFTER UPDATE OF args, kwargs ON asyncq_job
+WHEN NEW.args IS NOT NULL AND (NEW.args, NEW.kwargs) IS NOT (OLD.args, OLD.kwargs) BEGIN
+  DELETE FROM asyncq_large WHERE job = NEW.id;
+  INSERT INTO asyncq_large (job, args, kwargs)
+    SELECT NEW.id, NEW.args, NEW.kwargs WHERE length(NEW.args) + length(NEW.kwargs) > 2000;
+  UPDATE asyncq_job SET args = NULL, kwargs = NULL WHERE id = NEW.id AND length(args) + length(kwargs) > 2000;
+END;
+
+-- What is due at another time waits for it in another state.
+CREATE TRIGGER asyncq_job_moved AFTER UPDATE OF run_at ON asyncq_job
+WHEN NEW.run_at <> OLD.run_at AND NEW.state = OLD.state
+  AND (NEW.state = 'queued' OR NEW.state = 'delayed' OR NEW.waits = 2) BEGIN
+  UPDATE asyncq_job SET state = 'delayed', waits = 0 WHERE id = NEW.id AND state <> 'delayed'
+    AND run_at > CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER);
+  UPDATE asyncq_job SET state = CASE WHEN lane IS NULL THEN 'queued' ELSE 'blocked' END,
+    waits = CASE WHEN lane IS NULL THEN 0 ELSE 2 END
+    WHERE id = NEW.id AND state = 'delayed' AND OLD.state = 'delayed'
+      AND run_at <= CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER);
 END;
 
 -- What is held or has ended goes back to where it has to wait. It no longer needs jobs that have ended.
@@ -429,7 +480,7 @@ WHEN (NEW.state = 'completed' OR NEW.state = 'error' OR NEW.state = 'cancelled')
 BEGIN INSERT INTO asyncq_settle (job) VALUES (NEW.id) ON CONFLICT DO NOTHING; END;
 
 CREATE TRIGGER asyncq_job_key_freed AFTER UPDATE OF state ON asyncq_job
-WHEN (NEW.state = 'completed' OR NEW.state = 'error' OR NEW.state = 'cancelled') AND NEW.key_until = 'ended' BEGIN
+WHEN (NEW.state = 'completed' OR NEW.state = 'error' OR NEW.state = 'cancelled') AND NEW.key_until IS NOT NULL BEGIN
   UPDATE asyncq_job SET key = NULL,
     finished_at = coalesce(finished_at, CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER))
   WHERE id = NEW.id;

@@ -4,9 +4,10 @@ use std::io::Read;
 
 use clap::Args;
 
+use super::clap_error::one_of;
 use crate::domain::lane::Lane;
 use crate::domain::needs::{Need, Needs, parse_jobs};
-use crate::domain::new_job::{CallOptions, Expiry, Priority};
+use crate::domain::new_job::{CallOptions, Expiry, IfTaken, KeyUntil, Priority};
 use crate::error::{Error, Kind, Result};
 use crate::system::error::io_error;
 
@@ -25,6 +26,15 @@ pub struct CallOptionArgs {
     #[arg(long, value_name = "SPAN|TIME", allow_hyphen_values = true, conflicts_with = "batch")]
     expires: Option<String>,
 
+    /// When the key is free again, so that of the calls with the key only one waits, or waits or runs
+    #[arg(long, value_name = "started|ended", value_parser = one_of(KeyUntil::ALL, KeyUntil::as_str), conflicts_with = "batch")]
+    key_until: Option<KeyUntil>,
+
+    /// With --key-until, if a call with the key waits already: keep it, replace its arguments, or postpone it too [default: keep]
+    #[arg(long, value_name = "keep|replace|postpone", value_parser = one_of(IfTaken::ALL, IfTaken::as_str))]
+    #[arg(conflicts_with = "batch")]
+    if_taken: Option<IfTaken>,
+
     /// Run the call after these jobs have completed; numbers and ranges, as in 7,9-12; `-` reads stdin
     #[arg(long, value_name = "IDS", allow_hyphen_values = true, conflicts_with = "batch")]
     after: Option<String>,
@@ -42,6 +52,27 @@ impl CallOptionArgs {
     /// Whether they say when the call expires.
     pub fn has_expiry(&self) -> bool {
         self.expires.is_some()
+    }
+
+    /// What follows if a call that waits has the same key, which has a lifetime.
+    pub fn if_taken(&self) -> Option<IfTaken> {
+        self.key_until.map(|_| self.if_taken.unwrap_or_default())
+    }
+
+    /// Refuses what says something about a key that is not there.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`].
+    pub fn check_key(&self, has_key: bool) -> Result<()> {
+        let refuse = |option: &str, needed: &str| {
+            Err(Error::new(Kind::Usage, format!("`--{option}` needs `--{needed}`"))
+                .with_hint("write, for example, `--key reindex --key-until started --if-taken replace`"))
+        };
+        match (has_key, self.key_until, self.if_taken) {
+            (false, Some(_), _) => refuse("key-until", "key"),
+            (_, None, Some(_)) => refuse("if-taken", "key-until"),
+            _ => Ok(()),
+        }
     }
 
     /// What they say; `expiry` reads when the call expires.
@@ -64,6 +95,8 @@ impl CallOptionArgs {
             priority: self.priority.unwrap_or_default(),
             lane: self.lane.as_deref().map(Lane::parse).transpose()?,
             expires: self.expires.as_deref().map(expiry).transpose()?,
+            key_until: self.key_until,
+            if_taken: self.if_taken.unwrap_or_default(),
             needs,
         })
     }

@@ -17,7 +17,7 @@ use crate::commands::enqueue::{EnqueueRequest, Made};
 use crate::domain::call::{Call, Key, OnBehalfOf, Reading};
 use crate::domain::job::JobId;
 use crate::domain::moment::{expiry, moment};
-use crate::domain::new_job::{Due, Enqueued, Expiry};
+use crate::domain::new_job::{Due, Enqueued, Expiry, IfTaken};
 use crate::domain::time::{Timestamp, parse_span};
 use crate::domain::{attempt::Outcome, event::Ran, function::FunctionName, log::Stream};
 use crate::domain::{service::ServiceName, text::escape_control};
@@ -134,6 +134,7 @@ impl Enqueue {
                 .with_hint("`asyncq enqueue --help` shows how")
                 .into());
         }
+        self.options.check_key(self.key.is_some())?;
         let delay = self.delay(session)?;
         let (request, mut queue) = (self.parse(session, &delay)?, session.open()?);
         let (service, function) = (request.call.service.clone(), request.call.function.clone());
@@ -157,7 +158,14 @@ impl Enqueue {
                 .with_hint(format!("do not enqueue the call again; `asyncq job show {id}` shows it"))
         })?;
         if let Enqueued::Same(id) = enqueued {
-            session.verbose(&format!("already enqueued as job {id} (same key, same call)"));
+            session.verbose(&match self.options.if_taken() {
+                None => format!("already enqueued as job {id} (same key, same call)"),
+                Some(IfTaken::Keep) => format!("job {id} has this key"),
+                Some(IfTaken::Replace) => format!("job {id}, which has this key, has the arguments of this call now"),
+                Some(IfTaken::Postpone) => {
+                    format!("job {id}, which has this key, has the arguments and the time of this call now")
+                }
+            });
             return Ok(exit::DONE);
         }
         delay.tell(session, id);

@@ -110,7 +110,9 @@ pub fn show(queue: &mut Queue, job: &Job, attempts: &[Attempt]) -> anyhow::Resul
     }
     let options = &job.options;
     if let Some(key) = &options.key {
-        sheet.line("key", text(key));
+        let until =
+            options.key_until.as_deref().map(|until| format!("  until it has {}", text(until))).unwrap_or_default();
+        sheet.line("key", text(key) + &until);
     }
     if options.priority != 0 {
         sheet.line("priority", options.priority.to_string());
@@ -229,6 +231,6 @@ pub struct JobView<'a> {
 impl Record for JobView<'_> {
     const COLUMNS: &'static str = "id,service,function,args,kwargs,principal,site,state,immediate,parent,attempt,failures,\
                                    conflicts,crashes,created_at,run_at,started_at,finished_at,result,error.kind,\
-                                   error.message,error.exit_code,error.signal,error.type,error.traceback,priority,key,lane,expires_at,after,\
+                                   error.message,error.exit_code,error.signal,error.type,error.traceback,priority,key,key_until,lane,expires_at,after,\
                                    schedule.name,schedule.tick,schedule.missed,os_user,progress";
 }

@@ -11,7 +11,7 @@ use super::job::JobId;
 use super::json::{Json, MAX_BYTES};
 use super::lane::Lane;
 use super::needs::{Needed, Needs};
-use super::new_job::{CallOptions, Due, Expiry, NewJob, Origin, Priority};
+use super::new_job::{CallOptions, Due, Expiry, IfTaken, KeyUntil, NewJob, Origin, Priority};
 use super::time::{NO_SPAN, Timestamp, parse_span};
 use super::{function::FunctionName, object, service::ServiceName, text::escape_control};
 use crate::error::{Error, Kind, Result};
@@ -46,6 +46,8 @@ pub struct WrittenCall<'a> {
     lane: Option<String>,
     name: Option<String>,
     expires: Option<String>,
+    key_until: Option<String>,
+    if_taken: Option<String>,
     #[serde(borrow)]
     after: Option<&'a RawValue>,
     /// The attempt inside which a request makes the call; no line of a batch has it.
@@ -73,11 +75,25 @@ impl<'a> WrittenCall<'a> {
         self.name.take()
     }
 
+    /// Refuses what says something about a key that is not there.
+    fn check_key(&self) -> Result<()> {
+        let refuse = |member: &str, needed: &str| {
+            Err(Error::new(Kind::Invalid, format!("`{member}` needs `{needed}`"))
+                .with_hint(r#"write "key":"reindex","key_until":"started","if_taken":"replace""#))
+        };
+        match (&self.key, &self.key_until, &self.if_taken) {
+            (None, Some(_), _) => refuse("key_until", "key"),
+            (_, None, Some(_)) => refuse("if_taken", "key_until"),
+            _ => Ok(()),
+        }
+    }
+
     /// The job for this call, made at `origin`. `hold` says whether the job is held, unless the call says so.
     ///
     /// # Errors
     /// [`Kind::Invalid`] or [`Kind::Usage`] for what cannot be, [`Kind::Denied`] for a principal where none is allowed.
     pub fn job(self, origin: &Origin, hold: bool) -> Result<NewJob> {
+        self.check_key()?;
         let on_behalf_of = self.principal.as_deref().map(OnBehalfOf::parse).transpose()?.unwrap_or_default();
         let principal = origin.principal(on_behalf_of).map_err(|error| error.with_hint("leave `principal` out"))?;
         let (args, kwargs) = (self.args.map_or("[]", RawValue::get), self.kwargs.map_or("{}", RawValue::get));
@@ -97,6 +113,17 @@ impl<'a> WrittenCall<'a> {
                 priority: self.priority.map(priority).transpose()?.unwrap_or_default(),
                 lane: self.lane.as_deref().map(Lane::parse).transpose()?,
                 expires: self.expires.as_deref().map(expiry).transpose()?,
+                key_until: self
+                    .key_until
+                    .as_deref()
+                    .map(|text| named("key_until", text, KeyUntil::from_name))
+                    .transpose()?,
+                if_taken: self
+                    .if_taken
+                    .as_deref()
+                    .map(|text| named("if_taken", text, IfTaken::from_name))
+                    .transpose()?
+                    .unwrap_or_default(),
                 needs: self.after.map(|after| Needs::parse_json(after.get())).transpose()?.unwrap_or_default(),
             },
             ..NewJob::new(call)
@@ -167,6 +194,17 @@ fn priority(number: i64) -> Result<Priority> {
     Priority::new(number).ok_or_else(|| {
         let message = format!("`priority` is {number}, which is not {}", Priority::RANGE);
         Error::new(Kind::Invalid, message).with_hint("a call with a smaller priority runs first; 0 is the default")
+    })
+}
+
+/// One of the values of a member that have names.
+fn named<T>(member: &str, text: &str, from_name: fn(&str) -> Option<T>) -> Result<T> {
+    from_name(text).ok_or_else(|| {
+        let hint = match member {
+            "key_until" => "write \"started\" or \"ended\"",
+            _ => "write \"keep\", \"replace\" or \"postpone\"",
+        };
+        Error::new(Kind::Invalid, format!("`{member}` cannot be `{}`", escape_control(text))).with_hint(hint)
     })
 }
 

@@ -191,6 +191,8 @@ pub struct StoredOptions {
     pub priority: i64,
     /// The key under which it was enqueued, until that is free again.
     pub key: Option<String>,
+    /// When that is: `started` or `ended`; `None` for when the job is removed.
+    pub key_until: Option<String>,
     /// Its lane.
     pub lane: Option<String>,
     /// After which no attempt begins.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::call::{Call, Key, OnBehalfOf, Principal};
-use super::{job::JobId, lane::Lane, needs::Needs, time::Timestamp};
+use super::{job::JobId, lane::Lane, needs::Needs, text::has_names, time::Timestamp};
 use crate::error::{Error, Kind};
 
 /// A call to enqueue.
@@ -34,6 +34,10 @@ pub struct CallOptions {
     pub lane: Option<Lane>,
     /// When it expires, if it does.
     pub expires: Option<Expiry>,
+    /// When its key is free again; `None` for when its job is removed.
+    pub key_until: Option<KeyUntil>,
+    /// What follows if another job has its key.
+    pub if_taken: IfTaken,
     /// Other jobs that have to end first.
     pub needs: Needs,
 }
@@ -42,8 +46,7 @@ impl CallOptions {
     /// Whether they say nothing.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        let CallOptions { priority, lane, expires, needs } = self;
-        *priority == Priority::default() && lane.is_none() && expires.is_none() && needs.is_empty()
+        *self == CallOptions::default()
     }
 }
 
@@ -91,6 +94,38 @@ impl Due {
         }
     }
 }
+
+/// When the key of a call is free again, before its job is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyUntil {
+    /// When a processor has claimed it, so that at most one call with the key waits.
+    Started,
+    /// When it has ended, so that at most one call with the key waits or runs.
+    Ended,
+}
+
+has_names! { KeyUntil {
+    Started: "started",
+    Ended: "ended",
+} }
+
+/// What follows if a call that waits has the same key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum IfTaken {
+    /// That call stays as it is.
+    #[default]
+    Keep,
+    /// It gets the arguments of the new one, and is due when it was.
+    Replace,
+    /// It gets the arguments of the new one, and is due, and expires, when the new one would be.
+    Postpone,
+}
+
+has_names! { IfTaken {
+    Keep: "keep",
+    Replace: "replace",
+    Postpone: "postpone",
+} }
 
 /// When a call expires: no attempt of it begins after that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -70,7 +70,7 @@ impl State {
             State::Held => matches!(next, State::Queued | State::Blocked | State::Delayed | State::Cancelled),
             State::Blocked => matches!(next, State::Queued | State::Delayed | State::Cancelled),
             State::Delayed => matches!(next, State::Queued | State::Blocked | State::Cancelled),
-            State::Queued => matches!(next, State::Processing | State::Cancelled),
+            State::Queued => matches!(next, State::Processing | State::Delayed | State::Cancelled),
             State::Processing => {
                 matches!(next, State::Queued | State::Delayed | State::Completed | State::Error | State::Cancelled)
             }

@@ -105,6 +105,8 @@ const TAKE: &str = take!("?4", "id = ?1");
 // Differs by necessity: in PostgreSQL a piece of bytes is no text. A list of the tokens there, UPDATE ... FROM here, costs
 // SQLite a tenth of the whole claim.
 const TAKE_RUN: &str = take!("CAST(substr(?4, (id - ?1) * ?6 + 1, ?6) AS TEXT)", "id >= ?1 AND id <= ?5");
+/// The key of a call that has it until it has started.
+const FREE_KEY: &str = "UPDATE asyncq_job SET key = NULL WHERE id = ?1 AND key_until = 'started' AND key IS NOT NULL";
 const LARGE: &str = "SELECT args, kwargs FROM asyncq_large WHERE job = ?1";
 
 /// What a claim gives.
@@ -136,6 +138,10 @@ pub(super) fn claim(tx: &mut dyn Tx, plan: &Cycle<'_>, room: usize, status: &mut
     let next = select_next(tx, plan, room, status)?;
     let next = limit_bytes(tx, plan, next, status)?;
     for (stored, token) in mark_claimed(tx, plan, next, &mut claimed.refusal)?.into_iter().zip(plan.tokens) {
+        if stored.tied {
+            // Where a rule of the application refuses that, the key is free at the end.
+            drop(tx.try_execute(FREE_KEY, &[stored.id.into()])?);
+        }
         hand_out(tx, plan, (stored, token), &mut claimed)?;
     }
     if may_be_due || claimed.refusal.is_some() {
@@ -400,7 +406,7 @@ mod tests {
         let (delayed, number) = ("INDEX asyncq_job_delayed (service=? AND run_at<?)", "INTEGER PRIMARY KEY (rowid=?)");
         assert_eq!(ways_to_jobs(DUE), [format!("COVERING {delayed}")]);
         assert_eq!(ways_to_jobs(PROMOTE), [number.to_owned(), format!("COVERING {delayed}")]);
-        for sql in [PROMOTE_ONE, PUT_OFF, TAKE] {
+        for sql in [PROMOTE_ONE, PUT_OFF, TAKE, FREE_KEY] {
             assert_eq!(ways_to_jobs(sql), [number], "{sql}");
         }
         assert_eq!(ways_to_jobs(TAKE_RUN), ["INTEGER PRIMARY KEY (rowid>? AND rowid<?)"]);

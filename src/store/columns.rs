@@ -68,7 +68,7 @@ pub(super) use groups;
 
 groups! {
     StoredCall { service, function, args, kwargs, principal, site }
-    StoredOptions { priority, key, lane, expires_at, after }
+    StoredOptions { priority, key, key_until, lane, expires_at, after }
     JobCounts { attempt, failures, conflicts, crashes }
     JobTimes { created_at, run_at, started_at, finished_at }
     AttemptCounts { failures, conflicts, crashes }

@@ -7,7 +7,7 @@ use std::collections::hash_map::{Entry, HashMap};
 
 use super::engine::{Triggers, Tx, one};
 use super::insert::{Insertion, Standing, alike, insert};
-use super::{Store, function, lane, needs};
+use super::{Store, function, key, lane, needs};
 use crate::domain::call::{Call, Principal};
 use crate::domain::job::{JobId, State};
 use crate::domain::lane::Lane;
@@ -22,9 +22,6 @@ pub struct Refused {
     /// What is wrong.
     pub error: Error,
 }
-
-const BY_KEY: &str = "SELECT j.id, j.service, j.function, COALESCE(j.args, l.args), COALESCE(j.kwargs, l.kwargs),
-    j.principal, j.site FROM asyncq_job j LEFT JOIN asyncq_large l ON l.job = j.id WHERE j.key = ?1";
 
 impl Store {
     /// Puts a call on its service's queue; durable when this returns. The job waits if it is to be held.
@@ -119,7 +116,7 @@ impl Store {
         done.map_err(|error| match error.kind() {
             // SQLite says the same of a full disk and of a table without a number left.
             Kind::Full => Refused { call: None, error: self.check_numbers().err().unwrap_or(error) },
-            Kind::NotFound | Kind::Denied => Refused { call: reached, error },
+            Kind::NotFound | Kind::Denied | Kind::Busy => Refused { call: reached, error },
             _ => Refused { call: None, error },
         })
     }
@@ -242,7 +239,7 @@ impl<'a> Calls<'a> {
         } else {
             (&calls[0], calls)
         };
-        match refusal(same(tx, first))? {
+        match key::taken(tx, first, self.way)? {
             Ok(None) => {}
             Ok(Some(id)) => {
                 self.done.push(Some(Enqueued::Same(id)));
@@ -270,13 +267,14 @@ impl<'a> Calls<'a> {
             return Ok(Ok(()));
         }
         // Somebody else has just taken the key; else it is the application that wants no such job.
-        refusal(match same(tx, first)? {
-            Some(id) => {
+        match key::taken(tx, first, self.way)? {
+            Ok(Some(id)) => {
                 self.done.push(Some(Enqueued::Same(id)));
-                Ok(())
+                Ok(Ok(()))
             }
-            None => Err(tx.passed_over()),
-        })
+            Ok(None) => refusal(Err(tx.passed_over())),
+            Err(error) => Ok(Err(error)),
+        }
     }
 }
 
@@ -285,27 +283,5 @@ fn refusal<T>(done: Result<T>) -> Result<Result<T>> {
     match done {
         Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Denied) => Ok(Err(error)),
         done => done.map(Ok),
-    }
-}
-
-/// The job that stands for the same call under the same key.
-fn same(tx: &mut dyn Tx, new: &NewJob) -> Result<Option<JobId>> {
-    let (call, Some(key)) = (&new.call, &new.key) else { return Ok(None) };
-    let found = tx.first(BY_KEY, &[key.as_str().into()], |row| {
-        let same = row.str(1)? == call.service.as_str()
-            && row.str(2)? == call.function.as_str()
-            && row.bytes(3)? == Some(call.args.as_str().as_bytes())
-            && row.bytes(4)? == Some(call.kwargs.as_str().as_bytes())
-            && row.bytes(5)? == call.principal.as_ref().map(|it| it.as_str().as_bytes())
-            && row.bytes(6)? == call.site.as_ref().map(String::as_bytes);
-        Ok((JobId(row.i64(0)?), same))
-    })?;
-    match found {
-        Some((id, false)) => {
-            let key = crate::domain::text::escape_control(key.as_str());
-            Err(Error::new(Kind::Denied, format!("key `{key}` belongs to job {id}, which is another call"))
-                .with_hint(format!("`asyncq job show {id}` shows that call; a new call needs a new key")))
-        }
-        found => Ok(found.map(|(id, _)| id)),
     }
 }

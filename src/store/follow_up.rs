@@ -8,7 +8,7 @@ use crate::domain::job::{Fence, JobId};
 use crate::error::Result;
 
 const FREE_KEY: &str = "UPDATE asyncq_job SET key = NULL
-    WHERE id = ?1 AND key_until = 'ended' AND key IS NOT NULL AND finished_at IS NOT NULL";
+    WHERE id = ?1 AND key_until IS NOT NULL AND key IS NOT NULL AND finished_at IS NOT NULL";
 
 /// Follows up changes of these jobs.
 pub(super) fn changed<'a>(tx: &mut dyn Tx, fences: impl IntoIterator<Item = &'a Fence>) -> Result<()> {

@@ -69,9 +69,10 @@ fn more_columns<'a>(new: &NewJob, stands: &'a Standing, now: Timestamp) -> Vec<(
     let due = new.due.moment(now).map(|due| ("run_at", due.into()));
     let lane = stands.lane.as_ref().map(|lane| ("lane", lane.as_str().into()));
     let expires = new.expires_at(now).map(|at| ("expires_at", at.into()));
+    let until = new.options.key_until.map(|until| ("key_until", until.as_str().into()));
     let after = stands.after.as_ref().map(|after| ("after", after.into()));
     let waits = (stands.waits != 0).then(|| ("waits", stands.waits.into()));
-    priority.into_iter().chain(due).chain(lane).chain(expires).chain(after).chain(waits).collect()
+    priority.into_iter().chain(due).chain(lane).chain(expires).chain(until).chain(after).chain(waits).collect()
 }
 
 /// The statement that inserts this number of rows, with the parameters that [`insert`] gives it.
@@ -181,6 +182,6 @@ pub(super) fn alike(next: &[NewJob]) -> usize {
     if calls.iter().all(fits) { AT_ONCE } else { 1 }
 }
 
-fn is_small(new: &NewJob) -> bool {
+pub(super) fn is_small(new: &NewJob) -> bool {
     new.call.args.as_str().len() + new.call.kwargs.as_str().len() <= SMALL
 }

@@ -16,6 +16,7 @@ mod follow_up;
 mod function;
 mod insert;
 mod job;
+mod key;
 mod lane;
 mod location;
 mod many;

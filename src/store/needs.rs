@@ -39,7 +39,7 @@ const RELEASE: &str = "UPDATE asyncq_job SET
     waits = CASE WHEN run_at <= ?2 AND lane IS NOT NULL THEN 2 ELSE 0 END
     WHERE id = ?1 AND waits = 1 AND NOT EXISTS (SELECT 1 FROM asyncq_after WHERE job = ?1)";
 const CANCEL: &str = "UPDATE asyncq_job SET state = 'cancelled', finished_at = ?2, error = ?3, waits = 0,
-    key = CASE WHEN key_until = 'ended' THEN NULL ELSE key END
+    key = CASE WHEN key_until IS NULL THEN key END
     WHERE id = ?1 AND (state = 'blocked' OR state = 'held')";
 /// Calls that were cancelled because of job `?1`, and which need no other job that has failed.
 const REVIVABLE: &str = "SELECT it.job FROM asyncq_after it CROSS JOIN asyncq_job j

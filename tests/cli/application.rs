@@ -340,8 +340,6 @@ fn changes_that_a_client_may_make() {
         ("function = 'slow'", 2),
         ("principal = 'eve'", 2),
         ("site = '/tmp'", 2),
-        ("priority = -1", 2),
-        ("run_at = run_at + 1", 2),
         ("key = 'mine'", 2),
         ("created_at = created_at - 1", 2),
         ("os_user = 'nobody at all'", 2),
@@ -351,7 +349,7 @@ fn changes_that_a_client_may_make() {
     ] {
         let refused = change(what, id).expect_err(what).to_string();
         assert_eq!(
-            refused, "asyncq: a client may complete, cancel or release a job, and change nothing else",
+            refused, "asyncq: a client may complete, cancel, release or postpone a job, and change nothing else",
             "{what}"
         );
     }
@@ -365,12 +363,23 @@ fn changes_that_a_client_may_make() {
         (4, "state = 'cancelled'", "cancelled1"),
         (5, "key = 'k'", "delayed"),
         (5, "state = 'cancelled'", "cancelled1"),
-        (2, "state = state, args = args, priority = priority", "queued"),
+        (2, "state = state, args = args, priority = -1", "queued"),
+        (2, "run_at = 4102444800000, expires_at = 4102444800001", "delayed"),
+        (2, "run_at = created_at", "queued"),
         (2, "state = 'cancelled'", "cancelled1"),
         (1, "state = 'completed'", "completed1"),
     ] {
         assert_eq!(change(what, id).unwrap(), 1, "{what}");
         assert_eq!(state(id), then, "{what}");
+    }
+    for (what, id, why) in [
+        ("run_at = run_at + 1", 1, "this call has begun"),
+        ("priority = -1", 1, "this call has begun"),
+        ("expires_at = 4102444800000", 4, "this call has begun"),
+        ("run_at = 7", 3, "run_at must be in milliseconds since 1970"),
+        ("expires_at = 7", 3, "expires_at must be in milliseconds since 1970"),
+    ] {
+        assert_eq!(change(what, id).unwrap_err().to_string(), format!("asyncq: {why}"), "{what}");
     }
     for what in ["state = 'queued'", "state = 'error'", "finished_at = NULL", "result = '2'"] {
         assert!(change(what, 5).is_err() && change(what, 1).is_err(), "{what}");
@@ -395,6 +404,109 @@ fn a_deletion_by_a_client_leaves_nothing_behind() {
         0
         "#,
     );
+}
+
+/// The table of docs/limits.md, in SQL.
+#[test]
+fn a_key_with_a_lifetime_by_upsert() {
+    const NOW: i64 = 1_700_000_000_000;
+    const LATER: i64 = 4_102_444_800_000;
+    let place = application("WAL");
+    place.program("slow", "#!/bin/sh\ntouch begun; until [ -e go ]; do sleep 0.01; done\n");
+    place.stdout("asyncq function add shop slow -- ./slow");
+    let client = rusqlite::Connection::open(place.at("app.db")).unwrap();
+    client.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
+    let upsert = |function: &str, (until, args, run_at): (&str, &str, i64), set: &str| {
+        let sql = format!(
+            "INSERT INTO asyncq_job (service, function, args, key, key_until, run_at) VALUES ('shop', ?1, ?2, ?1, ?3, ?4)
+             ON CONFLICT (key) DO UPDATE SET {set} RETURNING id"
+        );
+        let values = (function, args, until, run_at);
+        client.query_row(&sql, values, |row| row.get::<_, i64>(0)).map_err(|error| error.to_string())
+    };
+    let shown = |id: i64| {
+        let sql = "SELECT state || ' ' || length(coalesce(j.args, l.args)) || ' ' || coalesce(length(l.args), 0)
+            FROM asyncq_job j LEFT JOIN asyncq_large l ON l.job = j.id WHERE id = ?1";
+        client.query_row(sql, [id], |row| row.get::<_, String>(0)).unwrap()
+    };
+    let (keep, replace) = ("key = excluded.key", "args = excluded.args, kwargs = excluded.kwargs");
+    let postpone = &format!("{replace}, run_at = excluded.run_at");
+    let large = &format!("[\"{}\"]", "x".repeat(3000));
+
+    assert_eq!(upsert("mail", ("started", "[1]", NOW), keep).unwrap(), 1);
+    assert_eq!(upsert("mail", ("started", "[22]", NOW), keep).unwrap(), 1);
+    assert_eq!(shown(1), "queued 3 0");
+    for (args, then) in
+        [("[22]", "queued 4 0"), (large, "queued 3004 3004"), (large, "queued 3004 3004"), ("[1]", "queued 3 0")]
+    {
+        assert_eq!(upsert("mail", ("started", args, LATER), replace).unwrap(), 1);
+        assert_eq!(shown(1), then);
+    }
+    for (run_at, then) in [
+        (LATER, "delayed 4 0"),
+        (LATER + 1, "delayed 4 0"),
+        (NOW, "queued 4 0"),
+        (LATER, "delayed 4 0"),
+        (NOW, "queued 4 0"),
+    ] {
+        assert_eq!(upsert("mail", ("started", "[22]", run_at), postpone).unwrap(), 1);
+        assert_eq!(shown(1), then);
+    }
+    assert_eq!(upsert("mail", ("started", large, NOW), replace).unwrap(), 1);
+    // The two belong together where they are large.
+    let alone = client.execute("UPDATE asyncq_job SET args = '[1]' WHERE id = 1", []).unwrap_err().to_string();
+    assert_eq!(alone, "asyncq: kwargs must be a JSON object");
+    for (what, why) in [
+        ("args = '7', kwargs = '{}'", "args must be a JSON array"),
+        ("args = '[]', kwargs = '[]'", "kwargs must be a JSON object"),
+        ("args = '[]', kwargs = NULL", "kwargs must be a JSON object"),
+        ("args = NULL, kwargs = '{}'", "args must be a JSON array"),
+        (r#"args = '["\u0000"]', kwargs = '{}'"#, "args and kwargs must not hold NUL characters"),
+        ("args = '[\"' || hex(zeroblob(600000)) || '\"]', kwargs = '{}'", "args and kwargs must be at most 1 MiB each"),
+    ] {
+        let refused = client.execute(&format!("UPDATE asyncq_job SET {what} WHERE id = 1"), []).unwrap_err();
+        assert_eq!(refused.to_string(), format!("asyncq: {why}"), "{what}");
+    }
+
+    // A key until the call has ended: what has begun stays as it is.
+    let slow = upsert("slow", ("ended", "[1]", NOW - 1), keep).unwrap();
+    let processor = place.start("asyncq process");
+    wait_until("it runs", || place.at("begun").exists());
+    assert_eq!(upsert("slow", ("ended", "[22]", NOW), keep).unwrap(), slow);
+    for set in [replace, postpone] {
+        assert_eq!(upsert("slow", ("ended", "[22]", NOW), set).unwrap_err(), "asyncq: this call has begun");
+    }
+    // The key of the other one is free as soon as that is claimed.
+    let free = "SELECT count(*) FROM asyncq_job WHERE key = 'mail'";
+    place.write("go", "");
+    assert!(processor.wait().status.success());
+    assert_eq!(client.query_row(free, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+    assert!(upsert("mail", ("started", "[1]", LATER), keep).unwrap() > slow);
+    assert!(upsert("slow", ("ended", "[1]", LATER), keep).unwrap() > slow);
+    // Without a lifetime, nothing changes.
+    let sql = "INSERT INTO asyncq_job (service, function, args, key) VALUES ('shop', 'mail', '[5]', 'mail')
+        ON CONFLICT (key) DO UPDATE SET key = excluded.key";
+    assert_eq!(client.execute(sql, []).unwrap_err().to_string(), "asyncq: this key belongs to another call");
+    // An upsert that frees a lane lets out the next.
+    let in_lane = "INSERT INTO asyncq_job (service, function, lane, key, key_until, run_at) VALUES ('shop', 'mail', 'x', ?1, 'started', ?2)
+        ON CONFLICT (key) DO UPDATE SET run_at = excluded.run_at RETURNING id";
+    let lane = |key: &str, run_at: i64| client.query_row(in_lane, (key, run_at), |row| row.get::<_, i64>(0)).unwrap();
+    let (first, second) = (lane("a", NOW), lane("b", NOW));
+    let states = || [first, second].map(|id| shown(id).split(' ').next().unwrap().to_owned());
+    assert_eq!(states(), ["queued", "blocked"]);
+    lane("b", LATER);
+    assert_eq!(states(), ["queued", "delayed"]);
+    lane("b", NOW);
+    assert_eq!(states(), ["queued", "blocked"]);
+    lane("a", LATER);
+    assert_eq!(states(), ["delayed", "queued"]);
+    // A trigger of the application has the command line write as a client does.
+    client.execute_batch("CREATE TRIGGER seen AFTER INSERT ON asyncq_job BEGIN SELECT 1; END").unwrap();
+    let enqueue = "asyncq enqueue shop mail --lane x --key c --key-until started --if-taken postpone";
+    let third = place.stdout(&format!("{enqueue} --in 1h"));
+    assert_eq!(place.stdout(&format!("{enqueue} {}", "y".repeat(3000))), third);
+    let third = third.trim().parse().unwrap();
+    assert_eq!(shown(third), "blocked 3004 3004");
 }
 
 #[test]

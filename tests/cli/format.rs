@@ -32,7 +32,7 @@ fn csv_has_all_columns_and_full_times() {
         service,name,command,site,env,timeout,worker.calls_per_worker,worker.idle,worker.memory_growth,args,stdin,created_at
         events,fail,"[""./fail""]",/[..],{},90.0,,60.0,,,,20[..]Z
         $ asyncq job list --output csv
-        id,service,function,args,kwargs,principal,site,state,immediate,parent,attempt,failures,conflicts,crashes,created_at,run_at,started_at,finished_at,result,error.kind,error.message,error.exit_code,error.signal,error.type,error.traceback,priority,key,lane,expires_at,after,os_user,progress
+        id,service,function,args,kwargs,principal,site,state,immediate,parent,attempt,failures,conflicts,crashes,created_at,run_at,started_at,finished_at,result,error.kind,error.message,error.exit_code,error.signal,error.type,error.traceback,priority,key,key_until,lane,expires_at,after,os_user,progress
         2,events,fail,[],{},,/[..],held,false,,0,0,0,0,20[..]Z,20[..]Z,,,,,,,,,,0,,[..],
         1,events,fail,"[1,""a, b""]","{""x"":""two\nlines""}","Bob, ""Jr.""",/[..],error,false,,1,1,0,0,20[..]Z,20[..]Z,20[..]Z,20[..]Z,,exit,exit code 3,3,,,,0,,[..],
         $ asyncq job show 2 --output csv | tail -1

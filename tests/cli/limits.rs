@@ -166,3 +166,93 @@ fn what_cannot_be_the_time_when_a_call_expires() {
         "#,
     );
 }
+
+#[test]
+fn of_the_calls_with_a_key_one_waits() {
+    let place = place();
+    place.session(
+        "
+        $ asyncq enqueue events say 1 --key k --key-until started; asyncq -v enqueue events say 2 --key k --key-until started
+        1
+        1
+        ! asyncq: job 1 has this key
+        $ asyncq enqueue events say 3 --key k --key-until started --if-taken replace; asyncq process
+        1
+        3
+        $ asyncq enqueue events say 4 --key k --key-until started --if-taken postpone --in 1h
+        2
+        $ asyncq -v enqueue events say 5 --key k --key-until started --if-taken postpone
+        2
+        ! asyncq: job 2, which has this key, has the arguments and the time of this call now
+        $ asyncq job show 2 --json | grep -o '\"key_until\":\"started\"'
+        \"key_until\":\"started\"
+        $ asyncq process
+        5
+        $ asyncq job show 2 | grep key
+        ? 1
+        ",
+    );
+}
+
+#[test]
+fn a_call_with_a_key_that_is_running_cannot_be_replaced() {
+    let place = Place::with_functions(&[("wait", "touch begun; until [ -e go ]; do sleep 0.01; done")]);
+    place.stdout("asyncq enqueue events wait --key reindex --key-until ended");
+    let processor = place.start("asyncq process");
+    wait_until("it runs", || place.at("begun").exists());
+    place.session(
+        r#"
+        $ asyncq enqueue events wait --key reindex --key-until ended
+        1
+        $ asyncq enqueue events wait 7 --key reindex --key-until ended --if-taken replace
+        ! error: job 1, which has the key `reindex`, is running
+        ! hint: with --key-until started a second call could wait
+        ? 75
+        $ call='{"service":"events","function":"wait","args":[7],"key":"reindex","key_until":"ended","if_taken":"replace"}'; echo "$call" | asyncq enqueue --batch -
+        ! error: line 1: job 1, which has the key `reindex`, is running; nothing was enqueued
+        ! hint: with --key-until started a second call could wait
+        ? 75
+        "#,
+    );
+    place.write("go", "");
+    assert!(processor.wait().status.success());
+    place.session("$ asyncq enqueue events wait 7 --key reindex --key-until ended --if-taken replace\n2");
+}
+
+#[test]
+fn what_cannot_be_said_of_a_key() {
+    let place = place();
+    place.session(
+        r#"
+        $ asyncq enqueue events say --key-until started
+        ! error: `--key-until` needs `--key`
+        ! hint: write, for example, `--key reindex --key-until started --if-taken replace`
+        ? 2
+        $ asyncq enqueue events say --key k --if-taken replace
+        ! error: `--if-taken` needs `--key-until`
+        ! hint: write, for example, `--key reindex --key-until started --if-taken replace`
+        ? 2
+        $ echo '{"service":"events","function":"say","key_until":"ended"}' | asyncq enqueue --batch -
+        ! error: line 1: `key_until` needs `key`; nothing was enqueued
+        ! hint: write "key":"reindex","key_until":"started","if_taken":"replace"
+        ? 65
+        $ echo '{"service":"events","function":"say","key":"k","if_taken":"keep"}' | asyncq enqueue --batch -
+        ! error: line 1: `if_taken` needs `key_until`; nothing was enqueued
+        ! hint: write "key":"reindex","key_until":"started","if_taken":"replace"
+        ? 65
+        $ echo '{"service":"events","function":"say","key":"k","key_until":"begun"}' | asyncq enqueue --batch -
+        ! error: line 1: `key_until` cannot be `begun`; nothing was enqueued
+        ! hint: write "started" or "ended"
+        ? 65
+        $ echo '{"service":"events","function":"say","key":"k","key_until":"ended","if_taken":"x"}' | asyncq enqueue --batch -
+        ! error: line 1: `if_taken` cannot be `x`; nothing was enqueued
+        ! hint: write "keep", "replace" or "postpone"
+        ? 65
+        $ asyncq enqueue events say 1 --key k --key-until started; asyncq enqueue events fail --key k --key-until started
+        1
+        ! error: key `k` belongs to job 1, which is another call
+        ! hint: `asyncq job show 1` shows that call; a new call needs a new key
+        ? 77
+        "#,
+    );
+}

@@ -19,6 +19,7 @@ mod drain;
 mod expire;
 mod function;
 mod job;
+mod key;
 mod lane;
 mod nested;
 mod place;

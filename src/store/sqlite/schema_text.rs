@@ -25,7 +25,8 @@ const UNIQUE: &str = "SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'u'";
 macro_rules! own_triggers {
     () => {
         "('asyncq_job_insert', 'asyncq_job_after', 'asyncq_job_line', 'asyncq_job_later', 'asyncq_job_empty',
-        'asyncq_job_large', 'asyncq_job_update', 'asyncq_job_released', 'asyncq_job_lane_left', 'asyncq_job_settle',
+        'asyncq_job_large', 'asyncq_job_update', 'asyncq_job_args', 'asyncq_job_replaced', 'asyncq_job_moved',
+        'asyncq_job_released', 'asyncq_job_lane_left', 'asyncq_job_settle',
         'asyncq_job_key_freed', 'asyncq_job_ended', 'asyncq_job_needed', 'asyncq_job_delete',
         'asyncq_service_insert', 'asyncq_service_update', 'asyncq_service_delete', 'asyncq_function_insert',
         'asyncq_function_update', 'asyncq_function_delete')"
