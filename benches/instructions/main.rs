@@ -104,7 +104,7 @@ impl Bench {
         let (mut store, _) = Store::create(&Location::File(path.to_owned()), Patience::Endless).unwrap();
         let (service, function) = (ServiceName::parse("events").unwrap(), FunctionName::parse("compute").unwrap());
         let wanted = ServiceChange { concurrency: std::num::NonZeroU32::new(1000), ..ServiceChange::default() };
-        store.add_service(&service, wanted).unwrap();
+        store.add_service(&service, &wanted).unwrap();
         let definition = Definition {
             command: vec!["/bin/true".to_owned()],
             site: "/".to_owned(),

@@ -7,12 +7,14 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::clap_error::{one_of, parse_count, whole_number};
 use super::format::{FormatOptions, Record};
+use super::hook_options::{HookOptions, NoHookOptions, print_hooks};
 use super::output::{self, FieldList};
 use super::session::{Session, now};
 use super::table::{Column, Table};
 use super::{exit, service::print_cancelled};
 use crate::commands::function::{Typed, TypedWorker};
 use crate::domain::function::{self, Args as Passing, FunctionName, PolicyChange, Stdin};
+use crate::domain::hook::HookKind;
 use crate::domain::lane::Lane;
 use crate::domain::removal::IfWaiting;
 use crate::domain::retry_policy::{Backoff, FailureList, RetryChange, RetryPolicy};
@@ -73,6 +75,8 @@ pub enum Function {
         /// Try a failed call again only after conflicts and crashes
         #[arg(long, conflicts_with_all = ["retries", "backoff", "retry_on", "no_retry_on"])]
         no_retries: bool,
+        #[command(flatten)]
+        no_hooks: NoHookOptions,
         /// Calls are in no lane, unless they name one
         #[arg(long, conflicts_with = "lane")]
         no_lane: bool,
@@ -167,6 +171,8 @@ pub struct DefinitionOptions {
     /// How often in all a call is tried that reports a conflict, before that is a failure [default of `add`: 3]
     #[arg(long, value_name = "N", value_parser = parse_conflicts, allow_negative_numbers = true)]
     conflicts: Option<NonZeroU32>,
+    #[command(flatten)]
+    hooks: HookOptions,
 }
 
 impl DefinitionOptions {
@@ -180,7 +186,8 @@ impl DefinitionOptions {
             not_on: self.no_retry_on,
             conflicts: self.conflicts,
         };
-        let policy = PolicyChange { lane: lane.as_deref().map(Lane::parse).transpose()?.map(Some), retry };
+        let hooks = self.hooks.change();
+        let policy = PolicyChange { lane: lane.as_deref().map(Lane::parse).transpose()?.map(Some), retry, hooks };
         let is = worker.then_some(true);
         let worker = TypedWorker { is, calls: self.calls_per_worker, idle: self.idle, growth: self.memory_growth };
         let (timeout, unset_env) = (timeout.map(Some), Vec::new());
@@ -224,7 +231,17 @@ impl Function {
                 let function = session.open()?.function(&service, &name)?;
                 format.print_one(&FunctionView(&function), || show(&function))?;
             }
-            Function::Set { name, options, no_worker, unset_env, no_timeout, no_lane, no_retries, command } => {
+            Function::Set {
+                name,
+                options,
+                no_worker,
+                unset_env,
+                no_timeout,
+                no_lane,
+                no_retries,
+                no_hooks,
+                command,
+            } => {
                 let (service, name) = name.parse()?;
                 let mut typed = Typed { unset_env, ..options.typed(command)? };
                 if no_worker {
@@ -234,6 +251,7 @@ impl Function {
                     typed.timeout = Some(None);
                 }
                 typed.policy.retry.none = no_retries;
+                no_hooks.add_to(&mut typed.policy.hooks);
                 if no_lane {
                     typed.policy.lane = Some(None);
                 }
@@ -268,7 +286,7 @@ struct FunctionView<'a>(&'a function::Function);
 
 impl Record for FunctionView<'_> {
     const COLUMNS: &'static str = "service,name,command,site,env,timeout,worker.calls_per_worker,worker.idle,worker.memory_growth,\
-                                   args,stdin,lane,retries,backoff,retry_on,no_retry_on,conflicts,created_at";
+                                   args,stdin,lane,retries,backoff,retry_on,no_retry_on,conflicts,on_error,on_success,created_at";
 }
 
 impl Serialize for FunctionView<'_> {
@@ -293,6 +311,10 @@ impl Serialize for FunctionView<'_> {
         object.serialize_entry("retry_on", &is_retried.then(|| definition.policy.retry.on_text()))?;
         object.serialize_entry("no_retry_on", &not_on.as_ref().map(ToString::to_string))?;
         object.serialize_entry("conflicts", conflicts)?;
+        for kind in HookKind::ALL {
+            let hook = definition.policy.hooks.get(kind).map(ToString::to_string);
+            object.serialize_entry(kind.as_str(), &hook)?;
+        }
         object.serialize_entry("created_at", &created_at.to_string())?;
         object.end()
     }
@@ -371,6 +393,7 @@ fn show(function: &function::Function) -> anyhow::Result<()> {
     if retry.conflicts != RetryPolicy::default().conflicts {
         sheet.line("conflicts", format!("tried {} in all", output::count(retry.conflicts.get(), "time", "times")));
     }
+    print_hooks(&mut sheet, &definition.policy.hooks);
     let created = function.created_at;
     sheet.line("created", format!("{}  {}", output::moment(created), output::relative(created, now())));
     sheet.print()

@@ -12,6 +12,7 @@ mod enqueue;
 mod exit;
 mod format;
 mod function;
+mod hook_options;
 mod job;
 mod job_list;
 mod job_selection;

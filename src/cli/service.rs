@@ -7,9 +7,11 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::exit;
 use super::format::{FormatOptions, Record};
+use super::hook_options::{HookOptions, NoHookOptions, print_hooks};
 use super::output::{self, FieldList};
 use super::session::{Session, now};
 use super::table::{Column, Table};
+use crate::domain::hook::HookKind;
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{self, Added, ServiceChange, ServiceName};
 use crate::error::{Error, Kind};
@@ -45,6 +47,8 @@ pub enum Service {
         name: String,
         #[command(flatten)]
         limits: Limits,
+        #[command(flatten)]
+        no_hooks: NoHookOptions,
     },
     /// Run no calls of a service, but accept new ones
     Pause {
@@ -75,11 +79,14 @@ pub struct Limits {
     /// How many of its calls in one lane may run at once [default of a new service: 1]
     #[arg(long, value_name = "N", value_parser = parse_limit, allow_negative_numbers = true)]
     lane_width: Option<NonZeroU32>,
+    #[command(flatten)]
+    hooks: HookOptions,
 }
 
 impl Limits {
     fn change(&self) -> ServiceChange {
-        ServiceChange { concurrency: self.concurrency, lane_width: self.lane_width, ..ServiceChange::default() }
+        let (concurrency, lane_width, hooks) = (self.concurrency, self.lane_width, self.hooks.change());
+        ServiceChange { concurrency, lane_width, hooks, ..ServiceChange::default() }
     }
 }
 
@@ -93,7 +100,7 @@ impl Service {
         match self {
             Service::Add { name, limits } => {
                 let name = ServiceName::parse(&name)?;
-                let added = session.open_or_create()?.add_service(&name, limits.change())?;
+                let added = session.open_or_create()?.add_service(&name, &limits.change())?;
                 session.verbose(&match added {
                     Added::New => format!("added service `{name}`"),
                     Added::Same => format!("service `{name}` already exists"),
@@ -110,20 +117,21 @@ impl Service {
                 let service = session.open()?.service(&ServiceName::parse(&name)?)?;
                 format.print_one(&ServiceView(&service), || show(&service))?;
             }
-            Service::Set { name, limits } => {
-                let wanted = limits.change();
+            Service::Set { name, limits, no_hooks } => {
+                let mut wanted = limits.change();
+                no_hooks.add_to(&mut wanted.hooks);
                 if wanted == ServiceChange::default() {
                     return Err(Error::new(Kind::Usage, "`asyncq service set` needs something to change")
                         .with_hint("give an option, as in `--concurrency 4`")
                         .into());
                 }
-                change(session, &name, wanted)?;
+                change(session, &name, &wanted)?;
             }
             Service::Pause { name } => {
-                change(session, &name, ServiceChange { paused: Some(true), ..ServiceChange::default() })?;
+                change(session, &name, &ServiceChange { paused: Some(true), ..ServiceChange::default() })?;
             }
             Service::Resume { name } => {
-                change(session, &name, ServiceChange { paused: Some(false), ..ServiceChange::default() })?;
+                change(session, &name, &ServiceChange { paused: Some(false), ..ServiceChange::default() })?;
             }
             Service::Remove { name, force } => {
                 let waiting = if force { IfWaiting::Cancel } else { IfWaiting::Refuse };
@@ -139,7 +147,7 @@ impl Service {
 struct ServiceView<'a>(&'a service::Service);
 
 impl Record for ServiceView<'_> {
-    const COLUMNS: &'static str = "name,concurrency,paused,lane_width,created_at";
+    const COLUMNS: &'static str = "name,concurrency,paused,lane_width,on_error,on_success,created_at";
 }
 
 impl Serialize for ServiceView<'_> {
@@ -149,6 +157,9 @@ impl Serialize for ServiceView<'_> {
         object.serialize_entry("concurrency", &self.0.concurrency)?;
         object.serialize_entry("paused", &self.0.paused)?;
         object.serialize_entry("lane_width", &self.0.lane_width)?;
+        for kind in HookKind::ALL {
+            object.serialize_entry(kind.as_str(), &self.0.hooks.get(kind).map(ToString::to_string))?;
+        }
         object.serialize_entry("created_at", &self.0.created_at.to_string())?;
         object.end()
     }
@@ -173,12 +184,13 @@ fn show(service: &service::Service) -> anyhow::Result<()> {
     sheet.line("concurrency", service.concurrency.to_string());
     sheet.line("lane width", service.lane_width.to_string());
     sheet.line("state", state_name(service));
+    print_hooks(&mut sheet, &service.hooks);
     let created = service.created_at;
     sheet.line("created", format!("{}  {}", output::moment(created), output::relative(created, now())));
     sheet.print()
 }
 
-fn change(session: &Session, name: &str, change: ServiceChange) -> anyhow::Result<()> {
+fn change(session: &Session, name: &str, change: &ServiceChange) -> anyhow::Result<()> {
     session.open()?.set_service(&ServiceName::parse(name)?, change)?;
     Ok(())
 }

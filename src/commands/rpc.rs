@@ -298,7 +298,7 @@ impl<'env> Rpc<'_, 'env> {
             RpcRequest::Hello => RpcResult::Hello(self.shared.place.path()),
             RpcRequest::Define(name, concurrency) => RpcResult::Defined(self.with_queue(|queue| {
                 let wanted = ServiceChange { concurrency, ..ServiceChange::default() };
-                queue.define_service(&name, wanted)
+                queue.define_service(&name, &wanted)
             })?),
             RpcRequest::Register(wanted, change) => {
                 RpcResult::Registered(self.with_queue(|queue| queue.register_functions(wanted, change, caller))?)

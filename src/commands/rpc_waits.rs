@@ -336,7 +336,7 @@ mod tests {
         let place = Place::default_at(folder.path().join("queue.db"), Duration::ZERO, |_| {});
         let (mut queue, _) = place.open_or_make().unwrap();
         let (service, name) = (ServiceName::parse("events").unwrap(), FunctionName::parse("mail").unwrap());
-        queue.define_service(&service, ServiceChange::default()).unwrap();
+        queue.define_service(&service, &ServiceChange::default()).unwrap();
         let (command, site) = (Some(vec!["/bin/true".to_owned()]), Some("/".to_owned()));
         let env = std::collections::BTreeMap::new();
         let wanted = WantedFunction { service, name, command, site, env, timeout: None, worker: None };

@@ -13,7 +13,7 @@ impl Queue {
     ///
     /// # Errors
     /// As [`Store::add_service`].
-    pub fn add_service(&mut self, name: &ServiceName, wanted: ServiceChange) -> Result<Added> {
+    pub fn add_service(&mut self, name: &ServiceName, wanted: &ServiceChange) -> Result<Added> {
         self.store.add_service(name, wanted)
     }
 
@@ -22,7 +22,7 @@ impl Queue {
     ///
     /// # Errors
     /// As [`Store::define_service`].
-    pub fn define_service(&mut self, name: &ServiceName, wanted: ServiceChange) -> Result<Defined> {
+    pub fn define_service(&mut self, name: &ServiceName, wanted: &ServiceChange) -> Result<Defined> {
         self.store.define_service(name, wanted)
     }
 
@@ -46,7 +46,7 @@ impl Queue {
     ///
     /// # Errors
     /// [`crate::Kind::NotFound`] when there is none with this name.
-    pub fn set_service(&mut self, name: &ServiceName, change: ServiceChange) -> Result<Service> {
+    pub fn set_service(&mut self, name: &ServiceName, change: &ServiceChange) -> Result<Service> {
         self.store.set_service(name, change)
     }
 

@@ -1,41 +1,17 @@
 //! A function: a name within a service, and how its calls run.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::hook::{HookChange, Hooks};
 use super::lane::Lane;
+pub use super::name::FunctionName;
 use super::retry_policy::{RetryChange, RetryPolicy};
-use super::service::{Defined, MAX_NAME_BYTES, ServiceName};
-use super::text::{escape_control, has_names, has_text};
+use super::service::{Defined, ServiceName};
+use super::text::has_names;
 use super::time::Timestamp;
 use crate::error::{Error, Kind, Result};
-
-/// The name of a function: `[A-Za-z_][A-Za-z0-9_.:-]*`, at most 255 bytes.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FunctionName(Arc<str>);
-
-impl FunctionName {
-    /// Validates `text`.
-    ///
-    /// # Errors
-    /// [`Kind::Usage`] when it cannot be a name.
-    pub fn parse(text: &str) -> Result<FunctionName> {
-        let mut bytes = text.bytes();
-        let first = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-        let rest = bytes.all(|b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b));
-        if first && rest && text.len() <= MAX_NAME_BYTES {
-            return Ok(FunctionName(text.into()));
-        }
-        let message = format!("`{}` cannot be the name of a function", escape_control(text));
-        Err(Error::new(Kind::Usage, message).with_hint(format!(
-            "a name starts with a letter or `_` and goes on with letters, digits, `_`, `.`, `:` and `-`, at most \
-             {MAX_NAME_BYTES} bytes"
-        )))
-    }
-}
-
-has_text! { FunctionName }
 
 /// How a function runs: its program, its site and its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +42,8 @@ pub struct FunctionPolicy {
     pub lane: Option<Lane>,
     /// How often it is tried again, and after what.
     pub retry: RetryPolicy,
+    /// The functions that are called when a job of it ends for good. Those of a claim are its service's where it has none.
+    pub hooks: Hooks,
 }
 
 /// Changes of a function's policy; `None` leaves a field unchanged, `Some(None)` takes it away.
@@ -75,6 +53,8 @@ pub struct PolicyChange {
     pub lane: Option<Option<Lane>>,
     /// Changes of how it is tried again.
     pub retry: RetryChange,
+    /// Changes of its hooks.
+    pub hooks: HookChange,
 }
 
 impl PolicyChange {
@@ -83,6 +63,7 @@ impl PolicyChange {
             policy.lane.clone_from(lane);
         }
         self.retry.apply(&mut policy.retry);
+        policy.hooks = self.hooks.apply(&policy.hooks);
     }
 }
 
@@ -342,20 +323,5 @@ impl FunctionChange {
             };
         }
         definition
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names() {
-        for good in ["heavy_computing", "_", "pkg.module:Class.method", "A-1"] {
-            assert_eq!(FunctionName::parse(good).unwrap().as_str(), good);
-        }
-        for bad in ["", "1st", "-x", "a b", "a/b", "ä", &"x".repeat(256)] {
-            assert_eq!(FunctionName::parse(bad).unwrap_err().kind(), Kind::Usage, "{bad}");
-        }
     }
 }

@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 use serde::Serialize;
 
 use super::call::{Call, Principal};
+use super::hook::{EndHooks, Hooks};
 use super::json::{Json, serialize_stored};
 pub use super::state::{Phase, State};
 use super::{
@@ -124,6 +125,8 @@ pub struct BrokenClaim {
     pub before: AttemptCounts,
     /// Why it cannot run.
     pub failure: Failure,
+    /// The hooks of its function, or of its service.
+    pub hooks: Hooks,
 }
 
 /// The running job to which a caller belongs, found by its number and token.
@@ -262,6 +265,8 @@ pub struct Finish {
     pub log: Log,
     /// The calls that ran inside it, as its worker reports them.
     pub nested: Option<Box<NestedCalls>>,
+    /// The hooks of its function.
+    pub hooks: EndHooks,
 }
 
 impl Finish {
@@ -269,6 +274,6 @@ impl Finish {
     #[must_use]
     pub fn new(fence: Fence, decision: super::retry::Decision) -> Finish {
         let (took, log) = (std::time::Duration::ZERO, Log::default());
-        Finish { fence, decision, result: None, took, log, nested: None }
+        Finish { fence, decision, result: None, took, log, nested: None, hooks: EndHooks::default() }
     }
 }

@@ -1,47 +1,10 @@
 //! A service: a named queue and its limits.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::num::NonZeroU32;
 
-use super::text::{escape_control, has_text};
+use super::hook::{HookChange, HookKind, Hooks};
+pub use super::name::{MAX_NAME_BYTES, ServiceName};
 use super::time::Timestamp;
-use crate::error::{Error, Kind, Result};
-
-/// The longest name of a service, a function or a principal, in bytes.
-pub const MAX_NAME_BYTES: usize = 255;
-
-/// The name of a service: `[a-z0-9][a-z0-9._-]*`, at most [`MAX_NAME_BYTES`] long.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServiceName(Arc<str>);
-
-impl ServiceName {
-    /// Validates `text`.
-    ///
-    /// # Errors
-    /// [`Kind::Usage`] when it cannot be a name.
-    pub fn parse(text: &str) -> Result<ServiceName> {
-        plain_name(text, "a service").map(ServiceName)
-    }
-}
-
-/// Validates the name of `what`: `[a-z0-9][a-z0-9._-]*`, at most [`MAX_NAME_BYTES`] long.
-///
-/// # Errors
-/// [`Kind::Usage`] when it cannot be a name.
-pub(super) fn plain_name(text: &str, what: &str) -> Result<Arc<str>> {
-    let mut bytes = text.bytes();
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let first = bytes.next().is_some_and(plain);
-    if first && bytes.all(|b| plain(b) || b"._-".contains(&b)) && text.len() <= MAX_NAME_BYTES {
-        return Ok(text.into());
-    }
-    let message = format!("`{}` cannot be the name of {what}", escape_control(text));
-    Err(Error::new(Kind::Usage, message).with_hint(format!(
-        "a name starts with a lower-case letter or a digit and goes on with those, `.`, `_` and `-`, at most \
-         {MAX_NAME_BYTES} bytes"
-    )))
-}
-
-has_text! { ServiceName }
 
 /// A service as it is registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,10 +19,12 @@ pub struct Service {
     pub created_at: Timestamp,
     /// How many calls of one lane may run at once.
     pub lane_width: NonZeroU32,
+    /// The functions that are called when a job ends for good whose function has no such hook.
+    pub hooks: Hooks,
 }
 
 /// What is wanted of a service; `None` leaves a field as it is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServiceChange {
     /// The limit of calls running at once.
     pub concurrency: Option<NonZeroU32>,
@@ -67,6 +32,8 @@ pub struct ServiceChange {
     pub paused: Option<bool>,
     /// The limit of calls of one lane running at once.
     pub lane_width: Option<NonZeroU32>,
+    /// Changes of its hooks.
+    pub hooks: HookChange,
 }
 
 impl ServiceChange {
@@ -77,6 +44,7 @@ impl ServiceChange {
             concurrency: self.concurrency.unwrap_or(to.concurrency),
             paused: self.paused.unwrap_or(to.paused),
             lane_width: self.lane_width.unwrap_or(to.lane_width),
+            hooks: self.hooks.apply(&to.hooks),
             ..to.clone()
         }
     }
@@ -90,7 +58,17 @@ impl ServiceChange {
             let wanted = wanted.filter(|wanted| *wanted != is)?;
             Some((format!("--{name} {wanted}"), format!("{} {is}", name.replace('-', " "))))
         });
-        differs.collect()
+        let hooks = HookKind::ALL.into_iter().filter_map(|kind| {
+            let (wanted, is) = (self.hooks.get(kind)?, there.hooks.get(kind));
+            let set = match wanted {
+                Some(target) => format!("--{} {target}", kind.option()),
+                None => format!("--no-{}", kind.option()),
+            };
+            let is_text =
+                is.map_or_else(|| format!("no hook {}", kind.words()), |is| format!("the hook {is} {}", kind.words()));
+            (wanted.as_ref() != is).then_some((set, is_text))
+        });
+        differs.chain(hooks).collect()
     }
 }
 
@@ -114,19 +92,4 @@ pub enum Added {
     New,
     /// The same one existed already; nothing was changed.
     Same,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names() {
-        for good in ["events", "0", "a.b_c-d", &"x".repeat(255)] {
-            assert_eq!(ServiceName::parse(good).unwrap().as_str(), good);
-        }
-        for bad in ["", "Events", ".a", "-a", "a b", "a/b", "ä", "a\n", &"x".repeat(256)] {
-            assert_eq!(ServiceName::parse(bad).unwrap_err().kind(), Kind::Usage, "{bad}");
-        }
-    }
 }

@@ -4,6 +4,7 @@ use std::{collections::VecDeque, path::Path};
 
 use crate::domain::attempt::{Ending, FailureKind, Outcome};
 use crate::domain::event::{Event, Report};
+use crate::domain::hook::EndHooks;
 use crate::domain::job::{BrokenClaim, Claim, Finish, State};
 use crate::domain::retry::{not_by_itself, refused_here};
 use crate::domain::retry_policy::RetryPolicy;
@@ -52,7 +53,7 @@ impl FinishedCall {
         let retry = &claim.definition.policy.retry;
         let decision = retry.decide(&ended.outcome, claim.before, draw_for(&ended.outcome, retry)?);
         let Ended { result, took, output, nested, in_vain, .. } = ended;
-        let finish = Finish { fence: claim.fence, decision, result, took, log: output.log(), nested };
+        let finish = Finish { result, took, log: output.log(), nested, ..Finish::new(claim.fence, decision) };
         Ok(FinishedCall { mark, in_vain, ..FinishedCall::new(&claim, finish) })
     }
 
@@ -63,9 +64,10 @@ impl FinishedCall {
 
     /// A claim that cannot be run.
     pub(super) fn broken(claim: BrokenClaim) -> FinishedCall {
-        let BrokenClaim { fence, service, function, before, failure } = claim;
+        let BrokenClaim { fence, service, function, before, failure, hooks } = claim;
         let decision = RetryPolicy::default().decide(&Outcome::Failed(failure), before, 0.0);
-        FinishedCall::elsewhere(service, function, Finish::new(fence, decision))
+        let finish = Finish { hooks: EndHooks::Known(hooks), ..Finish::new(fence, decision) };
+        FinishedCall::elsewhere(service, function, finish)
     }
 
     /// A claim that was not run.
@@ -75,6 +77,7 @@ impl FinishedCall {
     }
 
     fn new(claim: &Claim, finish: Finish) -> FinishedCall {
+        let finish = Finish { hooks: EndHooks::Known(claim.definition.policy.hooks.clone()), ..finish };
         let cannot_run = finish.decision.error.as_ref().is_some_and(|error| error.kind == FailureKind::CannotRun);
         let Call { service, function, site, .. } = &claim.call;
         let lacks_own_site = cannot_run && site.as_ref().is_some_and(|site| !Path::new(site).is_dir());

@@ -4,6 +4,7 @@ use std::{ffi::OsString, path::Path, sync::Arc, time::Duration};
 
 use super::{console, finished, random::new_token};
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
+use crate::domain::hook::EndHooks;
 use crate::domain::job::{Finish, Running, State};
 use crate::domain::new_job::NewJob;
 use crate::domain::retry::{decide_once, not_by_itself, refused_here};
@@ -78,6 +79,8 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, runtime: &NestedRu
         took: ended.took,
         log: ended.output.log(),
         nested: ended.nested,
+        // Its caller sees how it ends.
+        hooks: EndHooks::default(),
     };
     // The function has run: its outcome is not given up because somebody holds the store, or the disk is full or fails.
     store.be_patient(Patience::Endless);

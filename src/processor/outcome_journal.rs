@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{finished::FinishedCall, random::draw_for};
 use crate::domain::attempt::{Failure, Outcome};
+use crate::domain::hook::EndHooks;
 use crate::domain::job::{Claim, Fence, Finish, JobId};
 use crate::domain::log::{Log, Stream};
 use crate::domain::{json::Json, nested::NestedCalls, processor::ProcessorId, service::ServiceName, time::Timestamp};
@@ -123,7 +124,7 @@ pub(super) fn read(processor: ProcessorId, job: JobId, text: &[u8]) -> Result<Op
     else {
         return Ok(None);
     };
-    // The note does not say whether it is tied, so this is looked up.
+    // The note does not say whether it is tied, and what its hooks are, so this is looked up.
     let fence = Fence { job, attempt: head.attempt, claim: head.claim, processor, tied: true };
     let decision = head.retry.decide(&head.outcome, head.before, draw_for(&head.outcome, &head.retry)?);
     let nested = (head.nested > 0).then(|| {
@@ -131,7 +132,7 @@ pub(super) fn read(processor: ProcessorId, job: JobId, text: &[u8]) -> Result<Op
         nested.leave_out(head.nested);
         Box::new(nested)
     });
-    let finish = Finish { fence, decision, result, took: head.took, log, nested };
+    let finish = Finish { fence, decision, result, took: head.took, log, nested, hooks: EndHooks::Unknown };
     Ok(Some(FinishedCall::elsewhere(service, head.function, finish)))
 }
 

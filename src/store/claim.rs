@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Duration};
 
 use super::engine::{Tx, Value, damaged};
 use super::service::{ServiceStatus, lock_service, next_due};
-use super::{columns::groups, fire, function, lane};
-use crate::domain::attempt::{Failure, FailureKind};
-use crate::domain::call::{Call, Principal};
+use super::stored_call::{Stored, bad};
+use super::{fire, function, hook, lane};
+use crate::domain::attempt::Failure;
 use crate::domain::function::{Definition, FunctionName};
+use crate::domain::hook::Hooks;
 use crate::domain::job::{BrokenClaim, Claim, Fence, Finish, JobId, Token};
-use crate::domain::retry::{AttemptCounts, POISON};
-use crate::domain::{json::Json, processor::ProcessorId, service::ServiceName, time::Timestamp};
+use crate::domain::retry::POISON;
+use crate::domain::{processor::ProcessorId, service::ServiceName, time::Timestamp};
 use crate::error::{Error, Result};
 
 /// What a processor has done and can do next, on one service.
@@ -107,7 +108,6 @@ const TAKE: &str = take!("?4", "id = ?1");
 const TAKE_RUN: &str = take!("CAST(substr(?4, (id - ?1) * ?6 + 1, ?6) AS TEXT)", "id >= ?1 AND id <= ?5");
 /// The key of a call that has it until it has started.
 const FREE_KEY: &str = "UPDATE asyncq_job SET key = NULL WHERE id = ?1 AND key_until = 'started' AND key IS NOT NULL";
-const LARGE: &str = "SELECT args, kwargs FROM asyncq_large WHERE job = ?1";
 
 /// What a claim gives.
 #[derive(Default)]
@@ -115,6 +115,8 @@ pub(super) struct Claimed {
     pub(super) claims: Vec<Claim>,
     pub(super) broken: Vec<BrokenClaim>,
     functions: BTreeMap<String, Known>,
+    /// The hooks of the service.
+    hooks: Hooks,
     /// Why a rule of the application kept a call from being made ready or claimed: the call waits a while longer.
     pub(super) refusal: Option<Error>,
 }
@@ -123,6 +125,9 @@ pub(super) struct Claimed {
 pub(super) fn claim(tx: &mut dyn Tx, plan: &Cycle<'_>, room: usize, status: &mut ServiceStatus) -> Result<Claimed> {
     let name = plan.service.as_str();
     let mut claimed = Claimed::default();
+    if status.has_hooks {
+        claimed.hooks = hook::of_service(tx, plan.service)?;
+    }
     let may_be_due = status.ready;
     if may_be_due {
         let due = [name.into(), status.now.into(), PROMOTE_STEP.into()];
@@ -300,7 +305,8 @@ fn hand_out(
     let tick = if is_own == Some(1) { fire::tick_of(tx, job)?.map(Box::new) } else { None };
     let fence = Fence { job, attempt: attempt + 1, claim: claim + 1, processor: plan.processor, tied };
     if !claimed.functions.contains_key(&stored.function) {
-        let definition = function::definition(tx, plan.service.as_str(), &stored.function)?.map(Arc::new);
+        let key = (plan.service.as_str(), stored.function.as_str());
+        let definition = function::definition(tx, key, &claimed.hooks)?.map(Arc::new);
         let name = FunctionName::parse(&stored.function).map_err(|error| bad("function", &error.to_string()));
         claimed.functions.insert(stored.function.clone(), Known { name, definition });
     }
@@ -313,7 +319,8 @@ fn hand_out(
         }
         Err(failure) => {
             let (service, function) = (plan.service.clone(), stored.function);
-            claimed.broken.push(BrokenClaim { fence, service, function, before, failure });
+            let hooks = known.definition.as_ref().map_or(&claimed.hooks, |it| &it.policy.hooks).clone();
+            claimed.broken.push(BrokenClaim { fence, service, function, before, failure, hooks });
         }
     }
     Ok(())
@@ -323,77 +330,6 @@ fn hand_out(
 struct Known {
     name: Result<FunctionName, Failure>,
     definition: Result<Arc<Definition>, Failure>,
-}
-
-fn bad(what: &str, why: &str) -> Failure {
-    Failure::new(FailureKind::BadCall, format!("{what}: {why}"))
-}
-
-/// A call as a client may have stored it: what the triggers cannot check cheaply is checked here.
-struct Stored {
-    id: JobId,
-    attempt: i64,
-    claim: i64,
-    function: String,
-    args: Option<Vec<u8>>,
-    kwargs: Option<Vec<u8>>,
-    principal: Option<Vec<u8>>,
-    site: Option<Vec<u8>>,
-    before: AttemptCounts,
-    tied: bool,
-    expires_at: Option<Timestamp>,
-    /// 1 if asyncq has made it itself.
-    is_own: Option<i64>,
-}
-
-groups! { Stored { id, attempt, claim, function, args, kwargs, principal, site, before, tied, expires_at, is_own } }
-
-impl Stored {
-    fn is_poison(&self) -> bool {
-        self.before.crashes >= POISON
-    }
-
-    fn with_large(mut self, tx: &mut dyn Tx) -> Result<Stored> {
-        if self.args.is_none() {
-            (self.args, self.kwargs) = tx.row(LARGE, &[self.id.into()])?.unwrap_or_default();
-        }
-        Ok(self)
-    }
-
-    /// Takes the call out.
-    fn call(&mut self, service: &ServiceName, function: FunctionName) -> Result<Call, Failure> {
-        let text = |what, bytes: &mut Option<Vec<u8>>| {
-            let bytes = bytes.take().map(String::from_utf8).transpose();
-            bytes.map_err(|_| bad(what, "bytes that are not UTF-8"))
-        };
-        let json = |what, bytes: &mut Option<Vec<u8>>| {
-            let text = text(what, bytes)?.ok_or_else(|| bad(what, "missing"))?;
-            Json::take(text).map_err(|fault| bad(what, &fault.to_string()))
-        };
-        // Applications that know no NULL leave them empty; older schemas have kept that.
-        let principal = text("principal", &mut self.principal)?.filter(|text| !text.is_empty());
-        let site = text("site", &mut self.site)?.filter(|text| !text.is_empty());
-        let call = Call {
-            service: service.clone(),
-            function,
-            args: json("args", &mut self.args)?,
-            kwargs: json("kwargs", &mut self.kwargs)?,
-            principal: principal
-                .map(|text| Principal::parse(&text).map_err(|error| bad("principal", &error.to_string())))
-                .transpose()?,
-            site,
-        };
-        if !call.args.is_array() {
-            return Err(bad("args", "not an array"));
-        }
-        if !call.kwargs.is_object() {
-            return Err(bad("kwargs", "not an object"));
-        }
-        match &call.site {
-            Some(site) if !site.starts_with('/') || site.contains('\0') => Err(bad("site", "not an absolute path")),
-            _ => Ok(call),
-        }
-    }
 }
 
 #[cfg(test)]

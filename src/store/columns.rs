@@ -76,7 +76,7 @@ groups! {
     Running { fence, token, principal, site, depth, folder }
     NewProcessor { folder, host, boot, pid, pid_start }
     Processor { id, is, started_at, of_original }
-    Service { name, concurrency, paused, created_at, lane_width }
+    Service { name, concurrency, paused, created_at, lane_width, hooks }
     StoreContents { services, functions, jobs }
 }
 

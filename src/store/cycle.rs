@@ -50,7 +50,7 @@ macro_rules! service {
             next_expiry!(),
             "),
             (SELECT next_tick FROM asyncq_schedule WHERE paused = 0 AND next_tick IS NOT NULL AND service = ?1
-                ORDER BY next_tick LIMIT 1),
+                ORDER BY next_tick LIMIT 1), COALESCE(s.on_error, s.on_success) IS NOT NULL,
             (SELECT 1 FROM asyncq_settle t CROSS JOIN asyncq_job j WHERE j.id = t.job AND j.finished_at IS NOT NULL LIMIT 1)
             FROM asyncq_service s ",
             $from
@@ -264,8 +264,8 @@ fn look(tx: &mut dyn Tx, sql: &str, service: &ServiceName, processor: ProcessorI
     let (now, clock) = (tx.now(), tx.clock());
     let args = [service.into(), processor.into()];
     tx.first(sql, &args, |row| {
-        let (next_due, expires, has_ended) = (row.time(4)?, row.time(5)?, row.int(7)?.is_some());
-        let (concurrency, paused, taken) = (row.i64(0)?, row.bool(1)?, row.i64(2)?);
+        let (next_due, expires, has_ended) = (row.time(4)?, row.time(5)?, row.int(8)?.is_some());
+        let (concurrency, paused, taken, has_hooks) = (row.i64(0)?, row.bool(1)?, row.i64(2)?, row.bool(7)?);
         // Of a paused service, ticks are missed.
         let next_tick = row.time(6)?.filter(|_| !paused);
         let is_due = |due: Option<Timestamp>| due.is_some_and(|due| due <= now);
@@ -276,6 +276,7 @@ fn look(tx: &mut dyn Tx, sql: &str, service: &ServiceName, processor: ProcessorI
             concurrency,
             taken,
             ready,
+            has_hooks,
             next_due,
             expires,
             next_tick,

@@ -5,8 +5,9 @@ use std::sync::LazyLock;
 use super::columns::error_text;
 use super::engine::{Tx, Value};
 use super::set::{AT_ONCE, WORTH_A_SET, on_set, values_of_set};
-use super::{follow_up, needs, nested_calls};
+use super::{follow_up, hook_call, needs, nested_calls};
 use crate::domain::attempt::{Ending, Failure, FailureKind};
+use crate::domain::hook::{EndHooks, HookKind};
 use crate::domain::job::{Fence, Finish, JobId, State};
 use crate::domain::log::{Log, Stream};
 use crate::domain::retry::{Decision, POSTPONED, not_by_itself, refused};
@@ -120,6 +121,11 @@ pub(super) fn finish_all(tx: &mut dyn Tx, ends: &[&Finish]) -> Result<Vec<Option
     if are_needed {
         needs::note_ended(tx, &ended().collect::<Vec<_>>())?;
     }
+    for (end, state) in ends.iter().zip(&states) {
+        if let Some(state) = state {
+            hook_call::call(tx, end.fence.job, &end.hooks, *state)?;
+        }
+    }
     Ok(states)
 }
 
@@ -127,7 +133,8 @@ pub(super) fn finish_all(tx: &mut dyn Tx, ends: &[&Finish]) -> Result<Vec<Option
 fn is_silent(end: &Finish) -> bool {
     let Decision { state, error, ending, by_itself, pause: _, retry: _ } = &end.decision;
     let succeeded = *state == State::Completed && *ending == Ending::Completed && error.is_none() && !by_itself;
-    succeeded && end.result.is_none() && end.log.is_empty() && end.nested.is_none()
+    let is_plain = end.result.is_none() && end.log.is_empty() && end.nested.is_none();
+    succeeded && is_plain && end.hooks.has_none(HookKind::OnSuccess)
 }
 
 /// What ends must have in common, but for their jobs, to be recorded together.
@@ -274,11 +281,14 @@ fn record(
 /// Puts a call back that was claimed and never begun: the next claim has the same attempt. Says whether it went; where a
 /// rule of the application refuses that, it ends in an error.
 pub(super) fn give_back(tx: &mut dyn Tx, fence: &Fence) -> Result<bool> {
-    let (fence, now, none) = (self::fence(fence), tx.now().into(), 0_i64.into());
+    let (job, fence, now, none) = (fence.job, self::fence(fence), tx.now().into(), 0_i64.into());
     let Err(refusal) = tx.try_execute(GIVE_BACK, &[&fence[..], &[now]].concat())? else { return Ok(true) };
     let error = error_text(&Failure::new(FailureKind::Refused, refusal.to_string()));
     let end = [now, now, State::Error.into(), (&error).into(), none, none, none];
-    tx.execute(END, &[&fence[..], &end].concat()).map(|_| false)
+    if tx.execute(END, &[&fence[..], &end].concat())? == 1 {
+        hook_call::call(tx, job, &EndHooks::Unknown, State::Error)?;
+    }
+    Ok(false)
 }
 
 /// Puts a call back in the same way, for after a pause; at once where it is cancelled or a rule of the application is against

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use super::columns::Column;
 use super::engine::{Row, Tx, Value, damaged};
 use super::waiting::{cancel_waiting, refuse_called};
-use super::{Store, service};
+use super::{Store, hook, service};
 use crate::domain::function::{Args, CallFormat, Definition, Function, FunctionChange, FunctionName, Stdin};
 use crate::domain::function::{FunctionPolicy, Registered, WantedFunction};
+use crate::domain::hook::{HookKind, Hooks};
 use crate::domain::lane::Lane;
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{Added, Defined, ServiceName};
@@ -18,7 +19,8 @@ use crate::error::{Error, Kind, Result};
 macro_rules! select {
     ($which:literal) => {
         concat!(
-            "SELECT service, name, command, site, env, timeout, worker, created_at, args, stdin, generation, lane, retry
+            "SELECT service, name, command, site, env, timeout, worker, created_at, args, stdin, generation, lane, retry,
+            on_error, on_success
             FROM asyncq_function ",
             $which
         )
@@ -33,9 +35,10 @@ const ALL_FUNCTIONS: &str = select!("ORDER BY service, name");
 const NAMES: &str = "SELECT name FROM asyncq_function WHERE service = ?1 ORDER BY name";
 const ADD: &str =
     "INSERT INTO asyncq_function (service, name, command, site, env, timeout, worker, args, stdin, generation, lane, retry,
-    created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT (service, name) DO NOTHING";
+    on_error, on_success, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) ON CONFLICT (service, name) DO NOTHING";
 const SET: &str = "UPDATE asyncq_function SET command = ?3, site = ?4, env = ?5, timeout = ?6, worker = ?7,
-    args = ?8, stdin = ?9, generation = ?10, lane = ?11, retry = ?12 WHERE service = ?1 AND name = ?2";
+    args = ?8, stdin = ?9, generation = ?10, lane = ?11, retry = ?12, on_error = ?13, on_success = ?14
+    WHERE service = ?1 AND name = ?2";
 const LATEST: &str = "SELECT coalesce(max(generation), 0) FROM asyncq_function";
 /// A name that is NULL stands for all.
 const RELOAD: &str = "UPDATE asyncq_function SET generation = ?3
@@ -51,7 +54,10 @@ impl Store {
     pub fn add_function(&mut self, service: &ServiceName, name: &FunctionName, is: &Definition) -> Result<Added> {
         self.write(|tx| {
             service::find(tx, service)?;
-            let Some(there) = add(tx, FUNCTION, (service, name), is)? else { return Ok(Added::New) };
+            let Some(there) = add(tx, FUNCTION, (service, name), is)? else {
+                hook::find(tx, is.policy.hooks.targets())?;
+                return Ok(Added::New);
+            };
             if there.definition.is_like(is) {
                 tx.force_sync()?;
                 return Ok(Added::Same);
@@ -114,6 +120,7 @@ impl Store {
     ) -> Result<Function> {
         self.write(|tx| {
             let mut function = find_by(tx, TO_CHANGE, service, name)?;
+            hook::find(tx, change.policy.hooks.targets())?;
             set(tx, &mut function, change)?;
             Ok(function)
         })
@@ -173,6 +180,7 @@ impl Store {
                 find(tx, service, name)?;
             }
             refuse_called(tx, service, name)?;
+            hook::refuse_removal(tx, service, name)?;
             let removed = cancel_waiting(tx, service, Some(name), waiting)?;
             tx.change(REMOVE, &key(service, name))?;
             Ok(removed)
@@ -244,6 +252,7 @@ struct Columns<'a> {
     env: String,
     worker: Option<String>,
     retry: Option<String>,
+    hooks: [Option<String>; HookKind::ALL.len()],
 }
 
 impl Columns<'_> {
@@ -255,11 +264,12 @@ impl Columns<'_> {
             env: text(serde_json::to_string(&is.env)),
             worker: is.worker.map(|worker| text(serde_json::to_string(&worker))),
             retry: is.policy.retry.to_json(),
+            hooks: hook::texts(&is.policy.hooks),
         }
     }
 
     /// The parameters of [`ADD`] and [`SET`] after the key.
-    fn values(&self) -> [Value<'_>; 10] {
+    fn values(&self) -> [Value<'_>; 12] {
         let Definition { site, timeout, call_format, policy, generation, .. } = self.is;
         let (command, env, worker) = (&self.command, &self.env, self.worker.as_ref());
         let (args, stdin) = (call_format.args().as_str(), call_format.stdin().as_str());
@@ -275,6 +285,8 @@ impl Columns<'_> {
             (*generation).into(),
             policy.lane.as_ref().map(Lane::as_str).into(),
             self.retry.as_ref().into(),
+            self.hooks[0].as_ref().into(),
+            self.hooks[1].as_ref().into(),
         ]
     }
 }
@@ -316,15 +328,25 @@ fn read_definition(row: &dyn Row) -> Result<Definition> {
         policy: FunctionPolicy {
             lane: row.text(11)?.map(Lane::parse).transpose().map_err(|error| broken(row, &error.to_string()))?,
             retry: retry.map_err(|fault| broken(row, &format!("how it is retried: {fault}")))?.unwrap_or_default(),
+            hooks: Hooks::read(row, &mut 13).map_err(|error| broken(row, &error.to_string()))?,
         },
         generation: row.i64(10)?,
     })
 }
 
-/// The definition of a function, or why it has none that can be run: that costs only its own calls.
-pub(super) fn definition(tx: &mut dyn Tx, service: &str, name: &str) -> Result<Result<Definition, Failure>> {
+/// The definition of a function, with the hooks of its service where it has none; or why it has no definition that can be run:
+/// that costs only its own calls.
+pub(super) fn definition(
+    tx: &mut dyn Tx,
+    (service, name): (&str, &str),
+    of_service: &Hooks,
+) -> Result<Result<Definition, Failure>> {
     let found = tx.first(FUNCTION, &[service.into(), name.into()], |row| {
-        Ok(read_definition(row).map_err(|error| Failure::not_found(error.to_string())))
+        let mut definition = read_definition(row).map_err(|error| Failure::not_found(error.to_string()));
+        if let Ok(definition) = &mut definition {
+            definition.policy.hooks = std::mem::take(&mut definition.policy.hooks).or(of_service);
+        }
+        Ok(definition)
     })?;
     Ok(found.unwrap_or_else(|| Err(Failure::not_found("its function was removed meanwhile"))))
 }

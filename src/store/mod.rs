@@ -14,6 +14,8 @@ mod finish;
 mod fire;
 mod follow_up;
 mod function;
+mod hook;
+mod hook_call;
 mod insert;
 mod job;
 mod key;
@@ -33,6 +35,7 @@ mod select;
 mod service;
 mod set;
 mod sqlite;
+mod stored_call;
 mod then;
 mod waiting;
 

@@ -2,8 +2,9 @@
 
 use super::columns::{error_text, groups};
 use super::engine::{Tx, damaged};
-use super::{Store, finish, follow_up, needs};
+use super::{Store, finish, follow_up, hook_call, needs};
 use crate::domain::attempt::{Failure, FailureKind};
+use crate::domain::hook::EndHooks;
 use crate::domain::job::{Fence, JobId, State, Token};
 use crate::domain::{processor::ProcessorId, retry::CRASHES};
 use crate::error::Result;
@@ -32,6 +33,8 @@ const ATTEMPT: &str = "INSERT INTO asyncq_attempt (job, number, processor, start
     VALUES (?1, ?2, ?3, ?4, ?5, 'crash', ?6) ON CONFLICT (job, number) DO NOTHING";
 const END_CHILDREN: &str = "UPDATE asyncq_job SET state = 'error', finished_at = ?2, error = ?3, token = NULL
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 1";
+const COMPLETED_THEMSELVES: &str = "SELECT id FROM asyncq_job
+    WHERE token IS NOT NULL AND processor = ?1 AND state = 'completed' AND immediate = 0 ORDER BY id";
 const FORGET_TOKENS: &str = "UPDATE asyncq_job SET token = NULL WHERE token IS NOT NULL AND processor = ?1";
 const OF_ORIGINAL: &str = "SELECT COALESCE(store <> ?2, FALSE) FROM asyncq_processor WHERE id = ?1 /*! FOR UPDATE */";
 /// What is `processing`, and belongs to a processor that does not exist.
@@ -113,7 +116,8 @@ impl Store {
             let mut jobs = Vec::with_capacity(found.len());
             for found in found {
                 let job = found.fence.job;
-                let state = if begun.is_none_or(|begun| begun.contains(&job)) {
+                let has_begun = begun.is_none_or(|begun| begun.contains(&job));
+                let state = if has_begun {
                     crashed(tx, &found, why)?
                 } else {
                     let went = finish::give_back(tx, &found.fence)?;
@@ -128,6 +132,10 @@ impl Store {
                 jobs.push((job, state));
                 finish::end_children(tx, job)?;
                 follow_up::changed(tx, [&found.fence])?;
+                // Of one that was given back, that is done.
+                if has_begun {
+                    hook_call::call(tx, job, &EndHooks::Unknown, state)?;
+                }
             }
             let held: Vec<JobId> = kept.iter().map(|kept| kept.fence.job).collect();
             if !held.is_empty() {
@@ -141,6 +149,9 @@ impl Store {
             let now = tx.now();
             let error = failure(FailureKind::Parent, "the processor of the job that made this call died");
             tx.execute(END_CHILDREN, &[dead.into(), now.into(), (&error).into()])?;
+            for job in tx.rows(COMPLETED_THEMSELVES, &[dead.into()])? {
+                hook_call::call(tx, job, &EndHooks::Unknown, State::Completed)?;
+            }
             // Those of jobs that completed themselves.
             tx.execute(FORGET_TOKENS, &[dead.into()])?;
             tx.execute(FORGET, &[dead.into()])?;
@@ -206,7 +217,7 @@ mod tests {
 
     #[test]
     fn what_a_dead_processor_leaves_is_found_by_an_index() {
-        for sql in [JOBS, TOKENS, END_CHILDREN, FORGET_TOKENS] {
+        for sql in [JOBS, TOKENS, END_CHILDREN, COMPLETED_THEMSELVES, FORGET_TOKENS] {
             assert_eq!(ways_to_jobs(sql), ["INDEX asyncq_job_token (processor=?)"], "{sql}");
         }
         for sql in [UNOWNED, PUT_BACK, DISOWN] {

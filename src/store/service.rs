@@ -5,7 +5,9 @@ use std::num::NonZeroU32;
 use super::Store;
 use super::columns::Column;
 use super::engine::{Tx, Value};
+use super::hook;
 use super::waiting::{cancel_waiting, remove_schedules};
+use crate::domain::hook::Hooks;
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{Added, Defined, Service, ServiceChange, ServiceName};
 use crate::domain::{suggest::nearest, time::Timestamp};
@@ -27,6 +29,8 @@ pub struct ServiceStatus {
     pub ready: bool,
     /// Whether the next call is a poison job that this processor claims as soon as it holds nothing else.
     pub wants_alone: bool,
+    /// Whether it has hooks for its functions.
+    pub has_hooks: bool,
     /// When the next call is due that is not ready yet.
     pub next_due: Option<Timestamp>,
     /// When the next call expires that has not begun.
@@ -59,7 +63,10 @@ impl ServiceStatus {
 
 macro_rules! select {
     ($which:literal) => {
-        concat!("SELECT name, concurrency, paused, created_at, lane_width FROM asyncq_service ", $which)
+        concat!(
+            "SELECT name, concurrency, paused, created_at, lane_width, on_error, on_success FROM asyncq_service ",
+            $which
+        )
     };
 }
 const SERVICE: &str = select!("WHERE name = ?1");
@@ -68,9 +75,10 @@ const TO_REMOVE: &str = select!("WHERE name = ?1 /*! FOR UPDATE */");
 const NEXT_DUE: &str = "SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1";
 const LOCK: &str = "SELECT name FROM asyncq_service WHERE name = ?1 /*! FOR NO KEY UPDATE */";
 const SERVICES: &str = select!("ORDER BY name");
-const ADD: &str = "INSERT INTO asyncq_service (name, concurrency, created_at, lane_width) VALUES (?1, ?2, ?3, ?4)
-    ON CONFLICT (name) DO NOTHING";
-const SET: &str = "UPDATE asyncq_service SET concurrency = ?2, paused = ?3, lane_width = ?4 WHERE name = ?1";
+const ADD: &str = "INSERT INTO asyncq_service (name, concurrency, created_at, lane_width, on_error, on_success)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (name) DO NOTHING";
+const SET: &str = "UPDATE asyncq_service SET concurrency = ?2, paused = ?3, lane_width = ?4, on_error = ?5,
+    on_success = ?6 WHERE name = ?1";
 const BUSY: &str = "SELECT 1 FROM asyncq_slot WHERE service = ?1 LIMIT 1";
 const REMOVE: &str = "DELETE FROM asyncq_service WHERE name = ?1";
 const FUNCTIONS_TO_REMOVE: &str = "SELECT name FROM asyncq_function WHERE service = ?1 /*! FOR UPDATE */";
@@ -80,7 +88,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Kind::Denied`] when the name is taken by a service with another limit.
-    pub fn add_service(&mut self, name: &ServiceName, wanted: ServiceChange) -> Result<Added> {
+    pub fn add_service(&mut self, name: &ServiceName, wanted: &ServiceChange) -> Result<Added> {
         self.write(|tx| {
             let Some(there) = add_new(tx, name, wanted)? else { return Ok(Added::New) };
             let (options, values): (Vec<_>, Vec<_>) = wanted.differences(&there).into_iter().unzip();
@@ -96,7 +104,7 @@ impl Store {
 
     /// Sees to it that there is a service with these limits. One that is there keeps what nothing else is wanted of, and a
     /// new one gets 1.
-    pub fn define_service(&mut self, name: &ServiceName, wanted: ServiceChange) -> Result<Defined> {
+    pub fn define_service(&mut self, name: &ServiceName, wanted: &ServiceChange) -> Result<Defined> {
         self.write(|tx| {
             let Some(there) = add_new(tx, name, wanted)? else { return Ok(Defined::Added) };
             let changed = wanted.apply(&there);
@@ -104,6 +112,7 @@ impl Store {
                 tx.force_sync()?;
                 return Ok(Defined::Same);
             }
+            hook::find(tx, wanted.hooks.targets())?;
             set(tx, &changed)?;
             Ok(Defined::Changed)
         })
@@ -126,9 +135,10 @@ impl Store {
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there is none of that name.
-    pub fn set_service(&mut self, name: &ServiceName, change: ServiceChange) -> Result<Service> {
+    pub fn set_service(&mut self, name: &ServiceName, change: &ServiceChange) -> Result<Service> {
         self.write(|tx| {
             let service = change.apply(&find_by(tx, TO_CHANGE, name)?);
+            hook::find(tx, change.hooks.targets())?;
             set(tx, &service)?;
             Ok(service)
         })
@@ -142,6 +152,7 @@ impl Store {
     pub fn remove_service(&mut self, name: &ServiceName, waiting: IfWaiting) -> Result<Removed> {
         self.write(|tx| {
             find_by(tx, TO_REMOVE, name)?;
+            hook::refuse_removal_of(tx, name)?;
             // Nobody makes a call of any of them before the commit, which removes them all.
             tx.query(FUNCTIONS_TO_REMOVE, &[name.into()], &mut |_| Ok(()))?;
             remove_schedules(tx, name, waiting)?;
@@ -157,16 +168,24 @@ impl Store {
 }
 
 /// Adds a service with these limits; gives the one that is there already.
-fn add_new(tx: &mut dyn Tx, name: &ServiceName, wanted: ServiceChange) -> Result<Option<Service>> {
+fn add_new(tx: &mut dyn Tx, name: &ServiceName, wanted: &ServiceChange) -> Result<Option<Service>> {
     let [concurrency, lane_width] =
         [wanted.concurrency, wanted.lane_width].map(|limit| i64::from(limit.map_or(1, NonZeroU32::get)).into());
-    let new = [name.into(), concurrency, tx.now().into(), lane_width];
-    add::<Service>(tx, (TO_CHANGE, &new[..1]), (ADD, &new))
+    let hooks = hook::texts(&wanted.hooks.apply(&Hooks::default()));
+    let [on_error, on_success] = hooks.each_ref().map(|hook| hook.as_ref().into());
+    let new = [name.into(), concurrency, tx.now().into(), lane_width, on_error, on_success];
+    let there = add::<Service>(tx, (TO_CHANGE, &new[..1]), (ADD, &new))?;
+    if there.is_none() {
+        hook::find(tx, wanted.hooks.targets())?;
+    }
+    Ok(there)
 }
 
 fn set(tx: &mut dyn Tx, service: &Service) -> Result<()> {
     let [concurrency, lane_width] = [service.concurrency, service.lane_width].map(|it| i64::from(it.get()).into());
-    tx.change(SET, &[(&service.name).into(), concurrency, service.paused.into(), lane_width])
+    let hooks = hook::texts(&service.hooks);
+    let [on_error, on_success] = hooks.each_ref().map(|hook| hook.as_ref().into());
+    tx.change(SET, &[(&service.name).into(), concurrency, service.paused.into(), lane_width, on_error, on_success])
 }
 
 /// Adds what is not there; gives what is there already. Looks first, as even an INSERT that does nothing fires the triggers

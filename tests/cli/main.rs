@@ -17,6 +17,7 @@ mod follow;
 mod format;
 mod function;
 mod hint;
+mod hook;
 mod inherit;
 mod job;
 mod lane;

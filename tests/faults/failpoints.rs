@@ -116,6 +116,7 @@ impl Scene {
             books.function(&place, &format!("events {name}"), how);
         }
         books.worker(&place, "events slow", "65536", "");
+        place.stdout("asyncq function set events fails --on-error events/quick");
         let store = Connection::open(place.store()).unwrap();
         store.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
         store.execute_batch("PRAGMA wal_autocheckpoint = 0").unwrap();
@@ -257,9 +258,12 @@ impl Scene {
         let verdict = judge(&self.books, &self.place.store());
         assert!(verdict.violations.is_empty(), "{run:?}: {verdict:?}");
         let ticks =
-            "SELECT (SELECT count(*) FROM asyncq_origin) || (SELECT count(*) FROM asyncq_job WHERE os_user = '')
+            "SELECT (SELECT count(*) FROM asyncq_origin WHERE schedule IS NOT NULL) || (SELECT count(*) FROM asyncq_job WHERE os_user = '' AND parent IS NULL)
             || (SELECT sum(fired = 1 AND next_tick > last_tick) FROM asyncq_schedule)";
         assert_eq!(self.place.query(ticks), "222", "{run:?}: each tick makes one job");
+        let hooks = "SELECT (SELECT count(*) FROM asyncq_origin WHERE hook = 'on_error')
+            - (SELECT count(*) FROM asyncq_job WHERE function = 'fails' AND state = 'error')";
+        assert_eq!(self.place.query(hooks), "0", "{run:?}: each failure calls its hook");
         let called = self.place.query("SELECT count(*) FROM asyncq_job WHERE immediate = 0 AND os_user IS NOT ''");
         assert_eq!(called, verdict.acknowledged.to_string(), "{run:?}");
         let left = "SELECT (SELECT count(*) FROM asyncq_processor) || (SELECT count(*) FROM asyncq_slot)

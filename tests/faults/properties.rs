@@ -182,13 +182,13 @@ impl Both<'_> {
         match *verb {
             Verb::AddService(name, limit) => {
                 let told =
-                    store.add_service(&service(SERVICES[usize::from(name)]), wide(NonZeroU32::new(limit).unwrap()));
+                    store.add_service(&service(SERVICES[usize::from(name)]), &wide(NonZeroU32::new(limit).unwrap()));
                 assert_eq!(kind(told), reference.add_service(name, limit).map(added));
             }
             Verb::SetService(name, limit, paused) => {
                 let change =
                     ServiceChange { concurrency: limit.and_then(NonZeroU32::new), paused, ..ServiceChange::default() };
-                let told = store.set_service(&service(SERVICES[usize::from(name)]), change);
+                let told = store.set_service(&service(SERVICES[usize::from(name)]), &change);
                 let told = kind(told).map(|it| (it.concurrency.get(), it.paused));
                 let expected = reference.set_service(name, limit, paused).map(|it| (it.concurrency, it.paused));
                 assert_eq!(told, expected);
@@ -275,7 +275,7 @@ impl Both<'_> {
         }
         let result = Json::parse(&ended.claim.to_string()).ok();
         let (took, log) = (Duration::from_millis(1), asyncq::domain::log::Log::default());
-        Some(Finish { fence, decision, result, took, log, nested: None })
+        Some(Finish { result, took, log, ..Finish::new(fence, decision) })
     }
 
     fn advance(&mut self, (processor, on): (i64, u8), ended: &[Ended], returned: u8, held: &Held) {

@@ -105,7 +105,7 @@ conformance! {
         let processor = processor(store, 1);
         let both = run_cycle(store, processor, &[], 0, 2).claims;
         let one = ServiceChange { concurrency: Some(NonZeroU32::MIN), ..ServiceChange::default() };
-        store.set_service(&service("events"), one).unwrap();
+        store.set_service(&service("events"), &one).unwrap();
         assert!(run_cycle(store, processor, &[&ends(&both[0], &Outcome::Completed)], 1, 2).claims.is_empty());
         assert_eq!(run_cycle(store, processor, &[&ends(&both[1], &Outcome::Completed)], 0, 2).claims.len(), 1);
     }
@@ -156,16 +156,16 @@ conformance! {
         with_events(store);
         enqueue(store, 1);
         let paused = |paused| ServiceChange { paused: Some(paused), ..ServiceChange::default() };
-        store.set_service(&service("events"), paused(true)).unwrap();
+        store.set_service(&service("events"), &paused(true)).unwrap();
         let processor = processor(store, 1);
         let none = run_cycle(store, processor, &[], 0, 1);
         assert!(none.claims.is_empty() && none.status.paused && none.status.ready && none.status.free() == 0);
-        store.set_service(&service("events"), paused(false)).unwrap();
+        store.set_service(&service("events"), &paused(false)).unwrap();
         assert_eq!(run_cycle(store, processor, &[], 0, 1).claims.len(), 1);
     }
 
     fn each_job_is_claimed_once_however_many_claim(store: &mut Store) {
-        store.add_service(&service("events"), wide(NonZeroU32::new(100).unwrap())).unwrap();
+        store.add_service(&service("events"), &wide(NonZeroU32::new(100).unwrap())).unwrap();
         store.add_function(&service("events"), &function("compute"), &definition()).unwrap();
         let ids: Vec<_> = (0..200).map(|number| enqueue(store, number)).collect();
         let claimed: Vec<_> = std::thread::scope(|scope| {
@@ -296,7 +296,7 @@ conformance! {
     fn calls_that_end_together_are_each_recorded_as_they_ended(store: &mut Store) {
         with_events(store);
         let eight = ServiceChange { concurrency: NonZeroU32::new(8), ..ServiceChange::default() };
-        store.set_service(&service("events"), eight).unwrap();
+        store.set_service(&service("events"), &eight).unwrap();
         let ids: Vec<_> = (1..=9).map(|number| enqueue(store, number)).collect();
         store.cancel(ids[1]).unwrap();
         let processor = processor(store, 1);
@@ -325,7 +325,7 @@ conformance! {
     fn one_of_many_that_end_together_may_not_be_its_processors_any_more(store: &mut Store) {
         with_events(store);
         let eight = ServiceChange { concurrency: NonZeroU32::new(8), ..ServiceChange::default() };
-        store.set_service(&service("events"), eight).unwrap();
+        store.set_service(&service("events"), &eight).unwrap();
         let ids: Vec<_> = (1..=5).map(|number| enqueue(store, number)).collect();
         let processor = processor(store, 1);
         let claims = run_cycle(store, processor, &[], 0, 8).claims;
@@ -357,7 +357,7 @@ conformance! {
     fn a_service_that_is_not_there_has_nothing_to_do(store: &mut Store) {
         let status = store.service_status(&service("nothing"), Some(ProcessorId(1))).unwrap();
         assert!(status.paused && !status.ready && status.free() == 0);
-        store.add_service(&service("nothing"), wide(two())).unwrap();
+        store.add_service(&service("nothing"), &wide(two())).unwrap();
         let status = store.service_status(&service("nothing"), None).unwrap();
         assert!(!status.paused && !status.ready && status.free() == 2 && status.next_due.is_none());
     }

@@ -59,14 +59,14 @@ conformance! {
             app.execute_batch(&format!("CREATE TRIGGER app_{table} BEFORE INSERT ON {table} {sql}")).unwrap();
         }
         let (on, name) = (service("events"), function("compute"));
-        assert_eq!(store.add_service(&on, wide(two())).unwrap(), Added::Same);
+        assert_eq!(store.add_service(&on, &wide(two())).unwrap(), Added::Same);
         assert_eq!(store.add_function(&on, &name, &definition()).unwrap(), Added::Same);
-        assert_eq!(store.add_service(&service("more"), wide(two())).unwrap_err().kind(), Kind::Denied);
+        assert_eq!(store.add_service(&service("more"), &wide(two())).unwrap_err().kind(), Kind::Denied);
         assert_eq!(store.add_function(&on, &function("more"), &definition()).unwrap_err().kind(), Kind::Denied);
     }
 
     fn registering_adds_and_changes_only_what_is_wanted(store: &mut Store) {
-        store.add_service(&service("events"), wide(two())).unwrap();
+        store.add_service(&service("events"), &wide(two())).unwrap();
         let is = |store: &mut Store| store.function(&service("events"), &function("compute")).unwrap().definition;
         assert_eq!(register(store, &wanted(), false), (Defined::Added, vec![]));
         assert_eq!(is(store), definition());
@@ -161,7 +161,7 @@ conformance! {
         with_events(store);
         let (events, others) = (service("events"), service("others"));
         let (name, more) = (function("compute"), function("more"));
-        store.add_service(&others, wide(two())).unwrap();
+        store.add_service(&others, &wide(two())).unwrap();
         store.add_function(&others, &name, &definition()).unwrap();
         store.add_function(&others, &more, &definition()).unwrap();
         let generation = |store: &mut asyncq::store::Store, on, name| store.function(on, name).unwrap().definition.generation;
@@ -189,7 +189,7 @@ conformance! {
 
     fn functions_are_listed_by_service_and_name(store: &mut Store) {
         with_events(store);
-        store.add_service(&service("a"), wide(two())).unwrap();
+        store.add_service(&service("a"), &wide(two())).unwrap();
         for (on, name) in [("events", "b"), ("a", "z"), ("a", "y")] {
             store.add_function(&service(on), &function(name), &definition()).unwrap();
         }

@@ -231,7 +231,7 @@ conformance! {
 
     fn lists_are_filtered_paged_and_newest_first(store: &mut Store) {
         with_events(store);
-        store.add_service(&service("other"), wide(two())).unwrap();
+        store.add_service(&service("other"), &wide(two())).unwrap();
         store.add_function(&service("other"), &function("compute"), &crate::fixture::definition()).unwrap();
         for number in 1..=4 {
             enqueue(store, number);

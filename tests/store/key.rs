@@ -113,7 +113,7 @@ conformance! {
 
     fn a_call_that_is_put_off_leaves_its_lane_to_the_next(store: &mut Store) {
         with_events(store);
-        store.set_service(&service("events"), wide(two())).unwrap();
+        store.set_service(&service("events"), &wide(two())).unwrap();
         let lane = Some(Lane::parse("x").unwrap());
         let mut first = keyed(1, KeyUntil::Started, IfTaken::Postpone);
         first.options.lane.clone_from(&lane);

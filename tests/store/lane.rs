@@ -66,7 +66,7 @@ conformance! {
         let processor = processor(store, 1);
         let [a, b] = [1, 2].map(|number| in_lane(store, number, "x"));
         let wide = ServiceChange { lane_width: NonZeroU32::new(2), ..ServiceChange::default() };
-        assert_eq!(store.set_service(&service("events"), wide).unwrap().lane_width.get(), 2);
+        assert_eq!(store.set_service(&service("events"), &wide).unwrap().lane_width.get(), 2);
         assert_eq!(states(store, [a, b]), [State::Queued, State::Blocked]);
         let c = in_lane(store, 3, "x");
         assert_eq!(states(store, [a, b, c]), [State::Queued, State::Queued, State::Blocked]);
@@ -170,7 +170,7 @@ conformance! {
 
     fn a_call_runs_after_thousands_of_others(store: &mut Store) {
         with_events(store);
-        store.set_service(&service("events"), wide(NonZeroU32::new(1000).unwrap())).unwrap();
+        store.set_service(&service("events"), &wide(NonZeroU32::new(1000).unwrap())).unwrap();
         let processor = processor(store, 1);
         let many: Vec<NewJob> = (0..12_000).map(call).collect();
         let mut ids: Vec<JobId> = store.enqueue_all(&many).unwrap().iter().map(|done| done.id()).collect();

@@ -18,6 +18,7 @@ mod clock;
 mod drain;
 mod expire;
 mod function;
+mod hook;
 mod job;
 mod key;
 mod lane;

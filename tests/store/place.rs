@@ -14,7 +14,7 @@ use crate::fixture::{PATIENCE, again, call, service, two, wide, with_events};
 
 conformance! {
     fn a_store_is_made_once(store: &mut Store) {
-        store.add_service(&service("events"), wide(two())).unwrap();
+        store.add_service(&service("events"), &wide(two())).unwrap();
         let (mut same, made) = Store::create(store.location(), PATIENCE).unwrap();
         assert!(!made);
         assert_eq!(same.services().unwrap().len(), 1);
@@ -29,7 +29,7 @@ conformance! {
         assert!(!store.changed().unwrap());
         store.services().unwrap();
         assert!(!store.changed().unwrap());
-        other.add_service(&service("events"), wide(two())).unwrap();
+        other.add_service(&service("events"), &wide(two())).unwrap();
         assert!(store.changed().unwrap());
         assert!(!store.changed().unwrap());
     }
@@ -39,7 +39,7 @@ conformance! {
         let away = path.with_extension("away");
         for _ in 0..2 {
             std::fs::rename(&path, &away).unwrap();
-            assert_eq!(store.add_service(&service("events"), wide(two())).unwrap_err().kind(), Kind::Io);
+            assert_eq!(store.add_service(&service("events"), &wide(two())).unwrap_err().kind(), Kind::Io);
             assert_eq!(store.services().unwrap_err().kind(), Kind::Io);
             assert_eq!(store.still_there().unwrap_err().kind(), Kind::Io);
             std::fs::rename(&away, &path).unwrap();
@@ -47,8 +47,8 @@ conformance! {
             again(store).services().unwrap();
             store.services().unwrap();
         }
-        again(store).add_service(&service("events"), wide(two())).unwrap();
-        store.add_service(&service("more"), wide(two())).unwrap();
+        again(store).add_service(&service("events"), &wide(two())).unwrap();
+        store.add_service(&service("more"), &wide(two())).unwrap();
     }
 
     fn no_trouble_is_told_where_others_are_only_in_the_way(store: &mut Store) {
@@ -74,7 +74,7 @@ fn a_store_is_called_as_it_was_named_and_keeps_its_files_beside_the_real_one() {
     let at = |name: &str| Location::parse(name, folder.path()).unwrap();
     let (mut made, new) = Store::open_or_make(&at("q.db"), PATIENCE).unwrap();
     assert!(new);
-    made.add_service(&service("events"), wide(two())).unwrap();
+    made.add_service(&service("events"), &wide(two())).unwrap();
     let run_folder = made.run_folder();
     symlink("q.db", file("link.db")).unwrap();
     let store = Store::open(&at("link.db"), PATIENCE).unwrap();
@@ -113,12 +113,12 @@ fn an_application_database_becomes_a_store_without_being_changed() {
     let location = Location::File(path);
     let (mut store, made) = Store::open_or_make(&location, PATIENCE).unwrap();
     assert_eq!(
-        (made, store.add_service(&service("events"), wide(two())).unwrap_err().kind()),
+        (made, store.add_service(&service("events"), &wide(two())).unwrap_err().kind()),
         (false, Kind::Unreachable)
     );
     let (mut store, made) = Store::create(&location, PATIENCE).unwrap();
     assert!(made);
-    store.add_service(&service("events"), wide(two())).unwrap();
+    store.add_service(&service("events"), &wide(two())).unwrap();
     let version: i64 = app.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
     let mode: String = app.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
     assert_eq!((version, mode.as_str()), (7, "delete"));

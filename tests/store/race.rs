@@ -130,7 +130,7 @@ conformance! {
     fn scattered_jobs_that_end_together_are_each_recorded_once(store: &mut Store) {
         with_events(store);
         let concurrency = NonZeroU32::new(200);
-        store.set_service(&service("events"), ServiceChange { concurrency, ..ServiceChange::default() }).unwrap();
+        store.set_service(&service("events"), &ServiceChange { concurrency, ..ServiceChange::default() }).unwrap();
         let mut other = again(store);
         let (one, two) = (processor(store, 1), processor(&mut other, 2));
         let ids: Vec<_> = (0..150).map(|number| enqueue(store, number)).collect();

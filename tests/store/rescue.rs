@@ -52,7 +52,7 @@ conformance! {
     fn what_two_processors_died_of_is_claimed_alone(store: &mut Store) {
         with_events(store);
         let change = ServiceChange { concurrency: NonZeroU32::new(9), ..ServiceChange::default() };
-        store.set_service(&service("events"), change).unwrap();
+        store.set_service(&service("events"), &change).unwrap();
         let (oldest, younger) = (processor(store, 1), processor(store, 2));
         enqueue(store, 1);
         let before = claim(store, oldest);
@@ -126,7 +126,7 @@ conformance! {
     fn what_outlives_its_processor_stays_with_its_slots(store: &mut Store) {
         with_events(store);
         let change = ServiceChange { concurrency: NonZeroU32::new(3), ..ServiceChange::default() };
-        store.set_service(&service("events"), change).unwrap();
+        store.set_service(&service("events"), &change).unwrap();
         let dead = processor(store, 1);
         let jobs: Vec<_> = (1..=3).map(|number| enqueue(store, number)).collect();
         let claims = run_cycle(store, dead, &[], 0, 3).claims;

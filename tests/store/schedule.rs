@@ -220,13 +220,13 @@ conformance! {
         let next = schedule(store, "a").progress.next_tick.unwrap();
         // Ticks of a paused service are missed.
         let paused = |paused| ServiceChange { paused: Some(paused), ..ServiceChange::default() };
-        store.set_service(&service("events"), paused(true)).unwrap();
+        store.set_service(&service("events"), &paused(true)).unwrap();
         tick_at(store, next.0 - 3 * HOUR);
         let status = store.service_status(&service("events"), None).unwrap();
         assert_eq!((status.ready, status.next_tick), (false, None));
         fire(store);
         assert_eq!(schedule(store, "a").progress.fired, 0);
-        store.set_service(&service("events"), paused(false)).unwrap();
+        store.set_service(&service("events"), &paused(false)).unwrap();
         fire(store);
         assert_eq!(ticks(store, &[1]), [(next.0 / HOUR - 1, 2)]);
         // A paused schedule goes on with its next tick.

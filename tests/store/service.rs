@@ -17,9 +17,9 @@ fn wanted(concurrency: Option<NonZeroU32>) -> ServiceChange {
 
 conformance! {
     fn adding_is_idempotent(store: &mut Store) {
-        assert_eq!(store.add_service(&service("events"), wide(two())).unwrap(), Added::New);
-        assert_eq!(store.add_service(&service("events"), wide(two())).unwrap(), Added::Same);
-        let error = store.add_service(&service("events"), wide(NonZeroU32::MIN)).unwrap_err();
+        assert_eq!(store.add_service(&service("events"), &wide(two())).unwrap(), Added::New);
+        assert_eq!(store.add_service(&service("events"), &wide(two())).unwrap(), Added::Same);
+        let error = store.add_service(&service("events"), &wide(NonZeroU32::MIN)).unwrap_err();
         assert_eq!(error.kind(), Kind::Denied);
         assert!(error.hint().unwrap().contains("service set events --concurrency 1"));
         assert_eq!(store.service(&service("events")).unwrap().concurrency, two());
@@ -35,19 +35,19 @@ conformance! {
             (None, Defined::Same, two),
             (three, Defined::Changed, three),
         ] {
-            assert_eq!(store.define_service(&events, wanted(concurrency)).unwrap(), outcome);
+            assert_eq!(store.define_service(&events, &wanted(concurrency)).unwrap(), outcome);
             assert_eq!(Some(store.service(&events).unwrap().concurrency), after);
         }
-        store.set_service(&events, ServiceChange { paused: Some(true), ..ServiceChange::default() }).unwrap();
-        assert_eq!(store.define_service(&events, wanted(two)).unwrap(), Defined::Changed);
+        store.set_service(&events, &ServiceChange { paused: Some(true), ..ServiceChange::default() }).unwrap();
+        assert_eq!(store.define_service(&events, &wanted(two)).unwrap(), Defined::Changed);
         assert!(store.service(&events).unwrap().paused);
-        assert_eq!(store.define_service(&service("other"), wanted(two)).unwrap(), Defined::Added);
+        assert_eq!(store.define_service(&service("other"), &wanted(two)).unwrap(), Defined::Added);
         assert_eq!(Some(store.service(&service("other")).unwrap().concurrency), two);
     }
 
     fn services_are_listed_by_name(store: &mut Store) {
         for name in ["b", "c", "a"] {
-            store.add_service(&service(name), wide(two())).unwrap();
+            store.add_service(&service(name), &wide(two())).unwrap();
         }
         let names: Vec<_> = store.services().unwrap().into_iter().map(|it| it.name.to_string()).collect();
         assert_eq!(names, ["a", "b", "c"]);
@@ -55,13 +55,13 @@ conformance! {
     }
 
     fn changes_leave_the_rest_as_it_is(store: &mut Store) {
-        store.add_service(&service("events"), wide(two())).unwrap();
-        store.set_service(&service("events"), ServiceChange { paused: Some(true), ..ServiceChange::default() }).unwrap();
+        store.add_service(&service("events"), &wide(two())).unwrap();
+        store.set_service(&service("events"), &ServiceChange { paused: Some(true), ..ServiceChange::default() }).unwrap();
         let three = NonZeroU32::new(3);
-        let set = store.set_service(&service("events"), wanted(three)).unwrap();
+        let set = store.set_service(&service("events"), &wanted(three)).unwrap();
         assert_eq!((Some(set.concurrency), set.paused), (three, true));
         assert_eq!(store.service(&service("events")).unwrap(), set);
-        assert_eq!(store.set_service(&service("x"), ServiceChange::default()).unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(store.set_service(&service("x"), &ServiceChange::default()).unwrap_err().kind(), Kind::NotFound);
     }
 
     fn removing_cancels_only_when_told(store: &mut Store) {

@@ -76,7 +76,7 @@ pub fn definition() -> Definition {
 
 /// Adds the service `events`, two calls at once, with the function `compute`.
 pub fn with_events(store: &mut Store) {
-    store.add_service(&service("events"), wide(two())).unwrap();
+    store.add_service(&service("events"), &wide(two())).unwrap();
     store.add_function(&service("events"), &function("compute"), &definition()).unwrap();
 }
 
