@@ -8,6 +8,7 @@ mod call_options;
 mod clap_error;
 mod console;
 mod context;
+mod due;
 mod enqueue;
 mod exit;
 mod format;
@@ -83,6 +84,8 @@ enum Command {
     /// Schedules: rules for when a call is made, again and again
     #[command(subcommand)]
     Schedule(schedule::Schedule),
+    /// Print when there is next something to do for `asyncq process`: `now`, or a time
+    Due(due::Due),
     /// Wait until jobs have ended
     Wait(wait::Wait),
     /// Carry out the requests of a program that stays: JSON-RPC on stdin and stdout (docs/rpc.md)
@@ -134,6 +137,7 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
         Command::Process(process) => process.run(session),
         Command::Job(job) => job.run(session),
         Command::Schedule(schedule) => schedule.run(session),
+        Command::Due(due) => due.run(session),
         Command::Wait(wait) => wait.run(session),
         Command::Rpc => rpc::run(session),
         Command::IsAsync => context::is_async(session),

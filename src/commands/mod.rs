@@ -4,6 +4,7 @@
 
 pub mod batch;
 pub mod caller;
+pub mod due;
 pub mod enqueue;
 pub mod function;
 pub mod job;

@@ -9,6 +9,7 @@ pub mod console;
 pub mod cron;
 mod cron_field;
 mod cron_words;
+pub mod due;
 pub mod event;
 pub mod exit;
 pub mod function;

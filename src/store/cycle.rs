@@ -259,6 +259,11 @@ impl Found {
     }
 }
 
+/// How things stand with a service, for a processor that has nothing of it.
+pub(super) fn look_at(tx: &mut dyn Tx, service: &ServiceName) -> Result<Option<ServiceStatus>> {
+    Ok(look(tx, SERVICE, service, ProcessorId(0))?.map(|found| found.status))
+}
+
 /// Looks at a service by one of its statements.
 fn look(tx: &mut dyn Tx, sql: &str, service: &ServiceName, processor: ProcessorId) -> Result<Option<Found>> {
     let (now, clock) = (tx.now(), tx.clock());

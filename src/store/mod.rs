@@ -7,6 +7,7 @@ mod claim;
 mod clock;
 mod columns;
 mod cycle;
+mod due;
 mod engine;
 mod enqueue;
 mod expire;

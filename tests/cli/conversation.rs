@@ -40,6 +40,7 @@ fn asyncq_writes_what_the_conversations_say() {
         ("nested", "completed 14, completed 9, completed, error ValueError: no address"),
         ("nested_failed", "error ValueError: no, error ValueError: no"),
         ("refused", "error its worker was refused: this asyncq speaks protocol 1"),
+        ("scheduled", "completed 14"),
         ("several", "completed \"one\", completed \"two\""),
         ("snoozed", "delayed"),
         ("stopped", "queued"),
@@ -66,6 +67,17 @@ fn asyncq_writes_what_the_conversations_say() {
         // One after another where they come so: a second one would be for a second worker.
         if !text.contains(r#""calls":2"#) {
             place.stdout("asyncq service set events --concurrency 1");
+        }
+        if name == "scheduled" {
+            place.session(
+                r"
+                $ asyncq schedule add nightly --cron '30 2 * * *' --tz Europe/Berlin events heavy_computing 2 7
+                $ asyncq schedule run nightly --from 2026-01-01 --until 2026-01-02
+                1
+                ! asyncq: made 1 job
+                ",
+            );
+            calls.clear();
         }
         for call in calls {
             let call = between(call, r#""args":"#, r#","site""#);

@@ -12,6 +12,7 @@ mod copy;
 mod cron;
 mod delay;
 mod documents;
+mod due;
 mod enqueue;
 mod follow;
 mod format;
