@@ -34,6 +34,7 @@ mod rights;
 mod rpc;
 mod scale;
 mod scarce;
+mod schedules;
 mod shim;
 mod steps;
 mod storm;

@@ -1,11 +1,13 @@
 //! Schedules, by the verbs of the store.
 
+use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
 
 use asyncq::domain::attempt::Outcome;
+use asyncq::domain::due::{NextTask, Task};
 use asyncq::domain::job::{JobId, State};
 use asyncq::domain::lane::Lane;
-use asyncq::domain::new_job::Priority;
+use asyncq::domain::new_job::{Due, NewJob, Priority};
 use asyncq::domain::removal::IfWaiting;
 use asyncq::domain::schedule::{Schedule, ScheduleDefinition, ScheduleName};
 use asyncq::domain::service::{Added, ServiceChange};
@@ -314,6 +316,30 @@ conformance! {
         assert!(matches!(&done.troubles[..], [(_, TickTrouble::Refused(_))]), "{:?}", done.troubles);
         let there = schedule(store, "a").progress;
         assert_eq!((there.fired, there.skipped, there.last_skip.unwrap().why), (1, 1, Why::Refused));
+    }
+
+    fn what_there_is_to_do_next(store: &mut Store) {
+        with_events(store);
+        let names = [service("events")];
+        let next = |store: &mut Store| store.next_task(&names).unwrap().1.map(|task| (task.at.0, task.what));
+        assert_eq!(next(store), None);
+        store.add_schedule(&name("a"), &with(Missed::Once, None)).unwrap();
+        let tick = schedule(store, "a").progress.next_tick.unwrap().0;
+        assert_eq!(next(store), Some((tick, Task::Schedule("a".to_owned()))));
+        let due = Timestamp(tick - 1);
+        let job = store.enqueue(&NewJob { due: Due::At(due), ..call(1) }).unwrap().id();
+        assert_eq!(next(store), Some((due.0, Task::Job(job))));
+        let ready = enqueue(store, 2);
+        let (now, task) = store.next_task(&names).unwrap();
+        assert_eq!(task, Some(NextTask { at: now, service: Some(service("events")), what: Task::Job(ready) }));
+        // Without a free slot, only schedules have something to do.
+        let processor = processor(store, 1);
+        store.set_service(&service("events"), fixture::wide(NonZeroU32::MIN)).unwrap();
+        let claimed = claim(store, processor);
+        assert_eq!(next(store), Some((tick, Task::Schedule("a".to_owned()))));
+        run_cycle(store, processor, &[&ends(&claimed, &Outcome::Completed)], 0, 0);
+        execute(store, &format!("UPDATE asyncq_schema SET clock = {}", tick + HOUR));
+        assert!(matches!(next(store), Some((_, Task::Upkeep))));
     }
 
     fn changes_of_a_schedule(store: &mut Store) {
