@@ -19,20 +19,20 @@ fn csv_has_all_columns_and_full_times() {
     place().session(
         r#"
         $ asyncq service list --output csv
-        name,concurrency,paused,lane_width,created_at
-        events,1,false,1,20[..]Z
+        name,concurrency,paused,lane_width,[..],created_at
+        events,1,false,1,[..],20[..]Z
         $ asyncq service show events --output csv
-        name,concurrency,paused,lane_width,created_at
-        events,1,false,1,20[..]Z
+        name,concurrency,paused,lane_width,[..],created_at
+        events,1,false,1,[..],20[..]Z
         $ asyncq function list events --output csv
-        service,name,command,site,env,timeout,worker.calls_per_worker,worker.idle,worker.memory_growth,args,stdin,created_at
-        events,fail,"[""./fail""]",/[..],{},,,,,words,call,20[..]Z
+        service,name,command,site,env,timeout,worker.calls_per_worker,worker.idle,worker.memory_growth,args,stdin,lane,[..],created_at
+        events,fail,"[""./fail""]",/[..],{},,,,,words,call,,[..],20[..]Z
         $ asyncq function set events fail --worker --timeout 90s
         $ asyncq function show events fail --output csv
-        service,name,command,site,env,timeout,worker.calls_per_worker,worker.idle,worker.memory_growth,args,stdin,created_at
-        events,fail,"[""./fail""]",/[..],{},90.0,,60.0,,,,20[..]Z
+        service,name,command,site,env,timeout,worker.calls_per_worker,worker.idle,worker.memory_growth,args,stdin,lane,[..],created_at
+        events,fail,"[""./fail""]",/[..],{},90.0,,60.0,,,,,[..],20[..]Z
         $ asyncq job list --output csv
-        id,service,function,args,kwargs,principal,site,state,immediate,parent,attempt,failures,conflicts,crashes,created_at,run_at,started_at,finished_at,result,error.kind,error.message,error.exit_code,error.signal,error.type,error.traceback,priority,key,key_until,lane,expires_at,after,os_user,progress
+        id,service,function,args,kwargs,principal,site,state,immediate,parent,attempt,failures,conflicts,crashes,created_at,run_at,started_at,finished_at,result,error.kind,error.message,error.exit_code,error.signal,error.type,error.traceback,priority,key,[..],schedule.name,schedule.tick,schedule.missed,os_user,progress
         2,events,fail,[],{},,/[..],held,false,,0,0,0,0,20[..]Z,20[..]Z,,,,,,,,,,0,,[..],
         1,events,fail,"[1,""a, b""]","{""x"":""two\nlines""}","Bob, ""Jr.""",/[..],error,false,,1,1,0,0,20[..]Z,20[..]Z,20[..]Z,20[..]Z,,exit,exit code 3,3,,,,0,,[..],
         $ asyncq job show 2 --output csv | tail -1
@@ -67,20 +67,28 @@ for row in csv.DictReader(sys.stdin): print(ascii(row["result"]))"#;
 fn csv_has_the_fields_of_json() {
     let place = place();
     place.run("asyncq function set events fail --worker");
+    place.stdout("asyncq schedule add each --every 300d --missed skip --within 1ms events fail");
+    place.let_ticks_pass("each", 1);
+    place.stdout("asyncq service set events --concurrency 1; asyncq process");
     let compare = r#"import csv, json, sys
 def fields(thing, nested):
     for name, value in thing.items():
         if name in nested and value is not None: yield from (name + "." + inner for inner in value)
         elif name not in ["attempts"]: yield name
+NESTED = ["error", "worker", "last_skip"]
 shown = [line for line in sys.stdin]
 thing = json.loads(shown[0])
 columns = next(csv.reader(shown[1:2]))
-print([name for name in columns if name not in fields(thing, ["error", "worker"])])
-print([name for name in fields(thing, ["error", "worker"]) if name not in columns])"#;
+print([name for name in columns if name not in fields(thing, NESTED)])
+print([name for name in fields(thing, NESTED) if name not in columns])"#;
     for (thing, more) in [
         ("service show events", "[]"),
         ("function show events fail", "[]"),
-        ("job show 1", "['error.type', 'error.traceback', 'progress']"),
+        (
+            "job show 1",
+            "['error.type', 'error.traceback', 'schedule.name', 'schedule.tick', 'schedule.missed', 'progress']",
+        ),
+        ("schedule show each", "[]"),
     ] {
         assert_eq!(
             place.stdout(&format!("(asyncq {thing} --json; asyncq {thing} --output csv) | python3 -c '{compare}'")),

@@ -23,7 +23,7 @@ fn adding_listing_showing_changing() {
         timeout   1h30m
         created   20[..]Z  now
         $ asyncq function show events shell --json
-        {"service":"events","name":"shell","command":["/[..]bin/sh","-c","echo \"$GREETING\""],"site":"/[..]","env":{"GREETING":"hi"},"timeout":5400.0,"worker":null,"args":"words","stdin":"call","created_at":"20[..]Z"}
+        {"service":"events","name":"shell","command":["/[..]bin/sh","-c","echo \"$GREETING\""],"site":"/[..]","env":{"GREETING":"hi"},"timeout":5400.0,"worker":null,"args":"words","stdin":"call","lane":null,[..],"created_at":"20[..]Z"}
         $ mkdir other
         $ asyncq function set events shell --site other --env NAME=you --unset-env GREETING --no-timeout -- sh -c 'echo "$NAME in $(basename "$PWD")"'
         $ asyncq enqueue events shell
@@ -194,7 +194,7 @@ fn how_a_function_gets_its_call() {
         ! hint: `--args words` passes them as words, `--stdin call` on standard input
         ? 2
         $ asyncq function set events hello --stdin none --args words; asyncq function list --json
-        [{"service":"events","name":"hello",[..]"worker":null,"args":"words","stdin":"none","created_at":"[..]"}]
+        [{"service":"events","name":"hello",[..]"worker":null,"args":"words","stdin":"none","lane":null,[..],"created_at":"[..]"}]
         $ asyncq function add events other --args stdin --stdin none -- ./hello
         ! error: with `--args stdin` and `--stdin none` the program gets no arguments
         ! hint: `--args words` passes them as words, `--stdin call` on standard input

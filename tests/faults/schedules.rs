@@ -17,25 +17,26 @@ fn now() -> u64 {
 }
 
 /// A service whose schedules have been due for some seconds, and go on for some more.
-fn place(schedules: usize) -> (Place, Books, u64) {
+fn place(schedules: usize, ticks: u64) -> (Place, Books) {
     let (place, books) = (Place::new(), Books::open());
     place.stdout("asyncq -q service add events --concurrency 4");
     books.worker(&place, "events quick", "65536", "");
     let first = now() / SECOND * SECOND - 4 * SECOND;
-    let until = first + 6 * SECOND;
+    let until = first + ticks * SECOND;
     place.execute(&format!(
         "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < {schedules})
         INSERT INTO asyncq_schedule (name, service, function, every, missed, overlap, until_at, next_tick, created_at)
         SELECT 's' || n, 'events', 'quick', 1000, 'all', 'allow', {until}, {first}, 0 FROM number"
     ));
-    (place, books, 6)
+    (place, books)
 }
 
 #[test]
 fn every_tick_has_one_job_while_processors_are_killed() {
     let name = "schedules";
     let (schedules, processors) = (many(1000, 20), many(16, 3));
-    let (place, books, ticks) = place(schedules);
+    let ticks = many(40, 6) as u64;
+    let (place, books) = place(schedules, ticks);
     let (over, kills) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for number in 0..processors {

@@ -334,7 +334,7 @@ conformance! {
         assert_eq!(task, Some(NextTask { at: now, service: Some(service("events")), what: Task::Job(ready) }));
         // Without a free slot, only schedules have something to do.
         let processor = processor(store, 1);
-        store.set_service(&service("events"), fixture::wide(NonZeroU32::MIN)).unwrap();
+        store.set_service(&service("events"), &fixture::wide(NonZeroU32::MIN)).unwrap();
         let claimed = claim(store, processor);
         assert_eq!(next(store), Some((tick, Task::Schedule("a".to_owned()))));
         run_cycle(store, processor, &[&ends(&claimed, &Outcome::Completed)], 0, 0);
