@@ -108,7 +108,7 @@ CREATE INDEX asyncq_job_delayed    ON asyncq_job (service, run_at) WHERE state =
 CREATE INDEX asyncq_job_retry      ON asyncq_job (service, run_at) WHERE state = 'delayed' AND claim + attempt > 0;
 CREATE INDEX asyncq_job_token      ON asyncq_job (processor) WHERE token IS NOT NULL;
 CREATE INDEX asyncq_job_parent     ON asyncq_job (parent) WHERE parent IS NOT NULL;
-CREATE INDEX asyncq_job_blocked    ON asyncq_job (service, waits, lane, priority, run_at) WHERE waits > 0;
+CREATE INDEX asyncq_job_blocked    ON asyncq_job (service, waits, lane, priority, run_at) WHERE waits <> 0;
 CREATE INDEX asyncq_job_lane       ON asyncq_job (service, lane)
   WHERE lane IS NOT NULL AND (state = 'queued' OR state = 'processing');
 CREATE INDEX asyncq_job_expires    ON asyncq_job (service, expires_at)
@@ -467,7 +467,7 @@ WHEN NEW.lane IS NOT NULL AND NEW.state <> 'queued' AND NEW.state <> 'processing
   AND (NEW.waits = 2 OR OLD.state = 'queued' OR OLD.state = 'processing') BEGIN
   UPDATE asyncq_job SET state = 'queued', waits = 0,
     run_at = max(run_at, CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER))
-  WHERE id IN (SELECT id FROM asyncq_job WHERE waits > 0 AND waits = 2 AND service = NEW.service AND lane = NEW.lane
+  WHERE id IN (SELECT id FROM asyncq_job WHERE waits <> 0 AND waits = 2 AND service = NEW.service AND lane = NEW.lane
     ORDER BY priority, run_at, id LIMIT max(0, (SELECT lane_width FROM asyncq_service WHERE name = NEW.service) - (
       SELECT count(*) FROM asyncq_job WHERE lane IS NOT NULL AND (state = 'queued' OR state = 'processing')
         AND service = NEW.service AND lane = NEW.lane)));
@@ -510,7 +510,7 @@ CREATE TRIGGER asyncq_job_delete AFTER DELETE ON asyncq_job WHEN (SELECT version
   DELETE FROM asyncq_origin WHERE job = OLD.id;
   UPDATE asyncq_job SET state = 'queued', waits = 0,
     run_at = max(run_at, CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER))
-  WHERE id IN (SELECT id FROM asyncq_job WHERE waits > 0 AND waits = 2 AND service = OLD.service AND lane = OLD.lane
+  WHERE id IN (SELECT id FROM asyncq_job WHERE waits <> 0 AND waits = 2 AND service = OLD.service AND lane = OLD.lane
     ORDER BY priority, run_at, id LIMIT max(0, (SELECT lane_width FROM asyncq_service WHERE name = OLD.service) - (
       SELECT count(*) FROM asyncq_job WHERE lane IS NOT NULL AND (state = 'queued' OR state = 'processing')
         AND service = OLD.service AND lane = OLD.lane)));

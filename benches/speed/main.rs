@@ -2,7 +2,8 @@
 //!
 //! ```sh
 //! cargo bench --bench speed                # everything; a few minutes
-//! cargo bench --bench speed -- enqueue     # or: bulk, stream, drain, engine, claim, idle, size, large, memory, workers
+//! cargo bench --bench speed -- enqueue     # or: bulk, stream, drain, engine, claim, idle, size, large, beside, lanes,
+//!                                            expired, memory, workers
 //! cargo bench --bench speed -- huge        # only when asked for: 10,000,000 jobs, 3 GB of disk
 //! ```
 //!
@@ -13,6 +14,7 @@
 mod enqueue;
 mod huge;
 mod store;
+mod waiting;
 mod workers;
 
 use std::fs;
@@ -34,6 +36,9 @@ fn main() {
         ("idle", store::idle),
         ("size", store::size),
         ("large", store::large),
+        ("beside", waiting::beside),
+        ("lanes", waiting::lanes),
+        ("expired", waiting::expired),
         ("huge", huge::huge),
         ("memory", memory),
         ("workers", workers::workers),

@@ -19,13 +19,13 @@ use super::{Bench, median, rate, tell, timed};
 
 /// How claims are made, and how many.
 #[derive(Clone, Copy)]
-struct Run {
+pub struct Run {
     /// In batches of so many.
-    at_once: u32,
+    pub at_once: u32,
     /// So many in all.
-    count: u32,
+    pub count: u32,
     /// Whether each commit waits for the disk, as all of asyncq's do (`FULL`), or none (`NORMAL`).
-    durable: bool,
+    pub durable: bool,
 }
 
 impl Run {
@@ -209,7 +209,7 @@ pub fn claim() {
 }
 
 /// Claims calls of `events`, finishing those before, and finishes the last.
-fn claim_some(path: &Path, Run { at_once, count, durable }: Run) -> Duration {
+pub fn claim_some(path: &Path, Run { at_once, count, durable }: Run) -> Duration {
     let mut store = Store::open(&Location::File(path.to_owned()), Patience::Endless).unwrap();
     if !durable {
         store.measure_without_disk().unwrap();
@@ -225,8 +225,9 @@ fn claim_some(path: &Path, Run { at_once, count, durable }: Run) -> Duration {
             let finished: Vec<&Finish> = last.iter().collect();
             let room = tokens.len().min(count as usize - claimed);
             let plan = Cycle { finished: &finished, tokens: &tokens[..room], ..Cycle::of(processor, &service) };
-            let claims = store.run_cycle(&plan).unwrap().claims;
-            if claims.is_empty() {
+            let done = store.run_cycle(&plan).unwrap();
+            let claims = done.claims;
+            if claims.is_empty() && (claimed == count as usize || !done.status.ready) {
                 break;
             }
             claimed += claims.len();

@@ -10,7 +10,7 @@ use crate::error::Result;
 /// Lets out as many calls of the lane of job `?1` as there is room for. They are due now, so that lanes take turns.
 const LET_OUT: &str = "UPDATE asyncq_job SET state = 'queued', waits = 0, run_at = CASE WHEN run_at < ?2 THEN ?2 ELSE run_at END
     WHERE waits = 2 AND id IN (
-        SELECT id FROM asyncq_job WHERE waits > 0 AND waits = 2
+        SELECT id FROM asyncq_job WHERE waits <> 0 AND waits = 2
             AND service = (SELECT service FROM asyncq_job WHERE id = ?1) AND lane = (SELECT lane FROM asyncq_job WHERE id = ?1)
         ORDER BY priority, run_at, id LIMIT (
             SELECT CASE WHEN s.lane_width > heads.many THEN s.lane_width - heads.many ELSE 0 END

@@ -51,7 +51,7 @@ impl JobFilter {
             (State::Held, _) | (_, Phase::Ended) => {
                 Some(Index { condition: format!("{is} AND ({STOPPED})"), ordered: true })
             }
-            (State::Blocked, _) => Some(Index { condition: format!("{is} AND waits > 0"), ordered: false }),
+            (State::Blocked, _) => Some(Index { condition: format!("{is} AND waits <> 0"), ordered: false }),
             (_, Phase::Waiting) => Some(Index { condition: is, ordered: false }),
             (_, Phase::Running) => Some(Index { condition: format!("{is} AND token IS NOT NULL"), ordered: false }),
         }

@@ -31,7 +31,7 @@ pub(super) fn cancel_waiting(
     // The state stands in the text, as its partial index has it.
     let which = |state| {
         let of_function = if function.is_some() { " AND function = ?2" } else { "" };
-        let blocked = if state == State::Blocked { " AND waits > 0" } else { "" };
+        let blocked = if state == State::Blocked { " AND waits <> 0" } else { "" };
         format!("WHERE service = ?1 AND state = '{state}'{blocked}{of_function}")
     };
     let waiting_states = || State::ALL.into_iter().filter(|state| state.is_waiting());
