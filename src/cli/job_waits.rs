@@ -35,6 +35,7 @@ pub fn describe(job: &Job, waiting: &Waiting, now: Timestamp) -> String {
             format!("`asyncq process {service}`: those at work have no slot of service `{service}`")
         }
         Waiting::Alone => "a processor that runs nothing else, because two died while they ran it".to_owned(),
+        Waiting::Rate(rate) => format!("the rate of service `{service}`: {rate}"),
         Waiting::Turn { before: 0 } => "its turn: it is next".to_owned(),
         Waiting::Turn { before } => format!("its turn: {}", calls_before(*before)),
     }

@@ -12,6 +12,7 @@ use super::output::{self, FieldList};
 use super::session::{Session, now};
 use super::table::{Column, Table};
 use crate::domain::hook::HookKind;
+use crate::domain::rate::Rate;
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{self, Added, ServiceChange, ServiceName};
 use crate::error::{Error, Kind};
@@ -79,15 +80,36 @@ pub struct Limits {
     /// How many of its calls in one lane may run at once [default of a new service: 1]
     #[arg(long, value_name = "N", value_parser = parse_limit, allow_negative_numbers = true)]
     lane_width: Option<NonZeroU32>,
+    /// How often its calls may start, across all processors, as in 10/s, 100/h or 5/10m; `none` for no limit
+    #[arg(long, value_name = "RATE", value_parser = parse_rate, allow_hyphen_values = true)]
+    rate: Option<RateLimit>,
+    /// How many calls may start together after a pause [default: 1, or as many as start in a tenth of a second]
+    #[arg(long, value_name = "N", value_parser = parse_burst, allow_negative_numbers = true, requires = "rate")]
+    burst: Option<NonZeroU32>,
     #[command(flatten)]
     hooks: HookOptions,
 }
 
+/// A rate, or that there is none.
+#[derive(Debug, Clone, Copy)]
+pub struct RateLimit(Option<Rate>);
+
 impl Limits {
     fn change(&self) -> ServiceChange {
+        let burst = |rate: Rate| self.burst.map_or(rate, |burst| rate.with_burst(burst.get()));
+        let rate = self.rate.map(|RateLimit(rate)| rate.map(burst));
         let (concurrency, lane_width, hooks) = (self.concurrency, self.lane_width, self.hooks.change());
-        ServiceChange { concurrency, lane_width, hooks, ..ServiceChange::default() }
+        ServiceChange { concurrency, lane_width, hooks, rate, ..ServiceChange::default() }
     }
+}
+
+fn parse_rate(text: &str) -> Result<RateLimit, Error> {
+    if text == "none" { Ok(RateLimit(None)) } else { Rate::parse(text).map(|rate| RateLimit(Some(rate))) }
+}
+
+fn parse_burst(text: &str) -> Result<NonZeroU32, String> {
+    let burst = text.parse().ok().filter(|burst: &NonZeroU32| burst.get() <= 1_000_000);
+    burst.ok_or_else(|| "it is a whole number from 1 to 1000000".to_owned())
 }
 
 fn parse_limit(text: &str) -> Result<NonZeroU32, String> {
@@ -147,7 +169,7 @@ impl Service {
 struct ServiceView<'a>(&'a service::Service);
 
 impl Record for ServiceView<'_> {
-    const COLUMNS: &'static str = "name,concurrency,paused,lane_width,on_error,on_success,created_at";
+    const COLUMNS: &'static str = "name,concurrency,paused,lane_width,rate,burst,on_error,on_success,created_at";
 }
 
 impl Serialize for ServiceView<'_> {
@@ -157,6 +179,8 @@ impl Serialize for ServiceView<'_> {
         object.serialize_entry("concurrency", &self.0.concurrency)?;
         object.serialize_entry("paused", &self.0.paused)?;
         object.serialize_entry("lane_width", &self.0.lane_width)?;
+        object.serialize_entry("rate", &self.0.rate.map(|rate| rate.to_string()))?;
+        object.serialize_entry("burst", &self.0.rate.map(Rate::burst))?;
         for kind in HookKind::ALL {
             object.serialize_entry(kind.as_str(), &self.0.hooks.get(kind).map(ToString::to_string))?;
         }
@@ -183,6 +207,9 @@ fn show(service: &service::Service) -> anyhow::Result<()> {
     sheet.line("service", service.name.to_string());
     sheet.line("concurrency", service.concurrency.to_string());
     sheet.line("lane width", service.lane_width.to_string());
+    if let Some(rate) = service.rate {
+        sheet.line("rate", format!("{rate}, burst {}", rate.burst()));
+    }
     sheet.line("state", state_name(service));
     print_hooks(&mut sheet, &service.hooks);
     let created = service.created_at;

@@ -2,6 +2,7 @@
 
 use super::queue::Queue;
 use crate::domain::job::{Job, Phase, State};
+use crate::domain::rate::Rate;
 use crate::domain::{needs::Blockers, processor::Processor, service::ServiceName, time::Timestamp};
 use crate::error::{Kind, Result};
 use crate::processor::lives;
@@ -44,6 +45,8 @@ pub enum Waiting {
     AnotherProcessor,
     /// A processor that runs nothing else, as others died while they ran it.
     Alone,
+    /// The rate of its service lets no call start now.
+    Rate(Rate),
     /// It is in line, and processors are at work on its service.
     Turn {
         /// How many calls of the service come before it.
@@ -57,9 +60,9 @@ impl Waiting {
 
     fn in_line(store: &mut Store, job: &Job) -> Result<Waiting> {
         let service = ServiceName::parse(&job.call.service)?;
-        match store.service(&service) {
+        let limit = match store.service(&service) {
             Err(error) if error.kind() == Kind::NotFound => return Ok(Waiting::Service),
-            found => found?,
+            found => found?.rate,
         };
         let status = store.service_status(&service, None)?;
         if job.state == State::Delayed && job.times.run_at > status.now {
@@ -68,13 +71,15 @@ impl Waiting {
         if status.paused {
             return Ok(Waiting::Resume);
         }
+        let rate = limit.filter(|_| status.waits_for_rate().is_some());
         let line = store.line(job)?;
         let holders = store.holders(&service)?;
         if status.free() == 0 {
             let dead = holders.iter().find(|holder| !lives(store, holder));
-            return Ok(match dead {
-                Some(dead) => Waiting::Rescue(dead.clone()),
-                None => Waiting::Slot { concurrency: status.concurrency, holders, before: line.before },
+            return Ok(match (dead, rate) {
+                (Some(dead), _) => Waiting::Rescue(dead.clone()),
+                (None, Some(rate)) => Waiting::Rate(rate),
+                (None, None) => Waiting::Slot { concurrency: status.concurrency, holders, before: line.before },
             });
         }
         let processors = store.processors()?;
@@ -84,7 +89,7 @@ impl Waiting {
             (true, _) => Waiting::Processor,
             (false, false) => Waiting::AnotherProcessor,
             (false, true) if line.is_poison => Waiting::Alone,
-            (false, true) => Waiting::Turn { before: line.before },
+            (false, true) => rate.map_or(Waiting::Turn { before: line.before }, Waiting::Rate),
         })
     }
 }

@@ -27,6 +27,7 @@ pub mod new_job;
 pub mod object;
 pub mod processor;
 pub mod query;
+pub mod rate;
 pub mod removal;
 pub mod retry;
 pub mod retry_policy;

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use super::hook::{HookChange, HookKind, Hooks};
 pub use super::name::{MAX_NAME_BYTES, ServiceName};
+use super::rate::Rate;
 use super::time::Timestamp;
 
 /// A service as it is registered.
@@ -21,6 +22,8 @@ pub struct Service {
     pub lane_width: NonZeroU32,
     /// The functions that are called when a job ends for good whose function has no such hook.
     pub hooks: Hooks,
+    /// How often its calls may start, if that is limited.
+    pub rate: Option<Rate>,
 }
 
 /// What is wanted of a service; `None` leaves a field as it is.
@@ -34,6 +37,8 @@ pub struct ServiceChange {
     pub lane_width: Option<NonZeroU32>,
     /// Changes of its hooks.
     pub hooks: HookChange,
+    /// How often its calls may start, or that this is not limited.
+    pub rate: Option<Option<Rate>>,
 }
 
 impl ServiceChange {
@@ -45,6 +50,7 @@ impl ServiceChange {
             paused: self.paused.unwrap_or(to.paused),
             lane_width: self.lane_width.unwrap_or(to.lane_width),
             hooks: self.hooks.apply(&to.hooks),
+            rate: self.rate.unwrap_or(to.rate),
             ..to.clone()
         }
     }
@@ -68,7 +74,14 @@ impl ServiceChange {
                 is.map_or_else(|| format!("no hook {}", kind.words()), |is| format!("the hook {is} {}", kind.words()));
             (wanted.as_ref() != is).then_some((set, is_text))
         });
-        differs.chain(hooks).collect()
+        let rate = self.rate.filter(|wanted| *wanted != there.rate).map(|wanted| {
+            let option = wanted
+                .map_or_else(|| "--rate none".to_owned(), |rate| format!("--rate {rate} --burst {}", rate.burst()));
+            let is =
+                there.rate.map_or_else(|| "no rate".to_owned(), |rate| format!("rate {rate}, burst {}", rate.burst()));
+            (option, is)
+        });
+        differs.chain(rate).chain(hooks).collect()
     }
 }
 

@@ -305,7 +305,7 @@ impl<'a> MainLoop<'a> {
     fn time_to_wait(&mut self) -> Result<Option<Duration>> {
         if self.open_calls() > 0 || self.waits_for_space() {
             self.wait_for_due.idle_since = None;
-            return Ok(Some(POLL));
+            return Ok(Some(self.time_to_rate().map_or(POLL, |time| time.min(POLL))));
         }
         if !self.options.follow
             && let Some(scarcity) = self.scarcity.take()
@@ -323,6 +323,10 @@ impl<'a> MainLoop<'a> {
         if self.options.follow {
             return Ok(Some(self.time_to_follow()));
         }
+        if let Some(time) = self.time_to_rate() {
+            let most = self.budget.time_left().unwrap_or(POLL_OTHERS).min(POLL_OTHERS);
+            return Ok(Some(time.min(most)));
+        }
         Ok(self.time_to_due())
     }
 
@@ -332,7 +336,7 @@ impl<'a> MainLoop<'a> {
         let worker = self.membership.get().and_then(|registration| registration.slots.workers().next_end());
         let pulse = self.reporter.until_alive(self.options.pulse);
         let start = self.scarcity.as_ref().map(|scarcity| START_PAUSE.saturating_sub(scarcity.since.elapsed()));
-        let times = [due, worker, pulse, self.budget.time_left(), start];
+        let times = [due, worker, pulse, self.budget.time_left(), start, self.time_to_rate()];
         times.into_iter().flatten().min().unwrap_or(POLL_OTHERS).min(POLL_OTHERS)
     }
 

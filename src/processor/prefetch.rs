@@ -141,6 +141,10 @@ impl<'a> ClaimBudget<'a> {
 
     /// How many calls may be prefetched.
     pub(super) fn prefetch(&self, status: &ServiceStatus, speed: CallSpeed) -> usize {
+        // Where starts are counted, nothing is claimed that does not start at once.
+        if status.allowance.is_some() {
+            return 0;
+        }
         (status.free().min(self.most) * speed.prefetch).min(MOST_IN_ALL)
     }
 

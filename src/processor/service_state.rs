@@ -34,6 +34,11 @@ impl Snapshot {
         [due, status.expires, status.next_tick].into_iter().flatten().min().map(|at| self.until(at))
     }
 
+    /// Time from now until the rate of the service lets a call start, while that lets none start.
+    pub(super) fn until_rate(&self) -> Option<Duration> {
+        self.status.waits_for_rate().map(|at| self.until(at)).filter(|time| !time.is_zero())
+    }
+
     /// Whether calls have expired that did not begin.
     pub(super) fn have_expired(&self) -> bool {
         !self.status.outdated && self.status.expires.is_some_and(|at| self.until(at).is_zero())
@@ -55,6 +60,8 @@ pub(super) struct ServiceState {
     pub(super) name: ServiceName,
     pub(super) snapshot: Snapshot,
     pub(super) speed: CallSpeed,
+    /// How many slots this processor has of it, as the store knows.
+    pub(super) slots: usize,
     /// Calls that have ended in slots.
     done: VecDeque<EndedCall>,
     /// What else is to be recorded.
@@ -91,6 +98,7 @@ impl ServiceState {
             name,
             snapshot: Snapshot::new(status),
             speed: CallSpeed::default(),
+            slots: 0,
             done: VecDeque::new(),
             pending: Pending::default(),
             moved: Instant::now(),

@@ -7,6 +7,7 @@ use crate::domain::attempt::{Ending, Failure};
 use crate::domain::job::{Fence, JobCounts, JobId, JobTimes, Running, StoredCall, StoredOptions, Token};
 use crate::domain::needs::Need;
 use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
+use crate::domain::rate::Rate;
 use crate::domain::service::{Service, ServiceName};
 use crate::domain::{call::Principal, removal::StoreContents, retry::AttemptCounts};
 use crate::domain::{job_tick::JobTick, object, state::State, time::Timestamp};
@@ -76,7 +77,7 @@ groups! {
     Running { fence, token, principal, site, depth, folder }
     NewProcessor { folder, host, boot, pid, pid_start }
     Processor { id, is, started_at, of_original }
-    Service { name, concurrency, paused, created_at, lane_width, hooks }
+    Service { name, concurrency, paused, created_at, lane_width, rate, hooks }
     StoreContents { services, functions, jobs }
 }
 
@@ -132,6 +133,10 @@ column! {
     NonZeroU32: |row, column| {
         let number = u32::try_from(row.i64(column)?).ok().and_then(NonZeroU32::new);
         number.ok_or_else(|| damaged("a service with an impossible concurrency"))
+    };
+    Option<Rate>: |row, column| {
+        let rate = row.text(column)?.map(|text| Rate::from_json(text).ok_or_else(|| damaged("a service with an impossible rate")));
+        rate.transpose()
     };
     Need: |row, column| {
         let name = row.str(column)?;

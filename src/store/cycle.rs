@@ -2,6 +2,7 @@
 
 use super::Store;
 use super::claim::{Claimed, Cycle, READY, claim};
+use super::columns::Column;
 use super::engine::{Tx, one};
 use super::expire::{expire, next_expiry, soonest};
 use super::finish::{finish_all, give_back, postpone};
@@ -9,7 +10,7 @@ use super::service::{ServiceStatus, lock_service};
 use super::{clock, fire, follow_up, needs};
 use crate::domain::job::{BrokenClaim, Claim, Fence, Finish, State};
 use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
-use crate::domain::{service::ServiceName, tick::TickTrouble, time::Timestamp};
+use crate::domain::{rate::Rate, service::ServiceName, tick::TickTrouble, time::Timestamp};
 use crate::error::{Error, Kind, Result};
 
 /// What a [`Cycle`] did.
@@ -51,7 +52,7 @@ macro_rules! service {
             "),
             (SELECT next_tick FROM asyncq_schedule WHERE paused = 0 AND next_tick IS NOT NULL AND service = ?1
                 ORDER BY next_tick LIMIT 1), COALESCE(s.on_error, s.on_success) IS NOT NULL,
-            (SELECT 1 FROM asyncq_settle t CROSS JOIN asyncq_job j WHERE j.id = t.job AND j.finished_at IS NOT NULL LIMIT 1)
+            (SELECT 1 FROM asyncq_settle t CROSS JOIN asyncq_job j WHERE j.id = t.job AND j.finished_at IS NOT NULL LIMIT 1), s.rate, s.rate_at
             FROM asyncq_service s ",
             $from
         )
@@ -67,6 +68,7 @@ const HOLDERS: &str =
 const TAKE_SLOTS: &str = "INSERT INTO asyncq_slot (service, processor, taken) VALUES (?1, ?2, ?3)
     ON CONFLICT (service, processor) DO UPDATE SET taken = excluded.taken";
 const FREE_SLOTS: &str = "DELETE FROM asyncq_slot WHERE service = ?1 AND processor = ?2";
+const USE_RATE: &str = "UPDATE asyncq_service SET rate_at = ?2 WHERE name = ?1";
 const CANCELLING: &str =
     "SELECT id, attempt, claim, processor, (lane IS NOT NULL OR key_until IS NOT NULL) FROM asyncq_job
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND cancelling = 1 AND immediate = 0";
@@ -90,7 +92,9 @@ impl<'a> Cycle<'a> {
     /// How many calls it may claim.
     fn room(&self, status: &ServiceStatus) -> usize {
         let free = status.free();
-        let target = if free == 0 { 0 } else { free + self.ahead };
+        // Nothing is claimed ahead of its start where starts are counted.
+        let ahead = if status.allowance.is_some() { 0 } else { self.ahead };
+        let target = if free == 0 { 0 } else { free + ahead };
         target.saturating_sub(self.held).min(self.tokens.len())
     }
 }
@@ -161,8 +165,9 @@ impl Store {
             }
             follow_up::changed(tx, plan.returned.iter().chain(plan.postponed))?;
             let mut found = look_as(tx, plan)?;
-            if !outdated && found.status.free().min(plan.held + plan.room(&found.status)) > found.taken {
-                // Two processors that both see the same free slot must not both take it.
+            let takes_slots = found.status.free().min(plan.held + plan.room(&found.status)) > found.taken;
+            if !outdated && (takes_slots || found.status.allowance.is_some()) {
+                // Two processors that both see the same free slot, or the same allowance, must not both take it.
                 lock_service(tx, plan.service)?;
                 found = look_as(tx, plan)?;
             }
@@ -178,7 +183,8 @@ impl Store {
                 status.expires = soonest(tx, plan.service)?;
             }
             // Those that are left must not begin.
-            let room = if more_expire { 0 } else { plan.room(&status) };
+            let wanted = if more_expire { 0 } else { plan.room(&status) };
+            let room = status.allowance.map_or(wanted, |allowance| allowance.starts().min(wanted));
             let mut troubles = Vec::new();
             if clock::was_set_back(clock, status.now) && !outdated {
                 clock::move_retries(tx, clock)?;
@@ -197,7 +203,19 @@ impl Store {
             if !finished.is_empty() || !claims.is_empty() || fires {
                 clock::note(tx, clock)?;
             }
-            let slots = status.free().min(plan.held + claims.len() + broken.len());
+            let mut slots = plan.held + claims.len() + broken.len();
+            if let Some(before) = status.allowance {
+                let after = before.after(claims.len() + broken.len());
+                status.allowance = Some(after);
+                if after != before && !outdated {
+                    tx.execute(USE_RATE, &[plan.service.into(), after.used().into()])?;
+                }
+                if status.waits_for_rate().is_some() {
+                    // A processor keeps its slots for what the rate lets start next.
+                    slots = plan.held + wanted;
+                }
+            }
+            let slots = slots.min(status.free());
             let taking = slots.max(plan.running);
             if taking != taken {
                 let slots = [plan.service.into(), plan.processor.into()];
@@ -288,6 +306,10 @@ fn look(tx: &mut dyn Tx, sql: &str, service: &ServiceName, processor: ProcessorI
             now,
             ..ServiceStatus::default()
         };
+        let rate: Option<Rate> = Column::read(row, &mut 9)?;
+        let used = row.i64(10)?;
+        let allowance = rate.map(|rate| rate.allowance(now, used));
+        let status = ServiceStatus { allowance, ..status };
         let taken = usize::try_from(row.int(3)?.unwrap_or(0)).unwrap_or(0);
         Ok(Found { status, taken, has_ended })
     })

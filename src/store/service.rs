@@ -8,6 +8,7 @@ use super::engine::{Tx, Value};
 use super::hook;
 use super::waiting::{cancel_waiting, remove_schedules};
 use crate::domain::hook::Hooks;
+use crate::domain::rate::{Allowance, Rate};
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{Added, Defined, Service, ServiceChange, ServiceName};
 use crate::domain::{suggest::nearest, time::Timestamp};
@@ -37,6 +38,8 @@ pub struct ServiceStatus {
     pub expires: Option<Timestamp>,
     /// When the next schedule ticks; `None` while the service is paused.
     pub next_tick: Option<Timestamp>,
+    /// What the rate of the service lets start, if it has one.
+    pub allowance: Option<Allowance>,
     /// The database's clock.
     pub now: Timestamp,
 }
@@ -46,6 +49,12 @@ impl ServiceStatus {
     #[must_use]
     pub fn next_event(&self) -> Option<Timestamp> {
         [self.next_due, self.next_tick].into_iter().flatten().min()
+    }
+
+    /// When the rate of the service lets a call start, if it lets none start now.
+    #[must_use]
+    pub fn waits_for_rate(&self) -> Option<Timestamp> {
+        self.allowance.and_then(Allowance::next).filter(|_| self.ready)
     }
 
     /// Whether ticks of schedules are due.
@@ -64,7 +73,7 @@ impl ServiceStatus {
 macro_rules! select {
     ($which:literal) => {
         concat!(
-            "SELECT name, concurrency, paused, created_at, lane_width, on_error, on_success FROM asyncq_service ",
+            "SELECT name, concurrency, paused, created_at, lane_width, rate, on_error, on_success FROM asyncq_service ",
             $which
         )
     };
@@ -75,10 +84,10 @@ const TO_REMOVE: &str = select!("WHERE name = ?1 /*! FOR UPDATE */");
 const NEXT_DUE: &str = "SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1";
 const LOCK: &str = "SELECT name FROM asyncq_service WHERE name = ?1 /*! FOR NO KEY UPDATE */";
 const SERVICES: &str = select!("ORDER BY name");
-const ADD: &str = "INSERT INTO asyncq_service (name, concurrency, created_at, lane_width, on_error, on_success)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (name) DO NOTHING";
+const ADD: &str = "INSERT INTO asyncq_service (name, concurrency, created_at, lane_width, on_error, on_success, rate)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (name) DO NOTHING";
 const SET: &str = "UPDATE asyncq_service SET concurrency = ?2, paused = ?3, lane_width = ?4, on_error = ?5,
-    on_success = ?6 WHERE name = ?1";
+    on_success = ?6, rate = ?7 WHERE name = ?1";
 const BUSY: &str = "SELECT 1 FROM asyncq_slot WHERE service = ?1 LIMIT 1";
 const REMOVE: &str = "DELETE FROM asyncq_service WHERE name = ?1";
 const FUNCTIONS_TO_REMOVE: &str = "SELECT name FROM asyncq_function WHERE service = ?1 /*! FOR UPDATE */";
@@ -173,7 +182,8 @@ fn add_new(tx: &mut dyn Tx, name: &ServiceName, wanted: &ServiceChange) -> Resul
         [wanted.concurrency, wanted.lane_width].map(|limit| i64::from(limit.map_or(1, NonZeroU32::get)).into());
     let hooks = hook::texts(&wanted.hooks.apply(&Hooks::default()));
     let [on_error, on_success] = hooks.each_ref().map(|hook| hook.as_ref().into());
-    let new = [name.into(), concurrency, tx.now().into(), lane_width, on_error, on_success];
+    let rate = wanted.rate.flatten().map(Rate::to_json);
+    let new = [name.into(), concurrency, tx.now().into(), lane_width, on_error, on_success, rate.as_ref().into()];
     let there = add::<Service>(tx, (TO_CHANGE, &new[..1]), (ADD, &new))?;
     if there.is_none() {
         hook::find(tx, wanted.hooks.targets())?;
@@ -185,7 +195,19 @@ fn set(tx: &mut dyn Tx, service: &Service) -> Result<()> {
     let [concurrency, lane_width] = [service.concurrency, service.lane_width].map(|it| i64::from(it.get()).into());
     let hooks = hook::texts(&service.hooks);
     let [on_error, on_success] = hooks.each_ref().map(|hook| hook.as_ref().into());
-    tx.change(SET, &[(&service.name).into(), concurrency, service.paused.into(), lane_width, on_error, on_success])
+    let rate = service.rate.map(Rate::to_json);
+    tx.change(
+        SET,
+        &[
+            (&service.name).into(),
+            concurrency,
+            service.paused.into(),
+            lane_width,
+            on_error,
+            on_success,
+            rate.as_ref().into(),
+        ],
+    )
 }
 
 /// Adds what is not there; gives what is there already. Looks first, as even an INSERT that does nothing fires the triggers

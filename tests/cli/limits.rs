@@ -256,3 +256,85 @@ fn what_cannot_be_said_of_a_key() {
         "#,
     );
 }
+
+#[test]
+fn a_drain_waits_for_the_rate_of_its_service_and_keeps_its_slots() {
+    let place = Place::with_functions(&[("say", "date +%s%3N >> starts; echo $1")]);
+    place.session(
+        "
+        $ asyncq service set events --rate 20/s --burst 2 --concurrency 3; asyncq service show events | grep rate
+        rate         20/s, burst 2
+        $ for n in 1 2 3 4 5 6 7 8; do asyncq enqueue events say $n; done | tail -1
+        8
+        ",
+    );
+    let first = place.start("asyncq process");
+    wait_until("it has begun", || place.at("starts").exists());
+    // The other one finds the service busy, or done.
+    let second = place.run("asyncq process");
+    assert!(second.status.success() && second.stdout.is_empty(), "{second:?}");
+    assert_eq!(String::from_utf8(first.wait().stdout).unwrap().lines().count(), 8);
+    let starts: Vec<u64> = place.read("starts").lines().map(|line| line.parse().unwrap()).collect();
+    // Two at once, and then one in 50 ms. A start may be late, by as much as the machine is busy.
+    let took = starts.iter().max().unwrap() - starts.iter().min().unwrap();
+    assert!(took >= 250, "{starts:?}");
+}
+
+#[test]
+fn a_rate_counts_the_starts_of_all_processors() {
+    let place = Place::with_functions(&[("say", "echo $1")]);
+    place.stdout("asyncq service set events --rate 2/h --burst 2 --concurrency 4");
+    place.stdout("for n in 1 2 3 4; do asyncq enqueue events say $n; done");
+    // The time that a processor may take ends its wait for the rate.
+    assert_eq!(place.stdout("asyncq process --max-time 1ms; asyncq process --max-time 200ms").lines().count(), 2);
+    assert_eq!(place.jobs("state"), "completed, completed, queued, queued");
+    let follow = place.start("asyncq process --follow");
+    wait_until("it waits", || place.slots() != "");
+    place.session(
+        "
+        $ asyncq job show 3 | grep waits
+        waits for  the rate of service `events`: 2/h
+        $ asyncq service set events --rate none
+        ",
+    );
+    wait_until("the others have run", || place.jobs("state") == "completed, completed, completed, completed");
+    follow.signal("TERM");
+    assert_eq!(String::from_utf8(follow.wait().stdout).unwrap(), "3\n4\n");
+}
+
+#[test]
+fn what_cannot_be_a_rate() {
+    let place = place();
+    let hint = "write a number of calls and a span, as in `10/s`, `100/h` or `5/10m`; `none` sets no rate";
+    for (rate, message) in [
+        ("0/s", "`0` is not a number of calls from 1 to 1000000"),
+        ("10", "the span is missing"),
+        ("/s", "the number of calls is missing"),
+        ("-1/s", "`-1` is not a number of calls from 1 to 1000000"),
+        ("10/0s", "`0s` is not a span: a span must be at least one millisecond"),
+    ] {
+        place.session(&format!(
+            "$ asyncq service set events --rate {rate}\n! error: `--rate` cannot be `{rate}`: {message}\n! hint: {hint}\n? 2"
+        ));
+    }
+    place.session(
+        "
+        $ asyncq service set events --burst 3
+        ! error: `asyncq service set` needs `--rate`
+        ! hint: `asyncq service set --help` shows how
+        ? 2
+        $ asyncq service set events --rate 10/s --burst 0
+        ! error: `--burst` cannot be `0`: it is a whole number from 1 to 1000000
+        ! hint: `asyncq service set --help` shows how
+        ? 2
+        $ asyncq service add mails --rate 5/10m; asyncq service add mails --rate 5/10m; asyncq service add mails --rate 6/10m
+        ! error: service `mails` exists with rate 5/10m, burst 1
+        ! hint: `asyncq service set mails --rate 6/10m --burst 1` changes it
+        ? 77
+        $ asyncq service show mails --json
+        {\"name\":\"mails\",\"concurrency\":1,\"paused\":false,\"lane_width\":1,\"rate\":\"5/10m\",\"burst\":1,\"on_error\":null,\"on_success\":null,\"created_at\":\"[..]\"}
+        $ asyncq service set mails --rate none; asyncq service show mails --json | grep -o '\"rate\":null,\"burst\":null'
+        \"rate\":null,\"burst\":null
+        ",
+    );
+}

@@ -25,6 +25,7 @@ mod lane;
 mod nested;
 mod place;
 mod race;
+mod rate;
 mod rescue;
 mod schedule;
 mod service;

@@ -1,5 +1,7 @@
 //! Rounds: each is one transaction for one service, which records what ended and claims what there is room for.
 
+use std::time::Duration;
+
 use super::MainLoop;
 use crate::domain::event::Event;
 use crate::domain::job::{Finish, State};
@@ -48,8 +50,20 @@ impl MainLoop<'_> {
     fn could_claim(&self, index: usize) -> bool {
         let status = &self.services[index].snapshot.status;
         let alone = status.wants_alone && self.open_calls() == 0;
-        let expires = self.services[index].snapshot.have_expired() && self.may_begin();
-        expires || (status.ready || alone) && self.room(index) > 0
+        // While it waits for the rate, it keeps its slots; it has to take them first.
+        let waits = self.services[index].snapshot.until_rate().is_some() && self.services[index].slots > 0;
+        self.could_expire(index) || (status.ready || alone) && !waits && self.room(index) > 0
+    }
+
+    /// Whether calls are to be ended that have expired.
+    fn could_expire(&self, index: usize) -> bool {
+        self.may_begin() && self.services[index].snapshot.have_expired()
+    }
+
+    /// How long to wait until a rate lets a call start that could start otherwise.
+    pub(super) fn time_to_rate(&self) -> Option<Duration> {
+        let waits = |index: usize| self.services[index].snapshot.until_rate().filter(|_| self.room(index) > 0);
+        (0..self.services.len()).filter_map(waits).min().map(|time| time.max(Duration::from_millis(1)))
     }
 
     /// Whether jobs can be made of ticks, even if none of them can begin now.
@@ -81,7 +95,7 @@ impl MainLoop<'_> {
                 room = 0;
             }
         }
-        let (tokens, fires) = (self.budget.tokens(room)?, self.could_fire(index));
+        let (tokens, fires) = (self.budget.tokens(room)?, self.could_fire(index) || self.could_expire(index));
         let state = &mut self.services[index];
         let (service, before, speed) = (state.name.clone(), state.snapshot.status, state.speed);
         let pending = state.pending()?;
@@ -137,6 +151,7 @@ impl MainLoop<'_> {
         let state = &mut self.services[index];
         state.never_ran(broken.into_iter().map(FinishedCall::broken));
         state.snapshot = Snapshot::new(status);
+        state.slots = slots;
         state.begins();
         let registration = self.registration()?;
         registration.slots.queue().whole_lines = whole_lines;
