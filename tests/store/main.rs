@@ -30,4 +30,5 @@ mod rescue;
 mod schedule;
 mod service;
 mod upgrade;
+mod waiting;
 mod watch;
