@@ -35,6 +35,7 @@ mod rpc;
 mod scale;
 mod scarce;
 mod schedules;
+mod servers;
 mod shim;
 mod steps;
 mod storm;
