@@ -327,7 +327,7 @@ impl OpenWait {
 mod tests {
     use super::*;
     use crate::domain::batch::WrittenCall;
-    use crate::domain::function::{FunctionName, WantedFunction};
+    use crate::domain::function::{FunctionName, PolicyChange, WantedFunction};
     use crate::domain::new_job::Origin;
     use crate::domain::service::{ServiceChange, ServiceName};
 
@@ -339,7 +339,16 @@ mod tests {
         queue.define_service(&service, &ServiceChange::default()).unwrap();
         let (command, site) = (Some(vec!["/bin/true".to_owned()]), Some("/".to_owned()));
         let env = std::collections::BTreeMap::new();
-        let wanted = WantedFunction { service, name, command, site, env, timeout: None, worker: None };
+        let wanted = WantedFunction {
+            service,
+            name,
+            command,
+            site,
+            env,
+            timeout: None,
+            worker: None,
+            policy: PolicyChange::default(),
+        };
         queue.store.define_functions(&[wanted], false).unwrap();
         let call = WrittenCall::read(r#"{"service":"events","function":"mail"}"#).unwrap();
         queue.store.enqueue(&call.job(&Origin::default(), true).unwrap()).unwrap();

@@ -58,6 +58,15 @@ pub struct PolicyChange {
 }
 
 impl PolicyChange {
+    /// Those of these changes that would change this policy.
+    fn beyond(&self, policy: &FunctionPolicy) -> PolicyChange {
+        PolicyChange {
+            lane: self.lane.clone().filter(|lane| *lane != policy.lane),
+            retry: self.retry.beyond(&policy.retry),
+            hooks: self.hooks.beyond(&policy.hooks),
+        }
+    }
+
     fn apply(&self, policy: &mut FunctionPolicy) {
         if let Some(lane) = &self.lane {
             policy.lane.clone_from(lane);
@@ -204,6 +213,8 @@ pub struct WantedFunction {
     pub timeout: Option<Option<Duration>>,
     /// A worker with at least these limits, or a command.
     pub worker: Option<Option<WorkerLimits>>,
+    /// Its policy, as far as something is wanted of it.
+    pub policy: PolicyChange,
 }
 
 impl WantedFunction {
@@ -218,6 +229,8 @@ impl WantedFunction {
             return Err(Error::new(Kind::Invalid, message)
                 .with_hint("give both, as in \"command\":[\"/usr/bin/python3\",\"job.py\"],\"site\":\"/srv/app\""));
         };
+        let mut policy = FunctionPolicy::default();
+        self.policy.apply(&mut policy);
         Ok(Definition {
             command: command.clone(),
             site: site.clone(),
@@ -225,7 +238,7 @@ impl WantedFunction {
             timeout: self.timeout.flatten(),
             worker: self.worker.flatten(),
             call_format: CallFormat::default(),
-            policy: FunctionPolicy::default(),
+            policy,
             generation: 0,
         })
     }
@@ -250,7 +263,7 @@ impl WantedFunction {
             timeout: self.timeout.filter(|timeout| *timeout != old.timeout),
             worker: worker.filter(|worker| *worker != old.worker),
             call_format: becomes_worker.then(CallFormat::default),
-            policy: PolicyChange::default(),
+            policy: self.policy.beyond(&old.policy),
         }
     }
 }
@@ -293,6 +306,14 @@ impl FunctionChange {
             ("env", !self.env.is_empty()),
             ("worker", self.worker.is_some()),
             ("timeout", self.timeout.is_some()),
+            ("retries", self.policy.retry.retries.is_some()),
+            ("backoff", self.policy.retry.backoff.is_some()),
+            ("retry_on", self.policy.retry.on.is_some()),
+            ("no_retry_on", self.policy.retry.not_on.is_some()),
+            ("conflicts", self.policy.retry.conflicts.is_some()),
+            ("lane", self.policy.lane.is_some()),
+            ("on_error", self.policy.hooks.on_error.is_some()),
+            ("on_success", self.policy.hooks.on_success.is_some()),
         ];
         members.into_iter().filter(|(_, changes)| *changes).map(|(name, _)| name).collect()
     }

@@ -168,6 +168,14 @@ impl HookChange {
         HookKind::ALL.into_iter().filter_map(|kind| self.get(kind)?.as_ref())
     }
 
+    /// Those of these changes that would change these hooks.
+    #[must_use]
+    pub fn beyond(&self, hooks: &Hooks) -> HookChange {
+        let differs =
+            |kind| self.get(kind).cloned().filter(|wanted: &Option<HookTarget>| wanted.as_ref() != hooks.get(kind));
+        HookChange { on_error: differs(HookKind::OnError), on_success: differs(HookKind::OnSuccess) }
+    }
+
     /// The hooks with these changes.
     #[must_use]
     pub fn apply(&self, to: &Hooks) -> Hooks {

@@ -33,6 +33,7 @@ pub mod retry;
 pub mod retry_policy;
 pub mod rpc;
 pub mod rpc_fault;
+mod rpc_register;
 pub mod schedule;
 pub mod service;
 pub mod size;

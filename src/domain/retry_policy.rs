@@ -161,6 +161,31 @@ impl RetryChange {
         }
     }
 
+    /// Which of the members that go with `retries` is given without it, if one is.
+    #[must_use]
+    pub fn idle_member(&self) -> Option<&'static str> {
+        let members = [
+            ("backoff", self.backoff.is_some()),
+            ("retry_on", self.on.is_some()),
+            ("no_retry_on", self.not_on.is_some()),
+        ];
+        let has_none = self.retries.is_none_or(|retries| retries == 0);
+        members.into_iter().find(|(_, is_given)| *is_given && has_none).map(|(member, _)| member)
+    }
+
+    /// Those of these changes that would change this policy.
+    #[must_use]
+    pub fn beyond(&self, policy: &RetryPolicy) -> RetryChange {
+        RetryChange {
+            none: false,
+            retries: self.retries.filter(|retries| *retries != policy.retries),
+            backoff: self.backoff.clone().filter(|backoff| *backoff != policy.backoff),
+            on: self.on.clone().filter(|on| policy.on.as_ref() != Some(on)),
+            not_on: self.not_on.clone().filter(|not_on| policy.not_on.as_ref() != Some(not_on)),
+            conflicts: self.conflicts.filter(|conflicts| *conflicts != policy.conflicts),
+        }
+    }
+
     /// Refuses options that say nothing about a function with this policy, which is never tried again.
     ///
     /// # Errors

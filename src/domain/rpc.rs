@@ -1,7 +1,6 @@
 //! Requests of programs: JSON-RPC 2.0, one message a line. `docs/rpc.md` describes them.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -9,11 +8,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::batch::WrittenCall;
-use super::function::{FunctionName, WantedFunction, WorkerLimits};
+use super::function::WantedFunction;
 use super::job::{JobId, Token};
 use super::json::entries;
 use super::object;
 use super::rpc_fault::{RpcFault, RpcFlaw, check_count, name, present, read};
+use super::rpc_register::register;
 use super::service::ServiceName;
 use super::suggest::nearest;
 use super::text::escape_control;
@@ -159,7 +159,10 @@ fn request<'a>(method: &str, params: &'a str) -> Result<RpcRequest<'a>, RpcFault
         "hello" => return hello(params),
         "enqueue" => RpcRequest::Enqueue(calls(params)?),
         "define" => define(params)?,
-        "register" => register(params)?,
+        "register" => {
+            let (functions, change) = register(params)?;
+            RpcRequest::Register(functions, change)
+        }
         "wait" => wait(params)?,
         "cancel" => RpcRequest::Job(job(params)?, Some(RpcJobChange::Cancel)),
         "retry" => RpcRequest::Job(job(params)?, Some(RpcJobChange::Retry)),
@@ -263,89 +266,4 @@ fn define(params: &str) -> Result<RpcRequest<'_>, RpcFault> {
         NonZeroU32::new(number).ok_or_else(|| RpcFault::params(message))
     });
     Ok(RpcRequest::Define(name(ServiceName::parse(&service))?, concurrency.transpose()?))
-}
-
-fn register(params: &str) -> Result<RpcRequest<'_>, RpcFault> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct RegisterParams<'a> {
-        #[serde(borrow)]
-        functions: Vec<&'a RawValue>,
-        change: Option<bool>,
-    }
-    let RegisterParams { functions, change } = read(params)?;
-    check_count("functions", &functions)?;
-    let functions = functions.into_iter().enumerate().map(|(index, function)| {
-        wanted(function.get()).map_err(|flaw| match flaw {
-            Ok(fault) => fault,
-            Err(flaw) => RpcFault::params(format!("wrong params: `functions[{index}]`: {flaw}")),
-        })
-    });
-    Ok(RpcRequest::Register(functions.collect::<Result<_, _>>()?, change.unwrap_or_default()))
-}
-
-/// A function that a program registers. The error is a fault, or what is wrong with the object.
-fn wanted(function: &str) -> Result<WantedFunction, Result<RpcFault, String>> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct FunctionParams<'a> {
-        #[serde(borrow)]
-        service: Cow<'a, str>,
-        #[serde(borrow)]
-        name: Cow<'a, str>,
-        command: Option<Vec<String>>,
-        site: Option<String>,
-        #[serde(default)]
-        env: Option<BTreeMap<String, String>>,
-        #[serde(borrow)]
-        worker: Option<&'a RawValue>,
-        #[serde(default, deserialize_with = "present")]
-        #[expect(clippy::option_option, reason = "a limit, none, or as it is")]
-        timeout: Option<Option<f64>>,
-    }
-    let function: FunctionParams<'_> = object::read(function).map_err(Err)?;
-    let timeout = function.timeout.map(|limit| limit.map(|seconds| span("timeout", seconds)).transpose());
-    Ok(WantedFunction {
-        service: name(ServiceName::parse(&function.service)).map_err(Ok)?,
-        name: name(FunctionName::parse(&function.name)).map_err(Ok)?,
-        command: function.command,
-        site: function.site,
-        env: function.env.unwrap_or_default(),
-        timeout: timeout.transpose().map_err(Err)?,
-        worker: function.worker.map(|worker| limits(worker.get())).transpose().map_err(Err)?,
-    })
-}
-
-/// How a program is kept: as a worker with these limits, or not.
-fn limits(worker: &str) -> Result<Option<WorkerLimits>, String> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct WorkerParams {
-        calls: Option<u64>,
-        idle: Option<f64>,
-        growth: Option<u64>,
-    }
-    match worker {
-        "true" => return Ok(Some(WorkerLimits::default())),
-        "false" => return Ok(None),
-        _ => {}
-    }
-    let WorkerParams { calls, idle, growth } =
-        object::read(worker).map_err(|flaw| format!("`worker`: {flaw}; or true or false"))?;
-    for (member, limit) in [("calls", calls), ("growth", growth)] {
-        // As the store keeps it.
-        if limit.is_some_and(|limit| limit == 0 || i64::try_from(limit).is_err()) {
-            return Err(format!("`{member}` has to be a whole number from 1 to {}", i64::MAX));
-        }
-    }
-    Ok(Some(WorkerLimits { calls, idle: idle.map(|seconds| span("idle", seconds)).transpose()?, growth }))
-}
-
-/// A span in whole milliseconds, as the store keeps it.
-fn span(member: &str, seconds: f64) -> Result<Duration, String> {
-    let longest = Duration::from_secs(100 * 366 * 24 * 3600);
-    let span = Duration::try_from_secs_f64(seconds).ok().filter(|span| span.as_millis() > 0 && *span <= longest);
-    let span =
-        span.ok_or_else(|| format!("`{member}` has to be a number of seconds, from 0.001 to a hundred years"))?;
-    Ok(Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
 }

@@ -138,6 +138,12 @@ impl Store {
             for wanted in wanted {
                 done.push(define(tx, wanted, change)?);
             }
+            // They may be hooks of each other.
+            for (wanted, done) in wanted.iter().zip(&done) {
+                if matches!(done.outcome, Defined::Added | Defined::Changed) {
+                    hook::find(tx, wanted.policy.hooks.targets())?;
+                }
+            }
             if done.iter().all(|done| matches!(done.outcome, Defined::Same | Defined::Kept)) {
                 tx.force_sync()?;
             }

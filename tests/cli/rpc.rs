@@ -307,6 +307,34 @@ const REFUSED: &[(&str, &str, i64, &str, Option<&str>)] = &[
     ),
     (
         "register",
+        r#"{"functions":[{"service":"events","name":"mail","retries":1,"retry_on":"256"}]}"#,
+        -32602,
+        "wrong params: `functions[0]`: `retry_on` cannot be `256`: `256` is not an exit code of a failure",
+        None,
+    ),
+    (
+        "register",
+        r#"{"functions":[{"service":"events","name":"mail","backoff":"1m"}]}"#,
+        -32602,
+        "wrong params: `functions[0]`: `backoff` says nothing about a function without `retries`",
+        None,
+    ),
+    (
+        "register",
+        r#"{"functions":[{"service":"events","name":"mail","on_error":"page"}]}"#,
+        -32602,
+        "wrong params: `functions[0]`: `on_error` cannot be `page`: a hook is SERVICE/FUNCTION",
+        None,
+    ),
+    (
+        "register",
+        r#"{"functions":[{"service":"events","name":"more","command":["/bin/true"],"site":"/","on_error":"events/page"}]}"#,
+        66,
+        "service `events` has no function `page`, which is to be a hook",
+        Some("`asyncq function list events` shows all; add it first"),
+    ),
+    (
+        "register",
         r#"{"functions":[{"service":"evnts","name":"mail"}]}"#,
         66,
         "there is no service `evnts`",
@@ -600,7 +628,17 @@ fn registering_keeps_what_differs_unless_it_may_change_it() {
         ("changed".to_owned(), json!(["env", "worker"]))
     );
     assert_eq!(register(r#""worker":{"calls":7},"timeout":1.5"#, false), ("same".to_owned(), json!([])));
+    let policy = r#""retries":3,"backoff":"1m","retry_on":"1,timeout","no_retry_on":"2","conflicts":9,"lane":"a","on_error":"events/mail","on_success":"events/mail""#;
+    let members =
+        json!(["retries", "backoff", "retry_on", "no_retry_on", "conflicts", "lane", "on_error", "on_success"]);
+    assert_eq!(register(policy, false), ("kept".to_owned(), members.clone()));
+    assert_eq!(register(policy, true), ("changed".to_owned(), members));
+    assert_eq!(register(policy, false), ("same".to_owned(), json!([])));
+    let none = r#""retries":0,"lane":null,"on_error":null"#;
+    assert_eq!(register(none, true), ("changed".to_owned(), json!(["retries", "lane", "on_error"])));
     let function: Value = serde_json::from_str(&place.stdout("asyncq function show events mail --json")).unwrap();
+    assert_eq!((&function["retries"], &function["conflicts"]), (&json!(0), &json!(9)));
+    assert_eq!((&function["on_error"], &function["on_success"]), (&json!(null), &json!("events/mail")));
     assert_eq!(function["env"], json!({"A": "1", "B": "2"}));
     assert_eq!(function["worker"], json!({"calls_per_worker": 7, "idle": 60.0, "memory_growth": null}));
     assert_eq!((&function["timeout"], &function["site"]), (&json!(1.5), &json!("/usr")));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use asyncq::Kind;
-use asyncq::domain::function::{CallFormat, Definition, FunctionChange, WantedFunction, WorkerLimits};
+use asyncq::domain::function::{CallFormat, Definition, FunctionChange, PolicyChange, WantedFunction, WorkerLimits};
 use asyncq::domain::removal::IfWaiting;
 use asyncq::domain::service::{Added, Defined};
 use asyncq::store::Store;
@@ -21,6 +21,7 @@ fn anything(name: &str) -> WantedFunction {
         env: BTreeMap::new(),
         timeout: None,
         worker: None,
+        policy: PolicyChange::default(),
     }
 }
 

@@ -1,0 +1,149 @@
+//! Functions that a program registers, as `docs/rpc.md` describes them.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::function::{FunctionName, PolicyChange, WantedFunction, WorkerLimits};
+use super::hook::{HookChange, HookTarget};
+use super::lane::Lane;
+use super::object;
+use super::retry_policy::{Backoff, FailureList, RetryChange};
+use super::rpc_fault::{RpcFault, check_count, name, present, read};
+use super::service::ServiceName;
+use super::text::escape_control;
+
+/// Parses what functions a program registers, and whether they may be changed.
+pub(super) fn register(params: &str) -> Result<(Vec<WantedFunction>, bool), RpcFault> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct RegisterParams<'a> {
+        #[serde(borrow)]
+        functions: Vec<&'a RawValue>,
+        change: Option<bool>,
+    }
+    let RegisterParams { functions, change } = read(params)?;
+    check_count("functions", &functions)?;
+    let functions = functions.into_iter().enumerate().map(|(index, function)| {
+        wanted(function.get()).map_err(|flaw| match flaw {
+            Ok(fault) => fault,
+            Err(flaw) => RpcFault::params(format!("wrong params: `functions[{index}]`: {flaw}")),
+        })
+    });
+    Ok((functions.collect::<Result<_, _>>()?, change.unwrap_or_default()))
+}
+
+/// A function that a program registers. The error is a fault, or what is wrong with the object.
+fn wanted(function: &str) -> Result<WantedFunction, Result<RpcFault, String>> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct FunctionParams<'a> {
+        #[serde(borrow)]
+        service: Cow<'a, str>,
+        #[serde(borrow)]
+        name: Cow<'a, str>,
+        command: Option<Vec<String>>,
+        site: Option<String>,
+        #[serde(default)]
+        env: Option<BTreeMap<String, String>>,
+        #[serde(borrow)]
+        worker: Option<&'a RawValue>,
+        #[serde(default, deserialize_with = "present")]
+        #[expect(clippy::option_option, reason = "a limit, none, or as it is")]
+        timeout: Option<Option<f64>>,
+        retries: Option<u32>,
+        backoff: Option<String>,
+        retry_on: Option<String>,
+        no_retry_on: Option<String>,
+        conflicts: Option<NonZeroU32>,
+        #[serde(default, deserialize_with = "present")]
+        #[expect(clippy::option_option, reason = "a lane, none, or as it is")]
+        lane: Option<Option<String>>,
+        #[serde(default, deserialize_with = "present")]
+        #[expect(clippy::option_option, reason = "a hook, none, or as it is")]
+        on_error: Option<Option<String>>,
+        #[serde(default, deserialize_with = "present")]
+        #[expect(clippy::option_option, reason = "a hook, none, or as it is")]
+        on_success: Option<Option<String>>,
+    }
+    let function: FunctionParams<'_> = object::read(function).map_err(Err)?;
+    let timeout = function.timeout.map(|limit| limit.map(|seconds| span("timeout", seconds)).transpose());
+    let list = |member, text: Option<String>| parsed(member, text, FailureList::parse);
+    let retry = RetryChange {
+        none: false,
+        retries: function.retries,
+        backoff: parsed("backoff", function.backoff, Backoff::parse).map_err(Err)?,
+        on: list("retry_on", function.retry_on).map_err(Err)?,
+        not_on: list("no_retry_on", function.no_retry_on).map_err(Err)?,
+        conflicts: function.conflicts,
+    };
+    if let Some(member) = retry.idle_member() {
+        return Err(Err(format!("`{member}` says nothing about a function without `retries`")));
+    }
+    let hook = |member, text: Option<Option<String>>| {
+        text.map(|text| parsed(member, text, HookTarget::parse)).transpose().map_err(Err)
+    };
+    let hooks = HookChange {
+        on_error: hook("on_error", function.on_error)?,
+        on_success: hook("on_success", function.on_success)?,
+    };
+    let lane = function.lane.map(|lane| parsed("lane", lane, Lane::parse)).transpose().map_err(Err)?;
+    Ok(WantedFunction {
+        policy: PolicyChange { lane, retry, hooks },
+        service: name(ServiceName::parse(&function.service)).map_err(Ok)?,
+        name: name(FunctionName::parse(&function.name)).map_err(Ok)?,
+        command: function.command,
+        site: function.site,
+        env: function.env.unwrap_or_default(),
+        timeout: timeout.transpose().map_err(Err)?,
+        worker: function.worker.map(|worker| limits(worker.get())).transpose().map_err(Err)?,
+    })
+}
+
+/// The value of a member that is a text, which `parse` understands.
+fn parsed<T>(
+    member: &str,
+    text: Option<String>,
+    parse: fn(&str) -> crate::error::Result<T>,
+) -> Result<Option<T>, String> {
+    let Some(text) = text else { return Ok(None) };
+    parse(&text).map(Some).map_err(|error| format!("`{member}` cannot be `{}`: {error}", escape_control(&text)))
+}
+
+/// How a program is kept: as a worker with these limits, or not.
+fn limits(worker: &str) -> Result<Option<WorkerLimits>, String> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct WorkerParams {
+        calls: Option<u64>,
+        idle: Option<f64>,
+        growth: Option<u64>,
+    }
+    match worker {
+        "true" => return Ok(Some(WorkerLimits::default())),
+        "false" => return Ok(None),
+        _ => {}
+    }
+    let WorkerParams { calls, idle, growth } =
+        object::read(worker).map_err(|flaw| format!("`worker`: {flaw}; or true or false"))?;
+    for (member, limit) in [("calls", calls), ("growth", growth)] {
+        // As the store keeps it.
+        if limit.is_some_and(|limit| limit == 0 || i64::try_from(limit).is_err()) {
+            return Err(format!("`{member}` has to be a whole number from 1 to {}", i64::MAX));
+        }
+    }
+    Ok(Some(WorkerLimits { calls, idle: idle.map(|seconds| span("idle", seconds)).transpose()?, growth }))
+}
+
+/// A span in whole milliseconds, as the store keeps it.
+fn span(member: &str, seconds: f64) -> Result<Duration, String> {
+    let longest = Duration::from_secs(100 * 366 * 24 * 3600);
+    let span = Duration::try_from_secs_f64(seconds).ok().filter(|span| span.as_millis() > 0 && *span <= longest);
+    let span =
+        span.ok_or_else(|| format!("`{member}` has to be a number of seconds, from 0.001 to a hundred years"))?;
+    Ok(Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
+}
