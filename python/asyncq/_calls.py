@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from . import _context, _registration
 from ._config import chosen
@@ -14,9 +15,14 @@ from ._rpc import NOT_FOUND, request
 from ._sql import NO_FUNCTION, NO_SERVICE, Connection, Refused, refused
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime, timedelta
+    from typing import TypeAlias
 
     from ._context import CurrentJob
+    from ._job import Job
+
+    Needed: TypeAlias = Job[Any] | int | Iterable[Job[Any] | int]
 
 UNSET: Any = ...
 """Marks an option that was left out, where None means something."""
@@ -25,7 +31,10 @@ UNSET: Any = ...
 class Options:
     """How a call is queued."""
 
-    __slots__ = ("_delay", "_run_at", "connection", "hold", "key", "principal", "priority", "site")
+    __slots__ = (
+        "_delay", "_expires", "_run_at", "connection", "hold", "if_taken", "key", "key_until", "lane", "meta", "needs",
+        "principal", "priority", "site",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -38,6 +47,14 @@ class Options:
         key: str | None = None,
         hold: bool = False,
         site: str | os.PathLike[str] | None = None,
+        lane: str | None = None,
+        after: Needed = (),
+        after_any: Needed = (),
+        after_failed: Needed = (),
+        expires: float | timedelta | datetime | None = None,
+        key_until: str | None = None,
+        if_taken: str | None = None,
+        meta: Mapping[str, object] | None = None,
     ) -> None:
         self.connection = None if connection is None else Connection(connection)
         self.principal = principal if principal is UNSET or principal is None else _context.check_principal(principal)
@@ -55,9 +72,59 @@ class Options:
         if self.site is not None and not os.path.isabs(self.site):
             raise ValueError(f"site is {self.site!r}; it is an absolute path")
 
+        self.lane = _text("lane", lane)
+        self.needs = _needs({"ok": after, "any": after_any, "failed": after_failed})
+        self._expires = None if expires is None else _expiry(expires)
+        self.key_until = _one_of("key_until", key_until, ("started", "ended"))
+        self.if_taken = _one_of("if_taken", if_taken, ("keep", "replace", "postpone"))
+        if key_until is not None and key is None:
+            raise TypeError("key_until needs a key")
+        if if_taken is not None and key_until is None:
+            raise TypeError("if_taken needs a key_until")
+        self.meta = None if meta is None else _meta(meta)
+
+    def expires_at(self, due: float | None) -> float | None:
+        """When a call that is due then expires, in seconds since 1970 UTC."""
+        if self._expires is None:
+            return None
+        at, span = self._expires
+        return at if span is None else (time.time() if due is None else due) + span
+
     def due(self) -> float | None:
         """When a call that is made now is due, in seconds since 1970 UTC; None is now."""
         return self._run_at if self._delay is None else time.time() + self._delay
+
+
+def _text(name: str, value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} is text, not {value!r}")
+    if value == "":
+        raise ValueError(f"{name} is empty")
+    return value
+
+
+def _one_of(name: str, value: object, names: tuple[str, ...]) -> str | None:
+    if value is not None and value not in names:
+        raise ValueError(f"{name} is {value!r}; it is {' or '.join(map(repr, names))}")
+    return None if value is None else str(value)
+
+
+def _needs(lists: dict[str, Needed]) -> str | None:
+    """The jobs that a call needs, as JSON; None if there are none."""
+    numbers: dict[str, list[int]] = {}
+    for end, jobs in lists.items():
+        for job in (jobs,) if isinstance(jobs, int) or hasattr(jobs, "id") else jobs:
+            number = getattr(job, "id", job)
+            if isinstance(number, bool) or not isinstance(number, int):
+                raise TypeError(f"a call runs after jobs, or numbers of jobs, not {job!r}")
+            numbers.setdefault(end, []).append(number)
+    return json.dumps(numbers, separators=(",", ":")) if numbers else None
+
+
+def _meta(meta: Mapping[str, object]) -> str:
+    if not isinstance(meta, Mapping) or not all(isinstance(name, str) for name in meta):
+        raise TypeError(f"meta is a mapping from names to values, not {meta!r}")
+    return json.dumps(dict(meta), separators=(",", ":"), allow_nan=False)
 
 
 def _due(run_at: datetime | None, delay: float | timedelta | None) -> tuple[float | None, float | None]:
@@ -65,20 +132,32 @@ def _due(run_at: datetime | None, delay: float | timedelta | None) -> tuple[floa
     if run_at is not None and delay is not None:
         raise TypeError("give either `run_at` or `delay`, not both")
     if run_at is not None:
-        if getattr(run_at, "tzinfo", None) is None:
-            raise ValueError(f"run_at is {run_at!r}, without a time zone: use datetime.now(timezone.utc) + ...")
-        return run_at.timestamp(), None
-    if delay is None:
-        return None, None
-    if isinstance(delay, (int, float)):
-        seconds = float(delay)
-    elif hasattr(delay, "total_seconds"):
-        seconds = delay.total_seconds()
+        return _moment("run_at", run_at), None
+    return None, None if delay is None else _span("delay", delay)
+
+
+def _expiry(expires: float | timedelta | datetime) -> tuple[float | None, float | None]:
+    if isinstance(expires, (int, float)) or hasattr(expires, "total_seconds"):
+        return None, _span("expires", cast("float | timedelta", expires))
+    return _moment("expires", cast("datetime", expires)), None
+
+
+def _moment(name: str, moment: datetime) -> float:
+    if getattr(moment, "tzinfo", None) is None:
+        raise ValueError(f"{name} is {moment!r}, without a time zone: use datetime.now(timezone.utc) + ...")
+    return moment.timestamp()
+
+
+def _span(name: str, span: float | timedelta) -> float:
+    if isinstance(span, (int, float)):
+        seconds = float(span)
+    elif hasattr(span, "total_seconds"):
+        seconds = span.total_seconds()
     else:
-        raise TypeError(f"delay is a number of seconds or a timedelta, not {delay!r}")
+        raise TypeError(f"{name} is a number of seconds or a timedelta, not {span!r}")
     if not 0 <= seconds < 1e10:
-        raise ValueError(f"delay is {delay!r}; it is a number of seconds from 0 on, or a timedelta")
-    return None, seconds
+        raise ValueError(f"{name} is {span!r}; it is a number of seconds from 0 on, or a timedelta")
+    return seconds
 
 
 NO_OPTIONS = Options()
@@ -127,6 +206,17 @@ class NewCall:
             members.append(f'"site":{text(options.site)}')
         if self.due is not None:
             members.append(f'"at":{text(_rfc3339(self.due))}')
+        for name in ("lane", "key_until", "if_taken"):
+            value = getattr(options, name)
+            if value is not None:
+                members.append(f'"{name}":{text(value)}')
+        if options.needs is not None:
+            members.append(f'"after":{options.needs}')
+        expires_at = options.expires_at(self.due)
+        if expires_at is not None:
+            members.append(f'"expires":{text(_rfc3339(expires_at))}')
+        if options.meta is not None:
+            members.append(f'"meta":{options.meta}')
         return "{" + ",".join(members) + "}"
 
 

@@ -36,10 +36,12 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
     from datetime import datetime, timedelta
     from os import PathLike
-    from typing import Protocol, Self, TypedDict, Unpack
+    from typing import Literal, Protocol, Self, TypedDict, Unpack
+
+    from ._calls import Needed
 
     class OptionNames(TypedDict, total=False):
         """The options of a call."""
@@ -51,6 +53,14 @@ if TYPE_CHECKING:
         key: str | None
         hold: bool
         site: str | PathLike[str] | None
+        lane: str | None
+        after: Needed
+        after_any: Needed
+        after_failed: Needed
+        expires: float | timedelta | datetime | None
+        key_until: Literal["started", "ended"] | None
+        if_taken: Literal["keep", "replace", "postpone"] | None
+        meta: Mapping[str, object] | None
 
     class Decorator(Protocol):
         """What `function(...)` gives."""
@@ -116,6 +126,11 @@ class Enqueueable(Generic[P, R]):
         - `key`: makes it safe to repeat the call: the same call with the same key stays one job.
         - `hold`: hold the job until `Job.start()`.
         - `site`: the absolute path of the folder to run in.
+        - `lane`: of the calls of a service in one lane, one runs at a time.
+        - `after`, `after_any`, `after_failed`: jobs, or their numbers, that have to complete, end or fail first.
+        - `expires`, in seconds or a timedelta from when it is due, or a time with its zone: no attempt begins after it.
+        - `key_until`: `"started"` or `"ended"`, when the key is free again; `if_taken`: `"keep"`, `"replace"` or `"postpone"`.
+        - `meta`: names and values about the call, which its function finds in `$ASYNCQ_META`.
         """
         return Bound(self, Options(db, **options))
 
@@ -334,8 +349,7 @@ class AsyncFunction(Decorated[P, R]):
 
 
 class Bound(Generic[P, R]):
-    """A function with options, which are those of `Options`: `principal`, `run_at` or `delay`, `priority`, `key`, `hold`,
-    `site`."""
+    """A function with options for its calls, as `using` describes them."""
 
     __slots__ = ("_function", "_options")
 

@@ -15,6 +15,14 @@ NO_SERVICE = "asyncq: no such service"
 NO_FUNCTION = "asyncq: no such function on this service"
 
 
+_IF_TAKEN = {
+    "keep": "key = excluded.key",
+    "replace": "args = excluded.args, kwargs = excluded.kwargs",
+    "postpone": "args = excluded.args, kwargs = excluded.kwargs, run_at = excluded.run_at",
+}
+"""What becomes of the call that has the key, as docs/sql.md describes it."""
+
+
 class Refused(Exception):
     """The schema refused a statement, with this message."""
 
@@ -49,10 +57,15 @@ class Connection:
             columns["priority"] = options.priority
         if call.due is not None:
             columns["run_at"] = round(call.due * 1000)
+        more = {"lane": options.lane, "after": options.needs, "key_until": options.key_until, "meta": options.meta}
+        columns.update((name, value) for name, value in more.items() if value is not None)
+        expires_at = options.expires_at(call.due)
+        if expires_at is not None:
+            columns["expires_at"] = round(expires_at * 1000)
         again = ""
         if options.key is not None:
             columns["key"] = options.key
-            again = " ON CONFLICT (key) DO UPDATE SET key = excluded.key"
+            again = f" ON CONFLICT (key) DO UPDATE SET {_IF_TAKEN[options.if_taken or 'keep']}"
         places = ", ".join("?" * len(columns))
         sql = f"INSERT INTO asyncq_job ({', '.join(columns)}) VALUES ({places}){again} RETURNING id"
         [row] = self._run(sql, tuple(columns.values()))

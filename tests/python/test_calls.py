@@ -57,6 +57,31 @@ class Calls(Place):
         job.refresh()
         self.assertEqual(job.result, 9)
 
+    def test_calls_wait_for_each_other(self) -> None:
+        shop = self.module("shop", HEAVY)
+        first = shop.heavy_computing.using(lane="gpu").enqueue(1, 1)
+        second = shop.heavy_computing.using(lane="gpu").enqueue(2, 2)
+        third = shop.heavy_computing.using(after=[first, second.id]).enqueue(3, 3)
+        fourth = shop.heavy_computing.using(after_any=third).enqueue(4, 4)
+        never = shop.heavy_computing.using(after_failed=fourth).enqueue(5, 5)
+        self.assertEqual([job.state for job in (first, second, third, fourth)], ["queued", "blocked", "blocked", "blocked"])
+        self.assertEqual([line.split()[-1] for line in self.drain().splitlines()], ["2", "4", "6", "8"])
+        never.refresh()
+        self.assertEqual(never.state, "cancelled")
+        with self.assertRaisesRegex(asyncq.Error, "there is no job 99 to wait for"):
+            shop.heavy_computing.using(after=99).enqueue(6, 6)
+
+    def test_a_call_expires_and_a_key_has_a_lifetime(self) -> None:
+        shop = self.module("shop", HEAVY)
+        late = shop.heavy_computing.using(expires=datetime.timedelta(milliseconds=1)).enqueue(1, 1)
+        once = {"key": "reindex", "key_until": "started", "if_taken": "replace"}
+        first = shop.heavy_computing.using(**once).enqueue(2, 2)
+        self.assertEqual(shop.heavy_computing.using(**once).enqueue(3, 3).id, first.id)
+        self.assertEqual(self.drain(), "Computing 3 + 3 = 6\n")
+        late.refresh()
+        self.assertEqual((late.state, late.error and late.error.kind), ("cancelled", "expired"))
+        self.assertNotEqual(shop.heavy_computing.using(**once).enqueue(4, 4).id, first.id)
+
     def test_options_are_stored(self) -> None:
         shop = self.module("shop", HEAVY)
         options = {"principal": "zope.user", "key": "o-1", "delay": 60, "priority": -5, "site": "/tmp"}
