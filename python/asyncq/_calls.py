@@ -139,7 +139,7 @@ def _due(run_at: datetime | None, delay: float | timedelta | None) -> tuple[floa
 def _expiry(expires: float | timedelta | datetime) -> tuple[float | None, float | None]:
     if isinstance(expires, (int, float)) or hasattr(expires, "total_seconds"):
         return None, _span("expires", cast("float | timedelta", expires))
-    return _moment("expires", cast("datetime", expires)), None
+    return _moment("expires", expires), None
 
 
 def _moment(name: str, moment: datetime) -> float:
