@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._config import configure
 from ._context import CurrentJob, current_job, get_principal, immediate, is_async, login, logout, using
-from ._errors import Cancelled, Conflict, Error, Failed, Failure, MissingServiceWarning, NoStore, Unanswered
+from ._errors import Cancelled, Conflict, Error, Failed, Failure, Later, MissingServiceWarning, NoStore, Unanswered
 from ._function import AsyncFunction, Bound, Function, function, remote
 from ._job import Job, job
 from ._registration import define_service, register
@@ -38,6 +38,7 @@ __all__ = [
     "Failure",
     "Function",
     "Job",
+    "Later",
     "MissingServiceWarning",
     "NoStore",
     "Unanswered",
@@ -57,7 +58,7 @@ __all__ = [
     "using",
 ]
 
-for _exported in (Cancelled, Conflict, Error, Failed, Failure, MissingServiceWarning, NoStore, Unanswered):
+for _exported in (Cancelled, Conflict, Error, Failed, Failure, Later, MissingServiceWarning, NoStore, Unanswered):
     _exported.__module__ = __name__
 del _exported
 

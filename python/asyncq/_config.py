@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import Literal
 
-from ._errors import Conflict, Error
+from ._errors import Conflict, Error, Later
 
 
 class Settings:
@@ -128,7 +128,7 @@ CONFLICTS = (
 
 def is_conflict(error: BaseException) -> bool:
     """Whether an exception, or its cause, says that the call may succeed when it is tried again."""
-    if isinstance(error, Conflict):
+    if isinstance(error, (Conflict, Later)):
         return True
     names = {*CONFLICTS, *settings.conflicts}
     cause: BaseException | None = error

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
 
 class Error(Exception):
     """asyncq refuses something, or cannot do it. The message says what happened and what to do next."""
@@ -83,6 +88,31 @@ class Conflict(Exception):
         if pause is not None and not 0 <= pause <= 60:
             raise ValueError(f"pause is {pause!r}; it is a number of seconds from 0 to 60")
         self.pause = pause
+
+
+class Later(Exception):
+    """Raise it in a function to have the call run later. Nothing has failed, and no attempt counts.
+
+    `when` is how many seconds later, a timedelta, or a time with its zone; at most 366 days.
+    """
+
+    pause: float
+
+    def __init__(self, when: float | timedelta | datetime, *args: object) -> None:
+        from datetime import datetime, timedelta, timezone
+
+        super().__init__(when, *args)
+        if isinstance(when, datetime):
+            if when.tzinfo is None:
+                raise ValueError(f"{when} has no time zone")
+            when = max(when - datetime.now(timezone.utc), timedelta())
+        pause = when.total_seconds() if isinstance(when, timedelta) else float(when)
+        if not 0 <= pause <= 366 * 86400:
+            raise ValueError(f"{when!r} is not from now to 366 days later")
+        self.pause = pause
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self.args[1:])) or f"it asks to run {self.pause:g} seconds later"
 
 
 class Cancelled(BaseException):

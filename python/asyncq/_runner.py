@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._config import class_name, is_conflict
 from ._context import HAS_TO_END, CurrentJob, NestedCall, running
-from ._errors import Cancelled, Conflict
+from ._errors import Cancelled, Conflict, Later
 from ._function import AsyncFunction, Decorated, RawJson, describe
 from ._json import NotJson, encode
 
@@ -137,15 +137,17 @@ class CallRunner:
         kind, code = "error", 1
         if isinstance(error, CannotRun):
             kind, code = "cannot-run", 127
+        elif isinstance(error, Later):
+            kind, code = "snooze", 75
         elif isinstance(error, Cancelled) or is_conflict(error):
             kind, code = "conflict", 75
         data: dict[str, Any] = {"kind": kind, "output": [0, 0]}
-        if isinstance(error, Conflict) and error.pause is not None:
+        if isinstance(error, (Conflict, Later)) and error.pause is not None:
             data["pause"] = error.pause
-        if not isinstance(error, CannotRun):
+        if not isinstance(error, (CannotRun, Later)):
             data["type"] = class_name(type(error))
             data["traceback"] = _traceback(error)
-        message = str(error) if isinstance(error, CannotRun) else describe(error)
+        message = str(error) if isinstance(error, (CannotRun, Later)) else describe(error)
         text = json.dumps({"code": code, "message": message[:LONGEST_MESSAGE], "data": data}, ensure_ascii=True)
         members = nested(job)
         if members:

@@ -116,6 +116,28 @@ class Worker(Place):
         assert jobs[0].error
         self.assertIn("write conflict", jobs[0].error.message)
 
+    def test_a_function_may_ask_to_run_later(self) -> None:
+        shop = self.module(
+            "shop",
+            """
+            from datetime import datetime, timedelta, timezone
+
+            @asyncq.function("events")
+            def later(when):
+                if asyncq.current_job().attempt > 1:
+                    return "at last"
+                raise asyncq.Later(0.1, "HTTP 429") if when == "soon" else asyncq.Later(datetime.now(timezone.utc) + timedelta(days=1))
+            """,
+        )
+        jobs = [shop.later.enqueue("soon"), shop.later.enqueue("tomorrow")]
+        self.drain("--wait", "1m")
+        self.assertEqual([job.state for job in jobs], ["completed", "delayed"])
+        self.assertEqual(jobs[0].result, "at last")
+        for pause in (-1, 367 * 86400, float("nan")):
+            with self.assertRaises(ValueError):
+                asyncq.Later(pause)
+        self.assertEqual(str(asyncq.Later(600)), "it asks to run 600 seconds later")
+
     def test_a_function_that_is_gone_cannot_run(self) -> None:
         import os
 
