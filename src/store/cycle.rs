@@ -41,8 +41,9 @@ const UNHEARD: &str =
 /// The last column says whether the processor registered in another file. Where one of the two is not known, it did not.
 const PROCESSORS: &str = "SELECT id, folder, host, boot, pid, pid_start, started_at, COALESCE(store <> ?1, FALSE)
     FROM asyncq_processor ORDER BY id";
+/// A look alone need not know whether there are hooks.
 macro_rules! service {
-    ($from:literal) => {
+    ($has_hooks:literal, $from:literal) => {
         concat!(
             "SELECT s.concurrency, s.paused,
             (SELECT CAST(COALESCE(SUM(taken), 0) AS BIGINT) FROM asyncq_slot WHERE service = s.name AND processor <> ?2),
@@ -51,16 +52,20 @@ macro_rules! service {
             next_expiry!(),
             "),
             (SELECT next_tick FROM asyncq_schedule WHERE paused = 0 AND next_tick IS NOT NULL AND service = ?1
-                ORDER BY next_tick LIMIT 1), COALESCE(s.on_error, s.on_success) IS NOT NULL,
-            (SELECT 1 FROM asyncq_settle t CROSS JOIN asyncq_job j WHERE j.id = t.job AND j.finished_at IS NOT NULL LIMIT 1), s.rate, s.rate_at
+                ORDER BY next_tick LIMIT 1), ",
+            $has_hooks,
+            ", (SELECT 1 FROM asyncq_settle t CROSS JOIN asyncq_job j WHERE j.id = t.job AND j.finished_at IS NOT NULL LIMIT 1), s.rate, s.rate_at
             FROM asyncq_service s ",
             $from
         )
     };
 }
-const SERVICE: &str = service!("WHERE s.name = ?1");
+const SERVICE: &str = service!("FALSE", "WHERE s.name = ?1");
 /// For a processor that nobody may declare dead before the commit.
-const SERVICE_OF: &str = service!("JOIN asyncq_processor p ON p.id = ?2 WHERE s.name = ?1 /*! FOR KEY SHARE OF p */");
+const SERVICE_OF: &str = service!(
+    "COALESCE(s.on_error, s.on_success) IS NOT NULL",
+    "JOIN asyncq_processor p ON p.id = ?2 WHERE s.name = ?1 /*! FOR KEY SHARE OF p */"
+);
 const IS_REGISTERED: &str = "SELECT 1 FROM asyncq_processor WHERE id = ?1";
 const HOLDERS: &str =
     "SELECT p.id, p.folder, p.host, p.boot, p.pid, p.pid_start, p.started_at, COALESCE(p.store <> ?2, FALSE)
