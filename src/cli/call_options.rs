@@ -6,8 +6,10 @@ use clap::Args;
 
 use super::clap_error::one_of;
 use crate::domain::lane::Lane;
+use crate::domain::meta::Meta;
 use crate::domain::needs::{Need, Needs, parse_jobs};
 use crate::domain::new_job::{CallOptions, Expiry, IfTaken, KeyUntil, Priority};
+use crate::domain::text::escape_control;
 use crate::error::{Error, Kind, Result};
 use crate::system::error::io_error;
 
@@ -34,6 +36,10 @@ pub struct CallOptionArgs {
     #[arg(long, value_name = "keep|replace|postpone", value_parser = one_of(IfTaken::ALL, IfTaken::as_str))]
     #[arg(conflicts_with = "batch")]
     if_taken: Option<IfTaken>,
+
+    /// Something to know about the call, which its function gets, as in tenant=acme; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", conflicts_with = "batch")]
+    meta: Vec<String>,
 
     /// Run the call after these jobs have completed; numbers and ranges, as in 7,9-12; `-` reads stdin
     #[arg(long, value_name = "IDS", allow_hyphen_values = true, conflicts_with = "batch")]
@@ -97,9 +103,27 @@ impl CallOptionArgs {
             expires: self.expires.as_deref().map(expiry).transpose()?,
             key_until: self.key_until,
             if_taken: self.if_taken.unwrap_or_default(),
+            meta: meta_of(&self.meta)?,
             needs,
         })
     }
+}
+
+/// The metadata that these words give.
+fn meta_of(words: &[String]) -> Result<Option<Meta>> {
+    let pairs: Vec<(&str, &str)> = words.iter().map(|word| name_and_value(word)).collect::<Result<_>>()?;
+    Meta::of_texts(&pairs)
+}
+
+/// Parses a name and a value of `--meta`.
+///
+/// # Errors
+/// [`Kind::Usage`] where one is missing.
+pub fn name_and_value(word: &str) -> Result<(&str, &str)> {
+    word.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(|| {
+        let message = format!("`--meta {}` has no name and value", escape_control(word));
+        Error::new(Kind::Usage, message).with_hint("write `--meta NAME=VALUE`, as in `--meta tenant=acme`")
+    })
 }
 
 /// Parses a priority.

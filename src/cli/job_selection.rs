@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::session::{Session, show_error};
-use super::{clap_error::whole_number, exit, output::count};
+use super::{call_options::name_and_value, clap_error::whole_number, exit, output::count};
 use crate::commands::queue::Queue;
 use crate::domain::job::{JobId, State};
 use crate::domain::query::{BulkChange, JobChange, JobFilter};
@@ -25,6 +25,9 @@ pub struct Filter {
     /// Only jobs on behalf of this principal; '' for jobs without one
     #[arg(long, value_name = "NAME")]
     principal: Option<String>,
+    /// Only jobs with this metadata; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    meta: Vec<String>,
     /// Only jobs that ended this long ago or earlier, as in 7d; for jobs that have not ended, when they were enqueued counts
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     older_than: Option<Duration>,
@@ -65,8 +68,12 @@ pub fn job_number(text: &str) -> Result<i64, String> {
 impl Filter {
     /// The jobs in one of these states that match.
     pub fn parse(&self, queue: &mut Queue, states: Vec<State>) -> anyhow::Result<JobFilter> {
-        let Filter { service, function, principal, older_than } = self.clone();
-        let filter = JobFilter { service, function, principal, states, parent: None, older_than };
+        let Filter { service, function, principal, meta, older_than } = self.clone();
+        let pairs = meta.iter().map(|word| name_and_value(word));
+        let meta = pairs
+            .map(|pair| pair.map(|(name, value)| (name.to_owned(), value.to_owned())))
+            .collect::<Result<_, _>>()?;
+        let filter = JobFilter { service, function, principal, meta, states, parent: None, older_than };
         queue.check_filter(&filter)?;
         Ok(filter)
     }

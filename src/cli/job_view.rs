@@ -130,6 +130,9 @@ pub fn show(queue: &mut Queue, job: &Job, attempts: &[Attempt]) -> anyhow::Resul
         };
         sheet.line("schedule", format!("{}  tick {}{missed}", text(&tick.name), text(&tick.tick)));
     }
+    if let Some(meta) = &options.meta {
+        sheet.line("metadata", text(meta));
+    }
     let by = job.os_user.as_deref().map(|user| format!("  by {}", text(user))).unwrap_or_default();
     sheet.line("created", moment(job.times.created_at) + &by);
     if job.times.run_at > job.times.created_at {
@@ -231,6 +234,6 @@ pub struct JobView<'a> {
 impl Record for JobView<'_> {
     const COLUMNS: &'static str = "id,service,function,args,kwargs,principal,site,state,immediate,parent,attempt,failures,\
                                    conflicts,crashes,created_at,run_at,started_at,finished_at,result,error.kind,\
-                                   error.message,error.exit_code,error.signal,error.type,error.traceback,priority,key,key_until,lane,expires_at,after,\
+                                   error.message,error.exit_code,error.signal,error.type,error.traceback,priority,key,key_until,lane,expires_at,after,meta,\
                                    schedule.name,schedule.tick,schedule.missed,os_user,progress";
 }

@@ -104,7 +104,7 @@ impl Queue {
             self.store.function(&call.service, &call.function)?;
         }
         let principal = origin.principal.clone();
-        let then = then.map(|call| origin.job(NewJob::new(Call { principal, ..call })));
+        let then = then.map(|call| origin.job(NewJob::new(Call { principal, ..call }))).transpose()?;
         let (batch, mut lines) = (Batch { origin, hold, atomic, at_once, then }, Lines::of(input, LONGEST_LINE));
         let mut known = EarlierLines::default();
         let (batch, lines) = (&batch, &mut lines);

@@ -54,7 +54,7 @@ impl Queue {
         let EnqueueRequest { call, on_behalf_of, key, hold, due, options, defer, result_to } = request;
         let (origin, running) = self.origin(caller, on_behalf_of)?;
         let principal = origin.principal.clone();
-        let new = origin.job(NewJob { key, hold, due, options, ..NewJob::new(Call { principal, ..call }) });
+        let new = origin.job(NewJob { key, hold, due, options, ..NewJob::new(Call { principal, ..call }) })?;
         match running {
             Some(running) if !defer => {
                 let refuse = |what: &str| {
@@ -121,8 +121,8 @@ pub(super) fn os_user() -> String {
 
 /// Where calls come from that are made inside a running job.
 pub(super) fn origin_inside(running: &Running, os_user: Option<String>) -> Origin {
-    let (principal, site) = (running.principal.clone(), running.site.clone());
-    Origin { principal, is_bound: true, site, os_user, parent: Some(running.fence.job) }
+    let (principal, site, meta) = (running.principal.clone(), running.site.clone(), running.meta.clone());
+    Origin { principal, is_bound: true, site, meta, os_user, parent: Some(running.fence.job) }
 }
 
 /// The job inside which `caller` runs, if it does. Where its environment names none, no store is opened to know it.

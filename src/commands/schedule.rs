@@ -19,7 +19,7 @@ impl Queue {
     pub fn call_of(&mut self, call: Call, on_behalf_of: OnBehalfOf, caller: &Caller) -> Result<Call> {
         let (origin, _) = self.origin(caller, on_behalf_of)?;
         let principal = origin.principal.clone();
-        Ok(origin.job(NewJob::new(Call { principal, ..call })).call)
+        Ok(origin.job(NewJob::new(Call { principal, ..call }))?.call)
     }
 
     /// Adds a schedule. The same one may be there.

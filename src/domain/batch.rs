@@ -10,6 +10,7 @@ use super::call::{Call, Key, OnBehalfOf};
 use super::job::JobId;
 use super::json::{Json, MAX_BYTES};
 use super::lane::Lane;
+use super::meta::Meta;
 use super::needs::{Needed, Needs};
 use super::new_job::{CallOptions, Due, Expiry, IfTaken, KeyUntil, NewJob, Origin, Priority};
 use super::time::{NO_SPAN, Timestamp, parse_span};
@@ -48,6 +49,8 @@ pub struct WrittenCall<'a> {
     expires: Option<String>,
     key_until: Option<String>,
     if_taken: Option<String>,
+    #[serde(borrow)]
+    meta: Option<&'a RawValue>,
     #[serde(borrow)]
     after: Option<&'a RawValue>,
     /// The attempt inside which a request makes the call; no line of a batch has it.
@@ -105,7 +108,7 @@ impl<'a> WrittenCall<'a> {
             principal,
             site: self.site.map(site).transpose()?,
         };
-        Ok(origin.job(NewJob {
+        origin.job(NewJob {
             key: self.key.as_deref().map(Key::parse).transpose()?,
             hold: self.hold.unwrap_or(hold),
             due: due(self.at.as_deref(), self.delay.as_deref())?,
@@ -124,10 +127,11 @@ impl<'a> WrittenCall<'a> {
                     .map(|text| named("if_taken", text, IfTaken::from_name))
                     .transpose()?
                     .unwrap_or_default(),
+                meta: self.meta.map(meta).transpose()?.flatten(),
                 needs: self.after.map(|after| Needs::parse_json(after.get())).transpose()?.unwrap_or_default(),
             },
             ..NewJob::new(call)
-        }))
+        })
     }
 }
 
@@ -195,6 +199,11 @@ fn priority(number: i64) -> Result<Priority> {
         let message = format!("`priority` is {number}, which is not {}", Priority::RANGE);
         Error::new(Kind::Invalid, message).with_hint("a call with a smaller priority runs first; 0 is the default")
     })
+}
+
+/// The metadata of a call.
+fn meta(written: &RawValue) -> Result<Option<Meta>> {
+    Meta::of(json("meta", written.get(), Json::is_object, r#"an object, as in {"tenant":"acme"}"#)?)
 }
 
 /// One of the values of a member that have names.

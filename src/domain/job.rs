@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::call::{Call, Principal};
 use super::hook::{EndHooks, Hooks};
 use super::json::{Json, serialize_stored};
+use super::meta::Meta;
 pub use super::state::{Phase, State};
 use super::{
     attempt::Failure, function::Definition, job_tick::JobTick, log::Log, nested::NestedCalls, processor::ProcessorId,
@@ -88,6 +89,8 @@ pub struct Claim {
     pub before: AttemptCounts,
     /// After which no attempt begins.
     pub expires_at: Option<Timestamp>,
+    /// What its caller adds about it.
+    pub meta: Option<Meta>,
     /// The tick of a schedule that has made it, if one has.
     pub tick: Option<Box<JobTick>>,
 }
@@ -140,6 +143,8 @@ pub struct Running {
     pub principal: Option<Principal>,
     /// The site of its call, if it has its own.
     pub site: Option<String>,
+    /// The metadata of its call.
+    pub meta: Option<Meta>,
     /// How deep it is nested.
     pub depth: i64,
     /// The folder of its processor in the run folder.
@@ -203,6 +208,9 @@ pub struct StoredOptions {
     /// The jobs that it needs, as JSON.
     #[serde(serialize_with = "serialize_stored")]
     pub after: Option<String>,
+    /// What its caller added about it, as JSON.
+    #[serde(serialize_with = "serialize_stored")]
+    pub meta: Option<String>,
 }
 
 /// A call as it is stored; a client may have stored what is not valid.

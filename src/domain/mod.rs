@@ -19,6 +19,7 @@ pub mod job_tick;
 pub mod json;
 pub mod lane;
 pub mod log;
+pub mod meta;
 pub mod moment;
 pub mod name;
 pub mod needs;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::call::{Call, Key, OnBehalfOf, Principal};
-use super::{job::JobId, lane::Lane, needs::Needs, text::has_names, time::Timestamp};
+use super::{job::JobId, lane::Lane, meta::Meta, needs::Needs, text::has_names, time::Timestamp};
 use crate::error::{Error, Kind};
 
 /// A call to enqueue.
@@ -38,6 +38,8 @@ pub struct CallOptions {
     pub key_until: Option<KeyUntil>,
     /// What follows if another job has its key.
     pub if_taken: IfTaken,
+    /// What the caller adds about it.
+    pub meta: Option<Meta>,
     /// Other jobs that have to end first.
     pub needs: Needs,
 }
@@ -197,6 +199,8 @@ pub struct Origin {
     pub is_bound: bool,
     /// The directory to run in, if it is not the site of the function.
     pub site: Option<String>,
+    /// The metadata of the job inside which the calls are made.
+    pub meta: Option<Meta>,
     /// The operating system's name of the user who enqueues.
     pub os_user: Option<String>,
     /// The job inside which the calls are made, if any.
@@ -219,12 +223,18 @@ impl Origin {
         }
     }
 
-    /// The job for a call that is made here. A call may have a site of its own.
-    #[must_use]
-    pub fn job(&self, mut new: NewJob) -> NewJob {
+    /// The job for a call that is made here. A call may have a site, and metadata, of its own.
+    ///
+    /// # Errors
+    /// As for [`Meta::inside`].
+    pub fn job(&self, mut new: NewJob) -> Result<NewJob, Error> {
         if new.call.site.is_none() {
             new.call.site.clone_from(&self.site);
         }
-        NewJob { os_user: self.os_user.clone(), parent: self.parent, ..new }
+        new.options.meta = match (new.options.meta, &self.meta) {
+            (Some(own), Some(outer)) => Some(own.inside(outer)?),
+            (own, outer) => own.or_else(|| outer.clone()),
+        };
+        Ok(NewJob { os_user: self.os_user.clone(), parent: self.parent, ..new })
     }
 }

@@ -13,6 +13,8 @@ pub struct JobFilter {
     pub function: Option<String>,
     /// On behalf of this principal; an empty one stands for nobody.
     pub principal: Option<String>,
+    /// With all of this metadata: names, and their values as texts.
+    pub meta: Vec<(String, String)>,
     /// In one of these states; in any state, if empty.
     pub states: Vec<State>,
     /// Nested calls of this job.

@@ -151,6 +151,9 @@ pub(in crate::runner) struct CallParams<'a> {
     /// Left out if no schedule has made the call.
     #[serde(skip_serializing_if = "Option::is_none")]
     schedule: Option<&'a JobTick>,
+    /// Left out if the caller added none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    meta: Option<&'a RawValue>,
 }
 
 impl<'a> CallParams<'a> {
@@ -169,6 +172,7 @@ impl<'a> CallParams<'a> {
             site: claim.site(),
             deadline: None,
             schedule: claim.tick.as_deref(),
+            meta: claim.meta.as_ref().map(|meta| raw(meta.json())),
         }
     }
 

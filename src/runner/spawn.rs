@@ -108,6 +108,10 @@ fn variables(claim: &Claim) -> Vec<(&'static str, String)> {
     if let Some(principal) = &call.principal {
         variables.push(("ASYNCQ_PRINCIPAL", principal.to_string()));
     }
+    if let Some(meta) = &claim.meta {
+        variables.push(("ASYNCQ_META", meta.as_str().to_owned()));
+        variables.extend(meta.traceparent().map(|trace| ("TRACEPARENT", trace)));
+    }
     if let Some(tick) = &claim.tick {
         variables.push(("ASYNCQ_SCHEDULE", tick.name.clone()));
         variables.push(("ASYNCQ_TICK", tick.tick.clone()));

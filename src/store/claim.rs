@@ -77,7 +77,7 @@ macro_rules! next {
     ($which:literal) => {
         concat!(
             "SELECT id, attempt, claim, function, args, kwargs, principal, site, failures, conflicts, crashes,
-            (lane IS NOT NULL OR key_until IS NOT NULL), expires_at, os_user = '' FROM asyncq_job
+            (lane IS NOT NULL OR key_until IS NOT NULL), expires_at, meta, os_user = '' FROM asyncq_job
             WHERE state = 'queued' AND service = ?1",
             $which,
             " ORDER BY priority, run_at, id LIMIT ?2 /*! FOR NO KEY UPDATE SKIP LOCKED */"
@@ -312,10 +312,11 @@ fn hand_out(
     }
     let known = &claimed.functions[&stored.function];
     let call = known.name.clone().and_then(|name| stored.call(plan.service, name));
-    let (before, expires_at) = (stored.before, stored.expires_at);
-    match call.and_then(|call| Ok((call, known.definition.clone()?))) {
-        Ok((call, definition)) => {
-            claimed.claims.push(Claim { fence, token: token.clone(), call, definition, before, expires_at, tick });
+    let (before, expires_at, meta) = (stored.before, stored.expires_at, stored.meta());
+    match call.and_then(|call| Ok((call, meta?, known.definition.clone()?))) {
+        Ok((call, meta, definition)) => {
+            let token = token.clone();
+            claimed.claims.push(Claim { fence, token, call, definition, before, expires_at, meta, tick });
         }
         Err(failure) => {
             let (service, function) = (plan.service.clone(), stored.function);

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use super::engine::{Row, Tx, Value, damaged, missing};
 use crate::domain::attempt::{Ending, Failure};
 use crate::domain::job::{Fence, JobCounts, JobId, JobTimes, Running, StoredCall, StoredOptions, Token};
+use crate::domain::meta::Meta;
 use crate::domain::needs::Need;
 use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
 use crate::domain::rate::Rate;
@@ -69,12 +70,12 @@ pub(super) use groups;
 
 groups! {
     StoredCall { service, function, args, kwargs, principal, site }
-    StoredOptions { priority, key, key_until, lane, expires_at, after }
+    StoredOptions { priority, key, key_until, lane, expires_at, after, meta }
     JobCounts { attempt, failures, conflicts, crashes }
     JobTimes { created_at, run_at, started_at, finished_at }
     AttemptCounts { failures, conflicts, crashes }
     Fence { job, attempt, claim, processor, tied }
-    Running { fence, token, principal, site, depth, folder }
+    Running { fence, token, principal, site, meta, depth, folder }
     NewProcessor { folder, host, boot, pid, pid_start }
     Processor { id, is, started_at, of_original }
     Service { name, concurrency, paused, created_at, lane_width, rate, hooks }
@@ -127,6 +128,7 @@ column! {
         let failure = row.text(column)?.map(object::read).transpose();
         failure.map_err(|fault| damaged(&format!("the error of a job: {fault}")))
     };
+    Option<Meta>: |row, column| Ok(row.lossy(column)?.and_then(|text| Meta::stored(text).ok().flatten()));
     Option<Principal>: |row, column| Ok(row.lossy(column)?.and_then(|text| Principal::parse(&text).ok()));
     Token: |row, column| row.str(column).map(Token::from_text);
     ServiceName: |row, column| ServiceName::parse(row.str(column)?).map_err(|error| damaged(&error.to_string()));

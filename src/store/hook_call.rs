@@ -14,7 +14,8 @@ use crate::domain::call::{Call, Principal};
 use crate::domain::hook::{EndHooks, HookKind, HookTarget, Hooks};
 use crate::domain::job::{JobId, State};
 use crate::domain::json::Json;
-use crate::domain::new_job::NewJob;
+use crate::domain::meta::Meta;
+use crate::domain::new_job::{CallOptions, NewJob};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
 
@@ -23,7 +24,7 @@ const OF_JOB: &str = "SELECT f.on_error, f.on_success, s.on_error, s.on_success 
     LEFT JOIN asyncq_function f ON f.service = j.service AND f.name = j.function WHERE j.id = ?1";
 const IS_HOOK: &str = "SELECT 1 FROM asyncq_origin WHERE job = ?1 AND hook IS NOT NULL";
 const ENDED: &str =
-    "SELECT service, function, principal, error, attempt FROM asyncq_job WHERE id = ?1 AND immediate = 0";
+    "SELECT service, function, principal, meta, error, attempt FROM asyncq_job WHERE id = ?1 AND immediate = 0";
 const ORIGIN: &str = "INSERT INTO asyncq_origin (job, hook) VALUES (?1, ?2)";
 const FAIL: &str = "UPDATE asyncq_job SET error = ?2, finished_at = ?3 WHERE id = ?1";
 const NOTE: &str = "UPDATE asyncq_job SET error = ?2 WHERE id = ?1";
@@ -86,11 +87,12 @@ struct EndedJob {
     service: String,
     function: String,
     principal: Option<Principal>,
+    meta: Option<Meta>,
     error: Option<Failure>,
     attempt: i64,
 }
 
-groups! { EndedJob { service, function, principal, error, attempt } }
+groups! { EndedJob { service, function, principal, meta, error, attempt } }
 
 impl EndedJob {
     /// The call of its hook.
@@ -108,7 +110,8 @@ impl EndedJob {
         let call = Call::new(service, function, parse(json!([job.0]).to_string())?, parse(kwargs.to_string())?);
         let call = Call { principal: self.principal.clone(), ..call };
         // No user, not even an unknown one: asyncq makes it.
-        Ok(NewJob { parent: Some(job), os_user: Some(String::new()), ..NewJob::new(call) })
+        let options = CallOptions { meta: self.meta.clone(), ..CallOptions::default() };
+        Ok(NewJob { options, parent: Some(job), os_user: Some(String::new()), ..NewJob::new(call) })
     }
 }
 

@@ -63,16 +63,26 @@ static MANY: LazyLock<String> = LazyLock::new(|| statement(AT_ONCE, Insertion::O
 pub(super) const LARGE: &str = "INSERT INTO asyncq_large (job, args, kwargs) VALUES (?1, ?2, ?3)";
 
 /// The columns that a call sets besides, with their values. Most calls set none, and cost no more for those that do.
-fn more_columns<'a>(new: &NewJob, stands: &'a Standing, now: Timestamp) -> Vec<(&'static str, Value<'a>)> {
+fn more_columns<'a>(new: &'a NewJob, stands: &'a Standing, now: Timestamp) -> Vec<(&'static str, Value<'a>)> {
     let priority = new.options.priority;
     let priority = (priority != Priority::default()).then(|| ("priority", priority.get().into()));
     let due = new.due.moment(now).map(|due| ("run_at", due.into()));
     let lane = stands.lane.as_ref().map(|lane| ("lane", lane.as_str().into()));
     let expires = new.expires_at(now).map(|at| ("expires_at", at.into()));
     let until = new.options.key_until.map(|until| ("key_until", until.as_str().into()));
+    let meta = new.options.meta.as_ref().map(|meta| ("meta", meta.as_str().into()));
     let after = stands.after.as_ref().map(|after| ("after", after.into()));
     let waits = (stands.waits != 0).then(|| ("waits", stands.waits.into()));
-    priority.into_iter().chain(due).chain(lane).chain(expires).chain(until).chain(after).chain(waits).collect()
+    priority
+        .into_iter()
+        .chain(due)
+        .chain(lane)
+        .chain(expires)
+        .chain(until)
+        .chain(meta)
+        .chain(after)
+        .chain(waits)
+        .collect()
 }
 
 /// The statement that inserts this number of rows, with the parameters that [`insert`] gives it.

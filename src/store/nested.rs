@@ -11,7 +11,7 @@ use crate::domain::{nested::MAX_NESTING, retry::AttemptCounts};
 use crate::error::{Error, Kind, Result};
 
 const RUNNING: &str = "SELECT j.id, j.attempt, j.claim, j.processor, (j.lane IS NOT NULL OR j.key_until IS NOT NULL),
-    j.token, j.principal, j.site, j.depth, p.folder
+    j.token, j.principal, j.site, j.meta, j.depth, p.folder
     FROM asyncq_job j JOIN asyncq_processor p ON p.id = j.processor
     WHERE j.id = ?1 AND j.token = ?2 AND j.state = 'processing'";
 const STILL: &str = "SELECT depth FROM asyncq_job
@@ -56,6 +56,7 @@ impl Store {
                 definition: Arc::new(function.definition),
                 before: AttemptCounts::default(),
                 expires_at: None,
+                meta: new.options.meta.clone(),
                 tick: None,
             })
         })

@@ -13,7 +13,7 @@ use crate::domain::nested::{MAX_NESTING, NestedCall, NestedCalls};
 use crate::domain::{json::Json, retry::decide_once};
 use crate::error::Result;
 
-const AROUND: &str = "SELECT depth, principal, site FROM asyncq_job WHERE id = ?1";
+const AROUND: &str = "SELECT depth, principal, site, meta FROM asyncq_job WHERE id = ?1";
 const FAILED: &str =
     "INSERT INTO asyncq_attempt (job, number, processor, started_at, finished_at, ending, error)
     SELECT id, attempt, processor, started_at, finished_at, CASE WHEN conflicts > 0 THEN 'conflict' ELSE 'error' END, error
@@ -25,8 +25,8 @@ const UNRECORDED: &str =
     FROM asyncq_job WHERE id = ?1 ON CONFLICT (job, number) DO UPDATE SET unrecorded = excluded.unrecorded";
 
 /// The columns of a nested call that its worker reports: those that it shares with the others, and its own.
-const SHARED: &str = "principal, site, processor, finished_at, immediate, attempt, claim";
-const SHARED_VALUES: &str = "?1, ?2, ?3, ?4, 1, 1, 1";
+const SHARED: &str = "principal, site, meta, processor, finished_at, immediate, attempt, claim";
+const SHARED_VALUES: &str = "?1, ?2, ?3, ?4, ?5, 1, 1, 1";
 const OWN: [&str; 14] = [
     "service",
     "function",
@@ -49,9 +49,11 @@ const OWN: [&str; 14] = [
 /// others that are not recorded.
 pub(super) fn record(tx: &mut dyn Tx, inside: &Fence, nested: &NestedCalls) -> Result<()> {
     let JobId(job) = inside.job;
-    let around = one(tx.first(AROUND, &[job.into()], |row| Ok((row.i64(0)?, row.lossy(1)?, row.lossy(2)?)))?)?;
-    let (depth, principal, site) = &around;
-    let shared = [principal.as_ref().into(), site.as_ref().into(), inside.processor.0.into(), tx.now().into()];
+    let around =
+        one(tx.first(AROUND, &[job.into()], |row| Ok((row.i64(0)?, row.lossy(1)?, row.lossy(2)?, row.lossy(3)?)))?)?;
+    let (depth, principal, site, meta) = &around;
+    let (principal, site, meta) = (principal.as_ref().into(), site.as_ref().into(), meta.as_ref().into());
+    let shared = [principal, site, meta, inside.processor.0.into(), tx.now().into()];
     let mut jobs: Vec<Option<i64>> = Vec::with_capacity(nested.calls.len());
     while let rest @ [_, ..] = &nested.calls[jobs.len()..] {
         // Their parents have numbers by now.

@@ -33,7 +33,7 @@ columns! { job_columns -> Job {
     times: "j.created_at, j.run_at, j.started_at, j.finished_at",
     result: "j.result",
     error: "j.error",
-    options: "j.priority, j.key, j.key_until, j.lane, j.expires_at, j.after",
+    options: "j.priority, j.key, j.key_until, j.lane, j.expires_at, j.after, j.meta",
     schedule: "o.schedule, o.tick, o.missed, s.zone",
     os_user: "NULLIF(j.os_user, '')",
     cancelling: "j.cancelling",

@@ -18,7 +18,11 @@ const FEW: usize = 10;
 const CHANGES_AT_ONCE: u16 = 2000;
 
 const NEAR_END: &str = "SELECT id FROM asyncq_job WHERE id < ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2";
-const COLUMNS: &str = "id, service, function, principal, parent, state, immediate, created_at, finished_at";
+/// The metadata of a job, member by member, with values as texts.
+// Differs by necessity: no two engines have the same functions for JSON.
+const HAS_META: &str = "SELECT 1 FROM json_each(meta) AS m WHERE 1 = 1";
+const META_VALUE: &str = "CASE WHEN m.type IN ('true', 'false') THEN m.type ELSE CAST(m.value AS TEXT) END";
+const COLUMNS: &str = "id, service, function, principal, parent, state, immediate, created_at, finished_at, meta";
 
 /// The jobs that nobody works on until somebody looks at them: the condition of their index in the schema. SQLite evaluates it
 /// twice with each change of a state, so it compares as little text as it can.
@@ -79,6 +83,11 @@ impl JobFilter {
         }
         if self.principal.as_deref() == Some("") {
             text += " AND principal IS NULL";
+        }
+        for (name, value) in &self.meta {
+            let at = first + values.len();
+            text += &format!(" AND EXISTS ({HAS_META} AND m.key = ?{at} AND {META_VALUE} = ?{})", at + 1);
+            values.extend([Value::from(name), value.into()]);
         }
         if !self.states.is_empty() {
             let states: Vec<String> = self.states.iter().map(|state| format!("'{state}'")).collect();

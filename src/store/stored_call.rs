@@ -6,6 +6,7 @@ use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::call::{Call, Principal};
 use crate::domain::function::FunctionName;
 use crate::domain::job::JobId;
+use crate::domain::meta::Meta;
 use crate::domain::retry::{AttemptCounts, POISON};
 use crate::domain::{json::Json, service::ServiceName, time::Timestamp};
 use crate::error::Result;
@@ -25,11 +26,12 @@ pub(super) struct Stored {
     pub(super) before: AttemptCounts,
     pub(super) tied: bool,
     pub(super) expires_at: Option<Timestamp>,
+    pub(super) meta: Option<Vec<u8>>,
     /// 1 if asyncq has made it itself.
     pub(super) is_own: Option<i64>,
 }
 
-groups! { Stored { id, attempt, claim, function, args, kwargs, principal, site, before, tied, expires_at, is_own } }
+groups! { Stored { id, attempt, claim, function, args, kwargs, principal, site, before, tied, expires_at, meta, is_own } }
 
 impl Stored {
     pub(super) fn is_poison(&self) -> bool {
@@ -41,6 +43,13 @@ impl Stored {
             (self.args, self.kwargs) = tx.row(LARGE, &[self.id.into()])?.unwrap_or_default();
         }
         Ok(self)
+    }
+
+    /// Takes the metadata out.
+    pub(super) fn meta(&mut self) -> Result<Option<Meta>, Failure> {
+        let Some(bytes) = self.meta.take() else { return Ok(None) };
+        let text = String::from_utf8(bytes).map_err(|_| bad("meta", "bytes that are not UTF-8"))?;
+        Meta::stored(text).map_err(|fault| bad("meta", &fault))
     }
 
     /// Takes the call out.

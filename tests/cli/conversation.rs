@@ -37,6 +37,7 @@ fn asyncq_writes_what_the_conversations_say() {
         ("counted_messages", "completed"),
         ("deadline", "error took longer than its time limit"),
         ("failed", "error ZeroDivisionError: division by zero"),
+        ("metadata", "completed 14"),
         ("nested", "completed 14, completed 9, completed, error ValueError: no address"),
         ("nested_failed", "error ValueError: no, error ValueError: no"),
         ("refused", "error its worker was refused: this asyncq speaks protocol 1"),
@@ -77,6 +78,12 @@ fn asyncq_writes_what_the_conversations_say() {
                 ! asyncq: made 1 job
                 ",
             );
+            calls.clear();
+        }
+        if name == "metadata" {
+            let traced =
+                r"asyncq enqueue events heavy_computing 2 7 --meta tenant=acme --meta 'traceparent=00-ab-cd-01'";
+            place.stdout(traced);
             calls.clear();
         }
         for call in calls {

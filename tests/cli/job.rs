@@ -64,7 +64,7 @@ fn lists_are_filtered_and_newest_first() {
         ATTEMPT  STARTED                   TOOK  ENDING  OUTPUT   ERROR
         1        20[..]Z  [..]  error   8 bytes  exit code 1
         $ asyncq job show 2 --json
-        {"id":2,"service":"events","function":"fail","args":[],"kwargs":{},"principal":"bob","site":"/[..]","state":"error","immediate":false,"parent":null,"attempt":1,"failures":1,"conflicts":0,"crashes":0,"created_at":"20[..]Z","run_at":"20[..]Z","started_at":"20[..]Z","finished_at":"20[..]Z","result":null,"error":{"kind":"exit","message":"exit code 1","exit_code":1,"signal":null},"priority":0,"key":null,"key_until":null,"lane":null,"expires_at":null,"after":null,"os_user":"[..]","attempts":[{"attempt":1,"started_at":"20[..]Z","finished_at":"20[..]Z","ending":"error","error":{"kind":"exit","message":"exit code 1","exit_code":1,"signal":null},"log_bytes":8,"log_dropped":0}]}
+        {"id":2,"service":"events","function":"fail","args":[],"kwargs":{},"principal":"bob","site":"/[..]","state":"error","immediate":false,"parent":null,"attempt":1,"failures":1,"conflicts":0,"crashes":0,"created_at":"20[..]Z","run_at":"20[..]Z","started_at":"20[..]Z","finished_at":"20[..]Z","result":null,"error":{"kind":"exit","message":"exit code 1","exit_code":1,"signal":null},"priority":0,"key":null,"key_until":null,"lane":null,"expires_at":null,"after":null,"meta":null,"os_user":"[..]","attempts":[{"attempt":1,"started_at":"20[..]Z","finished_at":"20[..]Z","ending":"error","error":{"kind":"exit","message":"exit code 1","exit_code":1,"signal":null},"log_bytes":8,"log_dropped":0}]}
         $ asyncq job log 2
         ! trouble
         $ asyncq job result 2

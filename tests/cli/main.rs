@@ -26,6 +26,7 @@ mod leftover;
 mod limits;
 mod line;
 mod link;
+mod meta;
 mod nested;
 mod process;
 mod register;

@@ -335,7 +335,16 @@ impl Both<'_> {
             let place = claims.iter().position(|id| *id == broken.fence.job.0).unwrap();
             let (fence, before, token) = (broken.fence, broken.before, tokens[place].clone());
             let call = new_job(&self.reference.jobs[&fence.job.0].called).call;
-            Claim { fence, token, call, definition: Arc::new(definition()), before, expires_at: None, tick: None }
+            Claim {
+                fence,
+                token,
+                call,
+                definition: Arc::new(definition()),
+                before,
+                expires_at: None,
+                meta: None,
+                tick: None,
+            }
         };
         let held: Vec<Claim> = told.claims.into_iter().chain(told.broken.into_iter().map(hold)).collect();
         for Claim { fence, before, .. } in &held {

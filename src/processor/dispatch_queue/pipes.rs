@@ -107,6 +107,7 @@ mod tests {
             definition: Arc::clone(&definition),
             before: AttemptCounts::default(),
             expires_at: None,
+            meta: None,
             tick: None,
         };
         (from..from + count).map(claim).collect()
