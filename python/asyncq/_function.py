@@ -28,7 +28,7 @@ from ._context import (
 from ._errors import Conflict, Error, MissingServiceWarning
 from ._job import Job
 from ._json import NotJson, decode, encode, encode_arguments
-from ._registration import ensure
+from ._registration import ensure, policies
 from ._rpc import BUSY
 
 P = ParamSpec("P")
@@ -62,6 +62,18 @@ if TYPE_CHECKING:
         if_taken: Literal["keep", "replace", "postpone"] | None
         meta: Mapping[str, object] | None
 
+    class PolicyNames(TypedDict, total=False):
+        """The policy of a function."""
+
+        retries: int
+        backoff: str
+        retry_on: str
+        no_retry_on: str
+        conflicts: int
+        lane: str
+        on_error: str
+        on_success: str
+
     class Decorator(Protocol):
         """What `function(...)` gives."""
 
@@ -77,14 +89,26 @@ decorated: list[Decorated[..., Any]] = []
 """All decorated functions of this process."""
 
 
-def function(service: str) -> Decorator:
+POLICY = frozenset(
+    ("retries", "backoff", "retry_on", "no_retry_on", "conflicts", "lane", "on_error", "on_success")
+)
+"""The options of the decorator, which are those of `asyncq function add`."""
+
+
+def function(service: str, **policy: Unpack[PolicyNames]) -> Decorator:
     """Makes calls of the decorated function run later, on this service.
+
+    The options are written as on the command line: `retries=5, backoff="15s..1h", retry_on="exit,timeout"`, `no_retry_on`,
+    `conflicts`, `lane`, `on_error="alerts/page"`, `on_success`. They are registered with the function.
 
     A call queues the function with its arguments and returns None. Inside a running function, a call runs at once instead and
     returns its value. If the service does not exist, the call runs at once and warns you.
     """
     if not isinstance(service, str):
         raise TypeError("name a service, as in @asyncq.function('events')")
+    unknown = sorted(policy.keys() - POLICY)
+    if unknown:
+        raise TypeError(f"asyncq.function has no option `{unknown[0]}`; it has {', '.join(sorted(POLICY))}")
 
     def decorate(undecorated: Callable[P, Any]) -> Any:
         if isinstance(undecorated, Decorated):
@@ -95,7 +119,9 @@ def function(service: str) -> Decorator:
         if flags & (_GENERATOR | _ASYNC_GENERATOR):
             raise TypeError(f"`{undecorated.__qualname__}` is a generator, which cannot run later: return a list instead")
         kind = AsyncFunction if flags & _COROUTINE else Function
-        return kind(service, undecorated)
+        made: Decorated[..., Any] = kind(service, undecorated)
+        policies[service, made.name] = dict(policy)
+        return made
 
     return decorate
 

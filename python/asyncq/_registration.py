@@ -16,14 +16,19 @@ if TYPE_CHECKING:
     from ._function import Decorated
 
 
+policies: dict[tuple[str, str], dict[str, Any]] = {}
+"""What the decorators of functions say of retries, lanes and hooks, by service and name."""
+
+
 class Definition:
     """A function as it is registered."""
 
-    __slots__ = ("command", "env", "name", "service", "site")
+    __slots__ = ("command", "env", "name", "policy", "service", "site")
 
     def __init__(self, service: str, name: str) -> None:
         self.service = service
         self.name = name
+        self.policy = policies.get((service, name), {})
         self.command = [_interpreter(), "-m", "asyncq.worker"]
         if settings.threads > 1:
             self.command += ["--threads", str(settings.threads)]
@@ -36,10 +41,10 @@ class Definition:
         params: dict[str, Any] = {name: getattr(self, name) for name in ("service", "name", "command", "site")}
         if self.env:
             params["env"] = self.env
-        return {**params, "worker": True}
+        return {**params, **self.policy, "worker": True}
 
     def columns(self) -> dict[str, str]:
-        """As a row of `asyncq_function`."""
+        """As a row of `asyncq_function`, in which a client sets no policy: the next registration adds it."""
         return {
             "service": self.service,
             "name": self.name,

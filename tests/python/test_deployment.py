@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -34,6 +35,27 @@ class Deployment(Place):
         self.assertIn("error: No module named 'gone'", self.python("-m", "asyncq.register", "gone", code=1).stderr)
         self.assertIn("error: there is no service `nowhere`", self.python("-m", "asyncq.register", "other", code=66).stderr)
         self.assertIn("asyncq starts this program by itself", self.python("-m", "asyncq.worker", code=2).stderr)
+
+    def test_retries_and_hooks_are_registered(self) -> None:
+        text = """
+            @asyncq.function("events")
+            def page(job, **about): pass
+
+            @asyncq.function("events", retries=RETRIES, backoff="1m", lane="a", on_error="events/shop.page")
+            def send(n): pass
+        """
+        shop = self.module("shop", text.replace("RETRIES", "5"))
+        shop.page.enqueue(1)
+        shop.send.enqueue(1)
+        shown = json.loads(self.asyncq("function", "show", "events", "shop.send", "--json"))
+        members = [shown[name] for name in ("retries", "backoff", "lane", "on_error", "on_success")]
+        self.assertEqual(members, [5, "1m", "a", "events/shop.page", None])
+        self.module("shop", text.replace("RETRIES", "6"))
+        self.assertIn("changed", self.python("-m", "asyncq.register", "shop").stdout)
+        shown = json.loads(self.asyncq("function", "show", "events", "shop.send", "--json"))
+        self.assertEqual(shown["retries"], 6)
+        with self.assertRaisesRegex(TypeError, "asyncq.function has no option `retry`; it has backoff, conflicts"):
+            asyncq.function("events", retry=5)  # type: ignore[call-arg]
 
     def test_the_package_is_the_program(self) -> None:
         self.assertEqual(self.python("-m", "asyncq", "--version").stdout, self.asyncq("--version"))
