@@ -115,7 +115,8 @@ impl Sqlite {
         match engine.configure().and_then(|()| engine.has_its_index()) {
             Ok(true) => Ok(Some(engine)),
             Ok(false) => Ok(None),
-            Err(error) if is_misled(&error) => Ok(None),
+            // Where the index describes the WAL that is there, it is the store itself that is cut short.
+            Err(error) if is_misled(&error) && !engine.has_its_index().unwrap_or(false) => Ok(None),
             Err(error) => Err(engine.or_moved(explain(&engine.path, error))),
         }
     }
