@@ -5,6 +5,7 @@ use super::claim::READY;
 use super::cycle::look_at;
 use super::engine::Tx;
 use crate::domain::due::{NextTask, Task};
+use crate::domain::rate::Allowance;
 use crate::domain::{job::JobId, service::ServiceName, time::Timestamp};
 use crate::error::Result;
 
@@ -34,10 +35,12 @@ fn next_of(tx: &mut dyn Tx, service: &ServiceName) -> Result<Option<(Timestamp, 
     let mut tasks = Vec::new();
     if status.free() > 0 {
         if let Some(job) = tx.row::<JobId>(READY, &[service.into()])? {
-            return Ok(Some((now, Task::Job(job))));
+            let at = status.allowance.and_then(Allowance::next).unwrap_or(now);
+            tasks.push((at.max(now), Task::Job(job)));
         }
         let job: Option<JobId> = tx.row(NEXT_JOB, &[service.into()])?;
         tasks.extend(status.next_due.zip(job).map(|(due, job)| (due.max(now), Task::Job(job))));
+        tasks.extend(status.expires.map(|at| (at.max(now), Task::Upkeep)));
     }
     let schedule: Option<String> = tx.row(NEXT_SCHEDULE, &[service.into()])?;
     tasks.extend(status.next_tick.zip(schedule).map(|(tick, name)| (tick.max(now), Task::Schedule(name))));
