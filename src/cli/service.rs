@@ -65,7 +65,7 @@ pub enum Service {
     Remove {
         /// Its name
         name: String,
-        /// Cancel its waiting jobs
+        /// Remove its schedules, and cancel its waiting jobs
         #[arg(long)]
         force: bool,
     },

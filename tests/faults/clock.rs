@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use asyncq::domain::time::Timestamp;
+use asyncq::domain::timetable::{Rule, Timetable};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::books::{Books, compiled};
@@ -105,8 +107,13 @@ impl Watch {
     }
 
     fn keep_processing(&self) {
+        self.keep("--wait-retries");
+    }
+
+    /// Runs one processor after the other, with these options.
+    fn keep(&self, options: &str) {
         while !self.over.load(Ordering::SeqCst) {
-            let mut command = self.place.command("exec asyncq -q process --wait-retries");
+            let mut command = self.place.command(&format!("exec asyncq -q process {options}"));
             let output = command.output().unwrap();
             assert!(output.status.success(), "{output:?}");
             std::thread::sleep(Duration::from_millis(20));
@@ -223,6 +230,106 @@ fn a_clock_that_stands_still_loses_and_repeats_nothing() {
 #[test]
 fn a_clock_a_hundred_times_too_fast_loses_and_repeats_nothing() {
     withstands("clock a hundred times faster", 0, 100);
+}
+
+/// The ticks that have jobs, each with the moment when its job began, in milliseconds since 1970.
+fn ticked(watch: &Watch, schedule: &str) -> Vec<(i64, i64)> {
+    let store = Connection::open(watch.place.store()).unwrap();
+    let sql = "SELECT o.tick, j.started_at FROM asyncq_origin o JOIN asyncq_job j ON j.id = o.job
+        WHERE o.schedule = ?1 AND j.state = 'completed' ORDER BY o.tick";
+    let mut ticks = store.prepare(sql).unwrap();
+    let rows = ticks.query_map([schedule], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    rows.collect::<Result<_, _>>().unwrap()
+}
+
+/// Days on which clocks change, from an hour before, UTC.
+const CHANGES: [(&str, &str); 4] = [
+    ("Europe/Berlin", "2026-10-24T23:10:00Z"),
+    ("Europe/Berlin", "2027-03-28T00:10:00Z"),
+    ("America/New_York", "2026-11-01T04:10:00Z"),
+    ("America/New_York", "2027-03-14T06:10:00Z"),
+];
+
+#[test]
+fn schedules_tick_once_each_through_changes_of_clocks() {
+    let patterns = ["*/10 * * * *", "30 2 * * *", "0,30 1,2,3 * * *", "15 */1 * * *"];
+    let (mut all, mut late) = (0, 0);
+    for (zone, begins) in &CHANGES[..scale::many(CHANGES.len(), 1)] {
+        let (watch, mut clock) = Watch::new();
+        let begins = Timestamp::parse(begins).unwrap();
+        // An hour in less than half a second.
+        clock.set(begins.0 * 1000 - truth(), 9000);
+        for (number, pattern) in patterns.iter().enumerate() {
+            let rule = format!("--cron '{pattern}' --tz {zone} --missed all");
+            watch.place.stdout(&format!("asyncq schedule add s{number} {rule} events quick"));
+        }
+        let added = Timestamp(clock.now() / 1000);
+        let ends = Timestamp(begins.0 + 3 * 3_600_000 + 1_800_000);
+        std::thread::scope(|scope| {
+            let _end = End(&watch.over);
+            for _ in 0..PROCESSORS {
+                scope.spawn(|| watch.keep(""));
+            }
+            let done = format!("next_tick > {}", ends.0);
+            let open = format!("SELECT count(*) FROM asyncq_schedule WHERE NOT {done}");
+            wait_until("the clock has gone on", || watch.place.query(&open) == "0");
+            // From here on, as fast as any.
+            let ahead = clock.now() - truth();
+            clock.set(ahead, 1);
+        });
+        watch.place.stdout("asyncq schedule pause s0 s1 s2 s3 && asyncq -q process");
+        for (number, pattern) in patterns.iter().enumerate() {
+            let table = Timetable::new(Rule::cron(pattern, zone).unwrap(), None, Some(ends)).unwrap();
+            let ticks = ticked(&watch, &format!("s{number}"));
+            assert!(ticks.iter().all(|(tick, began)| began >= tick), "{pattern} in {zone} too early: {ticks:?}");
+            late = ticks.iter().map(|(tick, began)| began - tick).max().unwrap_or(0).max(late);
+            let ticks: Vec<i64> = ticks.iter().map(|(tick, _)| *tick).filter(|tick| *tick < ends.0).collect();
+            // It was added a moment before or after a tick.
+            let expected: Vec<i64> = table.ticks(begins).map(|tick| tick.0).collect();
+            let first = expected.iter().position(|tick| *tick > added.0).unwrap_or(expected.len());
+            assert!(
+                expected.ends_with(&ticks) && ticks.len() + first >= expected.len(),
+                "{pattern} in {zone}: {ticks:?}"
+            );
+            all += ticks.len();
+        }
+    }
+    scale::figure("changes of clocks", format!("{all} ticks: each one job, 0 early, at most {} s late", late / 1000));
+}
+
+#[test]
+fn no_schedule_sleeps_when_the_clock_is_right_again() {
+    let clocks = [("ten years", TEN_YEARS), ("an hour back", -HOUR), ("an hour", HOUR), ("ten years back", -TEN_YEARS)];
+    for (name, ahead) in clocks.into_iter().take(scale::many(4, 1)) {
+        let (watch, mut clock) = Watch::new();
+        watch.place.stdout("asyncq schedule add each --every 1s events quick");
+        let fired = || -> u64 { watch.place.query("SELECT fired FROM asyncq_schedule").parse().unwrap() };
+        std::thread::scope(|scope| {
+            let _end = End(&watch.over);
+            scope.spawn(|| watch.keep(""));
+            wait_until("it ticks", || fired() > 0);
+            clock.set(ahead, 1);
+            // Back by an hour, it waits until the clock passes its next tick.
+            if ahead != -HOUR {
+                let before = fired();
+                wait_until("it ticks with a wrong clock", || fired() > before);
+            }
+            clock.set(0, 1);
+            if ahead == HOUR {
+                // As far as is known, it is the clock of now that is wrong.
+                return;
+            }
+            let soon = || watch.place.query("SELECT next_tick FROM asyncq_schedule").parse::<i64>().unwrap();
+            wait_until("it ticks at the right time", || (soon() * 1000 - truth()).abs() < 5 * SECOND);
+            let before = fired();
+            wait_until("it goes on", || fired() > before);
+        });
+        let twice = "SELECT count(*) - count(DISTINCT tick) FROM asyncq_origin";
+        assert_eq!(watch.place.query(twice), "0", "{name}");
+        let early =
+            "SELECT count(*) FROM asyncq_origin o JOIN asyncq_job j ON j.id = o.job WHERE j.created_at < o.tick";
+        assert_eq!(watch.place.query(early), "0", "{name}");
+    }
 }
 
 #[test]
