@@ -12,6 +12,7 @@ use super::output::{self, FieldList};
 use super::session::{Session, now};
 use super::table::{Column, Table};
 use crate::domain::hook::HookKind;
+use crate::domain::lane::MAX_WIDTH;
 use crate::domain::rate::Rate;
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{self, Added, ServiceChange, ServiceName};
@@ -77,8 +78,8 @@ pub struct Limits {
     /// How many of its calls may run at once, across all processors [default of a new service: 1]
     #[arg(long, value_name = "N", value_parser = parse_limit, allow_negative_numbers = true)]
     concurrency: Option<NonZeroU32>,
-    /// How many of its calls in one lane may run at once [default of a new service: 1]
-    #[arg(long, value_name = "N", value_parser = parse_limit, allow_negative_numbers = true)]
+    /// How many of its calls in one lane may run at once, at most 1000 [default of a new service: 1]
+    #[arg(long, value_name = "N", value_parser = parse_width, allow_negative_numbers = true)]
     lane_width: Option<NonZeroU32>,
     /// How often its calls may start, across all processors, as in 10/s, 100/h or 5/10m; `none` for no limit
     #[arg(long, value_name = "RATE", value_parser = parse_rate, allow_hyphen_values = true)]
@@ -110,6 +111,11 @@ fn parse_rate(text: &str) -> Result<RateLimit, Error> {
 fn parse_burst(text: &str) -> Result<NonZeroU32, String> {
     let burst = text.parse().ok().filter(|burst: &NonZeroU32| burst.get() <= 1_000_000);
     burst.ok_or_else(|| "it is a whole number from 1 to 1000000".to_owned())
+}
+
+fn parse_width(text: &str) -> Result<NonZeroU32, String> {
+    let width = text.parse().ok().filter(|width: &NonZeroU32| width.get() <= MAX_WIDTH);
+    width.ok_or_else(|| format!("it is a whole number from 1 to {MAX_WIDTH}"))
 }
 
 fn parse_limit(text: &str) -> Result<NonZeroU32, String> {

@@ -8,6 +8,9 @@ use crate::error::{Error, Kind, Result};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lane(Box<str>);
 
+/// How many calls of one lane may run at once at most: each call that enters a lane counts those at its head.
+pub const MAX_WIDTH: u32 = 1000;
+
 /// What stands for the principal of a call in the lane of a function.
 const PRINCIPAL: &str = "{principal}";
 

@@ -183,6 +183,14 @@ fn numbers_are_explained() {
         ! error: `--concurrency` cannot be `-1`: it is a whole number from 1 to 4294967295
         ! hint: `asyncq service add --help` shows how
         ? 2
+        $ asyncq service add events --lane-width 1001
+        ! error: `--lane-width` cannot be `1001`: it is a whole number from 1 to 1000
+        ! hint: `asyncq service add --help` shows how
+        ? 2
+        $ asyncq service set events --lane-width 0
+        ! error: `--lane-width` cannot be `0`: it is a whole number from 1 to 1000
+        ! hint: `asyncq service set --help` shows how
+        ? 2
         $ asyncq job show 9223372036854775808
         ! error: `ID` cannot be `9223372036854775808`: it is too large: the number of a job is at most 9223372036854775807
         ! hint: `asyncq job show --help` shows how
