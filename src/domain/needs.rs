@@ -1,5 +1,7 @@
 //! What a call needs before it runs: other jobs, and how they have to end.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 
 use super::job::{JobId, State};
@@ -64,8 +66,12 @@ impl Needs {
     /// # Errors
     /// [`Kind::Usage`] for a job that is there already, or for too many of them.
     pub fn add(&mut self, jobs: impl IntoIterator<Item = JobId>, need: Need) -> Result<()> {
-        self.jobs.extend(jobs.into_iter().take(Needs::MOST + 1).map(|job| (job, need)));
-        if self.jobs.len() > Needs::MOST {
+        self.extend(jobs.into_iter().map(|job| (job, need)))
+    }
+
+    fn extend(&mut self, jobs: impl IntoIterator<Item = (JobId, Need)>) -> Result<()> {
+        self.jobs.extend(jobs.into_iter().take(Needs::MOST + 1));
+        if self.jobs.len() + self.earlier.len() > Needs::MOST {
             let message = format!("a call can wait for at most {} jobs", Needs::MOST);
             return Err(Error::new(Kind::Usage, message).with_hint("enqueue them with `--batch FILE --then`"));
         }
@@ -132,15 +138,14 @@ impl Needs {
     /// Replaces names by what `find` gives for them.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] for a name that is not found, [`Kind::Usage`] for a job that is named twice.
+    /// [`Kind::Invalid`] for a name that is not found; and as for [`Needs::add`].
     pub fn resolve_names(&mut self, find: impl Fn(&str) -> Option<Needed>) -> Result<()> {
+        let (mut jobs, mut seen) = (Vec::new(), HashSet::new());
         for (name, need) in std::mem::take(&mut self.names) {
             match find(&name) {
-                Some(Needed::Job(job)) => self.add([job], need)?,
-                Some(Needed::Earlier(call)) if self.earlier.iter().any(|(other, _)| *other == call) => {
-                    return Err(twice(&format!("`{}`", escape_control(&name))));
-                }
-                Some(Needed::Earlier(call)) => self.earlier.push((call, need)),
+                Some(Needed::Job(job)) => jobs.push((job, need)),
+                Some(Needed::Earlier(call)) if seen.insert(call) => self.earlier.push((call, need)),
+                Some(Needed::Earlier(_)) => return Err(twice(&format!("`{}`", escape_control(&name)))),
                 None => {
                     let message = format!("no earlier line has the name `{}`", escape_control(&name));
                     return Err(Error::new(Kind::Invalid, message)
@@ -148,7 +153,7 @@ impl Needs {
                 }
             }
         }
-        Ok(())
+        self.extend(jobs)
     }
 
     /// The same needs as jobs: `job` gives that of an earlier call, unless it was refused.
@@ -156,13 +161,12 @@ impl Needs {
     /// # Errors
     /// [`Kind::Denied`] when an earlier call was refused, [`Kind::Usage`] for a job that is named twice.
     pub fn resolve_earlier(&self, job: impl Fn(usize) -> Option<JobId>) -> Result<Needs> {
+        let jobs: Option<Vec<_>> = self.earlier.iter().map(|(call, need)| Some((job(*call)?, *need))).collect();
+        let Some(jobs) = jobs else {
+            return Err(Error::new(Kind::Denied, "an earlier call, which this call needs, was refused"));
+        };
         let mut needs = Needs { jobs: self.jobs.clone(), ..Needs::default() };
-        for (call, need) in &self.earlier {
-            let Some(job) = job(*call) else {
-                return Err(Error::new(Kind::Denied, "an earlier call, which this call needs, was refused"));
-            };
-            needs.add([job], *need)?;
-        }
+        needs.extend(jobs)?;
         Ok(needs)
     }
 
@@ -294,6 +298,33 @@ mod tests {
         assert_eq!(unknown.to_string(), "no earlier line has the name `c`");
         let twice = Needs::parse_json(r#"["a","a"]"#).unwrap().resolve_names(find).unwrap_err();
         assert_eq!(twice.to_string(), "`a` is named twice among those to wait for");
+    }
+
+    #[test]
+    fn many_names_are_resolved_at_once_and_counted() {
+        let named = |count: usize| {
+            let names: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+            Needs::parse_json(&serde_json::to_string(&names).unwrap()).unwrap()
+        };
+        let earlier = |name: &str| name.parse().ok().map(Needed::Earlier);
+        let job = |name: &str| name.parse().ok().map(|number| Needed::Job(JobId(number)));
+        let mut needs = named(Needs::MOST);
+        needs.resolve_names(earlier).unwrap();
+        let resolved = needs.resolve_earlier(|call| i64::try_from(call).ok().map(JobId)).unwrap();
+        let mut needs = named(Needs::MOST);
+        needs.resolve_names(job).unwrap();
+        assert_eq!(resolved, needs);
+        for too_many in [named(Needs::MOST + 1).resolve_names(earlier), named(Needs::MOST + 1).resolve_names(job)] {
+            assert_eq!(too_many.unwrap_err().to_string(), "a call can wait for at most 100000 jobs");
+        }
+        let same = needs_of_two_names().resolve_earlier(|_| Some(JobId(7))).unwrap_err();
+        assert_eq!(same.to_string(), "job 7 is named twice among those to wait for");
+    }
+
+    fn needs_of_two_names() -> Needs {
+        let mut needs = Needs::parse_json(r#"["0","1"]"#).unwrap();
+        needs.resolve_names(|name| name.parse().ok().map(Needed::Earlier)).unwrap();
+        needs
     }
 
     #[test]
