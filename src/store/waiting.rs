@@ -28,17 +28,11 @@ pub(super) fn cancel_waiting(
         None => vec![service.into()],
         Some(function) => vec![service.into(), function.into()],
     };
-    // The state stands in the text, as its partial index has it.
-    let which = |state| {
-        let of_function = if function.is_some() { " AND function = ?2" } else { "" };
-        let blocked = if state == State::Blocked { " AND waits <> 0" } else { "" };
-        format!("WHERE service = ?1 AND state = '{state}'{blocked}{of_function}")
-    };
+    let which = |state| which(state, function.is_some());
     let waiting_states = || State::ALL.into_iter().filter(|state| state.is_waiting());
     let (mut found, mut waits) = (Vec::new(), Vec::new());
     for state in [State::Processing].into_iter().chain(waiting_states()) {
-        let sql = format!("SELECT id FROM asyncq_job {} ORDER BY id /*! FOR NO KEY UPDATE */", which(state));
-        let jobs = tx.rows::<JobId>(&sql, &names)?;
+        let jobs = tx.rows::<JobId>(&all(&which(state)), &names)?;
         if state == State::Processing && !jobs.is_empty() {
             let message = format!("{what} has {}", count(jobs.len(), "running job"));
             let hint = format!("wait for job {0} to end, or `asyncq job cancel {0}`", jobs[0]);
@@ -55,22 +49,42 @@ pub(super) fn cancel_waiting(
     }
     let now = tx.now().into();
     for state in waits {
-        let time = names.len() + 1;
-        let sql =
-            format!("UPDATE asyncq_job SET state = 'cancelled', waits = 0, finished_at = ?{time} {}", which(state));
-        tx.execute(&sql, &[&names[..], &[now]].concat())?;
+        tx.execute(&cancel(&which(state), names.len() + 1), &[&names[..], &[now]].concat())?;
     }
     found.sort_unstable();
     // Triggers of the application may pass jobs over, and may make calls, which would wait for ever.
     for state in waiting_states() {
-        let sql = format!("SELECT id FROM asyncq_job {} ORDER BY id LIMIT 1", which(state));
-        if let Some(job) = tx.first(&sql, &names, |row| row.i64(0).map(JobId))? {
+        if let Some(job) = tx.first(&oldest(&which(state)), &names, |row| row.i64(0).map(JobId))? {
             return Err(if found.binary_search(&job).is_ok() { tx.passed_over() } else { got_a_call(&what) });
         }
     }
     let cancelled = found.len() as u64;
     found.truncate(10);
     Ok(Removed { cancelled, oldest: found })
+}
+
+/// The jobs of service `?1`, or of its function `?2`, in this state, which stands in the text as its partial index has it.
+fn which(state: State, of_function: bool) -> String {
+    let index = match state {
+        State::Blocked => " AND waits <> 0",
+        State::Processing => " AND token IS NOT NULL",
+        _ => "",
+    };
+    let of_function = if of_function { " AND function = ?2" } else { "" };
+    format!("WHERE service = ?1 AND state = '{state}'{index}{of_function}")
+}
+
+fn all(which: &str) -> String {
+    // The sign keeps the planner from a walk through all jobs in their order.
+    format!("SELECT id FROM asyncq_job {which} ORDER BY +id /*! FOR NO KEY UPDATE */")
+}
+
+fn oldest(which: &str) -> String {
+    format!("SELECT id FROM asyncq_job {which} ORDER BY +id LIMIT 1")
+}
+
+fn cancel(which: &str, time: usize) -> String {
+    format!("UPDATE asyncq_job SET state = 'cancelled', waits = 0, finished_at = ?{time} {which}")
 }
 
 /// Refuses to remove a function that a schedule calls.
@@ -103,4 +117,29 @@ fn got_a_call(what: &str) -> Error {
 
 fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::plan::ways_to_jobs;
+
+    #[test]
+    fn what_waits_or_runs_is_found_by_an_index_of_few() {
+        for (state, index) in [
+            (State::Processing, "asyncq_job_token"),
+            (State::Queued, "asyncq_job_queued"),
+            (State::Delayed, "asyncq_job_delayed"),
+            (State::Blocked, "asyncq_job_blocked"),
+            (State::Held, "asyncq_job_stopped"),
+        ] {
+            for of_function in [false, true] {
+                let which = which(state, of_function);
+                for sql in [all(&which), oldest(&which), cancel(&which, 3)] {
+                    let ways = ways_to_jobs(&sql);
+                    assert!(ways.len() == 1 && ways[0].contains(&format!(" {index}")), "{sql}: {ways:?}");
+                }
+            }
+        }
+    }
 }
