@@ -11,7 +11,7 @@ const PROCESSOR: &str = "SELECT id FROM asyncq_processor ORDER BY id LIMIT 1";
 /// In a state's text each, so that its partial index serves.
 const UNENDED: &str = "SELECT (SELECT COUNT(*) FROM asyncq_job WHERE state = 'queued')
     + (SELECT COUNT(*) FROM asyncq_job WHERE state = 'delayed') + (SELECT COUNT(*) FROM asyncq_job WHERE state = 'held')
-    + (SELECT COUNT(*) FROM asyncq_job WHERE state = 'processing')";
+    + (SELECT COUNT(*) FROM asyncq_job WHERE waits <> 0) + (SELECT COUNT(*) FROM asyncq_job WHERE state = 'processing')";
 
 impl Store {
     /// Counts what [`Store::remove`] would remove now.
@@ -67,4 +67,18 @@ fn contents(tx: &mut dyn Tx, location: &Location) -> Result<StoreContents> {
         );
     }
     one(tx.row(CONTENTS, &[])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::plan::ways_to_jobs;
+
+    #[test]
+    fn what_waits_is_counted_by_the_indexes_of_few() {
+        let ways = ways_to_jobs(UNENDED);
+        for index in ["asyncq_job_queued", "asyncq_job_delayed", "asyncq_job_stopped", "asyncq_job_blocked"] {
+            assert!(ways.iter().any(|way| way.contains(&format!("COVERING INDEX {index}"))), "{index}: {ways:?}");
+        }
+    }
 }

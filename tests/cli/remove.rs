@@ -82,6 +82,27 @@ fn tables_that_were_added_to_a_database_can_be_removed_again() {
 }
 
 #[test]
+fn a_call_that_waits_for_other_calls_keeps_the_store() {
+    let place = application();
+    place.stdout("asyncq init && asyncq service add s && asyncq function add s f -- /bin/true");
+    place.stdout("asyncq enqueue s f && asyncq enqueue s f --after-any 1");
+    // No processor has told job 2 yet that job 1 has ended.
+    place.session(
+        "
+        $ sqlite3 app.db \"UPDATE asyncq_job SET state = 'cancelled' WHERE id = 1\"
+        $ asyncq remove --yes
+        ! error: 1 call waits in this store
+        ! hint: `asyncq process` runs them, `asyncq job cancel --all` cancels them
+        ? 77
+        $ asyncq job cancel --all
+        ! asyncq: cancelled 1 job
+        $ asyncq remove --yes
+        ! asyncq: removed asyncq's tables from `[..]/app.db`
+        ",
+    );
+}
+
+#[test]
 fn a_person_is_asked_first() {
     let place = application();
     place.stdout("asyncq init && asyncq service add shop");
