@@ -311,6 +311,7 @@ CREATE TRIGGER asyncq_job_after BEFORE INSERT ON asyncq_job WHEN NEW.after IS NO
         UNION ALL SELECT value, 'any' FROM json_each(NEW.after, '$.any')
         UNION ALL SELECT value, 'failed' FROM json_each(NEW.after, '$.failed')))
     THEN RAISE(ABORT, 'asyncq: after must have each job number once')
+    WHEN EXISTS (SELECT 1 FROM asyncq_job WHERE key = NEW.key) THEN NULL  -- it is a repeat, and stays one job
     WHEN EXISTS (SELECT 1 FROM (SELECT value, 'ok' AS wants FROM json_each(NEW.after) WHERE json_type(NEW.after) = 'array'
         UNION ALL SELECT value, 'ok' FROM json_each(NEW.after, '$.ok')
         UNION ALL SELECT value, 'any' FROM json_each(NEW.after, '$.any')
@@ -386,7 +387,7 @@ CREATE TRIGGER asyncq_job_update BEFORE UPDATE ON asyncq_job WHEN (SELECT versio
         FROM asyncq_function WHERE service = OLD.service AND name = OLD.function))
       AND NEW.waits = CASE WHEN NEW.state = 'cancelled' AND NEW.waits > 0 THEN OLD.waits WHEN NEW.state <> 'blocked' THEN 0
         WHEN OLD.state = 'blocked' THEN OLD.waits
-        WHEN EXISTS (SELECT 1 FROM asyncq_after WHERE job = OLD.id) THEN 1 WHEN NEW.lane IS NOT NULL THEN 2 END
+        WHEN EXISTS (SELECT 1 FROM asyncq_after WHERE job = OLD.id) THEN 1 WHEN NEW.lane IS NOT NULL THEN 2 ELSE -1 END
       AND coalesce(NEW.principal, '') = coalesce(OLD.principal, '') AND coalesce(NEW.site, '') = coalesce(OLD.site, '')
       AND (NEW.args IS OLD.args AND NEW.kwargs IS OLD.kwargs OR OLD.key_until IS NOT NULL AND NEW.args IS NOT NULL
         OR NEW.args IS NULL AND NEW.kwargs IS NULL AND EXISTS (
@@ -404,7 +405,8 @@ CREATE TRIGGER asyncq_job_update BEFORE UPDATE ON asyncq_job WHEN (SELECT versio
               AND service = OLD.service AND lane = OLD.lane) < (SELECT lane_width FROM asyncq_service WHERE name = OLD.service)
         WHEN 'delayed' THEN OLD.state = 'queued' AND OLD.run_at > OLD.created_at
           OR OLD.waits = 2 AND OLD.run_at > CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)
-        WHEN 'blocked' THEN OLD.state IN ('queued', 'delayed', 'held')
+        WHEN 'blocked' THEN NEW.waits = 1 AND OLD.state IN ('queued', 'delayed', 'held')
+          OR NEW.waits = 2 AND OLD.state IN ('queued', 'delayed') AND OLD.run_at <= CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)
         ELSE 0
       END)
     THEN RAISE(ABORT, 'asyncq: a client may complete, cancel, release or postpone a job, and change nothing else')
@@ -468,7 +470,7 @@ WHEN NEW.lane IS NOT NULL AND NEW.state <> 'queued' AND NEW.state <> 'processing
   UPDATE asyncq_job SET state = 'queued', waits = 0,
     run_at = max(run_at, CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER))
   WHERE id IN (SELECT id FROM asyncq_job WHERE waits <> 0 AND waits = 2 AND service = NEW.service AND lane = NEW.lane
-    ORDER BY priority, run_at, id LIMIT max(0, (SELECT lane_width FROM asyncq_service WHERE name = NEW.service) - (
+    ORDER BY priority, run_at, id LIMIT max(0, coalesce((SELECT lane_width FROM asyncq_service WHERE name = NEW.service), 0) - (
       SELECT count(*) FROM asyncq_job WHERE lane IS NOT NULL AND (state = 'queued' OR state = 'processing')
         AND service = NEW.service AND lane = NEW.lane)));
 END;
@@ -511,7 +513,7 @@ CREATE TRIGGER asyncq_job_delete AFTER DELETE ON asyncq_job WHEN (SELECT version
   UPDATE asyncq_job SET state = 'queued', waits = 0,
     run_at = max(run_at, CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER))
   WHERE id IN (SELECT id FROM asyncq_job WHERE waits <> 0 AND waits = 2 AND service = OLD.service AND lane = OLD.lane
-    ORDER BY priority, run_at, id LIMIT max(0, (SELECT lane_width FROM asyncq_service WHERE name = OLD.service) - (
+    ORDER BY priority, run_at, id LIMIT max(0, coalesce((SELECT lane_width FROM asyncq_service WHERE name = OLD.service), 0) - (
       SELECT count(*) FROM asyncq_job WHERE lane IS NOT NULL AND (state = 'queued' OR state = 'processing')
         AND service = OLD.service AND lane = OLD.lane)));
 END;

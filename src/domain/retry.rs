@@ -12,6 +12,9 @@ use super::state::State;
 /// The longest time that a job waits after a conflict until it is tried again.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// How long a call waits that a rule of the application holds back.
+pub const HELD_BACK: Duration = Duration::from_secs(1);
+
 /// How long a call waits that could not begin although nothing is amiss with it: its program was being written.
 pub const POSTPONED: Duration = Duration::from_secs(5);
 

@@ -1,7 +1,7 @@
 //! Claiming calls: the most urgent ones that are ready, with all that is needed to run them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::engine::{Tx, Value, damaged};
 use super::service::{ServiceStatus, lock_service, next_due};
@@ -11,7 +11,7 @@ use crate::domain::attempt::Failure;
 use crate::domain::function::{Definition, FunctionName};
 use crate::domain::hook::Hooks;
 use crate::domain::job::{BrokenClaim, Claim, Fence, Finish, JobId, Token};
-use crate::domain::retry::POISON;
+use crate::domain::retry::{HELD_BACK, POISON};
 use crate::domain::{processor::ProcessorId, service::ServiceName, time::Timestamp};
 use crate::error::{Error, Result};
 
@@ -41,9 +41,6 @@ pub struct Cycle<'a> {
     /// The size of arguments, in bytes, from which on it claims no further call.
     pub bytes: usize,
 }
-
-/// How long a call waits that a rule of the application holds back.
-const HELD_BACK: Duration = Duration::from_secs(1);
 
 /// How many delayed calls one transaction makes ready.
 const PROMOTE_STEP: i64 = 1000;

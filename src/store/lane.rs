@@ -4,7 +4,7 @@
 //! people do is followed up by the schema's triggers.
 
 use super::engine::Tx;
-use crate::domain::job::JobId;
+use crate::domain::{job::JobId, retry::HELD_BACK};
 use crate::error::Result;
 
 /// Lets out as many calls of the lane of job `?1` as there is room for. They are due now, so that lanes take turns.
@@ -13,18 +13,26 @@ const LET_OUT: &str = "UPDATE asyncq_job SET state = 'queued', waits = 0, run_at
         SELECT id FROM asyncq_job WHERE waits <> 0 AND waits = 2
             AND service = (SELECT service FROM asyncq_job WHERE id = ?1) AND lane = (SELECT lane FROM asyncq_job WHERE id = ?1)
         ORDER BY priority, run_at, id LIMIT (
-            SELECT CASE WHEN s.lane_width > heads.many THEN s.lane_width - heads.many ELSE 0 END
+            SELECT COALESCE(max(CASE WHEN s.lane_width > heads.many THEN s.lane_width - heads.many ELSE 0 END), 0)
             FROM asyncq_service s, (SELECT count(*) AS many FROM asyncq_job
                 WHERE lane IS NOT NULL AND (state = 'queued' OR state = 'processing')
                     AND service = (SELECT service FROM asyncq_job WHERE id = ?1)
                     AND lane = (SELECT lane FROM asyncq_job WHERE id = ?1)) AS heads
             WHERE s.name = (SELECT service FROM asyncq_job WHERE id = ?1)))";
 
-/// Lets out the next calls of a job's lane, if it is in one. Where a rule of the application refuses them, they stay until
-/// the next change in the lane.
+const PUT_OFF: &str = "UPDATE asyncq_job SET state = 'delayed', waits = 0, run_at = ?2 WHERE waits = 2 AND id IN (
+    SELECT id FROM asyncq_job WHERE waits <> 0 AND waits = 2
+        AND service = (SELECT service FROM asyncq_job WHERE id = ?1) AND lane = (SELECT lane FROM asyncq_job WHERE id = ?1)
+    ORDER BY priority, run_at, id LIMIT 1)";
+
+/// Lets out the next calls of a job's lane, if it is in one. Where a rule of the application refuses them, the first one
+/// waits for a while, and is then tried again.
 pub(super) fn let_out(tx: &mut dyn Tx, job: JobId) -> Result<()> {
-    let now = tx.now().into();
-    tx.try_execute(LET_OUT, &[job.into(), now]).map(|_| ())
+    let now = tx.now();
+    if tx.try_execute(LET_OUT, &[job.into(), now.into()])?.is_err() {
+        tx.execute(PUT_OFF, &[job.into(), now.after(HELD_BACK).into()])?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

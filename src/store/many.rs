@@ -31,9 +31,9 @@ pub struct Step {
     pub next: Option<JobId>,
 }
 
+const REMOVE: &str = "DELETE FROM asyncq_job WHERE id = ?1 AND state = ?2";
 /// Calls that need it may not know yet how it ended.
-const REMOVE: &str = "DELETE FROM asyncq_job WHERE id = ?1 AND state = ?2
-    AND NOT EXISTS (SELECT 1 FROM asyncq_settle WHERE asyncq_settle.job = asyncq_job.id)";
+const IS_SETTLED: &str = "AND NOT EXISTS (SELECT 1 FROM asyncq_settle WHERE asyncq_settle.job = asyncq_job.id)";
 const STILL: &str = "SELECT 1 FROM asyncq_job WHERE id = ?1 AND state = ?2";
 /// A job that has ended once more since then has a later time.
 const ENDED_BY_THEN: &str = "AND COALESCE(finished_at, 0) <= CAST(?3 AS BIGINT)";
@@ -54,6 +54,7 @@ impl Store {
         }
         self.write(|tx| {
             (step.changed, step.asked, step.refused) = (0, Vec::new(), None);
+            needs::settle(tx)?;
             let references = if many.change == JobChange::Remove { holding(tx)? } else { Vec::new() };
             let states: BTreeSet<State> = found.iter().map(|job| job.state).collect();
             for state in states {
@@ -114,7 +115,7 @@ impl Changes<'_> {
             JobChange::Start => format!("{START} {IS_CALLABLE}"),
             JobChange::Remove => {
                 let kept: Vec<String> = references.iter().map(|it| format!(" AND NOT {}", it.condition())).collect();
-                format!("{REMOVE} {ENDED_BY_THEN}{}", kept.concat())
+                format!("{REMOVE} {ENDED_BY_THEN} {IS_SETTLED}{}", kept.concat())
             }
         };
         Changes { change, was, references, sql }
@@ -205,7 +206,7 @@ fn still(change: JobChange) -> (String, usize) {
     match change {
         JobChange::Cancel => (STILL.to_owned(), 2),
         JobChange::Retry | JobChange::Start => (format!("{STILL} {IS_CALLABLE}"), 2),
-        JobChange::Remove => (format!("{STILL} {ENDED_BY_THEN}"), 3),
+        JobChange::Remove => (format!("{STILL} {ENDED_BY_THEN} {IS_SETTLED}"), 3),
     }
 }
 

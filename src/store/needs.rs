@@ -38,12 +38,13 @@ const RELEASE: &str = "UPDATE asyncq_job SET
     state = CASE WHEN run_at > ?2 THEN 'delayed' WHEN lane IS NOT NULL THEN 'blocked' ELSE 'queued' END,
     waits = CASE WHEN run_at <= ?2 AND lane IS NOT NULL THEN 2 ELSE 0 END
     WHERE id = ?1 AND waits = 1 AND NOT EXISTS (SELECT 1 FROM asyncq_after WHERE job = ?1)";
+/// A held call whose needs are not written down yet is still being linked to them, as in `then.rs`.
 const CANCEL: &str = "UPDATE asyncq_job SET state = 'cancelled', finished_at = ?2, error = ?3, waits = 0,
     key = CASE WHEN key_until IS NULL THEN key END
-    WHERE id = ?1 AND (state = 'blocked' OR state = 'held')";
+    WHERE id = ?1 AND (state = 'blocked' OR state = 'held' AND after IS NOT NULL)";
 /// Calls that were cancelled because of job `?1`, and which need no other job that has failed.
 const REVIVABLE: &str = "SELECT it.job FROM asyncq_after it CROSS JOIN asyncq_job j
-    WHERE j.id = it.job AND it.needs = ?1 AND it.wants = 'ok' AND j.state = 'cancelled' AND NOT EXISTS (
+    WHERE j.id = it.job AND it.needs = ?1 AND it.wants = 'ok' AND j.state = 'cancelled' AND j.error LIKE '{\"kind\":\"needs\"%' AND NOT EXISTS (
         SELECT 1 FROM asyncq_after other CROSS JOIN asyncq_job o
         WHERE o.id = other.needs AND other.job = it.job AND other.needs <> ?1 AND CASE other.wants WHEN 'ok' THEN o.state IN ('error', 'cancelled')
             WHEN 'failed' THEN o.state = 'completed' ELSE FALSE END)
@@ -125,6 +126,9 @@ pub(super) fn settle(tx: &mut dyn Tx) -> Result<bool> {
     tx.execute(FORGET_UNENDED, &[])?;
     let mut room = LINKS_AT_ONCE;
     loop {
+        if room == 0 {
+            return tx.has(NOTED, &[1_i64.into()]);
+        }
         let noted: Vec<(JobId, (JobId, State))> = tx.rows(NOTED, &[room.into()])?;
         if noted.is_empty() {
             return Ok(false);

@@ -32,7 +32,7 @@ const PUT_BACK: &str = concat!(
 const ATTEMPT: &str = "INSERT INTO asyncq_attempt (job, number, processor, started_at, finished_at, ending, error)
     VALUES (?1, ?2, ?3, ?4, ?5, 'crash', ?6) ON CONFLICT (job, number) DO NOTHING";
 const END_CHILDREN: &str = "UPDATE asyncq_job SET state = 'error', finished_at = ?2, error = ?3, token = NULL
-    WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 1";
+    WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 1 RETURNING id";
 const COMPLETED_THEMSELVES: &str = "SELECT id FROM asyncq_job
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'completed' AND immediate = 0 ORDER BY id";
 const FORGET_TOKENS: &str = "UPDATE asyncq_job SET token = NULL WHERE token IS NOT NULL AND processor = ?1";
@@ -148,7 +148,8 @@ impl Store {
             // Their parent completed itself, so that it was not among the jobs above.
             let now = tx.now();
             let error = failure(FailureKind::Parent, "the processor of the job that made this call died");
-            tx.execute(END_CHILDREN, &[dead.into(), now.into(), (&error).into()])?;
+            let ended: Vec<JobId> = tx.rows(END_CHILDREN, &[dead.into(), now.into(), (&error).into()])?;
+            needs::note_ended(tx, &ended)?;
             for job in tx.rows(COMPLETED_THEMSELVES, &[dead.into()])? {
                 hook_call::call(tx, job, &EndHooks::Unknown, State::Completed)?;
             }

@@ -20,9 +20,10 @@ const WATCH_RANGE: &str = "INSERT INTO asyncq_settle (job) SELECT id FROM asyncq
     WHERE id >= ?1 AND id <= ?2 AND state = 'processing' AND processor <= (SELECT older FROM asyncq_schema)
     ON CONFLICT (job) DO NOTHING";
 const SET_AFTER: &str = "UPDATE asyncq_job SET after = ?2 WHERE id = ?1";
-/// Those that failed before they were linked.
+/// Those that ended before they were linked, or while that went on.
 const NOTE_ENDED: &str = "INSERT INTO asyncq_settle (job) SELECT j.id FROM asyncq_after a CROSS JOIN asyncq_job j
-    WHERE j.id = a.needs AND a.job = ?1 AND j.finished_at IS NOT NULL ON CONFLICT (job) DO NOTHING";
+    WHERE j.id = a.needs AND a.job = ?1 AND j.finished_at IS NOT NULL
+    ON CONFLICT (job) DO UPDATE SET told = 0";
 const BLOCK: &str = "UPDATE asyncq_job SET state = 'blocked', waits = 1 WHERE id = ?1 AND state = 'held'";
 
 impl Store {

@@ -1324,3 +1324,67 @@ fn clients_use_lanes_and_needs_by_plain_sql() {
     sql("UPDATE asyncq_job SET state = 'cancelled' WHERE id = 5");
     assert_eq!(place.jobs("state"), "completed, completed, completed, completed, cancelled, queued");
 }
+
+/// A client cannot bring a call out of the reach of processors, nor run it before it is due.
+#[test]
+fn a_client_blocks_no_call_by_hand() {
+    let place = application("WAL");
+    let database = rusqlite::Connection::open(place.at("app.db")).unwrap();
+    let run = |sql: &str| database.execute_batch(sql).map_err(|error| error.to_string());
+    run("INSERT INTO asyncq_job (service, function) VALUES ('shop', 'mail')").unwrap();
+    run("INSERT INTO asyncq_job (service, function, lane, run_at) VALUES ('shop', 'mail', 'x', 4102444800000)")
+        .unwrap();
+    run("INSERT INTO asyncq_job (service, function, lane, state) VALUES ('shop', 'mail', 'x', 'held')").unwrap();
+    for change in [
+        "state = 'blocked' WHERE id = 1",
+        "state = 'blocked', waits = 1 WHERE id = 1",
+        "state = 'blocked', waits = 2 WHERE id = 1",
+        "waits = 7 WHERE id = 1",
+        "state = 'blocked', waits = 2 WHERE id = 2",
+        "state = 'blocked', waits = 1 WHERE id = 2",
+        "state = 'blocked', waits = 2 WHERE id = 3",
+    ] {
+        let refused = run(&format!("UPDATE asyncq_job SET {change}")).unwrap_err();
+        assert!(refused.starts_with("asyncq: a client may complete"), "{change}: {refused}");
+    }
+    assert_eq!(place.jobs("state"), "queued, delayed, held");
+}
+
+#[test]
+fn a_call_that_needs_others_can_be_repeated_with_its_key() {
+    let place = application("WAL");
+    let database = rusqlite::Connection::open(place.at("app.db")).unwrap();
+    database.execute_batch("INSERT INTO asyncq_job (service, function) VALUES ('shop', 'mail')").unwrap();
+    let repeat = || {
+        let sql = "INSERT INTO asyncq_job (service, function, key, after) VALUES ('shop', 'mail', 'k', '[1]')
+            ON CONFLICT (key) DO UPDATE SET key = excluded.key RETURNING id";
+        database.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    assert_eq!(repeat(), 2);
+    database.execute_batch("UPDATE asyncq_job SET state = 'cancelled' WHERE id = 1").unwrap();
+    assert_eq!(repeat(), 2);
+}
+
+#[test]
+fn a_lane_goes_on_after_a_rule_of_the_application_has_refused_its_next_call() {
+    let place = application("WAL");
+    let database = rusqlite::Connection::open(place.at("app.db")).unwrap();
+    database.execute_batch("CREATE UNIQUE INDEX one ON asyncq_job (function) WHERE state = 'queued'").unwrap();
+    place.session(
+        "
+        $ asyncq enqueue shop mail --lane a; asyncq enqueue shop mail --lane b
+        1
+        2
+        $ asyncq process --wait 10s | grep -c mail
+        2
+        ",
+    );
+}
+
+#[test]
+fn a_job_of_a_service_that_is_gone_can_be_deleted() {
+    let place = application("WAL");
+    place.session("$ asyncq enqueue shop mail --lane a; asyncq service remove shop --force 2> /dev/null\n1");
+    let database = rusqlite::Connection::open(place.at("app.db")).unwrap();
+    assert_eq!(database.execute("DELETE FROM asyncq_job", []).unwrap(), 1);
+}

@@ -337,3 +337,39 @@ fn a_call_runs_after_a_whole_batch() {
         "#,
     );
 }
+
+#[test]
+fn a_retry_revives_no_call_that_somebody_cancelled() {
+    let place = place();
+    place.session(
+        "
+        $ asyncq enqueue events fail; asyncq enqueue events say 2 --after 1; asyncq job cancel 2
+        1
+        2
+        $ asyncq process 2> /dev/null
+        ? 1
+        $ asyncq job retry 1; asyncq job show 2 | grep state
+        state      cancelled
+        ",
+    );
+}
+
+#[test]
+fn all_calls_that_need_a_job_learn_of_its_end_in_one_run() {
+    let place = place();
+    place.session(
+        r#"
+        $ asyncq enqueue events fail
+        1
+        $ for n in $(seq 1500); do echo '{"service":"events","function":"say","after":[1]}'; done > calls
+        $ asyncq enqueue --batch calls | wc -l; asyncq enqueue events say alert --after-failed 1
+        1500
+        1502
+        $ asyncq process 2> /dev/null
+        alert
+        ? 1
+        $ asyncq job clean; asyncq job list --output csv | wc -l
+        1
+        "#,
+    );
+}

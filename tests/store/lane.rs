@@ -161,10 +161,10 @@ conformance! {
         let _ = store.change_many(&clean, JobId(0));
         assert_eq!(state(store, first), State::Completed);
         assert!(store.service_status(&service("events"), None).unwrap().ready);
-        for expected in [2000, 2500] {
-            run_cycle(store, processor, &[], 0, 0);
-            assert_eq!(queued(store), expected);
-        }
+        // Each transaction tells some more, also one that would remove it.
+        assert_eq!(queued(store), 2000);
+        run_cycle(store, processor, &[], 0, 0);
+        assert_eq!(queued(store), 2500);
         assert_eq!(store.change_many(&clean, JobId(0)).unwrap().changed, 1);
     }
 
