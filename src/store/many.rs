@@ -54,7 +54,9 @@ impl Store {
         }
         self.write(|tx| {
             (step.changed, step.asked, step.refused) = (0, Vec::new(), None);
-            needs::settle(tx)?;
+            if many.change == JobChange::Remove {
+                needs::settle(tx)?;
+            }
             let references = if many.change == JobChange::Remove { holding(tx)? } else { Vec::new() };
             let states: BTreeSet<State> = found.iter().map(|job| job.state).collect();
             for state in states {
@@ -64,7 +66,7 @@ impl Store {
                     needs::revive_all(tx, &jobs.iter().map(|job| job.id).collect::<Vec<_>>())?;
                 }
             }
-            needs::settle(tx).map(drop)
+            if many.change == JobChange::Remove { Ok(()) } else { needs::settle(tx).map(drop) }
         })?;
         Ok(step)
     }
