@@ -17,6 +17,8 @@ fn the_sessions_of_the_documents_are_true() {
         "docs/functions.md",
         "docs/batches.md",
         "docs/delays.md",
+        "docs/limits.md",
+        "docs/chains.md",
         "docs/retries.md",
         "docs/workers.md",
         "docs/cron.md",
