@@ -73,7 +73,7 @@ impl Store {
                 can_run(tx, id)?;
                 let now = tx.now();
                 tx.change(RETRY, &[id.into(), now.into(), job.state.into()])?;
-                return needs::revive(tx, id);
+                return needs::revive(tx, vec![id]);
             }
             let hint = match job.state.phase() {
                 Phase::Waiting if job.state == State::Held => format!("`asyncq job start {id}` releases it"),

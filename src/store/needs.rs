@@ -4,6 +4,8 @@
 //! `asyncq_settle`. A link goes when its need is met; where it cannot be met, it stays and the call is cancelled, so that
 //! a retry of the job revives the call.
 
+use std::collections::BTreeSet;
+
 use super::columns::error_text;
 use super::engine::{Tx, Value};
 use super::lane;
@@ -42,13 +44,14 @@ const RELEASE: &str = "UPDATE asyncq_job SET
 const CANCEL: &str = "UPDATE asyncq_job SET state = 'cancelled', finished_at = ?2, error = ?3, waits = 0,
     key = CASE WHEN key_until IS NULL THEN key END
     WHERE id = ?1 AND (state = 'blocked' OR state = 'held' AND after IS NOT NULL)";
-/// Calls that were cancelled because of job `?1`, and which need no other job that has failed.
-const REVIVABLE: &str = "SELECT it.job FROM asyncq_after it CROSS JOIN asyncq_job j
-    WHERE j.id = it.job AND it.needs = ?1 AND it.wants = 'ok' AND j.state = 'cancelled' AND j.error LIKE '{\"kind\":\"needs\"%' AND NOT EXISTS (
-        SELECT 1 FROM asyncq_after other CROSS JOIN asyncq_job o
-        WHERE o.id = other.needs AND other.job = it.job AND other.needs <> ?1 AND CASE other.wants WHEN 'ok' THEN o.state IN ('error', 'cancelled')
-            WHEN 'failed' THEN o.state = 'completed' ELSE FALSE END)
+/// Calls that were cancelled because a job like `?1`, which they need, had failed.
+const CANCELLED_WITH: &str = "SELECT it.job FROM asyncq_after it CROSS JOIN asyncq_job j
+    WHERE j.id = it.job AND it.needs = ?1 AND it.wants = 'ok' AND j.state = 'cancelled' AND j.error LIKE '{\"kind\":\"needs\"%'
     ORDER BY it.job /*! FOR NO KEY UPDATE */";
+/// A need of call `?1` that a job which has ended does not meet.
+const UNMET: &str = "SELECT 1 FROM asyncq_after it CROSS JOIN asyncq_job j
+    WHERE j.id = it.needs AND it.job = ?1 AND CASE it.wants WHEN 'ok' THEN j.state IN ('error', 'cancelled')
+        WHEN 'failed' THEN j.state = 'completed' ELSE FALSE END LIMIT 1";
 const REVIVE: &str = "UPDATE asyncq_job SET state = 'blocked', waits = 1, finished_at = NULL, error = NULL
     WHERE id = ?1 AND state = 'cancelled'";
 
@@ -187,35 +190,38 @@ pub(super) fn release(tx: &mut dyn Tx, job: JobId) -> Result<Result<()>> {
     }
 }
 
-/// The same for those of these jobs that were queued again.
+/// The same as [`revive`], for those of these jobs that were queued again.
 pub(super) fn revive_all(tx: &mut dyn Tx, jobs: &[JobId]) -> Result<()> {
     let (Some(least), Some(most)) = (jobs.iter().min(), jobs.iter().max()) else { return Ok(()) };
     if tx.has(ANY_LINK, &[(*least).into(), (*most).into()])? {
+        let mut queued = Vec::new();
         for job in jobs {
-            if tx.row::<State>(STATE, &[(*job).into()])?.is_some_and(|state| !state.has_ended()) {
-                revive(tx, *job)?;
-            }
+            let state = tx.row::<State>(STATE, &[(*job).into()])?;
+            queued.extend(state.is_some_and(|state| !state.has_ended()).then_some(*job));
         }
+        revive(tx, queued)?;
     }
     Ok(())
 }
 
-/// Has the calls wait again that were cancelled because this job had failed, and those that were cancelled because of them;
+/// Has the calls wait again that were cancelled because these jobs had failed, and those that were cancelled because of them;
 /// says how many.
-pub(super) fn revive(tx: &mut dyn Tx, job: JobId) -> Result<u64> {
-    tx.execute(FORGET, &[job.into()])?;
-    let (mut revived, mut jobs) = (0, vec![job]);
-    while let Some(job) = jobs.pop() {
-        for dependent in tx.rows::<JobId>(REVIVABLE, &[job.into()])? {
-            let args: [Value<'_>; 1] = [dependent.into()];
-            if let Ok(1) = tx.try_execute(REVIVE, &args)? {
-                tx.execute(FORGET, &args)?;
-                revived += 1;
-                jobs.push(dependent);
-            }
+pub(super) fn revive(tx: &mut dyn Tx, mut jobs: Vec<JobId>) -> Result<u64> {
+    let (mut revived, mut cancelled) = (0, BTreeSet::new());
+    loop {
+        for job in jobs.drain(..) {
+            tx.execute(FORGET, &[job.into()])?;
+            cancelled.extend(tx.rows::<JobId>(CANCELLED_WITH, &[job.into()])?);
+        }
+        // A call has a higher number than the jobs that it needs: once it is the lowest, all of these were seen, and its many
+        // links are walked once.
+        let Some(call) = cancelled.pop_first() else { return Ok(revived) };
+        let args: [Value<'_>; 1] = [call.into()];
+        if !tx.has(UNMET, &args)? && matches!(tx.try_execute(REVIVE, &args)?, Ok(1)) {
+            revived += 1;
+            jobs.push(call);
         }
     }
-    Ok(revived)
 }
 
 #[cfg(test)]
@@ -232,7 +238,8 @@ mod tests {
             (ANY_LINK, "SEARCH asyncq_after USING PRIMARY KEY (needs>? AND needs<?)"),
             (LINKS, "SEARCH asyncq_after USING PRIMARY KEY (needs=? AND job>?)"),
             (UNLINK, "SEARCH asyncq_after USING PRIMARY KEY (needs=? AND job=?)"),
-            (REVIVABLE, "SEARCH it USING PRIMARY KEY (needs=?)"),
+            (CANCELLED_WITH, "SEARCH it USING PRIMARY KEY (needs=?)"),
+            (UNMET, "SEARCH it USING INDEX asyncq_after_job (job=?)"),
         ] {
             let steps = plan(sql);
             assert!(steps.iter().any(|step| step == way), "{sql}: {steps:?}");

@@ -8,10 +8,11 @@ use asyncq::domain::lane::Lane;
 use asyncq::domain::needs::{Blockers, Need, Needs};
 use asyncq::domain::new_job::{CallOptions, NewJob};
 use asyncq::domain::processor::ProcessorId;
+use asyncq::domain::query::{BulkChange, JobChange, JobFilter};
 use asyncq::domain::service::ServiceChange;
 use asyncq::store::Store;
 
-use crate::fixture::{call, ends, processor, run_cycle, service, state, wide, with_events};
+use crate::fixture::{call, ends, enqueue, processor, run_cycle, service, state, wide, with_events};
 
 fn in_lane(store: &mut Store, number: i64, lane: &str) -> JobId {
     let options = CallOptions { lane: Some(Lane::parse(lane).unwrap()), ..CallOptions::default() };
@@ -135,6 +136,37 @@ conformance! {
         assert_eq!(state(store, both), State::Cancelled);
         assert_eq!((store.retry(first).unwrap(), state(store, both)), (0, State::Cancelled));
         assert_eq!((store.retry(second).unwrap(), state(store, both)), (1, State::Blocked));
+    }
+
+    fn a_retry_of_many_revives_what_needs_them_all(store: &mut Store) {
+        with_events(store);
+        let many: Vec<NewJob> = (1..=2000).map(call).collect();
+        let then = store.enqueue_all_then(&many, &call(2001)).unwrap()[2000].id();
+        let change = |store: &mut Store, change, states: &[State]| {
+            let filter = JobFilter { states: states.to_vec(), ..JobFilter::default() };
+            store.change_many(&BulkChange { change, filter, dry_run: false }, JobId(0)).unwrap()
+        };
+        assert_eq!(change(store, JobChange::Cancel, &[State::Queued]).changed, 2000);
+        assert_eq!(state(store, then), State::Cancelled);
+        // One step leaves the call itself out.
+        assert_eq!(change(store, JobChange::Retry, &[State::Cancelled]).changed, 2000);
+        assert_eq!(state(store, then), State::Blocked);
+    }
+
+    fn a_call_is_revived_after_all_that_are_revived_before_it(store: &mut Store) {
+        with_events(store);
+        let [first, other] = [1, 2].map(|number| enqueue(store, number));
+        let middle: Vec<JobId> = (3..=100).map(|number| after(store, number, &[first], Need::Completed)).collect();
+        let chained = after(store, 101, &[middle[0]], Need::Completed);
+        let last = after(store, 102, &[&middle[..], &[chained]].concat(), Need::Completed);
+        let too_much = after(store, 103, &[last, other], Need::Completed);
+        store.cancel(first).unwrap();
+        assert_eq!(states(store, [middle[97], chained, last, too_much]), [State::Cancelled; 4]);
+        store.cancel(other).unwrap();
+        assert_eq!(store.retry(first).unwrap(), 100);
+        assert_eq!(states(store, [middle[97], chained, last, too_much]), [State::Blocked, State::Blocked, State::Blocked, State::Cancelled]);
+        assert_eq!(store.retry(other).unwrap(), 1);
+        assert_eq!(state(store, too_much), State::Blocked);
     }
 
     fn many_calls_that_need_one_job_are_told_in_steps(store: &mut Store) {
