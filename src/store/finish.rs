@@ -119,7 +119,11 @@ pub(super) fn finish_all(tx: &mut dyn Tx, ends: &[&Finish]) -> Result<Vec<Option
         follow_up::tie(tx, end.fence.job)?;
     }
     if are_needed {
-        needs::note_ended(tx, &ended().collect::<Vec<_>>())?;
+        let ends = ends.iter().zip(&states).filter_map(|(end, state)| Some((end.fence.job, (*state)?)));
+        let (completed, others): (Vec<_>, Vec<_>) = ends.partition(|(_, state)| *state == State::Completed);
+        let numbers = |ends: Vec<(JobId, State)>| ends.into_iter().map(|(job, _)| job).collect::<Vec<_>>();
+        needs::note_completed(tx, numbers(completed))?;
+        needs::note_ended(tx, &numbers(others))?;
     }
     for (end, state) in ends.iter().zip(&states) {
         if let Some(state) = state {

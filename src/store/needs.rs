@@ -35,6 +35,11 @@ pub(super) const FORGET: &str = "DELETE FROM asyncq_settle WHERE job = ?1";
 const TOLD: &str = "UPDATE asyncq_settle SET told = ?2 WHERE job = ?1";
 const LINKS: &str = "SELECT job, wants FROM asyncq_after WHERE needs = ?1 AND job > ?2 ORDER BY job LIMIT ?3";
 const UNLINK: &str = "DELETE FROM asyncq_after WHERE needs = ?1 AND job = ?2";
+/// Of links to all jobs from `?1` to `?2`: whether a call waits for a failure, the calls, and all of them.
+const ANY_WANTS_FAILURE: &str =
+    "SELECT 1 FROM asyncq_after WHERE needs >= ?1 AND needs <= ?2 AND wants = 'failed' LIMIT 1";
+const DEPENDENTS: &str = "SELECT DISTINCT job FROM asyncq_after WHERE needs >= ?1 AND needs <= ?2 LIMIT ?3";
+const UNLINK_RUN: &str = "DELETE FROM asyncq_after WHERE needs >= ?1 AND needs <= ?2";
 const UNLINK_ALL: &str = "DELETE FROM asyncq_after WHERE job = ?1";
 const RELEASE: &str = "UPDATE asyncq_job SET
     state = CASE WHEN run_at > ?2 THEN 'delayed' WHEN lane IS NOT NULL THEN 'blocked' ELSE 'queued' END,
@@ -124,6 +129,26 @@ pub(super) fn note_ended(tx: &mut dyn Tx, jobs: &[JobId]) -> Result<()> {
     Ok(())
 }
 
+/// Follows the links of jobs that have completed: by one statement for those whose numbers follow each other, as they mostly
+/// do. Notes those of which more is to be said than that.
+pub(super) fn note_completed(tx: &mut dyn Tx, mut jobs: Vec<JobId>) -> Result<()> {
+    jobs.sort_unstable();
+    for run in jobs.chunk_by(|one, other| one.0 + 1 == other.0) {
+        let range = [run[0].into(), run[run.len() - 1].into()];
+        let most = i64::try_from(LINKS_AT_ONCE).unwrap_or(i64::MAX);
+        let dependents: Vec<JobId> = tx.rows(DEPENDENTS, &[range[0], range[1], (most + 1).into()])?;
+        if dependents.len() > LINKS_AT_ONCE || tx.has(ANY_WANTS_FAILURE, &range)? {
+            note_ended(tx, run)?;
+            continue;
+        }
+        tx.execute(UNLINK_RUN, &range)?;
+        for dependent in dependents {
+            release_or_cancel(tx, dependent)?;
+        }
+    }
+    Ok(())
+}
+
 /// Follows links of jobs whose end is noted, some at a time; says whether some are left.
 pub(super) fn settle(tx: &mut dyn Tx) -> Result<bool> {
     tx.execute(FORGET_UNENDED, &[])?;
@@ -156,19 +181,29 @@ pub(super) fn settle(tx: &mut dyn Tx) -> Result<bool> {
 
 /// Follows one link of a job that has ended.
 fn follow(tx: &mut dyn Tx, (job, state): (JobId, State), dependent: JobId, need: Need) -> Result<()> {
-    let refused = if need.is_met_by(state) {
+    if need.is_met_by(state) {
         tx.execute(UNLINK, &[job.into(), dependent.into()])?;
-        match release(tx, dependent)? {
-            Ok(()) => return Ok(()),
-            Err(refusal) => Failure::new(FailureKind::Refused, refusal.to_string()),
-        }
-    } else if need == Need::Failed {
+        return release_or_cancel(tx, dependent);
+    }
+    let why = if need == Need::Failed {
         Failure::new(FailureKind::NotNeeded, format!("job {job}, after whose failure this was to run, has completed"))
     } else {
         Failure::new(FailureKind::Needs, format!("job {job}, which this needs, {}", ended(state)))
     };
+    cancel(tx, dependent, &why)
+}
+
+/// Lets a call go on that waits for no job any longer. Where a rule of the application refuses that, it is cancelled.
+fn release_or_cancel(tx: &mut dyn Tx, dependent: JobId) -> Result<()> {
+    match release(tx, dependent)? {
+        Ok(()) => Ok(()),
+        Err(refusal) => cancel(tx, dependent, &Failure::new(FailureKind::Refused, refusal.to_string())),
+    }
+}
+
+fn cancel(tx: &mut dyn Tx, dependent: JobId, why: &Failure) -> Result<()> {
     let now = tx.now().into();
-    if let Ok(1) = tx.try_execute(CANCEL, &[dependent.into(), now, (&error_text(&refused)).into()])? {
+    if let Ok(1) = tx.try_execute(CANCEL, &[dependent.into(), now, (&error_text(why)).into()])? {
         note_ended(tx, &[dependent])?;
     }
     Ok(())
@@ -238,6 +273,8 @@ mod tests {
             (ANY_LINK, "SEARCH asyncq_after USING PRIMARY KEY (needs>? AND needs<?)"),
             (LINKS, "SEARCH asyncq_after USING PRIMARY KEY (needs=? AND job>?)"),
             (UNLINK, "SEARCH asyncq_after USING PRIMARY KEY (needs=? AND job=?)"),
+            (ANY_WANTS_FAILURE, "SEARCH asyncq_after USING PRIMARY KEY (needs>? AND needs<?)"),
+            (UNLINK_RUN, "SEARCH asyncq_after USING PRIMARY KEY (needs>? AND needs<?)"),
             (CANCELLED_WITH, "SEARCH it USING PRIMARY KEY (needs=?)"),
             (UNMET, "SEARCH it USING INDEX asyncq_after_job (job=?)"),
         ] {
