@@ -463,7 +463,7 @@ WHEN (OLD.state = 'held' OR OLD.state = 'error' OR OLD.state = 'cancelled')
   UPDATE asyncq_job SET state = 'blocked', waits = 2 WHERE id = NEW.id AND state = 'queued' AND lane IS NOT NULL;
 END;
 
--- Whoever comes into a lane or leaves its head lets out as many calls as there is room for.
+-- A call that enters a lane, or leaves its head, lets the lane fill its free places.
 CREATE TRIGGER asyncq_job_lane_left AFTER UPDATE OF state ON asyncq_job
 WHEN NEW.lane IS NOT NULL AND NEW.state <> 'queued' AND NEW.state <> 'processing'
   AND (NEW.waits = 2 OR OLD.state = 'queued' OR OLD.state = 'processing') BEGIN

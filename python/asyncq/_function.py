@@ -393,7 +393,7 @@ class Bound(Generic[P, R]):
 
 
 class Remote(Enqueueable[..., Any]):
-    """A function that is registered on a service, in whatever language it is written."""
+    """A function that is registered on a service. It may be written in any language."""
 
     def __init__(self, service: str, name: str) -> None:
         self.service = service
@@ -417,7 +417,7 @@ class Remote(Enqueueable[..., Any]):
 
 
 def remote(service: str, name: str) -> Remote:
-    """A function that is registered on a service, in whatever language it is written."""
+    """A function that is registered on a service. It may be written in any language."""
     if not isinstance(service, str) or not isinstance(name, str):
         raise TypeError("name a service and a function, as in asyncq.remote('events', 'resize')")
     return Remote(service, name)

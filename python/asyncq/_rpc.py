@@ -22,7 +22,7 @@ _AT_ONCE = 1 << 16
 
 
 class _Waiter:
-    """A request that is not answered yet. Whoever waits for it sleeps on `lock`, and is woken by its release."""
+    """A request without an answer yet. The thread that waits for it sleeps on `lock`; releasing the lock wakes it."""
 
     __slots__ = ("answer", "lock")
 
@@ -249,9 +249,9 @@ atexit.register(close_all)
 
 
 def request(method: str, params: str, *, repeat: bool = False, of: Chosen | None = None) -> Any:
-    """Asks the store `of`, or the one that is meant now. `repeat` says whether it may be asked again where the child ended without an answer.
+    """Sends a request to the store `of`, or to the current one. `repeat` allows sending it again if the child ends without an answer.
 
-    Raises `Error` for whatever asyncq refuses.
+    Raises `Error` if asyncq refuses the request.
     """
     failure: Error | None = None
     for _ in range(3):

@@ -234,7 +234,7 @@ class Environment:
 
     def __init__(self) -> None:
         self.attempt = 0
-        # Whatever the worker has inherited is none of a call.
+        # Variables that the worker has inherited do not belong to a call.
         self.principal: str | None = os.environ.get("ASYNCQ_PRINCIPAL")
         # The dictionary of bytes inside `os.environ`: with ASCII texts, half of the time that an assignment there takes.
         self.inside: dict[bytes, bytes] = getattr(os.environ, "_data", {})

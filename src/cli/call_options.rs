@@ -45,7 +45,7 @@ pub struct CallOptionArgs {
     #[arg(long, value_name = "IDS", allow_hyphen_values = true, conflicts_with = "batch")]
     after: Option<String>,
 
-    /// Run the call after these jobs have ended, whatever their end is
+    /// Run the call after these jobs have ended, even if they failed
     #[arg(long, value_name = "IDS", allow_hyphen_values = true, conflicts_with = "batch")]
     after_any: Option<String>,
 
@@ -84,7 +84,7 @@ impl CallOptionArgs {
     /// What they say; `expiry` reads when the call expires.
     ///
     /// # Errors
-    /// [`Kind::Usage`] for what is no lane and no list of jobs, [`Kind::Io`] when stdin cannot be read, and whatever `expiry`
+    /// [`Kind::Usage`] for an invalid lane or list of jobs, [`Kind::Io`] if stdin cannot be read, and any error of `expiry`
     /// answers.
     pub fn parse(&self, expiry: impl Fn(&str) -> Result<Expiry>) -> Result<CallOptions> {
         let mut needs = Needs::default();
@@ -141,7 +141,7 @@ fn stdin() -> Result<String> {
     match std::io::stdin().take(most).read_to_string(&mut text) {
         Ok(_) => Ok(text),
         Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-            Err(Error::new(Kind::Usage, "stdin is not text, so there are no numbers of jobs in it"))
+            Err(Error::new(Kind::Usage, "stdin is not text, so it cannot contain job numbers"))
         }
         Err(error) => Err(io_error("stdin", &error)),
     }

@@ -31,7 +31,6 @@ use crate::error::{Error, Kind};
 #[command(
     override_usage = "asyncq enqueue [OPTIONS] <SERVICE> <FUNCTION> [ARG]...\n       asyncq enqueue [OPTIONS] --batch <FILE> [--then <SERVICE> <FUNCTION> [ARG]...]"
 )]
-#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub struct Enqueue {
     /// A keyword argument; may be repeated
     #[arg(short, long = "kwarg", value_name = "NAME=VALUE")]
@@ -53,17 +52,8 @@ pub struct Enqueue {
     #[arg(long)]
     hold: bool,
 
-    /// Run the call after this time, as in 10m or 1h30m
-    #[arg(long = "in", value_name = "SPAN", value_parser = parse_span, allow_hyphen_values = true, conflicts_with = "batch")]
-    delay: Option<Duration>,
-
-    /// Run the call at this time, as in 14:30, 'tomorrow 9:00' or 2026-12-01T09:00+01:00 (docs/delays.md)
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with_all = ["delay", "batch"])]
-    at: Option<String>,
-
-    /// The time zone of --at and --expires, as in Europe/Berlin [default: `$TZ`, or the time zone of this machine]
-    #[arg(long, value_name = "ZONE", conflicts_with = "batch")]
-    tz: Option<String>,
+    #[command(flatten)]
+    due: DelayOptions,
 
     #[command(flatten)]
     options: CallOptionArgs,
@@ -76,6 +66,41 @@ pub struct Enqueue {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["defer", "batch"])]
     result_to: Option<PathBuf>,
 
+    #[command(flatten)]
+    batch: BatchOptions,
+
+    /// The service
+    #[arg(required_unless_present = "batch")]
+    service: Option<String>,
+
+    /// The function
+    #[arg(required_unless_present = "batch")]
+    function: Option<String>,
+
+    /// The arguments; one that is JSON without space around it is read as JSON, any other is a string
+    #[arg(value_name = "ARG", allow_negative_numbers = true)]
+    args: Vec<String>,
+}
+
+/// When a call is due.
+#[derive(Debug, Args)]
+struct DelayOptions {
+    /// Run the call after this time, as in 10m or 1h30m
+    #[arg(long = "in", value_name = "SPAN", value_parser = parse_span, allow_hyphen_values = true, conflicts_with = "batch")]
+    delay: Option<Duration>,
+
+    /// Run the call at this time, as in 14:30, 'tomorrow 9:00' or 2026-12-01T09:00+01:00 (docs/delays.md)
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with_all = ["delay", "batch"])]
+    at: Option<String>,
+
+    /// The time zone of --at and --expires, as in Europe/Berlin [default: `$TZ`, or the time zone of this machine]
+    #[arg(long, value_name = "ZONE", conflicts_with = "batch")]
+    tz: Option<String>,
+}
+
+/// How many calls are enqueued at once.
+#[derive(Debug, Args)]
+struct BatchOptions {
     /// Enqueue the calls in a file, one line of JSON each; `-` reads stdin
     #[arg(long, value_name = "FILE", conflicts_with = "key")]
     batch: Option<PathBuf>,
@@ -92,44 +117,36 @@ pub struct Enqueue {
     #[arg(long, requires = "batch", value_name = "N", default_value = "1000")]
     #[arg(value_parser = parse_count, allow_negative_numbers = true)]
     batch_size: u64,
-
-    /// The service
-    #[arg(required_unless_present = "batch")]
-    service: Option<String>,
-
-    /// The function
-    #[arg(required_unless_present = "batch")]
-    function: Option<String>,
-
-    /// The arguments; one that is JSON without space around it is read as JSON, any other is a string
-    #[arg(value_name = "ARG", allow_negative_numbers = true)]
-    args: Vec<String>,
 }
 
 impl Enqueue {
     /// Runs the command.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
-        if let Some(file) = &self.batch {
+        if let Some(file) = &self.batch.batch {
             let given = self.service.is_some() || !self.kwargs.is_empty() || self.raw;
-            if given && !self.then {
+            if given && !self.batch.then {
                 return Err(Error::new(Kind::Usage, "with `--batch`, the calls come from the file")
                     .with_hint("`--then` enqueues a call on the command line after them")
                     .into());
             }
-            let then =
-                self.then.then(|| self.parse(session, &self.delay(session)?)).transpose()?.map(|request| request.call);
+            let then = self
+                .batch
+                .then
+                .then(|| self.parse(session, &self.delay(session)?))
+                .transpose()?
+                .map(|request| request.call);
             let request = BatchRequest {
                 input: batch::open(file)?,
                 on_behalf_of: self.on_behalf_of()?,
                 hold: self.hold,
                 defer: self.defer,
-                atomic: self.atomic,
-                at_once: usize::try_from(self.batch_size).unwrap_or(usize::MAX),
+                atomic: self.batch.atomic,
+                at_once: usize::try_from(self.batch.batch_size).unwrap_or(usize::MAX),
                 then,
             };
             return batch::run(session, request);
         }
-        if self.tz.is_some() && self.at.is_none() && !self.options.has_expiry() {
+        if self.due.tz.is_some() && self.due.at.is_none() && !self.options.has_expiry() {
             return Err(Error::new(Kind::Usage, "`--tz` needs `--at` or `--expires`")
                 .with_hint("`asyncq enqueue --help` shows how")
                 .into());
@@ -178,7 +195,7 @@ impl Enqueue {
     /// When the call is due.
     fn delay(&self, session: &Session) -> Result<Delay, Error> {
         let (now, hold) = (now(), self.hold);
-        let (due, asked) = match (self.delay, self.at.as_deref()) {
+        let (due, asked) = match (self.due.delay, self.due.at.as_deref()) {
             (Some(span), _) => (Due::In(span), Some(now.after(span))),
             (None, None) => (Due::Now, None),
             (None, Some(text)) => {
@@ -196,7 +213,7 @@ impl Enqueue {
 
     /// The zone that is named. One that does not exist is an error even if the time has an offset.
     fn named_zone(&self, session: &Session) -> Result<Option<TimeZone>, Error> {
-        self.tz.as_deref().map(|name| session.zone(Some(name))).transpose()
+        self.due.tz.as_deref().map(|name| session.zone(Some(name))).transpose()
     }
 
     /// When the call expires.
@@ -237,7 +254,7 @@ impl Enqueue {
 /// A call as it is typed: the names of its service and its function, and its arguments.
 ///
 /// # Errors
-/// [`Kind::Usage`] for what is no name and no keyword argument, [`Kind::Invalid`] for arguments that are refused.
+/// [`Kind::Usage`] for an invalid name or keyword argument, [`Kind::Invalid`] for invalid values.
 pub fn typed_call(
     (service, function): (&str, &str),
     args: &[String],

@@ -13,6 +13,7 @@ mod enqueue;
 mod exit;
 mod format;
 mod function;
+mod function_options;
 mod hook_options;
 mod job;
 mod job_list;

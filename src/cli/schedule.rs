@@ -25,7 +25,7 @@ use crate::error::{Error, Kind};
 pub enum Schedule {
     /// Add a schedule; adding the same one again changes nothing
     ///
-    /// Whoever processes the service makes a call at each tick: `asyncq process` from cron, or `asyncq process --follow`.
+    /// Any processor of the service makes the calls: `asyncq process` from cron, or `asyncq process --follow`.
     Add(Box<Add>),
     /// List schedules
     List {
@@ -41,7 +41,7 @@ pub enum Schedule {
         #[command(flatten)]
         format: FormatOptions,
     },
-    /// Change a schedule; what is not given stays as it is
+    /// Change a schedule; anything that you leave out stays the same
     ///
     /// If its rule, its begin or its end changes, it goes on with the next tick from now.
     Set(Box<Set>),

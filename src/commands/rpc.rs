@@ -46,7 +46,7 @@ pub fn run(place: &Place, caller: &Caller, input: File, answers: &dyn Answers) -
     answers.failure().map_or(Ok(()), Err)
 }
 
-/// Carries out all requests until there are no more. Returns when no thread of it runs.
+/// Carries out all requests. Returns when all its threads have ended.
 fn carry_out_all(shared: &RpcContext<'_>, caller: &Caller, lines: &mut Lines) -> io::Result<()> {
     thread::scope(|scope| {
         // Also if this thread panics: the other one is waited for.
@@ -114,7 +114,7 @@ struct Together<'a> {
 }
 
 impl<'env> Rpc<'_, 'env> {
-    /// Carries out all requests until there are no more. When nobody reads the answers, or the store is gone, those that are
+    /// Carries out all requests. If nobody reads the answers any longer, or the store is gone, the requests that are
     /// read already are the last ones.
     fn carry_out_all(&mut self, lines: &mut Lines) -> io::Result<()> {
         let mut goes_on = true;

@@ -51,7 +51,7 @@ impl Pattern {
     /// if it matches one of them.
     ///
     /// # Errors
-    /// [`Kind::Usage`], with the way out, for a text that is no pattern, and for one that never comes.
+    /// [`Kind::Usage`], with the way out, for a text that is not a pattern, and for a pattern that never matches.
     pub fn parse(text: &str) -> Result<Pattern> {
         if text.len() > MAX_BYTES {
             let message = format!("a pattern has at most {MAX_BYTES} bytes, this one has {}", text.len());
@@ -148,7 +148,7 @@ fn moment(civil: DateTime, zone: &TimeZone) -> Option<jiff::Timestamp> {
     }
 }
 
-/// Why these words are no pattern.
+/// Explains why these words are not a pattern.
 fn no_pattern(words: &[&str]) -> Error {
     let text = words.join(" ");
     let shown = escape_control(&text);

@@ -2,7 +2,7 @@
 
 use super::cron_field::{Field, Item};
 
-/// A sentence names so many times of the day at most.
+/// The most times of the day that a sentence names.
 const TIMES: usize = 6;
 
 const MONTHS: [&str; 12] = [

@@ -20,8 +20,7 @@ pub enum Task {
     Job(JobId),
     /// The schedule of this name ticks.
     Schedule(String),
-    /// Calls that wait for others have to be told of their end, calls that have expired to be ended, or retries to be moved with
-    /// a clock that was set back.
+    /// A processor has to follow up calls that ended, end calls that expired, or move retries because the clock was set back.
     Upkeep,
     /// This processor has died, and its jobs have to be put back.
     Rescue(ProcessorId),

@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 pub enum Need {
     /// It completes.
     Completed,
-    /// It ends, in whatever way.
+    /// It ends. How it ends makes no difference.
     Ended,
     /// It ends in an error, or is cancelled.
     Failed,

@@ -58,7 +58,7 @@ impl Rate {
         Ok(rate)
     }
 
-    /// The same rate, of which so many calls may start together after a pause.
+    /// The same rate with another burst: how many calls may start together after a pause.
     #[must_use]
     pub fn with_burst(self, burst: u32) -> Rate {
         Rate { burst, ..self }
@@ -123,7 +123,7 @@ impl Allowance {
         usize::try_from((self.now - self.used) / self.gap).unwrap_or(0)
     }
 
-    /// What is left after so many calls have started.
+    /// The allowance that is left after this many starts.
     #[must_use]
     pub fn after(self, starts: usize) -> Allowance {
         let starts = i64::try_from(starts).unwrap_or(i64::MAX);
@@ -209,7 +209,7 @@ mod tests {
                 let within = starts[at..].iter().take_while(|start| **start < first + span).count();
                 assert!(within <= most, "{rate:?}: {within} of {most}");
             }
-            // Whoever always wants some gets all that the rate allows.
+            // A caller that always asks gets everything that the rate allows.
             let (mut used, mut count) = (0, 0);
             for now in began..began + 3000 {
                 let allowance = rate.allowance(Timestamp(now), used);

@@ -106,7 +106,7 @@ impl RetryPolicy {
     /// Lets a call that failed be tried again, if the policy has a retry left for it.
     fn try_again(&self, end: Decision, before: AttemptCounts, draw: f64) -> Decision {
         let Some(failure) = end.error.as_ref().filter(|_| end.state == State::Error) else { return end };
-        // The first conflicts are no failures.
+        // The first conflicts do not count as failures.
         let conflicts = (before.conflicts - i64::from(self.conflicts.get()) + 1).max(0);
         let number = u32::try_from(before.failures.max(0) + conflicts + 1).unwrap_or(u32::MAX);
         if number > self.retries || !self.retries_after(failure) {

@@ -187,7 +187,7 @@ impl Store {
             if expires {
                 status.expires = soonest(tx, plan.service)?;
             }
-            // Those that are left must not begin.
+            // Expired calls that are left must not begin.
             let wanted = if more_expire { 0 } else { plan.room(&status) };
             let room = status.allowance.map_or(wanted, |allowance| allowance.starts().min(wanted));
             let mut troubles = Vec::new();

@@ -71,7 +71,7 @@ impl Store {
                     .map(|(index, done)| done.ok_or_else(|| refused.remove(&index).expect("it was refused")))
                     .collect())
             }
-            // At the commit, too: then nobody knows of which.
+            // It may also fail at the commit, and then it is unknown which call is the cause.
             Err(Refused { error, .. }) if error.kind() == Kind::Denied && !new.is_empty() => {
                 self.enqueue_around(new, error)
             }

@@ -1,6 +1,6 @@
 //! Lanes: of the calls in one lane, as many are in the queue or run as the service allows; all others are blocked.
 //!
-//! Invariant: whoever takes a call out of the head of a lane, or adds one to its end, lets out the next. What clients and
+//! Invariant: code that takes a call out of the head of a lane, or adds one to its end, lets out the next one. What clients and
 //! people do is followed up by the schema's triggers.
 
 use super::engine::Tx;

@@ -130,7 +130,7 @@ pub(super) fn note_ended(tx: &mut dyn Tx, jobs: &[JobId]) -> Result<()> {
 }
 
 /// Follows the links of jobs that have completed: by one statement for those whose numbers follow each other, as they mostly
-/// do. Notes those of which more is to be said than that.
+/// do. Notes jobs that need more than that.
 pub(super) fn note_completed(tx: &mut dyn Tx, mut jobs: Vec<JobId>) -> Result<()> {
     jobs.sort_unstable();
     for run in jobs.chunk_by(|one, other| one.0 + 1 == other.0) {

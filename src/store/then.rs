@@ -1,4 +1,4 @@
-//! A call that runs after all calls of a batch, of which there may be millions.
+//! A call that runs after all calls of a batch. The batch may have millions of calls.
 //!
 //! It is made held and linked to the others in steps, so that no transaction is long, and released at the end.
 
@@ -13,7 +13,7 @@ use crate::store::Refused;
 /// How many jobs one transaction links.
 const LINKED_AT_ONCE: usize = 10_000;
 
-/// A job that has completed, or is no longer there as it was cleaned away, is nothing to wait for.
+/// The call does not wait for jobs that have completed, or that were cleaned away.
 const LINK_RANGE: &str = "INSERT INTO asyncq_after (needs, job) SELECT id, ?1 FROM asyncq_job
     WHERE id >= ?2 AND id <= ?3 AND state <> 'completed' ON CONFLICT (needs, job) DO NOTHING";
 const WATCH_RANGE: &str = "INSERT INTO asyncq_settle (job) SELECT id FROM asyncq_job
