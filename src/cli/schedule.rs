@@ -158,7 +158,7 @@ fn tell(session: &Session, name: &ScheduleName, is: &ScheduleDefinition, is_here
     }
 }
 
-/// What is said of a zone that nobody has named.
+/// How messages describe the default zone.
 const HERE: &str = " (the time zone of this machine)";
 
 /// Changes a schedule.

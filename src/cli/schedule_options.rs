@@ -27,7 +27,7 @@ pub struct RuleOptions {
     /// The time zone of --cron, as in Europe/Berlin [default: `$TZ`, or the time zone of this machine]
     #[arg(long, value_name = "ZONE")]
     pub tz: Option<String>,
-    /// Every so often, as in 90s or 1h30m; counted from 1970 in exact time, so 1d is 24 hours, whatever the clocks do
+    /// The span between two ticks, as in 90s or 1h30m; 1d is exactly 24 hours, even when clocks change
     #[arg(long, value_name = "SPAN", value_parser = parse_span, allow_hyphen_values = true)]
     pub every: Option<Duration>,
 }
@@ -82,7 +82,7 @@ fn no_zone() -> Error {
 /// When a schedule begins and ends, and what it does with ticks that come late or too soon.
 #[derive(Debug, Args)]
 pub struct TickOptions {
-    /// What becomes of ticks that nobody noticed in time: one job for all of them, the same only if the newest has just come, or one job for each [default: once]
+    /// What happens to missed ticks: one job for all, one job only if the newest tick is recent, or one job for each [default: once]
     #[arg(long, value_name = "HOW", value_parser = one_of(Missed::ALL, Missed::as_str))]
     pub missed: Option<Missed>,
     /// How late a tick may be and still make a job [default: 1d; with --missed skip: 1m]

@@ -208,7 +208,7 @@ pub fn ranges_to_json(jobs: &[JobId]) -> String {
     serde_json::to_string(&ranges).unwrap_or_default()
 }
 
-/// The jobs for which a blocked job waits, of which no more than [`Blockers::MOST`] are looked up.
+/// The jobs that a blocked job waits for; at most [`Blockers::MOST`] of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Blockers {
     /// Those that it needs.

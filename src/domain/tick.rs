@@ -25,7 +25,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A time zone that changes its rules moves its clock by no more than this.
 const ZONE_SHIFT: Duration = Duration::from_secs(3 * 3600);
 
-/// Which jobs several due ticks make: after a pause, or when nobody looked in time.
+/// Which jobs several due ticks make, after a pause or while no processor ran.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Missed {
     /// One, which stands for all of them.
@@ -378,7 +378,7 @@ mod tests {
     #[test]
     fn missed_ticks() {
         let fire = |missed, within, now| standing(100).fire(&hourly(), &lateness(missed, within, None), now);
-        // For three days, nobody looked.
+        // No processor ran for three days.
         let firing = fire(Missed::Once, None, at(171, 30));
         assert_eq!((jobs(&firing), firing.skipped, firing.next_tick), (vec![(171, 71)], 0, Some(at(172, 0))));
         let firing = fire(Missed::Once, Some(20), at(171, 30));
@@ -512,7 +512,7 @@ mod tests {
         }
     }
 
-    /// Whatever the clock does, and whenever somebody looks, no tick makes two jobs, and none makes one before its time.
+    /// However the clock changes, no tick makes two jobs or a job before its time.
     #[test]
     fn no_tick_makes_two_jobs() {
         let mut random = fastrand::Rng::with_seed(7);

@@ -50,7 +50,7 @@ pub fn machine_zone_name() -> Result<String> {
     })
 }
 
-/// The name of the zone that was probably meant by `given`, which names none: one with a slip, or one of which only the city is given.
+/// The name of the zone that `given`, which is not a zone, probably means: it may have a typo, or name only the city.
 #[must_use]
 pub fn meant(given: &str) -> Option<String> {
     let names: Vec<String> = tz::db().available().map(|name| name.as_str().to_owned()).collect();

@@ -79,7 +79,7 @@ impl Store {
         }
     }
 
-    /// Does the same with calls of which a rule of the application has refused one, and ended the transaction: the others go
+    /// Enqueues calls again after a rule of the application has refused one of them and ended the transaction. The others go
     /// in without it.
     fn enqueue_around(&mut self, new: &[NewJob], refusal: Error) -> Result<Vec<Result<Enqueued>>> {
         if new.len() == 1 {
