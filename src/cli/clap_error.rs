@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::num::IntErrorKind;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -10,6 +11,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::output::{command_line, is_broken_pipe};
 use super::{exit, session, stdio};
 use crate::domain::suggest::nearest;
+use crate::domain::time::parse_span;
 use crate::error::Error;
 
 /// The words that were typed after the name of the program, for the command line that `root` describes.
@@ -260,6 +262,14 @@ pub fn one_of<T: Copy + Send + Sync + 'static>(
 /// What the number must be.
 pub fn parse_count(text: &str) -> Result<u64, String> {
     whole_number(text, "a number of calls", 1).map(i64::unsigned_abs)
+}
+
+/// Parses a span, or 0, which has no unit.
+///
+/// # Errors
+/// As [`parse_span`].
+pub fn span_or_zero(text: &str) -> Result<Duration, Error> {
+    if text == "0" { Ok(Duration::ZERO) } else { parse_span(text) }
 }
 
 /// Parses a number that is at least `least`; `what` names it in errors.

@@ -9,7 +9,7 @@ use sd_notify::NotifyState;
 use super::console::{console, trying_again};
 use super::output::{count, list};
 use super::session::{Session, print_info};
-use super::{clap_error::parse_count, exit, stdio};
+use super::{clap_error::parse_count, clap_error::span_or_zero, exit, stdio};
 use crate::commands::process::{self, ProcessRequest, Processed};
 use crate::domain::attempt::{Ending, Failure, FailureKind};
 use crate::domain::event::{Barrier, Event, Report, Unkillable};
@@ -17,15 +17,15 @@ use crate::domain::job::{Claim, JobId, State};
 use crate::domain::processor::{ProcessOptions, Processor};
 use crate::domain::service::ServiceName;
 use crate::domain::tick::{Shift, TickTrouble};
-use crate::domain::time::{parse_span, show_span};
+use crate::domain::time::{parse_span, show_span, write_span};
 use crate::error::reason;
 use crate::system::user::user_name;
 
 /// Run the calls that are ready, then exit
 ///
 /// Drains the services one after the other, and prints the output of functions to stdout and stderr. The exit code is 1 if a
-/// job ended in an error. After a first signal to stop, asyncq waits for the running calls; after a second one, it ends them
-/// and puts them back.
+/// job ended in an error. After a first signal to stop, asyncq waits for the running calls (`--grace` limits the time); after a
+/// second one, it ends them and puts them back.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub struct Process {
@@ -56,6 +56,13 @@ pub struct Process {
     /// Notifies systemd, if it asks, when it is ready and that it is alive (docs/follow.md).
     #[arg(long, conflicts_with_all = ["wait", "wait_retries"])]
     follow: bool,
+
+    /// After a first signal to stop, let running calls end within this time; then end them and put them back
+    ///
+    /// 0 ends them at once. Without it, they have all the time they need. Set it at least 15 seconds below the time after which
+    /// systemd or a container kills asyncq, because a function that ignores SIGTERM gets 10 more seconds.
+    #[arg(long, value_name = "SPAN", value_parser = span_or_zero, allow_hyphen_values = true)]
+    grace: Option<Duration>,
 
     /// Assume that the container of a dead processor is gone
     ///
@@ -93,6 +100,7 @@ impl Process {
             max_time: self.max_time,
             wait: self.wait.or(self.wait_retries.then_some(WAIT_FOR_RETRIES)),
             follow: self.follow,
+            grace: self.grace,
             pulse: if self.follow { keep_alive_interval() } else { None },
             one_container: self.one_container,
         };
@@ -239,11 +247,7 @@ fn print_event(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
         Event::Stopping { running: 0 } => notify(&[NotifyState::Stopping]),
         Event::Stopping { running } => {
             notify(&[NotifyState::Stopping]);
-            let (jobs, them) = match running {
-                1 => ("the running job has".to_owned(), "it"),
-                _ => (format!("{running} running jobs have"), "them"),
-            };
-            let text = format!("stopping when {jobs} ended; signal again to end {them} and put {them} back");
+            let text = stopping(*running, options.grace);
             // Cron may stop it each time, and should not mail that. In the log of a service it is useful.
             if options.follow { session.info(&text) } else { session.notice(&text) }
         }
@@ -267,6 +271,22 @@ fn print_event(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
             print_info(&format!("{error}; no job starts until that is possible again"), None);
         }
         Event::NoSpace(error) => print_info(&format!("{error}; no job starts until there is space"), None),
+    }
+}
+
+/// The message about running calls that a processor waits for before it stops.
+fn stopping(running: usize, grace: Option<Duration>) -> String {
+    let (jobs, have, them) = match running {
+        1 => ("the running job".to_owned(), "has", "it"),
+        _ => (format!("{running} running jobs"), "have", "them"),
+    };
+    match grace {
+        Some(Duration::ZERO) => format!("stopping: asyncq ends {jobs} and puts {them} back"),
+        Some(grace) => format!(
+            "stopping when {jobs} {have} ended, after {} at the latest; signal again to end {them} at once and put {them} back",
+            write_span(grace)
+        ),
+        None => format!("stopping when {jobs} {have} ended; signal again to end {them} and put {them} back"),
     }
 }
 

@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::exit;
 use super::job_selection::job_number;
 use super::job_waits;
 use super::output::text;
 use super::session::{Session, now};
+use super::{clap_error::span_or_zero, exit};
 use crate::commands::queue::Queue;
 use crate::domain::job::{Job, JobId, State};
-use crate::domain::time::parse_span;
-use crate::error::Result;
 
 /// Wait until jobs have ended
 ///
@@ -25,11 +23,6 @@ pub struct Wait {
     /// How long to wait at most, as in 90s or 1h30m; 0 only looks [default: as long as it takes]
     #[arg(long, value_name = "SPAN", value_parser = span_or_zero)]
     timeout: Option<Duration>,
-}
-
-/// Parses a span, or 0, which has no unit.
-fn span_or_zero(text: &str) -> Result<Duration> {
-    if text == "0" { Ok(Duration::ZERO) } else { parse_span(text) }
 }
 
 impl Wait {

@@ -50,6 +50,8 @@ pub struct ProcessOptions {
     pub wait: Option<Duration>,
     /// Keep running, and serve all services at the same time, until asked to stop.
     pub follow: bool,
+    /// After the first signal to stop, running calls have this time to end; without it, they have all the time they need.
+    pub grace: Option<Duration>,
     /// The interval of its keep-alives.
     pub pulse: Option<Duration>,
     /// Assume that the container of a dead processor is gone, because only one container at a time uses the store.

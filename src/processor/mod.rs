@@ -131,6 +131,9 @@ pub fn process(
     let runtime = Runtime { program, env, link: Arc::clone(&link), forwarder, host: None };
     let mut main_loop = MainLoop::new(store, options, (runtime, patience), tell).map_err(no_bell)?;
     let (asked, passed_on, died) = (main_loop.shutdown(), main_loop.shutdown(), main_loop.shutdown());
+    if let Some(grace) = options.grace {
+        main_loop.shutdown().limit(grace).map_err(|error| io_error("cannot watch for signals", &error))?;
+    }
     signals::on_stop(move || asked.signal())?;
     link.listen(move || passed_on.signal(), move || died.supervisor_died())
         .map_err(|error| io_error("cannot watch for signals", &error))?;

@@ -1,8 +1,9 @@
 //! Stopping a processor: the signals that ask for it, and what they do to its slots, even while the loop waits for the store.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use super::events::{EventQueue, LoopEvent};
 use super::{dispatch_queue::DispatchQueue, worker_pool::WorkerPool};
@@ -20,6 +21,8 @@ pub(super) struct Shutdown(Arc<ShutdownState>);
 struct ShutdownState {
     signals: AtomicUsize,
     latest: Mutex<Option<Instant>>,
+    /// Notified at each signal.
+    arrived: Condvar,
     supervisor_died: AtomicBool,
     targets: OnceLock<StopTargets>,
     events: Arc<EventQueue<LoopEvent>>,
@@ -37,9 +40,32 @@ pub(super) struct StopTargets {
 impl Shutdown {
     /// No signal yet; `events` wakes the loop at each one.
     pub(super) fn new(events: Arc<EventQueue<LoopEvent>>) -> Shutdown {
-        let (signals, latest) = (AtomicUsize::new(0), Mutex::default());
+        let (signals, latest, arrived) = (AtomicUsize::new(0), Mutex::default(), Condvar::new());
         let (supervisor_died, targets) = (AtomicBool::new(false), OnceLock::new());
-        Shutdown(Arc::new(ShutdownState { signals, latest, supervisor_died, targets, events }))
+        Shutdown(Arc::new(ShutdownState { signals, latest, arrived, supervisor_died, targets, events }))
+    }
+
+    /// Gives running calls this time to end after a first signal. Then the processor does what it does at a second one.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(super) fn limit(&self, grace: Duration) -> io::Result<()> {
+        // A thread of its own, because the main loop may be waiting for the store.
+        let shutdown = self.clone();
+        let thread = thread::Builder::new().name("grace".to_owned()).stack_size(64 * 1024);
+        thread.spawn(move || shutdown.end_after(grace)).map(drop)
+    }
+
+    fn end_after(&self, grace: Duration) {
+        let is_unasked = |latest: &mut Option<Instant>| latest.is_none();
+        let asked = self.0.arrived.wait_while(self.latest(), is_unasked).unwrap_or_else(PoisonError::into_inner);
+        drop(asked);
+        thread::sleep(grace);
+        let latest = self.latest();
+        // After a second signal there is nothing left to do.
+        if self.signals() == 1 {
+            self.count_signal(latest);
+        }
     }
 
     /// From now on, signals reach the slots themselves, because the loop may be waiting for the store.
@@ -70,14 +96,22 @@ impl Shutdown {
 
     /// A signal to stop has arrived.
     pub(super) fn signal(&self) {
-        let mut latest = self.0.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        if latest.is_some_and(|latest| latest.elapsed() < ONE_SIGNAL) {
-            return;
+        let latest = self.latest();
+        if latest.is_none_or(|latest| latest.elapsed() >= ONE_SIGNAL) {
+            self.count_signal(latest);
         }
+    }
+
+    fn latest(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_signal(&self, mut latest: MutexGuard<'_, Option<Instant>>) {
         *latest = Some(Instant::now());
         self.0.signals.fetch_add(1, Ordering::SeqCst);
         self.obey();
         self.0.events.send(LoopEvent::Stop);
+        self.0.arrived.notify_all();
     }
 
     /// Lets no call begin, and asks the running ones to end, unless `how` is [`Stop::No`].

@@ -214,12 +214,14 @@ fn systemd_hears_that_it_stops_whenever_the_signal_comes() {
 }
 
 #[test]
-fn the_unit_of_the_documents_is_the_one_in_the_examples() {
+fn the_unit_and_the_container_of_the_documents_are_those_of_the_examples() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let unit = fs::read_to_string(root.join("examples/asyncq.service")).unwrap();
     let page = fs::read_to_string(root.join("docs/follow.md")).unwrap();
-    let shown = page.split("```ini\n").nth(1).unwrap().split("```").next().unwrap();
-    assert_eq!(shown, unit);
+    for (language, example) in [("ini", "asyncq.service"), ("yaml", "compose.yaml")] {
+        let file = fs::read_to_string(root.join("examples").join(example)).unwrap();
+        let shown = page.split(&format!("```{language}\n")).nth(1).unwrap().split("```").next().unwrap();
+        assert_eq!(shown, file);
+    }
 }
 
 #[test]

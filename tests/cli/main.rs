@@ -17,6 +17,7 @@ mod enqueue;
 mod follow;
 mod format;
 mod function;
+mod grace;
 mod hint;
 mod hook;
 mod inherit;

@@ -165,7 +165,7 @@ pub fn is_root(place: &Place) -> bool {
 }
 
 /// Runs a shell command in a PID namespace of its own, as containers do.
-fn contained(place: &Place, command: &str) -> String {
+pub fn contained(place: &Place, command: &str) -> String {
     let unshare = if is_root(place) { "unshare" } else { "unshare -r" };
     // For a user in a namespace of his own, the folders above belong to nobody.
     let command = command.replace("asyncq process", "asyncq process --trust-store-writers");
@@ -173,7 +173,7 @@ fn contained(place: &Place, command: &str) -> String {
 }
 
 /// The only child of a process.
-fn child(pid: &str) -> String {
+pub fn child(pid: &str) -> String {
     let mut child = String::new();
     wait_until("there is a child", || {
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
