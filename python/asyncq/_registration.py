@@ -162,8 +162,25 @@ def _functions_of(module: Any) -> list[Any]:
     return [function for function in own if function.module == module.__name__]
 
 
-def define_service(name: str, *, concurrency: int | None = None) -> None:
-    """Makes sure that a service exists. `concurrency` is how many of its calls may run at once; left out, an existing service
-    keeps its own, and a new one runs one call at a time."""
-    params = {"service": name} if concurrency is None else {"service": name, "concurrency": concurrency}
+def define_service(
+    name: str,
+    *,
+    concurrency: int | None = None,
+    lane_width: int | None = None,
+    rate: str | None = None,
+    burst: int | None = None,
+    on_error: str | None = None,
+    on_success: str | None = None,
+) -> None:
+    """Makes sure that a service exists. What you leave out stays as it is in an existing service.
+
+    `concurrency` is how many of its calls may run at once, and `lane_width` how many of one lane; a new service has 1 of each.
+    `rate` limits how often calls start, as in `"10/s"`, with bursts of at most `burst` calls. `on_error` and `on_success` are
+    the functions that are called when a job of the service has ended, as in `"events/alert"`. `"none"` takes away a rate or a
+    hook.
+    """
+    wanted: dict[str, object] = {"concurrency": concurrency, "lane_width": lane_width, "burst": burst}
+    params = {"service": name} | {member: value for member, value in wanted.items() if value is not None}
+    texts = {"rate": rate, "on_error": on_error, "on_success": on_success}
+    params |= {member: None if text == "none" else text for member, text in texts.items() if text is not None}
     request("define", json.dumps(params), repeat=True)

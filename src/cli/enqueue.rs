@@ -3,22 +3,18 @@
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
-use jiff::tz::TimeZone;
 
 use super::call_options::CallOptionArgs;
-use super::session::{Session, now};
+use super::delay_options::{Delay, DelayOptions};
+use super::session::Session;
 use super::stdio::{self, Sink};
-use super::{batch, clap_error::parse_count, console::console, exit, output, process};
+use super::{batch, clap_error::parse_count, console::console, exit, process};
 use crate::commands::batch::BatchRequest;
 use crate::commands::enqueue::{EnqueueRequest, Made};
 use crate::domain::call::{Call, Key, OnBehalfOf, Reading};
-use crate::domain::job::JobId;
-use crate::domain::moment::{expiry, moment};
-use crate::domain::new_job::{Due, Enqueued, Expiry, IfTaken};
-use crate::domain::time::{Timestamp, parse_span};
+use crate::domain::new_job::{Enqueued, IfTaken};
 use crate::domain::{attempt::Outcome, event::Ran, function::FunctionName, log::Stream};
 use crate::domain::{service::ServiceName, text::escape_control};
 use crate::error::{Error, Kind};
@@ -82,27 +78,11 @@ pub struct Enqueue {
     args: Vec<String>,
 }
 
-/// When a call is due.
-#[derive(Debug, Args)]
-struct DelayOptions {
-    /// Run the call after this time, as in 10m or 1h30m
-    #[arg(long = "in", value_name = "SPAN", value_parser = parse_span, allow_hyphen_values = true, conflicts_with = "batch")]
-    delay: Option<Duration>,
-
-    /// Run the call at this time, as in 14:30, 'tomorrow 9:00' or 2026-12-01T09:00+01:00 (docs/delays.md)
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with_all = ["delay", "batch"])]
-    at: Option<String>,
-
-    /// The time zone of --at and --expires, as in Europe/Berlin [default: `$TZ`, or the time zone of this machine]
-    #[arg(long, value_name = "ZONE", conflicts_with = "batch")]
-    tz: Option<String>,
-}
-
 /// How many calls are enqueued at once.
 #[derive(Debug, Args)]
 struct BatchOptions {
     /// Enqueue the calls in a file, one line of JSON each; `-` reads stdin
-    #[arg(long, value_name = "FILE", conflicts_with = "key")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["key", "delay", "at", "tz"])]
     batch: Option<PathBuf>,
 
     /// With --batch: enqueue one more call, which runs after all calls of the batch have completed
@@ -132,7 +112,7 @@ impl Enqueue {
             let then = self
                 .batch
                 .then
-                .then(|| self.parse(session, &self.delay(session)?))
+                .then(|| self.parse(session, &self.due.delay(session)?))
                 .transpose()?
                 .map(|request| request.call);
             let request = BatchRequest {
@@ -146,13 +126,9 @@ impl Enqueue {
             };
             return batch::run(session, request);
         }
-        if self.due.tz.is_some() && self.due.at.is_none() && !self.options.has_expiry() {
-            return Err(Error::new(Kind::Usage, "`--tz` needs `--at` or `--expires`")
-                .with_hint("`asyncq enqueue --help` shows how")
-                .into());
-        }
+        self.due.check_zone(self.options.has_expiry(), "enqueue")?;
         self.options.check_key(self.key.is_some())?;
-        let delay = self.delay(session)?;
+        let delay = self.due.delay(session)?;
         let (request, mut queue) = (self.parse(session, &delay)?, session.open()?);
         let (service, function) = (request.call.service.clone(), request.call.function.clone());
         let enqueued = match queue.enqueue(request, &session.caller, console())? {
@@ -185,49 +161,11 @@ impl Enqueue {
             });
             return Ok(exit::DONE);
         }
-        delay.tell(session, id);
+        delay.tell(session, id, self.hold);
         if is_paused {
             session.notice(&process::paused(&service));
         }
         Ok(exit::DONE)
-    }
-
-    /// When the call is due.
-    fn delay(&self, session: &Session) -> Result<Delay, Error> {
-        let (now, hold) = (now(), self.hold);
-        let (due, asked) = match (self.due.delay, self.due.at.as_deref()) {
-            (Some(span), _) => (Due::In(span), Some(now.after(span))),
-            (None, None) => (Due::Now, None),
-            (None, Some(text)) => {
-                let named = self.named_zone(session)?;
-                let asked = moment(text, now, || named.map_or_else(|| session.zone(None), Ok));
-                let asked = asked.map_err(|error| match parse_span(text) {
-                    Ok(_) => error.with_hint(format!("`--in {}` delays a call by a span", escape_control(text.trim()))),
-                    Err(_) => error,
-                })?;
-                (if asked == now { Due::Now } else { Due::At(asked.max(now)) }, Some(asked))
-            }
-        };
-        Ok(Delay { due, asked, now, hold })
-    }
-
-    /// The zone that is named. One that does not exist is an error even if the time has an offset.
-    fn named_zone(&self, session: &Session) -> Result<Option<TimeZone>, Error> {
-        self.due.tz.as_deref().map(|name| session.zone(Some(name))).transpose()
-    }
-
-    /// When the call expires.
-    fn expiry(&self, session: &Session, delay: &Delay, text: &str) -> Result<Expiry, Error> {
-        let named = self.named_zone(session)?;
-        let found = expiry(text, delay.now, || named.map_or_else(|| session.zone(None), Ok))?;
-        let due = delay.due.moment(delay.now).unwrap_or(delay.now);
-        if found.moment(due) > due {
-            return Ok(found);
-        }
-        let (text, at) = (escape_control(text), output::moment(found.moment(due)));
-        let why = if found.moment(due) <= delay.now { "has passed" } else { "comes before the call is due" };
-        Err(Error::new(Kind::Usage, format!("`--expires` cannot be `{text}`: {at} {why}"))
-            .with_hint("a call that has expired never runs; a span, as in `10m`, counts from when the call is due"))
     }
 
     /// On whose behalf the calls are made.
@@ -244,7 +182,7 @@ impl Enqueue {
             key: self.key.as_deref().map(Key::parse).transpose()?,
             hold: self.hold,
             due: delay.due,
-            options: self.options.parse(|text| self.expiry(session, delay, text))?,
+            options: self.options.parse(|text| self.due.expiry(session, delay, text))?,
             defer: self.defer,
             result_to: self.result_to.clone(),
         })
@@ -274,30 +212,6 @@ pub fn typed_call(
     let words: Vec<_> = args.iter().map(|arg| arg.trim_start_matches(NEGATIVE)).collect();
     let (service, function) = (ServiceName::parse(service)?, FunctionName::parse(function)?);
     Ok(Call::new(service, function, reading.positional(&words)?, reading.keywords(&pairs)?))
-}
-
-/// When a call is due, and what was asked for.
-struct Delay {
-    due: Due,
-    asked: Option<Timestamp>,
-    now: Timestamp,
-    hold: bool,
-}
-
-impl Delay {
-    /// Prints when the job is due, and always if that was to be earlier than now.
-    fn tell(&self, session: &Session, id: JobId) {
-        match self.asked {
-            Some(asked) if asked < self.now => {
-                session.info(&format!("{} has passed, so the call is due now", output::moment(asked)));
-            }
-            Some(asked) if asked > self.now && !self.hold => {
-                let (at, from_now) = (output::moment(asked), output::relative(asked, self.now));
-                session.notice(&format!("job {id} is due at {at}, {from_now}"));
-            }
-            _ => {}
-        }
-    }
 }
 
 /// Marks a number that clap would take for an option. No argument can contain this character.

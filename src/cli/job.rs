@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use clap::Subcommand;
 
 use super::clap_error::{one_of, whole_number};
+use super::job_edit_options::JobEditOptions;
 use super::job_selection::{JobSelection, MatchingJobs, job_number};
 use super::job_view::{self, JobView};
 use super::session::{Session, to_terminal};
@@ -13,6 +14,7 @@ use super::{exit, format::FormatOptions, job_list::List, output};
 use crate::commands::job::{JobLog, JobResult};
 use crate::commands::queue::Queue;
 use crate::domain::job::{JobId, State};
+use crate::domain::job_edit::JobEdit;
 use crate::domain::text::{escape_control, escape_control_in_lines};
 use crate::domain::{log::Log, query::JobChange};
 
@@ -77,6 +79,18 @@ pub enum Job {
         #[arg(default_values_t = JobChange::Start.states())]
         state: Vec<State>,
     },
+    /// Change when calls run that wait: their time, priority, lane and expiry
+    #[command(override_usage = "asyncq job set [OPTIONS] <ID>...\n       asyncq job set [OPTIONS] --all")]
+    Set {
+        #[command(flatten)]
+        which: JobSelection,
+        /// Only jobs in this state; may be repeated [default: all that wait]
+        #[arg(long, value_name = "STATE", value_parser = one_of(waiting(), State::as_str))]
+        #[arg(default_values_t = waiting(), hide_default_value = true)]
+        state: Vec<State>,
+        #[command(flatten)]
+        changes: JobEditOptions,
+    },
     /// Remove jobs that have ended
     Clean {
         #[command(flatten)]
@@ -86,6 +100,10 @@ pub enum Job {
         #[arg(default_values_t = JobChange::Remove.states(), hide_default_value = true)]
         state: Vec<State>,
     },
+}
+
+fn waiting() -> Vec<State> {
+    JobChange::Set(JobEdit::default()).states()
 }
 
 fn attempt_number(text: &str) -> Result<i64, String> {
@@ -122,6 +140,14 @@ impl Job {
             }
             Job::Start { which, state } => {
                 return which.each(session, &mut queue, (JobChange::Start, state), Queue::start_job);
+            }
+            Job::Set { which, state, changes } => {
+                let changes = changes.parse(session)?;
+                return which.each(session, &mut queue, (JobChange::Set(changes.edit.clone()), state), |queue, id| {
+                    queue.set_job(id, &changes.edit)?;
+                    changes.tell(session, id);
+                    Ok(())
+                });
             }
             Job::Clean { matching, state } => {
                 return matching.change(session, &mut queue, (JobChange::Remove, state));

@@ -21,6 +21,9 @@ pub struct List {
     /// Only jobs in this state; may be repeated
     #[arg(long, value_name = "STATE", value_parser = one_of(State::ALL, State::as_str))]
     state: Vec<State>,
+    /// Only the jobs that this one needs, as with `enqueue --after` or `--batch --then`
+    #[arg(long, value_name = "ID", value_parser = job_number, allow_negative_numbers = true)]
+    needed_by: Option<i64>,
     /// Only jobs older than this one, for the next page
     #[arg(long, value_name = "ID", value_parser = job_number, allow_negative_numbers = true)]
     before: Option<i64>,
@@ -43,7 +46,8 @@ impl List {
     pub fn run(&self, session: &Session, queue: &mut Queue) -> anyhow::Result<()> {
         let filter = self.filter.parse(queue, self.state.clone())?;
         let limit = self.limit.unwrap_or(if to_terminal() { Self::SCREEN } else { 0 });
-        let query = JobQuery { filter, before: self.before.map(JobId), limit: (limit > 0).then_some(limit) };
+        let among = self.needed_by.map(|id| queue.needed_by(JobId(id))).transpose()?;
+        let query = JobQuery { filter, among, before: self.before.map(JobId), limit: (limit > 0).then_some(limit) };
         let format = self.format.format()?;
         let columns = job_view::columns(&self.state);
         let mut list = ListPrinter::new::<JobView<'_>>(format);

@@ -117,11 +117,12 @@ impl MatchingJobs {
         queue: &mut Queue,
         (change, states): (JobChange, Vec<State>),
     ) -> anyhow::Result<u8> {
+        let (removes, summary_of) = (change == JobChange::Remove, summary(&change));
         let many = BulkChange { change, filter: self.filter.parse(queue, states)?, dry_run: self.dry_run };
         let done = queue.change_jobs(&many)?;
-        let summary = summary(change, self.dry_run, done.jobs);
+        let summary = summary_of(self.dry_run, done.jobs);
         // Cron should not mail what it removes each night.
-        if change == JobChange::Remove && !self.dry_run {
+        if removes && !self.dry_run {
             session.notice(&summary);
         } else {
             session.info(&summary);
@@ -158,14 +159,17 @@ impl MatchingJobs {
     }
 }
 
-/// What was done with this many jobs, or would be done.
-fn summary(change: JobChange, dry_run: bool, jobs: u64) -> String {
+/// What was done with jobs, or would be done, in words: gets whether it only would be, and how many jobs.
+fn summary(change: &JobChange) -> impl Fn(bool, u64) -> String + use<> {
     let (would, done, after) = match change {
         JobChange::Cancel => ("cancel", "cancelled", ""),
         JobChange::Retry => ("queue", "queued", " again"),
         JobChange::Start => ("release", "released", ""),
         JobChange::Remove => ("remove", "removed", ""),
+        JobChange::Set(_) => ("change", "changed", ""),
     };
-    let verb = if dry_run { format!("would {would}") } else { done.to_owned() };
-    format!("{verb} {}{after}", count(jobs, "job", "jobs"))
+    move |dry_run, jobs| {
+        let verb = if dry_run { format!("would {would}") } else { done.to_owned() };
+        format!("{verb} {}{after}", count(jobs, "job", "jobs"))
+    }
 }

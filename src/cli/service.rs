@@ -109,8 +109,8 @@ fn parse_rate(text: &str) -> Result<RateLimit, Error> {
 }
 
 fn parse_burst(text: &str) -> Result<NonZeroU32, String> {
-    let burst = text.parse().ok().filter(|burst: &NonZeroU32| burst.get() <= 1_000_000);
-    burst.ok_or_else(|| "it is a whole number from 1 to 1000000".to_owned())
+    let burst = text.parse().ok().filter(|burst: &NonZeroU32| burst.get() <= Rate::LARGEST_BURST);
+    burst.ok_or_else(|| format!("it is a whole number from 1 to {}", Rate::LARGEST_BURST))
 }
 
 fn parse_width(text: &str) -> Result<NonZeroU32, String> {

@@ -2,6 +2,7 @@
 
 use super::queue::Queue;
 use crate::domain::job::{Job, JobId, State};
+use crate::domain::needs::ranges_of_json;
 use crate::domain::query::{JobFilter, JobQuery};
 use crate::domain::{attempt::Attempt, function::FunctionName, log::Log, service::ServiceName, suggest::nearest};
 use crate::error::{Error, Kind, Result};
@@ -74,6 +75,14 @@ impl Queue {
         let named = JobFilter { service, function, ..JobFilter::default() };
         let is_known = any(&mut self.store, &JobQuery { filter: named, ..JobQuery::default() })?;
         if is_known { Ok(()) } else { Err(error) }
+    }
+
+    /// The jobs that a job needs, also those that have ended: ranges of their numbers, in their order.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such job.
+    pub fn needed_by(&mut self, id: JobId) -> Result<Vec<[i64; 2]>> {
+        Ok(self.store.job(id)?.options.after.as_deref().map(ranges_of_json).unwrap_or_default())
     }
 
     /// One job, and its attempts, oldest first.

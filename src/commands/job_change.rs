@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::queue::Queue;
 use crate::domain::event::Unkillable;
 use crate::domain::job::{JobId, State};
+use crate::domain::job_edit::JobEdit;
 use crate::domain::query::{BulkChange, Refusal};
 use crate::error::{Error, Kind, Result};
 use crate::processor::{put_back_copied, put_back_unowned, unkillable_of};
@@ -76,6 +77,14 @@ impl Queue {
     /// As [`Store::start`].
     pub fn start_job(&mut self, id: JobId) -> Result<()> {
         self.store.start(id).map(|_| ())
+    }
+
+    /// Changes when a job runs that waits.
+    ///
+    /// # Errors
+    /// As [`Store::set`].
+    pub fn set_job(&mut self, id: JobId, changes: &JobEdit) -> Result<State> {
+        self.store.set(id, changes)
     }
 
     /// Changes many jobs, in steps that keep nobody waiting. Clients that write plain SQL know no line to wait in: they look

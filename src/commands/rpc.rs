@@ -21,7 +21,6 @@ use crate::domain::job::{JobId, Token};
 use crate::domain::new_job::{Enqueued, NewJob, Origin};
 use crate::domain::rpc::{LONGEST_MESSAGE, RpcCalls, RpcJobChange, RpcMessage, RpcRequest};
 use crate::domain::rpc_fault::MOST_ENTRIES;
-use crate::domain::service::ServiceChange;
 use crate::error::{Error, Kind, Result};
 use crate::system::error::io_error;
 use crate::system::signals;
@@ -296,10 +295,9 @@ impl<'env> Rpc<'_, 'env> {
         let caller = self.caller;
         Ok(Some(match request {
             RpcRequest::Hello => RpcResult::Hello(self.shared.place.path()),
-            RpcRequest::Define(name, concurrency) => RpcResult::Defined(self.with_queue(|queue| {
-                let wanted = ServiceChange { concurrency, ..ServiceChange::default() };
-                queue.define_service(&name, &wanted)
-            })?),
+            RpcRequest::Define(name, wanted) => {
+                RpcResult::Defined(self.with_queue(|queue| queue.define_service(&name, &wanted))?)
+            }
             RpcRequest::Register(wanted, change) => {
                 RpcResult::Registered(self.with_queue(|queue| queue.register_functions(wanted, change, caller))?)
             }

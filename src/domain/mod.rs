@@ -15,6 +15,7 @@ pub mod exit;
 pub mod function;
 pub mod hook;
 pub mod job;
+pub mod job_edit;
 pub mod job_tick;
 pub mod json;
 pub mod lane;

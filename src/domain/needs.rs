@@ -196,16 +196,31 @@ fn twice(what: &str) -> Error {
 /// Jobs as ranges of their numbers, as the store keeps those of a call that needs a whole batch: `[[1,100],[102,102]]`.
 #[must_use]
 pub fn ranges_to_json(jobs: &[JobId]) -> String {
+    serde_json::to_string(&ranges(jobs.iter().map(|job| [job.0, job.0]).collect())).unwrap_or_default()
+}
+
+/// The jobs that a call needs, as the store keeps them: ranges of their numbers, in their order. What a client wrote that is not
+/// valid names no job.
+#[must_use]
+pub fn ranges_of_json(text: &str) -> Vec<[i64; 2]> {
+    if let Ok(found) = serde_json::from_str(text) {
+        return ranges(found);
+    }
+    let needs = Needs::parse_json(text).unwrap_or_default();
+    ranges(needs.jobs.iter().map(|(job, _)| [job.0, job.0]).collect())
+}
+
+/// The fewest ranges that have the same numbers, in their order.
+fn ranges(mut parts: Vec<[i64; 2]>) -> Vec<[i64; 2]> {
+    parts.sort_unstable();
     let mut ranges: Vec<[i64; 2]> = Vec::new();
-    let mut sorted: Vec<i64> = jobs.iter().map(|job| job.0).collect();
-    sorted.sort_unstable();
-    for job in sorted {
+    for [first, last] in parts {
         match ranges.last_mut() {
-            Some([_, last]) if *last == job || *last + 1 == job => *last = job,
-            _ => ranges.push([job, job]),
+            Some([_, end]) if first <= end.saturating_add(1) => *end = last.max(*end),
+            _ => ranges.push([first, last]),
         }
     }
-    serde_json::to_string(&ranges).unwrap_or_default()
+    ranges
 }
 
 /// The jobs that a blocked job waits for; at most [`Blockers::MOST`] of them.
@@ -280,6 +295,20 @@ mod tests {
         );
         let too_many = Needs::default().add((1..200_000).map(JobId), Need::Ended).unwrap_err();
         assert_eq!(too_many.to_string(), "a call can wait for at most 100000 jobs");
+    }
+
+    #[test]
+    fn needs_are_read_as_ranges() {
+        assert_eq!(ranges_to_json(&ids(&[9, 1, 2, 3, 7, 8])), "[[1,3],[7,9]]");
+        for (text, ranges) in [
+            ("[[1,100],[102,102]]", vec![[1, 100], [102, 102]]),
+            ("[8,7,1]", vec![[1, 1], [7, 8]]),
+            (r#"{"failed":[9],"ok":[7,8]}"#, vec![[7, 9]]),
+            ("[]", vec![]),
+            ("nonsense", vec![]),
+        ] {
+            assert_eq!(ranges_of_json(text), ranges, "{text}");
+        }
     }
 
     #[test]

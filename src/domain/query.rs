@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::job::{Job, JobId, State};
+use super::job_edit::JobEdit;
 
 /// Selects the jobs that match all of these fields.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +29,8 @@ pub struct JobFilter {
 pub struct JobQuery {
     /// Selects the jobs.
     pub filter: JobFilter,
+    /// Among those with these numbers, ranges from the first to the last one, in their order.
+    pub among: Option<Vec<[i64; 2]>>,
     /// Older than this one, for the next page.
     pub before: Option<JobId>,
     /// At most this many; `None` for as many as one page holds.
@@ -44,7 +47,7 @@ pub struct JobPage {
 }
 
 /// What to do with jobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobChange {
     /// Cancel those that wait, and ask those that run to end.
     Cancel,
@@ -54,23 +57,26 @@ pub enum JobChange {
     Start,
     /// Remove those that have ended.
     Remove,
+    /// Change when those run that wait.
+    Set(JobEdit),
 }
 
 impl JobChange {
     /// Whether it changes jobs in this state.
     #[must_use]
-    pub fn applies_to(self, state: State) -> bool {
+    pub fn applies_to(&self, state: State) -> bool {
         match self {
             JobChange::Cancel => state.may_become(State::Cancelled),
             JobChange::Retry => state.has_ended() && state.may_become(State::Queued),
             JobChange::Start => state == State::Held,
             JobChange::Remove => state.has_ended(),
+            JobChange::Set(_) => state.is_waiting(),
         }
     }
 
     /// The states of the jobs that it changes.
     #[must_use]
-    pub fn states(self) -> Vec<State> {
+    pub fn states(&self) -> Vec<State> {
         State::ALL.into_iter().filter(|state| self.applies_to(*state)).collect()
     }
 }

@@ -26,6 +26,9 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// The largest burst.
+    pub const LARGEST_BURST: u32 = 1_000_000;
+
     /// Parses a number of calls and a span, as in `10/s`, `100/h` or `5/10m`. Of fast rates, a tenth of a second's calls may
     /// start together.
     ///

@@ -1,7 +1,6 @@
 //! Requests of programs: JSON-RPC 2.0, one message a line. `docs/rpc.md` describes them.
 
 use std::borrow::Cow;
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -12,9 +11,9 @@ use super::function::WantedFunction;
 use super::job::{JobId, Token};
 use super::json::entries;
 use super::object;
-use super::rpc_fault::{RpcFault, RpcFlaw, check_count, name, present, read};
-use super::rpc_register::register;
-use super::service::ServiceName;
+use super::rpc_fault::{RpcFault, RpcFlaw, check_count, present, read};
+use super::rpc_register::{define, register};
+use super::service::{ServiceChange, ServiceName};
 use super::suggest::nearest;
 use super::text::escape_control;
 use crate::error::{Error, Kind, Result};
@@ -41,8 +40,8 @@ pub enum RpcRequest<'a> {
     Hello,
     /// To enqueue calls.
     Enqueue(RpcCalls<'a>),
-    /// To see to it that there is a service with this limit, or any.
-    Define(ServiceName, Option<NonZeroU32>),
+    /// To see to it that there is a service like this.
+    Define(ServiceName, ServiceChange),
     /// To see to it that there are functions, and to change those that differ if that is said.
     Register(Vec<WantedFunction>, bool),
     /// To show a job, after a change if one is named.
@@ -158,7 +157,10 @@ fn request<'a>(method: &str, params: &'a str) -> Result<RpcRequest<'a>, RpcFault
     Ok(match method {
         "hello" => return hello(params),
         "enqueue" => RpcRequest::Enqueue(calls(params)?),
-        "define" => define(params)?,
+        "define" => {
+            let (service, wanted) = define(params)?;
+            RpcRequest::Define(service, wanted)
+        }
         "register" => {
             let (functions, change) = register(params)?;
             RpcRequest::Register(functions, change)
@@ -250,20 +252,4 @@ fn calls(params: &str) -> Result<RpcCalls<'_>, RpcFault> {
     });
     let (calls, inside) = (calls.collect(), InsideParams::read(inside)?);
     Ok(RpcCalls { calls, are_listed: true, atomic: atomic.unwrap_or_default(), inside })
-}
-
-fn define(params: &str) -> Result<RpcRequest<'_>, RpcFault> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct DefineParams<'a> {
-        #[serde(borrow)]
-        service: Cow<'a, str>,
-        concurrency: Option<u32>,
-    }
-    let DefineParams { service, concurrency } = read(params)?;
-    let concurrency = concurrency.map(|number| {
-        let message = format!("wrong params: `concurrency` has to be a whole number from 1 to {}", u32::MAX);
-        NonZeroU32::new(number).ok_or_else(|| RpcFault::params(message))
-    });
-    Ok(RpcRequest::Define(name(ServiceName::parse(&service))?, concurrency.transpose()?))
 }

@@ -1,4 +1,4 @@
-//! Functions that a program registers, as `docs/rpc.md` describes them.
+//! Services that a program defines and functions that it registers, as `docs/rpc.md` describes them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,12 +10,63 @@ use serde_json::value::RawValue;
 
 use super::function::{FunctionName, PolicyChange, WantedFunction, WorkerLimits};
 use super::hook::{HookChange, HookTarget};
-use super::lane::Lane;
+use super::lane::{Lane, MAX_WIDTH};
 use super::object;
+use super::rate::Rate;
 use super::retry_policy::{Backoff, FailureList, RetryChange};
 use super::rpc_fault::{RpcFault, check_count, name, present, read};
-use super::service::ServiceName;
+use super::service::{ServiceChange, ServiceName};
 use super::text::escape_control;
+
+/// Parses which service a program wants, and what limits and hooks it has.
+pub(super) fn define(params: &str) -> Result<(ServiceName, ServiceChange), RpcFault> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct DefineParams<'a> {
+        #[serde(borrow)]
+        service: Cow<'a, str>,
+        concurrency: Option<u32>,
+        lane_width: Option<u32>,
+        #[serde(default, deserialize_with = "present")]
+        #[expect(clippy::option_option, reason = "a rate, none, or as it is")]
+        rate: Option<Option<String>>,
+        burst: Option<u32>,
+        #[serde(default, deserialize_with = "present")]
+        #[expect(clippy::option_option, reason = "a hook, none, or as it is")]
+        on_error: Option<Option<String>>,
+        #[serde(default, deserialize_with = "present")]
+        #[expect(clippy::option_option, reason = "a hook, none, or as it is")]
+        on_success: Option<Option<String>>,
+    }
+    let params: DefineParams<'_> = read(params)?;
+    let wrong = |flaw: String| RpcFault::params(format!("wrong params: {flaw}"));
+    let number = |member: &str, number: Option<u32>, most: u32| {
+        let Some(number) = number else { return Ok(None) };
+        let found = NonZeroU32::new(number).filter(|number| number.get() <= most);
+        found.map(Some).ok_or_else(|| wrong(format!("`{member}` has to be a whole number from 1 to {most}")))
+    };
+    let burst = number("burst", params.burst, Rate::LARGEST_BURST)?;
+    let rate = match params.rate {
+        None if burst.is_some() => return Err(wrong("`burst` needs `rate`".to_owned())),
+        None => None,
+        Some(rate) => {
+            let rate = parsed("rate", rate, Rate::parse).map_err(wrong)?;
+            Some(rate.map(|rate| burst.map_or(rate, |burst| rate.with_burst(burst.get()))))
+        }
+    };
+    let hooks = HookChange {
+        on_error: hook("on_error", params.on_error).map_err(wrong)?,
+        on_success: hook("on_success", params.on_success).map_err(wrong)?,
+    };
+    let wanted = ServiceChange {
+        concurrency: number("concurrency", params.concurrency, u32::MAX)?,
+        lane_width: number("lane_width", params.lane_width, MAX_WIDTH)?,
+        rate,
+        hooks,
+        ..ServiceChange::default()
+    };
+    Ok((name(ServiceName::parse(&params.service))?, wanted))
+}
 
 /// Parses what functions a program registers, and whether they may be changed.
 pub(super) fn register(params: &str) -> Result<(Vec<WantedFunction>, bool), RpcFault> {
@@ -84,12 +135,9 @@ fn wanted(function: &str) -> Result<WantedFunction, Result<RpcFault, String>> {
     if let Some(member) = retry.idle_member() {
         return Err(Err(format!("`{member}` says nothing about a function without `retries`")));
     }
-    let hook = |member, text: Option<Option<String>>| {
-        text.map(|text| parsed(member, text, HookTarget::parse)).transpose().map_err(Err)
-    };
     let hooks = HookChange {
-        on_error: hook("on_error", function.on_error)?,
-        on_success: hook("on_success", function.on_success)?,
+        on_error: hook("on_error", function.on_error).map_err(Err)?,
+        on_success: hook("on_success", function.on_success).map_err(Err)?,
     };
     let lane = function.lane.map(|lane| parsed("lane", lane, Lane::parse)).transpose().map_err(Err)?;
     Ok(WantedFunction {
@@ -102,6 +150,12 @@ fn wanted(function: &str) -> Result<WantedFunction, Result<RpcFault, String>> {
         timeout: timeout.transpose().map_err(Err)?,
         worker: function.worker.map(|worker| limits(worker.get())).transpose().map_err(Err)?,
     })
+}
+
+/// The change of a hook: another one, none, or that it stays.
+#[expect(clippy::option_option, reason = "a hook, none, or as it is")]
+fn hook(member: &str, text: Option<Option<String>>) -> Result<Option<Option<HookTarget>>, String> {
+    text.map(|text| parsed(member, text, HookTarget::parse)).transpose()
 }
 
 /// The value of a member that is a text, which `parse` understands.

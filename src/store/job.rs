@@ -1,9 +1,10 @@
 //! What people do with jobs by hand.
 
 use super::engine::{Tx, one};
-use super::{Store, function, needs};
+use super::{Store, edit, function, needs};
 use super::{columns::groups, waiting::CANCEL};
 use crate::domain::job::{JobId, Phase, State};
+use crate::domain::job_edit::JobEdit;
 use crate::domain::{function::FunctionName, query::JobChange, service::ServiceName};
 use crate::error::{Error, Kind, Result};
 
@@ -111,6 +112,37 @@ impl Store {
                 tx.change(START, &[id.into(), now.into()])?;
             }
             Ok(find(tx, id)?.state)
+        })
+    }
+
+    /// Changes when a job runs that waits; gives the state in which it is then.
+    ///
+    /// # Errors
+    /// As for [`Store::retry`]: [`Kind::Denied`] when it runs or has ended.
+    pub fn set(&mut self, id: JobId, changes: &JobEdit) -> Result<State> {
+        self.write(|tx| {
+            let job = find(tx, id)?;
+            if job.immediate {
+                return Err(part_of(id, job.parent, "show"));
+            }
+            let refuse = |why: &str| Error::new(Kind::Denied, format!("job {id} {why}, so it cannot be set"));
+            match job.state.phase() {
+                Phase::Waiting if edit::edit(tx, id, changes)?? == 0 => Err(tx.passed_over()),
+                Phase::Waiting => Ok(find(tx, id)?.state),
+                Phase::Running => {
+                    let hint =
+                        format!("`asyncq job cancel {id}` ends it; `asyncq job retry {id}` then queues it again");
+                    Err(refuse("runs already").with_hint(hint))
+                }
+                Phase::Ended if JobChange::Retry.applies_to(job.state) => {
+                    let hint = format!("`asyncq job retry {id}` queues it again, and then you can set it");
+                    Err(refuse(&format!("is {}", job.state)).with_hint(hint))
+                }
+                Phase::Ended => {
+                    Err(refuse(&format!("is {}", job.state))
+                        .with_hint("enqueue the call once more to run it once more"))
+                }
+            }
         })
     }
 }

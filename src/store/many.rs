@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::Store;
+use super::edit::edit;
 use super::engine::{Reference, Tx, Value};
 use super::job::{CANCELLING, RETRY, START};
 use super::needs;
@@ -61,7 +62,7 @@ impl Store {
             let states: BTreeSet<State> = found.iter().map(|job| job.state).collect();
             for state in states {
                 let jobs: Vec<&Match> = found.iter().filter(|job| job.state == state).collect();
-                Changes::new(many.change, state, &references).make(tx, &jobs, &mut step)?;
+                Changes::new(&many.change, state, &references).make(tx, &jobs, &mut step)?;
                 if many.change == JobChange::Retry {
                     needs::revive_all(tx, &jobs.iter().map(|job| job.id).collect::<Vec<_>>())?;
                 }
@@ -100,7 +101,7 @@ fn holding(tx: &mut dyn Tx) -> Result<Vec<Reference>> {
 
 /// Changes of jobs that were found in one state.
 struct Changes<'a> {
-    change: JobChange,
+    change: &'a JobChange,
     was: State,
     references: &'a [Reference],
     /// Changes job `?1` unless it is no longer as it was found. It removes no job that a table of the application refers
@@ -109,7 +110,7 @@ struct Changes<'a> {
 }
 
 impl Changes<'_> {
-    fn new(change: JobChange, was: State, references: &[Reference]) -> Changes<'_> {
+    fn new<'a>(change: &'a JobChange, was: State, references: &'a [Reference]) -> Changes<'a> {
         let sql = match change {
             JobChange::Cancel if was == State::Processing => CANCELLING.to_owned(),
             JobChange::Cancel => CANCEL.to_owned(),
@@ -119,6 +120,8 @@ impl Changes<'_> {
                 let kept: Vec<String> = references.iter().map(|it| format!(" AND NOT {}", it.condition())).collect();
                 format!("{REMOVE} {ENDED_BY_THEN} {IS_SETTLED}{}", kept.concat())
             }
+            // What it sets depends on the job.
+            JobChange::Set(_) => String::new(),
         };
         Changes { change, was, references, sql }
     }
@@ -131,14 +134,15 @@ impl Changes<'_> {
             JobChange::Cancel | JobChange::Retry => vec![now, was],
             JobChange::Start => vec![now],
             JobChange::Remove => vec![was, ended(job)],
+            JobChange::Set(_) => Vec::new(),
         }
     }
 
     /// Changes these jobs, by sets where no rule of the application refuses one of them, and says in `step` what came of it.
     fn make(&self, tx: &mut dyn Tx, jobs: &[&Match], step: &mut Step) -> Result<()> {
-        let asks = self.change == JobChange::Cancel && self.was == State::Processing;
+        let asks = *self.change == JobChange::Cancel && self.was == State::Processing;
         // A trigger of the application may change another job of a set, which the statement has found before.
-        let by_sets = !asks && !tx.has_foreign_trigger()?;
+        let by_sets = !asks && !self.sql.is_empty() && !tx.has_foreign_trigger()?;
         let mut on_set_sql = None;
         for some in jobs.chunks(AT_ONCE) {
             if by_sets && some.len() >= WORTH_A_SET {
@@ -156,8 +160,7 @@ impl Changes<'_> {
                 }
             }
             for job in some {
-                let args = [vec![job.id.into()], self.rest(tx, job)].concat();
-                match tx.try_execute(&self.sql, &args)? {
+                match self.change_one(tx, job)? {
                     Ok(0) => self.add_refusal(tx, job, step)?,
                     Ok(_) => {
                         step.changed += 1;
@@ -168,6 +171,14 @@ impl Changes<'_> {
             }
         }
         Ok(())
+    }
+
+    fn change_one(&self, tx: &mut dyn Tx, job: &Match) -> Result<Result<u64>> {
+        if let JobChange::Set(changes) = self.change {
+            return edit(tx, job.id, changes);
+        }
+        let args = [vec![job.id.into()], self.rest(tx, job)].concat();
+        tx.try_execute(&self.sql, &args)
     }
 
     /// Adds what kept a job from changing, if that is a rule of the application, and not that the job has changed meanwhile.
@@ -204,9 +215,9 @@ fn ended(job: &Match) -> Value<'static> {
 }
 
 /// The statement that finds a job if it can still be changed as it was found, and how many values it takes.
-fn still(change: JobChange) -> (String, usize) {
+fn still(change: &JobChange) -> (String, usize) {
     match change {
-        JobChange::Cancel => (STILL.to_owned(), 2),
+        JobChange::Cancel | JobChange::Set(_) => (STILL.to_owned(), 2),
         JobChange::Retry | JobChange::Start => (format!("{STILL} {IS_CALLABLE}"), 2),
         JobChange::Remove => (format!("{STILL} {ENDED_BY_THEN} {IS_SETTLED}"), 3),
     }
@@ -220,8 +231,8 @@ mod tests {
     #[test]
     fn jobs_are_changed_by_number_and_looked_up_by_number_where_they_did_not_change() {
         for change in [JobChange::Cancel, JobChange::Retry, JobChange::Start, JobChange::Remove] {
-            let Changes { sql, .. } = Changes::new(change, State::Error, &[]);
-            for sql in [on_set(&sql, 3), sql, still(change).0] {
+            let Changes { sql, .. } = Changes::new(&change, State::Error, &[]);
+            for sql in [on_set(&sql, 3), sql, still(&change).0] {
                 let plan = plan(&sql);
                 assert!(plan[0].starts_with("SEARCH asyncq_job ") && plan[0].ends_with("rowid=?)"), "{plan:?}");
                 assert!(!plan.iter().any(|step| step.starts_with("SCAN f")), "{plan:?}");

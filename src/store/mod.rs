@@ -8,6 +8,7 @@ mod clock;
 mod columns;
 mod cycle;
 mod due;
+mod edit;
 mod engine;
 mod enqueue;
 mod expire;

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use super::columns::{columns, groups};
 use super::engine::{Row, one};
-use super::select::newest;
+use super::select::{newest, newest_among};
 use super::set::{AT_ONCE, WORTH_A_SET, on_set, values_of_set};
 use super::{Store, job};
 use crate::domain::attempt::{Attempt, Ending, Failure};
@@ -150,7 +150,10 @@ impl Store {
     pub fn jobs(&mut self, query: &JobQuery) -> Result<JobPage> {
         let limit = query.limit.map_or(PAGE, |limit| limit.min(PAGE));
         self.read(|tx| {
-            let (ids, mut next) = newest(tx, &query.filter, query.before, limit)?;
+            let (ids, mut next) = match &query.among {
+                None => newest(tx, &query.filter, query.before, limit)?,
+                Some(ranges) => newest_among(tx, query, ranges, limit)?,
+            };
             let (mut jobs, mut bytes) = (Vec::new(), 0);
             for id in ids {
                 let job: Job = one(tx.row(JOB, &[id.into()])?)?;

@@ -5,7 +5,8 @@
 use super::columns::groups;
 use super::engine::{Tx, Value};
 use crate::domain::job::{JobId, Phase, State};
-use crate::domain::{query::JobFilter, time::Timestamp};
+use crate::domain::query::{JobFilter, JobQuery};
+use crate::domain::time::Timestamp;
 use crate::error::Result;
 
 /// How many jobs one look goes over at most, so that no transaction takes long.
@@ -122,6 +123,41 @@ pub(super) fn newest(
     Ok((found, next))
 }
 
+/// The same as [`newest`], of the jobs in these ranges.
+pub(super) fn newest_among(
+    tx: &mut dyn Tx,
+    query: &JobQuery,
+    ranges: &[[i64; 2]],
+    limit: u32,
+) -> Result<(Vec<JobId>, Option<JobId>)> {
+    let before = query.before.map_or(i64::MAX, |before| before.0);
+    let (conditions, values) = query.filter.conditions(tx.now(), 4);
+    let sql = newest_in_range(&conditions);
+    let (mut found, mut seen) = (Vec::new(), 0);
+    for [first, last] in ranges.iter().rev() {
+        let mut last = (*last).min(before - 1);
+        while last >= *first {
+            let from = (*first).max(last - (AT_ONCE - 1));
+            let left = limit as usize - found.len();
+            let mut args: Vec<Value<'_>> = vec![from.into(), left.into(), last.into()];
+            args.extend(values.iter().copied());
+            found.extend(tx.rows::<JobId>(&sql, &args)?);
+            seen += last - from + 1;
+            match found.last() {
+                Some(oldest) if found.len() == limit as usize => return Ok((found.clone(), Some(*oldest))),
+                _ if seen >= AT_ONCE => return Ok((found, Some(JobId(from)))),
+                _ => last = from - 1,
+            }
+        }
+    }
+    Ok((found, None))
+}
+
+/// Of the jobs from `?1` to `?3`, the newest `?2` that match.
+fn newest_in_range(conditions: &str) -> String {
+    format!("SELECT id FROM asyncq_job WHERE id >= ?1 AND id <= ?3 AND {conditions} ORDER BY id DESC LIMIT ?2")
+}
+
 /// Of the newest jobs before `?1`, at most `?2` that match.
 fn newest_near(conditions: &str) -> String {
     format!(
@@ -221,6 +257,14 @@ mod tests {
                 }
                 assert_eq!(steps.iter().any(|step| step.contains("B-TREE")), sorts, "{steps:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_list_of_ranges_reads_only_these() {
+        for filter in filters(&[State::Completed]) {
+            let steps = plans(&filter, |conditions| vec![newest_in_range(conditions)]);
+            assert_eq!(steps, ["SEARCH asyncq_job USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"]);
         }
     }
 

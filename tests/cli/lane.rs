@@ -309,6 +309,22 @@ fn a_call_runs_after_a_whole_batch() {
         state      blocked
         waits for  jobs 1, 2 and 3; `asyncq job start 4` starts it without them
         after      [[1,3]]
+        $ asyncq job list --needed-by 8 --json | grep -o '"id":[0-9]*'; asyncq job list --needed-by 4 --limit 1 --json | grep -o '"id":[0-9]*'
+        "id":7
+        "id":6
+        "id":5
+        "id":3
+        $ asyncq job list --needed-by 4 --state error --json; asyncq job list --needed-by 1 --json; asyncq job list --needed-by 4 --before 3 --json | grep -o '"id":[0-9]*'
+        [
+        ]
+        [
+        ]
+        "id":2
+        "id":1
+        $ asyncq job list --needed-by 99
+        ! error: there is no job 99
+        ! hint: the newest is 8; `asyncq job list` shows which there are
+        ? 66
         $ asyncq process | tail -n 2
         last
         again

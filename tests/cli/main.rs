@@ -39,6 +39,7 @@ mod rpc;
 mod schedule;
 mod seed;
 mod service;
+mod set;
 mod signals;
 mod snooze;
 mod socket;

@@ -241,7 +241,7 @@ conformance! {
         other.call.principal = None;
         store.enqueue(&other).unwrap();
         let mut ids = |filter: JobFilter, before: Option<i64>, limit| -> Vec<i64> {
-            let page = store.jobs(&JobQuery { filter, before: before.map(JobId), limit }).unwrap();
+            let page = store.jobs(&JobQuery { filter, among: None, before: before.map(JobId), limit }).unwrap();
             page.jobs.iter().map(|job| job.id.0).collect()
         };
         let all = JobFilter::default();
@@ -480,7 +480,7 @@ conformance! {
         store.cancel(child).unwrap();
         let queued = enqueue(store, 6);
         let list = |store: &mut Store, filter: JobFilter, before| {
-            let mut query = JobQuery { filter, before, limit: Some(50) };
+            let mut query = JobQuery { filter, among: None, before, limit: Some(50) };
             let mut found = Vec::new();
             loop {
                 let page = store.jobs(&query).unwrap();

@@ -84,7 +84,7 @@ fn a_job_that_was_queued_again_since_the_look_is_not_retried_or_removed() {
                 change(store, JobChange::Cancel, &WAITING);
                 let meanwhile =
                     format!("UPDATE asyncq_job SET state = 'held', finished_at = NULL WHERE id = {}", ids[2]);
-                let step = after_a_look(store, &meanwhile, |store| change(store, what, &[State::Cancelled]));
+                let step = after_a_look(store, &meanwhile, |store| change(store, what.clone(), &[State::Cancelled]));
                 assert_eq!((step.changed, step.refused), (count.unsigned_abs() - 1, None));
                 assert_eq!(state(store, ids[2]), State::Held);
                 change(store, JobChange::Cancel, &WAITING);

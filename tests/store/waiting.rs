@@ -3,14 +3,15 @@
 
 use asyncq::domain::attempt::{Conflict, Failure, FailureKind, Outcome};
 use asyncq::domain::job::{Claim, JobId, State};
+use asyncq::domain::job_edit::JobEdit;
 use asyncq::domain::lane::Lane;
 use asyncq::domain::needs::{Need, Needs};
-use asyncq::domain::new_job::{CallOptions, NewJob};
+use asyncq::domain::new_job::{CallOptions, Due, NewJob, Priority};
 use asyncq::domain::processor::ProcessorId;
 use asyncq::domain::service::ServiceChange;
 use asyncq::store::{Location, Store};
 use rusqlite::Connection;
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, time::Duration};
 
 use crate::fixture::{PATIENCE, call, ends, give_back, processor, run_cycle, service, with_events};
 
@@ -101,8 +102,19 @@ impl Random<'_> {
         self.processor = processor(self.store, self.next_processor);
     }
 
+    fn set(&mut self, job: JobId) {
+        let due = match self.random.u8(0..3) {
+            0 => Some(Due::Now),
+            1 => Some(Due::In(Duration::from_secs(60))),
+            _ => None,
+        };
+        let (hold, lane) = (self.random.u8(0..8) == 0, self.random.bool().then(|| self.lane()));
+        let priority = self.random.bool().then(|| Priority::new(self.random.i64(-5..5))).flatten();
+        drop(self.store.set(job, &JobEdit { due, hold, lane, priority, expires: None }));
+    }
+
     fn step(&mut self) {
-        match self.random.u8(0..20) {
+        match self.random.u8(0..21) {
             0..5 => self.enqueue(),
             5..7 => self.insert_as_client(),
             7..10 => {
@@ -121,6 +133,7 @@ impl Random<'_> {
                     16 => drop(self.store.cancel(job)),
                     17 => drop(self.store.retry(job)),
                     18 => drop(self.store.start(job)),
+                    19 => self.set(job),
                     _ => {
                         let state = ["cancelled", "queued"][self.random.usize(0..2)];
                         let sql = format!("UPDATE asyncq_job SET state = '{state}' WHERE id = {job} AND token IS NULL");

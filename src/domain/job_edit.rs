@@ -1,0 +1,19 @@
+//! What a person changes about a call that waits.
+
+use super::lane::Lane;
+use super::new_job::{Due, Expiry, Priority};
+
+/// Changes of a call that waits. What is `None` stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobEdit {
+    /// When it is due.
+    pub due: Option<Due>,
+    /// Whether it is held from now on.
+    pub hold: bool,
+    /// Calls with a smaller one run first.
+    pub priority: Option<Priority>,
+    /// Its lane; the inner `None` takes it out of its lane.
+    pub lane: Option<Option<Lane>>,
+    /// When it expires; the inner `None` is never. A span counts from when the call is due, but not from the past.
+    pub expires: Option<Option<Expiry>>,
+}
