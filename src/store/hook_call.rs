@@ -79,7 +79,7 @@ fn note(tx: &mut dyn Tx, job: JobId, ended: &EndedJob, what: &str) -> Result<()>
         Some(failure) => Failure { message: format!("{}; {what}", failure.message), ..failure },
         None => Failure::new(FailureKind::Refused, what),
     };
-    tx.execute(NOTE, &[job.into(), (&error_text(&failure)).into()]).map(|_| ())
+    tx.try_execute(NOTE, &[job.into(), (&error_text(&failure)).into()]).map(drop)
 }
 
 /// A job that has ended.

@@ -65,7 +65,8 @@ impl Store {
     /// [`Kind::NotFound`] when there is no such job, or its service or function was removed; [`Kind::Denied`] when it is in another state or ran as a part of
     /// another job.
     pub fn retry(&mut self, id: JobId) -> Result<u64> {
-        self.write(|tx| {
+        let mut unmet = std::mem::take(&mut self.unmet);
+        let revived = self.write(|tx| {
             let job = find(tx, id)?;
             if job.immediate {
                 return Err(part_of(id, job.parent, "retry"));
@@ -74,7 +75,7 @@ impl Store {
                 can_run(tx, id)?;
                 let now = tx.now();
                 tx.change(RETRY, &[id.into(), now.into(), job.state.into()])?;
-                return needs::revive(tx, vec![id]);
+                return needs::revive(tx, vec![id], &mut unmet);
             }
             let hint = match job.state.phase() {
                 Phase::Waiting if job.state == State::Held => format!("`asyncq job start {id}` releases it"),
@@ -83,7 +84,9 @@ impl Store {
                 Phase::Ended => "enqueue the call once more to run it once more".to_owned(),
             };
             Err(Error::new(Kind::Denied, format!("job {id} is {}, nothing to retry", job.state)).with_hint(hint))
-        })
+        });
+        self.unmet = unmet;
+        revived
     }
 
     /// Releases a held job, or one that waits for other jobs; gives the state in which it is then.

@@ -69,6 +69,8 @@ pub struct Store {
     engine: Box<dyn Engine>,
     /// As it was named, maybe through links.
     location: Location,
+    /// What earlier retries of jobs have found out about calls that need them.
+    unmet: needs::Unmet,
 }
 
 impl Store {
@@ -79,7 +81,7 @@ impl Store {
     /// this user cannot use it without harm to others, and all that the file system answers. The first verb says if it is no
     /// store, or a newer one.
     pub fn open(location: &Location, patience: Patience) -> Result<Store> {
-        Ok(Store { engine: location.connect(patience)?, location: location.clone() })
+        Ok(Store { engine: location.connect(patience)?, location: location.clone(), unmet: needs::Unmet::new() })
     }
 
     /// Opens a store. Where there is no file, it makes one first, readable by its owner only, and says so. An existing

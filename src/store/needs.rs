@@ -4,10 +4,10 @@
 //! `asyncq_settle`. A link goes when its need is met; where it cannot be met, it stays and the call is cancelled, so that
 //! a retry of the job revives the call.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::columns::error_text;
-use super::engine::{Tx, Value};
+use super::engine::Tx;
 use super::lane;
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::job::{JobId, State};
@@ -53,10 +53,15 @@ const CANCEL: &str = "UPDATE asyncq_job SET state = 'cancelled', finished_at = ?
 const CANCELLED_WITH: &str = "SELECT it.job FROM asyncq_after it CROSS JOIN asyncq_job j
     WHERE j.id = it.job AND it.needs = ?1 AND it.wants = 'ok' AND j.state = 'cancelled' AND j.error LIKE '{\"kind\":\"needs\"%'
     ORDER BY it.job /*! FOR NO KEY UPDATE */";
-/// A need of call `?1` that a job which has ended does not meet.
-const UNMET: &str = "SELECT 1 FROM asyncq_after it CROSS JOIN asyncq_job j
-    WHERE j.id = it.needs AND it.job = ?1 AND CASE it.wants WHEN 'ok' THEN j.state IN ('error', 'cancelled')
-        WHEN 'failed' THEN j.state = 'completed' ELSE FALSE END LIMIT 1";
+/// The first of the jobs from `?2` on that have ended without meeting the need of call `?1`.
+const UNMET: &str = "SELECT it.needs FROM asyncq_after it CROSS JOIN asyncq_job j
+    WHERE j.id = it.needs AND it.job = ?1 AND it.needs >= ?2 AND CASE it.wants WHEN 'ok' THEN j.state IN ('error', 'cancelled')
+        WHEN 'failed' THEN j.state = 'completed' ELSE FALSE END ORDER BY it.needs LIMIT 1";
+
+/// For calls that stay cancelled, the job that was found to be the reason. The next look begins there: so a call that needs
+/// thousands of jobs, which are queued again one by one, is not compared with all of them each time.
+pub(super) type Unmet = BTreeMap<JobId, JobId>;
+
 const REVIVE: &str = "UPDATE asyncq_job SET state = 'blocked', waits = 1, finished_at = NULL, error = NULL
     WHERE id = ?1 AND state = 'cancelled'";
 
@@ -234,14 +239,14 @@ pub(super) fn revive_all(tx: &mut dyn Tx, jobs: &[JobId]) -> Result<()> {
             let state = tx.row::<State>(STATE, &[(*job).into()])?;
             queued.extend(state.is_some_and(|state| !state.has_ended()).then_some(*job));
         }
-        revive(tx, queued)?;
+        revive(tx, queued, &mut Unmet::new())?;
     }
     Ok(())
 }
 
 /// Has the calls wait again that were cancelled because these jobs had failed, and those that were cancelled because of them;
 /// says how many.
-pub(super) fn revive(tx: &mut dyn Tx, mut jobs: Vec<JobId>) -> Result<u64> {
+pub(super) fn revive(tx: &mut dyn Tx, mut jobs: Vec<JobId>, unmet: &mut Unmet) -> Result<u64> {
     let (mut revived, mut cancelled) = (0, BTreeSet::new());
     loop {
         for job in jobs.drain(..) {
@@ -251,12 +256,23 @@ pub(super) fn revive(tx: &mut dyn Tx, mut jobs: Vec<JobId>) -> Result<u64> {
         // A call has a higher number than the jobs that it needs: once it is the lowest, all of these were seen, and its many
         // links are walked once.
         let Some(call) = cancelled.pop_first() else { return Ok(revived) };
-        let args: [Value<'_>; 1] = [call.into()];
-        if !tx.has(UNMET, &args)? && matches!(tx.try_execute(REVIVE, &args)?, Ok(1)) {
+        if !has_unmet(tx, call, unmet)? && matches!(tx.try_execute(REVIVE, &[call.into()])?, Ok(1)) {
             revived += 1;
             jobs.push(call);
         }
     }
+}
+
+/// Whether a call needs a job that has ended in another way than it needs.
+fn has_unmet(tx: &mut dyn Tx, call: JobId, unmet: &mut Unmet) -> Result<bool> {
+    let first = JobId(0);
+    let from = unmet.remove(&call).unwrap_or(first);
+    let mut found: Option<JobId> = tx.row(UNMET, &[call.into(), from.into()])?;
+    if found.is_none() && from != first {
+        found = tx.row(UNMET, &[call.into(), first.into()])?;
+    }
+    unmet.extend(found.map(|job| (call, job)));
+    Ok(found.is_some())
 }
 
 #[cfg(test)]
@@ -276,7 +292,7 @@ mod tests {
             (ANY_WANTS_FAILURE, "SEARCH asyncq_after USING PRIMARY KEY (needs>? AND needs<?)"),
             (UNLINK_RUN, "SEARCH asyncq_after USING PRIMARY KEY (needs>? AND needs<?)"),
             (CANCELLED_WITH, "SEARCH it USING PRIMARY KEY (needs=?)"),
-            (UNMET, "SEARCH it USING INDEX asyncq_after_job (job=?)"),
+            (UNMET, "SEARCH it USING INDEX asyncq_after_job (job=? AND needs>?)"),
         ] {
             let steps = plan(sql);
             assert!(steps.iter().any(|step| step == way), "{sql}: {steps:?}");

@@ -1388,3 +1388,29 @@ fn a_job_of_a_service_that_is_gone_can_be_deleted() {
     let database = rusqlite::Connection::open(place.at("app.db")).unwrap();
     assert_eq!(database.execute("DELETE FROM asyncq_job", []).unwrap(), 1);
 }
+
+#[test]
+fn an_end_is_recorded_where_a_rule_of_the_application_refuses_the_call_of_the_hook() {
+    let place = Place::with_functions(&[("end", "exit $1")]);
+    place.stdout("asyncq service add alerts; asyncq function add alerts page -- sh -c 'echo page \"$@\"' sh");
+    place.stdout("asyncq service set events --on-error alerts/page --on-success alerts/page");
+    place.execute("CREATE UNIQUE INDEX one_page ON asyncq_job (service) WHERE service = 'alerts'");
+    place.session(
+        r"
+        $ for code in 0 0 4; do asyncq enqueue events end $code; done; asyncq process events
+        1
+        2
+        3
+        ! asyncq: job 3 (`events` `end`): exit code 4
+        ? 1
+        $ asyncq job show 2 | grep -E '^state|^error'
+        state      completed
+        error      its hook `alerts/page` cannot be called: index `one_page` refuses this: UNIQUE constraint failed: asyncq_job.service
+        $ asyncq job show 3 | grep -E '^state|^error'
+        state      error
+        error      exit code 4; its hook `alerts/page` cannot be called: index `one_page` refuses this: UNIQUE constraint failed: asyncq_job.service
+        $ asyncq process alerts
+        page 1 --attempt=1 --function=end --kind=null --message=null --service=events --state=completed
+        ",
+    );
+}

@@ -1,6 +1,6 @@
 //! Hooks: functions that are called when a job ends for good.
 
-use crate::place::Place;
+use crate::place::{COMPLETES, Place, wait_until};
 
 /// A service `mails` with a function that ends as its argument says, and hooks on another service.
 fn place() -> Place {
@@ -195,4 +195,27 @@ fn a_kill_between_an_end_and_its_hook_leaves_neither_or_both() {
         place.run("ASYNCQ_FAILPOINT='transaction committed=kill' asyncq process alerts; asyncq process");
         assert_eq!(place.jobs("state"), "error, completed", "{point}");
     }
+}
+
+#[test]
+fn a_job_that_completed_itself_before_its_processor_died_calls_its_hook_once() {
+    let place = place();
+    place.function("own", "--on-success alerts/page", &format!("{COMPLETES}; touch done; sleep 1000"));
+    place.stdout("asyncq enqueue events own --principal zoe");
+    let process = place.start("asyncq process events");
+    wait_until("it has completed itself", || place.at("done").exists());
+    process.signal("KILL");
+    drop(process);
+    place.session(
+        r#"
+        $ asyncq process events
+        $ asyncq process events
+        $ asyncq process alerts
+        page 1 --attempt=1 --function=own --kind=null --message=null --service=events --state=completed
+        $ asyncq job show 2 --json
+        {"id":2,[..]"principal":"zoe",[..]"parent":1,[..]
+        $ asyncq job list --json | grep -c id
+        2
+        "#,
+    );
 }

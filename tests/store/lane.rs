@@ -138,6 +138,33 @@ conformance! {
         assert_eq!((store.retry(second).unwrap(), state(store, both)), (1, State::Blocked));
     }
 
+    fn a_call_is_revived_by_the_last_retry_of_what_it_needs_in_any_order(store: &mut Store) {
+        with_events(store);
+        let [last_first, first_last, mixed] = [0, 1, 2].map(|order| {
+            let ids: Vec<JobId> = (0..9).map(|number| enqueue(store, number)).collect();
+            let then = after(store, 9, &ids, Need::Completed);
+            for id in &ids {
+                store.cancel(*id).unwrap();
+            }
+            let by = |at: usize| ids[[8 - at, at, at * 4 % 9][order]];
+            let revived: Vec<u64> = (0..9).map(|at| store.retry(by(at)).unwrap()).collect();
+            assert_eq!(state(store, then), State::Blocked);
+            revived
+        });
+        let by_the_last = [0, 0, 0, 0, 0, 0, 0, 0, 1];
+        assert_eq!([last_first, first_last, mixed], [by_the_last; 3]);
+        // One that has failed again since, before the job that was the reason the last time, is seen.
+        let [one, two, three] = [1, 2, 3].map(|number| enqueue(store, number));
+        let then = after(store, 4, &[one, two, three], Need::Completed);
+        for id in [one, two, three] {
+            store.cancel(id).unwrap();
+        }
+        assert_eq!([one, two].map(|id| store.retry(id).unwrap()), [0, 0]);
+        store.cancel(one).unwrap();
+        assert_eq!((store.retry(three).unwrap(), state(store, then)), (0, State::Cancelled));
+        assert_eq!((store.retry(one).unwrap(), state(store, then)), (1, State::Blocked));
+    }
+
     fn a_retry_of_many_revives_what_needs_them_all(store: &mut Store) {
         with_events(store);
         let many: Vec<NewJob> = (1..=2000).map(call).collect();
