@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use asyncq::domain::attempt::{Ending, Outcome};
 use asyncq::domain::job::{JobId, State, Token};
+use asyncq::domain::needs::{Need, Needs};
+use asyncq::domain::new_job::{CallOptions, NewJob};
 use asyncq::domain::processor::ProcessorId;
 use asyncq::store::{Location, Store};
 use rusqlite::Connection;
 
-use crate::fixture::{PATIENCE, ends, run_cycle, state, with_events};
+use crate::fixture::{PATIENCE, call, ends, run_cycle, state, with_events};
 
 /// The older schemas, and what stood in a store of version 1.
 const SCHEMA_1: &str = include_str!("fixtures/schema-1.sql");
@@ -233,6 +235,95 @@ fn an_older_processor_ends_its_work_after_the_upgrade() {
     assert_eq!([6, 7].map(|id| store.job(JobId(id)).unwrap().counts.attempt), [3, 2]);
     let six = store.job(JobId(6)).unwrap();
     assert_eq!(store.attempts(&six).unwrap().last().unwrap().ending, Some(Ending::Crash));
+}
+
+/// A processor of version 3 runs these calls when the store is upgraded.
+const OLD_AT_WORK: &str = "UPDATE asyncq_schema SET version = -version;
+    UPDATE asyncq_job SET state = 'processing', attempt = 1, claim = 1, processor = 7,
+    token = 'secret ' || id, started_at = 100000000003;
+    INSERT INTO asyncq_slot (service, processor, taken) VALUES ('events', 7, 9);
+    UPDATE asyncq_schema SET version = -version;";
+const OLD_FAIL: &str = "UPDATE asyncq_job SET state = 'error', started_at = ?4, finished_at = ?4,
+    error = '{\"kind\":\"exit\",\"message\":\"exit code 3\",\"exit_code\":3,\"signal\":null}', token = NULL, cancelling = 0
+    WHERE id = ?1 AND attempt = ?2 AND processor = ?3 AND state = 'processing'";
+
+/// How a call comes to need a job.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Enqueue,
+    Insert,
+    Then,
+}
+
+/// A new call that needs a job which has not ended.
+fn dependent(store: &mut Store, other: &Connection, way: Way, job: i64) -> JobId {
+    let dependent = match way {
+        Way::Enqueue => {
+            let mut needs = Needs::default();
+            needs.add([JobId(job)], Need::Completed).unwrap();
+            let new = NewJob { options: CallOptions { needs, ..CallOptions::default() }, ..call(job) };
+            store.enqueue(&new).unwrap().id()
+        }
+        Way::Insert => {
+            let columns = "(service, function, after) VALUES ('events', 'compute'";
+            JobId(one(other, &format!("INSERT INTO asyncq_job {columns}, '[{job}]') RETURNING id")))
+        }
+        Way::Then => store.enqueue_after_all(&call(job), &[JobId(job)]).unwrap().id(),
+    };
+    assert_eq!(state(store, dependent), State::Blocked, "{way:?} {job}");
+    dependent
+}
+
+/// An older processor knows nothing of calls that need what it runs, and writes without triggers.
+#[test]
+fn calls_that_need_what_an_older_processor_runs_are_told_of_its_end() {
+    for way in [Way::Enqueue, Way::Insert, Way::Then] {
+        told_of_ends(way);
+    }
+}
+
+fn told_of_ends(way: Way) {
+    let jobs = "INSERT INTO asyncq_job (service, function) VALUES ('events', 'compute'), ('events', 'compute'),
+        ('events', 'compute'), ('events', 'compute');";
+    let Upgraded { mut store, other, _folder } = upgraded_from(SCHEMA_3, &format!("{ROWS_3} {jobs} {OLD_AT_WORK}"));
+    let dependents = [1, 2, 3, 4, 5, 6].map(|job| dependent(&mut store, &other, way, job));
+    let new = crate::fixture::processor(&mut store, 1);
+    let states = |store: &mut Store| dependents.map(|id| state(store, id));
+    // As long as the older one runs them, everybody waits.
+    run_cycle(&mut store, new, &[], 0, 0);
+    assert_eq!(states(&mut store), [State::Blocked; 6], "{way:?}");
+
+    other.execute("UPDATE asyncq_job SET state = 'completed' WHERE id = 6", []).unwrap();
+    other.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
+    for (sql, job) in [(OLD_COMPLETE, 1), (OLD_FAIL, 2), (OLD_AGAIN, 3), (OLD_GIVE_BACK, 4)] {
+        assert_eq!(other.execute(sql, (job, 1, 7, 100_000_000_009_i64)).unwrap(), 1, "{sql}");
+    }
+    // The next transaction of any processor tells them.
+    assert!(store.service_status(&crate::fixture::service("events"), None).unwrap().ready, "{way:?}");
+    run_cycle(&mut store, new, &[], 0, 0);
+    let [completed, failed, again, given_back, still_runs, completed_itself] = states(&mut store);
+    assert_eq!([completed, completed_itself, failed], [State::Queued, State::Queued, State::Cancelled], "{way:?}");
+    assert_eq!([again, given_back, still_runs], [State::Blocked; 3], "{way:?}");
+    assert_eq!(store.retry(JobId(2)).unwrap(), 1);
+    store.rescue(ProcessorId(7), None, &[]).unwrap();
+    assert_eq!(states(&mut store)[1..5], [State::Blocked; 4], "{way:?}");
+
+    // What the older one left is run like any other call, and before what needs it.
+    let (mut order, mut ended) = (Vec::new(), Vec::new());
+    loop {
+        let claims = run_cycle(&mut store, new, &ended.iter().collect::<Vec<_>>(), 0, 9).claims;
+        order.extend(claims.iter().map(|claim| claim.fence.job));
+        ended = claims.iter().map(|claim| ends(claim, &Outcome::Completed)).collect();
+        if ended.is_empty() {
+            break;
+        }
+    }
+    let at = |job| order.iter().position(|it| *it == job).unwrap();
+    assert!((2..=5).all(|job| at(JobId(job)) < at(dependents[usize::try_from(job).unwrap() - 1])), "{way:?} {order:?}");
+    assert_eq!(order.len(), 4 + 6, "each once: {order:?}");
+    let left = "SELECT (SELECT count(*) FROM asyncq_after) + (SELECT count(*) FROM asyncq_settle)
+        + (SELECT count(*) FROM asyncq_job WHERE state <> 'completed')";
+    assert_eq!(one::<i64>(&other, left), 0, "{way:?}");
 }
 
 #[test]
