@@ -14,8 +14,9 @@ use super::{batch, clap_error::parse_count, console::console, exit, process};
 use crate::commands::batch::BatchRequest;
 use crate::commands::enqueue::{EnqueueRequest, Made};
 use crate::domain::call::{Call, Key, OnBehalfOf, Reading};
+use crate::domain::job::JobId;
 use crate::domain::new_job::{Enqueued, IfTaken};
-use crate::domain::{attempt::Outcome, event::Ran, function::FunctionName, log::Stream};
+use crate::domain::{attempt::Outcome, event::Ran, function::FunctionName, json::Json, log::Stream};
 use crate::domain::{service::ServiceName, text::escape_control};
 use crate::error::{Error, Kind};
 
@@ -141,15 +142,7 @@ impl Enqueue {
         // The end of the process closes the store too, at less cost.
         std::mem::forget(queue);
         let id = enqueued.id();
-        Sink(Stream::Out).write_all(format!("{id}\n").as_bytes()).map_err(|error| {
-            if error.kind() == ErrorKind::BrokenPipe {
-                return stdio::cannot_write(Stream::Out, error);
-            }
-            let message =
-                format!("job {id} was enqueued, but its number could not be printed: {}", stdio::in_words(&error));
-            Error::new(Kind::Io, message)
-                .with_hint(format!("do not enqueue the call again; `asyncq job show {id}` shows it"))
-        })?;
+        print_number(id)?;
         if let Enqueued::Same(id) = enqueued {
             session.verbose(&match self.options.if_taken() {
                 None => format!("already enqueued as job {id} (same key, same call)"),
@@ -189,6 +182,22 @@ impl Enqueue {
     }
 }
 
+/// Prints the number of a new job.
+///
+/// # Errors
+/// [`Kind::Io`] when that fails; it says that the job is there.
+pub fn print_number(id: JobId) -> Result<(), Error> {
+    Sink(Stream::Out).write_all(format!("{id}\n").as_bytes()).map_err(|error| {
+        if error.kind() == ErrorKind::BrokenPipe {
+            return stdio::cannot_write(Stream::Out, error);
+        }
+        let message =
+            format!("job {id} was enqueued, but its number could not be printed: {}", stdio::in_words(&error));
+        Error::new(Kind::Io, message)
+            .with_hint(format!("do not enqueue the call again; `asyncq job show {id}` shows it"))
+    })
+}
+
 /// A call as it is typed: the names of its service and its function, and its arguments.
 ///
 /// # Errors
@@ -199,6 +208,24 @@ pub fn typed_call(
     kwargs: &[String],
     reading: Reading,
 ) -> Result<Call, Error> {
+    let (service, function) = (ServiceName::parse(service)?, FunctionName::parse(function)?);
+    Ok(Call::new(service, function, typed_positional(args, reading)?, typed_keywords(kwargs, reading)?))
+}
+
+/// Positional arguments as they are typed.
+///
+/// # Errors
+/// [`Kind::Invalid`] for invalid values.
+pub fn typed_positional(args: &[String], reading: Reading) -> Result<Json, Error> {
+    let words: Vec<_> = args.iter().map(|arg| arg.trim_start_matches(NEGATIVE)).collect();
+    reading.positional(&words)
+}
+
+/// Keyword arguments as they are typed, `NAME=VALUE` each.
+///
+/// # Errors
+/// [`Kind::Usage`] for what is not a keyword argument, [`Kind::Invalid`] for invalid values.
+pub fn typed_keywords(kwargs: &[String], reading: Reading) -> Result<Json, Error> {
     let mut pairs = Vec::with_capacity(kwargs.len());
     for text in kwargs {
         match text.split_once('=') {
@@ -209,9 +236,7 @@ pub fn typed_call(
             }
         }
     }
-    let words: Vec<_> = args.iter().map(|arg| arg.trim_start_matches(NEGATIVE)).collect();
-    let (service, function) = (ServiceName::parse(service)?, FunctionName::parse(function)?);
-    Ok(Call::new(service, function, reading.positional(&words)?, reading.keywords(&pairs)?))
+    reading.keywords(&pairs)
 }
 
 /// Marks a number that clap would take for an option. No argument can contain this character.

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use clap::Subcommand;
 
 use super::clap_error::{one_of, whole_number};
+use super::enqueue::{print_number, typed_keywords, typed_positional};
 use super::job_edit_options::JobEditOptions;
 use super::job_selection::{JobSelection, MatchingJobs, job_number};
 use super::job_view::{self, JobView};
@@ -13,8 +14,10 @@ use super::stdio::{self, is_terminal, print_line};
 use super::{exit, format::FormatOptions, job_list::List, output};
 use crate::commands::job::{JobLog, JobResult};
 use crate::commands::queue::Queue;
+use crate::domain::call::Reading;
 use crate::domain::job::{JobId, State};
 use crate::domain::job_edit::JobEdit;
+use crate::domain::new_job::Rerun;
 use crate::domain::text::{escape_control, escape_control_in_lines};
 use crate::domain::{log::Log, query::JobChange};
 
@@ -69,6 +72,19 @@ pub enum Job {
         #[arg(default_values_t = [State::Error])]
         state: Vec<State>,
     },
+    /// Call the function of a job again, as a new job, and print its number
+    ///
+    /// The new job has the arguments, the principal, the site, the metadata, the priority and the lane of the other one, but not
+    /// its key. If the other job waits, the new one takes its place: it is due at the same time and waits for the same jobs, and the
+    /// other one is cancelled.
+    #[command(override_usage = "asyncq job rerun [OPTIONS] <ID> [-- <ARG>...]")]
+    Rerun {
+        /// The number of the job
+        #[arg(value_parser = job_number, allow_negative_numbers = true)]
+        id: i64,
+        #[command(flatten)]
+        arguments: NewArguments,
+    },
     /// Release held jobs
     #[command(override_usage = "asyncq job start [OPTIONS] <ID>...\n       asyncq job start [OPTIONS] --all")]
     Start {
@@ -106,6 +122,29 @@ fn waiting() -> Vec<State> {
     JobChange::Set(JobEdit::default()).states()
 }
 
+/// Arguments in place of those of a job.
+#[derive(Debug, clap::Args)]
+pub struct NewArguments {
+    /// Keyword arguments in place of those of the job; may be repeated
+    #[arg(short, long = "kwarg", value_name = "NAME=VALUE")]
+    kwargs: Vec<String>,
+    /// Take every argument as a string, even if it is JSON
+    #[arg(long)]
+    raw: bool,
+    /// Arguments in place of those of the job, as in `asyncq enqueue`
+    #[arg(value_name = "ARG", last = true)]
+    args: Vec<String>,
+}
+
+impl NewArguments {
+    fn parse(&self) -> crate::Result<Rerun> {
+        let reading = if self.raw { Reading::Raw } else { Reading::Json };
+        let args = (!self.args.is_empty()).then(|| typed_positional(&self.args, reading)).transpose()?;
+        let kwargs = (!self.kwargs.is_empty()).then(|| typed_keywords(&self.kwargs, reading)).transpose()?;
+        Ok(Rerun { args, kwargs, ..Rerun::default() })
+    }
+}
+
 fn attempt_number(text: &str) -> Result<i64, String> {
     whole_number(text, "the number of an attempt", i64::MIN)
 }
@@ -137,6 +176,14 @@ impl Job {
                     Ok(())
                 };
                 return which.each(session, &mut queue, (JobChange::Retry, state), retry);
+            }
+            Job::Rerun { id, arguments } => {
+                let (id, again) = (JobId(id), arguments.parse()?);
+                let done = queue.rerun_job(id, again, &session.caller)?;
+                print_number(done.new)?;
+                if done.cancelled {
+                    session.notice(&format!("job {id} is cancelled; job {} takes its place", done.new));
+                }
             }
             Job::Start { which, state } => {
                 return which.each(session, &mut queue, (JobChange::Start, state), Queue::start_job);

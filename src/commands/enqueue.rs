@@ -109,7 +109,7 @@ impl Queue {
 
     /// The job inside which `caller` runs, if it does: the one that its environment names, while exactly that attempt is
     /// being processed. A stale or forged token means that there is none.
-    fn running(&mut self, caller: &Caller) -> Result<Option<Running>> {
+    pub(super) fn running(&mut self, caller: &Caller) -> Result<Option<Running>> {
         caller.attempt().map_or(Ok(None), |(job, token)| self.store.running(job, &token))
     }
 }

@@ -1,11 +1,14 @@
-//! What people do with jobs by hand: cancel, retry, start, remove.
+//! What people do with jobs by hand: cancel, retry, call again, start, remove.
 
 use std::time::{Duration, Instant};
 
-use super::queue::Queue;
+use super::enqueue::os_user;
+use super::{caller::Caller, queue::Queue};
+use crate::domain::call::Principal;
 use crate::domain::event::Unkillable;
 use crate::domain::job::{JobId, State};
 use crate::domain::job_edit::JobEdit;
+use crate::domain::new_job::{Rerun, Rerunning};
 use crate::domain::query::{BulkChange, Refusal};
 use crate::error::{Error, Kind, Result};
 use crate::processor::{put_back_copied, put_back_unowned, unkillable_of};
@@ -69,6 +72,24 @@ impl Queue {
     pub fn retry_job(&mut self, id: JobId) -> Result<u64> {
         put_back_copied(&mut self.store)?;
         self.store.retry(id)
+    }
+
+    /// Calls the function of a job again, as a new job; cancels the job if it waits. Inside a running function, the call has
+    /// that function's job as its parent.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] inside a function that runs on behalf of another principal; and as [`Store::rerun`].
+    pub fn rerun_job(&mut self, id: JobId, again: Rerun, caller: &Caller) -> Result<Rerunning> {
+        let running = self.running(caller)?;
+        if let Some(running) = &running
+            && self.store.job(id)?.call.principal.as_deref() != running.principal.as_ref().map(Principal::as_str)
+        {
+            let message = format!("job {id} has another principal than the function that calls it again");
+            return Err(Error::new(Kind::Denied, message)
+                .with_hint("a call inside a running function has the principal of that function"));
+        }
+        let parent = running.map(|running| running.fence.job);
+        self.store.rerun(id, &Rerun { os_user: Some(os_user()), parent, ..again })
     }
 
     /// Releases a held job.

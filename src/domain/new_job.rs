@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::call::{Call, Key, OnBehalfOf, Principal};
-use super::{job::JobId, lane::Lane, meta::Meta, needs::Needs, text::has_names, time::Timestamp};
+use super::{job::JobId, json::Json, lane::Lane, meta::Meta, needs::Needs, text::has_names, time::Timestamp};
 use crate::error::{Error, Kind};
 
 /// A call to enqueue.
@@ -188,6 +188,28 @@ impl Enqueued {
             Enqueued::New(id) | Enqueued::Same(id) => id,
         }
     }
+}
+
+/// What a new call of a job changes, and where it is made.
+#[derive(Debug, Clone, Default)]
+pub struct Rerun {
+    /// Other positional arguments, a JSON array.
+    pub args: Option<Json>,
+    /// Other keyword arguments, a JSON object.
+    pub kwargs: Option<Json>,
+    /// The operating system's name of the user who makes the call.
+    pub os_user: Option<String>,
+    /// The job inside which the call is made, if any.
+    pub parent: Option<JobId>,
+}
+
+/// What became of a job that was called again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rerunning {
+    /// The job of the new call.
+    pub new: JobId,
+    /// Whether the other job waited, and is cancelled now.
+    pub cancelled: bool,
 }
 
 /// The place where calls are made, and what their jobs inherit from it.

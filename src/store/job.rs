@@ -81,7 +81,7 @@ impl Store {
                 Phase::Waiting if job.state == State::Held => format!("`asyncq job start {id}` releases it"),
                 Phase::Waiting => "it will run by itself".to_owned(),
                 Phase::Running => format!("`asyncq job cancel {id}` ends it first"),
-                Phase::Ended => "enqueue the call once more to run it once more".to_owned(),
+                Phase::Ended => format!("`asyncq job rerun {id}` makes a new call of it"),
             };
             Err(Error::new(Kind::Denied, format!("job {id} is {}, nothing to retry", job.state)).with_hint(hint))
         });

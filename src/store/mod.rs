@@ -30,6 +30,7 @@ mod nested_calls;
 mod path;
 mod query;
 mod remove;
+mod rerun;
 mod rescue;
 mod schedule;
 mod schema;

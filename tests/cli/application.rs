@@ -1414,3 +1414,21 @@ fn an_end_is_recorded_where_a_rule_of_the_application_refuses_the_call_of_the_ho
         ",
     );
 }
+
+#[test]
+fn a_rule_has_a_say_when_a_job_is_called_again() {
+    let place = Place::with_functions(&[("show", "echo $1")]);
+    place.stdout("asyncq enqueue --hold events show 1");
+    place.execute("CREATE TRIGGER mine BEFORE INSERT ON asyncq_job BEGIN SELECT RAISE(ABORT, 'not now'); END");
+    place.session(
+        "
+        $ asyncq job rerun 1
+        ! error: [..]not now[..]
+        ! hint: [..]
+        ? 77
+        ",
+    );
+    assert_eq!(place.jobs("state"), "held");
+    place.execute("DROP TRIGGER mine; CREATE TRIGGER mine AFTER INSERT ON asyncq_job BEGIN SELECT 1; END");
+    place.session("$ asyncq job rerun 1 -- 2\n2\n$ asyncq job start 2\n$ asyncq process\n2");
+}

@@ -33,6 +33,7 @@ mod process;
 mod register;
 mod remove;
 mod report;
+mod rerun;
 mod rescue;
 mod retry;
 mod rpc;

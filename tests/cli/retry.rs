@@ -73,7 +73,7 @@ fn retrying_by_hand_renews_the_budget() {
         ? 1
         $ asyncq job retry 1 2 3
         ! error: job 3 is completed, nothing to retry
-        ! hint: enqueue the call once more to run it once more
+        ! hint: `asyncq job rerun 3` makes a new call of it
         ? 77
         $ asyncq job list --json
         [

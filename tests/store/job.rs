@@ -6,7 +6,8 @@ use asyncq::Kind;
 use asyncq::domain::attempt::{Conflict, Failure, FailureKind, Outcome};
 use asyncq::domain::call::{Key, Principal, Reading};
 use asyncq::domain::job::{Fence, JobId, State};
-use asyncq::domain::new_job::{CallOptions, Due, Enqueued, NewJob, Priority};
+use asyncq::domain::lane::Lane;
+use asyncq::domain::new_job::{CallOptions, Due, Enqueued, NewJob, Priority, Rerun};
 use asyncq::domain::query::{BulkChange, JobChange, JobFilter, JobQuery};
 use asyncq::domain::removal::IfWaiting;
 use asyncq::domain::time::Timestamp;
@@ -69,6 +70,28 @@ conformance! {
         let mut gone = store.job(ids[0]).unwrap();
         gone.id = JobId(77);
         assert_eq!(store.line(&gone).unwrap_err().kind(), Kind::NotFound);
+    }
+
+    fn a_job_is_called_again(store: &mut Store) {
+        with_events(store);
+        let options = CallOptions { lane: Some(Lane::parse("lane").unwrap()), ..priority(3) };
+        let new = NewJob { key: Some(Key::parse("the key").unwrap()), options, ..call(5) };
+        let id = store.enqueue(&new).unwrap().id();
+        let args = Reading::Json.positional(&["other"]).unwrap();
+        let again = Rerun { args: Some(args), os_user: Some("me".to_owned()), ..Rerun::default() };
+        let done = store.rerun(id, &again).unwrap();
+        assert!(done.cancelled);
+        assert_eq!(state(store, id), State::Cancelled);
+        let job = store.job(done.new).unwrap();
+        assert_eq!((job.call.args.as_str(), job.call.kwargs.as_str()), (r#"["other"]"#, r#"{"key":"word"}"#));
+        assert_eq!((job.call.principal.as_deref(), job.os_user.as_deref()), (Some("the principal"), Some("me")));
+        assert_eq!((job.call.site.as_deref(), job.options.key.as_deref()), (Some("/the/site"), None));
+        assert_eq!((job.options.lane.as_deref(), job.options.priority), (Some("lane"), 3));
+        assert_eq!(job.state, State::Queued);
+        let processor = processor(store, 1);
+        claim(store, processor);
+        assert_eq!(store.rerun(done.new, &again).unwrap_err().kind(), Kind::Denied);
+        assert_eq!(store.rerun(JobId(77), &again).unwrap_err().kind(), Kind::NotFound);
     }
 
     fn large_arguments_are_kept_whole(store: &mut Store) {
