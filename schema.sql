@@ -1,4 +1,4 @@
--- The store of asyncq in SQLite 3.37 or later, schema 4. Every table is `asyncq_*`: it may live beside your own tables.
+-- The store of asyncq in SQLite 3.37 or later, schema 5. Every table is `asyncq_*`: it may live beside your own tables.
 -- Times are milliseconds since 1970-01-01 UTC. Clients add rows to asyncq_service, asyncq_function and asyncq_job, as
 -- docs/sql.md says, and change only what it says; asyncq does the rest.
 
@@ -6,9 +6,11 @@ CREATE TABLE asyncq_schema (
   version     INTEGER NOT NULL,                                       -- an older store is upgraded, a newer one refused;
                                                                       -- negative while asyncq itself writes as a client
   clock       INTEGER NOT NULL DEFAULT 0,                             -- the latest time that a processor saw, to a minute
-  older       INTEGER NOT NULL DEFAULT 0                              -- the newest processor when this schema came: those
-) STRICT;                                                             -- up to it release no calls that depend on theirs
-INSERT INTO asyncq_schema (version) VALUES (4);
+  older       INTEGER NOT NULL DEFAULT 0,                             -- the newest processor when schema 4 came: those up
+                                                                      -- to it release no calls that depend on theirs
+  used        INTEGER NOT NULL DEFAULT 7                              -- what each look at the store asks for: 1 calls that
+) STRICT;                                                             -- expire, 2 schedules, 4 calls that need others
+INSERT INTO asyncq_schema (version, used) VALUES (5, 0);
 
 CREATE TABLE asyncq_service (
   name        TEXT NOT NULL PRIMARY KEY CONSTRAINT asyncq_service_name
@@ -51,6 +53,8 @@ CREATE TABLE asyncq_function (
                                                                       -- the principal of the call
   on_error    TEXT,                                                   -- SERVICE/FUNCTION, called when a job ends so
   on_success  TEXT,
+  merge       INTEGER NOT NULL DEFAULT 0                              -- 1: one pipe takes its stdout and its stderr
+              CONSTRAINT asyncq_function_merge CHECK (merge IN (0, 1)),
   PRIMARY KEY (service, name)
 ) STRICT, WITHOUT ROWID;
 
@@ -104,8 +108,7 @@ CREATE TABLE asyncq_job (
 CREATE UNIQUE INDEX asyncq_job_key ON asyncq_job (key);
 -- One index for each thing that is looked for; what has ended is in none of the first four.
 CREATE INDEX asyncq_job_queued     ON asyncq_job (service, priority, run_at) WHERE state = 'queued';  -- and by id
-CREATE INDEX asyncq_job_delayed    ON asyncq_job (service, run_at) WHERE state = 'delayed';
-CREATE INDEX asyncq_job_retry      ON asyncq_job (service, run_at) WHERE state = 'delayed' AND claim + attempt > 0;
+CREATE INDEX asyncq_job_delayed    ON asyncq_job (service, run_at, claim, attempt) WHERE state = 'delayed';
 CREATE INDEX asyncq_job_token      ON asyncq_job (processor) WHERE token IS NOT NULL;
 CREATE INDEX asyncq_job_parent     ON asyncq_job (parent) WHERE parent IS NOT NULL;
 CREATE INDEX asyncq_job_blocked    ON asyncq_job (service, waits, lane, priority, run_at) WHERE waits <> 0;
@@ -210,6 +213,7 @@ CREATE TABLE asyncq_schedule (                                        -- calls t
   skipped     INTEGER NOT NULL DEFAULT 0,                             -- how many ticks made none,
   last_skip   TEXT,                                                   -- and of the newest of them which and why, JSON
   created_at  INTEGER NOT NULL,
+  meta        TEXT,                                                   -- of its jobs, as there
   CONSTRAINT asyncq_schedule_rule CHECK ((cron IS NULL) = (zone IS NULL) AND (cron IS NULL) <> (every IS NULL)),
   FOREIGN KEY (service, function) REFERENCES asyncq_function (service, name)
 ) STRICT, WITHOUT ROWID;
@@ -227,10 +231,9 @@ CREATE TABLE asyncq_origin (                                          -- jobs th
 
 CREATE TRIGGER asyncq_job_insert BEFORE INSERT ON asyncq_job BEGIN
   SELECT CASE
-    WHEN NOT EXISTS (SELECT 1 FROM asyncq_service WHERE name = NEW.service)
-    THEN RAISE(ABORT, 'asyncq: no such service')
     WHEN NOT EXISTS (SELECT 1 FROM asyncq_function WHERE service = NEW.service AND name = NEW.function)
-    THEN RAISE(ABORT, 'asyncq: no such function on this service')
+    THEN CASE WHEN EXISTS (SELECT 1 FROM asyncq_service WHERE name = NEW.service)
+      THEN RAISE(ABORT, 'asyncq: no such function on this service') ELSE RAISE(ABORT, 'asyncq: no such service') END
     WHEN NEW.state <> 'queued' AND NEW.state <> 'held' AND NEW.state <> 'delayed'
     THEN RAISE(ABORT, 'asyncq: state must be queued, held or delayed')
     WHEN NEW.attempt <> 0 OR NEW.processor IS NOT NULL OR NEW.token IS NOT NULL OR NEW.started_at IS NOT NULL
@@ -285,81 +288,67 @@ CREATE TRIGGER asyncq_job_insert BEFORE INSERT ON asyncq_job BEGIN
         AND nullif(old.principal, '') IS nullif(NEW.principal, '') AND nullif(old.site, '') IS nullif(NEW.site, '')))
     THEN RAISE(ABORT, 'asyncq: this key belongs to another call')
   END;
-END;
-
-CREATE TRIGGER asyncq_job_after BEFORE INSERT ON asyncq_job WHEN NEW.after IS NOT NULL BEGIN
   SELECT CASE
-    WHEN CASE WHEN NOT json_valid(NEW.after) THEN 1
-      WHEN json_type(NEW.after) = 'array' THEN EXISTS (SELECT 1 FROM json_each(NEW.after) WHERE type <> 'integer')
-      WHEN json_type(NEW.after) = 'object' THEN
-        EXISTS (SELECT 1 FROM json_each(NEW.after) WHERE key NOT IN ('ok', 'any', 'failed') OR type <> 'array')
-        OR (SELECT count(*) > count(DISTINCT key) FROM json_each(NEW.after))
-        OR EXISTS (SELECT 1 FROM json_each(NEW.after, '$.ok') WHERE type <> 'integer')
-        OR EXISTS (SELECT 1 FROM json_each(NEW.after, '$.any') WHERE type <> 'integer')
-        OR EXISTS (SELECT 1 FROM json_each(NEW.after, '$.failed') WHERE type <> 'integer')
-      ELSE 1 END
+    WHEN CASE WHEN NOT json_valid(NEW.after) OR json_type(NEW.after) NOT IN ('array', 'object') THEN 1
+      WHEN EXISTS (SELECT 1 FROM json_each(
+          CASE json_type(NEW.after) WHEN 'array' THEN json_object('ok', json(NEW.after)) ELSE NEW.after END) AS list
+        WHERE list.key NOT IN ('ok', 'any', 'failed') OR list.type <> 'array') THEN 1
+      ELSE (SELECT count(*) > count(DISTINCT key) FROM json_each(NEW.after) AS list WHERE json_type(NEW.after) = 'object')
+        OR EXISTS (SELECT 1 FROM json_each(
+          CASE json_type(NEW.after) WHEN 'array' THEN json_object('ok', json(NEW.after)) ELSE NEW.after END) AS list
+          CROSS JOIN json_each(list.value) AS it WHERE it.type <> 'integer') END
     THEN RAISE(ABORT, 'asyncq: after must be a list of job numbers, or an object of lists ok, any and failed')
-  END;
+  END WHERE NEW.after IS NOT NULL;
   SELECT CASE
-    WHEN (SELECT count(*) FROM (SELECT value, 'ok' AS wants FROM json_each(NEW.after) WHERE json_type(NEW.after) = 'array'
-        UNION ALL SELECT value, 'ok' FROM json_each(NEW.after, '$.ok')
-        UNION ALL SELECT value, 'any' FROM json_each(NEW.after, '$.any')
-        UNION ALL SELECT value, 'failed' FROM json_each(NEW.after, '$.failed'))) > 100000
+    WHEN many > 100000
     THEN RAISE(ABORT, 'asyncq: after must have at most 100000 job numbers')
-    WHEN (SELECT count(*) > count(DISTINCT value) FROM (SELECT value, 'ok' AS wants FROM json_each(NEW.after) WHERE json_type(NEW.after) = 'array'
-        UNION ALL SELECT value, 'ok' FROM json_each(NEW.after, '$.ok')
-        UNION ALL SELECT value, 'any' FROM json_each(NEW.after, '$.any')
-        UNION ALL SELECT value, 'failed' FROM json_each(NEW.after, '$.failed')))
+    WHEN many > different
     THEN RAISE(ABORT, 'asyncq: after must have each job number once')
     WHEN EXISTS (SELECT 1 FROM asyncq_job WHERE key = NEW.key) THEN NULL  -- it is a repeat, and stays one job
-    WHEN EXISTS (SELECT 1 FROM (SELECT value, 'ok' AS wants FROM json_each(NEW.after) WHERE json_type(NEW.after) = 'array'
-        UNION ALL SELECT value, 'ok' FROM json_each(NEW.after, '$.ok')
-        UNION ALL SELECT value, 'any' FROM json_each(NEW.after, '$.any')
-        UNION ALL SELECT value, 'failed' FROM json_each(NEW.after, '$.failed')) AS it
-        WHERE NOT EXISTS (SELECT 1 FROM asyncq_job WHERE id = it.value))
+    WHEN many > there
     THEN RAISE(ABORT, 'asyncq: after must have numbers of jobs that exist')
-    WHEN EXISTS (SELECT 1 FROM (SELECT value, 'ok' AS wants FROM json_each(NEW.after) WHERE json_type(NEW.after) = 'array'
-        UNION ALL SELECT value, 'ok' FROM json_each(NEW.after, '$.ok')
-        UNION ALL SELECT value, 'any' FROM json_each(NEW.after, '$.any')
-        UNION ALL SELECT value, 'failed' FROM json_each(NEW.after, '$.failed')) AS it CROSS JOIN asyncq_job AS old ON old.id = it.value
-        WHERE CASE it.wants WHEN 'ok' THEN old.state IN ('error', 'cancelled') WHEN 'failed' THEN old.state = 'completed' END)
+    WHEN otherwise > 0
     THEN RAISE(ABORT, 'asyncq: a job in after has already ended in another way')
-  END;
+  END FROM (SELECT count(*) AS many, count(DISTINCT it.value) AS different, count(old.id) AS there,
+      sum(CASE list.key WHEN 'ok' THEN old.state IN ('error', 'cancelled') WHEN 'failed' THEN old.state = 'completed' END)
+        AS otherwise
+    FROM json_each(
+      CASE json_type(NEW.after) WHEN 'array' THEN json_object('ok', json(NEW.after)) ELSE NEW.after END) AS list
+      CROSS JOIN json_each(list.value) AS it LEFT JOIN asyncq_job AS old ON old.id = it.value)
+  WHERE NEW.after IS NOT NULL;
 END;
 
--- The lane of the function counts where the call has none of its own. The UPDATE below lets out who may run.
-CREATE TRIGGER asyncq_job_line AFTER INSERT ON asyncq_job WHEN NEW.after IS NOT NULL OR NEW.lane IS NOT NULL
-  OR EXISTS (SELECT 1 FROM asyncq_function WHERE service = NEW.service AND name = NEW.function AND lane IS NOT NULL)
+-- What a new call needs besides its row; one trigger, as each costs time in each INSERT. The lane of the function counts where
+-- the call has none of its own. The last UPDATE lets out who may run.
+CREATE TRIGGER asyncq_job_inserted AFTER INSERT ON asyncq_job WHEN NEW.run_at > NEW.created_at OR NEW.lane IS NOT NULL
+  OR NEW.expires_at IS NOT NULL OR NEW.after IS NOT NULL OR NEW.principal = '' OR NEW.site = ''
+  OR length(NEW.args) + length(NEW.kwargs) > 2000
+  OR (SELECT lane FROM asyncq_function WHERE service = NEW.service AND name = NEW.function) IS NOT NULL
 BEGIN
-  INSERT INTO asyncq_after (needs, job, wants) SELECT it.value, NEW.id, it.wants
-    FROM (SELECT value, 'ok' AS wants FROM json_each(NEW.after) WHERE json_type(NEW.after) = 'array'
-        UNION ALL SELECT value, 'ok' FROM json_each(NEW.after, '$.ok')
-        UNION ALL SELECT value, 'any' FROM json_each(NEW.after, '$.any')
-        UNION ALL SELECT value, 'failed' FROM json_each(NEW.after, '$.failed')) AS it
-    CROSS JOIN asyncq_job AS old ON old.id = it.value
+  INSERT INTO asyncq_large (job, args, kwargs)
+    SELECT NEW.id, NEW.args, NEW.kwargs WHERE length(NEW.args) + length(NEW.kwargs) > 2000;
+  UPDATE asyncq_job SET args = NULL, kwargs = NULL WHERE id = NEW.id AND length(args) + length(kwargs) > 2000;
+  UPDATE asyncq_job SET principal = nullif(principal, ''), site = nullif(site, '')
+    WHERE id = NEW.id AND (principal = '' OR site = '');
+  UPDATE asyncq_job SET state = 'delayed' WHERE id = NEW.id AND state = 'queued' AND run_at > created_at;
+  INSERT INTO asyncq_after (needs, job, wants) SELECT it.value, NEW.id, list.key
+    FROM json_each(
+      CASE json_type(NEW.after) WHEN 'array' THEN json_object('ok', json(NEW.after)) ELSE NEW.after END) AS list
+      CROSS JOIN json_each(list.value) AS it CROSS JOIN asyncq_job AS old ON old.id = it.value
     WHERE NEW.after IS NOT NULL AND old.state NOT IN ('completed', 'error', 'cancelled');
   INSERT INTO asyncq_settle (job) SELECT old.id FROM asyncq_after AS it CROSS JOIN asyncq_job AS old ON old.id = it.needs
     WHERE it.job = NEW.id AND old.state = 'processing' AND old.processor <= (SELECT older FROM asyncq_schema)
     ON CONFLICT DO NOTHING;
+  UPDATE asyncq_schema SET used = used | (NEW.expires_at IS NOT NULL) | 4 * (NEW.after IS NOT NULL)
+    WHERE used & 1 < (NEW.expires_at IS NOT NULL) OR used & 4 < 4 * (NEW.after IS NOT NULL);
   UPDATE asyncq_job SET lane = (SELECT nullif(replace(lane, '{principal}', coalesce(NEW.principal, '')), '')
       FROM asyncq_function WHERE service = NEW.service AND name = NEW.function)
-    WHERE id = NEW.id AND NEW.lane IS NULL;
+    WHERE id = NEW.id AND lane IS NULL
+      AND EXISTS (SELECT 1 FROM asyncq_function WHERE service = NEW.service AND name = NEW.function AND lane IS NOT NULL);
   UPDATE asyncq_job SET state = 'blocked', waits = 1
     WHERE id = NEW.id AND state <> 'held' AND EXISTS (SELECT 1 FROM asyncq_after WHERE job = NEW.id);
   UPDATE asyncq_job SET state = 'blocked', waits = 2
     WHERE id = NEW.id AND state = 'queued' AND lane IS NOT NULL AND run_at <= created_at;
-END;
-
-CREATE TRIGGER asyncq_job_later AFTER INSERT ON asyncq_job WHEN NEW.state = 'queued' AND NEW.run_at > NEW.created_at
-BEGIN UPDATE asyncq_job SET state = 'delayed' WHERE id = NEW.id AND state = 'queued'; END;
-
-CREATE TRIGGER asyncq_job_empty AFTER INSERT ON asyncq_job WHEN NEW.principal = '' OR NEW.site = '' BEGIN
-  UPDATE asyncq_job SET principal = nullif(principal, ''), site = nullif(site, '') WHERE id = NEW.id;
-END;
-
-CREATE TRIGGER asyncq_job_large AFTER INSERT ON asyncq_job WHEN length(NEW.args) + length(NEW.kwargs) > 2000 BEGIN
-  INSERT INTO asyncq_large (job, args, kwargs) VALUES (NEW.id, NEW.args, NEW.kwargs);
-  UPDATE asyncq_job SET args = NULL, kwargs = NULL WHERE id = NEW.id;
 END;
 
 -- A client completes its own job, cancels what waits, releases what is held, and changes when a call runs that has not
@@ -412,6 +401,9 @@ CREATE TRIGGER asyncq_job_update BEFORE UPDATE ON asyncq_job WHEN (SELECT versio
     THEN RAISE(ABORT, 'asyncq: a client may complete, cancel, release or postpone a job, and change nothing else')
   END;
 END;
+
+CREATE TRIGGER asyncq_job_expiry AFTER UPDATE OF expires_at ON asyncq_job WHEN NEW.expires_at IS NOT NULL
+BEGIN UPDATE asyncq_schema SET used = used | 1 WHERE used & 1 = 0; END;
 
 CREATE TRIGGER asyncq_job_args BEFORE UPDATE OF args, kwargs ON asyncq_job
 WHEN (SELECT version FROM asyncq_schema) > 0 AND (NEW.args, NEW.kwargs) IS NOT (OLD.args, OLD.kwargs)
@@ -518,6 +510,9 @@ CREATE TRIGGER asyncq_job_delete AFTER DELETE ON asyncq_job WHEN (SELECT version
         AND service = OLD.service AND lane = OLD.lane)));
 END;
 
+CREATE TRIGGER asyncq_schedule_insert AFTER INSERT ON asyncq_schedule
+BEGIN UPDATE asyncq_schema SET used = used | 2 WHERE used & 2 = 0; END;
+
 -- A client adds services and functions in its own transactions. A row that no processor could read is refused.
 CREATE TRIGGER asyncq_service_insert BEFORE INSERT ON asyncq_service WHEN (SELECT version FROM asyncq_schema) > 0 BEGIN
   SELECT CASE
@@ -598,15 +593,17 @@ WHEN (SELECT version FROM asyncq_schema) > 0 BEGIN
     WHEN NOT coalesce((NEW.args, NEW.stdin) IN (VALUES ('words', 'call'), ('words', 'none'), ('stdin', 'call')), 0)
       OR NEW.worker IS NOT NULL AND (NEW.args, NEW.stdin) <> ('words', 'call')
     THEN RAISE(ABORT, 'asyncq: args and stdin must be words and call, words and none, or stdin and call')
+    WHEN NOT coalesce(NEW.merge IN (0, 1), 0)
+    THEN RAISE(ABORT, 'asyncq: merge must be 0 or 1')
   END;
 END;
 
 CREATE TRIGGER asyncq_function_update BEFORE UPDATE ON asyncq_function
 WHEN (SELECT version FROM asyncq_schema) > 0
   AND (NEW.service, NEW.name, NEW.command, NEW.site, NEW.env, NEW.timeout, NEW.worker, NEW.created_at, NEW.args,
-       NEW.stdin, NEW.generation, NEW.retry, NEW.lane, NEW.on_error, NEW.on_success)
+       NEW.stdin, NEW.generation, NEW.retry, NEW.lane, NEW.on_error, NEW.on_success, NEW.merge)
   IS NOT (OLD.service, OLD.name, OLD.command, OLD.site, OLD.env, OLD.timeout, OLD.worker, OLD.created_at, OLD.args,
-       OLD.stdin, OLD.generation, OLD.retry, OLD.lane, OLD.on_error, OLD.on_success)
+       OLD.stdin, OLD.generation, OLD.retry, OLD.lane, OLD.on_error, OLD.on_success, OLD.merge)
 BEGIN SELECT RAISE(ABORT, 'asyncq: a client may add a function, and not change or remove it'); END;
 
 CREATE TRIGGER asyncq_function_delete BEFORE DELETE ON asyncq_function WHEN (SELECT version FROM asyncq_schema) > 0

@@ -110,7 +110,10 @@ impl CallOptionArgs {
 }
 
 /// The metadata that these words give.
-fn meta_of(words: &[String]) -> Result<Option<Meta>> {
+///
+/// # Errors
+/// [`Kind::Usage`] where a name or a value is missing; as [`Meta::of_texts`].
+pub fn meta_of(words: &[String]) -> Result<Option<Meta>> {
     let pairs: Vec<(&str, &str)> = words.iter().map(|word| name_and_value(word)).collect::<Result<_>>()?;
     Meta::of_texts(&pairs)
 }

@@ -134,6 +134,7 @@ impl Add {
             priority: self.job.priority.unwrap_or_default(),
             lane: self.job.lane()?,
             expires: self.job.expires,
+            meta: self.job.meta()?,
             description: self.job.description(),
         };
         if queue.add_schedule(&name, &is)? == Added::Same {
@@ -185,6 +186,9 @@ pub struct Set {
     /// The calls do not expire
     #[arg(long, conflicts_with = "expires")]
     no_expires: bool,
+    /// The calls have no metadata
+    #[arg(long, conflicts_with = "meta")]
+    no_meta: bool,
     /// The new call: its service
     #[arg(requires = "function")]
     service: Option<String>,
@@ -210,7 +214,7 @@ impl Set {
             let call = queue.schedule(&name)?.definition.call;
             principal = Some(queue.call_of(call, self.job.on_behalf_of()?, &session.caller)?.principal);
         }
-        let (lane, is_here) = (self.job.lane()?, Cell::new(false));
+        let (lane, meta, is_here) = (self.job.lane()?, self.job.meta()?, Cell::new(false));
         let change = |old: &ScheduleDefinition| {
             let mut is = old.clone();
             if let Some(Call { service, function, args, kwargs, .. }) = &new_call {
@@ -225,6 +229,7 @@ impl Set {
             is.priority = self.job.priority.unwrap_or(is.priority);
             is.lane = if self.no_lane { None } else { lane.clone().or(is.lane) };
             is.expires = if self.no_expires { None } else { self.job.expires.or(is.expires) };
+            is.meta = if self.no_meta { None } else { meta.clone().or(is.meta) };
             if self.job.description.is_some() {
                 is.description = self.job.description();
             }
@@ -247,8 +252,9 @@ impl Set {
             && overlap.is_none()
             && priority.is_none()
             && expires.is_none();
-        let no_flag = !self.no_from && !self.no_until && !self.no_lane && !self.no_expires;
-        no_text && no_value && no_flag && self.service.is_none() && self.job.kwargs.is_empty() && !self.job.raw
+        let no_flag = !self.no_from && !self.no_until && !self.no_lane && !self.no_expires && !self.no_meta;
+        let no_words = self.job.kwargs.is_empty() && self.job.meta.is_empty();
+        no_text && no_value && no_flag && self.service.is_none() && no_words && !self.job.raw
     }
 
     /// The new call, if there is one.

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::call_options::parse_priority;
+use super::call_options::{meta_of, parse_priority};
 use super::clap_error::one_of;
 use super::enqueue::typed_call;
 use super::session::{Session, now};
 use crate::domain::call::{Call, OnBehalfOf, Reading};
 use crate::domain::lane::Lane;
+use crate::domain::meta::Meta;
 use crate::domain::moment::moment;
 use crate::domain::new_job::Priority;
 use crate::domain::tick::{Missed, Overlap};
@@ -121,6 +122,9 @@ pub struct JobOptions {
     /// Cancel a call that has not begun this long after its tick
     #[arg(long, value_name = "SPAN", value_parser = parse_span, allow_hyphen_values = true)]
     pub expires: Option<Duration>,
+    /// Something to know about the calls, which their function gets, as in tenant=acme; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub meta: Vec<String>,
     /// On whose behalf the calls are made; '' for nobody [default: `$ASYNCQ_PRINCIPAL`]
     #[arg(long, value_name = "NAME")]
     pub principal: Option<String>,
@@ -138,6 +142,10 @@ pub struct JobOptions {
 impl JobOptions {
     pub fn lane(&self) -> Result<Option<Lane>, Error> {
         self.lane.as_deref().map(Lane::parse).transpose()
+    }
+
+    pub fn meta(&self) -> Result<Option<Meta>, Error> {
+        meta_of(&self.meta)
     }
 
     pub fn on_behalf_of(&self) -> Result<OnBehalfOf, Error> {

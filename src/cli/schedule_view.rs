@@ -21,7 +21,7 @@ pub const NEXT: usize = 5;
 pub struct View<'a>(pub &'a Schedule);
 
 impl Record for View<'_> {
-    const COLUMNS: &'static str = "name,service,function,args,kwargs,principal,site,priority,lane,expires,cron,zone,every,missed,\
+    const COLUMNS: &'static str = "name,service,function,args,kwargs,principal,site,priority,lane,expires,meta,cron,zone,every,missed,\
                                    within,overlap,from,until,state,next_tick,last_tick,last_job,fired,skipped,\
                                    last_skip.tick,last_skip.why,description,created_at";
 }
@@ -44,6 +44,7 @@ impl Serialize for View<'_> {
         object.serialize_entry("priority", &definition.priority.get())?;
         object.serialize_entry("lane", &definition.lane.as_ref().map(Lane::as_str))?;
         object.serialize_entry("expires", &definition.expires.map(|span| span.as_secs_f64()))?;
+        object.serialize_entry("meta", &definition.meta.as_ref().and_then(|meta| raw(meta.as_str())))?;
         object.serialize_entry("cron", &cron)?;
         object.serialize_entry("zone", &zone)?;
         object.serialize_entry("every", &timetable.rule.as_every().map(|every| every.as_secs_f64()))?;
@@ -142,6 +143,9 @@ pub fn show(schedule: &Schedule) -> anyhow::Result<()> {
     }
     if let Some(expires) = definition.expires {
         sheet.line("expires", format!("{} after its tick", write_span(expires)));
+    }
+    if let Some(meta) = &definition.meta {
+        sheet.line("metadata", text(meta.as_str()));
     }
     sheet.line("rule", rule.to_string());
     if let Some((cron, _)) = rule.as_cron() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::call::Call;
 use super::job::JobId;
 use super::lane::Lane;
+use super::meta::Meta;
 use super::name::plain_name;
 use super::new_job::Priority;
 use super::state::State;
@@ -46,6 +47,8 @@ pub struct ScheduleDefinition {
     pub lane: Option<Lane>,
     /// How long after its tick a job expires, if it does.
     pub expires: Option<Duration>,
+    /// The metadata of its jobs.
+    pub meta: Option<Meta>,
     /// What it is for, in words.
     pub description: Option<String>,
 }
@@ -66,6 +69,7 @@ impl ScheduleDefinition {
             ("priority", self.priority != other.priority),
             ("lane", self.lane != other.lane),
             ("`--expires`", self.expires != other.expires),
+            ("metadata", self.meta != other.meta),
             ("description", self.description != other.description),
         ];
         parts.into_iter().filter(|(_, differs)| *differs).map(|(what, _)| what).collect()

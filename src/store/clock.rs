@@ -63,8 +63,8 @@ mod tests {
     use crate::store::sqlite::plan::ways_to_jobs;
 
     #[test]
-    fn retries_are_found_among_retries() {
-        let found = ["INTEGER PRIMARY KEY (rowid=?)", "SCAN asyncq_job USING INDEX asyncq_job_retry"];
+    fn retries_are_found_among_delayed_calls() {
+        let found = ["INTEGER PRIMARY KEY (rowid=?)", "SCAN asyncq_job USING INDEX asyncq_job_delayed"];
         assert_eq!(ways_to_jobs(MOVE), found);
     }
 }

@@ -140,6 +140,9 @@ pub(super) trait Tx {
     /// The latest time that a processor has seen, as the store keeps it.
     fn clock(&self) -> Timestamp;
 
+    /// What the store used when the transaction began, as in `asyncq_schema`; all, if that is not known.
+    fn used(&self) -> i64;
+
     /// Brings the store to the schema of this build: makes it, or upgrades an older one.
     ///
     /// # Errors

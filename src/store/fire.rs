@@ -144,7 +144,8 @@ pub(super) fn make(tx: &mut dyn Tx, schedule: &Schedule, ticks: &[TickJob]) -> R
 /// A job of a tick. That it has no user, not even an unknown one, says that asyncq has made it.
 fn new_job(is: &ScheduleDefinition, tick: Timestamp) -> NewJob {
     let expires = is.expires.map(|span| Expiry::At(tick.after(span)));
-    let options = CallOptions { priority: is.priority, lane: is.lane.clone(), expires, ..CallOptions::default() };
+    let (lane, meta) = (is.lane.clone(), is.meta.clone());
+    let options = CallOptions { priority: is.priority, lane, expires, meta, ..CallOptions::default() };
     NewJob { options, os_user: Some(String::new()), ..NewJob::new(is.call.clone()) }
 }
 

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use super::engine::{Tx, Value};
+use super::used;
 use crate::domain::call::{Call, Key, Principal};
 use crate::domain::job::JobId;
 use crate::domain::lane::Lane;
@@ -14,7 +15,7 @@ use crate::domain::state::State;
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 
-/// The largest arguments that stand in the job's own row, in bytes, as in the schema's trigger `asyncq_job_large`.
+/// The largest arguments that stand in the job's own row, in bytes, as in the schema's trigger `asyncq_job_inserted`.
 pub(super) const SMALL: usize = 2000;
 
 /// How many calls one statement inserts. More gain next to nothing.
@@ -164,6 +165,9 @@ pub(super) fn insert(
         Ok(ids) => ids,
         Err(refused) => return Ok(Err(refused)),
     };
+    if way == Insertion::Own && first.options.expires.is_some() {
+        used::note(tx, used::EXPIRY)?;
+    }
     if let ([new], [id], Insertion::Own) = (calls, &ids[..], way)
         && !is_small(new)
     {

@@ -5,7 +5,7 @@
 
 use super::engine::Tx;
 use super::insert::{Insertion, LARGE, is_small};
-use super::lane;
+use super::{lane, used};
 use crate::domain::call::Key;
 use crate::domain::job::JobId;
 use crate::domain::new_job::{IfTaken, NewJob};
@@ -141,7 +141,12 @@ fn postpone(tx: &mut dyn Tx, job: JobId, new: &NewJob, way: Insertion) -> Result
         Err(refusal) => Ok(Err(refusal)),
         Ok(0) => Ok(Err(tx.passed_over())),
         Ok(_) if way == Insertion::Client => Ok(Ok(())),
-        Ok(_) => lane::let_out(tx, job).map(Ok),
+        Ok(_) => {
+            if new.options.expires.is_some() {
+                used::note(tx, used::EXPIRY)?;
+            }
+            lane::let_out(tx, job).map(Ok)
+        }
     }
 }
 

@@ -40,6 +40,7 @@ mod set;
 mod sqlite;
 mod stored_call;
 mod then;
+mod used;
 mod waiting;
 
 pub use claim::Cycle;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::columns::error_text;
 use super::engine::Tx;
-use super::lane;
+use super::{lane, used};
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::job::{JobId, State};
 use crate::domain::needs::{Need, Needs};
@@ -72,6 +72,7 @@ const REVIVE: &str = "UPDATE asyncq_job SET state = 'blocked', waits = 1, finish
 pub(super) fn link(tx: &mut dyn Tx, job: JobId, needs: &Needs) -> Result<()> {
     for (needed, need) in needs.jobs() {
         if is_open(tx, *needed, *need)? {
+            used::note(tx, used::NEEDS)?;
             tx.execute(LINK, &[(*needed).into(), job.into(), need.as_str().into()])?;
             tx.execute(WATCH, &[(*needed).into()])?;
         }

@@ -12,6 +12,7 @@ use crate::domain::job::JobId;
 use crate::domain::job_tick::JobTick;
 use crate::domain::json::Json;
 use crate::domain::lane::Lane;
+use crate::domain::meta::Meta;
 use crate::domain::new_job::Priority;
 use crate::domain::schedule::{Backfill, Schedule, ScheduleChange, ScheduleDefinition, ScheduleName, ScheduleProgress};
 use crate::domain::service::{Added, ServiceName};
@@ -28,7 +29,7 @@ macro_rules! select_schedule {
         concat!(
             "SELECT name, service, function, args, kwargs, principal, site, priority, lane, cron, zone, every, missed, within,
             overlap, from_at, until_at, description, expires, paused, next_tick, last_tick, last_job, fired, skipped, last_skip,
-            created_at FROM asyncq_schedule ",
+            created_at, meta FROM asyncq_schedule ",
             $which
         )
     };
@@ -42,12 +43,12 @@ const ALL_SCHEDULES: &str = select_schedule!("ORDER BY name");
 const NAMES: &str = "SELECT name FROM asyncq_schedule ORDER BY name";
 const ADD: &str =
     "INSERT INTO asyncq_schedule (service, function, args, kwargs, principal, site, priority, lane, cron, zone,
-    every, missed, within, overlap, from_at, until_at, description, expires, name, next_tick, created_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)
+    every, missed, within, overlap, from_at, until_at, description, expires, meta, name, next_tick, created_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)
     ON CONFLICT (name) DO NOTHING";
 const SET: &str = "UPDATE asyncq_schedule SET service = ?1, function = ?2, args = ?3, kwargs = ?4, principal = ?5, site = ?6,
     priority = ?7, lane = ?8, cron = ?9, zone = ?10, every = ?11, missed = ?12, within = ?13, overlap = ?14, from_at = ?15,
-    until_at = ?16, description = ?17, expires = ?18, next_tick = ?20 WHERE name = ?19";
+    until_at = ?16, description = ?17, expires = ?18, meta = ?19, next_tick = ?21 WHERE name = ?20";
 const PAUSE: &str = "UPDATE asyncq_schedule SET paused = 1 WHERE name = ?1 AND paused = 0";
 const RESUME: &str = "UPDATE asyncq_schedule SET paused = 0, next_tick = ?2 WHERE name = ?1 AND paused = 1";
 const REMOVE: &str = "DELETE FROM asyncq_schedule WHERE name = ?1";
@@ -278,8 +279,8 @@ impl ScheduleColumns<'_> {
     }
 
     /// The first parameters of [`ADD`] and [`SET`].
-    fn values(&self) -> [Value<'_>; 18] {
-        let ScheduleDefinition { call, timetable, lateness, priority, lane, expires, description } = self.is;
+    fn values(&self) -> [Value<'_>; 19] {
+        let ScheduleDefinition { call, timetable, lateness, priority, lane, expires, meta, description } = self.is;
         let (cron, zone) = timetable.rule.as_cron().unzip();
         [
             (&call.service).into(),
@@ -300,6 +301,7 @@ impl ScheduleColumns<'_> {
             timetable.until().into(),
             description.as_ref().into(),
             expires.map(millis).into(),
+            meta.as_ref().map(Meta::as_str).into(),
         ]
     }
 }
@@ -322,6 +324,10 @@ impl Column for Schedule {
         if !call.args.is_array() || !call.kwargs.is_object() {
             return Err(broken("its arguments are not an array and an object"));
         }
+        let meta = |row: &dyn Row| match row.text(27)? {
+            Some(text) => Meta::stored(text.to_owned()).map_err(|fault| broken(&format!("its metadata: {fault}"))),
+            None => Ok(None),
+        };
         let span = |millis: i64| Duration::from_millis(millis.unsigned_abs());
         let rule = match (row.text(9)?, row.text(10)?, row.int(11)?) {
             (Some(cron), Some(zone), None) => Rule::cron(cron, zone).map_err(bad)?,
@@ -340,6 +346,7 @@ impl Column for Schedule {
                 priority: Priority::new(row.i64(7)?).ok_or_else(|| broken("its priority is out of range"))?,
                 lane: row.text(8)?.map(Lane::parse).transpose().map_err(bad)?,
                 expires: row.int(18)?.map(span),
+                meta: meta(row)?,
                 description: row.lossy(17)?,
             },
             paused: row.bool(19)?,

@@ -3,7 +3,7 @@
 //! It is made held and linked to the others in steps, so that no transaction is long, and released at the end.
 
 use super::engine::Tx;
-use super::{Store, needs};
+use super::{Store, needs, used};
 use crate::domain::job::JobId;
 use crate::domain::needs::ranges_to_json;
 use crate::domain::new_job::{Enqueued, NewJob};
@@ -60,6 +60,7 @@ impl Store {
 fn link(tx: &mut dyn Tx, job: JobId, jobs: &[JobId]) -> Result<()> {
     let mut jobs = jobs.to_vec();
     jobs.sort_unstable();
+    used::note(tx, used::NEEDS)?;
     for run in jobs.chunk_by(|one, other| one.0 + 1 >= other.0) {
         let [first, last] = [run[0], run[run.len() - 1]].map(Into::into);
         tx.execute(LINK_RANGE, &[job.into(), first, last])?;

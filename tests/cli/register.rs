@@ -19,6 +19,7 @@ const SIZE: &str = "command, site and env must be at most 1 MiB together";
 const UTF_8: &str = "command, site and env must be UTF-8 without half surrogate pairs";
 const TIMEOUT: &str = "timeout must be 1 to 3162240000000 milliseconds";
 const WORKER: &str = "worker must be a JSON object of calls, idle and growth";
+const MERGE: &str = "merge must be 0 or 1";
 const FORMAT: &str = "args and stdin must be words and call, words and none, or stdin and call";
 
 /// Columns of a service, their values, and the message that refuses them.
@@ -126,6 +127,8 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
     ("args, stdin", "'stdin', 'none'", FORMAT),
     ("worker, args", "'{}', 'stdin'", FORMAT),
     ("worker, stdin", "'{}', 'none'", FORMAT),
+    ("merge", "2", MERGE),
+    ("merge", "NULL", MERGE),
 ];
 
 /// Rows that look like one of those, and are accepted.

@@ -150,11 +150,13 @@ fn a_schedule_is_added_shown_changed_and_removed() {
         next       [..] 02:30, [..] 02:30, [..] 02:30, [..] 02:30, [..] 02:30
         made       0 jobs
         created    [..]
-        $ asyncq schedule set nightly --cron '15 4 * * *' --lane l --until 2036-01-01 --expires 2h --priority -7 --principal zoe
+        $ asyncq schedule set nightly --cron '15 4 * * *' --lane l --until 2036-01-01 --expires 2h --priority -7 --principal zoe --meta tenant=acme
         $ asyncq schedule set nightly reports build -k a=1 2 3 && asyncq schedule set nightly --missed all --description ''
         $ asyncq schedule show nightly --json
-        {"name":"nightly","service":"reports","function":"build","args":[2,3],"kwargs":{"a":1},"principal":"zoe","site":null,"priority":-7,"lane":"l","expires":7200.0,"cron":"15 4 * * *","zone":"Europe/Berlin","every":null,"missed":"all","within":86400.0,"overlap":"allow","from":null,"until":"2036-01-01T00:00:00+01:00","state":"active","next_tick":"[..]T04:15:00+0[..]:00","last_tick":null,"last_job":null,"fired":0,"skipped":0,"last_skip":null,"description":null,"created_at":"[..]"}
-        $ asyncq schedule set nightly --no-until --no-lane --no-expires --tz UTC --overlap allow && asyncq schedule next nightly -n 1 --from 2036-05-05
+        {"name":"nightly","service":"reports","function":"build","args":[2,3],"kwargs":{"a":1},"principal":"zoe","site":null,"priority":-7,"lane":"l","expires":7200.0,"meta":{"tenant":"acme"},"cron":"15 4 * * *","zone":"Europe/Berlin","every":null,"missed":"all","within":86400.0,"overlap":"allow","from":null,"until":"2036-01-01T00:00:00+01:00","state":"active","next_tick":"[..]T04:15:00+0[..]:00","last_tick":null,"last_job":null,"fired":0,"skipped":0,"last_skip":null,"description":null,"created_at":"[..]"}
+        $ asyncq schedule show nightly | grep metadata
+        metadata   {"tenant":"acme"}
+        $ asyncq schedule set nightly --no-until --no-lane --no-expires --no-meta --tz UTC --overlap allow && asyncq schedule next nightly -n 1 --from 2036-05-05
         TIME                           FROM NOW
         Mon 2036-05-05 04:15:00+00:00  in [..]d
         $ asyncq -v schedule add often --every 20s reports build
@@ -166,10 +168,10 @@ fn a_schedule_is_added_shown_changed_and_removed() {
         SCHEDULE  CALLS                        RULE           STATE   NEXT
         nightly   reports build [2,3] {"a":1}  at 04:15, UTC  active  in [..]
         often     reports build                every 20s      paused  -
-        $ asyncq schedule list --output csv | cut -d, -f1,2,3,19-
-        name,service,function,state,next_tick,last_tick,last_job,fired,skipped,last_skip.tick,last_skip.why,description,created_at
-        nightly,reports,build,,active,[..],,,0,0,,,,[..]
-        often,reports,build,paused,,,,0,0,,,,[..]
+        $ asyncq schedule list --output csv | cut -d, -f1,2,3,11,20-
+        name,service,function,meta,state,next_tick,last_tick,last_job,fired,skipped,last_skip.tick,last_skip.why,description,created_at
+        nightly,reports,build,,,active,[..],,,0,0,,,,[..]
+        often,reports,build,,paused,,,,0,0,,,,[..]
         $ asyncq schedule remove often; asyncq schedule list other
         ! error: there is no service `other`
         ! hint: `asyncq service list` shows all

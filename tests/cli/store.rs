@@ -477,7 +477,7 @@ fn a_call_without_a_key_needs_no_index_of_keys() {
 fn missing_parts_of_a_schema_are_made_again() {
     for part in [
         "trigger `asyncq_job_insert`",
-        "trigger `asyncq_job_later`",
+        "trigger `asyncq_job_inserted`",
         "index `asyncq_job_queued`",
         "index `asyncq_job_key`",
         "table `asyncq_slot`",
@@ -521,7 +521,7 @@ fn a_store_that_has_lost_its_jobs_takes_new_ones() {
 fn calls_for_later_wait_again_once_the_trigger_is_back_that_delays_them() {
     let place = Place::with_functions(&[("hello", "echo hello $1")]);
     place.execute(
-        "DROP TRIGGER asyncq_job_later; DROP TABLE asyncq_slot;
+        "DROP TRIGGER asyncq_job_inserted; DROP TABLE asyncq_slot;
          INSERT INTO asyncq_job (service, function, run_at) VALUES ('events', 'hello', 4102444800000);
          INSERT INTO asyncq_job (service, function, args) VALUES ('events', 'hello', '[\"now\"]')",
     );
@@ -533,7 +533,7 @@ fn calls_for_later_wait_again_once_the_trigger_is_back_that_delays_them() {
         ? 65
         $ asyncq init
         ! asyncq: table `asyncq_slot` was missing, and is made again
-        ! asyncq: trigger `asyncq_job_later` was missing, and is made again
+        ! asyncq: trigger `asyncq_job_inserted` was missing, and is made again
         ! asyncq: `[..]queue.db` is up to date
         $ asyncq process
         hello now
@@ -572,7 +572,7 @@ fn changed_parts_of_a_schema_are_restored() {
     // Rows of such a table cannot be kept as they are.
     place.execute(
         "DROP TABLE asyncq_slot; CREATE TABLE asyncq_slot (service TEXT, processor INTEGER, taken INTEGER,
-            PRIMARY KEY (service, processor)); DROP TRIGGER asyncq_job_large",
+            PRIMARY KEY (service, processor)); DROP TRIGGER asyncq_job_inserted",
     );
     place.session(
         "
@@ -582,7 +582,7 @@ fn changed_parts_of_a_schema_are_restored() {
         ? 65
         ",
     );
-    assert_eq!(place.query("SELECT count(*) FROM sqlite_schema WHERE name = 'asyncq_job_large'"), "0");
+    assert_eq!(place.query("SELECT count(*) FROM sqlite_schema WHERE name = 'asyncq_job_inserted'"), "0");
 }
 
 #[test]

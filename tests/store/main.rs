@@ -30,5 +30,6 @@ mod rescue;
 mod schedule;
 mod service;
 mod upgrade;
+mod used;
 mod waiting;
 mod watch;

@@ -7,6 +7,7 @@ use asyncq::domain::attempt::Outcome;
 use asyncq::domain::due::{NextTask, Task};
 use asyncq::domain::job::{JobId, State};
 use asyncq::domain::lane::Lane;
+use asyncq::domain::meta::Meta;
 use asyncq::domain::new_job::{Due, NewJob, Priority};
 use asyncq::domain::removal::IfWaiting;
 use asyncq::domain::schedule::{Schedule, ScheduleDefinition, ScheduleName};
@@ -43,6 +44,7 @@ fn hourly() -> ScheduleDefinition {
         priority: priority(5),
         lane: Some(Lane::parse("a lane").unwrap()),
         expires: Some(Duration::from_secs(36_000)),
+        meta: Some(Meta::of_texts(&[("tenant", "acme")]).unwrap().unwrap()),
         description: Some("what it is for".to_owned()),
     }
 }
@@ -133,6 +135,7 @@ conformance! {
         let job = store.job(claimed.fence.job).unwrap();
         assert_eq!((job.options.priority, job.options.lane.as_deref(), job.os_user), (5, Some("a lane"), None));
         assert_eq!(job.options.expires_at, Some(Timestamp(next.0 + 9 * HOUR)));
+        assert_eq!((&claimed.meta, job.options.meta), (&hourly().meta, hourly().meta.map(|it| it.as_str().to_owned())));
         assert_eq!(ticks(store, &[job.id.0]), [(next.0 / HOUR - 1, 0)]);
         let there = schedule(store, "nightly").progress;
         assert_eq!((there.fired, there.last_job, there.next_tick), (1, Some(job.id), Some(next)));

@@ -16,6 +16,7 @@ use crate::fixture::{PATIENCE, call, ends, run_cycle, state, with_events};
 const SCHEMA_1: &str = include_str!("fixtures/schema-1.sql");
 const SCHEMA_2: &str = include_str!("fixtures/schema-2.sql");
 const SCHEMA_3: &str = include_str!("fixtures/schema-3.sql");
+const SCHEMA_4: &str = include_str!("fixtures/schema-4.sql");
 const ROWS_1: &str = "
     INSERT INTO asyncq_service (name, concurrency, created_at) VALUES ('events', 9, 100000000001);
     INSERT INTO asyncq_function (service, name, command, site, created_at)
@@ -182,13 +183,50 @@ fn a_store_of_version_3_gets_lanes_schedules_and_policies_and_keeps_its_rows() {
 }
 
 #[test]
+fn a_store_of_version_4_gets_metadata_of_schedules_and_keeps_its_rows() {
+    let all = "
+        INSERT INTO asyncq_job (service, function, after) VALUES ('events', 'compute', '[1]');
+        INSERT INTO asyncq_job (service, function, run_at) VALUES ('events', 'compute', 4102444800000);
+        INSERT INTO asyncq_schedule (name, service, function, every, next_tick, created_at)
+            VALUES ('hourly', 'events', 'compute', 3600000, 4102444800000, 100000000001);";
+    let rows = "SELECT group_concat(it) FROM (SELECT name || merge it FROM asyncq_function
+        UNION ALL SELECT id || state || waits FROM asyncq_job UNION ALL SELECT needs || job FROM asyncq_after
+        UNION ALL SELECT name || next_tick || coalesce(meta, 'no') FROM asyncq_schedule)";
+    let kept = [
+        ("", "compute0,1queued0,2queued0"),
+        (all, "compute0,1queued0,2queued0,3blocked1,4delayed0,13,hourly4102444800000no"),
+    ];
+    // Nobody knows whether ended calls would expire; of the rest it notes what is there.
+    for ((rows_4, kept), used) in kept.into_iter().zip([1, 7]) {
+        for mine in ["", "ALTER TABLE asyncq_schema ADD COLUMN mine INTEGER NOT NULL DEFAULT 0;"] {
+            let Upgraded { mut store, other, _folder } = upgraded_from(SCHEMA_4, &format!("{ROWS_3} {rows_4} {mine}"));
+            assert_eq!(one::<String>(&other, rows), kept);
+            if mine.is_empty() {
+                let new = Connection::open_in_memory().unwrap();
+                new.execute_batch(include_str!("../../schema.sql")).unwrap();
+                assert_eq!(parts(&other), parts(&new));
+            }
+            assert_eq!(one::<i64>(&other, "SELECT used FROM asyncq_schema"), used);
+            assert_eq!(store.mend().unwrap(), []);
+            store.check().unwrap();
+            assert!(other.execute("UPDATE asyncq_function SET merge = 2", []).is_err());
+        }
+    }
+    let Upgraded { other, _folder, .. } = upgraded_from(SCHEMA_3, ROWS_3);
+    assert_eq!(one::<i64>(&other, "SELECT used FROM asyncq_schema"), 0);
+}
+
+#[test]
 fn an_upgraded_store_is_whole_and_so_is_one_with_columns_of_the_application() {
     for more in ["", "ALTER TABLE asyncq_job ADD COLUMN mine TEXT;"] {
         let Upgraded { mut store, other, _folder } = upgraded(more);
         assert_eq!(store.mend().unwrap(), []);
-        other.execute_batch("DROP TRIGGER asyncq_job_later; ALTER TABLE asyncq_job ADD COLUMN more TEXT").unwrap();
+        other.execute_batch("DROP TRIGGER asyncq_job_inserted; ALTER TABLE asyncq_job ADD COLUMN more TEXT").unwrap();
         let mended = store.mend().unwrap();
-        assert_eq!(mended.iter().map(|it| (it.name, it.was_missing)).collect::<Vec<_>>(), [("asyncq_job_later", true)]);
+        assert_eq!(
+            mended.iter().map(|it| (it.name, it.was_missing)).collect::<Vec<_>>(),
+            [("asyncq_job_inserted", true)]
+        );
         assert_eq!(store.mend().unwrap(), []);
         store.check().unwrap();
     }

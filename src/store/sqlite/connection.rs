@@ -48,6 +48,8 @@ pub(in crate::store) struct Sqlite {
     pub(super) triggers: bool,
     /// The latest time that a processor has seen, as it was in the store at the start of this transaction.
     pub(super) clock: Cell<Timestamp>,
+    /// What the store uses, in the same way.
+    pub(super) used: Cell<i64>,
     /// How the database keeps text, once that was asked.
     pub(super) encoding: OnceCell<Encoding>,
     /// Whether the application has a trigger on the jobs, and in which state of the whole schema that was looked up.
@@ -107,6 +109,7 @@ impl Sqlite {
             data_version: 0,
             triggers: true,
             clock: Cell::default(),
+            used: Cell::default(),
             encoding: OnceCell::new(),
             foreign_trigger: Cell::default(),
             schema: schema_of_this_build(),

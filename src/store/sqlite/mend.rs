@@ -10,9 +10,12 @@ use crate::error::{Error, Kind, Result};
 use crate::store::engine::{Tx, no_fault};
 use crate::store::schema::Mended;
 
-/// The trigger that delays calls for later. A store without it has queued them at once.
-const LATER: &str = "asyncq_job_later";
+/// The trigger that delays calls for later, among others. A store without it has queued them at once.
+const LATER: &str = "asyncq_job_inserted";
 const DELAY: &str = "UPDATE asyncq_job SET state = 'delayed' WHERE state = 'queued' AND run_at > ?1";
+
+/// A trigger that was missing has not noted what the store uses.
+const ALL_USED: &str = "UPDATE asyncq_schema SET used = 7";
 
 /// The table of the jobs.
 const JOBS: &str = "asyncq_job";
@@ -38,6 +41,9 @@ impl SqliteTx<'_> {
         }
         if mended.iter().any(|it| it.name == JOBS && it.was_missing) {
             self.script(ORPHANS)?;
+        }
+        if !mended.is_empty() {
+            self.script(ALL_USED)?;
         }
         // Rows that the right definition rules out may have got into the table meanwhile.
         if mended.iter().any(|it| it.kind == "table" && !it.was_missing) {

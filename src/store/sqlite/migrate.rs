@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 
 use rusqlite::{OptionalExtension, ffi};
 
-use super::steps::SchemaChange::{self, Create, Recreate, Redefine, Reword, Run};
+use super::steps::SchemaChange::{self, Create, Recreate, Redefine, Reword, Run, Widen};
 use super::{connection::Sqlite, schema_script::part, schema_text, tx::SqliteTx};
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Kind, Result};
@@ -14,8 +14,11 @@ use crate::failpoint::reached;
 use crate::store::engine::{Tx, damaged};
 use crate::store::schema::{SchemaFound, too_new};
 
-/// The version is the first column of each schema, and the clock the second one since version 4.
-const FOUND: &str = "SELECT * FROM asyncq_schema";
+const FOUND: &str = "SELECT version, clock, used FROM asyncq_schema";
+/// What each schema has.
+const FOUND_OLDER: &str = "SELECT version FROM asyncq_schema";
+/// All that a store may use.
+const ALL: i64 = -1;
 
 impl SqliteTx<'_> {
     /// Brings the store to the schema of this build.
@@ -44,7 +47,7 @@ impl SqliteTx<'_> {
     }
 
     fn make(&mut self, change: SchemaChange) -> Result<()> {
-        let (Run(name) | Redefine(name) | Reword(name, _) | Create(name) | Recreate(name)) = change;
+        let (Run(name) | Redefine(name) | Reword(name, _) | Widen(name, _) | Create(name) | Recreate(name)) = change;
         let found = || part(name).ok_or_else(|| damaged(&format!("no schema has `{name}`")));
         match change {
             Run(sql) => self.script(sql),
@@ -56,6 +59,13 @@ impl SqliteTx<'_> {
                 Some(sql) if !sql.contains(new) => schema_text::set(self, name, &sql.replacen(old, new, 1)),
                 _ => Ok(()),
             },
+            Widen(_, column) => {
+                let added = column.split(' ').next().unwrap_or_default();
+                if schema_text::has_column(self, name, added)? {
+                    return Ok(());
+                }
+                self.script(&format!("ALTER TABLE {name} ADD COLUMN {column}"))
+            }
             Create(_) => self.script(found()?.sql),
             Recreate(_) => {
                 let part = found()?;
@@ -68,15 +78,20 @@ impl SqliteTx<'_> {
 impl Sqlite {
     /// Looks which schema the store has.
     pub(super) fn look(&self) -> Result<SchemaFound> {
-        let found = || {
-            let mut statement = self.connection.prepare_cached(FOUND)?;
+        let found = |sql| {
+            let mut statement = self.connection.prepare_cached(sql)?;
             let number = |row: &rusqlite::Row<'_>, column| row.get_ref(column).ok()?.as_i64().ok();
-            statement.query_row([], |row| Ok((number(row, 0), number(row, 1)))).optional()
+            statement.query_row([], |row| Ok((number(row, 0), number(row, 1), number(row, 2)))).optional()
         };
-        let version = match self.patiently(found) {
+        let looked = match self.patiently(|| found(FOUND)) {
+            Err(error) if is_of_statement(&error) => self.patiently(|| found(FOUND_OLDER)),
+            looked => looked,
+        };
+        let version = match looked {
             Ok(found) => {
-                let (version, clock) = found.unwrap_or_default();
+                let (version, clock, used) = found.unwrap_or_default();
                 self.clock.set(Timestamp(clock.unwrap_or_default()));
+                self.used.set(used.unwrap_or(ALL));
                 version
             }
             // Only now, so that a good store pays for one look and not for two.
@@ -105,7 +120,11 @@ impl Sqlite {
 
 /// Whether SQLite cannot run a statement, as without its table; not whether a lock or the disk was in the way.
 fn is_of_statement(error: &rusqlite::Error) -> bool {
-    error.sqlite_error().is_some_and(|failure| failure.extended_code == ffi::SQLITE_ERROR)
+    let failure = match error {
+        rusqlite::Error::SqlInputError { error, .. } => Some(error),
+        error => error.sqlite_error(),
+    };
+    failure.is_some_and(|failure| failure.extended_code == ffi::SQLITE_ERROR)
 }
 
 #[cfg(test)]
@@ -218,7 +237,11 @@ mod tests {
 
     #[test]
     fn the_schema_says_its_own_version() {
-        assert!(SCHEMA.fresh.contains(&format!("INSERT INTO asyncq_schema (version) VALUES ({});", SCHEMA.version)));
+        assert!(
+            SCHEMA
+                .fresh
+                .contains(&format!("INSERT INTO asyncq_schema (version, used) VALUES ({}, 0);", SCHEMA.version))
+        );
         assert!(SCHEMA.fresh.contains(&format!("schema {}.", SCHEMA.version)));
         assert_eq!(SCHEMA.steps.len() + 1, usize::try_from(SCHEMA.version).unwrap());
     }

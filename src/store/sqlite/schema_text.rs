@@ -13,6 +13,7 @@ use crate::store::engine::Tx;
 const DEFINITION: &str = "SELECT sql FROM sqlite_schema WHERE type = ?1 AND name = ?2";
 const HAS_TABLE: &str = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
 const SET_DEFINITION: &str = "UPDATE sqlite_schema SET sql = ?2 WHERE type = 'table' AND name = ?1";
+const HAS_COLUMN: &str = "SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2";
 const COLUMNS: &str = "SELECT name, type, pk FROM pragma_table_info(?1) ORDER BY cid";
 const STORAGE: &str = "
     SELECT 'column ' || name || ' ' || upper(type) || ' ' || pk FROM pragma_table_info(?1)
@@ -24,10 +25,9 @@ const UNIQUE: &str = "SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'u'";
 /// The triggers of the schema. Any other one is an application's, whatever its name begins with.
 macro_rules! own_triggers {
     () => {
-        "('asyncq_job_insert', 'asyncq_job_after', 'asyncq_job_line', 'asyncq_job_later', 'asyncq_job_empty',
-        'asyncq_job_large', 'asyncq_job_update', 'asyncq_job_args', 'asyncq_job_replaced', 'asyncq_job_moved',
+        "('asyncq_job_insert', 'asyncq_job_inserted', 'asyncq_job_update', 'asyncq_job_expiry', 'asyncq_job_args', 'asyncq_job_replaced', 'asyncq_job_moved',
         'asyncq_job_released', 'asyncq_job_lane_left', 'asyncq_job_settle',
-        'asyncq_job_key_freed', 'asyncq_job_ended', 'asyncq_job_needed', 'asyncq_job_delete',
+        'asyncq_job_key_freed', 'asyncq_job_ended', 'asyncq_job_needed', 'asyncq_job_delete', 'asyncq_schedule_insert',
         'asyncq_service_insert', 'asyncq_service_update', 'asyncq_service_delete', 'asyncq_function_insert',
         'asyncq_function_update', 'asyncq_function_delete')"
     };
@@ -121,6 +121,11 @@ impl Sqlite {
         self.foreign_trigger.set(Some((version, has)));
         Ok(has)
     }
+}
+
+/// Whether a table has a column of that name.
+pub(super) fn has_column(tx: &mut SqliteTx<'_>, table: &str, column: &str) -> Result<bool> {
+    (tx as &mut dyn Tx).has(HAS_COLUMN, &[table.into(), column.into()])
 }
 
 /// Name, type and place in the primary key of each column.

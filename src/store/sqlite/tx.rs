@@ -186,6 +186,10 @@ impl Tx for SqliteTx<'_> {
         self.engine.clock.get()
     }
 
+    fn used(&self) -> i64 {
+        self.engine.used.get()
+    }
+
     fn bring(&mut self) -> Result<()> {
         if self.found != SchemaFound::Current {
             self.upgrade()?;
