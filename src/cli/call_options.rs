@@ -5,6 +5,7 @@ use std::io::Read;
 use clap::Args;
 
 use super::clap_error::one_of;
+use crate::domain::job::JobId;
 use crate::domain::lane::Lane;
 use crate::domain::meta::Meta;
 use crate::domain::needs::{Need, Needs, parse_jobs};
@@ -93,7 +94,7 @@ impl CallOptionArgs {
         for (list, need) in lists {
             match list.as_deref() {
                 None => {}
-                Some("-") => needs.add(parse_jobs(&stdin()?)?, need)?,
+                Some("-") => needs.add(jobs_of_stdin()?, need)?,
                 Some(list) => needs.add(parse_jobs(list)?, need)?,
             }
         }
@@ -135,6 +136,19 @@ pub fn name_and_value(word: &str) -> Result<(&str, &str)> {
 /// What a priority is.
 pub fn parse_priority(text: &str) -> Result<Priority, String> {
     text.parse().ok().and_then(Priority::new).ok_or_else(|| format!("it is {}", Priority::RANGE))
+}
+
+/// Reads numbers of jobs from stdin.
+///
+/// # Errors
+/// [`Kind::Usage`] when it contains none, or anything else; [`Kind::Io`] when it cannot be read.
+pub fn jobs_of_stdin() -> Result<Vec<JobId>> {
+    let text = stdin()?;
+    if text.trim().is_empty() {
+        return Err(Error::new(Kind::Usage, "stdin contains no number of a job")
+            .with_hint("the command before the pipe may have failed: `set -o pipefail` shows that in bash"));
+    }
+    parse_jobs(&text)
 }
 
 /// As much of stdin as numbers of jobs can take.

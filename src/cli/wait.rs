@@ -4,34 +4,67 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::call_options::jobs_of_stdin;
+use super::clap_error::span_or_zero;
 use super::job_selection::job_number;
 use super::job_waits;
 use super::output::text;
 use super::session::{Session, now};
-use super::{clap_error::span_or_zero, exit};
+use super::{exit, stdio::print_line};
 use crate::commands::queue::Queue;
-use crate::domain::job::{Job, JobId, State};
+use crate::commands::wait::{Awaited, JobEnd, StillOpen};
+use crate::domain::job::{JobId, State};
+use crate::domain::needs::{Needs, parse_jobs};
+use crate::domain::service::ServiceName;
+use crate::error::{Error, Kind};
 
 /// Wait until jobs have ended
 ///
-/// The exit code is 0 when all are completed, 1 when one has ended otherwise, and 75 when the time is over.
+/// The exit code is 0 when all are completed, 1 when one has ended otherwise, and 75 when the time is over. With --service it is 0
+/// as soon as nothing is left to run, however the calls have ended.
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "asyncq wait [OPTIONS] <ID>...\n       asyncq wait [OPTIONS] -\n       asyncq wait [OPTIONS] --service <SERVICE>"
+)]
 pub struct Wait {
-    /// The numbers of the jobs
-    #[arg(value_name = "ID", value_parser = job_number, required = true, allow_negative_numbers = true)]
-    ids: Vec<i64>,
+    /// The numbers of the jobs, and ranges of them, as in 7 9-12; `-` reads stdin
+    #[arg(value_name = "ID", value_parser = parse_ids, required_unless_present = "service", allow_negative_numbers = true)]
+    ids: Vec<Ids>,
+    /// Wait until no call of this service is queued, blocked or running
+    #[arg(long, conflicts_with = "ids")]
+    service: Option<String>,
+    /// Wait until one of the jobs has ended, and print its number
+    #[arg(long, conflicts_with = "service")]
+    any: bool,
     /// How long to wait at most, as in 90s or 1h30m; 0 only looks [default: as long as it takes]
     #[arg(long, value_name = "SPAN", value_parser = span_or_zero)]
     timeout: Option<Duration>,
 }
 
+/// Numbers of jobs, as one word of the command line gives them.
+#[derive(Debug, Clone)]
+enum Ids {
+    Jobs(Vec<JobId>),
+    Stdin,
+}
+
+fn parse_ids(text: &str) -> Result<Ids, String> {
+    match parse_jobs(text) {
+        _ if text == "-" => Ok(Ids::Stdin),
+        Ok(jobs) => Ok(Ids::Jobs(jobs)),
+        Err(_) => job_number(text).map(|id| Ids::Jobs(vec![JobId(id)])),
+    }
+}
+
 impl Wait {
     /// Runs the command.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
-        let ids: Vec<JobId> = self.ids.into_iter().map(JobId).collect();
-        let jobs = session.open()?.wait(&ids, self.timeout, |queue, id| notice(session, queue, id))?;
+        let (any, timeout) = (self.any, self.timeout);
+        let awaited = self.awaited()?;
+        let begins = |queue: &mut Queue, open: &StillOpen| notice(session, queue, open);
+        let ended = session.open()?.wait(&awaited, timeout, &session.caller, begins)?;
         let mut code = exit::DONE;
-        for (job, _) in jobs {
+        for job in ended {
             match ending(&job) {
                 None => session.verbose(&format!("job {} is completed", job.id)),
                 Some(ending) => {
@@ -39,23 +72,52 @@ impl Wait {
                     code = exit::FAILED;
                 }
             }
+            if any {
+                print_line(job.id)?;
+            }
         }
         Ok(code)
     }
+
+    fn awaited(self) -> Result<Awaited, Error> {
+        if let Some(service) = &self.service {
+            return ServiceName::parse(service).map(Awaited::Service);
+        }
+        let mut jobs = Vec::new();
+        for ids in self.ids {
+            match ids {
+                Ids::Jobs(some) => jobs.extend(some),
+                Ids::Stdin => jobs.extend(jobs_of_stdin()?),
+            }
+        }
+        if jobs.len() > Needs::MOST {
+            return Err(Error::new(Kind::Usage, format!("one command can wait for at most {} jobs", Needs::MOST))
+                .with_hint("wait for them in parts, or for the whole service with `--service`"));
+        }
+        Ok(if self.any { Awaited::Any(jobs) } else { Awaited::All(jobs) })
+    }
 }
 
-/// Says to a person at a terminal what a job waits for.
-fn notice(session: &Session, queue: &mut Queue, id: JobId) -> anyhow::Result<()> {
-    let (job, _) = queue.job(id)?;
-    session.notice(&match queue.waiting(&job)? {
-        Some(waiting) => format!("job {id} waits for {}", job_waits::describe(&job, &waiting, now())),
-        None => format!("job {id} is {}", job.state),
+/// Says to a person at a terminal what is waited for.
+fn notice(session: &Session, queue: &mut Queue, open: &StillOpen) -> anyhow::Result<()> {
+    session.notice(&match open {
+        StillOpen::Job(id, _) => waits(queue, *id)?,
+        StillOpen::Service(name) => format!("service `{name}` has calls that are queued, blocked or running"),
     });
     Ok(())
 }
 
+/// What a job waits for, in a sentence.
+fn waits(queue: &mut Queue, id: JobId) -> anyhow::Result<String> {
+    let (job, _) = queue.job(id)?;
+    Ok(match queue.waiting(&job)? {
+        Some(waiting) => format!("job {id} waits for {}", job_waits::describe(&job, &waiting, now())),
+        None => format!("job {id} is {}", job.state),
+    })
+}
+
 /// How a job has ended that is not completed.
-fn ending(job: &Job) -> Option<String> {
+fn ending(job: &JobEnd) -> Option<String> {
     let id = job.id;
     match job.state {
         State::Completed => None,

@@ -4,12 +4,16 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::wait::ShownJob;
+use crate::domain::attempt::Attempt;
 use crate::domain::function::Registered;
+use crate::domain::job::Job;
 use crate::domain::new_job::Enqueued;
 use crate::domain::rpc_fault::{RpcFault, RpcFlaw};
 use crate::domain::service::Defined;
 use crate::error::{Error, Result};
+
+/// A job as it is shown, with its attempts.
+pub type ShownJob = (Job, Vec<Attempt>);
 
 /// What a request gets.
 #[derive(Debug)]

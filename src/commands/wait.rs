@@ -1,14 +1,16 @@
 //! Waiting until jobs have ended, without asking all the time.
 
+use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
 use super::job::when;
-use super::queue::Queue;
-use crate::domain::attempt::Attempt;
-use crate::domain::job::{Job, JobId, State};
+use super::{caller::Caller, queue::Queue};
+use crate::domain::attempt::Failure;
+use crate::domain::job::{JobId, State};
+use crate::domain::service::ServiceName;
 use crate::error::{Error, Kind, Result};
 use crate::processor::Notifications;
 use crate::store::Store;
@@ -25,9 +27,6 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// How often to look at most, so that a busy store costs little.
 const BREATH: Duration = Duration::from_millis(1);
-
-/// A job as it is shown, with its attempts.
-pub type ShownJob = (Job, Vec<Attempt>);
 
 /// Sleeps until the store was changed.
 pub(super) struct Lookout {
@@ -112,19 +111,10 @@ pub(super) enum Progress {
     Open(JobId, State),
 }
 
-/// Whether all of these jobs have ended.
+/// Whether all of these jobs, which are in these states, have ended.
 ///
 /// # Errors
 /// [`Kind::NotFound`] when there is none with one of the numbers; `were_there` says whether there was one before.
-pub(super) fn look(store: &mut Store, jobs: &[JobId], were_there: bool) -> Result<Progress> {
-    let states = store.states(jobs)?;
-    progress(store, jobs.iter().copied().zip(states), were_there)
-}
-
-/// The same, of jobs whose states are known.
-///
-/// # Errors
-/// As [`look`].
 pub(super) fn progress(
     store: &mut Store,
     jobs: impl Iterator<Item = (JobId, Option<State>)>,
@@ -152,35 +142,245 @@ pub(super) fn not_yet(id: JobId, state: State) -> Error {
     Error::new(Kind::Busy, format!("job {id} has not ended yet: it is {state}")).with_hint(when(id, state))
 }
 
-impl Queue {
-    /// Waits until all of these jobs have ended, at most for this time. Where they have not when it begins, `begins` gets the
-    /// first of those that have not. Returns the jobs.
+/// What to wait for.
+#[derive(Debug)]
+pub enum Awaited {
+    /// All of these jobs end.
+    All(Vec<JobId>),
+    /// One of these jobs ends.
+    Any(Vec<JobId>),
+    /// No call of this service is queued, blocked or running.
+    Service(ServiceName),
+}
+
+/// A job that was seen to end. What becomes of it later makes no difference.
+#[derive(Debug, Clone)]
+pub struct JobEnd {
+    /// Its number.
+    pub id: JobId,
+    /// The state in which it ended.
+    pub state: State,
+    /// Why it ended in an error, if it did.
+    pub error: Option<Failure>,
+}
+
+/// What is not over yet.
+#[derive(Debug, Clone)]
+pub enum StillOpen {
+    /// This job has not ended.
+    Job(JobId, State),
+    /// This service has calls to run.
+    Service(ServiceName),
+}
+
+impl StillOpen {
+    /// The error when the time is over.
+    fn too_late(&self) -> Error {
+        match self {
+            StillOpen::Job(id, state) => not_yet(*id, *state),
+            StillOpen::Service(name) => {
+                let message = format!("service `{name}` still has calls that are queued, blocked or running");
+                Error::new(Kind::Busy, message).with_hint(format!("`asyncq job list --service {name}` shows them"))
+            }
+        }
+    }
+}
+
+/// How many jobs are looked up at least. Of a longer list, the others follow when all of these have ended.
+const TOGETHER: usize = 16;
+
+/// What is waited for, and what was seen of it.
+enum Watched<'a> {
+    All(Jobs<'a>),
+    Any(Jobs<'a>),
+    Service(&'a ServiceName),
+}
+
+impl<'a> Watched<'a> {
+    /// Looks it up for the first time.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is none with one of the numbers, or it is removed meanwhile; [`Kind::Busy`] when the
-    /// time is over; and whatever the store or `begins` answers.
+    /// [`Kind::NotFound`] when a job or the service does not exist.
+    fn find(store: &mut Store, awaited: &'a Awaited) -> Result<Watched<'a>> {
+        Ok(match awaited {
+            Awaited::All(jobs) => Watched::All(Jobs::find(store, jobs)?),
+            Awaited::Any(jobs) => Watched::Any(Jobs::find(store, jobs)?),
+            Awaited::Service(name) => {
+                store.service(name)?;
+                Watched::Service(name)
+            }
+        })
+    }
+
+    /// What is not over yet, if anything.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when a job was removed before it was seen to end, or the service was.
+    fn open(&mut self, store: &mut Store) -> Result<Option<StillOpen>> {
+        match self {
+            Watched::All(jobs) => jobs.open(store),
+            Watched::Any(jobs) => jobs.open_of_any(store),
+            Watched::Service(name) => {
+                let is_quiet = store.is_quiet(name).map_err(|error| service_gone(error, name))?;
+                Ok((!is_quiet).then(|| StillOpen::Service(name.clone())))
+            }
+        }
+    }
+}
+
+/// Jobs that are waited for.
+struct Jobs<'a> {
+    jobs: &'a [JobId],
+    /// How many from the first on have ended.
+    passed: usize,
+    ended: HashMap<JobId, JobEnd>,
+}
+
+impl<'a> Jobs<'a> {
+    fn find(store: &mut Store, jobs: &'a [JobId]) -> Result<Jobs<'a>> {
+        let mut found = Jobs { jobs, passed: 0, ended: HashMap::new() };
+        for (id, state) in jobs.iter().zip(store.states(jobs)?) {
+            match state {
+                None => return Err(store.job(*id).err().unwrap_or_else(|| removed(*id))),
+                Some(state) => drop(found.see(store, *id, state)?),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Notes that a job is in this state. Returns whether it has ended.
+    fn see(&mut self, store: &mut Store, id: JobId, state: State) -> Result<bool> {
+        if state.has_ended() {
+            let ended = match state {
+                State::Error => JobEnd { id, state, error: store.job(id).map_err(|error| gone(error, id))?.error },
+                _ => JobEnd { id, state, error: None },
+            };
+            self.ended.insert(id, ended);
+        }
+        Ok(state.has_ended())
+    }
+
+    /// The first job that has not ended. It costs the same however many come after it.
+    fn open(&mut self, store: &mut Store) -> Result<Option<StillOpen>> {
+        let mut count = TOGETHER;
+        loop {
+            let ended = &self.ended;
+            self.passed += self.jobs[self.passed..].iter().take_while(|id| ended.contains_key(id)).count();
+            let rest = self.jobs[self.passed..].iter().filter(|id| !ended.contains_key(id));
+            let some: Vec<JobId> = rest.take(count).copied().collect();
+            if some.is_empty() {
+                return Ok(None);
+            }
+            let mut open = None;
+            for (id, state) in some.iter().zip(store.states(&some)?) {
+                let state = state.ok_or_else(|| removed(*id))?;
+                if !self.see(store, *id, state)? {
+                    open = open.or(Some(StillOpen::Job(*id, state)));
+                }
+            }
+            if open.is_some() {
+                return Ok(open);
+            }
+            count *= 2;
+        }
+    }
+
+    /// The first job, unless one has ended. Then only the first one that has ended counts from now on.
+    fn open_of_any(&mut self, store: &mut Store) -> Result<Option<StillOpen>> {
+        let states = store.states(self.jobs)?;
+        for (at, state) in states.iter().enumerate() {
+            let id = self.jobs[at];
+            let has_ended = self.ended.contains_key(&id);
+            if has_ended || state.is_some_and(State::has_ended) {
+                if let (false, Some(state)) = (has_ended, state) {
+                    self.see(store, id, *state)?;
+                }
+                self.jobs = &self.jobs[at..=at];
+                return Ok(None);
+            }
+        }
+        let mut open = None;
+        for (id, state) in self.jobs.iter().zip(states) {
+            let state = state.ok_or_else(|| removed(*id))?;
+            open = open.or(Some(StillOpen::Job(*id, state)));
+        }
+        Ok(open)
+    }
+
+    /// How they have ended, in their order.
+    fn into_ended(mut self) -> Vec<JobEnd> {
+        self.jobs.iter().filter_map(|id| self.ended.remove(id)).collect()
+    }
+}
+
+/// The error for a job that was there.
+fn gone(error: Error, id: JobId) -> Error {
+    if error.kind() == Kind::NotFound { removed(id) } else { error }
+}
+
+/// The error for a service that was there.
+fn service_gone(error: Error, name: &ServiceName) -> Error {
+    if error.kind() != Kind::NotFound {
+        return error;
+    }
+    Error::new(Kind::NotFound, format!("service `{name}` was removed while it was waited for"))
+        .with_hint("`asyncq service list` shows which there are")
+}
+
+impl Queue {
+    /// Waits, at most for this time. If it is not over yet when this begins, `begins` gets what is open. Returns the jobs that have
+    /// ended: none of a service, and one of any.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] for jobs and services that do not exist, or are removed meanwhile; [`Kind::Denied`] when `caller` runs
+    /// inside what it would wait for; [`Kind::Busy`] when the time is over; and whatever the store or `begins` answers.
     pub fn wait<E: From<Error>>(
         &mut self,
-        jobs: &[JobId],
+        awaited: &Awaited,
         timeout: Option<Duration>,
-        begins: impl FnOnce(&mut Queue, JobId) -> Result<(), E>,
-    ) -> Result<Vec<ShownJob>, E> {
+        caller: &Caller,
+        begins: impl FnOnce(&mut Queue, &StillOpen) -> Result<(), E>,
+    ) -> Result<Vec<JobEnd>, E> {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut lookout = Lookout::of(&mut self.store)?;
-        if let Progress::Open(id, state) = look(&mut self.store, jobs, false)? {
-            if timeout.is_some_and(|timeout| timeout.is_zero()) {
-                return Err(not_yet(id, state).into());
+        let mut watched = Watched::find(&mut self.store, awaited)?;
+        self.refuse_to_wait_for_itself(awaited, caller)?;
+        let mut begins = Some(begins);
+        while let Some(open) = watched.open(&mut self.store)? {
+            if until.is_some_and(|until| until <= Instant::now()) {
+                return Err(open.too_late().into());
             }
-            begins(self, id)?;
+            if let Some(begins) = begins.take() {
+                begins(self, &open)?;
+            }
+            lookout.sleep(&mut self.store, until, None)?;
         }
-        loop {
-            match look(&mut self.store, jobs, true)? {
-                Progress::Ended => return Ok(jobs.iter().map(|id| self.job(*id)).collect::<Result<_>>()?),
-                Progress::Open(id, state) if until.is_some_and(|until| until <= Instant::now()) => {
-                    return Err(not_yet(id, state).into());
+        Ok(match watched {
+            Watched::All(jobs) | Watched::Any(jobs) => jobs.into_ended(),
+            Watched::Service(_) => Vec::new(),
+        })
+    }
+
+    /// Refuses a wait that cannot end, because `caller` runs inside what it waits for.
+    fn refuse_to_wait_for_itself(&mut self, awaited: &Awaited, caller: &Caller) -> Result<()> {
+        let mut next = self.running(caller)?.map(|running| running.fence.job);
+        while let Some(id) = next {
+            let job = self.store.job(id)?;
+            let (what, hint) = match awaited {
+                Awaited::All(jobs) if jobs.contains(&id) => (format!("job {id}"), "leave out its number"),
+                Awaited::Any(jobs) if jobs.iter().all(|it| *it == id) => (format!("job {id}"), "leave out its number"),
+                Awaited::Service(name) if job.call.service == name.as_str() => {
+                    (format!("job {id} of service `{name}`"), "wait for other jobs by their numbers")
                 }
-                Progress::Open(..) => drop(lookout.sleep(&mut self.store, until, None)?),
-            }
+                _ => {
+                    // A call that runs at once is a part of the one that made it.
+                    next = job.parent.filter(|_| job.immediate);
+                    continue;
+                }
+            };
+            let message = format!("this command runs inside {what}, which would wait for itself");
+            return Err(Error::new(Kind::Denied, message).with_hint(hint));
         }
+        Ok(())
     }
 }

@@ -84,6 +84,11 @@ const TO_REMOVE: &str = select!("WHERE name = ?1 /*! FOR UPDATE */");
 const NEXT_DUE: &str = "SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1";
 const LOCK: &str = "SELECT name FROM asyncq_service WHERE name = ?1 /*! FOR NO KEY UPDATE */";
 const SERVICES: &str = select!("ORDER BY name");
+/// Whether a call of service `?1` is queued, blocked, running, or due by `?2` but not queued yet.
+const BUSY_WITH: &str = "SELECT 1 WHERE EXISTS (SELECT 1 FROM asyncq_job WHERE service = ?1 AND state = 'queued')
+    OR EXISTS (SELECT 1 FROM asyncq_job WHERE service = ?1 AND state = 'blocked' AND waits <> 0)
+    OR EXISTS (SELECT 1 FROM asyncq_job WHERE service = ?1 AND state = 'delayed' AND run_at <= ?2)
+    OR EXISTS (SELECT 1 FROM asyncq_job WHERE service = ?1 AND state = 'processing' AND token IS NOT NULL)";
 const ADD: &str = "INSERT INTO asyncq_service (name, concurrency, created_at, lane_width, on_error, on_success, rate)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (name) DO NOTHING";
 const SET: &str = "UPDATE asyncq_service SET concurrency = ?2, paused = ?3, lane_width = ?4, on_error = ?5,
@@ -133,6 +138,18 @@ impl Store {
     /// [`Kind::NotFound`] when there is none.
     pub fn service(&mut self, name: &ServiceName) -> Result<Service> {
         self.read(|tx| find(tx, name))
+    }
+
+    /// Whether no call of a service is queued, blocked or running. One that is due counts as queued.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such service.
+    pub fn is_quiet(&mut self, name: &ServiceName) -> Result<bool> {
+        self.read(|tx| {
+            find(tx, name)?;
+            let now = tx.now().into();
+            Ok(!tx.has(BUSY_WITH, &[name.into(), now])?)
+        })
     }
 
     /// All services, by name.
@@ -257,4 +274,24 @@ pub(super) fn lock_service(tx: &mut dyn Tx, service: &ServiceName) -> Result<()>
 /// When the next delayed call of a service is due.
 pub(super) fn next_due(tx: &mut dyn Tx, service: &ServiceName) -> Result<Option<Timestamp>> {
     tx.row(NEXT_DUE, &[service.into()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::plan::ways_to_jobs;
+
+    #[test]
+    fn what_a_service_still_has_to_run_is_found_by_indexes() {
+        assert_eq!(
+            ways_to_jobs(BUSY_WITH),
+            [
+                "COVERING INDEX asyncq_job_queued (service=?)",
+                "INDEX asyncq_job_blocked (service=?)",
+                "COVERING INDEX asyncq_job_delayed (service=? AND run_at<?)",
+                // It holds nothing but running jobs.
+                "SCAN asyncq_job USING INDEX asyncq_job_token",
+            ]
+        );
+    }
 }

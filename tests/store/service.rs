@@ -1,10 +1,13 @@
 //! Services.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use asyncq::Kind;
 use asyncq::domain::attempt::Outcome;
 use asyncq::domain::job::State;
+use asyncq::domain::needs::{Need, Needs};
+use asyncq::domain::new_job::{CallOptions, Due, NewJob};
 use asyncq::domain::removal::IfWaiting;
 use asyncq::domain::service::{Added, Defined, ServiceChange};
 
@@ -67,13 +70,43 @@ conformance! {
     fn removing_cancels_only_when_told(store: &mut Store) {
         with_events(store);
         let first = enqueue(store, 1);
-        let second = store.enqueue(&asyncq::domain::new_job::NewJob { hold: true, ..call(2) }).unwrap().id();
+        let second = store.enqueue(&NewJob { hold: true, ..call(2) }).unwrap().id();
         let error = store.remove_service(&service("events"), IfWaiting::Refuse).unwrap_err();
         assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Denied, "service `events` has 2 waiting jobs"));
         let removed = store.remove_service(&service("events"), IfWaiting::Cancel).unwrap();
         assert_eq!((removed.cancelled, removed.oldest), (2, vec![first, second]));
         assert_eq!((state(store, first), state(store, second)), (State::Cancelled, State::Cancelled));
         assert!(store.services().unwrap().is_empty() && store.functions(None).unwrap().is_empty());
+    }
+
+    fn a_service_is_quiet_when_nothing_of_it_is_queued_blocked_running_or_due(store: &mut Store) {
+        with_events(store);
+        let events = service("events");
+        let held = store.enqueue(&NewJob { hold: true, ..call(1) }).unwrap().id();
+        store.enqueue(&NewJob { due: Due::In(Duration::from_secs(3600)), ..call(2) }).unwrap();
+        assert!(store.is_quiet(&events).unwrap());
+
+        let mut needs = Needs::default();
+        needs.add([held], Need::Completed).unwrap();
+        let options = CallOptions { needs, ..CallOptions::default() };
+        let blocked = store.enqueue(&NewJob { options, ..call(3) }).unwrap().id();
+        assert_eq!(state(store, blocked), State::Blocked);
+        assert!(!store.is_quiet(&events).unwrap());
+        store.cancel(blocked).unwrap();
+        assert!(store.is_quiet(&events).unwrap());
+
+        enqueue(store, 4);
+        assert!(!store.is_quiet(&events).unwrap());
+        let processor = processor(store, 1);
+        let claim = claim(store, processor);
+        assert!(!store.is_quiet(&events).unwrap());
+        run_cycle(store, processor, &[&ends(&claim, &Outcome::Completed)], 0, 0);
+        assert!(store.is_quiet(&events).unwrap());
+
+        store.enqueue(&NewJob { due: Due::In(Duration::from_millis(1)), ..call(5) }).unwrap();
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(!store.is_quiet(&events).unwrap());
+        assert_eq!(store.is_quiet(&service("x")).unwrap_err().kind(), Kind::NotFound);
     }
 
     fn a_service_with_a_running_job_stays(store: &mut Store) {
