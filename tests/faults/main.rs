@@ -28,6 +28,7 @@ mod power;
 mod process;
 mod properties;
 mod protocol;
+mod rates;
 mod referee;
 mod reference;
 mod rights;
