@@ -341,14 +341,16 @@ BEGIN
     ON CONFLICT DO NOTHING;
   UPDATE asyncq_schema SET used = used | (NEW.expires_at IS NOT NULL) | 4 * (NEW.after IS NOT NULL)
     WHERE used & 1 < (NEW.expires_at IS NOT NULL) OR used & 4 < 4 * (NEW.after IS NOT NULL);
-  UPDATE asyncq_job SET lane = (SELECT nullif(replace(lane, '{principal}', coalesce(NEW.principal, '')), '')
-      FROM asyncq_function WHERE service = NEW.service AND name = NEW.function)
-    WHERE id = NEW.id AND lane IS NULL
-      AND EXISTS (SELECT 1 FROM asyncq_function WHERE service = NEW.service AND name = NEW.function AND lane IS NOT NULL);
   UPDATE asyncq_job SET state = 'blocked', waits = 1
     WHERE id = NEW.id AND state <> 'held' AND EXISTS (SELECT 1 FROM asyncq_after WHERE job = NEW.id);
-  UPDATE asyncq_job SET state = 'blocked', waits = 2
-    WHERE id = NEW.id AND state = 'queued' AND lane IS NOT NULL AND run_at <= created_at;
+  -- What may run gets the lane of its function together with a place in its line.
+  UPDATE asyncq_job SET waits = CASE state WHEN 'queued' THEN 2 ELSE waits END,
+    state = CASE state WHEN 'queued' THEN 'blocked' ELSE state END,
+    lane = coalesce(lane, (SELECT nullif(replace(lane, '{principal}', coalesce(NEW.principal, '')), '')
+      FROM asyncq_function WHERE service = NEW.service AND name = NEW.function))
+    WHERE id = NEW.id AND (lane IS NOT NULL AND state = 'queued' OR lane IS NULL AND EXISTS (
+      SELECT 1 FROM asyncq_function WHERE service = NEW.service AND name = NEW.function
+        AND replace(lane, '{principal}', coalesce(NEW.principal, '')) <> ''));
 END;
 
 -- A client completes its own job, cancels what waits, releases what is held, and changes when a call runs that has not
@@ -371,7 +373,7 @@ CREATE TRIGGER asyncq_job_update BEFORE UPDATE ON asyncq_job WHEN (SELECT versio
        OLD.claim, OLD.processor, OLD.token, OLD.started_at, OLD.cancelling, OLD.failures, OLD.conflicts, OLD.crashes,
        OLD.error, OLD.result, OLD.after, OLD.key_until, OLD.meta)
       AND (NEW.key IS OLD.key OR NEW.key IS NULL AND OLD.key_until IS NOT NULL AND NEW.finished_at IS NOT NULL)
-      AND (NEW.lane IS OLD.lane OR OLD.lane IS NULL AND NEW.lane IS (
+      AND (NEW.lane IS OLD.lane OR OLD.lane IS NULL AND NEW.state <> 'queued' AND NEW.state <> 'processing' AND NEW.lane IS (
         SELECT nullif(replace(lane, '{principal}', coalesce(OLD.principal, '')), '')
         FROM asyncq_function WHERE service = OLD.service AND name = OLD.function))
       AND NEW.waits = CASE WHEN NEW.state = 'cancelled' AND NEW.waits > 0 THEN OLD.waits WHEN NEW.state <> 'blocked' THEN 0

@@ -1382,6 +1382,48 @@ fn a_lane_goes_on_after_a_rule_of_the_application_has_refused_its_next_call() {
 }
 
 #[test]
+fn a_client_puts_no_call_into_the_lane_of_its_function_that_may_already_run() {
+    let place = application("WAL");
+    place.program("slow", "#!/bin/sh\ntouch begun; until [ -e go ]; do sleep 0.01; done\n");
+    place.session(
+        "
+        $ asyncq function add shop slow -- ./slow; asyncq enqueue shop slow; asyncq enqueue shop slow
+        1
+        2
+        $ asyncq enqueue --hold shop slow; asyncq enqueue --in 1h shop slow
+        3
+        4
+        $ asyncq function set shop slow --lane one
+        $ asyncq enqueue shop slow; asyncq enqueue shop slow
+        5
+        6
+        ",
+    );
+    let process = place.start("asyncq process --max-jobs 1");
+    crate::place::wait_until("the first call runs", || place.at("begun").exists());
+    let client = rusqlite::Connection::open(place.at("app.db")).unwrap();
+    client.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
+    for id in [1, 2] {
+        let refused = client.execute("UPDATE asyncq_job SET lane = 'one' WHERE id = ?1", [id]).unwrap_err();
+        assert!(refused.to_string().starts_with("asyncq: a client may "), "{refused}");
+    }
+    // Those get in line when they are due.
+    client.execute("UPDATE asyncq_job SET lane = 'one' WHERE id IN (3, 4)", []).unwrap();
+    client.execute("UPDATE asyncq_job SET state = 'queued' WHERE id = 3", []).unwrap();
+    client.execute("UPDATE asyncq_job SET run_at = created_at WHERE id = 4", []).unwrap();
+    place.session(
+        "
+        $ asyncq job list --output csv --state queued | grep -c shop; asyncq job list --output csv --state blocked | grep -c shop
+        2
+        3
+        ",
+    );
+    place.write("go", "");
+    assert!(process.wait().status.success());
+    place.session("$ asyncq process && asyncq job list --output csv --state completed | grep -c shop\n6");
+}
+
+#[test]
 fn a_job_of_a_service_that_is_gone_can_be_deleted() {
     let place = application("WAL");
     place.session("$ asyncq enqueue shop mail --lane a; asyncq service remove shop --force 2> /dev/null\n1");

@@ -180,6 +180,7 @@ const TO_5: &[SchemaChange] = &[
     Run("DROP TRIGGER IF EXISTS asyncq_job_large"),
     Recreate("asyncq_job_insert"),
     Recreate("asyncq_job_inserted"),
+    Recreate("asyncq_job_update"),
     Recreate("asyncq_job_expiry"),
     Recreate("asyncq_schedule_insert"),
     Recreate("asyncq_function_insert"),
