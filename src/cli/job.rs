@@ -1,25 +1,24 @@
 //! `asyncq job`.
 
-use std::borrow::Cow;
-
 use clap::Subcommand;
 
-use super::clap_error::{one_of, whole_number};
+use super::clap_error::one_of;
 use super::enqueue::{print_number, typed_keywords, typed_positional};
 use super::job_edit_options::JobEditOptions;
+use super::job_log::PrintLog;
 use super::job_selection::{JobSelection, MatchingJobs, job_number};
 use super::job_view::{self, JobView};
 use super::session::{Session, to_terminal};
-use super::stdio::{self, is_terminal, print_line};
+use super::stdio::print_line;
 use super::{exit, format::FormatOptions, job_list::List, output};
-use crate::commands::job::{JobLog, JobResult};
+use crate::commands::job::JobResult;
 use crate::commands::queue::Queue;
 use crate::domain::call::Reading;
 use crate::domain::job::{JobId, State};
 use crate::domain::job_edit::JobEdit;
 use crate::domain::new_job::Rerun;
-use crate::domain::text::{escape_control, escape_control_in_lines};
-use crate::domain::{log::Log, query::JobChange};
+use crate::domain::query::JobChange;
+use crate::domain::text::escape_control;
 
 /// Jobs: calls in the store, and their outcomes
 #[derive(Debug, Subcommand)]
@@ -41,17 +40,7 @@ pub enum Job {
         id: i64,
     },
     /// Print the output of a job: stdout to stdout, stderr to stderr
-    Log {
-        /// The number of the job
-        #[arg(value_parser = job_number, allow_negative_numbers = true)]
-        id: i64,
-        /// Print the output of this attempt [default: the latest]
-        #[arg(long, value_name = "N", value_parser = attempt_number, allow_negative_numbers = true)]
-        attempt: Option<i64>,
-        /// Print control characters unchanged to a terminal
-        #[arg(long)]
-        raw: bool,
-    },
+    Log(PrintLog),
     /// Cancel jobs; running ones are ended
     #[command(override_usage = "asyncq job cancel [OPTIONS] <ID>...\n       asyncq job cancel [OPTIONS] --all")]
     Cancel {
@@ -145,10 +134,6 @@ impl NewArguments {
     }
 }
 
-fn attempt_number(text: &str) -> Result<i64, String> {
-    whole_number(text, "the number of an attempt", i64::MIN)
-}
-
 impl Job {
     /// Runs the command.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
@@ -162,7 +147,7 @@ impl Job {
                 format.print_one(&record, || job_view::show(&mut queue, &job, &attempts))?;
             }
             Job::Result { id } => return result(session, &mut queue, JobId(id)),
-            Job::Log { id, attempt, raw } => log(session, &mut queue, JobId(id), attempt, raw)?,
+            Job::Log(log) => return log.run(session, &mut queue),
             Job::Cancel { which, state } => {
                 return which.each(session, &mut queue, (JobChange::Cancel, state), Queue::cancel_job);
             }
@@ -219,35 +204,4 @@ fn result(session: &Session, queue: &mut Queue, id: JobId) -> anyhow::Result<u8>
         JobResult::Cancelled => session.info(&format!("job {id} was cancelled")),
     }
     Ok(exit::FAILED)
-}
-
-/// Prints the log of an attempt, or of the latest one that has ended. A job that has not ended may print more: that is an
-/// error.
-fn log(session: &Session, queue: &mut Queue, id: JobId, attempt: Option<i64>, raw: bool) -> anyhow::Result<()> {
-    let JobLog { log, never_began, incomplete } = queue.job_log(id, attempt)?;
-    if let Some(log) = &log {
-        print_log(log, raw)?;
-    }
-    if never_began {
-        session.notice(&format!("job {id} was cancelled before it began"));
-    }
-    incomplete.map_or(Ok(()), |incomplete| Err(incomplete.into()))
-}
-
-fn print_log(log: &Log, raw: bool) -> anyhow::Result<()> {
-    let gap = format!("... {} bytes were not kept ...\n", log.dropped);
-    let mut gap_shown = log.dropped == 0;
-    for (stream, bytes, after_gap) in log.parts() {
-        if after_gap {
-            gap_shown = true;
-            stdio::print_message(&gap);
-        }
-        let safe = is_terminal(stream) && !raw;
-        let bytes = if safe { escape_control_in_lines(bytes).into_bytes().into() } else { Cow::from(bytes) };
-        stdio::print_bytes(stream, &bytes)?;
-    }
-    if !gap_shown {
-        stdio::print_message(&gap);
-    }
-    Ok(())
 }

@@ -19,6 +19,7 @@ mod hook_options;
 mod job;
 mod job_edit_options;
 mod job_list;
+mod job_log;
 mod job_selection;
 mod job_view;
 mod job_waits;

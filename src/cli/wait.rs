@@ -65,13 +65,7 @@ impl Wait {
         let ended = session.open()?.wait(&awaited, timeout, &session.caller, begins)?;
         let mut code = exit::DONE;
         for job in ended {
-            match ending(&job) {
-                None => session.verbose(&format!("job {} is completed", job.id)),
-                Some(ending) => {
-                    session.info(&ending);
-                    code = exit::FAILED;
-                }
-            }
+            code = code.max(report(session, &job));
             if any {
                 print_line(job.id)?;
             }
@@ -95,6 +89,20 @@ impl Wait {
                 .with_hint("wait for them in parts, or for the whole service with `--service`"));
         }
         Ok(if self.any { Awaited::Any(jobs) } else { Awaited::All(jobs) })
+    }
+}
+
+/// Says how a job has ended, and gives the exit code for that.
+pub fn report(session: &Session, job: &JobEnd) -> u8 {
+    match ending(job) {
+        None => {
+            session.verbose(&format!("job {} is completed", job.id));
+            exit::DONE
+        }
+        Some(ending) => {
+            session.info(&ending);
+            exit::FAILED
+        }
     }
 }
 

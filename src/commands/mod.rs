@@ -6,6 +6,7 @@ pub mod batch;
 pub mod caller;
 pub mod due;
 pub mod enqueue;
+pub mod follow;
 pub mod function;
 pub mod job;
 pub mod job_change;

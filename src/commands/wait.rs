@@ -132,7 +132,7 @@ pub(super) fn progress(
     Ok(open.unwrap_or(Progress::Ended))
 }
 
-fn removed(id: JobId) -> Error {
+pub(super) fn removed(id: JobId) -> Error {
     Error::new(Kind::NotFound, format!("job {id} was removed while it was waited for"))
         .with_hint("`asyncq job clean` removes jobs that have ended, and their outcomes; keep them longer")
 }
@@ -362,7 +362,7 @@ impl Queue {
     }
 
     /// Refuses a wait that cannot end, because `caller` runs inside what it waits for.
-    fn refuse_to_wait_for_itself(&mut self, awaited: &Awaited, caller: &Caller) -> Result<()> {
+    pub(super) fn refuse_to_wait_for_itself(&mut self, awaited: &Awaited, caller: &Caller) -> Result<()> {
         let mut next = self.running(caller)?.map(|running| running.fence.job);
         while let Some(id) = next {
             let job = self.store.job(id)?;

@@ -36,6 +36,19 @@ impl Stream {
     }
 }
 
+/// Something of the output of a running call, as a follower hears it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// The function has printed this.
+    Output(Stream, Vec<u8>),
+    /// So many bytes are lost, because the follower was slow.
+    Lost(u64),
+    /// The call has ended.
+    End,
+    /// Nothing now.
+    Nothing,
+}
+
 /// The output of one attempt, both streams in the order in which they were read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Log {

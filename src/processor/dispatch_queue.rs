@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::domain::job::{Claim, Fence};
 use crate::domain::{function::Definition, service::ServiceName};
-use crate::runner::{Stop, StopSwitch, worker::Worker};
+use crate::runner::{Stop, StopSwitch, Tap, tap::audience::FollowRequest, worker::Worker};
 
 /// The queue, which the slots share.
 #[derive(Default)]
@@ -35,6 +35,8 @@ pub(super) struct QueueState {
     /// Whether no further call may begin.
     pub(super) halted: bool,
     pub(super) closed: bool,
+    /// Where those wait who want to follow a call.
+    pub(super) tap: Arc<Tap>,
 }
 
 /// The calls of one service.
@@ -302,7 +304,19 @@ impl QueueState {
             state.fences.remove(place);
         }
         state.cancels.retain(|which| *which != fence);
+        self.tap.forget(&fence);
         self.call_host();
+    }
+
+    /// Lets somebody follow a call that runs here; gives the request back if it does not.
+    pub(super) fn usher(&self, request: FollowRequest) -> Result<(), FollowRequest> {
+        let is_it = |fence: &Fence| (fence.job.0, fence.attempt) == (request.job, request.attempt);
+        let slot = self.slots.iter().find(|slot| slot.fences.iter().any(is_it)).map(|slot| &slot.control);
+        let of_host = || self.host.as_ref().filter(|host| host.calls.iter().any(|(fence, _)| is_it(fence)));
+        let Some(control) = slot.or_else(|| of_host().map(|host| &host.control)) else { return Err(request) };
+        self.tap.admit(request);
+        control.wake_up();
+        Ok(())
     }
 
     /// Puts back calls that have not begun; the first one is the most urgent.

@@ -9,6 +9,7 @@ mod dispatch_queue;
 mod events;
 mod finished;
 mod host;
+mod live_output;
 mod main_loop;
 pub mod nested;
 mod outcome_journal;
@@ -28,6 +29,7 @@ mod worker_pool;
 use std::{ffi::OsString, os::fd::OwnedFd, os::unix::process::ExitStatusExt, path::PathBuf, sync::Arc};
 
 pub use events::EventQueue;
+pub use live_output::{LiveOutput, NotLive};
 pub use rescue::{lives, put_back_all_unowned, put_back_copied, put_back_unowned, rescue_copied};
 pub use watcher::Notifications;
 

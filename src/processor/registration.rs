@@ -11,7 +11,8 @@ use crate::failpoint::reached;
 use crate::processor::random::new_token;
 use crate::runner::{
     Access, DiskReserve, Forwarder, Home, Orphans, RunDir, Surroundings, process::supervisor,
-    process::supervisor::SupervisorLink, run_dir, run_dir::Liveness, worker::host_session::HostSession,
+    process::supervisor::SupervisorLink, run_dir, run_dir::Liveness, tap::server::TapServer,
+    worker::host_session::HostSession,
 };
 use crate::store::Store;
 use crate::system::error::io_error;
@@ -98,6 +99,8 @@ pub(super) struct Registration {
     orphans: Arc<Orphans>,
     /// Kept to the end: only then does the processor wait for a slow reader of its output.
     forwarder: Arc<Forwarder>,
+    /// Hears those who want to follow calls; `None` where it cannot.
+    tap: Option<TapServer>,
 }
 
 impl Registration {
@@ -141,13 +144,17 @@ impl Registration {
             let workers = Arc::new(WorkerPool::new(Arc::clone(&forwarder), folder.token()));
             let (marks, forwarder, queue) =
                 (Arc::clone(&folder.marks), Arc::clone(&forwarder), Arc::new(DispatchQueue::default()));
-            let mut slots = Slots::new(Shared { around, marks, forwarder, workers, events, queue });
+            let (tap, of_server) = (Arc::clone(&queue.state().tap), Arc::clone(&queue));
+            let usher = Box::new(move |request| of_server.state().usher(request));
+            // Where it fails, nobody follows the output of calls while they run.
+            let server = TapServer::start(&folder.path, access, Arc::clone(&tap), usher).ok();
+            let mut slots = Slots::new(Shared { around, marks, forwarder, workers, events, queue, tap });
             host.map_or(Ok(()), |session| slots.use_host(session))?;
-            Ok((slots, orphans, home))
+            Ok((slots, orphans, home, server))
         });
         match made {
-            Ok((slots, orphans, home)) => {
-                Ok(Registration { id, slots, reserve, folder, home, access, orphans, forwarder })
+            Ok((slots, orphans, home, tap)) => {
+                Ok(Registration { id, slots, reserve, folder, home, access, orphans, forwarder, tap })
             }
             Err(error) => {
                 // So that no processor has to rescue it.
@@ -204,6 +211,7 @@ impl Registration {
     /// Ends after its last call, and leaves nothing behind.
     pub(super) fn end(self, store: &mut Store) -> Result<()> {
         drop(self.slots);
+        drop(self.tap);
         // Including those that cleared their environment while other calls ran.
         self.orphans.end();
         while let Err(error) = store.unregister(self.id) {

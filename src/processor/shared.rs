@@ -6,7 +6,7 @@ use super::dispatch_queue::{DispatchQueue, QueueState};
 use super::events::{EventQueue, LoopEvent};
 use super::{shutdown::StopTargets, worker_pool::WorkerPool};
 use crate::domain::job::Fence;
-use crate::runner::{Forwarder, Mark, Marks, Surroundings, worker::EndedCall};
+use crate::runner::{Forwarder, Mark, Marks, Surroundings, Tap, worker::EndedCall};
 
 /// Stack of a thread that runs calls or feeds a worker or host, in bytes: it runs no recursion.
 pub(super) const STACK: usize = 256 * 1024;
@@ -19,6 +19,8 @@ pub(super) struct Shared {
     pub(super) workers: Arc<WorkerPool>,
     pub(super) events: Arc<EventQueue<LoopEvent>>,
     pub(super) queue: Arc<DispatchQueue>,
+    /// Through which others follow the output of calls.
+    pub(super) tap: Arc<Tap>,
 }
 
 impl Shared {

@@ -26,7 +26,7 @@ impl Slot<'_> {
                 self.hand_back(SentCall { claim, mark: None }, StartFailure::Expired);
                 continue;
             }
-            let output = Output { forwarder: &self.shared.forwarder, whole_lines };
+            let output = Output { forwarder: &self.shared.forwarder, whole_lines, tap: Some(&self.shared.tap) };
             if claim.is_for_worker() {
                 self.feed(claim, output);
             } else {

@@ -9,12 +9,14 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use crate::domain::attempt::{Failure, Outcome};
-use crate::domain::{exit::Exit, job::Claim};
+use crate::domain::exit::Exit;
+use crate::domain::job::{Claim, Fence};
 use crate::error::reason;
 use crate::failpoint::reached;
 use crate::runner::call::{CallEnding, CallParams, EndReason, write_line};
 use crate::runner::output::program_output::{LARGEST_PIPE, ProgramOutput};
 use crate::runner::process::tree::{GRACE, LAST_LOOK, Tree, soon};
+use crate::runner::tap::audience::Audience;
 use crate::runner::{
     Ended, Output, StartFailure, Stop, StopSwitch, Surroundings, later_file::LaterFile, result_file::ResultFile,
     spawn::Program,
@@ -43,7 +45,8 @@ pub fn run(
     write_line(&mut call, &CallParams::for_stdin(claim));
     let stdin = tree.child.stdin.take().map(|pipe| (OwnedFd::from(pipe), call));
     let printed = ProgramOutput::of(&mut tree.child, &around.folder);
-    let mut running = RunningCommand { tree, stdin, printed, output };
+    let mut running =
+        RunningCommand { fence: claim.fence, tree, stdin, printed, output, audience: Audience::default() };
     let outcome = match running.watch() {
         Ok(ended) => running.until_the_end(&ended, limit, control),
         Err(error) => running.give_up(&error),
@@ -74,10 +77,13 @@ fn is_lost(outcome: &Outcome) -> bool {
 
 /// A function's process and the pipes to it.
 struct RunningCommand<'a> {
+    fence: Fence,
     tree: Tree,
     stdin: Option<(OwnedFd, Vec<u8>)>,
     printed: ProgramOutput,
     output: Output<'a>,
+    /// Who follows its output.
+    audience: Audience,
 }
 
 impl RunningCommand<'_> {
@@ -141,6 +147,8 @@ impl RunningCommand<'_> {
     fn wait(&mut self, ended: &OwnedFd, deadline: Option<Instant>, control: &StopSwitch) -> bool {
         let listening = self.output.forwarder.has_room();
         let mut fds = Vec::with_capacity(5);
+        fds.extend(self.audience.poll_fds());
+        let followers = fds.len();
         fds.push(PollFd::new(ended, PollFlags::IN));
         fds.push(PollFd::from_borrowed_fd(control.wake(), PollFlags::IN));
         if listening {
@@ -157,11 +165,20 @@ impl RunningCommand<'_> {
         if fds::wait(&mut fds, timeout).is_err() {
             std::thread::sleep(Duration::from_millis(10));
         }
-        let ended = !fds[0].revents().is_empty();
+        let ended = !fds[followers].revents().is_empty();
         control.drain();
         self.write();
         read(&mut self.printed, self.output);
+        self.serve_followers();
         ended
+    }
+
+    /// Sends what was printed to those who follow it.
+    fn serve_followers(&mut self) {
+        if let Some(tap) = self.output.tap {
+            self.audience.join(tap, &self.fence);
+            self.audience.serve(&self.printed.own);
+        }
     }
 
     /// Writes as much of the call as fits. It is not an error if the program does not read it.
@@ -185,6 +202,8 @@ impl RunningCommand<'_> {
             left = left.saturating_sub(count);
         }
         self.printed.finish(self.output);
+        self.serve_followers();
+        self.audience.finish(&self.printed.own);
     }
 }
 

@@ -13,6 +13,7 @@ pub mod run_dir;
 mod spawn;
 mod start_failure;
 mod stop_switch;
+pub mod tap;
 pub mod worker;
 
 pub use call::{Ended, Surroundings};
@@ -26,3 +27,4 @@ pub use run_dir::home::Home;
 pub use run_dir::{LONGEST_NOTE, Mark, Marks, RunDir};
 pub use start_failure::{StartFailure, has_expired};
 pub use stop_switch::{Stop, StopSwitch};
+pub use tap::audience::Tap;

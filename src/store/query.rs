@@ -68,6 +68,10 @@ const NEEDED: &str = "SELECT needs FROM asyncq_after WHERE job = ?1 ORDER BY nee
 const HEADS: &str = "SELECT o.id FROM asyncq_job j CROSS JOIN asyncq_job o
     WHERE o.service = j.service AND o.lane = j.lane AND j.id = ?1 AND o.lane IS NOT NULL AND (o.state = 'queued' OR o.state = 'processing') LIMIT ?2";
 
+/// The folder of the processor that runs job `?1`.
+const RUNS_IN: &str = "SELECT p.folder FROM asyncq_job j CROSS JOIN asyncq_processor p
+    WHERE p.id = j.processor AND j.id = ?1 AND j.state = 'processing'";
+
 const STATE: &str = "SELECT id, state FROM asyncq_job WHERE id = ?1";
 static STATE_SET: LazyLock<String> = LazyLock::new(|| on_set(STATE, 1));
 
@@ -188,6 +192,11 @@ impl Store {
         Ok(attempts)
     }
 
+    /// The name of the folder of the processor that runs a job; `None` if none does.
+    pub fn runs_in(&mut self, job: JobId) -> Result<Option<String>> {
+        self.read(|tx| tx.row(RUNS_IN, &[job.into()]))
+    }
+
     /// What an attempt of a job printed; nothing when it printed nothing, still runs, or never was.
     pub fn log(&mut self, job: JobId, attempt: i64) -> Result<Log> {
         let log = self.read(|tx| tx.first(LOG, &[job.into(), attempt.into()], read_log))?;
@@ -229,6 +238,12 @@ mod tests {
         for sql in [STATE, &STATE_SET] {
             assert_eq!(plan(sql), ["SEARCH asyncq_job USING INTEGER PRIMARY KEY (rowid=?)"], "{sql}");
         }
+    }
+
+    #[test]
+    fn the_processor_of_a_job_is_found_by_their_numbers() {
+        let steps = ["j", "p"].map(|table| format!("SEARCH {table} USING INTEGER PRIMARY KEY (rowid=?)"));
+        assert_eq!(plan(RUNS_IN), steps);
     }
 
     #[test]

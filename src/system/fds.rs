@@ -43,6 +43,9 @@ const FOR_A_FUNCTION: u64 = 12;
 /// How many descriptors everything else takes.
 const FOR_THE_REST: u64 = 16;
 
+/// One of so many descriptors may be that of a follower.
+const FOLLOWER_SHARE: u64 = 32;
+
 fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
@@ -51,6 +54,11 @@ fn limit() -> u64 {
 pub fn functions_at_once() -> usize {
     let many = limit().saturating_sub(FOR_THE_REST) / FOR_A_FUNCTION;
     usize::try_from(many.max(1)).unwrap_or(usize::MAX)
+}
+
+/// How many others may follow the output of its calls at once.
+pub fn followers_at_once() -> usize {
+    usize::try_from(limit() / FOLLOWER_SHARE).unwrap_or(usize::MAX).clamp(1, 64)
 }
 
 /// Takes a descriptor that this process has inherited, if it is open. Call it once, before anything else is opened.

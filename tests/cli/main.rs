@@ -27,6 +27,7 @@ mod leftover;
 mod limits;
 mod line;
 mod link;
+mod log_follow;
 mod meta;
 mod nested;
 mod process;

@@ -72,6 +72,18 @@ conformance! {
         assert_eq!(store.line(&gone).unwrap_err().kind(), Kind::NotFound);
     }
 
+    fn the_folder_of_the_processor_that_runs_a_job(store: &mut Store) {
+        with_events(store);
+        let id = enqueue(store, 1);
+        assert_eq!(store.runs_in(id).unwrap(), None);
+        let processor = processor(store, 1);
+        let claim = claim(store, processor);
+        let folder = store.processors().unwrap()[0].is.folder.clone();
+        assert_eq!(store.runs_in(id).unwrap(), Some(folder));
+        run_cycle(store, processor, &[&ends(&claim, &Outcome::Completed)], 0, 0);
+        assert_eq!((store.runs_in(id).unwrap(), store.runs_in(JobId(77)).unwrap()), (None, None));
+    }
+
     fn a_job_is_called_again(store: &mut Store) {
         with_events(store);
         let options = CallOptions { lane: Some(Lane::parse("lane").unwrap()), ..priority(3) };

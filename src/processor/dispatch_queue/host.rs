@@ -78,6 +78,7 @@ impl QueueState {
             host.calls.retain(|(which, _)| *which != fence);
             host.cancels.retain(|which| *which != fence);
         }
+        self.tap.forget(&fence);
     }
 
     pub(super) fn cancel_in_host(&mut self, fence: Fence) {

@@ -23,6 +23,15 @@ const TAIL: usize = MAX_LOG_BYTES - HEAD;
 /// kept, and it takes no more memory.
 const PIECES: usize = 8192;
 
+/// A part of an output.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::runner) enum OutputPart<'a> {
+    /// These bytes of a stream.
+    Bytes(Stream, &'a [u8]),
+    /// So many bytes that are not kept.
+    Lost(u64),
+}
+
 /// The output of one call while it runs.
 #[derive(Debug)]
 pub struct Capture {
@@ -109,6 +118,77 @@ impl Capture {
     /// How many bytes are kept.
     pub fn kept(&self) -> usize {
         self.head_bytes + self.tail_bytes
+    }
+
+    /// How many bytes were printed.
+    fn printed(&self) -> u64 {
+        self.head_bytes as u64 + self.dropped + self.tail_bytes as u64
+    }
+
+    /// Gives what was printed after the first `seen` bytes, at most about this many bytes of it; says how many bytes are seen
+    /// then.
+    pub(in crate::runner) fn after(&self, mut seen: u64, most: usize, give: &mut dyn FnMut(OutputPart<'_>)) -> u64 {
+        let (head, tail) = (self.head_bytes as u64, self.printed() - self.tail_bytes as u64);
+        let mut left = most;
+        while left > 0 && seen < self.printed() {
+            let kept = match seen {
+                seen if seen < head => Some((&self.head, seen)),
+                seen if seen < tail => None,
+                seen => Some((&self.tail, seen - tail)),
+            };
+            let Some((pieces, at)) = kept else {
+                give(OutputPart::Lost(tail - seen));
+                seen = tail;
+                continue;
+            };
+            // It is within what is kept.
+            let at = usize::try_from(at).unwrap_or(usize::MAX);
+            let place = if seen < head { 0 } else { HEAD };
+            let given = self.give(pieces, (place, at), left, give);
+            if given == 0 {
+                give(OutputPart::Lost(self.printed() - seen));
+                return self.printed();
+            }
+            seen += given as u64;
+            left -= given;
+        }
+        seen
+    }
+
+    /// Gives the bytes of these pieces from `at` on, at most so many; says how many. It gives none where they cannot be read.
+    fn give(
+        &self,
+        pieces: &VecDeque<(Stream, usize)>,
+        (place, at): (usize, usize),
+        most: usize,
+        give: &mut dyn FnMut(OutputPart<'_>),
+    ) -> usize {
+        let start = (self.tail_end + TAIL - self.tail_bytes) % TAIL;
+        let (mut begin, mut given, mut bytes) = (0, 0, Vec::new());
+        for &(stream, length) in pieces {
+            let from = (at + given).max(begin);
+            begin += length;
+            let count = begin.saturating_sub(from).min(most - given);
+            bytes.resize(count, 0);
+            let is_read = if place == 0 {
+                self.space.read(from, &mut bytes)
+            } else {
+                let from = (start + from) % TAIL;
+                let (to_end, from_start) = bytes.split_at_mut(count.min(TAIL - from));
+                self.space.read(HEAD + from, to_end) && self.space.read(HEAD, from_start)
+            };
+            if !is_read {
+                return given;
+            }
+            if count > 0 {
+                give(OutputPart::Bytes(stream, &bytes));
+            }
+            given += count;
+            if given == most {
+                break;
+            }
+        }
+        given
     }
 
     /// What is kept, as it goes into the store.
@@ -217,6 +297,48 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_can_be_read_from_anywhere() {
+        let all: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+        for size in [100, 60_000, 700_000, MAX_LOG_BYTES, MAX_LOG_BYTES + 1, all.len()] {
+            let mut capture = capture();
+            for (number, part) in all[..size].chunks(7001).enumerate() {
+                capture.push(if number % 3 == 0 { Stream::Err } else { Stream::Out }, part);
+            }
+            let log = capture.log();
+            for most in [97, 64 * 1024, usize::MAX] {
+                for from in [0, 1, 99, 50_000, HEAD - 1, HEAD, HEAD + 1, size - 1, size] {
+                    let from = from.min(size);
+                    let (mut seen, mut bytes, mut lost) = (from as u64, Vec::new(), 0);
+                    // Small steps take long to the end.
+                    for _ in 0..100 {
+                        seen = capture.after(seen, most, &mut |part| match part {
+                            OutputPart::Bytes(_, more) => bytes.extend_from_slice(more),
+                            OutputPart::Lost(count) => lost += count,
+                        });
+                    }
+                    assert_eq!(seen, (from + bytes.len()) as u64 + lost);
+                    if most > 97 && from == 0 {
+                        assert_eq!((&bytes, lost), (&log.bytes, log.dropped));
+                    } else if lost == 0 {
+                        assert_eq!(bytes, all[from..from + bytes.len()]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn streams_are_told_apart_when_read() {
+        let mut capture = capture();
+        capture.push(Stream::Out, b"out");
+        capture.push(Stream::Err, b"err");
+        let mut parts = Vec::new();
+        let seen = capture.after(1, 100, &mut |part| parts.push(format!("{part:?}")));
+        assert_eq!((seen, parts.len()), (6, 2));
+        assert!(parts[0].starts_with("Bytes(Out, [117, 116]") && parts[1].starts_with("Bytes(Err"), "{parts:?}");
+    }
+
+    #[test]
     fn alternating_streams_take_no_more_memory() {
         let mut capture = capture();
         for number in 0..100_000 {
@@ -235,5 +357,12 @@ mod tests {
         capture.push(Stream::Out, b"more");
         let log = capture.log();
         assert_eq!((log.bytes.len(), log.dropped), (0, 100_004));
+        let mut lost = 0;
+        let seen = capture.after(0, 100, &mut |part| {
+            if let OutputPart::Lost(count) = part {
+                lost += count;
+            }
+        });
+        assert_eq!((seen, lost), (100_004, 100_004));
     }
 }

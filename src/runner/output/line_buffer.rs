@@ -1,7 +1,7 @@
 //! Passing on what a function prints while it runs.
 
 use crate::domain::log::Stream;
-use crate::runner::{Forwarder, PieceKind};
+use crate::runner::{Forwarder, PieceKind, Tap};
 
 /// How a function's output is passed on.
 #[derive(Clone, Copy)]
@@ -10,6 +10,8 @@ pub struct Output<'a> {
     pub forwarder: &'a Forwarder,
     /// Only in whole lines, because other functions may print at the same time.
     pub whole_lines: bool,
+    /// Through which others follow it, if they can.
+    pub tap: Option<&'a Tap>,
 }
 
 /// Passes a function's output on at once, or line by line.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, lchown};
 use std::path::Path;
 
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
@@ -113,9 +113,21 @@ impl Access {
     /// Lets others who may use the store find out whether a processor lives: they can enter its folder and open its lock, but
     /// cannot list or write. Where the group cannot be given, they cannot do that either.
     pub(in crate::runner) fn show(self, file: &File, mode: u32) -> io::Result<()> {
-        let others = self.shared || geteuid().is_root() && self.user != 0;
-        let given = others && (file.metadata()?.gid() == self.group || fchown(file, None, Some(self.group)).is_ok());
+        let given =
+            self.has_others() && (file.metadata()?.gid() == self.group || fchown(file, None, Some(self.group)).is_ok());
         if given { file.set_permissions(Permissions::from_mode(mode)) } else { Ok(()) }
+    }
+
+    /// Whether others than the owner of a processor may use the store.
+    fn has_others(self) -> bool {
+        self.shared || geteuid().is_root() && self.user != 0
+    }
+
+    /// Lets them connect to a socket, and nobody else.
+    pub(in crate::runner) fn show_socket(self, path: &Path) -> io::Result<()> {
+        let of_group = || path.metadata().is_ok_and(|is| is.gid() == self.group);
+        let given = self.has_others() && (of_group() || lchown(path, None, Some(self.group)).is_ok());
+        fs::set_permissions(path, Permissions::from_mode(if given { 0o660 } else { 0o600 }))
     }
 }
 

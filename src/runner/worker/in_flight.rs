@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 use std::{collections::VecDeque, mem::discriminant, path::Path};
 
+use rustix::event::PollFd;
+
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
 use crate::domain::{exit::Exit, job::Fence, json::Json, nested::NestedCalls, time::Timestamp};
 use crate::runner::call::{CallEnding, EndReason};
 use crate::runner::clock::now;
 use crate::runner::worker::protocol::{Answer, CallResult};
 use crate::runner::worker::{CallReport, EndedCall, SendLimits, SentCall};
-use crate::runner::{Capture, Ended, Stop, process::tree::GRACE};
+use crate::runner::{Capture, Ended, Stop, Tap, process::tree::GRACE, tap::audience::Audience};
 
 /// How long a call may run before asyncq takes back those behind it.
 const STRANDED: Duration = Duration::from_millis(50);
@@ -38,6 +40,8 @@ pub(super) struct InFlight {
     pub(super) took_back: bool,
     /// Whether there may be reports that are not passed on yet.
     has_reports: bool,
+    /// Whether somebody may follow one of them.
+    has_followers: bool,
 }
 
 /// One of them.
@@ -56,6 +60,8 @@ pub(super) struct InFlightCall {
     reports: Vec<CallReport>,
     /// When reports were last passed on.
     told: Option<Instant>,
+    /// Who follows its output.
+    audience: Audience,
 }
 
 /// How often to pass on the reports of a call.
@@ -125,6 +131,25 @@ impl InFlight {
     pub(super) fn next_report(&self) -> Option<Duration> {
         let calls = self.calls.iter().take(if self.has_reports { usize::MAX } else { 0 });
         calls.filter(|call| !call.reports.is_empty()).map(InFlightCall::until_told).min()
+    }
+
+    /// Sends what calls have printed to those who follow them.
+    pub(super) fn serve_followers(&mut self, tap: &Tap) {
+        if tap.is_awaited() {
+            for call in &mut self.calls {
+                self.has_followers |= call.audience.join(tap, &call.begun.claim.fence);
+            }
+        }
+        if self.has_followers {
+            self.calls.iter_mut().for_each(|call| call.audience.serve(&call.capture));
+            self.has_followers = self.calls.iter().any(|call| !call.audience.is_empty());
+        }
+    }
+
+    /// What becomes ready when one of them can take more, or is gone.
+    pub(super) fn followers(&self) -> impl Iterator<Item = PollFd<'_>> {
+        let calls = self.calls.iter().take(if self.has_followers { usize::MAX } else { 0 });
+        calls.flat_map(|call| call.audience.poll_fds())
     }
 
     /// The calls that may be running.
@@ -257,6 +282,7 @@ impl InFlightCall {
             ending: None,
             reports: Vec::new(),
             told: None,
+            audience: Audience::default(),
         }
     }
 
@@ -304,12 +330,13 @@ impl InFlightCall {
     }
 
     fn over(
-        self,
+        mut self,
         outcome: Outcome,
         result: Option<Json>,
         took: Duration,
         nested: Option<Box<NestedCalls>>,
     ) -> EndedCall {
+        self.audience.finish(&self.capture);
         let SentCall { claim, mark } = self.begun;
         EndedCall { claim, ended: Ended { outcome, result, took, output: self.capture, nested, in_vain: false }, mark }
     }

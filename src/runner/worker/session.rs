@@ -91,6 +91,7 @@ impl<P> Session<P> {
         if listening {
             fds.extend(self.output.streams().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         }
+        fds.extend(self.in_flight.followers());
         fds.extend_from_slice(others);
         // Room that has come since then wakes nobody.
         let time = if listening && !self.is_clogged { time } else { time.min(Duration::from_millis(10)) };
@@ -158,6 +159,9 @@ impl<P: Peer> Session<P> {
         // Checked first: then all that the peer said before it ended is there.
         let has_ended = self.ends_within(Duration::ZERO);
         self.hear(calls, output, has_ended)?;
+        if let Some(tap) = output.tap {
+            self.in_flight.serve_followers(tap);
+        }
         if has_ended || self.channel.is_over && !self.is_clogged {
             return Err(SessionEnd::Ended);
         }
