@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::engine::{Tx, Value, damaged};
 use super::service::{ServiceStatus, lock_service, next_due};
-use super::stored_call::{Stored, bad};
+use super::stored_call::{Extras, Stored, bad};
 use super::{fire, function, hook, lane};
 use crate::domain::attempt::Failure;
 use crate::domain::function::{Definition, FunctionName};
@@ -74,7 +74,8 @@ macro_rules! next {
     ($which:literal) => {
         concat!(
             "SELECT id, attempt, claim, function, args, kwargs, principal, site, failures, conflicts, crashes,
-            (lane IS NOT NULL OR key_until IS NOT NULL), expires_at, meta, os_user = '' FROM asyncq_job
+            CASE WHEN lane IS NULL AND key_until IS NULL AND expires_at IS NULL AND meta IS NULL THEN os_user = '' ELSE TRUE END
+            FROM asyncq_job
             WHERE state = 'queued' AND service = ?1",
             $which,
             " ORDER BY priority, run_at, id LIMIT ?2 /*! FOR NO KEY UPDATE SKIP LOCKED */"
@@ -140,11 +141,12 @@ pub(super) fn claim(tx: &mut dyn Tx, plan: &Cycle<'_>, room: usize, status: &mut
     let next = select_next(tx, plan, room, status)?;
     let next = limit_bytes(tx, plan, next, status)?;
     for (stored, token) in mark_claimed(tx, plan, next, &mut claimed.refusal)?.into_iter().zip(plan.tokens) {
-        if stored.tied {
+        let rest = stored.rest(tx)?;
+        if rest.tied {
             // Where a rule of the application refuses that, the key is free at the end.
             drop(tx.try_execute(FREE_KEY, &[stored.id.into()])?);
         }
-        hand_out(tx, plan, (stored, token), &mut claimed)?;
+        hand_out(tx, plan, (stored, rest, token), &mut claimed)?;
     }
     if may_be_due || claimed.refusal.is_some() {
         status.next_due = next_due(tx, plan.service)?;
@@ -295,11 +297,12 @@ fn mark_run(tx: &mut dyn Tx, plan: &Cycle<'_>, run: &[Stored], tokens: &[Token])
 fn hand_out(
     tx: &mut dyn Tx,
     plan: &Cycle<'_>,
-    (mut stored, token): (Stored, &Token),
+    (mut stored, rest, token): (Stored, Extras, &Token),
     claimed: &mut Claimed,
 ) -> Result<()> {
-    let Stored { id: job, attempt, claim, tied, is_own, .. } = stored;
-    let tick = if is_own == Some(1) { fire::tick_of(tx, job)?.map(Box::new) } else { None };
+    let Stored { id: job, attempt, claim, .. } = stored;
+    let tied = rest.tied;
+    let tick = if rest.is_own == Some(1) { fire::tick_of(tx, job)?.map(Box::new) } else { None };
     let fence = Fence { job, attempt: attempt + 1, claim: claim + 1, processor: plan.processor, tied };
     if !claimed.functions.contains_key(&stored.function) {
         let key = (plan.service.as_str(), stored.function.as_str());
@@ -309,7 +312,7 @@ fn hand_out(
     }
     let known = &claimed.functions[&stored.function];
     let call = known.name.clone().and_then(|name| stored.call(plan.service, name));
-    let (before, expires_at, meta) = (stored.before, stored.expires_at, stored.meta());
+    let (before, expires_at, meta) = (stored.before, rest.expires_at, rest.meta());
     match call.and_then(|call| Ok((call, meta?, known.definition.clone()?))) {
         Ok((call, meta, definition)) => {
             let token = token.clone();

@@ -7,6 +7,7 @@ use super::engine::{Tx, one};
 use super::expire::{expire, next_expiry, soonest};
 use super::finish::{finish_all, give_back, postpone};
 use super::service::{ServiceStatus, lock_service};
+use super::used::if_used;
 use super::{clock, fire, follow_up, needs};
 use crate::domain::job::{BrokenClaim, Claim, Fence, Finish, State};
 use crate::domain::processor::{NewProcessor, Processor, ProcessorId};
@@ -41,20 +42,29 @@ const UNHEARD: &str =
 /// The last column says whether the processor registered in another file. Where one of the two is not known, it did not.
 const PROCESSORS: &str = "SELECT id, folder, host, boot, pid, pid_start, started_at, COALESCE(store <> ?1, FALSE)
     FROM asyncq_processor ORDER BY id";
-/// A look alone need not know whether there are hooks.
+/// A look alone need not know whether there are hooks. The bits are those of `used.rs`.
 macro_rules! service {
     ($has_hooks:literal, $from:literal) => {
         concat!(
             "SELECT s.concurrency, s.paused,
             (SELECT CAST(COALESCE(SUM(taken), 0) AS BIGINT) FROM asyncq_slot WHERE service = s.name AND processor <> ?2),
             (SELECT taken FROM asyncq_slot WHERE service = s.name AND processor = ?2),
-            (SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1), (",
-            next_expiry!(),
-            "),
-            (SELECT next_tick FROM asyncq_schedule WHERE paused = 0 AND next_tick IS NOT NULL AND service = ?1
-                ORDER BY next_tick LIMIT 1), ",
+            (SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1), ",
+            if_used!("1", next_expiry!()),
+            ", ",
+            if_used!(
+                "2",
+                "SELECT next_tick FROM asyncq_schedule WHERE paused = 0 AND next_tick IS NOT NULL AND service = ?1
+                ORDER BY next_tick LIMIT 1"
+            ),
+            ", ",
             $has_hooks,
-            ", (SELECT 1 FROM asyncq_settle t CROSS JOIN asyncq_job j WHERE j.id = t.job AND j.finished_at IS NOT NULL LIMIT 1), s.rate, s.rate_at
+            ", ",
+            if_used!(
+                "4",
+                "SELECT 1 FROM asyncq_settle t CROSS JOIN asyncq_job j WHERE j.id = t.job AND j.finished_at IS NOT NULL LIMIT 1"
+            ),
+            ", s.rate, s.rate_at
             FROM asyncq_service s ",
             $from
         )
@@ -290,7 +300,7 @@ pub(super) fn look_at(tx: &mut dyn Tx, service: &ServiceName) -> Result<Option<S
 /// Looks at a service by one of its statements.
 fn look(tx: &mut dyn Tx, sql: &str, service: &ServiceName, processor: ProcessorId) -> Result<Option<Found>> {
     let (now, clock) = (tx.now(), tx.clock());
-    let args = [service.into(), processor.into()];
+    let args = [service.into(), processor.into(), tx.used().into()];
     tx.first(sql, &args, |row| {
         let (next_due, expires, has_ended) = (row.time(4)?, row.time(5)?, row.int(8)?.is_some());
         let (concurrency, paused, taken, has_hooks) = (row.i64(0)?, row.bool(1)?, row.i64(2)?, row.bool(7)?);

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use super::columns::error_text;
 use super::engine::{Tx, Value};
 use super::set::{AT_ONCE, WORTH_A_SET, on_set, values_of_set};
-use super::{follow_up, hook_call, needs, nested_calls};
+use super::{follow_up, hook_call, needs, nested_calls, used};
 use crate::domain::attempt::{Ending, Failure, FailureKind};
 use crate::domain::hook::{EndHooks, HookKind};
 use crate::domain::job::{Fence, Finish, JobId, State};
@@ -79,7 +79,7 @@ const ATTEMPT: &str = "INSERT INTO asyncq_attempt
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (job, number) DO NOTHING";
 /// Whether one of some jobs may have made calls, and whether others may need one of them.
 const RELATED: &str = "SELECT (SELECT 1 FROM asyncq_job WHERE parent >= ?1 AND parent <= ?2 LIMIT 1),
-    (SELECT 1 FROM asyncq_after WHERE needs >= ?1 AND needs <= ?2 LIMIT 1)";
+    CASE WHEN ?3 THEN (SELECT 1 FROM asyncq_after WHERE needs >= ?1 AND needs <= ?2 LIMIT 1) END";
 const END_CHILDREN: &str = "UPDATE asyncq_job SET state = 'error', finished_at = ?2, error = ?3, token = NULL
     WHERE parent = ?1 AND immediate = 1 AND state = 'processing' RETURNING id";
 
@@ -101,7 +101,8 @@ pub(super) fn finish_all(tx: &mut dyn Tx, ends: &[&Finish]) -> Result<Vec<Option
     // Hardly any call has made others, or is needed by one: it is asked once whether one of them may be.
     let (mut have_children, mut are_needed) = (false, false);
     if let (Some(least), Some(most)) = (ended().map(|job| job.0).min(), ended().map(|job| job.0).max()) {
-        let related: Option<(Option<i64>, Option<i64>)> = tx.row(RELATED, &[least.into(), most.into()])?;
+        let related: Option<(Option<i64>, Option<i64>)> =
+            tx.row(RELATED, &[least.into(), most.into(), (tx.used() & used::NEEDS != 0).into()])?;
         (have_children, are_needed) =
             related.map_or((false, false), |(child, needed)| (child.is_some(), needed.is_some()));
     }

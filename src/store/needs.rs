@@ -17,6 +17,9 @@ use crate::error::{Error, Kind, Result};
 /// How many links one transaction follows at most, so that none takes long.
 const LINKS_AT_ONCE: usize = 1000;
 
+/// How many links one statement removes at most.
+const LINKS_REMOVED_AT_ONCE: usize = 10_000;
+
 const STATE: &str = "SELECT state FROM asyncq_job WHERE id = ?1 /*! FOR KEY SHARE */";
 const LINK: &str = "INSERT INTO asyncq_after (needs, job, wants) VALUES (?1, ?2, ?3)";
 /// An older processor, which runs it now, knows nothing of calls that need it.
@@ -35,10 +38,9 @@ pub(super) const FORGET: &str = "DELETE FROM asyncq_settle WHERE job = ?1";
 const TOLD: &str = "UPDATE asyncq_settle SET told = ?2 WHERE job = ?1";
 const LINKS: &str = "SELECT job, wants FROM asyncq_after WHERE needs = ?1 AND job > ?2 ORDER BY job LIMIT ?3";
 const UNLINK: &str = "DELETE FROM asyncq_after WHERE needs = ?1 AND job = ?2";
-/// Of links to all jobs from `?1` to `?2`: whether a call waits for a failure, the calls, and all of them.
-const ANY_WANTS_FAILURE: &str =
-    "SELECT 1 FROM asyncq_after WHERE needs >= ?1 AND needs <= ?2 AND wants = 'failed' LIMIT 1";
-const DEPENDENTS: &str = "SELECT DISTINCT job FROM asyncq_after WHERE needs >= ?1 AND needs <= ?2 LIMIT ?3";
+/// The links to all jobs from `?1` to `?2`: the calls, and whether they wait for a failure. For the many links of one call,
+/// DISTINCT takes longer than to read them all.
+const LINKS_TO_RUN: &str = "SELECT job, wants = 'failed' FROM asyncq_after WHERE needs >= ?1 AND needs <= ?2 LIMIT ?3";
 const UNLINK_RUN: &str = "DELETE FROM asyncq_after WHERE needs >= ?1 AND needs <= ?2";
 const UNLINK_ALL: &str = "DELETE FROM asyncq_after WHERE job = ?1";
 const RELEASE: &str = "UPDATE asyncq_job SET
@@ -125,6 +127,9 @@ fn ended(state: State) -> &'static str {
 
 /// Notes those of these jobs that have ended and that other calls need.
 pub(super) fn note_ended(tx: &mut dyn Tx, jobs: &[JobId]) -> Result<()> {
+    if tx.used() & used::NEEDS == 0 {
+        return Ok(());
+    }
     let (Some(least), Some(most)) = (jobs.iter().min(), jobs.iter().max()) else { return Ok(()) };
     // Hardly any job is needed: it is asked once whether one of them may be.
     if tx.has(ANY_LINK, &[(*least).into(), (*most).into()])? {
@@ -141,9 +146,11 @@ pub(super) fn note_completed(tx: &mut dyn Tx, mut jobs: Vec<JobId>) -> Result<()
     jobs.sort_unstable();
     for run in jobs.chunk_by(|one, other| one.0 + 1 == other.0) {
         let range = [run[0].into(), run[run.len() - 1].into()];
-        let most = i64::try_from(LINKS_AT_ONCE).unwrap_or(i64::MAX);
-        let dependents: Vec<JobId> = tx.rows(DEPENDENTS, &[range[0], range[1], (most + 1).into()])?;
-        if dependents.len() > LINKS_AT_ONCE || tx.has(ANY_WANTS_FAILURE, &range)? {
+        let links: Vec<(JobId, bool)> =
+            tx.rows(LINKS_TO_RUN, &[range[0], range[1], (LINKS_REMOVED_AT_ONCE + 1).into()])?;
+        let dependents: BTreeSet<JobId> = links.iter().map(|(dependent, _)| *dependent).collect();
+        let are_many = links.len() > LINKS_REMOVED_AT_ONCE || dependents.len() > LINKS_AT_ONCE;
+        if are_many || links.iter().any(|(_, wants_failure)| *wants_failure) {
             note_ended(tx, run)?;
             continue;
         }
@@ -290,7 +297,7 @@ mod tests {
             (ANY_LINK, "SEARCH asyncq_after USING PRIMARY KEY (needs>? AND needs<?)"),
             (LINKS, "SEARCH asyncq_after USING PRIMARY KEY (needs=? AND job>?)"),
             (UNLINK, "SEARCH asyncq_after USING PRIMARY KEY (needs=? AND job=?)"),
-            (ANY_WANTS_FAILURE, "SEARCH asyncq_after USING PRIMARY KEY (needs>? AND needs<?)"),
+            (LINKS_TO_RUN, "SEARCH asyncq_after USING PRIMARY KEY (needs>? AND needs<?)"),
             (UNLINK_RUN, "SEARCH asyncq_after USING PRIMARY KEY (needs>? AND needs<?)"),
             (CANCELLED_WITH, "SEARCH it USING PRIMARY KEY (needs=?)"),
             (UNMET, "SEARCH it USING INDEX asyncq_after_job (job=? AND needs>?)"),

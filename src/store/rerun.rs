@@ -2,7 +2,7 @@
 
 use super::columns::groups;
 use super::engine::{Tx, damaged};
-use super::stored_call::Stored;
+use super::stored_call::{Extras, Stored};
 use super::waiting::CANCEL;
 use super::{Store, enqueue, job, needs};
 use crate::domain::attempt::Failure;
@@ -14,13 +14,14 @@ use crate::domain::new_job::{CallOptions, Due, Expiry, NewJob, Priority, Rerun, 
 use crate::domain::{service::ServiceName, time::Timestamp};
 use crate::error::{Error, Kind, Result};
 
-const CALLED: &str = "SELECT id, attempt, claim, function, args, kwargs, principal, site, failures, conflicts, crashes, FALSE,
-    expires_at, meta, NULL, service, state, priority, lane, run_at FROM asyncq_job WHERE id = ?1 /*! FOR NO KEY UPDATE */";
+const CALLED: &str = "SELECT id, attempt, claim, function, args, kwargs, principal, site, failures, conflicts, crashes, NULL,
+    FALSE, expires_at, meta, NULL, service, state, priority, lane, run_at FROM asyncq_job WHERE id = ?1 /*! FOR NO KEY UPDATE */";
 const NEEDED: &str = "SELECT needs, wants FROM asyncq_after WHERE job = ?1 ORDER BY needs";
 
 /// A job that is to be called again.
 struct Called {
     stored: Stored,
+    rest: Extras,
     service: ServiceName,
     state: State,
     priority: i64,
@@ -28,7 +29,7 @@ struct Called {
     run_at: Timestamp,
 }
 
-groups! { Called { stored, service, state, priority, lane, run_at } }
+groups! { Called { stored, rest, service, state, priority, lane, run_at } }
 
 impl Store {
     /// Calls the function of a job again, as a new job without a key; durable when this returns. If the job waits, the new one
@@ -62,8 +63,8 @@ impl Store {
 impl Called {
     /// Its new call.
     fn again(self, tx: &mut dyn Tx, again: &Rerun) -> Result<NewJob> {
-        let Called { stored, service, state, priority, lane, run_at } = self;
-        let (id, expires_at, mut stored) = (stored.id, stored.expires_at, stored.with_large(tx)?);
+        let Called { stored, rest, service, state, priority, lane, run_at } = self;
+        let (id, expires_at, mut stored) = (stored.id, rest.expires_at, stored.with_large(tx)?);
         // What is replaced may be damaged.
         for (new, old) in [(&again.args, &mut stored.args), (&again.kwargs, &mut stored.kwargs)] {
             if let Some(new) = new {
@@ -81,7 +82,7 @@ impl Called {
             // A client may have stored any number.
             priority: Priority::new(priority.clamp(-1000, 1000)).unwrap_or_default(),
             lane: lane.as_deref().map(Lane::parse).transpose()?,
-            meta: stored.meta().map_err(invalid)?,
+            meta: rest.meta().map_err(invalid)?,
             ..CallOptions::default()
         };
         let new = NewJob { os_user: again.os_user.clone(), parent: again.parent, options, ..NewJob::new(call) };

@@ -1,7 +1,7 @@
 //! Calls as the store has them, which a client may have written.
 
 use super::columns::groups;
-use super::engine::Tx;
+use super::engine::{Tx, one};
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::call::{Call, Principal};
 use crate::domain::function::FunctionName;
@@ -11,6 +11,8 @@ use crate::domain::retry::{AttemptCounts, POISON};
 use crate::domain::{json::Json, service::ServiceName, time::Timestamp};
 use crate::error::Result;
 
+const REST: &str = "SELECT (lane IS NOT NULL OR key_until IS NOT NULL), expires_at, meta, os_user = '' FROM asyncq_job
+    WHERE id = ?1";
 const LARGE: &str = "SELECT args, kwargs FROM asyncq_large WHERE job = ?1";
 
 /// A call as a client may have stored it: what the triggers cannot check cheaply is checked here.
@@ -24,14 +26,33 @@ pub(super) struct Stored {
     pub(super) principal: Option<Vec<u8>>,
     pub(super) site: Option<Vec<u8>>,
     pub(super) before: AttemptCounts,
+    /// 1 if it has anything of the [`Extras`].
+    pub(super) has_rest: Option<i64>,
+}
+
+/// What few calls have.
+#[derive(Default)]
+pub(super) struct Extras {
     pub(super) tied: bool,
     pub(super) expires_at: Option<Timestamp>,
-    pub(super) meta: Option<Vec<u8>>,
+    meta: Option<Vec<u8>>,
     /// 1 if asyncq has made it itself.
     pub(super) is_own: Option<i64>,
 }
 
-groups! { Stored { id, attempt, claim, function, args, kwargs, principal, site, before, tied, expires_at, meta, is_own } }
+groups! {
+    Stored { id, attempt, claim, function, args, kwargs, principal, site, before, has_rest }
+    Extras { tied, expires_at, meta, is_own }
+}
+
+impl Extras {
+    /// Takes the metadata out.
+    pub(super) fn meta(self) -> Result<Option<Meta>, Failure> {
+        let Some(bytes) = self.meta else { return Ok(None) };
+        let text = String::from_utf8(bytes).map_err(|_| bad("meta", "bytes that are not UTF-8"))?;
+        Meta::stored(text).map_err(|fault| bad("meta", &fault))
+    }
+}
 
 impl Stored {
     pub(super) fn is_poison(&self) -> bool {
@@ -45,11 +66,9 @@ impl Stored {
         Ok(self)
     }
 
-    /// Takes the metadata out.
-    pub(super) fn meta(&mut self) -> Result<Option<Meta>, Failure> {
-        let Some(bytes) = self.meta.take() else { return Ok(None) };
-        let text = String::from_utf8(bytes).map_err(|_| bad("meta", "bytes that are not UTF-8"))?;
-        Meta::stored(text).map_err(|fault| bad("meta", &fault))
+    /// The rest of it.
+    pub(super) fn rest(&self, tx: &mut dyn Tx) -> Result<Extras> {
+        if self.has_rest == Some(1) { one(tx.row(REST, &[self.id.into()])?) } else { Ok(Extras::default()) }
     }
 
     /// Takes the call out.

@@ -6,12 +6,18 @@
 use super::engine::Tx;
 use crate::error::Result;
 
-/// Calls that expire.
+/// Calls that expire. Schedules are 2, which their trigger notes.
 pub(super) const EXPIRY: i64 = 1;
 /// Calls that need other jobs.
 pub(super) const NEEDS: i64 = 4;
 
 const NOTE: &str = "UPDATE asyncq_schema SET used = used | ?1 WHERE (used & ?1) = 0";
+
+/// Gives a subquery where the store uses this; `?3` is what it uses.
+macro_rules! if_used {
+    ($bit:literal, $($query:expr),+) => { concat!("CASE WHEN (?3 & ", $bit, ") <> 0 THEN (", $($query),+, ") END") };
+}
+pub(super) use if_used;
 
 /// Notes that the store uses this from now on.
 pub(super) fn note(tx: &mut dyn Tx, what: i64) -> Result<()> {
