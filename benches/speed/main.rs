@@ -3,22 +3,25 @@
 //! ```sh
 //! cargo bench --bench speed                # everything; a few minutes
 //! cargo bench --bench speed -- enqueue     # or: bulk, stream, drain, engine, claim, idle, size, large, beside, lanes,
-//!                                            expired, memory, workers
+//!                                            expired, ticks, follow, waiting, memory, workers
 //! cargo bench --bench speed -- huge        # only when asked for: 10,000,000 jobs, 3 GB of disk
+//! ASYNCQ_BEFORE=/the/asyncq cargo bench --bench speed -- before    # against an earlier build
 //! ```
 //!
 //! Every store is durable (`journal_mode=WAL`, `synchronous=FULL`). Machines differ: what counts is the ratio.
 
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot go on fails")]
 
+mod before;
 mod enqueue;
 mod huge;
+mod schedules;
 mod store;
 mod waiting;
 mod workers;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -39,6 +42,10 @@ fn main() {
         ("beside", waiting::beside),
         ("lanes", waiting::lanes),
         ("expired", waiting::expired),
+        ("ticks", schedules::ticks),
+        ("follow", schedules::follow),
+        ("waiting", schedules::waiting),
+        ("before", before::before),
         ("huge", huge::huge),
         ("memory", memory),
         ("workers", workers::workers),
@@ -62,11 +69,18 @@ const ASYNCQ: &str = env!("CARGO_BIN_EXE_asyncq");
 /// A store with the service `events` and the function `true` on it, on the disk and not in memory.
 struct Bench {
     folder: TempDir,
+    program: PathBuf,
 }
 
 impl Bench {
     fn new(concurrency: u32) -> Bench {
-        let bench = Bench { folder: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap() };
+        Bench::by(Path::new(ASYNCQ), concurrency)
+    }
+
+    /// One that another build of asyncq makes and uses.
+    fn by(program: &Path, concurrency: u32) -> Bench {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let bench = Bench { folder, program: program.to_owned() };
         bench.asyncq(&["service", "add", "events", "--concurrency", &concurrency.to_string()]);
         bench.asyncq(&["function", "add", "events", "true", "--", "/bin/true"]);
         bench
@@ -77,7 +91,7 @@ impl Bench {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(ASYNCQ);
+        let mut command = Command::new(&self.program);
         command.args(args).env("ASYNCQ_DB", self.path()).stdin(Stdio::null()).stdout(Stdio::null());
         command
     }
@@ -90,10 +104,11 @@ impl Bench {
         rusqlite::Connection::open(self.path()).unwrap().execute_batch(sql).unwrap();
     }
 
-    /// Changes jobs as no client may.
+    /// Changes the store as no client may. No trigger notes what it uses.
     fn change(&self, sql: &str) {
         let store = rusqlite::Connection::open(self.path()).unwrap();
         store.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
+        store.execute_batch("UPDATE asyncq_schema SET used = 7").unwrap();
         store.execute_batch(sql).unwrap();
     }
 
