@@ -18,40 +18,39 @@ use crate::system::error::io_error;
 #[derive(Debug, Args)]
 pub struct CallOptionArgs {
     /// Run the call before those with a larger priority, from -1000 to 1000 [default: 0]
-    #[arg(long, value_name = "N", value_parser = parse_priority, allow_hyphen_values = true, conflicts_with = "batch")]
+    #[arg(long, value_name = "N", value_parser = parse_priority, allow_hyphen_values = true)]
     priority: Option<Priority>,
 
     /// Of the calls of a service in one lane, only one runs at a time, or as many as its --lane-width
-    #[arg(long, value_name = "LANE", conflicts_with = "batch")]
+    #[arg(long, value_name = "LANE")]
     lane: Option<String>,
 
     /// Cancel the call if no attempt has begun by then: a span from when it is due, as in 10m, or a time as with --at
-    #[arg(long, value_name = "SPAN|TIME", allow_hyphen_values = true, conflicts_with = "batch")]
+    #[arg(long, value_name = "SPAN|TIME", allow_hyphen_values = true)]
     expires: Option<String>,
 
     /// When the key is free again, so that of the calls with the key only one waits, or waits or runs
-    #[arg(long, value_name = "started|ended", value_parser = one_of(KeyUntil::ALL, KeyUntil::as_str), conflicts_with = "batch")]
+    #[arg(long, value_name = "started|ended", value_parser = one_of(KeyUntil::ALL, KeyUntil::as_str))]
     key_until: Option<KeyUntil>,
 
     /// With --key-until, if a call with the key waits already: keep it, replace its arguments, or postpone it too [default: keep]
     #[arg(long, value_name = "keep|replace|postpone", value_parser = one_of(IfTaken::ALL, IfTaken::as_str))]
-    #[arg(conflicts_with = "batch")]
     if_taken: Option<IfTaken>,
 
     /// Something to know about the call, which its function gets, as in tenant=acme; may be repeated
-    #[arg(long, value_name = "NAME=VALUE", conflicts_with = "batch")]
+    #[arg(long, value_name = "NAME=VALUE")]
     meta: Vec<String>,
 
     /// Run the call after these jobs have completed; numbers and ranges, as in 7,9-12; `-` reads stdin
-    #[arg(long, value_name = "IDS", allow_hyphen_values = true, conflicts_with = "batch")]
+    #[arg(long, value_name = "IDS", allow_hyphen_values = true)]
     after: Option<String>,
 
     /// Run the call after these jobs have ended, even if they failed
-    #[arg(long, value_name = "IDS", allow_hyphen_values = true, conflicts_with = "batch")]
+    #[arg(long, value_name = "IDS", allow_hyphen_values = true)]
     after_any: Option<String>,
 
     /// Run the call after these jobs have failed or were cancelled; it is cancelled if one completes
-    #[arg(long, value_name = "IDS", allow_hyphen_values = true, conflicts_with = "batch")]
+    #[arg(long, value_name = "IDS", allow_hyphen_values = true)]
     after_failed: Option<String>,
 }
 

@@ -2,8 +2,9 @@
 
 use clap::Subcommand;
 
+use super::call_args::{typed_keywords, typed_positional};
 use super::clap_error::one_of;
-use super::enqueue::{print_number, typed_keywords, typed_positional};
+use super::enqueue::print_number;
 use super::job_edit_options::JobEditOptions;
 use super::job_log::PrintLog;
 use super::job_selection::{JobSelection, MatchingJobs, job_number};
@@ -192,16 +193,16 @@ impl Job {
 fn result(session: &Session, queue: &mut Queue, id: JobId) -> anyhow::Result<u8> {
     match queue.job_result(id)? {
         JobResult::Completed(result) => {
-            // JSON as the job wrote it, unless it could control the terminal that shows it.
-            if to_terminal() {
-                print_line(escape_control(&result))?;
-            } else {
-                print_line(result)?;
-            }
+            print_result(&result)?;
             return Ok(exit::DONE);
         }
         JobResult::Failed(why) => session.info(&format!("job {id} ended in an error: {why}")),
         JobResult::Cancelled => session.info(&format!("job {id} was cancelled")),
     }
     Ok(exit::FAILED)
+}
+
+/// Prints a result as the job wrote it, unless it could control the terminal that shows it.
+pub fn print_result(result: &str) -> anyhow::Result<()> {
+    if to_terminal() { print_line(escape_control(result)) } else { print_line(result) }
 }

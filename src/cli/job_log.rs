@@ -91,6 +91,7 @@ fn follow(session: &Session, queue: &mut Queue, id: JobId, output: &mut JobOutpu
                 session.info(&between(job, attempt));
             }
             Followed::Barred(error) => session.info_with_hint(&error.to_string(), error.hint().unwrap_or_default()),
+            Followed::Quiet(_) => {}
         }
         Ok::<(), anyhow::Error>(())
     })?;
@@ -99,7 +100,7 @@ fn follow(session: &Session, queue: &mut Queue, id: JobId, output: &mut JobOutpu
 }
 
 /// The message about an attempt after which the job goes on.
-fn between(job: &Job, attempt: &Attempt) -> String {
+pub fn between(job: &Job, attempt: &Attempt) -> String {
     let how = match (&attempt.error, attempt.ending) {
         (Some(error), _) => error.message.clone(),
         (None, Some(Ending::Interrupted)) => "interrupted".to_owned(),

@@ -4,6 +4,8 @@
 //! what they do. The doc comments of the arguments are the help texts.
 
 mod batch;
+mod call;
+mod call_args;
 mod call_options;
 mod clap_error;
 mod console;
@@ -80,6 +82,8 @@ enum Command {
     Function(function::Function),
     /// Call a function: queue the call and print the number of its job
     Enqueue(enqueue::Enqueue),
+    /// Call a function, wait for its end, and print what it prints
+    Call(call::CallNow),
     /// Run the calls that are ready, then exit
     Process(process::Process),
     /// Jobs: calls in the store, and their outcomes
@@ -103,7 +107,7 @@ enum Command {
 /// Runs the command line and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse_from(std::env::args_os().map(enqueue::escape_negative)) {
+    let cli = match Cli::try_parse_from(std::env::args_os().map(call_args::escape_negative)) {
         Ok(cli) => cli,
         Err(error) => return clap_error::report(&error, Cli::command),
     };
@@ -138,6 +142,7 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
         Command::Service(service) => service.run(session),
         Command::Function(function) => function.run(session),
         Command::Enqueue(enqueue) => enqueue.run(session),
+        Command::Call(call) => call.run(session),
         Command::Process(process) => process.run(session),
         Command::Job(job) => job.run(session),
         Command::Schedule(schedule) => schedule.run(session),

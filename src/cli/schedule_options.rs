@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::call_args::typed_call;
 use super::call_options::{meta_of, parse_priority};
 use super::clap_error::one_of;
-use super::enqueue::typed_call;
 use super::session::{Session, now};
 use crate::domain::call::{Call, OnBehalfOf, Reading};
 use crate::domain::lane::Lane;

@@ -59,7 +59,7 @@ impl Queue {
             Some(running) if !defer => {
                 let refuse = |what: &str| {
                     let message = format!("a call inside a running function runs at once, so it {what}");
-                    let hint = "`--defer` queues the call instead of running it now";
+                    let hint = "`asyncq enqueue --defer` queues the call instead of running it now";
                     Err(Error::new(Kind::Usage, message).with_hint(hint))
                 };
                 match (new.hold, new.due, &new.key) {
@@ -105,6 +105,14 @@ impl Queue {
         let origin = origin_inside(&running, os_user);
         origin.principal(principal).map_err(|error| error.with_hint("leave `--principal` out"))?;
         Ok((origin, Some(running)))
+    }
+
+    /// Whether `caller` runs inside a job.
+    ///
+    /// # Errors
+    /// Whatever the store answers.
+    pub fn is_inside(&mut self, caller: &Caller) -> Result<bool> {
+        Ok(self.running(caller)?.is_some())
     }
 
     /// The job inside which `caller` runs, if it does: the one that its environment names, while exactly that attempt is

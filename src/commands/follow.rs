@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::wait::{Awaited, JobEnd, Lookout, removed};
+use super::wait::{Awaited, JobEnd, Lookout, not_yet, removed};
 use super::{caller::Caller, queue::Queue};
 use crate::domain::attempt::Attempt;
 use crate::domain::job::{Job, JobId, State};
@@ -31,6 +31,17 @@ pub enum Followed<'a> {
     Between(&'a Job, &'a Attempt),
     /// Its output cannot be followed while it runs.
     Barred(&'a Error),
+    /// It has not ended, and nothing is heard of it now. Comes after each change of the store, and with each pulse.
+    Quiet(&'a Job),
+}
+
+/// How the following of a job has ended.
+#[derive(Debug)]
+pub(super) enum FollowEnd {
+    /// The job has ended.
+    Ended(JobEnd),
+    /// The time is over, or somebody stopped it, while the job was in this state.
+    Stopped(State),
 }
 
 /// How far a job is followed.
@@ -57,6 +68,36 @@ pub struct Onlooker<'a> {
     pub reader: Option<BorrowedFd<'a>>,
 }
 
+/// How a job is followed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Following<'a> {
+    /// By whom.
+    pub(super) by: Onlooker<'a>,
+    /// From which attempt on; `None` for the latest one.
+    pub(super) from: Option<i64>,
+    /// Until when at most.
+    pub(super) until: Option<Instant>,
+    /// Becomes readable when nobody wants to follow the job any longer.
+    pub(super) stop: Option<BorrowedFd<'a>>,
+    /// How often to report that it is [`Followed::Quiet`], if at all.
+    pub(super) pulse: Option<Duration>,
+}
+
+impl Following<'_> {
+    /// Whether the time is over, or somebody has stopped it.
+    fn is_over(&self) -> bool {
+        let mut stop: Vec<_> = self.stop.iter().map(|stop| PollFd::new(stop, PollFlags::IN)).collect();
+        self.until.is_some_and(|until| until <= Instant::now())
+            || !stop.is_empty() && matches!(fds::wait(&mut stop, Some(Duration::ZERO)), Ok(1..))
+    }
+
+    /// When to wake at the latest, where `again` says how soon to look again.
+    fn wake(&self, again: Option<Duration>) -> Option<Instant> {
+        let soon = [again, self.pulse].into_iter().flatten().min().map(|soon| Instant::now() + soon);
+        [soon, self.until].into_iter().flatten().min()
+    }
+}
+
 impl Queue {
     /// Shows what a job prints: what is kept of its latest attempt, then each piece as it comes, through all further attempts
     /// to its end. Returns how it has ended.
@@ -70,10 +111,28 @@ impl Queue {
         by: Onlooker<'_>,
         show: &mut dyn FnMut(&mut Queue, Followed<'_>) -> Result<(), E>,
     ) -> Result<JobEnd, E> {
-        let (reader, mut lookout) = (by.reader, Lookout::of(&mut self.store)?);
+        let following = Following { by, from: None, until: None, stop: None, pulse: None };
+        match self.follow_as(id, &following, show)? {
+            FollowEnd::Ended(end) => Ok(end),
+            FollowEnd::Stopped(state) => Err(not_yet(id, state).into()),
+        }
+    }
+
+    /// The same, as `following` says, which may end it before the job has ended.
+    ///
+    /// # Errors
+    /// As [`Queue::follow`].
+    pub(super) fn follow_as<E: From<Error>>(
+        &mut self,
+        id: JobId,
+        following: &Following<'_>,
+        show: &mut dyn FnMut(&mut Queue, Followed<'_>) -> Result<(), E>,
+    ) -> Result<FollowEnd, E> {
+        let Onlooker { caller, reader } = following.by;
+        let mut lookout = Lookout::of(&mut self.store)?;
         let mut job = self.store.job(id)?;
-        self.refuse_to_wait_for_itself(&Awaited::All(vec![id]), by.caller)?;
-        let mut position = FollowPosition::at(job.counts.attempt.max(1));
+        self.refuse_to_wait_for_itself(&Awaited::All(vec![id]), caller)?;
+        let mut position = FollowPosition::at(following.from.unwrap_or(job.counts.attempt.max(1)));
         loop {
             let (latest, runs) = (job.counts.attempt, job.state == State::Processing);
             while position.attempt < latest || position.attempt == latest && !runs {
@@ -87,10 +146,13 @@ impl Queue {
                 position = FollowPosition::at(position.attempt + 1);
             }
             if job.state.has_ended() {
-                return Ok(JobEnd { id, state: job.state, error: job.error });
+                return Ok(FollowEnd::Ended(JobEnd { id, state: job.state, error: job.error }));
             }
-            let again =
-                if runs && position.attempt == latest { self.listen(id, &mut position, reader, show)? } else { None };
+            let again = if runs && position.attempt == latest {
+                self.listen(id, &mut position, following, show)?
+            } else {
+                None
+            };
             if !position.is_told && (again.is_none() || self.waiting(&job)?.is_some()) {
                 position.is_told = true;
                 show(self, Followed::Waits(&job))?;
@@ -98,7 +160,13 @@ impl Queue {
             if reader.is_some_and(is_closed) {
                 return Err(closed().into());
             }
-            lookout.sleep(&mut self.store, again.map(|again| Instant::now() + again), reader)?;
+            if following.is_over() {
+                return Ok(FollowEnd::Stopped(job.state));
+            }
+            if following.pulse.is_some() {
+                show(self, Followed::Quiet(&job))?;
+            }
+            lookout.sleep(&mut self.store, following.wake(again), reader.or(following.stop))?;
             job = match self.store.job(id) {
                 Err(error) if error.kind() == Kind::NotFound => return Err(removed(id).into()),
                 found => found?,
@@ -112,13 +180,14 @@ impl Queue {
         &mut self,
         id: JobId,
         position: &mut FollowPosition,
-        reader: Option<BorrowedFd<'_>>,
+        following: &Following<'_>,
         show: &mut dyn FnMut(&mut Queue, Followed<'_>) -> Result<(), E>,
     ) -> Result<Option<Duration>, E> {
         // What was shown of it comes from a processor that does not have it any longer, and from the store once it has ended.
         if position.seen > 0 {
             return Ok(Some(SOON));
         }
+        let reader = following.by.reader;
         let mut heard = LiveOutput::of(&mut self.store, id, position.attempt)?;
         loop {
             let next = match &mut heard {
@@ -139,11 +208,16 @@ impl Queue {
                     let live = heard.as_ref().ok().map(AsFd::as_fd);
                     let mut fds: Vec<_> =
                         live.map(|live| PollFd::from_borrowed_fd(live, PollFlags::IN)).into_iter().collect();
-                    fds.extend(reader.map(|reader| PollFd::from_borrowed_fd(reader, PollFlags::empty())));
+                    fds.extend(reader.iter().map(|reader| PollFd::new(reader, PollFlags::empty())));
+                    fds.extend(following.stop.iter().map(|stop| PollFd::new(stop, PollFlags::IN)));
+                    let left = following.until.map(|until| until.saturating_duration_since(Instant::now()));
                     // Interrupted or not: it looks.
-                    let _ = fds::wait(&mut fds, None);
-                    if fds.get(1).is_some_and(|reader| !reader.revents().is_empty()) {
+                    let _ = fds::wait(&mut fds, left);
+                    if reader.is_some_and(is_closed) {
                         return Err(closed().into());
+                    }
+                    if following.is_over() {
+                        return Ok(Some(SOON));
                     }
                 }
                 Err(why) => heard = Err(why),

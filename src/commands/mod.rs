@@ -3,6 +3,7 @@
 //! Invariant: no clap and no printing here, and nothing read from the environment: a [`caller::Caller`] holds that as data.
 
 pub mod batch;
+pub mod call;
 pub mod caller;
 pub mod due;
 pub mod enqueue;

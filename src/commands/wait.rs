@@ -132,6 +132,7 @@ pub(super) fn progress(
     Ok(open.unwrap_or(Progress::Ended))
 }
 
+/// The error for a job that was there.
 pub(super) fn removed(id: JobId) -> Error {
     Error::new(Kind::NotFound, format!("job {id} was removed while it was waited for"))
         .with_hint("`asyncq job clean` removes jobs that have ended, and their outcomes; keep them longer")
@@ -313,7 +314,7 @@ impl<'a> Jobs<'a> {
     }
 }
 
-/// The error for a job that was there.
+/// The same, where an error says that it is not there.
 fn gone(error: Error, id: JobId) -> Error {
     if error.kind() == Kind::NotFound { removed(id) } else { error }
 }

@@ -1,7 +1,7 @@
 //! What a job waits for.
 
 use super::queue::Queue;
-use crate::domain::job::{Job, Phase, State};
+use crate::domain::job::{Job, JobId, Phase, State};
 use crate::domain::rate::Rate;
 use crate::domain::{needs::Blockers, processor::Processor, service::ServiceName, time::Timestamp};
 use crate::error::{Kind, Result};
@@ -94,23 +94,46 @@ impl Waiting {
     }
 }
 
+/// What a job waits for; nothing when it runs or has ended.
+///
+/// # Errors
+/// Whatever the store answers.
+pub(super) fn waiting(store: &mut Store, job: &Job) -> Result<Option<Waiting>> {
+    match job.state.phase() {
+        Phase::Waiting if job.state == State::Held => Ok(Some(Waiting::Release)),
+        Phase::Waiting if job.state == State::Blocked => store.blocked_by(job.id).map(Waiting::Jobs).map(Some),
+        Phase::Waiting => Waiting::in_line(store, job).map(Some),
+        Phase::Running => {
+            let by = store.line(job)?.processor;
+            let dead = store.processors()?.into_iter().find(|it| Some(it.id) == by).filter(|it| !lives(store, it));
+            Ok(dead.map(Waiting::Rescue))
+        }
+        Phase::Ended => Ok(None),
+    }
+}
+
+/// Whether a job waits for nothing but a processor.
+///
+/// # Errors
+/// Whatever the store answers.
+pub(super) fn needs_processor(store: &mut Store, id: JobId) -> Result<bool> {
+    let job = store.job(id)?;
+    Ok(match waiting(store, &job)? {
+        Some(Waiting::Rescue(_)) => true,
+        Some(Waiting::Processor | Waiting::AnotherProcessor) => {
+            let service = ServiceName::parse(&job.call.service)?;
+            store.service_status(&service, None)?.waits_for_rate().is_none()
+        }
+        _ => false,
+    })
+}
+
 impl Queue {
     /// What a job waits for; nothing when it runs or has ended.
     ///
     /// # Errors
     /// Whatever the store answers.
     pub fn waiting(&mut self, job: &Job) -> Result<Option<Waiting>> {
-        let store = &mut self.store;
-        match job.state.phase() {
-            Phase::Waiting if job.state == State::Held => Ok(Some(Waiting::Release)),
-            Phase::Waiting if job.state == State::Blocked => store.blocked_by(job.id).map(Waiting::Jobs).map(Some),
-            Phase::Waiting => Waiting::in_line(store, job).map(Some),
-            Phase::Running => {
-                let by = store.line(job)?.processor;
-                let dead = store.processors()?.into_iter().find(|it| Some(it.id) == by).filter(|it| !lives(store, it));
-                Ok(dead.map(Waiting::Rescue))
-            }
-            Phase::Ended => Ok(None),
-        }
+        waiting(&mut self.store, job)
     }
 }

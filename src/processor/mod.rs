@@ -23,6 +23,7 @@ mod shared;
 mod shutdown;
 mod slot;
 mod slots;
+mod starter;
 mod watcher;
 mod worker_pool;
 
@@ -31,6 +32,7 @@ use std::{ffi::OsString, os::fd::OwnedFd, os::unix::process::ExitStatusExt, path
 pub use events::EventQueue;
 pub use live_output::{LiveOutput, NotLive};
 pub use rescue::{lives, put_back_all_unowned, put_back_copied, put_back_unowned, rescue_copied};
+pub use starter::ProcessorStarter;
 pub use watcher::Notifications;
 
 use main_loop::MainLoop;

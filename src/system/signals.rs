@@ -1,15 +1,20 @@
 //! Signals: the requests to stop from a person, cron or a service manager, the size limit of files, and what a caller may have
 //! changed about them.
 
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 use std::{fs, io, sync::Arc, sync::atomic::AtomicBool};
 
 use nix::sys::signal::SigSet;
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Signal, getpid, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
+use signal_hook::low_level::{emulate_default_handler, pipe};
 
-use super::error::io_error;
+use super::{error::io_error, fds};
 use crate::error::{Error, Result};
 
 /// Signals that stay ignored if they were when this process started: with `nohup` and a shell's `&`, programs ignore the signals
@@ -70,6 +75,68 @@ pub fn on_stop(mut asked: impl FnMut() + Send + 'static) -> Result<()> {
         .and_then(Signals::new)
         .and_then(|mut signals| thread().spawn(move || signals.forever().for_each(|_| asked())));
     started.map(drop).map_err(|error| io_error("cannot watch for signals", &error))
+}
+
+/// The interrupts of this process (SIGINT), which from now on do not end it.
+#[derive(Debug)]
+pub struct Interrupts {
+    caught: UnixStream,
+    /// Kept open even if nothing is caught: otherwise the other end would be readable.
+    _handlers: UnixStream,
+}
+
+impl Interrupts {
+    /// Begins to catch them, unless this process ignores them.
+    ///
+    /// # Errors
+    /// When the system refuses handlers, or `/proc` cannot be read.
+    pub fn catch() -> Result<Interrupts> {
+        let caught = || {
+            let (ours, handlers) = UnixStream::pair()?;
+            ours.set_nonblocking(true)?;
+            if !heard(&[SIGINT])?.is_empty() {
+                pipe::register(SIGINT, handlers.try_clone()?)?;
+            }
+            Ok(Interrupts { caught: ours, _handlers: handlers })
+        };
+        caught().map_err(|error| cannot_handle(&error))
+    }
+
+    /// Takes those that have come. Returns whether there were any.
+    #[must_use]
+    pub fn take(&self) -> bool {
+        matches!(rustix::io::read(&self.caught, &mut [0; 64]), Ok(count) if count > 0)
+    }
+
+    /// Sleeps until one has come, at most for `time`. Returns whether one has.
+    #[must_use]
+    pub fn wait(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let _ = fds::wait(&mut [PollFd::new(&self.caught, PollFlags::IN)], Some(left));
+            match (self.take(), left.is_zero()) {
+                (true, _) => return true,
+                (false, true) => return false,
+                (false, false) => {}
+            }
+        }
+    }
+
+    /// Ends this process as an interrupt does, so that a shell ends its script, too.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn die() -> Result<()> {
+        emulate_default_handler(SIGINT).map_err(|error| cannot_handle(&error))
+    }
+}
+
+/// Readable when one has come.
+impl AsFd for Interrupts {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.caught.as_fd()
+    }
 }
 
 /// Kills this process with SIGKILL.

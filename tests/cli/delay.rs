@@ -318,7 +318,7 @@ fn inside_a_running_function_only_a_deferred_call_is_due_later() {
             $ asyncq process
             code 2
             ! error: a call inside a running function runs at once, so it cannot be delayed
-            ! hint: `--defer` queues the call instead of running it now
+            ! hint: `asyncq enqueue --defer` queues the call instead of running it now
             ",
         );
     }

@@ -6,6 +6,7 @@ use support::place;
 
 mod application;
 mod batch;
+mod call;
 mod command;
 mod conversation;
 mod copy;

@@ -103,7 +103,7 @@ fn the_result_of_a_nested_call_is_written_to_a_file() {
         ! error: job 9 is completed, but its result cannot be written to `/dev/full`: No space left on device
         ! hint: `asyncq job result 9` prints it
         ! error: a call inside a running function runs at once, so it cannot be held
-        ! hint: `--defer` queues the call instead of running it now
+        ! hint: `asyncq enqueue --defer` queues the call instead of running it now
         $ asyncq enqueue --result-to out events inner 0
         ! error: outside of a running function, a call is queued and has no result yet
         ! hint: leave `--result-to` out; `asyncq job result ID` prints the result when the job has ended
@@ -215,9 +215,9 @@ fn options_that_a_nested_call_cannot_have() {
         ! error: a call inside a running function has the principal of that function
         ! hint: leave `--principal` out
         ! error: a call inside a running function runs at once, so it cannot be held
-        ! hint: `--defer` queues the call instead of running it now
+        ! hint: `asyncq enqueue --defer` queues the call instead of running it now
         ! error: a call inside a running function runs at once, so it takes no key
-        ! hint: `--defer` queues the call instead of running it now
+        ! hint: `asyncq enqueue --defer` queues the call instead of running it now
         ! error: service `events` has no function `innner`
         ! hint: did you mean `inner`? `asyncq function list events` shows all
         ! asyncq: job 1 (`events` `outer`): exit code 66

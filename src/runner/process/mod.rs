@@ -1,6 +1,7 @@
 //! Processes: their identity, their trees and their orphans.
 
 pub(in crate::runner) mod attempt_processes;
+pub mod background;
 pub(in crate::runner) mod environ;
 pub mod identity;
 pub(in crate::runner) mod oom_score;

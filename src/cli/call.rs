@@ -1,0 +1,207 @@
+//! `asyncq call`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::call_args::{CallArgs, typed_call};
+use super::clap_error::span_or_zero;
+use super::console::console;
+use super::enqueue::print_end;
+use super::job::print_result;
+use super::job_log::between;
+use super::output::text;
+use super::session::{Session, now};
+use super::{exit, job_waits, process, stdio};
+use crate::commands::call::{AwaitedCall, CallEnd, CallEvent, StartWith};
+use crate::commands::enqueue::Made;
+use crate::commands::follow::Followed;
+use crate::commands::job::JobResult;
+use crate::commands::queue::Queue;
+use crate::commands::wait::JobEnd;
+use crate::commands::waiting::Waiting;
+use crate::domain::attempt::{FailureKind, Outcome};
+use crate::domain::console::Console;
+use crate::domain::event::Ran;
+use crate::domain::job::{JobId, State};
+use crate::domain::log::Stream;
+use crate::domain::new_job::Enqueued;
+use crate::domain::service::ServiceName;
+use crate::error::{Error, Kind};
+use crate::system::signals::Interrupts;
+
+/// Call a function, wait for its end, and print what it prints
+///
+/// The exit code is 0 when the call is completed, 75 when it ended in a temporary failure or the time is over, and 1 otherwise.
+/// An interrupt (Ctrl-C) ends the wait but not the call; a second one cancels the call. Inside a running function, the call runs at
+/// once, as with `asyncq enqueue`.
+#[derive(Debug, Args)]
+#[command(name = "call")]
+pub struct CallNow {
+    #[command(flatten)]
+    call: CallArgs,
+
+    /// Print the result of the call, as JSON, instead of what it prints
+    #[arg(long)]
+    result: bool,
+
+    /// How long to wait at most, as in 90s or 1h30m [default: as long as it takes]
+    #[arg(long, value_name = "SPAN", value_parser = span_or_zero)]
+    timeout: Option<Duration>,
+
+    /// Start a processor in the background if none is at work on the service; it ends when nothing is left to run
+    #[arg(long)]
+    start: bool,
+
+    /// The service
+    service: String,
+
+    /// The function
+    function: String,
+
+    /// The arguments; one that is JSON without space around it is read as JSON, any other is a string
+    #[arg(value_name = "ARG", allow_negative_numbers = true)]
+    args: Vec<String>,
+}
+
+/// How long a second interrupt may come.
+const SECOND_INTERRUPT: Duration = Duration::from_secs(2);
+
+impl CallNow {
+    /// Runs the command.
+    pub fn run(self, session: &Session) -> anyhow::Result<u8> {
+        let delay = self.call.delay(session, "call")?;
+        let names = (self.service.as_str(), self.function.as_str());
+        let call = typed_call(names, &self.args, &self.call.kwargs, self.call.reading())?;
+        let request = self.call.parse(session, &delay, call)?;
+        let service = request.call.service.clone();
+        let place = session.place()?;
+        let mut queue = place.open()?;
+        let is_nested = queue.is_inside(&session.caller)?;
+        if let (true, Some(_)) = (is_nested, self.timeout) {
+            return Err(Error::new(
+                Kind::Usage,
+                "a call inside a running function runs at once, so it takes no `--timeout`",
+            )
+            .with_hint("the function has a time limit of its own: `asyncq function set --timeout`")
+            .into());
+        }
+        let enqueued = match queue.enqueue(request, &session.caller, self.console())? {
+            Made::Queued(enqueued) => enqueued,
+            Made::Ran(ran) => return self.end_nested(session, &ran),
+        };
+        let id = enqueued.id();
+        // From here on, an interrupt names the job.
+        let interrupts = Interrupts::catch()?;
+        if let Enqueued::Same(id) = enqueued {
+            session.verbose(&self.call.describe_same(id));
+        } else {
+            session.verbose(&format!("enqueued as job {id}"));
+            delay.tell(session, id, self.call.hold);
+        }
+        let start = StartWith { place: &place, caller: &session.caller, service: &service };
+        let start = self.start.then_some(start);
+        let awaited =
+            AwaitedCall { id, caller: &session.caller, timeout: self.timeout, start, interrupts: &interrupts };
+        let end = queue.wait_for_call(&awaited, &mut |event| self.print(session, id, &event))?;
+        match end {
+            CallEnd::Ended(end) => self.end(session, &mut queue, &end),
+            CallEnd::Interrupted => interrupted(session, &mut queue, id, &interrupts),
+        }
+    }
+
+    /// Where the output of a nested call goes.
+    fn console(&self) -> Console {
+        let messages_only = |stream, bytes: &[u8], own_line| {
+            if own_line {
+                stdio::put(stream, bytes, own_line);
+            }
+        };
+        if self.result { Console { write: messages_only, ..console() } } else { console() }
+    }
+
+    fn what(&self) -> String {
+        format!("(`{}` `{}`)", self.service, self.function)
+    }
+
+    fn end_nested(&self, session: &Session, ran: &Ran) -> anyhow::Result<u8> {
+        let code = print_end(session, &self.what(), ran);
+        if let (true, Outcome::Completed | Outcome::CompletedItself) = (self.result, &ran.outcome) {
+            print_result(ran.result.as_ref().map_or("null", |result| result.as_str()))?;
+        }
+        Ok(code)
+    }
+
+    fn print(&self, session: &Session, id: JobId, event: &CallEvent<'_>) {
+        match event {
+            CallEvent::Followed(Followed::Output(..) | Followed::Lost(_)) if self.result => {}
+            CallEvent::Followed(Followed::Output(stream, bytes)) => stdio::put(*stream, bytes, false),
+            CallEvent::Followed(Followed::Lost(count)) => {
+                stdio::put(Stream::Err, format!("... {count} bytes were not kept ...\n").as_bytes(), true);
+            }
+            CallEvent::Followed(Followed::Between(job, attempt)) => session.notice(&between(job, attempt)),
+            CallEvent::Followed(Followed::Barred(error)) if !self.result => {
+                session.info_with_hint(&error.to_string(), error.hint().unwrap_or_default());
+            }
+            // The line between the attempts has said that.
+            CallEvent::Followed(_) | CallEvent::Waits(_, Waiting::Due { again: true, .. }) => {}
+            CallEvent::Waits(_, Waiting::Processor | Waiting::AnotherProcessor) if !self.start => {
+                session.info(&format!("no processor is at work on `{}`; `--start` starts one", self.service));
+            }
+            CallEvent::Waits(job, Waiting::Resume) => {
+                let paused = ServiceName::parse(&job.call.service).map(|service| process::paused(&service));
+                session.info(&paused.unwrap_or_else(|error| error.to_string()));
+            }
+            CallEvent::Waits(job, waiting) => {
+                let waits = format!("job {id} waits for {}", job_waits::describe(job, waiting, now()));
+                match waiting {
+                    Waiting::Rescue(_) | Waiting::Service => session.info(&waits),
+                    _ => session.notice(&waits),
+                }
+            }
+        }
+    }
+
+    /// Prints how a call ended. Returns the exit code.
+    fn end(&self, session: &Session, queue: &mut Queue, end: &JobEnd) -> anyhow::Result<u8> {
+        stdio::report_losses(true);
+        let (id, what) = (end.id, self.what());
+        Ok(match (end.state, &end.error) {
+            (State::Completed, _) => {
+                session.verbose(&format!("job {id} is completed"));
+                if let (true, JobResult::Completed(result)) = (self.result, queue.job_result(id)?) {
+                    print_result(&result)?;
+                }
+                exit::DONE
+            }
+            (State::Cancelled, _) => {
+                session.info(&format!("job {id} {what} was cancelled"));
+                exit::FAILED
+            }
+            (_, error) => {
+                let why = error.as_ref().map_or_else(|| "unknown".to_owned(), |error| text(&error.message));
+                session.info(&format!("job {id} {what}: {why}"));
+                let is_conflict = error.as_ref().is_some_and(|error| error.kind == FailureKind::Conflict);
+                if is_conflict { exit::BUSY } else { exit::FAILED }
+            }
+        })
+    }
+}
+
+/// Names the job, and cancels it if another interrupt follows. Ends this process as an interrupt does.
+fn interrupted(session: &Session, queue: &mut Queue, id: JobId, interrupts: &Interrupts) -> anyhow::Result<u8> {
+    session.info_with_hint(
+        &format!("job {id} goes on without this command; interrupt again within 2 seconds to cancel it"),
+        &format!("`asyncq wait {id}` waits for it, and `asyncq job log {id}` prints what it has printed"),
+    );
+    if interrupts.wait(SECOND_INTERRUPT) {
+        let is_cancelled = queue.cancel_call(id, interrupts)?;
+        session.info(&if is_cancelled {
+            format!("job {id} was cancelled")
+        } else {
+            format!("job {id} was asked to end; `asyncq wait {id}` waits for it")
+        });
+    }
+    Interrupts::die()?;
+    Ok(exit::FAILED)
+}

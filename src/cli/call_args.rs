@@ -1,0 +1,170 @@
+//! A call as it is typed: its arguments, and how it is to be made.
+
+use std::ffi::OsString;
+
+use clap::Args;
+
+use super::call_options::CallOptionArgs;
+use super::delay_options::{Delay, DelayOptions};
+use super::session::Session;
+use crate::commands::enqueue::EnqueueRequest;
+use crate::domain::call::{Call, Key, OnBehalfOf, Reading};
+use crate::domain::job::JobId;
+use crate::domain::new_job::IfTaken;
+use crate::domain::{function::FunctionName, json::Json};
+use crate::domain::{service::ServiceName, text::escape_control};
+use crate::error::{Error, Kind};
+
+/// How a call is to be made.
+#[derive(Debug, Args)]
+pub struct CallArgs {
+    /// A keyword argument; may be repeated
+    #[arg(short, long = "kwarg", value_name = "NAME=VALUE")]
+    pub kwargs: Vec<String>,
+
+    /// Take every argument as a string, even if it is JSON
+    #[arg(long)]
+    pub raw: bool,
+
+    /// On whose behalf the call is made; '' for nobody [default: `$ASYNCQ_PRINCIPAL`]
+    #[arg(long, value_name = "NAME")]
+    principal: Option<String>,
+
+    /// A key that makes it safe to repeat the call: the same call with the same key stays one job
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+
+    /// Hold the job until `asyncq job start` releases it
+    #[arg(long)]
+    pub hold: bool,
+
+    #[command(flatten)]
+    pub due: DelayOptions,
+
+    #[command(flatten)]
+    options: CallOptionArgs,
+}
+
+impl CallArgs {
+    /// The arguments that say something about one call only.
+    pub const OF_ONE: [&str; 13] = [
+        "key",
+        "delay",
+        "at",
+        "tz",
+        "priority",
+        "lane",
+        "expires",
+        "key_until",
+        "if_taken",
+        "meta",
+        "after",
+        "after_any",
+        "after_failed",
+    ];
+
+    /// How its arguments are read.
+    pub fn reading(&self) -> Reading {
+        if self.raw { Reading::Raw } else { Reading::Json }
+    }
+
+    /// On whose behalf the call is made.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for an invalid name.
+    pub fn on_behalf_of(&self) -> Result<OnBehalfOf, Error> {
+        self.principal.as_deref().map_or(Ok(OnBehalfOf::Caller), OnBehalfOf::parse)
+    }
+
+    /// When the call is due; `verb` is the command. Refuses options that do not fit together.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`].
+    pub fn delay(&self, session: &Session, verb: &str) -> Result<Delay, Error> {
+        self.due.check_zone(self.options.has_expiry(), verb)?;
+        self.options.check_key(self.key.is_some())?;
+        self.due.delay(session)
+    }
+
+    /// How `call` is to be made.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for invalid values.
+    pub fn parse(&self, session: &Session, delay: &Delay, call: Call) -> Result<EnqueueRequest, Error> {
+        Ok(EnqueueRequest {
+            call,
+            on_behalf_of: self.on_behalf_of()?,
+            key: self.key.as_deref().map(Key::parse).transpose()?,
+            hold: self.hold,
+            due: delay.due,
+            options: self.options.parse(|text| self.due.expiry(session, delay, text))?,
+            defer: false,
+            result_to: None,
+        })
+    }
+
+    /// What became of a call that has the key of job `id`.
+    pub fn describe_same(&self, id: JobId) -> String {
+        match self.options.if_taken() {
+            None => format!("already enqueued as job {id} (same key, same call)"),
+            Some(IfTaken::Keep) => format!("job {id} has this key"),
+            Some(IfTaken::Replace) => format!("job {id}, which has this key, has the arguments of this call now"),
+            Some(IfTaken::Postpone) => {
+                format!("job {id}, which has this key, has the arguments and the time of this call now")
+            }
+        }
+    }
+}
+
+/// A call as it is typed: the names of its service and its function, and its arguments.
+///
+/// # Errors
+/// [`Kind::Usage`] for an invalid name or keyword argument, [`Kind::Invalid`] for invalid values.
+pub fn typed_call(
+    (service, function): (&str, &str),
+    args: &[String],
+    kwargs: &[String],
+    reading: Reading,
+) -> Result<Call, Error> {
+    let (service, function) = (ServiceName::parse(service)?, FunctionName::parse(function)?);
+    Ok(Call::new(service, function, typed_positional(args, reading)?, typed_keywords(kwargs, reading)?))
+}
+
+/// Positional arguments as they are typed.
+///
+/// # Errors
+/// [`Kind::Invalid`] for invalid values.
+pub fn typed_positional(args: &[String], reading: Reading) -> Result<Json, Error> {
+    let words: Vec<_> = args.iter().map(|arg| arg.trim_start_matches(NEGATIVE)).collect();
+    reading.positional(&words)
+}
+
+/// Keyword arguments as they are typed, `NAME=VALUE` each.
+///
+/// # Errors
+/// [`Kind::Usage`] for what is not a keyword argument, [`Kind::Invalid`] for invalid values.
+pub fn typed_keywords(kwargs: &[String], reading: Reading) -> Result<Json, Error> {
+    let mut pairs = Vec::with_capacity(kwargs.len());
+    for text in kwargs {
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => pairs.push((name, value)),
+            _ => {
+                let message = format!("`-k {}` is not a keyword argument", escape_control(text));
+                return Err(Error::new(Kind::Usage, message).with_hint("write `-k NAME=VALUE`"));
+            }
+        }
+    }
+    reading.keywords(&pairs)
+}
+
+/// Marks a number that clap would take for an option. No argument can contain this character.
+const NEGATIVE: char = '\0';
+
+/// Marks a negative number with an exponent: clap accepts only other negative numbers as values.
+pub fn escape_negative(word: OsString) -> OsString {
+    let is_number = |text: &str| text.starts_with('-') && text.contains(['e', 'E']) && text.parse::<f64>().is_ok();
+    match word.to_str() {
+        Some(text) if is_number(text) => format!("{NEGATIVE}{text}").into(),
+        _ => word,
+    }
+}

@@ -1,0 +1,189 @@
+//! Waiting for one call, as if it ran in this process.
+
+use std::ffi::OsString;
+use std::mem::{Discriminant, discriminant};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use super::caller::Caller;
+use super::follow::{FollowEnd, Followed, Following, Onlooker};
+use super::job_change::{CANCEL_PATIENCE, LOOK_AT_CANCELLED, look_if_cancelled};
+use super::queue::{Place, Queue};
+use super::wait::JobEnd;
+use super::waiting::{Waiting, needs_processor};
+use crate::domain::job::{Job, JobId, State};
+use crate::domain::service::ServiceName;
+use crate::error::{Error, Kind, Result};
+use crate::processor::ProcessorStarter;
+use crate::system::signals::Interrupts;
+
+/// How long a call waits for the same before anybody is told.
+const FIRST_WORD: Duration = Duration::from_millis(500);
+
+/// The longest time until it is looked at again. It doubles each time.
+const LAST_WORD: Duration = Duration::from_secs(60);
+
+/// How often to look whether somebody has to start a processor.
+const LOOK_FOR_PROCESSOR: Duration = Duration::from_millis(200);
+
+/// A call that is waited for.
+#[derive(Debug)]
+pub struct AwaitedCall<'a> {
+    /// Its job.
+    pub id: JobId,
+    /// Who waits.
+    pub caller: &'a Caller,
+    /// How long to wait at most.
+    pub timeout: Option<Duration>,
+    /// How to start a processor if none is at work, if that is wanted.
+    pub start: Option<StartWith<'a>>,
+    /// The interrupts of this process: the first one ends the wait.
+    pub interrupts: &'a Interrupts,
+}
+
+/// What happens while a call is waited for.
+#[derive(Debug)]
+pub enum CallEvent<'a> {
+    /// What happens to its job.
+    Followed(Followed<'a>),
+    /// The job has waited for a while, for this.
+    Waits(&'a Job, &'a Waiting),
+}
+
+/// How the wait for a call has ended.
+#[derive(Debug)]
+pub enum CallEnd {
+    /// The job has ended.
+    Ended(JobEnd),
+    /// An interrupt came first.
+    Interrupted,
+}
+
+/// With what a processor is started in the background.
+#[derive(Debug, Clone, Copy)]
+pub struct StartWith<'a> {
+    /// The store.
+    pub place: &'a Place,
+    /// Who starts it.
+    pub caller: &'a Caller,
+    /// The service that it drains.
+    pub service: &'a ServiceName,
+}
+
+impl StartWith<'_> {
+    fn starter(self) -> Result<ProcessorStarter> {
+        let (db, service) = (self.place.path().into(), OsString::from(self.service.as_str()));
+        let words = ["-q".into(), "--db".into(), db, "process".into(), service];
+        Ok(ProcessorStarter::new(self.service.clone(), self.caller.program()?, words.into()))
+    }
+}
+
+/// What is done for a call while it waits.
+struct CallProgress {
+    /// When to look next for what it waits, and after how long again.
+    next_word: Instant,
+    pause: Duration,
+    /// For what it waited at the last look, and what was told.
+    waits: Option<Discriminant<Waiting>>,
+    told: Option<Discriminant<Waiting>>,
+    starter: Option<ProcessorStarter>,
+    looked_for_processor: Option<Instant>,
+}
+
+impl CallProgress {
+    /// Tells for what a call waits, if it has waited for that for a while, and that was not told before. It may wait for a moment
+    /// until a processor takes it.
+    fn tell(&mut self, queue: &mut Queue, job: &Job, tell: &mut dyn FnMut(CallEvent<'_>)) -> Result<()> {
+        if Instant::now() < self.next_word {
+            return Ok(());
+        }
+        let waiting = queue.waiting(job)?;
+        let kind = waiting.as_ref().map(discriminant);
+        if kind == self.waits {
+            self.pause = (self.pause * 2).min(LAST_WORD);
+            if let Some(waiting) = waiting.filter(|_| kind != self.told) {
+                tell(CallEvent::Waits(job, &waiting));
+            }
+            self.told = kind;
+        } else {
+            (self.waits, self.pause) = (kind, FIRST_WORD);
+        }
+        self.next_word = Instant::now() + self.pause;
+        Ok(())
+    }
+
+    /// Has a processor started if the call needs one.
+    fn tend(&mut self, queue: &mut Queue, id: JobId) -> Result<()> {
+        let Some(starter) = &mut self.starter else { return Ok(()) };
+        if self.looked_for_processor.is_some_and(|looked| looked.elapsed() < LOOK_FOR_PROCESSOR) {
+            return Ok(());
+        }
+        starter.tend(&mut queue.store, &mut |store| needs_processor(store, id))?;
+        self.looked_for_processor = Some(Instant::now());
+        Ok(())
+    }
+}
+
+impl Queue {
+    /// Waits until a call has ended, or an interrupt comes. `tell` gets what the function prints, and what happens meanwhile.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] when the time is over, [`Kind::NotFound`] when the job was removed, [`Kind::Io`] when the store was moved or a
+    /// processor cannot be started; and whatever the store answers.
+    pub fn wait_for_call(&mut self, call: &AwaitedCall<'_>, tell: &mut dyn FnMut(CallEvent<'_>)) -> Result<CallEnd> {
+        let (began, id) = (Instant::now(), call.id);
+        let starter = call.start.map(StartWith::starter).transpose()?;
+        let pulse = Some(if starter.is_some() { LOOK_FOR_PROCESSOR } else { FIRST_WORD });
+        let mut progress = CallProgress {
+            next_word: began + FIRST_WORD,
+            pause: FIRST_WORD,
+            waits: None,
+            told: None,
+            starter,
+            looked_for_processor: None,
+        };
+        let following = Following {
+            by: Onlooker { caller: call.caller, reader: None },
+            from: Some(1),
+            until: call.timeout.and_then(|timeout| began.checked_add(timeout)),
+            stop: Some(call.interrupts.as_fd()),
+            pulse,
+        };
+        let end = self.follow_as(id, &following, &mut |queue, followed| {
+            if let Followed::Quiet(job) = followed {
+                progress.tell(queue, job, tell)?;
+                return progress.tend(queue, id);
+            }
+            tell(CallEvent::Followed(followed));
+            Ok(())
+        })?;
+        match end {
+            FollowEnd::Ended(end) => Ok(CallEnd::Ended(end)),
+            FollowEnd::Stopped(_) if call.interrupts.take() => Ok(CallEnd::Interrupted),
+            FollowEnd::Stopped(state) => Err(too_late(id, state)),
+        }
+    }
+
+    /// Cancels a call, unless an interrupt comes before it has ended. Returns whether it is cancelled.
+    ///
+    /// # Errors
+    /// As [`Queue::cancel_job`].
+    pub fn cancel_call(&mut self, id: JobId, interrupts: &Interrupts) -> Result<bool> {
+        let until = Instant::now() + CANCEL_PATIENCE;
+        if self.begin_to_cancel(id)? {
+            return Ok(true);
+        }
+        while !look_if_cancelled(&mut self.store, id, until)? {
+            if interrupts.wait(LOOK_AT_CANCELLED) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The error for a call that has not ended in time.
+fn too_late(id: JobId, state: State) -> Error {
+    Error::new(Kind::Busy, format!("job {id} has not ended in time: it is {state}"))
+        .with_hint(format!("it is not cancelled: `asyncq wait {id}` waits on, and `asyncq job cancel {id}` cancels it"))
+}

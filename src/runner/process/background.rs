@@ -1,0 +1,44 @@
+//! Starts programs that outlive this process.
+
+use std::ffi::OsString;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::runner::Access;
+
+/// The right to start a processor in the background, for one process at a time. It ends with this value.
+#[derive(Debug)]
+pub struct StartRight {
+    #[expect(dead_code, reason = "the kernel's lock is released when it is closed")]
+    folder: File,
+}
+
+impl StartRight {
+    /// Takes the right for the store with this run folder, which is made if it is not there, unless another process has the right.
+    ///
+    /// # Errors
+    /// When the folder is not the store's, and whatever the file system answers.
+    pub fn take(run_folder: &Path, access: Access) -> io::Result<Option<StartRight>> {
+        access.make_run_folder(run_folder)?;
+        let folder = File::open(run_folder)?;
+        match folder.try_lock() {
+            Ok(()) => Ok(Some(StartRight { folder })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+/// Starts a program in a process group of its own, so that no signal of a terminal meets it. It reads and prints nothing, and keeps
+/// no directory in use.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn start(program: &Path, words: &[OsString]) -> io::Result<Child> {
+    let mut command = Command::new(program);
+    command.args(words).current_dir("/").process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+}
