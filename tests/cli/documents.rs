@@ -25,6 +25,7 @@ fn the_sessions_of_the_documents_are_true() {
         "docs/sql.md",
         "docs/python.md",
         "docs/schedules.md",
+        "docs/scripting.md",
         "docs/watching.md",
     ] {
         let mut place = Place::new();

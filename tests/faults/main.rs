@@ -43,4 +43,5 @@ mod storm;
 mod ticks;
 mod trees;
 mod upgrade;
+mod waiters;
 mod workers;
