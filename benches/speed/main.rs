@@ -3,7 +3,7 @@
 //! ```sh
 //! cargo bench --bench speed                # everything; a few minutes
 //! cargo bench --bench speed -- enqueue     # or: bulk, stream, drain, engine, claim, idle, size, large, beside, lanes,
-//!                                            expired, ticks, follow, waiting, memory, workers
+//!                                            expired, ticks, follow, waiting, waiters, memory, workers
 //! cargo bench --bench speed -- huge        # only when asked for: 10,000,000 jobs, 3 GB of disk
 //! ASYNCQ_BEFORE=/the/asyncq cargo bench --bench speed -- before    # against an earlier build
 //! ```
@@ -17,6 +17,7 @@ mod enqueue;
 mod huge;
 mod schedules;
 mod store;
+mod waiters;
 mod waiting;
 mod workers;
 
@@ -45,6 +46,7 @@ fn main() {
         ("ticks", schedules::ticks),
         ("follow", schedules::follow),
         ("waiting", schedules::waiting),
+        ("waiters", waiters::waiters),
         ("before", before::before),
         ("huge", huge::huge),
         ("memory", memory),

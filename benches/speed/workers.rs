@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Bench, median, tell, timed};
 
 /// A worker in Python whose function sleeps for as many milliseconds as it is told to.
-const WORKER: &str = r#"
+pub const WORKER: &str = r#"
 import json, socket, time
 line = socket.socket(fileno=3)
 read = line.makefile("rb")

@@ -171,7 +171,7 @@ fn it_says_why_nothing_runs() {
 }
 
 #[test]
-fn a_job_that_is_cancelled_or_removed_ends_the_call() {
+fn a_job_that_is_cancelled_ends_the_call() {
     let place = Place::with_functions(&[("mail", "true")]);
     let (call, stderr) = calling(&place, 1, "asyncq -v call events mail");
     place.stdout("asyncq job cancel 1");
@@ -284,6 +284,19 @@ fn a_processor_is_started_where_none_is_at_work() {
     assert_eq!(place.processors(), 0);
     place.stdout("asyncq service resume events");
     assert_eq!(end(call, stderr).1, "Hello\n");
+}
+
+#[test]
+fn another_processor_is_started_for_a_call_that_is_due_or_whose_processor_died() {
+    let place = Place::with_functions(&[("dies", "[ $ASYNCQ_ATTEMPT = 2 ] || kill -9 $PPID; echo $ASYNCQ_ATTEMPT")]);
+    place.session(
+        "
+        $ asyncq call --start events dies --in 300ms
+        2
+        ",
+    );
+    assert_eq!(place.attempts(1, "ending"), "crash, completed");
+    wait_until("none is left behind", || place.processors() == 0);
 }
 
 #[test]

@@ -333,6 +333,29 @@ fn no_schedule_sleeps_when_the_clock_is_right_again() {
 }
 
 #[test]
+fn who_waits_does_not_depend_on_the_clock() {
+    let (watch, mut clock) = Watch::new();
+    let place = &watch.place;
+    place.stdout("asyncq enqueue events quick; asyncq enqueue events quick --hold");
+    let waits = [
+        place.start("asyncq -q wait 1 --timeout 10m"),
+        place.start("asyncq -q wait --service events --timeout 10m"),
+        place.start("asyncq -q call events quick --timeout 10m"),
+    ];
+    let late = place.start("asyncq -q wait 2 --timeout 1s");
+    wait_until("all are there", || place.count("--state queued") == 2);
+    clock.set(-HOUR, 1);
+    let status = late.wait().status;
+    assert_eq!(status.code(), Some(75));
+    clock.set(TEN_YEARS, 1);
+    place.stdout("asyncq -q process");
+    for waits in waits {
+        let output = waits.wait();
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+#[test]
 fn processors_see_the_clock_that_a_test_sets() {
     let (watch, mut clock) = Watch::new();
     watch.place.session("$ asyncq enqueue events quick\n1");
