@@ -12,20 +12,20 @@ use super::job::print_result;
 use super::job_log::between;
 use super::output::text;
 use super::session::{Session, now};
-use super::{exit, job_waits, process, stdio};
+use super::{exit, explain, process, stdio};
 use crate::commands::call::{AwaitedCall, CallEnd, CallEvent, StartWith};
 use crate::commands::enqueue::Made;
 use crate::commands::follow::Followed;
 use crate::commands::job::JobResult;
 use crate::commands::queue::Queue;
 use crate::commands::wait::JobEnd;
-use crate::commands::waiting::Waiting;
 use crate::domain::attempt::{FailureKind, Outcome};
 use crate::domain::console::Console;
 use crate::domain::event::Ran;
 use crate::domain::job::{JobId, State};
 use crate::domain::log::Stream;
 use crate::domain::new_job::Enqueued;
+use crate::domain::reason::Reason;
 use crate::domain::service::ServiceName;
 use crate::error::{Error, Kind};
 use crate::system::signals::Interrupts;
@@ -144,18 +144,18 @@ impl CallNow {
                 session.info_with_hint(&error.to_string(), error.hint().unwrap_or_default());
             }
             // The line between the attempts has said that.
-            CallEvent::Followed(_) | CallEvent::Waits(_, Waiting::Due { again: true, .. }) => {}
-            CallEvent::Waits(_, Waiting::Processor | Waiting::AnotherProcessor) if !self.start => {
+            CallEvent::Followed(_) | CallEvent::Waits(_, Reason::Retry(..)) => {}
+            CallEvent::Waits(_, Reason::NoProcessor(_)) if !self.start => {
                 session.info(&format!("no processor is at work on `{}`; `--start` starts one", self.service));
             }
-            CallEvent::Waits(job, Waiting::Resume) => {
+            CallEvent::Waits(job, Reason::ServicePaused) => {
                 let paused = ServiceName::parse(&job.call.service).map(|service| process::paused(&service));
                 session.info(&paused.unwrap_or_else(|error| error.to_string()));
             }
-            CallEvent::Waits(job, waiting) => {
-                let waits = format!("job {id} waits for {}", job_waits::describe(job, waiting, now()));
-                match waiting {
-                    Waiting::Rescue(_) | Waiting::Service => session.info(&waits),
+            CallEvent::Waits(job, reason) => {
+                let waits = format!("job {id} has not ended: {}", explain::line(job, reason, now()));
+                match reason {
+                    Reason::DeadProcessor(_) | Reason::OutOfReach(..) | Reason::NoService => session.info(&waits),
                     _ => session.notice(&waits),
                 }
             }

@@ -9,7 +9,7 @@ use super::clap_error::whole_number;
 use super::job_selection::job_number;
 use super::output::relative;
 use super::session::{Session, now};
-use super::{exit, job_waits, stdio, wait};
+use super::{exit, explain, stdio, wait};
 use crate::commands::follow::{Followed, Onlooker};
 use crate::commands::job::JobLog;
 use crate::commands::queue::Queue;
@@ -82,8 +82,8 @@ fn follow(session: &Session, queue: &mut Queue, id: JobId, output: &mut JobOutpu
             Followed::Output(stream, bytes) => output.print(stream, bytes)?,
             Followed::Lost(count) => output.print_gap(count)?,
             Followed::Waits(job) => {
-                if let Some(waiting) = queue.waiting(job)? {
-                    session.notice(&format!("job {id} waits for {}", job_waits::describe(job, &waiting, now())));
+                if let Some(reason) = queue.held_up_by(job)? {
+                    session.notice(&format!("job {id} has not ended: {}", explain::line(job, &reason, now())));
                 }
             }
             Followed::Between(job, attempt) => {

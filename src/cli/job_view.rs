@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::output::{self, FieldList, or_dash, relative, text};
 use super::table::{Column, Table};
-use super::{format::Record, job_waits, session::now, stdio::print_line};
+use super::{explain, format::Record, session::now, stdio::print_line};
 use crate::commands::queue::Queue;
 use crate::domain::attempt::Attempt;
 use crate::domain::job::{Job, Phase, State};
@@ -102,8 +102,10 @@ pub fn show(queue: &mut Queue, job: &Job, attempts: &[Attempt]) -> anyhow::Resul
         state += "  asked to end";
     }
     sheet.line("state", state);
-    if let Some(waiting) = queue.waiting(job)? {
-        sheet.line("waits for", text(&job_waits::describe(job, &waiting, now)));
+    if !job.state.has_ended()
+        && let Some(reason) = queue.reasons(job, attempts)?.first()
+    {
+        sheet.line("why", format!("{}: {}", reason.code(), text(&explain::line(job, reason, now))));
     }
     if let Some(parent) = job.parent {
         sheet.line("parent", format!("{parent}{}", if job.immediate { "  run at once, as a part of it" } else { "" }));

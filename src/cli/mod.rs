@@ -14,6 +14,7 @@ mod delay_options;
 mod due;
 mod enqueue;
 mod exit;
+mod explain;
 mod format;
 mod function;
 mod function_options;
@@ -24,7 +25,6 @@ mod job_list;
 mod job_log;
 mod job_selection;
 mod job_view;
-mod job_waits;
 mod output;
 mod process;
 mod reference;
@@ -96,6 +96,8 @@ enum Command {
     Due(due::Due),
     /// Wait until jobs have ended
     Wait(wait::Wait),
+    /// Explain why calls do not run, or why they ended as they did
+    Explain(explain::Explain),
     /// Carry out the requests of a program that stays: JSON-RPC on stdin and stdout (docs/rpc.md)
     Rpc,
     /// Print whether this runs inside a running function: true (exit code 0) or false (1)
@@ -148,6 +150,7 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
         Command::Schedule(schedule) => schedule.run(session),
         Command::Due(due) => due.run(session),
         Command::Wait(wait) => wait.run(session),
+        Command::Explain(explain) => explain.run(session),
         Command::Rpc => rpc::run(session),
         Command::IsAsync => context::is_async(session),
         Command::Whoami => context::whoami(session),

@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::call_options::jobs_of_stdin;
 use super::clap_error::span_or_zero;
+use super::explain;
 use super::job_selection::job_number;
-use super::job_waits;
 use super::output::text;
 use super::session::{Session, now};
 use super::{exit, stdio::print_line};
@@ -117,9 +117,9 @@ fn notice(session: &Session, queue: &mut Queue, open: &StillOpen) -> anyhow::Res
 
 /// What a job waits for, in a sentence.
 fn waits(queue: &mut Queue, id: JobId) -> anyhow::Result<String> {
-    let (job, _) = queue.job(id)?;
-    Ok(match queue.waiting(&job)? {
-        Some(waiting) => format!("job {id} waits for {}", job_waits::describe(&job, &waiting, now())),
+    let (job, attempts) = queue.job(id)?;
+    Ok(match queue.reasons(&job, &attempts)?.first() {
+        Some(reason) => format!("job {id} has not ended: {}", explain::line(&job, reason, now())),
         None => format!("job {id} is {}", job.state),
     })
 }

@@ -1,17 +1,17 @@
 //! Waiting for one call, as if it ran in this process.
 
 use std::ffi::OsString;
-use std::mem::{Discriminant, discriminant};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::caller::Caller;
+use super::explain::needs_processor;
 use super::follow::{FollowEnd, Followed, Following, Onlooker};
 use super::job_change::{CANCEL_PATIENCE, LOOK_AT_CANCELLED, look_if_cancelled};
 use super::queue::{Place, Queue};
 use super::wait::JobEnd;
-use super::waiting::{Waiting, needs_processor};
 use crate::domain::job::{Job, JobId, State};
+use crate::domain::reason::Reason;
 use crate::domain::service::ServiceName;
 use crate::error::{Error, Kind, Result};
 use crate::processor::ProcessorStarter;
@@ -47,7 +47,7 @@ pub enum CallEvent<'a> {
     /// What happens to its job.
     Followed(Followed<'a>),
     /// The job has waited for a while, for this.
-    Waits(&'a Job, &'a Waiting),
+    Waits(&'a Job, &'a Reason),
 }
 
 /// How the wait for a call has ended.
@@ -84,8 +84,8 @@ struct CallProgress {
     next_word: Instant,
     pause: Duration,
     /// For what it waited at the last look, and what was told.
-    waits: Option<Discriminant<Waiting>>,
-    told: Option<Discriminant<Waiting>>,
+    waits: Option<&'static str>,
+    told: Option<&'static str>,
     starter: Option<ProcessorStarter>,
     looked_for_processor: Option<Instant>,
 }
@@ -97,12 +97,12 @@ impl CallProgress {
         if Instant::now() < self.next_word {
             return Ok(());
         }
-        let waiting = queue.waiting(job)?;
-        let kind = waiting.as_ref().map(discriminant);
+        let reason = queue.held_up_by(job)?;
+        let kind = reason.as_ref().map(Reason::code);
         if kind == self.waits {
             self.pause = (self.pause * 2).min(LAST_WORD);
-            if let Some(waiting) = waiting.filter(|_| kind != self.told) {
-                tell(CallEvent::Waits(job, &waiting));
+            if let Some(reason) = reason.filter(|_| kind != self.told) {
+                tell(CallEvent::Waits(job, &reason));
             }
             self.told = kind;
         } else {

@@ -9,6 +9,7 @@ use crate::domain::job::{JobId, Token};
 use crate::error::{Error, Kind, Result, reason};
 use crate::store::{absolute, as_shown, is_same};
 use crate::system::error::io_error;
+use crate::system::user::user_name;
 
 /// The process on whose behalf a command is carried out.
 #[derive(Debug)]
@@ -71,4 +72,9 @@ impl Caller {
                 .with_hint("unset it, or give another one with `--principal`")),
         }
     }
+}
+
+/// The operating system's name of the user who runs this.
+pub(super) fn os_user() -> String {
+    user_name(rustix::process::getuid().as_raw())
 }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{caller::Caller, queue::Queue, result_target::ResultTarget};
+use super::caller::{Caller, os_user};
+use super::{queue::Queue, result_target::ResultTarget};
 use crate::domain::attempt::Outcome;
 use crate::domain::call::{Call, Key, OnBehalfOf};
 use crate::domain::job::Running;
@@ -10,7 +11,6 @@ use crate::domain::new_job::{CallOptions, Due, Enqueued, NewJob, Origin, Priorit
 use crate::domain::{console::Console, event::Ran};
 use crate::error::{Error, Kind, Result};
 use crate::processor::nested::{self, NestedRuntime};
-use crate::system::user::user_name;
 
 /// A call, and how it is to be made.
 #[derive(Debug)]
@@ -120,11 +120,6 @@ impl Queue {
     pub(super) fn running(&mut self, caller: &Caller) -> Result<Option<Running>> {
         caller.attempt().map_or(Ok(None), |(job, token)| self.store.running(job, &token))
     }
-}
-
-/// The operating system's name of the user who enqueues.
-pub(super) fn os_user() -> String {
-    user_name(rustix::process::getuid().as_raw())
 }
 
 /// Where calls come from that are made inside a running job.

@@ -153,7 +153,7 @@ impl Queue {
             } else {
                 None
             };
-            if !position.is_told && (again.is_none() || self.waiting(&job)?.is_some()) {
+            if !position.is_told && (again.is_none() || self.held_up_by(&job)?.is_some()) {
                 position.is_told = true;
                 show(self, Followed::Waits(&job))?;
             }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::enqueue::os_user;
+use super::caller::os_user;
 use super::{caller::Caller, queue::Queue};
 use crate::domain::call::Principal;
 use crate::domain::event::Unkillable;

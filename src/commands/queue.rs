@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::{ffi::OsStr, time::Duration};
 
-use super::caller::Caller;
+use super::caller::{Caller, os_user};
 use crate::domain::{event::Event, removal::StoreContents};
 use crate::error::{Error, Result};
 use crate::processor::{put_back_all_unowned, put_back_copied, rescue_copied};
@@ -105,6 +105,7 @@ impl Place {
 
     fn queue(&self, mut store: Store) -> Queue {
         store.on_trouble(self.trouble);
+        store.set_user(os_user);
         Queue { store }
     }
 

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::thread::{self, Scope};
 
 use super::caller::Caller;
-use super::enqueue::{origin_inside, os_user};
+use super::caller::os_user;
+use super::enqueue::origin_inside;
 use super::lines::{InputLine, Lines};
 use super::queue::{Place, Queue};
 use super::rpc_answers::{Answers, RpcError, RpcResult};

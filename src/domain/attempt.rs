@@ -94,7 +94,31 @@ pub enum FailureKind {
     NotNeeded,
     /// No attempt began before the call expired.
     Expired,
+    /// Somebody cancelled the job.
+    Cancelled,
+    /// Its service or its function was removed.
+    Removed,
 }
+
+has_names! { FailureKind {
+    Exit: "exit",
+    Error: "error",
+    Signal: "signal",
+    Timeout: "timeout",
+    Conflict: "conflict",
+    Snooze: "snooze",
+    CannotRun: "cannot-run",
+    BadCall: "bad-call",
+    BadResult: "bad-result",
+    Crash: "crash",
+    Parent: "parent",
+    Refused: "refused",
+    Needs: "needs",
+    NotNeeded: "not-needed",
+    Expired: "expired",
+    Cancelled: "cancelled",
+    Removed: "removed",
+} }
 
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -30,6 +30,7 @@ pub mod object;
 pub mod processor;
 pub mod query;
 pub mod rate;
+pub mod reason;
 pub mod removal;
 pub mod retry;
 pub mod retry_policy;

@@ -49,6 +49,33 @@ pub fn lives(store: &Store, processor: &Processor) -> bool {
     }
 }
 
+/// What has become of a processor, as far as this process can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It works on this store, or may.
+    Lives,
+    /// It is dead, and the next processor takes over from it.
+    Dead,
+    /// It is dead, and what it has left cannot be ended from here.
+    OutOfReach(Barrier),
+}
+
+/// Looks what has become of a processor.
+#[must_use]
+pub fn fate(store: &Store, processor: &Processor) -> Fate {
+    if lives(store, processor) {
+        return Fate::Lives;
+    }
+    let Ok(Liveness::Dead(remains)) = liveness(&store.run_folder(), &processor.is.folder) else { return Fate::Dead };
+    if runs_for_original(processor, Some(&remains)) || !same_boot(&processor.is) {
+        return Fate::Dead;
+    }
+    if visibility(&processor.is) == Visibility::Hidden {
+        return Fate::OutOfReach(Barrier::Namespace);
+    }
+    remains.out_of_reach().ok().flatten().map_or(Fate::Dead, |user| Fate::OutOfReach(Barrier::User(user)))
+}
+
 /// What a rescue works with.
 pub(super) struct Rescuer<'a, 'b> {
     /// The number of this processor, if it is registered.

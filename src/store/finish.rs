@@ -28,7 +28,7 @@ macro_rules! complete {
     ($which:literal) => {
         concat!(
             "UPDATE asyncq_job SET state = 'completed', started_at = ?5, finished_at = ?6, result = ?7, token = NULL,
-            cancelling = 0 WHERE ",
+            cancelling = 0, error = NULL WHERE ",
             $which,
             fenced!(),
             "'processing'"
@@ -45,7 +45,8 @@ const JUST_COMPLETED: &str = concat!(
 );
 static JUST_COMPLETED_SET: LazyLock<String> = LazyLock::new(|| on_set(JUST_COMPLETED, 5));
 const END: &str = concat!(
-    "UPDATE asyncq_job SET state = ?7, started_at = ?5, finished_at = ?6, error = ?8, failures = failures + ?9,
+    "UPDATE asyncq_job SET state = ?7, started_at = ?5, finished_at = ?6,
+    error = CASE WHEN cancelling = 1 AND ?7 = 'cancelled' THEN COALESCE(error, ?8) ELSE ?8 END, failures = failures + ?9,
     conflicts = conflicts + ?10, crashes = crashes + ?11, token = NULL, cancelling = 0 WHERE id = ?1",
     fenced!(),
     "'processing'"
@@ -57,7 +58,8 @@ const AGAIN: &str = concat!(
     "'processing' AND cancelling = 0"
 );
 const COMPLETED_ITSELF: &str = concat!(
-    "UPDATE asyncq_job SET result = ?5, started_at = finished_at - ?6, token = NULL, cancelling = 0 WHERE id = ?1",
+    "UPDATE asyncq_job SET result = ?5, started_at = finished_at - ?6, token = NULL, cancelling = 0,
+    error = NULL WHERE id = ?1",
     fenced!(),
     "'completed' AND token IS NOT NULL"
 );

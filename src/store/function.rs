@@ -180,6 +180,7 @@ impl Store {
         name: &FunctionName,
         waiting: IfWaiting,
     ) -> Result<Removed> {
+        let by = (self.user)();
         self.write(|tx| {
             // Also one that cannot be read.
             if !tx.has(TO_REMOVE, &key(service, name))? {
@@ -187,7 +188,7 @@ impl Store {
             }
             refuse_called(tx, service, name)?;
             hook::refuse_removal(tx, service, name)?;
-            let removed = cancel_waiting(tx, service, Some(name), waiting)?;
+            let removed = cancel_waiting(tx, service, Some(name), (waiting, &by))?;
             tx.change(REMOVE, &key(service, name))?;
             Ok(removed)
         })

@@ -1,8 +1,9 @@
 //! What people do with jobs by hand.
 
+use super::columns::{error_text, groups};
 use super::engine::{Tx, one};
 use super::{Store, edit, function, needs};
-use super::{columns::groups, waiting::CANCEL};
+use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::job::{JobId, Phase, State};
 use crate::domain::job_edit::JobEdit;
 use crate::domain::{function::FunctionName, query::JobChange, service::ServiceName};
@@ -22,8 +23,11 @@ pub enum Cancelled {
 const STATE: &str = "SELECT state, immediate, parent FROM asyncq_job WHERE id = ?1 /*! FOR NO KEY UPDATE */";
 const CALLED: &str = "SELECT service, function FROM asyncq_job WHERE id = ?1";
 const NEWEST: &str = "SELECT MAX(id) FROM asyncq_job";
-pub(super) const CANCELLING: &str =
-    "UPDATE asyncq_job SET cancelling = 1 WHERE id = ?1 AND state = 'processing' AND immediate = 0";
+pub(super) const CANCEL: &str =
+    "UPDATE asyncq_job SET state = 'cancelled', waits = 0, finished_at = ?2, error = ?4 WHERE id = ?1 AND state = ?3";
+/// The error stays if the job ends so, and goes if it completes.
+pub(super) const CANCELLING: &str = "UPDATE asyncq_job SET cancelling = 1, error = COALESCE(error, ?2)
+    WHERE id = ?1 AND state = 'processing' AND immediate = 0";
 pub(super) const RETRY: &str = "UPDATE asyncq_job SET state = 'queued', run_at = ?2, finished_at = NULL, error = NULL,
     result = NULL, failures = 0, conflicts = 0, crashes = 0, cancelling = 0,
     expires_at = CASE WHEN expires_at > ?2 THEN expires_at END
@@ -39,18 +43,19 @@ impl Store {
     /// # Errors
     /// [`Kind::NotFound`] when there is no such job, [`Kind::Denied`] for one that runs as a part of another.
     pub fn cancel(&mut self, id: JobId) -> Result<Cancelled> {
+        let why = cancelled_by(&(self.user)());
         self.write(|tx| {
             let job = find(tx, id)?;
             let now = tx.now();
             match job.state.phase() {
                 Phase::Waiting => {
-                    tx.change(CANCEL, &[id.into(), now.into(), job.state.into()])?;
+                    tx.change(CANCEL, &[id.into(), now.into(), job.state.into(), (&why).into()])?;
                     needs::settle(tx)?;
                     Ok(Cancelled::Now)
                 }
                 Phase::Running if job.immediate => Err(part_of(id, job.parent, "cancel")),
                 Phase::Running => {
-                    tx.change(CANCELLING, &[id.into()])?;
+                    tx.change(CANCELLING, &[id.into(), (&why).into()])?;
                     Ok(Cancelled::Requested)
                 }
                 Phase::Ended => Ok(Cancelled::Ended(job.state)),
@@ -184,6 +189,11 @@ pub(super) fn no_job(tx: &mut dyn Tx, id: JobId) -> Error {
         Ok(_) => error.with_hint("there are no jobs at all"),
         Err(error) => error,
     }
+}
+
+/// The error of a job that this user cancels.
+pub(super) fn cancelled_by(user: &str) -> String {
+    error_text(&Failure::new(FailureKind::Cancelled, format!("cancelled by {user}")))
 }
 
 fn part_of(id: JobId, parent: Option<JobId>, verb: &str) -> Error {

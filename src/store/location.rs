@@ -45,7 +45,7 @@ impl Location {
     }
 
     /// The file in which SQLite keeps the store.
-    fn file(&self) -> Result<&Path> {
+    pub fn file(&self) -> Result<&Path> {
         match self {
             Location::File(path) => Ok(path),
             Location::Server(url) => {

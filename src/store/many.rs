@@ -5,13 +5,10 @@ use std::collections::{BTreeSet, HashMap};
 use super::Store;
 use super::edit::edit;
 use super::engine::{Reference, Tx, Value};
-use super::job::{CANCELLING, RETRY, START};
+use super::job::{CANCEL, CANCELLING, RETRY, START, cancelled_by};
 use super::needs;
+use super::select::{Match, oldest};
 use super::set::{AT_ONCE, WORTH_A_SET, on_set, values_of_set};
-use super::{
-    select::{Match, oldest},
-    waiting::CANCEL,
-};
 use crate::domain::job::{JobId, State};
 use crate::domain::query::{BulkChange, JobChange, Refusal};
 use crate::domain::time::Timestamp;
@@ -53,6 +50,7 @@ impl Store {
             step.changed = found.len() as u64;
             return Ok(step);
         }
+        let why = cancelled_by(&(self.user)());
         self.write(|tx| {
             (step.changed, step.asked, step.refused) = (0, Vec::new(), None);
             if many.change == JobChange::Remove {
@@ -62,7 +60,7 @@ impl Store {
             let states: BTreeSet<State> = found.iter().map(|job| job.state).collect();
             for state in states {
                 let jobs: Vec<&Match> = found.iter().filter(|job| job.state == state).collect();
-                Changes::new(&many.change, state, &references).make(tx, &jobs, &mut step)?;
+                Changes::new(&many.change, state, &references, &why).make(tx, &jobs, &mut step)?;
                 if many.change == JobChange::Retry {
                     needs::revive_all(tx, &jobs.iter().map(|job| job.id).collect::<Vec<_>>())?;
                 }
@@ -104,13 +102,15 @@ struct Changes<'a> {
     change: &'a JobChange,
     was: State,
     references: &'a [Reference],
+    /// The error of jobs that are cancelled.
+    why: &'a str,
     /// Changes job `?1` unless it is no longer as it was found. It removes no job that a table of the application refers
     /// to: a foreign key may complain only at the commit.
     sql: String,
 }
 
 impl Changes<'_> {
-    fn new<'a>(change: &'a JobChange, was: State, references: &'a [Reference]) -> Changes<'a> {
+    fn new<'a>(change: &'a JobChange, was: State, references: &'a [Reference], why: &'a str) -> Changes<'a> {
         let sql = match change {
             JobChange::Cancel if was == State::Processing => CANCELLING.to_owned(),
             JobChange::Cancel => CANCEL.to_owned(),
@@ -123,15 +123,16 @@ impl Changes<'_> {
             // What it sets depends on the job.
             JobChange::Set(_) => String::new(),
         };
-        Changes { change, was, references, sql }
+        Changes { change, was, references, why, sql }
     }
 
     /// The parameters of the statement but the first.
-    fn rest(&self, tx: &dyn Tx, job: &Match) -> Vec<Value<'static>> {
+    fn rest(&self, tx: &dyn Tx, job: &Match) -> Vec<Value<'_>> {
         let (was, now) = (self.was.into(), tx.now().into());
         match self.change {
-            JobChange::Cancel if self.was == State::Processing => Vec::new(),
-            JobChange::Cancel | JobChange::Retry => vec![now, was],
+            JobChange::Cancel if self.was == State::Processing => vec![self.why.into()],
+            JobChange::Cancel => vec![now, was, self.why.into()],
+            JobChange::Retry => vec![now, was],
             JobChange::Start => vec![now],
             JobChange::Remove => vec![was, ended(job)],
             JobChange::Set(_) => Vec::new(),
@@ -231,7 +232,7 @@ mod tests {
     #[test]
     fn jobs_are_changed_by_number_and_looked_up_by_number_where_they_did_not_change() {
         for change in [JobChange::Cancel, JobChange::Retry, JobChange::Start, JobChange::Remove] {
-            let Changes { sql, .. } = Changes::new(&change, State::Error, &[]);
+            let Changes { sql, .. } = Changes::new(&change, State::Error, &[], "");
             for sql in [on_set(&sql, 3), sql, still(&change).0] {
                 let plan = plan(&sql);
                 assert!(plan[0].starts_with("SEARCH asyncq_job ") && plan[0].ends_with("rowid=?)"), "{plan:?}");

@@ -12,6 +12,7 @@ mod edit;
 mod engine;
 mod enqueue;
 mod expire;
+mod explain;
 mod finish;
 mod fire;
 mod follow_up;
@@ -73,6 +74,8 @@ pub struct Store {
     location: Location,
     /// What earlier retries of jobs have found out about calls that need them.
     unmet: needs::Unmet,
+    /// Gives the name of who uses it, which jobs note that are cancelled.
+    user: fn() -> String,
 }
 
 impl Store {
@@ -83,7 +86,12 @@ impl Store {
     /// this user cannot use it without harm to others, and all that the file system answers. The first verb says if it is no
     /// store, or a newer one.
     pub fn open(location: &Location, patience: Patience) -> Result<Store> {
-        Ok(Store { engine: location.connect(patience)?, location: location.clone(), unmet: needs::Unmet::new() })
+        Ok(Store {
+            engine: location.connect(patience)?,
+            location: location.clone(),
+            unmet: needs::Unmet::new(),
+            user: || "an unknown user".to_owned(),
+        })
     }
 
     /// Opens a store. Where there is no file, it makes one first, readable by its owner only, and says so. An existing
@@ -193,6 +201,11 @@ impl Store {
     /// Sets how long verbs wait for a store that somebody else has locked.
     pub fn be_patient(&mut self, patience: Patience) {
         self.engine.be_patient(patience);
+    }
+
+    /// Sets what gives the name of who uses the store, for jobs that are cancelled.
+    pub fn set_user(&mut self, user: fn() -> String) {
+        self.user = user;
     }
 
     /// Sets who receives errors that happen after a verb has succeeded: a failing disk, usually.

@@ -2,8 +2,8 @@
 
 use super::columns::groups;
 use super::engine::{Tx, damaged};
+use super::job::{CANCEL, cancelled_by};
 use super::stored_call::{Extras, Stored};
-use super::waiting::CANCEL;
 use super::{Store, enqueue, job, needs};
 use crate::domain::attempt::Failure;
 use crate::domain::function::FunctionName;
@@ -39,6 +39,7 @@ impl Store {
     /// [`Kind::NotFound`] when there is no such job, service or function; [`Kind::Denied`] when the job runs, or a rule of the
     /// application refuses the call; [`Kind::Invalid`] when a client has stored a call that cannot run.
     pub fn rerun(&mut self, id: JobId, again: &Rerun) -> Result<Rerunning> {
+        let why = cancelled_by(&(self.user)());
         self.write(|tx| {
             let called: Option<Called> = tx.row(CALLED, &[id.into()])?;
             let called = called.map_or_else(|| Err(job::no_job(tx, id)), Ok)?;
@@ -50,7 +51,7 @@ impl Store {
             let new = called.again(tx, again)?;
             if phase == Phase::Waiting {
                 let now = tx.now();
-                tx.change(CANCEL, &[id.into(), now.into(), state.into()])?;
+                tx.change(CANCEL, &[id.into(), now.into(), state.into(), (&why).into()])?;
                 needs::settle(tx)?;
             }
             let made = enqueue::make(tx, std::slice::from_ref(&new))?.pop();

@@ -24,8 +24,8 @@ const JOBS: &str = "SELECT id, attempt, claim, processor, (lane IS NOT NULL OR k
     /*! FOR NO KEY UPDATE */";
 const TOKENS: &str = "SELECT token, id FROM asyncq_job WHERE token IS NOT NULL AND processor = ?1";
 const PUT_BACK: &str = concat!(
-    "UPDATE asyncq_job SET state = ?5, finished_at = ?6, error = ?7, crashes = crashes + 1, token = NULL, cancelling = 0
-    WHERE id = ?1",
+    "UPDATE asyncq_job SET state = ?5, finished_at = ?6, error = COALESCE(?7, CASE WHEN cancelling = 1 THEN error END),
+    crashes = crashes + 1, token = NULL, cancelling = 0 WHERE id = ?1",
     finish::fenced!(),
     "'processing'"
 );
@@ -45,8 +45,8 @@ const TOKENLESS: &str = "SELECT id FROM asyncq_job WHERE state = 'processing' AN
 const UNOWNED: &str = "SELECT immediate, cancelling FROM asyncq_job WHERE id = ?1 AND state = 'processing'
     AND (token IS NULL OR NOT EXISTS (SELECT 1 FROM asyncq_processor p WHERE p.id = asyncq_job.processor))
     /*! FOR NO KEY UPDATE */";
-const DISOWN: &str = "UPDATE asyncq_job SET state = ?2, finished_at = ?3, error = ?4, token = NULL, cancelling = 0
-    WHERE id = ?1 AND state = 'processing'";
+const DISOWN: &str = "UPDATE asyncq_job SET state = ?2, finished_at = ?3,
+    error = COALESCE(?4, CASE WHEN cancelling = 1 THEN error END), token = NULL, cancelling = 0 WHERE id = ?1 AND state = 'processing'";
 const FREE_SLOTS: &str = "DELETE FROM asyncq_slot WHERE processor = ?1";
 const TAKE_SLOT: &str = "INSERT INTO asyncq_slot (service, processor, taken) VALUES (?1, ?2, 1)
     ON CONFLICT (service, processor) DO UPDATE SET taken = asyncq_slot.taken + 1";

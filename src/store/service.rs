@@ -176,13 +176,14 @@ impl Store {
     /// [`Kind::Denied`] when jobs of it are running, or when it has schedules or jobs wait, and these are not to be removed
     /// and cancelled.
     pub fn remove_service(&mut self, name: &ServiceName, waiting: IfWaiting) -> Result<Removed> {
+        let by = (self.user)();
         self.write(|tx| {
             find_by(tx, TO_REMOVE, name)?;
             hook::refuse_removal_of(tx, name)?;
             // Nobody makes a call of any of them before the commit, which removes them all.
             tx.query(FUNCTIONS_TO_REMOVE, &[name.into()], &mut |_| Ok(()))?;
             remove_schedules(tx, name, waiting)?;
-            let removed = cancel_waiting(tx, name, None, waiting)?;
+            let removed = cancel_waiting(tx, name, None, (waiting, &by))?;
             if tx.has(BUSY, &[name.into()])? {
                 let message = format!("a processor is at work on service `{name}`");
                 return Err(Error::new(Kind::Denied, message).with_hint("wait until it has ended, or end it"));

@@ -1,24 +1,23 @@
 //! Jobs and schedules of a service or a function which is to be removed.
 
+use super::columns::error_text;
 use super::engine::{Tx, Value};
+use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::job::{JobId, State};
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::{function::FunctionName, service::ServiceName};
 use crate::error::{Error, Kind, Result};
 
-pub(super) const CANCEL: &str =
-    "UPDATE asyncq_job SET state = 'cancelled', waits = 0, finished_at = ?2 WHERE id = ?1 AND state = ?3";
-
 const REMOVE_OF: &str = "DELETE FROM asyncq_schedule WHERE service = ?1";
 const OF_SERVICE: &str = "SELECT name FROM asyncq_schedule WHERE service = ?1 ORDER BY name";
 const CALLS: &str = "SELECT name FROM asyncq_schedule WHERE service = ?1 AND function = ?2 ORDER BY name LIMIT 1";
 
-/// Cancels what waits for a service, or for one function of it, or refuses because something does.
+/// Cancels what waits for a service, or for one function of it, that `by` removes, or refuses because something waits.
 pub(super) fn cancel_waiting(
     tx: &mut dyn Tx,
     service: &ServiceName,
     function: Option<&FunctionName>,
-    waiting: IfWaiting,
+    (waiting, by): (IfWaiting, &str),
 ) -> Result<Removed> {
     let what = match function {
         None => format!("service `{service}`"),
@@ -47,9 +46,10 @@ pub(super) fn cancel_waiting(
         let message = format!("{what} has {}", count(found.len(), "waiting job"));
         return Err(Error::new(Kind::Denied, message).with_hint("`--force` removes it and cancels them"));
     }
-    let now = tx.now().into();
+    let (now, why) = (tx.now().into(), error_text(&Failure::new(FailureKind::Removed, format!("{by} removed {what}"))));
     for state in waits {
-        tx.execute(&cancel(&which(state), names.len() + 1), &[&names[..], &[now]].concat())?;
+        let args = [&names[..], &[now, (&why).into()]].concat();
+        tx.execute(&cancel(&which(state), names.len() + 1), &args)?;
     }
     found.sort_unstable();
     // Triggers of the application may pass jobs over, and may make calls, which would wait for ever.
@@ -83,8 +83,10 @@ fn oldest(which: &str) -> String {
     format!("SELECT id FROM asyncq_job {which} ORDER BY +id LIMIT 1")
 }
 
+/// `time` is the number of the parameter for the time, and the next one is that for the error.
 fn cancel(which: &str, time: usize) -> String {
-    format!("UPDATE asyncq_job SET state = 'cancelled', waits = 0, finished_at = ?{time} {which}")
+    let error = time + 1;
+    format!("UPDATE asyncq_job SET state = 'cancelled', waits = 0, finished_at = ?{time}, error = ?{error} {which}")
 }
 
 /// Refuses to remove a function that a schedule calls.

@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing here knows a function, a child process, or a file of asyncq.
 
+pub mod disk;
 pub mod error;
 pub mod fds;
 pub mod memory;

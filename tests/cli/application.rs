@@ -1474,3 +1474,18 @@ fn a_rule_has_a_say_when_a_job_is_called_again() {
     place.execute("DROP TRIGGER mine; CREATE TRIGGER mine AFTER INSERT ON asyncq_job BEGIN SELECT 1; END");
     place.session("$ asyncq job rerun 1 -- 2\n2\n$ asyncq job start 2\n$ asyncq process\n2");
 }
+
+#[test]
+fn a_call_that_an_application_cancels_has_no_other_reason() {
+    let place = Place::with_functions(&[("mail", "true")]);
+    place.stdout("asyncq enqueue events mail");
+    place.execute("UPDATE asyncq_job SET state = 'cancelled' WHERE id = 1");
+    place.session(
+        "
+        $ asyncq explain 1
+        job 1  events mail  cancelled
+        cancelled  a client cancelled it by SQL
+                   next: asyncq job retry 1
+        ",
+    );
+}

@@ -70,7 +70,7 @@ fn an_option_in_the_place_of_a_name_gets_a_hint() {
         ? 2
         $ asyncq service add --follow
         ! error: `asyncq service add` has no option `--follow`
-        ! hint: it is an option of `asyncq process`
+        ! hint: it is an option of `asyncq process` and `asyncq job log`
         ? 2
         ",
     );
@@ -154,11 +154,11 @@ fn an_option_of_another_command_names_that_command() {
         ? 2
         $ asyncq process --in 5m
         ! error: `asyncq process` has no option `--in`
-        ! hint: it is an option of `asyncq enqueue`
+        ! hint: it is an option of `asyncq enqueue`, `asyncq call` and `asyncq job set`
         ? 2
-        $ asyncq job log --follow 63
-        ! error: `asyncq job log` has no option `--follow`
-        ! hint: it is an option of `asyncq process`
+        $ asyncq job show --follow 63
+        ! error: `asyncq job show` has no option `--follow`
+        ! hint: it is an option of `asyncq process` and `asyncq job log`
         ? 2
         $ asyncq enqueue --run-at 14:30 events mail
         ! error: `asyncq enqueue` has no option `--run-at`

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::place::{Place, unix_time, wait_until};
+use crate::place::{Place, wait_until};
 
 fn place() -> Place {
     let place = Place::with_functions(&[("say", "echo $1"), ("fail", "echo trouble >&2; exit 1")]);
@@ -467,82 +467,21 @@ fn the_log_of_a_job_that_has_not_ended_says_so() {
     place.session("$ asyncq job log 3\nno line end");
 }
 
-/// What `job show` says that a job waits for.
-fn waits_for(place: &Place, job: u32) -> String {
-    let shown = place.stdout(&format!("asyncq job show {job}"));
-    let line = shown.lines().find_map(|line| line.strip_prefix("waits for  "));
-    line.unwrap_or("nothing").to_owned()
-}
-
 #[test]
-fn a_waiting_job_says_why_it_waits() {
-    let place = Place::with_functions(&[
-        ("waits", "touch begun.$ASYNCQ_JOB; until [ -e go ]; do sleep 0.01; done"),
-        ("meets", "exit 75"),
-    ]);
-    place.stdout("asyncq enqueue events waits --hold; asyncq enqueue events waits; asyncq enqueue events waits");
-    assert_eq!(waits_for(&place, 1), "its release: `asyncq job start 1`");
-    assert_eq!(waits_for(&place, 2), "`asyncq process`: no processor is running");
-    place.stdout("asyncq service pause events");
-    assert_eq!(waits_for(&place, 2), "the end of a pause: `asyncq service resume events`");
-    assert_eq!(waits_for(&place, 1), "its release: `asyncq job start 1`");
-    let later = |pause| place.insert("function, run_at", &format!("'waits', {}", unix_time() + pause));
-    later(3_630_000);
-    assert_eq!(waits_for(&place, 4), "its time, in 1h; `asyncq service resume events` ends a pause");
-    place.stdout("asyncq service resume events");
-    assert_eq!(waits_for(&place, 4), "its time, in 1h");
-    // Nobody makes it ready when it is due.
-    later(1000);
-    wait_until("it is due", || waits_for(&place, 5) == "`asyncq process`: no processor is running");
-    assert_eq!(place.job(5)["state"], "delayed");
-    place.stdout("asyncq job cancel 5");
-
-    // One that takes no calls of this service.
-    place.stdout("asyncq service add other");
-    let other = place.start("asyncq process --follow other");
-    wait_until("it is there", || place.processors() == 1);
-    let told = "`asyncq process events`: those at work have no slot of service `events`";
-    assert_eq!(waits_for(&place, 2), told);
-    other.signal("TERM");
-    assert!(other.wait().status.success());
-
-    place.stdout("asyncq enqueue events waits");
-    let process = place.start("asyncq process");
-    wait_until("the first one runs", || place.at("begun.2").exists());
-    let by = format!("taken by processor 2 (process {} on ", process.0.id());
-    let told = waits_for(&place, 3);
-    assert!(told.starts_with(&format!("a slot of service `events`: the only one is {by}")), "{told}");
-    assert!(told.ends_with(')'), "{told}");
-    let told = waits_for(&place, 6);
-    assert!(told.ends_with("); 1 call comes first"), "{told}");
-    assert_eq!(waits_for(&place, 2), "nothing");
-    // A processor that is stopped does not see that there is another slot.
-    let engine = process.engine();
-    place.stdout(&format!("kill -STOP {engine}; asyncq service set events --concurrency 2"));
-    assert_eq!(waits_for(&place, 3), "its turn: it is next");
-    assert_eq!(waits_for(&place, 6), "its turn: 1 call comes first");
-    place.stdout(&format!("kill -9 {engine} {}", process.0.id()));
-    let died = "died, and the next processor puts back its jobs";
-    // The system may take back its lock a moment after its main thread.
-    wait_until("its death is seen", || {
-        let told = waits_for(&place, 2);
-        told.starts_with("`asyncq process`: processor 2 (") && told.ends_with(died)
-    });
-    place.stdout("asyncq service set events --concurrency 1");
-    let told = waits_for(&place, 6);
-    assert!(told.starts_with("`asyncq process`: processor 2 (") && told.ends_with(died), "{told}");
-    place.write("go", "");
-    place.stdout("asyncq -q process");
-    assert_eq!(waits_for(&place, 2), "nothing");
-    // The first pause is short, and may be over.
-    let mut job = 6;
-    wait_until("it is seen in its pause", || {
-        job += 1;
-        place.run("asyncq enqueue events meets; asyncq process");
-        waits_for(&place, job).starts_with("its next attempt, in ")
-    });
-    place.stdout(&format!("asyncq job cancel {job}"));
-    assert_eq!(waits_for(&place, job), "nothing");
+fn a_job_that_waits_says_why_in_one_line() {
+    let place = Place::with_functions(&[("mail", "true")]);
+    place.session(
+        r"
+        $ asyncq enqueue --hold events mail; asyncq job show 1 | grep '^why'
+        1
+        why        held: it is held until somebody starts it: `asyncq job start 1`
+        $ asyncq job start 1; asyncq job show 1 | grep '^why'
+        why        no-processor: no processor is at work on service `events`: `asyncq process events`
+        $ asyncq process; asyncq job show 1 | grep -c '^why'
+        0
+        ? 1
+        ",
+    );
 }
 
 #[test]

@@ -22,9 +22,9 @@ fn of_one_lane_one_call_runs_at_a_time_in_its_order() {
         {"id":3,"state":"blocked"
         {"id":2,"state":"blocked"
         {"id":1,"state":"queued"
-        $ asyncq job show 3 | grep -E 'state|waits|lane'
+        $ asyncq job show 3 | grep -E 'state|why|lane'
         state      blocked
-        waits for  its turn in its lane, after job 1
+        why        lane: its lane `a` is taken by job 1; 1 call comes first: `asyncq explain 1`
         lane       a
         $ asyncq process | sort
         1
@@ -96,9 +96,9 @@ fn a_call_runs_after_those_that_it_needs() {
         $ asyncq enqueue events say 3 --after 1-2; echo 3 | asyncq enqueue events say 4 --after -
         3
         4
-        $ asyncq job show 3 | grep -E 'state|waits|after'
+        $ asyncq job show 3 | grep -E 'state|why|after'
         state      blocked
-        waits for  jobs 1 and 2; `asyncq job start 3` starts it without them
+        why        after: it waits for jobs 1 and 2: `asyncq explain 1`
         after      [1,2]
         $ asyncq process
         1
@@ -268,7 +268,7 @@ fn lines_of_a_batch_wait_for_each_other_by_their_names() {
         4
         5
         6
-        $ asyncq job show 6 | grep after
+        $ asyncq job show 6 | grep ^after
         after      {"any":[5],"ok":[4]}
         $ asyncq process | sort
         1
@@ -305,9 +305,9 @@ fn a_call_runs_after_a_whole_batch() {
         6
         7
         8
-        $ asyncq job show 4 | grep -E 'state|waits|after'
+        $ asyncq job show 4 | grep -E 'state|why|after'
         state      blocked
-        waits for  jobs 1, 2 and 3; `asyncq job start 4` starts it without them
+        why        after: it waits for jobs 1, 2 and 3: `asyncq explain 1`
         after      [[1,3]]
         $ asyncq job list --needed-by 8 --json | grep -o '"id":[0-9]*'; asyncq job list --needed-by 4 --limit 1 --json | grep -o '"id":[0-9]*'
         "id":7
@@ -325,9 +325,9 @@ fn a_call_runs_after_a_whole_batch() {
         ! error: there is no job 99
         ! hint: the newest is 8; `asyncq job list` shows which there are
         ? 66
-        $ asyncq process | tail -n 2
-        last
+        $ asyncq process | sort | tail -n 2
         again
+        last
         $ echo '{"service":"events","function":"fail"}' > calls; asyncq enqueue --batch calls --then events say last
         9
         10

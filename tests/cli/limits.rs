@@ -58,7 +58,7 @@ fn a_call_that_expires_before_it_begins_is_cancelled() {
         $ asyncq enqueue events say good --expires 1h; asyncq enqueue events say held --hold --expires 1ms
         3
         4
-        $ asyncq enqueue events say later --in 2h --expires 10m; asyncq job show 5 | grep -E 'due|expires'
+        $ asyncq enqueue events say later --in 2h --expires 10m; asyncq job show 5 | grep -E '^(due|expires)'
         5
         due      [..]  in 1h
         expires  [..]  in 2h
@@ -292,8 +292,8 @@ fn a_rate_counts_the_starts_of_all_processors() {
     wait_until("it waits", || place.slots() != "");
     place.session(
         "
-        $ asyncq job show 3 | grep waits
-        waits for  the rate of service `events`: 2/h
+        $ asyncq job show 3 | grep why
+        why        rate: the rate of service `events` is 2/h; the next call starts at [..]: `asyncq service set events --rate none`
         $ asyncq service set events --rate none
         ",
     );

@@ -15,6 +15,7 @@ mod delay;
 mod documents;
 mod due;
 mod enqueue;
+mod explain;
 mod follow;
 mod format;
 mod function;

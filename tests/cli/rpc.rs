@@ -151,6 +151,10 @@ fn plain(place: &Place, line: &str) -> String {
         let after = after.split_once('"').unwrap().1;
         line = format!("{before}\"os_user\":\"USER\"{after}");
     }
+    if let Some((before, after)) = line.split_once("cancelled by ") {
+        let after = after.split_once('"').unwrap().1;
+        line = format!("{before}cancelled by USER\"{after}");
+    }
     line
 }
 

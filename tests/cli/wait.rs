@@ -57,7 +57,7 @@ fn the_time_may_be_over_first() {
         ! hint: `asyncq job show 2` shows what it waits for
         ? 75
         $ asyncq -v wait 2 --timeout 20ms
-        ! asyncq: job 2 waits for its release: `asyncq job start 2`
+        ! asyncq: job 2 has not ended: it is held until somebody starts it: `asyncq job start 2`
         ! error: [..]
         ! hint: [..]
         ? 75
@@ -133,7 +133,7 @@ fn a_job_that_was_seen_to_end_may_be_removed_or_queued_again() {
     place.stdout("asyncq enqueue events mail; asyncq enqueue events fail; asyncq enqueue events mail --hold");
     place.run("asyncq -q process");
     let (running, stderr, said) = waiting(&place, "asyncq -v wait 3 1 2");
-    assert_eq!(said, "asyncq: job 3 waits for its release: `asyncq job start 3`\n");
+    assert_eq!(said, "asyncq: job 3 has not ended: it is held until somebody starts it: `asyncq job start 3`\n");
     place.stdout("asyncq job clean --state completed && asyncq job retry 2 && asyncq job start 3");
     place.stdout("asyncq -q process --max-jobs 1 || true; asyncq job cancel 3 || true");
     let (code, _, said) = end(running, stderr);
@@ -228,7 +228,7 @@ fn the_first_of_several_may_be_enough() {
         ",
     );
     let (running, stderr, said) = waiting(&place, "asyncq -v wait --any 1 3");
-    assert_eq!(said, "asyncq: job 1 waits for its release: `asyncq job start 1`\n");
+    assert_eq!(said, "asyncq: job 1 has not ended: it is held until somebody starts it: `asyncq job start 1`\n");
     place.stdout("asyncq job start 3; asyncq process");
     assert_eq!(end(running, stderr), (Some(0), "3\n".to_owned(), "asyncq: job 3 is completed\n".to_owned()));
 }
@@ -331,7 +331,8 @@ fn a_person_at_a_terminal_sees_what_a_job_waits_for() {
     let place = Place::with_functions(&[("mail", "true")]);
     place.stdout("asyncq enqueue events mail");
     let said = place.terminal("asyncq wait 1 --timeout 20ms; echo $?");
-    let expected = "asyncq: job 1 waits for `asyncq process`: no processor is running\n";
+    let expected =
+        "asyncq: job 1 has not ended: no processor is at work on service `events`: `asyncq process events`\n";
     assert!(said.starts_with(expected) && said.ends_with("\n75\n"), "{said}");
     place.stdout("asyncq -q process");
     assert_eq!(place.terminal("asyncq wait 1; echo $?"), "0\n");

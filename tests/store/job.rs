@@ -316,9 +316,13 @@ conformance! {
 
     fn cancelling(store: &mut Store) {
         with_events(store);
+        store.set_user(|| "zoe".to_owned());
         let (first, second) = (enqueue(store, 1), enqueue(store, 2));
         assert_eq!(store.cancel(second).unwrap(), Cancelled::Now);
         assert_eq!(store.cancel(second).unwrap(), Cancelled::Ended(State::Cancelled));
+        let by = |store: &mut Store, job| store.job(job).unwrap().error.map(|error| (error.kind, error.message));
+        let zoe = Some((FailureKind::Cancelled, "cancelled by zoe".to_owned()));
+        assert_eq!(by(store, second), zoe);
         assert!(store.job(second).unwrap().times.finished_at.is_some());
         let processor = processor(store, 1);
         let claim = claim(store, processor);
@@ -332,6 +336,7 @@ conformance! {
         assert_eq!(ended.finished, [Some(State::Cancelled)]);
         let job = store.job(first).unwrap();
         assert!(!job.cancelling && job.times.finished_at.is_some());
+        assert_eq!(by(store, first), zoe);
         assert_eq!(store.cancel(JobId(9)).unwrap_err().kind(), Kind::NotFound);
     }
 
@@ -343,6 +348,7 @@ conformance! {
         store.cancel(claim.fence.job).unwrap();
         let ended = run_cycle(store, processor, &[&ends(&claim, &Outcome::Completed)], 0, 0);
         assert_eq!(ended.finished, [Some(State::Completed)]);
+        assert_eq!(store.job(claim.fence.job).unwrap().error, None);
     }
 
     fn retrying(store: &mut Store) {

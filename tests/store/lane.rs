@@ -6,7 +6,7 @@ use asyncq::domain::attempt::{Conflict, Failure, FailureKind, Outcome};
 use asyncq::domain::job::{JobId, State};
 use asyncq::domain::lane::Lane;
 use asyncq::domain::needs::{Blockers, Need, Needs};
-use asyncq::domain::new_job::{CallOptions, NewJob};
+use asyncq::domain::new_job::{CallOptions, NewJob, Priority};
 use asyncq::domain::processor::ProcessorId;
 use asyncq::domain::query::{BulkChange, JobChange, JobFilter};
 use asyncq::domain::service::ServiceChange;
@@ -225,6 +225,30 @@ conformance! {
         run_cycle(store, processor, &[], 0, 0);
         assert_eq!(queued(store), 2500);
         assert_eq!(store.change_many(&clean, JobId(0)).unwrap().changed, 1);
+    }
+
+    fn what_keeps_a_call_is_counted(store: &mut Store) {
+        with_events(store);
+        let events = service("events");
+        assert_eq!((store.last_end(&events).unwrap(), store.first_priority(&events).unwrap()), (None, None));
+        let processor = processor(store, 1);
+        let lane = [1, 2, 3].map(|number| in_lane(store, number, "x"));
+        let before = lane.map(|id| {
+            let job = store.job(id).unwrap();
+            store.before_in_lane(&job).unwrap()
+        });
+        assert_eq!(before, [0, 0, 1]);
+        let options = CallOptions { priority: Priority::new(-7).unwrap(), ..CallOptions::default() };
+        let first = store.enqueue(&NewJob { options, ..call(4) }).unwrap().id();
+        assert_eq!(store.first_priority(&events).unwrap(), Some(-7));
+        let claims = run_cycle(store, processor, &[], 0, 1).claims;
+        let running = store.running_jobs(&events).unwrap();
+        assert_eq!(running.iter().map(|job| (job.id, job.timeout)).collect::<Vec<_>>(), [(first, Some(7001))]);
+        run_cycle(store, processor, &[&ends(&claims[0], &Outcome::Completed)], 0, 0);
+        assert_eq!(store.last_end(&events).unwrap(), store.job(first).unwrap().times.finished_at);
+        assert!(store.running_jobs(&events).unwrap().is_empty());
+        // No upgrade has left older processors.
+        assert_eq!(store.newest_older().unwrap(), Some(ProcessorId(0)));
     }
 
     fn a_call_runs_after_thousands_of_others(store: &mut Store) {

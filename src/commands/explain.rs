@@ -1,0 +1,314 @@
+//! Why a call does not run yet, and why it ended as it did.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::queue::Queue;
+use crate::domain::attempt::{Attempt, Ending, FailureKind};
+use crate::domain::function::{Definition, FunctionName};
+use crate::domain::job::{Job, JobId, Phase, State};
+use crate::domain::log::Stream;
+use crate::domain::needs::Blockers;
+use crate::domain::processor::Processor;
+use crate::domain::reason::{Absence, CurrentAttempt, LanePosition, NotRetried, QueueAhead, Reason, TakenSlots, Tried};
+use crate::domain::retry::CRASHES;
+use crate::domain::{service::ServiceName, time::Timestamp};
+use crate::error::{Kind, Result};
+use crate::processor::{Fate, fate, lives};
+use crate::store::{ServiceStatus, Store};
+use crate::system::disk::free_space;
+
+/// With fewer free bytes than this, a processor cannot be sure to claim a call and record its end.
+const LITTLE_SPACE: u64 = 64 * 1024;
+
+/// How many lines of stderr of a failed attempt are shown.
+const LAST_LINES: usize = 5;
+
+/// Everything that explains a job.
+#[derive(Debug)]
+pub struct Explanation {
+    /// The job.
+    pub job: Job,
+    /// Why it does not run, or why it ended so; the one that stops it now first.
+    pub reasons: Vec<Reason>,
+    /// The last lines that a failed call printed to stderr.
+    pub stderr: Vec<String>,
+}
+
+impl Queue {
+    /// Explains a job.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such job.
+    pub fn explain(&mut self, id: JobId) -> Result<Explanation> {
+        let (job, attempts) = self.job(id)?;
+        let reasons = self.reasons(&job, &attempts)?;
+        let stderr = match reasons.first() {
+            Some(Reason::Failed(..)) => last_lines(&mut self.store, &job)?,
+            _ => Vec::new(),
+        };
+        Ok(Explanation { job, reasons, stderr })
+    }
+
+    /// What keeps a job from going on; nothing when it runs, or has ended.
+    ///
+    /// # Errors
+    /// Whatever the store answers.
+    pub fn held_up_by(&mut self, job: &Job) -> Result<Option<Reason>> {
+        held_up_by(&mut self.store, job)
+    }
+
+    /// Why a job does not run, or why it ended so; the reason that stops it now first, and at least one.
+    ///
+    /// # Errors
+    /// Whatever the store answers.
+    pub fn reasons(&mut self, job: &Job, attempts: &[Attempt]) -> Result<Vec<Reason>> {
+        reasons(&mut self.store, job, attempts)
+    }
+}
+
+fn reasons(store: &mut Store, job: &Job, attempts: &[Attempt]) -> Result<Vec<Reason>> {
+    match job.state.phase() {
+        Phase::Waiting => waiting(store, job, attempts),
+        Phase::Running => running(store, job),
+        Phase::Ended => ended(store, job).map(|reason| vec![reason]),
+    }
+}
+
+fn held_up_by(store: &mut Store, job: &Job) -> Result<Option<Reason>> {
+    if job.state.has_ended() {
+        return Ok(None);
+    }
+    let attempts = store.attempts(job)?;
+    let first = reasons(store, job, &attempts)?.into_iter().next();
+    Ok(first.filter(|reason| !matches!(reason, Reason::Running(_) | Reason::Cancelling(_))))
+}
+
+/// Whether a job waits for nothing but a processor.
+///
+/// # Errors
+/// Whatever the store answers.
+pub(super) fn needs_processor(store: &mut Store, id: JobId) -> Result<bool> {
+    let job = store.job(id)?;
+    Ok(match held_up_by(store, &job)? {
+        Some(Reason::DeadProcessor(_)) => true,
+        Some(Reason::NoProcessor(_)) => {
+            let service = ServiceName::parse(&job.call.service)?;
+            store.service_status(&service, None)?.waits_for_rate().is_none()
+        }
+        _ => false,
+    })
+}
+
+/// The definition of the function of a job.
+fn definition(store: &mut Store, job: &Job) -> Result<Option<Definition>> {
+    let (Ok(service), Ok(function)) = (ServiceName::parse(&job.call.service), FunctionName::parse(&job.call.function))
+    else {
+        return Ok(None);
+    };
+    match store.function(&service, &function) {
+        Ok(function) => Ok(Some(function.definition)),
+        Err(error) if error.kind() == Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn waiting(store: &mut Store, job: &Job, attempts: &[Attempt]) -> Result<Vec<Reason>> {
+    let Some(service) = service_of(store, job)? else { return Ok(vec![Reason::NoService]) };
+    let (status, definition) = (store.service_status(&service, None)?, definition(store, job)?);
+    let mut reasons = Vec::new();
+    match job.state {
+        State::Held => reasons.push(Reason::Held),
+        State::Blocked => match store.blocked_by(job.id)? {
+            Blockers::Needs(jobs) => reasons.push(Reason::After(jobs)),
+            Blockers::Lane(heads) => {
+                let (lane, before) = (job.options.lane.clone().unwrap_or_default(), store.before_in_lane(job)?);
+                reasons.push(Reason::Lane(LanePosition { lane, heads, before }));
+            }
+        },
+        State::Delayed if job.times.run_at > status.now => {
+            reasons.push(later(job, attempts.last(), definition.as_ref()));
+        }
+        _ => {}
+    }
+    let now_in_queue = reasons.is_empty();
+    if status.paused {
+        reasons.push(Reason::ServicePaused);
+    }
+    if let Some(free) = store.location().file().ok().and_then(free_space).filter(|free| *free < LITTLE_SPACE) {
+        reasons.push(Reason::NoSpace(free));
+    }
+    reasons.extend(processing(store, job, &status, now_in_queue)?);
+    if now_in_queue {
+        let before = store.line(job)?.before;
+        if before > 0 || reasons.is_empty() {
+            let priority = store.first_priority(&service)?;
+            reasons.push(Reason::Order(QueueAhead { before, priority }));
+        }
+    }
+    if let Some(at) = job.options.expires_at {
+        reasons.push(Reason::WillExpire(at));
+    }
+    if let Some(why) = flaw(job, definition.as_ref()) {
+        reasons.push(Reason::WillFail(why));
+    }
+    Ok(reasons)
+}
+
+/// The service of a job, if it is there.
+fn service_of(store: &mut Store, job: &Job) -> Result<Option<ServiceName>> {
+    let Ok(name) = ServiceName::parse(&job.call.service) else { return Ok(None) };
+    match store.service(&name) {
+        Err(error) if error.kind() == Kind::NotFound => Ok(None),
+        found => found.map(|service| Some(service.name)),
+    }
+}
+
+/// Why a call is due later.
+fn later(job: &Job, last: Option<&Attempt>, definition: Option<&Definition>) -> Reason {
+    let at = job.times.run_at;
+    let Some(last) = last else { return Reason::Delayed(at) };
+    let policy = definition.map(|definition| &definition.policy.retry);
+    let Some(ending) = last.ending else { return Reason::Delayed(at) };
+    let tried = |failed, of: Option<i64>| Reason::Retry(at, Tried { ending, failure: last.error.clone(), failed, of });
+    match ending {
+        Ending::Snoozed => Reason::Snoozed(at),
+        Ending::Conflict if job.counts.conflicts > 0 => {
+            tried(job.counts.conflicts, policy.map(|policy| policy.conflicts.get().into()))
+        }
+        Ending::Error => tried(job.counts.failures, policy.map(|policy| i64::from(policy.retries) + 1)),
+        Ending::Crash => tried(job.counts.crashes, Some(CRASHES)),
+        _ => Reason::Delayed(at),
+    }
+}
+
+/// Why no processor takes the call, or will take it when it gets into the queue.
+fn processing(store: &mut Store, job: &Job, status: &ServiceStatus, in_queue: bool) -> Result<Vec<Reason>> {
+    let (service, mut reasons) = (ServiceName::parse(&job.call.service)?, Vec::new());
+    let holders = store.holders(&service)?;
+    let processors = store.processors()?;
+    let at_work: Vec<&Processor> = processors.iter().filter(|it| lives(store, it)).collect();
+    let here = |it: &&Processor| holders.iter().any(|holder| holder.id == it.id);
+    let dead = holders.iter().find(|holder| !lives(store, holder));
+    let is_full = status.concurrency <= status.taken;
+    if let Some(dead) = dead.filter(|_| is_full) {
+        reasons.push(gone(store, dead));
+    }
+    let older = store.newest_older()?;
+    let outdated = at_work.first().filter(|_| older.is_some_and(|older| at_work.iter().all(|it| it.id <= older)));
+    if let Some(outdated) = outdated {
+        reasons.push(Reason::Outdated((*outdated).clone()));
+    } else if at_work.is_empty() || in_queue && !is_full && !at_work.iter().any(here) {
+        let absence = Absence { others_work: !at_work.is_empty(), last_end: store.last_end(&service)? };
+        reasons.push(Reason::NoProcessor(absence));
+    }
+    if !in_queue {
+        return Ok(reasons);
+    }
+    if status.waits_for_rate().is_some()
+        && let Some(rate) = store.service(&service)?.rate
+    {
+        reasons.push(Reason::Rate(rate, status.waits_for_rate()));
+    }
+    if is_full && dead.is_none() {
+        let running = store.running_jobs(&service)?;
+        reasons.push(Reason::Slots(TakenSlots { concurrency: status.concurrency, holders: holders.clone(), running }));
+    }
+    if store.line(job)?.is_poison {
+        reasons.push(Reason::Quarantine);
+    }
+    Ok(reasons)
+}
+
+/// What a dead processor means for its jobs.
+fn gone(store: &Store, processor: &Processor) -> Reason {
+    match fate(store, processor) {
+        Fate::OutOfReach(barrier) => Reason::OutOfReach(processor.clone(), barrier),
+        Fate::Dead | Fate::Lives => Reason::DeadProcessor(processor.clone()),
+    }
+}
+
+/// Why the function of a call cannot run, as far as this user can see.
+fn flaw(job: &Job, definition: Option<&Definition>) -> Option<String> {
+    let Some(definition) = definition else {
+        return Some(format!("service `{}` has no function `{}`", job.call.service, job.call.function));
+    };
+    let site = Path::new(job.call.site.as_deref().unwrap_or(&definition.site));
+    let is_missing = |path: &Path| path.metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    if is_missing(site) {
+        return Some(format!("its site `{}` is missing", site.display()));
+    }
+    let program = definition.command.first().filter(|program| program.contains('/'))?;
+    let program: PathBuf = site.join(program).components().collect();
+    if is_missing(&program) {
+        return Some(format!("its program `{}` is missing", program.display()));
+    }
+    let mode = program.metadata().ok()?.permissions().mode();
+    (mode & 0o111 == 0).then(|| format!("its program `{}` is not executable", program.display()))
+}
+
+fn running(store: &mut Store, job: &Job) -> Result<Vec<Reason>> {
+    let mut reasons = Vec::new();
+    let by = store.line(job)?.processor;
+    let processor = store.processors()?.into_iter().find(|it| Some(it.id) == by);
+    if let Some(dead) = processor.as_ref().filter(|it| !lives(store, it)) {
+        reasons.push(gone(store, dead));
+    }
+    if job.cancelling {
+        reasons.push(Reason::Cancelling(job.error.clone()));
+    }
+    let timeout = definition(store, job)?.and_then(|definition| definition.timeout);
+    let ends = |started: Timestamp, timeout: Duration| started.after(timeout);
+    reasons.push(Reason::Running(CurrentAttempt {
+        number: job.counts.attempt,
+        started_at: job.times.started_at,
+        processor,
+        until: job.times.started_at.zip(timeout).map(|(started, timeout)| ends(started, timeout)),
+        progress: job.progress.clone(),
+    }));
+    Ok(reasons)
+}
+
+fn ended(store: &mut Store, job: &Job) -> Result<Reason> {
+    let Some(failure) = job.error.clone() else {
+        return Ok(match job.state {
+            State::Completed => Reason::Completed(job.counts.attempt),
+            _ => Reason::Cancelled(None),
+        });
+    };
+    if job.state == State::Cancelled {
+        return Ok(Reason::Cancelled(Some(failure)));
+    }
+    let definition = definition(store, job)?;
+    let why = match (job.parent.filter(|_| job.immediate), &definition) {
+        (Some(parent), _) => NotRetried::PartOf(parent),
+        (None, None) => NotRetried::NoFunction,
+        (None, Some(definition)) => {
+            let policy = &definition.policy.retry;
+            match failure.kind {
+                FailureKind::BadCall | FailureKind::Crash | FailureKind::Refused => NotRetried::NotARun,
+                _ if policy.retries == 0 => NotRetried::Never,
+                _ if !policy.retries_after(&failure) => NotRetried::OtherFailures,
+                _ => NotRetried::UsedUp(policy.retries),
+            }
+        }
+    };
+    Ok(Reason::Failed(failure, why))
+}
+
+/// The last lines of the stderr of the latest attempt; of its whole output where the two are one.
+fn last_lines(store: &mut Store, job: &Job) -> Result<Vec<String>> {
+    let log = store.log(job.id, job.counts.attempt)?;
+    let of = |only: Option<Stream>| -> Vec<u8> {
+        let parts = log.parts().filter(|(stream, ..)| only.is_none_or(|only| *stream == only));
+        parts.flat_map(|(_, bytes, _)| bytes.to_vec()).collect()
+    };
+    let mut bytes = of(Some(Stream::Err));
+    if bytes.is_empty() {
+        bytes = of(None);
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    Ok(lines[lines.len().saturating_sub(LAST_LINES)..].iter().map(|line| (*line).to_owned()).collect())
+}
