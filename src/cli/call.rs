@@ -105,7 +105,12 @@ impl CallNow {
             AwaitedCall { id, caller: &session.caller, timeout: self.timeout, start, interrupts: &interrupts };
         let end = queue.wait_for_call(&awaited, &mut |event| self.print(session, id, &event))?;
         match end {
-            CallEnd::Ended(end) => self.end(session, &mut queue, &end),
+            CallEnd::Ended(end) => {
+                let code = self.end(session, &mut queue, &end)?;
+                // The end of the process closes the store too, at less cost.
+                std::mem::forget(queue);
+                Ok(code)
+            }
             CallEnd::Interrupted => interrupted(session, &mut queue, id, &interrupts),
         }
     }

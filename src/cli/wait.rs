@@ -62,7 +62,10 @@ impl Wait {
         let (any, timeout) = (self.any, self.timeout);
         let awaited = self.awaited()?;
         let begins = |queue: &mut Queue, open: &StillOpen| notice(session, queue, open);
-        let ended = session.open()?.wait(&awaited, timeout, &session.caller, begins)?;
+        let mut queue = session.open()?;
+        let ended = queue.wait(&awaited, timeout, &session.caller, begins)?;
+        // The end of the process closes the store too, at less cost.
+        std::mem::forget(queue);
         let mut code = exit::DONE;
         for job in ended {
             code = code.max(report(session, &job));

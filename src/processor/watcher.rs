@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use crate::store::Watch;
+use crate::system::fds;
 
 /// How often a processor looks at the store while its calls run. Also how long it keeps a call that cannot begin.
 pub(super) const POLL: Duration = Duration::from_millis(50);
@@ -66,6 +67,14 @@ impl Notifications {
             self.pause = (self.pause * 3 / 2).min(self.longest_pause());
         }
         any
+    }
+}
+
+impl Drop for Notifications {
+    fn drop(&mut self) {
+        if let Some(watch) = self.watch.take() {
+            fds::close_later(watch.into());
+        }
     }
 }
 

@@ -78,6 +78,12 @@ impl AsFd for Watch {
     }
 }
 
+impl From<Watch> for OwnedFd {
+    fn from(watch: Watch) -> OwnedFd {
+        watch.descriptor
+    }
+}
+
 /// One connection to one store.
 pub(super) trait Engine: Send {
     /// Runs `work` in one transaction: commits when it returns `Ok`, else rolls back. A write is durable when this

@@ -1,10 +1,15 @@
 //! Descriptors: functions do not inherit those of the processor, and there must be enough of them.
 
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::{fs, time::Duration};
 
 use rustix::event::{PollFd, Timespec, poll};
 use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
+};
 use rustix::process::{Resource, getrlimit};
 
 use super::error::io_error;
@@ -35,6 +40,24 @@ pub fn wait(fds: &mut [PollFd<'_>], time: Option<Duration>) -> rustix::io::Resul
     // A time that is too long for the system has no end.
     let time = time.and_then(|time| Timespec::try_from(time).ok());
     poll(fds, time.as_ref()).or_else(|error| if error == Errno::INTR { Ok(0) } else { Err(error) })
+}
+
+/// Closes a descriptor whose end takes the kernel long, without waiting for that: an inotify takes 10 to 20 ms, and the end of a
+/// process waits for it, too. It is sent to a socket that nobody can reach but through its own messages. The kernel collects
+/// such sockets in the background (older ones than Linux 6.9 do so at once, which is as slow as to close it).
+pub fn close_later(descriptor: OwnedFd) {
+    let Ok((ours, theirs)) = socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None) else {
+        return;
+    };
+    let sent = [theirs.as_fd(), descriptor.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&sent));
+    // If this fails, it is closed here.
+    let _ = sendmsg(&ours, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+    drop((descriptor, theirs));
+    // The end of a socket has the kernel look for those that nobody can reach.
+    drop(ours);
 }
 
 /// How many descriptors a running function takes at most: pipes, a pidfd, a file for output, and some spare.
@@ -77,4 +100,21 @@ fn mark(number: i32) {
     // have been closed meanwhile (the one of the directory itself was): then the call fails, and that is as well.
     let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
     let _ = fcntl_setfd(descriptor, FdFlags::CLOEXEC);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_closed_later_is_closed() {
+        for _ in 0..100 {
+            let (reads, writes) = rustix::pipe::pipe().unwrap();
+            close_later(writes);
+            // It is readable at its end, and no earlier, as nobody writes.
+            let mut end = [PollFd::new(&reads, rustix::event::PollFlags::IN)];
+            assert_eq!(wait(&mut end, Some(Duration::from_secs(60))), Ok(1));
+            assert_eq!(rustix::io::read(&reads, &mut [0; 1]), Ok(0));
+        }
+    }
 }
