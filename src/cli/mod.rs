@@ -35,6 +35,7 @@ mod schedule_options;
 mod schedule_view;
 mod service;
 mod session;
+mod status;
 mod stdio;
 mod table;
 mod wait;
@@ -94,6 +95,8 @@ enum Command {
     Schedule(schedule::Schedule),
     /// Print when there is next something to do for `asyncq process`: `now`, or a time
     Due(due::Due),
+    /// Show how things stand: services, their calls, processors and schedules
+    Status(status::Status),
     /// Wait until jobs have ended
     Wait(wait::Wait),
     /// Explain why calls do not run, or why they ended as they did
@@ -149,6 +152,7 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
         Command::Job(job) => job.run(session),
         Command::Schedule(schedule) => schedule.run(session),
         Command::Due(due) => due.run(session),
+        Command::Status(status) => status.run(session),
         Command::Wait(wait) => wait.run(session),
         Command::Explain(explain) => explain.run(session),
         Command::Rpc => rpc::run(session),

@@ -234,7 +234,12 @@ fn flaw(job: &Job, definition: Option<&Definition>) -> Option<String> {
     let Some(definition) = definition else {
         return Some(format!("service `{}` has no function `{}`", job.call.service, job.call.function));
     };
-    let site = Path::new(job.call.site.as_deref().unwrap_or(&definition.site));
+    broken(definition, job.call.site.as_deref())
+}
+
+/// Why a function cannot run in its site or in another one, as far as this user can see.
+pub(super) fn broken(definition: &Definition, site: Option<&str>) -> Option<String> {
+    let site = Path::new(site.unwrap_or(&definition.site));
     let is_missing = |path: &Path| path.metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
     if is_missing(site) {
         return Some(format!("its site `{}` is missing", site.display()));

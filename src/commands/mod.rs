@@ -22,4 +22,5 @@ pub mod rpc_answers;
 mod rpc_waits;
 pub mod schedule;
 pub mod service;
+pub mod status;
 pub mod wait;

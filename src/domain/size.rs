@@ -35,9 +35,37 @@ pub fn write_size(bytes: u64) -> String {
     format!("{number}{}", if unit == 0 { String::new() } else { UNITS[unit].to_string() })
 }
 
+/// A size for people: two digits at least, as in `840 kB` or `1.2 GB`; 1 kB is 1,000 bytes.
+#[must_use]
+pub fn show_size(bytes: u64) -> String {
+    let (mut scaled, mut unit) = (bytes, "bytes");
+    let mut rest = 0;
+    for larger in ["kB", "MB", "GB", "TB"] {
+        if scaled < 1000 {
+            break;
+        }
+        (rest, scaled, unit) = (scaled % 1000 / 100, scaled / 1000, larger);
+    }
+    if scaled < 10 && unit != "bytes" { format!("{scaled}.{rest} {unit}") } else { format!("{scaled} {unit}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_shown_in_short() {
+        for (bytes, shown) in [
+            (0, "0 bytes"),
+            (999, "999 bytes"),
+            (1000, "1.0 kB"),
+            (84_321_000, "84 MB"),
+            (1_250_000_000, "1.2 GB"),
+            (5_000_000_000_000_000, "5000 TB"),
+        ] {
+            assert_eq!(show_size(bytes), shown);
+        }
+    }
 
     #[test]
     fn sizes_are_read_and_written() {

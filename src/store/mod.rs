@@ -39,6 +39,7 @@ mod select;
 mod service;
 mod set;
 mod sqlite;
+mod status;
 mod stored_call;
 mod then;
 mod used;

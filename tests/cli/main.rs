@@ -48,6 +48,7 @@ mod signals;
 mod snooze;
 mod socket;
 mod stake;
+mod status;
 mod stdio;
 mod store;
 mod supervisor;

@@ -12,6 +12,7 @@ use asyncq::domain::new_job::{Due, NewJob, Priority};
 use asyncq::domain::removal::IfWaiting;
 use asyncq::domain::schedule::{Schedule, ScheduleDefinition, ScheduleName};
 use asyncq::domain::service::{Added, ServiceChange};
+use asyncq::domain::status::Count;
 use asyncq::domain::tick::{Lateness, Missed, Overlap, Skip, TickTrouble, Why};
 use asyncq::domain::time::Timestamp;
 use asyncq::domain::timetable::{Rule, Timetable};
@@ -374,6 +375,29 @@ conformance! {
         let error = store.set_schedule(&name("a"), &nowhere).unwrap_err();
         assert_eq!(error.to_string(), "service `events` has no function `compote`");
     }
+}
+
+#[test]
+fn an_overview_counts_calls_and_schedules() {
+    sqlite(|store| {
+        with_events(store);
+        let ids: Vec<_> = (0..5).map(|number| enqueue(store, number)).collect();
+        let processor = processor(store, 1);
+        claim(store, processor);
+        store.cancel(ids[4]).unwrap();
+        store.add_schedule(&name("nightly"), &hourly()).unwrap();
+        let services = store.services().unwrap();
+        for exact in [false, true] {
+            let (now, found) = store.overview(&services, exact).unwrap();
+            let [events] = &found[..] else { panic!("{found:?}") };
+            let queued = Count { number: 3, more: false };
+            assert_eq!((events.running, events.queued, events.errors), (1, queued, Count::default()));
+            assert!(events.oldest.unwrap() <= now && events.next_due.is_none());
+            assert_eq!(events.next_tick.as_ref().unwrap().1, "nightly");
+        }
+        assert_eq!(store.count_schedules(&services).unwrap(), (1, 0));
+        assert_eq!(store.count_schedules(&[]).unwrap(), (0, 0));
+    });
 }
 
 #[test]

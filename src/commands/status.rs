@@ -1,0 +1,120 @@
+//! How things stand with a store, and what somebody has to see to.
+
+use std::time::{Duration, Instant};
+
+use super::explain::broken;
+use super::queue::Queue;
+use super::wait::Lookout;
+use crate::domain::pattern::ServicePattern;
+use crate::domain::service::Service;
+use crate::domain::status::{Finding, Overview};
+use crate::domain::time::Timestamp;
+use crate::error::Result;
+use crate::processor::lives;
+
+/// A schedule whose tick is later than this has nobody who makes its jobs.
+const OVERDUE: Duration = Duration::from_secs(60);
+
+/// How often a status that is watched is shown at most, and at least: the times in it go on.
+const SOONEST: Duration = Duration::from_millis(200);
+const LATEST: Duration = Duration::from_secs(10);
+
+/// What counts as trouble.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How long a call may wait in the queue.
+    pub max_age: Duration,
+    /// How many failed jobs a service may have; any number, if `None`.
+    pub max_errors: Option<u64>,
+}
+
+impl Queue {
+    /// How things stand with these services, or with all if there are none. A pattern may match no service.
+    ///
+    /// # Errors
+    /// [`crate::Kind::NotFound`] when there is no service of a name.
+    pub fn overview(&mut self, services: &[ServicePattern], exact: bool) -> Result<Overview> {
+        let services = self.matching_services(services)?;
+        let store = &mut self.store;
+        let (now, overviews) = store.overview(&services, exact)?;
+        let processors = store.processors()?.into_iter().map(|processor| {
+            let is_alive = lives(store, &processor);
+            (processor, is_alive)
+        });
+        let processors = processors.collect();
+        let (schedules, bytes) = (store.count_schedules(&services)?, self.bytes());
+        Ok(Overview { services: overviews, processors, schedules, bytes, now })
+    }
+
+    fn matching_services(&mut self, patterns: &[ServicePattern]) -> Result<Vec<Service>> {
+        for pattern in patterns {
+            if let ServicePattern::Name(name) = pattern {
+                self.store.service(name)?;
+            }
+        }
+        let mut services = self.store.services()?;
+        services.retain(|it| patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(&it.name)));
+        Ok(services)
+    }
+
+    /// How many bytes the files of the store have.
+    fn bytes(&self) -> u64 {
+        let Ok(file) = self.store.location().file() else { return 0 };
+        let sizes = ["", "-wal", "-shm"].map(|suffix| {
+            let mut path = file.as_os_str().to_owned();
+            path.push(suffix);
+            std::fs::metadata(path).map_or(0, |meta| meta.len())
+        });
+        sizes.iter().sum()
+    }
+
+    /// What somebody has to see to, in the services of this overview.
+    ///
+    /// # Errors
+    /// Whatever the store answers.
+    pub fn troubles(&mut self, overview: &Overview, limits: Limits) -> Result<Vec<Finding>> {
+        let dead = overview.processors.iter().filter(|(_, lives)| !lives);
+        let mut troubles: Vec<Finding> = dead.map(|(processor, _)| Finding::DeadProcessor(processor.clone())).collect();
+        let is_late = |since: Timestamp, limit| overview.now.since(since) > limit;
+        for it in &overview.services {
+            let name = || it.service.name.to_string();
+            if it.service.paused {
+                troubles.push(Finding::Paused(name()));
+            }
+            if let Some(oldest) = it.oldest.filter(|oldest| is_late(*oldest, limits.max_age)) {
+                troubles.push(Finding::Old(name(), oldest));
+            }
+            let tick = it.next_tick.as_ref().filter(|(tick, _)| !it.service.paused && is_late(*tick, OVERDUE));
+            if let Some((tick, schedule)) = tick {
+                troubles.push(Finding::Overdue(schedule.clone(), *tick));
+            }
+            if limits.max_errors.is_some_and(|most| it.errors.number > most) {
+                troubles.push(Finding::Errors(name(), it.errors));
+            }
+            for function in self.store.functions(Some(&it.service.name))? {
+                if let Some(why) = broken(&function.definition, None) {
+                    troubles.push(Finding::Broken(name(), function.name.to_string(), why));
+                }
+            }
+        }
+        Ok(troubles)
+    }
+
+    /// Shows how things stand, again whenever the store is changed, until `show` fails.
+    ///
+    /// # Errors
+    /// As [`Queue::overview`], and whatever `show` answers.
+    pub fn watch_overview<E: From<crate::Error>>(
+        &mut self,
+        services: &[ServicePattern],
+        mut show: impl FnMut(&Overview) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut lookout = Lookout::of(&mut self.store)?;
+        loop {
+            let began = Instant::now();
+            show(&self.overview(services, false)?)?;
+            lookout.sleep(&mut self.store, Some(began + LATEST), None)?;
+            std::thread::sleep(SOONEST.saturating_sub(began.elapsed()));
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! How things stand with the services of a store.
+
+use super::processor::Processor;
+use super::service::Service;
+use super::time::Timestamp;
+
+/// A number of jobs that is not counted to its end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    /// How many there are, or at least.
+    pub number: u64,
+    /// Whether there may be more.
+    pub more: bool,
+}
+
+/// How things stand with a service.
+#[derive(Debug, Clone)]
+pub struct ServiceOverview {
+    /// The service.
+    pub service: Service,
+    /// How many of its calls run.
+    pub running: u64,
+    /// How many wait for a slot.
+    pub queued: Count,
+    /// How many wait for other calls.
+    pub blocked: Count,
+    /// How many are due later.
+    pub delayed: Count,
+    /// How many are held.
+    pub held: Count,
+    /// How many jobs ended in an error.
+    pub errors: Count,
+    /// Since when the call has been due that has waited for a slot for the longest time.
+    pub oldest: Option<Timestamp>,
+    /// When a call is due next.
+    pub next_due: Option<Timestamp>,
+    /// When a schedule ticks next, and which.
+    pub next_tick: Option<(Timestamp, String)>,
+}
+
+/// How things stand with a store.
+#[derive(Debug)]
+pub struct Overview {
+    /// The services, by name.
+    pub services: Vec<ServiceOverview>,
+    /// The processors, and whether each is at work.
+    pub processors: Vec<(Processor, bool)>,
+    /// How many schedules these services have, and how many of them are paused.
+    pub schedules: (u64, u64),
+    /// How many bytes the files of the store have.
+    pub bytes: u64,
+    /// When it was looked at.
+    pub now: Timestamp,
+}
+
+/// Something that a person has to see to.
+#[derive(Debug, Clone)]
+pub enum Finding {
+    /// A processor has died, and no other one has taken over from it.
+    DeadProcessor(Processor),
+    /// A service is paused.
+    Paused(String),
+    /// A call has been in the queue for too long: of this service, due since then.
+    Old(String, Timestamp),
+    /// A schedule of this name should have ticked then.
+    Overdue(String, Timestamp),
+    /// A service has more failed jobs than are allowed.
+    Errors(String, Count),
+    /// A function cannot run: its service, its name, and why.
+    Broken(String, String, String),
+}
