@@ -160,6 +160,7 @@ impl CallNow {
             CallEvent::Waits(job, reason) => {
                 let waits = format!("job {id} has not ended: {}", explain::line(job, reason, now()));
                 match reason {
+                    Reason::DeadProcessor(_) if self.start => {}
                     Reason::DeadProcessor(_) | Reason::OutOfReach(..) | Reason::NoService => session.info(&waits),
                     _ => session.notice(&waits),
                 }

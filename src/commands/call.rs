@@ -24,7 +24,7 @@ const FIRST_WORD: Duration = Duration::from_millis(500);
 const LAST_WORD: Duration = Duration::from_secs(60);
 
 /// How often to look whether somebody has to start a processor.
-const LOOK_FOR_PROCESSOR: Duration = Duration::from_millis(200);
+const LOOK_FOR_PROCESSOR: Duration = Duration::from_millis(400);
 
 /// A call that is waited for.
 #[derive(Debug)]

@@ -28,8 +28,12 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How often to look at most, so that a busy store costs little.
 const BREATH: Duration = Duration::from_millis(1);
 
+/// How often to look at most, while one change follows the other and all looks are in vain.
+const LONG_BREATH: Duration = Duration::from_millis(15);
+
 /// Sleeps until the store was changed.
 pub(super) struct Lookout {
+    breath: Duration,
     notifications: Notifications,
     /// When a notification came last.
     notified: Option<Instant>,
@@ -52,7 +56,7 @@ impl Lookout {
         let notifications = Notifications::by(store.watch().ok());
         store.changed()?;
         let now = Instant::now();
-        Ok(Lookout { notifications, notified: None, woke: now, looked_for_store: now })
+        Ok(Lookout { breath: BREATH, notifications, notified: None, woke: now, looked_for_store: now })
     }
 
     /// Sleeps until the store was changed, `other` is readable, or `until`.
@@ -65,10 +69,17 @@ impl Lookout {
         until: Option<Instant>,
         other: Option<BorrowedFd<'_>>,
     ) -> Result<Woken> {
-        std::thread::sleep(BREATH.saturating_sub(self.woke.elapsed()));
+        std::thread::sleep(self.breath.saturating_sub(self.woke.elapsed()));
+        let began = Instant::now();
         let woken = self.sleep_on(store, until, other);
         self.woke = Instant::now();
+        self.breath = if began.elapsed() >= LOOK / 2 { BREATH } else { self.breath };
         woken
+    }
+
+    /// The last look was in vain: the next one comes later if the store is busy, so that those who work are not slower.
+    pub(super) fn slow_down(&mut self) {
+        self.breath = (self.breath * 3 / 2).min(LONG_BREATH);
     }
 
     fn sleep_on(&mut self, store: &mut Store, until: Option<Instant>, other: Option<BorrowedFd<'_>>) -> Result<Woken> {
@@ -355,6 +366,7 @@ impl Queue {
                 begins(self, &open)?;
             }
             lookout.sleep(&mut self.store, until, None)?;
+            lookout.slow_down();
         }
         Ok(match watched {
             Watched::All(jobs) | Watched::Any(jobs) => jobs.into_ended(),
