@@ -5,7 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use support::{fixture, place};
+use support::{fixture, place, rules};
 
 mod books;
 mod clock;
@@ -44,4 +44,5 @@ mod ticks;
 mod trees;
 mod upgrade;
 mod waiters;
+mod waiting;
 mod workers;

@@ -64,6 +64,12 @@ struct Told {
     lost_its_worker: bool,
     result: Option<String>,
     key: Option<String>,
+    /// Whether it was cancelled because a job that it needs has failed.
+    lost_its_need: bool,
+    /// Its service and its lane, and how many calls of that may run at once.
+    lane: Option<(String, usize)>,
+    /// The jobs that it needs.
+    needs: Vec<i64>,
     /// How each recorded attempt ended.
     endings: BTreeMap<i64, String>,
 }
@@ -93,6 +99,7 @@ pub fn judge(books: &Books, store: &Path) -> Verdict {
             }
         }
     }
+    order(books, &told, &mut broken);
     for (job, told) in &told {
         verdict.crashes += told.endings.values().filter(|ending| *ending == "crash").count();
         recorded(*job, told, &did, &mut broken);
@@ -163,6 +170,44 @@ fn functions(books: &Books, broken: &mut Vec<String>) -> Did {
     did
 }
 
+/// No call begins before those that it needs have come to their end, and no lane runs more calls at once than it may. Who
+/// completes its own job is out of its lane before it comes to its own end.
+fn order(books: &Books, told: &BTreeMap<i64, Told>, broken: &mut Vec<String>) {
+    let (mut first, mut last) = (BTreeMap::new(), BTreeMap::new());
+    let mut running: BTreeMap<&str, BTreeMap<i64, i64>> = BTreeMap::new();
+    for line in books.lines() {
+        let Some(is) = told.get(&line.job).filter(|is| is.function != OWN) else { continue };
+        first.entry(line.job).or_insert(line.time);
+        last.insert(line.job, line.time);
+        let Some((lane, width)) = &is.lane else { continue };
+        let running = running.entry(lane).or_default();
+        if line.word == "START" {
+            // Of one that was killed there is no end: it is over before it, or another one of its lane, begins again.
+            running.insert(line.job, line.attempt);
+            if running.len() > *width {
+                running.retain(|job, attempt| told[job].endings.get(attempt).is_none_or(|ending| ending != "crash"));
+            }
+            if running.len() > *width {
+                broken.push(format!("lane {lane} runs jobs {:?} at once", running.keys()));
+            }
+        } else if ["END", "FAIL", "CONFLICT"].contains(&line.word.as_str()) {
+            running.remove(&line.job);
+        }
+    }
+    for (job, is) in told {
+        let failed =
+            |needed: &i64| told.get(needed).is_some_and(|it| ["error", "cancelled"].contains(&it.state.as_str()));
+        if is.lost_its_need && !is.needs.iter().any(failed) {
+            broken.push(format!("job {job} was cancelled, although no job that it needs has failed"));
+        }
+        let early =
+            |needed: &&i64| matches!((last.get(needed), first.get(job)), (Some(end), Some(start)) if end > start);
+        if let Some(needed) = is.needs.iter().find(early) {
+            broken.push(format!("job {job} began before the end of job {needed}, which it needs"));
+        }
+    }
+}
+
 /// Whether a job has ended in an error although no attempt failed: because too many crashed.
 fn gave_up(told: &Told) -> bool {
     told.state == "error" && told.crashes == CRASHES
@@ -179,6 +224,7 @@ fn recorded(job: i64, told: &Told, did: &Did, broken: &mut Vec<String>) {
         "error" if gave_up(told) || told.abandoned || told.lost_its_worker || has(&did.failures, job, told.attempt) => {
         }
         "error" => broken.push(format!("job {job} is in error, and its attempt {} did not fail", told.attempt)),
+        "cancelled" if told.lost_its_need => {}
         "cancelled" => broken.push(format!("job {job} is cancelled, which nobody asked for")),
         state => broken.push(format!("job {job} is {state} after draining")),
     }
@@ -198,13 +244,20 @@ fn succeeded(job: i64, told: &Told, did: &Did, broken: &mut Vec<String>) {
     }
 }
 
+fn numbers(list: Option<&str>) -> Vec<i64> {
+    list.iter().flat_map(|list| list.split(',')).map(|number| number.parse().unwrap()).collect()
+}
+
 fn read(store: &Path) -> BTreeMap<i64, Told> {
     let store = Connection::open(store).unwrap();
     let mut jobs = BTreeMap::new();
-    let select = "SELECT id, state, attempt, result, key, function, crashes,
+    let select = "SELECT j.id, state, attempt, result, key, function, crashes,
         immediate AND coalesce(error ->> 'kind' = 'parent', 0),
         immediate AND attempt = 1 AND coalesce(error ->> 'kind' = 'crash'
-            AND error ->> 'message' LIKE 'its worker was ended by signal 9 (SIGKILL)%', 0) FROM asyncq_job";
+            AND error ->> 'message' LIKE 'its worker was ended by signal 9 (SIGKILL)%', 0),
+        state = 'cancelled' AND coalesce(error ->> 'kind' = 'needs', 0), service || ' ' || j.lane, lane_width,
+        (SELECT group_concat(value) FROM json_each(coalesce(after ->> 'any', after)))
+        FROM asyncq_job j JOIN asyncq_service s ON s.name = service";
     let mut statement = store.prepare(select).unwrap();
     let mut rows = statement.query([]).unwrap();
     while let Some(row) = rows.next().unwrap() {
@@ -217,6 +270,9 @@ fn read(store: &Path) -> BTreeMap<i64, Told> {
             crashes: row.get(6).unwrap(),
             abandoned: row.get(7).unwrap(),
             lost_its_worker: row.get(8).unwrap(),
+            lost_its_need: row.get(9).unwrap(),
+            lane: row.get::<_, Option<String>>(10).unwrap().map(|lane| (lane, row.get::<_, u32>(11).unwrap() as usize)),
+            needs: numbers(row.get::<_, Option<String>>(12).unwrap().as_deref()),
             endings: BTreeMap::new(),
         };
         jobs.insert(row.get(0).unwrap(), told);
@@ -303,6 +359,20 @@ mod tests {
                 place,
                 "PRAGMA foreign_keys = OFF; CREATE TABLE free AS SELECT * FROM asyncq_job; DROP TABLE asyncq_job;
                  ALTER TABLE free RENAME TO asyncq_job; UPDATE asyncq_job SET key = 'k1' WHERE id = 2",
+            );
+        });
+        let lane = "UPDATE asyncq_job SET lane = 'a'";
+        sees("at once", |place, books| {
+            change(place, lane);
+            books.write("START 1 2 77 1");
+            books.write("START 2 2 77 1");
+        });
+        sees("which it needs", |place, _| change(place, "UPDATE asyncq_job SET after = '[2]' WHERE id = 1"));
+        sees("no job that it needs has failed", |place, _| {
+            let needs = r#"{"kind":"needs","message":"job 1"}"#;
+            change(
+                place,
+                &format!("UPDATE asyncq_job SET state = 'cancelled', after = '[1]', error = '{needs}' WHERE id = 2"),
             );
         });
         // The store says that it met with a conflict, the function that it came to its end.

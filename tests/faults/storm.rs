@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::books::Books;
 use crate::place::Place;
 use crate::referee::{OWN, Verdict, judge};
+use crate::rules;
 use crate::scale;
 
 /// How many processors there are at once, each with a service of its own to begin with.
@@ -30,6 +31,10 @@ const BYTES_OF_A_JOB: u64 = 70;
 
 /// How many of a hundred clients are the command line; the others make some 25 calls at once.
 const BY_HAND: usize = 30;
+
+/// How many calls of a lane may run at once, and the rate of the first service, which no processor reaches for long.
+const LANE_WIDTH: usize = 2;
+const RATE: &str = "2000/s";
 
 /// Where functions that complete their own job have their effect.
 const EFFECTS: &str = "CREATE TABLE effect (job INTEGER)";
@@ -56,8 +61,20 @@ pub struct Storm {
     pub in_flight: AtomicUsize,
     /// How many calls were made although the client got no answer, so that it repeated them.
     pub repeated: AtomicUsize,
+    /// How often the store was looked at, and no rule was broken.
+    pub looks: AtomicUsize,
     enqueued: AtomicUsize,
     over: AtomicBool,
+}
+
+/// A call to make.
+struct Called {
+    key: String,
+    service: String,
+    function: String,
+    lane: Option<&'static str>,
+    /// Whether it needs the call before it, which this client has made.
+    follows: bool,
 }
 
 impl Storm {
@@ -82,16 +99,33 @@ impl Storm {
     ) -> Storm {
         let (place, books) = (Place::new(), Books::open());
         for number in 0..PROCESSORS {
-            place.session(&format!("$ asyncq -q service add s{number} --concurrency {SLOTS}"));
+            let options = format!("--concurrency {SLOTS} --lane-width {LANE_WIDTH}");
+            place.session(&format!("$ asyncq -q service add s{number} {options}"));
             add(&place, &books, number);
         }
+        place.session(&format!("$ asyncq service set s0 --rate {RATE}"));
         Connection::open(place.store()).unwrap().execute_batch(EFFECTS).unwrap();
         let processors = (0..PROCESSORS).map(|_| Mutex::new(None)).collect();
-        let (in_flight, repeated, enqueued) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        let [in_flight, repeated, looks, enqueued] = std::array::from_fn(|_| AtomicUsize::new(0));
         let met = Mutex::new(vec![0; PROCESSORS]);
         let over = AtomicBool::new(false);
         let (kills, most) = (true, usize::MAX);
-        Storm { place, books, mix, jobs, faults, kills, most, processors, met, in_flight, repeated, enqueued, over }
+        Storm {
+            place,
+            books,
+            mix,
+            jobs,
+            faults,
+            kills,
+            most,
+            processors,
+            met,
+            in_flight,
+            repeated,
+            looks,
+            enqueued,
+            over,
+        }
     }
 
     /// Lets it rage until every call is enqueued and every fault has happened, then drains what is left.
@@ -100,6 +134,7 @@ impl Storm {
             let _end = End(&self.over);
             let keepers: Vec<_> = (0..PROCESSORS).map(|number| scope.spawn(move || self.keep(number))).collect();
             let clients = [scope.spawn(|| self.call(0)), scope.spawn(|| self.call(1))];
+            let watcher = scope.spawn(|| self.watch());
             scope.spawn(|| self.disturb(fault)).join().unwrap();
             for client in clients {
                 client.join().unwrap();
@@ -109,9 +144,22 @@ impl Storm {
             for keeper in keepers {
                 keeper.join().unwrap();
             }
+            watcher.join().unwrap();
         });
         self.place.stdout("asyncq -q process --wait-retries || [ $? = 1 ]");
+        assert_eq!(rules::broken(&connect(&self.place)), [""; 0]);
         judge(&self.books, &self.place.store())
+    }
+
+    /// Looks again and again whether the store breaks a rule of calls that wait for others.
+    fn watch(&self) {
+        let _end = End(&self.over);
+        let store = connect(&self.place);
+        while !self.is_over() {
+            assert_eq!(rules::broken(&store), [""; 0]);
+            self.looks.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn processor(&self, number: usize) -> MutexGuard<'_, Option<Child>> {
@@ -149,27 +197,34 @@ impl Storm {
     fn call(&self, client: usize) {
         let _end = End(&self.over);
         let mut random = scale::random(&format!("client {client}"));
+        let mut latest = None;
         while self.enqueued.load(Ordering::SeqCst) < self.jobs && !self.over.load(Ordering::SeqCst) {
-            if random.usize(..100) < BY_HAND {
-                self.call_by_hand(&mut random);
+            latest = Some(if random.usize(..100) < BY_HAND {
+                self.call_by_hand(&mut random, latest)
             } else {
-                self.call_by_sql(&mut random);
-            }
+                self.call_by_sql(&mut random)
+            });
         }
     }
 
-    fn next(&self, random: &mut fastrand::Rng) -> (String, String, String) {
+    fn next(&self, random: &mut fastrand::Rng) -> Called {
         let number = self.enqueued.fetch_add(1, Ordering::SeqCst);
         let draw = random.usize(..1000);
         let function = self.mix.iter().find(|(up_to, _)| draw < *up_to).map_or("quick", |(_, function)| function);
-        (format!("k{number}"), format!("s{}", random.usize(..PROCESSORS)), function.to_owned())
+        let lane = ["a", "b"].get(random.usize(..8)).copied();
+        let (key, service) = (format!("k{number}"), format!("s{}", random.usize(..PROCESSORS)));
+        Called { key, service, function: function.to_owned(), lane, follows: random.u8(..8) == 0 }
     }
 
     /// A command line that is killed now and then, and typed again.
-    fn call_by_hand(&self, random: &mut fastrand::Rng) {
-        let (key, service, function) = self.next(random);
+    fn call_by_hand(&self, random: &mut fastrand::Rng, latest: Option<i64>) -> i64 {
+        let Called { key, service, function, lane, follows } = self.next(random);
+        let lane = lane.map(|lane| format!("--lane {lane}")).unwrap_or_default();
+        // It may have ended meanwhile, and in an error.
+        let after = latest.filter(|_| follows).map(|job| format!("--after-any {job}")).unwrap_or_default();
         loop {
-            let mut command = self.place.command(&format!("exec asyncq enqueue --key {key} {service} {function} 1"));
+            let options = format!("--key {key} {lane} {after}");
+            let mut command = self.place.command(&format!("exec asyncq enqueue {options} {service} {function} 1"));
             let mut child = command.spawn().unwrap();
             if random.u8(..4) == 0 {
                 std::thread::sleep(Duration::from_micros(random.u64(..4000)));
@@ -177,8 +232,9 @@ impl Storm {
             }
             let output = child.wait_with_output().unwrap();
             if output.status.success() {
-                let id = String::from_utf8(output.stdout).unwrap();
-                return self.books.acknowledged(id.trim().parse().unwrap(), &key);
+                let id = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+                self.books.acknowledged(id, &key);
+                return id;
             }
             assert_eq!(output.status.code(), None, "{output:?}");
             let made = self.place.query(&format!("SELECT count(*) FROM asyncq_job WHERE key = '{key}'"));
@@ -187,20 +243,20 @@ impl Storm {
     }
 
     /// A transaction of an application; now and then it is rolled back, or nobody hears that it was committed, and it is
-    /// made again.
-    fn call_by_sql(&self, random: &mut fastrand::Rng) {
+    /// made again. A call that needs the one before it is cancelled if that one fails.
+    fn call_by_sql(&self, random: &mut fastrand::Rng) -> i64 {
         let calls: Vec<_> = (0..random.usize(1..50)).map(|_| self.next(random)).collect();
         let mut store = connect(&self.place);
         loop {
             let transaction = store.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
-            let ids: Vec<i64> = calls
-                .iter()
-                .map(|(key, service, function)| {
-                    let insert = "INSERT INTO asyncq_job (service, function, args, key) VALUES (?1, ?2, '[1]', ?3)
-                        ON CONFLICT (key) DO UPDATE SET key = excluded.key RETURNING id";
-                    transaction.query_row(insert, [service, function, key], |row| row.get(0)).unwrap()
-                })
-                .collect();
+            let mut ids: Vec<i64> = Vec::new();
+            for Called { key, service, function, lane, follows } in &calls {
+                let insert = "INSERT INTO asyncq_job (service, function, args, key, lane, after)
+                    VALUES (?1, ?2, '[1]', ?3, ?4, ?5) ON CONFLICT (key) DO UPDATE SET key = excluded.key RETURNING id";
+                let after = ids.last().filter(|_| *follows).map(|job| format!("[{job}]"));
+                let values = (service, function, key, lane, after);
+                ids.push(transaction.query_row(insert, values, |row| row.get(0)).unwrap());
+            }
             if random.u8(..10) == 0 {
                 continue;
             }
@@ -209,10 +265,10 @@ impl Storm {
                 self.repeated.fetch_add(calls.len(), Ordering::SeqCst);
                 continue;
             }
-            for (id, (key, ..)) in ids.into_iter().zip(&calls) {
-                self.books.acknowledged(id, key);
+            for (id, Called { key, .. }) in ids.iter().zip(&calls) {
+                self.books.acknowledged(*id, key);
             }
-            return;
+            return ids[ids.len() - 1];
         }
     }
 
@@ -277,7 +333,7 @@ impl Storm {
     fn wait_until_drained(&self) {
         let store = connect(&self.place);
         let left = || -> i64 {
-            let count = "SELECT count(*) FROM asyncq_job WHERE state IN ('queued', 'processing')";
+            let count = "SELECT count(*) FROM asyncq_job WHERE state IN ('queued', 'processing', 'blocked')";
             store.query_row(count, [], |row| row.get(0)).unwrap()
         };
         let (mut least, mut since) = (i64::MAX, Instant::now());
@@ -342,12 +398,12 @@ fn a_storm_of_kills_loses_nothing_and_runs_nothing_twice() {
     let storm = Storm::new(jobs, kills, true);
     let verdict = storm.rage(&kill);
     let (repeated, cut_off) = (storm.repeated.into_inner(), verdict.cut_off);
-    let in_flight = storm.in_flight.into_inner();
+    let (in_flight, looks) = (storm.in_flight.into_inner(), storm.looks.into_inner());
     scale::figure(
         "kill storm",
         format!(
             "{kills} kills, {in_flight} attempts in flight at them; {repeated} calls repeated that were there; {cut_off} \
-             completed themselves and were killed before their end; {verdict}"
+             completed themselves and were killed before their end; {looks} looks at lanes and needs; {verdict}"
         ),
     );
     verdict.is_clean();

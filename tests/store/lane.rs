@@ -2,11 +2,13 @@
 
 use std::num::NonZeroU32;
 
+use asyncq::Kind;
 use asyncq::domain::attempt::{Conflict, Failure, FailureKind, Outcome};
 use asyncq::domain::job::{JobId, State};
+use asyncq::domain::job_edit::JobEdit;
 use asyncq::domain::lane::Lane;
 use asyncq::domain::needs::{Blockers, Need, Needs};
-use asyncq::domain::new_job::{CallOptions, NewJob, Priority};
+use asyncq::domain::new_job::{CallOptions, Due, NewJob, Priority};
 use asyncq::domain::processor::ProcessorId;
 use asyncq::domain::query::{BulkChange, JobChange, JobFilter};
 use asyncq::domain::service::ServiceChange;
@@ -225,6 +227,25 @@ conformance! {
         run_cycle(store, processor, &[], 0, 0);
         assert_eq!(queued(store), 2500);
         assert_eq!(store.change_many(&clean, JobId(0)).unwrap().changed, 1);
+    }
+
+    fn a_call_that_is_set_leaves_its_lane_to_the_next(store: &mut Store) {
+        with_events(store);
+        let [a, b, c] = [1, 2, 3].map(|number| in_lane(store, number, "x"));
+        let set = |store: &mut Store, id, edit: &JobEdit| store.set(id, edit).unwrap();
+        let lane = |lane: Option<&str>| Some(lane.map(|lane| Lane::parse(lane).unwrap()));
+        assert_eq!(set(store, a, &JobEdit { lane: lane(Some("y")), ..JobEdit::default() }), State::Queued);
+        assert_eq!(states(store, [b, c]), [State::Queued, State::Blocked]);
+        let later = Some(Due::In(std::time::Duration::from_secs(60)));
+        assert_eq!(set(store, b, &JobEdit { due: later, ..JobEdit::default() }), State::Delayed);
+        assert_eq!(state(store, c), State::Queued);
+        // Due again, it gets in line.
+        assert_eq!(set(store, b, &JobEdit { due: Some(Due::Now), ..JobEdit::default() }), State::Blocked);
+        assert_eq!(set(store, c, &JobEdit { hold: true, lane: lane(None), ..JobEdit::default() }), State::Held);
+        assert_eq!(state(store, b), State::Queued);
+        assert_eq!(store.job(c).unwrap().options.lane, None);
+        store.cancel(b).unwrap();
+        assert_eq!(store.set(b, &JobEdit { hold: true, ..JobEdit::default() }).unwrap_err().kind(), Kind::Denied);
     }
 
     fn what_keeps_a_call_is_counted(store: &mut Store) {

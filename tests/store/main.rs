@@ -31,5 +31,4 @@ mod schedule;
 mod service;
 mod upgrade;
 mod used;
-mod waiting;
 mod watch;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 pub mod fixture;
 mod jobs;
 pub mod place;
+pub mod rules;
 
 /// The program under test, which cargo builds for the suite that runs now.
 ///
