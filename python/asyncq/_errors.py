@@ -36,13 +36,20 @@ class Unanswered(Error):
 
 
 class Failed(Error):
-    """A job did not complete. `error` says why; it is None for a job that was cancelled."""
+    """A job did not complete. `error` says why. Its `kind` is `cancelled` if somebody cancelled the job; `error` is None if plain
+    SQL did that."""
 
     job: int
     error: Failure | None
 
     def __init__(self, job: int, error: Failure | None) -> None:
-        super().__init__(f"job {job} failed: {error.message}" if error else f"job {job} was cancelled")
+        if error is None:
+            message = f"job {job} was cancelled"
+        elif error.kind == "cancelled":
+            message = f"job {job} was {error.message}"
+        else:
+            message = f"job {job} failed: {error.message}"
+        super().__init__(message)
         self.job = job
         self.error = error
 

@@ -35,7 +35,8 @@ const END_CHILDREN: &str = "UPDATE asyncq_job SET state = 'error', finished_at =
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 1 RETURNING id";
 const COMPLETED_THEMSELVES: &str = "SELECT id FROM asyncq_job
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'completed' AND immediate = 0 ORDER BY id";
-const FORGET_TOKENS: &str = "UPDATE asyncq_job SET token = NULL WHERE token IS NOT NULL AND processor = ?1";
+const FORGET_TOKENS: &str = "UPDATE asyncq_job SET token = NULL, cancelling = 0,
+    error = CASE WHEN state <> 'completed' THEN error END WHERE token IS NOT NULL AND processor = ?1";
 const OF_ORIGINAL: &str = "SELECT COALESCE(store <> ?2, FALSE) FROM asyncq_processor WHERE id = ?1 /*! FOR UPDATE */";
 /// What is `processing`, and belongs to a processor that does not exist.
 const ORPHANED: &str = "SELECT id, token FROM asyncq_job WHERE token IS NOT NULL AND state = 'processing'

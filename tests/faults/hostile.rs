@@ -190,7 +190,7 @@ impl Hostile {
 
     /// Each job has ended as it was to.
     fn states_are_right(&self) {
-        for (jobs, what) in [(&self.limited, "errortimeout"), (&self.cancelled, "cancelled")] {
+        for (jobs, what) in [(&self.limited, "errortimeout"), (&self.cancelled, "cancelledcancelled")] {
             for (job, shape) in jobs {
                 let state = "SELECT state || coalesce(error ->> 'kind', '') FROM asyncq_job";
                 assert_eq!(self.place.query(&format!("{state} WHERE id = {job}")), what, "{shape}");

@@ -205,7 +205,7 @@ fn a_worker_that_is_deaf_has_ten_seconds() {
     place.run("asyncq job cancel 1");
     ends(processor);
     let told = "SELECT group_concat(function || ': ' || state || ' ' || coalesce(error ->> 'kind', result, ''), ', ') FROM asyncq_job";
-    assert_eq!(place.query(told), "hangs: cancelled , late: error timeout, listens: completed \"at last\"");
+    assert_eq!(place.query(told), "hangs: cancelled cancelled, late: error timeout, listens: completed \"at last\"");
     let endings = "SELECT group_concat(job || ' ' || ending, ', ' ORDER BY job) FROM asyncq_attempt WHERE number = 1";
     assert_eq!(place.query(endings), "1 cancelled, 2 error, 3 interrupted");
     assert_eq!(place.query("SELECT sum(failures + conflicts + crashes) FROM asyncq_job WHERE id = 3"), "0");

@@ -92,7 +92,7 @@ impl Job {
         self.crashes += 1;
         self.attempts.entry(self.attempt).or_insert(Ending::Crash);
         match () {
-            () if self.cancelling => self.end(State::Cancelled, None),
+            () if self.cancelling => self.end(State::Cancelled, self.error),
             () if self.crashes >= CRASHES => self.end(State::Error, Some(FailureKind::Crash)),
             () => self.end(State::Queued, None),
         }
@@ -105,7 +105,7 @@ impl Job {
         if !self.is_of(&end.fence) {
             return false;
         } else if self.state == State::Completed && self.token {
-            (self.result, self.token, self.cancelling) = (result, false, false);
+            (self.result, self.error, self.token, self.cancelling) = (result, None, false, false);
             ending = Ending::Completed;
         } else if self.state != State::Processing {
             return false;
@@ -114,10 +114,10 @@ impl Job {
             if decision.state == State::Completed {
                 self.result = result;
                 self.end(State::Completed, None);
-            } else if !decision.state.is_waiting() {
+            } else if !decision.state.is_waiting() && decision.state != State::Cancelled {
                 self.end(decision.state, error);
-            } else if self.cancelling {
-                self.end(State::Cancelled, error);
+            } else if self.cancelling || decision.state == State::Cancelled {
+                self.end(State::Cancelled, self.error.or(error));
             } else {
                 self.go(decision.state);
                 (self.token, self.far) = (false, far && decision.state == State::Delayed);
@@ -173,7 +173,7 @@ impl Reference {
             return Err(Kind::Denied);
         }
         for id in &waiting {
-            self.jobs.get_mut(id).unwrap().go(State::Cancelled);
+            self.jobs.get_mut(id).unwrap().end(State::Cancelled, Some(FailureKind::Removed));
         }
         self.functions.retain(|name| !concerns(*name));
         if function.is_none() {
@@ -232,8 +232,8 @@ impl Reference {
         let before = job.state;
         match before {
             State::Processing if job.depth > 0 => return Err(Kind::Denied),
-            State::Processing => job.cancelling = true,
-            state if state.is_waiting() => job.go(State::Cancelled),
+            State::Processing => (job.cancelling, job.error) = (true, Some(FailureKind::Cancelled)),
+            state if state.is_waiting() => job.end(State::Cancelled, Some(FailureKind::Cancelled)),
             _ => {}
         }
         Ok(before)
@@ -385,6 +385,9 @@ impl Reference {
         for job in self.jobs.values_mut().filter(|job| job.owner == Some(processor)) {
             if job.state == State::Processing && job.token {
                 job.end(State::Error, Some(FailureKind::Parent));
+            }
+            if job.token && job.state == State::Completed {
+                (job.error, job.cancelling) = (None, false);
             }
             job.token = false;
         }

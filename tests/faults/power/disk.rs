@@ -101,9 +101,15 @@ fn understand(call: &Call) -> Option<Deed> {
         ("rename" | "link", _) => two(&call.name, path(0)?, path(1)?),
         ("renameat" | "renameat2" | "linkat", _) => two(&call.name, path(0)?, path(2)?),
         ("fallocate", _) if is_never_read_again(&path(0)?) => return None,
+        // A descriptor for a name, as sockets are reached through, opens nothing.
+        ("open" | "openat", _) if has_flag(&call.arguments, "O_PATH") => return None,
         ("execve" | "exited", _) => return None,
         (name, arguments) => panic!("what `{name}` does to files is not simulated: {arguments:?}"),
     })
+}
+
+fn has_flag(arguments: &[Argument], flag: &str) -> bool {
+    arguments.iter().any(|it| matches!(it, Argument::Word(flags) if flags.split('|').any(|it| it == flag)))
 }
 
 fn two(name: &str, from: PathBuf, to: PathBuf) -> Deed {
