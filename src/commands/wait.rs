@@ -340,7 +340,7 @@ fn service_gone(error: Error, name: &ServiceName) -> Error {
 }
 
 impl Queue {
-    /// Waits, at most for this time. If it is not over yet when this begins, `begins` gets what is open. Returns the jobs that have
+    /// Waits, at most for this time; zero only looks. If it waits, `begins` gets what is open first. Returns the jobs that have
     /// ended: none of a service, and one of any.
     ///
     /// # Errors
@@ -359,11 +359,11 @@ impl Queue {
         self.refuse_to_wait_for_itself(awaited, caller)?;
         let mut begins = Some(begins);
         while let Some(open) = watched.open(&mut self.store)? {
+            if let Some(begins) = begins.take().filter(|_| timeout != Some(Duration::ZERO)) {
+                begins(self, &open)?;
+            }
             if until.is_some_and(|until| until <= Instant::now()) {
                 return Err(open.too_late().into());
-            }
-            if let Some(begins) = begins.take() {
-                begins(self, &open)?;
             }
             lookout.sleep(&mut self.store, until, None)?;
             lookout.slow_down();
