@@ -65,6 +65,9 @@ fn a_call_that_waits_gets_another_priority_and_expiry() {
         delayed|2036-07-02T09:00|0|-|2036-07-03T00:00
         $ asyncq job set 4 --expires never; sh due 4
         delayed|2036-07-02T09:00|0|-|-
+        $ asyncq enqueue events mail; asyncq job set 5 --expires 1ms; sleep 0.01; asyncq process; asyncq explain 5 | grep -c '^expired'
+        5
+        1
         ",
     );
 }
