@@ -199,7 +199,7 @@ fn processing(store: &mut Store, job: &Job, status: &ServiceStatus, in_queue: bo
     let outdated = at_work.first().filter(|_| older.is_some_and(|older| at_work.iter().all(|it| it.id <= older)));
     if let Some(outdated) = outdated {
         reasons.push(Reason::Outdated((*outdated).clone()));
-    } else if at_work.is_empty() || in_queue && !is_full && !at_work.iter().any(here) {
+    } else if at_work.is_empty() || in_queue && !is_full && !status.paused && !at_work.iter().any(here) {
         let absence = Absence { others_work: !at_work.is_empty(), last_end: store.last_end(&service)? };
         reasons.push(Reason::NoProcessor(absence));
     }
@@ -213,7 +213,11 @@ fn processing(store: &mut Store, job: &Job, status: &ServiceStatus, in_queue: bo
     }
     if is_full && dead.is_none() {
         let running = store.running_jobs(&service)?;
-        reasons.push(Reason::Slots(TakenSlots { concurrency: status.concurrency, holders: holders.clone(), running }));
+        // A processor keeps its slots while it waits for the rate.
+        if !running.is_empty() || status.waits_for_rate().is_none() {
+            let (concurrency, holders) = (status.concurrency, holders.clone());
+            reasons.push(Reason::Slots(TakenSlots { concurrency, holders, running }));
+        }
     }
     if store.line(job)?.is_poison {
         reasons.push(Reason::Quarantine);

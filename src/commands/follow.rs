@@ -198,6 +198,10 @@ impl Queue {
                 Ok(Heard::Output(stream, bytes)) => {
                     position.seen += bytes.len() as u64;
                     show(self, Followed::Output(stream, &bytes))?;
+                    // A function that prints without end leaves no other moment for this.
+                    if following.is_over() {
+                        return Ok(Some(SOON));
+                    }
                 }
                 Ok(Heard::Lost(count)) => {
                     position.seen += count;
