@@ -138,7 +138,7 @@ pub fn describe(job: &Job, reason: &Reason, now: Timestamp) -> (String, Option<C
             let before = if *before > 0 { format!("; {}", ahead(*before)) } else { String::new() };
             (format!("its lane `{lane}` is taken by {}{before}", jobs_of(heads)), explain_first(heads))
         }
-        Reason::NoService => (format!("there is no service `{service}`"), format!("asyncq service add {service}")),
+        Reason::NoService => (format!("its service `{service}` was removed"), format!("asyncq service add {service}")),
         Reason::ServicePaused => (format!("service `{service}` is paused"), format!("asyncq service resume {service}")),
         Reason::Rate(rate, next) => {
             let next = next.map(|next| format!("; the next call starts at {}", at(next))).unwrap_or_default();

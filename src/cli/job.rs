@@ -85,7 +85,7 @@ pub enum Job {
         #[arg(default_values_t = JobChange::Start.states())]
         state: Vec<State>,
     },
-    /// Change when calls run that wait: their time, priority, lane and expiry
+    /// Change the time, priority, lane or expiry of waiting calls
     #[command(override_usage = "asyncq job set [OPTIONS] <ID>...\n       asyncq job set [OPTIONS] --all")]
     Set {
         #[command(flatten)]

@@ -11,7 +11,7 @@ use crate::domain::lane::Lane;
 use crate::domain::new_job::Priority;
 use crate::error::{Error, Kind};
 
-/// What changes about calls that wait.
+/// Changes of waiting calls.
 #[derive(Debug, Args)]
 pub struct JobEditOptions {
     #[command(flatten)]
@@ -35,7 +35,7 @@ pub struct JobEditOptions {
     expires: Option<String>,
 }
 
-/// What changes about calls that wait, and what was asked for.
+/// The changes, and the time as the user gave it.
 pub struct JobEdits {
     /// What changes.
     pub edit: JobEdit,

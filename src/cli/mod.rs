@@ -95,7 +95,7 @@ enum Command {
     Schedule(schedule::Schedule),
     /// Print when there is next something to do for `asyncq process`: `now`, or a time
     Due(due::Due),
-    /// Show how things stand: services, their calls, processors and schedules
+    /// Show all services with their calls, and the processors and schedules
     Status(status::Status),
     /// Wait until jobs have ended
     Wait(wait::Wait),

@@ -21,9 +21,9 @@ use crate::domain::status::{Count, Finding, Overview, ServiceOverview};
 use crate::domain::time::{Timestamp, parse_span, show_span};
 use crate::error::{Error, Kind};
 
-/// Show how things stand: services, their calls, processors and schedules
+/// Show all services with their calls, and the processors and schedules
 ///
-/// With --check, prints one line for each trouble instead, and exits with 1 if there is any: for health checks.
+/// With --check, prints one line for each problem instead, and exits with 1 if there is one: for health checks.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub struct Status {
@@ -33,19 +33,19 @@ pub struct Status {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Count to the end; without it, counts stop at 100000, and those of HELD and ERRORS at 10000 for all services together
+    /// Count everything; otherwise counts stop at 100000, and those of HELD and ERRORS at 10000 for all services together
     #[arg(long, conflicts_with = "watch")]
     exact: bool,
-    /// Show it again whenever the store changes, until a signal; with --json, a line each time
+    /// Update the table whenever the store changes, until a signal; with --json, print a line each time
     #[arg(long)]
     watch: bool,
-    /// Print what somebody has to see to, and exit with 1 if there is anything
+    /// Print problems only, and exit with 1 if there is one
     #[arg(long, conflicts_with_all = ["json", "watch"])]
     check: bool,
-    /// With --check: a call may wait in the queue for this long [default: 10m]
+    /// With --check: how long a call may wait in the queue [default: 10m]
     #[arg(long, value_name = "SPAN", value_parser = parse_span, requires = "check")]
     max_age: Option<Duration>,
-    /// With --check: a service may have this many jobs in `error` [default: any number]
+    /// With --check: how many jobs of a service may be in `error` [default: any number]
     #[arg(long, value_name = "N", value_parser = parse_errors, requires = "check", allow_negative_numbers = true)]
     max_errors: Option<u64>,
 }
@@ -55,7 +55,7 @@ fn parse_errors(text: &str) -> Result<u64, String> {
 }
 
 impl Status {
-    /// How long a call may wait without being a trouble.
+    /// How long a call may wait without being a problem.
     const MAX_AGE: Duration = Duration::from_secs(600);
 
     /// Runs the command.
@@ -101,7 +101,7 @@ impl Status {
             print_line(text(&sentence(trouble, overview.now)))?;
         }
         if troubles.is_empty() {
-            session.verbose("no trouble");
+            session.verbose("no problems");
         }
         Ok(if troubles.is_empty() { exit::DONE } else { exit::FAILED })
     }
@@ -137,7 +137,7 @@ fn table(overview: &Overview) -> Table {
     table
 }
 
-/// When there is next something to do on a service that is not ready yet.
+/// When the next call of a service is due, or its next schedule ticks.
 fn next(it: &ServiceOverview, now: Timestamp) -> String {
     if it.service.paused {
         return "paused".to_owned();
@@ -197,7 +197,7 @@ fn sentence(trouble: &Finding, now: Timestamp) -> String {
     }
 }
 
-/// What programs get to read about how things stand.
+/// The overview as JSON.
 struct OverviewView<'a>(&'a Overview);
 
 impl Serialize for OverviewView<'_> {

@@ -17,13 +17,13 @@ use crate::error::{Error, Kind, Result};
 use crate::processor::ProcessorStarter;
 use crate::system::signals::Interrupts;
 
-/// How long a call waits for the same before anybody is told.
+/// A reason is reported once it has held for this long.
 const FIRST_WORD: Duration = Duration::from_millis(500);
 
 /// The longest time until it is looked at again. It doubles each time.
 const LAST_WORD: Duration = Duration::from_secs(60);
 
-/// How often to look whether somebody has to start a processor.
+/// How often to check whether to start a processor.
 const LOOK_FOR_PROCESSOR: Duration = Duration::from_millis(400);
 
 /// A call that is waited for.
@@ -31,7 +31,7 @@ const LOOK_FOR_PROCESSOR: Duration = Duration::from_millis(400);
 pub struct AwaitedCall<'a> {
     /// Its job.
     pub id: JobId,
-    /// Who waits.
+    /// The process that waits.
     pub caller: &'a Caller,
     /// How long to wait at most.
     pub timeout: Option<Duration>,
@@ -59,12 +59,12 @@ pub enum CallEnd {
     Interrupted,
 }
 
-/// With what a processor is started in the background.
+/// How to start a processor in the background.
 #[derive(Debug, Clone, Copy)]
 pub struct StartWith<'a> {
     /// The store.
     pub place: &'a Place,
-    /// Who starts it.
+    /// The process that starts the processor.
     pub caller: &'a Caller,
     /// The service that it drains.
     pub service: &'a ServiceName,
@@ -78,12 +78,12 @@ impl StartWith<'_> {
     }
 }
 
-/// What is done for a call while it waits.
+/// The state of a wait for a call.
 struct CallProgress {
-    /// When to look next for what it waits, and after how long again.
+    /// When to look for the reason next, and how long to wait after that.
     next_word: Instant,
     pause: Duration,
-    /// For what it waited at the last look, and what was told.
+    /// The codes of the reason at the last look, and of the one that was reported last.
     waits: Option<&'static str>,
     told: Option<&'static str>,
     starter: Option<ProcessorStarter>,

@@ -1,4 +1,4 @@
-//! How things stand with a store, and what somebody has to see to.
+//! An overview of a store, and its problems.
 
 use std::time::{Duration, Instant};
 
@@ -12,14 +12,14 @@ use crate::domain::time::Timestamp;
 use crate::error::Result;
 use crate::processor::lives;
 
-/// A schedule whose tick is later than this has nobody who makes its jobs.
+/// A tick that is later than this counts as a problem: no processor makes its job.
 const OVERDUE: Duration = Duration::from_secs(60);
 
-/// How often a status that is watched is shown at most, and at least: the times in it go on.
+/// The shortest and the longest time between two updates of a watched overview. Its times change by themselves.
 const SOONEST: Duration = Duration::from_millis(200);
 const LATEST: Duration = Duration::from_secs(10);
 
-/// What counts as trouble.
+/// What counts as a problem.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// How long a call may wait in the queue.
@@ -29,7 +29,7 @@ pub struct Limits {
 }
 
 impl Queue {
-    /// How things stand with these services, or with all if there are none. A pattern may match no service.
+    /// An overview of these services, or of all of them if none is named. A pattern may match no service.
     ///
     /// # Errors
     /// [`crate::Kind::NotFound`] when there is no service of a name.
@@ -68,7 +68,7 @@ impl Queue {
         sizes.iter().sum()
     }
 
-    /// What somebody has to see to, in the services of this overview.
+    /// The problems of the services in this overview.
     ///
     /// # Errors
     /// Whatever the store answers.
@@ -100,7 +100,7 @@ impl Queue {
         Ok(troubles)
     }
 
-    /// Shows how things stand, again whenever the store is changed, until `show` fails.
+    /// Shows an overview whenever the store has changed, until `show` fails.
     ///
     /// # Errors
     /// As [`Queue::overview`], and whatever `show` answers.

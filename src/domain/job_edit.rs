@@ -1,9 +1,9 @@
-//! What a person changes about a call that waits.
+//! Changes of a waiting call.
 
 use super::lane::Lane;
 use super::new_job::{Due, Expiry, Priority};
 
-/// Changes of a call that waits. What is `None` stays as it is.
+/// Changes of a waiting call. A field that is `None` stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JobEdit {
     /// When it is due.

@@ -57,7 +57,7 @@ pub enum JobChange {
     Start,
     /// Remove those that have ended.
     Remove,
-    /// Change when those run that wait.
+    /// Change the time, priority, lane or expiry of those that wait.
     Set(JobEdit),
 }
 

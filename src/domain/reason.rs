@@ -10,7 +10,7 @@ use super::time::Timestamp;
 /// One reason. `docs/explain.md` lists their codes, which programs may rely on.
 #[derive(Debug, Clone)]
 pub enum Reason {
-    /// Somebody has to release the call.
+    /// A person has to start the call.
     Held,
     /// It is not due.
     Delayed(Timestamp),
@@ -142,7 +142,7 @@ pub struct CurrentAttempt {
 /// Why a call that failed is not tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotRetried {
-    /// Its function is not there any longer.
+    /// Its function was removed.
     NoFunction,
     /// Its function retries nothing.
     Never,
@@ -152,7 +152,7 @@ pub enum NotRetried {
     UsedUp(u32),
     /// It ran as a part of this job.
     PartOf(JobId),
-    /// Nothing that is retried.
+    /// Failures of this kind are never retried.
     NotARun,
 }
 

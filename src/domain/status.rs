@@ -1,19 +1,19 @@
-//! How things stand with the services of a store.
+//! An overview of the services of a store.
 
 use super::processor::Processor;
 use super::service::Service;
 use super::time::Timestamp;
 
-/// A number of jobs that is not counted to its end.
+/// A number of jobs; counting may stop early.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Count {
-    /// How many there are, or at least.
+    /// How many there are; at least, if `more` is set.
     pub number: u64,
     /// Whether there may be more.
     pub more: bool,
 }
 
-/// How things stand with a service.
+/// An overview of a service.
 #[derive(Debug, Clone)]
 pub struct ServiceOverview {
     /// The service.
@@ -38,7 +38,7 @@ pub struct ServiceOverview {
     pub next_tick: Option<(Timestamp, String)>,
 }
 
-/// How things stand with a store.
+/// An overview of a store.
 #[derive(Debug)]
 pub struct Overview {
     /// The services, by name.
@@ -53,7 +53,7 @@ pub struct Overview {
     pub now: Timestamp,
 }
 
-/// Something that a person has to see to.
+/// A problem that a person has to solve.
 #[derive(Debug, Clone)]
 pub enum Finding {
     /// A processor has died, and no other one has taken over from it.

@@ -75,7 +75,7 @@ pub struct Store {
     location: Location,
     /// What earlier retries of jobs have found out about calls that need them.
     unmet: needs::Unmet,
-    /// Gives the name of who uses it, which jobs note that are cancelled.
+    /// Gives the name of the user, which cancelled jobs record.
     user: fn() -> String,
 }
 
@@ -204,7 +204,7 @@ impl Store {
         self.engine.be_patient(patience);
     }
 
-    /// Sets what gives the name of who uses the store, for jobs that are cancelled.
+    /// Sets the function that gives the name of the user, which cancelled jobs record.
     pub fn set_user(&mut self, user: fn() -> String) {
         self.user = user;
     }

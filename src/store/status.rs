@@ -1,4 +1,4 @@
-//! How things stand with services, from indexes alone.
+//! Overviews of services, from indexes alone.
 
 use std::collections::HashMap;
 
@@ -33,14 +33,14 @@ const SCHEDULES: &str = "SELECT COUNT(*), COALESCE(SUM(paused), 0) FROM asyncq_s
 /// How many jobs are counted at most.
 const MOST: u64 = 100_000;
 
-/// The same of those that an index has for all services together, each of which has to be looked up.
+/// The same for held and failed jobs: their index covers all services, so each job is looked up for its service.
 const MOST_STOPPED: u64 = 10_000;
 
 /// How many priorities are looked at to find the oldest call of a queue.
 const PRIORITIES: usize = 100;
 
 impl Store {
-    /// How things stand with these services, at one moment, and the time then. `exact` counts to the end.
+    /// Overviews of these services at one moment, and that moment. `exact` counts all jobs.
     pub fn overview(&mut self, services: &[Service], exact: bool) -> Result<(Timestamp, Vec<ServiceOverview>)> {
         let (most, most_stopped) = if exact { (i64::MAX as u64, i64::MAX as u64) } else { (MOST, MOST_STOPPED) };
         self.read(|tx| {
@@ -55,7 +55,7 @@ impl Store {
                     count(tx, DELAYED, name.into(), most)?,
                 ];
                 let next_due = look_at(tx, name)?.and_then(|status| status.next_due);
-                // What is due and not in the queue waits for a processor that puts it there.
+                // A due call that is still `delayed` waits for a processor, too.
                 let overdue = next_due.filter(|due| *due <= tx.now());
                 Ok(ServiceOverview {
                     service: service.clone(),
