@@ -65,8 +65,8 @@ pub enum Job {
     /// Call the function of a job again, as a new job, and print its number
     ///
     /// The new job has the arguments, the principal, the site, the metadata, the priority and the lane of the other one, but not
-    /// its key. If the other job waits, the new one takes its place: it is due at the same time and waits for the same jobs, and the
-    /// other one is cancelled.
+    /// its key. If the other job waits, it is cancelled, with all calls that need it. The new one is due at the same time and waits for the
+    /// same jobs. In a lane, the call that waits next may run first.
     #[command(override_usage = "asyncq job rerun [OPTIONS] <ID> [-- <ARG>...]")]
     Rerun {
         /// The number of the job
@@ -168,7 +168,7 @@ impl Job {
                 let done = queue.rerun_job(id, again, &session.caller)?;
                 print_number(done.new)?;
                 if done.cancelled {
-                    session.notice(&format!("job {id} is cancelled; job {} takes its place", done.new));
+                    session.notice(&format!("job {id} is cancelled; job {} replaces it", done.new));
                 }
             }
             Job::Start { which, state } => {

@@ -85,17 +85,26 @@ fn held_up_by(store: &mut Store, job: &Job) -> Result<Option<Reason>> {
     Ok(first.filter(|reason| !matches!(reason, Reason::Running(_) | Reason::Cancelling(_))))
 }
 
-/// Whether a job waits for nothing but a processor.
+/// Whether a processor would bring a job forward: it waits for nothing else, or for other calls, and its service has a call
+/// that is ready.
 ///
 /// # Errors
 /// Whatever the store answers.
 pub(super) fn needs_processor(store: &mut Store, id: JobId) -> Result<bool> {
     let job = store.job(id)?;
-    Ok(match held_up_by(store, &job)? {
+    if job.state.has_ended() {
+        return Ok(false);
+    }
+    let attempts = store.attempts(&job)?;
+    let reasons = reasons(store, &job, &attempts)?;
+    let is_absent = reasons.iter().any(|reason| matches!(reason, Reason::NoProcessor(_)));
+    let mut status = || store.service_status(&ServiceName::parse(&job.call.service)?, None);
+    Ok(match reasons.first() {
         Some(Reason::DeadProcessor(_)) => true,
-        Some(Reason::NoProcessor(_)) => {
-            let service = ServiceName::parse(&job.call.service)?;
-            store.service_status(&service, None)?.waits_for_rate().is_none()
+        Some(Reason::NoProcessor(_)) => status()?.waits_for_rate().is_none(),
+        Some(Reason::After(_) | Reason::Lane(_)) if is_absent => {
+            let status = status()?;
+            status.ready && status.waits_for_rate().is_none()
         }
         _ => false,
     })

@@ -167,10 +167,14 @@ impl Queue {
                 show(self, Followed::Quiet(&job))?;
             }
             lookout.sleep(&mut self.store, following.wake(again), reader.or(following.stop))?;
+            let before = (job.state, job.counts.attempt);
             job = match self.store.job(id) {
                 Err(error) if error.kind() == Kind::NotFound => return Err(removed(id).into()),
                 found => found?,
             };
+            if before == (job.state, job.counts.attempt) {
+                lookout.slow_down();
+            }
         }
     }
 

@@ -33,7 +33,7 @@ groups! { Called { stored, rest, service, state, priority, lane, run_at } }
 
 impl Store {
     /// Calls the function of a job again, as a new job without a key; durable when this returns. If the job waits, the new one
-    /// takes its place: it waits for the same, and the job is cancelled.
+    /// waits for the same jobs, and the old one is cancelled first, so its lane goes on with the call that waits next.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there is no such job, service or function; [`Kind::Denied`] when the job runs, or a rule of the

@@ -274,10 +274,21 @@ fn a_processor_is_started_where_none_is_at_work() {
         ? 1
         ",
     );
+    // The calls that have to end first need one, too.
+    place.session(
+        "
+        $ asyncq enqueue --lane a events hello; asyncq call --start --lane a events hello
+        3
+        Hello
+        $ asyncq enqueue events hello; asyncq call --start --after 5 events hello
+        5
+        Hello
+        ",
+    );
     wait_until("none is left behind", || place.processors() == 0);
     // A paused service needs none.
     place.stdout("asyncq service pause events");
-    let (call, mut stderr) = calling(&place, 3, "asyncq -v call --start events hello");
+    let (call, mut stderr) = calling(&place, 7, "asyncq -v call --start events hello");
     let mut said = String::new();
     stderr.read_line(&mut said).unwrap();
     assert_eq!(said, "asyncq: service `events` is paused; `asyncq service resume events` lets its calls run\n");

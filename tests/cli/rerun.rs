@@ -92,7 +92,7 @@ fn the_new_call_takes_the_place_of_one_that_waits() {
         anew
         ",
     );
-    assert_eq!(place.terminal("asyncq job rerun 5"), "11\nasyncq: job 5 is cancelled; job 11 takes its place\n");
+    assert_eq!(place.terminal("asyncq job rerun 5"), "11\nasyncq: job 5 is cancelled; job 11 replaces it\n");
 }
 
 #[test]
