@@ -32,7 +32,7 @@ use crate::system::signals::Interrupts;
 
 /// Call a function, wait for its end, and print what it prints
 ///
-/// The exit code is 0 when the call is completed, 75 when it ended in a temporary failure or the time is over, and 1 otherwise.
+/// The exit code is 0 if the call completed, 75 if it failed temporarily or the time is over first, and 1 if it failed otherwise.
 /// An interrupt (Ctrl-C) ends the wait but not the call; a second one cancels the call. Inside a running function, the call runs at
 /// once, as with `asyncq enqueue`.
 #[derive(Debug, Args)]
@@ -64,7 +64,7 @@ pub struct CallNow {
     args: Vec<String>,
 }
 
-/// How long a second interrupt may come.
+/// How long asyncq waits for a second interrupt.
 const SECOND_INTERRUPT: Duration = Duration::from_secs(2);
 
 impl CallNow {

@@ -20,13 +20,13 @@ use crate::domain::text::escape_control_in_lines;
 
 /// Print the output of a job: stdout to stdout, stderr to stderr
 ///
-/// With -f, the exit code is 0 when the job is completed, and 1 when it has ended otherwise.
+/// With -f, the exit code is 0 if the job completed, and 1 if it failed or was cancelled.
 #[derive(Debug, Args)]
 pub struct PrintLog {
     /// The number of the job
     #[arg(value_parser = job_number, allow_negative_numbers = true)]
     id: i64,
-    /// Go on with what the job prints, through retries, until it has ended
+    /// Follow the output, through retries, until the job has ended
     #[arg(short, long, conflicts_with = "attempt")]
     follow: bool,
     /// Print the output of this attempt [default: the latest]
@@ -153,7 +153,7 @@ impl JobOutput {
         Ok(())
     }
 
-    /// Prints characters that have no end.
+    /// Prints incomplete characters.
     fn finish(&mut self) -> anyhow::Result<()> {
         for (begun, stream) in self.begun.iter_mut().zip([Stream::Out, Stream::Err]) {
             let begun = std::mem::take(begun);

@@ -20,8 +20,8 @@ use crate::error::{Error, Kind};
 
 /// Wait until jobs have ended
 ///
-/// The exit code is 0 when all are completed, 1 when one has ended otherwise, and 75 when the time is over. With --service it is 0
-/// as soon as nothing is left to run, however the calls have ended.
+/// The exit code is 0 if all jobs completed, 1 if one failed or was cancelled, and 75 if the time is over first. With --service it
+/// is 0 as soon as no call is left to run, even if some failed.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "asyncq wait [OPTIONS] <ID>...\n       asyncq wait [OPTIONS] -\n       asyncq wait [OPTIONS] --service <SERVICE>"
@@ -127,7 +127,7 @@ fn waits(queue: &mut Queue, id: JobId) -> anyhow::Result<String> {
     })
 }
 
-/// How a job has ended that is not completed.
+/// How a job that did not complete has ended.
 fn ending(job: &JobEnd) -> Option<String> {
     let id = job.id;
     match job.state {

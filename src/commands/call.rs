@@ -1,4 +1,4 @@
-//! Waiting for one call, as if it ran in this process.
+//! Waits for one call and shows its output, as if it ran in this process.
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
@@ -26,7 +26,7 @@ const LAST_WORD: Duration = Duration::from_secs(60);
 /// How often to check whether to start a processor.
 const LOOK_FOR_PROCESSOR: Duration = Duration::from_millis(400);
 
-/// A call that is waited for.
+/// A call to wait for.
 #[derive(Debug)]
 pub struct AwaitedCall<'a> {
     /// Its job.
@@ -41,12 +41,12 @@ pub struct AwaitedCall<'a> {
     pub interrupts: &'a Interrupts,
 }
 
-/// What happens while a call is waited for.
+/// What happens during the wait for a call.
 #[derive(Debug)]
 pub enum CallEvent<'a> {
     /// What happens to its job.
     Followed(Followed<'a>),
-    /// The job has waited for a while, for this.
+    /// The job has waited for a while for this reason.
     Waits(&'a Job, &'a Reason),
 }
 
@@ -91,8 +91,8 @@ struct CallProgress {
 }
 
 impl CallProgress {
-    /// Tells for what a call waits, if it has waited for that for a while, and that was not told before. It may wait for a moment
-    /// until a processor takes it.
+    /// Reports why a call waits, once per reason, and only if the reason holds for a while: usually a processor takes the call in
+    /// a moment.
     fn tell(&mut self, queue: &mut Queue, job: &Job, tell: &mut dyn FnMut(CallEvent<'_>)) -> Result<()> {
         if Instant::now() < self.next_word {
             return Ok(());
@@ -112,7 +112,7 @@ impl CallProgress {
         Ok(())
     }
 
-    /// Has a processor started if the call needs one.
+    /// Starts a processor if the call needs one.
     fn tend(&mut self, queue: &mut Queue, id: JobId) -> Result<()> {
         let Some(starter) = &mut self.starter else { return Ok(()) };
         if self.looked_for_processor.is_some_and(|looked| looked.elapsed() < LOOK_FOR_PROCESSOR) {

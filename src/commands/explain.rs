@@ -51,7 +51,7 @@ impl Queue {
         Ok(Explanation { job, reasons, stderr })
     }
 
-    /// What keeps a job from going on; nothing when it runs, or has ended.
+    /// The first reason why a waiting job, or one whose processor died, does not go on.
     ///
     /// # Errors
     /// Whatever the store answers.
@@ -85,8 +85,8 @@ fn held_up_by(store: &mut Store, job: &Job) -> Result<Option<Reason>> {
     Ok(first.filter(|reason| !matches!(reason, Reason::Running(_) | Reason::Cancelling(_))))
 }
 
-/// Whether a processor would bring a job forward: it waits for nothing else, or for other calls, and its service has a call
-/// that is ready.
+/// Whether a new processor would help a job: the job waits for a processor, or for other calls, and a call of its service is
+/// ready.
 ///
 /// # Errors
 /// Whatever the store answers.
@@ -315,7 +315,7 @@ fn ended(store: &mut Store, job: &Job) -> Result<Reason> {
     Ok(Reason::Failed(failure, why))
 }
 
-/// The last lines of the stderr of the latest attempt; of its whole output where the two are one.
+/// The last lines that the latest attempt printed to stderr, or to stdout if stderr is empty.
 fn last_lines(store: &mut Store, job: &Job) -> Result<Vec<String>> {
     let log = store.log(job.id, job.counts.attempt)?;
     let of = |only: Option<Stream>| -> Vec<u8> {

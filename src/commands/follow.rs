@@ -23,7 +23,7 @@ const SOON: Duration = Duration::from_millis(250);
 pub enum Followed<'a> {
     /// Its function has printed this.
     Output(Stream, &'a [u8]),
-    /// So many bytes of its output are lost.
+    /// This many bytes of its output are lost.
     Lost(u64),
     /// It does not run yet.
     Waits(&'a Job),
@@ -31,16 +31,16 @@ pub enum Followed<'a> {
     Between(&'a Job, &'a Attempt),
     /// Its output cannot be followed while it runs.
     Barred(&'a Error),
-    /// It has not ended, and nothing is heard of it now. Comes after each change of the store, and with each pulse.
+    /// It has not ended and prints nothing now. Sent after each change of the store, and with each pulse.
     Quiet(&'a Job),
 }
 
-/// How the following of a job has ended.
+/// How following a job has ended.
 #[derive(Debug)]
 pub(super) enum FollowEnd {
     /// The job has ended.
     Ended(JobEnd),
-    /// The time is over, or somebody stopped it, while the job was in this state.
+    /// The time was over, or `stop` became readable, while the job was in this state.
     Stopped(State),
 }
 
@@ -49,7 +49,7 @@ struct FollowPosition {
     attempt: i64,
     /// How many bytes of that attempt's output were shown, or reported as lost.
     seen: u64,
-    /// Whether it was said why this attempt does not run, or cannot be followed.
+    /// Whether the reason was reported why this attempt does not run, or cannot be followed.
     is_told: bool,
 }
 
@@ -64,27 +64,27 @@ impl FollowPosition {
 pub struct Onlooker<'a> {
     /// The process.
     pub caller: &'a Caller,
-    /// The pipe that takes the output, if it is one: nobody follows the job any longer when nobody reads that.
+    /// The output, if it is a pipe. Following ends when its reader closes it.
     pub reader: Option<BorrowedFd<'a>>,
 }
 
 /// How a job is followed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Following<'a> {
-    /// By whom.
+    /// The process that follows.
     pub(super) by: Onlooker<'a>,
     /// From which attempt on; `None` for the latest one.
     pub(super) from: Option<i64>,
     /// Until when at most.
     pub(super) until: Option<Instant>,
-    /// Becomes readable when nobody wants to follow the job any longer.
+    /// Following ends when this becomes readable.
     pub(super) stop: Option<BorrowedFd<'a>>,
     /// How often to report that it is [`Followed::Quiet`], if at all.
     pub(super) pulse: Option<Duration>,
 }
 
 impl Following<'_> {
-    /// Whether the time is over, or somebody has stopped it.
+    /// Whether the time is over, or `stop` is readable.
     fn is_over(&self) -> bool {
         let mut stop: Vec<_> = self.stop.iter().map(|stop| PollFd::new(stop, PollFlags::IN)).collect();
         self.until.is_some_and(|until| until <= Instant::now())
@@ -187,7 +187,7 @@ impl Queue {
         following: &Following<'_>,
         show: &mut dyn FnMut(&mut Queue, Followed<'_>) -> Result<(), E>,
     ) -> Result<Option<Duration>, E> {
-        // What was shown of it comes from a processor that does not have it any longer, and from the store once it has ended.
+        // The processor that sent the first part no longer runs the attempt. The store has the rest once it has ended.
         if position.seen > 0 {
             return Ok(Some(SOON));
         }
@@ -246,7 +246,7 @@ impl Queue {
         Ok(None)
     }
 
-    /// Shows what is kept of an attempt that has ended, after what was seen of it.
+    /// Shows the rest of the kept output of an ended attempt.
     fn show_rest<E: From<Error>>(
         &mut self,
         id: JobId,
@@ -284,7 +284,7 @@ fn rest(log: &Log, seen: u64) -> Vec<Followed<'_>> {
     parts
 }
 
-/// Whether nobody reads from the other end of a pipe.
+/// Whether the reader of a pipe has closed it.
 fn is_closed(reader: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(reader, PollFlags::empty())];
     matches!(fds::wait(&mut fds, Some(Duration::ZERO)), Ok(1..))

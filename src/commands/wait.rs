@@ -25,10 +25,10 @@ const SLOW_COMMIT: Duration = Duration::from_secs(1);
 /// How often to look at least, and whether the store was moved.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How often to look at most, so that a busy store costs little.
+/// The shortest time between two looks, so that a busy store costs little.
 const BREATH: Duration = Duration::from_millis(1);
 
-/// How often to look at most, while one change follows the other and all looks are in vain.
+/// The longest time between two looks at a busy store, after many looks that found nothing.
 const LONG_BREATH: Duration = Duration::from_millis(15);
 
 /// Sleeps until the store was changed.
@@ -77,7 +77,7 @@ impl Lookout {
         woken
     }
 
-    /// The last look was in vain: the next one comes later if the store is busy, so that those who work are not slower.
+    /// Delays the next look at a busy store after a look that found nothing, so that processors do not slow down.
     pub(super) fn slow_down(&mut self) {
         self.breath = (self.breath * 3 / 2).min(LONG_BREATH);
     }
@@ -114,7 +114,7 @@ impl Lookout {
     }
 }
 
-/// What there is to know of jobs that are waited for.
+/// How far a wait for jobs is.
 pub(super) enum Progress {
     /// All have ended.
     Ended,
@@ -224,7 +224,7 @@ impl<'a> Watched<'a> {
         })
     }
 
-    /// What is not over yet, if anything.
+    /// The first job or service that has not ended, if there is one.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when a job was removed before it was seen to end, or the service was.
@@ -240,7 +240,7 @@ impl<'a> Watched<'a> {
     }
 }
 
-/// Jobs that are waited for.
+/// Jobs to wait for.
 struct Jobs<'a> {
     jobs: &'a [JobId],
     /// How many from the first on have ended.

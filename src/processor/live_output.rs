@@ -18,7 +18,7 @@ pub struct LiveOutput(Feed);
 pub enum NotLive {
     /// Its processor does not run it now: the store says what has become of it, or will do so soon.
     Elsewhere,
-    /// Something keeps this process from it, which one sentence names.
+    /// Another error, in one sentence.
     Barred(Error),
 }
 
@@ -33,10 +33,10 @@ impl LiveOutput {
         Ok(feed.map(LiveOutput).map_err(|why| not_live(job, why)))
     }
 
-    /// What comes next, without waiting for it.
+    /// The next piece, if there is one; never blocks.
     ///
     /// # Errors
-    /// Why nothing comes any longer.
+    /// Why the output ends here.
     pub fn next(&mut self, job: JobId) -> Result<Heard, NotLive> {
         self.0.next().map_err(|why| not_live(job, why))
     }

@@ -1,4 +1,4 @@
-//! Starts processors in the background, for a call that nobody would run.
+//! Starts processors in the background for calls that no processor would run.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,11 +19,11 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest wait before a start.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// How long those that are at work have to take a call before another one is started: one that follows may take it at once.
+/// How long to wait before starting another processor: one with `--follow` may take the call at once.
 const AT_WORK: Duration = Duration::from_millis(200);
 
-/// Starts a processor for a service when none is at work on it. Of all that do so at one store, one at a time starts a processor,
-/// until that one is at work; so there is never more than one processor too many.
+/// Starts a processor for a service when none is at work on it. Only one process at a time starts a
+/// processor for a store, and waits until it is at work. So there is never more than one processor too many.
 #[derive(Debug)]
 pub struct ProcessorStarter {
     service: ServiceName,
@@ -52,7 +52,7 @@ impl ProcessorStarter {
         ProcessorStarter { service, program, words, began: now, started: None, not_before: now, pause: FIRST_PAUSE }
     }
 
-    /// Starts a processor, if `is_needed` says so, and nobody else is about to start one.
+    /// Starts a processor if `is_needed` says so, unless another process is starting one.
     ///
     /// # Errors
     /// [`Kind::Io`] when it cannot be started, or cannot work; and whatever the store or `is_needed` answers.

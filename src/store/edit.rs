@@ -1,4 +1,4 @@
-//! Changes that people make to calls that wait. Triggers of the schema move a call whose time changes, as they do for clients.
+//! Changes of waiting calls by `job set`. Triggers of the schema move a call to another state when its time changes.
 
 use super::engine::{Tx, Value};
 use super::lane;

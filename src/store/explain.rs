@@ -1,4 +1,4 @@
-//! What explains why a call does not run: each is one statement that an index answers.
+//! Facts that explain why a call does not run. An index answers each statement.
 
 use super::Store;
 use super::columns::groups;

@@ -1,4 +1,4 @@
-//! Those who follow one call, as its processor sees them.
+//! The followers of one call, on the processor's side.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ pub struct Tap {
     all: Arc<AtomicUsize>,
 }
 
-/// A follower who waits for its call.
+/// A follower that waits until the thread of its call takes it.
 #[derive(Debug)]
 struct Newcomer {
     job: i64,
@@ -50,14 +50,14 @@ impl Tap {
         self.with_newcomers(|newcomers| newcomers.push(Newcomer { job, attempt, follower }));
     }
 
-    /// Sends away those who still wait for a call that is over.
+    /// Turns away followers that still wait when the call is over.
     pub fn forget(&self, fence: &Fence) {
         if self.is_awaited() {
             self.with_newcomers(|newcomers| newcomers.retain(|newcomer| !newcomer.is_for(fence)));
         }
     }
 
-    /// Whether somebody waits.
+    /// Whether a follower waits.
     pub(in crate::runner) fn is_awaited(&self) -> bool {
         self.waiting.load(Ordering::Acquire) > 0
     }
@@ -86,7 +86,7 @@ pub struct FollowRequest {
     pub(in crate::runner) socket: OwnedFd,
 }
 
-/// Those who follow a call.
+/// The followers of a call.
 #[derive(Debug, Default)]
 pub(in crate::runner) struct Audience(Vec<Follower>);
 
@@ -95,7 +95,7 @@ impl Audience {
         self.0.is_empty()
     }
 
-    /// Takes those who wait for a call; says whether there were any.
+    /// Takes the waiting followers of a call. Returns whether there were any.
     pub(in crate::runner) fn join(&mut self, tap: &Tap, fence: &Fence) -> bool {
         if !tap.is_awaited() {
             return false;
@@ -105,12 +105,12 @@ impl Audience {
         self.0.len() > before
     }
 
-    /// Sends what is new to each of them who can take it.
+    /// Sends new output to each follower that can take it.
     pub(in crate::runner) fn serve(&mut self, output: &Capture) {
         self.0.retain_mut(|follower| follower.serve(output).is_ok());
     }
 
-    /// Sends the rest to those who can take it, and the end. The others find the rest in the store.
+    /// Sends the rest of the output and the end to each follower that can take it. The others read the rest from the store.
     pub(in crate::runner) fn finish(&mut self, output: &Capture) {
         for mut follower in self.0.drain(..) {
             if follower.serve(output).is_ok() && follower.outgoing.is_empty() {
@@ -129,15 +129,15 @@ impl Audience {
     }
 }
 
-/// One who follows a call.
+/// A follower.
 #[derive(Debug)]
 struct Follower {
     socket: OwnedFd,
     /// How many bytes of the output are in frames that were made for it.
     seen: u64,
-    /// Frames of which it has not taken all.
+    /// Frames that are not sent completely.
     outgoing: Vec<u8>,
-    /// How much of them it has taken.
+    /// How many bytes of them are sent.
     sent: usize,
     all: Arc<AtomicUsize>,
 }
@@ -149,7 +149,7 @@ impl Follower {
         Follower { socket, seen: 0, outgoing, sent: 0, all }
     }
 
-    /// Sends what is new, as far as it takes that now.
+    /// Sends as much new output as the follower takes now.
     fn serve(&mut self, output: &Capture) -> Result<()> {
         loop {
             self.send()?;

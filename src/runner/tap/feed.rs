@@ -1,4 +1,4 @@
-//! What a follower gets.
+//! The follower's side of a tap.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
@@ -24,12 +24,12 @@ pub struct Feed {
 pub enum NoFeed {
     /// It does not run there now.
     Elsewhere,
-    /// This process may not.
+    /// This process has no permission.
     Denied {
         /// The user whose processor runs it.
         user: u32,
     },
-    /// Something else is in the way.
+    /// Another error.
     Fails(io::Error),
 }
 
@@ -64,10 +64,10 @@ impl Feed {
         Ok(Feed { socket, bytes: Vec::new(), taken: 0, is_welcome: false })
     }
 
-    /// What comes next, without waiting for it.
+    /// The next piece, if there is one; never blocks.
     ///
     /// # Errors
-    /// When the processor does not have the call, or has ended, or says what nobody understands.
+    /// When the processor does not run the call, has ended, or sends an unknown frame.
     pub fn next(&mut self) -> Result<Heard, NoFeed> {
         loop {
             if let Some((kind, content)) = self.take_frame()? {

@@ -1,9 +1,9 @@
 //! The tap of a processor: a socket in its run directory, through which others follow what a running call prints.
 //!
 //! A follower says which attempt of which job it means. It gets what is kept of the output so far, and then each piece as the
-//! function prints it. A follower that falls behind gets the rest from what is kept, and is told how many bytes are lost.
+//! function prints it. A slow follower continues with the output that is still kept, and learns how many bytes are lost.
 //!
-//! Invariant: nobody waits for a follower. A call without one pays for a look at a number.
+//! Invariant: no function waits for a follower. A call without followers only reads one counter.
 
 pub mod audience;
 pub mod feed;
@@ -19,13 +19,13 @@ use crate::domain::log::Stream;
 /// The name of the socket.
 const SOCKET: &str = "tap";
 
-/// The version of what is spoken here. The processor says it first.
+/// The version of this protocol, which the processor sends first.
 const VERSION: u8 = 1;
 
 /// The bytes of a request: the numbers of a job and of an attempt.
 const REQUEST: usize = 16;
 
-/// The bytes before the content of a frame: what it is, and how long.
+/// The size of a frame's header, in bytes: its kind and its length.
 const HEAD: usize = 5;
 
 /// About how many bytes of output are sent at once.
@@ -43,7 +43,7 @@ enum FrameKind {
     Full = b'!',
     Out = b'1',
     Err = b'2',
-    /// The content is how many bytes come next that nobody has any more.
+    /// The content is the number of bytes that are lost at this point.
     Lost = b'-',
     /// The call has ended.
     End = b'.',
@@ -70,7 +70,7 @@ fn add_frame(to: &mut Vec<u8>, kind: FrameKind, content: &[u8]) {
 /// The path of the socket in a folder, short enough for the address of a socket (unix(7): 107 bytes). It holds while the folder
 /// is open.
 fn address(folder: &Path) -> io::Result<(File, PathBuf)> {
-    // Whoever may enter the folder need not be able to list it.
+    // A follower may have permission to enter the folder, but not to list it.
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = File::from(open(folder, flags, Mode::empty())?);
     let path = format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()).into();

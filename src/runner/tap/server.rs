@@ -1,4 +1,4 @@
-//! The thread of a processor that hears the requests of followers.
+//! The thread of a processor that receives followers' requests.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -17,7 +17,7 @@ use crate::system::fds;
 /// How long a follower may take for its request.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How many may be about to make a request.
+/// How many connections without a complete request are kept at most.
 const VISITORS: usize = 16;
 
 /// How long to wait after the system has given no descriptor.
@@ -37,7 +37,7 @@ pub struct TapServer {
 }
 
 impl TapServer {
-    /// Makes the socket in the folder of a processor, for those who may enter that folder, and listens.
+    /// Creates the socket in the folder of a processor and listens. Everyone who may enter that folder can connect.
     ///
     /// # Errors
     /// When the file system has no sockets, or the system gives no thread or descriptor.
@@ -70,7 +70,7 @@ struct Desk {
     visitors: Vec<Visitor>,
 }
 
-/// Somebody whose request has not come yet.
+/// A connection without a complete request.
 struct Visitor {
     socket: OwnedFd,
     since: Instant,
@@ -126,7 +126,7 @@ impl Desk {
 }
 
 impl Visitor {
-    /// Takes what it says; gives the request once that is complete.
+    /// Reads from the connection. Returns the request once it is complete.
     fn hear(&mut self) -> rustix::io::Result<Option<[u8; REQUEST]>> {
         let mut space = [0; REQUEST];
         let missing = REQUEST - self.said.len();
