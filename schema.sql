@@ -1,4 +1,4 @@
--- The store of asyncq in SQLite 3.37 or later, schema 5. Every table is `asyncq_*`: it may live beside your own tables.
+-- The store of asyncq in SQLite 3.37 or later, schema 6. Every table is `asyncq_*`: it may live beside your own tables.
 -- Times are milliseconds since 1970-01-01 UTC. Clients add rows to asyncq_service, asyncq_function and asyncq_job, as
 -- docs/sql.md says, and change only what it says; asyncq does the rest.
 
@@ -8,9 +8,13 @@ CREATE TABLE asyncq_schema (
   clock       INTEGER NOT NULL DEFAULT 0,                             -- the latest time that a processor saw, to a minute
   older       INTEGER NOT NULL DEFAULT 0,                             -- the newest processor when schema 4 came: those up
                                                                       -- to it release no calls that depend on theirs
-  used        INTEGER NOT NULL DEFAULT 7                              -- what each look at the store asks for: 1 calls that
-) STRICT;                                                             -- expire, 2 schedules, 4 calls that need others
-INSERT INTO asyncq_schema (version, used) VALUES (5, 0);
+  used        INTEGER NOT NULL DEFAULT 7,                             -- what each look at the store asks for: 1 calls that
+                                                                      -- expire, 2 schedules, 4 calls that need others
+  paused      TEXT,                                                   -- why no call runs, may be ''; NULL: calls run
+  pruned_at   INTEGER NOT NULL DEFAULT 0,                             -- when old jobs were last looked for,
+  pruned_to   INTEGER NOT NULL DEFAULT 0                              -- and the last one of that look
+) STRICT;
+INSERT INTO asyncq_schema (version, used) VALUES (6, 0);
 
 CREATE TABLE asyncq_service (
   name        TEXT NOT NULL PRIMARY KEY CONSTRAINT asyncq_service_name
@@ -26,7 +30,12 @@ CREATE TABLE asyncq_service (
   rate        TEXT,                                                   -- how often calls may start, JSON; NULL: no limit
   rate_at     INTEGER NOT NULL DEFAULT 0,                             -- when the rate is free again, in microseconds
   on_error    TEXT,                                                   -- SERVICE/FUNCTION, called when a job ends so; for
-  on_success  TEXT                                                    -- functions that have no hook of their own
+  on_success  TEXT,                                                   -- functions that have no hook of their own
+  paused_why  TEXT,                                                   -- the reason that was given for its pause
+  keep        INTEGER                                                 -- how many milliseconds a job stays that has ended;
+              CONSTRAINT asyncq_service_keep CHECK (keep > 0),        -- NULL: for ever
+  keep_errors INTEGER                                                 -- and one that has ended in error
+              CONSTRAINT asyncq_service_keep_errors CHECK (keep_errors > 0)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE asyncq_function (
@@ -55,6 +64,14 @@ CREATE TABLE asyncq_function (
   on_success  TEXT,
   merge       INTEGER NOT NULL DEFAULT 0                              -- 1: one pipe takes its stdout and its stderr
               CONSTRAINT asyncq_function_merge CHECK (merge IN (0, 1)),
+  takes       TEXT,                                                   -- its signature, as `function add --takes` reads it;
+  args_min    INTEGER,                                                -- how many positional arguments that is at least,
+  args_max    INTEGER,                                                -- and at most; NULL: any number
+  secret      TEXT,                                                   -- the arguments that nobody is shown, a JSON array
+                                                                      -- of names and positions from 1
+  env_file    TEXT,                                                   -- a file of variables, read at each start
+  local       INTEGER NOT NULL DEFAULT 0                              -- 1: only a program that opens this file may call it
+              CONSTRAINT asyncq_function_local CHECK (local IN (0, 1)),
   PRIMARY KEY (service, name)
 ) STRICT, WITHOUT ROWID;
 
@@ -289,6 +306,10 @@ CREATE TRIGGER asyncq_job_insert BEFORE INSERT ON asyncq_job BEGIN
     THEN RAISE(ABORT, 'asyncq: this key belongs to another call')
   END;
   SELECT CASE
+    WHEN json_array_length(NEW.args) < args_min THEN RAISE(ABORT, 'asyncq: too few arguments for this function')
+    WHEN json_array_length(NEW.args) > args_max THEN RAISE(ABORT, 'asyncq: too many arguments for this function')
+  END FROM asyncq_function WHERE service = NEW.service AND name = NEW.function AND takes IS NOT NULL;
+  SELECT CASE
     WHEN CASE WHEN NOT json_valid(NEW.after) OR json_type(NEW.after) NOT IN ('array', 'object') THEN 1
       WHEN EXISTS (SELECT 1 FROM json_each(
           CASE json_type(NEW.after) WHEN 'array' THEN json_object('ok', json(NEW.after)) ELSE NEW.after END) AS list
@@ -422,6 +443,10 @@ WHEN (SELECT version FROM asyncq_schema) > 0 AND (NEW.args, NEW.kwargs) IS NOT (
       OR instr(NEW.kwargs, '\u0000') > 0 AND instr(replace(NEW.kwargs, '\\', ''), '\u0000') > 0
     THEN RAISE(ABORT, 'asyncq: args and kwargs must not hold NUL characters')
   END;
+  SELECT CASE
+    WHEN json_array_length(NEW.args) < args_min THEN RAISE(ABORT, 'asyncq: too few arguments for this function')
+    WHEN json_array_length(NEW.args) > args_max THEN RAISE(ABORT, 'asyncq: too many arguments for this function')
+  END FROM asyncq_function WHERE service = NEW.service AND name = NEW.function AND takes IS NOT NULL;
 END;
 
 CREATE TRIGGER asyncq_job_replaced AFTER UPDATE OF args, kwargs ON asyncq_job
@@ -526,7 +551,8 @@ CREATE TRIGGER asyncq_service_insert BEFORE INSERT ON asyncq_service WHEN (SELEC
     WHEN NOT coalesce(NEW.paused IN (0, 1), 0)
     THEN RAISE(ABORT, 'asyncq: paused must be 0 or 1')
     WHEN coalesce(NEW.created_at <> CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER), 1)
-      OR (NEW.lane_width, NEW.rate, NEW.rate_at, NEW.on_error, NEW.on_success) IS NOT (1, NULL, 0, NULL, NULL)
+      OR (NEW.lane_width, NEW.rate_at) IS NOT (1, 0)
+      OR coalesce(NEW.rate, NEW.on_error, NEW.on_success, NEW.paused_why, NEW.keep, NEW.keep_errors) IS NOT NULL
     THEN RAISE(ABORT, 'asyncq: leave out the columns that asyncq keeps itself')
   END;
 END;
@@ -534,9 +560,9 @@ END;
 CREATE TRIGGER asyncq_service_update BEFORE UPDATE ON asyncq_service
 WHEN (SELECT version FROM asyncq_schema) > 0
   AND (NEW.name, NEW.concurrency, NEW.paused, NEW.created_at, NEW.lane_width, NEW.rate, NEW.rate_at, NEW.on_error,
-       NEW.on_success)
+       NEW.on_success, NEW.paused_why, NEW.keep, NEW.keep_errors)
   IS NOT (OLD.name, OLD.concurrency, OLD.paused, OLD.created_at, OLD.lane_width, OLD.rate, OLD.rate_at, OLD.on_error,
-       OLD.on_success)
+       OLD.on_success, OLD.paused_why, OLD.keep, OLD.keep_errors)
 BEGIN SELECT RAISE(ABORT, 'asyncq: a client may add a service, and not change or remove it'); END;
 
 CREATE TRIGGER asyncq_service_delete BEFORE DELETE ON asyncq_service WHEN (SELECT version FROM asyncq_schema) > 0
@@ -551,8 +577,9 @@ WHEN (SELECT version FROM asyncq_schema) > 0 BEGIN
       AND instr(NEW.name, char(0)) = 0, 0)
     THEN RAISE(ABORT, 'asyncq: name must be 1 to 255 of A-Z, a-z, 0-9, _, ., : and -, the first a letter or _')
     WHEN coalesce(NEW.created_at <> CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER), 1)
-      OR coalesce(NEW.generation <> 0, 1)
-      OR coalesce(NEW.retry, NEW.lane, NEW.on_error, NEW.on_success) IS NOT NULL
+      OR (NEW.generation, NEW.local) IS NOT (0, 0)
+      OR coalesce(NEW.retry, NEW.lane, NEW.on_error, NEW.on_success, NEW.takes, NEW.args_min, NEW.args_max, NEW.secret,
+        NEW.env_file) IS NOT NULL
     THEN RAISE(ABORT, 'asyncq: leave out the columns that asyncq keeps itself')
     WHEN CASE WHEN json_valid(NEW.command) THEN json_type(NEW.command) <> 'array'
       OR EXISTS (SELECT 1 FROM json_each(NEW.command) WHERE type <> 'text')
@@ -603,9 +630,11 @@ END;
 CREATE TRIGGER asyncq_function_update BEFORE UPDATE ON asyncq_function
 WHEN (SELECT version FROM asyncq_schema) > 0
   AND (NEW.service, NEW.name, NEW.command, NEW.site, NEW.env, NEW.timeout, NEW.worker, NEW.created_at, NEW.args,
-       NEW.stdin, NEW.generation, NEW.retry, NEW.lane, NEW.on_error, NEW.on_success, NEW.merge)
+       NEW.stdin, NEW.generation, NEW.retry, NEW.lane, NEW.on_error, NEW.on_success, NEW.merge, NEW.takes, NEW.args_min,
+       NEW.args_max, NEW.secret, NEW.env_file, NEW.local)
   IS NOT (OLD.service, OLD.name, OLD.command, OLD.site, OLD.env, OLD.timeout, OLD.worker, OLD.created_at, OLD.args,
-       OLD.stdin, OLD.generation, OLD.retry, OLD.lane, OLD.on_error, OLD.on_success, OLD.merge)
+       OLD.stdin, OLD.generation, OLD.retry, OLD.lane, OLD.on_error, OLD.on_success, OLD.merge, OLD.takes, OLD.args_min,
+       OLD.args_max, OLD.secret, OLD.env_file, OLD.local)
 BEGIN SELECT RAISE(ABORT, 'asyncq: a client may add a function, and not change or remove it'); END;
 
 CREATE TRIGGER asyncq_function_delete BEFORE DELETE ON asyncq_function WHEN (SELECT version FROM asyncq_schema) > 0

@@ -225,6 +225,37 @@ fn the_database_refuses_what_no_call_can_wait_for() {
     assert_eq!(insert(r#"{"failed":[3]}"#).unwrap_err(), "asyncq: a job in after has already ended in another way");
 }
 
+/// A function with a signature takes no other number of arguments, and a replaced call neither.
+#[test]
+fn the_database_counts_the_arguments_of_a_call() {
+    let place = application("WAL");
+    let database = rusqlite::Connection::open(place.at("app.db")).unwrap();
+    let takes = |min: i64, max: &str| {
+        let sql = format!(
+            "UPDATE asyncq_schema SET version = -version;
+            UPDATE asyncq_function SET takes = 'it', args_min = {min}, args_max = {max} WHERE name = 'mail';
+            UPDATE asyncq_schema SET version = -version"
+        );
+        database.execute_batch(&sql).unwrap();
+    };
+    let call = |args: &str| {
+        let sql = "INSERT INTO asyncq_job (service, function, args, key, key_until) VALUES ('shop', 'mail', ?1, 'k', 'started')
+            ON CONFLICT (key) DO UPDATE SET args = excluded.args RETURNING id";
+        database.query_row(sql, [args], |row| row.get::<_, i64>(0)).map_err(|error| error.to_string())
+    };
+    let (few, many) =
+        (Err("asyncq: too few arguments for this function"), Err("asyncq: too many arguments for this function"));
+    takes(1, "2");
+    for _ in ["new", "replaced"] {
+        for (args, answer) in [("[]", few), ("[1]", Ok(1)), ("[1,[2,3]]", Ok(1)), ("[1,2,3]", many), ("[2]", Ok(1))] {
+            assert_eq!(call(args), answer.map_err(str::to_owned), "{args}");
+        }
+    }
+    takes(3, "NULL");
+    assert_eq!(call("[1,2]").unwrap_err(), few.unwrap_err());
+    assert_eq!(call("[1,2,3,4,5]"), Ok(1));
+}
+
 /// The statements of the documented contract, with what the database answers.
 #[test]
 fn the_database_refuses_and_accepts_values() {

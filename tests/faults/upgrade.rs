@@ -21,7 +21,7 @@ use crate::scale::{figure, many, random};
 const NEW: &str = "ASYNCQ_FUTURE_SCHEMA=1 asyncq";
 
 /// The schema of this build; the next one is that of the tests.
-const OLD: i64 = 5;
+const OLD: i64 = 6;
 
 /// The steps of an upgrade at which it is killed: before each of its statements, and before and after the commit.
 const STATEMENTS: usize = 7;

@@ -17,6 +17,7 @@ const SCHEMA_1: &str = include_str!("fixtures/schema-1.sql");
 const SCHEMA_2: &str = include_str!("fixtures/schema-2.sql");
 const SCHEMA_3: &str = include_str!("fixtures/schema-3.sql");
 const SCHEMA_4: &str = include_str!("fixtures/schema-4.sql");
+const SCHEMA_5: &str = include_str!("fixtures/schema-5.sql");
 const ROWS_1: &str = "
     INSERT INTO asyncq_service (name, concurrency, created_at) VALUES ('events', 9, 100000000001);
     INSERT INTO asyncq_function (service, name, command, site, created_at)
@@ -214,6 +215,35 @@ fn a_store_of_version_4_gets_metadata_of_schedules_and_keeps_its_rows() {
     }
     let Upgraded { other, _folder, .. } = upgraded_from(SCHEMA_3, ROWS_3);
     assert_eq!(one::<i64>(&other, "SELECT used FROM asyncq_schema"), 0);
+}
+
+#[test]
+fn a_store_of_version_5_pauses_nothing_and_keeps_all_after_its_upgrade() {
+    let rows = "
+        INSERT INTO asyncq_service (name, concurrency) VALUES ('mails', 2);
+        INSERT INTO asyncq_function (service, name, command, site) VALUES ('mails', 'send', '[\"/bin/true\"]', '/');
+        INSERT INTO asyncq_job (service, function, args) VALUES ('mails', 'send', '[1]');";
+    let found =
+        "SELECT (SELECT name || concurrency || coalesce(paused_why, keep, keep_errors, 'no') FROM asyncq_service)
+        || (SELECT name || local || coalesce(takes, args_min, args_max, secret, env_file, 'no') FROM asyncq_function)
+        || (SELECT id || state || args FROM asyncq_job)
+        || (SELECT coalesce(paused, 'no') || pruned_at || pruned_to FROM asyncq_schema)";
+    for mine in ["", "ALTER TABLE asyncq_service ADD COLUMN mine INTEGER NOT NULL DEFAULT 0;"] {
+        let Upgraded { mut store, other, _folder } = upgraded_from(SCHEMA_5, &format!("{rows} {mine}"));
+        assert_eq!(one::<String>(&other, found), "mails2nosend0no1queued[1]no00");
+        if mine.is_empty() {
+            let new = Connection::open_in_memory().unwrap();
+            new.execute_batch(include_str!("../../schema.sql")).unwrap();
+            assert_eq!(parts(&other), parts(&new));
+        }
+        assert_eq!(store.mend().unwrap(), []);
+        store.check().unwrap();
+        for wrong in
+            ["asyncq_function SET local = 2", "asyncq_service SET keep = 0", "asyncq_service SET keep_errors = -1"]
+        {
+            assert!(other.execute(&format!("UPDATE {wrong}"), []).is_err(), "{wrong}");
+        }
+    }
 }
 
 #[test]

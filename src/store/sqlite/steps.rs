@@ -13,7 +13,7 @@
 use super::schema_script::FRESH;
 
 /// The version of this build's schema.
-pub(super) const VERSION: i64 = 5;
+pub(super) const VERSION: i64 = 6;
 
 /// A schema and the way to it.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +27,7 @@ pub(super) struct Schema {
 }
 
 /// The schema of this build.
-pub(super) const SCHEMA: Schema = Schema { version: VERSION, fresh: FRESH, steps: &[TO_2, TO_3, TO_4, TO_5] };
+pub(super) const SCHEMA: Schema = Schema { version: VERSION, fresh: FRESH, steps: &[TO_2, TO_3, TO_4, TO_5, TO_6] };
 
 /// One change on the way to a newer schema.
 #[derive(Debug, Clone, Copy)]
@@ -183,6 +183,35 @@ const TO_5: &[SchemaChange] = &[
     Recreate("asyncq_job_update"),
     Recreate("asyncq_job_expiry"),
     Recreate("asyncq_schedule_insert"),
+    Recreate("asyncq_function_insert"),
+    Recreate("asyncq_function_update"),
+];
+
+/// The whole store can be paused, and each pause has a reason. Services say how long their jobs are kept. Functions have signatures,
+/// secret arguments and files of variables.
+const TO_6: &[SchemaChange] = &[
+    Widen("asyncq_schema", "paused TEXT"),
+    Widen("asyncq_schema", "pruned_at INTEGER NOT NULL DEFAULT 0"),
+    Widen("asyncq_schema", "pruned_to INTEGER NOT NULL DEFAULT 0"),
+    Widen("asyncq_service", "paused_why TEXT"),
+    Widen("asyncq_service", "keep INTEGER CONSTRAINT asyncq_service_keep CHECK (keep > 0)"),
+    Widen("asyncq_service", "keep_errors INTEGER CONSTRAINT asyncq_service_keep_errors CHECK (keep_errors > 0)"),
+    Widen("asyncq_function", "takes TEXT"),
+    Widen("asyncq_function", "args_min INTEGER"),
+    Widen("asyncq_function", "args_max INTEGER"),
+    Widen("asyncq_function", "secret TEXT"),
+    Widen("asyncq_function", "env_file TEXT"),
+    Widen(
+        "asyncq_function",
+        "local INTEGER NOT NULL DEFAULT 0 CONSTRAINT asyncq_function_local CHECK (local IN (0, 1))",
+    ),
+    Redefine("asyncq_schema"),
+    Redefine("asyncq_service"),
+    Redefine("asyncq_function"),
+    Recreate("asyncq_job_insert"),
+    Recreate("asyncq_job_args"),
+    Recreate("asyncq_service_insert"),
+    Recreate("asyncq_service_update"),
     Recreate("asyncq_function_insert"),
     Recreate("asyncq_function_update"),
 ];
