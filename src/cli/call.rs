@@ -26,7 +26,6 @@ use crate::domain::job::{JobId, State};
 use crate::domain::log::Stream;
 use crate::domain::new_job::Enqueued;
 use crate::domain::reason::Reason;
-use crate::domain::service::ServiceName;
 use crate::error::{Error, Kind};
 use crate::system::signals::Interrupts;
 
@@ -153,10 +152,7 @@ impl CallNow {
             CallEvent::Waits(_, Reason::NoProcessor(_)) if !self.start => {
                 session.info(&format!("no processor is at work on `{}`; `--start` starts one", self.service));
             }
-            CallEvent::Waits(job, Reason::ServicePaused) => {
-                let paused = ServiceName::parse(&job.call.service).map(|service| process::paused(&service));
-                session.info(&paused.unwrap_or_else(|error| error.to_string()));
-            }
+            CallEvent::Waits(_, Reason::Paused(paused)) => session.info(&process::paused(paused)),
             CallEvent::Waits(job, reason) => {
                 let waits = format!("job {id} has not ended: {}", explain::line(job, reason, now()));
                 match reason {

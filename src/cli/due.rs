@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::exit;
 use super::output;
+use super::service_options::ServiceOptions;
 use super::session::Session;
 use super::stdio::print_line;
 use crate::domain::due::{NextTask, Task};
@@ -18,9 +19,8 @@ use crate::domain::time::{Timestamp, millis, parse_span};
 /// The exit code is 1, and nothing is printed, if there is nothing: no call that can begin, none that is delayed, and no schedule.
 #[derive(Debug, Args)]
 pub struct Due {
-    /// The services [default: all]
-    #[arg(value_name = "SERVICE")]
-    services: Vec<String>,
+    #[command(flatten)]
+    services: ServiceOptions,
     /// Print how many seconds that is from now, rounded up
     #[arg(long)]
     in_seconds: bool,
@@ -35,8 +35,7 @@ pub struct Due {
 impl Due {
     /// Runs the command.
     pub fn run(&self, session: &Session) -> anyhow::Result<u8> {
-        let names: Result<Vec<_>, _> = self.services.iter().map(|name| ServiceName::parse(name)).collect();
-        let (now, Some(next)) = session.open()?.next_task(&names?)? else { return Ok(exit::FAILED) };
+        let (now, Some(next)) = session.open()?.next_task(&self.services.selection())? else { return Ok(exit::FAILED) };
         let at = self.at_most.map_or(next.at, |most| next.at.min(now.after(most)));
         let in_seconds = millis(at.since(now)).unsigned_abs().div_ceil(1000);
         print_line(if self.json {

@@ -107,8 +107,8 @@ impl Enqueue {
             Made::Ran(ran) => return Ok(print_end(session, &format!("(`{service}` `{function}`)"), &ran)),
         };
         // No error from here on is more important than to print the number of the job.
-        let is_paused =
-            !self.call.hold && session.is_interactive() && queue.service(&service).is_ok_and(|service| service.paused);
+        let is_shown = !self.call.hold && session.is_interactive();
+        let pause = is_shown.then(|| queue.pause_of(&service).ok().flatten()).flatten();
         // The end of the process closes the store too, at less cost.
         std::mem::forget(queue);
         let id = enqueued.id();
@@ -118,8 +118,8 @@ impl Enqueue {
             return Ok(exit::DONE);
         }
         delay.tell(session, id, self.call.hold);
-        if is_paused {
-            session.notice(&process::paused(&service));
+        if let Some(paused) = pause {
+            session.notice(&process::paused(&paused));
         }
         Ok(exit::DONE)
     }

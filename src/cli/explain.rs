@@ -139,7 +139,7 @@ pub fn describe(job: &Job, reason: &Reason, now: Timestamp) -> (String, Option<C
             (format!("its lane `{lane}` is taken by {}{before}", jobs_of(heads)), explain_first(heads))
         }
         Reason::NoService => (format!("its service `{service}` was removed"), format!("asyncq service add {service}")),
-        Reason::ServicePaused => (format!("service `{service}` is paused"), format!("asyncq service resume {service}")),
+        Reason::Paused(paused) => (process::pause(paused), process::resume(paused)),
         Reason::Rate(rate, next) => {
             let next = next.map(|next| format!("; the next call starts at {}", at(next))).unwrap_or_default();
             (

@@ -58,10 +58,12 @@ impl List {
             list.print(jobs.iter().map(|job| JobView { job, attempts: None }), || job_view::table(jobs, &columns))
         })?;
         list.end()?;
+        let mut notices = BTreeSet::new();
         for service in waited_for.iter().filter_map(|name| ServiceName::parse(name).ok()) {
-            if queue.service(&service).is_ok_and(|service| service.paused) {
-                session.notice(&paused(&service));
-            }
+            notices.extend(queue.pause_of(&service).ok().flatten().map(|it| paused(&it)));
+        }
+        for notice in notices {
+            session.notice(&notice);
         }
         if let Some(next) = next {
             let more = format!("there are more jobs; `--before {next}` shows the next, `--limit 0` all");

@@ -26,6 +26,7 @@ mod job_log;
 mod job_selection;
 mod job_view;
 mod output;
+mod pause;
 mod process;
 mod reference;
 mod remove;
@@ -34,6 +35,7 @@ mod schedule;
 mod schedule_options;
 mod schedule_view;
 mod service;
+mod service_options;
 mod session;
 mod status;
 mod stdio;
@@ -87,6 +89,10 @@ enum Command {
     Call(call::CallNow),
     /// Run the calls that are ready, then exit
     Process(process::Process),
+    /// Run no calls at all, but accept new ones, until `asyncq resume`
+    Pause(pause::PauseAll),
+    /// Run calls again after `asyncq pause`
+    Resume,
     /// Jobs: calls in the store, and their outcomes
     #[command(subcommand)]
     Job(job::Job),
@@ -149,6 +155,8 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
         Command::Enqueue(enqueue) => enqueue.run(session),
         Command::Call(call) => call.run(session),
         Command::Process(process) => process.run(session),
+        Command::Pause(pause) => pause.run(session),
+        Command::Resume => pause::resume(session),
         Command::Job(job) => job.run(session),
         Command::Schedule(schedule) => schedule.run(session),
         Command::Due(due) => due.run(session),

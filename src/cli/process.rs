@@ -7,15 +7,16 @@ use clap::Args;
 use sd_notify::NotifyState;
 
 use super::console::{console, trying_again};
-use super::output::{count, list};
+use super::output::{count, list, text};
+use super::service_options::ServiceOptions;
 use super::session::{Session, print_info};
 use super::{clap_error::parse_count, clap_error::span_or_zero, exit, stdio};
 use crate::commands::process::{self, ProcessRequest, Processed};
 use crate::domain::attempt::{Ending, Failure, FailureKind};
 use crate::domain::event::{Barrier, Event, Report, Unkillable};
 use crate::domain::job::{Claim, JobId, State};
+use crate::domain::pause::{Pause, Paused};
 use crate::domain::processor::{ProcessOptions, Processor};
-use crate::domain::service::ServiceName;
 use crate::domain::tick::{Shift, TickTrouble};
 use crate::domain::time::{parse_span, show_span, write_span};
 use crate::error::reason;
@@ -29,9 +30,8 @@ use crate::system::user::user_name;
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub struct Process {
-    /// The services [default: all, by name]
-    #[arg(value_name = "SERVICE")]
-    services: Vec<String>,
+    #[command(flatten)]
+    services: ServiceOptions,
 
     /// Run at most N calls
     #[arg(long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
@@ -95,7 +95,7 @@ impl Process {
     /// Runs the command.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
         let options = ProcessOptions {
-            services: self.services.iter().map(|name| ServiceName::parse(name)).collect::<Result<_, _>>()?,
+            services: self.services.selection(),
             max_jobs: self.max_jobs,
             max_time: self.max_time,
             wait: self.wait.or(self.wait_retries.then_some(WAIT_FOR_RETRIES)),
@@ -142,9 +142,27 @@ fn keep_alive_interval() -> Option<Duration> {
     (time > 0).then(|| Duration::from_micros(time / 2))
 }
 
-/// The message about calls that wait because their service is paused.
-pub(super) fn paused(service: &ServiceName) -> String {
-    format!("service `{service}` is paused; `asyncq service resume {service}` lets its calls run")
+/// The message about calls that wait in a pause.
+pub(super) fn paused(paused: &Paused) -> String {
+    format!("{}; `{}` lets its calls run", pause(paused), resume(paused))
+}
+
+/// What is paused, and why.
+pub(super) fn pause(paused: &Paused) -> String {
+    let (what, Pause { why }) = match paused {
+        Paused::Store(pause) => ("the store".to_owned(), pause),
+        Paused::Service(service, pause) => (format!("service `{service}`"), pause),
+    };
+    let why = why.as_ref().map(|why| format!(": {}", text(why))).unwrap_or_default();
+    format!("{what} is paused{why}")
+}
+
+/// The command that ends a pause.
+pub(super) fn resume(paused: &Paused) -> String {
+    match paused {
+        Paused::Store(_) => "asyncq resume".to_owned(),
+        Paused::Service(service, _) => format!("asyncq service resume {service}"),
+    }
 }
 
 /// The message about a call that ended after this processor had lost it.
@@ -190,7 +208,8 @@ fn print_event(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
             session
                 .notice(&format!("service `{service}` is busy: {slots} taken by {}", list(holders.iter().map(name))));
         }
-        Event::Paused(service) => session.notice(&paused(service)),
+        Event::NoService => session.info("no service matches"),
+        Event::Paused(it) => session.notice(&paused(it)),
         Event::Ended(report) => print_end(session, report),
         Event::Late { job, now } => session.info(&late(*job, *now)),
         Event::Mended(what) => session.info(what),

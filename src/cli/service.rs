@@ -9,10 +9,13 @@ use super::exit;
 use super::format::{FormatOptions, Record};
 use super::hook_options::{HookOptions, NoHookOptions, print_hooks};
 use super::output::{self, FieldList};
+use super::pause::WhyOption;
 use super::session::{Session, now};
 use super::table::{Column, Table};
 use crate::domain::hook::HookKind;
 use crate::domain::lane::MAX_WIDTH;
+use crate::domain::pattern::{ServicePattern, ServiceSelection};
+use crate::domain::pause::Pause;
 use crate::domain::rate::Rate;
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{self, Added, ServiceChange, ServiceName};
@@ -52,15 +55,21 @@ pub enum Service {
         #[command(flatten)]
         no_hooks: NoHookOptions,
     },
-    /// Run no calls of a service, but accept new ones
+    /// Run no calls of services, but accept new ones
+    ///
+    /// `asyncq pause` does the same for the whole store.
     Pause {
-        /// Its name
-        name: String,
+        /// The services, by names or patterns such as 'site-*'
+        #[arg(value_name = "NAME|PATTERN", required = true, value_parser = ServicePattern::parse)]
+        services: Vec<ServicePattern>,
+        #[command(flatten)]
+        why: WhyOption,
     },
-    /// Run the calls of a paused service again
+    /// Run the calls of paused services again
     Resume {
-        /// Its name
-        name: String,
+        /// The services, by names or patterns such as 'site-*'
+        #[arg(value_name = "NAME|PATTERN", required = true, value_parser = ServicePattern::parse)]
+        services: Vec<ServicePattern>,
     },
     /// Remove a service and its functions, but keep jobs that have ended
     Remove {
@@ -153,14 +162,10 @@ impl Service {
                         .with_hint("give an option, as in `--concurrency 4`")
                         .into());
                 }
-                change(session, &name, &wanted)?;
+                session.open()?.set_service(&ServiceName::parse(&name)?, &wanted)?;
             }
-            Service::Pause { name } => {
-                change(session, &name, &ServiceChange { paused: Some(true), ..ServiceChange::default() })?;
-            }
-            Service::Resume { name } => {
-                change(session, &name, &ServiceChange { paused: Some(false), ..ServiceChange::default() })?;
-            }
+            Service::Pause { services, why } => pause(session, services, Some(&why.pause()))?,
+            Service::Resume { services } => pause(session, services, None)?,
             Service::Remove { name, force } => {
                 let waiting = if force { IfWaiting::Cancel } else { IfWaiting::Refuse };
                 let removed = session.open()?.remove_service(&ServiceName::parse(&name)?, waiting)?;
@@ -175,7 +180,8 @@ impl Service {
 struct ServiceView<'a>(&'a service::Service);
 
 impl Record for ServiceView<'_> {
-    const COLUMNS: &'static str = "name,concurrency,paused,lane_width,rate,burst,on_error,on_success,created_at";
+    const COLUMNS: &'static str =
+        "name,concurrency,paused,paused_why,lane_width,rate,burst,on_error,on_success,created_at";
 }
 
 impl Serialize for ServiceView<'_> {
@@ -183,7 +189,8 @@ impl Serialize for ServiceView<'_> {
         let mut object = serializer.serialize_map(None)?;
         object.serialize_entry("name", self.0.name.as_str())?;
         object.serialize_entry("concurrency", &self.0.concurrency)?;
-        object.serialize_entry("paused", &self.0.paused)?;
+        object.serialize_entry("paused", &self.0.pause.is_some())?;
+        object.serialize_entry("paused_why", &self.0.pause.as_ref().and_then(|pause| pause.why.as_ref()))?;
         object.serialize_entry("lane_width", &self.0.lane_width)?;
         object.serialize_entry("rate", &self.0.rate.map(|rate| rate.to_string()))?;
         object.serialize_entry("burst", &self.0.rate.map(Rate::burst))?;
@@ -196,7 +203,7 @@ impl Serialize for ServiceView<'_> {
 }
 
 fn state_name(service: &service::Service) -> &'static str {
-    if service.paused { "paused" } else { "active" }
+    if service.pause.is_some() { "paused" } else { "active" }
 }
 
 fn table(services: &[service::Service]) -> Table {
@@ -216,15 +223,20 @@ fn show(service: &service::Service) -> anyhow::Result<()> {
     if let Some(rate) = service.rate {
         sheet.line("rate", format!("{rate}, burst {}", rate.burst()));
     }
-    sheet.line("state", state_name(service));
+    let why = service.pause.as_ref().and_then(|pause| pause.why.as_ref());
+    let why = why.map(|why| format!(": {}", output::text(why))).unwrap_or_default();
+    sheet.line("state", format!("{}{why}", state_name(service)));
     print_hooks(&mut sheet, &service.hooks);
     let created = service.created_at;
     sheet.line("created", format!("{}  {}", output::moment(created), output::relative(created, now())));
     sheet.print()
 }
 
-fn change(session: &Session, name: &str, change: &ServiceChange) -> anyhow::Result<()> {
-    session.open()?.set_service(&ServiceName::parse(name)?, change)?;
+fn pause(session: &Session, services: Vec<ServicePattern>, pause: Option<&Pause>) -> anyhow::Result<()> {
+    let selection = ServiceSelection { services, ..ServiceSelection::default() };
+    if session.open()?.pause_services(&selection, pause)? == 0 {
+        session.info("no service matches");
+    }
     Ok(())
 }
 

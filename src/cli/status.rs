@@ -8,13 +8,14 @@ use serde::ser::{SerializeMap, Serializer};
 
 use super::clap_error::whole_number;
 use super::output::{self, relative, text};
+use super::service_options::ServiceOptions;
 use super::session::{Session, to_terminal};
 use super::stdio::{self, print_line};
 use super::table::{Column, Table};
 use super::{exit, process};
 use crate::commands::queue::Queue;
 use crate::commands::status::Limits;
-use crate::domain::pattern::ServicePattern;
+use crate::domain::pause::{Pause, Paused};
 use crate::domain::processor::Processor;
 use crate::domain::size::show_size;
 use crate::domain::status::{Count, Finding, Overview, ServiceOverview};
@@ -27,9 +28,8 @@ use crate::error::{Error, Kind};
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub struct Status {
-    /// The services, by names or patterns such as 'site-*' [default: all]
-    #[arg(value_name = "SERVICE|PATTERN", value_parser = ServicePattern::parse)]
-    services: Vec<ServicePattern>,
+    #[command(flatten)]
+    services: ServiceOptions,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -70,11 +70,11 @@ impl Status {
                     .with_hint("`--watch --json` prints a line of JSON for each change")
                     .into());
             }
-            queue.watch_overview(&self.services, |overview| self.print(overview))?;
+            queue.watch_overview(&self.services.selection(), |overview| self.print(overview))?;
             return Ok(exit::DONE);
         }
-        let overview = queue.overview(&self.services, self.exact)?;
-        if overview.services.is_empty() && !self.services.is_empty() {
+        let overview = queue.overview(&self.services.selection(), self.exact)?;
+        if overview.services.is_empty() && !self.services.selection().is_all() {
             session.info("no service matches");
         }
         self.print(&overview)?;
@@ -89,12 +89,15 @@ impl Status {
             // To the upper left corner, and clear the screen.
             stdio::print("\u{1b}[H\u{1b}[2J")?;
         }
+        if let Some(pause) = &overview.pause {
+            stdio::print(&format!("{}\n\n", process::paused(&Paused::Store(pause.clone()))))?;
+        }
         table(overview).print()?;
         Ok(stdio::print(&format!("{}\n", summary(overview)))?)
     }
 
     fn check(&self, session: &Session, queue: &mut Queue) -> anyhow::Result<u8> {
-        let overview = queue.overview(&self.services, false)?;
+        let overview = queue.overview(&self.services.selection(), false)?;
         let limits = Limits { max_age: self.max_age.unwrap_or(Self::MAX_AGE), max_errors: self.max_errors };
         let troubles = queue.troubles(&overview, limits)?;
         for trouble in &troubles {
@@ -139,7 +142,7 @@ fn table(overview: &Overview) -> Table {
 
 /// When the next call of a service is due, or its next schedule ticks.
 fn next(it: &ServiceOverview, now: Timestamp) -> String {
-    if it.service.paused {
+    if it.service.pause.is_some() {
         return "paused".to_owned();
     }
     let when = |at: Timestamp| relative(at.max(now), now);
@@ -171,9 +174,7 @@ fn sentence(trouble: &Finding, now: Timestamp) -> String {
         Finding::DeadProcessor(dead) => {
             format!("{} died, and its calls wait for the next `asyncq process`", process::name(dead))
         }
-        Finding::Paused(service) => {
-            format!("service `{service}` is paused; `asyncq service resume {service}` ends the pause")
-        }
+        Finding::Paused(paused) => format!("{}; `{}` ends the pause", process::pause(paused), process::resume(paused)),
         Finding::Old(service, since) => {
             let age = show_span(now.since(*since));
             format!(
@@ -202,9 +203,10 @@ struct OverviewView<'a>(&'a Overview);
 
 impl Serialize for OverviewView<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Overview { services, processors, schedules, bytes, now } = self.0;
+        let Overview { services, processors, schedules, pause, bytes, now } = self.0;
         let mut object = serializer.serialize_map(None)?;
         object.serialize_entry("at", now)?;
+        print_pause(&mut object, pause.as_ref())?;
         object.serialize_entry("services", &services.iter().map(ServiceView).collect::<Vec<_>>())?;
         object.serialize_entry("processors", &processors.iter().map(ProcessorView).collect::<Vec<_>>())?;
         object.serialize_entry("schedules", &schedules.0)?;
@@ -212,6 +214,11 @@ impl Serialize for OverviewView<'_> {
         object.serialize_entry("bytes", bytes)?;
         object.end()
     }
+}
+
+fn print_pause<M: SerializeMap>(object: &mut M, pause: Option<&Pause>) -> Result<(), M::Error> {
+    object.serialize_entry("paused", &pause.is_some())?;
+    object.serialize_entry("paused_why", &pause.and_then(|pause| pause.why.as_ref()))
 }
 
 struct ServiceView<'a>(&'a ServiceOverview);
@@ -222,7 +229,7 @@ impl Serialize for ServiceView<'_> {
         let mut object = serializer.serialize_map(None)?;
         object.serialize_entry("name", it.service.name.as_str())?;
         object.serialize_entry("concurrency", &it.service.concurrency)?;
-        object.serialize_entry("paused", &it.service.paused)?;
+        print_pause(&mut object, it.service.pause.as_ref())?;
         object.serialize_entry("running", &it.running)?;
         let counts = [
             ("queued", it.queued),

@@ -2,23 +2,18 @@
 
 use super::queue::Queue;
 use crate::domain::due::{NextTask, Task};
-use crate::domain::{service::ServiceName, time::Timestamp};
+use crate::domain::{pattern::ServiceSelection, service::ServiceName, time::Timestamp};
 use crate::error::Result;
 use crate::processor::lives;
 
 impl Queue {
-    /// What there is to do next on these services, or on all if there are none; and the time now.
+    /// What there is to do next on these services, and the time now.
     ///
     /// # Errors
     /// [`crate::Kind::NotFound`] when one of them is not there.
-    pub fn next_task(&mut self, services: &[ServiceName]) -> Result<(Timestamp, Option<NextTask>)> {
-        let mut names = Vec::with_capacity(services.len());
-        for name in services {
-            names.push(self.store.service(name)?.name);
-        }
-        if names.is_empty() {
-            names.extend(self.store.services()?.into_iter().map(|service| service.name));
-        }
+    pub fn next_task(&mut self, services: &ServiceSelection) -> Result<(Timestamp, Option<NextTask>)> {
+        let services = self.store.select_services(services)?;
+        let names: Vec<ServiceName> = services.into_iter().map(|service| service.name).collect();
         let (now, next) = self.store.next_task(&names)?;
         if next.as_ref().is_some_and(|next| next.at <= now) {
             return Ok((now, next));

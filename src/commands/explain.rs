@@ -142,9 +142,7 @@ fn waiting(store: &mut Store, job: &Job, attempts: &[Attempt]) -> Result<Vec<Rea
         _ => {}
     }
     let now_in_queue = reasons.is_empty();
-    if status.paused {
-        reasons.push(Reason::ServicePaused);
-    }
+    reasons.extend(store.pause_of(&service)?.map(Reason::Paused));
     if let Some(free) = store.location().file().ok().and_then(free_space).filter(|free| *free < LITTLE_SPACE) {
         reasons.push(Reason::NoSpace(free));
     }

@@ -13,6 +13,7 @@ pub mod function;
 pub mod job;
 pub mod job_change;
 mod lines;
+pub mod pause;
 pub mod process;
 pub mod queue;
 mod register;

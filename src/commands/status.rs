@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::explain::broken;
 use super::queue::Queue;
 use super::wait::Lookout;
-use crate::domain::pattern::ServicePattern;
-use crate::domain::service::Service;
+use crate::domain::pattern::ServiceSelection;
+use crate::domain::pause::Paused;
 use crate::domain::status::{Finding, Overview};
 use crate::domain::time::Timestamp;
 use crate::error::Result;
@@ -33,28 +33,17 @@ impl Queue {
     ///
     /// # Errors
     /// [`crate::Kind::NotFound`] when there is no service of a name.
-    pub fn overview(&mut self, services: &[ServicePattern], exact: bool) -> Result<Overview> {
-        let services = self.matching_services(services)?;
+    pub fn overview(&mut self, services: &ServiceSelection, exact: bool) -> Result<Overview> {
         let store = &mut self.store;
+        let services = store.select_services(services)?;
         let (now, overviews) = store.overview(&services, exact)?;
         let processors = store.processors()?.into_iter().map(|processor| {
             let is_alive = lives(store, &processor);
             (processor, is_alive)
         });
         let processors = processors.collect();
-        let (schedules, bytes) = (store.count_schedules(&services)?, self.bytes());
-        Ok(Overview { services: overviews, processors, schedules, bytes, now })
-    }
-
-    fn matching_services(&mut self, patterns: &[ServicePattern]) -> Result<Vec<Service>> {
-        for pattern in patterns {
-            if let ServicePattern::Name(name) = pattern {
-                self.store.service(name)?;
-            }
-        }
-        let mut services = self.store.services()?;
-        services.retain(|it| patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(&it.name)));
-        Ok(services)
+        let (schedules, pause, bytes) = (store.count_schedules(&services)?, store.pause()?, self.bytes());
+        Ok(Overview { services: overviews, processors, schedules, pause, bytes, now })
     }
 
     /// How many bytes the files of the store have.
@@ -75,16 +64,20 @@ impl Queue {
     pub fn troubles(&mut self, overview: &Overview, limits: Limits) -> Result<Vec<Finding>> {
         let dead = overview.processors.iter().filter(|(_, lives)| !lives);
         let mut troubles: Vec<Finding> = dead.map(|(processor, _)| Finding::DeadProcessor(processor.clone())).collect();
+        troubles.extend(overview.pause.clone().map(|pause| Finding::Paused(Paused::Store(pause))));
         let is_late = |since: Timestamp, limit| overview.now.since(since) > limit;
         for it in &overview.services {
             let name = || it.service.name.to_string();
-            if it.service.paused {
-                troubles.push(Finding::Paused(name()));
+            if let Some(pause) = &it.service.pause {
+                troubles.push(Finding::Paused(Paused::Service(it.service.name.clone(), pause.clone())));
             }
             if let Some(oldest) = it.oldest.filter(|oldest| is_late(*oldest, limits.max_age)) {
                 troubles.push(Finding::Old(name(), oldest));
             }
-            let tick = it.next_tick.as_ref().filter(|(tick, _)| !it.service.paused && is_late(*tick, OVERDUE));
+            let tick = it
+                .next_tick
+                .as_ref()
+                .filter(|(tick, _)| it.service.pause.is_none() && overview.pause.is_none() && is_late(*tick, OVERDUE));
             if let Some((tick, schedule)) = tick {
                 troubles.push(Finding::Overdue(schedule.clone(), *tick));
             }
@@ -106,7 +99,7 @@ impl Queue {
     /// As [`Queue::overview`], and whatever `show` answers.
     pub fn watch_overview<E: From<crate::Error>>(
         &mut self,
-        services: &[ServicePattern],
+        services: &ServiceSelection,
         mut show: impl FnMut(&Overview) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut lookout = Lookout::of(&mut self.store)?;

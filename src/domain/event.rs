@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::attempt::{Ending, Failure, Outcome};
 use super::job::{Claim, JobId, State};
+use super::pause::Paused;
 use super::{json::Json, processor::Processor, retry::Retry, service::ServiceName, tick::TickTrouble};
 use crate::error::Error;
 
@@ -19,8 +20,10 @@ pub enum Event<'a> {
         /// The processors that have them.
         holders: &'a [Processor],
     },
-    /// Calls wait, but the service is paused.
-    Paused(&'a ServiceName),
+    /// No service matches the patterns.
+    NoService,
+    /// Calls wait in a pause.
+    Paused(&'a Paused),
     /// A call has ended, and its outcome is recorded.
     Ended(&'a Report),
     /// A call has ended, but this processor had already lost it.

@@ -28,6 +28,7 @@ pub mod nested;
 pub mod new_job;
 pub mod object;
 pub mod pattern;
+pub mod pause;
 pub mod processor;
 pub mod query;
 pub mod rate;

@@ -37,6 +37,43 @@ impl ServicePattern {
     }
 }
 
+/// The services that a command is about: those of these names and patterns, or all if there are none, without the excepted
+/// ones.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceSelection {
+    /// The services that are meant.
+    pub services: Vec<ServicePattern>,
+    /// Those that are not.
+    pub except: Vec<ServicePattern>,
+}
+
+impl ServiceSelection {
+    /// Whether a service that is added later may be meant, too.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.services.is_empty() || self.services.iter().any(|it| matches!(it, ServicePattern::Pattern(_)))
+    }
+
+    /// Whether it names no service at all.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        self.services.is_empty() && self.except.is_empty()
+    }
+
+    /// Of services in the order of their names, those that are meant: in the order of the names and patterns, each once.
+    pub fn choose<T>(&self, all: Vec<T>, name: impl Fn(&T) -> &ServiceName) -> Vec<T> {
+        let place = |it: &T| match &self.services[..] {
+            [] => Some(0),
+            some => some.iter().position(|pattern| pattern.matches(name(it))),
+        };
+        let is_excepted = |it: &T| self.except.iter().any(|pattern| pattern.matches(name(it)));
+        let meant = all.into_iter().filter(|it| !is_excepted(it));
+        let mut chosen: Vec<(usize, T)> = meant.filter_map(|it| place(&it).map(|place| (place, it))).collect();
+        chosen.sort_by_key(|(place, _)| *place);
+        chosen.into_iter().map(|(_, it)| it).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,5 +89,20 @@ mod tests {
         for text in ["", "a b", "[", "***"] {
             assert_eq!(ServicePattern::parse(text).unwrap_err().kind(), Kind::Usage, "{text}");
         }
+    }
+    #[test]
+    fn a_selection_keeps_its_order_and_leaves_out_what_is_excepted() {
+        let chosen = |services: &str, except: &str| {
+            let patterns = |text: &str| text.split_whitespace().map(|it| ServicePattern::parse(it).unwrap()).collect();
+            let selection = ServiceSelection { services: patterns(services), except: patterns(except) };
+            let all: Vec<ServiceName> = ["a", "b", "site-1", "site-2"].map(|it| ServiceName::parse(it).unwrap()).into();
+            selection.choose(all, |it| it).iter().map(ServiceName::as_str).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(chosen("", ""), "a b site-1 site-2");
+        assert_eq!(chosen("b site-* a", ""), "b site-1 site-2 a");
+        assert_eq!(chosen("site-2 site-*", ""), "site-2 site-1");
+        assert_eq!(chosen("", "site-* b"), "a");
+        assert_eq!(chosen("site-*", "*-1"), "site-2");
+        assert_eq!(chosen("x*", ""), "");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{service::ServiceName, time::Timestamp};
+use super::{pattern::ServiceSelection, time::Timestamp};
 
 /// The number of a processor in its store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,8 +40,8 @@ pub struct Processor {
 /// What to drain, and when to stop early.
 #[derive(Debug, Clone, Default)]
 pub struct ProcessOptions {
-    /// The services, in this order; all services by name, if empty.
-    pub services: Vec<ServiceName>,
+    /// The services, in this order.
+    pub services: ServiceSelection,
     /// Claim at most this many calls.
     pub max_jobs: Option<u64>,
     /// Claim nothing after this time.

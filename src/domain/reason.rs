@@ -3,6 +3,7 @@
 use super::attempt::{Ending, Failure};
 use super::event::Barrier;
 use super::job::JobId;
+use super::pause::Paused;
 use super::processor::Processor;
 use super::rate::Rate;
 use super::time::Timestamp;
@@ -24,8 +25,8 @@ pub enum Reason {
     Lane(LanePosition),
     /// The service is gone.
     NoService,
-    /// The service is paused.
-    ServicePaused,
+    /// The store or the service is paused.
+    Paused(Paused),
     /// The rate of the service lets no call start before then.
     Rate(Rate, Option<Timestamp>),
     /// All slots of the service are taken.
@@ -171,7 +172,8 @@ impl Reason {
             Reason::After(_) => "after",
             Reason::Lane(_) => "lane",
             Reason::NoService => "no-service",
-            Reason::ServicePaused => "service-paused",
+            Reason::Paused(Paused::Store(_)) => "store-paused",
+            Reason::Paused(Paused::Service(..)) => "service-paused",
             Reason::Rate(..) => "rate",
             Reason::Slots(_) => "slots",
             Reason::Order(_) => "order",

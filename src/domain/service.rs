@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use super::hook::{HookChange, HookKind, Hooks};
 pub use super::name::{MAX_NAME_BYTES, ServiceName};
+use super::pause::Pause;
 use super::rate::Rate;
 use super::time::Timestamp;
 
@@ -14,8 +15,8 @@ pub struct Service {
     pub name: ServiceName,
     /// How many of its calls may run at once, across all processors.
     pub concurrency: NonZeroU32,
-    /// A paused service accepts calls and runs none.
-    pub paused: bool,
+    /// Its pause, if it is paused: then it accepts calls and runs none.
+    pub pause: Option<Pause>,
     /// When it was added.
     pub created_at: Timestamp,
     /// How many calls of one lane may run at once.
@@ -31,8 +32,8 @@ pub struct Service {
 pub struct ServiceChange {
     /// The limit of calls running at once.
     pub concurrency: Option<NonZeroU32>,
-    /// Whether calls wait from now on.
-    pub paused: Option<bool>,
+    /// Another pause, or none.
+    pub pause: Option<Option<Pause>>,
     /// The limit of calls of one lane running at once.
     pub lane_width: Option<NonZeroU32>,
     /// Changes of its hooks.
@@ -47,7 +48,7 @@ impl ServiceChange {
     pub fn apply(&self, to: &Service) -> Service {
         Service {
             concurrency: self.concurrency.unwrap_or(to.concurrency),
-            paused: self.paused.unwrap_or(to.paused),
+            pause: self.pause.clone().unwrap_or_else(|| to.pause.clone()),
             lane_width: self.lane_width.unwrap_or(to.lane_width),
             hooks: self.hooks.apply(&to.hooks),
             rate: self.rate.unwrap_or(to.rate),

@@ -1,5 +1,6 @@
 //! An overview of the services of a store.
 
+use super::pause::{Pause, Paused};
 use super::processor::Processor;
 use super::service::Service;
 use super::time::Timestamp;
@@ -47,6 +48,8 @@ pub struct Overview {
     pub processors: Vec<(Processor, bool)>,
     /// How many schedules these services have, and how many of them are paused.
     pub schedules: (u64, u64),
+    /// The pause of the whole store, if there is one.
+    pub pause: Option<Pause>,
     /// How many bytes the files of the store have.
     pub bytes: u64,
     /// When it was looked at.
@@ -58,8 +61,8 @@ pub struct Overview {
 pub enum Finding {
     /// A processor has died, and no other one has taken over from it.
     DeadProcessor(Processor),
-    /// A service is paused.
-    Paused(String),
+    /// The store or a service is paused.
+    Paused(Paused),
     /// A call has been in the queue for too long: of this service, due since then.
     Old(String, Timestamp),
     /// A schedule of this name should have ticked then.

@@ -189,7 +189,7 @@ impl<'a> MainLoop<'a> {
             self.record_on_full_disk()?;
             self.end_start_pause();
             self.run_cycles()?;
-            self.report_paused_services();
+            self.report_paused_services()?;
             let Some(time) = self.time_to_wait()? else {
                 // A signal may have arrived since they were reported.
                 self.report_signals();

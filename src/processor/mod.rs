@@ -40,7 +40,7 @@ use registration::Runtime;
 
 use crate::domain::event::{Event, Unkillable};
 use crate::domain::processor::{ProcessOptions, Summary};
-use crate::domain::{console::Console, job::JobId};
+use crate::domain::{console::Console, job::JobId, service::ServiceName};
 use crate::error::{Error, Kind, Result};
 use crate::runner::process::supervisor::{self, SUPERVISOR, SupervisorLink};
 use crate::runner::{process::unkillable, worker::host::inherit};
@@ -124,12 +124,10 @@ pub fn process(
     let (_attached, forwarder) = console::attach(console)?;
     fds::prepare()?;
     let link = Arc::new(link);
-    let mut services = Vec::new();
-    for name in &options.services {
-        services.push(store.service(name)?.name);
-    }
-    if services.is_empty() {
-        services.extend(store.services()?.into_iter().map(|service| service.name));
+    let chosen = store.select_services(&options.services)?;
+    let services: Vec<ServiceName> = chosen.into_iter().map(|service| service.name).collect();
+    if services.is_empty() && !options.services.is_all() {
+        tell(Event::NoService);
     }
     let no_bell = |error| io_error("cannot wait for what happens", &error);
     let runtime = Runtime { program, env, link: Arc::clone(&link), forwarder, host: None };

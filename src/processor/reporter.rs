@@ -18,6 +18,8 @@ pub(super) enum Warning {
     FullDisk,
     /// No program can be started.
     Scarcity,
+    /// The whole store is paused.
+    StorePaused,
 }
 
 /// Passes events on, and counts.

@@ -299,12 +299,13 @@ pub(super) fn look_at(tx: &mut dyn Tx, service: &ServiceName) -> Result<Option<S
 
 /// Looks at a service by one of its statements.
 fn look(tx: &mut dyn Tx, sql: &str, service: &ServiceName, processor: ProcessorId) -> Result<Option<Found>> {
-    let (now, clock) = (tx.now(), tx.clock());
+    let (now, clock, is_paused) = (tx.now(), tx.clock(), tx.is_paused());
     let args = [service.into(), processor.into(), tx.used().into()];
     tx.first(sql, &args, |row| {
         let (next_due, expires, has_ended) = (row.time(4)?, row.time(5)?, row.int(8)?.is_some());
         let (concurrency, paused, taken, has_hooks) = (row.i64(0)?, row.bool(1)?, row.i64(2)?, row.bool(7)?);
-        // Of a paused service, ticks are missed.
+        // In a pause, ticks are missed.
+        let paused = paused || is_paused;
         let next_tick = row.time(6)?.filter(|_| !paused);
         let is_due = |due: Option<Timestamp>| due.is_some_and(|due| due <= now);
         // The next claim moves retries whose clock was set back, and only claims what is ready.

@@ -149,6 +149,9 @@ pub(super) trait Tx {
     /// What the store used when the transaction began, as in `asyncq_schema`; all, if that is not known.
     fn used(&self) -> i64;
 
+    /// Whether the whole store was paused when the transaction began.
+    fn is_paused(&self) -> bool;
+
     /// Brings the store to the schema of this build: makes it, or upgrades an older one.
     ///
     /// # Errors

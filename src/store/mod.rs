@@ -29,6 +29,7 @@ mod needs;
 mod nested;
 mod nested_calls;
 mod path;
+mod pause;
 mod query;
 mod remove;
 mod rerun;

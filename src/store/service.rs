@@ -4,10 +4,12 @@ use std::num::NonZeroU32;
 
 use super::Store;
 use super::columns::Column;
-use super::engine::{Tx, Value};
+use super::engine::{Row, Tx, Value};
 use super::hook;
 use super::waiting::{cancel_waiting, remove_schedules};
 use crate::domain::hook::Hooks;
+use crate::domain::pattern::{ServicePattern, ServiceSelection};
+use crate::domain::pause::Pause;
 use crate::domain::rate::{Allowance, Rate};
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{Added, Defined, Service, ServiceChange, ServiceName};
@@ -18,7 +20,7 @@ use crate::error::{Error, Kind, Result};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
 pub struct ServiceStatus {
-    /// Whether it is paused (or was removed).
+    /// Whether it is paused (or was removed), or the store is.
     pub paused: bool,
     /// Whether a newer build has upgraded the store, so that this one may only end what it has begun.
     pub outdated: bool,
@@ -73,7 +75,7 @@ impl ServiceStatus {
 macro_rules! select {
     ($which:literal) => {
         concat!(
-            "SELECT name, concurrency, paused, created_at, lane_width, rate, on_error, on_success FROM asyncq_service ",
+            "SELECT name, concurrency, paused, paused_why, created_at, lane_width, rate, on_error, on_success FROM asyncq_service ",
             $which
         )
     };
@@ -92,7 +94,7 @@ const BUSY_WITH: &str = "SELECT 1 WHERE EXISTS (SELECT 1 FROM asyncq_job WHERE s
 const ADD: &str = "INSERT INTO asyncq_service (name, concurrency, created_at, lane_width, on_error, on_success, rate)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (name) DO NOTHING";
 const SET: &str = "UPDATE asyncq_service SET concurrency = ?2, paused = ?3, lane_width = ?4, on_error = ?5,
-    on_success = ?6, rate = ?7 WHERE name = ?1";
+    on_success = ?6, rate = ?7, paused_why = ?8 WHERE name = ?1";
 const BUSY: &str = "SELECT 1 FROM asyncq_slot WHERE service = ?1 LIMIT 1";
 const REMOVE: &str = "DELETE FROM asyncq_service WHERE name = ?1";
 const FUNCTIONS_TO_REMOVE: &str = "SELECT name FROM asyncq_function WHERE service = ?1 /*! FOR UPDATE */";
@@ -157,6 +159,30 @@ impl Store {
         self.read(|tx| tx.rows(SERVICES, &[]))
     }
 
+    /// The services of a selection, in its order.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no service of a name in it.
+    pub fn select_services(&mut self, selection: &ServiceSelection) -> Result<Vec<Service>> {
+        self.read(|tx| select(tx, selection))
+    }
+
+    /// Pauses the services of a selection, or ends their pauses; returns how many there are.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no service of a name in it.
+    pub fn pause_services(&mut self, selection: &ServiceSelection, pause: Option<&Pause>) -> Result<usize> {
+        let change = ServiceChange { pause: Some(pause.cloned()), ..ServiceChange::default() };
+        self.write(|tx| {
+            let services = select(tx, selection)?;
+            for service in &services {
+                let now = find_by(tx, TO_CHANGE, &service.name)?;
+                set(tx, &change.apply(&now))?;
+            }
+            Ok(services.len())
+        })
+    }
+
     /// Changes a service.
     ///
     /// # Errors
@@ -219,11 +245,12 @@ fn set(tx: &mut dyn Tx, service: &Service) -> Result<()> {
         &[
             (&service.name).into(),
             concurrency,
-            service.paused.into(),
+            service.pause.is_some().into(),
             lane_width,
             on_error,
             on_success,
             rate.as_ref().into(),
+            service.pause.as_ref().and_then(|pause| pause.why.as_ref()).into(),
         ],
     )
 }
@@ -242,6 +269,23 @@ pub(super) fn add<T: Column>(
     // Somebody else has just added it.
     let there = tx.row(find, key)?;
     if there.is_none() { Err(tx.passed_over()) } else { Ok(there) }
+}
+
+fn select(tx: &mut dyn Tx, selection: &ServiceSelection) -> Result<Vec<Service>> {
+    for pattern in selection.services.iter().chain(&selection.except) {
+        if let ServicePattern::Name(name) = pattern {
+            find(tx, name)?;
+        }
+    }
+    Ok(selection.choose(tx.rows(SERVICES, &[])?, |service: &Service| &service.name))
+}
+
+impl Column for Option<Pause> {
+    fn read(row: &dyn Row, at: &mut usize) -> Result<Self> {
+        let (paused, why) = (row.bool(*at)?, row.lossy(*at + 1)?);
+        *at += 2;
+        Ok(paused.then_some(Pause { why }))
+    }
 }
 
 /// The service of that name, or the error that says which name was perhaps meant.

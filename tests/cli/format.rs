@@ -19,11 +19,11 @@ fn csv_has_all_columns_and_full_times() {
     place().session(
         r#"
         $ asyncq service list --output csv
-        name,concurrency,paused,lane_width,[..],created_at
-        events,1,false,1,[..],20[..]Z
+        name,concurrency,paused,paused_why,lane_width,[..],created_at
+        events,1,false,,1,[..],20[..]Z
         $ asyncq service show events --output csv
-        name,concurrency,paused,lane_width,[..],created_at
-        events,1,false,1,[..],20[..]Z
+        name,concurrency,paused,paused_why,lane_width,[..],created_at
+        events,1,false,,1,[..],20[..]Z
         $ asyncq function list events --output csv
         service,name,command,site,env,timeout,worker.calls_per_worker,worker.idle,worker.memory_growth,args,stdin,lane,[..],created_at
         events,fail,"[""./fail""]",/[..],{},,,,,words,call,,[..],20[..]Z

@@ -32,6 +32,7 @@ mod link;
 mod log_follow;
 mod meta;
 mod nested;
+mod pause;
 mod process;
 mod register;
 mod remove;

@@ -37,7 +37,7 @@ fn one_table_shows_how_things_stand() {
         SERVICE RUNNING QUEUED BLOCKED DELAYED HELD ERRORS OLDEST NEXT
         other 0/1 0 0 0 0 0 - paused
         $ asyncq status events --json
-        {"at":"[..]","services":[{"name":"events","concurrency":2,"paused":false,"running":2,"queued":1,"blocked":1,"delayed":1,"held":1,"errors":1,"at_least":[],"oldest_due_at":"[..]","next_due_at":"[..]","next_tick_at":null,"next_schedule":null}],"processors":[{"id":2,"pid":[..],"host":"[..]","started_at":"[..]","is_alive":true}],"schedules":1,"schedules_paused":1,"bytes":[..]}
+        {"at":"[..]","paused":false,"paused_why":null,"services":[{"name":"events","concurrency":2,"paused":false,"paused_why":null,"running":2,"queued":1,"blocked":1,"delayed":1,"held":1,"errors":1,"at_least":[],"oldest_due_at":"[..]","next_due_at":"[..]","next_tick_at":null,"next_schedule":null}],"processors":[{"id":2,"pid":[..],"host":"[..]","started_at":"[..]","is_alive":true}],"schedules":1,"schedules_paused":1,"bytes":[..]}
         "#,
     );
     place.write("go", "");

@@ -12,6 +12,7 @@ use asyncq::domain::call::{Key, Principal, Reading};
 use asyncq::domain::job::{BrokenClaim, Claim, Fence, Finish, JobId, State, Token};
 use asyncq::domain::json::Json;
 use asyncq::domain::new_job::{Enqueued, NewJob};
+use asyncq::domain::pause::Pause;
 use asyncq::domain::processor::ProcessorId;
 use asyncq::domain::query::{BulkChange, JobChange, JobFilter, JobQuery};
 use asyncq::domain::removal::{IfWaiting, Removed};
@@ -186,10 +187,13 @@ impl Both<'_> {
                 assert_eq!(kind(told), reference.add_service(name, limit).map(added));
             }
             Verb::SetService(name, limit, paused) => {
-                let change =
-                    ServiceChange { concurrency: limit.and_then(NonZeroU32::new), paused, ..ServiceChange::default() };
+                let change = ServiceChange {
+                    concurrency: limit.and_then(NonZeroU32::new),
+                    pause: paused.map(|it| it.then(Pause::default)),
+                    ..ServiceChange::default()
+                };
                 let told = store.set_service(&service(SERVICES[usize::from(name)]), &change);
-                let told = kind(told).map(|it| (it.concurrency.get(), it.paused));
+                let told = kind(told).map(|it| (it.concurrency.get(), it.pause.is_some()));
                 let expected = reference.set_service(name, limit, paused).map(|it| (it.concurrency, it.paused));
                 assert_eq!(told, expected);
             }

@@ -7,6 +7,7 @@ use asyncq::domain::attempt::{Conflict, Ending, Failure, FailureKind, Outcome};
 use asyncq::domain::job::State;
 use asyncq::domain::json::Json;
 use asyncq::domain::log::Stream;
+use asyncq::domain::pause::Pause;
 use asyncq::domain::processor::ProcessorId;
 use asyncq::domain::query::JobQuery;
 use asyncq::domain::retry::{LONGEST_PAUSE, POSTPONED};
@@ -155,7 +156,7 @@ conformance! {
     fn a_paused_service_gives_no_claims(store: &mut Store) {
         with_events(store);
         enqueue(store, 1);
-        let paused = |paused| ServiceChange { paused: Some(paused), ..ServiceChange::default() };
+        let paused = |paused: bool| ServiceChange { pause: Some(paused.then(Pause::default)), ..ServiceChange::default() };
         store.set_service(&service("events"), &paused(true)).unwrap();
         let processor = processor(store, 1);
         let none = run_cycle(store, processor, &[], 0, 1);

@@ -9,6 +9,7 @@ use asyncq::domain::job::{JobId, State};
 use asyncq::domain::lane::Lane;
 use asyncq::domain::meta::Meta;
 use asyncq::domain::new_job::{Due, NewJob, Priority};
+use asyncq::domain::pause::Pause;
 use asyncq::domain::removal::IfWaiting;
 use asyncq::domain::schedule::{Schedule, ScheduleDefinition, ScheduleName};
 use asyncq::domain::service::{Added, ServiceChange};
@@ -225,7 +226,7 @@ conformance! {
         store.add_schedule(&name("a"), &with(Missed::Once, None)).unwrap();
         let next = schedule(store, "a").progress.next_tick.unwrap();
         // Ticks of a paused service are missed.
-        let paused = |paused| ServiceChange { paused: Some(paused), ..ServiceChange::default() };
+        let paused = |paused: bool| ServiceChange { pause: Some(paused.then(Pause::default)), ..ServiceChange::default() };
         store.set_service(&service("events"), &paused(true)).unwrap();
         tick_at(store, next.0 - 3 * HOUR);
         let status = store.service_status(&service("events"), None).unwrap();

@@ -8,6 +8,8 @@ use asyncq::domain::attempt::Outcome;
 use asyncq::domain::job::State;
 use asyncq::domain::needs::{Need, Needs};
 use asyncq::domain::new_job::{CallOptions, Due, NewJob};
+use asyncq::domain::pattern::{ServicePattern, ServiceSelection};
+use asyncq::domain::pause::{Pause, Paused};
 use asyncq::domain::removal::IfWaiting;
 use asyncq::domain::service::{Added, Defined, ServiceChange};
 
@@ -41,9 +43,9 @@ conformance! {
             assert_eq!(store.define_service(&events, &wanted(concurrency)).unwrap(), outcome);
             assert_eq!(Some(store.service(&events).unwrap().concurrency), after);
         }
-        store.set_service(&events, &ServiceChange { paused: Some(true), ..ServiceChange::default() }).unwrap();
+        store.set_service(&events, &ServiceChange { pause: Some(Some(Pause::default())), ..ServiceChange::default() }).unwrap();
         assert_eq!(store.define_service(&events, &wanted(two)).unwrap(), Defined::Changed);
-        assert!(store.service(&events).unwrap().paused);
+        assert!(store.service(&events).unwrap().pause.is_some());
         assert_eq!(store.define_service(&service("other"), &wanted(two)).unwrap(), Defined::Added);
         assert_eq!(Some(store.service(&service("other")).unwrap().concurrency), two);
     }
@@ -59,10 +61,10 @@ conformance! {
 
     fn changes_leave_the_rest_as_it_is(store: &mut Store) {
         store.add_service(&service("events"), &wide(two())).unwrap();
-        store.set_service(&service("events"), &ServiceChange { paused: Some(true), ..ServiceChange::default() }).unwrap();
+        store.set_service(&service("events"), &ServiceChange { pause: Some(Some(Pause::default())), ..ServiceChange::default() }).unwrap();
         let three = NonZeroU32::new(3);
         let set = store.set_service(&service("events"), &wanted(three)).unwrap();
-        assert_eq!((Some(set.concurrency), set.paused), (three, true));
+        assert_eq!((Some(set.concurrency), set.pause.is_some()), (three, true));
         assert_eq!(store.service(&service("events")).unwrap(), set);
         assert_eq!(store.set_service(&service("x"), &ServiceChange::default()).unwrap_err().kind(), Kind::NotFound);
     }
@@ -119,5 +121,48 @@ conformance! {
         run_cycle(store, processor, &[&ends(&claim, &Outcome::Completed)], 0, 0);
         store.remove_service(&service("events"), IfWaiting::Refuse).unwrap();
         assert_eq!(state(store, claim.fence.job), State::Completed);
+    }
+
+    fn a_pause_of_the_store_is_apart_from_those_of_services(store: &mut Store) {
+        with_events(store);
+        let (events, other) = (service("events"), service("other"));
+        store.add_service(&other, &wide(two())).unwrap();
+        enqueue(store, 1);
+        let why = Pause::because("new release").unwrap();
+        let select = |names: &[&str]| ServiceSelection {
+            services: names.iter().map(|name| ServicePattern::parse(name).unwrap()).collect(),
+            ..ServiceSelection::default()
+        };
+        assert_eq!(store.pause_services(&select(&["o*"]), Some(&Pause::default())).unwrap(), 1);
+        assert_eq!(store.pause().unwrap(), None);
+        store.set_pause(Some(&why)).unwrap();
+        assert_eq!(store.pause().unwrap(), Some(why.clone()));
+        for name in [&events, &other] {
+            assert_eq!(store.pause_of(name).unwrap(), Some(Paused::Store(why.clone())));
+        }
+        let processor = processor(store, 1);
+        let none = run_cycle(store, processor, &[], 0, 1);
+        assert!(none.claims.is_empty() && none.status.paused);
+        store.set_pause(None).unwrap();
+        let paused = Paused::Service(other.clone(), Pause::default());
+        assert_eq!([store.pause_of(&events).unwrap(), store.pause_of(&other).unwrap()], [None, Some(paused)]);
+
+        assert_eq!(store.busy_processors().unwrap(), []);
+        let claim = claim(store, processor);
+        assert_eq!(store.busy_processors().unwrap(), [(processor, claim.fence.job)]);
+        store.set_pause(Some(&Pause::default())).unwrap();
+        run_cycle(store, processor, &[&ends(&claim, &Outcome::Completed)], 0, 0);
+        assert_eq!((store.busy_processors().unwrap(), store.pause().unwrap()), (vec![], Some(Pause::default())));
+
+        assert_eq!(store.pause_services(&select(&["*"]), None).unwrap(), 2);
+        let mut chosen = |names: &[&str]| {
+            let services = store.select_services(&select(names)).unwrap();
+            services.into_iter().map(|it| it.name.to_string()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(chosen(&["other", "*"]), "other events");
+        assert_eq!(chosen(&["x*"]), "");
+        let wrong = select(&["*", "x"]);
+        let refused = [store.select_services(&wrong).map(drop), store.pause_services(&wrong, None).map(drop)];
+        assert_eq!(refused.map(|it| it.unwrap_err().kind()), [Kind::NotFound; 2]);
     }
 }

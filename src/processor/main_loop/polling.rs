@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::MainLoop;
-use crate::domain::{event::Event, job::Fence};
+use crate::domain::{event::Event, job::Fence, pause::Paused};
 use crate::error::{Kind, Result};
 use crate::processor::registration::Registration;
+use crate::processor::reporter::Warning;
 use crate::processor::service_state::{ServiceState, Snapshot};
 use crate::store::Patience;
 
@@ -29,7 +30,7 @@ impl MainLoop<'_> {
         if !self.may_claim() || !self.services.iter().all(blocked) {
             return Ok(false);
         }
-        self.report_paused_services();
+        self.report_paused_services()?;
         for ServiceState { name: service, snapshot, .. } in &self.services {
             if !snapshot.status.paused {
                 let holders = self.store.holders(service)?;
@@ -40,13 +41,22 @@ impl MainLoop<'_> {
         Ok(!self.services.is_empty())
     }
 
-    /// Reports calls that wait because their service is paused, once in each pause.
-    pub(super) fn report_paused_services(&mut self) {
+    /// Reports calls that wait because the store or their service is paused, once in each pause.
+    pub(super) fn report_paused_services(&mut self) -> Result<()> {
         for service in &mut self.services {
-            if service.pauses() {
-                self.reporter.tell(Event::Paused(&service.name));
+            if !service.snapshot.status.paused {
+                self.reporter.is_over(Warning::StorePaused);
+            }
+            if !service.pauses() {
+                continue;
+            }
+            match self.store.pause_of(&service.name)? {
+                Some(paused @ Paused::Store(_)) => self.reporter.warn(Warning::StorePaused, Event::Paused(&paused)),
+                Some(paused) => self.reporter.tell(Event::Paused(&paused)),
+                None => {}
             }
         }
+        Ok(())
     }
 
     /// Looks at the store, if it is time. A store that fails for the moment ends nothing while calls run: if their outcomes
@@ -140,12 +150,13 @@ impl MainLoop<'_> {
         }
     }
 
-    /// A processor that follows all services takes up new ones, and drops those that were removed.
+    /// A processor that follows all services, or those of a pattern, takes up new ones, and drops those that were removed.
     fn take_up_services(&mut self) -> Result<()> {
-        if !self.options.follow || !self.options.services.is_empty() {
+        if !self.options.follow || !self.options.services.is_open() {
             return Ok(());
         }
-        let names: Vec<_> = self.store.services()?.into_iter().map(|service| service.name).collect();
+        let names: Vec<_> = self.options.services.choose(self.store.services()?, |service| &service.name);
+        let names: Vec<_> = names.into_iter().map(|service| service.name).collect();
         let Some(registration) = self.membership.get() else { return Ok(()) };
         let in_use = |state: &ServiceState| state.has_pending() || registration.slots.load(&state.name).held > 0;
         self.services.retain(|state| in_use(state) || names.contains(&state.name));

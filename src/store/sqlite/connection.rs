@@ -50,6 +50,8 @@ pub(in crate::store) struct Sqlite {
     pub(super) clock: Cell<Timestamp>,
     /// What the store uses, in the same way.
     pub(super) used: Cell<i64>,
+    /// Whether it is paused, in the same way.
+    pub(super) paused: Cell<bool>,
     /// How the database keeps text, once that was asked.
     pub(super) encoding: OnceCell<Encoding>,
     /// Whether the application has a trigger on the jobs, and in which state of the whole schema that was looked up.
@@ -110,6 +112,7 @@ impl Sqlite {
             triggers: true,
             clock: Cell::default(),
             used: Cell::default(),
+            paused: Cell::default(),
             encoding: OnceCell::new(),
             foreign_trigger: Cell::default(),
             schema: schema_of_this_build(),

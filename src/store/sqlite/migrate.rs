@@ -14,7 +14,7 @@ use crate::failpoint::reached;
 use crate::store::engine::{Tx, damaged};
 use crate::store::schema::{SchemaFound, too_new};
 
-const FOUND: &str = "SELECT version, clock, used FROM asyncq_schema";
+const FOUND: &str = "SELECT version, clock, used, paused IS NOT NULL FROM asyncq_schema";
 /// What each schema has.
 const FOUND_OLDER: &str = "SELECT version FROM asyncq_schema";
 /// All that a store may use.
@@ -81,7 +81,7 @@ impl Sqlite {
         let found = |sql| {
             let mut statement = self.connection.prepare_cached(sql)?;
             let number = |row: &rusqlite::Row<'_>, column| row.get_ref(column).ok()?.as_i64().ok();
-            statement.query_row([], |row| Ok((number(row, 0), number(row, 1), number(row, 2)))).optional()
+            statement.query_row([], |row| Ok([0, 1, 2, 3].map(|column| number(row, column)))).optional()
         };
         let looked = match self.patiently(|| found(FOUND)) {
             Err(error) if is_of_statement(&error) => self.patiently(|| found(FOUND_OLDER)),
@@ -89,9 +89,10 @@ impl Sqlite {
         };
         let version = match looked {
             Ok(found) => {
-                let (version, clock, used) = found.unwrap_or_default();
+                let [version, clock, used, paused] = found.unwrap_or_default();
                 self.clock.set(Timestamp(clock.unwrap_or_default()));
                 self.used.set(used.unwrap_or(ALL));
+                self.paused.set(paused == Some(1));
                 version
             }
             // Only now, so that a good store pays for one look and not for two.

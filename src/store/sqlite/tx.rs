@@ -190,6 +190,10 @@ impl Tx for SqliteTx<'_> {
         self.engine.used.get()
     }
 
+    fn is_paused(&self) -> bool {
+        self.engine.paused.get()
+    }
+
     fn bring(&mut self) -> Result<()> {
         if self.found != SchemaFound::Current {
             self.upgrade()?;
