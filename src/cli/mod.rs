@@ -8,6 +8,7 @@ mod call;
 mod call_args;
 mod call_options;
 mod clap_error;
+mod complete;
 mod console;
 mod context;
 mod delay_options;
@@ -118,6 +119,9 @@ enum Command {
 /// Runs the command line and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(code) = complete::answer(Cli::command) {
+        return code;
+    }
     let cli = match Cli::try_parse_from(std::env::args_os().map(call_args::escape_negative)) {
         Ok(cli) => cli,
         Err(error) => return clap_error::report(&error, Cli::command),

@@ -76,7 +76,11 @@ impl Session {
 
     /// The store that the options or the environment name, or the default one.
     pub fn place(&self) -> Result<Place, Error> {
-        let patience = self.lock_timeout()?;
+        self.place_within(self.lock_timeout()?)
+    }
+
+    /// The same, but whatever was asked for, waits at most this long for a store that another process has locked.
+    pub fn place_within(&self, patience: Duration) -> Result<Place, Error> {
         match self.global.db.as_deref().or_else(|| self.caller.variable("ASYNCQ_DB")) {
             Some(name) => Place::named(name, &self.caller, patience, show_trouble),
             None => Ok(Place::default_at(default_store()?, patience, show_trouble)),

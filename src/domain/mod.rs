@@ -5,6 +5,7 @@
 pub mod attempt;
 pub mod batch;
 pub mod call;
+pub mod completion;
 pub mod console;
 pub mod cron;
 mod cron_field;

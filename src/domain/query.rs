@@ -24,6 +24,14 @@ pub struct JobFilter {
     pub older_than: Option<Duration>,
 }
 
+impl JobFilter {
+    /// All jobs in this state.
+    #[must_use]
+    pub fn of_state(state: State) -> JobFilter {
+        JobFilter { states: vec![state], ..JobFilter::default() }
+    }
+}
+
 /// Which jobs to list, newest first.
 #[derive(Debug, Clone, Default)]
 pub struct JobQuery {

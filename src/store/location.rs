@@ -60,6 +60,11 @@ impl Location {
         sqlite::connect(self.file()?, patience)
     }
 
+    /// Connects to the store that is there, only to read: makes, locks and upgrades nothing.
+    pub(super) fn connect_to_read(&self, patience: Patience) -> Result<Box<dyn Engine>> {
+        sqlite::connect_to_read(self.file()?, patience)
+    }
+
     /// Makes an empty store unless there is something; returns whether it did.
     pub(super) fn make(&self, patience: Patience) -> Result<bool> {
         sqlite::new_file::make(self.file()?, patience)

@@ -6,6 +6,7 @@
 mod claim;
 mod clock;
 mod columns;
+mod complete;
 mod cycle;
 mod due;
 mod edit;
@@ -88,12 +89,12 @@ impl Store {
     /// this user cannot use it without harm to others, and all that the file system answers. The first verb says if it is no
     /// store, or a newer one.
     pub fn open(location: &Location, patience: Patience) -> Result<Store> {
-        Ok(Store {
-            engine: location.connect(patience)?,
-            location: location.clone(),
-            unmet: needs::Unmet::new(),
-            user: || "an unknown user".to_owned(),
-        })
+        Ok(Store::over(location.connect(patience)?, location))
+    }
+
+    fn over(engine: Box<dyn Engine>, location: &Location) -> Store {
+        let (location, unmet) = (location.clone(), needs::Unmet::new());
+        Store { engine, location, unmet, user: || "an unknown user".to_owned() }
     }
 
     /// Opens a store. Where there is no file, it makes one first, readable by its owner only, and says so. An existing

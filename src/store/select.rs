@@ -30,10 +30,10 @@ const COLUMNS: &str = "id, service, function, principal, parent, state, immediat
 const STOPPED: &str = "finished_at IS NOT NULL AND state <> 'completed' OR state = 'held'";
 
 /// An index of few jobs, which SQLite uses for a statement with this condition.
-struct Index {
-    condition: String,
+pub(super) struct Index {
+    pub(super) condition: String,
     /// Whether the index gives its jobs by id.
-    ordered: bool,
+    pub(super) ordered: bool,
 }
 
 impl Index {
@@ -45,7 +45,7 @@ impl Index {
 
 impl JobFilter {
     /// The index of just the jobs in this state, or of those with this parent, if there is one.
-    fn index(&self) -> Option<Index> {
+    pub(super) fn index(&self) -> Option<Index> {
         if let Some(parent) = self.parent {
             return Some(Index { condition: format!("parent = {parent}"), ordered: true });
         }

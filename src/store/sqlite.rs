@@ -19,11 +19,13 @@ pub(super) mod new_file;
 pub(super) mod permissions;
 #[cfg(test)]
 pub(super) mod plan;
+mod read_only;
 mod row;
 mod rules;
 pub(super) mod schema_script;
 mod schema_text;
 mod steps;
+mod still;
 mod tx;
 mod wal_index;
 mod write_queue;
@@ -51,6 +53,11 @@ pub(super) fn connect(path: &Path, patience: Patience) -> Result<Box<dyn Engine>
     Ok(Box::new(Sqlite::open(path, patience)?))
 }
 
+/// Opens the store in a file only to read: makes, locks and upgrades nothing.
+pub(super) fn connect_to_read(path: &Path, patience: Patience) -> Result<Box<dyn Engine>> {
+    read_only::connect(path, patience)
+}
+
 /// The name of the engine, with the version that is built in.
 pub(super) fn name() -> String {
     format!("SQLite {}", rusqlite::version())
@@ -69,6 +76,9 @@ impl Engine for Sqlite {
                 self.try_once(mode, work)?;
             }
             done => done?,
+        }
+        if let Some(still) = &self.still {
+            still.check()?;
         }
         if mode != Mode::Read {
             reached("transaction committed");

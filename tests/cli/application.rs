@@ -1520,3 +1520,23 @@ fn a_call_that_an_application_cancels_has_no_other_reason() {
         ",
     );
 }
+
+/// Where the application's database has a rollback journal, a writer keeps readers out. A shell that completes does not wait.
+#[test]
+fn a_shell_does_not_wait_for_a_transaction_of_the_application() {
+    let place = Place::new();
+    place.session(
+        "
+        $ sqlite3 app.db 'CREATE TABLE orders (id)'
+        $ asyncq -q --db app.db init
+        $ asyncq -q --db app.db service add events
+        ",
+    );
+    let offered = || place.stdout("COMPLETE=bash asyncq -- asyncq --db app.db service remove e");
+    wait_until("the service is offered", || offered() == "events\n");
+    let client = rusqlite::Connection::open(place.at("app.db")).unwrap();
+    client.execute_batch("BEGIN EXCLUSIVE; INSERT INTO orders VALUES (1)").unwrap();
+    assert_eq!(offered(), "");
+    client.execute_batch("COMMIT").unwrap();
+    wait_until("the service is offered again", || offered() == "events\n");
+}

@@ -8,6 +8,7 @@ mod application;
 mod batch;
 mod call;
 mod command;
+mod complete;
 mod conversation;
 mod copy;
 mod cron;

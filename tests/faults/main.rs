@@ -37,6 +37,7 @@ mod scale;
 mod scarce;
 mod schedules;
 mod servers;
+mod shells;
 mod shim;
 mod steps;
 mod storm;

@@ -15,6 +15,7 @@ macro_rules! conformance {
 }
 
 mod clock;
+mod complete;
 mod drain;
 mod expire;
 mod function;

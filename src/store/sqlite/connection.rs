@@ -13,7 +13,7 @@ use super::errors::{explain, is_misled, moved};
 use super::files::{refuse_long, run_folder};
 use super::identity::{StoreFile, refuse_emptied};
 use super::steps::{SCHEMA, Schema};
-use super::{row::Encoding, write_queue::WriteQueue};
+use super::{row::Encoding, still::Still, write_queue::WriteQueue};
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::store::engine::{Engine, Patience, Trouble};
@@ -58,6 +58,8 @@ pub(in crate::store) struct Sqlite {
     pub(super) foreign_trigger: Cell<Option<(i64, bool)>>,
     /// The schema that this build works with.
     pub(super) schema: Schema,
+    /// The file, where SQLite was told that nobody changes it.
+    pub(super) still: Option<Still>,
 }
 
 /// The WAL as a connection knows it.
@@ -99,7 +101,20 @@ impl Sqlite {
             Err(_) if !file.was_there && path.exists() => return Ok(None),
             Err(error) => return Err(file.replaced().unwrap_or_else(|| explain(path, error))),
         };
-        let mut engine = Sqlite {
+        let mut engine = Sqlite::over(connection, path, file);
+        engine.be_patient(patience);
+        match engine.configure().and_then(|()| engine.has_its_index()) {
+            Ok(true) => Ok(Some(engine)),
+            Ok(false) => Ok(None),
+            // Where the index describes the WAL that is there, it is the store itself that is cut short.
+            Err(error) if is_misled(&error) && !engine.has_its_index().unwrap_or(false) => Ok(None),
+            Err(error) => Err(engine.or_moved(explain(&engine.path, error))),
+        }
+    }
+
+    /// A connection that is not configured yet, to a file that was asked for at `path`.
+    pub(super) fn over(connection: Connection, path: &Path, file: StoreFile) -> Sqlite {
+        Sqlite {
             connection,
             queue: WriteQueue::at(&run_folder(&file.path)),
             path: path.to_owned(),
@@ -116,18 +131,11 @@ impl Sqlite {
             encoding: OnceCell::new(),
             foreign_trigger: Cell::default(),
             schema: schema_of_this_build(),
-        };
-        engine.be_patient(patience);
-        match engine.configure().and_then(|()| engine.has_its_index()) {
-            Ok(true) => Ok(Some(engine)),
-            Ok(false) => Ok(None),
-            // Where the index describes the WAL that is there, it is the store itself that is cut short.
-            Err(error) if is_misled(&error) && !engine.has_its_index().unwrap_or(false) => Ok(None),
-            Err(error) => Err(engine.or_moved(explain(&engine.path, error))),
+            still: None,
         }
     }
 
-    fn configure(&mut self) -> rusqlite::Result<()> {
+    pub(super) fn configure(&mut self) -> rusqlite::Result<()> {
         let connection = &mut self.connection;
         connection.set_prepared_statement_cache_capacity(64);
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;

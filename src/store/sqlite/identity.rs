@@ -33,6 +33,8 @@ pub(in crate::store) struct StoreFile {
     shm: Sidecar,
     /// Set once the WAL has had content.
     written_wal: OnceLock<()>,
+    /// Whether the WAL is to be marked.
+    marks: bool,
 }
 
 /// A file next to the store, as it was when it was first used.
@@ -55,7 +57,7 @@ impl StoreFile {
         let meta = fs::metadata(given);
         let (given, was_there) = (given.to_owned(), meta.is_ok());
         let (id, lasting, written_wal) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        let found = StoreFile { given, path, was_there, id, lasting, wal, shm, written_wal };
+        let found = StoreFile { given, path, was_there, id, lasting, wal, shm, written_wal, marks: true };
         match meta {
             Ok(meta) if meta.is_file() => {
                 found.check_name()?;
@@ -66,6 +68,11 @@ impl StoreFile {
             _ => {}
         }
         Ok(found)
+    }
+
+    /// Like [`StoreFile::find`], for a process that changes nothing.
+    pub(super) fn find_to_read(given: &Path) -> Result<StoreFile> {
+        Ok(StoreFile { marks: false, ..StoreFile::find(given)? })
     }
 
     /// The identity of the file, also after the machine was restarted; no copy of the file has the same. Ask while the path
@@ -106,7 +113,7 @@ impl StoreFile {
     /// remove them.
     pub(in crate::store) fn check(&self) -> Result<()> {
         self.check_name()?;
-        if self.wal.check()? {
+        if self.wal.check()? && self.marks {
             self.mark();
         }
         self.shm.check().map(drop)
