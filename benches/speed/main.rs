@@ -3,7 +3,8 @@
 //! ```sh
 //! cargo bench --bench speed                # everything; a few minutes
 //! cargo bench --bench speed -- enqueue     # or: bulk, stream, drain, engine, claim, idle, size, large, beside, lanes,
-//!                                            expired, ticks, follow, waiting, waiters, memory, workers
+//!                                            expired, ticks, follow, waiting, waiters, backup, memory,
+//!                                            workers
 //! cargo bench --bench speed -- huge        # only when asked for: 10,000,000 jobs, 3 GB of disk
 //! ASYNCQ_BEFORE=/the/asyncq cargo bench --bench speed -- before    # against an earlier build
 //! ```
@@ -12,6 +13,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot go on fails")]
 
+mod backup;
 mod before;
 mod enqueue;
 mod huge;
@@ -47,6 +49,7 @@ fn main() {
         ("follow", schedules::follow),
         ("waiting", schedules::waiting),
         ("waiters", waiters::waiters),
+        ("backup", backup::backup),
         ("before", before::before),
         ("huge", huge::huge),
         ("memory", memory),

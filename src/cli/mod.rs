@@ -3,6 +3,7 @@
 //! Invariant: no other layer prints, or reads the environment of its caller. Each noun has a file with its arguments and
 //! what they do. The doc comments of the arguments are the help texts.
 
+mod backup;
 mod batch;
 mod call;
 mod call_args;
@@ -76,6 +77,8 @@ enum Command {
     ///
     /// A check reads the whole file. It also makes tables, indexes and triggers again that are missing or were changed.
     Init,
+    /// Copy the store into a new file, also while it is in use
+    Backup(backup::Backup),
     /// Remove asyncq's tables from an application's database
     Remove(remove::Remove),
     /// Services: named queues and their limits
@@ -153,6 +156,7 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
             }
             Ok(exit::DONE)
         }
+        Command::Backup(backup) => backup.run(session),
         Command::Remove(remove) => remove.run(session),
         Command::Service(service) => service.run(session),
         Command::Function(function) => function.run(session),

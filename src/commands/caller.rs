@@ -42,6 +42,13 @@ impl Caller {
         }
     }
 
+    /// A path that the process names, made absolute. Where it is absolute already, nobody needs the working directory, which may be
+    /// gone.
+    pub(super) fn path(&self, named: &Path) -> Result<PathBuf> {
+        let folder = if named.is_absolute() { PathBuf::from("/") } else { self.folder()? };
+        Ok(absolute(&folder, named))
+    }
+
     /// The program that runs, under the name by which it was started where that leads to it: a link goes on leading to asyncq
     /// after an upgrade, and its folder goes on the `PATH` of functions.
     pub(super) fn program(&self) -> Result<PathBuf> {

@@ -20,6 +20,13 @@ impl Timestamp {
         text.parse::<jiff::Timestamp>().ok().map(|moment| Timestamp(moment.as_millisecond()))
     }
 
+    /// This moment for the name of a file, in whole seconds of UTC, as in `20261130T023000Z`.
+    #[must_use]
+    pub fn in_name(self) -> String {
+        let moment = jiff::Timestamp::from_millisecond(self.0).unwrap_or_default();
+        moment.strftime("%Y%m%dT%H%M%SZ").to_string()
+    }
+
     /// This moment moved by `span` into the future.
     #[must_use]
     pub fn after(self, span: Duration) -> Timestamp {

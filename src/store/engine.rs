@@ -10,9 +10,10 @@
 //! where it locks nothing, and can lock inside a sub-select. `docs/engines.md` lists the locks.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::{borrow::Cow, fs::Metadata, io, path::PathBuf, time::Duration};
+use std::path::{Path, PathBuf};
+use std::{borrow::Cow, ffi::OsStr, fs::Metadata, io, time::Duration};
 
-use super::schema::{Mended, SchemaFound};
+use super::schema::{Copied, Mended, SchemaFound};
 use crate::domain::time::Timestamp;
 use crate::domain::{function::FunctionName, job::JobId, processor::ProcessorId, service::ServiceName, state::State};
 use crate::error::{Error, Kind, Result};
@@ -173,6 +174,9 @@ pub(super) trait Tx {
     /// Searches the whole store for damage; returns the first that it finds. What an application has in the same database
     /// does not count.
     fn integrity_check(&mut self) -> Result<Option<String>>;
+
+    /// Copies the whole database, as this transaction sees it, into a new file; see [`Store::back_up`](super::Store::back_up).
+    fn copy_to(&mut self, target: &Path, label: &OsStr) -> Result<Copied>;
 
     /// Checks that jobs can be numbered for as long as anybody may enqueue.
     ///

@@ -3,6 +3,7 @@
 //! Invariant: the only module that holds SQL. [`Store`] is concrete; its verbs say what happened, each is one
 //! transaction, and there is one copy of each, over the private engine seam.
 
+mod backup;
 mod claim;
 mod clock;
 mod columns;
@@ -57,7 +58,7 @@ pub use many::Step;
 pub use path::{absolute, as_shown, is_same};
 pub use query::QueuePosition;
 pub use rescue::Rescued;
-pub use schema::Mended;
+pub use schema::{Copied, Mended};
 pub use service::ServiceStatus;
 
 use std::path::PathBuf;

@@ -45,3 +45,12 @@ impl fmt::Display for Mended {
         write!(f, "{} `{}` was {was}, and is made again", self.kind, self.name)
     }
 }
+
+/// A copy of a whole database that was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Copied {
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Whether it holds tables of an application too.
+    pub is_shared: bool,
+}

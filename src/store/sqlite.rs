@@ -5,6 +5,8 @@
 
 mod checkpoint;
 mod connection;
+mod copy;
+mod draft;
 mod errors;
 mod files;
 mod filesystem;

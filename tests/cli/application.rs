@@ -850,6 +850,18 @@ fn an_application_may_have_functions_and_collations_of_its_own() {
         ! asyncq: `[..]app.db` is up to date
         ",
     );
+    place.session(
+        "
+        $ asyncq backup b.db
+        [..]/b.db
+        ! asyncq: the database also holds tables of an application: the backup is the whole database
+        $ sqlite3 b.db 'SELECT code FROM codes NOT INDEXED; SELECT count(*) FROM asyncq_job'
+        x1
+        1
+        $ asyncq -q backup c.db
+        [..]/c.db
+        ",
+    );
     // asyncq looks through its own tables, and through no others.
     let exchange = |index: &str, other: &str| {
         let database = rusqlite::Connection::open(place.at("app.db")).unwrap();

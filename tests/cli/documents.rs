@@ -15,6 +15,7 @@ fn the_sessions_of_the_documents_are_true() {
     for document in [
         "README.md",
         "docs/functions.md",
+        "docs/backup.md",
         "docs/batches.md",
         "docs/delays.md",
         "docs/limits.md",

@@ -5,6 +5,7 @@
 use support::place;
 
 mod application;
+mod backup;
 mod batch;
 mod call;
 mod command;

@@ -234,6 +234,37 @@ fn init_and_enqueue_and_clean_are_whole_or_refused_at_every_page() {
 }
 
 #[test]
+fn a_backup_is_whole_or_refused_at_every_page() {
+    let disk = Disk::with_calls(2 * 1024, 1, &["no 100".to_owned()]);
+    let refused = at_every_step(100, |step| {
+        let pages = scale::many(1, 5) * step;
+        disk.leave(pages);
+        let output = disk.run("asyncq backup disk/b.db");
+        let done = output.status.success();
+        if !done {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let is_clear = said.contains("No space left on device")
+                || said.contains("no storage space")
+                || said.contains("no space left");
+            assert!(output.status.code() == Some(74) && is_clear, "{pages} pages: {output:?}");
+        }
+        disk.free();
+        assert_eq!(
+            disk.stdout("ls -A disk | grep -c 'b[.]db\\|copy' || :"),
+            if done { "1\n" } else { "0\n" },
+            "{pages}"
+        );
+        if done {
+            let check = "sqlite3 disk/b.db 'PRAGMA integrity_check; SELECT count(*) FROM asyncq_job'; rm disk/b.db*";
+            assert_eq!(disk.stdout(check), "ok\n1\n", "{pages} pages");
+        }
+        done
+    });
+    assert!(refused > 5, "{refused}");
+    scale::figure("every_page_of_a_backup", format!("refused with exit code 74, nothing left, {refused} times"));
+}
+
+#[test]
 fn a_file_system_that_can_hold_no_more_files_is_a_full_one() {
     let calls = ["no 10".to_owned()];
     let disk = Disk::with_calls(8 * 1024, 1, &calls);

@@ -7,6 +7,7 @@
 
 use support::{fixture, place, rules};
 
+mod backup;
 mod books;
 mod clock;
 mod contention;

@@ -14,6 +14,7 @@ macro_rules! conformance {
     };
 }
 
+mod backup;
 mod clock;
 mod complete;
 mod drain;

@@ -27,7 +27,7 @@ const REFERENCES: &str = "
     WHERE m.type = 'table' AND f.\"table\" LIKE 'asyncq!_%' ESCAPE '!' ORDER BY m.name, f.id, f.seq";
 
 /// Whether a table or an index is the store's, whatever its name begins with.
-fn is_own(name: &str) -> bool {
+pub(super) fn is_own(name: &str) -> bool {
     part(name).is_some()
 }
 

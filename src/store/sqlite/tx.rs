@@ -1,7 +1,8 @@
 //! A transaction of SQLite's.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use std::{borrow::Cow, path::PathBuf, sync::atomic::Ordering};
+use std::{borrow::Cow, ffi::OsStr, sync::atomic::Ordering};
 
 use rusqlite::ffi;
 
@@ -13,7 +14,7 @@ use crate::domain::time::{Timestamp, millis};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint::reached;
 use crate::store::engine::{Mode, Reference, Row, Triggers, Tx, Value, rule_refuses};
-use crate::store::schema::{Mended, SchemaFound};
+use crate::store::schema::{Copied, Mended, SchemaFound};
 
 /// The schema's triggers know asyncq by a version below 0, which nobody else ever sees.
 const TURN_VERSION: &str = "UPDATE asyncq_schema SET version = -version";
@@ -217,6 +218,10 @@ impl Tx for SqliteTx<'_> {
 
     fn integrity_check(&mut self) -> Result<Option<String>> {
         self.first_damage()
+    }
+
+    fn copy_to(&mut self, target: &Path, label: &OsStr) -> Result<Copied> {
+        SqliteTx::copy_to(self, target, label)
     }
 
     fn check_numbers(&mut self) -> Result<()> {

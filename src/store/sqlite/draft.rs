@@ -1,0 +1,123 @@
+//! Copies that get their name only when they are complete and on the disk.
+//!
+//! Invariant: the process that makes a draft holds its lock (`flock`) until the draft is published or removed. So a draft without
+//! a lock is what a killed process has left, and anybody may remove it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use tempfile::{Builder, NamedTempFile};
+
+use super::files::sync_folder;
+use crate::failpoint::reached;
+
+/// The end of a draft's name.
+const SUFFIX: &str = ".new";
+
+/// How many random characters a draft's name has.
+const RANDOM: usize = 6;
+
+/// How often to make a draft anew when somebody takes it for a left one before it is locked.
+const TRIES: usize = 10;
+
+/// A file that nobody sees yet, with mode 0600, removed when this is dropped.
+pub(super) struct Draft {
+    file: NamedTempFile,
+}
+
+impl Draft {
+    /// Makes an empty draft in a folder, and removes those with the same label that killed processes have left there.
+    pub(super) fn make(folder: &Path, label: &OsStr) -> io::Result<Draft> {
+        let prefix = prefix(label);
+        remove_left(folder, &prefix);
+        for _ in 0..TRIES {
+            let file = Builder::new().prefix(&prefix).suffix(SUFFIX).rand_bytes(RANDOM).tempfile_in(folder)?;
+            file.as_file().set_permissions(Permissions::from_mode(0o600))?;
+            let is_locked = file.as_file().try_lock().is_ok();
+            if is_locked && fs::symlink_metadata(file.path()).is_ok() {
+                return Ok(Draft { file });
+            }
+        }
+        Err(io::Error::other("somebody removes new files there"))
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// The file itself.
+    pub(super) fn file(&self) -> &File {
+        self.file.as_file()
+    }
+
+    /// Gives it its name, unless something has that name, and has the disk keep both. After a failure the name is free again.
+    pub(super) fn publish(self, target: &Path) -> io::Result<()> {
+        self.file.as_file().sync_all()?;
+        reached("backup synced");
+        self.file.persist_noclobber(target).map_err(|refused| refused.error)?;
+        reached("backup named");
+        sync_folder(target).inspect_err(|_| {
+            let _ = fs::remove_file(target);
+        })
+    }
+}
+
+/// How the names of drafts with this label begin.
+fn prefix(label: &OsStr) -> OsString {
+    let mut prefix = OsString::from(".copy-of-");
+    prefix.push(label);
+    prefix.push("-");
+    prefix
+}
+
+fn remove_left(folder: &Path, prefix: &OsStr) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let random = name.as_bytes().strip_prefix(prefix.as_bytes()).and_then(|it| it.strip_suffix(SUFFIX.as_bytes()));
+        let is_draft = random.is_some_and(|it| it.len() == RANDOM && it.iter().all(u8::is_ascii_alphanumeric));
+        if is_draft && is_left(&entry.path()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Whether no process works on a draft.
+fn is_left(path: &Path) -> bool {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    opened.is_ok_and(|file| file.metadata().is_ok_and(|is| is.is_file()) && file.try_lock().is_ok())
+}
+
+/// Whether a failure means that there is no space.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_works_on_is_removed() {
+        let place = tempfile::tempdir().unwrap();
+        let label = OsStr::new("q.db");
+        let at_work = Draft::make(place.path(), label).unwrap();
+        let others =
+            [".copy-of-q.db-abc.new", ".copy-of-q.db-ab_def.new", ".copy-of-q.d-abcdef.new", ".q.dbabcdef.new"];
+        for name in others.iter().chain(&[".copy-of-q.db-abcdef.new"]) {
+            fs::write(place.path().join(name), "").unwrap();
+        }
+        let second = Draft::make(place.path(), label).unwrap();
+        assert!(at_work.path().exists() && second.path().exists());
+        let left = |name: &str| place.path().join(name).exists();
+        assert!(others.into_iter().all(left));
+        assert!(!left(".copy-of-q.db-abcdef.new"));
+    }
+}

@@ -1,0 +1,1 @@
+//! Backups, of stores in use and by processes that are killed.
