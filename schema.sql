@@ -9,10 +9,11 @@ CREATE TABLE asyncq_schema (
   older       INTEGER NOT NULL DEFAULT 0,                             -- the newest processor when schema 4 came: those up
                                                                       -- to it release no calls that depend on theirs
   used        INTEGER NOT NULL DEFAULT 7,                             -- what each look at the store asks for: 1 calls that
-                                                                      -- expire, 2 schedules, 4 calls that need others
+                                                                      -- expire, 2 schedules, 4 calls that need others,
+                                                                      -- 8 services that keep jobs for some time
   paused      TEXT,                                                   -- why no call runs, may be ''; NULL: calls run
-  pruned_at   INTEGER NOT NULL DEFAULT 0,                             -- when old jobs were last looked for,
-  pruned_to   INTEGER NOT NULL DEFAULT 0                              -- and the last one of that look
+  pruned_at   INTEGER NOT NULL DEFAULT 0,                             -- when a round for old jobs was last over,
+  pruned_to   INTEGER NOT NULL DEFAULT 0                              -- and how far the rounds are
 ) STRICT;
 INSERT INTO asyncq_schema (version, used) VALUES (6, 0);
 

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 use super::call_args::{typed_keywords, typed_positional};
-use super::clap_error::one_of;
+use super::clap_error::{one_of, whole_number};
 use super::enqueue::print_number;
 use super::job_edit_options::JobEditOptions;
 use super::job_log::PrintLog;
@@ -105,7 +105,15 @@ pub enum Job {
         #[arg(long, value_name = "STATE", value_parser = one_of(JobChange::Remove.states(), State::as_str))]
         #[arg(default_values_t = JobChange::Remove.states(), hide_default_value = true)]
         state: Vec<State>,
+        /// Keep the newest N of the jobs that match
+        #[arg(long, value_name = "N", value_parser = parse_kept, allow_negative_numbers = true, default_value_t = 0)]
+        #[arg(hide_default_value = true)]
+        keep: u64,
     },
+}
+
+fn parse_kept(text: &str) -> Result<u64, String> {
+    whole_number(text, "a number of jobs", 0).map(i64::cast_unsigned)
 }
 
 fn waiting() -> Vec<State> {
@@ -182,8 +190,8 @@ impl Job {
                     Ok(())
                 });
             }
-            Job::Clean { matching, state } => {
-                return matching.change(session, &mut queue, (JobChange::Remove, state));
+            Job::Clean { matching, state, keep } => {
+                return matching.clean(session, &mut queue, (state, keep));
             }
         }
         Ok(exit::DONE)

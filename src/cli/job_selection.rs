@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::session::{Session, show_error};
 use super::{call_options::name_and_value, clap_error::whole_number, exit, output::count};
+use crate::commands::job_change::Changed;
 use crate::commands::queue::Queue;
 use crate::domain::job::{JobId, State};
 use crate::domain::query::{BulkChange, JobChange, JobFilter};
@@ -117,46 +118,56 @@ impl MatchingJobs {
         queue: &mut Queue,
         (change, states): (JobChange, Vec<State>),
     ) -> anyhow::Result<u8> {
-        let (removes, summary_of) = (change == JobChange::Remove, summary(&change));
-        let many = BulkChange { change, filter: self.filter.parse(queue, states)?, dry_run: self.dry_run };
-        let done = queue.change_jobs(&many)?;
-        let summary = summary_of(self.dry_run, done.jobs);
-        // Cron should not mail what it removes each night.
-        if removes && !self.dry_run {
-            session.notice(&summary);
-        } else {
-            session.info(&summary);
-        }
-        if done.removed > 0 {
-            let what = count(
-                done.removed,
-                "job stays as it is, because its function was",
-                "jobs stay as they are, because their functions were",
-            );
-            session.info(&format!("{what} removed"));
-        }
-        if done.too_late > 0 {
-            session.info(&format!("{} had already ended", count(done.too_late, "job", "jobs")));
-        }
-        let mut code = exit::DONE;
-        if let Some(refused) = done.refused {
-            let stay = count(refused.jobs, "job stays as it is", "jobs stay as they are");
-            let error = Error::new(Kind::Denied, format!("{stay}: {}", refused.why))
-                .with_hint("that rule is the application's, not asyncq's: change the rule, or the data that it checks")
-                .into();
-            show_error(&error);
-            code = exit::code(&error);
-        }
-        let Some(oldest) = done.running.first() else { return Ok(code) };
-        let still = count(
-            done.running.len() as u64,
-            "job was asked to end but still runs",
-            "jobs were asked to end but still run",
-        );
-        Err(Error::new(Kind::Busy, format!("{still}; the oldest is job {oldest}"))
-            .with_hint("if its processor died, the next `asyncq process` cancels it, or says what it waits for")
-            .into())
+        let summary_of = summary(&change);
+        let filter = self.filter.parse(queue, states)?;
+        let done = queue.change_jobs(&BulkChange { change, filter, before: None, dry_run: self.dry_run })?;
+        session.info(&summary_of(self.dry_run, done.jobs));
+        report(session, done)
     }
+
+    /// Removes all jobs that match and are in these states, but for the newest `keep`.
+    pub fn clean(&self, session: &Session, queue: &mut Queue, (states, keep): (Vec<State>, u64)) -> anyhow::Result<u8> {
+        let filter = self.filter.parse(queue, states)?;
+        let done = queue.clean_jobs(filter, keep, self.dry_run)?;
+        let summary = summary(&JobChange::Remove)(self.dry_run, done.jobs);
+        // Cron should not mail what it removes each night.
+        if self.dry_run {
+            session.info(&summary);
+        } else {
+            session.notice(&summary);
+        }
+        report(session, done)
+    }
+}
+
+/// Prints what a change of many jobs did not do; returns the exit code.
+fn report(session: &Session, done: Changed) -> anyhow::Result<u8> {
+    if done.removed > 0 {
+        let what = count(
+            done.removed,
+            "job stays as it is, because its function was",
+            "jobs stay as they are, because their functions were",
+        );
+        session.info(&format!("{what} removed"));
+    }
+    if done.too_late > 0 {
+        session.info(&format!("{} had already ended", count(done.too_late, "job", "jobs")));
+    }
+    let mut code = exit::DONE;
+    if let Some(refused) = done.refused {
+        let stay = count(refused.jobs, "job stays as it is", "jobs stay as they are");
+        let error = Error::new(Kind::Denied, format!("{stay}: {}", refused.why))
+            .with_hint("that rule is the application's, not asyncq's: change the rule, or the data that it checks")
+            .into();
+        show_error(&error);
+        code = exit::code(&error);
+    }
+    let Some(oldest) = done.running.first() else { return Ok(code) };
+    let still =
+        count(done.running.len() as u64, "job was asked to end but still runs", "jobs were asked to end but still run");
+    Err(Error::new(Kind::Busy, format!("{still}; the oldest is job {oldest}"))
+        .with_hint("if its processor died, the next `asyncq process` cancels it, or says what it waits for")
+        .into())
 }
 
 /// What was done with jobs, or would be done, in words: gets whether it only would be, and how many jobs.

@@ -1,6 +1,7 @@
 //! `asyncq service`.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -18,7 +19,9 @@ use crate::domain::pattern::{ServicePattern, ServiceSelection};
 use crate::domain::pause::Pause;
 use crate::domain::rate::Rate;
 use crate::domain::removal::{IfWaiting, Removed};
+use crate::domain::retention::{Retention, RetentionChange};
 use crate::domain::service::{self, Added, ServiceChange, ServiceName};
+use crate::domain::time::{parse_span, write_span};
 use crate::error::{Error, Kind};
 
 /// Services: named queues and their limits
@@ -96,9 +99,19 @@ pub struct Limits {
     /// How many calls may start together after a pause [default: 1, or as many as start in a tenth of a second]
     #[arg(long, value_name = "N", value_parser = parse_burst, allow_negative_numbers = true, requires = "rate")]
     burst: Option<NonZeroU32>,
+    /// Remove its jobs this long after they completed or were cancelled, as in 30d; `forever` keeps them [default: forever]
+    #[arg(long, value_name = "SPAN", value_parser = parse_keep, allow_hyphen_values = true)]
+    keep: Option<Keep>,
+    /// Remove its jobs this long after they ended in an error, as in 90d; `forever` keeps them [default: forever]
+    #[arg(long, value_name = "SPAN", value_parser = parse_keep, allow_hyphen_values = true)]
+    keep_errors: Option<Keep>,
     #[command(flatten)]
     hooks: HookOptions,
 }
+
+/// How long to keep jobs; `None` stands for ever.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep(Option<Duration>);
 
 /// A rate, or that there is none.
 #[derive(Debug, Clone, Copy)]
@@ -109,12 +122,18 @@ impl Limits {
         let burst = |rate: Rate| self.burst.map_or(rate, |burst| rate.with_burst(burst.get()));
         let rate = self.rate.map(|RateLimit(rate)| rate.map(burst));
         let (concurrency, lane_width, hooks) = (self.concurrency, self.lane_width, self.hooks.change());
-        ServiceChange { concurrency, lane_width, hooks, rate, ..ServiceChange::default() }
+        let [ended, errors] = [self.keep, self.keep_errors].map(|keep| keep.map(|Keep(span)| span));
+        let retention = RetentionChange { ended, errors };
+        ServiceChange { concurrency, lane_width, hooks, rate, retention, ..ServiceChange::default() }
     }
 }
 
 fn parse_rate(text: &str) -> Result<RateLimit, Error> {
     if text == "none" { Ok(RateLimit(None)) } else { Rate::parse(text).map(|rate| RateLimit(Some(rate))) }
+}
+
+fn parse_keep(text: &str) -> Result<Keep, Error> {
+    if text == "forever" { Ok(Keep(None)) } else { parse_span(text).map(|span| Keep(Some(span))) }
 }
 
 fn parse_burst(text: &str) -> Result<NonZeroU32, String> {
@@ -181,7 +200,7 @@ struct ServiceView<'a>(&'a service::Service);
 
 impl Record for ServiceView<'_> {
     const COLUMNS: &'static str =
-        "name,concurrency,paused,paused_why,lane_width,rate,burst,on_error,on_success,created_at";
+        "name,concurrency,paused,paused_why,lane_width,rate,burst,keep,keep_errors,on_error,on_success,created_at";
 }
 
 impl Serialize for ServiceView<'_> {
@@ -194,6 +213,8 @@ impl Serialize for ServiceView<'_> {
         object.serialize_entry("lane_width", &self.0.lane_width)?;
         object.serialize_entry("rate", &self.0.rate.map(|rate| rate.to_string()))?;
         object.serialize_entry("burst", &self.0.rate.map(Rate::burst))?;
+        object.serialize_entry("keep", &self.0.retention.ended.map(|span| span.as_secs_f64()))?;
+        object.serialize_entry("keep_errors", &self.0.retention.errors.map(|span| span.as_secs_f64()))?;
         for kind in HookKind::ALL {
             object.serialize_entry(kind.as_str(), &self.0.hooks.get(kind).map(ToString::to_string))?;
         }
@@ -222,6 +243,11 @@ fn show(service: &service::Service) -> anyhow::Result<()> {
     sheet.line("lane width", service.lane_width.to_string());
     if let Some(rate) = service.rate {
         sheet.line("rate", format!("{rate}, burst {}", rate.burst()));
+    }
+    let kept = |span: Option<Duration>| span.map_or_else(|| "forever".to_owned(), write_span);
+    let Retention { ended, errors } = service.retention;
+    if ended.is_some() || errors.is_some() {
+        sheet.line("keeps", format!("jobs {}, errors {}", kept(ended), kept(errors)));
     }
     let why = service.pause.as_ref().and_then(|pause| pause.why.as_ref());
     let why = why.map(|why| format!(": {}", output::text(why))).unwrap_or_default();

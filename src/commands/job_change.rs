@@ -9,7 +9,7 @@ use crate::domain::event::Unkillable;
 use crate::domain::job::{JobId, State};
 use crate::domain::job_edit::JobEdit;
 use crate::domain::new_job::{Rerun, Rerunning};
-use crate::domain::query::{BulkChange, Refusal};
+use crate::domain::query::{BulkChange, JobChange, JobFilter, Refusal};
 use crate::error::{Error, Kind, Result};
 use crate::processor::{put_back_copied, put_back_unowned, unkillable_of};
 use crate::store::{Cancelled, Store};
@@ -21,6 +21,9 @@ pub(super) const CANCEL_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How often to look at a job that was asked to end.
 pub(super) const LOOK_AT_CANCELLED: Duration = Duration::from_millis(50);
+
+/// How many jobs one look for the newest ones finds at most.
+const LOOKED_AT_ONCE: u32 = 1000;
 
 /// How long a change of many jobs pauses at most after a step.
 const LONGEST_BREATH: Duration = Duration::from_millis(100);
@@ -106,6 +109,26 @@ impl Queue {
     /// As [`Store::set`].
     pub fn set_job(&mut self, id: JobId, changes: &JobEdit) -> Result<State> {
         self.store.set(id, changes)
+    }
+
+    /// Removes jobs that have ended and match, but for the newest `keep`, as [`Queue::change_jobs`] does.
+    ///
+    /// # Errors
+    /// Whatever the store answers; what was done until then stays so.
+    pub fn clean_jobs(&mut self, filter: JobFilter, keep: u64, dry_run: bool) -> Result<Changed> {
+        let (mut before, mut left) = (None, keep);
+        while left > 0 {
+            let limit = u32::try_from(left).unwrap_or(u32::MAX).min(LOOKED_AT_ONCE);
+            let (found, next) = self.store.newest_jobs(&filter, before, limit)?;
+            left -= found.len() as u64;
+            match next {
+                Some(next) => before = Some(next),
+                // There are no more than those.
+                None if left > 0 => return Ok(Changed::default()),
+                None => before = found.last().copied(),
+            }
+        }
+        self.change_jobs(&BulkChange { change: JobChange::Remove, filter, before, dry_run })
     }
 
     /// Changes many jobs, in steps that keep nobody waiting. Clients that write plain SQL know no line to wait in: they look

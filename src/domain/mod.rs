@@ -35,6 +35,7 @@ pub mod query;
 pub mod rate;
 pub mod reason;
 pub mod removal;
+pub mod retention;
 pub mod retry;
 pub mod retry_policy;
 pub mod rpc;

@@ -96,6 +96,8 @@ pub struct BulkChange {
     pub change: JobChange,
     /// Which jobs; the change must apply to all its states.
     pub filter: JobFilter,
+    /// Only those before this one.
+    pub before: Option<JobId>,
     /// Only count them.
     pub dry_run: bool,
 }

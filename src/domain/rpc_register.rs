@@ -13,6 +13,7 @@ use super::hook::{HookChange, HookTarget};
 use super::lane::{Lane, MAX_WIDTH};
 use super::object;
 use super::rate::Rate;
+use super::retention::RetentionChange;
 use super::retry_policy::{Backoff, FailureList, RetryChange};
 use super::rpc_fault::{RpcFault, check_count, name, present, read};
 use super::service::{ServiceChange, ServiceName};
@@ -31,6 +32,12 @@ pub(super) fn define(params: &str) -> Result<(ServiceName, ServiceChange), RpcFa
         #[expect(clippy::option_option, reason = "a rate, none, or as it is")]
         rate: Option<Option<String>>,
         burst: Option<u32>,
+        #[serde(default, deserialize_with = "present")]
+        #[expect(clippy::option_option, reason = "a time, for ever, or as it is")]
+        keep: Option<Option<f64>>,
+        #[serde(default, deserialize_with = "present")]
+        #[expect(clippy::option_option, reason = "a time, for ever, or as it is")]
+        keep_errors: Option<Option<f64>>,
         #[serde(default, deserialize_with = "present")]
         #[expect(clippy::option_option, reason = "a hook, none, or as it is")]
         on_error: Option<Option<String>>,
@@ -58,11 +65,18 @@ pub(super) fn define(params: &str) -> Result<(ServiceName, ServiceChange), RpcFa
         on_error: hook("on_error", params.on_error).map_err(wrong)?,
         on_success: hook("on_success", params.on_success).map_err(wrong)?,
     };
+    let span = |member: &str, seconds: Option<Option<f64>>| {
+        let parse = |seconds| self::span(member, seconds).map_err(wrong);
+        seconds.map(|seconds| seconds.map(parse).transpose()).transpose()
+    };
+    let retention =
+        RetentionChange { ended: span("keep", params.keep)?, errors: span("keep_errors", params.keep_errors)? };
     let wanted = ServiceChange {
         concurrency: number("concurrency", params.concurrency, u32::MAX)?,
         lane_width: number("lane_width", params.lane_width, MAX_WIDTH)?,
         rate,
         hooks,
+        retention,
         ..ServiceChange::default()
     };
     Ok((name(ServiceName::parse(&params.service))?, wanted))

@@ -1,12 +1,14 @@
 //! A service: a named queue and its limits.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use super::hook::{HookChange, HookKind, Hooks};
 pub use super::name::{MAX_NAME_BYTES, ServiceName};
 use super::pause::Pause;
 use super::rate::Rate;
-use super::time::Timestamp;
+use super::retention::{Retention, RetentionChange};
+use super::time::{Timestamp, write_span};
 
 /// A service as it is registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct Service {
     pub hooks: Hooks,
     /// How often its calls may start, if that is limited.
     pub rate: Option<Rate>,
+    /// How long its jobs are kept.
+    pub retention: Retention,
 }
 
 /// What is wanted of a service; `None` leaves a field as it is.
@@ -40,6 +44,8 @@ pub struct ServiceChange {
     pub hooks: HookChange,
     /// How often its calls may start, or that this is not limited.
     pub rate: Option<Option<Rate>>,
+    /// Changes of how long its jobs are kept.
+    pub retention: RetentionChange,
 }
 
 impl ServiceChange {
@@ -52,6 +58,7 @@ impl ServiceChange {
             lane_width: self.lane_width.unwrap_or(to.lane_width),
             hooks: self.hooks.apply(&to.hooks),
             rate: self.rate.unwrap_or(to.rate),
+            retention: self.retention.apply(to.retention),
             ..to.clone()
         }
     }
@@ -82,7 +89,14 @@ impl ServiceChange {
                 there.rate.map_or_else(|| "no rate".to_owned(), |rate| format!("rate {rate}, burst {}", rate.burst()));
             (option, is)
         });
-        differs.chain(rate).chain(hooks).collect()
+        let (wanted, is) = (self.retention, there.retention);
+        let keeps = [("keep", wanted.ended, is.ended), ("keep-errors", wanted.errors, is.errors)];
+        let keeps = keeps.into_iter().filter_map(|(name, wanted, is)| {
+            let text = |span: Option<Duration>| span.map_or_else(|| "forever".to_owned(), write_span);
+            let wanted = wanted.filter(|wanted| *wanted != is)?;
+            Some((format!("--{name} {}", text(wanted)), format!("{} {}", name.replace('-', " "), text(is))))
+        });
+        differs.chain(rate).chain(keeps).chain(hooks).collect()
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::events::{EventQueue, LoopEvent, LostHost, lost};
+use super::pruner::Pruner;
 use super::registration::{Membership, Runtime};
 use super::rescue::{self, Rescuer};
 use super::watcher::{POLL, POLL_OTHERS, Watcher};
@@ -24,6 +25,9 @@ use crate::store::{Patience, ServiceStatus, Store};
 
 /// How long nothing is claimed after the system could not start a program.
 const START_PAUSE: Duration = Duration::from_secs(1);
+
+/// For how long a processor that is about to end removes old jobs.
+const PRUNING: Duration = Duration::from_secs(1);
 
 /// The main loop, and what it works with.
 pub(super) struct MainLoop<'a> {
@@ -46,6 +50,7 @@ pub(super) struct MainLoop<'a> {
     full_disk: Option<Obstacle>,
     scarcity: Option<Obstacle>,
     wait_for_due: WaitForDue,
+    pruner: Pruner,
 }
 
 /// How long to wait for calls that come due.
@@ -118,6 +123,7 @@ impl<'a> MainLoop<'a> {
             full_disk: None,
             scarcity: None,
             wait_for_due: WaitForDue::default(),
+            pruner: Pruner::new(),
         })
     }
 
@@ -198,8 +204,24 @@ impl<'a> MainLoop<'a> {
             self.wait(time);
             self.report_signals();
             self.poll()?;
+            self.prune()?;
             self.put_back_stranded();
         }
+    }
+
+    /// Removes a few old jobs, if it is time.
+    fn prune(&mut self) -> Result<()> {
+        if self.pruner.until().is_zero() && self.full_disk.is_none() && self.may_begin() {
+            self.pruner.step(self.store)?;
+        }
+        Ok(())
+    }
+
+    /// Removes old jobs after the last call, for a short time: cron starts a processor again, but not soon.
+    pub(super) fn prune_at_end(&mut self) -> Result<()> {
+        let began = Instant::now();
+        while !self.options.follow && self.may_begin() && began.elapsed() < PRUNING && self.pruner.step(self.store)? {}
+        Ok(())
     }
 
     fn abandon(&mut self) {
@@ -336,7 +358,8 @@ impl<'a> MainLoop<'a> {
         let worker = self.membership.get().and_then(|registration| registration.slots.workers().next_end());
         let pulse = self.reporter.until_alive(self.options.pulse);
         let start = self.scarcity.as_ref().map(|scarcity| START_PAUSE.saturating_sub(scarcity.since.elapsed()));
-        let times = [due, worker, pulse, self.budget.time_left(), start, self.time_to_rate()];
+        let prune = Some(self.pruner.until());
+        let times = [due, worker, pulse, self.budget.time_left(), start, self.time_to_rate(), prune];
         times.into_iter().flatten().min().unwrap_or(POLL_OTHERS).min(POLL_OTHERS)
     }
 

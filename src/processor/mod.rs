@@ -14,6 +14,7 @@ mod main_loop;
 pub mod nested;
 mod outcome_journal;
 mod prefetch;
+mod pruner;
 mod random;
 mod registration;
 mod reporter;
@@ -150,5 +151,6 @@ pub fn process(
         }
         drained
     };
+    let done = done.and_then(|()| main_loop.prune_at_end());
     main_loop.end(done)
 }

@@ -78,7 +78,7 @@ groups! {
     Running { fence, token, principal, site, meta, depth, folder }
     NewProcessor { folder, host, boot, pid, pid_start }
     Processor { id, is, started_at, of_original }
-    Service { name, concurrency, pause, created_at, lane_width, rate, hooks }
+    Service { name, concurrency, pause, created_at, lane_width, rate, hooks, retention }
     StoreContents { services, functions, jobs }
 }
 

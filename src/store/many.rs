@@ -74,8 +74,9 @@ impl Store {
 /// The next jobs to change, and the step as it is without them.
 fn look(tx: &mut dyn Tx, many: &BulkChange, after: JobId) -> Result<(Vec<Match>, Step)> {
     let (mut found, next) = oldest(tx, &many.filter, after)?;
-    found.retain(|job| many.change == JobChange::Remove || !job.immediate);
-    let mut step = Step { next, ..Step::default() };
+    let is_before = |id: JobId| many.before.is_none_or(|before| id < before);
+    found.retain(|job| is_before(job.id) && (many.change == JobChange::Remove || !job.immediate));
+    let mut step = Step { next: next.filter(|next| is_before(*next)), ..Step::default() };
     if matches!(many.change, JobChange::Retry | JobChange::Start) {
         let (all, mut callable) = (found.len(), HashMap::new());
         for job in &found {
@@ -88,6 +89,18 @@ fn look(tx: &mut dyn Tx, many: &BulkChange, after: JobId) -> Result<(Vec<Match>,
         step.removed = (all - found.len()) as u64;
     }
     Ok((found, step))
+}
+
+/// Removes these jobs, as far as they are still as they were found and no rule of the application keeps them.
+pub(super) fn remove(tx: &mut dyn Tx, found: &[Match]) -> Result<Step> {
+    needs::settle(tx)?;
+    let (references, mut step) = (holding(tx)?, Step::default());
+    let states: BTreeSet<State> = found.iter().map(|job| job.state).collect();
+    for state in states {
+        let jobs: Vec<&Match> = found.iter().filter(|job| job.state == state).collect();
+        Changes::new(&JobChange::Remove, state, &references, "").make(tx, &jobs, &mut step)?;
+    }
+    Ok(step)
 }
 
 /// The application's foreign keys that keep jobs from being removed.

@@ -12,7 +12,7 @@ use crate::domain::attempt::{Attempt, Ending, Failure};
 use crate::domain::job::{Job, JobId, State};
 use crate::domain::log::{Log, Stream};
 use crate::domain::needs::Blockers;
-use crate::domain::query::{JobPage, JobQuery};
+use crate::domain::query::{JobFilter, JobPage, JobQuery};
 use crate::domain::{processor::ProcessorId, retry::POISON};
 use crate::error::{Error, Kind, Result};
 
@@ -148,6 +148,17 @@ impl Store {
             }
             Ok(states)
         })
+    }
+
+    /// The numbers of the newest jobs of `filter` that are older than `before`, at most `limit` in one look; and before which job to go
+    /// on, unless there are no more.
+    pub fn newest_jobs(
+        &mut self,
+        filter: &JobFilter,
+        before: Option<JobId>,
+        limit: u32,
+    ) -> Result<(Vec<JobId>, Option<JobId>)> {
+        self.read(|tx| newest(tx, filter, before, limit))
     }
 
     /// One page of the jobs that `query` describes, newest first.

@@ -1,19 +1,22 @@
 //! Services in the store.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use super::Store;
 use super::columns::Column;
 use super::engine::{Row, Tx, Value};
 use super::hook;
+use super::used::{self, RETENTION};
 use super::waiting::{cancel_waiting, remove_schedules};
 use crate::domain::hook::Hooks;
 use crate::domain::pattern::{ServicePattern, ServiceSelection};
 use crate::domain::pause::Pause;
 use crate::domain::rate::{Allowance, Rate};
 use crate::domain::removal::{IfWaiting, Removed};
+use crate::domain::retention::Retention;
 use crate::domain::service::{Added, Defined, Service, ServiceChange, ServiceName};
-use crate::domain::{suggest::nearest, time::Timestamp};
+use crate::domain::{suggest::nearest, time::Timestamp, time::millis};
 use crate::error::{Error, Kind, Result};
 
 /// How things stand with a service, for one processor.
@@ -75,7 +78,8 @@ impl ServiceStatus {
 macro_rules! select {
     ($which:literal) => {
         concat!(
-            "SELECT name, concurrency, paused, paused_why, created_at, lane_width, rate, on_error, on_success FROM asyncq_service ",
+            "SELECT name, concurrency, paused, paused_why, created_at, lane_width, rate, on_error, on_success, keep,
+            keep_errors FROM asyncq_service ",
             $which
         )
     };
@@ -91,10 +95,11 @@ const BUSY_WITH: &str = "SELECT 1 WHERE EXISTS (SELECT 1 FROM asyncq_job WHERE s
     OR EXISTS (SELECT 1 FROM asyncq_job WHERE service = ?1 AND state = 'blocked' AND waits <> 0)
     OR EXISTS (SELECT 1 FROM asyncq_job WHERE service = ?1 AND state = 'delayed' AND run_at <= ?2)
     OR EXISTS (SELECT 1 FROM asyncq_job WHERE service = ?1 AND state = 'processing' AND token IS NOT NULL)";
-const ADD: &str = "INSERT INTO asyncq_service (name, concurrency, created_at, lane_width, on_error, on_success, rate)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (name) DO NOTHING";
+const ADD: &str =
+    "INSERT INTO asyncq_service (name, concurrency, created_at, lane_width, on_error, on_success, rate, keep,
+    keep_errors) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (name) DO NOTHING";
 const SET: &str = "UPDATE asyncq_service SET concurrency = ?2, paused = ?3, lane_width = ?4, on_error = ?5,
-    on_success = ?6, rate = ?7, paused_why = ?8 WHERE name = ?1";
+    on_success = ?6, rate = ?7, paused_why = ?8, keep = ?9, keep_errors = ?10 WHERE name = ?1";
 const BUSY: &str = "SELECT 1 FROM asyncq_slot WHERE service = ?1 LIMIT 1";
 const REMOVE: &str = "DELETE FROM asyncq_service WHERE name = ?1";
 const FUNCTIONS_TO_REMOVE: &str = "SELECT name FROM asyncq_function WHERE service = ?1 /*! FOR UPDATE */";
@@ -227,7 +232,11 @@ fn add_new(tx: &mut dyn Tx, name: &ServiceName, wanted: &ServiceChange) -> Resul
     let hooks = hook::texts(&wanted.hooks.apply(&Hooks::default()));
     let [on_error, on_success] = hooks.each_ref().map(|hook| hook.as_ref().into());
     let rate = wanted.rate.flatten().map(Rate::to_json);
-    let new = [name.into(), concurrency, tx.now().into(), lane_width, on_error, on_success, rate.as_ref().into()];
+    let retention = wanted.retention.apply(Retention::default());
+    let [keep, keep_errors] = keeps(tx, retention)?;
+    let now = tx.now().into();
+    let new =
+        [name.into(), concurrency, now, lane_width, on_error, on_success, rate.as_ref().into(), keep, keep_errors];
     let there = add::<Service>(tx, (TO_CHANGE, &new[..1]), (ADD, &new))?;
     if there.is_none() {
         hook::find(tx, wanted.hooks.targets())?;
@@ -240,6 +249,7 @@ fn set(tx: &mut dyn Tx, service: &Service) -> Result<()> {
     let hooks = hook::texts(&service.hooks);
     let [on_error, on_success] = hooks.each_ref().map(|hook| hook.as_ref().into());
     let rate = service.rate.map(Rate::to_json);
+    let [keep, keep_errors] = keeps(tx, service.retention)?;
     tx.change(
         SET,
         &[
@@ -251,8 +261,18 @@ fn set(tx: &mut dyn Tx, service: &Service) -> Result<()> {
             on_success,
             rate.as_ref().into(),
             service.pause.as_ref().and_then(|pause| pause.why.as_ref()).into(),
+            keep,
+            keep_errors,
         ],
     )
+}
+
+/// How long a service keeps its jobs, as it is stored. Notes that a service does so.
+fn keeps(tx: &mut dyn Tx, retention: Retention) -> Result<[Value<'static>; 2]> {
+    if retention != Retention::default() {
+        used::note(tx, RETENTION)?;
+    }
+    Ok([retention.ended, retention.errors].map(|span| span.map(millis).into()))
 }
 
 /// Adds what is not there; gives what is there already. Looks first, as even an INSERT that does nothing fires the triggers
@@ -278,6 +298,15 @@ fn select(tx: &mut dyn Tx, selection: &ServiceSelection) -> Result<Vec<Service>>
         }
     }
     Ok(selection.choose(tx.rows(SERVICES, &[])?, |service: &Service| &service.name))
+}
+
+impl Column for Retention {
+    fn read(row: &dyn Row, at: &mut usize) -> Result<Self> {
+        let [ended, errors] = [row.int(*at)?, row.int(*at + 1)?]
+            .map(|span| span.map(|millis| Duration::from_millis(millis.unsigned_abs())));
+        *at += 2;
+        Ok(Retention { ended, errors })
+    }
 }
 
 impl Column for Option<Pause> {

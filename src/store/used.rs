@@ -10,6 +10,8 @@ use crate::error::Result;
 pub(super) const EXPIRY: i64 = 1;
 /// Calls that need other jobs.
 pub(super) const NEEDS: i64 = 4;
+/// Services that do not keep their jobs for ever.
+pub(super) const RETENTION: i64 = 8;
 
 const NOTE: &str = "UPDATE asyncq_schema SET used = used | ?1 WHERE (used & ?1) = 0";
 

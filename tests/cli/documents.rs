@@ -29,6 +29,7 @@ fn the_sessions_of_the_documents_are_true() {
         "docs/scripting.md",
         "docs/watching.md",
         "docs/pauses.md",
+        "docs/keeping.md",
     ] {
         let mut place = Place::new();
         // The package as a checkout has it, not installed.

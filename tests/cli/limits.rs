@@ -332,7 +332,7 @@ fn what_cannot_be_a_rate() {
         ! hint: `asyncq service set mails --rate 6/10m --burst 1` changes it
         ? 77
         $ asyncq service show mails --json
-        {\"name\":\"mails\",\"concurrency\":1,\"paused\":false,\"paused_why\":null,\"lane_width\":1,\"rate\":\"5/10m\",\"burst\":1,\"on_error\":null,\"on_success\":null,\"created_at\":\"[..]\"}
+        {\"name\":\"mails\",\"concurrency\":1,\"paused\":false,\"paused_why\":null,\"lane_width\":1,\"rate\":\"5/10m\",\"burst\":1,\"keep\":null,\"keep_errors\":null,\"on_error\":null,\"on_success\":null,\"created_at\":\"[..]\"}
         $ asyncq service set mails --rate none; asyncq service show mails --json | grep -o '\"rate\":null,\"burst\":null'
         \"rate\":null,\"burst\":null
         ",

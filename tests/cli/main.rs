@@ -26,6 +26,7 @@ mod hint;
 mod hook;
 mod inherit;
 mod job;
+mod keep;
 mod lane;
 mod leftover;
 mod limits;

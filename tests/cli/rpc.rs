@@ -1152,14 +1152,17 @@ fn a_function_that_no_processor_could_start_is_not_registered() {
 fn a_service_is_defined_with_its_limits_and_hooks() {
     let place = Place::with_functions(&[("alert", "true")]);
     let mut rpc = Rpc::start(&place);
-    let all = r#"{"service":"mails","concurrency":4,"lane_width":2,"rate":"10/s","burst":5,"on_error":"events/alert"}"#;
+    let all = r#"{"service":"mails","concurrency":4,"lane_width":2,"rate":"10/s","burst":5,"keep":3600,"on_error":"events/alert"}"#;
     assert_eq!(rpc.ask("define", all), json!({"outcome": "added"}));
     assert_eq!(rpc.ask("define", r#"{"service":"mails"}"#), json!({"outcome": "same"}));
     let show = |of: &str| place.stdout(&format!("asyncq service show mails | grep -E '{of}' | tr -s ' '"));
-    assert_eq!(show("rate|lane|error"), "lane width 2\nrate 10/s, burst 5\non error events/alert\n");
-    let less = r#"{"service":"mails","rate":null,"on_error":null,"lane_width":3}"#;
+    assert_eq!(
+        show("rate|lane|on error|keeps"),
+        "lane width 2\nrate 10/s, burst 5\nkeeps jobs 1h, errors forever\non error events/alert\n"
+    );
+    let less = r#"{"service":"mails","rate":null,"on_error":null,"lane_width":3,"keep":null}"#;
     assert_eq!(rpc.ask("define", less), json!({"outcome": "changed"}));
-    assert_eq!(show("rate|lane|error"), "lane width 3\n");
+    assert_eq!(show("rate|lane|on error|keeps"), "lane width 3\n");
     for (params, flaw) in [
         (r#"{"service":"mails","rate":"10"}"#, "wrong params: `rate` cannot be `10`: "),
         (r#"{"service":"mails","burst":5}"#, "wrong params: `burst` needs `rate`"),
@@ -1175,6 +1178,7 @@ fn a_service_is_defined_with_its_limits_and_hooks() {
             r#"{"service":"mails","concurrency":0}"#,
             "wrong params: `concurrency` has to be a whole number from 1 to 4294967295",
         ),
+        (r#"{"service":"mails","keep":0}"#, "wrong params: `keep` has to be a number of seconds, "),
         (r#"{"service":"mails","on_success":"x"}"#, "wrong params: `on_success` cannot be `x`: "),
     ] {
         let error = rpc.refused("define", params);

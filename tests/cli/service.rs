@@ -21,9 +21,9 @@ fn adding_listing_showing_changing() {
         state        active
         created      20[..]Z  now
         $ asyncq service list --json
-        [{"name":"events","concurrency":2,"paused":false,"paused_why":null,"lane_width":1,"rate":null,"burst":null,"on_error":null,"on_success":null,"created_at":"20[..]Z"},{"name":"mail","concurrency":4,"paused":true,"paused_why":null,"lane_width":1,"rate":null,"burst":null,"on_error":null,"on_success":null,"created_at":"20[..]Z"}]
+        [{"name":"events","concurrency":2,"paused":false,"paused_why":null,"lane_width":1,"rate":null,"burst":null,"keep":null,"keep_errors":null,"on_error":null,"on_success":null,"created_at":"20[..]Z"},{"name":"mail","concurrency":4,"paused":true,"paused_why":null,"lane_width":1,"rate":null,"burst":null,"keep":null,"keep_errors":null,"on_error":null,"on_success":null,"created_at":"20[..]Z"}]
         $ asyncq service show mail --json
-        {"name":"mail","concurrency":4,"paused":true,"paused_why":null,"lane_width":1,"rate":null,"burst":null,"on_error":null,"on_success":null,"created_at":"20[..]Z"}
+        {"name":"mail","concurrency":4,"paused":true,"paused_why":null,"lane_width":1,"rate":null,"burst":null,"keep":null,"keep_errors":null,"on_error":null,"on_success":null,"created_at":"20[..]Z"}
         $ asyncq service resume mail
         $ asyncq service remove mail
         $ asyncq service list

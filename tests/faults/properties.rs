@@ -426,7 +426,7 @@ impl Both<'_> {
                 let states = vec![JobChange::Remove.states()[usize::from(number) % 3]];
                 let expected = self.reference.clean(&states);
                 let filter = JobFilter { states, ..JobFilter::default() };
-                let many = BulkChange { change: JobChange::Remove, filter, dry_run: false };
+                let many = BulkChange { change: JobChange::Remove, filter, before: None, dry_run: false };
                 let step = self.store.change_many(&many, JobId(0)).unwrap();
                 assert_eq!((step.changed, step.next), (expected, None));
             }

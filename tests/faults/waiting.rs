@@ -174,7 +174,7 @@ impl Random<'_> {
         let change = changes[self.random.usize(0..changes.len())].clone();
         let filter =
             JobFilter { states: change.states(), service: Some(self.service().to_string()), ..JobFilter::default() };
-        self.store.change_many(&BulkChange { change, filter, dry_run: false }, JobId(0)).unwrap();
+        self.store.change_many(&BulkChange { change, filter, before: None, dry_run: false }, JobId(0)).unwrap();
     }
 
     fn set(&mut self, job: JobId) {

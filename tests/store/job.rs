@@ -32,7 +32,7 @@ fn ended() -> JobFilter {
 
 /// One step of a change of many jobs, after the job of that number.
 fn step(store: &mut Store, change: JobChange, filter: &JobFilter, after: i64) -> Step {
-    let many = BulkChange { change, filter: filter.clone(), dry_run: false };
+    let many = BulkChange { change, filter: filter.clone(), before: None, dry_run: false };
     store.change_many(&many, JobId(after)).unwrap()
 }
 
@@ -312,6 +312,10 @@ conformance! {
             }
         }
         assert_eq!(pages, [vec![7, 6, 5], vec![4, 3, 2], vec![1]]);
+        let numbers = |page: (Vec<JobId>, Option<JobId>)| (page.0.iter().map(|id| id.0).collect::<Vec<_>>(), page.1);
+        let all = JobFilter::default();
+        assert_eq!(numbers(store.newest_jobs(&all, None, 3).unwrap()), (vec![7, 6, 5], Some(JobId(5))));
+        assert_eq!(numbers(store.newest_jobs(&all, Some(JobId(5)), 9).unwrap()), (vec![4, 3, 2, 1], None));
     }
 
     fn cancelling(store: &mut Store) {
@@ -448,7 +452,7 @@ conformance! {
         let two = Step { changed: 2, ..Step::default() };
 
         let errors = filter(&[State::Error]);
-        let dry = BulkChange { change: JobChange::Retry, filter: errors.clone(), dry_run: true };
+        let dry = BulkChange { change: JobChange::Retry, filter: errors.clone(), before: None, dry_run: true };
         assert_eq!(store.change_many(&dry, JobId(0)).unwrap(), two);
         assert_eq!(state(store, failing[0]), State::Error);
         let theirs = JobFilter { principal: Some("nobody".to_owned()), ..errors.clone() };

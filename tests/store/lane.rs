@@ -173,7 +173,7 @@ conformance! {
         let then = store.enqueue_all_then(&many, &call(2001)).unwrap()[2000].id();
         let change = |store: &mut Store, change, states: &[State]| {
             let filter = JobFilter { states: states.to_vec(), ..JobFilter::default() };
-            store.change_many(&BulkChange { change, filter, dry_run: false }, JobId(0)).unwrap()
+            store.change_many(&BulkChange { change, filter, before: None, dry_run: false }, JobId(0)).unwrap()
         };
         assert_eq!(change(store, JobChange::Cancel, &[State::Queued]).changed, 2000);
         assert_eq!(state(store, then), State::Cancelled);
@@ -217,7 +217,7 @@ conformance! {
         let clean = asyncq::domain::query::BulkChange {
             change: asyncq::domain::query::JobChange::Remove,
             filter: asyncq::domain::query::JobFilter { states: vec![State::Completed], ..Default::default() },
-            dry_run: false,
+            before: None, dry_run: false,
         };
         let _ = store.change_many(&clean, JobId(0));
         assert_eq!(state(store, first), State::Completed);

@@ -26,6 +26,7 @@ mod key;
 mod lane;
 mod nested;
 mod place;
+mod prune;
 mod race;
 mod rate;
 mod rescue;

@@ -43,7 +43,7 @@ fn after_a_look<T: Send>(store: &mut Store, sql: &str, verb: impl FnOnce(&mut St
 
 fn change(store: &mut Store, change: JobChange, states: &[State]) -> Step {
     let filter = JobFilter { states: states.to_vec(), ..JobFilter::default() };
-    store.change_many(&BulkChange { change, filter, dry_run: false }, JobId(0)).unwrap()
+    store.change_many(&BulkChange { change, filter, before: None, dry_run: false }, JobId(0)).unwrap()
 }
 
 const WAITING: [State; 3] = [State::Held, State::Delayed, State::Queued];

@@ -6,17 +6,20 @@ use asyncq::domain::call::Key;
 use asyncq::domain::job::JobId;
 use asyncq::domain::needs::{Need, Needs};
 use asyncq::domain::new_job::{CallOptions, Due, Expiry, IfTaken, KeyUntil, NewJob};
+use asyncq::domain::retention::RetentionChange;
 use asyncq::domain::schedule::{ScheduleDefinition, ScheduleName};
+use asyncq::domain::service::ServiceChange;
 use asyncq::domain::tick::{Lateness, Missed};
 use asyncq::domain::timetable::{Rule, Timetable};
 use asyncq::store::{Location, Store};
 use rusqlite::Connection;
 
-use crate::fixture::{call, enqueue, processor, run_cycle, with_events};
+use crate::fixture::{call, enqueue, processor, run_cycle, service, with_events};
 
 const EXPIRY: i64 = 1;
 const SCHEDULES: i64 = 2;
 const NEEDS: i64 = 4;
+const RETENTION: i64 = 8;
 
 fn connection(store: &Store) -> Connection {
     let Location::File(path) = store.location().clone() else { panic!("a store that is no file") };
@@ -126,9 +129,17 @@ const CASES: &[Case] = &[
         );
     }),
     // Without its triggers, a store does not know.
-    (EXPIRY | SCHEDULES | NEEDS, |store| {
+    (EXPIRY | SCHEDULES | NEEDS | RETENTION, |store| {
         execute(store, "DROP TRIGGER asyncq_job_inserted");
         assert_eq!(store.mend().unwrap().len(), 1);
+    }),
+    (RETENTION, |store| {
+        let retention = RetentionChange { ended: Some(Some(Duration::from_secs(1))), ..RetentionChange::default() };
+        store.set_service(&service("events"), &ServiceChange { retention, ..ServiceChange::default() }).unwrap();
+    }),
+    (RETENTION, |store| {
+        let retention = RetentionChange { errors: Some(Some(Duration::from_secs(1))), ..RetentionChange::default() };
+        store.add_service(&service("other"), &ServiceChange { retention, ..ServiceChange::default() }).unwrap();
     }),
 ];
 

@@ -15,7 +15,7 @@ const LATER: &str = "asyncq_job_inserted";
 const DELAY: &str = "UPDATE asyncq_job SET state = 'delayed' WHERE state = 'queued' AND run_at > ?1";
 
 /// A trigger that was missing has not noted what the store uses.
-const ALL_USED: &str = "UPDATE asyncq_schema SET used = 7";
+const ALL_USED: &str = "UPDATE asyncq_schema SET used = 15";
 
 /// The table of the jobs.
 const JOBS: &str = "asyncq_job";

@@ -226,7 +226,9 @@ const WRITING: &[Verb] = &[
     }),
     ("clean", |db, _| {
         let filter = JobFilter { states: vec![State::Error], ..JobFilter::default() };
-        open(db)?.change_many(&BulkChange { change: JobChange::Remove, filter, dry_run: false }, JobId(0)).map(none)
+        open(db)?
+            .change_many(&BulkChange { change: JobChange::Remove, filter, before: None, dry_run: false }, JobId(0))
+            .map(none)
     }),
 ];
 

@@ -1,0 +1,123 @@
+//! Removing the jobs that are older than their service keeps them.
+//!
+//! Nothing has an index on when jobs ended, because that would cost something in each call. Instead, a round goes through all jobs by
+//! their numbers, from a pointer to the first job that is too young, a few at a time. The pointer starts over once a day, for those
+//! that ended long after they were enqueued.
+
+use std::time::Duration;
+
+use super::Store;
+use super::columns::groups;
+use super::engine::Tx;
+use super::many::remove;
+use super::select::Match;
+use super::used::RETENTION;
+use crate::domain::job::JobId;
+use crate::domain::time::Timestamp;
+use crate::error::Result;
+
+/// The time between the end of a round and the beginning of the next one. Less than a minute, so that a processor that cron starts
+/// each minute is never a moment too early.
+const BETWEEN: Duration = Duration::from_secs(50);
+
+/// How long after its last beginning the pointer starts over.
+const DAY: i64 = 24 * 60 * 60 * 1000;
+
+/// How many jobs one step looks at.
+const LOOK: i64 = 20_000;
+
+const POINTER: &str = "SELECT pruned_at, pruned_to FROM asyncq_schema";
+/// The shortest time that a service keeps a job.
+const SHORTEST: &str = "SELECT MIN(CASE WHEN keep_errors IS NULL OR keep <= keep_errors THEN keep ELSE keep_errors END) FROM asyncq_service
+    WHERE keep IS NOT NULL OR keep_errors IS NOT NULL";
+const LAST: &str = "SELECT id FROM asyncq_job WHERE id > ?1 ORDER BY id LIMIT 1 OFFSET ?2";
+const NEWEST: &str = "SELECT MAX(id) FROM asyncq_job";
+const YOUNG: &str = "SELECT id FROM asyncq_job WHERE id > ?1 AND id <= ?2 AND created_at > ?3 ORDER BY id LIMIT 1";
+const OLD: &str = "SELECT j.id, j.service, j.function, j.state, j.immediate, j.finished_at FROM asyncq_job j
+    CROSS JOIN asyncq_service s WHERE j.id > ?1 AND j.id <= ?2 AND s.name = j.service
+    AND (j.state = 'completed' OR j.state = 'cancelled' OR j.state = 'error')
+    AND j.finished_at <= CAST(?3 AS BIGINT) - CASE j.state WHEN 'error' THEN s.keep_errors ELSE s.keep END
+    ORDER BY j.id LIMIT ?4";
+const MOVE: &str = "UPDATE asyncq_schema SET pruned_to = ?3, pruned_at = ?4 WHERE pruned_to = ?2 AND pruned_at = ?1";
+
+/// What one step did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// How many jobs it has removed.
+    pub removed: u64,
+    /// Whether the round is not over.
+    pub more: bool,
+}
+
+/// How far the rounds are: when the last one was over, and the last job of it.
+#[derive(Debug, Clone, Copy)]
+struct Pointer {
+    at: Timestamp,
+    to: JobId,
+}
+groups! { Pointer { at, to } }
+
+/// The jobs that a step removes, and the pointer before and after it.
+struct OldJobs {
+    old: Vec<Match>,
+    before: Pointer,
+    after: Pointer,
+    more: bool,
+}
+
+impl Store {
+    /// Removes the next few of the jobs that are older than their service keeps them, at most `most`. A minute after the last
+    /// round it begins another one; until then it does nothing. In a pause of the store it does nothing, either.
+    pub fn prune(&mut self, most: u16) -> Result<Pruned> {
+        let Some(found) = self.read(|tx| look(tx, most))? else { return Ok(Pruned::default()) };
+        self.write(|tx| {
+            let OldJobs { old, before, after, more } = &found;
+            // Otherwise another processor was faster.
+            let moved = tx.execute(MOVE, &[before.at.into(), before.to.into(), after.to.into(), after.at.into()])?;
+            let removed = if moved == 1 { remove(tx, old)?.changed } else { 0 };
+            Ok(Pruned { removed, more: *more })
+        })
+    }
+}
+
+fn look(tx: &mut dyn Tx, most: u16) -> Result<Option<OldJobs>> {
+    if tx.used() & RETENTION == 0 || tx.is_paused() {
+        return Ok(None);
+    }
+    let (now, Some(before)) = (tx.now(), tx.row::<Pointer>(POINTER, &[])?) else { return Ok(None) };
+    let Some(shortest) = tx.row::<Option<i64>>(SHORTEST, &[])?.flatten() else { return Ok(None) };
+    let is_new_day = before.at.0 / DAY != now.0 / DAY;
+    if !is_new_day && now.since(before.at) < BETWEEN && before.at <= now {
+        return Ok(None);
+    }
+    // As long as that round takes, it goes on from its pointer.
+    let today = Timestamp(now.0 - now.0 % DAY).max(now.before(BETWEEN));
+    let (from, at) = if is_new_day { (JobId(0), today) } else { (before.to, before.at) };
+    let last = tx.row::<JobId>(LAST, &[from.into(), (LOOK - 1).into()])?;
+    let end = match last {
+        Some(last) => last,
+        None => tx.row::<Option<JobId>>(NEWEST, &[])?.flatten().unwrap_or(from).max(from),
+    };
+    let young: Option<JobId> = tx.row(YOUNG, &[from.into(), end.into(), Timestamp(now.0 - shortest).into()])?;
+    let end = young.map_or(end, |young| JobId(young.0 - 1));
+    let old: Vec<Match> = tx.rows(OLD, &[from.into(), end.into(), now.into(), i64::from(most).into()])?;
+    let stopped = old.last().filter(|_| old.len() == usize::from(most));
+    let more = stopped.is_some() || last.is_some() && young.is_none();
+    let to = stopped.map_or(end, |last| last.id);
+    Ok(Some(OldJobs { old, before, after: Pointer { at: if more { at } else { now }, to }, more }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::plan::plan;
+
+    #[test]
+    fn a_step_walks_over_its_jobs_by_number() {
+        for sql in [LAST, YOUNG, OLD] {
+            let steps = plan(sql);
+            assert!(steps[0].contains("USING INTEGER PRIMARY KEY (rowid>?"), "{steps:?}");
+            assert!(steps.iter().all(|step| !step.contains("B-TREE") && !step.starts_with("SCAN")), "{steps:?}");
+        }
+    }
+}
