@@ -87,7 +87,7 @@ fn nothing_of_the_application_is_touched() {
 }
 
 /// Columns and values of an INSERT, and with what it is refused.
-const REFUSED: &[(&str, &str, &str)] = &[
+pub const REFUSED: &[(&str, &str, &str)] = &[
     ("service, function", "'shpo', 'mail'", "no such service"),
     ("service, function", "'shop', 'mial'", "no such function on this service"),
     ("service, function, state", "'shop', 'mail', 'processing'", "state must be queued, held or delayed"),

@@ -51,6 +51,7 @@ mod set;
 mod signals;
 mod snooze;
 mod socket;
+mod sqlite;
 mod stake;
 mod status;
 mod stdio;

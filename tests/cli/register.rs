@@ -191,18 +191,23 @@ for sql in open('statements').read().split('\\0'):
     [ours, place.stdout("python3 run.py").lines().map(str::to_owned).collect()]
 }
 
+/// Statements that add what nobody could read, as `INSERT` or with what follows that, each with the message that refuses it.
+pub fn refused(how: &str) -> impl Iterator<Item = (String, &'static str)> {
+    let services = SERVICES.iter().map(move |(columns, values, message)| {
+        (format!("INSERT{how} INTO asyncq_service ({columns}) VALUES ({values})"), *message)
+    });
+    let functions = FUNCTIONS.iter().map(move |(columns, values, message)| (function(how, columns, values), *message));
+    services.chain(functions)
+}
+
 #[test]
 fn unreadable_definitions_are_refused() {
     let place = application("WAL");
     let mut statements = Vec::new();
     let mut expected = Vec::new();
     for how in ["", " OR IGNORE", " OR REPLACE"] {
-        for (columns, values, message) in SERVICES {
-            statements.push(format!("INSERT{how} INTO asyncq_service ({columns}) VALUES ({values})"));
-            expected.push(format!("asyncq: {message}"));
-        }
-        for (columns, values, message) in FUNCTIONS {
-            statements.push(function(how, columns, values));
+        for (statement, message) in refused(how) {
+            statements.push(statement);
             expected.push(format!("asyncq: {message}"));
         }
     }

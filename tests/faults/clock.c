@@ -52,3 +52,11 @@ time_t time(time_t *where) {
     if (where) *where = now.tv_sec;
     return now.tv_sec;
 }
+
+/* Cron sleeps until the next minute in whole seconds. */
+unsigned int sleep(unsigned int seconds) {
+    int64_t speed = file ? (file + 1 + 3 * __atomic_load_n(file, __ATOMIC_ACQUIRE))[2] : 1;
+    int64_t nanoseconds = seconds * 1000000000LL / (speed < 1 ? 1 : speed) + 1;
+    struct timespec left = {nanoseconds / 1000000000, nanoseconds % 1000000000};
+    return nanosleep(&left, &left) == 0 ? 0 : (unsigned int)(left.tv_sec * speed) + 1;
+}

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -42,24 +42,24 @@ impl Setting {
 }
 
 /// The clock that everything in a place sees, but for the functions.
-struct Clock {
+pub struct Clock {
     file: File,
     path: PathBuf,
     settings: Vec<Setting>,
 }
 
 impl Clock {
-    fn new(books: &Books) -> Clock {
-        let path = books.at("clock");
-        fs::write(&path, [0; 4096]).unwrap();
-        let file = File::options().write(true).open(&path).unwrap();
-        let mut clock = Clock { file, path, settings: Vec::new() };
+    /// One that shows what is true so far, in a file.
+    pub fn at(path: &Path) -> Clock {
+        fs::write(path, [0; 4096]).unwrap();
+        let file = File::options().write(true).open(path).unwrap();
+        let mut clock = Clock { file, path: path.to_owned(), settings: Vec::new() };
         clock.set(0, 1);
         clock
     }
 
     /// Sets it so far ahead of what is true, and so fast.
-    fn set(&mut self, ahead: i64, speed: i64) {
+    pub fn set(&mut self, ahead: i64, speed: i64) {
         let number = self.settings.len() as u64;
         let from = truth();
         self.settings.push(Setting { from, shows: from + ahead, speed });
@@ -81,7 +81,7 @@ impl Clock {
     }
 }
 
-fn truth() -> i64 {
+pub fn truth() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros().try_into().unwrap()
 }
 
@@ -95,7 +95,7 @@ struct Watch {
 impl Watch {
     fn new() -> (Watch, Clock) {
         let (mut place, books) = (Place::new(), Books::open());
-        let clock = Clock::new(&books);
+        let clock = Clock::at(&books.at("clock"));
         place.set("CLOCK", clock.path.to_str().unwrap());
         place.set("LD_PRELOAD", compiled("clock", &["-shared", "-fPIC"]).to_str().unwrap());
         place.session("$ asyncq -q service add events --concurrency 6");

@@ -11,6 +11,7 @@ mod backup;
 mod books;
 mod clock;
 mod contention;
+mod cron;
 mod damage;
 mod descriptors;
 mod disk;
