@@ -13,6 +13,7 @@ mod complete;
 mod console;
 mod context;
 mod delay_options;
+mod drain_view;
 mod due;
 mod enqueue;
 mod exit;

@@ -1,19 +1,20 @@
 //! `asyncq process`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use sd_notify::NotifyState;
 
 use super::console::{console, trying_again};
+use super::drain_view::{print_end, show_progress};
 use super::output::{count, list, text};
 use super::service_options::ServiceOptions;
 use super::session::{Session, print_info};
 use super::{clap_error::parse_count, clap_error::span_or_zero, exit, stdio};
 use crate::commands::process::{self, ProcessRequest, Processed};
-use crate::domain::attempt::{Ending, Failure, FailureKind};
-use crate::domain::event::{Barrier, Event, Report, Unkillable};
+use crate::domain::attempt::Failure;
+use crate::domain::event::{Barrier, Event, Unkillable};
 use crate::domain::job::{Claim, JobId, State};
 use crate::domain::pause::{Pause, Paused};
 use crate::domain::processor::{ProcessOptions, Processor};
@@ -24,9 +25,9 @@ use crate::system::user::user_name;
 
 /// Run the calls that are ready, then exit
 ///
-/// Drains the services one after the other, and prints the output of functions to stdout and stderr. The exit code is 1 if a
-/// job ended in an error. After a first signal to stop, asyncq waits for the running calls (`--grace` limits the time); after a
-/// second one, it ends them and puts them back.
+/// Drains the services one after the other, and prints the output of functions to stdout and stderr. On a terminal it also shows
+/// how each call ends, and how far a long drain is. The exit code is 1 if a job ended in an error. After a first signal to stop,
+/// asyncq waits for the running calls (`--grace` limits the time); after a second one, it ends them and puts them back.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub struct Process {
@@ -101,6 +102,7 @@ impl Process {
             wait: self.wait.or(self.wait_retries.then_some(WAIT_FOR_RETRIES)),
             follow: self.follow,
             grace: self.grace,
+            progress: session.shows_status().then_some(PROGRESS),
             pulse: if self.follow { keep_alive_interval() } else { None },
             one_container: self.one_container,
         };
@@ -111,13 +113,30 @@ impl Process {
             socket: self.worker_socket,
             trust_store_writers: self.trust_store_writers,
         };
-        let done = process::run(&request, console(), &mut |event| print_event(session, &options, &event))?;
+        let began = Instant::now();
+        let done = process::run(&request, console(), &mut |event| print_event(session, &options, &event));
+        if options.progress.is_some() {
+            stdio::show_status(None);
+        }
+        stdio::report_skipped();
+        let done = done?;
         let summary = match done {
-            Processed::Supervised(code) => return Ok(code),
+            Processed::Supervised(ended) => {
+                if ended.is_err() && options.progress.is_some() {
+                    // Where the killed process has left the cursor is unknown.
+                    stdio::begin_line();
+                }
+                return Ok(ended?);
+            }
             Processed::Done(summary) => summary,
         };
         let attempts = count(summary.attempts, "attempt", "attempts");
-        session.verbose(&format!("{attempts}; {} ended in an error", count(summary.errors, "job", "jobs")));
+        let errors = count(summary.errors, "job", "jobs");
+        if session.is_interactive() && summary.attempts > 0 {
+            session.info(&format!("{attempts} in {}; {errors} ended in an error", show_span(began.elapsed())));
+        } else {
+            session.verbose(&format!("{attempts}; {errors} ended in an error"));
+        }
         let all_reported = stdio::report_losses(true);
         Ok(match (summary.errors, summary.held_back, all_reported) {
             (1.., _, _) => exit::FAILED,
@@ -128,6 +147,9 @@ impl Process {
         })
     }
 }
+
+/// How often a terminal shows how far a processor is.
+const PROGRESS: Duration = Duration::from_secs(1);
 
 /// Notifies systemd, if it listens (`$NOTIFY_SOCKET`). A notification that fails is ignored.
 fn notify(what: &[NotifyState<'_>]) {
@@ -257,6 +279,7 @@ fn print_event(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
             session.verbose("ready; a signal stops this processor");
         }
         Event::Alive => notify(&[NotifyState::Watchdog]),
+        Event::Progress(progress) => show_progress(progress.as_ref()),
         Event::Deaf(error) => {
             print_info(
                 &format!("cannot watch the store: {}; polling it a hundred times a second instead", reason(&error)),
@@ -347,50 +370,6 @@ fn print_unkillable(session: &Session, dead: Option<&Processor>, process: &Unkil
         ),
         &hint,
     );
-}
-
-fn print_end(session: &Session, report: &Report) {
-    let Report { job, service, function, .. } = report;
-    let what = format!("job {job} (`{service}` `{function}`)");
-    let took = show_span(report.took);
-    let pause = report.pause.unwrap_or_default().as_secs_f64();
-    match (&report.error, report.ending) {
-        (error, Ending::Snoozed) if report.state == State::Delayed => {
-            let why = error.as_ref().map_or("it asks to run later", |error| error.message.as_str());
-            let pause = show_span(report.pause.unwrap_or_default());
-            session.verbose(&format!("{what}: {why}; runs again in {pause}, and no attempt counts"));
-        }
-        (Some(error), _) if report.state == State::Delayed => {
-            let then = match report.retry {
-                Some(retry) => {
-                    format!("retry {} of {} in {}", retry.number, retry.of, show_span(report.pause.unwrap_or_default()))
-                }
-                None => format!("tried again in {pause:.1}s"),
-            };
-            session.verbose(&format!("{what}: {}; {then}", error.message));
-        }
-        (Some(error), _) if report.lacks_own_site => session.info_with_hint(
-            &format!("{what}: {}", error.message),
-            &format!("only this call has that site: make the directory, then run `asyncq job retry {job}`"),
-        ),
-        // Without a code, the message already says what to do.
-        (Some(error), _) if error.kind == FailureKind::CannotRun && error.exit_code.is_some() => session
-            .info_with_hint(
-                &format!("{what}: {}", error.message),
-                &format!("`asyncq function set {service} {function}` changes its program or its site"),
-            ),
-        (Some(error), _) => session.info(&format!("{what}: {}", error.message)),
-        (None, Ending::Conflict) if report.state == State::Delayed => {
-            session.verbose(&format!("{what}: temporary failure (exit code 75); tried again in {pause:.1}s"));
-        }
-        (None, Ending::Interrupted) => session.info(&format!("{what}: ended and put back")),
-        (None, Ending::Cancelled) => session.verbose(&format!("{what}: cancelled after {took}")),
-        (None, Ending::Completed) if report.in_vain => session.verbose(&format!(
-            "{what}: {} after {took}; it wrote to `$ASYNCQ_LATER`, which counts only with exit code 75",
-            report.state
-        )),
-        (None, _) => session.verbose(&format!("{what}: {} after {took}", report.state)),
-    }
 }
 
 /// A processor, in messages.

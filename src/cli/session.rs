@@ -31,7 +31,7 @@ pub struct Global {
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
 
-    /// Also print to stderr what succeeds, and why nothing runs (which a terminal always shows)
+    /// Also print to stderr what succeeds, and why nothing runs; `process` always does so on a terminal
     #[arg(short, long, global = true)]
     verbose: bool,
 
@@ -160,6 +160,11 @@ impl Session {
         !self.global.quiet && stdio::is_terminal(Stream::Err)
     }
 
+    /// Whether a line may stay at the end of the terminal of stderr, which has to know how to erase it.
+    pub fn shows_status(&self) -> bool {
+        self.is_interactive() && self.caller.variable("TERM").is_some_and(|term| term != "dumb")
+    }
+
     /// Prints a detail, only with `--verbose`.
     pub fn verbose(&self, text: &str) {
         if self.global.verbose {
@@ -190,14 +195,23 @@ pub fn print_info(text: &str, hint: Option<&str>) {
     print_message("asyncq", text, hint);
 }
 
+/// Prints on a terminal how a call has ended, after a word for that in a colour. A terminal that is too slow for `is_passing`
+/// lines misses some of them.
+pub fn print_outcome((word, colour): (&str, anstyle::AnsiColor), text: &str, hint: Option<&str>, is_passing: bool) {
+    let style = colour.on_default();
+    let message = with_hint(format!("{style}{word:<6}{style:#} {}\n", escape_control(text)), hint);
+    if is_passing { stdio::print_passing(&message) } else { stdio::print_message(&message) }
+}
+
 /// Prints one message, with its hint if it has one.
 fn print_message(label: &str, text: &str, hint: Option<&str>) {
-    let mut message = format!("{label}: {}\n", escape_control(text));
-    if let Some(hint) = hint {
-        let style = anstyle::AnsiColor::Green.on_default().bold();
-        message += &format!("{style}hint{style:#}: {}\n", escape_control(hint));
-    }
-    stdio::print_message(&message);
+    stdio::print_message(&with_hint(format!("{label}: {}\n", escape_control(text)), hint));
+}
+
+fn with_hint(message: String, hint: Option<&str>) -> String {
+    let Some(hint) = hint else { return message };
+    let style = anstyle::AnsiColor::Green.on_default().bold();
+    format!("{message}{style}hint{style:#}: {}\n", escape_control(hint))
 }
 
 fn default_store() -> Result<PathBuf, Error> {

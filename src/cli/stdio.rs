@@ -70,6 +70,9 @@ pub static JOINT: LazyLock<bool> = LazyLock::new(|| {
     matches!(ends, [Ok(out), Ok(err)] if (out.st_dev, out.st_ino) == (err.st_dev, err.st_ino))
 });
 
+/// Whether stdout is a terminal. It is taken for the one that stderr shows.
+static ON_TERMINAL: LazyLock<bool> = LazyLock::new(|| is_terminal(Stream::Out));
+
 /// Prints text to stdout, with its styles only if they are wanted. If that fails, the command fails.
 pub fn print(text: &str) -> Result<(), Error> {
     print_bytes(Stream::Out, styled(Stream::Out, text).as_bytes())
@@ -124,7 +127,7 @@ pub fn print_message(text: &str) {
     let bytes = styled(Stream::Err, text).into_owned().into_bytes();
     let messages = state().messages.clone();
     let unsent = match messages {
-        Some(messages) => messages(bytes).err(),
+        Some(messages) => messages.say(bytes).err(),
         None => Some(bytes),
     };
     if let Some(bytes) = unsent {
@@ -137,10 +140,78 @@ pub fn send_messages_through(messages: Option<Messages>) {
     state().messages = messages;
 }
 
+/// Prints a line that is worth no wait: while many messages wait for their reader, it is only counted. Later, a line says how
+/// many are missing. `text` ends with a line feed.
+pub fn print_passing(text: &str) {
+    let mut state = state();
+    if state.is_behind() {
+        state.skipped += 1;
+        return;
+    }
+    drop(state);
+    report_skipped();
+    print_message(text);
+}
+
+/// Says how many lines of [`print_passing`] are missing.
+pub fn report_skipped() {
+    let skipped = std::mem::take(&mut state().skipped);
+    if skipped > 0 {
+        print_message(&format!("[{skipped} lines like this are left out, because the terminal was too slow]\n"));
+    }
+}
+
+/// What erases the line of a terminal.
+const ERASE: &[u8] = b"\r\x1b[K";
+
+/// Keeps this line, which has no line feed, at the end of a terminal, below all that is printed there. `None` takes it away. It
+/// is not seen while the line before it has no end. stderr has to be a terminal. Nobody waits for it.
+pub fn show_status(line: Option<String>) {
+    let messages = {
+        let mut state = state();
+        state.status = line;
+        if state.is_behind() {
+            return;
+        }
+        state.messages.clone()
+    };
+    // An empty message draws it, in the thread that writes everything else.
+    if messages.is_none_or(|messages| messages.say(Vec::new()).is_err()) {
+        put(Stream::Err, b"", true);
+    }
+}
+
+/// Somebody else may have left an unfinished line on stderr: the next message begins a new one.
+pub fn begin_line() {
+    state().of(Stream::Err).line = LastLine::Begun;
+}
+
+/// Draws the line that stays at the end of the terminal. It is worth no report, and no second try.
+fn draw_status() {
+    let mut state = state();
+    if state.may_show_status()
+        && let Some(line) = state.status.clone()
+    {
+        state.status_is_shown = true;
+        drop(state);
+        let _ = rustix::io::write(descriptor(Stream::Err), line.as_bytes());
+    }
+}
+
+/// How many columns a terminal has.
+pub fn terminal_width(stream: Stream) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(descriptor(stream)).ok()?;
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
 /// Writes a piece, and waits for its reader. Lost bytes are counted, unless the reader is gone.
 pub fn put(stream: Stream, piece: &[u8], own_line: bool) {
-    let breaks = state().breaks_line(stream, own_line);
-    let bytes = if breaks { [b"\n", piece].concat().into() } else { Cow::from(piece) };
+    let before = state().before(stream, own_line, piece.is_empty());
+    if piece.is_empty() {
+        let _ = rustix::io::write(descriptor(Stream::Err), before);
+        return draw_status();
+    }
+    let bytes = if before.is_empty() { Cow::from(piece) } else { [before, piece].concat().into() };
     match write_all(stream, &bytes) {
         Ok(()) => report_losses(false),
         Err((error, _)) if error.kind() == ErrorKind::BrokenPipe => true,
@@ -154,6 +225,7 @@ pub fn put(stream: Stream, piece: &[u8], own_line: bool) {
             reports && print_at_once(&text)
         }
     };
+    draw_status();
 }
 
 /// Writes everything, or returns the error and how many bytes were left.
@@ -203,8 +275,8 @@ pub fn report_losses(of_both: bool) -> bool {
 
 /// Prints at once to stderr what is wrong with the streams themselves. Returns whether that worked.
 fn print_at_once(text: &str) -> bool {
-    let line = if state().breaks_line(Stream::Err, true) { format!("\n{text}") } else { text.to_owned() };
-    write_all(Stream::Err, line.as_bytes()).is_ok()
+    let before = state().before(Stream::Err, true, false);
+    write_all(Stream::Err, &[before, text.as_bytes()].concat()).is_ok()
 }
 
 /// The state of both streams.
@@ -212,6 +284,11 @@ fn print_at_once(text: &str) -> bool {
 struct Streams {
     streams: [StreamState; 2],
     messages: Option<Messages>,
+    /// How many lines were left out because others wait.
+    skipped: u64,
+    /// The line at the end of the terminal, and whether it is there now.
+    status: Option<String>,
+    status_is_shown: bool,
 }
 
 /// The state of a stream.
@@ -245,6 +322,27 @@ fn state() -> MutexGuard<'static, Streams> {
 impl Streams {
     fn of(&mut self, stream: Stream) -> &mut StreamState {
         &mut self.streams[usize::from(stream == Stream::Err)]
+    }
+
+    /// Whether many messages wait for their reader.
+    fn is_behind(&self) -> bool {
+        self.messages.as_ref().is_some_and(|messages| messages.is_behind())
+    }
+
+    /// Whether the cursor of the terminal is at the beginning of a line.
+    fn may_show_status(&mut self) -> bool {
+        let streams: &[Stream] = if *ON_TERMINAL { &[Stream::Out, Stream::Err] } else { &[Stream::Err] };
+        streams.iter().all(|stream| self.of(*stream).line == LastLine::Ended)
+    }
+
+    /// What to write to a stream before the next output.
+    fn before(&mut self, stream: Stream, own_line: bool, only_status: bool) -> &'static [u8] {
+        if self.status_is_shown && (stream == Stream::Err || *ON_TERMINAL) {
+            self.status_is_shown = false;
+            // It is shown only where a line begins.
+            return ERASE;
+        }
+        if !only_status && self.breaks_line(stream, own_line) { b"\n" } else { b"" }
     }
 
     /// Remembers whether the written bytes end a line.

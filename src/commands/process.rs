@@ -26,10 +26,11 @@ pub struct ProcessRequest<'a> {
 }
 
 /// How processing went.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub enum Processed {
-    /// The processor process has ended with this exit code: this process supervised it.
-    Supervised(u8),
+    /// This process supervised the processor process, which has ended with this exit code, or was killed
+    /// ([`crate::Kind::Busy`]).
+    Supervised(Result<u8>),
     /// This was the processor process, and did this.
     Done(Summary),
 }
@@ -39,8 +40,8 @@ pub enum Processed {
 /// `tell` when something happens.
 ///
 /// # Errors
-/// [`crate::Kind::NotFound`] when a service is not there, [`crate::Kind::Denied`] where root does not trust a store,
-/// [`crate::Kind::Busy`] when the processor process was killed; and whatever the store answers.
+/// [`crate::Kind::NotFound`] when a service is not there, [`crate::Kind::Denied`] where root does not trust a store;
+/// and whatever the store answers.
 pub fn run(request: &ProcessRequest<'_>, console: Console, tell: &mut dyn FnMut(Event<'_>)) -> Result<Processed> {
     let ProcessRequest { options, place, caller, socket, trust_store_writers } = *request;
     let inherited = match processor::role(&caller.words, &caller.env, socket)? {

@@ -5,9 +5,21 @@ use std::sync::Arc;
 use super::log::Stream;
 use crate::error::Error;
 
-/// Writes a message to stderr, its line feed included, after the output that came before it. Waits while many messages are not
-/// written. Gives the message back once nothing is passed on: then everything that came before it is written.
-pub type Messages = Arc<dyn Fn(Vec<u8>) -> Result<(), Vec<u8>> + Send + Sync>;
+/// Where messages wait until they are written.
+pub trait MessageQueue: Send + Sync {
+    /// Writes a message to stderr, its line feed included, after the output that came before it. Waits while many messages are not
+    /// written.
+    ///
+    /// # Errors
+    /// The message, once nothing is passed on: then everything that came before it is written.
+    fn say(&self, message: Vec<u8>) -> Result<(), Vec<u8>>;
+
+    /// Whether so many messages wait that one more had better be left out.
+    fn is_behind(&self) -> bool;
+}
+
+/// The messages of a processor.
+pub type Messages = Arc<dyn MessageQueue>;
 
 /// How to show output to a caller. Threads of their own write to it.
 #[derive(Debug, Clone, Copy)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::attempt::{Ending, Failure, Outcome};
 use super::job::{Claim, JobId, State};
 use super::pause::Paused;
+use super::status::Count;
 use super::{json::Json, processor::Processor, retry::Retry, service::ServiceName, tick::TickTrouble};
 use crate::error::Error;
 
@@ -89,6 +90,8 @@ pub enum Event<'a> {
     Ready,
     /// The processor is alive; sent once in each keep-alive interval.
     Alive,
+    /// How far the processor is, once in each interval while calls run; `None` when no call runs any longer.
+    Progress(Option<DrainProgress>),
     /// The store cannot be watched for changes, so it is polled.
     Deaf(&'a std::io::Error),
     /// The processor was asked to stop, and waits for running calls.
@@ -115,6 +118,19 @@ pub enum Event<'a> {
     Scarce(&'a Error),
     /// The disk is full. Outcomes are recorded, and no call begins until there is space.
     NoSpace(&'a Error),
+}
+
+/// How far a processor is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainProgress {
+    /// How many attempts have ended since calls run without a pause.
+    pub done: u64,
+    /// For how long that has been so.
+    pub time: Duration,
+    /// How many calls run.
+    pub running: usize,
+    /// How many calls wait, in the queue or in the processor.
+    pub queued: Count,
 }
 
 /// Why the processes of a dead processor are out of reach.

@@ -52,6 +52,8 @@ pub struct ProcessOptions {
     pub follow: bool,
     /// After the first signal to stop, running calls have this time to end; without it, they have all the time they need.
     pub grace: Option<Duration>,
+    /// The interval at which it tells how far it is, while calls run.
+    pub progress: Option<Duration>,
     /// The interval of its keep-alives.
     pub pulse: Option<Duration>,
     /// Assume that the container of a dead processor is gone, because only one container at a time uses the store.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::console::Console;
+use crate::domain::console::{Console, MessageQueue};
 use crate::error::Result;
 use crate::runner::{Forwarder, ForwarderHandle, PieceKind};
 use crate::system::{error::io_error, memory};
@@ -24,8 +24,18 @@ pub(super) fn attach(console: Console) -> Result<(Attached, Forwarder)> {
     })
     .map_err(|error| io_error("cannot pass on what functions print", &error))?;
     let (said, writer) = (forwarder.handle(), forwarder.handle());
-    (console.send_messages_through)(Some(Arc::new(move |message| said.say(message))));
+    (console.send_messages_through)(Some(Arc::new(said)));
     Ok((Attached { console, writer }, forwarder))
+}
+
+impl MessageQueue for ForwarderHandle {
+    fn say(&self, message: Vec<u8>) -> std::result::Result<(), Vec<u8>> {
+        ForwarderHandle::say(self, message)
+    }
+
+    fn is_behind(&self) -> bool {
+        ForwarderHandle::is_behind(self)
+    }
 }
 
 impl Drop for Attached {

@@ -196,6 +196,7 @@ impl<'a> MainLoop<'a> {
             self.end_start_pause();
             self.run_cycles()?;
             self.report_paused_services()?;
+            self.tell_progress();
             let Some(time) = self.time_to_wait()? else {
                 // A signal may have arrived since they were reported.
                 self.report_signals();

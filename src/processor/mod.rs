@@ -74,8 +74,9 @@ pub struct Inherited {
 /// Which of the two processes of a processor this is.
 #[derive(Debug)]
 pub enum Role {
-    /// The supervisor. The other one has ended, with this exit code.
-    Supervisor(u8),
+    /// The supervisor. The other one has ended, with this exit code, or was killed: [`Kind::Busy`]. The next processor puts back what
+    /// it ran.
+    Supervisor(Result<u8>),
     /// The one that does the work.
     Processor(Inherited),
 }
@@ -85,8 +86,7 @@ pub enum Role {
 /// socket to the program that it drains into. Call it before anything is opened.
 ///
 /// # Errors
-/// [`Kind::Usage`] when there is no such socket, [`Kind::Busy`] when the processor process was killed: the next processor puts
-/// back what it ran.
+/// [`Kind::Usage`] when there is no such socket, [`Kind::Busy`] when the system gives no process.
 pub fn role(words: &[OsString], env: &[(OsString, OsString)], socket: Option<u32>) -> Result<Role> {
     let socket = socket.map(inherit).transpose()?;
     signals::reset()?;
@@ -96,11 +96,12 @@ pub fn role(words: &[OsString], env: &[(OsString, OsString)], socket: Option<u32
     }
     let status = supervisor::supervise(words, socket).map_err(|error| io_error("cannot start a processor", &error))?;
     if let Some(code) = status.code() {
-        return Ok(Role::Supervisor(u8::try_from(code).unwrap_or(u8::MAX)));
+        return Ok(Role::Supervisor(Ok(u8::try_from(code).unwrap_or(u8::MAX))));
     }
     let signal = status.signal().map_or_else(|| "a signal".to_owned(), signals::name);
-    Err(Error::new(Kind::Busy, format!("the processor was ended by {signal}"))
-        .with_hint("nothing is lost: the next `asyncq process` puts back what was running"))
+    let killed = Error::new(Kind::Busy, format!("the processor was ended by {signal}"))
+        .with_hint("nothing is lost: the next `asyncq process` puts back what was running");
+    Ok(Role::Supervisor(Err(killed)))
 }
 
 /// A process of a running job that its processor cannot end, if there is one.

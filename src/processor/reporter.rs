@@ -29,17 +29,28 @@ pub(super) struct Reporter<'a> {
     /// Signals to stop that were reported.
     signals: usize,
     alive: Instant,
+    /// Since when calls run without a pause.
+    busy: Option<Busy>,
     /// Warnings that were given and whose reason is not gone.
     warnings: BTreeSet<Warning>,
     /// The latest process that cannot be ended.
     unkillable: Option<Unkillable>,
 }
 
+/// A time in which calls run without a pause.
+struct Busy {
+    began: Instant,
+    /// How many attempts had ended before.
+    before: u64,
+    /// When it was told how far this processor is.
+    told: Instant,
+}
+
 impl<'a> Reporter<'a> {
     /// Reports to `tell`.
     pub(super) fn new(tell: &'a mut dyn FnMut(Event<'_>)) -> Reporter<'a> {
         let (summary, alive) = (Summary::default(), Instant::now());
-        Reporter { tell, summary, signals: 0, alive, warnings: BTreeSet::new(), unkillable: None }
+        Reporter { tell, summary, signals: 0, alive, busy: None, warnings: BTreeSet::new(), unkillable: None }
     }
 
     /// Reports an event.
@@ -63,7 +74,26 @@ impl<'a> Reporter<'a> {
         }
     }
 
-    /// How long until then.
+    /// If it is time to tell how far this processor is: how many attempts have ended in how long, without a pause. It is time once
+    /// in each `interval` while calls are open; at their end, this tells that there is nothing to show.
+    pub(super) fn drained(&mut self, interval: Option<Duration>, has_open: bool) -> Option<(u64, Duration)> {
+        let interval = interval?;
+        if !has_open {
+            if self.busy.take().is_some() {
+                self.tell(Event::Progress(None));
+            }
+            return None;
+        }
+        let (now, attempts) = (Instant::now(), self.summary.attempts);
+        let busy = self.busy.get_or_insert(Busy { began: now, before: attempts, told: now });
+        if now - busy.told < interval {
+            return None;
+        }
+        busy.told = now;
+        Some((attempts - busy.before, now - busy.began))
+    }
+
+    /// How long until it is to report that it is alive.
     pub(super) fn until_alive(&self, pulse: Option<Duration>) -> Option<Duration> {
         pulse.map(|pulse| pulse.saturating_sub(self.alive.elapsed()))
     }

@@ -6,7 +6,7 @@ use super::Store;
 use super::cycle::look_at;
 use super::engine::{Tx, Value};
 use crate::domain::job::State;
-use crate::domain::service::Service;
+use crate::domain::service::{Service, ServiceName};
 use crate::domain::status::{Count, ServiceOverview};
 use crate::domain::time::Timestamp;
 use crate::error::Result;
@@ -72,6 +72,20 @@ impl Store {
             });
             let services: Result<Vec<_>> = services.collect();
             Ok((tx.now(), services?))
+        })
+    }
+
+    /// How many calls of these services are queued. More than 100,000 are not counted.
+    pub fn count_queued(&mut self, services: &[&ServiceName]) -> Result<Count> {
+        self.read(|tx| {
+            let mut all = 0;
+            for service in services {
+                all += count(tx, QUEUED, (*service).into(), MOST - all)?.number;
+                if all == MOST {
+                    break;
+                }
+            }
+            Ok(Count { number: all, more: all == MOST })
         })
     }
 

@@ -60,7 +60,7 @@ fn shown(picture: &str) -> Vec<String> {
 fn without_times(line: &str) -> String {
     let is_time = |word: &str| {
         let unit = word.trim_start_matches(|c: char| c.is_ascii_digit());
-        word == "now" || unit != word && ["ms", "s"].contains(&unit)
+        word == "now" || unit != word && ["ms", "s"].contains(&unit.trim_end_matches([':', ';']))
     };
     let words = line.split_whitespace().map(|word| if is_time(word) { "TIME" } else { word });
     words.collect::<Vec<_>>().join(" ").replace("TIME ago", "TIME")
@@ -81,7 +81,7 @@ fn the_picture_of_a_session_is_what_asyncq_prints() {
     assert!(drawn.status.success());
     let (kept, current) = (read("docs/session.svg"), String::from_utf8(drawn.stdout).unwrap());
     let text = shown(&current).join("\n");
-    assert!(text.contains("$ asyncq process") && text.contains("asyncq: job 2"), "nothing was recorded: {text}");
+    assert!(text.contains("$ asyncq process") && text.contains("failed job 2"), "nothing was recorded: {text}");
     assert!(same_session(&kept, &current), "draw docs/session.svg anew: docs/session.py says how\n{text}");
 }
 

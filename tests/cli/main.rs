@@ -58,6 +58,7 @@ mod stdio;
 mod store;
 mod supervisor;
 mod tables;
+mod terminal;
 mod variable;
 mod wait;
 mod worker;

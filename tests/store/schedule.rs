@@ -396,6 +396,9 @@ fn an_overview_counts_calls_and_schedules() {
             assert!(events.oldest.unwrap() <= now && events.next_due.is_none());
             assert_eq!(events.next_tick.as_ref().unwrap().1, "nightly");
         }
+        let events = service("events");
+        assert_eq!(store.count_queued(&[&events, &events]).unwrap(), Count { number: 6, more: false });
+        assert_eq!(store.count_queued(&[]).unwrap(), Count::default());
         assert_eq!(store.count_schedules(&services).unwrap(), (1, 0));
         assert_eq!(store.count_schedules(&[]).unwrap(), (0, 0));
     });

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::MainLoop;
-use crate::domain::{event::Event, job::Fence, pause::Paused};
+use crate::domain::event::{DrainProgress, Event};
+use crate::domain::{job::Fence, pause::Paused};
 use crate::error::{Kind, Result};
 use crate::processor::registration::Registration;
 use crate::processor::reporter::Warning;
@@ -71,6 +72,19 @@ impl MainLoop<'_> {
         match self.look_at_store(due) {
             Err(error) if error.is_transient() && (self.has_something_at_stake() || self.full_disk.is_some()) => Ok(()),
             looked => looked,
+        }
+    }
+
+    /// Tells how far this processor is, if it is time. That is not worth waiting for.
+    pub(super) fn tell_progress(&mut self) {
+        let open = self.open_calls();
+        let Some((done, time)) = self.reporter.drained(self.options.progress, open > 0) else { return };
+        self.store.be_patient(Patience::Deadline(Duration::ZERO));
+        let services: Vec<_> = self.services.iter().map(|service| &service.name).collect();
+        if let Ok(mut queued) = self.store.count_queued(&services) {
+            let running = self.membership.get().map_or(0, |registration| registration.slots.queue().running());
+            queued.number += open.saturating_sub(running) as u64;
+            self.reporter.tell(Event::Progress(Some(DrainProgress { done, time, running, queued })));
         }
     }
 

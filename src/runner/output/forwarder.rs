@@ -181,6 +181,11 @@ impl ForwarderHandle {
         Ok(())
     }
 
+    /// Whether half as many messages wait as may wait.
+    pub fn is_behind(&self) -> bool {
+        self.0.lock().messages >= WAITING_MESSAGES / 2
+    }
+
     /// Waits until all messages are written, unless the wait is skipped.
     pub fn finish(&self) {
         let waits = |queue: &mut PieceQueue| queue.messages > 0 && !queue.hurried && !queue.is_over();
