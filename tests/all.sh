@@ -12,6 +12,8 @@ for pair in cc:gcc sqlite3:sqlite3 python3:python3 kill:procps script:bsdutils s
 done
 # For the tests of the Python package, which bring what they need into a folder of their own.
 python3 -c 'import venv, ensurepip' > /dev/null 2>&1 || missing="$missing python3-venv"
+# For the schemas of outputs. Another interpreter may come first on the path, and has no packages of Debian.
+/usr/bin/python3 -c 'import jsonschema' > /dev/null 2>&1 || missing="$missing python3-jsonschema"
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 # valgrind has to find its way in the C library.
 case "$missing" in *valgrind*) missing="$missing libc6-dbg" ;; esac

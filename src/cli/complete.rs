@@ -324,7 +324,7 @@ mod tests {
         let names = topics(&["NAME", "NAME|PATTERN"]);
         for (argument, expected) in [
             ("service remove name", Some(Topic::Service)),
-            ("service pause names", Some(Topic::Service)),
+            ("service pause services", Some(Topic::Service)),
             ("service add name", None),
             ("schedule run name", Some(Topic::Schedule)),
             ("schedule add name", None),

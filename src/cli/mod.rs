@@ -37,6 +37,7 @@ mod rpc;
 mod schedule;
 mod schedule_options;
 mod schedule_view;
+mod schema;
 mod service;
 mod service_options;
 mod session;
@@ -112,6 +113,7 @@ enum Command {
     Wait(wait::Wait),
     /// Explain why calls do not run, or why they ended as they did
     Explain(explain::Explain),
+    Schema(schema::Schema),
     /// Carry out the requests of a program that stays: JSON-RPC on stdin and stdout (docs/rpc.md)
     Rpc,
     /// Print whether this runs inside a running function: true (exit code 0) or false (1)
@@ -172,6 +174,7 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
         Command::Status(status) => status.run(session),
         Command::Wait(wait) => wait.run(session),
         Command::Explain(explain) => explain.run(session),
+        Command::Schema(schema) => schema.run(),
         Command::Rpc => rpc::run(session),
         Command::IsAsync => context::is_async(session),
         Command::Whoami => context::whoami(session),

@@ -28,6 +28,7 @@ fn the_sessions_of_the_documents_are_true() {
         "docs/schedules.md",
         "docs/scripting.md",
         "docs/watching.md",
+        "docs/for-scripts.md",
         "docs/pauses.md",
         "docs/keeping.md",
     ] {

@@ -45,6 +45,7 @@ mod rescue;
 mod retry;
 mod rpc;
 mod schedule;
+mod schema;
 mod seed;
 mod service;
 mod set;
