@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::call_args::{CallArgs, typed_call};
+use super::call_args::{CallArgs, RequestOptions, typed_call};
 use super::clap_error::span_or_zero;
 use super::console::console;
+use super::delay_options::Delay;
 use super::enqueue::print_end;
 use super::job::print_result;
 use super::job_log::between;
@@ -14,10 +15,10 @@ use super::output::text;
 use super::session::{Session, now};
 use super::{exit, explain, process, stdio};
 use crate::commands::call::{AwaitedCall, CallEnd, CallEvent, StartWith};
-use crate::commands::enqueue::Made;
+use crate::commands::enqueue::{EnqueueRequest, Made};
 use crate::commands::follow::Followed;
 use crate::commands::job::JobResult;
-use crate::commands::queue::Queue;
+use crate::commands::queue::{Place, Queue};
 use crate::commands::wait::JobEnd;
 use crate::domain::attempt::{FailureKind, Outcome};
 use crate::domain::console::Console;
@@ -40,17 +41,8 @@ pub struct CallNow {
     #[command(flatten)]
     call: CallArgs,
 
-    /// Print the result of the call, as JSON, instead of what it prints
-    #[arg(long)]
-    result: bool,
-
-    /// How long to wait at most, as in 90s or 1h30m [default: as long as it takes]
-    #[arg(long, value_name = "SPAN", value_parser = span_or_zero)]
-    timeout: Option<Duration>,
-
-    /// Start a processor in the background if none is at work on the service; it ends when nothing is left to run
-    #[arg(long)]
-    start: bool,
+    #[command(flatten)]
+    wait: WaitOptions,
 
     /// The service
     service: String,
@@ -63,21 +55,64 @@ pub struct CallNow {
     args: Vec<String>,
 }
 
+/// How to wait for a call.
+#[derive(Debug, Args)]
+pub struct WaitOptions {
+    /// Print the result of the call, as JSON, instead of what it prints
+    #[arg(long)]
+    pub result: bool,
+
+    /// How long to wait at most, as in 90s or 1h30m [default: as long as it takes]
+    #[arg(long, value_name = "SPAN", value_parser = span_or_zero)]
+    pub timeout: Option<Duration>,
+
+    /// Start a processor in the background if none is at work on the service; it ends when nothing is left to run
+    #[arg(long)]
+    pub start: bool,
+}
+
 /// How long asyncq waits for a second interrupt.
 const SECOND_INTERRUPT: Duration = Duration::from_secs(2);
 
 impl CallNow {
     /// Runs the command.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
-        let delay = self.call.delay(session, "call")?;
+        let delay = self.call.request.delay(session, "call")?;
         let names = (self.service.as_str(), self.function.as_str());
         let call = typed_call(names, &self.args, &self.call.kwargs, self.call.reading())?;
-        let request = self.call.parse(session, &delay, call)?;
-        let service = request.call.service.clone();
+        let request = self.call.request.parse(session, &delay, call)?;
         let place = session.place()?;
         let mut queue = place.open()?;
+        let waiter = CallWaiter { options: &self.call.request, wait: &self.wait, place: &place };
+        let code = waiter.run(session, &mut queue, (request, &delay))?;
+        // The end of the process closes the store too, at less cost.
+        std::mem::forget(queue);
+        Ok(code)
+    }
+}
+
+/// Makes a call and waits for it.
+pub struct CallWaiter<'a> {
+    /// How it is made.
+    pub options: &'a RequestOptions,
+    /// How to wait for it.
+    pub wait: &'a WaitOptions,
+    /// The store.
+    pub place: &'a Place,
+}
+
+impl CallWaiter<'_> {
+    /// Makes the call and waits until it has ended. Returns the exit code.
+    pub fn run(
+        &self,
+        session: &Session,
+        queue: &mut Queue,
+        (request, delay): (EnqueueRequest, &Delay),
+    ) -> anyhow::Result<u8> {
+        let service = request.call.service.clone();
+        let what = format!("(`{service}` `{}`)", request.call.function);
         let is_nested = queue.is_inside(&session.caller)?;
-        if let (true, Some(_)) = (is_nested, self.timeout) {
+        if let (true, Some(_)) = (is_nested, self.wait.timeout) {
             return Err(Error::new(
                 Kind::Usage,
                 "a call inside a running function runs at once, so it takes no `--timeout`",
@@ -87,30 +122,24 @@ impl CallNow {
         }
         let enqueued = match queue.enqueue(request, &session.caller, self.console())? {
             Made::Queued(enqueued) => enqueued,
-            Made::Ran(ran) => return self.end_nested(session, &ran),
+            Made::Ran(ran) => return self.end_nested(session, &what, &ran),
         };
         let id = enqueued.id();
         // From here on, an interrupt names the job.
         let interrupts = Interrupts::catch()?;
         if let Enqueued::Same(id) = enqueued {
-            session.verbose(&self.call.describe_same(id));
+            session.verbose(&self.options.describe_same(id));
         } else {
             session.verbose(&format!("enqueued as job {id}"));
-            delay.tell(session, id, self.call.hold);
+            delay.tell(session, id, self.options.hold);
         }
-        let start = StartWith { place: &place, caller: &session.caller, service: &service };
-        let start = self.start.then_some(start);
+        let start = StartWith { place: self.place, caller: &session.caller, service: &service };
+        let start = self.wait.start.then_some(start);
         let awaited =
-            AwaitedCall { id, caller: &session.caller, timeout: self.timeout, start, interrupts: &interrupts };
-        let end = queue.wait_for_call(&awaited, &mut |event| self.print(session, id, &event))?;
-        match end {
-            CallEnd::Ended(end) => {
-                let code = self.end(session, &mut queue, &end)?;
-                // The end of the process closes the store too, at less cost.
-                std::mem::forget(queue);
-                Ok(code)
-            }
-            CallEnd::Interrupted => interrupted(session, &mut queue, id, &interrupts),
+            AwaitedCall { id, caller: &session.caller, timeout: self.wait.timeout, start, interrupts: &interrupts };
+        match queue.wait_for_call(&awaited, &mut |event| self.print(session, id, &event))? {
+            CallEnd::Ended(end) => self.end(session, queue, (&what, &end)),
+            CallEnd::Interrupted => interrupted(session, queue, id, &interrupts),
         }
     }
 
@@ -121,16 +150,12 @@ impl CallNow {
                 stdio::put(stream, bytes, own_line);
             }
         };
-        if self.result { Console { write: messages_only, ..console() } } else { console() }
+        if self.wait.result { Console { write: messages_only, ..console() } } else { console() }
     }
 
-    fn what(&self) -> String {
-        format!("(`{}` `{}`)", self.service, self.function)
-    }
-
-    fn end_nested(&self, session: &Session, ran: &Ran) -> anyhow::Result<u8> {
-        let code = print_end(session, &self.what(), ran);
-        if let (true, Outcome::Completed | Outcome::CompletedItself) = (self.result, &ran.outcome) {
+    fn end_nested(&self, session: &Session, what: &str, ran: &Ran) -> anyhow::Result<u8> {
+        let code = print_end(session, what, ran);
+        if let (true, Outcome::Completed | Outcome::CompletedItself) = (self.wait.result, &ran.outcome) {
             print_result(ran.result.as_ref().map_or("null", |result| result.as_str()))?;
         }
         Ok(code)
@@ -138,25 +163,25 @@ impl CallNow {
 
     fn print(&self, session: &Session, id: JobId, event: &CallEvent<'_>) {
         match event {
-            CallEvent::Followed(Followed::Output(..) | Followed::Lost(_)) if self.result => {}
+            CallEvent::Followed(Followed::Output(..) | Followed::Lost(_)) if self.wait.result => {}
             CallEvent::Followed(Followed::Output(stream, bytes)) => stdio::put(*stream, bytes, false),
             CallEvent::Followed(Followed::Lost(count)) => {
                 stdio::put(Stream::Err, format!("... {count} bytes were not kept ...\n").as_bytes(), true);
             }
             CallEvent::Followed(Followed::Between(job, attempt)) => session.notice(&between(job, attempt)),
-            CallEvent::Followed(Followed::Barred(error)) if !self.result => {
+            CallEvent::Followed(Followed::Barred(error)) if !self.wait.result => {
                 session.info_with_hint(&error.to_string(), error.hint().unwrap_or_default());
             }
             // The line between the attempts has said that.
             CallEvent::Followed(_) | CallEvent::Waits(_, Reason::Retry(..)) => {}
-            CallEvent::Waits(_, Reason::NoProcessor(_)) if !self.start => {
-                session.info(&format!("no processor is at work on `{}`; `--start` starts one", self.service));
+            CallEvent::Waits(job, Reason::NoProcessor(_)) if !self.wait.start => {
+                session.info(&format!("no processor is at work on `{}`; `--start` starts one", job.call.service));
             }
             CallEvent::Waits(_, Reason::Paused(paused)) => session.info(&process::paused(paused)),
             CallEvent::Waits(job, reason) => {
                 let waits = format!("job {id} has not ended: {}", explain::line(job, reason, now()));
                 match reason {
-                    Reason::DeadProcessor(_) if self.start => {}
+                    Reason::DeadProcessor(_) if self.wait.start => {}
                     Reason::DeadProcessor(_) | Reason::OutOfReach(..) | Reason::NoService => session.info(&waits),
                     _ => session.notice(&waits),
                 }
@@ -165,13 +190,13 @@ impl CallNow {
     }
 
     /// Prints how a call ended. Returns the exit code.
-    fn end(&self, session: &Session, queue: &mut Queue, end: &JobEnd) -> anyhow::Result<u8> {
+    fn end(&self, session: &Session, queue: &mut Queue, (what, end): (&str, &JobEnd)) -> anyhow::Result<u8> {
         stdio::report_losses(true);
-        let (id, what) = (end.id, self.what());
+        let id = end.id;
         Ok(match (end.state, &end.error) {
             (State::Completed, _) => {
                 session.verbose(&format!("job {id} is completed"));
-                if let (true, JobResult::Completed(result)) = (self.result, queue.job_result(id)?) {
+                if let (true, JobResult::Completed(result)) = (self.wait.result, queue.job_result(id)?) {
                     print_result(&result)?;
                 }
                 exit::DONE

@@ -15,7 +15,7 @@ use crate::domain::{function::FunctionName, json::Json};
 use crate::domain::{service::ServiceName, text::escape_control};
 use crate::error::{Error, Kind};
 
-/// How a call is to be made.
+/// The keyword arguments of a call, and how it is to be made.
 #[derive(Debug, Args)]
 pub struct CallArgs {
     /// A keyword argument; may be repeated
@@ -26,6 +26,13 @@ pub struct CallArgs {
     #[arg(long)]
     pub raw: bool,
 
+    #[command(flatten)]
+    pub request: RequestOptions,
+}
+
+/// How a call is to be made, whatever its arguments are.
+#[derive(Debug, Args)]
+pub struct RequestOptions {
     /// On whose behalf the call is made; '' for nobody [default: `$ASYNCQ_PRINCIPAL`]
     #[arg(long, value_name = "NAME")]
     principal: Option<String>,
@@ -67,7 +74,9 @@ impl CallArgs {
     pub fn reading(&self) -> Reading {
         if self.raw { Reading::Raw } else { Reading::Json }
     }
+}
 
+impl RequestOptions {
     /// On whose behalf the call is made.
     ///
     /// # Errors

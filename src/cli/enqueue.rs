@@ -85,13 +85,13 @@ impl Enqueue {
             let then = self
                 .batch
                 .then
-                .then(|| self.parse(session, &self.call.due.delay(session)?))
+                .then(|| self.parse(session, &self.call.request.due.delay(session)?))
                 .transpose()?
                 .map(|request| request.call);
             let request = BatchRequest {
                 input: batch::open(file)?,
-                on_behalf_of: self.call.on_behalf_of()?,
-                hold: self.call.hold,
+                on_behalf_of: self.call.request.on_behalf_of()?,
+                hold: self.call.request.hold,
                 defer: self.defer,
                 atomic: self.batch.atomic,
                 at_once: usize::try_from(self.batch.batch_size).unwrap_or(usize::MAX),
@@ -99,7 +99,7 @@ impl Enqueue {
             };
             return batch::run(session, request);
         }
-        let delay = self.call.delay(session, "enqueue")?;
+        let delay = self.call.request.delay(session, "enqueue")?;
         let (request, mut queue) = (self.parse(session, &delay)?, session.open()?);
         let (service, function) = (request.call.service.clone(), request.call.function.clone());
         let enqueued = match queue.enqueue(request, &session.caller, console())? {
@@ -107,17 +107,17 @@ impl Enqueue {
             Made::Ran(ran) => return Ok(print_end(session, &format!("(`{service}` `{function}`)"), &ran)),
         };
         // No error from here on is more important than to print the number of the job.
-        let is_shown = !self.call.hold && session.is_interactive();
+        let is_shown = !self.call.request.hold && session.is_interactive();
         let pause = is_shown.then(|| queue.pause_of(&service).ok().flatten()).flatten();
         // The end of the process closes the store too, at less cost.
         std::mem::forget(queue);
         let id = enqueued.id();
         print_number(id)?;
         if let Enqueued::Same(id) = enqueued {
-            session.verbose(&self.call.describe_same(id));
+            session.verbose(&self.call.request.describe_same(id));
             return Ok(exit::DONE);
         }
-        delay.tell(session, id, self.call.hold);
+        delay.tell(session, id, self.call.request.hold);
         if let Some(paused) = pause {
             session.notice(&process::paused(&paused));
         }
@@ -126,8 +126,11 @@ impl Enqueue {
 
     fn parse(&self, session: &Session, delay: &Delay) -> anyhow::Result<EnqueueRequest> {
         let names = (self.service.as_deref().unwrap_or_default(), self.function.as_deref().unwrap_or_default());
-        let request =
-            self.call.parse(session, delay, typed_call(names, &self.args, &self.call.kwargs, self.call.reading())?)?;
+        let request = self.call.request.parse(
+            session,
+            delay,
+            typed_call(names, &self.args, &self.call.kwargs, self.call.reading())?,
+        )?;
         Ok(EnqueueRequest { defer: self.defer, result_to: self.result_to.clone(), ..request })
     }
 }

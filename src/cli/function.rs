@@ -78,6 +78,9 @@ pub enum Function {
         /// Calls are in no lane, unless they name one
         #[arg(long, conflicts_with = "lane")]
         no_lane: bool,
+        /// Everybody who may call functions may call it
+        #[arg(long, conflicts_with = "local")]
+        no_local: bool,
         /// The new program and its first arguments
         #[arg(last = true, value_names = ["PROGRAM", "ARG"])]
         command: Vec<String>,
@@ -153,6 +156,7 @@ impl Function {
                 unset_env,
                 no_timeout,
                 no_lane,
+                no_local,
                 no_retries,
                 no_hooks,
                 command,
@@ -167,6 +171,9 @@ impl Function {
                 }
                 typed.policy.retry.none = no_retries;
                 no_hooks.add_to(&mut typed.policy.hooks);
+                if no_local {
+                    typed.policy.is_local = Some(false);
+                }
                 if no_lane {
                     typed.policy.lane = Some(None);
                 }
@@ -201,7 +208,7 @@ struct FunctionView<'a>(&'a function::Function);
 
 impl Record for FunctionView<'_> {
     const COLUMNS: &'static str = "service,name,command,site,env,timeout,worker.calls_per_worker,worker.idle,worker.memory_growth,\
-                                   args,stdin,lane,retries,backoff,retry_on,no_retry_on,conflicts,on_error,on_success,created_at";
+                                   args,stdin,lane,retries,backoff,retry_on,no_retry_on,conflicts,local,on_error,on_success,created_at";
 }
 
 impl Serialize for FunctionView<'_> {
@@ -226,6 +233,7 @@ impl Serialize for FunctionView<'_> {
         object.serialize_entry("retry_on", &is_retried.then(|| definition.policy.retry.on_text()))?;
         object.serialize_entry("no_retry_on", &not_on.as_ref().map(ToString::to_string))?;
         object.serialize_entry("conflicts", conflicts)?;
+        object.serialize_entry("local", &definition.policy.is_local)?;
         for kind in HookKind::ALL {
             let hook = definition.policy.hooks.get(kind).map(ToString::to_string);
             object.serialize_entry(kind.as_str(), &hook)?;
@@ -307,6 +315,9 @@ fn show(function: &function::Function) -> anyhow::Result<()> {
     }
     if retry.conflicts != RetryPolicy::default().conflicts {
         sheet.line("conflicts", format!("tried {} in all", output::count(retry.conflicts.get(), "time", "times")));
+    }
+    if definition.policy.is_local {
+        sheet.line("local", "only for programs that open the store themselves");
     }
     print_hooks(&mut sheet, &definition.policy.hooks);
     let created = function.created_at;

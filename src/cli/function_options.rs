@@ -37,6 +37,9 @@ pub struct DefinitionOptions {
     /// The lane of calls that name none; {principal} in it stands for the principal of the call
     #[arg(long, value_name = "LANE")]
     lane: Option<String>,
+    /// Only a program that opens the store itself may call it: no server, and no user of a database
+    #[arg(long)]
+    local: bool,
     #[command(flatten)]
     retry: RetryOptions,
     #[command(flatten)]
@@ -107,9 +110,10 @@ impl DefinitionOptions {
     /// # Errors
     /// [`Kind::Usage`](crate::Kind::Usage) for an invalid lane.
     pub fn typed(self, command: Vec<String>) -> Result<Typed, Error> {
-        let DefinitionOptions { site, env, worker, args, stdin, timeout, lane, retry, hooks } = self;
+        let DefinitionOptions { site, env, worker, args, stdin, timeout, lane, local, retry, hooks } = self;
         let lane = lane.as_deref().map(Lane::parse).transpose()?.map(Some);
-        let policy = PolicyChange { lane, retry: retry.change(), hooks: hooks.change() };
+        let is_local = local.then_some(true);
+        let policy = PolicyChange { lane, retry: retry.change(), hooks: hooks.change(), is_local };
         let worker = worker.typed();
         let (timeout, unset_env) = (timeout.map(Some), Vec::new());
         Ok(Typed { command, site, env, unset_env, timeout, worker, args, stdin, policy })

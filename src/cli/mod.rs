@@ -34,6 +34,7 @@ mod process;
 mod reference;
 mod remove;
 mod rpc;
+mod run;
 mod schedule;
 mod schedule_options;
 mod schedule_view;
@@ -93,6 +94,8 @@ enum Command {
     Enqueue(enqueue::Enqueue),
     /// Call a function, wait for its end, and print what it prints
     Call(call::CallNow),
+    /// Run a command later, in the current folder, and print the number of its job
+    Run(run::RunLater),
     /// Run the calls that are ready, then exit
     Process(process::Process),
     /// Run no calls at all, but accept new ones, until `asyncq resume`
@@ -165,6 +168,7 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
         Command::Function(function) => function.run(session),
         Command::Enqueue(enqueue) => enqueue.run(session),
         Command::Call(call) => call.run(session),
+        Command::Run(run) => run.run(session),
         Command::Process(process) => process.run(session),
         Command::Pause(pause) => pause.run(session),
         Command::Resume => pause::resume(session),

@@ -71,7 +71,7 @@ pub struct StartWith<'a> {
 }
 
 impl StartWith<'_> {
-    fn starter(self) -> Result<ProcessorStarter> {
+    pub(super) fn starter(self) -> Result<ProcessorStarter> {
         let (db, service) = (self.place.path().into(), OsString::from(self.service.as_str()));
         let words = ["-q".into(), "--db".into(), db, "process".into(), service];
         Ok(ProcessorStarter::new(self.service.clone(), self.caller.program()?, words.into()))

@@ -186,18 +186,23 @@ impl Queue {
 
 /// The definition of a new function; its site is `here` unless another one is typed.
 fn define(typed: &Typed, here: Here<'_>) -> Result<Definition> {
-    let blank = Definition {
+    let blank = blank(site(typed.site.as_deref().unwrap_or("."), here)?);
+    let change = change(typed, &blank, here)?;
+    Ok(change.apply(blank))
+}
+
+/// A definition without a program.
+pub(super) fn blank(site: String) -> Definition {
+    Definition {
         command: Vec::new(),
-        site: site(typed.site.as_deref().unwrap_or("."), here)?,
+        site,
         env: BTreeMap::new(),
         timeout: None,
         worker: None,
         call_format: CallFormat::default(),
         policy: FunctionPolicy::default(),
         generation: 0,
-    };
-    let change = change(typed, &blank, here)?;
-    Ok(change.apply(blank))
+    }
 }
 
 /// The same definition with its paths resolved: as asyncq recorded it when it still followed links at once. None where that
@@ -225,18 +230,21 @@ fn change(typed: &Typed, old: &Definition, here: Here<'_>) -> Result<FunctionCha
     for name in &typed.unset_env {
         env.insert(variable_name(name)?, None);
     }
-    for entry in &typed.env {
-        let (name, value) = match entry.split_once('=') {
-            Some((name, value)) => (variable_name(name)?, value.to_owned()),
-            None => (variable_name(entry)?, current(entry, here)?),
-        };
-        env.insert(name, Some(value));
-    }
+    env.extend(recorded(&typed.env, here)?.into_iter().map(|(name, value)| (name, Some(value))));
     let worker = typed.worker.change(old.worker)?;
     let call_format = typed.call_format(old.call_format, worker.unwrap_or(old.worker).is_some())?;
     typed.policy.retry.check(&old.policy.retry)?;
     let (timeout, policy) = (typed.timeout, typed.policy.clone());
     Ok(FunctionChange { command, site: new_site, env, timeout, worker, call_format, policy })
+}
+
+/// Variables as they are recorded: `NAME=VALUE`, or `NAME` for the value that it has now.
+pub(super) fn recorded(env: &[String], here: Here<'_>) -> Result<BTreeMap<String, String>> {
+    let entries = env.iter().map(|entry| match entry.split_once('=') {
+        Some((name, value)) => Ok((variable_name(name)?, value.to_owned())),
+        None => Ok((variable_name(entry)?, current(entry, here)?)),
+    });
+    entries.collect()
 }
 
 pub(super) fn site(text: &str, here: Here<'_>) -> Result<String> {
@@ -300,6 +308,11 @@ pub(super) fn find_program(program: &str, site: &str, here: Here<'_>) -> Result<
     } else {
         error.with_hint(name_one)
     })
+}
+
+/// Whether a program that is not there would mean something to a shell.
+pub(super) fn is_for_shell(program: &str) -> bool {
+    for_shell(program).is_some()
 }
 
 /// What to do where a program that is not there would mean something to a shell.

@@ -23,6 +23,7 @@ mod result_target;
 pub mod rpc;
 pub mod rpc_answers;
 mod rpc_waits;
+pub mod run;
 pub mod schedule;
 pub mod service;
 pub mod status;

@@ -44,6 +44,8 @@ pub struct FunctionPolicy {
     pub retry: RetryPolicy,
     /// The functions that are called when a job of it ends for good. Those of a claim are its service's where it has none.
     pub hooks: Hooks,
+    /// Whether only a program that opens the store itself may call it.
+    pub is_local: bool,
 }
 
 /// Changes of a function's policy; `None` leaves a field unchanged, `Some(None)` takes it away.
@@ -55,6 +57,8 @@ pub struct PolicyChange {
     pub retry: RetryChange,
     /// Changes of its hooks.
     pub hooks: HookChange,
+    /// Whether only a program that opens the store itself may call it.
+    pub is_local: Option<bool>,
 }
 
 impl PolicyChange {
@@ -64,6 +68,7 @@ impl PolicyChange {
             lane: self.lane.clone().filter(|lane| *lane != policy.lane),
             retry: self.retry.beyond(&policy.retry),
             hooks: self.hooks.beyond(&policy.hooks),
+            is_local: self.is_local.filter(|is_local| *is_local != policy.is_local),
         }
     }
 
@@ -73,6 +78,7 @@ impl PolicyChange {
         }
         self.retry.apply(&mut policy.retry);
         policy.hooks = self.hooks.apply(&policy.hooks);
+        policy.is_local = self.is_local.unwrap_or(policy.is_local);
     }
 }
 
@@ -314,6 +320,7 @@ impl FunctionChange {
             ("lane", self.policy.lane.is_some()),
             ("on_error", self.policy.hooks.on_error.is_some()),
             ("on_success", self.policy.hooks.on_success.is_some()),
+            ("local", self.policy.is_local.is_some()),
         ];
         members.into_iter().filter(|(_, changes)| *changes).map(|(name, _)| name).collect()
     }

@@ -155,7 +155,7 @@ fn wanted(function: &str) -> Result<WantedFunction, Result<RpcFault, String>> {
     };
     let lane = function.lane.map(|lane| parsed("lane", lane, Lane::parse)).transpose().map_err(Err)?;
     Ok(WantedFunction {
-        policy: PolicyChange { lane, retry, hooks },
+        policy: PolicyChange { lane, retry, hooks, is_local: None },
         service: name(ServiceName::parse(&function.service)).map_err(Ok)?,
         name: name(FunctionName::parse(&function.name)).map_err(Ok)?,
         command: function.command,

@@ -11,7 +11,7 @@ use crate::domain::function::{FunctionPolicy, Registered, WantedFunction};
 use crate::domain::hook::{HookKind, Hooks};
 use crate::domain::lane::Lane;
 use crate::domain::removal::{IfWaiting, Removed};
-use crate::domain::service::{Added, Defined, ServiceName};
+use crate::domain::service::{Added, Defined, ServiceChange, ServiceName};
 use crate::domain::time::{Timestamp, millis};
 use crate::domain::{attempt::Failure, object};
 use crate::error::{Error, Kind, Result};
@@ -20,7 +20,7 @@ macro_rules! select {
     ($which:literal) => {
         concat!(
             "SELECT service, name, command, site, env, timeout, worker, created_at, args, stdin, generation, lane, retry,
-            on_error, on_success
+            on_error, on_success, local
             FROM asyncq_function ",
             $which
         )
@@ -35,9 +35,11 @@ const ALL_FUNCTIONS: &str = select!("ORDER BY service, name");
 const NAMES: &str = "SELECT name FROM asyncq_function WHERE service = ?1 ORDER BY name";
 const ADD: &str =
     "INSERT INTO asyncq_function (service, name, command, site, env, timeout, worker, args, stdin, generation, lane, retry,
-    on_error, on_success, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) ON CONFLICT (service, name) DO NOTHING";
+    on_error, on_success, local, created_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) ON CONFLICT (service, name) DO NOTHING";
 const SET: &str = "UPDATE asyncq_function SET command = ?3, site = ?4, env = ?5, timeout = ?6, worker = ?7,
-    args = ?8, stdin = ?9, generation = ?10, lane = ?11, retry = ?12, on_error = ?13, on_success = ?14
+    args = ?8, stdin = ?9, generation = ?10, lane = ?11, retry = ?12, on_error = ?13, on_success = ?14,
+    local = ?15
     WHERE service = ?1 AND name = ?2";
 const LATEST: &str = "SELECT coalesce(max(generation), 0) FROM asyncq_function";
 /// A name that is NULL stands for all.
@@ -67,6 +69,20 @@ impl Store {
                 "`asyncq function show {service} {name}` shows it, `asyncq function set {service} {name}` changes it"
             );
             Err(Error::new(Kind::Denied, message).with_hint(hint))
+        })
+    }
+
+    /// Adds a service with one function, in one transaction. Returns whether it did: a service that is there stays as it is.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub fn add_service_with(&mut self, service: &ServiceName, name: &FunctionName, is: &Definition) -> Result<bool> {
+        self.write(|tx| {
+            if service::add_new(tx, service, &ServiceChange::default())?.is_some() {
+                return Ok(false);
+            }
+            add(tx, FUNCTION, (service, name), is)?;
+            Ok(true)
         })
     }
 
@@ -276,7 +292,7 @@ impl Columns<'_> {
     }
 
     /// The parameters of [`ADD`] and [`SET`] after the key.
-    fn values(&self) -> [Value<'_>; 12] {
+    fn values(&self) -> [Value<'_>; 13] {
         let Definition { site, timeout, call_format, policy, generation, .. } = self.is;
         let (command, env, worker) = (&self.command, &self.env, self.worker.as_ref());
         let (args, stdin) = (call_format.args().as_str(), call_format.stdin().as_str());
@@ -294,6 +310,7 @@ impl Columns<'_> {
             self.retry.as_ref().into(),
             self.hooks[0].as_ref().into(),
             self.hooks[1].as_ref().into(),
+            policy.is_local.into(),
         ]
     }
 }
@@ -336,6 +353,7 @@ fn read_definition(row: &dyn Row) -> Result<Definition> {
             lane: row.text(11)?.map(Lane::parse).transpose().map_err(|error| broken(row, &error.to_string()))?,
             retry: retry.map_err(|fault| broken(row, &format!("how it is retried: {fault}")))?.unwrap_or_default(),
             hooks: Hooks::read(row, &mut 13).map_err(|error| broken(row, &error.to_string()))?,
+            is_local: row.bool(15)?,
         },
         generation: row.i64(10)?,
     })

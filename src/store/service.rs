@@ -226,7 +226,7 @@ impl Store {
 }
 
 /// Adds a service with these limits; gives the one that is there already.
-fn add_new(tx: &mut dyn Tx, name: &ServiceName, wanted: &ServiceChange) -> Result<Option<Service>> {
+pub(super) fn add_new(tx: &mut dyn Tx, name: &ServiceName, wanted: &ServiceChange) -> Result<Option<Service>> {
     let [concurrency, lane_width] =
         [wanted.concurrency, wanted.lane_width].map(|limit| i64::from(limit.map_or(1, NonZeroU32::get)).into());
     let hooks = hook::texts(&wanted.hooks.apply(&Hooks::default()));

@@ -154,7 +154,7 @@ fn an_option_of_another_command_names_that_command() {
         ? 2
         $ asyncq process --in 5m
         ! error: `asyncq process` has no option `--in`
-        ! hint: it is an option of `asyncq enqueue`, `asyncq call` and `asyncq job set`
+        ! hint: it is an option of `asyncq enqueue`, `asyncq call`, `asyncq run` and `asyncq job set`
         ? 2
         $ asyncq job show --follow 63
         ! error: `asyncq job show` has no option `--follow`

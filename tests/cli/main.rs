@@ -44,6 +44,7 @@ mod rerun;
 mod rescue;
 mod retry;
 mod rpc;
+mod run;
 mod schedule;
 mod schema;
 mod seed;

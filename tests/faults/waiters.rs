@@ -138,6 +138,26 @@ fn a_crowd_that_starts_processors_leaves_none_behind() {
     scale::figure("waiters: a crowd", format!("{crowd} calls with --start, at most {most} processors at once"));
 }
 
+/// Nobody waits for these: each command sees only that a processor runs.
+#[test]
+fn a_crowd_of_commands_that_starts_processors_strands_none() {
+    let place = place();
+    let (crowd, slots) = (scale::many(200, 8), 2);
+    place.stdout(&format!("asyncq service add shell --concurrency {slots}"));
+    place.stdout("asyncq function add shell run --local --stdin none -- env --");
+    let mut runs: Vec<Child> = (0..crowd).map(|_| spawn(&place, "asyncq -q run --start true")).collect();
+    let mut most = 0;
+    wait_until("all have ended", || {
+        most = most.max(place.processors());
+        runs.iter_mut().all(|run| run.try_wait().unwrap().is_some())
+    });
+    assert!(codes(runs).iter().all(|code| *code == Some(0)));
+    wait_until("all commands have run", || place.count("--service shell --state completed --limit 0") == crowd);
+    wait_until("no processor is left behind", || place.processors() == 0);
+    assert!(most <= slots + 1, "{most} processors at once");
+    scale::figure("waiters: commands", format!("{crowd} with --start, at most {most} processors at once"));
+}
+
 #[test]
 fn nobody_waits_for_what_is_gone() {
     let place = place();

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use asyncq::Kind;
-use asyncq::domain::function::{CallFormat, Definition, FunctionChange, PolicyChange, WantedFunction, WorkerLimits};
+use asyncq::domain::function::{
+    CallFormat, Definition, FunctionChange, FunctionPolicy, PolicyChange, WantedFunction, WorkerLimits,
+};
 use asyncq::domain::removal::IfWaiting;
 use asyncq::domain::service::{Added, Defined};
 use asyncq::store::Store;
@@ -227,5 +229,15 @@ conformance! {
         let removed = store.remove_function(&service("events"), &function("compute"), IfWaiting::Cancel).unwrap();
         assert_eq!((removed.cancelled, removed.oldest), (1, vec![id]));
         assert_eq!(store.function(&service("events"), &function("compute")).unwrap_err().kind(), Kind::NotFound);
+    }
+
+    fn a_service_comes_with_a_function_or_not_at_all(store: &mut Store) {
+        let (shell, run) = (service("shell"), function("run"));
+        let policy = FunctionPolicy { is_local: true, ..FunctionPolicy::default() };
+        let is = Definition { policy, ..definition() };
+        assert!(store.add_service_with(&shell, &run, &is).unwrap());
+        assert_eq!(store.function(&shell, &run).unwrap().definition, is);
+        assert!(!store.add_service_with(&shell, &function("other"), &definition()).unwrap());
+        assert_eq!(store.function(&shell, &function("other")).unwrap_err().kind(), Kind::NotFound);
     }
 }
