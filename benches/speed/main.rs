@@ -4,8 +4,8 @@
 //! cargo bench --bench speed                # everything; a few minutes
 //! cargo bench --bench speed -- enqueue     # or: bulk, stream, drain, engine, claim, idle, size, large, beside, lanes,
 //!                                            expired, ticks, follow, waiting, waiters, backup, memory,
-//!                                            workers
-//! cargo bench --bench speed -- huge        # only when asked for: 10,000,000 jobs, 3 GB of disk
+//!                                            prune, workers
+//! cargo bench --bench speed -- huge        # or: seeing; only when asked for: 10,000,000 jobs, 3 GB of disk
 //! ASYNCQ_BEFORE=/the/asyncq cargo bench --bench speed -- before    # against an earlier build
 //! ```
 //!
@@ -17,7 +17,9 @@ mod backup;
 mod before;
 mod enqueue;
 mod huge;
+mod prune;
 mod schedules;
+mod seeing;
 mod store;
 mod waiters;
 mod waiting;
@@ -52,12 +54,14 @@ fn main() {
         ("backup", backup::backup),
         ("before", before::before),
         ("huge", huge::huge),
+        ("seeing", seeing::seeing),
+        ("prune", prune::prune),
         ("memory", memory),
         ("workers", workers::workers),
     ];
     keep_freed_memory();
     for (name, measure) in measures {
-        if (asked.is_empty() && *name != "huge") || asked.iter().any(|it| it == name) {
+        if (asked.is_empty() && !["huge", "seeing"].contains(name)) || asked.iter().any(|it| it == name) {
             measure();
         }
     }

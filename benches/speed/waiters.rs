@@ -95,7 +95,7 @@ fn idle(what: &str, args: &[&str]) {
     println!("{what:<58} {:>8.3} %{:>26}(to reach: below 0.1 %)", share * 100.0, "");
 }
 
-/// How long a drain takes beside so many that wait for another job.
+/// How long a drain takes beside so many that wait for another job, and one that watches the status if there are any.
 fn drained(waiters: u32) -> Duration {
     let bench = Bench::new(1);
     let program = bench.folder.path().join("worker.py");
@@ -104,6 +104,9 @@ fn drained(waiters: u32) -> Duration {
     bench.asyncq(&["enqueue", "events", "true", "--hold"]);
     bench.fill(CALLS, "sleep");
     let mut waiting: Vec<Child> = (0..waiters).map(|_| bench.command(&["wait", "1"]).spawn().unwrap()).collect();
+    if waiters > 0 {
+        waiting.push(bench.command(&["status", "--watch", "--json"]).spawn().unwrap());
+    }
     sleep(Duration::from_millis(500));
     let time = timed(|| bench.asyncq(&["-q", "process"]));
     for child in &mut waiting {
@@ -124,6 +127,8 @@ pub fn waiters() {
     println!("waiters: CPU time of one that waits while nothing happens; 20 s; of one core");
     idle("wait", &["wait", "1"]);
     idle("call", &["-q", "call", "events", "true", "--hold"]);
+    idle("status --watch", &["status", "--watch", "--json"]);
+    idle("job log -f", &["job", "log", "-f", "1"]);
     idle("call --start", &["-q", "call", "--start", "events", "true", "--hold"]);
     println!("waiters: {CALLS} no-op calls in a worker, medians of 5 drains, in turn with the other; per call");
     let (mut beside, mut alone) = (Vec::new(), Vec::new());
@@ -131,5 +136,5 @@ pub fn waiters() {
         beside.push(drained(10));
         alone.push(drained(0));
     }
-    tell("beside ten that wait | alone", median(beside), median(alone), "at most 1.05");
+    tell("beside ten that wait and a status --watch | alone", median(beside), median(alone), "at most 1.05");
 }
