@@ -178,7 +178,9 @@ pub fn describe(job: &Job, reason: &Reason, now: Timestamp) -> (String, Option<C
             let user = user_name(*user);
             let what =
                 format!("{} died, and only its user {user}, or root, can put its jobs back", process::name(dead));
-            (what, format!("sudo -u {user} asyncq process"))
+            // Some users have no name.
+            let account = if user.parse::<u32>().is_ok() { format!("\\#{user}") } else { user };
+            (what, format!("sudo -u {account} asyncq process"))
         }
         Reason::OutOfReach(dead, Barrier::Namespace) => (
             format!("{} died in another container, where its calls may still run", process::name(dead)),

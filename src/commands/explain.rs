@@ -15,11 +15,11 @@ use crate::domain::reason::{Absence, CurrentAttempt, LanePosition, NotRetried, Q
 use crate::domain::retry::CRASHES;
 use crate::domain::{service::ServiceName, time::Timestamp};
 use crate::error::{Kind, Result};
-use crate::processor::{Fate, fate, lives};
+use crate::processor::{Fate, fate, lives, missing_space};
 use crate::store::{ServiceStatus, Store};
 use crate::system::disk::free_space;
 
-/// With fewer free bytes than this, a processor cannot be sure to claim a call and record its end.
+/// With fewer free bytes than this, besides those of its disk reserve, a processor cannot be sure to claim a call.
 const LITTLE_SPACE: u64 = 64 * 1024;
 
 /// How many lines of stderr of a failed attempt are shown.
@@ -143,10 +143,13 @@ fn waiting(store: &mut Store, job: &Job, attempts: &[Attempt]) -> Result<Vec<Rea
     }
     let now_in_queue = reasons.is_empty();
     reasons.extend(store.pause_of(&service)?.map(Reason::Paused));
-    if let Some(free) = store.location().file().ok().and_then(free_space).filter(|free| *free < LITTLE_SPACE) {
+    let processors = store.processors()?;
+    let at_work: Vec<&Processor> = processors.iter().filter(|it| lives(store, it)).collect();
+    let needed = LITTLE_SPACE + missing_space(store, &at_work);
+    if let Some(free) = store.location().file().ok().and_then(free_space).filter(|free| *free < needed) {
         reasons.push(Reason::NoSpace(free));
     }
-    reasons.extend(processing(store, job, &status, now_in_queue)?);
+    reasons.extend(processing(store, (job, now_in_queue), &status, &at_work)?);
     if now_in_queue {
         let before = store.line(job)?.before;
         if before > 0 || reasons.is_empty() {
@@ -191,11 +194,14 @@ fn later(job: &Job, last: Option<&Attempt>, definition: Option<&Definition>) -> 
 }
 
 /// Why no processor takes the call, or will take it when it gets into the queue.
-fn processing(store: &mut Store, job: &Job, status: &ServiceStatus, in_queue: bool) -> Result<Vec<Reason>> {
+fn processing(
+    store: &mut Store,
+    (job, in_queue): (&Job, bool),
+    status: &ServiceStatus,
+    at_work: &[&Processor],
+) -> Result<Vec<Reason>> {
     let (service, mut reasons) = (ServiceName::parse(&job.call.service)?, Vec::new());
     let holders = store.holders(&service)?;
-    let processors = store.processors()?;
-    let at_work: Vec<&Processor> = processors.iter().filter(|it| lives(store, it)).collect();
     let here = |it: &&Processor| holders.iter().any(|holder| holder.id == it.id);
     let dead = holders.iter().find(|holder| !lives(store, holder));
     let is_full = status.concurrency <= status.taken;

@@ -32,7 +32,9 @@ use std::{ffi::OsString, os::fd::OwnedFd, os::unix::process::ExitStatusExt, path
 
 pub use events::EventQueue;
 pub use live_output::{LiveOutput, NotLive};
-pub use rescue::{Fate, fate, lives, put_back_all_unowned, put_back_copied, put_back_unowned, rescue_copied};
+pub use rescue::{
+    Fate, fate, lives, missing_space, put_back_all_unowned, put_back_copied, put_back_unowned, rescue_copied,
+};
 pub use starter::ProcessorStarter;
 pub use watcher::Notifications;
 

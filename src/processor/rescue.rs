@@ -10,6 +10,7 @@ use crate::domain::processor::{ProcessOptions, Processor, ProcessorId};
 use crate::error::Result;
 use crate::failpoint::reached;
 use crate::runner::process::identity::{Presence, Visibility, process, process_lives, same_boot, visibility};
+use crate::runner::run_dir::disk_reserve::{self, DiskReserve};
 use crate::runner::run_dir::{DeadRunDir, Liveness, is_dying, liveness, token_of};
 use crate::runner::{process::orphans, worker::host::Host};
 use crate::store::Store;
@@ -74,6 +75,14 @@ pub fn fate(store: &Store, processor: &Processor) -> Fate {
         return Fate::OutOfReach(Barrier::Namespace);
     }
     remains.out_of_reach().ok().flatten().map_or(Fate::Dead, |user| Fate::OutOfReach(Barrier::User(user)))
+}
+
+/// How many bytes of disk space the disk reserve lacks before a call can begin: that of one of these processors, or of a new one.
+#[must_use]
+pub fn missing_space(store: &Store, processors: &[&Processor]) -> u64 {
+    let folder = store.run_folder();
+    let missing = |folder_of: &str| DiskReserve::of(&folder.join(folder_of)).missing();
+    processors.iter().map(|it| missing(&it.is.folder)).min().unwrap_or(disk_reserve::SIZE)
 }
 
 /// What a rescue works with.

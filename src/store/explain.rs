@@ -58,7 +58,7 @@ impl Store {
         self.read(|tx| Ok(tx.row::<Option<Timestamp>>(LAST_END, &[service.into(), newest])?.flatten()))
     }
 
-    /// The newest processor that may be of a build which is older than the store.
+    /// The newest processor that was at work when the store was last upgraded: it and those before it are older than the store.
     pub fn newest_older(&mut self) -> Result<Option<ProcessorId>> {
         self.read(|tx| Ok(tx.row::<Option<ProcessorId>>(OLDER, &[])?.flatten()))
     }

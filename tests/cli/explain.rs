@@ -285,6 +285,26 @@ fn a_call_of_a_processor_that_died_in_another_container() {
     assert_eq!(codes(&place, 1), "completed");
 }
 
+/// A debug build plays the next version of asyncq when `ASYNCQ_FUTURE_SCHEMA` is set.
+#[test]
+fn a_call_that_older_processors_do_not_take() {
+    let mut place = Place::with_functions(&[WAITS, ("mail", "true")]);
+    place.stdout("asyncq service set events --concurrency 2; asyncq enqueue events waits");
+    let older = place.start("asyncq process --follow");
+    wait_until("it works", || place.at("begun.1").exists());
+    place.set("ASYNCQ_FUTURE_SCHEMA", "1");
+    place.stdout("asyncq enqueue events mail; asyncq enqueue --hold events mail");
+    assert_eq!([1, 2, 3].map(|job| codes(&place, job)), ["running", "outdated", "held outdated"]);
+    let told = first(&place, 2, "outdated");
+    assert!(told.starts_with(&format!("processor 1 (process {} on ", older.0.id())), "{told}");
+    assert!(told.ends_with(") is older than the store, and takes no calls: restart it"), "{told}");
+    follow(&place, 2, "outdated");
+    // It ends when its call has ended.
+    place.write("go", "");
+    assert_eq!(older.wait().status.code(), Some(75));
+    assert_eq!([1, 2, 3].map(|job| codes(&place, job)), ["completed", "completed", "held no-processor"]);
+}
+
 #[test]
 fn bad_input() {
     let place = Place::with_functions(&[("mail", "true")]);

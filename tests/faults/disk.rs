@@ -369,6 +369,41 @@ fn a_processor_begins_nothing_that_it_may_not_be_able_to_record_at_every_page() 
     );
 }
 
+/// Whether a processor waits for space, or could not even start: the reason stands first, or there is none.
+#[test]
+fn a_full_disk_explains_why_nothing_runs() {
+    let calls: Vec<String> = (0..3).map(|_| "no 10".to_owned()).collect();
+    let disk = Disk::with_calls(8 * 1024, 1, &calls);
+    let codes = || {
+        let shown = disk.stdout("asyncq explain 1 --json");
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        let reasons = shown[0]["reasons"].as_array().unwrap();
+        reasons.iter().map(|reason| reason["code"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(codes(), "no-processor");
+    // With less, nobody can even read the store.
+    for pages in [24, 100, 255] {
+        disk.leave(pages);
+        assert!(!is_done(&disk.run(PROCESS), "process"), "{pages}");
+        assert_eq!(codes(), "no-space no-processor", "{pages} pages are free");
+    }
+    // What a processor holds back for outcomes is not taken for space that is missing.
+    disk.free();
+    disk.stdout("asyncq service pause events");
+    let process = disk.start(&format!("{PROCESS} --follow 2> said"));
+    wait_until("it is there", || disk.query("SELECT count(*) FROM asyncq_processor") == "1");
+    disk.leave(100);
+    assert_eq!(codes(), "service-paused");
+    disk.leave(0);
+    disk.stdout("asyncq -q service resume events || :");
+    assert_eq!(codes(), "service-paused no-space");
+    disk.free();
+    disk.stdout("asyncq service resume events");
+    wait_until("all are done", || disk.count("'completed'") == 3);
+    process.signal("TERM");
+    process.wait();
+}
+
 #[test]
 fn sixty_four_outcomes_are_recorded_on_a_full_disk() {
     let test = "sixty_four_outcomes";

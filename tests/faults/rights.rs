@@ -435,6 +435,27 @@ fn only_its_user_and_root_take_over_from_a_dead_processor_while_its_calls_may_st
 }
 
 #[test]
+fn a_call_that_only_another_user_can_put_back_is_explained() {
+    let Some(yard) = Yard::new("explanations") else { return };
+    yard.make_store(GROUP, 0o2770, 0o660);
+    let job = yard.crash(Member, "");
+    let explain = |who: Who| -> Value {
+        let shown: Value = serde_json::from_str(&yard.does(who, &format!("asyncq explain {job} --json"))).unwrap();
+        shown[0]["reasons"][0].clone()
+    };
+    let reason = explain(Owner);
+    assert_eq!(reason["code"], "out-of-reach", "{reason}");
+    let told = reason["message"].as_str().unwrap();
+    assert!(told.ends_with(" died, and only its user 65002, or root, can put its jobs back"), "{told}");
+    // It is in the way of those that wait, too, and in nobody's who can put it back.
+    assert_eq!(explain(Member)["code"], "dead-processor");
+    let next = reason["next"].as_str().unwrap();
+    let line = next.strip_prefix("sudo -u \\#65002 ").unwrap_or_else(|| panic!("{next}"));
+    yard.does(Member, line);
+    assert_eq!(explain(Owner)["code"], "completed");
+}
+
+#[test]
 fn members_see_whether_each_others_processors_live_and_nothing_else_of_them() {
     let Some(yard) = Yard::new("liveness") else { return };
     yard.make_store(GROUP, 0o2770, 0o660);

@@ -13,7 +13,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Resource, getrlimit};
 
 /// The size of the reserve, in bytes.
-const SIZE: u64 = 1024 * 1024;
+pub const SIZE: u64 = 1024 * 1024;
 
 /// How much of it is freed at once. That is more than the outcome of one call takes, unless its result is large, but little, so
 /// that others who wait for space get little of it.
@@ -46,6 +46,16 @@ impl DiskReserve {
         filled.inspect_err(|_| drop(file.set_len(there)))
     }
 
+    /// How many bytes it lacks; none if this user may not see it.
+    #[must_use]
+    pub fn missing(&self) -> u64 {
+        match fs::metadata(&self.0) {
+            Ok(meta) => SIZE.saturating_sub(meta.len()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => SIZE,
+            Err(_) => 0,
+        }
+    }
+
     /// Frees a piece of it; says whether there was one.
     #[must_use]
     pub fn give(&self) -> bool {
@@ -66,7 +76,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let space = || fs::metadata(folder.path().join("reserve")).map_or(0, |meta| meta.blocks() * 512);
         let reserve = DiskReserve::of(folder.path());
-        assert!(!reserve.give());
+        assert!(!reserve.give() && reserve.missing() == SIZE);
         reserve.fill().unwrap();
         let whole = space();
         assert!(whole >= SIZE, "{whole}");

@@ -17,6 +17,9 @@ use crate::store::schema::{SchemaFound, too_new};
 const FOUND: &str = "SELECT version, clock, used, paused IS NOT NULL FROM asyncq_schema";
 /// What each schema has.
 const FOUND_OLDER: &str = "SELECT version FROM asyncq_schema";
+/// Whoever is at work now is of an older build.
+const UPGRADED: &str =
+    "UPDATE asyncq_schema SET version = ?1, older = (SELECT coalesce(max(id), 0) FROM asyncq_processor)";
 /// All that a store may use.
 const ALL: i64 = -1;
 
@@ -42,7 +45,7 @@ impl SqliteTx<'_> {
             self.make(*change)?;
         }
         reached("upgrade statement");
-        self.execute("UPDATE asyncq_schema SET version = ?1", &[schema.version.into()])?;
+        self.execute(UPGRADED, &[schema.version.into()])?;
         Ok(())
     }
 
