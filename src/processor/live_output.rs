@@ -54,11 +54,12 @@ fn not_live(job: JobId, why: NoFeed) -> NotLive {
     NotLive::Barred(match why {
         NoFeed::Elsewhere => return NotLive::Elsewhere,
         NoFeed::Denied { user } => {
-            let user = user_name(user);
-            let message =
-                format!("{what}: it runs in a processor of user {user}, and you may not read its output there");
+            let user = user.map(user_name);
+            let whose = user.as_ref().map_or("another user".to_owned(), |user| format!("user {user}"));
+            let message = format!("{what}: it runs in a processor of {whose}, and you may not read its output there");
             Error::new(Kind::Denied, message).with_hint(format!(
-                "its output comes here when the attempt has ended; run this as {user} or root to see it now"
+                "its output comes here when the attempt has ended; run this as {} to see it now",
+                user.map_or("root".to_owned(), |user| format!("{user} or root"))
             ))
         }
         NoFeed::Fails(error) => Error::new(Kind::Io, format!("{what}: {}", reason(&error)))

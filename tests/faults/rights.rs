@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata, Permissions};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{ChildStderr, ChildStdout, Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -66,7 +67,9 @@ impl Yard {
         install(Path::new(env!("CARGO_BIN_EXE_asyncq")), &yard.at("asyncq"));
         yard.folder("pids", Root, 0, 0o1777);
         let work = "#!/bin/sh\n[ \"$1\" != slow ] || [ $ASYNCQ_ATTEMPT != 1 ] || {\n    echo $$ > pids/$ASYNCQ_JOB.new\n    \
-                    mv pids/$ASYNCQ_JOB.new pids/$ASYNCQ_JOB\n    exec sleep 1000\n}\n";
+                    mv pids/$ASYNCQ_JOB.new pids/$ASYNCQ_JOB\n    exec sleep 1000\n}\n\
+                    [ \"$1\" != print ] || {\n    echo first $ASYNCQ_ATTEMPT\n    : > pids/$ASYNCQ_JOB.$ASYNCQ_ATTEMPT\n    \
+                    until [ -e pids/go.$ASYNCQ_JOB ]; do sleep 0.02; done\n    echo last $ASYNCQ_ATTEMPT\n}\n";
         fs::write(yard.at("work"), work).unwrap();
         rights(&yard.at("work"), Root, 0, 0o755);
         Some(yard)
@@ -453,6 +456,117 @@ fn a_call_that_only_another_user_can_put_back_is_explained() {
     let line = next.strip_prefix("sudo -u \\#65002 ").unwrap_or_else(|| panic!("{next}"));
     yard.does(Member, line);
     assert_eq!(explain(Owner)["code"], "completed");
+}
+
+/// What somebody follows in a shared store: a job whose function prints a line, waits to be told to, and prints another one.
+struct Followed {
+    yard: Yard,
+    job: String,
+    process: Running,
+}
+
+impl Followed {
+    fn begin(yard: Yard, processor: Who) -> Followed {
+        let job = yard.does(Owner, "asyncq enqueue events work print").trim().to_owned();
+        let process = Running(yard.command(processor, "exec asyncq process").spawn().unwrap());
+        wait_until("it has printed a line", || yard.at(&format!("pids/{job}.1")).exists());
+        Followed { yard, job, process }
+    }
+
+    /// In a store that is shared with the group only now, so that its members may not enter the folder of the processor.
+    fn shared_later() -> Option<Followed> {
+        let yard = Yard::new("following")?;
+        yard.make_store(GROUP, 0o700, 0o600);
+        let followed = Followed::begin(yard, Owner);
+        for file in followed.yard.files() {
+            if !file.to_string_lossy().contains("-asyncq") {
+                rights(&file, Owner, GROUP, 0o660);
+            }
+        }
+        rights(&followed.yard.at("here"), Owner, GROUP, 0o2770);
+        Some(followed)
+    }
+
+    /// Somebody follows it; gives what stands on the first line of a stream, too.
+    fn by(&self, who: Who) -> (Running, BufReader<ChildStdout>, BufReader<ChildStderr>) {
+        let mut command = self.yard.command(who, &format!("exec asyncq job log -f {}", self.job));
+        let mut follower = Running(command.spawn().unwrap());
+        let (out, err) = (follower.0.stdout.take().unwrap(), follower.0.stderr.take().unwrap());
+        (follower, BufReader::new(out), BufReader::new(err))
+    }
+
+    fn go(&self) {
+        fs::write(self.yard.at(&format!("pids/go.{}", self.job)), "").unwrap();
+    }
+}
+
+fn line(mut from: impl BufRead) -> String {
+    let mut line = String::new();
+    from.read_line(&mut line).unwrap();
+    line
+}
+
+fn rest(mut from: impl BufRead) -> String {
+    let mut rest = String::new();
+    from.read_to_string(&mut rest).unwrap();
+    rest
+}
+
+/// What the follower of a call is told who may not enter the folder of its processor.
+const BARRED: &str = "asyncq: job 1 cannot be followed while it runs: it runs in a processor of another user, and you may not read its output there\n";
+
+#[test]
+fn whoever_may_use_a_store_follows_the_calls_of_all_its_processors() {
+    let Some(yard) = Yard::new("following") else { return };
+    yard.make_store(GROUP, 0o2770, 0o660);
+    let followed = Followed::begin(yard, Member);
+    let mut followers = [Owner, Member, Root].map(|who| followed.by(who));
+    for (_, output, _) in &mut followers {
+        assert_eq!(line(output), "first 1\n");
+    }
+    let (stranger, output, refused) = followed.by(Stranger);
+    assert!(rest(refused).starts_with("error: ") && rest(output).is_empty());
+    assert_eq!(stranger.wait().status.code(), Some(77));
+    // Whoever is stopped holds up nobody.
+    followers[0].0.signal("STOP");
+    followed.go();
+    assert!(followed.process.wait().status.success());
+    followers[0].0.signal("CONT");
+    for (follower, output, _) in followers {
+        assert_eq!((rest(output), follower.wait().status.code()), ("last 1\n".to_owned(), Some(0)));
+    }
+}
+
+#[test]
+fn who_may_not_follow_a_call_gets_its_output_when_an_attempt_has_ended() {
+    let Some(followed) = Followed::shared_later() else { return };
+    let (member, output, mut told) = followed.by(Member);
+    assert_eq!(line(&mut told), BARRED);
+    let (root, mut live, _) = followed.by(Root);
+    assert_eq!(line(&mut live), "first 1\n");
+    // Its processor is killed.
+    let both = format!("{} {}", followed.process.engine(), followed.process.0.id());
+    followed.yard.does(Root, &format!("kill -STOP {both}; kill -9 {both}"));
+    followed.go();
+    followed.yard.does(Owner, "asyncq process");
+    assert_eq!([rest(output), rest(live)], ["first 2\nlast 2\n"; 2]);
+    assert!(rest(told).contains("attempt 1 of job 1 has ended ("));
+    assert_eq!([member, root].map(|follower| follower.wait().status.code()), [Some(0); 2]);
+}
+
+#[test]
+fn who_may_not_follow_a_call_is_told_that_its_job_was_removed() {
+    let Some(followed) = Followed::shared_later() else { return };
+    let (member, output, mut told) = followed.by(Member);
+    assert_eq!(line(&mut told), BARRED);
+    member.signal("STOP");
+    followed.go();
+    assert!(followed.process.wait().status.success());
+    followed.yard.does(Owner, "asyncq job clean");
+    member.signal("CONT");
+    let told = rest(told);
+    assert!(told.contains("error: job 1 was removed"), "{told}");
+    assert_eq!((rest(output), member.wait().status.code()), (String::new(), Some(66)));
 }
 
 #[test]

@@ -26,8 +26,8 @@ pub enum NoFeed {
     Elsewhere,
     /// This process has no permission.
     Denied {
-        /// The user whose processor runs it.
-        user: u32,
+        /// The user whose processor runs it; `None` if that cannot be seen.
+        user: Option<u32>,
     },
     /// Another error.
     Fails(io::Error),
@@ -46,7 +46,7 @@ impl Feed {
         let folder = run_folder.join(name);
         let fails = |error: io::Error| match error.kind() {
             io::ErrorKind::PermissionDenied => {
-                let user = fs::symlink_metadata(&folder).map_or(0, |folder| folder.uid());
+                let user = fs::symlink_metadata(&folder).ok().map(|folder| folder.uid());
                 NoFeed::Denied { user }
             }
             // The processor is about to end.
