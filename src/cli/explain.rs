@@ -77,7 +77,7 @@ fn show(it: &Explanation, view: &ExplanationView<'_>, is_next: bool) -> anyhow::
 
 /// What programs get to read about why a job does not run.
 #[derive(Serialize)]
-struct ExplanationView<'a> {
+pub struct ExplanationView<'a> {
     id: JobId,
     service: &'a str,
     function: &'a str,
@@ -94,7 +94,8 @@ struct ReasonView {
 }
 
 impl<'a> ExplanationView<'a> {
-    fn new(it: &'a Explanation, now: Timestamp) -> ExplanationView<'a> {
+    /// The same, seen now.
+    pub fn new(it: &'a Explanation, now: Timestamp) -> ExplanationView<'a> {
         let view = |reason: &Reason| {
             let (message, next) = describe(&it.job, reason, now);
             ReasonView { code: reason.code(), message, next }

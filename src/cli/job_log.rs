@@ -52,7 +52,7 @@ impl PrintLog {
     /// Prints the log of an attempt, or of the latest one that has ended. A job that has not ended may print more: that is an
     /// error.
     fn print(&self, session: &Session, queue: &mut Queue, output: &mut JobOutput) -> anyhow::Result<u8> {
-        let JobLog { log, never_began, incomplete } = queue.job_log(JobId(self.id), self.attempt)?;
+        let JobLog { log, never_began, incomplete, .. } = queue.job_log(JobId(self.id), self.attempt)?;
         if let Some(log) = &log {
             let mut gap_shown = log.dropped == 0;
             for (stream, bytes, after_gap) in log.parts() {

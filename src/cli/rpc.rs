@@ -1,5 +1,6 @@
 //! `asyncq rpc`: requests of a program, and how their answers are written.
 
+use std::borrow::Cow;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,9 +10,13 @@ use rustix::event::{PollFd, PollFlags};
 use serde::Serialize;
 
 use super::exit;
+use super::explain::ExplanationView;
 use super::job_view::JobView;
-use super::session::Session;
+use super::schedule_view::View as ScheduleView;
+use super::session::{Session, now};
+use super::status::{OverviewView, sentence};
 use super::stdio::{Sink, cannot_write};
+use crate::commands::job::JobLog;
 use crate::commands::rpc;
 use crate::commands::rpc_answers::{Answers, RpcError, RpcResult, ShownJob};
 use crate::domain::function::Registered;
@@ -180,6 +185,30 @@ fn write_result(out: &mut impl Write, result: &RpcResult<'_>) -> io::Result<()> 
         }
         RpcResult::Job(shown) => serde_json::to_writer(out, &view(shown))?,
         RpcResult::Jobs(shown) => serde_json::to_writer(out, &JobsView { jobs: shown.iter().map(view).collect() })?,
+        RpcResult::Rerun(done) => {
+            serde_json::to_writer(out, &RerunView { job: done.new.0, cancelled: done.cancelled })?;
+        }
+        RpcResult::Log(log) => serde_json::to_writer(out, &LogView::of(log))?,
+        RpcResult::Explained(it) => serde_json::to_writer(out, &ExplanationView::new(it, now()))?,
+        RpcResult::Overview(it) => serde_json::to_writer(out, &OverviewView(it))?,
+        RpcResult::Problems(found, at) => {
+            let problems = found.iter().map(|problem| sentence(problem, *at)).collect();
+            serde_json::to_writer(out, &ProblemsView { problems })?;
+        }
+        RpcResult::Services(count) => serde_json::to_writer(out, &ServicesView { services: *count })?,
+        RpcResult::Schedule(it) => serde_json::to_writer(out, &ScheduleView(it))?,
+        RpcResult::Schedules(all) => {
+            serde_json::to_writer(out, &SchedulesView { schedules: all.iter().map(ScheduleView).collect() })?;
+        }
+        RpcResult::Ticks(rule, ticks) => {
+            let ticks = ticks.iter().map(|tick| rule.local(*tick)).collect();
+            serde_json::to_writer(out, &TicksView { rule: rule.to_string(), ticks })?;
+        }
+        RpcResult::Made(made) => {
+            let jobs = made.jobs.iter().map(|job| job.0).collect();
+            serde_json::to_writer(out, &MadeView { jobs, had: made.had })?;
+        }
+        RpcResult::Done => out.write_all(b"{}")?,
     }
     Ok(())
 }
@@ -258,6 +287,77 @@ struct RegisteredView<'a> {
 #[derive(Serialize)]
 struct JobsView<'a> {
     jobs: Vec<JobView<'a>>,
+}
+
+#[derive(Serialize)]
+struct RerunView {
+    job: i64,
+    cancelled: bool,
+}
+
+/// The output of an attempt.
+#[derive(Serialize)]
+struct LogView<'a> {
+    attempt: Option<i64>,
+    complete: bool,
+    parts: Vec<PartView<'a>>,
+}
+
+/// What was written to a stream, or how many bytes were not kept.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum PartView<'a> {
+    Text { stream: &'static str, text: Cow<'a, str> },
+    Gap { dropped: u64 },
+}
+
+impl LogView<'_> {
+    fn of(shown: &JobLog) -> LogView<'_> {
+        let mut parts = Vec::new();
+        if let Some(log) = &shown.log {
+            let mut is_gap_shown = log.dropped == 0;
+            for (stream, bytes, after_gap) in log.joined_parts() {
+                if after_gap {
+                    is_gap_shown = true;
+                    parts.push(PartView::Gap { dropped: log.dropped });
+                }
+                let stream = if stream == Stream::Out { "out" } else { "err" };
+                parts.push(PartView::Text { stream, text: String::from_utf8_lossy(bytes) });
+            }
+            if !is_gap_shown {
+                parts.push(PartView::Gap { dropped: log.dropped });
+            }
+        }
+        let attempt = (shown.attempt > 0).then_some(shown.attempt);
+        LogView { attempt, complete: shown.incomplete.is_none(), parts }
+    }
+}
+
+#[derive(Serialize)]
+struct ProblemsView {
+    problems: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct ServicesView {
+    services: usize,
+}
+
+#[derive(Serialize)]
+struct SchedulesView<'a> {
+    schedules: Vec<ScheduleView<'a>>,
+}
+
+#[derive(Serialize)]
+struct TicksView {
+    rule: String,
+    ticks: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct MadeView {
+    jobs: Vec<i64>,
+    had: usize,
 }
 
 #[derive(Serialize)]

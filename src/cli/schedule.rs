@@ -7,15 +7,15 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::format::{FormatOptions, Record};
-use super::schedule_options::{JobOptions, RuleOptions, TickOptions, time};
+use super::schedule_options::{JobOptions, RuleOptions, TickOptions, edit};
 use super::session::{Session, now};
 use super::stdio::print_line;
 use super::table::{Column, Table};
 use super::{exit, output, schedule_view};
 use crate::domain::call::Call;
 use crate::domain::schedule::{ScheduleDefinition, ScheduleName};
+use crate::domain::schedule_edit::{ScheduleEdit, time_by};
 use crate::domain::service::{Added, ServiceName};
-use crate::domain::tick::Lateness;
 use crate::domain::time::Timestamp;
 use crate::domain::timetable::{Rule, Timetable};
 use crate::error::{Error, Kind};
@@ -123,20 +123,12 @@ pub struct Add {
 impl Add {
     fn run(&self, session: &Session) -> anyhow::Result<()> {
         let name = ScheduleName::parse(&self.name)?;
-        let (rule, is_here) = self.rule.rule(session)?;
-        let TickOptions { missed, within, overlap, .. } = self.ticks;
         let call = self.job.call((&self.service, &self.function), &self.args)?;
+        let edit = ScheduleEdit { call: Some(call), ..edit(&self.rule, &self.ticks, &self.job)? };
+        let (mut is, is_here) = session.here(|from| edit.new_definition(from))?;
+        let on_behalf_of = self.job.on_behalf_of()?;
         let mut queue = session.open()?;
-        let is = ScheduleDefinition {
-            call: queue.call_of(call, self.job.on_behalf_of()?, &session.caller)?,
-            timetable: self.ticks.timetable(rule, session)?,
-            lateness: Lateness::new(missed.unwrap_or_default(), within, overlap)?,
-            priority: self.job.priority.unwrap_or_default(),
-            lane: self.job.lane()?,
-            expires: self.job.expires,
-            meta: self.job.meta()?,
-            description: self.job.description(),
-        };
+        is.call = queue.call_of(is.call, on_behalf_of, &session.caller)?;
         if queue.add_schedule(&name, &is)? == Added::Same {
             session.verbose(&format!("schedule `{name}` already exists"));
             return Ok(());
@@ -202,59 +194,38 @@ pub struct Set {
 impl Set {
     fn run(&self, session: &Session) -> anyhow::Result<()> {
         let name = ScheduleName::parse(&self.name)?;
-        if self.says_nothing() {
+        let mut edit = ScheduleEdit { call: self.new_call()?, ..self.edit()? };
+        if edit.is_empty() && self.job.principal.is_none() {
             return Err(Error::new(Kind::Usage, "`asyncq schedule set` needs something to change")
                 .with_hint("give an option, or a new call: its service, its function and its arguments")
                 .into());
         }
-        let new_call = self.new_call()?;
         let mut queue = session.open()?;
-        let mut principal = None;
         if self.job.principal.is_some() {
             let call = queue.schedule(&name)?.definition.call;
-            principal = Some(queue.call_of(call, self.job.on_behalf_of()?, &session.caller)?.principal);
+            edit.principal = Some(queue.call_of(call, self.job.on_behalf_of()?, &session.caller)?.principal);
         }
-        let (lane, meta, is_here) = (self.job.lane()?, self.job.meta()?, Cell::new(false));
-        let change = |old: &ScheduleDefinition| {
-            let mut is = old.clone();
-            if let Some(Call { service, function, args, kwargs, .. }) = &new_call {
-                let (service, function) = (service.clone(), function.clone());
-                is.call = Call { service, function, args: args.clone(), kwargs: kwargs.clone(), ..is.call };
-            }
-            is.call.principal = principal.clone().unwrap_or(is.call.principal);
-            let (timetable, takes_zone) = self.timetable(&old.timetable, session)?;
-            is.timetable = timetable;
-            is_here.set(takes_zone);
-            is.lateness = self.lateness(&old.lateness)?;
-            is.priority = self.job.priority.unwrap_or(is.priority);
-            is.lane = if self.no_lane { None } else { lane.clone().or(is.lane) };
-            is.expires = if self.no_expires { None } else { self.job.expires.or(is.expires) };
-            is.meta = if self.no_meta { None } else { meta.clone().or(is.meta) };
-            if self.job.description.is_some() {
-                is.description = self.job.description();
-            }
-            Ok(is)
-        };
-        let schedule = queue.set_schedule(&name, &change)?;
+        let is_here = Cell::new(false);
+        let schedule = session.here(|from| {
+            queue.set_schedule(&name, &|old| {
+                let (is, takes_zone) = edit.changed(old, from)?;
+                is_here.set(takes_zone);
+                Ok(is)
+            })
+        })?;
         tell(session, &name, &schedule.definition, is_here.get());
         Ok(())
     }
 
-    fn says_nothing(&self) -> bool {
-        let RuleOptions { cron, tz, every } = &self.rule;
-        let TickOptions { missed, within, overlap, from, until } = &self.ticks;
-        let JobOptions { priority, lane, expires, principal, description, .. } = &self.job;
-        let texts = [cron, tz, from, until, lane, principal, description];
-        let no_text = texts.iter().all(|text| text.is_none());
-        let no_value = every.is_none()
-            && missed.is_none()
-            && within.is_none()
-            && overlap.is_none()
-            && priority.is_none()
-            && expires.is_none();
-        let no_flag = !self.no_from && !self.no_until && !self.no_lane && !self.no_expires && !self.no_meta;
-        let no_words = self.job.kwargs.is_empty() && self.job.meta.is_empty();
-        no_text && no_value && no_flag && self.service.is_none() && no_words && !self.job.raw
+    /// What the options say.
+    fn edit(&self) -> Result<ScheduleEdit, Error> {
+        let mut edit = edit(&self.rule, &self.ticks, &self.job)?;
+        edit.from = self.no_from.then_some(None).or(edit.from);
+        edit.until = self.no_until.then_some(None).or(edit.until);
+        edit.lane = self.no_lane.then_some(None).or(edit.lane);
+        edit.expires = self.no_expires.then_some(None).or(edit.expires);
+        edit.meta = self.no_meta.then_some(None).or(edit.meta);
+        Ok(edit)
     }
 
     /// The new call, if there is one.
@@ -267,24 +238,6 @@ impl Set {
             }
             _ => Ok(None),
         }
-    }
-
-    /// The new timetable, and whether it takes its zone from this machine.
-    fn timetable(&self, old: &Timetable, session: &Session) -> Result<(Timetable, bool), Error> {
-        let changed = self.rule.changed(&old.rule, session)?;
-        let (rule, is_here) = changed.unwrap_or_else(|| (old.rule.clone(), false));
-        let given = self.ticks.timetable(rule.clone(), session)?;
-        let from = if self.no_from { None } else { given.from().or(old.from()) };
-        let until = if self.no_until { None } else { given.until().or(old.until()) };
-        Ok((Timetable::new(rule, from, until)?, is_here))
-    }
-
-    fn lateness(&self, old: &Lateness) -> Result<Lateness, Error> {
-        let TickOptions { missed, within, overlap, .. } = self.ticks;
-        let missed = missed.unwrap_or(old.missed());
-        // Only what was chosen for the old way of missing ticks stays for another one.
-        let overlap = overlap.or((missed == old.missed()).then_some(old.overlap()));
-        Lateness::new(missed, within.or(old.given_within()), overlap)
     }
 }
 
@@ -309,9 +262,9 @@ impl Run {
             return print_line(queue.run_schedule(&name)?.to_string());
         };
         let rule = queue.schedule(&name)?.definition.timetable.rule;
-        let (now, until) = (now(), self.until.as_deref());
-        let until = until.map(|text| time(text, &rule, now, session)).transpose()?;
-        let done = queue.backfill(&name, time(from, &rule, now, session)?, until)?;
+        let time = |text: &str| session.here(|view| time_by(&rule, text, view));
+        let until = self.until.as_deref().map(time).transpose()?;
+        let done = queue.backfill(&name, time(from)?, until)?;
         let jobs: Vec<String> = done.jobs.iter().map(ToString::to_string).collect();
         if !jobs.is_empty() {
             print_line(jobs.join("\n"))?;
@@ -358,11 +311,11 @@ impl Next {
         let (timetable, is_here) = if let Some(name) = &self.name {
             (session.open()?.schedule(&ScheduleName::parse(name)?)?.definition.timetable, false)
         } else {
-            let (rule, is_here) = self.rule.rule(session)?;
+            let (rule, is_here) = session.here(|from| self.rule.words().rule(from))?;
             (Timetable::new(rule, None, None)?, is_here)
         };
         let (now, rule) = (now(), &timetable.rule);
-        let after = match self.from.as_deref().map(|text| time(text, rule, now, session)).transpose()? {
+        let after = match self.from.as_deref().map(|text| session.here(|view| time_by(rule, text, view))).transpose()? {
             Some(from) => Timestamp(from.0.saturating_sub(1)),
             None => now,
         };

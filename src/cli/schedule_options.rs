@@ -7,17 +7,13 @@ use clap::Args;
 use super::call_args::typed_call;
 use super::call_options::{meta_of, parse_priority};
 use super::clap_error::one_of;
-use super::session::{Session, now};
 use crate::domain::call::{Call, OnBehalfOf, Reading};
 use crate::domain::lane::Lane;
-use crate::domain::meta::Meta;
-use crate::domain::moment::moment;
 use crate::domain::new_job::Priority;
+use crate::domain::schedule_edit::{RuleWords, ScheduleEdit};
 use crate::domain::tick::{Missed, Overlap};
-use crate::domain::time::{Timestamp, parse_span};
-use crate::domain::timetable::{Rule, Timetable};
-use crate::domain::zone::machine_zone_name;
-use crate::error::{Error, Kind};
+use crate::domain::time::parse_span;
+use crate::error::Error;
 
 /// The options that make a rule.
 #[derive(Debug, Args)]
@@ -34,50 +30,10 @@ pub struct RuleOptions {
 }
 
 impl RuleOptions {
-    /// The rule, and whether it takes its zone from this machine.
-    ///
-    /// # Errors
-    /// [`Kind::Usage`] when the options make no rule, or two.
-    pub fn rule(&self, session: &Session) -> Result<(Rule, bool), Error> {
-        let refuse = |message: &str, hint: &str| Err(Error::new(Kind::Usage, message).with_hint(hint));
-        match (&self.cron, self.every) {
-            (Some(_), Some(_)) => refuse("`--cron` and `--every` exclude each other", "leave one of them out"),
-            (None, None) => refuse(
-                "the rule of the schedule is missing",
-                "give times with `--cron`, as in --cron '30 2 * * *', or a span with `--every`, as in --every 90s",
-            ),
-            (None, Some(_)) if self.tz.is_some() => Err(no_zone()),
-            (None, Some(every)) => Ok((Rule::every(every)?, false)),
-            (Some(cron), None) => {
-                let Some(zone) = &self.tz else {
-                    let zone = session.zone(None)?;
-                    let name = zone.iana_name().map_or_else(machine_zone_name, |name| Ok(name.to_owned()))?;
-                    return Ok((Rule::cron(cron, &name)?, true));
-                };
-                Ok((Rule::cron(cron, zone)?, false))
-            }
-        }
+    /// The words of the rule.
+    pub fn words(&self) -> RuleWords {
+        RuleWords { cron: self.cron.clone(), tz: self.tz.clone(), every: self.every }
     }
-
-    /// The rule that they make of one that is there, if they say anything; and whether it takes its zone from this machine.
-    ///
-    /// # Errors
-    /// As [`RuleOptions::rule`].
-    pub fn changed(&self, old: &Rule, session: &Session) -> Result<Option<(Rule, bool)>, Error> {
-        match (&self.cron, self.every, &self.tz, old.as_cron()) {
-            (None, None, None, _) => Ok(None),
-            (None, None, Some(zone), Some((pattern, _))) => Ok(Some((Rule::cron(pattern, zone)?, false))),
-            (Some(cron), None, None, Some((_, zone))) => Ok(Some((Rule::cron(cron, zone)?, false))),
-            (None, None, Some(_), None) => Err(no_zone()),
-            _ => self.rule(session).map(Some),
-        }
-    }
-}
-
-/// The error for a zone of exact time.
-fn no_zone() -> Error {
-    Error::new(Kind::Usage, "`--every` is exact time, in which time zones make no difference")
-        .with_hint("leave `--tz` out, or use --cron '0 9 * * *' for a time of day")
 }
 
 /// When a schedule begins and ends, and what it does with ticks that come late or too soon.
@@ -98,16 +54,6 @@ pub struct TickOptions {
     /// The time before which it ticks for the last time
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub until: Option<String>,
-}
-
-impl TickOptions {
-    /// The timetable of a rule.
-    pub fn timetable(&self, rule: Rule, session: &Session) -> Result<Timetable, Error> {
-        let now = now();
-        let read = |text: &Option<String>| text.as_deref().map(|text| time(text, &rule, now, session)).transpose();
-        let (from, until) = (read(&self.from)?, read(&self.until)?);
-        Timetable::new(rule, from, until)
-    }
 }
 
 /// How the jobs of a schedule are queued.
@@ -140,14 +86,6 @@ pub struct JobOptions {
 }
 
 impl JobOptions {
-    pub fn lane(&self) -> Result<Option<Lane>, Error> {
-        self.lane.as_deref().map(Lane::parse).transpose()
-    }
-
-    pub fn meta(&self) -> Result<Option<Meta>, Error> {
-        meta_of(&self.meta)
-    }
-
     pub fn on_behalf_of(&self) -> Result<OnBehalfOf, Error> {
         self.principal.as_deref().map_or(Ok(OnBehalfOf::Caller), OnBehalfOf::parse)
     }
@@ -156,13 +94,26 @@ impl JobOptions {
     pub fn call(&self, names: (&str, &str), args: &[String]) -> Result<Call, Error> {
         typed_call(names, args, &self.kwargs, if self.raw { Reading::Raw } else { Reading::Json })
     }
-
-    pub fn description(&self) -> Option<String> {
-        self.description.clone().filter(|text| !text.is_empty())
-    }
 }
 
-/// A time, in the zone of the rule if it has one.
-pub fn time(text: &str, rule: &Rule, now: Timestamp, session: &Session) -> Result<Timestamp, Error> {
-    moment(text, now, || if rule.as_cron().is_some() { Ok(rule.zone()) } else { session.zone(None) })
+/// What the options say about a schedule, except for its call and its principal.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage) for invalid values.
+pub fn edit(rule: &RuleOptions, ticks: &TickOptions, job: &JobOptions) -> Result<ScheduleEdit, Error> {
+    let TickOptions { missed, within, overlap, from, until } = ticks;
+    Ok(ScheduleEdit {
+        rule: rule.words(),
+        missed: *missed,
+        within: *within,
+        overlap: *overlap,
+        from: from.clone().map(Some),
+        until: until.clone().map(Some),
+        priority: job.priority,
+        lane: job.lane.as_deref().map(Lane::parse).transpose()?.map(Some),
+        expires: job.expires.map(Some),
+        meta: meta_of(&job.meta)?.map(Some),
+        description: job.description.clone().map(|text| Some(text).filter(|text| !text.is_empty())),
+        ..ScheduleEdit::default()
+    })
 }

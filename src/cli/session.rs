@@ -10,8 +10,9 @@ use jiff::tz::TimeZone;
 use super::stdio;
 use crate::commands::caller::Caller;
 use crate::commands::queue::{Place, Queue};
+use crate::domain::schedule_edit::Viewpoint;
 use crate::domain::time::{Timestamp, millis, parse_span};
-use crate::domain::zone::{machine_zone, meant, zone};
+use crate::domain::zone::zone;
 use crate::domain::{log::Stream, text::escape_control};
 use crate::error::{Error, Kind, reason};
 
@@ -70,6 +71,7 @@ impl Session {
             env: std::env::vars_os().collect(),
             words: std::env::args_os().collect(),
             folder: std::env::current_dir(),
+            clock: now,
         };
         Ok(Session { global, caller })
     }
@@ -115,23 +117,12 @@ impl Session {
 
     /// The time zone with this name; without one, the zone of this machine.
     pub fn zone(&self, name: Option<&str>) -> Result<TimeZone, Error> {
-        if let Some(name) = name {
-            return zone(name);
-        }
-        let Some(text) = self.caller.variable("TZ") else {
-            // Without this file, the clock of the machine shows UTC to every program.
-            let is_set = std::fs::symlink_metadata("/etc/localtime").is_ok();
-            return machine_zone().or_else(|error| if is_set { Err(error) } else { Ok(TimeZone::UTC) });
-        };
-        machine_zone().map_err(|_| {
-            let text = text.to_string_lossy();
-            let message = format!("`$TZ` is `{}`, which names no time zone", escape_control(&text));
-            let hint = match meant(&text) {
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None => "name one with `--tz`, as in `--tz Europe/Berlin`".to_owned(),
-            };
-            Error::new(Kind::Usage, message).with_hint(hint)
-        })
+        name.map_or_else(|| self.caller.zone(), zone)
+    }
+
+    /// What `read` makes of times that are given now and here.
+    pub fn here<T>(&self, read: impl FnOnce(&Viewpoint<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        self.caller.here(read)
     }
 
     /// Prints that a call has failed, or that something else needs attention.

@@ -14,11 +14,10 @@ use super::stdio::{self, print_line};
 use super::table::{Column, Table};
 use super::{exit, process};
 use crate::commands::queue::Queue;
-use crate::commands::status::Limits;
 use crate::domain::pause::{Pause, Paused};
 use crate::domain::processor::Processor;
 use crate::domain::size::show_size;
-use crate::domain::status::{Count, Finding, Overview, ServiceOverview};
+use crate::domain::status::{Count, Finding, Overview, ProblemLimits, ServiceOverview};
 use crate::domain::time::{Timestamp, parse_span, show_span};
 use crate::error::{Error, Kind};
 
@@ -55,9 +54,6 @@ fn parse_errors(text: &str) -> Result<u64, String> {
 }
 
 impl Status {
-    /// How long a call may wait without being a problem.
-    const MAX_AGE: Duration = Duration::from_secs(600);
-
     /// Runs the command.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
         let mut queue = session.open()?;
@@ -98,7 +94,8 @@ impl Status {
 
     fn check(&self, session: &Session, queue: &mut Queue) -> anyhow::Result<u8> {
         let overview = queue.overview(&self.services.selection(), false)?;
-        let limits = Limits { max_age: self.max_age.unwrap_or(Self::MAX_AGE), max_errors: self.max_errors };
+        let max_age = self.max_age.unwrap_or(ProblemLimits::MAX_AGE);
+        let limits = ProblemLimits { max_age, max_errors: self.max_errors };
         let troubles = queue.troubles(&overview, limits)?;
         for trouble in &troubles {
             print_line(text(&sentence(trouble, overview.now)))?;
@@ -169,7 +166,8 @@ fn summary(overview: &Overview) -> String {
     format!("{gap}{processors}   schedules: {schedules}{paused}   store: {}", show_size(overview.bytes))
 }
 
-fn sentence(trouble: &Finding, now: Timestamp) -> String {
+/// A problem in a sentence.
+pub fn sentence(trouble: &Finding, now: Timestamp) -> String {
     match trouble {
         Finding::DeadProcessor(dead) => {
             format!("{} died, and its calls wait for the next `asyncq process`", process::name(dead))
@@ -199,7 +197,7 @@ fn sentence(trouble: &Finding, now: Timestamp) -> String {
 }
 
 /// The overview as JSON.
-struct OverviewView<'a>(&'a Overview);
+pub struct OverviewView<'a>(pub &'a Overview);
 
 impl Serialize for OverviewView<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -4,8 +4,14 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use jiff::tz::TimeZone;
+
 use crate::domain::call::Principal;
 use crate::domain::job::{JobId, Token};
+use crate::domain::schedule_edit::Viewpoint;
+use crate::domain::text::escape_control;
+use crate::domain::time::Timestamp;
+use crate::domain::zone::{machine_zone, meant};
 use crate::error::{Error, Kind, Result, reason};
 use crate::store::{absolute, as_shown, is_same};
 use crate::system::error::io_error;
@@ -20,6 +26,8 @@ pub struct Caller {
     pub words: Vec<OsString>,
     /// Its working directory, as the kernel names it.
     pub folder: io::Result<PathBuf>,
+    /// What the clock shows.
+    pub clock: fn() -> Timestamp,
 }
 
 impl Caller {
@@ -62,6 +70,35 @@ impl Caller {
         };
         let mut names = folders.iter().map(|folder| absolute(folder, name));
         Ok(names.find(|named| is_same(named, &is)).unwrap_or(is))
+    }
+
+    /// The time zone of this caller: that of `$TZ`, or of the machine.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] when that names no time zone.
+    pub fn zone(&self) -> Result<TimeZone> {
+        let Some(text) = self.variable("TZ") else {
+            // Without this file, the clock of the machine shows UTC to every program.
+            let is_set = std::fs::symlink_metadata("/etc/localtime").is_ok();
+            return machine_zone().or_else(|error| if is_set { Err(error) } else { Ok(TimeZone::UTC) });
+        };
+        machine_zone().map_err(|_| {
+            let text = text.to_string_lossy();
+            let message = format!("`$TZ` is `{}`, which names no time zone", escape_control(&text));
+            let hint = match meant(&text) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => "name one with `--tz`, as in `--tz Europe/Berlin`".to_owned(),
+            };
+            Error::new(Kind::Usage, message).with_hint(hint)
+        })
+    }
+
+    /// What `read` makes of times that this caller gives now.
+    ///
+    /// # Errors
+    /// What `read` answers.
+    pub fn here<T>(&self, read: impl FnOnce(&Viewpoint<'_>) -> Result<T>) -> Result<T> {
+        read(&Viewpoint { now: (self.clock)(), zone: &|| self.zone() })
     }
 
     /// The attempt that the environment names: its job and its secret.

@@ -25,6 +25,8 @@ pub enum JobResult {
 /// What a job has printed.
 #[derive(Debug)]
 pub struct JobLog {
+    /// Which attempt that is; 0 if none has begun.
+    pub attempt: i64,
     /// What the attempt printed that was asked for, or the latest one that has ended.
     pub log: Option<Log>,
     /// Whether the job was cancelled before it began.
@@ -160,7 +162,7 @@ impl Queue {
         let log = if number > 0 && !runs { Some(self.store.log(id, number)?) } else { None };
         let never_began = job.state == State::Cancelled && number == 0;
         if job.state.has_ended() || (attempt.is_some() && log.is_some()) {
-            return Ok(JobLog { log, never_began, incomplete: None });
+            return Ok(JobLog { attempt: number, log, never_began, incomplete: None });
         }
         let (message, hint) = if log.is_some() {
             (format!("that was attempt {number}; job {id} has not ended: it is {}", job.state), when(id, job.state))
@@ -170,7 +172,12 @@ impl Queue {
         } else {
             (format!("job {id} has no log yet: it is {}", job.state), when(id, job.state))
         };
-        Ok(JobLog { log, never_began, incomplete: Some(Error::new(Kind::Busy, message).with_hint(hint)) })
+        Ok(JobLog {
+            attempt: number,
+            log,
+            never_began,
+            incomplete: Some(Error::new(Kind::Busy, message).with_hint(hint)),
+        })
     }
 }
 

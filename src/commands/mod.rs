@@ -22,6 +22,8 @@ mod register;
 mod result_target;
 pub mod rpc;
 pub mod rpc_answers;
+mod rpc_look;
+mod rpc_schedule;
 mod rpc_waits;
 pub mod run;
 pub mod schedule;

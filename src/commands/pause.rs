@@ -47,8 +47,7 @@ impl Queue {
         loop {
             let Some(job) = self.oldest_running()? else { return Ok(()) };
             if until.is_some_and(|until| until <= Instant::now()) {
-                return Err(Error::new(Kind::Busy, format!("job {job} still runs"))
-                    .with_hint("the pause stays: `asyncq pause --wait` waits again, `asyncq resume` ends it"));
+                return Err(still_runs(job));
             }
             if let Some(tell) = tell.take() {
                 tell(job);
@@ -58,7 +57,7 @@ impl Queue {
     }
 
     /// The oldest job that a processor runs that is alive.
-    fn oldest_running(&mut self) -> Result<Option<JobId>> {
+    pub(super) fn oldest_running(&mut self) -> Result<Option<JobId>> {
         let running = self.store.busy_processors()?;
         if running.is_empty() {
             return Ok(None);
@@ -68,4 +67,10 @@ impl Queue {
         let jobs = alive.filter_map(|it| running.iter().find(|(processor, _)| *processor == it.id));
         Ok(jobs.map(|(_, job)| *job).min())
     }
+}
+
+/// The error for a pause in which this job runs for too long.
+pub(super) fn still_runs(job: JobId) -> Error {
+    Error::new(Kind::Busy, format!("job {job} still runs"))
+        .with_hint("the pause stays: `asyncq pause --wait` waits again, `asyncq resume` ends it")
 }

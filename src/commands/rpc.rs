@@ -19,9 +19,10 @@ use super::rpc_answers::{Answers, RpcError, RpcResult};
 use super::rpc_waits::{BYTES_AT_ONCE, OpenWait, RpcContext, stop};
 use crate::domain::batch::{WrittenCall, resolve_names};
 use crate::domain::job::{JobId, Token};
-use crate::domain::new_job::{Enqueued, NewJob, Origin};
+use crate::domain::new_job::{Enqueued, NewJob, Origin, Rerun};
 use crate::domain::rpc::{LONGEST_MESSAGE, RpcCalls, RpcJobChange, RpcMessage, RpcRequest};
 use crate::domain::rpc_fault::MOST_ENTRIES;
+use crate::domain::rpc_look::{PauseRequest, RpcAwaited};
 use crate::error::{Error, Kind, Result};
 use crate::system::error::io_error;
 use crate::system::signals;
@@ -149,7 +150,7 @@ impl<'env> Rpc<'_, 'env> {
                     Err(error) => Err(error),
                 },
                 // What only reads comes after the calls that were read before it, and separates them from no others.
-                Ok(request @ (RpcRequest::Job(_, None) | RpcRequest::Wait(..))) => {
+                Ok(request) if request.only_reads() => {
                     together.reads.push((id, request));
                     continue;
                 }
@@ -317,7 +318,20 @@ impl<'env> Rpc<'_, 'env> {
                 }
                 RpcResult::Job(Box::new(self.with_queue(|queue| queue.job(job))?))
             }
-            RpcRequest::Wait(jobs, timeout) => return self.wait_for(id.map(|id| OpenWait::for_all(id, jobs, timeout))),
+            RpcRequest::Wait(awaited, timeout) => {
+                return self.wait_for(id.map(|id| OpenWait::of(id, awaited, timeout)));
+            }
+            RpcRequest::Rerun(job, again) => {
+                let again = Rerun { os_user: self.os_user.clone(), ..again };
+                RpcResult::Rerun(self.with_queue(|queue| queue.store.rerun(job, &again))?)
+            }
+            RpcRequest::Look(request) => self.with_queue(|queue| queue.look(request))?,
+            RpcRequest::Pause(PauseRequest::Store(pause, Some(timeout))) => {
+                self.with_queue(|queue| queue.set_pause(Some(&pause)))?;
+                return self.wait_for(id.map(|id| OpenWait::of(id, RpcAwaited::Nothing, timeout)));
+            }
+            RpcRequest::Pause(request) => self.with_queue(|queue| queue.carry_out_pause(request))?,
+            RpcRequest::Schedule(request) => self.with_queue(|queue| queue.carry_out_schedule(*request, caller))?,
             RpcRequest::Enqueue(_) => unreachable!("enqueued elsewhere"),
         }))
     }
@@ -372,7 +386,12 @@ mod tests {
         // The wait is answered by the thread that waits, as there is no store; the other request by the one that reads.
         for panics in ["1", "2"] {
             let place = Place::default_at("/nothing/here/queue.db".into(), Duration::ZERO, |_| {});
-            let caller = Caller { env: Vec::new(), words: Vec::new(), folder: Ok("/".into()) };
+            let caller = Caller {
+                env: Vec::new(),
+                words: Vec::new(),
+                folder: Ok("/".into()),
+                clock: || crate::domain::time::Timestamp(0),
+            };
             let (answers, (read, write)) = (Panics(panics), rustix::pipe::pipe().unwrap());
             let shared = RpcContext::new(&place, &answers).unwrap();
             let (read, mut write): (OwnedFd, File) = (read, write.into());

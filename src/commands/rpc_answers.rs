@@ -4,12 +4,18 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::explain::Explanation;
+use super::job::JobLog;
 use crate::domain::attempt::Attempt;
 use crate::domain::function::Registered;
 use crate::domain::job::Job;
-use crate::domain::new_job::Enqueued;
+use crate::domain::new_job::{Enqueued, Rerunning};
 use crate::domain::rpc_fault::{RpcFault, RpcFlaw};
+use crate::domain::schedule::{Backfill, Schedule};
 use crate::domain::service::Defined;
+use crate::domain::status::{Finding, Overview};
+use crate::domain::time::Timestamp;
+use crate::domain::timetable::Rule;
 use crate::error::{Error, Result};
 
 /// A job as it is shown, with its attempts.
@@ -32,6 +38,28 @@ pub enum RpcResult<'a> {
     Job(Box<ShownJob>),
     /// Jobs that have ended.
     Jobs(Vec<ShownJob>),
+    /// The job of a new call of another job.
+    Rerun(Rerunning),
+    /// What is kept of the output of an attempt.
+    Log(JobLog),
+    /// Why a job does not run.
+    Explained(Box<Explanation>),
+    /// An overview of services.
+    Overview(Box<Overview>),
+    /// Problems, as they were at this time.
+    Problems(Vec<Finding>, Timestamp),
+    /// How many services were meant.
+    Services(usize),
+    /// A schedule.
+    Schedule(Box<Schedule>),
+    /// Schedules.
+    Schedules(Vec<Schedule>),
+    /// Ticks of a rule.
+    Ticks(Rule, Vec<Timestamp>),
+    /// The jobs that ticks of a schedule have made.
+    Made(Backfill),
+    /// That it is done.
+    Done,
 }
 
 /// Why a request gets nothing.

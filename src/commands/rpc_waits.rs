@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::job_change::{CANCEL_PATIENCE, LOOK_AT_CANCELLED, look_if_cancelled};
+use super::pause::still_runs;
 use super::queue::{Place, Queue};
 use super::rpc_answers::{Answers, RpcError, RpcResult};
-use super::wait::{Lookout, Progress, not_yet, progress};
+use super::wait::{Lookout, Progress, StillOpen, not_yet, progress, service_gone};
 use crate::domain::attempt::{Attempt, Failure};
 use crate::domain::job::{Job, JobId, State};
+use crate::domain::rpc_look::RpcAwaited;
 use crate::error::{Error, Kind, Result};
 use crate::processor::EventQueue;
 
@@ -27,70 +29,109 @@ const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
 /// A request that waits.
 pub(super) struct OpenWait {
     id: Box<str>,
-    jobs: Vec<JobId>,
+    wants: WaitFor,
     until: Option<Instant>,
-    /// Whether it waits until a job that was asked to end is cancelled.
-    is_cancel: bool,
-    /// Whether its jobs were seen.
+    /// Whether what it waits for was seen.
     seen: bool,
 }
 
+/// What a request waits for.
+enum WaitFor {
+    /// That something ends by itself.
+    End(RpcAwaited),
+    /// That this job is cancelled, which was asked to end.
+    Cancelled(JobId),
+}
+
 impl OpenWait {
-    /// The request with this id waits until all of these jobs have ended, at most for this time.
-    pub(super) fn for_all(id: &str, jobs: Vec<JobId>, timeout: Option<Duration>) -> OpenWait {
+    /// The request with this id waits for this, at most for this time.
+    pub(super) fn of(id: &str, awaited: RpcAwaited, timeout: Option<Duration>) -> OpenWait {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        OpenWait { id: id.into(), jobs, until, is_cancel: false, seen: false }
+        OpenWait { id: id.into(), wants: WaitFor::End(awaited), until, seen: false }
     }
 
     /// The request with this id waits until a job is cancelled that was asked to end.
     pub(super) fn for_cancelled(id: &str, job: JobId) -> OpenWait {
         let until = Some(Instant::now() + CANCEL_PATIENCE);
-        OpenWait { id: id.into(), jobs: vec![job], until, is_cancel: true, seen: true }
+        OpenWait { id: id.into(), wants: WaitFor::Cancelled(job), until, seen: true }
     }
 
     /// How much memory it takes.
     fn size(&self) -> usize {
-        size_of::<OpenWait>() + self.id.len() + self.jobs.len() * size_of::<JobId>()
+        let rest = match &self.wants {
+            WaitFor::End(RpcAwaited::Service(name)) => name.as_str().len(),
+            _ => size_of_val(self.asks_for()),
+        };
+        size_of::<OpenWait>() + self.id.len() + rest
     }
 
     /// The jobs whose states tell whether it is over.
     fn asks_for(&self) -> &[JobId] {
-        if self.is_cancel { &[] } else { &self.jobs }
+        match &self.wants {
+            WaitFor::End(RpcAwaited::All(jobs) | RpcAwaited::Any(jobs)) => jobs,
+            WaitFor::End(RpcAwaited::Service(_) | RpcAwaited::Nothing) | WaitFor::Cancelled(_) => &[],
+        }
     }
 
     /// Looks whether it is over, with the states of the jobs that it asks for; gives its answer then.
     fn look(&mut self, queue: &mut Queue, states: &[Option<State>]) -> Option<Result<RpcResult<'static>, RpcError>> {
         let done = self.try_look(queue, states);
+        self.seen = true;
         done.map_err(RpcError::from).transpose()
     }
 
-    fn try_look(&mut self, queue: &mut Queue, states: &[Option<State>]) -> Result<Option<RpcResult<'static>>> {
-        if self.is_cancel {
-            let (job, until) = (self.jobs[0], self.until.unwrap_or_else(Instant::now));
-            let is_done = look_if_cancelled(&mut queue.store, job, until)?;
-            return if is_done { Ok(Some(RpcResult::Job(Box::new(queue.job(job)?)))) } else { Ok(None) };
-        }
-        let states = self.jobs.iter().copied().zip(states.iter().copied());
-        let progress = progress(&mut queue.store, states, self.seen)?;
-        self.seen = true;
-        match progress {
-            Progress::Ended => self.answer(queue),
-            Progress::Open(id, state) => self.go_on(id, state),
+    fn try_look(&self, queue: &mut Queue, states: &[Option<State>]) -> Result<Option<RpcResult<'static>>> {
+        match &self.wants {
+            WaitFor::Cancelled(job) => {
+                let until = self.until.unwrap_or_else(Instant::now);
+                let is_done = look_if_cancelled(&mut queue.store, *job, until)?;
+                if is_done { Ok(Some(RpcResult::Job(Box::new(queue.job(*job)?)))) } else { Ok(None) }
+            }
+            WaitFor::End(RpcAwaited::All(jobs)) => {
+                let states = jobs.iter().copied().zip(states.iter().copied());
+                match progress(&mut queue.store, states, self.seen)? {
+                    Progress::Ended => self.answer(queue, jobs),
+                    Progress::Open(id, state) => self.go_on(|| not_yet(id, state)),
+                }
+            }
+            WaitFor::End(RpcAwaited::Any(jobs)) => {
+                let pairs = || jobs.iter().copied().zip(states.iter().copied());
+                if let Some((first, _)) = pairs().find(|(_, state)| state.is_some_and(State::has_ended)) {
+                    return self.answer(queue, &[first]);
+                }
+                match progress(&mut queue.store, pairs(), self.seen)? {
+                    Progress::Open(id, state) => self.go_on(|| not_yet(id, state)),
+                    Progress::Ended => Ok(None),
+                }
+            }
+            WaitFor::End(RpcAwaited::Service(name)) => {
+                let is_quiet = queue.store.is_quiet(name);
+                let is_quiet = is_quiet.map_err(|error| if self.seen { service_gone(error, name) } else { error })?;
+                if is_quiet {
+                    Ok(Some(RpcResult::Done))
+                } else {
+                    self.go_on(|| StillOpen::Service(name.clone()).too_late())
+                }
+            }
+            WaitFor::End(RpcAwaited::Nothing) => match queue.oldest_running()? {
+                Some(job) => self.go_on(|| still_runs(job)),
+                None => Ok(Some(RpcResult::Done)),
+            },
         }
     }
 
-    /// Waits on, as this job has not ended, unless the time is over.
-    fn go_on(&self, id: JobId, state: State) -> Result<Option<RpcResult<'static>>> {
-        if self.until.is_some_and(|until| until <= Instant::now()) { Err(not_yet(id, state)) } else { Ok(None) }
+    /// Waits on, unless the time is over.
+    fn go_on(&self, too_late: impl FnOnce() -> Error) -> Result<Option<RpcResult<'static>>> {
+        if self.until.is_some_and(|until| until <= Instant::now()) { Err(too_late()) } else { Ok(None) }
     }
 
     /// The jobs, which have all ended, unless one was queued again just now.
-    fn answer(&self, queue: &mut Queue) -> Result<Option<RpcResult<'static>>> {
-        let (mut shown, mut bytes) = (Vec::with_capacity(self.jobs.len()), 0);
-        for id in &self.jobs {
+    fn answer(&self, queue: &mut Queue, jobs: &[JobId]) -> Result<Option<RpcResult<'static>>> {
+        let (mut shown, mut bytes) = (Vec::with_capacity(jobs.len()), 0);
+        for id in jobs {
             let (job, attempts) = queue.job(*id)?;
             if !job.state.has_ended() {
-                return self.go_on(*id, job.state);
+                return self.go_on(|| not_yet(*id, job.state));
             }
             bytes += size(&job, &attempts);
             if bytes > LONGEST_ANSWER {
@@ -319,7 +360,12 @@ impl OpenWait {
     fn next_look(&self) -> Option<Instant> {
         // What cannot be ended is not written to the store.
         let soon = Instant::now() + LOOK_AT_CANCELLED;
-        if self.is_cancel { self.until.map(|until| until.min(soon)) } else { self.until }
+        match self.wants {
+            WaitFor::Cancelled(_) => self.until.map(|until| until.min(soon)),
+            // So is the end of a processor that died.
+            WaitFor::End(RpcAwaited::Nothing) => Some(self.until.map_or(soon, |until| until.min(soon))),
+            WaitFor::End(_) => self.until,
+        }
     }
 }
 
@@ -359,7 +405,9 @@ mod tests {
     fn a_wait_whose_job_was_queued_again_between_two_looks_ends_with_its_time() {
         let folder = tempfile::tempdir().unwrap();
         let mut queue = with_job(&folder);
-        let answer = |timeout, queue: &mut Queue| OpenWait::for_all("1", vec![JobId(1)], timeout).answer(queue);
+        let answer = |timeout, queue: &mut Queue| {
+            OpenWait::of("1", RpcAwaited::All(vec![JobId(1)]), timeout).answer(queue, &[JobId(1)])
+        };
         assert!(answer(None, &mut queue).unwrap().is_none());
         assert_eq!(answer(Some(Duration::ZERO), &mut queue).unwrap_err().kind(), Kind::Busy);
     }

@@ -5,7 +5,7 @@ use crate::domain::call::{Call, OnBehalfOf};
 use crate::domain::job::JobId;
 use crate::domain::new_job::NewJob;
 use crate::domain::schedule::{Backfill, Schedule, ScheduleChange, ScheduleDefinition, ScheduleName};
-use crate::domain::service::{Added, ServiceName};
+use crate::domain::service::{Added, Defined, ServiceName};
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 #[cfg(doc)]
@@ -28,6 +28,14 @@ impl Queue {
     /// As [`Store::add_schedule`].
     pub fn add_schedule(&mut self, name: &ScheduleName, is: &ScheduleDefinition) -> Result<Added> {
         self.store.add_schedule(name, is)
+    }
+
+    /// Sees to it that there is a schedule like this.
+    ///
+    /// # Errors
+    /// As [`Store::define_schedule`].
+    pub fn define_schedule(&mut self, name: &ScheduleName, is: &ScheduleDefinition) -> Result<Defined> {
+        self.store.define_schedule(name, is)
     }
 
     /// Changes a schedule.

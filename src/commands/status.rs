@@ -7,7 +7,7 @@ use super::queue::Queue;
 use super::wait::Lookout;
 use crate::domain::pattern::ServiceSelection;
 use crate::domain::pause::Paused;
-use crate::domain::status::{Finding, Overview};
+use crate::domain::status::{Finding, Overview, ProblemLimits};
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 use crate::processor::lives;
@@ -18,15 +18,6 @@ const OVERDUE: Duration = Duration::from_secs(60);
 /// The shortest and the longest time between two updates of a watched overview. Its times change by themselves.
 const SOONEST: Duration = Duration::from_millis(200);
 const LATEST: Duration = Duration::from_secs(10);
-
-/// What counts as a problem.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// How long a call may wait in the queue.
-    pub max_age: Duration,
-    /// How many failed jobs a service may have; any number, if `None`.
-    pub max_errors: Option<u64>,
-}
 
 impl Queue {
     /// An overview of these services, or of all of them if none is named. A pattern may match no service.
@@ -61,7 +52,7 @@ impl Queue {
     ///
     /// # Errors
     /// Whatever the store answers.
-    pub fn troubles(&mut self, overview: &Overview, limits: Limits) -> Result<Vec<Finding>> {
+    pub fn troubles(&mut self, overview: &Overview, limits: ProblemLimits) -> Result<Vec<Finding>> {
         let dead = overview.processors.iter().filter(|(_, lives)| !lives);
         let mut troubles: Vec<Finding> = dead.map(|(processor, _)| Finding::DeadProcessor(processor.clone())).collect();
         troubles.extend(overview.pause.clone().map(|pause| Finding::Paused(Paused::Store(pause))));

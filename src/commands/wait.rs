@@ -187,7 +187,7 @@ pub enum StillOpen {
 
 impl StillOpen {
     /// The error when the time is over.
-    fn too_late(&self) -> Error {
+    pub(super) fn too_late(&self) -> Error {
         match self {
             StillOpen::Job(id, state) => not_yet(*id, *state),
             StillOpen::Service(name) => {
@@ -331,7 +331,7 @@ fn gone(error: Error, id: JobId) -> Error {
 }
 
 /// The error for a service that was there.
-fn service_gone(error: Error, name: &ServiceName) -> Error {
+pub(super) fn service_gone(error: Error, name: &ServiceName) -> Error {
     if error.kind() != Kind::NotFound {
         return error;
     }

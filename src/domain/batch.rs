@@ -176,7 +176,7 @@ pub fn resolve_names(
     Ok(())
 }
 
-fn json(name: &str, text: &str, fits: fn(&Json) -> bool, expected: &str) -> Result<Json> {
+pub(super) fn json(name: &str, text: &str, fits: fn(&Json) -> bool, expected: &str) -> Result<Json> {
     match Json::parse(text) {
         Ok(json) if fits(&json) => Ok(json),
         Ok(_) => Err(Error::new(Kind::Invalid, format!("`{name}` is not {expected}"))),
@@ -185,7 +185,7 @@ fn json(name: &str, text: &str, fits: fn(&Json) -> bool, expected: &str) -> Resu
 }
 
 /// The directory of a call. Nobody knows from where a relative path would count.
-fn site(text: String) -> Result<String> {
+pub(super) fn site(text: String) -> Result<String> {
     if text.starts_with('/') && !text.contains('\0') {
         return Ok(text);
     }
@@ -194,7 +194,7 @@ fn site(text: String) -> Result<String> {
 }
 
 /// The priority of a call.
-fn priority(number: i64) -> Result<Priority> {
+pub(super) fn priority(number: i64) -> Result<Priority> {
     Priority::new(number).ok_or_else(|| {
         let message = format!("`priority` is {number}, which is not {}", Priority::RANGE);
         Error::new(Kind::Invalid, message).with_hint("a call with a smaller priority runs first; 0 is the default")
@@ -202,7 +202,7 @@ fn priority(number: i64) -> Result<Priority> {
 }
 
 /// The metadata of a call.
-fn meta(written: &RawValue) -> Result<Option<Meta>> {
+pub(super) fn meta(written: &RawValue) -> Result<Option<Meta>> {
     Meta::of(json("meta", written.get(), Json::is_object, r#"an object, as in {"tenant":"acme"}"#)?)
 }
 

@@ -79,6 +79,21 @@ impl Log {
         })
     }
 
+    /// The same, with consecutive pieces of one stream as one.
+    pub fn joined_parts(&self) -> impl Iterator<Item = (Stream, &[u8], bool)> {
+        let mut joined: Vec<(Stream, std::ops::Range<usize>, bool)> = Vec::new();
+        let mut at = 0;
+        for (stream, bytes, after_gap) in self.parts() {
+            let range = at..at + bytes.len();
+            at = range.end;
+            match joined.last_mut() {
+                Some((last, piece, _)) if *last == stream && !after_gap => piece.end = range.end,
+                _ => joined.push((stream, range, after_gap)),
+            }
+        }
+        joined.into_iter().map(|(stream, range, after_gap)| (stream, &self.bytes[range], after_gap))
+    }
+
     /// Keeps only the last bytes, at most this many. Returns whether anything was dropped.
     pub fn keep_end(&mut self, most: usize) -> bool {
         if self.bytes.len() <= most {

@@ -29,7 +29,9 @@ fn wrong_member(text: &str, at: usize, said: &str) -> String {
     if said.starts_with("duplicate field") {
         return format!("`{named}` is given twice");
     }
-    if let Some((_, known)) = said.strip_prefix("unknown field").and_then(|rest| rest.split_once("expected")) {
+    if let Some(rest) = said.strip_prefix("unknown field") {
+        // An object without members has none to expect.
+        let known = rest.split_once("expected").map_or("", |(_, known)| known);
         let near = nearest(&named, known.split('`').skip(1).step_by(2));
         let near = near.map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
         return format!("`{named}` is not known{near}");

@@ -10,9 +10,12 @@ use super::batch::WrittenCall;
 use super::function::WantedFunction;
 use super::job::{JobId, Token};
 use super::json::entries;
+use super::new_job::Rerun;
 use super::object;
 use super::rpc_fault::{RpcFault, RpcFlaw, check_count, present, read};
+use super::rpc_look::{LookRequest, PauseRequest, RpcAwaited, check, log, pause_request, rerun, status, wait};
 use super::rpc_register::{define, register};
+use super::rpc_schedule::{SCHEDULE_METHODS, ScheduleRequest, schedule_request};
 use super::service::{ServiceChange, ServiceName};
 use super::suggest::nearest;
 use super::text::escape_control;
@@ -46,8 +49,34 @@ pub enum RpcRequest<'a> {
     Register(Vec<WantedFunction>, bool),
     /// To show a job, after a change if one is named.
     Job(JobId, Option<RpcJobChange>),
-    /// To say when all of these jobs have ended, or that the time is over.
-    Wait(Vec<JobId>, Option<Duration>),
+    /// To call the function of a job again.
+    Rerun(JobId, Rerun),
+    /// To say when something is over, or that the time is.
+    Wait(RpcAwaited, Option<Duration>),
+    /// To look at jobs and services.
+    Look(LookRequest),
+    /// To pause the store or services, or to let them go on.
+    Pause(PauseRequest),
+    /// Something about schedules.
+    Schedule(Box<ScheduleRequest>),
+}
+
+impl RpcRequest<'_> {
+    /// Whether it changes nothing, and comes after the calls that were read before it.
+    #[must_use]
+    pub fn only_reads(&self) -> bool {
+        match self {
+            RpcRequest::Job(_, change) => change.is_none(),
+            RpcRequest::Wait(..) | RpcRequest::Look(_) => true,
+            RpcRequest::Schedule(request) => request.only_reads(),
+            RpcRequest::Hello
+            | RpcRequest::Enqueue(_)
+            | RpcRequest::Define(..)
+            | RpcRequest::Register(..)
+            | RpcRequest::Rerun(..)
+            | RpcRequest::Pause(_) => false,
+        }
+    }
 }
 
 /// Changes of one job.
@@ -94,7 +123,31 @@ struct IdAlone<'a> {
     id: Option<&'a RawValue>,
 }
 
-const METHODS: [&str; 9] = ["hello", "enqueue", "define", "register", "job", "cancel", "retry", "start", "wait"];
+const METHODS: [&str; 18] = [
+    "hello",
+    "enqueue",
+    "define",
+    "register",
+    "job",
+    "cancel",
+    "retry",
+    "start",
+    "rerun",
+    "wait",
+    "log",
+    "explain",
+    "status",
+    "check",
+    "pause",
+    "resume",
+    "service.pause",
+    "service.resume",
+];
+
+/// All methods.
+fn methods() -> impl Iterator<Item = &'static str> {
+    METHODS.into_iter().chain(SCHEDULE_METHODS)
+}
 
 impl<'a> RpcMessage<'a> {
     /// Parses a message.
@@ -116,8 +169,8 @@ impl<'a> RpcMessage<'a> {
             return refused(RpcFlaw::Form, "not a request: `jsonrpc` has to be \"2.0\"".to_owned());
         }
         let method = envelope.method.as_ref();
-        if !METHODS.contains(&method) {
-            let near = nearest(method, METHODS).map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
+        if !methods().any(|known| known == method) {
+            let near = nearest(method, methods()).map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
             return refused(RpcFlaw::Method, format!("there is no method `{}`{near}", escape_control(method)));
         }
         RpcMessage { id, request: request(method, envelope.params.map_or("{}", RawValue::get)) }
@@ -165,11 +218,24 @@ fn request<'a>(method: &str, params: &'a str) -> Result<RpcRequest<'a>, RpcFault
             let (functions, change) = register(params)?;
             RpcRequest::Register(functions, change)
         }
-        "wait" => wait(params)?,
+        "wait" => {
+            let (awaited, timeout) = wait(params)?;
+            RpcRequest::Wait(awaited, timeout)
+        }
+        "rerun" => {
+            let (job, again) = rerun(params)?;
+            RpcRequest::Rerun(job, again)
+        }
+        "log" => RpcRequest::Look(log(params)?),
+        "explain" => RpcRequest::Look(LookRequest::Explain(job(params)?)),
+        "status" => RpcRequest::Look(status(params)?),
+        "check" => RpcRequest::Look(check(params)?),
+        "pause" | "resume" | "service.pause" | "service.resume" => RpcRequest::Pause(pause_request(method, params)?),
         "cancel" => RpcRequest::Job(job(params)?, Some(RpcJobChange::Cancel)),
         "retry" => RpcRequest::Job(job(params)?, Some(RpcJobChange::Retry)),
         "start" => RpcRequest::Job(job(params)?, Some(RpcJobChange::Start)),
-        _ => RpcRequest::Job(job(params)?, None),
+        "job" => RpcRequest::Job(job(params)?, None),
+        _ => RpcRequest::Schedule(Box::new(schedule_request(method, params)?)),
     })
 }
 
@@ -192,25 +258,6 @@ fn job(params: &str) -> Result<JobId, RpcFault> {
         job: i64,
     }
     Ok(JobId(read::<JobParams>(params)?.job))
-}
-
-fn wait(params: &str) -> Result<RpcRequest<'_>, RpcFault> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct WaitParams {
-        jobs: Vec<i64>,
-        timeout: Option<f64>,
-    }
-    let WaitParams { jobs, timeout } = read(params)?;
-    check_count("jobs", &jobs)?;
-    let timeout = match timeout {
-        Some(seconds) if seconds < 0.0 => {
-            return Err(RpcFault::params("wrong params: `timeout` has to be a number of seconds from 0"));
-        }
-        // As good as for ever, where it is too long for the clock.
-        seconds => seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
-    };
-    Ok(RpcRequest::Wait(jobs.into_iter().map(JobId).collect(), timeout))
 }
 
 #[derive(Deserialize)]

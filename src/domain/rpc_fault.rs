@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer};
 
 use super::object;
+use super::text::escape_control;
 use crate::error::{Error, Kind, Result};
 
 /// How many calls, functions or jobs one request names at most.
@@ -48,6 +49,16 @@ pub(super) fn read<'a, T: Deserialize<'a>>(params: &'a str) -> Result<T, RpcFaul
 /// A name, or why it is none.
 pub(super) fn name<T>(parsed: Result<T>) -> Result<T, RpcFault> {
     parsed.map_err(|error| RpcFault { what: RpcFlaw::Params, error })
+}
+
+/// The value of a member that is a text, which `parse` understands.
+pub(super) fn parsed<T>(
+    member: &str,
+    text: Option<String>,
+    parse: fn(&str) -> crate::error::Result<T>,
+) -> Result<Option<T>, String> {
+    let Some(text) = text else { return Ok(None) };
+    parse(&text).map(Some).map_err(|error| format!("`{member}` cannot be `{}`: {error}", escape_control(&text)))
 }
 
 /// Refuses a member of the parameters that has too many entries.

@@ -15,9 +15,8 @@ use super::object;
 use super::rate::Rate;
 use super::retention::RetentionChange;
 use super::retry_policy::{Backoff, FailureList, RetryChange};
-use super::rpc_fault::{RpcFault, check_count, name, present, read};
+use super::rpc_fault::{RpcFault, check_count, name, parsed, present, read};
 use super::service::{ServiceChange, ServiceName};
-use super::text::escape_control;
 
 /// Parses which service a program wants, and what limits and hooks it has.
 pub(super) fn define(params: &str) -> Result<(ServiceName, ServiceChange), RpcFault> {
@@ -170,16 +169,6 @@ fn wanted(function: &str) -> Result<WantedFunction, Result<RpcFault, String>> {
 #[expect(clippy::option_option, reason = "a hook, none, or as it is")]
 fn hook(member: &str, text: Option<Option<String>>) -> Result<Option<Option<HookTarget>>, String> {
     text.map(|text| parsed(member, text, HookTarget::parse)).transpose()
-}
-
-/// The value of a member that is a text, which `parse` understands.
-fn parsed<T>(
-    member: &str,
-    text: Option<String>,
-    parse: fn(&str) -> crate::error::Result<T>,
-) -> Result<Option<T>, String> {
-    let Some(text) = text else { return Ok(None) };
-    parse(&text).map(Some).map_err(|error| format!("`{member}` cannot be `{}`: {error}", escape_control(&text)))
 }
 
 /// How a program is kept: as a worker with these limits, or not.

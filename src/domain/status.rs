@@ -1,5 +1,7 @@
 //! An overview of the services of a store.
 
+use std::time::Duration;
+
 use super::pause::{Pause, Paused};
 use super::processor::Processor;
 use super::service::Service;
@@ -71,4 +73,18 @@ pub enum Finding {
     Errors(String, Count),
     /// A function cannot run: its service, its name, and why.
     Broken(String, String, String),
+}
+
+/// What counts as a problem.
+#[derive(Debug, Clone, Copy)]
+pub struct ProblemLimits {
+    /// How long a call may wait in the queue.
+    pub max_age: Duration,
+    /// How many failed jobs a service may have; any number, if `None`.
+    pub max_errors: Option<u64>,
+}
+
+impl ProblemLimits {
+    /// How long a call may wait without being a problem, if nobody says so.
+    pub const MAX_AGE: Duration = Duration::from_secs(600);
 }

@@ -38,6 +38,7 @@ mod remove;
 mod rerun;
 mod rescue;
 mod schedule;
+mod schedule_run;
 mod schema;
 mod select;
 mod service;

@@ -3,26 +3,22 @@
 use std::time::Duration;
 
 use super::columns::Column;
-use super::engine::{Row, Triggers, Tx, Value, damaged};
+use super::engine::{Row, Tx, Value, damaged};
 use super::service::{self, which};
-use super::{Store, clock, fire, function};
+use super::{Store, clock, function};
 use crate::domain::call::{Call, Principal};
 use crate::domain::function::FunctionName;
 use crate::domain::job::JobId;
-use crate::domain::job_tick::JobTick;
 use crate::domain::json::Json;
 use crate::domain::lane::Lane;
 use crate::domain::meta::Meta;
 use crate::domain::new_job::Priority;
-use crate::domain::schedule::{Backfill, Schedule, ScheduleChange, ScheduleDefinition, ScheduleName, ScheduleProgress};
-use crate::domain::service::{Added, ServiceName};
-use crate::domain::tick::{Lateness, Missed, Overlap, TickJob};
+use crate::domain::schedule::{Schedule, ScheduleChange, ScheduleDefinition, ScheduleName, ScheduleProgress};
+use crate::domain::service::{Added, Defined, ServiceName};
+use crate::domain::tick::{Lateness, Missed, Overlap};
 use crate::domain::time::{Timestamp, millis};
 use crate::domain::timetable::{Rule, Timetable};
 use crate::error::{Error, Kind, Result};
-
-/// How many ticks one backfill may have.
-const MOST_TICKS: usize = 10_000;
 
 macro_rules! select_schedule {
     ($which:literal) => {
@@ -37,7 +33,7 @@ macro_rules! select_schedule {
 pub(super) use select_schedule;
 
 const SCHEDULE: &str = select_schedule!("WHERE name = ?1");
-const TO_CHANGE: &str = select_schedule!("WHERE name = ?1 /*! FOR NO KEY UPDATE */");
+pub(super) const TO_CHANGE: &str = select_schedule!("WHERE name = ?1 /*! FOR NO KEY UPDATE */");
 const SCHEDULES: &str = select_schedule!("WHERE service = ?1 ORDER BY name");
 const ALL_SCHEDULES: &str = select_schedule!("ORDER BY name");
 const NAMES: &str = "SELECT name FROM asyncq_schedule ORDER BY name";
@@ -69,13 +65,9 @@ impl Store {
                 }
                 return Err(taken(name, is, &differences));
             }
-            let now = tx.now();
             function::find_to_use(tx, &is.call.service, &is.call.function)?;
-            let first = is.timetable.first(now)?;
-            let columns = ScheduleColumns::of(is);
-            let rest = [name.as_str().into(), first.into(), now.into()];
-            tx.change(ADD, &[&columns.values()[..], &rest].concat())?;
-            clock::note_at_least(tx)?;
+            let first = is.timetable.first(tx.now())?;
+            add(tx, name, is, Some(first))?;
             Ok(Added::New)
         })
     }
@@ -92,13 +84,37 @@ impl Store {
             function::find_to_use(tx, &changed.call.service, &changed.call.function)?;
             if changed.timetable != schedule.definition.timetable {
                 schedule.progress.next_tick = Some(changed.timetable.first(tx.now())?);
-                clock::note_at_least(tx)?;
             }
             schedule.definition = changed;
-            let columns = ScheduleColumns::of(&schedule.definition);
-            let rest = [name.as_str().into(), schedule.progress.next_tick.into()];
-            tx.change(SET, &[&columns.values()[..], &rest].concat())?;
+            set(tx, &schedule)?;
             Ok(schedule)
+        })
+    }
+
+    /// Sees to it that there is a schedule like this. One that is there and differs is changed, and keeps its pause; if its
+    /// times change, its next tick is the first one after now.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such function, [`Kind::Usage`] when it would never tick.
+    pub fn define_schedule(&mut self, name: &ScheduleName, is: &ScheduleDefinition) -> Result<Defined> {
+        self.write(|tx| {
+            let there = tx.row::<Schedule>(TO_CHANGE, &[name.as_str().into()])?;
+            if there.as_ref().is_some_and(|there| there.definition == *is) {
+                tx.force_sync()?;
+                return Ok(Defined::Same);
+            }
+            function::find_to_use(tx, &is.call.service, &is.call.function)?;
+            let Some(mut schedule) = there else {
+                let first = is.timetable.first(tx.now())?;
+                add(tx, name, is, Some(first))?;
+                return Ok(Defined::Added);
+            };
+            if is.timetable != schedule.definition.timetable {
+                schedule.progress.next_tick = Some(is.timetable.first(tx.now())?);
+            }
+            schedule.definition = is.clone();
+            set(tx, &schedule)?;
+            Ok(Defined::Changed)
         })
     }
 
@@ -165,72 +181,22 @@ impl Store {
             if tx.execute(REMOVE, &[name.as_str().into()])? == 0 { Err(no_schedule(tx, name)) } else { Ok(()) }
         })
     }
+}
 
-    /// Makes one call of a schedule now, whether it is paused or not. It goes on as before.
-    ///
-    /// # Errors
-    /// [`Kind::NotFound`] when there is none of that name; and as [`Store::enqueue`].
-    pub fn run_schedule(&mut self, name: &ScheduleName) -> Result<JobId> {
-        let made = self.make_ticks(name, &|schedule, now| {
-            // Not at a tick of its own, which makes a job itself.
-            let is_tick = schedule.definition.timetable.next(Timestamp(now.0 - 1)) == Some(now);
-            let first = if is_tick { Timestamp(now.0 + 1) } else { now };
-            Ok(vec![first])
-        })?;
-        match made.jobs[..] {
-            [job] => Ok(job),
-            // Somebody has just run it, too.
-            _ => Err(Error::new(Kind::Busy, format!("schedule `{name}` was run in this very moment"))
-                .with_hint("run it again")),
-        }
-    }
+/// Adds a schedule whose function was found.
+fn add(tx: &mut dyn Tx, name: &ScheduleName, is: &ScheduleDefinition, first: Option<Timestamp>) -> Result<()> {
+    let columns = ScheduleColumns::of(is);
+    let rest = [name.as_str().into(), first.into(), tx.now().into()];
+    tx.change(ADD, &[&columns.values()[..], &rest].concat())?;
+    clock::note_at_least(tx)
+}
 
-    /// Makes a job for each tick that a schedule has from `from` on, before `until` and until now, and that has none.
-    ///
-    /// # Errors
-    /// [`Kind::NotFound`] when there is none of that name, [`Kind::Usage`] for a time without ticks or with more than 10,000; and as
-    /// [`Store::enqueue`]. Then it makes none.
-    pub fn backfill(&mut self, name: &ScheduleName, from: Timestamp, until: Option<Timestamp>) -> Result<Backfill> {
-        self.make_ticks(name, &|schedule, now| {
-            let table = Timetable::new(schedule.definition.timetable.rule.clone(), Some(from), until)?;
-            let ticks = table.ticks(Timestamp(i64::MIN)).take_while(|tick| *tick <= now);
-            let ticks: Vec<Timestamp> = ticks.take(MOST_TICKS + 1).collect();
-            if ticks.len() > MOST_TICKS {
-                return Err(Error::new(
-                    Kind::Usage,
-                    format!("schedule `{name}` has more than {MOST_TICKS} ticks then"),
-                )
-                .with_hint("give `--from` and `--until` that are closer together"));
-            }
-            if ticks.is_empty() {
-                return Err(Error::new(Kind::Usage, format!("schedule `{name}` has no tick then that has passed"))
-                    .with_hint(format!("`asyncq schedule next {name} --from TIME` shows its ticks")));
-            }
-            Ok(ticks)
-        })
-    }
-
-    /// Makes jobs for ticks that somebody names.
-    fn make_ticks(
-        &mut self,
-        name: &ScheduleName,
-        ticks: &dyn Fn(&Schedule, Timestamp) -> Result<Vec<Timestamp>>,
-    ) -> Result<Backfill> {
-        // An application's own triggers are to see its calls.
-        self.change(Triggers::IfForeign, |tx| {
-            let schedule = find_by(tx, TO_CHANGE, name)?;
-            let ticks: Vec<TickJob> =
-                ticks(&schedule, tx.now())?.into_iter().map(|tick| TickJob { tick, missed: 0 }).collect();
-            let (made, refused) = fire::make(tx, &schedule, &ticks)?;
-            refused.map_or(Ok(()), Err)?;
-            Ok(Backfill { had: ticks.len() - made.len(), jobs: made })
-        })
-    }
-
-    /// The tick that has made a job, if one has.
-    pub fn job_tick(&mut self, job: JobId) -> Result<Option<JobTick>> {
-        self.read(|tx| fire::tick_of(tx, job))
-    }
+/// Changes a schedule that was read to be changed, and whose function was found.
+fn set(tx: &mut dyn Tx, schedule: &Schedule) -> Result<()> {
+    let columns = ScheduleColumns::of(&schedule.definition);
+    let rest = [schedule.name.as_str().into(), schedule.progress.next_tick.into()];
+    tx.change(SET, &[&columns.values()[..], &rest].concat())?;
+    clock::note_at_least(tx)
 }
 
 /// The error for a name that another schedule has, which differs from this one.
@@ -254,7 +220,7 @@ fn taken(name: &ScheduleName, wanted: &ScheduleDefinition, differences: &[&str])
 }
 
 /// The schedule of that name, or the error that says which name was perhaps meant.
-fn find_by(tx: &mut dyn Tx, sql: &str, name: &ScheduleName) -> Result<Schedule> {
+pub(super) fn find_by(tx: &mut dyn Tx, sql: &str, name: &ScheduleName) -> Result<Schedule> {
     let found = tx.row(sql, &[name.as_str().into()])?;
     found.map_or_else(|| Err(no_schedule(tx, name)), Ok)
 }

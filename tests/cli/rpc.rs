@@ -358,6 +358,146 @@ const REFUSED: &[(&str, &str, i64, &str, Option<&str>)] = &[
         "`ASYNCQ_DB` is set by asyncq itself",
         Some("record a variable with another name"),
     ),
+    // Of schedules.
+    ("schedule.ad", "{}", -32601, "there is no method `schedule.ad`, did you mean `schedule.add`?", None),
+    ("schedule.add", r#"{"schedule":"s","every":"90s"}"#, -32602, "wrong params: `service` is missing", None),
+    (
+        "schedule.add",
+        r#"{"schedule":"s","service":"events"}"#,
+        -32602,
+        "wrong params: a call needs `function`, too",
+        None,
+    ),
+    ("schedule.set", r#"{"schedule":"s","args":[1]}"#, -32602, "wrong params: a call needs `function`, too", None),
+    ("schedule.set", r#"{"schedule":"s"}"#, -32602, "wrong params: they change nothing", None),
+    (
+        "schedule.set",
+        r#"{"schedule":"s","tz":"UTC","change":true}"#,
+        -32602,
+        "wrong params: `change` is not known",
+        None,
+    ),
+    (
+        "schedule.set",
+        r#"{"schedule":"s","tz":"UTC"}"#,
+        66,
+        "there is no schedule `s`",
+        Some("`asyncq schedule add s` adds it"),
+    ),
+    (
+        "schedule.add",
+        r#"{"schedule":"s",CALL,"corn":"* * * * *"}"#,
+        -32602,
+        "wrong params: `corn` is not known, did you mean `cron`?",
+        None,
+    ),
+    (
+        "schedule.add",
+        r#"{"schedule":"s",CALL,"every":"90"}"#,
+        -32602,
+        "wrong params: `every` cannot be `90`: the unit is missing",
+        None,
+    ),
+    ("schedule.add", r#"{"schedule":"s",CALL,"every":90}"#, -32602, "wrong params: `every` has to be a string", None),
+    (
+        "schedule.add",
+        r#"{"schedule":"s",CALL,"every":"9s","missed":"twice"}"#,
+        -32602,
+        "wrong params: `missed` has to be \"once\" or \"skip\" or \"all\", not `twice`",
+        None,
+    ),
+    (
+        "schedule.add",
+        r#"{"schedule":"s",CALL,"every":"9s","args":7}"#,
+        -32602,
+        "`args` is not an array, as in [2,7]",
+        None,
+    ),
+    (
+        "schedule.add",
+        r#"{"schedule":"s",CALL,"every":"9s","lane":""}"#,
+        -32602,
+        "`` cannot be a lane",
+        Some("a lane is 1 to 255 bytes of text without control characters"),
+    ),
+    (
+        "schedule.add",
+        r#"{"schedule":"s",CALL}"#,
+        65,
+        "the rule of the schedule is missing",
+        Some("give times with `--cron`, as in --cron '30 2 * * *', or a span with `--every`, as in --every 90s"),
+    ),
+    (
+        "schedule.add",
+        r#"{"schedule":"s",CALL,"cron":"0 0 * * *","every":"9s"}"#,
+        65,
+        "`--cron` and `--every` exclude each other",
+        Some("leave one of them out"),
+    ),
+    (
+        "schedule.add",
+        r#"{"schedule":"s",CALL,"cron":"0 0 * * *","tz":"Europe/Berln"}"#,
+        65,
+        "there is no time zone `Europe/Berln`",
+        Some("did you mean `Europe/Berlin`?"),
+    ),
+    (
+        "schedule.next",
+        r#"{"schedule":"s","every":"9s"}"#,
+        -32602,
+        "wrong params: `schedule` and a rule exclude each other",
+        None,
+    ),
+    (
+        "schedule.next",
+        r#"{"every":"9s","count":0}"#,
+        -32602,
+        "wrong params: `count` has to be a whole number from 1 to 10000",
+        None,
+    ),
+    ("schedule.run", r#"{"schedule":"s","until":"2026-01-01"}"#, -32602, "wrong params: `until` needs `from`", None),
+    (
+        "schedule.pause",
+        r#"{"schedules":["s"]}"#,
+        66,
+        "there is no schedule `s`",
+        Some("`asyncq schedule add s` adds it"),
+    ),
+    // Of waits, logs and pauses.
+    ("wait", "{}", -32602, "wrong params: `jobs` is missing", None),
+    ("wait", r#"{"jobs":[],"any":true}"#, -32602, "wrong params: `jobs` is empty, so none of them can end", None),
+    ("wait", r#"{"jobs":[7],"any":true}"#, 66, "there is no job 7", Some("there are no jobs at all")),
+    (
+        "wait",
+        r#"{"jobs":[1],"service":"events"}"#,
+        -32602,
+        "wrong params: `jobs` and `service` exclude each other",
+        None,
+    ),
+    ("wait", r#"{"service":"events","any":true}"#, -32602, "wrong params: `any` needs `jobs`", None),
+    ("log", r#"{"job":7}"#, 66, "there is no job 7", Some("there are no jobs at all")),
+    ("log", r#"{"job":7,"atempt":1}"#, -32602, "wrong params: `atempt` is not known, did you mean `attempt`?", None),
+    ("explain", r#"{"job":7}"#, 66, "there is no job 7", Some("there are no jobs at all")),
+    ("rerun", r#"{"job":7}"#, 66, "there is no job 7", Some("there are no jobs at all")),
+    ("rerun", r#"{"job":7,"args":{}}"#, -32602, "`args` is not an array, as in [2,7]", None),
+    (
+        "status",
+        r#"{"services":["evnts"]}"#,
+        66,
+        "there is no service `evnts`",
+        Some("did you mean `events`? `asyncq service list` shows all"),
+    ),
+    ("check", r#"{"max_age":"10"}"#, -32602, "wrong params: `max_age` cannot be `10`: the unit is missing", None),
+    ("pause", r#"{"timeout":5}"#, -32602, "wrong params: `timeout` needs \"wait\":true", None),
+    ("resume", r#"{"why":"x"}"#, -32602, "wrong params: `why` is not known", None),
+    ("service.pause", r#"{"services":[]}"#, -32602, "wrong params: `services` is empty", None),
+    (
+        "pause",
+        r#"{"why":""}"#,
+        -32602,
+        "a reason is one line of 1 to 1000 bytes",
+        Some("leave out `--why`, or write as in `--why 'new release'`"),
+    ),
 ];
 
 #[test]
@@ -1185,5 +1325,112 @@ fn a_service_is_defined_with_its_limits_and_hooks() {
         assert!(error["message"].as_str().unwrap().starts_with(flaw), "{error}");
     }
     assert_eq!(rpc.refused("define", r#"{"service":"mails","on_error":"events/none"}"#)["code"], 66);
+    rpc.end();
+}
+
+#[test]
+fn a_schedule_of_a_program_is_one_of_the_command_line() {
+    let mut place = Place::with_functions(&[("mail", "true")]);
+    place.set("TZ", "America/New_York");
+    place.set("ASYNCQ_PRINCIPAL", "carol");
+    let mut rpc = Rpc::start(&place);
+    let call = r#""service":"events","function":"mail","args":[ 1.10],"kwargs":{"a":2}"#;
+    let add = |name: &str, more: &str| format!(r#"{{"schedule":"{name}",{call}{more}}}"#);
+    let all = r#","cron":"30 2 * * *","missed":"all","within":"2h","from":"2026-01-01","until":"2036-01-01 9:00","priority":-3,"lane":"disk","expires":"1h","meta":{"a":1},"description":"why","site":"/srv""#;
+    assert_eq!(rpc.ask("schedule.add", &add("by-program", all)), json!({"outcome": "added"}));
+    place.stdout(
+        "asyncq schedule add by-hand --cron '30 2 * * *' --missed all --within 2h --from 2026-01-01 --until '2036-01-01 9:00' \
+         --priority -3 --lane disk --expires 1h --meta a=1 --description why -k a=2 events mail 1.10",
+    );
+    let mut shown = rpc.ask("schedule.show", r#"{"schedule":"by-program"}"#);
+    let by_hand: Value = serde_json::from_str(&place.stdout("asyncq schedule show by-hand --json")).unwrap();
+    assert_eq!(
+        (&shown["zone"], &shown["principal"], &shown["site"]),
+        (&json!("America/New_York"), &json!("carol"), &json!("/srv"))
+    );
+    assert_eq!((&shown["meta"], &by_hand["meta"]), (&json!({"a": 1}), &json!({"a": "1"})));
+    for member in ["name", "site", "meta", "created_at"] {
+        shown[member] = by_hand[member].clone();
+    }
+    assert_eq!(shown, by_hand);
+    assert_eq!(rpc.ask("schedule.list", r#"{"service":"events"}"#)["schedules"].as_array().unwrap().len(), 2);
+    rpc.ask("schedule.add", &add("nobody", r#","every":"1h","principal":null"#));
+    assert_eq!(rpc.ask("schedule.show", r#"{"schedule":"nobody"}"#)["principal"], Value::Null);
+    // A pause stays where the definition changes.
+    rpc.ask("schedule.pause", r#"{"schedules":["nobody"]}"#);
+    let every = add("nobody", r#","every":"2h","principal":null,"change":true"#);
+    assert_eq!(rpc.ask("schedule.add", &every), json!({"outcome": "changed"}));
+    assert_eq!(rpc.ask("schedule.add", &every), json!({"outcome": "same"}));
+    let shown = rpc.ask("schedule.show", r#"{"schedule":"nobody"}"#);
+    assert_eq!((&shown["every"], &shown["state"]), (&json!(7200.0), &json!("paused")));
+    rpc.ask("schedule.resume", r#"{"schedules":["nobody"]}"#);
+    assert_eq!(rpc.ask("schedule.show", r#"{"schedule":"nobody"}"#)["state"], "active");
+    rpc.end();
+}
+
+#[test]
+fn waits_for_the_first_job_and_for_a_service_end_in_time() {
+    let place = Place::with_functions(&[("waits", "until [ -e go-$1 ]; do sleep 0.02; done"), ("mail", "true")]);
+    place.stdout(
+        "asyncq service set events --concurrency 4; asyncq service add other; asyncq function add other mail -- true",
+    );
+    for call in ["waits 1", "waits 2"] {
+        place.stdout(&format!("asyncq enqueue events {call}"));
+    }
+    let mut rpc = Rpc::start(&place);
+    let any = rpc.send("wait", r#"{"jobs":[2,1],"any":true}"#);
+    let service = rpc.send("wait", r#"{"service":"events"}"#);
+    let pause = rpc.send("pause", r#"{"wait":true,"timeout":600}"#);
+    let removed = rpc.send("wait", r#"{"service":"other","timeout":0}"#);
+    assert_eq!(rpc.answer(&removed)["result"], json!({}));
+    // Nothing runs, so that the pause is complete at once.
+    assert_eq!(rpc.answer(&pause)["result"], json!({}));
+    rpc.ask("resume", "{}");
+    let process = place.start("asyncq -q process");
+    wait_until("both run", || place.jobs("state") == "processing, processing");
+    let error = rpc.refused("pause", r#"{"wait":true,"timeout":0.05}"#);
+    assert_eq!((&error["code"], &error["message"]), (&json!(75), &json!("job 1 still runs")));
+    place.write("go-1", "");
+    let ended = rpc.answer(&any)["result"]["jobs"].clone();
+    assert_eq!((ended.as_array().unwrap().len(), &ended[0]["id"]), (1, &json!(1)));
+    let pause = rpc.send("pause", r#"{"wait":true}"#);
+    assert_eq!(
+        rpc.refused("wait", r#"{"jobs":[2],"any":true,"timeout":0}"#)["message"],
+        "job 2 has not ended yet: it is processing"
+    );
+    place.write("go-2", "");
+    assert_eq!(rpc.answer(&service)["result"], json!({}));
+    assert_eq!(rpc.answer(&pause)["result"], json!({}));
+    process.wait();
+    rpc.end();
+}
+
+#[test]
+fn a_program_reads_logs_overviews_and_reasons() {
+    let place = Place::with_functions(&[
+        ("prints", "head -c 3000000 /dev/zero | tr '\\0' x; echo end >&2"),
+        ("raw", "printf '\\377\\0a'"),
+    ]);
+    place.stdout("asyncq enqueue events prints; asyncq enqueue events raw; asyncq -q process > out 2>&1; asyncq enqueue events raw");
+    let mut rpc = Rpc::start(&place);
+    let log = rpc.ask("log", r#"{"job":1,"attempt":1}"#);
+    let parts = log["parts"].as_array().unwrap();
+    let text = |part: &Value| part["text"].as_str().map_or(0, str::len);
+    let kept: usize = parts.iter().map(text).sum();
+    let dropped: u64 = parts.iter().filter_map(|part| part["dropped"].as_u64()).sum();
+    assert_eq!(kept as u64 + dropped, 3_000_004);
+    assert_eq!(parts.iter().filter(|part| part["dropped"].is_u64()).count(), 1);
+    assert_eq!(rpc.ask("log", r#"{"job":2}"#)["parts"], json!([{"stream": "out", "text": "\u{fffd}\0a"}]));
+    assert_eq!(rpc.refused("log", r#"{"job":1,"attempt":2}"#)["message"], "job 1 has no attempt 2");
+    let explained: Value = serde_json::from_str(&place.stdout("asyncq explain 3 --json")).unwrap();
+    assert_eq!(rpc.ask("explain", r#"{"job":3}"#)["reasons"][0]["code"], explained[0]["reasons"][0]["code"]);
+    let mut shown = rpc.ask("status", r#"{"services":["ev*"],"except":["x*"],"exact":true}"#);
+    let mut by_hand: Value = serde_json::from_str(&place.stdout("asyncq status --json")).unwrap();
+    for overview in [&mut shown, &mut by_hand] {
+        overview["at"] = Value::Null;
+        overview["bytes"] = Value::Null;
+    }
+    assert_eq!(shown, by_hand);
+    assert_eq!(shown["services"][0]["queued"], 1);
     rpc.end();
 }

@@ -12,7 +12,7 @@ use asyncq::domain::new_job::{Due, NewJob, Priority};
 use asyncq::domain::pause::Pause;
 use asyncq::domain::removal::IfWaiting;
 use asyncq::domain::schedule::{Schedule, ScheduleDefinition, ScheduleName};
-use asyncq::domain::service::{Added, ServiceChange};
+use asyncq::domain::service::{Added, Defined, ServiceChange};
 use asyncq::domain::status::Count;
 use asyncq::domain::tick::{Lateness, Missed, Overlap, Skip, TickTrouble, Why};
 use asyncq::domain::time::Timestamp;
@@ -99,6 +99,33 @@ fn ticks(store: &mut Store, jobs: &[i64]) -> Vec<(i64, i64)> {
 }
 
 conformance! {
+    fn a_schedule_is_defined_again_and_again(store: &mut Store) {
+        with_events(store);
+        let is = hourly();
+        let nightly = name("nightly");
+        assert_eq!(store.define_schedule(&nightly, &is).unwrap(), Defined::Added);
+        assert_eq!(store.define_schedule(&nightly, &is).unwrap(), Defined::Same);
+        let next = schedule(store, "nightly").progress.next_tick;
+        store.pause_schedules(std::slice::from_ref(&nightly)).unwrap();
+        // Other times begin with the next tick from now; anything else leaves the next tick alone.
+        tick_at(store, HOUR);
+        let other = ScheduleDefinition { priority: priority(7), ..is.clone() };
+        assert_eq!(store.define_schedule(&nightly, &other).unwrap(), Defined::Changed);
+        let there = schedule(store, "nightly");
+        assert_eq!((&there.definition, there.paused, there.progress.next_tick), (&other, true, Some(Timestamp(HOUR))));
+        let rule = Rule::every(Duration::from_secs(1800)).unwrap();
+        let other = ScheduleDefinition { timetable: Timetable::new(rule, None, None).unwrap(), ..is.clone() };
+        assert_eq!(store.define_schedule(&nightly, &other).unwrap(), Defined::Changed);
+        let there = schedule(store, "nightly");
+        assert_eq!((&there.definition, there.paused), (&other, true));
+        assert!(there.progress.next_tick > Some(Timestamp(now())) && there.progress.next_tick <= next);
+        let mut nowhere = is;
+        nowhere.call.function = function("nothing");
+        assert_eq!(store.define_schedule(&nightly, &nowhere).unwrap_err().kind(), asyncq::Kind::NotFound);
+        assert_eq!(store.define_schedule(&name("other"), &nowhere).unwrap_err().kind(), asyncq::Kind::NotFound);
+        assert_eq!(schedule(store, "nightly").definition, other);
+    }
+
     fn a_schedule_is_kept_as_it_was_added(store: &mut Store) {
         with_events(store);
         let is = hourly();
