@@ -8,6 +8,7 @@ use crate::error::Error;
 pub fn console() -> Console {
     Console {
         is_joint: *stdio::JOINT,
+        has_labels: false,
         write: stdio::put,
         send_messages_through: stdio::send_messages_through,
         cannot_record: |error| print_info(&trying_again(error), None),

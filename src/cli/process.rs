@@ -14,6 +14,7 @@ use super::session::{Session, print_info};
 use super::{clap_error::parse_count, clap_error::span_or_zero, exit, stdio};
 use crate::commands::process::{self, ProcessRequest, Processed};
 use crate::domain::attempt::Failure;
+use crate::domain::console::Console;
 use crate::domain::event::{Barrier, Event, Unkillable};
 use crate::domain::job::{Claim, JobId, State};
 use crate::domain::pause::{Pause, Paused};
@@ -65,6 +66,10 @@ pub struct Process {
     #[arg(long, value_name = "SPAN", value_parser = span_or_zero, allow_hyphen_values = true)]
     grace: Option<Duration>,
 
+    /// Begin each line that a function prints with its job and its function, as in `12 thumbnail | done`
+    #[arg(long)]
+    label: bool,
+
     /// Assume that the container of a dead processor is gone
     ///
     /// Only for a store that one container at a time uses. With two containers, a call could run twice at the same time.
@@ -114,7 +119,9 @@ impl Process {
             trust_store_writers: self.trust_store_writers,
         };
         let began = Instant::now();
-        let done = process::run(&request, console(), &mut |event| print_event(session, &options, &event));
+        let done = process::run(&request, Console { has_labels: self.label, ..console() }, &mut |event| {
+            print_event(session, &options, &event);
+        });
         if options.progress.is_some() {
             stdio::show_status(None);
         }

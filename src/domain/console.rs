@@ -26,6 +26,8 @@ pub type Messages = Arc<dyn MessageQueue>;
 pub struct Console {
     /// Whether stdout and stderr end in the same file, and so in one order.
     pub is_joint: bool,
+    /// Whether each line of a function begins with its job and its function.
+    pub has_labels: bool,
     /// Writes to a stream, on a line of its own or where the last piece ended, and waits for its reader.
     pub write: fn(stream: Stream, bytes: &[u8], own_line: bool),
     /// From now on, messages go through these, so that they come after what functions have printed before. Without them, they

@@ -19,7 +19,7 @@ pub(super) struct Attached {
 /// [`crate::Kind::Busy`] when the system gives no thread, or too little memory for what follows.
 pub(super) fn attach(console: Console) -> Result<(Attached, Forwarder)> {
     memory::look().map_err(|error| io_error("cannot run functions", &error))?;
-    let forwarder = Forwarder::start(console.is_joint, move |piece| {
+    let forwarder = Forwarder::start(console.is_joint, console.has_labels, move |piece| {
         (console.write)(piece.stream, &piece.bytes, piece.kind != PieceKind::Output);
     })
     .map_err(|error| io_error("cannot pass on what functions print", &error))?;

@@ -23,7 +23,7 @@ pub(super) fn feed(shared: &Arc<Shared>, mut session: HostSession) -> std::io::R
     shared.queue.state().host = Some(state);
     let shared = Arc::clone(shared);
     let feed = move || {
-        let output = Output { forwarder: &shared.forwarder, whole_lines: true, tap: Some(&shared.tap) };
+        let output = Output { forwarder: &shared.forwarder, whole_lines: true, tap: Some(&shared.tap), claim: None };
         let calls = HostCalls { shared: &shared };
         let Some(loss) = session.serve(&calls, (output, &shared.around.folder), &control) else { return };
         let pid = session.host().pid;

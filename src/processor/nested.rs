@@ -56,7 +56,7 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, runtime: &NestedRu
         return Err(Error::new(Kind::Io, message).with_hint("the processor ends, and the call is run again"));
     }
     let claim = store.begin_nested(&inside.fence, new, &new_token()?.inside(&inside.token))?;
-    let output = Output { forwarder: &forwarder, whole_lines: false, tap: None };
+    let output = Output { forwarder: &forwarder, whole_lines: false, tap: None, claim: None };
     let ended = if claim.is_for_worker() {
         single_call::run(&claim, &around, output, &control)
     } else {

@@ -26,7 +26,8 @@ impl Slot<'_> {
                 self.hand_back(SentCall { claim, mark: None }, StartFailure::Expired);
                 continue;
             }
-            let output = Output { forwarder: &self.shared.forwarder, whole_lines, tap: Some(&self.shared.tap) };
+            let output =
+                Output { forwarder: &self.shared.forwarder, whole_lines, tap: Some(&self.shared.tap), claim: None };
             if claim.is_for_worker() {
                 self.feed(claim, output);
             } else {

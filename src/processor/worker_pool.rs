@@ -141,7 +141,7 @@ impl WorkerPool {
     fn let_go(&self, state: &mut PoolState, worker: Box<Worker>) {
         worker.close();
         let forwarder = Arc::clone(&self.forwarder);
-        let end = move || worker.end(Output { forwarder: &forwarder, whole_lines: true, tap: None });
+        let end = move || worker.end(Output { forwarder: &forwarder, whole_lines: true, tap: None, claim: None });
         let thread = std::thread::Builder::new().name("worker end".to_owned()).stack_size(STACK).spawn(end);
         // Without a thread the worker is dropped: it reads the end of its input, and its processes end with this processor.
         state.leaving.extend(thread);

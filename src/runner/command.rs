@@ -33,7 +33,7 @@ pub fn run(
     output: Output<'_>,
     control: &StopSwitch,
 ) -> Result<Option<Ended>, StartFailure> {
-    let began = Instant::now();
+    let (began, output) = (Instant::now(), output.of(claim));
     let result = ResultFile::new(&around.folder, &claim.fence);
     let later = LaterFile::new(&around.folder, &claim.fence);
     let start = |offer| Program { claim, around, offer, control }.start(&result, &later);

@@ -18,7 +18,7 @@ pub mod worker;
 
 pub use call::{Ended, Surroundings};
 pub use output::capture::Capture;
-pub use output::forwarder::{Forwarder, ForwarderHandle, PieceKind};
+pub use output::forwarder::{Forwarder, ForwarderHandle, Label, Piece, PieceKind};
 pub use output::line_buffer::Output;
 pub use process::orphans::Orphans;
 pub use run_dir::access::Access;

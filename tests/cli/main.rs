@@ -27,6 +27,7 @@ mod hook;
 mod inherit;
 mod job;
 mod keep;
+mod label;
 mod lane;
 mod leftover;
 mod limits;

@@ -6,6 +6,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::{collections::VecDeque, io, time::Duration};
 
+use crate::domain::job::{Claim, JobId};
 use crate::domain::log::Stream;
 
 /// How many bytes may wait to be written before asyncq stops reading from functions.
@@ -29,6 +30,23 @@ pub struct Piece {
     pub bytes: Vec<u8>,
     /// What they are.
     pub kind: PieceKind,
+    /// What is to stand before each of its lines.
+    pub label: Option<Label>,
+}
+
+/// What stands before each line of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    job: JobId,
+    text: Arc<str>,
+}
+
+impl Label {
+    /// The label of a call: its job and its function.
+    pub fn of(claim: &Claim) -> Label {
+        let job = claim.fence.job;
+        Label { job, text: format!("{job} {} | ", claim.call.function).into() }
+    }
 }
 
 /// What a piece is, and so where it may stand.
@@ -49,6 +67,9 @@ impl Piece {
     }
 }
 
+/// How many bytes with labels are written together, at least.
+const LABELLED: usize = 64 * 1024;
+
 /// How much stack a writer needs.
 const STACK: usize = 256 * 1024;
 
@@ -64,6 +85,7 @@ pub struct Forwarder {
 pub struct ForwarderHandle(Arc<ForwarderState>);
 
 struct ForwarderState {
+    has_labels: bool,
     write: Write,
     queue: Mutex<PieceQueue>,
     /// Notified when there is something to write, one for each queue.
@@ -90,6 +112,19 @@ struct PieceQueue {
 struct StreamQueue {
     pieces: VecDeque<Piece>,
     stage: WriterState,
+    /// The labelled output that was written last, if nothing came after it.
+    latest: Option<(JobId, Stream)>,
+}
+
+impl StreamQueue {
+    /// Whether a piece goes on where the last one ended. It is written now.
+    fn goes_on(&mut self, piece: &Piece) -> bool {
+        if piece.bytes.is_empty() {
+            return true;
+        }
+        let from = piece.label.as_ref().map(|label| (label.job, piece.stream));
+        std::mem::replace(&mut self.latest, from) == from && piece.kind == PieceKind::Output
+    }
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -104,12 +139,18 @@ enum WriterState {
 
 impl Forwarder {
     /// Starts to pass pieces on to `write`. If both streams end in the same file, they are `joint`: one thread writes both, in
-    /// one order. Otherwise a stream that nobody reads does not hold up the other one.
+    /// one order. Otherwise a stream that nobody reads does not hold up the other one. If it `has_labels`, each line of a call
+    /// begins with its [`Label`].
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(joint: bool, write: impl Fn(&Piece) + Send + Sync + 'static) -> io::Result<Forwarder> {
+    pub fn start(
+        joint: bool,
+        has_labels: bool,
+        write: impl Fn(&Piece) + Send + Sync + 'static,
+    ) -> io::Result<Forwarder> {
         let shared = Arc::new(ForwarderState {
+            has_labels,
             write: Arc::new(write),
             queue: Mutex::default(),
             filled: Default::default(),
@@ -137,10 +178,15 @@ impl Forwarder {
         self.shared.lock().output < WAITING
     }
 
+    /// The label for the output of a call, if lines have labels.
+    pub fn label(&self, claim: Option<&Claim>) -> Option<Label> {
+        claim.filter(|_| self.shared.has_labels).map(Label::of)
+    }
+
     /// Passes output on, in one piece.
-    pub fn push(&self, stream: Stream, bytes: Vec<u8>, kind: PieceKind) {
-        if !bytes.is_empty() {
-            self.shared.push(&mut self.shared.lock(), Piece { stream, bytes, kind });
+    pub fn push(&self, piece: Piece) {
+        if !piece.bytes.is_empty() {
+            self.shared.push(&mut self.shared.lock(), piece);
         }
     }
 }
@@ -177,7 +223,7 @@ impl ForwarderHandle {
         if queue.closed {
             return Err(message);
         }
-        self.0.push(&mut queue, Piece { stream: Stream::Err, bytes: message, kind: PieceKind::Message });
+        self.0.push(&mut queue, Piece { stream: Stream::Err, bytes: message, kind: PieceKind::Message, label: None });
         Ok(())
     }
 
@@ -225,6 +271,27 @@ impl ForwarderState {
         self.filled[lane].notify_one();
     }
 
+    /// Writes a piece with its label before each line, and once more where somebody else has written in the middle of a line.
+    fn write_labelled(&self, piece: &Piece, label: &Label, goes_on: bool) {
+        let kind = if goes_on { PieceKind::Output } else { PieceKind::Lines };
+        let mut part = Piece { stream: piece.stream, bytes: Vec::new(), kind, label: None };
+        let mut has_label = goes_on;
+        for line in piece.bytes.split_inclusive(|byte| *byte == b'\n') {
+            if !std::mem::take(&mut has_label) {
+                part.bytes.extend_from_slice(label.text.as_bytes());
+            }
+            part.bytes.extend_from_slice(line);
+            if part.bytes.len() >= LABELLED {
+                (self.write)(&part);
+                part.bytes.clear();
+                part.kind = PieceKind::Output;
+            }
+        }
+        if !part.bytes.is_empty() {
+            (self.write)(&part);
+        }
+    }
+
     /// The life of a writer.
     fn work(&self, lane: usize) {
         let mut queue = self.lock();
@@ -236,8 +303,12 @@ impl ForwarderState {
                 queue = self.filled[lane].wait(queue).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
+            let goes_on = queue.streams[lane].goes_on(&piece);
             drop(queue);
-            (self.write)(&piece);
+            match &piece.label {
+                Some(label) => self.write_labelled(&piece, label, goes_on),
+                None => (self.write)(&piece),
+            }
             queue = self.lock();
             // Only now: a piece takes room while it is being written.
             *queue.taken(piece.kind) -= piece.room();
@@ -261,7 +332,7 @@ mod tests {
     fn slow(joint: bool, wait: mpsc::Receiver<()>) -> (Forwarder, Arc<Mutex<Vec<u8>>>) {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (of_writer, wait) = (Arc::clone(&seen), Mutex::new(wait));
-        let forwarder = Forwarder::start(joint, move |piece| {
+        let forwarder = Forwarder::start(joint, false, move |piece| {
             if piece.stream == Stream::Out {
                 let _ = wait.lock().unwrap().recv();
             }
@@ -270,13 +341,17 @@ mod tests {
         (forwarder.unwrap(), seen)
     }
 
+    fn output(bytes: impl Into<Vec<u8>>) -> Piece {
+        Piece { stream: Stream::Out, bytes: bytes.into(), kind: PieceKind::Output, label: None }
+    }
+
     #[test]
     fn small_pieces_take_room_as_well() {
         let (go, wait) = mpsc::channel();
         let (forwarder, _) = slow(true, wait);
         let mut pieces = 0;
         while forwarder.has_room() {
-            forwarder.push(Stream::Out, vec![b'x'], PieceKind::Output);
+            forwarder.push(output(vec![b'x']));
             pieces += 1;
         }
         assert!(pieces <= WAITING / PIECE);
@@ -290,7 +365,7 @@ mod tests {
         let handle = forwarder.handle();
         let mut expected = Vec::new();
         for number in 0..100_u8 {
-            forwarder.push(Stream::Out, vec![b'o', number], PieceKind::Output);
+            forwarder.push(output(vec![b'o', number]));
             handle.say(vec![b'm', number]).unwrap();
             expected.extend([b'o', number, b'm', number]);
         }
@@ -301,11 +376,41 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_was_interrupted_gets_its_label_again() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let of_writer = Arc::clone(&seen);
+        let forwarder = Forwarder::start(true, true, move |piece| {
+            // As a terminal that goes on to a new line where that is asked for.
+            let mut seen = of_writer.lock().unwrap();
+            if piece.kind != PieceKind::Output && seen.last().is_some_and(|last| *last != b'\n') {
+                seen.push(b'\n');
+            }
+            seen.extend_from_slice(&piece.bytes);
+        });
+        let forwarder = forwarder.unwrap();
+        let push = |job: i64, stream, text: &str, kind| {
+            let label = Label { job: JobId(job), text: format!("{job}| ").into() };
+            forwarder.push(Piece { stream, bytes: text.as_bytes().to_vec(), kind, label: Some(label) });
+        };
+        push(1, Stream::Out, "a\nb", PieceKind::Lines);
+        push(1, Stream::Out, "b\n\nc", PieceKind::Output);
+        push(2, Stream::Out, "d", PieceKind::Lines);
+        push(1, Stream::Out, "c", PieceKind::Output);
+        push(1, Stream::Err, "e\r\n", PieceKind::Lines);
+        push(1, Stream::Out, "c\n", PieceKind::Output);
+        forwarder.handle().say(b"message\n".to_vec()).unwrap();
+        push(2, Stream::Out, "d\n", PieceKind::Output);
+        drop(forwarder);
+        let expected = "1| a\n1| bb\n1| \n1| c\n2| d\n1| c\n1| e\r\n1| c\nmessage\n2| d\n";
+        assert_eq!(String::from_utf8(seen.lock().unwrap().clone()).unwrap(), expected);
+    }
+
+    #[test]
     fn messages_do_not_wait_for_a_reader_of_stdout_who_does_not_read() {
         let (go, wait) = mpsc::channel();
         let (forwarder, seen) = slow(false, wait);
         while forwarder.has_room() {
-            forwarder.push(Stream::Out, vec![b'x'; 50_000], PieceKind::Output);
+            forwarder.push(output(vec![b'x'; 50_000]));
         }
         let handle = forwarder.handle();
         // Each waits until there is room for it.
@@ -320,7 +425,7 @@ mod tests {
     fn what_was_said_is_written_also_while_somebody_keeps_the_echo() {
         let (go, wait) = mpsc::channel();
         let (forwarder, seen) = slow(true, wait);
-        forwarder.push(Stream::Out, b"o".to_vec(), PieceKind::Output);
+        forwarder.push(output(b"o".to_vec()));
         let handle = forwarder.handle();
         handle.say(b"m".to_vec()).unwrap();
         drop(go);
@@ -332,7 +437,7 @@ mod tests {
     fn in_a_hurry_messages_wait_for_nobody() {
         let (go, wait) = mpsc::channel();
         let (forwarder, _) = slow(true, wait);
-        forwarder.push(Stream::Out, vec![b'x'], PieceKind::Output);
+        forwarder.push(output(vec![b'x']));
         forwarder.handle().skip_wait();
         let handle = forwarder.handle();
         for _ in 0..3 {

@@ -165,6 +165,11 @@ impl ProgramOutput {
         self.lines.push(output, stream, text.as_bytes());
     }
 
+    /// Passes on the unfinished lines of a call that has ended, if its lines have a label.
+    pub(in crate::runner) fn call_ended(&mut self, output: Output<'_>) {
+        self.lines.call_ended(output);
+    }
+
     /// Passes on what is left, unfinished lines too.
     pub(in crate::runner) fn finish(&mut self, output: Output<'_>) {
         self.pass_on(output);

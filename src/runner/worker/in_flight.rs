@@ -6,7 +6,8 @@ use std::{collections::VecDeque, mem::discriminant, path::Path};
 use rustix::event::PollFd;
 
 use crate::domain::attempt::{Failure, FailureKind, Outcome};
-use crate::domain::{exit::Exit, job::Fence, json::Json, nested::NestedCalls, time::Timestamp};
+use crate::domain::job::{Claim, Fence};
+use crate::domain::{exit::Exit, json::Json, log::Stream, nested::NestedCalls, time::Timestamp};
 use crate::runner::call::{CallEnding, EndReason};
 use crate::runner::clock::now;
 use crate::runner::worker::protocol::{Answer, CallResult};
@@ -302,6 +303,12 @@ impl InFlightCall {
 
     fn until_told(&self) -> Duration {
         self.told.map_or(Duration::ZERO, |told| REPORTS.saturating_sub(told.elapsed()))
+    }
+
+    /// Keeps what the peer says that the call has printed. Gives the call.
+    pub(super) fn keep(&mut self, stream: Stream, text: &str) -> &Claim {
+        self.capture.push(stream, text.as_bytes());
+        &self.begun.claim
     }
 
     /// The end of a call that was answered after it had run for `took`.

@@ -320,10 +320,12 @@ impl<P: Peer> Session<P> {
         // What is left was printed after the last answer.
         if serial && !self.output.is_empty() {
             if let Some(oldest) = self.in_flight.oldest() {
-                let given = self.output.give(&mut oldest.capture, output);
+                let given = self.output.give(&mut oldest.capture, output.of(&oldest.begun.claim));
                 oldest.printed = [0, 1].map(|which| oldest.printed[which] + given[which]);
             } else if let Some(latest) = done.last_mut() {
+                let output = output.of(&latest.claim);
                 self.output.give(&mut latest.ended.output, output);
+                self.output.call_ended(output);
             }
         }
         if self.hello.is_some() {
@@ -357,16 +359,17 @@ impl<P: Peer> Session<P> {
                         let what = format!("gave an answer with the id {id}, which no open call has");
                         return Err(SessionEnd::Violation(what));
                     };
+                    let output = output.of(&call.begun.claim);
                     if serial && self.output.settle(&mut call.capture, call.printed, answer.printed, output) {
                         self.is_clogged = !last && !output.forwarder.has_room();
                     }
+                    self.output.call_ended(output);
                     let took = self.in_flight.since(&call, serial).elapsed();
                     done.push(call.answered(answer, took));
                 }
                 WorkerMessage::Output(job, stream, text) => {
-                    if let Some(call) = self.in_flight.of_job(job) {
-                        call.capture.push(stream, text.as_bytes());
-                    }
+                    let claim = self.in_flight.of_job(job).map(|call| call.keep(stream, &text));
+                    let output = claim.map_or(output, |claim| output.of(claim));
                     if self.peer.echoes(self.hello.as_ref()) {
                         self.output.say(stream, &text, output);
                         self.is_clogged = !last && !output.forwarder.has_room();

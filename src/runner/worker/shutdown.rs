@@ -108,7 +108,7 @@ impl Worker {
             )));
         }
         if let Some(oldest) = self.in_flight.oldest() {
-            self.output.give(&mut oldest.capture, output);
+            self.output.give(&mut oldest.capture, output.of(&oldest.begun.claim));
         }
         self.output.finish(output);
         let ended = |call: InFlightCall| call.ending.map(|ending| call.ended(ending.why.outcome()));
