@@ -116,6 +116,7 @@ enum Command {
     Wait(wait::Wait),
     /// Explain why calls do not run, or why they ended as they did
     Explain(explain::Explain),
+    /// Print JSON Schemas of what commands print with --json, and of the lines of a batch
     Schema(schema::Schema),
     /// Carry out the requests of a program that stays: JSON-RPC on stdin and stdout (docs/rpc.md)
     Rpc,

@@ -71,21 +71,24 @@ fn the_crontab_lines_of_the_documents_work_as_they_stand() {
     for line in lines {
         // As `cargo install` leaves it.
         let place = Place::with_functions(&[("note", "asyncq is-async >> ran")]);
-        place.stdout("mkdir -p .cargo/bin; ln -s $(command -v asyncq) .cargo/bin/asyncq; asyncq enqueue events note");
+        place.stdout("mkdir -p .cargo/bin; ln -s $(command -v asyncq) .cargo/bin/asyncq; mkdir backups; asyncq enqueue events note");
         for service in ["mails", "thumbnails", "exports"] {
             place.stdout(&format!("asyncq service add {service}; asyncq function add {service} note -- ./note; asyncq enqueue {service} note"));
         }
         let output = under_cron(&place, line);
         assert!(output.status.success() && output.stderr.is_empty(), "{line}\n{output:?}");
         let services = ["mails", "thumbnails", "exports"].iter().filter(|service| line.contains(*service)).count();
-        let runs = if line.contains("job clean") {
+        let runs = if ["job clean", "backup"].iter().any(|command| line.contains(command)) {
             0
         } else if services == 0 {
             4
         } else {
             services
         };
-        assert_eq!(place.read("ran"), "true\n".repeat(runs), "{line}");
+        let ran = fs::read_to_string(place.at("ran")).unwrap_or_default();
+        assert_eq!(ran, "true\n".repeat(runs), "{line}");
+        let backups = fs::read_dir(place.at("backups")).unwrap().count();
+        assert_eq!(backups, usize::from(line.contains("backup")), "{line}");
     }
 }
 
