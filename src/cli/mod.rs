@@ -33,6 +33,7 @@ mod pause;
 mod process;
 mod reference;
 mod remove;
+mod restore;
 mod rpc;
 mod run;
 mod schedule;
@@ -82,6 +83,8 @@ enum Command {
     Init,
     /// Copy the store into a new file, also while it is in use
     Backup(backup::Backup),
+    /// Put a backup in the place of the store
+    Restore(restore::Restore),
     /// Remove asyncq's tables from an application's database
     Remove(remove::Remove),
     /// Services: named queues and their limits
@@ -164,6 +167,7 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
             Ok(exit::DONE)
         }
         Command::Backup(backup) => backup.run(session),
+        Command::Restore(restore) => restore.run(session),
         Command::Remove(remove) => remove.run(session),
         Command::Service(service) => service.run(session),
         Command::Function(function) => function.run(session),

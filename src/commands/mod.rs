@@ -19,6 +19,7 @@ pub mod pause;
 pub mod process;
 pub mod queue;
 mod register;
+pub mod restore;
 mod result_target;
 pub mod rpc;
 pub mod rpc_answers;

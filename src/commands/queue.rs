@@ -110,7 +110,7 @@ impl Place {
     }
 
     /// Nobody has asked for a default store in the home of another user, as it is with `sudo -E`.
-    fn refuse_strangers_home(&self) -> Result<()> {
+    pub(super) fn refuse_strangers_home(&self) -> Result<()> {
         if self.is_named { Ok(()) } else { self.location.refuse_foreign_folder() }
     }
 }

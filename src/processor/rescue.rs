@@ -16,7 +16,7 @@ use crate::runner::{process::orphans, worker::host::Host};
 use crate::store::Store;
 
 /// How long processes of a dead processor, or of a job without one, may take to end once they are killed.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The same for a processor with calls: their outcomes wait meanwhile, and it tries again soon.
 const PATIENCE_AT_WORK: Duration = Duration::from_millis(50);
@@ -218,7 +218,7 @@ pub fn rescue_copied(store: &mut Store, tell: &mut dyn FnMut(Event<'_>)) -> Resu
 }
 
 /// Whether a processor works for the original of this store, elsewhere, so that it has left nothing here.
-fn runs_for_original(processor: &Processor, remains: Option<&DeadRunDir>) -> bool {
+pub(super) fn runs_for_original(processor: &Processor, remains: Option<&DeadRunDir>) -> bool {
     let is_elsewhere = || !same_boot(&processor.is) || process(&processor.is) == Presence::There;
     processor.of_original && (remains.is_none() || is_elsewhere())
 }

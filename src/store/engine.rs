@@ -121,6 +121,9 @@ pub(super) trait Engine: Send {
     /// Refuses a store that somebody other than root could change.
     fn only_root_can_change(&self) -> Result<()>;
 
+    /// Ends the connection, and leaves everything in one place, which nobody else has open.
+    fn close(self: Box<Self>) -> Result<()>;
+
     /// Removes what no processor removes from the run folder of a store that has none, and the folder if it is empty then.
     fn remove_run_folder(&self);
 }
@@ -183,6 +186,12 @@ pub(super) trait Tx {
     /// # Errors
     /// [`Kind::Invalid`] when a client has set a number that leaves hardly any, or none.
     fn check_numbers(&mut self) -> Result<()>;
+
+    /// The greatest numbers that a job and a processor have ever had.
+    fn newest_numbers(&mut self) -> Result<(i64, i64)>;
+
+    /// Gives jobs and processors new numbers that are greater than these.
+    fn number_after(&mut self, job: i64, processor: i64) -> Result<()>;
 
     /// Makes what others have committed survive a power cut, where it is the answer and nothing is left to change: who
     /// committed it may have been killed before the disk had it.

@@ -37,6 +37,7 @@ mod query;
 mod remove;
 mod rerun;
 mod rescue;
+mod restore;
 mod schedule;
 mod schedule_run;
 mod schema;
@@ -61,10 +62,11 @@ pub use path::{absolute, as_shown, is_same};
 pub use prune::Pruned;
 pub use query::QueuePosition;
 pub use rescue::Rescued;
+pub use restore::{Restoration, RestoreTurn};
 pub use schema::{Copied, Mended};
 pub use service::ServiceStatus;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use engine::{Engine, Mode, Triggers, Tx, no_fault};
 use schema::SchemaFound;
@@ -186,6 +188,12 @@ impl Store {
     #[must_use]
     pub fn run_folder(&self) -> PathBuf {
         self.engine.run_folder()
+    }
+
+    /// The run folder of the store in a file, which need not be there.
+    #[must_use]
+    pub fn run_folder_of(file: &Path) -> PathBuf {
+        sqlite::run_folder_of(file)
     }
 
     /// Owner, group and mode that files in the run folder take: those of the store.

@@ -5,7 +5,7 @@
 
 mod checkpoint;
 mod connection;
-mod copy;
+pub(super) mod copy;
 mod draft;
 mod errors;
 mod files;
@@ -28,6 +28,7 @@ pub(super) mod schema_script;
 mod schema_text;
 mod steps;
 mod still;
+mod swap;
 mod tx;
 mod wal_index;
 mod write_queue;
@@ -46,7 +47,9 @@ use crate::failpoint::reached;
 
 use checkpoint::SCARCE_COMMITS;
 use connection::{Sqlite, millis};
+pub(super) use draft::Draft;
 use files::{run_folder, with_suffix};
+pub(super) use swap::Swap;
 
 /// Opens the store in a file, unless this user cannot use it without harm to others.
 pub(super) fn connect(path: &Path, patience: Patience) -> Result<Box<dyn Engine>> {
@@ -58,6 +61,11 @@ pub(super) fn connect(path: &Path, patience: Patience) -> Result<Box<dyn Engine>
 /// Opens the store in a file only to read: makes, locks and upgrades nothing.
 pub(super) fn connect_to_read(path: &Path, patience: Patience) -> Result<Box<dyn Engine>> {
     read_only::connect(path, patience)
+}
+
+/// The run folder of the store in a file, through links.
+pub(super) fn run_folder_of(file: &Path) -> PathBuf {
+    run_folder(&files::without_links(file))
 }
 
 /// The name of the engine, with the version that is built in.
@@ -136,6 +144,10 @@ impl Engine for Sqlite {
 
     fn only_root_can_change(&self) -> Result<()> {
         permissions::refuse_changeable(&self.path, &self.file.path)
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        Sqlite::close(*self)
     }
 
     fn remove_run_folder(&self) {

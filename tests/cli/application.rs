@@ -878,6 +878,36 @@ fn an_application_may_have_functions_and_collations_of_its_own() {
 }
 
 #[test]
+fn a_restore_of_an_applications_database_is_of_all_of_it_and_has_to_be_meant() {
+    for mode in ["WAL", "DELETE"] {
+        let place = application(mode);
+        place.stdout("asyncq -q backup b.db; asyncq -q --db own.db init");
+        let query = |sql: &str| place.stdout(&format!("sqlite3 app.db \"{sql}\""));
+        query("CREATE TABLE later (id INTEGER); PRAGMA user_version = 7");
+        let refused = |command: &str, file: &str| {
+            place.session(&format!(
+                "
+                $ asyncq {command}
+                ! error: `[..]/{file}` also holds tables of an application
+                ! hint: a restore puts back the whole file, with all that the application has in it: stop the application, then use `--force`
+                ? 77
+                "
+            ));
+        };
+        refused("restore b.db", "app.db");
+        refused("--db own.db restore b.db", "b.db");
+        refused("restore own.db", "app.db");
+        assert_eq!(query("PRAGMA user_version"), "7\n");
+        place.session(
+            "$ asyncq restore b.db --force\n! asyncq: restored `[..]/app.db` from `b.db`; what was there is in `[..]`",
+        );
+        assert_eq!(query("SELECT count(*) FROM sqlite_schema WHERE name = 'later'"), "0\n");
+        assert_eq!(query("PRAGMA journal_mode"), format!("{}\n", mode.to_lowercase()));
+        assert_eq!(query("PRAGMA integrity_check"), "ok\n");
+    }
+}
+
+#[test]
 fn an_index_of_the_application_that_refuses_a_call_is_named_and_no_damage() {
     let place = application("WAL");
     place.write(

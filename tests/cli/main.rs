@@ -43,6 +43,7 @@ mod remove;
 mod report;
 mod rerun;
 mod rescue;
+mod restore;
 mod retry;
 mod rpc;
 mod run;

@@ -5,9 +5,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use asyncq::Kind;
-use asyncq::store::{Location, Store};
+use asyncq::domain::attempt::Outcome;
+use asyncq::domain::job::{JobId, State};
+use asyncq::domain::time::Timestamp;
+use asyncq::store::{Location, Restoration, RestoreTurn, Store};
 
-use crate::fixture::{PATIENCE, again, call, with_events};
+use crate::fixture::{PATIENCE, again, call, claim, ends, processor, run_cycle, with_events};
 
 /// The path of a file next to a store.
 fn beside(store: &Store, name: &str) -> PathBuf {
@@ -74,5 +77,79 @@ conformance! {
         for number in 0..5 {
             open(&beside(store, &format!("{number}.db"))).check().unwrap();
         }
+    }
+
+    fn numbers_go_on_a_million_later(store: &mut Store) {
+        with_events(store);
+        let first = store.enqueue(&call(1)).unwrap().id();
+        assert_eq!(store.newest_numbers().unwrap().0, first.0);
+        store.number_after(70, 3).unwrap();
+        assert_eq!(store.newest_numbers().unwrap(), (1_000_070, 1_000_003));
+        store.number_after(70, 3).unwrap();
+        assert_eq!(store.enqueue(&call(2)).unwrap().id().0, 2_000_071);
+        assert_eq!(processor(store, 1).0, 2_000_004);
+    }
+
+    fn what_runs_is_queued_again_without_a_crash(store: &mut Store) {
+        with_events(store);
+        for number in 1..=3 {
+            store.enqueue(&call(number)).unwrap();
+        }
+        let at_work = processor(store, 1);
+        let claims = [claim(store, at_work), claim(store, at_work)];
+        store.cancel(claims[1].fence.job).unwrap();
+        let back = store.put_back_all().unwrap();
+        assert_eq!(back, [(claims[0].fence.job, State::Queued), (claims[1].fence.job, State::Cancelled)]);
+        assert_eq!(store.job(claims[0].fence.job).unwrap().counts.crashes, 0);
+        assert_eq!(store.processors().unwrap(), []);
+        store.check().unwrap();
+        let at_work = processor(store, 1);
+        assert_eq!(claim(store, at_work).fence.job, claims[0].fence.job);
+    }
+
+    fn calls_that_have_ended_since_a_backup_are_counted(store: &mut Store) {
+        with_events(store);
+        for number in 1..=4 {
+            store.enqueue(&call(number)).unwrap();
+        }
+        let target = beside(store, "b.db");
+        store.back_up(&target, "b.db".as_ref()).unwrap();
+        let mut backup = open(&target);
+        assert_eq!(backup.run_again(store).unwrap(), 0);
+        let at_work = processor(store, 1);
+        let claim = claim(store, at_work);
+        store.cancel(JobId(2)).unwrap();
+        assert_eq!(backup.run_again(store).unwrap(), 1);
+        run_cycle(store, at_work, &[&ends(&claim, &Outcome::Completed)], 0, 1);
+        assert_eq!((claim.fence.job, backup.run_again(store).unwrap()), (JobId(1), 2));
+        // Of another store, nothing is known.
+        backup.enqueue(&call(5)).unwrap();
+        let mut other = Store::create(&Location::File(beside(store, "other.db")), PATIENCE).unwrap().0;
+        assert_eq!(backup.run_again(&mut other).unwrap(), 0);
+    }
+
+    fn a_restoration_takes_the_place_of_the_store(store: &mut Store) {
+        with_events(store);
+        store.enqueue(&call(1)).unwrap();
+        let (location, target) = (store.location().clone(), beside(store, "b.db"));
+        store.back_up(&target, "b.db".as_ref()).unwrap();
+        store.enqueue(&call(2)).unwrap();
+        let newest = store.newest_numbers().unwrap();
+        let turn = RestoreTurn::take(&location).unwrap();
+        assert!(turn.has_file());
+        assert_eq!(RestoreTurn::take(&location).err().unwrap().kind(), Kind::Busy);
+        let ready = Restoration::prepare(turn, &target, PATIENCE, (newest, None)).unwrap();
+        let refuse = ready.replace(Timestamp(0), &mut || Err(asyncq::Error::new(Kind::Busy, "no")));
+        assert_eq!(refuse.unwrap_err().kind(), Kind::Busy);
+        assert_eq!(store.enqueue(&call(3)).unwrap().id().0, 3);
+        let turn = RestoreTurn::take(&location).unwrap();
+        let ready = Restoration::prepare(turn, &target, PATIENCE, (newest, None)).unwrap();
+        let folder = ready.replace(Timestamp(0), &mut || Ok(())).unwrap().unwrap();
+        assert!(folder.to_string_lossy().ends_with(".before-restore-19700101T000000Z"), "{}", folder.display());
+        assert_eq!(store.enqueue(&call(4)).unwrap_err().kind(), Kind::Io);
+        assert_eq!(again(store).enqueue(&call(5)).unwrap().id().0, 1_000_003);
+        let file = Path::new(location.as_os_str()).file_name().unwrap();
+        assert!(open(&folder.join(file)).job(JobId(3)).is_ok());
+        assert!(Store::run_folder_of(&target).ends_with("b.db-asyncq"));
     }
 }

@@ -5,7 +5,8 @@
 //! copy. Without it, SQLite would begin again after each commit.
 
 use std::io::{self, ErrorKind};
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
+use std::os::unix::{ffi::OsStrExt, fs::MetadataExt};
+use std::{ffi::OsStr, fs, path::Path};
 use std::{thread::sleep, time::Instant};
 
 use rusqlite::backup::{Backup, StepResult};
@@ -13,8 +14,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use super::draft::{Draft, is_full};
 use super::errors::{damaged, explain};
-use super::files::{SIDECARS, refuse_leftovers, without_links};
+use super::files::{SIDECARS, refuse_leftovers, with_suffix, without_links};
 use super::rules::is_own;
+use super::swap::cannot_restore;
 use super::tx::SqliteTx;
 use crate::error::{Error, Kind, Result, reason};
 use crate::failpoint::reached;
@@ -45,32 +47,14 @@ impl SqliteTx<'_> {
         Ok(Copied { bytes, is_shared })
     }
 
-    /// Copies all pages into a draft. `target` is what it is for.
-    pub(super) fn copy_pages(&self, draft: &Draft, target: &Path) -> Result<()> {
-        let fail = |error: rusqlite::Error| self.copy_failed(target, error);
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut to = Connection::open_with_flags(draft.path(), flags).map_err(fail)?;
-        // A draft that is not complete is thrown away.
-        to.execute_batch("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF").map_err(fail)?;
-        let mode = self.engine.connection.query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0));
-        let delays_nobody = mode.map_err(fail)? == "wal";
-        let copying = Backup::new(&self.engine.connection, &mut to).map_err(fail)?;
-        loop {
-            let began = Instant::now();
-            let step = copying.step(STEP).map_err(fail)?;
-            draft.file().sync_data().map_err(|error| cannot_back_up(target, &error))?;
-            reached("backup pages copied");
-            match step {
-                StepResult::Done => break,
-                // The writers want the disk, too. With a rollback journal they wait for the end, and so it should come soon.
-                StepResult::More if delays_nobody => sleep(began.elapsed() / 2),
-                StepResult::More => {}
-                // Nobody else has the draft, and this transaction has its lock of the store.
-                _ => return Err(damaged("its pages are locked")),
-            }
-        }
-        drop(copying);
-        to.close().map_err(|(_, error)| fail(error))
+    fn copy_pages(&self, draft: &Draft, target: &Path) -> Result<()> {
+        let connection = &self.engine.connection;
+        let mode = connection.query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0));
+        let delays_nobody = mode.map_err(|error| self.fail(error))? == "wal";
+        copy_all(connection, draft, delays_nobody).map_err(|failure| match failure {
+            CopyFailure::Disk(error) => cannot_back_up(target, &error),
+            CopyFailure::Engine(error) => self.copy_failed(target, error),
+        })
     }
 
     /// A failure of the store, or of the file that its pages are copied to.
@@ -86,10 +70,118 @@ impl SqliteTx<'_> {
     }
 }
 
+/// What can fail while pages are copied.
+enum CopyFailure {
+    Engine(rusqlite::Error),
+    Disk(io::Error),
+}
+
+impl From<rusqlite::Error> for CopyFailure {
+    fn from(error: rusqlite::Error) -> CopyFailure {
+        CopyFailure::Engine(error)
+    }
+}
+
+/// Copies all pages that a read transaction sees into a draft.
+fn copy_all(from: &Connection, draft: &Draft, slowly: bool) -> Result<(), CopyFailure> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut to = Connection::open_with_flags(draft.path(), flags)?;
+    // A draft that is not complete is thrown away.
+    to.execute_batch("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF")?;
+    let copying = Backup::new(from, &mut to)?;
+    loop {
+        let began = Instant::now();
+        let step = copying.step(STEP)?;
+        draft.file().sync_data().map_err(CopyFailure::Disk)?;
+        reached("backup pages copied");
+        match step {
+            StepResult::Done => break,
+            // The writers want the disk, too. With a rollback journal they wait for the end, and so it should come soon.
+            StepResult::More if slowly => sleep(began.elapsed() / 2),
+            StepResult::More => {}
+            // Nobody else has the draft, and the transaction has its lock.
+            _ => return Err(CopyFailure::Disk(io::Error::other("the new file is locked"))),
+        }
+    }
+    drop(copying);
+    to.close().map_err(|(_, error)| CopyFailure::Engine(error))
+}
+
+/// Whether SQLite could not write.
+fn writes_failed(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map_or(0, |failure| failure.extended_code);
+    [ffi::SQLITE_FULL, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_TRUNCATE].contains(&code)
+}
+
+/// Copies all pages of a backup into a draft next to a store, and searches the draft for damaged pages. Changes nothing at the backup, but
+/// where a WAL belongs to it SQLite needs an index next to it.
+pub(in crate::store) fn copy_in(from: &Path, store: &Path) -> Result<Draft> {
+    let fail = |error: io::Error| cannot_restore(store, &error);
+    refuse_source(from, store)?;
+    let folder = store.parent().unwrap_or(Path::new("/"));
+    let draft = Draft::make(folder, store.file_name().unwrap_or_default()).map_err(fail)?;
+    let file = without_links(from);
+    let has_wal = fs::metadata(with_suffix(&file, "-wal")).is_ok_and(|wal| wal.len() > 0);
+    let unreadable = |error: rusqlite::Error| explain(from, error);
+    let source = if has_wal {
+        Connection::open_with_flags(&file, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+    } else {
+        open_unchanging(&file)
+    };
+    let source = source.map_err(unreadable)?;
+    source.execute_batch("BEGIN; SELECT 1 FROM sqlite_schema").map_err(unreadable)?;
+    copy_all(&source, &draft, false).map_err(|failure| match failure {
+        CopyFailure::Disk(error) => fail(error),
+        CopyFailure::Engine(error) if writes_failed(&error) => fail(ErrorKind::StorageFull.into()),
+        CopyFailure::Engine(error) => unreadable(error),
+    })?;
+    reached("restore pages copied");
+    let damage = first_damage(draft.path()).map_err(unreadable)?;
+    match damage {
+        None => Ok(draft),
+        Some(damage) => Err(Error::new(Kind::Invalid, format!("the backup `{}` is damaged: {damage}", from.display()))
+            .with_hint("nothing was changed; restore another backup")),
+    }
+}
+
+/// Refuses what is no file, what belongs to the store itself, and a backup of which a part is missing.
+fn refuse_source(from: &Path, store: &Path) -> Result<()> {
+    let show = from.display();
+    let meta = match fs::metadata(from) {
+        Ok(meta) if meta.is_file() => meta,
+        Ok(_) => {
+            return Err(Error::new(Kind::Invalid, format!("`{show}` is not a file"))
+                .with_hint("name a file that `asyncq backup` has made"));
+        }
+        Err(error) => {
+            let kind = if error.kind() == ErrorKind::NotFound { Kind::NotFound } else { Kind::Denied };
+            return Err(Error::new(kind, format!("cannot read the backup `{show}`: {}", reason(&error)))
+                .with_hint("name a file that `asyncq backup` has made"));
+        }
+    };
+    if fs::metadata(store).is_ok_and(|store| (store.dev(), store.ino()) == (meta.dev(), meta.ino())) {
+        return Err(Error::new(Kind::Denied, format!("`{show}` is the store itself"))
+            .with_hint("name a file that `asyncq backup` has made"));
+    }
+    if meta.len() == 0 {
+        return Err(Error::new(Kind::Invalid, format!("`{show}` is empty"))
+            .with_hint("name a file that `asyncq backup` has made"));
+    }
+    let journal = with_suffix(&without_links(from), "-journal");
+    if fs::metadata(&journal).is_ok_and(|journal| journal.len() > 0) {
+        return Err(Error::new(
+            Kind::Invalid,
+            format!("`{show}` is in the middle of a change, which `{}` would undo", journal.display()),
+        )
+        .with_hint(format!("make a backup of it first: `asyncq --db '{show}' backup FILE`")));
+    }
+    Ok(())
+}
+
 /// Refuses a target that is there, and a name that belongs to another database.
 fn refuse_target(target: &Path) -> Result<()> {
     let show = target.display();
-    if std::fs::symlink_metadata(target).is_ok() {
+    if fs::symlink_metadata(target).is_ok() {
         return Err(Error::new(Kind::Denied, format!("`{show}` is there, and a backup replaces nothing"))
             .with_hint("name another file, or a folder, in which each backup gets a name of its own"));
     }
@@ -126,7 +218,7 @@ fn cannot_back_up(target: &Path, error: &io::Error) -> Error {
 }
 
 /// Opens a file that nobody else writes, and leaves nothing next to it.
-pub(super) fn open_unchanging(path: &Path) -> rusqlite::Result<Connection> {
+fn open_unchanging(path: &Path) -> rusqlite::Result<Connection> {
     let mut uri = String::from("file:");
     for byte in path.as_os_str().as_bytes() {
         if byte.is_ascii_alphanumeric() || b"/._-".contains(byte) {

@@ -13,7 +13,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use tempfile::{Builder, NamedTempFile};
 
-use super::files::sync_folder;
+use super::files::{SIDECARS, sync_folder, with_suffix};
 use crate::failpoint::reached;
 
 /// The end of a draft's name.
@@ -26,7 +26,7 @@ const RANDOM: usize = 6;
 const TRIES: usize = 10;
 
 /// A file that nobody sees yet, with mode 0600, removed when this is dropped.
-pub(super) struct Draft {
+pub(in crate::store) struct Draft {
     file: NamedTempFile,
 }
 
@@ -47,7 +47,7 @@ impl Draft {
     }
 
     /// Where it is.
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::store) fn path(&self) -> &Path {
         self.file.path()
     }
 
@@ -83,7 +83,9 @@ fn remove_left(folder: &Path, prefix: &OsStr) {
         let random = name.as_bytes().strip_prefix(prefix.as_bytes()).and_then(|it| it.strip_suffix(SUFFIX.as_bytes()));
         let is_draft = random.is_some_and(|it| it.len() == RANDOM && it.iter().all(u8::is_ascii_alphanumeric));
         if is_draft && is_left(&entry.path()) {
-            let _ = fs::remove_file(entry.path());
+            for suffix in SIDECARS.into_iter().chain([""]) {
+                let _ = fs::remove_file(with_suffix(&entry.path(), suffix));
+            }
         }
     }
 }

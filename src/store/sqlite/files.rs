@@ -1,5 +1,6 @@
 //! The files that belong to a store: their names, and which file a name leads to.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::{io, os::unix::fs::MetadataExt};
@@ -20,6 +21,33 @@ pub(in crate::store) fn run_folder(path: &Path) -> PathBuf {
 /// The file that a path leads to, which has the other files of the store next to it; the path itself if it leads nowhere.
 pub(in crate::store) fn without_links(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// How many links there are on a path at most (`MAXSYMLINKS` of the kernel).
+const MAX_LINKS: usize = 40;
+
+/// What the note of a restore adds to the store's name.
+const NOTE: &str = "-restore";
+
+/// The note next to a store that is being restored. `path` is without links.
+pub(super) fn note_at(path: &Path) -> PathBuf {
+    with_suffix(path, NOTE)
+}
+
+/// Whether there is a note: the store may be about to come.
+pub(super) fn is_noted(given: &Path) -> bool {
+    fs::symlink_metadata(note_at(&file_at(given))).is_ok()
+}
+
+/// The file that a path leads to, whether it is there or not.
+pub(super) fn file_at(given: &Path) -> PathBuf {
+    let mut at = given.to_owned();
+    for _ in 0..MAX_LINKS {
+        let Ok(to) = fs::read_link(&at) else { break };
+        at = at.parent().unwrap_or(Path::new("/")).join(to);
+    }
+    let folder = at.parent().and_then(|folder| fs::canonicalize(folder).ok());
+    folder.map_or(at.clone(), |folder| folder.join(at.file_name().unwrap_or(OsStr::new(""))))
 }
 
 pub(in crate::store) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

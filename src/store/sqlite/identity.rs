@@ -11,7 +11,7 @@ use std::{fs, io::ErrorKind, os::unix::fs::MetadataExt};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, XattrFlags, getxattr, setxattr, statx};
 
 use super::errors::{damaged, moved};
-use super::files::{Id, Named, refuse_leftovers, with_suffix, without_links};
+use super::files::{Id, Named, is_noted, refuse_leftovers, with_suffix, without_links};
 use super::filesystem::refuse_network;
 use crate::error::{Error, Kind, Result};
 
@@ -64,7 +64,9 @@ impl StoreFile {
                 found.refuse_mount()?;
                 found.refuse_foreign_wal()?;
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => refuse_leftovers(&found.given)?,
+            Err(error) if error.kind() == ErrorKind::NotFound && !is_noted(&found.given) => {
+                refuse_leftovers(&found.given)?;
+            }
             _ => {}
         }
         Ok(found)

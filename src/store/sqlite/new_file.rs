@@ -10,7 +10,7 @@ use std::{ffi::OsString, path::Path};
 use tempfile::TempPath;
 
 use super::files::{SIDECARS, refuse_leftovers, refuse_long, sync_folder, with_suffix, without_links};
-use super::{connection::Sqlite, errors::no_space, filesystem::refuse_network};
+use super::{connection::Sqlite, errors::no_space, filesystem::refuse_network, swap::settle};
 use crate::error::{Error, Kind, Result, reason};
 use crate::store::engine::{Engine, Mode, Patience, Triggers};
 
@@ -23,6 +23,9 @@ const DRAFT_NAME: usize = 11;
 /// [`Kind::Io`] when the file of an earlier store is gone but its WAL is there.
 pub(in crate::store) fn make(path: &Path, patience: Patience) -> Result<bool> {
     if fs::symlink_metadata(path).is_ok() {
+        return Ok(false);
+    }
+    if settle(path, patience)? && path.exists() {
         return Ok(false);
     }
     refuse_network(path)?;

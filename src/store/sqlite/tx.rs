@@ -19,6 +19,9 @@ use crate::store::schema::{Copied, Mended, SchemaFound};
 /// The schema's triggers know asyncq by a version below 0, which nobody else ever sees.
 const TURN_VERSION: &str = "UPDATE asyncq_schema SET version = -version";
 
+/// The greatest number that a row of a table has ever had.
+const NEWEST: &str = "SELECT seq FROM sqlite_sequence WHERE name = ?1";
+
 /// One transaction of a connection.
 pub(super) struct SqliteTx<'a> {
     pub(super) engine: &'a Sqlite,
@@ -71,6 +74,14 @@ impl Sqlite {
             self.still_there()?;
         }
         Ok(found)
+    }
+
+    /// Keeps all others from writing, until it is dropped.
+    pub(super) fn locked(mut self) -> Result<Sqlite> {
+        match self.begin_in_turn() {
+            Ok(()) => Ok(self),
+            Err(error) => Err(self.fail(error)),
+        }
     }
 
     fn begin_in_turn(&mut self) -> rusqlite::Result<()> {
@@ -226,6 +237,19 @@ impl Tx for SqliteTx<'_> {
 
     fn check_numbers(&mut self) -> Result<()> {
         self.refuse_great_numbers()
+    }
+
+    fn newest_numbers(&mut self) -> Result<(i64, i64)> {
+        let newest = |tx: &mut dyn Tx, table: &str| tx.row::<i64>(NEWEST, &[table.into()]);
+        Ok((newest(self, "asyncq_job")?.unwrap_or(0), newest(self, "asyncq_processor")?.unwrap_or(0)))
+    }
+
+    fn number_after(&mut self, job: i64, processor: i64) -> Result<()> {
+        for (table, newest) in [("asyncq_job", job), ("asyncq_processor", processor)] {
+            self.execute("DELETE FROM sqlite_sequence WHERE name = ?1", &[table.into()])?;
+            self.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?1, ?2)", &[table.into(), newest.into()])?;
+        }
+        Ok(())
     }
 
     // The second time it is as it was, and yet a page has changed. Only a commit that changes something syncs, and all that

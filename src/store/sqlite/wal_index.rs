@@ -13,7 +13,8 @@ use rusqlite::{ErrorCode, MAIN_DB};
 
 use super::connection::{Sqlite, millis, wait};
 use super::errors::misled;
-use crate::error::Result;
+use super::swap::settle;
+use crate::error::{Kind, Result};
 use crate::store::engine::Patience;
 
 /// The headers of the WAL and of each of its frames, in bytes
@@ -24,13 +25,26 @@ const FRAME_HEADER: u64 = 24;
 /// Milliseconds to wait until all misled processes have left.
 const PATIENCE: u64 = 10_000;
 
+/// How often to look again for a file that was not there.
+const AGAIN: usize = 3;
+
 impl Sqlite {
     /// Opens a file that exists. `path` is absolute.
     pub(in crate::store) fn open(path: &Path, patience: Patience) -> Result<Sqlite> {
-        let since = Instant::now();
+        let (since, mut again) = (Instant::now(), AGAIN);
         loop {
-            if let Some(engine) = Sqlite::open_once(path, patience)? {
-                return Ok(engine);
+            match Sqlite::open_once(path, patience) {
+                Ok(Some(engine)) => return Ok(engine),
+                Ok(None) => {}
+                // It may have been missing only while it was restored.
+                Err(error) if again > 0 && error.kind() == Kind::Unreachable => {
+                    if !path.exists() && !settle(path, patience)? {
+                        return Err(error);
+                    }
+                    again -= 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
             }
             // It is closed meanwhile: a process that has it open keeps the index from being made anew.
             if !wait(since, millis(patience).min(PATIENCE)) {

@@ -1,0 +1,169 @@
+//! Putting a backup in the place of the store.
+
+use std::path::{Path, PathBuf};
+
+use super::engine::{Mode, Patience};
+use super::schema::SchemaFound;
+use super::sqlite::copy::copy_in;
+use super::sqlite::{Draft, Swap};
+use super::{Location, Store};
+use crate::domain::job::{JobId, State};
+use crate::domain::time::Timestamp;
+use crate::error::{Error, Kind, Result};
+
+/// By how much numbers go on after a restore: whatever was numbered since the backup, also in a store that is lost, has none of them.
+const GAP: i64 = 1_000_000;
+
+/// Jobs that have not ended, in pages.
+const UNENDED: &str = "SELECT id, created_at FROM asyncq_job WHERE id > ?1 AND finished_at IS NULL AND immediate = 0 ORDER BY id LIMIT ?2";
+const ENDED: &str = "SELECT finished_at IS NOT NULL FROM asyncq_job WHERE id = ?1 AND created_at = ?2";
+
+/// How many jobs are looked up in one transaction.
+const PAGE: usize = 10_000;
+
+/// A backup that is ready to take the place of a store.
+pub struct Restoration {
+    draft: Draft,
+    swap: Swap,
+    patience: Patience,
+    /// The jobs that ran when the backup was made, with their states now.
+    pub put_back: Vec<(JobId, State)>,
+    /// How many calls wait in it that have ended in the store, or were removed from it.
+    pub again: usize,
+    /// Whether it has tables of an application, too.
+    pub is_shared: bool,
+}
+
+/// The right to restore a store, which one process has at a time.
+pub struct RestoreTurn {
+    swap: Swap,
+}
+
+impl RestoreTurn {
+    /// Takes the right, and puts back first what an interrupted restore has left.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] while another restore is under way.
+    pub fn take(location: &Location) -> Result<RestoreTurn> {
+        Ok(RestoreTurn { swap: Swap::begin(location.file()?)? })
+    }
+
+    /// Whether there is a file where the store is to be.
+    #[must_use]
+    pub fn has_file(&self) -> bool {
+        self.swap.path().exists()
+    }
+}
+
+impl Restoration {
+    /// Copies a backup to where the store is, and prepares the copy: it is searched for damage and upgraded, jobs that ran go back
+    /// to their queues, and numbers go on where those of the backup and of the store that it replaces end. `present` has the latter, and
+    /// the store itself, if it can be read.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] when the file is no store, or is damaged; [`Kind::Busy`] when it is newer than this build; what the file system
+    /// answers.
+    pub fn prepare(
+        RestoreTurn { swap }: RestoreTurn,
+        from: &Path,
+        patience: Patience,
+        ((jobs, processors), present): ((i64, i64), Option<&mut Store>),
+    ) -> Result<Restoration> {
+        let draft = copy_in(from, swap.path())?;
+        let mut store = Store::open(&Location::File(draft.path().to_owned()), patience)?;
+        store.is_a_backup(from)?;
+        store.check().map_err(|error| match error.kind() {
+            Kind::Invalid => Error::new(Kind::Invalid, format!("the backup `{}` is damaged: {error}", from.display()))
+                .with_hint("nothing was changed; restore another backup"),
+            _ => error,
+        })?;
+        // A damaged store may not say; and nothing depends on it.
+        let again = present.map_or(0, |present| store.run_again(present).unwrap_or(0));
+        let is_shared = store.has_company()?;
+        let put_back = store.put_back_all()?;
+        store.number_after(jobs, processors)?;
+        store.engine.close()?;
+        Ok(Restoration { draft, swap, patience, put_back, again, is_shared })
+    }
+
+    /// Puts it in the place of the store, and what was there into a folder next to it, which is named after the moment. Writers wait
+    /// meanwhile; `check` may refuse at the last moment. Returns the folder, if there was anything.
+    ///
+    /// # Errors
+    /// Whatever `check` and the file system answer. Then what was there is there again.
+    pub fn replace(self, now: Timestamp, check: &mut dyn FnMut() -> Result<()>) -> Result<Option<PathBuf>> {
+        self.swap.replace(self.draft, now, (self.patience, check))
+    }
+}
+
+impl Store {
+    /// Refuses a database without a store, and a newer one.
+    fn is_a_backup(&mut self, from: &Path) -> Result<()> {
+        let mut found = SchemaFound::Nothing;
+        self.engine.transact(Mode::Read, &mut |tx| {
+            found = tx.found();
+            Ok(())
+        })?;
+        let from = from.display();
+        match found {
+            SchemaFound::Nothing => Err(Error::new(Kind::Invalid, format!("`{from}` holds no store of asyncq"))
+                .with_hint("name a file that `asyncq backup` has made")),
+            SchemaFound::Newer { version, known } => {
+                let message = format!("`{from}` has schema {version}, this asyncq knows schemas up to {known}");
+                Err(Error::new(Kind::Busy, message)
+                    .with_hint("a newer asyncq has made it: install that version here too"))
+            }
+            SchemaFound::Current | SchemaFound::Older(_) => Ok(()),
+        }
+    }
+
+    /// The greatest numbers that a job and a processor have ever had, whatever schema the store has.
+    pub fn newest_numbers(&mut self) -> Result<(i64, i64)> {
+        let mut newest = (0, 0);
+        self.transact(Mode::Read, |tx| {
+            newest = tx.newest_numbers()?;
+            Ok(())
+        })?;
+        Ok(newest)
+    }
+
+    /// Gives jobs and processors new numbers from a million after those that the store has, and after these.
+    pub fn number_after(&mut self, job: i64, processor: i64) -> Result<()> {
+        self.write_untriggered(|tx| {
+            let newest = tx.newest_numbers()?;
+            tx.number_after(newest.0.max(job).saturating_add(GAP), newest.1.max(processor).saturating_add(GAP))
+        })
+    }
+
+    /// Puts all jobs that run on their queues again, and forgets all processors: nobody runs anything in this copy. No crash is
+    /// charged.
+    pub fn put_back_all(&mut self) -> Result<Vec<(JobId, State)>> {
+        let mut back = Vec::new();
+        for processor in self.processors()? {
+            back.extend(self.rescue(processor.id, Some(&[]), &[])?.jobs);
+        }
+        let mut unowned: Vec<JobId> = self.orphaned()?.into_iter().map(|(job, _)| job).collect();
+        unowned.extend(self.tokenless()?);
+        back.extend(self.put_back_unowned(&unowned)?);
+        Ok(back)
+    }
+
+    /// How many calls that have not ended here have ended in another store, of which this is an earlier copy, or were removed there.
+    pub fn run_again(&mut self, later: &mut Store) -> Result<usize> {
+        let (mut ended, mut gone, mut known, mut last) = (0, 0, 0, 0);
+        loop {
+            let page: Vec<(JobId, i64)> = self.read(|tx| tx.rows(UNENDED, &[last.into(), PAGE.into()]))?;
+            let Some((JobId(id), _)) = page.last() else { break };
+            last = *id;
+            let looked: Vec<Option<bool>> = later.read(|tx| {
+                let found = page.iter().map(|(id, made)| tx.row(ENDED, &[(*id).into(), (*made).into()]));
+                found.collect()
+            })?;
+            ended += looked.iter().filter(|it| **it == Some(true)).count();
+            known += looked.iter().flatten().count();
+            gone += looked.iter().filter(|it| it.is_none()).count();
+        }
+        // Where none of them is known, it is another store.
+        Ok(if known == 0 { 0 } else { ended + gone })
+    }
+}
