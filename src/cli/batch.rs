@@ -27,8 +27,8 @@ pub fn run(session: &Session, request: BatchRequest) -> anyhow::Result<u8> {
     done.map(|()| exit::DONE)
 }
 
-/// The file with the calls of a batch; `-` is stdin.
-pub fn open(path: &Path) -> anyhow::Result<File> {
+/// A file to read; `-` is stdin, and `option` tells how to name it.
+pub fn open(path: &Path, option: &str) -> anyhow::Result<File> {
     let input = if path == Path::new("-") {
         io::stdin().as_fd().try_clone_to_owned().map(File::from)
     } else {
@@ -46,7 +46,7 @@ pub fn open(path: &Path) -> anyhow::Result<File> {
         };
         let name = escape_control(&path.to_string_lossy()).into_owned();
         Error::new(kind, format!("cannot read `{name}`: {}", reason(&error)))
-            .with_hint("`--batch -` reads stdin")
+            .with_hint(format!("`{option} -` reads stdin"))
             .into()
     })
 }

@@ -89,7 +89,7 @@ impl Enqueue {
                 .transpose()?
                 .map(|request| request.call);
             let request = BatchRequest {
-                input: batch::open(file)?,
+                input: batch::open(file, "--batch")?,
                 on_behalf_of: self.call.request.on_behalf_of()?,
                 hold: self.call.request.hold,
                 defer: self.defer,

@@ -3,6 +3,7 @@
 //! Invariant: no other layer prints, or reads the environment of its caller. Each noun has a file with its arguments and
 //! what they do. The doc comments of the arguments are the help texts.
 
+mod apply;
 mod backup;
 mod batch;
 mod call;
@@ -111,6 +112,10 @@ enum Command {
     /// Schedules: rules for when a call is made, again and again
     #[command(subcommand)]
     Schedule(schedule::Schedule),
+    /// Make services, functions and schedules what a file says
+    Apply(apply::Apply),
+    /// Print services, functions and schedules as a file that `asyncq apply` reads
+    Export(apply::Export),
     /// Print when there is next something to do for `asyncq process`: `now`, or a time
     Due(due::Due),
     /// Show all services with their calls, and the processors and schedules
@@ -179,6 +184,8 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
         Command::Resume => pause::resume(session),
         Command::Job(job) => job.run(session),
         Command::Schedule(schedule) => schedule.run(session),
+        Command::Apply(apply) => apply.run(session),
+        Command::Export(export) => export.run(session),
         Command::Due(due) => due.run(session),
         Command::Status(status) => status.run(session),
         Command::Wait(wait) => wait.run(session),

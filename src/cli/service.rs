@@ -19,9 +19,9 @@ use crate::domain::pattern::{ServicePattern, ServiceSelection};
 use crate::domain::pause::Pause;
 use crate::domain::rate::Rate;
 use crate::domain::removal::{IfWaiting, Removed};
-use crate::domain::retention::{Retention, RetentionChange};
+use crate::domain::retention::{self, Retention, RetentionChange};
 use crate::domain::service::{self, Added, ServiceChange, ServiceName};
-use crate::domain::time::{parse_span, write_span};
+use crate::domain::time::write_span;
 use crate::error::{Error, Kind};
 
 /// Services: named queues and their limits
@@ -133,7 +133,7 @@ fn parse_rate(text: &str) -> Result<RateLimit, Error> {
 }
 
 fn parse_keep(text: &str) -> Result<Keep, Error> {
-    if text == "forever" { Ok(Keep(None)) } else { parse_span(text).map(|span| Keep(Some(span))) }
+    retention::parse_keep(text).map(Keep)
 }
 
 fn parse_burst(text: &str) -> Result<NonZeroU32, String> {

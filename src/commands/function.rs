@@ -378,7 +378,7 @@ pub(super) fn variable_name(name: &str) -> Result<String> {
     Ok(name.to_owned())
 }
 
-fn current(name: &str, here: Here<'_>) -> Result<String> {
+pub(super) fn current(name: &str, here: Here<'_>) -> Result<String> {
     let value = here.caller.raw_variable(name);
     match value.map(OsStr::to_str) {
         Some(Some(value)) => Ok(value.to_owned()),

@@ -2,6 +2,7 @@
 //!
 //! Invariant: no clap and no printing here, and nothing read from the environment: a [`caller::Caller`] holds that as data.
 
+pub mod apply;
 pub mod backup;
 pub mod batch;
 pub mod call;

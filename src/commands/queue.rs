@@ -57,6 +57,12 @@ impl Place {
         Path::new(self.location.as_os_str())
     }
 
+    /// Whether there is a file.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.path().exists()
+    }
+
     /// Opens the store.
     ///
     /// # Errors

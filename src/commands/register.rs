@@ -1,5 +1,7 @@
 //! Registering functions, as programs do it for themselves.
 
+use std::collections::BTreeMap;
+
 use super::caller::Caller;
 use super::function::{Here, find_program, site, variable_name};
 use super::queue::Queue;
@@ -30,7 +32,7 @@ impl Queue {
 
     /// Makes sure that what is wanted of a function can be recorded.
     fn look_up(&mut self, wanted: &mut WantedFunction, caller: &Caller) -> Result<()> {
-        check_texts(wanted)?;
+        check_texts(wanted.command.iter().flatten(), wanted.site.as_ref(), &wanted.env)?;
         let here = Here { folder: &caller.folder()?, caller };
         if let Some(typed) = &wanted.site {
             if !typed.starts_with('/') {
@@ -71,10 +73,14 @@ impl Queue {
 }
 
 /// Refuses texts with which the system starts no program, as the schema does for clients.
-fn check_texts(wanted: &WantedFunction) -> Result<()> {
-    let command = wanted.command.iter().flatten().map(|text| ("command", text));
-    let site = wanted.site.iter().map(|text| ("site", text));
-    let env = wanted.env.values().map(|text| ("env", text));
+pub(super) fn check_texts<'a>(
+    command: impl IntoIterator<Item = &'a String>,
+    site: Option<&'a String>,
+    env: &'a BTreeMap<String, String>,
+) -> Result<()> {
+    let command = command.into_iter().map(|text| ("command", text));
+    let site = site.map(|text| ("site", text));
+    let env = env.values().map(|text| ("env", text));
     let mut length = 0;
     for (member, text) in command.chain(site).chain(env) {
         length += text.len();

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::hook::{HookChange, Hooks};
+use super::hook::{HookChange, HookTarget, Hooks};
 use super::lane::Lane;
 pub use super::name::FunctionName;
 use super::retry_policy::{RetryChange, RetryPolicy};
@@ -200,6 +200,14 @@ pub struct Function {
     pub definition: Definition,
     /// When it was added.
     pub created_at: Timestamp,
+}
+
+impl Function {
+    /// It and its service, as a hook names it.
+    #[must_use]
+    pub fn target(&self) -> HookTarget {
+        HookTarget { service: self.service.clone(), function: self.name.clone() }
+    }
 }
 
 /// A function as a program wants it to be. What is `None` counts for nothing: it may be as it is.

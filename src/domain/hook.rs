@@ -48,8 +48,8 @@ impl HookKind {
     }
 }
 
-/// A function that is a hook.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A function with its service, as a hook names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HookTarget {
     /// Its service.
     pub service: ServiceName,
@@ -63,6 +63,14 @@ impl HookTarget {
     /// # Errors
     /// [`Kind::Usage`] when it is not that, in words that can follow "`TEXT`: ".
     pub fn parse(text: &str) -> Result<HookTarget> {
+        HookTarget::parse_as("a hook", text)
+    }
+
+    /// Parses `SERVICE/FUNCTION`, which is `what`.
+    ///
+    /// # Errors
+    /// As for [`HookTarget::parse`].
+    pub fn parse_as(what: &str, text: &str) -> Result<HookTarget> {
         let Some((service, function)) = text.split_once('/') else {
             let hint = match text.split_once(['.', ':', ' ']) {
                 Some((service, function)) if ServiceName::parse(service).is_ok() && !function.is_empty() => {
@@ -70,7 +78,7 @@ impl HookTarget {
                 }
                 _ => "name the service and the function, as in `alerts/page`".to_owned(),
             };
-            return Err(Error::new(Kind::Usage, "a hook is SERVICE/FUNCTION").with_hint(hint));
+            return Err(Error::new(Kind::Usage, format!("{what} is SERVICE/FUNCTION")).with_hint(hint));
         };
         Ok(HookTarget { service: ServiceName::parse(service)?, function: FunctionName::parse(function)? })
     }

@@ -163,6 +163,31 @@ pub fn compact(value: &str) -> String {
     out
 }
 
+/// Whether two texts, both of which are JSON, are the same value: with other white space, escapes or order of keys, too. Numbers
+/// are the same only with the same digits.
+#[must_use]
+pub fn is_same(one: &str, other: &str) -> bool {
+    one == other || sorted(one) == sorted(other)
+}
+
+/// The same value without white space, escaped as [`quote`] does, with the keys of each object in their order.
+fn sorted(text: &str) -> String {
+    if let Some(text) = unquote(text) {
+        return quote(&text);
+    }
+    if let Ok(elements) = array(text) {
+        let elements: Vec<String> = elements.into_iter().map(|it| sorted(it.get())).collect();
+        return format!("[{}]", elements.join(","));
+    }
+    if let Ok(mut entries) = object(text) {
+        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let entries: Vec<String> =
+            entries.into_iter().map(|(key, value)| format!("{}:{}", quote(&key), sorted(value.get()))).collect();
+        return format!("{{{}}}", entries.join(","));
+    }
+    text.trim_matches(WHITE).to_owned()
+}
+
 /// Serializes stored JSON byte for byte. A client may have stored a text that is not JSON, or that some programs cannot read
 /// (nested too deep, half a surrogate pair, a name twice): that becomes a string.
 pub(super) fn serialize_stored<'a, S: Serializer>(
@@ -324,6 +349,14 @@ mod tests {
         assert_eq!(Json::parse(&nested(100_000)), Err(JsonFault::TooDeep));
         let long = Json::string(&"x".repeat(MAX_BYTES));
         assert_eq!(long, Err(JsonFault::TooLarge(MAX_BYTES + 2)));
+    }
+
+    #[test]
+    fn values_are_compared_and_not_their_bytes() {
+        assert!(is_same(r#"{"b":[1.0, "\u0061"],"a":{}}"#, r#"{ "a": {}, "b": [1.0,"a"] }"#));
+        for (one, other) in [("1.0", "1"), (r#""1""#, "1"), ("[1,2]", "[2,1]"), ("{}", "[]"), ("null", "0")] {
+            assert!(!is_same(one, other), "{one} {other}");
+        }
     }
 
     #[test]

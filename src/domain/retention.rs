@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use super::time::{parse_span, write_span};
+use crate::error::Result;
+
 /// How long a service keeps its jobs; `None` stands for ever.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retention {
@@ -9,6 +12,23 @@ pub struct Retention {
     pub ended: Option<Duration>,
     /// Those that ended in an error.
     pub errors: Option<Duration>,
+}
+
+/// What stands for ever.
+const FOREVER: &str = "forever";
+
+/// Parses how long jobs are kept: a span, or `forever`.
+///
+/// # Errors
+/// As [`parse_span`].
+pub fn parse_keep(text: &str) -> Result<Option<Duration>> {
+    if text == FOREVER { Ok(None) } else { parse_span(text).map(Some) }
+}
+
+/// Writes it so that [`parse_keep`] reads the same.
+#[must_use]
+pub fn write_keep(time: Option<Duration>) -> String {
+    time.map_or_else(|| FOREVER.to_owned(), write_span)
 }
 
 /// Changes of it; `None` leaves a time as it is.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::call::Call;
+use super::hook::HookTarget;
 use super::job::JobId;
 use super::lane::Lane;
 use super::meta::Meta;
@@ -54,6 +55,12 @@ pub struct ScheduleDefinition {
 }
 
 impl ScheduleDefinition {
+    /// The function that it calls.
+    #[must_use]
+    pub fn target(&self) -> HookTarget {
+        HookTarget { service: self.call.service.clone(), function: self.call.function.clone() }
+    }
+
     /// What of it another one has otherwise, in words.
     #[must_use]
     pub fn differences(&self, other: &ScheduleDefinition) -> Vec<&'static str> {

@@ -1,14 +1,13 @@
 //! A service: a named queue and its limits.
 
 use std::num::NonZeroU32;
-use std::time::Duration;
 
 use super::hook::{HookChange, HookKind, Hooks};
 pub use super::name::{MAX_NAME_BYTES, ServiceName};
 use super::pause::Pause;
 use super::rate::Rate;
-use super::retention::{Retention, RetentionChange};
-use super::time::{Timestamp, write_span};
+use super::retention::{Retention, RetentionChange, write_keep};
+use super::time::Timestamp;
 
 /// A service as it is registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,9 +91,8 @@ impl ServiceChange {
         let (wanted, is) = (self.retention, there.retention);
         let keeps = [("keep", wanted.ended, is.ended), ("keep-errors", wanted.errors, is.errors)];
         let keeps = keeps.into_iter().filter_map(|(name, wanted, is)| {
-            let text = |span: Option<Duration>| span.map_or_else(|| "forever".to_owned(), write_span);
             let wanted = wanted.filter(|wanted| *wanted != is)?;
-            Some((format!("--{name} {}", text(wanted)), format!("{} {}", name.replace('-', " "), text(is))))
+            Some((format!("--{name} {}", write_keep(wanted)), format!("{} {}", name.replace('-', " "), write_keep(is))))
         });
         differs.chain(rate).chain(keeps).chain(hooks).collect()
     }

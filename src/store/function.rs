@@ -28,9 +28,10 @@ macro_rules! select {
 }
 const FUNCTION: &str = select!("WHERE service = ?1 AND name = ?2");
 const TO_USE: &str = select!("WHERE service = ?1 AND name = ?2 /*! FOR KEY SHARE */");
-const TO_CHANGE: &str = select!("WHERE service = ?1 AND name = ?2 /*! FOR NO KEY UPDATE */");
+pub(super) const TO_CHANGE: &str = select!("WHERE service = ?1 AND name = ?2 /*! FOR NO KEY UPDATE */");
 const TO_REMOVE: &str = select!("WHERE service = ?1 AND name = ?2 /*! FOR UPDATE */");
-const FUNCTIONS: &str = select!("WHERE service = ?1 ORDER BY name");
+pub(super) const FUNCTIONS: &str = select!("WHERE service = ?1 ORDER BY name");
+pub(super) const FUNCTIONS_TO_CHANGE: &str = select!("WHERE service = ?1 ORDER BY name /*! FOR NO KEY UPDATE */");
 const ALL_FUNCTIONS: &str = select!("ORDER BY service, name");
 const NAMES: &str = "SELECT name FROM asyncq_function WHERE service = ?1 ORDER BY name";
 const ADD: &str =
@@ -42,10 +43,7 @@ const SET: &str = "UPDATE asyncq_function SET command = ?3, site = ?4, env = ?5,
     local = ?15
     WHERE service = ?1 AND name = ?2";
 const LATEST: &str = "SELECT coalesce(max(generation), 0) FROM asyncq_function";
-/// A name that is NULL stands for all.
-const RELOAD: &str = "UPDATE asyncq_function SET generation = ?3
-    WHERE service = COALESCE(?1, service) AND name = COALESCE(?2, name)";
-const REMOVE: &str = "DELETE FROM asyncq_function WHERE service = ?1 AND name = ?2";
+pub(super) const REMOVE: &str = "DELETE FROM asyncq_function WHERE service = ?1 AND name = ?2";
 
 impl Store {
     /// Registers a function on a service.
@@ -167,25 +165,6 @@ impl Store {
         })
     }
 
-    /// Has no call of a function, of all of a service, or of all that there are, begin in a worker that was started before.
-    /// Says how many functions that concerns.
-    ///
-    /// # Errors
-    /// [`Kind::NotFound`] when there is no such service or function.
-    pub fn reload_functions(&mut self, service: Option<&ServiceName>, name: Option<&FunctionName>) -> Result<u64> {
-        self.write(|tx| {
-            match (service, name) {
-                (Some(service), Some(name)) => drop(find(tx, service, name)?),
-                (Some(service), None) => drop(service::find(tx, service)?),
-                (None, _) => {}
-            }
-            let key = [service.map(ServiceName::as_str), name.map(FunctionName::as_str)].map(Value::from);
-            let next = next_generation(tx)?;
-            let changed = tx.execute(RELOAD, &[key[0], key[1], next.into()])?;
-            if name.is_some() && changed == 0 { Err(tx.passed_over()) } else { Ok(changed) }
-        })
-    }
-
     /// Removes a function. Jobs that have ended stay.
     ///
     /// # Errors
@@ -212,7 +191,7 @@ impl Store {
 }
 
 /// Adds a function, unless there is one with this name: `find` reads that.
-fn add(
+pub(super) fn add(
     tx: &mut dyn Tx,
     find: &str,
     (service, name): (&ServiceName, &FunctionName),
@@ -226,13 +205,25 @@ fn add(
 /// Changes a function that was read to be changed.
 fn set(tx: &mut dyn Tx, function: &mut Function, change: &FunctionChange) -> Result<()> {
     let changed = change.apply(function.definition.clone());
-    let same_workers = function.definition.shares_worker(&function.definition.site, &changed, &changed.site);
-    function.definition = changed;
-    if !same_workers {
-        function.definition.generation = next_generation(tx)?;
+    function.definition = replace(tx, function, &changed, &mut None)?;
+    Ok(())
+}
+
+/// Gives a function that was read to be changed another definition, and returns that as it is stored. All functions that a
+/// transaction changes have the same `generation`, if their workers have to start anew.
+pub(super) fn replace(
+    tx: &mut dyn Tx,
+    old: &Function,
+    new: &Definition,
+    generation: &mut Option<i64>,
+) -> Result<Definition> {
+    let mut new = Definition { generation: old.definition.generation, ..new.clone() };
+    if !old.definition.shares_worker(&old.definition.site, &new, &new.site) {
+        let next = generation.map_or_else(|| next_generation(tx), Ok)?;
+        (*generation, new.generation) = (Some(next), next);
     }
-    let key = key(&function.service, &function.name);
-    tx.change(SET, &[&key[..], &Columns::of(&function.definition).values()].concat())
+    tx.change(SET, &[&key(&old.service, &old.name)[..], &Columns::of(&new).values()].concat())?;
+    Ok(new)
 }
 
 /// Adds a function; or changes one that differs, if `may_change`.
@@ -258,13 +249,13 @@ fn define(tx: &mut dyn Tx, wanted: &WantedFunction, may_change: bool) -> Result<
 }
 
 /// The number of a deploy that happens now: higher than that of any before, also of functions that are removed.
-fn next_generation(tx: &mut dyn Tx) -> Result<i64> {
+pub(super) fn next_generation(tx: &mut dyn Tx) -> Result<i64> {
     let latest = tx.row::<i64>(LATEST, &[])?.unwrap_or_default();
     Ok(tx.now().0.max(latest + 1))
 }
 
 /// The first two parameters of a statement about one function.
-fn key<'a>(service: &'a ServiceName, name: &'a FunctionName) -> [Value<'a>; 2] {
+pub(super) fn key<'a>(service: &'a ServiceName, name: &'a FunctionName) -> [Value<'a>; 2] {
     [service.into(), name.into()]
 }
 

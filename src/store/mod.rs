@@ -3,6 +3,7 @@
 //! Invariant: the only module that holds SQL. [`Store`] is concrete; its verbs say what happened, each is one
 //! transaction, and there is one copy of each, over the private engine seam.
 
+mod apply;
 mod backup;
 mod claim;
 mod clock;
@@ -33,7 +34,9 @@ mod nested_calls;
 mod path;
 mod pause;
 mod prune;
+mod purpose;
 mod query;
+mod reload;
 mod remove;
 mod rerun;
 mod rescue;

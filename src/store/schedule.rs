@@ -32,9 +32,11 @@ macro_rules! select_schedule {
 }
 pub(super) use select_schedule;
 
-const SCHEDULE: &str = select_schedule!("WHERE name = ?1");
+pub(super) const SCHEDULE: &str = select_schedule!("WHERE name = ?1");
 pub(super) const TO_CHANGE: &str = select_schedule!("WHERE name = ?1 /*! FOR NO KEY UPDATE */");
-const SCHEDULES: &str = select_schedule!("WHERE service = ?1 ORDER BY name");
+pub(super) const SCHEDULES: &str = select_schedule!("WHERE service = ?1 ORDER BY name");
+pub(super) const SCHEDULES_TO_CHANGE: &str =
+    select_schedule!("WHERE service = ?1 ORDER BY name /*! FOR NO KEY UPDATE */");
 const ALL_SCHEDULES: &str = select_schedule!("ORDER BY name");
 const NAMES: &str = "SELECT name FROM asyncq_schedule ORDER BY name";
 const ADD: &str =
@@ -45,8 +47,8 @@ const ADD: &str =
 const SET: &str = "UPDATE asyncq_schedule SET service = ?1, function = ?2, args = ?3, kwargs = ?4, principal = ?5, site = ?6,
     priority = ?7, lane = ?8, cron = ?9, zone = ?10, every = ?11, missed = ?12, within = ?13, overlap = ?14, from_at = ?15,
     until_at = ?16, description = ?17, expires = ?18, meta = ?19, next_tick = ?21 WHERE name = ?20";
-const PAUSE: &str = "UPDATE asyncq_schedule SET paused = 1 WHERE name = ?1 AND paused = 0";
-const RESUME: &str = "UPDATE asyncq_schedule SET paused = 0, next_tick = ?2 WHERE name = ?1 AND paused = 1";
+pub(super) const PAUSE: &str = "UPDATE asyncq_schedule SET paused = 1 WHERE name = ?1 AND paused = 0";
+pub(super) const RESUME: &str = "UPDATE asyncq_schedule SET paused = 0, next_tick = ?2 WHERE name = ?1 AND paused = 1";
 const REMOVE: &str = "DELETE FROM asyncq_schedule WHERE name = ?1";
 
 impl Store {
@@ -178,13 +180,18 @@ impl Store {
     pub fn remove_schedule(&mut self, name: &ScheduleName) -> Result<()> {
         self.write(|tx| {
             // Also one that cannot be read.
-            if tx.execute(REMOVE, &[name.as_str().into()])? == 0 { Err(no_schedule(tx, name)) } else { Ok(()) }
+            remove(tx, name)
         })
     }
 }
 
 /// Adds a schedule whose function was found.
-fn add(tx: &mut dyn Tx, name: &ScheduleName, is: &ScheduleDefinition, first: Option<Timestamp>) -> Result<()> {
+pub(super) fn add(
+    tx: &mut dyn Tx,
+    name: &ScheduleName,
+    is: &ScheduleDefinition,
+    first: Option<Timestamp>,
+) -> Result<()> {
     let columns = ScheduleColumns::of(is);
     let rest = [name.as_str().into(), first.into(), tx.now().into()];
     tx.change(ADD, &[&columns.values()[..], &rest].concat())?;
@@ -192,11 +199,16 @@ fn add(tx: &mut dyn Tx, name: &ScheduleName, is: &ScheduleDefinition, first: Opt
 }
 
 /// Changes a schedule that was read to be changed, and whose function was found.
-fn set(tx: &mut dyn Tx, schedule: &Schedule) -> Result<()> {
+pub(super) fn set(tx: &mut dyn Tx, schedule: &Schedule) -> Result<()> {
     let columns = ScheduleColumns::of(&schedule.definition);
     let rest = [schedule.name.as_str().into(), schedule.progress.next_tick.into()];
     tx.change(SET, &[&columns.values()[..], &rest].concat())?;
     clock::note_at_least(tx)
+}
+
+/// Removes a schedule.
+pub(super) fn remove(tx: &mut dyn Tx, name: &ScheduleName) -> Result<()> {
+    if tx.execute(REMOVE, &[name.as_str().into()])? == 0 { Err(no_schedule(tx, name)) } else { Ok(()) }
 }
 
 /// The error for a name that another schedule has, which differs from this one.

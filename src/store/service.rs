@@ -7,6 +7,7 @@ use super::Store;
 use super::columns::Column;
 use super::engine::{Row, Tx, Value};
 use super::hook;
+use super::purpose::Purpose;
 use super::used::{self, RETENTION};
 use super::waiting::{cancel_waiting, remove_schedules};
 use crate::domain::hook::Hooks;
@@ -90,6 +91,7 @@ const TO_REMOVE: &str = select!("WHERE name = ?1 /*! FOR UPDATE */");
 const NEXT_DUE: &str = "SELECT run_at FROM asyncq_job WHERE state = 'delayed' AND service = ?1 ORDER BY run_at LIMIT 1";
 const LOCK: &str = "SELECT name FROM asyncq_service WHERE name = ?1 /*! FOR NO KEY UPDATE */";
 const SERVICES: &str = select!("ORDER BY name");
+const SERVICES_TO_CHANGE: &str = select!("ORDER BY name /*! FOR NO KEY UPDATE */");
 /// Whether a call of service `?1` is queued, blocked, running, or due by `?2` but not queued yet.
 const BUSY_WITH: &str = "SELECT 1 WHERE EXISTS (SELECT 1 FROM asyncq_job WHERE service = ?1 AND state = 'queued')
     OR EXISTS (SELECT 1 FROM asyncq_job WHERE service = ?1 AND state = 'blocked' AND waits <> 0)
@@ -111,7 +113,7 @@ impl Store {
     /// [`Kind::Denied`] when the name is taken by a service with another limit.
     pub fn add_service(&mut self, name: &ServiceName, wanted: &ServiceChange) -> Result<Added> {
         self.write(|tx| {
-            let Some(there) = add_new(tx, name, wanted)? else { return Ok(Added::New) };
+            let Some(there) = add_with_hooks(tx, name, wanted)? else { return Ok(Added::New) };
             let (options, values): (Vec<_>, Vec<_>) = wanted.differences(&there).into_iter().unzip();
             if options.is_empty() {
                 tx.force_sync()?;
@@ -127,7 +129,7 @@ impl Store {
     /// new one gets 1.
     pub fn define_service(&mut self, name: &ServiceName, wanted: &ServiceChange) -> Result<Defined> {
         self.write(|tx| {
-            let Some(there) = add_new(tx, name, wanted)? else { return Ok(Defined::Added) };
+            let Some(there) = add_with_hooks(tx, name, wanted)? else { return Ok(Defined::Added) };
             let changed = wanted.apply(&there);
             if changed == there {
                 tx.force_sync()?;
@@ -225,6 +227,34 @@ impl Store {
     }
 }
 
+/// Adds a service with these limits, whose hooks have to be there; gives the one that is there already.
+fn add_with_hooks(tx: &mut dyn Tx, name: &ServiceName, wanted: &ServiceChange) -> Result<Option<Service>> {
+    let there = add_new(tx, name, wanted)?;
+    if there.is_none() {
+        hook::find(tx, wanted.hooks.targets())?;
+    }
+    Ok(there)
+}
+
+/// Adds a service that was not there, with all that is wanted of it. Its hooks may come later.
+pub(super) fn add_planned(tx: &mut dyn Tx, name: &ServiceName, wanted: &ServiceChange) -> Result<()> {
+    if add_new(tx, name, wanted)?.is_some() {
+        return Err(tx.passed_over());
+    }
+    match &wanted.pause {
+        Some(Some(_)) => {
+            let new = wanted.apply(&find(tx, name)?);
+            set(tx, &new)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// All services, by name.
+pub(super) fn all_for(tx: &mut dyn Tx, purpose: Purpose) -> Result<Vec<Service>> {
+    tx.rows(purpose.choose(SERVICES, SERVICES_TO_CHANGE), &[])
+}
+
 /// Adds a service with these limits; gives the one that is there already.
 pub(super) fn add_new(tx: &mut dyn Tx, name: &ServiceName, wanted: &ServiceChange) -> Result<Option<Service>> {
     let [concurrency, lane_width] =
@@ -237,14 +267,11 @@ pub(super) fn add_new(tx: &mut dyn Tx, name: &ServiceName, wanted: &ServiceChang
     let now = tx.now().into();
     let new =
         [name.into(), concurrency, now, lane_width, on_error, on_success, rate.as_ref().into(), keep, keep_errors];
-    let there = add::<Service>(tx, (TO_CHANGE, &new[..1]), (ADD, &new))?;
-    if there.is_none() {
-        hook::find(tx, wanted.hooks.targets())?;
-    }
-    Ok(there)
+    add::<Service>(tx, (TO_CHANGE, &new[..1]), (ADD, &new))
 }
 
-fn set(tx: &mut dyn Tx, service: &Service) -> Result<()> {
+/// Changes a service to this one.
+pub(super) fn set(tx: &mut dyn Tx, service: &Service) -> Result<()> {
     let [concurrency, lane_width] = [service.concurrency, service.lane_width].map(|it| i64::from(it.get()).into());
     let hooks = hook::texts(&service.hooks);
     let [on_error, on_success] = hooks.each_ref().map(|hook| hook.as_ref().into());
@@ -291,7 +318,8 @@ pub(super) fn add<T: Column>(
     if there.is_none() { Err(tx.passed_over()) } else { Ok(there) }
 }
 
-fn select(tx: &mut dyn Tx, selection: &ServiceSelection) -> Result<Vec<Service>> {
+/// The services of a selection, in its order.
+pub(super) fn select(tx: &mut dyn Tx, selection: &ServiceSelection) -> Result<Vec<Service>> {
     for pattern in selection.services.iter().chain(&selection.except) {
         if let ServicePattern::Name(name) = pattern {
             find(tx, name)?;

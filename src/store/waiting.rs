@@ -19,33 +19,10 @@ pub(super) fn cancel_waiting(
     function: Option<&FunctionName>,
     (waiting, by): (IfWaiting, &str),
 ) -> Result<Removed> {
-    let what = match function {
-        None => format!("service `{service}`"),
-        Some(function) => format!("function `{function}` of service `{service}`"),
-    };
-    let names: Vec<Value<'_>> = match function {
-        None => vec![service.into()],
-        Some(function) => vec![service.into(), function.into()],
-    };
+    let what = what(service, function);
+    let names = names(service, function);
     let which = |state| which(state, function.is_some());
-    let waiting_states = || State::ALL.into_iter().filter(|state| state.is_waiting());
-    let (mut found, mut waits) = (Vec::new(), Vec::new());
-    for state in [State::Processing].into_iter().chain(waiting_states()) {
-        let jobs = tx.rows::<JobId>(&all(&which(state)), &names)?;
-        if state == State::Processing && !jobs.is_empty() {
-            let message = format!("{what} has {}", count(jobs.len(), "running job"));
-            let hint = format!("wait for job {0} to end, or `asyncq job cancel {0}`", jobs[0]);
-            return Err(Error::new(Kind::Busy, message).with_hint(hint));
-        }
-        if !jobs.is_empty() {
-            waits.push(state);
-            found.extend(jobs);
-        }
-    }
-    if !found.is_empty() && waiting == IfWaiting::Refuse {
-        let message = format!("{what} has {}", count(found.len(), "waiting job"));
-        return Err(Error::new(Kind::Denied, message).with_hint("`--force` removes it and cancels them"));
-    }
+    let (waits, mut found) = find_waiting(tx, service, function, waiting)?;
     let (now, why) = (tx.now().into(), error_text(&Failure::new(FailureKind::Removed, format!("{by} removed {what}"))));
     for state in waits {
         let args = [&names[..], &[now, (&why).into()]].concat();
@@ -61,6 +38,62 @@ pub(super) fn cancel_waiting(
     let cancelled = found.len() as u64;
     found.truncate(10);
     Ok(Removed { cancelled, oldest: found })
+}
+
+/// How many calls of a function wait, which is to be removed; refuses as [`cancel_waiting`] does.
+pub(super) fn count_waiting(
+    tx: &mut dyn Tx,
+    service: &ServiceName,
+    function: &FunctionName,
+    waiting: IfWaiting,
+) -> Result<u64> {
+    Ok(find_waiting(tx, service, Some(function), waiting)?.1.len() as u64)
+}
+
+/// What waits for a service or for one function of it, and in which states that is.
+///
+/// # Errors
+/// [`Kind::Busy`] when calls run, [`Kind::Denied`] when some wait and that is not to be.
+fn find_waiting(
+    tx: &mut dyn Tx,
+    service: &ServiceName,
+    function: Option<&FunctionName>,
+    waiting: IfWaiting,
+) -> Result<(Vec<State>, Vec<JobId>)> {
+    let (what, names) = (what(service, function), names(service, function));
+    let (mut found, mut waits) = (Vec::new(), Vec::new());
+    for state in [State::Processing].into_iter().chain(waiting_states()) {
+        let jobs = tx.rows::<JobId>(&all(&which(state, function.is_some())), &names)?;
+        if state == State::Processing && !jobs.is_empty() {
+            let message = format!("{what} has {}", count(jobs.len(), "running job"));
+            let hint = format!("wait for job {0} to end, or `asyncq job cancel {0}`", jobs[0]);
+            return Err(Error::new(Kind::Busy, message).with_hint(hint));
+        }
+        if !jobs.is_empty() {
+            waits.push(state);
+            found.extend(jobs);
+        }
+    }
+    if !found.is_empty() && waiting == IfWaiting::Refuse {
+        let message = format!("{what} has {}", count(found.len(), "waiting job"));
+        return Err(Error::new(Kind::Denied, message).with_hint("`--force` removes it and cancels them"));
+    }
+    Ok((waits, found))
+}
+
+fn waiting_states() -> impl Iterator<Item = State> {
+    State::ALL.into_iter().filter(|state| state.is_waiting())
+}
+
+fn what(service: &ServiceName, function: Option<&FunctionName>) -> String {
+    match function {
+        None => format!("service `{service}`"),
+        Some(function) => format!("function `{function}` of service `{service}`"),
+    }
+}
+
+fn names<'a>(service: &'a ServiceName, function: Option<&'a FunctionName>) -> Vec<Value<'a>> {
+    std::iter::once(service.into()).chain(function.map(Into::into)).collect()
 }
 
 /// The jobs of service `?1`, or of its function `?2`, in this state, which stands in the text as its partial index has it.

@@ -30,6 +30,7 @@ fn the_sessions_of_the_documents_are_true() {
         "docs/watching.md",
         "docs/for-scripts.md",
         "docs/pauses.md",
+        "docs/manifest.md",
         "docs/run.md",
         "docs/keeping.md",
     ] {

@@ -5,6 +5,7 @@
 use support::place;
 
 mod application;
+mod apply;
 mod backup;
 mod batch;
 mod call;

@@ -14,6 +14,7 @@ macro_rules! conformance {
     };
 }
 
+mod apply;
 mod backup;
 mod clock;
 mod complete;

@@ -194,11 +194,13 @@ impl Place {
 
     /// Plays the sessions of a document, the blocks marked `console`: there both streams appear as on a terminal, and
     /// exit codes do not. `cat FILE` shows a program that the reader writes, so it is written before. So is a block marked
-    /// `python` whose first line names its file: `# FILE.py`.
+    /// `python` or `toml` whose first line names its file: `# FILE.py`.
     pub fn document(&mut self, text: &str) {
-        for program in text.split("```python\n# ").skip(1).map(|part| part.split("```").next().unwrap()) {
-            let (name, code) = program.split_once('\n').unwrap();
-            self.write(name, code);
+        for begin in ["```python\n# ", "```toml\n# "] {
+            for file in text.split(begin).skip(1).map(|part| part.split("```").next().unwrap()) {
+                let (name, content) = file.split_once('\n').unwrap();
+                self.write(name, content);
+            }
         }
         let blocks = text.split("```console\n").skip(1).map(|part| part.split("```").next().unwrap());
         let steps: Vec<Step> = blocks.flat_map(steps).collect();
