@@ -9,7 +9,7 @@ use super::explain::needs_processor;
 use super::follow::{FollowEnd, Followed, Following, Onlooker};
 use super::job_change::{CANCEL_PATIENCE, LOOK_AT_CANCELLED, look_if_cancelled};
 use super::queue::{Place, Queue};
-use super::wait::JobEnd;
+use super::wait::{JobEnd, still_there};
 use crate::domain::job::{Job, JobId, State};
 use crate::domain::reason::Reason;
 use crate::domain::service::ServiceName;
@@ -149,15 +149,15 @@ impl Queue {
             stop: Some(call.interrupts.as_fd()),
             pulse,
         };
-        let end = self.follow_as(id, &following, &mut |queue, followed| {
+        let followed = self.follow_as(id, &following, &mut |queue, followed| {
             if let Followed::Quiet(job) = followed {
                 progress.tell(queue, job, tell)?;
                 return progress.tend(queue, id);
             }
             tell(CallEvent::Followed(followed));
             Ok(())
-        })?;
-        match end {
+        });
+        match still_there(id, followed)? {
             FollowEnd::Ended(end) => Ok(CallEnd::Ended(end)),
             FollowEnd::Stopped(_) if call.interrupts.take() => Ok(CallEnd::Interrupted),
             FollowEnd::Stopped(state) => Err(too_late(id, state)),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::wait::{Awaited, JobEnd, Lookout, not_yet, removed};
+use super::wait::{Awaited, JobEnd, Lookout, not_yet, still_there};
 use super::{caller::Caller, queue::Queue};
 use crate::domain::attempt::Attempt;
 use crate::domain::job::{Job, JobId, State};
@@ -138,7 +138,7 @@ impl Queue {
             while position.attempt < latest || position.attempt == latest && !runs {
                 self.show_rest(id, &position, show)?;
                 if !job.state.has_ended() || position.attempt < latest {
-                    let attempts = self.store.attempts(&job)?;
+                    let attempts = still_there(id, self.store.attempts(&job))?;
                     if let Some(attempt) = attempts.iter().find(|attempt| attempt.number == position.attempt) {
                         show(self, Followed::Between(&job, attempt))?;
                     }
@@ -153,7 +153,7 @@ impl Queue {
             } else {
                 None
             };
-            if !position.is_told && (again.is_none() || self.held_up_by(&job)?.is_some()) {
+            if !position.is_told && (again.is_none() || still_there(id, self.held_up_by(&job))?.is_some()) {
                 position.is_told = true;
                 show(self, Followed::Waits(&job))?;
             }
@@ -168,10 +168,7 @@ impl Queue {
             }
             lookout.sleep(&mut self.store, following.wake(again), reader.or(following.stop))?;
             let before = (job.state, job.counts.attempt);
-            job = match self.store.job(id) {
-                Err(error) if error.kind() == Kind::NotFound => return Err(removed(id).into()),
-                found => found?,
-            };
+            job = still_there(id, self.store.job(id))?;
             if before == (job.state, job.counts.attempt) {
                 lookout.slow_down();
             }
@@ -192,7 +189,7 @@ impl Queue {
             return Ok(Some(SOON));
         }
         let reader = following.by.reader;
-        let mut heard = LiveOutput::of(&mut self.store, id, position.attempt)?;
+        let mut heard = still_there(id, LiveOutput::of(&mut self.store, id, position.attempt))?;
         loop {
             let next = match &mut heard {
                 Ok(live) => live.next(id),
@@ -253,7 +250,7 @@ impl Queue {
         position: &FollowPosition,
         show: &mut dyn FnMut(&mut Queue, Followed<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let log = self.store.log(id, position.attempt)?;
+        let log = still_there(id, self.store.log(id, position.attempt))?;
         for part in rest(&log, position.seen) {
             show(self, part)?;
         }

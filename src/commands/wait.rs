@@ -144,9 +144,14 @@ pub(super) fn progress(
 }
 
 /// The error for a job that was there.
-pub(super) fn removed(id: JobId) -> Error {
+fn removed(id: JobId) -> Error {
     Error::new(Kind::NotFound, format!("job {id} was removed while it was waited for"))
         .with_hint("`asyncq job clean` removes jobs that have ended, and their outcomes; keep them longer")
+}
+
+/// What was found of a job that was there: if it is not there now, it was removed.
+pub(super) fn still_there<T>(id: JobId, found: Result<T>) -> Result<T> {
+    found.map_err(|error| if error.kind() == Kind::NotFound { removed(id) } else { error })
 }
 
 /// The error for a job that has not ended in time.
@@ -264,7 +269,7 @@ impl<'a> Jobs<'a> {
     fn see(&mut self, store: &mut Store, id: JobId, state: State) -> Result<bool> {
         if state.has_ended() {
             let ended = match state {
-                State::Error => JobEnd { id, state, error: store.job(id).map_err(|error| gone(error, id))?.error },
+                State::Error => JobEnd { id, state, error: still_there(id, store.job(id))?.error },
                 _ => JobEnd { id, state, error: None },
             };
             self.ended.insert(id, ended);
@@ -323,11 +328,6 @@ impl<'a> Jobs<'a> {
     fn into_ended(mut self) -> Vec<JobEnd> {
         self.jobs.iter().filter_map(|id| self.ended.remove(id)).collect()
     }
-}
-
-/// The same, where an error says that it is not there.
-fn gone(error: Error, id: JobId) -> Error {
-    if error.kind() == Kind::NotFound { removed(id) } else { error }
 }
 
 /// The error for a service that was there.

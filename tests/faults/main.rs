@@ -42,6 +42,7 @@ mod servers;
 mod shells;
 mod shim;
 mod steps;
+mod stops;
 mod storm;
 mod ticks;
 mod trees;

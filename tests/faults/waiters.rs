@@ -1,10 +1,10 @@
 //! Many that wait, while processors are killed: each learns once how its job has ended, and none waits for ever.
 
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::place::{Place, wait_until};
+use crate::place::{Place, Running, wait_until};
 use crate::scale;
 
 /// How long everything may take at most, even on a loaded machine.
@@ -34,7 +34,7 @@ fn place() -> Place {
 
 fn spawn(place: &Place, line: &str) -> Child {
     let mut command = place.command(&format!("exec {line}"));
-    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap()
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 /// Waits for the ends of processes; gives their exit codes.
@@ -176,4 +176,91 @@ fn nobody_waits_for_what_is_gone() {
     wait_until("all are enqueued", || place.count("--state queued") == many);
     place.stdout("mv .local/share/asyncq elsewhere");
     assert!(codes(calls).iter().all(|code| *code == Some(74)));
+}
+
+/// Starts a program and keeps what it says.
+fn listen(place: &Place, line: &str) -> Running {
+    let mut command = place.command(&format!("exec {line}"));
+    Running(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
+}
+
+/// Each ends with this code and says why, once.
+#[track_caller]
+fn each_ends(waiting: Vec<Running>, code: i32, why: &str) {
+    for waiter in waiting {
+        let end = waiter.wait();
+        let said = String::from_utf8(end.stderr).unwrap();
+        assert_eq!(end.status.code(), Some(code), "{said}");
+        assert!(said.matches("error: ").count() == 1 && said.contains(why), "{said}");
+    }
+}
+
+fn signal(waiting: &[Running], signal: &str) {
+    for waiter in waiting {
+        waiter.signal(signal);
+    }
+}
+
+/// A function that runs until it is told to end.
+const LASTS: &str = "echo $$ >> begun; until [ -e go ]; do sleep 0.01; done";
+
+/// A place with half as many calls that wait as ones that run, each waited for by `call`, and by `wait` once more.
+fn waited_for(many: usize) -> (Place, Running, Vec<Running>) {
+    let place = place();
+    place.function("lasts", "", LASTS);
+    place.stdout(&format!("asyncq service set events --concurrency {many}"));
+    let mut waiting: Vec<Running> = (0..many).map(|_| listen(&place, "asyncq -q call events lasts")).collect();
+    let processor = place.start("asyncq -q process --follow");
+    wait_until("all run", || place.read("begun").lines().count() == many);
+    waiting.extend((1..=many).map(|_| listen(&place, "asyncq -q call events lasts")));
+    wait_until("the others are enqueued", || place.count("--state queued") == many);
+    let waits: Vec<Running> = (1..=2 * many).map(|id| listen(&place, &format!("asyncq -v wait {id}"))).collect();
+    for wait in &waits {
+        let said = wait.0.stderr.as_ref().unwrap();
+        wait_until("it says for what it waits", || rustix::io::ioctl_fionread(said).unwrap() > 0);
+    }
+    waiting.extend(waits);
+    (place, processor, waiting)
+}
+
+#[test]
+fn whoever_looks_too_late_learns_that_the_job_is_gone() {
+    let (place, processor, waiting) = waited_for(scale::many(20, 2));
+    signal(&waiting, "STOP");
+    place.stdout("asyncq -q job cancel --all --state queued");
+    place.write("go", "");
+    wait_until("all have ended", || place.count("--state processing") == 0);
+    place.stdout("asyncq job clean");
+    assert_eq!(place.jobs("id"), "");
+    signal(&waiting, "CONT");
+    each_ends(waiting, 66, " was removed while it was waited for\n");
+    processor.signal("TERM");
+    assert!(processor.wait().status.success());
+}
+
+#[test]
+fn whoever_waits_in_a_store_that_is_moved_is_told_so_also_when_the_processor_is_killed_with_it() {
+    for kills in [false, true] {
+        let (place, processor, waiting) = waited_for(scale::many(20, 2));
+        let both = format!("{} {}", processor.0.id(), processor.engine());
+        let kill = if kills { format!("kill -STOP {both}; kill -9 {both}; ") } else { String::new() };
+        place.stdout(&format!("{kill}mv .local/share/asyncq elsewhere"));
+        each_ends(waiting, 74, " was moved, replaced or removed");
+        place.write("go", "");
+        assert!(kills || processor.wait().status.code() == Some(74));
+    }
+}
+
+#[test]
+fn whoever_waits_for_a_call_whose_processor_is_killed_learns_how_its_next_attempt_ends() {
+    let (place, processor, waiting) = waited_for(scale::many(20, 2));
+    let both = format!("{} {}", processor.0.id(), processor.engine());
+    place.stdout(&format!("kill -STOP {both}; kill -9 {both}"));
+    place.write("go", "");
+    assert!(place.run("asyncq -q process").status.success());
+    for waiter in waiting {
+        let end = waiter.wait();
+        let said = String::from_utf8(end.stderr).unwrap();
+        assert!(end.status.code() == Some(0) && !said.contains("error: "), "{said}");
+    }
 }
