@@ -21,7 +21,7 @@ mod system;
 
 pub use cli::main;
 #[doc(hidden)]
-pub use cli::reference;
+pub use cli::{pages, reference};
 #[doc(hidden)]
 pub use error::{Error, Kind, Result};
 #[doc(hidden)]

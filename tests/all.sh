@@ -6,7 +6,8 @@ cd "$(dirname "$0")/.."
 # Each command with the package that brings it.
 missing=
 for pair in cc:gcc sqlite3:sqlite3 python3:python3 kill:procps script:bsdutils setpriv:util-linux unshare:util-linux \
-    mount:mount cron:cron strace:strace cmp:diffutils gzip:gzip tar:tar node:nodejs valgrind:valgrind tmux:tmux bash:bash zsh:zsh fish:fish; do
+    mount:mount cron:cron strace:strace cmp:diffutils gzip:gzip tar:tar node:nodejs valgrind:valgrind \
+    tmux:tmux bash:bash zsh:zsh fish:fish mandoc:mandoc col:bsdextrautils; do
     # Not the shell's own command of that name.
     env which "${pair%%:*}" > /dev/null 2>&1 || missing="$missing ${pair#*:}"
 done

@@ -197,6 +197,12 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
     }
 }
 
+/// The commands of the command line, each with what its page of the reference shows.
+#[must_use]
+pub fn pages() -> Vec<clap::Command> {
+    reference::pages(Cli::command())
+}
+
 /// The reference of the command line, in Markdown, as `docs/cli.md` holds it.
 #[must_use]
 pub fn reference() -> String {

@@ -1,29 +1,41 @@
-//! The reference of the command line, `docs/cli.md`.
+//! The reference of the command line: each command on a page of its own. `docs/cli.md` and the man pages are made from it.
 
-/// The help of a command and of all its subcommands, in Markdown. The options that every command takes are listed once.
-pub fn reference(mut root: clap::Command) -> String {
+use clap::Command;
+
+/// The commands, from the first to the last, each before those below it. The options that every command takes are shown in the first
+/// one, and hidden in the others.
+pub fn pages(mut root: Command) -> Vec<Command> {
     root.build();
-    let mut out = String::from(
-        "# The command line\n\nMade from the program by `cargo test`; do not edit.\n\n\
-         Every command takes the options that are listed under `asyncq` as options for every command, and `--help`.\n",
-    );
-    add(&mut root, &mut out);
-    out
+    let mut pages = Vec::new();
+    add(&root, &mut pages);
+    pages
 }
 
-fn add(command: &mut clap::Command, out: &mut String) {
-    let name = command.get_bin_name().unwrap_or("asyncq").to_owned();
-    let mut shown = command.clone().term_width(96);
-    if name != "asyncq" {
+fn add(command: &Command, pages: &mut Vec<Command>) {
+    let mut shown = command.clone();
+    if !pages.is_empty() {
         shown = shown.mut_args(|arg| {
             let is_common = arg.is_global_set() || arg.get_id() == "help";
             arg.hide(is_common)
         });
     }
-    let help = shown.render_long_help().to_string();
-    let help: Vec<&str> = help.lines().map(str::trim_end).collect();
-    *out += &format!("\n## {name}\n\n```text\n{}\n```\n", help.join("\n").trim_end());
-    for inner in command.get_subcommands_mut().filter(|inner| inner.get_name() != "help") {
-        add(inner, out);
+    pages.push(shown);
+    for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+        add(inner, pages);
     }
+}
+
+/// The help of all commands, in Markdown.
+pub fn reference(root: Command) -> String {
+    let mut out = String::from(
+        "# The command line\n\nMade from the program by `cargo test`; do not edit.\n\n\
+         Every command takes the options that are listed under `asyncq` as options for every command, and `--help`.\n",
+    );
+    for page in pages(root) {
+        let name = page.get_bin_name().unwrap_or("asyncq").to_owned();
+        let help = page.term_width(96).render_long_help().to_string();
+        let help: Vec<&str> = help.lines().map(str::trim_end).collect();
+        out += &format!("\n## {name}\n\n```text\n{}\n```\n", help.join("\n").trim_end());
+    }
+    out
 }

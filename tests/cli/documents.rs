@@ -50,6 +50,30 @@ fn the_quickstart_does_the_main_job() {
     assert!(output.status.success() && text.contains("\n1\n$ asyncq process events\nComputing 2 + 7 = 9\n"), "{text}");
 }
 
+/// Packages hold a man page for each command, with all that the reference says of it.
+#[test]
+fn each_command_has_a_man_page() {
+    let (place, reference) = (Place::new(), read("docs/cli.md"));
+    let program = Path::new(env!("CARGO_BIN_EXE_asyncq")).parent().unwrap().join("examples/man_pages");
+    let status = Command::new(program).arg(place.at("man")).env("SOURCE_DATE_EPOCH", "1700000000").status().unwrap();
+    assert!(status.success());
+    let complaints = place.run("mandoc -T lint man/*.1");
+    assert!(complaints.status.success() && complaints.stdout.is_empty(), "{complaints:?}");
+    let sections: Vec<(&str, &str)> =
+        reference.split("\n## ").skip(1).map(|section| section.split_once('\n').unwrap()).collect();
+    assert_eq!(fs::read_dir(place.at("man")).unwrap().count(), sections.len());
+    assert!(sections.len() > 40, "only {} commands", sections.len());
+    for (name, help) in sections {
+        let page = place.stdout(&format!("mandoc -T utf8 man/{}.1 | col -b", name.replace(' ', "-")));
+        assert!(page.contains("2023-11-14") && page.contains("SYNOPSIS"), "{page}");
+        let options = help.split_whitespace().filter(|word| word.starts_with("--"));
+        for option in options.map(|word| word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric())) {
+            let is_common = option == "--help" && !page.contains(option);
+            assert!(is_common || page.contains(option), "the page of {name} has no {option}\n{page}");
+        }
+    }
+}
+
 /// The lines that a picture of a session shows, without its colours.
 fn shown(picture: &str) -> Vec<String> {
     let lines = picture.lines().filter(|line| line.starts_with("<text "));
