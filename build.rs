@@ -12,7 +12,9 @@ fn main() {
         println!("cargo::error=asyncq runs on Linux only: it needs `/proc`, pidfds and inotify");
         return;
     }
-    if !is("CARGO_CFG_TARGET_ENV", "gnu") || !is("HOST", &target()) {
+    // A linker that was chosen for this target has an unwinder of its own, and maybe an older C library than this machine.
+    let has_linker = std::env::var_os("RUSTC_LINKER").is_some();
+    if !is("CARGO_CFG_TARGET_ENV", "gnu") || !is("HOST", &target()) || has_linker {
         return;
     }
     let asked = Command::new("cc").arg("-print-file-name=libgcc_eh.a").output();

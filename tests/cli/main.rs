@@ -37,6 +37,7 @@ mod link;
 mod log_follow;
 mod meta;
 mod nested;
+mod package;
 mod pause;
 mod process;
 mod register;

@@ -15,12 +15,12 @@ struct Terminal<'a> {
 
 impl<'a> Terminal<'a> {
     /// Starts a shell without the settings of anybody, and has it ask asyncq.
-    fn start(place: &'a Place, name: &'static str) -> Terminal<'a> {
+    fn start(place: &'a Place, (name, ask): (&'static str, &str)) -> Terminal<'a> {
         let terminal = Terminal { place, name };
-        let (shell, ask) = match name {
-            "bash" => ("bash --norc --noprofile", "source <(COMPLETE=bash asyncq)"),
-            "zsh" => ("zsh -f", "autoload -Uz compinit; compinit -u -D; source <(COMPLETE=zsh asyncq)"),
-            _ => ("fish --no-config", "COMPLETE=fish asyncq | source"),
+        let shell = match name {
+            "bash" => "bash --norc --noprofile",
+            "zsh" => "zsh -f",
+            _ => "fish --no-config",
         };
         terminal.tmux(&format!("new-session -d -x 150 -y 50 '{shell}'"));
         terminal.typed(&format!("{ask}; echo re''ady"));
@@ -79,8 +79,12 @@ fn names_are_completed_in_bash_zsh_and_fish() {
         2
         ",
     );
-    for name in ["bash", "zsh", "fish"] {
-        let terminal = Terminal::start(&place, name);
+    for shell in [
+        ("bash", "source <(COMPLETE=bash asyncq)"),
+        ("zsh", "autoload -Uz compinit; compinit -u -D; source <(COMPLETE=zsh asyncq)"),
+        ("fish", "COMPLETE=fish asyncq | source"),
+    ] {
+        let terminal = Terminal::start(&place, shell);
         terminal.completes("asyncq job ret", "asyncq job retry");
         terminal.key("C-u");
         terminal.completes("asyncq job retry ", "asyncq job retry 1");
@@ -93,4 +97,9 @@ fn names_are_completed_in_bash_zsh_and_fish() {
         terminal.key("C-u");
         terminal.completes("asyncq enqueue events fail --after=", "asyncq enqueue events fail --after=2");
     }
+    // As a package installs it: a function that zsh loads when it is used first.
+    place.stdout("mkdir functions; COMPLETE=zsh asyncq > functions/_asyncq");
+    let load = "fpath=($PWD/functions $fpath); autoload -Uz compinit; compinit -u -D";
+    let terminal = Terminal::start(&place, ("zsh", load));
+    terminal.completes("asyncq job retry ", "asyncq job retry 1");
 }
