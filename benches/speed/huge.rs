@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Bench, timed};
+use super::{Bench, median, timed};
 
 /// Most are done; of each thing that people look for there is little, and that is old.
 const JOBS: u32 = 10_000_000;
@@ -48,6 +48,10 @@ pub fn huge() {
         args.extend(filter.split_whitespace());
         tell(&bench, &args);
     }
+    fill(&bench, "events", 1_000_000, "state = 'queued'");
+    for line in ["job retry ", "job cancel ", "job show ", "job show 77", "enqueue other "] {
+        complete(&bench, line);
+    }
     tell(&bench, &["job", "clean", "--state", "error"]);
     tell(&bench, &["job", "clean"]);
 }
@@ -60,6 +64,14 @@ fn fill(bench: &Bench, service: &str, count: u32, change: &str) {
          SELECT '{service}', 'true', 'held' FROM n;
          UPDATE asyncq_job SET {change} WHERE id > (SELECT id FROM temp.last); COMMIT"
     ));
+}
+
+/// What a shell waits for when somebody presses Tab.
+fn complete(bench: &Bench, line: &str) {
+    let words = ["--", "asyncq"].into_iter().chain(line.split(' ')).collect::<Vec<_>>();
+    let ask = || assert!(bench.command(&words).env("COMPLETE", "bash").status().unwrap().success());
+    let time = median((0..20).map(|_| timed(ask)).collect());
+    println!("{:<50} {time:>10.1?}   (to reach: 60 ms)", format!("completion of `asyncq {line}`"));
 }
 
 fn tell(bench: &Bench, args: &[&str]) {
