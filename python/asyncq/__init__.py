@@ -23,9 +23,36 @@ from ._job import Job, job
 from ._registration import define_service, register
 
 if TYPE_CHECKING:
+    from ._look import (
+        Explanation,
+        Log,
+        Overview,
+        ProcessorOverview,
+        Reason,
+        ServiceOverview,
+        check,
+        pause,
+        pause_services,
+        resume,
+        resume_services,
+        status,
+        wait_any,
+        wait_service,
+    )
     from ._process import process
+    from ._schedule import Schedule, ScheduleInfo, next_ticks, schedule, schedules
 
 __version__ = "0.1.0"
+
+_LATER = {
+    "_look": (
+        "Explanation", "Log", "Overview", "ProcessorOverview", "Reason", "ServiceOverview", "check", "pause",
+        "pause_services", "resume", "resume_services", "status", "wait_any", "wait_service",
+    ),
+    "_process": ("process",),
+    "_schedule": ("Schedule", "ScheduleInfo", "next_ticks", "schedule", "schedules"),
+}  # fmt: skip
+"""What is imported when it is first used: it is rare, and its modules take time to load."""
 
 __all__ = [
     "AsyncFunction",
@@ -34,14 +61,23 @@ __all__ = [
     "Conflict",
     "CurrentJob",
     "Error",
+    "Explanation",
     "Failed",
     "Failure",
     "Function",
     "Job",
     "Later",
+    "Log",
     "MissingServiceWarning",
     "NoStore",
+    "Overview",
+    "ProcessorOverview",
+    "Reason",
+    "Schedule",
+    "ScheduleInfo",
+    "ServiceOverview",
     "Unanswered",
+    "check",
     "configure",
     "current_job",
     "define_service",
@@ -52,10 +88,20 @@ __all__ = [
     "job",
     "login",
     "logout",
+    "next_ticks",
+    "pause",
+    "pause_services",
     "process",
     "register",
     "remote",
+    "resume",
+    "resume_services",
+    "schedule",
+    "schedules",
+    "status",
     "using",
+    "wait_any",
+    "wait_service",
 ]
 
 for _exported in (Cancelled, Conflict, Error, Failed, Failure, Later, MissingServiceWarning, NoStore, Unanswered):
@@ -64,10 +110,13 @@ del _exported
 
 
 def __getattr__(name: str) -> Any:
-    # Draining is rare, and its modules take time to load.
-    if name == "process":
-        from ._process import process
+    for module, names in _LATER.items():
+        if name in names:
+            from importlib import import_module
 
-        globals()["process"] = process
-        return process
+            found = getattr(import_module(f".{module}", __name__), name)
+            if isinstance(found, type):
+                found.__module__ = __name__
+            globals()[name] = found
+            return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

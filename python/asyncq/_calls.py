@@ -90,6 +90,36 @@ class Options:
         at, span = self._expires
         return at if span is None else (time.time() if due is None else due) + span
 
+    def effective_principal(self) -> str | None:
+        """On whose behalf a call is made here."""
+        principal: str | None = _context.get_principal() if self.principal is UNSET else self.principal
+        return principal
+
+    def of_schedule(self) -> dict[str, object]:
+        """What they say about the calls of a schedule. Raises `TypeError` for options that only one call can have."""
+        single = {
+            "a connection": self.connection,
+            "`run_at`": self._run_at,
+            "`delay`": self._delay,
+            "`key`": self.key,
+            "`hold`": self.hold or None,
+            "`after`": self.needs,
+        }
+        for name, value in single.items():
+            if value is not None:
+                raise TypeError(f"a schedule does not take {name}, which is for one call")
+        params: dict[str, object] = {}
+        for name in ("priority", "lane", "site"):
+            if getattr(self, name) is not None:
+                params[name] = getattr(self, name)
+        if self.meta is not None:
+            params["meta"] = json.loads(self.meta)
+        if self._expires is not None:
+            if self._expires[1] is None:
+                raise TypeError("the calls of a schedule expire a span after their ticks: give `expires` in seconds")
+            params["expires"] = span_text("expires", self._expires[1])
+        return params
+
     def due(self) -> float | None:
         """When a call that is made now is due, in seconds since 1970 UTC; None is now."""
         return self._run_at if self._delay is None else time.time() + self._delay
@@ -133,12 +163,12 @@ def _due(run_at: datetime | None, delay: float | timedelta | None) -> tuple[floa
         raise TypeError("give either `run_at` or `delay`, not both")
     if run_at is not None:
         return _moment("run_at", run_at), None
-    return None, None if delay is None else _span("delay", delay)
+    return None, None if delay is None else seconds("delay", delay)
 
 
 def _expiry(expires: float | timedelta | datetime) -> tuple[float | None, float | None]:
     if isinstance(expires, (int, float)) or hasattr(expires, "total_seconds"):
-        return None, _span("expires", cast("float | timedelta", expires))
+        return None, seconds("expires", cast("float | timedelta", expires))
     return _moment("expires", expires), None
 
 
@@ -148,16 +178,32 @@ def _moment(name: str, moment: datetime) -> float:
     return moment.timestamp()
 
 
-def _span(name: str, span: float | timedelta) -> float:
+def seconds(name: str, span: float | timedelta) -> float:
+    """A span in seconds."""
     if isinstance(span, (int, float)):
-        seconds = float(span)
+        found = float(span)
     elif hasattr(span, "total_seconds"):
-        seconds = span.total_seconds()
+        found = span.total_seconds()
     else:
         raise TypeError(f"{name} is a number of seconds or a timedelta, not {span!r}")
-    if not 0 <= seconds < 1e10:
+    if not 0 <= found < 1e10:
         raise ValueError(f"{name} is {span!r}; it is a number of seconds from 0 on, or a timedelta")
-    return seconds
+    return found
+
+
+def span_text(name: str, span: float | timedelta | str) -> str:
+    """A span as asyncq reads it."""
+    if isinstance(span, str):
+        return span
+    milliseconds = round(seconds(name, span) * 1000)
+    if isinstance(span, bool) or milliseconds < 1:
+        raise ValueError(f"{name} is {span!r}; it is at least a millisecond")
+    return f"{milliseconds}ms"
+
+
+def moment_text(name: str, moment: datetime | str) -> str:
+    """A time as asyncq reads it."""
+    return moment if isinstance(moment, str) else _rfc3339(_moment(name, moment))
 
 
 NO_OPTIONS = Options()
@@ -179,7 +225,7 @@ class NewCall:
         self.due = options.due()
         self.inside = inside
         if inside is None:
-            self.principal = _context.get_principal() if options.principal is UNSET else options.principal
+            self.principal = options.effective_principal()
         else:
             self.principal = inside.principal
             if options.principal is not UNSET and options.principal != self.principal:

@@ -172,7 +172,7 @@ class Enqueueable(Generic[P, R]):
         try:
             number, warning = enqueue(self._new(args, kwargs, options, current_job()), is_decorated=self._is_decorated)
         except NoService:
-            raise self._no_service() from None
+            raise self.no_service() from None
         return Job(number), warning
 
     async def _aqueue(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Job[R]:
@@ -191,7 +191,8 @@ class Enqueueable(Generic[P, R]):
     ) -> NewCall:
         return NewCall(self.service, self.name, encode_arguments(self.name, args, kwargs), options, inside)
 
-    def _no_service(self) -> Error:
+    def no_service(self) -> Error:
+        """The error for a service that does not exist."""
         return Error(
             f"service `{self.service}` of `{self.name}` does not exist",
             f"`asyncq service add {self.service}` or asyncq.define_service({self.service!r}) makes it",
@@ -237,9 +238,13 @@ class Decorated(Enqueueable[P, R]):
     def _new(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, inside: CurrentJob | None
     ) -> NewCall:
+        self.check_call(args, kwargs)
+        return super()._new(args, kwargs, options, inside)
+
+    def check_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Refuses a call that could not run later. Raises `Error` or `TypeError`."""
         self.check_importable()
         self._check_signature(args, kwargs)
-        return super()._new(args, kwargs, options, inside)
 
     def _immediate_job(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[R]:
         record = Record(self, args, kwargs)
@@ -258,12 +263,12 @@ class Decorated(Enqueueable[P, R]):
         """Runs a call inside a program that a function is: by `asyncq`, which records it."""
         self.check_importable()
         if ensure(chosen(), self.service, self.name) is None:
-            raise self._no_service()
+            raise self.no_service()
         return run_by_program(self, job, args, kwargs)
 
     def _warn(self) -> None:
         if settings.missing_service == "error":
-            raise self._no_service()
+            raise self.no_service()
         warn(f"service `{self.service}` does not exist, so `{self.name}` runs at once", MissingServiceWarning)
 
     def _check_signature(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -377,19 +382,19 @@ class AsyncFunction(Decorated[P, R]):
 class Bound(Generic[P, R]):
     """A function with options for its calls, as `using` describes them."""
 
-    __slots__ = ("_function", "_options")
+    __slots__ = ("function", "options")
 
     def __init__(self, function: Enqueueable[P, R], options: Options) -> None:
-        self._function = function
-        self._options = options
+        self.function = function
+        self.options = options
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Queues a call with these options, also inside a running function."""
-        return self._function._enqueue(args, kwargs, self._options)
+        return self.function._enqueue(args, kwargs, self.options)
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Queues a call with these options, without blocking the event loop."""
-        return await self._function._aqueue(args, kwargs, self._options)
+        return await self.function._aqueue(args, kwargs, self.options)
 
 
 class Remote(Enqueueable[..., Any]):

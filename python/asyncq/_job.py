@@ -6,10 +6,15 @@ import json
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from ._errors import Error, Failed, Failure
-from ._rpc import BUSY, request
+from ._json import encode_arguments
+from ._rpc import is_time_over, request
 
 if TYPE_CHECKING:
-    State = Literal["queued", "held", "delayed", "processing", "completed", "error", "cancelled"]
+    from collections.abc import Iterable, Mapping
+
+    from ._look import Explanation, Log
+
+    State = Literal["queued", "held", "delayed", "blocked", "processing", "completed", "error", "cancelled"]
 
 R = TypeVar("R")
 
@@ -17,7 +22,7 @@ ENDED = ("completed", "error", "cancelled")
 
 
 class Job(Generic[R]):
-    """A job. What it is asked is read from the store, until it has ended."""
+    """A job. Its properties read the store each time, until the job has ended."""
 
     __slots__ = ("_shown", "id")
 
@@ -40,7 +45,7 @@ class Job(Generic[R]):
 
     @property
     def state(self) -> State:
-        """`queued`, `held`, `delayed`, `processing`, `completed`, `error` or `cancelled`."""
+        """`queued`, `held`, `delayed`, `blocked`, `processing`, `completed`, `error` or `cancelled`."""
         state: State = self._read()["state"]
         return state
 
@@ -59,7 +64,7 @@ class Job(Generic[R]):
         return self._value(shown)
 
     def wait(self, timeout: float | None = None) -> R:
-        """Waits until the job has ended, and gives what the function has returned.
+        """Waits until the job has ended, and returns what the function has returned.
 
         Raises `Failed` if it did not complete, `TimeoutError` after `timeout` seconds.
         """
@@ -68,7 +73,7 @@ class Job(Generic[R]):
             try:
                 [self._shown] = request("wait", json.dumps(params), repeat=True)["jobs"]
             except Error as error:
-                if error.exit_code == BUSY and timeout is not None and "locked" not in str(error):
+                if timeout is not None and is_time_over(error):
                     raise TimeoutError(f"job {self.id} has not ended after {timeout} seconds") from None
                 raise
         assert self._shown is not None
@@ -89,6 +94,43 @@ class Job(Generic[R]):
     def start(self) -> None:
         """Releases a job that is held."""
         self._shown = self._ask("start")
+
+    def rerun(self, *, args: Iterable[Any] | None = None, kwargs: Mapping[str, Any] | None = None) -> Job[R]:
+        """Calls the function again, as a new job, with the same arguments or with others. If this job waits, it is cancelled."""
+        texts = encode_arguments(f"job {self.id}", tuple(args or ()), dict(kwargs or {}))
+        params = f'{{"job":{self.id}'
+        if args is not None:
+            params += f',"args":{texts[0]}'
+        if kwargs is not None:
+            params += f',"kwargs":{texts[1]}'
+        return Job(int(request("rerun", params + "}")["job"]))
+
+    def log(self, attempt: int | None = None) -> Log:
+        """What is kept of the output of an attempt, or of the latest one. It is empty while that runs."""
+        from ._look import log
+
+        return log(self.id, attempt)
+
+    def explain(self) -> Explanation:
+        """Why the job does not run, or why it ended as it did."""
+        from ._look import explain
+
+        return explain(self.id)
+
+    def follow(self) -> R:
+        """Prints what the job prints, as it prints it, until it has ended; returns what the function has returned.
+
+        Its stdout goes to `sys.stdout`, and its stderr, with what asyncq says about the job, to `sys.stderr`. Raises `Failed`
+        if the job did not complete.
+        """
+        from ._process import follow
+
+        follow(self.id)
+        return self.wait()
+
+    def see(self, shown: dict[str, Any]) -> None:
+        """Keeps what the store has shown of it."""
+        self._shown = shown
 
     def _read(self) -> dict[str, Any]:
         if self._shown is None or self._shown["state"] not in ENDED:

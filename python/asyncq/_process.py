@@ -8,8 +8,10 @@ import queue
 import signal
 import sys
 import threading
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from ._calls import span_text
 from ._channel import Channel, Printed
 from ._config import find_binary, store_options
 from ._context import ENVIRONMENT, CurrentJob, is_async, replace_environment
@@ -18,10 +20,10 @@ from ._runner import CallRunner, CannotRun, hello
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Mapping
-    from datetime import timedelta
+    from collections.abc import Iterable, Mapping
 
 _running = threading.Lock()
+_NO_TIME = timedelta()
 _BETWEEN_SIGNALS = 0.25
 """Seconds between signals to a processor. It counts two that are less than 0.2 apart as one."""
 _CANCEL = signal.SIGRTMAX - 1
@@ -31,34 +33,102 @@ _CANCEL = signal.SIGRTMAX - 1
 def process(
     *services: str,
     max_jobs: int | None = None,
-    max_time: float | timedelta | None = None,
+    max_time: float | timedelta | str | None = None,
+    wait: float | timedelta | str | None = None,
     wait_retries: bool = False,
+    grace: float | timedelta | str | None = None,
+    except_: Iterable[str] = (),
+    one_container: bool = False,
 ) -> None:
     """Runs the calls that are ready, of these services or of all, and returns when there are none.
 
     Calls of functions that are decorated in this process run in this thread; what they print goes to `sys.stdout`. Other
     functions run as always. A call that fails does not raise here: its job says so.
 
+    - `services`: names, or patterns such as `"site-*"`; `except_` leaves services out.
     - `max_jobs`: begin at most this many calls.
-    - `max_time`: begin no call after this many seconds.
-    - `wait_retries`: stay until calls that are tried again have ended.
+    - `max_time`: begin no call after this time.
+    - `wait`: when nothing is left to do, wait for calls that come due within this time; each call that runs renews it.
+    - `wait_retries`: the same as `wait="1m"`.
+    - `grace`: after Ctrl-C or SIGTERM, give running calls this time to end; then end them and put them back. 0 ends them at once.
+    - `one_container`: assume that the container of a dead processor is gone. Only for a store that one container at a time uses.
+
+    Times are seconds, timedeltas, or texts such as `"50s"`.
     """
     if is_async():
         raise Error("`asyncq.process` cannot run inside a function", "calls that the function makes run at once")
+    if wait is not None and wait_retries:
+        raise TypeError("give either `wait` or `wait_retries`, not both")
+    words = [] if max_jobs is None else ["--max-jobs", str(max_jobs)]
+    for option, span in (("max_time", max_time), ("wait", wait), ("grace", grace)):
+        if span is not None:
+            is_now = option == "grace" and span in (0, _NO_TIME)
+            words += [f"--{option.replace('_', '-')}", "0" if is_now else span_text(option, span)]
+    for service in except_:
+        words += ["--except", service]
+    words += [f"--{name}" for name, is_on in (("wait-retries", wait_retries), ("one-container", one_container)) if is_on]
     if not _running.acquire(blocking=False):
         raise Error("`asyncq.process` runs in this process already", "call it again when it has returned")
     try:
-        words = []
-        if max_jobs is not None:
-            words += ["--max-jobs", str(max_jobs)]
-        if max_time is not None:
-            seconds = float(max_time) if isinstance(max_time, (int, float)) else max_time.total_seconds()
-            words += ["--max-time", f"{max(1, round(seconds * 1000))}ms"]
-        if wait_retries:
-            words.append("--wait-retries")
         _drain(services, words)
     finally:
         _running.release()
+
+
+def follow(id: int) -> None:
+    """Prints what a job prints until it has ended. Raises `Error` if it cannot be followed."""
+    import subprocess
+
+    command = [find_binary(), *store_options(), "job", "log", "-f", str(id)]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    follower = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        complaints = _pass_on(follower)
+    except BaseException:
+        # The job goes on without it.
+        follower.terminate()
+        follower.wait()
+        raise
+    if follower.returncode not in (0, 1):
+        raise _complaint("`asyncq job log -f` could not work", complaints, follower.returncode)
+
+
+def _pass_on(program: subprocess.Popen[bytes]) -> str:
+    """Prints what a program prints until it has ended; gives what it said on stderr."""
+    complaints = io.StringIO()
+    pumps = _pumps(program, complaints)
+    for pump in pumps:
+        pump.join()
+    program.wait()
+    _close(program)
+    return complaints.getvalue()
+
+
+def _pumps(program: subprocess.Popen[bytes], complaints: io.StringIO) -> list[threading.Thread]:
+    """Threads that print what a program prints."""
+    pumps = [
+        threading.Thread(target=_pump, args=(program.stdout, [sys.stdout]), daemon=True),
+        threading.Thread(target=_pump, args=(program.stderr, [sys.stderr, complaints]), daemon=True),
+    ]
+    for pump in pumps:
+        pump.start()
+    return pumps
+
+
+def _close(program: subprocess.Popen[bytes]) -> None:
+    for pipe in (program.stdout, program.stderr):
+        assert pipe
+        pipe.close()
+
+
+def _complaint(what: str, complaints: str, code: int) -> Error:
+    """The error of a program that has ended with this code."""
+    said = dict(line.split(": ", 1) for line in complaints.splitlines() if line.startswith(("error: ", "hint: ")))
+    reason = said.get("error", f"it ended with exit code {code}")
+    return Error(f"{what}: {reason}", said.get("hint"), code)
 
 
 def _drain(services: tuple[str, ...], words: list[str]) -> None:
@@ -78,14 +148,8 @@ def _drain(services: tuple[str, ...], words: list[str]) -> None:
             processor = subprocess.Popen(
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
             )
-        assert processor.stdout and processor.stderr
         complaints = io.StringIO()
-        pumps = [
-            threading.Thread(target=_pump, args=(processor.stdout, [sys.stdout]), daemon=True),
-            threading.Thread(target=_pump, args=(processor.stderr, [sys.stderr, complaints]), daemon=True),
-        ]
-        for pump in pumps:
-            pump.start()
+        pumps = _pumps(processor, complaints)
         try:
             Host(Channel(ours), processor).serve(names)
         except BaseException:
@@ -96,12 +160,9 @@ def _drain(services: tuple[str, ...], words: list[str]) -> None:
             code = processor.wait()
             for pump in pumps:
                 pump.join()
-            for pipe in (processor.stdout, processor.stderr):
-                pipe.close()
+            _close(processor)
     if code not in (0, 1):
-        said = dict(line.split(": ", 1) for line in complaints.getvalue().splitlines() if line.startswith(("error: ", "hint: ")))
-        reason = said.get("error", f"it ended with exit code {code}")
-        raise Error(f"`asyncq process` could not work: {reason}", said.get("hint"), code)
+        raise _complaint("`asyncq process` could not work", complaints.getvalue(), code)
 
 
 def _pump(pipe: Any, to: list[Any]) -> None:

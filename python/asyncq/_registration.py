@@ -13,6 +13,9 @@ from ._rpc import NOT_FOUND, request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import timedelta
+    from typing import Literal
+
     from ._function import Decorated
 
 
@@ -171,16 +174,30 @@ def define_service(
     burst: int | None = None,
     on_error: str | None = None,
     on_success: str | None = None,
+    keep: float | timedelta | Literal["forever"] | None = None,
+    keep_errors: float | timedelta | Literal["forever"] | None = None,
 ) -> None:
     """Makes sure that a service exists. What you leave out stays as it is in an existing service.
 
     `concurrency` is how many of its calls may run at once, and `lane_width` how many of one lane; a new service has 1 of each.
     `rate` limits how often calls start, as in `"10/s"`, with bursts of at most `burst` calls. `on_error` and `on_success` are
     the functions that are called when a job of the service has ended, as in `"events/alert"`. `"none"` takes away a rate or a
-    hook.
+    hook. `keep` is for how many seconds, or which timedelta, jobs stay that completed or were cancelled, and `keep_errors` those
+    that ended in an error; `"forever"` takes a limit away.
     """
     wanted: dict[str, object] = {"concurrency": concurrency, "lane_width": lane_width, "burst": burst}
     params = {"service": name} | {member: value for member, value in wanted.items() if value is not None}
     texts = {"rate": rate, "on_error": on_error, "on_success": on_success}
     params |= {member: None if text == "none" else text for member, text in texts.items() if text is not None}
+    for member, span in (("keep", keep), ("keep_errors", keep_errors)):
+        if span is not None:
+            params[member] = None if span == "forever" else _kept(member, span)
     request("define", json.dumps(params), repeat=True)
+
+
+def _kept(member: str, span: object) -> float:
+    """How many seconds jobs are kept."""
+    found = span.total_seconds() if hasattr(span, "total_seconds") else span
+    if isinstance(found, bool) or not isinstance(found, (int, float)):
+        raise TypeError(f"{member} is a number of seconds, a timedelta or 'forever', not {span!r}")
+    return float(found)

@@ -272,6 +272,11 @@ def request(method: str, params: str, *, repeat: bool = False, of: Chosen | None
     raise failure
 
 
+def is_time_over(error: Error) -> bool:
+    """Whether the time for a wait is over, and not the one for a locked store."""
+    return error.exit_code == BUSY and " is locked by " not in str(error)
+
+
 def error_of(error: dict[str, Any]) -> Error:
     """What an error in an answer of asyncq becomes here."""
     data = error.get("data") or {}

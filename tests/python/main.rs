@@ -92,6 +92,11 @@ fn input() {
 }
 
 #[test]
+fn look() {
+    passes("test_look");
+}
+
+#[test]
 fn process() {
     passes("test_process");
 }
@@ -109,6 +114,11 @@ fn the_document_of_the_original() {
 #[test]
 fn the_protocol() {
     passes("test_protocol");
+}
+
+#[test]
+fn schedules() {
+    passes("test_schedules");
 }
 
 #[test]

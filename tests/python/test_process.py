@@ -147,6 +147,23 @@ class Process(Place):
         self.process("events", wait_retries=True)
         self.assertEqual(job.wait(5), "done")
 
+    def test_calls_that_come_due_are_waited_for(self) -> None:
+        shop = self.module("shop", "@asyncq.function('events')\ndef prints(n): print(n)\n")
+        self.asyncq("service", "add", "other")
+        shop.prints.using(delay=0.3).enqueue(1)
+        self.assertEqual(self.process("ev*", wait=60, max_jobs=1, grace=0, except_=["other"]), "1\n")
+        shop.prints(2)
+        self.assertEqual(self.process(except_=["ev*"], grace="5s", one_container=True), "")
+        for options, kind, words in [
+            ({"wait": 1, "wait_retries": True}, TypeError, "either `wait` or `wait_retries`"),
+            ({"wait": 0}, ValueError, "wait is 0; it is at least a millisecond"),
+            ({"grace": -1}, ValueError, "grace is -1"),
+            ({"max_time": "50"}, asyncq.Error, "the unit is missing"),
+            ({"wait": []}, TypeError, "wait is a number of seconds"),
+        ]:
+            with self.subTest(words), self.assertRaisesRegex(kind, words):
+                self.process(**options)
+
     def test_calls_inside_a_call_run_here_and_are_recorded(self) -> None:
         shop = self.module(
             "shop",

@@ -1,6 +1,7 @@
 """What type checkers see. Lines with `# error` have to be refused, and no others."""
 
 import sqlite3
+from datetime import datetime
 from typing import Any, assert_type
 
 import asyncq
@@ -31,7 +32,15 @@ async def main(db: sqlite3.Connection) -> None:
     assert_type(await later.using(key="k").aenqueue("x"), asyncq.Job[str])
     assert_type(asyncq.remote("events", "resize")("a.png"), Any)
     assert_type(asyncq.job(7).result, Any)
-    asyncq.process("events", max_jobs=1)
+    asyncq.process("events", max_jobs=1, wait=5, grace="10s", except_=["site-*"])
+    assert_type(asyncq.schedule("nightly", add.using(lane="x"), args=[1, 2], cron="30 2 * * *", tz="UTC"), asyncq.Schedule)
+    assert_type(asyncq.Schedule("nightly").info.next_tick, datetime | None)
+    assert_type(asyncq.next_ticks(every=90), list[datetime])
+    assert_type(asyncq.wait_any([add.enqueue(1, 2)]).result, int)
+    assert_type(add.enqueue(1, 2).rerun().follow(), int)
+    assert_type(add.enqueue(1, 2).explain().reasons[0].code, str)
+    assert_type(asyncq.status("ev*").services[0].queued, int)
+    asyncq.define_service("events", keep="forever", keep_errors=3600)
     add("1", 2)  # error
     add(1)  # error
     add.enqueue(1, 2, 3)  # error
@@ -40,3 +49,6 @@ async def main(db: sqlite3.Connection) -> None:
     await later(7)  # error
     await later.aenqueue()  # error
     asyncq.function(7)  # error
+    asyncq.schedule("nightly", "add", every=90)  # error
+    asyncq.schedule("nightly", add, every=90, missed="twice")  # error
+    asyncq.define_service("events", keep="30d")  # error
