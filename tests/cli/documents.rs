@@ -33,6 +33,7 @@ fn the_sessions_of_the_documents_are_true() {
         "docs/manifest.md",
         "docs/run.md",
         "docs/keeping.md",
+        "docs/coming-from.md",
     ] {
         let mut place = Place::new();
         // The package as a checkout has it, not installed.
