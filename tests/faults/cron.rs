@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::books::compiled;
 use crate::clock::{Clock, truth};
-use crate::place::{Place, Running, wait_until};
+use crate::place::{Place, Running};
 use crate::scale::{figure, full, many};
 
 /// All in milliseconds of the true clock.
@@ -26,7 +26,7 @@ const REAL: Spans = Spans { minute: 60_000, often: 20_000, long: 90_000 };
 const SHORT: Spans = Spans { minute: 4_000, often: 1_000, long: 6_000 };
 
 /// Cron, in a mount and a PID namespace, where it finds this crontab and no other, and mail goes to a file. It ends when
-/// there is a file `over`; the processors that it started go on.
+/// there is a file `over`; the processors that it started go on to their end.
 const CRON: &str = r"
 set -e
 cp /usr/sbin/cron ./cron
@@ -45,6 +45,8 @@ cron=$!
 until [ -e over ]; do sleep 0.05; done
 kill $cron
 wait $cron || true
+set -- 1 2
+until [ $# = 1 ]; do sleep 0.05; set -- /proc/[0-9]*; done
 : > ended
 exec sleep 1000
 ";
@@ -127,8 +129,8 @@ impl Cron {
     /// No more minutes come. Waits for the end of what is under way.
     fn end(&self) {
         self.place.write("over", "");
-        wait_until("cron ends", || self.place.at("ended").exists());
-        self.wait_until("the processors end", || self.place.processors() == 0);
+        self.wait_until("all ends", || self.place.at("ended").exists());
+        assert_eq!(self.place.processors(), 0);
     }
 
     fn of_schedule(&self, schedule: &str, column: &str) -> i64 {
