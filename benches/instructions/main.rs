@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 
 use asyncq::domain::attempt::Outcome;
 use asyncq::domain::call::Call;
-use asyncq::domain::function::{CallFormat, Definition, FunctionName, FunctionPolicy};
+use asyncq::domain::function::{CallFormat, Definition, FunctionName, FunctionPolicy, Inputs};
 use asyncq::domain::job::{Finish, Token};
 use asyncq::domain::json::Json;
 use asyncq::domain::new_job::NewJob;
@@ -112,6 +112,7 @@ impl Bench {
             timeout: None,
             worker: None,
             call_format: CallFormat::default(),
+            inputs: Inputs::default(),
             policy: FunctionPolicy::default(),
             generation: 0,
         };

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::stdio::claim_stdin;
 use super::stdio::{Sink, in_words};
 use super::{exit, session::Session};
 use crate::commands::batch::{BatchProgress, BatchRequest};
@@ -30,6 +31,7 @@ pub fn run(session: &Session, request: BatchRequest) -> anyhow::Result<u8> {
 /// A file to read; `-` is stdin, and `option` tells how to name it.
 pub fn open(path: &Path, option: &str) -> anyhow::Result<File> {
     let input = if path == Path::new("-") {
+        claim_stdin("the batch")?;
         io::stdin().as_fd().try_clone_to_owned().map(File::from)
     } else {
         File::open(path)

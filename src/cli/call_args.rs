@@ -1,24 +1,27 @@
 //! A call as it is typed: its arguments, and how it is to be made.
 
 use std::ffi::OsString;
+use std::io::{IsTerminal, Read};
 
 use clap::Args;
 
 use super::call_options::CallOptionArgs;
 use super::delay_options::{Delay, DelayOptions};
-use super::session::Session;
+use super::{session::Session, stdio};
 use crate::commands::enqueue::EnqueueRequest;
-use crate::domain::call::{Call, Key, OnBehalfOf, Reading};
+use crate::domain::call::{Call, Key, OnBehalfOf, Reading, keywords};
+use crate::domain::function::FunctionName;
 use crate::domain::job::JobId;
+use crate::domain::json::{Json, MAX_BYTES};
 use crate::domain::new_job::IfTaken;
-use crate::domain::{function::FunctionName, json::Json};
 use crate::domain::{service::ServiceName, text::escape_control};
 use crate::error::{Error, Kind};
+use crate::system::error::io_error;
 
 /// The keyword arguments of a call, and how it is to be made.
 #[derive(Debug, Args)]
 pub struct CallArgs {
-    /// A keyword argument; may be repeated
+    /// A keyword argument; may be repeated. NAME=@- reads its value, a string, from standard input
     #[arg(short, long = "kwarg", value_name = "NAME=VALUE")]
     pub kwargs: Vec<String>,
 
@@ -136,7 +139,8 @@ pub fn typed_call(
     reading: Reading,
 ) -> Result<Call, Error> {
     let (service, function) = (ServiceName::parse(service)?, FunctionName::parse(function)?);
-    Ok(Call::new(service, function, typed_positional(args, reading)?, typed_keywords(kwargs, reading)?))
+    let call = Call::new(service, function, typed_positional(args, reading)?, typed_keywords(kwargs, reading)?);
+    Ok(Call { is_typed: true, ..call })
 }
 
 /// Positional arguments as they are typed.
@@ -148,7 +152,8 @@ pub fn typed_positional(args: &[String], reading: Reading) -> Result<Json, Error
     reading.positional(&words)
 }
 
-/// Keyword arguments as they are typed, `NAME=VALUE` each.
+/// Keyword arguments as they are typed, `NAME=VALUE` each. The value `@-` stands for what is on standard input, so that it
+/// is on no command line, where every user of the machine could read it.
 ///
 /// # Errors
 /// [`Kind::Usage`] for what is not a keyword argument, [`Kind::Invalid`] for invalid values.
@@ -156,14 +161,45 @@ pub fn typed_keywords(kwargs: &[String], reading: Reading) -> Result<Json, Error
     let mut pairs = Vec::with_capacity(kwargs.len());
     for text in kwargs {
         match text.split_once('=') {
-            Some((name, value)) if !name.is_empty() => pairs.push((name, value)),
+            Some((name, FROM_STDIN)) if !name.is_empty() && reading == Reading::Json => {
+                stdio::claim_stdin(&format!("argument `{}`", escape_control(name)))?;
+                pairs.push((name.to_owned(), read_stdin(name)?, Reading::Raw));
+            }
+            Some((name, value)) if !name.is_empty() => pairs.push((name.to_owned(), value.to_owned(), reading)),
             _ => {
                 let message = format!("`-k {}` is not a keyword argument", escape_control(text));
                 return Err(Error::new(Kind::Usage, message).with_hint("write `-k NAME=VALUE`"));
             }
         }
     }
-    reading.keywords(&pairs)
+    keywords(&pairs)
+}
+
+/// The value that stands for what is on standard input.
+const FROM_STDIN: &str = "@-";
+
+/// The value of an argument that is on standard input, without the line end that `echo` adds.
+fn read_stdin(name: &str) -> Result<String, Error> {
+    let name = escape_control(name);
+    if std::io::stdin().is_terminal() {
+        let message = format!("`-k {name}=@-` reads standard input, and that is a terminal");
+        let hint = format!("pass a file or a pipe, as in `asyncq enqueue ... -k {name}=@- < FILE`");
+        return Err(Error::new(Kind::Usage, message).with_hint(hint));
+    }
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().take(MAX_BYTES as u64 + 2).read_to_end(&mut bytes);
+    read.map_err(|error| io_error("cannot read standard input", &error))?;
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    }
+    if bytes.len() > MAX_BYTES {
+        let message = format!("standard input, for `-k {name}=@-`, has more than {MAX_BYTES} bytes");
+        return Err(Error::new(Kind::Invalid, message).with_hint("put the data into a file and pass its path"));
+    }
+    String::from_utf8(bytes).map_err(|_| {
+        Error::new(Kind::Invalid, format!("standard input, for `-k {name}=@-`, is not UTF-8"))
+            .with_hint("encode it, for example with `base64`")
+    })
 }
 
 /// Marks a number that clap would take for an option. No argument can contain this character.

@@ -5,6 +5,7 @@ use std::io::Read;
 use clap::Args;
 
 use super::clap_error::one_of;
+use super::stdio::claim_stdin;
 use crate::domain::job::JobId;
 use crate::domain::lane::Lane;
 use crate::domain::meta::Meta;
@@ -152,6 +153,7 @@ pub fn jobs_of_stdin() -> Result<Vec<JobId>> {
 
 /// As much of stdin as numbers of jobs can take.
 fn stdin() -> Result<String> {
+    claim_stdin("a list of jobs")?;
     let most = 20 * Needs::MOST as u64;
     let mut text = String::new();
     match std::io::stdin().take(most).read_to_string(&mut text) {

@@ -52,8 +52,11 @@ impl EndText {
                 } else {
                     // Without a code, the message already says what to do.
                     let cannot_run = error.kind == FailureKind::CannotRun && error.exit_code.is_some();
-                    cannot_run
-                        .then(|| format!("`asyncq function set {service} {function}` changes its program or its site"))
+                    cannot_run.then(|| {
+                        format!(
+                            "`asyncq function set {service} {function}` changes its program, site or environment file"
+                        )
+                    })
                 };
                 EndText { hint, is_quiet: false, ..quiet(failed, error.message.clone()) }
             }

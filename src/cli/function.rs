@@ -6,12 +6,14 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use super::format::{FormatOptions, Record};
 use super::function_options::DefinitionOptions;
 use super::hook_options::{NoHookOptions, print_hooks};
+use super::input_options::{NoInputOptions, or_nothing, print_inputs};
 use super::output::{self, FieldList};
 use super::session::{Session, now};
 use super::table::{Column, Table};
 use super::{exit, service::print_cancelled};
 use crate::commands::function::Typed;
-use crate::domain::function::{self, FunctionName};
+use crate::commands::queue::Queue;
+use crate::domain::function::{self, FunctionName, Inputs};
 use crate::domain::hook::HookKind;
 use crate::domain::lane::Lane;
 use crate::domain::removal::IfWaiting;
@@ -74,6 +76,8 @@ pub enum Function {
         #[arg(long, conflicts_with_all = ["retries", "backoff", "retry_on", "no_retry_on"])]
         no_retries: bool,
         #[command(flatten)]
+        no_inputs: NoInputOptions,
+        #[command(flatten)]
         no_hooks: NoHookOptions,
         /// Calls are in no lane, unless they name one
         #[arg(long, conflicts_with = "lane")]
@@ -130,7 +134,9 @@ impl Function {
             Function::Add { name, options, command } => {
                 let (service, name) = name.parse()?;
                 let typed = options.typed(command)?;
-                let added = session.open()?.add_function(&service, &name, &typed, &session.caller)?;
+                let mut queue = session.open()?;
+                let added = queue.add_function(&service, &name, &typed, &session.caller)?;
+                tell_env_file(session, &mut queue, (&service, &name), &typed)?;
                 session.verbose(&match added {
                     Added::New => format!("added function `{name}` to service `{service}`"),
                     Added::Same => format!("function `{name}` of service `{service}` already exists"),
@@ -158,6 +164,7 @@ impl Function {
                 no_lane,
                 no_local,
                 no_retries,
+                no_inputs,
                 no_hooks,
                 command,
             } => {
@@ -170,6 +177,7 @@ impl Function {
                     typed.timeout = Some(None);
                 }
                 typed.policy.retry.none = no_retries;
+                no_inputs.add_to(&mut typed.inputs);
                 no_hooks.add_to(&mut typed.policy.hooks);
                 if no_local {
                     typed.policy.is_local = Some(false);
@@ -182,7 +190,20 @@ impl Function {
                         .with_hint("give an option, or a new program after `--`")
                         .into());
                 }
-                session.open()?.set_function(&service, &name, &typed, &session.caller)?;
+                let mut queue = session.open()?;
+                let had_secrets = has_secrets(&mut queue, &service, &name);
+                queue.set_function(&service, &name, &typed, &session.caller)?;
+                if had_secrets && !has_secrets(&mut queue, &service, &name) {
+                    tell_shown(session, &service, &name);
+                }
+                tell_env_file(session, &mut queue, (&service, &name), &typed)?;
+                if let Some(Some(_)) = &typed.inputs.takes {
+                    for (schedule, why) in queue.unfit_schedules(&service, &name)? {
+                        let set = format!("`asyncq schedule set {schedule}` with the call changes it");
+                        session
+                            .info_with_hint(&format!("schedule `{schedule}` makes no calls any longer: {why}"), &set);
+                    }
+                }
             }
             Function::Reload { service, name } => {
                 let service = service.as_deref().map(ServiceName::parse).transpose()?;
@@ -194,12 +215,42 @@ impl Function {
             Function::Remove { name, force } => {
                 let (service, name) = name.parse()?;
                 let waiting = if force { IfWaiting::Cancel } else { IfWaiting::Refuse };
-                let removed = session.open()?.remove_function(&service, &name, waiting)?;
+                let mut queue = session.open()?;
+                let had_secrets = has_secrets(&mut queue, &service, &name);
+                let removed = queue.remove_function(&service, &name, waiting)?;
                 print_cancelled(session, &removed);
+                if had_secrets {
+                    tell_shown(session, &service, &name);
+                }
             }
         }
         Ok(exit::DONE)
     }
+}
+
+fn has_secrets(queue: &mut Queue, service: &ServiceName, name: &FunctionName) -> bool {
+    queue.function(service, name).is_ok_and(|function| !function.definition.inputs.secret.is_empty())
+}
+
+/// Prints that nothing is secret any longer: only the function says what is.
+fn tell_shown(session: &Session, service: &ServiceName, name: &FunctionName) {
+    session.info_with_hint(
+        &format!("jobs of `{service}` `{name}` are shown with the arguments that were secret"),
+        &format!("`asyncq job clean --service {service} --function {name}` removes those that have ended"),
+    );
+}
+
+/// Prints why the file of variables cannot be used that a function has got. It may come later.
+fn tell_env_file(
+    session: &Session,
+    queue: &mut Queue,
+    (service, name): (&ServiceName, &FunctionName),
+    typed: &Typed,
+) -> Result<(), Error> {
+    if let (Some(Some(_)), Some(flaw)) = (&typed.inputs.env_file, queue.broken_env_file(service, name)?) {
+        session.info(&format!("calls of `{service}` `{name}` cannot run yet: {flaw}"));
+    }
+    Ok(())
 }
 
 /// What programs get to read about a function; `timeout` is in seconds, `worker` null for a command, `args` and `stdin` for
@@ -208,7 +259,7 @@ struct FunctionView<'a>(&'a function::Function);
 
 impl Record for FunctionView<'_> {
     const COLUMNS: &'static str = "service,name,command,site,env,timeout,worker.calls_per_worker,worker.idle,worker.memory_growth,\
-                                   args,stdin,lane,retries,backoff,retry_on,no_retry_on,conflicts,local,on_error,on_success,created_at";
+                                   args,stdin,lane,retries,backoff,retry_on,no_retry_on,conflicts,local,on_error,on_success,takes,secret,env_file,created_at";
 }
 
 impl Serialize for FunctionView<'_> {
@@ -238,6 +289,10 @@ impl Serialize for FunctionView<'_> {
             let hook = definition.policy.hooks.get(kind).map(ToString::to_string);
             object.serialize_entry(kind.as_str(), &hook)?;
         }
+        let Inputs { takes, secret, env_file } = &definition.inputs;
+        object.serialize_entry("takes", &takes.as_ref().map(ToString::to_string))?;
+        object.serialize_entry("secret", &secret.words().collect::<Vec<_>>())?;
+        object.serialize_entry("env_file", env_file)?;
         object.serialize_entry("created_at", &created_at.to_string())?;
         object.end()
     }
@@ -257,23 +312,33 @@ impl Serialize for WorkerView<'_> {
 }
 
 fn table(functions: &[function::Function]) -> Table {
-    let mut table = Table::new(&[
-        Column::whole("SERVICE", 4),
+    let have_signatures = functions.iter().any(|it| it.definition.inputs.takes.is_some());
+    let mut columns = vec![
+        Column::whole("SERVICE", 5),
         Column::always("FUNCTION"),
         Column::whole("RUNS", 0),
-        Column::text("PROGRAM", 3),
+        Column::text("PROGRAM", 4),
         Column::text("SITE", 1),
         Column::whole("TIMEOUT", 2),
-    ]);
+    ];
+    if have_signatures {
+        columns.insert(3, Column::text("TAKES", 3));
+    }
+    let mut table = Table::new(&columns);
     for it in functions {
-        table.row([
+        let takes = it.definition.inputs.takes.as_ref().map(|takes| or_nothing(&takes.to_string()));
+        let mut cells = vec![
             it.service.to_string(),
             it.name.to_string(),
             if it.definition.worker.is_some() { "worker" } else { "command" }.to_owned(),
             output::text(&output::command_line(&it.definition.command)),
             output::text(&it.definition.site),
             output::or_dash(it.definition.timeout.map(write_span).as_deref()),
-        ]);
+        ];
+        if have_signatures {
+            cells.insert(3, output::or_dash(takes.as_deref()));
+        }
+        table.row(cells);
     }
     table
 }
@@ -302,6 +367,7 @@ fn show(function: &function::Function) -> anyhow::Result<()> {
         sheet.line("stdin", definition.call_format.stdin().as_str().to_owned());
     }
     sheet.line("timeout", output::or_dash(definition.timeout.map(write_span).as_deref()));
+    print_inputs(&mut sheet, function);
     if let Some(lane) = &definition.policy.lane {
         sheet.line("lane", output::text(lane.as_str()));
     }

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::clap_error::{one_of, parse_count, whole_number};
 use super::hook_options::HookOptions;
+use super::input_options::InputOptions;
 use crate::commands::function::{Typed, TypedWorker};
 use crate::domain::function::{Args as Passing, PolicyChange, Stdin};
 use crate::domain::lane::Lane;
@@ -23,6 +24,8 @@ pub struct DefinitionOptions {
     /// Record an environment variable, with this value or its current one
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
+    #[command(flatten)]
+    inputs: InputOptions,
     #[command(flatten)]
     worker: WorkerOptions,
     /// How a command gets the arguments of its call: as words, or only on standard input [default of `add`: words]
@@ -108,15 +111,15 @@ impl DefinitionOptions {
     /// The definition as typed, with this program and its first arguments.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::Kind::Usage) for an invalid lane.
+    /// [`Kind::Usage`](crate::Kind::Usage) for an invalid lane or secret argument.
     pub fn typed(self, command: Vec<String>) -> Result<Typed, Error> {
-        let DefinitionOptions { site, env, worker, args, stdin, timeout, lane, local, retry, hooks } = self;
+        let DefinitionOptions { site, env, inputs, worker, args, stdin, timeout, lane, local, retry, hooks } = self;
         let lane = lane.as_deref().map(Lane::parse).transpose()?.map(Some);
         let is_local = local.then_some(true);
         let policy = PolicyChange { lane, retry: retry.change(), hooks: hooks.change(), is_local };
-        let worker = worker.typed();
+        let (worker, inputs) = (worker.typed(), inputs.change()?);
         let (timeout, unset_env) = (timeout.map(Some), Vec::new());
-        Ok(Typed { command, site, env, unset_env, timeout, worker, args, stdin, policy })
+        Ok(Typed { command, site, env, unset_env, timeout, worker, args, stdin, inputs, policy })
     }
 }
 

@@ -5,6 +5,7 @@ use clap::Subcommand;
 use super::call_args::{typed_keywords, typed_positional};
 use super::clap_error::{one_of, whole_number};
 use super::enqueue::print_number;
+use super::input_options::RevealOption;
 use super::job_edit_options::JobEditOptions;
 use super::job_log::PrintLog;
 use super::job_selection::{JobSelection, MatchingJobs, job_number};
@@ -31,6 +32,8 @@ pub enum Job {
         /// The number of the job
         #[arg(value_parser = job_number, allow_negative_numbers = true)]
         id: i64,
+        #[command(flatten)]
+        reveal: RevealOption,
         #[command(flatten)]
         format: FormatOptions,
     },
@@ -123,7 +126,7 @@ fn waiting() -> Vec<State> {
 /// Arguments in place of those of a job.
 #[derive(Debug, clap::Args)]
 pub struct NewArguments {
-    /// Keyword arguments in place of those of the job; may be repeated
+    /// Keyword arguments in place of those of the job; may be repeated. NAME=@- reads a value from standard input
     #[arg(short, long = "kwarg", value_name = "NAME=VALUE")]
     kwargs: Vec<String>,
     /// Take every argument as a string, even if it is JSON
@@ -139,7 +142,8 @@ impl NewArguments {
         let reading = if self.raw { Reading::Raw } else { Reading::Json };
         let args = (!self.args.is_empty()).then(|| typed_positional(&self.args, reading)).transpose()?;
         let kwargs = (!self.kwargs.is_empty()).then(|| typed_keywords(&self.kwargs, reading)).transpose()?;
-        Ok(Rerun { args, kwargs, ..Rerun::default() })
+        let is_typed = args.is_some() || kwargs.is_some();
+        Ok(Rerun { args, kwargs, is_typed, ..Rerun::default() })
     }
 }
 
@@ -149,7 +153,8 @@ impl Job {
         let mut queue = session.open()?;
         match self {
             Job::List(list) => list.run(session, &mut queue)?,
-            Job::Show { id, format } => {
+            Job::Show { id, reveal, format } => {
+                reveal.apply(&mut queue);
                 let format = format.format()?;
                 let (job, attempts) = queue.job(JobId(id))?;
                 let record = JobView { job: &job, attempts: Some(&attempts) };

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use clap::Args;
 
 use super::format::{Format, FormatOptions, ListPrinter};
+use super::input_options::RevealOption;
 use super::job_selection::{Filter, job_number};
 use super::job_view::{self, JobView};
 use super::session::{Session, to_terminal};
@@ -31,6 +32,8 @@ pub struct List {
     #[arg(long, value_name = "N", value_parser = parse_limit, allow_negative_numbers = true)]
     limit: Option<u32>,
     #[command(flatten)]
+    reveal: RevealOption,
+    #[command(flatten)]
     format: FormatOptions,
 }
 
@@ -44,6 +47,7 @@ impl List {
 
     /// Prints the jobs page by page.
     pub fn run(&self, session: &Session, queue: &mut Queue) -> anyhow::Result<()> {
+        self.reveal.apply(queue);
         let filter = self.filter.parse(queue, self.state.clone())?;
         let limit = self.limit.unwrap_or(if to_terminal() { Self::SCREEN } else { 0 });
         let among = self.needed_by.map(|id| queue.needed_by(JobId(id))).transpose()?;

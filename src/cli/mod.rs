@@ -23,6 +23,7 @@ mod format;
 mod function;
 mod function_options;
 mod hook_options;
+mod input_options;
 mod job;
 mod job_edit_options;
 mod job_list;

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::format::{FormatOptions, Record};
+use super::input_options::RevealOption;
 use super::schedule_options::{JobOptions, RuleOptions, TickOptions, edit};
 use super::session::{Session, now};
 use super::stdio::print_line;
@@ -32,12 +33,16 @@ pub enum Schedule {
         /// The service [default: all]
         service: Option<String>,
         #[command(flatten)]
+        reveal: RevealOption,
+        #[command(flatten)]
         format: FormatOptions,
     },
     /// Show one schedule, with its next ticks and the last tick that made no job
     Show {
         /// Its name
         name: String,
+        #[command(flatten)]
+        reveal: RevealOption,
         #[command(flatten)]
         format: FormatOptions,
     },
@@ -73,16 +78,16 @@ impl Schedule {
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
         match self {
             Schedule::Add(add) => add.run(session)?,
-            Schedule::List { service, format } => {
+            Schedule::List { service, reveal, format } => {
                 let format = format.format()?;
                 let service = service.as_deref().map(ServiceName::parse).transpose()?;
-                let schedules = session.open()?.schedules(service.as_ref())?;
+                let schedules = reveal.open(session)?.schedules(service.as_ref())?;
                 let records: Vec<_> = schedules.iter().map(schedule_view::View).collect();
                 format.print_all(&records, || schedule_view::table(&schedules))?;
             }
-            Schedule::Show { name, format } => {
+            Schedule::Show { name, reveal, format } => {
                 let format = format.format()?;
-                let schedule = session.open()?.schedule(&ScheduleName::parse(&name)?)?;
+                let schedule = reveal.open(session)?.schedule(&ScheduleName::parse(&name)?)?;
                 format.print_one(&schedule_view::View(&schedule), || schedule_view::show(&schedule))?;
             }
             Schedule::Set(set) => set.run(session)?,

@@ -77,7 +77,7 @@ pub struct JobOptions {
     /// What the schedule is for, in words
     #[arg(long, value_name = "TEXT")]
     pub description: Option<String>,
-    /// A keyword argument; may be repeated
+    /// A keyword argument; may be repeated. NAME=@- reads its value, a string, from standard input
     #[arg(short, long = "kwarg", value_name = "NAME=VALUE")]
     pub kwargs: Vec<String>,
     /// Take every argument as a string, even if it is JSON

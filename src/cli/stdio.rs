@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::BorrowedFd;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anstream::{AutoStream, ColorChoice};
@@ -72,6 +72,20 @@ pub static JOINT: LazyLock<bool> = LazyLock::new(|| {
 
 /// Whether stdout is a terminal. It is taken for the one that stderr shows.
 static ON_TERMINAL: LazyLock<bool> = LazyLock::new(|| is_terminal(Stream::Out));
+
+/// Takes standard input for one thing, which cannot come from there together with another one.
+///
+/// # Errors
+/// [`Kind::Usage`] when another one comes from there.
+pub fn claim_stdin(what: &str) -> Result<(), Error> {
+    static TAKEN: OnceLock<String> = OnceLock::new();
+    let taken = TAKEN.get_or_init(|| what.to_owned());
+    if taken == what {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Usage, format!("{taken} and {what} cannot both come from standard input"))
+        .with_hint("put one of them into a file"))
+}
 
 /// Prints text to stdout, with its styles only if they are wanted. If that fails, the command fails.
 pub fn print(text: &str) -> Result<(), Error> {

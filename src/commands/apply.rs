@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use jiff::tz::TimeZone;
 
 use super::caller::Caller;
-use super::function::{Here, current, find_program, site, variable_name};
+use super::function::{check_env_file, current, site, variable_name};
+use super::program::{Here, find_program};
 use super::queue::Queue;
 use super::register::check_texts;
 use crate::domain::function::Definition;
@@ -143,7 +144,7 @@ impl Queue {
 }
 
 fn define(function: &ManifestFunction, base: Option<&Path>, caller: &Caller) -> Result<Definition> {
-    let ManifestFunction { target, timeout, worker, call_format, policy, .. } = function;
+    let ManifestFunction { target, timeout, worker, call_format, inputs, policy, .. } = function;
     let named = |error: Error| {
         let message = format!("function `{target}`: {error}");
         error.reworded(error.kind(), message)
@@ -166,6 +167,9 @@ fn define(function: &ManifestFunction, base: Option<&Path>, caller: &Caller) -> 
         Ok((name, value))
     });
     let env = env.collect::<Result<BTreeMap<_, _>>>()?;
+    if let Some(file) = &inputs.env_file {
+        check_env_file(file).map_err(named)?;
+    }
     check_texts(&command, Some(&in_site), &env).map_err(named)?;
     Ok(Definition {
         command,
@@ -174,6 +178,7 @@ fn define(function: &ManifestFunction, base: Option<&Path>, caller: &Caller) -> 
         timeout: *timeout,
         worker: *worker,
         call_format: *call_format,
+        inputs: inputs.clone(),
         policy: policy.clone(),
         generation: 0,
     })

@@ -1,11 +1,13 @@
 //! Why a call does not run yet, and why it ended as it did.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::queue::Queue;
 use crate::domain::attempt::{Attempt, Ending, FailureKind};
+use crate::domain::env_file::{LARGEST_ENV_FILE, parse_env_file};
 use crate::domain::function::{Definition, FunctionName};
 use crate::domain::job::{Job, JobId, Phase, State};
 use crate::domain::log::Stream;
@@ -17,7 +19,7 @@ use crate::domain::{service::ServiceName, time::Timestamp};
 use crate::error::{Kind, Result};
 use crate::processor::{Fate, fate, lives, missing_space};
 use crate::store::{ServiceStatus, Store};
-use crate::system::disk::free_space;
+use crate::system::{disk::free_space, private_file::read_private};
 
 /// With fewer free bytes than this, besides those of its disk reserve, a processor cannot be sure to claim a call.
 const LITTLE_SPACE: u64 = 64 * 1024;
@@ -254,10 +256,30 @@ fn flaw(job: &Job, definition: Option<&Definition>) -> Option<String> {
     broken(definition, job.call.site.as_deref())
 }
 
+/// Why the file of variables of a function cannot be used, as far as this user can see.
+pub(super) fn broken_env_file(definition: &Definition) -> Option<String> {
+    let path = definition.env_file()?;
+    let flaw = match read_private(&path, LARGEST_ENV_FILE) {
+        Ok(bytes) => format!("cannot be used: {}", parse_env_file(&bytes).err()?),
+        // The processor may be another user, who can read it.
+        Err(unreadable) if unreadable.is_denied => return None,
+        Err(unreadable) => unreadable.what,
+    };
+    Some(format!("its environment file `{}` {flaw}", path.display()))
+}
+
 /// Why a function cannot run in its site or in another one, as far as this user can see.
 pub(super) fn broken(definition: &Definition, site: Option<&str>) -> Option<String> {
     let site = Path::new(site.unwrap_or(&definition.site));
-    let is_missing = |path: &Path| path.metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    broken_program(definition, site).or_else(|| broken_env_file(definition))
+}
+
+fn is_missing(path: &Path) -> bool {
+    path.metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+/// Why the program of a function cannot run, as far as this user can see.
+fn broken_program(definition: &Definition, site: &Path) -> Option<String> {
     if is_missing(site) {
         return Some(format!("its site `{}` is missing", site.display()));
     }

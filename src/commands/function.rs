@@ -2,14 +2,20 @@
 //! links: they may lead to the next release tomorrow.
 
 use std::path::{Path, PathBuf};
-use std::{collections::BTreeMap, ffi::OsStr, os::unix::fs::PermissionsExt, time::Duration};
+use std::{collections::BTreeMap, ffi::OsStr, time::Duration};
 
-use super::{caller::Caller, queue::Queue};
+use super::{
+    caller::Caller,
+    explain::broken_env_file,
+    program::{Here, find_program},
+    queue::Queue,
+};
 use crate::domain::function::{
     Args, CallFormat, Definition, Function, FunctionChange, FunctionName, Stdin, WorkerLimits,
 };
-use crate::domain::function::{FunctionPolicy, PolicyChange};
+use crate::domain::function::{FunctionPolicy, InputChange, Inputs, PolicyChange};
 use crate::domain::removal::{IfWaiting, Removed};
+use crate::domain::schedule::ScheduleName;
 use crate::domain::service::{Added, ServiceName};
 use crate::domain::text::escape_control;
 use crate::error::{Error, Kind, Result};
@@ -39,6 +45,8 @@ pub struct Typed {
     pub args: Option<Args>,
     /// What a command finds on its standard input.
     pub stdin: Option<Stdin>,
+    /// Changes of what it takes.
+    pub inputs: InputChange,
     /// Changes of its policy.
     pub policy: PolicyChange,
 }
@@ -98,14 +106,6 @@ impl TypedWorker {
     }
 }
 
-/// Where something is typed.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Here<'a> {
-    /// The working directory, as the shell shows it.
-    pub(super) folder: &'a Path,
-    pub(super) caller: &'a Caller,
-}
-
 impl Queue {
     /// Adds a function; its site is the caller's working directory unless another one is typed.
     ///
@@ -161,6 +161,26 @@ impl Queue {
         self.store.set_function(service, name, &change).map(|_| ())
     }
 
+    /// The schedules that make calls which a function does not take, and why it does not.
+    ///
+    /// # Errors
+    /// As [`Store::unfit_schedules`].
+    pub fn unfit_schedules(
+        &mut self,
+        service: &ServiceName,
+        name: &FunctionName,
+    ) -> Result<Vec<(ScheduleName, Error)>> {
+        self.store.unfit_schedules(service, name)
+    }
+
+    /// Why the file of variables of a function cannot be used now, if it has one, as far as this user can see.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when it or its service is not there.
+    pub fn broken_env_file(&mut self, service: &ServiceName, name: &FunctionName) -> Result<Option<String>> {
+        Ok(broken_env_file(&self.store.function(service, name)?.definition))
+    }
+
     /// Has workers start anew: those of one function, of a service, or all; says of how many functions.
     ///
     /// # Errors
@@ -200,6 +220,7 @@ pub(super) fn blank(site: String) -> Definition {
         timeout: None,
         worker: None,
         call_format: CallFormat::default(),
+        inputs: Inputs::default(),
         policy: FunctionPolicy::default(),
         generation: 0,
     }
@@ -234,8 +255,11 @@ fn change(typed: &Typed, old: &Definition, here: Here<'_>) -> Result<FunctionCha
     let worker = typed.worker.change(old.worker)?;
     let call_format = typed.call_format(old.call_format, worker.unwrap_or(old.worker).is_some())?;
     typed.policy.retry.check(&old.policy.retry)?;
-    let (timeout, policy) = (typed.timeout, typed.policy.clone());
-    Ok(FunctionChange { command, site: new_site, env, timeout, worker, call_format, policy })
+    if let Some(Some(file)) = &typed.inputs.env_file {
+        check_env_file(file)?;
+    }
+    let (timeout, inputs, policy) = (typed.timeout, typed.inputs.clone(), typed.policy.clone());
+    Ok(FunctionChange { command, site: new_site, env, timeout, worker, call_format, inputs, policy })
 }
 
 /// Variables as they are recorded: `NAME=VALUE`, or `NAME` for the value that it has now.
@@ -269,102 +293,6 @@ pub(super) fn site(text: &str, here: Here<'_>) -> Result<String> {
     }
 }
 
-/// A bare name is looked up now and recorded as an absolute path, because cron's `PATH` is another; a path with a slash
-/// is kept as it is and counts from the site.
-pub(super) fn find_program(program: &str, site: &str, here: Here<'_>) -> Result<String> {
-    let name_one = "name a program, then its first arguments, as in `-- /usr/bin/python3 job.py`";
-    if program.is_empty() {
-        return Err(Error::new(Kind::Usage, "a program needs a name").with_hint(name_one));
-    }
-    if program.contains('/') {
-        let path: PathBuf = Path::new(site).join(program).components().collect();
-        return match runnable(&path) {
-            Runnable::Yes => Ok(program.to_owned()),
-            Runnable::No => Err(not_executable(&path)),
-            Runnable::Missing if for_shell(program).is_some() => Err(no_shell(program)),
-            Runnable::Missing => Err(Error::new(Kind::NotFound, format!("there is no program `{}`", path.display()))
-                .with_hint("a path with a slash is relative to the site of the function")),
-        };
-    }
-    let path = here.caller.raw_variable("PATH").unwrap_or_default();
-    let mut refused = None;
-    for entry in std::env::split_paths(path) {
-        let found = here.folder.join(entry).join(program);
-        match (runnable(&found), found.into_os_string().into_string()) {
-            (Runnable::Yes, Ok(text)) => return Ok(text),
-            (Runnable::No, Ok(text)) => refused = refused.or(Some(text)),
-            _ => {}
-        }
-    }
-    if let Some(refused) = refused {
-        return Err(not_executable(Path::new(&refused)));
-    }
-    if for_shell(program).is_some() {
-        return Err(no_shell(program));
-    }
-    let error = Error::new(Kind::NotFound, format!("there is no program `{}` in `$PATH`", escape_control(program)));
-    Err(if matches!(runnable(&Path::new(site).join(program)), Runnable::Yes | Runnable::No) {
-        error.with_hint(format!("did you mean `./{program}`?"))
-    } else {
-        error.with_hint(name_one)
-    })
-}
-
-/// Whether a program that is not there would mean something to a shell.
-pub(super) fn is_for_shell(program: &str) -> bool {
-    for_shell(program).is_some()
-}
-
-/// What to do where a program that is not there would mean something to a shell.
-fn for_shell(program: &str) -> Option<String> {
-    const BUILT_IN: [&str; 14] = [
-        ".", "cd", "eval", "exec", "export", "for", "if", "read", "set", "source", "ulimit", "umask", "unset", "while",
-    ];
-    if let Some((name, value)) = program.split_once('=')
-        && !name.is_empty()
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-    {
-        return Some(format!("there is no shell in between; `--env {name}={}` sets a variable", escape_control(value)));
-    }
-    if BUILT_IN.contains(&program) {
-        return Some(format!("there is no shell in between; name one, as in `-- sh -c '{program} ...'`"));
-    }
-    let is_line = program.contains(|c: char| c.is_whitespace() || "|&;<>()$`*?\"'".contains(c));
-    let quoted = program.replace('\'', r"'\''");
-    is_line.then(|| format!("there is no shell in between; name one: `-- sh -c '{}'`", escape_control(&quoted)))
-}
-
-fn no_shell(program: &str) -> Error {
-    let error = Error::new(Kind::NotFound, format!("there is no program `{}`", escape_control(program)));
-    match for_shell(program) {
-        Some(hint) => error.with_hint(hint),
-        None => error,
-    }
-}
-
-enum Runnable {
-    Yes,
-    No,
-    Missing,
-}
-
-fn runnable(path: &Path) -> Runnable {
-    match path.metadata() {
-        Ok(meta) if meta.is_file() && meta.permissions().mode() & 0o111 != 0 => Runnable::Yes,
-        Ok(_) => Runnable::No,
-        Err(_) => Runnable::Missing,
-    }
-}
-
-fn not_executable(path: &Path) -> Error {
-    let shown: PathBuf = path.into();
-    let error = Error::new(Kind::Denied, format!("`{}` is not executable", shown.display()));
-    if shown.is_dir() {
-        return error.with_hint("it is a directory; name a program");
-    }
-    error.with_hint(format!("`chmod +x {}` makes it so", shown.display()))
-}
-
 pub(super) fn variable_name(name: &str) -> Result<String> {
     let hint = "`--env NAME=VALUE` records a value, `--env NAME` the one that it has now";
     if name.is_empty() || name.contains('=') || name.contains(char::is_control) {
@@ -377,6 +305,19 @@ pub(super) fn variable_name(name: &str) -> Result<String> {
     }
     Ok(name.to_owned())
 }
+
+/// Refuses what cannot be the path of a file of variables. Whether the file is there is asked at each start of the program:
+/// perhaps another user may not even see it.
+pub(super) fn check_env_file(file: &str) -> Result<()> {
+    if file.is_empty() || file.contains('\0') || file.len() > LONGEST_PATH {
+        let message = format!("`{}` cannot be the path of an environment file", escape_control(file));
+        return Err(Error::new(Kind::Usage, message).with_hint("name a file; a relative path counts from the site"));
+    }
+    Ok(())
+}
+
+/// The longest path that the system knows, in bytes (`PATH_MAX`, without the NUL).
+const LONGEST_PATH: usize = 4095;
 
 pub(super) fn current(name: &str, here: Here<'_>) -> Result<String> {
     let value = here.caller.raw_variable(name);

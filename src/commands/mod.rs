@@ -18,6 +18,7 @@ pub mod job_change;
 mod lines;
 pub mod pause;
 pub mod process;
+mod program;
 pub mod queue;
 mod register;
 pub mod restore;

@@ -122,6 +122,11 @@ impl Place {
 }
 
 impl Queue {
+    /// From now on, jobs and schedules are shown with their secret arguments.
+    pub fn reveal_secrets(&mut self) {
+        self.store.reveal_secrets();
+    }
+
     /// Where its store is, as it was named.
     pub fn place(&self) -> &(dyn std::fmt::Display + 'static) {
         self.store.location()

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::caller::Caller;
-use super::function::{Here, find_program, site, variable_name};
+use super::function::{check_env_file, site, variable_name};
+use super::program::{Here, find_program};
 use super::queue::Queue;
 use crate::domain::function::{Registered, WantedFunction};
 use crate::domain::json::MAX_BYTES;
@@ -43,6 +44,9 @@ impl Queue {
         }
         for name in wanted.env.keys() {
             variable_name(name)?;
+        }
+        if let Some(Some(file)) = &wanted.inputs.env_file {
+            check_env_file(file)?;
         }
         let Some(command) = &wanted.command else { return Ok(()) };
         let program = command.first().ok_or_else(|| Error::new(Kind::Invalid, "`command` is empty"))?;

@@ -373,7 +373,7 @@ impl OpenWait {
 mod tests {
     use super::*;
     use crate::domain::batch::WrittenCall;
-    use crate::domain::function::{FunctionName, PolicyChange, WantedFunction};
+    use crate::domain::function::{FunctionName, InputChange, PolicyChange, WantedFunction};
     use crate::domain::new_job::Origin;
     use crate::domain::service::{ServiceChange, ServiceName};
 
@@ -393,6 +393,7 @@ mod tests {
             env,
             timeout: None,
             worker: None,
+            inputs: InputChange::default(),
             policy: PolicyChange::default(),
         };
         queue.store.define_functions(&[wanted], false).unwrap();

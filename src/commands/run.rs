@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::call::StartWith;
 use super::explain::needs_processor;
-use super::function::{Here, blank, find_program, is_for_shell, recorded, site};
+use super::function::{blank, recorded, site};
+use super::program::{Here, find_program, is_for_shell};
 use super::{caller::Caller, queue::Queue};
 use crate::domain::call::{Call, Reading};
 use crate::domain::function::{CallFormat, Definition, FunctionName, FunctionPolicy};

@@ -107,6 +107,7 @@ impl<'a> WrittenCall<'a> {
             kwargs: json("kwargs", kwargs, Json::is_object, r#"an object, as in {"to":"bob"}"#)?,
             principal,
             site: self.site.map(site).transpose()?,
+            is_typed: false,
         };
         origin.job(NewJob {
             key: self.key.as_deref().map(Key::parse).transpose()?,

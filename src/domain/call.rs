@@ -83,13 +83,15 @@ pub struct Call {
     pub principal: Option<Principal>,
     /// The absolute path of the directory to run in, if it is not the one in which the function was defined.
     pub site: Option<String>,
+    /// Whether its arguments are words that were typed, so that the signature of the function says how to read them.
+    pub is_typed: bool,
 }
 
 impl Call {
     /// A call on behalf of nobody, in the site of its function.
     #[must_use]
     pub fn new(service: ServiceName, function: FunctionName, args: Json, kwargs: Json) -> Call {
-        Call { service, function, args, kwargs, principal: None, site: None }
+        Call { service, function, args, kwargs, principal: None, site: None, is_typed: false }
     }
 }
 
@@ -124,19 +126,7 @@ impl Reading {
     /// # Errors
     /// [`Kind::Invalid`] when a name occurs twice, a value is refused, or all together are too large.
     pub fn keywords<S: AsRef<str>>(self, pairs: &[(S, S)]) -> Result<Json> {
-        let mut text = String::from("{");
-        for (index, (name, word)) in pairs.iter().enumerate() {
-            let name = name.as_ref();
-            if index > 0 {
-                text.push(',');
-            }
-            text += &json::quote(name);
-            text.push(':');
-            let value = self.value(word.as_ref());
-            text += &value.map_err(|fault| refuse(&format!("argument `{}`", escape_control(name)), &fault))?;
-        }
-        text.push('}');
-        Json::parse(&text).map_err(|fault| refuse("the keyword arguments together", &fault))
+        keywords(&pairs.iter().map(|(name, word)| (name, word, self)).collect::<Vec<_>>())
     }
 
     /// A word as JSON text. A word that is JSON but is refused is never read as a string.
@@ -151,6 +141,26 @@ impl Reading {
             Err(fault) => Err(fault),
         }
     }
+}
+
+/// Keyword arguments as typed on a command line, each with how it is read.
+///
+/// # Errors
+/// As [`Reading::keywords`].
+pub fn keywords<S: AsRef<str>>(pairs: &[(S, S, Reading)]) -> Result<Json> {
+    let mut text = String::from("{");
+    for (index, (name, word, reading)) in pairs.iter().enumerate() {
+        let name = name.as_ref();
+        if index > 0 {
+            text.push(',');
+        }
+        text += &json::quote(name);
+        text.push(':');
+        let value = reading.value(word.as_ref());
+        text += &value.map_err(|fault| refuse(&format!("argument `{}`", escape_control(name)), &fault))?;
+    }
+    text.push('}');
+    Json::parse(&text).map_err(|fault| refuse("the keyword arguments together", &fault))
 }
 
 fn refuse(what: &str, fault: &JsonFault) -> Error {

@@ -1,10 +1,12 @@
 //! A function: a name within a service, and how its calls run.
 
+use std::path::{Path, PathBuf};
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::hook::{HookChange, HookTarget, Hooks};
+pub use super::inputs::{InputChange, Inputs};
 use super::lane::Lane;
 pub use super::name::FunctionName;
 use super::retry_policy::{RetryChange, RetryPolicy};
@@ -28,6 +30,8 @@ pub struct Definition {
     pub worker: Option<WorkerLimits>,
     /// How a command gets its call.
     pub call_format: CallFormat,
+    /// What it takes, and what only it knows.
+    pub inputs: Inputs,
     /// What it says of when and how its calls run.
     pub policy: FunctionPolicy,
     /// The number of its latest reload, counted for all functions of a store together. No worker that was started for an
@@ -154,7 +158,27 @@ impl Definition {
             && site == other_site
             && self.command == other.command
             && self.env == other.env
+            && self.env_file() == other.env_file()
             && self.generation >= other.generation
+    }
+
+    /// The path of its file of variables, if it has one. It is the function's own, whatever the site of a call.
+    #[must_use]
+    pub fn env_file(&self) -> Option<PathBuf> {
+        self.inputs.env_file.as_ref().map(|file| Path::new(&self.site).join(file).components().collect())
+    }
+
+    /// Checks that the parts fit together.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for secret arguments that the signature does not have, or that would not reach the program.
+    pub fn check(&self) -> Result<()> {
+        self.inputs.secret.check(self.inputs.takes.as_ref())?;
+        if self.inputs.secret.is_empty() || self.worker.is_some() || self.call_format.stdin() == Stdin::Call {
+            return Ok(());
+        }
+        let message = "with `--stdin none` the program gets no secret arguments, as they are never words";
+        Err(Error::new(Kind::Usage, message).with_hint("`--stdin call` passes them on standard input"))
     }
 
     /// Whether two definitions are the same, apart from reloads.
@@ -227,6 +251,8 @@ pub struct WantedFunction {
     pub timeout: Option<Option<Duration>>,
     /// A worker with at least these limits, or a command.
     pub worker: Option<Option<WorkerLimits>>,
+    /// What it takes, as far as something is wanted of that.
+    pub inputs: InputChange,
     /// Its policy, as far as something is wanted of it.
     pub policy: PolicyChange,
 }
@@ -245,6 +271,8 @@ impl WantedFunction {
         };
         let mut policy = FunctionPolicy::default();
         self.policy.apply(&mut policy);
+        let mut inputs = Inputs::default();
+        self.inputs.apply(&mut inputs);
         Ok(Definition {
             command: command.clone(),
             site: site.clone(),
@@ -252,6 +280,7 @@ impl WantedFunction {
             timeout: self.timeout.flatten(),
             worker: self.worker.flatten(),
             call_format: CallFormat::default(),
+            inputs,
             policy,
             generation: 0,
         })
@@ -277,6 +306,7 @@ impl WantedFunction {
             timeout: self.timeout.filter(|timeout| *timeout != old.timeout),
             worker: worker.filter(|worker| *worker != old.worker),
             call_format: becomes_worker.then(CallFormat::default),
+            inputs: self.inputs.beyond(&old.inputs),
             policy: self.policy.beyond(&old.policy),
         }
     }
@@ -306,6 +336,8 @@ pub struct FunctionChange {
     pub worker: Option<Option<WorkerLimits>>,
     /// A new call format of the command.
     pub call_format: Option<CallFormat>,
+    /// Changes of what it takes.
+    pub inputs: InputChange,
     /// Changes of its policy.
     pub policy: PolicyChange,
 }
@@ -320,6 +352,9 @@ impl FunctionChange {
             ("env", !self.env.is_empty()),
             ("worker", self.worker.is_some()),
             ("timeout", self.timeout.is_some()),
+            ("takes", self.inputs.takes.is_some()),
+            ("secret", self.inputs.secret.is_some()),
+            ("env_file", self.inputs.env_file.is_some()),
             ("retries", self.policy.retry.retries.is_some()),
             ("backoff", self.policy.retry.backoff.is_some()),
             ("retry_on", self.policy.retry.on.is_some()),
@@ -351,6 +386,7 @@ impl FunctionChange {
         if let Some(call_format) = self.call_format {
             definition.call_format = call_format;
         }
+        self.inputs.apply(&mut definition.inputs);
         self.policy.apply(&mut definition.policy);
         for (name, value) in &self.env {
             match value {

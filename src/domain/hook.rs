@@ -108,9 +108,9 @@ impl Hooks {
         self.0.as_ref().and_then(|targets| targets[kind as usize].as_ref())
     }
 
-    /// The functions that are hooks.
-    pub fn targets(&self) -> impl Iterator<Item = &HookTarget> {
-        HookKind::ALL.into_iter().filter_map(|kind| self.get(kind))
+    /// The functions that are hooks, and after which end.
+    pub fn targets(&self) -> impl Iterator<Item = (HookKind, &HookTarget)> {
+        HookKind::ALL.into_iter().filter_map(|kind| Some((kind, self.get(kind)?)))
     }
 
     /// Whether there are none.
@@ -171,9 +171,9 @@ impl HookChange {
         }
     }
 
-    /// The functions that become hooks.
-    pub fn targets(&self) -> impl Iterator<Item = &HookTarget> {
-        HookKind::ALL.into_iter().filter_map(|kind| self.get(kind)?.as_ref())
+    /// The functions that become hooks, and after which end.
+    pub fn targets(&self) -> impl Iterator<Item = (HookKind, &HookTarget)> {
+        HookKind::ALL.into_iter().filter_map(|kind| Some((kind, self.get(kind)?.as_ref()?)))
     }
 
     /// Those of these changes that would change these hooks.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use super::call::{Call, Principal};
-use super::function::{Args, CallFormat, FunctionPolicy, Stdin, WorkerLimits};
+use super::function::{Args, CallFormat, FunctionPolicy, Inputs, Stdin, WorkerLimits};
 use super::hook::{HookChange, HookKind, HookTarget, Hooks};
 use super::json::Json;
 use super::lane::{Lane, MAX_WIDTH};
@@ -21,7 +21,9 @@ use super::rate::Rate;
 use super::retention::{RetentionChange, parse_keep};
 use super::retry_policy::{Backoff, FailureList, RetryChange};
 use super::schedule::{ScheduleDefinition, ScheduleName};
+use super::secret::Secrets;
 use super::service::{ServiceChange, ServiceName};
+use super::signature::Signature;
 use super::size::parse_size;
 use super::tick::{Lateness, Missed, Overlap};
 use super::time::{Timestamp, parse_span};
@@ -63,6 +65,8 @@ pub struct ManifestFunction {
     pub worker: Option<WorkerLimits>,
     /// How a command gets its call.
     pub call_format: CallFormat,
+    /// What it takes.
+    pub inputs: Inputs,
     /// When and how its calls run.
     pub policy: FunctionPolicy,
 }
@@ -184,6 +188,9 @@ fn function(value: &TomlValue<'_>) -> Result<ManifestFunction> {
     let change = retry(&mut it)?;
     let lane = it.parsed("lane", Lane::parse)?;
     let is_local = it.flag("local")?.unwrap_or_default();
+    let takes = it.parsed("takes", Signature::parse)?;
+    let secret = it.get("secret").map(|value| Secrets::parse(&value.texts()?)).transpose()?.unwrap_or_default();
+    let inputs = Inputs { takes, secret, env_file: it.text("env_file")? };
     let hooks = hooks(&mut it)?;
     it.finish()?;
     if command.is_empty() {
@@ -210,7 +217,7 @@ fn function(value: &TomlValue<'_>) -> Result<ManifestFunction> {
     let mut policy = FunctionPolicy { lane, hooks, is_local, ..FunctionPolicy::default() };
     change.apply(&mut policy.retry);
     let line = it.line();
-    Ok(ManifestFunction { line, target, command, site, env, timeout, worker, call_format, policy })
+    Ok(ManifestFunction { line, target, command, site, env, timeout, worker, call_format, inputs, policy })
 }
 
 /// The variables that a function records: each has a text, or is true for the value that it has now.

@@ -41,10 +41,10 @@ impl WantedStore {
     #[must_use]
     pub fn mentioned(&self) -> BTreeSet<&ServiceName> {
         let services = self.services.iter().flat_map(|(name, change)| {
-            std::iter::once(name).chain(change.hooks.targets().map(|target| &target.service))
+            std::iter::once(name).chain(change.hooks.targets().map(|(_, target)| &target.service))
         });
         let functions = self.functions.iter().flat_map(|(target, is)| {
-            std::iter::once(&target.service).chain(is.policy.hooks.targets().map(|target| &target.service))
+            std::iter::once(&target.service).chain(is.policy.hooks.targets().map(|(_, target)| &target.service))
         });
         let schedules = self.schedules.iter().map(|schedule| &schedule.definition.call.service);
         services.chain(functions).chain(schedules).collect()
@@ -73,6 +73,7 @@ pub struct ManifestPlan {
 
 /// A change.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "each stands for a change of the store, which costs far more")]
 pub enum PlannedChange {
     /// A new service.
     AddService(ServiceName, ServiceChange),

@@ -106,6 +106,10 @@ pub(super) fn of_function(is: &Definition, env: EnvValues) -> Vec<Setting> {
     it.add("retry_on", policy.on.as_ref().map(|list| codes(&list.to_string())));
     it.add("no_retry_on", policy.not_on.as_ref().map(|list| codes(&list.to_string())));
     it.add_unless(policy.conflicts == usual.conflicts, "conflicts", policy.conflicts.to_string());
+    it.add("takes", is.inputs.takes.as_ref().map(|takes| string(&takes.to_string())));
+    let secret: Vec<String> = is.inputs.secret.words().collect();
+    it.add("secret", (!secret.is_empty()).then(|| array(&secret)));
+    it.add("env_file", is.inputs.env_file.as_deref().map(string));
     it.add("lane", is.policy.lane.as_ref().map(|lane| string(lane.as_str())));
     it.add_unless(!is.policy.is_local, "local", is.policy.is_local.to_string());
     it.add_hooks(&is.policy.hooks);

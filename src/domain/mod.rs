@@ -2,6 +2,7 @@
 //!
 //! Invariant: no SQL, no clap, no clock, no processes, no files but those of the time zones. Tests need only values.
 
+mod arg_type;
 pub mod attempt;
 pub mod batch;
 pub mod call;
@@ -11,10 +12,13 @@ pub mod cron;
 mod cron_field;
 mod cron_words;
 pub mod due;
+pub mod env_file;
 pub mod event;
 pub mod exit;
 pub mod function;
 pub mod hook;
+pub mod hook_call;
+mod inputs;
 pub mod job;
 pub mod job_edit;
 pub mod job_tick;
@@ -48,7 +52,9 @@ mod rpc_register;
 pub mod rpc_schedule;
 pub mod schedule;
 pub mod schedule_edit;
+pub mod secret;
 pub mod service;
+pub mod signature;
 pub mod size;
 pub mod snooze;
 pub mod state;

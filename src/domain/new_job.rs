@@ -197,6 +197,8 @@ pub struct Rerun {
     pub args: Option<Json>,
     /// Other keyword arguments, a JSON object.
     pub kwargs: Option<Json>,
+    /// Whether these are words that were typed.
+    pub is_typed: bool,
     /// The operating system's name of the user who makes the call.
     pub os_user: Option<String>,
     /// The job inside which the call is made, if any.

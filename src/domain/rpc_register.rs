@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::function::{FunctionName, PolicyChange, WantedFunction, WorkerLimits};
+use super::function::{FunctionName, InputChange, PolicyChange, WantedFunction, WorkerLimits};
 use super::hook::{HookChange, HookTarget};
 use super::lane::{Lane, MAX_WIDTH};
 use super::object;
@@ -16,7 +16,9 @@ use super::rate::Rate;
 use super::retention::RetentionChange;
 use super::retry_policy::{Backoff, FailureList, RetryChange};
 use super::rpc_fault::{RpcFault, check_count, name, parsed, present, read};
+use super::secret::Secrets;
 use super::service::{ServiceChange, ServiceName};
+use super::signature::Signature;
 
 /// Parses which service a program wants, and what limits and hooks it has.
 pub(super) fn define(params: &str) -> Result<(ServiceName, ServiceChange), RpcFault> {
@@ -119,6 +121,14 @@ fn wanted(function: &str) -> Result<WantedFunction, Result<RpcFault, String>> {
         #[serde(default, deserialize_with = "present")]
         #[expect(clippy::option_option, reason = "a limit, none, or as it is")]
         timeout: Option<Option<f64>>,
+        #[serde(default, deserialize_with = "present")]
+        #[expect(clippy::option_option, reason = "a signature, none, or as it is")]
+        takes: Option<Option<String>>,
+        #[serde(borrow)]
+        secret: Option<&'a RawValue>,
+        #[serde(default, deserialize_with = "present")]
+        #[expect(clippy::option_option, reason = "a file, none, or as it is")]
+        env_file: Option<Option<String>>,
         retries: Option<u32>,
         backoff: Option<String>,
         retry_on: Option<String>,
@@ -153,7 +163,10 @@ fn wanted(function: &str) -> Result<WantedFunction, Result<RpcFault, String>> {
         on_success: hook("on_success", function.on_success).map_err(Err)?,
     };
     let lane = function.lane.map(|lane| parsed("lane", lane, Lane::parse)).transpose().map_err(Err)?;
+    let takes = function.takes.map(|takes| parsed("takes", takes, Signature::parse)).transpose().map_err(Err)?;
+    let secret = function.secret.map(|secret| secrets(secret.get())).transpose().map_err(Err)?;
     Ok(WantedFunction {
+        inputs: InputChange { takes, secret, env_file: function.env_file },
         policy: PolicyChange { lane, retry, hooks, is_local: None },
         service: name(ServiceName::parse(&function.service)).map_err(Ok)?,
         name: name(FunctionName::parse(&function.name)).map_err(Ok)?,
@@ -163,6 +176,13 @@ fn wanted(function: &str) -> Result<WantedFunction, Result<RpcFault, String>> {
         timeout: timeout.transpose().map_err(Err)?,
         worker: function.worker.map(|worker| limits(worker.get())).transpose().map_err(Err)?,
     })
+}
+
+/// Secret arguments, each as a name or a place.
+fn secrets(json: &str) -> Result<Secrets, String> {
+    let wrong = || "`secret` has to be an array of names of arguments, and of places counted from 1".to_owned();
+    let read = Secrets::from_json(json).ok_or_else(wrong)?;
+    Secrets::parse(&read.words().collect::<Vec<_>>()).map_err(|error| format!("`secret`: {error}"))
 }
 
 /// The change of a hook: another one, none, or that it stays.

@@ -163,9 +163,9 @@ impl ScheduleEdit {
     /// [`Kind::Usage`] for what does not fit together.
     pub fn changed(&self, old: &ScheduleDefinition, from: &Viewpoint<'_>) -> Result<(ScheduleDefinition, bool)> {
         let mut is = old.clone();
-        if let Some(Call { service, function, args, kwargs, site, .. }) = &self.call {
-            let (service, function, args, kwargs) = (service.clone(), function.clone(), args.clone(), kwargs.clone());
-            is.call = Call { service, function, args, kwargs, site: site.clone().or(is.call.site), ..is.call };
+        if let Some(new) = &self.call {
+            let Call { principal, site, .. } = is.call;
+            is.call = Call { principal, site: new.site.clone().or(site), ..new.clone() };
         }
         is.call.principal = self.principal.clone().unwrap_or(is.call.principal);
         let changed = self.rule.changed(&old.timetable.rule, from)?;

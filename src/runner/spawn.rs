@@ -3,13 +3,16 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::{fmt::Display, fs::File, os::fd::OwnedFd, os::unix::process::CommandExt};
+use std::{ffi::OsString, fmt::Display, fs::File, os::fd::OwnedFd};
+
+use std::os::unix::{ffi::OsStringExt, process::CommandExt};
 
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::io::Errno;
 
 use crate::domain::attempt::{Failure, FailureKind};
-use crate::domain::function::{Args, Stdin as Holds};
+use crate::domain::env_file::{LARGEST_ENV_FILE, Variables, parse_env_file};
+use crate::domain::function::{Args, Inputs, Stdin as Holds};
 use crate::domain::job::{Claim, Token};
 use crate::domain::{call::Call, json, text::escape_control};
 use crate::error::reason;
@@ -17,7 +20,7 @@ use crate::runner::{
     StartFailure, StopSwitch, Surroundings, later_file::LaterFile, process::oom_score::Offer,
     process::orphans::WORKER_TOKEN, result_file::ResultFile,
 };
-use crate::system::error::in_words;
+use crate::system::{error::in_words, private_file::read_private};
 
 /// The longest argument that Linux passes to a program, in bytes (`MAX_ARG_STRLEN`, execve(2), without the NUL).
 const LONGEST_ARGUMENT: usize = 128 * 1024 - 1;
@@ -38,10 +41,11 @@ impl Program<'_> {
     pub(in crate::runner) fn start(self, result: &ResultFile, later: &LaterFile) -> Result<Child, StartFailure> {
         let claim = self.claim;
         // Looked up once, so that every try is the same.
-        let (_, program) = self.command().map_err(StartFailure::Unable)?;
+        let from_file = self.env_file().map_err(StartFailure::Unable)?;
+        let (_, program) = self.command(&from_file).map_err(StartFailure::Unable)?;
         let words = words(claim).map_err(StartFailure::Unfit)?;
         let start = || {
-            let (mut command, _) = self.command().map_err(|failure| io::Error::other(failure.message))?;
+            let (mut command, _) = self.command(&from_file).map_err(|failure| io::Error::other(failure.message))?;
             command.args(&words).envs(variables(claim)).env("ASYNCQ_RESULT", result.path());
             command.env("ASYNCQ_LATER", later.path());
             let reads_call = claim.definition.call_format.stdin() == Holds::Call;
@@ -54,8 +58,17 @@ impl Program<'_> {
         })
     }
 
-    /// The command without the parts of a call, and the path of the program.
-    fn command(self) -> Result<(Command, PathBuf), Failure> {
+    /// The variables of the function's file, as they are now.
+    fn env_file(self) -> Result<Variables, Failure> {
+        let Some(path) = self.claim.definition.env_file() else { return Ok(Variables::new()) };
+        let read = read_private(&path, LARGEST_ENV_FILE);
+        read.map_err(|unfit| unfit.what)
+            .and_then(|bytes| parse_env_file(&bytes).map_err(|flaw| format!("cannot be used: {flaw}")))
+            .map_err(|flaw| Failure::not_found(format!("its environment file `{}` {flaw}", path.display())))
+    }
+
+    /// The command without the parts of a call, with these variables, and the path of the program.
+    fn command(self, variables: &Variables) -> Result<(Command, PathBuf), Failure> {
         let (site, definition) = (Path::new(self.claim.site()), &self.claim.definition);
         let Some((program, first)) = definition.command.split_first() else {
             return Err(Failure::not_found("the function has no program"));
@@ -71,7 +84,9 @@ impl Program<'_> {
             };
         }
         // They name the folder in which the processor was started.
-        command.env_remove("OLDPWD").envs(&definition.env).env("PWD", site);
+        command.env_remove("OLDPWD");
+        command.envs(variables.iter().map(|(name, value)| (name, OsString::from_vec(value.clone()))));
+        command.envs(&definition.env).env("PWD", site);
         command.env("ASYNCQ_DB", &self.around.store).env("ASYNCQ_SITE", site);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         Ok((command, program))
@@ -79,7 +94,8 @@ impl Program<'_> {
 
     /// Starts it as a worker, with `channel` as its descriptor 3.
     pub(in crate::runner) fn start_worker(self, token: &Token, channel: OwnedFd) -> Result<Child, StartFailure> {
-        let (mut command, program) = self.command().map_err(StartFailure::Unable)?;
+        let from_file = self.env_file().map_err(StartFailure::Unable)?;
+        let (mut command, program) = self.command(&from_file).map_err(StartFailure::Unable)?;
         command.env("ASYNCQ_WORKER", WORKER_CHANNEL.to_string()).env("ASYNCQ_TOKEN", token.as_str());
         if !self.around.in_worker {
             command.env(WORKER_TOKEN, token.as_str());
@@ -120,7 +136,7 @@ fn variables(claim: &Claim) -> Vec<(&'static str, String)> {
     variables
 }
 
-/// The arguments of a call as words, if its function takes words.
+/// The arguments of a call as words, if its function takes words. Every user of the machine can read those, so none is secret.
 fn words(claim: &Claim) -> Result<Vec<String>, Failure> {
     if claim.definition.call_format.args() == Args::Stdin {
         return Ok(Vec::new());
@@ -129,11 +145,17 @@ fn words(claim: &Claim) -> Result<Vec<String>, Failure> {
         Some(text) => text.into_owned(),
         None => json::compact(value),
     };
-    let mut words = Vec::new();
+    let (mut words, Inputs { takes, secret, .. }) = (Vec::new(), &claim.definition.inputs);
     for (index, value) in claim.call.args.elements().into_iter().enumerate() {
+        if secret.hides_at(index, takes.as_ref()) {
+            continue;
+        }
         words.push(word(claim, &(index + 1), text(value))?);
     }
     for (name, value) in claim.call.kwargs.entries() {
+        if secret.hides_named(&name, takes.as_ref()) {
+            continue;
+        }
         words.push(word(claim, &format_args!("`{}`", escape_control(&name)), format!("--{name}={}", text(value)))?);
     }
     Ok(words)

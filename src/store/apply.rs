@@ -135,6 +135,7 @@ fn functions(tx: &mut dyn Tx, service: &ServiceName, purpose: Purpose) -> Result
 
 /// Adds a function that was not there. Its hooks may come later.
 fn add_function(tx: &mut dyn Tx, target: &HookTarget, is: &Definition) -> Result<()> {
+    is.check()?;
     let there = function::add(tx, function::TO_CHANGE, (&target.service, &target.function), is)?;
     if there.is_some() { Err(tx.passed_over()) } else { Ok(()) }
 }
@@ -163,8 +164,7 @@ fn first_planned(tx: &mut dyn Tx, name: &ScheduleName, is: &ScheduleDefinition) 
 
 /// Adds a schedule that was not there.
 fn add_schedule(tx: &mut dyn Tx, new: &WantedSchedule) -> Result<()> {
-    let call = &new.definition.call;
-    function::find_to_use(tx, &call.service, &call.function)?;
+    schedule::fit(tx, &new.definition.call)?;
     let first = first_planned(tx, &new.name, &new.definition)?;
     schedule::add(tx, &new.name, &new.definition, first)?;
     if new.paused == Some(true) { tx.change(schedule::PAUSE, &[new.name.as_str().into()]) } else { Ok(()) }
@@ -173,7 +173,7 @@ fn add_schedule(tx: &mut dyn Tx, new: &WantedSchedule) -> Result<()> {
 /// Gives a schedule that was read to be changed another definition. If its times change or its pause ends, it goes on with the
 /// first tick after now.
 fn replace_schedule(tx: &mut dyn Tx, old: &Schedule, new: &ScheduleDefinition, paused: bool) -> Result<()> {
-    function::find_to_use(tx, &new.call.service, &new.call.function)?;
+    schedule::fit(tx, &new.call)?;
     let mut changed = Schedule { definition: new.clone(), ..old.clone() };
     if new.timetable != old.definition.timetable {
         changed.progress.next_tick = first_planned(tx, &old.name, new)?;

@@ -7,11 +7,13 @@ use super::engine::{Tx, Value, damaged};
 use super::service::{ServiceStatus, lock_service, next_due};
 use super::stored_call::{Extras, Stored, bad};
 use super::{fire, function, hook, lane};
-use crate::domain::attempt::Failure;
+use crate::domain::attempt::{Failure, FailureKind};
+use crate::domain::call::Call;
 use crate::domain::function::{Definition, FunctionName};
 use crate::domain::hook::Hooks;
 use crate::domain::job::{BrokenClaim, Claim, Fence, Finish, JobId, Token};
 use crate::domain::retry::{HELD_BACK, POISON};
+use crate::domain::signature::fitted;
 use crate::domain::{processor::ProcessorId, service::ServiceName, time::Timestamp};
 use crate::error::{Error, Result};
 
@@ -311,7 +313,7 @@ fn hand_out(
         claimed.functions.insert(stored.function.clone(), Known { name, definition });
     }
     let known = &claimed.functions[&stored.function];
-    let call = known.name.clone().and_then(|name| stored.call(plan.service, name));
+    let call = known.name.clone().and_then(|name| stored.call(plan.service, name)).and_then(|call| known.fit(call));
     let (before, expires_at, meta) = (stored.before, rest.expires_at, rest.meta());
     match call.and_then(|call| Ok((call, meta?, known.definition.clone()?))) {
         Ok((call, meta, definition)) => {
@@ -331,6 +333,18 @@ fn hand_out(
 struct Known {
     name: Result<FunctionName, Failure>,
     definition: Result<Arc<Definition>, Failure>,
+}
+
+impl Known {
+    /// A call as the function gets it. A client's own INSERT may have other arguments than it takes, and so may a call that was
+    /// queued before the function had its signature.
+    fn fit(&self, call: Call) -> Result<Call, Failure> {
+        let takes = self.definition.as_ref().ok().and_then(|definition| definition.inputs.takes.as_ref());
+        if takes.is_none() {
+            return Ok(call);
+        }
+        fitted(call, takes).map_err(|error| Failure::new(FailureKind::BadCall, error.to_string()))
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::domain::call::{Call, Principal};
 use crate::domain::job::{JobId, State};
 use crate::domain::lane::Lane;
 use crate::domain::new_job::{Enqueued, NewJob};
+use crate::domain::signature::Signature;
 use crate::error::{Error, Kind, Result};
 
 /// Why a batch was refused. Nothing of it is enqueued.
@@ -27,8 +28,8 @@ impl Store {
     /// Puts a call on its service's queue; durable when this returns. The job waits if it is to be held.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is no such service or function; [`Kind::Denied`] when the key belongs to another
-    /// call.
+    /// [`Kind::NotFound`] when there is no such service or function; [`Kind::Usage`] when the function does not take these
+    /// arguments; [`Kind::Denied`] when the key belongs to another call.
     pub fn enqueue(&mut self, new: &NewJob) -> Result<Enqueued> {
         let done = self.enqueue_all(std::slice::from_ref(new)).map_err(|refused| refused.error)?;
         one(done.first().copied())
@@ -116,7 +117,7 @@ impl Store {
         done.map_err(|error| match error.kind() {
             // SQLite says the same of a full disk and of a table without a number left.
             Kind::Full => Refused { call: None, error: self.check_numbers().err().unwrap_or(error) },
-            Kind::NotFound | Kind::Denied | Kind::Busy => Refused { call: reached, error },
+            Kind::NotFound | Kind::Denied | Kind::Busy | Kind::Usage => Refused { call: reached, error },
             _ => Refused { call: None, error },
         })
     }
@@ -148,10 +149,31 @@ type OnRefusal<'a> = dyn FnMut(usize, Error) -> Result<()> + 'a;
 /// Calls that become jobs, in one transaction.
 struct Calls<'a> {
     way: Insertion,
-    /// Functions that are there, with their services, and the lanes of their calls.
-    known: HashMap<(&'a str, &'a str), Option<Lane>>,
+    /// Functions that are there, with their services.
+    known: HashMap<(&'a str, &'a str), KnownFunction>,
     /// The jobs of the calls so far; `None` for one that was refused.
     done: Vec<Option<Enqueued>>,
+}
+
+/// What calls have to know of their function.
+struct KnownFunction {
+    /// The lane of calls that name none.
+    lane: Option<Lane>,
+    takes: Option<Signature>,
+}
+
+impl KnownFunction {
+    /// Which of the next calls can be inserted together, of this number that could be: all that are as they were given, or the
+    /// first one alone, as the function gets it. The error says why the function does not take the first one.
+    fn fit(&self, next: &[NewJob], together: usize) -> Result<(usize, Option<NewJob>)> {
+        let Some(takes) = &self.takes else { return Ok((together, None)) };
+        if let Some((args, kwargs)) = takes.fit(&next[0].call)? {
+            let call = Call { args, kwargs, ..next[0].call.clone() };
+            return Ok((1, Some(NewJob { call, ..next[0].clone() })));
+        }
+        let all_fit = next[1..together].iter().all(|new| matches!(takes.fit(&new.call), Ok(None)));
+        Ok((if all_fit { together } else { 1 }, None))
+    }
 }
 
 impl<'a> Calls<'a> {
@@ -161,16 +183,23 @@ impl<'a> Calls<'a> {
         let mut singly = 0;
         while self.done.len() < new.len() {
             let (at, rest) = (self.done.len(), &new[self.done.len()..]);
-            let has_lane = match self.know(tx, &rest[0])? {
-                Ok(lane) => lane.is_some(),
+            let may_group = self.way == Insertion::Own && at >= singly;
+            let fitting = self.know(tx, &rest[0])?.and_then(|known| {
+                let together = if may_group && known.lane.is_none() { alike(rest) } else { 1 };
+                Ok((together, known.fit(rest, together)?))
+            });
+            let (together, (alike, fitted)) = match fitting {
+                Ok(fitting) => fitting,
                 Err(error) => {
                     refuse(at, error)?;
                     self.done.push(None);
                     continue;
                 }
             };
-            let alike = if self.way == Insertion::Own && at >= singly && !has_lane { alike(rest) } else { 1 };
-            match self.enqueue_alike(tx, &rest[..alike])? {
+            if alike < together {
+                singly = at + together;
+            }
+            match self.enqueue_alike(tx, fitted.as_ref().map_or(&rest[..alike], std::slice::from_ref))? {
                 Ok(()) => {}
                 // Which of them is refused?
                 Err(_) if alike > 1 => singly = at + alike,
@@ -185,14 +214,17 @@ impl<'a> Calls<'a> {
         if self.done.iter().any(is_there) && !self.done.iter().any(is_new) { tx.force_sync() } else { Ok(()) }
     }
 
-    /// Looks whether the function of a call is there; the inner error says why not. Gives the lane of its calls.
-    fn know(&mut self, tx: &mut dyn Tx, new: &'a NewJob) -> Result<Result<Option<&Lane>>> {
+    /// Looks whether the function of a call is there; the inner error says why not.
+    fn know(&mut self, tx: &mut dyn Tx, new: &'a NewJob) -> Result<Result<&KnownFunction>> {
         let Call { service, function, .. } = &new.call;
         match self.known.entry((service.as_str(), function.as_str())) {
-            Entry::Occupied(known) => Ok(Ok(known.into_mut().as_ref())),
+            Entry::Occupied(known) => Ok(Ok(known.into_mut())),
             Entry::Vacant(unknown) => {
                 let found = refusal(function::find_to_use(tx, service, function))?;
-                Ok(found.map(|found| unknown.insert(found.definition.policy.lane).as_ref()))
+                Ok(found.map(|found| {
+                    let (lane, takes) = (found.definition.policy.lane, found.definition.inputs.takes);
+                    &*unknown.insert(KnownFunction { lane, takes })
+                }))
             }
         }
     }
@@ -207,7 +239,7 @@ impl<'a> Calls<'a> {
             let state = if new.hold { State::Held } else { State::Queued };
             return Standing { lane: options.lane.clone(), after, ..Standing::alone(state) };
         }
-        let of_function = self.known.get(&(service.as_str(), function.as_str())).and_then(Option::as_ref);
+        let of_function = self.known.get(&(service.as_str(), function.as_str())).and_then(|known| known.lane.as_ref());
         let lane = options
             .lane
             .clone()
@@ -225,7 +257,7 @@ impl<'a> Calls<'a> {
 
     /// Inserts one call, or several that are [`alike`]. The inner error says why it is refused; then others can still be
     /// inserted.
-    fn enqueue_alike(&mut self, tx: &mut dyn Tx, calls: &'a [NewJob]) -> Result<Result<()>> {
+    fn enqueue_alike(&mut self, tx: &mut dyn Tx, calls: &[NewJob]) -> Result<Result<()>> {
         let resolved;
         let (first, calls) = if calls[0].options.needs.has_earlier() {
             let job = |call: usize| self.done.get(call).copied().flatten().map(Enqueued::id);

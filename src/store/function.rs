@@ -1,26 +1,23 @@
 //! Functions in the store.
 
-use std::{collections::BTreeMap, time::Duration};
-
 use super::columns::Column;
-use super::engine::{Row, Tx, Value, damaged};
+use super::definition::{Columns, broken, read_definition};
+use super::engine::{Row, Tx, Value};
 use super::waiting::{cancel_waiting, refuse_called};
 use super::{Store, hook, service};
-use crate::domain::function::{Args, CallFormat, Definition, Function, FunctionChange, FunctionName, Stdin};
-use crate::domain::function::{FunctionPolicy, Registered, WantedFunction};
-use crate::domain::hook::{HookKind, Hooks};
-use crate::domain::lane::Lane;
+use crate::domain::attempt::Failure;
+use crate::domain::function::{Definition, Function, FunctionChange, FunctionName, Registered, WantedFunction};
+use crate::domain::hook::Hooks;
 use crate::domain::removal::{IfWaiting, Removed};
 use crate::domain::service::{Added, Defined, ServiceChange, ServiceName};
-use crate::domain::time::{Timestamp, millis};
-use crate::domain::{attempt::Failure, object};
+use crate::domain::time::Timestamp;
 use crate::error::{Error, Kind, Result};
 
 macro_rules! select {
     ($which:literal) => {
         concat!(
             "SELECT service, name, command, site, env, timeout, worker, created_at, args, stdin, generation, lane, retry,
-            on_error, on_success, local
+            on_error, on_success, local, takes, secret, env_file
             FROM asyncq_function ",
             $which
         )
@@ -36,11 +33,12 @@ const ALL_FUNCTIONS: &str = select!("ORDER BY service, name");
 const NAMES: &str = "SELECT name FROM asyncq_function WHERE service = ?1 ORDER BY name";
 const ADD: &str =
     "INSERT INTO asyncq_function (service, name, command, site, env, timeout, worker, args, stdin, generation, lane, retry,
-    on_error, on_success, local, created_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) ON CONFLICT (service, name) DO NOTHING";
+    on_error, on_success, local, takes, args_min, args_max, secret, env_file, created_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)
+    ON CONFLICT (service, name) DO NOTHING";
 const SET: &str = "UPDATE asyncq_function SET command = ?3, site = ?4, env = ?5, timeout = ?6, worker = ?7,
     args = ?8, stdin = ?9, generation = ?10, lane = ?11, retry = ?12, on_error = ?13, on_success = ?14,
-    local = ?15
+    local = ?15, takes = ?16, args_min = ?17, args_max = ?18, secret = ?19, env_file = ?20
     WHERE service = ?1 AND name = ?2";
 const LATEST: &str = "SELECT coalesce(max(generation), 0) FROM asyncq_function";
 pub(super) const REMOVE: &str = "DELETE FROM asyncq_function WHERE service = ?1 AND name = ?2";
@@ -50,8 +48,9 @@ impl Store {
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there is no such service, [`Kind::Denied`] when the name is taken by a function that is
-    /// defined differently.
+    /// defined differently, [`Kind::Usage`] when its parts do not fit together.
     pub fn add_function(&mut self, service: &ServiceName, name: &FunctionName, is: &Definition) -> Result<Added> {
+        is.check()?;
         self.write(|tx| {
             service::find(tx, service)?;
             let Some(there) = add(tx, FUNCTION, (service, name), is)? else {
@@ -125,7 +124,8 @@ impl Store {
     /// Changes a function; calls that wait are run as it is defined then.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is none of that name.
+    /// [`Kind::NotFound`] when there is none of that name, [`Kind::Usage`] when its parts would not fit together, [`Kind::Denied`]
+    /// when it is a hook and its new signature takes no call of a hook.
     pub fn set_function(
         &mut self,
         service: &ServiceName,
@@ -134,8 +134,8 @@ impl Store {
     ) -> Result<Function> {
         self.write(|tx| {
             let mut function = find_by(tx, TO_CHANGE, service, name)?;
-            hook::find(tx, change.policy.hooks.targets())?;
             set(tx, &mut function, change)?;
+            hook::find(tx, change.policy.hooks.targets())?;
             Ok(function)
         })
     }
@@ -218,6 +218,11 @@ pub(super) fn replace(
     generation: &mut Option<i64>,
 ) -> Result<Definition> {
     let mut new = Definition { generation: old.definition.generation, ..new.clone() };
+    new.check()?;
+    if let Some(takes) = new.inputs.takes.as_ref().filter(|takes| old.definition.inputs.takes.as_ref() != Some(*takes))
+    {
+        hook::refuse_signature(tx, (&old.service, &old.name), takes)?;
+    }
     if !old.definition.shares_worker(&old.definition.site, &new, &new.site) {
         let next = generation.map_or_else(|| next_generation(tx), Ok)?;
         (*generation, new.generation) = (Some(next), next);
@@ -232,10 +237,16 @@ fn define(tx: &mut dyn Tx, wanted: &WantedFunction, may_change: bool) -> Result<
     let mut there: Option<Function> = tx.row(TO_CHANGE, &key(service, name))?;
     if there.is_none() {
         service::find(tx, service)?;
-        there = add(tx, TO_CHANGE, (service, name), &wanted.definition()?)?;
+        let is = wanted.definition()?;
+        is.check()?;
+        there = add(tx, TO_CHANGE, (service, name), &is)?;
     }
     let Some(mut there) = there else { return Ok(Registered { outcome: Defined::Added, differs: Vec::new() }) };
-    let change = wanted.change(&there.definition);
+    let mut change = wanted.change(&there.definition);
+    if !may_change && there.definition.inputs.takes.is_none() {
+        // Whoever may change it adds its signature.
+        change.inputs.takes = None;
+    }
     let differs = change.members();
     let outcome = match (differs.is_empty(), may_change) {
         (true, _) => Defined::Same,
@@ -259,58 +270,6 @@ pub(super) fn key<'a>(service: &'a ServiceName, name: &'a FunctionName) -> [Valu
     [service.into(), name.into()]
 }
 
-/// A definition as it is stored.
-struct Columns<'a> {
-    is: &'a Definition,
-    command: String,
-    env: String,
-    worker: Option<String>,
-    retry: Option<String>,
-    hooks: [Option<String>; HookKind::ALL.len()],
-}
-
-impl Columns<'_> {
-    fn of(is: &Definition) -> Columns<'_> {
-        let text = |json: serde_json::Result<String>| json.unwrap_or_else(|_| "{}".to_owned());
-        Columns {
-            is,
-            command: serde_json::Value::from(is.command.clone()).to_string(),
-            env: text(serde_json::to_string(&is.env)),
-            worker: is.worker.map(|worker| text(serde_json::to_string(&worker))),
-            retry: is.policy.retry.to_json(),
-            hooks: hook::texts(&is.policy.hooks),
-        }
-    }
-
-    /// The parameters of [`ADD`] and [`SET`] after the key.
-    fn values(&self) -> [Value<'_>; 13] {
-        let Definition { site, timeout, call_format, policy, generation, .. } = self.is;
-        let (command, env, worker) = (&self.command, &self.env, self.worker.as_ref());
-        let (args, stdin) = (call_format.args().as_str(), call_format.stdin().as_str());
-        let timeout = timeout.map(millis);
-        [
-            command.into(),
-            site.into(),
-            env.into(),
-            timeout.into(),
-            worker.into(),
-            args.into(),
-            stdin.into(),
-            (*generation).into(),
-            policy.lane.as_ref().map(Lane::as_str).into(),
-            self.retry.as_ref().into(),
-            self.hooks[0].as_ref().into(),
-            self.hooks[1].as_ref().into(),
-            policy.is_local.into(),
-        ]
-    }
-}
-
-fn broken(row: &dyn Row, what: &str) -> Error {
-    let [service, name] = [0, 1].map(|column| row.str(column).unwrap_or_default());
-    damaged(&format!("function `{name}` of service `{service}`: {what}"))
-}
-
 impl Column for Function {
     fn read(row: &dyn Row, _: &mut usize) -> Result<Self> {
         Ok(Function {
@@ -320,34 +279,6 @@ impl Column for Function {
             created_at: row.i64(7).map(Timestamp)?,
         })
     }
-}
-
-fn read_definition(row: &dyn Row) -> Result<Definition> {
-    let strings = |_| broken(row, "its environment is not an object of strings");
-    let worker = row.text(6)?.map(object::read).transpose();
-    let retry = row.text(12)?.map(object::read).transpose();
-    Ok(Definition {
-        command: serde_json::from_str(row.str(2)?)
-            .map_err(|_| broken(row, "its command is not an array of strings"))?,
-        site: row.str(3)?.to_owned(),
-        env: match row.str(4)? {
-            "{}" => BTreeMap::new(),
-            env => serde_json::from_str(env).map_err(strings)?,
-        },
-        timeout: row.int(5)?.map(|millis| Duration::from_millis(millis.unsigned_abs())),
-        worker: worker.map_err(|fault| broken(row, &format!("how its worker is kept: {fault}")))?,
-        call_format: Args::from_name(row.str(8)?)
-            .zip(Stdin::from_name(row.str(9)?))
-            .and_then(|(args, stdin)| CallFormat::new(args, stdin).ok())
-            .ok_or_else(|| broken(row, "how it gets its calls is unknown"))?,
-        policy: FunctionPolicy {
-            lane: row.text(11)?.map(Lane::parse).transpose().map_err(|error| broken(row, &error.to_string()))?,
-            retry: retry.map_err(|fault| broken(row, &format!("how it is retried: {fault}")))?.unwrap_or_default(),
-            hooks: Hooks::read(row, &mut 13).map_err(|error| broken(row, &error.to_string()))?,
-            is_local: row.bool(15)?,
-        },
-        generation: row.i64(10)?,
-    })
 }
 
 /// The definition of a function, with the hooks of its service where it has none; or why it has no definition that can be run:

@@ -1,17 +1,24 @@
 //! Hooks of functions and services: where they are kept, and what keeps their functions from being removed.
 
 use super::columns::Column;
-use super::engine::{Row, Tx, damaged};
+use super::engine::{Row, Tx, Value, damaged};
 use crate::domain::hook::{HookKind, HookTarget, Hooks};
+use crate::domain::hook_call::unfit_hook;
 use crate::domain::name::{FunctionName, ServiceName};
+use crate::domain::signature::Signature;
 use crate::error::{Error, Kind, Result};
 
-const TARGET: &str = "SELECT 1 FROM asyncq_function WHERE service = ?1 AND name = ?2 /*! FOR KEY SHARE */";
+const TARGET: &str = "SELECT takes FROM asyncq_function WHERE service = ?1 AND name = ?2 /*! FOR KEY SHARE */";
 const OF_SERVICE: &str = "SELECT on_error, on_success FROM asyncq_service WHERE name = ?1";
 const CALLER: &str = "SELECT service, name FROM asyncq_function
     WHERE (on_error = ?1 OR on_success = ?1) AND NOT (service = ?2 AND name = ?3) ORDER BY service, name LIMIT 1";
 const CALLING_SERVICE: &str =
     "SELECT name FROM asyncq_service WHERE on_error = ?1 OR on_success = ?1 ORDER BY name LIMIT 1";
+/// Whose hook a function is, which ones, and whether they are a service's.
+const HOOKED: &str = "SELECT service, name, on_error = ?1, on_success = ?1 FROM asyncq_function
+    WHERE on_error = ?1 OR on_success = ?1 ORDER BY service, name";
+const HOOKED_BY_SERVICE: &str = "SELECT name, NULL, on_error = ?1, on_success = ?1 FROM asyncq_service
+    WHERE on_error = ?1 OR on_success = ?1 ORDER BY name";
 /// Those of another service; `?1` is what their names begin with, and `?2` its length.
 const CALLER_OF_SERVICE: &str = "SELECT service, name FROM asyncq_function
     WHERE (substr(on_error, 1, ?2) = ?1 OR substr(on_success, 1, ?2) = ?1) AND service <> ?3
@@ -29,16 +36,58 @@ pub(super) fn texts(hooks: &Hooks) -> [Option<String>; HookKind::ALL.len()] {
     HookKind::ALL.map(|kind| hooks.get(kind).map(ToString::to_string))
 }
 
-/// Looks whether the functions are there that become hooks: nobody removes them before the commit.
+/// Looks whether the functions are there that become hooks, and take what hooks get: nobody removes them before the commit.
 ///
 /// # Errors
-/// [`Kind::NotFound`] when one is not.
-pub(super) fn find<'a>(tx: &mut dyn Tx, targets: impl IntoIterator<Item = &'a HookTarget>) -> Result<()> {
-    for HookTarget { service, function } in targets {
-        if !tx.has(TARGET, &[service.into(), function.into()])? {
+/// [`Kind::NotFound`] when one is not there, [`Kind::Denied`] when its signature takes no such call.
+pub(super) fn find<'a>(tx: &mut dyn Tx, targets: impl IntoIterator<Item = (HookKind, &'a HookTarget)>) -> Result<()> {
+    for (kind, target) in targets {
+        let HookTarget { service, function } = target;
+        let Some(takes) = tx.row::<Option<String>>(TARGET, &[service.into(), function.into()])? else {
             let message = format!("service `{service}` has no function `{function}`, which is to be a hook");
             let hint = format!("`asyncq function list {service}` shows all; add it first");
             return Err(Error::new(Kind::NotFound, message).with_hint(hint));
+        };
+        let takes = takes.map(|text| Signature::parse(&text)).transpose()?;
+        if let Some(refusal) = takes.and_then(|takes| unfit_hook(kind, target, &takes)) {
+            return Err(Error::new(Kind::Denied, format!("`{target}` cannot be a hook: {refusal}")).with_hint(AS_HOOK));
+        }
+    }
+    Ok(())
+}
+
+/// The way out for a function that is a hook.
+const AS_HOOK: &str =
+    "a hook gets the number of a job, and service, function, state, kind, message and attempt as keyword arguments";
+
+/// Refuses a signature for a function that is a hook and could not be called any longer.
+pub(super) fn refuse_signature(
+    tx: &mut dyn Tx,
+    (service, function): (&ServiceName, &FunctionName),
+    takes: &Signature,
+) -> Result<()> {
+    let target = HookTarget { service: service.clone(), function: function.clone() };
+    let unfit: Vec<(HookKind, Error)> =
+        HookKind::ALL.into_iter().filter_map(|kind| Some((kind, unfit_hook(kind, &target, takes)?))).collect();
+    if unfit.is_empty() {
+        return Ok(());
+    }
+    let (text, mut owners) = (target.to_string(), Vec::new());
+    let args: [Value<'_>; 1] = [(&text).into()];
+    for sql in [HOOKED, HOOKED_BY_SERVICE] {
+        tx.query(sql, &args, &mut |row| {
+            let owner = match row.text(1)? {
+                Some(name) => format!("function `{name}` of service `{}`", row.str(0)?),
+                None => format!("service `{}`", row.str(0)?),
+            };
+            owners.push((owner, [row.int(2)? == Some(1), row.int(3)? == Some(1)]));
+            Ok(())
+        })?;
+    }
+    for (owner, is_hook) in &owners {
+        if let Some((_, refusal)) = unfit.iter().find(|(kind, _)| is_hook[*kind as usize]) {
+            let message = format!("`{target}` is a hook of {owner}, and could not be called any longer: {refusal}");
+            return Err(Error::new(Kind::Denied, message).with_hint(AS_HOOK));
         }
     }
     Ok(())

@@ -3,8 +3,6 @@
 //! Invariant: a hook never keeps an outcome from being recorded. A call of a hook that does not exist is recorded as a job
 //! that has ended in an error.
 
-use serde_json::json;
-
 use super::columns::{error_text, groups};
 use super::engine::{Tx, damaged};
 use super::enqueue;
@@ -12,8 +10,8 @@ use super::insert::{Insertion, Standing, insert};
 use crate::domain::attempt::{Failure, FailureKind};
 use crate::domain::call::{Call, Principal};
 use crate::domain::hook::{EndHooks, HookKind, HookTarget, Hooks};
+use crate::domain::hook_call::HookedJob;
 use crate::domain::job::{JobId, State};
-use crate::domain::json::Json;
 use crate::domain::meta::Meta;
 use crate::domain::new_job::{CallOptions, NewJob};
 use crate::error::{Error, Kind, Result};
@@ -97,17 +95,9 @@ groups! { EndedJob { service, function, principal, meta, error, attempt } }
 impl EndedJob {
     /// The call of its hook.
     fn call(&self, job: JobId, state: State, target: &HookTarget) -> Result<NewJob> {
-        let kwargs = json!({
-            "service": self.service,
-            "function": self.function,
-            "state": state.as_str(),
-            "kind": self.error.as_ref().map(|error| error.kind),
-            "message": self.error.as_ref().map(|error| &error.message),
-            "attempt": self.attempt,
-        });
-        let parse = |text: String| Json::parse(&text).map_err(|flaw| damaged(&format!("the error of a job: {flaw}")));
-        let HookTarget { service, function } = target.clone();
-        let call = Call::new(service, function, parse(json!([job.0]).to_string())?, parse(kwargs.to_string())?);
+        let Self { service, function, error, attempt, .. } = self;
+        let ended = HookedJob { service, function, state, error: error.as_ref(), attempt: *attempt };
+        let call = ended.call(job, target).map_err(|flaw| damaged(&format!("the error of a job: {flaw}")))?;
         let call = Call { principal: self.principal.clone(), ..call };
         // No user, not even an unknown one: asyncq makes it.
         let options = CallOptions { meta: self.meta.clone(), ..CallOptions::default() };

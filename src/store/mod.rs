@@ -10,6 +10,7 @@ mod clock;
 mod columns;
 mod complete;
 mod cycle;
+mod definition;
 mod due;
 mod edit;
 mod engine;
@@ -28,6 +29,7 @@ mod key;
 mod lane;
 mod location;
 mod many;
+mod masking;
 mod needs;
 mod nested;
 mod nested_calls;
@@ -51,6 +53,7 @@ mod sqlite;
 mod status;
 mod stored_call;
 mod then;
+mod unfit;
 mod used;
 mod waiting;
 
@@ -88,6 +91,8 @@ pub struct Store {
     unmet: needs::Unmet,
     /// Gives the name of the user, which cancelled jobs record.
     user: fn() -> String,
+    /// Whether jobs and schedules are shown with their secret arguments.
+    reveals: bool,
 }
 
 impl Store {
@@ -103,7 +108,7 @@ impl Store {
 
     fn over(engine: Box<dyn Engine>, location: &Location) -> Store {
         let (location, unmet) = (location.clone(), needs::Unmet::new());
-        Store { engine, location, unmet, user: || "an unknown user".to_owned() }
+        Store { engine, location, unmet, user: || "an unknown user".to_owned(), reveals: false }
     }
 
     /// Opens a store. Where there is no file, it makes one first, readable by its owner only, and says so. An existing
@@ -139,6 +144,11 @@ impl Store {
             })?;
         }
         Ok((store, made))
+    }
+
+    /// From now on, the verbs that show jobs and schedules show their secret arguments, too.
+    pub fn reveal_secrets(&mut self) {
+        self.reveals = true;
     }
 
     /// Searches the whole store for damage, whatever else the database holds; delays no writer.

@@ -7,6 +7,7 @@ use super::insert::{Insertion, Standing, insert};
 use super::{Store, finish, function};
 use crate::domain::job::{Claim, Fence, JobId, Running, State, Token};
 use crate::domain::new_job::NewJob;
+use crate::domain::signature::fitted;
 use crate::domain::{nested::MAX_NESTING, retry::AttemptCounts};
 use crate::error::{Error, Kind, Result};
 
@@ -29,19 +30,20 @@ impl Store {
     /// Records that a call is run at once inside a running job, and hands it out like a claim.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is no such service or function; [`Kind::Denied`] when the job has ended meanwhile
-    /// or calls are nested too deep.
+    /// [`Kind::NotFound`] when there is no such service or function; [`Kind::Usage`] when the function does not take these
+    /// arguments; [`Kind::Denied`] when the job has ended meanwhile or calls are nested too deep.
     pub fn begin_nested(&mut self, inside: &Fence, new: &NewJob, token: &Token) -> Result<Claim> {
         self.write(|tx| {
-            let call = &new.call;
-            let function = function::find_to_use(tx, &call.service, &call.function)?;
+            let function = function::find_to_use(tx, &new.call.service, &new.call.function)?;
+            let call = fitted(new.call.clone(), function.definition.inputs.takes.as_ref())?;
+            let new = NewJob { call, ..new.clone() };
             let depth = 1 + depth(tx, inside)?;
             if depth > MAX_NESTING {
                 let message = format!("calls are nested too deep: at most {MAX_NESTING} levels are allowed");
                 let hint = "a function that calls itself needs an end; `--defer` queues a call instead of running it";
                 return Err(Error::new(Kind::Denied, message).with_hint(hint));
             }
-            let jobs = insert(tx, std::slice::from_ref(new), &Standing::alone(State::Held), Insertion::Client)??;
+            let jobs = insert(tx, std::slice::from_ref(&new), &Standing::alone(State::Held), Insertion::Client)??;
             let Some(id) = jobs.first().copied() else { return Err(tx.passed_over()) };
             let now = tx.now();
             let processor = inside.processor;
@@ -52,11 +54,11 @@ impl Store {
             Ok(Claim {
                 fence: Fence { job: id, attempt: 1, claim: 1, processor, tied: false },
                 token: token.clone(),
-                call: call.clone(),
+                call: new.call,
                 definition: Arc::new(function.definition),
                 before: AttemptCounts::default(),
                 expires_at: None,
-                meta: new.options.meta.clone(),
+                meta: new.options.meta,
                 tick: None,
             })
         })

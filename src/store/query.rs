@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use super::columns::{columns, groups};
-use super::engine::{Row, one};
+use super::engine::{Row, Tx, one};
+use super::masking::Masking;
 use super::select::{newest, newest_among};
 use super::set::{AT_ONCE, WORTH_A_SET, on_set, values_of_set};
 use super::{Store, job};
@@ -42,7 +43,7 @@ columns! { job_columns -> Job {
 const JOB: &str = concat!(
     "SELECT ",
     job_columns!(),
-    " FROM asyncq_job j
+    ", f.secret, f.takes FROM asyncq_job j
     LEFT JOIN asyncq_large l ON l.job = j.id
     LEFT JOIN asyncq_function f ON f.service = j.service AND f.name = j.function
     LEFT JOIN asyncq_origin o ON j.os_user = '' AND o.job = j.id AND o.schedule IS NOT NULL
@@ -126,10 +127,8 @@ impl Store {
     /// # Errors
     /// [`Kind::NotFound`] when there is none.
     pub fn job(&mut self, id: JobId) -> Result<Job> {
-        self.read(|tx| {
-            let found = tx.row(JOB, &[id.into()])?;
-            found.map_or_else(|| Err(job::no_job(tx, id)), Ok)
-        })
+        let reveals = self.reveals;
+        self.read(|tx| read_job(tx, id, reveals)?.map_or_else(|| Err(job::no_job(tx, id)), Ok))
     }
 
     /// The states of these jobs at one moment, in this order; `None` for a number that no job has.
@@ -163,7 +162,7 @@ impl Store {
 
     /// One page of the jobs that `query` describes, newest first.
     pub fn jobs(&mut self, query: &JobQuery) -> Result<JobPage> {
-        let limit = query.limit.map_or(PAGE, |limit| limit.min(PAGE));
+        let (limit, reveals) = (query.limit.map_or(PAGE, |limit| limit.min(PAGE)), self.reveals);
         self.read(|tx| {
             let (ids, mut next) = match &query.among {
                 None => newest(tx, &query.filter, query.before, limit)?,
@@ -171,7 +170,7 @@ impl Store {
             };
             let (mut jobs, mut bytes) = (Vec::new(), 0);
             for id in ids {
-                let job: Job = one(tx.row(JOB, &[id.into()])?)?;
+                let job: Job = one(read_job(tx, id, reveals)?)?;
                 bytes += size(&job);
                 jobs.push(job);
                 if bytes >= PAGE_BYTES {
@@ -213,6 +212,17 @@ impl Store {
         let log = self.read(|tx| tx.first(LOG, &[job.into(), attempt.into()], read_log))?;
         Ok(log.unwrap_or_default())
     }
+}
+
+/// A job as it is shown: without its secret arguments, unless somebody may see them.
+fn read_job(tx: &mut dyn Tx, id: JobId, reveals: bool) -> Result<Option<Job>> {
+    let found: Option<(Job, Masking)> = tx.row(JOB, &[id.into()])?;
+    Ok(found.map(|(mut job, masking)| {
+        if !reveals {
+            masking.mask(&mut job.call.args, &mut job.call.kwargs);
+        }
+        job
+    }))
 }
 
 /// About how many bytes a job has.

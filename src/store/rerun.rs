@@ -6,6 +6,7 @@ use super::job::{CANCEL, cancelled_by};
 use super::stored_call::{Extras, Stored};
 use super::{Store, enqueue, job, needs};
 use crate::domain::attempt::Failure;
+use crate::domain::call::Call;
 use crate::domain::function::FunctionName;
 use crate::domain::job::{JobId, Phase, State};
 use crate::domain::lane::Lane;
@@ -78,7 +79,7 @@ impl Called {
         };
         let function = FunctionName::parse(&stored.function)
             .map_err(|error| Error::new(Kind::Invalid, format!("job {id} cannot be called again: {error}")))?;
-        let call = stored.call(&service, function).map_err(invalid)?;
+        let call = Call { is_typed: again.is_typed, ..stored.call(&service, function).map_err(invalid)? };
         let options = CallOptions {
             // A client may have stored any number.
             priority: Priority::new(priority.clamp(-1000, 1000)).unwrap_or_default(),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::columns::Column;
 use super::engine::{Row, Tx, Value, damaged};
+use super::masking::mask_call;
 use super::service::{self, which};
 use super::{Store, clock, function};
 use crate::domain::call::{Call, Principal};
@@ -15,6 +16,7 @@ use crate::domain::meta::Meta;
 use crate::domain::new_job::Priority;
 use crate::domain::schedule::{Schedule, ScheduleChange, ScheduleDefinition, ScheduleName, ScheduleProgress};
 use crate::domain::service::{Added, Defined, ServiceName};
+use crate::domain::signature::fitted;
 use crate::domain::tick::{Lateness, Missed, Overlap};
 use crate::domain::time::{Timestamp, millis};
 use crate::domain::timetable::{Rule, Timetable};
@@ -55,21 +57,23 @@ impl Store {
     /// Adds a schedule; its first tick is the next one. Says whether it is new.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is no such function, [`Kind::Usage`] when it would never tick, [`Kind::Denied`] when the
-    /// name is taken by another schedule.
+    /// [`Kind::NotFound`] when there is no such function, [`Kind::Usage`] when it would never tick, or the function does not take
+    /// its arguments, [`Kind::Denied`] when the name is taken by another schedule.
     pub fn add_schedule(&mut self, name: &ScheduleName, is: &ScheduleDefinition) -> Result<Added> {
         self.write(|tx| {
+            let call = fit(tx, &is.call);
             if let Some(there) = tx.row::<Schedule>(TO_CHANGE, &[name.as_str().into()])? {
-                let differences = there.definition.differences(is);
+                let call = call.unwrap_or_else(|_| is.call.clone());
+                let differences = there.definition.differences(&ScheduleDefinition { call, ..is.clone() });
                 if differences.is_empty() {
                     tx.force_sync()?;
                     return Ok(Added::Same);
                 }
                 return Err(taken(name, is, &differences));
             }
-            function::find_to_use(tx, &is.call.service, &is.call.function)?;
+            let is = ScheduleDefinition { call: call?, ..is.clone() };
             let first = is.timetable.first(tx.now())?;
-            add(tx, name, is, Some(first))?;
+            add(tx, name, &is, Some(first))?;
             Ok(Added::New)
         })
     }
@@ -77,13 +81,13 @@ impl Store {
     /// Changes what a schedule does. If its times change, the next tick is the first one after now.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is no such schedule or function, [`Kind::Usage`] when it would never tick; and what
-    /// `change` answers.
+    /// [`Kind::NotFound`] when there is no such schedule or function, [`Kind::Usage`] when it would never tick, or the function
+    /// does not take its arguments; and what `change` answers.
     pub fn set_schedule(&mut self, name: &ScheduleName, change: &ScheduleChange<'_>) -> Result<Schedule> {
         self.write(|tx| {
             let mut schedule = find_by(tx, TO_CHANGE, name)?;
-            let changed = change(&schedule.definition)?;
-            function::find_to_use(tx, &changed.call.service, &changed.call.function)?;
+            let mut changed = change(&schedule.definition)?;
+            changed.call = fit(tx, &changed.call)?;
             if changed.timetable != schedule.definition.timetable {
                 schedule.progress.next_tick = Some(changed.timetable.first(tx.now())?);
             }
@@ -97,15 +101,18 @@ impl Store {
     /// times change, its next tick is the first one after now.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is no such function, [`Kind::Usage`] when it would never tick.
+    /// [`Kind::NotFound`] when there is no such function, [`Kind::Usage`] when it would never tick, or the function does not take
+    /// its arguments.
     pub fn define_schedule(&mut self, name: &ScheduleName, is: &ScheduleDefinition) -> Result<Defined> {
         self.write(|tx| {
             let there = tx.row::<Schedule>(TO_CHANGE, &[name.as_str().into()])?;
+            let call = fit(tx, &is.call);
+            let is = &ScheduleDefinition { call: call.as_ref().unwrap_or(&is.call).clone(), ..is.clone() };
             if there.as_ref().is_some_and(|there| there.definition == *is) {
                 tx.force_sync()?;
                 return Ok(Defined::Same);
             }
-            function::find_to_use(tx, &is.call.service, &is.call.function)?;
+            call?;
             let Some(mut schedule) = there else {
                 let first = is.timetable.first(tx.now())?;
                 add(tx, name, is, Some(first))?;
@@ -125,7 +132,12 @@ impl Store {
     /// # Errors
     /// [`Kind::NotFound`] when there is none.
     pub fn schedule(&mut self, name: &ScheduleName) -> Result<Schedule> {
-        self.read(|tx| find_by(tx, SCHEDULE, name))
+        let reveals = self.reveals;
+        self.read(|tx| {
+            let mut schedule = find_by(tx, SCHEDULE, name)?;
+            show(tx, std::slice::from_mut(&mut schedule), reveals)?;
+            Ok(schedule)
+        })
     }
 
     /// The schedules of a service, or all, by name.
@@ -133,12 +145,17 @@ impl Store {
     /// # Errors
     /// [`Kind::NotFound`] when there is no such service.
     pub fn schedules(&mut self, service: Option<&ServiceName>) -> Result<Vec<Schedule>> {
-        self.read(|tx| match service {
-            None => tx.rows(ALL_SCHEDULES, &[]),
-            Some(name) => {
-                service::find(tx, name)?;
-                tx.rows(SCHEDULES, &[name.into()])
-            }
+        let reveals = self.reveals;
+        self.read(|tx| {
+            let mut schedules = match service {
+                None => tx.rows(ALL_SCHEDULES, &[])?,
+                Some(name) => {
+                    service::find(tx, name)?;
+                    tx.rows(SCHEDULES, &[name.into()])?
+                }
+            };
+            show(tx, &mut schedules, reveals)?;
+            Ok(schedules)
         })
     }
 
@@ -185,6 +202,12 @@ impl Store {
     }
 }
 
+/// The call of a schedule as its function gets it, which nobody removes before the commit.
+pub(super) fn fit(tx: &mut dyn Tx, call: &Call) -> Result<Call> {
+    let function = function::find_to_use(tx, &call.service, &call.function)?;
+    fitted(call.clone(), function.definition.inputs.takes.as_ref())
+}
+
 /// Adds a schedule whose function was found.
 pub(super) fn add(
     tx: &mut dyn Tx,
@@ -209,6 +232,16 @@ pub(super) fn set(tx: &mut dyn Tx, schedule: &Schedule) -> Result<()> {
 /// Removes a schedule.
 pub(super) fn remove(tx: &mut dyn Tx, name: &ScheduleName) -> Result<()> {
     if tx.execute(REMOVE, &[name.as_str().into()])? == 0 { Err(no_schedule(tx, name)) } else { Ok(()) }
+}
+
+/// Hides the secret arguments of schedules, unless somebody may see them.
+fn show(tx: &mut dyn Tx, schedules: &mut [Schedule], reveals: bool) -> Result<()> {
+    if !reveals {
+        for schedule in schedules {
+            mask_call(tx, &mut schedule.definition.call)?;
+        }
+    }
+    Ok(())
 }
 
 /// The error for a name that another schedule has, which differs from this one.
@@ -298,6 +331,7 @@ impl Column for Schedule {
             kwargs: json(4)?,
             principal: row.text(5)?.map(Principal::parse).transpose().map_err(bad)?,
             site: row.text(6)?.map(str::to_owned),
+            is_typed: false,
         };
         if !call.args.is_array() || !call.kwargs.is_object() {
             return Err(broken("its arguments are not an array and an object"));

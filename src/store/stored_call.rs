@@ -93,6 +93,7 @@ impl Stored {
                 .map(|text| Principal::parse(&text).map_err(|error| bad("principal", &error.to_string())))
                 .transpose()?,
             site,
+            is_typed: false,
         };
         if !call.args.is_array() {
             return Err(bad("args", "not an array"));

@@ -6,5 +6,6 @@ pub mod disk;
 pub mod error;
 pub mod fds;
 pub mod memory;
+pub mod private_file;
 pub mod signals;
 pub mod user;

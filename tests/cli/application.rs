@@ -230,14 +230,7 @@ fn the_database_refuses_what_no_call_can_wait_for() {
 fn the_database_counts_the_arguments_of_a_call() {
     let place = application("WAL");
     let database = rusqlite::Connection::open(place.at("app.db")).unwrap();
-    let takes = |min: i64, max: &str| {
-        let sql = format!(
-            "UPDATE asyncq_schema SET version = -version;
-            UPDATE asyncq_function SET takes = 'it', args_min = {min}, args_max = {max} WHERE name = 'mail';
-            UPDATE asyncq_schema SET version = -version"
-        );
-        database.execute_batch(&sql).unwrap();
-    };
+    let takes = |signature: &str| place.stdout(&format!("asyncq function set shop mail --takes '{signature}'"));
     let call = |args: &str| {
         let sql = "INSERT INTO asyncq_job (service, function, args, key, key_until) VALUES ('shop', 'mail', ?1, 'k', 'started')
             ON CONFLICT (key) DO UPDATE SET args = excluded.args RETURNING id";
@@ -245,15 +238,50 @@ fn the_database_counts_the_arguments_of_a_call() {
     };
     let (few, many) =
         (Err("asyncq: too few arguments for this function"), Err("asyncq: too many arguments for this function"));
-    takes(1, "2");
+    takes("order [more] [--html]");
     for _ in ["new", "replaced"] {
         for (args, answer) in [("[]", few), ("[1]", Ok(1)), ("[1,[2,3]]", Ok(1)), ("[1,2,3]", many), ("[2]", Ok(1))] {
             assert_eq!(call(args), answer.map_err(str::to_owned), "{args}");
         }
     }
-    takes(3, "NULL");
+    takes("a b c...");
     assert_eq!(call("[1,2]").unwrap_err(), few.unwrap_err());
     assert_eq!(call("[1,2,3,4,5]"), Ok(1));
+}
+
+/// What the database does not know of a signature is checked at the claim, as are calls that waited when it changed.
+#[test]
+fn a_call_that_its_function_does_not_take_ends_at_the_claim() {
+    let place = application("WAL");
+    let insert = |args: &str, kwargs: &str| {
+        let insert = "INSERT INTO asyncq_job (service, function, args, kwargs) VALUES";
+        place.stdout(&format!("sqlite3 app.db \"{insert} ('shop', 'mail', '{args}', '{kwargs}')\""));
+    };
+    insert("[1,2]", "{}");
+    place.stdout("asyncq function set shop mail --takes 'order:int [note] [--html]' --retries 3");
+    insert(r#"[\"x\"]"#, "{}");
+    insert("[1]", r#"{\"htlm\":1}"#);
+    insert("[1]", r#"{\"note\":\"hi\"}"#);
+    place.stdout("asyncq function set shop mail --takes 'order:int [--note] [--html]'");
+    place.session(
+        r#"
+        $ asyncq process
+        mail for order 1, --note=hi
+        ! asyncq: job 1 (`shop` `mail`): `shop mail` takes 1 argument, you gave 2
+        ! asyncq: job 2 (`shop` `mail`): `shop mail` takes a whole number as `order`, you gave text
+        ! asyncq: job 3 (`shop` `mail`): `shop mail` takes no argument `htlm`
+        ? 1
+        $ asyncq job list --state error --json | grep -o '"kind":"[a-z-]*"'
+        "kind":"bad-call"
+        "kind":"bad-call"
+        "kind":"bad-call"
+        $ asyncq explain 1 --json | grep -o '"code":"[a-z-]*"'
+        "code":"bad-call"
+        "#,
+    );
+    place.stdout("asyncq function set shop mail --takes 'order:int [note]'");
+    insert("[1]", r#"{\"note\":\"hi\"}"#);
+    assert_eq!(place.stdout("asyncq process"), "mail for order 1, hi\n");
 }
 
 /// The statements of the documented contract, with what the database answers.

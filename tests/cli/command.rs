@@ -19,9 +19,9 @@ fn exit_codes_and_signals() {
         $ asyncq process
         ! asyncq: job 1 (`events` `end`): exit code 3
         ! asyncq: job 2 (`events` `end`): exit code 126: not executable
-        ! hint: `asyncq function set events end` changes its program or its site
+        ! hint: `asyncq function set events end` changes its program, site or environment file
         ! asyncq: job 3 (`events` `end`): exit code 127: a command was not found
-        ! hint: `asyncq function set events end` changes its program or its site
+        ! hint: `asyncq function set events end` changes its program, site or environment file
         ! asyncq: job 4 (`events` `end`): ended by signal 9 (SIGKILL)
         ? 1
         $ asyncq process
@@ -240,12 +240,12 @@ fn a_missing_program_or_site_is_reported() {
         asyncq: job 7 (`events` `three`): its site `/[..]/own` is gone
         asyncq: job 8 (`events` `work`): its site `/[..]/own` is gone
         asyncq: job 9 (`events` `one`): its program `/[..]/own2/one` is gone
-        hint: `asyncq function set events four` changes its program or its site
-        hint: `asyncq function set events one` changes its program or its site
-        hint: `asyncq function set events one` changes its program or its site
-        hint: `asyncq function set events script` changes its program or its site
-        hint: `asyncq function set events text` changes its program or its site
-        hint: `asyncq function set events two` changes its program or its site
+        hint: `asyncq function set events four` changes its program, site or environment file
+        hint: `asyncq function set events one` changes its program, site or environment file
+        hint: `asyncq function set events one` changes its program, site or environment file
+        hint: `asyncq function set events script` changes its program, site or environment file
+        hint: `asyncq function set events text` changes its program, site or environment file
+        hint: `asyncq function set events two` changes its program, site or environment file
         hint: only this call has that site: make the directory, then run `asyncq job retry 7`
         hint: only this call has that site: make the directory, then run `asyncq job retry 8`
         $ asyncq job show 4 --json

@@ -30,7 +30,8 @@ while message := hear():
         "
         $ asyncq -q service add slow
         $ asyncq function add slow work --worker --calls-per-worker 100 --memory-growth 100M -- ./worker
-        $ asyncq function set events fail --timeout 90s --env A=b --retries 1 --no-retry-on exit --on-error events/work --lane l
+        $ touch e.env; chmod 600 e.env
+        $ asyncq function set events fail --timeout 90s --env A=b --retries 1 --no-retry-on exit --on-error events/work --lane l --takes '[a]' --secret a --env-file e.env
         $ asyncq service set events --keep 30d --keep-errors 90d --rate 100/s --burst 3 --on-success events/work
         $ asyncq schedule add each --every 1h --missed skip --within 1ms --until 2036-01-01 --expires 1h --meta a=b --lane l --description why events work 1 -k a=1
         $ asyncq schedule add daily --cron '15 4 * * *' --tz Europe/Berlin events work --principal zoe

@@ -377,7 +377,7 @@ serve(run)";
         $ asyncq process --wait-retries
         ! asyncq: job 3 (`events` `work`): it does not work
         ! asyncq: job 4 (`events` `work`): no module
-        ! hint: `asyncq function set events work` changes its program or its site
+        ! hint: `asyncq function set events work` changes its program, site or environment file
         ? 1
         $ asyncq job show 3 --json
         {[..]"state":"error",[..]"error":{"kind":"error","message":"it does not work","exit_code":null,"signal":null},[..]

@@ -299,6 +299,7 @@ fn some_function() -> impl Strategy<Value = Definition> {
             timeout,
             call_format: if worker.is_some() { CallFormat::default() } else { CallFormat::new(args, stdin).unwrap() },
             worker,
+            inputs: asyncq::domain::function::Inputs::default(),
             policy,
             generation: 0,
         },
@@ -382,6 +383,7 @@ fn read(text: &str) -> WantedStore {
         timeout: it.timeout,
         worker: it.worker,
         call_format: it.call_format,
+        inputs: it.inputs,
         policy: it.policy,
         generation: 0,
     };

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use asyncq::Kind;
 use asyncq::domain::function::{
-    CallFormat, Definition, FunctionChange, FunctionPolicy, PolicyChange, WantedFunction, WorkerLimits,
+    CallFormat, Definition, FunctionChange, FunctionPolicy, InputChange, PolicyChange, WantedFunction, WorkerLimits,
 };
+use asyncq::domain::json::Json;
 use asyncq::domain::removal::IfWaiting;
+use asyncq::domain::secret::Secrets;
 use asyncq::domain::service::{Added, Defined};
+use asyncq::domain::signature::Signature;
 use asyncq::store::Store;
 
-use crate::fixture::{definition, enqueue, function, service, two, wide, with_events};
+use crate::fixture::{call, definition, enqueue, function, service, two, wide, with_events};
 
 /// A function of which nothing is wanted but that it is there.
 fn anything(name: &str) -> WantedFunction {
@@ -23,6 +26,7 @@ fn anything(name: &str) -> WantedFunction {
         env: BTreeMap::new(),
         timeout: None,
         worker: None,
+        inputs: InputChange::default(),
         policy: PolicyChange::default(),
     }
 }
@@ -52,6 +56,77 @@ conformance! {
             store.set_function(&service("events"), &function("bare"), &change).unwrap();
             assert_eq!(store.function(&service("events"), &function("bare")).unwrap().definition.call_format, takes);
         }
+    }
+
+    fn what_a_function_takes_is_kept_and_checked(store: &mut Store) {
+        with_events(store);
+        let (events, compute) = (service("events"), function("compute"));
+        let inputs = InputChange {
+            takes: Some(Some(Signature::parse("a:int [b] [--key:text]").unwrap())),
+            secret: Some(Secrets::parse(&["key", "2"]).unwrap()),
+            env_file: Some(Some("secrets.env".to_owned())),
+        };
+        let set = |store: &mut Store, inputs: InputChange| {
+            store.set_function(&events, &compute, &FunctionChange { inputs, ..FunctionChange::default() })
+        };
+        let kept = set(store, inputs.clone()).unwrap().definition;
+        assert_eq!(store.function(&events, &compute).unwrap().definition, kept);
+        let two = function("two");
+        store.add_function(&events, &two, &kept).unwrap();
+        assert_eq!(store.add_function(&events, &two, &kept).unwrap(), Added::Same);
+        for (member, change) in [
+            ("takes", InputChange { takes: inputs.takes.clone(), ..InputChange::default() }),
+            ("secret", InputChange { secret: Some(Secrets::default()), ..InputChange::default() }),
+            ("env_file", InputChange { env_file: Some(None), ..InputChange::default() }),
+        ] {
+            let wanted = |inputs| WantedFunction { inputs, ..anything("compute") };
+            assert_eq!(register(store, &wanted(inputs.clone()), true), (Defined::Same, vec![]), "{member}");
+            let (wanted, differs) = (wanted(change), if member == "takes" { vec![] } else { vec![member] });
+            let outcomes = if member == "takes" { [Defined::Same; 2] } else { [Defined::Kept, Defined::Changed] };
+            assert_eq!(register(store, &wanted, false), (outcomes[0], differs.clone()), "{member}");
+            assert_eq!(register(store, &wanted, true), (outcomes[1], differs), "{member}");
+            set(store, inputs.clone()).unwrap();
+        }
+        // A function without a signature gets one only by a change.
+        set(store, InputChange { takes: Some(None), ..InputChange::default() }).unwrap();
+        let wanted = WantedFunction { inputs: inputs.clone(), ..anything("compute") };
+        assert_eq!(register(store, &wanted, false), (Defined::Same, vec![]));
+        assert_eq!(register(store, &wanted, true), (Defined::Changed, vec!["takes"]));
+        let error = set(store, InputChange { takes: Some(Some(Signature::default())), ..InputChange::default() });
+        assert_eq!(error.unwrap_err().to_string(), "the function has no argument `key` that could be secret");
+        assert!(store.function(&events, &compute).unwrap().definition.is_like(&kept));
+    }
+
+    fn a_call_is_kept_as_its_function_takes_it(store: &mut Store) {
+        with_events(store);
+        let takes = Some(Some(Signature::parse("number:text key").unwrap()));
+        let inputs = InputChange { takes, secret: Some(Secrets::parse(&["key"]).unwrap()), env_file: None };
+        let change = FunctionChange { inputs, ..FunctionChange::default() };
+        store.set_function(&service("events"), &function("compute"), &change).unwrap();
+        let mut new = call(7);
+        let error = store.enqueue(&new).unwrap_err();
+        assert_eq!((error.kind(), &*error.to_string()), (Kind::Usage, "`events compute` takes text as `number`, you gave a whole number"));
+        new.call.is_typed = true;
+        let id = store.enqueue(&new).unwrap().id();
+        let shown = |store: &mut Store| {
+            let call = store.job(id).unwrap().call;
+            (call.args, call.kwargs)
+        };
+        assert_eq!(shown(store), (r#"["7","•••"]"#.to_owned(), "{}".to_owned()));
+        store.reveal_secrets();
+        assert_eq!(shown(store), (r#"["7","word"]"#.to_owned(), "{}".to_owned()));
+        // Of many calls together, those that do not fit are refused.
+        new.call.is_typed = false;
+        new.call.args = Json::parse(r#"["7"]"#).unwrap();
+        let mut many = vec![new; 120];
+        for wrong in [3, 60] {
+            many[wrong].call.args = Json::parse("[]").unwrap();
+            many[wrong].call.kwargs = Json::parse("{}").unwrap();
+        }
+        let done = store.enqueue_each(&many).unwrap();
+        let refused: Vec<usize> = (0..many.len()).filter(|at| done[*at].is_err()).collect();
+        assert_eq!(refused, [3, 60]);
+        assert_eq!(store.enqueue_all(&many).unwrap_err().call, Some(3));
     }
 
     fn adding_what_is_there_fires_no_trigger_of_the_application(store: &mut Store) {

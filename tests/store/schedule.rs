@@ -3,8 +3,10 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
 
+use asyncq::Kind;
 use asyncq::domain::attempt::Outcome;
 use asyncq::domain::due::{NextTask, Task};
+use asyncq::domain::function::{FunctionChange, InputChange};
 use asyncq::domain::job::{JobId, State};
 use asyncq::domain::lane::Lane;
 use asyncq::domain::meta::Meta;
@@ -12,7 +14,9 @@ use asyncq::domain::new_job::{Due, NewJob, Priority};
 use asyncq::domain::pause::Pause;
 use asyncq::domain::removal::IfWaiting;
 use asyncq::domain::schedule::{Schedule, ScheduleDefinition, ScheduleName};
+use asyncq::domain::secret::Secrets;
 use asyncq::domain::service::{Added, Defined, ServiceChange};
+use asyncq::domain::signature::Signature;
 use asyncq::domain::status::Count;
 use asyncq::domain::tick::{Lateness, Missed, Overlap, Skip, TickTrouble, Why};
 use asyncq::domain::time::Timestamp;
@@ -372,6 +376,34 @@ conformance! {
         run_cycle(store, processor, &[&ends(&claimed, &Outcome::Completed)], 0, 0);
         execute(store, &format!("UPDATE asyncq_schema SET clock = {}", tick + HOUR));
         assert!(matches!(next(store), Some((_, Task::Upkeep))));
+    }
+
+    fn schedules_that_a_function_does_not_take_are_found(store: &mut Store) {
+        with_events(store);
+        store.add_schedule(&name("a"), &hourly()).unwrap();
+        let takes = |store: &mut Store, text: &str| {
+            let takes = Some(Some(Signature::parse(text).unwrap()));
+            let inputs = InputChange { takes, secret: Some(Secrets::parse(&["key"]).unwrap()), env_file: None };
+            let change = FunctionChange { inputs, ..FunctionChange::default() };
+            store.set_function(&service("events"), &function("compute"), &change).unwrap();
+        };
+        takes(store, "[number:int] --key");
+        assert!(store.unfit_schedules(&service("events"), &function("compute")).unwrap().is_empty());
+        assert_eq!(schedule(store, "a").definition.call.kwargs.as_str(), r#"{"key":"•••"}"#);
+        takes(store, "--key");
+        let unfit = store.unfit_schedules(&service("events"), &function("compute")).unwrap();
+        assert_eq!(unfit[0].0, name("a"));
+        assert_eq!((unfit.len(), &*unfit[0].1.to_string()), (1, "`events compute` takes no arguments, you gave 1"));
+        let tick = schedule(store, "a").progress.next_tick.unwrap().0;
+        tick_at(store, tick - HOUR);
+        let processor = processor(store, 1);
+        run_cycle(store, processor, &[], 0, 0);
+        assert_eq!(schedule(store, "a").progress.last_skip.unwrap().why, Why::Refused);
+        assert_eq!(store.run_schedule(&name("a")).unwrap_err().kind(), Kind::Usage);
+        // The arguments are still there.
+        store.reveal_secrets();
+        assert_eq!(schedule(store, "a").definition.call.kwargs.as_str(), r#"{"key":"word"}"#);
+        assert!(store.unfit_schedules(&service("events"), &function("other")).is_err());
     }
 
     fn changes_of_a_schedule(store: &mut Store) {

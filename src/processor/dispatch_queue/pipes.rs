@@ -73,7 +73,7 @@ mod tests {
 
     use super::*;
     use crate::domain::call::Call;
-    use crate::domain::function::{CallFormat, Definition, FunctionName, FunctionPolicy, WorkerLimits};
+    use crate::domain::function::{CallFormat, Definition, FunctionName, FunctionPolicy, Inputs, WorkerLimits};
     use crate::domain::job::{Fence, JobId, Token};
     use crate::domain::json::Json;
     use crate::domain::processor::ProcessorId;
@@ -92,6 +92,7 @@ mod tests {
             timeout: None,
             worker: Some(WorkerLimits::default()),
             call_format: CallFormat::default(),
+            inputs: Inputs::default(),
             policy: FunctionPolicy::default(),
             generation: 0,
         });

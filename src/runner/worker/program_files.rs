@@ -9,7 +9,7 @@ use crate::domain::function::Definition;
 /// How often to check at most.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The files that the command line of a worker names, and its site, as they were before it started.
+/// The files that the command line of a worker names, its site, and its file of variables, as they were before it started.
 #[derive(Debug)]
 pub(super) struct ProgramFiles {
     named: Vec<(PathBuf, Seen)>,
@@ -47,7 +47,7 @@ impl ProgramFiles {
         let site = Path::new(site);
         let store = Seen::look(store);
         let words = definition.command.iter().filter(|word| !word.is_empty()).map(|word| site.join(word));
-        let paths = std::iter::once(site.to_owned()).chain(words);
+        let paths = std::iter::once(site.to_owned()).chain(words).chain(definition.env_file());
         let seen = |path: PathBuf| Seen::look(&path).map(|seen| (path, seen));
         let named = paths.filter_map(seen).filter(|(_, seen)| store.is_none_or(|store| store.file != seen.file));
         ProgramFiles { named: named.collect(), looked: Instant::now(), has_changed: false }

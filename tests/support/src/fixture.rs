@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use asyncq::domain::attempt::Outcome;
 use asyncq::domain::call::{Call, Principal, Reading};
-use asyncq::domain::function::{CallFormat, Definition, FunctionName, FunctionPolicy};
+use asyncq::domain::function::{CallFormat, Definition, FunctionName, FunctionPolicy, Inputs};
 use asyncq::domain::job::{Claim, Finish, JobId, State, Token};
 use asyncq::domain::log::{Log, Stream};
 use asyncq::domain::new_job::NewJob;
@@ -68,6 +68,7 @@ pub fn definition() -> Definition {
         env: BTreeMap::from([("NAME".to_owned(), "the value".to_owned())]),
         worker: None,
         call_format: CallFormat::default(),
+        inputs: Inputs::default(),
         policy: FunctionPolicy::default(),
         generation: 0,
         timeout: Some(Duration::from_millis(7001)),
