@@ -8,7 +8,7 @@ use super::exit;
 use super::session::Session;
 use crate::domain::pause::Pause;
 use crate::domain::time::parse_span;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 
 /// Run no calls at all, but accept new ones, until `asyncq resume`
 ///
@@ -49,6 +49,14 @@ impl PauseAll {
     /// Runs the command.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
         let mut queue = session.open()?;
+        if self.wait && queue.is_inside(&session.caller)? {
+            return Err(Error::new(
+                Kind::Usage,
+                "this command is part of a call that runs, so `--wait` would never end",
+            )
+            .with_hint("pause without `--wait` here")
+            .into());
+        }
         queue.set_pause(Some(&self.why.pause()))?;
         if self.wait {
             queue.wait_until_nothing_runs(self.timeout, |job| session.notice(&format!("job {job} still runs")))?;

@@ -6,8 +6,8 @@ use super::call::{CallWaiter, WaitOptions};
 use super::call_args::RequestOptions;
 use super::console::console;
 use super::enqueue::{print_end, print_number};
-use super::session::Session;
-use super::{clap_error::span_or_zero, exit};
+use super::session::{Session, now};
+use super::{clap_error::span_or_zero, exit, explain};
 use crate::commands::call::StartWith;
 use crate::commands::enqueue::Made;
 use crate::commands::run::{FUNCTION, SERVICE, ShellCommand};
@@ -89,7 +89,10 @@ impl RunLater {
             delay.tell(session, id, self.request.hold);
         }
         if self.start {
-            queue.start_for(id, StartWith { place: &place, caller: &session.caller, service: &service })?;
+            let start = StartWith { place: &place, caller: &session.caller, service: &service };
+            if let Some((job, reason)) = queue.start_for(id, start)? {
+                session.info(&format!("`--start` does not help job {id}: {}", explain::line(&job, &reason, now())));
+            }
         }
         Ok(exit::DONE)
     }

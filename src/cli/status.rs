@@ -94,6 +94,10 @@ impl Status {
 
     fn check(&self, session: &Session, queue: &mut Queue) -> anyhow::Result<u8> {
         let overview = queue.overview(&self.services.selection(), false)?;
+        if overview.services.is_empty() && !self.services.selection().is_all() {
+            print_line("no service matches")?;
+            return Ok(exit::FAILED);
+        }
         let max_age = self.max_age.unwrap_or(ProblemLimits::MAX_AGE);
         let limits = ProblemLimits { max_age, max_errors: self.max_errors };
         let troubles = queue.troubles(&overview, limits)?;

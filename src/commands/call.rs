@@ -74,7 +74,7 @@ impl StartWith<'_> {
     pub(super) fn starter(self) -> Result<ProcessorStarter> {
         let (db, service) = (self.place.path().into(), OsString::from(self.service.as_str()));
         let words = ["-q".into(), "--db".into(), db, "process".into(), service];
-        Ok(ProcessorStarter::new(self.service.clone(), self.caller.program()?, words.into()))
+        Ok(ProcessorStarter::new(self.service.clone(), self.caller.program()?, words.into(), self.caller.env.clone()))
     }
 }
 

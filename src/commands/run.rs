@@ -10,8 +10,9 @@ use super::program::{Here, find_program, is_for_shell};
 use super::{caller::Caller, queue::Queue};
 use crate::domain::call::{Call, Reading};
 use crate::domain::function::{CallFormat, Definition, FunctionName, FunctionPolicy};
-use crate::domain::job::{JobId, State};
-use crate::domain::service::ServiceName;
+use crate::domain::job::{Job, JobId, State};
+use crate::domain::reason::Reason;
+use crate::domain::service::{Added, ServiceName};
 use crate::error::{Error, Kind, Result};
 use crate::processor::lives;
 use crate::store::absolute;
@@ -24,6 +25,9 @@ pub const FUNCTION: &str = "run";
 
 /// How often to look whether a processor runs the call.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// How long a reason that is not a missing processor has to hold.
+const SOON: Duration = Duration::from_millis(500);
 
 /// How long a processor that is alive may be neither running calls nor gone.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -67,8 +71,12 @@ impl ShellCommand {
 /// The full path of a program.
 fn full_path(program: &str, site: &str, here: Here<'_>) -> Result<String> {
     let found = find_program(program, site, here).map_err(|error| {
-        let is_script = error.kind() == Kind::NotFound && is_for_shell(program);
-        if is_script { error.with_hint("`asyncq run -c 'a | b'` runs a script of the shell") } else { error }
+        let is_script = program.contains(|c: char| c.is_whitespace() || "|&;<>".contains(c));
+        if is_script && is_for_shell(program) {
+            error.with_hint("`asyncq run -c 'a | b'` runs a script of the shell")
+        } else {
+            error
+        }
     })?;
     let path = absolute(Path::new(site), Path::new(&found));
     let path = path.into_os_string().into_string().unwrap_or(found);
@@ -98,31 +106,42 @@ impl Queue {
             policy: FunctionPolicy { is_local: true, ..FunctionPolicy::default() },
             ..blank("/".to_owned())
         };
-        if self.store.add_service_with(service, &name, &definition)? {
-            return Ok(true);
+        if let Some(added) = self.store.add_service_with(service, &name, &definition)? {
+            return Ok(added == Added::New);
         }
         Err(Error::new(Kind::Denied, format!("service `{service}` has no function `{FUNCTION}` for `asyncq run`"))
             .with_hint(format!("`asyncq function add {service} {FUNCTION} --local --stdin none -- env --` adds it")))
     }
 
     /// Starts a processor in the background for a call, unless one is at work on its service. Returns when a processor runs the
-    /// call, or runs another one after which it looks for more. A call that is not due yet needs none.
+    /// call, or runs another one after which it looks for more. Returns the job and a reason if no processor helps.
     ///
     /// # Errors
-    /// [`Kind::Io`] when no processor can be started, [`Kind::Busy`] when one that is alive runs nothing; and whatever the store
-    /// answers.
-    pub fn start_for(&mut self, id: JobId, start: StartWith<'_>) -> Result<()> {
+    /// [`Kind::Io`] when no processor can be started; and whatever the store answers.
+    pub fn start_for(&mut self, id: JobId, start: StartWith<'_>) -> Result<Option<(Job, Reason)>> {
         let mut starter = start.starter()?;
         let began = Instant::now();
-        while self.store.job(id)?.state == State::Queued && !self.is_being_drained(start.service)? {
+        loop {
+            let job = self.store.job(id)?;
+            match job.state {
+                State::Queued | State::Blocked if self.is_being_drained(start.service)? => return Ok(None),
+                State::Queued | State::Blocked => {}
+                State::Delayed | State::Held => return Ok(self.held_up_by(&job)?.map(|reason| (job, reason))),
+                _ => return Ok(None),
+            }
             starter.tend(&mut self.store, &mut |store| needs_processor(store, id))?;
-            if began.elapsed() > PATIENCE {
-                return Err(Error::new(Kind::Busy, format!("no processor has taken job {id}"))
-                    .with_hint(format!("it stays in the queue: `asyncq explain {id}` says why it does not run")));
+            let is_other = |reason: &Reason| {
+                let helps = matches!(
+                    reason,
+                    Reason::NoProcessor(_) | Reason::DeadProcessor(_) | Reason::Order(_) | Reason::Slots(_)
+                );
+                !helps && began.elapsed() > SOON || began.elapsed() > PATIENCE
+            };
+            if let Some(reason) = self.held_up_by(&job)?.filter(is_other) {
+                return Ok(Some((job, reason)));
             }
             std::thread::sleep(LOOK);
         }
-        Ok(())
     }
 
     /// Whether a processor that is alive runs a call of a service: it looks for more when that has ended.

@@ -214,6 +214,8 @@ impl<'a> MainLoop<'a> {
     fn prune(&mut self) -> Result<()> {
         if self.pruner.until().is_zero() && self.full_disk.is_none() && self.may_begin() {
             self.pruner.step(self.store)?;
+            // It has waited for the store more briefly than anything else does.
+            self.set_patience();
         }
         Ok(())
     }

@@ -29,6 +29,7 @@ pub struct ProcessorStarter {
     service: ServiceName,
     program: PathBuf,
     words: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
     began: Instant,
     started: Option<Started>,
     /// When the next one may be started.
@@ -45,11 +46,25 @@ struct Started {
 }
 
 impl ProcessorStarter {
-    /// Starts processors of `service` with this program and these words.
+    /// Starts processors of `service` with this program and these words. They get the usual ones of these variables.
     #[must_use]
-    pub fn new(service: ServiceName, program: PathBuf, words: Vec<OsString>) -> ProcessorStarter {
+    pub fn new(
+        service: ServiceName,
+        program: PathBuf,
+        words: Vec<OsString>,
+        env: Vec<(OsString, OsString)>,
+    ) -> ProcessorStarter {
         let now = Instant::now();
-        ProcessorStarter { service, program, words, began: now, started: None, not_before: now, pause: FIRST_PAUSE }
+        ProcessorStarter {
+            service,
+            program,
+            words,
+            env,
+            began: now,
+            started: None,
+            not_before: now,
+            pause: FIRST_PAUSE,
+        }
     }
 
     /// Starts a processor if `is_needed` says so, unless another process is starting one.
@@ -70,7 +85,7 @@ impl ProcessorStarter {
         if !is_needed(store)? {
             return Ok(());
         }
-        let child = background::start(&self.program, &self.words).map_err(cannot_start)?;
+        let child = background::start(&self.program, &self.words, &self.env).map_err(cannot_start)?;
         self.started = Some(Started { child, right: Some(right) });
         Ok(())
     }

@@ -69,17 +69,24 @@ impl Store {
         })
     }
 
-    /// Adds a service with one function, in one transaction. Returns whether it did: a service that is there stays as it is.
+    /// Adds a service with one function, in one transaction. A service that is there stays as it is: `None` if it has no such
+    /// function.
     ///
     /// # Errors
     /// What the store answers.
-    pub fn add_service_with(&mut self, service: &ServiceName, name: &FunctionName, is: &Definition) -> Result<bool> {
+    pub fn add_service_with(
+        &mut self,
+        service: &ServiceName,
+        name: &FunctionName,
+        is: &Definition,
+    ) -> Result<Option<Added>> {
         self.write(|tx| {
             if service::add_new(tx, service, &ServiceChange::default())?.is_some() {
-                return Ok(false);
+                let there: Option<Function> = tx.row(FUNCTION, &key(service, name))?;
+                return Ok(there.map(|_| Added::Same));
             }
             add(tx, FUNCTION, (service, name), is)?;
-            Ok(true)
+            Ok(Some(Added::New))
         })
     }
 

@@ -1,7 +1,7 @@
 //! Removing the jobs that are older than their service keeps them.
 //!
 //! Nothing has an index on when jobs ended, because that would cost something in each call. Instead, a round goes through all jobs by
-//! their numbers, from a pointer to the first job that is too young, a few at a time. The pointer starts over once a day, for those
+//! their numbers, from a pointer to the first job that is too young, a few at a time. The pointer starts over now and then, for those
 //! that ended long after they were enqueued.
 
 use std::time::Duration;
@@ -20,8 +20,9 @@ use crate::error::Result;
 /// each minute is never a moment too early.
 const BETWEEN: Duration = Duration::from_secs(50);
 
-/// How long after its last beginning the pointer starts over.
-const DAY: i64 = 24 * 60 * 60 * 1000;
+/// The shortest and the longest time, in milliseconds, after which the pointer starts over: the shortest time that a service keeps
+/// jobs, between these two.
+const PERIODS: [i64; 2] = [10 * 60 * 1000, 24 * 60 * 60 * 1000];
 
 /// How many jobs one step looks at.
 const LOOK: i64 = 20_000;
@@ -86,13 +87,14 @@ fn look(tx: &mut dyn Tx, most: u16) -> Result<Option<OldJobs>> {
     }
     let (now, Some(before)) = (tx.now(), tx.row::<Pointer>(POINTER, &[])?) else { return Ok(None) };
     let Some(shortest) = tx.row::<Option<i64>>(SHORTEST, &[])?.flatten() else { return Ok(None) };
-    let is_new_day = before.at.0 / DAY != now.0 / DAY;
-    if !is_new_day && now.since(before.at) < BETWEEN && before.at <= now {
+    let period = shortest.clamp(PERIODS[0], PERIODS[1]);
+    let starts_over = before.at.0 / period != now.0 / period;
+    if !starts_over && now.since(before.at) < BETWEEN && before.at <= now {
         return Ok(None);
     }
     // As long as that round takes, it goes on from its pointer.
-    let today = Timestamp(now.0 - now.0 % DAY).max(now.before(BETWEEN));
-    let (from, at) = if is_new_day { (JobId(0), today) } else { (before.to, before.at) };
+    let this_period = Timestamp(now.0 - now.0 % period).max(now.before(BETWEEN));
+    let (from, at) = if starts_over { (JobId(0), this_period) } else { (before.to, before.at) };
     let last = tx.row::<JobId>(LAST, &[from.into(), (LOOK - 1).into()])?;
     let end = match last {
         Some(last) => last,

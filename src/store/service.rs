@@ -102,6 +102,7 @@ const ADD: &str =
     keep_errors) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (name) DO NOTHING";
 const SET: &str = "UPDATE asyncq_service SET concurrency = ?2, paused = ?3, lane_width = ?4, on_error = ?5,
     on_success = ?6, rate = ?7, paused_why = ?8, keep = ?9, keep_errors = ?10 WHERE name = ?1";
+const START_OVER: &str = "UPDATE asyncq_schema SET pruned_at = 0, pruned_to = 0 WHERE pruned_to > 0";
 const BUSY: &str = "SELECT 1 FROM asyncq_slot WHERE service = ?1 LIMIT 1";
 const REMOVE: &str = "DELETE FROM asyncq_service WHERE name = ?1";
 const FUNCTIONS_TO_REMOVE: &str = "SELECT name FROM asyncq_function WHERE service = ?1 /*! FOR UPDATE */";
@@ -298,6 +299,8 @@ pub(super) fn set(tx: &mut dyn Tx, service: &Service) -> Result<()> {
 fn keeps(tx: &mut dyn Tx, retention: Retention) -> Result<[Value<'static>; 2]> {
     if retention != Retention::default() {
         used::note(tx, RETENTION)?;
+        // What the rounds have passed by other times has to be looked at again.
+        tx.execute(START_OVER, &[])?;
     }
     Ok([retention.ended, retention.errors].map(|span| span.map(millis).into()))
 }

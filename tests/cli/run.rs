@@ -152,6 +152,47 @@ fn started_processors_run_all_commands_and_leave_none_behind() {
 }
 
 #[test]
+fn a_crowd_that_runs_the_first_commands_of_a_store_adds_the_function_once() {
+    let place = Place::new();
+    let runs: Vec<_> = (0..16).map(|_| place.start("asyncq run true")).collect();
+    for run in runs {
+        let output = run.wait();
+        assert!(output.status.success(), "{output:?}");
+    }
+    assert_eq!(place.count("--state queued --limit 0"), 16);
+}
+
+#[test]
+fn a_processor_is_started_for_what_a_call_waits_for() {
+    let place = Place::new();
+    place.stdout("asyncq run --lane a true; asyncq run --start --lane a true; asyncq run --start --after 1 true");
+    wait_until("all have run", || place.count("--state completed") == 3);
+}
+
+#[test]
+fn start_says_what_it_does_not_help() {
+    Place::new().session(
+        "
+        $ asyncq run --start --in 1h true 2> said; tail -n 1 said
+        1
+        asyncq: `--start` does not help job 1: it is due at [..]
+        $ asyncq pause --why later; asyncq run --start true
+        2
+        ! asyncq: `--start` does not help job 2: the store is paused: later: `asyncq resume`
+        ",
+    );
+}
+
+#[test]
+fn a_started_processor_passes_nothing_on_to_other_commands() {
+    let mut place = Place::new();
+    place.set("MINE", "secret");
+    place.stdout("asyncq run --start sh -c 'echo \"[$MINE$OTHER]\" > seen'");
+    wait_until("it has run", || place.count("--state completed") == 1);
+    assert_eq!(place.read("seen"), "[]\n");
+}
+
+#[test]
 fn a_call_that_is_due_later_starts_no_processor() {
     let place = Place::new();
     place.stdout("asyncq run --start --in 1h true");

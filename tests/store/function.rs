@@ -310,9 +310,10 @@ conformance! {
         let (shell, run) = (service("shell"), function("run"));
         let policy = FunctionPolicy { is_local: true, ..FunctionPolicy::default() };
         let is = Definition { policy, ..definition() };
-        assert!(store.add_service_with(&shell, &run, &is).unwrap());
+        assert_eq!(store.add_service_with(&shell, &run, &is).unwrap(), Some(Added::New));
+        assert_eq!(store.add_service_with(&shell, &run, &definition()).unwrap(), Some(Added::Same));
         assert_eq!(store.function(&shell, &run).unwrap().definition, is);
-        assert!(!store.add_service_with(&shell, &function("other"), &definition()).unwrap());
+        assert_eq!(store.add_service_with(&shell, &function("other"), &definition()).unwrap(), None);
         assert_eq!(store.function(&shell, &function("other")).unwrap_err().kind(), Kind::NotFound);
     }
 }

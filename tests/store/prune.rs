@@ -85,13 +85,19 @@ conformance! {
         keep(store, Some(HOUR * 4), Some(HOUR));
         assert_eq!((prune(store, 100), jobs(store)), (1, vec![1, 3, 4]));
         // The next round is not due yet.
-        keep(store, Some(HOUR), None);
+        age(store, Duration::from_secs(1));
         assert_eq!((prune(store, 100), jobs(store)), (0, vec![1, 3, 4]));
-        age(store, Duration::from_secs(61));
-        // The round before has passed these; the next day comes back to them.
-        prune(store, 100);
+        // The round before has passed these; a later one comes back to them.
         age(store, HOUR * 24);
         assert_eq!((prune(store, 100), jobs(store)), (2, vec![4]));
+        // Other times have it start over.
+        enqueue(store, 5);
+        store.cancel(JobId(5)).unwrap();
+        keep(store, Some(HOUR * 20), None);
+        assert_eq!(prune(store, 100), 0);
+        age(store, HOUR * 2);
+        keep(store, Some(HOUR), None);
+        assert_eq!((prune(store, 100), jobs(store)), (1, vec![4]));
         assert_eq!(store.job(JobId(4)).unwrap().state, State::Queued);
     }
 

@@ -32,13 +32,20 @@ impl StartRight {
     }
 }
 
-/// Starts a program in a process group of its own, so that no signal of a terminal meets it. It reads and prints nothing, and keeps
+/// Whether a program in the background gets this variable. It runs for others too, to whom nothing else is to be passed on.
+fn is_passed_on(name: &str) -> bool {
+    const NAMES: [&str; 8] = ["HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "USER"];
+    NAMES.contains(&name) || ["ASYNCQ_", "LC_", "LD_", "XDG_"].iter().any(|start| name.starts_with(start))
+}
+
+/// Starts a program in a process group of its own, so that no signal of a terminal meets it. It gets only the usual ones of these variables, reads and prints nothing, and keeps
 /// no directory in use.
 ///
 /// # Errors
 /// When it cannot be started.
-pub fn start(program: &Path, words: &[OsString]) -> io::Result<Child> {
+pub fn start(program: &Path, words: &[OsString], env: &[(OsString, OsString)]) -> io::Result<Child> {
     let mut command = Command::new(program);
-    command.args(words).current_dir("/").process_group(0);
+    let env = env.iter().filter(|(name, _)| is_passed_on(&name.to_string_lossy())).cloned();
+    command.args(words).env_clear().envs(env).current_dir("/").process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
 }

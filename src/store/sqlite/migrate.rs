@@ -141,7 +141,8 @@ mod tests {
 
     const OLD: Schema = Schema {
         version: 1,
-        fresh: "CREATE TABLE asyncq_schema (version INTEGER NOT NULL); INSERT INTO asyncq_schema VALUES (1);
+        fresh: "CREATE TABLE asyncq_schema (version INTEGER NOT NULL, older INTEGER); INSERT INTO asyncq_schema (version) VALUES (1);
+            CREATE TABLE asyncq_processor (id INTEGER);
             CREATE TABLE asyncq_thing (a INTEGER); INSERT INTO asyncq_thing VALUES (7);",
         steps: &[],
     };
