@@ -13,6 +13,7 @@ use super::job::print_result;
 use super::job_log::between;
 use super::output::text;
 use super::session::{Session, now};
+use super::wait::how_cancelled;
 use super::{exit, explain, process, stdio};
 use crate::commands::call::{AwaitedCall, CallEnd, CallEvent, StartWith};
 use crate::commands::enqueue::{EnqueueRequest, Made};
@@ -202,7 +203,7 @@ impl CallWaiter<'_> {
                 exit::DONE
             }
             (State::Cancelled, _) => {
-                session.info(&format!("job {id} {what} was cancelled"));
+                session.info(&format!("job {id} {what} was {}", how_cancelled(end.error.as_ref())));
                 exit::FAILED
             }
             (_, error) => {

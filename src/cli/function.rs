@@ -85,6 +85,9 @@ pub enum Function {
         /// Everybody who may call functions may call it
         #[arg(long, conflicts_with = "local")]
         no_local: bool,
+        /// A pipe each for stdout and stderr again
+        #[arg(long, conflicts_with = "merge")]
+        no_merge: bool,
         /// The new program and its first arguments
         #[arg(last = true, value_names = ["PROGRAM", "ARG"])]
         command: Vec<String>,
@@ -163,6 +166,7 @@ impl Function {
                 no_timeout,
                 no_lane,
                 no_local,
+                no_merge,
                 no_retries,
                 no_inputs,
                 no_hooks,
@@ -181,6 +185,9 @@ impl Function {
                 no_hooks.add_to(&mut typed.policy.hooks);
                 if no_local {
                     typed.policy.is_local = Some(false);
+                }
+                if no_merge {
+                    typed.policy.is_merged = Some(false);
                 }
                 if no_lane {
                     typed.policy.lane = Some(None);
@@ -259,7 +266,7 @@ struct FunctionView<'a>(&'a function::Function);
 
 impl Record for FunctionView<'_> {
     const COLUMNS: &'static str = "service,name,command,site,env,timeout,worker.calls_per_worker,worker.idle,worker.memory_growth,\
-                                   args,stdin,lane,retries,backoff,retry_on,no_retry_on,conflicts,local,on_error,on_success,takes,secret,env_file,created_at";
+                                   args,stdin,lane,retries,backoff,retry_on,no_retry_on,conflicts,local,merge,on_error,on_success,takes,secret,env_file,created_at";
 }
 
 impl Serialize for FunctionView<'_> {
@@ -285,6 +292,7 @@ impl Serialize for FunctionView<'_> {
         object.serialize_entry("no_retry_on", &not_on.as_ref().map(ToString::to_string))?;
         object.serialize_entry("conflicts", conflicts)?;
         object.serialize_entry("local", &definition.policy.is_local)?;
+        object.serialize_entry("merge", &definition.policy.is_merged)?;
         for kind in HookKind::ALL {
             let hook = definition.policy.hooks.get(kind).map(ToString::to_string);
             object.serialize_entry(kind.as_str(), &hook)?;
@@ -384,6 +392,9 @@ fn show(function: &function::Function) -> anyhow::Result<()> {
     }
     if definition.policy.is_local {
         sheet.line("local", "only for programs that open the store themselves");
+    }
+    if definition.policy.is_merged {
+        sheet.line("merge", "stdout and stderr are one stream");
     }
     print_hooks(&mut sheet, &definition.policy.hooks);
     let created = function.created_at;

@@ -34,6 +34,9 @@ pub struct DefinitionOptions {
     /// What a command reads on its standard input: its call, or nothing [default of `add`: call]
     #[arg(long, value_name = "WHAT", value_parser = one_of(Stdin::ALL, Stdin::as_str))]
     stdin: Option<Stdin>,
+    /// Give a command one pipe for stdout and stderr: its output keeps its exact order, and all of it counts as stdout
+    #[arg(long)]
+    merge: bool,
     /// How long one run may take, as in 90s or 1h30m
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     timeout: Option<Duration>,
@@ -113,10 +116,11 @@ impl DefinitionOptions {
     /// # Errors
     /// [`Kind::Usage`](crate::Kind::Usage) for an invalid lane or secret argument.
     pub fn typed(self, command: Vec<String>) -> Result<Typed, Error> {
-        let DefinitionOptions { site, env, inputs, worker, args, stdin, timeout, lane, local, retry, hooks } = self;
+        let DefinitionOptions { site, env, inputs, worker, args, stdin, merge, timeout, lane, local, retry, hooks } =
+            self;
         let lane = lane.as_deref().map(Lane::parse).transpose()?.map(Some);
-        let is_local = local.then_some(true);
-        let policy = PolicyChange { lane, retry: retry.change(), hooks: hooks.change(), is_local };
+        let [is_local, is_merged] = [local, merge].map(|is| is.then_some(true));
+        let policy = PolicyChange { lane, retry: retry.change(), hooks: hooks.change(), is_local, is_merged };
         let (worker, inputs) = (worker.typed(), inputs.change()?);
         let (timeout, unset_env) = (timeout.map(Some), Vec::new());
         Ok(Typed { command, site, env, unset_env, timeout, worker, args, stdin, inputs, policy })

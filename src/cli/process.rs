@@ -332,7 +332,7 @@ fn stopping(running: usize, grace: Option<Duration>) -> String {
     match grace {
         Some(Duration::ZERO) => format!("stopping: asyncq ends {jobs} and puts {them} back"),
         Some(grace) => format!(
-            "stopping when {jobs} {have} ended, after {} at the latest; signal again to end {them} at once and put {them} back",
+            "stopping when {jobs} {have} ended; after {}, or when you signal again, asyncq ends {them} and puts {them} back, which takes up to 10 seconds",
             write_span(grace)
         ),
         None => format!("stopping when {jobs} {have} ended; signal again to end {them} and put {them} back"),

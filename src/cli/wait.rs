@@ -13,6 +13,7 @@ use super::session::{Session, now};
 use super::{exit, stdio::print_line};
 use crate::commands::queue::Queue;
 use crate::commands::wait::{Awaited, JobEnd, StillOpen};
+use crate::domain::attempt::Failure;
 use crate::domain::job::{JobId, State};
 use crate::domain::needs::{Needs, parse_jobs};
 use crate::domain::service::ServiceName;
@@ -127,12 +128,22 @@ fn waits(queue: &mut Queue, id: JobId) -> anyhow::Result<String> {
     })
 }
 
+/// Who cancelled a job, or why, as far as that is noted.
+pub fn how_cancelled(error: Option<&Failure>) -> String {
+    let message = error.map(|error| text(&error.message)).unwrap_or_default();
+    match message.as_str() {
+        "" => "cancelled".to_owned(),
+        by if by.starts_with("cancelled") => message,
+        why => format!("cancelled: {why}"),
+    }
+}
+
 /// How a job that did not complete has ended.
 fn ending(job: &JobEnd) -> Option<String> {
     let id = job.id;
     match job.state {
         State::Completed => None,
-        State::Cancelled => Some(format!("job {id} was cancelled")),
+        State::Cancelled => Some(format!("job {id} was {}", how_cancelled(job.error.as_ref()))),
         _ => {
             let why = job.error.as_ref().map_or_else(|| "unknown".to_owned(), |error| text(&error.message));
             Some(format!("job {id} ended in an error: {why}"))

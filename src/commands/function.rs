@@ -258,7 +258,15 @@ fn change(typed: &Typed, old: &Definition, here: Here<'_>) -> Result<FunctionCha
     if let Some(Some(file)) = &typed.inputs.env_file {
         check_env_file(file)?;
     }
-    let (timeout, inputs, policy) = (typed.timeout, typed.inputs.clone(), typed.policy.clone());
+    let (timeout, inputs, mut policy) = (typed.timeout, typed.inputs.clone(), typed.policy.clone());
+    if worker.unwrap_or(old.worker).is_some() {
+        if policy.is_merged == Some(true) {
+            return Err(Error::new(Kind::Usage, "`--merge` is for commands, and this function is a worker")
+                .with_hint("leave it out, or make the function a command: its program is then started for each call"));
+        }
+        // As its other options for commands.
+        policy.is_merged = old.policy.is_merged.then_some(false);
+    }
     Ok(FunctionChange { command, site: new_site, env, timeout, worker, call_format, inputs, policy })
 }
 

@@ -177,7 +177,7 @@ pub struct JobEnd {
     pub id: JobId,
     /// The state in which it ended.
     pub state: State,
-    /// Why it ended in an error, if it did.
+    /// Why it ended in an error or was cancelled, if it did and that is noted.
     pub error: Option<Failure>,
 }
 
@@ -268,10 +268,9 @@ impl<'a> Jobs<'a> {
     /// Notes that a job is in this state. Returns whether it has ended.
     fn see(&mut self, store: &mut Store, id: JobId, state: State) -> Result<bool> {
         if state.has_ended() {
-            let ended = match state {
-                State::Error => JobEnd { id, state, error: still_there(id, store.job(id))?.error },
-                _ => JobEnd { id, state, error: None },
-            };
+            let is_noted = matches!(state, State::Error | State::Cancelled);
+            let job = is_noted.then(|| still_there(id, store.job(id))).transpose()?;
+            let ended = JobEnd { id, state, error: job.and_then(|job| job.error) };
             self.ended.insert(id, ended);
         }
         Ok(state.has_ended())

@@ -50,6 +50,8 @@ pub struct FunctionPolicy {
     pub hooks: Hooks,
     /// Whether only a program that opens the store itself may call it.
     pub is_local: bool,
+    /// Whether its stdout and its stderr are one pipe, for a command.
+    pub is_merged: bool,
 }
 
 /// Changes of a function's policy; `None` leaves a field unchanged, `Some(None)` takes it away.
@@ -63,6 +65,8 @@ pub struct PolicyChange {
     pub hooks: HookChange,
     /// Whether only a program that opens the store itself may call it.
     pub is_local: Option<bool>,
+    /// Whether its stdout and its stderr are one pipe.
+    pub is_merged: Option<bool>,
 }
 
 impl PolicyChange {
@@ -73,6 +77,7 @@ impl PolicyChange {
             retry: self.retry.beyond(&policy.retry),
             hooks: self.hooks.beyond(&policy.hooks),
             is_local: self.is_local.filter(|is_local| *is_local != policy.is_local),
+            is_merged: self.is_merged.filter(|is_merged| *is_merged != policy.is_merged),
         }
     }
 
@@ -83,6 +88,7 @@ impl PolicyChange {
         self.retry.apply(&mut policy.retry);
         policy.hooks = self.hooks.apply(&policy.hooks);
         policy.is_local = self.is_local.unwrap_or(policy.is_local);
+        policy.is_merged = self.is_merged.unwrap_or(policy.is_merged);
     }
 }
 
@@ -364,6 +370,7 @@ impl FunctionChange {
             ("on_error", self.policy.hooks.on_error.is_some()),
             ("on_success", self.policy.hooks.on_success.is_some()),
             ("local", self.policy.is_local.is_some()),
+            ("merge", self.policy.is_merged.is_some()),
         ];
         members.into_iter().filter(|(_, changes)| *changes).map(|(name, _)| name).collect()
     }

@@ -167,7 +167,7 @@ fn wanted(function: &str) -> Result<WantedFunction, Result<RpcFault, String>> {
     let secret = function.secret.map(|secret| secrets(secret.get())).transpose().map_err(Err)?;
     Ok(WantedFunction {
         inputs: InputChange { takes, secret, env_file: function.env_file },
-        policy: PolicyChange { lane, retry, hooks, is_local: None },
+        policy: PolicyChange { lane, retry, hooks, is_local: None, is_merged: None },
         service: name(ServiceName::parse(&function.service)).map_err(Ok)?,
         name: name(FunctionName::parse(&function.name)).map_err(Ok)?,
         command: function.command,

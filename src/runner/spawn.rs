@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::{ffi::OsString, fmt::Display, fs::File, os::fd::OwnedFd};
 
 use std::os::unix::{ffi::OsStringExt, process::CommandExt};
@@ -50,7 +50,14 @@ impl Program<'_> {
             command.env("ASYNCQ_LATER", later.path());
             let reads_call = claim.definition.call_format.stdin() == Holds::Call;
             command.stdin(if reads_call { Stdio::piped() } else { Stdio::null() });
-            self.offer.start(&mut command)
+            if !claim.definition.policy.is_merged {
+                return self.offer.start(&mut command);
+            }
+            let (ours, both) = io::pipe()?;
+            command.stdout(both.try_clone()?).stderr(both);
+            let mut child = self.offer.start(&mut command)?;
+            child.stdout = Some(ChildStdout::from(OwnedFd::from(ours)));
+            Ok(child)
         };
         self.around.scarcity.wait(self.control, start, |error| match Errno::from_io_error(error) {
             Some(Errno::TOOBIG) if !words.is_empty() => too_many(claim, &words),

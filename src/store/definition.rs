@@ -43,7 +43,7 @@ impl Columns<'_> {
     }
 
     /// The parameters of [`ADD`] and [`SET`] after the key.
-    pub(super) fn values(&self) -> [Value<'_>; 18] {
+    pub(super) fn values(&self) -> [Value<'_>; 19] {
         let Definition { site, timeout, call_format, inputs, policy, generation, .. } = self.is;
         let (command, env, worker) = (&self.command, &self.env, self.worker.as_ref());
         let (args, stdin) = (call_format.args().as_str(), call_format.stdin().as_str());
@@ -67,6 +67,7 @@ impl Columns<'_> {
             inputs.takes.as_ref().and_then(Signature::most).into(),
             self.secret.as_ref().into(),
             inputs.env_file.as_ref().into(),
+            policy.is_merged.into(),
         ]
     }
 }
@@ -110,6 +111,7 @@ pub(super) fn read_definition(row: &dyn Row) -> Result<Definition> {
             retry: retry.map_err(|fault| broken(row, &format!("how it is retried: {fault}")))?.unwrap_or_default(),
             hooks: Hooks::read(row, &mut 13).map_err(|error| broken(row, &error.to_string()))?,
             is_local: row.bool(15)?,
+            is_merged: row.bool(19)?,
         },
         generation: row.i64(10)?,
     })

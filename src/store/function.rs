@@ -17,7 +17,7 @@ macro_rules! select {
     ($which:literal) => {
         concat!(
             "SELECT service, name, command, site, env, timeout, worker, created_at, args, stdin, generation, lane, retry,
-            on_error, on_success, local, takes, secret, env_file
+            on_error, on_success, local, takes, secret, env_file, merge
             FROM asyncq_function ",
             $which
         )
@@ -33,12 +33,12 @@ const ALL_FUNCTIONS: &str = select!("ORDER BY service, name");
 const NAMES: &str = "SELECT name FROM asyncq_function WHERE service = ?1 ORDER BY name";
 const ADD: &str =
     "INSERT INTO asyncq_function (service, name, command, site, env, timeout, worker, args, stdin, generation, lane, retry,
-    on_error, on_success, local, takes, args_min, args_max, secret, env_file, created_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)
+    on_error, on_success, local, takes, args_min, args_max, secret, env_file, merge, created_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)
     ON CONFLICT (service, name) DO NOTHING";
 const SET: &str = "UPDATE asyncq_function SET command = ?3, site = ?4, env = ?5, timeout = ?6, worker = ?7,
     args = ?8, stdin = ?9, generation = ?10, lane = ?11, retry = ?12, on_error = ?13, on_success = ?14,
-    local = ?15, takes = ?16, args_min = ?17, args_max = ?18, secret = ?19, env_file = ?20
+    local = ?15, takes = ?16, args_min = ?17, args_max = ?18, secret = ?19, env_file = ?20, merge = ?21
     WHERE service = ?1 AND name = ?2";
 const LATEST: &str = "SELECT coalesce(max(generation), 0) FROM asyncq_function";
 pub(super) const REMOVE: &str = "DELETE FROM asyncq_function WHERE service = ?1 AND name = ?2";

@@ -176,7 +176,9 @@ fn a_job_that_is_cancelled_ends_the_call() {
     let (call, stderr) = calling(&place, 1, "asyncq -v call events mail");
     place.stdout("asyncq job cancel 1");
     let end_of = end(call, stderr);
-    assert_eq!((end_of.0, end_of.2.lines().last().unwrap()), (1, "asyncq: job 1 (`events` `mail`) was cancelled"));
+    let user = place.stdout("id -un");
+    let said = format!("asyncq: job 1 (`events` `mail`) was cancelled by {}", user.trim());
+    assert_eq!((end_of.0, end_of.2.lines().last().unwrap()), (1, said.as_str()));
 }
 
 #[test]

@@ -219,3 +219,89 @@ fn how_a_function_gets_its_call() {
         "#,
     );
 }
+
+#[test]
+fn a_function_with_one_pipe_for_both_streams_keeps_the_exact_order() {
+    let both = "for n in 1 2 3; do echo out $n; echo err $n >&2; done";
+    let place = Place::with_functions(&[("both", both), ("fails", "echo why >&2; exit 3")]);
+    let mixed = "out 1\nerr 1\nout 2\nerr 2\nout 3\nerr 3\n";
+    place.stdout("asyncq function set events both --merge; asyncq function set events fails --merge");
+    place.stdout("asyncq enqueue events both");
+    for line in ["asyncq process", "asyncq job log 1", "asyncq job log -f 1"] {
+        let output = place.run(line);
+        assert_eq!((String::from_utf8(output.stdout).unwrap().as_str(), output.stderr), (mixed, Vec::new()), "{line}");
+    }
+    // Inside a function, too.
+    place.function("nests", "", "asyncq enqueue events both 2>/dev/null");
+    place.stdout("asyncq enqueue events nests");
+    assert_eq!(place.stdout("asyncq process"), mixed);
+    place.session(
+        "
+        $ asyncq enqueue events fails; asyncq process
+        4
+        why
+        ! asyncq: job 4 (`events` `fails`): exit code 3
+        ? 1
+        $ asyncq explain 4
+        ...
+        [..]why
+        ...
+        $ asyncq function set events both --no-merge; asyncq enqueue events both; asyncq process
+        5
+        out 1
+        out 2
+        out 3
+        ! err 1
+        ! err 2
+        ! err 3
+        ",
+    );
+}
+
+#[test]
+fn one_pipe_is_shown_and_is_for_commands() {
+    let place = Place::with_functions(&[("hello", "echo hello")]);
+    place.session(
+        r#"
+        $ asyncq function add events merged --merge -- ./hello
+        $ asyncq function add events merged -- ./hello
+        ! error: service `events` has a function `merged` that is defined differently
+        ! hint: [..]
+        ? 77
+        $ asyncq function show events merged
+        ...
+        merge     stdout and stderr are one stream
+        ...
+        $ asyncq function list events --json
+        [{"service":"events","name":"hello",[..]"merge":false,[..]},{"service":"events","name":"merged",[..]"merge":true,[..]}]
+        $ asyncq function add events work --worker --merge -- ./hello
+        ! error: `--merge` is for commands, and this function is a worker
+        ! hint: leave it out, or make the function a command: its program is then started for each call
+        ? 2
+        $ asyncq function set events merged --merge --worker
+        ! error: `--merge` is for commands, and this function is a worker
+        ! hint: [..]
+        ? 2
+        $ asyncq function set events merged --worker
+        $ asyncq function set events merged --merge
+        ! error: `--merge` is for commands, and this function is a worker
+        ! hint: [..]
+        ? 2
+        $ asyncq function show events merged --json
+        {[..]"merge":false,[..]}
+        "#,
+    );
+}
+
+/// A program that closes one of its streams, or prints much to both, with one pipe.
+#[test]
+fn one_pipe_holds_much_output_and_survives_a_closed_stream() {
+    let place = Place::with_functions(&[]);
+    place.function("much", "--merge", "exec 1>&-; echo hidden; for n in $(seq 40000); do echo line $n >&2; done");
+    place.stdout("asyncq enqueue events much");
+    let expected: String = (1..=40_000).map(|n| format!("line {n}\n")).collect();
+    let output = place.run("asyncq process 2>/dev/null");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.ends_with(&expected), "{} bytes", printed.len());
+    assert!(place.stdout("asyncq job log 1").ends_with(&expected));
+}

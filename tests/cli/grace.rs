@@ -67,7 +67,8 @@ fn a_call_that_ends_in_time_is_completed() {
     BufReader::new(process.0.stderr.take().unwrap()).read_line(&mut told).unwrap();
     assert_eq!(
         told,
-        "asyncq: stopping when the running job has ended, after 1h30m at the latest; signal again to end it at once and put it back\n"
+        "asyncq: stopping when the running job has ended; after 1h30m, or when you signal again, asyncq ends it and puts it back, \
+         which takes up to 10 seconds\n"
     );
     place.write("go", "");
     let output = process.wait();

@@ -183,7 +183,7 @@ fn a_job_that_has_ended_or_is_not_there() {
         ! asyncq: job 2 ended in an error: exit code 4
         ? 1
         $ asyncq job log -f 3
-        ! asyncq: job 3 was cancelled
+        ! asyncq: job 3 was cancelled by [..]
         ? 1
         $ asyncq job log -f 4
         ! error: there is no job 4

@@ -24,7 +24,7 @@ fn it_says_how_jobs_have_ended() {
         ! asyncq: job 2 is completed
         $ asyncq wait 1 3 2 4 --timeout 0
         ! asyncq: job 3 ended in an error: exit code 3
-        ! asyncq: job 4 was cancelled
+        ! asyncq: job 4 was cancelled by [..]
         ? 1
         $ asyncq -q wait 3
         ? 1
