@@ -188,6 +188,7 @@ fn function(value: &TomlValue<'_>) -> Result<ManifestFunction> {
     let change = retry(&mut it)?;
     let lane = it.parsed("lane", Lane::parse)?;
     let is_local = it.flag("local")?.unwrap_or_default();
+    let is_merged = it.flag("merge")?.unwrap_or_default();
     let takes = it.parsed("takes", Signature::parse)?;
     let secret = it.get("secret").map(|value| Secrets::parse(&value.texts()?)).transpose()?.unwrap_or_default();
     let inputs = Inputs { takes, secret, env_file: it.text("env_file")? };
@@ -205,6 +206,11 @@ fn function(value: &TomlValue<'_>) -> Result<ManifestFunction> {
             .error(format!("`{member}` says nothing about a function without `retries`"))
             .with_hint("add `retries`, as in retries = 5"));
     }
+    if worker.is_some() && is_merged {
+        return Err(it
+            .error("`merge` is for commands, and this function is a worker")
+            .with_hint("leave it out, or leave `worker` out"));
+    }
     if worker.is_some() && (args.is_some() || stdin.is_some()) {
         return Err(it
             .error("`args` and `stdin` are for commands, and this function is a worker")
@@ -214,7 +220,7 @@ fn function(value: &TomlValue<'_>) -> Result<ManifestFunction> {
         it.error("with `args = \"stdin\"` and `stdin = \"none\"` the program gets no arguments")
             .with_hint("leave one of them out")
     })?;
-    let mut policy = FunctionPolicy { lane, hooks, is_local, ..FunctionPolicy::default() };
+    let mut policy = FunctionPolicy { lane, hooks, is_local, is_merged, ..FunctionPolicy::default() };
     change.apply(&mut policy.retry);
     let line = it.line();
     Ok(ManifestFunction { line, target, command, site, env, timeout, worker, call_format, inputs, policy })

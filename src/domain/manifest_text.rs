@@ -112,6 +112,7 @@ pub(super) fn of_function(is: &Definition, env: EnvValues) -> Vec<Setting> {
     it.add("env_file", is.inputs.env_file.as_deref().map(string));
     it.add("lane", is.policy.lane.as_ref().map(|lane| string(lane.as_str())));
     it.add_unless(!is.policy.is_local, "local", is.policy.is_local.to_string());
+    it.add_unless(!is.policy.is_merged, "merge", is.policy.is_merged.to_string());
     it.add_hooks(&is.policy.hooks);
     it.0
 }

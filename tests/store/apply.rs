@@ -278,8 +278,9 @@ fn policy() -> impl Strategy<Value = FunctionPolicy> {
         conflicts: NonZeroU32::new(conflicts).unwrap(),
     });
     let lane = of(line().prop_map(|it| Lane::parse(&it).unwrap()));
-    (lane, prop_oneof![Just(RetryPolicy::default()), retry], hooks(), any::<bool>())
-        .prop_map(|(lane, retry, hooks, is_local)| FunctionPolicy { lane, retry, hooks, is_local })
+    (lane, prop_oneof![Just(RetryPolicy::default()), retry], hooks(), any::<bool>(), any::<bool>()).prop_map(
+        |(lane, retry, hooks, is_local, is_merged)| FunctionPolicy { lane, retry, hooks, is_local, is_merged },
+    )
 }
 
 fn some_function() -> impl Strategy<Value = Definition> {
@@ -300,7 +301,7 @@ fn some_function() -> impl Strategy<Value = Definition> {
             call_format: if worker.is_some() { CallFormat::default() } else { CallFormat::new(args, stdin).unwrap() },
             worker,
             inputs: asyncq::domain::function::Inputs::default(),
-            policy,
+            policy: FunctionPolicy { is_merged: policy.is_merged && worker.is_none(), ..policy },
             generation: 0,
         },
     )
