@@ -183,12 +183,9 @@ impl Function {
                 typed.policy.retry.none = no_retries;
                 no_inputs.add_to(&mut typed.inputs);
                 no_hooks.add_to(&mut typed.policy.hooks);
-                if no_local {
-                    typed.policy.is_local = Some(false);
-                }
-                if no_merge {
-                    typed.policy.is_merged = Some(false);
-                }
+                let policy = &mut typed.policy;
+                policy.is_local = policy.is_local.or(no_local.then_some(false));
+                policy.is_merged = policy.is_merged.or(no_merge.then_some(false));
                 if no_lane {
                     typed.policy.lane = Some(None);
                 }

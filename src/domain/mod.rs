@@ -6,6 +6,7 @@ mod arg_type;
 pub mod attempt;
 pub mod batch;
 pub mod call;
+pub mod call_format;
 pub mod completion;
 pub mod console;
 pub mod cron;
