@@ -14,6 +14,7 @@ mod complete;
 mod console;
 mod context;
 mod delay_options;
+mod doctor;
 mod drain_view;
 mod due;
 mod enqueue;
@@ -83,6 +84,8 @@ enum Command {
     ///
     /// A check reads the whole file. It also makes tables, indexes and triggers again that are missing or were changed.
     Init,
+    /// Check the store, its processors and its calls
+    Doctor(doctor::Doctor),
     /// Copy the store into a new file, also while it is in use
     Backup(backup::Backup),
     /// Put a backup in the place of the store
@@ -172,6 +175,7 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
             }
             Ok(exit::DONE)
         }
+        Command::Doctor(doctor) => doctor.run(session),
         Command::Backup(backup) => backup.run(session),
         Command::Restore(restore) => restore.run(session),
         Command::Remove(remove) => remove.run(session),

@@ -8,6 +8,7 @@ pub mod batch;
 pub mod call;
 pub mod caller;
 pub mod complete;
+pub mod doctor;
 pub mod due;
 pub mod enqueue;
 pub mod explain;

@@ -39,13 +39,20 @@ impl Queue {
 
     /// How many bytes the files of the store have.
     fn bytes(&self) -> u64 {
+        ["", "-wal", "-shm"].iter().map(|suffix| self.bytes_of(suffix)).sum()
+    }
+
+    /// How many bytes the WAL has.
+    pub(super) fn wal_bytes(&self) -> u64 {
+        self.bytes_of("-wal")
+    }
+
+    /// How many bytes one of its files has.
+    fn bytes_of(&self, suffix: &str) -> u64 {
         let Ok(file) = self.store.location().file() else { return 0 };
-        let sizes = ["", "-wal", "-shm"].map(|suffix| {
-            let mut path = file.as_os_str().to_owned();
-            path.push(suffix);
-            std::fs::metadata(path).map_or(0, |meta| meta.len())
-        });
-        sizes.iter().sum()
+        let mut path = file.as_os_str().to_owned();
+        path.push(suffix);
+        std::fs::metadata(path).map_or(0, |meta| meta.len())
     }
 
     /// The problems of the services in this overview.

@@ -12,6 +12,7 @@ pub mod console;
 pub mod cron;
 mod cron_field;
 mod cron_words;
+pub mod diagnosis;
 pub mod due;
 pub mod env_file;
 pub mod event;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::rescue::{Fate, PATIENCE, fate, runs_for_original};
+use crate::domain::processor::Processor;
 use crate::error::{Error, Kind, Result};
 use crate::runner::process::{identity::same_boot, orphans};
 use crate::runner::run_dir::{Liveness, liveness, names, token_of};
@@ -46,4 +47,13 @@ pub fn working_folders(store: &Path) -> Vec<String> {
     let run_folder = Store::run_folder_of(store);
     let names = names(&run_folder).unwrap_or_default();
     names.into_iter().filter(|name| matches!(liveness(&run_folder, name), Ok(Liveness::Alive))).collect()
+}
+
+/// How many folders processors have left that the store does not know.
+#[must_use]
+pub fn left_folders(store: &Store, known: &[Processor]) -> usize {
+    let run_folder = store.run_folder();
+    let names = names(&run_folder).unwrap_or_default().into_iter();
+    let unknown = names.filter(|name| known.iter().all(|it| it.is.folder != *name));
+    unknown.filter(|name| matches!(liveness(&run_folder, name), Ok(Liveness::Dead(_)))).count()
 }

@@ -32,7 +32,7 @@ mod worker_pool;
 use std::{ffi::OsString, os::fd::OwnedFd, os::unix::process::ExitStatusExt, path::PathBuf, sync::Arc};
 
 pub use events::EventQueue;
-pub use leftovers::{end_leftovers_of_dead, working_folders};
+pub use leftovers::{end_leftovers_of_dead, left_folders, working_folders};
 pub use live_output::{LiveOutput, NotLive};
 pub use rescue::{
     Fate, fate, lives, missing_space, put_back_all_unowned, put_back_copied, put_back_unowned, rescue_copied,

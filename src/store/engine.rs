@@ -165,6 +165,9 @@ pub(super) trait Tx {
     /// Whether the schema is as this build makes it. What an application has added does not count.
     fn is_whole(&mut self) -> Result<bool>;
 
+    /// What of the schema is missing or was changed.
+    fn differences(&mut self) -> Result<Vec<Mended>>;
+
     /// Makes again what is missing of the schema or was changed.
     ///
     /// # Errors
@@ -177,6 +180,9 @@ pub(super) trait Tx {
     /// Searches the whole store for damage; returns the first that it finds. What an application has in the same database
     /// does not count.
     fn integrity_check(&mut self) -> Result<Option<String>>;
+
+    /// Searches the pages of the store's tables for damage; returns the first that it finds.
+    fn quick_check(&mut self) -> Result<Option<String>>;
 
     /// Copies the whole database, as this transaction sees it, into a new file; see [`Store::back_up`](super::Store::back_up).
     fn copy_to(&mut self, target: &Path, label: &OsStr) -> Result<Copied>;

@@ -11,6 +11,7 @@ mod columns;
 mod complete;
 mod cycle;
 mod definition;
+mod doctor;
 mod due;
 mod edit;
 mod engine;

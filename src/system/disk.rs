@@ -8,3 +8,8 @@ pub fn free_space(path: &Path) -> Option<u64> {
     let blocks = if rustix::process::geteuid().is_root() { is.f_bfree } else { is.f_bavail };
     Some(blocks.saturating_mul(is.f_frsize))
 }
+
+/// How many files this process may have open.
+pub fn file_limit() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
+}

@@ -15,6 +15,7 @@ mod conversation;
 mod copy;
 mod cron;
 mod delay;
+mod doctor;
 mod documents;
 mod due;
 mod enqueue;

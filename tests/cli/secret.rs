@@ -216,6 +216,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("schedule resume", &["-v schedule resume other"]),
     ("schedule remove", &["-v schedule remove other"]),
     ("due", &["due", "due --json"]),
+    ("doctor", &["doctor", "doctor --full", "doctor --json"]),
     ("status", &["status", "status --json", "status events"]),
     ("wait", &["-v wait --timeout 0s 1 2 3"]),
     ("explain", &["explain 1", "explain 2", "explain 3", "explain 1 --json", "explain 2 --json", "explain 3 --json"]),

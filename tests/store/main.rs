@@ -18,6 +18,7 @@ mod apply;
 mod backup;
 mod clock;
 mod complete;
+mod doctor;
 mod drain;
 mod expire;
 mod function;

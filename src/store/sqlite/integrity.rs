@@ -25,7 +25,7 @@ fn partial_indexes() -> Vec<(&'static str, Part, &'static str)> {
 impl SqliteTx<'_> {
     /// The first damage found.
     pub(super) fn first_damage(&mut self) -> Result<Option<String>> {
-        let found = pages(self)?;
+        let found = pages(self, "integrity_check")?;
         if found.is_some() || schema_text::of(self, "table", "asyncq_job")?.is_none() {
             return Ok(found);
         }
@@ -51,6 +51,11 @@ impl SqliteTx<'_> {
         Ok(None)
     }
 
+    /// The first damage found in the pages, without a look whether each index has an entry for each row.
+    pub(super) fn first_damaged_page(&mut self) -> Result<Option<String>> {
+        pages(self, "quick_check")
+    }
+
     /// Refuses a store whose jobs have reached numbers that only a client can have set.
     pub(super) fn refuse_great_numbers(&mut self) -> Result<()> {
         let last = (self as &mut dyn Tx).row::<Option<i64>>(LAST_NUMBER, &[])?.flatten().unwrap_or(0);
@@ -72,13 +77,13 @@ impl SqliteTx<'_> {
 }
 
 /// The first damage that SQLite finds in the store's tables.
-fn pages(tx: &mut SqliteTx<'_>) -> Result<Option<String>> {
+fn pages(tx: &mut SqliteTx<'_>, check: &str) -> Result<Option<String>> {
     let Some(tables) = tx.engine.own_tables_among_others().map_err(|error| tx.fail(error))? else {
-        return pages_of(tx, "1");
+        return pages_of(tx, check, "1");
     };
     // The whole database can be searched only with the application's own functions and collations.
     for table in ["sqlite_schema".to_owned()].into_iter().chain(tables) {
-        let found = pages_of(tx, &format!("'{}'", table.replace('\'', "''")))?;
+        let found = pages_of(tx, check, &format!("'{}'", table.replace('\'', "''")))?;
         if found.is_some() {
             return Ok(found);
         }
@@ -87,8 +92,8 @@ fn pages(tx: &mut SqliteTx<'_>) -> Result<Option<String>> {
 }
 
 /// The first damage that SQLite finds in a table, or in the whole database.
-fn pages_of(tx: &mut dyn Tx, what: &str) -> Result<Option<String>> {
-    let sql = format!("PRAGMA integrity_check({what})");
+fn pages_of(tx: &mut dyn Tx, check: &str, what: &str) -> Result<Option<String>> {
+    let sql = format!("PRAGMA {check}({what})");
     let found = tx.row::<String>(&sql, &[])?;
     Ok(found.filter(|answer| answer != "ok"))
 }

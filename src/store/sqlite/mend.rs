@@ -32,6 +32,12 @@ impl SqliteTx<'_> {
         Ok(self.engine.schema.fresh != FRESH || faults(self)?.is_empty())
     }
 
+    /// What is missing or was changed.
+    pub(super) fn schema_differences(&mut self) -> Result<Vec<Mended>> {
+        let found = faults(self)?.into_iter();
+        Ok(found.map(|(part, was_missing)| Mended { kind: part.kind, name: part.name, was_missing }).collect())
+    }
+
     /// Makes again what is missing or was changed.
     pub(super) fn mend_schema(&mut self) -> Result<Vec<Mended>> {
         let mut mended = Vec::new();

@@ -219,12 +219,20 @@ impl Tx for SqliteTx<'_> {
         self.has_whole_schema()
     }
 
+    fn differences(&mut self) -> Result<Vec<Mended>> {
+        self.schema_differences()
+    }
+
     fn mend(&mut self) -> Result<Vec<Mended>> {
         self.mend_schema()
     }
 
     fn drop_schema(&mut self) -> Result<()> {
         self.drop_tables()
+    }
+
+    fn quick_check(&mut self) -> Result<Option<String>> {
+        self.first_damaged_page()
     }
 
     fn integrity_check(&mut self) -> Result<Option<String>> {

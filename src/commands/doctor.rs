@@ -1,0 +1,300 @@
+//! A check of everything that can keep calls from running.
+
+use std::time::Duration;
+
+use super::queue::Queue;
+use crate::domain::diagnosis::{Diagnosis, Health};
+use crate::domain::pattern::ServiceSelection;
+use crate::domain::retention::Retention;
+use crate::domain::size::show_size;
+use crate::domain::status::{Finding, ProblemLimits};
+use crate::domain::time::show_span;
+use crate::error::{Error, Kind, Result, reason};
+use crate::processor::{Fate, fate, left_folders, missing_space};
+use crate::system::disk::{file_limit, free_space};
+
+/// The size of a WAL that no checkpoint can make shorter, in bytes.
+const LARGE_WAL: u64 = 64 << 20;
+
+/// How far the clock may be behind the latest time that a processor has seen.
+const CLOCK: Duration = Duration::from_secs(60);
+
+/// How many ended jobs are many, if nothing removes them.
+const MANY: u64 = 1_000_000;
+
+/// How long a call may wait.
+const MAX_AGE: Duration = Duration::from_secs(600);
+
+/// How many files a process has to be able to open, at least.
+const FEW_FILES: u64 = 256;
+
+/// What was found of a store: by the checks that have words of their own, and by those that others share.
+#[derive(Debug, Default)]
+pub struct Examination {
+    /// The results, in the order of the checks.
+    pub results: Vec<Diagnosis>,
+    /// Problems with calls, services, schedules and functions.
+    pub troubles: Vec<Finding>,
+}
+
+impl Examination {
+    fn add(&mut self, check: &'static str, health: Health, message: impl Into<String>, hint: Option<&str>) {
+        let (message, hint) = (message.into(), hint.map(str::to_owned));
+        self.results.push(Diagnosis { check, health, message, hint });
+    }
+
+    /// Adds a result that says what an error says; `Ok` if there is none.
+    fn add_result(&mut self, check: &'static str, good: &str, result: Result<()>) -> bool {
+        match result {
+            Ok(()) => self.add(check, Health::Ok, good, None),
+            Err(error) => self.add(check, Health::Fault, error.to_string(), error.hint()),
+        }
+        self.results.last().is_some_and(|it| it.health == Health::Ok)
+    }
+}
+
+/// What an error that keeps a store from being opened means.
+#[must_use]
+pub fn unreachable(error: &Error) -> Examination {
+    let mut found = Examination::default();
+    found.add("file", Health::Fault, error.to_string(), error.hint());
+    found
+}
+
+impl Queue {
+    /// Looks at the store, its processors and its calls, and changes nothing. `full` reads the whole store for damage.
+    ///
+    /// # Errors
+    /// When the store cannot be read, for reasons that no check names.
+    pub fn examine(&mut self, full: bool) -> Result<Examination> {
+        let mut found = Examination::default();
+        found.add("file", Health::Ok, "it can be read and written", None);
+        if !self.examine_file(full, &mut found) {
+            return Ok(found);
+        }
+        self.examine_processors(&mut found)?;
+        self.examine_calls(&mut found)?;
+        self.examine_size(&mut found)?;
+        Ok(found)
+    }
+
+    /// Lets calls go on that wait without a reason; says how many.
+    ///
+    /// # Errors
+    /// Whatever the store answers.
+    pub fn free_stuck(&mut self) -> Result<u64> {
+        let freed = self.store.free_stuck()?;
+        Ok(freed.unlinked + freed.untold + freed.lanes)
+    }
+
+    /// Returns whether the rest can be looked at.
+    fn examine_file(&mut self, full: bool, found: &mut Examination) -> bool {
+        match self.store.differences() {
+            Ok(None) => {
+                let hint = Some("the next command that uses it upgrades it; `asyncq init` does too");
+                found.add(
+                    "schema",
+                    Health::Warning,
+                    "it has the schema of an older asyncq; nothing else was checked",
+                    hint,
+                );
+                return false;
+            }
+            Ok(Some(parts)) if parts.is_empty() => {
+                found.add("schema", Health::Ok, "it is as this asyncq makes it", None);
+            }
+            Ok(Some(parts)) => {
+                for part in &parts {
+                    let was = if part.was_missing { "is missing" } else { "was changed" };
+                    let message = format!("{} `{}` {was}", part.kind, part.name);
+                    found.add("schema", Health::Fault, message, Some("`asyncq init` makes it again"));
+                }
+                if parts.iter().any(|part| part.kind == "table") {
+                    return false;
+                }
+            }
+            Err(error) => {
+                found.add("schema", Health::Fault, error.to_string(), error.hint());
+                return false;
+            }
+        }
+        let checked = if full { self.store.check() } else { self.store.check_pages() };
+        let good = if full { "no damage" } else { "no damaged page" };
+        if !found.add_result("damage", good, checked) {
+            return false;
+        }
+        let numbers = self.store.check_numbers();
+        found.add_result("numbers", "there are enough for all jobs to come", numbers);
+        true
+    }
+
+    fn examine_processors(&mut self, found: &mut Examination) -> Result<()> {
+        let processors = self.store.processors()?;
+        let (mut alive, mut bad) = (Vec::new(), false);
+        for processor in &processors {
+            let who = format!("processor {} (process {} on {})", processor.id.0, processor.is.pid, processor.is.host);
+            let (message, hint) = match fate(&self.store, processor) {
+                Fate::Lives => {
+                    alive.push(processor);
+                    continue;
+                }
+                Fate::Dead => (
+                    format!("{who} died, and its calls wait for another"),
+                    "`asyncq process` puts them back and runs them",
+                ),
+                Fate::OutOfReach(_) => (
+                    format!("{who} died, and what it left running is out of reach"),
+                    "run `asyncq process` as the user, and in the container, in which it ran",
+                ),
+            };
+            bad = true;
+            found.add("processors", Health::Fault, message, Some(hint));
+        }
+        if let Some(older) = self.store.newest_older()? {
+            for outdated in alive.iter().filter(|it| it.id <= older) {
+                bad = true;
+                let message = format!("processor {} is older than the store, and begins no call", outdated.id.0);
+                found.add("processors", Health::Fault, message, Some("restart it with this version of asyncq"));
+            }
+        }
+        if !bad {
+            found.add("processors", Health::Ok, format!("{} at work, none dead", alive.len()), None);
+        }
+        let left = left_folders(&self.store, &processors);
+        if left > 0 {
+            let message = format!("{left} left by processors that the store does not know");
+            let hint = format!("remove what is in `{}` while no processor runs", self.store.run_folder().display());
+            found.add("folders", Health::Warning, message, Some(&hint));
+        } else {
+            found.add("folders", Health::Ok, "nothing is left of earlier processors", None);
+        }
+        let unowned = self.store.orphaned()?.len();
+        if unowned > 0 {
+            let message = format!("{unowned} of the jobs that run belong to no processor");
+            found.add("unowned", Health::Fault, message, Some("`asyncq init` puts them back"));
+        } else {
+            found.add("unowned", Health::Ok, "each job that runs has a processor", None);
+        }
+        let missing = missing_space(&self.store, &alive);
+        let free = self.store.location().file().ok().and_then(free_space);
+        match free {
+            Some(free) if free < missing => found.add(
+                "space",
+                Health::Fault,
+                format!("{} of disk space are left, too little to begin a call", show_size(free)),
+                Some("make room on the file system of the store"),
+            ),
+            Some(free) => found.add("space", Health::Ok, format!("{} of disk space are free", show_size(free)), None),
+            None => {}
+        }
+        let files = file_limit();
+        if files < FEW_FILES {
+            let message = format!("a process may open only {files} files");
+            found.add(
+                "limits",
+                Health::Warning,
+                message,
+                Some("raise it with `ulimit -n`, or `LimitNOFILE=` of systemd"),
+            );
+        } else if let Err(error) = self.store.watch() {
+            let hint = "raise `fs.inotify.max_user_instances` and `max_user_watches` with `sysctl`";
+            let message = format!("this user can watch no more files: {}", reason(&error));
+            found.add("limits", Health::Warning, message, Some(hint));
+        } else {
+            found.add("limits", Health::Ok, "files can be opened and watched", None);
+        }
+        Ok(())
+    }
+
+    fn examine_calls(&mut self, found: &mut Examination) -> Result<()> {
+        let overview = self.overview(&ServiceSelection::default(), false)?;
+        let limits = ProblemLimits { max_age: MAX_AGE, max_errors: None };
+        let troubles = self.troubles(&overview, limits)?;
+        found.troubles = troubles.into_iter().filter(|it| !matches!(it, Finding::DeadProcessor(_))).collect();
+        if found.troubles.is_empty() {
+            found.add("calls", Health::Ok, "none has waited for too long, and each function has its program", None);
+        }
+        let stuck = self.store.stuck()?;
+        for (count, what) in [
+            (stuck.unlinked, "wait for other jobs, but are linked to none"),
+            (stuck.untold, "have ended, but the calls that need them were not told"),
+            (stuck.lanes, "lanes have room, but their calls wait"),
+        ] {
+            if count > 0 {
+                let message =
+                    if what.starts_with("lanes") { format!("{count} {what}") } else { format!("{count} jobs {what}") };
+                found.add("waiting", Health::Fault, message, Some("`asyncq doctor --fix` lets the calls go on"));
+            }
+        }
+        if stuck.unlinked + stuck.untold + stuck.lanes == 0 {
+            found.add("waiting", Health::Ok, "each call that waits has a reason", None);
+        }
+        let (now, seen) = self.store.clocks()?;
+        if seen.since(now) > CLOCK {
+            let message = format!("the clock is {} behind the latest time of a processor", show_span(seen.since(now)));
+            let hint = "set the clock; calls and schedules go by the later time until then";
+            found.add("clock", Health::Warning, message, Some(hint));
+        } else {
+            found.add("clock", Health::Ok, "it was not set back", None);
+        }
+        let schedules = self.store.schedules(None);
+        match schedules {
+            Ok(schedules) => {
+                found.add("schedules", Health::Ok, format!("{} can be read, with their zones", schedules.len()), None);
+            }
+            Err(error) if error.kind() == Kind::Busy => return Err(error),
+            Err(error) => found.add("schedules", Health::Fault, error.to_string(), error.hint()),
+        }
+        self.examine_hooks(found)
+    }
+
+    /// Functions of clients may have hooks that are not there.
+    fn examine_hooks(&mut self, found: &mut Examination) -> Result<()> {
+        let (services, functions) = (self.store.services()?, self.store.functions(None)?);
+        let owners = services.iter().map(|it| (format!("service `{}`", it.name), &it.hooks));
+        let owners =
+            owners.chain(functions.iter().map(|it| {
+                (format!("function `{}` of service `{}`", it.name, it.service), &it.definition.policy.hooks)
+            }));
+        let mut bad = false;
+        for (owner, hooks) in owners {
+            for (_, target) in hooks.targets() {
+                if !functions.iter().any(|it| it.service == target.service && it.name == target.function) {
+                    bad = true;
+                    let message = format!("the hook `{target}` of {owner} does not exist");
+                    found.add("hooks", Health::Fault, message, Some("add that function, or set another hook"));
+                }
+            }
+        }
+        if !bad {
+            found.add("hooks", Health::Ok, "each names a function that exists", None);
+        }
+        Ok(())
+    }
+
+    fn examine_size(&mut self, found: &mut Examination) -> Result<()> {
+        let wal = self.wal_bytes();
+        if wal > LARGE_WAL {
+            let message = format!("the WAL has {}", show_size(wal));
+            let hint = "a program that reads in one long transaction keeps it from being emptied: end that transaction";
+            found.add("wal", Health::Warning, message, Some(hint));
+        } else {
+            found.add("wal", Health::Ok, format!("the WAL has {}", show_size(wal)), None);
+        }
+        let keeps_all = self.store.services()?.iter().any(|it| it.retention == Retention::default());
+        let ended = self.store.count_ended(MANY + 1)?;
+        if keeps_all && ended > MANY {
+            let hint =
+                "`asyncq service set NAME --keep 30d` removes jobs after a time; `asyncq job clean` removes them now";
+            found.add(
+                "size",
+                Health::Warning,
+                "more than 1000000 jobs have ended, and nothing removes them",
+                Some(hint),
+            );
+        } else {
+            found.add("size", Health::Ok, "ended jobs are few, or are removed after a time", None);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,119 @@
+//! What a check of the store looks at, and what it can put right.
+
+use super::engine::{Mode, Tx};
+use super::schema::{Mended, SchemaFound};
+use super::{Store, lane, needs};
+use crate::domain::diagnosis::StuckCalls;
+use crate::domain::job::JobId;
+use crate::domain::time::Timestamp;
+use crate::error::Result;
+
+/// Calls that wait for other jobs, and have no link.
+const UNLINKED: &str = "SELECT id FROM asyncq_job WHERE waits <> 0 AND waits = 1
+    AND NOT EXISTS (SELECT 1 FROM asyncq_after a WHERE a.job = asyncq_job.id)";
+/// Jobs that have ended without a note for the calls that wait for them.
+const UNTOLD: &str = "SELECT DISTINCT a.needs FROM asyncq_job j CROSS JOIN asyncq_after a CROSS JOIN asyncq_job n
+    WHERE j.waits <> 0 AND j.waits = 1 AND a.job = j.id AND n.id = a.needs AND n.finished_at IS NOT NULL
+    AND NOT EXISTS (SELECT 1 FROM asyncq_settle s WHERE s.job = a.needs)";
+/// The first call of each lane that has room.
+const LANES: &str = "SELECT min(id) FROM asyncq_job j WHERE waits <> 0 AND waits = 2 GROUP BY service, lane
+    HAVING (SELECT count(*) FROM asyncq_job h WHERE h.lane IS NOT NULL AND (h.state = 'queued' OR h.state = 'processing')
+        AND h.service = j.service AND h.lane = j.lane) < (SELECT lane_width FROM asyncq_service s WHERE s.name = j.service)";
+const NOTE: &str = "INSERT INTO asyncq_settle (job) SELECT id FROM asyncq_job WHERE id = ?1 AND finished_at IS NOT NULL
+    ON CONFLICT DO NOTHING";
+const ENDED: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM asyncq_job WHERE finished_at IS NOT NULL LIMIT ?1) AS some";
+
+impl Store {
+    /// What of the schema is missing or was changed, without changing it; `None` if the schema is an older one, which the next
+    /// command upgrades.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`](crate::Kind) when it is newer.
+    pub fn differences(&mut self) -> Result<Option<Vec<Mended>>> {
+        let mut found = None;
+        self.transact(Mode::Read, |tx| {
+            found = match tx.found() {
+                SchemaFound::Older(_) => None,
+                SchemaFound::Newer { version, known } => return Err(super::schema::too_new(version, known)),
+                SchemaFound::Current | SchemaFound::Nothing => Some(tx.differences()?),
+            };
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Searches the pages of the store's tables for damage. [`Store::check`] looks more closely.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::Kind) with the first damage found.
+    pub fn check_pages(&mut self) -> Result<()> {
+        self.read(|tx| super::engine::no_fault(tx.quick_check()?))
+    }
+
+    /// The clock of the database, and the latest time that a processor has seen.
+    pub fn clocks(&mut self) -> Result<(Timestamp, Timestamp)> {
+        self.read(|tx| Ok((tx.now(), tx.clock())))
+    }
+
+    /// How many jobs have ended, up to this number.
+    pub fn count_ended(&mut self, most: u64) -> Result<u64> {
+        self.read(|tx| Ok(tx.row(ENDED, &[most.cast_signed().into()])?.unwrap_or_default()))
+    }
+
+    /// Calls that wait although they have no reason to.
+    pub fn stuck(&mut self) -> Result<StuckCalls> {
+        self.read(|tx| Ok(find(tx)?.count()))
+    }
+
+    /// Lets those calls go on; says how many there were.
+    pub fn free_stuck(&mut self) -> Result<StuckCalls> {
+        self.write_untriggered(|tx| {
+            let found = find(tx)?;
+            for job in &found.untold {
+                tx.execute(NOTE, &[(*job).into()])?;
+            }
+            while !found.untold.is_empty() && needs::settle(tx)? {}
+            for job in &found.unlinked {
+                needs::release(tx, *job)??;
+            }
+            for job in &found.lanes {
+                lane::let_out(tx, *job)?;
+            }
+            Ok(found.count())
+        })
+    }
+}
+
+struct StuckLists {
+    unlinked: Vec<JobId>,
+    untold: Vec<JobId>,
+    lanes: Vec<JobId>,
+}
+
+impl StuckLists {
+    fn count(&self) -> StuckCalls {
+        let count = |jobs: &[JobId]| jobs.len() as u64;
+        StuckCalls { unlinked: count(&self.unlinked), untold: count(&self.untold), lanes: count(&self.lanes) }
+    }
+}
+
+fn find(tx: &mut dyn Tx) -> Result<StuckLists> {
+    Ok(StuckLists { unlinked: tx.rows(UNLINKED, &[])?, untold: tx.rows(UNTOLD, &[])?, lanes: tx.rows(LANES, &[])? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::plan::ways_to_jobs;
+
+    #[test]
+    fn only_calls_that_wait_are_looked_at() {
+        for sql in [UNLINKED, UNTOLD, LANES] {
+            let ways = ways_to_jobs(sql);
+            assert!(
+                ways.iter().all(|way| !way.starts_with("SCAN") || way.contains("asyncq_job_blocked")),
+                "{sql}: {ways:?}"
+            );
+        }
+    }
+}
