@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import _context, _registration
 from ._config import chosen
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ._job import Job
 
     Needed: TypeAlias = Job[Any] | int | Iterable[Job[Any] | int]
+
+T = TypeVar("T")
 
 UNSET: Any = ...
 """Marks an option that was left out, where None means something."""
@@ -189,6 +191,13 @@ def seconds(name: str, span: float | timedelta) -> float:
     if not 0 <= found < 1e10:
         raise ValueError(f"{name} is {span!r}; it is a number of seconds from 0 on, or a timedelta")
     return found
+
+
+def listed(name: str, values: Iterable[T]) -> list[T]:
+    """Values that are given as a list. A text is one value, although Python takes it for a list of its letters."""
+    if isinstance(values, (str, bytes)):
+        raise TypeError(f"{name} is a list, not {values!r}")
+    return list(values)
 
 
 def span_text(name: str, span: float | timedelta | str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+from ._calls import listed
 from ._errors import Error, Failed, Failure
 from ._json import encode_arguments
 from ._rpc import is_time_over, request
@@ -97,7 +98,7 @@ class Job(Generic[R]):
 
     def rerun(self, *, args: Iterable[Any] | None = None, kwargs: Mapping[str, Any] | None = None) -> Job[R]:
         """Calls the function again, as a new job, with the same arguments or with others. If this job waits, it is cancelled."""
-        texts = encode_arguments(f"job {self.id}", tuple(args or ()), dict(kwargs or {}))
+        texts = encode_arguments(f"job {self.id}", tuple(listed("args", args or ())), dict(kwargs or {}))
         params = f'{{"job":{self.id}'
         if args is not None:
             params += f',"args":{texts[0]}'
@@ -127,10 +128,6 @@ class Job(Generic[R]):
 
         follow(self.id)
         return self.wait()
-
-    def see(self, shown: dict[str, Any]) -> None:
-        """Keeps what the store has shown of it."""
-        self._shown = shown
 
     def _read(self) -> dict[str, Any]:
         if self._shown is None or self._shown["state"] not in ENDED:

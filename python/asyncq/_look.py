@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._calls import span_text
+from ._calls import listed, span_text
 from ._errors import Error
 from ._job import Job
 from ._rpc import is_time_over, request
@@ -146,7 +146,7 @@ def log(id: int, attempt: int | None) -> Log:
 
 def status(*services: str, except_: Iterable[str] = (), exact: bool = False) -> Overview:
     """An overview of these services, by names or patterns, or of all. Counts stop at 100000, unless you want them `exact`."""
-    shown = request("status", json.dumps({"services": services, "except": [*except_], "exact": exact}), repeat=True)
+    shown = request("status", json.dumps({"services": services, "except": listed("except_", except_), "exact": exact}), repeat=True)
     found = fields_of(Overview, shown)
     found["services"] = [ServiceOverview(**fields_of(ServiceOverview, it)) for it in shown["services"]]
     found["processors"] = [ProcessorOverview(**fields_of(ProcessorOverview, it)) for it in shown["processors"]]
@@ -161,7 +161,7 @@ def check(
 ) -> list[str]:
     """The problems of these services, by names or patterns, or of all: a sentence for each, as `asyncq status --check` prints
     them. `max_age` is how long a call may wait in the queue (10 minutes), `max_errors` how many jobs may be in `error`."""
-    params: dict[str, Any] = {"services": services, "except": [*except_]}
+    params: dict[str, Any] = {"services": services, "except": listed("except_", except_)}
     if max_age is not None:
         params["max_age"] = span_text("max_age", max_age)
     if max_errors is not None:
@@ -180,7 +180,7 @@ def wait_any(jobs: Iterable[Job[R]], timeout: float | None = None) -> Job[R]:
         raise ValueError("there are no jobs to wait for")
     [shown] = _wait({"jobs": [*all_jobs], "any": True}, timeout)["jobs"]
     job = all_jobs[shown["id"]]
-    job.see(shown)
+    job._shown = shown
     return job
 
 

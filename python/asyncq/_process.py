@@ -11,7 +11,7 @@ import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from ._calls import span_text
+from ._calls import listed, span_text
 from ._channel import Channel, Printed
 from ._config import find_binary, store_options
 from ._context import ENVIRONMENT, CurrentJob, is_async, replace_environment
@@ -64,7 +64,7 @@ def process(
         if span is not None:
             is_now = option == "grace" and span in (0, _NO_TIME)
             words += [f"--{option.replace('_', '-')}", "0" if is_now else span_text(option, span)]
-    for service in except_:
+    for service in listed("except_", except_):
         words += ["--except", service]
     words += [f"--{name}" for name, is_on in (("wait-retries", wait_retries), ("one-container", one_container)) if is_on]
     if not _running.acquire(blocking=False):

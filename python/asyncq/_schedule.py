@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _context
-from ._calls import UNSET, moment_text, span_text
+from ._calls import UNSET, listed, moment_text, span_text
 from ._config import chosen
 from ._function import Bound, Decorated, Enqueueable
 from ._job import Job
@@ -258,7 +258,7 @@ def _call(
         raise TypeError(f"a schedule calls a function that is decorated or remote, not {function!r}")
     if options is not None and not is_new:
         raise TypeError("give the options to `set` itself, as in set(f, args=[7], lane='disk')")
-    arguments, keywords = tuple(args), dict(kwargs or {})
+    arguments, keywords = tuple(listed("args", args)), dict(kwargs or {})
     if isinstance(function, Decorated):
         function.check_call(arguments, keywords)
         if ensure(chosen(), function.service, function.name) is None:

@@ -51,6 +51,10 @@ class Look(Place):
         held.rerun(kwargs={})
         held.refresh()
         self.assertEqual(held.state, "cancelled")
+        with self.assertRaisesRegex(TypeError, "args is a list, not 'x'"):
+            job.rerun(args="x")
+        with self.assertRaisesRegex(TypeError, "except_ is a list"):
+            asyncq.status(except_="ev*")
         with self.assertRaisesRegex(TypeError, "argument 1 of `job 1`"):
             job.rerun(args=[{1}])
 

@@ -105,6 +105,7 @@ class Schedules(Place):
             (lambda: asyncq.schedule("n", build, args=["x"], every=90, missed="twice"), asyncq.Error, "`missed` has to be"),
             (lambda: asyncq.schedule("n", build, every=90), TypeError, "missing a required argument: 'what'"),
             (lambda: asyncq.schedule("n", build, args=[{1}], every=90), TypeError, "argument 1 of `reports.build`"),
+            (lambda: asyncq.schedule("n", build, args="full", every=90), TypeError, "args is a list, not 'full'"),
             (lambda: asyncq.schedule("n", build.undecorated, args=["x"], every=90), TypeError, "decorated or remote"),
             (lambda: asyncq.schedule("n", build.using(key="k"), args=["x"], every=90), TypeError, "does not take `key`"),
             (lambda: asyncq.schedule("n", build.using(delay=1), args=["x"], every=90), TypeError, "does not take `delay`"),
