@@ -3,7 +3,7 @@
 //! ```sh
 //! cargo bench --bench speed                # everything; a few minutes
 //! cargo bench --bench speed -- enqueue     # or: bulk, stream, drain, engine, claim, idle, size, large, beside, lanes,
-//!                                            expired, ticks, follow, waiting, waiters, backup, memory,
+//!                                            expired, ticks, follow, waiting, waiters, apply, backup, memory,
 //!                                            prune, workers
 //! cargo bench --bench speed -- huge        # or: seeing; only when asked for: 10,000,000 jobs, 3 GB of disk
 //! ASYNCQ_BEFORE=/the/asyncq cargo bench --bench speed -- before    # against an earlier build
@@ -13,6 +13,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot go on fails")]
 
+mod apply;
 mod backup;
 mod before;
 mod enqueue;
@@ -52,6 +53,7 @@ fn main() {
         ("waiting", schedules::waiting),
         ("waiters", waiters::waiters),
         ("backup", backup::backup),
+        ("apply", apply::apply),
         ("before", before::before),
         ("huge", huge::huge),
         ("seeing", seeing::seeing),

@@ -44,11 +44,11 @@ impl ManifestSource<'_> {
         let base = self.base(caller)?;
         let mut wanted = WantedStore { services: manifest.services, ..WantedStore::default() };
         for function in manifest.functions {
-            let definition = self.at(function.line, define(&function, base.as_deref(), caller))?;
+            let definition = self.at(function.at, define(&function, base.as_deref(), caller))?;
             wanted.functions.push((function.target, definition));
         }
         for mut schedule in manifest.schedules {
-            self.at(schedule.line, resolve_site(&mut schedule, base.as_deref(), caller))?;
+            self.at(schedule.at, resolve_site(&mut schedule, base.as_deref(), caller))?;
             let ManifestSchedule { name, definition, paused, .. } = schedule;
             wanted.schedules.push(WantedSchedule { name, definition, paused });
         }
@@ -71,9 +71,9 @@ impl ManifestSource<'_> {
     }
 
     /// Adds to an error where in the file it has its cause.
-    fn at<T>(self, line: usize, done: Result<T>) -> Result<T> {
+    fn at<T>(self, at: usize, done: Result<T>) -> Result<T> {
         done.map_err(|error| {
-            let message = format!("{}, line {line}: {error}", self.file.name);
+            let message = format!("{}, line {}: {error}", self.file.name, self.file.line(at));
             error.reworded(error.kind(), message)
         })
     }

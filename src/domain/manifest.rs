@@ -49,8 +49,8 @@ pub struct Manifest {
 /// A function of a manifest. Its program, its site and its variables are not looked up yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestFunction {
-    /// The line in which it begins.
-    pub line: usize,
+    /// The byte of the file at which it begins.
+    pub at: usize,
     /// Its service and its name.
     pub target: HookTarget,
     /// Its program and first arguments; not empty.
@@ -74,8 +74,8 @@ pub struct ManifestFunction {
 /// A schedule of a manifest. The site of its call is not looked up yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestSchedule {
-    /// The line in which it begins.
-    pub line: usize,
+    /// The byte of the file at which it begins.
+    pub at: usize,
     /// Its name.
     pub name: ScheduleName,
     /// What it calls, and when.
@@ -222,8 +222,8 @@ fn function(value: &TomlValue<'_>) -> Result<ManifestFunction> {
     })?;
     let mut policy = FunctionPolicy { lane, hooks, is_local, is_merged, ..FunctionPolicy::default() };
     change.apply(&mut policy.retry);
-    let line = it.line();
-    Ok(ManifestFunction { line, target, command, site, env, timeout, worker, call_format, inputs, policy })
+    let at = it.at();
+    Ok(ManifestFunction { at, target, command, site, env, timeout, worker, call_format, inputs, policy })
 }
 
 /// The variables that a function records: each has a text, or is true for the value that it has now.
@@ -314,7 +314,7 @@ fn schedule(value: &TomlValue<'_>, here: &dyn Fn() -> Result<TimeZone>) -> Resul
         meta,
         description,
     };
-    Ok(ManifestSchedule { line: it.line(), name, definition, paused })
+    Ok(ManifestSchedule { at: it.at(), name, definition, paused })
 }
 
 fn meta(value: &TomlValue<'_>) -> Result<Option<Meta>> {

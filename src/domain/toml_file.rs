@@ -43,6 +43,12 @@ impl TomlFile<'_> {
         Error::new(Kind::Invalid, format!("{}, line {line}, column {column}: {flaw}", self.name))
     }
 
+    /// The line of a byte, counted from 1.
+    #[must_use]
+    pub fn line(self, at: usize) -> usize {
+        self.place(at).0
+    }
+
     /// The line and the column of a byte, both counted from 1; columns are characters.
     fn place(self, at: usize) -> (usize, usize) {
         let at = (0..=at.min(self.text.len())).rev().find(|at| self.text.is_char_boundary(*at)).unwrap_or_default();
@@ -130,9 +136,9 @@ impl<'a> Section<'a> {
         self.file.error(self.at, flaw)
     }
 
-    /// The line in which the table begins.
-    pub(super) fn line(&self) -> usize {
-        self.file.place(self.at).0
+    /// The byte of the file at which the table begins.
+    pub(super) fn at(&self) -> usize {
+        self.at
     }
 
     /// Refuses keys that nobody has asked for.
