@@ -6,7 +6,7 @@ CREATE TABLE asyncq_schema (
   version     INTEGER NOT NULL,                                       -- an older store is upgraded, a newer one refused;
                                                                       -- negative while asyncq itself writes as a client
   clock       INTEGER NOT NULL DEFAULT 0,                             -- the latest time that a processor saw, to a minute
-  older       INTEGER NOT NULL DEFAULT 0,                             -- the newest processor when schema 4 came: those up
+  older       INTEGER NOT NULL DEFAULT 0,                             -- the newest processor at the last upgrade: those up
                                                                       -- to it release no calls that depend on theirs
   used        INTEGER NOT NULL DEFAULT 7,                             -- what each look at the store asks for: 1 calls that
                                                                       -- expire, 2 schedules, 4 calls that need others,
@@ -33,9 +33,9 @@ CREATE TABLE asyncq_service (
   on_error    TEXT,                                                   -- SERVICE/FUNCTION, called when a job ends so; for
   on_success  TEXT,                                                   -- functions that have no hook of their own
   paused_why  TEXT,                                                   -- the reason that was given for its pause
-  keep        INTEGER                                                 -- how many milliseconds a job stays that has ended;
-              CONSTRAINT asyncq_service_keep CHECK (keep > 0),        -- NULL: for ever
-  keep_errors INTEGER                                                 -- and one that has ended in error
+  keep        INTEGER                                                 -- how many milliseconds a job stays that has ended
+              CONSTRAINT asyncq_service_keep CHECK (keep > 0),
+  keep_errors INTEGER                                                 -- and one that ended in an error; NULL: for ever
               CONSTRAINT asyncq_service_keep_errors CHECK (keep_errors > 0)
 ) STRICT, WITHOUT ROWID;
 

@@ -57,7 +57,7 @@ impl RestoreTurn {
 
 impl Restoration {
     /// Copies a backup to where the store is, and prepares the copy: it is searched for damage and upgraded, jobs that ran go back
-    /// to their queues, and numbers go on where those of the backup and of the store that it replaces end. `present` has the latter, and
+    /// to their queues, and numbers go on where those of the backup and of the store that it replaces end. A pause of that store stays. `present` has the latter, and
     /// the store itself, if it can be read.
     ///
     /// # Errors
@@ -78,10 +78,17 @@ impl Restoration {
             _ => error,
         })?;
         // A damaged store may not say; and nothing depends on it.
-        let again = present.map_or(0, |present| store.run_again(present).unwrap_or(0));
+        let (mut again, mut pause) = (0, None);
+        if let Some(present) = present {
+            again = store.run_again(present).unwrap_or(0);
+            pause = present.pause().unwrap_or_default();
+        }
         let is_shared = store.has_company()?;
         let put_back = store.put_back_all()?;
         store.number_after(jobs, processors)?;
+        if pause.is_some() {
+            store.set_pause(pause.as_ref())?;
+        }
         store.engine.close()?;
         Ok(Restoration { draft, swap, patience, put_back, again, is_shared })
     }

@@ -74,6 +74,20 @@ fn a_restored_store_goes_on_where_the_backup_was_with_new_numbers() {
 }
 
 #[test]
+fn a_pause_outlives_a_restore() {
+    let place = place();
+    place.session(
+        "
+        $ asyncq pause --why 'a restore'; asyncq -q restore b.db
+        $ asyncq -v process 2>&1 | grep paused
+        asyncq: the store is paused: a restore; `asyncq resume` lets its calls run
+        $ asyncq resume; asyncq process
+        1
+        ",
+    );
+}
+
+#[test]
 fn jobs_that_ran_when_the_backup_was_made_are_queued_and_charged_with_nothing() {
     let place = place();
     place.stdout(
