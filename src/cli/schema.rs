@@ -12,7 +12,7 @@ use super::{exit, stdio::print_line};
 const SCHEMAS: &str = include_str!("schema.json");
 
 /// The documents that [`SCHEMAS`] has, in the order in which the help lists them.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "service-list",
     "service-show",
     "function-list",
@@ -25,6 +25,7 @@ const NAMES: [&str; 13] = [
     "due",
     "status",
     "explain",
+    "doctor",
     "batch-line",
 ];
 

@@ -81,6 +81,7 @@ fn what_commands_print_is_as_the_schemas_say() {
             ("schedule-next", "schedule next daily"),
             ("schedule-next", "schedule next --every 1h"),
             ("due", "due"),
+            ("doctor", "doctor"),
         ],
     );
     let jobs: Vec<Value> = serde_json::from_str(&place.stdout("asyncq job list --json")).unwrap();
