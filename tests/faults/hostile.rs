@@ -233,7 +233,9 @@ fn a_function_of_any_shape_is_over_in_time_and_leaves_nothing() {
         hostile.nothing_is_left();
         for cancel in cancels {
             let output = cancel.wait_with_output().unwrap();
-            assert!(output.status.success(), "{output:?}");
+            // All at once on a loaded machine, they may take longer than the command waits.
+            let is_late = groups == 1 && output.status.code() == Some(75);
+            assert!(output.status.success() || is_late, "{output:?}");
         }
         overtime.extend(hostile.overtime(&asked));
         unable += hostile.jobs().filter(|job| hostile.notes(*job).contains("UNABLE")).count();
