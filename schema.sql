@@ -68,7 +68,7 @@ CREATE TABLE asyncq_function (
   takes       TEXT,                                                   -- its signature, as `function add --takes` reads it;
   args_min    INTEGER,                                                -- how many positional arguments that is at least,
   args_max    INTEGER,                                                -- and at most; NULL: any number
-  secret      TEXT,                                                   -- the arguments that nobody is shown, a JSON array
+  secret      TEXT,                                                   -- the arguments that asyncq hides, a JSON array
                                                                       -- of names and positions from 1
   env_file    TEXT,                                                   -- a file of variables, read at each start
   local       INTEGER NOT NULL DEFAULT 0                              -- 1: only a program that opens this file may call it

@@ -17,7 +17,7 @@ pub struct InputOptions {
     /// calls are refused
     #[arg(long, value_name = "SIGNATURE", value_parser = Signature::parse, allow_hyphen_values = true)]
     takes: Option<Signature>,
-    /// An argument that nobody is shown, and that is no word of its command line; may be repeated
+    /// Hide this argument in all output of asyncq, and keep it off the command line; may be repeated
     #[arg(long, value_name = "NAME|POSITION")]
     secret: Vec<String>,
     /// A file of environment variables, one NAME=VALUE a line, that is read at each start of the program and never stored;

@@ -1,4 +1,4 @@
-//! Secret arguments: those that nobody is shown, and that stand on no command line.
+//! Secret arguments: asyncq hides their values and keeps them off command lines.
 
 use std::num::NonZeroU32;
 
