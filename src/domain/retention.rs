@@ -22,7 +22,11 @@ const FOREVER: &str = "forever";
 /// # Errors
 /// As [`parse_span`].
 pub fn parse_keep(text: &str) -> Result<Option<Duration>> {
-    if text == FOREVER { Ok(None) } else { parse_span(text).map(Some) }
+    if text == FOREVER {
+        Ok(None)
+    } else {
+        parse_span(text).map_err(|error| error.with_hint("write `forever`, or a span as in `30d`")).map(Some)
+    }
 }
 
 /// Writes it so that [`parse_keep`] reads the same.
