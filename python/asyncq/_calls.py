@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from . import _context, _registration
 from ._config import chosen
 from ._errors import Error
-from ._rpc import NOT_FOUND, request
+from ._rpc import INVALID, NOT_FOUND, request
 from ._sql import NO_FUNCTION, NO_SERVICE, Connection, Refused, refused
 
 if TYPE_CHECKING:
@@ -304,6 +304,9 @@ def enqueue(call: NewCall, *, is_decorated: bool) -> tuple[int, str | None]:
         try:
             return int(request("enqueue", params, repeat=call.options.key is not None, of=asked)["job"]), warning
         except Error as error:
+            if is_decorated and error.exit_code == INVALID and str(error).startswith(f"`{call.service} {call.function}` "):
+                again = f"start this program anew, or run `python -m asyncq.register {call.function.rpartition('.')[0]}`"
+                raise TypeError(f"{error.args[0]}; if the function has changed, {again}") from None
             # Somebody may have removed the function, or all of the store, since this process has registered it.
             if error.exit_code != NOT_FOUND or not is_decorated or attempt == 2:
                 raise

@@ -11,7 +11,7 @@ from functools import update_wrapper
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
-from ._calls import NO_OPTIONS, NewCall, NoService, Options, enqueue
+from ._calls import NO_OPTIONS, NewCall, NoService, Options, enqueue, listed
 from ._config import chosen, class_name, find_binary, is_conflict, settings, store_options
 from ._context import (
     MAX_NESTING,
@@ -28,7 +28,7 @@ from ._context import (
 from ._errors import Conflict, Error, MissingServiceWarning
 from ._job import Job
 from ._json import NotJson, decode, encode, encode_arguments
-from ._registration import ensure, policies
+from ._registration import decorated_as, ensure
 from ._rpc import BUSY
 
 P = ParamSpec("P")
@@ -36,12 +36,13 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
     from datetime import datetime, timedelta
     from os import PathLike
     from typing import Literal, Protocol, Self, TypedDict, Unpack
 
     from ._calls import Needed
+    from ._signature import Signature
 
     class OptionNames(TypedDict, total=False):
         """The options of a call."""
@@ -63,8 +64,11 @@ if TYPE_CHECKING:
         meta: Mapping[str, object] | None
 
     class PolicyNames(TypedDict, total=False):
-        """The policy of a function."""
+        """What is registered with a function."""
 
+        takes: str | None
+        secret: Iterable[str | int]
+        env_file: str | PathLike[str] | None
         retries: int
         backoff: str
         retry_on: str
@@ -90,7 +94,10 @@ decorated: list[Decorated[..., Any]] = []
 
 
 POLICY = frozenset(
-    ("retries", "backoff", "retry_on", "no_retry_on", "conflicts", "lane", "on_error", "on_success")
+    (
+        "takes", "secret", "env_file", "retries", "backoff", "retry_on", "no_retry_on", "conflicts", "lane", "on_error",
+        "on_success",
+    )  # fmt: skip
 )
 """The options of the decorator, which are those of `asyncq function add`."""
 
@@ -101,6 +108,10 @@ def function(service: str, **policy: Unpack[PolicyNames]) -> Decorator:
     The options are written as on the command line: `retries=5, backoff="15s..1h", retry_on="exit,timeout"`, `no_retry_on`,
     `conflicts`, `lane`, `on_error="alerts/page"`, `on_success`. They are registered with the function.
 
+    - `takes`: the signature that is registered, instead of the one that the parameters and their annotations make; None for none.
+    - `secret`: the names of arguments, or their places from 1, that asyncq hides.
+    - `env_file`: a file of environment variables for the worker, relative to the folder of the function.
+
     A call queues the function with its arguments and returns None. Inside a running function, a call runs at once instead and
     returns its value. If the service does not exist, the call runs at once and warns you.
     """
@@ -109,6 +120,7 @@ def function(service: str, **policy: Unpack[PolicyNames]) -> Decorator:
     unknown = sorted(policy.keys() - POLICY)
     if unknown:
         raise TypeError(f"asyncq.function has no option `{unknown[0]}`; it has {', '.join(sorted(POLICY))}")
+    inputs = _inputs(policy)
 
     def decorate(undecorated: Callable[P, Any]) -> Any:
         if isinstance(undecorated, Decorated):
@@ -120,10 +132,27 @@ def function(service: str, **policy: Unpack[PolicyNames]) -> Decorator:
             raise TypeError(f"`{undecorated.__qualname__}` is a generator, which cannot run later: return a list instead")
         kind = AsyncFunction if flags & _COROUTINE else Function
         made: Decorated[..., Any] = kind(service, undecorated)
-        policies[service, made.name] = dict(policy)
+        made._policy = {**policy, **inputs}
+        decorated_as[service, made.name] = made
         return made
 
     return decorate
+
+
+def _inputs(policy: PolicyNames) -> dict[str, Any]:
+    """What is said of arguments and variables, as a registration has it."""
+    found: dict[str, Any] = {}
+    takes = policy.get("takes")
+    if takes is not None and not isinstance(takes, str):
+        raise TypeError(f"takes is a signature such as 'to [body:text]', not {takes!r}")
+    if "secret" in policy:
+        found["secret"] = listed("secret", policy["secret"])
+        for argument in found["secret"]:
+            if isinstance(argument, bool) or not isinstance(argument, (str, int)):
+                raise TypeError(f"secret is a list of names of arguments, and of places from 1, not of {argument!r}")
+    if policy.get("env_file") is not None:
+        found["env_file"] = os.fsdecode(cast("str", policy["env_file"]))
+    return found
 
 
 class Enqueueable(Generic[P, R]):
@@ -211,7 +240,9 @@ class Decorated(Enqueueable[P, R]):
     def __init__(self, service: str, undecorated: Callable[P, Any]) -> None:
         self.service = service
         self.undecorated = undecorated
-        self._signature: Any = None
+        self._policy: dict[str, Any] = {}
+        self._bindable: Any = None
+        self._own_signature: Signature | None = None
         self._checked: str | None = None
         update_wrapper(cast("Any", self), undecorated)
         decorated.append(self)
@@ -239,12 +270,36 @@ class Decorated(Enqueueable[P, R]):
         self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, inside: CurrentJob | None
     ) -> NewCall:
         self.check_call(args, kwargs)
+        if kwargs:
+            # The database counts only arguments that are in their places.
+            args, kwargs = self._signature().placed(args, kwargs)
         return super()._new(args, kwargs, options, inside)
 
     def check_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuses a call that could not run later. Raises `Error` or `TypeError`."""
         self.check_importable()
         self._check_signature(args, kwargs)
+        self.check_types(args, kwargs)
+
+    def check_types(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Refuses arguments of other types than their annotations say. Raises `TypeError`."""
+        if "takes" in self._policy:
+            return  # the store checks them
+        try:
+            self._signature().check(args, kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.undecorated.__qualname__}() {error}") from None
+
+    def policy(self) -> dict[str, Any]:
+        """What is registered with it, as `register` of rpc takes it."""
+        return {"takes": self._signature().text, **self._policy}
+
+    def _signature(self) -> Signature:
+        if self._own_signature is None:
+            from ._signature import Signature
+
+            self._own_signature = Signature(cast("FunctionType", self.undecorated))
+        return self._own_signature
 
     def _immediate_job(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[R]:
         record = Record(self, args, kwargs)
@@ -276,12 +331,12 @@ class Decorated(Enqueueable[P, R]):
         code = self.undecorated.__code__
         if not kwargs and len(args) == code.co_argcount and not code.co_kwonlyargcount:
             return  # what most calls are, in a tenth of the time
-        if self._signature is None:
+        if self._bindable is None:
             import inspect
 
-            self._signature = inspect.signature(self.undecorated, follow_wrapped=False)
+            self._bindable = inspect.signature(self.undecorated, follow_wrapped=False)
         try:
-            self._signature.bind(*args, **kwargs)
+            self._bindable.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{self.undecorated.__qualname__}(): {error}") from None
 
@@ -486,6 +541,7 @@ class Record:
         if self._depth > MAX_NESTING:
             raise Error(f"calls inside calls are at most {MAX_NESTING} deep", "queue this one with `.enqueue()`")
         texts = encode_arguments(function.name, args, kwargs)
+        function.check_types(args, kwargs)
         self.args, self.kwargs = args, kwargs
         if immediate_mode.get():
             self.args, self.kwargs = tuple(decode(texts[0])), decode(texts[1])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._config import Chosen, settings
 from ._errors import Error
-from ._rpc import NOT_FOUND, request
+from ._rpc import DENIED, NOT_FOUND, request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from ._function import Decorated
 
 
-policies: dict[tuple[str, str], dict[str, Any]] = {}
-"""What the decorators of functions say of retries, lanes and hooks, by service and name."""
+decorated_as: dict[tuple[str, str], Decorated[..., Any]] = {}
+"""The functions of this process by service and name."""
+
+_OWN_ONLY = ("secret", "env_file")
+"""What a function cannot do without, and the application's own transaction cannot register."""
 
 
 class Definition:
@@ -31,7 +34,8 @@ class Definition:
     def __init__(self, service: str, name: str) -> None:
         self.service = service
         self.name = name
-        self.policy = policies.get((service, name), {})
+        function = decorated_as.get((service, name))
+        self.policy = function.policy() if function else {}
         self.command = [_interpreter(), "-m", "asyncq.worker"]
         if settings.threads > 1:
             self.command += ["--threads", str(settings.threads)]
@@ -47,7 +51,14 @@ class Definition:
         return {**params, **self.policy, "worker": True}
 
     def columns(self) -> dict[str, str]:
-        """As a row of `asyncq_function`, in which a client sets no policy: the next registration adds it."""
+        """As a row of `asyncq_function`, in which a client sets no policy: the next registration adds it. Raises `Error` for a
+        function that would show its secrets, or miss its variables, until then."""
+        for member in _OWN_ONLY:
+            if self.policy.get(member):
+                raise Error(
+                    f"`{self.name}` has `{member}`, which your transaction cannot register",
+                    f"register it before: `python -m asyncq.register {self.name.rpartition('.')[0]}`",
+                )
         return {
             "service": self.service,
             "name": self.name,
@@ -99,8 +110,12 @@ def ensure(store: Chosen, service: str, name: str) -> Registered | None:
     known = _known.get((store, service, name))
     if known is not None:
         return known
+    definition = Definition(service, name)
     try:
-        [outcome] = send([Definition(service, name)], change=False)
+        [outcome] = send([definition], change=False)
+        if outcome.get("differs") == ["takes"]:
+            # The same program in the same folder: only its code has changed.
+            outcome = _follow(definition, outcome)
     except Error as error:
         if error.exit_code == NOT_FOUND:
             return None
@@ -114,6 +129,17 @@ def ensure(store: Chosen, service: str, name: str) -> Registered | None:
         f"`{name}` of `{service}` is registered with another {differs}, which stays: "
         f"`python -m asyncq.register {module}` changes it"
     )
+
+
+def _follow(definition: Definition, outcome: dict[str, Any]) -> dict[str, Any]:
+    """Changes the signature of a function; gives what was done, or `outcome` if that is not allowed."""
+    try:
+        [changed] = send([definition], change=True)
+    except Error as error:
+        if error.exit_code != DENIED:
+            raise
+        return outcome  # a hook, which has to take what hooks get
+    return changed
 
 
 def forget(store: Chosen, service: str, name: str) -> None:

@@ -15,7 +15,7 @@ from ._json import decode
 if TYPE_CHECKING:
     import subprocess
 
-NOT_FOUND, UNREACHABLE, BUSY = 66, 69, 75
+INVALID, NOT_FOUND, UNREACHABLE, BUSY, DENIED = 65, 66, 69, 75, 77
 """Exit codes of asyncq that clients tell apart."""
 _USAGE = 2
 _AT_ONCE = 1 << 16

@@ -122,6 +122,11 @@ fn schedules() {
 }
 
 #[test]
+fn signature() {
+    passes("test_signature");
+}
+
+#[test]
 fn sql() {
     passes("test_sql");
 }
@@ -154,9 +159,16 @@ fn later_versions() {
         let is_later = Command::new(&python).args(["-c", &format!("import sys; {later}")]).output();
         if is_later.is_ok_and(|done| done.status.success()) {
             let _others = PROGRAM.read();
-            for file in
-                ["test_calls", "test_child", "test_input", "test_process", "test_seed", "test_sql", "test_worker"]
-            {
+            for file in [
+                "test_calls",
+                "test_child",
+                "test_input",
+                "test_process",
+                "test_seed",
+                "test_signature",
+                "test_sql",
+                "test_worker",
+            ] {
                 passes_with(&python, file);
             }
         }

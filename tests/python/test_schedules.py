@@ -30,7 +30,7 @@ class Schedules(Place):
         [shown] = json.loads(self.asyncq("schedule", "list", "--json"))
         self.assertEqual(
             (info.service, info.function, info.args, info.kwargs, info.principal, info.site),
-            ("events", "reports.build", ["full"], {"size": 2}, "alice", "/srv"),
+            ("events", "reports.build", ["full", 2], {}, "alice", "/srv"),
         )
         self.assertEqual(
             (info.priority, info.lane, info.expires, info.meta, info.cron, info.zone, info.every),

@@ -17,6 +17,10 @@ async def later(word: str) -> str:
     return word
 
 
+@asyncq.function("events", takes="word [times:int]", secret=["word", 2], env_file=None)
+def hide(word: str, times: int = 1) -> None: ...
+
+
 async def main(db: sqlite3.Connection) -> None:
     assert_type(add(1, 2), int | None)
     assert_type(add.undecorated(1, 2), int)
@@ -49,6 +53,8 @@ async def main(db: sqlite3.Connection) -> None:
     await later(7)  # error
     await later.aenqueue()  # error
     asyncq.function(7)  # error
+    asyncq.function("events", takes=7)  # error
+    asyncq.function("events", secret=7)  # error
     asyncq.schedule("nightly", "add", every=90)  # error
     asyncq.schedule("nightly", add, every=90, missed="twice")  # error
     asyncq.define_service("events", keep="30d")  # error
