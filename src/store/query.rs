@@ -235,13 +235,18 @@ fn size(job: &Job) -> usize {
 
 fn read_log(row: &dyn Row) -> Result<Log> {
     let bytes = row.bytes(0)?.unwrap_or_default().to_vec();
+    let (dropped, gap) = (row.i64(2)?.unsigned_abs(), usize::try_from(row.i64(3)?).unwrap_or(0));
     let pieces = match row.text(1)? {
+        // Two pieces, because no piece reaches across the gap.
+        None if dropped > 0 && 0 < gap && gap < bytes.len() => {
+            vec![(Stream::Out, gap), (Stream::Out, bytes.len() - gap)]
+        }
         None => vec![(Stream::Out, bytes.len())],
         Some(text) => pieces(text)
             .filter(|pieces| pieces.iter().map(|piece| piece.1).sum::<usize>() == bytes.len())
             .ok_or_else(|| Error::new(Kind::Invalid, "the store is damaged: a log whose pieces are not its own"))?,
     };
-    Ok(Log { bytes, pieces, dropped: row.i64(2)?.unsigned_abs(), gap: usize::try_from(row.i64(3)?).unwrap_or(0) })
+    Ok(Log { bytes, pieces, dropped, gap })
 }
 
 fn pieces(text: &str) -> Option<Vec<(Stream, usize)>> {

@@ -143,6 +143,18 @@ fn a_stopped_follower_holds_up_nobody_and_learns_what_it_has_lost() {
 }
 
 #[test]
+fn a_log_says_where_bytes_are_missing_also_if_all_went_to_stdout() {
+    let place = Place::with_functions(&[("prints", "yes head | head -c 1000000; yes tail | head -c 1000000")]);
+    place.stdout("asyncq enqueue events prints; asyncq -q process > /dev/null");
+    for log in ["asyncq job log 1", "asyncq job log -f 1"] {
+        let lines = place.stdout(&format!("{log} 2>&1 | uniq"));
+        assert_eq!(lines.lines().next(), Some("head"), "{log}");
+        assert!(lines.contains("head\n... 951424 bytes were not kept ...\n"), "{log}: {lines}");
+        assert!(lines.ends_with("tail\n"), "{log}: {lines}");
+    }
+}
+
+#[test]
 fn a_job_is_followed_when_its_processor_was_killed() {
     let place = Place::with_functions(&[(
         "once",
