@@ -1,6 +1,6 @@
 //! `asyncq call`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
@@ -8,6 +8,7 @@ use super::call_args::{CallArgs, RequestOptions, typed_call};
 use super::clap_error::span_or_zero;
 use super::console::console;
 use super::delay_options::Delay;
+use super::descriptor::{give_up_at, has_given_up};
 use super::enqueue::print_end;
 use super::job::print_result;
 use super::job_log::between;
@@ -15,7 +16,7 @@ use super::output::text;
 use super::session::{Session, now};
 use super::wait::how_cancelled;
 use super::{exit, explain, process, stdio};
-use crate::commands::call::{AwaitedCall, CallEnd, CallEvent, StartWith};
+use crate::commands::call::{AwaitedCall, CallEnd, CallEvent, CallOutput, StartWith};
 use crate::commands::enqueue::{EnqueueRequest, Made};
 use crate::commands::follow::Followed;
 use crate::commands::job::JobResult;
@@ -75,6 +76,9 @@ pub struct WaitOptions {
 /// How long asyncq waits for a second interrupt.
 const SECOND_INTERRUPT: Duration = Duration::from_secs(2);
 
+/// How long the last messages wait for a reader that has not read the output.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 impl CallNow {
     /// Runs the command.
     pub fn run(self, session: &Session) -> anyhow::Result<u8> {
@@ -127,7 +131,10 @@ impl CallWaiter<'_> {
         };
         let id = enqueued.id();
         // From here on, an interrupt names the job.
-        let interrupts = Interrupts::catch()?;
+        let cannot_wait =
+            |error: Error| error.with_hint(format!("it is enqueued: `asyncq wait {id}` waits for job {id}"));
+        let interrupts = Interrupts::catch().map_err(cannot_wait)?;
+        let output = CallOutput::start(self.console(), self.wait.timeout, &interrupts).map_err(cannot_wait)?;
         if let Enqueued::Same(id) = enqueued {
             session.verbose(&self.options.describe_same(id));
         } else {
@@ -136,12 +143,51 @@ impl CallWaiter<'_> {
         }
         let start = StartWith { place: self.place, caller: &session.caller, service: &service };
         let start = self.wait.start.then_some(start);
-        let awaited =
-            AwaitedCall { id, caller: &session.caller, timeout: self.wait.timeout, start, interrupts: &interrupts };
-        match queue.wait_for_call(&awaited, &mut |event| self.print(session, id, &event))? {
-            CallEnd::Ended(end) => self.end(session, queue, (&what, &end)),
-            CallEnd::Interrupted => interrupted(session, queue, id, &interrupts),
+        let awaited = AwaitedCall { id, caller: &session.caller, start, output: &output };
+        let ended = queue.wait_for_call(&awaited, &mut |event| self.print(session, (id, &output), &event));
+        let ended = match ended {
+            Ok(CallEnd::Ended(end)) => {
+                report(session, &what, &end);
+                Ok(Some(end))
+            }
+            Ok(CallEnd::Interrupted) => {
+                let offered = offer_to_cancel(session, queue, id, &interrupts);
+                output.give_up();
+                offered.map(|()| None)
+            }
+            Err(error) => Err(error.into()),
+        };
+        let (is_read, until) = (output.finish(), output.until());
+        drop(output);
+        if !is_read {
+            give_up_at(Instant::now() + LAST_WORDS);
         }
+        match ended? {
+            Some(end) if is_read => {
+                interrupts.release();
+                self.print_result(queue, &end, until)?;
+                Ok(exit_code(&end))
+            }
+            Some(_) if interrupts.take() => {
+                let unread = unread(id);
+                session.info_with_hint(&unread.to_string(), unread.hint().unwrap_or_default());
+                die()
+            }
+            Some(_) => Err(unread(id).into()),
+            None => die(),
+        }
+    }
+
+    /// Prints the result of a call that is completed, if it is wanted, until the time is over.
+    fn print_result(&self, queue: &mut Queue, end: &JobEnd, until: Option<Instant>) -> anyhow::Result<()> {
+        stdio::report_losses(true);
+        if let (true, State::Completed) = (self.wait.result, end.state)
+            && let JobResult::Completed(result) = queue.job_result(end.id)?
+        {
+            until.into_iter().for_each(give_up_at);
+            print_result(&result).map_err(|error| if has_given_up() { unread(end.id).into() } else { error })?;
+        }
+        Ok(())
     }
 
     /// Where the output of a nested call goes.
@@ -162,12 +208,12 @@ impl CallWaiter<'_> {
         Ok(code)
     }
 
-    fn print(&self, session: &Session, id: JobId, event: &CallEvent<'_>) {
+    fn print(&self, session: &Session, (id, output): (JobId, &CallOutput<'_>), event: &CallEvent<'_>) {
         match event {
             CallEvent::Followed(Followed::Output(..) | Followed::Lost(_)) if self.wait.result => {}
-            CallEvent::Followed(Followed::Output(stream, bytes)) => stdio::put(*stream, bytes, false),
+            CallEvent::Followed(Followed::Output(stream, bytes)) => output.print(*stream, bytes, false),
             CallEvent::Followed(Followed::Lost(count)) => {
-                stdio::put(Stream::Err, format!("... {count} bytes were not kept ...\n").as_bytes(), true);
+                output.print(Stream::Err, format!("... {count} bytes were not kept ...\n").as_bytes(), true);
             }
             CallEvent::Followed(Followed::Between(job, attempt)) => session.notice(&between(job, attempt)),
             CallEvent::Followed(Followed::Barred(error)) if !self.wait.result => {
@@ -189,35 +235,45 @@ impl CallWaiter<'_> {
             }
         }
     }
+}
 
-    /// Prints how a call ended. Returns the exit code.
-    fn end(&self, session: &Session, queue: &mut Queue, (what, end): (&str, &JobEnd)) -> anyhow::Result<u8> {
-        stdio::report_losses(true);
-        let id = end.id;
-        Ok(match (end.state, &end.error) {
-            (State::Completed, _) => {
-                session.verbose(&format!("job {id} is completed"));
-                if let (true, JobResult::Completed(result)) = (self.wait.result, queue.job_result(id)?) {
-                    print_result(&result)?;
-                }
-                exit::DONE
-            }
-            (State::Cancelled, _) => {
-                session.info(&format!("job {id} {what} was {}", how_cancelled(end.error.as_ref())));
-                exit::FAILED
-            }
-            (_, error) => {
-                let why = error.as_ref().map_or_else(|| "unknown".to_owned(), |error| text(&error.message));
-                session.info(&format!("job {id} {what}: {why}"));
-                let is_conflict = error.as_ref().is_some_and(|error| error.kind == FailureKind::Conflict);
-                if is_conflict { exit::BUSY } else { exit::FAILED }
-            }
-        })
+/// Says how a call ended.
+fn report(session: &Session, what: &str, end: &JobEnd) {
+    let id = end.id;
+    match (end.state, &end.error) {
+        (State::Completed, _) => session.verbose(&format!("job {id} is completed")),
+        (State::Cancelled, error) => session.info(&format!("job {id} {what} was {}", how_cancelled(error.as_ref()))),
+        (_, error) => {
+            let why = error.as_ref().map_or_else(|| "unknown".to_owned(), |error| text(&error.message));
+            session.info(&format!("job {id} {what}: {why}"));
+        }
     }
 }
 
-/// Names the job, and cancels it if another interrupt follows. Ends this process as an interrupt does.
-fn interrupted(session: &Session, queue: &mut Queue, id: JobId, interrupts: &Interrupts) -> anyhow::Result<u8> {
+/// The exit code for a call that has ended.
+fn exit_code(end: &JobEnd) -> u8 {
+    match &end.error {
+        _ if end.state == State::Completed => exit::DONE,
+        Some(error) if end.state != State::Cancelled && error.kind == FailureKind::Conflict => exit::BUSY,
+        _ => exit::FAILED,
+    }
+}
+
+/// The error for output that nobody read while this command waited.
+fn unread(id: JobId) -> Error {
+    Error::new(Kind::Busy, format!("job {id} has ended, but its output was not read in time")).with_hint(format!(
+        "`asyncq job log {id}` prints what is kept of it, `asyncq job result {id}` its result, and `asyncq wait {id}` says how it ended"
+    ))
+}
+
+/// Ends this process as an interrupt does.
+fn die() -> anyhow::Result<u8> {
+    Interrupts::die()?;
+    Ok(exit::FAILED)
+}
+
+/// Names the job, and cancels it if another interrupt follows.
+fn offer_to_cancel(session: &Session, queue: &mut Queue, id: JobId, interrupts: &Interrupts) -> anyhow::Result<()> {
     session.info_with_hint(
         &format!("job {id} goes on without this command; interrupt again within 2 seconds to cancel it"),
         &format!("`asyncq wait {id}` waits for it, and `asyncq job log {id}` prints what it has printed"),
@@ -230,6 +286,5 @@ fn interrupted(session: &Session, queue: &mut Queue, id: JobId, interrupts: &Int
             format!("job {id} was asked to end; `asyncq wait {id}` waits for it")
         });
     }
-    Interrupts::die()?;
-    Ok(exit::FAILED)
+    Ok(())
 }

@@ -14,6 +14,7 @@ mod complete;
 mod console;
 mod context;
 mod delay_options;
+mod descriptor;
 mod doctor;
 mod drain_view;
 mod due;

@@ -6,14 +6,11 @@
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal, Write};
-use std::os::fd::BorrowedFd;
 use std::sync::{LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use anstream::{AutoStream, ColorChoice};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
 
+use super::descriptor::{Written, descriptor, write};
 use crate::domain::{console::Messages, log::Stream};
 use crate::error::{Error, Kind, reason};
 
@@ -23,39 +20,16 @@ pub struct Sink(pub Stream);
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let fd = descriptor(self.0);
-        let mut refused = false;
-        loop {
-            match rustix::io::write(fd, bytes) {
-                Ok(count) => {
-                    state().record(self.0, &bytes[..count]);
-                    return Ok(count);
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    // It was said to be ready, and was not.
-                    if refused {
-                        std::thread::sleep(Duration::from_millis(1));
-                    }
-                    let _ = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], None);
-                    refused = true;
-                }
-                // It is open only for reading, which counts as closed.
-                Err(Errno::BADF) => return Ok(bytes.len()),
-                Err(error) => return Err(error.into()),
-            }
+        let outcome = write(self.0, bytes)?;
+        if let Written::Bytes(count) = outcome {
+            state().record(self.0, &bytes[..count]);
+            return Ok(count);
         }
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-fn descriptor(stream: Stream) -> BorrowedFd<'static> {
-    match stream {
-        Stream::Out => rustix::stdio::stdout(),
-        Stream::Err => rustix::stdio::stderr(),
     }
 }
 

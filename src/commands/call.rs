@@ -1,5 +1,6 @@
 //! Waits for one call and shows its output, as if it ran in this process.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -10,11 +11,13 @@ use super::follow::{FollowEnd, Followed, Following, Onlooker};
 use super::job_change::{CANCEL_PATIENCE, LOOK_AT_CANCELLED, look_if_cancelled};
 use super::queue::{Place, Queue};
 use super::wait::{JobEnd, still_there};
+use crate::domain::console::Console;
 use crate::domain::job::{Job, JobId, State};
+use crate::domain::log::Stream;
 use crate::domain::reason::Reason;
 use crate::domain::service::ServiceName;
 use crate::error::{Error, Kind, Result};
-use crate::processor::ProcessorStarter;
+use crate::processor::{OutputPrinter, ProcessorStarter};
 use crate::system::signals::Interrupts;
 
 /// A reason is reported once it has held for this long.
@@ -27,18 +30,64 @@ const LAST_WORD: Duration = Duration::from_secs(60);
 const LOOK_FOR_PROCESSOR: Duration = Duration::from_millis(400);
 
 /// A call to wait for.
-#[derive(Debug)]
 pub struct AwaitedCall<'a> {
     /// Its job.
     pub id: JobId,
     /// The process that waits.
     pub caller: &'a Caller,
-    /// How long to wait at most.
-    pub timeout: Option<Duration>,
     /// How to start a processor if none is at work, if that is wanted.
     pub start: Option<StartWith<'a>>,
-    /// The interrupts of this process: the first one ends the wait.
-    pub interrupts: &'a Interrupts,
+    /// Where its output goes, and when to give up.
+    pub output: &'a CallOutput<'a>,
+}
+
+/// Shows what a call prints until the time is over or an interrupt comes, even if nobody reads the output.
+pub struct CallOutput<'a> {
+    printer: OutputPrinter,
+    until: Option<Instant>,
+    interrupts: &'a Interrupts,
+    /// Whether output was dropped, because the reader did not take it in time.
+    is_cut: Cell<bool>,
+    gives_up: Cell<bool>,
+}
+
+impl<'a> CallOutput<'a> {
+    /// Starts to write to a console. From now on, messages come after the output before them. The time begins now.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] when the system gives no thread, or has too little memory.
+    pub fn start(console: Console, timeout: Option<Duration>, interrupts: &'a Interrupts) -> Result<CallOutput<'a>> {
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let (printer, no) = (OutputPrinter::start(console)?, || Cell::new(false));
+        Ok(CallOutput { printer, until, interrupts, is_cut: no(), gives_up: no() })
+    }
+
+    /// Prints bytes, as a line of their own or where the last output ended.
+    pub fn print(&self, stream: Stream, bytes: &[u8], own_line: bool) {
+        if !self.printer.print((stream, bytes), own_line, &|| self.is_over()) {
+            self.is_cut.set(true);
+        }
+    }
+
+    /// Until when to wait, for the call and then for the reader.
+    pub fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
+    /// Stops waiting for the reader.
+    pub fn give_up(&self) {
+        self.gives_up.set(true);
+    }
+
+    fn is_over(&self) -> bool {
+        self.gives_up.get() || self.until.is_some_and(|until| until <= Instant::now()) || self.interrupts.have_come()
+    }
+
+    /// Waits until everything is written, the time is over, an interrupt comes, or [`CallOutput::give_up`] was called. Returns whether
+    /// all output was written.
+    pub fn finish(&self) -> bool {
+        self.printer.finish(&|| self.is_over()) && !self.is_cut.get()
+    }
 }
 
 /// What happens during the wait for a call.
@@ -53,7 +102,7 @@ pub enum CallEvent<'a> {
 /// How the wait for a call has ended.
 #[derive(Debug)]
 pub enum CallEnd {
-    /// The job has ended.
+    /// The job has ended. [`CallOutput::finish`] tells whether its output was read.
     Ended(JobEnd),
     /// An interrupt came first.
     Interrupted,
@@ -131,11 +180,11 @@ impl Queue {
     /// [`Kind::Busy`] when the time is over, [`Kind::NotFound`] when the job was removed, [`Kind::Io`] when the store was moved or a
     /// processor cannot be started; and whatever the store answers.
     pub fn wait_for_call(&mut self, call: &AwaitedCall<'_>, tell: &mut dyn FnMut(CallEvent<'_>)) -> Result<CallEnd> {
-        let (began, id) = (Instant::now(), call.id);
+        let (id, output) = (call.id, call.output);
         let starter = call.start.map(StartWith::starter).transpose()?;
         let pulse = Some(if starter.is_some() { LOOK_FOR_PROCESSOR } else { FIRST_WORD });
         let mut progress = CallProgress {
-            next_word: began + FIRST_WORD,
+            next_word: Instant::now() + FIRST_WORD,
             pause: FIRST_WORD,
             waits: None,
             told: None,
@@ -145,8 +194,8 @@ impl Queue {
         let following = Following {
             by: Onlooker { caller: call.caller, reader: None },
             from: Some(1),
-            until: call.timeout.and_then(|timeout| began.checked_add(timeout)),
-            stop: Some(call.interrupts.as_fd()),
+            until: output.until,
+            stop: Some(output.interrupts.as_fd()),
             pulse,
         };
         let followed = self.follow_as(id, &following, &mut |queue, followed| {
@@ -159,8 +208,17 @@ impl Queue {
         });
         match still_there(id, followed)? {
             FollowEnd::Ended(end) => Ok(CallEnd::Ended(end)),
-            FollowEnd::Stopped(_) if call.interrupts.take() => Ok(CallEnd::Interrupted),
-            FollowEnd::Stopped(state) => Err(too_late(id, state)),
+            FollowEnd::Stopped(state) => {
+                // While it waited for the reader, it did not look at the job.
+                let job = if output.is_cut.get() { Some(still_there(id, self.store.job(id))?) } else { None };
+                match job {
+                    Some(job) if job.state.has_ended() => {
+                        Ok(CallEnd::Ended(JobEnd { id, state: job.state, error: job.error }))
+                    }
+                    _ if output.interrupts.take() => Ok(CallEnd::Interrupted),
+                    job => Err(too_late(id, job.map_or(state, |job| job.state))),
+                }
+            }
         }
     }
 

@@ -31,6 +31,7 @@ mod worker_pool;
 
 use std::{ffi::OsString, os::fd::OwnedFd, os::unix::process::ExitStatusExt, path::PathBuf, sync::Arc};
 
+pub use console::OutputPrinter;
 pub use events::EventQueue;
 pub use leftovers::{end_leftovers_of_dead, left_folders, working_folders};
 pub use live_output::{LiveOutput, NotLive};

@@ -4,7 +4,11 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
-use std::{fs, io, sync::Arc, sync::atomic::AtomicBool};
+use std::{
+    fs, io,
+    sync::Arc,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags};
@@ -83,6 +87,8 @@ pub struct Interrupts {
     caught: UnixStream,
     /// Kept open even if nothing is caught: otherwise the other end would be readable.
     _handlers: UnixStream,
+    /// Whether the next one ends this process.
+    ends: Arc<AtomicBool>,
 }
 
 impl Interrupts {
@@ -94,12 +100,25 @@ impl Interrupts {
         let caught = || {
             let (ours, handlers) = UnixStream::pair()?;
             ours.set_nonblocking(true)?;
+            let ends = Arc::new(AtomicBool::new(false));
             if !heard(&[SIGINT])?.is_empty() {
+                flag::register_conditional_default(SIGINT, Arc::clone(&ends))?;
                 pipe::register(SIGINT, handlers.try_clone()?)?;
             }
-            Ok(Interrupts { caught: ours, _handlers: handlers })
+            Ok(Interrupts { caught: ours, _handlers: handlers, ends })
         };
         caught().map_err(|error| cannot_handle(&error))
+    }
+
+    /// Whether any have come that nobody has taken.
+    #[must_use]
+    pub fn have_come(&self) -> bool {
+        matches!(fds::wait(&mut [PollFd::new(&self.caught, PollFlags::IN)], Some(Duration::ZERO)), Ok(1..))
+    }
+
+    /// From now on, an interrupt ends this process again.
+    pub fn release(&self) {
+        self.ends.store(true, Ordering::SeqCst);
     }
 
     /// Takes those that have come. Returns whether there were any.

@@ -232,6 +232,94 @@ fn a_reader_that_is_gone_does_not_end_the_wait() {
     );
 }
 
+/// What asyncq says about the output of job N.
+const KEPT: &str = "hint: `asyncq job log N` prints what is kept of it, `asyncq job result N` its result, \
+                    and `asyncq wait N` says how it ended";
+
+/// A function that prints more than a pipe and asyncq take, and then lasts until it may end.
+const FLOODS: (&str, &str) = ("floods", "yes | head -c 3000000; touch printed; until [ -e go ]; do sleep 0.02; done");
+
+/// How a call ends whose stdout is never read.
+fn end_unread(mut call: Running, stderr: BufReader<ChildStderr>) -> (i32, String) {
+    let unread = call.0.stdout.take();
+    let (code, _, said) = end(call, stderr);
+    drop(unread);
+    (code, said)
+}
+
+#[test]
+fn the_time_may_be_over_while_nobody_reads() {
+    let (place, _process) = followed(&[FLOODS]);
+    let (call, stderr) = calling(&place, 1, "asyncq -v call events floods --timeout 1s");
+    let (code, said) = end_unread(call, stderr);
+    let error = said.lines().rev().nth(1).unwrap();
+    assert!(code == 75 && error.starts_with("error: job 1 has not ended in time: it is "), "{code}: {said}");
+    wait_until("the function is not held up", || place.at("printed").exists());
+    // A single pipe for both streams: its message cannot be read either.
+    let mut call = place.start("asyncq call events floods --timeout 1s 2>&1");
+    let unread = call.0.stdout.take();
+    assert_eq!(call.0.wait().unwrap().code(), Some(75));
+    drop(unread);
+    place.write("go", "");
+    place.stdout("asyncq wait 1 2");
+}
+
+#[test]
+fn output_that_nobody_reads_in_time_is_not_lost() {
+    let (place, _process) = followed(&[("floods", "yes | head -c 3000000; exit 3")]);
+    let (call, stderr) = calling(&place, 1, "asyncq -v call events floods --timeout 1s");
+    place.stdout("asyncq -q wait 1 || true");
+    let (code, said) = end_unread(call, stderr);
+    assert!(said.contains("asyncq: job 1 (`events` `floods`): exit code 3\nerror: job 1 has ended, but"), "{said}");
+    assert_eq!((code, said.lines().last().unwrap()), (75, KEPT.replace('N', "1").as_str()));
+    // A reader that only begins late gets everything, or learns how much is missing.
+    let (mut call, stderr) = calling(&place, 2, "asyncq -v call events floods");
+    place.stdout("asyncq -q wait 2 || true");
+    let mut out = String::new();
+    call.0.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    let (code, _, said) = end(call, stderr);
+    let lost = said.lines().filter_map(|line| line.strip_prefix("... ")?.split_once(' '));
+    let lost: usize = lost.map(|(count, _)| count.parse::<usize>().unwrap()).sum();
+    assert_eq!((code, out.len() + lost), (1, 3_000_000), "{said}");
+    assert!(said.ends_with("asyncq: job 2 (`events` `floods`): exit code 3\n"), "{said}");
+}
+
+#[test]
+fn an_interrupt_is_seen_while_nobody_reads() {
+    let (place, _process) = followed(&[FLOODS]);
+    let (call, mut stderr) = calling(&place, 1, "asyncq -v call events floods");
+    wait_until("it has printed", || place.at("printed").exists());
+    call.signal("INT");
+    // Before it may stand how much of the output is lost.
+    let mut said = stderr.by_ref().lines().map(Result::unwrap).skip_while(|line| line.starts_with("... "));
+    let named = "asyncq: job 1 goes on without this command; interrupt again within 2 seconds to cancel it";
+    assert_eq!(said.next().unwrap(), named);
+    drop(said);
+    call.signal("INT");
+    let (code, said) = end_unread(call, stderr);
+    assert_eq!((code, said.lines().last().unwrap()), (-2, "asyncq: job 1 was cancelled"));
+    // The call has ended, and only its output is left.
+    let (call, stderr) = calling(&place, 2, "asyncq -v call events floods");
+    place.write("go", "");
+    place.stdout("asyncq wait 2");
+    call.signal("INT");
+    let (code, said) = end_unread(call, stderr);
+    assert!(said.contains("asyncq: job 2 has ended, but its output was not read in time\n"), "{said}");
+    assert_eq!((code, said.lines().last().unwrap()), (-2, KEPT.replace('N', "2").as_str()));
+}
+
+#[test]
+fn a_long_result_that_nobody_reads_ends_in_time_too() {
+    let (place, _process) = followed(&[("long", r#"seq -s , 100000 | sed "s/.*/[&]/" > "$ASYNCQ_RESULT""#)]);
+    let (call, stderr) = calling(&place, 1, "asyncq -v call events long --result --timeout 1s");
+    let (code, said) = end_unread(call, stderr);
+    assert_eq!((code, said.lines().last().unwrap()), (75, KEPT.replace('N', "1").as_str()), "{said}");
+    let (call, stderr) = calling(&place, 2, "asyncq -v call events long --result");
+    wait_until("it writes", || rustix::io::ioctl_fionread(call.0.stdout.as_ref().unwrap()).unwrap() > 0);
+    call.signal("INT");
+    assert_eq!(end_unread(call, stderr).0, -2);
+}
+
 #[test]
 fn inside_a_function_the_call_runs_at_once() {
     let place = Place::with_functions(&[

@@ -90,7 +90,7 @@ struct ForwarderState {
     queue: Mutex<PieceQueue>,
     /// Notified when there is something to write, one for each queue.
     filled: [Condvar; 2],
-    /// Notified when a message is written, or the wait is skipped.
+    /// Notified when a message is written, or any piece while somebody waits for output, or the wait is skipped.
     room: Condvar,
     /// Notified when a writer has ended, or the wait is skipped.
     ending: Condvar,
@@ -103,6 +103,8 @@ struct PieceQueue {
     output: usize,
     /// The room that messages take.
     messages: usize,
+    /// Whether somebody waits for output to be written.
+    is_awaited: bool,
     closed: bool,
     hurried: bool,
 }
@@ -176,6 +178,25 @@ impl Forwarder {
     /// Whether more may be pushed now.
     pub fn has_room(&self) -> bool {
         self.shared.lock().output < WAITING
+    }
+
+    /// Waits until more may be pushed, at most for this time. Returns whether it may. Only one thread may wait.
+    pub fn wait_for_room(&self, time: Duration) -> bool {
+        self.wait(time, |queue| queue.output < WAITING)
+    }
+
+    /// Waits until everything is written, at most for this time. Returns whether it is. Only one thread may wait.
+    pub fn wait_until_written(&self, time: Duration) -> bool {
+        self.wait(time, |queue| queue.output == 0 && queue.messages == 0)
+    }
+
+    fn wait(&self, time: Duration, is_met: impl Fn(&PieceQueue) -> bool) -> bool {
+        let mut queue = self.shared.lock();
+        queue.is_awaited = true;
+        let waited = self.shared.room.wait_timeout_while(queue, time, |queue| !is_met(queue));
+        let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        queue.is_awaited = false;
+        is_met(&queue)
     }
 
     /// The label for the output of a call, if lines have labels.
@@ -312,7 +333,7 @@ impl ForwarderState {
             queue = self.lock();
             // Only now: a piece takes room while it is being written.
             *queue.taken(piece.kind) -= piece.room();
-            if piece.kind == PieceKind::Message {
+            if piece.kind == PieceKind::Message || queue.is_awaited {
                 self.room.notify_all();
             }
         }
