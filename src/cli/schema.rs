@@ -12,7 +12,7 @@ use super::{exit, stdio::print_line};
 const SCHEMAS: &str = include_str!("schema.json");
 
 /// The documents that [`SCHEMAS`] has, in the order in which the help lists them.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "service-list",
     "service-show",
     "function-list",
@@ -27,9 +27,10 @@ const NAMES: [&str; 14] = [
     "explain",
     "doctor",
     "batch-line",
+    "manifest",
 ];
 
-/// Print JSON Schemas of what commands print with --json, and of the lines of a batch
+/// Print JSON Schemas of what commands print with --json, of the lines of a batch, and of the manifest
 ///
 /// From one version to the next, these change by additions only: a program may rely on all that a schema says, if it ignores
 /// members that it does not know.
@@ -115,7 +116,8 @@ mod tests {
         let (types, documents) = (taken(&mut all, "types"), taken(&mut all, "documents"));
         assert!(documents.keys().map(String::as_str).eq(BTreeSet::from(NAMES)));
         assert!(documents.keys().all(|name| !types.contains_key(name)), "one name, two schemas");
-        let (mut command, mut found) = (crate::cli::Cli::command(), BTreeSet::from(["batch-line".to_owned()]));
+        let (mut command, mut found) =
+            (crate::cli::Cli::command(), BTreeSet::from(["batch-line", "manifest"].map(str::to_owned)));
         command.build();
         with_json(&command, "", &mut found);
         assert!(found.iter().map(String::as_str).eq(BTreeSet::from(NAMES)), "{found:?}");

@@ -37,6 +37,7 @@ mod limits;
 mod line;
 mod link;
 mod log_follow;
+mod manifest;
 mod meta;
 mod nested;
 mod package;

@@ -200,7 +200,7 @@ fn schemas_change_by_additions_only() {
 
 /// Where the second schema breaks what the first one promised to programs that read outputs, or that write `input`.
 fn broken_promises(path: &str, (before, now): (&Value, &Value), input: bool, broken: &mut Vec<String>) {
-    let input = input || path == "/$defs/call";
+    let input = input || path == "/$defs/call" || path.starts_with("/$defs/manifest");
     let set = |value: &Value| -> BTreeSet<String> {
         match value {
             Value::Array(items) => items.iter().map(ToString::to_string).collect(),
@@ -232,7 +232,21 @@ fn broken_promises(path: &str, (before, now): (&Value, &Value), input: bool, bro
                     (_, None) => broken.push(format!("{inner} is gone")),
                 }
             }
-            let more = ["type", "enum", "pattern", "minimum", "maximum", "maxLength"];
+            let more = [
+                "type",
+                "enum",
+                "pattern",
+                "minimum",
+                "maximum",
+                "maxLength",
+                "minLength",
+                "minItems",
+                "not",
+                "oneOf",
+                "if",
+                "dependentRequired",
+                "propertyNames",
+            ];
             for name in more.into_iter().filter(|name| input && new.contains_key(*name) && !old.contains_key(*name)) {
                 broken.push(format!("{path}/{name} is new, and refuses what was right"));
             }
@@ -268,6 +282,7 @@ fn the_test_of_additions_can_fail() {
         (before.replace(r#"["a"]"#, r#"["a","c"]"#), &["call/required was"]),
         (before.replace("\"b\"", "\"c\""), &[]),
         (before.replace("{\"a\"", "{\"c\":{\"type\":\"string\"},\"a\""), &[]),
+        (before.replace("\"type\":\"object\"", "\"type\":\"object\",\"not\":{}"), &["call/not is new"]),
     ] {
         let found = all(before, &now);
         assert_eq!(found.len(), expected.len(), "{found:?}");
