@@ -47,6 +47,16 @@ impl Restore {
             let calls = count(restored.again as u64, "call that waits in it has", "calls that wait in it have");
             session.info(&format!("{calls} ended since the backup was made, or been removed, and will run again"));
         }
+        if let (true, Some(folder), Some(name)) = (restored.lost > 0, &restored.before, restored.file.file_name()) {
+            let calls = count(
+                restored.lost as u64,
+                "call that had not ended is not waiting in the backup",
+                "calls that had not ended are not waiting in the backup",
+            );
+            let file = folder.join(name);
+            let list = format!("`asyncq --db '{}' job list` shows what was there", file.display());
+            session.info(&format!("{calls}, and will not run; {list}"));
+        }
         Ok(exit::DONE)
     }
 }

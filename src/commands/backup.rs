@@ -41,9 +41,13 @@ impl Queue {
     /// Copies the whole database into a new file.
     ///
     /// # Errors
-    /// As [`Store::back_up`](crate::store::Store::back_up); [`Kind::Usage`] when backups are to be kept and no folder is named. When
+    /// As [`Store::back_up`](crate::store::Store::back_up); [`Kind::Usage`] for `-`, and when backups are to be kept and no folder is named. When
     /// an older backup cannot be removed, the new one is there.
     pub fn back_up(&mut self, caller: &Caller, request: &BackupRequest) -> Result<BackedUp> {
+        if request.to == Path::new("-") {
+            return Err(Error::new(Kind::Usage, "a backup cannot be written to standard output")
+                .with_hint("name a file, and read that when it is complete: asyncq backup q.db && gzip q.db"));
+        }
         let to = caller.path(&request.to)?;
         if !to.is_dir() {
             if to.as_os_str().as_bytes().ends_with(b"/") {
@@ -54,13 +58,12 @@ impl Queue {
                 return Err(Error::new(Kind::Usage, format!("`{}` is no folder", request.to.display()))
                     .with_hint("`--keep` is for backups in a folder: name one that is there"));
             }
-            let label = to.file_name().unwrap_or_default();
-            let copied = self.store.back_up(&to, label)?;
+            let copied = self.store.back_up(&to)?;
             return Ok(BackedUp { path: to, bytes: copied.bytes, is_shared: copied.is_shared, removed: 0 });
         }
         let stem = self.stem()?;
         let path = free_name(&to, &stem, request.now);
-        let copied = self.store.back_up(&path, &stem)?;
+        let copied = self.store.back_up(&path)?;
         let removed = match request.keep {
             Some(keep) => remove_older(&to, &stem, (&path, keep))?,
             None => 0,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{caller::Caller, queue::Place};
+use crate::domain::job::JobId;
 use crate::domain::processor::Processor;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Kind, Result};
@@ -25,10 +26,14 @@ pub struct RestoreRequest {
 pub struct Restored {
     /// The folder in which that is which was there; `None` if nothing was.
     pub before: Option<PathBuf>,
+    /// The path of the store's file, through links.
+    pub file: PathBuf,
     /// How many jobs ran when the backup was made.
     pub put_back: usize,
     /// How many calls have ended since then, and run again.
     pub again: usize,
+    /// How many calls had not ended in the store that was there, and do not wait in the backup.
+    pub lost: usize,
 }
 
 impl Place {
@@ -59,9 +64,15 @@ impl Place {
         if ready.is_shared && !request.force {
             return Err(shared(&from));
         }
-        let (put_back, again) = (ready.put_back.len(), ready.again);
-        let before = ready.replace(request.now, &mut || refuse_working(present.as_mut(), file))?;
-        Ok(Restored { before, put_back, again })
+        let (put_back, again, mut lost) = (ready.put_back.len(), ready.again, ready.lost);
+        let before = ready.replace(request.now, &mut || {
+            refuse_working(present.as_mut(), file)?;
+            // Nobody can enqueue any longer.
+            lost += present.as_mut().map_or(0, |store| store.unended_after(JobId(newest.0)).unwrap_or(0));
+            Ok(())
+        })?;
+        let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+        Ok(Restored { before, file, put_back, again, lost })
     }
 
     /// The store that is there, if this build can read it, and the greatest numbers of its jobs and processors, as far as they can be

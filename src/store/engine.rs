@@ -11,7 +11,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::{borrow::Cow, ffi::OsStr, fs::Metadata, io, time::Duration};
+use std::{borrow::Cow, fs::Metadata, io, time::Duration};
 
 use super::schema::{Copied, Mended, SchemaFound};
 use crate::domain::time::Timestamp;
@@ -185,7 +185,7 @@ pub(super) trait Tx {
     fn quick_check(&mut self) -> Result<Option<String>>;
 
     /// Copies the whole database, as this transaction sees it, into a new file; see [`Store::back_up`](super::Store::back_up).
-    fn copy_to(&mut self, target: &Path, label: &OsStr) -> Result<Copied>;
+    fn copy_to(&mut self, target: &Path) -> Result<Copied>;
 
     /// Checks that jobs can be numbered for as long as anybody may enqueue.
     ///

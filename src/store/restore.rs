@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::engine::{Mode, Patience};
+use super::engine::{Mode, Patience, Value};
 use super::schema::SchemaFound;
 use super::sqlite::copy::copy_in;
 use super::sqlite::{Draft, Swap};
@@ -15,8 +15,14 @@ use crate::error::{Error, Kind, Result};
 const GAP: i64 = 1_000_000;
 
 /// Jobs that have not ended, in pages.
-const UNENDED: &str = "SELECT id, created_at FROM asyncq_job WHERE id > ?1 AND finished_at IS NULL AND immediate = 0 ORDER BY id LIMIT ?2";
+const UNENDED: &str =
+    "SELECT id, created_at FROM asyncq_job WHERE id > ?1 AND id <= ?3 AND finished_at IS NULL AND immediate = 0
+    ORDER BY id LIMIT ?2";
 const ENDED: &str = "SELECT finished_at IS NOT NULL FROM asyncq_job WHERE id = ?1 AND created_at = ?2";
+
+const WAITS: &str = "SELECT 1 FROM asyncq_job WHERE id = ?1 AND created_at = ?2 AND finished_at IS NULL";
+const UNENDED_AFTER: &str = "SELECT count(*) FROM asyncq_job WHERE id > ?1 AND finished_at IS NULL AND immediate = 0";
+const BIRTHS: &str = "SELECT name, created_at FROM asyncq_service ORDER BY name";
 
 /// How many jobs are looked up in one transaction.
 const PAGE: usize = 10_000;
@@ -30,6 +36,9 @@ pub struct Restoration {
     pub put_back: Vec<(JobId, State)>,
     /// How many calls wait in it that have ended in the store, or were removed from it.
     pub again: usize,
+    /// How many calls that have not ended in the store do not wait in it. Those that were numbered after `present` was asked for its
+    /// newest numbers are not among them.
+    pub lost: usize,
     /// Whether it has tables of an application, too.
     pub is_shared: bool,
 }
@@ -78,9 +87,10 @@ impl Restoration {
             _ => error,
         })?;
         // A damaged store may not say; and nothing depends on it.
-        let (mut again, mut pause) = (0, None);
+        let (mut again, mut lost, mut pause) = (0, 0, None);
         if let Some(present) = present {
             again = store.run_again(present).unwrap_or(0);
+            lost = present.unended_without(&mut store, JobId(jobs)).unwrap_or(0);
             pause = present.pause().unwrap_or_default();
         }
         let is_shared = store.has_company()?;
@@ -90,7 +100,7 @@ impl Restoration {
             store.set_pause(pause.as_ref())?;
         }
         store.engine.close()?;
-        Ok(Restoration { draft, swap, patience, put_back, again, is_shared })
+        Ok(Restoration { draft, swap, patience, put_back, again, lost, is_shared })
     }
 
     /// Puts it in the place of the store, and what was there into a folder next to it, which is named after the moment. Writers wait
@@ -156,21 +166,73 @@ impl Store {
     }
 
     /// How many calls that have not ended here have ended in another store, of which this is an earlier copy, or were removed there.
+    /// None if this is no copy of it.
     pub fn run_again(&mut self, later: &mut Store) -> Result<usize> {
-        let (mut ended, mut gone, mut known, mut last) = (0, 0, 0, 0);
-        loop {
-            let page: Vec<(JobId, i64)> = self.read(|tx| tx.rows(UNENDED, &[last.into(), PAGE.into()]))?;
-            let Some((JobId(id), _)) = page.last() else { break };
-            last = *id;
-            let looked: Vec<Option<bool>> = later.read(|tx| {
-                let found = page.iter().map(|(id, made)| tx.row(ENDED, &[(*id).into(), (*made).into()]));
-                found.collect()
-            })?;
+        let (mut ended, mut gone, mut known) = (0, 0, 0);
+        self.each_unended(i64::MAX, |page| {
+            let looked: Vec<Option<bool>> = later.look_up(ENDED, page)?;
             ended += looked.iter().filter(|it| **it == Some(true)).count();
             known += looked.iter().flatten().count();
             gone += looked.iter().filter(|it| it.is_none()).count();
+            Ok(())
+        })?;
+        let is_copy = known > 0 || self.shares_service(later)?;
+        Ok(if is_copy { ended + gone } else { 0 })
+    }
+
+    /// How many calls up to this one have not ended here and do not wait in another store.
+    pub fn unended_without(&mut self, other: &mut Store, newest: JobId) -> Result<usize> {
+        let mut lacking = 0;
+        self.each_unended(newest.0, |page| {
+            let looked: Vec<Option<bool>> = other.look_up(WAITS, page)?;
+            lacking += looked.iter().filter(|it| it.is_none()).count();
+            Ok(())
+        })?;
+        Ok(lacking)
+    }
+
+    /// How many calls after this one have not ended.
+    pub fn unended_after(&mut self, job: JobId) -> Result<usize> {
+        let count: Option<i64> = self.read(|tx| tx.row(UNENDED_AFTER, &[job.into()]))?;
+        Ok(count.and_then(|count| usize::try_from(count).ok()).unwrap_or_default())
+    }
+
+    /// Hands on all calls up to this number that have not ended, page by page: their numbers, and when they were made.
+    fn each_unended(&mut self, newest: i64, mut see: impl FnMut(&[(JobId, i64)]) -> Result<()>) -> Result<()> {
+        let mut last = 0;
+        loop {
+            let args = [Value::from(last), PAGE.into(), newest.into()];
+            let page: Vec<(JobId, i64)> = self.read(|tx| tx.rows(UNENDED, &args))?;
+            let Some((JobId(id), _)) = page.last() else { return Ok(()) };
+            last = *id;
+            see(&page)?;
         }
-        // Where none of them is known, it is another store.
-        Ok(if known == 0 { 0 } else { ended + gone })
+    }
+
+    /// What a statement finds of each of these jobs.
+    fn look_up(&mut self, sql: &str, jobs: &[(JobId, i64)]) -> Result<Vec<Option<bool>>> {
+        self.read(|tx| jobs.iter().map(|(id, made)| tx.row(sql, &[(*id).into(), (*made).into()])).collect())
+    }
+
+    /// Whether a service of this store is also in another one: it has the same name, and was made at the same moment.
+    fn shares_service(&mut self, other: &mut Store) -> Result<bool> {
+        let [mine, theirs] = [self, other].map(|it| it.read(|tx| tx.rows::<(String, i64)>(BIRTHS, &[])));
+        let theirs = theirs?;
+        Ok(mine?.iter().any(|it| theirs.contains(it)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::plan::plan;
+
+    #[test]
+    fn jobs_are_found_by_their_numbers() {
+        for (sql, range) in
+            [(UNENDED, "rowid>? AND rowid<?"), (UNENDED_AFTER, "rowid>?"), (ENDED, "rowid=?"), (WAITS, "rowid=?")]
+        {
+            assert_eq!(plan(sql), [format!("SEARCH asyncq_job USING INTEGER PRIMARY KEY ({range})")], "{sql}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::place::{Place, lock};
+use crate::place::{Place, is_stopped, lock, wait_until};
 use crate::rescue::is_root;
 
 /// A place with a store in `q.db`.
@@ -183,9 +183,7 @@ fn what_a_killed_backup_leaves_is_removed_by_the_next_one() {
     let left = || names(&place, ".").into_iter().filter(|name| name.contains("copy-of")).count();
     assert_eq!(left(), 1);
     let at_work = place.start("env 'ASYNCQ_FAILPOINT=backup pages copied=stop' asyncq backup b.db");
-    crate::place::wait_until("it has a draft of its own", || {
-        left() == 1 && fs::read_to_string(format!("/proc/{}/stat", at_work.0.id())).unwrap().contains(") T ")
-    });
+    wait_until("it has a draft of its own", || left() == 1 && is_stopped(at_work.0.id()));
     place.session(
         "
         $ asyncq backup b.db
@@ -197,6 +195,36 @@ fn what_a_killed_backup_leaves_is_removed_by_the_next_one() {
     let told = String::from_utf8(at_work.wait().stderr).unwrap();
     assert!(told.contains("somebody has just made this file"), "{told}");
     assert_eq!(left(), 0);
+}
+
+#[test]
+fn what_killed_backups_leave_in_a_folder_any_backup_into_it_removes() {
+    let place = place();
+    place.stdout("mkdir d");
+    for target in ["d/one.db", "d/two.db", "d"] {
+        let killed = place.run(&format!("ASYNCQ_FAILPOINT='backup synced=kill' asyncq backup {target}"));
+        assert!(!killed.status.success(), "{target}");
+        assert_eq!(names(&place, "d").len(), 1, "{target}");
+    }
+    // A draft of an earlier build.
+    place.write("d/.copy-of-q-aB3dEf.new", "a draft");
+    place.session("$ asyncq backup d/three.db\n[..]/three.db");
+    assert_eq!(names(&place, "d"), ["three.db"]);
+}
+
+#[test]
+fn a_backup_is_a_file_and_not_a_stream() {
+    place().session(
+        "
+        $ asyncq backup -
+        ! error: a backup cannot be written to standard output
+        ! hint: name a file, and read that when it is complete: asyncq backup q.db && gzip q.db
+        ? 2
+        $ ls -A | grep -c '^-$'
+        0
+        ? 1
+        ",
+    );
 }
 
 #[test]

@@ -1,8 +1,6 @@
 //! Listing, showing and cleaning jobs.
 
-use std::fs;
-
-use crate::place::{Place, wait_until};
+use crate::place::{Place, is_stopped, wait_until};
 
 fn place() -> Place {
     let place = Place::with_functions(&[("say", "echo $1"), ("fail", "echo trouble >&2; exit 1")]);
@@ -235,9 +233,7 @@ fn an_enqueue_gets_in_between_the_steps_of_a_retry() {
     place.stdout("asyncq job cancel --all");
     let retry = place.start("env ASYNCQ_FAILPOINT='transaction committed:2=stop' asyncq job retry --state cancelled");
     let process = retry.0.id();
-    wait_until("it has made two steps", || {
-        fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default().contains(") T ")
-    });
+    wait_until("it has made two steps", || is_stopped(process));
     place.session("$ asyncq enqueue events say now\n4501");
     assert_eq!(place.count("--state cancelled"), 500);
     place.stdout(&format!("kill -CONT {process}"));
@@ -283,9 +279,7 @@ fn an_enqueue_gets_in_between_the_steps_of_cleaning() {
     // Between the second step and the third.
     let clean = place.start("env ASYNCQ_FAILPOINT='transaction committed:2=stop' asyncq --verbose job clean");
     let process = clean.0.id();
-    wait_until("it has made two steps", || {
-        fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default().contains(") T ")
-    });
+    wait_until("it has made two steps", || is_stopped(process));
     place.session("$ asyncq enqueue events say now\n4501");
     assert_eq!(place.jobs("id"), (4001..=4501).map(|id| id.to_string()).collect::<Vec<_>>().join(", "));
     place.stdout(&format!("kill -CONT {process}"));

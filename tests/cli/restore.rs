@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, symlink};
 
-use crate::place::{Place, runs, wait_until};
+use crate::place::{Place, is_stopped, runs, wait_until};
 
 /// A place with a store in `q.db`, a call that waits, and a backup in `b.db`.
 fn place() -> Place {
@@ -51,7 +51,7 @@ fn a_restored_store_goes_on_where_the_backup_was_with_new_numbers() {
         640
         $ asyncq job list
         ID  SERVICE  FUNCTION  ARGUMENTS  PRINCIPAL  STATE   WHEN
-        1   events   note      [1]        -          queued  now
+        1   events   note      [1]        -          queued  [..]
         $ asyncq enqueue events note 3
         1000003
         $ asyncq process
@@ -71,6 +71,37 @@ fn a_restored_store_goes_on_where_the_backup_was_with_new_numbers() {
         ! asyncq: `[..]/q.db` is up to date
         "
     ));
+}
+
+#[test]
+fn calls_that_the_backup_lacks_are_told_of() {
+    let place = place();
+    place.session(
+        "
+        $ asyncq enqueue events note 2; asyncq enqueue events note 3; asyncq job cancel 3; asyncq -q restore b.db
+        2
+        3
+        $ asyncq enqueue events note 4; asyncq enqueue --in 1h events note 5; asyncq backup c.db
+        1000004
+        1000005
+        [..]/c.db
+        $ asyncq restore b.db
+        ! asyncq: restored `[..]/q.db` from `b.db`; what was there is in `[..]`
+        ! asyncq: 2 calls that had not ended are not waiting in the backup, and will not run; `asyncq --db '/[..]/q.db.before-restore-[..]Z/q.db' job list` shows what was there
+        $ asyncq restore c.db
+        ! asyncq: restored `[..]/q.db` from `c.db`; what was there is in `[..]`
+        ! asyncq: 2 calls that wait in it have ended since the backup was made, or been removed, and will run again
+        ",
+    );
+    // Also when the calls that wait in the backup are removed by now, and when a program enqueues during the restore.
+    place.stdout("asyncq job cancel --all; asyncq job clean");
+    let restore = place.start("env 'ASYNCQ_FAILPOINT=restore pages copied=stop' asyncq restore b.db");
+    wait_until("it has copied the backup", || is_stopped(restore.0.id()));
+    place.stdout("asyncq enqueue events note 6");
+    restore.signal("CONT");
+    let said = String::from_utf8(restore.wait().stderr).unwrap();
+    assert!(said.contains("1 call that waits in it has ended since the backup was made, or been removed"), "{said}");
+    assert!(said.contains("1 call that had not ended is not waiting in the backup, and will not run; "), "{said}");
 }
 
 #[test]

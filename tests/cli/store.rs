@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use crate::line::is_in_line;
-use crate::place::{Place, install, lock, wait_until};
+use crate::place::{Place, install, is_stopped, lock, wait_until};
 
 fn mode(path: &std::path::Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
@@ -409,10 +409,7 @@ fn root_is_not_led_elsewhere_by_a_link_that_changes_once_it_was_looked_at() {
          chown -R 65001 theirs; ln -s ours/q.db link",
     );
     let process = place.start("env ASYNCQ_FAILPOINT='store looked at=stop' asyncq --db link process");
-    wait_until("it has looked", || {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", process.engine())).unwrap_or_default();
-        stat.contains(") T ")
-    });
+    wait_until("it has looked", || is_stopped(process.engine()));
     place.stdout("ln -sfn theirs/q.db link");
     place.stdout(&format!("kill -CONT {}", process.engine()));
     let output = process.wait();

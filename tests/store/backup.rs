@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use asyncq::Kind;
 use asyncq::domain::attempt::Outcome;
 use asyncq::domain::job::{JobId, State};
+use asyncq::domain::query::{BulkChange, JobChange, JobFilter};
 use asyncq::domain::time::Timestamp;
 use asyncq::store::{Location, Restoration, RestoreTurn, Store};
 
@@ -34,7 +35,7 @@ conformance! {
         with_events(store);
         let first = store.enqueue(&call(1)).unwrap().id();
         let target = beside(store, "b.db");
-        let copied = store.back_up(&target, "b.db".as_ref()).unwrap();
+        let copied = store.back_up(&target).unwrap();
         let second = store.enqueue(&call(2)).unwrap().id();
         let mut backup = open(&target);
         backup.check().unwrap();
@@ -48,11 +49,11 @@ conformance! {
     fn nothing_is_replaced_and_nothing_is_left(store: &mut Store) {
         with_events(store);
         let target = beside(store, "b.db");
-        store.back_up(&target, "b.db".as_ref()).unwrap();
+        store.back_up(&target).unwrap();
         let before = (names(&target), fs::read(&target).unwrap());
         let mut refused = |name: &str| {
             let target = beside(store, name);
-            let error = store.back_up(&target, target.file_name().unwrap()).unwrap_err();
+            let error = store.back_up(&target).unwrap_err();
             assert!(error.hint().is_some(), "{error}");
             error.kind()
         };
@@ -70,7 +71,7 @@ conformance! {
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| (0..50).map(|_| other.enqueue(&call(1)).unwrap().id()).last().unwrap());
             for number in 0..5 {
-                store.back_up(&beside(store, &format!("{number}.db")), "b".as_ref()).unwrap();
+                store.back_up(&beside(store, &format!("{number}.db"))).unwrap();
             }
             assert!(store.job(writer.join().unwrap()).is_ok());
         });
@@ -113,7 +114,7 @@ conformance! {
             store.enqueue(&call(number)).unwrap();
         }
         let target = beside(store, "b.db");
-        store.back_up(&target, "b.db".as_ref()).unwrap();
+        store.back_up(&target).unwrap();
         let mut backup = open(&target);
         assert_eq!(backup.run_again(store).unwrap(), 0);
         let at_work = processor(store, 1);
@@ -125,14 +126,59 @@ conformance! {
         // Of another store, nothing is known.
         backup.enqueue(&call(5)).unwrap();
         let mut other = Store::create(&Location::File(beside(store, "other.db")), PATIENCE).unwrap().0;
+        with_events(&mut other);
         assert_eq!(backup.run_again(&mut other).unwrap(), 0);
+    }
+
+    fn calls_that_are_removed_since_a_backup_are_counted_even_if_none_is_left(store: &mut Store) {
+        with_events(store);
+        for number in 1..=2 {
+            store.enqueue(&call(number)).unwrap();
+        }
+        let target = beside(store, "b.db");
+        store.back_up(&target).unwrap();
+        for job in 1..=2 {
+            store.cancel(JobId(job)).unwrap();
+        }
+        let ended = JobFilter { states: JobChange::Remove.states(), ..JobFilter::default() };
+        let many = BulkChange { change: JobChange::Remove, filter: ended, before: None, dry_run: false };
+        assert_eq!(store.change_many(&many, JobId(0)).unwrap().changed, 2);
+        // The service shows that it is the same store.
+        assert_eq!(open(&target).run_again(store).unwrap(), 2);
+    }
+
+    fn calls_that_a_backup_lacks_are_counted(store: &mut Store) {
+        with_events(store);
+        let lacking = |store: &mut Store, backup: &mut Store, newest: i64| {
+            let newest = JobId(newest);
+            store.unended_without(backup, newest).unwrap() + store.unended_after(newest).unwrap()
+        };
+        for number in 1..=2 {
+            store.enqueue(&call(number)).unwrap();
+        }
+        store.cancel(JobId(2)).unwrap();
+        let target = beside(store, "b.db");
+        store.back_up(&target).unwrap();
+        let mut backup = open(&target);
+        assert_eq!(lacking(store, &mut backup, 2), 0);
+        for number in 3..=5 {
+            store.enqueue(&call(number)).unwrap();
+        }
+        store.cancel(JobId(4)).unwrap();
+        // In the backup it has ended.
+        store.retry(JobId(2)).unwrap();
+        for newest in [0, 2, 4, 5, 9] {
+            assert_eq!(lacking(store, &mut backup, newest), if newest == 0 { 4 } else { 3 }, "{newest}");
+        }
+        let mut other = Store::create(&Location::File(beside(store, "other.db")), PATIENCE).unwrap().0;
+        assert_eq!(lacking(store, &mut other, 5), 4);
     }
 
     fn a_restoration_takes_the_place_of_the_store(store: &mut Store) {
         with_events(store);
         store.enqueue(&call(1)).unwrap();
         let (location, target) = (store.location().clone(), beside(store, "b.db"));
-        store.back_up(&target, "b.db".as_ref()).unwrap();
+        store.back_up(&target).unwrap();
         store.enqueue(&call(2)).unwrap();
         let newest = store.newest_numbers().unwrap();
         let turn = RestoreTurn::take(&location).unwrap();

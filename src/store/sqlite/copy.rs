@@ -6,7 +6,7 @@
 
 use std::io::{self, ErrorKind};
 use std::os::unix::{ffi::OsStrExt, fs::MetadataExt};
-use std::{ffi::OsStr, fs, path::Path};
+use std::{fs, path::Path};
 use std::{thread::sleep, time::Instant};
 
 use rusqlite::backup::{Backup, StepResult};
@@ -32,11 +32,11 @@ const TAKEN: [&str; 2] = ["-asyncq", "-restore"];
 impl SqliteTx<'_> {
     /// Copies the state of the database that this transaction sees into a new file, which gets its name when it is complete, is
     /// found undamaged, and is on the disk.
-    pub(super) fn copy_to(&self, target: &Path, label: &OsStr) -> Result<Copied> {
+    pub(super) fn copy_to(&self, target: &Path) -> Result<Copied> {
         refuse_target(target)?;
         let fail = |error: io::Error| cannot_back_up(target, &error);
         let folder = target.parent().unwrap_or(Path::new("/"));
-        let draft = Draft::make(&without_links(folder), label).map_err(fail)?;
+        let draft = Draft::make(&without_links(folder)).map_err(fail)?;
         reached("backup draft made");
         self.copy_pages(&draft, target)?;
         refuse_damage(draft.path())?;
@@ -119,7 +119,7 @@ pub(in crate::store) fn copy_in(from: &Path, store: &Path) -> Result<Draft> {
     let fail = |error: io::Error| cannot_restore(store, &error);
     refuse_source(from, store)?;
     let folder = store.parent().unwrap_or(Path::new("/"));
-    let draft = Draft::make(folder, store.file_name().unwrap_or_default()).map_err(fail)?;
+    let draft = Draft::make(folder).map_err(fail)?;
     let file = without_links(from);
     let has_wal = fs::metadata(with_suffix(&file, "-wal")).is_ok_and(|wal| wal.len() > 0);
     let unreadable = |error: rusqlite::Error| explain(from, error);

@@ -3,7 +3,7 @@
 //! Invariant: the process that makes a draft holds its lock (`flock`) until the draft is published or removed. So a draft without
 //! a lock is what a killed process has left, and anybody may remove it.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
@@ -15,6 +15,12 @@ use tempfile::{Builder, NamedTempFile};
 
 use super::files::{SIDECARS, sync_folder, with_suffix};
 use crate::failpoint::reached;
+
+/// How a draft's name begins. In drafts of earlier builds, the rest of the beginning differs.
+const PREFIX: &str = ".copy-of-store-";
+
+/// How the name of any draft begins.
+const ANY_PREFIX: &str = ".copy-of-";
 
 /// The end of a draft's name.
 const SUFFIX: &str = ".new";
@@ -31,12 +37,11 @@ pub(in crate::store) struct Draft {
 }
 
 impl Draft {
-    /// Makes an empty draft in a folder, and removes those with the same label that killed processes have left there.
-    pub(super) fn make(folder: &Path, label: &OsStr) -> io::Result<Draft> {
-        let prefix = prefix(label);
-        remove_left(folder, &prefix);
+    /// Makes an empty draft in a folder, and removes all that killed processes have left there.
+    pub(super) fn make(folder: &Path) -> io::Result<Draft> {
+        remove_left(folder);
         for _ in 0..TRIES {
-            let file = Builder::new().prefix(&prefix).suffix(SUFFIX).rand_bytes(RANDOM).tempfile_in(folder)?;
+            let file = Builder::new().prefix(PREFIX).suffix(SUFFIX).rand_bytes(RANDOM).tempfile_in(folder)?;
             file.as_file().set_permissions(Permissions::from_mode(0o600))?;
             let is_locked = file.as_file().try_lock().is_ok();
             if is_locked && fs::symlink_metadata(file.path()).is_ok() {
@@ -68,26 +73,24 @@ impl Draft {
     }
 }
 
-/// How the names of drafts with this label begin.
-fn prefix(label: &OsStr) -> OsString {
-    let mut prefix = OsString::from(".copy-of-");
-    prefix.push(label);
-    prefix.push("-");
-    prefix
-}
-
-fn remove_left(folder: &Path, prefix: &OsStr) {
+fn remove_left(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        let random = name.as_bytes().strip_prefix(prefix.as_bytes()).and_then(|it| it.strip_suffix(SUFFIX.as_bytes()));
-        let is_draft = random.is_some_and(|it| it.len() == RANDOM && it.iter().all(u8::is_ascii_alphanumeric));
-        if is_draft && is_left(&entry.path()) {
+        if is_draft(&entry.file_name()) && is_left(&entry.path()) {
             for suffix in SIDECARS.into_iter().chain([""]) {
                 let _ = fs::remove_file(with_suffix(&entry.path(), suffix));
             }
         }
     }
+}
+
+/// Whether asyncq gives such a name to a draft.
+fn is_draft(name: &OsStr) -> bool {
+    let name = name.as_bytes().strip_prefix(ANY_PREFIX.as_bytes());
+    let parts = name.and_then(|it| it.strip_suffix(SUFFIX.as_bytes())).and_then(|it| it.split_last_chunk::<RANDOM>());
+    parts.is_some_and(|(label, random)| {
+        label.len() > 1 && label.ends_with(b"-") && random.iter().all(u8::is_ascii_alphanumeric)
+    })
 }
 
 /// Whether no process works on a draft.
@@ -109,17 +112,16 @@ mod tests {
     #[test]
     fn only_what_nobody_works_on_is_removed() {
         let place = tempfile::tempdir().unwrap();
-        let label = OsStr::new("q.db");
-        let at_work = Draft::make(place.path(), label).unwrap();
-        let others =
-            [".copy-of-q.db-abc.new", ".copy-of-q.db-ab_def.new", ".copy-of-q.d-abcdef.new", ".q.dbabcdef.new"];
-        for name in others.iter().chain(&[".copy-of-q.db-abcdef.new"]) {
+        let at_work = Draft::make(place.path()).unwrap();
+        let others = [".copy-of-q.db-abc.new", ".copy-of-q.db-ab_def.new", ".copy-of-abcdef.new", ".q.dbabcdef.new"];
+        let left = [".copy-of-store-abcdef.new", ".copy-of-q.db-abcdef.new", ".copy-of-a-b-1bcdef.new"];
+        for name in others.iter().chain(&left) {
             fs::write(place.path().join(name), "").unwrap();
         }
-        let second = Draft::make(place.path(), label).unwrap();
+        let second = Draft::make(place.path()).unwrap();
         assert!(at_work.path().exists() && second.path().exists());
-        let left = |name: &str| place.path().join(name).exists();
-        assert!(others.into_iter().all(left));
-        assert!(!left(".copy-of-q.db-abcdef.new"));
+        let is_there = |name: &str| place.path().join(name).exists();
+        assert!(others.into_iter().all(is_there));
+        assert!(!left.into_iter().any(is_there));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use std::{borrow::Cow, ffi::OsStr, sync::atomic::Ordering};
+use std::{borrow::Cow, sync::atomic::Ordering};
 
 use rusqlite::ffi;
 
@@ -239,8 +239,8 @@ impl Tx for SqliteTx<'_> {
         self.first_damage()
     }
 
-    fn copy_to(&mut self, target: &Path, label: &OsStr) -> Result<Copied> {
-        SqliteTx::copy_to(self, target, label)
+    fn copy_to(&mut self, target: &Path) -> Result<Copied> {
+        SqliteTx::copy_to(self, target)
     }
 
     fn check_numbers(&mut self) -> Result<()> {

@@ -286,6 +286,11 @@ pub fn runs(pid: &str) -> bool {
     fields.first().is_some_and(|state| *state != "Z" || fields[17] != "1")
 }
 
+/// Whether a process is stopped, as by `SIGSTOP`.
+pub fn is_stopped(pid: impl std::fmt::Display) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default().contains(") T ")
+}
+
 /// How often the threads of a process have gone to sleep.
 pub fn sleeps(pid: &str) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
