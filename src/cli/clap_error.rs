@@ -91,7 +91,7 @@ fn explain(error: &clap::Error, typed: &Typed<'_>) -> (String, String) {
             }
             (format!("`{arg}` cannot be used with {}", list(&others, "and")), help)
         }
-        ErrorKind::MissingRequiredArgument => missing(error, &asked, help),
+        ErrorKind::MissingRequiredArgument => missing(error, &asked, typed, help),
         ErrorKind::TooManyValues => (format!("`{arg}` takes no value, so `{value}` is not allowed"), help),
         ErrorKind::InvalidUtf8 => not_text(typed.words),
         _ => {
@@ -219,7 +219,7 @@ fn too_many(name: &str, word: &str, typed: &[OsString]) -> String {
 }
 
 /// The sentence and the hint for arguments that are missing.
-fn missing(error: &clap::Error, asked: &clap::Command, help: String) -> (String, String) {
+fn missing(error: &clap::Error, asked: &clap::Command, typed: &Typed<'_>, help: String) -> (String, String) {
     let name = asked.get_bin_name().unwrap_or("asyncq");
     let missing: Vec<String> = context(error, ContextKind::InvalidArg).iter().map(|arg| plain(arg)).collect();
     if missing.iter().any(|arg| arg == "ID") && asked.get_arguments().any(|arg| arg.get_long() == Some("all")) {
@@ -231,7 +231,29 @@ fn missing(error: &clap::Error, asked: &clap::Command, help: String) -> (String,
     } else {
         help
     };
-    (format!("`{name}` needs {}", list(&missing, "and")), hint)
+    let needing = that_needs(&missing, asked, typed);
+    (format!("`{}` needs {}", needing.as_deref().unwrap_or(name), list(&missing, "and")), hint)
+}
+
+/// The option without which these options would not be missing.
+fn that_needs(missing: &[String], asked: &clap::Command, typed: &Typed<'_>) -> Option<String> {
+    let own = typed.words.split(|word| word == "--").next().unwrap_or_default();
+    let is_option = missing.iter().all(|it| it.starts_with("--"));
+    own.iter().enumerate().filter(|_| is_option).find_map(|(at, word)| {
+        let word = word.to_str()?;
+        let name = word.split('=').next()?;
+        let long = name.strip_prefix("--")?;
+        let option = asked.get_arguments().find(|it| it.get_long() == Some(long))?;
+        let has_value = option.get_action().takes_values() && name == word;
+        let mut rest = vec![OsString::from("asyncq")];
+        rest.extend(typed.words[..at].iter().cloned());
+        rest.extend(typed.words[at + 1..].iter().skip(usize::from(has_value)).cloned());
+        let is_missing = match (typed.root)().try_get_matches_from(rest) {
+            Ok(_) => false,
+            Err(error) => context(&error, ContextKind::InvalidArg).iter().any(|it| missing.contains(&plain(it))),
+        };
+        (!is_missing).then(|| name.to_owned())
+    })
 }
 
 /// The sentence and the hint for arguments that are not UTF-8.

@@ -12,16 +12,18 @@ use std::time::Duration;
 use std::{env, path::Path, thread};
 
 use clap::{Arg, ArgMatches, Command, FromArgMatches, ValueHint};
-use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, complete};
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter, complete};
 use clap_complete::env::{EnvCompleter, Fish, Zsh};
 
 use super::session::{Global, Session, show_error};
 use super::{exit, output, stdio};
+use crate::commands::complete::programs;
 use crate::commands::queue::Place;
 use crate::domain::completion::{Candidate, Topic};
 use crate::domain::job::State;
 use crate::domain::job_edit::JobEdit;
 use crate::domain::query::JobChange;
+use crate::domain::zone::zone_names;
 use crate::error::{Error, Kind};
 
 /// The variable that names the shell which asks.
@@ -154,13 +156,18 @@ fn as_typed(word: &str) -> String {
 /// offered where nothing else is, or once somebody begins to type one.
 fn command_with_names(command: fn() -> Command, before: &[OsString], hide_options: bool) -> Command {
     let before: Vec<OsString> = before.iter().map(|word| unquoted(word)).collect();
-    let typed = typed(command(), &before).map(Arc::new);
+    let matches = command().ignore_errors(true).try_get_matches_from(&before).ok();
+    let has_program = matches.as_ref().is_some_and(|it| value(it, "command").is_some());
+    let typed = matches.and_then(|matches| typed(&matches)).map(Arc::new);
     let mut command = command();
     command.build();
     with_names(command, &mut Vec::new(), &|path: &[String], arg: Arg| {
         let arg = if hide_options && !arg.is_positional() { arg.hide(true) } else { arg };
         if let Some(hint) = files(&arg) {
             return arg.value_hint(hint);
+        }
+        if let Some(completer) = outside(&arg, has_program) {
+            return arg.add(completer);
         }
         match (topic(path, &arg), typed.clone()) {
             (Some(topic), Some(typed)) => {
@@ -182,20 +189,20 @@ fn with_names(command: Command, path: &mut Vec<String>, each: &dyn Fn(&[String],
 }
 
 /// What the words say of the store and the service, as far as they are right.
-fn typed(command: Command, words: &[OsString]) -> Option<Typed> {
-    let matches = command.ignore_errors(true).try_get_matches_from(words).ok()?;
-    let global = Global::from_arg_matches(&matches).ok()?;
+fn typed(matches: &ArgMatches) -> Option<Typed> {
+    let global = Global::from_arg_matches(matches).ok()?;
     let place = Session::new(global).ok()?.place_within(PATIENCE).ok()?;
-    let mut inner = &matches;
+    Some(Typed { place, service: value(matches, "service") })
+}
+
+/// The first value of an argument of the command that was typed.
+fn value(matches: &ArgMatches, id: &str) -> Option<String> {
+    let mut inner = matches;
     while let Some((_, next)) = inner.subcommand() {
         inner = next;
     }
-    Some(Typed { place, service: service(inner) })
-}
-
-fn service(matches: &ArgMatches) -> Option<String> {
-    let mut words = matches.try_get_raw("service").ok()??;
-    Some(words.next()?.to_str()?.to_owned())
+    let mut words = inner.try_get_raw(id).ok()??;
+    Some(words.next()?.to_string_lossy().into_owned())
 }
 
 /// A word without its quotes, and with `~` for the home of the user: shells hand on what was typed.
@@ -220,10 +227,43 @@ fn unquoted(word: &OsStr) -> OsString {
 /// Where the word may be a file.
 fn files(arg: &Arg) -> Option<ValueHint> {
     match value_name(arg)? {
-        "FILE" | "PATH" | "PROGRAM" | "ARG" => Some(ValueHint::AnyPath),
+        "FILE" | "FILE|DIR" | "PATH" | "ARG" => Some(ValueHint::AnyPath),
         "DIR" => Some(ValueHint::DirPath),
         _ => None,
     }
+}
+
+/// What completes an argument that names neither a file alone nor something in the store.
+fn outside(arg: &Arg, has_program: bool) -> Option<ArgValueCompleter> {
+    let names = |all: fn() -> Vec<String>| {
+        ArgValueCompleter::new(move |start: &OsStr| {
+            let mut names = all();
+            names.retain(|name| start.to_str().is_some_and(|start| name.starts_with(start)));
+            names.sort_unstable();
+            in_order(names)
+        })
+    };
+    match value_name(arg)? {
+        "CMD" | "PROGRAM" if has_program => Some(ArgValueCompleter::new(PathCompleter::any())),
+        "CMD" | "PROGRAM" => Some(ArgValueCompleter::new(program)),
+        "ZONE" => Some(names(zone_names)),
+        "NAME[=VALUE]" => Some(names(|| env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect())),
+        _ => None,
+    }
+}
+
+fn in_order(names: Vec<String>) -> Vec<CompletionCandidate> {
+    let candidate = |(order, name): (usize, String)| CompletionCandidate::new(name).display_order(Some(order));
+    names.into_iter().enumerate().map(candidate).collect()
+}
+
+/// A program by its name in `$PATH`, or a path.
+fn program(start: &OsStr) -> Vec<CompletionCandidate> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut found = in_order(start.to_str().map(|start| programs(&path, start)).unwrap_or_default());
+    let files = PathCompleter::any().complete(start).into_iter();
+    found.extend(files.map(|file| file.display_order(Some(usize::MAX))));
+    found
 }
 
 fn value_name(arg: &Arg) -> Option<&str> {

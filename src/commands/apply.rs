@@ -1,6 +1,6 @@
 //! Manifests: making a store what a file says, and writing such a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
@@ -42,13 +42,14 @@ impl ManifestSource<'_> {
     pub fn read(self, caller: &Caller, zone: &dyn Fn() -> Result<TimeZone>) -> Result<WantedStore> {
         let manifest = Manifest::parse(self.file, zone)?;
         let base = self.base(caller)?;
+        let mut lookups = Lookups { base: base.as_deref(), caller, sites: HashMap::new(), programs: HashMap::new() };
         let mut wanted = WantedStore { services: manifest.services, ..WantedStore::default() };
         for function in manifest.functions {
-            let definition = self.at(function.at, define(&function, base.as_deref(), caller))?;
+            let definition = self.at(function.at, define(&function, &mut lookups))?;
             wanted.functions.push((function.target, definition));
         }
         for mut schedule in manifest.schedules {
-            self.at(schedule.at, resolve_site(&mut schedule, base.as_deref(), caller))?;
+            self.at(schedule.at, resolve_site(&mut schedule, &mut lookups))?;
             let ManifestSchedule { name, definition, paused, .. } = schedule;
             wanted.schedules.push(WantedSchedule { name, definition, paused });
         }
@@ -143,17 +144,54 @@ impl Queue {
     }
 }
 
-fn define(function: &ManifestFunction, base: Option<&Path>, caller: &Caller) -> Result<Definition> {
+/// Sites and programs of a file, each looked up once.
+struct Lookups<'a> {
+    /// The folder from which relative paths count, if there is one.
+    base: Option<&'a Path>,
+    caller: &'a Caller,
+    /// By what the file names as the site.
+    sites: HashMap<Option<String>, String>,
+    /// By the program, as the file names it, and the site.
+    programs: HashMap<(String, String), String>,
+}
+
+impl<'a> Lookups<'a> {
+    fn here(&self) -> Here<'a> {
+        Here { folder: self.base.unwrap_or(Path::new("/")), caller: self.caller }
+    }
+
+    fn site(&mut self, typed: Option<&str>) -> Result<String> {
+        let typed = typed.map(str::to_owned);
+        if let Some(site) = self.sites.get(&typed) {
+            return Ok(site.clone());
+        }
+        let site = find_site(typed.as_deref(), self.base, self.caller)?;
+        self.sites.insert(typed, site.clone());
+        Ok(site)
+    }
+
+    fn program(&mut self, program: &str, site: &str) -> Result<String> {
+        let key = (program.to_owned(), site.to_owned());
+        if let Some(found) = self.programs.get(&key) {
+            return Ok(found.clone());
+        }
+        let found = find_program(program, site, self.here())?;
+        self.programs.insert(key, found.clone());
+        Ok(found)
+    }
+}
+
+fn define(function: &ManifestFunction, lookups: &mut Lookups<'_>) -> Result<Definition> {
     let ManifestFunction { target, timeout, worker, call_format, inputs, policy, .. } = function;
     let named = |error: Error| {
         let message = format!("function `{target}`: {error}");
         error.reworded(error.kind(), message)
     };
-    let in_site = find_site(function.site.as_deref(), base, caller).map_err(named)?;
-    let here = Here { folder: base.unwrap_or(Path::new("/")), caller };
+    let in_site = lookups.site(function.site.as_deref()).map_err(named)?;
+    let here = lookups.here();
     let mut command = function.command.clone();
     if let Some(program) = command.first_mut() {
-        *program = find_program(program, &in_site, here).map_err(named)?;
+        *program = lookups.program(program, &in_site).map_err(named)?;
     }
     let env = function.env.iter().map(|(name, value)| {
         let name = variable_name(name).map_err(named)?;
@@ -184,10 +222,10 @@ fn define(function: &ManifestFunction, base: Option<&Path>, caller: &Caller) -> 
     })
 }
 
-fn resolve_site(schedule: &mut ManifestSchedule, base: Option<&Path>, caller: &Caller) -> Result<()> {
+fn resolve_site(schedule: &mut ManifestSchedule, lookups: &mut Lookups<'_>) -> Result<()> {
     let typed = &mut schedule.definition.call.site;
     if typed.is_some() {
-        let found = find_site(typed.as_deref(), base, caller).map_err(|error| {
+        let found = lookups.site(typed.as_deref()).map_err(|error| {
             let message = format!("schedule `{}`: {error}", schedule.name);
             error.reworded(error.kind(), message)
         });

@@ -1,5 +1,8 @@
 //! What a shell completes.
 
+use std::ffi::OsStr;
+
+use super::program::is_program;
 use super::queue::Place;
 use crate::domain::completion::{Candidate, Topic};
 use crate::error::Result;
@@ -13,4 +16,17 @@ impl Place {
     pub fn completions(&self, topic: &Topic, start: &str) -> Result<Vec<Candidate>> {
         Store::open_to_read(&self.location, self.patience)?.completions(topic, start)
     }
+}
+
+/// The names of the programs in the folders of a `$PATH` that begin so, by name; those with a slash are paths, and there are none.
+#[must_use]
+pub fn programs(path: &OsStr, start: &str) -> Vec<String> {
+    let folders = std::env::split_paths(path).filter_map(|folder| std::fs::read_dir(folder).ok());
+    let entries = folders.flat_map(Iterator::flatten);
+    let names = entries.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        (name.starts_with(start) && is_program(&entry.path())).then_some(name)
+    });
+    let names: std::collections::BTreeSet<String> = names.collect();
+    names.into_iter().collect()
 }

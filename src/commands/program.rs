@@ -88,6 +88,11 @@ fn no_shell(program: &str) -> Error {
     }
 }
 
+/// Whether a path leads to a program.
+pub(super) fn is_program(path: &Path) -> bool {
+    matches!(runnable(path), Runnable::Yes)
+}
+
 enum Runnable {
     Yes,
     No,

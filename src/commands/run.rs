@@ -9,10 +9,11 @@ use super::function::{blank, recorded, site};
 use super::program::{Here, find_program, is_for_shell};
 use super::{caller::Caller, queue::Queue};
 use crate::domain::call::{Call, Reading};
-use crate::domain::function::{CallFormat, Definition, FunctionName, FunctionPolicy};
+use crate::domain::function::{CallFormat, Definition, FunctionName, FunctionPolicy, Inputs};
 use crate::domain::job::{Job, JobId, State};
 use crate::domain::reason::Reason;
 use crate::domain::service::{Added, ServiceName};
+use crate::domain::signature::Signature;
 use crate::error::{Error, Kind, Result};
 use crate::processor::lives;
 use crate::store::absolute;
@@ -22,6 +23,9 @@ pub const SERVICE: &str = "shell";
 
 /// The function of such calls.
 pub const FUNCTION: &str = "run";
+
+/// What it takes: the words of the command.
+const TAKES: &str = "word...";
 
 /// How often to look whether a processor runs the call.
 const LOOK: Duration = Duration::from_millis(10);
@@ -103,6 +107,8 @@ impl Queue {
         let definition = Definition {
             command: vec![find_program("env", "/", here)?, "--".to_owned()],
             call_format: CallFormat::Words,
+            // Without a word, `env` prints its environment, with the token of the attempt.
+            inputs: Inputs { takes: Some(Signature::parse(TAKES)?), ..Inputs::default() },
             policy: FunctionPolicy { is_local: true, ..FunctionPolicy::default() },
             ..blank("/".to_owned())
         };
@@ -110,7 +116,9 @@ impl Queue {
             return Ok(added == Added::New);
         }
         Err(Error::new(Kind::Denied, format!("service `{service}` has no function `{FUNCTION}` for `asyncq run`"))
-            .with_hint(format!("`asyncq function add {service} {FUNCTION} --local --stdin none -- env --` adds it")))
+            .with_hint(format!(
+                "`asyncq function add {service} {FUNCTION} --local --takes {TAKES} --stdin none -- env --` adds it"
+            )))
     }
 
     /// Starts a processor in the background for a call, unless one is at work on its service. Returns when a processor runs the

@@ -1,20 +1,15 @@
 //! Cron patterns: when they come, also when clocks change.
 //!
-//! croner searches times as a clock on the wall shows them. The rule for changes of clocks is Debian's. A pattern whose minute
-//! or hour begins with `*` *keeps its beat*: it comes whenever the clock shows a time that it names, so twice in the hour
-//! that is repeated and not at all in the hour that is left out. Any other pattern comes once for each time that it names:
-//! the first time if the clock shows it twice, and at the change if it does not show it.
+//! The rule for changes of clocks is Debian's. A pattern whose minute or hour begins with `*` *keeps its beat*: it comes whenever
+//! the clock shows a time that it names, so twice in the hour that is repeated and not at all in the hour that is left out. Any
+//! other pattern comes once for each time that it names: the first time if the clock shows it twice, and at the change if it does
+//! not show it.
 
-use std::cmp::Ordering;
-
-use croner::errors::CronError;
-use croner::parser::{CronParser, Seconds, Year};
-use croner::{CivilDateTime, CronDateTime, Resolution, Weekday};
-use jiff::SignedDuration;
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone};
 
 use super::cron_field::{Field, Item};
+use super::cron_times::CronTimes;
 use super::cron_words::describe;
 use super::text::escape_control;
 use super::time::{Timestamp, parse_span};
@@ -39,7 +34,7 @@ const NAMES: [(&str, &str); 5] = [
 pub struct Pattern {
     text: String,
     fields: [Vec<Item>; 5],
-    search: croner::Cron,
+    times: CronTimes,
     keeps_beat: bool,
     needs_both_days: bool,
 }
@@ -69,16 +64,11 @@ impl Pattern {
         }
         let begins_with_star = |at: usize| fields[at].starts_with('*');
         let needs_both_days = begins_with_star(2) || begins_with_star(4);
-        let list = |items: &Vec<Item>| items.iter().map(Item::to_string).collect::<Vec<_>>().join(",");
-        let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed);
-        let search = parser.dom_and_dow(needs_both_days).build().parse(&items.each_ref().map(list).join(" "));
-        let search = search.map_err(|error| {
-            Error::new(Kind::Usage, format!("`{text}` is not a pattern: {error}")).with_hint(EXAMPLE)
-        })?;
         let keeps_beat = begins_with_star(0) || begins_with_star(1);
-        let pattern = Pattern { text, fields: items, search, keeps_beat, needs_both_days };
+        let times = CronTimes::of(&items, needs_both_days);
+        let pattern = Pattern { text, fields: items, times, keeps_beat, needs_both_days };
         let any = DateTime::constant(2000, 1, 1, 0, 0, 0, 0);
-        if pattern.next_civil(any, true).is_none() {
+        if pattern.times.next(any, true).is_none() {
             return Err(Error::new(Kind::Usage, format!("`{}` never comes", pattern.text))
                 .with_hint("no such month has such a day; `L` is the last day of a month, as in `0 0 L 2 *`"));
         }
@@ -110,7 +100,7 @@ impl Pattern {
     fn next_named(&self, after: jiff::Timestamp, zone: &TimeZone) -> Option<jiff::Timestamp> {
         let mut civil = zone.to_datetime(after);
         loop {
-            civil = self.next_civil(civil, false)?;
+            civil = self.times.next(civil, false)?;
             let tick = moment(civil, zone)?;
             if tick > after {
                 return Some(tick);
@@ -122,17 +112,13 @@ impl Pattern {
     fn next_beat(&self, after: jiff::Timestamp, zone: &TimeZone) -> Option<jiff::Timestamp> {
         let (mut from, mut inclusive) = (after, false);
         loop {
-            let civil = self.next_civil(zone.to_datetime(from), inclusive)?;
+            let civil = self.times.next(zone.to_datetime(from), inclusive)?;
             let tick = zone.to_offset(from).to_timestamp(civil).ok()?;
             match zone.following(from).next() {
                 Some(change) if change.timestamp() <= tick => (from, inclusive) = (change.timestamp(), true),
                 _ => return Some(tick),
             }
         }
-    }
-
-    fn next_civil(&self, from: DateTime, inclusive: bool) -> Option<DateTime> {
-        self.search.find_next_occurrence(&Civil(from), inclusive).ok().map(|civil| civil.0)
     }
 }
 
@@ -173,42 +159,6 @@ fn no_pattern(words: &[&str]) -> Error {
     }
     let hint = if words.len() == 6 { "for seconds use --every, as in --every 10s" } else { EXAMPLE };
     refuse(format!("a schedule needs 5 fields, `{shown}` has {}", words.len()), hint.to_owned())
-}
-
-/// A time as a clock on the wall shows it, for croner, which then knows no changes of clocks.
-#[derive(Clone)]
-struct Civil(DateTime);
-
-impl CronDateTime for Civil {
-    fn to_civil(&self) -> CivilDateTime {
-        let part = |number: i8| number.unsigned_abs().into();
-        let date =
-            croner::CivilDate::from_parts_unchecked(self.0.year().into(), part(self.0.month()), part(self.0.day()));
-        let time =
-            croner::CivilTime::from_parts_unchecked(part(self.0.hour()), part(self.0.minute()), part(self.0.second()));
-        CivilDateTime::new(date, time)
-    }
-
-    fn civil_weekday(&self) -> Weekday {
-        Weekday::from_days_from_sunday(self.0.weekday().to_sunday_zero_offset().unsigned_abs().into())
-    }
-
-    fn resolve_civil(&self, civil: CivilDateTime) -> Result<Resolution<Self>, CronError> {
-        let year = i16::try_from(civil.year()).map_err(|_| CronError::InvalidDate)?;
-        let part = |number: u32| i8::try_from(number).map_err(|_| CronError::InvalidDate);
-        let date = (part(civil.month())?, part(civil.day())?);
-        let time = (part(civil.hour())?, part(civil.minute())?, part(civil.second())?);
-        let civil = DateTime::new(year, date.0, date.1, time.0, time.1, time.2, 0);
-        civil.map(|civil| Resolution::Single(Civil(civil))).map_err(|_| CronError::InvalidDate)
-    }
-
-    fn checked_add_seconds(&self, seconds: i64) -> Option<Self> {
-        self.0.checked_add(SignedDuration::from_secs(seconds)).ok().map(Civil)
-    }
-
-    fn cmp_instant(&self, other: &Self) -> Ordering {
-        self.0.cmp(&other.0)
-    }
 }
 
 #[cfg(test)]

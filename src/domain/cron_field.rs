@@ -1,7 +1,5 @@
 //! The five fields of a cron pattern: what each may hold, and a message with the way out for everything else.
 
-use std::fmt;
-
 use super::text::escape_control;
 use crate::error::{Error, Kind, Result};
 
@@ -51,22 +49,6 @@ pub enum Item {
         /// The day of the week.
         weekday: u8,
     },
-}
-
-/// With numbers for names.
-impl fmt::Display for Item {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Item::All { step: 1 } => f.write_str("*"),
-            Item::All { step } => write!(f, "*/{step}"),
-            Item::Range { first, last, .. } if first == last => write!(f, "{first}"),
-            Item::Range { first, last, step: 1 } => write!(f, "{first}-{last}"),
-            Item::Range { first, last, step } => write!(f, "{first}-{last}/{step}"),
-            Item::LastDay => f.write_str("L"),
-            Item::Nth { weekday, which } => write!(f, "{weekday}#{which}"),
-            Item::Last { weekday } => write!(f, "{weekday}L"),
-        }
-    }
 }
 
 const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];

@@ -11,6 +11,7 @@ pub mod completion;
 pub mod console;
 pub mod cron;
 mod cron_field;
+mod cron_times;
 mod cron_words;
 pub mod diagnosis;
 pub mod due;

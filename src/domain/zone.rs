@@ -50,16 +50,23 @@ pub fn machine_zone_name() -> Result<String> {
     })
 }
 
+/// The names of all time zones.
+#[must_use]
+pub fn zone_names() -> Vec<String> {
+    let mut names: Vec<String> = tz::db().available().map(|name| name.as_str().to_owned()).collect();
+    // Debian also has all zones under these two folders.
+    names.retain(|name| !name.starts_with("posix/") && !name.starts_with("right/"));
+    names
+}
+
 /// The name of the zone that `given`, which is not a zone, probably means: it may have a typo, or name only the city.
 #[must_use]
 pub fn meant(given: &str) -> Option<String> {
-    let names: Vec<String> = tz::db().available().map(|name| name.as_str().to_owned()).collect();
-    // Debian also has all zones under these two folders.
-    let names = names.iter().filter(|name| !name.starts_with("posix/") && !name.starts_with("right/"));
+    let names = zone_names();
     let given = given.trim().replace(' ', "_");
     let is_city = |name: &&String| name.rsplit_once('/').is_some_and(|(_, city)| city.eq_ignore_ascii_case(&given));
-    let city = names.clone().filter(is_city).min().cloned();
-    city.or_else(|| nearest(&given, names.map(String::as_str)).map(str::to_owned))
+    let city = names.iter().filter(is_city).min().cloned();
+    city.or_else(|| nearest(&given, names.iter().map(String::as_str)).map(str::to_owned))
 }
 
 #[cfg(test)]

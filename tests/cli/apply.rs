@@ -311,7 +311,7 @@ fn pruning_removes_only_what_is_in_services_of_the_file() {
         kept   
         report 
         $ asyncq apply deploy.toml --force
-        ! error: `asyncq apply` needs `--prune`
+        ! error: `--force` needs `--prune`
         ! hint: `asyncq apply --help` shows how
         ? 2
         ",

@@ -86,6 +86,30 @@ fn names_of_the_store_are_completed() {
 }
 
 #[test]
+fn programs_are_completed_from_the_path_and_then_files() {
+    let place = place();
+    place.stdout("mkdir bin folder; touch bin/tool-plain tool-file folder/tool-below");
+    place.program("bin/tool-two", "");
+    place.program("bin/tool-one", "");
+    for (words, expected) in [
+        ("asyncq run tool-", &["tool-one", "tool-two", "tool-file"][..]),
+        ("asyncq run -- tool-o", &["tool-one"]),
+        ("asyncq run --start tool-", &["tool-one", "tool-two", "tool-file"]),
+        ("asyncq run folder/t", &["folder/tool-below"]),
+        ("asyncq run tool-one tool-", &["tool-file"]),
+        ("asyncq run -- tool-one x tool-", &["tool-file"]),
+        ("asyncq function add events new -- tool-o", &["tool-one"]),
+        ("asyncq function add events new -- tool-one tool-", &["tool-file"]),
+        ("asyncq backup tool-", &["tool-file"]),
+        ("asyncq enqueue --tz Europe/Berl", &["Europe/Berlin"]),
+        ("asyncq run --env HOM", &["HOME"]),
+    ] {
+        let asked = || place.stdout(&format!("PATH=$PWD/bin:$PATH COMPLETE=bash asyncq -- {words}"));
+        wait_until(&format!("`{words}` is completed to {expected:?}"), || asked().lines().eq(expected.iter().copied()));
+    }
+}
+
+#[test]
 fn zsh_and_fish_show_what_a_name_stands_for() {
     let place = place();
     let zsh = "_CLAP_COMPLETE_INDEX=3 COMPLETE=zsh asyncq -- asyncq job retry ''";

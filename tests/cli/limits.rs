@@ -320,7 +320,7 @@ fn what_cannot_be_a_rate() {
     place.session(
         "
         $ asyncq service set events --burst 3
-        ! error: `asyncq service set` needs `--rate`
+        ! error: `--burst` needs `--rate`
         ! hint: `asyncq service set --help` shows how
         ? 2
         $ asyncq service set events --rate 10/s --burst 0

@@ -65,7 +65,7 @@ fn a_pause_of_a_service_says_why() {
         ! hint: leave out `--why`, or write as in `--why 'new release'`
         ? 2
         $ asyncq pause --timeout 1s
-        ! error: `asyncq pause` needs `--wait`
+        ! error: `--timeout` needs `--wait`
         ! hint: `asyncq pause --help` shows how
         ? 2
         "#,

@@ -21,11 +21,29 @@ fn a_command_runs_later_in_its_folder() {
         $ asyncq job show 3 | grep -E 'service|function'
         service    shell
         function   run
-        $ asyncq function show shell run | grep -E 'local|command|stdin'
+        $ asyncq function show shell run | grep -E 'local|command|stdin|takes'
         command   /[..]/env --
         stdin     none
+        takes     word...
         local     only for programs that open the store themselves
         "#,
+    );
+}
+
+#[test]
+fn a_call_without_a_command_is_refused() {
+    Place::new().session(
+        "
+        $ asyncq -q run true
+        1
+        $ asyncq enqueue shell run
+        ! error: `shell run` takes at least 1 argument, you gave 0
+        ! hint: usage: asyncq enqueue shell run word...
+        ? 2
+        $ asyncq enqueue shell run printf '%s %s' 7 x; asyncq process
+        2
+        7 x
+        ",
     );
 }
 
@@ -84,7 +102,7 @@ fn what_cannot_be_run_is_refused_and_makes_nothing() {
         ! hint: [..]
         ? 66
         $ asyncq run --timeout 1s true
-        ! error: `asyncq run` needs `--wait`
+        ! error: `--timeout` needs `--wait`
         ! hint: [..]
         ? 2
         $ asyncq status
@@ -102,9 +120,9 @@ fn a_service_without_the_function_means_no() {
         $ asyncq service add shell 2> said
         $ asyncq run true
         ! error: service `shell` has no function `run` for `asyncq run`
-        ! hint: `asyncq function add shell run --local --stdin none -- env --` adds it
+        ! hint: `asyncq function add shell run --local --takes word... --stdin none -- env --` adds it
         ? 77
-        $ asyncq function add shell run --local --stdin none -- env --; asyncq run echo said; asyncq process
+        $ asyncq function add shell run --local --takes word... --stdin none -- env --; asyncq run echo said; asyncq process
         1
         said
         $ asyncq run --service other echo other; asyncq process other
@@ -140,7 +158,7 @@ fn run_waits_and_has_the_success_of_the_command() {
 fn started_processors_run_all_commands_and_leave_none_behind() {
     let place = Place::new();
     place.stdout("asyncq service add shell --concurrency 2");
-    place.stdout("asyncq function add shell run --local --stdin none -- env --");
+    place.stdout("asyncq function add shell run --local --takes word... --stdin none -- env --");
     let runs: Vec<_> = (0..20).map(|_| place.start("asyncq run --start sh -c 'echo x >> did'")).collect();
     for run in runs {
         let output = run.wait();

@@ -267,7 +267,7 @@ fn what_is_no_schedule() {
         ! hint: did you mean `nightly`? `asyncq schedule list` shows all
         ? 66
         $ asyncq schedule run nightly --until 2036-01-01
-        ! error: `asyncq schedule run` needs `--from`
+        ! error: `--until` needs `--from`
         ! hint: `asyncq schedule run --help` shows how
         ? 2
         $ asyncq function remove reports build --force

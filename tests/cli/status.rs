@@ -137,7 +137,7 @@ fn bad_input() {
         ! hint: `*` stands for any text, `?` for one character, and `[a-c]` for one of these
         ? 2
         $ asyncq status --max-age 1h
-        ! error: `asyncq status` needs `--check`
+        ! error: `--max-age` needs `--check`
         ! hint: `asyncq status --help` shows how
         ? 2
         $ asyncq status --watch

@@ -144,7 +144,7 @@ fn a_crowd_of_commands_that_starts_processors_strands_none() {
     let place = place();
     let (crowd, slots) = (scale::many(200, 8), 2);
     place.stdout(&format!("asyncq service add shell --concurrency {slots}"));
-    place.stdout("asyncq function add shell run --local --stdin none -- env --");
+    place.stdout("asyncq function add shell run --local --takes word... --stdin none -- env --");
     let mut runs: Vec<Child> = (0..crowd).map(|_| spawn(&place, "asyncq -q run --start true")).collect();
     let mut most = 0;
     wait_until("all have ended", || {
