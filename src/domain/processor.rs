@@ -65,7 +65,7 @@ pub struct ProcessOptions {
 pub struct Summary {
     /// How many attempts it ran.
     pub attempts: u64,
-    /// How many of its jobs ended in an error.
+    /// How many of its jobs, and of those of dead processors, ended in an error.
     pub errors: u64,
     /// How often a rule of the application kept it from claiming a call.
     pub held_back: u64,

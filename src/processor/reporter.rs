@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::finished::FinishedCall;
 use crate::domain::event::{Event, Unkillable};
-use crate::domain::{job::State, processor::Summary};
+use crate::domain::job::{JobId, State};
+use crate::domain::processor::Summary;
 use crate::error::{Error, Kind};
 use crate::system::user::user_name;
 
@@ -121,6 +122,12 @@ impl<'a> Reporter<'a> {
     /// A call is recorded: its job is in this state now, unless it did not belong to this processor any longer.
     pub(super) fn finished(&mut self, call: FinishedCall, state: Option<State>) {
         call.report(state, &mut self.summary, self.tell);
+    }
+
+    /// Counts jobs that a rescue put into these states.
+    pub(super) fn rescued(&mut self, jobs: &[(JobId, State)]) {
+        let errors = jobs.iter().filter(|(_, state)| *state == State::Error).count();
+        self.summary.errors += errors as u64;
     }
 
     /// A process cannot be ended.

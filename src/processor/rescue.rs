@@ -112,6 +112,7 @@ pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_, '_>) -> Result
     let unowned = put_back_unowned(store, &[])?;
     if !unowned.is_empty() {
         others.rescued = true;
+        rescuer.reporter.rescued(&unowned);
         rescuer.reporter.tell(Event::Unowned(&unowned));
     }
     let own = rescuer.own;
@@ -320,6 +321,7 @@ fn put_back(
     let rescued = store.rescue(dead.id, begun, held)?;
     reached("processor rescued");
     if !rescued.jobs.is_empty() {
+        reporter.rescued(&rescued.jobs);
         reporter.tell(Event::Rescued { processor: dead, jobs: &rescued.jobs });
     }
     Ok(rescued.held)

@@ -57,8 +57,11 @@ fn a_job_whose_processors_die_ends_in_an_error() {
     }
     place.session(
         r#"
-        $ asyncq process
+        $ asyncq -v process
         ! asyncq: processor 3 (process [..] on [..]) died; 1 of its jobs ended in an error (`asyncq job list --state error` shows why)
+        ! asyncq: 0 attempts; 1 job ended in an error
+        ? 1
+        $ asyncq process
         $ asyncq job show 1 --json
         {[..]"state":"error",[..]"error":{"kind":"crash","message":"the processor died in 3 attempts","exit_code":null,"signal":null},[..]
         "#,

@@ -247,7 +247,7 @@ fn a_function_for_which_the_kernel_ends_its_processor_ends_in_an_error_after_thr
     for _ in 0..3 {
         assert_ne!(place.run(&cage.process()).status.code(), Some(0));
     }
-    place.stdout("asyncq process");
+    assert_eq!(place.run("asyncq process").status.code(), Some(1));
     assert_eq!(place.query("SELECT state || crashes || failures FROM asyncq_job"), "error30");
     assert_eq!(books.count("START"), 3);
     judge(&books, &place.store()).is_clean();
