@@ -1,4 +1,4 @@
-//! Where a worker gets its calls from: each is marked before it is sent, and its outcome noted when it is back.
+//! Where a worker gets its calls from. Each call is marked before it is sent, and its outcome is noted when it comes back.
 
 use std::{cell::Cell, sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::failpoint::reached;
 use crate::runner::worker::{CallReport, CallSource, EndedCall, SendLimits, SentCall};
 use crate::runner::{Capture, Ended, StartFailure, has_expired};
 
-/// Outcomes of worker calls that took less than this are not noted: to repeat such a call costs less.
+/// Outcomes of worker calls that took less than this are not noted, because repeating such a call costs less than noting it.
 const WORTH_A_NOTE: Duration = Duration::from_millis(1);
 
 /// The calls that a slot has for its worker.
@@ -97,7 +97,7 @@ impl CallSource for SlotCalls<'_> {
 
     fn cancelled(&self) -> Vec<Fence> {
         let mut cancels = std::mem::take(&mut self.shared.queue.state().slots[self.slot].cancels);
-        // The call for which the worker is starting need not wait for that.
+        // If the worker is only starting for a cancelled call, nobody waits for the start.
         if let Some(claim) = self.first.take() {
             let Some(place) = cancels.iter().position(|which| *which == claim.fence) else {
                 self.first.set(Some(claim));

@@ -1,7 +1,7 @@
 //! The queue from which the slots of a processor take their calls.
 //!
-//! Invariant: of each service, at most `width` calls run at once. A call that was sent to a worker and waits there behind
-//! another one does not count until its turn.
+//! Invariant: at most `width` calls of a service run at once. A call that waits in a worker behind another call does not count
+//! until its turn comes.
 
 mod host;
 mod pipes;
@@ -24,18 +24,18 @@ pub(super) struct DispatchQueue {
 #[derive(Default)]
 pub(super) struct QueueState {
     services: Vec<ServiceQueue>,
-    /// Which service comes first next time, so that none is always last.
+    /// Which service comes first next time. It changes, so that no service is always last.
     turn: usize,
     /// One for each slot.
     pub(super) slots: Vec<SlotState>,
     /// The program that some calls run in, if there is one.
     pub(super) host: Option<HostState>,
-    /// Whether several calls share the output, so that it is forwarded in whole lines.
+    /// Whether several calls share the output, so that the forwarder passes on whole lines only.
     pub(super) whole_lines: bool,
     /// Whether no further call may begin.
     pub(super) halted: bool,
     pub(super) closed: bool,
-    /// Where those wait who want to follow a call.
+    /// Where new followers wait until the slot of their call takes them.
     pub(super) tap: Arc<Tap>,
 }
 
@@ -46,8 +46,8 @@ struct ServiceQueue {
     waiting: VecDeque<Claim>,
     /// How many calls may run at once.
     width: usize,
-    /// How many calls have ended whose outcome is neither noted nor recorded yet. A processor's death repeats them, so there
-    /// are to be no more of them than slots.
+    /// How many ended calls have an outcome that is neither noted nor recorded yet. If the processor dies, these calls run again,
+    /// so there must not be more of them than slots.
     unrecorded: usize,
 }
 
@@ -169,7 +169,7 @@ impl QueueState {
         self.find(service).map_or(0, |index| self.running_in(index))
     }
 
-    /// How many calls of a service wait for something other than the start of their worker.
+    /// How many calls of a service wait for something else than the start of their worker.
     pub(super) fn stranded_of(&self, service: &ServiceName) -> usize {
         let starting: Vec<&Serving> = self.slots.iter().filter_map(|slot| slot.serving.as_ref()).collect();
         let starts = |claim: &Claim| starting.iter().any(|it| it.at_once.is_none() && it.is_for(claim));
@@ -177,8 +177,8 @@ impl QueueState {
         waiting.into_iter().flatten().filter(|claim| !starts(claim)).count()
     }
 
-    /// How many slots can have something to do: one for each call that may run at once. Where workers run them, one more for
-    /// each slot that has no call left, because it may still have a worker to end.
+    /// How many slots can have something to do: one for each call that may run at once. For workers, it is one more for each slot
+    /// without a call, because such a slot may still have to end its worker.
     pub(super) fn useful_slots(&self) -> usize {
         let useful = |(index, queue): (usize, &ServiceQueue)| {
             let in_slots = || self.slots.iter().filter(move |slot| slot.service == index);
@@ -232,7 +232,7 @@ impl QueueState {
         if self.is_open() { width.saturating_sub(busy) } else { 0 }
     }
 
-    /// Takes the next call for an empty slot, if one may begin; says also whether it shares the output.
+    /// Takes the next call for an empty slot, if one may begin. Also returns whether it shares the output.
     pub(super) fn pick(&mut self, slot: usize) -> Option<(Claim, bool)> {
         let count = self.services.len();
         let mut services = (0..count).map(|step| (self.turn + step) % count);
@@ -241,8 +241,8 @@ impl QueueState {
         Some((self.take(slot, index, place)?, self.whole_lines))
     }
 
-    /// The first call of a service that may begin in an empty slot. While a worker starts, which may take long, its calls are
-    /// passed over.
+    /// The first call of a service that may begin in an empty slot. Skips calls whose worker is starting, because a start may take
+    /// long.
     fn next_in(&self, index: usize) -> Option<usize> {
         let waiting = &self.services[index].waiting;
         let place = self.first_for_slots(index).filter(|place| self.has_room_behind_hosted(index, *place))?;
@@ -259,8 +259,8 @@ impl QueueState {
         self.has_room_behind_hosted(index, hosted).then_some(other)
     }
 
-    /// Whether the worker of another slot can take a call, or may soon: it is starting, or its slot is about to look for the
-    /// next call.
+    /// Whether the worker of another slot can take this call now or soon. Soon means that the worker is starting, or that its slot
+    /// is about to look for the next call.
     fn is_for_another(&self, index: usize, claim: &Claim) -> bool {
         self.slots.iter().filter(|slot| slot.service == index).any(|slot| {
             let Some(serving) = &slot.serving else { return false };
@@ -276,14 +276,15 @@ impl QueueState {
             state.crashed_before = false;
         }
         state.service = index;
-        // Set as soon as the call is taken, so that no other slot starts a second worker for calls that this one may run.
+        // It is set as soon as the call is taken. Otherwise, another slot would start a second worker for calls that this one may
+        // run.
         state.serving = state.serving.take().or_else(|| Serving::begin(&claim));
         state.crashed_before |= claim.before.crashes > 0;
         state.fences.push_back(claim.fence);
         Some(claim)
     }
 
-    /// Notes which worker a slot feeds, and how many calls that runs at once, if it has said so.
+    /// Notes which worker a slot feeds, and how many calls that worker runs at once, if it has said so.
     pub(super) fn serve(&mut self, slot: usize, worker: Option<(&Worker, Option<usize>)>) {
         self.slots[slot].serving = worker.map(|(worker, at_once)| {
             let (definition, site) = worker.made_of();
@@ -291,7 +292,7 @@ impl QueueState {
         });
     }
 
-    /// Notes how many calls the worker of a slot runs at once; says whether that is new.
+    /// Notes how many calls the worker of a slot runs at once. Returns whether that is new.
     pub(super) fn learn(&mut self, slot: usize, at_once: usize) -> bool {
         let serving = self.slots[slot].serving.as_mut();
         serving.is_some_and(|serving| serving.at_once.replace(at_once) != Some(at_once))
@@ -308,7 +309,7 @@ impl QueueState {
         self.call_host();
     }
 
-    /// Lets somebody follow a call that runs here; gives the request back if it does not.
+    /// Lets somebody follow a call that runs here. If the call does not run here, returns the request.
     pub(super) fn usher(&self, request: FollowRequest) -> Result<(), FollowRequest> {
         let is_it = |fence: &Fence| (fence.job.0, fence.attempt) == (request.job, request.attempt);
         let slot = self.slots.iter().find(|slot| slot.fences.iter().any(is_it)).map(|slot| &slot.control);

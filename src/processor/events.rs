@@ -57,7 +57,7 @@ impl<T> EventQueue<T> {
         let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
         arrived.push(event);
         if arrived.len() == 1 {
-            // Only fails when the counter is full: then the sleeper is awake already.
+            // A write fails only if the counter is full. Then the sleeper is awake already.
             let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
         }
     }
@@ -75,7 +75,7 @@ impl<T> EventQueue<T> {
     pub fn wait(&self, time: Duration, other: Option<BorrowedFd<'_>>) {
         let mut fds = vec![PollFd::new(&self.bell, PollFlags::IN)];
         fds.extend(other.map(|other| PollFd::from_borrowed_fd(other, PollFlags::IN)));
-        // Interrupted or not: the caller looks for events.
+        // It makes no difference whether a signal interrupted this: the caller looks for events anyway.
         let _ = fds::wait(&mut fds, Some(time));
     }
 }

@@ -1,4 +1,4 @@
-//! Calls that have ended and are not recorded yet, and how one is recorded, also where the disk is full.
+//! Calls that have ended and are not recorded yet, and how to record one, even on a full disk.
 
 use std::{collections::VecDeque, path::Path};
 
@@ -14,13 +14,13 @@ use crate::processor::random::draw_for;
 use crate::runner::{DiskReserve, Ended, Mark, worker::EndedCall};
 use crate::store::Store;
 
-/// About how many bytes of output and of nested calls one transaction records, so that memory does not depend on how many calls end at once.
+/// About how many bytes of output and nested calls one transaction records. This bounds memory, however many calls end at once.
 const LOGS_AT_ONCE: usize = 4 * 1024 * 1024;
 
-/// How much of a call's output is kept while the disk is full, in bytes: the reserve is there for outcomes.
+/// How many bytes of a call's output are kept while the disk is full. The reserve is meant for outcomes.
 const LITTLE: usize = 4096;
 
-/// Calls that never ran, and as many of those that ended as one transaction may record.
+/// Returns all calls that never ran, and as many of the ended ones as one transaction may record.
 pub(super) fn collect(unrun: &mut Vec<FinishedCall>, done: &mut VecDeque<EndedCall>) -> Result<Vec<FinishedCall>> {
     let mut calls = std::mem::take(unrun);
     let mut bytes = 0;
@@ -38,11 +38,11 @@ pub(super) struct FinishedCall {
     pub(super) service: ServiceName,
     function: String,
     pub(super) finish: Finish,
-    /// Says that it has begun; `None` where it has not.
+    /// Shows that the call has begun; `None` if it has not.
     pub(super) mark: Option<Mark>,
-    /// Whether it could not be run, and has its own site, which does not exist.
+    /// Whether it could not run and has a site of its own, which does not exist.
     lacks_own_site: bool,
-    /// Whether it said when to run instead, without asking to be tried again.
+    /// Whether it said when to run instead, but did not ask to be tried again.
     in_vain: bool,
 }
 
@@ -85,7 +85,7 @@ impl FinishedCall {
         FinishedCall { service, function, finish, mark: None, lacks_own_site, in_vain: false }
     }
 
-    /// Reports what was recorded. `state` is the state of the job now; `None` if it did not belong to this processor any longer.
+    /// Reports what was recorded. `state` is the state of the job now, or `None` if the job no longer belonged to this processor.
     pub(super) fn report(self, state: Option<State>, summary: &mut Summary, tell: &mut dyn FnMut(Event<'_>)) {
         summary.attempts += 1;
         let Some(state) = state else {
@@ -119,8 +119,8 @@ impl FinishedCall {
     }
 }
 
-/// Records one outcome and gives the state of its job now, as [`Store::finish`] does. On a full disk it takes from the
-/// reserve what it needs; output and nested calls for which there is no space are dropped.
+/// Records one outcome and returns the state of its job now, as [`Store::finish`] does. On a full disk, it takes what it needs from
+/// the reserve, and drops output and nested calls that do not fit.
 ///
 /// # Errors
 /// Whatever the store answers; [`Kind::Full`] when the reserve is used up, too.
@@ -140,7 +140,7 @@ pub(super) fn record(store: &mut Store, reserve: &DiskReserve, finish: &mut Fini
     }
 }
 
-/// Counts the nested calls instead of recording them; says whether there are any.
+/// Counts the nested calls instead of recording them. Returns whether there were any.
 fn drop_calls(nested: &mut Option<Box<NestedCalls>>) -> bool {
     let Some(nested) = nested.as_mut().filter(|nested| !nested.calls.is_empty()) else { return false };
     nested.leave_out_all();

@@ -1,6 +1,6 @@
-//! The program that this processor drains into, if there is one: a thread feeds it, as slots feed workers.
+//! The program that this processor drains into, if there is one. A thread feeds it calls, as slots feed workers.
 //!
-//! Invariant: when the host is lost, the calls that it may be running keep their marks, and stay with this processor.
+//! Invariant: when the host is lost, the calls that may still run in it keep their marks and stay with this processor.
 
 use std::{sync::Arc, thread::JoinHandle};
 
@@ -31,7 +31,7 @@ pub(super) fn feed(shared: &Arc<Shared>, mut session: HostSession) -> std::io::R
         shared.queue.state().lose_host();
         shared.queue.notify();
         shared.events.send(LoopEvent::LostHost(LostHost { pid, loss, left }));
-        // Only after that event, so that the main loop does not claim for a host that is lost.
+        // These come after that event, so that the main loop claims nothing for a lost host.
         if !ended.is_empty() {
             calls.done(ended);
         }
@@ -75,7 +75,8 @@ impl CallSource for HostCalls<'_> {
         let marks = &self.shared.marks;
         for done in &mut done {
             note(marks, done);
-            // From now on the call does not belong to the host. The note alone does not say so: it may be an earlier attempt's.
+            // From now on, the call no longer belongs to the host. The note alone does not say so, because it may be from an
+            // earlier attempt.
             if let Some(mark) = &done.mark {
                 marks.came_out(mark, done.claim.fence.job);
             }

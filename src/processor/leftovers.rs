@@ -1,4 +1,4 @@
-//! What processors do on a store that is to be replaced.
+//! What processors have left behind on a store that is about to be replaced.
 
 use std::path::Path;
 
@@ -9,10 +9,10 @@ use crate::runner::process::{identity::same_boot, orphans};
 use crate::runner::run_dir::{Liveness, liveness, names, token_of};
 use crate::store::Store;
 
-/// Ends what dead processors have left running here, so that their calls can begin again in a store that replaces this one.
+/// Ends what dead processors have left running here, so that their calls can begin again in the store that replaces this one.
 ///
 /// # Errors
-/// [`Kind::Busy`] when that is not possible, or when a host still runs calls of one.
+/// [`Kind::Busy`] when that is not possible, or when a host still runs calls of a dead processor.
 pub fn end_leftovers_of_dead(store: &mut Store) -> Result<()> {
     let run_folder = store.run_folder();
     for processor in store.processors()? {

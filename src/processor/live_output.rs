@@ -16,7 +16,7 @@ pub struct LiveOutput(Feed);
 /// Why a call cannot be followed while it runs.
 #[derive(Debug)]
 pub enum NotLive {
-    /// Its processor does not run it now: the store says what has become of it, or will do so soon.
+    /// Its processor does not run it now. The store says what has become of it, or will do so soon.
     Elsewhere,
     /// Another error, in one sentence.
     Barred(Error),

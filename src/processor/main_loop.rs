@@ -23,7 +23,7 @@ use crate::error::{Error, Kind, Result, reason};
 use crate::runner::{Stop, worker::host::Host, worker::host_session::HostSession};
 use crate::store::{Patience, ServiceStatus, Store};
 
-/// How long nothing is claimed after the system could not start a program.
+/// For how long nothing is claimed after the system could not start a program.
 const START_PAUSE: Duration = Duration::from_secs(1);
 
 /// For how long a processor that is about to end removes old jobs.
@@ -46,7 +46,7 @@ pub(super) struct MainLoop<'a> {
     others: OtherProcessors,
     /// Progress of calls that is not recorded yet.
     progress: BTreeMap<JobId, (Fence, String)>,
-    /// While the disk is full, or no program can be started: how that was met, and when it was tried last.
+    /// Set while the disk is full, or while no program can be started: when that was first seen and last tried.
     full_disk: Option<Obstacle>,
     scarcity: Option<Obstacle>,
     wait_for_due: WaitForDue,
@@ -63,7 +63,7 @@ struct WaitForDue {
 }
 
 impl WaitForDue {
-    /// How long to wait yet at most, when no call runs.
+    /// How much longer to wait while no call runs.
     fn time_left(&mut self) -> Option<Duration> {
         let since = *self.idle_since.get_or_insert_with(Instant::now);
         self.most.map(|most| most.saturating_sub(since.elapsed()))
@@ -76,9 +76,9 @@ struct OtherProcessors {
     exist: bool,
     /// Dead ones of which nothing is left but calls in a host.
     held_in_host: BTreeSet<ProcessorId>,
-    /// A host that says that it runs no call of an earlier processor, until that was used.
+    /// A host that says that it runs no call of an earlier processor. Used once.
     idle_host: Option<Host>,
-    /// The host of this processor, once it runs no more calls: then nothing else begins.
+    /// The host of this processor, once it no longer runs calls. From then on, nothing else begins.
     lost_host: Option<LostHost>,
 }
 
@@ -95,7 +95,7 @@ impl Obstacle {
 }
 
 impl<'a> MainLoop<'a> {
-    /// A loop that has not begun.
+    /// A loop that has not started yet.
     ///
     /// # Errors
     /// When the system has no descriptor left.
@@ -132,8 +132,8 @@ impl<'a> MainLoop<'a> {
         self.shutdown.clone()
     }
 
-    /// Waits for the hello of the host at the other end of a socket, unless a signal to stop arrives. From then on, calls run
-    /// in it.
+    /// Waits until the host at the other end of a socket says hello, or a signal to stop arrives. From then on, calls run in the
+    /// host.
     pub(super) fn greet(&mut self, socket: OwnedFd) -> Result<()> {
         let (host, ended) = Host::behind(&socket).map_err(|error| {
             Error::new(Kind::Io, format!("the host cannot be watched: {}", reason(&error)))
@@ -157,9 +157,9 @@ impl<'a> MainLoop<'a> {
         Ok(())
     }
 
-    /// Drains services, all at once, until none of their calls is ready, or comes due within the time `wait`; or, with
-    /// `--follow`, until a signal to stop. After an error it ends the running calls and, if possible, records those that have ended. The next processor puts back the
-    /// rest.
+    /// Drains all these services at once. Ends when no call is ready or comes due within the time `wait`; with `--follow`, at a
+    /// signal to stop. After an error, it ends the running calls and, if possible, records those that have ended. The next
+    /// processor puts back the rest.
     pub(super) fn drain(&mut self, services: &[ServiceName], wait: Option<Duration>) -> Result<()> {
         self.wait_for_due = WaitForDue { most: wait, idle_since: None };
         let done = self.work(services);
@@ -179,7 +179,7 @@ impl<'a> MainLoop<'a> {
         for name in services {
             let status = self.status_of(name)?;
             let mut state = ServiceState::new(name.clone(), status);
-            // Several are drained at once only after each of them was: that it is paused was said then.
+            // Several services are drained at once only after each was drained alone. Pauses were reported then.
             if !self.options.follow && services.len() > 1 {
                 state.pauses();
             }
@@ -198,7 +198,7 @@ impl<'a> MainLoop<'a> {
             self.report_paused_services()?;
             self.tell_progress();
             let Some(time) = self.time_to_wait()? else {
-                // A signal may have arrived since they were reported.
+                // A signal may have arrived since the last report.
                 self.report_signals();
                 return Ok(());
             };
@@ -214,13 +214,13 @@ impl<'a> MainLoop<'a> {
     fn prune(&mut self) -> Result<()> {
         if self.pruner.until().is_zero() && self.full_disk.is_none() && self.may_begin() {
             self.pruner.step(self.store)?;
-            // It has waited for the store more briefly than anything else does.
+            // The pruner has set a short patience.
             self.set_patience();
         }
         Ok(())
     }
 
-    /// Removes old jobs after the last call, for a short time: cron starts a processor again, but not soon.
+    /// Removes old jobs for a short time after the last call, because cron does not start the next processor at once.
     pub(super) fn prune_at_end(&mut self) -> Result<()> {
         let began = Instant::now();
         while !self.options.follow && self.may_begin() && began.elapsed() < PRUNING && self.pruner.step(self.store)? {}
@@ -230,7 +230,7 @@ impl<'a> MainLoop<'a> {
     fn abandon(&mut self) {
         self.budget.halt();
         let Some(registration) = self.membership.active() else { return };
-        // Claims that did not begin are put back when this processor unregisters, or by the next one.
+        // Unregistering puts back claims that did not begin, or the next processor does.
         registration.slots.take_back(|_| true);
         self.shutdown.stop(Stop::Kill);
         for service in &mut self.services {
@@ -250,7 +250,7 @@ impl<'a> MainLoop<'a> {
         }
     }
 
-    /// Ends. A processor that is refused while it holds nothing unregisters too, so that others need not find it dead.
+    /// Ends. If the store refuses this processor while it holds nothing, it unregisters first, so that nobody finds it dead.
     pub(super) fn end(mut self, done: Result<()>) -> Result<Summary> {
         self.set_patience();
         if let Err(error) = &done
@@ -274,7 +274,7 @@ impl<'a> MainLoop<'a> {
         lost.map_or(Ok(self.reporter.summary), |lost| Err(lost.error()))
     }
 
-    /// Calls that were claimed and have not ended here, nor were left to a host.
+    /// How many calls were claimed and have neither ended here nor been left to a host.
     fn open_calls(&self) -> usize {
         self.membership.get().map_or(0, |registration| registration.slots.open())
     }
@@ -303,7 +303,7 @@ impl<'a> MainLoop<'a> {
                 self.others.exist = found.any;
                 Ok(())
             }
-            // They can be rescued when there is space again.
+            // This works again once there is space.
             Err(error) if error.kind() == Kind::Full && own.is_some() => Ok(()),
             Err(error) => Err(error),
         }
@@ -383,14 +383,14 @@ impl<'a> MainLoop<'a> {
         }
     }
 
-    /// Puts back calls that were prefetched and cannot begin soon: those behind a long one, and all of them where nothing
-    /// begins any longer.
+    /// Puts back prefetched calls that cannot begin soon: those behind a long call, and all of them if nothing may begin any
+    /// longer.
     fn put_back_stranded(&mut self) {
         let over = !self.may_begin() || self.full_disk.is_some() || self.scarcity.is_some() || self.budget.is_late();
         for index in 0..self.services.len() {
             let (Some(registration), service) = (self.membership.get(), &self.services[index]) else { return };
             let stops = over || service.snapshot.status.free() == 0;
-            // Nothing ended for a while, or it would have begun.
+            // If a call had ended in this time, the next one would have begun.
             let stuck = service.is_stuck(POLL) && registration.slots.queue().stranded_of(&service.name) > 0;
             if stops || stuck {
                 self.give_back_of(index);

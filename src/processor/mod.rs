@@ -1,7 +1,7 @@
-//! Draining services: claim, run, finish, until nothing is ready.
+//! Drains services: claims calls, runs them and records their outcomes, until nothing is ready.
 //!
-//! Invariant: one thread talks to the store; each slot is a thread that runs one call at a time and knows no store. Only
-//! here do store and runner meet.
+//! Invariant: one thread talks to the store. Each slot is a thread that runs one call at a time and knows nothing of the store.
+//! Only this layer uses both store and runner.
 
 mod call_source;
 mod console;
@@ -79,16 +79,16 @@ pub struct Inherited {
 /// Which of the two processes of a processor this is.
 #[derive(Debug)]
 pub enum Role {
-    /// The supervisor. The other one has ended, with this exit code, or was killed: [`Kind::Busy`]. The next processor puts back what
-    /// it ran.
+    /// The supervisor. The processor process has ended with this exit code, or was killed ([`Kind::Busy`]). The next processor puts
+    /// back what it ran.
     Supervisor(Result<u8>),
     /// The one that does the work.
     Processor(Inherited),
 }
 
-/// Finds out which of the two processes of a processor this is. The first one runs this very program again, with the same
-/// words, as the processor process, and ends what is left of its calls when it has ended. `socket` is the number of an inherited
-/// socket to the program that it drains into. Call it before anything is opened.
+/// Finds out which of the two processes of a processor this is. The supervisor starts this program again with the same words, as
+/// the processor process. When that has ended, the supervisor ends what is left of its calls. `socket` is the number of an
+/// inherited socket to the program that it drains into. Call this before anything is opened.
 ///
 /// # Errors
 /// [`Kind::Usage`] when there is no such socket, [`Kind::Busy`] when the system gives no process.
@@ -115,12 +115,12 @@ pub fn unkillable_of(store: &Store, job: JobId) -> Option<Unkillable> {
     unkillable::of_job(&store.run_folder(), job)
 }
 
-/// Drains services one after the other, waits for calls of all of them that are due soon if that is wanted, then ends; or stays,
-/// and follows all of them at once. After a first signal to stop, it
-/// claims nothing more. A second one ends what is running and puts it back, a third one does so at once.
+/// Drains services one after the other. Then it waits for calls of any of them that are due soon, if that is wanted, and ends. With
+/// `--follow`, it serves all of them at once until it is told to stop. After a first signal to stop, it claims nothing more. A
+/// second signal ends the running calls and puts them back; a third one does so at once.
 ///
 /// # Errors
-/// [`crate::Kind::NotFound`] when a service is not there, before anything is run; and whatever the store answers.
+/// [`crate::Kind::NotFound`] when a service does not exist, before anything is run; and whatever the store answers.
 pub fn process(
     store: &mut Store,
     options: &ProcessOptions,
@@ -150,7 +150,7 @@ pub fn process(
     let done = if options.follow || services.len() == 1 {
         main_loop.drain(&services, options.wait)
     } else {
-        // Nobody waits for a call of one service while calls of another one are ready.
+        // While calls of one service are ready, it does not wait for calls of another one.
         let mut drained = services.iter().try_for_each(|service| main_loop.drain(std::slice::from_ref(service), None));
         if options.wait.is_some() {
             drained = drained.and_then(|()| main_loop.drain(&services, options.wait));

@@ -16,7 +16,7 @@ use crate::runner::{
 use crate::store::{Patience, Store};
 use crate::system::{error::io_error, fds, signals};
 
-/// How long it waits before it tries again to record an outcome, for which there was no space, or which the disk refused.
+/// How long to wait before trying again to record an outcome that the store or the disk refused.
 const FAILING: Duration = Duration::from_millis(250);
 
 /// What a nested call works with, apart from the store.
@@ -29,7 +29,7 @@ pub struct NestedRuntime<'a> {
     pub console: Console,
 }
 
-/// Runs `new` inside a running job, in the folder of its processor. On a signal to stop, the function is ended as well.
+/// Runs `new` inside a running job, in the folder of its processor. A signal to stop ends the function, too.
 ///
 /// # Errors
 /// As [`Store::begin_nested`]; and whatever the store answers when the end is recorded.
@@ -82,7 +82,7 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, runtime: &NestedRu
         // Its caller sees how it ends.
         hooks: EndHooks::default(),
     };
-    // The function has run: its outcome is not given up because somebody holds the store, or the disk is full or fails.
+    // The function has run. A locked store, or a disk that is full or fails, is no reason to lose its outcome.
     store.be_patient(Patience::Endless);
     let reserve = DiskReserve::of(&around.folder);
     let mut reported = false;
@@ -99,7 +99,7 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, runtime: &NestedRu
     };
     let outcome = match state {
         Some(State::Completed) => Outcome::Completed,
-        // A rule of the application, or the lack of the function's own commit, is against that.
+        // A rule of the application refuses the outcome, or the function has not committed what it said.
         Some(State::Error) if matches!(outcome, Outcome::Completed | Outcome::CompletedItself) => {
             let undone = if finish.decision.by_itself { not_by_itself() } else { refused_here(claim.fence.job) };
             undone.error.map_or(outcome, Outcome::Failed)
@@ -109,7 +109,7 @@ pub fn run(store: &mut Store, inside: &Running, new: &NewJob, runtime: &NestedRu
     Ok(Ran { job: claim.fence.job, outcome, result: finish.result, late: state.is_none() })
 }
 
-/// The call goes on in a process that may not be ended, and is a part of a job that ends.
+/// The error for a call that goes on in a process that cannot be ended, inside a job that ends.
 fn left_behind() -> Error {
     Error::new(Kind::Busy, "what this call runs cannot be ended, and was left running")
         .with_hint("it is another user's process; root can end it")

@@ -1,5 +1,5 @@
-//! The outcome of a call, as it is noted next to the store until the store records it. The processor that takes over from a
-//! dead one records its notes, instead of repeating the calls.
+//! The outcome of a call, as its processor notes it next to the store until the store records it. If the processor dies, the next
+//! one records these notes instead of repeating the calls.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -15,13 +15,13 @@ use crate::domain::{retry::AttemptCounts, retry_policy::RetryPolicy};
 use crate::error::Result;
 use crate::runner::{Ended, LONGEST_NOTE, Marks, clock::now, worker::EndedCall};
 
-/// How many bytes of output are noted with a call at most; one that has printed more is repeated.
+/// How many bytes of output a note holds at most. A call that printed more is repeated.
 const SHORT: usize = LONGEST_NOTE / 2;
 
-/// How much of a text stays at least when it is cut to fit into a note, in bytes.
+/// When a text is cut to fit into a note, at least this many bytes of it stay.
 const SHORTEST_TEXT: usize = 200;
 
-/// All of it but what was printed, which follows in the next line.
+/// Everything but the output, which follows in the next line.
 #[derive(Serialize, Deserialize)]
 struct JournalHead<'a> {
     attempt: i64,
@@ -31,16 +31,17 @@ struct JournalHead<'a> {
     service: &'a str,
     function: String,
     before: AttemptCounts,
-    /// How the function is tried again, unless it is as usual.
+    /// How the function is tried again, if that is not the default.
     #[serde(default, skip_serializing_if = "is_usual")]
     retry: Cow<'a, RetryPolicy>,
     outcome: Outcome,
     result: Option<String>,
     took: Duration,
-    /// When it ended, in milliseconds since 1970, if it asked to run later: the time until its record does not count.
+    /// When the call ended, in milliseconds since 1970. Only for a call that asked to run later: the pause counts from then, not
+    /// from when it is recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ended_at: Option<i64>,
-    /// How many calls ran inside it. They are not noted, and count as not recorded.
+    /// How many calls ran inside it. A note does not hold them, so they count as not recorded.
     #[serde(default, skip_serializing_if = "is_zero")]
     nested: u64,
     /// Of the output, each piece's stream and length.
@@ -56,8 +57,7 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// Writes it down, unless it is too long for that, or is not surely the function's own doing. Of an error that is too long, it
-/// keeps a part.
+/// Writes the note, unless it is too long, or something else than the function may have caused the end. Shortens a long error.
 fn write(claim: &Claim, ended: &Ended) -> Option<Vec<u8>> {
     if !ended.outcome.is_own_doing() || ended.output.kept() > SHORT {
         return None;
@@ -94,7 +94,8 @@ fn write(claim: &Claim, ended: &Ended) -> Option<Vec<u8>> {
     }
 }
 
-/// Cuts a long text of a failure: of a traceback the end says most, of a message the beginning. Says whether there was one.
+/// Shortens a long text of a failure. Keeps the end of a traceback and the beginning of a message, because these say most. Returns
+/// whether there was such a text.
 fn shorten(failure: &mut Failure) -> bool {
     if let Some(traceback) = failure.traceback.as_mut().filter(|text| text.len() > SHORTEST_TEXT) {
         let from = (traceback.len() / 2).max(traceback.len().saturating_sub(LONGEST_NOTE / 2));
@@ -110,7 +111,7 @@ fn shorten(failure: &mut Failure) -> bool {
     is_long
 }
 
-/// Reads what a processor has noted of a job; `None` when it cannot be read.
+/// Reads the note of a job; `None` if it cannot be read.
 ///
 /// # Errors
 /// When the system gives no random numbers.
@@ -124,7 +125,7 @@ pub(super) fn read(processor: ProcessorId, job: JobId, text: &[u8]) -> Result<Op
     else {
         return Ok(None);
     };
-    // The note does not say whether it is tied, and what its hooks are, so this is looked up.
+    // The note says neither whether the job is tied nor which hooks it has, so the store looks that up.
     let fence = Fence { job, attempt: head.attempt, claim: head.claim, processor, tied: true };
     let decision = head.retry.decide(&head.outcome, head.before, draw_for(&head.outcome, &head.retry)?);
     let nested = (head.nested > 0).then(|| {
@@ -145,7 +146,7 @@ fn parse(text: &[u8]) -> Option<(JournalHead<'_>, Log)> {
     is_whole.then_some((head, log))
 }
 
-/// Notes what came of a call, if that can be noted.
+/// Notes the outcome of a call, if a note can hold it.
 pub(super) fn note(marks: &Marks, done: &mut EndedCall) {
     if let (Some(mark), Some(note)) = (&mut done.mark, write(&done.claim, &done.ended)) {
         marks.note(mark, done.claim.fence.job, &note);

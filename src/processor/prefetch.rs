@@ -9,14 +9,14 @@ use crate::error::Result;
 use crate::store::ServiceStatus;
 use crate::system::fds;
 
-/// How much work is prefetched for each slot, measured by the time of the latest call: a few times what a slow disk takes
+/// How much work to prefetch for each slot, judged by the duration of the latest call. It is several times what a slow disk takes
 /// to record outcomes.
 const PREFETCH_TIME: Duration = Duration::from_millis(20);
 
 /// The most calls to prefetch for each slot when each call starts a program.
 const MOST_COMMANDS: u128 = 16;
 
-/// The same for calls of a worker: enough to keep it busy while outcomes are recorded.
+/// The same for calls of a worker. It is enough to keep the worker busy while outcomes are recorded.
 const MOST_CALLS: u128 = 2048;
 
 /// The most calls of a service to prefetch for all slots, because they take memory.
@@ -68,7 +68,7 @@ pub(super) struct ClaimBudget<'a> {
     /// Whether the latest claim runs alone.
     alone: bool,
     halted: bool,
-    /// How many calls can run at once here, whatever a service allows.
+    /// How many calls can run at once here, whatever the services allow.
     most: usize,
     /// Secrets for the next claims.
     tokens: Vec<Token>,
@@ -100,7 +100,7 @@ impl<'a> ClaimBudget<'a> {
         self.claimed -= count as u64;
     }
 
-    /// Secrets for this many claims, and perhaps more. Hand those that no claim got to [`ClaimBudget::unused_tokens`].
+    /// Secrets for this many claims, and perhaps more. Pass those that no claim got to [`ClaimBudget::unused_tokens`].
     ///
     /// # Errors
     /// When the system gives no random numbers.
@@ -141,7 +141,7 @@ impl<'a> ClaimBudget<'a> {
 
     /// How many calls may be prefetched.
     pub(super) fn prefetch(&self, status: &ServiceStatus, speed: CallSpeed) -> usize {
-        // Where starts are counted, nothing is claimed that does not start at once.
+        // With a rate, each claim counts as a start, so nothing is claimed ahead.
         if status.allowance.is_some() {
             return 0;
         }
@@ -156,7 +156,7 @@ impl<'a> ClaimBudget<'a> {
         }
         let (slots, prefetch) = (status.free().min(self.most), self.prefetch(status, speed));
         let room = (slots + prefetch).saturating_sub(held).min(MOST_AT_ONCE);
-        // Many at once are cheaper. While more are held than can run, no slot waits for them.
+        // Claiming many calls at once is cheaper. No slot waits for them as long as more calls are held than can run.
         if held > slots && (room < prefetch.div_ceil(2).min(MOST_AT_ONCE) || bytes >= MOST_BYTES) {
             return 0;
         }

@@ -5,16 +5,16 @@ use std::time::{Duration, Instant};
 use crate::error::{Kind, Result};
 use crate::store::{Patience, Store};
 
-/// How long to wait after a round, and after an error that goes away.
+/// How long to wait after a round, and after an error that may pass.
 const BETWEEN: Duration = Duration::from_secs(60);
 
 /// How long to wait for a store that others keep busy.
 const PATIENCE: Duration = Duration::from_millis(20);
 
-/// How long a step should take: others wait meanwhile.
+/// How long a step should take. Other writers wait during a step.
 const STEP: Duration = Duration::from_millis(15);
 
-/// While calls run, steps take at most this part of the time.
+/// While calls run, steps take at most one part in this many of the time.
 const SHARE: u32 = 20;
 
 /// How many jobs one step removes at least, and at most.
@@ -55,7 +55,7 @@ impl Pruner {
         let took = began.elapsed();
         if pruned.removed > 0 {
             let scale = STEP.as_secs_f64() / took.as_secs_f64().max(1e-6);
-            // At most twice as many as before: the next ones may have long outputs.
+            // At most twice as many as before, because the next jobs may have long outputs.
             let next = f64::from(self.most) * scale.clamp(0.1, 2.0);
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is clamped")]
             let next = next.clamp(f64::from(FEWEST), f64::from(MOST)) as u16;

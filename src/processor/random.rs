@@ -17,7 +17,7 @@ pub(crate) fn new_tokens(count: usize) -> Result<impl Iterator<Item = Token>> {
     Ok(bits.into_iter().map(|bits| Token::from_random(u128::from_ne_bytes(bits))))
 }
 
-/// What decides how long a call that ended so waits to be tried again.
+/// The random number for the pause of a call that ended like this, if the pause is random.
 pub(crate) fn draw_for(outcome: &Outcome, policy: &RetryPolicy) -> Result<f64> {
     match outcome {
         Outcome::Conflict(_) | Outcome::Unstarted(_) => draw(),

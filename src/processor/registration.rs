@@ -1,4 +1,4 @@
-//! A processor's registration in the store and its run directory: made with its first claim, removed when it ends.
+//! A processor's registration in the store and its run directory. Both are made for its first claim and removed when it ends.
 
 use std::path::{Path, PathBuf};
 use std::{ffi::OsString, sync::Arc};
@@ -54,7 +54,7 @@ impl Membership {
         }
     }
 
-    /// Registers, unless that was done before; says whether it did.
+    /// Registers, unless this processor is registered already. Returns whether it did.
     pub(super) fn join(&mut self, store: &mut Store, events: &Arc<EventQueue<LoopEvent>>) -> Result<bool> {
         let Some(runtime) = self.runtime.take() else { return Ok(false) };
         self.registration = Some(Registration::begin(store, runtime, Arc::clone(events))?);
@@ -81,7 +81,7 @@ impl Membership {
         self.get().is_some_and(|registration| registration.still_there().is_err())
     }
 
-    /// Gives up the registration, for the caller to end.
+    /// Takes the registration out, so that the caller can end it.
     pub(super) fn leave(&mut self) -> Option<Registration> {
         self.registration.take()
     }
@@ -97,14 +97,14 @@ pub(super) struct Registration {
     home: Home,
     access: Access,
     orphans: Arc<Orphans>,
-    /// Kept to the end: only then does the processor wait for a slow reader of its output.
+    /// Dropped last: only then does the processor wait for a slow reader of its output.
     forwarder: Arc<Forwarder>,
-    /// Hears those who want to follow calls; `None` where it cannot.
+    /// Receives the requests of followers; `None` if that is not possible.
     tap: Option<TapServer>,
 }
 
 impl Registration {
-    /// Locks first and registers then, so that no processor that sees the registration can take this one for dead.
+    /// Locks first and then registers, so that nobody who sees the registration can take this processor for dead.
     pub(super) fn begin(
         store: &mut Store,
         runtime: Runtime,
@@ -146,7 +146,7 @@ impl Registration {
                 (Arc::clone(&folder.marks), Arc::clone(&forwarder), Arc::new(DispatchQueue::default()));
             let (tap, of_server) = (Arc::clone(&queue.state().tap), Arc::clone(&queue));
             let usher = Box::new(move |request| of_server.state().usher(request));
-            // Where it fails, nobody follows the output of calls while they run.
+            // If this fails, nobody can follow the output of calls while they run.
             let server = TapServer::start(&folder.path, access, Arc::clone(&tap), usher).ok();
             let mut slots = Slots::new(Shared { around, marks, forwarder, workers, events, queue, tap });
             host.map_or(Ok(()), |session| slots.use_host(session))?;
@@ -166,11 +166,11 @@ impl Registration {
         }
     }
 
-    /// Looks whether its run directory is still there. Without it, results and long outputs are lost, and others take it for
-    /// dead.
+    /// Checks that its run directory is still there. Without it, results and long outputs are lost, and others take this processor
+    /// for dead.
     ///
     /// # Errors
-    /// [`Kind::Io`] when it is not.
+    /// [`Kind::Io`] when it is missing.
     pub(super) fn still_there(&self) -> Result<()> {
         if self.home.is_there() {
             return Ok(());
@@ -187,12 +187,12 @@ impl Registration {
         self.slots.workers().retire_idle();
     }
 
-    /// The error that kept a mark from being written: if this processor dies, others do not know which calls it ran.
+    /// The error that kept a mark from being written. If this processor dies, others do not know which calls it ran.
     pub(super) fn mark_error(&self) -> Option<&std::io::Error> {
         self.folder.marks.flaw()
     }
 
-    /// Processes that cannot be ended, found since this was asked last. `asyncq job cancel` finds them in the run directory.
+    /// Processes that cannot be ended, found since the last call of this. `asyncq job cancel` finds them in the run directory.
     pub(super) fn unkillable(&self) -> Vec<Unkillable> {
         let found = self.orphans.unkillable();
         for unkillable in &found {
@@ -201,8 +201,8 @@ impl Registration {
         found
     }
 
-    /// Ends as if it had died, because calls may still run in a host or in processes that cannot be ended. Its other calls
-    /// are recorded.
+    /// Ends without unregistering, as if it had died, because calls may still run in a host or in processes that cannot be ended.
+    /// Its other calls are recorded.
     pub(super) fn leave_behind(self) {
         drop(self.slots);
         self.orphans.end();
@@ -212,7 +212,7 @@ impl Registration {
     pub(super) fn end(self, store: &mut Store) -> Result<()> {
         drop(self.slots);
         drop(self.tap);
-        // Including those that cleared their environment while other calls ran.
+        // This includes orphans that have cleared their environment while other calls ran.
         self.orphans.end();
         while let Err(error) = store.unregister(self.id) {
             if error.kind() != Kind::Full || !self.reserve.give() {

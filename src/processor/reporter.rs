@@ -1,4 +1,4 @@
-//! What a processor reports while it works. A warning is given once, until its reason is gone.
+//! What a processor reports while it works. It gives each warning once, until the reason is gone.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -59,7 +59,7 @@ impl<'a> Reporter<'a> {
         (self.tell)(event);
     }
 
-    /// The slots obey signals themselves; here they are reported. `running` calls are waited for.
+    /// Reports signals to stop. The slots handle the signals themselves. The processor waits for `running` calls.
     pub(super) fn signals(&mut self, signals: usize, running: usize, follow: bool) {
         if self.signals == 0 && signals > 0 && (running > 0 || follow) {
             self.tell(Event::Stopping { running });
@@ -75,8 +75,8 @@ impl<'a> Reporter<'a> {
         }
     }
 
-    /// If it is time to tell how far this processor is: how many attempts have ended in how long, without a pause. It is time once
-    /// in each `interval` while calls are open; at their end, this tells that there is nothing to show.
+    /// How many attempts have ended in how much time, if it is time to tell that. It is time once in each `interval` while calls
+    /// are open. When no call is open any longer, this reports that there is nothing to show.
     pub(super) fn drained(&mut self, interval: Option<Duration>, has_open: bool) -> Option<(u64, Duration)> {
         let interval = interval?;
         if !has_open {
@@ -94,12 +94,12 @@ impl<'a> Reporter<'a> {
         Some((attempts - busy.before, now - busy.began))
     }
 
-    /// How long until it is to report that it is alive.
+    /// How long until the next report that it is alive.
     pub(super) fn until_alive(&self, pulse: Option<Duration>) -> Option<Duration> {
         pulse.map(|pulse| pulse.saturating_sub(self.alive.elapsed()))
     }
 
-    /// Gives a warning, once until its reason is gone.
+    /// Gives a warning, unless it was given and its reason is not gone yet.
     pub(super) fn warn(&mut self, warning: Warning, event: Event<'_>) {
         if self.warnings.insert(warning) {
             self.tell(event);
@@ -119,7 +119,7 @@ impl<'a> Reporter<'a> {
         self.summary.held_back += 1;
     }
 
-    /// A call is recorded: its job is in this state now, unless it did not belong to this processor any longer.
+    /// Reports a recorded call. `state` is the state of its job now, or `None` if the job no longer belonged to this processor.
     pub(super) fn finished(&mut self, call: FinishedCall, state: Option<State>) {
         call.report(state, &mut self.summary, self.tell);
     }

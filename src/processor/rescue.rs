@@ -15,16 +15,16 @@ use crate::runner::run_dir::{DeadRunDir, Liveness, is_dying, liveness, token_of}
 use crate::runner::{process::orphans, worker::host::Host};
 use crate::store::Store;
 
-/// How long processes of a dead processor, or of a job without one, may take to end once they are killed.
+/// How long processes of a dead processor, or of a job without a processor, may take to end after they are killed.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The same for a processor with calls: their outcomes wait meanwhile, and it tries again soon.
+/// The same for a processor that has calls. Their outcomes wait meanwhile, and it soon tries again.
 const PATIENCE_AT_WORK: Duration = Duration::from_millis(50);
 
-/// How long to wait for a supervisor or processor process that ends orphans after the other one was killed.
+/// If a supervisor or a processor process was killed, how long to wait for the other one to end the orphans.
 const DYING: Duration = Duration::from_secs(5);
 
-/// How long a PID namespace may take to end with its first process: the kernel frees the lock of that one a moment before it
+/// How long a PID namespace may take to end after its first process. The kernel frees the lock of that process a moment before it
 /// kills the others.
 const NAMESPACE_ENDS: Duration = Duration::from_millis(100);
 
@@ -40,7 +40,7 @@ pub(super) fn wait_for_the_dying(store: &mut Store) -> Result<()> {
     Ok(())
 }
 
-/// Whether a processor works on this store, or may: one counts as dead only if that is proven.
+/// Whether a processor works on this store, or may do so: it counts as dead only if that is proven.
 #[must_use]
 pub fn lives(store: &Store, processor: &Processor) -> bool {
     match liveness(&store.run_folder(), &processor.is.folder) {
@@ -57,7 +57,7 @@ pub enum Fate {
     Lives,
     /// It is dead, and the next processor takes over from it.
     Dead,
-    /// It is dead, and what it has left cannot be ended from here.
+    /// It is dead, and this process cannot end what it has left.
     OutOfReach(Barrier),
 }
 
@@ -77,7 +77,8 @@ pub fn fate(store: &Store, processor: &Processor) -> Fate {
     remains.out_of_reach().ok().flatten().map_or(Fate::Dead, |user| Fate::OutOfReach(Barrier::User(user)))
 }
 
-/// How many bytes of disk space the disk reserve lacks before a call can begin: that of one of these processors, or of a new one.
+/// How many bytes the disk reserve lacks before a call can begin. It is the reserve of one of these processors, or that of a new
+/// one.
 #[must_use]
 pub fn missing_space(store: &Store, processors: &[&Processor]) -> u64 {
     let folder = store.run_folder();
@@ -92,7 +93,7 @@ pub(super) struct Rescuer<'a, 'b> {
     pub(super) options: &'a ProcessOptions,
     /// A host that says that it runs no call of an earlier processor.
     pub(super) idle: Option<Host>,
-    /// Dead processors of which nothing is left but calls in a host.
+    /// Dead processors that have nothing left but calls in a host.
     pub(super) held: &'a mut BTreeSet<ProcessorId>,
     pub(super) reporter: &'a mut Reporter<'b>,
 }
@@ -106,7 +107,7 @@ pub(super) struct Others {
     pub(super) rescued: bool,
 }
 
-/// Records the outcomes that dead processors noted and puts back their other jobs, after ending what they left running.
+/// Ends what dead processors left running, records the outcomes that they noted, and puts back their other jobs.
 pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_, '_>) -> Result<Others> {
     let mut others = Others::default();
     let unowned = put_back_unowned(store, &[])?;
@@ -123,8 +124,8 @@ pub(super) fn rescue(store: &mut Store, rescuer: &mut Rescuer<'_, '_>) -> Result
     Ok(others)
 }
 
-/// Takes over from a processor, if it is dead; says whether jobs of it were put back. Where its run directory is another user's,
-/// it may be unknown whether it lives, or what a host runs of it: that is reported.
+/// Takes over from a processor if it is dead. Returns whether jobs of it were put back. If its run directory belongs to another
+/// user, it may be unknown whether the processor lives, or what a host runs of it; then this reports that.
 fn take_over(store: &mut Store, processor: &Processor, rescuer: &mut Rescuer<'_, '_>) -> Result<bool> {
     let remains = match liveness(&store.run_folder(), &processor.is.folder) {
         Ok(Liveness::Alive) => return Ok(false),
@@ -139,7 +140,7 @@ fn take_over(store: &mut Store, processor: &Processor, rescuer: &mut Rescuer<'_,
             return Ok(false);
         }
     };
-    // A copy of a store takes the jobs, and leaves alone what the original runs.
+    // A copy of a store takes over the jobs, but does not touch what the original runs.
     if runs_for_original(processor, remains.as_ref()) {
         take_from_original(store, processor, remains, rescuer.reporter)?;
         return Ok(true);
@@ -180,7 +181,8 @@ fn take_over(store: &mut Store, processor: &Processor, rescuer: &mut Rescuer<'_,
     Ok(!only_held)
 }
 
-/// Ends all processes that carry one of the tokens, or that of the dead processor; reports where that is not possible.
+/// Ends all processes that carry one of the tokens, or that of the dead processor. Returns whether all have ended; otherwise it
+/// reports that.
 fn end_leftovers(
     processor: &Processor,
     remains: Option<&DeadRunDir>,
@@ -197,8 +199,8 @@ fn end_leftovers(
     ended && unkillable.is_none()
 }
 
-/// Puts back, in a copy of a store, what the original's processors ran when it was copied. Ends nothing: a processor that may
-/// have left processes running here is for `asyncq process`.
+/// In a copy of a store, puts back what the processors of the original ran when it was copied. Ends nothing: if a processor may
+/// have left processes here, `asyncq process` handles it.
 ///
 /// # Errors
 /// Whatever the store answers.
@@ -218,13 +220,13 @@ pub fn rescue_copied(store: &mut Store, tell: &mut dyn FnMut(Event<'_>)) -> Resu
     Ok(())
 }
 
-/// Whether a processor works for the original of this store, elsewhere, so that it has left nothing here.
+/// Whether a processor works for the original of this store, somewhere else, so that it has left nothing here.
 pub(super) fn runs_for_original(processor: &Processor, remains: Option<&DeadRunDir>) -> bool {
     let is_elsewhere = || !same_boot(&processor.is) || process(&processor.is) == Presence::There;
     processor.of_original && (remains.is_none() || is_elsewhere())
 }
 
-/// Puts back, in a copy of a store, what one processor of the original ran.
+/// In a copy of a store, puts back what one processor of the original ran.
 fn take_from_original(
     store: &mut Store,
     processor: &Processor,
@@ -242,7 +244,7 @@ fn take_from_original(
 
 /// What a processor noted of its jobs.
 struct Noted {
-    /// Those that had begun. `None` after a power cut, or without its run directory: then all may have been running.
+    /// The jobs that had begun. `None` after a power cut or without the run directory: then all of them may have been running.
     begun: Option<Vec<JobId>>,
     /// Outcomes of those that had ended.
     outcomes: Vec<(JobId, Vec<u8>)>,
@@ -256,13 +258,13 @@ impl Noted {
     }
 }
 
-/// A host that lives, and the jobs that may still run in it: they are not put back.
+/// A host that is alive, and the jobs that may still run in it. They are not put back.
 struct Hold {
     host: Host,
     jobs: Vec<JobId>,
 }
 
-/// Looks whether a host still runs calls of a dead processor.
+/// Checks whether a host still runs calls of a dead processor.
 fn hold(remains: &DeadRunDir, rescuer: &Rescuer<'_, '_>) -> std::io::Result<Option<Hold>> {
     let Some(host) = remains.host()? else { return Ok(None) };
     if rescuer.idle.as_ref() == Some(&host) {
@@ -276,8 +278,8 @@ fn hold(remains: &DeadRunDir, rescuer: &Rescuer<'_, '_>) -> std::io::Result<Opti
     Ok((!jobs.is_empty()).then_some(Hold { host, jobs }))
 }
 
-/// Why processes of a dead processor may run where this process cannot see them: as another user, or in another PID namespace.
-/// `None` where it can see all, and after a reboot.
+/// Why processes of a dead processor may run where this process cannot see or end them: in another PID namespace, or as another
+/// user. `None` if it can see and end all of them, and after a reboot.
 fn out_of_reach(dead: &Processor, remains: Option<&DeadRunDir>, options: &ProcessOptions) -> Option<Barrier> {
     let remains = remains.filter(|_| same_boot(&dead.is))?;
     match visibility(&dead.is) {
@@ -303,7 +305,7 @@ fn record(
     let states = store.finish(&calls.iter().map(|call| &call.finish).collect::<Vec<_>>())?;
     reached("outcomes recorded");
     for (call, state) in calls.into_iter().zip(states) {
-        // The dead processor may have recorded it before it died.
+        // `None` means that the processor had recorded it before it died.
         if state.is_some() {
             reporter.finished(call, state);
         }
@@ -311,7 +313,7 @@ fn record(
     Ok(())
 }
 
-/// Puts back the jobs of a dead processor, except for those that are held; gives the held ones that are still there.
+/// Puts back the jobs of a dead processor, except for those that are held. Returns the held ones that still exist.
 fn put_back(
     store: &mut Store,
     dead: &Processor,
@@ -328,7 +330,7 @@ fn put_back(
 }
 
 /// Puts back jobs that are `processing` and belong to no processor, after ending what they may have left running. Of the jobs
-/// without a token only those that are `named`.
+/// without a token, it puts back only those that are `named`.
 ///
 /// # Errors
 /// Whatever the store answers.
@@ -342,7 +344,7 @@ pub fn put_back_unowned(store: &mut Store, named: &[JobId]) -> Result<Vec<(JobId
     if jobs.is_empty() { Ok(Vec::new()) } else { store.put_back_unowned(&jobs) }
 }
 
-/// The same, with every job without a token, for which it reads the whole store.
+/// The same for every job without a token. This reads the whole store.
 ///
 /// # Errors
 /// Whatever the store answers.
@@ -351,7 +353,7 @@ pub fn put_back_all_unowned(store: &mut Store) -> Result<Vec<(JobId, State)>> {
     put_back_unowned(store, &tokenless)
 }
 
-/// Puts back, in a copy of a store, what the original's processors ran when it was made: nobody runs that here.
+/// In a copy of a store, puts back what the processors of the original ran when it was copied: nobody runs that here.
 ///
 /// # Errors
 /// Whatever the store answers.

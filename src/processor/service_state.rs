@@ -1,4 +1,4 @@
-//! A service that a processor drains: its latest status, and what is to be recorded of it.
+//! A service that a processor drains: its latest status, and what has to be recorded of it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -34,12 +34,12 @@ impl Snapshot {
         [due, status.expires, status.next_tick].into_iter().flatten().min().map(|at| self.until(at))
     }
 
-    /// Time from now until the rate of the service lets a call start, while that lets none start.
+    /// Time from now until the rate of the service lets a call start, if it lets none start now.
     pub(super) fn until_rate(&self) -> Option<Duration> {
         self.status.waits_for_rate().map(|at| self.until(at)).filter(|time| !time.is_zero())
     }
 
-    /// Whether calls have expired that did not begin.
+    /// Whether there are calls that have expired before they began.
     pub(super) fn have_expired(&self) -> bool {
         !self.status.outdated && self.status.expires.is_some_and(|at| self.until(at).is_zero())
     }
@@ -60,7 +60,7 @@ pub(super) struct ServiceState {
     pub(super) name: ServiceName,
     pub(super) snapshot: Snapshot,
     pub(super) speed: CallSpeed,
-    /// How many slots this processor has of it, as the store knows.
+    /// How many slots of the service this processor has, by the store.
     pub(super) slots: usize,
     /// Calls that have ended in slots.
     done: VecDeque<EndedCall>,
@@ -77,7 +77,7 @@ pub(super) struct ServiceState {
 /// What is to be recorded.
 #[derive(Default)]
 pub(super) struct Pending {
-    /// Claims that never ran, and outcomes that could not be recorded; in a transaction all that it records.
+    /// Claims that never ran, and outcomes that could not be recorded before. In a transaction, everything that it records.
     pub(super) finished: Vec<FinishedCall>,
     /// Claims that have not begun and are put back.
     pub(super) returned: Vec<Fence>,
@@ -107,7 +107,7 @@ impl ServiceState {
         }
     }
 
-    /// Whether to report now that its calls wait because it is paused: once in each pause.
+    /// Whether to report now that its calls wait because of a pause. True once in each pause.
     pub(super) fn pauses(&mut self) -> bool {
         let ServiceStatus { paused, ready, .. } = self.snapshot.status;
         self.pause_reported &= paused;
@@ -124,7 +124,7 @@ impl ServiceState {
         self.done.len()
     }
 
-    /// What is to be recorded, as much as one transaction may hold.
+    /// What to record next: as much as one transaction may hold.
     pub(super) fn pending(&mut self) -> Result<Pending> {
         let finished = finished::collect(&mut self.pending.finished, &mut self.done)?;
         Ok(Pending { finished, ..self.returned() })
@@ -167,7 +167,7 @@ impl ServiceState {
         }
     }
 
-    /// This one cannot begin for now, and is put back to run after a pause.
+    /// Puts back a call that cannot begin now, to run after a pause.
     pub(super) fn postpones(&mut self, claim: &Claim) {
         self.pending.postponed.push(claim.fence);
     }
@@ -192,7 +192,7 @@ impl ServiceState {
         Ok(calls)
     }
 
-    /// The jobs of calls that are not recorded, each with the mark that says that it had begun.
+    /// The jobs of calls that are not recorded yet. Each has its mark, which shows that it had begun.
     pub(super) fn unrecorded(&self) -> impl Iterator<Item = (JobId, Option<&Mark>)> {
         let unrun = self.pending.finished.iter().map(|call| (call.finish.fence.job, call.mark.as_ref()));
         unrun.chain(self.done.iter().map(|done| (done.claim.fence.job, done.mark.as_ref())))

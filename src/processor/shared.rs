@@ -8,7 +8,7 @@ use super::{shutdown::StopTargets, worker_pool::WorkerPool};
 use crate::domain::job::Fence;
 use crate::runner::{Forwarder, Mark, Marks, Surroundings, Tap, worker::EndedCall};
 
-/// Stack of a thread that runs calls or feeds a worker or host, in bytes: it runs no recursion.
+/// The stack of a thread that runs calls or feeds a worker or host, in bytes. Such threads do not recurse.
 pub(super) const STACK: usize = 256 * 1024;
 
 /// What the threads share.
@@ -19,7 +19,7 @@ pub(super) struct Shared {
     pub(super) workers: Arc<WorkerPool>,
     pub(super) events: Arc<EventQueue<LoopEvent>>,
     pub(super) queue: Arc<DispatchQueue>,
-    /// Through which others follow the output of calls.
+    /// The tap, through which others follow the output of calls.
     pub(super) tap: Arc<Tap>,
 }
 
@@ -34,8 +34,8 @@ impl Shared {
         }
     }
 
-    /// Leaves calls behind in processes that cannot be ended. They stay with this processor after its end, and are not
-    /// charged with it.
+    /// Leaves calls behind in processes that cannot be ended. They stay with this processor after its end, without being charged
+    /// with a crash.
     pub(super) fn leave(&self, slot: usize, calls: &[(Fence, Option<Mark>)]) {
         let mut state = self.queue.state();
         for (fence, mark) in calls {
@@ -49,7 +49,7 @@ impl Shared {
         self.events.send(LoopEvent::Left(calls.len()));
     }
 
-    /// Frees a slot of calls that have ended. This comes before the event, so that the main loop does not count them.
+    /// Frees the slot of ended calls. This happens before the event is sent, so that the main loop no longer counts the calls.
     pub(super) fn release(state: &mut QueueState, slot: usize, ended: &[EndedCall]) {
         for call in ended {
             state.release(slot, call.claim.fence);

@@ -1,4 +1,4 @@
-//! Stopping a processor: the signals that ask for it, and what they do to its slots, even while the loop waits for the store.
+//! Stopping a processor: the signals that ask for it, and how they reach the slots even while the main loop waits for the store.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -10,8 +10,8 @@ use super::{dispatch_queue::DispatchQueue, worker_pool::WorkerPool};
 use crate::runner::{ForwarderHandle, Orphans, Stop};
 use crate::system::signals::die;
 
-/// Signals that follow each other within this time count as one: a signal to a whole process group, or to all programs of
-/// a name, arrives several times.
+/// Signals that follow each other within this time count as one, because a signal to a whole process group, or to all programs of a
+/// name, arrives several times.
 const ONE_SIGNAL: Duration = Duration::from_millis(200);
 
 /// Counts the signals to stop, and stops the slots.
@@ -32,25 +32,26 @@ struct ShutdownState {
 pub(super) struct StopTargets {
     pub(super) queue: Arc<DispatchQueue>,
     pub(super) orphans: Arc<Orphans>,
-    /// Weak, so that the pool ends with the slots: what workers print is waited for once nobody can print.
+    /// Weak, so that the pool ends with the slots. Only when no worker can print any longer does asyncq wait for their output to be
+    /// read.
     pub(super) workers: Weak<WorkerPool>,
     pub(super) forwarder: ForwarderHandle,
 }
 
 impl Shutdown {
-    /// No signal yet; `events` wakes the loop at each one.
+    /// No signal has arrived. `events` wakes the loop at each one.
     pub(super) fn new(events: Arc<EventQueue<LoopEvent>>) -> Shutdown {
         let (signals, latest, arrived) = (AtomicUsize::new(0), Mutex::default(), Condvar::new());
         let (supervisor_died, targets) = (AtomicBool::new(false), OnceLock::new());
         Shutdown(Arc::new(ShutdownState { signals, latest, arrived, supervisor_died, targets, events }))
     }
 
-    /// Gives running calls this time to end after a first signal. Then the processor does what it does at a second one.
+    /// Gives running calls this much time to end after a first signal. Then the processor does what it does at a second signal.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub(super) fn limit(&self, grace: Duration) -> io::Result<()> {
-        // A thread of its own, because the main loop may be waiting for the store.
+        // It has its own thread, because the main loop may be waiting for the store.
         let shutdown = self.clone();
         let thread = thread::Builder::new().name("grace".to_owned()).stack_size(64 * 1024);
         thread.spawn(move || shutdown.end_after(grace)).map(drop)
@@ -68,7 +69,7 @@ impl Shutdown {
         }
     }
 
-    /// From now on, signals reach the slots themselves, because the loop may be waiting for the store.
+    /// From now on, signals reach the slots directly, because the main loop may be waiting for the store.
     pub(super) fn connect(&self, targets: StopTargets) {
         if self.0.targets.set(targets).is_ok() {
             self.obey();
@@ -128,8 +129,8 @@ impl Shutdown {
         }
     }
 
-    /// The supervisor has died, and this process follows it: a kill of one is meant for both. All running calls end, and a
-    /// rescuer finds them as those of a dead processor.
+    /// The supervisor has died, so this process ends, too: whoever kills one of the two means both. All running calls end, and the
+    /// next processor rescues them as those of a dead processor.
     pub(super) fn supervisor_died(&self) {
         self.0.supervisor_died.store(true, Ordering::SeqCst);
         if let Some(StopTargets { queue, orphans, workers, .. }) = self.0.targets.get() {
@@ -147,7 +148,7 @@ impl Shutdown {
         die();
     }
 
-    /// Does not return once the supervisor has died: calls that end after that have no outcome.
+    /// Never returns once the supervisor has died, because calls that end after that must not get an outcome.
     pub(super) fn park_if_supervisor_died(&self) {
         while self.0.supervisor_died.load(Ordering::SeqCst) {
             std::thread::park();

@@ -36,8 +36,8 @@ impl Slot<'_> {
         }
     }
 
-    /// Reports calls that have ended, and waits for the next one that may begin; `None` when there will be none. Says also
-    /// whether it shares the output.
+    /// Reports ended calls, and waits for the next call that may begin; `None` if there will be none. Also returns whether it
+    /// shares the output.
     fn next(self, done: Vec<EndedCall>) -> Option<(Claim, bool)> {
         let mut state = self.shared.queue.state();
         if !done.is_empty() {
@@ -51,7 +51,7 @@ impl Slot<'_> {
             state = self.shared.queue.state();
         }
         while !state.closed {
-            // Before there is a call, so that a request to stop it comes after this.
+            // This comes before there is a call, so that it cannot cancel a request to stop that call.
             self.control.reset();
             if let Some(next) = state.pick(self.number) {
                 return Some(next);
@@ -61,7 +61,7 @@ impl Slot<'_> {
         None
     }
 
-    /// Runs a call; `None` where it goes back or is left behind.
+    /// Runs a call; `None` if it goes back or is left behind.
     fn run_command(self, claim: Claim, output: Output<'_>) -> Option<EndedCall> {
         let Shared { around, marks, .. } = self.shared;
         let mark = marks.set(claim.fence.job);
@@ -90,7 +90,7 @@ impl Slot<'_> {
         Some(done)
     }
 
-    /// How a call ends whose program could not be started, or why it goes back.
+    /// The end of a call whose program could not be started, or the reason why the call goes back.
     fn settle(self, failure: StartFailure) -> Result<Ended, StartFailure> {
         match failure {
             StartFailure::Unable(_) | StartFailure::Unfit(_) | StartFailure::Stopped(Stop::Cancel) => {
@@ -138,7 +138,7 @@ impl Slot<'_> {
         let calls = SlotCalls { shared: self.shared, slot: self.number, worker_of, first: Cell::new(Some(claim)) };
         let end = worker.serve(&calls, output, self.control);
         let first = calls.first.take();
-        // Before the slot is free, so that no other slot starts a second worker meanwhile.
+        // This comes before the slot is free, so that no other slot starts a second worker meanwhile.
         let mut failed = None;
         match end {
             ServeEnd::Idle(worker) => workers.put(worker),

@@ -1,7 +1,7 @@
 //! The slots of a processor: threads that run one call after another, or feed a worker, without waiting for the store.
 //!
-//! Invariant: at most one command call per slot has ended with its outcome neither in the store nor in the journal. Each call
-//! is marked before it begins, until its outcome is recorded, where a rescuer finds the mark.
+//! Invariant: each slot has at most one ended command call whose outcome is neither in the store nor in the journal. Each call has
+//! a mark from before it begins until its outcome is recorded, and a rescuer finds that mark.
 
 use std::sync::{Arc, MutexGuard};
 use std::{collections::BTreeMap, io, thread::JoinHandle};
@@ -20,12 +20,12 @@ pub(super) struct Slots {
     threads: Vec<JoinHandle<()>>,
     /// How many there can be.
     most: usize,
-    /// Calls of each service that were handed in and have not come back, and the bytes of their arguments.
+    /// For each service, how many calls were handed in and have not come back, and the bytes of their arguments.
     held: BTreeMap<ServiceName, (usize, usize)>,
     /// Feeds the host, if there is one.
     host: Option<JoinHandle<()>>,
-    /// How many calls are left to a host, or to processes that cannot be ended. For other processors they still run; here they
-    /// have no outcome.
+    /// How many calls are left to a host, or to processes that cannot be ended. Other processors see them as running; here they get
+    /// no outcome.
     pub(super) left: usize,
 }
 
@@ -36,7 +36,7 @@ impl Slots {
         Slots { shared, threads: Vec::new(), most, held: BTreeMap::new(), host: None, left: 0 }
     }
 
-    /// Runs in this host, from now on, the functions that it has.
+    /// From now on, the functions that this host names run in it.
     pub(super) fn use_host(&mut self, session: HostSession) -> Result<()> {
         let fail = |error| io_error("cannot speak to the host", &error);
         self.host = Some(host::feed(&self.shared, session).map_err(fail)?);
@@ -53,7 +53,7 @@ impl Slots {
         self.held.values().map(|(count, _)| count).sum()
     }
 
-    /// How many of them are of a service, and of others.
+    /// How many calls of this service were claimed and have not ended, and how many of others.
     pub(super) fn load(&self, service: &ServiceName) -> Load {
         let held = self.held.get(service).map_or(0, |(count, _)| *count);
         Load { held, elsewhere: self.held() - held, bytes: self.held.values().map(|(_, bytes)| bytes).sum() }
@@ -69,7 +69,7 @@ impl Slots {
         &self.shared.workers
     }
 
-    /// Hands in valid claims of a service, and says how many of its calls may run at once from now on.
+    /// Hands in valid claims of a service, and sets how many of its calls may run at once from now on.
     ///
     /// # Errors
     /// When there is no slot, and the system gives no thread or descriptor for one.
@@ -92,7 +92,7 @@ impl Slots {
         Ok(())
     }
 
-    /// Takes back what has not begun and is asked for.
+    /// Takes back those calls for which `which` is true and that have not begun.
     pub(super) fn take_back(&mut self, which: impl Fn(&Claim) -> bool) -> Vec<Claim> {
         let taken = self.queue().take_out(which);
         self.came_back(&taken);
@@ -149,7 +149,7 @@ impl Drop for Slots {
     fn drop(&mut self) {
         let mut state = self.queue();
         state.closed = true;
-        // A worker that is starting for a cancelled call is not waited for.
+        // Nobody waits for a worker that is starting for a cancelled call.
         state.wake_workers();
         state.call_host();
         drop(state);

@@ -13,17 +13,17 @@ use crate::runner::process::background::{self, StartRight};
 use crate::store::Store;
 use crate::system::error::io_error;
 
-/// How long to wait before the second start, after a processor that did not take the call. Doubles each time.
+/// How long to wait before the second start if the processor did not take the call. The time doubles with each start.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The longest wait before a start.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// How long to wait before starting another processor: one with `--follow` may take the call at once.
+/// How long to wait before starting another processor, because one with `--follow` may take the call at once.
 const AT_WORK: Duration = Duration::from_millis(200);
 
-/// Starts a processor for a service when none is at work on it. Only one process at a time starts a
-/// processor for a store, and waits until it is at work. So there is never more than one processor too many.
+/// Starts a processor for a service if none works on it. Only one process at a time starts a processor for a store, and it waits
+/// until that processor works. So there is never more than one processor too many.
 #[derive(Debug)]
 pub struct ProcessorStarter {
     service: ServiceName,
@@ -46,7 +46,7 @@ struct Started {
 }
 
 impl ProcessorStarter {
-    /// Starts processors of `service` with this program and these words. They get the usual ones of these variables.
+    /// Starts processors of `service` with this program and these words. They get only the usual ones of these variables.
     #[must_use]
     pub fn new(
         service: ServiceName,
@@ -114,7 +114,7 @@ fn is_anyone_at_work(store: &mut Store) -> Result<bool> {
     Ok(store.processors()?.iter().any(|processor| lives(store, processor)))
 }
 
-/// The error for a processor that ended because it cannot work. One that failed a call, or was killed, is none.
+/// The error for a processor that ended because it cannot work; `None` if it only ran a call that failed, or was killed.
 fn cannot_work(status: ExitStatus) -> Option<Error> {
     let code = status.code().filter(|code| ![0, 1, 75].contains(code))?;
     let kind = if code == 77 { Kind::Denied } else { Kind::Io };

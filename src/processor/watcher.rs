@@ -9,13 +9,14 @@ use crate::system::fds;
 /// How often a processor looks at the store while its calls run. Also how long it keeps a call that cannot begin.
 pub(super) const POLL: Duration = Duration::from_millis(50);
 
-/// How often it looks for dead processors, new services, and a store that was moved; and how long it sleeps at most.
+/// How often it looks for dead processors, for new services and whether the store was moved. Also how long it sleeps at most.
 pub(super) const POLL_OTHERS: Duration = Duration::from_millis(500);
 
 /// How often a processor that cannot be notified of changes looks for them.
 const POLL_BLIND: Duration = Duration::from_millis(10);
 
-/// How soon to look again after a notification: it arrives with the write, and the commit follows once the disk has it.
+/// How soon to look again after a notification. The notification comes with the write, and the commit follows when the disk has
+/// confirmed it.
 const SOON: Duration = Duration::from_micros(50);
 
 /// Decides when to look.
@@ -24,9 +25,9 @@ pub(super) struct Watcher {
     notifications: Option<Notifications>,
     looked: Instant,
     looked_at_others: Instant,
-    /// Whether the store was changed, and that was not looked at yet.
+    /// Whether the store has changed since the last look.
     pub(super) changed: bool,
-    /// Whether it was changed since others were looked at.
+    /// Whether it has changed since the last look at other processors.
     changed_for_others: bool,
 }
 
@@ -34,12 +35,12 @@ pub(super) struct Watcher {
 pub struct Notifications {
     /// `None` where the system reports nothing.
     watch: Option<Watch>,
-    /// How long to wait for a commit after the latest notification; grows.
+    /// How long to wait for a commit after the latest notification. This grows.
     pause: Duration,
 }
 
 impl Notifications {
-    /// Notifications by `watch`; without one, it is time to look often.
+    /// Uses the notifications of `watch`. Without it, the store is polled often.
     pub fn by(watch: Option<Watch>) -> Notifications {
         Notifications { watch, pause: SOON }
     }
@@ -48,7 +49,7 @@ impl Notifications {
         if self.watch.is_some() { POLL_OTHERS } else { POLL_BLIND }
     }
 
-    /// A change was found: others may be about to write too.
+    /// Looks again soon after a change was found, because others may be about to write too.
     pub fn look_soon(&mut self) {
         self.pause = SOON;
     }
@@ -85,20 +86,20 @@ impl Watcher {
         Watcher { notifications: None, looked, looked_at_others, changed: false, changed_for_others: true }
     }
 
-    /// Uses notifications from now on, where there is a `watch`, and otherwise looks often.
+    /// From now on, uses the notifications of `watch`; without it, polls often.
     pub(super) fn follow(&mut self, watch: Option<Watch>) {
         self.notifications = Some(Notifications::by(watch));
     }
 
-    /// What becomes readable at a notification, and how long to wait for it where that would be `time` otherwise.
+    /// What becomes readable at a notification, and how long to wait for that. Without notifications, the time to wait is `time`.
     pub(super) fn wait_for(&self, time: Duration) -> (Duration, Option<BorrowedFd<'_>>) {
         let Some(notifications) = &self.notifications else { return (time, None) };
         let (pause, watch) = notifications.wait_for();
         (time.min(pause), watch)
     }
 
-    /// Whether to look at the store now: always with notifications, which are taken, and otherwise now and then, or when a
-    /// call `is_due`.
+    /// Whether to look at the store now. With notifications, which this takes, the answer is always yes. Otherwise it is yes now
+    /// and then, and if a call `is_due`.
     pub(super) fn is_time(&mut self, is_due: bool) -> bool {
         if let Some(notifications) = &mut self.notifications {
             notifications.take();
@@ -118,7 +119,7 @@ impl Watcher {
         is_time
     }
 
-    /// Whether anything was changed since this was asked last.
+    /// Whether anything has changed since the last call of this.
     pub(super) fn take_change_for_others(&mut self) -> bool {
         std::mem::take(&mut self.changed_for_others) || self.changed
     }

@@ -12,8 +12,8 @@ use crate::processor::random::new_token;
 use crate::runner::{Forwarder, Output, StartFailure, StopSwitch, Surroundings, worker::Worker};
 use crate::system::fds;
 
-/// How long a failed start counts for other calls: less than the shortest pause of a call that could not be started, so that
-/// each attempt tries again.
+/// For how long a failed start counts for other calls. It is shorter than the shortest pause before such a call is tried again, so
+/// that each attempt tries to start the worker.
 const REMEMBERED: Duration = Duration::from_millis(500);
 
 /// Stack of a thread that waits for the end of a worker, in bytes.
@@ -143,11 +143,11 @@ impl WorkerPool {
         let forwarder = Arc::clone(&self.forwarder);
         let end = move || worker.end(Output { forwarder: &forwarder, whole_lines: true, tap: None, claim: None });
         let thread = std::thread::Builder::new().name("worker end".to_owned()).stack_size(STACK).spawn(end);
-        // Without a thread the worker is dropped: it reads the end of its input, and its processes end with this processor.
+        // If there is no thread, the worker is dropped: it reads the end of its input, and its processes end with this processor.
         state.leaving.extend(thread);
     }
 
-    /// Why the worker for a claim cannot be started, if that was tried a moment ago.
+    /// Why the worker for a claim cannot be started, if that has just been tried.
     pub(super) fn start_failure(&self, claim: &Claim) -> Option<Failure> {
         let mut state = self.state();
         state.start_failures.retain(|failed| failed.since.elapsed() < REMEMBERED);

@@ -17,7 +17,7 @@ impl QueueState {
         self.host.as_ref().is_some_and(|host| host.free() == 0)
     }
 
-    /// Whether a call waits for the host, and would while that has no room.
+    /// Whether a call waits for the host, and will go on waiting until the host has room.
     pub(crate) fn waits_for_host(&self, claim: &Claim) -> bool {
         self.host_is_full() && self.is_hosted(claim)
     }
@@ -45,7 +45,7 @@ impl QueueState {
         self.services[index].waiting.iter().position(|claim| !self.is_hosted(claim))
     }
 
-    /// Whether a call may begin in a slot although `hosted` calls for the host come before it: those that can begin there go
+    /// Whether a call may begin in a slot although `hosted` calls before it wait for the host. Those that can begin in the host go
     /// first.
     pub(super) fn has_room_behind_hosted(&self, index: usize, hosted: usize) -> bool {
         let before = self.host.as_ref().map_or(0, |host| hosted.min(host.free()));
@@ -95,7 +95,7 @@ impl QueueState {
         self.host.as_mut().map(|host| std::mem::take(&mut host.cancels)).unwrap_or_default()
     }
 
-    /// The host is lost: calls that run elsewhere end, and none begins.
+    /// The host is lost. Asks the calls that run elsewhere to end, and lets no call begin.
     pub(in crate::processor) fn lose_host(&mut self) {
         self.host = None;
         self.halted = true;

@@ -1,7 +1,7 @@
-//! Which calls are sent to a worker that still runs one, and which wait in the queue for the first free slot.
+//! Which calls are sent ahead to a worker that still runs one, and which wait in the queue for the first free slot.
 //!
-//! Invariant: no call waits behind another one in a worker while an idle slot could run it, except for calls that the worker
-//! has already read. Where calls take long, these are few.
+//! Invariant: no call waits in a worker while an idle slot could run it, except for calls that the worker has already read. There
+//! are few of these if calls take long.
 
 use super::{QueueState, ServiceQueue, SlotState};
 use crate::domain::job::Claim;
@@ -20,9 +20,9 @@ impl QueueState {
         let place = self.first_for_slots(index)?;
         let next = &self.services[index].waiting[place];
         let alone = state.crashed_before || next.before.crashes > 0;
-        // A call that waits in a worker which runs one after another takes no slot of its own.
+        // A call that waits in a worker takes no slot, if that worker runs one call after another.
         let in_turn = room.at_once == 1 && !state.fences.is_empty();
-        // Nor does one wait there that may expire meanwhile.
+        // A call that may expire while it waits is not sent ahead.
         let may = if in_turn && next.expires_at.is_some() {
             false
         } else if in_turn {
@@ -36,8 +36,9 @@ impl QueueState {
         self.take(slot, index, place)
     }
 
-    /// Whether one more call may wait in the worker of a slot: not while another slot could run it, nor where the workers of
-    /// other slots would lack calls. Calls stay in the queue, except for those that a worker needs to go on without a pause.
+    /// Whether one more call may wait in the worker of a slot. It may not if another slot could run it, or if the workers of other
+    /// slots would run out of calls. All other calls stay in the queue, except for as many as the worker needs to go on without a
+    /// pause.
     fn may_wait(&self, slot: usize, room: SendLimits) -> bool {
         let SlotState { service: index, ref fences, .. } = self.slots[slot];
         if !self.is_open() || self.has_room(index) {
@@ -52,7 +53,7 @@ impl QueueState {
         fences.len() <= room.ahead && (room.are_tiny || fences.len() < (waiting.len() + with_workers).div_ceil(*width))
     }
 
-    /// The worker of a slot gets no further calls: those that wait are for others.
+    /// The worker of a slot gets no further calls, so its waiting calls are free for others.
     pub(in crate::processor) fn leaves(&mut self, slot: usize) {
         if let Some(serving) = &mut self.slots[slot].serving {
             serving.leaves = true;

@@ -1,4 +1,4 @@
-//! Rounds: each is one transaction for one service, which records what ended and claims what there is room for.
+//! Rounds. Each round is one transaction for one service: it records ended calls and claims as many new ones as there is room for.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ impl MainLoop<'_> {
         if !may || (0..self.services.len()).any(|other| waits(&other)) {
             return 0;
         }
-        // What is first in line waits for the host, here or elsewhere: it is not to be claimed and given back all the time.
+        // The next call waits for the host, here or elsewhere. Without this check, it would be claimed and given back all the time.
         if state.awaits_host
             && self.membership.get().is_some_and(|registration| registration.slots.queue().host_is_full())
         {
@@ -50,23 +50,23 @@ impl MainLoop<'_> {
     fn could_claim(&self, index: usize) -> bool {
         let status = &self.services[index].snapshot.status;
         let alone = status.wants_alone && self.open_calls() == 0;
-        // While it waits for the rate, it keeps its slots; it has to take them first.
+        // A processor keeps its slots while it waits for the rate, but it has to take them first.
         let waits = self.services[index].snapshot.until_rate().is_some() && self.services[index].slots > 0;
         self.could_expire(index) || (status.ready || alone) && !waits && self.room(index) > 0
     }
 
-    /// Whether calls are to be ended that have expired.
+    /// Whether there are expired calls to end.
     fn could_expire(&self, index: usize) -> bool {
         self.may_begin() && self.services[index].snapshot.have_expired()
     }
 
-    /// How long to wait until a rate lets a call start that could start otherwise.
+    /// How long to wait until the rate lets a call start that nothing else holds up.
     pub(super) fn time_to_rate(&self) -> Option<Duration> {
         let waits = |index: usize| self.services[index].snapshot.until_rate().filter(|_| self.room(index) > 0);
         (0..self.services.len()).filter_map(waits).min().map(|time| time.max(Duration::from_millis(1)))
     }
 
-    /// Whether jobs can be made of ticks, even if none of them can begin now.
+    /// Whether ticks can make jobs, even if none of the jobs can begin now.
     fn could_fire(&self, index: usize) -> bool {
         self.may_begin() && self.services[index].snapshot.has_due_ticks()
     }
@@ -81,8 +81,8 @@ impl MainLoop<'_> {
         Ok(())
     }
 
-    /// Records what is over of a service, claims what there is room for, and begins it. Afterwards the service is seen as
-    /// it is now, unless nobody looked, because more calls are held than can run.
+    /// Records what has ended on a service, claims as many calls as there is room for, and begins them. Afterwards, the snapshot of
+    /// the service is up to date, unless the round did not look because more calls are held than can run.
     fn run_cycle(&mut self, index: usize) -> Result<()> {
         let processor = self.registration()?.id;
         let mut room = self.room(index);
@@ -119,7 +119,7 @@ impl MainLoop<'_> {
             finished: &finished,
             returned: &pending.returned,
             postponed: &pending.postponed,
-            // What came back and is not recorded yet still counts.
+            // Calls that have come back and are not recorded yet still count.
             held: load.held + ended,
             elsewhere: load.elsewhere,
             running,
@@ -129,7 +129,8 @@ impl MainLoop<'_> {
         };
         let at_stake = cycle.held > 0 || !finished.is_empty();
         let done = self.persist(at_stake, |store| store.run_cycle(&cycle));
-        // Those that no call got are for the next. What failed may be there all the same, with some of them.
+        // The next round uses the tokens that no call got. Not after an error: the claims may have been committed all the same,
+        // with some of these tokens.
         if let Ok(done) = &done {
             self.budget.unused_tokens(tokens.into_iter().skip(done.claims.len() + done.broken.len()));
         }
@@ -178,8 +179,7 @@ impl MainLoop<'_> {
         self
     }
 
-    /// Reports calls that are recorded, with the states of their jobs now; `None` for a call that did not belong to this
-    /// processor any longer.
+    /// Reports recorded calls, each with the state of its job now, or `None` if the job no longer belonged to this processor.
     pub(super) fn report(&mut self, calls: Vec<FinishedCall>, states: Vec<Option<State>>) {
         for (call, state) in calls.into_iter().zip(states) {
             if let (Some(mark), Some(registration)) = (&call.mark, self.membership.get()) {
@@ -200,7 +200,7 @@ impl MainLoop<'_> {
         self.report_unwritten_marks();
     }
 
-    /// The registration; registers when it is needed for the first time.
+    /// The registration. Registers when it is needed for the first time.
     ///
     /// # Errors
     /// [`Kind::Busy`] when this processor has left; and as for registering.

@@ -36,7 +36,7 @@ impl MainLoop<'_> {
         }
     }
 
-    /// Whether a call that is enqueued now could begin now, so that notifications of changes are of use.
+    /// Whether a call that is enqueued now could begin now. If not, notifications are useless.
     pub(super) fn could_begin_more(&self) -> bool {
         let Some(registration) = self.membership.get() else { return true };
         let room =
@@ -59,7 +59,7 @@ impl MainLoop<'_> {
         }
     }
 
-    /// A call that a slot had did not begin, and goes back.
+    /// Puts back a call that did not begin in its slot.
     fn call_not_started(&mut self, claim: &Claim, failure: StartFailure) {
         let Some(registration) = self.membership.active() else { return };
         registration.slots.came_back([claim]);
@@ -85,8 +85,8 @@ impl MainLoop<'_> {
         }
     }
 
-    /// Claims nothing for a while, because the system gives no process, descriptor or memory. Without `--follow` the
-    /// processor ends with that error, once its calls have ended.
+    /// Claims nothing for a while, because the system has no process, descriptor or memory left. Without `--follow`, the processor
+    /// ends with this error as soon as its calls have ended.
     pub(super) fn pause_starts(&mut self, what: &str, error: &std::io::Error) {
         let error = Error::new(Kind::Busy, format!("{what}: {}", in_words(error))).with_hint(hint(error));
         if self.options.follow {

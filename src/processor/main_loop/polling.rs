@@ -1,4 +1,4 @@
-//! Looking at what others have done: processors that died, jobs to cancel, calls that are ready, services that are new.
+//! Looks at what others have done: dead processors, jobs to cancel, ready calls, new services.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ impl MainLoop<'_> {
         Ok(())
     }
 
-    /// Reports for each service that is ready why none of its calls can begin, if that is so for all of them.
+    /// If no call can begin on any of the ready services, reports for each of them why.
     pub(super) fn all_are_blocked(&mut self) -> Result<bool> {
         let blocked = |state: &ServiceState| state.snapshot.status.ready && state.snapshot.status.free() == 0;
         if !self.may_claim() || !self.services.iter().all(blocked) {
@@ -60,8 +60,8 @@ impl MainLoop<'_> {
         Ok(())
     }
 
-    /// Looks at the store, if it is time. A store that fails for the moment ends nothing while calls run: if their outcomes
-    /// cannot be recorded later, that is reported then.
+    /// Looks at the store, if it is time. While calls run, an error of the store ends nothing here: if their outcomes cannot be
+    /// recorded later, that is reported then.
     pub(super) fn poll(&mut self) -> Result<()> {
         self.reporter.alive(self.options.pulse);
         let due = |state: &ServiceState| state.snapshot.until_change().is_some_and(|time| time.is_zero());
@@ -75,7 +75,7 @@ impl MainLoop<'_> {
         }
     }
 
-    /// Tells how far this processor is, if it is time. That is not worth waiting for.
+    /// Tells how far this processor is, if it is time. Does not wait for a locked store.
     pub(super) fn tell_progress(&mut self) {
         let open = self.open_calls();
         let Some((done, time)) = self.reporter.drained(self.options.progress, open > 0) else { return };
@@ -112,7 +112,7 @@ impl MainLoop<'_> {
         Ok(())
     }
 
-    /// Rescues what dead processors left; says whether the store was changed since it did so before.
+    /// Rescues what dead processors left. Returns whether the store has changed since the last time.
     fn look_at_others(&mut self) -> Result<bool> {
         self.store_is_there()?;
         let changed = self.watcher.take_change_for_others();
@@ -130,7 +130,7 @@ impl MainLoop<'_> {
         self.folder_is_there()
     }
 
-    /// Makes sure that this processor's folder is there; where it is not, it may have gone with the store.
+    /// Makes sure that this processor's folder is there. If it is missing, the store may have been moved with it.
     pub(super) fn folder_is_there(&self) -> Result<()> {
         let is_there = self.membership.get().map_or(Ok(()), Registration::still_there);
         is_there.or_else(|gone| self.store.still_there().and(Err(gone)))
@@ -152,7 +152,7 @@ impl MainLoop<'_> {
         }
     }
 
-    /// Records the progress of calls. It is not worth waiting for, nor ending what runs.
+    /// Records the progress of calls. If that fails, the calls run on: progress is not worth a wait or an error.
     fn record_progress(&mut self) {
         let Some(own) = self.membership.id().filter(|_| !self.progress.is_empty() && self.full_disk.is_none()) else {
             return;
@@ -164,7 +164,7 @@ impl MainLoop<'_> {
         }
     }
 
-    /// A processor that follows all services, or those of a pattern, takes up new ones, and drops those that were removed.
+    /// A processor that follows all services, or those of a pattern, takes up new ones and drops removed ones.
     fn take_up_services(&mut self) -> Result<()> {
         if !self.options.follow || !self.options.services.is_open() {
             return Ok(());

@@ -20,8 +20,8 @@ const RETRY_STORE: Duration = Duration::from_millis(500);
 const RETRY_DISK: Duration = Duration::from_millis(250);
 
 impl MainLoop<'_> {
-    /// Works on the store. While outcomes are at stake it tries a failing store again and again: they are lost only with
-    /// this processor. A second signal ends that.
+    /// Runs `work` on the store. While outcomes are at stake, it retries a failing store again and again, because they are lost
+    /// only if this processor ends. A second signal ends that.
     pub(super) fn persist<T>(&mut self, at_stake: bool, mut work: impl FnMut(&mut Store) -> Result<T>) -> Result<T> {
         self.store.be_patient(if at_stake { Patience::Endless } else { self.patience });
         let mut reported = false;
@@ -51,7 +51,7 @@ impl MainLoop<'_> {
         }
     }
 
-    /// A cycle failed, and what it was to record is kept. On a full disk, records with the reserve from now on.
+    /// Handles a cycle that failed. What it was to record is kept. After a full disk, the reserve is used to record from now on.
     pub(super) fn cycle_failed(&mut self, error: Error) -> Result<()> {
         if error.kind() != Kind::Full {
             return Err(error);
@@ -68,7 +68,8 @@ impl MainLoop<'_> {
         self.full_disk.is_some() && (self.has_something_to_record() || could_claim)
     }
 
-    /// While the disk is full: records what has ended. Tries now and then to make the reserve whole again, which ends that.
+    /// Records ended calls while the disk is full. Tries now and then to fill the reserve again; once that succeeds, this phase is
+    /// over.
     pub(super) fn record_on_full_disk(&mut self) -> Result<()> {
         let Some(full_disk) = &mut self.full_disk else { return Ok(()) };
         let try_again = full_disk.since.elapsed() >= RETRY_DISK;
@@ -95,7 +96,7 @@ impl MainLoop<'_> {
         if all { (0..self.services.len()).try_for_each(|index| self.give_back_alone(index)) } else { Ok(()) }
     }
 
-    /// Records outcomes each for itself, so that a large one is in no other's way. What does not fit is kept.
+    /// Records each outcome separately, so that a large one does not hold up the others. Keeps what does not fit.
     pub(super) fn record_one_by_one(&mut self, all: bool) -> Result<()> {
         for index in 0..self.services.len() {
             let mut outcomes = self.services[index].outcomes(all)?.into_iter();
@@ -157,8 +158,8 @@ impl MainLoop<'_> {
         }
     }
 
-    /// Gives up the outcomes that cannot be recorded, after a second signal. The next processor puts back their calls, and charges
-    /// them with no crash. A commit that the disk did not confirm may be there all the same.
+    /// Gives up the outcomes that cannot be recorded, after a second signal. The next processor puts back their calls without
+    /// charging a crash. A commit that the disk did not confirm may have happened all the same.
     pub(super) fn give_up(&mut self) {
         let Some(registration) = self.membership.get() else { return };
         let unrecorded: Vec<_> = self.services.iter().flat_map(ServiceState::unrecorded).collect();
