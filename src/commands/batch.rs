@@ -1,6 +1,6 @@
-//! Many calls out of one file or pipe, a line each.
+//! Many calls from one file or pipe, one on each line.
 //!
-//! Invariant: at every moment all lines up to one are enqueued, and none after it.
+//! Invariant: at every moment, all lines up to some line are enqueued, and no line after it.
 
 use std::collections::BTreeMap;
 use std::{fs::File, panic::resume_unwind, thread};
@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::store::{Refused, Store};
 use crate::system::error::io_error;
 
-/// How many bytes of calls one transaction holds at most, about: memory is bounded by this, not by their count.
+/// About how many bytes of calls one transaction holds at most. This bounds memory, however many calls there are.
 const BYTES_AT_ONCE: u64 = 8 * 1024 * 1024;
 
 /// Many calls, and how they go into the store.
@@ -23,9 +23,9 @@ const BYTES_AT_ONCE: u64 = 8 * 1024 * 1024;
 pub struct BatchRequest {
     /// The calls, a line of JSON each.
     pub input: File,
-    /// On whose behalf those are made that do not say it.
+    /// On whose behalf calls are made whose lines do not say it.
     pub on_behalf_of: OnBehalfOf,
-    /// Whether the jobs wait until somebody starts them, those of lines that do not say it.
+    /// Whether jobs wait until somebody starts them, if their lines do not say it.
     pub hold: bool,
     /// Whether the calls are queued even inside a running function.
     pub defer: bool,
@@ -46,7 +46,7 @@ struct Batch {
     then: Option<NewJob>,
 }
 
-/// What later calls of a batch need to know of earlier ones.
+/// What later calls of a batch need to know about earlier ones.
 #[derive(Default)]
 struct EarlierLines {
     /// The jobs of lines that have a name.
@@ -68,7 +68,7 @@ pub struct BatchProgress<'a> {
 struct ReadCalls<'a> {
     batch: &'a Batch,
     calls: Vec<NewJob>,
-    /// In which line each of them is, and the name of that line.
+    /// The line of each of these calls, and the name of that line.
     lines: Vec<(u64, Option<String>)>,
     /// Where the input stands after them.
     bytes: u64,
@@ -79,13 +79,12 @@ struct ReadCalls<'a> {
 }
 
 impl Queue {
-    /// Enqueues all calls of a batch, as many in one transaction as there are at once. While they go into the store, the next
-    /// ones are read, if they are there.
+    /// Enqueues all calls of a batch, as many in each transaction as the batch allows. While they go into the store, it reads the
+    /// next ones if they are there already.
     ///
     /// # Errors
-    /// The first line that is no call, or that the store refuses; all lines before it are enqueued, or nothing when the
-    /// batch is atomic. [`Kind::Usage`] inside a running function, unless the batch is deferred. Whatever the store or `report`
-    /// answers.
+    /// The first line that is no call, or that the store refuses. Then all lines before it are enqueued, or nothing if the batch is
+    /// atomic. [`Kind::Usage`] inside a running function, unless the batch is deferred. Whatever the store or `report` answers.
     pub fn enqueue_batch<E: From<Error>>(
         &mut self,
         request: BatchRequest,
@@ -114,7 +113,7 @@ impl Queue {
             let more = pending.goes_on && lines.has_more();
             thread::scope(|scope| -> Result<(), E> {
                 let read = || ReadCalls::read(lines, batch);
-                // Where no thread can be had, it is read afterwards.
+                // If the system gives no thread, it reads afterwards.
                 let reader = if more { thread::Builder::new().spawn_scoped(scope, read).ok() } else { None };
                 if let Some(jobs) = pending.put(&mut self.store, &mut known)? {
                     report(&BatchProgress { jobs: &jobs, bytes: pending.bytes })?;
@@ -153,7 +152,7 @@ impl<'a> ReadCalls<'a> {
         pending
     }
 
-    /// Reads one line; says whether that was not the last one.
+    /// Reads one line. Returns whether more lines may follow.
     fn read_line(&mut self, lines: &mut Lines) -> bool {
         match lines.next() {
             Ok(Some(line)) if line.is_blank() => {}
@@ -170,7 +169,7 @@ impl<'a> ReadCalls<'a> {
         self.failure.is_none()
     }
 
-    /// Enqueues what was read, up to the first call that is refused.
+    /// Enqueues the calls that were read, up to the first one that is refused.
     fn put(&mut self, store: &mut Store, known: &mut EarlierLines) -> Result<Option<Vec<Enqueued>>> {
         self.resolve(known);
         let then = self.batch.then.as_ref().filter(|_| self.batch.atomic);
@@ -215,7 +214,7 @@ impl<'a> ReadCalls<'a> {
 
     /// An error about a line, which ends the batch.
     fn in_line(&self, number: u64, error: &Error) -> Error {
-        // What is wrong there is in the data, not on the command line.
+        // The mistake is in the data, not on the command line.
         let kind = if error.kind() == Kind::Usage { Kind::Invalid } else { error.kind() };
         let done =
             if self.batch.atomic || number == 1 { "nothing was enqueued" } else { "the lines before it were enqueued" };

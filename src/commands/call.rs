@@ -20,10 +20,10 @@ use crate::error::{Error, Kind, Result};
 use crate::processor::{OutputPrinter, ProcessorStarter};
 use crate::system::signals::Interrupts;
 
-/// A reason is reported once it has held for this long.
+/// A reason is reported once it has lasted this long.
 const FIRST_WORD: Duration = Duration::from_millis(500);
 
-/// The longest time until it is looked at again. It doubles each time.
+/// The longest time between two looks at the reason. The time doubles with each look.
 const LAST_WORD: Duration = Duration::from_secs(60);
 
 /// How often to check whether to start a processor.
@@ -129,7 +129,7 @@ impl StartWith<'_> {
 
 /// The state of a wait for a call.
 struct CallProgress {
-    /// When to look for the reason next, and how long to wait after that.
+    /// When to look for the reason next, and how long to pause after that.
     next_word: Instant,
     pause: Duration,
     /// The codes of the reason at the last look, and of the one that was reported last.
@@ -140,8 +140,8 @@ struct CallProgress {
 }
 
 impl CallProgress {
-    /// Reports why a call waits, once per reason, and only if the reason holds for a while: usually a processor takes the call in
-    /// a moment.
+    /// Reports why a call waits, once for each reason, and only if the reason lasts for a while: usually a processor takes the call
+    /// within moments.
     fn tell(&mut self, queue: &mut Queue, job: &Job, tell: &mut dyn FnMut(CallEvent<'_>)) -> Result<()> {
         if Instant::now() < self.next_word {
             return Ok(());
@@ -174,11 +174,11 @@ impl CallProgress {
 }
 
 impl Queue {
-    /// Waits until a call has ended, or an interrupt comes. `tell` gets what the function prints, and what happens meanwhile.
+    /// Waits until a call has ended or an interrupt comes. `tell` gets the function's output and what happens meanwhile.
     ///
     /// # Errors
-    /// [`Kind::Busy`] when the time is over, [`Kind::NotFound`] when the job was removed, [`Kind::Io`] when the store was moved or a
-    /// processor cannot be started; and whatever the store answers.
+    /// [`Kind::Busy`] when the time is over, [`Kind::NotFound`] when the job was removed, [`Kind::Io`] when the store was moved or
+    /// a processor cannot be started; and whatever the store answers.
     pub fn wait_for_call(&mut self, call: &AwaitedCall<'_>, tell: &mut dyn FnMut(CallEvent<'_>)) -> Result<CallEnd> {
         let (id, output) = (call.id, call.output);
         let starter = call.start.map(StartWith::starter).transpose()?;
@@ -222,7 +222,7 @@ impl Queue {
         }
     }
 
-    /// Cancels a call, unless an interrupt comes before it has ended. Returns whether it is cancelled.
+    /// Cancels a call. Stops waiting for its end at an interrupt. Returns whether the call is cancelled.
     ///
     /// # Errors
     /// As [`Queue::cancel_job`].

@@ -1,4 +1,4 @@
-//! Who asks, and from where: what a process says about itself, as data.
+//! Who asks, and from where: the facts about a process, as data.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -22,7 +22,7 @@ use crate::system::user::user_name;
 pub struct Caller {
     /// Its environment variables.
     pub env: Vec<(OsString, OsString)>,
-    /// Its command line, which begins with the name under which it was started.
+    /// Its command line. The first word is the name by which it was started.
     pub words: Vec<OsString>,
     /// Its working directory, as the kernel names it.
     pub folder: io::Result<PathBuf>,
@@ -36,7 +36,8 @@ impl Caller {
         self.env.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_os_str())
     }
 
-    /// An environment variable. One that is empty counts as not set, as services and containers pass on those that are not set.
+    /// An environment variable. An empty one counts as not set, because services and containers pass on variables that are not set
+    /// as empty ones.
     pub fn variable(&self, name: &str) -> Option<&OsStr> {
         self.raw_variable(name).filter(|value| !value.is_empty())
     }
@@ -50,14 +51,13 @@ impl Caller {
         }
     }
 
-    /// A path that the process names, made absolute. Where it is absolute already, nobody needs the working directory, which may be
-    /// gone.
+    /// Makes a path absolute that the process names. An absolute path does not need the working directory, which may be gone.
     pub(super) fn path(&self, named: &Path) -> Result<PathBuf> {
         let folder = if named.is_absolute() { PathBuf::from("/") } else { self.folder()? };
         Ok(absolute(&folder, named))
     }
 
-    /// The program that runs, under the name by which it was started where that leads to it: a link goes on leading to asyncq
+    /// The program of this process, under the name by which it was started if that leads to it. So a link still leads to asyncq
     /// after an upgrade, and its folder goes on the `PATH` of functions.
     pub(super) fn program(&self) -> Result<PathBuf> {
         let is = std::env::current_exe().map_err(|error| io_error("cannot find asyncq itself", &error))?;
@@ -78,7 +78,7 @@ impl Caller {
     /// [`Kind::Usage`] when that names no time zone.
     pub fn zone(&self) -> Result<TimeZone> {
         let Some(text) = self.variable("TZ") else {
-            // Without this file, the clock of the machine shows UTC to every program.
+            // Without this file, every program shows UTC as the local time.
             let is_set = std::fs::symlink_metadata("/etc/localtime").is_ok();
             return machine_zone().or_else(|error| if is_set { Err(error) } else { Ok(TimeZone::UTC) });
         };
@@ -93,7 +93,7 @@ impl Caller {
         })
     }
 
-    /// What `read` makes of times that this caller gives now.
+    /// Calls `read` with what it needs to read times that this caller gives now.
     ///
     /// # Errors
     /// What `read` answers.

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::store::Store;
 
 impl Place {
-    /// What `start` may be the beginning of. Makes, locks and upgrades nothing.
+    /// Words that `start` may be the beginning of. Makes, locks and upgrades nothing.
     ///
     /// # Errors
     /// As [`Store::open_to_read`], and whatever keeps the store from being read.
@@ -18,7 +18,8 @@ impl Place {
     }
 }
 
-/// The names of the programs in the folders of a `$PATH` that begin so, by name; those with a slash are paths, and there are none.
+/// The names of the programs in the folders of a `$PATH` that begin like this, sorted. A name with a slash is a path, for which
+/// there are none.
 #[must_use]
 pub fn programs(path: &OsStr, start: &str) -> Vec<String> {
     let folders = std::env::split_paths(path).filter_map(|folder| std::fs::read_dir(folder).ok());

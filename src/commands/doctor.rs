@@ -28,7 +28,7 @@ const MAX_AGE: Duration = Duration::from_secs(600);
 /// How many files a process has to be able to open, at least.
 const FEW_FILES: u64 = 256;
 
-/// What was found of a store: by the checks that have words of their own, and by those that others share.
+/// What was found about a store, by this module's own checks and by those that it shares with other commands.
 #[derive(Debug, Default)]
 pub struct Examination {
     /// The results, in the order of the checks.
@@ -43,7 +43,7 @@ impl Examination {
         self.results.push(Diagnosis { check, health, message, hint });
     }
 
-    /// Adds a result that says what an error says; `Ok` if there is none.
+    /// Adds the result of a check: what the error says, or `Ok` if there is none.
     fn add_result(&mut self, check: &'static str, good: &str, result: Result<()>) -> bool {
         match result {
             Ok(()) => self.add(check, Health::Ok, good, None),
@@ -53,7 +53,7 @@ impl Examination {
     }
 }
 
-/// What an error that keeps a store from being opened means.
+/// The meaning of an error that keeps a store from being opened.
 #[must_use]
 pub fn unreachable(error: &Error) -> Examination {
     let mut found = Examination::default();
@@ -62,7 +62,7 @@ pub fn unreachable(error: &Error) -> Examination {
 }
 
 impl Queue {
-    /// Looks at the store, its processors and its calls, and changes nothing. `full` reads the whole store for damage.
+    /// Checks the store, its processors and its calls, and changes nothing. `full` reads the whole store to search for damage.
     ///
     /// # Errors
     /// When the store cannot be read, for reasons that no check names.
@@ -78,7 +78,7 @@ impl Queue {
         Ok(found)
     }
 
-    /// Lets calls go on that wait without a reason; says how many.
+    /// Lets calls go on that wait without a reason. Returns how many.
     ///
     /// # Errors
     /// Whatever the store answers.
@@ -248,7 +248,7 @@ impl Queue {
         self.examine_hooks(found)
     }
 
-    /// Functions of clients may have hooks that are not there.
+    /// Clients may add functions whose hooks do not exist.
     fn examine_hooks(&mut self, found: &mut Examination) -> Result<()> {
         let (services, functions) = (self.store.services()?, self.store.functions(None)?);
         let owners = services.iter().map(|it| (format!("service `{}`", it.name), &it.hooks));

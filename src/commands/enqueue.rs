@@ -1,4 +1,4 @@
-//! Making a call: queued, or run at once when it is made inside a running function.
+//! Makes a call: queues it, or runs it at once inside a running function.
 
 use std::path::PathBuf;
 
@@ -15,11 +15,11 @@ use crate::processor::nested::{self, NestedRuntime};
 /// A call, and how it is to be made.
 #[derive(Debug)]
 pub struct EnqueueRequest {
-    /// The call; its principal and its site follow from who makes it.
+    /// The call. Its principal and its site follow from the caller.
     pub call: Call,
     /// On whose behalf.
     pub on_behalf_of: OnBehalfOf,
-    /// Makes a repeat safe: the same call with the same key is the same job.
+    /// Makes it safe to repeat the enqueue: the same call with the same key is the same job.
     pub key: Option<Key>,
     /// Whether the job waits until somebody starts it.
     pub hold: bool,
@@ -29,7 +29,7 @@ pub struct EnqueueRequest {
     pub options: CallOptions,
     /// Whether the call is queued even inside a running function.
     pub defer: bool,
-    /// The file that gets the result of a call which runs at once; it is an error if the call would be queued.
+    /// The file that gets the result of a call that runs at once. It is an error if the call would be queued.
     pub result_to: Option<PathBuf>,
 }
 
@@ -43,12 +43,12 @@ pub enum Made {
 }
 
 impl Queue {
-    /// Makes a call. Inside a running function it is run at once and shows on `console` what it prints, unless it is
-    /// deferred; otherwise it is queued, and durable when this returns.
+    /// Makes a call. Inside a running function, it runs at once and shows its output on `console`, unless it is deferred. Otherwise
+    /// it is queued, and durable when this returns.
     ///
     /// # Errors
-    /// [`Kind::Denied`] for a principal of its own inside a running function, [`Kind::Usage`] for what makes sense on a
-    /// queue only; and as [`Store::enqueue`](crate::store::Store::enqueue) and
+    /// [`Kind::Denied`] for another principal inside a running function, [`Kind::Usage`] for options that make sense only in a
+    /// queue; and as [`Store::enqueue`](crate::store::Store::enqueue) and
     /// [`Store::begin_nested`](crate::store::Store::begin_nested).
     pub fn enqueue(&mut self, request: EnqueueRequest, caller: &Caller, console: Console) -> Result<Made> {
         let EnqueueRequest { call, on_behalf_of, key, hold, due, options, defer, result_to } = request;
@@ -90,8 +90,7 @@ impl Queue {
         }
     }
 
-    /// Where the calls of `caller` come from, which it makes on behalf of `principal`; and the job inside which it runs, if
-    /// it does.
+    /// The origin of calls that `caller` makes on behalf of `principal`, and the job inside which it runs, if it does.
     pub(super) fn origin(&mut self, caller: &Caller, principal: OnBehalfOf) -> Result<(Origin, Option<Running>)> {
         let os_user = Some(os_user());
         let Some(running) = self.running(caller)? else {
@@ -115,23 +114,23 @@ impl Queue {
         Ok(self.running(caller)?.is_some())
     }
 
-    /// The job inside which `caller` runs, if it does: the one that its environment names, while exactly that attempt is
-    /// being processed. A stale or forged token means that there is none.
+    /// The job inside which `caller` runs, if it does. That is the job that its environment names, as long as exactly that attempt
+    /// is being processed. A stale or forged token counts as none.
     pub(super) fn running(&mut self, caller: &Caller) -> Result<Option<Running>> {
         caller.attempt().map_or(Ok(None), |(job, token)| self.store.running(job, &token))
     }
 }
 
-/// Where calls come from that are made inside a running job.
+/// The origin of calls that are made inside a running job.
 pub(super) fn origin_inside(running: &Running, os_user: Option<String>) -> Origin {
     let (principal, site, meta) = (running.principal.clone(), running.site.clone(), running.meta.clone());
     Origin { principal, is_bound: true, site, meta, os_user, parent: Some(running.fence.job) }
 }
 
-/// The job inside which `caller` runs, if it does. Where its environment names none, no store is opened to know it.
+/// The job inside which `caller` runs, if it does. If its environment names none, no store is opened to find out.
 ///
 /// # Errors
-/// Whatever the store answers; but that there is none means that nothing runs in it.
+/// Whatever the store answers, except that there is no store: then nothing runs in it.
 pub fn inside(caller: &Caller, open: impl FnOnce() -> Result<Queue>) -> Result<Option<Running>> {
     if caller.attempt().is_none() {
         return Ok(None);
@@ -142,7 +141,7 @@ pub fn inside(caller: &Caller, open: impl FnOnce() -> Result<Queue>) -> Result<O
     }
 }
 
-/// On whose behalf `caller` runs, if that is somebody.
+/// On whose behalf `caller` runs, if on anybody's.
 ///
 /// # Errors
 /// As for [`inside`].

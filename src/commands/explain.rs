@@ -21,7 +21,7 @@ use crate::processor::{Fate, fate, lives, missing_space};
 use crate::store::{ServiceStatus, Store};
 use crate::system::{disk::free_space, private_file::read_private};
 
-/// With fewer free bytes than this, besides those of its disk reserve, a processor cannot be sure to claim a call.
+/// With fewer free bytes than this, in addition to those of its disk reserve, a processor may be unable to claim a call.
 const LITTLE_SPACE: u64 = 64 * 1024;
 
 /// How many lines of stderr of a failed attempt are shown.
@@ -32,7 +32,7 @@ const LAST_LINES: usize = 5;
 pub struct Explanation {
     /// The job.
     pub job: Job,
-    /// Why it does not run, or why it ended so; the one that stops it now first.
+    /// Why it does not run, or why it ended as it did. The reason that stops it now comes first.
     pub reasons: Vec<Reason>,
     /// The last lines that a failed call printed to stderr.
     pub stderr: Vec<String>,
@@ -61,7 +61,7 @@ impl Queue {
         held_up_by(&mut self.store, job)
     }
 
-    /// Why a job does not run, or why it ended so; the reason that stops it now first, and at least one.
+    /// Why a job does not run, or why it ended as it did. There is at least one reason, and the one that stops it now comes first.
     ///
     /// # Errors
     /// Whatever the store answers.
@@ -87,8 +87,7 @@ fn held_up_by(store: &mut Store, job: &Job) -> Result<Option<Reason>> {
     Ok(first.filter(|reason| !matches!(reason, Reason::Running(_) | Reason::Cancelling(_))))
 }
 
-/// Whether a new processor would help a job: the job waits for a processor, or for other calls, and a call of its service is
-/// ready.
+/// Whether a new processor would help a job: the job waits for a processor or for other calls, and a call of its service is ready.
 ///
 /// # Errors
 /// Whatever the store answers.
@@ -195,7 +194,7 @@ fn later(job: &Job, last: Option<&Attempt>, definition: Option<&Definition>) -> 
     }
 }
 
-/// Why no processor takes the call, or will take it when it gets into the queue.
+/// Why no processor takes the call, or why none will when it gets into the queue.
 fn processing(
     store: &mut Store,
     (job, in_queue): (&Job, bool),
@@ -261,7 +260,7 @@ pub(super) fn broken_env_file(definition: &Definition) -> Option<String> {
     let path = definition.env_file()?;
     let flaw = match read_private(&path, LARGEST_ENV_FILE) {
         Ok(bytes) => format!("cannot be used: {}", parse_env_file(&bytes).err()?),
-        // The processor may be another user, who can read it.
+        // The processor may run as another user, who can read the file.
         Err(unreadable) if unreadable.is_denied => return None,
         Err(unreadable) => unreadable.what,
     };

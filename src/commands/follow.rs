@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::processor::{LiveOutput, NotLive};
 use crate::system::fds;
 
-/// How soon to look again for a call that its processor has not begun, or is about to record.
+/// How soon to look again for a call that its processor has not begun yet, or is about to record.
 const SOON: Duration = Duration::from_millis(250);
 
 /// Something that happens to a job that is followed.
@@ -27,11 +27,11 @@ pub enum Followed<'a> {
     Lost(u64),
     /// It does not run yet.
     Waits(&'a Job),
-    /// An attempt has ended, and the job has not, or has had another one since.
+    /// An attempt has ended. The job has not, or has had another attempt since.
     Between(&'a Job, &'a Attempt),
     /// Its output cannot be followed while it runs.
     Barred(&'a Error),
-    /// It has not ended and prints nothing now. Sent after each change of the store, and with each pulse.
+    /// The job has not ended and prints nothing now. Sent after each change of the store, and at each pulse.
     Quiet(&'a Job),
 }
 
@@ -49,7 +49,7 @@ struct FollowPosition {
     attempt: i64,
     /// How many bytes of that attempt's output were shown, or reported as lost.
     seen: u64,
-    /// Whether the reason was reported why this attempt does not run, or cannot be followed.
+    /// Whether it was reported why this attempt does not run, or cannot be followed.
     is_told: bool,
 }
 
@@ -99,8 +99,8 @@ impl Following<'_> {
 }
 
 impl Queue {
-    /// Shows what a job prints: what is kept of its latest attempt, then each piece as it comes, through all further attempts
-    /// to its end. Returns how it has ended.
+    /// Shows what a job prints: the kept output of its latest attempt, then each new piece, through all further attempts until the
+    /// job ends. Returns how it ended.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there is no such job, or it is removed meanwhile; [`Kind::Denied`] inside the job itself; and
@@ -118,7 +118,7 @@ impl Queue {
         }
     }
 
-    /// The same, as `following` says, which may end it before the job has ended.
+    /// The same, with `following` as the options. They may end it before the job ends.
     ///
     /// # Errors
     /// As [`Queue::follow`].
@@ -175,8 +175,8 @@ impl Queue {
         }
     }
 
-    /// Shows what a running attempt prints, until its end or the end of its processor. Says how soon to look for it again, if
-    /// it runs and can be followed.
+    /// Shows what a running attempt prints, until the attempt or its processor ends. Returns how soon to look for it again, if it
+    /// runs and can be followed.
     fn listen<E: From<Error>>(
         &mut self,
         id: JobId,
@@ -199,7 +199,7 @@ impl Queue {
                 Ok(Heard::Output(stream, bytes)) => {
                     position.seen += bytes.len() as u64;
                     show(self, Followed::Output(stream, &bytes))?;
-                    // A function that prints without end leaves no other moment for this.
+                    // If a function prints all the time, this is the only moment to check.
                     if following.is_over() {
                         return Ok(Some(SOON));
                     }
@@ -258,7 +258,7 @@ impl Queue {
     }
 }
 
-/// What a log holds after its first `seen` bytes, of which some may not be kept.
+/// The parts of a log after its first `seen` bytes. Some bytes may not have been kept.
 fn rest(log: &Log, seen: u64) -> Vec<Followed<'_>> {
     let gap = if log.dropped > 0 { log.gap } else { log.bytes.len() };
     let (gap_begins, gap_ends) = (gap as u64, gap as u64 + log.dropped);

@@ -1,5 +1,5 @@
-//! Defining functions: what is typed is looked up and made absolute here, so that it means the same under cron. Links stay
-//! links: they may lead to the next release tomorrow.
+//! Defines functions. What somebody types is looked up and made absolute here, so that it means the same under cron. Links stay
+//! links, because they may lead to the next release tomorrow.
 
 use std::path::{Path, PathBuf};
 use std::{collections::BTreeMap, ffi::OsStr, time::Duration};
@@ -25,14 +25,14 @@ use crate::store::Store;
 use crate::store::absolute;
 use crate::system::error::io_error;
 
-/// A definition as it is typed; what is `None` is left as it is, or at its default.
+/// A definition as somebody types it. What is `None` keeps its value, or has the default.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Typed {
     /// The program and its first arguments; empty when not given.
     pub command: Vec<String>,
     /// The site.
     pub site: Option<String>,
-    /// `NAME=VALUE`, or `NAME` for the value that it has now.
+    /// `NAME=VALUE`, or `NAME` for the current value.
     pub env: Vec<String>,
     /// Names to forget.
     pub unset_env: Vec<String>,
@@ -107,7 +107,7 @@ impl TypedWorker {
 }
 
 impl Queue {
-    /// Adds a function; its site is the caller's working directory unless another one is typed.
+    /// Adds a function. Its site is the caller's working directory, unless another one is typed.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when the service, the site or the program is missing, [`Kind::Denied`] when the program is not
@@ -145,7 +145,7 @@ impl Queue {
         self.store.function(service, name)
     }
 
-    /// Changes a function; calls that wait are run as it is then.
+    /// Changes a function. Waiting calls then run with the new definition.
     ///
     /// # Errors
     /// As for [`Queue::add_function`], and as [`Store::set_function`].
@@ -161,7 +161,7 @@ impl Queue {
         self.store.set_function(service, name, &change).map(|_| ())
     }
 
-    /// The schedules that make calls which a function does not take, and why it does not.
+    /// The schedules whose calls the function does not take, and why it does not.
     ///
     /// # Errors
     /// As [`Store::unfit_schedules`].
@@ -173,15 +173,15 @@ impl Queue {
         self.store.unfit_schedules(service, name)
     }
 
-    /// Why the file of variables of a function cannot be used now, if it has one, as far as this user can see.
+    /// Why a function's file of variables cannot be used now, as far as this user can see; `None` if it can, or if there is none.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when it or its service is not there.
+    /// [`Kind::NotFound`] when the function or its service does not exist.
     pub fn broken_env_file(&mut self, service: &ServiceName, name: &FunctionName) -> Result<Option<String>> {
         Ok(broken_env_file(&self.store.function(service, name)?.definition))
     }
 
-    /// Has workers start anew: those of one function, of a service, or all; says of how many functions.
+    /// Makes workers start anew: those of one function, of a service, or all. Returns how many functions this concerns.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there is no such service or function.
@@ -204,7 +204,7 @@ impl Queue {
     }
 }
 
-/// The definition of a new function; its site is `here` unless another one is typed.
+/// The definition of a new function. Its site is `here`, unless another one is typed.
 fn define(typed: &Typed, here: Here<'_>) -> Result<Definition> {
     let blank = blank(site(typed.site.as_deref().unwrap_or("."), here)?);
     let change = change(typed, &blank, here)?;
@@ -226,8 +226,8 @@ pub(super) fn blank(site: String) -> Definition {
     }
 }
 
-/// The same definition with its paths resolved: as asyncq recorded it when it still followed links at once. None where that
-/// is the same, or cannot be recorded.
+/// The same definition with its paths resolved, as asyncq recorded it when it still followed links at once. `None` if that is no
+/// different, or cannot be recorded.
 fn resolved(typed: &Typed, is: &Definition, here: Here<'_>) -> Option<Definition> {
     let site = Path::new(&is.site).canonicalize().ok()?.into_os_string().into_string().ok()?;
     let folder = here.folder.canonicalize().ok()?;
@@ -270,7 +270,7 @@ fn change(typed: &Typed, old: &Definition, here: Here<'_>) -> Result<FunctionCha
     Ok(FunctionChange { command, site: new_site, env, timeout, worker, call_format, inputs, policy })
 }
 
-/// Variables as they are recorded: `NAME=VALUE`, or `NAME` for the value that it has now.
+/// Variables as asyncq records them: `NAME=VALUE`, or `NAME` for the current value.
 pub(super) fn recorded(env: &[String], here: Here<'_>) -> Result<BTreeMap<String, String>> {
     let entries = env.iter().map(|entry| match entry.split_once('=') {
         Some((name, value)) => Ok((variable_name(name)?, value.to_owned())),
@@ -314,8 +314,8 @@ pub(super) fn variable_name(name: &str) -> Result<String> {
     Ok(name.to_owned())
 }
 
-/// Refuses what cannot be the path of a file of variables. Whether the file is there is asked at each start of the program:
-/// perhaps another user may not even see it.
+/// Refuses what cannot be the path of a file of variables. Whether the file exists is checked at each start of the program, because
+/// this user may not even be able to see it.
 pub(super) fn check_env_file(file: &str) -> Result<()> {
     if file.is_empty() || file.contains('\0') || file.len() > LONGEST_PATH {
         let message = format!("`{}` cannot be the path of an environment file", escape_control(file));

@@ -1,4 +1,4 @@
-//! Jobs as people read them: lists, what each left and printed.
+//! Jobs for people to read: lists, results and output.
 
 use super::queue::Queue;
 use crate::domain::job::{Job, JobId, State};
@@ -27,7 +27,7 @@ pub enum JobResult {
 pub struct JobLog {
     /// Which attempt that is; 0 if none has begun.
     pub attempt: i64,
-    /// What the attempt printed that was asked for, or the latest one that has ended.
+    /// The output of the requested attempt, or of the latest one that has ended.
     pub log: Option<Log>,
     /// Whether the job was cancelled before it began.
     pub never_began: bool,
@@ -36,9 +36,9 @@ pub struct JobLog {
 }
 
 impl Queue {
-    /// Hands out the jobs that `query` describes, newest first, page by page. Between the pages nothing of the store is held,
-    /// so that a slow reader delays nobody. If it `looks_for_more`, it says before which job the rest begins, where the limit has
-    /// left any: that may take long where few jobs match.
+    /// Hands out the jobs that `query` describes, newest first, page by page. It holds nothing of the store between the pages, so
+    /// that a slow reader delays nobody. If it `looks_for_more`, it returns before which job the rest begins, if the limit has left
+    /// any; that may take long if few jobs match.
     ///
     /// # Errors
     /// Whatever the store or `show` answers.
@@ -64,8 +64,8 @@ impl Queue {
         }
     }
 
-    /// Makes sure that the service and the function of a filter exist, or that a job has their names: to report a
-    /// mistyped name is better than to list nothing, but a removed service still has jobs.
+    /// Makes sure that the service and the function of a filter exist, or that a job has their names. Reporting a mistyped name is
+    /// better than listing nothing, but a removed service still has jobs.
     ///
     /// # Errors
     /// [`Kind::NotFound`] for a name that nothing has, [`Kind::Usage`] for one that nothing can have.
@@ -79,7 +79,7 @@ impl Queue {
         if is_known { Ok(()) } else { Err(error) }
     }
 
-    /// The jobs that a job needs, also those that have ended: ranges of their numbers, in their order.
+    /// The jobs that a job needs, including ended ones, as ranges of their numbers in order.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there is no such job.
@@ -97,7 +97,7 @@ impl Queue {
         Ok((job, attempts))
     }
 
-    /// The newest calls that a job made, at most 50, and how deep each is: 0 for a call that the job itself made. Each stands before
+    /// The newest calls that a job made, at most 50, each with its depth: 0 for a call that the job itself made. Each comes before
     /// the calls inside it.
     ///
     /// # Errors
@@ -147,7 +147,7 @@ impl Queue {
         }
     }
 
-    /// What an attempt of a job printed, or the latest one that has ended; of a job that has not ended, that is not all.
+    /// The output of an attempt of a job, or of the latest attempt that has ended. If the job has not ended, more may follow.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there is no such job or attempt.

@@ -1,4 +1,4 @@
-//! What people do with jobs by hand: cancel, retry, call again, start, remove.
+//! What people do with jobs by hand: cancel, retry, rerun, start, change, remove.
 
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,8 @@ use crate::processor::{put_back_copied, put_back_unowned, unkillable_of};
 use crate::store::{Cancelled, Store};
 use crate::system::user::user_name;
 
-/// How long cancelling waits for a running job to end: its processor looks several times a second and gives the function
-/// ten seconds to end by itself.
+/// How long cancelling waits for a running job to end. Its processor looks several times a second, and gives the function ten
+/// seconds to end by itself.
 pub(super) const CANCEL_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How often to look at a job that was asked to end.
@@ -33,30 +33,30 @@ const LONGEST_BREATH: Duration = Duration::from_millis(100);
 pub struct Changed {
     /// How many were changed, or would be.
     pub jobs: u64,
-    /// How many stayed as they are, as their service or function was removed.
+    /// How many stayed unchanged because their service or function was removed.
     pub removed: u64,
     /// How many ended by themselves before they could be cancelled.
     pub too_late: u64,
     /// Those that were asked to end, and still run.
     pub running: Vec<JobId>,
-    /// Those that a rule of the application did not let change.
+    /// Those that a rule of the application kept from changing.
     pub refused: Option<Refusal>,
 }
 
 impl Queue {
-    /// Cancels a job; waits until one that runs has ended.
+    /// Cancels a job. Waits until a running one has ended.
     ///
     /// # Errors
-    /// [`Kind::Denied`] when it had ended before in another state, [`Kind::Busy`] when it has not ended yet.
+    /// [`Kind::Denied`] when it had already ended in another state, [`Kind::Busy`] when it has not ended yet.
     pub fn cancel_job(&mut self, id: JobId) -> Result<()> {
         let until = Instant::now() + CANCEL_PATIENCE;
         if self.begin_to_cancel(id)? { Ok(()) } else { is_cancelled(id, &ended(&mut self.store, id, until)?) }
     }
 
-    /// Cancels a job, or asks one that runs to end; returns whether it is cancelled now. Otherwise ask [`look_if_cancelled`].
+    /// Cancels a job, or asks a running one to end. Returns whether it is cancelled now; if not, call [`look_if_cancelled`].
     ///
     /// # Errors
-    /// [`Kind::Denied`] when it had ended before in another state.
+    /// [`Kind::Denied`] when it had already ended in another state.
     pub(super) fn begin_to_cancel(&mut self, id: JobId) -> Result<bool> {
         let store = &mut self.store;
         match store.cancel(id)? {
@@ -68,7 +68,7 @@ impl Queue {
         Ok(false)
     }
 
-    /// Queues a job again that ended in an error or was cancelled; gives how many calls that need it wait again.
+    /// Queues a job again that ended in an error or was cancelled. Returns how many calls that need it wait again.
     ///
     /// # Errors
     /// As [`Store::retry`].
@@ -103,7 +103,7 @@ impl Queue {
         self.store.start(id).map(|_| ())
     }
 
-    /// Changes when a job runs that waits.
+    /// Changes when a waiting job runs.
     ///
     /// # Errors
     /// As [`Store::set`].
@@ -111,10 +111,10 @@ impl Queue {
         self.store.set(id, changes)
     }
 
-    /// Removes jobs that have ended and match, but for the newest `keep`, as [`Queue::change_jobs`] does.
+    /// Removes ended jobs that match, except for the newest `keep`, in the same way as [`Queue::change_jobs`].
     ///
     /// # Errors
-    /// Whatever the store answers; what was done until then stays so.
+    /// Whatever the store answers; the changes so far remain.
     pub fn clean_jobs(&mut self, filter: JobFilter, keep: u64, dry_run: bool) -> Result<Changed> {
         let (mut before, mut left) = (None, keep);
         while left > 0 {
@@ -131,11 +131,12 @@ impl Queue {
         self.change_jobs(&BulkChange { change: JobChange::Remove, filter, before, dry_run })
     }
 
-    /// Changes many jobs, in steps that keep nobody waiting. Clients that write plain SQL know no line to wait in: they look
-    /// now and then whether they may write, so most moments are theirs. Of jobs that run it waits until they have ended.
+    /// Changes many jobs, in steps that keep nobody waiting. Clients that write plain SQL take no part in the queue of writers:
+    /// they only look now and then whether they may write, so this leaves them most of the time. Waits until running jobs have
+    /// ended.
     ///
     /// # Errors
-    /// Whatever the store answers; what was done until then stays so.
+    /// Whatever the store answers; the changes so far remain.
     pub fn change_jobs(&mut self, many: &BulkChange) -> Result<Changed> {
         let store = &mut self.store;
         let mut all = Changed::default();
@@ -175,8 +176,8 @@ impl Queue {
     }
 }
 
-/// Waits until a job does not run, until `until`, or until its processor knows that it cannot end a process of it. Gives the
-/// state of the job then, and that process.
+/// Waits until a job no longer runs, at most until `until`, or until its processor knows that it cannot end a process of it.
+/// Returns the job's state then, and that process.
 fn ended(store: &mut Store, id: JobId, until: Instant) -> Result<(State, Option<Unkillable>)> {
     loop {
         if let Some(ended) = look(store, id, until)? {
@@ -186,7 +187,7 @@ fn ended(store: &mut Store, id: JobId, until: Instant) -> Result<(State, Option<
     }
 }
 
-/// Looks once, as [`ended`] does; gives nothing while the job runs.
+/// Looks once, as [`ended`] does. Returns nothing while the job runs.
 fn look(store: &mut Store, id: JobId, until: Instant) -> Result<Option<(State, Option<Unkillable>)>> {
     let state = store.job(id)?.state;
     if state != State::Processing || Instant::now() >= until {
@@ -195,7 +196,7 @@ fn look(store: &mut Store, id: JobId, until: Instant) -> Result<Option<(State, O
     Ok(unkillable_of(store, id).map(|unkillable| (state, Some(unkillable))))
 }
 
-/// Whether a job that was asked to end is cancelled; `until` is when nobody waits for it any longer.
+/// Whether a job that was asked to end is cancelled now. Nobody waits for it after `until`.
 ///
 /// # Errors
 /// As [`Queue::cancel_job`].

@@ -1,4 +1,4 @@
-//! Lines of a file or a pipe, and whether there are more of them already.
+//! Lines of a file or a pipe. It knows whether more of them are there already.
 
 use std::io::{self, BufRead};
 use std::os::fd::OwnedFd;
@@ -21,7 +21,7 @@ pub(super) struct Lines {
     /// The input ends when this is readable.
     stop: Option<Arc<OwnedFd>>,
     longest: usize,
-    /// What is read. The next line begins at `next`, and does not end before `searched`.
+    /// The bytes that were read. The next line begins at `next` and does not end before `searched`.
     buffer: Vec<u8>,
     next: usize,
     searched: usize,
@@ -92,7 +92,7 @@ impl Lines {
         Ok(Some(self.take(1)))
     }
 
-    /// Whether [`Lines::next`] has an answer at once, be it that there is none. A line that has only begun does not count.
+    /// Whether [`Lines::next`] has an answer at once, even if that is the end. A line that has only begun does not count.
     pub(super) fn has_more(&mut self) -> bool {
         while !self.has_line() && !self.ended && self.failed.is_none() {
             match self.read(false) {
@@ -123,7 +123,7 @@ impl Lines {
         false
     }
 
-    /// Takes the next line, which is read up to its end; `end` is how many bytes that has.
+    /// Takes the next line, all of which was read. `end` is its length with the line end.
     fn take(&mut self, end: usize) -> InputLine {
         let line = &self.buffer[self.next..self.searched - end];
         let fits = !self.is_too_long && line.len() <= self.longest;
@@ -135,13 +135,13 @@ impl Lines {
         InputLine { number: self.number, bytes }
     }
 
-    /// Reads more, or the end. Returns whether it did, which it does not where it would have to wait and may not.
+    /// Reads more, or the end. Returns whether it did; it did not if it would have had to wait and may not.
     fn read(&mut self, may_wait: bool) -> io::Result<bool> {
         self.buffer.drain(..self.next);
         self.searched -= self.next;
         self.next = 0;
         self.buffer.reserve(BUFFER / 4);
-        // Whoever shares the input may have set `O_NONBLOCK`: then it is waited for, too.
+        // Another process that shares the input may have set `O_NONBLOCK`. Then this waits as well.
         let mut waits = !may_wait || self.stop.is_some();
         loop {
             if waits && !self.is_ready(may_wait)? {
@@ -162,7 +162,7 @@ impl Lines {
         }
     }
 
-    /// Waits until there is something to read, if it may. Sees whether this is to be the end.
+    /// Waits until there is something to read, if it may wait. Also notices when this has to be the end.
     fn is_ready(&mut self, may_wait: bool) -> io::Result<bool> {
         let time = if may_wait { None } else { Some(Duration::ZERO) };
         let mut all = vec![PollFd::new(&self.input, PollFlags::IN)];

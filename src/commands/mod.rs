@@ -1,6 +1,6 @@
-//! What asyncq does, for every caller: the command line now, others later. All of it is asked of a [`queue::Queue`].
+//! What asyncq does, for every caller: the command line now, others later. A [`queue::Queue`] carries out everything.
 //!
-//! Invariant: no clap and no printing here, and nothing read from the environment: a [`caller::Caller`] holds that as data.
+//! Invariant: nothing here uses clap, prints, or reads the environment. A [`caller::Caller`] holds the environment as data.
 
 pub mod apply;
 pub mod backup;

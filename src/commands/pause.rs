@@ -20,10 +20,10 @@ impl Queue {
         self.store.set_pause(pause)
     }
 
-    /// Pauses the services of a selection, or ends their pauses; returns how many there are.
+    /// Pauses the selected services, or ends their pauses. Returns how many services there are.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is no service of a name in it.
+    /// [`Kind::NotFound`] when a named service does not exist.
     pub fn pause_services(&mut self, services: &ServiceSelection, pause: Option<&Pause>) -> Result<usize> {
         self.store.pause_services(services, pause)
     }
@@ -36,7 +36,7 @@ impl Queue {
         self.store.pause_of(service)
     }
 
-    /// Waits until no processor that is alive runs a call. Calls `tell` with the oldest running job when it has to wait.
+    /// Waits until no living processor runs a call. If it has to wait, it calls `tell` with the oldest running job.
     ///
     /// # Errors
     /// [`Kind::Busy`] when that takes longer than `timeout`.
@@ -56,7 +56,7 @@ impl Queue {
         }
     }
 
-    /// The oldest job that a processor runs that is alive.
+    /// The oldest job that a living processor runs.
     pub(super) fn oldest_running(&mut self) -> Result<Option<JobId>> {
         let running = self.store.busy_processors()?;
         if running.is_empty() {
@@ -69,7 +69,7 @@ impl Queue {
     }
 }
 
-/// The error for a pause in which this job runs for too long.
+/// The error for a job that still runs when the time to wait for a pause is over.
 pub(super) fn still_runs(job: JobId) -> Error {
     Error::new(Kind::Busy, format!("job {job} still runs"))
         .with_hint("the pause stays: `asyncq pause --wait` waits again, `asyncq resume` ends it")

@@ -35,26 +35,26 @@ pub enum Processed {
     Done(Summary),
 }
 
-/// Runs the calls that are ready, then ends; or stays. Starts this very program again, with the same words, as the
-/// processor process, and supervises it; in that process it drains, shows on `console` what functions print, and calls
-/// `tell` when something happens.
+/// Runs the ready calls and then ends, or stays. It starts this program again with the same words, as the processor process, and
+/// supervises that one. The processor process drains the queues, shows the output of functions on `console`, and calls `tell` when
+/// something happens.
 ///
 /// # Errors
-/// [`crate::Kind::NotFound`] when a service is not there, [`crate::Kind::Denied`] where root does not trust a store;
-/// and whatever the store answers.
+/// [`crate::Kind::NotFound`] when a service does not exist, [`crate::Kind::Denied`] when root does not trust a store; and whatever
+/// the store answers.
 pub fn run(request: &ProcessRequest<'_>, console: Console, tell: &mut dyn FnMut(Event<'_>)) -> Result<Processed> {
     let ProcessRequest { options, place, caller, socket, trust_store_writers } = *request;
     let inherited = match processor::role(&caller.words, &caller.env, socket)? {
         Role::Supervisor(code) => return Ok(Processed::Supervised(code)),
         Role::Processor(inherited) => inherited,
     };
-    // Root runs nothing out of a store that somebody else could change.
+    // Root runs nothing from a store that somebody else could change.
     let is_careful = !trust_store_writers && geteuid().is_root();
     if is_careful {
         place.location.only_root_can_change()?;
     }
     let mut store = place.open()?.store;
-    // What was opened need not be what a link led to before.
+    // A link may have led elsewhere a moment ago, so this checks what was opened.
     if is_careful {
         store.only_root_can_change()?;
     }
@@ -62,7 +62,7 @@ pub fn run(request: &ProcessRequest<'_>, console: Console, tell: &mut dyn FnMut(
     let equipment = Equipment { program, env, console, patience, inherited };
     let mut told = BTreeSet::new();
     let done = processor::process(&mut store, options, equipment, &mut |event| match event {
-        // Found again whenever it is looked for the dead.
+        // Each look for dead processors finds these again, so they are reported once.
         Event::OutOfReach { processor, .. } | Event::NotRescued { processor, .. } | Event::InHost { processor, .. }
             if !told.insert(processor.id) => {}
         event => tell(event),

@@ -1,4 +1,4 @@
-//! The program of a function, as somebody types it.
+//! Finds the program of a function by what somebody typed.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ pub(super) struct Here<'a> {
     pub(super) caller: &'a Caller,
 }
 
-/// A bare name is looked up now and recorded as an absolute path, because cron's `PATH` is another; a path with a slash
-/// is kept as it is and counts from the site.
+/// A bare name is looked up now and recorded as an absolute path, because cron has another `PATH`. A path with a slash stays as it
+/// is, relative to the site.
 pub(super) fn find_program(program: &str, site: &str, here: Here<'_>) -> Result<String> {
     let name_one = "name a program, then its first arguments, as in `-- /usr/bin/python3 job.py`";
     if program.is_empty() {
@@ -56,12 +56,12 @@ pub(super) fn find_program(program: &str, site: &str, here: Here<'_>) -> Result<
     })
 }
 
-/// Whether a program that is not there would mean something to a shell.
+/// Whether a shell would know the name of this missing program.
 pub(super) fn is_for_shell(program: &str) -> bool {
     for_shell(program).is_some()
 }
 
-/// What to do where a program that is not there would mean something to a shell.
+/// The hint for a missing program that a shell would know.
 fn for_shell(program: &str) -> Option<String> {
     const BUILT_IN: [&str; 14] = [
         ".", "cd", "eval", "exec", "export", "for", "if", "read", "set", "source", "ulimit", "umask", "unset", "while",

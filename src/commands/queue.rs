@@ -1,4 +1,4 @@
-//! A queue: the store that a caller names, and what is asked of it as a whole.
+//! A queue: the store that a caller names, and what concerns all of it.
 
 use std::path::{Path, PathBuf};
 use std::{ffi::OsStr, time::Duration};
@@ -33,12 +33,12 @@ pub struct Prepared {
 }
 
 impl Place {
-    /// The store with this name; a relative path counts from the caller's working directory. `lock_timeout` is how long to
-    /// wait for a store that another process has locked; `trouble` gets errors that do not stop the command.
+    /// The store with this name. A relative path counts from the caller's working directory. `lock_timeout` is how long to wait for
+    /// a store that another process has locked. `trouble` gets errors that do not stop the command.
     ///
     /// # Errors
-    /// [`crate::Kind::Usage`] for a name that names no store, [`crate::Kind::NotFound`] when it is relative and the
-    /// working directory is gone.
+    /// [`crate::Kind::Usage`] for a name that names no store, [`crate::Kind::NotFound`] when the name is relative and the working
+    /// directory is gone.
     pub fn named(name: &OsStr, caller: &Caller, lock_timeout: Duration, trouble: fn(&Error)) -> Result<Place> {
         // Where it is absolute, nobody needs the working directory, which may be gone.
         let folder = if Path::new(name).is_absolute() { PathBuf::from("/") } else { caller.folder()? };
@@ -51,7 +51,7 @@ impl Place {
         Place { location: Location::File(path), patience: Patience::Deadline(lock_timeout), is_named: false, trouble }
     }
 
-    /// Where the store is, as it was named; an absolute path where it is a file.
+    /// The location of the store, as it was named. The path of a file is absolute.
     #[must_use]
     pub fn path(&self) -> &Path {
         Path::new(self.location.as_os_str())
@@ -71,7 +71,7 @@ impl Place {
         Store::open(&self.location, self.patience).map(|store| self.queue(store))
     }
 
-    /// Opens the store, and makes its file first where there is none; says whether it did.
+    /// Opens the store. If there is no file, makes one first, and says so.
     ///
     /// # Errors
     /// As [`Store::open_or_make`].
@@ -81,8 +81,8 @@ impl Place {
         Ok((self.queue(store), made))
     }
 
-    /// Makes or upgrades the store, also in a database that is there. One that is up to date is searched for damage, and what
-    /// is missing or was changed of its schema is made again. `tell` hears what was mended and which jobs were put back.
+    /// Makes or upgrades the store, even in an existing database. If it is up to date, searches it for damage, and makes missing or
+    /// changed parts of its schema again. `tell` gets what was mended and which jobs were put back.
     ///
     /// # Errors
     /// As [`Store::create`], [`Store::check`] and [`Store::check_numbers`].
@@ -115,14 +115,14 @@ impl Place {
         Queue { store }
     }
 
-    /// Nobody has asked for a default store in the home of another user, as it is with `sudo -E`.
+    /// With `sudo -E`, the default store is in the home of another user. Nobody has asked for that.
     pub(super) fn refuse_strangers_home(&self) -> Result<()> {
         if self.is_named { Ok(()) } else { self.location.refuse_foreign_folder() }
     }
 }
 
 impl Queue {
-    /// From now on, jobs and schedules are shown with their secret arguments.
+    /// From now on, jobs and schedules show their secret arguments.
     pub fn reveal_secrets(&mut self) {
         self.store.reveal_secrets();
     }
@@ -132,7 +132,7 @@ impl Queue {
         self.store.location()
     }
 
-    /// What goes if asyncq's tables are taken out of their database now.
+    /// What would be removed with asyncq's tables now.
     ///
     /// # Errors
     /// As [`Store::removal`].
@@ -141,7 +141,7 @@ impl Queue {
         self.store.removal()
     }
 
-    /// Takes asyncq's tables out of their database.
+    /// Removes asyncq's tables from their database.
     ///
     /// # Errors
     /// As [`Store::removal`]; then nothing was removed.

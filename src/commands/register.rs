@@ -1,4 +1,4 @@
-//! Registering functions, as programs do it for themselves.
+//! Registers the functions of a program, at its request.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +14,8 @@ use crate::error::{Error, Kind, Result};
 use crate::store::Store;
 
 impl Queue {
-    /// Sees to it that there are these functions: adds those that are missing, and changes those that differ if `change` says so.
-    /// Programs and sites are looked up as for [`Queue::add_function`].
+    /// Makes sure that these functions exist. Adds missing ones, and changes those that differ if `change` says so. Looks up
+    /// programs and sites as [`Queue::add_function`] does.
     ///
     /// # Errors
     /// As for [`Queue::add_function`], and as [`Store::define_functions`]; then nothing is added or changed.
@@ -31,7 +31,7 @@ impl Queue {
         self.store.define_functions(&wanted, change)
     }
 
-    /// Makes sure that what is wanted of a function can be recorded.
+    /// Makes sure that the wanted parts of a function can be recorded.
     fn look_up(&mut self, wanted: &mut WantedFunction, caller: &Caller) -> Result<()> {
         check_texts(wanted.command.iter().flatten(), wanted.site.as_ref(), &wanted.env)?;
         let here = Here { folder: &caller.folder()?, caller };
@@ -52,7 +52,7 @@ impl Queue {
         let program = command.first().ok_or_else(|| Error::new(Kind::Invalid, "`command` is empty"))?;
         let in_site = match &wanted.site {
             Some(site) => site.clone(),
-            // Only what counts from the site needs to know it.
+            // Only a relative path needs the site.
             None if !program.starts_with('/') => self.recorded_site(wanted)?,
             None => String::new(),
         };
@@ -63,7 +63,7 @@ impl Queue {
         Ok(())
     }
 
-    /// The site that is recorded with a function that is there.
+    /// The site of an existing function, as it is recorded.
     fn recorded_site(&mut self, wanted: &WantedFunction) -> Result<String> {
         match self.store.function(&wanted.service, &wanted.name) {
             Ok(function) => Ok(function.definition.site),
@@ -76,7 +76,7 @@ impl Queue {
     }
 }
 
-/// Refuses texts with which the system starts no program, as the schema does for clients.
+/// Refuses texts with which the system cannot start a program. The schema does the same for clients.
 pub(super) fn check_texts<'a>(
     command: impl IntoIterator<Item = &'a String>,
     site: Option<&'a String>,

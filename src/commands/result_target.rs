@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::domain::{job::JobId, json::Json, text::escape_control};
 use crate::error::{Error, Kind, Result, reason};
 
-/// A file that is open and still as it was. Dropping this removes it if it was not there before.
+/// An open file whose content is unchanged. Dropping this removes the file if this has made it.
 pub(super) struct ResultTarget {
     path: PathBuf,
     file: File,
@@ -36,7 +36,7 @@ impl ResultTarget {
         Ok(ResultTarget { path: path.to_owned(), file, is_new })
     }
 
-    /// Writes the result of a job that has succeeded in place of what the file holds; nothing if there is no result.
+    /// Replaces the content of the file by the result of a job that has succeeded. Without a result, it becomes empty.
     ///
     /// # Errors
     /// [`Kind::Io`] when that is not possible.

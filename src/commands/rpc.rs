@@ -1,8 +1,7 @@
-//! Carrying out the requests of a program that stays: those that are there together, in one go.
+//! Carries out the requests of a program that stays. It takes together all requests that are there.
 //!
-//! Invariants: calls that are read together go into the store in one transaction, and are answered when it is durable. One
-//! thread carries out requests, in their order; waiting is another one's ([`waits`](super::rpc_waits)), so that it holds up
-//! nothing.
+//! Invariants: calls that are read together go into the store in one transaction, and are answered once it is durable. One thread
+//! carries out requests in their order. Another thread ([`waits`](super::rpc_waits)) does all waiting, so that it holds up nothing.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -27,14 +26,13 @@ use crate::error::{Error, Kind, Result};
 use crate::system::error::io_error;
 use crate::system::signals;
 
-/// How many requests are carried out together at most.
+/// How many requests to carry out together at most.
 const AT_ONCE: usize = 1000;
 
-/// Carries out the requests in `input`, until it ends or a signal asks this process to stop, and hands out the answers.
+/// Carries out the requests in `input`, until the input ends or a signal asks this process to stop, and hands out the answers.
 ///
 /// # Errors
-/// [`Kind::Io`] when the store was moved or removed, or answers cannot be written; [`Kind::Busy`] when the system gives no
-/// thread.
+/// [`Kind::Io`] when the store was moved or removed, or answers cannot be written; [`Kind::Busy`] when the system gives no thread.
 pub fn run(place: &Place, caller: &Caller, input: File, answers: &dyn Answers) -> Result<()> {
     let shared = RpcContext::new(place, answers).map_err(|error| io_error("cannot carry out requests", &error))?;
     let asked = Arc::clone(&shared.stop);
@@ -50,15 +48,15 @@ pub fn run(place: &Place, caller: &Caller, input: File, answers: &dyn Answers) -
 /// Carries out all requests. Returns when all its threads have ended.
 fn carry_out_all(shared: &RpcContext<'_>, caller: &Caller, lines: &mut Lines) -> io::Result<()> {
     thread::scope(|scope| {
-        // Also if this thread panics: the other one is waited for.
+        // It also runs if this thread panics: then the other thread is still waited for.
         let _end = shared.end_of_waits();
         let os_user = Some(os_user());
         Rpc { shared, scope, caller, queue: None, os_user, watches: false }.carry_out_all(lines)
     })
 }
 
-/// Reads the requests that are there, and waits for one if there is none. Says whether that was not the end, or why no more
-/// can be read after these.
+/// Reads the requests that are there. If there is none, waits for one. Returns whether more may follow, or why nothing can be read
+/// after these.
 fn read(lines: &mut Lines) -> (Vec<InputLine>, io::Result<bool>) {
     let (mut requests, since) = (Vec::new(), lines.bytes);
     loop {
@@ -75,7 +73,7 @@ fn read(lines: &mut Lines) -> (Vec<InputLine>, io::Result<bool>) {
     }
 }
 
-/// A call that others may not need by its name, as they may go into the store without it.
+/// A call that others do not need by its name, so that it can go into the store without them.
 fn alone(mut call: WrittenCall<'_>) -> Result<WrittenCall<'_>> {
     match call.take_name() {
         None => Ok(call),
@@ -98,12 +96,12 @@ struct Rpc<'scope, 'env> {
 /// A request to enqueue that has passed all checks but the store's.
 struct PreparedRequest<'a> {
     id: Option<&'a str>,
-    /// The calls that were refused already; `None` for those that go into the store.
+    /// The calls: `None` for those that go into the store, an error for those that were refused already.
     calls: Vec<Option<RpcError>>,
     are_listed: bool,
 }
 
-/// The calls of several requests, for one transaction, and what comes after it.
+/// The calls of several requests for one transaction, and what to answer after it.
 #[derive(Default)]
 struct Together<'a> {
     requests: Vec<PreparedRequest<'a>>,
@@ -115,8 +113,8 @@ struct Together<'a> {
 }
 
 impl<'env> Rpc<'_, 'env> {
-    /// Carries out all requests. If nobody reads the answers any longer, or the store is gone, the requests that are
-    /// read already are the last ones.
+    /// Carries out all requests. If nobody reads the answers any longer, or the store is gone, it ends with the requests that it
+    /// has already read.
     fn carry_out_all(&mut self, lines: &mut Lines) -> io::Result<()> {
         let mut goes_on = true;
         while goes_on {
@@ -149,7 +147,8 @@ impl<'env> Rpc<'_, 'env> {
                     Ok(()) => continue,
                     Err(error) => Err(error),
                 },
-                // What only reads comes after the calls that were read before it, and separates them from no others.
+                // A request that only reads comes after the calls that were read before it, but does not separate them from later
+                // calls.
                 Ok(request) if request.only_reads() => {
                     together.reads.push((id, request));
                     continue;
@@ -192,7 +191,7 @@ impl<'env> Rpc<'_, 'env> {
         done
     }
 
-    /// Checks calls, and puts those that pass with the others that go into the store together.
+    /// Checks calls, and puts those that pass with the others for the next transaction.
     fn prepare<'a>(
         &mut self,
         id: Option<&'a str>,
@@ -234,7 +233,7 @@ impl<'env> Rpc<'_, 'env> {
         }
     }
 
-    /// Enqueues the calls of several requests, and answers these and the ones that read.
+    /// Enqueues the calls of several requests. Answers these requests, and then those that only read.
     fn enqueue(&mut self, together: &mut Together<'_>) {
         let Together { requests, jobs, reads, .. } = std::mem::take(together);
         let done =
@@ -292,7 +291,7 @@ impl<'env> Rpc<'_, 'env> {
         Ok(done.into_iter().map(Ok).collect())
     }
 
-    /// Carries out what is not to enqueue; gives nothing where the answer comes later.
+    /// Carries out any other request. Returns nothing if the answer comes later.
     fn do_other(&mut self, id: Option<&str>, request: RpcRequest<'_>) -> Result<Option<RpcResult<'env>>, RpcError> {
         let caller = self.caller;
         Ok(Some(match request {
@@ -336,7 +335,8 @@ impl<'env> Rpc<'_, 'env> {
         }))
     }
 
-    /// Leaves waiting to the other thread, and starts it if need be. What is not answered is not waited for.
+    /// Leaves a wait to the other thread, and starts that thread if necessary. A notification gets no answer, so nothing waits for
+    /// it.
     fn wait_for<T>(&mut self, wait: Option<OpenWait>) -> Result<Option<T>, RpcError> {
         let Some(wait) = wait else { return Ok(None) };
         let shared = self.shared;

@@ -1,4 +1,4 @@
-//! What requests of a program get, and who takes it.
+//! The answers to a program's requests, and who takes them.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -28,7 +28,7 @@ pub enum RpcResult<'a> {
     Hello(&'a Path),
     /// The job of a call.
     Enqueued(Enqueued),
-    /// The jobs of calls, in their order; of one that was refused, why.
+    /// The jobs of calls in their order; for a refused call, why.
     EnqueuedAll(Vec<Result<Enqueued, RpcError>>),
     /// What defining a service did.
     Defined(Defined),
@@ -65,11 +65,11 @@ pub enum RpcResult<'a> {
 /// Why a request gets nothing.
 #[derive(Debug)]
 pub struct RpcError {
-    /// What is wrong with the message itself, if that is it.
+    /// What is wrong with the message itself, if that is the reason.
     pub flaw: Option<RpcFlaw>,
     /// What went wrong.
     pub error: Error,
-    /// Which of the calls is the reason, counted from 0, if it is one of many.
+    /// Which call is the reason, counted from 0, if there are several.
     pub call: Option<usize>,
 }
 
@@ -93,12 +93,12 @@ pub trait Answers: Sync {
     /// Hands out all answers that it was given.
     fn flush(&self);
 
-    /// From when `end` is readable, a reader that takes nothing for some seconds counts as gone.
+    /// Once `end` is readable, a reader that takes nothing for some seconds counts as gone.
     fn end_with(&self, end: Arc<OwnedFd>);
 
     /// Whether nobody reads answers any longer.
     fn is_closed(&self) -> bool;
 
-    /// What of the answers could not be written, if that is an error.
+    /// The error for answers that could not be written, if there is one.
     fn failure(&self) -> Option<Error>;
 }

@@ -1,4 +1,4 @@
-//! Carrying out what programs ask about the state of things, and pauses.
+//! Answers what programs ask about jobs and services, and pauses them.
 
 use super::queue::Queue;
 use super::rpc_answers::RpcResult;
@@ -9,7 +9,7 @@ impl Queue {
     /// Looks at jobs or services.
     ///
     /// # Errors
-    /// [`crate::Kind::NotFound`] for what does not exist.
+    /// [`crate::Kind::NotFound`] when something does not exist.
     pub(super) fn look(&mut self, request: LookRequest) -> Result<RpcResult<'static>> {
         Ok(match request {
             LookRequest::Log(job, attempt) => RpcResult::Log(self.job_log(job, attempt)?),
@@ -22,10 +22,10 @@ impl Queue {
         })
     }
 
-    /// Pauses the store or services, or lets them go on.
+    /// Pauses the store or services, or ends their pauses.
     ///
     /// # Errors
-    /// [`crate::Kind::NotFound`] when there is no service of a name.
+    /// [`crate::Kind::NotFound`] when a named service does not exist.
     pub(super) fn carry_out_pause(&mut self, request: PauseRequest) -> Result<RpcResult<'static>> {
         Ok(match request {
             PauseRequest::Store(pause, _) => {

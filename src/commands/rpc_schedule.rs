@@ -1,4 +1,4 @@
-//! Carrying out what programs ask about schedules.
+//! Carries out the requests of programs about schedules.
 
 use super::caller::Caller;
 use super::queue::Queue;

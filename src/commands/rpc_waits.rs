@@ -1,4 +1,4 @@
-//! The requests that wait for jobs. One thread looks after all of them, with a connection of its own.
+//! Requests that wait for jobs. One thread with its own connection handles all of them.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -39,18 +39,18 @@ pub(super) struct OpenWait {
 enum WaitFor {
     /// That something ends by itself.
     End(RpcAwaited),
-    /// That this job is cancelled, which was asked to end.
+    /// This job, which was asked to end, is cancelled.
     Cancelled(JobId),
 }
 
 impl OpenWait {
-    /// The request with this id waits for this, at most for this time.
+    /// A request with this id that waits for this, at most for this time.
     pub(super) fn of(id: &str, awaited: RpcAwaited, timeout: Option<Duration>) -> OpenWait {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         OpenWait { id: id.into(), wants: WaitFor::End(awaited), until, seen: false }
     }
 
-    /// The request with this id waits until a job is cancelled that was asked to end.
+    /// A request with this id that waits until a job is cancelled that was asked to end.
     pub(super) fn for_cancelled(id: &str, job: JobId) -> OpenWait {
         let until = Some(Instant::now() + CANCEL_PATIENCE);
         OpenWait { id: id.into(), wants: WaitFor::Cancelled(job), until, seen: true }
@@ -65,7 +65,7 @@ impl OpenWait {
         size_of::<OpenWait>() + self.id.len() + rest
     }
 
-    /// The jobs whose states tell whether it is over.
+    /// The jobs whose states decide whether the wait is over.
     fn asks_for(&self) -> &[JobId] {
         match &self.wants {
             WaitFor::End(RpcAwaited::All(jobs) | RpcAwaited::Any(jobs)) => jobs,
@@ -73,7 +73,7 @@ impl OpenWait {
         }
     }
 
-    /// Looks whether it is over, with the states of the jobs that it asks for; gives its answer then.
+    /// Checks whether the wait is over, by the states of the jobs that it asks for. If so, returns the answer.
     fn look(&mut self, queue: &mut Queue, states: &[Option<State>]) -> Option<Result<RpcResult<'static>, RpcError>> {
         let done = self.try_look(queue, states);
         self.seen = true;
@@ -125,7 +125,7 @@ impl OpenWait {
         if self.until.is_some_and(|until| until <= Instant::now()) { Err(too_late()) } else { Ok(None) }
     }
 
-    /// The jobs, which have all ended, unless one was queued again just now.
+    /// The answer about jobs that have all ended; nothing if one of them was queued again just now.
     fn answer(&self, queue: &mut Queue, jobs: &[JobId]) -> Result<Option<RpcResult<'static>>> {
         let (mut shown, mut bytes) = (Vec::with_capacity(jobs.len()), 0);
         for id in jobs {
@@ -158,11 +158,11 @@ fn size(job: &Job, attempts: &[Attempt]) -> usize {
 enum WaitEvent {
     /// One more to wait for.
     New(OpenWait),
-    /// There will be no more, and what is open is not waited for.
+    /// No more requests will come. What is still open is answered at once.
     End,
 }
 
-/// The waits that are open, for the thread that looks after them.
+/// The open waits, for the thread that handles them.
 struct Waits {
     events: EventQueue<WaitEvent>,
     /// How much memory they take, in bytes.
@@ -195,7 +195,7 @@ impl Drop for EndOfWaits<'_> {
     }
 }
 
-/// Has no more requests be read if the thread panics that has it: nobody would answer them.
+/// If its thread panics, no more requests are read, because nobody would answer them.
 struct StopOnPanic<'a>(&'a OwnedFd);
 
 impl Drop for StopOnPanic<'_> {
@@ -224,7 +224,7 @@ impl<'a> RpcContext<'a> {
         Ok(RpcContext { place, answers, waits: Waits::new()?, stop, fatal: OnceLock::new() })
     }
 
-    /// Ends all that there is to do here, as the store is gone.
+    /// Ends everything here, because the store is gone.
     pub(super) fn fail(&self, error: &Error) {
         let _ = self.fatal.set(error.reworded(error.kind(), error.to_string()));
         stop(&self.stop);
@@ -238,15 +238,15 @@ impl<'a> RpcContext<'a> {
         self.fatal.get().map_or(Ok(()), |error| Err(error.reworded(error.kind(), error.to_string())))
     }
 
-    /// Waits for one more.
+    /// Adds a wait.
     ///
     /// # Errors
-    /// [`Kind::Busy`] when those that are open take too much memory.
+    /// [`Kind::Busy`] when the open ones take too much memory.
     pub(super) fn add(&self, wait: OpenWait) -> Result<()> {
         self.waits.add(wait)
     }
 
-    /// When this is dropped, all that is open is answered, whether it is over or not.
+    /// Dropping this answers all open requests, whether their waits are over or not.
     pub(super) fn end_of_waits(&self) -> EndOfWaits<'_> {
         EndOfWaits(&self.waits.events)
     }
@@ -259,7 +259,7 @@ impl<'a> RpcContext<'a> {
 
 /// Has no more requests be read.
 pub(super) fn stop(bell: &OwnedFd) {
-    // Only fails when the counter is full: then it is readable already.
+    // A write fails only if the counter is full. Then it is readable already.
     let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
 }
 
@@ -303,7 +303,7 @@ impl RpcContext<'_> {
             *watched = Some((queue, lookout));
         }
         let Some((queue, _)) = watched else { return Ok(()) };
-        // All are asked for together: there may be many waits for a job each.
+        // All states are read together, because there may be many waits for one job each.
         let asked: Vec<JobId> = open.iter().flat_map(OpenWait::asks_for).copied().collect();
         let states = queue.store.states(&asked)?;
         let (mut failed, mut states) = (Ok(()), &states[..]);
@@ -329,7 +329,7 @@ impl RpcContext<'_> {
         self.answers.answer(&wait.id, answer);
     }
 
-    /// Answers all that is open with an error of the store, which is opened anew for the next ones.
+    /// Answers all open requests with an error of the store. The store is opened anew for the next ones.
     fn refuse(&self, open: &mut Vec<OpenWait>, error: &Error, watched: &mut Option<(Queue, Lookout)>) {
         for wait in open.drain(..) {
             self.answer(&wait, Err(error.reworded(error.kind(), error.to_string()).into()));
@@ -340,7 +340,7 @@ impl RpcContext<'_> {
         }
     }
 
-    /// Answers all that is open at the end: what is over by now, and that the rest is not.
+    /// Answers all open requests at the end. Those that are not over get the answer that they are not.
     fn end(&self, mut open: Vec<OpenWait>, mut watched: Option<(Queue, Lookout)>) {
         let now = Instant::now();
         for wait in &mut open {
@@ -356,9 +356,9 @@ impl RpcContext<'_> {
 }
 
 impl OpenWait {
-    /// When to look at it, even if nothing was changed.
+    /// When to look at this wait, even if nothing has changed.
     fn next_look(&self) -> Option<Instant> {
-        // What cannot be ended is not written to the store.
+        // The store does not show that a process cannot be ended.
         let soon = Instant::now() + LOOK_AT_CANCELLED;
         match self.wants {
             WaitFor::Cancelled(_) => self.until.map(|until| until.min(soon)),

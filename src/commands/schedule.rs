@@ -12,17 +12,17 @@ use crate::error::Result;
 use crate::store::Store;
 
 impl Queue {
-    /// The call for a schedule that `caller` adds: on whose behalf, and in which site.
+    /// The call of a schedule that `caller` adds, with its principal and its site.
     ///
     /// # Errors
-    /// [`crate::Kind::Denied`] for a principal of its own inside a running function, and whatever the store answers.
+    /// [`crate::Kind::Denied`] for another principal inside a running function, and whatever the store answers.
     pub fn call_of(&mut self, call: Call, on_behalf_of: OnBehalfOf, caller: &Caller) -> Result<Call> {
         let (origin, _) = self.origin(caller, on_behalf_of)?;
         let principal = origin.principal.clone();
         Ok(origin.job(NewJob::new(Call { principal, ..call }))?.call)
     }
 
-    /// Adds a schedule. The same one may be there.
+    /// Adds a schedule. It may exist already if it is the same.
     ///
     /// # Errors
     /// As [`Store::add_schedule`].
@@ -30,7 +30,7 @@ impl Queue {
         self.store.add_schedule(name, is)
     }
 
-    /// Sees to it that there is a schedule like this.
+    /// Makes sure that there is a schedule like this.
     ///
     /// # Errors
     /// As [`Store::define_schedule`].
@@ -70,10 +70,10 @@ impl Queue {
         self.store.pause_schedules(names)
     }
 
-    /// Has paused schedules go on.
+    /// Resumes paused schedules.
     ///
     /// # Errors
-    /// [`crate::Kind::NotFound`] when one of them is not there; then none goes on.
+    /// [`crate::Kind::NotFound`] when one of them does not exist; then none is resumed.
     pub fn resume_schedules(&mut self, names: &[ScheduleName]) -> Result<()> {
         self.store.resume_schedules(names)
     }
@@ -94,7 +94,7 @@ impl Queue {
         self.store.run_schedule(name)
     }
 
-    /// Makes the jobs that ticks of a schedule in the past have not made.
+    /// Makes the missing jobs for past ticks of a schedule.
     ///
     /// # Errors
     /// As [`Store::backfill`].

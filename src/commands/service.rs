@@ -9,7 +9,7 @@ use crate::processor::put_back_copied;
 use crate::store::Store;
 
 impl Queue {
-    /// Adds a service. One that is there may be as it is where nothing else is wanted.
+    /// Adds a service. It may exist already if it does not differ from what is wanted.
     ///
     /// # Errors
     /// As [`Store::add_service`].
@@ -17,8 +17,8 @@ impl Queue {
         self.store.add_service(name, wanted)
     }
 
-    /// Sees to it that there is a service with these limits. One that is there keeps what nothing else is wanted of, and a
-    /// new one gets 1.
+    /// Makes sure that there is a service with these limits. An existing service keeps everything else; a new one gets the default
+    /// of 1.
     ///
     /// # Errors
     /// As [`Store::define_service`].
@@ -50,7 +50,7 @@ impl Queue {
         self.store.set_service(name, change)
     }
 
-    /// Removes a service and its functions; jobs that have ended stay.
+    /// Removes a service and its functions. Ended jobs stay.
     ///
     /// # Errors
     /// As [`Store::remove_service`].

@@ -12,18 +12,18 @@ use crate::domain::time::Timestamp;
 use crate::error::Result;
 use crate::processor::lives;
 
-/// A tick that is later than this counts as a problem: no processor makes its job.
+/// A tick that is later than this counts as a problem, because no processor makes its job.
 const OVERDUE: Duration = Duration::from_secs(60);
 
-/// The shortest and the longest time between two updates of a watched overview. Its times change by themselves.
+/// The shortest and the longest time between two updates of a watched overview. Times in it change even if nothing else does.
 const SOONEST: Duration = Duration::from_millis(200);
 const LATEST: Duration = Duration::from_secs(10);
 
 impl Queue {
-    /// An overview of these services, or of all of them if none is named. A pattern may match no service.
+    /// An overview of these services, or of all if none is named. A pattern may match no service.
     ///
     /// # Errors
-    /// [`crate::Kind::NotFound`] when there is no service of a name.
+    /// [`crate::Kind::NotFound`] when a named service does not exist.
     pub fn overview(&mut self, services: &ServiceSelection, exact: bool) -> Result<Overview> {
         let store = &mut self.store;
         let services = store.select_services(services)?;

@@ -1,4 +1,4 @@
-//! Waiting until jobs have ended, without asking all the time.
+//! Waits until jobs have ended, without polling all the time.
 
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
@@ -16,13 +16,13 @@ use crate::processor::Notifications;
 use crate::store::Store;
 use crate::system::fds;
 
-/// How long to wait at most for the commit that follows a notification, before looking again.
+/// After a notification: how long to wait at most for the commit, before looking again.
 const COMMIT: Duration = Duration::from_millis(10);
 
-/// For how long after a notification that is so. A disk that takes longer is noticed later.
+/// For how long after a notification that applies. A commit on a slower disk is noticed later.
 const SLOW_COMMIT: Duration = Duration::from_secs(1);
 
-/// How often to look at least, and whether the store was moved.
+/// How often to look at least, and to check whether the store was moved.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// The shortest time between two looks, so that a busy store costs little.
@@ -46,7 +46,7 @@ pub(super) struct Lookout {
 pub(super) enum Woken {
     /// The store was changed.
     Change,
-    /// The time is over, or what else was waited for is readable.
+    /// The time is over, or the other descriptor is readable.
     Other,
 }
 
@@ -59,7 +59,7 @@ impl Lookout {
         Ok(Lookout { breath: BREATH, notifications, notified: None, woke: now, looked_for_store: now })
     }
 
-    /// Sleeps until the store was changed, `other` is readable, or `until`.
+    /// Sleeps until the store changes, `other` is readable, or the time is `until`.
     ///
     /// # Errors
     /// [`Kind::Io`] when the store was moved or removed; whatever the store answers.
@@ -77,7 +77,7 @@ impl Lookout {
         woken
     }
 
-    /// Delays the next look at a busy store after a look that found nothing, so that processors do not slow down.
+    /// Delays the next look at a busy store after a look that found nothing, so that looking does not slow down processors.
     pub(super) fn slow_down(&mut self) {
         self.breath = (self.breath * 3 / 2).min(LONG_BREATH);
     }
@@ -122,10 +122,10 @@ pub(super) enum Progress {
     Open(JobId, State),
 }
 
-/// Whether all of these jobs, which are in these states, have ended.
+/// Whether all these jobs have ended, judged by these states.
 ///
 /// # Errors
-/// [`Kind::NotFound`] when there is none with one of the numbers; `were_there` says whether there was one before.
+/// [`Kind::NotFound`] when a job does not exist; `were_there` says whether it existed before.
 pub(super) fn progress(
     store: &mut Store,
     jobs: impl Iterator<Item = (JobId, Option<State>)>,
@@ -149,7 +149,7 @@ fn removed(id: JobId) -> Error {
         .with_hint("`asyncq job clean` removes jobs that have ended, and their outcomes; keep them longer")
 }
 
-/// What was found of a job that was there: if it is not there now, it was removed.
+/// Turns the error for a missing job into one that says that the job was removed.
 pub(super) fn still_there<T>(id: JobId, found: Result<T>) -> Result<T> {
     found.map_err(|error| if error.kind() == Kind::NotFound { removed(id) } else { error })
 }
@@ -170,7 +170,7 @@ pub enum Awaited {
     Service(ServiceName),
 }
 
-/// A job that was seen to end. What becomes of it later makes no difference.
+/// A job that was seen to end. What happens to it later makes no difference.
 #[derive(Debug, Clone)]
 pub struct JobEnd {
     /// Its number.
@@ -203,7 +203,7 @@ impl StillOpen {
     }
 }
 
-/// How many jobs are looked up at least. Of a longer list, the others follow when all of these have ended.
+/// How many jobs are looked up at least. If a list is longer, the others follow when all of these have ended.
 const TOGETHER: usize = 16;
 
 /// What is waited for, and what was seen of it.
@@ -265,7 +265,7 @@ impl<'a> Jobs<'a> {
         Ok(found)
     }
 
-    /// Notes that a job is in this state. Returns whether it has ended.
+    /// Notes the state of a job. Returns whether it has ended.
     fn see(&mut self, store: &mut Store, id: JobId, state: State) -> Result<bool> {
         if state.has_ended() {
             let is_noted = matches!(state, State::Error | State::Cancelled);
@@ -276,7 +276,7 @@ impl<'a> Jobs<'a> {
         Ok(state.has_ended())
     }
 
-    /// The first job that has not ended. It costs the same however many come after it.
+    /// The first job that has not ended. The cost does not depend on how many jobs come after it.
     fn open(&mut self, store: &mut Store) -> Result<Option<StillOpen>> {
         let mut count = TOGETHER;
         loop {
@@ -301,7 +301,7 @@ impl<'a> Jobs<'a> {
         }
     }
 
-    /// The first job, unless one has ended. Then only the first one that has ended counts from now on.
+    /// The first job, unless one has ended. Once one has ended, only the first of those counts.
     fn open_of_any(&mut self, store: &mut Store) -> Result<Option<StillOpen>> {
         let states = store.states(self.jobs)?;
         for (at, state) in states.iter().enumerate() {
@@ -339,8 +339,8 @@ pub(super) fn service_gone(error: Error, name: &ServiceName) -> Error {
 }
 
 impl Queue {
-    /// Waits, at most for this time; zero only looks. If it waits, `begins` gets what is open first. Returns the jobs that have
-    /// ended: none of a service, and one of any.
+    /// Waits, at most for this time; zero only looks. If it has to wait, `begins` gets the first open job or service. Returns the
+    /// jobs that have ended: none for a service, and one with `any`.
     ///
     /// # Errors
     /// [`Kind::NotFound`] for jobs and services that do not exist, or are removed meanwhile; [`Kind::Denied`] when `caller` runs
@@ -385,7 +385,7 @@ impl Queue {
                     (format!("job {id} of service `{name}`"), "wait for other jobs by their numbers")
                 }
                 _ => {
-                    // A call that runs at once is a part of the one that made it.
+                    // A call that runs at once is a part of the job that made it.
                     next = job.parent.filter(|_| job.immediate);
                     continue;
                 }
