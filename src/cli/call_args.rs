@@ -1,4 +1,4 @@
-//! A call as it is typed: its arguments, and how it is to be made.
+//! How a call is typed: its arguments, and how to make it.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Read};
@@ -18,7 +18,7 @@ use crate::domain::{service::ServiceName, text::escape_control};
 use crate::error::{Error, Kind};
 use crate::system::error::io_error;
 
-/// The keyword arguments of a call, and how it is to be made.
+/// The keyword arguments of a call, and how to make it.
 #[derive(Debug, Args)]
 pub struct CallArgs {
     /// A keyword argument; may be repeated. NAME=@- reads its value, a string, from standard input
@@ -33,7 +33,7 @@ pub struct CallArgs {
     pub request: RequestOptions,
 }
 
-/// How a call is to be made, whatever its arguments are.
+/// How to make a call, whatever its arguments are.
 #[derive(Debug, Args)]
 pub struct RequestOptions {
     /// On whose behalf the call is made; '' for nobody [default: `$ASYNCQ_PRINCIPAL`]
@@ -98,7 +98,7 @@ impl RequestOptions {
         self.due.delay(session)
     }
 
-    /// How `call` is to be made.
+    /// How to make `call`.
     ///
     /// # Errors
     /// [`Kind::Usage`] for invalid values.
@@ -152,8 +152,8 @@ pub fn typed_positional(args: &[String], reading: Reading) -> Result<Json, Error
     reading.positional(&words)
 }
 
-/// Keyword arguments as they are typed, `NAME=VALUE` each. The value `@-` stands for what is on standard input, so that it
-/// is on no command line, where every user of the machine could read it.
+/// Keyword arguments as they are typed, each as `NAME=VALUE`. The value `@-` stands for what is on standard input, because every
+/// user of the machine can read a command line.
 ///
 /// # Errors
 /// [`Kind::Usage`] for what is not a keyword argument, [`Kind::Invalid`] for invalid values.

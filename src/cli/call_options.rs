@@ -1,4 +1,4 @@
-//! The options of a call that say when it may run.
+//! The options that say when a call may run.
 
 use std::io::Read;
 
@@ -61,12 +61,12 @@ impl CallOptionArgs {
         self.expires.is_some()
     }
 
-    /// What follows if a call that waits has the same key, which has a lifetime.
+    /// What to do if a waiting call has the same key, and that key has a lifetime.
     pub fn if_taken(&self) -> Option<IfTaken> {
         self.key_until.map(|_| self.if_taken.unwrap_or_default())
     }
 
-    /// Refuses what says something about a key that is not there.
+    /// Refuses options about a key if there is no key.
     ///
     /// # Errors
     /// [`Kind::Usage`].
@@ -82,11 +82,10 @@ impl CallOptionArgs {
         }
     }
 
-    /// What they say; `expiry` reads when the call expires.
+    /// The values of the options. `expiry` reads when the call expires.
     ///
     /// # Errors
-    /// [`Kind::Usage`] for an invalid lane or list of jobs, [`Kind::Io`] if stdin cannot be read, and any error of `expiry`
-    /// answers.
+    /// [`Kind::Usage`] for an invalid lane or list of jobs, [`Kind::Io`] if stdin cannot be read, and any error of `expiry`.
     pub fn parse(&self, expiry: impl Fn(&str) -> Result<Expiry>) -> Result<CallOptions> {
         let mut needs = Needs::default();
         let lists =

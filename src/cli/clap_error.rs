@@ -1,4 +1,4 @@
-//! Errors of clap, in the form of all other errors: a sentence and a hint.
+//! Shows errors of clap in the form of all other errors: a sentence and a hint.
 
 use std::ffi::OsString;
 use std::num::IntErrorKind;
@@ -141,7 +141,7 @@ fn asked(typed: &Typed<'_>) -> clap::Command {
     command
 }
 
-/// The hint for an option that the command does not have.
+/// The hint for an option that the command does not take.
 fn other_option(asked: &clap::Command, option: &str, typed: &Typed<'_>) -> String {
     let name = asked.get_bin_name().unwrap_or("asyncq");
     let long = option.trim_start_matches('-');
@@ -172,8 +172,8 @@ fn other_option(asked: &clap::Command, option: &str, typed: &Typed<'_>) -> Strin
     format!("`{name} --help` lists all options")
 }
 
-/// Whether an option stands in the place of a service or a function: with a name in its place, the command line would have
-/// the right number of words.
+/// Whether somebody typed an option in place of a service or a function: with a name instead, the command line would have the right
+/// number of words.
 fn stands_for_a_name(name: &str, option: &str, typed: &Typed<'_>) -> bool {
     let at = typed.words.iter().position(|word| word == option);
     let (true, Some(at)) = (name.starts_with("asyncq function ") || name.starts_with("asyncq service "), at) else {
@@ -206,7 +206,7 @@ fn commands_with(command: &clap::Command, long: &str, found: &mut Vec<String>) {
     }
 }
 
-/// The hint for a word that the command has no place for.
+/// The hint for a word that is one too many for the command.
 fn too_many(name: &str, word: &str, typed: &[OsString]) -> String {
     if !["asyncq function add", "asyncq function set"].contains(&name) {
         return format!("`{name} --help` shows how");
@@ -235,7 +235,7 @@ fn missing(error: &clap::Error, asked: &clap::Command, typed: &Typed<'_>, help: 
     (format!("`{}` needs {}", needing.as_deref().unwrap_or(name), list(&missing, "and")), hint)
 }
 
-/// The option without which these options would not be missing.
+/// The option without which these other options would not be required.
 fn that_needs(missing: &[String], asked: &clap::Command, typed: &Typed<'_>) -> Option<String> {
     let own = typed.words.split(|word| word == "--").next().unwrap_or_default();
     let is_option = missing.iter().all(|it| it.starts_with("--"));
@@ -304,7 +304,7 @@ pub fn whole_number(text: &str, what: &str, least: i64) -> Result<i64, String> {
         Err(error) if *error.kind() == IntErrorKind::PosOverflow => {
             Err(format!("it is too large: {what} is at most {}", i64::MAX))
         }
-        // Negative numbers are taken where the error is then about a thing that does not exist.
+        // A negative number is accepted if the error is then about a thing that does not exist.
         _ => Err(format!("{what} is a whole number from {}", if least < 0 { 1 } else { least })),
     }
 }

@@ -1,9 +1,9 @@
-//! What a shell completes: commands and options, and the names and numbers in the store.
+//! Completions for shells: commands and options, and names and numbers from the store.
 //!
-//! `source <(COMPLETE=bash asyncq)` has bash ask for completions by `COMPLETE=bash asyncq -- WORD...`, and zsh and fish likewise.
-//! Such a question is answered in a moment, or with nothing. Nobody wants to read an error while typing.
+//! After `source <(COMPLETE=bash asyncq)`, bash asks for completions by `COMPLETE=bash asyncq -- WORD...`; zsh and fish do the
+//! same. asyncq answers at once, or with nothing, because nobody wants to read an error while typing.
 //!
-//! Other commands pay nothing for this: which argument takes which names is looked up here, and not kept with each argument.
+//! Other commands pay nothing for this: the names that an argument takes are looked up here, and not stored with each argument.
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
@@ -29,10 +29,10 @@ use crate::error::{Error, Kind};
 /// The variable that names the shell which asks.
 const ASKING: &str = "COMPLETE";
 
-/// How long a shell waits for names of the store.
+/// How long a shell waits for names from the store.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// The completion of zsh works both when it is sourced, and as a file of the functions that zsh loads at their first use.
+/// With this, the completion of zsh works both when it is sourced, and as an autoloaded function.
 const ZSH_AUTOLOAD: &str = "[[ ${funcstack[1]} == _asyncq ]] && _clap_dynamic_completer_asyncq\n";
 
 /// A shell that completes.
@@ -43,13 +43,13 @@ enum Shell {
     Fish,
 }
 
-/// What is known of the command line before the word to complete.
+/// What is known about the command line before the word to complete.
 struct Typed {
     place: Place,
     service: Option<String>,
 }
 
-/// Answers a shell that asks for completions of a command, or how to ask for them; `None` if this is no such question.
+/// Answers a shell that asks for completions, or for the script that asks for them. Returns `None` if this is no such question.
 pub fn answer(command: fn() -> Command) -> Option<ExitCode> {
     let shell = env::var_os(ASKING).filter(|name| !name.is_empty())?;
     let words: Vec<OsString> = env::args_os().collect();
@@ -64,11 +64,11 @@ pub fn answer(command: fn() -> Command) -> Option<ExitCode> {
         ([_, dashes, words @ ..], shell) if dashes == "--" => {
             let answer = shell.zip((!words.is_empty()).then_some(words));
             let answer = answer.and_then(|(shell, words)| shell.completions(command, words));
-            // A shell that has gone meanwhile needs no answer.
+            // If the shell is gone meanwhile, it needs no answer.
             let _ = print(&answer.unwrap_or_default());
             Some(ExitCode::SUCCESS)
         }
-        // It stands there for another program, or by mistake.
+        // The variable is there for another program, or by mistake.
         _ => None,
     }
 }
@@ -152,8 +152,8 @@ fn as_typed(word: &str) -> String {
     word.chars().flat_map(|c| (!tame(c)).then_some('\\').into_iter().chain([c])).collect()
 }
 
-/// The command line, whose arguments complete names of the store. `before` are the words before the one to complete. Options are
-/// offered where nothing else is, or once somebody begins to type one.
+/// The command line, with arguments that complete names from the store. `before` are the words before the one to complete. Options
+/// are offered only if nothing else is, or if somebody has begun to type one.
 fn command_with_names(command: fn() -> Command, before: &[OsString], hide_options: bool) -> Command {
     let before: Vec<OsString> = before.iter().map(|word| unquoted(word)).collect();
     let matches = command().ignore_errors(true).try_get_matches_from(&before).ok();
@@ -188,7 +188,7 @@ fn with_names(command: Command, path: &mut Vec<String>, each: &dyn Fn(&[String],
     })
 }
 
-/// What the words say of the store and the service, as far as they are right.
+/// What the words say about the store and the service, as far as they are valid.
 fn typed(matches: &ArgMatches) -> Option<Typed> {
     let global = Global::from_arg_matches(matches).ok()?;
     let place = Session::new(global).ok()?.place_within(PATIENCE).ok()?;
@@ -205,7 +205,7 @@ fn value(matches: &ArgMatches, id: &str) -> Option<String> {
     Some(words.next()?.to_string_lossy().into_owned())
 }
 
-/// A word without its quotes, and with `~` for the home of the user: shells hand on what was typed.
+/// A word without its quotes, and with the user's home in place of `~`, because shells pass on what was typed.
 fn unquoted(word: &OsStr) -> OsString {
     let Some(text) = word.to_str() else { return word.to_owned() };
     let (mut plain, mut quote, mut rest) = (String::new(), None, text.chars());
@@ -233,7 +233,7 @@ fn files(arg: &Arg) -> Option<ValueHint> {
     }
 }
 
-/// What completes an argument that names neither a file alone nor something in the store.
+/// What completes an argument that is neither just a file nor something in the store.
 fn outside(arg: &Arg, has_program: bool) -> Option<ArgValueCompleter> {
     let names = |all: fn() -> Vec<String>| {
         ArgValueCompleter::new(move |start: &OsStr| {
@@ -270,12 +270,13 @@ fn value_name(arg: &Arg) -> Option<&str> {
     arg.get_value_names()?.first().map(clap::builder::Str::as_str)
 }
 
-/// What an argument of a command names in the store: its value has a name in the help, and a job is one that the command is about.
+/// What an argument of a command names in the store. The name of its value in the help tells that, and a job is one that the
+/// command is for.
 fn topic(command: &[String], arg: &Arg) -> Option<Topic> {
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
     match value_name(arg)? {
         "SERVICE" | "SERVICE|PATTERN" => Some(Topic::Service),
-        // The service that was typed before takes its place.
+        // The service that was typed before is filled in later.
         "FUNCTION" => Some(Topic::Function(None)),
         "SERVICE/FUNCTION" => Some(Topic::Hook),
         "LANE" => Some(Topic::Lane(None)),
@@ -290,7 +291,7 @@ fn topic(command: &[String], arg: &Arg) -> Option<Topic> {
     }
 }
 
-/// The states of the jobs that an argument is about; none for all.
+/// The states of the jobs that an argument is for; none for all.
 fn states(command: &[&str], arg: &Arg) -> Vec<State> {
     let all_that = |fits: fn(State) -> bool| State::ALL.into_iter().filter(|state| fits(*state)).collect();
     match command {
@@ -322,7 +323,7 @@ fn candidates(typed: &Arc<Typed>, topic: &Topic, start: &OsStr) -> Vec<Completio
     };
     let (tell, told) = mpsc::channel();
     let (typed, asked) = (Arc::clone(typed), start.to_owned());
-    // It may hang in the file system; this process ends all the same.
+    // The thread may hang in the file system. This process ends all the same.
     let asking = thread::Builder::new().spawn(move || {
         let _ = tell.send(typed.place.completions(&topic, &asked));
     });

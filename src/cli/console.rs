@@ -1,4 +1,4 @@
-//! stdout and stderr as the console on which commands show the output of functions.
+//! stdout and stderr as the console for the output of functions.
 
 use super::{session::print_info, stdio};
 use crate::domain::console::Console;

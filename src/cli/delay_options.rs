@@ -39,7 +39,7 @@ pub struct Delay {
 }
 
 impl DelayOptions {
-    /// Refuses a zone in which there is nothing to read; `verb` is the command.
+    /// Refuses a time zone if no time needs it. `verb` is the command.
     ///
     /// # Errors
     /// [`Kind::Usage`].
@@ -78,7 +78,7 @@ impl DelayOptions {
         self.delay.is_some() || self.at.is_some()
     }
 
-    /// The zone that is named. One that does not exist is an error even if the time has an offset.
+    /// The named zone. A zone that does not exist is an error even if the time has an offset.
     fn named_zone(&self, session: &Session) -> Result<Option<TimeZone>, Error> {
         self.tz.as_deref().map(|name| session.zone(Some(name))).transpose()
     }
@@ -102,7 +102,7 @@ impl DelayOptions {
 }
 
 impl Delay {
-    /// Prints when the job is due unless it is held, and always if that was to be earlier than now.
+    /// Prints when the job is due, unless it is held. Always prints it if the job should have been due earlier than now.
     pub fn tell(&self, session: &Session, id: JobId, hold: bool) {
         match self.asked {
             Some(asked) if asked < self.now => {

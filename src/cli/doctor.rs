@@ -73,7 +73,7 @@ fn view(it: &Diagnosis) -> DiagnosisView<'_> {
     DiagnosisView { check: it.check, health: it.health.as_str(), message: &it.message, hint: it.hint.as_deref() }
 }
 
-/// All results; those of `asyncq status --check` in its words.
+/// All results. Those of `asyncq status --check` have the same words as there.
 fn all(found: Examination) -> Vec<Diagnosis> {
     let now = now();
     let troubles = found.troubles.iter().map(|trouble| {

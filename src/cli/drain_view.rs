@@ -1,4 +1,4 @@
-//! What is shown of a drain: how its calls end, and how far it is.
+//! How a drain is shown: how its calls end, and how far it is.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ struct EndText {
     word: (&'static str, AnsiColor),
     /// What a message says.
     text: String,
-    /// What is left of that on a terminal, where the word and the time stand before it.
+    /// The short form for a terminal, which shows it after a word and the time.
     brief: String,
     hint: Option<String>,
-    /// Whether only a terminal shows it, or `--verbose`.
+    /// Whether it is shown only on a terminal or with `--verbose`.
     is_quiet: bool,
 }
 
@@ -50,7 +50,7 @@ impl EndText {
                 let hint = if report.lacks_own_site {
                     Some(format!("only this call has that site: make the directory, then run `asyncq job retry {job}`"))
                 } else {
-                    // Without a code, the message already says what to do.
+                    // Without an exit code, the message already says what to do.
                     let cannot_run = error.kind == FailureKind::CannotRun && error.exit_code.is_some();
                     cannot_run.then(|| {
                         format!(
@@ -100,13 +100,13 @@ pub fn print_end(session: &Session, report: &Report) {
     }
 }
 
-/// Shows at the end of the terminal how far a drain is, or no longer.
+/// Shows at the end of the terminal how far a drain is, or removes that line.
 pub fn show_progress(progress: Option<&DrainProgress>) {
     let width = stdio::terminal_width(Stream::Err).unwrap_or(80);
     stdio::show_status(progress.map(|progress| progress_line(progress, width)));
 }
 
-/// How far a drain is, in as much of a line as has room in this many columns.
+/// How far a drain is: as many parts as fit into this many columns.
 fn progress_line(progress: &DrainProgress, columns: usize) -> String {
     let DrainProgress { done, time, running, queued: Count { number, more } } = progress;
     let more = if *more { "+" } else { "" };
@@ -115,7 +115,7 @@ fn progress_line(progress: &DrainProgress, columns: usize) -> String {
     let rate = (*done >= 10).then(|| rate(*done, *time));
     for part in [Some(format!("{running} running")), Some(format!("{number}{more} queued")), rate].into_iter().flatten()
     {
-        // A terminal whose last column is used may go on to the next line.
+        // A terminal may continue on the next line if its last column is used.
         if line.len() + ", ".len() + part.len() < columns {
             line += &format!(", {part}");
         }

@@ -51,7 +51,7 @@ impl Due {
     }
 }
 
-/// What programs get to read: the time to print, and what is next.
+/// What programs read: the time that is printed, and what is next.
 #[derive(Serialize)]
 struct View<'a> {
     due: String,

@@ -1,4 +1,4 @@
-//! The exit codes of asyncq, and which error has which.
+//! The exit codes of asyncq, and which error has which code.
 
 use crate::error::{Error, Kind};
 

@@ -75,7 +75,7 @@ fn show(it: &Explanation, view: &ExplanationView<'_>, is_next: bool) -> anyhow::
     Ok(stdio::print(&lines)?)
 }
 
-/// What programs get to read about why a job does not run.
+/// What programs read about why a job does not run.
 #[derive(Serialize)]
 pub struct ExplanationView<'a> {
     id: JobId,

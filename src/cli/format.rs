@@ -1,6 +1,6 @@
-//! The formats in which a command prints what it was asked for: a table for people, JSON and CSV for programs.
+//! The formats in which a command prints its answer: a table for people, JSON and CSV for programs.
 //!
-//! This is the only file that knows them all. A command gives records for programs, and a table for people.
+//! Only this file knows all of them. A command provides records for programs, and a table for people.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -36,7 +36,7 @@ pub struct FormatOptions {
 }
 
 impl FormatOptions {
-    /// The format that they choose.
+    /// The format that the options choose.
     ///
     /// # Errors
     /// [`Kind::Usage`] when they choose two.
@@ -52,14 +52,14 @@ impl FormatOptions {
     }
 }
 
-/// What programs get to read about a thing: an object in JSON, a row in CSV.
+/// What programs read about a thing: an object in JSON, a row in CSV.
 pub trait Record: Serialize {
-    /// The first line of CSV: the fields of the object. `error.kind` is the field `kind` of the object in the field `error`.
+    /// The header of CSV: the fields of the object. `error.kind` is the field `kind` of the object in the field `error`.
     const COLUMNS: &'static str;
 }
 
 impl Format {
-    /// Prints one thing. `table` prints it for people.
+    /// Prints one thing. `table` makes the form for people.
     pub fn print_one<R: Record>(self, record: &R, table: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
         match self {
             Format::Table => table(),
@@ -68,7 +68,7 @@ impl Format {
         }
     }
 
-    /// Prints a list that is read as a whole. `table` makes it for people.
+    /// Prints a list that was read as a whole. `table` makes the form for people.
     pub fn print_all<R: Record>(self, records: &[R], table: impl FnOnce() -> Table) -> anyhow::Result<()> {
         match self {
             Format::Table => table().print(),
@@ -84,7 +84,7 @@ fn print_csv<R: Record>(records: &[R]) -> anyhow::Result<()> {
     list.end()
 }
 
-/// A list that is read and printed part by part, so that a long one needs no memory.
+/// Prints a list part by part while it is read, so that a long list needs no memory.
 pub struct ListPrinter {
     format: Format,
     columns: &'static str,
@@ -99,7 +99,7 @@ impl ListPrinter {
         ListPrinter { format, columns: R::COLUMNS, layout: None, begun: false }
     }
 
-    /// Prints the next records. `table` makes their part of the table for people.
+    /// Prints the next records. `table` makes the next part of the table for people.
     pub fn print<R: Record>(
         &mut self,
         records: impl IntoIterator<Item = R>,
@@ -112,7 +112,7 @@ impl ListPrinter {
         self.write(records)
     }
 
-    /// Writes JSON as one array with a record a line, and CSV with its names first.
+    /// Writes JSON as one array with one record on each line, and CSV with a header.
     fn write<R: Serialize>(&mut self, records: impl IntoIterator<Item = R>) -> anyhow::Result<()> {
         let mut out = BufWriter::new(Sink(Stream::Out));
         let write = || {
@@ -162,15 +162,15 @@ fn row(columns: &str, record: &impl Serialize) -> io::Result<String> {
     Ok(cells.join(","))
 }
 
-/// A JSON value as a cell: a text without its quotes, nothing for null, else the JSON. An empty text is quoted, so that it
-/// is not taken for null.
+/// A JSON value as a cell: a string without its quotes, nothing for null, and anything else as JSON. An empty string is quoted, so
+/// that nobody takes it for null.
 fn cell(json: &str) -> io::Result<String> {
     let text: Cow<'_, str> = match json.as_bytes() {
         b"null" => return Ok(String::new()),
         [b'"', ..] => serde_json::from_str::<String>(json)?.into(),
         _ => json.into(),
     };
-    // Only a terminal acts on control characters; a file gets the text as it is.
+    // Only a terminal acts on control characters. A file gets the text unchanged.
     let text = if to_terminal() { Cow::Owned(escape_control(&text).into_owned()) } else { text };
     let needs_quotes = text.is_empty() || text.contains(['"', ',', '\n', '\r']);
     Ok(if needs_quotes { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.into_owned() })

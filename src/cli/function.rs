@@ -236,7 +236,7 @@ fn has_secrets(queue: &mut Queue, service: &ServiceName, name: &FunctionName) ->
     queue.function(service, name).is_ok_and(|function| !function.definition.inputs.secret.is_empty())
 }
 
-/// Prints that nothing is secret any longer: only the function says what is.
+/// Says that nothing is secret any longer, because only the function says what is secret.
 fn tell_shown(session: &Session, service: &ServiceName, name: &FunctionName) {
     session.info_with_hint(
         &format!("jobs of `{service}` `{name}` are shown with the arguments that were secret"),
@@ -244,7 +244,7 @@ fn tell_shown(session: &Session, service: &ServiceName, name: &FunctionName) {
     );
 }
 
-/// Prints why the file of variables cannot be used that a function has got. It may come later.
+/// Prints why the function's new file of variables cannot be used now. The file may come later.
 fn tell_env_file(
     session: &Session,
     queue: &mut Queue,
@@ -257,8 +257,7 @@ fn tell_env_file(
     Ok(())
 }
 
-/// What programs get to read about a function; `timeout` is in seconds, `worker` null for a command, `args` and `stdin` for
-/// a worker.
+/// What programs read about a function. `timeout` is in seconds; `worker` is null for a command, `args` and `stdin` for a worker.
 struct FunctionView<'a>(&'a function::Function);
 
 impl Record for FunctionView<'_> {
@@ -303,7 +302,7 @@ impl Serialize for FunctionView<'_> {
     }
 }
 
-/// What programs get to read about how a worker is kept; `idle` is in seconds, `memory_growth` in bytes.
+/// What programs read about the limits of a worker. `idle` is in seconds, `memory_growth` in bytes.
 struct WorkerView<'a>(&'a function::WorkerLimits);
 
 impl Serialize for WorkerView<'_> {

@@ -1,4 +1,4 @@
-//! The options that say what a function takes: its signature, its secret arguments, and a file that only it reads.
+//! The options for what a function takes: its signature, its secret arguments, and a file that only it reads.
 
 use clap::Args;
 

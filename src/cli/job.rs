@@ -215,7 +215,7 @@ fn result(session: &Session, queue: &mut Queue, id: JobId) -> anyhow::Result<u8>
     Ok(exit::FAILED)
 }
 
-/// Prints a result as the job wrote it, unless it could control the terminal that shows it.
+/// Prints a result as the job wrote it. Escapes what could control a terminal, if it goes to one.
 pub fn print_result(result: &str) -> anyhow::Result<()> {
     if to_terminal() { print_line(escape_control(result)) } else { print_line(result) }
 }

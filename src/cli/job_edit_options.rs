@@ -43,10 +43,10 @@ pub struct JobEdits {
 }
 
 impl JobEditOptions {
-    /// What they say.
+    /// The values of the options.
     ///
     /// # Errors
-    /// [`Kind::Usage`] if they say nothing, or what cannot be.
+    /// [`Kind::Usage`] if there are none, or if they are impossible.
     pub fn parse(&self, session: &Session) -> Result<JobEdits, Error> {
         self.due.check_zone(self.expires.is_some(), "job set")?;
         let delay = self.due.delay(session)?;

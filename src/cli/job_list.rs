@@ -71,7 +71,7 @@ impl List {
         }
         if let Some(next) = next {
             let more = format!("there are more jobs; `--before {next}` shows the next, `--limit 0` all");
-            // A person cannot see that jobs are missing; a script has set the limit itself.
+            // A person cannot see that jobs are missing. A script has set the limit itself.
             if to_terminal() { session.info(&more) } else { session.verbose(&more) }
         }
         Ok(())

@@ -49,8 +49,8 @@ impl PrintLog {
         if self.follow { follow(session, queue, id, &mut output) } else { self.print(session, queue, &mut output) }
     }
 
-    /// Prints the log of an attempt, or of the latest one that has ended. A job that has not ended may print more: that is an
-    /// error.
+    /// Prints the output of an attempt, or of the latest one that has ended. If the job has not ended, it may print more, which is
+    /// an error here.
     fn print(&self, session: &Session, queue: &mut Queue, output: &mut JobOutput) -> anyhow::Result<u8> {
         let JobLog { log, never_began, incomplete, .. } = queue.job_log(JobId(self.id), self.attempt)?;
         if let Some(log) = &log {
@@ -99,7 +99,7 @@ fn follow(session: &Session, queue: &mut Queue, id: JobId, output: &mut JobOutpu
     Ok(wait::report(session, &ended))
 }
 
-/// The message about an attempt after which the job goes on.
+/// The message about an attempt that did not end the job.
 pub fn between(job: &Job, attempt: &Attempt) -> String {
     let how = match (&attempt.error, attempt.ending) {
         (Some(error), _) => error.message.clone(),
@@ -115,7 +115,7 @@ pub fn between(job: &Job, attempt: &Attempt) -> String {
     format!("attempt {} of job {} has ended ({how}){next}", attempt.number, job.id)
 }
 
-/// stdout, if it is a pipe whose reader may go away.
+/// stdout, if it is a pipe, whose reader may go away.
 fn reader() -> Option<BorrowedFd<'static>> {
     let stdout = rustix::stdio::stdout();
     let is_pipe = rustix::fs::fstat(stdout).is_ok_and(|is| rustix::fs::FileType::from_raw_mode(is.st_mode).is_fifo());
@@ -134,7 +134,7 @@ impl JobOutput {
         JobOutput { raw, begun: Default::default() }
     }
 
-    /// Prints a piece; on a terminal, one that cannot control it.
+    /// Prints a piece. On a terminal, control characters are escaped.
     fn print(&mut self, stream: Stream, bytes: &[u8]) -> anyhow::Result<()> {
         if self.raw || !stdio::is_terminal(stream) {
             return Ok(stdio::print_bytes(stream, bytes)?);
@@ -165,7 +165,7 @@ impl JobOutput {
     }
 }
 
-/// How many bytes come before a character that has only begun.
+/// How many bytes come before a character that is not complete yet.
 fn whole_characters(bytes: &[u8]) -> usize {
     let last = bytes.utf8_chunks().last();
     let rest = last.map_or(&[][..], |last| last.invalid());

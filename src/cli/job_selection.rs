@@ -81,7 +81,8 @@ impl Filter {
 }
 
 impl JobSelection {
-    /// Applies `verb` to each job that is given by its number; else changes all jobs that match and are in these states.
+    /// Applies `verb` to each job that is named by its number. Without numbers, changes all jobs that match and are in these
+    /// states.
     pub fn each(
         self,
         session: &Session,
@@ -94,7 +95,7 @@ impl JobSelection {
         }
         let mut code = exit::DONE;
         let mut previous = String::new();
-        // One failure does not keep the other jobs from being changed.
+        // If one job fails, the others are changed all the same.
         for id in self.ids {
             if let Err(error) = verb(queue, JobId(id)) {
                 let error: anyhow::Error = error.into();
@@ -125,12 +126,12 @@ impl MatchingJobs {
         report(session, done)
     }
 
-    /// Removes all jobs that match and are in these states, but for the newest `keep`.
+    /// Removes all jobs that match and are in these states, except for the newest `keep`.
     pub fn clean(&self, session: &Session, queue: &mut Queue, (states, keep): (Vec<State>, u64)) -> anyhow::Result<u8> {
         let filter = self.filter.parse(queue, states)?;
         let done = queue.clean_jobs(filter, keep, self.dry_run)?;
         let summary = summary(&JobChange::Remove)(self.dry_run, done.jobs);
-        // Cron should not mail what it removes each night.
+        // Cron should not mail each night what was removed.
         if self.dry_run {
             session.info(&summary);
         } else {
@@ -170,7 +171,7 @@ fn report(session: &Session, done: Changed) -> anyhow::Result<u8> {
         .into())
 }
 
-/// What was done with jobs, or would be done, in words: gets whether it only would be, and how many jobs.
+/// The sentence about what was done with jobs, or would be done. Its parameters say whether it only would be, and how many jobs.
 fn summary(change: &JobChange) -> impl Fn(bool, u64) -> String + use<> {
     let (would, done, after) = match change {
         JobChange::Cancel => ("cancel", "cancelled", ""),

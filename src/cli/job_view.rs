@@ -14,7 +14,7 @@ use crate::domain::time::{Timestamp, show_span};
 /// The text of a column for a job, at a moment.
 pub type Cell = fn(&Job, Timestamp) -> String;
 
-/// The columns of a list of jobs; `docs/states.md` says which are left out first where a terminal is narrow.
+/// The columns of a list of jobs. `docs/states.md` says which ones a narrow terminal leaves out first.
 const COLUMNS: [(Column, Cell); 7] = [
     (Column::always("ID"), |job, _| job.id.to_string()),
     (Column::whole("SERVICE", 2), |job, _| text(&job.call.service)),
@@ -24,9 +24,9 @@ const COLUMNS: [(Column, Cell); 7] = [
     (Column::always("STATE"), |job, _| output::state(job.state)),
     (Column::whole("WHEN", 4), |job, now| relative(latest(job), now)),
 ];
-/// One more column for lists of jobs that have ended.
+/// An additional column for lists of ended jobs.
 const TOOK: (Column, Cell) = (Column::whole("TOOK", 3), |job, _| or_dash(took(job).as_deref()));
-/// More columns for lists of ended jobs that include errors.
+/// Additional columns for lists of ended jobs that include errors.
 const WHY: [(Column, Cell); 2] = [
     (Column::whole("EXIT", 5), |job, _| {
         let code = job.error.as_ref().and_then(|error| error.exit_code);
@@ -35,7 +35,7 @@ const WHY: [(Column, Cell); 2] = [
     (Column::text("ERROR", 6), |job, _| or_dash(job.error.as_ref().map(|error| error.message.as_str()))),
 ];
 
-/// The columns for a list of jobs in these states, or in any.
+/// The columns for a list of jobs in these states, or in all states.
 pub fn columns(states: &[State]) -> Vec<(Column, Cell)> {
     let mut columns = COLUMNS.to_vec();
     if !states.is_empty() && states.iter().all(|state| state.has_ended()) {
@@ -62,7 +62,7 @@ fn took(job: &Job) -> Option<String> {
     job.times.started_at.zip(job.times.finished_at).map(|(started, finished)| show_span(finished.since(started)))
 }
 
-/// When a job got into its state, or when a waiting one is due.
+/// When a job entered its state; for a waiting job, when it is due.
 fn latest(job: &Job) -> Timestamp {
     match job.state.phase() {
         Phase::Waiting if job.state == State::Held => job.times.created_at,
@@ -72,7 +72,7 @@ fn latest(job: &Job) -> Timestamp {
     }
 }
 
-/// The arguments in one line, cut after 200 characters.
+/// The arguments in one line of at most 200 characters.
 fn arguments(job: &Job) -> String {
     const LONGEST: usize = 200;
     let mut line = job.call.args.clone();
@@ -173,7 +173,7 @@ pub fn show(queue: &mut Queue, job: &Job, attempts: &[Attempt]) -> anyhow::Resul
     Ok(())
 }
 
-/// Prints the calls inside a job; `unrecorded` are more of them, which have no jobs.
+/// Prints the calls inside a job. `unrecorded` is how many more there are, for which there are no jobs.
 fn print_children(children: &[(usize, Job)], unrecorded: i64) -> anyhow::Result<()> {
     if !children.is_empty() {
         print_line("\ncalls that it made:")?;
@@ -228,7 +228,7 @@ fn print_attempts(attempts: &[Attempt]) -> anyhow::Result<()> {
 pub struct JobView<'a> {
     #[serde(flatten)]
     pub job: &'a Job,
-    /// Its attempts, if they are known; only in JSON.
+    /// Its attempts, if they were read; only in JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempts: Option<&'a [Attempt]>,
 }

@@ -203,13 +203,13 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
     }
 }
 
-/// The commands of the command line, each with what its page of the reference shows.
+/// The commands, each with the options that its page of the reference shows.
 #[must_use]
 pub fn pages() -> Vec<clap::Command> {
     reference::pages(Cli::command())
 }
 
-/// The reference of the command line, in Markdown, as `docs/cli.md` holds it.
+/// The reference of the command line in Markdown: the content of `docs/cli.md`.
 #[must_use]
 pub fn reference() -> String {
     reference::reference(Cli::command())

@@ -1,4 +1,4 @@
-//! How data is shown to people.
+//! Shows data to people.
 //!
 //! Invariant: text that asyncq did not write reaches a terminal only through [`escape_control`].
 
@@ -11,7 +11,7 @@ use super::{session::to_terminal, stdio};
 use crate::domain::time::{Timestamp, show_span};
 use crate::domain::{job::State, text::escape_control};
 
-/// One thing: a line for each field, with its name and its value.
+/// One thing, as one line for each field with its name and its value.
 pub struct FieldList(Vec<(&'static str, String)>);
 
 impl FieldList {
@@ -100,7 +100,7 @@ pub fn relative(moment: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// Whether this error means that the reader of our output has closed it, as `head` does. That is not a failure.
+/// Whether this error means that the reader of our output has closed it, as `head` does. That is no failure.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let is_pipe = |error: &std::io::Error| error.kind() == ErrorKind::BrokenPipe;
     error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(is_pipe))

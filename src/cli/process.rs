@@ -130,7 +130,7 @@ impl Process {
         let summary = match done {
             Processed::Supervised(ended) => {
                 if ended.is_err() && options.progress.is_some() {
-                    // Where the killed process has left the cursor is unknown.
+                    // Nobody knows where the killed process has left the cursor.
                     stdio::begin_line();
                 }
                 return Ok(ended?);
@@ -149,7 +149,7 @@ impl Process {
             (1.., _, _) => exit::FAILED,
             (0, 1.., _) => exit::DENIED,
             (0, 0, true) => exit::DONE,
-            // Only the exit code can say that output is lost.
+            // Only the exit code can tell that output is lost.
             (0, 0, false) => exit::IO,
         })
     }
@@ -163,10 +163,10 @@ fn notify(what: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(what);
 }
 
-/// How often to send systemd a keep-alive: twice within the time after which it takes the service for dead
-/// (`$WATCHDOG_USEC`, `sd_watchdog_enabled(3)`).
+/// How often to send systemd a keep-alive: twice in the time after which systemd takes the service for dead (`$WATCHDOG_USEC`,
+/// `sd_watchdog_enabled(3)`).
 fn keep_alive_interval() -> Option<Duration> {
-    // `$WATCHDOG_PID` is not checked: it names the process that systemd started, which is the supervisor of this one.
+    // `$WATCHDOG_PID` is not checked. It names the process that systemd started, which is the supervisor of this one.
     let time: u64 = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
     (time > 0).then(|| Duration::from_micros(time / 2))
 }
@@ -297,7 +297,7 @@ fn print_event(session: &Session, options: &ProcessOptions, event: &Event<'_>) {
         Event::Stopping { running } => {
             notify(&[NotifyState::Stopping]);
             let text = stopping(*running, options.grace);
-            // Cron may stop it each time, and should not mail that. In the log of a service it is useful.
+            // Cron may stop a processor each time, and should not mail that. In the log of a service, it is useful.
             if options.follow { session.info(&text) } else { session.notice(&text) }
         }
         Event::StoreFails(error) => print_info(&trying_again(error), None),
@@ -359,7 +359,7 @@ fn print_postponed(session: &Session, claim: &Claim, why: &Failure, pause: Durat
     session.info(&format!("{what}: {}; tried again in {}", why.message, show_span(pause)));
 }
 
-/// Prints that a process cannot be ended, of a running call or of a dead processor.
+/// Prints that a process of a running call or of a dead processor cannot be ended.
 fn print_unkillable(session: &Session, dead: Option<&Processor>, process: &Unkillable) {
     let Unkillable { pid, job, .. } = process;
     let owner = user_name(process.user);

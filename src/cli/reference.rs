@@ -1,9 +1,9 @@
-//! The reference of the command line: each command on a page of its own. `docs/cli.md` and the man pages are made from it.
+//! The reference of the command line, with a page for each command. `docs/cli.md` and the man pages are made from it.
 
 use clap::Command;
 
-/// The commands, from the first to the last, each before those below it. The options that every command takes are shown in the first
-/// one, and hidden in the others.
+/// The commands in their order, each before its subcommands. The first one shows the options that all commands take, and the others
+/// hide them.
 pub fn pages(mut root: Command) -> Vec<Command> {
     root.build();
     let mut pages = Vec::new();

@@ -28,10 +28,10 @@ use crate::domain::service::Defined;
 use crate::error::{Error, Kind};
 use crate::system::fds;
 
-/// For how long a reader may take nothing when all is to end, before it counts as gone.
+/// At the end, a reader that takes nothing for this long counts as gone.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How many bytes a pipe that is ready takes without a wait, as POSIX has it.
+/// How many bytes a ready pipe takes without a wait, by POSIX.
 const AT_ONCE: usize = 4096;
 
 /// Carries out the requests on stdin.
@@ -63,7 +63,7 @@ struct PatientSink {
 }
 
 impl PatientSink {
-    /// Waits until the reader takes something. Says whether it does so before it counts as gone.
+    /// Waits until the reader takes something. Returns whether it did before it counted as gone.
     fn wait(&self) -> io::Result<bool> {
         let mut ended = None;
         loop {
@@ -150,7 +150,7 @@ impl Answers for Stdout {
     }
 
     fn failure(&self) -> Option<Error> {
-        // A reader that does not want the answers still wants what it asked for.
+        // Even if the reader does not want the answers, the requests are carried out.
         let failed = self.writer().failed.take().filter(|error| error.kind() != ErrorKind::BrokenPipe)?;
         if failed.kind() == ErrorKind::TimedOut {
             return Some(
@@ -226,7 +226,7 @@ fn outcome(defined: Defined) -> &'static str {
     }
 }
 
-/// The code of an error: that of JSON-RPC for a message that is wrong, else the exit code of a command.
+/// The code of an error: that of JSON-RPC for a wrong message, otherwise the exit code of a command.
 fn code(error: &RpcError, exit_code: u8) -> i32 {
     match error.flaw {
         None => exit_code.into(),
@@ -303,7 +303,7 @@ struct LogView<'a> {
     parts: Vec<PartView<'a>>,
 }
 
-/// What was written to a stream, or how many bytes were not kept.
+/// Text of a stream, or how many bytes were not kept.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum PartView<'a> {
@@ -378,7 +378,7 @@ struct ErrorData<'a> {
 
 impl<'a> ErrorView<'a> {
     fn of(told: &'a RpcError) -> ErrorView<'a> {
-        // What is wrong is in the data, not on the command line.
+        // The mistake is in the data, not on the command line.
         let exit_code = match told.error.kind() {
             Kind::Usage => exit::DATA,
             kind => exit::code_of(kind),

@@ -14,10 +14,10 @@ use crate::domain::tick::{Skip, Why};
 use crate::domain::time::{Timestamp, write_span};
 use crate::domain::timetable::Rule;
 
-/// How many of its next ticks a person gets to see.
+/// How many of its next ticks a person sees.
 pub const NEXT: usize = 5;
 
-/// What programs get to read about a schedule; spans are in seconds.
+/// What programs read about a schedule. Spans are in seconds.
 pub struct View<'a>(pub &'a Schedule);
 
 impl Record for View<'_> {
@@ -66,7 +66,7 @@ impl Serialize for View<'_> {
     }
 }
 
-/// What programs get to read about a tick that made no job.
+/// What programs read about a tick that made no job.
 struct SkipView<'a>(Skip, &'a Rule);
 
 impl Serialize for SkipView<'_> {
@@ -185,7 +185,7 @@ fn why(skip: &Skip, rule: &Rule) -> String {
     format!("{tick}: {}{help}", skip.why)
 }
 
-/// Ticks in one line, as the clock of their rule shows them: `Mon 30 Nov 02:30, Tue 1 Dec 02:30`.
+/// Ticks in one line, in the time of their rule: `Mon 30 Nov 02:30, Tue 1 Dec 02:30`.
 pub fn short_times(ticks: &[Timestamp], rule: &Rule) -> String {
     let has_seconds = ticks.iter().any(|tick| tick.0 % 60_000 != 0);
     let format = if has_seconds { "%a %-d %b %H:%M:%S" } else { "%a %-d %b %H:%M" };

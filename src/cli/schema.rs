@@ -1,6 +1,7 @@
-//! `asyncq schema`: what programs may rely on, as JSON Schema (draft 2020-12).
+//! `asyncq schema`: JSON Schemas (draft 2020-12) of what programs may rely on.
 //!
-//! The schemas are written by hand. `tests/cli/schema.rs` holds them to what the commands print, and to what they said before.
+//! The schemas are written by hand. `tests/cli/schema.rs` checks that commands print what the schemas say, and that the schemas
+//! still allow what they allowed before.
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
@@ -8,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{exit, stdio::print_line};
 
-/// Types, by their names; and of which type each output and each line of input is, by the words of its command.
+/// Types by their names, and for each command the type of its output or of a line of its input.
 const SCHEMAS: &str = include_str!("schema.json");
 
 /// The documents that [`SCHEMAS`] has, in the order in which the help lists them.

@@ -109,7 +109,7 @@ pub struct Limits {
     hooks: HookOptions,
 }
 
-/// How long to keep jobs; `None` stands for ever.
+/// How long to keep jobs; `None` means forever.
 #[derive(Debug, Clone, Copy)]
 pub struct Keep(Option<Duration>);
 

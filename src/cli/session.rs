@@ -1,4 +1,4 @@
-//! The options of every command, and the messages: which store, how many messages, which colours.
+//! What all commands share: the store, how many messages they print, and which colours.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -81,7 +81,7 @@ impl Session {
         self.place_within(self.lock_timeout()?)
     }
 
-    /// The same, but whatever was asked for, waits at most this long for a store that another process has locked.
+    /// The same, but it waits at most this long for a store that another process has locked, whatever the options say.
     pub fn place_within(&self, patience: Duration) -> Result<Place, Error> {
         match self.global.db.as_deref().or_else(|| self.caller.variable("ASYNCQ_DB")) {
             Some(name) => Place::named(name, &self.caller, patience, show_trouble),
@@ -120,7 +120,7 @@ impl Session {
         name.map_or_else(|| self.caller.zone(), zone)
     }
 
-    /// What `read` makes of times that are given now and here.
+    /// Calls `read` with what it needs to read times that are given here and now.
     pub fn here<T>(&self, read: impl FnOnce(&Viewpoint<'_>) -> Result<T, Error>) -> Result<T, Error> {
         self.caller.here(read)
     }
@@ -139,7 +139,7 @@ impl Session {
         }
     }
 
-    /// Prints what a person at a terminal wants to know, and cron should not mail.
+    /// Prints what a person at a terminal wants to know, but cron should not mail.
     pub fn notice(&self, text: &str) {
         if self.global.verbose || self.is_interactive() {
             self.info(text);
@@ -151,7 +151,7 @@ impl Session {
         !self.global.quiet && stdio::is_terminal(Stream::Err)
     }
 
-    /// Whether a line may stay at the end of the terminal of stderr, which has to know how to erase it.
+    /// Whether a line may stay at the end of the terminal of stderr. That needs a terminal that can erase it.
     pub fn shows_status(&self) -> bool {
         self.is_interactive() && self.caller.variable("TERM").is_some_and(|term| term != "dumb")
     }
@@ -180,14 +180,13 @@ pub fn show(error: &str, hint: Option<&str>) {
     print_message(&format!("{style}error{style:#}"), error, hint);
 }
 
-/// Prints one message that is not an error, with its hint if it has one. `--quiet` does not keep back what asyncq itself
-/// cannot do.
+/// Prints one message that is not an error, with its hint if it has one. Even `--quiet` shows what asyncq itself cannot do.
 pub fn print_info(text: &str, hint: Option<&str>) {
     print_message("asyncq", text, hint);
 }
 
-/// Prints on a terminal how a call has ended, after a word for that in a colour. A terminal that is too slow for `is_passing`
-/// lines misses some of them.
+/// Prints on a terminal how a call has ended, after a coloured word. If the terminal is too slow for `is_passing` lines, some of
+/// them are left out.
 pub fn print_outcome((word, colour): (&str, anstyle::AnsiColor), text: &str, hint: Option<&str>, is_passing: bool) {
     let style = colour.on_default();
     let message = with_hint(format!("{style}{word:<6}{style:#} {}\n", escape_control(text)), hint);

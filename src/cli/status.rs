@@ -82,7 +82,7 @@ impl Status {
             return print_line(serde_json::to_string(&OverviewView(overview))?);
         }
         if self.watch {
-            // To the upper left corner, and clear the screen.
+            // Moves to the upper left corner, and clears the screen.
             stdio::print("\u{1b}[H\u{1b}[2J")?;
         }
         if let Some(pause) = &overview.pause {

@@ -44,13 +44,13 @@ pub static JOINT: LazyLock<bool> = LazyLock::new(|| {
     matches!(ends, [Ok(out), Ok(err)] if (out.st_dev, out.st_ino) == (err.st_dev, err.st_ino))
 });
 
-/// Whether stdout is a terminal. It is taken for the one that stderr shows.
+/// Whether stdout is a terminal. It counts as the one that stderr shows.
 static ON_TERMINAL: LazyLock<bool> = LazyLock::new(|| is_terminal(Stream::Out));
 
-/// Takes standard input for one thing, which cannot come from there together with another one.
+/// Takes standard input for one purpose. Two values cannot both come from there.
 ///
 /// # Errors
-/// [`Kind::Usage`] when another one comes from there.
+/// [`Kind::Usage`] when another value comes from there.
 pub fn claim_stdin(what: &str) -> Result<(), Error> {
     static TAKEN: OnceLock<String> = OnceLock::new();
     let taken = TAKEN.get_or_init(|| what.to_owned());
@@ -61,17 +61,17 @@ pub fn claim_stdin(what: &str) -> Result<(), Error> {
         .with_hint("put one of them into a file"))
 }
 
-/// Prints text to stdout, with its styles only if they are wanted. If that fails, the command fails.
+/// Prints text to stdout, with styles only if they are wanted. If that fails, so does the command.
 pub fn print(text: &str) -> Result<(), Error> {
     print_bytes(Stream::Out, styled(Stream::Out, text).as_bytes())
 }
 
-/// Prints a line of data. If that fails, the command fails.
+/// Prints a line of data. If that fails, so does the command.
 pub fn print_line(line: impl std::fmt::Display) -> anyhow::Result<()> {
     Ok(print_bytes(Stream::Out, format!("{line}\n").as_bytes())?)
 }
 
-/// Writes data unchanged. If that fails, the command fails.
+/// Writes data unchanged. If that fails, so does the command.
 pub fn print_bytes(stream: Stream, bytes: &[u8]) -> Result<(), Error> {
     Sink(stream).write_all(bytes).map_err(|error| cannot_write(stream, error))
 }
@@ -89,7 +89,7 @@ pub fn cannot_write(stream: Stream, error: io::Error) -> Error {
     Error::new(Kind::Io, message).with_hint(hint).with_source(error)
 }
 
-/// Why a write failed, to stand within a sentence.
+/// The reason for a failed write, as a part of a sentence.
 pub fn in_words(error: &io::Error) -> String {
     if error.kind() == ErrorKind::StorageFull {
         return "no space left on the device".to_owned();
@@ -109,8 +109,8 @@ fn styled(stream: Stream, text: &str) -> Cow<'_, str> {
     if choice == ColorChoice::Never { anstream::adapter::strip_str(text).to_string().into() } else { text.into() }
 }
 
-/// Prints a message to stderr, on lines of its own; `text` ends with a line feed. While functions print, the message comes
-/// after everything that they have printed before. If nobody reads stderr, that is not an error.
+/// Prints a message to stderr, on lines of its own. `text` ends with a line feed. While functions print, the message comes after
+/// everything that they have printed before. It is no error if nobody reads stderr.
 pub fn print_message(text: &str) {
     let bytes = styled(Stream::Err, text).into_owned().into_bytes();
     let messages = state().messages.clone();
@@ -123,13 +123,13 @@ pub fn print_message(text: &str) {
     }
 }
 
-/// From now on, messages go through `messages`, or are written at once.
+/// From now on, messages go through `messages`; with `None`, they are written at once.
 pub fn send_messages_through(messages: Option<Messages>) {
     state().messages = messages;
 }
 
-/// Prints a line that is worth no wait: while many messages wait for their reader, it is only counted. Later, a line says how
-/// many are missing. `text` ends with a line feed.
+/// Prints a line that nobody should wait for. While many messages wait for their reader, it only counts the line, and a later line
+/// says how many are missing. `text` ends with a line feed.
 pub fn print_passing(text: &str) {
     let mut state = state();
     if state.is_behind() {
@@ -152,8 +152,8 @@ pub fn report_skipped() {
 /// What erases the line of a terminal.
 const ERASE: &[u8] = b"\r\x1b[K";
 
-/// Keeps this line, which has no line feed, at the end of a terminal, below all that is printed there. `None` takes it away. It
-/// is not seen while the line before it has no end. stderr has to be a terminal. Nobody waits for it.
+/// Keeps this line, which has no line feed, at the end of a terminal, below everything else. `None` removes it. It is hidden while
+/// the line before it is not complete. stderr has to be a terminal. Nothing waits for this line.
 pub fn show_status(line: Option<String>) {
     let messages = {
         let mut state = state();
@@ -163,18 +163,18 @@ pub fn show_status(line: Option<String>) {
         }
         state.messages.clone()
     };
-    // An empty message draws it, in the thread that writes everything else.
+    // An empty message draws the line, in the thread that writes everything else.
     if messages.is_none_or(|messages| messages.say(Vec::new()).is_err()) {
         put(Stream::Err, b"", true);
     }
 }
 
-/// Somebody else may have left an unfinished line on stderr: the next message begins a new one.
+/// Somebody else may have left an incomplete line on stderr, so the next message begins a new line.
 pub fn begin_line() {
     state().of(Stream::Err).line = LastLine::Begun;
 }
 
-/// Draws the line that stays at the end of the terminal. It is worth no report, and no second try.
+/// Draws the line that stays at the end of the terminal. A failure is neither reported nor tried again.
 fn draw_status() {
     let mut state = state();
     if state.may_show_status()
@@ -237,7 +237,7 @@ fn name(stream: Stream) -> &'static str {
     }
 }
 
-/// Reports the losses of streams that work again, or of both streams. Returns whether all of them are reported.
+/// Reports the losses of streams that work again, or of both streams. Returns whether everything is reported.
 pub fn report_losses(of_both: bool) -> bool {
     let mut all = true;
     for stream in [Stream::Out, Stream::Err] {
@@ -261,7 +261,7 @@ pub fn report_losses(of_both: bool) -> bool {
     all
 }
 
-/// Prints at once to stderr what is wrong with the streams themselves. Returns whether that worked.
+/// Prints a problem of the streams themselves to stderr at once. Returns whether that worked.
 fn print_at_once(text: &str) -> bool {
     let before = state().before(Stream::Err, true, false);
     write_all(Stream::Err, &[before, text.as_bytes()].concat()).is_ok()
@@ -272,7 +272,7 @@ fn print_at_once(text: &str) -> bool {
 struct Streams {
     streams: [StreamState; 2],
     messages: Option<Messages>,
-    /// How many lines were left out because others wait.
+    /// How many lines were left out because other messages were waiting.
     skipped: u64,
     /// The line at the end of the terminal, and whether it is there now.
     status: Option<String>,
@@ -342,7 +342,7 @@ impl Streams {
         }
     }
 
-    /// Whether a line feed comes first: a message has a line of its own, and nothing continues a line that was cut by a loss.
+    /// Whether a line feed has to come first: a message has a line of its own, and nothing continues a line that lost its end.
     fn breaks_line(&mut self, stream: Stream, own_line: bool) -> bool {
         match self.of(stream).line {
             LastLine::Ended => false,

@@ -1,7 +1,7 @@
-//! Tables that fit a terminal.
+//! Tables that fit into a terminal.
 //!
-//! If a terminal is too narrow, empty columns are left out first. Then text is cut, down to [`SHORTEST`]. If that is not enough,
-//! whole columns are left out, those with the lowest rank first.
+//! If a terminal is too narrow, a table first leaves out empty columns. Then it cuts text, down to [`SHORTEST`]. If that is not
+//! enough, it leaves out whole columns, starting with the lowest rank.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use tabled::settings::{Padding, Style as Border, Width};
 
 use super::{session::to_terminal, stdio};
 
-/// How many terminal columns are between two columns of a table.
+/// How many terminal columns separate two columns of a table.
 const GAP: usize = 2;
 
 /// Text is never cut to fewer terminal columns than this.
@@ -34,7 +34,7 @@ impl Column {
         Column { name, rank: None, cut: false }
     }
 
-    /// A column that is shown whole or not at all.
+    /// A column that is shown completely or not at all.
     pub const fn whole(name: &'static str, rank: u8) -> Column {
         Column { name, rank: Some(rank), cut: false }
     }
@@ -60,18 +60,18 @@ impl Table {
         Table { columns: columns.to_vec(), rows: Vec::new() }
     }
 
-    /// Adds a row with a cell for each column. The text is already safe to show.
+    /// Adds a row with one cell for each column. The text must already be safe to show.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// Prints the table, at most as wide as the terminal, or in full width if stdout is not a terminal. Without rows, prints
-    /// nothing.
+    /// Prints the table, at most as wide as the terminal, or in full width if stdout is not a terminal. Prints nothing if there are
+    /// no rows.
     pub fn print(self) -> anyhow::Result<()> {
         self.print_part(None).map(|_| ())
     }
 
-    /// Prints it as a part of a longer table; only the first part that has rows has the names of the columns.
+    /// Prints a part of a longer table. Only the first part with rows shows the names of the columns.
     pub fn print_part(self, before: Option<Layout>) -> anyhow::Result<Option<Layout>> {
         if self.rows.is_empty() {
             return Ok(before);
@@ -179,7 +179,7 @@ fn fit(sizes: &[Size], terminal: Option<usize>) -> Layout {
     {
         layout[at] = None;
     }
-    // Columns whose text is cut share the remaining width, one terminal column at a time.
+    // Columns with cut text share the remaining width, one terminal column at a time.
     let mut left = terminal.saturating_sub(total(&layout, |size| size.least));
     for (width, size) in layout.iter_mut().zip(sizes) {
         *width = width.map(|_| size.least);

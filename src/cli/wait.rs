@@ -96,7 +96,7 @@ impl Wait {
     }
 }
 
-/// Says how a job has ended, and gives the exit code for that.
+/// Says how a job has ended. Returns the exit code for that.
 pub fn report(session: &Session, job: &JobEnd) -> u8 {
     match ending(job) {
         None => {
@@ -110,7 +110,7 @@ pub fn report(session: &Session, job: &JobEnd) -> u8 {
     }
 }
 
-/// Says to a person at a terminal what is waited for.
+/// Tells a person at a terminal what this waits for.
 fn notice(session: &Session, queue: &mut Queue, open: &StillOpen) -> anyhow::Result<()> {
     session.notice(&match open {
         StillOpen::Job(id, _) => waits(queue, *id)?,
@@ -128,7 +128,7 @@ fn waits(queue: &mut Queue, id: JobId) -> anyhow::Result<String> {
     })
 }
 
-/// Who cancelled a job, or why, as far as that is noted.
+/// Who cancelled a job, or why, if that is known.
 pub fn how_cancelled(error: Option<&Failure>) -> String {
     let message = error.map(|error| text(&error.message)).unwrap_or_default();
     match message.as_str() {
