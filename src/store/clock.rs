@@ -1,6 +1,6 @@
 //! The clock of the machine, which somebody may set back.
 //!
-//! The store keeps the latest time that a processor has seen, to a minute. Where the clock shows an earlier one, somebody has
+//! The store keeps the latest time that a processor has seen, rounded to a minute. If the clock shows an earlier time, somebody has
 //! set it back. Retries that were due by the old clock are then moved by the difference, so that no pause gets longer.
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::domain::retry::POSTPONED;
 use crate::domain::time::{Timestamp, millis};
 use crate::error::Result;
 
-/// How far the kept time may be from the clock. It is written no more often than this.
+/// How far the kept time may differ from the clock. It is written no more often than this.
 const PRECISION: Duration = Duration::from_secs(60);
 
 /// How many retries one transaction moves at most.
@@ -18,8 +18,8 @@ const MOVED_AT_ONCE: i64 = 10_000;
 
 const KEEP_LATER: &str = "UPDATE asyncq_schema SET clock = ?1 WHERE clock < ?1";
 const KEEP: &str = "UPDATE asyncq_schema SET clock = ?1";
-/// An attempt that began after now, or a call that was put off and has no attempt that began. The move shows in both times,
-/// so that it happens once.
+/// An attempt that began after now, or a postponed call without an attempt that began. The move changes both times, so that it
+/// happens only once.
 const MOVE: &str = "UPDATE asyncq_job SET run_at = run_at - ?1, started_at = started_at - ?1
     WHERE state = 'delayed' AND id IN (SELECT id FROM asyncq_job WHERE state = 'delayed' AND claim + attempt > 0
         AND (started_at > ?2 OR started_at IS NULL AND run_at > ?3 AND run_at <= ?4) LIMIT ?5 /*! FOR NO KEY UPDATE */)";
@@ -29,7 +29,7 @@ pub(super) fn was_set_back(kept: Timestamp, now: Timestamp) -> bool {
     kept > now.after(PRECISION)
 }
 
-/// Moves the retries whose attempts began after now, in steps. Where a rule of the application refuses that, they stay.
+/// Moves retries whose attempts began after now, in steps. Those that a rule of the application refuses to move stay.
 pub(super) fn move_retries(tx: &mut dyn Tx, kept: Timestamp) -> Result<()> {
     let now = tx.now();
     let soon = now.after(POSTPONED);
@@ -41,12 +41,12 @@ pub(super) fn move_retries(tx: &mut dyn Tx, kept: Timestamp) -> Result<()> {
     }
 }
 
-/// Keeps the time, in a transaction that writes in any case.
+/// Notes the time, in a transaction that writes anyway.
 pub(super) fn note(tx: &mut dyn Tx, kept: Timestamp) -> Result<()> {
     if tx.now() > kept.after(PRECISION) { keep(tx) } else { Ok(()) }
 }
 
-/// Keeps the time in a transaction of somebody who has stored what follows from it: if the clock is wrong, that shows later.
+/// Notes the time in a transaction that has stored something that follows from it. So if the clock is wrong, that shows later.
 pub(super) fn note_at_least(tx: &mut dyn Tx) -> Result<()> {
     let now = tx.now();
     tx.execute(KEEP_LATER, &[now.into()]).map(|_| ())

@@ -1,4 +1,4 @@
-//! How rows become values: their types say which columns they take, so that nobody counts them.
+//! Turns rows into values. The type of a value says which columns it takes, so nobody has to count them.
 
 use std::num::NonZeroU32;
 
@@ -16,7 +16,7 @@ use crate::error::Result;
 
 /// What can be read from a row.
 pub(super) trait Column: Sized {
-    /// Reads it from the columns that begin with the one at `at`, and goes on to the one after it.
+    /// Reads the value from the columns that begin at `at`, and moves `at` behind them.
     fn read(row: &dyn Row, at: &mut usize) -> Result<Self>;
 }
 
@@ -43,8 +43,8 @@ impl dyn Tx + '_ {
     }
 }
 
-/// Says for each field of a struct which columns it comes from; its type says how. Makes a macro that gives these columns as
-/// one literal, for `concat!`, and reads them in this order.
+/// Says for each field of a struct which columns it comes from; the field's type says how. Makes a macro that returns these columns
+/// as one literal for `concat!`, and reads them in this order.
 macro_rules! columns {
     ($list:ident -> $type:ident { $first:ident: $sql:literal, $($field:ident: $more:literal,)* }) => {
         macro_rules! $list {
@@ -55,12 +55,12 @@ macro_rules! columns {
 }
 pub(super) use columns;
 
-/// Structs whose fields stand in columns one after the other.
+/// Structs whose fields are in consecutive columns.
 macro_rules! groups {
     ($($type:ident { $($field:ident),* })*) => {$(
         impl $crate::store::columns::Column for $type {
             fn read(row: &dyn $crate::store::engine::Row, at: &mut usize) -> $crate::error::Result<Self> {
-                // Rust reads them in the order in which they stand here.
+                // Rust evaluates the fields in the order in which they are written here.
                 Ok($type { $($field: $crate::store::columns::Column::read(row, at)?),* })
             }
         }

@@ -1,4 +1,4 @@
-//! What a shell completes. Each statement looks at a bounded number of rows, whatever the store holds, and changes nothing.
+//! Completions for shells. Each statement looks at a limited number of rows, whatever the store holds, and changes nothing.
 
 use std::collections::BTreeMap;
 
@@ -20,20 +20,20 @@ const NAMES: usize = 500;
 /// How many jobs are offered at most.
 const JOBS: usize = 50;
 
-/// How many lanes are offered at most; each takes a statement of its own.
+/// How many lanes to offer at most. Each one needs a separate statement.
 const LANES: usize = 50;
 
 /// How many jobs one look goes over at most.
 const NEAR: usize = 1000;
 
-/// How many characters an error has at most where it describes a job.
+/// How many characters of an error describe a job at most.
 const ABOUT: usize = 80;
 
 const SERVICES: &str = "SELECT name, CASE WHEN paused <> 0 THEN 'paused' END FROM asyncq_service
     WHERE name >= ?1 AND name < ?2 ORDER BY name LIMIT ?3";
 const FUNCTIONS: &str = "SELECT name, takes FROM asyncq_function
     WHERE service = ?4 AND name >= ?1 AND name < ?2 ORDER BY name LIMIT ?3";
-/// Functions are few beside jobs: all of them are looked at.
+/// There are far fewer functions than jobs, so it looks at all of them.
 const FUNCTIONS_OF_ALL: &str = "SELECT DISTINCT name, NULL FROM asyncq_function
     WHERE name >= ?1 AND name < ?2 ORDER BY name LIMIT ?3";
 const SCHEDULES: &str = "SELECT name, service || ' ' || function FROM asyncq_schedule
@@ -56,16 +56,16 @@ struct Offered {
 groups! { Offered { id, service, function, state, error } }
 
 impl Store {
-    /// Opens a store that exists, for [`Store::completions`] alone: makes, locks and upgrades nothing, and needs no right
-    /// to write.
+    /// Opens an existing store, only for [`Store::completions`]. Makes, locks and upgrades nothing, and needs no permission to
+    /// write.
     ///
     /// # Errors
-    /// All that keeps the file from being read.
+    /// Whatever keeps the file from being read.
     pub fn open_to_read(location: &Location, patience: Patience) -> Result<Store> {
         Ok(Store::over(location.connect_to_read(patience)?, location))
     }
 
-    /// What `start` may be the beginning of. Of a store that has the schema of another build: nothing.
+    /// Words that `start` may be the beginning of. There are none in a store with the schema of another build.
     pub fn completions(&mut self, topic: &Topic, start: &str) -> Result<Vec<Candidate>> {
         self.transact(Mode::Read, |tx| match tx.found() {
             SchemaFound::Current => candidates(tx, topic, start),
@@ -91,7 +91,7 @@ fn end(start: &str) -> String {
     format!("{start}{}", char::MAX)
 }
 
-/// The names that begin so, by a statement with three parameters, or with `more`.
+/// The names that begin like this. The statement has three parameters, and then `more`.
 fn names(tx: &mut dyn Tx, sql: &str, start: &str, more: &[Value<'_>]) -> Result<Vec<Candidate>> {
     let end = end(start);
     let args = [&[start.into(), (&end).into(), NAMES.into()], more].concat();
@@ -99,7 +99,7 @@ fn names(tx: &mut dyn Tx, sql: &str, start: &str, more: &[Value<'_>]) -> Result<
     Ok(found.into_iter().map(|(word, about)| Candidate { word, about: about.as_deref().map(short) }).collect())
 }
 
-/// Services, each with a slash; and their functions, once there is a slash.
+/// Services with a slash, and their functions once `start` has a slash.
 fn hooks(tx: &mut dyn Tx, start: &str) -> Result<Vec<Candidate>> {
     let Some((service, function)) = start.split_once('/') else {
         let services = names(tx, SERVICES, start, &[])?.into_iter();
@@ -109,7 +109,7 @@ fn hooks(tx: &mut dyn Tx, start: &str) -> Result<Vec<Candidate>> {
     Ok(functions.map(|it| Candidate { word: format!("{service}/{}", it.word), ..it }).collect())
 }
 
-/// The lanes that functions name, and those in which a call is queued or runs.
+/// The lanes of functions, and those in which a call is queued or running.
 fn lanes(tx: &mut dyn Tx, service: Option<&str>, start: &str) -> Result<Vec<Candidate>> {
     let mut found: BTreeMap<String, Option<String>> =
         names(tx, LANES_OF_FUNCTIONS, start, &[service.into()])?.into_iter().map(|it| (it.word, it.about)).collect();
@@ -130,7 +130,7 @@ fn lanes(tx: &mut dyn Tx, service: Option<&str>, start: &str) -> Result<Vec<Cand
     Ok(found.into_iter().map(|(word, about)| Candidate { word, about }).collect())
 }
 
-/// A text right before this one, as far as names of lanes are concerned, which hold no control characters.
+/// A text right before this one, in the order of lane names, which have no control characters.
 fn before(text: &str) -> String {
     let mut text = text.to_owned();
     match text.pop().and_then(|last| char::from_u32(last as u32 - 1)) {
@@ -139,7 +139,7 @@ fn before(text: &str) -> String {
     }
 }
 
-/// The newest jobs, as far as a short look finds them, and of those that wait or run the first of each index.
+/// The newest jobs that a short look finds, and the first of each index of waiting or running jobs.
 fn jobs(tx: &mut dyn Tx, states: &[State], start: &str) -> Result<Vec<Candidate>> {
     let mut found = BTreeMap::new();
     let mut add = |jobs: Vec<Offered>| {
@@ -192,7 +192,7 @@ fn offer(job: Offered) -> Candidate {
     Candidate { word: id.to_string(), about: Some(about) }
 }
 
-/// The beginning of a text, in one line that no terminal acts on.
+/// The beginning of a text, in one line without anything that a terminal acts on.
 fn short(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     let mut short: String = line.chars().take(ABOUT).collect();

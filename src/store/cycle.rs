@@ -1,4 +1,4 @@
-//! What a processor does: register, see whether there is work, finish calls and claim the next ones.
+//! What a processor does with the store: it registers, looks for work, records ended calls and claims the next ones.
 
 use super::Store;
 use super::claim::{Claimed, Cycle, READY, claim};
@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 /// What a [`Cycle`] did.
 #[derive(Debug)]
 pub struct CycleResult {
-    /// For each finished call the state of its job now; `None` when it was no longer this attempt's to finish.
+    /// For each ended call the state of its job now, or `None` if the job no longer belonged to this attempt.
     pub finished: Vec<Option<State>>,
     /// The new claims, most urgent first.
     pub claims: Vec<Claim>,
@@ -25,7 +25,7 @@ pub struct CycleResult {
     pub broken: Vec<BrokenClaim>,
     /// Why a rule of the application holds a call back, if one does.
     pub refusal: Option<Error>,
-    /// What went wrong with schedules, each by its name.
+    /// What went wrong with schedules, each with its name.
     pub troubles: Vec<(String, TickTrouble)>,
     /// How many of its calls the processor may have running at once from now on.
     pub slots: usize,
@@ -39,10 +39,10 @@ const UNREGISTER: &str = "DELETE FROM asyncq_processor WHERE id = ?1";
 const UNHEARD: &str =
     "SELECT id, attempt, claim, processor, (lane IS NOT NULL OR key_until IS NOT NULL) FROM asyncq_job
     WHERE token IS NOT NULL AND processor = ?1 AND state = 'processing' AND immediate = 0";
-/// The last column says whether the processor registered in another file. Where one of the two is not known, it did not.
+/// The last column says whether the processor registered in another file. It says no if either file is unknown.
 const PROCESSORS: &str = "SELECT id, folder, host, boot, pid, pid_start, started_at, COALESCE(store <> ?1, FALSE)
     FROM asyncq_processor ORDER BY id";
-/// A look alone need not know whether there are hooks. The bits are those of `used.rs`.
+/// Only a cycle needs to know whether there are hooks. `used.rs` defines the bits.
 macro_rules! service {
     ($has_hooks:literal, $from:literal) => {
         concat!(
@@ -71,7 +71,7 @@ macro_rules! service {
     };
 }
 const SERVICE: &str = service!("FALSE", "WHERE s.name = ?1");
-/// For a processor that nobody may declare dead before the commit.
+/// This is for a processor that nobody may declare dead before the commit.
 const SERVICE_OF: &str = service!(
     "COALESCE(s.on_error, s.on_success) IS NOT NULL",
     "JOIN asyncq_processor p ON p.id = ?2 WHERE s.name = ?1 /*! FOR KEY SHARE OF p */"
@@ -107,7 +107,7 @@ impl<'a> Cycle<'a> {
     /// How many calls it may claim.
     fn room(&self, status: &ServiceStatus) -> usize {
         let free = status.free();
-        // Nothing is claimed ahead of its start where starts are counted.
+        // With a rate, each claim counts as a start, so nothing is claimed ahead.
         let ahead = if status.allowance.is_some() { 0 } else { self.ahead };
         let target = if free == 0 { 0 } else { free + ahead };
         target.saturating_sub(self.held).min(self.tokens.len())
@@ -115,7 +115,7 @@ impl<'a> Cycle<'a> {
 }
 
 impl Store {
-    /// Registers a processor, which holds the lock on its file from before until it is gone.
+    /// Registers a processor. It holds the lock on its file from before this until it is gone.
     pub fn register(&mut self, is: &NewProcessor) -> Result<ProcessorId> {
         self.write_untriggered(|tx| {
             let (now, store) = (tx.now(), tx.identity().map(str::to_owned));
@@ -126,8 +126,8 @@ impl Store {
         })
     }
 
-    /// Removes a processor that has finished all its calls. Calls that the store still counts as its own go back: after a
-    /// commit that was reported as a failure, it does not know of the claims in it. Also works in a store that a newer build
+    /// Removes a processor that has finished all its calls. If the store still has calls of it, they go back: when a commit fails,
+    /// the processor does not know about claims in it, although they may be there. This also works in a store that a newer build
     /// has upgraded.
     pub fn unregister(&mut self, processor: ProcessorId) -> Result<()> {
         self.write_in_any_schema(|tx, _| {
@@ -140,7 +140,7 @@ impl Store {
         })
     }
 
-    /// The registered processors, oldest first: those at work, and those that died at it.
+    /// The registered processors, oldest first: those that work, and those that have died.
     pub fn processors(&mut self) -> Result<Vec<Processor>> {
         self.read(|tx| {
             let here = tx.identity().map(str::to_owned);
@@ -156,7 +156,7 @@ impl Store {
         })
     }
 
-    /// Looks how things stand with a service, without changing anything.
+    /// The status of a service. Changes nothing.
     pub fn service_status(&mut self, service: &ServiceName, processor: Option<ProcessorId>) -> Result<ServiceStatus> {
         self.read(|tx| {
             let found = look(tx, SERVICE, service, processor.unwrap_or(ProcessorId(0)))?;
@@ -166,9 +166,9 @@ impl Store {
         })
     }
 
-    /// Records calls that have ended, takes back those that were never begun, makes the calls of schedules and makes due calls
-    /// ready, and claims the next ones, in one transaction. Takes slots for what may be running then, and frees the others. In a store that a newer
-    /// build has upgraded it claims nothing.
+    /// Records ended calls, takes back those that never began, makes the jobs of schedules, makes due calls ready, and claims the
+    /// next ones, in one transaction. Takes slots for the calls that may run then, and frees the other slots. If a newer build has
+    /// upgraded the store, it claims nothing.
     pub fn run_cycle(&mut self, plan: &Cycle<'_>) -> Result<CycleResult> {
         self.write_in_any_schema(|tx, outdated| {
             let finished = finish_all(tx, plan.finished)?;
@@ -182,7 +182,7 @@ impl Store {
             let mut found = look_as(tx, plan)?;
             let takes_slots = found.status.free().min(plan.held + plan.room(&found.status)) > found.taken;
             if !outdated && (takes_slots || found.status.allowance.is_some()) {
-                // Two processors that both see the same free slot, or the same allowance, must not both take it.
+                // If two processors see the same free slot, or the same allowance, only one may take it.
                 lock_service(tx, plan.service)?;
                 found = look_as(tx, plan)?;
             }
@@ -226,7 +226,7 @@ impl Store {
                     tx.execute(USE_RATE, &[plan.service.into(), after.used().into()])?;
                 }
                 if status.waits_for_rate().is_some() {
-                    // A processor keeps its slots for what the rate lets start next.
+                    // A processor keeps its slots for the calls that the rate lets start next.
                     slots = plan.held + wanted;
                 }
             }
@@ -243,9 +243,9 @@ impl Store {
         })
     }
 
-    /// Records calls that have ended, and nothing else, in one transaction; gives for each the state of its job now, or
-    /// `None` when it was no longer this attempt's to finish: for a nested call, when its parent had ended before. Also in
-    /// a store that a newer build has upgraded.
+    /// Records ended calls and nothing else, in one transaction. Returns for each the state of its job now, or `None` if the job no
+    /// longer belonged to this attempt; a nested call no longer does if its parent has ended. This also works in a store that a
+    /// newer build has upgraded.
     pub fn finish(&mut self, finished: &[&Finish]) -> Result<Vec<Option<State>>> {
         self.write_in_any_schema(|tx, outdated| {
             let states = finish_all(tx, finished)?;
@@ -256,12 +256,12 @@ impl Store {
         })
     }
 
-    /// The jobs of a processor that somebody wants to be ended.
+    /// The running jobs of a processor that somebody has cancelled.
     pub fn cancelling(&mut self, processor: ProcessorId) -> Result<Vec<Fence>> {
         self.read(|tx| tx.rows(CANCELLING, &[processor.into()]))
     }
 
-    /// Records the progress of calls of a processor, and forgets that of calls that have ended.
+    /// Records the progress of a processor's calls, and forgets that of its ended calls.
     pub fn record_progress(&mut self, processor: ProcessorId, reports: &[(Fence, String)]) -> Result<()> {
         self.write_untriggered(|tx| {
             for (fence, text) in reports {
@@ -276,11 +276,11 @@ impl Store {
 
 /// How a look finds a service.
 struct Found {
-    /// Whether a call is ready is only known as far as one that is due is not made ready yet.
+    /// Its `ready` knows only of due calls that are not in the queue yet, and not of the queue.
     status: ServiceStatus,
     /// How many slots the processor has itself.
     taken: usize,
-    /// Whether jobs have ended whose end calls that need them do not know.
+    /// Whether jobs have ended and the calls that need them do not know that yet.
     has_ended: bool,
 }
 
@@ -292,7 +292,7 @@ impl Found {
     }
 }
 
-/// How things stand with a service, for a processor that has nothing of it.
+/// The status of a service, for a processor that holds nothing of it.
 pub(super) fn look_at(tx: &mut dyn Tx, service: &ServiceName) -> Result<Option<ServiceStatus>> {
     Ok(look(tx, SERVICE, service, ProcessorId(0))?.map(|found| found.status))
 }
@@ -308,7 +308,7 @@ fn look(tx: &mut dyn Tx, sql: &str, service: &ServiceName, processor: ProcessorI
         let paused = paused || is_paused;
         let next_tick = row.time(6)?.filter(|_| !paused);
         let is_due = |due: Option<Timestamp>| due.is_some_and(|due| due <= now);
-        // The next claim moves retries whose clock was set back, and only claims what is ready.
+        // A round happens only if something is ready. It also moves the retries of a clock that was set back.
         let ready = is_due(next_due) || is_due(next_tick) || clock::was_set_back(clock, now) || has_ended;
         let status = ServiceStatus {
             paused,
@@ -331,7 +331,7 @@ fn look(tx: &mut dyn Tx, sql: &str, service: &ServiceName, processor: ProcessorI
     })
 }
 
-/// Looks at the service of a cycle, whose processor nobody declares dead before the commit.
+/// Looks at the service of a cycle. Nobody may declare its processor dead before the commit.
 fn look_as(tx: &mut dyn Tx, plan: &Cycle<'_>) -> Result<Found> {
     if let Some(found) = look(tx, SERVICE_OF, plan.service, plan.processor)? {
         return Ok(found);

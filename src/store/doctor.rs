@@ -1,4 +1,4 @@
-//! What a check of the store looks at, and what it can put right.
+//! What `asyncq doctor` checks in the store, and what it can repair.
 
 use super::engine::{Mode, Tx};
 use super::schema::{Mended, SchemaFound};
@@ -8,10 +8,10 @@ use crate::domain::job::JobId;
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 
-/// Calls that wait for other jobs, and have no link.
+/// Calls that wait for other jobs, but have no link to any.
 const UNLINKED: &str = "SELECT id FROM asyncq_job WHERE waits <> 0 AND waits = 1
     AND NOT EXISTS (SELECT 1 FROM asyncq_after a WHERE a.job = asyncq_job.id)";
-/// Jobs that have ended without a note for the calls that wait for them.
+/// Ended jobs without a note for the calls that wait for them.
 const UNTOLD: &str = "SELECT DISTINCT a.needs FROM asyncq_job j CROSS JOIN asyncq_after a CROSS JOIN asyncq_job n
     WHERE j.waits <> 0 AND j.waits = 1 AND a.job = j.id AND n.id = a.needs AND n.finished_at IS NOT NULL
     AND NOT EXISTS (SELECT 1 FROM asyncq_settle s WHERE s.job = a.needs)";
@@ -24,8 +24,8 @@ const NOTE: &str = "INSERT INTO asyncq_settle (job) SELECT id FROM asyncq_job WH
 const ENDED: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM asyncq_job WHERE finished_at IS NOT NULL LIMIT ?1) AS some";
 
 impl Store {
-    /// What of the schema is missing or was changed, without changing it; `None` if the schema is an older one, which the next
-    /// command upgrades.
+    /// Which parts of the schema are missing or changed, without repairing them; `None` if the schema is older, because the next
+    /// command upgrades it.
     ///
     /// # Errors
     /// [`Kind::Busy`](crate::Kind) when it is newer.
@@ -42,10 +42,10 @@ impl Store {
         Ok(found)
     }
 
-    /// Searches the pages of the store's tables for damage. [`Store::check`] looks more closely.
+    /// Searches the pages of the store's tables for damage. [`Store::check`] searches more thoroughly.
     ///
     /// # Errors
-    /// [`Kind::Invalid`](crate::Kind) with the first damage found.
+    /// [`Kind::Invalid`](crate::Kind) with the first damage that it finds.
     pub fn check_pages(&mut self) -> Result<()> {
         self.read(|tx| super::engine::no_fault(tx.quick_check()?))
     }
@@ -60,12 +60,12 @@ impl Store {
         self.read(|tx| Ok(tx.row(ENDED, &[most.cast_signed().into()])?.unwrap_or_default()))
     }
 
-    /// Calls that wait although they have no reason to.
+    /// Calls that wait although they have no reason to wait.
     pub fn stuck(&mut self) -> Result<StuckCalls> {
         self.read(|tx| Ok(find(tx)?.count()))
     }
 
-    /// Lets those calls go on; says how many there were.
+    /// Lets those calls go on. Returns how many there were.
     pub fn free_stuck(&mut self) -> Result<StuckCalls> {
         self.write_untriggered(|tx| {
             let found = find(tx)?;

@@ -14,7 +14,7 @@ const NEXT_SCHEDULE: &str = "SELECT name FROM asyncq_schedule
     WHERE paused = 0 AND next_tick IS NOT NULL AND service = ?1 ORDER BY next_tick LIMIT 1";
 
 impl Store {
-    /// What there is to do next on these services, and the time now.
+    /// What to do next on these services, and the time now.
     pub fn next_task(&mut self, services: &[ServiceName]) -> Result<(Timestamp, Option<NextTask>)> {
         self.read(|tx| {
             let mut next = None;
@@ -45,7 +45,7 @@ fn next_of(tx: &mut dyn Tx, service: &ServiceName) -> Result<Option<(Timestamp, 
     let schedule: Option<String> = tx.row(NEXT_SCHEDULE, &[service.into()])?;
     tasks.extend(status.next_tick.zip(schedule).map(|(tick, name)| (tick.max(now), Task::Schedule(name))));
     let next = tasks.into_iter().min_by_key(|(at, _)| *at);
-    // A processor would have something to do, and it is none of these.
+    // A processor would have something to do, but none of the above.
     let is_upkeep = status.ready && status.free() > 0 && next.as_ref().is_none_or(|(at, _)| *at > now);
     Ok(if is_upkeep { Some((now, Task::Upkeep)) } else { next })
 }

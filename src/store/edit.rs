@@ -1,4 +1,4 @@
-//! Changes of waiting calls by `job set`. Triggers of the schema move a call to another state when its time changes.
+//! Changes of waiting calls by `job set`. If their time changes, triggers of the schema move them to another state.
 
 use super::engine::{Tx, Value};
 use super::lane;
@@ -13,8 +13,7 @@ const HEADS: &str = "SELECT service, lane FROM asyncq_job WHERE id = ?1 AND lane
     /*! FOR NO KEY UPDATE */";
 const NEXT: &str = "SELECT id FROM asyncq_job WHERE waits <> 0 AND waits = 2 AND service = ?1 AND lane = ?2 LIMIT 1";
 
-/// Changes job `id` if it waits, and says how many jobs it changed. The inner error says which rule of the application refuses
-/// the change.
+/// Changes job `id` if it waits. Returns how many jobs it changed, or the rule of the application that refuses the change.
 pub(super) fn edit(tx: &mut dyn Tx, id: JobId, edit: &JobEdit) -> Result<Result<u64>> {
     let headed: Option<(String, String)> = match edit.lane {
         Some(_) => tx.row(HEADS, &[id.into()])?,
@@ -30,7 +29,7 @@ pub(super) fn edit(tx: &mut dyn Tx, id: JobId, edit: &JobEdit) -> Result<Result<
     Ok(changed)
 }
 
-/// The statement sets only the columns that change: triggers of an application may wait for one.
+/// The statement sets only the columns that change, because a trigger of the application may watch one of them.
 fn statement(id: JobId, edit: &JobEdit, now: Timestamp) -> (String, Vec<Value<'_>>) {
     let mut args: Vec<Value<'_>> = vec![id.into()];
     let mut arg = |value| {

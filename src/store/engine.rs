@@ -23,37 +23,38 @@ use crate::error::{Error, Kind, Result};
 pub(super) enum Mode {
     /// Sees one state of the store and delays no writer.
     Read,
-    /// Sees a consistent state, in which other writers may change all rows but those that this transaction has locked or
-    /// changed. So lock a row before you decide what to do with it, and have every `UPDATE` say which state it expects.
-    /// SQLite gives more: there a writer is alone with the store.
+    /// Sees a consistent state. Other writers may change all rows, except for those that this transaction has locked or changed. So
+    /// lock a row before you decide what to do with it, and say in each `UPDATE` which state it expects. With SQLite, a writer is
+    /// alone with the store.
     Write(Triggers),
 }
 
-/// Which triggers a transaction runs. The schema's own triggers check and complete what clients write; where they run, they let
-/// asyncq do more than clients may do.
+/// Which triggers a transaction runs. The schema's own triggers check and complete what clients write. If they run, they let asyncq
+/// do more than clients may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Triggers {
     /// Those of an application and the schema's own.
     All,
-    /// The same, but none if no application has a trigger on the jobs: then the writer completes what it writes.
+    /// The same if an application has a trigger on the jobs, otherwise none. Without triggers, the writer completes the rows
+    /// itself.
     IfForeign,
-    /// None if the engine can do without: an application has no say in what becomes of its calls.
+    /// None, if the engine can do without them: an application cannot interfere with the course of its calls.
     None,
 }
 
-/// How long to wait for a store that somebody else has locked.
+/// How long to wait for a store that another process has locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
     /// Give up after this time with [`Kind::Busy`].
     Deadline(Duration),
-    /// Wait as long as it takes, so that an outcome is not lost.
+    /// Wait as long as necessary, so that no outcome is lost.
     Endless,
 }
 
 /// Receives errors that happen after a commit, such as a failed checkpoint: what was committed stays.
 pub(super) type Trouble = Box<dyn FnMut(&Error) + Send>;
 
-/// Becomes readable when somebody writes to the store, this process too. The writer may not have committed yet: ask
+/// Becomes readable when a process writes to the store, even this one. The writer may not have committed yet: call
 /// [`Store::changed`](super::Store::changed).
 #[derive(Debug)]
 pub struct Watch {
@@ -87,20 +88,20 @@ impl From<Watch> for OwnedFd {
 
 /// One connection to one store.
 pub(super) trait Engine: Send {
-    /// Runs `work` in one transaction: commits when it returns `Ok`, else rolls back. A write is durable when this
-    /// returns `Ok`, and was made to the store that the location still names. May run `work` more than once.
+    /// Runs `work` in one transaction. Commits if it returns `Ok`, and otherwise rolls back. When this returns `Ok`, the write is
+    /// durable, in the store that the location still names. `work` may run more than once.
     ///
-    /// Before `work` runs, the engine has looked which schema the store has, for [`Tx::found`]. It adds the way out to an error
-    /// of `work` that says that the store is [`damaged`].
+    /// Before `work` runs, the engine has looked up which schema the store has, for [`Tx::found`]. If `work` returns the error that
+    /// the store is [`damaged`], the engine adds the way out.
     fn transact(&mut self, mode: Mode, work: &mut dyn FnMut(&mut dyn Tx) -> Result<()>) -> Result<()>;
 
-    /// Sets how long the following transactions wait for locks.
+    /// Sets how long later transactions wait for locks.
     fn be_patient(&mut self, patience: Patience);
 
     /// Sets who receives errors that happen after a commit.
     fn on_trouble(&mut self, trouble: Trouble);
 
-    /// Commits no longer wait for the disk, so that the rest of their cost can be measured.
+    /// From now on, commits do not wait for the disk, so that one can measure the rest of their cost.
     fn measure_without_disk(&mut self) -> Result<()>;
 
     /// Checks that the location still names the store that is open.
@@ -112,19 +113,19 @@ pub(super) trait Engine: Send {
     /// Begins to watch the store for writes.
     fn watch(&self) -> io::Result<Watch>;
 
-    /// The folder of this machine in which processors keep their files: the same one for all who use the store.
+    /// The folder on this machine in which processors keep their files. It is the same for all who use the store.
     fn run_folder(&self) -> PathBuf;
 
     /// The file whose owner, group and mode the files in the run folder take.
     fn metadata(&self) -> io::Result<Metadata>;
 
-    /// Refuses a store that somebody other than root could change.
+    /// Refuses a store that anybody but root could change.
     fn only_root_can_change(&self) -> Result<()>;
 
-    /// Ends the connection, and leaves everything in one place, which nobody else has open.
+    /// Closes the connection and leaves everything in one file. Nobody else has the store open.
     fn close(self: Box<Self>) -> Result<()>;
 
-    /// Removes what no processor removes from the run folder of a store that has none, and the folder if it is empty then.
+    /// If the store has no processor: removes from its run folder what no processor removes, and then the folder if it is empty.
     fn remove_run_folder(&self);
 }
 
@@ -133,64 +134,64 @@ pub(super) trait Tx {
     /// Runs a statement; returns how many rows it changed.
     fn execute(&mut self, sql: &str, args: &[Value<'_>]) -> Result<u64>;
 
-    /// Runs a statement that a rule of an application may refuse. Then it returns the error that names the rule, the
-    /// statement has done nothing, and the transaction goes on.
+    /// Runs a statement that a rule of an application may refuse. If so, it returns the error that names the rule; the statement
+    /// has then done nothing, and the transaction goes on.
     fn try_execute(&mut self, sql: &str, args: &[Value<'_>]) -> Result<Result<u64>>;
 
-    /// Runs an INSERT of jobs that a rule of an application may refuse, like [`Tx::try_execute`]; returns the numbers of the
-    /// jobs that it made, in the order of its rows. No number follows from another one.
+    /// Runs an INSERT of jobs that a rule of an application may refuse, like [`Tx::try_execute`]. Returns the numbers of the new
+    /// jobs in the order of the rows. No number can be inferred from another one.
     fn try_insert(&mut self, sql: &str, args: &[Value<'_>]) -> Result<Result<Vec<i64>>>;
 
-    /// Runs a statement and hands each of its rows to `each`.
+    /// Runs a statement and calls `each` with each row.
     fn query(&mut self, sql: &str, args: &[Value<'_>], each: &mut dyn FnMut(&dyn Row) -> Result<()>) -> Result<()>;
 
     /// Which schema the store has.
     fn found(&self) -> SchemaFound;
 
-    /// The latest time that a processor has seen, as the store keeps it.
+    /// The latest time that a processor has seen, by the store.
     fn clock(&self) -> Timestamp;
 
-    /// What the store used when the transaction began, as in `asyncq_schema`; all, if that is not known.
+    /// Which features the store had used when the transaction began, as in `asyncq_schema`; all, if that is unknown.
     fn used(&self) -> i64;
 
     /// Whether the whole store was paused when the transaction began.
     fn is_paused(&self) -> bool;
 
-    /// Brings the store to the schema of this build: makes it, or upgrades an older one.
+    /// Brings the store to the schema of this build: creates it, or upgrades an older one.
     ///
     /// # Errors
     /// [`Kind::Busy`] when it is newer.
     fn bring(&mut self) -> Result<()>;
 
-    /// Whether the schema is as this build makes it. What an application has added does not count.
+    /// Whether the schema is as this build creates it, apart from what an application has added.
     fn is_whole(&mut self) -> Result<bool>;
 
     /// What of the schema is missing or was changed.
     fn differences(&mut self) -> Result<Vec<Mended>>;
 
-    /// Makes again what is missing of the schema or was changed.
+    /// Creates missing or changed parts of the schema again.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] when a table differs in a way that does not allow to keep its rows.
+    /// [`Kind::Invalid`] when a table differs so much that its rows cannot be kept.
     fn mend(&mut self) -> Result<Vec<Mended>>;
 
-    /// Removes all that belongs to the store from the database.
+    /// Removes everything that belongs to the store from the database.
     fn drop_schema(&mut self) -> Result<()>;
 
-    /// Searches the whole store for damage; returns the first that it finds. What an application has in the same database
-    /// does not count.
+    /// Searches the whole store for damage, and returns the first that it finds. Ignores what an application has in the same
+    /// database.
     fn integrity_check(&mut self) -> Result<Option<String>>;
 
-    /// Searches the pages of the store's tables for damage; returns the first that it finds.
+    /// Searches the pages of the store's tables for damage, and returns the first that it finds.
     fn quick_check(&mut self) -> Result<Option<String>>;
 
     /// Copies the whole database, as this transaction sees it, into a new file; see [`Store::back_up`](super::Store::back_up).
     fn copy_to(&mut self, target: &Path) -> Result<Copied>;
 
-    /// Checks that jobs can be numbered for as long as anybody may enqueue.
+    /// Checks that enough numbers for new jobs are left.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] when a client has set a number that leaves hardly any, or none.
+    /// [`Kind::Invalid`] when a client has used a number so high that hardly any are left, or none.
     fn check_numbers(&mut self) -> Result<()>;
 
     /// The greatest numbers that a job and a processor have ever had.
@@ -199,14 +200,14 @@ pub(super) trait Tx {
     /// Gives jobs and processors new numbers that are greater than these.
     fn number_after(&mut self, job: i64, processor: i64) -> Result<()>;
 
-    /// Makes what others have committed survive a power cut, where it is the answer and nothing is left to change: who
-    /// committed it may have been killed before the disk had it.
+    /// Makes sure that the commits of others survive a power cut, when this process answers with them and has nothing to change
+    /// itself. Whoever committed may have been killed before the disk had the commit.
     fn force_sync(&mut self) -> Result<()>;
 
     /// Whether triggers run in this transaction.
     fn runs_triggers(&self) -> bool;
 
-    /// The error for a statement that did nothing although it should have: a trigger of the application made it so.
+    /// The error for a statement that did nothing although it should have: a trigger of the application prevented it.
     fn passed_over(&mut self) -> Error;
 
     /// Whether the application has triggers on tables of the store.
@@ -220,13 +221,13 @@ pub(super) trait Tx {
     /// How a person removes a database that holds nothing but the store.
     fn how_to_remove_all(&self) -> String;
 
-    /// A text as the bytes in which the database keeps it, out of which a statement can cut pieces.
+    /// A text as the bytes that the database keeps. A statement can cut pieces out of them.
     fn as_kept<'a>(&mut self, text: &'a str) -> Result<Cow<'a, [u8]>>;
 
-    /// What tells this store from its copies, for as long as it exists; `None` where the system does not say.
+    /// What distinguishes this store from its copies, as long as it exists; `None` if the system does not tell.
     fn identity(&self) -> Option<&str>;
 
-    /// The database's clock, read once at the start of the transaction, so that hosts need not agree.
+    /// The database's clock, read once at the start of the transaction, so that the clocks of hosts need not agree.
     fn now(&self) -> Timestamp;
 }
 
@@ -237,14 +238,14 @@ pub(super) struct Reference {
     pub(super) table: String,
     /// The store's table.
     pub(super) to: String,
-    /// The columns that refer, each with the one that it refers to.
+    /// The columns that refer, each with the column to which it refers.
     pub(super) columns: Vec<(String, String)>,
-    /// Whether rows that refer to a removed row are changed, or removed too; otherwise that row has to stay.
+    /// Whether rows that refer to a removed row are changed or removed with it. If not, that row has to stay.
     pub(super) follows: bool,
 }
 
 impl Reference {
-    /// The condition that a row of the store's table is referred to.
+    /// The condition that something refers to a row of the store's table.
     pub(super) fn condition(&self) -> String {
         let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
         let pairs = self.columns.iter().map(|(from, to)| format!("it.{} = {}.{}", quoted(from), self.to, quoted(to)));
@@ -293,11 +294,11 @@ impl<'a, T: Into<Value<'a>>> From<Option<T>> for Value<'a> {
     }
 }
 
-/// One row of a result. Columns are counted from 0. A value of another type than asked for is damage.
+/// One row of a result. Columns are counted from 0. A value of another type than expected means damage.
 pub(super) trait Row {
     fn int(&self, column: usize) -> Result<Option<i64>>;
     fn text(&self, column: usize) -> Result<Option<&str>>;
-    /// The bytes of a blob or of a text, which may not be UTF-8: clients write what they like.
+    /// The bytes of a blob or a text. They may not be UTF-8, because clients can write anything.
     fn bytes(&self, column: usize) -> Result<Option<&[u8]>>;
 }
 
@@ -328,7 +329,7 @@ pub(super) fn missing(column: usize) -> Error {
     damaged(&format!("column {column} is empty"))
 }
 
-/// The error for a store that holds what it cannot hold. The engine adds the way out.
+/// The error for a store that contains something impossible. The engine adds the way out.
 pub(super) fn damaged(what: &str) -> Error {
     Error::new(Kind::Invalid, format!("the store is damaged: {what}"))
 }

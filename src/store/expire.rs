@@ -1,4 +1,4 @@
-//! Calls that expire: no attempt of theirs begins after a time, so that they end as cancelled.
+//! Calls that expire: after a certain time, no attempt of them begins, and they end as cancelled.
 
 use super::columns::error_text;
 use super::engine::{Tx, Value};
@@ -10,7 +10,7 @@ use crate::error::Result;
 /// How many calls one transaction ends at most, so that none takes long.
 const AT_ONCE: i64 = 1000;
 
-/// The calls of service `?1` that can expire; a partial index is used only where its condition stands word for word.
+/// The calls of service `?1` that can expire. SQLite uses a partial index only if its condition is repeated word for word.
 macro_rules! expiring {
     () => {
         "FROM asyncq_job WHERE expires_at IS NOT NULL
@@ -36,8 +36,8 @@ const END: &str = "UPDATE asyncq_job SET state = ?2, finished_at = ?3, error = ?
     key = CASE WHEN key_until IS NULL THEN key END
     WHERE id = ?1 AND (state = 'queued' OR state = 'delayed' OR state = 'held' OR state = 'blocked')";
 
-/// Ends calls of a service that have expired, the first ones first; says whether more are left. Where a rule of the
-/// application refuses that, a call ends in an error.
+/// Ends calls of a service that have expired, those that expired first first. Returns whether more are left. If a rule of the
+/// application refuses to cancel a call, that call ends in an error.
 pub(super) fn expire(tx: &mut dyn Tx, service: &ServiceName) -> Result<bool> {
     let now = tx.now();
     let found: Vec<(JobId, bool)> = tx.rows(EXPIRED, &[service.into(), now.into(), AT_ONCE.into()])?;

@@ -9,7 +9,7 @@ use crate::domain::reason::{MOST, RunningJob};
 use crate::domain::{service::ServiceName, time::Timestamp};
 use crate::error::Result;
 
-/// Of the calls that wait in lane `?2` of service `?1`, those before the one with this priority, time and number.
+/// Of the calls that wait in lane `?2` of service `?1`, those before a call with this priority, time and number.
 const BEFORE_IN_LANE: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM asyncq_job
     WHERE waits <> 0 AND waits = 2 AND service = ?1 AND lane = ?2 AND (priority, run_at, id) < (?3, ?4, ?5) LIMIT ?6) AS before_it";
 const RUNNING: &str = "SELECT j.id, j.started_at, f.timeout FROM asyncq_job j
@@ -28,7 +28,7 @@ const FEW: i64 = 10;
 groups! { RunningJob { id, started_at, timeout } }
 
 impl Store {
-    /// How many calls wait in the lane of a job before it, of at most [`MOST`].
+    /// How many calls wait before a job in its lane; it counts at most [`MOST`].
     pub fn before_in_lane(&mut self, job: &Job) -> Result<u64> {
         let Some(lane) = &job.options.lane else { return Ok(0) };
         let args: [Value<'_>; 6] = [
@@ -42,7 +42,7 @@ impl Store {
         self.read(|tx| Ok(tx.row(BEFORE_IN_LANE, &args)?.unwrap_or_default()))
     }
 
-    /// The oldest jobs of a service that run, at most ten.
+    /// The oldest running jobs of a service, at most ten.
     pub fn running_jobs(&mut self, service: &ServiceName) -> Result<Vec<RunningJob>> {
         self.read(|tx| tx.rows(RUNNING, &[service.into(), FEW.into()]))
     }
@@ -52,13 +52,13 @@ impl Store {
         self.read(|tx| tx.row(FIRST_PRIORITY, &[service.into()]))
     }
 
-    /// When a job of a service last ended, if it is one of the newest jobs.
+    /// When a job of a service last ended, if it is among the newest jobs.
     pub fn last_end(&mut self, service: &ServiceName) -> Result<Option<Timestamp>> {
         let newest = MOST.cast_signed().into();
         self.read(|tx| Ok(tx.row::<Option<Timestamp>>(LAST_END, &[service.into(), newest])?.flatten()))
     }
 
-    /// The newest processor that was at work when the store was last upgraded: it and those before it are older than the store.
+    /// The newest processor that worked when the store was last upgraded. It and all earlier ones are older than the store.
     pub fn newest_older(&mut self) -> Result<Option<ProcessorId>> {
         self.read(|tx| Ok(tx.row::<Option<ProcessorId>>(OLDER, &[])?.flatten()))
     }

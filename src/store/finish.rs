@@ -15,15 +15,15 @@ use crate::domain::time::{Timestamp, millis};
 use crate::domain::{json::Json, processor::ProcessorId};
 use crate::error::Result;
 
-/// The condition that a fence holds, with its parts as the first four parameters. This build's claims are told apart by
-/// their numbers; those of an older one, which does not count claims, by the attempt.
+/// The condition that a fence holds, with its parts as the first four parameters. Claims of this build differ by their numbers;
+/// those of an older build, which does not count claims, by their attempts.
 macro_rules! fenced {
     () => {
         " AND attempt = ?2 AND processor = ?3 AND claim = ?4 AND state = "
     };
 }
 pub(super) use fenced;
-/// One job, and all up to another one; as a statement for one is the cheaper.
+/// Two forms: one job, and all jobs up to another one. A statement for a single job is cheaper.
 macro_rules! complete {
     ($which:literal) => {
         concat!(
@@ -79,13 +79,13 @@ const POSTPONE: &str = concat!(
 const ATTEMPT: &str = "INSERT INTO asyncq_attempt
     (job, number, processor, started_at, finished_at, ending, error, dropped, gap, pieces, log)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (job, number) DO NOTHING";
-/// Whether one of some jobs may have made calls, and whether others may need one of them.
+/// Whether some jobs may have made calls, and whether others may need one of them.
 const RELATED: &str = "SELECT (SELECT 1 FROM asyncq_job WHERE parent >= ?1 AND parent <= ?2 LIMIT 1),
     CASE WHEN ?3 THEN (SELECT 1 FROM asyncq_after WHERE needs >= ?1 AND needs <= ?2 LIMIT 1) END";
 const END_CHILDREN: &str = "UPDATE asyncq_job SET state = 'error', finished_at = ?2, error = ?3, token = NULL
     WHERE parent = ?1 AND immediate = 1 AND state = 'processing' RETURNING id";
 
-/// Records the ends of attempts; gives for each the state of its job now, or `None` when that was no longer its job.
+/// Records the ends of attempts. Returns for each the state of its job now, or `None` if the job no longer belonged to it.
 pub(super) fn finish_all(tx: &mut dyn Tx, ends: &[&Finish]) -> Result<Vec<Option<State>>> {
     let mut states = vec![None; ends.len()];
     let mut order: Vec<usize> = (0..ends.len()).collect();
@@ -100,7 +100,7 @@ pub(super) fn finish_all(tx: &mut dyn Tx, ends: &[&Finish]) -> Result<Vec<Option
         }
     }
     let ended = || ends.iter().zip(&states).filter(|(_, state)| state.is_some()).map(|(end, _)| end.fence.job);
-    // Hardly any call has made others, or is needed by one: it is asked once whether one of them may be.
+    // Hardly any call has made others, or is needed by others. So it first asks once whether any of these may be such a call.
     let (mut have_children, mut are_needed) = (false, false);
     if let (Some(least), Some(most)) = (ended().map(|job| job.0).min(), ended().map(|job| job.0).max()) {
         let related: Option<(Option<i64>, Option<i64>)> =
@@ -136,7 +136,7 @@ pub(super) fn finish_all(tx: &mut dyn Tx, ends: &[&Finish]) -> Result<Vec<Option
     Ok(states)
 }
 
-/// Whether nothing is to be said of an end but that the attempt succeeded.
+/// Whether there is nothing to record about an end except that the attempt succeeded.
 fn is_silent(end: &Finish) -> bool {
     let Decision { state, error, ending, by_itself, pause: _, retry: _ } = &end.decision;
     let succeeded = *state == State::Completed && *ending == Ending::Completed && error.is_none() && !by_itself;
@@ -144,14 +144,14 @@ fn is_silent(end: &Finish) -> bool {
     succeeded && is_plain && end.hooks.has_none(HookKind::OnSuccess)
 }
 
-/// What ends must have in common, but for their jobs, to be recorded together.
+/// What ends must have in common, apart from their jobs, to be recorded together.
 fn shared(end: &Finish) -> (bool, i64, i64, ProcessorId, i64) {
     let Fence { attempt, claim, processor, .. } = end.fence;
     (is_silent(end), attempt, claim, processor, millis(end.took))
 }
 
-/// Records that attempts have succeeded whose ends are [`shared`], where that takes fewer statements than one for each;
-/// gives those that were theirs to finish, in order.
+/// Records successful ends that are [`shared`], if that takes fewer statements than one for each. Returns, in order, those whose
+/// jobs still belonged to them.
 fn complete_all(tx: &mut dyn Tx, end: &Finish, jobs: &[JobId]) -> Result<Vec<JobId>> {
     let (JobId(least), JobId(most)) = (jobs[0], jobs[jobs.len() - 1]);
     let is_run = most - least + 1 == i64::try_from(jobs.len()).unwrap_or(i64::MAX);
@@ -169,7 +169,7 @@ fn complete_all(tx: &mut dyn Tx, end: &Finish, jobs: &[JobId]) -> Result<Vec<Job
         }
     } else {
         for some in jobs.chunks(AT_ONCE) {
-            // A set that a rule of the application refuses is recorded one by one.
+            // If a rule of the application refuses a set, its ends are recorded one by one.
             count += tx.try_execute(&COMPLETE_SET, &values_of_set(some, &rest))?.unwrap_or(0);
         }
     }
@@ -184,7 +184,7 @@ fn complete_all(tx: &mut dyn Tx, end: &Finish, jobs: &[JobId]) -> Result<Vec<Job
     Ok(done)
 }
 
-/// Records the end of an attempt, unless it is no longer this attempt's job; gives the job's state then.
+/// Records the end of an attempt, unless the job no longer belongs to it. Returns the job's state then.
 fn finish(tx: &mut dyn Tx, end: &Finish) -> Result<Option<State>> {
     let started_at = tx.now().before(end.took);
     let decision = &end.decision;
@@ -208,8 +208,8 @@ fn finish(tx: &mut dyn Tx, end: &Finish) -> Result<Option<State>> {
     Ok(Some(state))
 }
 
-/// Adds to a job that its function has completed what only its processor knows; says whether it was so. When it ended is
-/// for the function to say, how long it took is measured.
+/// Adds what only the processor knows to a job that its function has completed. Returns whether the function had completed it. The
+/// function decides when it ended; how long it took is measured.
 fn completed_itself(tx: &mut dyn Tx, end: &Finish) -> Result<bool> {
     let result = end.result.as_ref().map(Json::as_str);
     let args = [&fence(&end.fence)[..], &[result.into(), millis(end.took).into()]].concat();
@@ -223,8 +223,8 @@ pub(super) fn fence(fence: &Fence) -> [Value<'static>; 4] {
 /// What a job and its attempt have come to.
 type Settled = (State, Ending, Option<Failure>);
 
-/// Brings the job into the state of the decision, or ends it in an error where a rule of the application refuses that state;
-/// `None` when the fence does not hold.
+/// Puts the job into the state of the decision; if a rule of the application refuses that state, into an error. Returns `None` if
+/// the fence does not hold.
 fn settle(tx: &mut dyn Tx, end: &Finish, decision: &Decision, started_at: Timestamp) -> Result<Option<Settled>> {
     let settled = |state, decision: &Decision| (state, decision.ending, decision.error.clone());
     match try_settle(tx, end, decision, started_at)? {
@@ -237,7 +237,7 @@ fn settle(tx: &mut dyn Tx, end: &Finish, decision: &Decision, started_at: Timest
     }
 }
 
-/// Brings the job into the state of the decision, unless a rule of the application refuses that.
+/// Puts the job into the state of the decision, unless a rule of the application refuses that.
 fn try_settle(
     tx: &mut dyn Tx,
     end: &Finish,
@@ -261,7 +261,7 @@ fn try_settle(
             Ok(0) => {}
             done => return Ok(done.map(|_| Some(state))),
         }
-        // Somebody cancelled it meanwhile, or it is not this attempt's job: the next statement shows which.
+        // Either somebody has cancelled the job meanwhile, or it does not belong to this attempt. The next statement shows which.
         state = State::Cancelled;
     }
     let error = decision.error.as_ref().map(error_text);
@@ -269,7 +269,7 @@ fn try_settle(
     Ok(tx.try_execute(END, &[&fence[..], &end].concat())?.map(|count| (count == 1).then_some(state)))
 }
 
-/// Keeps the record of an attempt that did not just succeed in silence.
+/// Records an attempt, unless it succeeded without anything to tell.
 fn record(
     tx: &mut dyn Tx,
     end: &Finish,
@@ -285,8 +285,8 @@ fn record(
     tx.execute(ATTEMPT, &[&fence(&end.fence)[..3], &attempt, &output].concat()).map(|_| ())
 }
 
-/// Puts a call back that was claimed and never begun: the next claim has the same attempt. Says whether it went; where a
-/// rule of the application refuses that, it ends in an error.
+/// Puts back a call that was claimed and never began, so that the next claim gets the same attempt number. Returns whether it went
+/// back. If a rule of the application refuses that, it ends in an error.
 pub(super) fn give_back(tx: &mut dyn Tx, fence: &Fence) -> Result<bool> {
     let (job, fence, now, none) = (fence.job, self::fence(fence), tx.now().into(), 0_i64.into());
     let Err(refusal) = tx.try_execute(GIVE_BACK, &[&fence[..], &[now]].concat())? else { return Ok(true) };
@@ -298,8 +298,8 @@ pub(super) fn give_back(tx: &mut dyn Tx, fence: &Fence) -> Result<bool> {
     Ok(false)
 }
 
-/// Puts a call back in the same way, for after a pause; at once where it is cancelled or a rule of the application is against
-/// that.
+/// Puts back a call in the same way, to run after a pause. If it is cancelled, or if a rule of the application refuses the pause,
+/// it goes back at once.
 pub(super) fn postpone(tx: &mut dyn Tx, fence: &Fence) -> Result<bool> {
     let due = tx.now().after(POSTPONED).into();
     match tx.try_execute(POSTPONE, &[&self::fence(fence)[..], &[due]].concat())? {
@@ -308,7 +308,7 @@ pub(super) fn postpone(tx: &mut dyn Tx, fence: &Fence) -> Result<bool> {
     }
 }
 
-/// Ends the nested calls of a job that ends: their processes end with it.
+/// Ends the nested calls of a job that ends, because their processes end with it.
 pub(super) fn end_children(tx: &mut dyn Tx, parent: JobId) -> Result<()> {
     let mut parents = vec![parent];
     while let Some(parent) = parents.pop() {

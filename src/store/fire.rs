@@ -1,7 +1,7 @@
-//! How the due ticks of schedules become jobs.
+//! Makes jobs of the due ticks of schedules.
 //!
-//! Invariant: the transaction that makes the job of a tick also notes the tick in `asyncq_origin`, where it is unique, and
-//! moves the schedule on from the tick that it has read there.
+//! Invariant: the transaction that makes the job of a tick also notes the tick in `asyncq_origin`, where it is unique, and moves
+//! the schedule forward from the tick that it has read there.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 use crate::failpoint::reached;
 
-/// How many schedules one transaction fires at most, and how many jobs it makes before it stops.
+/// How many schedules one transaction fires at most, and after how many jobs it stops.
 const SCHEDULES_AT_ONCE: usize = 100;
 const JOBS_AT_ONCE: usize = 1000;
 
@@ -38,7 +38,7 @@ const HAS_JOB: &str = "SELECT 1 FROM asyncq_origin WHERE schedule = ?1 AND tick 
 const ORIGIN: &str = "INSERT INTO asyncq_origin (job, schedule, tick, missed) VALUES (?1, ?2, ?3, ?4)";
 const MOVE: &str = "UPDATE asyncq_schedule SET next_tick = ?3, last_tick = ?4, last_job = COALESCE(?5, last_job),
     fired = fired + ?6, skipped = skipped + ?7, last_skip = COALESCE(?8, last_skip) WHERE name = ?1 AND next_tick = ?2";
-/// Schedules that a wrong clock may have put to sleep: whose last tick lies in the future, and those without one.
+/// Schedules that a wrong clock may have put to sleep: those with a last tick in the future, and those without one.
 const ASLEEP: &str = select_schedule!(
     "WHERE paused = 0 AND (next_tick IS NULL OR next_tick > ?1) AND (last_tick IS NULL OR last_tick > ?2)
     ORDER BY name /*! FOR NO KEY UPDATE */"
@@ -58,7 +58,7 @@ pub(super) struct Fired {
     pub(super) next_tick: Option<Timestamp>,
 }
 
-/// Makes jobs of the due ticks of a service, of some schedules at a time.
+/// Makes jobs of the due ticks of a service. Handles only some schedules at a time.
 pub(super) fn fire(tx: &mut dyn Tx, service: &ServiceName) -> Result<Fired> {
     let now = tx.now();
     let (mut due, mut fired) = (Vec::new(), Fired::default());
@@ -94,7 +94,7 @@ pub(super) fn fire(tx: &mut dyn Tx, service: &ServiceName) -> Result<Fired> {
     Ok(fired)
 }
 
-/// Makes jobs of the due ticks of a schedule; says how many.
+/// Makes jobs of the due ticks of a schedule. Returns how many.
 fn fire_one(tx: &mut dyn Tx, schedule: &Schedule, troubles: &mut Vec<(String, TickTrouble)>) -> Result<usize> {
     let now = tx.now();
     let name = schedule.name.as_str();
@@ -117,7 +117,7 @@ fn fire_one(tx: &mut dyn Tx, schedule: &Schedule, troubles: &mut Vec<(String, Ti
     Ok(made.len())
 }
 
-/// Makes jobs for these ticks, but for those that have one. Gives the jobs, and why one was refused, if one was.
+/// Makes jobs for these ticks, except for those that have one. Returns the jobs, and why one was refused, if one was.
 pub(super) fn make(tx: &mut dyn Tx, schedule: &Schedule, ticks: &[TickJob]) -> Result<(Vec<JobId>, Option<Error>)> {
     let name = schedule.name.as_str();
     let mut open = Vec::with_capacity(ticks.len());
@@ -141,7 +141,7 @@ pub(super) fn make(tx: &mut dyn Tx, schedule: &Schedule, ticks: &[TickJob]) -> R
     Ok((made, refused))
 }
 
-/// A job of a tick. That it has no user, not even an unknown one, says that asyncq has made it.
+/// The job of a tick. It has no user, not even an unknown one: that marks jobs that asyncq has made.
 fn new_job(is: &ScheduleDefinition, tick: Timestamp) -> NewJob {
     let expires = is.expires.map(|span| Expiry::At(tick.after(span)));
     let (lane, meta) = (is.lane.clone(), is.meta.clone());
@@ -170,12 +170,12 @@ fn move_on(tx: &mut dyn Tx, (name, tick): (&str, Timestamp), firing: &Firing, ma
     Ok(())
 }
 
-/// Has schedules go on from now that a clock which was ahead has put to sleep; says which.
+/// Lets schedules go on from now that a clock which was ahead has put to sleep. Returns which ones.
 pub(super) fn wake(tx: &mut dyn Tx) -> Result<Vec<(String, TickTrouble)>> {
     let now = tx.now();
     let (mut asleep, mut woken) = (Vec::new(), Vec::new());
     tx.query(ASLEEP, &[now.into(), now.after(DAY).into()], &mut |row| {
-        // One that cannot be read is found out when it is due.
+        // If one cannot be read, that is reported when it is due.
         asleep.extend(Schedule::read(row, &mut 0).ok());
         Ok(())
     })?;

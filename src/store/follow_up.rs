@@ -1,4 +1,4 @@
-//! What follows for other calls when a job has ended, or has left the head of its lane.
+//! What happens to other calls when a job has ended, or has left the head of its lane.
 //!
 //! Processors write without the schema's triggers, and call this instead.
 
@@ -22,7 +22,7 @@ pub(super) fn changed<'a>(tx: &mut dyn Tx, fences: impl IntoIterator<Item = &'a 
     needs::note_ended(tx, &jobs)
 }
 
-/// Follows up the change of a job that may be in a lane, or have a key that is free now.
+/// Follows up a change of a job that may be in a lane, or whose key may be free now.
 pub(super) fn tie(tx: &mut dyn Tx, job: JobId) -> Result<()> {
     tx.execute(FREE_KEY, &[job.into()])?;
     lane::let_out(tx, job)

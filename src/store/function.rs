@@ -69,7 +69,7 @@ impl Store {
         })
     }
 
-    /// Adds a service with one function, in one transaction. A service that is there stays as it is: `None` if it has no such
+    /// Adds a service with one function, in one transaction. An existing service stays as it is; returns `None` if it has no such
     /// function.
     ///
     /// # Errors
@@ -90,7 +90,7 @@ impl Store {
         })
     }
 
-    /// Gives a function that is defined as `old` the site and the program of `new`. Says whether there was one.
+    /// If a function is defined as `old`, gives it the site and the program of `new`. Returns whether there was one.
     pub fn repath_function(
         &mut self,
         service: &ServiceName,
@@ -128,7 +128,7 @@ impl Store {
         })
     }
 
-    /// Changes a function; calls that wait are run as it is defined then.
+    /// Changes a function. Waiting calls then run with the new definition.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there is none of that name, [`Kind::Usage`] when its parts would not fit together, [`Kind::Denied`]
@@ -147,12 +147,12 @@ impl Store {
         })
     }
 
-    /// Adds the functions that are not there. Those that differ from what is wanted are changed if `change` says so, and
-    /// otherwise stay as they are. All in one transaction.
+    /// Adds missing functions, in one transaction. Changes those that differ from what is wanted if `change` says so; otherwise
+    /// they stay as they are.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is no such service, [`Kind::Invalid`] for a new function without a program or a site;
-    /// then nothing is added or changed.
+    /// [`Kind::NotFound`] when there is no such service, [`Kind::Invalid`] for a new function without a program or a site; then
+    /// nothing is added or changed.
     pub fn define_functions(&mut self, wanted: &[WantedFunction], change: bool) -> Result<Vec<Registered>> {
         self.write(|tx| {
             let mut done = Vec::with_capacity(wanted.len());
@@ -172,7 +172,7 @@ impl Store {
         })
     }
 
-    /// Removes a function. Jobs that have ended stay.
+    /// Removes a function. Ended jobs stay.
     ///
     /// # Errors
     /// [`Kind::Denied`] when jobs of it are running, when a schedule calls it, or when jobs wait and are not to be cancelled.
@@ -197,7 +197,7 @@ impl Store {
     }
 }
 
-/// Adds a function, unless there is one with this name: `find` reads that.
+/// Adds a function, unless `find` reads one with this name.
 pub(super) fn add(
     tx: &mut dyn Tx,
     find: &str,
@@ -209,15 +209,15 @@ pub(super) fn add(
     service::add(tx, (find, &key), (ADD, &new))
 }
 
-/// Changes a function that was read to be changed.
+/// Changes a function that was read with a lock.
 fn set(tx: &mut dyn Tx, function: &mut Function, change: &FunctionChange) -> Result<()> {
     let changed = change.apply(function.definition.clone());
     function.definition = replace(tx, function, &changed, &mut None)?;
     Ok(())
 }
 
-/// Gives a function that was read to be changed another definition, and returns that as it is stored. All functions that a
-/// transaction changes have the same `generation`, if their workers have to start anew.
+/// Gives a function that was read with a lock another definition. Returns that definition as it is stored. All functions that one
+/// transaction changes get the same `generation`, if their workers have to start anew.
 pub(super) fn replace(
     tx: &mut dyn Tx,
     old: &Function,
@@ -238,7 +238,7 @@ pub(super) fn replace(
     Ok(new)
 }
 
-/// Adds a function; or changes one that differs, if `may_change`.
+/// Adds a function, or changes one that differs if `may_change`.
 fn define(tx: &mut dyn Tx, wanted: &WantedFunction, may_change: bool) -> Result<Registered> {
     let (service, name) = (&wanted.service, &wanted.name);
     let mut there: Option<Function> = tx.row(TO_CHANGE, &key(service, name))?;
@@ -266,7 +266,7 @@ fn define(tx: &mut dyn Tx, wanted: &WantedFunction, may_change: bool) -> Result<
     Ok(Registered { outcome, differs })
 }
 
-/// The number of a deploy that happens now: higher than that of any before, also of functions that are removed.
+/// The number of a deploy that happens now. It is higher than all earlier ones, even those of removed functions.
 pub(super) fn next_generation(tx: &mut dyn Tx) -> Result<i64> {
     let latest = tx.row::<i64>(LATEST, &[])?.unwrap_or_default();
     Ok(tx.now().0.max(latest + 1))
@@ -288,8 +288,8 @@ impl Column for Function {
     }
 }
 
-/// The definition of a function, with the hooks of its service where it has none; or why it has no definition that can be run:
-/// that costs only its own calls.
+/// The definition of a function, with the hooks of its service if it has none; or why it has no definition that can run, which
+/// affects only its own calls.
 pub(super) fn definition(
     tx: &mut dyn Tx,
     (service, name): (&str, &str),
@@ -305,12 +305,12 @@ pub(super) fn definition(
     Ok(found.unwrap_or_else(|| Err(Failure::not_found("its function was removed meanwhile"))))
 }
 
-/// The function of that name, or the error that says which name was perhaps meant.
+/// The function of that name, or an error that suggests a similar name.
 pub(super) fn find(tx: &mut dyn Tx, service: &ServiceName, name: &FunctionName) -> Result<Function> {
     find_by(tx, FUNCTION, service, name)
 }
 
-/// The same, for a transaction that makes or wakes a call of it: nobody removes it before the commit.
+/// The same, for a transaction that makes or wakes a call of the function. Nobody removes it before the commit.
 pub(super) fn find_to_use(tx: &mut dyn Tx, service: &ServiceName, name: &FunctionName) -> Result<Function> {
     find_by(tx, TO_USE, service, name)
 }

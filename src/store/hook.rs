@@ -1,4 +1,4 @@
-//! Hooks of functions and services: where they are kept, and what keeps their functions from being removed.
+//! Hooks of functions and services: how they are stored, and why a function that is a hook cannot be removed.
 
 use super::columns::Column;
 use super::engine::{Row, Tx, Value, damaged};
@@ -14,12 +14,12 @@ const CALLER: &str = "SELECT service, name FROM asyncq_function
     WHERE (on_error = ?1 OR on_success = ?1) AND NOT (service = ?2 AND name = ?3) ORDER BY service, name LIMIT 1";
 const CALLING_SERVICE: &str =
     "SELECT name FROM asyncq_service WHERE on_error = ?1 OR on_success = ?1 ORDER BY name LIMIT 1";
-/// Whose hook a function is, which ones, and whether they are a service's.
+/// The functions and services that have a function as a hook: which hooks these are, and whether it is a service's.
 const HOOKED: &str = "SELECT service, name, on_error = ?1, on_success = ?1 FROM asyncq_function
     WHERE on_error = ?1 OR on_success = ?1 ORDER BY service, name";
 const HOOKED_BY_SERVICE: &str = "SELECT name, NULL, on_error = ?1, on_success = ?1 FROM asyncq_service
     WHERE on_error = ?1 OR on_success = ?1 ORDER BY name";
-/// Those of another service; `?1` is what their names begin with, and `?2` its length.
+/// The same for functions of another service. `?1` is the beginning of their names, and `?2` its length.
 const CALLER_OF_SERVICE: &str = "SELECT service, name FROM asyncq_function
     WHERE (substr(on_error, 1, ?2) = ?1 OR substr(on_success, 1, ?2) = ?1) AND service <> ?3
     ORDER BY service, name LIMIT 1";
@@ -36,10 +36,11 @@ pub(super) fn texts(hooks: &Hooks) -> [Option<String>; HookKind::ALL.len()] {
     HookKind::ALL.map(|kind| hooks.get(kind).map(ToString::to_string))
 }
 
-/// Looks whether the functions are there that become hooks, and take what hooks get: nobody removes them before the commit.
+/// Checks that the functions exist that become hooks, and that they take the arguments of hooks. Nobody removes them before the
+/// commit.
 ///
 /// # Errors
-/// [`Kind::NotFound`] when one is not there, [`Kind::Denied`] when its signature takes no such call.
+/// [`Kind::NotFound`] when one does not exist, [`Kind::Denied`] when its signature does not fit.
 pub(super) fn find<'a>(tx: &mut dyn Tx, targets: impl IntoIterator<Item = (HookKind, &'a HookTarget)>) -> Result<()> {
     for (kind, target) in targets {
         let HookTarget { service, function } = target;
@@ -60,7 +61,7 @@ pub(super) fn find<'a>(tx: &mut dyn Tx, targets: impl IntoIterator<Item = (HookK
 const AS_HOOK: &str =
     "a hook gets the number of a job, and service, function, state, kind, message and attempt as keyword arguments";
 
-/// Refuses a signature for a function that is a hook and could not be called any longer.
+/// Refuses a signature with which a function that is a hook could no longer be called.
 pub(super) fn refuse_signature(
     tx: &mut dyn Tx,
     (service, function): (&ServiceName, &FunctionName),
@@ -93,7 +94,7 @@ pub(super) fn refuse_signature(
     Ok(())
 }
 
-/// Refuses to remove a function that is the hook of another one, or of a service.
+/// Refuses to remove a function that is a hook of another function or of a service.
 pub(super) fn refuse_removal(tx: &mut dyn Tx, service: &ServiceName, function: &FunctionName) -> Result<()> {
     let target = HookTarget { service: service.clone(), function: function.clone() }.to_string();
     let caller = tx.row(CALLER, &[(&target).into(), service.into(), function.into()])?;
@@ -101,7 +102,7 @@ pub(super) fn refuse_removal(tx: &mut dyn Tx, service: &ServiceName, function: &
     is_hook(&format!("function `{function}` of service `{service}` is"), caller, calling)
 }
 
-/// The same for a service, with a function that is the hook of another service or of one of its functions.
+/// Refuses to remove a service with a function that is a hook of another service or of one of its functions.
 pub(super) fn refuse_removal_of(tx: &mut dyn Tx, service: &ServiceName) -> Result<()> {
     let target = format!("{service}/");
     let args = [(&target).into(), target.len().into(), service.into()];

@@ -1,7 +1,7 @@
-//! Hooks: the calls that asyncq makes when a job ends for good, in the transaction that records this.
+//! Calls of hooks. asyncq makes them when a job ends for good, in the transaction that records the end.
 //!
-//! Invariant: a hook never keeps an outcome from being recorded. A call of a hook that does not exist is recorded as a job
-//! that has ended in an error.
+//! Invariant: a hook never prevents an outcome from being recorded. The call of a hook that does not exist becomes a job that has
+//! ended in an error.
 
 use super::columns::{error_text, groups};
 use super::engine::{Tx, damaged};
@@ -26,7 +26,7 @@ const ENDED: &str =
 const ORIGIN: &str = "INSERT INTO asyncq_origin (job, hook) VALUES (?1, ?2)";
 const FAIL: &str = "UPDATE asyncq_job SET error = ?2, finished_at = ?3 WHERE id = ?1";
 const NOTE: &str = "UPDATE asyncq_job SET error = ?2 WHERE id = ?1";
-/// Calls the hook of a job that has come into this state, if it has one, and is not the call of a hook itself.
+/// Calls the hook of a job that has entered this state, if it has one. A call of a hook has no hooks itself.
 pub(super) fn call(tx: &mut dyn Tx, job: JobId, hooks: &EndHooks, state: State) -> Result<()> {
     let Some(kind) = HookKind::of(state) else { return Ok(()) };
     let found;
@@ -71,7 +71,7 @@ fn fail(tx: &mut dyn Tx, new: &NewJob, why: &Error) -> Result<Result<JobId>> {
     Ok(Ok(made))
 }
 
-/// Adds to the error of a job what came of its hook.
+/// Adds to the error of a job what happened to its hook.
 fn note(tx: &mut dyn Tx, job: JobId, ended: &EndedJob, what: &str) -> Result<()> {
     let failure = match ended.error.clone() {
         Some(failure) => Failure { message: format!("{}; {what}", failure.message), ..failure },
@@ -99,7 +99,7 @@ impl EndedJob {
         let ended = HookedJob { service, function, state, error: error.as_ref(), attempt: *attempt };
         let call = ended.call(job, target).map_err(|flaw| damaged(&format!("the error of a job: {flaw}")))?;
         let call = Call { principal: self.principal.clone(), ..call };
-        // No user, not even an unknown one: asyncq makes it.
+        // It has no user, not even an unknown one: that marks jobs that asyncq has made.
         let options = CallOptions { meta: self.meta.clone(), ..CallOptions::default() };
         Ok(NewJob { options, parent: Some(job), os_user: Some(String::new()), ..NewJob::new(call) })
     }

@@ -25,7 +25,7 @@ const CALLED: &str = "SELECT service, function FROM asyncq_job WHERE id = ?1";
 const NEWEST: &str = "SELECT MAX(id) FROM asyncq_job";
 pub(super) const CANCEL: &str =
     "UPDATE asyncq_job SET state = 'cancelled', waits = 0, finished_at = ?2, error = ?4 WHERE id = ?1 AND state = ?3";
-/// The error stays if the job ends so, and goes if it completes.
+/// The error stays if the job is cancelled, and is removed if it completes.
 pub(super) const CANCELLING: &str = "UPDATE asyncq_job SET cancelling = 1, error = COALESCE(error, ?2)
     WHERE id = ?1 AND state = 'processing' AND immediate = 0";
 pub(super) const RETRY: &str = "UPDATE asyncq_job SET state = 'queued', run_at = ?2, finished_at = NULL, error = NULL,
@@ -63,12 +63,12 @@ impl Store {
         })
     }
 
-    /// Queues a job again that ended in an error or was cancelled, with all its budgets renewed. Calls that were cancelled
-    /// because they need it wait again; gives how many.
+    /// Queues a job again that ended in an error or was cancelled, with fresh budgets. Calls that were cancelled because they need
+    /// it wait again. Returns how many.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is no such job, or its service or function was removed; [`Kind::Denied`] when it is in another state or ran as a part of
-    /// another job.
+    /// [`Kind::NotFound`] when there is no such job, or its service or function was removed; [`Kind::Denied`] when it is in another
+    /// state or ran as a part of another job.
     pub fn retry(&mut self, id: JobId) -> Result<u64> {
         let mut unmet = std::mem::take(&mut self.unmet);
         let revived = self.write(|tx| {
@@ -94,10 +94,10 @@ impl Store {
         revived
     }
 
-    /// Releases a held job, or one that waits for other jobs; gives the state in which it is then.
+    /// Releases a held job, or one that waits for other jobs. Returns its state then.
     ///
     /// # Errors
-    /// As for [`Store::retry`]: [`Kind::Denied`] when it waits for nothing that can be taken away.
+    /// As for [`Store::retry`]: [`Kind::Denied`] when it waits for nothing that can be skipped.
     pub fn start(&mut self, id: JobId) -> Result<State> {
         self.write(|tx| {
             let job = find(tx, id)?;
@@ -123,7 +123,7 @@ impl Store {
         })
     }
 
-    /// Changes when a job runs that waits; gives the state in which it is then.
+    /// Changes when a waiting job runs. Returns its state then.
     ///
     /// # Errors
     /// As for [`Store::retry`]: [`Kind::Denied`] when it runs or has ended.

@@ -1,7 +1,7 @@
-//! Keys: of the calls with one key, there is one job while the key is taken.
+//! Keys: among the calls with one key, there is one job as long as the key is taken.
 //!
-//! A key without a lifetime is taken while its job exists, and stands for the same call. One with a lifetime is free again
-//! when its job has ended, or begins; meanwhile a call with other arguments may take the place of the one that waits.
+//! A key without a lifetime is taken as long as its job exists, and always stands for the same call. A key with a lifetime is free
+//! again when its job has ended, or has begun; until then, a call with other arguments may replace the waiting one.
 
 use super::engine::Tx;
 use super::insert::{Insertion, LARGE, is_small};
@@ -28,7 +28,7 @@ macro_rules! unbegun {
 }
 const REPLACE: &str = unbegun!("args = ?2, kwargs = ?3");
 const FORGET_LARGE: &str = "DELETE FROM asyncq_large WHERE job = ?1";
-/// A client's statement, which the schema's triggers follow up.
+/// It counts as a statement of a client, so the schema's triggers follow it up.
 const MOVE: &str = unbegun!("run_at = ?2, expires_at = ?3");
 /// The same, complete; `?4` is now.
 const MOVE_WHOLLY: &str = unbegun!(
@@ -42,7 +42,7 @@ const MOVE_WHOLLY: &str = unbegun!(
 /// The job that has a key.
 struct Taken {
     id: JobId,
-    /// Whether it is the same call, but for its arguments.
+    /// Whether it is the same call, apart from its arguments.
     same_but_args: bool,
     same_args: bool,
     has_lifetime: bool,
@@ -50,8 +50,8 @@ struct Taken {
     attempt: i64,
 }
 
-/// The job that stands for a call, as it has its key; `None` where the key is free. If the call asks for that, it takes the
-/// place of the one that waits. The inner error says why it cannot: nothing is changed then.
+/// The job that has the call's key; `None` if the key is free. If the call asks for that, it replaces the waiting call. The inner
+/// error says why it cannot; then nothing has changed.
 pub(super) fn taken(tx: &mut dyn Tx, new: &NewJob, way: Insertion) -> Result<Result<Option<JobId>>> {
     let Some(key) = &new.key else { return Ok(Ok(None)) };
     let Some(there) = find(tx, key, new)? else { return Ok(Ok(None)) };

@@ -1,13 +1,13 @@
-//! Lanes: of the calls in one lane, as many are in the queue or run as the service allows; all others are blocked.
+//! Lanes: in each lane, the service allows a number of calls to be in the queue or run; all others are blocked.
 //!
-//! Invariant: code that takes a call out of the head of a lane, or adds one to its end, lets out the next one. What clients and
-//! people do is followed up by the schema's triggers.
+//! Invariant: code that removes a call from the head of a lane, or adds one to its end, lets the next one out. If clients or people
+//! do that, the schema's triggers follow it up.
 
 use super::engine::Tx;
 use crate::domain::{job::JobId, retry::HELD_BACK};
 use crate::error::Result;
 
-/// Lets out as many calls of the lane of job `?1` as there is room for. They are due now, so that lanes take turns.
+/// Lets as many calls out of the lane of job `?1` as there is room for. They become due now, so that lanes take turns.
 const LET_OUT: &str = "UPDATE asyncq_job SET state = 'queued', waits = 0, run_at = CASE WHEN run_at < ?2 THEN ?2 ELSE run_at END
     WHERE waits = 2 AND id IN (
         SELECT id FROM asyncq_job WHERE waits <> 0 AND waits = 2
@@ -25,8 +25,8 @@ const PUT_OFF: &str = "UPDATE asyncq_job SET state = 'delayed', waits = 0, run_a
         AND service = (SELECT service FROM asyncq_job WHERE id = ?1) AND lane = (SELECT lane FROM asyncq_job WHERE id = ?1)
     ORDER BY priority, run_at, id LIMIT 1)";
 
-/// Lets out the next calls of a job's lane, if it is in one. Where a rule of the application refuses them, the first one
-/// waits for a while, and is then tried again.
+/// Lets the next calls out of a job's lane, if it is in one. If a rule of the application refuses that, the first one waits for a
+/// while before it is tried again.
 pub(super) fn let_out(tx: &mut dyn Tx, job: JobId) -> Result<()> {
     let now = tx.now();
     if tx.try_execute(LET_OUT, &[job.into(), now.into()])?.is_err() {

@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Result};
 /// Where a store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
-    /// A SQLite file; an absolute path, maybe through links.
+    /// A SQLite file: an absolute path, which may contain links.
     File(PathBuf),
     /// The URL of a database server. No build has an engine for one yet.
     Server(String),
@@ -35,7 +35,7 @@ impl Location {
         Ok(Location::File(absolute(folder, Path::new(text))))
     }
 
-    /// The text that [`Location::parse`] reads, byte for byte.
+    /// The text that [`Location::parse`] has read, byte for byte.
     #[must_use]
     pub fn as_os_str(&self) -> &OsStr {
         match self {
@@ -55,34 +55,34 @@ impl Location {
         }
     }
 
-    /// Connects to the store that is there, with the engine that keeps it.
+    /// Connects to an existing store, with its engine.
     pub(super) fn connect(&self, patience: Patience) -> Result<Box<dyn Engine>> {
         sqlite::connect(self.file()?, patience)
     }
 
-    /// Connects to the store that is there, only to read: makes, locks and upgrades nothing.
+    /// Connects to an existing store only to read. Makes, locks and upgrades nothing.
     pub(super) fn connect_to_read(&self, patience: Patience) -> Result<Box<dyn Engine>> {
         sqlite::connect_to_read(self.file()?, patience)
     }
 
-    /// Makes an empty store unless there is something; returns whether it did.
+    /// Makes an empty store unless there is one. Returns whether it did.
     pub(super) fn make(&self, patience: Patience) -> Result<bool> {
         sqlite::new_file::make(self.file()?, patience)
     }
 
-    /// Refuses a store that somebody other than root could change: in place, by a file put next to it, or by a link on the
-    /// way to it, which functions get as `ASYNCQ_DB`. Those who can do that decide what functions are.
+    /// Refuses a store that anybody but root could change: directly, by a file next to it, or by a link on the way to it (functions
+    /// get that path as `ASYNCQ_DB`). Whoever can change the store decides what functions are.
     ///
     /// # Errors
-    /// [`Kind::Denied`] if there is somebody. A store that does not exist is nobody's, and a directory is no store.
+    /// [`Kind::Denied`] if there is somebody. A store that does not exist belongs to nobody, and a directory is no store.
     pub fn only_root_can_change(&self) -> Result<()> {
         sqlite::permissions::only_root_can_change(self.file()?)
     }
 
-    /// Keeps root from making a store in another user's folder, where that user could not use it.
+    /// Keeps root from making a store in another user's folder, because that user could not use it.
     ///
     /// # Errors
-    /// [`Kind::Denied`] when this process is root's, nothing is there, and another user owns the folder in which it would
+    /// [`Kind::Denied`] when this process belongs to root, there is no store, and another user owns the folder in which it would
     /// make the first file or folder.
     pub fn refuse_foreign_folder(&self) -> Result<()> {
         sqlite::permissions::refuse_foreign_folder(self.file()?)

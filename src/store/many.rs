@@ -1,4 +1,4 @@
-//! What people do with many jobs at once, in steps that keep nobody waiting for long.
+//! Changes of many jobs at once, in steps that keep nobody waiting for long.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -19,13 +19,13 @@ use crate::error::{Kind, Result};
 pub struct Step {
     /// How many jobs were changed, or would be.
     pub changed: u64,
-    /// Those among them that run and were asked to end.
+    /// Those that are running and were asked to end.
     pub asked: Vec<JobId>,
-    /// How many stayed as they are, as their service or function was removed.
+    /// How many stayed unchanged because their service or function was removed.
     pub removed: u64,
-    /// Those that a rule of the application did not let change.
+    /// Those that a rule of the application kept from changing.
     pub refused: Option<Refusal>,
-    /// After which job the next step begins; `None` when all were seen.
+    /// The job after which the next step begins; `None` when all were seen.
     pub next: Option<JobId>,
 }
 
@@ -33,7 +33,7 @@ const REMOVE: &str = "DELETE FROM asyncq_job WHERE id = ?1 AND state = ?2";
 /// Calls that need it may not know yet how it ended.
 const IS_SETTLED: &str = "AND NOT EXISTS (SELECT 1 FROM asyncq_settle WHERE asyncq_settle.job = asyncq_job.id)";
 const STILL: &str = "SELECT 1 FROM asyncq_job WHERE id = ?1 AND state = ?2";
-/// A job that has ended once more since then has a later time.
+/// If a job has ended once more since then, its time is later.
 const ENDED_BY_THEN: &str = "AND COALESCE(finished_at, 0) <= CAST(?3 AS BIGINT)";
 const FUNCTION: &str = "SELECT 1 FROM asyncq_function WHERE service = ?1 AND name = ?2";
 const IS_CALLABLE: &str = "AND EXISTS (SELECT 1 FROM asyncq_function f
@@ -71,7 +71,7 @@ impl Store {
     }
 }
 
-/// The next jobs to change, and the step as it is without them.
+/// The next jobs to change, and a step without them.
 fn look(tx: &mut dyn Tx, many: &BulkChange, after: JobId) -> Result<(Vec<Match>, Step)> {
     let (mut found, next) = oldest(tx, &many.filter, after)?;
     let is_before = |id: JobId| many.before.is_none_or(|before| id < before);
@@ -91,7 +91,7 @@ fn look(tx: &mut dyn Tx, many: &BulkChange, after: JobId) -> Result<(Vec<Match>,
     Ok((found, step))
 }
 
-/// Removes these jobs, as far as they are still as they were found and no rule of the application keeps them.
+/// Removes these jobs, except for those that have changed since they were found, and those that a rule of the application protects.
 pub(super) fn remove(tx: &mut dyn Tx, found: &[Match]) -> Result<Step> {
     needs::settle(tx)?;
     let (references, mut step) = (holding(tx)?, Step::default());
@@ -103,7 +103,7 @@ pub(super) fn remove(tx: &mut dyn Tx, found: &[Match]) -> Result<Step> {
     Ok(step)
 }
 
-/// The application's foreign keys that keep jobs from being removed.
+/// The application's foreign keys that prevent jobs from being removed.
 fn holding(tx: &mut dyn Tx) -> Result<Vec<Reference>> {
     let mut references = tx.references()?;
     references.retain(|it| !it.follows && it.to.eq_ignore_ascii_case("asyncq_job"));
@@ -117,8 +117,8 @@ struct Changes<'a> {
     references: &'a [Reference],
     /// The error of jobs that are cancelled.
     why: &'a str,
-    /// Changes job `?1` unless it is no longer as it was found. It removes no job that a table of the application refers
-    /// to: a foreign key may complain only at the commit.
+    /// Changes job `?1`, unless it has changed since it was found. It removes no job that a table of the application refers to,
+    /// because a foreign key may complain only at the commit.
     sql: String,
 }
 
@@ -139,7 +139,7 @@ impl Changes<'_> {
         Changes { change, was, references, why, sql }
     }
 
-    /// The parameters of the statement but the first.
+    /// The parameters of the statement after the first one.
     fn rest(&self, tx: &dyn Tx, job: &Match) -> Vec<Value<'_>> {
         let (was, now) = (self.was.into(), tx.now().into());
         match self.change {
@@ -152,10 +152,10 @@ impl Changes<'_> {
         }
     }
 
-    /// Changes these jobs, by sets where no rule of the application refuses one of them, and says in `step` what came of it.
+    /// Changes these jobs, in sets unless a rule of the application refuses one of them, and notes in `step` what happened.
     fn make(&self, tx: &mut dyn Tx, jobs: &[&Match], step: &mut Step) -> Result<()> {
         let asks = *self.change == JobChange::Cancel && self.was == State::Processing;
-        // A trigger of the application may change another job of a set, which the statement has found before.
+        // A trigger of the application may change another job of a set that the statement has already found.
         let by_sets = !asks && !self.sql.is_empty() && !tx.has_foreign_trigger()?;
         let mut on_set_sql = None;
         for some in jobs.chunks(AT_ONCE) {
@@ -166,7 +166,7 @@ impl Changes<'_> {
                 let sql = on_set_sql.get_or_insert_with(|| on_set(&self.sql, 1 + rest.len()));
                 if let Ok(count) = tx.try_execute(sql, &values_of_set(&ids, &rest))? {
                     step.changed += count;
-                    // Those that are as they were found were passed over.
+                    // Those that have not changed since then were passed over.
                     for job in some.iter().filter(|_| count < some.len() as u64) {
                         self.add_refusal(tx, job, step)?;
                     }
@@ -195,7 +195,7 @@ impl Changes<'_> {
         tx.try_execute(&self.sql, &args)
     }
 
-    /// Adds what kept a job from changing, if that is a rule of the application, and not that the job has changed meanwhile.
+    /// Adds a job to the refused ones if a rule of the application kept it from changing, and not if the job has changed meanwhile.
     fn add_refusal(&self, tx: &mut dyn Tx, job: &Match, step: &mut Step) -> Result<()> {
         let args: [Value<'_>; 3] = [job.id.into(), self.was.into(), ended(job)];
         let (still, count) = still(self.change);

@@ -1,4 +1,4 @@
-//! What hides the secret arguments of calls before anybody sees them.
+//! Hides the secret arguments of calls before anybody sees them.
 
 use super::columns::groups;
 use super::engine::Tx;
@@ -10,7 +10,7 @@ use crate::error::Result;
 
 const OF_FUNCTION: &str = "SELECT secret, takes FROM asyncq_function WHERE service = ?1 AND name = ?2";
 
-/// Which arguments of a function are secret, as the store has it.
+/// Which arguments of a function are secret, by the store.
 #[derive(Default)]
 pub(super) struct Masking {
     secret: Option<String>,
@@ -20,7 +20,7 @@ pub(super) struct Masking {
 groups! { Masking { secret, takes } }
 
 impl Masking {
-    /// Hides secret arguments. Where nobody can say which ones are secret, it hides all.
+    /// Hides secret arguments. Hides all arguments if it is unknown which ones are secret.
     pub(super) fn mask(&self, args: &mut String, kwargs: &mut String) {
         let Some(secret) = &self.secret else { return };
         let takes = self.takes.as_deref().map(Signature::parse).transpose();

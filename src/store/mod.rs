@@ -88,21 +88,21 @@ pub struct Store {
     engine: Box<dyn Engine>,
     /// As it was named, maybe through links.
     location: Location,
-    /// What earlier retries of jobs have found out about calls that need them.
+    /// What earlier retries of jobs have found out about calls that need these jobs.
     unmet: needs::Unmet,
-    /// Gives the name of the user, which cancelled jobs record.
+    /// Returns the name of the user, which cancelled jobs record.
     user: fn() -> String,
-    /// Whether jobs and schedules are shown with their secret arguments.
+    /// Whether jobs and schedules show their secret arguments.
     reveals: bool,
 }
 
 impl Store {
-    /// Opens a store that exists. An older one is upgraded by the first verb.
+    /// Opens an existing store. The first verb upgrades an older one.
     ///
     /// # Errors
-    /// [`Kind::Usage`] when this build has no engine for it, [`Kind::Unreachable`] when there is none, [`Kind::Denied`] when
-    /// this user cannot use it without harm to others, and all that the file system answers. The first verb says if it is no
-    /// store, or a newer one.
+    /// [`Kind::Usage`] when this build has no engine for it, [`Kind::Unreachable`] when there is none, [`Kind::Denied`] when this
+    /// user cannot use it without harm to others, and whatever the file system answers. The first verb says if it is no store, or a
+    /// newer one.
     pub fn open(location: &Location, patience: Patience) -> Result<Store> {
         Ok(Store::over(location.connect(patience)?, location))
     }
@@ -112,8 +112,8 @@ impl Store {
         Store { engine, location, unmet, user: || "an unknown user".to_owned(), reveals: false }
     }
 
-    /// Opens a store. Where there is no file, it makes one first, readable by its owner only, and says so. An existing
-    /// file gets no tables: the first verb says that it holds no store.
+    /// Opens a store. If there is no file, it first makes one that only its owner can read, and says so. An existing file gets no
+    /// tables: the first verb says that it is no store.
     ///
     /// # Errors
     /// As [`Store::open`], and [`Kind::Io`] when the file of an earlier store is gone but its WAL is there.
@@ -135,7 +135,7 @@ impl Store {
                 found = tx.found();
                 Ok(())
             })?;
-            // A store that has lost its tables looks like a database that never had them.
+            // A store that has lost its tables looks like a database that never had any.
             if found == SchemaFound::Nothing {
                 store.check()?;
             }
@@ -152,19 +152,18 @@ impl Store {
         self.reveals = true;
     }
 
-    /// Searches the whole store for damage, whatever else the database holds; delays no writer.
+    /// Searches the whole store for damage, whatever else the database holds. Delays no writer.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] with the first damage found.
+    /// [`Kind::Invalid`] with the first damage that it finds.
     pub fn check(&mut self) -> Result<()> {
         self.engine.transact(Mode::Read, &mut |tx| no_fault(tx.integrity_check()?))
     }
 
-    /// Makes again what is missing of the schema or was changed, and says what that was. What an application has added
-    /// stays.
+    /// Makes missing or changed parts of the schema again, and returns which ones. What an application has added stays.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] when a table differs in a way that does not allow to keep its rows; then nothing is changed.
+    /// [`Kind::Invalid`] when a table differs so much that its rows cannot be kept; then nothing is changed.
     pub fn mend(&mut self) -> Result<Vec<Mended>> {
         let (mut is_whole, mut mended) = (true, Vec::new());
         self.engine.transact(Mode::Read, &mut |tx| {
@@ -177,10 +176,10 @@ impl Store {
         Ok(mended)
     }
 
-    /// Checks that jobs can be numbered for as long as anybody may enqueue.
+    /// Checks that enough numbers for new jobs are left.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] when a client has set a number that leaves hardly any, or none.
+    /// [`Kind::Invalid`] when a client has used a number so high that hardly any are left, or none.
     pub fn check_numbers(&mut self) -> Result<()> {
         self.read(|tx| tx.check_numbers())
     }
@@ -191,35 +190,35 @@ impl Store {
         sqlite::name()
     }
 
-    /// Where this store is, as it was named when it was opened.
+    /// The location of this store, as it was named when it was opened.
     #[must_use]
     pub fn location(&self) -> &Location {
         &self.location
     }
 
-    /// The folder in which processors keep their lock files and what they need while they run: the same one for all who use
-    /// the store, whatever link led them there.
+    /// The folder in which processors keep their lock files and what they need while they run. It is the same for all who use the
+    /// store, whatever link led them there.
     #[must_use]
     pub fn run_folder(&self) -> PathBuf {
         self.engine.run_folder()
     }
 
-    /// The run folder of the store in a file, which need not be there.
+    /// The run folder of the store in a file, which need not exist.
     #[must_use]
     pub fn run_folder_of(file: &Path) -> PathBuf {
         sqlite::run_folder_of(file)
     }
 
-    /// Owner, group and mode that files in the run folder take: those of the store.
+    /// The owner, group and mode that files in the run folder take: those of the store.
     ///
     /// # Errors
-    /// All that the file system answers.
+    /// Whatever the file system answers.
     pub fn metadata(&self) -> std::io::Result<std::fs::Metadata> {
         self.engine.metadata()
     }
 
-    /// Refuses a store that somebody other than root could change, as [`Location::only_root_can_change`] does, once it is
-    /// open: a link may have led elsewhere when that was asked.
+    /// Refuses a store that anybody but root could change, as [`Location::only_root_can_change`] does, but after it was opened: a
+    /// link may have led elsewhere before.
     ///
     /// # Errors
     /// [`Kind::Denied`] if there is somebody.
@@ -227,38 +226,37 @@ impl Store {
         self.engine.only_root_can_change()
     }
 
-    /// Sets how long verbs wait for a store that somebody else has locked.
+    /// Sets how long verbs wait for a store that another process has locked.
     pub fn be_patient(&mut self, patience: Patience) {
         self.engine.be_patient(patience);
     }
 
-    /// Sets the function that gives the name of the user, which cancelled jobs record.
+    /// Sets the function that returns the name of the user, which cancelled jobs record.
     pub fn set_user(&mut self, user: fn() -> String) {
         self.user = user;
     }
 
-    /// Sets who receives errors that happen after a verb has succeeded: a failing disk, usually.
+    /// Sets who receives errors that happen after a verb has succeeded. Usually the disk fails then.
     pub fn on_trouble(&mut self, tell: impl FnMut(&Error) + Send + 'static) {
         self.engine.on_trouble(Box::new(tell));
     }
 
-    /// For measurements only, which no command makes: verbs are no longer durable, so that their cost without the disk
-    /// shows.
+    /// Only for measurements, which no command makes: verbs are no longer durable, so that their cost without the disk shows.
     #[doc(hidden)]
     pub fn measure_without_disk(&mut self) -> Result<()> {
         self.engine.measure_without_disk()
     }
 
-    /// Checks that the location still names the store that is open, and that what belongs to it is still there. Every
-    /// verb does that too; this is for a caller that has nothing to do.
+    /// Checks that the location still names the store that is open, and that its other files are still there. Every verb does that,
+    /// too; this is for a caller that has nothing else to do.
     ///
     /// # Errors
-    /// [`Kind::Io`] when something of it was moved, replaced or removed.
+    /// [`Kind::Io`] when a part of it was moved, replaced or removed.
     pub fn still_there(&self) -> Result<()> {
         self.engine.still_there()
     }
 
-    /// Whether somebody else may have changed the store since the last call; never misses a change.
+    /// Whether another process may have changed the store since the last call. Never misses a change.
     pub fn changed(&mut self) -> Result<bool> {
         self.engine.changed()
     }
@@ -271,21 +269,20 @@ impl Store {
         self.engine.watch()
     }
 
-    /// Runs `work` in one transaction that writes; it may run more than once. The triggers of an application see what
-    /// it does as they see what clients write.
+    /// Runs `work` in one transaction that writes. `work` may run more than once. Triggers of an application see these changes like
+    /// those of clients.
     fn write<T>(&mut self, work: impl FnMut(&mut dyn Tx) -> Result<T>) -> Result<T> {
         self.change(Triggers::All, work)
     }
 
-    /// Like [`Store::write`], without the triggers: those of an application have no say in what becomes of its calls.
+    /// Like [`Store::write`], but without triggers: those of an application cannot interfere with the course of its calls.
     fn write_untriggered<T>(&mut self, work: impl FnMut(&mut dyn Tx) -> Result<T>) -> Result<T> {
         self.change(Triggers::None, work)
     }
 
-    /// Like [`Store::write`], for the end of work that was begun before: accepted even when a newer build has upgraded the
-    /// store since. `work` learns whether that is so; it may write nothing else then. Runs without the triggers, which
-    /// do nothing for it, and is to be fast: with triggers on a table, SQLite gathers the rows to update in a table of its
-    /// own first.
+    /// Like [`Store::write`], to end work that was begun before. It works even if a newer build has upgraded the store since.
+    /// `work` learns whether that is so; then it may write nothing else. It runs without triggers, for speed: with triggers on a
+    /// table, SQLite first collects the rows to update in a table of its own.
     fn write_in_any_schema<T>(&mut self, mut work: impl FnMut(&mut dyn Tx, bool) -> Result<T>) -> Result<T> {
         self.transact(Mode::Write(Triggers::None), |tx| {
             let is_newer = matches!(tx.found(), SchemaFound::Newer { .. });

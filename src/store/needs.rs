@@ -1,8 +1,8 @@
-//! Calls that need other jobs to end first: their links, and what follows when such a job ends.
+//! Calls that need other jobs to end first: the links between them, and what happens when such a job ends.
 //!
-//! Invariant: a call that waits for other jobs has a link to each that has not ended, or whose end is still noted in
-//! `asyncq_settle`. A link goes when its need is met; where it cannot be met, it stays and the call is cancelled, so that
-//! a retry of the job revives the call.
+//! Invariant: a call that waits for other jobs has a link to each of them that has not ended, or whose end is still noted in
+//! `asyncq_settle`. A link goes when its need is met. If a need cannot be met, the link stays and the call is cancelled, so that a
+//! retry of the job revives the call.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ const LINKS_REMOVED_AT_ONCE: usize = 10_000;
 
 const STATE: &str = "SELECT state FROM asyncq_job WHERE id = ?1 /*! FOR KEY SHARE */";
 const LINK: &str = "INSERT INTO asyncq_after (needs, job, wants) VALUES (?1, ?2, ?3)";
-/// An older processor, which runs it now, knows nothing of calls that need it.
+/// An older processor may run the job now. It does not know of calls that need it.
 const WATCH: &str = "INSERT INTO asyncq_settle (job) SELECT id FROM asyncq_job
     WHERE id = ?1 AND state = 'processing' AND processor <= (SELECT older FROM asyncq_schema) ON CONFLICT DO NOTHING";
 const ANY_LINK: &str = "SELECT 1 FROM asyncq_after WHERE needs >= ?1 AND needs <= ?2 LIMIT 1";
@@ -31,15 +31,15 @@ const NOTE: &str = "INSERT INTO asyncq_settle (job)
     ON CONFLICT DO NOTHING";
 const NOTED: &str = "SELECT s.job, s.told, j.state FROM asyncq_settle s CROSS JOIN asyncq_job j
     WHERE j.id = s.job AND j.finished_at IS NOT NULL ORDER BY s.job LIMIT ?1 /*! FOR NO KEY UPDATE SKIP LOCKED */";
-/// What was queued again since, and what an older processor has put back.
+/// Jobs that were queued again since, and those that an older processor has put back.
 const FORGET_UNENDED: &str = "DELETE FROM asyncq_settle WHERE job IN (SELECT s.job FROM asyncq_settle s
     CROSS JOIN asyncq_job j WHERE j.id = s.job AND j.finished_at IS NULL AND j.state <> 'processing')";
 pub(super) const FORGET: &str = "DELETE FROM asyncq_settle WHERE job = ?1";
 const TOLD: &str = "UPDATE asyncq_settle SET told = ?2 WHERE job = ?1";
 const LINKS: &str = "SELECT job, wants FROM asyncq_after WHERE needs = ?1 AND job > ?2 ORDER BY job LIMIT ?3";
 const UNLINK: &str = "DELETE FROM asyncq_after WHERE needs = ?1 AND job = ?2";
-/// The links to all jobs from `?1` to `?2`: the calls, and whether they wait for a failure. For the many links of one call,
-/// DISTINCT takes longer than to read them all.
+/// The links to all jobs from `?1` to `?2`: the calls, and whether they wait for a failure. If one call has many links, DISTINCT
+/// takes longer than reading all of them.
 const LINKS_TO_RUN: &str = "SELECT job, wants = 'failed' FROM asyncq_after WHERE needs >= ?1 AND needs <= ?2 LIMIT ?3";
 const UNLINK_RUN: &str = "DELETE FROM asyncq_after WHERE needs >= ?1 AND needs <= ?2";
 const UNLINK_ALL: &str = "DELETE FROM asyncq_after WHERE job = ?1";
@@ -55,19 +55,19 @@ const CANCEL: &str = "UPDATE asyncq_job SET state = 'cancelled', finished_at = ?
 const CANCELLED_WITH: &str = "SELECT it.job FROM asyncq_after it CROSS JOIN asyncq_job j
     WHERE j.id = it.job AND it.needs = ?1 AND it.wants = 'ok' AND j.state = 'cancelled' AND j.error LIKE '{\"kind\":\"needs\"%'
     ORDER BY it.job /*! FOR NO KEY UPDATE */";
-/// The first of the jobs from `?2` on that have ended without meeting the need of call `?1`.
+/// The first job from `?2` on that has ended without meeting the need of call `?1`.
 const UNMET: &str = "SELECT it.needs FROM asyncq_after it CROSS JOIN asyncq_job j
     WHERE j.id = it.needs AND it.job = ?1 AND it.needs >= ?2 AND CASE it.wants WHEN 'ok' THEN j.state IN ('error', 'cancelled')
         WHEN 'failed' THEN j.state = 'completed' ELSE FALSE END ORDER BY it.needs LIMIT 1";
 
-/// For calls that stay cancelled, the job that was found to be the reason. The next look begins there: so a call that needs
-/// thousands of jobs, which are queued again one by one, is not compared with all of them each time.
+/// For each call that stays cancelled, the job that is the reason. The next look begins there. So if somebody retries thousands of
+/// jobs one by one, a call that needs all of them is not compared with all of them each time.
 pub(super) type Unmet = BTreeMap<JobId, JobId>;
 
 const REVIVE: &str = "UPDATE asyncq_job SET state = 'blocked', waits = 1, finished_at = NULL, error = NULL
     WHERE id = ?1 AND state = 'cancelled'";
 
-/// Links a new call to the jobs that it needs and that have not ended.
+/// Links a new call to those jobs that it needs and that have not ended.
 ///
 /// # Errors
 /// As for [`check`].
@@ -94,7 +94,7 @@ pub(super) fn check(tx: &mut dyn Tx, needs: &Needs) -> Result<bool> {
     Ok(waits)
 }
 
-/// Whether a job that is needed has not ended yet.
+/// Whether a needed job has not ended yet.
 fn is_open(tx: &mut dyn Tx, needed: JobId, need: Need) -> Result<bool> {
     let Some(state) = tx.row::<State>(STATE, &[needed.into()])? else {
         return Err(Error::new(Kind::NotFound, format!("there is no job {needed} to wait for"))
@@ -125,13 +125,13 @@ fn ended(state: State) -> &'static str {
     }
 }
 
-/// Notes those of these jobs that have ended and that other calls need.
+/// Notes which of these jobs have ended and are needed by other calls.
 pub(super) fn note_ended(tx: &mut dyn Tx, jobs: &[JobId]) -> Result<()> {
     if tx.used() & used::NEEDS == 0 {
         return Ok(());
     }
     let (Some(least), Some(most)) = (jobs.iter().min(), jobs.iter().max()) else { return Ok(()) };
-    // Hardly any job is needed: it is asked once whether one of them may be.
+    // Hardly any job is needed, so it first asks once whether any of these may be.
     if tx.has(ANY_LINK, &[(*least).into(), (*most).into()])? {
         for job in jobs {
             tx.execute(NOTE, &[(*job).into()])?;
@@ -140,8 +140,8 @@ pub(super) fn note_ended(tx: &mut dyn Tx, jobs: &[JobId]) -> Result<()> {
     Ok(())
 }
 
-/// Follows the links of jobs that have completed: by one statement for those whose numbers follow each other, as they mostly
-/// do. Notes jobs that need more than that.
+/// Follows the links of completed jobs. Usually their numbers follow each other, and one statement handles all of them. Notes the
+/// jobs that need more than that.
 pub(super) fn note_completed(tx: &mut dyn Tx, mut jobs: Vec<JobId>) -> Result<()> {
     jobs.sort_unstable();
     for run in jobs.chunk_by(|one, other| one.0 + 1 == other.0) {
@@ -162,7 +162,7 @@ pub(super) fn note_completed(tx: &mut dyn Tx, mut jobs: Vec<JobId>) -> Result<()
     Ok(())
 }
 
-/// Follows links of jobs whose end is noted, some at a time; says whether some are left.
+/// Follows the links of jobs whose end is noted, some at a time. Returns whether some are left.
 pub(super) fn settle(tx: &mut dyn Tx) -> Result<bool> {
     tx.execute(FORGET_UNENDED, &[])?;
     let mut room = LINKS_AT_ONCE;
@@ -206,7 +206,7 @@ fn follow(tx: &mut dyn Tx, (job, state): (JobId, State), dependent: JobId, need:
     cancel(tx, dependent, &why)
 }
 
-/// Lets a call go on that waits for no job any longer. Where a rule of the application refuses that, it is cancelled.
+/// Lets a call go on that no longer waits for any job. If a rule of the application refuses that, the call is cancelled.
 fn release_or_cancel(tx: &mut dyn Tx, dependent: JobId) -> Result<()> {
     match release(tx, dependent)? {
         Ok(()) => Ok(()),
@@ -228,7 +228,7 @@ pub(super) fn start_without(tx: &mut dyn Tx, job: JobId) -> Result<()> {
     release(tx, job)?
 }
 
-/// Lets a call go on that waits for no job any longer. The inner error says which rule of the application refuses that.
+/// Lets a call go on that no longer waits for any job. The inner error names the rule of the application that refuses that.
 pub(super) fn release(tx: &mut dyn Tx, job: JobId) -> Result<Result<()>> {
     let now = tx.now().into();
     match tx.try_execute(RELEASE, &[job.into(), now])? {
@@ -252,8 +252,8 @@ pub(super) fn revive_all(tx: &mut dyn Tx, jobs: &[JobId]) -> Result<()> {
     Ok(())
 }
 
-/// Has the calls wait again that were cancelled because these jobs had failed, and those that were cancelled because of them;
-/// says how many.
+/// Lets calls wait again that were cancelled because these jobs had failed, and those that were cancelled because of them in turn.
+/// Returns how many.
 pub(super) fn revive(tx: &mut dyn Tx, mut jobs: Vec<JobId>, unmet: &mut Unmet) -> Result<u64> {
     let (mut revived, mut cancelled) = (0, BTreeSet::new());
     loop {
@@ -261,8 +261,8 @@ pub(super) fn revive(tx: &mut dyn Tx, mut jobs: Vec<JobId>, unmet: &mut Unmet) -
             tx.execute(FORGET, &[job.into()])?;
             cancelled.extend(tx.rows::<JobId>(CANCELLED_WITH, &[job.into()])?);
         }
-        // A call has a higher number than the jobs that it needs: once it is the lowest, all of these were seen, and its many
-        // links are walked once.
+        // A call has a higher number than the jobs that it needs. So when it has the lowest number, all these jobs were seen, and
+        // its links, of which there may be many, are followed once.
         let Some(call) = cancelled.pop_first() else { return Ok(revived) };
         if !has_unmet(tx, call, unmet)? && matches!(tx.try_execute(REVIVE, &[call.into()])?, Ok(1)) {
             revived += 1;

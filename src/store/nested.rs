@@ -1,4 +1,4 @@
-//! Calls made inside a running job: the job that makes them, and the record of those that run at once.
+//! Calls inside a running job: the job that makes them, and the record of calls that run at once.
 
 use std::sync::Arc;
 
@@ -22,12 +22,12 @@ const BEGIN: &str = "UPDATE asyncq_job SET state = 'processing', immediate = 1, 
     processor = ?3, token = ?4, started_at = ?5, lane = NULL WHERE id = ?1 AND state = 'held'";
 
 impl Store {
-    /// The job of that number, if the token is that of the attempt which is being processed now.
+    /// The job of that number, if the token belongs to the attempt that is being processed now.
     pub fn running(&mut self, id: JobId, token: &Token) -> Result<Option<Running>> {
         self.read(|tx| tx.row(RUNNING, &[id.into(), token.as_str().into()]))
     }
 
-    /// Records that a call is run at once inside a running job, and hands it out like a claim.
+    /// Records that a call runs at once inside a running job, and returns it like a claim.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there is no such service or function; [`Kind::Usage`] when the function does not take these

@@ -1,4 +1,4 @@
-//! The record of calls that ran inside an attempt, in the same process, as its worker reports them.
+//! Records the calls that ran inside an attempt, in the same process, as the worker reports them.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -24,7 +24,7 @@ const UNRECORDED: &str =
     SELECT id, ?2, processor, COALESCE(started_at, ?4), COALESCE(finished_at, ?4), 'completed', ?3
     FROM asyncq_job WHERE id = ?1 ON CONFLICT (job, number) DO UPDATE SET unrecorded = excluded.unrecorded";
 
-/// The columns of a nested call that its worker reports: those that it shares with the others, and its own.
+/// The columns of a nested call that a worker reports: those with the same value for all, and its own.
 const SHARED: &str = "principal, site, meta, processor, finished_at, immediate, attempt, claim";
 const SHARED_VALUES: &str = "?1, ?2, ?3, ?4, ?5, 1, 1, 1";
 const OWN: [&str; 14] = [
@@ -44,9 +44,9 @@ const OWN: [&str; 14] = [
     "result",
 ];
 
-/// Records the calls that ran inside an attempt, in the same process, with the end of that attempt. It is unknown when they began:
-/// each counts as if it had ended with the attempt. Those of which a rule of the application refuses a job are counted with the
-/// others that are not recorded.
+/// Records the calls that ran inside an attempt, in the same process, together with the end of that attempt. Nobody knows when they
+/// began, so each counts as if it had ended with the attempt. If a rule of the application refuses the job of a call, the call is
+/// counted with those that are not recorded.
 pub(super) fn record(tx: &mut dyn Tx, inside: &Fence, nested: &NestedCalls) -> Result<()> {
     let JobId(job) = inside.job;
     let around =
@@ -126,7 +126,7 @@ impl<'a> NestedRow<'a> {
     }
 }
 
-/// Inserts nested calls; gives the numbers of their jobs, and none for those that a rule of the application refuses.
+/// Inserts nested calls. Returns the numbers of their jobs, without those that a rule of the application refuses.
 fn insert_run(tx: &mut dyn Tx, shared: &[Value<'_>], rows: &[&NestedRow<'_>]) -> Result<Vec<Option<i64>>> {
     if rows.is_empty() {
         return Ok(Vec::new());
@@ -137,13 +137,12 @@ fn insert_run(tx: &mut dyn Tx, shared: &[Value<'_>], rows: &[&NestedRow<'_>]) ->
     if rows.len() == 1 {
         return Ok(vec![None]);
     }
-    // One by one it shows which of them are refused.
+    // Inserting them one by one shows which of them are refused.
     let each = rows.iter().map(|row| Ok(insert(tx, shared, &[row])?.and_then(|jobs| jobs.first().copied())));
     each.collect()
 }
 
-/// Inserts nested calls by one statement; gives the numbers of their jobs, or nothing where a rule of the application refuses
-/// one.
+/// Inserts nested calls by one statement. Returns the numbers of their jobs, or nothing if a rule of the application refuses one.
 fn insert(tx: &mut dyn Tx, shared: &[Value<'_>], rows: &[&NestedRow<'_>]) -> Result<Option<Vec<i64>>> {
     let mut values = shared.to_vec();
     let mut sql = format!("INSERT INTO asyncq_job ({SHARED}, {}) VALUES ", OWN.join(", "));

@@ -1,10 +1,10 @@
-//! Paths as they are given: made absolute, but never resolved, so that a link may lead elsewhere tomorrow.
+//! Paths as somebody gives them: made absolute, but never resolved, because a link may lead elsewhere tomorrow.
 
 use std::path::{Component, Path, PathBuf};
 use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, os::unix::fs::MetadataExt};
 
-/// The working directory `folder` under the name by which the shell shows it (`pwd -L`), which is in `shown` (`$PWD`);
-/// `folder` itself when `shown` names another place.
+/// The working directory `folder` under the name that the shell shows (`pwd -L`), which is in `shown` (`$PWD`); `folder` itself if
+/// `shown` names another place.
 #[must_use]
 pub fn as_shown(folder: PathBuf, shown: Option<&OsStr>) -> PathBuf {
     let Some(shown) = shown.map(Path::new).filter(|shown| shown.is_absolute()) else { return folder };
@@ -12,9 +12,8 @@ pub fn as_shown(folder: PathBuf, shown: Option<&OsStr>) -> PathBuf {
     if plain && !is_ones_own(shown) && is_same(shown, &folder) { shown.components().collect() } else { folder }
 }
 
-/// A path made absolute: a relative one counts from `folder`. Links stay as they are. A `..` goes together with the name
-/// before it where that leads to the same place, and stays where a link makes it lead elsewhere. Only what means something
-/// else to each process is resolved.
+/// A path made absolute: a relative one counts from `folder`. Links stay as they are. A `..` is removed together with the name
+/// before it, unless a link makes that lead elsewhere. Only parts that mean something different to each process are resolved.
 #[must_use]
 pub fn absolute(folder: &Path, path: &Path) -> PathBuf {
     let mut made = PathBuf::new();
@@ -43,12 +42,12 @@ pub fn absolute(folder: &Path, path: &Path) -> PathBuf {
     made
 }
 
-/// Whether a path may mean something else to another process, as `/proc/self/cwd` does.
+/// Whether a path may mean something different to another process, as `/proc/self/cwd` does.
 fn is_ones_own(path: &Path) -> bool {
     path.starts_with("/proc") || path.starts_with("/dev/fd")
 }
 
-/// A path without links; the last name need not be there.
+/// A path without links. The last name need not exist.
 fn resolved(path: &Path) -> Option<PathBuf> {
     fs::canonicalize(path).ok().or_else(|| Some(fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?)))
 }

@@ -26,7 +26,7 @@ impl Store {
         self.read(|tx| of_store(tx))
     }
 
-    /// What keeps the calls of a service from running: a pause of the store, or else its own.
+    /// What keeps the calls of a service from running: a pause of the store, or otherwise its own.
     ///
     /// # Errors
     /// [`crate::Kind::NotFound`] when there is no such service.

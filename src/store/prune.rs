@@ -1,8 +1,8 @@
-//! Removing the jobs that are older than their service keeps them.
+//! Removes jobs that are older than their service keeps them.
 //!
-//! Nothing has an index on when jobs ended, because that would cost something in each call. Instead, a round goes through all jobs by
-//! their numbers, from a pointer to the first job that is too young, a few at a time. The pointer starts over now and then, for those
-//! that ended long after they were enqueued.
+//! No index knows when jobs ended, because that would cost something in each call. Instead, a round goes through all jobs by
+//! number, a few at a time, from a pointer to the first job that was too young. Now and then the pointer starts over, for jobs that
+//! ended long after they were enqueued.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use crate::domain::job::JobId;
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 
-/// The time between the end of a round and the beginning of the next one. Less than a minute, so that a processor that cron starts
-/// each minute is never a moment too early.
+/// The time between the end of a round and the beginning of the next. It is less than a minute, so that a processor that cron
+/// starts each minute never comes a moment too early.
 const BETWEEN: Duration = Duration::from_secs(50);
 
-/// The shortest and the longest time, in milliseconds, after which the pointer starts over: the shortest time that a service keeps
-/// jobs, between these two.
+/// The shortest and the longest time, in milliseconds, after which the pointer starts over. In between, it is the shortest time for
+/// which a service keeps jobs.
 const PERIODS: [i64; 2] = [10 * 60 * 1000, 24 * 60 * 60 * 1000];
 
 /// How many jobs one step looks at.
@@ -50,7 +50,7 @@ pub struct Pruned {
     pub more: bool,
 }
 
-/// How far the rounds are: when the last one was over, and the last job of it.
+/// How far the rounds have got: when the last one ended, and its last job.
 #[derive(Debug, Clone, Copy)]
 struct Pointer {
     at: Timestamp,
@@ -67,8 +67,8 @@ struct OldJobs {
 }
 
 impl Store {
-    /// Removes the next few of the jobs that are older than their service keeps them, at most `most`. A minute after the last
-    /// round it begins another one; until then it does nothing. In a pause of the store it does nothing, either.
+    /// Removes the next few jobs that are older than their service keeps them, at most `most`. It begins a round a minute after the
+    /// last one; until then it does nothing, and neither while the store is paused.
     pub fn prune(&mut self, most: u16) -> Result<Pruned> {
         let Some(found) = self.read(|tx| look(tx, most))? else { return Ok(Pruned::default()) };
         self.write(|tx| {
@@ -92,7 +92,7 @@ fn look(tx: &mut dyn Tx, most: u16) -> Result<Option<OldJobs>> {
     if !starts_over && now.since(before.at) < BETWEEN && before.at <= now {
         return Ok(None);
     }
-    // As long as that round takes, it goes on from its pointer.
+    // As long as this round lasts, it goes on from its pointer.
     let this_period = Timestamp(now.0 - now.0 % period).max(now.before(BETWEEN));
     let (from, at) = if starts_over { (JobId(0), this_period) } else { (before.to, before.at) };
     let last = tx.row::<JobId>(LAST, &[from.into(), (LOOK - 1).into()])?;

@@ -5,7 +5,7 @@
 pub(super) enum Purpose {
     /// To say what they are.
     Look,
-    /// To change them: nobody else does before the commit.
+    /// To change them: nobody else may change them before the commit.
     Change,
 }
 

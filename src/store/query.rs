@@ -20,7 +20,7 @@ use crate::error::{Error, Kind, Result};
 /// How many jobs a page holds at most.
 const PAGE: u32 = 1000;
 
-/// A page that holds at least as many bytes takes no further job.
+/// A page that has reached this many bytes takes no further job.
 const PAGE_BYTES: usize = 1024 * 1024;
 
 columns! { job_columns -> Job {
@@ -83,22 +83,22 @@ const LINE: &str = "SELECT j.processor, j.crashes >= ?6, (SELECT COUNT(*) FROM (
 
 groups! { QueuePosition { processor, is_poison, before } }
 
-/// Where a job stands in the line of its service.
+/// The place of a job in the queue of its service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueuePosition {
     /// The processor that claimed it last.
     pub processor: Option<ProcessorId>,
-    /// Whether it runs alone, as processors died while they ran it.
+    /// Whether it runs alone, because processors died while they ran it.
     pub is_poison: bool,
-    /// How many queued calls come before it, of at most [`Store::MOST_BEFORE`].
+    /// How many queued calls come before it; it counts at most [`Store::MOST_BEFORE`].
     pub before: u64,
 }
 
 impl Store {
-    /// More calls than that are not counted before a job.
+    /// How many calls before a job are counted at most.
     pub const MOST_BEFORE: u64 = 1000;
 
-    /// Where a job stands in the line of its service.
+    /// The place of a job in the queue of its service.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there is no such job.
@@ -113,7 +113,7 @@ impl Store {
         })
     }
 
-    /// The first jobs for which a blocked one waits: those that it needs, or else those before it in its lane.
+    /// The first jobs for which a blocked job waits: those that it needs, or else those before it in its lane.
     pub fn blocked_by(&mut self, id: JobId) -> Result<Blockers> {
         self.read(|tx| {
             let args = [id.into(), Blockers::MOST.into()];
@@ -131,7 +131,7 @@ impl Store {
         self.read(|tx| read_job(tx, id, reveals)?.map_or_else(|| Err(job::no_job(tx, id)), Ok))
     }
 
-    /// The states of these jobs at one moment, in this order; `None` for a number that no job has.
+    /// The states of these jobs at one moment, in the same order; `None` for a number that no job has.
     pub fn states(&mut self, ids: &[JobId]) -> Result<Vec<Option<State>>> {
         self.read(|tx| {
             let mut states = Vec::with_capacity(ids.len());
@@ -149,8 +149,8 @@ impl Store {
         })
     }
 
-    /// The numbers of the newest jobs of `filter` that are older than `before`, at most `limit` in one look; and before which job to go
-    /// on, unless there are no more.
+    /// The numbers of the newest jobs of `filter` before `before`, at most `limit` in one look; and the job before which to go on,
+    /// unless there are no more.
     pub fn newest_jobs(
         &mut self,
         filter: &JobFilter,
@@ -182,7 +182,7 @@ impl Store {
         })
     }
 
-    /// The attempts of a job, oldest first; the latest one stands in the job itself when no record says more.
+    /// The attempts of a job, oldest first. If the latest one has no record, the job itself describes it.
     pub fn attempts(&mut self, job: &Job) -> Result<Vec<Attempt>> {
         let mut attempts = self.read(|tx| tx.rows::<Attempt>(ATTEMPTS, &[job.id.into()]))?;
         let recorded = attempts.iter().any(|attempt| attempt.number == job.counts.attempt);
@@ -207,14 +207,14 @@ impl Store {
         self.read(|tx| tx.row(RUNS_IN, &[job.into()]))
     }
 
-    /// What an attempt of a job printed; nothing when it printed nothing, still runs, or never was.
+    /// The output of an attempt of a job. It is empty if the attempt printed nothing, still runs, or never existed.
     pub fn log(&mut self, job: JobId, attempt: i64) -> Result<Log> {
         let log = self.read(|tx| tx.first(LOG, &[job.into(), attempt.into()], read_log))?;
         Ok(log.unwrap_or_default())
     }
 }
 
-/// A job as it is shown: without its secret arguments, unless somebody may see them.
+/// A job to show: without its secret arguments, unless somebody may see them.
 fn read_job(tx: &mut dyn Tx, id: JobId, reveals: bool) -> Result<Option<Job>> {
     let found: Option<(Job, Masking)> = tx.row(JOB, &[id.into()])?;
     Ok(found.map(|(mut job, masking)| {

@@ -14,8 +14,8 @@ const RELOAD: &str = "UPDATE asyncq_function SET generation = ?3
     WHERE service = COALESCE(?1, service) AND name = COALESCE(?2, name)";
 
 impl Store {
-    /// Has no call of a function, of all of a service, or of all that there are, begin in a worker that was started before.
-    /// Says how many functions that concerns.
+    /// From now on, no call of one function, of all of a service, or of all that exist, begins in a worker that was started before.
+    /// Returns how many functions this concerns.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there is no such service or function.

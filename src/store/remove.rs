@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 const CONTENTS: &str = "SELECT (SELECT COUNT(*) FROM asyncq_service), (SELECT COUNT(*) FROM asyncq_function),
     (SELECT COUNT(*) FROM asyncq_job)";
 const PROCESSOR: &str = "SELECT id FROM asyncq_processor ORDER BY id LIMIT 1";
-/// In a state's text each, so that its partial index serves.
+/// Each state has a text of its own, so that SQLite uses its partial index.
 const UNENDED: &str = "SELECT (SELECT COUNT(*) FROM asyncq_job WHERE state = 'queued')
     + (SELECT COUNT(*) FROM asyncq_job WHERE state = 'delayed') + (SELECT COUNT(*) FROM asyncq_job WHERE state = 'held')
     + (SELECT COUNT(*) FROM asyncq_job WHERE waits <> 0) + (SELECT COUNT(*) FROM asyncq_job WHERE state = 'processing')";
@@ -44,7 +44,7 @@ impl Store {
     }
 }
 
-/// Counts what a removal removes, unless something is in the way.
+/// Counts what a removal removes, unless something prevents it.
 fn contents(tx: &mut dyn Tx, location: &Location) -> Result<StoreContents> {
     if !tx.has_foreign_table()? {
         let message = format!("`{location}` holds nothing but the store");

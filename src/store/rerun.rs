@@ -1,4 +1,4 @@
-//! A new call of a job: the same function, with the same arguments or others.
+//! Calls the function of a job again, with the same arguments or others.
 
 use super::columns::groups;
 use super::engine::{Tx, damaged};
@@ -33,8 +33,8 @@ struct Called {
 groups! { Called { stored, rest, service, state, priority, lane, run_at } }
 
 impl Store {
-    /// Calls the function of a job again, as a new job without a key; durable when this returns. If the job waits, the new one
-    /// waits for the same jobs, and the old one is cancelled first, so its lane goes on with the call that waits next.
+    /// Calls the function of a job again, as a new job without a key. It is durable when this returns. If the job waits, the new
+    /// one waits for the same jobs; the old one is cancelled first, so that its lane goes on with the next waiting call.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there is no such job, service or function; [`Kind::Denied`] when the job runs, or a rule of the

@@ -12,7 +12,7 @@ use crate::error::Result;
 /// What became of the jobs of a dead processor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rescued {
-    /// Each of its jobs with the state in which it is now.
+    /// Each of its jobs with its state now.
     pub jobs: Vec<(JobId, State)>,
     /// Those that stay with it.
     pub held: Vec<JobId>,
@@ -38,10 +38,11 @@ const COMPLETED_THEMSELVES: &str = "SELECT id FROM asyncq_job
 const FORGET_TOKENS: &str = "UPDATE asyncq_job SET token = NULL, cancelling = 0,
     error = CASE WHEN state <> 'completed' THEN error END WHERE token IS NOT NULL AND processor = ?1";
 const OF_ORIGINAL: &str = "SELECT COALESCE(store <> ?2, FALSE) FROM asyncq_processor WHERE id = ?1 /*! FOR UPDATE */";
-/// What is `processing`, and belongs to a processor that does not exist.
+/// Jobs that are `processing` but belong to a processor that does not exist.
 const ORPHANED: &str = "SELECT id, token FROM asyncq_job WHERE token IS NOT NULL AND state = 'processing'
     AND NOT EXISTS (SELECT 1 FROM asyncq_processor p WHERE p.id = asyncq_job.processor) ORDER BY +id";
-/// What is `processing` without a token, which no claim leaves. No index has it, as each claim would have to pay for that.
+/// Jobs that are `processing` without a token. No claim leaves such a job. There is no index for them, because each claim would
+/// have to pay for it.
 const TOKENLESS: &str = "SELECT id FROM asyncq_job WHERE state = 'processing' AND token IS NULL";
 const UNOWNED: &str = "SELECT immediate, cancelling FROM asyncq_job WHERE id = ?1 AND state = 'processing'
     AND (token IS NULL OR NOT EXISTS (SELECT 1 FROM asyncq_processor p WHERE p.id = asyncq_job.processor))
@@ -54,8 +55,8 @@ const TAKE_SLOT: &str = "INSERT INTO asyncq_slot (service, processor, taken) VAL
 const FORGET: &str = "DELETE FROM asyncq_processor WHERE id = ?1";
 
 impl Store {
-    /// The tokens of the calls that a processor runs, by which their processes are found; without those of the jobs `held`, and of
-    /// the calls made inside them.
+    /// The tokens of the calls that a processor runs. Their processes are found by these. Leaves out those of the jobs `held`, and
+    /// of calls made inside them.
     pub fn tokens(&mut self, processor: ProcessorId, held: &[JobId]) -> Result<Vec<Token>> {
         self.read(|tx| {
             let all = tx.rows::<(String, JobId)>(TOKENS, &[processor.into()])?;
@@ -65,18 +66,18 @@ impl Store {
         })
     }
 
-    /// The jobs that are `processing` and belong to a processor that does not exist, with their tokens: somebody has written
-    /// that into the store, or taken the processor out of it.
+    /// The jobs that are `processing` but belong to a processor that does not exist, with their tokens. Somebody has written that
+    /// into the store, or removed the processor from it.
     pub fn orphaned(&mut self) -> Result<Vec<(JobId, Token)>> {
         self.read(|tx| tx.rows(ORPHANED, &[]))
     }
 
-    /// The jobs that are `processing` without a token, which the schema's triggers let nobody write. Looks through all jobs.
+    /// The jobs that are `processing` without a token, which the schema's triggers do not allow. Reads all jobs.
     pub fn tokenless(&mut self) -> Result<Vec<JobId>> {
         self.read(|tx| tx.rows(TOKENLESS, &[]))
     }
 
-    /// Puts those of these jobs back that belong to no processor; what ran as a part of another job ends. The caller has
+    /// Puts back those of these jobs that belong to no processor. Ends those that ran as a part of another job. The caller has
     /// proven that no process with one of their tokens is left.
     pub fn put_back_unowned(&mut self, jobs: &[JobId]) -> Result<Vec<(JobId, State)>> {
         self.write_untriggered(|tx| {
@@ -101,12 +102,12 @@ impl Store {
         })
     }
 
-    /// Puts the jobs of a processor back on their queues and forgets the processor. The caller has proven that it is
-    /// dead and that nothing of what it ran is left, and knows which jobs it had begun, if that can be known. A job whose
-    /// processors died too often while they ran it ends in an error.
+    /// Puts the jobs of a processor back on their queues and forgets the processor. The caller has proven that the processor is
+    /// dead and that nothing that it ran is left, and tells which jobs had begun, if that is known. A job whose processors died too
+    /// often while they ran it ends in an error.
     ///
-    /// The jobs `held` may still run in a program which outlives the processor: they stay as they are, with the slots that they
-    /// take, and as long as there are any the processor is not forgotten.
+    /// The jobs `held` may still run in a program that outlives the processor. They stay as they are, with their slots, and until
+    /// none is left the processor is not forgotten.
     pub fn rescue(&mut self, dead: ProcessorId, begun: Option<&[JobId]>, held: &[JobId]) -> Result<Rescued> {
         self.write_untriggered(|tx| {
             let here = tx.identity().map(str::to_owned);
@@ -146,7 +147,7 @@ impl Store {
                 }
                 return Ok(Rescued { jobs, held });
             }
-            // Their parent completed itself, so that it was not among the jobs above.
+            // Their parent completed itself, so it was not among the jobs above.
             let now = tx.now();
             let error = failure(FailureKind::Parent, "the processor of the job that made this call died");
             let ended: Vec<JobId> = tx.rows(END_CHILDREN, &[dead.into(), now.into(), (&error).into()])?;

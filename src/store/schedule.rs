@@ -54,7 +54,7 @@ pub(super) const RESUME: &str = "UPDATE asyncq_schedule SET paused = 0, next_tic
 const REMOVE: &str = "DELETE FROM asyncq_schedule WHERE name = ?1";
 
 impl Store {
-    /// Adds a schedule; its first tick is the next one. Says whether it is new.
+    /// Adds a schedule. Its first tick is the next one. Returns whether it is new.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there is no such function, [`Kind::Usage`] when it would never tick, or the function does not take
@@ -78,7 +78,7 @@ impl Store {
         })
     }
 
-    /// Changes what a schedule does. If its times change, the next tick is the first one after now.
+    /// Changes a schedule. If its times change, the next tick is the first one after now.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there is no such schedule or function, [`Kind::Usage`] when it would never tick, or the function
@@ -97,8 +97,8 @@ impl Store {
         })
     }
 
-    /// Sees to it that there is a schedule like this. One that is there and differs is changed, and keeps its pause; if its
-    /// times change, its next tick is the first one after now.
+    /// Makes sure that there is a schedule like this. Changes an existing one that differs, but keeps its pause; if its times
+    /// change, its next tick is the first one after now.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there is no such function, [`Kind::Usage`] when it would never tick, or the function does not take
@@ -174,10 +174,10 @@ impl Store {
         })
     }
 
-    /// Has paused schedules go on with their next ticks, all or none of them.
+    /// Resumes paused schedules with their next ticks, all or none of them.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when one of them is not there.
+    /// [`Kind::NotFound`] when one of them does not exist.
     pub fn resume_schedules(&mut self, names: &[ScheduleName]) -> Result<()> {
         self.write(|tx| {
             let now = tx.now();
@@ -202,7 +202,7 @@ impl Store {
     }
 }
 
-/// The call of a schedule as its function gets it, which nobody removes before the commit.
+/// The call of a schedule as its function gets it. Nobody removes the function before the commit.
 pub(super) fn fit(tx: &mut dyn Tx, call: &Call) -> Result<Call> {
     let function = function::find_to_use(tx, &call.service, &call.function)?;
     fitted(call.clone(), function.definition.inputs.takes.as_ref())
@@ -221,7 +221,7 @@ pub(super) fn add(
     clock::note_at_least(tx)
 }
 
-/// Changes a schedule that was read to be changed, and whose function was found.
+/// Changes a schedule that was read with a lock, and whose function was found.
 pub(super) fn set(tx: &mut dyn Tx, schedule: &Schedule) -> Result<()> {
     let columns = ScheduleColumns::of(&schedule.definition);
     let rest = [schedule.name.as_str().into(), schedule.progress.next_tick.into()];
@@ -244,7 +244,7 @@ fn show(tx: &mut dyn Tx, schedules: &mut [Schedule], reveals: bool) -> Result<()
     Ok(())
 }
 
-/// The error for a name that another schedule has, which differs from this one.
+/// The error for a name that is taken by a schedule that differs from this one.
 fn taken(name: &ScheduleName, wanted: &ScheduleDefinition, differences: &[&str]) -> Error {
     let rule = &wanted.timetable.rule;
     let hint = match (differences, rule.as_cron(), rule.as_every()) {
@@ -264,7 +264,7 @@ fn taken(name: &ScheduleName, wanted: &ScheduleDefinition, differences: &[&str])
     Error::new(Kind::Denied, format!("schedule `{name}` exists with another {differences}")).with_hint(hint)
 }
 
-/// The schedule of that name, or the error that says which name was perhaps meant.
+/// The schedule of that name, or an error that suggests a similar name.
 pub(super) fn find_by(tx: &mut dyn Tx, sql: &str, name: &ScheduleName) -> Result<Schedule> {
     let found = tx.row(sql, &[name.as_str().into()])?;
     found.map_or_else(|| Err(no_schedule(tx, name)), Ok)

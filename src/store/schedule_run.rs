@@ -1,4 +1,4 @@
-//! Calls of schedules that somebody makes out of turn, and the ticks of jobs.
+//! Jobs that somebody makes for a schedule by hand, and the ticks of jobs.
 
 use super::engine::Triggers;
 use super::schedule::{TO_CHANGE, find_by};
@@ -15,13 +15,13 @@ use crate::error::{Error, Kind, Result};
 const MOST_TICKS: usize = 10_000;
 
 impl Store {
-    /// Makes one call of a schedule now, whether it is paused or not. It goes on as before.
+    /// Makes one call of a schedule now, even if it is paused. Its ticks stay the same.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there is none of that name; and as [`Store::enqueue`].
     pub fn run_schedule(&mut self, name: &ScheduleName) -> Result<JobId> {
         let made = self.make_ticks(name, &|schedule, now| {
-            // Not at a tick of its own, which makes a job itself.
+            // Now must not be a tick of the schedule, because that tick makes a job itself.
             let is_tick = schedule.definition.timetable.next(Timestamp(now.0 - 1)) == Some(now);
             let first = if is_tick { Timestamp(now.0 + 1) } else { now };
             Ok(vec![first])
@@ -34,11 +34,11 @@ impl Store {
         }
     }
 
-    /// Makes a job for each tick that a schedule has from `from` on, before `until` and until now, and that has none.
+    /// Makes a job for each tick of a schedule that has none, at `from` or later, before `until` and until now.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is none of that name, [`Kind::Usage`] for a time without ticks or with more than 10,000; and as
-    /// [`Store::enqueue`]. Then it makes none.
+    /// [`Kind::NotFound`] when there is none of that name, [`Kind::Usage`] for a time without ticks or with more than 10,000; and
+    /// as [`Store::enqueue`]. Then it makes none.
     pub fn backfill(&mut self, name: &ScheduleName, from: Timestamp, until: Option<Timestamp>) -> Result<Backfill> {
         self.make_ticks(name, &|schedule, now| {
             let table = Timetable::new(schedule.definition.timetable.rule.clone(), Some(from), until)?;
@@ -65,7 +65,7 @@ impl Store {
         name: &ScheduleName,
         ticks: &dyn Fn(&Schedule, Timestamp) -> Result<Vec<Timestamp>>,
     ) -> Result<Backfill> {
-        // An application's own triggers are to see its calls.
+        // The application's own triggers must see its calls.
         self.change(Triggers::IfForeign, |tx| {
             let schedule = find_by(tx, TO_CHANGE, name)?;
             let ticks: Vec<TickJob> =

@@ -1,4 +1,4 @@
-//! Which schema a store has. The schema itself, and the way to it, are an engine's.
+//! Which schema a store has. The schema itself, and the upgrades to it, belong to an engine.
 
 use std::fmt;
 
@@ -35,7 +35,7 @@ pub struct Mended {
     pub kind: &'static str,
     /// Its name.
     pub name: &'static str,
-    /// Whether there was nothing of that name; otherwise it was another one.
+    /// Whether it was missing; otherwise it was different.
     pub was_missing: bool,
 }
 

@@ -1,6 +1,6 @@
-//! Which jobs are meant, by a list or by a change of many, and how they are found without a long look.
+//! Finds jobs for a list or for a change of many, without a long look.
 //!
-//! A look goes over at most [`AT_ONCE`] jobs, by id. Only where it finds next to nothing, an index of few jobs helps.
+//! A look covers at most [`AT_ONCE`] jobs, by id. If it finds next to nothing, an index of few jobs helps.
 
 use super::columns::groups;
 use super::engine::{Tx, Value};
@@ -9,13 +9,13 @@ use crate::domain::query::{JobFilter, JobQuery};
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 
-/// How many jobs one look goes over at most, so that no transaction takes long.
+/// How many jobs one look covers at most, so that no transaction takes long.
 pub(super) const AT_ONCE: i64 = 10_000;
 
-/// A look that finds fewer jobs than this asks an index for the rest.
+/// If a look finds fewer jobs than this, it asks an index for the rest.
 const FEW: usize = 10;
 
-/// How many jobs one look hands on for a change at most: more would keep other writers waiting.
+/// How many jobs one look returns for a change at most. More would keep other writers waiting.
 const CHANGES_AT_ONCE: u16 = 2000;
 
 const NEAR_END: &str = "SELECT id FROM asyncq_job WHERE id < ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2";
@@ -25,8 +25,8 @@ const HAS_META: &str = "SELECT 1 FROM json_each(meta) AS m WHERE 1 = 1";
 const META_VALUE: &str = "CASE WHEN m.type IN ('true', 'false') THEN m.type ELSE CAST(m.value AS TEXT) END";
 const COLUMNS: &str = "id, service, function, principal, parent, state, immediate, created_at, finished_at, meta";
 
-/// The jobs that nobody works on until somebody looks at them: the condition of their index in the schema. SQLite evaluates it
-/// twice with each change of a state, so it compares as little text as it can.
+/// The jobs that nobody works on until somebody looks at them. This is the condition of their index in the schema. SQLite evaluates
+/// it twice with each change of a state, so it compares as little text as possible.
 const STOPPED: &str = "finished_at IS NOT NULL AND state <> 'completed' OR state = 'held'";
 
 /// An index of few jobs, which SQLite uses for a statement with this condition.
@@ -37,14 +37,14 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// The id in a condition. The sign keeps the planner from a walk through all jobs in their order.
+    /// The id in a condition. The sign keeps the planner from going through all jobs in order.
     fn id(&self) -> &'static str {
         if self.ordered { "id" } else { "+id" }
     }
 }
 
 impl JobFilter {
-    /// The index of just the jobs in this state, or of those with this parent, if there is one.
+    /// The index of only the jobs in this state, or with this parent, if there is one.
     pub(super) fn index(&self) -> Option<Index> {
         if let Some(parent) = self.parent {
             return Some(Index { condition: format!("parent = {parent}"), ordered: true });
@@ -62,7 +62,7 @@ impl JobFilter {
         }
     }
 
-    /// What the jobs have to meet, and the values that are compared with; `first` is the number of the first of these.
+    /// The conditions for the jobs, and the values to compare with. The first of these is parameter `first`.
     fn conditions(&self, now: Timestamp, first: usize) -> (String, Vec<Value<'_>>) {
         let (mut text, mut values) = (String::from("1 = 1"), Vec::new());
         let mut and = |condition: &str, value| {
@@ -98,8 +98,7 @@ impl JobFilter {
     }
 }
 
-/// The newest jobs of `filter` that are older than `before`, at most `limit`; and before which job to go on, unless
-/// there are no more.
+/// The newest jobs of `filter` before `before`, at most `limit`; and the job before which to go on, unless there are no more.
 pub(super) fn newest(
     tx: &mut dyn Tx,
     filter: &JobFilter,
@@ -184,8 +183,8 @@ pub(super) struct Match {
 }
 groups! { Match { id, name, state, immediate, finished_at } }
 
-/// One look at the jobs of `filter` after `after`, oldest first, at most [`CHANGES_AT_ONCE`] of them; and after which job to
-/// go on, unless there are no more.
+/// One look at the jobs of `filter` after `after`, oldest first, at most [`CHANGES_AT_ONCE`] of them; and the job after which to go
+/// on, unless there are no more.
 pub(super) fn oldest(tx: &mut dyn Tx, filter: &JobFilter, after: JobId) -> Result<(Vec<Match>, Option<JobId>)> {
     let (conditions, values) = filter.conditions(tx.now(), 3);
     let mut args: Vec<Value<'_>> = vec![after.into(), i64::from(CHANGES_AT_ONCE).into()];
@@ -199,7 +198,7 @@ pub(super) fn oldest(tx: &mut dyn Tx, filter: &JobFilter, after: JobId) -> Resul
     Ok((found, next))
 }
 
-/// Of the oldest jobs after `?1`, at most `?2` that match; and the last job of such a look.
+/// Of the oldest jobs after `?1`, at most `?2` that match; and the last job that such a look covers.
 fn oldest_near(filter: &JobFilter, conditions: &str) -> [String; 2] {
     let index = filter.index().filter(|index| index.ordered || filter.states == [State::Processing]);
     let (among, id) = index.as_ref().map_or(("1 = 1", "id"), |index| (index.condition.as_str(), index.id()));

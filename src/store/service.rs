@@ -20,11 +20,11 @@ use crate::domain::service::{Added, Defined, Service, ServiceChange, ServiceName
 use crate::domain::{suggest::nearest, time::Timestamp, time::millis};
 use crate::error::{Error, Kind, Result};
 
-/// How things stand with a service, for one processor.
+/// The status of a service, for one processor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
 pub struct ServiceStatus {
-    /// Whether it is paused (or was removed), or the store is.
+    /// Whether it or the store is paused, or it was removed.
     pub paused: bool,
     /// Whether a newer build has upgraded the store, so that this one may only end what it has begun.
     pub outdated: bool,
@@ -34,13 +34,13 @@ pub struct ServiceStatus {
     pub taken: i64,
     /// Whether a call is ready to be claimed.
     pub ready: bool,
-    /// Whether the next call is a poison job that this processor claims as soon as it holds nothing else.
+    /// Whether the next call is a poison job that this processor claims once it holds nothing else.
     pub wants_alone: bool,
     /// Whether it has hooks for its functions.
     pub has_hooks: bool,
-    /// When the next call is due that is not ready yet.
+    /// When the next call that is not ready yet is due.
     pub next_due: Option<Timestamp>,
-    /// When the next call expires that has not begun.
+    /// When the next call that has not begun expires.
     pub expires: Option<Timestamp>,
     /// When the next schedule ticks; `None` while the service is paused.
     pub next_tick: Option<Timestamp>,
@@ -51,7 +51,7 @@ pub struct ServiceStatus {
 }
 
 impl ServiceStatus {
-    /// When there is next something to do that is not ready yet.
+    /// When the next thing happens that is not ready yet.
     #[must_use]
     pub fn next_event(&self) -> Option<Timestamp> {
         [self.next_due, self.next_tick].into_iter().flatten().min()
@@ -69,7 +69,7 @@ impl ServiceStatus {
         !self.outdated && self.next_tick.is_some_and(|tick| tick <= self.now)
     }
 
-    /// How many slots this processor may have, including those that it has.
+    /// How many slots this processor may have, including its current ones.
     #[must_use]
     pub fn free(&self) -> usize {
         if self.paused || self.outdated { 0 } else { usize::try_from(self.concurrency - self.taken).unwrap_or(0) }
@@ -108,10 +108,10 @@ const REMOVE: &str = "DELETE FROM asyncq_service WHERE name = ?1";
 const FUNCTIONS_TO_REMOVE: &str = "SELECT name FROM asyncq_function WHERE service = ?1 /*! FOR UPDATE */";
 
 impl Store {
-    /// Registers a service. One that is there may be as it is where nothing else is wanted.
+    /// Registers a service. It may exist already if it does not differ from what is wanted.
     ///
     /// # Errors
-    /// [`Kind::Denied`] when the name is taken by a service with another limit.
+    /// [`Kind::Denied`] when the name is taken by a service with other limits.
     pub fn add_service(&mut self, name: &ServiceName, wanted: &ServiceChange) -> Result<Added> {
         self.write(|tx| {
             let Some(there) = add_with_hooks(tx, name, wanted)? else { return Ok(Added::New) };
@@ -126,8 +126,8 @@ impl Store {
         })
     }
 
-    /// Sees to it that there is a service with these limits. One that is there keeps what nothing else is wanted of, and a
-    /// new one gets 1.
+    /// Makes sure that there is a service with these limits. An existing service keeps everything else; a new one gets the default
+    /// of 1.
     pub fn define_service(&mut self, name: &ServiceName, wanted: &ServiceChange) -> Result<Defined> {
         self.write(|tx| {
             let Some(there) = add_with_hooks(tx, name, wanted)? else { return Ok(Defined::Added) };
@@ -150,7 +150,7 @@ impl Store {
         self.read(|tx| find(tx, name))
     }
 
-    /// Whether no call of a service is queued, blocked or running. One that is due counts as queued.
+    /// Whether no call of a service is queued, blocked or running. A due call counts as queued.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there is no such service.
@@ -175,10 +175,10 @@ impl Store {
         self.read(|tx| select(tx, selection))
     }
 
-    /// Pauses the services of a selection, or ends their pauses; returns how many there are.
+    /// Pauses the selected services, or ends their pauses. Returns how many services there are.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when there is no service of a name in it.
+    /// [`Kind::NotFound`] when a named service does not exist.
     pub fn pause_services(&mut self, selection: &ServiceSelection, pause: Option<&Pause>) -> Result<usize> {
         let change = ServiceChange { pause: Some(pause.cloned()), ..ServiceChange::default() };
         self.write(|tx| {
@@ -204,17 +204,17 @@ impl Store {
         })
     }
 
-    /// Removes a service, its functions and its schedules. Jobs that have ended stay.
+    /// Removes a service, its functions and its schedules. Ended jobs stay.
     ///
     /// # Errors
-    /// [`Kind::Denied`] when jobs of it are running, or when it has schedules or jobs wait, and these are not to be removed
-    /// and cancelled.
+    /// [`Kind::Denied`] when jobs of it are running, or when it has schedules or waiting jobs that are not to be removed and
+    /// cancelled.
     pub fn remove_service(&mut self, name: &ServiceName, waiting: IfWaiting) -> Result<Removed> {
         let by = (self.user)();
         self.write(|tx| {
             find_by(tx, TO_REMOVE, name)?;
             hook::refuse_removal_of(tx, name)?;
-            // Nobody makes a call of any of them before the commit, which removes them all.
+            // Nobody makes a call of any of these before the commit, which removes them all.
             tx.query(FUNCTIONS_TO_REMOVE, &[name.into()], &mut |_| Ok(()))?;
             remove_schedules(tx, name, waiting)?;
             let removed = cancel_waiting(tx, name, None, (waiting, &by))?;
@@ -228,7 +228,7 @@ impl Store {
     }
 }
 
-/// Adds a service with these limits, whose hooks have to be there; gives the one that is there already.
+/// Adds a service with these limits, whose hooks must exist. Returns the service of that name if there is one.
 fn add_with_hooks(tx: &mut dyn Tx, name: &ServiceName, wanted: &ServiceChange) -> Result<Option<Service>> {
     let there = add_new(tx, name, wanted)?;
     if there.is_none() {
@@ -237,7 +237,7 @@ fn add_with_hooks(tx: &mut dyn Tx, name: &ServiceName, wanted: &ServiceChange) -
     Ok(there)
 }
 
-/// Adds a service that was not there, with all that is wanted of it. Its hooks may come later.
+/// Adds a new service with everything that is wanted of it. Its hooks may be added later.
 pub(super) fn add_planned(tx: &mut dyn Tx, name: &ServiceName, wanted: &ServiceChange) -> Result<()> {
     if add_new(tx, name, wanted)?.is_some() {
         return Err(tx.passed_over());
@@ -256,7 +256,7 @@ pub(super) fn all_for(tx: &mut dyn Tx, purpose: Purpose) -> Result<Vec<Service>>
     tx.rows(purpose.choose(SERVICES, SERVICES_TO_CHANGE), &[])
 }
 
-/// Adds a service with these limits; gives the one that is there already.
+/// Adds a service with these limits. Returns the service of that name if there is one.
 pub(super) fn add_new(tx: &mut dyn Tx, name: &ServiceName, wanted: &ServiceChange) -> Result<Option<Service>> {
     let [concurrency, lane_width] =
         [wanted.concurrency, wanted.lane_width].map(|limit| i64::from(limit.map_or(1, NonZeroU32::get)).into());
@@ -295,18 +295,18 @@ pub(super) fn set(tx: &mut dyn Tx, service: &Service) -> Result<()> {
     )
 }
 
-/// How long a service keeps its jobs, as it is stored. Notes that a service does so.
+/// How long a service keeps its jobs, as it is stored. Also notes that some service limits that.
 fn keeps(tx: &mut dyn Tx, retention: Retention) -> Result<[Value<'static>; 2]> {
     if retention != Retention::default() {
         used::note(tx, RETENTION)?;
-        // What the rounds have passed by other times has to be looked at again.
+        // Jobs that the rounds have passed have to be checked again by the new times.
         tx.execute(START_OVER, &[])?;
     }
     Ok([retention.ended, retention.errors].map(|span| span.map(millis).into()))
 }
 
-/// Adds what is not there; gives what is there already. Looks first, as even an INSERT that does nothing fires the triggers
-/// of the application.
+/// Adds a row that does not exist; returns the row that does. It looks first, because even an INSERT that does nothing fires the
+/// triggers of the application.
 pub(super) fn add<T: Column>(
     tx: &mut dyn Tx,
     (find, key): (&str, &[Value<'_>]),
@@ -348,7 +348,7 @@ impl Column for Option<Pause> {
     }
 }
 
-/// The service of that name, or the error that says which name was perhaps meant.
+/// The service of that name, or an error that suggests a similar name.
 pub(super) fn find(tx: &mut dyn Tx, name: &ServiceName) -> Result<Service> {
     find_by(tx, SERVICE, name)
 }
@@ -362,7 +362,7 @@ fn find_by(tx: &mut dyn Tx, sql: &str, name: &ServiceName) -> Result<Service> {
     Err(Error::new(Kind::NotFound, format!("there is no service `{name}`")).with_hint(hint))
 }
 
-/// The hint for a name that none of `names` is: the one that was perhaps meant, and the command that shows all or adds it.
+/// The hint for a name that is not one of `names`: a similar name, and the command that shows all or adds it.
 pub(super) fn which(name: &str, names: &[String], list: &str, add: &str) -> String {
     match nearest(name, names.iter().map(String::as_str)) {
         Some(near) => format!("did you mean `{near}`? `{list}` shows all"),
@@ -371,7 +371,7 @@ pub(super) fn which(name: &str, names: &[String], list: &str, add: &str) -> Stri
     }
 }
 
-/// Has nobody else take slots of a service, or claim a poison job of it, before the commit.
+/// Until the commit, nobody else takes slots of a service, or claims a poison job of it.
 pub(super) fn lock_service(tx: &mut dyn Tx, service: &ServiceName) -> Result<()> {
     tx.has(LOCK, &[service.into()]).map(drop)
 }

@@ -33,10 +33,10 @@ const SCHEDULES: &str = "SELECT COUNT(*), COALESCE(SUM(paused), 0) FROM asyncq_s
 /// How many jobs are counted at most.
 const MOST: u64 = 100_000;
 
-/// The same for held and failed jobs: their index covers all services, so each job is looked up for its service.
+/// The same for held and failed jobs. Their index covers all services, so each job is looked up for its service.
 const MOST_STOPPED: u64 = 10_000;
 
-/// How many priorities are looked at to find the oldest call of a queue.
+/// How many priorities to look at to find the oldest call of a queue.
 const PRIORITIES: usize = 100;
 
 impl Store {
@@ -75,7 +75,7 @@ impl Store {
         })
     }
 
-    /// How many calls of these services are queued. More than 100,000 are not counted.
+    /// How many calls of these services are queued. It counts at most 100,000.
     pub fn count_queued(&mut self, services: &[&ServiceName]) -> Result<Count> {
         self.read(|tx| {
             let mut all = 0;
@@ -126,7 +126,7 @@ fn stopped(tx: &mut dyn Tx, state: State, most: u64) -> Result<Stopped> {
     Ok(Stopped { counts: counts.into_iter().collect(), more })
 }
 
-/// Since when the oldest call of a queue has been due. Calls with the same priority stand in that order.
+/// Since when the oldest call of a queue has been due. Calls of one priority are in that order.
 fn oldest(tx: &mut dyn Tx, service: Value<'_>) -> Result<Option<Timestamp>> {
     let (mut oldest, mut after) = (None, i64::MIN);
     for _ in 0..PRIORITIES {

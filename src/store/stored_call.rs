@@ -1,4 +1,4 @@
-//! Calls as the store has them, which a client may have written.
+//! Calls as the store has them. A client may have written them.
 
 use super::columns::groups;
 use super::engine::{Tx, one};
@@ -15,7 +15,7 @@ const REST: &str = "SELECT (lane IS NOT NULL OR key_until IS NOT NULL), expires_
     WHERE id = ?1";
 const LARGE: &str = "SELECT args, kwargs FROM asyncq_large WHERE job = ?1";
 
-/// A call as a client may have stored it: what the triggers cannot check cheaply is checked here.
+/// A call as a client may have stored it. This checks what triggers cannot check cheaply.
 pub(super) struct Stored {
     pub(super) id: JobId,
     pub(super) attempt: i64,
@@ -81,7 +81,7 @@ impl Stored {
             let text = text(what, bytes)?.ok_or_else(|| bad(what, "missing"))?;
             Json::take(text).map_err(|fault| bad(what, &fault.to_string()))
         };
-        // Applications that know no NULL leave them empty; older schemas have kept that.
+        // Applications that do not know NULL leave these empty, and older schemas have kept that.
         let principal = text("principal", &mut self.principal)?.filter(|text| !text.is_empty());
         let site = text("site", &mut self.site)?.filter(|text| !text.is_empty());
         let call = Call {

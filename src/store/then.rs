@@ -1,6 +1,6 @@
-//! A call that runs after all calls of a batch. The batch may have millions of calls.
+//! A call that runs after all calls of a batch, of which there may be millions.
 //!
-//! It is made held and linked to the others in steps, so that no transaction is long, and released at the end.
+//! It is made held, linked to the others in steps, so that no transaction takes long, and released at the end.
 
 use super::engine::Tx;
 use super::{Store, needs, used};
@@ -13,21 +13,21 @@ use crate::store::Refused;
 /// How many jobs one transaction links.
 const LINKED_AT_ONCE: usize = 10_000;
 
-/// The call does not wait for jobs that have completed, or that were cleaned away.
+/// The call does not wait for jobs that have completed, or that were removed.
 const LINK_RANGE: &str = "INSERT INTO asyncq_after (needs, job) SELECT id, ?1 FROM asyncq_job
     WHERE id >= ?2 AND id <= ?3 AND state <> 'completed' ON CONFLICT (needs, job) DO NOTHING";
 const WATCH_RANGE: &str = "INSERT INTO asyncq_settle (job) SELECT id FROM asyncq_job
     WHERE id >= ?1 AND id <= ?2 AND state = 'processing' AND processor <= (SELECT older FROM asyncq_schema)
     ON CONFLICT (job) DO NOTHING";
 const SET_AFTER: &str = "UPDATE asyncq_job SET after = ?2 WHERE id = ?1";
-/// Those that ended before they were linked, or while that went on.
+/// Jobs that ended before they were linked, or meanwhile.
 const NOTE_ENDED: &str = "INSERT INTO asyncq_settle (job) SELECT j.id FROM asyncq_after a CROSS JOIN asyncq_job j
     WHERE j.id = a.needs AND a.job = ?1 AND j.finished_at IS NOT NULL
     ON CONFLICT (job) DO UPDATE SET told = 0";
 const BLOCK: &str = "UPDATE asyncq_job SET state = 'blocked', waits = 1 WHERE id = ?1 AND state = 'held'";
 
 impl Store {
-    /// Enqueues a call that runs after all these jobs have completed. Where one of them has failed, it is cancelled.
+    /// Enqueues a call that runs after all these jobs have completed. It is cancelled if one of them has failed.
     ///
     /// # Errors
     /// As [`Store::enqueue`]. If this process dies meanwhile, the call stays held.
@@ -69,7 +69,7 @@ fn link(tx: &mut dyn Tx, job: JobId, jobs: &[JobId]) -> Result<()> {
     Ok(())
 }
 
-/// Lets a call wait that is linked to all that it needs.
+/// Lets a call wait that is linked to everything that it needs.
 fn release(tx: &mut dyn Tx, job: JobId, jobs: &[JobId]) -> Result<()> {
     let after = ranges_to_json(jobs);
     tx.change(SET_AFTER, &[job.into(), (&after).into()])?;

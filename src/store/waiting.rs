@@ -1,4 +1,4 @@
-//! Jobs and schedules of a service or a function which is to be removed.
+//! Jobs and schedules of a service or a function that is about to be removed.
 
 use super::columns::error_text;
 use super::engine::{Tx, Value};
@@ -12,7 +12,7 @@ const REMOVE_OF: &str = "DELETE FROM asyncq_schedule WHERE service = ?1";
 const OF_SERVICE: &str = "SELECT name FROM asyncq_schedule WHERE service = ?1 ORDER BY name";
 const CALLS: &str = "SELECT name FROM asyncq_schedule WHERE service = ?1 AND function = ?2 ORDER BY name LIMIT 1";
 
-/// Cancels what waits for a service, or for one function of it, that `by` removes, or refuses because something waits.
+/// Cancels what waits for a service, or for one function of it, that `by` removes; or refuses, because something waits.
 pub(super) fn cancel_waiting(
     tx: &mut dyn Tx,
     service: &ServiceName,
@@ -29,7 +29,7 @@ pub(super) fn cancel_waiting(
         tx.execute(&cancel(&which(state), names.len() + 1), &args)?;
     }
     found.sort_unstable();
-    // Triggers of the application may pass jobs over, and may make calls, which would wait for ever.
+    // Triggers of the application may skip jobs, or make calls, which would then wait forever.
     for state in waiting_states() {
         if let Some(job) = tx.first(&oldest(&which(state)), &names, |row| row.i64(0).map(JobId))? {
             return Err(if found.binary_search(&job).is_ok() { tx.passed_over() } else { got_a_call(&what) });
