@@ -94,11 +94,9 @@ enum Command {
     /// Remove asyncq's tables from an application's database
     Remove(remove::Remove),
     /// Services: named queues and their limits
-    #[command(subcommand)]
-    Service(service::Service),
+    Service(Noun<service::Service>),
     /// Functions: the names that you can call, and the program behind each
-    #[command(subcommand)]
-    Function(function::Function),
+    Function(Noun<function::Function>),
     /// Call a function: queue the call and print the number of its job
     Enqueue(enqueue::Enqueue),
     /// Call a function, wait for its end, and print what it prints
@@ -112,11 +110,9 @@ enum Command {
     /// Run calls again after `asyncq pause`
     Resume,
     /// Jobs: calls in the store, and their outcomes
-    #[command(subcommand)]
-    Job(job::Job),
+    Job(Noun<job::Job>),
     /// Schedules: rules for when a call is made, again and again
-    #[command(subcommand)]
-    Schedule(schedule::Schedule),
+    Schedule(Noun<schedule::Schedule>),
     /// Make services, functions and schedules what a file says
     Apply(apply::Apply),
     /// Print services, functions and schedules as a file that `asyncq apply` reads
@@ -137,6 +133,14 @@ enum Command {
     IsAsync,
     /// Print the principal on whose behalf this runs; without one, print nothing and exit with 1
     Whoami,
+}
+
+// A noun with its verbs. As arguments of a deferred command, they are only built where the noun is given. No docstring, as that
+// would be the help of each noun.
+#[derive(Debug, clap::Args)]
+struct Noun<Verb: Subcommand> {
+    #[command(subcommand)]
+    verb: Verb,
 }
 
 /// Runs the command line and returns its exit code.
@@ -180,16 +184,16 @@ fn run(session: &Session, command: Command) -> anyhow::Result<u8> {
         Command::Backup(backup) => backup.run(session),
         Command::Restore(restore) => restore.run(session),
         Command::Remove(remove) => remove.run(session),
-        Command::Service(service) => service.run(session),
-        Command::Function(function) => function.run(session),
+        Command::Service(service) => service.verb.run(session),
+        Command::Function(function) => function.verb.run(session),
         Command::Enqueue(enqueue) => enqueue.run(session),
         Command::Call(call) => call.run(session),
         Command::Run(run) => run.run(session),
         Command::Process(process) => process.run(session),
         Command::Pause(pause) => pause.run(session),
         Command::Resume => pause::resume(session),
-        Command::Job(job) => job.run(session),
-        Command::Schedule(schedule) => schedule.run(session),
+        Command::Job(job) => job.verb.run(session),
+        Command::Schedule(schedule) => schedule.verb.run(session),
         Command::Apply(apply) => apply.run(session),
         Command::Export(export) => export.run(session),
         Command::Due(due) => due.run(session),

@@ -21,7 +21,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::timetable::{Rule, Timetable};
 use crate::error::{Error, Kind};
 
-/// Schedules: calls that are made again and again
+/// Schedules: rules for when a call is made, again and again
 #[derive(Debug, Subcommand)]
 pub enum Schedule {
     /// Add a schedule; adding the same one again changes nothing

@@ -80,17 +80,31 @@ pub(super) fn broken(row: &dyn Row, what: &str) -> Error {
 
 /// Reads a definition from the columns of a function.
 pub(super) fn read_definition(row: &dyn Row) -> Result<Definition> {
-    let strings = |_| broken(row, "its environment is not an object of strings");
-    let worker = row.text(6)?.map(object::read).transpose();
-    let retry = row.text(12)?.map(object::read).transpose();
-    Ok(Definition {
+    let env = match row.str(4)? {
+        "{}" => BTreeMap::new(),
+        env => serde_json::from_str(env).map_err(|_| broken(row, "its environment is not an object of strings"))?,
+    };
+    let plain = Definition {
         command: serde_json::from_str(row.str(2)?)
             .map_err(|_| broken(row, "its command is not an array of strings"))?,
         site: row.str(3)?.to_owned(),
-        env: match row.str(4)? {
-            "{}" => BTreeMap::new(),
-            env => serde_json::from_str(env).map_err(strings)?,
-        },
+        env,
+        timeout: None,
+        worker: None,
+        call_format: CallFormat::default(),
+        inputs: Inputs::default(),
+        policy: FunctionPolicy::default(),
+        generation: row.i64(10)?,
+    };
+    // Each claim reads a definition, and each column that it asks for costs: most functions have none of the others.
+    if row.bool(20)? { add_options(row, plain) } else { Ok(plain) }
+}
+
+/// Adds what a function need not have.
+fn add_options(row: &dyn Row, plain: Definition) -> Result<Definition> {
+    let worker = row.text(6)?.map(object::read).transpose();
+    let retry = row.text(12)?.map(object::read).transpose();
+    Ok(Definition {
         timeout: row.int(5)?.map(|millis| Duration::from_millis(millis.unsigned_abs())),
         worker: worker.map_err(|fault| broken(row, &format!("how its worker is kept: {fault}")))?,
         call_format: Args::from_name(row.str(8)?)
@@ -113,6 +127,6 @@ pub(super) fn read_definition(row: &dyn Row) -> Result<Definition> {
             is_local: row.bool(15)?,
             is_merged: row.bool(19)?,
         },
-        generation: row.i64(10)?,
+        ..plain
     })
 }
