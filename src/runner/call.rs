@@ -15,19 +15,19 @@ use crate::runner::{Capture, Home, Orphans, process::orphans, start_failure::Sca
 /// Variables of systemd for a service. Functions must not speak for their processor.
 const OF_SYSTEMD: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
-/// What is the same for all functions that a processor runs.
+/// What is the same for all functions of a processor.
 #[derive(Debug, Clone)]
 pub struct Surroundings {
     /// The store, for `ASYNCQ_DB`.
     pub store: OsString,
     /// The folder for results and long outputs while a function runs.
     pub folder: PathBuf,
-    /// The same folder, to notice when somebody removes it.
+    /// The same folder. It notices when somebody removes the folder.
     pub home: Home,
-    /// How the environment of functions differs from that of this process: it has no `ASYNCQ_*`, no variables of systemd for the
-    /// processor, and asyncq itself is on the `PATH`.
+    /// The changes that turn this process's environment into that of functions: no `ASYNCQ_*`, no variables of systemd for the
+    /// processor, and asyncq itself on the `PATH`.
     pub env: Vec<(OsString, Option<OsString>)>,
-    /// Whether this process belongs to a worker. Then its children keep the token of that worker.
+    /// Whether this process belongs to a worker. Then its children keep that worker's token.
     pub in_worker: bool,
     /// The processes that functions have orphaned.
     pub orphans: Arc<Orphans>,
@@ -36,8 +36,8 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// `env` is the processor's own environment, and `program` the path of asyncq itself. From now on, this process adopts the
-    /// orphans of its functions.
+    /// Prepares everything. `env` is the processor's own environment, and `program` the path of asyncq itself. From now on, this
+    /// process adopts the orphans of its functions.
     ///
     /// # Errors
     /// As [`Orphans::adopt`].
@@ -84,7 +84,7 @@ pub struct Ended {
     pub output: Capture,
     /// The calls that ran inside it, as its worker reports them.
     pub nested: Option<Box<NestedCalls>>,
-    /// Whether it said when to run instead, without asking to be tried again.
+    /// Whether it said when to run instead, but did not ask to be tried again.
     pub in_vain: bool,
 }
 
@@ -95,7 +95,7 @@ impl Ended {
     }
 }
 
-/// How a call has to end that does not end by itself.
+/// How to end a call that does not end by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::runner) struct CallEnding {
     pub(in crate::runner) why: EndReason,
@@ -145,7 +145,7 @@ pub(in crate::runner) struct CallParams<'a> {
     kwargs: &'a RawValue,
     principal: Option<&'a str>,
     site: &'a str,
-    /// Left out where programs do not expect it; else `null` if there is none.
+    /// Left out if programs do not expect it; otherwise `null` if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     deadline: Option<Value>,
     /// Left out if no schedule has made the call.
@@ -157,7 +157,7 @@ pub(in crate::runner) struct CallParams<'a> {
 }
 
 impl<'a> CallParams<'a> {
-    /// A call as its program reads it on standard input: without its secret, which is in the environment.
+    /// A call as its program reads it on standard input. Its secret is not in it, but in the environment.
     pub(in crate::runner) fn for_stdin(claim: &'a Claim) -> CallParams<'a> {
         let Claim { fence, call, .. } = claim;
         CallParams {
@@ -183,7 +183,7 @@ impl<'a> CallParams<'a> {
     }
 }
 
-/// A [`Json`] is valid JSON, so it is always the text itself.
+/// A [`Json`] is valid JSON, so this always returns the text itself.
 fn raw(json: &Json) -> &RawValue {
     serde_json::from_str(json.as_str()).unwrap_or(RawValue::NULL)
 }
@@ -193,7 +193,7 @@ pub(in crate::runner) fn write_line(into: &mut Vec<u8>, message: &impl Serialize
     let from = into.len();
     // Writing to memory does not fail.
     let _ = serde_json::to_writer(&mut *into, message);
-    // JSON has line ends only between its tokens, where a space means the same.
+    // In JSON, a line end can only be between tokens, where a space means the same.
     for byte in into[from..].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
         *byte = b' ';
     }

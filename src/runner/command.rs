@@ -23,10 +23,10 @@ use crate::runner::{
 };
 use crate::system::{fds, signals};
 
-/// Runs a call to its end. Gives `None` if the call is left behind, because asyncq may not end it and nobody waits for it.
+/// Runs a call to its end. Returns `None` if it leaves the call behind, because asyncq cannot end it and nobody waits for it.
 ///
 /// # Errors
-/// When asyncq cannot start its program.
+/// When asyncq cannot start the program.
 pub fn run(
     claim: &Claim,
     around: &Surroundings,
@@ -87,7 +87,7 @@ struct RunningCommand<'a> {
 }
 
 impl RunningCommand<'_> {
-    /// Prepares to wait for the program and its pipes. Gives a descriptor that becomes readable when the program has ended.
+    /// Prepares to wait for the program and its pipes. Returns a descriptor that becomes readable when the program has ended.
     fn watch(&self) -> io::Result<OwnedFd> {
         if let Some((pipe, _)) = &self.stdin {
             rustix::io::ioctl_fionbio(pipe, true)?;
@@ -95,7 +95,7 @@ impl RunningCommand<'_> {
         self.tree.watch()
     }
 
-    /// Ends a program that asyncq cannot watch, at once, with everything that it has left: no program may go on unwatched.
+    /// Ends a program that asyncq cannot watch, with everything that it has left. No program may go on unwatched.
     fn give_up(&mut self, error: &io::Error) -> Option<Outcome> {
         let _ = self.tree.kill()?;
         self.read_what_is_left();
@@ -143,7 +143,7 @@ impl RunningCommand<'_> {
         status
     }
 
-    /// Waits until something happens, then reads and writes. Says whether the program has ended.
+    /// Waits until something happens, then reads and writes. Returns whether the program has ended.
     fn wait(&mut self, ended: &OwnedFd, deadline: Option<Instant>, control: &StopSwitch) -> bool {
         let listening = self.output.forwarder.has_room();
         let mut fds = Vec::with_capacity(5);
@@ -173,7 +173,7 @@ impl RunningCommand<'_> {
         ended
     }
 
-    /// Sends what was printed to those who follow it.
+    /// Sends new output to the followers of the call.
     fn serve_followers(&mut self) {
         if let Some(tap) = self.output.tap {
             self.audience.join(tap, &self.fence);
@@ -191,8 +191,8 @@ impl RunningCommand<'_> {
         }
     }
 
-    /// Reads what the pipes still hold, even if nobody takes it. Only a process that has left the group can write into them now.
-    /// It must not keep the call from ending.
+    /// Reads what the pipes still hold, even if nobody takes it. Only a process that has left the group can still write into them,
+    /// and it must not keep the call from ending.
     fn read_what_is_left(&mut self) {
         let mut left = 2 * LARGEST_PIPE;
         while left > 0

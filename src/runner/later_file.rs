@@ -1,4 +1,4 @@
-//! The file into which a function may write when it is to run instead of now.
+//! The file in which a function may say when to run instead of now.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Read};
@@ -14,10 +14,10 @@ use crate::domain::zone::machine_zone;
 use crate::error::reason;
 use crate::runner::clock::now;
 
-/// How much stack it takes to find a time zone, with plenty to spare, in bytes. A slot has less.
+/// How much stack it takes to find a time zone, generously, in bytes. A slot has less.
 const STACK: usize = 2 * 1024 * 1024;
 
-/// A place for the wish of one attempt. The function makes the file.
+/// The place where one attempt may say when to run. The function makes the file.
 #[derive(Debug)]
 pub(in crate::runner) struct LaterFile(PathBuf);
 
@@ -40,7 +40,7 @@ impl LaterFile {
         }
     }
 
-    /// The outcome of a function that asked to be tried again, if it says here when, or tries to; removes the file.
+    /// The outcome of a function that asked to be tried again, if this file says when, or tries to. Removes the file.
     pub(in crate::runner) fn take(&self) -> Option<Outcome> {
         let outcome = match self.read() {
             Ok(text) if text.trim().is_empty() => None,
@@ -72,7 +72,7 @@ impl LaterFile {
     }
 }
 
-/// The outcome of a function that has left this text.
+/// The outcome of a function that has written this text.
 fn understand(text: &str) -> Outcome {
     let thread = std::thread::Builder::new().name("later".to_owned()).stack_size(STACK);
     std::thread::scope(|scope| match thread.spawn_scoped(scope, || asks_for(text, now(), machine_zone)) {

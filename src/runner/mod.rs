@@ -1,6 +1,6 @@
 //! Runs functions: processes, their output, and the files that a processor keeps while it works.
 //!
-//! Invariant: this layer knows processes and files, and no database. It does not decide what follows from an outcome.
+//! Invariant: this layer knows processes and files, but no database. It does not decide what an outcome leads to.
 
 mod call;
 pub mod clock;

@@ -1,4 +1,4 @@
-//! Starts the program of a function: its arguments, its environment, and why it cannot be started.
+//! Starts the program of a function with its arguments and its environment, and says why it cannot be started.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -37,10 +37,10 @@ pub(in crate::runner) struct Program<'a> {
 }
 
 impl Program<'_> {
-    /// Starts it for this call alone, in its own process group and its site, with pipes to its stdin, stdout and stderr.
+    /// Starts it for this call alone, in its own process group and its site, with pipes as its stdin, stdout and stderr.
     pub(in crate::runner) fn start(self, result: &ResultFile, later: &LaterFile) -> Result<Child, StartFailure> {
         let claim = self.claim;
-        // Looked up once, so that every try is the same.
+        // This is looked up once, so that every try is the same.
         let from_file = self.env_file().map_err(StartFailure::Unable)?;
         let (_, program) = self.command(&from_file).map_err(StartFailure::Unable)?;
         let words = words(claim).map_err(StartFailure::Unfit)?;
@@ -65,7 +65,7 @@ impl Program<'_> {
         })
     }
 
-    /// The variables of the function's file, as they are now.
+    /// The current variables from the function's file.
     fn env_file(self) -> Result<Variables, Failure> {
         let Some(path) = self.claim.definition.env_file() else { return Ok(Variables::new()) };
         let read = read_private(&path, LARGEST_ENV_FILE);
@@ -80,7 +80,7 @@ impl Program<'_> {
         let Some((program, first)) = definition.command.split_first() else {
             return Err(Failure::not_found("the function has no program"));
         };
-        // Without `.` components, so that messages show a short path.
+        // The path has no `.` components, so that messages show a short path.
         let program: PathBuf = site.join(program).components().collect();
         let mut command = Command::new(&program);
         command.args(first).current_dir(site);
@@ -143,7 +143,8 @@ fn variables(claim: &Claim) -> Vec<(&'static str, String)> {
     variables
 }
 
-/// The arguments of a call as words, if its function takes words. Every user of the machine can read those, so none is secret.
+/// The arguments of a call as words, if its function takes words. Every user of the machine can read a command line, so it has no
+/// secret.
 fn words(claim: &Claim) -> Result<Vec<String>, Failure> {
     if claim.definition.call_format.args() == Args::Stdin {
         return Ok(Vec::new());
@@ -179,7 +180,7 @@ fn word(claim: &Claim, which: &impl Display, word: String) -> Result<String, Fai
 }
 
 fn too_many(claim: &Claim, words: &[String]) -> Failure {
-    // The kernel counts a NUL at the end of each, and a pointer to it (execve(2)).
+    // For each of them, the kernel counts a NUL at its end and a pointer to it (execve(2)).
     let (count, size) = (words.len(), words.iter().map(|word| word.len() + 1 + size_of::<usize>()).sum::<usize>());
     does_not_fit(claim, &format!("its {count} arguments take {size} bytes of a command line, more than it may have"))
 }

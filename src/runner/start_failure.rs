@@ -1,4 +1,4 @@
-//! Why a program was not started, and how long asyncq waits for what the system lacks.
+//! Why a program was not started, and how long asyncq waits if the system lacks something.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -35,7 +35,7 @@ pub enum StartFailure {
 }
 
 impl StartFailure {
-    /// The meaning of an error. `why_not` words the failure, unless a later try may succeed.
+    /// The meaning of an error. `why_not` makes the failure, unless a later try may succeed.
     pub(in crate::runner) fn of(error: io::Error, why_not: impl Fn(&io::Error) -> Failure) -> StartFailure {
         match Errno::from_io_error(&error) {
             Some(Errno::TXTBSY) => StartFailure::Written(why_not(&error)),
@@ -60,7 +60,7 @@ impl StartFailure {
     }
 }
 
-/// Whether a call may not begin now because it has expired. The store ends it once it is back.
+/// Whether a call must not begin because it has expired. The store ends it once it is back.
 pub fn has_expired(claim: &Claim) -> bool {
     let now = || millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
     claim.expires_at.is_some_and(|at| at.0 <= now())
@@ -70,14 +70,14 @@ fn is_scarcity(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
-/// Since when no program could be started, if that is so. All calls of a processor wait together, so that a queue does not wait
+/// Since when no program could be started, if that is so. All calls of a processor share the wait, so that a queue does not wait
 /// once for each of its calls.
 #[derive(Debug, Default)]
 pub struct Scarcity(Mutex<Option<Instant>>);
 
 impl Scarcity {
-    /// Calls `work`, which starts a program, again for a moment if the system lacks something or the program is being written,
-    /// but not after `control` is told to stop.
+    /// Calls `work`, which starts a program. If the system lacks something or the program is being written, tries again for a
+    /// moment, but not after `control` is told to stop.
     pub(in crate::runner) fn wait<T>(
         &self,
         control: &StopSwitch,
@@ -111,7 +111,7 @@ impl Scarcity {
     }
 }
 
-/// Calls `work` again for a moment if the system lacks something.
+/// Calls `work`. If the system lacks something, tries again for a moment.
 pub(in crate::runner) fn patiently<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let until = Instant::now() + MOMENT;
     loop {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// Why, and how hard, a running call is to be ended. Later ones are harder.
+/// Why to end a running call, and how hard. Later values are harder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Stop {
@@ -19,7 +19,7 @@ pub enum Stop {
     Kill = 3,
 }
 
-/// The switch for one running call after another. The thread that waits for the function sees it at once.
+/// The switch for one running call after another. The thread that waits for the function notices it at once.
 #[derive(Debug)]
 pub struct StopSwitch {
     stop: AtomicU8,
@@ -36,7 +36,7 @@ impl StopSwitch {
         Ok(StopSwitch { stop: AtomicU8::new(0), wake })
     }
 
-    /// Asks the running call to end; never takes back a harder request.
+    /// Asks the running call to end. Never takes back a harder request.
     pub fn stop(&self, how: Stop) {
         self.stop.fetch_max(how as u8, Ordering::SeqCst);
         self.wake_up();
@@ -44,7 +44,7 @@ impl StopSwitch {
 
     /// Wakes the waiting thread, for another reason.
     pub fn wake_up(&self) {
-        // Only fails when the counter is full: then the sleeper is awake already.
+        // A write fails only if the counter is full. Then the sleeper is awake already.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
     }
 

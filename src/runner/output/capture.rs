@@ -1,7 +1,7 @@
-//! Keeps what a function prints: the head and the tail, in bounded memory.
+//! Keeps the head and the tail of what a function prints, in bounded memory.
 //!
-//! Invariant: at most [`MEMORY`] bytes of one call's output are in memory, however much it prints. A file without a name has the
-//! rest of what is kept. A call never fails because its log is lost: what cannot be kept counts as dropped.
+//! Invariant: at most [`MEMORY`] bytes of one call's output are in memory, however much it prints. An unnamed file has the rest of
+//! what is kept. Losing a log never makes a call fail: what cannot be kept counts as dropped.
 
 use std::path::{Path, PathBuf};
 use std::{collections::VecDeque, fs::File, os::unix::fs::FileExt};
@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 
 use crate::domain::log::{Log, MAX_LOG_BYTES, Stream};
 
-/// How much output is kept in memory before a file takes it.
+/// How much output is kept in memory before it goes to a file.
 const MEMORY: usize = 64 * 1024;
 
 /// How much of the kept output is the head.
@@ -19,8 +19,8 @@ const HEAD: usize = MAX_LOG_BYTES / 4;
 /// How much of it is the tail, at most.
 const TAIL: usize = MAX_LOG_BYTES - HEAD;
 
-/// How many pieces head and tail may each have. If a function alternates between its streams byte by byte, less of its output is
-/// kept, and it takes no more memory.
+/// How many pieces the head and the tail may each have. If a function alternates between its streams byte by byte, less of its
+/// output is kept, and memory stays bounded.
 const PIECES: usize = 8192;
 
 /// A part of an output.
@@ -41,13 +41,13 @@ pub struct Capture {
     head_closed: bool,
     tail: VecDeque<(Stream, usize)>,
     tail_bytes: usize,
-    /// Where in the ring the next byte of the tail goes.
+    /// The place in the ring for the next byte of the tail.
     tail_end: usize,
     dropped: u64,
 }
 
 impl Capture {
-    /// Nothing is printed yet. If a file is needed, it is in `folder`.
+    /// Nothing is printed yet. If a file is needed, it will be in `folder`.
     pub fn new(folder: &Path) -> Capture {
         Capture {
             space: Space::Memory { bytes: Vec::new(), folder: folder.to_owned() },
@@ -125,8 +125,7 @@ impl Capture {
         self.head_bytes as u64 + self.dropped + self.tail_bytes as u64
     }
 
-    /// Gives what was printed after the first `seen` bytes, at most about this many bytes of it; says how many bytes are seen
-    /// then.
+    /// Gives what was printed after the first `seen` bytes, about this many bytes at most. Returns how many bytes are seen then.
     pub(in crate::runner) fn after(&self, mut seen: u64, most: usize, give: &mut dyn FnMut(OutputPart<'_>)) -> u64 {
         let (head, tail) = (self.head_bytes as u64, self.printed() - self.tail_bytes as u64);
         let mut left = most;
@@ -155,7 +154,7 @@ impl Capture {
         seen
     }
 
-    /// Gives the bytes of these pieces from `at` on, at most so many; says how many. It gives none where they cannot be read.
+    /// Gives the bytes of these pieces from `at` on, at most `most`. Returns how many. It gives none if they cannot be read.
     fn give(
         &self,
         pieces: &VecDeque<(Stream, usize)>,
@@ -204,7 +203,7 @@ impl Capture {
         }
         let mut pieces = self.head.clone();
         for &(stream, length) in &self.tail {
-            // No piece reaches across the gap, so that a reader can say where the gap is.
+            // No piece reaches across the gap, so that a reader can tell where the gap is.
             if self.dropped > 0 && pieces.iter().map(|piece| piece.1).sum::<usize>() == self.head_bytes {
                 pieces.push_back((stream, length));
             } else {
@@ -223,7 +222,7 @@ fn add(pieces: &mut VecDeque<(Stream, usize)>, stream: Stream, length: usize) {
     }
 }
 
-/// Space for [`MAX_LOG_BYTES`] bytes, to write and read at any place.
+/// Space for [`MAX_LOG_BYTES`] bytes. Every place can be written and read.
 #[derive(Debug)]
 enum Space {
     Memory {
@@ -231,7 +230,7 @@ enum Space {
         folder: PathBuf,
     },
     File(File),
-    /// No file could be made or written: the disk is full.
+    /// No file could be made or written, because the disk is full.
     Lost,
 }
 

@@ -12,10 +12,10 @@ use crate::domain::log::Stream;
 /// How many bytes may wait to be written before asyncq stops reading from functions.
 const WAITING: usize = 256 * 1024;
 
-/// How many bytes of messages may wait in addition.
+/// How many bytes of messages may wait in addition to that.
 const WAITING_MESSAGES: usize = 256 * 1024;
 
-/// About how much room a piece takes in addition to its bytes, in the queue and for the allocator.
+/// About how much memory a piece takes in addition to its bytes, in the queue and in the allocator.
 const PIECE: usize = 64;
 
 /// How long a reader may take for the rest after [`ForwarderHandle::skip_wait`].
@@ -67,7 +67,7 @@ impl Piece {
     }
 }
 
-/// How many bytes with labels are written together, at least.
+/// How many labelled bytes are written together, at least.
 const LABELLED: usize = 64 * 1024;
 
 /// How much stack a writer needs.
@@ -76,12 +76,12 @@ const STACK: usize = 256 * 1024;
 /// Writes a piece, and waits for its reader.
 type Write = Arc<dyn Fn(&Piece) + Send + Sync>;
 
-/// Passes output on. Each stream keeps its order; both have one order if they end in the same file.
+/// Passes output on. Each stream keeps its order. If both end in the same file, they share one order.
 pub struct Forwarder {
     shared: Arc<ForwarderState>,
 }
 
-/// Reaches a [`Forwarder`] from elsewhere, and does not keep it from ending.
+/// Reaches a [`Forwarder`] from elsewhere, without keeping it alive.
 pub struct ForwarderHandle(Arc<ForwarderState>);
 
 struct ForwarderState {
@@ -90,7 +90,7 @@ struct ForwarderState {
     queue: Mutex<PieceQueue>,
     /// Notified when there is something to write, one for each queue.
     filled: [Condvar; 2],
-    /// Notified when a message is written, or any piece while somebody waits for output, or the wait is skipped.
+    /// Notified when a message is written, when any piece is while somebody waits for output, and when the wait is skipped.
     room: Condvar,
     /// Notified when a writer has ended, or the wait is skipped.
     ending: Condvar,
@@ -114,12 +114,12 @@ struct PieceQueue {
 struct StreamQueue {
     pieces: VecDeque<Piece>,
     stage: WriterState,
-    /// The labelled output that was written last, if nothing came after it.
+    /// The labelled output that was written last, if nothing was written after it.
     latest: Option<(JobId, Stream)>,
 }
 
 impl StreamQueue {
-    /// Whether a piece goes on where the last one ended. It is written now.
+    /// Whether a piece continues where the last one ended. The piece is about to be written.
     fn goes_on(&mut self, piece: &Piece) -> bool {
         if piece.bytes.is_empty() {
             return true;
@@ -135,14 +135,14 @@ enum WriterState {
     #[default]
     Unused,
     Open,
-    /// Everything is written, or the other queue takes what belongs here.
+    /// Everything is written, or the other queue takes the pieces of this one.
     Over,
 }
 
 impl Forwarder {
-    /// Starts to pass pieces on to `write`. If both streams end in the same file, they are `joint`: one thread writes both, in
-    /// one order. Otherwise a stream that nobody reads does not hold up the other one. If it `has_labels`, each line of a call
-    /// begins with its [`Label`].
+    /// Starts to pass pieces on to `write`. If both streams end in the same file, they are `joint`: one thread writes both, in one
+    /// order. Otherwise, if nobody reads one stream, the other one goes on. If it `has_labels`, each line of a call begins with its
+    /// [`Label`].
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -212,7 +212,7 @@ impl Forwarder {
     }
 }
 
-/// Waits until everything is written; not for long if the wait is skipped.
+/// Waits until everything is written, or only briefly if the wait is skipped.
 impl Drop for Forwarder {
     fn drop(&mut self) {
         let mut queue = self.shared.lock();
@@ -233,8 +233,8 @@ impl ForwarderHandle {
         self.0.ending.notify_all();
     }
 
-    /// Writes a message to stderr after the output that came before it, its line feed included. Waits while many messages are not written yet, unless the wait is
-    /// skipped. Gives the message back if the forwarder has ended.
+    /// Writes a message, with its line feed, to stderr after the output that came before it. While many messages are not written
+    /// yet, it waits, unless the wait is skipped. If the forwarder has ended, returns the message.
     ///
     /// # Errors
     /// The message itself.
@@ -248,7 +248,7 @@ impl ForwarderHandle {
         Ok(())
     }
 
-    /// Whether half as many messages wait as may wait.
+    /// Whether half as many messages are waiting as may wait.
     pub fn is_behind(&self) -> bool {
         self.0.lock().messages >= WAITING_MESSAGES / 2
     }
@@ -292,7 +292,8 @@ impl ForwarderState {
         self.filled[lane].notify_one();
     }
 
-    /// Writes a piece with its label before each line, and once more where somebody else has written in the middle of a line.
+    /// Writes a piece with its label before each line. If somebody else has written in the middle of a line, the label comes once
+    /// more.
     fn write_labelled(&self, piece: &Piece, label: &Label, goes_on: bool) {
         let kind = if goes_on { PieceKind::Output } else { PieceKind::Lines };
         let mut part = Piece { stream: piece.stream, bytes: Vec::new(), kind, label: None };
@@ -331,7 +332,7 @@ impl ForwarderState {
                 None => (self.write)(&piece),
             }
             queue = self.lock();
-            // Only now: a piece takes room while it is being written.
+            // This comes only now, because a piece takes room while it is being written.
             *queue.taken(piece.kind) -= piece.room();
             if piece.kind == PieceKind::Message || queue.is_awaited {
                 self.room.notify_all();

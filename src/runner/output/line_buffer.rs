@@ -1,4 +1,4 @@
-//! Passing on what a function prints while it runs.
+//! Passes on what a function prints while it runs.
 
 use crate::domain::job::Claim;
 use crate::domain::log::Stream;
@@ -9,7 +9,7 @@ use crate::runner::{Forwarder, Label, Piece, PieceKind, Tap};
 pub struct Output<'a> {
     /// Where it goes.
     pub forwarder: &'a Forwarder,
-    /// Only in whole lines, because other functions may print at the same time.
+    /// Whether to pass on whole lines only, because other functions may print at the same time.
     pub whole_lines: bool,
     /// Through which others follow it, if they can.
     pub tap: Option<&'a Tap>,
@@ -32,7 +32,7 @@ impl<'a> Output<'a> {
 #[derive(Debug, Default)]
 pub(in crate::runner) struct LineBuffer {
     streams: [StreamBuffer; 2],
-    /// The lines of each call with a label, which are always whole.
+    /// The buffers of each call with a label. Its lines are always passed on whole.
     labelled: Vec<(Label, [StreamBuffer; 2])>,
 }
 
@@ -66,7 +66,7 @@ impl LineBuffer {
         output.forwarder.push(Piece { stream, bytes: piece, kind: PieceKind::Output, label: None });
     }
 
-    /// Passes on the unfinished lines of a call that has ended, if they have a label.
+    /// Passes on the incomplete lines of a call that has ended, if its lines have a label.
     pub(in crate::runner) fn call_ended(&mut self, output: Output<'_>) {
         if self.labelled.is_empty() {
             return;
@@ -97,7 +97,7 @@ fn pass_all(streams: [StreamBuffer; 2], output: Output<'_>, label: Option<&Label
 }
 
 impl StreamBuffer {
-    /// Passes on the lines that are whole, or long.
+    /// Passes on lines that are complete, or long.
     fn push_lines(&mut self, output: (Output<'_>, Option<&Label>), stream: Stream, bytes: &[u8]) {
         let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
         if whole > 0 {
@@ -110,7 +110,7 @@ impl StreamBuffer {
         }
     }
 
-    /// Passes on what there is, on a line of its own unless it continues one.
+    /// Passes on everything, on a line of its own unless it continues one.
     fn pass(&mut self, (output, label): (Output<'_>, Option<&Label>), stream: Stream) {
         let bytes = std::mem::take(&mut self.unfinished);
         let whole_lines = output.whole_lines || label.is_some();
@@ -120,5 +120,5 @@ impl StreamBuffer {
     }
 }
 
-/// How much is read at once, and how long a line may be before it is passed on in parts.
+/// How much to read at once, and how long a line may get before it is passed on in parts.
 pub(in crate::runner) const BUFFER: usize = 64 * 1024;

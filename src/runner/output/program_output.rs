@@ -15,20 +15,20 @@ pub(in crate::runner) const LARGEST_PIPE: usize = 1024 * 1024;
 
 const STREAMS: [Stream; 2] = [Stream::Out, Stream::Err];
 
-/// The streams of a program, and what was read from them and is not passed on yet.
+/// The streams of a program, and what was read from them but not passed on yet.
 #[derive(Debug)]
 pub(in crate::runner) struct ProgramOutput {
     pipes: [Option<OwnedFd>; 2],
     fresh: [Vec<u8>; 2],
-    /// Whether the search for what an answer counts has read anything.
+    /// Whether the search for the output of an answer has read anything.
     ahead: bool,
     lines: LineBuffer,
-    /// What the program of a single call has printed, or a worker before its hello.
+    /// What the program of a single call has printed; for a worker, what it printed before its hello.
     pub(in crate::runner) own: Capture,
 }
 
 impl ProgramOutput {
-    /// That of a program without streams; long outputs are put in `folder`.
+    /// The output of a program without streams. Long outputs go into `folder`.
     pub(in crate::runner) fn new(folder: &Path) -> ProgramOutput {
         let (pipes, fresh) = Default::default();
         ProgramOutput { pipes, fresh, ahead: false, lines: LineBuffer::default(), own: Capture::new(folder) }
@@ -38,7 +38,7 @@ impl ProgramOutput {
     pub(in crate::runner) fn of(child: &mut Child, folder: &Path) -> ProgramOutput {
         let pipes = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
         for pipe in pipes.iter().flatten() {
-            // Where that fails, reading may wait; it does not fail for pipes.
+            // If this fails, reading may wait. It does not fail for pipes.
             let _ = rustix::io::ioctl_fionbio(pipe, true);
         }
         ProgramOutput { pipes, ..ProgramOutput::new(folder) }
@@ -49,7 +49,7 @@ impl ProgramOutput {
         self.pipes.iter().flatten()
     }
 
-    /// Reads once what is there from each stream; says how much that was.
+    /// Reads once what is there from each stream. Returns how much that was.
     pub(in crate::runner) fn take(&mut self) -> usize {
         [0, 1].map(|which| self.read(which).unwrap_or(0)).iter().sum()
     }
@@ -66,7 +66,7 @@ impl ProgramOutput {
         }
     }
 
-    /// Reads until this many bytes of each stream are there, or as many as can have been in the pipes.
+    /// Reads until it has this many bytes of each stream, or as many as the pipes can have held.
     fn take_until(&mut self, counts: [usize; 2]) {
         for (which, count) in counts.into_iter().enumerate() {
             let mut left = LARGEST_PIPE;
@@ -80,7 +80,7 @@ impl ProgramOutput {
         }
     }
 
-    /// Whether that has read anything since this was asked last.
+    /// Whether that search has read anything since the last call of this.
     pub(in crate::runner) fn was_read_ahead(&mut self) -> bool {
         std::mem::take(&mut self.ahead)
     }
@@ -106,8 +106,8 @@ impl ProgramOutput {
         self.fresh.iter().all(Vec::is_empty)
     }
 
-    /// Gives a call the output that its answer counts, of which it has got `before` already, or all output if nothing is
-    /// `counted`; says whether that is anything.
+    /// Gives a call the output that its answer counts, of which it has already got `before`; without `counted`, all output. Returns
+    /// whether there was any.
     pub(in crate::runner) fn settle(
         &mut self,
         call: &mut Capture,
@@ -132,7 +132,7 @@ impl ProgramOutput {
         missing != [0, 0]
     }
 
-    /// Gives a call everything that was read; says how many bytes.
+    /// Gives a call everything that was read. Returns how many bytes.
     pub(in crate::runner) fn give(&mut self, call: &mut Capture, output: Output<'_>) -> [u64; 2] {
         let counts = [0, 1].map(|which| self.fresh[which].len() as u64);
         for (stream, fresh) in STREAMS.into_iter().zip(&self.fresh) {
@@ -142,7 +142,7 @@ impl ProgramOutput {
         counts
     }
 
-    /// Keeps everything that was read, as the program's own.
+    /// Keeps everything that was read as the output of the program itself.
     pub(in crate::runner) fn keep(&mut self, output: Output<'_>) {
         for (stream, fresh) in STREAMS.into_iter().zip(&self.fresh) {
             self.own.push(stream, fresh);
@@ -165,7 +165,7 @@ impl ProgramOutput {
         self.lines.push(output, stream, text.as_bytes());
     }
 
-    /// Passes on the unfinished lines of a call that has ended, if its lines have a label.
+    /// Passes on the incomplete lines of a call that has ended, if its lines have a label.
     pub(in crate::runner) fn call_ended(&mut self, output: Output<'_>) {
         self.lines.call_ended(output);
     }

@@ -1,4 +1,4 @@
-//! The processes of one running attempt, and how they are ended.
+//! The processes of one running attempt, and how to end them.
 
 use std::{collections::BTreeSet, process::Child, sync::Arc};
 
@@ -10,7 +10,7 @@ use crate::domain::job::{JobId, Token};
 use crate::runner::process::orphans::{Ownership, TokenMark, marks, ownership};
 use crate::runner::{Orphans, process::environ, process::oom_score::Offer};
 
-/// An attempt that runs, from before its program is started, so that no other attempt claims its orphans.
+/// A running attempt. It exists from before its program is started, so that no other attempt claims its orphans.
 #[derive(Debug)]
 pub(in crate::runner) struct RunningAttempt {
     orphans: Arc<Orphans>,
@@ -47,11 +47,11 @@ impl Drop for RunningAttempt {
 pub(in crate::runner) enum Remaining {
     /// No process.
     Nobody,
-    /// Some processes that have not ended yet, as far as can be seen.
+    /// There are processes that have not ended yet, as far as this can see.
     Some,
     /// Only processes that may not be ended.
     Unkillable,
-    /// Some just ended, and may have left children that were not seen yet.
+    /// Some have just ended, and may have left children that this has not seen yet.
     Others,
 }
 
@@ -83,15 +83,15 @@ impl AttemptProcesses {
         }
     }
 
-    /// Whether a process of its group is left, now that the program has ended. Ended ones are reaped.
+    /// Whether its group still has a process, after the program has ended. Reaps ended ones.
     pub(in crate::runner) fn has_group(&self, group: Pid) -> bool {
         self.attempt.orphans.reap_group(group)
     }
 
-    /// Kills the tracer of the program, if that belongs to the attempt: it can keep the program from ending.
+    /// Kills the tracer of the program if it belongs to the attempt, because it can keep the program from ending.
     pub(in crate::runner) fn end_tracer(&self) {
         let tracer = environ::tracer(self.child);
-        // Opened before it is looked at, so that the signal reaches the process that was looked at.
+        // It is opened before it is checked, so that the signal reaches the process that was checked.
         let Some((pid, held)) = tracer.and_then(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?))) else {
             return;
         };
@@ -119,10 +119,10 @@ impl AttemptProcesses {
         self.attempt.orphans.leaves_unkillable() && !self.unkillable.is_empty()
     }
 
-    /// Asks every orphan once to end, or kills it; says what may be left.
+    /// Asks every orphan once to end, or kills it. Returns what may be left.
     pub(in crate::runner) fn end(&mut self, kill: bool) -> Remaining {
         let (living, dead) = self.attempt.orphans.look(Some(self.child), Some(self.attempt.number));
-        // After the list was read: it holds no orphan of an attempt that has begun since.
+        // This comes after the list was read, so the list has no orphan of an attempt that has begun since.
         let alone = self.attempt.is_alone();
         let (mut left, mut unkillable) = (false, false);
         for pid in living {
@@ -149,7 +149,7 @@ impl AttemptProcesses {
         ownership(pid, marked, |number| number == self.attempt.number)
     }
 
-    /// Asks an orphan once to end, or kills it; says whether it may be signalled.
+    /// Asks an orphan once to end, or kills it. Returns whether it may be signalled.
     fn end_one(&mut self, pid: Pid, kill: bool) -> bool {
         let number = pid.as_raw_nonzero().get();
         let obeys = if kill {
@@ -167,8 +167,8 @@ impl AttemptProcesses {
     }
 }
 
-/// Sends a signal; says whether the process may be signalled. A process counts that the thread of another attempt has reaped
-/// meanwhile: it may have left children.
+/// Sends a signal. Returns whether the process may be signalled. A process that the thread of another attempt has reaped meanwhile
+/// counts, because it may have left children.
 fn obeys(pid: Pid, signal: Signal) -> bool {
     kill_process(pid, signal) != Err(Errno::PERM)
 }

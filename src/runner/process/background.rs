@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::runner::Access;
 
-/// The right to start a processor in the background, for one process at a time. It ends with this value.
+/// The right to start a processor in the background. One process has it at a time. It ends with this value.
 #[derive(Debug)]
 pub struct StartRight {
     #[expect(dead_code, reason = "the kernel's lock is released when it is closed")]
@@ -17,10 +17,10 @@ pub struct StartRight {
 }
 
 impl StartRight {
-    /// Takes the right for the store with this run folder, which is made if it is not there, unless another process has the right.
+    /// Takes the right for the store with this run folder, unless another process has it. Makes the folder if it is missing.
     ///
     /// # Errors
-    /// When the folder is not the store's, and whatever the file system answers.
+    /// When the folder does not belong to the store, and whatever the file system answers.
     pub fn take(run_folder: &Path, access: Access) -> io::Result<Option<StartRight>> {
         access.make_run_folder(run_folder)?;
         let folder = File::open(run_folder)?;
@@ -32,14 +32,14 @@ impl StartRight {
     }
 }
 
-/// Whether a program in the background gets this variable. It runs for others too, to whom nothing else is to be passed on.
+/// Whether a program in the background gets this variable. It also runs for other users, who must get nothing else.
 fn is_passed_on(name: &str) -> bool {
     const NAMES: [&str; 8] = ["HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "USER"];
     NAMES.contains(&name) || ["ASYNCQ_", "LC_", "LD_", "XDG_"].iter().any(|start| name.starts_with(start))
 }
 
-/// Starts a program in a process group of its own, so that no signal of a terminal meets it. It gets only the usual ones of these variables, reads and prints nothing, and keeps
-/// no directory in use.
+/// Starts a program in a process group of its own, which no signal of a terminal reaches. It gets only the usual ones of these
+/// variables, reads and prints nothing, and keeps no directory in use.
 ///
 /// # Errors
 /// When it cannot be started.

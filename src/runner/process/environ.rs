@@ -13,26 +13,26 @@ const THREADS: usize = 20;
 const ENVIRONMENT: usize = 50;
 const ENVIRONMENT_END: usize = 51;
 
-/// Flags of a process (`PF_EXITING` and `PF_KTHREAD` of the kernel's `sched.h`): a process that is ending or belongs to the kernel
-/// has no memory, and so no environment.
+/// Flags of a process (`PF_EXITING` and `PF_KTHREAD` of the kernel's `sched.h`). A process that is ending, or that belongs to the
+/// kernel, has no memory, and so no environment.
 const EXITING: u64 = 0x4;
 const WITHOUT_MEMORY: u64 = EXITING | 0x0020_0000;
 
 /// How often to try again when a process changes its environment all the time.
 const LOOKS: usize = 3;
 
-/// Whether the kernel shows where environments are, as Linux does; imitations of it may not.
+/// Whether the kernel shows where environments are. Linux does; imitations of it may not.
 static IS_TOLD: LazyLock<bool> = LazyLock::new(|| Stat::of(getpid()).is_ok_and(|own| own.number(ENVIRONMENT_END) != 0));
 
-/// Reads the environment of a process; `None` in the middle of `execve`, when the old one is gone and the new one is not there
-/// yet. At that moment, the process may have lost the locks that it inherited.
+/// Reads the environment of a process. It is `None` in the middle of `execve`, when the old one is gone and the new one is not
+/// there yet. At that moment, the process may have lost the locks that it inherited.
 ///
 /// # Errors
 /// Whatever `/proc` answers.
 pub(in crate::runner) fn read(pid: Pid) -> io::Result<Option<Vec<u8>>> {
     for _ in 0..LOOKS {
         let environment = match fs::read(format!("/proc/{pid}/environ")) {
-            // Some kernels say this when the first thread has ended, even if there are others.
+            // Some kernels answer this when the first thread has ended, even if other threads run.
             Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => Vec::new(),
             read => read?,
         };

@@ -1,8 +1,8 @@
-//! Where a processor runs: in which boot of the machine and in which PID namespace, because containers have their own. Processes
-//! that a dead processor has left can be seen and ended only from the same namespace, or from the machine's first one.
+//! Where a processor runs: in which boot of the machine, and in which PID namespace, because each container has its own. Only from
+//! the same namespace, or from the machine's first one, can others see and end the processes that a dead processor has left.
 //!
-//! A namespace is known by its number, which the kernel uses again after its end. That is harmless: all processes of an ended
-//! namespace are gone.
+//! The number of a namespace identifies it. The kernel uses the number again after its end. That is harmless, because all processes
+//! of an ended namespace are gone.
 
 use std::{fs, io};
 
@@ -12,13 +12,13 @@ use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 use crate::domain::processor::NewProcessor;
 use crate::runner::process::stat::{Stat, is_gone};
 
-/// The machine's first PID namespace, in which all processes are seen (`PROC_PID_INIT_INO` of the kernel).
+/// The machine's first PID namespace, which shows all processes (`PROC_PID_INIT_INO` of the kernel).
 const FIRST: &str = "pid:[4026531836]";
 
 /// Whether this process can see what a dead processor has left running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visibility {
-    /// All of it can be seen, with the right to do so.
+    /// It can see all of it, and has the permission to do so.
     Clear,
     /// It ends by itself: the processor was the first process of its namespace, so the kernel ends the others.
     Ending,
@@ -30,7 +30,7 @@ pub enum Visibility {
 pub fn visibility(dead: &NewProcessor) -> Visibility {
     let theirs = namespace_of(dead).filter(|_| same_boot(dead));
     match theirs {
-        // An old registration without a namespace, or an earlier boot.
+        // An old registration without a namespace, or one from an earlier boot.
         None => Visibility::Clear,
         Some(_) if dead.pid == 1 => Visibility::Ending,
         Some(theirs) => match namespace() {
@@ -40,18 +40,18 @@ pub fn visibility(dead: &NewProcessor) -> Visibility {
     }
 }
 
-/// Whether the very process that registered is still there. The lock is the proof; this is the best guess without one. A machine
-/// is known by its boot, because its name may change. Processes of another machine or an earlier boot count as gone.
+/// Whether the same process that registered is still there. The lock is the proof; this is the best guess without it. The boot
+/// identifies a machine, because its name may change. Processes of another machine or an earlier boot count as gone.
 pub fn process_lives(is: &NewProcessor) -> bool {
     same_boot(is) && process(is) != Presence::Gone
 }
 
-/// Whether the process that registered is there, as seen from here.
+/// Whether this process can see the process that registered.
 pub fn process(is: &NewProcessor) -> Presence {
     look(is.pid, is.pid_start, &is.boot)
 }
 
-/// Whether a process is there, as seen from here.
+/// Whether this process can see another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     /// It is there.
@@ -62,10 +62,10 @@ pub enum Presence {
     Hidden,
 }
 
-/// Looks for a process by its start time and its place in the form of [`here`].
+/// Looks for a process by its start time and its place, which has the form of [`here`].
 pub(in crate::runner) fn look(pid: i64, start: i64, place: &str) -> Presence {
     let (in_boot, in_namespace) = place.split_once(' ').unwrap_or((place, ""));
-    // If the boot is unknown, so is the rest.
+    // Without the boot, nothing else is known.
     if boot().is_ok_and(|boot| boot != in_boot) {
         return Presence::Gone;
     }
@@ -83,7 +83,7 @@ pub(in crate::runner) fn look(pid: i64, start: i64, place: &str) -> Presence {
     }
 }
 
-/// Whether a process is gone that `/proc` does not list: it may list only those of this user (`hidepid`).
+/// Whether a process is gone that `/proc` does not list. `/proc` may list only those of this user (`hidepid`).
 fn not_listed(pid: i64) -> Presence {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let is_free = pid.is_none_or(|pid| pidfd_open(pid, PidfdFlags::empty()).err() == Some(Errno::SRCH));

@@ -1,12 +1,12 @@
-//! The `oom_score_adj` of functions. It makes the kernel kill functions before their processor when memory runs out, and it holds
-//! the number of the attempt: every descendant has it, whatever happens to its environment.
+//! The `oom_score_adj` of functions. It makes the kernel kill functions before their processor when memory runs out. It also holds
+//! the number of the attempt: every descendant has that, whatever happens to its environment.
 //!
-//! A program must have its score before its first instruction. It inherits that from its parent, so this process has the score of a
-//! program while it starts it, and makes one program at a time. The next start waits for the fork, not until the program before
-//! is loaded, which may take long.
+//! A program needs its score before its first instruction, and inherits it from its parent. So this process takes the score of a
+//! program while it starts it, and starts one program at a time. The next start waits for the fork, but not until the earlier
+//! program is loaded, which may take long.
 //!
-//! Numbers matter only for processes without a token, because every process may raise its own score. A processor with a score of
-//! 500 or more, as inside a function, has no room for them.
+//! The numbers only matter for processes without a token, because every process may raise its own score. A processor with a score
+//! of 500 or more, as inside a function, has no room for them.
 
 use std::fs::{self, File, OpenOptions};
 use std::process::{Child, Command};
@@ -28,14 +28,14 @@ static OWN: LazyLock<i32> = LazyLock::new(|| {
     own.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 });
 
-/// The file with the score of this process. A system without it has no such killer.
+/// The file with the score of this process. A system without this file has no such killer.
 static OWN_FILE: LazyLock<Option<File>> =
     LazyLock::new(|| OpenOptions::new().write(true).open("/proc/self/oom_score_adj").ok());
 
-/// The thread whose program is made with the score that this process has now.
+/// The thread that starts a program with the current score of this process.
 static STARTING: Mutex<Option<Starter>> = Mutex::new(None);
 
-/// Held by the thread whose turn is next, so that only that one polls.
+/// Held by the thread that is next, so that only this one polls.
 static TURN: Mutex<()> = Mutex::new(());
 
 /// How often to check whether another thread has forked.
@@ -45,14 +45,14 @@ const LOOK: Duration = Duration::from_micros(50);
 #[derive(Debug)]
 struct Starter {
     number: i32,
-    /// The kernel's list of the thread's children, and what was on it before. Without it (`CONFIG_PROC_CHILDREN`), the next start
-    /// waits until this one is over.
+    /// The kernel's list of the thread's children, and what was on it before. Without the list (`CONFIG_PROC_CHILDREN`), the next
+    /// start waits until this one is over.
     children: Option<File>,
     before: Vec<u8>,
 }
 
 impl Starter {
-    /// This thread, which starts the program of the attempt with this number.
+    /// This thread, which is about to start the program of the attempt with this number.
     fn new(number: i32) -> Starter {
         let children = File::open("/proc/thread-self/children").ok();
         let mut starter = Starter { number, children, before: Vec::new() };
@@ -67,7 +67,7 @@ impl Starter {
         list
     }
 
-    /// Whether its program has its score: it is a process, although perhaps not loaded yet.
+    /// Whether its program has its score: then it is a process, although perhaps not loaded yet.
     fn has_forked(&self) -> bool {
         let pids = |list: &[u8]| list.split(|b| *b == b' ').map(<[u8]>::to_vec).collect::<Vec<_>>();
         let before = pids(&self.before);
@@ -114,14 +114,14 @@ fn starting() -> MutexGuard<'static, Option<Starter>> {
     STARTING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A process may always raise its score, and go back to the one it had.
+/// A process may always raise its score, and go back to the earlier one.
 fn set_own(score: i32) {
     if let Some(file) = &*OWN_FILE {
         let _ = file.write_at(score.to_string().as_bytes(), 0);
     }
 }
 
-/// The number of the attempt to which a process belongs, if its score shows one.
+/// The number of the attempt to which a process belongs, if its score shows it.
 pub(in crate::runner) fn attempt(pid: Pid) -> Option<i32> {
     let score: i32 = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).ok()?.trim().parse().ok()?;
     // Several attempts may have the highest one.

@@ -1,8 +1,8 @@
-//! Ends processes that functions leave running, when they have ended or their processor is dead.
+//! Ends processes that functions have left running, when the functions have ended or their processor is dead.
 //!
-//! A process belongs to an attempt if its environment has the attempt's token. Every descendant inherits that, unless it clears
-//! its environment. The token of a nested call begins with the token of its caller, so the token of an attempt finds everything
-//! that began inside it, however deep. A worker gives its programs the token of a call; its own token is in another variable.
+//! A process belongs to an attempt if its environment has the attempt's token. Every descendant inherits that, unless it clears its
+//! environment. The token of a nested call begins with the token of its caller. So the token of an attempt finds everything that
+//! began inside it, however deep. A worker gives its programs the token of a call; its own token is in another variable.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,8 +21,7 @@ use crate::runner::process::{environ, oom_score, stat};
 /// How long to wait for killed orphans. Only the kernel can keep one longer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Kills every process with one of these tokens, and waits until none is left; says whether that was reached within
-/// `patience`.
+/// Kills every process with one of these tokens, and waits until none is left. Returns whether that happened within `patience`.
 #[must_use]
 pub fn end(tokens: &[Token], patience: Duration) -> bool {
     let marks: Vec<TokenMark> = tokens.iter().cloned().map(TokenMark).collect();
@@ -40,12 +39,12 @@ pub fn end(tokens: &[Token], patience: Duration) -> bool {
     true
 }
 
-/// Kills the processes that are there now, and counts them. A process that only waits to be reaped does not count.
+/// Kills the processes that exist now, and counts them. A process that only waits to be reaped does not count.
 fn kill_all(marks: &[TokenMark]) -> usize {
     let Ok(processes) = stat::processes() else { return 1 };
     let mut found = 0;
     for pid in processes {
-        // Opened before its environment is read, so that the signal reaches the process that was read.
+        // It is opened before its environment is read, so that the signal reaches the process that was read.
         let read = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from);
         let read = read.and_then(|process| Ok((process, environ::read(pid)?)));
         match read {
@@ -55,15 +54,15 @@ fn kill_all(marks: &[TokenMark]) -> usize {
             }
             Ok((_, Some(_))) => {}
             Err(error) if is_gone_or_strange(&error) => {}
-            // A process that starts just now may be one of them. So may one that cannot be looked at.
+            // A process that is just starting may be one of them, and so may one that cannot be read.
             Ok((_, None)) | Err(_) => found += 1,
         }
     }
     found
 }
 
-/// Whether a process could not be looked at because it has ended, or belongs to another user. The tokens belong to processors of
-/// this user; root can look at all.
+/// Whether a process could not be read because it has ended, or belongs to another user. The tokens belong to processors of this
+/// user; root can read all processes.
 fn is_gone_or_strange(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::SRCH | Errno::NOENT | Errno::ACCESS | Errno::PERM))
 }
@@ -75,7 +74,7 @@ pub(super) struct TokenMark(pub(super) Token);
 /// How the mark of any attempt begins.
 const ANY: &str = "ASYNCQ_TOKEN=";
 
-/// The variable with a worker's own token, in everything that the worker has started for whatever call.
+/// The variable with a worker's own token. Everything that the worker has started for any call has it.
 pub(in crate::runner) const WORKER_TOKEN: &str = "ASYNCQ_WORKER_TOKEN";
 
 impl TokenMark {
@@ -92,30 +91,30 @@ fn entries(environment: &[u8]) -> impl Iterator<Item = &[u8]> {
     environment.split(|b| *b == 0)
 }
 
-/// The marks of any attempts. An empty one does not count.
+/// The marks of all attempts. An empty one does not count.
 pub(super) fn marks(environment: &[u8]) -> impl Iterator<Item = &[u8]> {
     entries(environment).filter(|entry| entry.starts_with(ANY.as_bytes()) && entry.len() > ANY.len())
 }
 
-/// The processes that this one has adopted, because their parents ended before them.
+/// The processes that this one has adopted, because their parents ended first.
 #[derive(Debug)]
 pub struct Orphans {
-    /// The kernel's list of the main thread's children. Orphans go there; functions are children of the threads that run them.
-    /// On a kernel without it (`CONFIG_PROC_CHILDREN`), asyncq ends process groups only.
+    /// The kernel's list of the main thread's children. Orphans go there, while functions are children of the threads that run
+    /// them. On a kernel without the list (`CONFIG_PROC_CHILDREN`), asyncq ends process groups only.
     list: Option<File>,
-    /// Held while the list is read or a process on it is reaped: the kernel skips others if one goes meanwhile.
+    /// Held while the list is read or a process on it is reaped. If one disappears meanwhile, the kernel skips others.
     looking: Mutex<()>,
-    /// The children that this process had before, from a program that started asyncq by `exec`.
+    /// The children of this process from before, left by a program that started asyncq by `exec`.
     before: Vec<Pid>,
-    /// The attempts that run now, each with a number of its own.
+    /// The attempts that run now, each with its own number.
     attempts: Mutex<BTreeSet<i32>>,
-    /// Processes that may not be ended, found since somebody asked for them.
+    /// Processes that cannot be ended, found since somebody last asked for them.
     unkillable: Mutex<Vec<Unkillable>>,
     leaves_unkillable: AtomicBool,
 }
 
 impl Orphans {
-    /// From now on, descendants of this process whose parents end become its children.
+    /// From now on, descendants of this process become its children when their parents end.
     ///
     /// # Errors
     /// When the system does not allow that.
@@ -130,7 +129,7 @@ impl Orphans {
         Ok(orphans)
     }
 
-    /// Kills all orphans of functions, and those that come meanwhile. Call it when no attempt runs.
+    /// Kills all orphans of functions, including new ones. Call this when no attempt runs.
     pub fn end(&self) {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
@@ -151,7 +150,7 @@ impl Orphans {
         }
     }
 
-    /// The processes that may not be ended, found since this was asked last.
+    /// The processes that cannot be ended, found since the last call of this.
     pub fn unkillable(&self) -> Vec<Unkillable> {
         std::mem::take(&mut self.unkillable.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -161,7 +160,7 @@ impl Orphans {
         self.unkillable.lock().unwrap_or_else(PoisonError::into_inner).push(unkillable);
     }
 
-    /// From now on, no call waits for processes that may not be ended.
+    /// From now on, no call waits for processes that cannot be ended.
     pub fn leave_unkillable(&self) {
         self.leaves_unkillable.store(true, Ordering::SeqCst);
     }
@@ -176,15 +175,15 @@ impl Orphans {
         self.look(None, None);
     }
 
-    /// Reaps the ended processes of a group; says whether any process of it is left.
+    /// Reaps the ended processes of a group. Returns whether the group has any process left.
     pub(in crate::runner) fn reap_group(&self, group: Pid) -> bool {
         let _alone = self.looking.lock();
-        // Ended processes count until they are reaped, and they are ours now.
+        // Ended processes still count until they are reaped, and they are now children of this process.
         while let Ok(Some(_)) = waitpgid(group, WaitOptions::NOHANG) {}
         test_kill_process_group(group).is_ok()
     }
 
-    /// Kills an orphan of a function; says whether to wait for it. It is not waited for if it may not be killed.
+    /// Kills an orphan of a function. Returns whether to wait for it. Nobody waits for one that may not be killed.
     fn kill(&self, pid: Pid) -> bool {
         match if self.are_ours() { Ownership::Ours } else { ownership(pid, is_of_a_function, |_| true) } {
             Ownership::Ours => kill_process(pid, Signal::KILL).is_ok(),
@@ -193,14 +192,14 @@ impl Orphans {
         }
     }
 
-    /// Whether every orphan comes from a function of this process. That is not so if this process is a system's first one, or
-    /// was started by `exec` in a program that had children.
+    /// Whether every orphan comes from a function of this process. That is not so if this process is a system's first one, or if a
+    /// program with children has started it by `exec`.
     pub(super) fn are_ours(&self) -> bool {
         self.before.is_empty() && getpid() != Pid::INIT
     }
 
-    /// Reaps ended processes but `child`, and gives those that live; says whether an ended one may belong to the attempt with
-    /// this number.
+    /// Reaps ended processes except for `child`, and returns those that live. Also returns whether an ended one may belong to the
+    /// attempt with this number.
     pub(super) fn look(&self, child: Option<Pid>, number: Option<i32>) -> (Vec<Pid>, bool) {
         let _alone = self.looking.lock();
         let running = number.map(|_| self.attempts().clone()).unwrap_or_default();
@@ -208,7 +207,7 @@ impl Orphans {
         pids.retain(|pid| Some(*pid) != child);
         let mut ours = false;
         pids.retain(|pid| {
-            // Ended processes have a score until they are reaped. A process has chosen a score itself that no attempt has.
+            // Ended processes have a score until they are reaped. If no attempt has that score, the process has chosen it.
             let whose = number.and_then(|_| oom_score::attempt(*pid)).filter(|number| running.contains(number));
             let lives = matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(None));
             ours |= !lives && (whose.is_none() || whose == number);
@@ -244,8 +243,8 @@ pub(super) enum Ownership {
     Unknown,
 }
 
-/// Whether an orphan belongs to an attempt: by the marks in its environment, if `marked` knows them, otherwise by the number in
-/// its score.
+/// Whether an orphan belongs to an attempt: by the marks in its environment if `marked` knows them, otherwise by the number in its
+/// score.
 pub(super) fn ownership(pid: Pid, marked: impl Fn(&[u8]) -> Option<bool>, numbered: impl Fn(i32) -> bool) -> Ownership {
     let mark = match environ::read(pid) {
         Ok(None) => return Ownership::Unknown,
@@ -255,14 +254,14 @@ pub(super) fn ownership(pid: Pid, marked: impl Fn(&[u8]) -> Option<bool>, number
     // The score comes second: every process may raise its own.
     match mark.or_else(|| oom_score::attempt(pid).map(&numbered)) {
         Some(true) => Ownership::Ours,
-        // It is ending: its environment is gone, and it may leave children.
+        // It is ending: its environment is gone, but it may leave children.
         _ if mark.is_none() && environ::is_gone(pid) => Ownership::Unknown,
         _ => Ownership::Others,
     }
 }
 
-/// Whether a function of this processor has started a process, if its environment shows that. If this processor runs inside a
-/// function itself, the mark of that function does not count.
+/// Whether a function of this processor has started a process, if its environment shows that. If this processor itself runs inside
+/// a function, the mark of that function does not count.
 fn is_of_a_function(environment: &[u8]) -> Option<bool> {
     let own = environ::read(getpid()).ok().flatten().unwrap_or_default();
     marks(environment).any(|mark| entries(&own).all(|ours| ours != mark)).then_some(true)

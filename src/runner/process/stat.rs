@@ -5,7 +5,7 @@ use std::{fmt::Display, fs, io};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-/// Whether `/proc` says that there is no such process, or no such thing of it.
+/// Whether this error of `/proc` means that the process, or that part of it, does not exist.
 pub(in crate::runner) fn is_gone(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::SRCH | Errno::NOENT))
 }

@@ -1,8 +1,8 @@
-//! The two processes of a processor: the one that was started supervises, its child does the work.
+//! The two processes of a processor: the supervisor, which somebody started, and its child, which does the work.
 //!
-//! Invariant: when one of the two dies for any reason, the other one ends everything that functions have left. Only if both die
-//! at once, the next processor finds the rest by its tokens. Both hold the lock that proves that the processor lives, so the
-//! lock is free only when nothing is left.
+//! Invariant: when one of the two dies for any reason, the other one ends everything that functions have left. Only if both die at
+//! once, the next processor finds the rest by its tokens. Both hold the lock that proves that the processor lives, so the lock is
+//! free only when nothing is left.
 
 use std::ffi::OsString;
 use std::fs::Metadata;
@@ -47,7 +47,7 @@ pub fn supervise(words: &[OsString], handed_on: Option<OwnedFd>) -> io::Result<E
     let (name, words) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(this_program()?);
     command.arg0(name).args(words).env(SUPERVISOR, getpid().to_string()).stdin(theirs);
-    // A signal to a whole process group leaves one of the two to clean up.
+    // With its own group, a signal to a whole process group leaves one of the two to clean up.
     let child = command.process_group(0).spawn()?;
     drop((command, handed_on));
     let mut supervisor = Supervisor { child, line: ours, signals, lock: None };
@@ -56,7 +56,7 @@ pub fn supervise(words: &[OsString], handed_on: Option<OwnedFd>) -> io::Result<E
     status
 }
 
-/// The program of this process, even if another one was installed in its place since.
+/// The program of this process, even if another one has been installed in its place.
 fn this_program() -> io::Result<PathBuf> {
     let (link, path) = (PathBuf::from("/proc/self/exe"), std::env::current_exe()?);
     let same = |a: &Metadata, b: &Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
@@ -93,7 +93,7 @@ struct Supervisor {
     child: Child,
     line: OwnedFd,
     signals: Caught,
-    /// The lock that the child has handed over, held until nothing is left.
+    /// The lock that the child has handed over. It is held until nothing is left.
     lock: Option<OwnedFd>,
 }
 
@@ -159,7 +159,7 @@ impl Supervisor {
     }
 
     /// Reaps all children that have ended. The first process of a container also gets the orphans of others, and a shell that has
-    /// started asyncq by `exec` leaves its children. Gives how the processor process ended, if that is among them.
+    /// started asyncq by `exec` leaves its children. Returns how the processor process ended, if it is among them.
     fn reap(&self) -> Option<ExitStatus> {
         let mut status = None;
         while let Ok(Some((pid, how))) = wait(WaitOptions::NOHANG) {
@@ -189,7 +189,7 @@ fn arrived(caught: &UnixStream) -> bool {
 pub struct SupervisorLink(OwnedFd);
 
 impl SupervisorLink {
-    /// The socket of this process, if `supervisor`, the value of [`SUPERVISOR`], is its parent and at the other end of its
+    /// The socket of this process, if `supervisor`, the value of [`SUPERVISOR`], is its parent and is at the other end of its
     /// stdin.
     pub fn of_this_process(supervisor: Option<&str>) -> Option<SupervisorLink> {
         let supervisor = Pid::from_raw(supervisor?.parse().ok()?)?;
@@ -199,7 +199,7 @@ impl SupervisorLink {
             return None;
         }
         leave_terminal(supervisor);
-        // The supervisor may die after it has stopped this process: then nobody else would continue it.
+        // The supervisor may die after it has stopped this process. Then nobody else would continue it.
         let _ = set_parent_process_death_signal(Some(Signal::CONT));
         Some(SupervisorLink(stdin.try_clone_to_owned().ok()?))
     }
@@ -242,13 +242,13 @@ impl SupervisorLink {
     }
 }
 
-/// Makes this process the leader of a session of its own, without a terminal. For the supervisor's terminal, the groups of this
-/// process and of functions would be in the background: `stty tostop` stops such a group when it writes.
+/// Makes this process the leader of its own session, without a terminal. In the session of the supervisor's terminal, the groups of
+/// this process and of functions would be in the background, and `stty tostop` stops such a group when it writes.
 ///
-/// The leader of a group cannot do that, so this process joins the supervisor's group for a moment. It was not there from its
-/// start, so that no signal to that group came before there were handlers. If this fails, only the terminal differs.
+/// The leader of a group cannot do that, so this process joins the supervisor's group for a moment. It does not begin there,
+/// because a signal to that group could come before there are handlers. If this fails, only the terminal differs.
 fn leave_terminal(supervisor: Pid) {
-    // Field 5; a group outside of this container has no number here, and `getpgid` cannot say that.
+    // Field 5. A group outside of this container has no number here, which `getpgid` cannot tell.
     let group = Stat::of(supervisor).ok().and_then(|stat| Pid::from_raw(stat.field(5).parse().ok()?));
     let joined = group.is_some_and(|group| setpgid(None, Some(group)).is_ok());
     if joined && setsid().is_err() {

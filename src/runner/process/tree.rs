@@ -1,4 +1,4 @@
-//! A program with everything that it starts: watching it, and ending it.
+//! A program with everything that it starts: how to watch it, and how to end it.
 
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
@@ -18,11 +18,11 @@ pub const GRACE: Duration = Duration::from_secs(10);
 /// How long the rest of a process group may take to end, after the program has ended.
 pub(in crate::runner) const REST_GRACE: Duration = Duration::from_secs(2);
 
-/// How often to check what is left of a tree that has to end: at first and after a change, and later.
+/// How often to check what is left of a tree that has to end: at first and after each change, and later on.
 const LOOK: Duration = Duration::from_millis(1);
 pub(in crate::runner) const LAST_LOOK: Duration = Duration::from_millis(50);
 
-/// A program in a process group of its own, and the processes that it has left.
+/// A program in its own process group, and the processes that it has left.
 #[derive(Debug)]
 pub(in crate::runner) struct Tree {
     /// The program itself.
@@ -33,14 +33,14 @@ pub(in crate::runner) struct Tree {
 
 /// What is left of a program that has ended.
 struct Rest {
-    /// Whether its group exists. When it does not, another group may get its number.
+    /// Whether its group exists. If it does not, another group may get its number.
     group: bool,
     /// How the program ended, once that is known.
     status: Option<io::Result<ExitStatus>>,
 }
 
 impl Tree {
-    /// Starts a program; every process that it starts carries `token`.
+    /// Starts a program. Every process that it starts carries `token`.
     pub(in crate::runner) fn start<E>(
         orphans: &Arc<Orphans>,
         token: &Token,
@@ -88,9 +88,9 @@ impl Tree {
         self.processes.end(kill);
     }
 
-    /// The program has ended, or is killed when `kill_now` says so: ends what it left behind, in its group and outside of it.
-    /// Gives how it ended; `None` if processes are left that may not be ended and nobody waits for. Calls `read` meanwhile,
-    /// because processes may wait until somebody takes what they print.
+    /// The program has ended, or is killed when `kill_now` says so. Ends what it has left, in its group and outside of it. Returns
+    /// how the program ended, or `None` if processes are left that cannot be ended and that nobody waits for. Calls `read`
+    /// meanwhile, because processes may wait until somebody reads what they print.
     pub(in crate::runner) fn end_the_rest(
         &mut self,
         kill_now: impl Fn() -> bool,
@@ -135,7 +135,7 @@ impl Tree {
     /// Reaps what has ended.
     fn reap(&mut self, rest: &mut Rest) {
         if rest.status.is_none() {
-            // Without waiting: while a process is traced, its parent cannot reap it.
+            // This does not wait: while a process is traced, its parent cannot reap it.
             rest.status = self.child.try_wait().transpose();
         }
         if rest.status.is_some() && rest.group {

@@ -1,7 +1,7 @@
-//! Processes that this one may not end, because they belong to another user: setuid programs, and programs under `sudo`.
+//! Processes that this one cannot end, because they belong to another user: setuid programs, and programs under `sudo`.
 //!
-//! Invariant: asyncq waits for a process that it cannot end. Only a processor that has to end at once leaves it behind. Then its
-//! call stays with this processor, even when that is dead.
+//! Invariant: asyncq waits for a process that it cannot end. Only a processor that has to end at once leaves such a process behind.
+//! Then the call stays with this processor, even after its death.
 
 use std::{fs, path::Path};
 
@@ -27,7 +27,7 @@ impl Unkillable {
         Some(format!("{job} {} {} {} {}\n", self.user, self.pid, self.start, identity::here().ok()?))
     }
 
-    /// The first process of a job in such lines that is still there.
+    /// The first process of a job in these lines that still exists.
     pub(in crate::runner) fn noted(notes: &str, job: JobId) -> Option<Unkillable> {
         notes.lines().find_map(|line| {
             let mut words = line.splitn(5, ' ');
@@ -40,8 +40,8 @@ impl Unkillable {
     }
 }
 
-/// The name of this process's session, in which its descendants are unless they leave it. Empty if this process does not lead
-/// one.
+/// The name of this process's session. Its descendants are in the session, unless they leave it. Empty if this process does not
+/// lead a session.
 pub(in crate::runner) fn own_session() -> String {
     let own = getpid();
     let leads = |stat: &Stat| stat.field(6) == own.to_string();
@@ -50,8 +50,8 @@ pub(in crate::runner) fn own_session() -> String {
     note.unwrap_or_default()
 }
 
-/// A process in the session of a dead processor that may not be ended from here. If the leader has another start time, it is a
-/// new session with the same number.
+/// A process in the session of a dead processor that cannot be ended from here. If the leader has another start time, it is a new
+/// session with the same number.
 pub(in crate::runner) fn in_session(note: &str) -> Option<Unkillable> {
     let (leader, rest) = note.trim_end().split_once(' ')?;
     let (start, place) = rest.split_once(' ')?;

@@ -1,4 +1,5 @@
-//! The owner and mode of the run folder and its content. Both follow the store, so that the first user locks out nobody.
+//! The owner and mode of the run folder and its content. They follow the store, so that the first user does not lock out the
+//! others.
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
@@ -29,7 +30,7 @@ impl Access {
         Access { user: store.uid(), group: store.gid(), shared: store.mode() & GROUP_MAY_USE == GROUP_MAY_USE }
     }
 
-    /// Makes the run folder if it is missing, for everybody who may use the store and nobody else.
+    /// Makes the run folder if it is missing, for exactly those who may use the store.
     ///
     /// # Errors
     /// When the folder does not belong to the store, or would not if this process made it.
@@ -50,18 +51,18 @@ impl Access {
         Ok(())
     }
 
-    /// Makes it appear with its owner, group and mode, or not at all.
+    /// Makes it appear complete with its owner, group and mode, or not at all.
     fn make(self, path: &Path) -> io::Result<()> {
         let mut name = std::ffi::OsString::from(".");
         name.push(path.file_name().unwrap_or_default());
         let private = Permissions::from_mode(0o700);
         let parent = path.parent().unwrap_or(Path::new("/"));
         let draft = tempfile::Builder::new().prefix(&name).suffix(".new").permissions(private).tempdir_in(parent);
-        // Without the name of the draft, which helps nobody.
+        // The error is kept without the name of the draft, which helps nobody.
         let draft = draft.map_err(|error| error.kind())?;
         self.give(&open_folder(draft.path())?)?;
         reached("run folder drafted");
-        // Never replaces a folder that another processor has just made.
+        // It never replaces a folder that another processor has just made.
         let renamed = match renameat_with(CWD, draft.path(), CWD, path, RenameFlags::NOREPLACE) {
             // The file system cannot do that.
             Err(Errno::INVAL) => fs::rename(draft.path(), path),
@@ -89,7 +90,7 @@ impl Access {
             return Err(io::Error::new(ErrorKind::PermissionDenied, "the store belongs to another user"));
         } else if self.shared && folder.metadata()?.gid() != self.group {
             match fchown(folder, None, Some(self.group)) {
-                // An owner outside of the store's group cannot share the folder, but may use it.
+                // If the owner is not in the store's group, the folder cannot be shared, but its owner may use it.
                 Err(_) if me.as_raw() == self.user => mode = 0o700,
                 done => done?,
             }
@@ -97,7 +98,7 @@ impl Access {
         folder.set_permissions(Permissions::from_mode(mode))
     }
 
-    /// Refuses a folder that a stranger has made, who may write to the folder above.
+    /// Refuses a folder that a stranger has made who may write to the folder above.
     fn refuse_foreign(self, found: &Metadata) -> io::Result<()> {
         let foreign = |why: String| Err(io::Error::new(ErrorKind::PermissionDenied, why));
         let of_group = self.shared && found.gid() == self.group;
@@ -110,8 +111,8 @@ impl Access {
         }
     }
 
-    /// Lets others who may use the store find out whether a processor lives: they can enter its folder and open its lock, but
-    /// cannot list or write. Where the group cannot be given, they cannot do that either.
+    /// Lets others who may use the store find out whether a processor lives. They can enter its folder and open its lock, but
+    /// cannot list or write it. If the group cannot be set, they cannot do that either.
     pub(in crate::runner) fn show(self, file: &File, mode: u32) -> io::Result<()> {
         let given =
             self.has_others() && (file.metadata()?.gid() == self.group || fchown(file, None, Some(self.group)).is_ok());
@@ -123,7 +124,7 @@ impl Access {
         self.shared || geteuid().is_root() && self.user != 0
     }
 
-    /// Lets them connect to a socket, and nobody else.
+    /// Lets the same users connect to a socket, and nobody else.
     pub(in crate::runner) fn show_socket(self, path: &Path) -> io::Result<()> {
         let of_group = || path.metadata().is_ok_and(|is| is.gid() == self.group);
         let given = self.has_others() && (of_group() || lchown(path, None, Some(self.group)).is_ok());

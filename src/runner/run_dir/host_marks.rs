@@ -1,7 +1,7 @@
 //! The host in a processor's folder: which process it is, and which calls run in it. It may go on when the processor is dead.
 //!
-//! Invariant: the host is written down before the first call is sent to it. The mark of a call in the host is the negative number
-//! of its job, from before the call is sent until its answer has come.
+//! Invariant: the host is written down before it gets its first call. The mark of a call in the host is the negative number of its
+//! job, from before the call is sent until its answer has arrived.
 
 use std::fs;
 use std::io::{self, Write};
@@ -26,7 +26,7 @@ impl RunDir {
 
 impl Marks {
     /// Marks a job that is about to be sent to the host; `None` if that cannot be written. Then the job must not be sent: if this
-    /// process died, another one would run it next to the host.
+    /// process died, another one would run the job at the same time as the host.
     pub fn set_in_host(&self, job: JobId) -> Option<Mark> {
         let place = self.free().take();
         let mark = Mark { place, noted: false, awaited: false };

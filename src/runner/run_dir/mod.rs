@@ -26,14 +26,14 @@ use crate::runner::{Access, DiskReserve, run_dir::access::open_folder};
 
 const LOCK: &str = "lock";
 
-/// The file that only the processor process locks, not its supervisor. If it is free while [`LOCK`] is not, the processor process
-/// has died, and its supervisor is ending what it left. It names the session of these processes.
+/// The file that only the processor process locks, and not its supervisor. If it is free while [`LOCK`] is not, the processor
+/// process has died, and its supervisor is ending what it left. It names the session of these processes.
 const ENGINE: &str = "engine";
 
 /// The lock file before it is complete.
 const DRAFT: &str = "draft";
 
-/// A folder without a lock is abandoned after this time: nobody takes that long to make one.
+/// A folder without a lock is abandoned after this time, because nobody takes that long to make one.
 const UNFINISHED: Duration = Duration::from_secs(3600);
 
 /// The bytes of a mark: the number of a job, negative if it runs in a host, or 0.
@@ -42,7 +42,7 @@ const MARK: usize = 8;
 /// The file with the outcomes of ended calls, with a place for each mark.
 const OUTCOMES: &str = "outcomes";
 
-/// The bytes of such a place: a page, which is written as a whole or not at all, whenever the writer is killed.
+/// The bytes of such a place: a page, which is always written as a whole or not at all, even if the writer is killed.
 const NOTE: usize = 4096;
 
 /// The bytes before an outcome: its job and its length.
@@ -51,10 +51,10 @@ const NOTE_HEAD: usize = MARK + 4;
 /// The longest outcome that can be noted, in bytes.
 pub const LONGEST_NOTE: usize = NOTE - NOTE_HEAD;
 
-/// How many marks have their place from the start, so that a full disk does not prevent them.
+/// How many marks have a place from the start, so that a full disk does not prevent them.
 const MARKS: usize = 512;
 
-/// The folder of this processor, locked until this is dropped.
+/// The folder of this processor. It is locked until this is dropped.
 #[derive(Debug)]
 pub struct RunDir {
     /// Where it is.
@@ -66,14 +66,14 @@ pub struct RunDir {
     _engine: File,
 }
 
-/// The lock file. Its marks show which calls have begun and are not recorded yet. They outlive a killed process; after a power
-/// cut nobody reads them.
+/// The lock file. Its marks show which calls have begun and are not recorded yet. They outlive a killed process; after a power cut,
+/// nobody reads them.
 #[derive(Debug)]
 pub struct Marks {
     file: File,
-    /// The outcomes of calls that have ended; they live as long as the marks.
+    /// The outcomes of calls that have ended. They live as long as the marks.
     outcomes: File,
-    /// The free places in the file: all from a number on, and some before.
+    /// The free places in the file: all from a certain number on, and some before it.
     free: Mutex<Free>,
     /// Why a mark could not be written.
     flaw: OnceLock<io::Error>,
@@ -100,7 +100,7 @@ impl Free {
 #[derive(Debug)]
 pub struct Mark {
     place: usize,
-    /// Whether the outcome of the call is noted, so that the death of its processor does not repeat it.
+    /// Whether the outcome of the call is noted, so that the death of its processor does not repeat the call.
     pub noted: bool,
     /// Whether a slot waits until the outcome is recorded.
     pub awaited: bool,
@@ -111,7 +111,7 @@ pub struct Mark {
 pub enum Liveness {
     /// The processor holds its lock.
     Alive,
-    /// The processor is gone; its folder is locked now until this is dropped.
+    /// The processor is gone. Its folder is locked until this is dropped.
     Dead(DeadRunDir),
     /// There is no folder.
     NoRunDir,
@@ -125,18 +125,18 @@ pub struct DeadRunDir {
 }
 
 impl RunDir {
-    /// Makes and locks a folder in `run_folder`. `name` must be new. Only its owner can read it; everybody who may use the store
-    /// can check the lock.
+    /// Makes and locks a folder in `run_folder`. `name` must be new. Only its owner can read it, but everybody who may use the
+    /// store can check the lock.
     ///
     /// # Errors
-    /// When the run folder is not the store's, and whatever the file system answers.
+    /// When the run folder does not belong to the store, and whatever the file system answers.
     pub fn make(run_folder: &Path, name: String, access: Access) -> io::Result<RunDir> {
         access.make_run_folder(run_folder)?;
         let path = run_folder.join(&name);
         private(&path)?;
         let (marks, engine) = new_locks(&path, access).inspect_err(|_| {
-            // Nobody else may: without a lock, it looks as if it were just being made. By name, because a process that cannot
-            // open files may not be able to list a folder either.
+            // Nobody else would remove it: without a lock, it looks as if somebody were just making it. The files are removed by
+            // name, because a process that cannot open files may not be able to list a folder either.
             for name in [DRAFT, OUTCOMES, ENGINE] {
                 let _ = fs::remove_file(path.join(name));
             }
@@ -155,7 +155,7 @@ impl RunDir {
         token_of(&self.name)
     }
 
-    /// Removes it, when nothing refers to it. A rescuer removes what is left.
+    /// Removes the folder, when nothing refers to it. A rescuer removes what is left.
     pub fn remove(self) {
         let _ = fs::remove_dir_all(&self.path);
     }
@@ -202,7 +202,7 @@ impl Marks {
 
     /// Says whether it is written.
     fn write(&self, place: usize, job: i64) -> bool {
-        // If this fails, a crash is not counted. The call runs all the same: it ends with this process.
+        // If this fails, a crash is not counted. The call runs all the same, because it ends with this process.
         let written = self.file.write_all_at(&job.to_ne_bytes(), (place * MARK) as u64);
         written.map_err(|error| self.flaw.get_or_init(|| error)).is_ok()
     }
@@ -254,7 +254,7 @@ impl DeadRunDir {
         Ok(marks.enumerate().filter(|(_, mark)| *mark != 0).collect())
     }
 
-    /// Frees the disk reserve of the dead processor: putting its jobs back may need the space.
+    /// Frees the disk reserve of the dead processor, because putting back its jobs may need the space.
     pub fn give_space(&self) {
         let reserve = DiskReserve::of(&self.path);
         while reserve.give() {}
@@ -271,7 +271,7 @@ fn job(mark: i64) -> JobId {
     JobId(mark.abs())
 }
 
-/// Makes and takes the locks of a new folder: the processor's, and that of the processor process.
+/// Makes and takes the locks of a new folder: that of the processor, and that of the processor process.
 fn new_locks(folder: &Path, access: Access) -> io::Result<(Marks, File)> {
     access.show(&open_folder(folder)?, 0o710)?;
     let engine = locked(&folder.join(ENGINE), access)?;
@@ -306,7 +306,7 @@ fn new(path: &Path, access: Access) -> io::Result<File> {
     Ok(file)
 }
 
-/// The beginning of the tokens of the workers whose processor has a folder with this name.
+/// The beginning of the tokens of the workers of a processor that has a folder with this name.
 pub fn token_of(name: &str) -> Token {
     Token::from_text(name)
 }
@@ -320,8 +320,8 @@ pub fn names(run_folder: &Path) -> io::Result<Vec<String>> {
     entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
-/// Removes a folder next to this one if its processor was killed long ago while it made the folder, so that there is no lock. The
-/// file system's own clock decides how long ago.
+/// Removes a folder next to this one that a processor has left without a lock, because it was killed long ago while it made the
+/// folder. The file system's own clock decides how long ago.
 pub fn remove_unfinished(this: &Path, name: &str) {
     if !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return;
@@ -332,7 +332,7 @@ pub fn remove_unfinished(this: &Path, name: &str) {
         && now.duration_since(then).is_ok_and(|age| age > UNFINISHED)
         && fs::symlink_metadata(path.join(LOCK)).is_err()
     {
-        // If somebody is making it after all, that fails now, and nothing depends on it yet.
+        // If somebody is making it after all, that fails now. Nothing depends on the folder yet.
         let _ = fs::remove_dir_all(&path);
     }
 }
@@ -357,7 +357,7 @@ pub fn liveness(run_folder: &Path, name: &str) -> io::Result<Liveness> {
 
 /// Whether one of the two processes of a processor is gone, and the other one is ending what its functions left.
 pub fn is_dying(run_folder: &Path, is: &NewProcessor) -> bool {
-    // Shared, so that two checks at the same time do not take each other for the processor process.
+    // The lock is shared, so that two checks at the same time do not take each other for the processor process.
     let engine = open_file(&run_folder.join(&is.folder).join(ENGINE));
     let engine_is_gone = engine.is_ok_and(|lock| lock.try_lock_shared().is_ok());
     (engine_is_gone || !identity::process_lives(is)) && matches!(liveness(run_folder, &is.folder), Ok(Liveness::Alive))

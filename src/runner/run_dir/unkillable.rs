@@ -1,4 +1,4 @@
-//! Processes that may not be ended, in a processor's folder.
+//! Processes that cannot be ended, as a processor's folder notes them.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -12,7 +12,7 @@ use crate::runner::run_dir::{DeadRunDir, ENGINE, new};
 use crate::runner::{Access, RunDir};
 
 impl RunDir {
-    /// Notes a process that may not be ended, for `job cancel`. If that fails, no other process learns of it.
+    /// Notes a process that cannot be ended, for `job cancel`. If that fails, no other process learns of it.
     pub fn note_unkillable(&self, unkillable: &Unkillable, access: Access) {
         let path = self.path.join(FILE);
         let file = new(&path, access).or_else(|_| OpenOptions::new().append(true).open(&path));
@@ -23,7 +23,7 @@ impl RunDir {
 }
 
 impl DeadRunDir {
-    /// A living process of it that may not be ended from here.
+    /// One of its processes that is alive and cannot be ended from here.
     pub fn unkillable(&self) -> Option<Unkillable> {
         in_session(&fs::read_to_string(self.path.join(ENGINE)).ok()?)
     }

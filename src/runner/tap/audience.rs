@@ -42,7 +42,7 @@ impl Tap {
         self.all.load(Ordering::Relaxed)
     }
 
-    /// Lets a follower wait for its call. Wake the thread of that call then.
+    /// Lets a follower wait for its call. Then the caller wakes the thread of that call.
     pub fn admit(&self, request: FollowRequest) {
         let FollowRequest { job, attempt, socket } = request;
         self.all.fetch_add(1, Ordering::Relaxed);
@@ -120,7 +120,7 @@ impl Audience {
         }
     }
 
-    /// What becomes ready when one of them can take more, or is gone.
+    /// What becomes ready when a follower can take more, or is gone.
     pub(in crate::runner) fn poll_fds(&self) -> impl Iterator<Item = PollFd<'_>> {
         self.0.iter().map(|follower| {
             let more = if follower.outgoing.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
@@ -133,7 +133,7 @@ impl Audience {
 #[derive(Debug)]
 struct Follower {
     socket: OwnedFd,
-    /// How many bytes of the output are in frames that were made for it.
+    /// How many bytes of the output are in frames for it.
     seen: u64,
     /// Frames that are not sent completely.
     outgoing: Vec<u8>,

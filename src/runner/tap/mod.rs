@@ -1,7 +1,7 @@
 //! The tap of a processor: a socket in its run directory, through which others follow what a running call prints.
 //!
-//! A follower says which attempt of which job it means. It gets what is kept of the output so far, and then each piece as the
-//! function prints it. A slow follower continues with the output that is still kept, and learns how many bytes are lost.
+//! A follower names a job and an attempt. It gets what is kept of the output so far, and then each piece as the function prints it.
+//! A slow follower continues with the output that is still kept, and learns how many bytes are lost.
 //!
 //! Invariant: no function waits for a follower. A call without followers only reads one counter.
 
@@ -67,7 +67,7 @@ fn add_frame(to: &mut Vec<u8>, kind: FrameKind, content: &[u8]) {
     to.extend_from_slice(content);
 }
 
-/// The path of the socket in a folder, short enough for the address of a socket (unix(7): 107 bytes). It holds while the folder
+/// The path of the socket in a folder, short enough for the address of a socket (unix(7): 107 bytes). It is valid while the folder
 /// is open.
 fn address(folder: &Path) -> io::Result<(File, PathBuf)> {
     // A follower may have permission to enter the folder, but not to list it.

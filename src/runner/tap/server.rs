@@ -26,7 +26,7 @@ const BREATH: Duration = Duration::from_millis(100);
 /// Stack of the thread, in bytes: it runs no recursion.
 const STACK: usize = 128 * 1024;
 
-/// Brings a follower to its call; gives the request back if that does not run here.
+/// Brings a follower to its call. If the call does not run here, returns the request.
 type Usher = Box<dyn Fn(FollowRequest) -> Result<(), FollowRequest> + Send>;
 
 /// The socket, and the thread that listens. Both end when this is dropped.
@@ -142,7 +142,7 @@ impl Visitor {
     }
 }
 
-/// Answers a request that is not granted. A new socket has room for that.
+/// Answers a request that is refused. A new socket has room for the answer.
 fn answer(socket: &OwnedFd, kind: FrameKind) {
     let mut frame = Vec::new();
     add_frame(&mut frame, kind, &[]);

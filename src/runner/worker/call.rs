@@ -1,4 +1,4 @@
-//! The calls that a session sends and gets back, and where they come from.
+//! The calls that a session sends and gets back, and their source.
 
 use crate::domain::job::{Claim, Fence};
 use crate::runner::{Ended, Mark};
@@ -19,25 +19,25 @@ pub struct EndedCall {
     pub claim: Claim,
     /// How it ended.
     pub ended: Ended,
-    /// Says that the call had begun, if it had, until its outcome is recorded.
+    /// Shows that the call had begun, if it had, until its outcome is recorded.
     pub mark: Option<Mark>,
 }
 
-/// What a worker reports of a call while it runs. A report replaces an earlier one of its kind.
+/// What a worker reports about a call while it runs. A report replaces the earlier one of its kind.
 #[derive(Debug, PartialEq)]
 pub enum CallReport {
     /// How far it is, as a text.
     Progress(String),
 }
 
-/// What a worker holds, and how much more it could take.
+/// What a worker holds, and how much more it can take.
 #[derive(Debug, Clone, Copy)]
 pub struct SendLimits {
     /// How many calls it holds.
     pub held: usize,
     /// How many it runs at once.
     pub at_once: usize,
-    /// How many may wait behind the running one, so that each begins soon, if another worker could run them as well.
+    /// How many calls may wait behind the running one if another worker could run them as well, so that each of them begins soon.
     pub ahead: usize,
     /// Whether calls take so little time that it makes no difference which worker runs them.
     pub are_tiny: bool,
@@ -45,18 +45,18 @@ pub struct SendLimits {
 
 /// Where the calls of a session come from and go to.
 pub trait CallSource {
-    /// The next call for a peer with this room, if there is one that it may have now.
+    /// The next call for a peer with this room, if it may have one now.
     ///
     /// # Errors
-    /// Why the peer can get no call at all, to go on after "the host".
+    /// Why the peer can get no call at all, to continue "the host".
     fn next(&self, room: SendLimits) -> Result<Option<SentCall>, String>;
     /// Takes calls that have ended.
     fn done(&self, done: Vec<EndedCall>);
     /// Takes back calls that have not begun and will not. The first one was to be the next.
     fn back(&self, begun: Vec<SentCall>);
-    /// Takes note of calls that stay in a worker which asyncq may not end and does not wait for. They have no outcome here.
+    /// Notes calls that stay in a worker that asyncq cannot end and does not wait for. They have no outcome here.
     fn leave(&self, _begun: Vec<SentCall>) {}
-    /// Attempts that somebody has cancelled; names each once.
+    /// Attempts that somebody has cancelled. Names each of them once.
     fn cancelled(&self) -> Vec<Fence>;
     /// Whether calls may still begin.
     fn is_open(&self) -> bool;
@@ -64,9 +64,9 @@ pub trait CallSource {
     fn waits(&self) -> bool {
         false
     }
-    /// Takes note that the worker gets no more calls, although it holds some: others may run the calls that wait.
+    /// Notes that the worker gets no more calls, although it holds some. Others may run the waiting calls.
     fn leaves(&self) {}
-    /// Whether others have nothing to do, and could run the calls that wait behind the one which this worker runs.
+    /// Whether others have nothing to do, and could run the calls that wait behind this worker's running one.
     fn is_short_of_calls(&self) -> bool {
         false
     }

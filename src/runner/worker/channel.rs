@@ -1,4 +1,5 @@
-//! The socket pair to a worker: messages in both directions, and taking back those that the worker has not read yet.
+//! The socket pair to a worker. It carries messages in both directions, and asyncq can take back messages that the worker has not
+//! read yet.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,11 +15,11 @@ use crate::runner::worker::oversized::{LONGEST, Oversized};
 /// How much is read at once, in bytes.
 const CHUNK: usize = 64 * 1024;
 
-/// One end of a socket pair, with what waits at it.
+/// One end of a socket pair, with the bytes that wait to be written or handed out.
 #[derive(Debug)]
 pub(super) struct Channel {
     ours: OwnedFd,
-    /// The worker's end too: asyncq can read there what the worker has not read.
+    /// The worker's end. asyncq has it too, so that it can read what the worker has not read.
     theirs: Option<OwnedFd>,
     /// Bytes that wait to be written. Append messages here, and send them with [`Channel::write`].
     pub(super) outgoing: Vec<u8>,
@@ -41,7 +42,7 @@ pub(super) struct Channel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Frame<'a> {
     pub(super) bytes: &'a [u8],
-    /// Whether it was too long, so that the ends of its texts and deep members are missing.
+    /// Whether it was too long. Then the ends of its texts and deep members are missing.
     pub(super) is_cut: bool,
 }
 
@@ -74,12 +75,12 @@ impl Channel {
         self.ours.as_fd()
     }
 
-    /// The inode of the worker's end, if asyncq has that too.
+    /// The inode of the worker's end, if asyncq has that end too.
     pub(super) fn other_end(&self) -> Option<u64> {
         Some(rustix::fs::fstat(self.theirs.as_ref()?).ok()?.st_ino)
     }
 
-    /// Where the next message begins, in bytes from the first one.
+    /// Where the next message begins, counted in bytes from the first message.
     pub(super) fn end(&self) -> u64 {
         self.written + self.outgoing.len() as u64
     }
@@ -98,7 +99,7 @@ impl Channel {
         self.outgoing.drain(..done);
     }
 
-    /// Reads what is there; says whether anything was.
+    /// Reads what is there. Returns whether there was anything.
     pub(super) fn read(&mut self) -> bool {
         self.incoming.drain(..self.at);
         self.searched -= self.at;
@@ -118,7 +119,7 @@ impl Channel {
         self.incoming.len() > before
     }
 
-    /// The next whole message; an error if a line is too long to be one.
+    /// The next complete message; an error if the line is too long for a message.
     pub(super) fn next(&mut self) -> Option<Result<Frame<'_>, String>> {
         let found = self.incoming[self.searched..].iter().position(|byte| *byte == b'\n');
         let frame = self.at..found.map_or(self.incoming.len(), |found| self.searched + found);
@@ -147,8 +148,8 @@ impl Channel {
         self.long = None;
     }
 
-    /// Takes back what the worker has not read yet, in one step, so that the worker cannot read a part of it meanwhile. Gives
-    /// where that begins, in bytes from the first message, and the bytes.
+    /// Takes back what the worker has not read yet, in one step, so that the worker cannot read a part of it meanwhile. Returns
+    /// where that begins, counted in bytes from the first message, and the bytes.
     pub(super) fn take_back(&mut self) -> (u64, Vec<u8>) {
         let mut back = Vec::new();
         if let Some(theirs) = &self.theirs {

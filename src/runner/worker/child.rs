@@ -1,4 +1,4 @@
-//! A worker that asyncq has started: a program that stays, and gets one call after another.
+//! A worker that asyncq has started: a program that stays and gets one call after another.
 
 use std::time::{Duration, Instant};
 use std::{path::Path, sync::Arc};
@@ -37,9 +37,9 @@ pub struct Child {
     made_for: (ServiceName, FunctionName),
     /// Whether it reads `cancel` while it runs a call.
     listens: bool,
-    /// Whether it was asked to end, so that it gets no more calls.
+    /// Whether it was asked to end. Then it gets no more calls.
     is_asked: bool,
-    /// Whether its slot knows that it leaves with calls that still run.
+    /// Whether its slot knows that it is leaving with calls that still run.
     leaves: bool,
     pub(super) answers: u64,
     memory: MemoryUse,
@@ -57,7 +57,7 @@ struct MemoryUse {
     has_grown: bool,
 }
 
-/// What became of a worker for which there is nothing to do.
+/// What has become of a worker that has nothing to do.
 #[derive(Debug)]
 pub enum ServeEnd {
     /// It waits for more.
@@ -73,11 +73,11 @@ pub enum ServeEnd {
 /// A worker that cannot be started, or was killed before it could begin.
 #[derive(Debug)]
 pub struct FailedWorker {
-    /// What that means for the call for which it was started: the call has failed if the worker cannot be started.
+    /// What that means for the call for which it was started. The call has failed if the worker cannot be started.
     pub outcome: Outcome,
     /// What it has printed.
     pub printed: Capture,
-    /// The call that it has got and not read, if there is one.
+    /// The call that it was sent and has not read, if there is one.
     pub first: Option<SentCall>,
 }
 
@@ -97,7 +97,7 @@ impl Worker {
             Failure::not_executable(format!("its worker cannot be started: {}", in_words(error)))
         };
         let (channel, theirs) = around.scarcity.wait(control, Channel::new, cannot)?;
-        // Looked at before the start, so that no later change is missed.
+        // This comes before the start, so that no later change is missed.
         let files = ProgramFiles::of(definition, site, Path::new(&around.store));
         let mut tree = Tree::start(&around.orphans, token, |offer| {
             Program { claim, around, offer, control }.start_worker(token, theirs)
@@ -123,7 +123,7 @@ impl Worker {
         Ok(Session { output, hangup, ..Session::new(child, ended, channel, &around.folder) })
     }
 
-    /// Runs calls from `calls` until there are none for this worker and all are answered.
+    /// Runs calls from `calls` until there are none left for this worker and all are answered.
     #[must_use]
     pub fn serve(mut self: Box<Self>, calls: &dyn CallSource, output: Output<'_>, control: &StopSwitch) -> ServeEnd {
         match self.run(calls, output, control) {
@@ -146,7 +146,7 @@ impl Worker {
         self.peer.files.check()
     }
 
-    /// Whether the function for which it was started was deployed or defined anew since, as a claim shows.
+    /// Whether the function for which it was started was reloaded or changed since, as a claim shows.
     pub fn is_superseded_by(&self, claim: &Claim) -> bool {
         let (service, function) = &self.peer.made_for;
         let Claim { call, definition, .. } = claim;
@@ -155,7 +155,7 @@ impl Worker {
             && definition.generation > self.peer.definition.generation
     }
 
-    /// How its program was started: as what function, and in which site.
+    /// How its program was started: for which definition, and in which site.
     pub fn made_of(&self) -> (&Arc<Definition>, &str) {
         (&self.peer.definition, &self.peer.site)
     }
@@ -210,7 +210,7 @@ impl Peer for Child {
     }
 
     fn wears_out(&mut self, held: usize) -> bool {
-        // Each worker runs a call at least, also where a file is written all the time.
+        // Each worker runs at least one call, even if one of the files is written all the time.
         if self.answers > 0 {
             self.files.check();
         }

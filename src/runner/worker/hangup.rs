@@ -51,7 +51,7 @@ impl HangupDetector {
         RHYTHM.saturating_sub(self.looked.elapsed())
     }
 
-    /// Searches; says whether the channel counts as closed.
+    /// Searches. Returns whether the channel counts as closed.
     pub(super) fn is_gone(&mut self) -> bool {
         self.looked = Instant::now();
         let link = format!("socket:[{}]", self.socket);
@@ -63,14 +63,15 @@ impl HangupDetector {
         match holder(self.worker, &link) {
             EndHolder::At(path) => self.at = Some(path),
             EndHolder::Unknown => {}
-            // It may be on its way from one process to another.
+            // The end may be on its way from one process to another.
             EndHolder::Nobody => self.missing = true,
         }
         before && self.missing
     }
 }
 
-/// Looks at the worker first, then at all others: its children may have the end, or a process that got it through a socket.
+/// Looks at the worker first and then at all other processes, because its children may have the end, or a process that got it
+/// through a socket.
 fn holder(worker: Pid, link: &str) -> EndHolder {
     let Ok(others) = processes() else { return EndHolder::Unknown };
     // If `/proc` does not show that this process has it, it does not show others either.
@@ -98,7 +99,7 @@ fn descends(pid: Pid) -> bool {
 fn find(pid: Pid, link: &str) -> io::Result<Option<PathBuf>> {
     let mut found = list(&PathBuf::from(format!("/proc/{pid}/fd")))?;
     if found.is_empty() {
-        // When the first thread has ended, only the others show descriptors.
+        // If the first thread has ended, only the others show descriptors.
         for thread in list(&PathBuf::from(format!("/proc/{pid}/task")))? {
             found.append(&mut list(&thread.join("fd"))?);
         }

@@ -1,7 +1,7 @@
-//! The *host*: a program that drains into itself, at the other end of a socket which this process has inherited.
+//! The *host*: a program that drains into itself, at the other end of a socket that this process has inherited.
 //!
-//! Invariant: a host counts as gone only when the very process that made the socket is gone. It is known by its number and its
-//! start time, because numbers of processes are used again.
+//! Invariant: a host counts as gone only if the same process that made the socket is gone. Its number and its start time identify
+//! it, because numbers of processes are used again.
 
 use std::{io, os::fd::OwnedFd};
 
@@ -19,7 +19,7 @@ use crate::system::{error::of_call, fds};
 const HINT: &str = "give it one end of a `socketpair(AF_UNIX, SOCK_STREAM)` that the calling program has made, as a \
     descriptor from 3 on which asyncq inherits: docs/protocol.md shows how";
 
-/// Takes an inherited descriptor, and checks that it is a socket to another process which is visible from here.
+/// Takes an inherited descriptor, and checks that it is a socket to another process, which must be visible from here.
 ///
 /// # Errors
 /// [`Kind::Usage`] when it is not.
@@ -42,7 +42,7 @@ pub fn inherit(number: u32) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// The process that made the pair; none if that is in another PID namespace.
+/// The process that made the pair; `None` if it is in another PID namespace.
 fn maker(socket: &OwnedFd) -> Option<Pid> {
     // rustix cannot do this: the kernel gives 0 for another namespace, and the type of rustix has no 0.
     Pid::from_raw(getsockopt(socket, sockopt::PeerCredentials).ok()?.pid())
@@ -85,7 +85,7 @@ impl Host {
         Some(Host { pid, start, place: words.next()?.to_owned() })
     }
 
-    /// Whether it may still live. That is unknown if its namespace is hidden from here, unless that is `gone`.
+    /// Whether it may still live. If its namespace is hidden from here, it may, unless the namespace is `gone`.
     pub fn lives(&self, gone: bool) -> bool {
         match identity::look(self.pid, self.start, &self.place) {
             Presence::There => true,

@@ -1,8 +1,8 @@
 //! Calls that run in the host: a program that has started the processor itself. It speaks the protocol of workers, but asyncq
 //! neither starts nor ends it.
 //!
-//! Invariant: a call that was written to the host and not answered is given to nobody else while the host lives. No call is sent
-//! to wait there, because asyncq could not take it back.
+//! Invariant: a call that was written to the host and is not answered goes to nobody else while the host lives. No call is sent to
+//! wait there, because asyncq could not take it back.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::{path::Path, time::Duration};
@@ -21,7 +21,7 @@ use crate::runner::{Output, Stop, StopSwitch, process::orphans};
 /// How long a wait for the hello lasts at most before asyncq checks whether the host still lives.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How long the programs of its calls may take to end, once the host has ended and they are killed.
+/// How long the programs of its calls may take to end, after the host has ended and they were killed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why nothing more is sent to a host.
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum HostLoss {
     /// It has ended.
     Ended,
-    /// What it did, to go on after "the host"; it lives.
+    /// What it did wrong, to continue "the host". It lives.
     Protocol(String),
 }
 
@@ -37,8 +37,8 @@ pub enum HostLoss {
 pub type HostSession = Session<Host>;
 
 impl HostSession {
-    /// Waits until the host at the other end of a socket says hello. `wait` waits for that end for this long, and says whether
-    /// to go on; `None` when not.
+    /// Waits until the host at the other end of a socket says hello. `wait` waits for its end for this long, and returns whether to
+    /// go on, or `None` if not.
     ///
     /// # Errors
     /// Why there is no session with it.
@@ -65,9 +65,9 @@ impl HostSession {
         Ok(Some(session))
     }
 
-    /// Reads what the host says before its hello, and that; gives how long to wait for more.
+    /// Reads what the host says until its hello. Returns how long to wait for more.
     fn try_greet(&mut self) -> Result<Duration, SessionEnd> {
-        // Checked first: then all that it said before it ended is there.
+        // This is checked first, so that everything that it said before its end is there.
         let has_ended = self.ends_within(Duration::ZERO);
         self.channel.read();
         while self.hello.is_none()
@@ -98,8 +98,8 @@ impl HostSession {
         self.hello.as_ref().is_some_and(|hello| hello.idle)
     }
 
-    /// Runs calls from `calls` until that does not wait for more and all are answered, or until the host is lost: then says why.
-    /// Long outputs are put in `folder`.
+    /// Runs calls from `calls` until no more are expected and all are answered, or until the host is lost; then says why. Long
+    /// outputs go into `folder`.
     pub fn serve(
         &mut self,
         calls: &dyn CallSource,
@@ -111,13 +111,13 @@ impl HostSession {
             SessionEnd::Idle | SessionEnd::Unneeded | SessionEnd::Unkillable => return None,
             end => violation(end),
         };
-        // A host that ends closes its socket a moment before.
+        // A host that ends closes its socket a moment earlier.
         let time = if self.channel.is_over { REST_GRACE } else { Duration::ZERO };
         Some(if self.ends_within(time) { HostLoss::Ended } else { HostLoss::Protocol(violation) })
     }
 
-    /// The host is lost: gives back what it has not got, and closes the socket. Gives the calls that it may still be running, if
-    /// it lives, and those that have ended with it.
+    /// The host is lost. Gives back the calls that it has not got, and closes the socket. Returns the calls that it may still be
+    /// running, if it lives, and those that have ended with it.
     #[must_use]
     pub fn part(mut self, loss: &HostLoss, calls: &dyn CallSource) -> (Vec<Claim>, Vec<EndedCall>) {
         let (from, _) = self.channel.take_back();
@@ -127,7 +127,7 @@ impl HostSession {
         calls.back(unsent.into_iter().map(|call| call.begun).collect());
         let tokens: Vec<Token> = begun.iter().map(|call| call.begun.claim.token.clone()).collect();
         if *loss != HostLoss::Ended || !orphans::end(&tokens, PATIENCE) {
-            // They keep their marks: the next processor finds out when they have ended.
+            // They keep their marks, so the next processor finds out when they have ended.
             return (begun.into_iter().map(|call| call.begun.claim).collect(), Vec::new());
         }
         let crashed = || Outcome::Crashed("the program that it ran in has ended".to_owned());
@@ -140,7 +140,7 @@ impl HostSession {
 }
 
 impl Peer for Host {
-    /// A host has to name its functions: it is registered for none.
+    /// A host has to name its functions, because it is registered for none.
     fn accept(&mut self, hello: &Hello) -> Result<(), String> {
         hello.functions.as_ref().map(|_| ()).ok_or_else(|| "`functions` has to name what runs in it".to_owned())
     }

@@ -1,4 +1,4 @@
-//! The calls that a peer holds, and when each has to end.
+//! The calls that a peer holds, and when each of them has to end.
 
 use std::time::{Duration, Instant};
 use std::{collections::VecDeque, mem::discriminant, path::Path};
@@ -14,15 +14,15 @@ use crate::runner::worker::protocol::{Answer, CallResult};
 use crate::runner::worker::{CallReport, EndedCall, SendLimits, SentCall};
 use crate::runner::{Capture, Ended, Stop, Tap, process::tree::GRACE, tap::audience::Audience};
 
-/// How long a call may run before asyncq takes back those behind it.
+/// How long a call may run before asyncq takes back the calls behind it.
 const STRANDED: Duration = Duration::from_millis(50);
 
-/// How quick calls must be for others to wait behind one; and how long they may have to wait there where another worker could
-/// run them.
+/// How quick calls must be for others to wait behind one. Also how long these may have to wait there if another worker could run
+/// them.
 pub(super) const QUICK: Duration = Duration::from_millis(5);
 
-/// How quick calls must be for some more to wait behind one, and for workers to need no share of their own: to wake another
-/// worker costs as much.
+/// How quick calls must be for more of them to wait behind one, and for workers to need no share of their own: waking another
+/// worker would cost as much.
 const TINY: Duration = Duration::from_micros(200);
 
 /// How long a call runs before asyncq checks whether its worker still has its end of the channel.
@@ -54,10 +54,10 @@ pub(super) struct InFlightCall {
     pub(super) from: u64,
     sent: Instant,
     pub(super) capture: Capture,
-    /// How many bytes of its output it was given so far.
+    /// How many bytes of its output it has been given so far.
     pub(super) printed: [u64; 2],
     pub(super) ending: Option<CallEnding>,
-    /// The latest report of each kind, unless that was passed on.
+    /// The latest report of each kind that was not passed on.
     reports: Vec<CallReport>,
     /// When reports were last passed on.
     told: Option<Instant>,
@@ -94,7 +94,7 @@ impl InFlight {
         self.calls.front_mut()
     }
 
-    /// Takes the call with this id. If calls run one after another, only the oldest one can be answered.
+    /// Takes the call with this id. If calls run one after another, only the oldest one can have an answer.
     pub(super) fn remove(&mut self, id: u64, serial: bool) -> Option<InFlightCall> {
         let place = self.calls.iter().take(if serial { 1 } else { usize::MAX }).position(|call| call.id == id)?;
         self.calls.remove(place)
@@ -134,7 +134,7 @@ impl InFlight {
         calls.filter(|call| !call.reports.is_empty()).map(InFlightCall::until_told).min()
     }
 
-    /// Sends what calls have printed to those who follow them.
+    /// Sends new output of calls to their followers.
     pub(super) fn serve_followers(&mut self, tap: &Tap) {
         if tap.is_awaited() {
             for call in &mut self.calls {
@@ -147,7 +147,7 @@ impl InFlight {
         }
     }
 
-    /// What becomes ready when one of them can take more, or is gone.
+    /// What becomes ready when a follower can take more, or is gone.
     pub(super) fn followers(&self) -> impl Iterator<Item = PollFd<'_>> {
         let calls = self.calls.iter().take(if self.has_followers { usize::MAX } else { 0 });
         calls.flat_map(|call| call.audience.poll_fds())
@@ -168,7 +168,7 @@ impl InFlight {
         self.calls.front().map_or(Duration::ZERO, |oldest| self.since(oldest, true).elapsed())
     }
 
-    /// How many calls that run one after another take about this long; none while nothing is known of them.
+    /// How many calls that run one after another take about this long; 0 while nothing is known about them.
     fn many_in(&self, time: Duration) -> usize {
         let many = |pace: Duration| time.as_nanos() / pace.as_nanos().max(1);
         self.pace.map_or(0, |pace| usize::try_from(many(pace)).unwrap_or(usize::MAX))
@@ -181,7 +181,7 @@ impl InFlight {
         SendLimits { held: self.len(), at_once, ahead, are_tiny }
     }
 
-    /// Whether the call that runs takes so long that asyncq has to take back those behind it.
+    /// Whether the running call takes so long that asyncq has to take back the calls behind it.
     pub(super) fn strands(&self, serial: bool, others_are_short: impl Fn() -> bool) -> bool {
         let longest = self.longest();
         self.may_strand(serial) && (longest >= STRANDED || longest >= QUICK && others_are_short())
@@ -214,7 +214,7 @@ impl InFlight {
         self.running(serial).map(move |call| self.since(call, serial).checked_add(call.timeout()?))
     }
 
-    /// Marks the running calls that have to end now, because they are cancelled, late, or stopped; gives those that were not
+    /// Marks the running calls that have to end now, because they are cancelled, late, or stopped. Returns those that were not
     /// marked before, and why.
     pub(super) fn ask_to_end(
         &mut self,
@@ -243,7 +243,7 @@ impl InFlight {
         asked
     }
 
-    /// Takes note of answers. Calls that ran one after another share the time equally.
+    /// Notes answers. Calls that ran one after another share the time equally.
     pub(super) fn answered(&mut self, done: &mut [EndedCall], serial: bool) {
         let now = Instant::now();
         if serial && let (Some(first), Ok(count)) = (done.first(), u32::try_from(done.len())) {
@@ -257,7 +257,7 @@ impl InFlight {
         self.latest = Some(now);
     }
 
-    /// Takes the calls that begin at this byte of the channel, or later, unless the oldest call of all is to stay.
+    /// Takes the calls that begin at this byte of the channel, or later, unless the oldest call has to stay.
     pub(super) fn take_from(&mut self, offset: u64, keep_oldest: bool) -> Vec<InFlightCall> {
         let kept = usize::from(keep_oldest).min(self.calls.len());
         let first = self.calls.iter().position(|call| call.from >= offset).unwrap_or(self.calls.len());
@@ -271,7 +271,7 @@ impl InFlight {
 }
 
 impl InFlightCall {
-    /// A call that begins at this byte of the channel. Long outputs are put in `folder`.
+    /// A call that begins at this byte of the channel. Long outputs go into `folder`.
     pub(super) fn new(id: u64, begun: SentCall, from: u64, folder: &Path) -> InFlightCall {
         InFlightCall {
             id,
@@ -305,7 +305,7 @@ impl InFlightCall {
         self.told.map_or(Duration::ZERO, |told| REPORTS.saturating_sub(told.elapsed()))
     }
 
-    /// Keeps what the peer says that the call has printed. Gives the call.
+    /// Keeps what the call has printed, as the peer says. Returns the call.
     pub(super) fn keep(&mut self, stream: Stream, text: &str) -> &Claim {
         self.capture.push(stream, text.as_bytes());
         &self.begun.claim
@@ -323,7 +323,7 @@ impl InFlightCall {
                 }
             }
             CallResult::BadValue(flaw) => (failed(FailureKind::BadResult, format!("its {flaw}")), None),
-            // It was told to end, so any error counts as that.
+            // It was told to end, so any error counts as that end.
             _ if self.ending.is_some() => (self.ending.map_or(Outcome::Completed, |it| it.why.outcome()), None),
             CallResult::Error(error) => (Exit::Reported(error).outcome(), None),
         };

@@ -1,7 +1,7 @@
-//! Functions that are run by workers: programs that stay, and get one call after another over a channel of their own.
+//! Runs functions in workers: programs that stay, and get one call after another over their own channel.
 //!
-//! Invariant: a call is charged with its worker's end only if the worker may have begun it. A call that the worker had not read
-//! goes back untouched. When a worker is gone, so is everything that it has started.
+//! Invariant: if a worker ends, only calls that it may have begun are charged with that. A call that the worker had not read goes
+//! back untouched. When a worker is gone, so is everything that it has started.
 
 mod call;
 mod channel;

@@ -1,4 +1,4 @@
-//! The calls inside a call, as answers report them. A report that is not valid is left out and counted: it never harms the call.
+//! The calls inside a call, as answers report them. An invalid report is left out and counted: it never harms the call.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -50,8 +50,8 @@ struct NestedError<'a> {
     class: Option<&'a RawValue>,
 }
 
-/// Reads a list of reports, and how many calls it leaves out; `None` if there were no calls. In a line that `is_mended`, U+FFFD may
-/// stand for anything.
+/// Reads a list of reports, and how many calls it leaves out; `None` if there were no calls. If the line `is_mended`, U+FFFD in it
+/// may stand for anything.
 pub(super) fn read(
     list: Option<&RawValue>,
     unrecorded: Option<&RawValue>,

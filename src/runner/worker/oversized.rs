@@ -1,18 +1,18 @@
-//! Reads a line that is too long for a message in little memory: its structure and the beginning of each text are kept.
+//! Reads a line that is too long for a message, in little memory: it keeps the structure and the beginning of each text.
 //!
 //! Invariant: what is kept of a JSON text is JSON with the same members in the first two levels. So asyncq finds out which call a
 //! message belongs to, however long it is.
 
-/// The longest message that a worker may write, in bytes: a result of 1 MiB in the longest way to write it, and the rest.
+/// The longest message that a worker may write, in bytes: a result of 1 MiB in its longest form, and the rest.
 pub(super) const LONGEST: usize = 4 * 1024 * 1024;
 
-/// How much is kept of a text in the message and in its `params`, `result` or `error`, in bytes as written.
+/// How much of a text is kept, in bytes as written: of those in the message, and in its `params`, `result` or `error`.
 const TEXT: usize = 1024 * 1024;
 
 /// How much is kept of a text further inside.
 const INNER_TEXT: usize = 256;
 
-/// How long an array or object inside of those may be; a longer one becomes `null`.
+/// How long an array or object inside of those may be. A longer one becomes `null`.
 const PART: usize = 4096;
 
 /// How much is kept of a number.
@@ -30,7 +30,7 @@ pub(super) struct Oversized {
     /// What is kept of it.
     pub(super) kept: Vec<u8>,
     depth: usize,
-    /// Where the current array or object begins, which becomes `null` if it is too long.
+    /// Where the current array or object begins. It becomes `null` if it is too long.
     part: Option<usize>,
     /// Whether that has happened, and its end is still to come.
     skips: bool,
@@ -53,7 +53,7 @@ impl Oversized {
     /// Reads more of it.
     ///
     /// # Errors
-    /// When it cannot be a message, or does not become shorter: what is wrong, to go on after "its worker".
+    /// When it cannot be a message, or does not become shorter: what is wrong, to continue "its worker".
     pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), String> {
         for byte in bytes {
             self.take(*byte);

@@ -1,4 +1,4 @@
-//! The programs that run calls, and why a session with one stops.
+//! The programs that run calls, and why a session with such a program stops.
 
 use crate::domain::job::{Claim, JobId};
 use crate::runner::Stop;
@@ -14,7 +14,7 @@ pub(super) trait Peer {
     /// Ends calls that were told to end.
     ///
     /// # Errors
-    /// What the peer did, if it may not be ended itself.
+    /// What the peer did, if it cannot be ended itself.
     fn end_calls(&mut self, calls: &EndingCalls) -> Result<(), String>;
     /// Whether it may be sent calls that wait behind a running one, because asyncq can take them back.
     fn can_queue(&self) -> bool {
@@ -24,9 +24,9 @@ pub(super) trait Peer {
     fn echoes(&self, _hello: Option<&Hello>) -> bool {
         true
     }
-    /// Takes note of the call that it is about to get.
+    /// Notes the call that it is about to get.
     fn prepare(&mut self, _claim: &Claim) {}
-    /// Takes note of answers; says how many calls it still holds.
+    /// Notes answers, and how many calls it still holds.
     fn count_answers(&mut self, _answers: usize, _held: usize) {}
     /// Whether it has done enough, with the calls that it holds.
     fn is_worn(&self, _held: usize) -> bool {
@@ -36,7 +36,7 @@ pub(super) trait Peer {
     fn wears_out(&mut self, _held: usize) -> bool {
         false
     }
-    /// Whether it may not be ended, and nobody waits for it.
+    /// Whether it cannot be ended and nobody waits for it.
     fn is_left(&self) -> bool {
         false
     }
@@ -58,14 +58,14 @@ pub(super) struct EndingCalls {
 pub(super) enum SessionEnd {
     /// The peer holds no call, and there is none for it.
     Idle,
-    /// The peer has not said hello, and there is nothing more for it to run.
+    /// The peer has not said hello, and has nothing left to run.
     Unneeded,
-    /// The peer may not be ended, and nobody waits for it.
+    /// The peer cannot be ended, and nobody waits for it.
     Unkillable,
     /// The peer has ended, or has closed its channel.
     Ended,
     /// What is wrong with its hello.
     Refused(String),
-    /// What it did that the protocol does not allow, to go on after "its worker" or "the host".
+    /// What it did that the protocol does not allow, to continue "its worker" or "the host".
     Violation(String),
 }

@@ -1,4 +1,4 @@
-//! The files from which a worker was started, to notice when a deploy replaces or writes one.
+//! The files from which a worker was started. They tell when a deploy has replaced or written one.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::domain::function::Definition;
 /// How often to check at most.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The files that the command line of a worker names, its site, and its file of variables, as they were before it started.
+/// The files that the command line of a worker names, its site, and its file of variables, as they were before its start.
 #[derive(Debug)]
 pub(super) struct ProgramFiles {
     named: Vec<(PathBuf, Seen)>,
@@ -22,7 +22,7 @@ pub(super) struct ProgramFiles {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
     file: (u64, u64),
-    /// When it was written last, and its length; `None` for a folder, which changes with each new file in it.
+    /// When it was last written, and its length; `None` for a folder, because each new file in it changes it.
     written: Option<(i64, i64, u64)>,
 }
 
@@ -41,8 +41,7 @@ impl Seen {
 }
 
 impl ProgramFiles {
-    /// Looks at them, before a program is started in a site. The `store`, which is written all the time, is not a part of the
-    /// program.
+    /// Looks at them before a program is started in a site. The `store` is written all the time, and is not a part of the program.
     pub(super) fn of(definition: &Definition, site: &str, store: &Path) -> ProgramFiles {
         let site = Path::new(site);
         let store = Seen::look(store);
@@ -53,8 +52,8 @@ impl ProgramFiles {
         ProgramFiles { named: named.collect(), looked: Instant::now(), has_changed: false }
     }
 
-    /// Checks now and then whether one of them was replaced or written. A missing file does not count: no new worker could be
-    /// started without it.
+    /// Checks now and then whether one of them was replaced or written. A missing file does not count, because no new worker could
+    /// be started without it.
     pub(super) fn check(&mut self) -> bool {
         if !self.has_changed && self.looked.elapsed() >= LOOK {
             self.looked = Instant::now();

@@ -86,7 +86,7 @@ pub(super) enum WorkerMessage {
 #[derive(Debug, PartialEq)]
 pub(super) struct Answer {
     pub(super) end: CallResult,
-    /// The bytes printed since the answer before, as the worker counts them.
+    /// The bytes that were printed since the answer before, as the worker counts them.
     pub(super) printed: Option<[u64; 2]>,
     /// The calls that ran inside the call.
     pub(super) nested: Option<Box<NestedCalls>>,
@@ -95,9 +95,9 @@ pub(super) struct Answer {
 /// How a call ended.
 #[derive(Debug, PartialEq)]
 pub(super) enum CallResult {
-    /// With this value, as JSON text, if there is one; and whether the function has completed its job itself.
+    /// With this value as JSON text, if there is one, and whether the function has completed its job itself.
     Value(Option<String>, bool),
-    /// With an unusable value: what is wrong with the answer, to go on after "its".
+    /// With a value that cannot be used: what is wrong with the answer, to continue "its".
     BadValue(String),
     /// With an error.
     Error(ReportedError),
@@ -171,10 +171,10 @@ struct ProgressParams<'a> {
     note: Option<String>,
 }
 
-/// Reads a message. U+FFFD replaces whatever in its texts is not a character.
+/// Reads a message. U+FFFD replaces everything in its texts that is not a character.
 ///
 /// # Errors
-/// What is wrong with it, to go on after "its worker".
+/// What is wrong with it, to continue "its worker".
 pub(super) fn read(frame: channel::Frame<'_>) -> Result<WorkerMessage, String> {
     let channel::Frame { bytes, is_cut } = frame;
     let said = str::from_utf8(bytes).map_err(|_| invalid("it is not UTF-8")).and_then(|text| parse(text, false));
@@ -197,7 +197,7 @@ fn without_mended_value(said: WorkerMessage) -> WorkerMessage {
     }
 }
 
-/// The meaning of a message that was too long, without what is missing.
+/// The meaning of a message that was too long, from the parts that were kept.
 fn cut(said: WorkerMessage) -> WorkerMessage {
     let too_long = |what: &str| format!("{what} is longer than {} MiB", LONGEST >> 20);
     match said {

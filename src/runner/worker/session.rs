@@ -1,6 +1,6 @@
 //! The conversation with a program that runs calls: a worker, which asyncq has started, or the host, which has started asyncq.
 //!
-//! Invariant: a call that the peer may have read is given to nobody else before the peer has answered it or has ended.
+//! Invariant: a call that the peer may have read goes to nobody else before the peer has answered it or has ended.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -20,10 +20,10 @@ use crate::system::fds;
 /// How long a peer may take to say hello.
 pub(super) const HELLO: Duration = Duration::from_secs(30);
 
-/// How many calls a worker that runs them one after another holds at most, so that it need not wait for the next one.
+/// How many calls a worker that runs one after another holds at most. With these, it does not have to wait for the next one.
 const WINDOW: usize = 1024;
 
-/// How many bytes of calls may wait to be written before the peer gets no more.
+/// If this many bytes of calls wait to be written, the peer gets no more.
 const AHEAD: usize = 1024 * 1024;
 
 /// How long to sleep when only descriptors can wake the session.
@@ -41,9 +41,9 @@ pub struct Session<P> {
     /// Attempts that are to be cancelled.
     pub(super) cancelling: Vec<Fence>,
     pub(super) output: ProgramOutput,
-    /// Whether the peer has printed while nobody took it: then nothing is read from it until somebody does.
+    /// Whether the peer has printed while nobody took it. Then nothing is read from it until somebody does.
     pub(super) is_clogged: bool,
-    /// Watches the other end of the channel, where asyncq has that open too.
+    /// Watches the other end of the channel, if asyncq has that end open too.
     pub(super) hangup: Option<HangupDetector>,
     pub(super) started: Instant,
     /// Where long outputs are put.
@@ -79,7 +79,7 @@ impl<P> Session<P> {
         matches!(fds::wait(&mut fds, Some(time)), Ok(1..))
     }
 
-    /// Sleeps until something happens: on the channel, the streams, the peer's end, or the others.
+    /// Sleeps until something happens on the channel, the streams, the peer's end, or the others.
     pub(super) fn wait_for(&self, others: &[PollFd<'_>], time: Duration, output: Output<'_>) {
         let listening = output.forwarder.has_room();
         let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(4 + others.len());
@@ -95,7 +95,7 @@ impl<P> Session<P> {
         fds.extend_from_slice(others);
         // Room that has come since then wakes nobody.
         let time = if listening && !self.is_clogged { time } else { time.min(Duration::from_millis(10)) };
-        // An interruption needs no care: the caller checks what has happened.
+        // It makes no difference whether a signal interrupted this: the caller checks what has happened anyway.
         let _ = fds::wait(&mut fds, Some(time));
     }
 
@@ -109,14 +109,14 @@ impl<P> Session<P> {
         if left.is_zero() { Err(late()) } else { Ok(left) }
     }
 
-    /// Takes the calls that the peer has not read, unless the oldest call of all is to stay.
+    /// Takes the calls that the peer has not read, unless the oldest call has to stay.
     pub(super) fn take_unread(&mut self, keep_oldest: bool) -> Vec<InFlightCall> {
         let (from, mut bytes) = self.channel.take_back();
         let taken = self.in_flight.take_from(from, keep_oldest);
         if let Some(first) = taken.first() {
             bytes.truncate(usize::try_from(first.from - from).unwrap_or(usize::MAX));
         }
-        // The rest of a message that the peer has read in part, and messages that are no calls.
+        // These are the rest of a message that the peer has read in part, and messages that are not calls.
         self.channel.outgoing.extend_from_slice(&bytes);
         self.channel.write();
         taken
@@ -130,10 +130,10 @@ impl<P> Session<P> {
 
 #[expect(private_bounds, reason = "the layers above know the two peers, and not how they differ")]
 impl<P: Peer> Session<P> {
-    /// Runs calls until there are none and all are answered, or until the peer does not go on.
+    /// Runs calls until there are none left and all are answered, or until the peer does not go on.
     pub(super) fn run(&mut self, calls: &dyn CallSource, output: Output<'_>, control: &StopSwitch) -> SessionEnd {
         self.cancelling.clear();
-        // What it said and printed while nobody listened.
+        // This is what it said and printed while nobody listened.
         let mut result = self.hear(calls, output, false);
         while result.is_ok() {
             result = self.turn(calls, output, control);
@@ -141,7 +141,7 @@ impl<P: Peer> Session<P> {
         result.err().unwrap_or(SessionEnd::Idle)
     }
 
-    /// Sends calls, waits until something happens, and takes what it is.
+    /// Sends calls, waits until something happens, and handles that.
     fn turn(&mut self, calls: &dyn CallSource, output: Output<'_>, control: &StopSwitch) -> Result<(), SessionEnd> {
         if self.hello.is_some() {
             self.fill(calls).map_err(SessionEnd::Violation)?;
@@ -156,7 +156,7 @@ impl<P: Peer> Session<P> {
         let wake = PollFd::from_borrowed_fd(control.wake(), PollFlags::IN);
         self.wait_for(&[wake], self.time_to_look()?, output);
         control.drain();
-        // Checked first: then all that the peer said before it ended is there.
+        // This is checked first, so that everything that the peer said before its end is there.
         let has_ended = self.ends_within(Duration::ZERO);
         self.hear(calls, output, has_ended)?;
         if let Some(tap) = output.tap {
@@ -177,7 +177,7 @@ impl<P: Peer> Session<P> {
     /// How many calls the peer may hold now.
     fn window(&self) -> usize {
         match &self.hello {
-            // If the peer does not count what it prints, only time says to which call that belongs.
+            // If the peer does not count what it prints, only the time shows to which call that belongs.
             Some(hello) if self.is_serial() => {
                 let may_queue = hello.counts_output() && self.in_flight.longest() < QUICK;
                 if may_queue { WINDOW } else { 1 }
@@ -187,14 +187,14 @@ impl<P: Peer> Session<P> {
         }
     }
 
-    /// Sends what may be sent. A call that was charged with a crash has the worker for itself.
+    /// Sends calls, as far as they may be sent. A call that was charged with a crash has the worker for itself.
     fn fill(&mut self, calls: &dyn CallSource) -> Result<(), String> {
         if self.peer.wears_out(self.in_flight.len()) {
             calls.leaves();
         }
         let (at_once, serial) = (self.at_once().unwrap_or(1), self.is_serial());
-        // A host takes as many calls as it runs at once, whether it reads or not: those that it did not get would be claimed
-        // and put back again and again.
+        // A host takes as many calls as it runs at once, whether it reads them or not. Otherwise, the rest would be claimed and put
+        // back again and again.
         let is_fast = |session: &Self| session.channel.outgoing.len() < AHEAD && !session.is_clogged;
         while self.in_flight.len() < self.window()
             && (!self.peer.can_queue() || is_fast(self))
@@ -250,7 +250,7 @@ impl<P: Peer> Session<P> {
         if is_gone { Err(SessionEnd::Violation("closed its channel".to_owned())) } else { Ok(()) }
     }
 
-    /// Ends calls that are to end, and takes back those that wait behind a long one.
+    /// Ends calls that have to end, and takes back those that wait behind a long one.
     fn check_calls(&mut self, calls: &dyn CallSource, control: &StopSwitch) -> Result<(), SessionEnd> {
         let serial = self.is_serial();
         let cancelled = calls.cancelled();
@@ -270,7 +270,7 @@ impl<P: Peer> Session<P> {
         if self.peer.is_left() { Err(SessionEnd::Unkillable) } else { Ok(()) }
     }
 
-    /// Tells the peer which of the running calls are to end; says whether there are new ones among them.
+    /// Tells the peer which of the running calls have to end. Returns whether there are new ones among them.
     fn ask_to_end(&mut self, serial: bool, stop: Stop) -> bool {
         let asked = self.in_flight.ask_to_end(serial, stop, &mut self.cancelling);
         if asked.is_empty() {
@@ -283,8 +283,8 @@ impl<P: Peer> Session<P> {
         true
     }
 
-    /// Takes back the calls that the peer has not read yet. If `one_after_another`, the call whose turn it is stays, unless that
-    /// is to be cancelled: its time goes on.
+    /// Takes back the calls that the peer has not read yet. If `one_after_another`, the call whose turn it is stays, because its
+    /// time goes on, unless it has to be cancelled.
     fn take_back(&mut self, calls: &dyn CallSource, one_after_another: bool) {
         let oldest = self.in_flight.oldest().map(|oldest| oldest.fence());
         let keep = one_after_another && oldest.is_some_and(|oldest| !self.cancelling.contains(&oldest));
@@ -297,7 +297,7 @@ impl<P: Peer> Session<P> {
         calls.done(cancelled.into_iter().map(|call| call.ended(Outcome::Cancelled)).collect());
     }
 
-    /// Takes what the peer has printed and said; if that is the `last` of it, even where nobody takes what it prints. What it
+    /// Takes what the peer has printed and said. If that is the `last` of it, takes it even if nobody reads the output. What it
     /// printed before an answer is read before that answer.
     fn hear(&mut self, calls: &dyn CallSource, output: Output<'_>, last: bool) -> Result<(), SessionEnd> {
         self.is_clogged &= !last && !output.forwarder.has_room();
@@ -311,13 +311,13 @@ impl<P: Peer> Session<P> {
         let heard = loop {
             self.channel.read();
             let heard = self.hear_messages(output, &mut done, last);
-            // To find what an answer counts, it may have read what was printed after answers that came meanwhile.
+            // The search for the output of an answer may have read what was printed after answers that arrived meanwhile.
             if heard.is_err() || !self.output.was_read_ahead() {
                 break heard;
             }
         };
         let serial = self.is_serial();
-        // What is left was printed after the last answer.
+        // The rest was printed after the last answer.
         if serial && !self.output.is_empty() {
             if let Some(oldest) = self.in_flight.oldest() {
                 let given = self.output.give(&mut oldest.capture, output.of(&oldest.begun.claim));

@@ -1,4 +1,4 @@
-//! How a worker ends, and what becomes of its calls when it does not go on.
+//! How a worker ends, and what becomes of its calls if it does not go on.
 
 use std::time::{Duration, Instant};
 use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
@@ -43,7 +43,7 @@ impl Worker {
         ServeEnd::Gone
     }
 
-    /// Waits until it has ended, at most for this time. Its messages are dropped.
+    /// Waits until it has ended, at most for this time. Drops its messages.
     fn wait_for_exit(&mut self, time: Duration, output: Output<'_>) {
         let by = Instant::now() + time;
         self.is_clogged = false;
@@ -58,7 +58,7 @@ impl Worker {
         }
     }
 
-    /// Ends what is left of it, and reads what it has printed; gives how it ended, unless it is left behind.
+    /// Ends everything that is left of it, and reads what it has printed. Returns how it ended, unless it is left behind.
     fn reap(&mut self) -> Option<std::io::Result<ExitStatus>> {
         let kill_at = soon(None);
         let status = self.peer.tree.end_the_rest(|| Instant::now() >= kill_at, || _ = self.output.take());
@@ -66,10 +66,10 @@ impl Worker {
         status
     }
 
-    /// The worker does not go on: ends all of it, and gives its calls back with what came of them.
+    /// The worker does not go on. Ends all of it, and returns its calls with their outcomes.
     pub(super) fn end_with(mut self, end: &SessionEnd, calls: &dyn CallSource, output: Output<'_>) -> ServeEnd {
         let unread = self.take_unread(false);
-        // A call does not go back whose time was over before the worker has read it.
+        // If the time of a call was over before the worker has read it, the call does not go back.
         let (overdue, untouched): (Vec<InFlightCall>, Vec<InFlightCall>) =
             unread.into_iter().partition(|call| call.ending.is_some());
         let serial = self.is_serial();
@@ -77,7 +77,7 @@ impl Worker {
         if matches!(end, SessionEnd::Violation(_)) {
             self.peer.tree.escalate(true);
         } else {
-            // A worker that closes its channel is about to end. One that was refused may want to say so.
+            // A worker that closes its channel is about to end. One that was refused may want to say something.
             self.channel.close();
             self.wait_for_exit(REST_GRACE, output);
         }
@@ -129,8 +129,8 @@ impl Worker {
         ServeEnd::Gone
     }
 
-    /// The worker is gone before it has begun a single call. Its first call is charged with that, whether the worker cannot be
-    /// started or was killed, so that asyncq does not try the call for ever.
+    /// The worker is gone before it has begun any call. Whether it cannot be started or was killed, its first call is charged with
+    /// that, so that asyncq does not try that call forever.
     fn failed(mut self, how: &str, was_killed: bool, first: Option<SentCall>, output: Output<'_>) -> FailedWorker {
         self.output.keep(output);
         self.output.finish(output);
@@ -155,7 +155,7 @@ fn was_killed(status: &std::io::Result<ExitStatus>) -> bool {
     signal.is_some_and(|signal| [Signal::KILL, Signal::TERM].map(Signal::as_raw).contains(&signal))
 }
 
-/// How a worker ended, to go on after "its worker".
+/// How a worker ended, to continue "its worker".
 fn how(status: &std::io::Result<ExitStatus>) -> String {
     match status.as_ref().map(|status| (status.code(), status.signal())) {
         Ok((Some(code), _)) => format!("ended with exit code {code}"),

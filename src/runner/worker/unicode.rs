@@ -2,8 +2,8 @@
 
 use serde_json::value::RawValue;
 
-/// The text of a line with U+FFFD in place of each byte that is not UTF-8, and of each half of a surrogate pair; `None` if there
-/// are none.
+/// The text of a line with U+FFFD in place of each byte that is not UTF-8 and of each half of a surrogate pair; `None` if there are
+/// none.
 pub(super) fn mended(line: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(line);
     let mut mended = String::with_capacity(text.len());
@@ -34,7 +34,7 @@ fn code_unit(text: &str) -> Option<u16> {
     u16::from_str_radix(digits, 16).ok()
 }
 
-/// A text in a member that is for people: with U+FFFD in place of what is not a character, and `None` if it is no text at all.
+/// A text in a member for people, with U+FFFD in place of what is not a character; `None` if it is no text at all.
 pub(super) fn text(member: &RawValue) -> Option<String> {
     let text = member.get();
     serde_json::from_str(text).ok().or_else(|| serde_json::from_str(&mended(text.as_bytes())?).ok())
