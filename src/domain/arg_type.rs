@@ -83,8 +83,8 @@ impl ArgType {
         }
     }
 
-    /// A value that was typed as a word, as this type reads it; `None` if the word is not of this type. For a text, the word is
-    /// its value whatever it looks like, unless it is a JSON string.
+    /// A typed word as a value of this type; `None` if the word is not of this type. For a text, the word is the value whatever it
+    /// looks like, unless it is a JSON string.
     #[must_use]
     pub fn of_word(self, value: &str) -> Option<String> {
         if self == ArgType::Text {

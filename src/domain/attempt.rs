@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{text::has_names, time::Timestamp};
 
-/// One attempt of a job, to show. Programs read it as it is here.
+/// One attempt of a job, to show. Its JSON is what programs read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Attempt {
     /// Its number, from 1.
@@ -60,13 +60,13 @@ impl Failure {
     }
 }
 
-/// The kinds of failure, as they stand in `error.kind` of a job.
+/// The kinds of failure, as in `error.kind` of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureKind {
     /// The function exited with a code other than 0 and 75.
     Exit,
-    /// The function ran in a worker and reported that it failed.
+    /// The function ran in a worker, which reported that it failed.
     Error,
     /// A signal ended the function.
     Signal,
@@ -74,7 +74,7 @@ pub enum FailureKind {
     Timeout,
     /// A conflict (exit code 75) in every attempt.
     Conflict,
-    /// The function asked to run later. No job ends so, only an attempt.
+    /// The function asked to run later. Only an attempt ends like this, and no job.
     Snooze,
     /// The function could not be started: its program or its site is missing, or it exited with 126 or 127.
     CannotRun,
@@ -84,13 +84,13 @@ pub enum FailureKind {
     BadResult,
     /// The processor or the worker died too often while it ran the function.
     Crash,
-    /// The call that made this nested call ended first.
+    /// The call that made this nested call ended before it.
     Parent,
     /// A rule of the application, such as a unique index, refuses the new state of the job.
     Refused,
     /// A job that the call needs has not completed.
     Needs,
-    /// The call was to run after the failure of a job that has completed.
+    /// The call was to run after the failure of a job, and that job has completed.
     NotNeeded,
     /// No attempt began before the call expired.
     Expired,
@@ -133,10 +133,10 @@ pub enum Outcome {
     Snoozed(Snooze),
     /// The function failed for good.
     Failed(Failure),
-    /// The program could not be started, so nothing of the call was executed. It is tried again, because a program is missing
-    /// for a moment while it is replaced.
+    /// The program could not be started, so nothing of the call was executed. It is tried again, because a program may be missing
+    /// for a moment while somebody replaces it.
     Unstarted(Failure),
-    /// Its worker died, perhaps because of the function. The text says how.
+    /// Its worker died, perhaps because of the function. The text says how it died.
     Crashed(String),
     /// The processor was asked to stop and ended the function. The job is put back, and the attempt is not counted.
     Interrupted,
@@ -145,7 +145,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// What its function says of its failure, if it says anything.
+    /// What its function says about its failure, if anything.
     pub fn failure_mut(&mut self) -> Option<&mut Failure> {
         match self {
             Outcome::Failed(failure) | Outcome::Unstarted(failure) => Some(failure),
@@ -178,7 +178,7 @@ pub struct Snooze {
     pub reported: Option<Failure>,
 }
 
-/// A conflict as it is read. Older builds noted its pause alone.
+/// A conflict as it is read. Older builds noted only its pause.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum NotedConflict {
@@ -196,7 +196,7 @@ impl From<NotedConflict> for Conflict {
 }
 
 impl Conflict {
-    /// Why a call failed whose attempts all ended in a conflict, of which this is the last: the one with this number.
+    /// Why a call failed whose attempts have all ended in a conflict. This is the last one, with this number.
     #[must_use]
     pub fn failure(&self, number: i64) -> Failure {
         let Some(reported) = &self.reported else {

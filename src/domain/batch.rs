@@ -1,4 +1,4 @@
-//! A call as an object in JSON: a line of a batch, or what a request to enqueue says.
+//! A call as an object in JSON: a line of a batch, or a call in a request to enqueue.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -17,10 +17,10 @@ use super::time::{NO_SPAN, Timestamp, parse_span};
 use super::{function::FunctionName, object, service::ServiceName, text::escape_control};
 use crate::error::{Error, Kind, Result};
 
-/// The longest line that can be a call, in bytes: room for positional and keyword arguments, and for everything else.
+/// The longest line that can be a call, in bytes. It has room for positional and keyword arguments, and for everything else.
 pub const LONGEST_LINE: usize = 2 * MAX_BYTES + 64 * 1024;
 
-/// The first moment at which a call can be due; the schema refuses earlier ones, which are seconds taken for milliseconds.
+/// The earliest moment at which a call can be due. The schema refuses earlier ones, which are seconds instead of milliseconds.
 const FIRST: Timestamp = Timestamp(100_000_000_000);
 
 /// A call as it is written.
@@ -53,18 +53,18 @@ pub struct WrittenCall<'a> {
     meta: Option<&'a RawValue>,
     #[serde(borrow)]
     after: Option<&'a RawValue>,
-    /// The attempt inside which a request makes the call; no line of a batch has it.
+    /// The attempt inside which a request makes the call. A line of a batch cannot have it.
     #[serde(borrow)]
     pub(super) inside: Option<&'a RawValue>,
 }
 
-/// Distinguishes a principal of `null`, which means nobody, from one that is left out.
+/// Distinguishes a principal of `null`, which means nobody, from a missing one.
 fn principal<'a, D: Deserializer<'a>>(from: D) -> Result<Option<String>, D::Error> {
     Ok(Some(Option::deserialize(from)?.unwrap_or_default()))
 }
 
 impl<'a> WrittenCall<'a> {
-    /// Parses a call that is one of many.
+    /// Parses one of many calls.
     ///
     /// # Errors
     /// What is wrong with it, as a part of a sentence.
@@ -73,12 +73,12 @@ impl<'a> WrittenCall<'a> {
         if call.inside.is_some() { Err("`inside` is not known".to_owned()) } else { Ok(call) }
     }
 
-    /// The name by which later calls can refer to this one.
+    /// The name that later calls can use for this one.
     pub fn take_name(&mut self) -> Option<String> {
         self.name.take()
     }
 
-    /// Refuses what says something about a key that is not there.
+    /// Refuses members about a key if there is no key.
     fn check_key(&self) -> Result<()> {
         let refuse = |member: &str, needed: &str| {
             Err(Error::new(Kind::Invalid, format!("`{member}` needs `{needed}`"))
@@ -91,10 +91,10 @@ impl<'a> WrittenCall<'a> {
         }
     }
 
-    /// The job for this call, made at `origin`. `hold` says whether the job is held, unless the call says so.
+    /// The job for this call, made at `origin`. `hold` says whether the job is held, unless the call says it itself.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] or [`Kind::Usage`] for what cannot be, [`Kind::Denied`] for a principal where none is allowed.
+    /// [`Kind::Invalid`] or [`Kind::Usage`] for what is impossible, [`Kind::Denied`] for a principal where none is allowed.
     pub fn job(self, origin: &Origin, hold: bool) -> Result<NewJob> {
         self.check_key()?;
         let on_behalf_of = self.principal.as_deref().map(OnBehalfOf::parse).transpose()?.unwrap_or_default();
@@ -136,8 +136,8 @@ impl<'a> WrittenCall<'a> {
     }
 }
 
-/// Parses one line, for a call that is made at `origin`. `hold` says whether the job is held, unless the line says so. Gives
-/// the name of the line, too.
+/// Parses one line, for a call that is made at `origin`. `hold` says whether the job is held, unless the line says it itself. Also
+/// returns the name of the line.
 ///
 /// # Errors
 /// [`Kind::Invalid`] when it is not a call; [`Kind::Denied`] for a principal where none is allowed.
@@ -150,11 +150,11 @@ pub fn parse(line: &str, origin: &Origin, hold: bool) -> Result<(NewJob, Option<
     Ok((call.job(origin, hold)?, name))
 }
 
-/// Finds the calls that others need by their names: earlier ones of `calls`, each with its name, or jobs that are known.
+/// Finds the calls that others need by name: earlier ones of `calls`, each with its name, or known jobs.
 ///
 /// # Errors
-/// Of which call, counted from 0: [`Kind::Invalid`] for a name that no earlier call has, or two of them; and as for
-/// [`Needs::add`](super::needs::Needs::add).
+/// The call that is wrong, counted from 0, and why: [`Kind::Invalid`] for a name that no earlier call has, or two of them; and as
+/// for [`Needs::add`](super::needs::Needs::add).
 pub fn resolve_names(
     calls: &mut [NewJob],
     names: &[Option<&str>],
@@ -185,7 +185,7 @@ pub(super) fn json(name: &str, text: &str, fits: fn(&Json) -> bool, expected: &s
     }
 }
 
-/// The directory of a call. Nobody knows from where a relative path would count.
+/// The directory of a call. It must be absolute, because nobody knows where a relative path would begin.
 pub(super) fn site(text: String) -> Result<String> {
     if text.starts_with('/') && !text.contains('\0') {
         return Ok(text);
@@ -207,7 +207,7 @@ pub(super) fn meta(written: &RawValue) -> Result<Option<Meta>> {
     Meta::of(json("meta", written.get(), Json::is_object, r#"an object, as in {"tenant":"acme"}"#)?)
 }
 
-/// One of the values of a member that have names.
+/// The value with this name, for a member whose values have names.
 fn named<T>(member: &str, text: &str, from_name: fn(&str) -> Option<T>) -> Result<T> {
     from_name(text).ok_or_else(|| {
         let hint = match member {
@@ -245,7 +245,8 @@ fn expiry(text: &str) -> Result<Expiry> {
     }
 }
 
-/// Parses a moment at which a call is due, or expires. A time without an offset means another moment on another machine.
+/// Parses a moment at which a call is due, or expires. It needs an offset, because without one it means different moments on
+/// different machines.
 fn moment(member: &str, to_be: &str, text: &str) -> Result<Timestamp> {
     let moment = Timestamp::parse(text);
     moment.filter(|at| *at >= FIRST).ok_or_else(|| {

@@ -42,8 +42,8 @@ impl OnBehalfOf {
     }
 }
 
-/// A key that makes it safe to repeat an enqueue: any text of 1 to 255 bytes without control characters. It is unique in a
-/// store while its job exists.
+/// A key that makes it safe to repeat an enqueue: any text of 1 to 255 bytes without control characters. It is unique in a store as
+/// long as its job exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key(Box<str>);
 
@@ -81,9 +81,9 @@ pub struct Call {
     pub kwargs: Json,
     /// On whose behalf; `None` for nobody.
     pub principal: Option<Principal>,
-    /// The absolute path of the directory to run in, if it is not the one in which the function was defined.
+    /// The absolute path of the directory to run in, if it is not the site of the function.
     pub site: Option<String>,
-    /// Whether its arguments are words that were typed, so that the signature of the function says how to read them.
+    /// Whether its arguments are words that somebody typed. Then the signature of the function says how to read them.
     pub is_typed: bool,
 }
 
@@ -95,7 +95,7 @@ impl Call {
     }
 }
 
-/// How words of a command line are read as values.
+/// How to read words of a command line as values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
     /// A word that is JSON without space around it is read as JSON; any other word is a string.
@@ -143,7 +143,7 @@ impl Reading {
     }
 }
 
-/// Keyword arguments as typed on a command line, each with how it is read.
+/// Keyword arguments as typed on a command line, each with how to read it.
 ///
 /// # Errors
 /// As [`Reading::keywords`].

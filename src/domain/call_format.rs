@@ -34,7 +34,7 @@ pub enum Stdin {
 }
 
 impl CallFormat {
-    /// The call format of both.
+    /// The call format of these two.
     ///
     /// # Errors
     /// [`Kind::Usage`] when the call would not reach the command at all.

@@ -1,4 +1,4 @@
-//! What a shell completes: the names and numbers in a store that begin with what somebody has typed.
+//! Completions for shells: names and numbers in a store that begin with what somebody has typed.
 
 use super::job::State;
 

@@ -1,9 +1,8 @@
-//! Cron patterns: when they come, also when clocks change.
+//! Cron patterns: when they come, even when clocks change.
 //!
-//! The rule for changes of clocks is Debian's. A pattern whose minute or hour begins with `*` *keeps its beat*: it comes whenever
-//! the clock shows a time that it names, so twice in the hour that is repeated and not at all in the hour that is left out. Any
-//! other pattern comes once for each time that it names: the first time if the clock shows it twice, and at the change if it does
-//! not show it.
+//! When clocks change, the rule is Debian's. A pattern whose minute or hour begins with `*` *keeps its beat*: it comes whenever the
+//! clock shows one of its times, so twice in a repeated hour and not at all in a skipped hour. Any other pattern comes once for
+//! each of its times: the first time if the clock shows it twice, and at the change if the clock skips it.
 
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone};
@@ -42,8 +41,8 @@ pub struct Pattern {
 impl Pattern {
     /// Parses five fields with one or more blanks between two, or a name such as `@daily`.
     ///
-    /// If the day of the month or the day of the week begins with `*`, a day must match both fields. Otherwise it matches
-    /// if it matches one of them.
+    /// If the day of the month or the day of the week begins with `*`, a day must match both fields. Otherwise, it must match one
+    /// of them.
     ///
     /// # Errors
     /// [`Kind::Usage`], with the way out, for a text that is not a pattern, and for a pattern that never matches.
@@ -95,8 +94,8 @@ impl Pattern {
         next.map(|tick| Timestamp(tick.as_millisecond()))
     }
 
-    /// The same for a pattern that comes once for each time that it names. A later time on the clock is never an earlier
-    /// moment here, so that the search can begin at the time that the clock shows.
+    /// The same for a pattern that comes once for each of its times. Here, a later time on the clock is never an earlier moment, so
+    /// the search can begin at the time that the clock shows.
     fn next_named(&self, after: jiff::Timestamp, zone: &TimeZone) -> Option<jiff::Timestamp> {
         let mut civil = zone.to_datetime(after);
         loop {
@@ -122,7 +121,7 @@ impl Pattern {
     }
 }
 
-/// The moment that stands for a time on the clock: the first one, or the change that leaves this time out.
+/// The moment that stands for a time on the clock: the first one, or the change that skips this time.
 fn moment(civil: DateTime, zone: &TimeZone) -> Option<jiff::Timestamp> {
     let moment = zone.to_ambiguous_timestamp(civil);
     match moment.offset() {

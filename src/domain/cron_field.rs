@@ -1,4 +1,4 @@
-//! The five fields of a cron pattern: what each may hold, and a message with the way out for everything else.
+//! The five fields of a cron pattern: what each of them may contain, and a message with the way out for everything else.
 
 use super::text::escape_control;
 use crate::error::{Error, Kind, Result};

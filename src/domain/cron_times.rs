@@ -1,4 +1,4 @@
-//! The times that the fields of a cron pattern name, as a clock on the wall shows them, and the search for the next one.
+//! The times in the fields of a cron pattern, as a clock on the wall shows them, and the search for the next one.
 
 use jiff::SignedDuration;
 use jiff::civil::{Date, DateTime};
@@ -26,8 +26,8 @@ pub(super) struct CronTimes {
 }
 
 impl CronTimes {
-    /// The times of these fields. With `needs_both_days`, a day must be named as a day of the month and of the week; else one of
-    /// them will do.
+    /// The times of these fields. With `needs_both_days`, a day must match as a day of the month and as a day of the week;
+    /// otherwise one of them is enough.
     pub(super) fn of(fields: &[Vec<Item>; 5], needs_both_days: bool) -> CronTimes {
         let sets: [u64; 5] = std::array::from_fn(|at| set(Field::ALL[at].values(&fields[at])));
         let (mut in_week, mut last_weekdays) = ([0; 5], 0);
@@ -43,7 +43,7 @@ impl CronTimes {
         CronTimes { minutes, hours, days, last_day, months, weekdays, in_week, last_weekdays, needs_both_days }
     }
 
-    /// The first of these times after `from`, or at it if that is `inclusive`. `None` if none comes before the year 5000.
+    /// The first of these times after `from`, or at `from` if `inclusive`. `None` if none comes before the year 5000.
     pub(super) fn next(&self, from: DateTime, inclusive: bool) -> Option<DateTime> {
         let minute = from.date().at(from.hour(), from.minute(), 0, 0);
         let is_next = !inclusive || minute < from;
@@ -66,7 +66,7 @@ impl CronTimes {
         }
     }
 
-    /// The first of the times of a day that comes at this hour and minute or later.
+    /// The first of the times of a day at this hour and minute or later.
     fn time_from(&self, date: Date, hour: i8, minute: i8) -> Option<DateTime> {
         let in_hour = has(self.hours, hour).then(|| first_from(self.minutes, minute)).flatten();
         let (hour, minute) = match in_hour {

@@ -22,7 +22,7 @@ const MONTHS: [&str; 12] = [
 const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 const WHICH: [&str; 5] = ["first", "second", "third", "fourth", "fifth"];
 
-/// When a pattern with these fields comes: `at 02:30 on Monday`. `needs_both_days`: a day must match both its fields.
+/// When a pattern with these fields comes: `at 02:30 on Monday`. With `needs_both_days`, a day must match both fields for days.
 pub fn describe(fields: &[Vec<Item>; 5], needs_both_days: bool) -> String {
     let [minutes, hours, days, months, weekdays] = fields;
     let parts = [time(minutes, hours), day(days, weekdays, needs_both_days), month(months)];
@@ -59,7 +59,7 @@ fn day(days: &[Item], weekdays: &[Item], needs_both: bool) -> String {
     match (days_of_month(days), days_of_week(weekdays)) {
         (Some(day), Some(weekday)) if needs_both => format!("{day}, but only {weekday}"),
         (Some(day), Some(weekday)) => format!("{day} and also {weekday}"),
-        // One field that names every day is enough where one is.
+        // If one field matches every day, the other one is enough.
         (Some(day), None) | (None, Some(day)) if needs_both => day,
         _ => String::new(),
     }
@@ -112,7 +112,7 @@ fn numbers(values: &[u8]) -> Vec<String> {
     ranges(values, "-", |value| value.to_string())
 }
 
-/// The sorted values, three or more in a row as a range.
+/// The sorted values, with three or more consecutive ones as a range.
 fn ranges(values: &[u8], to: &str, name: impl Fn(u8) -> String) -> Vec<String> {
     let rows = values.chunk_by(|one, next| one + 1 == *next);
     let names = rows.flat_map(|row| match *row {

@@ -9,7 +9,7 @@ pub enum Health {
     Ok,
     /// It works, but somebody should look at it.
     Warning,
-    /// Something does not work, or is lost if nobody acts.
+    /// Something does not work, or will be lost unless somebody acts.
     Fault,
 }
 
@@ -31,9 +31,9 @@ pub struct Diagnosis {
 /// Calls that wait although they have no reason to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StuckCalls {
-    /// Calls that wait for other jobs, and are linked to none.
+    /// Calls that wait for other jobs, but are linked to none.
     pub unlinked: u64,
-    /// Jobs that have ended, and of which no call that needs them is going to be told.
+    /// Ended jobs that are needed by calls which will never learn of the end.
     pub untold: u64,
     /// Lanes with room in which calls wait.
     pub lanes: u64,

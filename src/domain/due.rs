@@ -7,7 +7,7 @@ use super::{job::JobId, processor::ProcessorId, service::ServiceName, time::Time
 pub struct NextTask {
     /// When: now, at the earliest.
     pub at: Timestamp,
-    /// On which service; `None` for what concerns the whole store.
+    /// The service; `None` for what concerns the whole store.
     pub service: Option<ServiceName>,
     /// What.
     pub what: Task,

@@ -1,4 +1,4 @@
-//! Files of environment variables: one `NAME=VALUE` a line.
+//! Files of environment variables, with one `NAME=VALUE` on each line.
 
 use crate::domain::text::escape_control;
 
@@ -8,8 +8,8 @@ pub const LARGEST_ENV_FILE: u64 = 1024 * 1024;
 /// Variables and their values.
 pub type Variables = Vec<(String, Vec<u8>)>;
 
-/// Parses the content of a file. Lines that are empty or begin with `#` say nothing. Space around a line counts for nothing,
-/// and neither do quotes around a whole value, between which nothing is special.
+/// Parses the content of a file. It ignores empty lines, and lines that begin with `#`. It also ignores space around a line, and
+/// quotes around a whole value, between which nothing is special.
 ///
 /// # Errors
 /// What is wrong with which line, without its value.

@@ -31,12 +31,12 @@ pub enum Event<'a> {
     Late {
         /// Its job.
         job: JobId,
-        /// Its state now; `None` when it is no longer in the store.
+        /// Its state now; `None` if it is no longer in the store.
         now: Option<State>,
     },
-    /// A part of the schema was missing or changed, and was made again; which one, in one sentence.
+    /// A part of the schema was missing or changed, and was made again. One sentence says which part.
     Mended(&'a str),
-    /// Jobs that were `processing` and belonged to no processor were put back; these are their states now.
+    /// Jobs that were `processing` but belonged to no processor were put back. These are their states now.
     Unowned(&'a [(JobId, State)]),
     /// The jobs of a processor that died were put back.
     Rescued {
@@ -90,7 +90,7 @@ pub enum Event<'a> {
     Ready,
     /// The processor is alive; sent once in each keep-alive interval.
     Alive,
-    /// How far the processor is, once in each interval while calls run; `None` when no call runs any longer.
+    /// How far the processor is, once in each interval while calls run; `None` once no call runs any longer.
     Progress(Option<DrainProgress>),
     /// The store cannot be watched for changes, so it is polled.
     Deaf(&'a std::io::Error),
@@ -123,7 +123,7 @@ pub enum Event<'a> {
 /// How far a processor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DrainProgress {
-    /// How many attempts have ended since calls run without a pause.
+    /// How many attempts have ended since calls began to run without a pause.
     pub done: u64,
     /// For how long that has been so.
     pub time: Duration,
@@ -163,9 +163,9 @@ pub struct Report {
     pub state: State,
     /// How long it took.
     pub took: Duration,
-    /// Whether it could not run because the call has its own site, and that is missing.
+    /// Whether it could not run because the call has its own site, and that site is missing.
     pub lacks_own_site: bool,
-    /// Whether it said when to run instead, without asking to be tried again.
+    /// Whether it said when to run instead, but did not ask to be tried again.
     pub in_vain: bool,
 }
 

@@ -1,5 +1,5 @@
-//! What the end of a function means for its call. The rule is the same for a command, which exits, and for a function of a
-//! worker, which reports an error with a code.
+//! What the end of a function means for its call. The rule is the same for a command, which exits, and for a function of a worker,
+//! which reports an error with a code.
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ const NOT_FOUND: i32 = 127;
 /// Shells add the number of a signal to this when a signal ended their command.
 const SIGNALLED: i32 = 128;
 
-/// The longest message that is kept of an error that a worker reports, in characters.
+/// How many characters are kept of the message of an error that a worker reports.
 const LONGEST_MESSAGE: usize = 2000;
 
-/// The longest name of a class that is kept, in bytes.
+/// How many bytes are kept of the name of a class.
 const LONGEST_CLASS: usize = 255;
 
-/// How much is kept of a traceback, in bytes: its end says most.
+/// How many bytes are kept of a traceback. Its end says most, so that is kept.
 const LONGEST_TRACEBACK: usize = 64 * 1024;
 
 /// How a function ended by itself.
@@ -43,7 +43,7 @@ pub enum Exit {
 pub struct ReportedError {
     /// Its code. Without a kind, it means the same as the exit code of a program.
     pub code: i64,
-    /// What kind of end it is; this counts more than the code.
+    /// What kind of end it is. This takes precedence over the code.
     pub kind: Option<ErrorKind>,
     /// For a conflict or a snooze: how long to wait before the next attempt.
     pub pause: Option<Duration>,
@@ -175,7 +175,7 @@ impl Failure {
 }
 
 impl Outcome {
-    /// Whether the function alone surely caused this. A crash of the machine or a kill of the whole group may end functions a
+    /// Whether surely the function alone caused this. A crash of the machine or a kill of the whole group may end functions a
     /// moment before their processor, and such an end must count as a crash.
     #[must_use]
     pub fn is_own_doing(&self) -> bool {

@@ -34,27 +34,27 @@ pub struct Definition {
     pub inputs: Inputs,
     /// What it says of when and how its calls run.
     pub policy: FunctionPolicy,
-    /// The number of its latest reload, counted for all functions of a store together. No worker that was started for an
-    /// earlier one runs its calls.
+    /// The number of its latest reload, counted for all functions of a store together. Workers that were started for an earlier
+    /// reload do not run its calls.
     pub generation: i64,
 }
 
-/// What a function says of when and how its calls run.
+/// When and how calls of a function run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FunctionPolicy {
     /// The lane of calls that name none; `{principal}` in it stands for the principal of the call.
     pub lane: Option<Lane>,
     /// How often it is tried again, and after what.
     pub retry: RetryPolicy,
-    /// The functions that are called when a job of it ends for good. Those of a claim are its service's where it has none.
+    /// The functions to call when one of its jobs ends for good. In a claim, those of its service fill the gaps.
     pub hooks: Hooks,
-    /// Whether only a program that opens the store itself may call it.
+    /// Whether only programs that open the store themselves may call it.
     pub is_local: bool,
-    /// Whether its stdout and its stderr are one pipe, for a command.
+    /// Whether stdout and stderr of a command are one pipe.
     pub is_merged: bool,
 }
 
-/// Changes of a function's policy; `None` leaves a field unchanged, `Some(None)` takes it away.
+/// Changes of a function's policy. `None` leaves a field unchanged, and `Some(None)` removes its value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PolicyChange {
     /// Another lane, or none.
@@ -63,14 +63,14 @@ pub struct PolicyChange {
     pub retry: RetryChange,
     /// Changes of its hooks.
     pub hooks: HookChange,
-    /// Whether only a program that opens the store itself may call it.
+    /// Whether only programs that open the store themselves may call it.
     pub is_local: Option<bool>,
     /// Whether its stdout and its stderr are one pipe.
     pub is_merged: Option<bool>,
 }
 
 impl PolicyChange {
-    /// Those of these changes that would change this policy.
+    /// The changes that would change something in this policy.
     fn beyond(&self, policy: &FunctionPolicy) -> PolicyChange {
         PolicyChange {
             lane: self.lane.clone().filter(|lane| *lane != policy.lane),
@@ -93,8 +93,8 @@ impl PolicyChange {
 }
 
 impl Definition {
-    /// Whether a worker that was started for this definition in `site` can run `other` in `other_site`: with the same program,
-    /// the same environment, and no reload since.
+    /// Whether a worker that was started for this definition in `site` can run `other` in `other_site`: it needs the same program
+    /// and the same environment, and there must be no reload since.
     #[must_use]
     pub fn shares_worker(&self, site: &str, other: &Definition, other_site: &str) -> bool {
         self.worker.is_some() == other.worker.is_some()
@@ -105,7 +105,7 @@ impl Definition {
             && self.generation >= other.generation
     }
 
-    /// The path of its file of variables, if it has one. It is the function's own, whatever the site of a call.
+    /// The path of its file of variables, if it has one. The path belongs to the function, whatever the site of a call.
     #[must_use]
     pub fn env_file(&self) -> Option<PathBuf> {
         self.inputs.env_file.as_ref().map(|file| Path::new(&self.site).join(file).components().collect())
@@ -114,7 +114,7 @@ impl Definition {
     /// Checks that the parts fit together.
     ///
     /// # Errors
-    /// [`Kind::Usage`] for secret arguments that the signature does not have, or that would not reach the program.
+    /// [`Kind::Usage`] for secret arguments that are not in the signature, or that would not reach the program.
     pub fn check(&self) -> Result<()> {
         self.inputs.secret.check(self.inputs.takes.as_ref())?;
         if self.inputs.secret.is_empty() || self.worker.is_some() || self.call_format.stdin() == Stdin::Call {
@@ -140,7 +140,7 @@ pub struct WorkerLimits {
     /// It ends when it has been idle for this long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<Duration>,
-    /// It ends when it uses this many more bytes of memory than when it said hello.
+    /// It ends when it uses this many more bytes of memory than at its hello.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub growth: Option<u64>,
 }
@@ -177,7 +177,7 @@ impl Function {
     }
 }
 
-/// A function as a program wants it to be. What is `None` counts for nothing: it may be as it is.
+/// A function as a program wants it to be. A field that is `None` may stay as it is.
 #[derive(Debug, Clone)]
 pub struct WantedFunction {
     /// Its service.
@@ -188,15 +188,15 @@ pub struct WantedFunction {
     pub command: Option<Vec<String>>,
     /// Its site, an absolute path.
     pub site: Option<String>,
-    /// Variables that it records; others are as they are.
+    /// Variables to record. All others stay as they are.
     pub env: BTreeMap<String, String>,
     /// Its time limit, or none.
     pub timeout: Option<Option<Duration>>,
     /// A worker with at least these limits, or a command.
     pub worker: Option<Option<WorkerLimits>>,
-    /// What it takes, as far as something is wanted of that.
+    /// What it takes, as far as the program wants something about that.
     pub inputs: InputChange,
-    /// Its policy, as far as something is wanted of it.
+    /// Its policy, as far as the program wants something about it.
     pub policy: PolicyChange,
 }
 
@@ -229,7 +229,7 @@ impl WantedFunction {
         })
     }
 
-    /// What would have to change of a function that is there.
+    /// What would have to change in an existing function.
     #[must_use]
     pub fn change(&self, old: &Definition) -> FunctionChange {
         let worker = self.worker.map(|limits| {
@@ -255,7 +255,7 @@ impl WantedFunction {
     }
 }
 
-/// What registering a function did, and in which of its members one that was there differed.
+/// What registering a function did. If the function existed, which members differed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registered {
     /// What it did.

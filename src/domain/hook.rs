@@ -19,7 +19,7 @@ pub enum HookKind {
 has_names! { HookKind { OnError: "on_error", OnSuccess: "on_success", } }
 
 impl HookKind {
-    /// The one for a job that has come into this state.
+    /// The kind for a job that has entered this state.
     #[must_use]
     pub fn of(state: State) -> Option<HookKind> {
         match state {
@@ -48,7 +48,7 @@ impl HookKind {
     }
 }
 
-/// A function with its service, as a hook names it.
+/// A function with its service, as the target of a hook.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HookTarget {
     /// Its service.
@@ -91,7 +91,7 @@ impl fmt::Display for HookTarget {
     }
 }
 
-/// The hooks of a function or a service. Most have none, which takes hardly any space.
+/// The hooks of a function or a service. Most have none, which takes hardly any memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hooks(Option<Arc<[Option<HookTarget>; HookKind::ALL.len()]>>);
 
@@ -108,7 +108,7 @@ impl Hooks {
         self.0.as_ref().and_then(|targets| targets[kind as usize].as_ref())
     }
 
-    /// The functions that are hooks, and after which end.
+    /// The functions that are hooks, each with the end after which asyncq calls it.
     pub fn targets(&self) -> impl Iterator<Item = (HookKind, &HookTarget)> {
         HookKind::ALL.into_iter().filter_map(|kind| Some((kind, self.get(kind)?)))
     }
@@ -119,7 +119,7 @@ impl Hooks {
         self.0.is_none()
     }
 
-    /// These hooks, and those of the service where there is none.
+    /// These hooks, with those of the service in place of missing ones.
     #[must_use]
     pub fn or(self, of_service: &Hooks) -> Hooks {
         if of_service.is_empty() {
@@ -129,7 +129,7 @@ impl Hooks {
     }
 }
 
-/// What a processor knows of the hooks of a job that ends.
+/// What a processor knows about the hooks of a job that ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndHooks {
     /// These, with those of its service.
@@ -171,12 +171,12 @@ impl HookChange {
         }
     }
 
-    /// The functions that become hooks, and after which end.
+    /// The functions that become hooks, each with the end after which asyncq calls it.
     pub fn targets(&self) -> impl Iterator<Item = (HookKind, &HookTarget)> {
         HookKind::ALL.into_iter().filter_map(|kind| Some((kind, self.get(kind)?.as_ref()?)))
     }
 
-    /// Those of these changes that would change these hooks.
+    /// The changes that would change something in these hooks.
     #[must_use]
     pub fn beyond(&self, hooks: &Hooks) -> HookChange {
         let differs =

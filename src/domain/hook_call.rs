@@ -1,4 +1,4 @@
-//! The call of a hook: what a function gets that is called when a job ends.
+//! The call of a hook: the arguments of a function that asyncq calls when a job ends.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ use super::signature::Signature;
 use super::state::State;
 use crate::error::{Error, Result};
 
-/// What a hook gets to know of a job that has ended.
+/// What a hook learns about a job that has ended.
 #[derive(Debug, Clone, Copy)]
 pub struct HookedJob<'a> {
     /// The service of the job.
@@ -46,7 +46,7 @@ impl HookedJob<'_> {
     }
 }
 
-/// Why a function with this signature cannot be called as a hook of this kind, if it cannot.
+/// Why a function with this signature cannot be a hook of this kind, if it cannot.
 #[must_use]
 pub fn unfit_hook(kind: HookKind, target: &HookTarget, takes: &Signature) -> Option<Error> {
     let failure = Failure::new(FailureKind::Exit, "exit code 1");

@@ -3,18 +3,18 @@
 use super::secret::Secrets;
 use super::signature::Signature;
 
-/// What a function takes, and what only it knows.
+/// What a function takes, and what only this function may know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inputs {
     /// Its signature; without one, it takes any arguments.
     pub takes: Option<Signature>,
     /// Which of its arguments are secret.
     pub secret: Secrets,
-    /// A file of variables, as it was given: it counts from the site. It is read at each start of the program.
+    /// A file of variables, as somebody gave it: a relative path begins at the site. It is read at each start of the program.
     pub env_file: Option<String>,
 }
 
-/// Changes of these; `None` leaves a field unchanged, and `Some(None)` takes it away.
+/// Changes of these. `None` leaves a field unchanged, and `Some(None)` removes its value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InputChange {
     /// Another signature, or none.

@@ -24,8 +24,8 @@ impl fmt::Display for JobId {
     }
 }
 
-/// The secret of one attempt: a process that knows it belongs to that attempt. It has 32 hexadecimal digits. The token of a
-/// nested call begins with the token of the attempt that made it, and a dot.
+/// The secret of one attempt: a process that knows it belongs to that attempt. It has 32 hexadecimal digits. The token of a nested
+/// call begins with the token of the attempt that made it, followed by a dot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token(Box<str>);
 
@@ -39,7 +39,7 @@ impl Token {
         Token(format!("{bits:032x}").into())
     }
 
-    /// A token from the environment or the store; a text that is not a token matches no attempt.
+    /// A token from the environment or the store. A text that is not a token matches no attempt.
     #[must_use]
     pub fn from_text(text: &str) -> Token {
         Token(text.into())
@@ -58,19 +58,19 @@ impl Token {
     }
 }
 
-/// The fence of every change by a processor: the change is made only if the job still has exactly this claim.
+/// The fence for changes by a processor: a change is made only if the job still has exactly this claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence {
     /// The job.
     pub job: JobId,
-    /// Its attempt, counted from 1. A claim that is put back before the call begins leaves its attempt number to the next one.
+    /// Its attempt, counted from 1. If a claim is put back before the call begins, the next claim gets the same number.
     pub attempt: i64,
     /// How often the job has been claimed, including this claim. Older builds do not count claims and leave it unchanged.
     pub claim: i64,
     /// The processor that has it.
     pub processor: ProcessorId,
-    /// Whether its end may concern other calls: it is in a lane, or its key is free then. Only calls that need it may also
-    /// wait for a job without this.
+    /// Whether its end may concern other calls: it is in a lane, or its key becomes free then. Without this, only calls that need
+    /// the job may wait for it.
     pub tied: bool,
 }
 
@@ -91,7 +91,7 @@ pub struct Claim {
     pub expires_at: Option<Timestamp>,
     /// What its caller adds about it.
     pub meta: Option<Meta>,
-    /// The tick of a schedule that has made it, if one has.
+    /// The tick of a schedule that has made it, if there is one.
     pub tick: Option<Box<JobTick>>,
 }
 
@@ -151,7 +151,7 @@ pub struct Running {
     pub folder: String,
 }
 
-/// A job in the store, to show. Programs read it as it is here.
+/// A job in the store, to show. Its JSON is what programs read.
 #[derive(Debug, Clone, Serialize)]
 pub struct Job {
     /// Its number.
@@ -168,7 +168,7 @@ pub struct Job {
     /// Its attempts.
     #[serde(flatten)]
     pub counts: JobCounts,
-    /// When it was enqueued, and what came after that.
+    /// When it was enqueued, and the times of what happened after that.
     #[serde(flatten)]
     pub times: JobTimes,
     /// The result of the function.
@@ -179,10 +179,10 @@ pub struct Job {
     /// How it was queued.
     #[serde(flatten)]
     pub options: StoredOptions,
-    /// The tick of a schedule that has made it, if one has.
+    /// The tick of a schedule that has made it, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<JobTick>,
-    /// The operating system's name of the user who enqueued it; `None` for an INSERT of a client.
+    /// The operating system's name of the user who enqueued it; `None` if a client has inserted it.
     pub os_user: Option<String>,
     /// Whether it was cancelled while it runs.
     #[serde(skip)]
@@ -197,9 +197,9 @@ pub struct Job {
 pub struct StoredOptions {
     /// Smaller runs first.
     pub priority: i64,
-    /// The key under which it was enqueued, until that is free again.
+    /// The key under which it was enqueued, until that key is free again.
     pub key: Option<String>,
-    /// When that is: `started` or `ended`; `None` for when the job is removed.
+    /// When the key becomes free: `started` or `ended`; `None` for when the job is removed.
     pub key_until: Option<String>,
     /// Its lane.
     pub lane: Option<String>,
@@ -213,7 +213,7 @@ pub struct StoredOptions {
     pub meta: Option<String>,
 }
 
-/// A call as it is stored; a client may have stored what is not valid.
+/// A call as it is stored. A client may have stored something invalid.
 #[derive(Debug, Clone, Serialize)]
 pub struct StoredCall {
     /// Its service.
@@ -228,7 +228,7 @@ pub struct StoredCall {
     pub kwargs: String,
     /// On whose behalf.
     pub principal: Option<String>,
-    /// Its own site, else that of the function, if the function still exists.
+    /// Its own site, or otherwise that of the function, if the function still exists.
     pub site: Option<String>,
 }
 

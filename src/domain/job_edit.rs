@@ -3,7 +3,7 @@
 use super::lane::Lane;
 use super::new_job::{Due, Expiry, Priority};
 
-/// Changes of a waiting call. A field that is `None` stays as it is.
+/// Changes of a waiting call. A field that is `None` stays unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JobEdit {
     /// When it is due.
@@ -14,6 +14,6 @@ pub struct JobEdit {
     pub priority: Option<Priority>,
     /// Its lane; the inner `None` takes it out of its lane.
     pub lane: Option<Option<Lane>>,
-    /// When it expires; the inner `None` is never. A span counts from when the call is due, but not from the past.
+    /// When it expires; the inner `None` means never. A span begins when the call is due, but not in the past.
     pub expires: Option<Option<Expiry>>,
 }

@@ -1,22 +1,22 @@
-//! What a job knows of the tick that has made it.
+//! What a job knows about the tick that has made it.
 
 use serde::Serialize;
 
 use super::{time::Timestamp, zone};
 
-/// The tick that has made a job, as programs read it.
+/// The tick that has made a job. Its JSON is what programs read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct JobTick {
     /// The name of the schedule.
     pub name: String,
-    /// The tick, in RFC 3339, with the clock of the schedule.
+    /// The tick in RFC 3339, as the clock of the schedule shows it.
     pub tick: String,
-    /// How many earlier ticks the job stands for, too.
+    /// How many earlier ticks the job stands for as well.
     pub missed: i64,
 }
 
 impl JobTick {
-    /// The `tick` of a schedule of that name whose rule has this zone, if it still exists and has one.
+    /// The `tick` of the schedule of that name. `zone` is that of its rule, if the schedule still exists and has one.
     #[must_use]
     pub fn new(name: String, tick: Timestamp, missed: i64, zone: Option<&str>) -> JobTick {
         let zone = zone.and_then(|name| zone::zone(name).ok());

@@ -1,8 +1,7 @@
 //! JSON text that is validated once and kept byte for byte.
 //!
-//! Invariant: a [`Json`] is one JSON value, UTF-8, at most [`MAX_BYTES`] long and [`MAX_DEPTH`] deep, without a NUL
-//! character, a lone surrogate or a key that occurs twice in one object. Numbers keep their digits: nothing is parsed
-//! into a float on the way.
+//! Invariant: a [`Json`] is one JSON value, in UTF-8, at most [`MAX_BYTES`] long and [`MAX_DEPTH`] deep, without a NUL character, a
+//! lone surrogate or a key that occurs twice in one object. Numbers keep their digits, because nothing turns them into floats.
 
 use std::{borrow::Cow, collections::HashSet, fmt};
 
@@ -12,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::text::{escape_control, has_text};
 
-/// The longest JSON text that is accepted as arguments or as a result, in bytes.
+/// The longest JSON text that asyncq accepts as arguments or as a result, in bytes.
 pub const MAX_BYTES: usize = 1024 * 1024;
 
 /// How deep arrays and objects may be nested; `[]` is 1 deep.
@@ -32,7 +31,7 @@ pub enum JsonFault {
     TooDeep,
     /// A string holds the character U+0000, which PostgreSQL and C programs cannot hold.
     Nul,
-    /// A string holds half of a surrogate pair, which is not a character.
+    /// A string holds one half of a surrogate pair, which is not a character.
     Surrogate,
     /// An object has this key twice, so readers would disagree about its value.
     DuplicateKey(String),
@@ -163,14 +162,14 @@ pub fn compact(value: &str) -> String {
     out
 }
 
-/// Whether two texts, both of which are JSON, are the same value: with other white space, escapes or order of keys, too. Numbers
-/// are the same only with the same digits.
+/// Whether two JSON texts are the same value, apart from white space, escapes and the order of keys. Numbers are the same only if
+/// their digits are.
 #[must_use]
 pub fn is_same(one: &str, other: &str) -> bool {
     one == other || sorted(one) == sorted(other)
 }
 
-/// The same value without white space, escaped as [`quote`] does, with the keys of each object in their order.
+/// The same value without white space, escaped as [`quote`] does, with the keys of each object sorted.
 fn sorted(text: &str) -> String {
     if let Some(text) = unquote(text) {
         return quote(&text);
@@ -188,8 +187,8 @@ fn sorted(text: &str) -> String {
     text.trim_matches(WHITE).to_owned()
 }
 
-/// Serializes stored JSON byte for byte. A client may have stored a text that is not JSON, or that some programs cannot read
-/// (nested too deep, half a surrogate pair, a name twice): that becomes a string.
+/// Serializes stored JSON byte for byte. A client may have stored a text that is not JSON, or that some programs cannot read,
+/// because it is nested too deep, or has half a surrogate pair or a name twice. Such a text becomes a string.
 pub(super) fn serialize_stored<'a, S: Serializer>(
     text: impl Into<Option<&'a String>>,
     to: S,
@@ -230,7 +229,7 @@ fn unexpected(text: &str, at: usize) -> String {
     }
 }
 
-/// Walks through nested containers with a list of its own, so that depth costs no stack; `serde_json` parses each one.
+/// Goes through nested containers with its own list, so that depth needs no stack. `serde_json` parses each of them.
 fn check(value: &RawValue) -> Result<(), JsonFault> {
     let mut waiting = vec![(value, 0)];
     while let Some((value, above)) = waiting.pop() {
@@ -275,7 +274,7 @@ fn string(text: &str) -> Result<Cow<'_, str>, JsonFault> {
     if !text.contains('\\') {
         return Ok(Cow::Borrowed(&text[1..text.len() - 1]));
     }
-    // The grammar was checked before, so only half of a surrogate pair can still fail in a string.
+    // The grammar has been checked, so only half of a surrogate pair can still make a string fail.
     let decoded: String = serde_json::from_str(text).map_err(|_| JsonFault::Surrogate)?;
     if decoded.contains('\0') { Err(JsonFault::Nul) } else { Ok(Cow::Owned(decoded)) }
 }

@@ -1,4 +1,4 @@
-//! Lanes: of the calls of one service in the same lane, only a few run at once, in their order.
+//! Lanes: only a few calls of a service in the same lane run at once, in their order.
 
 use super::service::MAX_NAME_BYTES;
 use super::text::{escape_control, has_text};
@@ -8,10 +8,10 @@ use crate::error::{Error, Kind, Result};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lane(Box<str>);
 
-/// How many calls of one lane may run at once at most: each call that enters a lane counts those at its head.
+/// The most calls of one lane that may run at once. Each call that enters a lane counts those at the head.
 pub const MAX_WIDTH: u32 = 1000;
 
-/// What stands for the principal of a call in the lane of a function.
+/// The placeholder for the principal of a call in the lane of a function.
 const PRINCIPAL: &str = "{principal}";
 
 impl Lane {
@@ -27,8 +27,8 @@ impl Lane {
         Err(Error::new(Kind::Usage, format!("`{}` cannot be a lane", escape_control(text))).with_hint(hint))
     }
 
-    /// The lane of a call on behalf of `principal`, of a function that has this lane: the principal takes the place of
-    /// `{principal}`. A call on behalf of nobody is in no lane if nothing else is left of the name.
+    /// The lane of a call on behalf of `principal`, if its function has this lane. The principal replaces `{principal}`. A call on
+    /// behalf of nobody is in no lane if nothing else is left of the name.
     #[must_use]
     pub fn of_call(&self, principal: Option<&str>) -> Option<Lane> {
         let text = self.0.replace(PRINCIPAL, principal.unwrap_or_default());

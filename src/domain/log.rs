@@ -1,8 +1,8 @@
-//! The output of one attempt, of which at most a mebibyte is kept: the beginning and the end.
+//! The output of one attempt. The beginning and the end are kept, at most a mebibyte.
 
 use serde::Deserialize;
 
-/// How much output of an attempt is kept, head and tail together, in bytes.
+/// How many bytes of an attempt's output are kept, in head and tail together.
 pub const MAX_LOG_BYTES: usize = 1024 * 1024;
 
 /// Which stream a piece of output was written to.
@@ -36,12 +36,12 @@ impl Stream {
     }
 }
 
-/// Something of the output of a running call, as a follower hears it.
+/// A part of the output of a running call, as a follower gets it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Heard {
     /// The function has printed this.
     Output(Stream, Vec<u8>),
-    /// So many bytes are lost, because the follower was slow.
+    /// This many bytes are lost, because the follower was too slow.
     Lost(u64),
     /// The call has ended.
     End,
@@ -69,7 +69,7 @@ impl Log {
         self.bytes.is_empty() && self.dropped == 0
     }
 
-    /// The pieces with their bytes, in order; the flag says that the dropped bytes were just before this piece.
+    /// The pieces with their bytes, in order. The flag says whether the dropped bytes were just before the piece.
     pub fn parts(&self) -> impl Iterator<Item = (Stream, &[u8], bool)> {
         let mut at = 0;
         self.pieces.iter().map(move |&(stream, length)| {
@@ -79,7 +79,7 @@ impl Log {
         })
     }
 
-    /// The same, with consecutive pieces of one stream as one.
+    /// The same, with consecutive pieces of one stream joined.
     pub fn joined_parts(&self) -> impl Iterator<Item = (Stream, &[u8], bool)> {
         let mut joined: Vec<(Stream, std::ops::Range<usize>, bool)> = Vec::new();
         let mut at = 0;
@@ -99,7 +99,7 @@ impl Log {
         if self.bytes.len() <= most {
             return false;
         }
-        // Never across the gap, because a log can have only one gap.
+        // It never keeps bytes across the gap, because a log can have only one gap.
         let after = if self.dropped > 0 { self.bytes.len() - self.gap } else { self.bytes.len() };
         let mut gone = self.bytes.len() - most.min(after);
         self.dropped += gone as u64;

@@ -1,4 +1,4 @@
-//! Metadata: what a caller adds about a call, such as a trace or a tenant. It reaches the function, and the calls inside it.
+//! Metadata: what a caller adds to a call, such as a trace or a tenant. The function and the calls inside it get it.
 
 use super::json::{Json, entries, quote, unquote};
 use super::text::escape_control;
@@ -24,7 +24,7 @@ impl Meta {
         }
     }
 
-    /// Metadata of texts, each with its name; `None` for none.
+    /// Metadata of texts, each with its name; `None` if there are none.
     ///
     /// # Errors
     /// [`Kind::Usage`] for a name that occurs twice, [`Kind::Invalid`] for a NUL character and when it is too large.
@@ -39,7 +39,7 @@ impl Meta {
         Meta::of(object(members).map_err(|fault| Error::new(Kind::Invalid, format!("the metadata: {fault}")))?)
     }
 
-    /// Metadata from the store, unless a client has written what is not valid.
+    /// Metadata from the store. A client may have written something invalid.
     ///
     /// # Errors
     /// What is wrong with it, as a part of a sentence.
@@ -51,7 +51,7 @@ impl Meta {
         Meta::of(json).map_err(|error| error.to_string())
     }
 
-    /// This metadata of a call, with that of the call inside which it is made. Where both have a name, its own counts.
+    /// The metadata of a call together with that of the call that makes it. If both have a name, the call's own value counts.
     ///
     /// # Errors
     /// [`Kind::Invalid`] when both together are too large.
@@ -63,7 +63,7 @@ impl Meta {
         Ok(Meta::of(all)?.unwrap_or(self))
     }
 
-    /// The member `traceparent`, if it is a text: the trace of W3C to which the call belongs.
+    /// The member `traceparent`, if it is a text: the W3C trace to which the call belongs.
     #[must_use]
     pub fn traceparent(&self) -> Option<String> {
         let found = entries(self.as_str()).into_iter().find(|(name, _)| name == "traceparent");

@@ -1,6 +1,6 @@
-//! The terms of asyncq as types, and their rules: services, functions, calls, jobs, attempts and outcomes.
+//! The terms of asyncq as types, with their rules: services, functions, calls, jobs, attempts and outcomes.
 //!
-//! Invariant: no SQL, no clap, no clock, no processes, no files but those of the time zones. Tests need only values.
+//! Invariant: no SQL, no clap, no clock, no processes, and no files except those of the time zones. Tests only need values.
 
 mod arg_type;
 pub mod attempt;

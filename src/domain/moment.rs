@@ -1,6 +1,6 @@
 //! Moments as people write them: `tomorrow 9:00`, `2026-12-01 09:00`, `2026-12-01T09:00+01:00`.
 //!
-//! Invariant: a time of day that a change of clocks skips or repeats is refused. To move it would run a call an hour late.
+//! Invariant: a time of day that a change of clocks skips or repeats is refused. Moving it would run a call an hour late.
 
 use jiff::civil::{Date, DateTime, Time, Weekday};
 use jiff::fmt::temporal::{Pieces, PiecesOffset, TimeZoneAnnotationKind};
@@ -48,7 +48,7 @@ enum Day {
 
 /// Parses a moment, such as `now`, `14:30`, `tomorrow 9:00`, `mon 9:00`, `2026-12-01 09:00`, `2026-12-01T09:00+01:00`,
 /// `2026-12-01T09:00[Europe/Berlin]` or `@1795474163` (Unix seconds). A day without a time means its beginning. `docs/delays.md`
-/// lists the forms. Only a time without an offset and a zone of its own needs `here`, the zone in which it is read.
+/// lists the forms. Only a time without an offset or a zone needs `here`, the zone in which it is read.
 ///
 /// # Errors
 /// [`Kind::Usage`] for a text that is not a moment, and for a time of day that does not exist on that day, or exists twice; and
@@ -68,7 +68,7 @@ pub fn moment(text: &str, now: Timestamp, here: impl FnOnce() -> Result<TimeZone
     found.map(|it| Timestamp(it.as_millisecond()))
 }
 
-/// Parses what says when a call expires: a span, or a moment as [`moment`] reads it.
+/// Parses when a call expires: a span, or a moment as [`moment`] reads it.
 ///
 /// # Errors
 /// [`Kind::Usage`] for what is neither, and as for [`moment`].
@@ -93,7 +93,7 @@ fn unix(seconds: &str) -> Result<jiff::Timestamp> {
     })
 }
 
-/// Parses a day, a time of day or both, as far as jiff does not read them.
+/// Parses a day, a time of day or both, in the forms that jiff does not read.
 fn day_and_time(text: &str) -> Option<(Day, Time)> {
     let (first, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     let rest = rest.trim_start();
@@ -188,7 +188,7 @@ fn out_of_range() -> Error {
     Error::new(Kind::Usage, "a time cannot be after the year 9999").with_hint("give a time that is nearer")
 }
 
-/// From when and where a day and a time of day are seen.
+/// The moment and the zone from which a day and a time of day are seen.
 struct Moment {
     now: jiff::Timestamp,
     zone: TimeZone,
@@ -211,7 +211,7 @@ impl Moment {
         }
     }
 
-    /// The first moment from now on at which the clock shows `time`, on `day` or every `step` after it.
+    /// The first moment from now on at which the clock shows `time`, on `day` or after any number of `step`s.
     fn first_ahead(&self, mut day: Date, step: Span, time: Time) -> Result<jiff::Timestamp> {
         loop {
             let wanted = day.to_datetime(time);
@@ -220,7 +220,7 @@ impl Moment {
             let first = ambiguous.earlier().map_err(|_| out_of_range())?;
             let last = ambiguous.later().map_err(|_| out_of_range())?;
             if last >= self.now {
-                // Of a time that exists twice, only the second may still lie ahead.
+                // If a time exists twice, the second one may still be in the future.
                 return if is_fold && first < self.now { Ok(last) } else { exact(wanted, &self.zone) };
             }
             day = day.checked_add(step).map_err(|_| out_of_range())?;
@@ -243,9 +243,9 @@ fn exact(civil: DateTime, zone: &TimeZone) -> Result<jiff::Timestamp> {
     }
 }
 
-/// The error for a date and time that the clocks skip. `shifted` is that time as if they had not been changed.
+/// The error for a date and time that the clocks skip. `shifted` is that time if the clocks had not changed.
 fn gap(civil: DateTime, zone: &TimeZone, shifted: jiff::Timestamp, (before, after): (Offset, Offset)) -> Error {
-    // The change is the last one before `shifted`, which may be the very moment of the change.
+    // The change is the last one until `shifted`, which may be the very moment of the change.
     let later = shifted.checked_add(1.second()).unwrap_or(shifted);
     let change = zone.preceding(later).next().map_or(shifted, |change| change.timestamp());
     let (from, to, instead) = (before.to_datetime(change), after.to_datetime(change), after.to_datetime(shifted));
@@ -279,7 +279,7 @@ fn show_exact(civil: DateTime, offset: Offset) -> String {
     format!("{}T{}{}", civil.date(), show_time(civil.time()), show_offset(offset))
 }
 
-/// A time of day to the minute, or as exactly as it needs.
+/// A time of day to the minute, or more precise if necessary.
 fn show_time(time: Time) -> String {
     match (time.second(), time.subsec_nanosecond()) {
         (0, 0) => format!("{:02}:{:02}", time.hour(), time.minute()),
@@ -287,7 +287,7 @@ fn show_time(time: Time) -> String {
     }
 }
 
-/// An offset from UTC: `+01:00`, or to the second, as before there were time zones.
+/// An offset from UTC: `+01:00`, or to the second, as before time zones existed.
 fn show_offset(offset: Offset) -> String {
     let (sign, seconds) = (if offset.is_negative() { '-' } else { '+' }, offset.seconds().unsigned_abs());
     let text = format!("{sign}{:02}:{:02}", seconds / 3600, seconds / 60 % 60);

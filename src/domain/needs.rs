@@ -27,7 +27,7 @@ has_names! { Need {
 } }
 
 impl Need {
-    /// Whether a job that has ended in this state is what the call needs.
+    /// Whether a job that has ended in this state meets the need.
     #[must_use]
     pub fn is_met_by(self, state: State) -> bool {
         match self {
@@ -38,7 +38,7 @@ impl Need {
     }
 }
 
-/// What a call needs that is one of many: a job, or a call that comes before it.
+/// What one of many calls needs: a job, or an earlier one of the calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needed {
     /// This job.
@@ -58,13 +58,13 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// How many jobs a call can need at most, as in the schema's trigger.
+    /// How many jobs a call can need at most. The schema's trigger has the same number.
     pub const MOST: usize = 100_000;
 
-    /// Adds jobs that have to end in this way.
+    /// Adds jobs that have to end like this.
     ///
     /// # Errors
-    /// [`Kind::Usage`] for a job that is there already, or for too many of them.
+    /// [`Kind::Usage`] for a job that was added before, or for too many of them.
     pub fn add(&mut self, jobs: impl IntoIterator<Item = JobId>, need: Need) -> Result<()> {
         self.extend(jobs.into_iter().map(|job| (job, need)))
     }
@@ -82,7 +82,7 @@ impl Needs {
         }
     }
 
-    /// Reads what [`Needs::to_json`] writes; a text in a list is the name of an earlier line.
+    /// Reads what [`Needs::to_json`] writes. A text in a list is the name of an earlier line.
     ///
     /// # Errors
     /// [`Kind::Invalid`] for anything else; and as for [`Needs::add`].
@@ -129,13 +129,13 @@ impl Needs {
         self.jobs.is_empty() && self.earlier.is_empty() && self.names.is_empty()
     }
 
-    /// The jobs, in their order, and how they have to end.
+    /// The jobs in their order, each with how it has to end.
     #[must_use]
     pub fn jobs(&self) -> &[(JobId, Need)] {
         &self.jobs
     }
 
-    /// Replaces names by what `find` gives for them.
+    /// Replaces names by the calls that `find` returns.
     ///
     /// # Errors
     /// [`Kind::Invalid`] for a name that is not found; and as for [`Needs::add`].
@@ -156,7 +156,7 @@ impl Needs {
         self.extend(jobs)
     }
 
-    /// The same needs as jobs: `job` gives that of an earlier call, unless it was refused.
+    /// The same needs, with jobs only: `job` returns that of an earlier call, unless that call was refused.
     ///
     /// # Errors
     /// [`Kind::Denied`] when an earlier call was refused, [`Kind::Usage`] for a job that is named twice.
@@ -176,7 +176,7 @@ impl Needs {
         !self.earlier.is_empty()
     }
 
-    /// As the store keeps it: `[7,8]`, or `{"ok":[7],"any":[8],"failed":[9]}`.
+    /// The form in the store: `[7,8]`, or `{"ok":[7],"any":[8],"failed":[9]}`.
     #[must_use]
     pub fn to_json(&self) -> String {
         let of = |need: Need| -> Vec<JobId> { self.jobs.iter().filter(|it| it.1 == need).map(|it| it.0).collect() };
@@ -193,14 +193,14 @@ fn twice(what: &str) -> Error {
     Error::new(Kind::Usage, format!("{what} is named twice among those to wait for")).with_hint("name each job once")
 }
 
-/// Jobs as ranges of their numbers, as the store keeps those of a call that needs a whole batch: `[[1,100],[102,102]]`.
+/// Jobs as ranges of their numbers: the form in the store for a call that needs a whole batch, `[[1,100],[102,102]]`.
 #[must_use]
 pub fn ranges_to_json(jobs: &[JobId]) -> String {
     serde_json::to_string(&ranges(jobs.iter().map(|job| [job.0, job.0]).collect())).unwrap_or_default()
 }
 
-/// The jobs that a call needs, as the store keeps them: ranges of their numbers, in their order. What a client wrote that is not
-/// valid names no job.
+/// The jobs that a call needs, from the store: ranges of their numbers, in order. If a client has written something invalid, it
+/// names no job.
 #[must_use]
 pub fn ranges_of_json(text: &str) -> Vec<[i64; 2]> {
     if let Ok(found) = serde_json::from_str(text) {
@@ -210,7 +210,7 @@ pub fn ranges_of_json(text: &str) -> Vec<[i64; 2]> {
     ranges(needs.jobs.iter().map(|(job, _)| [job.0, job.0]).collect())
 }
 
-/// The fewest ranges that have the same numbers, in their order.
+/// The fewest ranges with the same numbers, in order.
 fn ranges(mut parts: Vec<[i64; 2]>) -> Vec<[i64; 2]> {
     parts.sort_unstable();
     let mut ranges: Vec<[i64; 2]> = Vec::new();

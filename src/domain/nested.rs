@@ -9,10 +9,10 @@ use super::json::Json;
 /// How deep nested calls may be: a queued job is at depth 0, a nested call that it makes at depth 1.
 pub const MAX_NESTING: i64 = 32;
 
-/// How many of them are recorded; the rest is counted.
+/// How many of them are recorded. The rest is only counted.
 pub const MOST_RECORDED: usize = 100;
 
-/// How long the reports of those are together, in bytes.
+/// How many bytes their reports have together at most.
 pub const LONGEST: usize = 1024 * 1024;
 
 /// The calls inside a call.
@@ -22,8 +22,8 @@ pub struct NestedCalls {
     pub calls: Vec<NestedCall>,
     /// How many more there were.
     pub unrecorded: u64,
-    /// The calls that were running when the latest one began, from the outside in, by their places in `calls`; `None` for one
-    /// that is not recorded.
+    /// The calls that were running when the latest one began, from the outside in, as places in `calls`; `None` for one that is not
+    /// recorded.
     running: Vec<Option<usize>>,
 }
 
@@ -51,10 +51,10 @@ impl NestedCalls {
         self.calls.len() < MOST_RECORDED
     }
 
-    /// Adds the next call, which is this deep, or at an unknown depth below 1; `None` for one that cannot be recorded. A call is
-    /// not recorded either if the one that made it is not.
+    /// Adds the next call, at this depth, or at an unknown depth below 1; `None` stands for one that cannot be recorded. A call is
+    /// not recorded either if the call that made it is not.
     pub fn add(&mut self, depth: i64, call: Option<NestedCall>) {
-        // With an unknown one, nobody knows any longer what ran around the next ones.
+        // After a call of unknown depth, nobody knows which calls the next ones run in.
         let above = usize::try_from(depth.saturating_sub(1)).ok();
         let is_placed = above.is_some_and(|above| depth <= MAX_NESTING && above <= self.running.len());
         if is_placed || above.is_none() {

@@ -1,4 +1,4 @@
-//! A call to enqueue, where it is made, and what becomes of it.
+//! A call to enqueue, where it is made, and the result.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub struct NewJob {
     pub parent: Option<JobId>,
 }
 
-/// How a call is queued, beyond what most calls say.
+/// How a call is queued, apart from what most calls say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CallOptions {
     /// Calls with a smaller one run first.
@@ -34,7 +34,7 @@ pub struct CallOptions {
     pub lane: Option<Lane>,
     /// When it expires, if it does.
     pub expires: Option<Expiry>,
-    /// When its key is free again; `None` for when its job is removed.
+    /// When its key becomes free again; `None` for when its job is removed.
     pub key_until: Option<KeyUntil>,
     /// What follows if another job has its key.
     pub if_taken: IfTaken,
@@ -97,7 +97,7 @@ impl Due {
     }
 }
 
-/// When the key of a call is free again, before its job is removed.
+/// When the key of a call becomes free again, before its job is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyUntil {
     /// When a processor has claimed it, so that at most one call with the key waits.
@@ -111,15 +111,15 @@ has_names! { KeyUntil {
     Ended: "ended",
 } }
 
-/// What follows if a call that waits has the same key.
+/// What to do if a waiting call has the same key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum IfTaken {
     /// That call stays as it is.
     #[default]
     Keep,
-    /// It gets the arguments of the new one, and is due when it was.
+    /// It gets the arguments of the new one, but keeps its time.
     Replace,
-    /// It gets the arguments of the new one, and is due, and expires, when the new one would be.
+    /// It gets the arguments of the new one, and is due and expires when the new one would.
     Postpone,
 }
 
@@ -129,7 +129,7 @@ has_names! { IfTaken {
     Postpone: "postpone",
 } }
 
-/// When a call expires: no attempt of it begins after that.
+/// When a call expires. No attempt of it begins after that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expiry {
     /// At this moment.
@@ -210,7 +210,7 @@ pub struct Rerun {
 pub struct Rerunning {
     /// The job of the new call.
     pub new: JobId,
-    /// Whether the other job waited, and is cancelled now.
+    /// Whether the other job was waiting, and is cancelled now.
     pub cancelled: bool,
 }
 
@@ -247,7 +247,7 @@ impl Origin {
         }
     }
 
-    /// The job for a call that is made here. A call may have a site, and metadata, of its own.
+    /// The job for a call that is made here. A call may have its own site and metadata.
     ///
     /// # Errors
     /// As for [`Meta::inside`].

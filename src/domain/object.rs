@@ -40,7 +40,7 @@ fn wrong_member(text: &str, at: usize, said: &str) -> String {
         .into_iter()
         .find(|(_, value)| {
             let from = value.as_ptr() as usize - text.as_ptr() as usize;
-            // Before an array or an object, serde stops at its first byte.
+            // At an array or an object, serde stops at its first byte.
             (from - 1..=from + value.len()).contains(&at)
         })
         .map_or_else(|| "it".to_owned(), |(name, _)| format!("`{}`", escape_control(&name)));

@@ -3,7 +3,7 @@
 use super::service::ServiceName;
 use crate::error::{Error, Kind, Result};
 
-/// One service, or all whose names match a pattern. Names cannot contain `*`, `?` and `[`.
+/// One service, or all services with names that match a pattern. Names cannot contain `*`, `?` and `[`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServicePattern {
     /// The service of this name.
@@ -37,8 +37,7 @@ impl ServicePattern {
     }
 }
 
-/// The services that a command is about: those of these names and patterns, or all if there are none, without the excepted
-/// ones.
+/// The services that a command is for: those with these names and patterns, or all if there are none, except for the excluded ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServiceSelection {
     /// The services that are meant.
@@ -48,7 +47,7 @@ pub struct ServiceSelection {
 }
 
 impl ServiceSelection {
-    /// Whether a service that is added later may be meant, too.
+    /// Whether a service that is added later may belong to it, too.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.services.is_empty() || self.services.iter().any(|it| matches!(it, ServicePattern::Pattern(_)))
@@ -60,7 +59,7 @@ impl ServiceSelection {
         self.services.is_empty() && self.except.is_empty()
     }
 
-    /// Of services in the order of their names, those that are meant: in the order of the names and patterns, each once.
+    /// Those of these services, sorted by name, that are selected: in the order of the names and patterns, each once.
     pub fn choose<T>(&self, all: Vec<T>, name: impl Fn(&T) -> &ServiceName) -> Vec<T> {
         let place = |it: &T| match &self.services[..] {
             [] => Some(0),

@@ -8,19 +8,19 @@ use super::{pattern::ServiceSelection, time::Timestamp};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessorId(pub i64);
 
-/// What a processor registers about itself. The kernel's lock on its lock file proves that it is alive. The rest is for people,
-/// and for the case that this file was removed.
+/// What a processor registers about itself. The kernel's lock on its lock file proves that it is alive. The rest is for people, and
+/// in case that file was removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewProcessor {
     /// The name of its folder in the run folder next to the store; it contains the lock file.
     pub folder: String,
     /// The name of its machine.
     pub host: String,
-    /// The random id of the boot of that machine, a space, and the PID namespace, because a container has its own.
+    /// The random id of the machine's boot, a space, and the PID namespace, because each container has its own.
     pub boot: String,
     /// Its process id.
     pub pid: i64,
-    /// When that process began, in clock ticks since boot: together with `boot` and `pid` it identifies one process for ever.
+    /// When that process began, in clock ticks since boot. Together with `boot` and `pid`, it identifies one process forever.
     pub pid_start: i64,
 }
 
@@ -33,7 +33,7 @@ pub struct Processor {
     pub is: NewProcessor,
     /// When it registered.
     pub started_at: Timestamp,
-    /// Whether it registered in another file, of which this store is a copy: then it does not run here.
+    /// Whether it registered in another file, of which this store is a copy. Then it does not run here.
     pub of_original: bool,
 }
 
@@ -50,9 +50,9 @@ pub struct ProcessOptions {
     pub wait: Option<Duration>,
     /// Keep running, and serve all services at the same time, until asked to stop.
     pub follow: bool,
-    /// After the first signal to stop, running calls have this time to end; without it, they have all the time they need.
+    /// After the first signal to stop, running calls have this time to end; without it, all the time that they need.
     pub grace: Option<Duration>,
-    /// The interval at which it tells how far it is, while calls run.
+    /// How often to tell how far it is while calls run.
     pub progress: Option<Duration>,
     /// The interval of its keep-alives.
     pub pulse: Option<Duration>,

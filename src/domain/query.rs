@@ -12,7 +12,7 @@ pub struct JobFilter {
     pub service: Option<String>,
     /// Of this function, in any service.
     pub function: Option<String>,
-    /// On behalf of this principal; an empty one stands for nobody.
+    /// On behalf of this principal; an empty one means nobody.
     pub principal: Option<String>,
     /// With all of this metadata: names, and their values as texts.
     pub meta: Vec<(String, String)>,
@@ -20,7 +20,7 @@ pub struct JobFilter {
     pub states: Vec<State>,
     /// Nested calls of this job.
     pub parent: Option<JobId>,
-    /// Ended at least this long ago; for jobs that have not ended, enqueued at least this long ago.
+    /// Ended at least this long ago; if they have not ended, enqueued at least this long ago.
     pub older_than: Option<Duration>,
 }
 
@@ -37,15 +37,15 @@ impl JobFilter {
 pub struct JobQuery {
     /// Selects the jobs.
     pub filter: JobFilter,
-    /// Among those with these numbers, ranges from the first to the last one, in their order.
+    /// With one of these numbers: ranges from the first to the last, in order.
     pub among: Option<Vec<[i64; 2]>>,
     /// Older than this one, for the next page.
     pub before: Option<JobId>,
-    /// At most this many; `None` for as many as one page holds.
+    /// At most this many; `None` for as many as fit on one page.
     pub limit: Option<u32>,
 }
 
-/// A page of a list of jobs. It may hold fewer than the limit, even none, so that each page is read in a moment.
+/// A page of a list of jobs. It may hold fewer than the limit, even none, so that it is quick to read.
 #[derive(Debug)]
 pub struct JobPage {
     /// The jobs, newest first.
@@ -59,7 +59,7 @@ pub struct JobPage {
 pub enum JobChange {
     /// Cancel those that wait, and ask those that run to end.
     Cancel,
-    /// Queue those again that ended in an error or were cancelled, and count their attempts anew.
+    /// Queue those again that ended in an error or were cancelled, with fresh counts of attempts.
     Retry,
     /// Release those that are held.
     Start,
@@ -94,7 +94,7 @@ impl JobChange {
 pub struct BulkChange {
     /// What to do with them.
     pub change: JobChange,
-    /// Which jobs; the change must apply to all its states.
+    /// Which jobs. The change must be possible in all states of the filter.
     pub filter: JobFilter,
     /// Only those before this one.
     pub before: Option<JobId>,

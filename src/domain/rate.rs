@@ -1,7 +1,7 @@
 //! How often calls of a service may start.
 //!
-//! The rule is GCRA: one moment says how much of the rate is used. A start moves it by the gap between two starts, and it may
-//! not pass now. It is never further back than a burst of gaps, so that a pause saves up no more than that.
+//! The rule is GCRA: one moment tells how much of the rate is used. Each start moves it by the gap between two starts, and it must
+//! not pass now. It is never further back than a burst of gaps, so a pause saves up no more than that.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 /// The most calls that a rate may name, and that may start in a second.
 const MOST: u32 = 1_000_000;
 
-/// How often calls may start: in any span of time, at most `calls` and the `burst`, less one.
+/// How often calls may start: in any span of time, at most the `calls` of that span and the `burst`, less one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
@@ -29,8 +29,8 @@ impl Rate {
     /// The largest burst.
     pub const LARGEST_BURST: u32 = 1_000_000;
 
-    /// Parses a number of calls and a span, as in `10/s`, `100/h` or `5/10m`. Of fast rates, a tenth of a second's calls may
-    /// start together.
+    /// Parses a number of calls and a span, as in `10/s`, `100/h` or `5/10m`. If a rate is fast, the calls of a tenth of a second
+    /// may start together.
     ///
     /// # Errors
     /// [`Kind::Usage`], with what is wrong as a part of a sentence.
@@ -86,13 +86,13 @@ impl Rate {
         (rate.calls > 0 && rate.span > 0 && rate.burst > 0).then_some(rate)
     }
 
-    /// The time between two starts, in microseconds; rounded up, so that no more start than it says.
+    /// The time between two starts, in microseconds. It is rounded up, so that no more calls start than the rate says.
     fn gap(self) -> i64 {
         let gap = (u128::from(self.span) * 1000).div_ceil(u128::from(self.calls.max(1)));
         i64::try_from(gap).unwrap_or(i64::MAX).max(1)
     }
 
-    /// What may start `now`, if the rate is used up to the moment `used`, in microseconds.
+    /// How many calls may start `now`, if the rate is used up to the moment `used`, in microseconds.
     #[must_use]
     pub fn allowance(self, now: Timestamp, used: i64) -> Allowance {
         let (now, gap) = (now.0.saturating_mul(1000), self.gap());
@@ -133,13 +133,13 @@ impl Allowance {
         Allowance { used: self.used.saturating_add(self.gap.saturating_mul(starts)), is_ahead: false, ..self }
     }
 
-    /// Up to which moment the rate is used, in microseconds.
+    /// The moment up to which the rate is used, in microseconds.
     #[must_use]
     pub fn used(self) -> i64 {
         self.used
     }
 
-    /// Whether the store has a later moment than now: the clock was set back, and the rate has to begin anew.
+    /// Whether the store has a later moment than now. Then the clock was set back, and the rate has to start over.
     #[must_use]
     pub fn is_ahead(self) -> bool {
         self.is_ahead

@@ -8,7 +8,7 @@ use super::processor::Processor;
 use super::rate::Rate;
 use super::time::Timestamp;
 
-/// One reason. `docs/explain.md` lists their codes, which programs may rely on.
+/// One reason. `docs/explain.md` lists the codes, which programs may rely on.
 #[derive(Debug, Clone)]
 pub enum Reason {
     /// A person has to start the call.
@@ -43,7 +43,7 @@ pub enum Reason {
     OutOfReach(Processor, Barrier),
     /// All processors at work are older than the store.
     Outdated(Processor),
-    /// The disk of the store is full: so many bytes are free.
+    /// The disk of the store is full: only this many bytes are free.
     NoSpace(u64),
     /// It will fail, because its function cannot run.
     WillFail(String),
@@ -81,7 +81,7 @@ pub struct LanePosition {
     pub lane: String,
     /// The first of the calls that are in the queue or run.
     pub heads: Vec<JobId>,
-    /// How many calls wait in the lane before this one, of at most [`MOST`].
+    /// How many calls wait in the lane before this one; at most [`MOST`] are counted.
     pub before: u64,
 }
 
@@ -149,7 +149,7 @@ pub enum NotRetried {
     Never,
     /// Its function retries other failures.
     OtherFailures,
-    /// It was tried so often already.
+    /// It was tried this often.
     UsedUp(u32),
     /// It ran as a part of this job.
     PartOf(JobId),
@@ -157,7 +157,7 @@ pub enum NotRetried {
     NotARun,
 }
 
-/// More calls than these are not counted before a call.
+/// How many calls before a call are counted at most.
 pub const MOST: u64 = 1000;
 
 impl Reason {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::time::{parse_span, write_span};
 use crate::error::Result;
 
-/// How long a service keeps its jobs; `None` stands for ever.
+/// How long a service keeps its jobs; `None` means forever.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retention {
     /// Those that completed or were cancelled.
@@ -29,7 +29,7 @@ pub fn parse_keep(text: &str) -> Result<Option<Duration>> {
     }
 }
 
-/// Writes it so that [`parse_keep`] reads the same.
+/// Writes a time in the form that [`parse_keep`] reads.
 #[must_use]
 pub fn write_keep(time: Option<Duration>) -> String {
     time.map_or_else(|| FOREVER.to_owned(), write_span)

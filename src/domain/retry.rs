@@ -1,4 +1,4 @@
-//! What follows from the end of an attempt: done, tried again, or final. Pure: the caller draws the random number.
+//! What an attempt's end leads to: done, tried again, or final. Pure: the caller draws the random number.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use super::state::State;
 /// The longest time that a job waits after a conflict until it is tried again.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// How long a call waits that a rule of the application holds back.
+/// How long a call waits if a rule of the application holds it back.
 pub const HELD_BACK: Duration = Duration::from_secs(1);
 
-/// How long a call waits that could not begin although nothing is amiss with it: its program was being written.
+/// How long a call waits that could not begin although nothing is wrong with it, because its program was being written.
 pub const POSTPONED: Duration = Duration::from_secs(5);
 
-/// After how many deaths of the processor, or the worker, that ran it a job ends in an error.
+/// A job ends in an error after the processor or the worker that ran it has died this often.
 pub const CRASHES: i64 = 3;
 
-/// From how many deaths on a job runs alone in its processor, so that no other job causes its last one. Otherwise jobs that
-/// run at the same time as one that kills its processor would die as often as it does.
+/// After this many deaths, a job runs alone in its processor, so that no other job causes its last one. Otherwise, jobs that run
+/// next to one that kills its processor would die as often as that one.
 pub const POISON: i64 = CRASHES - 1;
 
 /// What follows for the job.
@@ -38,7 +38,7 @@ pub struct Decision {
     pub ending: Ending,
     /// Which of its retries comes next, if it failed and is tried again.
     pub retry: Option<Retry>,
-    /// Whether the function is to have brought its job there itself, so that this is only looked up.
+    /// Whether the function says that it has put the job into this state itself. Then asyncq only checks that.
     pub by_itself: bool,
 }
 
@@ -64,7 +64,7 @@ pub struct Retry {
 /// How attempts of a job have ended before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptCounts {
-    /// How many in a failure. Missing in notes of older builds, which retried none.
+    /// How many failed. Missing in notes of older builds, which retried no failures.
     #[serde(default)]
     pub failures: i64,
     /// How many in a conflict.
@@ -74,12 +74,12 @@ pub struct AttemptCounts {
 }
 
 impl RetryPolicy {
-    /// Decides after an attempt of a queued job; `draw` is a random number from 0 up to 1.
+    /// Decides after an attempt of a queued job. `draw` is a random number from 0 up to 1.
     ///
-    /// After the n-th conflict the job pauses for a random time between 0 and 2^n seconds, so that calls which met once
-    /// do not meet again (as `gocept.async` did), unless the function says for how long. A call that could not be started
-    /// pauses just as often, for the longer half of that time: you have 3 seconds to replace its program. What comes after
-    /// the last of these conflicts is a failure like others.
+    /// After the n-th conflict, the job pauses for a random time between 0 and 2^n seconds, so that calls which met once do not
+    /// meet again (as `gocept.async` did), unless the function says for how long. A call that could not be started pauses as often,
+    /// for the longer half of that time: you have 3 seconds to replace its program. After the last of these conflicts, the call
+    /// fails like any other.
     #[must_use]
     pub fn decide(&self, outcome: &Outcome, before: AttemptCounts, draw: f64) -> Decision {
         let now = before.conflicts + 1;
@@ -117,13 +117,13 @@ impl RetryPolicy {
     }
 }
 
-/// How long a job pauses after its n-th conflict: this part of the longest time.
+/// How long a job pauses after its n-th conflict: this part of the longest pause.
 fn after_conflict(n: i64, part: f64) -> Duration {
     let longest = i32::try_from(n).ok().and_then(|n| 2_i32.checked_pow(n.max(1).cast_unsigned()));
     Duration::from_secs_f64(longest.map_or(f64::MAX, f64::from).min(LONGEST_PAUSE.as_secs_f64()) * part.clamp(0.0, 1.0))
 }
 
-/// Decides after the processor or the worker has died; `how` says which.
+/// Decides after the processor or the worker has died; `how` says which of them.
 fn after_crash(how: &str, crashes: i64) -> Decision {
     let now = crashes + 1;
     let (state, message) = match now {
@@ -133,27 +133,27 @@ fn after_crash(how: &str, crashes: i64) -> Decision {
     Decision { error: Some(Failure::new(FailureKind::Crash, message)), ..Decision::of(state, Ending::Crash) }
 }
 
-/// What follows when a function said that it had completed its job itself, and the store knows nothing of that: what it did
-/// in that transaction is undone.
+/// The decision when a function said that it had completed its job itself, but the store does not know that. What it did in that
+/// transaction is undone.
 #[must_use]
 pub fn not_by_itself() -> Decision {
     let message = "it said that it completed its job in its own transaction, but that was not committed";
     Decision::error(Ending::Error, Failure::new(FailureKind::BadResult, message))
 }
 
-/// What follows for a call whose outcome a rule of the application refuses.
+/// The decision for a call when a rule of the application refuses its outcome.
 #[must_use]
 pub fn refused(why: String) -> Decision {
     Decision::error(Ending::Error, Failure::new(FailureKind::Refused, why))
 }
 
-/// The decision that was recorded instead of one that a rule of the application refuses. The job names the rule.
+/// The decision that was recorded because a rule of the application refused the actual one. The job names the rule.
 #[must_use]
 pub fn refused_here(job: impl Display) -> Decision {
     refused(format!("a rule of the application refuses its outcome; `asyncq job show {job}` names it"))
 }
 
-/// Decides after a nested call, which is never tried again: `conflicts` counts this one as well.
+/// Decides after a nested call, which is never tried again. `conflicts` includes this one.
 #[must_use]
 pub fn decide_once(outcome: &Outcome, conflicts: i64) -> Decision {
     match outcome {

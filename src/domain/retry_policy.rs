@@ -1,4 +1,4 @@
-//! How often a function is tried again, after what, and how long it pauses before. Pure.
+//! How often a function is tried again, after which failures, and how long it pauses before. Pure.
 
 use std::{fmt, num::NonZeroU32, time::Duration};
 
@@ -10,7 +10,7 @@ use super::text::escape_control;
 use super::time::{parse_span, write_span};
 use crate::error::{Error, Kind, Result};
 
-/// How often a function that reports a conflict, or that cannot be started, is tried in all, unless its policy says more.
+/// How often a function that reports a conflict, or that cannot be started, is tried in all, unless its policy says otherwise.
 const CONFLICTS: NonZeroU32 = NonZeroU32::new(3).unwrap();
 
 /// The longest pause that a policy may ask for: 366 days.
@@ -33,7 +33,8 @@ const USUAL: &str = "exit,error,signal,timeout,conflict";
 /// The name of all of them.
 const ANY: &str = "any";
 
-/// How a function is tried again. The default is: after a conflict, three times in all, and after no other failure.
+/// How a function is tried again. By default, it is tried three times in all after conflicts, and not again after any other
+/// failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
 pub struct RetryPolicy {
@@ -41,12 +42,12 @@ pub struct RetryPolicy {
     pub retries: u32,
     /// How long it pauses before that.
     pub backoff: Backoff,
-    /// After which failures; `None` for those that may be over soon: [`FailureKind::Exit`], [`FailureKind::Error`],
+    /// After which failures; `None` for those that may soon be over: [`FailureKind::Exit`], [`FailureKind::Error`],
     /// [`FailureKind::Signal`], [`FailureKind::Timeout`] and [`FailureKind::Conflict`].
     pub on: Option<FailureList>,
-    /// After which it is not, although the other list has them.
+    /// After which failures it is not tried again, even if they are in the other list.
     pub not_on: Option<FailureList>,
-    /// How often in all a call that reports a conflict is tried, before that counts as a failure.
+    /// How often a call that reports a conflict is tried in all, before it counts as failed.
     pub conflicts: NonZeroU32,
 }
 
@@ -57,7 +58,7 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Whether a call that failed so may be tried again, if it has not been too often.
+    /// Whether a call that failed like this may be tried again, if it has not been tried too often.
     #[must_use]
     pub fn retries_after(&self, failure: &Failure) -> bool {
         let is_usual = || {
@@ -81,7 +82,7 @@ impl RetryPolicy {
     }
 }
 
-/// A policy as it is written in the store, without what is the default.
+/// A policy as it is written in the store, without default values.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Written {
@@ -125,10 +126,10 @@ impl From<RetryPolicy> for Written {
     }
 }
 
-/// Changes of a policy; what is `None` stays as it is.
+/// Changes of a policy. A field that is `None` stays unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RetryChange {
-    /// Whether to forget all of it but the number of conflicts first.
+    /// Whether to forget everything except for the number of conflicts first.
     pub none: bool,
     /// How many times a failed call is tried again.
     pub retries: Option<u32>,
@@ -161,7 +162,7 @@ impl RetryChange {
         }
     }
 
-    /// Which of the members that go with `retries` is given without it, if one is.
+    /// A member that has no effect without `retries` and is given without it, if there is one.
     #[must_use]
     pub fn idle_member(&self) -> Option<&'static str> {
         let members = [
@@ -173,7 +174,7 @@ impl RetryChange {
         members.into_iter().find(|(_, is_given)| *is_given && has_none).map(|(member, _)| member)
     }
 
-    /// Those of these changes that would change this policy.
+    /// The changes that would change something in this policy.
     #[must_use]
     pub fn beyond(&self, policy: &RetryPolicy) -> RetryChange {
         RetryChange {
@@ -186,7 +187,7 @@ impl RetryChange {
         }
     }
 
-    /// Refuses options that say nothing about a function with this policy, which is never tried again.
+    /// Refuses options that have no effect on a function with this policy, because it is never tried again.
     ///
     /// # Errors
     /// [`Kind::Usage`] then.
@@ -213,8 +214,8 @@ impl RetryChange {
 pub enum Backoff {
     /// For each retry its own pause; the last one for all later ones. Never empty.
     Listed(Vec<Duration>),
-    /// The lowest pause, twice as long each time, and at most the highest. Each is drawn between its half and the whole, so
-    /// that calls which failed together do not come back together.
+    /// The lowest pause, doubled each time, up to the highest. Each pause is drawn between half and all of that, so that calls that
+    /// failed together do not come back together.
     Doubling(Duration, Duration),
 }
 

@@ -1,4 +1,4 @@
-//! Requests of programs: JSON-RPC 2.0, one message a line. `docs/rpc.md` describes them.
+//! Requests of programs: JSON-RPC 2.0, one message on each line. `docs/rpc.md` describes them.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -43,26 +43,26 @@ pub enum RpcRequest<'a> {
     Hello,
     /// To enqueue calls.
     Enqueue(RpcCalls<'a>),
-    /// To see to it that there is a service like this.
+    /// To make sure that there is a service like this.
     Define(ServiceName, ServiceChange),
-    /// To see to it that there are functions, and to change those that differ if that is said.
+    /// To make sure that there are functions like these, and to change those that differ if the flag says so.
     Register(Vec<WantedFunction>, bool),
-    /// To show a job, after a change if one is named.
+    /// To show a job, after a change if there is one.
     Job(JobId, Option<RpcJobChange>),
     /// To call the function of a job again.
     Rerun(JobId, Rerun),
-    /// To say when something is over, or that the time is.
+    /// To answer when something is over, or when the time is.
     Wait(RpcAwaited, Option<Duration>),
     /// To look at jobs and services.
     Look(LookRequest),
-    /// To pause the store or services, or to let them go on.
+    /// To pause the store or services, or to end their pauses.
     Pause(PauseRequest),
     /// Something about schedules.
     Schedule(Box<ScheduleRequest>),
 }
 
 impl RpcRequest<'_> {
-    /// Whether it changes nothing, and comes after the calls that were read before it.
+    /// Whether it changes nothing. Then it comes after the calls that were read before it.
     #[must_use]
     pub fn only_reads(&self) -> bool {
         match self {
@@ -95,7 +95,7 @@ pub enum RpcJobChange {
 pub struct RpcCalls<'a> {
     /// The calls, or what is wrong with them.
     pub calls: Vec<Result<WrittenCall<'a>, RpcFault>>,
-    /// Whether they were given as a list, and are answered with one.
+    /// Whether they came as a list. Then the answer is a list, too.
     pub are_listed: bool,
     /// All of them or none.
     pub atomic: bool,
@@ -116,7 +116,7 @@ struct Envelope<'a> {
     params: Option<&'a RawValue>,
 }
 
-/// What is wrong with a message that does not fit into an [`Envelope`]; its sender still wants to know which one that is.
+/// The id of a message that does not fit into an [`Envelope`], because its sender wants to know which message is wrong.
 #[derive(Deserialize)]
 struct IdAlone<'a> {
     #[serde(default, borrow, deserialize_with = "present")]

@@ -1,4 +1,4 @@
-//! What is wrong with requests of programs, and how that is found.
+//! What is wrong with requests of programs, and how to find it.
 
 use serde::{Deserialize, Deserializer};
 
@@ -72,7 +72,7 @@ pub(super) fn check_count<T>(member: &str, entries: &[T]) -> Result<(), RpcFault
     Err(RpcFault { what: RpcFlaw::Params, error })
 }
 
-/// Distinguishes what is `null` from what is left out.
+/// Distinguishes `null` from a missing member.
 pub(super) fn present<'a, T: Deserialize<'a>, D: Deserializer<'a>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }

@@ -1,4 +1,4 @@
-//! How programs look at jobs and services, wait for them and pause them, as `docs/rpc.md` describes it.
+//! How programs look at jobs and services, wait for them and pause them. `docs/rpc.md` describes it.
 
 use std::time::Duration;
 
@@ -30,14 +30,14 @@ pub enum RpcAwaited {
     Nothing,
 }
 
-/// What a program asks about the state of things.
+/// What a program asks about jobs and services.
 #[derive(Debug)]
 pub enum LookRequest {
     /// What is kept of the output of an attempt, or of the latest one that has ended.
     Log(JobId, Option<i64>),
     /// Why a job does not run, or why it ended so.
     Explain(JobId),
-    /// An overview of services. Whether everything is counted.
+    /// An overview of services. The flag says whether everything is counted.
     Status(ServiceSelection, bool),
     /// The problems of services.
     Check(ServiceSelection, ProblemLimits),
@@ -46,11 +46,11 @@ pub enum LookRequest {
 /// What a program wants to be paused.
 #[derive(Debug)]
 pub enum PauseRequest {
-    /// The whole store. Whether the answer comes when nothing runs any longer, and how long it may take.
+    /// To pause the whole store. The option says whether the answer waits until nothing runs any longer, and how long it may take.
     Store(Pause, Option<Option<Duration>>),
     /// These services.
     Services(ServiceSelection, Pause),
-    /// The whole store goes on.
+    /// To end the pause of the whole store.
     ResumeStore,
     /// These services go on.
     ResumeServices(ServiceSelection),
@@ -87,18 +87,18 @@ pub(super) fn wait(params: &str) -> Result<(RpcAwaited, Option<Duration>), RpcFa
     Ok((awaited, timeout))
 }
 
-/// The time after which a program waits no longer.
+/// The time after which a program no longer waits.
 fn time_limit(timeout: Option<f64>) -> Result<Option<Duration>, RpcFault> {
     match timeout {
         Some(seconds) if seconds < 0.0 => {
             Err(RpcFault::params("wrong params: `timeout` has to be a number of seconds from 0"))
         }
-        // As good as for ever, where it is too long for the clock.
+        // If it is too long for the clock, it is as good as forever.
         seconds => Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())),
     }
 }
 
-/// Parses which job a program calls again, and what changes.
+/// Parses which job a program calls again, and what is different.
 pub(super) fn rerun(params: &str) -> Result<(JobId, Rerun), RpcFault> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -128,7 +128,7 @@ pub(super) fn log(params: &str) -> Result<LookRequest, RpcFault> {
     Ok(LookRequest::Log(JobId(job), attempt))
 }
 
-/// Parses which services a program asks for an overview of.
+/// Parses which services a program wants an overview of.
 pub(super) fn status(params: &str) -> Result<LookRequest, RpcFault> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]

@@ -1,4 +1,4 @@
-//! Services that a program defines and functions that it registers, as `docs/rpc.md` describes them.
+//! Services that a program defines, and functions that it registers. `docs/rpc.md` describes them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -83,7 +83,7 @@ pub(super) fn define(params: &str) -> Result<(ServiceName, ServiceChange), RpcFa
     Ok((name(ServiceName::parse(&params.service))?, wanted))
 }
 
-/// Parses what functions a program registers, and whether they may be changed.
+/// Parses which functions a program registers, and whether they may be changed.
 pub(super) fn register(params: &str) -> Result<(Vec<WantedFunction>, bool), RpcFault> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -185,13 +185,13 @@ fn secrets(json: &str) -> Result<Secrets, String> {
     Secrets::parse(&read.words().collect::<Vec<_>>()).map_err(|error| format!("`secret`: {error}"))
 }
 
-/// The change of a hook: another one, none, or that it stays.
+/// The change of a hook: another one, none, or no change.
 #[expect(clippy::option_option, reason = "a hook, none, or as it is")]
 fn hook(member: &str, text: Option<Option<String>>) -> Result<Option<Option<HookTarget>>, String> {
     text.map(|text| parsed(member, text, HookTarget::parse)).transpose()
 }
 
-/// How a program is kept: as a worker with these limits, or not.
+/// How a program is kept: as a worker with these limits, or not at all.
 fn limits(worker: &str) -> Result<Option<WorkerLimits>, String> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]

@@ -1,4 +1,4 @@
-//! What programs ask about schedules, as `docs/rpc.md` describes it.
+//! What programs ask about schedules. `docs/rpc.md` describes it.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -23,7 +23,8 @@ use crate::error::Result;
 /// What a program asks about schedules.
 #[derive(Debug)]
 pub enum ScheduleRequest {
-    /// To see to it that there is a schedule like this. Whether another one of its name is changed, or stays and is an error.
+    /// To make sure that there is a schedule like this. The flag says whether a different one of that name is changed; otherwise,
+    /// it is an error.
     Add(ScheduleName, WrittenSchedule, bool),
     /// To change a schedule.
     Set(ScheduleName, WrittenSchedule),
@@ -39,7 +40,7 @@ pub enum ScheduleRequest {
     Resume(Vec<ScheduleName>),
     /// To remove one.
     Remove(ScheduleName),
-    /// To make one call of a schedule now, or those of the ticks from a time on, and until another one.
+    /// To make one call of a schedule now, or one for each tick from a time on and until another one.
     Run(ScheduleName, Option<(String, Option<String>)>),
 }
 

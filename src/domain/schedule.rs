@@ -40,7 +40,7 @@ pub struct ScheduleDefinition {
     pub call: Call,
     /// When.
     pub timetable: Timetable,
-    /// What becomes of ticks that come late, or too soon after others.
+    /// What happens to ticks that come late, or too soon after others.
     pub lateness: Lateness,
     /// The priority of its jobs.
     pub priority: Priority,
@@ -61,7 +61,7 @@ impl ScheduleDefinition {
         HookTarget { service: self.call.service.clone(), function: self.call.function.clone() }
     }
 
-    /// What of it another one has otherwise, in words.
+    /// The differences between this and another schedule, in words.
     #[must_use]
     pub fn differences(&self, other: &ScheduleDefinition) -> Vec<&'static str> {
         let (own, its) = (&self.timetable, &other.timetable);
@@ -116,7 +116,7 @@ pub struct ScheduleProgress {
 }
 
 impl Schedule {
-    /// Where it stands, for [`ScheduleStanding::fire`]; `state` is that of its last job, if that is still there.
+    /// Its standing, for [`ScheduleStanding::fire`]. `state` is that of its last job, if the job still exists.
     #[must_use]
     pub fn standing(&self, state: Option<State>) -> Option<ScheduleStanding> {
         let ScheduleProgress { next_tick, last_tick, last_job, .. } = self.progress;

@@ -1,4 +1,4 @@
-//! What somebody says about a schedule: all of a new one, or what changes of one that is there.
+//! What somebody says about a schedule: everything about a new one, or what changes in an existing one.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::timetable::{Rule, Timetable};
 use super::zone::machine_zone_name;
 use crate::error::{Error, Kind, Result};
 
-/// From when and where times are read that name no zone.
+/// The moment and the zone in which times without a zone are read.
 pub struct Viewpoint<'a> {
     /// The time now.
     pub now: Timestamp,
@@ -35,14 +35,14 @@ pub struct RuleWords {
     pub every: Option<Duration>,
 }
 
-/// A rule, and whether it has the zone of the viewpoint because no other one was named.
+/// A rule, and whether it has the zone of the viewpoint because nobody named one.
 pub type ZonedRule = (Rule, bool);
 
 impl RuleWords {
     /// The rule.
     ///
     /// # Errors
-    /// [`Kind::Usage`] when the words make no rule, or two.
+    /// [`Kind::Usage`] when the words make no rule, or more than one.
     pub fn rule(&self, from: &Viewpoint<'_>) -> Result<ZonedRule> {
         let refuse = |message: &str, hint: &str| Err(Error::new(Kind::Usage, message).with_hint(hint));
         match (&self.cron, self.every) {
@@ -64,7 +64,7 @@ impl RuleWords {
         }
     }
 
-    /// The rule that the words make of one that is there, if they say anything.
+    /// The rule that the words make of an existing one, if they say anything.
     ///
     /// # Errors
     /// As [`RuleWords::rule`].
@@ -85,7 +85,7 @@ fn no_zone() -> Error {
         .with_hint("leave `--tz` out, or use --cron '0 9 * * *' for a time of day")
 }
 
-/// A time, in the zone of the rule if it has one.
+/// A time, read in the zone of the rule if it has one.
 ///
 /// # Errors
 /// As [`moment`].
@@ -93,10 +93,10 @@ pub fn time_by(rule: &Rule, text: &str, from: &Viewpoint<'_>) -> Result<Timestam
     moment(text, from.now, || if rule.as_cron().is_some() { Ok(rule.zone()) } else { (from.zone)() })
 }
 
-/// A value that may be taken away: `None` leaves it as it is, `Some(None)` takes it away.
+/// A value that can be removed: `None` leaves it as it is, and `Some(None)` removes it.
 pub type Edit<T> = Option<Option<T>>;
 
-/// What is said about a schedule. What is left out stays as it is, or is the default in a new schedule.
+/// What somebody says about a schedule. What is left out stays as it is; a new schedule gets the default.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ScheduleEdit {
     /// The call. Its principal does not count.
@@ -134,10 +134,10 @@ impl ScheduleEdit {
         *self == ScheduleEdit::default()
     }
 
-    /// A new schedule, and whether its zone is that of the viewpoint because no other one was named.
+    /// A new schedule, and whether it has the zone of the viewpoint because nobody named one.
     ///
     /// # Errors
-    /// [`Kind::Usage`] when the call or the rule is missing, and for what does not fit together.
+    /// [`Kind::Usage`] when the call or the rule is missing, and for parts that do not fit together.
     pub fn new_definition(&self, from: &Viewpoint<'_>) -> Result<(ScheduleDefinition, bool)> {
         let call = self.call.clone().ok_or_else(|| {
             Error::new(Kind::Usage, "the call of the schedule is missing")
@@ -157,10 +157,10 @@ impl ScheduleEdit {
         Ok((definition, is_here))
     }
 
-    /// The same schedule after the change, and whether its new zone is that of the viewpoint because no other one was named.
+    /// The schedule after the change, and whether its new zone is that of the viewpoint because nobody named one.
     ///
     /// # Errors
-    /// [`Kind::Usage`] for what does not fit together.
+    /// [`Kind::Usage`] for parts that do not fit together.
     pub fn changed(&self, old: &ScheduleDefinition, from: &Viewpoint<'_>) -> Result<(ScheduleDefinition, bool)> {
         let mut is = old.clone();
         if let Some(new) = &self.call {
@@ -180,7 +180,7 @@ impl ScheduleEdit {
         Ok((is, is_here))
     }
 
-    /// The timetable of a rule. `old` says when the schedule begins and ends if nothing else is said.
+    /// The timetable of a rule. `old` says when the schedule begins and ends, if nothing else does.
     fn timetable(
         &self,
         rule: Rule,
@@ -197,7 +197,7 @@ impl ScheduleEdit {
 
     fn lateness(&self, old: &Lateness) -> Result<Lateness> {
         let missed = self.missed.unwrap_or(old.missed());
-        // Only what was chosen for the old way of missing ticks stays for another one.
+        // The overlap for one way to handle missed ticks does not apply to another way.
         let overlap = self.overlap.or((missed == old.missed()).then_some(old.overlap()));
         Lateness::new(missed, self.within.or(old.given_within()), overlap)
     }

@@ -83,7 +83,7 @@ impl Secrets {
         (!self.0.is_empty()).then(|| format!("[{}]", self.0.iter().map(one).collect::<Vec<_>>().join(",")))
     }
 
-    /// Reads what [`Secrets::to_json`] has written, or `None` if that is something else.
+    /// Reads what [`Secrets::to_json`] has written; `None` if it is something else.
     #[must_use]
     pub fn from_json(text: &str) -> Option<Secrets> {
         let values: Vec<serde_json::Value> = serde_json::from_str(text).ok()?;
@@ -133,7 +133,7 @@ impl Secrets {
         })
     }
 
-    /// Whether the argument that is given by this name is secret.
+    /// Whether the argument with this name is secret.
     #[must_use]
     pub fn hides_named(&self, name: &str, signature: Option<&Signature>) -> bool {
         self.0.iter().any(|secret| match secret {
@@ -142,8 +142,8 @@ impl Secrets {
         })
     }
 
-    /// Positional and keyword arguments as they may be shown. What a client has stored may be no JSON: then nothing of it is
-    /// shown.
+    /// Positional and keyword arguments without secret values. A client may have stored something that is not JSON: then nothing of
+    /// it is shown.
     #[must_use]
     pub fn mask(&self, signature: Option<&Signature>, args: &str, kwargs: &str) -> (String, String) {
         if self.is_empty() {
@@ -173,7 +173,7 @@ impl Secrets {
     }
 }
 
-/// A place that counts from 1, as one that counts from 0.
+/// Turns a place counted from 1 into one counted from 0.
 fn index(place: NonZeroU32) -> usize {
     usize::try_from(place.get() - 1).unwrap_or(usize::MAX)
 }

@@ -16,13 +16,13 @@ pub struct Service {
     pub name: ServiceName,
     /// How many of its calls may run at once, across all processors.
     pub concurrency: NonZeroU32,
-    /// Its pause, if it is paused: then it accepts calls and runs none.
+    /// Its pause, if it is paused. Then it accepts calls, but runs none.
     pub pause: Option<Pause>,
     /// When it was added.
     pub created_at: Timestamp,
     /// How many calls of one lane may run at once.
     pub lane_width: NonZeroU32,
-    /// The functions that are called when a job ends for good whose function has no such hook.
+    /// The functions to call when a job ends for good whose function has no such hook.
     pub hooks: Hooks,
     /// How often its calls may start, if that is limited.
     pub rate: Option<Rate>,
@@ -30,7 +30,7 @@ pub struct Service {
     pub retention: Retention,
 }
 
-/// What is wanted of a service; `None` leaves a field as it is.
+/// What is wanted of a service. A field that is `None` stays unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServiceChange {
     /// The limit of calls running at once.
@@ -41,7 +41,7 @@ pub struct ServiceChange {
     pub lane_width: Option<NonZeroU32>,
     /// Changes of its hooks.
     pub hooks: HookChange,
-    /// How often its calls may start, or that this is not limited.
+    /// How often its calls may start. The inner `None` removes the limit.
     pub rate: Option<Option<Rate>>,
     /// Changes of how long its jobs are kept.
     pub retention: RetentionChange,
@@ -62,7 +62,7 @@ impl ServiceChange {
         }
     }
 
-    /// The options of `service set` for what differs in a service that is there, and its value there in words.
+    /// The options of `service set` for which an existing service differs, each with its present value in words.
     #[must_use]
     pub fn differences(&self, there: &Service) -> Vec<(String, String)> {
         let numbers =
@@ -98,14 +98,14 @@ impl ServiceChange {
     }
 }
 
-/// The result of defining a service or a function, which may be there.
+/// The result of defining a service or a function that may exist already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Defined {
     /// It is new.
     Added,
-    /// It was so already; nothing was changed.
+    /// It existed and was the same, so nothing was changed.
     Same,
-    /// It was there and differed, and is as wanted now.
+    /// It existed and differed, and is as wanted now.
     Changed,
     /// It is there and differs, and stays as it is.
     Kept,
@@ -116,6 +116,6 @@ pub enum Defined {
 pub enum Added {
     /// It is new.
     New,
-    /// The same one existed already; nothing was changed.
+    /// The same one existed, so nothing was changed.
     Same,
 }

@@ -1,4 +1,4 @@
-//! Signatures: which arguments a function takes. `docs/functions.md` says how they are written.
+//! Signatures: which arguments a function takes. `docs/functions.md` describes how to write them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -25,8 +25,8 @@ struct Parameter {
 }
 
 impl Parameter {
-    /// A value as the function gets it: the same, or what the word stands for that was typed. `None` where it is of another
-    /// type. In place of an optional argument, null counts as nothing.
+    /// A value as the function gets it: the same, or what a typed word stands for. `None` if it has another type. For an optional
+    /// argument, null counts as missing.
     fn accept<'a>(&self, value: &'a str, typed: bool) -> Option<Cow<'a, str>> {
         let Some(kind) = self.kind else { return Some(value.into()) };
         if kind.has(value) {
@@ -54,9 +54,9 @@ impl Parameter {
 /// Which arguments a function takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Signature {
-    /// Those with a place of their own, required ones first.
+    /// The positional ones, required ones first.
     positional: Vec<Parameter>,
-    /// All further ones; at least one if it is required.
+    /// All further positional ones; at least one if it is required.
     rest: Option<Parameter>,
     /// Those that are given by name.
     keywords: Vec<Parameter>,
@@ -180,14 +180,14 @@ impl Signature {
         self.positional.get(place).or(self.rest.as_ref()).map(|it| it.name.as_str())
     }
 
-    /// Whether an argument with this name can be given by its name.
+    /// Whether an argument with this name can be given by name.
     #[must_use]
     pub fn has_keyword(&self, name: &str) -> bool {
         let named = self.positional.iter().chain(&self.keywords).any(|it| it.name == name);
         named || self.other_keywords.is_some()
     }
 
-    /// How a call is typed, after the names of its service and function.
+    /// How to type a call, after the names of its service and function.
     #[must_use]
     pub fn usage(&self) -> String {
         let rest = self.rest.iter().map(|it| it.write("", "..."));
@@ -198,9 +198,9 @@ impl Signature {
         all.join(" ")
     }
 
-    /// Checks a call of the function. Gives its arguments, positional and keyword, where the function gets others than those:
-    /// each argument that was named and has a place stands in that place, and words that were typed are what their types make
-    /// of them. No message shows the value of an argument, which may be secret.
+    /// Checks a call of the function. Returns positional and keyword arguments if the function gets others than those in the call:
+    /// a named argument that has a place moves to that place, and typed words become what their types make of them. No message
+    /// shows the value of an argument, because it may be secret.
     ///
     /// # Errors
     /// [`Kind::Usage`] when the function does not take these arguments.
@@ -234,14 +234,14 @@ impl Signature {
             return Ok(None);
         }
         let entries: Vec<String> = kwargs.iter().map(|(name, value)| format!("{}:{value}", quote(name))).collect();
-        // As long as the arguments together were, or longer by the quotes of words.
+        // Its text is as long as those of the arguments together, or longer by the quotes of words.
         let parse = |text: String| {
             Json::take(text).map_err(|fault| Error::new(Kind::Invalid, format!("the arguments together: {fault}")))
         };
         Ok(Some((parse(format!("[{}]", args.join(",")))?, parse(format!("{{{}}}", entries.join(",")))?)))
     }
 
-    /// The argument that is given by this name, beside `given` positional ones.
+    /// The argument with this name, in a call with `given` positional ones.
     fn keyword(&self, call: &Call, name: &str, given: usize) -> Result<&Parameter> {
         let place = self.positional.iter().position(|it| it.name == name);
         if place.is_some_and(|place| place < given) {
@@ -278,7 +278,7 @@ impl Signature {
     }
 }
 
-/// A call as a function with this signature gets it. Without a signature, it stays as it is.
+/// A call as a function with this signature gets it. Without a signature, it stays unchanged.
 ///
 /// # Errors
 /// As [`Signature::fit`].
@@ -291,7 +291,7 @@ pub fn fitted(call: Call, takes: Option<&Signature>) -> Result<Call> {
     })
 }
 
-/// A call whose arguments are looked at one after the other.
+/// A call whose arguments are checked one after the other.
 struct Fitting<'a> {
     signature: &'a Signature,
     call: &'a Call,

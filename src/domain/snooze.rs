@@ -1,4 +1,4 @@
-//! Snoozing: a function asks to run later, and nothing failed. Pure.
+//! Snoozing: a function asks to run later, although nothing failed. Pure.
 
 use std::time::Duration;
 
@@ -11,20 +11,20 @@ use super::text::escape_control;
 use super::time::{Timestamp, parse_span, write_span};
 use crate::error::Result;
 
-/// The shortest pause. A function that always asks to run at once would otherwise run all the time.
+/// The shortest pause. Otherwise, a function that always asks to run at once would run all the time.
 const SHORTEST: Duration = Duration::from_millis(100);
 
-/// How many bytes of a text that says when are read at most.
+/// How many bytes are read of a text that says when to run.
 pub const LONGEST_TEXT: usize = 1024;
 
 /// How many characters of it are shown at most.
 const SHOWN: usize = 60;
 
 impl Snooze {
-    /// A function that asks to run `pause` later: a tenth of a second at least.
+    /// A function that asks to run `pause` later. The pause is at least a tenth of a second.
     ///
     /// # Errors
-    /// What is wrong with that, if it is more than 366 days.
+    /// What is wrong if it is more than 366 days.
     pub fn new(pause: Duration, reported: Option<Failure>) -> std::result::Result<Snooze, String> {
         if pause > LONGEST_WAIT {
             return Err("it asks to run more than 366 days later".to_owned());
@@ -32,7 +32,7 @@ impl Snooze {
         Ok(Snooze { pause: pause.max(SHORTEST), reported })
     }
 
-    /// What that is for a call inside another one, which cannot run later.
+    /// The same for a call inside another one, which cannot run later.
     #[must_use]
     pub fn as_conflict(&self) -> Conflict {
         let message = || format!("it asks to run {} later (exit code {CONFLICT})", write_span(self.pause));
@@ -64,7 +64,7 @@ pub fn asks_for(text: &str, now: Timestamp, here: impl FnOnce() -> Result<TimeZo
     }
 }
 
-/// The outcome of a function that asks for a pause in a way that cannot be followed.
+/// The outcome of a function that asks for a pause in an impossible way.
 #[must_use]
 pub fn unusable(why: &str) -> Outcome {
     Outcome::Conflict(Conflict::because(format!("exit code {CONFLICT} with a bad `$ASYNCQ_LATER`: {why}"), None))

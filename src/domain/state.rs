@@ -1,4 +1,4 @@
-//! The states of a job, and which may follow which.
+//! The states of a job, and which of them may follow each other.
 
 use std::fmt;
 

@@ -33,7 +33,7 @@ pub struct ServiceOverview {
     pub held: Count,
     /// How many jobs ended in an error.
     pub errors: Count,
-    /// Since when the call has been due that has waited for a slot for the longest time.
+    /// Since when the oldest due call has waited for a slot.
     pub oldest: Option<Timestamp>,
     /// When a call is due next.
     pub next_due: Option<Timestamp>,
@@ -67,7 +67,7 @@ pub enum Finding {
     Paused(Paused),
     /// A call has been in the queue for too long: of this service, due since then.
     Old(String, Timestamp),
-    /// A schedule of this name should have ticked then.
+    /// A schedule of this name should have ticked at this time.
     Overdue(String, Timestamp),
     /// A service has more failed jobs than are allowed.
     Errors(String, Count),
@@ -80,11 +80,11 @@ pub enum Finding {
 pub struct ProblemLimits {
     /// How long a call may wait in the queue.
     pub max_age: Duration,
-    /// How many failed jobs a service may have; any number, if `None`.
+    /// How many failed jobs a service may have; `None` for any number.
     pub max_errors: Option<u64>,
 }
 
 impl ProblemLimits {
-    /// How long a call may wait without being a problem, if nobody says so.
+    /// How long a call may wait before it counts as a problem, by default.
     pub const MAX_AGE: Duration = Duration::from_secs(600);
 }

@@ -1,8 +1,8 @@
-//! Showing text that asyncq did not write: nothing in it may control a terminal.
+//! Shows text that asyncq did not write. Nothing in it may control a terminal.
 
 use std::borrow::Cow;
 
-/// Gives a type its text, for programs and for people.
+/// Shows a type as its text, for programs and for people.
 macro_rules! has_text {
     ($($type:ident)*) => {$(
         impl $type {
@@ -47,9 +47,9 @@ macro_rules! has_names {
 }
 pub(super) use has_names;
 
-/// `text` with escapes for all characters that could control a terminal or hide text: control characters (C0, DEL, C1) as
-/// `\n`, `\t` or `\u{1b}`, and characters that reorder or hide text (bidirectional controls, zero-width characters, line
-/// and paragraph separators) as `\u{202e}`.
+/// `text` with escapes for all characters that could control a terminal or hide text: control characters (C0, DEL, C1) as `\n`,
+/// `\t` or `\u{1b}`, and characters that reorder or hide text (bidirectional controls, zero-width characters, line and paragraph
+/// separators) as `\u{202e}`.
 #[must_use]
 pub fn escape_control(text: &str) -> Cow<'_, str> {
     if !text.contains(is_control_or_bidi) {
@@ -62,7 +62,7 @@ pub fn escape_control(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The same for text of several lines: line ends and tabs stay, and bytes that are not UTF-8 become U+FFFD.
+/// The same for text with several lines: line ends and tabs stay, and bytes that are not UTF-8 become U+FFFD.
 #[must_use]
 pub fn escape_control_in_lines(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
@@ -73,8 +73,8 @@ pub fn escape_control_in_lines(bytes: &[u8]) -> String {
     out
 }
 
-/// Whether a terminal does anything with `c` other than to show it. The bidirectional controls are those of
-/// Unicode Standard Annex 9.
+/// Whether a terminal does anything with `c` except for showing it. The bidirectional controls are those of Unicode Standard Annex
+/// 9.
 #[must_use]
 pub fn is_control_or_bidi(c: char) -> bool {
     c.is_control()

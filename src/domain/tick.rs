@@ -1,8 +1,7 @@
-//! What becomes of the ticks of a schedule when they are due: which of them make a job, which make none and why, and when the
-//! next one is.
+//! What happens to the due ticks of a schedule: which of them make a job, which make none and why, and when the next one is.
 //!
-//! A tick is *due* from its moment on until it is handled. All due ticks of a schedule are handled together, and no tick is
-//! handled twice: also when the clock is set back, the next tick of a schedule only moves forward.
+//! A tick is *due* from its moment until it is handled. All due ticks of a schedule are handled together, and no tick is handled
+//! twice. Even when the clock is set back, the next tick of a schedule only moves forward.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,7 +15,7 @@ use super::time::{Timestamp, millis, show_span, write_span};
 use super::timetable::Timetable;
 use crate::error::{Error, Kind, Result};
 
-/// How many due ticks of a schedule are looked at. Older ones count for nothing.
+/// How many due ticks of a schedule to look at. Older ones do not count.
 pub const MOST: usize = 1000;
 
 /// A schedule whose last tick is further in the future than this got it from a wrong clock.
@@ -25,7 +24,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A time zone that changes its rules moves its clock by no more than this.
 const ZONE_SHIFT: Duration = Duration::from_secs(3 * 3600);
 
-/// Which jobs several due ticks make, after a pause or while no processor ran.
+/// Which jobs several due ticks make, after a pause or while no processor was running.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Missed {
     /// One, which stands for all of them.
@@ -39,7 +38,7 @@ pub enum Missed {
 
 has_names! { Missed { Once: "once", Skip: "skip", All: "all", } }
 
-/// Whether a tick makes a job while the job of an earlier one has not ended.
+/// Whether a tick makes a job while the job of an earlier tick has not ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Overlap {
     /// No.
@@ -62,11 +61,11 @@ pub struct Lateness {
 }
 
 impl Lateness {
-    /// Without `within`, a tick may be a minute late for [`Missed::Skip`], else a day. Without `overlap`, it is
-    /// [`Overlap::Allow`] for [`Missed::All`], else [`Overlap::Skip`].
+    /// Without `within`, a tick may be a minute late for [`Missed::Skip`], and otherwise a day. Without `overlap`, it is
+    /// [`Overlap::Allow`] for [`Missed::All`], and otherwise [`Overlap::Skip`].
     ///
     /// # Errors
-    /// [`Kind::Usage`] for [`Missed::All`] with another overlap, which would let the first job keep all others away.
+    /// [`Kind::Usage`] for [`Missed::All`] with another overlap, because the first job would prevent all others.
     pub fn new(missed: Missed, within: Option<Duration>, overlap: Option<Overlap>) -> Result<Lateness> {
         let overlap = match (missed, overlap) {
             (Missed::All, None | Some(Overlap::Allow)) => Overlap::Allow,
@@ -114,7 +113,7 @@ pub struct ScheduleStanding {
     pub next_tick: Timestamp,
     /// The last tick that is handled.
     pub last_tick: Option<Timestamp>,
-    /// The last job that a tick made, if it is still there.
+    /// The last job that a tick made, if it still exists.
     pub last_job: Option<(JobId, State)>,
 }
 
@@ -185,11 +184,11 @@ pub struct Skip {
 pub struct Firing {
     /// The jobs to make, that of the oldest tick first.
     pub jobs: Vec<TickJob>,
-    /// How many ticks made none, nor are among the missed ones of a job.
+    /// How many ticks made no job and are not among the missed ones of a job either.
     pub skipped: u64,
     /// The newest of these.
     pub last_skip: Option<Skip>,
-    /// Where the schedule stands then; `None` if it never ticks again.
+    /// The next tick after that; `None` if the schedule never ticks again.
     pub next_tick: Option<Timestamp>,
     /// The last tick that is handled then.
     pub last_tick: Option<Timestamp>,
@@ -197,7 +196,7 @@ pub struct Firing {
     pub shift: Option<Shift>,
 }
 
-/// Why the next tick of a schedule is another one than it was to be.
+/// Why the next tick of a schedule is not the expected one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shift {
     /// The rules of its time zone have changed.
@@ -213,11 +212,11 @@ pub enum TickTrouble {
     Shifted(Shift),
     /// A tick made no job, because a rule of the application refuses it.
     Refused(Error),
-    /// It cannot be read, and is tried again after [`TRIED_AGAIN`].
+    /// The schedule cannot be read. It is tried again after [`TRIED_AGAIN`].
     Unreadable(Error),
 }
 
-/// How long a schedule waits that cannot be read.
+/// How long a schedule that cannot be read waits.
 pub const TRIED_AGAIN: Duration = Duration::from_secs(3600);
 
 impl fmt::Display for Shift {
@@ -230,8 +229,8 @@ impl fmt::Display for Shift {
 }
 
 impl ScheduleStanding {
-    /// Whether a clock that was ahead by more than a day has put the schedule to sleep, so that it must be fired although its
-    /// next tick is not due.
+    /// Whether a clock that was ahead by more than a day has put the schedule to sleep. Then it must be fired although its next
+    /// tick is not due.
     #[must_use]
     pub fn is_ahead(&self, now: Timestamp) -> bool {
         self.last_tick.is_some_and(|tick| tick > now.after(DAY))
@@ -257,7 +256,7 @@ impl ScheduleStanding {
         }
         let before = Timestamp(self.next_tick.0.saturating_sub(1));
         let is_tick = timetable.next(before) == Some(self.next_tick);
-        // If the tick has moved, its time may have passed already.
+        // If the tick has moved, its time may be over already.
         let before = if is_tick { before } else { before.before(ZONE_SHIFT) };
         let handled = self.last_tick.map_or(before, |last| last.max(before));
         let idle = Firing { shift: (!is_tick).then_some(Shift::Zone), ..idle };
@@ -267,7 +266,7 @@ impl ScheduleStanding {
         self.without_overlaps(in_time(&due, lateness, now, idle), lateness)
     }
 
-    /// Skips what the job of an earlier tick keeps away.
+    /// Skips ticks that the job of an earlier tick prevents.
     fn without_overlaps(&self, firing: Firing, lateness: &Lateness) -> Firing {
         let (Some((job, state)), Some(newest)) = (self.last_job, firing.jobs.last()) else { return firing };
         let is_free = match (lateness.overlap, state.phase()) {
@@ -284,12 +283,12 @@ impl ScheduleStanding {
     }
 }
 
-/// What these due ticks come to if no earlier job is in the way. There is at least one.
+/// What these due ticks lead to if no earlier job prevents them. There is at least one tick.
 fn in_time(due: &[Timestamp], lateness: &Lateness, now: Timestamp, idle: Firing) -> Firing {
     let within = lateness.within();
     let late =
         |tick: Timestamp| Skip { tick: tick.0, why: Why::Late { by: millis(now.since(tick)), within: millis(within) } };
-    // One more than there may be jobs tells that there are older ones.
+    // One tick more than there may be jobs shows that there are older ones.
     let many = due.len().saturating_sub(MOST);
     let (older, due) = due.split_at(many);
     let first_in_time = due.partition_point(|tick| now.since(*tick) > within);
@@ -309,7 +308,7 @@ fn in_time(due: &[Timestamp], lateness: &Lateness, now: Timestamp, idle: Firing)
     }
 }
 
-/// The ticks after `handled` up to `now`, the oldest first: at most the newest [`MOST`], and one more if there are older ones.
+/// The ticks after `handled` up to `now`, oldest first: at most the newest [`MOST`], and one more if there are older ones.
 fn newest(timetable: &Timetable, handled: Timestamp, now: Timestamp) -> Vec<Timestamp> {
     let (mut from, mut step) = (now, Duration::from_secs(60 * MOST as u64));
     loop {

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use crate::error::{Error, Kind, Result};
 
-/// What [`parse_span`] says of a text that is not a span at all.
+/// What [`parse_span`] says about a text that is not a span at all.
 pub(super) const NO_SPAN: &str = "it is not a span";
 
 /// A moment in milliseconds since 1970-01-01 UTC, the unit of every time in the store.
@@ -20,7 +20,7 @@ impl Timestamp {
         text.parse::<jiff::Timestamp>().ok().map(|moment| Timestamp(moment.as_millisecond()))
     }
 
-    /// This moment for the name of a file, in whole seconds of UTC, as in `20261130T023000Z`.
+    /// This moment as a part of a file name, in whole seconds of UTC: `20261130T023000Z`.
     #[must_use]
     pub fn in_name(self) -> String {
         let moment = jiff::Timestamp::from_millisecond(self.0).unwrap_or_default();
@@ -51,7 +51,7 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_millisecond(self.0) {
             Ok(moment) => write!(f, "{moment:.3}"),
-            // A year after 9999, which only a client can have put into the store.
+            // This is a year after 9999, which only a client can have stored.
             Err(_) => write!(f, "@{}", self.0),
         }
     }
@@ -117,7 +117,7 @@ pub fn show_span(span: Duration) -> String {
     }
 }
 
-/// A span, written so that [`parse_span`] reads the same value: `1h30m`, `1s500ms`.
+/// A span in the form that [`parse_span`] reads: `1h30m`, `1s500ms`.
 #[must_use]
 pub fn write_span(span: Duration) -> String {
     let mut left = span.as_millis();

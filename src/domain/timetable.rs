@@ -1,4 +1,4 @@
-//! Timetables: rules that say when a schedule ticks, and from when until when.
+//! Timetables: rules for when a schedule ticks, and from when until when.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,28 +13,28 @@ use crate::error::{Error, Kind, Result};
 /// The shortest time between two ticks.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// When the first tick must come. A later one is most likely a slip.
+/// The time within which the first tick must come. A later one is most likely a mistake.
 const FIRST_WITHIN: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
 /// When a schedule ticks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rule {
-    /// Whenever the clock of a time zone shows a time that a pattern names.
+    /// Whenever the clock of a time zone shows a time of a pattern.
     Cron {
         /// The times.
         pattern: Box<Pattern>,
         /// Whose clock.
         zone: TimeZone,
     },
-    /// In steps of exact time that are counted from 1970-01-01 UTC, so that every processor counts the same.
+    /// In steps of exact time counted from 1970-01-01 UTC, so that every processor counts the same.
     Every(Duration),
 }
 
 impl Rule {
-    /// A rule for a cron pattern, such as `30 2 * * *`, in a time zone with a name, such as `Europe/Berlin`.
+    /// A rule for a cron pattern, such as `30 2 * * *`, in a named time zone, such as `Europe/Berlin`.
     ///
     /// # Errors
-    /// [`Kind::Usage`] when the pattern is none, or no zone has that name.
+    /// [`Kind::Usage`] when it is not a pattern, or no zone has that name.
     pub fn cron(pattern: &str, zone_name: &str) -> Result<Rule> {
         Ok(Rule::Cron { pattern: Pattern::parse(pattern)?.into(), zone: zone::zone(zone_name)? })
     }
@@ -63,7 +63,7 @@ impl Rule {
         }
     }
 
-    /// The same, for somebody who makes this rule.
+    /// The same, for somebody who makes this rule now.
     ///
     /// # Errors
     /// [`Kind::Usage`] when the first tick is more than ten years away.
@@ -179,7 +179,7 @@ impl Timetable {
     /// The first tick after `now`, for somebody who makes this timetable now.
     ///
     /// # Errors
-    /// [`Kind::Usage`] when there is none, or the rule lets the first one wait for more than ten years.
+    /// [`Kind::Usage`] when there is none, or when the rule has none for more than ten years.
     pub fn first(&self, now: Timestamp) -> Result<Timestamp> {
         self.rule.first(self.from.map_or(now, |from| from.max(now)))?;
         self.next(now).ok_or_else(|| {

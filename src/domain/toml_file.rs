@@ -1,4 +1,4 @@
-//! Reading TOML files, with errors that say where something is wrong: the line, the column and the key.
+//! Reads TOML files. Errors say where something is wrong: the line, the column and the key.
 
 use std::fmt::Display;
 
@@ -20,7 +20,7 @@ pub struct TomlFile<'a> {
 }
 
 impl TomlFile<'_> {
-    /// Parses the file, and hands its top level to `read`.
+    /// Parses the file, and passes its top level to `read`.
     ///
     /// # Errors
     /// [`Kind::Invalid`] when it is not TOML, or as `read` answers.
@@ -37,7 +37,7 @@ impl TomlFile<'_> {
         read(Section::new(self, 0, table.get_ref()))
     }
 
-    /// The error for what is wrong at a byte of the file.
+    /// The error for something wrong at a byte of the file.
     fn error(self, at: usize, flaw: impl Display) -> Error {
         let (line, column) = self.place(at);
         Error::new(Kind::Invalid, format!("{}, line {line}, column {column}: {flaw}", self.name))
@@ -58,7 +58,7 @@ impl TomlFile<'_> {
     }
 }
 
-/// A table whose keys are asked for one by one. [`Section::finish`] refuses what nobody has asked for.
+/// A table that the caller asks for its keys one by one. [`Section::finish`] refuses keys that nobody has asked for.
 pub(super) struct Section<'a> {
     file: TomlFile<'a>,
     at: usize,
@@ -107,7 +107,7 @@ impl<'a> Section<'a> {
         self.get(key).map(flag).transpose()
     }
 
-    /// The value of a key as the one of `all` that has this name.
+    /// The value of a key, as the one of `all` with this name.
     pub(super) fn named<T: Copy>(
         &mut self,
         key: &'static str,
@@ -177,7 +177,7 @@ impl<'a> TomlValue<'a> {
         self.file.error(self.value.span().start, flaw)
     }
 
-    /// The error for a value of another kind than it has to be.
+    /// The error for a value of the wrong kind.
     pub(super) fn wrong(&self, wanted: &str) -> Error {
         self.error(format!("`{}` has to be {wanted}", escape_control(self.key)))
     }
@@ -212,7 +212,7 @@ impl<'a> TomlValue<'a> {
         number.ok_or_else(|| self.wrong(&format!("a whole number from {least} to {most}")))
     }
 
-    /// A list such as `1,64-78,timeout`: as such a text, or as an array of its items.
+    /// A list such as `1,64-78,timeout`: such a text, or an array of its items.
     pub(super) fn list<T>(&self, parse: impl FnOnce(&str) -> Result<T>) -> Result<T> {
         let DeValue::Array(items) = self.value.get_ref() else {
             return if self.text().is_ok() {
@@ -260,7 +260,7 @@ impl<'a> TomlValue<'a> {
         matches!(self.value.get_ref(), DeValue::Boolean(is) if *is == flag)
     }
 
-    /// A moment as a text that [`moment`](super::moment::moment) reads. TOML's own dates will do.
+    /// A moment as a text that [`moment`](super::moment::moment) reads. TOML's own dates work, too.
     pub(super) fn moment<T>(&self, parse: impl FnOnce(&str) -> Result<T>) -> Result<T> {
         let text = match self.value.get_ref() {
             DeValue::Datetime(moment) if moment.date.is_some() => moment.to_string(),
@@ -275,7 +275,7 @@ impl<'a> TomlValue<'a> {
         parse(&text).map_err(|error| with_hint_of(self.error(&error), &error))
     }
 
-    /// A JSON array (`[`) or object (`{`): written as TOML, or as a text with JSON in it.
+    /// A JSON array (`[`) or object (`{`), written as TOML or as a text with JSON in it.
     pub(super) fn json(&self, first: char, wanted: &str) -> Result<Json> {
         let text = match self.value.get_ref() {
             DeValue::String(text) => text.to_string(),

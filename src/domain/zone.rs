@@ -1,6 +1,6 @@
 //! Time zones by name, and the zone of this machine.
 //!
-//! jiff reads the machine's time zone database, or its own copy on a machine that has none.
+//! jiff reads the machine's time zone database, or its own copy if the machine has none.
 
 use jiff::tz::{self, TimeZone};
 
@@ -8,11 +8,11 @@ use super::suggest::nearest;
 use super::text::escape_control;
 use crate::error::{Error, Kind, Result};
 
-/// The time zone with this name of the IANA database, as in `Europe/Berlin`. Upper and lower case are the same;
+/// The time zone with this name in the IANA database, as in `Europe/Berlin`. Upper and lower case make no difference;
 /// [`TimeZone::iana_name`] has the usual spelling.
 ///
 /// # Errors
-/// [`Kind::Usage`] when there is none, with the name that was probably meant.
+/// [`Kind::Usage`] when there is none, with the name that somebody probably meant.
 pub fn zone(name: &str) -> Result<TimeZone> {
     if let Ok(zone) = TimeZone::get(name)
         && !zone.is_unknown()
@@ -26,11 +26,11 @@ pub fn zone(name: &str) -> Result<TimeZone> {
     Err(Error::new(Kind::Usage, format!("there is no time zone `{}`", escape_control(name))).with_hint(hint))
 }
 
-/// The zone that `$TZ` names, or else the zone that this machine is set to. It may have no name, as with `TZ=CET-1CEST,M3.5.0,M10.5.0/3`: then
-/// [`TimeZone::iana_name`] is `None`.
+/// The zone that `$TZ` names, or otherwise the zone to which this machine is set. It may have no name, as with
+/// `TZ=CET-1CEST,M3.5.0,M10.5.0/3`; then [`TimeZone::iana_name`] is `None`.
 ///
 /// # Errors
-/// [`Kind::Usage`] when `$TZ` or the machine names no zone that there is.
+/// [`Kind::Usage`] when `$TZ` or the machine names a zone that does not exist.
 pub fn machine_zone() -> Result<TimeZone> {
     match TimeZone::try_system() {
         Ok(zone) if !zone.is_unknown() => Ok(zone),
@@ -54,12 +54,12 @@ pub fn machine_zone_name() -> Result<String> {
 #[must_use]
 pub fn zone_names() -> Vec<String> {
     let mut names: Vec<String> = tz::db().available().map(|name| name.as_str().to_owned()).collect();
-    // Debian also has all zones under these two folders.
+    // Debian has all zones under these two folders, too.
     names.retain(|name| !name.starts_with("posix/") && !name.starts_with("right/"));
     names
 }
 
-/// The name of the zone that `given`, which is not a zone, probably means: it may have a typo, or name only the city.
+/// The zone that `given`, which is not a zone, probably means: it may have a typo, or name only the city.
 #[must_use]
 pub fn meant(given: &str) -> Option<String> {
     let names = zone_names();
