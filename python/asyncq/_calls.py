@@ -1,4 +1,4 @@
-"""Calls that are to be queued, and how they get there."""
+"""Calls on their way into a queue."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Options:
         self.meta = None if meta is None else _meta(meta)
 
     def expires_at(self, due: float | None) -> float | None:
-        """When a call that is due then expires, in seconds since 1970 UTC."""
+        """When a call that is due at this time expires, in seconds since 1970 UTC."""
         if self._expires is None:
             return None
         at, span = self._expires
@@ -98,7 +98,7 @@ class Options:
         return principal
 
     def of_schedule(self) -> dict[str, object]:
-        """What they say about the calls of a schedule. Raises `TypeError` for options that only one call can have."""
+        """These options for the calls of a schedule. Raises `TypeError` for options that only a single call can have."""
         single = {
             "a connection": self.connection,
             "`run_at`": self._run_at,
@@ -123,7 +123,7 @@ class Options:
         return params
 
     def due(self) -> float | None:
-        """When a call that is made now is due, in seconds since 1970 UTC; None is now."""
+        """When a call that is made now is due, in seconds since 1970 UTC; None means now."""
         return self._run_at if self._delay is None else time.time() + self._delay
 
 
@@ -194,7 +194,7 @@ def seconds(name: str, span: float | timedelta) -> float:
 
 
 def listed(name: str, values: Iterable[T]) -> list[T]:
-    """Values that are given as a list. A text is one value, although Python takes it for a list of its letters."""
+    """Values from a list. A text is one value, although Python takes it for a list of its letters."""
     if isinstance(values, (str, bytes)):
         raise TypeError(f"{name} is a list, not {values!r}")
     return list(values)
@@ -219,14 +219,14 @@ NO_OPTIONS = Options()
 
 
 class NewCall:
-    """A call that is to be queued. Its arguments are JSON text already."""
+    """A call to queue. Its arguments are JSON texts already."""
 
     __slots__ = ("args", "due", "function", "inside", "kwargs", "options", "principal", "service")
 
     def __init__(
         self, service: str, function: str, arguments: tuple[str, str], options: Options, inside: CurrentJob | None
     ) -> None:
-        """`inside` is the job that makes the call, if one does."""
+        """`inside` is the job that makes the call, if there is one."""
         self.service = service
         self.function = function
         self.args, self.kwargs = arguments
@@ -241,7 +241,7 @@ class NewCall:
                 raise Error("a call inside a running function has the principal of that function", "leave `principal` out", 77)
 
     def params(self) -> str:
-        """As `enqueue` of rpc takes it."""
+        """The parameters for `enqueue` of rpc."""
         options = self.options
         text = json.dumps
         members = [f'"service":{text(self.service)},"function":{text(self.function)},"args":{self.args}']
@@ -285,9 +285,9 @@ class NoService(Exception):
 
 
 def enqueue(call: NewCall, *, is_decorated: bool) -> tuple[int, str | None]:
-    """Queues a call; gives the number of its job, and what a person has to know of its function.
+    """Queues a call. Returns the number of its job, and what a person should know about its function.
 
-    `is_decorated` says whether its function is decorated in this process, which then registers it. Raises `NoService`.
+    If `is_decorated`, its function is decorated in this process, which registers it. Raises `NoService`.
     """
     connection = call.options.connection or _context.connection.get()
     if connection is not None:
@@ -307,7 +307,7 @@ def enqueue(call: NewCall, *, is_decorated: bool) -> tuple[int, str | None]:
             if is_decorated and error.exit_code == INVALID and str(error).startswith(f"`{call.service} {call.function}` "):
                 again = f"start this program anew, or run `python -m asyncq.register {call.function.rpartition('.')[0]}`"
                 raise TypeError(f"{error.args[0]}; if the function has changed, {again}") from None
-            # Somebody may have removed the function, or all of the store, since this process has registered it.
+            # Since this process has registered the function, somebody may have removed it, or the whole store.
             if error.exit_code != NOT_FOUND or not is_decorated or attempt == 2:
                 raise
             _registration.forget(asked, call.service, call.function)

@@ -1,4 +1,4 @@
-"""The socket on which asyncq sends calls, and what is printed there."""
+"""The socket over which asyncq sends calls, and the output that goes over it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def notification(method: str, params: dict[str, Any]) -> bytes:
 
 
 class Channel:
-    """One end of the socket. Lines are sent whole, and in order; any thread may send, one receives."""
+    """One end of the socket. It sends whole lines in order. Any thread may send; one thread receives."""
 
     def __init__(self, end: socket.socket) -> None:
         self.socket = end
-        # What functions start must not write there.
+        # Programs that functions start must not write there.
         end.set_inheritable(False)
         self.lock = threading.RLock()
         self.unsent: list[bytes] = []
@@ -38,13 +38,13 @@ class Channel:
         self._readable.register(end, select.POLLIN)
 
     def send(self, line: bytes) -> None:
-        """Sends a line at once, after all that were to be sent later."""
+        """Sends a line at once, after all lines that were put off."""
         with self.lock:
             self.unsent.append(line)
             self.flush()
 
     def flush(self) -> None:
-        """Sends the lines in `unsent`, to which the main thread of a worker appends meanwhile, without the lock."""
+        """Sends the lines in `unsent`. The main thread of a worker may append to it meanwhile, without the lock."""
         with self.lock:
             count = len(self.unsent)
             if not count:
@@ -62,7 +62,7 @@ class Channel:
         self.send(notification(method, params))
 
     def output(self, job: int, stream: str, text: str, *, later: bool = False) -> None:
-        """Sends output of a job; `later` with the next line that is sent."""
+        """Sends output of a job, or `later`, with the next line."""
         for at in range(0, len(text), _AT_ONCE):
             params = {"job": job, "stream": stream, "text": text[at : at + _AT_ONCE]}
             if later:
@@ -71,11 +71,11 @@ class Channel:
                 self.notify("output", params)
 
     def wait(self) -> None:
-        """Waits for something to read, and reads nothing."""
+        """Waits until there is something to read, and reads nothing."""
         self._readable.poll()
 
     def receive(self) -> list[dict[str, Any]] | None:
-        """The messages that are there, waited for if need be, perhaps none; None at the end."""
+        """The messages that are there, or that come next. There may be none; None means the end."""
         data = self.socket.recv(_AT_ONCE)
         if not data:
             return None
@@ -85,10 +85,10 @@ class Channel:
 
 
 class Printed:
-    """Stands in for `sys.stdout` or `sys.stderr`: what a call prints is sent as its output, in whole lines where it can be."""
+    """Replaces `sys.stdout` or `sys.stderr`. Sends what a call prints as its output, in whole lines if possible."""
 
     def __init__(self, channel: Channel, name: str, stream: Any, *, is_shown: bool) -> None:
-        """`stream` gets what no call prints and, if that `is_shown`, also what calls print."""
+        """`stream` gets what is printed outside of calls and, if `is_shown`, also what calls print."""
         self._channel, self._name, self._stream, self._is_shown = channel, name, stream, is_shown
         self._parts: dict[int, list[str]] = {}
 
@@ -104,7 +104,7 @@ class Printed:
         return len(text)
 
     def send(self, job: int) -> None:
-        """Sends what a job has printed until now."""
+        """Sends what a job has printed so far."""
         self._channel.output(job, self._name, "".join(self._parts.pop(job, ())))
 
     def writelines(self, lines: Any) -> None:
@@ -113,7 +113,7 @@ class Printed:
             self.write(line)
 
     def flush(self) -> None:
-        """Has everything seen that was printed."""
+        """Sends everything that was printed."""
         job = running.get()
         if job is not None:
             self.send(job.id)

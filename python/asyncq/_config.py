@@ -31,7 +31,7 @@ def configure(
     threads: int | None = None,
     conflicts: Iterable[str | type[BaseException]] | None = None,
 ) -> None:
-    """Changes settings of this process; what you leave out stays.
+    """Changes settings of this process. What you leave out stays the same.
 
     - `db`: the store, instead of `$ASYNCQ_DB`.
     - `binary`: the `asyncq` program, instead of `$ASYNCQ_BIN`.
@@ -60,12 +60,12 @@ def configure(
 
 
 def class_name(kind: type) -> str:
-    """A class as `package.module.Class`; built-in ones by their name alone."""
+    """A class as `package.module.Class`; only the name of a built-in class."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def chosen_binary() -> str | None:
-    """The `asyncq` program as it was chosen, if it was."""
+    """The `asyncq` program that somebody has chosen, if any."""
     return settings.binary or os.environ.get("ASYNCQ_BIN") or None
 
 
@@ -89,7 +89,7 @@ def find_binary() -> str:
 
 
 def chosen_store() -> str | None:
-    """The store as it was chosen, or None for asyncq's default."""
+    """The store that somebody has chosen, or None for asyncq's default."""
     return settings.db or os.environ.get("ASYNCQ_DB") or None
 
 
@@ -98,7 +98,7 @@ Chosen = tuple[str | None, str | None]
 
 
 def chosen() -> Chosen:
-    """The store and the program that are meant now."""
+    """The store and the program that apply now."""
     return chosen_store(), chosen_binary()
 
 
@@ -106,7 +106,7 @@ _resolved: dict[str, str] = {}
 
 
 def store_options() -> tuple[str, ...]:
-    """The options by which `asyncq` finds the store. A relative path counts from the folder in which it was first used."""
+    """The options that tell `asyncq` the store. A relative path begins at the folder in which it was first used."""
     store = chosen_store()
     if store is None:
         return ()
@@ -127,7 +127,7 @@ CONFLICTS = (
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Whether an exception, or its cause, says that the call may succeed when it is tried again."""
+    """Whether an exception, or its cause, means that another try may succeed."""
     if isinstance(error, (Conflict, Later)):
         return True
     names = {*CONFLICTS, *settings.conflicts}

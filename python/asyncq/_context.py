@@ -1,4 +1,4 @@
-"""Where this code runs: inside a call or not, on whose behalf, on which connection."""
+"""The context of running code: the call, the principal and the connection."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class CurrentJob:
         self._send = send
         self.cancelled = False
         self.completed = False
-        # The calls that it has made at once, each with those that it has made itself; how many these are, and how many more
-        # there were.
+        # The calls inside it, each with the calls inside that; how many there are, and how many more there
+        # were.
         self.nested: list[NestedCall] = []
         self.recorded = 0
         self.unrecorded = 0
@@ -62,7 +62,7 @@ class CurrentJob:
         return datetime.fromisoformat(self._deadline) if self._deadline else None
 
     def progress(self, done: float | None = None, of: float | None = None, note: str | None = None) -> None:
-        """Reports how far this call is; `asyncq job show` prints the latest report."""
+        """Reports how far this call has got. `asyncq job show` prints the latest report."""
         if self._send is None:
             raise Error("only functions in a worker can report progress", "decorate the function with `asyncq.function`")
         for name, value in (("done", done), ("of", of)):
@@ -99,7 +99,7 @@ class CurrentJob:
 
 
 class NestedCall:
-    """What is recorded of a call that ran at once, inside another one."""
+    """The record of a call that ran at once, inside another one."""
 
     __slots__ = ("members", "nested")
 
@@ -125,7 +125,7 @@ _login: ContextVar[str | None] = ContextVar("asyncq.login", default=None)
 
 
 class Scope:
-    """A value of a context variable, until the end of a `with` statement. One that holds `at_once` need not be entered."""
+    """Sets a context variable until the end of a `with` statement, or with `at_once` even without one."""
 
     def __init__(self, variable: ContextVar[Any], value: object, *, at_once: bool = False) -> None:
         self._variable, self._value = variable, value
@@ -162,12 +162,12 @@ def login(principal: str) -> Scope:
 
 
 def logout() -> None:
-    """Makes the calls of this thread, or of this asynchronous task, on behalf of nobody in particular again."""
+    """Ends `login`: makes the calls of this thread, or of this asynchronous task, on behalf of the default principal again."""
     _login.set(None)
 
 
 def check_principal(principal: object) -> str:
-    """A principal that can be stored."""
+    """Checks that a principal can be stored."""
     if not isinstance(principal, str):
         raise TypeError(f"a principal is text, not {type(principal).__name__}")
     if not principal or len(principal.encode(errors="replace")) > 255 or not _INVISIBLE.isdisjoint(principal):
@@ -184,7 +184,7 @@ _INVISIBLE = frozenset(
 
 
 def get_principal() -> str | None:
-    """On whose behalf this code runs: that of the running call, or of `login`, or `$ASYNCQ_PRINCIPAL`."""
+    """The principal on whose behalf this code runs: that of the running call, of `login`, or `$ASYNCQ_PRINCIPAL`."""
     job = running.get()
     if job is not None:
         return job.principal
@@ -192,7 +192,7 @@ def get_principal() -> str | None:
 
 
 def current_job() -> CurrentJob | None:
-    """The job whose call runs here, in a worker or in a program that a function is; None outside of calls."""
+    """The job that runs here, in a worker or in the program of a function; None outside of calls."""
     return running.get() or _job_of_environment()
 
 
@@ -209,7 +209,7 @@ _over: set[str] = set()
 
 
 def replace_environment(before: dict[str, str | None] | None) -> None:
-    """Has all other threads of this process see these values of the variables of a call."""
+    """Sets the variables of a call for all other threads of this process."""
     global _replaced
     _replaced = before
 
@@ -219,9 +219,9 @@ def _variable(name: str) -> str | None:
 
 
 def _job_of_environment() -> CurrentJob | None:
-    """The job of the program that a function is, or that it has started."""
+    """The job of the function that is this program, or that has started it."""
     job = _variable("ASYNCQ_JOB")
-    # Most programs are none, and ask with each call.
+    # Most programs are no functions, and ask with each call.
     if not job or not job.isdecimal():
         return None
     token = _variable("ASYNCQ_TOKEN")

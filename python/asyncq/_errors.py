@@ -83,9 +83,9 @@ class Failure:
 
 
 class Conflict(Exception):
-    """Raise it in a function to have the call tried again, three times in all.
+    """Raise it in a function, and asyncq tries the call again, three times in all.
 
-    `pause` is how many seconds later, at most 60; without it, a random time.
+    `pause` is the number of seconds until then, at most 60. Without it, asyncq waits for a random time.
     """
 
     pause: float | None
@@ -98,9 +98,9 @@ class Conflict(Exception):
 
 
 class Later(Exception):
-    """Raise it in a function to have the call run later. Nothing has failed, and no attempt counts.
+    """Raise it in a function, and asyncq runs the call later. Nothing has failed, and the attempt does not count.
 
-    `when` is how many seconds later, a timedelta, or a time with its zone; at most 366 days.
+    `when` is a number of seconds, a timedelta, or a time with its zone; at most 366 days.
     """
 
     pause: float

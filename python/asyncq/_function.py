@@ -1,4 +1,4 @@
-"""The decorator, and what it makes of a function."""
+"""The decorator, and the functions that it makes."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ if TYPE_CHECKING:
         on_success: str
 
     class Decorator(Protocol):
-        """What `function(...)` gives."""
+        """What `function(...)` returns."""
 
         @overload
         def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncFunction[P, R]: ...  # type: ignore[overload-overlap]
@@ -140,7 +140,7 @@ def function(service: str, **policy: Unpack[PolicyNames]) -> Decorator:
 
 
 def _inputs(policy: PolicyNames) -> dict[str, Any]:
-    """What is said of arguments and variables, as a registration has it."""
+    """The part of a registration about arguments and variables."""
     found: dict[str, Any] = {}
     takes = policy.get("takes")
     if takes is not None and not isinstance(takes, str):
@@ -156,7 +156,7 @@ def _inputs(policy: PolicyNames) -> dict[str, Any]:
 
 
 class Enqueueable(Generic[P, R]):
-    """A function of a service: one that is decorated here, or any other."""
+    """A function of a service, decorated here or not."""
 
     service: str
 
@@ -165,7 +165,7 @@ class Enqueueable(Generic[P, R]):
         raise NotImplementedError
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
-        """Queues a call, also inside a running function."""
+        """Queues a call, even inside a running function."""
         return self._enqueue(args, kwargs, NO_OPTIONS)
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
@@ -197,7 +197,7 @@ class Enqueueable(Generic[P, R]):
         return job
 
     def _queue(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> tuple[Job[R], str | None]:
-        """Queues a call; gives its job, and what to warn of."""
+        """Queues a call. Returns its job, and what to warn about."""
         try:
             number, warning = enqueue(self._new(args, kwargs, options, current_job()), is_decorated=self._is_decorated)
         except NoService:
@@ -261,7 +261,7 @@ class Decorated(Enqueueable[P, R]):
         return f"{self.undecorated.__module__}.{self.undecorated.__qualname__}"
 
     def __get__(self, instance: object, owner: type | None = None) -> Self:
-        # As an attribute of a class it stays what it is; only one that was defined there is refused.
+        # An attribute of a class stays as it is. A function that was defined in a class is refused.
         if instance is not None and "." in self.undecorated.__qualname__:
             raise self._method()
         return self
@@ -271,7 +271,7 @@ class Decorated(Enqueueable[P, R]):
     ) -> NewCall:
         self.check_call(args, kwargs)
         if kwargs:
-            # The database counts only arguments that are in their places.
+            # The database counts only positional arguments.
             args, kwargs = self._signature().placed(args, kwargs)
         return super()._new(args, kwargs, options, inside)
 
@@ -282,7 +282,7 @@ class Decorated(Enqueueable[P, R]):
         self.check_types(args, kwargs)
 
     def check_types(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Refuses arguments of other types than their annotations say. Raises `TypeError`."""
+        """Refuses arguments with types that differ from their annotations. Raises `TypeError`."""
         if "takes" in self._policy:
             return  # the store checks them
         try:
@@ -291,7 +291,7 @@ class Decorated(Enqueueable[P, R]):
             raise TypeError(f"{self.undecorated.__qualname__}() {error}") from None
 
     def policy(self) -> dict[str, Any]:
-        """What is registered with it, as `register` of rpc takes it."""
+        """What is registered with it, in the form of `register` of rpc."""
         return {"takes": self._signature().text, **self._policy}
 
     def _signature(self) -> Signature:
@@ -315,7 +315,7 @@ class Decorated(Enqueueable[P, R]):
         return self.undecorated.__qualname__
 
     def _run_as_program(self, job: CurrentJob, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Runs a call inside a program that a function is: by `asyncq`, which records it."""
+        """Runs a call in the program of a function. `asyncq` runs and records it."""
         self.check_importable()
         if ensure(chosen(), self.service, self.name) is None:
             raise self.no_service()
@@ -327,10 +327,10 @@ class Decorated(Enqueueable[P, R]):
         warn(f"service `{self.service}` does not exist, so `{self.name}` runs at once", MissingServiceWarning)
 
     def _check_signature(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Refuses arguments now with which the function could not begin later."""
+        """Refuses arguments at once with which the function could not begin later."""
         code = self.undecorated.__code__
         if not kwargs and len(args) == code.co_argcount and not code.co_kwonlyargcount:
-            return  # what most calls are, in a tenth of the time
+            return  # fits most calls, and takes a tenth of the time
         if self._bindable is None:
             import inspect
 
@@ -444,7 +444,7 @@ class Bound(Generic[P, R]):
         self.options = options
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
-        """Queues a call with these options, also inside a running function."""
+        """Queues a call with these options, even inside a running function."""
         return self.function._enqueue(args, kwargs, self.options)
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
@@ -484,7 +484,7 @@ def remote(service: str, name: str) -> Remote:
 
 
 def run_by_program(function: Enqueueable[..., Any], job: CurrentJob, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Runs a call at once, as a part of `job`, by `asyncq enqueue`; gives its value."""
+    """Runs a call at once with `asyncq enqueue`, as a part of `job`. Returns its value."""
     import subprocess
     import tempfile
 
@@ -515,7 +515,7 @@ def run_by_program(function: Enqueueable[..., Any], job: CurrentJob, args: tuple
 
 
 def run_now(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Calls a function; one that is asynchronous in an event loop of its own."""
+    """Calls a function; an asynchronous one gets its own event loop."""
     if not function.__code__.co_flags & _COROUTINE:
         return function(*args, **kwargs)
     import asyncio
@@ -531,12 +531,12 @@ class RawJson(str):
 
 
 class Record:
-    """A call that runs at once, and what is recorded of it."""
+    """A call that runs at once, and its record."""
 
     __slots__ = ("_began", "_depth", "_depth_before", "_nested", "_parent_before", "args", "kwargs")
 
     def __init__(self, function: Decorated[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Begins it. Raises `TypeError` for arguments that could not be queued, and `Error` when it is nested too deep."""
+        """Begins the call. Raises `TypeError` for arguments that cannot be queued, and `Error` when it is nested too deep."""
         self._depth = depth.get() + 1
         if self._depth > MAX_NESTING:
             raise Error(f"calls inside calls are at most {MAX_NESTING} deep", "queue this one with `.enqueue()`")
@@ -589,14 +589,14 @@ class Record:
 
 
 def describe(error: BaseException) -> str:
-    """An exception in a line or more, as a traceback ends with it."""
+    """An exception in one line or more, like the end of a traceback."""
     from traceback import format_exception_only
 
     return "".join(format_exception_only(type(error), error)).strip()
 
 
 async def aside(options: Options, function: Callable[..., T], *args: Any) -> T:
-    """Calls a function in another thread, so that the event loop goes on. Where it uses a connection it is called here, as
+    """Calls a function in another thread, so that the event loop goes on. If it uses a connection, it is called here, because
     connections often belong to the thread that has opened them."""
     if options.connection is not None or connection.get() is not None:
         return function(*args)

@@ -1,4 +1,4 @@
-"""Jobs: calls in the store, and what became of them."""
+"""Jobs: calls in the store, and how they end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Job(Generic[R]):
     """Its number, which `asyncq job show` takes."""
 
     def __init__(self, id: int, shown: dict[str, Any] | None = None) -> None:
-        """`shown` is what `asyncq job show --json` prints, where that is known."""
+        """`shown` is what `asyncq job show --json` prints, if that is known."""
         self.id = id
         self._shown = shown
 
@@ -58,7 +58,7 @@ class Job(Generic[R]):
 
     @property
     def result(self) -> R:
-        """What the function has returned. Raises `Failed` if it did not complete, `Error` if it has not ended."""
+        """What the function has returned. Raises `Failed` if the job did not complete, `Error` if it has not ended."""
         shown = self._read()
         if shown["state"] not in ENDED:
             raise Error(f"job {self.id} has not ended: it is {shown['state']}", "`wait()` waits for it")
@@ -81,7 +81,7 @@ class Job(Generic[R]):
         return self._value(self._shown)
 
     def refresh(self) -> None:
-        """Reads the job again, also one that has ended and was retried."""
+        """Reads the job again, even if it had ended and was retried."""
         self._shown = self._ask("job")
 
     def cancel(self) -> None:
@@ -89,11 +89,11 @@ class Job(Generic[R]):
         self._shown = self._ask("cancel")
 
     def retry(self) -> None:
-        """Queues a job that has ended in an error, or was cancelled, once more."""
+        """Queues the job again that ended in an error or was cancelled."""
         self._shown = self._ask("retry")
 
     def start(self) -> None:
-        """Releases a job that is held."""
+        """Releases the job if it is held."""
         self._shown = self._ask("start")
 
     def rerun(self, *, args: Iterable[Any] | None = None, kwargs: Mapping[str, Any] | None = None) -> Job[R]:
@@ -107,7 +107,7 @@ class Job(Generic[R]):
         return Job(int(request("rerun", params + "}")["job"]))
 
     def log(self, attempt: int | None = None) -> Log:
-        """What is kept of the output of an attempt, or of the latest one. It is empty while that runs."""
+        """What is kept of the output of an attempt, or of the latest one. It is empty while the attempt runs."""
         from ._look import log
 
         return log(self.id, attempt)

@@ -65,7 +65,7 @@ def encode_arguments(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     try:
         return encode(args), encode(kwargs) if kwargs else "{}"
     except NotJson as all_together:
-        # Only a call that fails pays for the search.
+        # Only a failing call pays for this search.
         for key, value in [*enumerate(args, 1), *kwargs.items()]:
             try:
                 encode([value])

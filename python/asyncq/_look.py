@@ -1,4 +1,4 @@
-"""What jobs and services are doing, waits for them, and pauses."""
+"""Looks at jobs and services, waits for them, and pauses them."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def check(
 
 
 def wait_any(jobs: Iterable[Job[R]], timeout: float | None = None) -> Job[R]:
-    """Waits until one of these jobs has ended, and gives that one; if several have, the first in your order.
+    """Waits until one of these jobs has ended, and returns it. If several have, returns the first in your order.
 
     Raises `TimeoutError` after `timeout` seconds.
     """
@@ -193,7 +193,7 @@ def wait_service(name: str, timeout: float | None = None) -> None:
 
 
 def pause(why: str | None = None, *, wait: bool = False, timeout: float | None = None) -> None:
-    """Runs no calls of the whole store until `resume()`, but accepts new ones. With `wait`, returns when none runs any longer.
+    """Runs no calls of the whole store until `resume()`, but accepts new ones. With `wait`, returns once no call runs.
 
     Raises `TimeoutError` after `timeout` seconds; the pause stays.
     """
@@ -211,7 +211,7 @@ def resume() -> None:
 
 
 def pause_services(*services: str, why: str | None = None) -> int:
-    """Runs no calls of these services, by names or patterns; gives how many there are."""
+    """Runs no calls of these services (names or patterns). Returns how many services there are."""
     params: dict[str, Any] = {"services": services}
     if why is not None:
         params["why"] = why
@@ -219,7 +219,7 @@ def pause_services(*services: str, why: str | None = None) -> int:
 
 
 def resume_services(*services: str) -> int:
-    """Runs the calls of these services again, by names or patterns; gives how many there are."""
+    """Runs the calls of these services (names or patterns) again. Returns how many services there are."""
     return int(request("service.resume", json.dumps({"services": services}), repeat=True)["services"])
 
 

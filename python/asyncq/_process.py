@@ -1,4 +1,4 @@
-"""Draining into this very process."""
+"""Drains queues and runs the calls in this process."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def follow(id: int) -> None:
     try:
         complaints = _pass_on(follower)
     except BaseException:
-        # The job goes on without it.
+        # The job goes on without this process.
         follower.terminate()
         follower.wait()
         raise
@@ -97,7 +97,7 @@ def follow(id: int) -> None:
 
 
 def _pass_on(program: subprocess.Popen[bytes]) -> str:
-    """Prints what a program prints until it has ended; gives what it said on stderr."""
+    """Prints what a program prints until it has ended. Returns what it wrote to stderr."""
     complaints = io.StringIO()
     pumps = _pumps(program, complaints)
     for pump in pumps:
@@ -125,7 +125,7 @@ def _close(program: subprocess.Popen[bytes]) -> None:
 
 
 def _complaint(what: str, complaints: str, code: int) -> Error:
-    """The error of a program that has ended with this code."""
+    """The error for a program that has ended with this code."""
     said = dict(line.split(": ", 1) for line in complaints.splitlines() if line.startswith(("error: ", "hint: ")))
     reason = said.get("error", f"it ended with exit code {code}")
     return Error(f"{what}: {reason}", said.get("hint"), code)
@@ -166,7 +166,7 @@ def _drain(services: tuple[str, ...], words: list[str]) -> None:
 
 
 def _pump(pipe: Any, to: list[Any]) -> None:
-    """Passes on what a pipe brings, as text."""
+    """Passes on the text from a pipe."""
     import codecs
 
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -181,7 +181,7 @@ def _pump(pipe: Any, to: list[Any]) -> None:
 
 
 class Host:
-    """This process at the other end of a processor's socket: calls run in this thread, and another one reads."""
+    """This process, at the other end of a processor's socket. Calls run in this thread, and another thread reads."""
 
     def __init__(self, channel: Channel, processor: subprocess.Popen[bytes]) -> None:
         self.channel = channel
@@ -197,7 +197,7 @@ class Host:
 
     def serve(self, functions: list[str]) -> None:
         """Runs calls of these functions until the processor has none left. Raises `KeyboardInterrupt` after Ctrl-C."""
-        # Idle, as every earlier drain of this process has waited for its calls.
+        # It is idle, because every earlier drain of this process has waited for its calls.
         try:
             self.channel.send(hello(1, functions=functions, cancel=True, idle=True, echo=False))
         except ConnectionError:
@@ -230,8 +230,8 @@ class Host:
             self.calls.put(None)
 
     def _cancel(self, id: int) -> None:
-        """Raises `Cancelled` in the call, in whatever it waits for if this drain is in the main thread."""
-        # Not while a line is sent, which would be cut off.
+        """Raises `Cancelled` in the call. If this drain is in the main thread, that also interrupts a wait."""
+        # Not while a line is being sent, because that would cut it off.
         with self.channel.lock:
             job = self.job
             if job is None or job.id != id or job.cancelled:
@@ -251,7 +251,7 @@ class Host:
         """After Ctrl-C in a call: has the processor stop, and waits until it asks for the end of this call. So the call is put
         back, and does not count as a failure."""
         self.interrupt = interrupt
-        # It got the first signal from the terminal, or gets it now. Two that come at once count as one.
+        # The processor got the first signal from the terminal, or gets it now. Two signals at once count as one.
         while not self.asked.wait(_BETWEEN_SIGNALS) and self.processor.poll() is None:
             self.processor.send_signal(signal.SIGTERM)
 
@@ -281,7 +281,7 @@ class Host:
 
 
 class _Inside:
-    """The call's streams, folder and environment, in this whole process until it ends."""
+    """Gives this whole process the call's streams, folder and environment until the call ends."""
 
     def __init__(self, job: CurrentJob, printed: list[Printed]) -> None:
         self._job, self._printed = job, printed
@@ -304,7 +304,7 @@ class _Inside:
         sys.stdout, sys.stderr = self._streams
         _set(self._variables)
         replace_environment(None)
-        # By descriptor: it may have been moved, or removed.
+        # By descriptor, because the folder may have been moved or removed.
         os.fchdir(self._folder)
         os.close(self._folder)
 

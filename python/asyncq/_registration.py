@@ -1,4 +1,4 @@
-"""What the store knows of a function: how a processor starts a worker that has it."""
+"""Registrations of functions in the store: how a processor starts a worker for them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Definition:
         self.env = {"PYTHONPATH": os.pathsep.join(extra)} if extra else {}
 
     def params(self) -> dict[str, Any]:
-        """As `register` of rpc takes it. Without folders to add, the variables stay as they are."""
+        """The form of `register` of rpc. If there are no folders to add, the variables stay as they are."""
         params: dict[str, Any] = {name: getattr(self, name) for name in ("service", "name", "command", "site")}
         if self.env:
             params["env"] = self.env
@@ -70,7 +70,7 @@ class Definition:
 
 
 def _interpreter() -> str:
-    """The interpreter that runs workers: this one, also where it is part of a server, such as uWSGI."""
+    """The interpreter that runs workers: this one, even if it is a part of a server, such as uWSGI."""
     name = os.path.basename(sys.executable or "")
     if name.startswith(("python", "pypy")):
         return sys.executable
@@ -93,7 +93,7 @@ def _import_folders(site: str) -> list[str]:
 
 
 class Registered:
-    """That a function is registered; and, once, what a person has to know about it."""
+    """The registration of a function and, the first time, what a person should know about it."""
 
     __slots__ = ("warning",)
 
@@ -106,7 +106,7 @@ _known: dict[tuple[Chosen, str, str], Registered] = {}
 
 
 def ensure(store: Chosen, service: str, name: str) -> Registered | None:
-    """Registers a function unless this process has done so; None where its service does not exist."""
+    """Registers a function, unless this process has done so. Returns None if its service does not exist."""
     known = _known.get((store, service, name))
     if known is not None:
         return known
@@ -114,7 +114,7 @@ def ensure(store: Chosen, service: str, name: str) -> Registered | None:
     try:
         [outcome] = send([definition], change=False)
         if outcome.get("differs") == ["takes"]:
-            # The same program in the same folder: only its code has changed.
+            # It is the same program in the same folder; only its code has changed.
             outcome = _follow(definition, outcome)
     except Error as error:
         if error.exit_code == NOT_FOUND:
@@ -132,23 +132,23 @@ def ensure(store: Chosen, service: str, name: str) -> Registered | None:
 
 
 def _follow(definition: Definition, outcome: dict[str, Any]) -> dict[str, Any]:
-    """Changes the signature of a function; gives what was done, or `outcome` if that is not allowed."""
+    """Changes the signature of a function. Returns what was done, or `outcome` if that is not allowed."""
     try:
         [changed] = send([definition], change=True)
     except Error as error:
         if error.exit_code != DENIED:
             raise
-        return outcome  # a hook, which has to take what hooks get
+        return outcome  # it is a hook, so it has to take the arguments of hooks
     return changed
 
 
 def forget(store: Chosen, service: str, name: str) -> None:
-    """Has the next call of a function register it again."""
+    """Makes the next call of a function register it again."""
     _known.pop((store, service, name), None)
 
 
 def send(definitions: list[Definition], *, change: bool) -> list[dict[str, Any]]:
-    """Registers functions; says of each what was done."""
+    """Registers functions. Returns what was done with each."""
     params = {"functions": [definition.params() for definition in definitions], "change": change}
     outcomes: list[dict[str, Any]] = request("register", json.dumps(params), repeat=True)["functions"]
     return outcomes
@@ -222,7 +222,7 @@ def define_service(
 
 
 def _kept(member: str, span: object) -> float:
-    """How many seconds jobs are kept."""
+    """For how many seconds jobs are kept."""
     found = span.total_seconds() if hasattr(span, "total_seconds") else span
     if isinstance(found, bool) or not isinstance(found, (int, float)):
         raise TypeError(f"{member} is a number of seconds, a timedelta or 'forever', not {span!r}")

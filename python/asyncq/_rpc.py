@@ -1,4 +1,4 @@
-"""The child `asyncq rpc`, through which this process talks to the store. docs/rpc.md describes what both say."""
+"""The child `asyncq rpc`, through which this process talks to the store. docs/rpc.md describes the messages."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Child:
         self.rest = b""
         self.reader: int | None = None
         self.writer: int | None = None
-        # In a session of its own, so that Ctrl-C at a terminal does not reach it before this process has its answers.
+        # It has its own session, so that Ctrl-C at a terminal does not reach it before this process has its answers.
         self.process: subprocess.Popen[bytes] = subprocess.Popen(
             [self.binary, *store_options(), "rpc"],
             stdin=subprocess.PIPE,
@@ -75,7 +75,7 @@ class Child:
         self.input, self.output = self.process.stdin.fileno(), self.process.stdout.fileno()
 
     def request(self, method: str, params: str) -> dict[str, Any]:
-        """The answer to a request, whose `params` are JSON text. Raises `Unanswered` when the child ends before it."""
+        """The answer to a request with `params` as JSON text. Raises `Unanswered` if the child ends without an answer."""
         me = threading.get_ident()
         if me in (self.reader, self.writer):
             raise Error("a signal handler cannot call while the code that it interrupts waits for asyncq", "call in a thread")
@@ -96,7 +96,7 @@ class Child:
                 else:
                     waiter.lock.acquire()
         except BaseException:
-            # Ctrl-C, for example: nobody may count on this one to read on.
+            # After Ctrl-C, for example, this thread does not read on.
             self.writer = None
             self.waiting.pop(number, None)
             self._wake_another()
@@ -113,18 +113,18 @@ class Child:
             self._end()
             raise _Unsent from None
         except BaseException:
-            # A signal: perhaps only a part of the line is written, and nothing may follow it.
+            # After a signal, perhaps only a part of the line was written. Nothing may follow that.
             self._end()
             raise
 
     def _read_for(self, waiter: _Waiter) -> None:
-        """Reads for all, until this one has its answer."""
+        """Reads the answers of all threads, until this thread has its own."""
         try:
             self.reader = threading.get_ident()
             while waiter.answer is None and not self.dead:
                 self._read()
         except BaseException:
-            # What was read, perhaps for others, may be lost.
+            # Bytes that were read, perhaps for others, may be lost.
             self._end()
             raise
         finally:
@@ -145,7 +145,7 @@ class Child:
             try:
                 answer = decode(line)
             except ValueError:
-                # A number with more digits than Python reads.
+                # A number has more digits than Python reads.
                 number = int(json.loads(line, parse_int=str)["id"])
                 answer = {"id": number, "error": {"message": "the answer has a number with too many digits"}}
             waiter = self.waiting.pop(answer.get("id"), None)
@@ -154,7 +154,7 @@ class Child:
                 waiter.wake()
 
     def _wake_another(self) -> None:
-        """Lets one of those that wait read on."""
+        """Lets one of the waiting threads read on."""
         for waiter in list(self.waiting.values())[:1]:
             waiter.wake()
 
@@ -164,7 +164,7 @@ class Child:
             waiter.wake()
 
     def unanswered(self) -> Error:
-        """What there is to say about its end."""
+        """The error that says how the child ended."""
         self.close()
         code = self.process.wait()
         if code == _USAGE:
@@ -177,21 +177,21 @@ class Child:
         return Unanswered(f"`asyncq rpc` {how} before it answered", "give the call a key to repeat it safely", 74)
 
     def close(self) -> None:
-        """Lets the child answer what it has read, and end."""
+        """Lets the child answer what it has read, and then end."""
         assert self.process.stdin and self.process.stdout
         with self.writing:
             self.dead = True
             self.process.stdin.close()
         with self.reading:
             if not self.process.stdout.closed:
-                # It does not end before somebody has taken its answers.
+                # The child does not end before somebody has read its answers.
                 while os.read(self.output, _AT_ONCE):
                     pass
                 self.process.stdout.close()
         self.process.wait()
 
     def forget(self) -> None:
-        """In a forked process: closes what belongs to the parent. The child goes on as its child."""
+        """In a forked process: closes what belongs to the parent. The `asyncq rpc` stays the parent's child."""
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe
             pipe.close()
@@ -220,7 +220,7 @@ def _current(of: Chosen) -> Child:
     with _starting:
         child = _children.get(of)
         if child is None or child.dead:
-            # Those of other stores go, unless somebody waits for them.
+            # Children for other stores end, unless somebody waits for them.
             for other, idle in list(_children.items()):
                 if not idle.waiting:
                     del _children[other]
@@ -230,20 +230,20 @@ def _current(of: Chosen) -> Child:
 
 
 def close_all() -> None:
-    """Has all children end, as at the end of this process."""
+    """Lets all children end, as at the end of this process."""
     while _children:
         _children.popitem()[1].close()
 
 
 def _forget_all() -> None:
-    """In a forked process, where the children belong to the parent."""
+    """Forgets all children in a forked process, because they belong to the parent."""
     for child in _children.values():
         child.forget()
     _children.clear()
     _starting.release()
 
 
-# A child that is being started while another thread forks would keep its pipes in both.
+# If another thread forked while a child is started, both processes would keep the pipes of that child open.
 os.register_at_fork(before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_forget_all)
 atexit.register(close_all)
 
@@ -273,12 +273,12 @@ def request(method: str, params: str, *, repeat: bool = False, of: Chosen | None
 
 
 def is_time_over(error: Error) -> bool:
-    """Whether the time for a wait is over, and not the one for a locked store."""
+    """Whether the time for a wait is over, and not that for a locked store."""
     return error.exit_code == BUSY and " is locked by " not in str(error)
 
 
 def error_of(error: dict[str, Any]) -> Error:
-    """What an error in an answer of asyncq becomes here."""
+    """The exception for an error in an answer of asyncq."""
     data = error.get("data") or {}
     message, hint, code = error["message"], data.get("hint"), data.get("exit_code", 1)
     if code == UNREACHABLE:

@@ -1,4 +1,4 @@
-"""Running calls that asyncq sends: what a worker and `asyncq.process` share. docs/protocol.md describes the messages."""
+"""Runs calls that asyncq sends, for workers and for `asyncq.process`. docs/protocol.md describes the messages."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class CallRunner:
         self._is_active = False
 
     def run(self, number: int, call: dict[str, Any], job: CurrentJob) -> bytes:
-        """Runs a call in this thread; gives the line that answers it."""
-        # What a function sets in context variables ends with its call.
+        """Runs a call in this thread. Returns the line with the answer."""
+        # Context variables that a function sets are gone after its call.
         return copy_context().run(self._run, number, call, job)
 
     def _run(self, number: int, call: dict[str, Any], job: CurrentJob) -> bytes:
@@ -68,7 +68,7 @@ class CallRunner:
             return self._success(number, job, value)
         except BaseException as error:
             if os.getpid() != self.process:
-                # The function has forked, and this is the child: it does not answer for its parent.
+                # The function has forked, and this is the child. It does not answer for its parent.
                 _end_forked(error)
             if self.is_host and isinstance(error, KeyboardInterrupt):
                 raise
@@ -82,14 +82,14 @@ class CallRunner:
         return function
 
     def cancel_task(self) -> bool:
-        """Ends an asynchronous call; says whether one runs. Its event loop may be asleep, and wakes for this."""
+        """Ends an asynchronous call. Returns whether one runs. If its event loop is asleep, this wakes it."""
         task = self._task
         if task is not None:
             self._loop.get_loop().call_soon_threadsafe(task.cancel)
         return task is not None
 
     def cancel(self) -> None:
-        """Ends the call that runs in this thread, from a signal handler."""
+        """Ends the call in this thread. A signal handler calls this."""
         if not self.cancel_task() and self._is_active:
             raise Cancelled(HAS_TO_END)
 
@@ -109,7 +109,7 @@ class CallRunner:
                 self._task = None
 
         try:
-            # A runner's own context would be that of its first call.
+            # The runner would use the context of its first call for all of them.
             in_loop = partial(self._loop.run, run(), context=copy_context())
             return _in_other_thread(in_loop) if _has_loop() else in_loop()
         except asyncio.CancelledError:
@@ -118,7 +118,7 @@ class CallRunner:
             raise Cancelled(HAS_TO_END) from None
 
     def close(self) -> None:
-        """Ends the event loop, if calls needed one."""
+        """Closes the event loop, if calls needed one."""
         if self._loop is not None:
             self._loop.close() if not _has_loop() else _in_other_thread(self._loop.close)
 
@@ -151,7 +151,7 @@ class CallRunner:
         text = json.dumps({"code": code, "message": message[:LONGEST_MESSAGE], "data": data}, ensure_ascii=True)
         members = nested(job)
         if members:
-            # Inside `data`, which comes last.
+            # It goes inside `data`, which comes last.
             text = text[:-2] + members + "}}"
         return f'{{"jsonrpc":"2.0","id":{number},"error":{text}}}\n'.encode()
 
@@ -168,7 +168,7 @@ def _has_loop() -> bool:
 
 
 def _in_other_thread(function: Callable[[], Any]) -> Any:
-    """Calls a function in another thread, with what holds in this one, and waits for it."""
+    """Calls a function in another thread, in the context of this one, and waits for it."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as threads:
@@ -176,7 +176,7 @@ def _in_other_thread(function: Callable[[], Any]) -> Any:
 
 
 def find(name: str, modules: Sequence[str] = ()) -> Decorated[..., Any]:
-    """The decorated function with this name: `module.function`, or a function alone of one of `modules`. Raises `CannotRun`."""
+    """The decorated function with this name: `module.function`, or only `function` for one of `modules`. Raises `CannotRun`."""
     module, _, attribute = name.rpartition(".")
     if not module:
         having = [module for module in modules if hasattr(sys.modules[module], name)]
@@ -211,7 +211,7 @@ def nested(job: CurrentJob) -> str:
 
 
 def _in_order(calls: list[NestedCall]) -> Iterator[NestedCall]:
-    """Each call before those that it has made."""
+    """All calls, each before those that it has made."""
     for call in calls:
         yield call
         yield from _in_order(call.nested)
@@ -234,7 +234,7 @@ def _traceback(error: BaseException) -> str:
 
 
 def _below_us(error: BaseException) -> Any:
-    """The traceback from the function on, without the frames of this package above it."""
+    """The traceback from the function on, without this package's frames above it."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_frame.f_globals.get("__name__") == __name__:
         traceback = traceback.tb_next
@@ -262,7 +262,7 @@ def _end_forked(error: BaseException) -> None:
 
 
 def hello(calls: int, **more: Any) -> bytes:
-    """The first message."""
+    """The hello, which is the first message."""
     from . import __version__
 
     params = {"protocol": 1, "worker": f"asyncq for Python {__version__}", "calls": calls, **more}

@@ -36,12 +36,12 @@ class Parameter(NamedTuple):
     is_required: bool
 
     def write(self, before: str = "", dots: str = "") -> str:
-        """As it stands in a signature."""
+        """The text of this parameter in a signature."""
         text = f"{before}{self.name}{f':{self.kind}' if self.kind else ''}{dots}"
         return text if self.is_required else f"[{text}]"
 
     def check(self, name: str, value: object) -> None:
-        """Refuses a value of another type, without showing it: it may be secret. Raises `TypeError`."""
+        """Refuses a value of another type. Does not show it, because it may be secret. Raises `TypeError`."""
         if self.kind is None or (value is None and not self.is_required):
             return
         wanted, words = _TYPES[self.kind]
@@ -84,11 +84,11 @@ class Signature:
 
     @property
     def text(self) -> str | None:
-        """As `takes` of a registration; None if a signature cannot say it."""
+        """The text for `takes` of a registration; None if a signature cannot express it."""
         return self._text
 
     def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Refuses arguments of other types. The function takes as many, with these names. Raises `TypeError`."""
+        """Refuses arguments of other types. Their number and names fit already. Raises `TypeError`."""
         if self._text is None:
             return
         for place, value in enumerate(args):
@@ -101,7 +101,7 @@ class Signature:
                 parameter.check(name, value)
 
     def placed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The same call, in which each argument that was named and has a place stands there, unless one before it is missing."""
+        """The same call, with each named argument that has a place moved there, unless one before it is missing."""
         named, placed = dict(kwargs), list(args)
         for parameter in self._positional[len(args) :]:
             if parameter.name not in named or parameter.name not in self._named:
@@ -120,13 +120,13 @@ class Signature:
 
 
 def _can_be_named(name: str) -> bool:
-    """Whether a signature can have this name. Python allows more, such as accents that are letters of their own."""
+    """Whether a signature can contain this name. Python allows more, such as combining accents."""
     return all(letter == "_" or letter.isalnum() for letter in name) and len(name.encode()) <= _LONGEST_NAME
 
 
 def _annotations(function: types.FunctionType) -> Mapping[str, object]:
     if hasattr(function, "__wrapped__"):
-        return {}  # they are those of the function inside, whose parameters are others
+        return {}  # they belong to the function inside, which has other parameters
     if sys.version_info >= (3, 14):
         from annotationlib import Format, get_annotations
 
@@ -135,7 +135,7 @@ def _annotations(function: types.FunctionType) -> Mapping[str, object]:
 
 
 def _kinds(hint: object, names: dict[str, Any]) -> set[str | None]:
-    """The types of asyncq that values of an annotation have. "null" stands for None, and None for values of any type."""
+    """asyncq's types for the values of an annotation. "null" stands for None, and None for values of any type."""
     for _ in range(2):  # `a: "int"` below `from __future__ import annotations`
         if isinstance(hint, str):
             try:

@@ -1,4 +1,4 @@
-"""Statements on a connection of the application, as docs/sql.md allows them to clients."""
+"""Statements on a connection of the application. docs/sql.md says what clients may do."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Connection:
         self._is_format = _paramstyle(type(connection)) in ("format", "pyformat")
 
     def enqueue(self, call: NewCall) -> int:
-        """Inserts a call in the connection's transaction; gives the number of its job. Raises `Refused`."""
+        """Inserts a call in the connection's transaction. Returns the number of its job. Raises `Refused`."""
         columns: dict[str, object] = {"service": call.service, "function": call.function, "args": call.args}
         options = call.options
         if call.kwargs != "{}":
@@ -72,7 +72,7 @@ class Connection:
         return int(next(iter(row.values())) if isinstance(row, dict) else row[0])
 
     def register(self, definition: Definition) -> None:
-        """Adds a function in the connection's transaction, unless it is there. Raises `Refused`."""
+        """Adds a function in the connection's transaction, unless it exists. Raises `Refused`."""
         columns = definition.columns()
         places = ", ".join("?" * len(columns))
         sql = f"INSERT INTO asyncq_function ({', '.join(columns)}) VALUES ({places}) ON CONFLICT DO NOTHING"
@@ -106,13 +106,13 @@ class Connection:
 
 
 def _is_asynchronous(connection: object) -> bool:
-    """Whether the methods of a connection have to be awaited, as those of aiosqlite and of psycopg's asynchronous class."""
+    """Whether the methods of a connection have to be awaited, as with aiosqlite and psycopg's asynchronous class."""
     methods = (getattr(type(connection), name, None) for name in ("commit", "execute"))
     return any(getattr(getattr(method, "__code__", None), "co_flags", 0) & 0x80 for method in methods)
 
 
 def _paramstyle(kind: type) -> str:
-    """How a connection of this class marks parameters: as its module says, or as SQLite does."""
+    """How a connection of this class marks parameters: as its module says, or otherwise as SQLite does."""
     for base in kind.__mro__:
         module = base.__module__.partition(".")[0]
         style = getattr(sys.modules.get(module), "paramstyle", None)
@@ -124,5 +124,5 @@ def _paramstyle(kind: type) -> str:
 
 
 def refused(message: str, name: str) -> Error:
-    """What a refusal of the schema becomes for the caller of `name`."""
+    """The exception for a refusal of the schema, for the caller of `name`."""
     return Error(f"the call of `{name}` was refused: {message.removeprefix('asyncq: ')}")

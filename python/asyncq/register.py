@@ -13,7 +13,7 @@ import asyncq
 
 
 def main(words: list[str]) -> int:
-    """Registers functions; prints what was done."""
+    """Registers functions, and prints what was done."""
     parser = argparse.ArgumentParser(prog="python -m asyncq.register", description="Register decorated functions.")
     parser.add_argument("modules", nargs="+", metavar="MODULE", help="a module with decorated functions")
     parser.add_argument("--threads", type=int, help="how many calls their worker runs at once [default: 1]")

@@ -30,7 +30,7 @@ are not slowed down by a second thread, as what they print is read when they end
 
 
 class Stream:
-    """Descriptor 1 or 2, which is a pipe of this process now. What anybody writes into it is sent as output of a call."""
+    """Descriptor 1 or 2, now a pipe of this process. Whatever anybody writes into it is sent as output of a call."""
 
     def __init__(self, name: str, descriptor: int) -> None:
         self.name = name
@@ -40,13 +40,13 @@ class Stream:
         try:
             fcntl.fcntl(self.read_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         except OSError:
-            pass  # a smaller one does as well
+            pass  # a smaller pipe works, too
         os.dup2(write_end, descriptor)
         os.close(write_end)
         self.cut = b""
 
     def take(self, *, whole: bool) -> str:
-        """What was written since the last time. A character that is cut stays for the next time, unless this is `whole`."""
+        """What was written since the last time. An incomplete character stays for the next time, unless this is `whole`."""
         parts = [self.cut]
         while True:
             try:
@@ -69,7 +69,7 @@ class Stream:
 
 
 def _end_of_characters(data: bytes) -> int:
-    """Where the last whole character of UTF-8 text ends."""
+    """Where the last complete character of UTF-8 text ends."""
     for back in range(1, min(4, len(data)) + 1):
         byte = data[-back]
         if byte < 0x80:
@@ -81,7 +81,7 @@ def _end_of_characters(data: bytes) -> int:
 
 
 class Output:
-    """What calls print, and what programs print that they start."""
+    """The output of calls, and of programs that they start."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
@@ -96,7 +96,7 @@ class Output:
         threading.Thread(target=self._follow, name="asyncq output", daemon=True).start()
 
     def end(self) -> None:
-        """Sends all that was printed until now, as output of the job."""
+        """Sends everything that was printed so far as output of the job."""
         with self.lock:  # not before: the other thread may have read what it has not sent yet
             if self.poll.poll(0) or self.is_cut:
                 self._send(at_end=True)
@@ -126,7 +126,7 @@ class Output:
 
 
 class Server:
-    """Receives calls until asyncq closes the channel, or SIGTERM comes. It answers all that it has read before it ends."""
+    """Receives calls until asyncq closes the channel or SIGTERM comes. It answers all calls that it has read before it ends."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
@@ -156,12 +156,12 @@ class Server:
             self.handle(messages)
 
     def handle(self, messages: list[dict[str, Any]]) -> None:
-        """Does what messages ask for."""
+        """Carries out messages."""
         raise NotImplementedError
 
 
 class Leave(BaseException):
-    """SIGTERM came while nothing was to be done."""
+    """SIGTERM came while there was nothing to do."""
 
 
 class OneAtATime(Server):
@@ -186,7 +186,7 @@ class OneAtATime(Server):
             super().terminate(signal_number, frame)
         elif not self.job.cancelled:
             self.job.cancelled = True
-            # What this thread sends at this moment may not be cut off: `progress` looks for the end itself.
+            # This must not cut off what the thread is sending. `progress` checks by itself whether the call has to end.
             if self.channel.sender != threading.main_thread().ident:
                 self.runner.cancel()
 
@@ -212,12 +212,12 @@ class OneAtATime(Server):
             sys.stdout.flush()
             sys.stderr.flush()
         except (OSError, ValueError):
-            pass  # the function has closed it
+            pass  # the function has closed the descriptor
         self.output.end()
         return answer
 
     def _hurry(self) -> None:
-        """While many calls are to be run, sends answers that wait."""
+        """Sends waiting answers while there are many calls to run."""
         while True:
             self.begins.acquire()
             while self.is_busy:
@@ -225,12 +225,12 @@ class OneAtATime(Server):
                 try:
                     self.channel.flush()
                 except OSError:
-                    return  # the main thread notices it, too
+                    return  # the main thread notices that, too
 
 
 class Environment:
-    """The running call in the environment, for `asyncq` in programs that the function starts. It stays there after the call:
-    to what outlives the call, the store says that it is over."""
+    """Puts the running call into the environment, for `asyncq` in programs that the function starts. It stays there after the
+    call: the store tells programs that outlive the call that it is over."""
 
     def __init__(self) -> None:
         self.attempt = 0
@@ -240,7 +240,7 @@ class Environment:
         self.inside: dict[bytes, bytes] = getattr(os.environ, "_data", {})
 
     def enter(self, job: CurrentJob) -> None:
-        """From now on, this call runs."""
+        """Sets the variables of this call, which begins now."""
         environ = os.environ
         number, token = str(job.id).encode(), job.token.encode()
         os.putenv(b"ASYNCQ_JOB", number)
@@ -258,7 +258,7 @@ class Environment:
 
 
 class Several(Server):
-    """Several calls at once, each in a thread of its own."""
+    """Runs several calls at once, each in its own thread."""
 
     def __init__(self, channel: Channel, modules: list[str], threads: int) -> None:
         import queue
@@ -300,7 +300,7 @@ class Several(Server):
             number, call = work
             job = CurrentJob(call, self.channel.notify)
             answer = None
-            # `Cancelled` may come at any moment while the call is listed.
+            # As long as the call is listed, `Cancelled` may come at any moment.
             while True:
                 try:
                     if answer is None:
@@ -318,10 +318,10 @@ class Several(Server):
         runner.close()
 
     def cancel(self, id: int) -> None:
-        """Raises `Cancelled` in the thread of a call. One that waits inside C code sees it when that returns."""
+        """Raises `Cancelled` in the thread of a call. If the call waits inside C code, this happens when that code returns."""
         import ctypes
 
-        # Not while that thread sends, as a line would be cut off.
+        # Not while that thread sends, because that would cut off a line.
         with self.channel.lock, self.lock:
             job, thread, runner = self.running.get(id, (None, 0, None))
             if job is None or runner is None or job.cancelled:
@@ -332,7 +332,7 @@ class Several(Server):
 
 
 def parser() -> Any:
-    """What the command line may be. Most workers have none, and do not load this."""
+    """The parser for the command line. Most workers have no arguments, and do not load it."""
     import argparse
 
     parser = argparse.ArgumentParser(prog="python -m asyncq.worker", description="A worker that asyncq starts.")
