@@ -58,7 +58,7 @@ pub(super) fn connect(path: &Path, patience: Patience) -> Result<Box<dyn Engine>
     Ok(Box::new(Sqlite::open(path, patience)?))
 }
 
-/// Opens the store in a file only to read: makes, locks and upgrades nothing.
+/// Opens the store in a file only to read. Makes, locks and upgrades nothing.
 pub(super) fn connect_to_read(path: &Path, patience: Patience) -> Result<Box<dyn Engine>> {
     read_only::connect(path, patience)
 }
@@ -76,8 +76,7 @@ pub(super) fn name() -> String {
 impl Engine for Sqlite {
     fn transact(&mut self, mode: Mode, work: &mut dyn FnMut(&mut dyn Tx) -> Result<()>) -> Result<()> {
         match self.try_once(mode, work) {
-            // The WAL cannot grow; but it may hold only what can be copied into the database file, in whose place there is
-            // room then.
+            // The WAL cannot grow. But perhaps its content can be copied into the database file, which makes room.
             Err(error) if mode != Mode::Read && error.kind() == Kind::Full => {
                 self.wal.scarce = SCARCE_COMMITS;
                 if !self.empty_wal(CheckpointMode::PASSIVE)? {
@@ -124,8 +123,8 @@ impl Engine for Sqlite {
 
     fn watch(&self) -> io::Result<Watch> {
         let descriptor = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        // inotify watches files by their paths, and opens none. A commit writes to the WAL, or to the file itself where an
-        // application keeps a rollback journal; a process that leaves closes it, after its last commit.
+        // inotify watches files by their paths, and opens none. A commit writes to the WAL, or to the file itself if an application
+        // keeps a rollback journal. A process that leaves closes it after its last commit.
         let flags = WatchFlags::MODIFY | WatchFlags::CLOSE_WRITE;
         inotify::add_watch(&descriptor, &self.file.path, flags)?;
         match inotify::add_watch(&descriptor, with_suffix(&self.file.path, "-wal"), flags) {

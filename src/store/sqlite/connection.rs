@@ -1,4 +1,4 @@
-//! One connection to a SQLite file: how it is opened, how it waits, and what its errors mean.
+//! One connection to a SQLite file: how to open it, how it waits, and what its errors mean.
 
 use std::cell::{Cell, OnceCell};
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use crate::store::engine::{Engine, Patience, Trouble};
 /// (<https://sqlite.org/wal.html#walresetbug>).
 const OLDEST: i32 = 3_051_003;
 
-/// After how many tries to get a lock to check whether the file is still there: about 0.1 s.
+/// After how many attempts to get a lock to check whether the file is still there: about 0.1 s.
 const LOOK_AT_FILE: i32 = 100;
 
 /// The number of milliseconds that stands for [`Patience::Endless`].
@@ -31,11 +31,11 @@ pub(super) const ENDLESS: u64 = u64::MAX;
 /// One connection to one SQLite file.
 pub(in crate::store) struct Sqlite {
     pub(super) connection: Connection,
-    /// The path that was asked for, maybe through links: what errors call it.
+    /// The path as somebody gave it, which may contain links. Errors name it.
     pub(super) path: PathBuf,
     /// The file at `path`, shared with the busy handler.
     pub(super) file: Arc<StoreFile>,
-    /// Whether SQLite has been seen to have this very file open.
+    /// Whether SQLite is known to have this very file open.
     pub(super) is_known: Cell<bool>,
     pub(super) queue: WriteQueue,
     /// How long to wait for locks, in milliseconds; shared with the busy handler.
@@ -46,7 +46,7 @@ pub(in crate::store) struct Sqlite {
     pub(super) data_version: i64,
     /// Whether triggers run; SQLite's default.
     pub(super) triggers: bool,
-    /// The latest time that a processor has seen, as it was in the store at the start of this transaction.
+    /// The latest time that a processor has seen, as the store had it when this transaction began.
     pub(super) clock: Cell<Timestamp>,
     /// What the store uses, in the same way.
     pub(super) used: Cell<i64>,
@@ -54,11 +54,11 @@ pub(in crate::store) struct Sqlite {
     pub(super) paused: Cell<bool>,
     /// How the database keeps text, once that was asked.
     pub(super) encoding: OnceCell<Encoding>,
-    /// Whether the application has a trigger on the jobs, and in which state of the whole schema that was looked up.
+    /// How the database keeps text, once somebody has asked.
     pub(super) foreign_trigger: Cell<Option<(i64, bool)>>,
     /// The schema that this build works with.
     pub(super) schema: Schema,
-    /// The file, where SQLite was told that nobody changes it.
+    /// The file, if SQLite was told that nobody changes it.
     pub(super) still: Option<Still>,
 }
 
@@ -70,7 +70,7 @@ pub(super) struct Wal {
     /// How many pages it had when a checkpoint was last tried.
     pub(super) tried_at: i32,
     pub(super) commits: u32,
-    /// How many more commits are to take little space, as the disk was full.
+    /// For how many more commits to take little space, because the disk was full.
     pub(super) scarce: u32,
 }
 
@@ -84,8 +84,8 @@ fn schema_of_this_build() -> Schema {
 }
 
 impl Sqlite {
-    /// Opens a file that exists; returns none if it was not there a moment ago, or if its users are misled about its WAL.
-    /// `path` is absolute.
+    /// Opens a file that exists. Returns nothing if it was missing a moment ago, or if its users are misled about its WAL. `path`
+    /// is absolute.
     pub(super) fn open_once(path: &Path, patience: Patience) -> Result<Option<Sqlite>> {
         let version = rusqlite::version_number();
         if version < OLDEST {
@@ -106,7 +106,7 @@ impl Sqlite {
         match engine.configure().and_then(|()| engine.has_its_index()) {
             Ok(true) => Ok(Some(engine)),
             Ok(false) => Ok(None),
-            // Where the index describes the WAL that is there, it is the store itself that is cut short.
+            // If the index describes the right WAL, the store itself is cut short.
             Err(error) if is_misled(&error) && !engine.has_its_index().unwrap_or(false) => Ok(None),
             Err(error) => Err(engine.or_moved(explain(&engine.path, error))),
         }
@@ -140,9 +140,9 @@ impl Sqlite {
         connection.set_prepared_statement_cache_capacity(64);
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-        // Otherwise statements are compiled anew whenever a parameter changes that might concern a partial index.
+        // Otherwise, statements are compiled anew whenever a parameter changes that might concern a partial index.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-        // A checkpoint on close would be one that nobody checks; ours follow commits and report their errors.
+        // Nobody would check a checkpoint on close. Ours follow commits and report their errors.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, true)?;
         let (patience, file) = (Arc::clone(&self.patience), Arc::clone(&self.file));
@@ -156,20 +156,20 @@ impl Sqlite {
             !lost && wait(since, patience.load(Ordering::Relaxed))
         }))?;
         let pages = Arc::clone(&self.wal.pages);
-        // This also switches the automatic checkpoints off: SQLite makes them with a WAL hook of its own.
+        // This also turns off automatic checkpoints, because SQLite makes them with its own WAL hook.
         connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, count| {
             pages.store(count, Ordering::Relaxed);
             Ok(())
         }))?;
-        // With a WAL, EXTRA is FULL. With an application's rollback journal, deleting that is the commit, and only EXTRA has
-        // the disk keep it.
+        // With a WAL, EXTRA is the same as FULL. With an application's rollback journal, deleting the journal is the commit, and
+        // only EXTRA syncs that.
         let settings = "PRAGMA synchronous=EXTRA; PRAGMA mmap_size=0; PRAGMA cell_size_check=ON;";
         self.patiently(|| self.connection.execute_batch(settings))
     }
 
-    /// Switches a file that asyncq made itself to write-ahead logging.
+    /// Switches a file that asyncq has made to write-ahead logging.
     pub(in crate::store) fn use_wal(&mut self) -> Result<()> {
-        // To its very end, where it commits: what it gives before that is only the mode that it wants.
+        // It runs to the very end, where it commits. Before that, it only returns the mode that it wants.
         let switch = || -> rusqlite::Result<Vec<String>> {
             let mut statement = self.connection.prepare("PRAGMA journal_mode=WAL")?;
             statement.query_map([], |row| row.get(0))?.collect()
@@ -182,7 +182,7 @@ impl Sqlite {
         Err(Error::new(Kind::Io, message).with_hint("put the store on a local file system"))
     }
 
-    /// Moves everything into the database file and ends the connection, leaving no `-wal` behind.
+    /// Moves everything into the database file and closes the connection. Leaves no `-wal` behind.
     pub(in crate::store) fn close(self) -> Result<()> {
         let fail = |error| explain(&self.path, error);
         self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(fail)?;
@@ -190,12 +190,13 @@ impl Sqlite {
         self.connection.close().map_err(|(_, error)| explain(&self.path, error))
     }
 
-    /// Does what takes a lock. Races between openers are for the busy handler too, but SQLite does not call it for them.
+    /// Does something that takes a lock. The busy handler is meant for races between openers too, but SQLite does not call it for
+    /// them.
     pub(super) fn patiently<T>(&self, work: impl Fn() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         self.retry_on(ErrorCode::FileLockingProtocolFailed, work)
     }
 
-    /// Repeats what fails with that error, as long as this connection is patient.
+    /// Repeats what fails with this error, as long as this connection is patient.
     pub(super) fn retry_on<T>(&self, code: ErrorCode, work: impl Fn() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let since = Instant::now();
         loop {
@@ -208,8 +209,8 @@ impl Sqlite {
         }
     }
 
-    /// Checks that SQLite has the file open that the path names. After the first time, that is so as long as the path names
-    /// this file.
+    /// Checks that SQLite has the file open that the path names. After the first time, that holds as long as the path names this
+    /// file.
     pub(super) fn still_there(&self) -> Result<()> {
         if !self.is_known.get() {
             let mut has_moved = 0;
@@ -225,15 +226,14 @@ impl Sqlite {
         Ok(())
     }
 
-    /// An error in the words of asyncq. If the file is gone, that was the reason for the wait, and not a lock.
+    /// An error in asyncq's words. If the file is gone, that was the reason for the wait, and not a lock.
     pub(super) fn fail(&self, error: rusqlite::Error) -> Error {
         let busy = error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy);
         let gone = if busy { self.file.check_name().err() } else { None };
         gone.or_else(|| self.rule_behind(&error)).unwrap_or_else(|| explain(&self.path, error))
     }
 
-    /// The error to report. If another file has taken the place of this one, this one together with the other's WAL looks
-    /// damaged.
+    /// The error to report. If another file has replaced this one, this file together with the other's WAL looks damaged.
     pub(super) fn or_moved(&self, error: Error) -> Error {
         let disk_fails = matches!(error.kind(), Kind::Io | Kind::Full);
         let moved = if disk_fails { None } else { self.still_there().err() };
@@ -261,8 +261,8 @@ pub(super) fn millis(patience: Patience) -> u64 {
     }
 }
 
-/// Sleeps a little unless `millis` have passed since `since`; returns whether to try again. A short, even pause: growing
-/// pauses starve the process that has waited longest.
+/// Sleeps a little, unless `millis` have passed since `since`. Returns whether to try again. The pause is short and always the
+/// same, because growing pauses starve the process that has waited longest.
 pub(super) fn wait(since: Instant, millis: u64) -> bool {
     if millis != ENDLESS && since.elapsed() >= Duration::from_millis(millis) {
         return false;

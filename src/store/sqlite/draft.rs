@@ -16,7 +16,7 @@ use tempfile::{Builder, NamedTempFile};
 use super::files::{SIDECARS, sync_folder, with_suffix};
 use crate::failpoint::reached;
 
-/// How a draft's name begins. In drafts of earlier builds, the rest of the beginning differs.
+/// The beginning of a draft's name. In drafts of earlier builds, the rest of the beginning differs.
 const PREFIX: &str = ".copy-of-store-";
 
 /// How the name of any draft begins.
@@ -28,10 +28,10 @@ const SUFFIX: &str = ".new";
 /// How many random characters a draft's name has.
 const RANDOM: usize = 6;
 
-/// How often to make a draft anew when somebody takes it for a left one before it is locked.
+/// How often to make a draft anew if somebody takes it for an abandoned one before it is locked.
 const TRIES: usize = 10;
 
-/// A file that nobody sees yet, with mode 0600, removed when this is dropped.
+/// A file that nobody sees yet, with mode 0600. Dropping this removes it.
 pub(in crate::store) struct Draft {
     file: NamedTempFile,
 }
@@ -61,7 +61,7 @@ impl Draft {
         self.file.as_file()
     }
 
-    /// Gives it its name, unless something has that name, and has the disk keep both. After a failure the name is free again.
+    /// Gives it its name, unless something has that name, and syncs both. After a failure, the name is free again.
     pub(super) fn publish(self, target: &Path) -> io::Result<()> {
         self.file.as_file().sync_all()?;
         reached("backup synced");

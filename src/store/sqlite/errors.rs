@@ -1,4 +1,4 @@
-//! Turns SQLite's errors into errors that a user understands.
+//! Turns errors of SQLite into errors that a user understands.
 
 use std::{io, path::Path};
 
@@ -15,12 +15,11 @@ use crate::store::engine::{self, rule_refuses};
 /// The most by which a file of a store grows at once, in bytes: its index in shared memory grows by this.
 const GROWTH: u64 = 32 * 1024;
 
-/// `COPY` stands for the copy of the store. It is the copy that is read, into a new file: a damaged store is never
-/// written.
+/// `COPY` stands for the copy of the store. The user reads the copy into a new file, because a damaged store must never be written.
 pub(super) const WAY_OUT_OF_DAMAGE: &str = "stop every processor, and copy the file together with its `-wal`; then \
     restore a backup, or save what can be read: `sqlite3 COPY .dump | sed 's/^ROLLBACK.*/COMMIT;/' | sqlite3 NEW`";
 
-/// The error for a store that holds what it cannot hold, with the way out.
+/// The error for a store that contains something impossible, with the way out.
 pub(super) fn damaged(what: &str) -> Error {
     engine::damaged(what).with_hint(WAY_OUT_OF_DAMAGE)
 }
@@ -33,7 +32,7 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> Error {
 fn explained(path: &Path, error: &rusqlite::Error) -> Error {
     let (store, detail) = (path.display(), error.to_string());
     let Some(failure) = error.sqlite_error().copied() else {
-        // A column is missing, or has another form than asyncq asked for.
+        // A column is missing, or has a form that asyncq did not expect.
         return damaged(match error {
             rusqlite::Error::SqlInputError { msg, .. } => msg,
             _ => "an answer has another form than asyncq asked for",
@@ -51,7 +50,7 @@ fn explained(path: &Path, error: &rusqlite::Error) -> Error {
         ErrorCode::NotADatabase => Error::new(Kind::Invalid, format!("`{store}` is not a SQLite database")).with_hint(
             "check `--db` and `$ASYNCQ_DB`; the file was left as it is; if it was a store, restore a backup",
         ),
-        // The schema allows everything that asyncq does. So a refusal means that something in the store is not as asyncq made
+        // The schema allows everything that asyncq does. So a refusal means that something in the store is not as asyncq has made
         // it.
         ErrorCode::DatabaseCorrupt
         | ErrorCode::Unknown
@@ -110,7 +109,7 @@ pub(super) fn misled(path: &Path) -> Error {
         .with_hint(hint)
 }
 
-/// Whether an error may come from an index that describes more frames than there are.
+/// Whether an error may come from an index that describes more frames than exist.
 pub(super) fn is_misled(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_SHORT_READ)
 }
@@ -131,8 +130,8 @@ fn locked(path: &Path) -> Error {
     }
 }
 
-/// Whether a write failed for lack of space. SQLite has one code for a full disk, and others for a file that may not grow and
-/// for its index in shared memory, where it writes only to make the file longer.
+/// Whether a write failed because there was no space. SQLite has one code for a full disk, and others for a file that may not grow
+/// and for its index in shared memory, which it only writes to make the file longer.
 fn has_no_space(path: &Path, failure: ffi::Error) -> bool {
     match failure.extended_code {
         ffi::SQLITE_FULL | ffi::SQLITE_IOERR_SHMSIZE => true,
@@ -215,7 +214,7 @@ pub(super) fn cannot_sync(store: &Path, error: io::Error) -> Error {
     failure.with_source(error)
 }
 
-/// An error for a store that this user may use, and of which some file cannot be opened all the same.
+/// The error for a store that this user may use, although one of its files cannot be opened.
 fn cannot_be_opened(path: &Path) -> Error {
     Error::new(Kind::Io, format!("opening the store `{}` failed", path.display()))
         .with_hint("look at the disk; nothing was acknowledged")

@@ -1,4 +1,4 @@
-//! The files that belong to a store: their names, and which file a name leads to.
+//! The files of a store: their names, and which file a name leads to.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -18,7 +18,7 @@ pub(in crate::store) fn run_folder(path: &Path) -> PathBuf {
     with_suffix(path, "-asyncq")
 }
 
-/// The file that a path leads to, which has the other files of the store next to it; the path itself if it leads nowhere.
+/// The file that a path leads to, next to which the store's other files are; the path itself if it leads nowhere.
 pub(in crate::store) fn without_links(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
@@ -34,12 +34,12 @@ pub(super) fn note_at(path: &Path) -> PathBuf {
     with_suffix(path, NOTE)
 }
 
-/// Whether there is a note: the store may be about to come.
+/// Whether there is a note. Then the store may be about to appear.
 pub(super) fn is_noted(given: &Path) -> bool {
     fs::symlink_metadata(note_at(&file_at(given))).is_ok()
 }
 
-/// The file that a path leads to, whether it is there or not.
+/// The file that a path leads to, whether it exists or not.
 pub(super) fn file_at(given: &Path) -> PathBuf {
     let mut at = given.to_owned();
     for _ in 0..MAX_LINKS {
@@ -65,7 +65,7 @@ const LONGEST_NAME: usize = 255 - LONGEST_SUFFIX;
 /// The length of `-journal` in bytes.
 const LONGEST_SUFFIX: usize = 8;
 
-/// Refuses a path that SQLite does not open, or would not with `more` bytes in its name. `path` is without links.
+/// Refuses a path that SQLite does not open, or would not with `more` bytes in its name. `path` has no links.
 pub(in crate::store) fn refuse_long(path: &Path, more: usize) -> Result<()> {
     let parts = [
         ("path", path.as_os_str(), LONGEST_PATH - more),
@@ -80,11 +80,11 @@ pub(in crate::store) fn refuse_long(path: &Path, more: usize) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a WAL without its database: it holds acknowledged calls, which a new database next to it would destroy.
+/// Refuses a WAL without its database. It holds acknowledged calls, which a new database next to it would destroy.
 pub(in crate::store) fn refuse_leftovers(target: &Path) -> Result<()> {
     for suffix in SIDECARS {
         let sidecar = with_suffix(target, suffix);
-        // In this order: if the store is there after all, somebody has just made it, and the sidecar is its own.
+        // The order matters: if the store is there after all, somebody has just made it, and the sidecar belongs to it.
         if fs::symlink_metadata(&sidecar).is_ok() && fs::symlink_metadata(target).is_err() {
             let message = format!("`{}` is gone, but `{}` is there", target.display(), sidecar.display());
             return Err(Error::new(Kind::Io, message).with_hint(
@@ -109,7 +109,7 @@ pub(super) struct Id {
     pub(super) inode: u64,
 }
 
-/// The facts about a file that each commit asks for.
+/// The facts about a file that each commit needs.
 pub(super) struct Named {
     pub(super) id: Id,
     /// How many names it has.
@@ -118,7 +118,7 @@ pub(super) struct Named {
 }
 
 impl Named {
-    /// Asks for no times: since Linux 6.13 the next write to a file whose times somebody has asked for gives it new times,
+    /// This does not ask for times. Since Linux 6.13, the next write to a file gives it new times if somebody has asked for them,
     /// which took a third of a durable commit here.
     pub(super) fn by(path: &Path) -> io::Result<Named> {
         match statx(CWD, path, AtFlags::empty(), StatxFlags::INO | StatxFlags::NLINK | StatxFlags::SIZE) {
@@ -126,7 +126,7 @@ impl Named {
                 let id = Id { device: makedev(stat.stx_dev_major, stat.stx_dev_minor), inode: stat.stx_ino };
                 Ok(Named { id, links: stat.stx_nlink.into(), length: stat.stx_size })
             }
-            // Before Linux 4.11, and in a sandbox that knows no such call.
+            // Before Linux 4.11, and in a sandbox that does not know this call.
             Err(Errno::NOSYS) => {
                 let meta = fs::metadata(path)?;
                 let id = Id { device: meta.dev(), inode: meta.ino() };

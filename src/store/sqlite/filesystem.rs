@@ -1,6 +1,6 @@
 //! The kind of file system that a store is on.
 //!
-//! A WAL needs memory that all its users share, and locks that hold for all of them. A network has neither.
+//! A WAL needs memory that all its users share, and locks that hold for all of them. A network provides neither.
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
@@ -29,11 +29,11 @@ const NETWORK: &[(u32, &str)] = &[
 /// The number of all file systems that a program serves.
 const FUSE: u32 = 0x6573_5546;
 
-/// Those of them that reach over a network. Others, as those that encrypt or join folders, are local.
+/// Those of them that reach over a network. Others, such as those that encrypt or join folders, are local.
 const NETWORK_FUSE: &str = "sshfs rclone s3fs gcsfuse goofys glusterfs ceph-fuse curlftpfs smbnetfs juicefs blobfuse2 \
     gvfsd-fuse kio-fuse";
 
-/// Refuses a store on a file system where its calls are not safe. If there is no file yet, its folder counts.
+/// Refuses a store on a file system where its calls are not safe. If there is no file yet, this checks its folder.
 pub(in crate::store) fn refuse_network(path: &Path) -> Result<()> {
     let Some(name) = path.ancestors().find(|place| place.exists()).and_then(network) else { return Ok(()) };
     let message = format!("the store `{}` would be on a network file system ({name})", path.display());

@@ -1,10 +1,10 @@
-//! A newer schema that will never be released, for tests of upgrades. Only in builds with debug assertions.
+//! A newer schema that will never be released, for tests of upgrades. It exists only in builds with debug assertions.
 //!
-//! Invariant: a real upgrade could have its steps; no other code knows what they make.
+//! Invariant: a real upgrade could have these steps, and no other code knows what they make.
 
 use super::steps::{SCHEMA as RELEASED, Schema, SchemaChange};
 
-/// Makes of the same statements the step from this build's schema and the end of the script for a new store.
+/// Uses the same statements for the step from this build's schema and for the end of the script for a new store.
 macro_rules! future {
     ($($statement:literal,)*) => {
         const STEP: &[SchemaChange] = &[$(SchemaChange::Run($statement)),*];

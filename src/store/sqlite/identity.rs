@@ -1,8 +1,8 @@
 //! Which file a store is, and whether its path still names it.
 //!
-//! In WAL mode SQLite goes on acknowledging commits to a file that was moved, replaced or removed, and also when its
-//! `-wal` or `-shm` was. A second name of the file would have a second WAL. And SQLite plays any WAL next to a file into
-//! it, also that of another file which had the same name before.
+//! In WAL mode, SQLite goes on acknowledging commits to a file that was moved, replaced or removed, or whose `-wal` or `-shm` was.
+//! A second name of the file would have a second WAL. And SQLite plays any WAL next to a file into it, even that of another file
+//! which had the same name before.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -20,11 +20,11 @@ const MARK: &str = "user.asyncq.store";
 
 /// The file of an open store, its path, and the files that SQLite keeps next to it.
 pub(in crate::store) struct StoreFile {
-    /// The path that was asked for, maybe through links.
+    /// The path as somebody gave it, which may contain links.
     given: PathBuf,
-    /// The path without links: SQLite keeps its other files next to it.
+    /// The path without links. SQLite keeps its other files next to it.
     pub(super) path: PathBuf,
-    /// Whether there was anything when it was looked for.
+    /// Whether something existed when it was looked for.
     pub(super) was_there: bool,
     id: OnceLock<Id>,
     /// See [`StoreFile::lasting_id`].
@@ -44,11 +44,10 @@ struct Sidecar {
 }
 
 impl StoreFile {
-    /// Finds where a path leads, before SQLite opens anything there. SQLite reports if there is no file.
+    /// Finds where a path leads, before SQLite opens anything there. SQLite reports a missing file.
     ///
     /// # Errors
-    /// [`Kind::Io`] where a store must not be used: on a network file system, under several names, or with the WAL of
-    /// another file.
+    /// [`Kind::Io`] when a store must not be used: on a network file system, under several names, or with the WAL of another file.
     pub(in crate::store) fn find(given: &Path) -> Result<StoreFile> {
         refuse_network(given)?;
         let path = without_links(given);
@@ -77,8 +76,8 @@ impl StoreFile {
         Ok(StoreFile { marks: false, ..StoreFile::find(given)? })
     }
 
-    /// The identity of the file, also after the machine was restarted; no copy of the file has the same. Ask while the path
-    /// is known to name the file. `None` if the file system keeps no time of creation.
+    /// The identity of the file, which stays the same after the machine was restarted, and which no copy of the file shares. Call
+    /// this while the path is known to name the file. `None` if the file system keeps no time of creation.
     pub(in crate::store) fn lasting_id(&self) -> Option<&str> {
         self.lasting.get_or_init(|| lasting_id(&self.given)).as_deref()
     }
@@ -88,7 +87,7 @@ impl StoreFile {
         Named::by(&self.wal.path).map_or(0, |wal| wal.length)
     }
 
-    /// Whether the WAL has had any content, and is still the same WAL; false in a store without one.
+    /// Whether the WAL has had any content and is still the same file; false in a store without a WAL.
     pub(in crate::store) fn has_written_wal(&self) -> bool {
         if self.written_wal.get().is_none() && self.wal_length() > 0 {
             self.written_wal.get_or_init(|| ());
@@ -96,7 +95,7 @@ impl StoreFile {
         self.written_wal.get().is_some()
     }
 
-    /// The error for a file that was there, and is another one now.
+    /// The error for a file that existed and is another one now.
     pub(in crate::store) fn replaced(&self) -> Option<Error> {
         self.id.get()?;
         self.check_name().err()
@@ -111,8 +110,8 @@ impl StoreFile {
         self.refuse_links(&named)
     }
 
-    /// The same, and for the files next to it too. Ask within a transaction: then SQLite has them open, and nobody may
-    /// remove them.
+    /// The same, including the files next to it. Call this within a transaction: then SQLite has them open, and nobody may remove
+    /// them.
     pub(in crate::store) fn check(&self) -> Result<()> {
         self.check_name()?;
         if self.wal.check()? && self.marks {
@@ -133,7 +132,7 @@ impl StoreFile {
         )))
     }
 
-    /// A file that is mounted by itself, as containers do, has its name in two folders, and a WAL in each.
+    /// If a file is mounted by itself, as containers do, its name is in two folders, each with its own WAL.
     fn refuse_mount(&self) -> Result<()> {
         let Ok(stat) = statx(CWD, &self.path, AtFlags::empty(), StatxFlags::TYPE) else { return Ok(()) };
         let root = StatxAttributes::MOUNT_ROOT;
@@ -153,7 +152,7 @@ impl StoreFile {
         let (Some(store), Some(own), Some(mark)) = (store, own, self.marked()) else {
             return Ok(());
         };
-        // A mark that says another WAL came here with a copy.
+        // A mark that names another file means that another WAL was copied here.
         if mark.strip_prefix(&own).is_none_or(|marked| marked == store) {
             return Ok(());
         }
@@ -167,7 +166,7 @@ impl StoreFile {
 
     /// Notes on the WAL which file it belongs to. If that is not possible, only the warning is missing.
     fn mark(&self) {
-        // The store last: while it is this one, so was the WAL.
+        // The store is checked last: if it is still this one, the WAL was its own.
         let (Some(own), Some(store)) = (lasting_id(&self.wal.path), lasting_id(&self.given)) else { return };
         let mark = own + &store;
         if self.check_name().is_ok() && self.marked().as_ref() != Some(&mark) {
@@ -183,7 +182,7 @@ impl StoreFile {
 }
 
 impl Sidecar {
-    /// Checks that this is the same file as before. Returns whether this is its first check.
+    /// Checks that this is the same file as before. Returns whether this is the first check.
     fn check(&self) -> Result<bool> {
         let now = Named::by(&self.path).ok().map(|named| named.id);
         let mut known = self.id.lock().unwrap_or_else(PoisonError::into_inner);
@@ -195,8 +194,8 @@ impl Sidecar {
     }
 }
 
-/// The identity of a file, also after the machine was restarted, and after another file got its number. Asks for no time
-/// of the last change, as [`Named::by`].
+/// The identity of a file, even after the machine was restarted and another file got its number. Like [`Named::by`], it does not
+/// ask for the time of the last change.
 fn lasting_id(path: &Path) -> Option<String> {
     let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::INO | StatxFlags::BTIME).ok()?;
     let born = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME).then_some(stat.stx_btime)?;
@@ -204,9 +203,9 @@ fn lasting_id(path: &Path) -> Option<String> {
     Some(format!("{}@{nanos};", stat.stx_ino))
 }
 
-/// Refuses an empty database with a WAL: SQLite would remove the WAL, but if this was a store, the WAL holds its calls.
+/// Refuses an empty database with a WAL. SQLite would remove the WAL, but if this was a store, the WAL holds its calls.
 pub(super) fn refuse_emptied(store: &Path) -> Result<()> {
-    // Checked twice: the WAL may be that of another store which has taken its place.
+    // It checks twice, because the WAL may belong to another store that has just replaced this one.
     let empty = |path: &Path| fs::metadata(path).ok().filter(|meta| meta.len() == 0).map(|meta| meta.ino());
     let Some(inode) = empty(store) else { return Ok(()) };
     let wal = with_suffix(&without_links(store), "-wal");

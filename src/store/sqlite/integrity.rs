@@ -5,13 +5,13 @@ use super::{schema_text, tx::SqliteTx};
 use crate::error::{Error, Kind, Result};
 use crate::store::engine::{Tx, one};
 
-/// The greatest number that every reader of JSON can hold; at a million calls a second it is reached after 285 years.
+/// The greatest number that every reader of JSON can hold. A million calls a second reach it after 285 years.
 const GREATEST: i64 = (1 << 53) - 1;
 
 /// The greatest number that a job has ever had.
 const LAST_NUMBER: &str = "SELECT seq FROM sqlite_sequence WHERE name = 'asyncq_job'";
 
-/// The indexes that have only some rows of their table: the table, the index, and which rows.
+/// The indexes that contain only some rows of their table: the table, the index, and which rows.
 fn partial_indexes() -> Vec<(&'static str, Part, &'static str)> {
     let indexes = parts().filter(|part| part.kind == "index");
     let partial = indexes.filter_map(|index| {
@@ -37,11 +37,11 @@ impl SqliteTx<'_> {
                 (0..indexes.len()).map(|column| row.i64(column)).collect::<Result<Vec<_>>>()
             })?;
             for ((_, Part { name, sql, .. }, which), expected) in indexes.iter().zip(one(expected)?) {
-                // An index that is missing or was changed is made again: it is no damage.
+                // A missing or changed index is no damage, because it is made again.
                 if schema_text::of(self, "index", name)?.as_deref() != Some(sql) {
                     continue;
                 }
-                // SQLite checks that they have those rows, and not that they have no others.
+                // SQLite checks that they contain those rows, but not that they contain no others.
                 let count = format!("SELECT count(*) FROM {table} INDEXED BY {name} WHERE {which}");
                 if one((self as &mut dyn Tx).row::<i64>(&count, &[])?)? != expected {
                     return Ok(Some(format!("wrong number of entries in index {name}")));
@@ -51,12 +51,12 @@ impl SqliteTx<'_> {
         Ok(None)
     }
 
-    /// The first damage found in the pages, without a look whether each index has an entry for each row.
+    /// The first damage in the pages, without checking whether each index has an entry for each row.
     pub(super) fn first_damaged_page(&mut self) -> Result<Option<String>> {
         pages(self, "quick_check")
     }
 
-    /// Refuses a store whose jobs have reached numbers that only a client can have set.
+    /// Refuses a store with job numbers so high that only a client can have set them.
     pub(super) fn refuse_great_numbers(&mut self) -> Result<()> {
         let last = (self as &mut dyn Tx).row::<Option<i64>>(LAST_NUMBER, &[])?.flatten().unwrap_or(0);
         if last <= GREATEST {
@@ -81,7 +81,7 @@ fn pages(tx: &mut SqliteTx<'_>, check: &str) -> Result<Option<String>> {
     let Some(tables) = tx.engine.own_tables_among_others().map_err(|error| tx.fail(error))? else {
         return pages_of(tx, check, "1");
     };
-    // The whole database can be searched only with the application's own functions and collations.
+    // Searching the whole database would need the application's own functions and collations.
     for table in ["sqlite_schema".to_owned()].into_iter().chain(tables) {
         let found = pages_of(tx, check, &format!("'{}'", table.replace('\'', "''")))?;
         if found.is_some() {

@@ -1,7 +1,7 @@
-//! The process that holds a lock that another one waited for in vain.
+//! The process that holds a lock for which another one has waited in vain.
 //!
-//! The kernel lists it in `/proc/locks`. To ask about the files themselves (`F_GETLK`) would take a descriptor of them,
-//! and closing that would drop the locks of this process.
+//! The kernel lists it in `/proc/locks`. Asking for the locks of the files themselves (`F_GETLK`) would need descriptors of them,
+//! and closing these would drop the locks of this process.
 
 use std::{fs, ops::RangeInclusive, path::Path};
 
@@ -15,8 +15,8 @@ const SHARED_MEMORY: [RangeInclusive<u64>; 3] = [120..=120, 122..=122, 128..=128
 /// The bytes that SQLite locks in the database file: pending, reserved, and those that readers share.
 const FILE: RangeInclusive<u64> = 0x4000_0000..=0x4000_01ff;
 
-/// How often to read `/proc/locks` before a lock counts as absent: the kernel hands the list out a page at a time, and a
-/// lock that is released between two pages hides another one.
+/// How often to read `/proc/locks` before a lock counts as absent. The kernel returns the list page by page, and a lock that is
+/// released between two pages hides another one.
 const READINGS: usize = 8;
 
 /// A process that holds a lock.
@@ -30,8 +30,8 @@ pub(in crate::store) struct LockOwner {
     pub(in crate::store) stopped: bool,
 }
 
-/// The process that keeps others from writing the store at `path` now, if it can be found: not if processes are hidden,
-/// nor on file systems whose device numbers differ from those of their locks (btrfs).
+/// The process that keeps others from writing the store at `path` now, if it can be found. It cannot if processes are hidden, and
+/// on file systems whose device numbers differ from those of their locks (btrfs).
 pub(in crate::store) fn lock_owner(path: &Path) -> Option<LockOwner> {
     let path = without_links(path);
     (0..READINGS).find_map(|_| lock_owner_among(&locks(), &path))
@@ -54,8 +54,8 @@ fn lock_owner_among(locks: &[Lock], path: &Path) -> Option<LockOwner> {
     find(&file, &FILE, false).or_else(|| find(&file, &FILE, true).filter(|_| shared_memory.is_none()))
 }
 
-/// Whether a stopped process has locked a byte of the file at `path` before this one. It may miss one, and then finds it
-/// the next time.
+/// Whether a stopped process has locked a byte of the file at `path` before this one. It may miss one, and then finds it the next
+/// time.
 pub(in crate::store) fn a_stopped_one_is_before(path: &Path, byte: i64) -> bool {
     let Some(file) = named(path) else { return false };
     let before = |lock: &Lock| lock.file == file && i64::try_from(*lock.range.start()).is_ok_and(|start| start < byte);

@@ -1,6 +1,6 @@
-//! Compares the schema of a store with the script that makes it, and makes again what is missing or was changed.
+//! Compares the schema of a store with the script that makes it, and makes missing or changed parts again.
 //!
-//! Tools that copy or rebuild tables lose triggers, and indexes with conditions. Without them the database accepts rows that it
+//! Tools that copy or rebuild tables lose triggers, and indexes with conditions. Without them, the database accepts rows that it
 //! should refuse, and is slow.
 
 use super::schema_script::{FRESH, Part, part, parts};
@@ -10,17 +10,17 @@ use crate::error::{Error, Kind, Result};
 use crate::store::engine::{Tx, no_fault};
 use crate::store::schema::Mended;
 
-/// The trigger that delays calls for later, among others. A store without it has queued them at once.
+/// This trigger delays calls for later, among other things. A store without it has queued them at once.
 const LATER: &str = "asyncq_job_inserted";
 const DELAY: &str = "UPDATE asyncq_job SET state = 'delayed' WHERE state = 'queued' AND run_at > ?1";
 
-/// A trigger that was missing has not noted what the store uses.
+/// If a trigger was missing, nobody has noted what the store uses.
 const ALL_USED: &str = "UPDATE asyncq_schema SET used = 15";
 
 /// The table of the jobs.
 const JOBS: &str = "asyncq_job";
 
-/// Removes the rest of jobs that went with their table: new jobs may get their numbers.
+/// Removes what is left of jobs that were lost with their table, because new jobs may get their numbers.
 const ORPHANS: &str = "DELETE FROM asyncq_large WHERE job NOT IN (SELECT id FROM asyncq_job);
     DELETE FROM asyncq_attempt WHERE job NOT IN (SELECT id FROM asyncq_job);
     DELETE FROM asyncq_progress WHERE job NOT IN (SELECT id FROM asyncq_job)";
@@ -51,7 +51,7 @@ impl SqliteTx<'_> {
         if !mended.is_empty() {
             self.script(ALL_USED)?;
         }
-        // Rows that the right definition rules out may have got into the table meanwhile.
+        // Meanwhile, the table may have got rows that the right definition excludes.
         if mended.iter().any(|it| it.kind == "table" && !it.was_missing) {
             no_fault(self.integrity_check()?)?;
         }
@@ -61,14 +61,14 @@ impl SqliteTx<'_> {
     /// Removes all tables of the store, with their indexes and triggers.
     pub(super) fn drop_tables(&self) -> Result<()> {
         let tables: Vec<_> = parts().filter(|part| part.kind == "table").collect();
-        // A table that refers to others goes before them.
+        // A table that refers to others is removed before them.
         tables.iter().rev().try_for_each(|table| self.script(&format!("DROP TABLE IF EXISTS {}", table.name)))
     }
 
-    /// Writes down again which schema a store has that is this build's, and has lost the table that says so.
+    /// Notes the schema version again in a store that has this build's schema but has lost the table for that.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] when it is another one.
+    /// [`Kind::Invalid`] when it is another schema.
     pub(super) fn name_schema(&mut self) -> Result<()> {
         let (Some(schema), Some(job)) = (part("asyncq_schema"), part(JOBS)) else { return Ok(()) };
         let is = schema_text::of(self, "table", JOBS)?.unwrap_or_default();
@@ -81,14 +81,14 @@ impl SqliteTx<'_> {
     }
 }
 
-/// The parts that are not as the script makes them, in its order, and whether they are missing.
+/// The parts that differ from the script, in its order, and whether they are missing.
 fn faults(tx: &mut SqliteTx<'_>) -> Result<Vec<(Part, bool)>> {
     let mut faults = Vec::new();
     for part in parts() {
         let is = schema_text::of(tx, part.kind, part.name)?;
         let is_good = match &is {
             Some(is) => is == part.sql || part.kind == "table" && is_good(tx, part, is)?,
-            // The table has a UNIQUE in its definition instead.
+            // The definition of the table has a UNIQUE instead.
             None => part.name == "asyncq_job_key" && has_inline_unique(tx, JOBS)?,
         };
         if !is_good {
@@ -98,7 +98,7 @@ fn faults(tx: &mut SqliteTx<'_>) -> Result<Vec<(Part, bool)>> {
     Ok(faults)
 }
 
-/// Whether a table has the definition that it should have, or more columns.
+/// Whether a table has the right definition, or more columns.
 fn is_good(tx: &mut SqliteTx<'_>, table: Part, is: &str) -> Result<bool> {
     let sql = definition(tx, table.name, table.sql)?;
     Ok(is == sql || storage(tx, table, &sql)? == Storage::Wider)

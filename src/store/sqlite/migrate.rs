@@ -1,6 +1,6 @@
-//! Brings a store to the schema of this build: a new store gets it, an older one is upgraded, a newer one is refused.
+//! Brings a store to the schema of this build: a new store gets the schema, an older one is upgraded, and a newer one is refused.
 //!
-//! Invariant: everything happens in the caller's transaction; nobody ever sees a store half upgraded.
+//! Invariant: everything happens in the caller's transaction, so nobody ever sees a store half upgraded.
 
 use std::cmp::Ordering;
 
@@ -98,7 +98,7 @@ impl Sqlite {
                 self.paused.set(paused == Some(1));
                 version
             }
-            // Only now, so that a good store pays for one look and not for two.
+            // It is checked only now, so that a good store pays for one look instead of two.
             Err(error)
                 if is_of_statement(&error) && !self.has_table("asyncq_schema").map_err(|error| self.fail(error))? =>
             {
@@ -122,7 +122,7 @@ impl Sqlite {
     }
 }
 
-/// Whether SQLite cannot run a statement, as without its table; not whether a lock or the disk was in the way.
+/// Whether SQLite cannot run a statement, for example because its table is missing. A lock or a failing disk does not count.
 fn is_of_statement(error: &rusqlite::Error) -> bool {
     let failure = match error {
         rusqlite::Error::SqlInputError { error, .. } => Some(error),

@@ -1,4 +1,4 @@
-//! Making the file of a new store.
+//! Makes the file of a new store.
 //!
 //! Invariant: a store appears at its path complete and readable by its owner only, or not at all.
 
@@ -17,7 +17,7 @@ use crate::store::engine::{Engine, Mode, Patience, Triggers};
 /// How many bytes a draft adds to the final name: a dot, six random characters and `.new`.
 const DRAFT_NAME: usize = 11;
 
-/// Makes an empty store at `path` unless there is something; returns whether it did.
+/// Makes an empty store at `path` unless there is something. Returns whether it did.
 ///
 /// # Errors
 /// [`Kind::Io`] when the file of an earlier store is gone but its WAL is there.
@@ -46,8 +46,8 @@ pub(in crate::store) fn make(path: &Path, patience: Patience) -> Result<bool> {
     }
 }
 
-/// Makes an empty file that nobody sees yet, mode 0600 whatever the umask, in the folder of `target`, which is made with mode
-/// 0700 if it is missing. The file is removed again unless it gets its name.
+/// Makes an empty file that nobody sees yet, with mode 0600 whatever the umask, in the folder of `target`. Makes that folder with
+/// mode 0700 if it is missing. The file is removed again unless it gets its name.
 fn draft(target: &Path) -> Result<TempPath> {
     let fail = |error: io::Error| cannot_create(target, &error);
     let (folder, name) = (target.parent().unwrap_or(Path::new("/")), target.file_name().unwrap_or_default());
@@ -57,21 +57,20 @@ fn draft(target: &Path) -> Result<TempPath> {
     prefix.push(name);
     let file = tempfile::Builder::new().prefix(&prefix).suffix(".new").tempfile_in(folder).map_err(fail)?;
     file.as_file().set_permissions(Permissions::from_mode(0o600)).map_err(fail)?;
-    // Closed before SQLite opens it: a descriptor closed later would drop SQLite's locks.
+    // It is closed before SQLite opens it, because closing a descriptor later would drop SQLite's locks.
     Ok(file.into_temp_path())
 }
 
 /// Makes a store of an empty file.
 fn fill(draft: &Path, patience: Patience) -> Result<()> {
     let mut engine = Sqlite::open(draft, patience)?;
-    // Before anything is in it: after that, every page is written and synced by steps that report their errors.
+    // This happens before the file has any content. After that, steps that report their errors write and sync every page.
     engine.use_wal()?;
     engine.transact(Mode::Write(Triggers::None), &mut |tx| tx.bring())?;
     engine.close()
 }
 
-/// Makes a folder and the missing ones above it, each for its owner only, whatever the umask. Their names survive a power
-/// cut.
+/// Makes a folder and its missing parents, each for its owner only, whatever the umask. Their names survive a power cut.
 fn make_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
@@ -85,7 +84,7 @@ fn make_folder(folder: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     }
     match sync_folder(folder) {
-        // A user who may only add names to a folder cannot sync it; common file systems do that along with the store's file.
+        // A user who may only add names to a folder cannot sync it. Common file systems do that together with the store's file.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
         synced => synced,
     }

@@ -1,6 +1,6 @@
 //! The users that may use a store, and those that could change it.
 //!
-//! Invariant: asked by `stat` and `access`, before SQLite opens a file and without opening one.
+//! Invariant: this uses `stat` and `access`, before SQLite opens a file and without opening one.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -21,8 +21,8 @@ const OTHERS_MAY_USE: u32 = 0o006;
 const GROUP_OR_OTHERS_MAY_WRITE: u32 = 0o022;
 const GROUP_OR_OTHERS_MAY_ENTER: u32 = 0o011;
 
-/// Refuses a store that this process may not write, one whose sidecars are not its own, and one that this process would
-/// lock its owner out of, by the files that it leaves next to it. SQLite reports a directory, and a missing file.
+/// Refuses a store that this process may not write, a store with sidecars of somebody else, and a store whose owner could not open
+/// the files that this process would leave next to it. SQLite reports a directory, and a missing file.
 pub(in crate::store) fn allow_use(given: &Path) -> Result<()> {
     let Ok(path) = fs::canonicalize(given) else { return Ok(()) };
     let Ok(store) = fs::metadata(&path) else { return Ok(()) };
@@ -72,11 +72,11 @@ fn refuse_special(given: &Path, found: &Metadata) -> Result<()> {
         .with_hint("name a file, as in `--db queue.db`"))
 }
 
-/// Whether this process may use a file in that way.
+/// Whether this process may use a file in this way.
 pub(in crate::store) fn may(path: &Path, how: Access) -> rustix::io::Result<()> {
     match accessat(CWD, path, how, AtFlags::EACCESS) {
-        // Older container runtimes refuse `faccessat2` with this error; `faccessat` says the same if the real and the
-        // effective user are one.
+        // Older container runtimes refuse `faccessat2` with this error. `faccessat` gives the same answer if the real and the
+        // effective user are the same.
         Err(Errno::PERM) if getuid() == geteuid() && getgid() == getegid() => {
             accessat(CWD, path, how, AtFlags::empty())
         }
@@ -84,15 +84,15 @@ pub(in crate::store) fn may(path: &Path, how: Access) -> rustix::io::Result<()> 
     }
 }
 
-/// Whether a sidecar was made by somebody who may use the store. A journal that a stranger made would be played back.
+/// Whether a sidecar was made by somebody who may use the store. SQLite would play back a journal that a stranger made.
 fn belongs_to(store: &Metadata, sidecar: &Metadata) -> bool {
     let shared = store.mode() & GROUP_MAY_USE == GROUP_MAY_USE && sidecar.gid() == store.gid();
     let anybody = store.mode() & OTHERS_MAY_USE == OTHERS_MAY_USE;
     shared || anybody || [store.uid(), 0, geteuid().as_raw()].contains(&sidecar.uid())
 }
 
-/// Whether the store's owner could not open the files that SQLite makes here: they have the mode of the store, but this
-/// process's owner and group, unless root makes them.
+/// Whether the store's owner could not open the files that SQLite makes here: they have the mode of the store, but the owner and
+/// group of this process, unless this process is root's.
 fn would_lock_out(store: &Metadata, path: &Path) -> bool {
     let user = geteuid();
     if user.is_root() || user.as_raw() == store.uid() || store.mode() & OTHERS_MAY_USE == OTHERS_MAY_USE {
@@ -123,7 +123,7 @@ fn no_common_group(given: &Path, path: &Path) -> Error {
         .with_hint(format!("new files next to it must get its group: `chmod g+s {}`", folder.display()))
 }
 
-/// Refuses a store at `given` that somebody other than root could change, before it is opened.
+/// Refuses a store at `given` that anybody but root could change, before it is opened.
 pub(in crate::store) fn only_root_can_change(given: &Path) -> Result<()> {
     match fs::canonicalize(given) {
         Ok(path) if !path.is_dir() => refuse_changeable(given, &path),
@@ -131,7 +131,7 @@ pub(in crate::store) fn only_root_can_change(given: &Path) -> Result<()> {
     }
 }
 
-/// Keeps root from making a store at `path` in a folder of somebody else, who could not use it.
+/// Keeps root from making a store at `path` in a folder of another user, who could not use it.
 pub(in crate::store) fn refuse_foreign_folder(path: &Path) -> Result<()> {
     if !geteuid().is_root() || fs::symlink_metadata(path).is_ok() {
         return Ok(());
@@ -146,8 +146,8 @@ pub(in crate::store) fn refuse_foreign_folder(path: &Path) -> Result<()> {
     ))
 }
 
-/// Refuses the store in the file `path` that somebody other than root could change: in place, by a file put next to it, or
-/// by a link on the way from `given`.
+/// Refuses the store in the file `path` if anybody but root could change it: directly, by a file next to it, or by a link on the
+/// way from `given`.
 pub(super) fn refuse_changeable(given: &Path, path: &Path) -> Result<()> {
     if let Some(why) = weakness(path) {
         return Err(changeable(given, &why)
@@ -189,7 +189,7 @@ fn links(path: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Why somebody other than root can make a link lead elsewhere, if so.
+/// Why anybody but root can make a link lead elsewhere, if so.
 fn weak_link(link: &Path) -> Option<String> {
     let mut folders: Vec<&Path> = link.ancestors().skip(1).collect();
     folders.reverse();
@@ -202,7 +202,7 @@ fn weak_link(link: &Path) -> Option<String> {
         if why.is_some() {
             return why;
         }
-        // Files in a folder that only root can enter are out of reach.
+        // Nobody else reaches files in a folder that only root can enter.
         if found.mode() & GROUP_OR_OTHERS_MAY_ENTER == 0 {
             return None;
         }
@@ -218,7 +218,7 @@ fn others_can_write(place: &Path) -> String {
     format!("others can write `{}`", place.display())
 }
 
-/// The folders that a store is in, from the top, and then the store and the files next to it.
+/// The folders that contain a store, from the top, and then the store and the files next to it.
 fn places(store: &Path) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = store.ancestors().skip(1).map(Path::to_owned).collect();
     folders.reverse();
@@ -227,7 +227,7 @@ fn places(store: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// Why somebody other than root can change a store, if so.
+/// Why anybody but root can change a store, if so.
 fn weakness(store: &Path) -> Option<String> {
     let mut writable = GROUP_OR_OTHERS_MAY_WRITE;
     for place in places(store) {
@@ -235,13 +235,13 @@ fn weakness(store: &Path) -> Option<String> {
         if let Some(why) = weak_owner(&place, &found) {
             return Some(why);
         }
-        // Nobody can replace files of root in a sticky folder; but anybody could put a journal next to a store.
+        // Nobody can replace root's files in a sticky folder, but anybody could put a journal next to a store.
         let above = store.parent().is_some_and(|folder| folder != place && folder.starts_with(&place));
         let safe = above && found.mode() & STICKY != 0;
         if found.mode() & writable != 0 && !safe {
             return Some(others_can_write(&place));
         }
-        // Files in a folder that only root can enter are out of reach.
+        // Nobody else reaches files in a folder that only root can enter.
         if found.is_dir() && found.mode() & GROUP_OR_OTHERS_MAY_ENTER == 0 {
             writable = 0;
         }

@@ -1,8 +1,8 @@
-//! Opens a store only to read: makes no file, waits for no writer longer than the caller allows, keeps no writer waiting, and
-//! needs no right to write.
+//! Opens a store only to read. It makes no file, waits for writers no longer than the caller allows, keeps no writer waiting, and
+//! needs no permission to write.
 //!
-//! With `-wal`, SQLite reads it through the `-shm` that is there, or indexes it in memory. Without it, SQLite would make both
-//! files if the store has write-ahead logging. So it gets told that nobody changes the file, and each transaction checks
+//! If there is a `-wal`, SQLite reads it through the `-shm`, or indexes it in memory. If there is none, and the store has
+//! write-ahead logging, SQLite would make both files. So asyncq tells it that nobody changes the file, and each transaction checks
 //! that afterwards.
 
 use std::fmt::Write as _;

@@ -1,7 +1,7 @@
-//! The rules that an application has put on the store's tables, and the one behind a refusal.
+//! The rules that an application has put on the store's tables, and the rule behind a refusal.
 //!
-//! The schema allows everything that asyncq does. So a refusal by SQLite comes from a rule of the application, if it has one
-//! that fits, and else from damage.
+//! The schema allows everything that asyncq does. So if SQLite refuses something, the cause is a fitting rule of the application,
+//! or otherwise damage.
 
 use rusqlite::{Error as SqliteError, ffi};
 
@@ -26,7 +26,7 @@ const REFERENCES: &str = "
     FROM sqlite_schema m, pragma_foreign_key_list(m.name) f
     WHERE m.type = 'table' AND f.\"table\" LIKE 'asyncq!_%' ESCAPE '!' ORDER BY m.name, f.id, f.seq";
 
-/// Whether a table or an index is the store's, whatever its name begins with.
+/// Whether a table or an index belongs to the store, whatever its name begins with.
 pub(super) fn is_own(name: &str) -> bool {
     part(name).is_some()
 }
@@ -43,7 +43,7 @@ impl Sqlite {
         Ok(self.own_tables_among_others()?.is_some() || !self.names(VIEWS)?.is_empty())
     }
 
-    /// The error that names the application's rule behind what SQLite refuses, if it is one.
+    /// The error that names the application's rule behind a refusal by SQLite, if there is one.
     pub(super) fn rule_behind(&self, error: &SqliteError) -> Option<Error> {
         let (code, text) = match error {
             SqliteError::SqliteFailure(failure, Some(text)) => (failure.extended_code, text),

@@ -22,7 +22,7 @@ const STORAGE: &str = "
       FROM pragma_index_list(?1) it WHERE origin <> 'c' ORDER BY of)
     UNION ALL SELECT 'counted' FROM sqlite_schema WHERE name = ?1 AND sql LIKE '%AUTOINCREMENT%'";
 const UNIQUE: &str = "SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'u'";
-/// The triggers of the schema. Any other one is an application's, whatever its name begins with.
+/// The triggers of the schema. All others belong to applications, whatever their names begin with.
 macro_rules! own_triggers {
     () => {
         "('asyncq_job_insert', 'asyncq_job_inserted', 'asyncq_job_update', 'asyncq_job_expiry', 'asyncq_job_args', 'asyncq_job_replaced', 'asyncq_job_moved',
@@ -39,12 +39,12 @@ const FOREIGN_TRIGGER: &str = concat!(
     own_triggers!()
 );
 
-/// How the rows of a table are stored, compared with those of another one.
+/// How the rows of a table are stored, compared with another table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Storage {
-    /// In the same way: one can get the definition of the other.
+    /// In the same way, so that one can get the definition of the other.
     Same,
-    /// With more columns, as an application may add them.
+    /// With more columns, because an application may add some.
     Wider,
     /// In another way.
     Other,
@@ -70,14 +70,14 @@ pub(super) fn compare(connection: &Connection, table: &str, definition: &str) ->
     })
 }
 
-/// All of a table that decides how its rows are stored: its columns, the indexes that belong to it, and how it counts.
+/// Everything that decides how a table's rows are stored: its columns, its own indexes, and how it counts.
 fn storage(connection: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
     let mut statement = connection.prepare(STORAGE)?;
     statement.query_map([table], |row| row.get(0))?.collect()
 }
 
-/// Replaces the definition of a table, unless the table has other columns than the new one: an application may have added
-/// some.
+/// Replaces the definition of a table, unless the table has other columns than the new definition, because an application may have
+/// added some.
 pub(super) fn set(tx: &mut SqliteTx<'_>, table: &str, definition: &str) -> Result<()> {
     let columns = columns(tx, table)?;
     let before = of(tx, "table", table)?;
@@ -88,7 +88,7 @@ pub(super) fn set(tx: &mut SqliteTx<'_>, table: &str, definition: &str) -> Resul
     }
 }
 
-/// Whether a table has an index that a UNIQUE in its own definition has made.
+/// Whether a table has an index that comes from a UNIQUE in its definition.
 pub(super) fn has_inline_unique(tx: &mut SqliteTx<'_>, table: &str) -> Result<bool> {
     (tx as &mut dyn Tx).has(UNIQUE, &[table.into()])
 }
@@ -109,7 +109,7 @@ impl Sqlite {
         self.connection.prepare_cached(HAS_TABLE)?.exists([name])
     }
 
-    /// Whether an application has a trigger of its own on the jobs. Looked up again only when the schema has changed.
+    /// Whether an application has its own trigger on the jobs. This is looked up again only if the schema has changed.
     pub(super) fn has_foreign_trigger(&self) -> rusqlite::Result<bool> {
         let version = self.connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
         if let Some((seen, has)) = self.foreign_trigger.get()

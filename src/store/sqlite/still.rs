@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::files::{SIDECARS, with_suffix};
 use crate::error::{Error, Kind, Result};
 
-/// A file that nobody changes, as long as it stays as it was seen.
+/// A file that counts as unchanged as long as it stays as it was seen.
 pub(super) struct Still {
     path: PathBuf,
     seen: (u64, i64, i64),

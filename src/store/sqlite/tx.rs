@@ -16,7 +16,7 @@ use crate::failpoint::reached;
 use crate::store::engine::{Mode, Reference, Row, Triggers, Tx, Value, rule_refuses};
 use crate::store::schema::{Copied, Mended, SchemaFound};
 
-/// The schema's triggers know asyncq by a version below 0, which nobody else ever sees.
+/// The schema's triggers recognize asyncq by a version below 0, which nobody else ever sees.
 const TURN_VERSION: &str = "UPDATE asyncq_schema SET version = -version";
 
 /// The greatest number that a row of a table has ever had.
@@ -27,7 +27,7 @@ pub(super) struct SqliteTx<'a> {
     pub(super) engine: &'a Sqlite,
     now: Timestamp,
     found: SchemaFound,
-    /// Whether the schema's triggers know by now that asyncq writes.
+    /// Whether the schema's triggers already know that asyncq writes.
     is_known: bool,
 }
 
@@ -36,12 +36,12 @@ impl SqliteTx<'_> {
         self.engine.fail(error)
     }
 
-    /// Whether the transaction goes on, and rows are as they were when it had made this many changes.
+    /// Whether the transaction goes on, with the rows as they were after this many changes.
     fn is_as_of(&self, changes: u64) -> bool {
         !self.engine.connection.is_autocommit() && self.engine.connection.total_changes() == changes
     }
 
-    /// Has the schema's triggers, where they run, let this transaction do more than clients may do.
+    /// Makes the schema's triggers, if they run, let this transaction do more than clients may do.
     fn introduce(&mut self) -> Result<()> {
         if self.engine.triggers && self.found == SchemaFound::Current {
             self.turn_version()?;
@@ -76,7 +76,7 @@ impl Sqlite {
         Ok(found)
     }
 
-    /// Keeps all others from writing, until it is dropped.
+    /// Keeps everybody else from writing, until it is dropped.
     pub(super) fn locked(mut self) -> Result<Sqlite> {
         match self.begin_in_turn() {
             Ok(()) => Ok(self),
@@ -143,7 +143,7 @@ impl Sqlite {
         }
         let done = begun.and_then(|found| self.commit(mode, found, work));
         if done.is_err() && !self.connection.is_autocommit() {
-            // The first error is the one to report; a connection that cannot roll back loses the transaction anyway.
+            // The first error is the one to report. A connection that cannot roll back loses the transaction anyway.
             let _ = self.command("ROLLBACK");
         }
         done.map_err(|error| match self.or_moved(error) {
@@ -165,15 +165,15 @@ impl Tx for SqliteTx<'_> {
     fn try_execute(&mut self, sql: &str, args: &[Value<'_>]) -> Result<Result<u64>> {
         let before = self.engine.connection.total_changes();
         match self.execute(sql, args) {
-            // Unless it has ended the transaction, or left a part of what it was to do, as `RAISE(ROLLBACK)` and `RAISE(FAIL)`
-            // in a trigger do.
+            // Unless the refusal has ended the transaction, or left a part of the statement done, as `RAISE(ROLLBACK)` and
+            // `RAISE(FAIL)` in a trigger do.
             Err(error) if error.kind() == Kind::Denied && self.is_as_of(before) => Ok(Err(error)),
             done => done.map(Ok),
         }
     }
 
-    // Differs by necessity: RETURNING gathers its rows in a table of its own first, which takes as long as the INSERT. The
-    // numbers that one statement gives to its rows follow each other here, as nobody else inserts meanwhile.
+    // Differs by necessity: RETURNING first collects its rows in a table of its own, which takes as long as the INSERT. The numbers
+    // that one statement gives to its rows follow each other here, because nobody else inserts meanwhile.
     fn try_insert(&mut self, sql: &str, args: &[Value<'_>]) -> Result<Result<Vec<i64>>> {
         Ok(self.try_execute(sql, args)?.map(|count| {
             let last = self.engine.connection.last_insert_rowid();
@@ -260,8 +260,8 @@ impl Tx for SqliteTx<'_> {
         Ok(())
     }
 
-    // The second time it is as it was, and yet a page has changed. Only a commit that changes something syncs, and all that
-    // was committed before along with it.
+    // After the second change, the content is as before, and yet a page has changed. Only a commit that changes something syncs,
+    // and it also syncs everything that was committed before.
     fn force_sync(&mut self) -> Result<()> {
         self.turn_version()?;
         self.turn_version()

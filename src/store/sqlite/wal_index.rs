@@ -22,7 +22,7 @@ use crate::store::engine::Patience;
 const WAL_HEADER: u64 = 32;
 const FRAME_HEADER: u64 = 24;
 
-/// Milliseconds to wait until all misled processes have left.
+/// How many milliseconds to wait until all misled processes have left.
 const PATIENCE: u64 = 10_000;
 
 /// How often to look again for a file that was not there.
@@ -36,7 +36,7 @@ impl Sqlite {
             match Sqlite::open_once(path, patience) {
                 Ok(Some(engine)) => return Ok(engine),
                 Ok(None) => {}
-                // It may have been missing only while it was restored.
+                // It may only have been missing while it was restored.
                 Err(error) if again > 0 && error.kind() == Kind::Unreachable => {
                     if !path.exists() && !settle(path, patience)? {
                         return Err(error);
@@ -46,18 +46,18 @@ impl Sqlite {
                 }
                 Err(error) => return Err(error),
             }
-            // It is closed meanwhile: a process that has it open keeps the index from being made anew.
+            // It is closed meanwhile, because a process that has it open keeps the index from being made anew.
             if !wait(since, millis(patience).min(PATIENCE)) {
                 return Err(misled(path));
             }
         }
     }
 
-    /// Whether the WAL is at least as long as its index says. To be asked before anything is relied on, and only then:
-    /// nobody makes an index anew while it is in use.
+    /// Whether the WAL is at least as long as its index says. Check this before anything relies on the index, and only then: nobody
+    /// makes an index anew while it is in use.
     pub(super) fn has_its_index(&self) -> rusqlite::Result<bool> {
         let ask = || self.connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::NOOP);
-        // It is busy while somebody is writing it; SQLite does not wait here.
+        // It is busy while somebody writes it. SQLite does not wait here.
         let (frames, _) = self.retry_on(ErrorCode::DatabaseBusy, ask)?;
         let Some(frames) = u64::try_from(frames).ok().filter(|frames| *frames > 0) else { return Ok(true) };
         let page: u32 = self.connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;

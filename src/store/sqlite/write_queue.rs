@@ -34,17 +34,17 @@ const AT_MOST: Duration = Duration::from_secs(10);
 /// The stack of a thread that waits, in bytes.
 const STACK: usize = 64 * 1024;
 
-/// How often to look for a stopped process further in front.
+/// How often to look for a stopped process further ahead.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How often to try another byte, if another process came at the same nanosecond, or came later and is served.
+/// How often to try another byte, if another process came in the same nanosecond, or a later one is served already.
 const TRIES: usize = 100;
 
 /// The queue at one store, as one connection knows it.
 pub(in crate::store) struct WriteQueue {
     /// Its file.
     path: PathBuf,
-    /// The thread that waits in the queue, or did: the kernel's locks have no deadline.
+    /// The thread that is waiting in the queue, or has waited: the kernel's locks have no deadline.
     waiter: Option<JoinHandle<()>>,
 }
 
@@ -62,7 +62,7 @@ impl WriteQueue {
 
     /// Waits for a turn, at most for `patience`.
     pub(in crate::store) fn wait_for_turn(&mut self, patience: Duration) -> Option<Ticket> {
-        // A turn that was given up has not come yet, and keeps its place: no second one waits.
+        // A turn that was given up has not come yet, and keeps its place, so no second thread waits.
         if self.waiter.as_ref().is_some_and(|waiter| !waiter.is_finished()) {
             return None;
         }
@@ -149,13 +149,13 @@ impl Ticket {
     }
 }
 
-/// Opens the queue's file, but nothing that was put in its place.
+/// Opens the queue's file, but not something that was put in its place.
 fn open(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)
 }
 
-/// Makes the queue's file, for the users of its folder, unless somebody else does.
+/// Makes the queue's file for the users of its folder, unless somebody else does.
 fn make(path: &Path) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let whose = folder.symlink_metadata()?;
