@@ -22,7 +22,7 @@ pub struct CallOptionArgs {
     #[arg(long, value_name = "N", value_parser = parse_priority, allow_hyphen_values = true)]
     priority: Option<Priority>,
 
-    /// Of the calls of a service in one lane, only one runs at a time, or as many as its --lane-width
+    /// The lane of the call: of a service's calls in one lane, one runs at a time, or as many as --lane-width says
     #[arg(long, value_name = "LANE")]
     lane: Option<String>,
 
@@ -30,15 +30,15 @@ pub struct CallOptionArgs {
     #[arg(long, value_name = "SPAN|TIME", allow_hyphen_values = true)]
     expires: Option<String>,
 
-    /// When the key is free again, so that of the calls with the key only one waits, or waits or runs
+    /// When the key becomes free again: only one call with the key waits (`started`), or waits or runs (`ended`)
     #[arg(long, value_name = "started|ended", value_parser = one_of(KeyUntil::ALL, KeyUntil::as_str))]
     key_until: Option<KeyUntil>,
 
-    /// With --key-until, if a call with the key waits already: keep it, replace its arguments, or postpone it too [default: keep]
+    /// With --key-until, what to do if a call with the key waits already: keep it, replace its arguments, or postpone it too [default: keep]
     #[arg(long, value_name = "keep|replace|postpone", value_parser = one_of(IfTaken::ALL, IfTaken::as_str))]
     if_taken: Option<IfTaken>,
 
-    /// Something to know about the call, which its function gets, as in tenant=acme; may be repeated
+    /// Metadata for the function, as in tenant=acme; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     meta: Vec<String>,
 

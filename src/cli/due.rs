@@ -14,9 +14,9 @@ use crate::domain::due::{NextTask, Task};
 use crate::domain::service::ServiceName;
 use crate::domain::time::{Timestamp, millis, parse_span};
 
-/// Print when there is next something to do for `asyncq process`: `now`, or a time
+/// Print when `asyncq process` next has something to do: `now`, or a time
 ///
-/// The exit code is 1, and nothing is printed, if there is nothing: no call that can begin, none that is delayed, and no schedule.
+/// Prints nothing and exits with 1 if no call can begin, none is delayed, and no schedule is going to tick.
 #[derive(Debug, Args)]
 pub struct Due {
     #[command(flatten)]
@@ -24,7 +24,7 @@ pub struct Due {
     /// Print how many seconds that is from now, rounded up
     #[arg(long)]
     in_seconds: bool,
-    /// Print no time that is further away than this
+    /// Print at most the time that is this far away
     #[arg(long, value_name = "SPAN", value_parser = parse_span, allow_hyphen_values = true)]
     at_most: Option<Duration>,
     /// Print JSON, with the call or the schedule that is next

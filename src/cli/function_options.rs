@@ -79,20 +79,20 @@ impl WorkerOptions {
 /// When calls that failed are tried again.
 #[derive(Debug, Args)]
 struct RetryOptions {
-    /// How many times a call that failed is tried again [default of `add`: 0]
+    /// How many times to retry a failed call [default of `add`: 0]
     #[arg(long, value_name = "N", value_parser = parse_retries, allow_negative_numbers = true)]
     retries: Option<u32>,
-    /// How long it pauses before: `1m`, `15s..1h` (twice as long each time), or `1m,10m,1h` [default: 15s..1h]
+    /// How long to pause before each retry: `1m`, `15s..1h` (twice as long each time), or `1m,10m,1h` [default: 15s..1h]
     #[arg(long, value_name = "SPANS", value_parser = Backoff::parse)]
     backoff: Option<Backoff>,
-    /// What is tried again: exit codes, as in 1,64-78, and exit, error, signal, timeout, conflict, cannot-run, bad-result or
+    /// Which failures to retry: exit codes, as in 1,64-78, and exit, error, signal, timeout, conflict, cannot-run, bad-result or
     /// any [default: exit,error,signal,timeout,conflict]
     #[arg(long, value_name = "LIST", value_parser = FailureList::parse, allow_hyphen_values = true)]
     retry_on: Option<FailureList>,
-    /// Failures that are not tried again, even if --retry-on lists them
+    /// Failures not to retry, even if --retry-on lists them
     #[arg(long, value_name = "LIST", value_parser = FailureList::parse, allow_hyphen_values = true)]
     no_retry_on: Option<FailureList>,
-    /// How often in all a call is tried that reports a conflict, before that is a failure [default of `add`: 3]
+    /// How many times in all to try a call that reports a conflict, before it counts as failed [default of `add`: 3]
     #[arg(long, value_name = "N", value_parser = parse_conflicts, allow_negative_numbers = true)]
     conflicts: Option<NonZeroU32>,
 }

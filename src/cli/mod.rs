@@ -117,7 +117,7 @@ enum Command {
     Apply(apply::Apply),
     /// Print services, functions and schedules as a file that `asyncq apply` reads
     Export(apply::Export),
-    /// Print when there is next something to do for `asyncq process`: `now`, or a time
+    /// Print when `asyncq process` next has something to do: `now`, or a time
     Due(due::Due),
     /// Show all services with their calls, and the processors and schedules
     Status(status::Status),

@@ -45,7 +45,7 @@ pub struct Process {
 
     /// When nothing is left to do, wait for calls that come due within this time
     ///
-    /// They may be tried again, or be due for the first time. Each call that runs renews the time; --max-time limits the whole.
+    /// These are delayed calls and retries. Each call that runs renews the time; --max-time limits the total.
     #[arg(long, value_name = "SPAN", value_parser = parse_span, allow_hyphen_values = true)]
     wait: Option<Duration>,
 

@@ -48,10 +48,10 @@ pub struct TickOptions {
     /// Whether a tick makes a job while the job of the one before has not ended: no, only if that one runs already, or yes [default: skip; with --missed all: allow]
     #[arg(long, value_name = "HOW", value_parser = one_of(Overlap::ALL, Overlap::as_str))]
     pub overlap: Option<Overlap>,
-    /// The time from which on it ticks, as in '2026-12-01 9:00' (docs/delays.md)
+    /// The earliest time at which it ticks, as in '2026-12-01 9:00' (docs/delays.md)
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub from: Option<String>,
-    /// The time before which it ticks for the last time
+    /// The time from which on it no longer ticks
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub until: Option<String>,
 }
@@ -68,7 +68,7 @@ pub struct JobOptions {
     /// Cancel a call that has not begun this long after its tick
     #[arg(long, value_name = "SPAN", value_parser = parse_span, allow_hyphen_values = true)]
     pub expires: Option<Duration>,
-    /// Something to know about the calls, which their function gets, as in tenant=acme; may be repeated
+    /// Metadata for the function, as in tenant=acme; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub meta: Vec<String>,
     /// On whose behalf the calls are made; '' for nobody [default: `$ASYNCQ_PRINCIPAL`]
